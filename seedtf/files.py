@@ -1,0 +1,74 @@
+"""Files that appear whole or not at all: temporary name, flush to disk, rename."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+__all__ = ["atomic_path", "csv_line", "write_bytes", "write_text"]
+
+
+@contextmanager
+def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """Yields a temporary path beside ``path``; what was written there replaces ``path`` at the end.
+
+    A reader sees the old file or the new one, never a part. When the body raises, the temporary file
+    is removed and ``path`` stays as it was. The temporary name keeps the suffix, because writers such
+    as Keras choose a format by it, and starts with a dot, so that a folder scan skips it.
+
+    Args:
+        path: the file to create or replace; its folder must exist.
+
+    Raises:
+        OSError: the folder cannot be written, or the disk is full.
+    """
+    path = Path(path)
+    handle, name = tempfile.mkstemp(prefix=f".{path.stem}.", suffix=path.suffix, dir=path.parent)
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        yield temporary
+        _sync(temporary)
+        # mkstemp makes files private (0600); a run directory is shared like any other output
+        os.chmod(temporary, 0o666 & ~_umask())
+        os.replace(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    _sync(path.parent)
+
+
+def write_bytes(path: str | os.PathLike[str], data: bytes) -> None:
+    """Replaces the file ``path`` by ``data``, atomically. Raises OSError as ``atomic_path`` does."""
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(data)
+
+
+def write_text(path: str | os.PathLike[str], text: str) -> None:
+    """Replaces the file ``path`` by ``text`` in UTF-8, atomically, line ends kept as given."""
+    write_bytes(path, text.encode("utf-8"))
+
+
+def csv_line(*cells: str) -> str:
+    """One line of a CSV table (RFC 4180, but ended by a bare newline), cells quoted where needed."""
+    quoted = (
+        '"' + c.replace('"', '""') + '"' if any(q in c for q in ',"\r\n') else c for c in cells
+    )
+    return ",".join(quoted) + "\n"
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
