@@ -1,0 +1,302 @@
+"""Decode and resize once: uint8 images in memory, in a memory-mapped cache file, or read by name.
+
+All three answer ``Store.read(indices)`` in the graph. Images in memory or in the file reach TensorFlow
+without a copy, as one captured tensor that is never a constant of a graph.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import mmap
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import psutil
+import tensorflow as tf
+from tqdm import tqdm
+
+from seedtf.data.catalog import Catalog, Fault
+from seedtf.data.decode import RESIZE_METHOD, decode_image, make_decoder, resize_image
+from seedtf.data.header import RefusedError, read_header
+from seedtf.errors import UserError
+from seedtf.files import write_text
+
+__all__ = ["CACHE_MODES", "FORMAT", "CachePlan", "Store", "build_store", "cache_key", "plan_cache"]
+
+CACHE_MODES = ("auto", "ram", "disk", "off")
+FORMAT = 1
+"""Number of the cache format; raising it makes every older cache file unknown."""
+
+# what training itself needs beside the images; the rest of free memory is left to others
+_RAM_SHARE = 0.5
+_DISK_SHARE = 0.8
+_TASKS_PER_CORE = 16
+
+
+@dataclass(frozen=True)
+class CachePlan:
+    """Where the decoded images go: ``mode`` (ram, disk or off) and a sentence with the bytes."""
+
+    mode: str
+    bytes_needed: int
+    reason: str
+
+
+@dataclass(frozen=True)
+class Store:
+    """Decoded images of a catalog, record i of the one is record i of the other.
+
+    Attributes:
+        catalog: the files that were decoded; what was refused is in its ``faults``.
+        size: side S of every image in pixels.
+        mode: ``ram``, ``disk`` or ``off``.
+        from_cache: whether the images came from an earlier run's file.
+    """
+
+    catalog: Catalog
+    size: int
+    mode: str
+    from_cache: bool
+    _read: Callable[[tf.Tensor], tf.Tensor]
+
+    def read(self, indices: tf.Tensor) -> tf.Tensor:
+        """int64 ``[B]`` → uint8 ``[B, S, S, 3]``, RGB; in the graph or eagerly."""
+        images = self._read(indices)
+        return tf.ensure_shape(images, [indices.shape[0], self.size, self.size, 3])
+
+
+def plan_cache(requested: str, num_images: int, size: int, cache_dir: Path) -> CachePlan:
+    """Chooses a place for ``num_images`` of ``size``² pixels and says what it needs and has.
+
+    ``auto`` takes memory while the images fill at most half of what is free, else the disk while
+    they fill at most 80 % of what is free there, else none.
+
+    Raises:
+        UserError: ``ram`` or ``disk`` was asked for and the images do not fit at all.
+    """
+    needed = num_images * size * size * 3
+    ram, disk = psutil.virtual_memory().available, _free_disk(cache_dir)
+    figures = f"needs {_gib(needed)}; free: {_gib(ram)} of memory, {_gib(disk)} of disk"
+    if requested == "auto":
+        fits_disk = "disk" if needed <= _DISK_SHARE * disk else "off"
+        mode = "ram" if needed <= _RAM_SHARE * ram else fits_disk
+        return CachePlan(mode, needed, figures)
+    room = {"ram": ram, "disk": disk}.get(requested, needed)
+    if needed > room:
+        smaller = "disk or off" if requested == "ram" else "off, or another --cache_dir"
+        raise UserError(f"--cache={requested}: {figures}; pass --cache={smaller}")
+    return CachePlan(requested, needed, figures)
+
+
+def cache_key(catalog: Catalog, size: int) -> str:
+    """Names a cache by what its content follows from: files (path, size, mtime), image size, method."""
+    digest = hashlib.blake2b(digest_size=16)
+    digest.update(json.dumps([FORMAT, size, RESIZE_METHOD, str(catalog.root.resolve())]).encode())
+    for path, absolute in zip(catalog.paths, catalog.absolute_paths(), strict=True):
+        try:
+            status = os.stat(absolute)
+            identity = f"{status.st_size} {status.st_mtime_ns}"
+        except OSError:
+            identity = "unreadable"
+        digest.update(f"\n{path}\0{identity}".encode("utf-8", "surrogateescape"))
+    return digest.hexdigest()
+
+
+def build_store(catalog: Catalog, size: int, plan: CachePlan, cache_dir: Path) -> Store:
+    """Opens every file once and keeps the good ones; the store's catalog lacks the bad ones.
+
+    A ``disk`` cache that an earlier run finished for the same files is reused. A file is never
+    replaced by another picture: it is decoded, or it is named in ``store.catalog.faults``.
+
+    Raises:
+        UserError: the cache folder cannot be written, or the disk is full.
+    """
+    if plan.mode == "off":
+        facts = np.empty((len(catalog), 2), np.uint8)
+        good, faults = _inspect_all(catalog, facts)
+        kept = catalog.take(good, faults)
+        return Store(kept, size, "off", False, _reader_by_name(kept, facts[good], size))
+    if plan.mode == "ram":
+        images = _empty_aligned((len(catalog), size, size, 3))
+        good, faults = _decode_all(catalog, size, images)
+        kept = catalog.take(good, faults)
+        return Store(kept, size, "ram", False, _reader_by_gather(images[: len(good)]))
+    return _disk_store(catalog, size, cache_dir)
+
+
+def _disk_store(catalog: Catalog, size: int, cache_dir: Path) -> Store:
+    name = cache_key(catalog, size)
+    data_path, meta_path = cache_dir / f"{name}.u8", cache_dir / f"{name}.json"
+    from_cache = _is_complete(data_path, meta_path, size)
+    if not from_cache:
+        with _disk_errors(cache_dir):
+            _write_cache(catalog, size, data_path, meta_path)
+    meta = json.loads(meta_path.read_text(encoding="utf-8"))
+    kept = catalog.take(np.array(meta["good"], np.int64), [Fault(*f) for f in meta["faults"]])
+    shape = (len(kept), size, size, 3)
+    # private mapping: pages come from the file and are shared with other runs, nothing is written
+    images = np.memmap(data_path, np.uint8, "c", shape=shape)
+    return Store(kept, size, "disk", from_cache, _reader_by_gather(images))
+
+
+def _write_cache(catalog: Catalog, size: int, data_path: Path, meta_path: Path) -> None:
+    """Decodes into a temporary file, then renames; the ``.json`` comes last and marks it complete."""
+    data_path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(prefix=".building.", dir=data_path.parent)
+    try:
+        # reserve the room now: a full disk must not end as a bus error in the mapping
+        os.posix_fallocate(handle, 0, len(catalog) * size * size * 3)
+        images = np.memmap(temporary, np.uint8, "r+", shape=(len(catalog), size, size, 3))
+        good, faults = _decode_all(catalog, size, images)
+        images.flush()
+        del images
+        os.ftruncate(handle, len(good) * size * size * 3)
+        os.fsync(handle)
+        os.replace(temporary, data_path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+    finally:
+        os.close(handle)
+    faults_as_lists = [[f.path, f.fault, f.detail] for f in faults]
+    meta = {"format": FORMAT, "size": size, "good": good.tolist(), "faults": faults_as_lists}
+    write_text(meta_path, json.dumps(meta))
+
+
+def _is_complete(data_path: Path, meta_path: Path, size: int) -> bool:
+    try:
+        meta = json.loads(meta_path.read_text(encoding="utf-8"))
+        return data_path.stat().st_size == len(meta["good"]) * size * size * 3 > 0
+    except (OSError, ValueError, KeyError):
+        return False
+
+
+def _decode_all(catalog: Catalog, size: int, images: np.ndarray) -> tuple[np.ndarray, list[Fault]]:
+    """Fills ``images`` from the front with the good files in order; indices of these, and the rest."""
+    decode = make_decoder(size)
+
+    def work(index: int, path: str) -> None:
+        images[index] = decode(_read_file(path)).numpy()
+
+    good, faults = _for_each_file(catalog, work, "decoding")
+    for row, index in enumerate(good):
+        if row != index:  # close the gaps that refused files left
+            images[row] = images[index]
+    return good, faults
+
+
+def _inspect_all(catalog: Catalog, facts: np.ndarray) -> tuple[np.ndarray, list[Fault]]:
+    """Decodes every file once and keeps its verdict and, in ``facts`` uint8 ``[N, 2]``, its header."""
+    decode = make_decoder(1)
+
+    def work(index: int, path: str) -> None:
+        data = _read_file(path)
+        decode(data)
+        header = read_header(data)
+        facts[index] = header.orientation, header.has_alpha
+
+    return _for_each_file(catalog, work, "checking")
+
+
+def _for_each_file(
+    catalog: Catalog, work: Callable[[int, str], None], doing: str
+) -> tuple[np.ndarray, list[Fault]]:
+    """Runs ``work`` on every file, on every core; progress on a terminal, one line elsewhere."""
+    cores = os.cpu_count() or 1
+
+    def verdict(item: tuple[int, str]) -> tuple[str, str] | None:
+        try:
+            work(*item)
+        except RefusedError as error:
+            return error.fault, error.detail
+        except OSError as error:
+            return "unreadable", error.strerror or str(error)
+        return None
+
+    faults, good = [], []
+    with ThreadPoolExecutor(cores) as pool:
+        verdicts = _bounded_map(pool, verdict, enumerate(catalog.absolute_paths()), cores)
+        # disable=None: no bar, and no control codes, where the output is not a terminal
+        bar = tqdm(verdicts, doing, len(catalog), unit="img", disable=None, leave=False)
+        for index, found in enumerate(bar):
+            if found is None:
+                good.append(index)
+            else:
+                faults.append(Fault(catalog.paths[index], *found))
+    return np.array(good, np.int64), faults
+
+
+def _bounded_map(pool: ThreadPoolExecutor, work: Callable, items: Iterator, cores: int) -> Iterator:
+    """``pool.map`` in order, but with few tasks queued, so that a million files need no memory."""
+    pending: list = []
+    for item in items:
+        pending.append(pool.submit(work, item))
+        if len(pending) >= cores * _TASKS_PER_CORE:
+            # hand back half at a time: the workers always have the other half to do
+            half = len(pending) // 2
+            yield from (task.result() for task in pending[:half])
+            del pending[:half]
+    yield from (task.result() for task in pending)
+
+
+def _reader_by_gather(images: np.ndarray) -> Callable[[tf.Tensor], tf.Tensor]:
+    """Reads from one array, shared with TensorFlow without a copy."""
+    with tf.device("/cpu:0"):
+        shared = tf.experimental.dlpack.from_dlpack(np.asarray(images).__dlpack__())
+    return lambda indices: tf.gather(shared, indices)
+
+
+def _empty_aligned(shape: tuple[int, ...]) -> np.ndarray:
+    """uint8 in anonymous pages: TensorFlow shares an array only when it is aligned to 64 bytes."""
+    return np.frombuffer(mmap.mmap(-1, math.prod(shape)), np.uint8).reshape(shape)
+
+
+def _reader_by_name(
+    catalog: Catalog, facts: np.ndarray, size: int
+) -> Callable[[tf.Tensor], tf.Tensor]:
+    """Reads and decodes the files of a batch each time; only names and header facts stay in memory."""
+    with tf.device("/cpu:0"):
+        paths, headers = tf.constant(catalog.absolute_paths(), tf.string), tf.constant(facts)
+
+    def one(index: tf.Tensor) -> tf.Tensor:
+        header = tf.gather(headers, index)
+        image = decode_image(
+            tf.io.read_file(tf.gather(paths, index)), tf.cast(header[0], tf.int32), header[1] > 0
+        )
+        return resize_image(image, size)
+
+    return lambda indices: tf.map_fn(one, indices, fn_output_signature=tf.uint8)
+
+
+def _read_file(path: str) -> bytes:
+    return Path(path).read_bytes()
+
+
+def _free_disk(folder: Path) -> int:
+    folder = folder.absolute()
+    while not folder.exists():
+        folder = folder.parent
+    return shutil.disk_usage(folder).free
+
+
+def _gib(count: int) -> str:
+    return f"{count / 2**30:.2f} GiB"
+
+
+@contextmanager
+def _disk_errors(cache_dir: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise UserError(
+            f"--cache_dir={cache_dir}: {error.strerror or error}; pass another folder or --cache=ram"
+        ) from error
