@@ -1,0 +1,271 @@
+"""The network: a keras.applications body with its input scaling inside and a new head."""
+
+from __future__ import annotations
+
+import difflib
+import logging
+import os
+import re
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from seedtf.errors import UserError
+from seedtf.files import atomic_path
+from seedtf.model.batch_norm import use_fused_batch_norm
+from seedtf.model.weights import load_weights, short_cause
+
+__all__ = [
+    "HEAD",
+    "InputScaling",
+    "available_models",
+    "build_network",
+    "load_model",
+    "minimum_image_size",
+    "resolve_model_name",
+    "save_model",
+    "scaling_mode",
+    "set_body_trainable",
+]
+
+_LOG = logging.getLogger(__name__)
+
+HEAD = "logits"
+_TINY = "Tiny"
+
+# Pattern of the whole name -> (scaling mode, least image size in pixels), as in each family's module
+# of keras.applications. A network of no known family is not offered: its scaling would be a guess.
+_FAMILIES = {
+    r"ConvNeXt\w+": ("none", 32),
+    r"DenseNet\d+": ("torch", 32),
+    r"EfficientNet(B\d|V2\w+)": ("none", 32),
+    r"InceptionV3|InceptionResNetV2": ("tf", 75),
+    r"MobileNet(V2)?": ("tf", 32),
+    r"MobileNetV3\w+": ("none", 32),
+    r"NASNet\w+": ("tf", 32),
+    r"RegNet\w+": ("none", 32),
+    r"ResNet\d+": ("caffe", 32),
+    r"ResNet\d+V2": ("tf", 32),
+    r"ResNetRS\d+": ("none", 32),
+    r"VGG\d+": ("caffe", 32),
+    r"Xception": ("tf", 71),
+    _TINY: ("tf", 8),
+}
+
+# ImageNet's channel means and deviations, of RGB in 0-1 ("torch") and of BGR in 0-255 ("caffe"):
+# the numbers with which the weights of keras.applications were trained.
+_TORCH_MEAN, _TORCH_DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+_CAFFE_MEAN = (103.939, 116.779, 123.68)
+
+
+@keras.saving.register_keras_serializable(package="seedtf")
+class InputScaling(keras.layers.Layer):
+    """Scales RGB pixels in 0–255 to what a network was trained on, in float32.
+
+    Args:
+        mode: ``"caffe"`` BGR less the ImageNet means (about -124 to 152); ``"torch"`` RGB
+            standardised by the ImageNet means and deviations (about -2.1 to 2.6); ``"tf"`` RGB in
+            -1 to 1; ``"none"`` unchanged, for networks that scale by themselves.
+    """
+
+    def __init__(self, mode: str, **kwargs: Any) -> None:
+        # without autocast pixels arrive as they are: bfloat16 would round 100.3 to 100.5
+        super().__init__(autocast=False, **kwargs)
+        if mode not in ("caffe", "torch", "tf", "none"):
+            raise ValueError(f"mode must be caffe, torch, tf or none, not {mode!r}")
+        self.mode = mode
+
+    def call(self, inputs: Any) -> Any:
+        """Returns ``[..., 3]`` pixels of any number type scaled, in the compute dtype."""
+        pixels = tf.cast(inputs, tf.float32)
+        if self.mode == "caffe":
+            pixels = tf.reverse(pixels, axis=[-1]) - tf.constant(_CAFFE_MEAN)
+        elif self.mode == "torch":
+            pixels = (pixels / 255.0 - tf.constant(_TORCH_MEAN)) / tf.constant(_TORCH_DEVIATION)
+        elif self.mode == "tf":
+            pixels = pixels / 127.5 - 1.0
+        return tf.cast(pixels, self.compute_dtype)
+
+    def compute_output_shape(self, input_shape: Any) -> Any:
+        """Returns ``input_shape``: scaling changes values only."""
+        return input_shape
+
+    def get_config(self) -> dict[str, Any]:
+        """Returns what Keras needs to build the layer again."""
+        return {**super().get_config(), "mode": self.mode}
+
+
+def available_models() -> tuple[str, ...]:
+    """Returns the networks' names, sorted: those of keras.applications, and ``"Tiny"``.
+
+    Tiny is three small convolutions, for tests and for trying the pipeline, not for results.
+    """
+    named = [name for name in dir(keras.applications) if _family(name)]
+    return tuple(sorted([*named, _TINY]))
+
+
+def resolve_model_name(name: str) -> str:
+    """Returns the network's proper name: ``"resnet50"`` -> ``"ResNet50"``.
+
+    Raises:
+        UserError: there is no such network; the message lists names like it.
+    """
+    by_lower = {known.lower(): known for known in available_models()}
+    if name.lower() in by_lower:
+        return by_lower[name.lower()]
+    close = difflib.get_close_matches(name.lower(), by_lower, n=3)
+    remedy = ", ".join(by_lower[match] for match in close) or "for example ResNet50"
+    raise UserError(f"--model={name} is not a known network; did you mean {remedy}?")
+
+
+def scaling_mode(model: str) -> str:
+    """Returns the ``InputScaling`` mode of the network ``model``."""
+    return _FAMILIES[_family(resolve_model_name(model))][0]
+
+
+def minimum_image_size(model: str) -> int:
+    """Returns the least side of an input image that the network ``model`` takes, in pixels."""
+    return _FAMILIES[_family(resolve_model_name(model))][1]
+
+
+def build_network(
+    *,
+    model: str,
+    num_classes: int,
+    image_size: int,
+    weights: str,
+    bn_momentum: float | None = None,
+) -> keras.Model:
+    """Builds a classifier: input scaling, body, global average pooling, dense head, softmax.
+
+    The body's layers lie flat in the one functional model, under their keras.applications names;
+    batch normalisation is fused; every layer is trainable.
+
+    Args:
+        model: a name of ``available_models()``, in any case.
+        num_classes: K, the width of the head.
+        image_size: S, the side of the square input in pixels.
+        weights: ``"none"`` (random), ``"imagenet"`` (Keras downloads the body's weights) or the
+            path of a ``.keras``, ``.weights.h5`` or legacy ``.h5`` file (see ``load_weights``).
+        bn_momentum: momentum of every batch normalisation; None keeps the network's own.
+
+    Returns:
+        A model named like the network in lower case: ``image`` float32 ``[B, S, S, 3]`` RGB in
+        0–255 (``predict`` takes uint8 too) -> float32 ``[B, K]`` probabilities, whatever the
+        global dtype policy.
+
+    Raises:
+        UserError: an unknown model, a too small image, or weights that cannot be had.
+    """
+    name = resolve_model_name(model)
+    _check_image_size(name, image_size)
+    image = keras.Input((image_size, image_size, 3), dtype="float32", name="image")
+    scaled = InputScaling(scaling_mode(name), name="input_scaling")(image)
+    features = _tiny_body(scaled, weights) if name == _TINY else _body(name, scaled, weights)
+    pooled = keras.layers.GlobalAveragePooling2D(name="pool")(features)
+    logits = keras.layers.Dense(num_classes, dtype="float32", name=HEAD)(pooled)
+    output = keras.layers.Activation("softmax", dtype="float32", name="probabilities")(logits)
+    network = use_fused_batch_norm(keras.Model(image, output, name=name.lower()), bn_momentum)
+    if weights not in ("none", "imagenet"):
+        load_weights(network, weights, head=HEAD)
+        _warn_of_lost_scaling(name)
+    return network
+
+
+def set_body_trainable(model: keras.Model, trainable: bool) -> None:
+    """Freezes (False) or frees (True) every layer but the head; compile the model afterwards.
+
+    A frozen batch normalisation works in inference mode, as in Keras.
+    """
+    for layer in model.layers:
+        if layer.name != HEAD:
+            layer.trainable = trainable
+
+
+def save_model(model: keras.Model, path: str | os.PathLike[str]) -> None:
+    """Writes ``model`` to ``path`` (``*.keras``), whole or not at all; the folder must exist."""
+    with atomic_path(path) as temporary:
+        model.save(temporary)
+
+
+def load_model(path: str | os.PathLike[str]) -> keras.Model:
+    """Reads a model that ``save_model`` wrote, uncompiled; nothing in the file is executed.
+
+    Raises:
+        UserError: the file is missing, damaged, or not a seedtf model.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise UserError(f"{path}: no such model file; pass the path of a .keras file")
+    remedy = "the file is damaged or not a seedtf model; pass a .keras file that seedtf wrote"
+    if path.suffix != ".keras" or not zipfile.is_zipfile(path):
+        raise UserError(f"{path}: {remedy}")
+    try:
+        model = keras.models.load_model(path, compile=False)
+    except Exception as error:  # a damaged archive can fail in any part of zip, JSON, HDF5 or Keras
+        raise UserError(f"{path}: {remedy} ({short_cause(error)})") from error
+    if not {"image", HEAD, "probabilities"} <= {layer.name for layer in model.layers}:
+        raise UserError(f"{path}: {remedy} (it has no layers named image, {HEAD}, probabilities)")
+    return model
+
+
+def _family(name: str) -> str:
+    """Returns the key of ``_FAMILIES`` that a network's name matches, ``""`` when there is none."""
+    return next((family for family in _FAMILIES if re.fullmatch(family, name)), "")
+
+
+def _check_image_size(name: str, image_size: int) -> None:
+    minimum = minimum_image_size(name)
+    if image_size < minimum:
+        raise UserError(
+            f"--image_size={image_size} is too small for --model={name}; pass {minimum} or more"
+        )
+
+
+def _body(name: str, scaled: Any, weights: str) -> Any:
+    """Returns the last feature map of a keras.applications network on ``scaled``."""
+    constructor = getattr(keras.applications, name)
+    shape = tuple(scaled.shape[1:])
+    if weights != "imagenet":
+        return constructor(
+            include_top=False, weights=None, input_tensor=scaled, input_shape=shape
+        ).output
+    try:
+        return constructor(
+            include_top=False, weights="imagenet", input_tensor=scaled, input_shape=shape
+        ).output
+    except Exception as error:  # Keras raises a bare Exception when a download fails
+        cause = short_cause(error.__context__ or error)  # its own message is mostly the address
+        raise UserError(
+            f"--weights=imagenet could not be downloaded ({cause}); pass "
+            "--weights=none to train from scratch or --weights=PATH with a .keras or .weights.h5 "
+            "file"
+        ) from error
+
+
+def _warn_of_lost_scaling(name: str) -> None:
+    # Keras builds EfficientNetB0-7 with weights="imagenet" with one more Rescaling, which has no
+    # weights, so that a weights file cannot tell whether it is needed
+    if re.fullmatch(r"EfficientNetB\d", name):
+        _LOG.warning(
+            "%s: weights that come from ImageNet expect input divided by sqrt(deviation) once more, "
+            "which only --weights=imagenet builds; the first epochs will repair it",
+            name,
+        )
+
+
+def _tiny_body(scaled: Any, weights: str) -> Any:
+    """Returns ``[B, S/8, S/8, 64]`` features of three strided convolutions on ``scaled``."""
+    if weights == "imagenet":
+        raise UserError("--weights=imagenet: Tiny has none; pass --weights=none or --weights=PATH")
+    features = scaled
+    for block, filters in enumerate((16, 32, 64), start=1):
+        features = keras.layers.Conv2D(
+            filters, 3, strides=2, padding="same", use_bias=False, name=f"conv{block}"
+        )(features)
+        features = keras.layers.BatchNormalization(name=f"conv{block}_bn")(features)
+        features = keras.layers.ReLU(name=f"conv{block}_relu")(features)
+    return features

@@ -1,0 +1,237 @@
+"""The fused layer is the Keras layer: outputs, gradients, moving statistics, files."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from hypothesis import given
+from hypothesis import strategies as st
+
+from seedtf.model.batch_norm import FusedBatchNormalization, momentum_for, use_fused_batch_norm
+
+Pair = tuple[keras.layers.Layer, keras.layers.Layer]
+# Error against the Keras layer in units of the outputs, which are of order 1: rounding of the format
+TOLERANCE = {"float32": 2e-5, "mixed_bfloat16": 0.04, "mixed_float16": 0.005}
+
+
+@pytest.fixture
+def float32_after() -> Iterator[None]:
+    yield
+    keras.mixed_precision.set_global_policy("float32")
+
+
+def pair(**arguments: Any) -> Pair:
+    """Returns a Keras layer and a fused layer with the same random gamma and beta."""
+    layers = keras.layers.BatchNormalization(**arguments), FusedBatchNormalization(**arguments)
+    draw = np.random.default_rng(1)
+    gamma, beta = draw.uniform(0.5, 2, 6), draw.normal(size=6)
+    for layer in layers:
+        layer.build((None, 5, 4, 6))
+        layer.gamma.assign(gamma)
+        layer.beta.assign(beta)
+    return layers
+
+
+def batch(seed: int, size: int = 8) -> np.ndarray:
+    draw = np.random.default_rng(seed)
+    scale = draw.uniform(0.5, 4, 6)
+    return draw.normal(draw.normal(0, 3, 6), scale, (size, 5, 4, 6)).astype(np.float32)
+
+
+def train_step(layer: keras.layers.Layer, jit: bool | None = None) -> Callable[..., Any]:
+    """Returns images, cotangent -> outputs and gradients by input, gamma and beta."""
+
+    @tf.function(jit_compile=jit)
+    def step(images: tf.Tensor, cotangent: tf.Tensor) -> tuple[tf.Tensor, list[tf.Tensor]]:
+        with tf.GradientTape() as tape:
+            tape.watch(images)
+            outputs = tf.cast(layer(images, training=True), tf.float32)
+            total = tf.reduce_sum(outputs * cotangent)
+        variables = [v.value for v in (layer.gamma, layer.beta)]
+        return outputs, tape.gradient(total, [images, *variables])
+
+    return step
+
+
+def assert_close(actual: Any, expected: Any, policy: str) -> None:
+    actual, expected = np.asarray(actual, np.float32), np.asarray(expected, np.float32)
+    scale = max(1.0, np.abs(expected).max())
+    np.testing.assert_allclose(actual / scale, expected / scale, atol=TOLERANCE[policy])
+
+
+@pytest.mark.parametrize("policy", TOLERANCE)
+@pytest.mark.parametrize("jit", [None, True], ids=["graph", "xla"])
+def test_training_equals_keras(policy: str, jit: bool | None) -> None:
+    stock, fused = pair(dtype=policy, momentum=0.7)
+    stock_step, fused_step = train_step(stock, jit), train_step(fused, jit)
+    for seed in range(3):
+        images, cotangent = tf.constant(batch(seed)), tf.constant(batch(seed + 100))
+        expected, expected_gradients = stock_step(images, cotangent)
+        actual, gradients = fused_step(images, cotangent)
+        assert_close(actual, expected, policy)
+        for gradient, expected_gradient in zip(gradients, expected_gradients, strict=True):
+            assert_close(gradient, expected_gradient, policy)
+    # statistics are float32 under every policy, so only their summation order differs
+    for actual, expected in zip(fused.weights, stock.weights, strict=True):
+        np.testing.assert_allclose(actual.numpy(), expected.numpy(), rtol=2e-5, atol=2e-5)
+
+
+@pytest.mark.parametrize("policy", TOLERANCE)
+def test_inference_and_frozen_training_equal_keras(policy: str) -> None:
+    stock, fused = pair(dtype=policy)
+    values = [weight + 0.5 for weight in stock.get_weights()]
+    for layer in (stock, fused):
+        layer.set_weights(values)
+        layer.trainable = False
+    assert_close(fused(batch(0)), stock(batch(0)), policy)
+    assert_close(fused(batch(0), training=True), stock(batch(0), training=True), policy)
+    for weight, value in zip(fused.get_weights(), values, strict=True):
+        np.testing.assert_array_equal(weight, value)
+
+
+def test_moving_variance_is_the_biased_one_even_in_tiny_batches() -> None:
+    # two values a channel: the kernel's own (Bessel-corrected) variance would be twice as large
+    fused = FusedBatchNormalization(momentum=0.0)
+    fused(np.array([0.0, 2.0], np.float32).reshape(2, 1, 1, 1), training=True)
+    np.testing.assert_allclose(fused.moving_variance.numpy(), [1.0], rtol=1e-6)
+
+
+@pytest.mark.parametrize("arguments", [{"scale": False}, {"center": False}, {"renorm": True}])
+def test_options_equal_keras(arguments: dict[str, bool]) -> None:
+    stock = keras.layers.BatchNormalization(**arguments)
+    fused = FusedBatchNormalization(**arguments)
+    for seed in range(2):
+        assert_close(
+            fused(batch(seed), training=True), stock(batch(seed), training=True), "float32"
+        )
+    assert_close(fused(batch(3)), stock(batch(3)), "float32")
+
+
+@pytest.mark.parametrize(
+    ("shape", "axis"), [((8, 6), -1), ((4, 5, 6), -1), ((4, 6, 5, 3), 1), ((2, 3, 4, 5, 6), -1)]
+)
+def test_other_shapes_take_the_keras_way(shape: tuple[int, ...], axis: int) -> None:
+    images = np.random.default_rng(0).normal(2, 3, shape).astype(np.float32)
+    stock = keras.layers.BatchNormalization(axis=axis)
+    fused = FusedBatchNormalization(axis=axis)
+    assert_close(fused(images, training=True), stock(images, training=True), "float32")
+
+
+def kernels(layer: keras.layers.Layer) -> list[tf.DType]:
+    """Returns the input type of every fused kernel in the layer's training graph."""
+    graph = tf.function(lambda images: layer(images, training=True)).get_concrete_function(
+        tf.TensorSpec([2, 5, 4, 6], tf.bfloat16)
+    )
+    operations = graph.graph.get_operations()
+    return [each.get_attr("T") for each in operations if each.type == "FusedBatchNormV3"]
+
+
+def test_the_kernel_is_used_and_16_bit_input_is_not_widened() -> None:
+    stock, fused = pair(dtype="mixed_bfloat16")
+    assert kernels(fused) == [tf.bfloat16]
+    assert kernels(stock) == []
+
+
+def small_network() -> keras.Model:
+    keras.utils.set_random_seed(3)
+    image = keras.Input((8, 8, 3), name="image")
+    features = keras.layers.Conv2D(8, 3, use_bias=False, name="conv")(image)
+    features = keras.layers.BatchNormalization(momentum=0.9, name="norm")(features)
+    features = keras.layers.ReLU(name="relu")(features)
+    pooled = keras.layers.GlobalAveragePooling2D(name="pool")(features)
+    pooled = keras.layers.BatchNormalization(name="flat_norm")(pooled)
+    return keras.Model(image, keras.layers.Dense(3, activation="softmax", name="head")(pooled))
+
+
+def losses(model: keras.Model) -> list[float]:
+    draw = np.random.default_rng(0)
+    images = draw.normal(size=(16, 8, 8, 3)).astype(np.float32)
+    labels = draw.integers(0, 3, 16)
+    model.compile(keras.optimizers.SGD(0.1), "sparse_categorical_crossentropy", jit_compile=False)
+    return [float(np.ravel(model.train_on_batch(images, labels))[0]) for _ in range(10)]
+
+
+def test_loss_curves_equal() -> None:
+    stock = small_network()
+    fused = use_fused_batch_norm(stock)
+    expected = losses(stock)
+    np.testing.assert_allclose(losses(fused), expected, rtol=1e-4)
+    assert expected[-1] < expected[0]
+
+
+def test_replacing_keeps_names_weights_and_momentum_and_leaves_the_original_alone() -> None:
+    stock = small_network()
+    fused = use_fused_batch_norm(stock)
+    assert [layer.name for layer in fused.layers] == [layer.name for layer in stock.layers]
+    assert isinstance(fused.get_layer("norm"), FusedBatchNormalization)
+    assert not isinstance(stock.get_layer("norm"), FusedBatchNormalization)
+    assert fused.get_layer("norm").momentum == 0.9
+    for actual, expected in zip(fused.get_weights(), stock.get_weights(), strict=True):
+        np.testing.assert_array_equal(actual, expected)
+
+
+def test_momentum_is_set_in_every_layer() -> None:
+    fused = use_fused_batch_norm(small_network(), momentum=0.8)
+    assert [fused.get_layer(name).momentum for name in ("norm", "flat_norm")] == [0.8, 0.8]
+
+
+def test_derived_state_of_keras_normalization_survives() -> None:
+    image = keras.Input((8, 8, 3))
+    normalization = keras.layers.Normalization()
+    model = keras.Model(image, normalization(image))
+    normalization.adapt(batch(0)[..., :3] + 7)
+    model = keras.Model(image, normalization(image))
+    images = np.full((1, 8, 8, 3), 7, np.float32)
+    fused = use_fused_batch_norm(model)
+    np.testing.assert_allclose(fused(images), model(images), rtol=1e-6)
+
+
+def test_weights_files_pass_both_ways(tmp_path: Path) -> None:
+    stock, trained = small_network(), use_fused_batch_norm(small_network())
+    losses(trained)
+    trained.save_weights(tmp_path / "fused.weights.h5")
+    stock.load_weights(tmp_path / "fused.weights.h5")
+    stock.save_weights(tmp_path / "stock.weights.h5")
+    fused = use_fused_batch_norm(small_network())
+    fused.load_weights(tmp_path / "stock.weights.h5")
+    for model in (stock, fused):
+        for actual, expected in zip(model.get_weights(), trained.get_weights(), strict=True):
+            np.testing.assert_array_equal(actual, expected)
+
+
+def test_a_saved_model_comes_back_fused(tmp_path: Path) -> None:
+    fused = use_fused_batch_norm(small_network(), momentum=0.85)
+    losses(fused)
+    fused.save(tmp_path / "model.keras")
+    loaded = keras.models.load_model(tmp_path / "model.keras")
+    assert isinstance(loaded.get_layer("norm"), FusedBatchNormalization)
+    assert loaded.get_layer("norm").momentum == 0.85
+    images = np.random.default_rng(5).normal(size=(4, 8, 8, 3)).astype(np.float32)
+    np.testing.assert_array_equal(loaded(images), fused(images))
+
+
+@pytest.mark.usefixtures("float32_after")
+def test_a_mixed_precision_model_trains() -> None:
+    keras.mixed_precision.set_global_policy("mixed_bfloat16")
+    curve = losses(use_fused_batch_norm(small_network()))
+    assert curve[-1] < curve[0]
+
+
+@given(st.integers(1, 10**6))
+def test_momentum_lets_an_epoch_forget(steps_per_epoch: int) -> None:
+    momentum = momentum_for(steps_per_epoch)
+    assert 0.8 <= momentum <= 0.99
+    if steps_per_epoch >= 50:
+        assert momentum**steps_per_epoch < 1e-4
+
+
+def test_momentum_of_long_epochs_is_that_of_keras() -> None:
+    assert momentum_for(74) == pytest.approx(1 - 10 / 74)
+    assert momentum_for(100_000) == 0.99
+    assert momentum_for(3) == 0.8

@@ -1,0 +1,103 @@
+"""Which precision and compilation a device gets."""
+
+from __future__ import annotations
+
+import pytest
+import tensorflow as tf
+from hypothesis import given
+from hypothesis import strategies as st
+
+from seedtf.errors import UserError
+from seedtf.model import precision
+from seedtf.model.precision import choose_jit, choose_precision
+
+CAPABILITY = st.tuples(st.integers(3, 12), st.integers(0, 9))
+
+
+@pytest.mark.parametrize(
+    ("capabilities", "policy"),
+    [
+        ([], "float32"),
+        ([(6, 1)], "float32"),
+        ([(7, 0)], "mixed_float16"),
+        ([(7, 5)], "mixed_float16"),
+        ([(8, 0)], "mixed_bfloat16"),
+        ([(9, 0), (9, 0)], "mixed_bfloat16"),
+        ([(9, 0), (7, 5)], "mixed_float16"),
+        ([(9, 0), (6, 1)], "float32"),
+    ],
+)
+def test_auto_takes_the_format_that_every_gpu_is_fast_at(
+    capabilities: list[tuple[int, int]], policy: str
+) -> None:
+    assert choose_precision("auto", capabilities).policy == policy
+
+
+@given(st.lists(CAPABILITY, max_size=4))
+def test_the_order_of_gpus_does_not_matter(capabilities: list[tuple[int, int]]) -> None:
+    assert choose_precision("auto", capabilities) == choose_precision("auto", capabilities[::-1])
+
+
+@given(
+    st.sampled_from(["float32", "mixed_bfloat16", "mixed_float16"]),
+    st.lists(CAPABILITY, max_size=4),
+)
+def test_an_explicit_precision_is_honoured_in_one_sentence(
+    requested: str, capabilities: list[tuple[int, int]]
+) -> None:
+    chosen = choose_precision(requested, capabilities)
+    assert chosen.policy == requested
+    assert chosen.reason.endswith(".")
+    assert "\n" not in chosen.reason
+
+
+@pytest.mark.parametrize(
+    ("requested", "capabilities", "slow"),
+    [
+        ("mixed_bfloat16", [], True),
+        ("mixed_bfloat16", [(7, 5)], True),
+        ("mixed_bfloat16", [(8, 6)], False),
+        ("mixed_float16", [(6, 1)], True),
+        ("mixed_float16", [(7, 0)], False),
+        ("float32", [], False),
+    ],
+)
+def test_an_explicit_16_bit_precision_warns_where_it_is_slow(
+    requested: str, capabilities: list[tuple[int, int]], slow: bool
+) -> None:
+    assert ("slow" in choose_precision(requested, capabilities).reason) == slow
+
+
+def test_an_unknown_precision_is_the_users_mistake() -> None:
+    with pytest.raises(UserError, match=r"--precision=int8 .* pass auto, float32"):
+        choose_precision("int8", [])
+
+
+@pytest.mark.parametrize(
+    ("requested", "num_gpus", "enabled"),
+    [("auto", 0, False), ("auto", 2, True), ("on", 0, True), ("off", 2, False)],
+)
+def test_jit_follows_the_device_only_when_asked_to(
+    requested: str, num_gpus: int, enabled: bool
+) -> None:
+    assert choose_jit(requested, num_gpus).enabled is enabled
+
+
+def test_an_explicit_jit_on_a_cpu_warns() -> None:
+    assert "slower" in choose_jit("on", 0).reason
+    assert "slower" not in choose_jit("on", 1).reason
+
+
+def test_an_unknown_jit_choice_is_the_users_mistake() -> None:
+    with pytest.raises(UserError, match="--jit_compile=maybe"):
+        choose_jit("maybe", 0)
+
+
+def test_capabilities_are_read_per_gpu_and_unknown_ones_count_as_least(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    details = {"a": {"compute_capability": (9, 0)}, "b": {}}
+    monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind: list(details))
+    monkeypatch.setattr(tf.config.experimental, "get_device_details", details.__getitem__)
+    assert precision.gpu_compute_capabilities() == [(9, 0), (0, 0)]
+    assert choose_precision("auto", precision.gpu_compute_capabilities()).policy == "float32"
