@@ -1,0 +1,52 @@
+# make demo   trains on the embedded sample data        make lint    Ruff and mypy
+# make test   lints and runs every test                 make clean   removes what these made
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+DEMO_FLAGS ?= --data_dir=sample --weights=none --image_size=48 --epochs=20 --batch_size=32 \
+	--lr=1e-3 --schedule=one_cycle
+
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.DELETE_ON_ERROR:
+.NOTPARALLEL:
+.PHONY: demo test lint clean
+
+demo: $(VENV)/.installed
+	$(BIN)/seedtf train $(DEMO_FLAGS)
+
+test: lint
+	$(BIN)/python -m pytest
+
+lint: $(VENV)/.installed-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+
+# Editable, so that a change of the code needs no new installation; only these files ask for one.
+$(VENV)/.installed: setup.py pyproject.toml
+	$(call make_venv)
+	$(BIN)/python -m pip install --quiet --editable .
+	@touch $@
+
+$(VENV)/.installed-dev: setup.py pyproject.toml
+	$(call make_venv)
+	$(BIN)/python -m pip install --quiet --editable '.[dev]'
+	@touch $@ $(VENV)/.installed
+
+# A half-made environment is made again; one that works is kept.
+define make_venv
+@command -v $(PYTHON) >/dev/null || \
+	{ echo "make: $(PYTHON) was not found; install Python 3.10 to 3.13 or pass PYTHON=…" >&2; exit 1; }
+@$(PYTHON) -c 'import sys; sys.exit(not (3, 10) <= sys.version_info < (3, 14))' || \
+	{ echo "make: $$($(PYTHON) --version) will not do; pass PYTHON=… with Python 3.10 to 3.13" >&2; exit 1; }
+@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || \
+	{ echo "make: $(PYTHON) lacks venv; on Debian and Ubuntu: apt install python3-venv" >&2; exit 1; }
+@$(BIN)/python -c 'import pip, sys; sys.exit(sys.version_info < (3, 10))' 2>/dev/null || \
+	$(PYTHON) -m venv --clear $(VENV)
+@echo "Installing seedtf into $(VENV); the first time this takes a minute or two."
+endef

@@ -1,0 +1,299 @@
+"""Draws seedlings of twelve field species from above, on soil, from a random generator.
+
+The species differ by what a botanist looks at: how many leaves, how they are arranged, their
+outline, size and hue. Place, turn, growth stage, soil, stones, straw, light, blur and noise vary
+alike for all.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFilter
+
+__all__ = ["SPECIES", "Species", "draw_seedling"]
+
+Floats = NDArray[np.float64]
+Colour = tuple[float, float, float]
+
+OVERSAMPLE = 3  # drawn this many times larger, then averaged: smooth edges
+GOLDEN_ANGLE = math.pi * (3 - math.sqrt(5))  # between successive leaves of a rosette
+GREENISH, REDDISH, PALE = (122, 150, 84), (146, 84, 84), (188, 200, 150)
+
+
+@dataclass(frozen=True)
+class Foliage:
+    """One kind of leaf: lengths are fractions of half the picture's side, angles radians.
+
+    ``width`` and ``petiole`` (the stalk) are fractions of the leaf's length.
+    """
+
+    outline: str
+    length: float
+    width: float
+    petiole: float = 0.0
+    bend: float = 0.25
+
+
+@dataclass(frozen=True)
+class Species:
+    """What tells one species from another; ``leaves`` is the least and most nodes of the stem."""
+
+    name: str
+    arrangement: str
+    leaves: tuple[int, int]
+    leaf: Foliage
+    colour: Colour
+    stalk: Colour = GREENISH
+    seed_leaf: Foliage | None = None
+
+
+SPECIES = (
+    Species("Black-grass", "tuft", (2, 4), Foliage("blade", 0.82, 0.07, 0, 1.1),
+            (78, 124, 58), REDDISH),
+    Species("Charlock", "rosette", (2, 4), Foliage("lyrate", 0.62, 0.62, 0.25),
+            (112, 156, 50), GREENISH, Foliage("heart", 0.30, 1.25, 0.5)),
+    Species("Cleavers", "whorl", (1, 2), Foliage("spatula", 0.42, 0.27, 0.05),
+            (62, 118, 64), GREENISH, Foliage("ellipse", 0.40, 0.62, 0.35)),
+    Species("Common Chickweed", "pairs", (2, 3), Foliage("ovate", 0.34, 0.66, 0.65),
+            (132, 170, 72), PALE),
+    Species("Common wheat", "tuft", (2, 3), Foliage("blade", 0.92, 0.10, 0, 0.3),
+            (104, 152, 96), PALE),
+    Species("Fat Hen", "pairs", (2, 3), Foliage("toothed", 0.46, 0.60, 0.35),
+            (134, 160, 128), REDDISH),
+    Species("Loose Silky-bent", "tuft", (5, 9), Foliage("blade", 0.66, 0.05, 0, 0.8),
+            (148, 178, 100), PALE),
+    Species("Maize", "tuft", (2, 4), Foliage("blade", 0.92, 0.20, 0, 0.6),
+            (84, 148, 56), PALE),
+    Species("Scentless Mayweed", "rosette", (4, 8), Foliage("feather", 0.52, 0.42, 0.1),
+            (92, 140, 66), GREENISH),
+    Species("Shepherds Purse", "rosette", (6, 10), Foliage("spatula", 0.46, 0.42, 0.3),
+            (116, 152, 84), GREENISH),
+    Species("Small-flowered Cranesbill", "rosette", (3, 6), Foliage("palmate", 0.44, 1.05, 0.7),
+            (98, 142, 78), REDDISH),
+    Species("Sugar beet", "pairs", (1, 2), Foliage("ovate", 0.56, 0.60, 0.3),
+            (66, 132, 48), PALE, Foliage("strap", 0.56, 0.24, 0.2)),
+)  # fmt: skip
+
+
+# Half-widths of leaves along the midrib: t from 0 (base) to 1 (tip), values 0 to 1.
+PROFILES: dict[str, Callable[[Floats], Floats]] = {
+    "blade": lambda t: np.minimum(1.0, 0.5 + 4 * t) * (1 - t**2.2),
+    "ovate": lambda t: np.sin(np.pi * t**0.62) * (1 - 0.25 * t),
+    "ellipse": lambda t: np.sqrt(np.maximum(0.0, 1 - (2 * t - 1) ** 2)),
+    "spatula": lambda t: np.sin(np.pi * t**1.9) * 0.88 + 0.12 * (1 - t),
+    "strap": lambda t: np.sqrt(np.maximum(0.0, 1 - (2 * t - 1) ** 6)),
+    "toothed": lambda t: np.sin(np.pi * t**0.75) * (0.72 + 0.28 * (1 - (5 * t) % 1)),
+    # a large round end lobe above two pairs of small ones
+    "lyrate": lambda t: np.maximum(
+        np.sqrt(np.maximum(0.0, 1 - ((t - 0.68) / 0.32) ** 2)),
+        (0.24 - 0.2 * np.cos(8.5 * np.pi * t)) * (t < 0.5),
+    ),
+    "feather": lambda t: 0.07 + np.sin(np.pi * t**0.8) * (np.abs((9 * t) % 1 - 0.5) < 0.17),
+}
+
+# Leaves wider than they are long: distance of the edge from the middle by direction, 0 is the tip.
+ROUNDELS: dict[str, Callable[[Floats], Floats]] = {
+    # seven lobes, and a notch where the stalk comes in
+    "palmate": lambda a: 0.4 + 0.1 * np.cos(7 * a) - 0.3 * np.exp(-12 * (np.abs(a) - np.pi) ** 2),
+    "heart": lambda a: 0.5 - 0.2 * np.exp(-5 * a**2),
+}
+
+
+def draw_seedling(species: Species, size: int, rng: np.random.Generator) -> NDArray[np.uint8]:
+    """One picture of ``species``: uint8 RGB [size, size, 3], a function of the state of ``rng``."""
+    light = rng.uniform(0, 2 * math.pi)
+    canvas = _soil(size * OVERSAMPLE, light, rng)
+    pieces = list(_plant(species, size * OVERSAMPLE, light, rng))
+    canvas = _cast_shadow(canvas, [points for points, _ in pieces], light, rng)
+    _paint(canvas, pieces)
+    return _photograph(canvas.reduce(OVERSAMPLE), light, rng)
+
+
+# -------------------------------------------------------------- the plant, leaf by leaf as polygons
+
+Piece = tuple[Floats, tuple[int, ...]]  # a polygon [n, 2] in canvas pixels and its RGB or RGBA
+
+
+@dataclass(frozen=True)
+class Growth:
+    """One leaf in its place: where its stalk begins, which way it points, how large it is."""
+
+    foliage: Foliage
+    base: Floats
+    angle: float
+    length: float
+
+
+def _plant(species: Species, size: int, light: float, rng: np.random.Generator) -> Iterator[Piece]:
+    stage = rng.uniform()
+    scale = size / 2 * (1.05 + 0.3 * stage) * rng.uniform(0.9, 1.1)
+    centre = size * rng.uniform(0.43, 0.57, 2)
+    tint = np.array(species.colour) * rng.uniform(0.9, 1.1) + rng.normal(0, [6, 4, 5])
+    for growth in _arrange(species, stage, scale, centre, rng):
+        green = tint * rng.uniform(0.9, 1.1)
+        yield from _leaf(growth, green, np.array(species.stalk), light, rng)
+
+
+def _arrange(
+    species: Species, stage: float, scale: float, centre: Floats, rng: np.random.Generator
+) -> Iterator[Growth]:
+    """Leaves from the oldest, which lies lowest, to the youngest."""
+    turn = rng.uniform(0, 2 * math.pi)
+    low, high = species.leaves
+    count = low + round(stage * (high - low))
+    if species.seed_leaf:
+        for angle in (turn + math.pi / 2, turn - math.pi / 2):
+            yield Growth(species.seed_leaf, centre, angle, scale * species.seed_leaf.length)
+    for node in range(count):
+        shrink = {"tuft": 0.12, "rosette": 0.07, "pairs": 0.3, "whorl": 0.45}[species.arrangement]
+        length = scale * species.leaf.length * (1 - shrink) ** node
+        for angle in _angles(species.arrangement, node, count):
+            jitter = rng.normal(0, 0.25 if species.arrangement == "tuft" else 0.1)
+            foreshortened = length * rng.uniform(0.8, 1.05)
+            base = centre + rng.normal(0, 0.012 * scale, 2)
+            yield Growth(species.leaf, base, turn + angle + jitter, foreshortened)
+
+
+def _angles(arrangement: str, node: int, count: int) -> list[float]:
+    """Directions of the leaves at one node of the stem."""
+    if arrangement == "rosette":
+        return [node * GOLDEN_ANGLE]
+    if arrangement == "pairs":  # each pair stands across the one below
+        return [node * math.pi / 2, node * math.pi / 2 + math.pi]
+    if arrangement == "whorl":
+        return [(k + node / 2) * math.pi / 3 for k in range(6)]
+    # a grass has two ranks of leaves, which spread into a fan when there are many
+    return [node * math.pi + (node // 2) * math.pi / max(count / 2, 2)]
+
+
+def _outline(name: str) -> Floats:
+    """A closed outline [n, 2], x from 0 (base) to 1 (tip) along the midrib, y from -0.5 to 0.5."""
+    if name in ROUNDELS:
+        angle = np.linspace(-np.pi, np.pi, 90, endpoint=False)
+        radius = ROUNDELS[name](angle)
+        return np.stack([0.5 + radius * np.cos(angle), radius * np.sin(angle)], 1)
+    t = np.linspace(0, 1, 60)
+    half = np.maximum(0, PROFILES[name](t)) / 2
+    lean = 0.35 * half if name == "feather" else 0 * half
+    upper = np.stack([t + lean, half], 1)
+    return np.concatenate([upper, (upper * [1, -1])[::-1]])
+
+
+def _bent(points: Floats, growth: Growth, bend: float) -> Floats:
+    """Leaf coordinates (length 1) to canvas pixels, the midrib bent to an arc of ``bend`` rad."""
+    along, across = points[:, 0], points[:, 1]
+    bend = bend if abs(bend) > 1e-3 else 1e-3
+    turn = growth.angle + along * bend
+    start = growth.angle
+    x = (np.sin(turn) - math.sin(start)) / bend - across * np.sin(turn)
+    y = (math.cos(start) - np.cos(turn)) / bend + across * np.cos(turn)
+    return growth.base + growth.length * np.stack([x, y], 1)
+
+
+def _leaf(
+    growth: Growth, green: Floats, stalk: Floats, light: float, rng: np.random.Generator
+) -> Iterator[Piece]:
+    foliage = growth.foliage
+    bend = rng.normal(0, foliage.bend)
+    outline = _outline(foliage.outline) * [1, foliage.width * rng.uniform(0.88, 1.12)]
+    outline[:, 0] = foliage.petiole + outline[:, 0] * (1 - 0.3 * foliage.petiole)
+    thickness = max(0.05, 0.12 * foliage.width) if foliage.petiole else 0.04
+    stem = np.array([[0, 1], [1, 0.6], [1, -0.6], [0, -1]]) * [
+        foliage.petiole + 0.12,
+        thickness / 2,
+    ]
+    lit = 18 * math.sin(growth.angle - light)
+
+    whole = _bent(outline, growth, bend)
+    yield whole + 0.035 * growth.length * _direction(light), (10, 14, 6, 90)
+    yield _bent(stem, growth, bend), _rgb(stalk)
+    yield whole, _rgb(green - lit)
+    yield _bent(outline.clip([-9, 0], [9, 9]), growth, bend), _rgb(green + lit)
+    yield _bent(outline * [0.94, 0.5] + [0.03, 0], growth, bend), (*_rgb(green * 1.12), 90)
+    if foliage.width > 0.07:
+        rib = np.array([[0, 0.012], [0.85, 0.004], [0.85, -0.004], [0, -0.012]])
+        rib[:, 0] = foliage.petiole + rib[:, 0]
+        yield _bent(rib, growth, bend), (*_rgb(green * 0.7 + 80), 170)
+
+
+# ----------------------------------------------------------------------- the ground and the camera
+
+
+def _soil(size: int, light: float, rng: np.random.Generator) -> Image.Image:
+    """Crumbly earth with stones and straw, [size, size] RGB."""
+    earth = np.array([118, 96, 76]) * rng.uniform(0.6, 1.15) + rng.normal(0, 4, 3)
+    relief = np.zeros((size, size))
+    for cells, height in ((4, 9), (12, 10), (32, 12), (size // OVERSAMPLE, 11)):
+        patch = Image.fromarray(rng.normal(0, height, (cells, cells)).astype(np.float32))
+        relief += np.asarray(patch.resize((size, size), Image.Resampling.BICUBIC))
+    pixels = earth + relief[..., None] * [1.0, 0.93, 0.85]
+    canvas = Image.fromarray(pixels.clip(0, 255).astype(np.uint8))
+    pieces: list[Piece] = []
+    for _ in range(rng.integers(4, 34)):
+        pieces += _stone(size, light, rng)
+    for _ in range(rng.integers(0, 4)):
+        straw = Growth(SPECIES[0].leaf, rng.uniform(0, size, 2), rng.uniform(0, 6.3), 0.2 * size)
+        bar = np.array([[0, 1], [1, 1], [1, -1], [0, -1]]) * [1, rng.uniform(0.015, 0.05)]
+        pieces.append(
+            (_bent(bar, straw, 0.1), _rgb(np.array([168, 146, 100]) * rng.uniform(0.7, 1.1)))
+        )
+    _paint(canvas, pieces)
+    return canvas
+
+
+def _stone(size: int, light: float, rng: np.random.Generator) -> list[Piece]:
+    """A pebble: its shadow, its body and its lit side."""
+    angle = np.linspace(0, 2 * np.pi, 14, endpoint=False)
+    radius = size * min(0.012 + rng.exponential(0.016), 0.09) * rng.uniform(0.8, 1.2, 14)
+    shape = np.stack([radius * np.cos(angle), radius * np.sin(angle) * rng.uniform(0.6, 1)], 1)
+    centre, towards = rng.uniform(0, size, 2), _direction(light) * radius.mean()
+    grey = np.array([128, 122, 114]) * rng.uniform(0.6, 1.35) + rng.normal(0, 5, 3)
+    return [
+        (centre + shape * 1.05 + 0.4 * towards, (16, 12, 8, 120)),
+        (centre + shape, _rgb(grey)),
+        (centre + shape * 0.6 - 0.2 * towards, (*_rgb(grey + 26), 130)),
+    ]
+
+
+def _cast_shadow(
+    ground: Image.Image, shapes: list[Floats], light: float, rng: np.random.Generator
+) -> Image.Image:
+    """Darkens the ground where the plant, standing a little above it, keeps off the light."""
+    mask = Image.new("L", ground.size)
+    draw = ImageDraw.Draw(mask)
+    offset = _direction(light) * ground.width * rng.uniform(0.015, 0.05)
+    depth = int(rng.uniform(90, 190))
+    for points in shapes:
+        draw.polygon((points + offset).ravel().tolist(), fill=depth)
+    mask = mask.filter(ImageFilter.GaussianBlur(ground.width * rng.uniform(0.008, 0.03)))
+    return Image.composite(Image.new("RGB", ground.size, (14, 12, 10)), ground, mask)
+
+
+def _photograph(picture: Image.Image, light: float, rng: np.random.Generator) -> NDArray[np.uint8]:
+    """Uneven light, a colour cast, slight blur and sensor noise: uint8 RGB [size, size, 3]."""
+    picture = picture.filter(ImageFilter.GaussianBlur(rng.uniform(0, 0.7) * picture.width / 96))
+    pixels = np.asarray(picture, np.float64)
+    x, y = np.meshgrid(*2 * [np.linspace(-1, 1, picture.width)])
+    slope = -rng.uniform(0, 0.22) * (x * math.cos(light) + y * math.sin(light))
+    pixels = pixels * (rng.uniform(0.85, 1.2) + slope)[..., None] * rng.normal(1, 0.02, 3)
+    pixels += rng.normal(0, rng.uniform(1, 4), pixels.shape)
+    return pixels.clip(0, 255).astype(np.uint8)
+
+
+def _paint(canvas: Image.Image, pieces: list[Piece]) -> None:
+    draw = ImageDraw.Draw(canvas, "RGBA")  # blends a colour that has an alpha
+    for points, colour in pieces:
+        draw.polygon(points.ravel().tolist(), fill=colour)
+
+
+def _rgb(colour: Floats) -> tuple[int, ...]:
+    return tuple(int(value) for value in colour.clip(0, 255))
+
+
+def _direction(angle: float) -> Floats:
+    return np.array([math.cos(angle), math.sin(angle)])

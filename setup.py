@@ -1,0 +1,74 @@
+"""Installs seedtf. BUILD.md says why each dependency is there."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+ROOT = Path(__file__).resolve().parent
+TENSORFLOW_RANGE = ">=2.21,<2.22"
+
+
+def _version() -> str:
+    """The one version number, read without importing the package."""
+    for node in ast.parse((ROOT / "seedtf/__init__.py").read_text(encoding="utf-8")).body:
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "__version__":
+            return str(ast.literal_eval(node.value))
+    raise ValueError("seedtf/__init__.py states no __version__")
+
+
+def _readme() -> str:
+    path = ROOT / "README.md"
+    return path.read_text(encoding="utf-8") if path.exists() else ""
+
+
+setup(
+    name="seedtf",
+    version=_version(),
+    description="From a folder of labelled pictures to a served image classifier, in TensorFlow",
+    long_description=_readme(),
+    long_description_content_type="text/markdown",
+    author="The seedtf authors",
+    license="Apache-2.0",
+    packages=find_packages(include=["seedtf", "seedtf.*"]),
+    package_data={"seedtf": ["py.typed"]},
+    # the upper end is TensorFlow's: 2.21 has no wheels for Python 3.14
+    python_requires=">=3.10,<3.14",
+    install_requires=[
+        f"tensorflow{TENSORFLOW_RANGE}",
+        "numpy>=2.0,<3",
+        "matplotlib>=3.10,<4",
+        "absl-py>=2.1,<3",
+        "pillow>=11,<14",
+    ],
+    extras_require={
+        "cuda": [f"tensorflow[and-cuda]{TENSORFLOW_RANGE}"],
+        "tensorboard": ["tensorboard>=2.20,<2.22"],
+        "dev": [
+            "pytest>=8,<10",
+            "hypothesis>=6.100,<7",
+            "ruff>=0.17,<0.18",
+            "mypy>=1.19,<3",
+            "psutil>=6,<8",
+        ],
+    },
+    entry_points={"console_scripts": ["seedtf = seedtf.commands.main:main"]},
+    classifiers=[
+        "Development Status :: 4 - Beta",
+        "Environment :: Console",
+        "Intended Audience :: Developers",
+        "Intended Audience :: Science/Research",
+        "License :: OSI Approved :: Apache Software License",
+        "Operating System :: POSIX",
+        "Programming Language :: Python :: 3",
+        "Programming Language :: Python :: 3.10",
+        "Programming Language :: Python :: 3.11",
+        "Programming Language :: Python :: 3.12",
+        "Programming Language :: Python :: 3.13",
+        "Topic :: Scientific/Engineering :: Artificial Intelligence",
+        "Topic :: Scientific/Engineering :: Image Recognition",
+        "Typing :: Typed",
+    ],
+)

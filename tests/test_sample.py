@@ -1,0 +1,161 @@
+"""The embedded sample data: what is drawn, when it is kept, when it is refused."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from seedtf.data import sample
+from seedtf.data.sample import MARKER, write_sample
+from seedtf.data.seedlings import SPECIES, draw_seedling
+from seedtf.errors import UserError
+
+
+def tiny(root: Path, **changes: int) -> Path:
+    return write_sample(root, **{"images_per_class": 2, "image_size": 24, **changes})
+
+
+def contents(root: Path) -> dict[str, bytes]:
+    files = (path for path in root.rglob("*") if path.is_file())
+    return {path.relative_to(root).as_posix(): path.read_bytes() for path in files}
+
+
+def leaf_pixels(species_index: int, picture: int) -> float:
+    """How many pixels are clearly greener than red and blue."""
+    rng = np.random.default_rng([0, species_index, picture])
+    red, green, blue = np.moveaxis(draw_seedling(SPECIES[species_index], 64, rng).astype(int), 2, 0)
+    return float(np.sum((green > red + 12) & (green > blue + 12)))
+
+
+def test_writes_twelve_class_folders_of_rgb_pngs(tmp_path: Path) -> None:
+    root = tiny(tmp_path / "deep" / "sample")
+    folders = sorted(path.name for path in root.iterdir() if path.is_dir())
+    assert len(folders) == 12
+    assert folders == sorted(species.name for species in SPECIES)
+    for folder in folders:
+        files = sorted((root / folder).iterdir())
+        assert [file.name for file in files] == ["0000.png", "0001.png"]
+        with Image.open(files[0]) as picture:
+            assert (picture.format, picture.mode, picture.size) == ("PNG", "RGB", (24, 24))
+    assert [path.name for path in (tmp_path / "deep").iterdir()] == ["sample"]
+
+
+def test_same_seed_same_bytes_and_another_seed_others(tmp_path: Path) -> None:
+    first, second = contents(tiny(tmp_path / "a")), contents(tiny(tmp_path / "b"))
+    assert first == second
+    other = contents(tiny(tmp_path / "c", seed=1))
+    assert all(first[name] != other[name] for name in first)
+
+
+def test_more_pictures_keep_the_first_ones(tmp_path: Path) -> None:
+    few, more = contents(tiny(tmp_path / "a")), contents(tiny(tmp_path / "b", images_per_class=3))
+    assert all(more[name] == data for name, data in few.items() if name != MARKER)
+
+
+def test_no_two_pictures_are_alike(tmp_path: Path) -> None:
+    pictures = list(contents(tiny(tmp_path / "a", images_per_class=3)).values())
+    assert len(set(pictures)) == len(pictures)
+
+
+def test_every_picture_shows_a_plant_and_species_differ_in_leaf_area() -> None:
+    area = {
+        species.name: np.array([leaf_pixels(index, picture) for picture in range(8)])
+        for index, species in enumerate(SPECIES)
+    }
+    assert all(np.median(values) > 20 for values in area.values())
+    assert np.median(area["Charlock"]) > 3 * np.median(area["Loose Silky-bent"])
+    assert np.median(area["Maize"]) > 2 * np.median(area["Black-grass"])
+    assert all(values.std() > 0 for values in area.values())
+
+
+def test_a_complete_sample_is_kept_even_with_files_added(tmp_path: Path) -> None:
+    root = tiny(tmp_path / "a")
+    added = root / "Maize" / "mine.png"
+    added.write_bytes(b"mine")
+    (root / "Maize" / "0000.png").write_bytes(b"touched")
+    assert tiny(root) == root
+    assert (root / "Maize" / "0000.png").read_bytes() == b"touched"
+    assert added.exists()
+
+
+def test_an_incomplete_sample_is_drawn_again(tmp_path: Path) -> None:
+    root = tiny(tmp_path / "a")
+    before = contents(root)
+    (root / "Maize" / "0000.png").unlink()
+    assert contents(tiny(root)) == before
+
+
+def test_other_arguments_replace_a_sample_but_never_a_users_file(tmp_path: Path) -> None:
+    root = tiny(tmp_path / "a")
+    tiny(root, images_per_class=1)
+    assert not (root / "Maize" / "0001.png").exists()
+    (root / "notes.txt").write_text("mine")
+    with pytest.raises(UserError, match=r"notes\.txt"):
+        tiny(root)
+    assert (root / "notes.txt").read_text() == "mine"
+
+
+def test_an_empty_folder_is_filled(tmp_path: Path) -> None:
+    assert len(contents(tiny(tmp_path))) == 12 * 2 + 1
+
+
+@pytest.mark.parametrize("marker", [None, "", "[]", "{}", '{"images_per_class": "2"}'])
+def test_a_folder_that_is_no_sample_is_refused_untouched(
+    tmp_path: Path, marker: str | None
+) -> None:
+    (tmp_path / "thesis.doc").write_text("mine")
+    if marker is not None:
+        (tmp_path / MARKER).write_text(marker)
+    before = contents(tmp_path)
+    with pytest.raises(UserError, match=str(tmp_path)):
+        tiny(tmp_path)
+    assert contents(tmp_path) == before
+
+
+def test_a_file_in_the_way_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "sample").write_text("mine")
+    with pytest.raises(UserError, match="sample"):
+        tiny(tmp_path / "sample")
+
+
+def test_interrupted_drawing_leaves_nothing(tmp_path: Path) -> None:
+    def stop(done: int, total: int) -> None:
+        if done == total - 1:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        write_sample(tmp_path / "a", images_per_class=1, image_size=24, progress=stop)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_another_process_that_was_first_wins(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original = sample._draw_all
+
+    def race(root: Path, *others: object) -> None:
+        original(root, *others)  # type: ignore[arg-type]
+        monkeypatch.setattr(sample, "_draw_all", original)
+        tiny(tmp_path / "a")
+        (tmp_path / "a" / "Maize" / "0000.png").write_bytes(b"theirs")
+
+    monkeypatch.setattr(sample, "_draw_all", race)
+    tiny(tmp_path / "a")
+    assert (tmp_path / "a" / "Maize" / "0000.png").read_bytes() == b"theirs"
+    assert [path.name for path in tmp_path.iterdir()] == ["a"]
+
+
+def test_progress_counts_every_picture(tmp_path: Path) -> None:
+    seen: list[tuple[int, int]] = []
+    arguments = {"images_per_class": 1, "image_size": 16}
+    write_sample(tmp_path / "a", **arguments, progress=lambda *pair: seen.append(pair))
+    assert seen == [(done, 12) for done in range(1, 13)]
+
+
+@pytest.mark.parametrize("bad", [{"seed": -1}, {"images_per_class": 0}, {"image_size": 8}])
+def test_arguments_out_of_range_are_named(tmp_path: Path, bad: dict[str, int]) -> None:
+    with pytest.raises(UserError, match=next(iter(bad))):
+        write_sample(tmp_path / "a", **bad)
