@@ -1,0 +1,88 @@
+"""The first lines of a run: what was found and what was chosen, and why."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import keras
+
+from seedtf.data.intake import Intake
+from seedtf.training.config import TrainConfig
+from seedtf.training.plan import Plan
+from seedtf.training.run_dir import describe_devices
+
+__all__ = ["announce"]
+
+_SHOWN_FAULTS = 5
+_STORES = {"ram": "memory", "disk": "memory-mapped cache file", "off": "none, files read again"}
+
+
+def announce(
+    config: TrainConfig, intake: Intake, plan: Plan, model: keras.Model, run_dir: Path
+) -> None:
+    """Prints a line each on images, split, store, model, precision, XLA, device and schedule."""
+    lines = {
+        "run": str(run_dir),
+        "images": _images(intake),
+        "split": _split(config, intake),
+        "store": _store(intake),
+        "model": _model(config, model, plan),
+        "precision": plan.precision.reason,
+        "XLA": plan.compilation.reason,
+        "device": describe_devices(),
+        "training": _training(config, plan),
+    }
+    for name, text in lines.items():
+        print(f"{name:10}{text}", flush=True)
+    for line in _faults(intake):
+        print(line, flush=True)
+
+
+def _images(intake: Intake) -> str:
+    catalog = intake.store.catalog
+    counts = catalog.class_counts().values()
+    bad = f"{len(catalog.faults)} left out" if catalog.faults else "none left out"
+    text = f"{len(catalog):,} in {len(counts)} classes ({min(counts):,} to {max(counts):,} each)"
+    return f"{text}, {bad}"
+
+
+def _split(config: TrainConfig, intake: Intake) -> str:
+    split = intake.split
+    source = f"stratified {config.val_fraction:.0%}, seed {config.seed}"
+    if config.val_dir or config.split_csv:
+        source = f"from {config.val_dir or config.split_csv}"
+    text = f"{len(split.train):,} train, {len(split.val):,} validation ({source})"
+    if intake.across_split:
+        text += f"; WARNING: {intake.across_split} validation images are identical to training ones"
+    elif intake.duplicates:
+        text += f"; {intake.duplicates} identical twins, each kept on its twin's side"
+    return text
+
+
+def _store(intake: Intake) -> str:
+    store = intake.store
+    reused = ", reused from an earlier run" if store.from_cache else ""
+    return f"{_STORES[store.mode]}{reused}; {store.size}² pixels, {intake.plan.reason}"
+
+
+def _model(config: TrainConfig, model: keras.Model, plan: Plan) -> str:
+    weights = {"none": "random"}.get(config.weights, config.weights)
+    millions = model.count_params() / 1e6
+    text = f"{config.model}, {millions:.1f} M parameters, first weights: {weights}"
+    return f"{text}; batch-norm momentum {plan.bn_momentum:.3g}"
+
+
+def _training(config: TrainConfig, plan: Plan) -> str:
+    text = f"{config.epochs} epochs of {plan.steps_per_epoch} steps of {config.batch_size} images"
+    rate = f"{config.optimizer}, {config.schedule} learning rate from {plan.lr:g}, "
+    rate += "set at every step" if plan.per_step else "set once an epoch"
+    frozen = f"; head alone for {config.freeze_epochs}" if config.freeze_epochs else ""
+    return f"{text}, {rate}{frozen}"
+
+
+def _faults(intake: Intake) -> list[str]:
+    faults = intake.store.catalog.faults
+    lines = [f"left out  {f.path}: {f.fault} ({f.detail})" for f in faults[:_SHOWN_FAULTS]]
+    if len(faults) > _SHOWN_FAULTS:
+        lines.append(f"left out  … and {len(faults) - _SHOWN_FAULTS} more, see data_report.csv")
+    return lines

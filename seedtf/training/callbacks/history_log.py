@@ -1,0 +1,95 @@
+"""The record of training: history.csv for the numbers, timing.csv for the clock."""
+
+from __future__ import annotations
+
+import csv
+import math
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import keras
+
+from seedtf.files import write_text
+from seedtf.training.callbacks.epoch_timer import EpochTimer
+
+__all__ = ["HISTORY_COLUMNS", "TIMING_COLUMNS", "HistoryLog", "best_epoch", "read_history"]
+
+HISTORY_COLUMNS = ("epoch", "lr", "loss", "accuracy", "val_loss", "val_accuracy")
+TIMING_COLUMNS = ("epoch", "seconds", "images_per_second", "data_wait")
+
+
+class HistoryLog(keras.callbacks.Callback):
+    """Appends one line per epoch to both files, on disk before the next epoch starts.
+
+    ``history.csv`` holds only what the seed decides (epoch, lr, loss, accuracy, val_loss,
+    val_accuracy), so that two equal runs give equal files. Wall-clock numbers go to ``timing.csv``:
+    seconds (with validation), images per second (training alone), and seconds spent waiting for
+    data. A number that Keras did not report is NaN. Creating the log creates the files.
+
+    Args:
+        path_history: history.csv.
+        path_timing: timing.csv.
+        timer: the callback that measured the epoch; it stands before this one in the list.
+        completed_epochs: lines up to this epoch are kept, later ones (written just before an
+            interruption, about to be done again) dropped; 0 starts anew.
+
+    Attributes:
+        rows: the history as dicts, epoch as int and the rest as float, lines kept included.
+        timer: the timer given.
+    """
+
+    def __init__(
+        self, path_history: Path, path_timing: Path, timer: EpochTimer, *, completed_epochs: int = 0
+    ) -> None:
+        super().__init__()
+        self.timer = timer
+        self._path_history = path_history
+        self._path_timing = path_timing
+        _restart(path_timing, TIMING_COLUMNS, completed_epochs)
+        _restart(path_history, HISTORY_COLUMNS, completed_epochs)
+        self.rows = read_history(path_history)
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
+        """Adds the epoch to ``rows`` and to both files."""
+        row: dict[str, float] = {"epoch": epoch + 1}
+        for name in HISTORY_COLUMNS[1:]:
+            row[name] = float((logs or {}).get(name, math.nan))
+        self.rows.append(row)
+        timing = (self.timer.seconds, self.timer.images_per_second, self.timer.data_wait)
+        _append(self._path_history, list(row.values()))
+        _append(self._path_timing, [epoch + 1, *(round(value, 4) for value in timing)])
+
+
+def read_history(path: str | os.PathLike[str]) -> list[dict[str, float]]:
+    """The rows of a history.csv: epoch as int, the other columns as float.
+
+    Raises:
+        OSError: there is no such file.
+    """
+    with Path(path).open(encoding="utf-8", newline="") as file:
+        return [
+            {name: int(text) if name == "epoch" else float(text) for name, text in row.items()}
+            for row in csv.DictReader(file)
+        ]
+
+
+def best_epoch(rows: Sequence[Mapping[str, float]]) -> int | None:
+    """The 1-based epoch of the lowest ``val_loss``, the first of equals; None where all are NaN."""
+    known = [row for row in rows if not math.isnan(row["val_loss"])]
+    return int(min(known, key=lambda row: row["val_loss"])["epoch"]) if known else None
+
+
+def _restart(path: Path, columns: Sequence[str], completed_epochs: int) -> None:
+    lines = path.read_text(encoding="utf-8").splitlines(keepends=True)[1:] if path.exists() else []
+    # a line without its end was torn by the interruption
+    whole = [line for line in lines if line.endswith("\n")]
+    kept = [line for line in whole if int(line.split(",")[0]) <= completed_epochs]
+    write_text(path, ",".join(columns) + "\n" + "".join(kept))
+
+
+def _append(path: Path, values: Sequence[float]) -> None:
+    with path.open("a", encoding="utf-8", newline="") as file:
+        file.write(",".join(repr(value) for value in values) + "\n")
+        file.flush()
+        os.fsync(file.fileno())

@@ -1,0 +1,128 @@
+"""Pictures of a training while it runs: curves.png, live.html and, on request, a window."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import keras
+from matplotlib.figure import Figure
+
+from seedtf.files import write_bytes, write_text
+from seedtf.plots import draw_curves, figure_png
+from seedtf.training.callbacks.epoch_timer import format_duration
+from seedtf.training.callbacks.history_log import HistoryLog, best_epoch
+from seedtf.training.callbacks.live_page import render_page
+from seedtf.training.callbacks.live_view import View, open_view
+
+__all__ = ["LiveCurves"]
+
+
+class LiveCurves(keras.callbacks.Callback):
+    """Replaces curves.png and live.html after each epoch; the page reloads itself until ``finish``.
+
+    A file that cannot be written becomes one line on stderr: a picture never ends a training.
+
+    Args:
+        run_dir: the folder of both files.
+        log: the record of the run; it stands before this callback in the list.
+        title: the name of the run, in any script.
+        planned_lr: the learning rate of every planned epoch.
+        show: also show the curves in the notebook or in a window, where there is one.
+    """
+
+    def __init__(
+        self,
+        run_dir: Path,
+        log: HistoryLog,
+        *,
+        title: str,
+        planned_lr: Sequence[float],
+        show: bool = False,
+    ) -> None:
+        super().__init__()
+        self._run_dir = run_dir
+        self._log = log
+        self._title = title
+        self._planned_lr = planned_lr
+        self._view = self._open() if show else None
+        self._warning = ""
+
+    def on_train_begin(self, logs: dict[str, float] | None = None) -> None:
+        """Writes the first page, so that it can be opened before the first epoch ends."""
+        self._write("training", refresh=True)
+
+    def on_train_batch_begin(self, batch: int, logs: dict[str, float] | None = None) -> None:
+        """Lets the window answer."""
+        if self._view is not None:
+            self._view.idle()
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
+        """Draws everything anew."""
+        self._write("training", refresh=True)
+        if self._view is not None:
+            self._view.update(self._draw)
+
+    def finish(self, state: str = "finished") -> None:
+        """Writes the last page, which no longer reloads; ``state`` says how training ended.
+
+        Not tied to the end of ``fit``: a training may consist of several.
+        """
+        self._write(state, refresh=False)
+
+    def _open(self) -> View | None:
+        view = open_view(self._title)
+        if view is None:
+            print("no display for a window: see curves.png and live.html", file=sys.stderr)
+        return view
+
+    def _draw(self, figure: Figure | None = None) -> Figure:
+        rows = self._log.rows
+        return draw_curves(
+            rows,
+            title=self._title,
+            best_epoch=best_epoch(rows),
+            planned_lr=self._planned_lr,
+            figure=figure,
+        )
+
+    def _write(self, state: str, *, refresh: bool) -> None:
+        png = figure_png(self._draw()) if self._log.rows else None
+        page = render_page(
+            title=self._title,
+            # the time tells a running training from one that was killed
+            state=f"{state}, {time.strftime('%Y-%m-%d %H:%M:%S')}",
+            refresh=refresh,
+            headline=self._headline(),
+            rows=self._log.rows,
+            best_epoch=best_epoch(self._log.rows),
+            png=png,
+        )
+        try:
+            if png is not None:
+                write_bytes(self._run_dir / "curves.png", png)
+            write_text(self._run_dir / "live.html", page)
+        except OSError as error:
+            # without the temporary file's name, which is another one every time
+            self._warn(f"warning: no curves written to {self._run_dir}: {error.strerror}")
+
+    def _headline(self) -> list[tuple[str, str]]:
+        rows, epochs, timer = self._log.rows, len(self._planned_lr), self._log.timer
+        if not rows:
+            return [("epoch", f"0 / {epochs}")]
+        epoch, best = int(rows[-1]["epoch"]), best_epoch(rows)
+        return [
+            ("epoch", f"{epoch} / {epochs}"),
+            ("best epoch", "–" if best is None else str(best)),
+            ("validation loss", f"{rows[-1]['val_loss']:.4f}"),
+            ("validation accuracy", f"{rows[-1]['val_accuracy']:.4f}"),
+            ("images / s", f"{timer.images_per_second:,.0f}"),
+            ("time left", format_duration(timer.remaining(epochs - epoch))),
+        ]
+
+    def _warn(self, warning: str) -> None:
+        if warning != self._warning:  # not again in every epoch
+            print(warning, file=sys.stderr)
+        self._warning = warning

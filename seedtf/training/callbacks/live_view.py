@@ -1,0 +1,86 @@
+"""Curves shown while training runs: in a notebook, or in a window where there is a display."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from matplotlib.figure import Figure
+
+from seedtf.plots import figure_png
+
+__all__ = ["View", "open_view"]
+
+# draws the curves into the figure given, or into a new one
+Draw = Callable[[Figure | None], Figure]
+
+
+class View(Protocol):
+    """A place where the curves are shown."""
+
+    def update(self, draw: Draw) -> None:
+        """Shows the curves anew."""
+
+    def idle(self) -> None:
+        """Lets the place answer its user; called before every step."""
+
+
+def open_view(title: str) -> View | None:
+    """A picture in the notebook, else a Matplotlib window, else (no display) None."""
+    if "ipykernel" in sys.modules:
+        return _Notebook()
+    if sys.platform.startswith("linux") and not (
+        os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")
+    ):
+        return None
+    # imported where it is needed: pyplot chooses a window system
+    pyplot = importlib.import_module("matplotlib.pyplot")
+    figure = pyplot.figure(num=title, figsize=(5.4, 6.8))
+    if figure.canvas.required_interactive_framework is None:  # a backend that only writes files
+        pyplot.close(figure)
+        return None
+    figure.show()
+    return _Window(figure)
+
+
+class _Notebook:
+    """One picture in the cell's output, replaced in place."""
+
+    def __init__(self) -> None:
+        self._display = importlib.import_module("IPython.display")
+        self._handle: Any = None
+
+    def update(self, draw: Draw) -> None:
+        picture = self._display.Image(data=figure_png(draw(None), dpi=100), format="png")
+        if self._handle is None:
+            self._handle = self._display.display(picture, display_id=True)
+        else:
+            self._handle.update(picture)
+
+    def idle(self) -> None:
+        """Nothing: the notebook answers by itself."""
+
+
+class _Window:
+    """A window that never blocks and never takes the keyboard from another."""
+
+    def __init__(self, figure: Figure) -> None:
+        self._figure = figure
+        self._open = True
+        figure.canvas.mpl_connect("close_event", self._close)
+
+    def update(self, draw: Draw) -> None:
+        if self._open:
+            draw(self._figure)
+            self._figure.canvas.draw_idle()
+            self._figure.canvas.flush_events()
+
+    def idle(self) -> None:
+        if self._open:
+            self._figure.canvas.flush_events()
+
+    def _close(self, event: object) -> None:
+        self._open = False

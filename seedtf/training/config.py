@@ -1,0 +1,187 @@
+"""``TrainConfig``: every choice of a training run, its range and its help, in one place.
+
+Nothing here imports TensorFlow, so ``seedtf train --help`` answers at once. The command line is made
+from these fields: a flag's name is the field's name.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from dataclasses import dataclass
+from typing import Any
+
+from seedtf.errors import UserError
+from seedtf.options import check_ranges, option
+
+__all__ = ["SAMPLE", "TrainConfig"]
+
+SAMPLE = "sample"
+"""The value of ``data_dir`` that means the embedded sample data."""
+
+_PATHS = ("data_dir", "val_dir", "labels_csv", "split_csv", "run_dir", "cache_dir")
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """What ``train_and_evaluate`` needs; also the flags of ``seedtf train``.
+
+    Each field's metadata holds its help, its inclusive range (``low``, ``high``) or its ``choices``.
+    Creating one checks every range and raises ``UserError`` naming the flag.
+    """
+
+    # data
+    data_dir: str = option(
+        "", "Folder with one sub-folder of pictures per class, or 'sample' for the embedded data."
+    )
+    val_dir: str = option("", "Folder of validation pictures in the same classes; else a split.")
+    val_fraction: float = option(
+        0.15, "Share of each class held out for validation, 0.01 to 0.9.", low=0.01, high=0.9
+    )
+    labels_csv: str = option("", "Table with the columns file (below --data_dir) and label.")
+    split_csv: str = option("", "A run's split.csv, to train on exactly its split.")
+    run_dir: str = option("", "New folder for the results; default runs/<date>-<time>-<model>.")
+    image_size: int = option(
+        224, "Side in pixels that pictures are resized to, 8 to 2048.", low=8, high=2048
+    )
+    cache: str = option(
+        "auto",
+        "Where decoded pictures stay: memory, a memory-mapped file, or nowhere (read again).",
+        choices=("auto", "ram", "disk", "off"),
+    )
+    cache_dir: str = option(
+        "", "Folder for cache files and the sample data; default $XDG_CACHE_HOME/seedtf."
+    )
+    # network
+    model: str = option("ResNet50", "A keras.applications network, in any case, or 'tiny'.")
+    weights: str = option(
+        "imagenet", "First weights: imagenet (downloaded), none (random), or a .keras/.h5 file."
+    )
+    freeze_epochs: int = option(
+        0, "Epochs at the start that train the head alone, 0 or more.", low=0
+    )
+    precision: str = option(
+        "auto",
+        "Number format of the network; auto takes 16 bits where the GPU is fast at it.",
+        choices=("auto", "float32", "mixed_bfloat16", "mixed_float16"),
+    )
+    jit_compile: str = option(
+        "auto",
+        "Compile the train step with XLA; auto does on a GPU.",
+        choices=("auto", "on", "off"),
+    )
+    bn_momentum: float | None = option(
+        None,
+        "Momentum of batch normalisation's averages, 0 to 0.9999; default from steps per epoch.",
+        low=0.0,
+        high=0.9999,
+    )
+    # training
+    epochs: int = option(200, "Passes over the training pictures, 1 or more.", low=1)
+    batch_size: int = option(32, "Pictures in a step, 1 or more.", low=1)
+    optimizer: str = option(
+        "adam",
+        "Update rule; sgd has Nesterov momentum 0.9.",
+        choices=("adam", "adamw", "sgd", "rmsprop"),
+    )
+    lr: float | None = option(
+        None,
+        "Highest learning rate, above 0; default 1e-3 from random and 1e-4 from trained weights.",
+        low=1e-12,
+        high=100.0,
+    )
+    min_lr: float = option(
+        1e-6, "Lowest learning rate of a schedule, 0 to --lr.", low=0.0, high=100.0
+    )
+    schedule: str = option(
+        "cyclic",
+        "Course of the rate: cycles with decaying peaks, one exponential decay, one rise and fall.",
+        choices=("cyclic", "smooth", "one_cycle", "cosine", "constant"),
+    )
+    cycle_epochs: float = option(
+        10.0, "Length of a cycle of --schedule=cyclic in epochs, 0.1 or more.", low=0.1
+    )
+    cycle_decay: float = option(
+        0.8, "Peak of a cycle relative to the one before, 0.01 to 1.", low=0.01, high=1.0
+    )
+    warmup_epochs: float = option(
+        0.0, "Epochs over which the rate rises from near 0, 0 or more.", low=0.0
+    )
+    schedule_per_step: bool = option(
+        False, "Set the learning rate at every step, not every epoch; a warm-up implies it."
+    )
+    patience: int = option(
+        0, "Stop after so many epochs without a new lowest validation loss; 0 never.", low=0
+    )
+    time_limit: float = option(0.0, "Stop after so many minutes of training; 0 never.", low=0.0)
+    seed: int = option(0, "Root of all randomness, 0 to 2147483647.", low=0, high=2**31 - 1)
+    # augmentation
+    crop: float = option(0.2, "Largest share of each side cut away, 0 to 0.9.", low=0.0, high=0.9)
+    stretch: float = option(0.1, "Largest relative change of aspect, 0 to 1.", low=0.0, high=1.0)
+    rotate: float = option(
+        0.0, "Largest rotation either way in degrees, 0 to 180.", low=0.0, high=180.0
+    )
+    shear: float = option(0.0, "Largest shear either way in degrees, 0 to 45.", low=0.0, high=45.0)
+    flip: str = option(
+        "both",
+        "Mirror half of the pictures; both suits pictures without an up, such as from above.",
+        choices=("none", "horizontal", "vertical", "both"),
+    )
+    brightness: float = option(
+        0.1, "Largest darkening or brightening, share of the full range, 0 to 1.", low=0.0, high=1.0
+    )
+    contrast: float = option(0.1, "Largest relative change of contrast, 0 to 1.", low=0.0, high=1.0)
+    saturation: float = option(
+        0.1, "Largest relative change of saturation, 0 to 1.", low=0.0, high=1.0
+    )
+    hue: float = option(
+        5.0, "Largest turn of the colour circle either way in degrees, 0 to 180.", low=0, high=180.0
+    )
+    augment_strength: float = option(
+        1.0, "Factor on every augmentation range at once, 0 to 10; 0 is off.", low=0.0, high=10.0
+    )
+    augment_impl: str = option(
+        "fused",
+        "One compiled resample and colour matrix, or a chain of plain TensorFlow ops.",
+        choices=("fused", "tf_image"),
+    )
+    # output
+    tensorboard: bool = option(False, "Also write TensorBoard events to <run_dir>/tensorboard.")
+    show: bool = option(False, "Open a window with the live curves where there is a display.")
+
+    def __post_init__(self) -> None:
+        """Checks every field; raises UserError naming the flag, the value and the range."""
+        check_ranges(self)
+        if not self.data_dir:
+            raise UserError("--data_dir is missing; pass a folder of pictures, or 'sample'")
+        if self.val_dir and self.split_csv:
+            raise UserError("--val_dir and --split_csv exclude each other; pass one")
+        if self.lr is not None and self.min_lr > self.lr:
+            raise UserError(f"--min_lr={self.min_lr:g} exceeds --lr={self.lr:g}; lower it")
+        if self.freeze_epochs >= self.epochs:
+            raise UserError(
+                f"--freeze_epochs={self.freeze_epochs} leaves no epoch for the whole network; "
+                f"pass less than --epochs={self.epochs}"
+            )
+
+    def as_dict(self) -> dict[str, Any]:
+        """The fields as JSON values."""
+        return dataclasses.asdict(self)
+
+    def flagfile(self) -> str:
+        """The run as an absl flagfile: ``seedtf train --flagfile=…`` repeats it in a new run folder.
+
+        Paths are absolute, so that it works from any folder; ``run_dir`` is left out, because that
+        folder is taken.
+        """
+        lines = []
+        for name, value in self.as_dict().items():
+            if name == "run_dir" or value is None or value == "":
+                continue
+            if isinstance(value, bool):
+                lines.append(f"--{'' if value else 'no'}{name}")
+                continue
+            if name in _PATHS and value != SAMPLE:
+                value = os.path.abspath(value)
+            lines.append(f"--{name}={value}")
+        return "\n".join(lines) + "\n"

@@ -1,0 +1,122 @@
+"""What the flags, the data and the device come to: every ``auto`` resolved, before anything runs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from seedtf.data.augment import Policy
+from seedtf.data.intake import Intake
+from seedtf.data.sample import write_sample
+from seedtf.errors import UserError
+from seedtf.model.batch_norm import momentum_for
+from seedtf.model.precision import (
+    Compilation,
+    Precision,
+    choose_jit,
+    choose_precision,
+    gpu_compute_capabilities,
+)
+from seedtf.options import default_cache_dir
+from seedtf.training.config import SAMPLE, TrainConfig
+from seedtf.training.schedules import Schedule, make_schedule
+
+__all__ = ["Plan", "cache_folder", "data_folder", "make_plan"]
+
+# Adam's usual rates: from random weights, and gentle enough to keep what trained weights know
+_LR_FROM_RANDOM = 1e-3
+_LR_FROM_TRAINED = 1e-4
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The resolved choices of a run; ``lr`` is the highest rate, ``policy`` has strength applied."""
+
+    precision: Precision
+    compilation: Compilation
+    steps_per_epoch: int
+    lr: float
+    per_step: bool
+    bn_momentum: float
+    schedule: Schedule
+    policy: Policy
+
+    def resolved(self) -> dict[str, Any]:
+        """For config.json."""
+        return {
+            "lr": self.lr,
+            "schedule_per_step": self.per_step,
+            "bn_momentum": self.bn_momentum,
+            "precision": self.precision.policy,
+            "jit_compile": self.compilation.enabled,
+            "steps_per_epoch": self.steps_per_epoch,
+        }
+
+
+def make_plan(config: TrainConfig, intake: Intake) -> Plan:
+    """Resolves ``config`` for this data and the devices TensorFlow sees.
+
+    Raises:
+        UserError: the batch is larger than the training data, or rates and lengths contradict.
+    """
+    images = len(intake.split.train)
+    if config.batch_size > images:
+        raise UserError(
+            f"--batch_size={config.batch_size}: more than the {images} training images; "
+            f"pass {images} or less"
+        )
+    steps_per_epoch = images // config.batch_size
+    lr = config.lr or (_LR_FROM_RANDOM if config.weights == "none" else _LR_FROM_TRAINED)
+    momentum = config.bn_momentum
+    capabilities = gpu_compute_capabilities()
+    return Plan(
+        precision=choose_precision(config.precision, capabilities),
+        compilation=choose_jit(config.jit_compile, len(capabilities)),
+        steps_per_epoch=steps_per_epoch,
+        lr=lr,
+        # set once an epoch, a warm-up would spend its whole first epoch near 0
+        per_step=config.schedule_per_step or config.warmup_epochs > 0,
+        bn_momentum=momentum_for(steps_per_epoch) if momentum is None else momentum,
+        schedule=make_schedule(
+            config.schedule,
+            lr=lr,
+            min_lr=config.min_lr,
+            epochs=config.epochs,
+            warmup_epochs=config.warmup_epochs,
+            cycle_epochs=config.cycle_epochs,
+            cycle_decay=config.cycle_decay,
+        ),
+        policy=augmentation_policy(config),
+    )
+
+
+def augmentation_policy(config: TrainConfig) -> Policy:
+    """The augmentation flags as one policy, ``--augment_strength`` applied."""
+    return Policy(
+        crop=config.crop,
+        stretch=config.stretch,
+        rotate=config.rotate,
+        shear=config.shear,
+        flip=config.flip,
+        brightness=config.brightness,
+        contrast=config.contrast,
+        saturation=config.saturation,
+        hue=config.hue,
+    ).scaled(config.augment_strength)
+
+
+def cache_folder(config: TrainConfig) -> Path:
+    """``--cache_dir`` or the default; need not exist."""
+    return Path(config.cache_dir) if config.cache_dir else default_cache_dir()
+
+
+def data_folder(config: TrainConfig) -> str:
+    """``--data_dir``; for ``sample`` the folder of the embedded data, drawn when it is not there."""
+    if config.data_dir != SAMPLE:
+        return config.data_dir
+    root = cache_folder(config) / "sample"
+    try:
+        return str(write_sample(root))
+    except OSError as error:
+        raise UserError(f"--cache_dir={root.parent}: {error.strerror}; pass another one") from error

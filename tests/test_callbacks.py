@@ -1,0 +1,512 @@
+"""Callbacks, driven by the fit of a tiny model; clocks and terminals are fakes."""
+
+from __future__ import annotations
+
+import io
+import math
+import re
+import sys
+import types
+
+import keras
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+from PIL import Image
+
+from seedtf.errors import UserError
+from seedtf.training.callbacks import (
+    BestCheckpoint,
+    ConsoleLine,
+    EpochTimer,
+    HistoryLog,
+    LastCheckpoint,
+    LearningRate,
+    LiveCurves,
+    Patience,
+    StopOnNaN,
+    TimeLimit,
+    best_epoch,
+    live_view,
+    read_history,
+    tensorboard_callback,
+)
+
+STEPS = 4
+BATCH = 8
+HEADER = "epoch,lr,loss,accuracy,val_loss,val_accuracy"
+
+
+class Clock:
+    """Seconds that pass by hand, or by themselves by ``step`` at every look."""
+
+    def __init__(self, step=0.0):
+        self.now = 100.0
+        self.step = step
+
+    def __call__(self):
+        self.now += self.step
+        return self.now
+
+    def wait(self, seconds):
+        self.now += seconds
+
+
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
+
+class Losses(keras.callbacks.Callback):
+    """Stands first and replaces what validation measured by a list of values."""
+
+    def __init__(self, losses):
+        super().__init__()
+        self.losses = losses
+
+    def on_epoch_end(self, epoch, logs=None):
+        logs["val_loss"] = self.losses[epoch]
+
+
+@pytest.fixture(scope="module")
+def compiled():
+    keras.utils.set_random_seed(1)
+    model = keras.Sequential([keras.layers.Input((3,)), keras.layers.Dense(2, "softmax")])
+    model.compile("sgd", "sparse_categorical_crossentropy", metrics=["accuracy"])
+    return model
+
+
+@pytest.fixture
+def fit(compiled):
+    """Fits the model; every test starts from the same weights."""
+    images = np.random.default_rng(0).normal(size=(STEPS * BATCH, 3)).astype("float32")
+    labels = (images[:, 0] > 0).astype("int32")
+    weights = compiled.get_weights()
+
+    def run(callbacks, epochs=2, initial_epoch=0, images=images):
+        compiled.fit(
+            images,
+            labels,
+            batch_size=BATCH,
+            validation_data=(images, labels),
+            epochs=epochs,
+            initial_epoch=initial_epoch,
+            callbacks=callbacks,
+            shuffle=False,
+            verbose=0,
+        )
+        return compiled
+
+    yield run
+    compiled.set_weights(weights)
+    compiled.optimizer.learning_rate = 0.01
+
+
+def make_log(folder, timer=None, **kwargs):
+    timer = timer or EpochTimer(BATCH, clock=Clock())
+    return HistoryLog(folder / "history.csv", folder / "timing.csv", timer, **kwargs)
+
+
+# --- learning rate -----------------------------------------------------------------------------
+
+
+class Rates(keras.callbacks.Callback):
+    """Notes the optimizer's rate in every step and what reached the epoch's logs."""
+
+    def __init__(self):
+        super().__init__()
+        self.steps = []
+        self.logged = []
+
+    def on_train_batch_begin(self, batch, logs=None):
+        self.steps.append(float(self.model.optimizer.learning_rate))
+
+    def on_epoch_end(self, epoch, logs=None):
+        self.logged.append(logs["lr"])
+
+
+def test_the_rate_is_set_per_epoch_from_its_start(fit):
+    rate = LearningRate(lambda epoch: 0.1 + epoch, per_step=False, steps_per_epoch=STEPS)
+    seen = Rates()
+    fit([rate, seen], epochs=2)
+    assert seen.steps == pytest.approx([0.1] * STEPS + [1.1] * STEPS)
+    assert seen.logged == [0.1, 1.1] == rate.planned(2)
+
+
+def test_the_rate_is_set_per_step(fit):
+    rate = LearningRate(lambda epoch: 0.1 + epoch, per_step=True, steps_per_epoch=STEPS)
+    seen = Rates()
+    fit([rate, seen], epochs=2)
+    assert seen.steps == pytest.approx([0.1 + step / STEPS for step in range(2 * STEPS)])
+    assert seen.logged == [0.85, 1.85] == rate.planned(2)
+
+
+def test_a_second_fit_goes_on_in_the_schedule(fit):
+    rate = LearningRate(lambda epoch: 1 + epoch, per_step=False, steps_per_epoch=STEPS)
+    seen = Rates()
+    fit([rate, seen], epochs=1)
+    fit([rate, seen], epochs=3, initial_epoch=1)
+    assert seen.logged == [1, 2, 3]
+
+
+# --- checkpoints -------------------------------------------------------------------------------
+
+
+def test_only_a_new_low_is_saved_as_best(fit, tmp_path):
+    saved = []
+    best = BestCheckpoint(tmp_path / "best.keras", lambda model, path: saved.append((model, path)))
+    model = fit([Losses([math.nan, 3.0, 4.0, 2.0, 2.0, math.nan]), best], epochs=6)
+    assert saved == [(model, tmp_path / "best.keras")] * 2
+    assert (best.best, best.best_epoch) == (2.0, 4)
+
+
+def test_best_goes_on_from_an_interrupted_run(fit, tmp_path):
+    saved = []
+    best = BestCheckpoint(tmp_path, lambda *what: saved.append(what), best=1.0, best_epoch=7)
+    fit([Losses([2.0, 1.0]), best], epochs=2)
+    assert saved == []
+    assert (best.best, best.best_epoch) == (1.0, 7)
+
+
+def test_the_last_model_is_saved_after_every_epoch(fit, tmp_path):
+    saved = []
+    last = LastCheckpoint(tmp_path / "last.keras", lambda _, path: saved.append(path.name))
+    fit([Losses([1.0, 2.0, math.nan]), last], epochs=3)
+    assert saved == ["last.keras"] * 3
+
+
+# --- timer -------------------------------------------------------------------------------------
+
+
+def test_the_timer_counts_training_apart_from_validation():
+    clock = Clock()
+    waited = iter([99.0, 1.5])  # what was waited for before the epoch is not the epoch's
+    timer = EpochTimer(BATCH, data_wait=lambda: next(waited), clock=clock)
+    timer.on_epoch_begin(0)
+    for batch in (0, 2, 1):  # Keras 3 may report out of order
+        clock.now += 2
+        timer.on_train_batch_end(batch)
+    assert timer.images_per_second == pytest.approx(3 * BATCH / 6)
+    clock.now += 4
+    timer.on_epoch_end(0)
+    assert (timer.seconds, timer.data_wait) == (10.0, 1.5)
+    assert timer.data_wait_share == pytest.approx(0.25)
+    assert timer.images_per_second == pytest.approx(3 * BATCH / 6)
+
+
+def test_the_time_left_ignores_the_epoch_that_compiled():
+    clock = Clock()
+    timer = EpochTimer(BATCH, clock=clock)
+    assert timer.remaining(5) == 0.0
+    for seconds, left in [(100, 500), (10, 50), (12, 55)]:
+        timer.on_epoch_begin(0)
+        clock.now += seconds
+        timer.on_epoch_end(0)
+        assert timer.remaining(5) == pytest.approx(left)
+
+
+# --- history -----------------------------------------------------------------------------------
+
+
+def test_history_and_timing_have_their_columns(fit, tmp_path):
+    timer = EpochTimer(BATCH, data_wait=lambda: 0.25, clock=Clock(step=0.5))
+    log = make_log(tmp_path, timer)
+    rate = LearningRate(lambda epoch: 0.1 / (epoch + 1), per_step=False, steps_per_epoch=STEPS)
+    fit([timer, rate, log], epochs=2)
+    lines = (tmp_path / "history.csv").read_text().splitlines()
+    assert lines[0] == HEADER
+    assert [line.split(",")[:2] for line in lines[1:]] == [["1", "0.1"], ["2", "0.05"]]
+    assert read_history(tmp_path / "history.csv") == log.rows
+    assert all(0 < row["val_accuracy"] <= 1 for row in log.rows)
+    timing = (tmp_path / "timing.csv").read_text().splitlines()
+    # begin, four steps, end: five gaps of half a second, of which training took four
+    assert timing == [
+        "epoch,seconds,images_per_second,data_wait",
+        "1,2.5,16.0,0.25",
+        "2,2.5,16.0,0.25",
+    ]
+
+
+def test_a_line_is_on_disk_when_its_epoch_ends(fit, tmp_path):
+    log = make_log(tmp_path)
+    seen = []
+    look = keras.callbacks.LambdaCallback(
+        on_epoch_end=lambda epoch, logs: seen.append(
+            (tmp_path / "history.csv").read_text().count("\n")
+        )
+    )
+    fit([log, look], epochs=2)
+    assert seen == [2, 3]
+
+
+def test_a_number_that_was_not_measured_is_nan(tmp_path):
+    log = make_log(tmp_path)
+    log.on_epoch_end(0, {"loss": 0.1})
+    assert (tmp_path / "history.csv").read_text() == f"{HEADER}\n1,nan,0.1,nan,nan,nan\n"
+
+
+def test_resuming_drops_epochs_that_will_be_done_again(tmp_path):
+    first = make_log(tmp_path)
+    for epoch in range(3):
+        first.on_epoch_end(epoch, {"loss": 0.1 + epoch})
+    with (tmp_path / "history.csv").open("a") as file:
+        file.write("1,0.5,0.")  # torn
+    log = make_log(tmp_path, completed_epochs=2)
+    assert [row["loss"] for row in log.rows] == [0.1, 1.1]
+    log.on_epoch_end(2, {"loss": 9.0})
+    assert [row["loss"] for row in read_history(tmp_path / "history.csv")] == [0.1, 1.1, 9.0]
+    assert [line[0] for line in (tmp_path / "timing.csv").read_text().splitlines()] == [*"e123"]
+    assert make_log(tmp_path).rows == []
+
+
+def test_best_epoch_is_the_first_lowest_and_never_nan():
+    def rows(*losses):
+        return [{"epoch": e, "val_loss": loss} for e, loss in enumerate(losses, start=1)]
+
+    assert best_epoch(rows(math.nan, 2.0, 1.0, 1.0)) == 3
+    assert best_epoch(rows(math.nan)) is None
+    assert best_epoch([]) is None
+
+
+# --- stopping ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("losses", "resumed", "stops_after"),
+    [
+        ([3.0, 2.0, 2.0, 2.5, 9.9], {}, 4),
+        ([3.0, 4.0, 2.0, 3.0, 1.0], {}, 5),
+        ([math.nan] * 5, {}, 2),
+        ([3.0, 3.0, 3.0, 3.0, 3.0], {"best": 1.0, "best_epoch": 1}, 3),
+    ],
+)
+def test_patience_counts_epochs_without_a_new_low(fit, tmp_path, losses, resumed, stops_after):
+    patience, log = Patience(2, **resumed), make_log(tmp_path)
+    fit([Losses(losses), patience, log], epochs=5)
+    assert len(log.rows) == stops_after
+    assert bool(patience.reason) == (stops_after < 5)
+
+
+def test_the_time_limit_stops_in_the_middle_of_an_epoch(fit, tmp_path):
+    clock = Clock()
+    limit = TimeLimit(1.0, clock=clock)
+    steps = []
+
+    def begin(batch, logs):
+        steps.append(batch)
+        clock.now += 12.0  # six steps pass the minute: in the second epoch
+
+    log = make_log(tmp_path)
+    fit([limit, log, keras.callbacks.LambdaCallback(on_train_batch_begin=begin)], epochs=5)
+    assert steps == [0, 1, 2, 3, 0, 1]
+    assert len(log.rows) == 2
+    assert limit.reason == "the time limit of 1 min was reached at step 2 of epoch 2"
+
+
+def test_the_time_limit_stops_between_epochs_and_spans_fits(fit, tmp_path):
+    clock = Clock()
+    limit, log = TimeLimit(1.0, clock=clock), make_log(tmp_path)
+
+    def slow_validation(logs):
+        clock.now += 40.0
+
+    slow = keras.callbacks.LambdaCallback()
+    slow.on_test_end = slow_validation
+    fit([slow, limit, log], epochs=1)
+    assert limit.reason == ""
+    fit([slow, limit, log], epochs=5, initial_epoch=1)
+    assert len(log.rows) == 2
+    assert limit.reason == "the time limit of 1 min was reached at the end of epoch 2"
+
+
+def test_a_loss_that_is_not_finite_ends_training_with_a_remedy(fit):
+    images = np.full((STEPS * BATCH, 3), np.nan, "float32")
+    with pytest.raises(UserError, match=r"loss became nan in epoch 3 .*0\.01.*--lr"):
+        fit([StopOnNaN()], epochs=3, initial_epoch=2, images=images)
+
+
+@pytest.mark.parametrize("loss", [math.nan, math.inf, np.array([math.nan])])
+def test_the_first_step_that_is_not_finite_is_named(compiled, loss):
+    stop = StopOnNaN()
+    stop.set_model(compiled)
+    stop.on_epoch_begin(1)
+    stop.on_train_batch_end(0, {"loss": 1.0})
+    with pytest.raises(UserError, match=r"(nan|inf) in epoch 2 at step 3"):
+        stop.on_train_batch_end(2, {"loss": loss})
+    with pytest.raises(UserError, match="at its end"):
+        stop.on_epoch_end(1, {"loss": loss})
+
+
+# --- console -----------------------------------------------------------------------------------
+
+
+def console_run(fit, folder, stream):
+    clock = Clock()
+    timer = EpochTimer(BATCH, data_wait=lambda: 0.5, clock=clock)
+    rate = LearningRate(lambda epoch: 0.001, per_step=False, steps_per_epoch=STEPS)
+    log = make_log(folder, timer)
+    line = ConsoleLine(log, epochs=3, steps_per_epoch=STEPS, stream=stream)
+    step = keras.callbacks.LambdaCallback()
+    step.on_train_batch_begin = lambda batch, logs=None: clock.wait(0.5)
+    fit([Losses([1.0, 2.0, 0.5]), step, timer, rate, log, line], epochs=3)
+    return stream.getvalue()
+
+
+def test_off_a_terminal_there_is_one_plain_line_per_epoch(fit, tmp_path):
+    text = console_run(fit, tmp_path, io.StringIO())
+    lines = text.splitlines()
+    assert len(lines) == 3
+    assert text.isascii() and text.replace("\n", "").isprintable()
+    pattern = (
+        r"epoch 1/3  loss \d\.\d{4} acc \d\.\d{4}  val_loss 1\.0000 val_acc \d\.\d{4} best"
+        r"  lr 1\.00e-03  16 img/s  data wait 25%  left 0:00:04"
+    )
+    assert re.fullmatch(pattern, lines[0])
+    assert ["best" in line for line in lines] == [True, False, True]
+
+
+def test_on_a_terminal_the_line_is_redrawn_within_its_width(fit, tmp_path, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "60")
+    text = console_run(fit, tmp_path, Terminal())
+    epochs = text.split("\n")
+    assert len(epochs) == 4 and epochs[-1] == ""
+    for number, epoch in enumerate(epochs[:-1], start=1):
+        *live, final = epoch.split("\r")[1:]
+        assert live and all(len(draw) == 59 for draw in live)
+        assert all(draw.startswith(f"epoch {number}/3  [") for draw in live)
+        assert "val_loss" in final
+
+
+def test_the_line_is_not_redrawn_more_than_ten_times_a_second(tmp_path):
+    clock, stream = Clock(), Terminal()
+    log = make_log(tmp_path, EpochTimer(BATCH, clock=clock))
+    line = ConsoleLine(log, epochs=1, steps_per_epoch=1000, stream=stream)
+    line.on_epoch_begin(0)
+    for batch in range(1000):
+        clock.now += 0.001
+        line.on_train_batch_end(batch, {"loss": 1.0})
+    assert 5 <= stream.getvalue().count("\r") <= 10
+
+
+def test_a_late_step_does_not_turn_the_bar_back(tmp_path):
+    clock, stream = Clock(step=1.0), Terminal()
+    log = make_log(tmp_path, EpochTimer(BATCH, clock=clock))
+    line = ConsoleLine(log, epochs=1, steps_per_epoch=STEPS, stream=stream)
+    line.on_epoch_begin(0)
+    for batch in (0, 2, 1):
+        line.on_train_batch_end(batch, {"loss": np.array([0.5])})
+    assert re.findall(r"\[.*?\] .*?  loss 0.5000", stream.getvalue()) == [
+        "[=====               ] 1/4  loss 0.5000",
+        "[===============     ] 3/4  loss 0.5000",
+    ]
+
+
+# --- live curves -------------------------------------------------------------------------------
+
+
+def live_run(fit, folder, epochs=2, **kwargs):
+    log = make_log(folder)
+    live = LiveCurves(folder, log, planned_lr=[0.1] * 3, **kwargs)
+    fit([Losses([1.0, 2.0, 3.0]), log.timer, log, live], epochs=epochs)
+    return live
+
+
+def test_live_page_stands_alone_and_reloads_until_finished(fit, tmp_path):
+    live = live_run(fit, tmp_path, title="seedlings")
+    page = (tmp_path / "live.html").read_text(encoding="utf-8")
+    assert 'http-equiv="refresh"' in page
+    assert "2 / 3" in page and 'class="best"><td>1</td>' in page
+    assert not re.search(r"<script|<link|https?://|@import|url\(", page)
+    assert re.findall(r' src="(.{22})', page) == ["data:image/png;base64,"]
+    with Image.open(tmp_path / "curves.png") as picture:
+        assert picture.format == "PNG" and min(picture.size) > 500
+    live.finish("stopped: no new low")
+    page = (tmp_path / "live.html").read_text(encoding="utf-8")
+    assert "refresh" not in page and "stopped: no new low" in page
+
+
+def test_live_page_exists_before_the_first_epoch_ends(tmp_path):
+    live = LiveCurves(tmp_path, make_log(tmp_path), title="run", planned_lr=[0.1] * 3)
+    live.on_train_begin()
+    page = (tmp_path / "live.html").read_text()
+    assert "0 / 3" in page and "refresh" in page and "<img" not in page
+    assert not (tmp_path / "curves.png").exists()
+
+
+def test_a_title_cannot_add_to_the_page(fit, tmp_path):
+    live_run(fit, tmp_path, title="<script>alert('x')</script>&小\udcff", epochs=1)
+    page = (tmp_path / "live.html").read_text(encoding="utf-8")
+    assert "<script" not in page
+    assert "&lt;script&gt;" in page and "&amp;小?" in page
+
+
+def test_a_folder_that_vanished_warns_once_and_training_goes_on(fit, tmp_path, capsys):
+    log = make_log(tmp_path)
+    live = LiveCurves(tmp_path / "gone", log, title="run", planned_lr=[0.1] * 3)
+    fit([log, live], epochs=2)
+    assert len(log.rows) == 2
+    (warning,) = capsys.readouterr().err.splitlines()
+    assert warning.startswith(f"warning: no curves written to {tmp_path / 'gone'}: ")
+
+
+def test_without_a_display_show_says_so_once(fit, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "platform", "linux")
+    for name in ("DISPLAY", "WAYLAND_DISPLAY"):
+        monkeypatch.delenv(name, raising=False)
+    live_run(fit, tmp_path, title="run", show=True)
+    assert capsys.readouterr().err.count("no display") == 1
+    assert (tmp_path / "curves.png").exists()
+
+
+def test_a_notebook_shows_one_picture_and_replaces_it(fit, tmp_path, monkeypatch):
+    shown, replaced = [], []
+
+    def display(picture, display_id):
+        shown.append(picture["data"])
+        return types.SimpleNamespace(update=lambda new: replaced.append(new["data"]))
+
+    module = types.ModuleType("IPython.display")
+    module.Image, module.display = dict, display
+    monkeypatch.setitem(sys.modules, "ipykernel", types.ModuleType("ipykernel"))
+    monkeypatch.setitem(sys.modules, "IPython.display", module)
+    live_run(fit, tmp_path, title="run", show=True)
+    assert (len(shown), len(replaced)) == (1, 1)
+    assert all(data.startswith(b"\x89PNG") for data in shown + replaced)
+
+
+def test_a_window_is_drawn_until_it_is_closed(fit, tmp_path, monkeypatch):
+    plt.switch_backend("agg")
+    figure = plt.figure()
+    monkeypatch.setattr(
+        "seedtf.training.callbacks.live_curves.open_view", lambda title: live_view._Window(figure)
+    )
+    live = live_run(fit, tmp_path, title="run", show=True, epochs=1)
+    assert len(figure.axes) == 3
+    first = figure.axes[0]
+    figure.canvas.callbacks.process("close_event", None)
+    live.on_train_batch_begin(0)
+    live.on_epoch_end(1)
+    assert figure.axes[0] is first
+    plt.close(figure)
+
+
+def test_a_display_without_a_window_system_is_no_place_to_show(monkeypatch):
+    monkeypatch.setenv("DISPLAY", ":0")
+    plt.switch_backend("agg")
+    before = plt.get_fignums()
+    assert live_view.open_view("run") is None
+    assert plt.get_fignums() == before
+
+
+# --- tensorboard -------------------------------------------------------------------------------
+
+
+def test_tensorboard_that_is_missing_names_flag_and_remedy(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "tensorboard", None)
+    with pytest.raises(UserError, match=r"--tensorboard.*pip install seedtf\[tensorboard\]"):
+        tensorboard_callback(tmp_path)
+
+
+def test_tensorboard_writes_where_it_is_told(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "tensorboard", types.ModuleType("tensorboard"))
+    assert tensorboard_callback(tmp_path / "logs").log_dir == str(tmp_path / "logs")

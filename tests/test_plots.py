@@ -1,0 +1,152 @@
+"""Pictures: valid PNG files that hold the values they were given, for short, long and odd input."""
+
+from __future__ import annotations
+
+import io
+import math
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from seedtf.plots import (
+    clip_label,
+    draw_augmentations,
+    draw_curves,
+    draw_schedule,
+    figure_png,
+    save_figure,
+)
+
+
+def history(epochs):
+    return [
+        {
+            "epoch": epoch,
+            "lr": 0.1 / epoch,
+            "loss": 2.0 / epoch,
+            "accuracy": 1 - 1 / (epoch + 1),
+            "val_loss": 2.5 / epoch,
+            "val_accuracy": 1 - 1.1 / (epoch + 1),
+        }
+        for epoch in range(1, epochs + 1)
+    ]
+
+
+def points(axes):
+    """All curves of a panel, as lists of (x, y)."""
+    return [list(zip(*line.get_data(), strict=True)) for line in axes.get_lines()]
+
+
+def size(png):
+    with Image.open(io.BytesIO(png)) as image:
+        image.load()
+        assert image.format == "PNG"
+        return image.size
+
+
+@pytest.mark.parametrize("epochs", [1, 2, 300])
+def test_curves_of_any_length(epochs):
+    figure = draw_curves(history(epochs), title="run", best_epoch=1, planned_lr=[0.1] * 300)
+    assert min(size(figure_png(figure, dpi=50))) > 0
+    loss, accuracy, rate = figure.axes
+    assert [len(curve) for curve in points(loss)[:2]] == [epochs, epochs]
+    assert points(accuracy)[1][0] == (1, pytest.approx(0.45))
+    assert [len(curve) for curve in points(rate)[:2]] == [300, epochs]
+    low, high = loss.get_xlim()
+    assert all(tick == int(tick) for tick in loss.get_xticks() if low <= tick <= high)
+
+
+def test_curves_mark_the_best_epoch():
+    loss, accuracy, _ = draw_curves(history(5), title="run", best_epoch=4).axes
+    assert [(4, pytest.approx(0.625))] in points(loss)
+    assert [(4, pytest.approx(0.78))] in points(accuracy)
+    assert "epoch 4, validation 0.6250" in loss.get_title(loc="right")
+
+
+@pytest.mark.parametrize("best_epoch", [None, 9])
+def test_curves_without_a_best_epoch_mark_none(best_epoch):
+    loss = draw_curves(history(5), title="run", best_epoch=best_epoch).axes[0]
+    assert len(points(loss)) == 2
+    assert loss.get_title(loc="right") == ""
+
+
+def test_curves_survive_numbers_that_are_none():
+    rows = history(3)
+    rows[1] |= {"loss": math.nan, "val_loss": math.inf}
+    rows[2] |= {"val_loss": math.nan, "val_accuracy": math.nan}
+    assert size(figure_png(draw_curves(rows, title="run", best_epoch=3), dpi=50))
+
+
+def test_one_wild_loss_does_not_flatten_the_rest():
+    rows = history(20)
+    assert draw_curves(rows[:5], title="run").axes[0].get_yscale() == "linear"
+    rows[0]["val_loss"] = 1e4
+    assert draw_curves(rows, title="run").axes[0].get_yscale() == "log"
+
+
+def test_curves_go_into_a_figure_that_exists():
+    figure = draw_curves(history(2), title="run")
+    assert draw_curves(history(3), title="run", figure=figure) is figure
+    assert len(figure.axes) == 3
+
+
+def test_schedule_shows_warmup_peak_and_end():
+    figure = draw_schedule(lambda epoch: 0.01 + min(epoch, 2) - epoch / 100, 10, title="one_cycle")
+    (axes,) = figure.axes
+    curve = dict(points(axes)[0])
+    assert (curve[0], curve[10]) == (pytest.approx(0.01), pytest.approx(1.91))
+    assert "1.99 at epoch 2, last 1.91" in axes.get_title()
+    assert axes.get_yscale() == "linear"
+    assert size(figure_png(figure, dpi=50))
+
+
+def test_schedule_over_many_powers_of_ten_is_logarithmic():
+    assert draw_schedule(lambda e: 10.0**-e, 6, title="smooth").axes[0].get_yscale() == "log"
+
+
+@pytest.mark.parametrize(("draws", "batch"), [(0, 1), (7, 8), (11, 19)])
+def test_augmentations_show_every_image_with_its_label(draws, batch):
+    image = np.full((6, 4, 3), 300.0, np.float32)  # above white: clipped, not wrapped round
+    labels = [f"class {i}" for i in range(batch)]
+    figure = draw_augmentations(image, image[None].repeat(draws, 0), image[None].repeat(batch, 0),
+                                labels, title="strength 1")  # fmt: skip
+    shown = [axes for axes in figure.findobj(lambda part: bool(getattr(part, "images", None)))
+             if hasattr(axes, "get_xlim")]  # fmt: skip
+    assert len(shown) == 1 + draws + batch
+    assert [axes.get_title() for axes in shown[-batch:]] == labels
+    assert shown[0].get_title() == "original"
+    assert np.all(shown[0].images[0].get_array() == 255)
+    assert size(figure_png(figure, dpi=40))
+
+
+def test_no_name_can_break_a_picture(tmp_path, recwarn):
+    names = ["a$b^{$c", "$\\frac$", "小麦", "bad\udcffbyte", "two\nlines", "", "x" * 500]
+    image = np.zeros((4, 4, 3), np.uint8)
+    figure = draw_augmentations(image, image[None], np.stack([image] * 7), names, title="$\\x^{$小")
+    save_figure(figure, tmp_path / "augmented.png", dpi=40)
+    assert size((tmp_path / "augmented.png").read_bytes())
+    assert size(figure_png(draw_curves(history(1), title="$\\x^{$\udcff小"), dpi=40))
+    assert not [w for w in recwarn if "Glyph" in str(w.message)]
+
+
+def test_labels_are_clipped_to_one_line():
+    assert clip_label("Shepherd's Purse", 10) == "Shepherd'…"
+    assert clip_label("Maize", 5) == "Maize"
+    assert clip_label("a\r\nb\x1b\udcff\u2028", 20) == "a  b ? "
+
+
+def test_a_saved_picture_is_whole_and_repeatable(tmp_path):
+    figure = draw_curves(history(2), title="run")
+    path = tmp_path / "curves.png"
+    path.write_bytes(b"old")
+    save_figure(figure, path, dpi=50)
+    assert path.read_bytes() == figure_png(draw_curves(history(2), title="run"), dpi=50)
+    assert [entry.name for entry in tmp_path.iterdir()] == ["curves.png"]
+
+
+def test_no_picture_needs_pyplot():
+    code = "import sys, seedtf.plots; sys.exit('matplotlib.pyplot' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

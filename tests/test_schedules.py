@@ -1,0 +1,174 @@
+"""Schedules: values worked out by hand, then the properties every schedule keeps."""
+
+from __future__ import annotations
+
+import math
+import subprocess
+import sys
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from seedtf.errors import UserError
+from seedtf.training.schedules import (
+    SCHEDULES,
+    cosine,
+    cyclic_decay,
+    make_schedule,
+    one_cycle,
+    smooth_decay,
+    with_warmup,
+)
+
+EPOCHS = st.floats(-10, 1000)
+
+
+@st.composite
+def settings_of_a_schedule(draw):
+    lr = draw(st.floats(1e-6, 10))
+    return {
+        "lr": lr,
+        "min_lr": lr * draw(st.floats(1e-6, 1)),
+        "epochs": draw(st.floats(0.5, 300)),
+        "cycle_epochs": draw(st.floats(0.1, 100)),
+        "cycle_decay": draw(st.floats(0.01, 1)),
+    }
+
+
+def values(schedule, epochs):
+    return [schedule(epoch) for epoch in epochs]
+
+
+def test_cyclic_decay_at_chosen_epochs():
+    def rate(epoch):
+        return cyclic_decay(epoch, lr=1.0, min_lr=0.2, cycle_epochs=10, cycle_decay=0.5)
+
+    # peaks 1.0, 0.5, 0.25, then the floor of 0.2; half-way through a cycle half-way to min_lr
+    assert values(rate, [0, 5, 10, 15, 20, 25, 30, 35]) == pytest.approx(
+        [1.0, 0.6, 0.5, 0.35, 0.25, 0.225, 0.2, 0.2]
+    )
+    assert rate(2.5) == pytest.approx(0.2 + 0.8 * (1 + math.sqrt(0.5)) / 2)
+    assert rate(9.999) == pytest.approx(0.2, abs=1e-6)
+
+
+def test_smooth_decay_at_chosen_epochs():
+    def rate(epoch):
+        return smooth_decay(epoch, lr=1.0, min_lr=0.01, epochs=10)
+
+    assert values(rate, [0, 2.5, 5, 7.5, 10]) == pytest.approx([1.0, 0.1**0.5, 0.1, 0.1**1.5, 0.01])
+
+
+def test_one_cycle_at_chosen_epochs():
+    def rate(epoch):
+        return one_cycle(epoch, lr=1.0, min_lr=0.0, epochs=10)
+
+    assert values(rate, [0, 1.5, 3, 6.5, 10]) == pytest.approx([0.04, 0.52, 1.0, 0.5, 0.0])
+
+
+def test_cosine_at_chosen_epochs():
+    def rate(epoch):
+        return cosine(epoch, lr=1.0, min_lr=0.2, epochs=4)
+
+    assert values(rate, [0, 2, 4]) == pytest.approx([1.0, 0.6, 0.2])
+
+
+def test_warmup_is_a_straight_ramp_that_never_starts_at_zero():
+    rate = with_warmup(lambda epoch: 1.0 if epoch < 4 else 0.5, 2)
+    assert values(rate, [0, 1, 2, 3, 4]) == pytest.approx([0.01, 0.505, 1.0, 1.0, 0.5])
+
+
+def test_warmup_meets_a_schedule_that_already_fell():
+    rate = make_schedule("cosine", lr=1.0, min_lr=0.0, epochs=10, warmup_epochs=5)
+    assert values(rate, [0, 2.5, 5, 10]) == pytest.approx([0.005, 0.2525, 0.5, 0.0], abs=1e-12)
+
+
+def test_no_warmup_returns_the_schedule_itself():
+    schedule = make_schedule("cosine", lr=1.0, min_lr=0.0, epochs=10)
+    assert with_warmup(schedule, 0) is schedule
+
+
+@pytest.mark.parametrize(
+    ("name", "first", "last"),
+    [
+        ("cyclic", 1.0, 0.1),
+        ("smooth", 1.0, 0.1),
+        ("one_cycle", 0.1, 0.1),
+        ("cosine", 1.0, 0.1),
+        ("constant", 1.0, 1.0),
+    ],
+)
+def test_before_the_start_and_past_the_end_are_clamped(name, first, last):
+    rate = make_schedule(name, lr=1.0, min_lr=0.1, epochs=10, cycle_epochs=5, cycle_decay=0.5)
+    assert values(rate, [-3, 0]) == pytest.approx([first, first])
+    assert values(rate, [10, 11, 1000]) == pytest.approx([last, last, last])
+
+
+def test_make_schedule_passes_the_cycle_settings_on():
+    rate = make_schedule(
+        "cyclic", lr=1.0, min_lr=0.0, epochs=20, warmup_epochs=1, cycle_epochs=4, cycle_decay=0.5
+    )
+    assert values(rate, [4, 6, 8]) == pytest.approx([0.5, 0.25, 0.25])
+    assert rate(0) < 0.01
+
+
+@given(st.sampled_from(SCHEDULES), settings_of_a_schedule(), EPOCHS)
+def test_every_rate_lies_between_min_lr_and_lr(name, settings, epoch):
+    value = make_schedule(name, **settings)(epoch)
+    assert settings["min_lr"] <= value <= settings["lr"]
+
+
+@given(st.sampled_from(SCHEDULES), settings_of_a_schedule(), EPOCHS, st.floats(0.01, 0.99))
+def test_a_warmed_rate_is_above_zero_and_at_most_lr(name, settings, epoch, share):
+    rate = make_schedule(name, **settings, warmup_epochs=share * settings["epochs"])
+    assert 0 < rate(epoch) <= settings["lr"]
+
+
+@given(settings_of_a_schedule(), st.integers(0, 20), st.floats(0.001, 0.999))
+def test_a_cycle_is_continuous_and_falls(settings, cycle, share):
+    del settings["epochs"]
+    length = settings["cycle_epochs"]
+    here = cyclic_decay((cycle + share) * length, **settings)
+    soon = cyclic_decay((cycle + share + 1e-4) * length, **settings)
+    # a cosine over [0, 1] is nowhere steeper than pi / 2; the added term is rounding
+    assert -1e-9 * settings["lr"] <= here - soon <= settings["lr"] * (math.pi / 2 * 1e-4 + 1e-9)
+
+
+@given(
+    st.sampled_from([name for name in SCHEDULES if name != "cyclic"]),
+    settings_of_a_schedule(),
+    st.floats(0, 1),
+    st.floats(0, 0.99),
+)
+def test_schedules_without_cycles_never_jump(name, settings, share, warmup):
+    epochs = settings["epochs"]
+    rate = make_schedule(name, **settings, warmup_epochs=warmup * epochs)
+    # "smooth" falls fastest, by at most ln(1e6); the ramp rises by 1 over the warm-up
+    steepest = max(math.log(1e6), 1 / 0.3, 1 / max(warmup, 1e-6)) * settings["lr"]
+    assert abs(rate(share * epochs) - rate((share + 1e-5) * epochs)) <= steepest * 1.1e-5
+
+
+@pytest.mark.parametrize(
+    ("change", "flag"),
+    [
+        ({"name": "linear"}, "--schedule=linear"),
+        ({"lr": 0.0}, "--lr=0.0"),
+        ({"lr": math.nan}, "--lr=nan"),
+        ({"min_lr": 2.0}, "--min_lr=2.0"),
+        ({"min_lr": -1.0}, "--min_lr=-1.0"),
+        ({"name": "smooth", "min_lr": 0.0}, "--min_lr=0"),
+        ({"epochs": 0}, "--epochs=0"),
+        ({"warmup_epochs": 10}, "--warmup_epochs=10"),
+        ({"cycle_epochs": 0}, "--cycle_epochs=0"),
+        ({"cycle_decay": 1.5}, "--cycle_decay=1.5"),
+    ],
+)
+def test_a_value_out_of_range_is_named(change, flag):
+    settings = {"name": "cyclic", "lr": 1.0, "min_lr": 0.1, "epochs": 10} | change
+    with pytest.raises(UserError, match=flag):
+        make_schedule(settings.pop("name"), **settings)
+
+
+def test_schedules_need_no_tensorflow():
+    code = "import sys, seedtf.training.schedules; sys.exit('tensorflow' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
