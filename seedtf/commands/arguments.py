@@ -1,0 +1,141 @@
+"""absl flags made from a dataclass, and the parsing that every verb shares."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import shutil
+import sys
+import textwrap
+from collections.abc import Iterable, Sequence
+from typing import Any, TypeVar
+
+from absl import flags
+
+from seedtf.errors import UserError
+
+__all__ = ["parse_config", "suggest"]
+
+Config = TypeVar("Config")
+
+
+def parse_config(
+    config_class: type[Config], verb: str, arguments: list[str], words: Sequence[str] = ()
+) -> Config:
+    """Parses ``--name=value`` flags into ``config_class``; prints the flags and exits on ``--help``.
+
+    Dashes in names count as underscores, ``--flagfile=`` is read, ``--no<name>`` clears a switch,
+    after ``--`` everything is a word.
+
+    Args:
+        config_class: a dataclass of ``option``s.
+        verb: the name of the command.
+        arguments: what follows the verb.
+        words: the fields that are given as bare words, in this order, and are not flags; ``"name..."``
+            at the end takes one or more words into a tuple.
+
+    Raises:
+        UserError: an unknown flag, a value of the wrong type or out of range, a word too few or many.
+    """
+    values = _define(config_class, words)
+    end = arguments.index("--") if "--" in arguments else len(arguments)
+    normalized = [_with_underscores(argument) for argument in arguments[:end]] + arguments[end:]
+    if any(word in ("--help", "-h", "--helpfull", "-help") for word in normalized[:end]):
+        print(_help(config_class, verb, words))
+        sys.exit(0)
+    try:
+        rest = values([verb, *normalized])[1:]
+    except flags.UnrecognizedFlagError as error:
+        hint = suggest(error.flagname, list(values))
+        raise UserError(f"unknown flag --{error.flagname}{hint}; see --help") from None
+    except flags.IllegalFlagValueError as error:
+        raise UserError(_wrong_type(str(error), config_class)) from None
+    except flags.Error as error:
+        raise UserError(" ".join(str(error).split())) from None
+    flag_values = {option.name: values[option.name].value for option in _flags(config_class, words)}
+    return config_class(**_take_words(config_class, words, rest), **flag_values)
+
+
+def suggest(word: str, known: Iterable[str]) -> str:
+    """``"; did you mean 'x'?"`` for the known word nearest to ``word``, else nothing."""
+    close = difflib.get_close_matches(word.lower(), list(known), n=1)
+    return f"; did you mean {close[0]!r}?" if close else ""
+
+
+def _define(config_class: type, words: Sequence[str]) -> flags.FlagValues:
+    values = flags.FlagValues()
+    values.set_gnu_getopt(True)  # flags may also follow the words
+    for option in _flags(config_class, words):
+        define: Any = {
+            "str": flags.DEFINE_string,
+            "int": flags.DEFINE_integer,
+            "float": flags.DEFINE_float,
+            "bool": flags.DEFINE_boolean,
+        }[_kind(option)]
+        define(option.name, option.default, option.metadata["help"], flag_values=values)
+    return values
+
+
+def _flags(config_class: type, words: Sequence[str]) -> list[dataclasses.Field]:
+    taken = {word.removesuffix("...") for word in words}
+    return [each for each in dataclasses.fields(config_class) if each.name not in taken]
+
+
+def _take_words(config_class: type, words: Sequence[str], given: list[str]) -> dict[str, Any]:
+    """The fields that ``words`` names, filled from the bare words of the command line in order."""
+    many = bool(words) and words[-1].endswith("...")
+    if len(given) < len(words):
+        missing = words[len(given)].removesuffix("...")
+        text = config_class.__dataclass_fields__[missing].metadata["help"]
+        raise UserError(f"{missing.upper()} is missing: {text} See --help")
+    if len(given) > len(words) and not many:
+        raise UserError(f"{given[len(words)]!r}: flags are written --name=value; see --help")
+    taken: dict[str, Any] = dict(zip(words, given, strict=False))
+    if many:
+        del taken[words[-1]]
+        taken[words[-1].removesuffix("...")] = tuple(given[len(words) - 1 :])
+    return taken
+
+
+def _with_underscores(argument: str) -> str:
+    """``--image-size=64`` as ``--image_size=64``; the value keeps its dashes."""
+    if not argument.startswith("--"):
+        return argument
+    name, equals, value = argument[2:].partition("=")
+    return f"--{name.replace('-', '_')}{equals}{value}"
+
+
+def _help(config_class: type, verb: str, words: Sequence[str]) -> str:
+    width = min(shutil.get_terminal_size().columns, 100)
+    places = "".join(f" {word.upper()}" for word in words)
+    lines = [f"usage: seedtf {verb}{places} --flag=value …", ""]
+    for word in (word.removesuffix("...") for word in words):
+        text = config_class.__dataclass_fields__[word].metadata["help"]
+        lines += [f"  {word.upper()}", *_wrapped(text, width)]
+    for option in _flags(config_class, words):
+        choices, default = option.metadata["choices"], option.default
+        shown = "" if default in ("", None) else f" (default {str(default).lower()})"
+        text = (
+            option.metadata["help"] + (f" One of {', '.join(choices)}." if choices else "") + shown
+        )
+        lines.append(f"  --{option.name}")
+        lines += _wrapped(text, width)
+    lines += ["", "  --flagfile", "      A file with one flag a line, such as a run's flags.txt."]
+    return "\n".join(lines)
+
+
+def _wrapped(text: str, width: int) -> list[str]:
+    return textwrap.wrap(text, width, initial_indent=" " * 6, subsequent_indent=" " * 6)
+
+
+def _wrong_type(message: str, config_class: type) -> str:
+    """absl's ``flag --x=abc: invalid literal …`` as the flag, the value and the type wanted."""
+    given = " ".join(message.split()).removeprefix("flag ").split(": ", 1)[0]
+    kinds = {each.name: _kind(each) for each in dataclasses.fields(config_class)}
+    wanted = {"int": "a whole number", "float": "a number", "bool": "true or false"}
+    kind = kinds.get(given.removeprefix("--").partition("=")[0], "")
+    return f"{given}: pass {wanted.get(kind, 'another value')}"
+
+
+def _kind(each: dataclasses.Field) -> str:
+    return str(each.type).removesuffix(" | None")

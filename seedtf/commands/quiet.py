@@ -1,0 +1,36 @@
+"""TensorFlow's own log lines off, unless the user asked for them."""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+
+__all__ = ["import_tensorflow"]
+
+
+def import_tensorflow() -> None:
+    """Imports TensorFlow and wakes its devices without their log lines on stderr.
+
+    ``TF_CPP_MIN_LOG_LEVEL`` must be set before the import; a user who has set it sees everything. Some
+    lines come before that level counts, so the descriptor itself is turned aside meanwhile. What was
+    written there is shown after all when the import fails.
+    """
+    if "TF_CPP_MIN_LOG_LEVEL" in os.environ:
+        return
+    os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
+    sys.stderr.flush()
+    kept = os.dup(2)
+    with tempfile.TemporaryFile() as aside:
+        os.dup2(aside.fileno(), 2)
+        try:
+            import tensorflow as tf
+
+            tf.config.list_physical_devices("GPU")
+        except BaseException:
+            aside.seek(0)
+            os.write(kept, aside.read())
+            raise
+        finally:
+            os.dup2(kept, 2)
+            os.close(kept)

@@ -1,0 +1,33 @@
+"""``seedtf train``: flags to ``TrainConfig``, one call, the ``RESULT`` line."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from seedtf.commands.arguments import parse_config
+from seedtf.commands.quiet import import_tensorflow
+from seedtf.training.config import TrainConfig
+
+__all__ = ["run"]
+
+
+def run(arguments: list[str]) -> int:
+    """Trains as the flags say and returns the exit code."""
+    config = parse_config(TrainConfig, "train", arguments)
+    import_tensorflow()
+    from seedtf.training.train import train_and_evaluate
+
+    result = train_and_evaluate(config)
+    folder = Path(result.run_dir)
+    low, high = result.val_accuracy_interval
+    if result.stopped:
+        print(f"stopped   {result.stopped}")
+    print(
+        f"best      epoch {result.best_epoch} of {result.epochs}: validation accuracy "
+        f"{result.val_accuracy:.4f} (95 % interval {low:.4f} to {high:.4f}), "
+        f"loss {result.val_loss:.4f}"
+    )
+    print(f"curves    {folder / 'curves.png'} and {folder / 'live.html'}")
+    print(f"model     {folder / 'checkpoints' / 'best.keras'}")
+    print(f"RESULT {result.as_json()}", flush=True)
+    return 0

@@ -1,0 +1,173 @@
+import dataclasses
+import subprocess
+import sys
+
+import pytest
+
+from seedtf.commands.arguments import parse_config
+from seedtf.errors import UserError
+from seedtf.options import default_cache_dir
+from seedtf.training.config import TrainConfig
+
+REQUIRED_FLAGS = [
+    "data_dir",
+    "val_dir",
+    "val_fraction",
+    "labels_csv",
+    "split_csv",
+    "run_dir",
+    "image_size",
+    "cache",
+    "model",
+    "weights",
+    "freeze_epochs",
+    "epochs",
+    "batch_size",
+    "optimizer",
+    "lr",
+    "min_lr",
+    "schedule",
+    "cycle_epochs",
+    "cycle_decay",
+    "warmup_epochs",
+    "crop",
+    "stretch",
+    "rotate",
+    "shear",
+    "flip",
+    "brightness",
+    "contrast",
+    "saturation",
+    "hue",
+    "augment_strength",
+    "augment_impl",
+    "precision",
+    "jit_compile",
+    "patience",
+    "time_limit",
+    "seed",
+    "tensorboard",
+]
+
+
+def parse(*arguments: str) -> TrainConfig:
+    return parse_config(TrainConfig, "train", list(arguments))
+
+
+def test_every_promised_flag_is_a_field() -> None:
+    names = {field.name for field in dataclasses.fields(TrainConfig)}
+    assert set(REQUIRED_FLAGS) <= names
+
+
+def test_every_flag_has_help_that_names_its_range_or_choices() -> None:
+    for field in dataclasses.fields(TrainConfig):
+        text, number = field.metadata["help"], str(field.type).split(" ")[0] in ("int", "float")
+        assert text.endswith("."), field.name
+        if number:
+            assert any(character.isdigit() for character in text), field.name
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "allowed"),
+    [
+        ("val_fraction", 0.0, "0.01 to 0.9"),
+        ("image_size", 7, "8 to 2048"),
+        ("epochs", 0, "1 or more"),
+        ("crop", 0.95, "0 to 0.9"),
+        ("hue", -1.0, "0 to 180"),
+        ("lr", 0.0, "1e-12 to 100"),
+        ("augment_strength", float("nan"), "0 to 10"),
+        ("time_limit", float("inf"), "0 or more"),
+    ],
+)
+def test_a_value_out_of_range_is_refused_by_name(name: str, value: float, allowed: str) -> None:
+    with pytest.raises(UserError) as refusal:
+        TrainConfig(data_dir="x", **{name: value})
+    assert str(refusal.value) == f"--{name}={value}: out of range; pass {allowed}"
+
+
+@pytest.mark.parametrize("name", ["cache", "optimizer", "schedule", "flip", "precision"])
+def test_an_unknown_choice_is_refused_with_the_choices(name: str) -> None:
+    with pytest.raises(UserError, match=f"--{name}=bogus: choose one of "):
+        TrainConfig(data_dir="x", **{name: "bogus"})
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({}, "--data_dir is missing"),
+        ({"data_dir": "x", "val_dir": "y", "split_csv": "z"}, "exclude each other"),
+        ({"data_dir": "x", "lr": 1e-4, "min_lr": 1e-3}, "--min_lr=0.001 exceeds --lr=0.0001"),
+        ({"data_dir": "x", "epochs": 2, "freeze_epochs": 2}, "--freeze_epochs=2 leaves no epoch"),
+    ],
+)
+def test_contradictions_are_refused(options: dict, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        TrainConfig(**options)
+
+
+def test_flags_become_fields_and_dashes_count_as_underscores() -> None:
+    config = parse("--data-dir=a-b", "--image-size=64", "--lr=0.01", "--tensorboard", "--cache=off")
+    assert (config.data_dir, config.image_size, config.lr) == ("a-b", 64, 0.01)
+    assert config.tensorboard is True
+    assert config.cache == "off"
+    assert config.epochs == TrainConfig(data_dir="x").epochs
+
+
+def test_a_negated_switch_and_the_last_of_two_values_win() -> None:
+    config = parse("--data_dir=x", "--tensorboard", "--notensorboard", "--seed=1", "--seed=2")
+    assert config.tensorboard is False
+    assert config.seed == 2
+
+
+@pytest.mark.parametrize(
+    ("argument", "message"),
+    [
+        ("--image_sise=3", "unknown flag --image_sise; did you mean 'image_size'?; see --help"),
+        ("--epochs=many", "--epochs=many: pass a whole number"),
+        ("--crop=half", "--crop=half: pass a number"),
+        ("--tensorboard=perhaps", "--tensorboard=perhaps: pass true or false"),
+        ("stray", "'stray': flags are written --name=value; see --help"),
+        ("--flagfile=/no/such/file", "/no/such/file"),
+    ],
+)
+def test_a_mistyped_command_line_is_one_clear_line(argument: str, message: str) -> None:
+    with pytest.raises(UserError) as refusal:
+        parse("--data_dir=x", argument)
+    assert message in str(refusal.value)
+    assert "\n" not in str(refusal.value)
+
+
+def test_the_flagfile_says_the_same_again(tmp_path) -> None:
+    config = TrainConfig(
+        data_dir="sample", run_dir="runs/x", val_dir="some dir", lr=3e-4, tensorboard=True, seed=7
+    )
+    (tmp_path / "flags.txt").write_text(config.flagfile(), encoding="utf-8")
+    again = parse(f"--flagfile={tmp_path / 'flags.txt'}")
+    assert again.run_dir == ""  # that folder is taken
+    assert again.val_dir.startswith("/")
+    assert dataclasses.replace(again, run_dir="runs/x", val_dir="some dir") == config
+
+
+def test_the_cache_folder_follows_xdg(monkeypatch, tmp_path) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert default_cache_dir() == tmp_path / "seedtf"
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert default_cache_dir() == tmp_path / ".cache" / "seedtf"
+
+
+def test_help_needs_no_tensorflow() -> None:
+    script = (
+        "import sys; from seedtf.commands.main import main\n"
+        "try: main(['train', '--help'])\n"
+        "except SystemExit: pass\n"
+        "main(['--help'])\n"
+        "sys.exit('tensorflow' in sys.modules or 'keras' in sys.modules)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    for name in REQUIRED_FLAGS:
+        assert f"--{name}\n" in done.stdout

@@ -1,0 +1,47 @@
+import subprocess
+import sys
+
+import pytest
+
+import seedtf
+from seedtf.commands.main import VERBS, main
+
+
+def test_no_verb_shows_the_usage_and_fails(capsys) -> None:
+    assert main([]) == 2
+    assert main(["--help"]) == 0
+    shown = capsys.readouterr().out
+    assert all(f"  {verb} " in shown for verb in VERBS)
+
+
+def test_version(capsys) -> None:
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out == f"seedtf {seedtf.__version__}\n"
+
+
+def test_a_mistyped_verb_gets_a_suggestion(capsys) -> None:
+    assert main(["trian"]) == 2
+    assert "did you mean 'train'?" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_every_verb_has_help(verb, capsys) -> None:
+    with pytest.raises(SystemExit) as end:
+        main([verb, "--help"])
+    assert end.value.code == 0
+    assert f"usage: seedtf {verb}" in capsys.readouterr().out
+
+
+def test_a_closed_pipe_is_no_traceback() -> None:
+    command = f"{sys.executable} -m seedtf train --help | head -n 1"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False)
+    assert done.stderr == ""
+    assert done.stdout.startswith("usage: seedtf train")
+
+
+def test_sample_writes_class_folders(tmp_path, capsys) -> None:
+    out = tmp_path / "drawn"
+    assert main(["sample", f"--out={out}", "--images_per_class=2", "--image_size=16"]) == 0
+    assert capsys.readouterr().out == f"{out}\n"
+    assert len(list(out.glob("*/*.png"))) == 24
+    assert main(["sample", f"--out={out}", "--images_per_class=0"]) == 2

@@ -1,0 +1,276 @@
+"""The whole command in subprocesses, on drawn seedlings and the tiny network."""
+
+import csv
+import json
+import os
+import pty
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from seedtf.data.sample import write_sample
+
+EXPECTED_FILES = [
+    "flags.txt",
+    "config.json",
+    "env.json",
+    "classes.txt",
+    "split.csv",
+    "data_report.csv",
+    "history.csv",
+    "timing.csv",
+    "curves.png",
+    "lr.png",
+    "live.html",
+    "augmented.png",
+    "checkpoints/best.keras",
+    "checkpoints/last.keras",
+]
+
+
+@pytest.fixture(scope="module")
+def seedlings(tmp_path_factory) -> Path:
+    return write_sample(tmp_path_factory.mktemp("data") / "s", images_per_class=8, image_size=24)
+
+
+def flags(data: Path, run_dir: Path, *more: str) -> list[str]:
+    return [
+        f"--data_dir={data}",
+        f"--run_dir={run_dir}",
+        "--model=tiny",
+        "--weights=none",
+        "--image_size=16",
+        "--epochs=2",
+        "--batch_size=16",
+        "--lr=0.01",
+        *more,
+    ]
+
+
+def seedtf(*arguments: str, **options) -> subprocess.CompletedProcess:
+    command = [sys.executable, "-m", "seedtf", *arguments]
+    environment = {k: v for k, v in os.environ.items() if k != "TF_CPP_MIN_LOG_LEVEL"}
+    return subprocess.run(
+        command, capture_output=True, text=True, check=False, env=environment, **options
+    )
+
+
+def history(run_dir: Path) -> list[dict[str, str]]:
+    with (run_dir / "history.csv").open() as file:
+        return list(csv.DictReader(file))
+
+
+@pytest.fixture(scope="module")
+def faulty(seedlings: Path, tmp_path_factory) -> Path:
+    """The seedlings and three files that are no pictures."""
+    folder = tmp_path_factory.mktemp("faulty") / "data"
+    shutil.copytree(seedlings, folder)
+    first = next(iter(sorted((folder / "Maize").iterdir())))
+    (folder / "Maize" / "cut.png").write_bytes(first.read_bytes()[:-200])
+    (folder / "Maize" / "empty.jpg").touch()
+    (folder / "Charlock" / "page.jpg").write_text("<html>not found</html>")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def finished(faulty: Path, tmp_path_factory) -> tuple[subprocess.CompletedProcess, Path]:
+    """A run over the faulty folder, and what it printed."""
+    run_dir = tmp_path_factory.mktemp("runs") / "first"
+    return seedtf("train", *flags(faulty, run_dir)), run_dir
+
+
+def test_a_run_ends_well_and_leaves_its_folder(finished) -> None:
+    done, run_dir = finished
+    assert done.returncode == 0, done.stderr
+    assert {name for name in EXPECTED_FILES if not (run_dir / name).is_file()} == set()
+    assert [row["epoch"] for row in history(run_dir)] == ["1", "2"]
+    assert not [path for path in run_dir.rglob(".*") if path.is_file()]  # no temporary files
+
+
+def test_the_last_line_is_the_result(finished) -> None:
+    done, run_dir = finished
+    last = done.stdout.splitlines()[-1]
+    result = json.loads(last.removeprefix("RESULT "))
+    row = history(run_dir)[result["best_epoch"] - 1]
+    assert last.startswith("RESULT {")
+    assert result["run_dir"] == str(run_dir)
+    assert result["val_loss"] == float(row["val_loss"])
+    assert result["val_accuracy"] == float(row["val_accuracy"])
+    assert result["val_loss"] == min(float(r["val_loss"]) for r in history(run_dir))
+    assert result["epoch_seconds"] > 0
+    assert result["images_per_second"] > 0
+
+
+def test_off_a_terminal_there_is_one_line_an_epoch_and_no_control_code(finished) -> None:
+    done, _ = finished
+    assert sum(line.startswith("epoch ") for line in done.stdout.splitlines()) == 2
+    assert not set("\r\x1b\b") & set(done.stdout + done.stderr)
+    assert done.stderr == ""
+
+
+def test_the_first_lines_tell_what_was_found_and_chosen(finished) -> None:
+    done, run_dir = finished
+    heads = [line.split()[0] for line in done.stdout.splitlines()]
+    expected = [
+        "run",
+        "images",
+        "split",
+        "store",
+        "model",
+        "precision",
+        "XLA",
+        "device",
+        "training",
+    ]
+    assert heads[: len(expected)] == expected
+    assert "96 in 12 classes (8 to 8 each), 3 left out" in done.stdout
+    assert "5 steps of 16 images" in done.stdout
+    settings = json.loads((run_dir / "config.json").read_text())
+    assert settings["resolved"]["steps_per_epoch"] == 5
+
+
+def test_bad_files_are_named_and_skipped(finished) -> None:
+    done, run_dir = finished
+    with (run_dir / "data_report.csv").open() as file:
+        faults = {row["path"]: row["fault"] for row in csv.DictReader(file)}
+    assert faults == {
+        "Maize/cut.png": "truncated",
+        "Maize/empty.jpg": "empty file",
+        "Charlock/page.jpg": "not an image",
+    }
+    assert all(path in done.stdout for path in faults)
+    split = (run_dir / "split.csv").read_text()
+    assert not [path for path in faults if path in split]
+
+
+def test_the_flagfile_repeats_the_run_exactly(finished, tmp_path) -> None:
+    _, run_dir = finished
+    arguments = (f"--flagfile={run_dir / 'flags.txt'}", "--run_dir=again")
+    done = seedtf("train", *arguments, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    again = (tmp_path / "again" / "history.csv").read_bytes()
+    assert again == (run_dir / "history.csv").read_bytes()
+
+
+def test_python_does_what_the_command_does(finished, faulty, tmp_path, capsys) -> None:
+    from seedtf.training.train import TrainConfig, train_and_evaluate
+
+    _, run_dir = finished
+    config = TrainConfig(
+        data_dir=str(faulty),
+        run_dir=str(tmp_path / "api"),
+        model="tiny",
+        weights="none",
+        image_size=16,
+        epochs=2,
+        batch_size=16,
+        lr=0.01,
+    )
+    result = train_and_evaluate(config)
+    capsys.readouterr()
+    assert (tmp_path / "api" / "history.csv").read_bytes() == (run_dir / "history.csv").read_bytes()
+    assert result.val_loss == min(float(row["val_loss"]) for row in history(run_dir))
+
+
+def test_the_best_checkpoint_answers_as_in_training(finished, faulty) -> None:
+    from seedtf.data.catalog import scan_folder
+    from seedtf.data.split import read_split_csv
+    from seedtf.data.store import CachePlan, build_store
+    from seedtf.model.network import load_model
+
+    done, run_dir = finished
+    result = json.loads(done.stdout.splitlines()[-1].removeprefix("RESULT "))
+    store = build_store(scan_folder(faulty), 16, CachePlan("ram", 0, ""), run_dir)
+    val = read_split_csv(run_dir / "split.csv", store.catalog).val
+    answers = load_model(run_dir / "checkpoints" / "best.keras").predict(
+        store.read(val).numpy(), verbose=0
+    )
+    hits = np.mean(answers.argmax(-1) == store.catalog.labels[val])
+    assert hits == pytest.approx(result["val_accuracy"])
+    names = (run_dir / "classes.txt").read_text().splitlines()
+    assert names == list(store.catalog.class_names)
+
+
+def test_a_run_folder_in_use_is_refused_and_kept(finished, faulty) -> None:
+    _, run_dir = finished
+    before = (run_dir / "history.csv").read_bytes()
+    done = seedtf("train", *flags(faulty, run_dir))
+    assert done.returncode == 2
+    assert done.stderr == (
+        f"seedtf train: --run_dir={run_dir}: is there already; pass a new folder or remove it\n"
+    )
+    assert (run_dir / "history.csv").read_bytes() == before
+
+
+def test_on_a_terminal_the_line_lives(seedlings, tmp_path) -> None:
+    leader, follower = pty.openpty()
+    command = [sys.executable, "-m", "seedtf", "train", *flags(seedlings, tmp_path / "run")]
+    with subprocess.Popen(command, stdout=follower, stderr=follower) as process:
+        os.close(follower)
+        seen = b""
+        try:
+            while part := os.read(leader, 1 << 16):
+                seen += part
+        except OSError:  # the other end closed: Linux answers with EIO
+            pass
+    os.close(leader)
+    assert process.returncode == 0, seen.decode()
+    assert b"\repoch 2/2" in seen
+    assert b"RESULT {" in seen
+
+
+def test_freezing_then_training_everything_counts_epochs_through(seedlings, tmp_path) -> None:
+    run_dir = tmp_path / "run"
+    more = ("--freeze_epochs=1", "--augment_impl=tf_image", "--schedule=one_cycle", "--cache=disk")
+    done = seedtf("train", *flags(seedlings, run_dir, *more, "--schedule_per_step"))
+    assert done.returncode == 0, done.stderr
+    assert [row["epoch"] for row in history(run_dir)] == ["1", "2"]
+    assert "head alone for 1" in done.stdout
+
+
+def test_limits_stop_early_and_say_so(seedlings, tmp_path) -> None:
+    done = seedtf("train", *flags(seedlings, tmp_path / "run", "--time_limit=0.00001"))
+    result = json.loads(done.stdout.splitlines()[-1].removeprefix("RESULT "))
+    assert done.returncode == 0, done.stderr
+    assert result["epochs"] == 1
+    assert "time limit" in result["stopped"]
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (["--batch_size=1000"], "--batch_size=1000: more than the 84 training images"),
+        (["--model=resnet5"], "did you mean"),
+        (["--model=resnet50"], "--image_size=16"),
+        (["--weights=/no/such.keras"], "--weights=/no/such.keras"),
+        (["--warmup_epochs=3"], "--warmup_epochs=3"),
+        (["--run_dir=/proc/nowhere/run"], "--run_dir=/proc/nowhere/run"),
+        (["--cache=disk", "--cache_dir=/proc/nowhere"], "another --cache_dir"),
+    ],
+)
+def test_mistakes_are_one_line_and_exit_code_2(seedlings, tmp_path, more, message) -> None:
+    done = seedtf("train", *flags(seedlings, tmp_path / "run", *more))
+    assert done.returncode == 2, done.stderr
+    assert done.stderr.startswith("seedtf train: ")
+    assert len(done.stderr.splitlines()) == 1, done.stderr
+    assert message in done.stderr
+    assert not (tmp_path / "run").exists()
+
+
+def test_preview_draws_a_runs_flagfile(finished, tmp_path) -> None:
+    from PIL import Image
+
+    _, run_dir = finished
+    out = tmp_path / "seen.png"
+    done = seedtf("preview", f"--flagfile={run_dir / 'flags.txt'}", f"--out={out}")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == f"{out}\n"
+    with Image.open(out) as picture:
+        assert min(picture.size) > 300
+    refused = seedtf("preview", "--data_dir=sample", f"--out={tmp_path}/no/such/x.png")
+    assert refused.returncode == 2
+    assert "--out=" in refused.stderr
