@@ -27,6 +27,8 @@ __all__ = [
     "color_matrices",
     "compile_augmentation",
     "draw_parameters",
+    "recolor_images",
+    "resample_images",
 ]
 
 FLIPS = ("none", "horizontal", "vertical", "both")
@@ -195,94 +197,105 @@ def color_matrices(parameters: Parameters) -> tf.Tensor:
     return tf.concat([linear, tf.tile(offset[:, None, None], [1, 3, 1])], -1)
 
 
-def augment_images(
+def resample_images(
     images: tf.Tensor, parameters: Parameters, out_size: tuple[int, int]
 ) -> tf.Tensor:
-    """Applies drawn parameters: one bilinear resample, one colour matrix, clipped.
-
-    Outside the picture its mirror image is seen. Deterministic; compiles under XLA.
+    """The geometry: one bilinear resample; outside the picture its mirror image is seen.
 
     Args:
-        images: uint8 ``[B, h, w, 3]``, RGB.
+        images: uint8 ``[B, h, w, 3]``, at least 2×2 pixels.
         parameters: float32 ``[B]`` each.
         out_size: (height, width) of the result.
 
     Returns:
         float32 ``[B, H, W, 3]`` in 0–255.
     """
-    in_size = (images.shape[1], images.shape[2])
-    matrices = affine_matrices(parameters, in_size, out_size)
-    warped = _resample(images, matrices, out_size)  # [B, H, W, 3]
+    _, in_h, in_w, _ = images.shape
+    matrices = affine_matrices(parameters, (in_h, in_w), out_size)[:, :, :, None, None]
+    u = tf.range(out_size[1], dtype=tf.float32)[None, None, :]
+    v = tf.range(out_size[0], dtype=tf.float32)[None, :, None]
+    x = _mirror(matrices[:, 0, 0] * u + matrices[:, 0, 1] * v + matrices[:, 0, 2], in_w)
+    y = _mirror(matrices[:, 1, 0] * u + matrices[:, 1, 1] * v + matrices[:, 1, 2], in_h)
+    # the last row and column are reached with weight 1 from the one before
+    column, row = (tf.minimum(tf.cast(c, tf.int32), n - 2) for c, n in ((x, in_w), (y, in_h)))
+    wx = (x - tf.cast(column, tf.float32))[..., None]  # [B, H, W, 1]
+    wy = (y - tf.cast(row, tf.float32))[..., None]
+    picture = tf.broadcast_to(tf.range(tf.shape(images)[0])[:, None, None], tf.shape(column))
+
+    def pixels(down: int, right: int) -> tf.Tensor:
+        place = tf.stack([picture, row + down, column + right], axis=-1)
+        return tf.cast(tf.gather_nd(images, place), tf.float32)
+
+    upper = _blend(pixels(0, 0), pixels(0, 1), wx)
+    lower = _blend(pixels(1, 0), pixels(1, 1), wx)
+    return _blend(upper, lower, wy)
+
+
+def recolor_images(images: tf.Tensor, parameters: Parameters) -> tf.Tensor:
+    """The colours: one 3×4 matrix per image, clipped; float32 ``[B, H, W, 3]`` in 0–255 both ways."""
     color = color_matrices(parameters)[:, None, None]  # [B, 1, 1, 3, 4]
-    red, green, blue = tf.unstack(warped[..., None, :], axis=-1)  # each [B, H, W, 1]
-    mixed = (
-        red * color[..., 0] + green * color[..., 1] + blue * color[..., 2] + color[..., 3]
-    )  # spelt out: three multiply-adds fuse with the resample where a tiny matmul does not
+    red, green, blue = tf.unstack(images[..., None, :], axis=-1)  # each [B, H, W, 1]
+    # spelt out: three multiply-adds fuse into one pass where a tiny matrix product does not
+    mixed = red * color[..., 0] + green * color[..., 1] + blue * color[..., 2] + color[..., 3]
     return tf.clip_by_value(mixed, 0.0, 255.0)
 
 
+def augment_images(
+    images: tf.Tensor, parameters: Parameters, out_size: tuple[int, int]
+) -> tf.Tensor:
+    """Applies drawn parameters: ``resample_images``, then ``recolor_images``.
+
+    Args:
+        images: uint8 ``[B, h, w, 3]``, RGB, at least 2×2 pixels.
+        parameters: float32 ``[B]`` each.
+        out_size: (height, width) of the result.
+
+    Returns:
+        float32 ``[B, H, W, 3]`` in 0–255.
+    """
+    return recolor_images(resample_images(images, parameters, out_size), parameters)
+
+
 def compile_augmentation(
-    policy: Policy,
-    seed: int,
-    out_size: tuple[int, int],
-    apply: Callable[[tf.Tensor, Parameters, tuple[int, int]], tf.Tensor] = augment_images,
-    *,
-    jit_compile: bool = True,
+    policy: Policy, seed: int, out_size: tuple[int, int]
 ) -> Callable[[tf.Tensor, tf.Tensor, tf.Tensor], tf.Tensor]:
-    """Joins drawing and applying into one function for ``Dataset.map`` or a train step.
+    """Joins drawing and applying into one function for ``Dataset.map``, compiled with XLA.
+
+    The two stages are compiled apart: in one module XLA's CPU fusion repeats the resample for each
+    output channel, which takes twice as long.
 
     Args:
         policy: the ranges, strength already applied.
         seed: root seed of the run.
         out_size: (height, width) of the result.
-        apply: ``augment_images`` here or in ``reference_ops``.
-        jit_compile: compile ``apply`` with XLA; the reference ops have no XLA kernels.
 
     Returns:
         ``(images uint8 [B, h, w, 3], epoch int64 [], records int64 [B]) → float32 [B, H, W, 3]``.
     """
+    recolor = tf.function(recolor_images, jit_compile=True, autograph=False)
 
-    @tf.function(jit_compile=jit_compile, autograph=False)
-    def compiled(images: tf.Tensor, parameters: Parameters) -> tf.Tensor:
-        return apply(images, parameters, out_size)
+    @tf.function(jit_compile=True, autograph=False)
+    def resample(images: tf.Tensor, parameters: Parameters) -> tf.Tensor:
+        return resample_images(images, parameters, out_size)
 
     def augment(images: tf.Tensor, epoch: tf.Tensor, records: tf.Tensor) -> tf.Tensor:
-        return compiled(images, draw_parameters(policy, seed, epoch, records))
+        parameters = draw_parameters(policy, seed, epoch, records)
+        return recolor(resample(images, parameters), parameters)
 
     return augment
 
 
-def _resample(images: tf.Tensor, matrices: tf.Tensor, out_size: tuple[int, int]) -> tf.Tensor:
-    """Bilinear gather at ``matrices`` · (u, v, 1), mirrored at the edges; float32 ``[B, H, W, 3]``."""
-    _, in_h, in_w, channels = images.shape
-    batch = tf.shape(images)[0]
-    u = tf.range(out_size[1], dtype=tf.float32)[None, None, :]
-    v = tf.range(out_size[0], dtype=tf.float32)[None, :, None]
-    m = matrices[:, :, :, None, None]
-    x = _mirror(m[:, 0, 0] * u + m[:, 0, 1] * v + m[:, 0, 2], in_w)  # [B, H, W]
-    y = _mirror(m[:, 1, 0] * u + m[:, 1, 1] * v + m[:, 1, 2], in_h)
-    left, top = tf.floor(x), tf.floor(y)
-    wx, wy = (x - left)[..., None], (y - top)[..., None]
-    column, row = tf.cast(left, tf.int32), tf.cast(top, tf.int32)
-    flat = tf.reshape(images, [-1, channels])
-    base = tf.range(batch)[:, None, None] * (in_h * in_w) + row * in_w + column
-    # at the last row or column the neighbour has weight 0, so it may be the pixel itself
-    right = tf.where(column < in_w - 1, 1, 0)
-    below = tf.where(row < in_h - 1, in_w, 0)
-
-    def pixels(index: tf.Tensor) -> tf.Tensor:
-        return tf.cast(tf.gather(flat, index), tf.float32)
-
-    upper = pixels(base) * (1.0 - wx) + pixels(base + right) * wx
-    lower = pixels(base + below) * (1.0 - wx) + pixels(base + below + right) * wx
-    return upper * (1.0 - wy) + lower * wy
+def _blend(first: tf.Tensor, second: tf.Tensor, weight: tf.Tensor) -> tf.Tensor:
+    return first + (second - first) * weight
 
 
 def _mirror(position: tf.Tensor, size: int) -> tf.Tensor:
-    """Folds coordinates into ``[0, size − 1]`` at the outer pixel edges (d c b a | a b c d | d c …)."""
-    period = 2.0 * size
-    folded = tf.math.floormod(position + 0.5, period)
-    folded = tf.minimum(folded, period - folded) - 0.5
+    """Folds coordinates into ``[0, size − 1]`` at the outer pixel edges (d c b a | a b c d | d c …).
+
+    Folds once to either side: no policy reaches further than one picture beyond the edge, and what
+    did would see the edge itself.
+    """
+    folded = size - tf.abs(size - tf.abs(position + 0.5)) - 0.5
     return tf.clip_by_value(folded, 0.0, float(size - 1))
 
 

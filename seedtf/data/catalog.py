@@ -23,6 +23,7 @@ __all__ = [
     "read_csv",
     "read_labels_csv",
     "scan_folder",
+    "walk_files",
 ]
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".jpe", ".png", ".bmp", ".gif", ".webp")
@@ -96,9 +97,12 @@ def scan_folder(root: str | os.PathLike[str], flag: str = "--data_dir") -> Catal
         raise UserError(f"{flag}={root}: {found}; pass a folder with one sub-folder per class")
     records: list[tuple[str, str]] = []
     faults: list[Fault] = []
-    for path in _walk(root, flag):
+    for path in walk_files(root, flag):
         class_name, _, rest = path.partition("/")
-        if not path.lower().endswith(IMAGE_SUFFIXES):
+        if not _is_text(path):
+            readable = os.fsencode(path).decode("utf-8", "backslashreplace")
+            faults.append(Fault(readable, "unreadable name", "not UTF-8; rename it"))
+        elif not path.lower().endswith(IMAGE_SUFFIXES):
             suffix = Path(path).suffix or "none"
             faults.append(Fault(path, "unsupported suffix", f"suffix {suffix}"))
         elif not rest:
@@ -125,7 +129,8 @@ def read_labels_csv(
     """
     root = Path(root)
     labels: dict[str, str] = {}
-    for row, (path, label) in enumerate(read_csv(csv_path, ("file", "label"), flag), start=2):
+    for row, cells in enumerate(read_csv(csv_path, ("file", "label"), flag), start=2):
+        path, label = (cell.strip() for cell in cells)
         if not path or not label:
             raise UserError(f"{flag}={csv_path}: row {row} is incomplete; give a file and a label")
         path = Path(path).as_posix()
@@ -169,8 +174,15 @@ def _make_catalog(root: Path, records: list[tuple[str, str]], faults: list[Fault
     return Catalog(root, tuple(p for p, _ in records), labels, class_names, tuple(faults))
 
 
-def _walk(root: Path, flag: str) -> Iterator[str]:
-    """Yields every ordinary file below ``root``, relative and ``/``-separated."""
+def walk_files(root: str | os.PathLike[str], flag: str) -> Iterator[str]:
+    """Yields every ordinary file below ``root``, relative and ``/``-separated, sorted by folder.
+
+    Hidden and system entries are passed over; links to folders are followed once. One folder's
+    listing at a time is in memory.
+
+    Raises:
+        UserError: a folder cannot be listed; ``flag`` is named.
+    """
 
     def walk(folder: str, relative: str, ancestors: frozenset[str]) -> Iterator[str]:
         try:
@@ -194,7 +206,7 @@ def _walk(root: Path, flag: str) -> Iterator[str]:
 def read_csv(
     csv_path: str | os.PathLike[str], columns: Sequence[str], flag: str
 ) -> Iterator[list[str]]:
-    """Yields the cells of ``columns``, stripped, of each row of a UTF-8 table with a heading line.
+    """Yields the cells of ``columns``, as they stand, of each row of a UTF-8 table with a heading line.
 
     Raises:
         UserError: the file is missing or no such table, or lacks one of ``columns``.
@@ -210,7 +222,7 @@ def read_csv(
                     f"the first line must name {', '.join(columns)}"
                 )
             for row in reader:
-                yield [(row[column] or "").strip() for column in columns]
+                yield [row[column] or "" for column in columns]
     except FileNotFoundError:
         raise UserError(f"{flag}={csv_path}: no such file; pass a CSV table") from None
     except (OSError, UnicodeDecodeError, csv.Error) as error:

@@ -89,7 +89,7 @@ def make_decoder(size: int, max_pixels: int = MAX_PIXELS) -> Decoder:
                     tf.constant(header.has_alpha),
                 )
             except tf.errors.InvalidArgumentError as error:
-                raise RefusedError("corrupt", _first_line(error.message)) from None
+                raise RefusedError("corrupt", _cause(error.message)) from None
 
     return decode
 
@@ -116,7 +116,7 @@ def _upright(image: tf.Tensor, orientation: tf.Tensor) -> tf.Tensor:
     return tf.switch_case(orientation - 1, turned)
 
 
-def _first_line(message: str) -> str:
-    """A TensorFlow error without its node names: ``Invalid PNG data, size 99``."""
-    line = message.strip().splitlines()[0]
-    return line.split("}} ", 1)[-1].split(" [Op:", 1)[0][:120]
+def _cause(message: str) -> str:
+    """The one line of a graph's error that says what is wrong: the last before the node's name."""
+    lines = [line.strip() for line in message.split("[[", 1)[0].splitlines() if line.strip()]
+    return lines[-1][:120] if lines else "cannot be decoded"

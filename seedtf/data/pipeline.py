@@ -58,11 +58,16 @@ def make_augmentation(policy: augment.Policy, seed: int, size: int, impl: str) -
     Raises:
         ValueError: ``impl`` is neither.
     """
+    out_size = (size, size)
     if impl == "fused":
-        return augment.compile_augmentation(policy, seed, (size, size))
+        return augment.compile_augmentation(policy, seed, out_size)
     if impl == "tf_image":
-        plain = reference_ops.augment_images
-        return augment.compile_augmentation(policy, seed, (size, size), plain, jit_compile=False)
+        # not compiled: TensorFlow's projective transform has no XLA kernel
+        def plain(images: tf.Tensor, epoch: tf.Tensor, records: tf.Tensor) -> tf.Tensor:
+            parameters = augment.draw_parameters(policy, seed, epoch, records)
+            return reference_ops.augment_images(images, parameters, out_size)
+
+        return plain
     raise ValueError(f"impl must be one of {AUGMENT_IMPLS}. Received: {impl!r}")
 
 

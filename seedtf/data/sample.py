@@ -31,7 +31,7 @@ def write_sample(
     root: Path,
     *,
     seed: int = 0,
-    images_per_class: int = 60,
+    images_per_class: int = 120,
     image_size: int = 96,
     progress: Callable[[int, int], None] | None = None,
 ) -> Path:
