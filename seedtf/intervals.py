@@ -22,4 +22,5 @@ def wilson_interval(hits: float, n: int) -> tuple[float, float]:
     share, z2 = hits / n, _Z_95**2
     middle = (share + z2 / (2 * n)) / (1 + z2 / n)
     half = _Z_95 / (1 + z2 / n) * math.sqrt(share * (1 - share) / n + z2 / (4 * n * n))
-    return max(0.0, middle - half), min(1.0, middle + half)
+    # at 0 and n hits rounding may leave an end a hair on the wrong side of the share
+    return max(0.0, min(share, middle - half)), min(1.0, max(share, middle + half))

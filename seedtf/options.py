@@ -21,11 +21,15 @@ def option(
     low: float = -math.inf,
     high: float = math.inf,
     choices: tuple[str, ...] = (),
+    bare: str = "",
 ) -> Any:
-    """A dataclass field with its default, help, inclusive range and choices."""
+    """A dataclass field with its default, help, inclusive range and choices.
+
+    ``bare`` is what ``--name`` means when no ``=value`` follows.
+    """
     return field(
         default=default,
-        metadata={"help": help_text, "low": low, "high": high, "choices": choices},
+        metadata={"help": help_text, "low": low, "high": high, "choices": choices, "bare": bare},
     )
 
 

@@ -306,7 +306,7 @@ def _uniform(seed: tf.Tensor, records: tf.Tensor) -> tf.Tensor:
     depend on its place in the batch. SplitMix64's output function (Steele, Lea and Flood 2014, with
     Stafford's mix 13 constants) over the counter gives each record its own.
     """
-    words = tf.bitcast(tf.cast(seed, tf.uint32), tf.uint32)
+    words = tf.cast(seed, tf.uint32)
     key = tf.cast(words[0], tf.uint64) * (1 << 32) + tf.cast(words[1], tf.uint64)
     record_keys = _mix64(key + tf.cast(records, tf.uint64) * 0x9E3779B97F4A7C15)  # [B]
     draws = tf.range(1, _DRAWS + 1, dtype=tf.int64)[:, None]

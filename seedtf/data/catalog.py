@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import csv
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -19,6 +19,7 @@ __all__ = [
     "IMAGE_SUFFIXES",
     "Catalog",
     "Fault",
+    "TellSkipped",
     "align_labels",
     "read_csv",
     "read_labels_csv",
@@ -29,6 +30,10 @@ __all__ = [
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".jpe", ".png", ".bmp", ".gif", ".webp")
 # left by file managers and archivers; never the user's pictures
 _SYSTEM_NAMES = frozenset({"__macosx", "thumbs.db", "ehthumbs.db", "desktop.ini", "@eadir"})
+
+
+TellSkipped = Callable[[str, str, str], None]
+"""Told the path, a short fixed name and the detail of an entry that a walk does not enter."""
 
 
 @dataclass(frozen=True)
@@ -81,12 +86,16 @@ class Catalog:
         return dict(zip(self.class_names, counts.tolist(), strict=True))
 
 
-def scan_folder(root: str | os.PathLike[str], flag: str = "--data_dir") -> Catalog:
+def scan_folder(
+    root: str | os.PathLike[str],
+    flag: str = "--data_dir",
+    tell_skipped: TellSkipped | None = None,
+) -> Catalog:
     """Lists ``root/<class>/**/<image>``; the first folder below ``root`` is the class.
 
     Suffixes count in any case. Hidden and system entries are passed over; any other file that is not
     an image by its suffix, or lies in no class folder, becomes a fault. Links to folders are followed
-    once; a loop ends where it would repeat.
+    once; a loop ends where it would repeat. ``tell_skipped`` is as in ``walk_files``.
 
     Raises:
         UserError: the folder is missing, cannot be read, or holds no images.
@@ -97,7 +106,7 @@ def scan_folder(root: str | os.PathLike[str], flag: str = "--data_dir") -> Catal
         raise UserError(f"{flag}={root}: {found}; pass a folder with one sub-folder per class")
     records: list[tuple[str, str]] = []
     faults: list[Fault] = []
-    for path in walk_files(root, flag):
+    for path in walk_files(root, flag, tell_skipped):
         class_name, _, rest = path.partition("/")
         if not _is_text(path):
             readable = os.fsencode(path).decode("utf-8", "backslashreplace")
@@ -174,33 +183,56 @@ def _make_catalog(root: Path, records: list[tuple[str, str]], faults: list[Fault
     return Catalog(root, tuple(p for p, _ in records), labels, class_names, tuple(faults))
 
 
-def walk_files(root: str | os.PathLike[str], flag: str) -> Iterator[str]:
+def _is_text(path: str) -> bool:
+    """Whether a UTF-8 table and TensorFlow can hold ``path``; a name in another encoding cannot."""
+    try:
+        path.encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def walk_files(
+    root: str | os.PathLike[str], flag: str, tell_skipped: TellSkipped | None = None
+) -> Iterator[str]:
     """Yields every ordinary file below ``root``, relative and ``/``-separated, sorted by folder.
 
     Hidden and system entries are passed over; links to folders are followed once. One folder's
-    listing at a time is in memory.
+    listing at a time is in memory. What is passed over goes to ``tell_skipped``, where given; then a
+    folder that cannot be listed goes there too instead of ending the walk.
 
     Raises:
         UserError: a folder cannot be listed; ``flag`` is named.
     """
+    tell = tell_skipped or (lambda path, name, detail: None)
 
     def walk(folder: str, relative: str, ancestors: frozenset[str]) -> Iterator[str]:
         try:
             entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
         except OSError as error:
-            raise UserError(f"{flag}: cannot list {folder}: {error.strerror}") from error
+            if tell_skipped is None:
+                raise UserError(f"{flag}: cannot list {folder}: {error.strerror}") from error
+            tell(relative, "unreadable", f"folder cannot be listed: {error.strerror}")
+            return
         for entry in entries:
-            if entry.name.startswith(".") or entry.name.lower() in _SYSTEM_NAMES:
-                continue
             name = relative + entry.name
-            if entry.is_dir():
-                real = os.path.realpath(entry.path)
-                if real not in ancestors:
-                    yield from walk(entry.path, f"{name}/", ancestors | {real})
-            else:
+            if entry.name.startswith(".") or entry.name.lower() in _SYSTEM_NAMES:
+                tell(name, "system file", "passed over")
+            elif not _is_folder(entry):
                 yield name
+            elif (real := os.path.realpath(entry.path)) in ancestors:
+                tell(name, "symlink loop", f"leads back to {real}; not entered again")
+            else:
+                yield from walk(entry.path, f"{name}/", ancestors | {real})
 
     return walk(os.fspath(root), "", frozenset({os.path.realpath(root)}))
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link to itself
+        return False
 
 
 def read_csv(

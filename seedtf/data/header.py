@@ -6,15 +6,18 @@ so every file is judged here first, from bytes alone. Nothing is decoded and Ten
 
 from __future__ import annotations
 
+import re
 import struct
+from collections.abc import Iterator
 from dataclasses import dataclass
 
-__all__ = ["MAX_PIXELS", "Header", "RefusedError", "read_header"]
+__all__ = ["MAX_PIXELS", "Header", "RefusedError", "gif_frames", "jpeg_segments", "read_header"]
 
 MAX_PIXELS = 100_000_000
 """Largest width × height that is decoded (300 MB of uint8 RGB)."""
 
 _PNG_MAGIC = b"\x89PNG\r\n\x1a\n"
+_JPEG_MARKER = re.compile(rb"\xff[^\xff]")
 _JPEG_STANDALONE = frozenset(range(0xD0, 0xD8)) | {0x01}
 # start-of-frame markers; C4, C8 and CC are tables, not frames
 _JPEG_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
@@ -73,23 +76,15 @@ def read_header(data: bytes, max_pixels: int = MAX_PIXELS) -> Header:
     if header.width * header.height > max_pixels:
         size = f"{header.width}×{header.height}"
         raise RefusedError("too large", f"{size} is more than {max_pixels} pixels")
+    # the decoder unpacks every frame of a GIF, though the first alone is shown
+    if header.format == "gif" and (pixels := sum(gif_frames(data))) > max_pixels:
+        raise RefusedError("too large", f"{pixels} pixels in all frames, more than {max_pixels}")
     return header
 
 
 def _read_jpeg(data: bytes) -> Header:
-    position, orientation = 2, 1
-    while True:
-        while data[position] != 0xFF:
-            position += 1
-        while data[position] == 0xFF:
-            position += 1
-        marker = data[position]
-        position += 1
-        if marker in _JPEG_STANDALONE:
-            continue
-        if marker in (0xD9, 0xDA):
-            raise RefusedError("corrupt", "JPEG without a frame header")
-        (length,) = struct.unpack_from(">H", data, position)
+    orientation = 1
+    for marker, position, length in jpeg_segments(data):
         if marker == 0xE1 and data[position + 2 : position + 8] == b"Exif\0\0":
             orientation = _exif_orientation(data[position + 8 : position + length])
         if marker in _JPEG_FRAMES:
@@ -97,6 +92,29 @@ def _read_jpeg(data: bytes) -> Header:
             if precision != 8:
                 raise RefusedError("unsupported variant", f"JPEG with {precision} bits a sample")
             return Header("jpeg", width, height, orientation)
+    raise RefusedError("corrupt", "JPEG without a frame header")
+
+
+def jpeg_segments(data: bytes) -> Iterator[tuple[int, int, int]]:
+    """The segments before the first scan (ITU-T T.81, B.1.1): marker, where its length stands, length.
+
+    The length counts its own two bytes, the payload follows them.
+
+    Raises:
+        IndexError, struct.error: the file ends before a scan begins.
+    """
+    position = 2
+    while True:
+        found = _JPEG_MARKER.search(data, position)
+        if found is None:
+            raise IndexError("no further marker")
+        marker, position = found[0][1], found.end()
+        if marker in _JPEG_STANDALONE:
+            continue
+        if marker in (0xD9, 0xDA):
+            return
+        (length,) = struct.unpack_from(">H", data, position)
+        yield marker, position, length
         position += length
 
 
@@ -114,7 +132,7 @@ def _read_png(data: bytes) -> Header:
             has_alpha = True
         if kind == b"eXIf":
             orientation = _exif_orientation(data[position + 8 : position + 8 + length])
-        if kind in (b"IDAT", b"IEND"):
+        if kind == b"IEND":  # the orientation may stand behind the pixels
             return Header("png", width, height, orientation, has_alpha)
         position += 12 + length
 
@@ -135,6 +153,21 @@ def _read_gif(data: bytes) -> Header:
         raise RefusedError("unsupported variant", "GIF with transparency; save it as PNG")
     _skip_sub_blocks(data, position + 10 + _color_table_bytes(flags) + 1)
     return Header("gif", width, height)
+
+
+def gif_frames(data: bytes) -> Iterator[int]:
+    """The pixels of each frame; damage behind the first ends the count, as it ends decoding."""
+    position = 13 + _color_table_bytes(data[10])
+    try:
+        while data[position] in (0x21, 0x2C):
+            if data[position] == 0x21:
+                position = _skip_sub_blocks(data, position + 2)
+                continue
+            width, height, flags = struct.unpack_from("<HHB", data, position + 5)
+            yield width * height
+            position = _skip_sub_blocks(data, position + 10 + _color_table_bytes(flags) + 1)
+    except (struct.error, IndexError):
+        return
 
 
 def _read_bmp(data: bytes) -> Header:

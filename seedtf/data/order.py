@@ -20,7 +20,7 @@ _FOREVER = 1 << 62
 
 
 def fold_seed(seed: int, purpose: int, epoch: tf.Tensor | int) -> tf.Tensor:
-    """The stateless seed, int32 ``[2]``, of one purpose in one epoch of a run.
+    """The stateless seed, int64 ``[2]``, of one purpose in one epoch of a run.
 
     Folding, not adding: seed 0 in epoch 1 shares nothing with seed 1 in epoch 0.
     """

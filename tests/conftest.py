@@ -1,0 +1,70 @@
+"""What several test files share: a tiny class folder, a private cache, one Hypothesis profile."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, settings
+from PIL import Image
+
+# before anything imports TensorFlow
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+settings.register_profile(
+    "seedtf",
+    deadline=None,  # the first call of a compiled function is slow
+    derandomize=True,
+    max_examples=25,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
+)
+settings.load_profile("seedtf")
+
+TINY_CLASSES = ("alder", "two words", "öland rye")
+TINY_PER_CLASS = 6
+
+
+def tiny_color(label: int, number: int) -> tuple[int, int, int]:
+    """The one colour of picture ``number`` of class ``label``; no two are alike."""
+    channels = [30 + 5 * number, 40, 50]
+    channels[label] += 150
+    return channels[0], channels[1], channels[2]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _private_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """No test reads or writes the cache of the user who runs it."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("xdg_cache")))
+        yield
+
+
+@pytest.fixture(scope="session")
+def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Class folders of three classes, six PNG files each, 20×16 pixels; not to be changed."""
+    root = tmp_path_factory.mktemp("tiny")
+    for label, name in enumerate(TINY_CLASSES):
+        (root / name).mkdir()
+        for number in range(TINY_PER_CLASS):
+            picture = Image.new("RGB", (20, 16), tiny_color(label, number))
+            picture.save(root / name / f"{number}.png")
+    return root
+
+
+@pytest.fixture(scope="session")
+def tiny_colors() -> dict[str, tuple[int, int, int]]:
+    """The colour, RGB 0–255, that fills each picture of ``tiny_folder``, by its relative path."""
+    return {
+        f"{name}/{number}.png": tiny_color(label, number)
+        for label, name in enumerate(TINY_CLASSES)
+        for number in range(TINY_PER_CLASS)
+    }
+
+
+@pytest.fixture
+def tiny_copy(tiny_folder: Path, tmp_path: Path) -> Path:
+    """A copy of ``tiny_folder`` that a test may change."""
+    return Path(shutil.copytree(tiny_folder, tmp_path / "tiny"))

@@ -1,0 +1,266 @@
+"""Every picture is decoded as Pillow shows it, or refused: eagerly, in a pipeline, no third thing."""
+
+from __future__ import annotations
+
+import io
+import struct
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image, ImageOps
+
+from seedtf.data.decode import Decoder, decode_image, make_decoder, resize_image
+from seedtf.data.header import RefusedError, read_header
+
+SIZE = 8
+
+
+def smooth(width: int, height: int) -> np.ndarray:
+    """Slow gradients, uint8 [height, width, 3]: what lossy formats keep."""
+    y, x = np.mgrid[:height, :width]
+    planes = (20 + 200 * x / width, 230 - 180 * y / height, 40 + 90 * (x + y) / (width + height))
+    return np.stack(planes, -1).astype(np.uint8)
+
+
+RGB = smooth(23, 17)
+NOISE = np.random.default_rng(0).integers(0, 256, (17, 23, 4)).astype(np.uint8)
+DEEP = np.arange(17 * 23, dtype=np.uint16).reshape(17, 23) * 167
+PICTURE, NOISY, RGBA = Image.fromarray(RGB), Image.fromarray(NOISE[..., :3]), Image.fromarray(NOISE)
+GREY, PALETTE = PICTURE.convert("L"), NOISY.quantize(16)
+
+
+def encode(image: Image.Image, kind: str, **options: object) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+def oriented(value: int) -> Image.Exif:
+    exif = Image.Exif()
+    exif[0x0112] = value
+    return exif
+
+
+LOSSY = {
+    "jpeg": encode(PICTURE, "JPEG", quality=90),
+    "grey jpeg": encode(GREY, "JPEG"),
+    "progressive jpeg": encode(PICTURE, "JPEG", progressive=True),
+    "cmyk jpeg": encode(PICTURE.convert("CMYK"), "JPEG", quality=95),
+    "lossy webp": encode(PICTURE, "WEBP", quality=90),
+    **{f"jpeg turned {o}": encode(PICTURE, "JPEG", exif=oriented(o)) for o in range(1, 9)},
+}
+LOSSLESS = {
+    "png": encode(NOISY, "PNG"),
+    "grey png": encode(GREY, "PNG"),
+    "1-bit png": encode(GREY.convert("1"), "PNG"),
+    "palette png": encode(PALETTE, "PNG"),
+    "rgba png": encode(RGBA, "PNG"),
+    "grey alpha png": encode(RGBA.convert("LA"), "PNG"),
+    "palette png with tRNS": encode(PALETTE, "PNG", transparency=3),
+    "rgb png with tRNS": encode(NOISY, "PNG", transparency=tuple(NOISE[0, 0, :3].tolist())),
+    "grey png with tRNS": encode(GREY, "PNG", transparency=GREY.getpixel((0, 0))),
+    "24-bit bmp": encode(NOISY, "BMP"),
+    "32-bit bmp": encode(RGBA, "BMP"),
+    "gif": encode(PALETTE, "GIF"),
+    "animated gif": encode(
+        PALETTE, "GIF", save_all=True, append_images=[NOISY.rotate(180).quantize(16)]
+    ),
+    "lossless webp": encode(NOISY, "WEBP", lossless=True),
+    **{f"png turned {o}": encode(NOISY, "PNG", exif=oriented(o)) for o in range(1, 9)},
+    **{
+        f"webp turned {o}": encode(NOISY, "WEBP", lossless=True, exif=oriented(o))
+        for o in range(1, 9)
+    },
+}
+
+
+def as_pillow_shows(data: bytes) -> np.ndarray:
+    """The first frame, upright, laid over white: uint8 [H, W, 3]."""
+    image = ImageOps.exif_transpose(Image.open(io.BytesIO(data)))
+    transparent = image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info
+    if transparent and image.format != "BMP":
+        white = Image.new("RGBA", image.size, (255, 255, 255, 255))
+        image = Image.alpha_composite(white, image.convert("RGBA"))
+    return np.asarray(image.convert("RGB"))
+
+
+def decode_whole(data: bytes) -> np.ndarray:
+    header = read_header(data)
+    orientation, has_alpha = tf.constant(header.orientation), tf.constant(header.has_alpha)
+    return decode_image(tf.constant(data), orientation, has_alpha).numpy()
+
+
+@pytest.fixture(scope="module")
+def decoder() -> Decoder:
+    return make_decoder(SIZE)
+
+
+@pytest.fixture(scope="module")
+def careful_decoder() -> Decoder:
+    """With a small limit, so that damage to a size field costs the test no memory."""
+    return make_decoder(SIZE, max_pixels=1_000_000)
+
+
+@pytest.mark.parametrize("name", LOSSLESS)
+def test_lossless_files_are_equal_to_pillow(name: str) -> None:
+    found, expected = decode_whole(LOSSLESS[name]), as_pillow_shows(LOSSLESS[name])
+    assert found.dtype == np.uint8
+    assert found.shape == expected.shape
+    # half-way cases of the blend over white may round either way
+    assert np.abs(found.astype(int) - expected).max() <= ("tRNS" in name or "a png" in name)
+
+
+@pytest.mark.parametrize("name", LOSSY)
+def test_lossy_files_are_close_to_pillow(name: str) -> None:
+    found, expected = decode_whole(LOSSY[name]), as_pillow_shows(LOSSY[name])
+    assert found.shape == expected.shape
+    assert np.abs(found.astype(int) - expected).mean() <= 2.0
+
+
+def test_orientations_really_differ() -> None:
+    """Else the tests above could pass on a decoder and a reference that both ignore them."""
+    turned = [decode_whole(LOSSLESS[f"png turned {o}"]).tobytes() for o in range(1, 9)]
+    assert len(set(turned)) == 8
+    assert np.array_equal(decode_whole(LOSSLESS["png turned 6"]), np.rot90(NOISE[..., :3], -1))
+
+
+def test_transparent_pixels_are_white_whatever_colour_hides_there() -> None:
+    hidden = np.zeros((3, 2, 4), np.uint8)
+    hidden[0, 0] = (10, 20, 30, 255)
+    found = decode_whole(encode(Image.fromarray(hidden), "PNG"))
+    assert found[0, 0].tolist() == [10, 20, 30]
+    assert np.all(np.delete(found.reshape(-1, 3), 0, 0) == 255)
+
+
+def test_16_bit_png_keeps_the_high_byte() -> None:
+    found = decode_whole(encode(Image.fromarray(DEEP), "PNG"))
+    assert np.array_equal(found, np.repeat((DEEP >> 8).astype(np.uint8)[..., None], 3, -1))
+
+
+def test_an_image_is_recognised_by_its_bytes_alone() -> None:
+    assert np.array_equal(decode_whole(LOSSLESS["lossless webp"]), NOISE[..., :3])
+
+
+@pytest.mark.parametrize("name", [*LOSSLESS, *LOSSY])
+def test_a_pipeline_decodes_the_same_pixels(name: str, pipeline: list[np.ndarray]) -> None:
+    names = [*LOSSLESS, *LOSSY]
+    assert np.array_equal(pipeline[names.index(name)], decode_whole({**LOSSLESS, **LOSSY}[name]))
+
+
+@pytest.fixture(scope="module")
+def pipeline() -> list[np.ndarray]:
+    """All pictures above, decoded by one graph inside tf.data."""
+    files = [*LOSSLESS.values(), *LOSSY.values()]
+    headers = [read_header(data) for data in files]
+    facts = ([h.orientation for h in headers], [h.has_alpha for h in headers])
+    dataset = tf.data.Dataset.from_tensor_slices((files, *facts)).map(decode_image)
+    assert dataset.element_spec.shape.as_list() == [None, None, 3]
+    return list(dataset.as_numpy_iterator())
+
+
+@pytest.mark.parametrize("name", ["png", "jpeg", "gif", "24-bit bmp", "lossy webp"])
+def test_the_decoder_gives_squares_of_its_size(name: str, decoder: Decoder) -> None:
+    image = decoder({**LOSSLESS, **LOSSY}[name])
+    assert (image.shape, image.dtype) == ([SIZE, SIZE, 3], tf.uint8)
+
+
+def test_a_picture_of_the_size_comes_back_unchanged() -> None:
+    image = tf.constant(NOISE[:16, :16, :3])
+    assert np.array_equal(resize_image(image, 16), image)
+
+
+def test_resizing_keeps_a_plain_colour_and_averages_when_shrinking() -> None:
+    plain = tf.fill([30, 50, 3], tf.constant(201, tf.uint8))
+    assert np.all(resize_image(plain, 7) == 201)
+    assert np.all(resize_image(plain, 70) == 201)
+    checks = np.indices((64, 64)).sum(0) % 2 * 255
+    grey = resize_image(tf.constant(np.repeat(checks[..., None], 3, -1).astype(np.uint8)), 8)
+    assert np.abs(grey.numpy().astype(int)[1:-1, 1:-1] - 128).max() <= 2  # else: aliasing
+
+
+def verdict(decoder: Decoder, data: bytes) -> str:
+    """The fault, or ``decoded`` with everything about the picture checked."""
+    try:
+        image = decoder(data)
+    except RefusedError as error:
+        assert error.fault
+        assert error.detail
+        assert "\n" not in str(error)
+        return error.fault
+    assert (image.shape, image.dtype) == ([SIZE, SIZE, 3], tf.uint8)
+    return "decoded"
+
+
+@pytest.mark.parametrize("name", ["jpeg", "progressive jpeg", "png", "24-bit bmp", "lossy webp"])
+def test_a_truncated_file_is_never_decoded(name: str, decoder: Decoder) -> None:
+    data = {**LOSSLESS, **LOSSY}[name]
+    ends = {*range(0, len(data), max(len(data) // 40, 1)), len(data) - 2, len(data) - 1}
+    faults = {verdict(decoder, data[:end]) for end in ends}
+    assert faults <= {"empty file", "not an image", "truncated", "corrupt"}
+
+
+def test_a_truncated_gif_is_its_whole_first_frame_or_refused(decoder: Decoder) -> None:
+    data = LOSSLESS["animated gif"]
+    whole = decoder(data).numpy()
+    decoded = 0
+    for end in range(0, len(data), 5):
+        if verdict(decoder, data[:end]) == "decoded":
+            assert np.array_equal(decoder(data[:end]), whole)
+            decoded += 1
+    assert 0 < decoded < len(data) // 5
+
+
+def test_damaged_pixels_are_named_corrupt(decoder: Decoder) -> None:
+    data = bytearray(LOSSLESS["png"])
+    data[data.index(b"IDAT") + 20] ^= 1
+    with pytest.raises(RefusedError) as error:
+        decoder(bytes(data))
+    assert error.value.fault == "corrupt"
+    assert "PNG" in error.value.detail
+    assert "{{" not in error.value.detail
+
+
+@pytest.mark.parametrize(
+    ("data", "fault"),
+    [
+        (b"", "empty file"),
+        (b"<!doctype html><html>not found</html>", "not an image"),
+        (encode(PALETTE, "BMP"), "unsupported variant"),
+        (encode(PALETTE, "GIF", transparency=2), "unsupported variant"),
+        (encode(RGBA, "WEBP"), "unsupported variant"),
+        (
+            encode(PICTURE, "WEBP", save_all=True, append_images=[PICTURE.rotate(180)]),
+            "unsupported variant",
+        ),
+        (
+            LOSSLESS["png"][:16] + struct.pack(">II", 10**5, 10**5) + LOSSLESS["png"][24:],
+            "too large",
+        ),
+    ],
+)
+def test_what_the_header_refuses_is_refused_by_the_decoder(
+    data: bytes, fault: str, decoder: Decoder
+) -> None:
+    assert verdict(decoder, data) == fault
+
+
+def test_the_largest_picture_can_be_chosen() -> None:
+    with pytest.raises(RefusedError, match="too large: 23×17 is more than 390 pixels"):
+        make_decoder(SIZE, max_pixels=390)(LOSSLESS["png"])
+    assert make_decoder(SIZE, max_pixels=391)(LOSSLESS["png"]).shape == [SIZE, SIZE, 3]
+
+
+@settings(max_examples=300)
+@given(st.sampled_from([*LOSSLESS.values(), *LOSSY.values()]), st.data())
+def test_any_damage_gives_a_picture_or_a_refusal(
+    careful_decoder: Decoder, data: bytes, draw: st.DataObject
+) -> None:
+    end = draw.draw(st.one_of(st.just(len(data)), st.integers(1, len(data))))
+    damaged = bytearray(data[:end])
+    places = st.tuples(st.integers(0, end - 1), st.integers(0, 255))
+    for place, value in draw.draw(st.lists(places, max_size=5)):
+        damaged[place] = value
+    verdict(careful_decoder, bytes(damaged))

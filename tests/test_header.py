@@ -1,0 +1,250 @@
+"""What a file's bytes say about it, and what is refused before anything is allocated."""
+
+from __future__ import annotations
+
+import io
+import struct
+import subprocess
+import sys
+import zlib
+
+import numpy as np
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from seedtf.data.header import MAX_PIXELS, Header, RefusedError, read_header
+
+PICTURE = Image.fromarray(np.arange(7 * 5 * 3, dtype=np.uint8).reshape(5, 7, 3))
+RGBA = PICTURE.convert("RGBA")
+RGBA.putpixel((0, 0), (1, 2, 3, 40))
+
+
+def encode(image: Image.Image, kind: str, **options: object) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+def exif(orientation: int, order: str = "<") -> bytes:
+    """A TIFF block whose only entry is the orientation."""
+    mark = b"II" if order == "<" else b"MM"
+    entry = struct.pack(f"{order}HHIHH", 0x0112, 3, 1, orientation, 0)
+    return b"Exif\0\0" + mark + struct.pack(f"{order}HIH", 42, 8, 1) + entry + bytes(4)
+
+
+def png_chunk(kind: bytes, data: bytes, length: int | None = None) -> bytes:
+    size = struct.pack(">I", len(data) if length is None else length)
+    return size + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+
+def tiny_png(width: int, height: int, *chunks: bytes) -> bytes:
+    header = png_chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0))
+    return b"\x89PNG\r\n\x1a\n" + header + b"".join(chunks) + png_chunk(b"IEND", b"")
+
+
+def refusal(data: bytes, max_pixels: int = MAX_PIXELS) -> tuple[str, str]:
+    with pytest.raises(RefusedError) as error:
+        read_header(data, max_pixels)
+    assert str(error.value) == f"{error.value.fault}: {error.value.detail}"
+    assert "\n" not in str(error.value)
+    return error.value.fault, error.value.detail
+
+
+ACCEPTED = {
+    "jpeg": (encode(PICTURE, "JPEG"), "jpeg", False),
+    "grey jpeg": (encode(PICTURE.convert("L"), "JPEG"), "jpeg", False),
+    "progressive jpeg": (encode(PICTURE, "JPEG", progressive=True), "jpeg", False),
+    "cmyk jpeg": (encode(PICTURE.convert("CMYK"), "JPEG"), "jpeg", False),
+    "png": (encode(PICTURE, "PNG"), "png", False),
+    "palette png": (encode(PICTURE.quantize(8), "PNG"), "png", False),
+    "rgba png": (encode(RGBA, "PNG"), "png", True),
+    "grey alpha png": (encode(RGBA.convert("LA"), "PNG"), "png", True),
+    "palette png with tRNS": (encode(PICTURE.quantize(8), "PNG", transparency=1), "png", True),
+    "bmp": (encode(PICTURE, "BMP"), "bmp", False),
+    "gif": (encode(PICTURE.quantize(8), "GIF"), "gif", False),
+    "lossy webp": (encode(PICTURE, "WEBP"), "webp", False),
+    "lossless webp": (encode(PICTURE, "WEBP", lossless=True), "webp", False),
+    "webp with exif": (encode(PICTURE, "WEBP", exif=exif(1)), "webp", False),
+}
+
+
+@pytest.mark.parametrize("name", ACCEPTED)
+def test_format_size_and_transparency_are_read(name: str) -> None:
+    data, kind, has_alpha = ACCEPTED[name]
+    assert read_header(data) == Header(kind, 7, 5, 1, has_alpha)
+
+
+def test_a_bmp_may_run_from_the_top() -> None:
+    data = bytearray(encode(PICTURE, "BMP"))
+    struct.pack_into("<i", data, 22, -5)
+    assert read_header(bytes(data)) == Header("bmp", 7, 5)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("order", "<>")
+def test_every_orientation_is_read_in_both_byte_orders(orientation: int, order: str) -> None:
+    block = exif(orientation, order)
+    for kind in ("JPEG", "PNG", "WEBP"):
+        assert read_header(encode(PICTURE, kind, exif=block)).orientation == orientation
+
+
+def test_an_orientation_behind_the_pixels_of_a_png_is_read() -> None:
+    plain = encode(PICTURE, "PNG")
+    late = plain[:-12] + png_chunk(b"eXIf", exif(6)[6:]) + plain[-12:]
+    assert read_header(late).orientation == 6
+
+
+@pytest.mark.parametrize(
+    "block",
+    [
+        exif(0),
+        exif(9),
+        b"Exif\0\0",
+        b"Exif\0\0XX*\0",
+        exif(6)[:20],
+        b"Exif\0\0II*\0\xff\xff\xff\xff",
+    ],
+)
+def test_a_broken_orientation_counts_as_upright(block: bytes) -> None:
+    jpeg = encode(PICTURE, "JPEG")
+    segment = b"\xff\xe1" + struct.pack(">H", len(block) + 2) + block
+    assert read_header(jpeg[:2] + segment + jpeg[2:]).orientation == 1
+
+
+def gif_with_part_of_the_canvas() -> bytes:
+    data = bytearray(encode(PICTURE.quantize(8), "GIF"))
+    struct.pack_into("<HH", data, 6, 9, 9)
+    return bytes(data)
+
+
+def jpeg_of_12_bits() -> bytes:
+    data = bytearray(encode(PICTURE, "JPEG"))
+    data[data.index(b"\xff\xc0") + 4] = 12
+    return bytes(data)
+
+
+def bmp_with(offset: int, code: str, value: int) -> bytes:
+    data = bytearray(encode(PICTURE, "BMP"))
+    struct.pack_into(f"<{code}", data, offset, value)
+    return bytes(data)
+
+
+GIF = encode(PICTURE.quantize(8), "GIF")
+CASES = {
+    "empty": (b"", "empty file", "0 bytes"),
+    "html": (b"<!doctype html><title>404", "not an image", "starts with b'<!doctype ht'"),
+    "lfs pointer": (b"version https://git-lfs", "not an image", "starts with b'version http'"),
+    "tiff": (b"II*\0\x08\0\0\0", "not an image", "starts with"),
+    "wave": (b"RIFF\0\0\0\0WAVEfmt ", "not an image", "RIFF file of type b'WAVE'"),
+    "huge chunk": (
+        tiny_png(1, 1, png_chunk(b"tEXt", b"", 1 << 30)),
+        "truncated",
+        "PNG chunk b'tEXt' of 1073741824 bytes exceeds the file",
+    ),
+    "huge png": (
+        tiny_png(100_000, 100_000, png_chunk(b"IDAT", b"x")),
+        "too large",
+        "100000×100000 is more than 100000000 pixels",
+    ),
+    "png of no width": (tiny_png(0, 5, png_chunk(b"IDAT", b"x")), "corrupt", "size 0×5"),
+    "jpeg without a frame": (b"\xff\xd8\xff\xd9", "corrupt", "JPEG without a frame header"),
+    "12-bit jpeg": (jpeg_of_12_bits(), "unsupported variant", "JPEG with 12 bits a sample"),
+    "8-bit bmp": (
+        encode(PICTURE.quantize(8), "BMP"),
+        "unsupported variant",
+        "8-bit BMP, header of 40 bytes, compression 0; save it as PNG",
+    ),
+    "bit field bmp": (bmp_with(30, "I", 3), "unsupported variant", "24-bit BMP, header of 40"),
+    "long bmp header": (bmp_with(14, "I", 124), "unsupported variant", "24-bit BMP, header of 124"),
+    "bmp of negative width": (bmp_with(18, "i", -7), "corrupt", "size -7×5"),
+    "partial gif": (
+        gif_with_part_of_the_canvas(),
+        "unsupported variant",
+        "GIF whose first frame covers part of the canvas",
+    ),
+    "transparent gif": (
+        encode(PICTURE.quantize(8), "GIF", transparency=1),
+        "unsupported variant",
+        "GIF with transparency; save it as PNG",
+    ),
+    "gif without a frame": (GIF[:13] + bytes(24) + b";", "corrupt", "GIF without a frame"),
+    "webp with alpha": (encode(RGBA, "WEBP"), "unsupported variant", "animated or transparent"),
+    "lossless webp with alpha": (
+        encode(RGBA, "WEBP", lossless=True),
+        "unsupported variant",
+        "WebP with alpha; save it as PNG",
+    ),
+    "animated webp": (
+        encode(PICTURE, "WEBP", save_all=True, append_images=[PICTURE.rotate(180)]),
+        "unsupported variant",
+        "animated or transparent WebP; save it as PNG",
+    ),
+    "strange webp": (b"RIFF\0\0\0\0WEBPabcd" + bytes(20), "corrupt", "WebP chunk b'abcd'"),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_what_is_not_shown_right_is_refused_by_name(name: str) -> None:
+    data, fault, detail = CASES[name]
+    found = refusal(data)
+    assert found[0] == fault
+    assert found[1].startswith(detail)
+
+
+def test_the_tiny_png_that_claims_a_gigabyte_is_57_bytes() -> None:
+    assert len(CASES["huge chunk"][0]) == 57
+
+
+def test_the_limit_is_on_the_area_and_can_be_lowered() -> None:
+    data = encode(PICTURE, "PNG")
+    assert read_header(data, max_pixels=35).width == 7
+    assert refusal(data, 34) == ("too large", "7×5 is more than 34 pixels")
+
+
+# the end of the part that is looked at; a cut in the pixels behind it is the decoder's to find
+@pytest.mark.parametrize("name", ["jpeg", "png", "bmp", "gif", "lossy webp", "lossless webp"])
+def test_a_file_cut_inside_its_header_is_refused(name: str) -> None:
+    data = ACCEPTED[name][0]
+    for end in range(1, 25):
+        fault, _ = refusal(data[:end])
+        assert fault in ("truncated", "not an image", "corrupt", "unsupported variant")
+
+
+def test_a_png_or_a_gif_frame_without_its_end_is_refused() -> None:
+    for data in (ACCEPTED["png"][0], GIF[:-1]):
+        assert all(refusal(data[:end]) for end in range(len(data)))
+
+
+@settings(max_examples=200)
+@given(st.sampled_from([data for data, _, _ in ACCEPTED.values()]), st.data())
+def test_any_damage_gives_a_header_or_a_refusal(data: bytes, draw: st.DataObject) -> None:
+    damaged = bytearray(data[: draw.draw(st.integers(0, len(data)))])
+    places = st.tuples(st.integers(0, max(len(damaged) - 1, 0)), st.integers(0, 255))
+    for place, value in draw.draw(st.lists(places, max_size=8)) if damaged else []:
+        damaged[place] = value
+    try:
+        header = read_header(bytes(damaged))
+    except RefusedError:
+        return
+    assert 1 <= header.width * header.height <= MAX_PIXELS
+    assert 1 <= header.orientation <= 8
+
+
+@given(st.sampled_from([b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF89a", b"BM"]), st.binary())
+@example(b"RIFF", b"\0\0\0\0WEBPVP8X" + b"\0" * 4)
+def test_noise_behind_the_magic_bytes_ends_in_a_header_or_a_refusal(
+    magic: bytes, noise: bytes
+) -> None:
+    try:
+        assert read_header(magic + noise).width >= 1
+    except RefusedError as error:
+        assert error.fault
+
+
+def test_judging_needs_no_tensorflow() -> None:
+    code = "import sys, seedtf.data.header; print('tensorflow' in sys.modules)"
+    command = [sys.executable, "-c", code]
+    result = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert result.stdout.strip() == "False"

@@ -1,0 +1,42 @@
+"""Wilson's interval against published and exactly known values."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from seedtf.intervals import wilson_interval
+
+
+@pytest.mark.parametrize(
+    ("hits", "n", "low", "high"),
+    [
+        (81, 263, 0.2553, 0.3662),  # Newcombe 1998, table I, method 3
+        (15, 148, 0.0624, 0.1605),
+        (0, 20, 0.0, 0.1611),
+        (1, 29, 0.0061, 0.1718),
+    ],
+)
+def test_published_values(hits: int, n: int, low: float, high: float) -> None:
+    assert wilson_interval(hits, n) == pytest.approx((low, high), abs=5e-5)
+
+
+@given(st.integers(1, 10_000).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))))
+def test_ends_enclose_the_share_and_mirror(case: tuple[int, int]) -> None:
+    hits, n = case
+    low, high = wilson_interval(hits, n)
+    assert 0.0 <= low <= hits / n <= high <= 1.0
+    mirrored = wilson_interval(n - hits, n)
+    assert mirrored == pytest.approx((1.0 - high, 1.0 - low), abs=1e-12)
+
+
+def test_more_trials_are_surer() -> None:
+    widths = [high - low for low, high in (wilson_interval(n * 0.9, n) for n in (10, 100, 1000))]
+    assert widths == sorted(widths, reverse=True)
+
+
+@pytest.mark.parametrize(("hits", "n"), [(0, 0), (-1, 5), (6, 5)])
+def test_what_is_no_share_is_refused(hits: int, n: int) -> None:
+    with pytest.raises(ValueError, match="hits"):
+        wilson_interval(hits, n)

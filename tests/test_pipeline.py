@@ -1,0 +1,159 @@
+"""Batches: right shapes, right labels, the same pixels whatever the threads and wherever one starts."""
+
+from __future__ import annotations
+
+import functools
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from seedtf.data.augment import Policy
+from seedtf.data.catalog import scan_folder
+from seedtf.data.order import BatchIndices
+from seedtf.data.pipeline import (
+    AUGMENT_IMPLS,
+    Augmentation,
+    WaitClock,
+    eval_dataset,
+    make_augmentation,
+    train_dataset,
+)
+from seedtf.data.store import CachePlan, Store, build_store
+
+SIZE = 8
+RECORDS = np.array([0, 1, 2, 5, 6, 7, 9, 12, 14, 17], np.int64)
+Batch = tuple[np.ndarray, np.ndarray]
+
+
+@pytest.fixture(scope="module", params=["ram", "off"])
+def store(
+    request: pytest.FixtureRequest, tiny_folder: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Store:
+    plan = CachePlan(request.param, 0, "")
+    return build_store(scan_folder(tiny_folder), SIZE, plan, tmp_path_factory.mktemp("cache"))
+
+
+@functools.cache
+def compiled(policy: Policy, impl: str) -> Augmentation:
+    """Compiled once for all tests: it is what takes the time here."""
+    return make_augmentation(policy, 3, SIZE, impl)
+
+
+def training(
+    store: Store, policy: Policy | None = None, impl: str = "fused", **options: int
+) -> tf.data.Dataset:
+    augmentation = compiled(policy or Policy(rotate=20.0), impl)
+    order = BatchIndices(len(RECORDS), 4, seed=3)
+    return train_dataset(store, RECORDS, order, augmentation, **options)
+
+
+def batches(dataset: tf.data.Dataset, count: int) -> list[Batch]:
+    return list(dataset.take(count).as_numpy_iterator())
+
+
+def equal(first: list[Batch], second: list[Batch]) -> bool:
+    return len(first) == len(second) and all(
+        np.array_equal(a, b)
+        for pair in zip(first, second, strict=True)
+        for a, b in zip(*pair, strict=True)
+    )
+
+
+def with_threads(dataset: tf.data.Dataset, threads: int) -> tf.data.Dataset:
+    options = tf.data.Options()
+    options.threading.private_threadpool_size = threads
+    options.threading.max_intra_op_parallelism = threads
+    return dataset.with_options(options)
+
+
+@pytest.mark.parametrize("impl", AUGMENT_IMPLS)
+def test_shapes_and_types_are_static(store: Store, impl: str) -> None:
+    images, labels = training(store, impl=impl).element_spec
+    assert images == tf.TensorSpec([4, SIZE, SIZE, 3], tf.float32)
+    assert labels == tf.TensorSpec([4], tf.int32)
+
+
+def test_images_keep_their_labels_and_come_from_the_records(
+    store: Store, tiny_colors: dict[str, tuple[int, int, int]]
+) -> None:
+    colors = [tiny_colors[path] for path in store.catalog.paths]
+    seen = []
+    for images, labels in batches(training(store, Policy().scaled(0.0)), 2):
+        for image, label in zip(images, labels, strict=True):
+            record = colors.index(tuple(np.round(image[0, 0]).astype(int)))
+            assert np.abs(image - colors[record]).max() < 0.01
+            assert label == store.catalog.labels[record]
+            seen.append(record)
+    assert len(set(seen)) == 8
+    assert set(seen) <= set(RECORDS.tolist())
+
+
+def test_threads_change_no_pixel(store: Store) -> None:
+    one, four = (batches(with_threads(training(store), threads), 6) for threads in (1, 4))
+    assert equal(one, four)
+
+
+def test_starting_at_any_step_continues_the_run(store: Store) -> None:
+    whole = batches(training(store), 4)
+    for step in (1, 3):
+        assert equal(batches(training(store, start_step=step), 4 - step), whole[step:])
+
+
+def test_a_record_looks_different_in_every_epoch(store: Store) -> None:
+    run = batches(training(store, Policy(brightness=0.3)), 4)
+    means = {round(float(image.mean()), 4) for images, _ in run for image in images}
+    assert len(means) == 16
+
+
+def test_both_implementations_show_the_same_pictures(store: Store) -> None:
+    fused, plain = (batches(training(store, impl=impl), 2) for impl in AUGMENT_IMPLS)
+    for (first, labels), (second, same_labels) in zip(fused, plain, strict=True):
+        assert np.array_equal(labels, same_labels)
+        assert np.abs(first - second).max() <= 0.3
+
+
+def test_an_unknown_implementation_is_refused() -> None:
+    with pytest.raises(ValueError, match="impl must be one of"):
+        make_augmentation(Policy(), 0, SIZE, "opencv")
+
+
+def test_evaluation_yields_every_record_once_in_order(
+    store: Store, tiny_colors: dict[str, tuple[int, int, int]]
+) -> None:
+    dataset = eval_dataset(store, RECORDS[::-1], 4)
+    assert dataset.element_spec == (
+        tf.TensorSpec([None, SIZE, SIZE, 3], tf.float32),
+        tf.TensorSpec([None], tf.int32),
+    )
+    found = list(dataset.as_numpy_iterator())
+    assert [len(labels) for _, labels in found] == [4, 4, 2]
+    images, labels = (np.concatenate(part) for part in zip(*found, strict=True))
+    assert labels.tolist() == store.catalog.labels[RECORDS[::-1]].tolist()
+    expected = [tiny_colors[store.catalog.paths[record]] for record in RECORDS[::-1]]
+    assert np.array_equal(images[:, 0, 0], np.array(expected, np.float32))
+
+
+def test_the_clock_counts_waiting_and_starts_again() -> None:
+    def slow(value: tf.Tensor) -> tf.Tensor:
+        def sleep(v: np.ndarray) -> np.ndarray:
+            time.sleep(0.02)
+            return v
+
+        return tf.ensure_shape(tf.numpy_function(sleep, [value], tf.int64), [])
+
+    clock = WaitClock()
+    assert clock.take() == 0.0
+    dataset = clock.attach(tf.data.Dataset.range(10).map(slow).map(lambda v: (v, v + 1)))
+    assert [int(v) for v, _ in dataset] == list(range(10))
+    assert clock.take() >= 10 * 0.02
+    assert clock.take() == 0.0
+
+
+def test_the_clock_changes_no_element(store: Store) -> None:
+    plain = eval_dataset(store, RECORDS, 4)
+    timed = WaitClock().attach(plain)
+    assert timed.element_spec == plain.element_spec
+    assert equal(batches(timed, 3), batches(plain, 3))

@@ -1,0 +1,112 @@
+"""The fused path means what the plain steps say, and each plain step means what its name says."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from seedtf.data import augment, reference_ops
+from seedtf.data.augment import Parameters, Policy, draw_parameters
+
+SIZES = [((16, 16), (16, 16)), ((24, 17), (12, 20)), ((9, 30), (9, 30)), ((12, 12), (29, 23))]
+
+
+def smooth(batch: int, height: int, width: int) -> np.ndarray:
+    """Waves of all directions and colours, uint8 [B, H, W, 3]."""
+    y, x = np.mgrid[:height, :width] / 6.0
+    waves = [np.sin(x + k) + np.cos(y * (k + 1) / 2) for k in range(3 * batch)]
+    pixels = np.stack(waves).reshape(batch, 3, height, width).transpose(0, 2, 3, 1)
+    return np.round(127.5 + 60 * pixels).astype(np.uint8)
+
+
+@settings(max_examples=40)
+@given(
+    st.sampled_from(SIZES),
+    st.integers(0, 10_000),
+    st.builds(
+        Policy,
+        crop=st.floats(0, 0.9),
+        stretch=st.floats(0, 1),
+        rotate=st.floats(0, 180),
+        shear=st.floats(0, 45),
+        flip=st.sampled_from(augment.FLIPS),
+        brightness=st.floats(0, 0.5),
+        contrast=st.floats(0, 1),
+        saturation=st.floats(0, 1),
+        hue=st.floats(0, 180),
+    ),
+)
+def test_fused_equals_plain(
+    sizes: tuple[tuple[int, int], tuple[int, int]], seed: int, policy: Policy
+) -> None:
+    in_size, out_size = sizes
+    images = tf.constant(smooth(6, *in_size))
+    drawn = draw_parameters(policy, seed, tf.constant(0, tf.int64), tf.range(6, dtype=tf.int64))
+    fused = augment.augment_images(images, drawn, out_size).numpy()
+    plain = reference_ops.augment_images(images, drawn, out_size).numpy()
+    assert fused.shape == plain.shape == (6, *out_size, 3)
+    difference = np.abs(fused - plain)
+    assert difference.max() <= 0.3
+    assert difference.mean() <= 0.02
+
+
+def constant(batch: int, value: float) -> tf.Tensor:
+    return tf.fill([batch], float(value))
+
+
+def geometry(batch: int, **changes: float) -> Parameters:
+    values = dict.fromkeys(Parameters._fields, 0.0)
+    values |= {"scale_x": 1, "scale_y": 1, "center_x": 0.5, "center_y": 0.5}
+    values |= {"flip_x": 1, "flip_y": 1, "contrast": 1, "saturation": 1, **changes}
+    return Parameters(**{name: constant(batch, value) for name, value in values.items()})
+
+
+IMAGES = tf.constant(np.random.default_rng(1).uniform(0, 255, (2, 6, 6, 3)).astype(np.float32))
+
+
+@pytest.mark.parametrize(
+    ("changes", "same"),
+    [
+        ({}, tf.identity),
+        ({"flip_x": -1}, tf.image.flip_left_right),
+        ({"flip_y": -1}, tf.image.flip_up_down),
+        ({"rotate": math.pi / 2}, tf.image.rot90),
+    ],
+)
+def test_geometry_equals_tf_image(changes, same) -> None:
+    result = reference_ops.transform(IMAGES, geometry(2, **changes), (6, 6))
+    assert np.abs(result - same(IMAGES)).max() < 0.01
+
+
+def test_a_window_equals_crop_and_resize() -> None:
+    window = geometry(2, scale_x=0.5, scale_y=0.5, center_x=0.25, center_y=0.75)
+    result = reference_ops.transform(IMAGES, window, (3, 3))
+    assert np.abs(result - IMAGES[:, 3:, :3]).max() < 0.01
+
+
+def test_saturation_equals_the_blend_with_luma() -> None:
+    result = reference_ops.adjust_hue_saturation(IMAGES, constant(2, 0), constant(2, 0.4))
+    luma = np.sum(IMAGES * [0.299, 0.587, 0.114], axis=-1, keepdims=True)
+    assert np.abs(result - (luma + 0.4 * (IMAGES - luma))).max() < 0.01
+
+
+def test_hue_turns_the_chroma_by_the_angle() -> None:
+    turned = reference_ops.adjust_hue_saturation(IMAGES, constant(2, 0.7), constant(2, 1))
+    before, after = (tf.image.rgb_to_yiq(image).numpy() for image in (IMAGES, turned))
+    chroma = [image[..., 1] + 1j * image[..., 2] for image in (before, after)]
+    assert np.abs(after[..., 0] - before[..., 0]).max() < 0.01
+    assert np.abs(chroma[1] - chroma[0] * np.exp(0.7j)).max() < 0.01
+
+
+def test_contrast_and_brightness_are_each_images_own() -> None:
+    factors = tf.constant([0.5, 2.0])
+    result = reference_ops.adjust_contrast(IMAGES, factors)
+    assert np.abs(result[0] - (0.5 * IMAGES[0] + 63.75)).max() < 1e-3
+    assert np.abs(result[1] - (2 * IMAGES[1] - 127.5)).max() < 1e-3
+    shifted = reference_ops.adjust_brightness(IMAGES, tf.constant([5.0, -7.0]))
+    assert np.abs(shifted - IMAGES - np.array([5, -7]).reshape(2, 1, 1, 1)).max() < 1e-3
