@@ -7,14 +7,14 @@ import difflib
 import shutil
 import sys
 import textwrap
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
 from absl import flags
 
 from seedtf.errors import UserError
 
-__all__ = ["parse_config", "suggest"]
+__all__ = ["parse_config", "parse_given", "suggest"]
 
 Config = TypeVar("Config")
 
@@ -22,7 +22,14 @@ Config = TypeVar("Config")
 def parse_config(
     config_class: type[Config], verb: str, arguments: list[str], words: Sequence[str] = ()
 ) -> Config:
-    """Parses ``--name=value`` flags into ``config_class``; prints the flags and exits on ``--help``.
+    """``config_class`` with the fields that ``parse_given`` finds; the others keep their defaults."""
+    return config_class(**parse_given(config_class, verb, arguments, words))
+
+
+def parse_given(
+    config_class: type, verb: str, arguments: list[str], words: Sequence[str] = ()
+) -> dict[str, Any]:
+    """The fields that the command line names; prints the flags and exits on ``--help``.
 
     Dashes in names count as underscores, ``--flagfile=`` is read, ``--no<name>`` clears a switch,
     after ``--`` everything is a word.
@@ -35,11 +42,12 @@ def parse_config(
             at the end takes one or more words into a tuple.
 
     Raises:
-        UserError: an unknown flag, a value of the wrong type or out of range, a word too few or many.
+        UserError: an unknown flag, a value of the wrong type, a word too few or many.
     """
     values = _define(config_class, words)
     end = arguments.index("--") if "--" in arguments else len(arguments)
-    normalized = [_with_underscores(argument) for argument in arguments[:end]] + arguments[end:]
+    bare = {f"--{each.name}": each.metadata["bare"] for each in dataclasses.fields(config_class)}
+    normalized = [_normalized(argument, bare) for argument in arguments[:end]] + arguments[end:]
     if any(word in ("--help", "-h", "--helpfull", "-help") for word in normalized[:end]):
         print(_help(config_class, verb, words))
         sys.exit(0)
@@ -52,8 +60,9 @@ def parse_config(
         raise UserError(_wrong_type(str(error), config_class)) from None
     except flags.Error as error:
         raise UserError(" ".join(str(error).split())) from None
-    flag_values = {option.name: values[option.name].value for option in _flags(config_class, words)}
-    return config_class(**_take_words(config_class, words, rest), **flag_values)
+    named = [each.name for each in _flags(config_class, words) if values[each.name].present]
+    given = {name: values[name].value for name in named}
+    return {**_take_words(config_class, words, rest), **given}
 
 
 def suggest(word: str, known: Iterable[str]) -> str:
@@ -64,7 +73,6 @@ def suggest(word: str, known: Iterable[str]) -> str:
 
 def _define(config_class: type, words: Sequence[str]) -> flags.FlagValues:
     values = flags.FlagValues()
-    values.set_gnu_getopt(True)  # flags may also follow the words
     for option in _flags(config_class, words):
         define: Any = {
             "str": flags.DEFINE_string,
@@ -81,12 +89,16 @@ def _flags(config_class: type, words: Sequence[str]) -> list[dataclasses.Field]:
     return [each for each in dataclasses.fields(config_class) if each.name not in taken]
 
 
+def _help_text(config_class: type, name: str) -> str:
+    return {each.name: each.metadata["help"] for each in dataclasses.fields(config_class)}[name]
+
+
 def _take_words(config_class: type, words: Sequence[str], given: list[str]) -> dict[str, Any]:
     """The fields that ``words`` names, filled from the bare words of the command line in order."""
     many = bool(words) and words[-1].endswith("...")
     if len(given) < len(words):
         missing = words[len(given)].removesuffix("...")
-        text = config_class.__dataclass_fields__[missing].metadata["help"]
+        text = _help_text(config_class, missing)
         raise UserError(f"{missing.upper()} is missing: {text} See --help")
     if len(given) > len(words) and not many:
         raise UserError(f"{given[len(words)]!r}: flags are written --name=value; see --help")
@@ -97,12 +109,15 @@ def _take_words(config_class: type, words: Sequence[str], given: list[str]) -> d
     return taken
 
 
-def _with_underscores(argument: str) -> str:
-    """``--image-size=64`` as ``--image_size=64``; the value keeps its dashes."""
+def _normalized(argument: str, bare: Mapping[str, str]) -> str:
+    """``--image-size=64`` as ``--image_size=64``, ``--resume`` as ``--resume=newest``."""
     if not argument.startswith("--"):
         return argument
-    name, equals, value = argument[2:].partition("=")
-    return f"--{name.replace('-', '_')}{equals}{value}"
+    name, equals, value = argument.partition("=")
+    name = f"--{name[2:].replace('-', '_')}"
+    if not equals and bare.get(name):
+        return f"{name}={bare[name]}"
+    return name + equals + value
 
 
 def _help(config_class: type, verb: str, words: Sequence[str]) -> str:
@@ -110,8 +125,7 @@ def _help(config_class: type, verb: str, words: Sequence[str]) -> str:
     places = "".join(f" {word.upper()}" for word in words)
     lines = [f"usage: seedtf {verb}{places} --flag=value …", ""]
     for word in (word.removesuffix("...") for word in words):
-        text = config_class.__dataclass_fields__[word].metadata["help"]
-        lines += [f"  {word.upper()}", *_wrapped(text, width)]
+        lines += [f"  {word.upper()}", *_wrapped(_help_text(config_class, word), width)]
     for option in _flags(config_class, words):
         choices, default = option.metadata["choices"], option.default
         shown = "" if default in ("", None) else f" (default {str(default).lower()})"

@@ -15,11 +15,16 @@ __all__ = ["VERBS", "main", "run_verb"]
 # verb: what it does; the code is in the module of the same name, imported when the verb runs
 VERBS = {
     "train": "train a classifier on a folder of labelled pictures",
+    "evaluate": "judge a run and write its report page",
+    "compare": "compare two evaluated runs, file by file",
+    "predict": "name the classes of unlabelled pictures",
+    "export": "write a run as a SavedModel, ready to serve, LiteRT or ONNX",
+    "benchmark": "measure, with warm-up and medians",
+    "check": "find what is wrong with a folder of pictures",
     "preview": "draw what augmentation does to the pictures",
     "sample": "write the embedded sample pictures as class folders",
 }
 
-EXIT_USER_ERROR = 2
 EXIT_INTERRUPTED = 130
 EXIT_BROKEN_PIPE = 141
 
@@ -29,7 +34,7 @@ def main(argv: list[str] | None = None) -> int:
     arguments = sys.argv[1:] if argv is None else argv
     if not arguments or arguments[0] in ("-h", "--help", "--helpfull", "help"):
         print(_usage())
-        return 0 if arguments else EXIT_USER_ERROR
+        return 0 if arguments else UserError.exit_code
     if arguments[0] in ("--version", "version"):
         print(f"seedtf {seedtf.__version__}")
         return 0
@@ -37,7 +42,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def run_verb(verb: str, arguments: list[str]) -> int:
-    """Runs one verb; a ``UserError`` becomes one line on stderr and exit code 2."""
+    """Runs one verb; a ``UserError`` becomes one line on stderr and its exit code."""
     try:
         if verb not in VERBS:
             raise UserError(f"{verb!r} is not a seedtf command{suggest(verb, VERBS)}; see --help")
@@ -45,7 +50,7 @@ def run_verb(verb: str, arguments: list[str]) -> int:
         return int(module.run(arguments) or 0)
     except UserError as error:
         print(f"seedtf {verb}: {error}", file=sys.stderr)
-        return EXIT_USER_ERROR
+        return error.exit_code
     except BrokenPipeError:
         # the reader of a pipe left, as `head` does; nothing more can be shown
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from seedtf.commands.arguments import parse_config
+from seedtf.commands.arguments import parse_given
 from seedtf.commands.quiet import import_tensorflow
 from seedtf.training.config import TrainConfig
+from seedtf.training.saved_config import resumed_config
 
 __all__ = ["run"]
 
 
 def run(arguments: list[str]) -> int:
     """Trains as the flags say and returns the exit code."""
-    config = parse_config(TrainConfig, "train", arguments)
+    given = parse_given(TrainConfig, "train", arguments)
+    resume = given.pop("resume", "")
+    config = resumed_config(resume, given) if resume else TrainConfig(**given)
     import_tensorflow()
     from seedtf.training.train import train_and_evaluate
 

@@ -34,7 +34,7 @@ def announce(
     }
     for name, text in lines.items():
         print(f"{name:10}{text}", flush=True)
-    for line in _faults(intake):
+    for line in (*_warnings(intake), *_faults(intake)):
         print(line, flush=True)
 
 
@@ -52,9 +52,7 @@ def _split(config: TrainConfig, intake: Intake) -> str:
     if config.val_dir or config.split_csv:
         source = f"from {config.val_dir or config.split_csv}"
     text = f"{len(split.train):,} train, {len(split.val):,} validation ({source})"
-    if intake.across_split:
-        text += f"; WARNING: {intake.across_split} validation images are identical to training ones"
-    elif intake.duplicates:
+    if intake.duplicates and not intake.across_split:
         text += f"; {intake.duplicates} identical twins, each kept on its twin's side"
     return text
 
@@ -78,6 +76,22 @@ def _training(config: TrainConfig, plan: Plan) -> str:
     rate += "set at every step" if plan.per_step else "set once an epoch"
     frozen = f"; head alone for {config.freeze_epochs}" if config.freeze_epochs else ""
     return f"{text}, {rate}{frozen}"
+
+
+def _warnings(intake: Intake) -> list[str]:
+    lines = []
+    if intake.across_split:
+        lines.append(
+            f"warning   {intake.across_split} validation images are identical to training images, "
+            "so the accuracy will flatter"
+        )
+    if intake.contradictions:
+        later, first = intake.contradictions[0]
+        lines.append(
+            f"warning   {len(intake.contradictions)} images are identical to one of another class, "
+            f"first {later} and {first}; seedtf check names them"
+        )
+    return lines
 
 
 def _faults(intake: Intake) -> list[str]:

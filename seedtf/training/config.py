@@ -11,13 +11,17 @@ import os
 from dataclasses import dataclass
 from typing import Any
 
+from seedtf.data.header import MAX_PIXELS
 from seedtf.errors import UserError
 from seedtf.options import check_ranges, option
 
-__all__ = ["SAMPLE", "TrainConfig"]
+__all__ = ["NEWEST", "SAMPLE", "TrainConfig"]
 
 SAMPLE = "sample"
 """The value of ``data_dir`` that means the embedded sample data."""
+
+NEWEST = "newest"
+"""The value of ``resume`` that means the newest run below ``runs/``; also a bare ``--resume``."""
 
 _PATHS = ("data_dir", "val_dir", "labels_csv", "split_csv", "run_dir", "cache_dir")
 
@@ -51,6 +55,9 @@ class TrainConfig:
     )
     cache_dir: str = option(
         "", "Folder for cache files and the sample data; default $XDG_CACHE_HOME/seedtf."
+    )
+    max_pixels: int = option(
+        MAX_PIXELS, "Largest width × height of a picture that is decoded, 1024 or more.", low=1024
     )
     # network
     model: str = option("ResNet50", "A keras.applications network, in any case, or 'tiny'.")
@@ -145,6 +152,17 @@ class TrainConfig:
         "One compiled resample and colour matrix, or a chain of plain TensorFlow ops.",
         choices=("fused", "tf_image"),
     )
+    # going on, and trust
+    resume: str = option(
+        "", "Go on with an interrupted run: its folder, or bare for the newest.", bare=NEWEST
+    )
+    save_minutes: float = option(
+        0.0, "Also save the state so often within an epoch, in minutes; 0 at its end only.", low=0.0
+    )
+    deterministic: bool = option(
+        False, "Only operations that repeat to the bit, on a GPU too; slower there."
+    )
+    strict: bool = option(False, "Stop when a file cannot be used, rather than leave it out.")
     # output
     tensorboard: bool = option(False, "Also write TensorBoard events to <run_dir>/tensorboard.")
     show: bool = option(False, "Open a window with the live curves where there is a display.")
@@ -176,7 +194,7 @@ class TrainConfig:
         """
         lines = []
         for name, value in self.as_dict().items():
-            if name == "run_dir" or value is None or value == "":
+            if name in ("run_dir", "resume") or value is None or value == "":
                 continue
             if isinstance(value, bool):
                 lines.append(f"--{'' if value else 'no'}{name}")

@@ -29,7 +29,7 @@ def check_run_dir(config: TrainConfig) -> None:
     folder = Path(config.run_dir)
     if not config.run_dir or not folder.exists():
         return
-    if not folder.is_dir() or any(folder.iterdir()):
+    if not folder.is_dir() or any(map(_is_content, folder.rglob("*"))):
         raise UserError(f"--run_dir={folder}: is there already; pass a new folder or remove it")
 
 
@@ -54,7 +54,7 @@ def create_run_dir(config: TrainConfig) -> Path:
 def write_records(
     run_dir: Path, config: TrainConfig, intake: Intake, resolved: dict[str, Any]
 ) -> None:
-    """Writes flags.txt, config.json, env.json, classes.txt, split.csv and data_report.csv.
+    """Writes config.json, flags.txt, env.json, classes.txt, split.csv and data_report.csv.
 
     Args:
         run_dir: an existing folder.
@@ -64,8 +64,9 @@ def write_records(
     """
     catalog = intake.store.catalog
     settings = {**config.as_dict(), "resolved": resolved}
-    write_text(run_dir / "flags.txt", config.flagfile())
+    # first, because it is what --resume goes by
     write_text(run_dir / "config.json", json.dumps(settings, indent=2) + "\n")
+    write_text(run_dir / "flags.txt", config.flagfile())
     write_text(run_dir / "env.json", json.dumps(_environment(), indent=2) + "\n")
     write_text(run_dir / "classes.txt", "".join(f"{name}\n" for name in catalog.class_names))
     write_split_csv(run_dir / "split.csv", catalog, intake.split)
@@ -85,10 +86,16 @@ def describe_devices() -> str:
     )
 
 
+def _is_content(path: Path) -> bool:
+    """Whether a file is worth keeping: neither hidden nor the lock of a run that never began."""
+    return path.is_file() and not path.name.startswith(".") and path.name != "lock"
+
+
 def _make(folder: Path, *, exist_ok: bool) -> Path:
     try:
         folder.mkdir(parents=True, exist_ok=exist_ok)
-        (folder / "checkpoints").mkdir()
+        (folder / "checkpoints").mkdir(exist_ok=exist_ok)
+        (folder / "state").mkdir(exist_ok=exist_ok)
     except FileExistsError:
         raise
     except OSError as error:

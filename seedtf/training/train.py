@@ -3,24 +3,30 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import keras
+import tensorflow as tf
 
 from seedtf.data.intake import Intake, open_data
-from seedtf.data.order import BatchIndices
-from seedtf.data.pipeline import WaitClock, eval_dataset, make_augmentation, train_dataset
 from seedtf.errors import UserError
+from seedtf.files import remove_leftovers
 from seedtf.intervals import wilson_interval
-from seedtf.model.network import build_network, save_model, set_body_trainable
+from seedtf.model.network import build_network
 from seedtf.plots import draw_schedule, save_figure
 from seedtf.training import callbacks as cb
 from seedtf.training.announce import announce
 from seedtf.training.config import TrainConfig
 from seedtf.training.plan import Plan, cache_folder, data_folder, make_plan
 from seedtf.training.preview import draw_preview
+from seedtf.training.resume import check_identity, exclusive, run_identity
 from seedtf.training.run_dir import check_run_dir, create_run_dir, write_records
+from seedtf.training.session import Session
+from seedtf.training.state import TrainState, load_newest_state
 
 __all__ = ["TrainConfig", "TrainResult", "train_and_evaluate"]
 
@@ -68,8 +74,13 @@ def train_and_evaluate(config: TrainConfig) -> TrainResult:
 
     Raises:
         UserError: whatever the user can mend, naming the flag or file.
+        DivergedError: the loss is no longer a number.
+        StoppedError: SIGTERM or SIGINT came; the state is saved.
     """
-    check_run_dir(config)
+    if not config.resume:
+        check_run_dir(config)
+    if config.deterministic:
+        tf.config.experimental.enable_op_determinism()
     keras.utils.set_random_seed(config.seed)
     intake = _open_data(config)
     plan = make_plan(config, intake)
@@ -78,124 +89,72 @@ def train_and_evaluate(config: TrainConfig) -> TrainResult:
         model=config.model,
         num_classes=len(intake.store.catalog.class_names),
         image_size=config.image_size,
-        weights=config.weights,
+        weights=config.weights if not config.resume else "none",
         bn_momentum=plan.bn_momentum,
     )
-    run_dir = create_run_dir(config)
-    announce(config, intake, plan, model, run_dir)
-    _write_first_files(run_dir, config, intake, plan)
-    return _Run(config, intake, plan, model, run_dir).train()
+    run_dir = Path(config.run_dir) if config.resume else create_run_dir(config)
+    with exclusive(run_dir / "state"), _explained(config, run_dir):
+        remove_leftovers(run_dir)
+        identity = run_identity(config, intake)
+        state = _resume_state(run_dir, identity) if config.resume else None
+        announce(config, intake, plan, model, run_dir)
+        if state is None:
+            _write_first_files(run_dir, config, intake, plan)
+        session = Session(config, intake, plan, model, run_dir, identity=identity, state=state)
+        stopped = session.train()
+    return _result(run_dir, session, len(intake.split.val), stopped)
 
 
-class _Run:
-    """The callbacks of one run, and its one or two calls of ``fit``."""
+@contextmanager
+def _explained(config: TrainConfig, run_dir: Path) -> Iterator[None]:
+    """What the device or the disk refuses becomes a line that says what to do."""
+    try:
+        yield
+    except tf.errors.ResourceExhaustedError as error:
+        raise UserError(
+            f"--batch_size={config.batch_size}: out of memory; lower it or --image_size, or train "
+            "with --precision=mixed_bfloat16"
+        ) from error
+    except OSError as error:
+        cause = error.strerror or str(error)
+        raise UserError(
+            f"--run_dir={run_dir}: cannot be written ({cause}); the last good state is kept: make "
+            f"room or repair the folder, then go on with --resume={run_dir}"
+        ) from error
 
-    def __init__(
-        self,
-        config: TrainConfig,
-        intake: Intake,
-        plan: Plan,
-        model: keras.Model,
-        run_dir: Path,
-    ) -> None:
-        self.config, self.intake, self.plan = config, intake, plan
-        self.model, self.run_dir = model, run_dir
-        self.wait = WaitClock()
-        self.timer = cb.EpochTimer(config.batch_size, data_wait=self.wait.take)
-        self.rate = cb.LearningRate(
-            plan.schedule,
-            per_step=plan.per_step,
-            steps_per_epoch=plan.steps_per_epoch,
-        )
-        self.log = cb.HistoryLog(run_dir / "history.csv", run_dir / "timing.csv", self.timer)
-        self.curves = cb.LiveCurves(
-            run_dir,
-            self.log,
-            title=run_dir.name,
-            planned_lr=self.rate.planned(config.epochs),
-            show=config.show,
-        )
-        self.best = cb.BestCheckpoint(run_dir / "checkpoints" / "best.keras", save_model)
-        self.last = cb.LastCheckpoint(run_dir / "checkpoints" / "last.keras", save_model)
-        self.limits: list[cb.Patience | cb.TimeLimit] = []
-        if config.patience:
-            self.limits.append(cb.Patience(config.patience))
-        if config.time_limit:
-            self.limits.append(cb.TimeLimit(config.time_limit))
 
-    def train(self) -> TrainResult:
-        """Trains the head, if asked, then everything; the live page says how it ended."""
-        state = "failed"
-        try:
-            frozen = self.config.freeze_epochs
-            if frozen:
-                set_body_trainable(self.model, False)
-                self._fit(0, frozen)
-            if not self._stopped():
-                set_body_trainable(self.model, True)
-                self._fit(frozen, self.config.epochs)
-            state = self._stopped() or "finished"
-        except KeyboardInterrupt:
-            state = "interrupted"
-            raise
-        finally:
-            self.curves.finish(state)
-        return self._result()
+def _resume_state(run_dir: Path, identity: dict[str, Any]) -> TrainState | None:
+    state, warnings = load_newest_state(run_dir / "state")
+    for warning in warnings:
+        print(f"warning   {warning}", flush=True)
+    if state is None:
+        print("resume    no state was saved yet: beginning at epoch 1", flush=True)
+        return None
+    check_identity(str(run_dir), state.facts["identity"], identity)
+    where = (
+        f"step {state.step} of epoch {state.epoch + 1}" if state.step else f"epoch {state.epoch}"
+    )
+    print(f"resume    going on after {where}", flush=True)
+    return state
 
-    def _fit(self, first_epoch: int, last_epoch: int) -> None:
-        self.model.compile(
-            optimizer=_optimizer(self.config.optimizer, self.plan.lr),
-            loss=keras.losses.SparseCategoricalCrossentropy(),
-            metrics=[keras.metrics.SparseCategoricalAccuracy("accuracy")],
-            jit_compile=self.plan.compilation.enabled,
-        )
-        store, split, config = self.intake.store, self.intake.split, self.config
-        order = BatchIndices(len(split.train), config.batch_size, seed=config.seed)
-        augmentation = make_augmentation(
-            self.plan.policy, config.seed, config.image_size, config.augment_impl
-        )
-        start_step = first_epoch * order.steps_per_epoch
-        batches = train_dataset(store, split.train, order, augmentation, start_step=start_step)
-        self.model.fit(
-            self.wait.attach(batches),
-            validation_data=eval_dataset(store, split.val, config.batch_size),
-            steps_per_epoch=order.steps_per_epoch,
-            initial_epoch=first_epoch,
-            epochs=last_epoch,
-            callbacks=self._callbacks(),
-            shuffle=False,  # the order is ours; Keras warns otherwise
-            verbose=0,
-        )
 
-    def _callbacks(self) -> list[keras.callbacks.Callback]:
-        line = cb.ConsoleLine(
-            self.log, epochs=self.config.epochs, steps_per_epoch=self.plan.steps_per_epoch
-        )
-        callbacks = [self.timer, self.rate, cb.StopOnNaN(), self.log, line, self.best, self.last]
-        if self.config.tensorboard:
-            callbacks.append(cb.tensorboard_callback(self.run_dir / "tensorboard"))
-        return [*callbacks, self.curves, *self.limits]
-
-    def _stopped(self) -> str:
-        return next((limit.reason for limit in self.limits if limit.reason), "")
-
-    def _result(self) -> TrainResult:
-        rows = self.log.rows
-        best = cb.best_epoch(rows)
-        if best is None:
-            raise UserError("no epoch had a finite validation loss; lower --lr")
-        row, judged = rows[best - 1], len(self.intake.split.val)
-        return TrainResult(
-            run_dir=str(self.run_dir),
-            epochs=len(rows),
-            best_epoch=best,
-            val_loss=row["val_loss"],
-            val_accuracy=row["val_accuracy"],
-            val_accuracy_interval=wilson_interval(round(row["val_accuracy"] * judged), judged),
-            epoch_seconds=self.timer.median_seconds,
-            images_per_second=self.timer.median_images_per_second,
-            stopped=self._stopped(),
-        )
+def _result(run_dir: Path, session: Session, judged: int, stopped: str) -> TrainResult:
+    rows = session.log.rows
+    best = cb.best_epoch(rows)
+    if best is None:
+        raise UserError("no epoch had a finite validation loss; lower --lr")
+    row = rows[best - 1]
+    return TrainResult(
+        run_dir=str(run_dir),
+        epochs=len(rows),
+        best_epoch=best,
+        val_loss=row["val_loss"],
+        val_accuracy=row["val_accuracy"],
+        val_accuracy_interval=wilson_interval(round(row["val_accuracy"] * judged), judged),
+        epoch_seconds=session.timer.median_seconds,
+        images_per_second=session.timer.median_images_per_second,
+        stopped=stopped,
+    )
 
 
 def _open_data(config: TrainConfig) -> Intake:
@@ -209,6 +168,8 @@ def _open_data(config: TrainConfig) -> Intake:
         seed=config.seed,
         cache=config.cache,
         cache_dir=cache_folder(config),
+        max_pixels=config.max_pixels,
+        strict=config.strict,
     )
 
 
@@ -221,14 +182,3 @@ def _write_first_files(run_dir: Path, config: TrainConfig, intake: Intake, plan:
         intake.store, intake.split.train, plan.policy, seed=config.seed, impl=config.augment_impl
     )
     save_figure(preview, run_dir / "augmented.png")
-
-
-def _optimizer(name: str, lr: float) -> keras.optimizers.Optimizer:
-    if name == "sgd":
-        return keras.optimizers.SGD(lr, momentum=0.9, nesterov=True)
-    kinds = {
-        "adam": keras.optimizers.Adam,
-        "adamw": keras.optimizers.AdamW,
-        "rmsprop": keras.optimizers.RMSprop,
-    }
-    return kinds[name](lr)

@@ -14,6 +14,7 @@ from seedtf.training.callbacks.history_log import HistoryLog, best_epoch, read_h
 from seedtf.training.callbacks.learning_rate import LearningRate
 from seedtf.training.callbacks.live_curves import LiveCurves
 from seedtf.training.callbacks.patience import Patience
+from seedtf.training.callbacks.save_state import SaveState, StopSignal
 from seedtf.training.callbacks.stop_on_nan import StopOnNaN
 from seedtf.training.callbacks.tensorboard import tensorboard_callback
 from seedtf.training.callbacks.time_limit import TimeLimit
@@ -27,7 +28,9 @@ __all__ = [
     "LearningRate",
     "LiveCurves",
     "Patience",
+    "SaveState",
     "StopOnNaN",
+    "StopSignal",
     "TimeLimit",
     "best_epoch",
     "read_history",

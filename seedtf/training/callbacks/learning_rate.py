@@ -20,6 +20,9 @@ class LearningRate(keras.callbacks.Callback):
         per_step: evaluate at ``epoch + step / steps_per_epoch`` before every step instead of once, at
             the start of the epoch.
         steps_per_epoch: training steps in one epoch.
+
+    Attributes:
+        first_step: the step within its epoch that the next ``fit`` begins at; 0 unless resumed.
     """
 
     def __init__(self, schedule: Schedule, *, per_step: bool, steps_per_epoch: int) -> None:
@@ -29,6 +32,7 @@ class LearningRate(keras.callbacks.Callback):
         self._steps_per_epoch = steps_per_epoch
         self._epoch = 0
         self._value = 0.0
+        self.first_step = 0
 
     def planned(self, epochs: int) -> list[float]:
         """What ``lr`` will be in the logs of each of ``epochs`` epochs: the last rate set in each."""
@@ -38,12 +42,13 @@ class LearningRate(keras.callbacks.Callback):
     def on_epoch_begin(self, epoch: int, logs: dict[str, float] | None = None) -> None:
         """Sets the rate of the epoch, or of its first step."""
         self._epoch = epoch
-        self._set(float(epoch))
+        start = self.first_step / self._steps_per_epoch if self._per_step else 0.0
+        self._set(epoch + start)
 
     def on_train_batch_begin(self, batch: int, logs: dict[str, float] | None = None) -> None:
         """Sets the rate of the step."""
         if self._per_step and batch > 0:
-            self._set(self._epoch + batch / self._steps_per_epoch)
+            self._set(self._epoch + (self.first_step + batch) / self._steps_per_epoch)
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
         """Adds ``lr`` to the logs: the rate that was set last."""

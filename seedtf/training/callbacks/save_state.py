@@ -1,0 +1,113 @@
+"""Saving the exact-resume state, and ending the run there when a signal asks for it."""
+
+from __future__ import annotations
+
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import Any
+
+import keras
+
+from seedtf.errors import StoppedError
+
+__all__ = ["SaveState", "StopSignal"]
+
+
+class StopSignal:
+    """Turns SIGTERM and SIGINT into a name that training looks at; a second SIGINT ends at once."""
+
+    def __init__(self) -> None:
+        """Nothing was received yet."""
+        self.name = ""
+
+    @contextmanager
+    def listening(self) -> Iterator[None]:
+        """Handles both signals inside; only the main thread can."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+        for number in before:
+            signal.signal(number, self._receive)
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def _receive(self, number: int, frame: FrameType | None) -> None:
+        if self.name and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        self.name = signal.Signals(number).name
+        print(f"\n{self.name}: saving after this step …", file=sys.stderr, flush=True)
+
+
+class SaveState(keras.callbacks.Callback):
+    """Saves at the end of every epoch and, if asked, every so many minutes within one.
+
+    Stands last in the list, so that the history and the checkpoints of an epoch come before the state
+    that says it is complete. It looks before a step, not after: that needs no result of the step, so
+    the device is not waited for.
+
+    Attributes:
+        first_step: the step within its epoch that the next ``fit`` begins at.
+
+    Args:
+        save: called with (model, epochs completed, steps done of the next one).
+        stop: the signals to look for.
+        steps_per_epoch: training steps in one epoch; an epoch that a limit cut short is not saved.
+        minutes: time between states within an epoch; 0 for none.
+        run_dir: named in the message of a stop.
+        clock: gives seconds that only ever rise.
+    """
+
+    def __init__(
+        self,
+        save: Callable[[keras.Model, int, int], None],
+        stop: StopSignal,
+        *,
+        steps_per_epoch: int,
+        minutes: float,
+        run_dir: str,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        super().__init__()
+        self._save = save
+        self._stop = stop
+        self._steps_per_epoch = steps_per_epoch
+        self._seconds = 60 * minutes
+        self._run_dir = run_dir
+        self._clock = clock
+        self._saved = clock()
+        self._epoch = self._step = 0
+        self.first_step = 0
+
+    def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        """Remembers the epoch."""
+        self._epoch = epoch
+
+    def on_train_batch_begin(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+        """Saves within the epoch when a signal came or the time is due."""
+        due = self._seconds and self._clock() - self._saved >= self._seconds
+        self._step = self.first_step + batch
+        if self._stop.name or (due and self._step):
+            self._save_at(self._epoch, self._step)
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        """Saves the finished epoch."""
+        if self._step + 1 == self._steps_per_epoch:
+            self._save_at(epoch + 1, 0)
+
+    def _save_at(self, epoch: int, step: int) -> None:
+        self._save(self.model, epoch, step)
+        self._saved = self._clock()
+        if self._stop.name:
+            where = f"step {step} of epoch {epoch + 1}" if step else f"the end of epoch {epoch}"
+            raise StoppedError(
+                f"{self._stop.name}: saved at {where}; go on with --resume={self._run_dir}"
+            )

@@ -1,0 +1,83 @@
+"""Going on with a run only where it can be exact: a refusal names what differs."""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import importlib.metadata
+import json
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from seedtf.data.catalog import Catalog
+from seedtf.data.intake import Intake
+from seedtf.errors import UserError
+from seedtf.training.config import TrainConfig
+from seedtf.training.saved_config import FREE
+
+__all__ = ["check_identity", "exclusive", "run_identity"]
+
+_VERSIONS = ("tensorflow", "keras")
+
+
+def run_identity(config: TrainConfig, intake: Intake) -> dict[str, Any]:
+    """What must be the same for a resumed run to end as if it had never stopped, as JSON values."""
+    flags = {k: v for k, v in config.as_dict().items() if k not in FREE}
+    versions = {name: importlib.metadata.version(name) for name in _VERSIONS}
+    catalog = intake.store.catalog
+    return {
+        **{f"--{name}": value for name, value in flags.items()},
+        **{f"the version of {name}": version for name, version in versions.items()},
+        "the class list": list(catalog.class_names),
+        "the number of pictures": len(catalog),
+        "the pictures (names, sizes, labels)": _data_digest(catalog),
+        "the split": _split_digest(intake),
+    }
+
+
+def check_identity(run_dir: str, saved: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+    """Raises UserError naming the first thing that differs between a state and this run."""
+    for name, value in now.items():
+        if saved.get(name) != value:
+            raise UserError(
+                f"--resume={run_dir}: {name} was {_short(saved.get(name))} and is now "
+                f"{_short(value)}; restore it, or start a new run"
+            )
+
+
+@contextmanager
+def exclusive(folder: Path) -> Iterator[None]:
+    """Holds ``folder/lock`` for this process; the kernel lets go of it however the process ends.
+
+    Raises:
+        UserError: another process holds it.
+    """
+    with (folder / "lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise UserError(f"{folder.parent}: another process is training there; wait") from None
+        yield
+
+
+def _data_digest(catalog: Catalog) -> str:
+    digest = hashlib.blake2b(digest_size=16)
+    files = zip(catalog.paths, catalog.absolute_paths(), catalog.labels.tolist(), strict=True)
+    for path, absolute, label in files:
+        line = f"{path}\0{os.stat(absolute).st_size}\0{label}\n"
+        digest.update(line.encode("utf-8", "surrogateescape"))
+    return digest.hexdigest()
+
+
+def _split_digest(intake: Intake) -> str:
+    digest = hashlib.blake2b(intake.split.train.tobytes(), digest_size=16)
+    digest.update(intake.split.val.tobytes())
+    return digest.hexdigest()
+
+
+def _short(value: Any) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= 60 else f"{text[:57]}…"
