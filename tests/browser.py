@@ -1,0 +1,129 @@
+"""A headless Chromium driven over a pipe (DevTools protocol), for tests of pages; no library needed."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+FLAGS = (
+    "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-sync "
+    "--disable-background-networking --disable-component-update --remote-debugging-pipe"
+)
+
+
+@dataclass
+class Page:
+    """What a page did while it was open at one width, and what it came to."""
+
+    requests: list[str] = field(default_factory=list)
+    messages: list[str] = field(default_factory=list)
+    facts: dict[str, Any] = field(default_factory=dict)
+    png: bytes = b""
+
+
+class Browser:
+    """Sends commands to a running Chromium and collects its events."""
+
+    def __init__(self, to_browser: int, from_browser: int) -> None:
+        self._to, self._from = to_browser, from_browser
+        self._rest, self._count, self._session = b"", 0, ""
+        self.events: list[dict[str, Any]] = []
+
+    def attach(self) -> None:
+        """Opens a tab and listens to it."""
+        target = self.ask("Target.createTarget", url="about:blank")["targetId"]
+        found = self.ask("Target.attachToTarget", targetId=target, flatten=True)
+        self._session = found["sessionId"]
+        for domain in ("Page", "Network", "Runtime", "Log"):
+            self.ask(f"{domain}.enable")
+
+    def ask(self, method: str, **params: Any) -> dict[str, Any]:
+        """One command and its result; events that come before it are kept."""
+        self._count += 1
+        message: dict[str, Any] = {"id": self._count, "method": method, "params": params}
+        if self._session:
+            message["sessionId"] = self._session
+        os.write(self._to, json.dumps(message).encode() + b"\0")
+        while True:
+            answer = self._receive()
+            if answer.get("id") == self._count:
+                assert "error" not in answer, answer
+                return answer["result"]
+            self.events.append(answer)
+
+    def wait_for(self, event: str) -> None:
+        """Returns when an event of this name has come since the last look."""
+        while not any(each.get("method") == event for each in self.events):
+            self.events.append(self._receive())
+
+    def look(self, path: Path, script: str, *, width: int, height: int, dark: bool) -> Page:
+        """Opens a file in a window of ``width`` CSS pixels and evaluates ``script`` to ``facts``."""
+        self.events.clear()
+        scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
+        self.ask("Emulation.setEmulatedMedia", features=[scheme])
+        size = {"width": width, "height": height, "deviceScaleFactor": 1}
+        self.ask("Emulation.setDeviceMetricsOverride", **size, mobile=width < 600)
+        self.ask("Page.navigate", url=path.resolve().as_uri())
+        self.wait_for("Page.loadEventFired")
+        value = self.ask("Runtime.evaluate", expression=f"JSON.stringify({script})")
+        shot = self.ask("Page.captureScreenshot", captureBeyondViewport=True)
+        page = Page(facts=json.loads(value["result"]["value"]))
+        page.png = base64.b64decode(shot["data"])
+        for event in self.events:
+            params = event.get("params", {})
+            if event.get("method") == "Network.requestWillBeSent":
+                page.requests.append(params["request"]["url"])
+            elif event.get("method") in ("Log.entryAdded", "Runtime.exceptionThrown"):
+                page.messages.append(json.dumps(params))
+            elif event.get("method") == "Runtime.consoleAPICalled":
+                page.messages.append(json.dumps(params["args"]))
+        return page
+
+    def _receive(self) -> dict[str, Any]:
+        while b"\0" not in self._rest:
+            chunk = os.read(self._from, 1 << 20)
+            if not chunk:
+                raise EOFError("Chromium ended")
+            self._rest += chunk
+        message, self._rest = self._rest.split(b"\0", 1)
+        return json.loads(message)
+
+
+@contextmanager
+def open_browser() -> Iterator[Browser]:
+    """A running browser; the test is skipped where Chromium is not installed."""
+    program = shutil.which("chromium") or shutil.which("chromium-browser")
+    if program is None:
+        pytest.skip("chromium is not installed")
+    their_input, to_browser = os.pipe()
+    from_browser, their_output = os.pipe()
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile:
+        # the protocol speaks on descriptors 3 and 4
+        start = f'exec "$0" "$@" 3<&{their_input} 4>&{their_output}'
+        process = subprocess.Popen(
+            ["bash", "-c", start, program, *FLAGS.split(), f"--user-data-dir={profile}"],
+            pass_fds=(their_input, their_output),
+            stderr=subprocess.DEVNULL,
+        )
+        os.close(their_input)
+        os.close(their_output)
+        try:
+            browser = Browser(to_browser, from_browser)
+            browser.attach()
+            yield browser
+        finally:
+            process.terminate()
+            process.wait(timeout=30)
+            os.close(to_browser)
+            os.close(from_browser)

@@ -1,0 +1,100 @@
+"""Two runs on the same pictures: paired by file, counted exactly."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from tiny_run import copy_run, make_run
+
+from seedtf.commands.main import main
+from seedtf.errors import UserError
+from seedtf.results.compare import compare
+from seedtf.results.evaluate_run import evaluate_run
+
+
+def make_report(folder, answers):
+    """A run whose report says ``answers``: path to (true, answer)."""
+    (folder / "report").mkdir(parents=True)
+    lines = ["path,true,top1,p1", *(f"{p},{t},{a},0.5" for p, (t, a) in answers.items())]
+    (folder / "report" / "predictions_val.csv").write_text("\n".join(lines) + "\n")
+    return folder
+
+
+def outcome(both, only_a, only_b, neither):
+    """Answers of A and of B in which so many pictures are right in both, one or neither."""
+    pairs = [("x", "x")] * both + [("x", "y")] * only_a + [("y", "x")] * only_b
+    pairs += [("y", "y")] * neither
+    named = {f"{index}.png": pair for index, pair in enumerate(pairs)}
+    return (
+        {path: ("x", a) for path, (a, _) in named.items()},
+        {path: ("x", b) for path, (_, b) in named.items()},
+    )
+
+
+@pytest.fixture
+def two(tmp_path):
+    def make(a, b):
+        return make_report(tmp_path / "a", a), make_report(tmp_path / "b", b)
+
+    return make
+
+
+def test_a_worked_example(two):
+    found = compare(*two(*outcome(both=50, only_a=5, only_b=20, neither=25)))
+    assert (found.shared, found.only_in_a, found.only_in_b) == (100, 0, 0)
+    counts = (found.both_right, found.only_a_right, found.only_b_right, found.both_wrong)
+    assert counts == (50, 5, 20, 25)
+    assert (found.accuracy_a, found.accuracy_b) == (0.55, 0.70)
+    assert found.difference == 0.15
+    assert found.interval[0] < 0.15 < found.interval[1]
+    assert found.interval[0] > 0  # 5 against 20 is no chance
+    assert found.mcnemar_p == pytest.approx(0.0051, abs=1e-4)
+
+
+def test_files_are_paired_by_path_not_by_place(two):
+    a, b = outcome(both=3, only_a=2, only_b=1, neither=1)
+    b = dict(reversed(b.items()))
+    b["only b.png"] = ("x", "x")
+    found = compare(*two(a, b))
+    assert (found.shared, found.only_in_a, found.only_in_b) == (7, 0, 1)
+    assert (found.only_a_right, found.only_b_right) == (2, 1)
+
+
+def test_no_shared_file_is_refused(two):
+    with pytest.raises(UserError, match="shares no file"):
+        compare(*two({"1.png": ("x", "x")}, {"2.png": ("x", "x")}))
+
+
+def test_other_labels_are_refused(two):
+    with pytest.raises(UserError, match=r"calls '1\.png' 'y'.*calls it 'x'"):
+        compare(*two({"1.png": ("x", "x")}, {"1.png": ("y", "y")}))
+
+
+def test_a_run_that_was_not_evaluated_is_told_how(two, tmp_path, capsys):
+    a, b = two({"1.png": ("x", "x")}, {"1.png": ("x", "x")})
+    (b / "report" / "predictions_val.csv").unlink()
+    assert main(["compare", str(a), str(b)]) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert f"run seedtf evaluate {b} first" in error
+    assert main(["compare", str(a), str(tmp_path / "nowhere")]) == 2
+    assert "no such run" in capsys.readouterr().err
+
+
+def test_a_table_without_its_columns_is_refused(two):
+    a, b = two({"1.png": ("x", "x")}, {"1.png": ("x", "x")})
+    (b / "report" / "predictions_val.csv").write_text("path,true\n1.png,x\n")
+    with pytest.raises(UserError, match="no column 'top1'"):
+        compare(a, b)
+
+
+def test_real_reports_compare_from_the_command_line(tiny_folder, tmp_path, capsys):
+    run = make_run(tmp_path / "one", tiny_folder)
+    other = copy_run(run, tmp_path / "two")
+    for folder in (run, other):
+        evaluate_run(str(folder))
+    assert main(["compare", str(run), str(other / "report")]) == 0
+    shown = capsys.readouterr().out
+    result = json.loads(shown.splitlines()[-1].removeprefix("RESULT "))
+    assert (result["shared"], result["difference"], result["mcnemar_p"]) == (9, 0, 1)

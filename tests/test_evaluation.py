@@ -1,0 +1,195 @@
+"""Evaluation: every picture once, the eight views, and a report that follows from the answers."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+from tiny_run import IMAGE_SIZE, copy_run, draw_classes, make_run
+
+from seedtf.errors import UserError
+from seedtf.results.evaluate_run import evaluate_run
+from seedtf.results.evaluation import (
+    Predictions,
+    judge,
+    make_classifier,
+    predict_store,
+    top_classes,
+    worst_mistakes,
+)
+from seedtf.results.run import load_run, open_labelled, open_validation
+
+
+@pytest.fixture(scope="module")
+def run_dir(tmp_path_factory, tiny_folder):
+    return make_run(tmp_path_factory.mktemp("runs") / "tiny", tiny_folder)
+
+
+@pytest.fixture(scope="module")
+def model(run_dir):
+    return load_run(run_dir).load_model()
+
+
+def noise(count=3):
+    generator = np.random.default_rng(0)
+    return generator.uniform(0, 255, (count, IMAGE_SIZE, IMAGE_SIZE, 3)).astype(np.float32)
+
+
+def predictions(labels, probabilities):
+    probabilities = np.asarray(probabilities, np.float32)
+    paths = tuple(f"{index}.png" for index in range(len(labels)))
+    names = tuple("abcdefgh"[: probabilities.shape[1]])
+    return Predictions(paths, np.asarray(labels, np.int32), probabilities, names)
+
+
+@pytest.mark.parametrize("batch_size", [1, 4, 64])
+def test_every_picture_is_answered_once_in_order(run_dir, model, batch_size):
+    store, records = open_validation(load_run(run_dir))
+    found = predict_store(make_classifier(model), store, records, batch_size)
+    assert found.paths == store.catalog.paths
+    images = store.read(tf.constant(records)).numpy()
+    expected = model.predict(images.astype(np.float32), verbose=0)
+    np.testing.assert_allclose(found.probabilities, expected, atol=1e-6)
+    assert found.probabilities.dtype == np.float32
+
+
+def test_validation_pictures_are_those_of_the_split(run_dir, model):
+    store, records = open_validation(load_run(run_dir))
+    found = predict_store(make_classifier(model), store, records, 8)
+    rows = (run_dir / "split.csv").read_text().splitlines()
+    assert list(found.paths) == sorted(r.split(",")[0] for r in rows if r.endswith(",val"))
+
+
+def test_eight_views_are_the_symmetries_of_the_square(model):
+    images = noise()
+    views = [np.rot90(v, k, (1, 2)) for v in (images, images[:, :, ::-1]) for k in range(4)]
+    assert len({view.tobytes() for view in views}) == 8
+    expected = np.mean([model.predict(view, verbose=0) for view in views], axis=0)
+    classify = make_classifier(model, tta=8)
+    np.testing.assert_allclose(classify(tf.constant(images)), expected, atol=1e-6)
+    turned = classify(tf.constant(np.ascontiguousarray(np.rot90(images, 1, (1, 2))[:, ::-1])))
+    np.testing.assert_allclose(turned, expected, atol=1e-6)
+    assert np.abs(make_classifier(model)(tf.constant(images)) - expected).max() > 1e-4
+
+
+def test_an_answer_that_is_no_number_is_refused(run_dir):
+    store, records = open_validation(load_run(run_dir))
+    with pytest.raises(UserError, match="not a number"):
+        predict_store(lambda images: np.full((len(images), 3), np.nan), store, records, 8)
+
+
+@given(st.integers(1, 40), st.integers(2, 6), st.integers(0, 1000))
+def test_a_report_agrees_with_its_answers(n, classes, seed):
+    generator = np.random.default_rng(seed)
+
+    values = generator.integers(1, 4, (n, classes)).astype(np.float32)
+    values /= values.sum(axis=1, keepdims=True)
+    labels = generator.integers(0, classes, n)
+    report = judge(predictions(labels, values), precision_target=0.9, temperature=1.0)
+    top1 = top_classes(values, 1)[:, 0]
+    assert report.accuracy == (top1 == labels).sum() / n == report.confusion.trace() / n
+    assert report.accuracy_interval[0] <= report.accuracy <= report.accuracy_interval[1]
+    assert ((report.margins > 0) <= (top1 == labels)).all()
+    worst = worst_mistakes(report, n)
+    assert sorted(worst) == np.flatnonzero(top1 != labels).tolist()
+    assert (np.diff(report.losses[worst]) <= 0).all()
+
+
+def test_without_a_temperature_nothing_is_scaled():
+    report = judge(predictions([0], [[0.6, 0.4]]), precision_target=0.9)
+    assert (report.temperature, report.reliability_scaled, report.reject_scaled) == (None,) * 3
+
+
+def test_worst_mistakes_are_limited():
+    report = judge(
+        predictions([0, 0, 0], [[0.1, 0.9], [0.7, 0.3], [0.05, 0.95]]), precision_target=0.9
+    )
+    assert worst_mistakes(report, 5).tolist() == [2, 0]
+    assert worst_mistakes(report, 1).tolist() == [2]
+
+
+def test_other_pictures_take_the_temperature_of_the_validation_report(
+    run_dir, tiny_folder, tmp_path
+):
+    run = copy_run(run_dir, tmp_path / "run")
+    other = str(tiny_folder)
+    assert evaluate_run(str(run), data_dir=other).report.temperature is None
+    fitted = evaluate_run(str(run)).report.temperature
+    found = evaluate_run(str(run), data_dir=other)
+    assert found.report.temperature == fitted is not None
+    assert found.page == run / f"report-{tiny_folder.name}" / "index.html"
+    assert len(found.report.losses) == 18
+    # the eight views have a temperature of their own and leave that of the export alone
+    before = (run / "report" / "report.json").read_bytes()
+    assert evaluate_run(str(run), tta=8).page.parent == run / "report-tta8"
+    assert (run / "report" / "report.json").read_bytes() == before
+    assert json.loads(before)["temperature"] == fitted
+
+
+def test_a_class_that_the_run_does_not_know_is_refused(run_dir, tmp_path):
+    other = draw_classes(tmp_path / "other", ["alder", "zebra"])
+    with pytest.raises(UserError, match="'zebra'"):
+        open_labelled(load_run(run_dir), str(other))
+
+
+def test_some_of_the_classes_are_counted_in_the_runs_list(run_dir, tmp_path):
+    other = draw_classes(tmp_path / "other", ["öland rye"])
+    run = copy_run(run_dir, tmp_path / "run")
+    report = evaluate_run(str(run), data_dir=str(other), out=str(tmp_path / "out")).report
+    assert report.scores.support.tolist() == [0, 0, 4]
+
+
+def test_a_damaged_picture_is_skipped_and_named(run_dir, tiny_copy, tmp_path):
+    (tiny_copy / "alder" / "0.png").write_bytes(b"no picture")
+    run = copy_run(run_dir, tmp_path / "run")
+    found = evaluate_run(str(run), data_dir=str(tiny_copy))
+    assert [fault.path for fault in found.subject.skipped] == ["alder/0.png"]
+    assert len(found.report.losses) == 17
+    assert "alder/0.png: not an image" in found.page.read_text()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"labels_csv": "x.csv"}, "--labels_csv=x.csv: needs --data_dir"),
+        ({"data_dir": "nowhere"}, "--data_dir=nowhere: no such folder"),
+        ({"out": "{run}"}, "is there already; pass another folder or --overwrite"),
+    ],
+)
+def test_mistakes_are_named(run_dir, arguments, message):
+    filled = {name: value.format(run=run_dir) for name, value in arguments.items()}
+    with pytest.raises(UserError) as error:
+        evaluate_run(str(run_dir), **filled)
+    assert message in str(error.value)
+
+
+def test_folders_that_are_no_runs_are_named(run_dir, tmp_path):
+    with pytest.raises(UserError, match="no such run"):
+        evaluate_run(str(tmp_path / "nowhere"))
+    with pytest.raises(UserError, match=r"not a run of seedtf train \(no config.json\)"):
+        evaluate_run(str(tmp_path))
+    run = copy_run(run_dir, tmp_path / "run")
+    (run / "classes.txt").write_text("only\ntwo\n")
+    with pytest.raises(UserError, match=r"has 3 outputs but classes\.txt has 2 names"):
+        evaluate_run(str(run))
+
+
+def test_a_validation_picture_that_went_away_is_named(tiny_copy, tmp_path):
+    run = make_run(tmp_path / "run", tiny_copy)
+    (tiny_copy / "alder" / "1.png").unlink()
+    with pytest.raises(UserError, match=r"1 of 9 validation pictures .*'alder/1.png'"):
+        evaluate_run(str(run))
+
+
+def test_pictures_of_any_size_and_kind_are_judged(run_dir, tmp_path):
+    folder = tmp_path / "mixed" / "alder"
+    folder.mkdir(parents=True)
+    Image.new("L", (5, 90), 7).save(folder / "grey.jpg")
+    Image.new("RGBA", (33, 20), (1, 2, 3, 100)).save(folder / "clear.png")
+    run = copy_run(run_dir, tmp_path / "run")
+    assert len(evaluate_run(str(run), data_dir=str(tmp_path / "mixed")).report.losses) == 2

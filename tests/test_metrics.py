@@ -1,0 +1,179 @@
+"""Metrics: worked examples, properties, and values published or computed elsewhere."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from seedtf.results.metrics import (
+    class_scores,
+    confusion_matrix,
+    fit_temperature,
+    macro_f1,
+    mcnemar_p,
+    most_confused,
+    paired_difference_interval,
+    picture_losses,
+    reject_rule,
+    reliability,
+    scale_probabilities,
+    true_class_margins,
+)
+
+
+def softmax(logits):
+    powers = np.exp(logits - logits.max(axis=1, keepdims=True))
+    return powers / powers.sum(axis=1, keepdims=True)
+
+
+def test_confusion_has_the_truth_in_rows():
+    matrix = confusion_matrix(np.array([0, 0, 1, 2]), np.array([0, 1, 1, 0]), 4)
+    assert matrix.tolist() == [[1, 1, 0, 0], [0, 1, 0, 0], [1, 0, 0, 0], [0, 0, 0, 0]]
+
+
+@given(st.lists(st.tuples(st.integers(0, 4), st.integers(0, 4)), min_size=1))
+def test_confusion_trace_counts_what_is_right(pairs):
+    labels, predictions = np.array(pairs).T
+    matrix = confusion_matrix(labels, predictions, 5)
+    assert matrix.sum() == len(pairs)
+    assert matrix.trace() == sum(a == b for a, b in pairs)
+    assert matrix.sum(axis=1).tolist() == np.bincount(labels, minlength=5).tolist()
+
+
+def test_class_scores_of_a_worked_example():
+    scores = class_scores(np.array([[8, 2, 0], [1, 4, 0], [0, 0, 0]]))
+    assert scores.precision[:2] == pytest.approx([8 / 9, 4 / 6])
+    assert scores.recall[:2] == pytest.approx([0.8, 0.8])
+    assert scores.f1[:2] == pytest.approx([16 / 19, 8 / 11])
+    assert scores.support.tolist() == [10, 5, 0]
+    assert np.isnan([scores.precision[2], scores.recall[2], scores.f1[2]]).all()
+    assert macro_f1(scores) == pytest.approx((16 / 19 + 8 / 11) / 2)
+
+
+def test_a_class_only_answered_counts_in_the_macro_mean():
+    assert macro_f1(class_scores(np.array([[1, 1], [0, 0]]))) == pytest.approx((2 / 3 + 0) / 2)
+
+
+def test_most_confused_pairs_come_largest_first_without_the_right_answers():
+    pairs = most_confused(np.array([[9, 1, 0], [3, 9, 1], [0, 0, 9]]), 10)
+    assert [(p.true, p.predicted, p.count) for p in pairs] == [(1, 0, 3), (0, 1, 1), (1, 2, 1)]
+    assert len(most_confused(np.array([[9, 1, 0], [3, 9, 1], [0, 0, 9]]), 2)) == 2
+
+
+def test_losses_and_margins():
+    probabilities = np.array([[0.7, 0.2, 0.1], [0.0, 0.4, 0.6]], np.float32)
+    labels = np.array([0, 0])
+    assert picture_losses(probabilities, labels) == pytest.approx(
+        [-math.log(0.7), 87.336], abs=1e-3
+    )
+    assert true_class_margins(probabilities, labels) == pytest.approx([0.5, -0.6])
+
+
+def test_calibration_error_of_a_worked_example():
+    confidence = np.array([0.95, 0.95, 0.95, 0.95, 0.65, 0.65])
+    correct = np.array([True, True, True, False, True, True])
+    found = reliability(confidence, correct, bins=10)
+    assert found.counts[[9, 6]].tolist() == [4, 2]
+    assert found.ece == pytest.approx((4 * abs(0.95 - 0.75) + 2 * abs(0.65 - 1.0)) / 6)
+    assert np.isnan(found.accuracy[0])
+
+
+@given(st.lists(st.tuples(st.floats(0, 1), st.booleans()), min_size=1, max_size=50))
+def test_every_picture_is_in_one_bin_and_the_error_is_a_share(pairs):
+    confidence, correct = (np.array(column) for column in zip(*pairs, strict=True))
+    found = reliability(confidence, correct)
+    assert found.counts.sum() == len(pairs)
+    assert 0 <= found.ece <= 1
+
+
+@pytest.mark.parametrize("temperature", [0.4, 1.0, 2.5])
+def test_temperature_undoes_a_known_sharpening(temperature):
+    generator = np.random.default_rng(0)
+    logits = generator.normal(0, 2, (20_000, 4))
+    truth = softmax(logits)
+    labels = (truth.cumsum(axis=1) < generator.random((len(truth), 1))).sum(axis=1)
+    stated = softmax(logits * temperature)
+    fitted = fit_temperature(stated, labels)
+    assert fitted == pytest.approx(temperature, rel=0.05)
+    best = picture_losses(scale_probabilities(stated, fitted), labels).mean()
+    for other in (0.98 * fitted, 1.02 * fitted):
+        assert best < picture_losses(scale_probabilities(stated, other), labels).mean()
+
+
+def test_temperature_stays_one_where_nothing_can_be_learnt():
+    sure = np.array([[0.9, 0.1], [0.2, 0.8]])
+    assert fit_temperature(sure, np.array([0, 1])) == 1.0  # all right: sharper is always better
+    assert fit_temperature(sure, np.array([1, 0])) == 1.0  # all wrong: flatter is always better
+
+
+@given(st.floats(0.1, 10))
+def test_scaling_keeps_the_order_and_the_sum(temperature):
+    probabilities = softmax(np.random.default_rng(1).normal(0, 2, (8, 5)))
+    scaled = scale_probabilities(probabilities, temperature)
+    assert scaled.sum(axis=1) == pytest.approx(np.ones(8))
+    assert (scaled.argsort(axis=1) == probabilities.argsort(axis=1)).all()
+
+
+def test_scaling_at_one_changes_nothing():
+    probabilities = softmax(np.random.default_rng(1).normal(0, 2, (8, 5)))
+    assert scale_probabilities(probabilities, 1.0) == pytest.approx(probabilities)
+
+
+def test_reject_rule_keeps_as_many_as_the_precision_allows():
+    confidence = np.array([0.9, 0.8, 0.7, 0.6, 0.5])
+    rule = reject_rule(confidence, np.array([True, True, False, True, False]), 0.75)
+    assert rule is not None
+    assert (rule.threshold, rule.kept, rule.kept_correct) == (0.6, 4, 3)
+    assert reject_rule(confidence, np.zeros(5, bool), 0.75) is None
+
+
+@given(
+    st.lists(st.tuples(st.sampled_from([0.2, 0.4, 0.6, 0.8]), st.booleans()), min_size=1),
+    st.sampled_from([0.5, 0.9, 1.0]),
+)
+def test_reject_rule_holds_for_whoever_applies_it(pairs, precision):
+    confidence, correct = (np.array(column) for column in zip(*pairs, strict=True))
+    reached = {
+        value: correct[confidence >= value].mean() >= precision
+        for value in set(confidence.tolist())
+    }
+    rule = reject_rule(confidence, correct, precision)
+    if rule is None:
+        assert not any(reached.values())
+        return
+    assert rule.threshold == min(value for value, good in reached.items() if good)
+    assert rule.kept == (confidence >= rule.threshold).sum()
+    assert rule.kept_correct == correct[confidence >= rule.threshold].sum()
+
+
+def test_mcnemar_exact_and_corrected():
+    assert mcnemar_p(0, 0) == 1.0
+    assert mcnemar_p(5, 5) == 1.0
+    assert mcnemar_p(1, 9) == pytest.approx(2 * 11 / 1024)
+    # (|59 - 121| - 1)² / 180 = 20.67; chi-square with one degree of freedom
+    assert mcnemar_p(59, 121) == pytest.approx(5.45e-6, rel=0.01)
+    assert mcnemar_p(121, 59) == mcnemar_p(59, 121)
+    assert mcnemar_p(20, 20) == 1.0
+
+
+def test_difference_interval_is_symmetric_and_shrinks():
+    low, high = paired_difference_interval(10, 30, 200)
+    assert low < 20 / 200 < high
+    assert paired_difference_interval(30, 10, 200) == pytest.approx((-high, -low))
+    wide = paired_difference_interval(1, 3, 20)
+    assert wide[1] - wide[0] > high - low
+    assert paired_difference_interval(0, 0, 5)[0] < 0 < paired_difference_interval(0, 0, 5)[1]
+
+
+def test_difference_interval_covers_the_truth_as_often_as_it_says():
+    generator = np.random.default_rng(2)
+    draws = generator.multinomial(100, [0.05, 0.15, 0.8], size=2000)
+    covered = [
+        low < 0.10 < high
+        for low, high in (paired_difference_interval(a, b, 100) for a, b, _ in draws)
+    ]
+    assert np.mean(covered) == pytest.approx(0.95, abs=0.02)

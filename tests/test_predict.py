@@ -1,0 +1,352 @@
+"""Prediction: a row for every file, evaluate's numbers, one batch in memory, nothing half-written."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from PIL import Image
+from tiny_run import make_run
+
+from seedtf.commands.main import main
+from seedtf.data.header import RefusedError
+from seedtf.errors import UserError
+from seedtf.results.classifier import Answer, Classifier, open_classifier
+from seedtf.results.evaluate_run import evaluate_run
+from seedtf.results.predict import answer_files, list_pictures, write_predictions
+from seedtf.results.submission import read_sample, write_submission
+
+
+@pytest.fixture(scope="module")
+def run_dir(tmp_path_factory, tiny_folder):
+    return make_run(tmp_path_factory.mktemp("runs") / "tiny", tiny_folder)
+
+
+@pytest.fixture(scope="module")
+def classifier(run_dir):
+    return open_classifier(run_dir)
+
+
+@pytest.fixture
+def flat(tmp_path, tiny_folder):
+    """An unlabelled folder: good pictures, bad ones and files that are passed over."""
+    folder = tmp_path / "flat"
+    (folder / "deep").mkdir(parents=True)
+    good = (tiny_folder / "alder" / "0.png").read_bytes()
+    (folder / "b good.png").write_bytes(good)
+    (folder / "deep" / "a.PNG").write_bytes(good)
+    (folder / "cut.png").write_bytes(good[:-30])
+    (folder / "empty.jpg").write_bytes(b"")
+    (folder / "notes.txt").write_text("no picture")
+    (folder / ".hidden.png").write_bytes(good)
+    (folder / "Thumbs.db").write_bytes(b"x")
+    return folder
+
+
+def read_table(path):
+    with Path(path).open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def label_by_color(file):
+    """A stand-in for a model: answers with the bytes themselves."""
+    return Answer((file.decode(),), (np.float32(1),))
+
+
+def stub(prepare=lambda data: data, classify=lambda files, k: [label_by_color(f) for f in files]):
+    return Classifier(3, prepare, classify)
+
+
+def write_files(folder, count):
+    folder.mkdir()
+    for index in range(count):
+        (folder / f"{index:03}.png").write_text(f"class {index}")
+    return folder
+
+
+def test_the_same_numbers_as_evaluate(run_dir, tmp_path, tiny_folder):
+    found = evaluate_run(str(run_dir)).report.predictions
+    inputs = [str(tiny_folder / path) for path in reversed(found.paths)]
+    out = tmp_path / "p.csv"
+    assert main(["predict", str(run_dir), *inputs, f"--out={out}", "--batch_size=4"]) == 0
+    rows = read_table(out)
+    assert [row["file"] for row in rows] == inputs
+    for row, expected in zip(rows, found.probabilities[::-1], strict=True):
+        stated = {row[f"top{k}"]: float(row[f"p{k}"]) for k in (1, 2, 3)}
+        answers = [stated[name] for name in found.class_names]
+        np.testing.assert_allclose(answers, expected, atol=1e-6)
+        assert row["top1"] == found.class_names[expected.argmax()]
+
+
+def test_eight_views_as_evaluate(run_dir, tmp_path, tiny_folder):
+    found = evaluate_run(str(run_dir), tta=8, out=str(tmp_path / "report")).report.predictions
+    path = str(tiny_folder / found.paths[0])
+    assert main(["predict", str(run_dir), path, f"--out={tmp_path / 'p.csv'}", "--tta=8"]) == 0
+    (row,) = read_table(tmp_path / "p.csv")
+    assert float(row["p1"]) == pytest.approx(found.confidence[0], abs=1e-6)
+
+
+def test_every_file_has_a_row_and_bad_ones_say_so(run_dir, flat, tmp_path, capsys):
+    out = tmp_path / "p.csv"
+    assert main(["predict", str(run_dir), str(flat), f"--out={out}", "--topk=2"]) == 3
+    rows = read_table(out)
+    assert list(rows[0]) == ["file", "status", "top1", "p1", "top2", "p2"]
+    assert [(os.path.relpath(row["file"], flat), row["status"]) for row in rows] == [
+        ("b good.png", "ok"),
+        ("cut.png", "truncated"),
+        ("deep/a.PNG", "ok"),
+        ("empty.jpg", "empty file"),
+        ("notes.txt", "unsupported suffix"),
+    ]
+    assert [bool(row["top1"]) for row in rows] == [True, False, True, False, False]
+    shown = capsys.readouterr()
+    assert "3 of 5 without an answer, first" in shown.err
+    result = json.loads(shown.out.splitlines()[-1].removeprefix("RESULT "))
+    assert result == {"out": str(out), "files": 5, "bad": 3}
+
+
+def test_a_link_to_nowhere_in_a_folder_has_a_row(classifier, flat, tmp_path):
+    (flat / "z.png").symlink_to(flat / "nowhere.png")
+    tally = write_predictions(classifier, [str(flat)], tmp_path / "p", topk=1, batch_size=2)
+    assert (tally.files, tally.bad) == (6, 4)
+    assert read_table(tmp_path / "p")[-1]["status"] == "unreadable"
+
+
+@pytest.mark.parametrize("batch_size", [1, 3, 100])
+def test_batches_change_no_row(flat, tmp_path, batch_size):
+    inputs = [str(write_files(tmp_path / "many", 10)), str(flat)]
+
+    def prepare(data):
+        if data.startswith(b"class 5"):
+            raise RefusedError("corrupt", "on purpose")
+        return data[:8]
+
+    tally = write_predictions(
+        stub(prepare, lambda files, k: [Answer((str(f),), (np.float32(1),)) for f in files]),
+        inputs,
+        tmp_path / "p.csv",
+        topk=1,
+        batch_size=batch_size,
+    )
+    rows = read_table(tmp_path / "p.csv")
+    assert [row["top1"] for row in rows[:10]] == [
+        "" if index == 5 else str(f"class {index}".encode()) for index in range(10)
+    ]
+    assert (tally.files, tally.bad) == (15, 2)
+
+
+def test_only_two_batches_are_held(tmp_path):
+    folder = write_files(tmp_path / "many", 40)
+    prepared, seen = [], []
+
+    def classify(files, k):
+        assert len(files) <= 4
+        seen.append(len(prepared))
+        return [label_by_color(file) for file in files]
+
+    model = stub(lambda data: prepared.append(1) or data, classify)
+    answers = answer_files(model, list_pictures([str(folder)]), 1, 4)
+    taken = [next(answers) for _ in range(5)]
+    assert len(taken) == 5
+    answers.close()
+    assert len(prepared) <= 12  # of 40: the batch in hand, and the ones decoded meanwhile
+    assert seen[0] <= 8
+
+
+def test_the_table_appears_whole_or_not_at_all(tmp_path):
+    folder = write_files(tmp_path / "many", 9)
+    out = tmp_path / "out" / "p.csv"
+    out.parent.mkdir()
+    out.write_text("what was there")
+
+    def classify(files, k):
+        # rows go to another name while this one is untouched
+        assert out.read_text() == "what was there"
+        if b"class 8" in files:
+            raise KeyboardInterrupt
+        return [label_by_color(file) for file in files]
+
+    with pytest.raises(KeyboardInterrupt):
+        write_predictions(stub(classify=classify), [str(folder)], out, topk=1, batch_size=2)
+    assert out.read_text() == "what was there"
+    assert [path.name for path in out.parent.iterdir()] == ["p.csv"]
+
+
+def test_a_folder_is_listed_lazily_and_sorted(flat):
+    listed = list_pictures([str(flat), str(flat / ".hidden.png")])
+    assert next(listed) == str(flat / "b good.png")
+    assert [os.path.relpath(path, flat) for path in listed] == [
+        "cut.png",
+        "deep/a.PNG",
+        "empty.jpg",
+        "notes.txt",
+        ".hidden.png",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["{run}"], "FILES_OR_FOLDERS is missing"),
+        (["{run}", "nowhere.png"], "nowhere.png: no such file or folder"),
+        (["{run}", "{empty}"], "no files; pass pictures"),
+        (["nowhere", "{flat}"], "nowhere: no such run"),
+        (["{flat}", "{flat}"], "not a run of seedtf train"),
+        (["{run}", "{flat}", "--out={flat}"], "is there already; pass a file name"),
+        (["{run}", "{flat}", "--out={flat}/notes.txt"], "pass another name or --overwrite"),
+        (["{run}", "{flat}", "--out={flat}/no/p.csv"], "no folder"),
+        (["{run}", "{flat}", "--topk=0"], "--topk=0: out of range"),
+        (["{run}", "{flat}", "--submission=nowhere.csv"], "--submission=nowhere.csv: no such file"),
+    ],
+)
+def test_mistakes_are_one_line_and_code_2(run_dir, flat, capsys, arguments, message):
+    out, empty = flat.parent / "p.csv", flat.parent / "empty"
+    empty.mkdir()
+    places = {"run": run_dir, "flat": flat, "empty": empty}
+    filled = [argument.format(**places) for argument in arguments]
+    if not any(argument.startswith("--out") for argument in filled):
+        filled.append(f"--out={out}")
+    assert main(["predict", *filled]) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert message in error
+    assert not out.exists()
+
+
+def test_overwrite_replaces(run_dir, flat, tmp_path):
+    out = tmp_path / "p.csv"
+    out.write_text("old")
+    picture = str(flat / "b good.png")
+    assert main(["predict", str(run_dir), picture, f"--out={out}", "--overwrite"]) == 0
+    assert len(read_table(out)) == 1
+
+
+class _Export(tf.Module):
+    """The least that can be served: classes by the colour of a picture; one bad file fails a batch."""
+
+    @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="image_bytes")])
+    def serve(self, image_bytes):
+        def share(contents):
+            image = tf.cast(tf.io.decode_png(contents, channels=3), tf.float32)
+            means = tf.reduce_mean(image, [0, 1])
+            return means / tf.reduce_sum(means)
+
+        shares = tf.map_fn(share, image_bytes, fn_output_signature=tf.float32)
+        probabilities, order = tf.math.top_k(tf.ensure_shape(shares, [None, 3]), 3)
+        return {
+            "probabilities": probabilities,
+            "classes": tf.gather(tf.constant(["red", "grün", "blue"]), order),
+        }
+
+
+@pytest.fixture(scope="module")
+def export(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("export")
+    module = _Export()
+    for version in ("2", "10"):
+        tf.saved_model.save(module, str(folder / version), {"serving_default": module.serve})
+    (folder / "2" / "saved_model.pb").write_bytes(b"damaged")
+    (folder / "parity.json").write_text("{}")
+    return folder
+
+
+def test_an_export_answers_and_survives_a_bad_file(export, tmp_path):
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    Image.new("RGB", (8, 8), (10, 30, 60)).save(folder / "a.png")
+    noise = np.random.default_rng(0).integers(0, 255, (8, 8, 3), np.uint8)
+    Image.fromarray(noise).save(folder / "b.png")
+    damaged = bytearray((folder / "b.png").read_bytes())
+    middle = damaged.index(b"IDAT") + 40
+    damaged[middle : middle + 20] = bytes(20)  # the header is good, the pixels are not
+    (folder / "b.png").write_bytes(damaged)
+    Image.new("RGB", (8, 8), (60, 30, 10)).save(folder / "c.png")
+    for path in (export, export / "10"):
+        out = tmp_path / f"{path.name}.csv"
+        assert main(["predict", str(path), str(folder), f"--out={out}"]) == 3
+        rows = read_table(out)
+        assert [row["status"] for row in rows] == ["ok", "corrupt", "ok"]
+        first = [rows[0][cell] for cell in ("top1", "top2", "top3")]
+        assert first == ["blue", "grün", "red"]
+        assert [float(rows[0][f"p{k}"]) for k in (1, 2, 3)] == pytest.approx([0.6, 0.3, 0.1])
+        assert "top4" not in rows[0]
+
+
+def test_an_export_cannot_average_views_or_be_damaged(export):
+    with pytest.raises(UserError, match="--tta=8: an export answers as it is"):
+        open_classifier(export, tta=8)
+    with pytest.raises(UserError, match="damaged SavedModel"):
+        open_classifier(export / "2")
+
+
+@pytest.fixture
+def sample(tmp_path):
+    def write(*lines):
+        path = tmp_path / "sample.csv"
+        path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8-sig")
+        return path
+
+    return write
+
+
+def submit(folder, sample_path, out):
+    return write_submission(stub(), [str(folder)], read_sample(str(sample_path)), out, batch_size=2)
+
+
+def test_a_submission_copies_heading_and_order(tmp_path, sample):
+    folder = write_files(tmp_path / "test", 5)
+    path = sample("file,species", "004.png,x", "001.png,x", "004.png,x")
+    out = tmp_path / "s.csv"
+    assert submit(folder, path, out) == 3
+    assert out.read_text() == "file,species\n004.png,class 4\n001.png,class 1\n004.png,class 4\n"
+
+
+def test_a_submission_keeps_the_order_of_columns(tmp_path, sample):
+    folder = write_files(tmp_path / "test", 3)
+    out = tmp_path / "s.csv"
+    submit(folder, sample("species,file", "x,002.png", "x,000.png"), out)
+    assert out.read_text() == "species,file\nclass 2,002.png\nclass 0,000.png\n"
+
+
+def test_a_submission_for_the_command_line(run_dir, tiny_folder, tmp_path, sample):
+    path = sample("file,species", "3.png,x", "0.png,x")
+    out = tmp_path / "s.csv"
+    command = ["predict", str(run_dir), str(tiny_folder / "alder"), f"--out={out}"]
+    assert main([*command, f"--submission={path}"]) == 0
+    rows = read_table(out)
+    assert [row["file"] for row in rows] == ["3.png", "0.png"]
+    assert {row["species"] for row in rows} <= {"alder", "two words", "öland rye"}
+
+
+@pytest.mark.parametrize(
+    ("lines", "message"),
+    [
+        (["file,species", "000.png,x", "nope.png,x"], "1 of 2 files are not among .*'nope.png'"),
+        (["file,species", "bad.png,x", "000.png,x"], "bad.png: not an image"),
+        (["file,species", "twice.png,x"], "same name as"),
+        (["id,a,b", "000.png,1,0"], "row 1 has 3 columns"),
+        (["file,species", "000.png"], "row 2 has 1 columns"),
+        (["file,species"], "no rows"),
+    ],
+)
+def test_a_submission_that_cannot_be_complete_writes_nothing(tmp_path, sample, lines, message):
+    folder = write_files(tmp_path / "test", 2)
+    (folder / "bad.png").write_text("bad")
+    for place in ("one", "two"):
+        (folder / place).mkdir()
+        (folder / place / "twice.png").write_text("class 1")
+    path, out = sample(*lines), tmp_path / "s.csv"
+
+    def prepare(data):
+        if data == b"bad":
+            raise RefusedError("not an image", "on purpose")
+        return data
+
+    with pytest.raises(UserError, match=message):
+        write_submission(stub(prepare), [str(folder)], read_sample(str(path)), out, batch_size=8)
+    assert not out.exists()
