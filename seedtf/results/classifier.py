@@ -16,6 +16,7 @@ from seedtf.data.header import RefusedError, read_header
 from seedtf.errors import UserError
 from seedtf.results.evaluation import make_classifier, top_classes
 from seedtf.results.run import load_run
+from seedtf.results.versions import newest_saved_model
 
 __all__ = ["Answer", "Classifier", "open_classifier"]
 
@@ -55,7 +56,7 @@ def open_classifier(path: str | os.PathLike[str], tta: int = 1) -> Classifier:
     Raises:
         UserError: none of the three, damaged, or an export asked for ``tta`` 8.
     """
-    saved_model = _find_saved_model(Path(path))
+    saved_model = newest_saved_model(Path(path))
     if saved_model is None:
         return _open_run(path, tta)
     if tta != 1:
@@ -75,19 +76,6 @@ def _open_run(path: str | os.PathLike[str], tta: int) -> Classifier:
         return [Answer(*pair) for pair in zip(names, map(tuple, values), strict=True)]
 
     return Classifier(len(run.class_names), make_decoder(run.image_size), classify)
-
-
-def _find_saved_model(path: Path) -> Path | None:
-    if (path / "saved_model.pb").is_file():
-        return path
-    if not path.is_dir():
-        return None
-    versions = [
-        each
-        for each in path.iterdir()
-        if each.name.isdigit() and (each / "saved_model.pb").is_file()
-    ]
-    return max(versions, key=lambda each: int(each.name), default=None)
 
 
 def _open_export(path: Path) -> Classifier:

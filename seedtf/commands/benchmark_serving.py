@@ -1,0 +1,75 @@
+"""``seedtf benchmark serving EXPORT``: load an export and time its answers."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from seedtf.commands.arguments import parse_config
+from seedtf.commands.quiet import import_tensorflow
+from seedtf.errors import UserError
+from seedtf.options import check_ranges, option
+
+__all__ = ["ServingConfig", "run"]
+
+_BATCH_SIZES = (1, 8, 32)
+_CALLERS = (1, 2, 4, 8)
+
+
+@dataclass(frozen=True)
+class ServingConfig:
+    """The export and the flags of ``seedtf benchmark serving``."""
+
+    export: str = option("", "Folder of an export, or of its versions.")
+    image: str = option("", "Picture to send; empty draws a JPEG of 512×512 pixels.")
+    seconds: float = option(2.0, "Time for each load, 0.05 to 600.", low=0.05, high=600.0)
+    json: bool = option(False, "Print one JSON object in place of the table.")
+
+    def __post_init__(self) -> None:
+        """Checks every field; raises UserError naming the flag, the value and the range."""
+        check_ranges(self)
+
+
+def run(arguments: list[str]) -> int:
+    """Measures, prints the table and returns the exit code."""
+    config = parse_config(ServingConfig, "benchmark serving", arguments, words=("export",))
+    from seedtf.results.versions import find_saved_model
+
+    saved_model = find_saved_model(config.export)
+    import_tensorflow()
+    import tensorflow as tf
+
+    from seedtf.benchmark.serving import load_signature, measure_all
+    from seedtf.results.warmup import example_jpeg
+
+    try:
+        encoded = Path(config.image).read_bytes() if config.image else example_jpeg(512)
+    except OSError as error:
+        raise UserError(f"--image={config.image}: {error.strerror}; pass a picture") from None
+    answer = load_signature(saved_model)
+    status = answer(tf.constant([encoded]))["status"].numpy()[0].decode()
+    if status != "ok":
+        raise UserError(f"--image={config.image}: {status}; pass a picture that can be decoded")
+    loads = measure_all(answer, encoded, _BATCH_SIZES, _CALLERS, config.seconds)
+    result = {
+        "export": str(saved_model),
+        "image_bytes": len(encoded),
+        "loads": [dataclasses.asdict(load) for load in loads],
+    }
+    if config.json:
+        print(json.dumps(result))
+        return 0
+    print(f"export    {saved_model}")
+    print(f"picture   {config.image or 'drawn, 512×512 JPEG'}, {len(encoded)} bytes")
+    print(
+        f"{'batch':>6} {'callers':>8} {'images/s':>10} {'p50 ms':>9} {'p99 ms':>9} {'requests':>9}"
+    )
+    for load in loads:
+        print(
+            f"{load.batch_size:6} {load.callers:8} {load.images_per_second:10.1f} "
+            f"{load.p50_ms:9.2f} {load.p99_ms:9.2f} {load.requests:9}"
+        )
+    print(f"RESULT {json.dumps(result)}", flush=True)
+    return 0

@@ -1,0 +1,69 @@
+"""Requests that TensorFlow Serving runs before it answers the first client, so that none waits.
+
+The file is a TFRecord of ``tensorflow.serving.PredictionLog`` messages. Its few outer messages are
+encoded by hand (Protocol Buffers encoding, wire type 2), so that tensorflow-serving-api is not needed:
+
+    PredictionLog.predict_log = 6    PredictLog.request = 1    ModelSpec.name = 1, signature_name = 3
+    PredictRequest.model_spec = 1, inputs = 2 (map: key = 1, value = 2, a TensorProto)
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import tensorflow as tf
+
+__all__ = ["WARMUP_FILE", "example_jpeg", "write_warmup"]
+
+WARMUP_FILE = "assets.extra/tf_serving_warmup_requests"
+_BATCH_SIZES = (1, 8)
+
+
+def write_warmup(saved_model: Path, size: int) -> None:
+    """Writes a few requests for each signature of the SavedModel for images of ``size`` pixels.
+
+    The pictures are drawn, not taken from the data: an export must not give training pictures away.
+    """
+    path = saved_model / WARMUP_FILE
+    path.parent.mkdir(exist_ok=True)
+    # twice the size, so that the resize is warmed up too
+    encoded = example_jpeg(2 * size)
+    pixels = np.zeros([1, size, size, 3], np.uint8)
+    with tf.io.TFRecordWriter(str(path)) as writer:
+        for count in _BATCH_SIZES:
+            files = np.array([encoded] * count, object)
+            writer.write(_prediction_log("serving_default", "image_bytes", files))
+        writer.write(_prediction_log("image", "image", pixels))
+        writer.write(_prediction_log("pixels", "pixels", pixels.astype(np.float32)))
+
+
+def example_jpeg(side: int) -> bytes:
+    """A smooth coloured picture of ``side``² pixels as JPEG, about as hard to decode as a photo."""
+    ramp = np.linspace(0.0, 4.0 * np.pi, side)
+    rows, columns = np.meshgrid(ramp, ramp, indexing="ij")
+    waves = np.stack([np.sin(rows), np.sin(columns), np.sin(rows + columns)], axis=-1)
+    texture = np.random.default_rng(0).normal(0.0, 8.0, [side, side, 1])
+    pixels = np.clip(127.5 + 90.0 * waves + texture, 0, 255).astype(np.uint8)
+    return tf.io.encode_jpeg(pixels, quality=90).numpy()
+
+
+def _prediction_log(signature: str, name: str, value: np.ndarray) -> bytes:
+    model_spec = _field(1, b"seedtf") + _field(3, signature.encode())
+    tensor = tf.make_tensor_proto(value).SerializeToString()
+    inputs = _field(1, name.encode()) + _field(2, tensor)
+    request = _field(1, model_spec) + _field(2, inputs)
+    return _field(6, _field(1, request))
+
+
+def _field(number: int, payload: bytes) -> bytes:
+    """One length-delimited field: key, length, bytes."""
+    return _varint(number << 3 | 2) + _varint(len(payload)) + payload
+
+
+def _varint(value: int) -> bytes:
+    groups = []
+    while value >= 0x80:
+        groups.append(value & 0x7F | 0x80)
+        value >>= 7
+    return bytes([*groups, value])

@@ -1,0 +1,98 @@
+"""What the serving benchmark sends and reports; no time is asserted."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import tensorflow as tf
+
+from seedtf.benchmark.serving import load_signature, measure
+from seedtf.commands.main import run_verb
+from seedtf.errors import UserError
+from seedtf.results.warmup import example_jpeg
+
+
+class Stub(tf.Module):
+    """Takes files as an export does and counts them."""
+
+    @tf.function(input_signature=[tf.TensorSpec([None], tf.string, "image_bytes")])
+    def serve(self, image_bytes: tf.Tensor) -> dict[str, tf.Tensor]:
+        good = tf.strings.length(image_bytes) > 10
+        lengths = tf.cast(tf.strings.length(image_bytes), tf.float32)
+        return {"probabilities": lengths[:, None], "status": tf.where(good, "ok", "truncated")}
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("served")
+    stub = Stub()
+    tf.saved_model.save(stub, str(folder / "3"), signatures={"serving_default": stub.serve})
+    return folder
+
+
+def test_every_caller_is_answered(served: Path) -> None:
+    seen = []
+    signature = load_signature(served / "3")
+
+    def answer(request: tf.Tensor) -> dict[str, tf.Tensor]:
+        seen.append(len(request))
+        return signature(request)
+
+    load = measure(answer, b"picture", batch_size=5, callers=3, seconds=0.05)
+    assert set(seen) == {5}
+    assert load.requests >= 3
+    assert (load.batch_size, load.callers) == (5, 3)
+    assert 0 < load.p50_ms <= load.p99_ms
+    assert load.images_per_second > 0
+
+
+def test_table_and_json(served: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_verb("benchmark", ["serving", str(served), "--seconds=0.05"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[2].split() == [
+        "batch",
+        "callers",
+        "images/s",
+        "p50",
+        "ms",
+        "p99",
+        "ms",
+        "requests",
+    ]
+    shown = [tuple(int(cell) for cell in line.split()[:2]) for line in lines[3:-1]]
+    assert shown == [(batch, callers) for batch in (1, 8, 32) for callers in (1, 2, 4, 8)]
+    assert len(json.loads(lines[-1].removeprefix("RESULT "))["loads"]) == 12
+    assert run_verb("benchmark", ["serving", str(served), "--seconds=0.05", "--json"]) == 0
+    result = json.loads(capsys.readouterr().out)
+    assert result["export"] == str(served / "3")
+    assert result["image_bytes"] == len(example_jpeg(512))
+
+
+def test_mistakes_are_one_line(
+    served: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "short").write_bytes(b"x")
+    (tmp_path / "1").mkdir()
+    (tmp_path / "1" / "saved_model.pb").write_bytes(b"damaged")
+    for arguments, text in [
+        (["serving", str(tmp_path / "none")], "no such folder"),
+        (["serving", str(tmp_path)], "cannot be loaded"),
+        (["serving", str(served), f"--image={tmp_path / 'short'}"], "truncated"),
+        (["serving", str(served), f"--image={tmp_path / 'none'}"], "No such file"),
+        (["serving", str(served), "--seconds=0"], "out of range"),
+        (["serve", str(served)], "did you mean 'serving'"),
+    ]:
+        assert run_verb("benchmark", arguments) == 2
+        line = capsys.readouterr().err
+        assert text in line
+        assert line.count("\n") == 1
+
+
+def test_a_model_with_another_input_is_refused(tmp_path: Path) -> None:
+    module = tf.Module()
+    function = tf.function(lambda x: x).get_concrete_function(tf.TensorSpec([], name="x"))
+    tf.saved_model.save(module, str(tmp_path), signatures=function)
+    with pytest.raises(UserError, match="takes x; pass a seedtf export"):
+        load_signature(tmp_path)

@@ -1,0 +1,451 @@
+"""An export answers as the evaluation does, from whole files, by any client, or does not appear."""
+
+from __future__ import annotations
+
+import io
+import json
+import shutil
+import struct
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from PIL import Image
+
+from seedtf.commands import export as command
+from seedtf.commands.main import run_verb
+from seedtf.errors import UserError
+from seedtf.model.network import build_network, save_model
+from seedtf.results import export, serving_graph
+from seedtf.results.run import Run, load_run, open_validation
+from seedtf.results.warmup import WARMUP_FILE, example_jpeg
+
+SIZE, TEMPERATURE = 24, 1.6
+NAMES = ("alder", "two words", "öland rye")
+OUTPUTS = {
+    "probabilities": (tf.float32, [None, 3]),
+    "classes": (tf.string, [None, 3]),
+    "scores": (tf.float32, [None, 3]),
+    "class_name": (tf.string, [None]),
+    "confidence": (tf.float32, [None]),
+}
+
+
+def picture(number: int) -> Image.Image:
+    """Blocks of colour under noise, of odd sizes: no two sides, no two pictures alike."""
+    rng = np.random.default_rng(number)
+    blocks = rng.integers(0, 256, (3, 2, 3), dtype=np.uint8).repeat(17 + number, 0).repeat(31, 1)
+    noise = rng.integers(-20, 20, blocks.shape)
+    return Image.fromarray(np.clip(blocks + noise, 0, 255).astype(np.uint8))
+
+
+def write_pictures(root: Path) -> list[str]:
+    """Every kind of file that is taken, 24 in three class folders; their relative paths."""
+    turned = Image.Exif()
+    turned[0x0112] = 6
+    kinds: list[tuple[str, str, dict[str, Any]]] = [
+        ("RGB", "jpg", {"exif": turned}),
+        ("RGB", "jpg", {"progressive": True}),
+        ("CMYK", "jpg", {}),
+        ("L", "png", {}),
+        ("RGBA", "png", {}),
+        ("P", "png", {}),
+        ("RGB", "bmp", {}),
+        ("RGB", "webp", {"lossless": True}),
+    ]
+    paths = []
+    for number in range(24):
+        mode, suffix, options = kinds[number % 8]
+        image = picture(number).convert(mode)
+        if mode == "RGBA":
+            image.putalpha(Image.linear_gradient("L").resize(image.size))
+        paths.append(f"{NAMES[number % 3]}/{number}.{suffix}")
+        (root / paths[-1]).parent.mkdir(parents=True, exist_ok=True)
+        image.save(root / paths[-1], **options)
+    return paths
+
+
+def sensitive_network(policy: str = "float32") -> keras.Model:
+    """A network whose answers differ from picture to picture and move with each pixel."""
+    before = keras.mixed_precision.global_policy()
+    keras.mixed_precision.set_global_policy(policy)
+    try:
+        keras.utils.set_random_seed(3)
+        model = build_network(model="tiny", num_classes=3, image_size=SIZE, weights="none")
+    finally:
+        keras.mixed_precision.set_global_policy(before)
+    kernel, bias = model.get_layer("logits").get_weights()
+    model.get_layer("logits").set_weights([kernel * 10, bias])
+    return model
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """A run folder as mixed precision and evaluation leave it, its network untrained."""
+    folder = tmp_path_factory.mktemp("run")
+    data = folder / "data"
+    rows = [f"{path},{path.split('/')[0]},val\n" for path in write_pictures(data)]
+    (folder / "checkpoints").mkdir()
+    (folder / "report").mkdir()
+    save_model(sensitive_network("mixed_bfloat16"), folder / "checkpoints" / "best.keras")
+    settings = {
+        "image_size": SIZE,
+        "cache_dir": str(folder / "cache"),
+        "resolved": {"data_root": str(data), "precision": "mixed_bfloat16"},
+    }
+    (folder / "config.json").write_text(json.dumps(settings))
+    (folder / "classes.txt").write_text("".join(f"{name}\n" for name in NAMES), "utf-8")
+    (folder / "split.csv").write_text("file,label,split\n" + "".join(rows), "utf-8")
+    (folder / "report" / "report.json").write_text(json.dumps({"temperature": TEMPERATURE}))
+    return load_run(folder)
+
+
+@pytest.fixture(scope="module")
+def exported(run: Run, tmp_path_factory: pytest.TempPathFactory) -> export.Exported:
+    out = tmp_path_factory.mktemp("served") / "model"
+    return export.export_run(run, out, *open_validation(run))
+
+
+@pytest.fixture(scope="module")
+def signatures(exported: export.Exported) -> dict[str, Any]:
+    loaded = tf.saved_model.load(str(exported.folder))
+    # a signature holds no reference to what it computes with
+    return {**loaded.signatures, "loaded": loaded}
+
+
+def files(run: Run) -> list[bytes]:
+    store, _ = open_validation(run)
+    return [Path(path).read_bytes() for path in store.catalog.absolute_paths()]
+
+
+def answer(signatures: dict[str, Any], contents: list[bytes]) -> dict[str, np.ndarray]:
+    found = signatures["serving_default"](image_bytes=tf.constant(contents, tf.string))
+    return {name: value.numpy() for name, value in found.items()}
+
+
+def test_the_signatures_are_what_clients_rely_on(signatures: dict[str, Any]) -> None:
+    inputs = {
+        "serving_default": ("image_bytes", tf.string, [None]),
+        "image": ("image", tf.uint8, [None, None, None, 3]),
+        "pixels": ("pixels", tf.float32, [None, SIZE, SIZE, 3]),
+    }
+    outputs = {
+        "serving_default": {**OUTPUTS, "status": (tf.string, [None])},
+        "image": OUTPUTS,
+        "pixels": {"probabilities": OUTPUTS["probabilities"]},
+    }
+    for name, (argument, dtype, shape) in inputs.items():
+        _, taken = signatures[name].structured_input_signature
+        assert {k: (v.dtype, v.shape.as_list()) for k, v in taken.items()} == {
+            argument: (dtype, shape)
+        }
+        given = signatures[name].structured_outputs
+        assert {k: (v.dtype, v.shape.as_list()) for k, v in given.items()} == outputs[name]
+        # TensorFlow Serving would answer such a string output in base64
+        assert not any(output.endswith("_bytes") for output in given)
+
+
+def test_saved_model_cli_shows_the_contract(exported: export.Exported) -> None:
+    what = f"show --dir {exported.folder} --tag_set serve --signature_def serving_default"
+    ended = subprocess.run(
+        [sys.executable, "-m", "tensorflow.python.tools.saved_model_cli", *what.split()],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert ended.returncode == 0, ended.stderr
+    shown = " ".join(ended.stdout.split())
+    assert "inputs['image_bytes'] tensor_info: dtype: DT_STRING shape: (-1)" in shown
+    assert "outputs['probabilities'] tensor_info: dtype: DT_FLOAT shape: (-1, 3)" in shown
+    assert "Method name is: tensorflow/serving/predict" in shown
+
+
+def test_the_version_folder_is_complete(run: Run, exported: export.Exported) -> None:
+    assert exported.folder.name == str(exported.version) == "1"
+    below = sorted(path.name for path in exported.folder.parent.iterdir())
+    assert below == ["1", "parity.json"]
+    classes = (exported.folder / "assets" / "classes.txt").read_text("utf-8")
+    assert tuple(classes.splitlines()) == run.class_names == NAMES
+    facts = json.loads((exported.folder.parent / "parity.json").read_text("utf-8"))
+    assert facts == json.loads((exported.folder / "assets.extra/parity.json").read_text("utf-8"))
+    (row,) = facts["rows"]
+    assert (row["format"], row["images"], row["top1_agreement"]) == ("saved_model", 24, 1.0)
+    assert row["max_abs_difference"] <= 1e-4
+    # the export computes in float32, the trained model did not
+    assert 1e-6 < facts["as_trained"]["max_abs_difference"] < 0.1
+    assert (facts["temperature"], facts["temperature_fitted"]) == (TEMPERATURE, True)
+
+
+def test_bytes_are_answered_as_training_sees_the_pictures(
+    run: Run, signatures: dict[str, Any]
+) -> None:
+    store, records = open_validation(run)
+    logits = sensitive_network()
+    logits = keras.Model(logits.input, logits.get_layer("logits").output)
+    pixels = store.read(tf.constant(records))
+    expected = tf.nn.softmax(logits.predict(pixels, verbose=0) / TEMPERATURE, axis=-1).numpy()
+    found = answer(signatures, files(run))
+    np.testing.assert_allclose(found["probabilities"], expected, atol=1e-5)
+    assert len(set(expected.argmax(1))) > 1
+    by_pixels = signatures["pixels"](pixels=tf.cast(pixels, tf.float32))["probabilities"]
+    np.testing.assert_allclose(by_pixels, expected, atol=1e-5)
+
+
+def test_classes_and_scores_are_ranked_and_the_first_is_the_answer(
+    run: Run, signatures: dict[str, Any]
+) -> None:
+    found = answer(signatures, files(run))
+    for number, probabilities in enumerate(found["probabilities"]):
+        ranked = sorted(zip(-probabilities, NAMES, strict=True))
+        assert [name.decode() for name in found["classes"][number]] == [n for _, n in ranked]
+        np.testing.assert_array_equal(found["scores"][number], -np.sort(-probabilities))
+    np.testing.assert_array_equal(found["class_name"], found["classes"][:, 0])
+    np.testing.assert_array_equal(found["confidence"], found["probabilities"].max(1))
+    assert set(found["status"]) == {b"ok"}
+
+
+def test_a_row_does_not_depend_on_its_batch(run: Run, signatures: dict[str, Any]) -> None:
+    contents = files(run)[:7]
+    together = answer(signatures, contents)["probabilities"]
+    alone = [answer(signatures, [each])["probabilities"][0] for each in contents]
+    np.testing.assert_allclose(together, alone, atol=1e-6)
+
+
+def test_bad_files_do_not_fail_the_others(run: Run, signatures: dict[str, Any]) -> None:
+    good = files(run)
+    png = next(each for each in good if each.startswith(b"\x89PNG"))
+    flipped = bytearray(png)
+    flipped[len(png) // 2] ^= 1  # inside the pixels: only the decoder's checksum sees it
+    buffer = io.BytesIO()
+    picture(0).convert("P").save(buffer, "BMP")
+    bad = {
+        b"": b"empty file",
+        b"<html>404</html>": b"not an image",
+        good[0][:-2]: b"corrupt",
+        good[0][:60]: b"truncated",
+        png[:-30]: b"truncated",
+        bytes(flipped): b"corrupt",
+        buffer.getvalue(): b"unsupported variant",
+        png[:16] + struct.pack(">II", 60_000, 60_000) + png[24:]: b"too large",
+        # 57 bytes that claim a chunk of a gigabyte
+        png[:33] + struct.pack(">I4s", 2**30, b"tEXt") + bytes(16): b"truncated",
+    }
+    contents = [good[1], *bad, good[2]]
+    found = answer(signatures, contents)
+    assert found["status"].tolist() == [b"ok", *bad.values(), b"ok"]
+    expected = answer(signatures, [good[1], good[2]])["probabilities"]
+    np.testing.assert_allclose(found["probabilities"][[0, -1]], expected, atol=1e-6)
+    assert not found["probabilities"][1:-1].any()
+    assert not found["confidence"][1:-1].any()
+    assert set(found["class_name"][1:-1]) == {b""}
+    # also where nothing is left
+    assert answer(signatures, [b"x"])["status"].tolist() == [b"not an image"]
+
+
+def test_what_still_fails_a_whole_request(signatures: dict[str, Any]) -> None:
+    with pytest.raises(tf.errors.InvalidArgumentError):
+        answer(signatures, [])
+    with pytest.raises(tf.errors.InvalidArgumentError):
+        signatures["image"](image=tf.zeros([2, 0, 5, 3], tf.uint8))
+    with pytest.raises((TypeError, ValueError, tf.errors.InvalidArgumentError)):
+        signatures["serving_default"](image_bytes=tf.constant([[b"x"]]))
+
+
+def test_pixels_of_any_size_are_resized_as_in_training(
+    run: Run, signatures: dict[str, Any]
+) -> None:
+    store, records = open_validation(run)
+    lossless = [i for i, path in enumerate(store.catalog.paths) if path.endswith(".bmp")]
+    expected = answer(signatures, [files(run)[i] for i in lossless])["probabilities"]
+    for row, index in enumerate(lossless):
+        image = np.asarray(Image.open(store.catalog.absolute_paths()[index]))
+        twice = tf.constant(np.stack([image, image]))
+        found = signatures["image"](image=twice)["probabilities"]
+        np.testing.assert_allclose(found, expected[[row, row]], atol=1e-6)
+        same_size = signatures["image"](image=store.read(tf.constant(records[[index]])))
+        np.testing.assert_allclose(same_size["probabilities"], expected[[row]], atol=1e-6)
+
+
+def test_the_graph_has_no_python_and_no_foreign_op(exported: export.Exported) -> None:
+    from tensorflow.core.protobuf import saved_model_pb2
+    from tensorflow.python.framework import op_def_registry
+
+    saved = saved_model_pb2.SavedModel.FromString((exported.folder / "saved_model.pb").read_bytes())
+    (graph,) = saved.meta_graphs
+    nodes = [*graph.graph_def.node]
+    own = {function.signature.name for function in graph.graph_def.library.function}
+    for function in graph.graph_def.library.function:
+        nodes += function.node_def
+    ops = {node.op for node in nodes} - own
+    assert len(ops) > 50
+    assert all(op_def_registry.get(op) is not None for op in ops)
+    assert not [op for op in ops if "Py" in op]
+    assert not any("gpu" in node.device.lower() for node in nodes)
+
+
+def test_warm_up_requests_run(exported: export.Exported, signatures: dict[str, Any]) -> None:
+    logs = pytest.importorskip(
+        "tensorflow_serving.apis.prediction_log_pb2", reason="tensorflow-serving-api not installed"
+    )
+    records = list(tf.data.TFRecordDataset(str(exported.folder / WARMUP_FILE)))
+    assert 1 <= len(records) <= 1000
+    seen = set()
+    for record in records:
+        log = logs.PredictionLog.FromString(record.numpy())
+        assert log.WhichOneof("log_type") == "predict_log"
+        request = log.predict_log.request
+        inputs = {name: tf.make_ndarray(value) for name, value in request.inputs.items()}
+        found = signatures[request.model_spec.signature_name](
+            **{name: tf.constant(value) for name, value in inputs.items()}
+        )
+        assert set(found.get("status", tf.constant([b"ok"])).numpy()) == {b"ok"}
+        seen.add((request.model_spec.signature_name, *inputs))
+    assert seen == {("serving_default", "image_bytes"), ("image", "image"), ("pixels", "pixels")}
+
+
+def test_grpc_request_and_response_fit_the_signature(run: Run, signatures: dict[str, Any]) -> None:
+    apis = pytest.importorskip(
+        "tensorflow_serving.apis.predict_pb2", reason="tensorflow-serving-api not installed"
+    )
+    request = apis.PredictRequest()
+    request.model_spec.name, request.model_spec.signature_name = "seedlings", "serving_default"
+    request.inputs["image_bytes"].CopyFrom(tf.make_tensor_proto(files(run)[:2], shape=[2]))
+    received = apis.PredictRequest.FromString(request.SerializeToString())
+    value = tf.make_ndarray(received.inputs["image_bytes"])
+    found = signatures["serving_default"](image_bytes=tf.constant(value))
+    response = apis.PredictResponse()
+    for name, tensor in found.items():
+        response.outputs[name].CopyFrom(tf.make_tensor_proto(tensor.numpy()))
+    shapes = {
+        name: [dim.size for dim in proto.tensor_shape.dim]
+        for name, proto in response.outputs.items()
+    }
+    assert shapes["probabilities"] == shapes["classes"] == shapes["scores"] == [2, 3]
+    assert shapes["class_name"] == shapes["confidence"] == shapes["status"] == [2]
+
+
+def test_openvino_serves_the_pixels_without_tensorflow(
+    run: Run, exported: export.Exported, signatures: dict[str, Any], tmp_path: Path
+) -> None:
+    pytest.importorskip("openvino", reason="openvino is not installed")
+    from tensorflow.core.protobuf import saved_model_pb2
+
+    # OpenVINO reads serving_default alone and has no DecodeImage: in a copy, name the float path so
+    copy = Path(shutil.copytree(exported.folder, tmp_path / "copy"))
+    saved = saved_model_pb2.SavedModel.FromString((copy / "saved_model.pb").read_bytes())
+    signature = saved.meta_graphs[0].signature_def
+    signature["serving_default"].CopyFrom(signature["pixels"])
+    del signature["pixels"], signature["image"]
+    (copy / "saved_model.pb").write_bytes(saved.SerializeToString())
+    store, records = open_validation(run)
+    pixels = store.read(tf.constant(records)).numpy().astype(np.float32)
+    np.save(tmp_path / "pixels.npy", pixels)
+    code = (
+        "import sys, numpy as np, openvino as ov; copy, taken, given = sys.argv[1:]\n"
+        "exact = {'INFERENCE_PRECISION_HINT': 'f32'}\n"
+        "model = ov.compile_model(ov.convert_model(copy), 'CPU', exact)\n"
+        "np.save(given, model(np.load(taken))[0]); assert 'tensorflow' not in sys.modules\n"
+    )
+    paths = [str(tmp_path / name) for name in ("copy", "pixels.npy", "answers.npy")]
+    ended = subprocess.run(
+        [sys.executable, "-c", code, *paths], capture_output=True, text=True, check=False
+    )
+    assert ended.returncode == 0, ended.stderr
+    found = np.load(tmp_path / "answers.npy")
+    expected = answer(signatures, files(run))["probabilities"]
+    np.testing.assert_array_equal(found.argmax(1), expected.argmax(1))
+    np.testing.assert_allclose(found, expected, atol=1e-3)
+
+
+def test_an_export_that_sees_other_pixels_is_refused(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def without_antialias(image: tf.Tensor, size: int) -> tf.Tensor:
+        scaled = tf.image.resize(image, [size, size])
+        return tf.ensure_shape(tf.saturate_cast(tf.round(scaled), tf.uint8), [size, size, 3])
+
+    monkeypatch.setattr(serving_graph, "resize_image", without_antialias)
+    with pytest.raises(UserError, match="does not answer as the evaluation does"):
+        export.export_run(run, tmp_path / "out", *open_validation(run))
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_a_format_that_disagrees_is_left_out_and_the_rest_kept(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("ai_edge_litert", reason="ai-edge-litert is not installed")
+    honest = export.convert
+
+    def upside_down(module: Any, name: str, calibration: np.ndarray) -> bytes:
+        kept = module._temperature
+        module._temperature = -kept
+        try:
+            return honest(module, name, calibration)
+        finally:
+            module._temperature = kept
+
+    monkeypatch.setattr(export, "convert", upside_down)
+    out = tmp_path / "out"
+    code = run_verb("export", [str(run.run_dir), f"--out={out}", "--format=litert"])
+    assert code == command.EXIT_INCOMPLETE
+    assert (out / "1" / "saved_model.pb").is_file()
+    assert not (out / "1" / "assets.extra" / "model.tflite").exists()
+    rows = json.loads((out / "parity.json").read_text("utf-8"))["rows"]
+    assert [(row["format"], row["kept"]) for row in rows] == [
+        ("saved_model", True),
+        ("litert", False),
+    ]
+    printed = capsys.readouterr().out.splitlines()
+    assert any(line.startswith("not kept  litert: ") for line in printed)
+    result = json.loads(printed[-1].removeprefix("RESULT "))
+    assert result["formats"] == {"saved_model": True, "litert": False}
+    assert (result["version"], result["temperature"]) == (1, TEMPERATURE)
+
+
+def refusal(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+    """The one line on stderr with which a mistake ends."""
+    assert run_verb("export", list(arguments)) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert len(captured.err.splitlines()) == 1
+    return captured.err
+
+
+def test_mistakes_are_one_line(
+    run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert "no such run" in refusal(capsys, str(tmp_path / "none"))
+    assert "not a run" in refusal(capsys, str(tmp_path))
+    (tmp_path / "file").write_text("")
+    taken = f"--out={tmp_path / 'file'}"
+    assert "pass a folder that can be written" in refusal(capsys, str(run.run_dir), taken)
+    assert "choose from" in refusal(capsys, str(run.run_dir), "--format=h5")
+    assert "is missing" in refusal(capsys)
+    copy = Path(shutil.copytree(run.run_dir, tmp_path / "copy"))
+    model = copy / "checkpoints" / "best.keras"
+    model.write_bytes(model.read_bytes()[:-100])
+    assert "damaged" in refusal(capsys, str(copy))
+    (copy / "report" / "report.json").write_text('{"temperature": 0}')
+    assert "not a positive number" in refusal(capsys, str(copy))
+    assert list((copy / "export").iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("report", "expected"),
+    [(None, None), ("{}", None), ('{"temperature": null}', None), ('{"temperature": 2}', 2.0)],
+)
+def test_temperature_of_the_report(tmp_path: Path, report: str | None, expected: Any) -> None:
+    if report is not None:
+        (tmp_path / "report").mkdir()
+        (tmp_path / "report" / "report.json").write_text(report)
+    assert export.read_temperature(Run(tmp_path, {}, NAMES)) == expected
+
+
+def test_the_drawn_picture_is_a_jpeg_of_its_size() -> None:
+    image = Image.open(io.BytesIO(example_jpeg(50)))
+    assert (image.format, image.size, image.mode) == ("JPEG", (50, 50), "RGB")

@@ -1,0 +1,161 @@
+"""LiteRT and ONNX files: each runs in its own runtime and agrees, or is not kept."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from seedtf.errors import UserError
+from seedtf.model.network import build_network
+from seedtf.results import formats
+from seedtf.results.check_export import check_pixels
+from seedtf.results.float32 import rebuild_in_float32
+from seedtf.results.formats import OPTIONAL_FORMATS, convert, parse_formats
+from seedtf.results.serving_graph import ServingModule
+
+SIZE, NAMES = 16, ("a", "b", "c", "d")
+TEMPERATURE = 1.5
+
+
+def network(policy: str = "float32") -> keras.Model:
+    """A network whose head is widened, so that its answers differ between pictures."""
+    before = keras.mixed_precision.global_policy()
+    keras.mixed_precision.set_global_policy(policy)
+    try:
+        keras.utils.set_random_seed(1)
+        model = build_network(model="tiny", num_classes=4, image_size=SIZE, weights="none")
+    finally:
+        keras.mixed_precision.set_global_policy(before)
+    kernel, bias = model.get_layer("logits").get_weights()
+    model.get_layer("logits").set_weights([kernel * 8, bias])
+    return model
+
+
+@pytest.fixture(scope="module")
+def pixels() -> np.ndarray:
+    """Plain and noisy pictures, uint8 ``[60, S, S, 3]``."""
+    rng = np.random.default_rng(0)
+    colors = rng.integers(0, 256, (60, 1, 1, 3))
+    return np.clip(colors + rng.integers(-40, 40, (60, SIZE, SIZE, 3)), 0, 255).astype(np.uint8)
+
+
+@pytest.fixture(scope="module")
+def module(tmp_path_factory: pytest.TempPathFactory) -> ServingModule:
+    classes = tmp_path_factory.mktemp("classes") / "classes.txt"
+    classes.write_text("\n".join(NAMES))
+    return ServingModule(network(), NAMES, TEMPERATURE, str(classes))
+
+
+@pytest.fixture(scope="module")
+def expected(module: ServingModule, pixels: np.ndarray) -> np.ndarray:
+    probabilities = module.probabilities(tf.constant(pixels, tf.float32)).numpy()
+    assert len(set(probabilities.argmax(1))) > 1
+    return probabilities
+
+
+def need(name: str) -> None:
+    for package in OPTIONAL_FORMATS[name][2]:
+        pytest.importorskip(package, reason=f"{package} is not installed")
+
+
+@pytest.mark.parametrize("name", OPTIONAL_FORMATS)
+def test_each_format_agrees_in_its_own_runtime(
+    name: str, module: ServingModule, pixels: np.ndarray, expected: np.ndarray, tmp_path: Path
+) -> None:
+    need(name)
+    path = tmp_path / OPTIONAL_FORMATS[name][0]
+    path.write_bytes(convert(module, name, pixels))
+    runtime = OPTIONAL_FORMATS[name][1]
+    found = check_pixels(name, runtime, path, pixels, expected)
+    assert not found.fault
+    assert found.images == 60
+    # another model's answers must not pass
+    assert check_pixels(name, runtime, path, pixels, expected[:, ::-1]).fault
+
+
+def test_int8_takes_pixels_as_they_are(
+    module: ServingModule, pixels: np.ndarray, tmp_path: Path
+) -> None:
+    need("litert_int8")
+    from ai_edge_litert.interpreter import Interpreter
+
+    narrow = pixels // 2 + 40  # calibration that reaches neither 0 nor 255
+    content = convert(module, "litert_int8", narrow)
+    assert len(content) < len(convert(module, "litert", narrow)) / 2
+    interpreter = Interpreter(model_content=content)
+    taken = interpreter.get_input_details()[0]
+    assert taken["dtype"] == np.uint8
+    assert taken["quantization"] == (pytest.approx(1.0), 0)
+
+
+def test_onnx_names_and_constants(pixels: np.ndarray, tmp_path: Path) -> None:
+    need("onnx")
+    import onnxruntime
+
+    # a layer whose numbers are neither weights nor written in its code, as EfficientNet has
+    image = keras.Input((SIZE, SIZE, 3), name="image")
+    normal = keras.layers.Normalization(mean=[1.0, 2.0, 3.0], variance=[4.0, 5.0, 6.0])(image)
+    pooled = keras.layers.GlobalAveragePooling2D()(normal)
+    model = keras.Model(image, keras.layers.Dense(4, name="logits")(pooled))
+    (tmp_path / "classes.txt").write_text("\n".join(NAMES))
+    module = ServingModule(model, NAMES, 1.0, str(tmp_path / "classes.txt"))
+    session = onnxruntime.InferenceSession(convert(module, "onnx", pixels))
+    assert [taken.name for taken in session.get_inputs()] == ["pixels"]
+    assert [given.name for given in session.get_outputs()] == ["probabilities"]
+    images = pixels[:5].astype(np.float32)
+    found = session.run(None, {"pixels": images})[0]
+    np.testing.assert_allclose(found, module.probabilities(tf.constant(images)), atol=1e-4)
+
+
+@pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16"])
+def test_a_mixed_precision_model_is_rebuilt_in_float32(
+    policy: str, pixels: np.ndarray, tmp_path: Path
+) -> None:
+    trained = network(policy)
+    rebuilt = rebuild_in_float32(trained)
+    assert {layer.compute_dtype for layer in rebuilt.layers} == {"float32"}
+    exact = network().predict(pixels, verbose=0)
+    np.testing.assert_allclose(rebuilt.predict(pixels, verbose=0), exact, atol=1e-6)
+    assert np.abs(trained.predict(pixels, verbose=0) - exact).max() > 1e-6
+    assert rebuild_in_float32(rebuilt) is rebuilt
+
+
+def test_answers_that_are_not_numbers_are_a_fault(
+    pixels: np.ndarray, expected: np.ndarray, tmp_path: Path
+) -> None:
+    need("onnx")
+    model = network()
+    kernel, bias = model.get_layer("logits").get_weights()
+    model.get_layer("logits").set_weights([kernel * np.nan, bias])
+    (tmp_path / "classes.txt").write_text("\n".join(NAMES))
+    broken = ServingModule(model, NAMES, 1.0, str(tmp_path / "classes.txt"))
+    path = tmp_path / "model.onnx"
+    path.write_bytes(convert(broken, "onnx", pixels))
+    assert "not numbers" in check_pixels("onnx", "onnx", path, pixels, expected).fault
+
+
+def test_a_converter_that_fails_is_a_user_error(
+    module: ServingModule, pixels: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(_: ServingModule) -> bytes:
+        raise RuntimeError("no such op\nat node 5")
+
+    monkeypatch.setattr(formats, "_onnx", refuse)
+    with pytest.raises(UserError, match=r"^--format=onnx: .*\(no such op\); leave onnx out$"):
+        convert(module, "onnx", pixels)
+
+
+def test_format_names(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: object())
+    assert parse_formats("saved_model") == ()
+    assert parse_formats("onnx, saved_model,litert") == ("litert", "onnx")
+    with pytest.raises(UserError, match="--format=tflite: choose from saved_model, litert"):
+        parse_formats("saved_model,tflite")
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    assert parse_formats("saved_model") == ()
+    with pytest.raises(UserError, match=r"tf2onnx.*pip install 'seedtf\[export\]'"):
+        parse_formats("onnx")

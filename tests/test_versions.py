@@ -1,0 +1,121 @@
+"""A version folder is whole or not there, whatever happens to the process that makes it."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from seedtf.errors import UserError
+from seedtf.results.versions import find_saved_model, new_version
+
+FILES = 40
+WRITER = f"""
+import sys, time
+from seedtf.results.versions import new_version
+print("ready", flush=True)
+while True:
+    with new_version(sys.argv[1]) as version:
+        for number in range({FILES}):
+            (version.folder / str(number)).write_text(str(version.number))
+            time.sleep(0.0005)
+"""
+
+
+def versions(folder: Path) -> list[str]:
+    return sorted(entry.name for entry in folder.iterdir() if entry.name.isdigit())
+
+
+def publish(folder: Path) -> int:
+    with new_version(folder) as version:
+        (version.folder / "saved_model.pb").write_text("x")
+    return version.number
+
+
+def test_versions_count_up_over_gaps_and_leading_zeros(tmp_path: Path) -> None:
+    assert publish(tmp_path / "new" / "deep") == 1
+    for name in ("2", "007", "draft", "9.5", "-12"):
+        (tmp_path / name).mkdir()
+    assert publish(tmp_path) == 8
+    assert publish(tmp_path) == 9
+
+
+def test_an_existing_version_is_never_touched(tmp_path: Path) -> None:
+    publish(tmp_path)
+    with new_version(tmp_path) as version:
+        (version.folder / "other").write_text("y")
+    assert (tmp_path / "1" / "saved_model.pb").read_text() == "x"
+    assert not (tmp_path / "1" / "other").exists()
+
+
+def test_no_number_is_seen_before_the_end_and_nothing_remains_of_a_failure(tmp_path: Path) -> None:
+    with pytest.raises(ZeroDivisionError), new_version(tmp_path) as version:
+        (version.folder / "part").write_text("x")
+        assert versions(tmp_path) == []
+        raise ZeroDivisionError
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_folder_can_be_read_by_another_user(tmp_path: Path) -> None:
+    before = os.umask(0o022)
+    try:
+        publish(tmp_path)
+    finally:
+        os.umask(before)
+    assert (tmp_path / "1").stat().st_mode & 0o777 == 0o755
+
+
+def test_only_one_export_at_a_time(tmp_path: Path) -> None:
+    with new_version(tmp_path), pytest.raises(UserError, match="another export"):
+        publish(tmp_path)
+    assert versions(tmp_path) == ["1"]
+    assert publish(tmp_path) == 2
+
+
+def test_a_file_in_the_way_is_a_user_error(tmp_path: Path) -> None:
+    (tmp_path / "out").write_text("")
+    with pytest.raises(UserError, match=r"--out=.*out: .*pass a folder"):
+        publish(tmp_path / "out")
+
+
+def test_killed_exports_leave_only_whole_versions(tmp_path: Path) -> None:
+    rng = random.Random(0)
+    killed_midway = 0
+    for _ in range(8):
+        writer = subprocess.Popen(
+            [sys.executable, "-c", WRITER, str(tmp_path)], stdout=subprocess.PIPE, text=True
+        )
+        assert writer.stdout is not None
+        writer.stdout.readline()
+        until = time.monotonic() + rng.uniform(0.0, 0.12)
+        while time.monotonic() < until:  # as a server polls
+            for name in versions(tmp_path):
+                assert len(list((tmp_path / name).iterdir())) == FILES
+        writer.send_signal(signal.SIGKILL)
+        writer.wait()
+        writer.stdout.close()
+        killed_midway += any(entry.name.startswith(".") for entry in tmp_path.iterdir())
+        for name in versions(tmp_path):
+            assert {file.read_text() for file in (tmp_path / name).iterdir()} == {name}
+    assert killed_midway  # else the test has shown nothing
+    number = publish(tmp_path)
+    assert {entry.name for entry in tmp_path.iterdir()} == {str(n + 1) for n in range(number)}
+
+
+def test_the_newest_version_is_found(tmp_path: Path) -> None:
+    for name in ("2", "10", "saved"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "saved_model.pb").write_text("")
+    assert find_saved_model(tmp_path).name == "10"
+    assert find_saved_model(tmp_path / "2").name == "2"
+    (tmp_path / "11").mkdir()
+    with pytest.raises(UserError, match="not an export"):
+        find_saved_model(tmp_path)
+    with pytest.raises(UserError, match="no such folder"):
+        find_saved_model(tmp_path / "none")
