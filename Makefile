@@ -4,20 +4,28 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-DEMO_FLAGS ?= --data_dir=sample --weights=none --image_size=48 --epochs=20 --batch_size=32 \
-	--lr=1e-3 --schedule=one_cycle
+DEMO_FLAGS ?= --data_dir=sample --weights=none --image_size=48 --epochs=18 --batch_size=32 \
+	--lr=1e-3 --schedule=one_cycle --schedule_per_step --augment_strength=0.5
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: demo test lint clean
+.PHONY: demo test browser lint clean
 
 demo: $(VENV)/.installed
 	$(BIN)/seedtf train $(DEMO_FLAGS)
 
-test: lint
-	$(BIN)/python -m pytest
+# two workers, a file to each: the tests wait for processes that start up more than they compute
+test: lint browser
+	$(BIN)/python -m pytest -n 2 --dist loadfile
+
+# the tests of pages open them in headless Chromium; without it they are skipped by name
+browser:
+	@command -v chromium >/dev/null || command -v chromium-browser >/dev/null || \
+	{ [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && apt-get update -qq && \
+	  apt-get install -y -qq --no-install-recommends chromium >/dev/null 2>&1; } || \
+	echo "Chromium is not there and cannot be installed: the page tests will be skipped."
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .

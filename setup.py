@@ -9,6 +9,8 @@ from setuptools import find_packages, setup
 
 ROOT = Path(__file__).resolve().parent
 TENSORFLOW_RANGE = ">=2.21,<2.22"
+# other formats than SavedModel, each with the runtime that checks it
+EXPORT = ["ai-edge-litert>=2.1,<3", "tf2onnx>=1.17,<2", "onnx>=1.17,<2", "onnxruntime>=1.20,<2"]
 
 
 def _version() -> str:
@@ -33,7 +35,7 @@ setup(
     author="The seedtf authors",
     license="Apache-2.0",
     packages=find_packages(include=["seedtf", "seedtf.*"]),
-    package_data={"seedtf": ["py.typed"]},
+    package_data={"seedtf": ["py.typed"], "seedtf.results": ["report.html.jinja"]},
     # the upper end is TensorFlow's: 2.21 has no wheels for Python 3.14
     python_requires=">=3.10,<3.14",
     install_requires=[
@@ -42,16 +44,27 @@ setup(
         "matplotlib>=3.10,<4",
         "absl-py>=2.1,<3",
         "pillow>=11,<14",
+        "psutil>=6,<8",
+        "tqdm>=4.66,<5",
+        "jinja2>=3.1,<4",
     ],
     extras_require={
         "cuda": [f"tensorflow[and-cuda]{TENSORFLOW_RANGE}"],
         "tensorboard": ["tensorboard>=2.20,<2.22"],
+        "export": EXPORT,
         "dev": [
+            *EXPORT,
+            "openvino>=2025.0,<2027",
+            f"tensorflow-serving-api{TENSORFLOW_RANGE}",
             "pytest>=8,<10",
+            "pytest-xdist>=3.6,<4",
+            "packaging>=24,<27",
+            "setuptools>=68,<90",
             "hypothesis>=6.100,<7",
             "ruff>=0.17,<0.18",
             "mypy>=1.19,<3",
-            "psutil>=6,<8",
+            "types-psutil>=6,<8",
+            "types-tqdm>=4.66,<5",
         ],
     },
     entry_points={"console_scripts": ["seedtf = seedtf.commands.main:main"]},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import importlib
 import importlib.metadata
 import os
@@ -54,6 +55,22 @@ def test_requirements_have_both_ends_and_hold_here(metadata: dict[str, Any]) -> 
         assert operators == {">=", "<"}, requirement
         assert importlib.metadata.version(requirement.name) in requirement.specifier
     assert {"cuda", "tensorboard", "dev"} <= set(extras)
+
+
+def test_every_import_is_a_stated_requirement(metadata: dict[str, Any]) -> None:
+    imported: set[str] = set()
+    for path in (ROOT / "seedtf").rglob("*.py"):
+        # only what a module needs to be imported at all: optional packages wait inside functions
+        for node in ast.parse(path.read_text(encoding="utf-8")).body:
+            if isinstance(node, ast.Import):
+                imported |= {name.name.split(".")[0] for name in node.names}
+            elif isinstance(node, ast.ImportFrom):
+                imported.add(str(node.module).split(".")[0])
+    stated = {Requirement(line).name for line in metadata["install_requires"]}
+    modules = {"absl-py": "absl", "pillow": "PIL"}
+    through_tensorflow = {"keras", "h5py"}
+    known = {modules.get(name, name) for name in stated} | through_tensorflow | {"seedtf"}
+    assert imported - known - sys.stdlib_module_names == set()
 
 
 @pytest.mark.parametrize("script", sorted(path.name for path in (ROOT / "scripts").glob("*.py")))

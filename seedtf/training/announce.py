@@ -65,8 +65,7 @@ def _store(intake: Intake) -> str:
 
 def _model(config: TrainConfig, model: keras.Model, plan: Plan) -> str:
     weights = {"none": "random"}.get(config.weights, config.weights)
-    millions = model.count_params() / 1e6
-    text = f"{config.model}, {millions:.1f} M parameters, first weights: {weights}"
+    text = f"{config.model}, {model.count_params():,} parameters, first weights: {weights}"
     return f"{text}; batch-norm momentum {plan.bn_momentum:.3g}"
 
 
