@@ -24,7 +24,7 @@ from seedtf.files import write_text
 __all__ = ["MARKER", "write_sample"]
 
 MARKER = ".seedtf-sample.json"
-FORMAT = 1  # raise when the pictures change: older samples are then drawn again
+FORMAT = 2  # raise when the pictures change: older samples are then drawn again
 
 
 def write_sample(

@@ -53,19 +53,19 @@ class Species:
 
 
 SPECIES = (
-    Species("Black-grass", "tuft", (2, 4), Foliage("blade", 0.82, 0.07, 0, 1.1),
-            (78, 124, 58), REDDISH),
+    Species("Black-grass", "tuft", (2, 4), Foliage("blade", 0.78, 0.08, 0, 1.1),
+            (58, 98, 62), REDDISH),
     Species("Charlock", "rosette", (2, 4), Foliage("lyrate", 0.62, 0.62, 0.25),
             (112, 156, 50), GREENISH, Foliage("heart", 0.30, 1.25, 0.5)),
     Species("Cleavers", "whorl", (1, 2), Foliage("spatula", 0.42, 0.27, 0.05),
             (62, 118, 64), GREENISH, Foliage("ellipse", 0.40, 0.62, 0.35)),
     Species("Common Chickweed", "pairs", (2, 3), Foliage("ovate", 0.34, 0.66, 0.65),
             (132, 170, 72), PALE),
-    Species("Common wheat", "tuft", (2, 3), Foliage("blade", 0.92, 0.10, 0, 0.3),
-            (104, 152, 96), PALE),
+    Species("Common wheat", "tuft", (2, 3), Foliage("blade", 0.92, 0.14, 0, 0.2),
+            (110, 168, 142), PALE),
     Species("Fat Hen", "pairs", (2, 3), Foliage("toothed", 0.46, 0.60, 0.35),
             (134, 160, 128), REDDISH),
-    Species("Loose Silky-bent", "tuft", (5, 9), Foliage("blade", 0.66, 0.05, 0, 0.8),
+    Species("Loose Silky-bent", "tuft", (8, 12), Foliage("blade", 0.66, 0.055, 0, 0.8),
             (148, 178, 100), PALE),
     Species("Maize", "tuft", (2, 4), Foliage("blade", 0.92, 0.20, 0, 0.6),
             (84, 148, 56), PALE),
@@ -131,7 +131,7 @@ class Growth:
 
 def _plant(species: Species, size: int, light: float, rng: np.random.Generator) -> Iterator[Piece]:
     stage = rng.uniform()
-    scale = size / 2 * (1.05 + 0.3 * stage) * rng.uniform(0.9, 1.1)
+    scale = size / 2 * (1.15 + 0.3 * stage) * rng.uniform(0.9, 1.1)
     centre = size * rng.uniform(0.43, 0.57, 2)
     tint = np.array(species.colour) * rng.uniform(0.9, 1.1) + rng.normal(0, [6, 4, 5])
     for growth in _arrange(species, stage, scale, centre, rng):
