@@ -43,7 +43,7 @@ def run(arguments: list[str]) -> int:
     few = np.linspace(0, len(catalog) - 1, min(len(catalog), _MOST_IMAGES)).astype(np.int64)
     cache_dir = cache_folder(config)
     plan = plan_cache("ram", len(few), config.image_size, cache_dir)
-    store = build_store(catalog.take(few), config.image_size, plan, cache_dir)
+    store = build_store(catalog.take(few), config.image_size, plan, cache_dir, config.max_pixels)
     if not len(store.catalog):
         raise UserError(f"--data_dir={config.data_dir}: none of {len(few)} images can be decoded")
     policy = augmentation_policy(config)

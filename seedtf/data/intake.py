@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from seedtf.data.catalog import Catalog, align_labels, read_labels_csv, scan_folder
+from seedtf.data.header import MAX_PIXELS
 from seedtf.data.split import (
     Split,
     check_split,
@@ -34,6 +35,7 @@ class Intake:
         plan: where the images are kept, and why.
         duplicates: images that have an identical twin before them in the list.
         across_split: of these, twins that the user's own split put on both sides.
+        contradictions: pairs of identical files that carry two labels.
     """
 
     store: Store
@@ -41,6 +43,7 @@ class Intake:
     plan: CachePlan
     duplicates: int
     across_split: int
+    contradictions: tuple[tuple[str, str], ...] = ()
 
 
 def list_files(data_dir: str, labels_csv: str = "") -> Catalog:
@@ -65,6 +68,8 @@ def open_data(
     seed: int = 0,
     cache: str = "auto",
     cache_dir: Path,
+    max_pixels: int = MAX_PIXELS,
+    strict: bool = False,
 ) -> Intake:
     """Lists, decodes and splits; every file is opened once, before anything trains.
 
@@ -79,7 +84,9 @@ def open_data(
         val = align_labels(scan_folder(val_dir, "--val_dir"), catalog.class_names, "--val_dir")
         catalog, split = join_catalogs(catalog, val)
     plan = plan_cache(cache, len(catalog), image_size, cache_dir)
-    store = build_store(catalog, image_size, plan, cache_dir)
+    store = build_store(catalog, image_size, plan, cache_dir, max_pixels)
+    if strict and store.catalog.faults:
+        raise UserError(_strict_text(store.catalog))
     check_trainable(store.catalog)
     groups = find_duplicates(store.catalog)
     if split is not None:
@@ -92,7 +99,7 @@ def open_data(
         _check_has_val(split, val_fraction)
     twins = len(groups) - len(np.unique(groups))
     across = int(np.isin(groups[split.val], groups[split.train]).sum())
-    return Intake(store, split, plan, twins, across)
+    return Intake(store, split, plan, twins, across, _contradictions(store.catalog, groups))
 
 
 def write_data_report(path: Path, catalog: Catalog) -> None:
@@ -110,6 +117,24 @@ def _without_refused(split: Split, listed: Catalog, kept: Catalog) -> Split:
         return np.array([index for index in found if index is not None], np.int64)
 
     return Split(moved(split.train), moved(split.val))
+
+
+def _contradictions(catalog: Catalog, groups: np.ndarray) -> tuple[tuple[str, str], ...]:
+    """Files whose bytes stand before them in the list under another label, and that other file."""
+    twins = zip(range(len(groups)), groups.tolist(), strict=True)
+    pairs = [
+        (later, first) for later, first in twins if catalog.labels[later] != catalog.labels[first]
+    ]
+    return tuple((catalog.paths[later], catalog.paths[first]) for later, first in pairs)
+
+
+def _strict_text(catalog: Catalog) -> str:
+    first, more = catalog.faults[0], len(catalog.faults) - 1
+    others = f" and {more} more files" if more else ""
+    return (
+        f"--strict: {first.path} ({first.fault}: {first.detail}){others} cannot be used; "
+        "seedtf check lists them: repair or remove them"
+    )
 
 
 def _check_has_val(split: Split, val_fraction: float) -> None:

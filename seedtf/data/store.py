@@ -14,7 +14,6 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,11 +21,11 @@ from pathlib import Path
 import numpy as np
 import psutil
 import tensorflow as tf
-from tqdm import tqdm
 
 from seedtf.data.catalog import Catalog, Fault
 from seedtf.data.decode import RESIZE_METHOD, decode_image, make_decoder, resize_image
-from seedtf.data.header import RefusedError, read_header
+from seedtf.data.header import MAX_PIXELS, read_header
+from seedtf.data.parallel import judge_files, read_file
 from seedtf.errors import UserError
 from seedtf.files import write_text
 
@@ -39,7 +38,6 @@ FORMAT = 1
 # what training itself needs beside the images; the rest of free memory is left to others
 _RAM_SHARE = 0.5
 _DISK_SHARE = 0.8
-_TASKS_PER_CORE = 16
 
 
 @dataclass(frozen=True)
@@ -97,10 +95,11 @@ def plan_cache(requested: str, num_images: int, size: int, cache_dir: Path) -> C
     return CachePlan(requested, needed, figures)
 
 
-def cache_key(catalog: Catalog, size: int) -> str:
-    """Names a cache by what its content follows from: files (path, size, mtime), image size, method."""
+def cache_key(catalog: Catalog, size: int, max_pixels: int = MAX_PIXELS) -> str:
+    """Names a cache by what its content follows from: files (path, size, mtime), sizes, method."""
     digest = hashlib.blake2b(digest_size=16)
-    digest.update(json.dumps([FORMAT, size, RESIZE_METHOD, str(catalog.root.resolve())]).encode())
+    root = str(catalog.root.resolve())
+    digest.update(json.dumps([FORMAT, size, max_pixels, RESIZE_METHOD, root]).encode())
     for path, absolute in zip(catalog.paths, catalog.absolute_paths(), strict=True):
         try:
             status = os.stat(absolute)
@@ -111,8 +110,12 @@ def cache_key(catalog: Catalog, size: int) -> str:
     return digest.hexdigest()
 
 
-def build_store(catalog: Catalog, size: int, plan: CachePlan, cache_dir: Path) -> Store:
+def build_store(
+    catalog: Catalog, size: int, plan: CachePlan, cache_dir: Path, max_pixels: int = MAX_PIXELS
+) -> Store:
     """Opens every file once and keeps the good ones; the store's catalog lacks the bad ones.
+
+    Pictures of more than ``max_pixels`` are refused before anything is allocated.
 
     A ``disk`` cache that an earlier run finished for the same files is reused. A file is never
     replaced by another picture: it is decoded, or it is named in ``store.catalog.faults``.
@@ -122,33 +125,37 @@ def build_store(catalog: Catalog, size: int, plan: CachePlan, cache_dir: Path) -
     """
     if plan.mode == "off":
         facts = np.empty((len(catalog), 2), np.uint8)
-        good, faults = _inspect_all(catalog, facts)
+        good, faults = _inspect_all(catalog, facts, max_pixels)
         kept = catalog.take(good, faults)
         return Store(kept, size, "off", False, _reader_by_name(kept, facts[good], size))
     if plan.mode == "ram":
         images = _empty_aligned((len(catalog), size, size, 3))
-        good, faults = _decode_all(catalog, size, images)
+        good, faults = _decode_all(catalog, size, images, max_pixels)
         kept = catalog.take(good, faults)
         return Store(kept, size, "ram", False, _reader_by_gather(images[: len(good)]))
-    return _disk_store(catalog, size, cache_dir)
+    return _disk_store(catalog, size, cache_dir, max_pixels)
 
 
-def _disk_store(catalog: Catalog, size: int, cache_dir: Path) -> Store:
-    name = cache_key(catalog, size)
+def _disk_store(catalog: Catalog, size: int, cache_dir: Path, max_pixels: int) -> Store:
+    name = cache_key(catalog, size, max_pixels)
     data_path, meta_path = cache_dir / f"{name}.u8", cache_dir / f"{name}.json"
     from_cache = _is_complete(data_path, meta_path, size)
     if not from_cache:
         with _disk_errors(cache_dir):
-            _write_cache(catalog, size, data_path, meta_path)
+            _write_cache(catalog, size, data_path, meta_path, max_pixels)
     meta = json.loads(meta_path.read_text(encoding="utf-8"))
     kept = catalog.take(np.array(meta["good"], np.int64), [Fault(*f) for f in meta["faults"]])
     shape = (len(kept), size, size, 3)
     # private mapping: pages come from the file and are shared with other runs, nothing is written
-    images = np.memmap(data_path, np.uint8, "c", shape=shape)
+    images = (
+        np.memmap(data_path, np.uint8, "c", shape=shape) if len(kept) else np.empty(shape, np.uint8)
+    )
     return Store(kept, size, "disk", from_cache, _reader_by_gather(images))
 
 
-def _write_cache(catalog: Catalog, size: int, data_path: Path, meta_path: Path) -> None:
+def _write_cache(
+    catalog: Catalog, size: int, data_path: Path, meta_path: Path, max_pixels: int
+) -> None:
     """Decodes into a temporary file, then renames; the ``.json`` comes last and marks it complete."""
     data_path.parent.mkdir(parents=True, exist_ok=True)
     handle, temporary = tempfile.mkstemp(prefix=".building.", dir=data_path.parent)
@@ -156,7 +163,7 @@ def _write_cache(catalog: Catalog, size: int, data_path: Path, meta_path: Path) 
         # reserve the room now: a full disk must not end as a bus error in the mapping
         os.posix_fallocate(handle, 0, len(catalog) * size * size * 3)
         images = np.memmap(temporary, np.uint8, "r+", shape=(len(catalog), size, size, 3))
-        good, faults = _decode_all(catalog, size, images)
+        good, faults = _decode_all(catalog, size, images, max_pixels)
         images.flush()
         del images
         os.ftruncate(handle, len(good) * size * size * 3)
@@ -176,76 +183,39 @@ def _is_complete(data_path: Path, meta_path: Path, size: int) -> bool:
     try:
         meta = json.loads(meta_path.read_text(encoding="utf-8"))
         return data_path.stat().st_size == len(meta["good"]) * size * size * 3 > 0
-    except (OSError, ValueError, KeyError):
+    except (OSError, ValueError, KeyError, TypeError):
         return False
 
 
-def _decode_all(catalog: Catalog, size: int, images: np.ndarray) -> tuple[np.ndarray, list[Fault]]:
+def _decode_all(
+    catalog: Catalog, size: int, images: np.ndarray, max_pixels: int
+) -> tuple[np.ndarray, list[Fault]]:
     """Fills ``images`` from the front with the good files in order; indices of these, and the rest."""
-    decode = make_decoder(size)
+    decode = make_decoder(size, max_pixels)
 
     def work(index: int, path: str) -> None:
-        images[index] = decode(_read_file(path)).numpy()
+        images[index] = decode(read_file(path, max_pixels)).numpy()
 
-    good, faults = _for_each_file(catalog, work, "decoding")
+    good, faults = judge_files(catalog, work, "decoding")
     for row, index in enumerate(good):
         if row != index:  # close the gaps that refused files left
             images[row] = images[index]
     return good, faults
 
 
-def _inspect_all(catalog: Catalog, facts: np.ndarray) -> tuple[np.ndarray, list[Fault]]:
+def _inspect_all(
+    catalog: Catalog, facts: np.ndarray, max_pixels: int
+) -> tuple[np.ndarray, list[Fault]]:
     """Decodes every file once and keeps its verdict and, in ``facts`` uint8 ``[N, 2]``, its header."""
-    decode = make_decoder(1)
+    decode = make_decoder(1, max_pixels)
 
     def work(index: int, path: str) -> None:
-        data = _read_file(path)
+        data = read_file(path, max_pixels)
         decode(data)
-        header = read_header(data)
+        header = read_header(data, max_pixels)
         facts[index] = header.orientation, header.has_alpha
 
-    return _for_each_file(catalog, work, "checking")
-
-
-def _for_each_file(
-    catalog: Catalog, work: Callable[[int, str], None], doing: str
-) -> tuple[np.ndarray, list[Fault]]:
-    """Runs ``work`` on every file, on every core; progress on a terminal, one line elsewhere."""
-    cores = os.cpu_count() or 1
-
-    def verdict(item: tuple[int, str]) -> tuple[str, str] | None:
-        try:
-            work(*item)
-        except RefusedError as error:
-            return error.fault, error.detail
-        except OSError as error:
-            return "unreadable", error.strerror or str(error)
-        return None
-
-    faults, good = [], []
-    with ThreadPoolExecutor(cores) as pool:
-        verdicts = _bounded_map(pool, verdict, enumerate(catalog.absolute_paths()), cores)
-        # disable=None: no bar, and no control codes, where the output is not a terminal
-        bar = tqdm(verdicts, doing, len(catalog), unit="img", disable=None, leave=False)
-        for index, found in enumerate(bar):
-            if found is None:
-                good.append(index)
-            else:
-                faults.append(Fault(catalog.paths[index], *found))
-    return np.array(good, np.int64), faults
-
-
-def _bounded_map(pool: ThreadPoolExecutor, work: Callable, items: Iterator, cores: int) -> Iterator:
-    """``pool.map`` in order, but with few tasks queued, so that a million files need no memory."""
-    pending: list = []
-    for item in items:
-        pending.append(pool.submit(work, item))
-        if len(pending) >= cores * _TASKS_PER_CORE:
-            # hand back half at a time: the workers always have the other half to do
-            half = len(pending) // 2
-            yield from (task.result() for task in pending[:half])
-            del pending[:half]
-    yield from (task.result() for task in pending)
+    return judge_files(catalog, work, "checking")
 
 
 def _reader_by_gather(images: np.ndarray) -> Callable[[tf.Tensor], tf.Tensor]:
@@ -275,10 +245,6 @@ def _reader_by_name(
         return resize_image(image, size)
 
     return lambda indices: tf.map_fn(one, indices, fn_output_signature=tf.uint8)
-
-
-def _read_file(path: str) -> bytes:
-    return Path(path).read_bytes()
 
 
 def _free_disk(folder: Path) -> int:

@@ -15,6 +15,7 @@ import tensorflow as tf
 
 from seedtf.errors import UserError
 from seedtf.files import atomic_path
+from seedtf.model.archive import check_model_archive
 from seedtf.model.batch_norm import use_fused_batch_norm
 from seedtf.model.weights import load_weights, short_cause
 
@@ -204,7 +205,8 @@ def load_model(path: str | os.PathLike[str]) -> keras.Model:
     if path.suffix != ".keras" or not zipfile.is_zipfile(path):
         raise UserError(f"{path}: {remedy}")
     try:
-        model = keras.models.load_model(path, compile=False)
+        check_model_archive(path)
+        model = keras.models.load_model(path, compile=False, safe_mode=True)
     except Exception as error:  # a damaged archive can fail in any part of zip, JSON, HDF5 or Keras
         raise UserError(f"{path}: {remedy} ({short_cause(error)})") from error
     if not {"image", HEAD, "probabilities"} <= {layer.name for layer in model.layers}:

@@ -5,13 +5,12 @@ from __future__ import annotations
 import logging
 import os
 import warnings
-import zipfile
 from pathlib import Path
 
-import h5py
 import keras
 
 from seedtf.errors import UserError
+from seedtf.model.archive import check_archived_weights, check_hdf5
 
 __all__ = ["load_weights", "short_cause"]
 
@@ -85,16 +84,13 @@ def _check_readable(path: Path) -> None:
             f"--weights={path} is not a weights file by its name; pass a .keras, .weights.h5 or "
             "legacy .h5 file"
         )
-    is_whole = zipfile.is_zipfile if path.suffix == ".keras" else _is_hdf5
-    if not is_whole(path):
-        raise UserError(
-            f"--weights={path} is damaged or not what its name says; get or write the file again"
-        )
-
-
-def _is_hdf5(path: Path) -> bool:
     try:
-        with h5py.File(path, "r") as file:
-            return len(file) > 0
-    except OSError:
-        return False
+        if path.suffix == ".keras":
+            check_archived_weights(path)
+        else:
+            check_hdf5(str(path), path.stat().st_size)
+    except Exception as error:  # zip and HDF5 raise many types for a damaged file
+        raise UserError(
+            f"--weights={path} is damaged or not what its name says ({short_cause(error)}); get or "
+            "write the file again"
+        ) from error

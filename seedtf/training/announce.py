@@ -11,7 +11,7 @@ from seedtf.training.config import TrainConfig
 from seedtf.training.plan import Plan
 from seedtf.training.run_dir import describe_devices
 
-__all__ = ["announce"]
+__all__ = ["announce", "data_warnings"]
 
 _SHOWN_FAULTS = 5
 _STORES = {"ram": "memory", "disk": "memory-mapped cache file", "off": "none, files read again"}
@@ -34,7 +34,7 @@ def announce(
     }
     for name, text in lines.items():
         print(f"{name:10}{text}", flush=True)
-    for line in (*_warnings(intake), *_faults(intake)):
+    for line in (*data_warnings(intake), *_faults(intake)):
         print(line, flush=True)
 
 
@@ -77,17 +77,18 @@ def _training(config: TrainConfig, plan: Plan) -> str:
     return f"{text}, {rate}{frozen}"
 
 
-def _warnings(intake: Intake) -> list[str]:
+def data_warnings(intake: Intake) -> list[str]:
+    """A line on identical pictures on both sides of the split, and one on those in two classes."""
     lines = []
     if intake.across_split:
         lines.append(
-            f"warning   {intake.across_split} validation images are identical to training images, "
-            "so the accuracy will flatter"
+            f"warning   validation images with an identical training image: {intake.across_split}; "
+            "the accuracy will flatter"
         )
     if intake.contradictions:
         later, first = intake.contradictions[0]
         lines.append(
-            f"warning   {len(intake.contradictions)} images are identical to one of another class, "
+            f"warning   images with an identical one in another class: {len(intake.contradictions)}, "
             f"first {later} and {first}; seedtf check names them"
         )
     return lines

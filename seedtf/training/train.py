@@ -10,8 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import keras
+import numpy as np
 import tensorflow as tf
 
+from seedtf.data.check import name_broken_files
 from seedtf.data.intake import Intake, open_data
 from seedtf.errors import UserError
 from seedtf.files import remove_leftovers
@@ -93,7 +95,7 @@ def train_and_evaluate(config: TrainConfig) -> TrainResult:
         bn_momentum=plan.bn_momentum,
     )
     run_dir = Path(config.run_dir) if config.resume else create_run_dir(config)
-    with exclusive(run_dir / "state"), _explained(config, run_dir):
+    with exclusive(run_dir / "state"), _explained(config, intake, run_dir):
         remove_leftovers(run_dir)
         identity = run_identity(config, intake)
         state = _resume_state(run_dir, identity) if config.resume else None
@@ -105,8 +107,16 @@ def train_and_evaluate(config: TrainConfig) -> TrainResult:
     return _result(run_dir, session, len(intake.split.val), stopped)
 
 
+# what a file that changed under --cache=off ends in, without its name
+_BAD_FILE_ERRORS = (
+    tf.errors.InvalidArgumentError,
+    tf.errors.NotFoundError,
+    tf.errors.PermissionDeniedError,
+)
+
+
 @contextmanager
-def _explained(config: TrainConfig, run_dir: Path) -> Iterator[None]:
+def _explained(config: TrainConfig, intake: Intake, run_dir: Path) -> Iterator[None]:
     """What the device or the disk refuses becomes a line that says what to do."""
     try:
         yield
@@ -114,6 +124,17 @@ def _explained(config: TrainConfig, run_dir: Path) -> Iterator[None]:
         raise UserError(
             f"--batch_size={config.batch_size}: out of memory; lower it or --image_size, or train "
             "with --precision=mixed_bfloat16"
+        ) from error
+    except _BAD_FILE_ERRORS as error:
+        if intake.store.mode != "off":
+            raise
+        records = np.concatenate([intake.split.train, intake.split.val])
+        broken = name_broken_files(intake.store.catalog, records, config.max_pixels)
+        if not broken:
+            raise
+        raise UserError(
+            f"{broken[0].path}: went bad while training ({broken[0].fault}: {broken[0].detail}); "
+            f"restore it, then go on with --resume={run_dir}"
         ) from error
     except OSError as error:
         cause = error.strerror or str(error)

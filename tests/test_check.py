@@ -1,0 +1,436 @@
+"""``seedtf check`` names every made fault, accuses nothing else, and changes no file."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+import os
+import struct
+import subprocess
+import sys
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from seedtf.commands.main import main
+from seedtf.data import check as check_module
+from seedtf.data.catalog import Catalog, scan_folder
+from seedtf.data.check import (
+    LEFT_OUT,
+    NOTE,
+    WARNING,
+    DataCheck,
+    Finding,
+    check_data,
+    name_broken_files,
+    write_findings,
+)
+from seedtf.data.near_duplicates import find_lookalikes, fingerprint
+from seedtf.data.traits import looks_like
+from seedtf.errors import UserError
+
+RNG = np.random.default_rng(0)
+
+
+def picture(width: int = 96, height: int = 80) -> Image.Image:
+    """Random blobs: unlike every other picture, and with the structure of a photograph."""
+    coarse = Image.fromarray(RNG.integers(0, 256, (6, 6, 3)).astype(np.uint8))
+    return coarse.resize((width, height), Image.Resampling.BICUBIC)
+
+
+def encode(image: Image.Image, kind: str = "JPEG", **options: object) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+def oriented(value: int) -> Image.Exif:
+    exif = Image.Exif()
+    exif[0x0112] = value
+    return exif
+
+
+def chunk(kind: bytes, data: bytes) -> bytes:
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+
+def bomb_png(side: int) -> bytes:
+    """A small file of side² pixels."""
+    head = struct.pack(">IIBBBBB", side, side, 1, 0, 0, 0, 0)
+    pixels = zlib.compress(bytes((side // 8 + 1) * side), 9)
+    parts = chunk(b"IHDR", head) + chunk(b"IDAT", pixels) + chunk(b"IEND", b"")
+    return b"\x89PNG\r\n\x1a\n" + parts
+
+
+def deep_png() -> bytes:
+    return encode(Image.fromarray(RNG.integers(0, 2**16, (40, 40)).astype(np.uint16)), "PNG")
+
+
+def ycck(data: bytes) -> bytes:
+    """A CMYK JPEG whose Adobe segment says YCCK."""
+    at = data.index(b"Adobe") + 11
+    return data[:at] + b"\x02" + data[at + 1 :]
+
+
+PALETTE = picture().quantize(32)
+CMYK = encode(picture().convert("CMYK"))
+WHOLE_JPEG, WHOLE_PNG = encode(picture()), encode(picture(), "PNG")
+RGBA = picture().convert("RGBA")
+RGBA.putalpha(90)
+TWIN, SHARED, ORIGINAL, CLASH = (picture() for _ in range(4))
+LONG = "n" * 230
+
+# path: (bytes, fault, severity); what `seedtf check` must say of each file
+FAULTY = {
+    "oak/cut.jpg": (WHOLE_JPEG[:-400], "corrupt", LEFT_OUT),
+    "oak/cut.png": (WHOLE_PNG[:-40], "truncated", LEFT_OUT),
+    "oak/flipped.png": (
+        WHOLE_PNG[:90] + bytes([WHOLE_PNG[90] ^ 8]) + WHOLE_PNG[91:],
+        "corrupt",
+        LEFT_OUT,
+    ),
+    "oak/zero.jpg": (b"", "empty file", LEFT_OUT),
+    "oak/text.jpg": (b"hello\nworld\n", "not an image", LEFT_OUT),
+    "oak/page.jpg": (b"<!DOCTYPE html><title>404</title>", "not an image", LEFT_OUT),
+    "oak/lfs.jpg": (b"version https://git-lfs.github.com/spec/v1\n", "not an image", LEFT_OUT),
+    "oak/notes.txt": (b"notes", "unsupported suffix", LEFT_OUT),
+    "stray.jpg": (encode(picture()), "no class folder", LEFT_OUT),
+    "oak/png in disguise.jpg": (encode(picture(), "PNG"), "wrong suffix", WARNING),
+    "oak/cmyk.jpg": (CMYK, "CMYK", NOTE),
+    "oak/ycck.jpg": (ycck(encode(picture().convert("CMYK"))), "YCCK", NOTE),
+    "oak/deep.png": (deep_png(), "16-bit", NOTE),
+    "oak/palette.png": (encode(PALETTE, "PNG"), "palette", NOTE),
+    "oak/grey.png": (encode(picture().convert("L"), "PNG"), "grey", NOTE),
+    "oak/grey.jpg": (encode(picture().convert("L")), "grey", NOTE),
+    "oak/alpha.png": (encode(RGBA, "PNG"), "alpha", NOTE),
+    "oak/moving.gif": (
+        encode(picture().quantize(), "GIF", save_all=True, append_images=[PALETTE]),
+        "animated",
+        NOTE,
+    ),
+    "oak/still.gif": (encode(picture().quantize(), "GIF"), "gif", NOTE),
+    "oak/plain.bmp": (encode(picture(), "BMP"), "bmp", NOTE),
+    "oak/palette.bmp": (encode(PALETTE, "BMP"), "unsupported variant", LEFT_OUT),
+    "oak/plain.webp": (encode(picture(), "WEBP"), "webp", NOTE),
+    "oak/alpha.webp": (encode(RGBA, "WEBP"), "unsupported variant", LEFT_OUT),
+    "oak/turned.jpg": (encode(picture(), exif=oriented(6)), "EXIF orientation", NOTE),
+    "oak/wide.jpg": (encode(picture(300, 60)), "extreme aspect", WARNING),
+    "oak/tiny.png": (encode(picture(16, 16), "PNG"), "tiny", WARNING),
+    "oak/bomb.png": (bomb_png(11_000), "too large", LEFT_OUT),
+    "oak/.DS_Store": (b"\0\0\0\1Bud1", "system file", NOTE),
+    "elm/Thumbs.db": (b"\xd0\xcf\x11\xe0", "system file", NOTE),
+    "__MACOSX/elm/._0.jpg": (b"\0\5\x16\7", None, None),
+    "elm/twin 1.png": (encode(TWIN, "PNG"), None, None),
+    "elm/twin 2.png": (encode(TWIN, "PNG"), "identical file", WARNING),
+    "elm/shared.png": (encode(SHARED, "PNG"), None, None),
+    "oak/shared.png": (encode(SHARED, "PNG"), "same picture in two classes", WARNING),
+    "elm/original.png": (encode(ORIGINAL, "PNG"), None, None),
+    "elm/z smaller.jpg": (
+        encode(ORIGINAL.resize((61, 51)), quality=70),
+        "near duplicate",
+        WARNING,
+    ),
+    "elm/clash.png": (encode(CLASH, "PNG"), None, None),
+    "oak/clash.jpg": (encode(CLASH, quality=80), "same picture in two classes", WARNING),
+    "elm/pärla.jpg": (encode(picture()), "unicode name", NOTE),
+    "elm/mu\u0308sli.jpg": (encode(picture()), "odd name", NOTE),
+    f"elm/{LONG}.jpg": (encode(picture()), "long name", NOTE),
+    "lone/one.jpg": (encode(picture()), None, None),
+    **{f"{c}/good {n}.jpg": (encode(picture()), None, None) for c in ("oak", "elm") for n in "123"},
+}
+# findings about what is no file, or about entries made below
+OTHERS = {
+    ("__MACOSX", "system file", NOTE),
+    ("bare", "empty class", WARNING),
+    ("lone", "small class", WARNING),
+    ("elm/again", "symlink loop", NOTE),
+    ("elm/dangling.jpg", "unreadable", LEFT_OUT),
+    ("elm/itself.jpg", "unreadable", LEFT_OUT),
+    ("elm/locked.jpg", "unreadable", LEFT_OUT),
+    ("elm/pipe.jpg", "unreadable", LEFT_OUT),
+}
+# a second trait that a made file has as well
+ALSO = {
+    ("oak/deep.png", "grey", NOTE),
+    ("oak/moving.gif", "gif", NOTE),
+    ("oak/deep.png", "tiny", WARNING),
+}
+
+
+def snapshot(root: Path) -> dict[str, tuple[str, int]]:
+    """Digest and modification time of every file."""
+    return {
+        path.as_posix(): (hashlib.sha256(path.read_bytes()).hexdigest(), path.stat().st_mtime_ns)
+        for path in root.rglob("*")
+        if path.is_file() and path.name != "locked.jpg"
+    }
+
+
+def make_folder(root: Path) -> None:
+    for name, (data, _, _) in FAULTY.items():
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_bytes(data)
+    (root / "bare").mkdir()
+    (root / "elm" / "again").symlink_to(root / "elm")
+    (root / "elm" / "dangling.jpg").symlink_to("nowhere.jpg")
+    (root / "elm" / "itself.jpg").symlink_to("itself.jpg")
+    (root / "elm" / "locked.jpg").write_bytes(encode(picture()))
+    os.mkfifo(root / "elm" / "pipe.jpg")
+
+
+@pytest.fixture(scope="module")
+def faulty(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("faulty")
+    make_folder(root)
+    return root
+
+
+@pytest.fixture(scope="module")
+def checked(faulty: Path) -> DataCheck:
+    read_file = check_module.read_file
+
+    def locked(path: str, max_pixels: int) -> bytes:
+        # a superuser reads everything, so a mode of 000 would not do
+        if path.endswith("locked.jpg"):
+            raise PermissionError(13, "Permission denied", path)
+        return read_file(path, max_pixels)
+
+    before = snapshot(faulty)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(check_module, "read_file", locked)
+        found = check_data(str(faulty))
+    assert snapshot(faulty) == before
+    return found
+
+
+def said(found: DataCheck) -> set[tuple[str, str, str]]:
+    return {(f.path, f.fault, f.severity) for f in found.findings}
+
+
+def detail(found: DataCheck, path: str) -> str:
+    return next(f.detail for f in found.findings if f.path == path)
+
+
+def test_every_made_fault_is_named_and_nothing_else(checked: DataCheck) -> None:
+    made = {(path, fault, severity) for path, (_, fault, severity) in FAULTY.items() if fault}
+    assert said(checked) - ALSO == made | OTHERS - ALSO
+    assert not checked.clean
+
+
+def test_training_is_left_exactly_the_usable_files(checked: DataCheck) -> None:
+    left_out = {f.path for f in checked.findings if f.severity == LEFT_OUT}
+    passed_over = {"oak/.DS_Store", "elm/Thumbs.db", "__MACOSX/elm/._0.jpg"}
+    assert set(checked.catalog.paths) == FAULTY.keys() - left_out - passed_over
+    assert sum(checked.formats.values()) == len(checked.sizes) == len(checked.catalog)
+    assert checked.formats["webp"] == 1
+
+
+def test_details_say_what_was_found(checked: DataCheck) -> None:
+    assert detail(checked, "oak/page.jpg").startswith("an HTML page; starts with")
+    assert detail(checked, "oak/text.jpg").startswith("text; starts with")
+    assert "git lfs pull" in detail(checked, "oak/lfs.jpg")
+    assert detail(checked, "oak/png in disguise.jpg") == "holds png"
+    assert detail(checked, "elm/twin 2.png") == "the same bytes as elm/twin 1.png"
+    assert detail(checked, "oak/clash.jpg") == "looks like elm/clash.png"
+    assert detail(checked, "elm/locked.jpg") == "Permission denied"
+    assert detail(checked, "elm/itself.jpg") == "Too many levels of symbolic links"
+    assert detail(checked, "elm/pipe.jpg") == "not an ordinary file"
+
+
+def test_a_good_folder_has_nothing_else_said_of_it(tiny_folder: Path) -> None:
+    found = check_data(str(tiny_folder))
+    assert {f.fault for f in found.findings} == {"tiny", "unicode name"}
+
+
+def test_the_limit_on_pixels_is_the_users(tmp_path: Path) -> None:
+    for name, width in (("a/1", 100), ("a/2", 41), ("b/1", 40), ("b/2", 39)):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / f"{name}.png").write_bytes(encode(picture(width, 40), "PNG"))
+    found = check_data(str(tmp_path), max_pixels=1600)
+    assert said(found) == {
+        ("a/1.png", "too large", LEFT_OUT),
+        ("a/2.png", "too large", LEFT_OUT),
+    } | {("a", "small class", WARNING)}
+
+
+def test_a_table_is_checked_like_a_folder(faulty: Path, tmp_path: Path) -> None:
+    rows = [
+        "file,label",
+        "oak/zero.jpg,x",
+        "oak/good 1.jpg,x",
+        "oak/good 2.jpg,x",
+        "elm/good 1.jpg,y",
+    ]
+    (tmp_path / "labels.csv").write_text("\n".join(rows))
+    found = check_data(str(faulty), str(tmp_path / "labels.csv"))
+    assert said(found) == {("oak/zero.jpg", "empty file", LEFT_OUT), ("y", "small class", WARNING)}
+
+
+def test_a_folder_that_cannot_be_listed_is_named(
+    tiny_copy: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scandir = os.scandir
+
+    def refusing(folder: str) -> object:
+        if str(folder).endswith("alder"):
+            raise PermissionError(13, "Permission denied")
+        return scandir(folder)
+
+    monkeypatch.setattr(os, "scandir", refusing)
+    assert ("alder/", "unreadable", LEFT_OUT) in said(check_data(str(tiny_copy)))
+    with pytest.raises(UserError, match="cannot list"):
+        scan_folder(tiny_copy)
+
+
+# Near duplicates
+
+
+def fingerprints(images: list[Image.Image]) -> tuple[np.ndarray, np.ndarray]:
+    squares = (np.asarray(i.resize((72, 72), Image.Resampling.BOX)) for i in images)
+    hashes, thumbnails = zip(*(fingerprint(square) for square in squares), strict=True)
+    return np.array(hashes, np.uint64), np.stack(thumbnails)
+
+
+def test_resized_and_recompressed_copies_are_found() -> None:
+    originals = [picture() for _ in range(40)]
+    copies = [Image.open(io.BytesIO(encode(i.resize((60, 50)), quality=60))) for i in originals]
+    found = find_lookalikes(*fingerprints([*originals, *copies]))
+    assert all(found[later] == later - 40 for later in found)
+    assert len(found) >= 38
+
+
+def test_different_pictures_are_never_accused() -> None:
+    assert find_lookalikes(*fingerprints([picture() for _ in range(300)])) == {}
+
+
+def test_colour_tells_pictures_apart_that_brightness_does_not() -> None:
+    blobs = np.asarray(picture()).copy()
+    red, blue = np.zeros_like(blobs), np.zeros_like(blobs)
+    red[..., 0] = blue[..., 2] = blobs[..., 1]
+    assert find_lookalikes(*fingerprints([Image.fromarray(red), Image.fromarray(blue)])) == {}
+
+
+def test_flat_pictures_have_nothing_to_compare() -> None:
+    flat = [Image.new("RGB", (72, 72), (100, 100, 100 + level)) for level in range(3)]
+    assert find_lookalikes(*fingerprints(flat)) == {}
+
+
+def test_drawn_seedlings_of_one_species_are_not_near_duplicates(tmp_path: Path) -> None:
+    from seedtf.data.sample import write_sample
+
+    root = write_sample(tmp_path / "sample", images_per_class=8, image_size=48)
+    found = check_data(str(root))
+    assert [f.fault for f in found.findings] == ["system file"]
+    assert found.clean
+
+
+# Files that break later
+
+
+def test_broken_files_are_named_again(tiny_copy: Path) -> None:
+    catalog: Catalog = scan_folder(tiny_copy)
+    (tiny_copy / "alder" / "3.png").write_bytes(bytes(700))
+    (tiny_copy / "two words" / "1.png").unlink()
+    faults = name_broken_files(catalog, np.arange(len(catalog)))
+    assert [(f.path, f.fault) for f in faults] == [
+        ("alder/3.png", "not an image"),
+        ("two words/1.png", "unreadable"),
+    ]
+    assert name_broken_files(catalog, np.array([0, 1, 2])) == []
+
+
+@pytest.mark.parametrize(
+    ("start", "kind"),
+    [
+        (b"\0\0\0\x18ftypheic", "HEIF or AVIF: save it as JPEG or PNG"),
+        (b"II*\0", "TIFF: save it as PNG"),
+        (b"  <html><body>", "an HTML page"),
+        (b"\x80\x81\x82", ""),
+        (b"a\0b", ""),
+    ],
+)
+def test_foreign_files_are_recognised(start: bytes, kind: str) -> None:
+    assert looks_like(start) == kind
+
+
+# The command
+
+
+def test_the_command_writes_a_table_and_exits_1(
+    faulty: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "report.csv"
+    assert main(["check", str(faulty), f"--out={out}"]) == 1
+    with out.open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    assert list(rows[0]) == ["path", "fault", "detail", "severity"]
+    assert {
+        "path": "oak/zero.jpg",
+        "fault": "empty file",
+        "detail": "0 bytes",
+        "severity": LEFT_OUT,
+    } in rows
+    printed = capsys.readouterr().out
+    for line in ("left out  not an image: 3", "class     lone: 1", "note      CMYK: 1"):
+        assert f"\n{line}\n" in printed
+    assert "16×16 smallest" in printed
+    assert f"report    {out}: {len(rows)} lines\n" in printed
+
+
+def test_the_command_exits_0_with_notes_alone(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = tmp_path / "data"
+    for name in ("a/1", "a/2", "b/1", "b/2"):
+        (data / name).parent.mkdir(parents=True, exist_ok=True)
+        (data / f"{name}.jpg").write_bytes(encode(picture().convert("L")))
+    out = tmp_path / "report.csv"
+    for _ in range(2):  # its own table may be replaced
+        assert main(["check", str(data), f"--out={out}"]) == 0
+    assert capsys.readouterr().out.count("note      grey: 4\n") == 2
+
+
+def test_the_table_replaces_nothing_of_the_users(tiny_copy: Path, tmp_path: Path) -> None:
+    finding = (Finding("a.jpg", "tiny", "1×1 pixels", WARNING),)
+    (tmp_path / "mine.csv").write_text("path,label\n")
+    with pytest.raises(UserError, match=r"^--out=.*mine\.csv: is another file; pass a new path$"):
+        write_findings(tmp_path / "mine.csv", finding, str(tiny_copy))
+    with pytest.raises(UserError, match="lies in the data folder; pass a path outside it"):
+        write_findings(tiny_copy / "alder" / "x.csv", finding, str(tiny_copy))
+    with pytest.raises(UserError, match=r"^--out=.*gone/x\.csv: No such file or directory"):
+        write_findings(tmp_path / "gone" / "x.csv", finding, str(tiny_copy))
+    assert (tmp_path / "mine.csv").read_text() == "path,label\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "DATA_DIR is missing"),
+        (["/nonexistent"], "DATA=/nonexistent: no such folder"),
+        (["x", "--max_pixels=10"], "--max_pixels=10: out of range"),
+    ],
+)
+def test_mistakes_are_one_line(
+    arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["check", *arguments]) == 2
+    printed = capsys.readouterr()
+    assert message in printed.err
+    assert printed.err.count("\n") == 1
+    assert printed.out == ""
+
+
+def test_help_needs_no_tensorflow() -> None:
+    code = (
+        "import sys; from seedtf.commands.main import main\n"
+        "try: main(['check', '--help'])\n"
+        "except SystemExit: sys.exit('tensorflow' in sys.modules)"
+    )
+    assert (
+        subprocess.run([sys.executable, "-c", code], check=False, capture_output=True).returncode
+        == 0
+    )

@@ -1,0 +1,327 @@
+"""Hostile and damaged model files: one true line, no code run, no memory taken, nothing written."""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import h5py
+import keras
+import numpy as np
+import pytest
+
+import seedtf
+from seedtf.errors import UserError
+from seedtf.model.archive import check_hdf5
+from seedtf.model.network import build_network, load_model, save_model
+
+Parts = dict[str, bytes]
+
+
+@pytest.fixture(scope="module")
+def good(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("good") / "model.keras"
+    model = build_network(model="tiny", num_classes=3, image_size=16, weights="none")
+    model.compile(optimizer="adam", loss="sparse_categorical_crossentropy")
+    save_model(model, path)
+    return path
+
+
+def parts_of(path: Path) -> Parts:
+    with zipfile.ZipFile(path) as archive:
+        return {name: archive.read(name) for name in archive.namelist()}
+
+
+def write(path: Path, parts: Parts, compression: int = zipfile.ZIP_STORED) -> Path:
+    with zipfile.ZipFile(path, "w", compression) as archive:
+        for name, data in parts.items():
+            archive.writestr(name, data)
+    return path
+
+
+def with_config(change: Callable[[dict[str, Any]], None]) -> Callable[[Parts], Parts]:
+    """Parts whose configuration ``change`` has altered."""
+
+    def altered(parts: Parts) -> Parts:
+        config = json.loads(parts["config.json"])
+        change(config)
+        return {**parts, "config.json": json.dumps(config).encode()}
+
+    return altered
+
+
+def with_weights(make: Callable[[h5py.File], object]) -> Callable[[Parts], Parts]:
+    """Parts whose weights file holds what ``make`` writes."""
+
+    def altered(parts: Parts) -> Parts:
+        buffer = io.BytesIO()
+        with h5py.File(buffer, "w") as file:
+            make(file)
+        return {**parts, "model.weights.h5": buffer.getvalue()}
+
+    return altered
+
+
+def layer(config: dict[str, Any], name: str) -> dict[str, Any]:
+    return next(each for each in config["config"]["layers"] if each["config"].get("name") == name)
+
+
+def calls(module: str, name: str, *arguments: object) -> Callable[[dict[str, Any]], None]:
+    """Puts an object to be called where the head's initialiser stands."""
+
+    def change(config: dict[str, Any]) -> None:
+        found = {"module": module, "class_name": name, "config": {"args": arguments}}
+        layer(config, "logits")["config"]["kernel_initializer"] = {**found, "registered_name": name}
+
+    return change
+
+
+def huge_head(config: dict[str, Any]) -> None:
+    layer(config, "logits")["config"]["units"] = 10**9
+
+
+def huge_head_made_up_for(config: dict[str, Any]) -> None:
+    huge_head(config)
+    layer(config, "conv1")["config"]["filters"] = -(10**12)
+
+
+def huge_kernel(config: dict[str, Any]) -> None:
+    layer(config, "conv2")["config"]["kernel_size"] = [50_000, 50_000]
+
+
+def embedding(config: dict[str, Any]) -> None:
+    found = layer(config, "conv1_relu")
+    found["class_name"] = "Embedding"
+    found["config"] = {"name": "conv1_relu", "input_dim": 10**8, "output_dim": 10**4}
+
+
+def without_shape(config: dict[str, Any]) -> None:
+    del layer(config, "logits")["build_config"]
+
+
+def nested(config: dict[str, Any]) -> None:
+    value: dict[str, Any] = {}
+    for _ in range(200):
+        value = {"config": value}
+    config["config"]["deep"] = value
+
+
+def huge_array(file: h5py.File) -> None:
+    file.create_dataset("a", (10**6, 10**6), "f4", chunks=(1000, 1000))
+
+
+def zipped_array(file: h5py.File) -> None:
+    file.create_dataset("a", data=np.zeros((3000, 3000), "f4"), compression="gzip")
+
+
+def virtual_array(file: h5py.File) -> None:
+    layout = h5py.VirtualLayout((4,), "f4")
+    layout[:] = h5py.VirtualSource("/etc/hostname", "x", (4,))
+    file.create_virtual_dataset("a", layout)
+
+
+def objects(file: h5py.File) -> None:
+    file.create_dataset("a", data=["x"], dtype=h5py.string_dtype())
+
+
+def group_in_itself(file: h5py.File) -> None:
+    group = file.create_group("a")
+    group["again"] = group
+
+
+WEIGHTS = {
+    "no weights": lambda file: None,
+    "huge array": huge_array,
+    "zipped array": zipped_array,
+    "external array": lambda file: file.create_dataset(
+        "a", (4,), "u1", external=[("/etc/hostname", 0, 4)]
+    ),
+    "virtual array": virtual_array,
+    "objects": objects,
+    "external link": lambda file: file.__setitem__("a", h5py.ExternalLink("/tmp/x.h5", "/")),
+    "soft link": lambda file: file.__setitem__("a", h5py.SoftLink("/b")),
+    "group in itself": group_in_itself,
+}
+CONFIGS = {
+    "os.system": calls("os", "system", "touch marker"),
+    "eval": calls("builtins", "eval", "open('marker', 'w')"),
+    "subprocess": calls("subprocess", "Popen", ["touch", "marker"]),
+    "unsafe": calls("keras.config", "enable_unsafe_deserialization"),
+    "get_file": calls("keras.utils", "get_file", "marker", "file:///etc/hostname"),
+    "own function": calls("seedtf.files", "write_text", "marker", "x"),
+    "huge head": huge_head,
+    "huge head made up for": huge_head_made_up_for,
+    "huge kernel": huge_kernel,
+    "embedding": embedding,
+    "no shape": without_shape,
+    "nested": nested,
+}
+ARCHIVES: dict[str, Callable[[Parts], Parts]] = {
+    "zip slip": lambda parts: {**parts, "../../marker": b"x"},
+    "absolute name": lambda parts: {**parts, "/tmp/marker": b"x"},
+    "assets": lambda parts: {**parts, "assets/marker": b"x"},
+    "no config": lambda parts: {k: v for k, v in parts.items() if k != "config.json"},
+    "foreign zip": lambda parts: {"word/document.xml": b"<xml/>"},
+    "no parts": lambda parts: {},
+    "config is a list": lambda parts: {**parts, "config.json": b"[]"},
+    "config is cut": lambda parts: {**parts, "config.json": parts["config.json"][:-9]},
+    "weights are text": lambda parts: {**parts, "model.weights.h5": b"hello" * 100},
+    "weights are cut": lambda parts: {
+        **parts,
+        "model.weights.h5": parts["model.weights.h5"][:-5000],
+    },
+    **{name: with_config(change) for name, change in CONFIGS.items()},
+    **{name: with_weights(make) for name, make in WEIGHTS.items()},
+}
+
+
+@pytest.fixture(autouse=True)
+def _no_marker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Whatever a hostile file does, it must leave the folder as it is."""
+    monkeypatch.chdir(tmp_path)
+    yield
+    assert not list(tmp_path.rglob("*marker*"))
+    assert not list(tmp_path.parent.glob("*marker*"))
+
+
+def refused(path: Path) -> str:
+    with pytest.raises(UserError) as error:
+        load_model(path)
+    message = str(error.value)
+    assert message.startswith(f"{path}: the file is damaged or not a seedtf model; pass a .keras")
+    assert "\n" not in message
+    assert "file not found" not in message.lower()
+    return message
+
+
+def test_a_compiled_model_is_taken(good: Path) -> None:
+    assert load_model(good).get_layer("logits").units == 3
+
+
+@pytest.mark.parametrize("name", ARCHIVES)
+def test_a_hostile_archive_is_refused_in_one_line(name: str, good: Path, tmp_path: Path) -> None:
+    refused(write(tmp_path / "model.keras", ARCHIVES[name](parts_of(good))))
+
+
+def test_the_line_says_what_was_found(good: Path, tmp_path: Path) -> None:
+    found = {
+        "os.system": "(it names os 'system', which no network of seedtf has)",
+        "embedding": "(it names keras.layers 'Embedding', which no network of seedtf has)",
+        "huge head": "(its layers claim more numbers than the file holds)",
+        "huge head made up for": "(its layers claim more numbers than the file holds)",
+        "huge array": "(its arrays claim more numbers than the file holds)",
+        "external link": "('a' is a link to elsewhere)",
+    }
+    for name, cause in found.items():
+        path = write(tmp_path / "model.keras", ARCHIVES[name](parts_of(good)))
+        assert refused(path).endswith(cause)
+
+
+def test_a_lambda_layer_runs_nothing(tmp_path: Path) -> None:
+    image = keras.Input((4,), name="image")
+    code = keras.layers.Lambda(lambda x: (open("marker", "w").close(), x)[1], output_shape=(4,))
+    keras.Model(image, code(image)).save(tmp_path / "model.keras")
+    for marker in tmp_path.glob("marker"):
+        marker.unlink()  # building it ran the code once, loading must not
+    assert "'Lambda'" in refused(tmp_path / "model.keras")
+
+
+@pytest.mark.parametrize("size", [0, 1, 100, 50_000, -1])
+def test_a_cut_file_is_called_damaged(size: int, good: Path, tmp_path: Path) -> None:
+    (tmp_path / "model.keras").write_bytes(good.read_bytes()[:size])
+    refused(tmp_path / "model.keras")
+
+
+def test_a_compressed_bomb_is_not_unpacked(good: Path, tmp_path: Path) -> None:
+    parts = {**parts_of(good), "config.json": b" " * 50_000_000 + b"{}"}
+    path = write(tmp_path / "model.keras", parts, zipfile.ZIP_DEFLATED)
+    assert path.stat().st_size < 500_000
+    assert refused(path).endswith("(its parts are larger than the file)")
+
+
+def test_an_archive_of_python_objects_is_refused(tmp_path: Path) -> None:
+    np.savez(tmp_path / "model.npz", array=np.array([{"a": 1}], dtype=object))
+    (tmp_path / "model.npz").rename(tmp_path / "model.keras")
+    refused(tmp_path / "model.keras")
+
+
+# Weights files
+
+
+def weights_refusal(path: Path) -> str:
+    with pytest.raises(UserError) as error:
+        build_network(model="tiny", num_classes=3, image_size=16, weights=str(path))
+    assert "\n" not in str(error.value)
+    assert str(error.value).startswith(f"--weights={path} ")
+    return str(error.value)
+
+
+@pytest.mark.parametrize("name", WEIGHTS)
+@pytest.mark.parametrize("suffix", [".weights.h5", ".h5", ".keras"])
+def test_hostile_weights_are_refused_in_one_line(
+    name: str, suffix: str, good: Path, tmp_path: Path
+) -> None:
+    parts, path = with_weights(WEIGHTS[name])(parts_of(good)), tmp_path / f"model{suffix}"
+    if suffix == ".keras":
+        write(path, parts)
+    else:
+        path.write_bytes(parts["model.weights.h5"])
+    assert "is damaged or not what its name says" in weights_refusal(path)
+
+
+@pytest.mark.parametrize("name", ["foreign zip", "no parts", "weights are text", "weights are cut"])
+def test_foreign_archives_are_no_weights(name: str, good: Path, tmp_path: Path) -> None:
+    path = write(tmp_path / "model.keras", ARCHIVES[name](parts_of(good)))
+    assert "is damaged or not what its name says" in weights_refusal(path)
+
+
+def test_only_the_weights_of_an_archive_are_read(good: Path, tmp_path: Path) -> None:
+    """A configuration that would run code is not even looked at."""
+    parts = ARCHIVES["os.system"](parts_of(good))
+    path = write(tmp_path / "model.keras", {**parts, "../../marker": b"x"})
+    build_network(model="tiny", num_classes=3, image_size=16, weights=str(path))
+
+
+def test_whole_weights_pass(good: Path) -> None:
+    weights = parts_of(good)["model.weights.h5"]
+    check_hdf5(io.BytesIO(weights), len(weights))
+
+
+# The sources
+
+FORBIDDEN = re.compile(
+    r"\b(pickle|marshal|shelve|dill|joblib)\b|safe_mode\s*=\s*False|allow_pickle\s*=\s*True|"
+    r"\.extractall\(|\.extract\(|unpack_archive|enable_unsafe_deserialization|\b(eval|exec)\(|"
+    r"yaml\.load\(|torch\.load\("
+)
+ALLOWED = re.compile(r"allow_pickle=False|no pickle", re.IGNORECASE)
+
+
+def test_no_source_file_can_run_what_it_loads() -> None:
+    sources = sorted(Path(seedtf.__file__).parent.rglob("*.py"))
+    assert len(sources) > 40
+    found = [
+        f"{source.name}:{number}: {line.strip()}"
+        for source in sources
+        for number, line in enumerate(source.read_text(encoding="utf-8").splitlines(), start=1)
+        if FORBIDDEN.search(ALLOWED.sub("", line))
+    ]
+    assert found == []
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "import pickle",
+        "load_model(p, safe_mode=False)",
+        "np.load(p, allow_pickle=True)",
+        "z.extractall()",
+    ],
+)
+def test_the_search_finds_what_it_is_for(line: str) -> None:
+    assert FORBIDDEN.search(line)
