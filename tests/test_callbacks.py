@@ -287,20 +287,35 @@ def test_patience_counts_epochs_without_a_new_low(fit, tmp_path, losses, resumed
     assert bool(patience.reason) == (stops_after < 5)
 
 
-def test_the_time_limit_stops_in_the_middle_of_an_epoch(fit, tmp_path):
+def test_the_time_limit_lets_the_first_epoch_end_and_then_says_so_at_once(fit, tmp_path):
     clock = Clock()
     limit = TimeLimit(1.0, clock=clock)
-    steps = []
+    reasons = []
 
-    def begin(batch, logs):
-        steps.append(batch)
-        clock.now += 12.0  # six steps pass the minute: in the second epoch
+    def end(batch, logs):
+        clock.now += 30.0  # the minute is over within the first epoch
+        reasons.append(limit.reason)
 
     log = make_log(tmp_path)
-    fit([limit, log, keras.callbacks.LambdaCallback(on_train_batch_begin=begin)], epochs=5)
-    assert steps == [0, 1, 2, 3, 0, 1]
-    assert len(log.rows) == 2
-    assert limit.reason == "the time limit of 1 min was reached at step 2 of epoch 2"
+    fit([limit, log, keras.callbacks.LambdaCallback(on_train_batch_end=end)], epochs=5)
+    assert reasons == [""] * STEPS
+    assert len(log.rows) == 1
+    assert limit.reason == "the time limit of 1 min was reached at the end of epoch 1"
+
+
+def test_the_time_limit_within_a_later_epoch_is_left_to_the_state(fit):
+    clock = Clock()
+    limit = TimeLimit(1.0, clock=clock)
+    seen = []
+
+    def begin(batch, logs):
+        seen.append(limit.reason)
+        clock.now += 12.0  # six steps pass the minute: in the second epoch
+
+    callbacks = [limit, keras.callbacks.LambdaCallback(on_train_batch_begin=begin)]
+    fit(callbacks, epochs=2)
+    assert seen[: STEPS + 1] == [""] * (STEPS + 1)
+    assert seen[-1] == "the time limit of 1 min was reached before step 2 of epoch 2"
 
 
 def test_the_time_limit_stops_between_epochs_and_spans_fits(fit, tmp_path):
@@ -321,7 +336,7 @@ def test_the_time_limit_stops_between_epochs_and_spans_fits(fit, tmp_path):
 
 def test_a_loss_that_is_not_finite_ends_training_with_a_remedy(fit):
     images = np.full((STEPS * BATCH, 3), np.nan, "float32")
-    with pytest.raises(UserError, match=r"loss became nan in epoch 3 .*0\.01.*--lr"):
+    with pytest.raises(UserError, match=r"epoch 3, step \d+: the loss became nan .*0\.01.*--lr"):
         fit([StopOnNaN()], epochs=3, initial_epoch=2, images=images)
 
 
@@ -331,7 +346,7 @@ def test_the_first_step_that_is_not_finite_is_named(compiled, loss):
     stop.set_model(compiled)
     stop.on_epoch_begin(1)
     stop.on_train_batch_end(0, {"loss": 1.0})
-    with pytest.raises(UserError, match=r"(nan|inf) in epoch 2 at step 3"):
+    with pytest.raises(UserError, match=r"epoch 2, step 3: the loss became (nan|inf)"):
         stop.on_train_batch_end(2, {"loss": loss})
     with pytest.raises(UserError, match="at its end"):
         stop.on_epoch_end(1, {"loss": loss})

@@ -5,13 +5,14 @@ from __future__ import annotations
 import csv
 import json
 import os
+import threading
 from pathlib import Path
 
 import numpy as np
 import pytest
 import tensorflow as tf
 from PIL import Image
-from tiny_run import make_run
+from tiny_run import copy_run, make_run
 
 from seedtf.commands.main import main
 from seedtf.data.header import RefusedError
@@ -19,6 +20,7 @@ from seedtf.errors import UserError
 from seedtf.results.classifier import Answer, Classifier, open_classifier
 from seedtf.results.evaluate_run import evaluate_run
 from seedtf.results.predict import answer_files, list_pictures, write_predictions
+from seedtf.results.run import load_run, open_validation
 from seedtf.results.submission import read_sample, write_submission
 
 
@@ -115,6 +117,35 @@ def test_a_link_to_nowhere_in_a_folder_has_a_row(classifier, flat, tmp_path):
     tally = write_predictions(classifier, [str(flat)], tmp_path / "p", topk=1, batch_size=2)
     assert (tally.files, tally.bad) == (6, 4)
     assert read_table(tmp_path / "p")[-1]["status"] == "unreadable"
+
+
+def test_a_pipe_in_a_folder_keeps_nobody_waiting(classifier, flat, tmp_path):
+    os.mkfifo(flat / "z.jpg")
+    pipe = os.open(flat / "z.jpg", os.O_RDWR)
+    # whoever reads it waits for this end to close, and then for the file's end, which is "empty file"
+    closing = threading.Timer(5, os.close, [pipe])
+    closing.start()
+    tally = write_predictions(classifier, [str(flat)], tmp_path / "p", topk=1, batch_size=2)
+    assert closing.is_alive()
+    closing.cancel()
+    os.close(pipe)
+    assert (tally.files, tally.bad) == (6, 4)
+    assert read_table(tmp_path / "p")[-1]["status"] == "unreadable"
+
+
+@pytest.mark.parametrize(("max_pixels", "status"), [(319, "too large"), (320, "ok")])
+def test_the_limit_of_the_run_holds(run_dir, flat, tmp_path, max_pixels, status):
+    run = load_run(copy_run(run_dir, tmp_path / "run"))
+    settings = {**run.settings, "max_pixels": max_pixels, "cache_dir": str(tmp_path / "cache")}
+    (run.run_dir / "config.json").write_text(json.dumps(settings))
+    model, picture = open_classifier(run.run_dir), str(flat / "b good.png")  # of 20×16 pixels
+    write_predictions(model, [picture], tmp_path / "p", topk=1, batch_size=2)
+    assert read_table(tmp_path / "p")[0]["status"] == status
+    if status == "ok":
+        assert len(open_validation(load_run(run.run_dir))[1])
+    else:
+        with pytest.raises(UserError, match="can be decoded"):
+            open_validation(load_run(run.run_dir))
 
 
 @pytest.mark.parametrize("batch_size", [1, 3, 100])

@@ -1,4 +1,4 @@
-"""The verdict in the graph is the verdict in Python, for whole and for damaged files."""
+"""The verdict in the graph is the verdict in Python, for whole, damaged and hostile files."""
 
 from __future__ import annotations
 
@@ -8,12 +8,14 @@ import struct
 import numpy as np
 import pytest
 import tensorflow as tf
+from hostile_files import hostile_files
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
 from seedtf.data.header import RefusedError, read_header
-from seedtf.results.serving_header import FAULTS, MAX_STEPS, judge_header
+from seedtf.results.serving_header import FAULTS, judge_header
+from seedtf.results.serving_parts import MAX_STEPS
 
 PICTURE = Image.fromarray(
     np.random.default_rng(0).integers(0, 255, (31, 47, 3)).astype(np.uint8), "RGB"
@@ -48,6 +50,16 @@ WHOLE = [
     encode("WEBP", "RGBA"),
 ]
 FOREIGN = [b"", b"\xff", b"\xff\xd8\xff", b"<html>", b"RIFF\0\0\0\0WAVEfmt ", b"GIF8", b"BM"]
+JPEG = b"\xff\xd8\xff\xc2\0\x0b\x08\0\x09\0\x07\1\1\x11\0"
+SCAN, END, RESTART = b"\xff\xda\0\2", b"\xff\xd9", b"\xff\xd0\xff\0"
+
+
+def gif(width: int, height: int, *frames: tuple[int, int]) -> bytes:
+    """A canvas with a first frame of its size and ``frames`` behind it; each has no pixels."""
+    head = b"GIF89a" + struct.pack("<HHBBB", width, height, 0, 0, 0)
+    sizes = [(width, height), *frames]
+    blocks = [b"," + struct.pack("<HHHHB", 0, 0, *size, 0) + b"\2\1a\0" for size in sizes]
+    return head + b"\x21\xfe\2ab\0".join(blocks) + b";"
 
 
 def in_python(data: bytes) -> tuple:
@@ -92,14 +104,60 @@ def test_damaged_files(data: st.DataObject) -> None:
 
 
 @pytest.mark.parametrize(
+    ("data", "fault"),
+    [
+        (JPEG + SCAN * 100 + END, "ok"),
+        (JPEG + SCAN * 101 + END, "unsupported variant"),
+        (JPEG + (b"\xff" + SCAN + RESTART) * 101, "unsupported variant"),
+        (JPEG + SCAN * 101 + b"\xff", "unsupported variant"),
+        (JPEG + SCAN * 100 + SCAN[:3], "ok"),
+        (JPEG + SCAN * 100 + END + b"\0\2" + SCAN * 900, "ok"),
+        (JPEG + SCAN * 99 + b"\xff\xfe\0\x82" + SCAN * 32 + SCAN + END, "ok"),
+        (gif(10_000, 5_000, (10_000, 5_000)), "ok"),
+        (gif(10_000, 5_000, (9_999, 5_000), (70, 70)), "ok"),
+        (gif(10_000, 5_000, (10_000, 5_000), (1, 1)), "too large"),
+        (gif(9, 9, (65_000, 65_000)), "too large"),
+        (gif(0, 9, (65_000, 65_000)), "corrupt"),
+        (gif(9, 9, (65_000, 65_000))[:-6], "ok"),  # the second frame's flags are cut off
+    ],
+)
+def test_what_costs_a_decoder_much_is_counted(data: bytes, fault: str) -> None:
+    assert in_graph(data)[0] == in_python(data)[0] == fault
+
+
+@settings(max_examples=200)
+@given(st.data())
+def test_damage_among_frames_and_scans(data: st.DataObject) -> None:
+    most = [gif(9_000, 4_000, *[(9_000, 4_000)] * 2), JPEG + (RESTART + SCAN) * 101 + END]
+    damaged = bytearray(data.draw(st.sampled_from(most)))
+    for _ in range(data.draw(st.integers(0, 3))):
+        place = data.draw(st.integers(12, len(damaged) - 1))
+        damaged[place] = data.draw(st.sampled_from([0, 44, 217, 218, 255]) | st.integers(0, 255))
+    del damaged[data.draw(st.integers(len(damaged) - 60, len(damaged))) :]
+    assert in_graph(bytes(damaged)) == in_python(bytes(damaged))
+
+
+def test_hostile_files() -> None:
+    verdicts = {name: (in_graph(data), in_python(data)) for name, data in hostile_files()}
+    assert len(verdicts) >= 200
+    differing = {name: found for name, (found, told) in verdicts.items() if found != told}
+    # of more than MAX_STEPS parts, the one rule that the graph adds
+    endless = ("many chunks.png", "no marker.jpg", "fill bytes.jpg", "many segments.jpg")
+    assert differing == dict.fromkeys(endless, ("unsupported variant",))
+
+
+@pytest.mark.parametrize(
     "data",
     [
         b"\xff\xd8\xff" + b"\xff\x01" * (2 * MAX_STEPS),
         b"\x89PNG\r\n\x1a\n" + b"\0\0\0\x0dIHDR" + bytes(17) + b"\0\0\0\0abcd0000" * MAX_STEPS,
         b"GIF89a" + struct.pack("<HHBBB", 1, 1, 0, 0, 0) + b"\x21\xfe" + b"\1\0" * MAX_STEPS,
         b"GIF89a\1\0\1\0\0\0\0" + b"\x21\xfe\1a" + b"\1a" * MAX_STEPS + b"\0,",
+        b"GIF89a\1\0\1\0\0\0\0" + b"\x21\xfe\0" * MAX_STEPS,
+        gif(1, 1, *[(1, 1)] * (MAX_STEPS // 3)),
+        JPEG + b"\xff\xfe\0\2" * MAX_STEPS + SCAN * 101,
     ],
-    ids=["jpeg", "png", "gif", "gif chain"],
+    ids=["jpeg", "png", "gif", "gif chain", "gif extensions", "gif frames", "jpeg segments"],
 )
 def test_an_endless_header_is_refused(data: bytes) -> None:
     assert in_graph(data + bytes(100)) == ("unsupported variant",)

@@ -274,3 +274,22 @@ def test_preview_draws_a_runs_flagfile(finished, tmp_path) -> None:
     refused = seedtf("preview", "--data_dir=sample", f"--out={tmp_path}/no/such/x.png")
     assert refused.returncode == 2
     assert "--out=" in refused.stderr
+
+
+def test_the_number_of_cores_changes_no_number(finished, faulty, tmp_path) -> None:
+    """One core and a stray environment variable; then the same under op determinism."""
+    _, run_dir = finished
+
+    def train(name: str, *more: str, **options) -> bytes:
+        command = [sys.executable, "-m", "seedtf", "train", *flags(faulty, tmp_path / name), *more]
+        done = subprocess.run(command, capture_output=True, text=True, check=False, **options)
+        assert done.returncode == 0, done.stderr
+        assert ("determinism" in done.stdout) == bool(more)
+        return (tmp_path / name / "history.csv").read_bytes()
+
+    def one_core() -> None:
+        os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+
+    one = {"preexec_fn": one_core, "env": {**os.environ, "TF_NUM_INTRAOP_THREADS": "1"}}
+    assert train("core", **one) == (run_dir / "history.csv").read_bytes()
+    assert train("ops", "--deterministic") == train("ops_core", "--deterministic", **one)

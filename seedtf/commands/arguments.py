@@ -58,6 +58,8 @@ def parse_given(
         raise UserError(f"unknown flag --{error.flagname}{hint}; see --help") from None
     except flags.IllegalFlagValueError as error:
         raise UserError(_wrong_type(str(error), config_class)) from None
+    except UnicodeDecodeError:
+        raise UserError("--flagfile: not a text file; pass a run's flags.txt") from None
     except flags.Error as error:
         raise UserError(" ".join(str(error).split())) from None
     named = [each.name for each in _flags(config_class, words) if values[each.name].present]

@@ -55,6 +55,10 @@ def run_verb(verb: str, arguments: list[str]) -> int:
         # the reader of a pipe left, as `head` does; nothing more can be shown
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_BROKEN_PIPE
+    except OSError as error:
+        where = error.filename or "a file"
+        print(f"seedtf {verb}: {where}: {error.strerror or error}", file=sys.stderr)
+        return UserError.exit_code
     except KeyboardInterrupt:
         print(f"\nseedtf {verb}: interrupted", file=sys.stderr)
         return EXIT_INTERRUPTED

@@ -141,7 +141,11 @@ def read_split_csv(csv_path: str | os.PathLike[str], catalog: Catalog) -> Split:
         if index is None:
             if any(fault.path == path for fault in catalog.faults):
                 continue
-            raise UserError(f"{flag}={csv_path}: {path!r} is not in {catalog.root}")
+            raise UserError(
+                f"{flag}={csv_path}: {path!r} is not in {catalog.root}; pass the folder that it is "
+                f"relative to as --data_dir, with --labels_csv={csv_path} where its classes are not "
+                "the first sub-folders"
+            )
         found = catalog.class_names[catalog.labels[index]]
         if found != label:
             raise UserError(f"{flag}={csv_path}: {path!r} is {label!r} here but {found!r} on disk")

@@ -29,13 +29,13 @@ from seedtf.data.parallel import judge_files, read_file
 from seedtf.errors import UserError
 from seedtf.files import write_text
 
-__all__ = ["CACHE_MODES", "FORMAT", "CachePlan", "Store", "build_store", "cache_key", "plan_cache"]
+__all__ = ["FORMAT", "CachePlan", "Store", "build_store", "cache_key", "plan_cache"]
 
-CACHE_MODES = ("auto", "ram", "disk", "off")
 FORMAT = 1
 """Number of the cache format; raising it makes every older cache file unknown."""
 
 # what training itself needs beside the images; the rest of free memory is left to others
+_CGROUP = Path("/sys/fs/cgroup")
 _RAM_SHARE = 0.5
 _DISK_SHARE = 0.8
 
@@ -82,7 +82,7 @@ def plan_cache(requested: str, num_images: int, size: int, cache_dir: Path) -> C
         UserError: ``ram`` or ``disk`` was asked for and the images do not fit at all.
     """
     needed = num_images * size * size * 3
-    ram, disk = psutil.virtual_memory().available, _free_disk(cache_dir)
+    ram, disk = _free_ram(), _free_disk(cache_dir)
     figures = f"needs {_gib(needed)}; free: {_gib(ram)} of memory, {_gib(disk)} of disk"
     if requested == "auto":
         fits_disk = "disk" if needed <= _DISK_SHARE * disk else "off"
@@ -249,9 +249,24 @@ def _reader_by_name(
 
 def _free_disk(folder: Path) -> int:
     folder = folder.absolute()
-    while not folder.exists():
+    while not os.path.exists(folder) and folder != folder.parent:
         folder = folder.parent
-    return shutil.disk_usage(folder).free
+    try:
+        return shutil.disk_usage(folder).free
+    except OSError:  # a folder that may not be looked into
+        return 0
+
+
+def _free_ram() -> int:
+    """Bytes of memory that are free, within a container's limit where there is one (cgroup v2)."""
+    free = psutil.virtual_memory().available
+    try:
+        limit, used = (
+            int((_CGROUP / name).read_text()) for name in ("memory.max", "memory.current")
+        )
+    except (OSError, ValueError):  # no such file, or "max": no limit
+        return free
+    return min(free, max(limit - used, 0))
 
 
 def _gib(count: int) -> str:

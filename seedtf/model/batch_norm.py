@@ -7,7 +7,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-__all__ = ["FusedBatchNormalization", "momentum_for", "use_fused_batch_norm"]
+__all__ = ["FusedBatchNormalization", "momentum_for", "settle_layers", "use_fused_batch_norm"]
 
 # What differs between the Keras versions, all of it: Keras 2 has the fused kernel in its own layer
 # (and keeps the Bessel-corrected variance), so there the subclass only passes the call on.
@@ -107,11 +107,18 @@ def use_fused_batch_norm(model: keras.Model, momentum: float | None = None) -> k
 
     fused = keras.models.clone_model(model, clone_function=clone)
     fused.set_weights(model.get_weights())
-    for layer in fused.layers:
-        # keras.layers.Normalization works with tensors that it derives from its weights
+    settle_layers(fused)
+    return fused
+
+
+def settle_layers(model: keras.Model) -> None:
+    """Makes layers derive anew what they compute from their weights; call it after setting these.
+
+    ``keras.layers.Normalization`` (in EfficientNet) works with such tensors.
+    """
+    for layer in model.layers:
         if hasattr(layer, "finalize_state"):
             layer.finalize_state()
-    return fused
 
 
 def momentum_for(steps_per_epoch: int) -> float:

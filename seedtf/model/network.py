@@ -24,6 +24,7 @@ __all__ = [
     "InputScaling",
     "available_models",
     "build_network",
+    "check_image_size",
     "load_model",
     "minimum_image_size",
     "resolve_model_name",
@@ -162,7 +163,7 @@ def build_network(
         UserError: an unknown model, a too small image, or weights that cannot be had.
     """
     name = resolve_model_name(model)
-    _check_image_size(name, image_size)
+    check_image_size(name, image_size)
     image = keras.Input((image_size, image_size, 3), dtype="float32", name="image")
     scaled = InputScaling(scaling_mode(name), name="input_scaling")(image)
     features = _tiny_body(scaled, weights) if name == _TINY else _body(name, scaled, weights)
@@ -219,7 +220,8 @@ def _family(name: str) -> str:
     return next((family for family in _FAMILIES if re.fullmatch(family, name)), "")
 
 
-def _check_image_size(name: str, image_size: int) -> None:
+def check_image_size(name: str, image_size: int) -> None:
+    """Raises UserError when the network ``name`` takes no pictures as small as ``image_size``."""
     minimum = minimum_image_size(name)
     if image_size < minimum:
         raise UserError(

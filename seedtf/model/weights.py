@@ -12,7 +12,7 @@ import keras
 from seedtf.errors import UserError
 from seedtf.model.archive import check_archived_weights, check_hdf5
 
-__all__ = ["load_weights", "short_cause"]
+__all__ = ["check_weights_file", "load_weights", "short_cause"]
 
 _LOG = logging.getLogger(__name__)
 
@@ -36,7 +36,7 @@ def load_weights(model: keras.Model, path: str | os.PathLike[str], *, head: str)
             model's weights are then undefined.
     """
     path = Path(path)
-    _check_readable(path)
+    check_weights_file(path)
     body = keras.Model(model.input, model.get_layer("pool").input)
     if path.name.endswith((".weights.h5", ".keras")) and _loads(model, path):
         return True
@@ -73,7 +73,7 @@ def _load(model: keras.Model, path: Path) -> None:
         model.load_weights(str(path))
 
 
-def _check_readable(path: Path) -> None:
+def check_weights_file(path: Path) -> None:
     """Raises UserError unless ``path`` is a file of one of the three kinds, by its content."""
     if not path.exists():
         raise UserError(

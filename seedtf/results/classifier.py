@@ -12,7 +12,7 @@ import numpy as np
 import tensorflow as tf
 
 from seedtf.data.decode import make_decoder
-from seedtf.data.header import RefusedError, read_header
+from seedtf.data.header import MAX_PIXELS, RefusedError, read_header
 from seedtf.errors import UserError
 from seedtf.results.evaluation import make_classifier, top_classes
 from seedtf.results.run import load_run
@@ -39,11 +39,13 @@ class Classifier:
             RefusedError for a file that is not used.
         classify: prepared pictures, at least one, and a number k to the k best classes of each, or
             the RefusedError that the model answered with.
+        max_pixels: the largest width × height that ``prepare`` accepts.
     """
 
     num_classes: int
     prepare: Callable[[bytes], Any]
     classify: Callable[[Sequence[Any], int], list[Answer | RefusedError]]
+    max_pixels: int = MAX_PIXELS
 
 
 def open_classifier(path: str | os.PathLike[str], tta: int = 1) -> Classifier:
@@ -75,7 +77,8 @@ def _open_run(path: str | os.PathLike[str], tta: int) -> Classifier:
         values = np.take_along_axis(probabilities, top, axis=1)
         return [Answer(*pair) for pair in zip(names, map(tuple, values), strict=True)]
 
-    return Classifier(len(run.class_names), make_decoder(run.image_size), classify)
+    prepare = make_decoder(run.image_size, run.max_pixels)
+    return Classifier(len(run.class_names), prepare, classify, run.max_pixels)
 
 
 def _open_export(path: Path) -> Classifier:

@@ -15,6 +15,7 @@ from tqdm import tqdm
 
 from seedtf.data.catalog import IMAGE_SUFFIXES, walk_files
 from seedtf.data.header import RefusedError
+from seedtf.data.parallel import read_file
 from seedtf.errors import UserError
 from seedtf.files import atomic_path, csv_line
 from seedtf.results.classifier import Answer, Classifier
@@ -103,7 +104,7 @@ def answer_files(
 
     def prepare(path: str) -> Any:
         try:
-            return classifier.prepare(_read(path))
+            return classifier.prepare(_read(path, classifier.max_pixels))
         except RefusedError as error:
             return error
 
@@ -127,11 +128,11 @@ def _answered(
         yield path, each if isinstance(each, RefusedError) else next(answers)
 
 
-def _read(path: str) -> bytes:
+def _read(path: str, max_pixels: int) -> bytes:
     if Path(path).suffix and not path.lower().endswith(IMAGE_SUFFIXES):
         raise RefusedError("unsupported suffix", f"suffix {Path(path).suffix}")
     try:
-        return Path(path).read_bytes()
+        return read_file(path, max_pixels)
     except OSError as error:
         raise RefusedError("unreadable", error.strerror or str(error)) from None
 

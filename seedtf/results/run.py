@@ -13,6 +13,7 @@ import numpy as np
 import tensorflow as tf
 
 from seedtf.data.catalog import Catalog, align_labels, read_csv, read_labels_csv, scan_folder
+from seedtf.data.header import MAX_PIXELS
 from seedtf.data.store import Store, build_store, plan_cache
 from seedtf.errors import UserError
 from seedtf.model.network import load_model
@@ -39,6 +40,11 @@ class Run:
     def image_size(self) -> int:
         """Side of the model's input in pixels."""
         return int(self.settings["image_size"])
+
+    @property
+    def max_pixels(self) -> int:
+        """Largest width × height that the run decoded; runs before this setting had the default."""
+        return int(self.settings.get("max_pixels", MAX_PIXELS))
 
     @property
     def cache_dir(self) -> Path:
@@ -136,7 +142,7 @@ def _data_root(run: Run) -> Path:
 
 def _decoded(run: Run, catalog: Catalog) -> tuple[Store, np.ndarray]:
     plan = plan_cache("auto", len(catalog), run.image_size, run.cache_dir)
-    store = build_store(catalog, run.image_size, plan, run.cache_dir)
+    store = build_store(catalog, run.image_size, plan, run.cache_dir, run.max_pixels)
     if not len(store.catalog):
         raise UserError(f"{catalog.root}: none of {len(catalog)} pictures can be decoded")
     return store, np.arange(len(store.catalog), dtype=np.int64)

@@ -1,9 +1,10 @@
 """``data.header.read_header`` again in TensorFlow ops, so that an exported graph judges files itself.
 
-The two give the same verdict for every file; a test compares them on whole and on damaged ones. One
-bound is new: a header of more than ``MAX_STEPS`` parts is refused as an unsupported variant, because
-a graph walks it slowly and a served file may be hostile. The functions are converted by AutoGraph:
-``if`` and ``while`` on tensors are graph ops.
+The two give the same verdict for every file; a test compares them on whole, damaged and hostile ones.
+One bound is new: a file of more than ``MAX_STEPS`` parts is refused as an unsupported variant, because
+a graph walks them slowly and a served file may be hostile. All of a GIF's sub-blocks are such parts,
+255 bytes at most, so that no GIF of over 4 MB passes. The functions are converted by AutoGraph: ``if``
+and ``while`` on tensors are graph ops.
 """
 
 from __future__ import annotations
@@ -24,8 +25,15 @@ from seedtf.results.graph_bytes import (
     says,
     signed,
 )
+from seedtf.results.serving_parts import (
+    MAX_STEPS,
+    color_table_bytes,
+    gif_pixels,
+    has_many_scans,
+    skip_sub_blocks,
+)
 
-__all__ = ["FAULTS", "MAX_STEPS", "Verdict", "judge_header"]
+__all__ = ["FAULTS", "Verdict", "judge_header"]
 
 FAULTS = (
     "ok",
@@ -37,9 +45,6 @@ FAULTS = (
     "corrupt",
 )
 """Names of the verdicts, the same words as in a run's data_report.csv."""
-
-MAX_STEPS = 16_384
-"""Most JPEG segments, PNG chunks or GIF sub-blocks that are walked in one file."""
 
 _OK, _EMPTY, _NO_IMAGE, _TRUNCATED, _TOO_LARGE, _UNSUPPORTED, _CORRUPT = range(len(FAULTS))
 _WALKING = -1
@@ -113,7 +118,7 @@ def _jpeg(file: FileBytes) -> Verdict:
             height, width = big(file, after + 3, 2), big(file, after + 5, 2)
             if after + 7 > file.length:
                 fault = number(_TRUNCATED)
-            elif big(file, after + 2, 1) != 8:
+            elif big(file, after + 2, 1) != 8 or has_many_scans(file, after + big(file, after, 2)):
                 fault = number(_UNSUPPORTED)
             else:
                 fault = number(_OK)
@@ -152,15 +157,15 @@ def _png(file: FileBytes) -> Verdict:
 
 def _gif(file: FileBytes) -> Verdict:
     width, height = little(file, 6, 2), little(file, 8, 2)
-    position = 13 + _color_table_bytes(big(file, 10, 1))
+    position = 13 + color_table_bytes(big(file, 10, 1))
     transparent, steps = tf.constant(False), number(0)
     while position < file.length and big(file, position, 1) == 0x21 and steps < MAX_STEPS:
         control = big(file, position + 1, 1) == 0xF9
         transparent |= control and big(file, position + 3, 1) % 2 == 1
-        position, steps = _skip_sub_blocks(file, position + 2, steps)
+        position, steps = skip_sub_blocks(file, position + 2, steps + 1)
     frame = tf.stack([little(file, position + at, 2) for at in (1, 3, 5, 7)])
-    after = position + 11 + _color_table_bytes(big(file, position + 9, 1))
-    end, steps = _skip_sub_blocks(file, after, steps)
+    after = position + 11 + color_table_bytes(big(file, position + 9, 1))
+    end, steps = skip_sub_blocks(file, after, steps)
     if file.length < 11 or position >= file.length:
         fault = number(_TRUNCATED)
     elif steps >= MAX_STEPS:
@@ -175,7 +180,23 @@ def _gif(file: FileBytes) -> Verdict:
         fault = number(_TRUNCATED)
     else:
         fault = number(_OK)
-    return Verdict(fault, width, height, number(1), tf.constant(False))
+    found = _bounded(Verdict(fault, width, height, number(1), tf.constant(False)))
+    return Verdict(_gif_frames(file, found, end, steps), *found[1:])
+
+
+def _gif_frames(
+    file: FileBytes, found: Verdict, position: tf.Tensor, steps: tf.Tensor
+) -> tf.Tensor:
+    """The fault of a GIF whose first frame is ``found`` and ends at ``position``: of all its frames."""
+    fault = found.fault
+    if fault == _OK:
+        # the decoder unpacks every frame, though the first alone is shown
+        others, steps = gif_pixels(file, position, steps)
+        if found.width * found.height + others > MAX_PIXELS:
+            fault = number(_TOO_LARGE)
+        elif steps >= MAX_STEPS:
+            fault = number(_UNSUPPORTED)
+    return fault
 
 
 def _bmp(file: FileBytes) -> Verdict:
@@ -260,22 +281,6 @@ def _exif_orientation(file: FileBytes, start: tf.Tensor, end: tf.Tensor) -> tf.T
         value = tf.concat([tf.boolean_mask(values, tags == 0x0112), [1]], 0)[0]
         orientation = tf.where(value >= 1 and value <= 8, value, 1)
     return orientation
-
-
-def _skip_sub_blocks(
-    file: FileBytes, position: tf.Tensor, steps: tf.Tensor
-) -> tuple[tf.Tensor, tf.Tensor]:
-    """The position behind a chain of sub-blocks, past the file's end where the chain has none."""
-    size = big(file, position, 1)
-    while size != 0 and position < file.length and steps < MAX_STEPS:
-        position += 1 + size
-        size = big(file, position, 1)
-        steps += 1
-    return position + 1, steps
-
-
-def _color_table_bytes(flags: tf.Tensor) -> tf.Tensor:
-    return tf.where(flags >= 0x80, 3 * 2 ** (flags % 8 + 1), 0)
 
 
 def _count(fault: tf.Tensor, steps: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:

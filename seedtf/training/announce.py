@@ -14,6 +14,10 @@ from seedtf.training.run_dir import describe_devices
 __all__ = ["announce", "data_warnings"]
 
 _SHOWN_FAULTS = 5
+_DETERMINISTIC = (
+    "operations that repeat to the bit; on a GPU this costs speed, on a CPU none was measured; "
+    "waiting for data is not measured"
+)
 _STORES = {"ram": "memory", "disk": "memory-mapped cache file", "off": "none, files read again"}
 
 
@@ -29,9 +33,11 @@ def announce(
         "model": _model(config, model, plan),
         "precision": plan.precision.reason,
         "XLA": plan.compilation.reason,
-        "device": describe_devices(),
+        "device": f"{describe_devices()}, {config.threads} compute threads",
         "training": _training(config, plan),
     }
+    if config.deterministic:
+        lines["determinism"] = _DETERMINISTIC
     for name, text in lines.items():
         print(f"{name:10}{text}", flush=True)
     for line in (*data_warnings(intake), *_faults(intake)):

@@ -15,7 +15,7 @@ from seedtf.data.header import MAX_PIXELS
 from seedtf.errors import UserError
 from seedtf.options import check_ranges, option
 
-__all__ = ["NEWEST", "SAMPLE", "TrainConfig"]
+__all__ = ["NEWEST", "PATHS", "SAMPLE", "TrainConfig"]
 
 SAMPLE = "sample"
 """The value of ``data_dir`` that means the embedded sample data."""
@@ -23,7 +23,8 @@ SAMPLE = "sample"
 NEWEST = "newest"
 """The value of ``resume`` that means the newest run below ``runs/``; also a bare ``--resume``."""
 
-_PATHS = ("data_dir", "val_dir", "labels_csv", "split_csv", "run_dir", "cache_dir")
+PATHS = ("data_dir", "val_dir", "labels_csv", "split_csv", "cache_dir")
+"""Fields that name where the data is; what it is decides whether a run may go on."""
 
 
 @dataclass(frozen=True)
@@ -159,6 +160,12 @@ class TrainConfig:
     save_minutes: float = option(
         0.0, "Also save the state so often within an epoch, in minutes; 0 at its end only.", low=0.0
     )
+    threads: int = option(
+        0,
+        "Compute threads, 1 to 1024; the same number gives the same result; 0 for all cores.",
+        low=0,
+        high=1024,
+    )
     deterministic: bool = option(
         False, "Only operations that repeat to the bit, on a GPU too; slower there."
     )
@@ -169,8 +176,10 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         """Checks every field; raises UserError naming the flag, the value and the range."""
+        for name in (*PATHS, "run_dir", "weights", "resume"):
+            object.__setattr__(self, name, os.fspath(getattr(self, name)))
         check_ranges(self)
-        if not self.data_dir:
+        if not self.data_dir and not self.resume:
             raise UserError("--data_dir is missing; pass a folder of pictures, or 'sample'")
         if self.val_dir and self.split_csv:
             raise UserError("--val_dir and --split_csv exclude each other; pass one")
@@ -186,6 +195,14 @@ class TrainConfig:
         """The fields as JSON values."""
         return dataclasses.asdict(self)
 
+    def with_absolute_paths(self) -> TrainConfig:
+        """The same with every path of data and weights absolute, so that it holds in any folder."""
+        given = {name: getattr(self, name) for name in PATHS}
+        if self.weights not in ("none", "imagenet"):
+            given["weights"] = self.weights
+        absolute = {k: os.path.abspath(v) for k, v in given.items() if v and v != SAMPLE}
+        return dataclasses.replace(self, **absolute)
+
     def flagfile(self) -> str:
         """The run as an absl flagfile: ``seedtf train --flagfile=…`` repeats it in a new run folder.
 
@@ -193,13 +210,11 @@ class TrainConfig:
         folder is taken.
         """
         lines = []
-        for name, value in self.as_dict().items():
+        for name, value in self.with_absolute_paths().as_dict().items():
             if name in ("run_dir", "resume") or value is None or value == "":
                 continue
             if isinstance(value, bool):
                 lines.append(f"--{'' if value else 'no'}{name}")
                 continue
-            if name in _PATHS and value != SAMPLE:
-                value = os.path.abspath(value)
             lines.append(f"--{name}={value}")
         return "\n".join(lines) + "\n"

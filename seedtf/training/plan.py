@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from seedtf.data.intake import Intake
 from seedtf.data.sample import write_sample
 from seedtf.errors import UserError
 from seedtf.model.batch_norm import momentum_for
+from seedtf.model.network import check_image_size, resolve_model_name
 from seedtf.model.precision import (
     Compilation,
     Precision,
@@ -18,7 +20,9 @@ from seedtf.model.precision import (
     choose_precision,
     gpu_compute_capabilities,
 )
+from seedtf.model.weights import check_weights_file
 from seedtf.options import default_cache_dir
+from seedtf.training.callbacks import tensorboard_callback
 from seedtf.training.config import SAMPLE, TrainConfig
 from seedtf.training.schedules import Schedule, make_schedule
 
@@ -41,6 +45,12 @@ class Plan:
     bn_momentum: float
     schedule: Schedule
     policy: Policy
+
+    def used_rate(self) -> Schedule:
+        """The learning rate as training will set it: in steps of an epoch, unless set per step."""
+        if self.per_step:
+            return self.schedule
+        return lambda epoch: self.schedule(float(math.floor(epoch)))
 
     def resolved(self) -> dict[str, Any]:
         """For config.json."""
@@ -67,27 +77,50 @@ def make_plan(config: TrainConfig, intake: Intake) -> Plan:
             f"pass {images} or less"
         )
     steps_per_epoch = images // config.batch_size
-    lr = config.lr or (_LR_FROM_RANDOM if config.weights == "none" else _LR_FROM_TRAINED)
     momentum = config.bn_momentum
     capabilities = gpu_compute_capabilities()
     return Plan(
         precision=choose_precision(config.precision, capabilities),
         compilation=choose_jit(config.jit_compile, len(capabilities)),
         steps_per_epoch=steps_per_epoch,
-        lr=lr,
+        lr=_highest_rate(config),
         # set once an epoch, a warm-up would spend its whole first epoch near 0
         per_step=config.schedule_per_step or config.warmup_epochs > 0,
         bn_momentum=momentum_for(steps_per_epoch) if momentum is None else momentum,
-        schedule=make_schedule(
-            config.schedule,
-            lr=lr,
-            min_lr=config.min_lr,
-            epochs=config.epochs,
-            warmup_epochs=config.warmup_epochs,
-            cycle_epochs=config.cycle_epochs,
-            cycle_decay=config.cycle_decay,
-        ),
+        schedule=_schedule(config),
         policy=augmentation_policy(config),
+    )
+
+
+def check_choices(config: TrainConfig) -> None:
+    """Refuses what needs no data to be refused, before any picture is decoded.
+
+    Raises:
+        UserError: an unknown network or one that takes no such small pictures, weights that are no
+            such file, rates and lengths that contradict, TensorBoard where it is not installed.
+    """
+    _schedule(config)
+    check_image_size(resolve_model_name(config.model), config.image_size)
+    if config.weights not in ("none", "imagenet"):
+        check_weights_file(Path(config.weights))
+    if config.tensorboard:
+        tensorboard_callback(Path())
+
+
+def _highest_rate(config: TrainConfig) -> float:
+    from_random = config.weights == "none"
+    return config.lr or (_LR_FROM_RANDOM if from_random else _LR_FROM_TRAINED)
+
+
+def _schedule(config: TrainConfig) -> Schedule:
+    return make_schedule(
+        config.schedule,
+        lr=_highest_rate(config),
+        min_lr=config.min_lr,
+        epochs=config.epochs,
+        warmup_epochs=config.warmup_epochs,
+        cycle_epochs=config.cycle_epochs,
+        cycle_decay=config.cycle_decay,
     )
 
 

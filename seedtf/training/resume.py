@@ -16,6 +16,7 @@ from seedtf.data.catalog import Catalog
 from seedtf.data.intake import Intake
 from seedtf.errors import UserError
 from seedtf.training.config import TrainConfig
+from seedtf.training.plan import Plan
 from seedtf.training.saved_config import FREE
 
 __all__ = ["check_identity", "exclusive", "run_identity"]
@@ -23,7 +24,7 @@ __all__ = ["check_identity", "exclusive", "run_identity"]
 _VERSIONS = ("tensorflow", "keras")
 
 
-def run_identity(config: TrainConfig, intake: Intake) -> dict[str, Any]:
+def run_identity(config: TrainConfig, intake: Intake, plan: Plan) -> dict[str, Any]:
     """What must be the same for a resumed run to end as if it had never stopped, as JSON values."""
     flags = {k: v for k, v in config.as_dict().items() if k not in FREE}
     versions = {name: importlib.metadata.version(name) for name in _VERSIONS}
@@ -31,6 +32,8 @@ def run_identity(config: TrainConfig, intake: Intake) -> dict[str, Any]:
     return {
         **{f"--{name}": value for name, value in flags.items()},
         **{f"the version of {name}": version for name, version in versions.items()},
+        "the precision": plan.precision.policy,
+        "compilation with XLA": plan.compilation.enabled,
         "the class list": list(catalog.class_names),
         "the number of pictures": len(catalog),
         "the pictures (names, sizes, labels)": _data_digest(catalog),

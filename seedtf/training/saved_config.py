@@ -9,12 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from seedtf.errors import UserError
-from seedtf.training.config import NEWEST, TrainConfig
+from seedtf.training.config import NEWEST, PATHS, TrainConfig
 
 __all__ = ["FREE", "resumed_config"]
 
-FREE = ("resume", "run_dir", "show", "time_limit", "cache", "cache_dir", "save_minutes", "strict")
-"""Flags that leave the numbers as they are, so a resumed run may change them."""
+FREE = ("resume", "run_dir", "show", "time_limit", "cache", "save_minutes", "strict", *PATHS)
+"""Flags that leave the numbers as they are, so a resumed run may change them; where the data lies is
+one, because the data itself is compared."""
 
 
 def resumed_config(resume: str, given: Mapping[str, Any]) -> TrainConfig:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 import math
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +15,7 @@ import numpy as np
 from seedtf.data.intake import Intake
 from seedtf.data.order import BatchIndices
 from seedtf.data.pipeline import WaitClock, eval_dataset, make_augmentation, train_dataset
-from seedtf.errors import StoppedError
+from seedtf.errors import DivergedError, StoppedError
 from seedtf.files import write_text
 from seedtf.model.network import save_model, set_body_trainable
 from seedtf.training import callbacks as cb
@@ -68,7 +70,7 @@ class Session:
         self._identity, self._state = identity, state
         self._order = BatchIndices(len(intake.split.train), config.batch_size, seed=config.seed)
         self._stop = cb.StopSignal()
-        self._writer = states.StateWriter(run_dir / "state")
+        self._writer = states.StateWriter(run_dir / "state", state)
         self._wait = WaitClock()
         self.timer = cb.EpochTimer(config.batch_size, data_wait=self._wait.take)
         self.log = self._open_log()
@@ -94,7 +96,7 @@ class Session:
         save = cb.SaveState(
             self._save,
             self._stop,
-            steps_per_epoch=steps,
+            self._stopped,
             minutes=config.save_minutes,
             run_dir=str(run_dir),
         )
@@ -107,16 +109,21 @@ class Session:
         )
         self._limits: list[cb.Patience | cb.TimeLimit] = []
         if config.patience:
-            self._limits.append(cb.Patience(config.patience, best=low, best_epoch=best))
+            self._limits.append(
+                cb.Patience(
+                    config.patience, best=low, best_epoch=best, completed_epochs=len(self.log.rows)
+                )
+            )
         if config.time_limit:
             self._limits.append(cb.TimeLimit(config.time_limit))
-        self._counting = (rate, finite, save)  # these count steps through a resumed epoch
+        line = cb.ConsoleLine(self.log, epochs=config.epochs, steps_per_epoch=steps)
+        self._counting = (rate, finite, line, save)  # these count steps through a resumed epoch
         self._callbacks = [
             self.timer,
             rate,
             finite,
             self.log,
-            cb.ConsoleLine(self.log, epochs=config.epochs, steps_per_epoch=steps),
+            line,
             cb.BestCheckpoint(checkpoints / "best.keras", save_model, best=low, best_epoch=best),
             cb.LastCheckpoint(checkpoints / "last.keras", save_model),
             *([cb.tensorboard_callback(run_dir / "tensorboard")] if config.tensorboard else []),
@@ -136,7 +143,8 @@ class Session:
         ending = "failed"
         try:
             with self._stop.listening():
-                self._phases()
+                with contextlib.suppress(cb.LimitReachedError):
+                    self._phases()
                 self._writer.wait()
             ending = self._stopped() or "finished"
         except (KeyboardInterrupt, StoppedError):
@@ -158,6 +166,8 @@ class Session:
             if first < last and done < last and not self._stopped():
                 set_body_trainable(self._model, whole)
                 self._phase(first, last)
+                if self._state is not None:  # its arrays have served and may be large
+                    self._state = dataclasses.replace(self._state, arrays={})
 
     def _phase(self, first: int, last: int) -> None:
         self._model.compile(
@@ -191,8 +201,10 @@ class Session:
         for callback in self._counting:
             callback.first_step = segment.step
         resuming = [_RestoreMetrics(state)] if state is not None else []
+        if not config.deterministic:  # TensorFlow then refuses to read its clock
+            batches = self._wait.attach(batches)
         self._model.fit(
-            self._wait.attach(batches),
+            batches,
             validation_data=eval_dataset(store, split.val, config.batch_size),
             steps_per_epoch=steps - segment.step,
             initial_epoch=segment.first,
@@ -215,8 +227,13 @@ class Session:
         history = (self._run_dir / "history.csv").read_text(encoding="utf-8")
         facts = {"identity": self._identity, "history": history}
         state = states.capture_state(model, epoch=epoch, step=step, facts=facts)
-        if all(np.isfinite(array).all() for array in state.arrays["metrics"]):
-            self._writer.save(state)
+        arrays = [array for group in state.arrays.values() for array in group]
+        if not all(np.isfinite(a).all() for a in arrays if a.dtype.kind == "f"):
+            raise DivergedError(
+                f"epoch {epoch + 1}, step {step}: a weight is no longer a number; the last good "
+                "state is kept: lower --lr, or train with --precision=float32"
+            )
+        self._writer.save(state)
 
     def _batch_files(self, epoch: int, step: int) -> list[str]:
         """The pictures of a batch: a function of (seed, step), so they need not be kept."""

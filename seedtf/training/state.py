@@ -1,6 +1,6 @@
 """The exact-resume state: arrays and JSON in one checksummed file, written beside training.
 
-A state holds no code and no pickle: a magic line, the SHA-256 of the rest, and an ``.npz`` archive.
+A state holds no code and no pickle: an ``.npz`` archive, its SHA-256 and a magic line at the end.
 Since every batch follows from (seed, step), nothing of the data pipeline is in it.
 """
 
@@ -19,7 +19,8 @@ import keras
 import numpy as np
 
 from seedtf.errors import UserError
-from seedtf.files import write_bytes
+from seedtf.files import atomic_path
+from seedtf.model.batch_norm import settle_layers
 
 __all__ = [
     "StateWriter",
@@ -30,12 +31,14 @@ __all__ = [
     "restore_metrics",
     "restore_optimizer",
     "restore_weights",
+    "write_state",
 ]
 
 FORMAT = 1
 _MAGIC = b"seedtf-state\n"
 _DIGEST_BYTES = 32
 _GENERATIONS = 2
+_CHUNK_BYTES = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -75,6 +78,7 @@ def capture_state(
 def restore_weights(model: keras.Model, state: TrainState) -> None:
     """Puts back every variable of the model. Raises UserError when they do not fit."""
     _assign(model.variables, state.arrays["weights"])
+    settle_layers(model)
 
 
 def restore_optimizer(model: keras.Model, state: TrainState) -> None:
@@ -88,8 +92,8 @@ def restore_metrics(model: keras.Model, state: TrainState) -> None:
     _assign(model.metrics_variables, state.arrays["metrics"])
 
 
-def serialize_state(state: TrainState) -> bytes:
-    """The state as the bytes of its file."""
+def write_state(path: Path, state: TrainState) -> None:
+    """Writes a state file, whole or not at all. Raises OSError as ``files.atomic_path`` does."""
     members = {
         f"{group}/{number:06d}": array
         for group, arrays in state.arrays.items()
@@ -97,10 +101,14 @@ def serialize_state(state: TrainState) -> bytes:
     }
     head = {"format": FORMAT, "epoch": state.epoch, "step": state.step, "facts": state.facts}
     members["head"] = np.frombuffer(json.dumps(head).encode(), np.uint8)
-    archive = io.BytesIO()
-    np.savez(archive, **members)  # type: ignore[arg-type]
-    payload = archive.getvalue()
-    return _MAGIC + hashlib.sha256(payload).digest() + payload
+    with atomic_path(path) as temporary, temporary.open("w+b") as file:
+        # straight to the file: a copy of the archive in memory would be as large as the model
+        np.savez(file, **members)  # type: ignore[arg-type]
+        file.seek(0)
+        digest = hashlib.sha256()
+        while chunk := file.read(_CHUNK_BYTES):
+            digest.update(chunk)
+        file.write(digest.digest() + _MAGIC)
 
 
 def read_state(path: Path) -> TrainState:
@@ -111,11 +119,12 @@ def read_state(path: Path) -> TrainState:
         OSError: it cannot be read.
     """
     data = path.read_bytes()
-    if not data.startswith(_MAGIC):
-        raise DamagedStateError("not a state of seedtf")
-    payload = data[len(_MAGIC) + _DIGEST_BYTES :]
-    if hashlib.sha256(payload).digest() != data[len(_MAGIC) : len(_MAGIC) + _DIGEST_BYTES]:
-        raise DamagedStateError("its checksum does not agree: cut short or altered")
+    if not data.endswith(_MAGIC):
+        raise DamagedStateError("cut short, or not a state of seedtf")
+    end = len(data) - len(_MAGIC) - _DIGEST_BYTES
+    payload = data[:end]
+    if hashlib.sha256(payload).digest() != data[end : end + _DIGEST_BYTES]:
+        raise DamagedStateError("its checksum does not agree: altered")
     try:
         with np.load(io.BytesIO(payload), allow_pickle=False) as archive:
             head = json.loads(archive["head"].tobytes())
@@ -131,13 +140,23 @@ def read_state(path: Path) -> TrainState:
 
 
 def load_newest_state(folder: Path) -> tuple[TrainState | None, list[str]]:
-    """The newest whole state below ``folder``, and a warning for each damaged one passed over."""
+    """The newest whole state below ``folder``, and a warning for each damaged one passed over.
+
+    Returns None only where no state was ever written.
+
+    Raises:
+        UserError: there are states, but none is whole, or one cannot be read.
+    """
     warnings: list[str] = []
     for path in reversed(_states(folder)):
         try:
             return read_state(path), warnings
-        except (DamagedStateError, OSError) as error:
+        except DamagedStateError as error:
             warnings.append(f"{path}: {error}; going back to the state before")
+        except OSError as error:
+            raise UserError(f"{path}: cannot be read ({error.strerror}); try again") from error
+    if warnings:
+        raise UserError(f"{folder}: no state in it is whole; restore one, or start a new run")
     return None, warnings
 
 
@@ -147,10 +166,11 @@ class StateWriter:
     One write runs at a time: ``save`` waits for the one before, and raises what went wrong in it.
     """
 
-    def __init__(self, folder: Path) -> None:
-        """Creates the folder."""
+    def __init__(self, folder: Path, resumed: TrainState | None = None) -> None:
+        """Creates the folder; the state that was ``resumed`` counts as the newest so far."""
         folder.mkdir(exist_ok=True)
         self._folder = folder
+        self._kept = [folder / _file_name(resumed)] if resumed else []
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="state")
         self._pending: Future[None] | None = None
 
@@ -178,10 +198,17 @@ class StateWriter:
         self._pool.shutdown()
 
     def _write(self, state: TrainState) -> None:
-        name = f"{state.epoch:06d}-{state.step:08d}.state"
-        write_bytes(self._folder / name, serialize_state(state))
-        for old in _states(self._folder)[:-_GENERATIONS]:
-            old.unlink(missing_ok=True)
+        path = self._folder / _file_name(state)
+        write_state(path, state)
+        # what was written last is kept, not what sorts last: a damaged state may lie ahead
+        self._kept = [*(p for p in self._kept if p != path), path][-_GENERATIONS:]
+        for old in _states(self._folder):
+            if old not in self._kept:
+                old.unlink(missing_ok=True)
+
+
+def _file_name(state: TrainState) -> str:
+    return f"{state.epoch:06d}-{state.step:08d}.state"
 
 
 def _states(folder: Path) -> list[Path]:

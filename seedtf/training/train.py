@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,10 +24,11 @@ from seedtf.plots import draw_schedule, save_figure
 from seedtf.training import callbacks as cb
 from seedtf.training.announce import announce
 from seedtf.training.config import TrainConfig
-from seedtf.training.plan import Plan, cache_folder, data_folder, make_plan
+from seedtf.training.plan import Plan, cache_folder, check_choices, data_folder, make_plan
 from seedtf.training.preview import draw_preview
 from seedtf.training.resume import check_identity, exclusive, run_identity
 from seedtf.training.run_dir import check_run_dir, create_run_dir, write_records
+from seedtf.training.saved_config import resumed_config
 from seedtf.training.session import Session
 from seedtf.training.state import TrainState, load_newest_state
 
@@ -79,6 +81,10 @@ def train_and_evaluate(config: TrainConfig) -> TrainResult:
         DivergedError: the loss is no longer a number.
         StoppedError: SIGTERM or SIGINT came; the state is saved.
     """
+    if config.resume and config.resume != config.run_dir:
+        config = resumed_config(config.resume, _given(config))
+    config = _with_threads(config.with_absolute_paths())
+    check_choices(config)
     if not config.resume:
         check_run_dir(config)
     if config.deterministic:
@@ -91,13 +97,13 @@ def train_and_evaluate(config: TrainConfig) -> TrainResult:
         model=config.model,
         num_classes=len(intake.store.catalog.class_names),
         image_size=config.image_size,
-        weights=config.weights if not config.resume else "none",
+        weights=_first_weights(config),
         bn_momentum=plan.bn_momentum,
     )
     run_dir = Path(config.run_dir) if config.resume else create_run_dir(config)
-    with exclusive(run_dir / "state"), _explained(config, intake, run_dir):
+    with _explained(config, intake, run_dir), exclusive(run_dir / "state"):
         remove_leftovers(run_dir)
-        identity = run_identity(config, intake)
+        identity = run_identity(config, intake, plan)
         state = _resume_state(run_dir, identity) if config.resume else None
         announce(config, intake, plan, model, run_dir)
         if state is None:
@@ -136,6 +142,8 @@ def _explained(config: TrainConfig, intake: Intake, run_dir: Path) -> Iterator[N
             f"{broken[0].path}: went bad while training ({broken[0].fault}: {broken[0].detail}); "
             f"restore it, then go on with --resume={run_dir}"
         ) from error
+    except BrokenPipeError:  # the reader of the output left; the run folder is well
+        raise
     except OSError as error:
         cause = error.strerror or str(error)
         raise UserError(
@@ -178,6 +186,32 @@ def _result(run_dir: Path, session: Session, judged: int, stopped: str) -> Train
     )
 
 
+def _with_threads(config: TrainConfig) -> TrainConfig:
+    """Fixes the number of compute threads, and notes it in the config, so that a run can be repeated.
+
+    TensorFlow's sums on a CPU depend on how many threads share them, not on how many cores those have.
+    """
+    threads = config.threads or os.cpu_count() or 1
+    try:
+        tf.config.threading.set_intra_op_parallelism_threads(threads)
+    except RuntimeError:
+        print("threads   TensorFlow was running already and keeps the number it has", flush=True)
+    return replace(config, threads=threads)
+
+
+def _given(config: TrainConfig) -> dict[str, Any]:
+    """The fields that differ from their defaults: what a caller in Python asked for."""
+    values = {each.name: (getattr(config, each.name), each.default) for each in fields(config)}
+    return {name: now for name, (now, default) in values.items() if now != default}
+
+
+def _first_weights(config: TrainConfig) -> str:
+    """None need be loaded for a run that goes on, except where they decide the architecture."""
+    # Keras gives EfficientNetB0 to B7 one more layer when they begin with ImageNet's weights
+    extra_layer = config.weights == "imagenet" and config.model.lower().startswith("efficientnetb")
+    return config.weights if extra_layer or not config.resume else "none"
+
+
 def _open_data(config: TrainConfig) -> Intake:
     return open_data(
         data_folder(config),
@@ -197,7 +231,7 @@ def _open_data(config: TrainConfig) -> Intake:
 def _write_first_files(run_dir: Path, config: TrainConfig, intake: Intake, plan: Plan) -> None:
     root = str(intake.store.catalog.root.resolve())
     write_records(run_dir, config, intake, {**plan.resolved(), "data_root": root})
-    planned = draw_schedule(plan.schedule, config.epochs, title=run_dir.name)
+    planned = draw_schedule(plan.used_rate(), config.epochs, title=run_dir.name)
     save_figure(planned, run_dir / "lr.png")
     preview = draw_preview(
         intake.store, intake.split.train, plan.policy, seed=config.seed, impl=config.augment_impl

@@ -14,7 +14,7 @@ from seedtf.training.callbacks.history_log import HistoryLog, best_epoch, read_h
 from seedtf.training.callbacks.learning_rate import LearningRate
 from seedtf.training.callbacks.live_curves import LiveCurves
 from seedtf.training.callbacks.patience import Patience
-from seedtf.training.callbacks.save_state import SaveState, StopSignal
+from seedtf.training.callbacks.save_state import LimitReachedError, SaveState, StopSignal
 from seedtf.training.callbacks.stop_on_nan import StopOnNaN
 from seedtf.training.callbacks.tensorboard import tensorboard_callback
 from seedtf.training.callbacks.time_limit import TimeLimit
@@ -26,6 +26,7 @@ __all__ = [
     "HistoryLog",
     "LastCheckpoint",
     "LearningRate",
+    "LimitReachedError",
     "LiveCurves",
     "Patience",
     "SaveState",

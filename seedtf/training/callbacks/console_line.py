@@ -31,6 +31,9 @@ class ConsoleLine(keras.callbacks.Callback):
         epochs: how many epochs are planned in all.
         steps_per_epoch: training steps in one epoch.
         stream: where to write; standard output by default.
+
+    Attributes:
+        first_step: the step within its epoch that the next ``fit`` begins at; 0 unless resumed.
     """
 
     async_safe = True
@@ -47,6 +50,7 @@ class ConsoleLine(keras.callbacks.Callback):
         self._lock = threading.Lock()
         self._epoch = self._step = 0
         self._drawn = 0.0
+        self.first_step = 0
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, float] | None = None) -> None:
         """Begins a new line."""
@@ -59,8 +63,8 @@ class ConsoleLine(keras.callbacks.Callback):
             return
         with self._lock:
             now = self._log.timer.clock()
-            if now - self._drawn >= REDRAW_SECONDS and batch >= self._step:
-                self._drawn, self._step = now, batch + 1
+            if now - self._drawn >= REDRAW_SECONDS and self.first_step + batch >= self._step:
+                self._drawn, self._step = now, self.first_step + batch + 1
                 self._draw(self._progress(logs or {}), end="")
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:

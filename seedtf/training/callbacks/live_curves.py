@@ -15,7 +15,7 @@ from seedtf.plots import draw_curves, figure_png
 from seedtf.training.callbacks.epoch_timer import format_duration
 from seedtf.training.callbacks.history_log import HistoryLog, best_epoch
 from seedtf.training.callbacks.live_page import render_page
-from seedtf.training.callbacks.live_view import View, open_view
+from seedtf.training.callbacks.live_view import View, in_notebook, open_view
 
 __all__ = ["LiveCurves"]
 
@@ -30,7 +30,7 @@ class LiveCurves(keras.callbacks.Callback):
         log: the record of the run; it stands before this callback in the list.
         title: the name of the run, in any script.
         planned_lr: the learning rate of every planned epoch.
-        show: also show the curves in the notebook or in a window, where there is one.
+        show: also show the curves in a window, where there is a display; a notebook shows them anyway.
     """
 
     def __init__(
@@ -47,7 +47,7 @@ class LiveCurves(keras.callbacks.Callback):
         self._log = log
         self._title = title
         self._planned_lr = planned_lr
-        self._view = self._open() if show else None
+        self._view = self._open() if show or in_notebook() else None
         self._warning = ""
 
     def on_train_begin(self, logs: dict[str, float] | None = None) -> None:

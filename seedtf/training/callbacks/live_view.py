@@ -28,9 +28,14 @@ class View(Protocol):
         """Lets the place answer its user; called before every step."""
 
 
+def in_notebook() -> bool:
+    """Whether a notebook's kernel runs this process."""
+    return "ipykernel" in sys.modules
+
+
 def open_view(title: str) -> View | None:
     """A picture in the notebook, else a Matplotlib window, else (no display) None."""
-    if "ipykernel" in sys.modules:
+    if in_notebook():
         return _Notebook()
     if sys.platform.startswith("linux") and not (
         os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")

@@ -15,7 +15,11 @@ import keras
 
 from seedtf.errors import StoppedError
 
-__all__ = ["SaveState", "StopSignal"]
+__all__ = ["LimitReachedError", "SaveState", "StopSignal"]
+
+
+class LimitReachedError(Exception):
+    """Ends a ``fit`` within an epoch whose state was saved; never shown to the user."""
 
 
 class StopSignal:
@@ -60,7 +64,7 @@ class SaveState(keras.callbacks.Callback):
     Args:
         save: called with (model, epochs completed, steps done of the next one).
         stop: the signals to look for.
-        steps_per_epoch: training steps in one epoch; an epoch that a limit cut short is not saved.
+        limit: says whether a limit of the run is reached; then the epoch is left where it is.
         minutes: time between states within an epoch; 0 for none.
         run_dir: named in the message of a stop.
         clock: gives seconds that only ever rise.
@@ -70,8 +74,8 @@ class SaveState(keras.callbacks.Callback):
         self,
         save: Callable[[keras.Model, int, int], None],
         stop: StopSignal,
+        limit: Callable[[], str],
         *,
-        steps_per_epoch: int,
         minutes: float,
         run_dir: str,
         clock: Callable[[], float] = time.monotonic,
@@ -79,12 +83,12 @@ class SaveState(keras.callbacks.Callback):
         super().__init__()
         self._save = save
         self._stop = stop
-        self._steps_per_epoch = steps_per_epoch
+        self._limit = limit
         self._seconds = 60 * minutes
         self._run_dir = run_dir
         self._clock = clock
         self._saved = clock()
-        self._epoch = self._step = 0
+        self._epoch = 0
         self.first_step = 0
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
@@ -94,14 +98,15 @@ class SaveState(keras.callbacks.Callback):
     def on_train_batch_begin(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         """Saves within the epoch when a signal came or the time is due."""
         due = self._seconds and self._clock() - self._saved >= self._seconds
-        self._step = self.first_step + batch
-        if self._stop.name or (due and self._step):
-            self._save_at(self._epoch, self._step)
+        step = self.first_step + batch
+        if self._stop.name or self._limit() or (due and step):
+            self._save_at(self._epoch, step)
+        if self._limit():
+            raise LimitReachedError
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Saves the finished epoch."""
-        if self._step + 1 == self._steps_per_epoch:
-            self._save_at(epoch + 1, 0)
+        self._save_at(epoch + 1, 0)
 
     def _save_at(self, epoch: int, step: int) -> None:
         self._save(self.model, epoch, step)

@@ -13,8 +13,9 @@ __all__ = ["TimeLimit"]
 class TimeLimit(keras.callbacks.Callback):
     """Stops training once ``minutes`` have passed since its first ``fit`` began.
 
-    It looks before every step, and lets that step be the last one; Keras then validates and ends the
-    epoch as usual. It also looks at the end of every epoch, so that none is begun in vain.
+    It looks before every step and at the end of every epoch. Within an epoch it only says so, in
+    ``reason``: ``SaveState`` then saves and leaves the epoch unfinished, so that the run can go on
+    exactly there. The first epoch of a run is always finished, so that there is a model.
 
     Args:
         minutes: the limit, above 0.
@@ -43,13 +44,15 @@ class TimeLimit(keras.callbacks.Callback):
 
     def on_train_batch_begin(self, batch: int, logs: dict[str, float] | None = None) -> None:
         """Looks at the clock."""
-        self._stop_if_late(f"at step {batch + 1} of epoch {self._epoch + 1}")
+        if self._epoch > 0:
+            self._look(f"before step {batch + 1} of epoch {self._epoch + 1}")
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
         """Looks at the clock."""
-        self._stop_if_late(f"at the end of epoch {epoch + 1}")
+        self._look(f"at the end of epoch {epoch + 1}")
+        if self.reason:
+            self.model.stop_training = True
 
-    def _stop_if_late(self, when: str) -> None:
+    def _look(self, when: str) -> None:
         if self._end is not None and self._clock() >= self._end and not self.reason:
             self.reason = f"the time limit of {self._minutes:g} min was reached {when}"
-            self.model.stop_training = True
