@@ -59,7 +59,7 @@ setup(
             "pytest>=8,<10",
             "pytest-xdist>=3.6,<4",
             "packaging>=24,<27",
-            "setuptools>=68,<90",
+            "setuptools>=65,<90",
             "hypothesis>=6.100,<7",
             "ruff>=0.17,<0.18",
             "mypy>=1.19,<3",

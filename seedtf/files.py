@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-import tempfile
+import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,10 +11,6 @@ from pathlib import Path
 __all__ = ["atomic_path", "csv_line", "remove_leftovers", "write_bytes", "write_text"]
 
 _TEMPORARY = ".seedtf-tmp-"
-
-# it can only be read by setting it, which other threads would see; so once, before there are any
-_UMASK = os.umask(0)
-os.umask(_UMASK)
 
 
 @contextmanager
@@ -32,14 +28,12 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
         OSError: the folder cannot be written, or the disk is full.
     """
     path = Path(path)
-    handle, name = tempfile.mkstemp(prefix=_TEMPORARY, suffix=path.suffix, dir=path.parent)
-    os.close(handle)
-    temporary = Path(name)
+    temporary = path.parent / f"{_TEMPORARY}{secrets.token_hex(8)}{path.suffix}"
     try:
+        # created as any file is, so that its permissions follow the umask
+        temporary.touch(exist_ok=False)
         yield temporary
         _sync(temporary)
-        # mkstemp makes files private (0600); a run directory is shared like any other output
-        os.chmod(temporary, 0o666 & ~_UMASK)
         os.replace(temporary, path)
     except BaseException:
         temporary.unlink(missing_ok=True)

@@ -287,6 +287,12 @@ def test_patience_counts_epochs_without_a_new_low(fit, tmp_path, losses, resumed
     assert bool(patience.reason) == (stops_after < 5)
 
 
+def test_patience_that_has_ended_stays_ended():
+    assert Patience(2, best=1.0, best_epoch=3, completed_epochs=5).reason != ""
+    assert Patience(2, best=1.0, best_epoch=3, completed_epochs=4).reason == ""
+    assert Patience(2).reason == ""
+
+
 def test_the_time_limit_lets_the_first_epoch_end_and_then_says_so_at_once(fit, tmp_path):
     clock = Clock()
     limit = TimeLimit(1.0, clock=clock)
@@ -348,7 +354,7 @@ def test_the_first_step_that_is_not_finite_is_named(compiled, loss):
     stop.on_train_batch_end(0, {"loss": 1.0})
     with pytest.raises(UserError, match=r"epoch 2, step 3: the loss became (nan|inf)"):
         stop.on_train_batch_end(2, {"loss": loss})
-    with pytest.raises(UserError, match="at its end"):
+    with pytest.raises(UserError, match="epoch 2, step 3: the loss became"):
         stop.on_epoch_end(1, {"loss": loss})
 
 

@@ -173,6 +173,53 @@ def test_a_damaged_state_falls_back_to_the_one_before_and_says_so(
     assert_same_end(finished, undisturbed)
 
 
+def test_a_time_limit_within_an_epoch_leaves_it_to_the_resumed_run(
+    data, undisturbed, tmp_path, capsys
+) -> None:
+    run_dir = tmp_path / "run"
+    assert main([*train_flags(data, run_dir), "--time_limit=0.00001"]) == 0
+    assert "the time limit" in capsys.readouterr().out
+    assert main(["train", f"--resume={run_dir}", "--time_limit=0"]) == 0
+    assert_same_end(run_dir, undisturbed)
+
+
+def test_a_run_moves_with_its_folder_and_its_data(data, undisturbed, tmp_path) -> None:
+    run_dir = tmp_path / "run"
+    assert main([*train_flags(data, run_dir), "--time_limit=0.00001"]) == 0
+    moved, elsewhere = tmp_path / "moved", tmp_path / "elsewhere"
+    run_dir.rename(moved)
+    shutil.copytree(data, elsewhere)
+    resume = ["train", f"--resume={moved}", f"--data_dir={elsewhere}", "--time_limit=0"]
+    assert main(resume) == 0
+    assert_same_end(moved, undisturbed)
+
+
+def test_new_states_survive_a_damaged_one_ahead(undisturbed, tmp_path) -> None:
+    from dataclasses import replace
+
+    from seedtf.training.state import StateWriter, load_newest_state, read_state
+
+    whole = read_state(max((undisturbed / "state").glob("*.state")))
+    for number in (9, 10):
+        (tmp_path / f"{number:06d}-00000000.state").write_bytes(b"junk")
+    writer = StateWriter(tmp_path)
+    for epoch in (1, 2, 3):
+        writer.save(replace(whole, epoch=epoch))
+    writer.wait()
+    writer.close()
+    assert [path.name[:6] for path in sorted(tmp_path.glob("*.state"))] == ["000002", "000003"]
+    assert load_newest_state(tmp_path)[0].epoch == 3
+
+
+def test_states_of_which_none_is_whole_are_refused_not_forgotten(finished, capsys) -> None:
+    history = (finished / "history.csv").read_bytes()
+    for path in (finished / "state").glob("*.state"):
+        path.write_bytes(path.read_bytes()[:-1])
+    assert main(["train", f"--resume={finished}"]) == 2
+    assert "no state in it is whole" in capsys.readouterr().err
+    assert (finished / "history.csv").read_bytes() == history
+
+
 def test_bare_resume_takes_the_newest_run(finished, tmp_path, monkeypatch, capsys) -> None:
     (tmp_path / "runs").mkdir()
     for name in ("old", "new"):

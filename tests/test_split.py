@@ -235,7 +235,7 @@ def test_two_folders_are_joined_under_their_parent(tiny_folder: Path, tmp_path: 
     check_split(joined, split, "--val_dir")
 
 
-def test_a_folder_inside_the_other_is_joined_too(tiny_folder: Path) -> None:
-    train = scan_folder(tiny_folder)
-    joined, _ = join_catalogs(train, scan_folder(tiny_folder.parent))
+def test_a_folder_inside_the_other_is_joined_too(tiny_copy: Path) -> None:
+    train = scan_folder(tiny_copy)
+    joined, _ = join_catalogs(train, scan_folder(tiny_copy.parent))
     assert all(Path(path).is_file() for path in joined.absolute_paths())

@@ -73,17 +73,14 @@ def find_saved_model(path: str | os.PathLike[str]) -> Path:
 
 
 def newest_saved_model(path: Path) -> Path | None:
-    """``path`` if it is a SavedModel, else the highest version in it that is one, else None."""
+    """``path`` if it is a SavedModel, else the highest version in it if that is one, else None."""
     if (path / "saved_model.pb").is_file():
         return path
     if not path.is_dir():
         return None
-    versions = [
-        entry
-        for entry in path.iterdir()
-        if _is_version(entry.name) and (entry / "saved_model.pb").is_file()
-    ]
-    return max(versions, key=lambda entry: int(entry.name), default=None)
+    versions = [entry for entry in path.iterdir() if _is_version(entry.name)]
+    newest = max(versions, key=lambda entry: int(entry.name), default=path)
+    return newest if (newest / "saved_model.pb").is_file() else None
 
 
 def _begin(out_dir: Path, lock: int) -> Version:

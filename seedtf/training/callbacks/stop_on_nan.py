@@ -34,20 +34,27 @@ class StopOnNaN(keras.callbacks.Callback):
     def __init__(self, batch_files: BatchFiles = lambda epoch, step: []) -> None:
         super().__init__()
         self._batch_files = batch_files
-        self._epoch = 0
+        self._epoch = self._step = 0
         self.first_step = 0
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, float] | None = None) -> None:
         """Remembers the epoch for the message."""
         self._epoch = epoch
 
+    def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
+        """Looks at the loss of the whole epoch, in case the last step's look came too late."""
+        self._look(self._step, logs)
+
     def on_train_batch_end(self, batch: int, logs: dict[str, float] | None = None) -> None:
         """Looks at the loss."""
+        self._step = self.first_step + batch
+        self._look(self._step, logs)
+
+    def _look(self, step: int, logs: dict[str, float] | None) -> None:
         # among several workers a step reports an array of one
         loss = float(np.mean((logs or {}).get("loss", 0.0)))
         if math.isfinite(loss):
             return
-        step = self.first_step + batch
         files = list(self._batch_files(self._epoch, step))
         batch_text = f"; batch: {', '.join(files[:3])}" if files else ""
         more = f" and {len(files) - 3} more" if len(files) > 3 else ""
