@@ -5,8 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from tqdm import tqdm
-
 from seedtf.commands.arguments import parse_config
 from seedtf.data.sample import write_sample
 from seedtf.errors import UserError
@@ -21,7 +19,7 @@ class SampleConfig:
 
     out: str = option("sample_data", "Folder to create; one sub-folder per species.")
     seed: int = option(0, "Another number draws other pictures, 0 or more.", low=0)
-    images_per_class: int = option(60, "Pictures of each species, 1 to 10000.", low=1, high=10_000)
+    images_per_class: int = option(120, "Pictures of each species, 1 to 10000.", low=1, high=10_000)
     image_size: int = option(96, "Side of a picture in pixels, 16 to 1024.", low=16, high=1024)
 
     def __post_init__(self) -> None:
@@ -32,21 +30,14 @@ class SampleConfig:
 def run(arguments: list[str]) -> int:
     """Draws the pictures and returns the exit code."""
     config = parse_config(SampleConfig, "sample", arguments)
-    with tqdm(desc="drawing", unit="img", disable=None, leave=False) as bar:
-
-        def progress(done: int, total: int) -> None:
-            bar.total = total
-            bar.update(done - bar.n)
-
-        try:
-            root = write_sample(
-                Path(config.out),
-                seed=config.seed,
-                images_per_class=config.images_per_class,
-                image_size=config.image_size,
-                progress=progress,
-            )
-        except OSError as error:
-            raise UserError(f"--out={config.out}: {error.strerror}; pass another folder") from error
+    try:
+        root = write_sample(
+            Path(config.out),
+            seed=config.seed,
+            images_per_class=config.images_per_class,
+            image_size=config.image_size,
+        )
+    except OSError as error:
+        raise UserError(f"--out={config.out}: {error.strerror}; pass another folder") from error
     print(root)
     return 0

@@ -10,12 +10,12 @@ from __future__ import annotations
 import json
 import shutil
 import tempfile
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image
+from tqdm import tqdm
 
 from seedtf.data.seedlings import SPECIES, draw_seedling
 from seedtf.errors import UserError
@@ -33,19 +33,17 @@ def write_sample(
     seed: int = 0,
     images_per_class: int = 120,
     image_size: int = 96,
-    progress: Callable[[int, int], None] | None = None,
 ) -> Path:
     """Draws the sample into ``root`` unless the same sample is there already; returns ``root``.
 
-    The same arguments give the same pixels. A sample drawn with other arguments is replaced, as
-    long as it holds no file but its own.
+    A terminal shows a progress bar. The same arguments give the same pixels. A sample drawn with
+    other arguments is replaced, as long as it holds no file but its own.
 
     Args:
         root: the folder to create; its parents are created too.
         seed: 0 or more; picture i of class k follows from (seed, k, i).
         images_per_class: pictures of each of the 12 species, 1 to 10,000.
         image_size: side of the square pictures in pixels, 16 to 1,024.
-        progress: called with (pictures done, pictures in all) after each picture.
 
     Raises:
         UserError: an argument out of range; ``root`` is a file or holds files of somebody's own.
@@ -64,7 +62,7 @@ def write_sample(
     root.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{root.name}.", dir=root.parent) as scratch:
         drawn = Path(scratch) / "sample"
-        _draw_all(drawn, wanted, progress)
+        _draw_all(drawn, wanted)
         _move_into_place(drawn, root, wanted)
     return root
 
@@ -75,19 +73,19 @@ def _within(name: str, value: int, low: int, high: int) -> int:
     return int(value)
 
 
-def _draw_all(
-    root: Path, wanted: dict[str, int], progress: Callable[[int, int], None] | None
-) -> None:
+def _draw_all(root: Path, wanted: dict[str, int]) -> None:
     count = wanted["images_per_class"]
-    for label, species in enumerate(SPECIES):
-        folder = root / species.name
-        folder.mkdir(parents=True)
-        for index in range(count):
-            rng = np.random.default_rng([wanted["seed"], label, index])
-            pixels = draw_seedling(species, wanted["image_size"], rng)
-            Image.fromarray(pixels).save(folder / f"{index:04d}.png")
-            if progress:
-                progress(label * count + index + 1, len(SPECIES) * count)
+    # disable=None: no bar, and no control codes, where the output is not a terminal
+    bar = tqdm(total=len(SPECIES) * count, desc="drawing", unit="img", disable=None, leave=False)
+    with bar:
+        for label, species in enumerate(SPECIES):
+            folder = root / species.name
+            folder.mkdir(parents=True)
+            for index in range(count):
+                rng = np.random.default_rng([wanted["seed"], label, index])
+                pixels = draw_seedling(species, wanted["image_size"], rng)
+                Image.fromarray(pixels).save(folder / f"{index:04d}.png")
+                bar.update()
     write_text(root / MARKER, json.dumps(wanted) + "\n")
 
 

@@ -149,6 +149,7 @@ def data_folder(config: TrainConfig) -> str:
     if config.data_dir != SAMPLE:
         return config.data_dir
     root = cache_folder(config) / "sample"
+    print(f"sample    {root}", flush=True)
     try:
         return str(write_sample(root))
     except OSError as error:
