@@ -4,7 +4,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-DEMO_FLAGS ?= --data_dir=sample --weights=none --image_size=48 --epochs=11 --batch_size=32 \
+DEMO_FLAGS ?= --data_dir=sample --weights=none --image_size=48 --epochs=12 --batch_size=32 \
 	--lr=1e-3 --schedule=one_cycle --schedule_per_step --augment_strength=0.5
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
