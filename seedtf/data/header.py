@@ -11,7 +11,15 @@ import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-__all__ = ["MAX_PIXELS", "Header", "RefusedError", "gif_frames", "jpeg_segments", "read_header"]
+__all__ = [
+    "MAX_PIXELS",
+    "MOST_SCANS",
+    "Header",
+    "RefusedError",
+    "gif_frames",
+    "jpeg_segments",
+    "read_header",
+]
 
 MAX_PIXELS = 100_000_000
 """Largest width × height that is decoded (300 MB of uint8 RGB)."""
@@ -20,8 +28,10 @@ _PNG_MAGIC = b"\x89PNG\r\n\x1a\n"
 _JPEG_MARKER = re.compile(rb"\xff[^\xff]")
 # neither a stuffed zero nor a restart
 _JPEG_MARKER_AMID_PIXELS = re.compile(rb"\xff[^\x00\x01\xd0-\xd7\xff]")
-# each costs a pass over the whole picture and may be 10 bytes long; encoders write up to about 20
-_MOST_SCANS = 100
+MOST_SCANS = 100
+"""Most scans of a JPEG: each costs a pass over the whole picture and may be 10 bytes long; encoders
+write up to about 20."""
+
 _JPEG_STANDALONE = frozenset(range(0xD0, 0xD8)) | {0x01}
 # start-of-frame markers; C4, C8 and CC are tables, not frames
 _JPEG_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
@@ -96,15 +106,15 @@ def _read_jpeg(data: bytes) -> Header:
             if precision != 8:
                 raise RefusedError("unsupported variant", f"JPEG with {precision} bits a sample")
             if _has_many_scans(data, position + length):
-                raise RefusedError("unsupported variant", f"JPEG of over {_MOST_SCANS} scans")
+                raise RefusedError("unsupported variant", f"JPEG of over {MOST_SCANS} scans")
             return Header("jpeg", width, height, orientation)
     raise RefusedError("corrupt", "JPEG without a frame header")
 
 
 def _has_many_scans(data: bytes, position: int) -> bool:
-    """Whether the picture behind its frame header at ``position`` has over ``_MOST_SCANS`` scans."""
+    """Whether the picture behind its frame header at ``position`` has over ``MOST_SCANS`` scans."""
     scans = 0
-    while scans <= _MOST_SCANS:
+    while scans <= MOST_SCANS:
         found = _JPEG_MARKER_AMID_PIXELS.search(data, position)
         if found is None or found[0] == b"\xff\xd9" or found.end() + 2 > len(data):
             return False

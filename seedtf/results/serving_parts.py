@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import tensorflow as tf
 
-from seedtf.data.header import MAX_PIXELS
+from seedtf.data.header import MAX_PIXELS, MOST_SCANS
 from seedtf.results.graph_bytes import FileBytes, among, big, little, number
 
 __all__ = ["MAX_STEPS", "color_table_bytes", "gif_pixels", "has_many_scans", "skip_sub_blocks"]
@@ -16,14 +16,12 @@ __all__ = ["MAX_STEPS", "color_table_bytes", "gif_pixels", "has_many_scans", "sk
 MAX_STEPS = 16_384
 """Most JPEG segments, PNG chunks or GIF blocks and sub-blocks that are walked in one file."""
 
-_MOST_SCANS = 100
-
 
 def has_many_scans(file: FileBytes, position: tf.Tensor) -> tf.Tensor:
     """Whether a JPEG has over 100 scans, or ``MAX_STEPS`` segments, behind ``position``; bool."""
     position = tf.minimum(position, file.length)
     scans = (file.data[position:-1] == 0xFF) & (file.data[position + 1 :] == 0xDA)
-    many = tf.math.count_nonzero(scans) > _MOST_SCANS
+    many = tf.math.count_nonzero(scans) > MOST_SCANS
     if many:
         # some may stand inside other segments, or behind the picture's end
         many = _walk_scans(file, position)
@@ -33,14 +31,14 @@ def has_many_scans(file: FileBytes, position: tf.Tensor) -> tf.Tensor:
 def _walk_scans(file: FileBytes, position: tf.Tensor) -> tf.Tensor:
     markers = _markers_amid_pixels(file, position)
     scans, steps, walking = number(0), number(0), tf.constant(True)
-    while walking and scans <= _MOST_SCANS and steps < MAX_STEPS:
+    while walking and scans <= MOST_SCANS and steps < MAX_STEPS:
         found = markers[tf.searchsorted(markers, position[tf.newaxis])[0]]
         code, after = big(file, found + 1, 1), found + 2
         walking = code != 0xD9 and after + 2 <= file.length
         scans += tf.cast(walking and code == 0xDA, tf.int64)
         position = tf.minimum(after + big(file, after, 2), file.length)
         steps += 1
-    return scans > _MOST_SCANS or steps >= MAX_STEPS
+    return scans > MOST_SCANS or steps >= MAX_STEPS
 
 
 def _markers_amid_pixels(file: FileBytes, position: tf.Tensor) -> tf.Tensor:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import math
 from dataclasses import dataclass
 from pathlib import Path
@@ -69,6 +68,9 @@ class Session:
         self._model, self._run_dir = model, run_dir
         self._identity, self._state = identity, state
         self._order = BatchIndices(len(intake.split.train), config.batch_size, seed=config.seed)
+        self._augmentation = make_augmentation(
+            plan.policy, config.seed, config.image_size, config.augment_impl
+        )
         self._stop = cb.StopSignal()
         self._writer = states.StateWriter(run_dir / "state", state)
         self._wait = WaitClock()
@@ -166,8 +168,6 @@ class Session:
             if first < last and done < last and not self._stopped():
                 set_body_trainable(self._model, whole)
                 self._phase(first, last)
-                if self._state is not None:  # its arrays have served and may be large
-                    self._state = dataclasses.replace(self._state, arrays={})
 
     def _phase(self, first: int, last: int) -> None:
         self._model.compile(
@@ -185,18 +185,17 @@ class Session:
             self._build_metrics()
             self._fit(_Segment(segment.first, segment.first + 1, segment.step), state)
             segment = _Segment(segment.first + 1, last, 0)
+        if state is not None:
+            state.arrays.clear()  # they have served, and are as large as the model and optimizer
         if segment.first < last and not self._stopped():
             self._fit(segment, None)
 
     def _fit(self, segment: _Segment, state: states.TrainState | None) -> None:
         store, split, config = self._intake.store, self._intake.split, self._config
         steps = self._order.steps_per_epoch
-        augmentation = make_augmentation(
-            self._plan.policy, config.seed, config.image_size, config.augment_impl
-        )
         start_step = segment.first * steps + segment.step
         batches = train_dataset(
-            store, split.train, self._order, augmentation, start_step=start_step
+            store, split.train, self._order, self._augmentation, start_step=start_step
         )
         for callback in self._counting:
             callback.first_step = segment.step
