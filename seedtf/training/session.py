@@ -21,6 +21,7 @@ from seedtf.training import callbacks as cb
 from seedtf.training import state as states
 from seedtf.training.config import TrainConfig
 from seedtf.training.plan import Plan
+from seedtf.training.trainer import Trainer
 
 __all__ = ["Session"]
 
@@ -65,7 +66,8 @@ class Session:
             state: where to go on; None for the start.
         """
         self._config, self._intake, self._plan = config, intake, plan
-        self._model, self._run_dir = model, run_dir
+        self._network, self._run_dir = model, run_dir
+        self._trainer = Trainer(model)
         self._identity, self._state = identity, state
         self._order = BatchIndices(len(intake.split.train), config.batch_size, seed=config.seed)
         self._augmentation = make_augmentation(
@@ -126,8 +128,8 @@ class Session:
             finite,
             self.log,
             line,
-            cb.BestCheckpoint(checkpoints / "best.keras", save_model, best=low, best_epoch=best),
-            cb.LastCheckpoint(checkpoints / "last.keras", save_model),
+            cb.BestCheckpoint(checkpoints / "best.keras", _save_network, best=low, best_epoch=best),
+            cb.LastCheckpoint(checkpoints / "last.keras", _save_network),
             *([cb.tensorboard_callback(run_dir / "tensorboard")] if config.tensorboard else []),
             self._curves,
             *self._limits,
@@ -161,16 +163,16 @@ class Session:
     def _phases(self) -> None:
         """The head alone for ``freeze_epochs``, then everything."""
         if self._state is not None:
-            states.restore_weights(self._model, self._state)
+            states.restore_weights(self._network, self._state)
         frozen, epochs = self._config.freeze_epochs, self._config.epochs
         for first, last, whole in ((0, frozen, False), (frozen, epochs, True)):
             done = self._state.epoch if self._state else 0
             if first < last and done < last and not self._stopped():
-                set_body_trainable(self._model, whole)
+                set_body_trainable(self._network, whole)
                 self._phase(first, last)
 
     def _phase(self, first: int, last: int) -> None:
-        self._model.compile(
+        self._trainer.compile(
             optimizer=_optimizer(self._config.optimizer, self._plan.lr),
             loss=keras.losses.SparseCategoricalCrossentropy(),
             metrics=[keras.metrics.SparseCategoricalAccuracy("accuracy")],
@@ -179,7 +181,7 @@ class Session:
         state, segment = self._state, _Segment(first, last, 0)
         if state is not None and (state.epoch, state.step) > (first, 0):
             # a state from inside this phase; one from its very start has another phase's optimizer
-            states.restore_optimizer(self._model, state)
+            states.restore_optimizer(self._trainer, state)
             segment = _Segment(state.epoch, last, state.step)
         if segment.step:
             self._build_metrics()
@@ -202,7 +204,7 @@ class Session:
         resuming = [_RestoreMetrics(state)] if state is not None else []
         if not config.deterministic:  # TensorFlow then refuses to read its clock
             batches = self._wait.attach(batches)
-        self._model.fit(
+        self._trainer.fit(
             batches,
             validation_data=eval_dataset(store, split.val, config.batch_size),
             steps_per_epoch=steps - segment.step,
@@ -217,12 +219,12 @@ class Session:
         """Makes Keras create the metrics' variables, so that there is something to put sums back to."""
         size = self._config.image_size
         picture, label = np.zeros((1, size, size, 3), np.float32), np.zeros(1, np.int32)
-        self._model.test_on_batch(picture, label)
+        self._trainer.test_on_batch(picture, label)
 
     def _stopped(self) -> str:
         return next((limit.reason for limit in self._limits if limit.reason), "")
 
-    def _save(self, model: keras.Model, epoch: int, step: int) -> None:
+    def _save(self, model: Trainer, epoch: int, step: int) -> None:
         history = (self._run_dir / "history.csv").read_text(encoding="utf-8")
         facts = {"identity": self._identity, "history": history}
         state = states.capture_state(model, epoch=epoch, step=step, facts=facts)
@@ -251,6 +253,10 @@ class _RestoreMetrics(keras.callbacks.Callback):
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         states.restore_metrics(self.model, self._state)
+
+
+def _save_network(trainer: Trainer, path: Path) -> None:
+    save_model(trainer.network, path)
 
 
 def _optimizer(name: str, lr: float) -> keras.optimizers.Optimizer:

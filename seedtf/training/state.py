@@ -21,6 +21,7 @@ import numpy as np
 from seedtf.errors import UserError
 from seedtf.files import atomic_path
 from seedtf.model.batch_norm import settle_layers
+from seedtf.training.trainer import Trainer
 
 __all__ = [
     "StateWriter",
@@ -62,13 +63,11 @@ class DamagedStateError(Exception):
     """The file is not a whole state; the message says why."""
 
 
-def capture_state(
-    model: keras.Model, *, epoch: int, step: int, facts: dict[str, Any]
-) -> TrainState:
-    """Copies every variable of a compiled model to host memory; training may go on at once."""
+def capture_state(model: Trainer, *, epoch: int, step: int, facts: dict[str, Any]) -> TrainState:
+    """Copies every variable of a compiled trainer to host memory; training may go on at once."""
     arrays = {
         # all variables, not only weights: dropout's random state is one of them
-        "weights": _copies(model.variables),
+        "weights": _copies(model.network.variables),
         "optimizer": _copies(model.optimizer.variables),
         "metrics": _copies(model.metrics_variables) if step else [],
     }
@@ -81,13 +80,13 @@ def restore_weights(model: keras.Model, state: TrainState) -> None:
     settle_layers(model)
 
 
-def restore_optimizer(model: keras.Model, state: TrainState) -> None:
+def restore_optimizer(model: Trainer, state: TrainState) -> None:
     """Puts back the optimizer's slots, its step count and the loss scale."""
     model.optimizer.build(model.trainable_variables)
     _assign(model.optimizer.variables, state.arrays["optimizer"])
 
 
-def restore_metrics(model: keras.Model, state: TrainState) -> None:
+def restore_metrics(model: Trainer, state: TrainState) -> None:
     """Puts back the sums that an epoch under way has gathered."""
     _assign(model.metrics_variables, state.arrays["metrics"])
 

@@ -1,0 +1,40 @@
+"""``Trainer``: the network in training, with what is done to a batch on the device before the step."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import keras
+
+__all__ = ["Trainer"]
+
+
+class Trainer(keras.Model):
+    """Trains a network that stays as it is: only ``network`` is ever saved.
+
+    Attributes:
+        network: what is trained; float32 ``[B, S, S, 3]`` in 0–255 -> probabilities ``[B, K]``.
+    """
+
+    def __init__(self, network: keras.Model, prepare: Callable[[Any], Any] | None = None) -> None:
+        """Wraps a network.
+
+        Args:
+            network: a built model.
+            prepare: turns a training batch of the pipeline into ``(images, labels)``; compiled into
+                the train step. None when the pipeline gives these already. Validation batches are
+                never prepared.
+        """
+        super().__init__(name="trainer")
+        self.network = network
+        self._prepare = prepare
+        self.build(network.input_shape)
+
+    def call(self, images: Any, training: bool | None = None) -> Any:
+        """The network's answer."""
+        return self.network(images, training=training)
+
+    def train_step(self, data: Any) -> dict[str, Any]:
+        """One update; returns the metrics so far."""
+        return super().train_step(data if self._prepare is None else self._prepare(data))
