@@ -4,11 +4,18 @@ from __future__ import annotations
 
 import os
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-__all__ = ["atomic_path", "csv_line", "remove_leftovers", "write_bytes", "write_text"]
+__all__ = [
+    "atomic_path",
+    "csv_line",
+    "remove_leftovers",
+    "write_bytes",
+    "write_lines",
+    "write_text",
+]
 
 _TEMPORARY = ".seedtf-tmp-"
 
@@ -52,6 +59,12 @@ def write_text(path: str | os.PathLike[str], text: str) -> None:
     write_bytes(path, text.encode("utf-8"))
 
 
+def write_lines(path: str | os.PathLike[str], lines: Iterable[str]) -> None:
+    """Replaces the file ``path`` by ``lines``, atomically, each made and written in its turn."""
+    with atomic_path(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
+        file.writelines(lines)
+
+
 def remove_leftovers(folder: Path) -> None:
     """Removes what killed writes left anywhere below ``folder``; nothing else has such names."""
     for path in folder.rglob(f"{_TEMPORARY}*"):
@@ -60,6 +73,9 @@ def remove_leftovers(folder: Path) -> None:
 
 def csv_line(*cells: str) -> str:
     """One line of a CSV table (RFC 4180, but ended by a bare newline), cells quoted where needed."""
+    plain = ",".join(cells)
+    if plain.count(",") == len(cells) - 1 and not any(q in plain for q in '"\r\n'):
+        return plain + "\n"
     quoted = (
         '"' + c.replace('"', '""') + '"' if any(q in c for q in ',"\r\n') else c for c in cells
     )

@@ -14,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from seedtf.data.catalog import align_labels, read_csv, read_labels_csv, scan_folder
+from seedtf.data.names import NameFinder, Names
 from seedtf.errors import UserError
 
 
@@ -179,6 +180,44 @@ def test_take_keeps_order_labels_and_adds_faults(tiny_folder: Path) -> None:
     assert part.paths == (catalog.paths[17], catalog.paths[0], catalog.paths[6])
     assert part.labels.tolist() == [2, 0, 1]
     assert part.class_names == catalog.class_names
+
+
+def test_paths_come_out_sorted_where_a_folder_and_a_file_share_a_name(tmp_path: Path) -> None:
+    files = ("c/a/1.jpg", "c/a.jpg", "c/a-b/1.jpg", "c-d/1.jpg", "c/a0.jpg")
+    assert scan_folder(touch(tmp_path, *files)).paths == tuple(sorted(files))
+
+
+any_names = st.lists(st.text(max_size=5) | st.just("bad\udcff.jpg"), max_size=12)
+
+
+@given(any_names, st.data())
+def test_names_are_a_list_of_strings(names: list[str], data: st.DataObject) -> None:
+    kept = Names(names)
+    assert list(kept) == names == kept
+    assert kept != [*names, "more"]
+    assert (kept != names[1:]) == bool(names)
+    for index in range(-len(names), len(names)):
+        assert kept[index] == names[index]
+        assert kept.behind("/top/")[index] == f"/top/{names[index]}"
+    with pytest.raises(IndexError):
+        kept[len(names)]
+    places = st.lists(st.integers(0, max(len(names) - 1, 0)), max_size=9 if names else 0)
+    chosen = data.draw(places)
+    assert kept.take(np.array(chosen, np.int64)) == [names[index] for index in chosen]
+    assert kept[1:-1] == names[1:-1]
+
+
+@given(any_names)
+def test_a_name_is_found_at_its_first_place(names: list[str]) -> None:
+    finder = NameFinder(Names(names))
+    assert [finder.find(name) for name in names] == [names.index(name) for name in names]
+    assert finder.find("nowhere at all") == -1
+
+
+def test_names_with_one_hash_are_told_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("seedtf.data.names.hash", lambda name: 7, raising=False)
+    finder = NameFinder(Names(["b", "a", "b"]))
+    assert [finder.find(name) for name in "abc"] == [1, 0, -1]
 
 
 def test_labels_are_counted_in_the_training_list(tmp_path: Path) -> None:

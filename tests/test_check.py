@@ -14,11 +14,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tensorflow as tf
 from PIL import Image
 
 from seedtf.commands.main import main
 from seedtf.data import check as check_module
-from seedtf.data.catalog import Catalog, scan_folder
+from seedtf.data.catalog import scan_folder
 from seedtf.data.check import (
     LEFT_OUT,
     NOTE,
@@ -30,6 +31,7 @@ from seedtf.data.check import (
     write_findings,
 )
 from seedtf.data.near_duplicates import find_lookalikes, fingerprint
+from seedtf.data.store import CachePlan, build_store
 from seedtf.data.traits import looks_like
 from seedtf.errors import UserError
 
@@ -332,15 +334,17 @@ def test_drawn_seedlings_of_one_species_are_not_near_duplicates(tmp_path: Path) 
 
 
 def test_broken_files_are_named_again(tiny_copy: Path) -> None:
-    catalog: Catalog = scan_folder(tiny_copy)
+    store = build_store(scan_folder(tiny_copy), 8, CachePlan("off", 0, ""), tiny_copy)
+    store.read(tf.constant([0, 1, 2, 3, 13], tf.int64))
     (tiny_copy / "alder" / "3.png").write_bytes(bytes(700))
     (tiny_copy / "two words" / "1.png").unlink()
-    faults = name_broken_files(catalog, np.arange(len(catalog)))
-    assert [(f.path, f.fault) for f in faults] == [
-        ("alder/3.png", "not an image"),
-        ("two words/1.png", "unreadable"),
+    (tiny_copy / "two words" / "2.png").unlink()
+    assert [(f.path, f.fault) for f in name_broken_files(store)] == [
+        ("alder/3.png", "not an image")
     ]
-    assert name_broken_files(catalog, np.array([0, 1, 2])) == []
+    with pytest.raises(tf.errors.InvalidArgumentError, match=r"two words/1\.png: unreadable"):
+        store.read(tf.constant([7], tf.int64))
+    assert [f.path for f in name_broken_files(store)] == ["alder/3.png", "two words/1.png"]
 
 
 @pytest.mark.parametrize(

@@ -21,6 +21,7 @@ VERBS = {
     "export": "write a run as a SavedModel, ready to serve, LiteRT or ONNX",
     "benchmark": "measure, with warm-up and medians",
     "check": "find what is wrong with a folder of pictures",
+    "data_service": "prepare batches on other machines for seedtf train --data_service",
     "preview": "draw what augmentation does to the pictures",
     "sample": "write the embedded sample pictures as class folders",
 }
@@ -67,7 +68,7 @@ def run_verb(verb: str, arguments: list[str]) -> int:
 def _usage() -> str:
     lines = [f"seedtf {seedtf.__version__}: from labelled pictures to a served classifier", ""]
     lines += ["usage: seedtf VERB [--flag=value …]", ""]
-    lines += [f"  {verb:10} {text}" for verb, text in VERBS.items()]
+    lines += [f"  {verb:12} {text}" for verb, text in VERBS.items()]
     lines += ["", "seedtf VERB --help lists a verb's flags.", "", "First steps:"]
     lines += ["  seedtf train --data_dir=sample --weights=none --image_size=48 --epochs=3"]
     lines += ["  seedtf train --data_dir=path/to/folder_of_class_folders"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import os
 from collections import Counter
 from collections.abc import Iterator
@@ -11,14 +12,16 @@ from pathlib import Path
 
 import numpy as np
 
-from seedtf.data.catalog import Catalog, Fault, read_labels_csv, scan_folder
+from seedtf.data.catalog import IMAGE_SUFFIXES, Catalog, Fault, read_labels_csv, scan_folder
 from seedtf.data.decode import make_decoder
 from seedtf.data.header import MAX_PIXELS, RefusedError, read_header
 from seedtf.data.near_duplicates import FINGERPRINT_SIZE, THUMBNAIL, find_lookalikes, fingerprint
 from seedtf.data.parallel import judge_files, read_file
+from seedtf.data.remote import RemotePath
+from seedtf.data.store import Store
 from seedtf.data.traits import image_traits, looks_like, name_traits
 from seedtf.errors import UserError
-from seedtf.files import csv_line, write_text
+from seedtf.files import csv_line, write_lines
 
 __all__ = [
     "LEFT_OUT",
@@ -50,6 +53,8 @@ _WARNINGS = frozenset(
         "wrong suffix",
     }
 )
+_FORMATS = ("jpeg", "png", "gif", "bmp", "webp")
+_DIGEST = np.dtype([("high", np.uint64), ("low", np.uint64)])
 _HEADING = csv_line("path", "fault", "detail", "severity")
 
 
@@ -68,7 +73,7 @@ class DataCheck:
         catalog: the files that can be used.
         findings: by path; the worst first where a file has several.
         formats: number of usable files of each format.
-        sizes: int64 ``[N, 2]``, width and height in pixels of each usable file as stored.
+        sizes: int32 ``[N, 2]``, width and height in pixels of each usable file as stored.
     """
 
     catalog: Catalog
@@ -86,9 +91,9 @@ class DataCheck:
 class _Facts:
     """What one reading of every file found, by its place in the catalog."""
 
-    digests: list[bytes]
-    formats: list[str]
-    traits: list[list[tuple[str, str]]]
+    digests: np.ndarray
+    formats: np.ndarray
+    traits: dict[int, list[tuple[str, str]]]
     sizes: np.ndarray
     hashes: np.ndarray
     thumbnails: np.ndarray
@@ -125,7 +130,9 @@ def check_data(data_dir: str, labels_csv: str = "", max_pixels: int = MAX_PIXELS
     findings += [Finding(f.path, f.fault, f.detail, _severity(f)) for f in (*skipped, *odd)]
     worst_first = (LEFT_OUT, WARNING, NOTE)
     findings.sort(key=lambda f: (f.path, worst_first.index(f.severity), f.fault))
-    formats = Counter(facts.formats[index] for index in good)
+    formats = Counter(
+        {_FORMATS[k]: int(n) for k, n in enumerate(np.bincount(facts.formats[good])) if n}
+    )
     return DataCheck(kept, tuple(findings), dict(formats.most_common()), facts.sizes[good])
 
 
@@ -138,36 +145,36 @@ def write_findings(path: Path, findings: tuple[Finding, ...], data_dir: str) -> 
     if Path(data_dir).resolve() in path.resolve().parents:
         raise UserError(f"--out={path}: lies in the data folder; pass a path outside it")
     lines = (csv_line(f.path, f.fault, f.detail, f.severity) for f in findings)
+    table = itertools.chain([_HEADING], lines)
     try:
         if path.exists() and not path.read_bytes().startswith(_HEADING.encode()):
             raise UserError(f"--out={path}: is another file; pass a new path")
-        write_text(path, _HEADING + "".join(lines))
+        write_lines(path, table)
     except OSError as error:
         raise UserError(f"--out={path}: {error.strerror}; pass another path") from error
 
 
-def name_broken_files(
-    catalog: Catalog, records: np.ndarray, max_pixels: int = MAX_PIXELS
-) -> list[Fault]:
-    """Reads ``records`` (int64 ``[n]``) of a catalog again and names those that cannot be decoded.
+def name_broken_files(store: Store, max_pixels: int = MAX_PIXELS) -> list[Fault]:
+    """Reads the files of the last batches of ``--cache=off`` again; names those that cannot be used.
 
-    For files that were good when training began: TensorFlow's own message has no file name.
+    TensorFlow's own message about a damaged file has no name.
     """
     decode = make_decoder(1, max_pixels)
 
     def work(index: int, path: str) -> None:
         decode(read_file(path, max_pixels))
 
-    return judge_files(catalog.take(records), work, "looking for the broken file")[1]
+    last = store.catalog.take(store.recently_read())
+    return judge_files(last, work, "looking for the broken file")[1]
 
 
 def _read_all(catalog: Catalog, max_pixels: int) -> tuple[_Facts, np.ndarray, list[Fault]]:
     count = len(catalog)
     facts = _Facts(
-        [b""] * count,
-        [""] * count,
-        [[] for _ in range(count)],
-        np.zeros((count, 2), np.int64),
+        np.zeros(count, _DIGEST),
+        np.zeros(count, np.uint8),
+        {},
+        np.zeros((count, 2), np.int32),
         np.zeros(count, np.uint64),
         np.zeros((count, *THUMBNAIL), np.uint8),
     )
@@ -183,10 +190,12 @@ def _read_all(catalog: Catalog, max_pixels: int) -> tuple[_Facts, np.ndarray, li
                 error.fault, f"{kind}; {error.detail}" if kind else error.detail
             ) from None
         facts.hashes[index], facts.thumbnails[index] = fingerprint(decode(data).numpy())
-        facts.digests[index] = hashlib.blake2b(data, digest_size=16).digest()
-        facts.formats[index] = header.format
+        digest = hashlib.blake2b(data, digest_size=_DIGEST.itemsize)
+        facts.digests[index] = np.frombuffer(digest.digest(), _DIGEST)[0]
+        facts.formats[index] = _FORMATS.index(header.format)
         facts.sizes[index] = header.width, header.height
-        facts.traits[index] = image_traits(catalog.paths[index], data, header)
+        if traits := image_traits(catalog.paths[index], data, header):
+            facts.traits[index] = traits
 
     good, faults = judge_files(catalog, work, "checking")
     return facts, good, faults
@@ -207,39 +216,41 @@ def _small_classes(catalog: Catalog) -> Iterator[Fault]:
 
 
 def _empty_classes(catalog: Catalog, skipped: set[str]) -> Iterator[Fault]:
-    for name in sorted(set(os.listdir(catalog.root)) - {*catalog.class_names, *skipped}):
-        if (catalog.root / name).is_dir():
+    root = catalog.root
+    if isinstance(root, RemotePath):
+        listed = {name for name, _ in root.list("", IMAGE_SUFFIXES)}
+    else:
+        listed = set(os.listdir(root))
+    for name in sorted(listed - {*catalog.class_names, *skipped}):
+        if (root / name).is_dir():
             yield Fault(name, "empty class", "a folder without pictures is no class")
 
 
 def _trait_faults(catalog: Catalog, facts: _Facts) -> Iterator[Fault]:
-    for path, traits in zip(catalog.paths, facts.traits, strict=True):
-        yield from (Fault(path, *trait) for trait in traits)
-    named: set[str] = set()
-    for path in catalog.paths:
-        parts = path.split("/")
+    folders: set[str] = set()
+    for index, path in enumerate(catalog.paths):
+        yield from (Fault(path, *trait) for trait in facts.traits.get(index, ()))
+        *above, name = path.split("/")
         # a folder is spoken of once, not for each of its files
-        for depth in range(1, len(parts) + 1):
-            prefix = "/".join(parts[:depth])
-            if prefix not in named:
-                named.add(prefix)
-                yield from (Fault(prefix, *trait) for trait in name_traits(parts[depth - 1]))
+        for depth, folder in enumerate(above, start=1):
+            prefix = "/".join(above[:depth])
+            if prefix not in folders:
+                folders.add(prefix)
+                yield from (Fault(prefix, *trait) for trait in name_traits(folder))
+        yield from (Fault(path, *trait) for trait in name_traits(name))
 
 
 def _twins(kept: Catalog, good: np.ndarray, facts: _Facts) -> Iterator[Fault]:
     """Files with the bytes, or nearly the picture, of one before them in the list."""
-    first: dict[bytes, int] = {}
-    alone: list[int] = []
-    for row, index in enumerate(good.tolist()):
-        twin = first.setdefault(facts.digests[index], row)
-        if twin == row:
-            alone.append(row)
-        else:
-            yield _twin_fault(kept, row, twin, "identical file", "the same bytes as")
-    singles = np.array(alone, np.int64)
-    alike = find_lookalikes(facts.hashes[good[singles]], facts.thumbnails[good[singles]])
+    _, first, inverse = np.unique(facts.digests[good], return_index=True, return_inverse=True)
+    twins = first[inverse]
+    alone = np.flatnonzero(twins == np.arange(len(good)))
+    for row in np.flatnonzero(twins != np.arange(len(good))).tolist():
+        yield _twin_fault(kept, row, int(twins[row]), "identical file", "the same bytes as")
+    alike = find_lookalikes(facts.hashes[good[alone]], facts.thumbnails[good[alone]])
     for later, earlier in alike.items():
-        yield _twin_fault(kept, alone[later], alone[earlier], "near duplicate", "looks like")
+        one, other = int(alone[later]), int(alone[earlier])
+        yield _twin_fault(kept, one, other, "near duplicate", "looks like")
 
 
 def _twin_fault(kept: Catalog, row: int, twin: int, fault: str, relation: str) -> Fault:

@@ -8,7 +8,7 @@ import tensorflow as tf
 
 from seedtf.data.header import MAX_PIXELS, RefusedError, read_header
 
-__all__ = ["RESIZE_METHOD", "decode_image", "make_decoder", "resize_image"]
+__all__ = ["RESIZE_METHOD", "decode_files", "decode_image", "make_decoder", "resize_image"]
 
 RESIZE_METHOD = "bilinear, antialias"
 
@@ -59,6 +59,19 @@ def resize_image(image: tf.Tensor, size: int) -> tf.Tensor:
 
     same = tf.reduce_all(tf.shape(image)[:2] == size)
     return tf.ensure_shape(tf.cond(same, lambda: image, resized), [size, size, 3])
+
+
+def decode_files(contents: tf.Tensor, facts: tf.Tensor, size: int) -> tf.Tensor:
+    """Whole files, string ``[B]``, to uint8 ``[B, size, size, 3]``.
+
+    ``facts`` uint8 ``[B, 2]``: the orientation of each, 1 to 8, and whether it is a PNG with alpha.
+    """
+
+    def one(pair: tuple[tf.Tensor, tf.Tensor]) -> tf.Tensor:
+        data, fact = pair
+        return resize_image(decode_image(data, tf.cast(fact[0], tf.int32), fact[1] > 0), size)
+
+    return tf.map_fn(one, (contents, facts), fn_output_signature=tf.uint8)
 
 
 def make_decoder(size: int, max_pixels: int = MAX_PIXELS) -> Decoder:

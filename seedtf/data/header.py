@@ -11,6 +11,8 @@ import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from seedtf.compat import DECODES_WEBP
+
 __all__ = [
     "MAX_PIXELS",
     "MOST_SCANS",
@@ -85,6 +87,9 @@ def read_header(data: bytes, max_pixels: int = MAX_PIXELS) -> Header:
         header = read(data)
     except (struct.error, IndexError):
         raise RefusedError("truncated", "ends inside the header") from None
+    if header.format == "webp" and not DECODES_WEBP:
+        detail = "WebP, which this TensorFlow cannot decode; save it as PNG or JPEG"
+        raise RefusedError("unsupported variant", detail)
     if header.width < 1 or header.height < 1:
         raise RefusedError("corrupt", f"size {header.width}×{header.height}")
     if header.width * header.height > max_pixels:

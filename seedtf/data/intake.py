@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from seedtf.data.catalog import Catalog, align_labels, read_labels_csv, scan_folder
+from seedtf.data.catalog import Catalog, Fault, align_labels, read_labels_csv, scan_folder
 from seedtf.data.header import MAX_PIXELS
+from seedtf.data.names import NameFinder
 from seedtf.data.split import (
     Split,
     check_split,
@@ -20,9 +22,16 @@ from seedtf.data.split import (
 )
 from seedtf.data.store import CachePlan, Store, build_store, plan_cache
 from seedtf.errors import UserError
-from seedtf.files import csv_line, write_text
+from seedtf.files import csv_line, write_lines
 
-__all__ = ["Intake", "list_files", "open_data", "write_data_report"]
+__all__ = ["CHECKS", "Intake", "list_files", "open_data", "write_data_report"]
+
+CHECKS = ("auto", "all", "sample")
+"""What ``--check`` may be."""
+
+# to open this many takes about a minute on two cores
+_MOST_OPENED = 20_000
+_SAMPLE = 1_000
 
 
 @dataclass(frozen=True)
@@ -33,17 +42,26 @@ class Intake:
         store: the images; ``store.catalog`` lists them and, in ``faults``, what was left out.
         split: records of the store.
         plan: where the images are kept, and why.
+        listed: how many pictures there were before any was left out.
         duplicates: images that have an identical twin before them in the list.
         across_split: of these, twins that the user's own split put on both sides.
         contradictions: pairs of identical files that carry two labels.
+
+    Identical files are looked for only where every file was opened.
     """
 
     store: Store
     split: Split
     plan: CachePlan
+    listed: int
     duplicates: int
     across_split: int
     contradictions: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def unopened(self) -> int:
+        """Pictures that nobody has opened before training."""
+        return self.listed - self.store.opened
 
 
 def list_files(data_dir: str, labels_csv: str = "") -> Catalog:
@@ -69,12 +87,18 @@ def open_data(
     cache: str = "auto",
     cache_dir: Path,
     max_pixels: int = MAX_PIXELS,
+    check: str = "all",
+    shared: bool = False,
     strict: bool = False,
 ) -> Intake:
     """Lists, decodes and splits; every file is opened once, before anything trains.
 
-    Args are those of ``TrainConfig``. The class list is fixed from the training folder's listing,
-    before bad files are known, so a damaged file never shifts a label.
+    With ``cache="off"`` and ``check="sample"`` 1,000 files are, spread over the list; ``auto`` opens
+    all of up to 20,000, and all of more than that where one of the 1,000 cannot be used.
+
+    Args are those of ``TrainConfig``; ``shared`` images are read by other processes too. The class
+    list is fixed from the training folder's listing, before bad files are known, so a damaged file
+    never shifts a label.
 
     Raises:
         UserError: whatever the user can mend, naming the flag.
@@ -83,12 +107,13 @@ def open_data(
     if val_dir:
         val = align_labels(scan_folder(val_dir, "--val_dir"), catalog.class_names, "--val_dir")
         catalog, split = join_catalogs(catalog, val)
-    plan = plan_cache(cache, len(catalog), image_size, cache_dir)
-    store = build_store(catalog, image_size, plan, cache_dir, max_pixels)
+    plan = plan_cache(cache, len(catalog), image_size, cache_dir, shared=shared)
+    store = _store(catalog, image_size, plan, cache_dir, max_pixels=max_pixels, check=check)
     if strict and store.catalog.faults:
         raise UserError(_strict_text(store.catalog))
     check_trainable(store.catalog)
-    groups = find_duplicates(store.catalog)
+    whole = store.opened == len(catalog)
+    groups = find_duplicates(store.catalog) if whole else np.arange(len(store.catalog))
     if split is not None:
         split = _without_refused(split, catalog, store.catalog)
         check_split(store.catalog, split, f"--val_dir={val_dir}")
@@ -99,33 +124,58 @@ def open_data(
         _check_has_val(split, val_fraction)
     twins = len(groups) - len(np.unique(groups))
     across = int(np.isin(groups[split.val], groups[split.train]).sum())
-    return Intake(store, split, plan, twins, across, _contradictions(store.catalog, groups))
+    contradictions = _contradictions(store.catalog, groups)
+    return Intake(store, split, plan, len(catalog), twins, across, contradictions)
 
 
-def write_data_report(path: Path, catalog: Catalog) -> None:
-    """Writes ``data_report.csv``: path, fault, detail of every file that was left out."""
-    lines = (csv_line(fault.path, fault.fault, fault.detail) for fault in catalog.faults)
-    write_text(path, csv_line("path", "fault", "detail") + "".join(lines))
+def _store(
+    catalog: Catalog, size: int, plan: CachePlan, cache_dir: Path, *, max_pixels: int, check: str
+) -> Store:
+    everything = check == "all" or (check == "auto" and len(catalog) <= _MOST_OPENED)
+    sample = 0 if everything or plan.mode != "off" else _SAMPLE
+    store = build_store(catalog, size, plan, cache_dir, max_pixels, sample=sample)
+    bad = store.catalog.faults[len(catalog.faults) :]
+    if not sample or not bad or check == "sample":
+        return store
+    print(
+        f"check     {len(bad)} of {sample:,} files opened cannot be used, first {bad[0].path} "
+        f"({bad[0].fault}); opening all {len(catalog):,} (--check=sample goes on without)",
+        flush=True,
+    )
+    return build_store(catalog, size, plan, cache_dir, max_pixels)
+
+
+def write_data_report(path: Path, catalog: Catalog, unopened: int = 0) -> None:
+    """Writes ``data_report.csv``: path, fault, detail of every file that was left out.
+
+    A last row with the path ``*`` tells how many pictures, if any, were not opened before training.
+    """
+    faults = catalog.faults
+    if unopened:
+        detail = (
+            f"{unopened} pictures; each is judged when it is read, and training stops at a bad one"
+        )
+        faults = (*faults, Fault("*", "not opened", detail))
+    lines = (csv_line(fault.path, fault.fault, fault.detail) for fault in faults)
+    write_lines(path, itertools.chain([csv_line("path", "fault", "detail")], lines))
 
 
 def _without_refused(split: Split, listed: Catalog, kept: Catalog) -> Split:
     """The same split counted in ``kept``, which lacks some files of ``listed``."""
-    position = {path: index for index, path in enumerate(kept.paths)}
+    position = NameFinder(kept.paths)
+    moved = np.fromiter(map(position.find, listed.paths), np.int64, len(listed))
 
-    def moved(side: np.ndarray) -> np.ndarray:
-        found = (position.get(listed.paths[index]) for index in side)
-        return np.array([index for index in found if index is not None], np.int64)
+    def found(side: np.ndarray) -> np.ndarray:
+        return moved[side][moved[side] >= 0]
 
-    return Split(moved(split.train), moved(split.val))
+    return Split(found(split.train), found(split.val))
 
 
 def _contradictions(catalog: Catalog, groups: np.ndarray) -> tuple[tuple[str, str], ...]:
     """Files whose bytes stand before them in the list under another label, and that other file."""
-    twins = zip(range(len(groups)), groups.tolist(), strict=True)
-    pairs = [
-        (later, first) for later, first in twins if catalog.labels[later] != catalog.labels[first]
-    ]
-    return tuple((catalog.paths[later], catalog.paths[first]) for later, first in pairs)
+    later = np.flatnonzero(catalog.labels != catalog.labels[groups])
+    pairs = zip(later.tolist(), groups[later].tolist(), strict=True)
+    return tuple((catalog.paths[index], catalog.paths[first]) for index, first in pairs)
 
 
 def _strict_text(catalog: Catalog) -> str:

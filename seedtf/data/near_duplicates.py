@@ -78,8 +78,7 @@ def _candidates(hashes: np.ndarray) -> Iterator[np.ndarray]:
         keys = turned[order]
         for step in range(1, min(_NEIGHBOURS, len(keys) - 1) + 1):
             differing = keys[step:] ^ keys[:-step]
-            near = (differing >> np.uint64(64 - _BAND_BITS) == 0) & (
-                np.bitwise_count(differing) <= _MOST_BITS
-            )
-            at = np.flatnonzero(near)
+            at = np.flatnonzero(differing >> np.uint64(64 - _BAND_BITS) == 0)
+            bits = np.unpackbits(differing[at].view(np.uint8).reshape(-1, 8), axis=1).sum(1)
+            at = at[bits <= _MOST_BITS]
             yield np.stack([order[at], order[at + step]])

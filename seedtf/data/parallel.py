@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import io
 import os
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from typing import BinaryIO
 
 import numpy as np
 from tqdm import tqdm
 
 from seedtf.data.catalog import Catalog, Fault
 from seedtf.data.header import RefusedError
+from seedtf.data.names import Names
+from seedtf.data.remote import REQUESTS, is_url, read_url, url_status
 
-__all__ = ["judge_files", "read_file"]
+__all__ = ["file_statuses", "judge_files", "open_file", "read_file", "workers_for"]
 
 _TASKS_PER_CORE = 16
 # an uncompressed 16-bit RGBA picture has 8 bytes a pixel; metadata may come on top
@@ -34,7 +38,8 @@ def judge_files(
     Returns:
         The indices of the good files, int64 in order, and a fault for each of the others.
     """
-    cores = os.cpu_count() or 1
+    paths = catalog.absolute_paths()
+    workers = workers_for(paths)
 
     def verdict(item: tuple[int, str]) -> tuple[str, str] | None:
         try:
@@ -45,17 +50,46 @@ def judge_files(
             return "unreadable", error.strerror or str(error)
         return None
 
-    faults, good = [], []
-    with ThreadPoolExecutor(cores) as pool:
-        verdicts = _bounded_map(pool, verdict, enumerate(catalog.absolute_paths()), cores)
+    faults, good = [], np.ones(len(catalog), bool)
+    with ThreadPoolExecutor(workers) as pool:
+        verdicts = _bounded_map(pool, verdict, enumerate(paths), workers)
         # disable=None: no bar, and no control codes, where the output is not a terminal
         bar = tqdm(verdicts, doing, len(catalog), unit="img", disable=None, leave=False)
         for index, found in enumerate(bar):
-            if found is None:
-                good.append(index)
-            else:
+            if found is not None:
+                good[index] = False
                 faults.append(Fault(catalog.paths[index], *found))
-    return np.array(good, np.int64), faults
+    return np.flatnonzero(good), faults
+
+
+def workers_for(paths: Names) -> int:
+    """Threads that share the work on ``paths``: one a core, more where they wait for a network."""
+    cores = os.cpu_count() or 1
+    return max(cores, REQUESTS) if is_url(paths.prefix) else cores
+
+
+def file_statuses(paths: Names) -> Iterator[tuple[int, int] | None]:
+    """Size in bytes and time of the last change in ns of each file; None where it cannot be asked."""
+
+    def status(path: str) -> tuple[int, int] | None:
+        try:
+            if is_url(path):
+                return url_status(path)
+            found = os.stat(path)
+        except OSError:
+            return None
+        return found.st_size, found.st_mtime_ns
+
+    if not is_url(paths.prefix):
+        yield from map(status, paths)
+        return
+    with ThreadPoolExecutor(workers_for(paths)) as pool:
+        yield from _bounded_map(pool, status, paths, workers_for(paths))
+
+
+def open_file(path: str) -> BinaryIO:
+    """A file to read from; behind a URL it is read whole at once. Raises OSError."""
+    return io.BytesIO(read_url(path)) if is_url(path) else open(path, "rb")
 
 
 def read_file(path: str, max_pixels: int) -> bytes:
@@ -66,21 +100,29 @@ def read_file(path: str, max_pixels: int) -> bytes:
             such a picture can have.
         OSError: it cannot be read.
     """
+    limit = _BYTES_PER_PIXEL * max_pixels + _METADATA_BYTES
+    if is_url(path):
+        data = read_url(path, limit + 1)
+        if len(data) > limit:
+            raise RefusedError("too large", f"more than {limit} bytes")
+        return data
     status = os.stat(path)
     if not stat.S_ISREG(status.st_mode):
         raise RefusedError("unreadable", "not an ordinary file")
-    if status.st_size > _BYTES_PER_PIXEL * max_pixels + _METADATA_BYTES:
+    if status.st_size > limit:
         raise RefusedError("too large", f"{status.st_size} bytes")
     with open(path, "rb") as file:
         return file.read()
 
 
-def _bounded_map(pool: ThreadPoolExecutor, work: Callable, items: Iterator, cores: int) -> Iterator:
+def _bounded_map(
+    pool: ThreadPoolExecutor, work: Callable, items: Iterable, workers: int
+) -> Iterator:
     """``pool.map`` in order, but with few tasks queued, so that a million files need no memory."""
     pending: list = []
     for item in items:
         pending.append(pool.submit(work, item))
-        if len(pending) >= cores * _TASKS_PER_CORE:
+        if len(pending) >= workers * _TASKS_PER_CORE:
             # hand back half at a time: the workers always have the other half to do
             half = len(pending) // 2
             yield from (task.result() for task in pending[:half])

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import os
-from collections import Counter, defaultdict
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from seedtf.data.catalog import Catalog, Fault, read_csv
+from seedtf.data.names import NameFinder, Names
+from seedtf.data.parallel import file_statuses, open_file
+from seedtf.data.remote import common_folder
 from seedtf.errors import UserError
-from seedtf.files import csv_line, write_text
+from seedtf.files import csv_line, write_lines
 
 __all__ = [
     "Split",
@@ -26,6 +30,7 @@ __all__ = [
 ]
 
 _HASH_CHUNK_BYTES = 1 << 20
+_SIDES = ("train", "val")
 
 
 @dataclass(frozen=True)
@@ -38,16 +43,18 @@ class Split:
 
 def join_catalogs(train: Catalog, val: Catalog) -> tuple[Catalog, Split]:
     """One catalog of both folders, paths relative to their common parent, and the split it implies."""
-    root = Path(os.path.commonpath([train.root.resolve(), val.root.resolve()]))
-    paths = []
-    faults = []
-    for part in (train, val):
-        prefix = part.root.resolve().relative_to(root).as_posix()
-        prefix = "" if prefix == "." else f"{prefix}/"
-        paths += [prefix + path for path in part.paths]
-        faults += [Fault(prefix + f.path, f.fault, f.detail) for f in part.faults]
+    try:
+        root, *prefixes = common_folder(train.root, val.root)
+    except ValueError as error:
+        raise UserError(
+            f"--val_dir={val.root}: not in one place with --data_dir={train.root} ({error}); "
+            "put both on the same disk or in the same bucket"
+        ) from None
+    parts = list(zip((train, val), prefixes, strict=True))
+    paths = itertools.chain(*(part.names.behind(prefix) for part, prefix in parts))
+    faults = [Fault(p + f.path, f.fault, f.detail) for part, p in parts for f in part.faults]
     labels = np.concatenate([train.labels, val.labels])
-    joined = Catalog(root, tuple(paths), labels, train.class_names, tuple(faults))
+    joined = Catalog(root, Names(paths), labels, train.class_names, tuple(faults))
     order = np.arange(len(joined), dtype=np.int64)
     return joined, Split(order[: len(train)], order[len(train) :])
 
@@ -57,19 +64,26 @@ def find_duplicates(catalog: Catalog) -> np.ndarray:
 
     Only files of equal size are read. A file that cannot be read has a group of its own.
     """
-    by_size: dict[int, list[int]] = defaultdict(list)
-    for index, path in enumerate(catalog.absolute_paths()):
-        by_size[_size(path)].append(index)
+    statuses = file_statuses(catalog.absolute_paths())
+    sizes = np.fromiter((status[0] if status else -1 for status in statuses), np.int64)
     groups = np.arange(len(catalog), dtype=np.int64)
-    for same_size in by_size.values():
-        if len(same_size) == 1:
-            continue
+    for same_size in _runs(sizes):
         first: dict[bytes, int] = {}
-        for index in same_size:
-            digest = _digest(catalog.root / catalog.paths[index])
+        for index in same_size.tolist():
+            digest = _digest(catalog, index)
             if digest is not None:
                 groups[index] = first.setdefault(digest, index)
     return groups
+
+
+def _runs(values: np.ndarray) -> Iterator[np.ndarray]:
+    """The places of each value that occurs twice or more, ascending."""
+    order = np.argsort(values, kind="stable")
+    ordered = values[order]
+    starts = np.flatnonzero(np.concatenate([[True], ordered[1:] != ordered[:-1]]))
+    ends = np.append(starts[1:], len(values))
+    for which in np.flatnonzero(ends - starts > 1):
+        yield order[starts[which] : ends[which]]
 
 
 def split_catalog(catalog: Catalog, val_fraction: float, seed: int, groups: np.ndarray) -> Split:
@@ -91,14 +105,12 @@ def split_catalog(catalog: Catalog, val_fraction: float, seed: int, groups: np.n
     check_trainable(catalog)
     rng = np.random.default_rng([seed, 0])
     contradictory = _groups_with_two_labels(catalog.labels, groups)
-    val: list[int] = []
+    is_val = np.zeros(len(catalog), bool)
     for label in range(len(catalog.class_names)):
         members = np.flatnonzero(catalog.labels == label)
         wanted = min(max(round(val_fraction * len(members)), 1), len(members) - 1)
-        val += _draw_groups(members, groups, contradictory, wanted, rng)
-    chosen = np.sort(np.array(val, np.int64))
-    train = np.setdiff1d(np.arange(len(catalog), dtype=np.int64), chosen)
-    return Split(train, chosen)
+        is_val[members] = _draw_groups(groups[members], contradictory, wanted, rng)
+    return Split(np.flatnonzero(~is_val), np.flatnonzero(is_val))
 
 
 def check_trainable(catalog: Catalog) -> None:
@@ -119,11 +131,15 @@ def check_trainable(catalog: Catalog) -> None:
 
 def write_split_csv(path: Path, catalog: Catalog, split: Split) -> None:
     """Writes ``split.csv``: file, label, split (``train`` or ``val``), in the catalog's order."""
-    side = np.full(len(catalog), "", dtype=object)
-    side[split.train], side[split.val] = "train", "val"
-    rows = zip(catalog.paths, catalog.labels.tolist(), side.tolist(), strict=True)
-    lines = (csv_line(p, catalog.class_names[label], s) for p, label, s in rows if s)
-    write_text(path, csv_line("file", "label", "split") + "".join(lines))
+    sides = np.zeros(len(catalog), np.uint8)
+    sides[split.train], sides[split.val] = 1, 2
+    rows = zip(catalog.paths, catalog.labels, sides, strict=True)
+    lines = (
+        csv_line(path, catalog.class_names[label], ("", *_SIDES)[side])
+        for path, label, side in rows
+        if side
+    )
+    write_lines(path, itertools.chain([csv_line("file", "label", "split")], lines))
 
 
 def read_split_csv(csv_path: str | os.PathLike[str], catalog: Catalog) -> Split:
@@ -134,12 +150,13 @@ def read_split_csv(csv_path: str | os.PathLike[str], catalog: Catalog) -> Split:
             catalog's, a side that is neither ``train`` nor ``val``, or a class without training images.
     """
     flag = "--split_csv"
-    position = {path: index for index, path in enumerate(catalog.paths)}
-    sides: dict[str, list[int]] = {"train": [], "val": []}
+    position = NameFinder(catalog.paths)
+    refused = {fault.path for fault in catalog.faults}
+    sides = {side: np.zeros(len(catalog), bool) for side in _SIDES}
     for path, label, side in read_csv(csv_path, ("file", "label", "split"), flag):
-        index = position.get(path)
-        if index is None:
-            if any(fault.path == path for fault in catalog.faults):
+        index = position.find(path)
+        if index < 0:
+            if path in refused:
                 continue
             raise UserError(
                 f"{flag}={csv_path}: {path!r} is not in {catalog.root}; pass the folder that it is "
@@ -151,8 +168,8 @@ def read_split_csv(csv_path: str | os.PathLike[str], catalog: Catalog) -> Split:
             raise UserError(f"{flag}={csv_path}: {path!r} is {label!r} here but {found!r} on disk")
         if side not in sides:
             raise UserError(f"{flag}={csv_path}: split {side!r} of {path!r}; use train or val")
-        sides[side].append(index)
-    split = Split(*(np.unique(np.array(sides[side], np.int64)) for side in ("train", "val")))
+        sides[side][index] = True
+    split = Split(*(np.flatnonzero(sides[side]) for side in _SIDES))
     check_split(catalog, split, f"{flag}={csv_path}")
     return split
 
@@ -171,42 +188,39 @@ def check_split(catalog: Catalog, split: Split, source: str) -> None:
         raise UserError(f"{source}: class {name!r} has no training images; add some or remove it")
 
 
-def _groups_with_two_labels(labels: np.ndarray, groups: np.ndarray) -> set[int]:
-    pairs = {(int(g), int(label)) for g, label in zip(groups, labels, strict=True)}
-    return {group for group, count in Counter(g for g, _ in pairs).items() if count > 1}
+def _groups_with_two_labels(labels: np.ndarray, groups: np.ndarray) -> np.ndarray:
+    order = np.argsort(groups, kind="stable")
+    same = groups[order][1:] == groups[order][:-1]
+    return np.unique(groups[order][1:][same & (labels[order][1:] != labels[order][:-1])])
 
 
 def _draw_groups(
-    members: np.ndarray,
-    groups: np.ndarray,
-    contradictory: set[int],
-    wanted: int,
-    rng: np.random.Generator,
-) -> list[int]:
-    """Whole groups of ``members`` in random order until ``wanted`` images are drawn, never more."""
-    by_group: dict[int, list[int]] = defaultdict(list)
-    for index in members.tolist():
-        by_group[int(groups[index])].append(index)
-    candidates = list(by_group)
-    drawn: list[int] = []
-    for position in rng.permutation(len(candidates)):
-        group = candidates[position]
-        if group not in contradictory and len(drawn) + len(by_group[group]) <= wanted:
-            drawn += by_group[group]
-    return drawn
+    groups: np.ndarray, contradictory: np.ndarray, wanted: int, rng: np.random.Generator
+) -> np.ndarray:
+    """Whole groups in random order until ``wanted`` of ``n`` members are drawn, never more; bool.
+
+    Args:
+        groups: int64 ``[n]``, the group of each member of a class.
+        contradictory: groups that are never drawn.
+        wanted: members to draw.
+        rng: draws one permutation of the groups, counted in the order of their first members.
+    """
+    numbers, first, inverse = np.unique(groups, return_index=True, return_inverse=True)
+    sizes = np.bincount(inverse, minlength=len(numbers))
+    sizes[np.isin(numbers, contradictory)] = len(groups) + 1  # never fits
+    chosen, drawn = np.zeros(len(numbers), bool), 0
+    for group in np.argsort(first)[rng.permutation(len(numbers))]:
+        if drawn == wanted:
+            break
+        if drawn + sizes[group] <= wanted:
+            chosen[group], drawn = True, drawn + sizes[group]
+    return chosen[inverse]
 
 
-def _size(path: str) -> int:
-    try:
-        return os.stat(path).st_size
-    except OSError:
-        return -1
-
-
-def _digest(path: Path) -> bytes | None:
+def _digest(catalog: Catalog, index: int) -> bytes | None:
     digest = hashlib.blake2b(digest_size=16)
     try:
-        with path.open("rb") as file:
+        with open_file(os.path.join(catalog.root, catalog.paths[index])) as file:
             while chunk := file.read(_HASH_CHUNK_BYTES):
                 digest.update(chunk)
     except OSError:

@@ -23,15 +23,24 @@ import psutil
 import tensorflow as tf
 
 from seedtf.data.catalog import Catalog, Fault
-from seedtf.data.decode import RESIZE_METHOD, decode_image, make_decoder, resize_image
-from seedtf.data.header import MAX_PIXELS, read_header
-from seedtf.data.parallel import judge_files, read_file
+from seedtf.data.decode import RESIZE_METHOD, make_decoder
+from seedtf.data.file_reader import FileReader
+from seedtf.data.header import MAX_PIXELS
+from seedtf.data.parallel import file_statuses, judge_files, read_file
 from seedtf.errors import UserError
 from seedtf.files import write_text
 
-__all__ = ["FORMAT", "CachePlan", "Store", "build_store", "cache_key", "plan_cache"]
+__all__ = [
+    "FORMAT",
+    "CachePlan",
+    "Store",
+    "build_store",
+    "cache_key",
+    "plan_cache",
+    "store_of_images",
+]
 
-FORMAT = 1
+FORMAT = 2
 """Number of the cache format; raising it makes every older cache file unknown."""
 
 # what training itself needs beside the images; the rest of free memory is left to others
@@ -58,25 +67,38 @@ class Store:
         size: side S of every image in pixels.
         mode: ``ram``, ``disk`` or ``off``.
         from_cache: whether the images came from an earlier run's file.
+        opened: how many files were opened and decoded before training; less than all only for ``off``.
+        cache_file: for ``disk`` the file that holds the images, one behind the other, and no more.
+        files: for ``off`` what reads them.
     """
 
     catalog: Catalog
     size: int
     mode: str
     from_cache: bool
+    opened: int
     _read: Callable[[tf.Tensor], tf.Tensor]
+    cache_file: str = ""
+    files: FileReader | None = None
 
     def read(self, indices: tf.Tensor) -> tf.Tensor:
         """int64 ``[B]`` → uint8 ``[B, S, S, 3]``, RGB; in the graph or eagerly."""
         images = self._read(indices)
         return tf.ensure_shape(images, [indices.shape[0], self.size, self.size, 3])
 
+    def recently_read(self) -> np.ndarray:
+        """For ``off`` the records read last, int64: a file that ended training is among them."""
+        return self.files.recently_read() if self.files else np.empty(0, np.int64)
 
-def plan_cache(requested: str, num_images: int, size: int, cache_dir: Path) -> CachePlan:
+
+def plan_cache(
+    requested: str, num_images: int, size: int, cache_dir: Path, *, shared: bool = False
+) -> CachePlan:
     """Chooses a place for ``num_images`` of ``size``² pixels and says what it needs and has.
 
     ``auto`` takes memory while the images fill at most half of what is free, else the disk while
-    they fill at most 80 % of what is free there, else none.
+    they fill at most 80 % of what is free there, else none; ``shared`` images, which other processes
+    read too, are never in memory.
 
     Raises:
         UserError: ``ram`` or ``disk`` was asked for and the images do not fit at all.
@@ -86,7 +108,7 @@ def plan_cache(requested: str, num_images: int, size: int, cache_dir: Path) -> C
     figures = f"needs {_gib(needed)}; free: {_gib(ram)} of memory, {_gib(disk)} of disk"
     if requested == "auto":
         fits_disk = "disk" if needed <= _DISK_SHARE * disk else "off"
-        mode = "ram" if needed <= _RAM_SHARE * ram else fits_disk
+        mode = "ram" if needed <= _RAM_SHARE * ram and not shared else fits_disk
         return CachePlan(mode, needed, figures)
     room = {"ram": ram, "disk": disk}.get(requested, needed)
     if needed > room:
@@ -100,57 +122,79 @@ def cache_key(catalog: Catalog, size: int, max_pixels: int = MAX_PIXELS) -> str:
     digest = hashlib.blake2b(digest_size=16)
     root = str(catalog.root.resolve())
     digest.update(json.dumps([FORMAT, size, max_pixels, RESIZE_METHOD, root]).encode())
-    for path, absolute in zip(catalog.paths, catalog.absolute_paths(), strict=True):
-        try:
-            status = os.stat(absolute)
-            identity = f"{status.st_size} {status.st_mtime_ns}"
-        except OSError:
-            identity = "unreadable"
+    statuses = file_statuses(catalog.absolute_paths())
+    for path, status in zip(catalog.paths, statuses, strict=True):
+        identity = f"{status[0]} {status[1]}" if status else "unreadable"
         digest.update(f"\n{path}\0{identity}".encode("utf-8", "surrogateescape"))
     return digest.hexdigest()
 
 
 def build_store(
-    catalog: Catalog, size: int, plan: CachePlan, cache_dir: Path, max_pixels: int = MAX_PIXELS
+    catalog: Catalog,
+    size: int,
+    plan: CachePlan,
+    cache_dir: Path,
+    max_pixels: int = MAX_PIXELS,
+    *,
+    sample: int = 0,
 ) -> Store:
     """Opens every file once and keeps the good ones; the store's catalog lacks the bad ones.
 
-    Pictures of more than ``max_pixels`` are refused before anything is allocated.
-
     A ``disk`` cache that an earlier run finished for the same files is reused. A file is never
     replaced by another picture: it is decoded, or it is named in ``store.catalog.faults``.
+
+    Args:
+        catalog: the files.
+        size: side in pixels that pictures are resized to.
+        plan: from ``plan_cache``.
+        cache_dir: where cache files are; created when needed.
+        max_pixels: larger pictures are refused before anything is allocated.
+        sample: for ``off``, open only so many files, spread over the list; each of the others is
+            judged whenever it is read. 0 opens all.
 
     Raises:
         UserError: the cache folder cannot be written, or the disk is full.
     """
     if plan.mode == "off":
-        facts = np.empty((len(catalog), 2), np.uint8)
-        good, faults = _inspect_all(catalog, facts, max_pixels)
-        kept = catalog.take(good, faults)
-        return Store(kept, size, "off", False, _reader_by_name(kept, facts[good], size))
+        count = len(catalog)
+        chosen = np.linspace(0, count - 1, min(sample or count, count)).astype(np.int64)
+        good, faults = _inspect(catalog.take(chosen), max_pixels)
+        kept = catalog.take(np.delete(np.arange(count), np.delete(chosen, good)), faults)
+        files = FileReader(kept, size, max_pixels)
+        return Store(kept, size, "off", False, len(chosen), files.read, files=files)
     if plan.mode == "ram":
         images = _empty_aligned((len(catalog), size, size, 3))
         good, faults = _decode_all(catalog, size, images, max_pixels)
         kept = catalog.take(good, faults)
-        return Store(kept, size, "ram", False, _reader_by_gather(images[: len(good)]))
+        read = _reader_by_gather(images[: len(good)])
+        return Store(kept, size, "ram", False, len(catalog), read)
     return _disk_store(catalog, size, cache_dir, max_pixels)
+
+
+def store_of_images(catalog: Catalog, images: np.ndarray) -> Store:
+    """A ``ram`` store of ``images``, uint8 ``[N, S, S, 3]``, which are copied; one for each file."""
+    copy = _empty_aligned(images.shape)
+    copy[...] = images
+    return Store(catalog, images.shape[1], "ram", False, 0, _reader_by_gather(copy))
 
 
 def _disk_store(catalog: Catalog, size: int, cache_dir: Path, max_pixels: int) -> Store:
     name = cache_key(catalog, size, max_pixels)
     data_path, meta_path = cache_dir / f"{name}.u8", cache_dir / f"{name}.json"
-    from_cache = _is_complete(data_path, meta_path, size)
+    from_cache = _is_complete(data_path, meta_path, len(catalog), size)
     if not from_cache:
         with _disk_errors(cache_dir):
             _write_cache(catalog, size, data_path, meta_path, max_pixels)
     meta = json.loads(meta_path.read_text(encoding="utf-8"))
-    kept = catalog.take(np.array(meta["good"], np.int64), [Fault(*f) for f in meta["faults"]])
+    good = np.delete(np.arange(len(catalog)), np.array(meta["left_out"], np.int64))
+    kept = catalog.take(good, [Fault(*f) for f in meta["faults"]])
     shape = (len(kept), size, size, 3)
     # private mapping: pages come from the file and are shared with other runs, nothing is written
     images = (
         np.memmap(data_path, np.uint8, "c", shape=shape) if len(kept) else np.empty(shape, np.uint8)
     )
-    return Store(kept, size, "disk", from_cache, _reader_by_gather(images))
+    read, file = _reader_by_gather(images), str(data_path.absolute())
+    return Store(kept, size, "disk", from_cache, len(catalog), read, cache_file=file)
 
 
 def _write_cache(
@@ -175,14 +219,16 @@ def _write_cache(
     finally:
         os.close(handle)
     faults_as_lists = [[f.path, f.fault, f.detail] for f in faults]
-    meta = {"format": FORMAT, "size": size, "good": good.tolist(), "faults": faults_as_lists}
+    left_out = np.delete(np.arange(len(catalog)), good).tolist()
+    meta = {"format": FORMAT, "size": size, "left_out": left_out, "faults": faults_as_lists}
     write_text(meta_path, json.dumps(meta))
 
 
-def _is_complete(data_path: Path, meta_path: Path, size: int) -> bool:
+def _is_complete(data_path: Path, meta_path: Path, listed: int, size: int) -> bool:
     try:
         meta = json.loads(meta_path.read_text(encoding="utf-8"))
-        return data_path.stat().st_size == len(meta["good"]) * size * size * 3 > 0
+        good = listed - len(meta["left_out"])
+        return data_path.stat().st_size == good * size * size * 3 > 0
     except (OSError, ValueError, KeyError, TypeError):
         return False
 
@@ -203,17 +249,12 @@ def _decode_all(
     return good, faults
 
 
-def _inspect_all(
-    catalog: Catalog, facts: np.ndarray, max_pixels: int
-) -> tuple[np.ndarray, list[Fault]]:
-    """Decodes every file once and keeps its verdict and, in ``facts`` uint8 ``[N, 2]``, its header."""
+def _inspect(catalog: Catalog, max_pixels: int) -> tuple[np.ndarray, list[Fault]]:
+    """Decodes every file once; indices of the good ones, and the rest."""
     decode = make_decoder(1, max_pixels)
 
     def work(index: int, path: str) -> None:
-        data = read_file(path, max_pixels)
-        decode(data)
-        header = read_header(data, max_pixels)
-        facts[index] = header.orientation, header.has_alpha
+        decode(read_file(path, max_pixels))
 
     return judge_files(catalog, work, "checking")
 
@@ -228,23 +269,6 @@ def _reader_by_gather(images: np.ndarray) -> Callable[[tf.Tensor], tf.Tensor]:
 def _empty_aligned(shape: tuple[int, ...]) -> np.ndarray:
     """uint8 in anonymous pages: TensorFlow shares an array only when it is aligned to 64 bytes."""
     return np.frombuffer(mmap.mmap(-1, math.prod(shape)), np.uint8).reshape(shape)
-
-
-def _reader_by_name(
-    catalog: Catalog, facts: np.ndarray, size: int
-) -> Callable[[tf.Tensor], tf.Tensor]:
-    """Reads and decodes the files of a batch each time; only names and header facts stay in memory."""
-    with tf.device("/cpu:0"):
-        paths, headers = tf.constant(catalog.absolute_paths(), tf.string), tf.constant(facts)
-
-    def one(index: tf.Tensor) -> tf.Tensor:
-        header = tf.gather(headers, index)
-        image = decode_image(
-            tf.io.read_file(tf.gather(paths, index)), tf.cast(header[0], tf.int32), header[1] > 0
-        )
-        return resize_image(image, size)
-
-    return lambda indices: tf.map_fn(one, indices, fn_output_signature=tf.uint8)
 
 
 def _free_disk(folder: Path) -> int:

@@ -17,7 +17,6 @@ import math
 import os
 import sys
 import time
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -35,7 +34,7 @@ def run_tensorflow(model: str, request: Any) -> tuple[np.ndarray, list[str], str
     answers, refused = [], []
     for start in range(0, len(files), _BATCH_SIZE):
         paths = [str(path) for path in files[start : start + _BATCH_SIZE]]
-        contents = tf.constant([Path(path).read_bytes() for path in paths])
+        contents = tf.stack([tf.io.read_file(path) for path in paths])
         answer = {name: value.numpy() for name, value in signature(image_bytes=contents).items()}
         status = [value.decode() for value in answer["status"]]
         refused += [f"{p}: {s}" for p, s in zip(paths, status, strict=True) if s != "ok"]

@@ -17,6 +17,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from seedtf.data.catalog import Fault
 from seedtf.data.decode import decode_image
 from seedtf.data.header import RefusedError, read_header
+from seedtf.data.remote import Folder
 from seedtf.files import csv_line, write_bytes, write_text
 from seedtf.plots import figure_png
 from seedtf.result_plots import draw_confusion, draw_reliability
@@ -47,7 +48,7 @@ class Subject:
 
     run_dir: Path
     data: str
-    data_root: Path
+    data_root: Folder
     model: str
     image_size: int
     tta: int
@@ -201,7 +202,7 @@ def _run_pictures(run_dir: Path) -> list[tuple[str, str]]:
     ]
 
 
-def _mistakes(report: Report, root: Path) -> list[dict[str, Any]]:
+def _mistakes(report: Report, root: Folder) -> list[dict[str, Any]]:
     found = report.predictions
     rows = []
     for index in worst_mistakes(report, WORST):
@@ -219,7 +220,7 @@ def _mistakes(report: Report, root: Path) -> list[dict[str, Any]]:
     return rows
 
 
-def _thumbnail(path: Path) -> str | None:
+def _thumbnail(path: Folder) -> str | None:
     """The picture as the model's decoder shows it, aspect kept, as a JPEG data URI; None if it left."""
     try:
         data = path.read_bytes()

@@ -14,6 +14,7 @@ import tensorflow as tf
 
 from seedtf.data.catalog import Catalog, align_labels, read_csv, read_labels_csv, scan_folder
 from seedtf.data.header import MAX_PIXELS
+from seedtf.data.remote import Folder, folder_at
 from seedtf.data.store import Store, build_store, plan_cache
 from seedtf.errors import UserError
 from seedtf.model.network import load_model
@@ -124,7 +125,9 @@ def _listed(run: Run, side: str) -> Catalog:
     rows = list(read_csv(table, ("file", "label", "split"), "split.csv"))
     judged = sorted((path, label) for path, label, listed in rows if listed == side)
     root = _data_root(run)
-    missing = [path for path, _ in judged if not (root / path).is_file()]
+    # behind a URL, where each answer takes a request, reading them tells
+    asked = judged if isinstance(root, Path) else []
+    missing = [path for path, _ in asked if not os.path.isfile(root / path)]
     if missing:
         kind = {"val": "validation", "train": "training"}[side]
         raise UserError(
@@ -136,8 +139,8 @@ def _listed(run: Run, side: str) -> Catalog:
     return Catalog(root, tuple(path for path, _ in judged), labels, run.class_names)
 
 
-def _data_root(run: Run) -> Path:
-    return Path(run.settings["resolved"]["data_root"])
+def _data_root(run: Run) -> Folder:
+    return folder_at(run.settings["resolved"]["data_root"])
 
 
 def _decoded(run: Run, catalog: Catalog) -> tuple[Store, np.ndarray]:

@@ -1,6 +1,6 @@
 """The graph that is served: from a file's bytes, or pixels, to named classes; no Python, no custom op.
 
-Every file is judged by its header in the graph, as in training (``serving_header``), and decoded and
+Every file is judged by its header in the graph, as in training (``graph_header``), and decoded and
 resized by training's own functions. A file that is refused or damaged gets its ``status`` and zero
 probabilities, and the others of its batch their answers: decoding runs in a dataset inside the
 signature, whose ``ignore_errors`` drops what a decoder rejects.
@@ -19,8 +19,8 @@ import keras
 import tensorflow as tf
 
 from seedtf.data.decode import decode_image, resize_image
+from seedtf.data.graph_header import FAULTS, judge_header
 from seedtf.model.network import HEAD
-from seedtf.results.serving_header import FAULTS, judge_header
 
 __all__ = ["ServingModule", "decode_batch"]
 
@@ -30,7 +30,7 @@ _CORRUPT = FAULTS.index("corrupt")
 def decode_batch(image_bytes: tf.Tensor, size: int) -> tuple[tf.Tensor, tf.Tensor]:
     """Whole files, string ``[B]``, to uint8 ``[B, size, size, 3]`` and fault int64 ``[B]``.
 
-    A fault is an index into ``serving_header.FAULTS``; where it is not 0 the picture is black.
+    A fault is an index into ``graph_header.FAULTS``; where it is not 0 the picture is black.
     """
     blank = tf.zeros([size, size, 3], tf.uint8)
     count = tf.size(image_bytes, out_type=tf.int64)

@@ -13,8 +13,8 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
-from seedtf.data.header import MAX_PIXELS
-from seedtf.results.graph_bytes import (
+from seedtf.compat import DECODES_WEBP
+from seedtf.data.graph_bytes import (
     FileBytes,
     among,
     big,
@@ -25,13 +25,14 @@ from seedtf.results.graph_bytes import (
     says,
     signed,
 )
-from seedtf.results.serving_parts import (
+from seedtf.data.graph_parts import (
     MAX_STEPS,
     color_table_bytes,
     gif_pixels,
     has_many_scans,
     skip_sub_blocks,
 )
+from seedtf.data.header import MAX_PIXELS
 
 __all__ = ["FAULTS", "Verdict", "judge_header"]
 
@@ -81,7 +82,7 @@ def judge_header(contents: tf.Tensor) -> Verdict:
     elif says(file, 0, b"BM"):
         found = _bmp(file)
     elif says(file, 0, b"RIFF"):
-        found = _webp(file)
+        found = _webp(file) if DECODES_WEBP else _refused_webp(file)
     else:
         found = _verdict(_NO_IMAGE)
     return _bounded(found)
@@ -231,6 +232,13 @@ def _webp(file: FileBytes) -> Verdict:
     else:
         found = _verdict(_CORRUPT)
     return found
+
+
+def _refused_webp(file: FileBytes) -> Verdict:
+    """For a TensorFlow that cannot decode the format: what would be accepted is unsupported."""
+    found = _webp(file)
+    fault = tf.where(found.fault == _OK, number(_UNSUPPORTED), found.fault)
+    return Verdict(fault, *found[1:])
 
 
 def _complete(

@@ -1,15 +1,15 @@
 """What stands behind a header, counted in TensorFlow ops: the scans of a JPEG, the frames of a GIF.
 
 Each may be a few bytes that cost a decoder a whole picture. The functions are converted by AutoGraph,
-as those of ``serving_header``, and count as ``data.header`` does, but stop after ``MAX_STEPS`` parts.
+as those of ``graph_header``, and count as ``data.header`` does, but stop after ``MAX_STEPS`` parts.
 """
 
 from __future__ import annotations
 
 import tensorflow as tf
 
+from seedtf.data.graph_bytes import FileBytes, among, big, little, number
 from seedtf.data.header import MAX_PIXELS, MOST_SCANS
-from seedtf.results.graph_bytes import FileBytes, among, big, little, number
 
 __all__ = ["MAX_STEPS", "color_table_bytes", "gif_pixels", "has_many_scans", "skip_sub_blocks"]
 

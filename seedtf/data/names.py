@@ -1,0 +1,138 @@
+"""Millions of names in little memory: one run of bytes and where each name ends in it."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Iterable, Iterator, Sequence
+from typing import overload
+
+import numpy as np
+
+__all__ = ["NameFinder", "Names"]
+
+# a name may come from a file system in another encoding; it must come back as it was
+_ENCODING, _ERRORS = "utf-8", "surrogateescape"
+# so many offsets at a time become Python's far larger integers
+_CHUNK = 1 << 16
+
+
+class Names(Sequence[str]):
+    """An unchangeable list of strings that takes its UTF-8 bytes and 8 more for each.
+
+    A Python list would take 100 bytes more. Strings are made when they are asked for.
+
+    Attributes:
+        prefix: stands before every name and is kept once.
+        data: the names without ``prefix``, one behind the other, UTF-8.
+        ends: int64 ``[N + 1]``, name i is ``data[ends[i]:ends[i + 1]]``.
+    """
+
+    __slots__ = ("data", "ends", "prefix")
+
+    def __init__(self, names: Iterable[str] = (), prefix: str = "") -> None:
+        """Copies ``names``, one at a time."""
+        data, ends = bytearray(), _Numbers()
+        ends.append(0)
+        for name in names:
+            data += name.encode(_ENCODING, _ERRORS)
+            ends.append(len(data))
+        self.data, self.ends, self.prefix = bytes(data), ends.array(), prefix
+
+    @classmethod
+    def _of(cls, data: bytes, ends: np.ndarray, prefix: str) -> Names:
+        made = cls.__new__(cls)
+        made.data, made.ends, made.prefix = data, ends, prefix
+        return made
+
+    def behind(self, prefix: str) -> Names:
+        """The same names with another ``prefix``; nothing is copied."""
+        return self._of(self.data, self.ends, prefix)
+
+    def take(self, indices: np.ndarray | range) -> Names:
+        """The names at ``indices`` in that order."""
+        if isinstance(indices, range):
+            indices = np.arange(indices.start, indices.stop, indices.step)
+        if len(indices) == len(self) and np.array_equal(indices, np.arange(len(self))):
+            return self
+        starts, ends = self.ends[:-1][indices], self.ends[1:][indices]
+        data = bytearray()
+        for start, end in _pairs(starts, ends):
+            data += self.data[start:end]
+        offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(ends - starts)])
+        return self._of(bytes(data), offsets, self.prefix)
+
+    def __len__(self) -> int:
+        return len(self.ends) - 1
+
+    @overload
+    def __getitem__(self, index: int) -> str: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> Names: ...
+
+    def __getitem__(self, index: int | slice) -> str | Names:
+        if isinstance(index, slice):
+            return self.take(range(*index.indices(len(self))))
+        index = range(len(self))[operator.index(index)]
+        return self._text(self.data[self.ends[index] : self.ends[index + 1]])
+
+    def __iter__(self) -> Iterator[str]:
+        for start, end in _pairs(self.ends[:-1], self.ends[1:]):
+            yield self._text(self.data[start:end])
+
+    def __eq__(self, other: object) -> bool:
+        if isinstance(other, (Names, tuple, list)):
+            return len(self) == len(other) and all(map(operator.eq, self, other))
+        return NotImplemented
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __repr__(self) -> str:
+        shown = ", ".join(map(repr, self[:3])) + (", …" if len(self) > 3 else "")
+        return f"Names({len(self)}: {shown})"
+
+    def _text(self, data: bytes) -> str:
+        return self.prefix + data.decode(_ENCODING, _ERRORS)
+
+
+class NameFinder:
+    """Where a name stands in a list, in 16 bytes a name; a dictionary would take 200."""
+
+    def __init__(self, names: Sequence[str]) -> None:
+        """Reads every name once."""
+        hashes = np.fromiter(map(hash, names), np.int64, len(names))
+        self._names, self._order = names, np.argsort(hashes, kind="stable")
+        self._hashes = hashes[self._order]
+
+    def find(self, name: str) -> int:
+        """The first place of ``name``, or -1."""
+        wanted = hash(name)
+        at = int(np.searchsorted(self._hashes, wanted))
+        while at < len(self._hashes) and self._hashes[at] == wanted:
+            index = int(self._order[at])
+            if self._names[index] == name:
+                return index
+            at += 1
+        return -1
+
+
+class _Numbers:
+    """A growing int64 array."""
+
+    def __init__(self) -> None:
+        self._values, self._count = np.empty(1024, np.int64), 0
+
+    def append(self, value: int) -> None:
+        if self._count == len(self._values):
+            self._values = np.resize(self._values, self._count + self._count // 2)
+        self._values[self._count] = value
+        self._count += 1
+
+    def array(self) -> np.ndarray:
+        return self._values[: self._count].copy()
+
+
+def _pairs(starts: np.ndarray, ends: np.ndarray) -> Iterator[tuple[int, int]]:
+    for at in range(0, len(starts), _CHUNK):
+        part = slice(at, at + _CHUNK)
+        yield from zip(starts[part].tolist(), ends[part].tolist(), strict=True)

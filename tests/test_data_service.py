@@ -1,0 +1,324 @@
+"""Batches from a tf.data service: the same ones in the same order, whatever becomes of the workers."""
+
+from __future__ import annotations
+
+import functools
+import gc
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from PIL import Image
+
+from seedtf.commands.main import main
+from seedtf.data import data_service
+from seedtf.data.augment import Policy
+from seedtf.data.catalog import scan_folder
+from seedtf.data.data_service import check_service, numbered_order, portable_reader, served
+from seedtf.data.order import BatchIndices
+from seedtf.data.pipeline import make_augmentation, train_dataset
+from seedtf.data.share import WHOLE, Share
+from seedtf.data.store import CachePlan, Store, build_store, plan_cache
+from seedtf.errors import UserError
+from seedtf.training.config import TrainConfig
+
+service = tf.data.experimental.service
+ORDER = BatchIndices(30, 4, seed=5)
+
+
+def settle() -> None:
+    """Waits until no client is left; a server that is stopped under one waits for minutes."""
+    deadline = time.monotonic() + 20
+    while time.monotonic() < deadline:
+        gc.collect()
+        if all(thread.name != "data service" for thread in threading.enumerate()):
+            return
+        time.sleep(0.1)
+
+
+class Cluster:
+    """A dispatcher and workers on loopback, in this process."""
+
+    def __init__(self, workers: int) -> None:
+        self._dispatcher = service.DispatchServer(service.DispatcherConfig(port=0))
+        self.address = self._dispatcher.target.removeprefix("grpc://")
+        config = service.WorkerConfig(self.address, heartbeat_interval_ms=100)
+        self.workers = [service.WorkerServer(config) for _ in range(workers)]
+
+    def stop(self) -> None:
+        settle()
+        for worker in self.workers:
+            worker._stop()
+        self._dispatcher._stop()
+
+
+@pytest.fixture(scope="module")
+def two() -> Iterator[Cluster]:
+    cluster = Cluster(2)
+    yield cluster
+    cluster.stop()
+
+
+def indices_only(epoch: tf.Tensor, indices: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    return epoch, indices
+
+
+def served_indices(
+    address: str, first: int, order: BatchIndices = ORDER, there=indices_only
+) -> tf.data.Dataset:
+    numbered = functools.partial(numbered_order, order, WHOLE)
+    return served(numbered, first, here=indices_only, there=there, address=address)
+
+
+def ordered(order: BatchIndices, first: int, count: int) -> list[tuple[int, list[int]]]:
+    return [(int(e), i.tolist()) for e, i in order.dataset(first).take(count).as_numpy_iterator()]
+
+
+def taken(dataset: tf.data.Dataset, count: int) -> list[tuple[int, list[int]]]:
+    return [(int(e), i.tolist()) for e, i in dataset.take(count).as_numpy_iterator()]
+
+
+def test_an_epoch_holds_every_record_once_in_training_s_order(two: Cluster) -> None:
+    order = BatchIndices(200, 2, seed=1)
+    batches = taken(served_indices(two.address, 0, order), 300)
+    for epoch in range(3):
+        records = [i for e, batch in batches if e == epoch for i in batch]
+        assert sorted(records) == list(range(200))
+    assert batches == ordered(order, 0, 300)
+
+
+def test_a_resumed_run_goes_on_at_its_step(two: Cluster) -> None:
+    assert taken(served_indices(two.address, 10), 12) == ordered(ORDER, 10, 12)
+
+
+@pytest.mark.parametrize("share", [WHOLE, Share(2, 1, 1), Share(4, 1, 2)])
+def test_numbers_follow_the_shares(share: Share) -> None:
+    expected = share.of_batches(ORDER.dataset(9)).take(20).as_numpy_iterator()
+    found = numbered_order(ORDER, share, 9 * share.count).take(20).as_numpy_iterator()
+    for place, ((epoch, indices), (number, *rest)) in enumerate(zip(expected, found, strict=True)):
+        assert number == 9 * share.count + place
+        assert rest[0] == epoch
+        assert np.array_equal(rest[1], indices)
+
+
+def test_both_workers_work(two: Cluster) -> None:
+    taken(served_indices(two.address, 0), 50)
+    assert all(worker._num_tasks() >= 1 for worker in two.workers)
+
+
+def test_a_worker_that_goes_costs_no_batch(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(data_service, "_SECONDS_TO_WAIT", 2.0)
+    monkeypatch.setattr(data_service, "_EARLY_BYTES", 0)
+    cluster = Cluster(2)
+    batches = iter(served_indices(cluster.address, 0))
+    found = [next(batches) for _ in range(20)]
+    cluster.workers.pop()._stop()
+    found += [next(batches) for _ in range(60)]
+    cluster.workers.pop()._stop()
+    found += [next(batches) for _ in range(60)]
+    assert [(int(e), i.numpy().tolist()) for e, i in found] == ordered(ORDER, 0, 140)
+    assert f"warning   data service at {cluster.address}: " in capsys.readouterr().out
+    cluster.stop()
+
+
+def test_without_workers_batches_are_made_here_and_that_is_said_once(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(data_service, "_SECONDS_TO_WAIT", 0.5)
+    cluster = Cluster(0)
+    assert taken(served_indices(cluster.address, 3), 20) == ordered(ORDER, 3, 20)
+    assert capsys.readouterr().out == (
+        f"\nwarning   data service at {cluster.address}: no batch for 0 s; batch 3 is made here, and "
+        "so is any other that does not come in time\n"
+    )
+    cluster.stop()
+
+
+def test_what_a_worker_cannot_do_is_done_here(
+    two: Cluster, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def there(epoch: tf.Tensor, indices: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        length = tf.strings.length(tf.io.read_file("/no/such/file"))
+        return epoch + tf.cast(length, tf.int64), indices
+
+    dataset = served_indices(two.address, 0, there=there)
+    assert taken(dataset, 20) == ordered(ORDER, 0, 20)
+    said = capsys.readouterr().out
+    assert said.count("warning") == 1
+    assert "/no/such/file" in said
+
+
+def test_a_bad_file_found_here_is_an_error_of_the_data(two: Cluster) -> None:
+    def bad(epoch: tf.Tensor, indices: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        with tf.control_dependencies([tf.Assert(False, ["cut.png is corrupt"])]):
+            return epoch, tf.identity(indices)
+
+    numbered = functools.partial(numbered_order, ORDER, WHOLE)
+    dataset = served(numbered, 0, here=bad, there=bad, address=two.address)
+    with pytest.raises(tf.errors.InvalidArgumentError, match=r"cut\.png is corrupt"):
+        next(iter(dataset))
+
+
+def test_nothing_stays_behind_a_finished_dataset(two: Cluster) -> None:
+    before = threading.active_count()
+    batches = iter(served_indices(two.address, 0))
+    next(batches)
+    assert threading.active_count() > before
+    del batches
+    settle()
+    assert threading.active_count() <= before
+
+
+# Pictures
+
+
+@pytest.fixture(scope="module")
+def varied(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Pictures whose header matters: turned, transparent, animated, of several formats."""
+    root = tmp_path_factory.mktemp("varied") / "two words é"
+    noise = np.random.default_rng(0).integers(0, 256, (6, 31, 17, 4)).astype(np.uint8)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    for label in ("a", "b"):
+        (root / label).mkdir(parents=True)
+    Image.fromarray(noise[0]).save(root / "a" / "0.png")
+    Image.fromarray(noise[1, ..., :3]).save(root / "a" / "1.jpg", exif=exif)
+    Image.fromarray(noise[2, ..., :3]).save(root / "b" / "2.gif")
+    Image.fromarray(noise[3, ..., :3]).save(root / "b" / "ö.bmp")
+    return root
+
+
+def stored(root: Path, mode: str, tmp_path: Path, **options: int) -> Store:
+    return build_store(scan_folder(root), 12, CachePlan(mode, 0, ""), tmp_path / "cache", **options)
+
+
+@pytest.fixture(params=["disk", "off"])
+def store(request: pytest.FixtureRequest, varied: Path, tmp_path: Path) -> Store:
+    return stored(varied, request.param, tmp_path)
+
+
+def test_a_worker_makes_the_same_pixels(varied: Path, tmp_path: Path, two: Cluster) -> None:
+    store = stored(varied, "disk", tmp_path)
+    records, order = np.array([0, 1, 2, 3]), BatchIndices(4, 2, seed=2)
+    augmentation = make_augmentation(Policy(rotate=20.0), 2, 12, "tf_image")
+    here, there = (
+        train_dataset(store, records, order, augmentation, start_step=3, data_service=address)
+        for address in ("", two.address)
+    )
+    assert here.element_spec == there.element_spec
+    pairs = zip(here.take(5).as_numpy_iterator(), there.take(5).as_numpy_iterator(), strict=True)
+    for (images, labels), (same_images, same_labels) in pairs:
+        assert np.array_equal(images, same_images)
+        assert np.array_equal(labels, same_labels)
+
+
+def test_pixels_can_be_read_from_the_graph_alone(store: Store) -> None:
+    """What a worker gets is this graph: nothing in it may need the process that made it."""
+    everything = np.arange(len(store.catalog))
+    dataset = tf.data.Dataset.from_tensors(everything).map(portable_reader(store))
+    sent = tf.raw_ops.DatasetToGraphV2(
+        input_dataset=tf.data.experimental.to_variant(dataset), external_state_policy=2
+    )
+    received = tf.raw_ops.DatasetFromGraph(graph_def=sent)
+    (images,) = tf.data.experimental.from_variant(received, dataset.element_spec)
+    assert np.array_equal(images, store.read(tf.constant(everything)))
+
+
+def test_what_is_sent_to_a_worker_holds_no_pictures(store: Store) -> None:
+    spec = tf.TensorSpec([4], tf.int64)
+    graph = tf.function(portable_reader(store)).get_concrete_function(spec)
+    sizes = [tensor.shape.num_elements() for tensor in graph.captured_inputs]
+    assert sum(sizes) <= len(store.catalog) + 2
+
+
+def test_a_worker_refuses_what_training_refuses(tiny_copy: Path, tmp_path: Path) -> None:
+    found = stored(tiny_copy, "off", tmp_path, sample=1, max_pixels=400)
+    (tiny_copy / "alder" / "1.png").write_bytes(b"no picture")
+    Image.new("RGB", (21, 20)).save(tiny_copy / "alder" / "2.png")
+    read = portable_reader(found)
+    assert np.array_equal(read(tf.constant([0, 3])), found.read(tf.constant([0, 3], tf.int64)))
+    for index in (1, 2):
+        with pytest.raises(tf.errors.InvalidArgumentError, match="cannot be used"):
+            read(tf.constant([index]))
+
+
+def test_memory_of_one_machine_is_not_for_others(tiny_folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="images in memory"):
+        portable_reader(stored(tiny_folder, "ram", tmp_path))
+    with pytest.raises(UserError, match=r"^--cache=ram: .*pass --cache=disk or off$"):
+        TrainConfig(data_dir="x", cache="ram", data_service="h:1")
+    assert plan_cache("auto", 2, 8, tmp_path).mode == "ram"
+    assert plan_cache("auto", 2, 8, tmp_path, shared=True).mode == "disk"
+
+
+# Flags and commands
+
+
+@pytest.mark.parametrize(
+    ("address", "message"),
+    [
+        ("nowhere", "no address; pass host:port of the dispatcher"),
+        ("localhost:1", "no dispatcher answers"),
+        ("localhost:99999", "no dispatcher answers"),
+    ],
+)
+def test_an_address_where_nobody_answers_is_refused(address: str, message: str) -> None:
+    with pytest.raises(UserError) as error:
+        check_service(address)
+    assert str(error.value).startswith(f"--data_service={address}: {message}")
+
+
+def test_an_address_where_somebody_answers_is_taken(two: Cluster) -> None:
+    check_service(two.address)
+    check_service(f"grpc://{two.address}")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["worker"], "--dispatcher: missing; pass the host:port of the dispatcher"),
+        (["dispatcher", "--dispatcher=a:1"], "--dispatcher: only for a worker, which takes"),
+        (["both"], "--role=both: choose one of dispatcher, worker"),
+        (["worker", "--dispatcher=localhost"], "--dispatcher=localhost: "),
+    ],
+)
+def test_a_mistaken_command_is_one_line(
+    arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    handlers = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)]
+    try:
+        assert main(["data_service", *arguments]) == 2
+    finally:
+        for number, handler in zip((signal.SIGTERM, signal.SIGINT), handlers, strict=True):
+            signal.signal(number, handler)
+    assert capsys.readouterr().err.startswith(f"seedtf data_service: {message}")
+
+
+def test_the_commands_serve_until_they_are_stopped() -> None:
+    command = [sys.executable, "-m", "seedtf", "data_service"]
+    started: list[subprocess.Popen[str]] = []
+
+    def start(*arguments: str) -> str:
+        process = subprocess.Popen([*command, *arguments], stdout=subprocess.PIPE, text=True)
+        started.append(process)
+        return process.stdout.readline()
+
+    try:
+        port = start("dispatcher").partition("port ")[2].partition(";")[0]
+        assert start("worker", f"--dispatcher=localhost:{port}").startswith("worker for localhost:")
+        assert taken(served_indices(f"localhost:{port}", 2), 9) == ordered(ORDER, 2, 9)
+        settle()
+    finally:
+        for process in reversed(started):
+            process.terminate()
+        codes = [process.wait(30) for process in started]
+    assert codes == [0, 0]

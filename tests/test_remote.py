@@ -1,0 +1,171 @@
+"""Folders behind a URL: TensorFlow's in-memory file system takes the way that gs:// takes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from tiny_run import make_run
+
+from seedtf.data import remote
+from seedtf.data.catalog import read_labels_csv, scan_folder
+from seedtf.data.check import check_data
+from seedtf.data.intake import Intake, open_data
+from seedtf.data.remote import common_folder, folder_at
+from seedtf.data.store import cache_key
+from seedtf.errors import UserError
+from seedtf.results.evaluate_run import evaluate_run
+from seedtf.training.config import TrainConfig
+
+gfile = tf.io.gfile
+
+
+def put(url: str, data: bytes) -> None:
+    gfile.makedirs(url.rpartition("/")[0])
+    if gfile.exists(url):
+        gfile.remove(url)  # to open a file of this file system for writing does not empty it
+    with gfile.GFile(url, "wb") as file:
+        file.write(data)
+
+
+@pytest.fixture
+def bucket(tiny_folder: Path, request: pytest.FixtureRequest):
+    """The tiny folder's files in a memory bucket of this test's own."""
+    url = f"ram://{request.node.name.translate(str.maketrans('[]', '--'))}/pictures"
+    for path in tiny_folder.rglob("*.png"):
+        put(f"{url}/{path.relative_to(tiny_folder).as_posix()}", path.read_bytes())
+    yield url
+    gfile.rmtree(url)
+
+
+def opened(folder: str | Path, tmp_path: Path, **options: object) -> Intake:
+    settings = {"image_size": 8, "cache": "off", "cache_dir": tmp_path / "cache", **options}
+    return open_data(str(folder), **settings)
+
+
+def pixels(found: Intake) -> np.ndarray:
+    return found.store.read(tf.range(len(found.store.catalog), dtype=tf.int64)).numpy()
+
+
+@pytest.mark.parametrize("cache", ["ram", "disk", "off"])
+def test_a_bucket_gives_what_the_folder_gives(
+    bucket: str, tiny_folder: Path, tmp_path: Path, cache: str
+) -> None:
+    far = opened(bucket, tmp_path, cache=cache)
+    near = opened(tiny_folder, tmp_path, cache=cache)
+    assert far.store.catalog.paths == near.store.catalog.paths
+    assert far.store.catalog.class_names == near.store.catalog.class_names
+    assert np.array_equal(far.split.val, near.split.val)
+    assert np.array_equal(pixels(far), pixels(near))
+    if cache == "disk":
+        assert opened(bucket, tmp_path, cache=cache).store.from_cache
+
+
+def test_bad_and_foreign_files_are_named(bucket: str, tmp_path: Path) -> None:
+    whole = gfile.GFile(f"{bucket}/alder/1.png", "rb").read()
+    put(f"{bucket}/alder/1.png", whole[:-20])
+    put(f"{bucket}/alder/deep/x.json", b"{}")
+    put(f"{bucket}/St. John's wort/1.png", whole)
+    put(f"{bucket}/St. John's wort/2.png", whole)
+    put(f"{bucket}/.git/3.png", whole)
+    found = opened(bucket, tmp_path)
+    assert {(f.path, f.fault) for f in found.store.catalog.faults} == {
+        ("alder/1.png", "truncated"),
+        ("alder/deep/x.json", "unsupported suffix"),
+    }
+    assert "St. John's wort" in found.store.catalog.class_names
+    assert found.duplicates == 1  # found by reading files of one size
+    said = {(f.path, f.fault) for f in check_data(bucket).findings}
+    assert ("alder/1.png", "truncated") in said
+    assert ("St. John's wort/2.png", "identical file") in said
+
+
+def test_a_file_that_leaves_the_bucket_is_named(bucket: str, tmp_path: Path) -> None:
+    store = opened(bucket, tmp_path).store
+    gfile.remove(f"{bucket}/alder/0.png")
+    with pytest.raises(tf.errors.InvalidArgumentError, match=r"alder/0\.png: unreadable"):
+        store.read(tf.constant([0], tf.int64))
+
+
+def test_the_cache_key_follows_a_changed_object(bucket: str) -> None:
+    before = cache_key(scan_folder(bucket), 8)
+    assert cache_key(scan_folder(bucket), 8) == before
+    put(f"{bucket}/alder/0.png", b"longer than before")
+    assert cache_key(scan_folder(bucket), 8) != before
+
+
+def test_a_table_and_its_files_may_both_be_far(bucket: str) -> None:
+    put(f"{bucket}/labels.csv", "\ufefffile,label\nalder/0.png,é\nalder/1.png,f\n".encode())
+    catalog = read_labels_csv(f"{bucket}/labels.csv", bucket)
+    assert catalog.class_names == ("f", "é")
+    assert list(catalog.absolute_paths()) == [f"{bucket}/alder/0.png", f"{bucket}/alder/1.png"]
+    with pytest.raises(UserError, match=r"^--labels_csv=ram://no/t\.csv: cannot be read"):
+        read_labels_csv("ram://no/t.csv", bucket)
+
+
+def test_a_run_on_a_bucket_is_evaluated(bucket: str, tmp_path: Path) -> None:
+    found = evaluate_run(str(make_run(tmp_path / "run", bucket)))
+    assert len(found.report.predictions.paths) == 9
+    page = found.page.read_text(encoding="utf-8")
+    assert page.count("data:image/jpeg") > 0  # pictures were fetched for it
+
+
+def test_a_bucket_that_is_not_there_names_the_flag(bucket: str) -> None:
+    with pytest.raises(UserError, match=r"^--data_dir=ram://nowhere/x: no such folder; pass"):
+        scan_folder("ram://nowhere/x")
+    with pytest.raises(UserError, match=r"^--data_dir=ram://.*png: a file; pass"):
+        scan_folder(f"{bucket}/alder/0.png")
+
+
+def test_a_scheme_without_a_file_system_names_what_to_install(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with pytest.raises(UserError) as error:
+        scan_folder("s3://bucket/pictures")
+    assert str(error.value).startswith(
+        "s3://bucket/pictures: this TensorFlow has no file system for s3://, only "
+    )
+    assert "install a tensorflow-io" in str(error.value)
+    asked = []
+    monkeypatch.setattr(remote.importlib, "import_module", lambda n: asked.append(n) or tf)
+    with pytest.raises(UserError):
+        scan_folder("s3://bucket/pictures")
+    assert "tensorflow_io" in asked
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "expected"),
+    [
+        ("gs://b/x/train", "gs://b/x/val", ("gs://b/x", "train/", "val/")),
+        ("gs://b/x", "gs://b/x/val", ("gs://b/x", "", "val/")),
+        ("gs://b/x/", "gs://b/y", ("gs://b", "x/", "y/")),
+        ("/a/train", "/a/val", ("/a", "train/", "val/")),
+        ("/a", "/b", ("/", "a/", "b/")),
+    ],
+)
+def test_two_folders_share_the_nearest_one_above(
+    first: str, second: str, expected: tuple[str, str, str]
+) -> None:
+    root, *prefixes = common_folder(folder_at(first), folder_at(second))
+    assert (str(root), *prefixes) == expected
+
+
+def test_folders_in_two_places_are_refused(bucket: str, tiny_folder: Path, tmp_path: Path) -> None:
+    for first, second in (("gs://a/x", "gs://b/x"), ("gs://a/x", "s3://a/x"), ("/a", "gs://a")):
+        with pytest.raises(ValueError, match="different"):
+            common_folder(folder_at(first), folder_at(second))
+    with pytest.raises(UserError, match=r"^--val_dir=ram://.*: not in one place with --data_dir="):
+        opened(tiny_folder, tmp_path, val_dir=bucket)
+
+
+def test_urls_stay_as_they_are_and_results_stay_here() -> None:
+    config = TrainConfig(data_dir="gs://b/x", val_dir="val", labels_csv="s3://b/t.csv")
+    absolute = config.with_absolute_paths()
+    assert (absolute.data_dir, absolute.labels_csv) == ("gs://b/x", "s3://b/t.csv")
+    assert "--data_dir=gs://b/x\n" in config.flagfile()
+    assert Path(absolute.val_dir).is_absolute()
+    for name in ("run_dir", "cache_dir"):
+        with pytest.raises(UserError, match=rf"^--{name}=gs://b/r: must be on a disk of this"):
+            TrainConfig(**{"data_dir": "x", name: "gs://b/r"})

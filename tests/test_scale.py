@@ -1,0 +1,178 @@
+"""Data larger than memory: few bytes a file, flat memory, a start that does not open every file."""
+
+from __future__ import annotations
+
+import csv
+import os
+import tracemalloc
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pytest
+import tensorflow as tf
+
+from seedtf.data import intake as intake_module
+from seedtf.data.augment import Policy
+from seedtf.data.catalog import scan_folder
+from seedtf.data.check import name_broken_files
+from seedtf.data.intake import Intake, open_data, write_data_report
+from seedtf.data.order import BatchIndices
+from seedtf.data.pipeline import make_augmentation, train_dataset
+from seedtf.data.split import read_split_csv, split_catalog, write_split_csv
+from seedtf.data.store import CachePlan, build_store, cache_key
+from seedtf.errors import UserError
+from seedtf.training.announce import data_warnings
+from seedtf.training.config import TrainConfig
+from seedtf.training.run_dir import write_records
+
+MANY = 20_000
+BYTES_PER_FILE = 300
+
+
+@pytest.fixture(scope="module")
+def many(tiny_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of 20,000 names in two classes, links to a few small pictures."""
+    root = tmp_path_factory.mktemp("many")
+    sources = sorted(tiny_folder.rglob("*.png"))
+    for name in ("first", "second"):
+        (root / name).mkdir()
+    for number in range(MANY):
+        name = f"{'first' if number % 2 else 'second'}/picture number {number:08d}.png"
+        os.link(sources[number % len(sources)], root / name)
+    return root
+
+
+def peak_bytes(work: Callable[[], object]) -> int:
+    tracemalloc.start()
+    try:
+        work()
+        return tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+
+def test_listing_splitting_and_writing_take_few_bytes_a_file(
+    many: Path, tiny_folder: Path, tmp_path: Path
+) -> None:
+    def everything(root: Path) -> None:
+        catalog = scan_folder(root)
+        store = build_store(catalog, 8, CachePlan("off", 0, ""), tmp_path, sample=10)
+        split = split_catalog(store.catalog, 0.15, 0, np.arange(len(catalog)))
+        write_split_csv(tmp_path / "split.csv", store.catalog, split)
+        again = read_split_csv(tmp_path / "split.csv", store.catalog)
+        assert np.array_equal(again.val, split.val)
+        cache_key(catalog, 8)
+
+    base = peak_bytes(lambda: everything(tiny_folder))  # graphs and code, for any number of files
+    assert peak_bytes(lambda: everything(many)) - base < BYTES_PER_FILE * MANY
+
+
+def test_other_files_take_few_bytes_too(tmp_path: Path) -> None:
+    (tmp_path / "c").mkdir()
+    for number in range(5_000):
+        (tmp_path / "c" / f"picture number {number:08d}.json").touch()
+    (tmp_path / "c" / "1.png").touch()
+    assert peak_bytes(lambda: scan_folder(tmp_path)) < BYTES_PER_FILE * 5_000
+
+
+@pytest.mark.parametrize("mode", ["disk", "off"])
+def test_memory_stays_flat_while_training(mode: str, tiny_folder: Path, tmp_path: Path) -> None:
+    store = build_store(scan_folder(tiny_folder), 64, CachePlan(mode, 0, ""), tmp_path)
+    records = np.arange(len(store.catalog))
+    order = BatchIndices(len(records), 9, seed=1)
+    augmentation = make_augmentation(Policy(), 1, 64, "tf_image")
+    batches = iter(train_dataset(store, records, order, augmentation))
+
+    def resident_after(count: int) -> int:
+        for _ in range(count):
+            next(batches)
+        return psutil.Process().memory_info().rss
+
+    before = resident_after(100)
+    # 500 batches of 9 pictures are 220 MB of float32
+    assert resident_after(500) - before < 60 << 20
+
+
+@pytest.fixture
+def opened(tmp_path: Path):
+    def open_folder(root: Path, **options: object) -> Intake:
+        settings = {"image_size": 8, "cache": "off", "cache_dir": tmp_path / "cache", **options}
+        return open_data(str(root), **settings)
+
+    return open_folder
+
+
+def test_a_long_list_is_opened_in_part_and_that_is_said(
+    opened, many: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(intake_module, "_MOST_OPENED", MANY - 1)
+    found = opened(many, check="auto")
+    assert (found.store.opened, found.unopened) == (1000, MANY - 1000)
+    assert len(found.store.catalog) == MANY
+    assert found.duplicates == 0  # not looked for
+    config = TrainConfig(data_dir=str(many), cache="off")
+    write_records(tmp_path, config, found, {})
+    with (tmp_path / "data_report.csv").open(newline="") as file:
+        (row,) = csv.DictReader(file)
+    assert (row["path"], row["fault"]) == ("*", "not opened")
+    assert row["detail"].startswith(f"{MANY - 1000} pictures; each is judged when it is read")
+
+
+def test_a_short_list_is_opened_whole(opened, tiny_folder: Path, tmp_path: Path) -> None:
+    for options in ({"check": "auto"}, {"check": "all"}, {"check": "sample", "cache": "ram"}):
+        assert opened(tiny_folder, **options).unopened == 0
+    write_data_report(tmp_path / "report.csv", scan_folder(tiny_folder))
+    assert (tmp_path / "report.csv").read_text() == "path,fault,detail\n"
+
+
+def test_a_bad_file_in_the_sample_has_all_opened(
+    opened, tiny_copy: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(intake_module, "_MOST_OPENED", 10)
+    monkeypatch.setattr(intake_module, "_SAMPLE", 4)
+    (tiny_copy / "alder" / "0.png").write_bytes(b"")  # the sample begins with the first
+    (tiny_copy / "alder" / "1.png").write_bytes(b"")
+    found = opened(tiny_copy, check="auto")
+    assert [f.path for f in found.store.catalog.faults] == ["alder/0.png", "alder/1.png"]
+    assert found.unopened == 0
+    assert capsys.readouterr().out == (
+        "check     1 of 4 files opened cannot be used, first alder/0.png (empty file); opening all "
+        "18 (--check=sample goes on without)\n"
+    )
+    found = opened(tiny_copy, check="sample")
+    assert [f.path for f in found.store.catalog.faults] == ["alder/0.png"]
+    assert found.unopened == 14
+    assert data_warnings(found) == []
+
+
+def test_a_bad_file_that_was_not_opened_is_named_when_it_is_read(
+    opened, tiny_copy: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(intake_module, "_SAMPLE", 2)
+    whole = (tiny_copy / "alder" / "3.png").read_bytes()
+    # the header is good, the pixels are not
+    (tiny_copy / "alder" / "3.png").write_bytes(whole[:45] + bytes(4) + whole[49:])
+    found = opened(tiny_copy, check="sample")
+    assert found.store.catalog.faults == ()
+    with pytest.raises(tf.errors.InvalidArgumentError):
+        found.store.read(tf.constant([1, 3, 5], tf.int64))
+    assert [(f.path, f.fault) for f in name_broken_files(found.store)] == [
+        ("alder/3.png", "corrupt")
+    ]
+
+
+def test_a_file_turned_since_it_was_listed_is_decoded_as_it_is_now(
+    opened, tiny_copy: Path, tiny_colors: dict[str, tuple[int, int, int]]
+) -> None:
+    found = opened(tiny_copy)
+    (tiny_copy / "alder" / "2.png").write_bytes((tiny_copy / "alder" / "5.png").read_bytes())
+    image = found.store.read(tf.constant([2], tf.int64)).numpy()[0]
+    assert np.all(image == tiny_colors["alder/5.png"])
+
+
+def test_strict_stops_at_what_was_opened(opened, tiny_copy: Path) -> None:
+    (tiny_copy / "alder" / "0.png").write_bytes(b"")
+    with pytest.raises(UserError, match=r"^--strict: alder/0\.png"):
+        opened(tiny_copy, check="sample", strict=True)
