@@ -22,27 +22,30 @@ __all__ = [
     "YIQ_TO_RGB",
     "Parameters",
     "Policy",
+    "Sampling",
     "affine_matrices",
     "augment_images",
     "color_matrices",
     "compile_augmentation",
     "draw_parameters",
-    "recolor_images",
-    "resample_images",
+    "pack_pixels",
+    "resample_and_recolor",
+    "sample_positions",
 ]
 
 FLIPS = ("none", "horizontal", "vertical", "both")
 
-# NTSC 1953, the constants of tf.image.rgb_to_yiq, and its exact inverse
+# the constants of TensorFlow Addons' adjust_hsv_in_yiq: NTSC rounded to three places, and the inverse
+# of that. tf.image.rgb_to_yiq does not round; the two part by up to one grey level at a half turn.
 RGB_TO_YIQ = (
     (0.299, 0.587, 0.114),
-    (0.59590059, -0.27455667, -0.32134392),
-    (0.21153661, -0.52273617, 0.31119955),
+    (0.596, -0.274, -0.322),
+    (0.211, -0.523, 0.312),
 )
 YIQ_TO_RGB = (
-    (1.0, 0.95598634, 0.6208248),
-    (1.0, -0.27201283, -0.64720424),
-    (1.0, -1.10674021, 1.70423049),
+    (1.0, 0.95617069, 0.62143257),
+    (1.0, -0.2726886, -0.64681324),
+    (1.0, -1.103744, 1.70062309),
 )
 _MID_GREY = 127.5
 _DRAWS = 12
@@ -197,13 +200,91 @@ def color_matrices(parameters: Parameters) -> tf.Tensor:
     return tf.concat([linear, tf.tile(offset[:, None, None], [1, 3, 1])], -1)
 
 
-def resample_images(
-    images: tf.Tensor, parameters: Parameters, out_size: tuple[int, int]
-) -> tf.Tensor:
-    """The geometry: one bilinear resample; outside the picture its mirror image is seen.
+class Sampling(NamedTuple):
+    """Where B resampled images read; each ``[B, H, W]``.
+
+    ``place`` int32: the upper left of four neighbours, counted through all pixels of the batch;
+    ``weight_x``, ``weight_y`` float32 in [0, 1]: the share of the right and of the lower ones.
+    """
+
+    place: tf.Tensor
+    weight_x: tf.Tensor
+    weight_y: tf.Tensor
+
+
+def sample_positions(
+    parameters: Parameters, in_size: tuple[int, int], out_size: tuple[int, int]
+) -> Sampling:
+    """The geometry: where each pixel of the result reads; beyond the edge the mirror image is seen.
 
     Args:
-        images: uint8 ``[B, h, w, 3]``, at least 2×2 pixels.
+        parameters: float32 ``[B]`` each.
+        in_size, out_size: (height, width) in pixels.
+    """
+    in_h, in_w = in_size
+    matrices = affine_matrices(parameters, in_size, out_size)[:, :, :, None, None]
+    u = tf.range(out_size[1], dtype=tf.float32)[None, None, :]
+    v = tf.range(out_size[0], dtype=tf.float32)[None, :, None]
+    x = _mirror(matrices[:, 0, 0] * u + matrices[:, 0, 1] * v + matrices[:, 0, 2], in_w)
+    y = _mirror(matrices[:, 1, 0] * u + matrices[:, 1, 1] * v + matrices[:, 1, 2], in_h)
+    # the last row and column are reached with weight 1 from the one before
+    column, row = (tf.minimum(tf.cast(c, tf.int32), n - 2) for c, n in ((x, in_w), (y, in_h)))
+    picture = tf.range(tf.shape(x)[0])[:, None, None]
+    return Sampling(
+        place=(picture * in_h + row) * in_w + column,
+        weight_x=x - tf.cast(column, tf.float32),
+        weight_y=y - tf.cast(row, tf.float32),
+    )
+
+
+def pack_pixels(images: tf.Tensor) -> tf.Tensor:
+    """RGB uint8 ``[B, h, w, 3]`` → uint32 ``[B, h, w]``, red in the lowest byte: one load a pixel."""
+    red, green, blue = tf.unstack(tf.cast(images, tf.uint32), axis=-1)
+    return red + tf.bitwise.left_shift(green, _bits(8)) + tf.bitwise.left_shift(blue, _bits(16))
+
+
+def resample_and_recolor(packed: tf.Tensor, sampling: Sampling, colors: tf.Tensor) -> tf.Tensor:
+    """One bilinear resample, then one 3×4 matrix per image, clipped.
+
+    Args:
+        packed: uint32 ``[B, h, w]`` from ``pack_pixels``, fewer than 2³¹ pixels in all.
+        sampling: from ``sample_positions``.
+        colors: float32 ``[B, 3, 4]`` from ``color_matrices``.
+
+    Returns:
+        float32 ``[B, H, W, 3]`` in 0–255.
+    """
+    width = packed.shape[2]
+    pixels = tf.reshape(packed, [-1, 1])
+    count = tf.shape(pixels)[0] - width - 1
+
+    def neighbours(offset: int) -> tf.Tensor:
+        # Two things that only speed needs: all four gathers share one index, which XLA then clamps
+        # once; and the table has three equal columns, so that XLA need not spread the result over
+        # the channels, for which it would write every gather to memory.
+        table = tf.broadcast_to(pixels[offset : offset + count], [count, 3])
+        return tf.gather(table, sampling.place)
+
+    corners = [neighbours(offset) for offset in (0, 1, width, width + 1)]
+    weight_x, weight_y = sampling.weight_x[..., None], sampling.weight_y[..., None]
+
+    def channel(bits: int) -> tf.Tensor:
+        a, b, c, d = (_byte(corner, bits) for corner in corners)
+        return _blend(_blend(a, b, weight_x), _blend(c, d, weight_x), weight_y)
+
+    rows = colors[:, None, None]  # [B, 1, 1, 3, 4]
+    # spelt out: three multiply-adds fuse into one pass where a tiny matrix product does not
+    mixed = channel(0) * rows[..., 0] + channel(8) * rows[..., 1] + channel(16) * rows[..., 2]
+    return tf.clip_by_value(mixed + rows[..., 3], 0.0, 255.0)
+
+
+def augment_images(
+    images: tf.Tensor, parameters: Parameters, out_size: tuple[int, int]
+) -> tf.Tensor:
+    """Applies drawn parameters: one resample and one colour matrix.
+
+    Args:
+        images: uint8 ``[B, h, w, 3]``, RGB, at least 2×2 pixels; fewer than 2³¹ pixels in all.
         parameters: float32 ``[B]`` each.
         out_size: (height, width) of the result.
 
@@ -211,58 +292,18 @@ def resample_images(
         float32 ``[B, H, W, 3]`` in 0–255.
     """
     _, in_h, in_w, _ = images.shape
-    matrices = affine_matrices(parameters, (in_h, in_w), out_size)[:, :, :, None, None]
-    u = tf.range(out_size[1], dtype=tf.float32)[None, None, :]
-    v = tf.range(out_size[0], dtype=tf.float32)[None, :, None]
-    x = _mirror(matrices[:, 0, 0] * u + matrices[:, 0, 1] * v + matrices[:, 0, 2], in_w)
-    y = _mirror(matrices[:, 1, 0] * u + matrices[:, 1, 1] * v + matrices[:, 1, 2], in_h)
-    # the last row and column are reached with weight 1 from the one before
-    column, row = (tf.minimum(tf.cast(c, tf.int32), n - 2) for c, n in ((x, in_w), (y, in_h)))
-    wx = (x - tf.cast(column, tf.float32))[..., None]  # [B, H, W, 1]
-    wy = (y - tf.cast(row, tf.float32))[..., None]
-    picture = tf.broadcast_to(tf.range(tf.shape(images)[0])[:, None, None], tf.shape(column))
-
-    def pixels(down: int, right: int) -> tf.Tensor:
-        place = tf.stack([picture, row + down, column + right], axis=-1)
-        return tf.cast(tf.gather_nd(images, place), tf.float32)
-
-    upper = _blend(pixels(0, 0), pixels(0, 1), wx)
-    lower = _blend(pixels(1, 0), pixels(1, 1), wx)
-    return _blend(upper, lower, wy)
-
-
-def recolor_images(images: tf.Tensor, parameters: Parameters) -> tf.Tensor:
-    """The colours: one 3×4 matrix per image, clipped; float32 ``[B, H, W, 3]`` in 0–255 both ways."""
-    color = color_matrices(parameters)[:, None, None]  # [B, 1, 1, 3, 4]
-    red, green, blue = tf.unstack(images[..., None, :], axis=-1)  # each [B, H, W, 1]
-    # spelt out: three multiply-adds fuse into one pass where a tiny matrix product does not
-    mixed = red * color[..., 0] + green * color[..., 1] + blue * color[..., 2] + color[..., 3]
-    return tf.clip_by_value(mixed, 0.0, 255.0)
-
-
-def augment_images(
-    images: tf.Tensor, parameters: Parameters, out_size: tuple[int, int]
-) -> tf.Tensor:
-    """Applies drawn parameters: ``resample_images``, then ``recolor_images``.
-
-    Args:
-        images: uint8 ``[B, h, w, 3]``, RGB, at least 2×2 pixels.
-        parameters: float32 ``[B]`` each.
-        out_size: (height, width) of the result.
-
-    Returns:
-        float32 ``[B, H, W, 3]`` in 0–255.
-    """
-    return recolor_images(resample_images(images, parameters, out_size), parameters)
+    sampling = sample_positions(parameters, (in_h, in_w), out_size)
+    return resample_and_recolor(pack_pixels(images), sampling, color_matrices(parameters))
 
 
 def compile_augmentation(
     policy: Policy, seed: int, out_size: tuple[int, int]
 ) -> Callable[[tf.Tensor, tf.Tensor, tf.Tensor], tf.Tensor]:
-    """Joins drawing and applying into one function for ``Dataset.map``, compiled with XLA.
+    """Joins drawing and applying into one function, for ``Dataset.map`` or a train step.
 
-    The two stages are compiled apart: in one module XLA's CPU fusion repeats the resample for each
-    output channel, which takes twice as long.
+    Two stages are compiled with XLA, apart: in one module XLA's CPU fusion would compute the
+    positions and pack the pixels anew for every neighbour that is read. Inside a compiled train
+    step both become part of that.
 
     Args:
         policy: the ranges, strength already applied.
@@ -272,17 +313,28 @@ def compile_augmentation(
     Returns:
         ``(images uint8 [B, h, w, 3], epoch int64 [], records int64 [B]) → float32 [B, H, W, 3]``.
     """
-    recolor = tf.function(recolor_images, jit_compile=True, autograph=False)
+    finish = tf.function(resample_and_recolor, jit_compile=True, autograph=False)
 
     @tf.function(jit_compile=True, autograph=False)
-    def resample(images: tf.Tensor, parameters: Parameters) -> tf.Tensor:
-        return resample_images(images, parameters, out_size)
+    def prepare(images: tf.Tensor, parameters: Parameters) -> tuple[tf.Tensor, Sampling, tf.Tensor]:
+        _, in_h, in_w, _ = images.shape
+        sampling = sample_positions(parameters, (in_h, in_w), out_size)
+        return pack_pixels(images), sampling, color_matrices(parameters)
 
     def augment(images: tf.Tensor, epoch: tf.Tensor, records: tf.Tensor) -> tf.Tensor:
-        parameters = draw_parameters(policy, seed, epoch, records)
-        return recolor(resample(images, parameters), parameters)
+        return finish(*prepare(images, draw_parameters(policy, seed, epoch, records)))
 
     return augment
+
+
+def _bits(count: int) -> tf.Tensor:
+    return tf.constant(count, tf.uint32)
+
+
+def _byte(packed: tf.Tensor, bits: int) -> tf.Tensor:
+    """The byte above ``bits`` as float32; through int32, for which processors have an instruction."""
+    byte = tf.bitwise.bitwise_and(tf.bitwise.right_shift(packed, _bits(bits)), _bits(255))
+    return tf.cast(tf.cast(byte, tf.int32), tf.float32)
 
 
 def _blend(first: tf.Tensor, second: tf.Tensor, weight: tf.Tensor) -> tf.Tensor:

@@ -25,7 +25,8 @@ def fold_seed(seed: int, purpose: int, epoch: tf.Tensor | int) -> tf.Tensor:
     Folding, not adding: seed 0 in epoch 1 shares nothing with seed 1 in epoch 0.
     """
     root = tf.constant([seed & 0x7FFFFFFF, purpose], tf.int32)
-    return tf.random.experimental.stateless_fold_in(root, tf.cast(epoch, tf.int64))
+    # named, not left to TensorFlow: the same seed whatever compiles this and wherever it runs
+    return tf.random.experimental.stateless_fold_in(root, tf.cast(epoch, tf.int64), alg="philox")
 
 
 class BatchIndices:

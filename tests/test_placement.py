@@ -1,0 +1,104 @@
+"""Augmenting in the train step: the host's pixels, the host's history, and a choice that is told."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from seedtf.data.augment import Policy
+from seedtf.data.catalog import scan_folder
+from seedtf.data.order import BatchIndices
+from seedtf.data.pipeline import device_dataset, make_augmentation, train_dataset
+from seedtf.data.store import CachePlan, Store, build_store
+from seedtf.errors import UserError
+from seedtf.training.config import TrainConfig
+from seedtf.training.placement import choose_placement, make_prepare
+from seedtf.training.train import train_and_evaluate
+
+SIZE, SEED = 16, 4
+RECORDS = np.array([0, 1, 2, 5, 6, 7, 9, 12, 14, 17], np.int64)
+
+
+@pytest.fixture(scope="module")
+def store(tiny_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Store:
+    plan = CachePlan("ram", 0, "")
+    return build_store(scan_folder(tiny_folder), SIZE, plan, tmp_path_factory.mktemp("cache"))
+
+
+def config(**values: object) -> TrainConfig:
+    return TrainConfig(data_dir="x", **values)
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+def test_the_step_sees_the_pixels_of_the_host(store: Store, streamed: bool) -> None:
+    augmentation = make_augmentation(Policy(rotate=90.0), SEED, SIZE, "fused")
+    order = BatchIndices(len(RECORDS), 4, seed=SEED)
+    host = train_dataset(store, RECORDS, order, augmentation, start_step=1)
+    device = device_dataset(store, RECORDS, order, with_images=streamed, start_step=1)
+    placement = choose_placement(config(placement="device"), store, 0, 2 if streamed else 1)
+    assert placement.resident is not streamed
+    prepare = make_prepare(store, augmentation, placement, 0)
+    assert prepare is not None
+    step = tf.function(prepare, jit_compile=True)  # as in a compiled train step
+    steps = 0
+    for (images, labels), batch in zip(host.take(4), device.take(4), strict=True):
+        made, kept = step(batch)
+        np.testing.assert_allclose(made, images, atol=1e-3)
+        np.testing.assert_array_equal(kept, labels)
+        assert ("image" in batch[0]) is streamed
+        steps += 1
+    assert steps == 4  # across the end of an epoch
+
+
+def test_a_run_on_the_device_has_the_history_of_one_on_the_host(
+    tiny_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    histories = []
+    for placement in ("host", "device"):
+        run = tmp_path / placement
+        train_and_evaluate(
+            TrainConfig(
+                data_dir=str(tiny_folder),
+                run_dir=str(run),
+                model="tiny",
+                weights="none",
+                image_size=SIZE,
+                batch_size=4,
+                epochs=2,
+                placement=placement,
+            )
+        )
+        histories.append(np.loadtxt(run / "history.csv", delimiter=",", skiprows=1))
+    np.testing.assert_allclose(histories[0], histories[1], rtol=1e-5)
+    output = capsys.readouterr().out
+    assert "augment   on the host, as asked for" in output
+    assert "augment   in the train step, which is fed only indices" in output
+
+
+@pytest.mark.parametrize(
+    ("flags", "gpus", "replicas", "chosen"),
+    [
+        ({}, 0, 1, "host"),
+        ({}, 1, 1, "device, resident"),
+        ({}, 2, 2, "device"),
+        ({"augment_impl": "tf_image"}, 1, 1, "host"),
+        ({"data_service": "a:1"}, 1, 1, "host"),
+        ({"placement": "host"}, 1, 1, "host"),
+        ({"placement": "device"}, 0, 1, "device, resident"),
+    ],
+)
+def test_auto_takes_the_device_where_there_is_a_gpu_that_can(
+    store: Store, flags: dict[str, str], gpus: int, replicas: int, chosen: str
+) -> None:
+    placement = choose_placement(config(**flags), store, gpus, replicas)
+    assert placement.name + ", resident" * placement.resident == chosen
+    assert placement.on_device is chosen.startswith("device")
+
+
+@pytest.mark.parametrize("flags", [{"augment_impl": "tf_image"}, {"data_service": "a:1"}])
+def test_what_the_device_cannot_do_is_refused(store: Store, flags: dict[str, str]) -> None:
+    with pytest.raises(UserError, match=f"--placement=device: --{next(iter(flags))}"):
+        choose_placement(config(placement="device", **flags), store, 0, 1)
