@@ -6,6 +6,7 @@ import io
 import math
 import re
 import sys
+import time
 import types
 
 import keras
@@ -219,11 +220,12 @@ def test_history_and_timing_have_their_columns(fit, tmp_path):
     assert read_history(tmp_path / "history.csv") == log.rows
     assert all(0 < row["val_accuracy"] <= 1 for row in log.rows)
     timing = (tmp_path / "timing.csv").read_text().splitlines()
-    # begin, four steps, end: five gaps of half a second, of which training took four
+    # begin, four steps, validation's begin and end, end: seven gaps of half a second, of which
+    # training took four and validation one; one more lies between the epochs
     assert timing == [
-        "epoch,seconds,images_per_second,data_wait",
-        "1,2.5,16.0,0.25",
-        "2,2.5,16.0,0.25",
+        "epoch,seconds,images_per_second,data_wait,validation,between",
+        "1,3.5,16.0,0.25,0.5,0.0",
+        "2,3.5,16.0,0.25,0.5,0.5",
     ]
 
 
@@ -427,14 +429,24 @@ def test_a_late_step_does_not_turn_the_bar_back(tmp_path):
 
 def live_run(fit, folder, epochs=2, **kwargs):
     log = make_log(folder)
-    live = LiveCurves(folder, log, planned_lr=[0.1] * 3, **kwargs)
+    live = LiveCurves(folder, log, planned_lr=[0.1] * 3, pause=0.0, **kwargs)
     fit([Losses([1.0, 2.0, 3.0]), log.timer, log, live], epochs=epochs)
     return live
 
 
+def drawn_page(folder, text):
+    """The live page as soon as it holds ``text``; it is drawn beside training."""
+    for _ in range(600):
+        page = folder / "live.html"
+        if page.exists() and text in (content := page.read_text(encoding="utf-8")):
+            return content
+        time.sleep(0.05)
+    raise AssertionError(f"no {text!r} in live.html after 30 seconds")
+
+
 def test_live_page_stands_alone_and_reloads_until_finished(fit, tmp_path):
     live = live_run(fit, tmp_path, title="seedlings")
-    page = (tmp_path / "live.html").read_text(encoding="utf-8")
+    page = drawn_page(tmp_path, "2 / 3")
     assert 'http-equiv="refresh"' in page
     assert "2 / 3" in page and 'class="best"><td>1</td>' in page
     assert not re.search(r"<script|<link|https?://|@import|url\(", page)
@@ -449,22 +461,23 @@ def test_live_page_stands_alone_and_reloads_until_finished(fit, tmp_path):
 def test_live_page_exists_before_the_first_epoch_ends(tmp_path):
     live = LiveCurves(tmp_path, make_log(tmp_path), title="run", planned_lr=[0.1] * 3)
     live.on_train_begin()
-    page = (tmp_path / "live.html").read_text()
-    assert "0 / 3" in page and "refresh" in page and "<img" not in page
+    page = drawn_page(tmp_path, "0 / 3")
+    assert "refresh" in page and "<img" not in page
     assert not (tmp_path / "curves.png").exists()
 
 
 def test_a_title_cannot_add_to_the_page(fit, tmp_path):
     live_run(fit, tmp_path, title="<script>alert('x')</script>&小\udcff", epochs=1)
-    page = (tmp_path / "live.html").read_text(encoding="utf-8")
+    page = drawn_page(tmp_path, "1 / 3")
     assert "<script" not in page
     assert "&lt;script&gt;" in page and "&amp;小?" in page
 
 
 def test_a_folder_that_vanished_warns_once_and_training_goes_on(fit, tmp_path, capsys):
     log = make_log(tmp_path)
-    live = LiveCurves(tmp_path / "gone", log, title="run", planned_lr=[0.1] * 3)
+    live = LiveCurves(tmp_path / "gone", log, title="run", planned_lr=[0.1] * 3, pause=0.0)
     fit([log, live], epochs=2)
+    live.finish()
     assert len(log.rows) == 2
     (warning,) = capsys.readouterr().err.splitlines()
     assert warning.startswith(f"warning: no curves written to {tmp_path / 'gone'}: ")
@@ -474,7 +487,7 @@ def test_without_a_display_show_says_so_once(fit, tmp_path, monkeypatch, capsys)
     monkeypatch.setattr(sys, "platform", "linux")
     for name in ("DISPLAY", "WAYLAND_DISPLAY"):
         monkeypatch.delenv(name, raising=False)
-    live_run(fit, tmp_path, title="run", show=True)
+    live_run(fit, tmp_path, title="run", show=True).finish()
     assert capsys.readouterr().err.count("no display") == 1
     assert (tmp_path / "curves.png").exists()
 

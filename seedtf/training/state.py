@@ -1,4 +1,4 @@
-"""The exact-resume state: arrays and JSON in one checksummed file, written beside training.
+"""The exact-resume state: arrays and JSON in one checksummed file.
 
 A state holds no code and no pickle: an ``.npz`` archive, its SHA-256 and a magic line at the end.
 Since every batch follows from (seed, step), nothing of the data pipeline is in it.
@@ -10,7 +10,6 @@ import hashlib
 import io
 import json
 import zipfile
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,15 +17,17 @@ from typing import Any
 import keras
 import numpy as np
 
+from seedtf.compat import all_variables, build_optimizer, metrics_variables, optimizer_variables
 from seedtf.errors import UserError
 from seedtf.files import atomic_path
 from seedtf.model.batch_norm import settle_layers
 from seedtf.training.trainer import Trainer
 
 __all__ = [
-    "StateWriter",
+    "StateFolder",
     "TrainState",
     "capture_state",
+    "copy_values",
     "load_newest_state",
     "read_state",
     "restore_metrics",
@@ -63,32 +64,47 @@ class DamagedStateError(Exception):
     """The file is not a whole state; the message says why."""
 
 
-def capture_state(model: Trainer, *, epoch: int, step: int, facts: dict[str, Any]) -> TrainState:
-    """Copies every variable of a compiled trainer to host memory; training may go on at once."""
+def capture_state(
+    model: Trainer,
+    *,
+    epoch: int,
+    step: int,
+    facts: dict[str, Any],
+    weights: list[np.ndarray] | None = None,
+) -> TrainState:
+    """Copies every variable of a compiled trainer to host memory; training may go on at once.
+
+    ``weights`` are copies of all variables of its network, where there are some already.
+    """
     arrays = {
         # all variables, not only weights: dropout's random state is one of them
-        "weights": _copies(model.network.variables),
-        "optimizer": _copies(model.optimizer.variables),
-        "metrics": _copies(model.metrics_variables) if step else [],
+        "weights": copy_values(all_variables(model.network)) if weights is None else weights,
+        "optimizer": copy_values(optimizer_variables(model.optimizer)),
+        "metrics": copy_values(metrics_variables(model)) if step else [],
     }
     return TrainState(epoch, step, facts, arrays)
 
 
+def copy_values(variables: list[Any]) -> list[np.ndarray]:
+    """Host copies of variables, which nothing changes any more."""
+    return [np.asarray(variable.numpy()) for variable in variables]
+
+
 def restore_weights(model: keras.Model, state: TrainState) -> None:
     """Puts back every variable of the model. Raises UserError when they do not fit."""
-    _assign(model.variables, state.arrays["weights"])
+    _assign(all_variables(model), state.arrays["weights"])
     settle_layers(model)
 
 
 def restore_optimizer(model: Trainer, state: TrainState) -> None:
     """Puts back the optimizer's slots, its step count and the loss scale."""
-    model.optimizer.build(model.trainable_variables)
-    _assign(model.optimizer.variables, state.arrays["optimizer"])
+    build_optimizer(model.optimizer, model.trainable_variables)
+    _assign(optimizer_variables(model.optimizer), state.arrays["optimizer"])
 
 
 def restore_metrics(model: Trainer, state: TrainState) -> None:
     """Puts back the sums that an epoch under way has gathered."""
-    _assign(model.metrics_variables, state.arrays["metrics"])
+    _assign(metrics_variables(model), state.arrays["metrics"])
 
 
 def write_state(path: Path, state: TrainState) -> None:
@@ -159,51 +175,35 @@ def load_newest_state(folder: Path) -> tuple[TrainState | None, list[str]]:
     return None, warnings
 
 
-class StateWriter:
-    """Writes states in a thread of its own and keeps the two newest.
-
-    One write runs at a time: ``save`` waits for the one before, and raises what went wrong in it.
-    """
+class StateFolder:
+    """A folder that keeps the two newest states."""
 
     def __init__(self, folder: Path, resumed: TrainState | None = None) -> None:
         """Creates the folder; the state that was ``resumed`` counts as the newest so far."""
         folder.mkdir(exist_ok=True)
         self._folder = folder
         self._kept = [folder / _file_name(resumed)] if resumed else []
-        self._pool = ThreadPoolExecutor(1, thread_name_prefix="state")
-        self._pending: Future[None] | None = None
 
-    def save(self, state: TrainState) -> None:
-        """Begins to write ``state``. Raises UserError when the write before has failed."""
-        self.wait()
-        self._pending = self._pool.submit(self._write, state)
+    def write(self, state: TrainState) -> None:
+        """Writes ``state``, then removes what is older than the one before.
 
-    def wait(self) -> None:
-        """Returns when everything is on disk. Raises UserError when it could not be written."""
-        pending, self._pending = self._pending, None
-        if pending is None:
-            return
+        Raises:
+            UserError: it could not be written; the state before is still there.
+        """
+        path = self._folder / _file_name(state)
         try:
-            pending.result()
+            write_state(path, state)
+            # what was written last is kept, not what sorts last: a damaged state may lie ahead
+            self._kept = [*(p for p in self._kept if p != path), path][-_GENERATIONS:]
+            for old in _states(self._folder):
+                if old not in self._kept:
+                    old.unlink(missing_ok=True)
         except OSError as error:
             cause = error.strerror or str(error)
             raise UserError(
                 f"{self._folder}: the state could not be written ({cause}); the one before is "
                 "kept: make room or repair the folder, then go on with --resume"
             ) from error
-
-    def close(self) -> None:
-        """Lets the thread end; waits for it, but raises nothing."""
-        self._pool.shutdown()
-
-    def _write(self, state: TrainState) -> None:
-        path = self._folder / _file_name(state)
-        write_state(path, state)
-        # what was written last is kept, not what sorts last: a damaged state may lie ahead
-        self._kept = [*(p for p in self._kept if p != path), path][-_GENERATIONS:]
-        for old in _states(self._folder):
-            if old not in self._kept:
-                old.unlink(missing_ok=True)
 
 
 def _file_name(state: TrainState) -> str:
@@ -213,10 +213,6 @@ def _file_name(state: TrainState) -> str:
 def _states(folder: Path) -> list[Path]:
     """State files, oldest first; temporary files of a killed write start with a dot."""
     return sorted(path for path in folder.glob("*.state") if not path.name.startswith("."))
-
-
-def _copies(variables: list[Any]) -> list[np.ndarray]:
-    return [np.array(keras.ops.convert_to_numpy(variable)) for variable in variables]
 
 
 def _assign(variables: list[Any], arrays: list[np.ndarray]) -> None:

@@ -7,6 +7,8 @@ Those that look at every batch set ``async_safe``: Keras 3 then reads a step's n
 its own instead of making the training loop wait for the device. Keras 2 ignores it.
 """
 
+from seedtf.training.callbacks.after_first_step import AfterFirstStep
+from seedtf.training.callbacks.averaged_weights import AveragedWeights
 from seedtf.training.callbacks.checkpoints import BestCheckpoint, LastCheckpoint
 from seedtf.training.callbacks.console_line import ConsoleLine
 from seedtf.training.callbacks.epoch_timer import EpochTimer
@@ -20,6 +22,8 @@ from seedtf.training.callbacks.tensorboard import tensorboard_callback
 from seedtf.training.callbacks.time_limit import TimeLimit
 
 __all__ = [
+    "AfterFirstStep",
+    "AveragedWeights",
     "BestCheckpoint",
     "ConsoleLine",
     "EpochTimer",

@@ -28,6 +28,9 @@ class EpochTimer(keras.callbacks.Callback):
         clock: the clock given.
         seconds: the last whole epoch with its validation.
         data_wait: seconds of it spent waiting for training data.
+        validation: seconds of it spent judging the validation pictures.
+        between: seconds from the end of the epoch before to its begin: copies for checkpoints, curves;
+            0 in the first.
     """
 
     async_safe = True
@@ -43,10 +46,13 @@ class EpochTimer(keras.callbacks.Callback):
         self.clock = clock
         self.seconds = 0.0
         self.data_wait = 0.0
+        self.validation = 0.0
+        self.between = 0.0
         self._read_data_wait = data_wait
         self._images_per_step = images_per_step
         self._lock = threading.Lock()
-        self._began = self._stepped = 0.0
+        self._began = self._stepped = self._judging = 0.0
+        self._ended: float | None = None
         self._steps = 0
         self._epochs: list[float] = []
         self._speeds: list[float] = []
@@ -85,6 +91,7 @@ class EpochTimer(keras.callbacks.Callback):
         """Starts the clock; whatever was waited for between epochs does not count."""
         self._read_data_wait()
         self._began = self._stepped = self.clock()
+        self.between = 0.0 if self._ended is None else self._began - self._ended
         self._steps = 0
 
     def on_train_batch_end(self, batch: int, logs: dict[str, float] | None = None) -> None:
@@ -93,9 +100,18 @@ class EpochTimer(keras.callbacks.Callback):
             self._steps = max(self._steps, batch + 1)
             self._stepped = max(self._stepped, self.clock())
 
+    def on_test_begin(self, logs: dict[str, float] | None = None) -> None:
+        """Starts the clock of validation."""
+        self._judging = self.clock()
+
+    def on_test_end(self, logs: dict[str, float] | None = None) -> None:
+        """Stops it."""
+        self.validation = self.clock() - self._judging
+
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
         """Stops the clock."""
-        self.seconds = self.clock() - self._began
+        self._ended = self.clock()
+        self.seconds = self._ended - self._began
         self.data_wait = self._read_data_wait()
         self._epochs.append(self.seconds)
         self._speeds.append(self.images_per_second)

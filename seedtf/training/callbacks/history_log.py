@@ -16,7 +16,7 @@ from seedtf.training.callbacks.epoch_timer import EpochTimer
 __all__ = ["HISTORY_COLUMNS", "TIMING_COLUMNS", "HistoryLog", "best_epoch", "read_history"]
 
 HISTORY_COLUMNS = ("epoch", "lr", "loss", "accuracy", "val_loss", "val_accuracy")
-TIMING_COLUMNS = ("epoch", "seconds", "images_per_second", "data_wait")
+TIMING_COLUMNS = ("epoch", "seconds", "images_per_second", "data_wait", "validation", "between")
 
 
 class HistoryLog(keras.callbacks.Callback):
@@ -24,8 +24,9 @@ class HistoryLog(keras.callbacks.Callback):
 
     ``history.csv`` holds only what the seed decides (epoch, lr, loss, accuracy, val_loss,
     val_accuracy), so that two equal runs give equal files. Wall-clock numbers go to ``timing.csv``:
-    seconds (with validation), images per second (training alone), and seconds spent waiting for
-    data. A number that Keras did not report is NaN. Creating the log creates the files.
+    seconds (with validation), images per second (training alone), seconds spent waiting for data,
+    seconds of validation, and seconds between the epoch before and this one. A number that Keras did
+    not report is NaN. Creating the log creates the files.
 
     Args:
         path_history: history.csv.
@@ -56,7 +57,11 @@ class HistoryLog(keras.callbacks.Callback):
         for name in HISTORY_COLUMNS[1:]:
             row[name] = float((logs or {}).get(name, math.nan))
         self.rows.append(row)
-        timing = (self.timer.seconds, self.timer.images_per_second, self.timer.data_wait)
+        timer = self.timer
+        timing = (
+            *(timer.seconds, timer.images_per_second, timer.data_wait),
+            *(timer.validation, timer.between),
+        )
         _append(self._path_history, list(row.values()))
         _append(self._path_timing, [epoch + 1, *(round(value, 4) for value in timing)])
 

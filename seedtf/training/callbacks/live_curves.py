@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import keras
@@ -12,9 +12,10 @@ from matplotlib.figure import Figure
 
 from seedtf.files import write_bytes, write_text
 from seedtf.plots import draw_curves, figure_png
+from seedtf.training.background import Painter
 from seedtf.training.callbacks.epoch_timer import format_duration
 from seedtf.training.callbacks.history_log import HistoryLog, best_epoch
-from seedtf.training.callbacks.live_page import render_page
+from seedtf.training.callbacks.live_page import REFRESH_SECONDS, render_page
 from seedtf.training.callbacks.live_view import View, in_notebook, open_view
 
 __all__ = ["LiveCurves"]
@@ -23,7 +24,9 @@ __all__ = ["LiveCurves"]
 class LiveCurves(keras.callbacks.Callback):
     """Replaces curves.png and live.html after each epoch; the page reloads itself until ``finish``.
 
-    A file that cannot be written becomes one line on stderr: a picture never ends a training.
+    They are drawn beside training and no more often than the page reloads, so of quick epochs some
+    are never drawn. A file that cannot be written becomes one line on stderr: a picture never ends a
+    training.
 
     Args:
         run_dir: the folder of both files.
@@ -31,6 +34,7 @@ class LiveCurves(keras.callbacks.Callback):
         title: the name of the run, in any script.
         planned_lr: the learning rate of every planned epoch.
         show: also show the curves in a window, where there is a display; a notebook shows them anyway.
+        pause: least seconds between two drawings.
     """
 
     def __init__(
@@ -41,6 +45,7 @@ class LiveCurves(keras.callbacks.Callback):
         title: str,
         planned_lr: Sequence[float],
         show: bool = False,
+        pause: float = REFRESH_SECONDS,
     ) -> None:
         super().__init__()
         self._run_dir = run_dir
@@ -49,6 +54,7 @@ class LiveCurves(keras.callbacks.Callback):
         self._planned_lr = planned_lr
         self._view = self._open() if show or in_notebook() else None
         self._warning = ""
+        self._painter = Painter(pause)
 
     def on_train_begin(self, logs: dict[str, float] | None = None) -> None:
         """Writes the first page, so that it can be opened before the first epoch ends."""
@@ -60,17 +66,18 @@ class LiveCurves(keras.callbacks.Callback):
             self._view.idle()
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
-        """Draws everything anew."""
+        """Has everything drawn anew; a window or a notebook's picture at once."""
         self._write("training", refresh=True)
         if self._view is not None:
-            self._view.update(self._draw)
+            self._view.update(lambda figure: self._draw(self._log.rows, figure))
 
     def finish(self, state: str = "finished") -> None:
         """Writes the last page, which no longer reloads; ``state`` says how training ended.
 
-        Not tied to the end of ``fit``: a training may consist of several.
+        Returns when it is on disk. Not tied to the end of ``fit``: a training may consist of several.
         """
         self._write(state, refresh=False)
+        self._painter.wait()
 
     def _open(self) -> View | None:
         view = open_view(self._title)
@@ -78,8 +85,7 @@ class LiveCurves(keras.callbacks.Callback):
             print("no display for a window: see curves.png and live.html", file=sys.stderr)
         return view
 
-    def _draw(self, figure: Figure | None = None) -> Figure:
-        rows = self._log.rows
+    def _draw(self, rows: Sequence[Mapping[str, float]], figure: Figure | None = None) -> Figure:
         return draw_curves(
             rows,
             title=self._title,
@@ -89,17 +95,26 @@ class LiveCurves(keras.callbacks.Callback):
         )
 
     def _write(self, state: str, *, refresh: bool) -> None:
-        png = figure_png(self._draw()) if self._log.rows else None
-        page = render_page(
-            title=self._title,
-            # the time tells a running training from one that was killed
-            state=f"{state}, {time.strftime('%Y-%m-%d %H:%M:%S')}",
-            refresh=refresh,
-            headline=self._headline(),
-            rows=self._log.rows,
-            best_epoch=best_epoch(self._log.rows),
-            png=png,
-        )
+        rows, headline = list(self._log.rows), self._headline()  # as they are now
+        # the time tells a running training from one that was killed
+        state = f"{state}, {time.strftime('%Y-%m-%d %H:%M:%S')}"
+
+        def paint() -> None:
+            png = figure_png(self._draw(rows)) if rows else None
+            page = render_page(
+                title=self._title,
+                state=state,
+                refresh=refresh,
+                headline=headline,
+                rows=rows,
+                best_epoch=best_epoch(rows),
+                png=png,
+            )
+            self._replace(png, page)
+
+        self._painter.submit(paint)
+
+    def _replace(self, png: bytes | None, page: str) -> None:
         try:
             if png is not None:
                 write_bytes(self._run_dir / "curves.png", png)

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
-from typing import Any
+from typing import Any, Protocol
 
 import keras
 
@@ -20,6 +20,12 @@ __all__ = ["LimitReachedError", "SaveState", "StopSignal"]
 
 class LimitReachedError(Exception):
     """Ends a ``fit`` within an epoch whose state was saved; never shown to the user."""
+
+
+class Stop(Protocol):
+    """Whatever knows of a signal; ``name`` is empty while none came."""
+
+    name: str
 
 
 class StopSignal:
@@ -73,7 +79,7 @@ class SaveState(keras.callbacks.Callback):
     def __init__(
         self,
         save: Callable[[keras.Model, int, int], None],
-        stop: StopSignal,
+        stop: Stop,
         limit: Callable[[], str],
         *,
         minutes: float,

@@ -1,0 +1,228 @@
+"""Where an epoch of ``seedtf train`` goes: real epochs, then each part of one by itself."""
+
+from __future__ import annotations
+
+import csv
+import itertools
+import json
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from seedtf.benchmark.step import Variant, make_step
+from seedtf.data.catalog import scan_folder
+from seedtf.data.order import BatchIndices
+from seedtf.data.pipeline import make_augmentation
+from seedtf.data.store import CachePlan, Store, build_store
+from seedtf.training.config import TrainConfig
+from seedtf.training.plan import augmentation_policy, data_folder
+from seedtf.training.train import train_and_evaluate
+
+__all__ = ["ORIGINAL_CARD", "ORIGINAL_SECONDS", "Epoch", "best_flag", "measure_epoch"]
+
+ORIGINAL_SECONDS = 125.0
+ORIGINAL_CARD = "GTX 1080 Ti"
+"""What the program that seedtf grew out of took for an epoch, and on which card."""
+
+_SAMPLE = 256  # pictures of which reading, decoding and augmenting are timed
+_STEPS = 8
+_BATCHES = 6
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """Median seconds of an epoch's parts, the first epoch left out.
+
+    Attributes:
+        epochs: how many were measured.
+        steps: training steps in one.
+        images: pictures in these.
+        seconds: from the begin of an epoch to the begin of the next.
+        step: bare train steps on a constant batch, ``steps`` of them.
+        wait: waiting for data.
+        loop: what the rest of training took: callbacks at every step, and whatever slows a step.
+        validation: judging the validation pictures.
+        callbacks: between the epochs: checkpoint, state, curves.
+        read, decode, augment: what the host does beside training for the same pictures, each timed
+            by itself; decode once in a run where a cache holds the pictures.
+        decodes_every_epoch: whether there is no such cache.
+        device: ``cpu`` or ``gpu``.
+        precision: what the network computed in.
+        image_size: side of the pictures.
+    """
+
+    epochs: int
+    steps: int
+    images: int
+    seconds: float
+    step: float
+    wait: float
+    loop: float
+    validation: float
+    callbacks: float
+    read: float
+    decode: float
+    augment: float
+    decodes_every_epoch: bool
+    device: str
+    precision: str
+    image_size: int
+
+    @property
+    def training_ratio(self) -> float:
+        """An epoch without validation, relative to its bare steps."""
+        return (self.seconds - self.validation) / self.step
+
+
+def measure_epoch(config: TrainConfig) -> Epoch:
+    """Trains ``config.epochs`` epochs and one before them, in a temporary run folder.
+
+    Raises:
+        UserError: as ``train_and_evaluate``.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        run_dir = f"{folder}/run"
+        train_and_evaluate(replace(config, run_dir=run_dir, epochs=config.epochs + 2))
+        rows = _timing(Path(run_dir) / "timing.csv")
+        resolved = _resolved(Path(run_dir) / "config.json")
+        classes = len((Path(run_dir) / "classes.txt").read_text(encoding="utf-8").splitlines())
+    steps = int(resolved["steps_per_epoch"])
+    images = steps * config.batch_size
+    variant = Variant(
+        model=config.model,
+        image_size=config.image_size,
+        batch_size=config.batch_size,
+        precision=resolved["precision"],
+        jit_compile="on" if resolved["jit_compile"] else "off",
+        classes=classes,
+        optimizer=config.optimizer,
+    )
+    bare = steps * _median_seconds(make_step(variant), _STEPS)
+    decode, read, augment = (images * each for each in _host_seconds(config))
+    # the callbacks of an epoch end before the next begins, so they stand in the next row
+    pairs = list(itertools.pairwise(rows))
+    found = {
+        name: statistics.median(row[name] for row, _ in pairs)
+        for name in ("seconds", "data_wait", "validation")
+    }
+    train = statistics.median(images / row["images_per_second"] for row, _ in pairs)
+    between = statistics.median(later["between"] for _, later in pairs)
+    return Epoch(
+        epochs=len(pairs),
+        steps=steps,
+        images=images,
+        seconds=found["seconds"] + between,
+        step=bare,
+        wait=found["data_wait"],
+        loop=train - found["data_wait"] - bare,
+        validation=found["validation"],
+        callbacks=found["seconds"] - train - found["validation"] + between,
+        read=read,
+        decode=decode,
+        augment=augment,
+        decodes_every_epoch=config.cache == "off",
+        device="gpu" if tf.config.list_physical_devices("GPU") else "cpu",
+        precision=str(resolved["precision"]),
+        image_size=config.image_size,
+    )
+
+
+def best_flag(epoch: Epoch) -> str:
+    """The flag that would shorten the epoch most, and why; one sentence."""
+    waits = epoch.wait > 0.05 * epoch.seconds
+    smaller = max(32, epoch.image_size * 2 // 3)
+    rules = [
+        (
+            waits and epoch.decodes_every_epoch,
+            "--cache=disk: training waits while pictures are decoded again in every epoch.",
+        ),
+        (
+            waits and epoch.augment > epoch.read,
+            "--placement=device: training waits for the augmentation on the host.",
+        ),
+        (waits, "--cache=ram: training waits for pictures to be read."),
+        (
+            epoch.validation > 0.3 * epoch.seconds,
+            "--val_fraction: a lower one; validation takes a large part of the epoch.",
+        ),
+        (
+            epoch.device == "gpu" and epoch.precision == "float32",
+            "--precision=mixed_bfloat16: the step takes the time, in float32.",
+        ),
+        (
+            epoch.loop > 0.2 * epoch.step,
+            "--batch_size: a larger one; much of the time is spent between the steps.",
+        ),
+        (
+            smaller < epoch.image_size,
+            f"--image_size={smaller}: the step takes the time, in proportion to the pixels.",
+        ),
+        (True, "--model: a smaller one; the step takes the time."),
+    ]
+    return next(text for holds, text in rules if holds)
+
+
+def _timing(path: Path) -> list[dict[str, float]]:
+    """timing.csv, the first epoch left out."""
+    with path.open(encoding="utf-8", newline="") as file:
+        return [{k: float(v) for k, v in row.items()} for row in csv.DictReader(file)][1:]
+
+
+def _resolved(path: Path) -> dict[str, Any]:
+    return json.loads(path.read_text(encoding="utf-8"))["resolved"]
+
+
+def _median_seconds(work: Callable[[], Any], times: int) -> float:
+    """Of ``times`` calls, after two that warm up."""
+    taken = []
+    for _ in range(times + 2):
+        start = time.perf_counter()
+        work()
+        taken.append(time.perf_counter() - start)
+    return statistics.median(taken[2:])
+
+
+def _host_seconds(config: TrainConfig) -> tuple[float, float, float]:
+    """Seconds to decode, to read from memory and to augment one picture, all cores at work."""
+    catalog = scan_folder(data_folder(config))
+    chosen = np.linspace(0, len(catalog) - 1, min(_SAMPLE, len(catalog))).astype(np.int64)
+    sample = catalog.take(chosen, [])
+    size = config.image_size
+    plan = CachePlan("ram", 0, "")
+    build_store(catalog.take(chosen[:8], []), size, plan, Path(), config.max_pixels)  # traces
+    start = time.perf_counter()
+    store = build_store(sample, size, plan, Path(), config.max_pixels)
+    decode = (time.perf_counter() - start) / len(sample)
+    return decode, *_pipeline_seconds(config, store)
+
+
+def _pipeline_seconds(config: TrainConfig, store: Store) -> tuple[float, float]:
+    batch = min(config.batch_size, len(store.catalog))
+    order = BatchIndices(len(store.catalog), batch, seed=config.seed)
+    augmentation = make_augmentation(
+        augmentation_policy(config), config.seed, config.image_size, config.augment_impl
+    )
+    read = order.dataset().map(lambda epoch, records: store.read(records), tf.data.AUTOTUNE)
+    augmented = order.dataset().map(
+        lambda epoch, records: augmentation(store.read(records), epoch, records), tf.data.AUTOTUNE
+    )
+    reading, both = (_dataset_seconds(each) / batch for each in (read, augmented))
+    return reading, max(both - reading, 0.0)
+
+
+def _dataset_seconds(dataset: tf.data.Dataset) -> float:
+    """Seconds a batch, in the long run."""
+    batches = iter(dataset)
+    for _ in range(_BATCHES):  # what it has made ahead is not to be counted
+        next(batches)
+    start = time.perf_counter()
+    for _ in range(4 * _BATCHES):
+        next(batches)
+    return (time.perf_counter() - start) / (4 * _BATCHES)

@@ -1,0 +1,81 @@
+"""``seedtf benchmark epoch``: time real epochs of ``seedtf train`` and say where they go."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import sys
+from dataclasses import dataclass
+
+from seedtf.commands.arguments import parse_config
+from seedtf.commands.quiet import import_tensorflow
+from seedtf.options import option
+from seedtf.training.config import TrainConfig
+
+__all__ = ["EpochConfig", "run"]
+
+_PARTS = {
+    "step": "bare train steps on a constant batch",
+    "wait": "waiting for data",
+    "loop": "the rest of training: callbacks at every step, other work on its cores",
+    "validation": "validation",
+    "callbacks": "between epochs: copies for checkpoint and state, curves",
+}
+_HOST = {
+    "read": "reading from the store",
+    "decode": "decoding, {often}",
+    "augment": "augmentation",
+}
+
+
+@dataclass(frozen=True)
+class EpochConfig(TrainConfig):
+    """The flags of ``seedtf train``, of which two begin otherwise, and ``--json``."""
+
+    epochs: int = option(
+        3, "Epochs to measure, 1 or more; two more are trained before and after.", low=1
+    )
+    weights: str = option("none", "First weights: none (random), imagenet or a .keras/.h5 file.")
+    json: bool = option(False, "Print one JSON object in place of the table.")
+
+
+def run(arguments: list[str]) -> int:
+    """Measures, prints the table and returns the exit code."""
+    given = parse_config(EpochConfig, "benchmark epoch", arguments)
+    import_tensorflow()
+    from seedtf.benchmark.epoch import ORIGINAL_CARD, ORIGINAL_SECONDS, best_flag, measure_epoch
+    from seedtf.training.run_dir import describe_devices
+
+    names = [each.name for each in dataclasses.fields(TrainConfig)]
+    config = TrainConfig(**{name: getattr(given, name) for name in names})
+    # the lines of the training itself are no part of the result
+    with contextlib.redirect_stdout(sys.stderr):
+        epoch = measure_epoch(config)
+    result = {
+        **dataclasses.asdict(epoch),
+        "training_ratio": epoch.training_ratio,
+        "original_seconds": ORIGINAL_SECONDS,
+        "original_card": ORIGINAL_CARD,
+        "devices": describe_devices(),
+        "flag": best_flag(epoch),
+    }
+    if given.json:
+        print(json.dumps(result))
+        return 0
+    print(
+        f"epoch     {epoch.seconds:.2f} s on {describe_devices()}: median of {epoch.epochs}, "
+        f"{epoch.images} pictures in {epoch.steps} steps\n"
+        f"original  {ORIGINAL_SECONDS:.0f} s on a {ORIGINAL_CARD}"
+    )
+    for name, text in _PARTS.items():
+        seconds = getattr(epoch, name)
+        print(f"{seconds:10.2f} s {seconds / epoch.seconds:6.1%}  {text}")
+    often = "in every epoch" if epoch.decodes_every_epoch else "once in a run or less"
+    print("beside training, each by itself on all cores:")
+    for name, text in _HOST.items():
+        print(f"{getattr(epoch, name):10.2f} s         {text.format(often=often)}")
+    print(f"ratio     {epoch.training_ratio:.3f} without validation, to the bare steps")
+    print(f"flag      {result['flag']}")
+    print(f"RESULT {json.dumps(result)}", flush=True)
+    return 0

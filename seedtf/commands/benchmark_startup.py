@@ -1,0 +1,103 @@
+"""``seedtf benchmark startup``: what comes before the first step, and the memory of a run."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import tempfile
+from dataclasses import dataclass
+
+from seedtf.commands.arguments import parse_config
+from seedtf.commands.quiet import import_tensorflow
+from seedtf.errors import UserError
+from seedtf.options import check_ranges, option
+
+__all__ = ["StartupConfig", "run"]
+
+
+@dataclass(frozen=True)
+class StartupConfig:
+    """The flags of ``seedtf benchmark startup``."""
+
+    data_dir: str = option("", "Folder with one sub-folder of pictures per class.")
+    model: str = option("ResNet50", "A keras.applications network, in any case.")
+    image_size: int = option(
+        224, "Side in pixels that pictures are resized to, 8 to 2048.", low=8, high=2048
+    )
+    batch_size: int = option(32, "Pictures in a step, 1 or more.", low=1)
+    rounds: int = option(3, "How often each is measured, 1 to 100.", low=1, high=100)
+    epochs: int = option(20, "Epochs over which memory may not grow; 0 leaves it out.", low=0)
+    json: bool = option(False, "Print one JSON object in place of the table.")
+
+    def __post_init__(self) -> None:
+        """Checks every field; raises UserError naming the flag, the value and the range."""
+        check_ranges(self)
+        if not self.data_dir:
+            raise UserError("--data_dir is missing; pass a folder of pictures")
+
+
+def run(arguments: list[str]) -> int:
+    """Measures, prints the table and returns the exit code."""
+    config = parse_config(StartupConfig, "benchmark startup", arguments)
+    import_tensorflow()
+    import keras
+
+    from seedtf.benchmark import startup
+    from seedtf.data.catalog import scan_folder
+    from seedtf.model.network import check_image_size, resolve_model_name
+    from seedtf.training.run_dir import describe_devices
+
+    name = resolve_model_name(config.model)
+    check_image_size(name, config.image_size)
+    if not hasattr(keras.applications, name):
+        raise UserError(
+            f"--model={name}: is in keras.applications alone compared; pass one of these"
+        )
+    classes = len(scan_folder(config.data_dir).class_names)
+    with tempfile.TemporaryDirectory() as cache:
+        flags = [
+            f"--data_dir={config.data_dir}",
+            f"--image_size={config.image_size}",
+            f"--batch_size={config.batch_size}",
+            *("--cache=disk", f"--cache_dir={cache}", "--weights=none"),
+        ]
+        plain = (name, config.image_size, config.batch_size, classes)
+        start = startup.measure_start([*flags, f"--model={name}"], plain, config.rounds)
+        # a small network: what grows, if anything does, is around it
+        grown = (
+            startup.measure_growth([*flags, "--model=tiny"], config.epochs)
+            if config.epochs
+            else None
+        )
+    builds = [
+        startup.measure_build(config.data_dir, config.image_size, mode, config.rounds)
+        for mode in ("ram", "disk")
+    ]
+    result = {
+        "device": describe_devices(),
+        "start": dataclasses.asdict(start),
+        "builds": [{**dataclasses.asdict(b), "memory_ratio": b.memory_ratio} for b in builds],
+        "growth": None if grown is None else {"sizes": grown.sizes, "share": grown.share},
+    }
+    if config.json:
+        print(json.dumps(result))
+        return 0
+    print(f"device    {result['device']}")
+    print(
+        f"start     {start.seedtf:.2f} s to the first step with a warm cache; a plain Keras script "
+        f"{start.plain:.2f} s; ratio {start.ratio:.3f}"
+    )
+    for build in builds:
+        print(
+            f"cache     {build.mode}: {build.seconds:.2f} s; one parallel decode pass "
+            f"{build.pass_seconds:.2f} s; ratio {build.ratio:.3f}; peak memory "
+            f"{build.peak_bytes / 2**20:.0f} MiB for {build.decoded_bytes / 2**20:.0f} MiB of "
+            f"pixels; ratio {build.memory_ratio:.3f}"
+        )
+    if grown is not None:
+        print(
+            f"memory    {grown.share:+.2%} over {config.epochs} epochs, at "
+            f"{grown.sizes[-1] / 2**20:.0f} MiB"
+        )
+    print(f"RESULT {json.dumps(result)}", flush=True)
+    return 0

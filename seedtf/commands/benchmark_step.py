@@ -1,0 +1,104 @@
+"""``seedtf benchmark step``: time the bare train step beside stock Keras."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import json
+import os
+from dataclasses import dataclass
+
+from seedtf.commands.arguments import parse_config
+from seedtf.commands.quiet import import_tensorflow
+from seedtf.errors import UserError
+from seedtf.options import check_ranges, option
+
+__all__ = ["StepConfig", "run"]
+
+_CHOICES = {
+    "precision": ("auto", "float32", "mixed_bfloat16", "mixed_float16"),
+    "jit_compile": ("auto", "on", "off"),
+}
+
+
+@dataclass(frozen=True)
+class StepConfig:
+    """The flags of ``seedtf benchmark step``; lists are separated by commas."""
+
+    model: str = option("ResNet50", "A keras.applications network, in any case, or 'tiny'.")
+    image_size: str = option("224", "Sides in pixels, 8 to 2048, such as 96,150.")
+    batch_size: int = option(32, "Pictures in a step, 1 or more.", low=1)
+    precision: str = option("auto", f"Number formats, of {', '.join(_CHOICES['precision'])}.")
+    jit_compile: str = option(
+        "auto", f"Whether XLA compiles, of {', '.join(_CHOICES['jit_compile'])}."
+    )
+    stock: bool = option(True, "Also time keras.applications as Keras's defaults train it.")
+    rounds: int = option(
+        5, "Turns, in each of which every variant is timed, 1 to 1000.", low=1, high=1000
+    )
+    steps: int = option(4, "Steps of a variant in a turn, 1 to 10000.", low=1, high=10000)
+    threads: int = option(0, "Compute threads, 1 to 1024; 0 for all cores.", low=0, high=1024)
+    json: bool = option(False, "Print one JSON object in place of the table.")
+
+    def __post_init__(self) -> None:
+        """Checks every field; raises UserError naming the flag, the value and the range."""
+        check_ranges(self)
+        for name, choices in _CHOICES.items():
+            for value in getattr(self, name).split(","):
+                if value not in choices:
+                    raise UserError(f"--{name}={value}: choose among {', '.join(choices)}")
+        self.sizes()
+
+    def sizes(self) -> list[int]:
+        """``image_size`` as numbers. Raises UserError when one is none, or out of range."""
+        words = self.image_size.split(",")
+        if not all(word.isdigit() and 8 <= int(word) <= 2048 for word in words):
+            raise UserError(f"--image_size={self.image_size}: pass whole numbers from 8 to 2048")
+        return [int(word) for word in words]
+
+
+def run(arguments: list[str]) -> int:
+    """Measures, prints the table and returns the exit code."""
+    config = parse_config(StepConfig, "benchmark step", arguments)
+    plain = dict(os.environ)
+    import_tensorflow()
+    import keras
+    import tensorflow as tf
+
+    from seedtf.benchmark.step import Variant, compare_steps
+    from seedtf.model.network import check_image_size, resolve_model_name
+    from seedtf.training.run_dir import describe_devices
+
+    name = resolve_model_name(config.model)
+    os.environ["TF_NUM_INTRAOP_THREADS"] = plain["TF_NUM_INTRAOP_THREADS"] = str(config.threads)
+    variants = []
+    for size in config.sizes():
+        check_image_size(name, size)
+        ours = Variant(name, size, config.batch_size)
+        if config.stock and hasattr(keras.applications, name):
+            variants.append(dataclasses.replace(ours, stock=True))
+        ways = itertools.product(config.precision.split(","), config.jit_compile.split(","))
+        variants += [dataclasses.replace(ours, precision=p, jit_compile=j) for p, j in ways]
+    times = compare_steps(variants, config.rounds, config.steps, plain)
+    result = {
+        "model": name,
+        "batch_size": config.batch_size,
+        "device": describe_devices(),
+        "tensorflow": tf.__version__,
+        "keras": keras.__version__,
+        "steps": [dataclasses.asdict(each) for each in times],
+    }
+    if config.json:
+        print(json.dumps(result))
+        return 0
+    print(f"model     {name}, batches of {config.batch_size}, constant")
+    print(f"device    {result['device']}; TensorFlow {tf.__version__}, Keras {keras.__version__}")
+    width = max(len(each.variant) for each in times)
+    print(f"{'':{width}} {'ms':>9} {'images/s':>10} {'CPU ms':>9} {'times':>7}")
+    for each in times:
+        print(
+            f"{each.variant:{width}} {each.milliseconds:9.1f} {each.images_per_second:10.1f} "
+            f"{each.cpu_milliseconds:9.0f} {each.relative:7.2f}"
+        )
+    print(f"RESULT {json.dumps(result)}", flush=True)
+    return 0

@@ -1,0 +1,98 @@
+"""What training keeps on disk, written beside it: checkpoints, then the state that implies them."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+
+from seedtf.compat import KERAS_2, all_variables
+from seedtf.errors import DivergedError
+from seedtf.files import atomic_path
+from seedtf.model.network import save_model
+from seedtf.training.background import Writer
+from seedtf.training.state import StateFolder, TrainState, capture_state, copy_values
+from seedtf.training.trainer import Trainer
+
+__all__ = ["Saver"]
+
+
+class Saver:
+    """Copies variables while training stands between two steps and writes the copies while it goes on.
+
+    What belongs to one moment is one job: the checkpoints, then the state. So a state on disk says
+    that its checkpoints are. One job is written at a time, and its copies are the only ones: the next
+    moment waits for it, and raises what went wrong in it.
+
+    Args:
+        folder: where the states go.
+        averaged: whether checkpoints are taken of other weights than states (see
+            ``AveragedWeights``); else one copy of the weights serves both.
+    """
+
+    def __init__(self, folder: StateFolder, *, averaged: bool = False) -> None:
+        self._folder = folder
+        self._averaged = averaged
+        self._writer = Writer()
+        self._paths: list[Path] = []
+        self._weights: list[np.ndarray] | None = None
+
+    def checkpoint(self, network: keras.Model, path: Path) -> None:
+        """Copies the network as it is now; the file is written with the next state."""
+        if KERAS_2:  # has no way to write a model with other values than its own
+            save_model(network, path)
+            return
+        if self._weights is None:
+            self.wait()
+            self._weights = copy_values(all_variables(network))
+        self._paths.append(path)
+
+    def state(self, trainer: Trainer, *, epoch: int, step: int, facts: dict[str, Any]) -> None:
+        """Copies the state of a compiled trainer and begins to write.
+
+        Raises:
+            DivergedError: a weight of the state before is no number; that state was not written.
+            UserError, OSError: the state or the checkpoints before could not be written.
+        """
+        self.wait()
+        paths, weights = self._paths, self._weights
+        self._paths, self._weights = [], None
+        shared = None if self._averaged else weights
+        state = capture_state(trainer, epoch=epoch, step=step, facts=facts, weights=shared)
+
+        def write() -> None:
+            _check_finite(state)
+            if weights is not None:
+                _write_checkpoints(trainer.network, weights, paths)
+            self._folder.write(state)
+
+        self._writer.submit(write)
+
+    def wait(self) -> None:
+        """Returns when everything is on disk; raises as ``state`` does."""
+        self._writer.wait()
+
+    def close(self) -> None:
+        """Ends the thread after its last job; raises nothing."""
+        self._writer.close()
+
+
+def _write_checkpoints(network: keras.Model, weights: list[np.ndarray], paths: list[Path]) -> None:
+    first, *others = paths
+    save_model(network, first, weights)
+    for path in others:  # the same network once more
+        with atomic_path(path) as temporary:
+            shutil.copyfile(first, temporary)
+
+
+def _check_finite(state: TrainState) -> None:
+    arrays = [each for group in state.arrays.values() for each in group if each.dtype.kind == "f"]
+    # lowest and highest say it all, a NaN being both, and need no second array
+    if not all(np.isfinite([each.min(), each.max()]).all() for each in arrays if each.size):
+        raise DivergedError(
+            f"epoch {state.epoch + 1}, step {state.step}: a weight is no longer a number; the last "
+            "good state is kept: lower --lr, or train with --precision=float32"
+        )

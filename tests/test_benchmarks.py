@@ -1,0 +1,119 @@
+"""The benchmarks of step, epoch and start-up run, add up and say what they found."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+
+import pytest
+
+from seedtf.benchmark import startup
+from seedtf.benchmark.epoch import Epoch, best_flag
+from seedtf.commands.main import main
+from seedtf.errors import UserError
+
+EPOCH = Epoch(
+    epochs=3,
+    steps=10,
+    images=320,
+    seconds=10.0,
+    step=9.0,
+    wait=0.1,
+    loop=0.2,
+    validation=0.5,
+    callbacks=0.2,
+    read=0.1,
+    decode=2.0,
+    augment=0.5,
+    decodes_every_epoch=False,
+    device="cpu",
+    precision="float32",
+    image_size=150,
+)
+
+
+@pytest.mark.parametrize(
+    ("changes", "flag"),
+    [
+        ({}, "--image_size=100"),
+        ({"image_size": 32}, "--model"),
+        ({"loop": 3.0}, "--batch_size"),
+        ({"device": "gpu"}, "--precision=mixed_bfloat16"),
+        ({"device": "gpu", "precision": "mixed_bfloat16"}, "--image_size=100"),
+        ({"validation": 4.0}, "--val_fraction"),
+        ({"wait": 2.0}, "--placement=device"),
+        ({"wait": 2.0, "augment": 0.0}, "--cache=ram"),
+        ({"wait": 2.0, "decodes_every_epoch": True}, "--cache=disk"),
+    ],
+)
+def test_the_flag_that_would_help_follows_from_where_the_time_goes(changes, flag) -> None:
+    assert best_flag(dataclasses.replace(EPOCH, **changes)).startswith(f"{flag}:")
+
+
+def test_an_epoch_is_compared_without_its_validation() -> None:
+    assert EPOCH.training_ratio == pytest.approx(9.5 / 9.0)
+
+
+def test_epochs_are_measured_and_their_parts_add_up(tiny_folder, capsys) -> None:
+    flags = ["--model=tiny", "--image_size=16", "--batch_size=4", "--epochs=1", "--json"]
+    assert main(["benchmark", "epoch", f"--data_dir={tiny_folder}", *flags]) == 0
+    (line,) = capsys.readouterr().out.splitlines()
+    found = json.loads(line)
+    assert (found["epochs"], found["steps"], found["images"]) == (1, 3, 12)
+    assert (found["original_seconds"], found["original_card"]) == (125.0, "GTX 1080 Ti")
+    parts = sum(found[name] for name in ("step", "wait", "loop", "validation", "callbacks"))
+    assert parts == pytest.approx(found["seconds"], rel=1e-3)
+    assert all(found[name] > 0 for name in ("step", "validation", "read", "decode", "seconds"))
+    assert found["flag"].startswith("--")
+
+
+def test_steps_are_measured_in_processes_of_their_own(capsys) -> None:
+    flags = ["--model=tiny", "--image_size=16", "--batch_size=4", "--rounds=2", "--steps=2"]
+    assert main(["benchmark", "step", *flags, "--json"]) == 0
+    (step,) = json.loads(capsys.readouterr().out)["steps"]
+    assert step["variant"].startswith("seedtf, 16²")
+    assert step["images_per_second"] == pytest.approx(4 / step["milliseconds"] * 1e3)
+
+
+@pytest.mark.parametrize(
+    ("flag", "message"),
+    [
+        ("--image_size=96,", "--image_size=96,: pass whole numbers from 8 to 2048"),
+        ("--image_size=4", "--image_size=4: pass whole numbers from 8 to 2048"),
+        ("--precision=float8", "--precision=float8: choose among auto, float32"),
+        ("--jit_compile=yes", "--jit_compile=yes: choose among auto, on, off"),
+        ("--model=resnet51", "--model=resnet51 is not a known network"),
+    ],
+)
+def test_a_wrong_flag_of_the_step_is_one_line(flag, message, capsys) -> None:
+    assert main(["benchmark", "step", flag]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_growth_leaves_out_the_start_and_compares_quarters() -> None:
+    warm = [100, 900, *[1000] * 7, *[1010] * 3]
+    assert startup.Growth(tuple(warm)).share == pytest.approx(0.01)
+    assert startup.Growth((5, 7)).share == 0.0
+
+
+def test_memory_is_read_at_every_epoch(tiny_folder) -> None:
+    flags = [f"--data_dir={tiny_folder}", "--model=tiny", "--weights=none", "--image_size=16"]
+    grown = startup.measure_growth([*flags, "--batch_size=4"], 2)
+    assert len(grown.sizes) == 2
+    assert all(size > 50 << 20 for size in grown.sizes)
+
+
+def test_a_cache_is_measured_against_a_decode_pass(tiny_folder) -> None:
+    built = startup.measure_build(str(tiny_folder), 16, "ram", rounds=1)
+    assert built.decoded_bytes == 18 * 16 * 16 * 3
+    assert built.ratio == pytest.approx(built.seconds / built.pass_seconds)
+
+
+def test_a_child_that_fails_is_one_line() -> None:
+    with pytest.raises(UserError, match="a measured process failed: boom"):
+        startup._run("import sys; sys.exit('boom')", [])
+
+
+def test_startup_needs_data(capsys) -> None:
+    assert main(["benchmark", "startup"]) == 2
+    assert "--data_dir is missing" in capsys.readouterr().err
