@@ -1,9 +1,14 @@
 # make demo   trains on the embedded sample data        make lint    Ruff and mypy
 # make test   lints and runs every test                 make clean   removes what these made
+# make test-addons   runs the tests that TensorFlow 2.15 with TensorFlow Addons has a say in
 
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+ADDONS_VENV := .venv-addons
+# test_addons.py runs the whole program; with it what reads pictures, judges, answers and exports
+ADDONS_TESTS := addons augment compat decode evaluation packaging parity pipeline precision \
+	predict reference_ops serving_header store
 DEMO_FLAGS ?= --data_dir=sample --weights=none --image_size=48 --epochs=12 --batch_size=32 \
 	--lr=1e-3 --schedule=one_cycle --schedule_per_step --augment_strength=0.5
 
@@ -11,7 +16,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: demo test browser lint clean
+.PHONY: demo test test-addons addons-lane browser lint clean
 
 demo: $(VENV)/.installed
 	$(BIN)/seedtf train $(DEMO_FLAGS)
@@ -19,6 +24,16 @@ demo: $(VENV)/.installed
 # two workers, a file to each: the tests wait for processes that start up more than they compute
 test: lint browser
 	$(BIN)/python -m pytest -n 2 --dist loadfile
+
+# TensorFlow Addons has wheels for Python 3.10 and 3.11 alone
+test-addons:
+	@if $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 12))' 2>/dev/null; then \
+	  echo "make test-addons: skipped: TensorFlow Addons needs Python 3.10 or 3.11 and" \
+	    "$$($(PYTHON) --version) is too new; pass PYTHON=python3.11"; \
+	else $(MAKE) --no-print-directory addons-lane; fi
+
+addons-lane: $(ADDONS_VENV)/.installed
+	$(ADDONS_VENV)/bin/python -m pytest -n 2 --dist loadfile $(ADDONS_TESTS:%=tests/test_%.py)
 
 # the tests of pages open them in headless Chromium; without it they are skipped by name
 browser:
@@ -33,18 +48,23 @@ lint: $(VENV)/.installed-dev
 	$(BIN)/mypy
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(ADDONS_VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
 # Editable, so that a change of the code needs no new installation; only these files ask for one.
 $(VENV)/.installed: setup.py pyproject.toml
-	$(call make_venv)
+	$(call make_venv,$(VENV))
 	$(BIN)/python -m pip install --quiet --editable .
 	@touch $@
 
 $(VENV)/.installed-dev: setup.py pyproject.toml
-	$(call make_venv)
+	$(call make_venv,$(VENV))
 	$(BIN)/python -m pip install --quiet --editable '.[dev]'
 	@touch $@ $(VENV)/.installed
+
+$(ADDONS_VENV)/.installed: setup.py pyproject.toml
+	$(call make_venv,$(ADDONS_VENV))
+	$(ADDONS_VENV)/bin/python -m pip install --quiet --editable '.[addons,test]'
+	@touch $@
 
 # A half-made environment is made again; one that works is kept.
 define make_venv
@@ -54,7 +74,7 @@ define make_venv
 	{ echo "make: $$($(PYTHON) --version) will not do; pass PYTHON=… with Python 3.10 to 3.13" >&2; exit 1; }
 @$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || \
 	{ echo "make: $(PYTHON) lacks venv; on Debian and Ubuntu: apt install python3-venv" >&2; exit 1; }
-@$(BIN)/python -c 'import pip, sys; sys.exit(sys.version_info < (3, 10))' 2>/dev/null || \
-	$(PYTHON) -m venv --clear $(VENV)
-@echo "Installing seedtf into $(VENV); the first time this takes a minute or two."
+@$(1)/bin/python -c 'import pip, sys; sys.exit(sys.version_info < (3, 10))' 2>/dev/null || \
+	$(PYTHON) -m venv --clear $(1)
+@echo "Installing seedtf into $(1); the first time this takes a minute or two."
 endef

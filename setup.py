@@ -8,9 +8,28 @@ from pathlib import Path
 from setuptools import find_packages, setup
 
 ROOT = Path(__file__).resolve().parent
-TENSORFLOW_RANGE = ">=2.21,<2.22"
+# the two lanes and nothing between: pip takes the newest unless the extra `addons` holds it to 2.15
+TENSORFLOW_RANGE = ">=2.15,<2.22,!=2.16.*,!=2.17.*,!=2.18.*,!=2.19.*,!=2.20.*"
+# TensorFlow Addons 0.23, the last, works with TensorFlow 2.15 alone, which takes no NumPy 2
+ADDONS = [
+    "tensorflow-addons>=0.23,<0.24",
+    "tensorflow>=2.15,<2.16",
+    "keras>=2.15,<2.16",
+    "numpy>=1.26,<2",
+]
 # other formats than SavedModel, each with the runtime that checks it
 EXPORT = ["ai-edge-litert>=2.1,<3", "tf2onnx>=1.17,<2", "onnx>=1.17,<2", "onnxruntime>=1.20,<2"]
+# what the tests of both lanes need
+TEST = [
+    "pytest>=8,<10",
+    "pytest-xdist>=3.6,<4",
+    "packaging>=24,<27",
+    "setuptools>=65,<90",
+    "hypothesis>=6.100,<7",
+    # the Kubernetes manifest
+    "jsonschema>=4.20,<5",
+    "pyyaml>=6,<7",
+]
 
 
 def _version() -> str:
@@ -40,7 +59,7 @@ setup(
     python_requires=">=3.10,<3.14",
     install_requires=[
         f"tensorflow{TENSORFLOW_RANGE}",
-        "numpy>=2.0,<3",
+        "numpy>=1.26,<3",
         "matplotlib>=3.10,<4",
         "absl-py>=2.1,<3",
         "pillow>=11,<14",
@@ -50,17 +69,15 @@ setup(
     ],
     extras_require={
         "cuda": [f"tensorflow[and-cuda]{TENSORFLOW_RANGE}"],
-        "tensorboard": ["tensorboard>=2.20,<2.22"],
+        "addons": ADDONS,
+        "tensorboard": ["tensorboard>=2.15,<2.22"],
         "export": EXPORT,
+        "test": TEST,
         "dev": [
             *EXPORT,
             "openvino>=2025.0,<2027",
-            f"tensorflow-serving-api{TENSORFLOW_RANGE}",
-            "pytest>=8,<10",
-            "pytest-xdist>=3.6,<4",
-            "packaging>=24,<27",
-            "setuptools>=65,<90",
-            "hypothesis>=6.100,<7",
+            "tensorflow-serving-api>=2.21,<2.22",
+            *TEST,
             "ruff>=0.17,<0.18",
             "mypy>=1.19,<3",
             "types-psutil>=6,<8",

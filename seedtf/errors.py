@@ -1,6 +1,6 @@
 """What ends a command with one line instead of a traceback, and with which exit code."""
 
-__all__ = ["DivergedError", "StoppedError", "UserError"]
+__all__ = ["DivergedError", "StoppedError", "UserError", "WorkerLostError"]
 
 
 class UserError(Exception):
@@ -20,5 +20,11 @@ class DivergedError(UserError):
 
 class StoppedError(UserError):
     """A signal ended the run after its state was saved; EX_TEMPFAIL of sysexits.h: try again."""
+
+    exit_code = 75
+
+
+class WorkerLostError(UserError):
+    """Another worker of the run is gone; all of them can go on from the last state together."""
 
     exit_code = 75

@@ -14,6 +14,7 @@ from PIL import Image
 # before anything imports TensorFlow
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 # what `seedtf train` fixes in a fresh process, also for runs inside the process of the tests
+os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
 os.environ["TF_NUM_INTRAOP_THREADS"] = str(os.cpu_count())
 
 settings.register_profile(

@@ -16,6 +16,8 @@ import setuptools
 from packaging.requirements import Requirement
 
 import seedtf
+from seedtf.commands.main import VERBS
+from seedtf.compat import has_addons
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -49,12 +51,34 @@ def test_every_folder_with_code_is_packaged(metadata: dict[str, Any]) -> None:
 
 def test_requirements_have_both_ends_and_hold_here(metadata: dict[str, Any]) -> None:
     extras = metadata["extras_require"]
-    requirements = [Requirement(line) for line in metadata["install_requires"] + extras["dev"]]
-    for requirement in requirements:
-        operators = {specifier.operator for specifier in requirement.specifier}
-        assert operators == {">=", "<"}, requirement
+    here = "addons" if has_addons() else "dev"
+    for line in metadata["install_requires"] + extras["test"] + extras[here]:
+        requirement = Requirement(line)
+        assert ends(requirement) == {">=", "<"}, requirement
         assert importlib.metadata.version(requirement.name) in requirement.specifier
-    assert {"cuda", "tensorboard", "dev"} <= set(extras)
+    assert {"cuda", "tensorboard", "addons", "export", "test", "dev"} == set(extras)
+    assert all(
+        ends(Requirement(line)) == {">=", "<"} for lines in extras.values() for line in lines
+    )
+
+
+def ends(requirement: Requirement) -> set[str]:
+    return {specifier.operator for specifier in requirement.specifier} - {"!="}
+
+
+def test_tensorflow_is_of_one_lane_or_the_other(metadata: dict[str, Any]) -> None:
+    def allowed(lines: list[str], name: str, versions: list[str]) -> list[str]:
+        found = [Requirement(line).specifier for line in lines if Requirement(line).name == name]
+        return [version for version in versions if all(version in each for each in found)]
+
+    base = metadata["install_requires"]
+    addons = base + metadata["extras_require"]["addons"]
+    releases = [f"2.{minor}.{patch}" for minor in range(14, 23) for patch in (0, 1)]
+    assert allowed(base, "tensorflow", releases) == ["2.15.0", "2.15.1", "2.21.0", "2.21.1"]
+    assert allowed(addons, "tensorflow", releases) == ["2.15.0", "2.15.1"]
+    assert allowed(addons, "keras", ["2.14.0", "2.15.0", "3.0.0"]) == ["2.15.0"]
+    assert allowed(base, "numpy", ["1.25.2", "1.26.4", "2.4.6"]) == ["1.26.4", "2.4.6"]
+    assert allowed(addons, "numpy", ["1.25.2", "1.26.4", "2.4.6"]) == ["1.26.4"]
 
 
 def test_every_import_is_a_stated_requirement(metadata: dict[str, Any]) -> None:
@@ -73,7 +97,10 @@ def test_every_import_is_a_stated_requirement(metadata: dict[str, Any]) -> None:
     assert imported - known - sys.stdlib_module_names == set()
 
 
-@pytest.mark.parametrize("script", sorted(path.name for path in (ROOT / "scripts").glob("*.py")))
+SCRIPTS = [path.name for path in (ROOT / "scripts").glob("*.py") if path.stem in VERBS]
+
+
+@pytest.mark.parametrize("script", sorted(SCRIPTS))
 def test_script_is_the_command(script: str, monkeypatch: pytest.MonkeyPatch) -> None:
     command = importlib.import_module("seedtf.commands.main")
     monkeypatch.setattr(command, "main", lambda argv: f"main got {argv}")

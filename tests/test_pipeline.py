@@ -69,7 +69,8 @@ def with_threads(dataset: tf.data.Dataset, threads: int) -> tf.data.Dataset:
     return dataset.with_options(options)
 
 
-@pytest.mark.parametrize("impl", AUGMENT_IMPLS)
+# test_addons.py has the other one
+@pytest.mark.parametrize("impl", sorted({*AUGMENT_IMPLS} - {"addons"}))
 def test_shapes_and_types_are_static(store: Store, impl: str) -> None:
     images, labels = training(store, impl=impl).element_spec
     assert images == tf.TensorSpec([4, SIZE, SIZE, 3], tf.float32)
@@ -109,10 +110,10 @@ def test_a_record_looks_different_in_every_epoch(store: Store) -> None:
 
 
 def test_both_implementations_show_the_same_pictures(store: Store) -> None:
-    fused, plain = (batches(training(store, impl=impl), 2) for impl in AUGMENT_IMPLS)
+    fused, plain = (batches(training(store, impl=impl), 2) for impl in ("fused", "tf_image"))
     for (first, labels), (second, same_labels) in zip(fused, plain, strict=True):
         assert np.array_equal(labels, same_labels)
-        assert np.abs(first - second).max() <= 0.3
+        assert np.abs(first - second).max() <= 0.05
 
 
 def test_an_unknown_implementation_is_refused() -> None:
@@ -148,7 +149,7 @@ def test_the_clock_counts_waiting_and_starts_again() -> None:
     assert clock.take() == 0.0
     dataset = clock.attach(tf.data.Dataset.range(10).map(slow).map(lambda v: (v, v + 1)))
     assert [int(v) for v, _ in dataset] == list(range(10))
-    assert clock.take() >= 10 * 0.02
+    assert clock.take() >= 9 * 0.02  # sleeps and clocks may differ by a little
     assert clock.take() == 0.0
 
 

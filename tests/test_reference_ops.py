@@ -51,8 +51,8 @@ def test_fused_equals_plain(
     plain = reference_ops.augment_images(images, drawn, out_size).numpy()
     assert fused.shape == plain.shape == (6, *out_size, 3)
     difference = np.abs(fused - plain)
-    assert difference.max() <= 0.3
-    assert difference.mean() <= 0.02
+    assert difference.max() <= 0.05
+    assert difference.mean() <= 0.002
 
 
 def constant(batch: int, value: float) -> tf.Tensor:
@@ -97,10 +97,15 @@ def test_saturation_equals_the_blend_with_luma() -> None:
 
 def test_hue_turns_the_chroma_by_the_angle() -> None:
     turned = reference_ops.adjust_hue_saturation(IMAGES, constant(2, 0.7), constant(2, 1))
-    before, after = (tf.image.rgb_to_yiq(image).numpy() for image in (IMAGES, turned))
+    before, after = (np.einsum("...j,ij", image, augment.RGB_TO_YIQ) for image in (IMAGES, turned))
     chroma = [image[..., 1] + 1j * image[..., 2] for image in (before, after)]
     assert np.abs(after[..., 0] - before[..., 0]).max() < 0.01
     assert np.abs(chroma[1] - chroma[0] * np.exp(0.7j)).max() < 0.01
+
+
+def test_yiq_is_tf_images_but_for_rounding() -> None:
+    ours = np.einsum("...j,ij", IMAGES, augment.RGB_TO_YIQ)
+    assert np.abs(ours - tf.image.rgb_to_yiq(IMAGES)).max() < 255 * 2e-3
 
 
 def test_contrast_and_brightness_are_each_images_own() -> None:

@@ -197,16 +197,14 @@ def test_a_run_moves_with_its_folder_and_its_data(data, undisturbed, tmp_path) -
 def test_new_states_survive_a_damaged_one_ahead(undisturbed, tmp_path) -> None:
     from dataclasses import replace
 
-    from seedtf.training.state import StateWriter, load_newest_state, read_state
+    from seedtf.training.state import StateFolder, load_newest_state, read_state
 
     whole = read_state(max((undisturbed / "state").glob("*.state")))
     for number in (9, 10):
         (tmp_path / f"{number:06d}-00000000.state").write_bytes(b"junk")
-    writer = StateWriter(tmp_path)
+    folder = StateFolder(tmp_path)
     for epoch in (1, 2, 3):
-        writer.save(replace(whole, epoch=epoch))
-    writer.wait()
-    writer.close()
+        folder.write(replace(whole, epoch=epoch))
     assert [path.name[:6] for path in sorted(tmp_path.glob("*.state"))] == ["000002", "000003"]
     assert load_newest_state(tmp_path)[0].epoch == 3
 

@@ -123,7 +123,9 @@ def test_the_first_lines_tell_what_was_found_and_chosen(finished) -> None:
         "model",
         "precision",
         "XLA",
+        "augment",
         "device",
+        "strategy",
         "training",
     ]
     assert heads[: len(expected)] == expected

@@ -21,6 +21,8 @@ def run(arguments: list[str]) -> int:
     from seedtf.training.train import train_and_evaluate
 
     result = train_and_evaluate(config)
+    if not result.run_dir:  # a worker among several; the chief says how it went
+        return 0
     folder = Path(result.run_dir)
     low, high = result.val_accuracy_interval
     if result.stopped:

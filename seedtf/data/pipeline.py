@@ -2,18 +2,29 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 
 import numpy as np
 import tensorflow as tf
 
+from seedtf.compat import spend_compilation_notice
 from seedtf.data import augment, reference_ops
+from seedtf.data.data_service import Load, numbered_order, portable_reader, served
 from seedtf.data.order import BatchIndices
+from seedtf.data.share import WHOLE, Share
 from seedtf.data.store import Store
 
-__all__ = ["AUGMENT_IMPLS", "WaitClock", "eval_dataset", "make_augmentation", "train_dataset"]
+__all__ = [
+    "AUGMENT_IMPLS",
+    "WaitClock",
+    "device_dataset",
+    "eval_dataset",
+    "make_augmentation",
+    "train_dataset",
+]
 
-AUGMENT_IMPLS = ("fused", "tf_image")
+AUGMENT_IMPLS = ("fused", *reference_ops.CHAINS)
 
 Augmentation = Callable[[tf.Tensor, tf.Tensor, tf.Tensor], tf.Tensor]
 
@@ -53,19 +64,23 @@ class WaitClock:
 
 
 def make_augmentation(policy: augment.Policy, seed: int, size: int, impl: str) -> Augmentation:
-    """The augmentation named by ``--augment_impl``: ``fused`` (compiled) or ``tf_image`` (plain ops).
+    """The augmentation named by ``--augment_impl``: ``fused`` (compiled) or a chain of plain ops.
 
     Raises:
-        ValueError: ``impl`` is neither.
+        UserError: ``impl`` needs TensorFlow Addons and that is not installed.
+        ValueError: ``impl`` is none of ``AUGMENT_IMPLS``.
     """
     out_size = (size, size)
+    spend_compilation_notice()
     if impl == "fused":
         return augment.compile_augmentation(policy, seed, out_size)
-    if impl == "tf_image":
+    if impl in reference_ops.CHAINS:
+        chain = reference_ops.make_chain(impl)
+
         # not compiled: TensorFlow's projective transform has no XLA kernel
         def plain(images: tf.Tensor, epoch: tf.Tensor, records: tf.Tensor) -> tf.Tensor:
             parameters = augment.draw_parameters(policy, seed, epoch, records)
-            return reference_ops.augment_images(images, parameters, out_size)
+            return chain(images, parameters, out_size)
 
         return plain
     raise ValueError(f"impl must be one of {AUGMENT_IMPLS}. Received: {impl!r}")
@@ -78,6 +93,8 @@ def train_dataset(
     augmentation: Augmentation,
     *,
     start_step: int = 0,
+    share: Share = WHOLE,
+    data_service: str = "",
 ) -> tf.data.Dataset:
     """Endless training batches; the one at a step, to the pixel, follows from (seed, step).
 
@@ -87,24 +104,78 @@ def train_dataset(
         order: an order over ``n`` positions.
         augmentation: from ``make_augmentation``.
         start_step: the step, counted from 0, to begin at.
+        share: the slices of every batch to make; only these are read and augmented.
+        data_service: ``host:port`` of a tf.data service whose workers make the batches, if any.
 
     Returns:
-        A dataset of images float32 ``[B, S, S, 3]`` in 0–255 and labels int32 ``[B]``.
+        A dataset of images float32 ``[B, S, S, 3]`` in 0–255 and labels int32 ``[B]``; ``B`` is a
+        slice where the batch is shared.
     """
     records = tf.constant(records, tf.int64)
     labels = tf.constant(store.catalog.labels)
 
-    def load(epoch: tf.Tensor, positions: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    def loading(read: Callable[[tf.Tensor], tf.Tensor]) -> Load:
+        def load(epoch: tf.Tensor, positions: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+            chosen = tf.gather(records, positions)
+            return augmentation(read(chosen), epoch, chosen), tf.gather(labels, chosen)
+
+        return load
+
+    if data_service:
+        batches = served(
+            functools.partial(numbered_order, order, share),
+            start_step * share.count,
+            here=loading(store.read),
+            there=loading(portable_reader(store)),
+            address=data_service,
+        )
+    else:
+        # whole batches are mapped: one call for the gather, one compiled call for the augmentation
+        shared = share.of_batches(order.dataset(start_step))
+        batches = shared.map(loading(store.read), tf.data.AUTOTUNE, deterministic=True)
+    return _endless(batches)
+
+
+def device_dataset(
+    store: Store,
+    records: np.ndarray,
+    order: BatchIndices,
+    *,
+    with_images: bool,
+    start_step: int = 0,
+    share: Share = WHOLE,
+) -> tf.data.Dataset:
+    """The batches of ``train_dataset`` for a step that augments: the same records in the same order.
+
+    Args:
+        store: decoded images.
+        records: int64 ``[n]``, the store's records that train.
+        order: an order over ``n`` positions.
+        with_images: whether the images come along; else the step has them.
+        start_step: the step, counted from 0, to begin at.
+        share: the slices of every batch to make.
+
+    Returns:
+        A dataset of (features, labels int32 ``[B]``); features are ``epoch`` and ``record``, int64
+        ``[B]``, and ``image``, uint8 ``[B, S, S, 3]``, where the images come along.
+    """
+    records = tf.constant(records, tf.int64)
+    labels = tf.constant(store.catalog.labels)
+
+    def load(epoch: tf.Tensor, positions: tf.Tensor) -> tuple[dict[str, tf.Tensor], tf.Tensor]:
         chosen = tf.gather(records, positions)
-        images = augmentation(store.read(chosen), epoch, chosen)
-        return images, tf.gather(labels, chosen)
+        features = {"epoch": tf.fill(tf.shape(chosen), epoch), "record": chosen}
+        if with_images:
+            features["image"] = store.read(chosen)
+        return features, tf.gather(labels, chosen)
 
-    # whole batches are mapped: one call for the gather, one compiled call for the augmentation
-    batches = order.dataset(start_step).map(load, tf.data.AUTOTUNE, deterministic=True)
-    return batches.prefetch(tf.data.AUTOTUNE)
+    shared = share.of_batches(order.dataset(start_step))
+    return _endless(shared.map(load, tf.data.AUTOTUNE, deterministic=True))
 
 
-def eval_dataset(store: Store, records: np.ndarray, batch_size: int) -> tf.data.Dataset:
+def eval_dataset(
+    store: Store, records: np.ndarray, batch_size: int, share: Share = WHOLE
+) -> tf.data.Dataset:
     """Every record exactly once, in the order given, unaugmented; the last batch may be short.
 
     The batch dimension stays unknown to the graph, so the short batch costs no second trace.
@@ -113,6 +184,7 @@ def eval_dataset(store: Store, records: np.ndarray, batch_size: int) -> tf.data.
         store: decoded images.
         records: int64 ``[n]``, the store's records to judge.
         batch_size: records in a batch.
+        share: the part of the records to judge here.
 
     Returns:
         A dataset of images float32 ``[B, S, S, 3]`` in 0–255 and labels int32 ``[B]``.
@@ -122,5 +194,14 @@ def eval_dataset(store: Store, records: np.ndarray, batch_size: int) -> tf.data.
     def load(chosen: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         return tf.cast(store.read(chosen), tf.float32), tf.gather(labels, chosen)
 
-    batches = tf.data.Dataset.from_tensor_slices(tf.constant(records, tf.int64)).batch(batch_size)
+    batches = share.of_records(records, batch_size)
     return batches.map(load, tf.data.AUTOTUNE, deterministic=True).prefetch(tf.data.AUTOTUNE)
+
+
+def _endless(batches: tf.data.Dataset) -> tf.data.Dataset:
+    """Ready ahead of the step that asks; a batch is worked on by one thread, several at a time."""
+    options = tf.data.Options()
+    options.threading.max_intra_op_parallelism = 1
+    batches = batches.prefetch(tf.data.AUTOTUNE).with_options(options)
+    # said aloud, or several workers would ask each other at every step whether one is at its end
+    return batches.apply(tf.data.experimental.assert_cardinality(tf.data.INFINITE_CARDINALITY))

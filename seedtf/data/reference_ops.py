@@ -1,36 +1,64 @@
 """The augmentation policy one plain step at a time: the meaning that ``augment`` is tested against.
 
-Each function here is one operation on literal parameters, built on ``tf.image`` and TensorFlow's own
-projective transform. ``--augment_impl=tf_image`` trains with them; they are not compiled and slower.
+Each step is one operation on literal parameters. ``--augment_impl=tf_image`` trains with TensorFlow's
+own plain ops, ``--augment_impl=addons`` with TensorFlow Addons' transform and colour change; they are
+not compiled and slower.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import tensorflow as tf
 
-from seedtf.data.augment import Parameters
+from seedtf.compat import import_addons
+from seedtf.data.augment import RGB_TO_YIQ, YIQ_TO_RGB, Parameters
 
 __all__ = [
+    "CHAINS",
     "adjust_brightness",
     "adjust_contrast",
     "adjust_hue_saturation",
+    "adjust_hue_saturation_with_addons",
     "augment_images",
+    "make_chain",
     "transform",
+    "transform_with_addons",
 ]
 
+CHAINS = ("tf_image", "addons")
+"""The values of ``--augment_impl`` that this module serves."""
+
+Transform = Callable[[tf.Tensor, Parameters, tuple[int, int]], tf.Tensor]
+ColorChange = Callable[[tf.Tensor, tf.Tensor, tf.Tensor], tf.Tensor]
+
 _MID_GREY = 127.5
+
+
+def make_chain(impl: str) -> Transform:
+    """The whole policy as the steps that ``impl``, one of ``CHAINS``, names.
+
+    Raises:
+        UserError: ``impl`` is ``addons`` and TensorFlow Addons is not installed.
+    """
+    if impl == "tf_image":
+        return augment_images
+    import_addons("--augment_impl=addons")
+
+    def with_addons(
+        images: tf.Tensor, parameters: Parameters, out_size: tuple[int, int]
+    ) -> tf.Tensor:
+        steps = transform_with_addons, adjust_hue_saturation_with_addons
+        return _apply(images, parameters, out_size, *steps)
+
+    return with_addons
 
 
 def augment_images(
     images: tf.Tensor, parameters: Parameters, out_size: tuple[int, int]
 ) -> tf.Tensor:
-    """The whole policy; arguments and result as ``augment.augment_images``."""
-    p = parameters
-    pixels = transform(tf.cast(images, tf.float32), p, out_size)
-    pixels = adjust_hue_saturation(pixels, p.hue, p.saturation)
-    pixels = adjust_contrast(pixels, p.contrast)
-    pixels = adjust_brightness(pixels, p.brightness)
-    return tf.clip_by_value(pixels, 0.0, 255.0)
+    """The whole policy in TensorFlow's own ops; arguments and result as ``augment.augment_images``."""
+    return _apply(images, parameters, out_size, transform, adjust_hue_saturation)
 
 
 def transform(images: tf.Tensor, parameters: Parameters, out_size: tuple[int, int]) -> tf.Tensor:
@@ -44,9 +72,86 @@ def transform(images: tf.Tensor, parameters: Parameters, out_size: tuple[int, in
     Returns:
         float32 ``[B, H, W, 3]``; outside the picture its mirror image.
     """
+    return tf.raw_ops.ImageProjectiveTransformV3(
+        images=images,
+        transforms=_output_to_input(parameters, images.shape[1:3], out_size),
+        output_shape=tf.constant(out_size, tf.int32),
+        fill_value=0.0,
+        interpolation="BILINEAR",
+        fill_mode="REFLECT",
+    )
+
+
+def transform_with_addons(
+    images: tf.Tensor, parameters: Parameters, out_size: tuple[int, int]
+) -> tf.Tensor:
+    """As ``transform``, by ``tfa.image.transform``."""
+    return import_addons("tfa.image.transform").image.transform(
+        images,
+        _output_to_input(parameters, images.shape[1:3], out_size),
+        interpolation="bilinear",
+        fill_mode="reflect",
+        output_shape=out_size,
+    )
+
+
+def adjust_hue_saturation(images: tf.Tensor, hue: tf.Tensor, saturation: tf.Tensor) -> tf.Tensor:
+    """Turns the chroma of YIQ by ``hue`` (radians ``[B]``) and scales it by ``saturation`` ``[B]``."""
+    yiq = tf.tensordot(images, tf.transpose(tf.constant(RGB_TO_YIQ)), 1)
+    luma, in_phase, quadrature = tf.unstack(yiq, axis=-1)
+    cos, sin = tf.cos(hue)[:, None, None], tf.sin(hue)[:, None, None]
+    scale = saturation[:, None, None]
+    turned = [luma, scale * (cos * in_phase - sin * quadrature)]
+    turned.append(scale * (sin * in_phase + cos * quadrature))
+    return tf.tensordot(tf.stack(turned, axis=-1), tf.transpose(tf.constant(YIQ_TO_RGB)), 1)
+
+
+def adjust_hue_saturation_with_addons(
+    images: tf.Tensor, hue: tf.Tensor, saturation: tf.Tensor
+) -> tf.Tensor:
+    """As ``adjust_hue_saturation``, by ``tfa.image.adjust_hsv_in_yiq``, an image at a time."""
+    adjust = import_addons("tfa.image.adjust_hsv_in_yiq").image.adjust_hsv_in_yiq
+    return tf.map_fn(
+        lambda one: adjust(one[0], one[1], one[2]),
+        (images, hue, saturation),
+        fn_output_signature=tf.TensorSpec(images.shape[1:], tf.float32),
+    )
+
+
+def adjust_contrast(images: tf.Tensor, factor: tf.Tensor) -> tf.Tensor:
+    """Scales about mid-grey by ``factor`` ``[B]``; unlike ``tf.image``'s, not about the mean.
+
+    The mean would need a second pass over the picture, and a darkened picture would stay dark.
+    """
+    return (images - _MID_GREY) * factor[:, None, None, None] + _MID_GREY
+
+
+def adjust_brightness(images: tf.Tensor, delta: tf.Tensor) -> tf.Tensor:
+    """Adds ``delta`` grey levels (``[B]``), each image its own."""
+    return images + delta[:, None, None, None]
+
+
+def _apply(
+    images: tf.Tensor,
+    parameters: Parameters,
+    out_size: tuple[int, int],
+    move: Transform,
+    recolor: ColorChange,
+) -> tf.Tensor:
     p = parameters
-    in_h, in_w = images.shape[1], images.shape[2]
-    out_h, out_w = out_size
+    pixels = move(tf.cast(images, tf.float32), p, out_size)
+    pixels = recolor(pixels, p.hue, p.saturation)
+    pixels = adjust_contrast(pixels, p.contrast)
+    pixels = adjust_brightness(pixels, p.brightness)
+    return tf.clip_by_value(pixels, 0.0, 255.0)
+
+
+def _output_to_input(
+    parameters: Parameters, in_size: tuple[int, int], out_size: tuple[int, int]
+) -> tf.Tensor:
+    """The map from output to input pixels as both transforms take it: float32 ``[B, 8]``."""
+    p = parameters
+    (in_h, in_w), (out_h, out_w) = in_size, out_size
     one, zero = tf.ones_like(p.rotate), tf.zeros_like(p.rotate)
     to_unit = _matrix(
         (one * 2 / out_w, zero, one * (1 / out_w - 1)),
@@ -61,38 +166,8 @@ def transform(images: tf.Tensor, parameters: Parameters, out_size: tuple[int, in
         (p.scale_x * in_w / 2, zero, p.center_x * in_w - 0.5),
         (zero, p.scale_y * in_h / 2, p.center_y * in_h - 0.5),
     )
-    full = window @ rotate @ shear @ flip @ to_unit  # output pixel → input pixel
-    return tf.raw_ops.ImageProjectiveTransformV3(
-        images=images,
-        transforms=tf.reshape(full, [-1, 9])[:, :8],
-        output_shape=tf.constant(out_size, tf.int32),
-        fill_value=0.0,
-        interpolation="BILINEAR",
-        fill_mode="REFLECT",
-    )
-
-
-def adjust_hue_saturation(images: tf.Tensor, hue: tf.Tensor, saturation: tf.Tensor) -> tf.Tensor:
-    """Turns the chroma of YIQ by ``hue`` (radians ``[B]``) and scales it by ``saturation`` ``[B]``."""
-    luma, in_phase, quadrature = tf.unstack(tf.image.rgb_to_yiq(images), axis=-1)
-    cos, sin = tf.cos(hue)[:, None, None], tf.sin(hue)[:, None, None]
-    scale = saturation[:, None, None]
-    turned = [luma, scale * (cos * in_phase - sin * quadrature)]
-    turned.append(scale * (sin * in_phase + cos * quadrature))
-    return tf.image.yiq_to_rgb(tf.stack(turned, axis=-1))
-
-
-def adjust_contrast(images: tf.Tensor, factor: tf.Tensor) -> tf.Tensor:
-    """Scales about mid-grey by ``factor`` ``[B]``; unlike ``tf.image``'s, not about the mean.
-
-    The mean would need a second pass over the picture, and a darkened picture would stay dark.
-    """
-    return (images - _MID_GREY) * factor[:, None, None, None] + _MID_GREY
-
-
-def adjust_brightness(images: tf.Tensor, delta: tf.Tensor) -> tf.Tensor:
-    """Adds ``delta`` grey levels (``[B]``), each image its own."""
-    return images + delta[:, None, None, None]
+    full = window @ rotate @ shear @ flip @ to_unit
+    return tf.reshape(full, [-1, 9])[:, :8]
 
 
 def _matrix(first: tuple[tf.Tensor, ...], second: tuple[tf.Tensor, ...]) -> tf.Tensor:

@@ -7,11 +7,15 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-__all__ = ["FusedBatchNormalization", "momentum_for", "settle_layers", "use_fused_batch_norm"]
+from seedtf.compat import KERAS_2
 
-# What differs between the Keras versions, all of it: Keras 2 has the fused kernel in its own layer
-# (and keeps the Bessel-corrected variance), so there the subclass only passes the call on.
-_KERAS_IS_FUSED = keras.__version__.startswith("2.")
+__all__ = [
+    "FusedBatchNormalization",
+    "fuse_batch_norm",
+    "momentum_for",
+    "moving_statistics",
+    "settle_layers",
+]
 
 # The least epsilon that the kernel takes unchanged (tf.compat.v1.nn.fused_batch_norm raises others)
 _MIN_EPSILON = 1.001e-5
@@ -26,8 +30,9 @@ class FusedBatchNormalization(keras.layers.BatchNormalization):
     variables, their names and order are the Keras layer's, so weights pass both ways.
 
     The kernel serves 4-D ``[B, H, W, C]`` input normalised over its last axis. Any other input
-    (another axis or rank, float64, a mask, ``renorm``, ``synchronized``, an epsilon below 1.001e-5)
-    takes the way of the Keras layer. ``trainable=False`` means inference mode, as in Keras.
+    (another axis or rank, float64, a mask, ``renorm``, an epsilon below 1.001e-5) takes the way of
+    the Keras layer, and so does training with ``synchronized``, whose statistics span the replicas of
+    a distribution strategy. ``trainable=False`` means inference mode, as in Keras.
     """
 
     def call(self, inputs: Any, training: bool | None = None, mask: Any = None) -> Any:
@@ -41,9 +46,11 @@ class FusedBatchNormalization(keras.layers.BatchNormalization):
         Returns:
             The normalised tensor, shape of ``inputs``, in the layer's compute dtype.
         """
-        if mask is not None or not self._is_fusable(inputs):
+        in_training = bool(training) and self.trainable
+        across = in_training and getattr(self, "synchronized", False)
+        if mask is not None or across or not self._is_fusable(inputs):
             return super().call(inputs, training=training, mask=mask)
-        if training and self.trainable:
+        if in_training:
             outputs, mean, variance = self._normalise(inputs, None, None)
             self._move(self.moving_mean, mean)
             self._move(self.moving_variance, variance * _biased_by(inputs))
@@ -54,13 +61,13 @@ class FusedBatchNormalization(keras.layers.BatchNormalization):
     def _is_fusable(self, inputs: Any) -> bool:
         axis = self.axis if isinstance(self.axis, int) else tuple(self.axis)
         return (
-            not _KERAS_IS_FUSED
+            # Keras 2.15 has the kernel in its own layer, and keeps the Bessel-corrected variance
+            not KERAS_2
             and len(inputs.shape) == 4
             and axis in (-1, 3, (-1,), (3,))
             and inputs.dtype in (tf.float16, tf.bfloat16, tf.float32)
             and self.epsilon >= _MIN_EPSILON
             and not getattr(self, "renorm", False)
-            and not getattr(self, "synchronized", False)
         )
 
     def _normalise(self, inputs: tf.Tensor, mean: Any, variance: Any) -> tuple[Any, Any, Any]:
@@ -86,29 +93,28 @@ class FusedBatchNormalization(keras.layers.BatchNormalization):
 FusedBatchNormalization.__name__ = "BatchNormalization"
 
 
-def use_fused_batch_norm(model: keras.Model, momentum: float | None = None) -> keras.Model:
-    """Returns a copy of a functional ``model`` whose BatchNormalization layers are fused ones.
+def fuse_batch_norm(
+    model: keras.Model, momentum: float | None = None, *, synchronized: bool = False
+) -> None:
+    """Turns the BatchNormalization layers of a functional ``model`` into fused ones, in place.
 
-    Layer names, order and weights stay; ``model`` is left alone. Models nested in ``model`` are
-    copied as they are.
+    Names, order and variables stay, and so does the graph of layers: nothing is built a second time.
+    Models nested in ``model`` are left as they are.
 
     Args:
-        model: a functional model.
-        momentum: of the moving statistics, in [0, 1), for every replaced layer; None keeps each.
+        model: a functional model, before its first call outside of building.
+        momentum: of the moving statistics, in [0, 1), for every such layer; None keeps each.
+        synchronized: whether the batch statistics span the replicas of a distribution strategy.
     """
-
-    def clone(layer: keras.layers.Layer) -> keras.layers.Layer:
-        config = layer.get_config()
+    for layer in model.layers:
         if type(layer) not in (keras.layers.BatchNormalization, FusedBatchNormalization):
-            return type(layer).from_config(config)
+            continue
+        layer.__class__ = FusedBatchNormalization  # which adds no attribute of its own
         if momentum is not None:
-            config["momentum"] = momentum
-        return FusedBatchNormalization.from_config(config)
-
-    fused = keras.models.clone_model(model, clone_function=clone)
-    fused.set_weights(model.get_weights())
-    settle_layers(fused)
-    return fused
+            layer.momentum = momentum
+        if synchronized:
+            layer.synchronized = True
+            layer.fused = False  # read by Keras 2.15 alone
 
 
 def settle_layers(model: keras.Model) -> None:
@@ -119,6 +125,22 @@ def settle_layers(model: keras.Model) -> None:
     for layer in model.layers:
         if hasattr(layer, "finalize_state"):
             layer.finalize_state()
+
+
+def moving_statistics(model: keras.Model) -> list[Any]:
+    """The moving means and variances that training changes on each replica by its own pictures.
+
+    Those of synchronised layers follow from all pictures of a batch and are equal everywhere; frozen
+    layers change none.
+    """
+    found = []
+    for layer in model.layers:
+        if isinstance(layer, keras.Model):
+            found += moving_statistics(layer)
+        elif isinstance(layer, keras.layers.BatchNormalization) and layer.trainable:
+            synchronized = getattr(layer, "synchronized", False)
+            found += [] if synchronized else [layer.moving_mean, layer.moving_variance]
+    return found
 
 
 def momentum_for(steps_per_epoch: int) -> float:

@@ -7,16 +7,19 @@ import logging
 import os
 import re
 import zipfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import keras
+import numpy as np
 import tensorflow as tf
 
+from seedtf.compat import check_written_here, keep_random_states, reading_as
 from seedtf.errors import UserError
 from seedtf.files import atomic_path
 from seedtf.model.archive import check_model_archive
-from seedtf.model.batch_norm import use_fused_batch_norm
+from seedtf.model.batch_norm import fuse_batch_norm
 from seedtf.model.weights import load_weights, short_cause
 
 __all__ = [
@@ -140,6 +143,7 @@ def build_network(
     image_size: int,
     weights: str,
     bn_momentum: float | None = None,
+    sync_bn: bool = False,
 ) -> keras.Model:
     """Builds a classifier: input scaling, body, global average pooling, dense head, softmax.
 
@@ -153,6 +157,7 @@ def build_network(
         weights: ``"none"`` (random), ``"imagenet"`` (Keras downloads the body's weights) or the
             path of a ``.keras``, ``.weights.h5`` or legacy ``.h5`` file (see ``load_weights``).
         bn_momentum: momentum of every batch normalisation; None keeps the network's own.
+        sync_bn: whether its batch statistics span the replicas of a distribution strategy.
 
     Returns:
         A model named like the network in lower case: ``image`` float32 ``[B, S, S, 3]`` RGB in
@@ -164,13 +169,15 @@ def build_network(
     """
     name = resolve_model_name(model)
     check_image_size(name, image_size)
+    keep_random_states()
     image = keras.Input((image_size, image_size, 3), dtype="float32", name="image")
     scaled = InputScaling(scaling_mode(name), name="input_scaling")(image)
     features = _tiny_body(scaled, weights) if name == _TINY else _body(name, scaled, weights)
     pooled = keras.layers.GlobalAveragePooling2D(name="pool")(features)
     logits = keras.layers.Dense(num_classes, dtype="float32", name=HEAD)(pooled)
     output = keras.layers.Activation("softmax", dtype="float32", name="probabilities")(logits)
-    network = use_fused_batch_norm(keras.Model(image, output, name=name.lower()), bn_momentum)
+    network = keras.Model(image, output, name=name.lower())
+    fuse_batch_norm(network, bn_momentum, synchronized=sync_bn)
     if weights not in ("none", "imagenet"):
         load_weights(network, weights, head=HEAD)
         _warn_of_lost_scaling(name)
@@ -187,9 +194,20 @@ def set_body_trainable(model: keras.Model, trainable: bool) -> None:
             layer.trainable = trainable
 
 
-def save_model(model: keras.Model, path: str | os.PathLike[str]) -> None:
-    """Writes ``model`` to ``path`` (``*.keras``), whole or not at all; the folder must exist."""
-    with atomic_path(path) as temporary:
+def save_model(
+    model: keras.Model,
+    path: str | os.PathLike[str],
+    values: Sequence[np.ndarray] | None = None,
+) -> None:
+    """Writes ``model`` to ``path`` (``*.keras``), whole or not at all; the folder must exist.
+
+    Args:
+        model: a built network.
+        path: the file to create or replace.
+        values: of all its variables, written in place of what they hold now; from a thread of its
+            own, while the model trains. With Keras 3 only.
+    """
+    with atomic_path(path) as temporary, reading_as(model, values):
         model.save(temporary)
 
 
@@ -197,7 +215,7 @@ def load_model(path: str | os.PathLike[str]) -> keras.Model:
     """Reads a model that ``save_model`` wrote, uncompiled; nothing in the file is executed.
 
     Raises:
-        UserError: the file is missing, damaged, or not a seedtf model.
+        UserError: the file is missing, damaged, not a seedtf model, or of the other lane's Keras.
     """
     path = Path(path)
     if not path.exists():
@@ -205,6 +223,7 @@ def load_model(path: str | os.PathLike[str]) -> keras.Model:
     remedy = "the file is damaged or not a seedtf model; pass a .keras file that seedtf wrote"
     if path.suffix != ".keras" or not zipfile.is_zipfile(path):
         raise UserError(f"{path}: {remedy}")
+    check_written_here(path)
     try:
         check_model_archive(path)
         model = keras.models.load_model(path, compile=False, safe_mode=True)

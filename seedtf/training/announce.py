@@ -8,10 +8,12 @@ import keras
 
 from seedtf.data.intake import Intake
 from seedtf.training.config import TrainConfig
+from seedtf.training.distribute import Devices
+from seedtf.training.optimizers import describe_optimizer
 from seedtf.training.plan import Plan
 from seedtf.training.run_dir import describe_devices
 
-__all__ = ["announce", "data_warnings"]
+__all__ = ["announce", "announce_worker", "data_warnings"]
 
 _SHOWN_FAULTS = 5
 _DETERMINISTIC = (
@@ -22,7 +24,13 @@ _STORES = {"ram": "memory", "disk": "memory-mapped cache file", "off": "none, fi
 
 
 def announce(
-    config: TrainConfig, intake: Intake, plan: Plan, model: keras.Model, run_dir: Path
+    config: TrainConfig,
+    intake: Intake,
+    plan: Plan,
+    model: keras.Model,
+    run_dir: Path,
+    *,
+    devices: Devices,
 ) -> None:
     """Prints a line each on images, split, store, model, precision, XLA, device and schedule."""
     lines = {
@@ -33,15 +41,43 @@ def announce(
         "model": _model(config, model, plan),
         "precision": plan.precision.reason,
         "XLA": plan.compilation.reason,
+        "augment": plan.placement.reason,
         "device": f"{describe_devices()}, {config.threads} compute threads",
+        "strategy": _strategy(config, devices),
         "training": _training(config, plan),
     }
     if config.deterministic:
         lines["determinism"] = _DETERMINISTIC
+    if config.data_service:
+        lines["service"] = _service(config)
     for name, text in lines.items():
         print(f"{name:10}{text}", flush=True)
     for line in (*data_warnings(intake), *_faults(intake)):
         print(line, flush=True)
+
+
+def announce_worker(devices: Devices) -> None:
+    """Among several workers, a line that says which one this is; before it waits for the others."""
+    if devices.cluster is not None:
+        cluster = devices.cluster
+        part = "the chief, which writes the run" if devices.chief else "quiet from here on"
+        print(
+            f"worker    {cluster.name(cluster.index)}, number {cluster.index + 1} of {cluster.size}, "
+            f"{part}; waiting for the others",
+            flush=True,
+        )
+
+
+def _strategy(config: TrainConfig, devices: Devices) -> str:
+    text = f"{devices.kind}, because {devices.reason}"
+    if devices.replicas == 1:
+        return text
+    each = config.batch_size // devices.replicas
+    statistics = "over the whole batch" if config.sync_bn else "of its own part"
+    return (
+        f"{text}; {devices.replicas} replicas take {each} images of a batch each, batch-norm "
+        f"statistics {statistics}; waiting for data is not measured"
+    )
 
 
 def _images(intake: Intake) -> str:
@@ -49,7 +85,12 @@ def _images(intake: Intake) -> str:
     counts = catalog.class_counts().values()
     bad = f"{len(catalog.faults)} left out" if catalog.faults else "none left out"
     text = f"{len(catalog):,} in {len(counts)} classes ({min(counts):,} to {max(counts):,} each)"
-    return f"{text}, {bad}"
+    if not intake.unopened:
+        return f"{text}, {bad}"
+    return (
+        f"{text}; {intake.store.opened:,} opened, {bad}, the others are judged as they are read and "
+        "identical ones are not looked for (--check=all)"
+    )
 
 
 def _split(config: TrainConfig, intake: Intake) -> str:
@@ -69,6 +110,13 @@ def _store(intake: Intake) -> str:
     return f"{_STORES[store.mode]}{reused}; {store.size}² pixels, {intake.plan.reason}"
 
 
+def _service(config: TrainConfig) -> str:
+    return (
+        f"training batches made by the tf.data service at {config.data_service}, put in order here; "
+        "validation batches made here"
+    )
+
+
 def _model(config: TrainConfig, model: keras.Model, plan: Plan) -> str:
     weights = {"none": "random"}.get(config.weights, config.weights)
     text = f"{config.model}, {model.count_params():,} parameters, first weights: {weights}"
@@ -77,7 +125,8 @@ def _model(config: TrainConfig, model: keras.Model, plan: Plan) -> str:
 
 def _training(config: TrainConfig, plan: Plan) -> str:
     text = f"{config.epochs} epochs of {plan.steps_per_epoch} steps of {config.batch_size} images"
-    rate = f"{config.optimizer}, {config.schedule} learning rate from {plan.lr:g}, "
+    rule = describe_optimizer(config.optimizer, config.epochs)
+    rate = f"{rule}, {config.schedule} learning rate from {plan.lr:g}, "
     rate += "set at every step" if plan.per_step else "set once an epoch"
     frozen = f"; head alone for {config.freeze_epochs}" if config.freeze_epochs else ""
     return f"{text}, {rate}{frozen}"

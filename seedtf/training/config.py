@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from seedtf.data.header import MAX_PIXELS
+from seedtf.data.remote import is_url
 from seedtf.errors import UserError
 from seedtf.options import check_ranges, option
 
@@ -54,6 +55,15 @@ class TrainConfig:
         "Where decoded pictures stay: memory, a memory-mapped file, or nowhere (read again).",
         choices=("auto", "ram", "disk", "off"),
     )
+    check: str = option(
+        "auto",
+        "With --cache=off, open every picture before training, or 1,000 of them and the others as "
+        "they are read; auto opens all of up to 20,000.",
+        choices=("auto", "all", "sample"),
+    )
+    data_service: str = option(
+        "", "Address host:port of a tf.data service (seedtf data_service) that makes the batches."
+    )
     cache_dir: str = option(
         "", "Folder for cache files and the sample data; default $XDG_CACHE_HOME/seedtf."
     )
@@ -86,11 +96,22 @@ class TrainConfig:
     )
     # training
     epochs: int = option(200, "Passes over the training pictures, 1 or more.", low=1)
-    batch_size: int = option(32, "Pictures in a step, 1 or more.", low=1)
+    batch_size: int = option(32, "Pictures in a step, over all devices together, 1 or more.", low=1)
     optimizer: str = option(
         "adam",
-        "Update rule; sgd has Nesterov momentum 0.9.",
-        choices=("adam", "adamw", "sgd", "rmsprop"),
+        "Update rule; sgd has Nesterov momentum 0.9; ranger is lookahead around radam, swa averages "
+        "the weights of the last quarter; radam and those after it need seedtf[addons].",
+        choices=(
+            "adam",
+            "adamw",
+            "sgd",
+            "rmsprop",
+            "lamb",
+            "radam",
+            "lookahead",
+            "ranger",
+            "swa",
+        ),
     )
     lr: float | None = option(
         None,
@@ -150,8 +171,15 @@ class TrainConfig:
     )
     augment_impl: str = option(
         "fused",
-        "One compiled resample and colour matrix, or a chain of plain TensorFlow ops.",
-        choices=("fused", "tf_image"),
+        "One compiled resample and colour matrix, or a chain of plain TensorFlow ops, or of "
+        "TensorFlow Addons' (seedtf[addons]).",
+        choices=("fused", "tf_image", "addons"),
+    )
+    placement: str = option(
+        "auto",
+        "Augment in the data pipeline on the host, or inside the train step on the device; auto "
+        "takes the device where there is a GPU.",
+        choices=("auto", "host", "device"),
     )
     # going on, and trust
     resume: str = option(
@@ -170,6 +198,23 @@ class TrainConfig:
         False, "Only operations that repeat to the bit, on a GPU too; slower there."
     )
     strict: bool = option(False, "Stop when a file cannot be used, rather than leave it out.")
+    # devices
+    strategy: str = option(
+        "auto",
+        "Devices that share each batch: one, all of this machine, or those of all machines in "
+        "TF_CONFIG; auto takes all there are.",
+        choices=("auto", "none", "mirrored", "multi_worker"),
+    )
+    sync_bn: bool = option(
+        False,
+        "Take the statistics of batch normalisation over the whole batch, not a device's part.",
+    )
+    worker_timeout: int = option(
+        30,
+        "Seconds of silence after which another worker counts as gone and this one stops, 5 to 3600.",
+        low=5,
+        high=3600,
+    )
     # output
     tensorboard: bool = option(False, "Also write TensorBoard events to <run_dir>/tensorboard.")
     show: bool = option(False, "Open a window with the live curves where there is a display.")
@@ -181,6 +226,17 @@ class TrainConfig:
         check_ranges(self)
         if not self.data_dir and not self.resume:
             raise UserError("--data_dir is missing; pass a folder of pictures, or 'sample'")
+        for name in ("run_dir", "cache_dir"):
+            if is_url(getattr(self, name)):
+                raise UserError(
+                    f"--{name}={getattr(self, name)}: must be on a disk of this machine; pass a local "
+                    "folder"
+                )
+        if self.data_service and self.cache == "ram":
+            raise UserError(
+                "--cache=ram: the workers of --data_service cannot read this machine's memory; pass "
+                "--cache=disk or off"
+            )
         if self.val_dir and self.split_csv:
             raise UserError("--val_dir and --split_csv exclude each other; pass one")
         if self.lr is not None and self.min_lr > self.lr:
@@ -200,7 +256,8 @@ class TrainConfig:
         given = {name: getattr(self, name) for name in PATHS}
         if self.weights not in ("none", "imagenet"):
             given["weights"] = self.weights
-        absolute = {k: os.path.abspath(v) for k, v in given.items() if v and v != SAMPLE}
+        local = {k: v for k, v in given.items() if v and v != SAMPLE and not is_url(v)}
+        absolute = {name: os.path.abspath(path) for name, path in local.items()}
         return dataclasses.replace(self, **absolute)
 
     def flagfile(self) -> str:

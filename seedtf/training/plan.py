@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from seedtf.compat import import_addons
 from seedtf.data.augment import Policy
+from seedtf.data.data_service import check_service
 from seedtf.data.intake import Intake
 from seedtf.data.sample import write_sample
 from seedtf.errors import UserError
@@ -24,6 +26,8 @@ from seedtf.model.weights import check_weights_file
 from seedtf.options import default_cache_dir
 from seedtf.training.callbacks import tensorboard_callback
 from seedtf.training.config import SAMPLE, TrainConfig
+from seedtf.training.optimizers import check_optimizer
+from seedtf.training.placement import Placement, choose_placement
 from seedtf.training.schedules import Schedule, make_schedule
 
 __all__ = ["Plan", "cache_folder", "data_folder", "make_plan"]
@@ -45,6 +49,7 @@ class Plan:
     bn_momentum: float
     schedule: Schedule
     policy: Policy
+    placement: Placement
 
     def used_rate(self) -> Schedule:
         """The learning rate as training will set it: in steps of an epoch, unless set per step."""
@@ -61,14 +66,16 @@ class Plan:
             "precision": self.precision.policy,
             "jit_compile": self.compilation.enabled,
             "steps_per_epoch": self.steps_per_epoch,
+            "placement": self.placement.name,
         }
 
 
-def make_plan(config: TrainConfig, intake: Intake) -> Plan:
+def make_plan(config: TrainConfig, intake: Intake, replicas: int = 1) -> Plan:
     """Resolves ``config`` for this data and the devices TensorFlow sees.
 
     Raises:
-        UserError: the batch is larger than the training data, or rates and lengths contradict.
+        UserError: the batch is larger than the training data, rates and lengths contradict, or the
+            device cannot augment.
     """
     images = len(intake.split.train)
     if config.batch_size > images:
@@ -81,7 +88,7 @@ def make_plan(config: TrainConfig, intake: Intake) -> Plan:
     capabilities = gpu_compute_capabilities()
     return Plan(
         precision=choose_precision(config.precision, capabilities),
-        compilation=choose_jit(config.jit_compile, len(capabilities)),
+        compilation=choose_jit(config.jit_compile, len(capabilities), replicas),
         steps_per_epoch=steps_per_epoch,
         lr=_highest_rate(config),
         # set once an epoch, a warm-up would spend its whole first epoch near 0
@@ -89,6 +96,7 @@ def make_plan(config: TrainConfig, intake: Intake) -> Plan:
         bn_momentum=momentum_for(steps_per_epoch) if momentum is None else momentum,
         schedule=_schedule(config),
         policy=augmentation_policy(config),
+        placement=choose_placement(config, intake.store, len(capabilities), replicas),
     )
 
 
@@ -97,12 +105,18 @@ def check_choices(config: TrainConfig) -> None:
 
     Raises:
         UserError: an unknown network or one that takes no such small pictures, weights that are no
-            such file, rates and lengths that contradict, TensorBoard where it is not installed.
+            such file, rates and lengths that contradict, TensorBoard or TensorFlow Addons where they
+            are not installed.
     """
     _schedule(config)
     check_image_size(resolve_model_name(config.model), config.image_size)
     if config.weights not in ("none", "imagenet"):
         check_weights_file(Path(config.weights))
+    check_optimizer(config.optimizer)
+    if config.data_service:
+        check_service(config.data_service)
+    if config.augment_impl == "addons":
+        import_addons("--augment_impl=addons")
     if config.tensorboard:
         tensorboard_callback(Path())
 

@@ -26,9 +26,9 @@ def draw_preview(
         records: int64 ``[n]``, the records that train.
         policy: the ranges, strength already applied.
         seed: root seed of the run; these are the very draws that training makes.
-        impl: ``fused`` or ``tf_image``.
+        impl: a value of ``--augment_impl``.
     """
-    apply = augment.augment_images if impl == "fused" else reference_ops.augment_images
+    apply = augment.augment_images if impl == "fused" else reference_ops.make_chain(impl)
     size = (store.size, store.size)
     spread = np.linspace(0, len(records) - 1, min(_BATCH, len(records))).astype(np.int64)
     batch, subject = tf.constant(records[spread]), tf.constant(records[:1])

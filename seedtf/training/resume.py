@@ -14,6 +14,7 @@ from typing import Any
 
 from seedtf.data.catalog import Catalog
 from seedtf.data.intake import Intake
+from seedtf.data.remote import RemotePath
 from seedtf.errors import UserError
 from seedtf.training.config import TrainConfig
 from seedtf.training.plan import Plan
@@ -24,8 +25,14 @@ __all__ = ["check_identity", "exclusive", "run_identity"]
 _VERSIONS = ("tensorflow", "keras")
 
 
-def run_identity(config: TrainConfig, intake: Intake, plan: Plan) -> dict[str, Any]:
-    """What must be the same for a resumed run to end as if it had never stopped, as JSON values."""
+def run_identity(
+    config: TrainConfig, intake: Intake, plan: Plan, replicas: int = 1
+) -> dict[str, Any]:
+    """What must be the same for a resumed run to end as if it had never stopped, as JSON values.
+
+    The number of replicas that share a batch counts where each normalises its part of the batch by
+    statistics of its own. With ``--sync_bn`` any number does the same arithmetic, to rounding.
+    """
     flags = {k: v for k, v in config.as_dict().items() if k not in FREE}
     versions = {name: importlib.metadata.version(name) for name in _VERSIONS}
     catalog = intake.store.catalog
@@ -33,6 +40,7 @@ def run_identity(config: TrainConfig, intake: Intake, plan: Plan) -> dict[str, A
         **{f"--{name}": value for name, value in flags.items()},
         **{f"the version of {name}": version for name, version in versions.items()},
         "the precision": plan.precision.policy,
+        **({} if config.sync_bn else {"the number of replicas (--sync_bn not given)": replicas}),
         "compilation with XLA": plan.compilation.enabled,
         "the class list": list(catalog.class_names),
         "the number of pictures": len(catalog),
@@ -68,9 +76,11 @@ def exclusive(folder: Path) -> Iterator[None]:
 
 def _data_digest(catalog: Catalog) -> str:
     digest = hashlib.blake2b(digest_size=16)
-    files = zip(catalog.paths, catalog.absolute_paths(), catalog.labels.tolist(), strict=True)
+    files = zip(catalog.paths, catalog.absolute_paths(), catalog.labels, strict=True)
+    # to ask a remote file system for a million sizes would take hours
+    ask = not isinstance(catalog.root, RemotePath)
     for path, absolute, label in files:
-        line = f"{path}\0{os.stat(absolute).st_size}\0{label}\n"
+        line = f"{path}\0{os.stat(absolute).st_size if ask else ''}\0{label}\n"
         digest.update(line.encode("utf-8", "surrogateescape"))
     return digest.hexdigest()
 

@@ -13,6 +13,7 @@ from typing import Any
 import tensorflow as tf
 
 import seedtf
+from seedtf.compat import has_addons
 from seedtf.data.intake import Intake, write_data_report
 from seedtf.data.split import write_split_csv
 from seedtf.errors import UserError
@@ -70,7 +71,7 @@ def write_records(
     write_text(run_dir / "env.json", json.dumps(_environment(), indent=2) + "\n")
     write_text(run_dir / "classes.txt", "".join(f"{name}\n" for name in catalog.class_names))
     write_split_csv(run_dir / "split.csv", catalog, intake.split)
-    write_data_report(run_dir / "data_report.csv", catalog)
+    write_data_report(run_dir / "data_report.csv", catalog, intake.unopened)
 
 
 def describe_devices() -> str:
@@ -104,7 +105,8 @@ def _make(folder: Path, *, exist_ok: bool) -> Path:
 
 
 def _environment() -> dict[str, Any]:
-    versions = {name: importlib.metadata.version(name) for name in _PACKAGES}
+    packages = (*_PACKAGES, *(("tensorflow-addons",) if has_addons() else ()))
+    versions = {name: importlib.metadata.version(name) for name in packages}
     return {
         "seedtf": seedtf.__version__,
         "python": platform.python_version(),

@@ -13,7 +13,21 @@ from seedtf.training.config import NEWEST, PATHS, TrainConfig
 
 __all__ = ["FREE", "resumed_config"]
 
-FREE = ("resume", "run_dir", "show", "time_limit", "cache", "save_minutes", "strict", *PATHS)
+FREE = (
+    "resume",
+    "run_dir",
+    "show",
+    "time_limit",
+    "cache",
+    "check",
+    "data_service",
+    "placement",
+    "save_minutes",
+    "strategy",
+    "strict",
+    "worker_timeout",
+    *PATHS,
+)
 """Flags that leave the numbers as they are, so a resumed run may change them; where the data lies is
 one, because the data itself is compared."""
 

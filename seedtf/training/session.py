@@ -4,23 +4,37 @@ from __future__ import annotations
 
 import contextlib
 import math
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import keras
 import numpy as np
+import tensorflow as tf
 
 from seedtf.data.intake import Intake
 from seedtf.data.order import BatchIndices
-from seedtf.data.pipeline import WaitClock, eval_dataset, make_augmentation, train_dataset
-from seedtf.errors import DivergedError, StoppedError
+from seedtf.data.pipeline import (
+    WaitClock,
+    device_dataset,
+    eval_dataset,
+    make_augmentation,
+    train_dataset,
+)
+from seedtf.errors import StoppedError, WorkerLostError
 from seedtf.files import write_text
-from seedtf.model.network import save_model, set_body_trainable
+from seedtf.model.network import set_body_trainable
 from seedtf.training import callbacks as cb
 from seedtf.training import state as states
+from seedtf.training.agreement import Agreement
 from seedtf.training.config import TrainConfig
+from seedtf.training.distribute import Devices
+from seedtf.training.optimizers import AVERAGED, first_averaged, make_optimizer
+from seedtf.training.placement import make_prepare
 from seedtf.training.plan import Plan
+from seedtf.training.saver import Saver
 from seedtf.training.trainer import Trainer
 
 __all__ = ["Session"]
@@ -51,8 +65,10 @@ class Session:
         model: keras.Model,
         run_dir: Path,
         *,
+        devices: Devices,
         identity: dict[str, Any],
         state: states.TrainState | None,
+        draw_preview: Callable[[], None],
     ) -> None:
         """Puts the callbacks together.
 
@@ -61,20 +77,31 @@ class Session:
             intake: the data.
             plan: what it came to.
             model: a network whose first weights are loaded.
-            run_dir: an existing run folder with ``checkpoints`` and ``state`` in it.
+            run_dir: an existing run folder with ``checkpoints`` and ``state`` in it; any folder on a
+                worker that is not the chief.
+            devices: what to train on; the network was built in its scope.
             identity: what a resumed run must agree with, kept in every state.
             state: where to go on; None for the start.
+            draw_preview: draws the pictures of the augmentation, beside training; the chief's work.
         """
         self._config, self._intake, self._plan = config, intake, plan
         self._network, self._run_dir = model, run_dir
-        self._trainer = Trainer(model)
+        self._devices = devices
         self._identity, self._state = identity, state
         self._order = BatchIndices(len(intake.split.train), config.batch_size, seed=config.seed)
         self._augmentation = make_augmentation(
             plan.policy, config.seed, config.image_size, config.augment_impl
         )
+        gpus = len(tf.config.list_physical_devices("GPU"))
+        prepare = make_prepare(intake.store, self._augmentation, plan.placement, gpus)
+        self._trainer = devices.make_trainer(model, prepare)
         self._stop = cb.StopSignal()
-        self._writer = states.StateWriter(run_dir / "state", state)
+        self._place = str(run_dir) if devices.chief else "<the chief's run folder>"
+        self._agreement = Agreement(devices.cluster, self._stop) if devices.cluster else None
+        self._saver = Saver(
+            states.StateFolder(run_dir / "state", state), averaged=config.optimizer == AVERAGED
+        )
+        self._preview = cb.AfterFirstStep(draw_preview)
         self._wait = WaitClock()
         self.timer = cb.EpochTimer(config.batch_size, data_wait=self._wait.take)
         self.log = self._open_log()
@@ -96,20 +123,15 @@ class Session:
         rate = cb.LearningRate(
             self._plan.schedule, per_step=self._plan.per_step, steps_per_epoch=steps
         )
+        clock = self._agreement.clock if self._agreement else time.monotonic
         finite = cb.StopOnNaN(self._batch_files)
         save = cb.SaveState(
             self._save,
-            self._stop,
+            self._agreement or self._stop,
             self._stopped,
             minutes=config.save_minutes,
-            run_dir=str(run_dir),
-        )
-        self._curves = cb.LiveCurves(
-            run_dir,
-            self.log,
-            title=run_dir.name,
-            planned_lr=rate.planned(config.epochs),
-            show=config.show,
+            run_dir=self._place,
+            clock=clock,
         )
         self._limits: list[cb.Patience | cb.TimeLimit] = []
         if config.patience:
@@ -119,20 +141,35 @@ class Session:
                 )
             )
         if config.time_limit:
-            self._limits.append(cb.TimeLimit(config.time_limit))
+            self._limits.append(cb.TimeLimit(config.time_limit, clock))
         line = cb.ConsoleLine(self.log, epochs=config.epochs, steps_per_epoch=steps)
         self._counting = (rate, finite, line, save)  # these count steps through a resumed epoch
+        self._curves = cb.LiveCurves(
+            run_dir,
+            self.log,
+            title=run_dir.name,
+            planned_lr=rate.planned(config.epochs),
+            show=config.show and self._devices.chief,
+        )
+        written = [
+            line,
+            cb.BestCheckpoint(
+                checkpoints / "best.keras", self._save_network, best=low, best_epoch=best
+            ),
+            cb.LastCheckpoint(checkpoints / "last.keras", self._save_network),
+            *([cb.tensorboard_callback(run_dir / "tensorboard")] if config.tensorboard else []),
+            self._curves,
+            self._preview,
+        ]
         self._callbacks = [
+            *([self._agreement] if self._agreement else []),  # first: the others go by its clock
             self.timer,
             rate,
             finite,
             self.log,
-            line,
-            cb.BestCheckpoint(checkpoints / "best.keras", _save_network, best=low, best_epoch=best),
-            cb.LastCheckpoint(checkpoints / "last.keras", _save_network),
-            *([cb.tensorboard_callback(run_dir / "tensorboard")] if config.tensorboard else []),
-            self._curves,
+            *(written if self._devices.chief else []),
             *self._limits,
+            *([cb.AveragedWeights(self._epoch_batches)] if config.optimizer == AVERAGED else []),
             save,  # last: its state says that all of the above is done
         ]
 
@@ -142,22 +179,25 @@ class Session:
         Raises:
             DivergedError: the loss is no longer a number.
             StoppedError: a signal came; the state is saved.
+            WorkerLostError: another worker is gone.
             UserError: the disk is full or the run folder is gone.
         """
         ending = "failed"
         try:
-            with self._stop.listening():
+            with self._stop.listening(), self._devices.watching(f" with --resume={self._place}"):
                 with contextlib.suppress(cb.LimitReachedError):
                     self._phases()
-                self._writer.wait()
+                self._saver.wait()
+                self._preview.wait()
             ending = self._stopped() or "finished"
-        except (KeyboardInterrupt, StoppedError):
-            self._writer.wait()
+        except (KeyboardInterrupt, StoppedError, WorkerLostError):
+            self._saver.wait()
             ending = "interrupted"
             raise
         finally:
-            self._writer.close()
-            self._curves.finish(ending)
+            self._saver.close()
+            if self._devices.chief:
+                self._curves.finish(ending)
         return self._stopped()
 
     def _phases(self) -> None:
@@ -168,20 +208,23 @@ class Session:
         for first, last, whole in ((0, frozen, False), (frozen, epochs, True)):
             done = self._state.epoch if self._state else 0
             if first < last and done < last and not self._stopped():
+                self._saver.wait()  # a checkpoint also says which layers are trainable
                 set_body_trainable(self._network, whole)
                 self._phase(first, last)
 
     def _phase(self, first: int, last: int) -> None:
-        self._trainer.compile(
-            optimizer=_optimizer(self._config.optimizer, self._plan.lr),
-            loss=keras.losses.SparseCategoricalCrossentropy(),
-            metrics=[keras.metrics.SparseCategoricalAccuracy("accuracy")],
-            jit_compile=self._plan.compilation.enabled,
-        )
+        with self._devices.scope():
+            self._trainer.compile(
+                optimizer=self._optimizer(first),
+                loss=keras.losses.SparseCategoricalCrossentropy(),
+                metrics=[keras.metrics.SparseCategoricalAccuracy("accuracy")],
+                jit_compile=self._plan.compilation.enabled,
+            )
         state, segment = self._state, _Segment(first, last, 0)
         if state is not None and (state.epoch, state.step) > (first, 0):
             # a state from inside this phase; one from its very start has another phase's optimizer
-            states.restore_optimizer(self._trainer, state)
+            with self._devices.scope():
+                states.restore_optimizer(self._trainer, state)
             segment = _Segment(state.epoch, last, state.step)
         if segment.step:
             self._build_metrics()
@@ -192,21 +235,27 @@ class Session:
         if segment.first < last and not self._stopped():
             self._fit(segment, None)
 
+    def _optimizer(self, first: int) -> keras.optimizers.Optimizer:
+        """A new optimizer for the phase that begins with epoch ``first``."""
+        return make_optimizer(
+            self._config.optimizer,
+            self._plan.lr,
+            averaged_from=max(first_averaged(self._config.epochs) - first, 0),
+            steps_per_epoch=self._plan.steps_per_epoch,
+        )
+
     def _fit(self, segment: _Segment, state: states.TrainState | None) -> None:
-        store, split, config = self._intake.store, self._intake.split, self._config
         steps = self._order.steps_per_epoch
         start_step = segment.first * steps + segment.step
-        batches = train_dataset(
-            store, split.train, self._order, self._augmentation, start_step=start_step
-        )
         for callback in self._counting:
             callback.first_step = segment.step
         resuming = [_RestoreMetrics(state)] if state is not None else []
-        if not config.deterministic:  # TensorFlow then refuses to read its clock
-            batches = self._wait.attach(batches)
         self._trainer.fit(
-            batches,
-            validation_data=eval_dataset(store, split.val, config.batch_size),
+            self._devices.distribute(lambda: self._clocked(self._step_batches(start_step))),
+            validation_data=self._devices.distribute(self._val_batches),
+            validation_steps=self._devices.share.steps(
+                len(self._intake.split.val), self._config.batch_size
+            ),
             steps_per_epoch=steps - segment.step,
             initial_epoch=segment.first,
             epochs=segment.last,
@@ -214,6 +263,48 @@ class Session:
             shuffle=False,  # the order is ours; Keras warns otherwise
             verbose=0,
         )
+
+    def _step_batches(self, start_step: int) -> tf.data.Dataset:
+        """What the train step is fed: whole batches, or what it needs to make them."""
+        if not self._plan.placement.on_device:
+            return self._train_batches(start_step)
+        return device_dataset(
+            self._intake.store,
+            self._intake.split.train,
+            self._order,
+            with_images=not self._plan.placement.resident,
+            start_step=start_step,
+            share=self._devices.share,
+        )
+
+    def _train_batches(self, start_step: int) -> tf.data.Dataset:
+        return train_dataset(
+            self._intake.store,
+            self._intake.split.train,
+            self._order,
+            self._augmentation,
+            start_step=start_step,
+            share=self._devices.share,
+            data_service=self._config.data_service,
+        )
+
+    def _val_batches(self) -> tf.data.Dataset:
+        intake, size = self._intake, self._config.batch_size
+        return eval_dataset(intake.store, intake.split.val, size, self._devices.share)
+
+    def _clocked(self, batches: tf.data.Dataset) -> tf.data.Dataset:
+        """With the time spent waiting for data measured, where that can be done.
+
+        In deterministic mode TensorFlow refuses to read its clock; a strategy fetches ahead, so that
+        its own thread, not training, does the waiting.
+        """
+        measurable = not self._config.deterministic and self._devices.strategy is None
+        return self._wait.attach(batches) if measurable else batches
+
+    def _epoch_batches(self, epoch: int) -> tf.data.Dataset:
+        """What an epoch trains on, once more."""
+        steps = self._order.steps_per_epoch
+        return self._train_batches(epoch * steps).take(steps)
 
     def _build_metrics(self) -> None:
         """Makes Keras create the metrics' variables, so that there is something to put sums back to."""
@@ -226,15 +317,15 @@ class Session:
 
     def _save(self, model: Trainer, epoch: int, step: int) -> None:
         history = (self._run_dir / "history.csv").read_text(encoding="utf-8")
-        facts = {"identity": self._identity, "history": history}
-        state = states.capture_state(model, epoch=epoch, step=step, facts=facts)
-        arrays = [array for group in state.arrays.values() for array in group]
-        if not all(np.isfinite(a).all() for a in arrays if a.dtype.kind == "f"):
-            raise DivergedError(
-                f"epoch {epoch + 1}, step {step}: a weight is no longer a number; the last good "
-                "state is kept: lower --lr, or train with --precision=float32"
-            )
-        self._writer.save(state)
+        replicas = self._devices.replicas
+        facts = {"identity": self._identity, "history": history, "replicas": replicas}
+        if self._devices.chief:
+            self._saver.state(model, epoch=epoch, step=step, facts=facts)
+        else:  # the chief cannot read the sums of the metrics without all others
+            states.capture_state(model, epoch=epoch, step=step, facts=facts)
+
+    def _save_network(self, trainer: Trainer, path: Path) -> None:
+        self._saver.checkpoint(trainer.network, path)
 
     def _batch_files(self, epoch: int, step: int) -> list[str]:
         """The pictures of a batch: a function of (seed, step), so they need not be kept."""
@@ -253,18 +344,3 @@ class _RestoreMetrics(keras.callbacks.Callback):
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         states.restore_metrics(self.model, self._state)
-
-
-def _save_network(trainer: Trainer, path: Path) -> None:
-    save_model(trainer.network, path)
-
-
-def _optimizer(name: str, lr: float) -> keras.optimizers.Optimizer:
-    if name == "sgd":
-        return keras.optimizers.SGD(lr, momentum=0.9, nesterov=True)
-    kinds = {
-        "adam": keras.optimizers.Adam,
-        "adamw": keras.optimizers.AdamW,
-        "rmsprop": keras.optimizers.RMSprop,
-    }
-    return kinds[name](lr)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields, replace
@@ -11,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import keras
-import numpy as np
 import tensorflow as tf
 
 from seedtf.data.check import name_broken_files
@@ -22,8 +23,11 @@ from seedtf.intervals import wilson_interval
 from seedtf.model.network import build_network
 from seedtf.plots import draw_schedule, save_figure
 from seedtf.training import callbacks as cb
-from seedtf.training.announce import announce
+from seedtf.training.agreement import check_same
+from seedtf.training.announce import announce, announce_worker
 from seedtf.training.config import TrainConfig
+from seedtf.training.distribute import Devices, check_shares, choose_devices
+from seedtf.training.optimizers import check_strategy
 from seedtf.training.plan import Plan, cache_folder, check_choices, data_folder, make_plan
 from seedtf.training.preview import draw_preview
 from seedtf.training.resume import check_identity, exclusive, run_identity
@@ -40,7 +44,7 @@ class TrainResult:
     """What a run came to; also the ``RESULT`` line.
 
     Attributes:
-        run_dir: the run's folder.
+        run_dir: the run's folder; empty on a worker that is not the chief, which keeps none.
         epochs: epochs trained.
         best_epoch: the one with the lowest validation loss, counted from 1; its model is saved.
         val_loss, val_accuracy: of that epoch; accuracy in [0, 1].
@@ -80,37 +84,97 @@ def train_and_evaluate(config: TrainConfig) -> TrainResult:
         UserError: whatever the user can mend, naming the flag or file.
         DivergedError: the loss is no longer a number.
         StoppedError: SIGTERM or SIGINT came; the state is saved.
+        WorkerLostError: another worker is gone; all can go on from the last state.
     """
     if config.resume and config.resume != config.run_dir:
         config = resumed_config(config.resume, _given(config))
     config = _with_threads(config.with_absolute_paths())
     check_choices(config)
-    if not config.resume:
+    devices = choose_devices(config.strategy)
+    check_strategy(config.optimizer, devices.kind)
+    if not config.resume and devices.chief:
         check_run_dir(config)
     if config.deterministic:
         tf.config.experimental.enable_op_determinism()
+    announce_worker(devices)
+    devices = devices.started(config.worker_timeout)
+    with _quiet_unless_chief(devices), devices.watching():
+        return _train(config, devices)
+
+
+def _train(config: TrainConfig, devices: Devices) -> TrainResult:
+    check_same({"the number of devices of a worker": devices.share.count}, devices.cluster)
+    check_shares(devices.replicas, config.batch_size)
     keras.utils.set_random_seed(config.seed)
     intake = _open_data(config)
-    plan = make_plan(config, intake)
+    _check_validation(devices.replicas, intake)
+    plan = make_plan(config, intake, devices.replicas)
     keras.mixed_precision.set_global_policy(plan.precision.policy)
-    model = build_network(
-        model=config.model,
-        num_classes=len(intake.store.catalog.class_names),
-        image_size=config.image_size,
-        weights=_first_weights(config),
-        bn_momentum=plan.bn_momentum,
-    )
-    run_dir = Path(config.run_dir) if config.resume else create_run_dir(config)
-    with _explained(config, intake, run_dir), exclusive(run_dir / "state"):
-        remove_leftovers(run_dir)
-        identity = run_identity(config, intake, plan)
-        state = _resume_state(run_dir, identity) if config.resume else None
-        announce(config, intake, plan, model, run_dir)
-        if state is None:
-            _write_first_files(run_dir, config, intake, plan)
-        session = Session(config, intake, plan, model, run_dir, identity=identity, state=state)
+    with devices.scope():
+        model = build_network(
+            model=config.model,
+            num_classes=len(intake.store.catalog.class_names),
+            image_size=config.image_size,
+            weights=_first_weights(config),
+            bn_momentum=plan.bn_momentum,
+            sync_bn=config.sync_bn and devices.replicas > 1,
+        )
+    identity = run_identity(config, intake, plan, devices.replicas)
+    # these change no number, but a worker alone with another value would wait for ever
+    together = {"--save_minutes": config.save_minutes, "--time_limit": config.time_limit}
+    check_same({**identity, **together}, devices.cluster)
+    with _run_folder(config, devices) as run_dir, _explained(config, intake, run_dir):
+        state = _resume_state(config, identity, devices) if config.resume else None
+        where = [state.epoch, state.step] if state else None
+        check_same({"the state to go on from": where}, devices.cluster)
+        announce(config, intake, plan, model, run_dir, devices=devices)
+        if state is None and devices.chief:
+            _write_first_files(run_dir, config, intake, plan, devices)
+        session = Session(
+            config,
+            intake,
+            plan,
+            model,
+            run_dir,
+            devices=devices,
+            identity=identity,
+            state=state,
+            draw_preview=lambda: _draw_preview(run_dir, config, intake, plan),
+        )
         stopped = session.train()
-    return _result(run_dir, session, len(intake.split.val), stopped)
+    return _result(run_dir if devices.chief else None, session, len(intake.split.val), stopped)
+
+
+@contextmanager
+def _quiet_unless_chief(devices: Devices) -> Iterator[None]:
+    """One worker's console is enough: the others say who they are and what ends them."""
+    if devices.chief:
+        yield
+        return
+    with open(os.devnull, "w", encoding="utf-8") as nowhere, contextlib.redirect_stdout(nowhere):
+        yield
+
+
+@contextmanager
+def _run_folder(config: TrainConfig, devices: Devices) -> Iterator[Path]:
+    """The run's folder for the chief alone; for the others a temporary one that goes in the end."""
+    if not devices.chief:
+        with tempfile.TemporaryDirectory(prefix="seedtf-worker-") as folder:
+            (Path(folder) / "state").mkdir()
+            yield Path(folder)
+        return
+    run_dir = Path(config.run_dir) if config.resume else create_run_dir(config)
+    with exclusive(run_dir / "state"):
+        remove_leftovers(run_dir)
+        yield run_dir
+
+
+def _check_validation(replicas: int, intake: Intake) -> None:
+    if len(intake.split.val) < replicas:
+        raise UserError(
+            f"--strategy: {replicas} replicas share {len(intake.split.val)} validation pictures, and "
+            "each needs one; pass a larger --val_fraction, or use fewer devices"
+        )
 
 
 # what a file that changed under --cache=off ends in, without its name
@@ -132,15 +196,13 @@ def _explained(config: TrainConfig, intake: Intake, run_dir: Path) -> Iterator[N
             "with --precision=mixed_bfloat16"
         ) from error
     except _BAD_FILE_ERRORS as error:
-        if intake.store.mode != "off":
-            raise
-        records = np.concatenate([intake.split.train, intake.split.val])
-        broken = name_broken_files(intake.store.catalog, records, config.max_pixels)
+        broken = name_broken_files(intake.store, config.max_pixels)
         if not broken:
             raise
         raise UserError(
-            f"{broken[0].path}: went bad while training ({broken[0].fault}: {broken[0].detail}); "
-            f"restore it, then go on with --resume={run_dir}"
+            f"{broken[0].path}: found bad while training ({broken[0].fault}: {broken[0].detail}); "
+            f"restore it, then go on with --resume={run_dir}, or remove it (seedtf check finds all "
+            "such) and start again"
         ) from error
     except BrokenPipeError:  # the reader of the output left; the run folder is well
         raise
@@ -152,7 +214,11 @@ def _explained(config: TrainConfig, intake: Intake, run_dir: Path) -> Iterator[N
         ) from error
 
 
-def _resume_state(run_dir: Path, identity: dict[str, Any]) -> TrainState | None:
+def _resume_state(
+    config: TrainConfig, identity: dict[str, Any], devices: Devices
+) -> TrainState | None:
+    """The newest state of the run's folder, which all workers of a run can read."""
+    run_dir = Path(config.run_dir)
     state, warnings = load_newest_state(run_dir / "state")
     for warning in warnings:
         print(f"warning   {warning}", flush=True)
@@ -160,6 +226,13 @@ def _resume_state(run_dir: Path, identity: dict[str, Any]) -> TrainState | None:
         print("resume    no state was saved yet: beginning at epoch 1", flush=True)
         return None
     check_identity(str(run_dir), state.facts["identity"], identity)
+    before = state.facts["replicas"]
+    if before != devices.replicas:
+        print(
+            f"resume    {before} replicas shared a batch, now {devices.replicas}: the same batches and "
+            "statistics, so the same numbers to rounding, dropout aside",
+            flush=True,
+        )
     where = (
         f"step {state.step} of epoch {state.epoch + 1}" if state.step else f"epoch {state.epoch}"
     )
@@ -167,14 +240,14 @@ def _resume_state(run_dir: Path, identity: dict[str, Any]) -> TrainState | None:
     return state
 
 
-def _result(run_dir: Path, session: Session, judged: int, stopped: str) -> TrainResult:
+def _result(run_dir: Path | None, session: Session, judged: int, stopped: str) -> TrainResult:
     rows = session.log.rows
     best = cb.best_epoch(rows)
     if best is None:
         raise UserError("no epoch had a finite validation loss; lower --lr")
     row = rows[best - 1]
     return TrainResult(
-        run_dir=str(run_dir),
+        run_dir=str(run_dir or ""),
         epochs=len(rows),
         best_epoch=best,
         val_loss=row["val_loss"],
@@ -224,16 +297,29 @@ def _open_data(config: TrainConfig) -> Intake:
         cache=config.cache,
         cache_dir=cache_folder(config),
         max_pixels=config.max_pixels,
+        check=config.check,
+        shared=bool(config.data_service),
         strict=config.strict,
     )
 
 
-def _write_first_files(run_dir: Path, config: TrainConfig, intake: Intake, plan: Plan) -> None:
+def _write_first_files(
+    run_dir: Path, config: TrainConfig, intake: Intake, plan: Plan, devices: Devices
+) -> None:
     root = str(intake.store.catalog.root.resolve())
-    write_records(run_dir, config, intake, {**plan.resolved(), "data_root": root})
+    write_records(
+        run_dir, config, intake, {**plan.resolved(), **devices.resolved(), "data_root": root}
+    )
     planned = draw_schedule(plan.used_rate(), config.epochs, title=run_dir.name)
     save_figure(planned, run_dir / "lr.png")
+
+
+def _draw_preview(run_dir: Path, config: TrainConfig, intake: Intake, plan: Plan) -> None:
+    """Once in a run: an interrupted one may have it already."""
+    path = run_dir / "augmented.png"
+    if path.exists():
+        return
     preview = draw_preview(
         intake.store, intake.split.train, plan.policy, seed=config.seed, impl=config.augment_impl
     )
-    save_figure(preview, run_dir / "augmented.png")
+    save_figure(preview, path)

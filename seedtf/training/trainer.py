@@ -7,7 +7,9 @@ from typing import Any
 
 import keras
 
-__all__ = ["Trainer"]
+__all__ = ["Prepare", "Trainer"]
+
+Prepare = Callable[[Any], Any]
 
 
 class Trainer(keras.Model):
@@ -15,9 +17,10 @@ class Trainer(keras.Model):
 
     Attributes:
         network: what is trained; float32 ``[B, S, S, 3]`` in 0–255 -> probabilities ``[B, K]``.
+        prepare: what the step does to a batch first, or None.
     """
 
-    def __init__(self, network: keras.Model, prepare: Callable[[Any], Any] | None = None) -> None:
+    def __init__(self, network: keras.Model, prepare: Prepare | None = None) -> None:
         """Wraps a network.
 
         Args:
@@ -28,7 +31,7 @@ class Trainer(keras.Model):
         """
         super().__init__(name="trainer")
         self.network = network
-        self._prepare = prepare
+        self.prepare = prepare
         self.build(network.input_shape)
 
     def call(self, images: Any, training: bool | None = None) -> Any:
@@ -37,4 +40,4 @@ class Trainer(keras.Model):
 
     def train_step(self, data: Any) -> dict[str, Any]:
         """One update; returns the metrics so far."""
-        return super().train_step(data if self._prepare is None else self._prepare(data))
+        return super().train_step(data if self.prepare is None else self.prepare(data))

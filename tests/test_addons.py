@@ -1,0 +1,378 @@
+"""The lane of TensorFlow Addons: its ops mean what ours do, its optimizers train, stop and go on.
+
+Without Addons, only what asks for it by name is tested here; ``make test-addons`` runs all of it.
+"""
+
+from __future__ import annotations
+
+import csv
+import functools
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from hypothesis import given
+from hypothesis import strategies as st
+
+from seedtf.commands.main import main
+from seedtf.compat import build_optimizer, has_addons, import_addons
+from seedtf.data import augment, reference_ops
+from seedtf.data.augment import Parameters, Policy
+from seedtf.data.pipeline import make_augmentation
+from seedtf.data.sample import write_sample
+from seedtf.model.network import build_network, load_model
+from seedtf.results.run import load_run, open_validation
+from seedtf.training import callbacks as cb
+from seedtf.training.optimizers import make_optimizer
+from seedtf.training.state import (
+    capture_state,
+    load_newest_state,
+    restore_optimizer,
+    restore_weights,
+)
+from seedtf.training.trainer import Trainer
+
+needs_addons = pytest.mark.skipif(
+    not has_addons(), reason="TensorFlow Addons is not installed; make test-addons has it"
+)
+without_addons = pytest.mark.skipif(has_addons(), reason="TensorFlow Addons is installed")
+
+OPTIMIZERS = ("lamb", "radam", "lookahead", "ranger", "swa")
+SIZE = 16
+
+
+# what the default lane says
+
+
+@without_addons
+@pytest.mark.parametrize(
+    "flag", [*(f"--optimizer={name}" for name in OPTIMIZERS[1:]), "--augment_impl=addons"]
+)
+def test_asking_for_addons_names_what_to_install(flag, tiny_folder, tmp_path, capsys) -> None:
+    run_dir = tmp_path / "run"
+    code = main(
+        ["train", f"--data_dir={tiny_folder}", "--weights=none", f"--run_dir={run_dir}", flag]
+    )
+    (line,) = capsys.readouterr().err.splitlines()
+    assert code == 2
+    assert line.startswith(f"seedtf train: {flag}: needs TensorFlow Addons")
+    assert "Python 3.10 or 3.11" in line
+    assert "pip install 'seedtf[addons]'" in line
+    assert not run_dir.exists()
+
+
+@without_addons
+def test_lamb_is_kerass_own_where_there_are_no_addons() -> None:
+    assert type(make_optimizer("lamb", 0.1)) is keras.optimizers.Lamb
+
+
+# the ops
+
+
+def pictures(count: int, height: int, width: int) -> tf.Tensor:
+    """Noise: the hardest picture for a resample, and every colour there is."""
+    draw = np.random.default_rng(count * height + width)
+    return tf.constant(draw.integers(0, 256, (count, height, width, 3)), tf.uint8)
+
+
+SIZES = [((16, 16), (16, 16)), ((24, 17), (12, 20)), ((12, 12), (29, 23))]
+BATCH = 4
+
+
+def drawn(low: float, high: float) -> st.SearchStrategy[list[float]]:
+    return st.lists(st.floats(low, high, width=32), min_size=BATCH, max_size=BATCH)
+
+
+PARAMETERS = st.builds(
+    lambda **lists: Parameters(
+        **{name: tf.constant(each, tf.float32) for name, each in lists.items()}
+    ),
+    scale_x=drawn(0.125, 1),
+    scale_y=drawn(0.125, 1),
+    center_x=drawn(0.125, 0.875),
+    center_y=drawn(0.125, 0.875),
+    rotate=drawn(-3.125, 3.125),
+    shear=drawn(-0.75, 0.75),
+    flip_x=st.lists(st.sampled_from([-1.0, 1.0]), min_size=BATCH, max_size=BATCH),
+    flip_y=st.lists(st.sampled_from([-1.0, 1.0]), min_size=BATCH, max_size=BATCH),
+    brightness=drawn(-128, 128),
+    contrast=drawn(0, 2),
+    saturation=drawn(0, 2),
+    hue=drawn(-3.125, 3.125),
+)
+
+
+@functools.cache
+def compiled(out_size: tuple[int, int]) -> Callable[[tf.Tensor, Parameters], tf.Tensor]:
+    return tf.function(
+        lambda images, parameters: augment.augment_images(images, parameters, out_size),
+        jit_compile=True,
+        autograph=False,
+    )
+
+
+@needs_addons
+@given(st.sampled_from(SIZES), PARAMETERS)
+def test_the_compiled_augmentation_equals_addons(sizes, parameters) -> None:
+    in_size, out_size = sizes
+    images = pictures(BATCH, *in_size)
+    ours = compiled(out_size)(images, parameters).numpy()
+    theirs = reference_ops.make_chain("addons")(images, parameters, out_size).numpy()
+    assert ours.shape == theirs.shape == (BATCH, *out_size, 3)
+    # beyond the edge too: both show the picture's mirror image there
+    assert np.abs(ours - theirs).max() <= 255e-3
+
+
+@needs_addons
+@given(PARAMETERS)
+def test_the_color_matrix_equals_addons_op(parameters) -> None:
+    images = tf.cast(pictures(BATCH, 5, 6), tf.float32)
+    plain = parameters._replace(brightness=tf.zeros([BATCH]), contrast=tf.ones([BATCH]))
+    matrix = augment.color_matrices(plain)
+    ours = tf.einsum("bij,bhwj->bhwi", matrix[:, :, :3], images) + matrix[:, None, None, :, 3]
+    adjust = import_addons("this test").image.adjust_hsv_in_yiq
+    for index, hue, saturation in zip(range(BATCH), plain.hue, plain.saturation, strict=True):
+        theirs = adjust(images[index], hue, saturation)
+        assert np.abs(ours[index] - theirs).max() <= 255e-5
+
+
+@needs_addons
+def test_the_pipelines_functions_agree_and_have_static_shapes() -> None:
+    policy = Policy(rotate=180, shear=30, saturation=1, hue=180, contrast=0.5).scaled(1)
+    images, epoch = pictures(6, SIZE, SIZE), tf.constant(3, tf.int64)
+    records = tf.range(6, dtype=tf.int64)
+    fused, chain = (make_augmentation(policy, 5, SIZE, impl) for impl in ("fused", "addons"))
+    ours, theirs = fused(images, epoch, records), chain(images, epoch, records)
+    assert np.abs(ours - theirs).max() <= 255e-3
+    mapped = tf.data.Dataset.from_tensors((images, epoch, records)).map(chain)
+    assert mapped.element_spec == tf.TensorSpec([6, SIZE, SIZE, 3], tf.float32)
+
+
+# the optimizers
+
+
+def batches() -> tuple[np.ndarray, np.ndarray]:
+    draw = np.random.default_rng(0)
+    return draw.uniform(0, 255, (32, SIZE, SIZE, 3)).astype(np.float32), draw.integers(0, 3, 32)
+
+
+def compiled_trainer(name: str, policy: str = "float32") -> Trainer:
+    keras.utils.set_random_seed(1)
+    keras.mixed_precision.set_global_policy(policy)
+    try:
+        trainer = Trainer(
+            build_network(model="tiny", num_classes=3, image_size=SIZE, weights="none")
+        )
+        optimizer = make_optimizer(name, 0.01, averaged_from=0, steps_per_epoch=2)
+        trainer.compile(
+            optimizer,
+            loss="sparse_categorical_crossentropy",
+            metrics=["accuracy"],
+            jit_compile=False,
+        )
+    finally:
+        keras.mixed_precision.set_global_policy("float32")
+    return trainer
+
+
+def train(trainer: Trainer, epochs: int) -> float:
+    """Trains in batches of 8, and returns the loss of the last epoch."""
+    images, labels = batches()
+    fitted = trainer.fit(images, labels, batch_size=8, epochs=epochs, shuffle=False, verbose=0)
+    return fitted.history["loss"][-1]
+
+
+@needs_addons
+@pytest.mark.parametrize(
+    ("name", "policy"),
+    [
+        *((name, "float32") for name in OPTIMIZERS),
+        ("ranger", "mixed_float16"),
+        ("swa", "mixed_bfloat16"),
+    ],
+)
+def test_a_restored_optimizer_goes_on_as_if_it_had_not_stopped(name, policy) -> None:
+    first = compiled_trainer(name, policy)
+    early = train(first, epochs=1)
+    train(first, epochs=1)
+    state = capture_state(first, epoch=2, step=0, facts={})
+    late = train(first, epochs=8)
+    assert late < early
+
+    second = compiled_trainer(name, policy)
+    restore_weights(second.network, state)
+    restore_optimizer(second, state)
+    assert train(second, epochs=8) == late
+    ends = [capture_state(trainer, epoch=10, step=0, facts={}) for trainer in (first, second)]
+    for group in ("weights", "optimizer"):
+        assert same(*(end.arrays[group] for end in ends))
+
+
+@needs_addons
+@pytest.mark.parametrize(
+    ("name", "slots", "policy"),
+    [
+        ("lamb", 2, "float32"),
+        ("radam", 2, "float32"),
+        ("lookahead", 3, "float32"),
+        ("ranger", 3, "float32"),
+        ("swa", 3, "float32"),
+        ("swa", 3, "mixed_float16"),
+    ],
+)
+def test_the_state_has_every_slot_of_the_wrapped_optimizer_too(name, slots, policy) -> None:
+    trainer = compiled_trainer(name, policy)
+    build_optimizer(trainer.optimizer, trainer.network.trainable_variables)
+    found = capture_state(trainer, epoch=0, step=0, facts={}).arrays["optimizer"]
+    scale = [each for each in found if each.shape == () and each == 2**15]
+    assert len(scale) == (policy == "mixed_float16")
+    # beside the slots: the step count; the loss scale and the steps since it last changed
+    assert len(found) == slots * len(trainer.network.trainable_variables) + 1 + 2 * len(scale)
+
+
+@needs_addons
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_the_learning_rate_that_is_set_is_the_one_used(name) -> None:
+    trainer = compiled_trainer(name)
+    train(trainer, epochs=1)
+    before = [each.numpy() for each in trainer.network.trainable_variables]
+    trainer.optimizer.learning_rate = 0.0
+    assert float(trainer.optimizer.learning_rate) == 0.0
+    trainer.train_on_batch(*batches())
+    assert same([each.numpy() for each in trainer.network.trainable_variables], before)
+
+
+# the whole program
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory) -> Path:
+    return write_sample(tmp_path_factory.mktemp("data") / "s", images_per_class=5, image_size=20)
+
+
+def flags(data: Path, run_dir: Path, *more: str) -> list[str]:
+    small = ["--model=tiny", "--weights=none", f"--image_size={SIZE}", "--batch_size=16"]
+    where = [f"--data_dir={data}", f"--run_dir={run_dir}"]
+    return ["train", *where, *small, "--lr=0.01", "--schedule=cosine", *more]
+
+
+def history(run_dir: Path) -> list[dict[str, str]]:
+    with (run_dir / "history.csv").open(encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def weights_of(run_dir: Path, name: str) -> list[np.ndarray]:
+    return [each.numpy() for each in load_model(run_dir / "checkpoints" / name).weights]
+
+
+def arrays(run_dir: Path) -> dict[str, list[np.ndarray]]:
+    state, warnings = load_newest_state(run_dir / "state")
+    assert not warnings
+    return state.arrays
+
+
+def same(first: list[np.ndarray], second: list[np.ndarray]) -> bool:
+    return [each.tobytes() for each in first] == [each.tobytes() for each in second]
+
+
+def stop_at(monkeypatch: pytest.MonkeyPatch, epoch: int, step: int) -> None:
+    """The next run gets its signal before this step, both counted from 0."""
+    before = cb.SaveState.on_train_batch_begin
+
+    def begin(self: cb.SaveState, batch: int, logs: object = None) -> None:
+        if (self._epoch, batch) == (epoch, step):
+            self._stop.name = "SIGTERM"
+        before(self, batch, logs)
+
+    monkeypatch.setattr(cb.SaveState, "on_train_batch_begin", begin)
+
+
+@needs_addons
+def test_train_resume_evaluate_predict_export(data, tmp_path, monkeypatch, capsys) -> None:
+    whole, parted = tmp_path / "whole", tmp_path / "parted"
+    more = ("--epochs=3", "--freeze_epochs=1", "--optimizer=lookahead", "--augment_impl=addons")
+    assert main(flags(data, whole, *more)) == 0
+    assert "lookahead around adam of TensorFlow Addons" in capsys.readouterr().out
+    assert json.loads((whole / "env.json").read_text())["tensorflow-addons"].startswith("0.23")
+
+    with monkeypatch.context() as patch:
+        stop_at(patch, 2, 2)
+        assert main(flags(data, parted, *more)) == 75
+    assert main(["train", f"--resume={parted}"]) == 0
+    assert (parted / "history.csv").read_bytes() == (whole / "history.csv").read_bytes()
+    for group in ("weights", "optimizer"):
+        assert same(arrays(parted)[group], arrays(whole)[group])
+    assert same(weights_of(parted, "best.keras"), weights_of(whole, "best.keras"))
+
+    assert main(["evaluate", str(whole)]) == 0
+    accuracy = json.loads((whole / "report" / "report.json").read_text())["accuracy"]
+    best = min(history(whole), key=lambda row: float(row["val_loss"]))
+    assert accuracy == pytest.approx(float(best["val_accuracy"]), abs=1e-6)
+    table = tmp_path / "answers.csv"
+    assert main(["predict", str(whole), str(data), f"--out={table}"]) == 0
+    assert len(table.read_text().splitlines()) == 1 + 12 * 5
+    assert main(["export", str(whole)]) == 0
+    (row,) = json.loads((whole / "export" / "parity.json").read_text())["rows"]
+    assert (row["format"], row["kept"], row["runtime"]) == (
+        "saved_model",
+        True,
+        f"tensorflow {tf.__version__}",
+    )
+
+
+def validation_loss(run_dir: Path, name: str) -> float:
+    run = load_run(run_dir)
+    store, records = open_validation(run)
+    images = tf.cast(store.read(tf.constant(records)), tf.float32)
+    probabilities = load_model(run_dir / "checkpoints" / name)(images, training=False).numpy()
+    truth = probabilities[np.arange(len(records)), store.catalog.labels[records]]
+    return float(-np.log(truth).mean())
+
+
+@needs_addons
+def test_swa_validates_and_saves_the_average_and_trains_on_without_it(
+    data, tmp_path, monkeypatch, capsys
+) -> None:
+    whole, parted = tmp_path / "whole", tmp_path / "parted"
+    trained: list[list[np.ndarray]] = []
+    saved = cb.SaveState.on_epoch_end
+
+    def record(self: cb.SaveState, epoch: int, logs: object = None) -> None:
+        trained.append([each.numpy() for each in self.model.network.trainable_variables])
+        saved(self, epoch, logs)
+
+    more = ("--epochs=5", "--optimizer=swa")
+    with monkeypatch.context() as patch:
+        patch.setattr(cb.SaveState, "on_epoch_end", record)
+        assert main(flags(data, whole, *more)) == 0
+    assert "averaged at the end of epoch 4 and of each after it" in capsys.readouterr().out
+    # what was validated is what was saved, with statistics of batch normalisation of its own
+    rows = history(whole)
+    low = min(float(row["val_loss"]) for row in rows)
+    assert validation_loss(whole, "last.keras") == pytest.approx(
+        float(rows[-1]["val_loss"]), rel=1e-4
+    )
+    assert validation_loss(whole, "best.keras") == pytest.approx(low, rel=1e-4)
+    last = load_model(whole / "checkpoints" / "last.keras")
+    for index, variable in enumerate(last.trainable_variables):
+        mean = (trained[3][index] + trained[4][index]) / 2
+        np.testing.assert_allclose(variable.numpy(), mean, rtol=1e-5, atol=1e-6)
+    # the state, from which training goes on, has the weights as trained
+    network = build_network(
+        model="tiny", num_classes=len(load_run(whole).class_names), image_size=SIZE, weights="none"
+    )
+    restore_weights(network, load_newest_state(whole / "state")[0])
+    assert same([each.numpy() for each in network.trainable_variables], trained[4])
+    statistics = zip(network.non_trainable_variables, last.non_trainable_variables, strict=True)
+    assert not any(np.array_equal(one.numpy(), other.numpy()) for one, other in statistics)
+
+    with monkeypatch.context() as patch:
+        stop_at(patch, 4, 1)
+        assert main(flags(data, parted, *more)) == 75
+    assert main(["train", f"--resume={parted}"]) == 0
+    assert (parted / "history.csv").read_bytes() == (whole / "history.csv").read_bytes()
+    assert same(weights_of(parted, "last.keras"), weights_of(whole, "last.keras"))

@@ -1,0 +1,151 @@
+"""What differs between the lanes of Keras 3 and Keras 2.15 behaves alike in both."""
+
+from __future__ import annotations
+
+import io
+import json
+import zipfile
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+from PIL import Image
+
+from seedtf.compat import (
+    KERAS_2,
+    all_variables,
+    build_optimizer,
+    check_written_here,
+    has_addons,
+    import_addons,
+    keep_random_states,
+    metrics_variables,
+    optimizer_variables,
+)
+from seedtf.data import header
+from seedtf.data.header import RefusedError, read_header
+from seedtf.errors import UserError
+from seedtf.model.network import build_network, load_model, save_model
+from seedtf.training.optimizers import (
+    check_strategy,
+    describe_optimizer,
+    first_averaged,
+    make_optimizer,
+)
+
+
+def dropping() -> keras.Model:
+    keep_random_states()
+    image = keras.Input((8,))
+    return keras.Model(image, keras.layers.Dropout(0.5)(keras.layers.Dense(8)(image)))
+
+
+def test_dropout_draws_from_variables_that_can_be_put_back() -> None:
+    model = dropping()
+    ones = np.ones((4, 8), np.float32)
+    model(ones, training=True)
+    states = [variable.numpy() for variable in all_variables(model)]
+    assert len(states) == 3  # kernel, bias, the state of the draws
+    drawn = [model(ones, training=True).numpy() for _ in range(3)]
+    assert not np.array_equal(drawn[0], drawn[1])
+    for variable, value in zip(all_variables(model), states, strict=True):
+        variable.assign(value)
+    again = [model(ones, training=True).numpy() for _ in range(3)]
+    assert np.array_equal(again, drawn)
+
+
+@pytest.mark.parametrize("name", ["adam", "adamw", "sgd", "rmsprop"])
+def test_a_built_optimizer_shows_its_step_count_and_slots(name: str) -> None:
+    model = dropping()
+    optimizer = make_optimizer(name, 0.125)
+    build_optimizer(optimizer, model.trainable_variables)
+    shapes = [tuple(variable.shape) for variable in optimizer_variables(optimizer)]
+    slots = {"adam": 2, "adamw": 2, "sgd": 1, "rmsprop": 1}[name]
+    assert shapes.count((8, 8)) == shapes.count((8,)) == slots
+    assert float(optimizer.learning_rate) == 0.125
+    counts = [each for each in optimizer_variables(optimizer) if "int" in str(each.dtype)]
+    assert [int(each.numpy()) for each in counts] == [0]
+
+
+def test_loss_scaling_is_part_of_the_optimizers_variables() -> None:
+    model = dropping()
+    plain = make_optimizer("adam", 0.1)
+    build_optimizer(plain, model.trainable_variables)
+    scaled = keras.mixed_precision.LossScaleOptimizer(make_optimizer("adam", 0.1))
+    build_optimizer(scaled, model.trainable_variables)
+    scales = [
+        each for each in optimizer_variables(scaled) if each.shape == () and each.numpy() > 1e3
+    ]
+    assert len(scales) == 1
+    assert len(optimizer_variables(scaled)) >= len(optimizer_variables(plain)) + 2
+
+
+def test_metrics_variables_are_the_sums_of_loss_and_accuracy() -> None:
+    model = dropping()
+    model.compile("sgd", "sparse_categorical_crossentropy", metrics=["accuracy"])
+    model.test_on_batch(np.ones((4, 8), np.float32), np.zeros(4, np.int32))
+    sums = [float(variable.numpy()) for variable in metrics_variables(model)]
+    assert sums.count(4.0) >= 2  # pictures counted, by each
+
+
+@pytest.fixture
+def written(tmp_path: Path) -> Path:
+    path = tmp_path / "m.keras"
+    save_model(build_network(model="tiny", num_classes=2, image_size=8, weights="none"), path)
+    return path
+
+
+def test_a_model_of_the_other_keras_is_refused_by_its_name(written: Path) -> None:
+    check_written_here(written)
+    other = "3.15.1" if KERAS_2 else "2.15.0"
+    with zipfile.ZipFile(written) as archive:
+        parts = {name: archive.read(name) for name in archive.namelist()}
+    parts["metadata.json"] = json.dumps({"keras_version": other}).encode()
+    with zipfile.ZipFile(written, "w") as archive:
+        for name, content in parts.items():
+            archive.writestr(name, content)
+    with pytest.raises(UserError, match=f"written by Keras {other}, here is Keras"):
+        load_model(written)
+
+
+def test_a_file_without_a_version_is_left_to_its_reader(tmp_path: Path) -> None:
+    (tmp_path / "no.keras").write_bytes(b"PK")
+    check_written_here(tmp_path / "no.keras")
+    with zipfile.ZipFile(tmp_path / "odd.keras", "w") as archive:
+        archive.writestr("metadata.json", "[]")
+    check_written_here(tmp_path / "odd.keras")
+
+
+def test_webp_is_refused_by_name_where_tensorflow_does_not_decode_it(monkeypatch) -> None:
+    encoded = io.BytesIO()
+    Image.new("RGB", (8, 8)).save(encoded, "WEBP")
+    monkeypatch.setattr(header, "DECODES_WEBP", False)
+    with pytest.raises(RefusedError, match=r"unsupported variant: WebP.*save it as PNG or JPEG"):
+        read_header(encoded.getvalue())
+
+
+def test_addons_are_looked_for_where_they_can_work() -> None:
+    if has_addons():
+        assert KERAS_2
+        assert import_addons("this test").__version__.startswith("0.23")
+    else:
+        with pytest.raises(
+            UserError, match=r"this test: needs TensorFlow Addons.*seedtf\[addons\]"
+        ):
+            import_addons("this test")
+
+
+@pytest.mark.parametrize("name", ["lookahead", "ranger", "swa"])
+def test_optimizers_that_wrap_another_are_for_one_device(name: str) -> None:
+    check_strategy(name, "none")
+    check_strategy("radam", "mirrored")
+    with pytest.raises(UserError, match=rf"--optimizer={name}: .*--strategy is mirrored.*=none"):
+        check_strategy(name, "mirrored")
+
+
+def test_an_optimizer_says_what_it_is() -> None:
+    assert describe_optimizer("adam", 10) == "adam"
+    assert describe_optimizer("ranger", 10).startswith("ranger (lookahead around radam)")
+    assert "end of epoch 8 and of each" in describe_optimizer("swa", 10)
+    assert [first_averaged(epochs) for epochs in (1, 4, 10, 200)] == [0, 3, 7, 150]

@@ -1,0 +1,605 @@
+"""Several devices and several machines: real processes on loopback, a tiny network, few steps."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import jsonschema
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+from seedtf.commands.main import main
+from seedtf.data.catalog import scan_folder
+from seedtf.data.order import BatchIndices
+from seedtf.data.pipeline import eval_dataset, train_dataset
+from seedtf.data.sample import write_sample
+from seedtf.data.share import Share
+from seedtf.data.store import build_store, plan_cache
+from seedtf.errors import UserError
+from seedtf.model.batch_norm import FusedBatchNormalization, moving_statistics
+from seedtf.model.network import build_network, load_model
+from seedtf.model.precision import choose_jit
+from seedtf.training import agreement, train
+from seedtf.training.callbacks import StopSignal, read_history
+from seedtf.training.cluster import Cluster, read_cluster
+from seedtf.training.distribute import check_shares, choose_strategy
+from seedtf.training.state import load_newest_state, read_state, write_state
+from seedtf.training.waiting import missing
+
+HERE = Path(__file__).parent
+SECONDS = 240  # a process that takes longer hangs
+EPOCHS = 6
+FLAGS = [
+    *("--model=tiny", "--weights=none", "--image_size=16", "--batch_size=12", f"--epochs={EPOCHS}"),
+    *("--optimizer=sgd", "--lr=0.05", "--threads=1", "--sync_bn", "--save_minutes=0.001"),
+]
+# SEEDTF_HANG=1 stops the lost worker instead of killing it: its sockets stay open, only the
+# heartbeat tells
+HANG = "SEEDTF_HANG" in os.environ
+
+
+@dataclass
+class Process:
+    """A worker under way, or what it left."""
+
+    process: subprocess.Popen[str]
+    home: Path
+    weights: Path
+    output: str = ""
+    errors: str = ""
+
+    @property
+    def code(self) -> int:
+        return self.process.returncode
+
+    def wait(self) -> None:
+        rest, self.errors = self.process.communicate(timeout=SECONDS)
+        self.output += rest
+
+    def read_until(self, start: str) -> None:
+        for line in self.process.stdout:
+            self.output += line
+            if line.startswith(start):
+                return
+        self.wait()
+        pytest.fail(f"ended without {start!r}:\n{self.output}\n{self.errors}")
+
+
+@dataclass
+class Launcher:
+    """Starts the processes of a run; none outlives the tests."""
+
+    folder: Path
+    processes: list[Process] = field(default_factory=list)
+
+    def start(self, arguments: list[str], workers: int = 1, cpus: int = 1, **env) -> list[Process]:
+        started = []
+        for index, text in enumerate(tf_configs(workers)):
+            home = self.folder / f"home{len(self.processes)}"
+            home.mkdir()
+            (home / "tmp").mkdir()
+            weights = self.folder / f"{home.name}.npz"
+            variables = {**os.environ, "TMPDIR": str(home / "tmp"), **env}
+            variables.pop("TF_CPP_MIN_LOG_LEVEL", None)  # what a user sees
+            if workers > 1:
+                variables["TF_CONFIG"] = text
+            process = subprocess.Popen(
+                [sys.executable, HERE / "worker.py", str(cpus), weights, *arguments],
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+                cwd=home,
+                env=variables,
+            )
+            started.append(Process(process, home, weights))
+            self.processes.append(started[index])
+        return started
+
+    def run(self, arguments: list[str], **options) -> list[Process]:
+        started = self.start(arguments, **options)
+        for each in started:
+            each.wait()
+        for each in started:
+            assert each.code == 0, each.output + each.errors
+        return started
+
+    def close(self) -> None:
+        for each in self.processes:
+            if each.process.poll() is None:
+                each.process.send_signal(signal.SIGCONT)
+                each.process.kill()
+                each.process.communicate()
+
+
+def tf_configs(workers: int) -> list[str]:
+    with contextlib.ExitStack() as stack:
+        sockets = [stack.enter_context(socket.socket()) for _ in range(workers)]
+        for each in sockets:
+            each.bind(("127.0.0.1", 0))
+        addresses = [f"127.0.0.1:{each.getsockname()[1]}" for each in sockets]
+    return [
+        json.dumps({"cluster": {"worker": addresses}, "task": {"type": "worker", "index": index}})
+        for index in range(workers)
+    ]
+
+
+@pytest.fixture(scope="module")
+def launcher(tmp_path_factory) -> Iterator[Launcher]:
+    started = Launcher(tmp_path_factory.mktemp("processes"))
+    yield started
+    started.close()
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory) -> Path:
+    """Eleven classes, 55 training and 11 validation pictures: 11 is shared evenly by nobody."""
+    root = write_sample(tmp_path_factory.mktemp("data") / "s", images_per_class=6, image_size=20)
+    shutil.rmtree(min(path for path in root.iterdir() if path.is_dir()))
+    return root
+
+
+def train_flags(data: Path, run_dir: Path) -> list[str]:
+    return ["train", f"--data_dir={data}", f"--run_dir={run_dir}", *FLAGS]
+
+
+@pytest.fixture(scope="module")
+def alone(launcher, data) -> Path:
+    """The run on one device, which all others are compared with."""
+    run_dir = launcher.folder / "alone"
+    launcher.run(train_flags(data, run_dir))
+    return run_dir
+
+
+@pytest.fixture(scope="module")
+def two_workers(launcher, data) -> tuple[Path, list[Process]]:
+    """An undisturbed run of two workers, which try at its end what is not seen of a run."""
+    run_dir = launcher.folder / "two"
+    return run_dir, launcher.run(train_flags(data, run_dir), workers=2, PROBE="1")
+
+
+def final_arrays(run_dir: Path) -> dict[str, list[np.ndarray]]:
+    state, warnings = load_newest_state(run_dir / "state")
+    assert not warnings
+    return state.arrays
+
+
+def assert_equal_to_rounding(run_dir: Path, alone: Path) -> None:
+    found, wanted = read_history(run_dir / "history.csv"), read_history(alone / "history.csv")
+    assert len(found) == len(wanted) == EPOCHS
+    for row, expected in zip(found, wanted, strict=True):
+        assert row == pytest.approx(expected, rel=1e-4, abs=1e-6)
+    arrays = final_arrays(run_dir)
+    for group, expected in final_arrays(alone).items():
+        for array, other in zip(arrays[group], expected, strict=True):
+            np.testing.assert_allclose(array, other, rtol=1e-3, atol=1e-4)
+
+
+def test_two_devices_train_as_one_does(launcher, data, alone) -> None:
+    run_dir = launcher.folder / "mirrored"
+    (process,) = launcher.run([*train_flags(data, run_dir), "--strategy=mirrored"], cpus=2)
+    assert_equal_to_rounding(run_dir, alone)
+    assert "mirrored, because there are 2 logical CPU devices" in process.output
+    assert "2 replicas take 6 images of a batch each" in process.output
+    resolved = json.loads((run_dir / "config.json").read_text())["resolved"]
+    assert (resolved["strategy"], resolved["replicas"], resolved["workers"]) == ("mirrored", 2, 1)
+    assert not process.errors  # no warning of Keras either
+
+
+def test_a_synchronised_model_needs_no_strategy_to_be_loaded(two_workers, alone) -> None:
+    model, other = (
+        load_model(run / "checkpoints" / "last.keras") for run in (two_workers[0], alone)
+    )
+    pictures = np.random.default_rng(0).uniform(0, 255, (5, 16, 16, 3)).astype(np.float32)
+    np.testing.assert_allclose(model.predict(pictures, verbose=0), other(pictures), atol=1e-4)
+    assert model.get_layer("conv1_bn").synchronized
+    assert not other.get_layer("conv1_bn").synchronized
+
+
+@pytest.mark.parametrize("workers", [2, 3])
+def test_workers_end_with_equal_weights_and_as_one_process_does(
+    launcher, data, alone, two_workers, workers
+) -> None:
+    run_dir, processes = two_workers
+    if workers == 3:
+        run_dir = launcher.folder / "three"
+        processes = launcher.run(train_flags(data, run_dir), workers=3)
+    first, *others = (np.load(process.weights) for process in processes)
+    for other in others:
+        assert [first[name].tobytes() for name in first] == [
+            other[name].tobytes() for name in other
+        ]
+    assert_equal_to_rounding(run_dir, alone)
+
+
+def test_only_the_chief_writes_and_speaks(two_workers) -> None:
+    run_dir, (chief, worker) = two_workers
+    assert (run_dir / "checkpoints" / "best.keras").exists()
+    assert chief.output.count("\nepoch ") == EPOCHS
+    assert chief.output.splitlines()[-1].startswith("RESULT ")
+    (line,) = worker.output.splitlines()
+    assert line.startswith("worker    worker 1 (127.0.0.1:")
+    left = [path for path in worker.home.rglob("*") if path.is_file() and path.suffix != ".py"]
+    assert not left
+    assert not chief.errors + worker.errors
+
+
+def test_a_run_may_go_on_with_another_number_of_replicas_where_that_is_exact(
+    two_workers, tmp_path, capsys, monkeypatch
+) -> None:
+    compared: dict[str, object] = {}
+    monkeypatch.setattr(train, "check_same", lambda facts, cluster: compared.update(facts))
+    run_dir = shutil.copytree(two_workers[0], tmp_path / "synchronised")
+    assert main(["train", f"--resume={run_dir}"]) == 0
+    assert "resume    2 replicas shared a batch, now 1: the same batches" in capsys.readouterr().out
+
+    # workers that differ in one of these would part ways
+    assert {"--seed", "the split", "--time_limit", "--save_minutes"} <= compared.keys()
+
+    # as if it had been trained without --sync_bn
+    settings = json.loads((run_dir / "config.json").read_text())
+    (run_dir / "config.json").write_text(json.dumps({**settings, "sync_bn": False}))
+    for path in (run_dir / "state").glob("*.state"):
+        state = read_state(path)
+        state.facts["identity"]["--sync_bn"] = False
+        state.facts["identity"]["the number of replicas (--sync_bn not given)"] = 2
+        write_state(path, state)
+    assert main(["train", f"--resume={run_dir}"]) == 2
+    refusal = "the number of replicas (--sync_bn not given) was 2 and is now 1"
+    assert refusal in capsys.readouterr().err
+
+
+def probed(process: Process) -> dict:
+    return json.loads(process.weights.with_suffix(".json").read_text())
+
+
+def test_keras_still_needs_the_mending(two_workers) -> None:
+    faults = probed(two_workers[1][0])
+    remedy = "Keras mended its part of issue 20585: DistributedTrainer.{} can go"
+    assert "PerReplica" in faults["metrics"], remedy.format("_maybe_symbolic_build")
+    assert "reduction dimension 0" in faults["logs"], remedy.format("_with_axis")
+
+
+def test_moving_statistics_are_the_average_of_the_replicas(two_workers) -> None:
+    first, other = (probed(process)["statistics"] for process in two_workers[1])
+    assert first == other
+    means = np.concatenate(first[::2])
+    assert np.abs(means).max() > 0.01  # they have moved
+
+
+def test_a_signal_and_a_loss_stop_all_and_the_resumed_run_ends_the_same(
+    launcher, data, two_workers
+) -> None:
+    run_dir = launcher.folder / "disturbed"
+    chief, worker = launcher.start(train_flags(data, run_dir), workers=2)
+    chief.read_until("epoch 1/")
+    worker.process.send_signal(signal.SIGTERM)  # a preempted pod, and not the chief's
+    for each in (chief, worker):
+        each.wait()
+        assert each.code == 75, each.output + each.errors
+    place = chief.errors.splitlines()[-1]
+    assert place.startswith("seedtf train: SIGTERM at worker 1 (127.0.0.1:")
+    assert place.endswith(f"go on with --resume={run_dir}")
+    saved = place[place.index("saved at") : place.index(";")]
+    assert saved in worker.errors.splitlines()[-1]  # the same step
+
+    chief, worker = launcher.start(
+        ["train", f"--resume={run_dir}", "--worker_timeout=5"], workers=2
+    )
+    chief.read_until("epoch 4/")
+    worker.process.send_signal(signal.SIGSTOP if HANG else signal.SIGKILL)
+    chief.wait()
+    assert chief.code == 75, chief.output + chief.errors
+    (line,) = chief.errors.splitlines()
+    assert line.startswith("seedtf train: worker 1 (127.0.0.1:")
+    assert line.endswith(
+        f"is gone, so this one stops too; start all 2 again with --resume={run_dir}"
+    )
+    worker.process.kill()
+
+    launcher.run(["train", f"--resume={run_dir}"], workers=2)
+    undisturbed = two_workers[0]
+    assert (run_dir / "history.csv").read_bytes() == (undisturbed / "history.csv").read_bytes()
+    found, wanted = final_arrays(run_dir), final_arrays(undisturbed)
+    for group in ("weights", "optimizer"):
+        assert [a.tobytes() for a in found[group]] == [a.tobytes() for a in wanted[group]]
+
+
+# --- what needs no second process ---
+
+
+def config_text(task="worker", index=0, **cluster) -> str:
+    listed = cluster or {"worker": ["a:1", "b:2"]}
+    return json.dumps({"cluster": listed, "task": {"type": task, "index": index}})
+
+
+def test_tf_config_as_operators_set_it() -> None:
+    assert read_cluster(None) is None
+    assert read_cluster("") is None
+    text = json.loads(config_text("worker", "1", chief=["c:1"], worker=["a:1", "b:2"]))
+    cluster = read_cluster(json.dumps({**text, "environment": "cloud"}))
+    assert cluster == Cluster(("chief", "worker", "worker"), ("c:1", "a:1", "b:2"), 2)
+    assert cluster.task(2) == ("worker", 1)
+    assert cluster.name(0) == "chief (c:1)"
+    assert cluster.name(2) == "worker 1 (b:2)"
+    assert read_cluster(config_text("chief", 0, chief=["c:1"], worker=["a:1"])).index == 0
+
+
+@pytest.mark.parametrize(
+    ("text", "fault"),
+    [
+        ("{", "is not JSON"),
+        ("[]", "has no cluster"),
+        ('{"task": {"type": "worker", "index": 0}}', "has no cluster"),
+        ('{"cluster": {"worker": ["a:1"]}}', "has no task"),
+        (config_text(index=2), "has the task worker 2, but the cluster names 2"),
+        (config_text(index=-1), "has the task worker -1"),
+        (config_text("chief"), "has the task chief 0, but the cluster names 0"),
+        (config_text(worker=["a:1"], ps=["p:1"]), "parameter servers are not used"),
+        (config_text("evaluator"), "leave the evaluator out"),
+        (config_text(master=["m:1"], worker=["a:1"]), "name it chief"),
+        (config_text(boss=["m:1"]), "neither chief nor worker"),
+        (config_text(worker=["a:1", "a:1"]), "names one address twice"),
+        (config_text(worker=["host"]), "not host:port"),
+        (config_text(worker=[]), "without workers"),
+        (config_text(worker="a:1"), "lists no addresses"),
+        (config_text("chief", 0, chief=["a:1", "b:1"]), "more than one chief"),
+    ],
+)
+def test_a_wrong_tf_config_is_one_line(text, fault, monkeypatch, tiny_folder, capsys) -> None:
+    with pytest.raises(UserError, match=r"^TF_CONFIG ") as raised:
+        read_cluster(text)
+    assert fault in str(raised.value)
+    monkeypatch.setenv("TF_CONFIG", text)
+    assert main(["train", f"--data_dir={tiny_folder}", "--model=tiny", "--weights=none"]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert fault in line
+
+
+def test_who_is_waited_for_is_told_by_name() -> None:
+    with socket.socket() as listening, socket.socket() as silent:
+        for each in (listening, silent):
+            each.bind(("127.0.0.1", 0))
+        listening.listen()
+        ports = [each.getsockname()[1] for each in (listening, silent)]
+        names = [f"worker {index} (127.0.0.1:{port})" for index, port in enumerate(ports)]
+        assert missing(names) == names[1:]
+        command = "import sys; from seedtf.training.waiting import tell; tell(sys.argv[1:], 0.1)"
+        with subprocess.Popen(
+            [sys.executable, "-c", command, *names], stderr=subprocess.PIPE, text=True
+        ) as teller:
+            line = teller.stderr.readline()
+            teller.kill()
+    assert line == f"worker    still waiting, 0.0 min: {names[1]}\n"
+
+
+TWO, ONE = read_cluster(config_text()), read_cluster(config_text(worker=["a:1"]))
+
+
+@pytest.mark.parametrize(
+    ("requested", "cluster", "devices", "kind", "reason"),
+    [
+        ("auto", None, (0, 1), "none", "there is one device"),
+        ("auto", None, (1, 1), "none", "there is one device"),
+        ("auto", None, (0, 2), "none", "there is one device"),
+        ("auto", None, (4, 1), "mirrored", "there are 4 GPUs"),
+        ("auto", TWO, (4, 1), "multi_worker", "TF_CONFIG names 2 workers"),
+        ("auto", ONE, (2, 1), "mirrored", "TF_CONFIG names one worker and there are 2 GPUs"),
+        ("mirrored", None, (0, 2), "mirrored", "there are 2 logical CPU devices"),
+        ("mirrored", None, (1, 2), "none", "mirrored was asked for, but there is one device"),
+        ("mirrored", TWO, (2, 1), "mirrored", "there are 2 GPUs"),
+        (
+            "multi_worker",
+            ONE,
+            (0, 1),
+            "none",
+            "multi_worker was asked for, but TF_CONFIG names one",
+        ),
+        ("none", TWO, (4, 1), "none", "the 2 workers of TF_CONFIG are left alone"),
+    ],
+)
+def test_what_auto_comes_to(requested, cluster, devices, kind, reason) -> None:
+    found = choose_strategy(requested, cluster, gpus=devices[0], cpus=devices[1])
+    assert found[0] == kind
+    assert reason in found[1]
+
+
+def test_several_workers_need_tf_config() -> None:
+    with pytest.raises(UserError, match="--strategy=multi_worker: TF_CONFIG is not set"):
+        choose_strategy("multi_worker", None, 0, 1)
+
+
+def test_a_batch_that_cannot_be_shared_is_refused_with_ones_that_can() -> None:
+    check_shares(4, 32)
+    with pytest.raises(UserError, match=r"--batch_size=32: 3 replicas .* pass 30 or 33"):
+        check_shares(3, 32)
+    with pytest.raises(UserError, match=r"--batch_size=2: 3 replicas .* pass 3$"):
+        check_shares(3, 2)
+
+
+def test_xla_is_off_where_devices_share_a_step() -> None:
+    assert "2 replicas share a step" in choose_jit("auto", 2, replicas=2).reason
+    assert not choose_jit("auto", 2, replicas=2).enabled
+    with pytest.raises(UserError, match="--jit_compile=on: 2 replicas"):
+        choose_jit("on", 2, replicas=2)
+
+
+@given(
+    count=st.integers(1, 60),
+    batch_size=st.integers(1, 40),
+    workers=st.integers(1, 4),
+    local=st.integers(1, 3),
+)
+def test_every_record_is_judged_once_in_equally_many_steps(
+    count, batch_size, workers, local
+) -> None:
+    replicas = workers * local
+    shares = [Share(replicas, worker * local, local) for worker in range(workers)]
+    records = np.arange(count) * 7
+    if count < replicas:
+        with pytest.raises(ValueError, match="each replica needs a record"):
+            shares[0].of_records(records, batch_size)
+        return
+    parts = [[*share.of_records(records, batch_size).as_numpy_iterator()] for share in shares]
+    steps = shares[0].steps(count, batch_size)
+    assert {len(each) for each in parts} == {steps * local}
+    assert min(len(part) for each in parts for part in each) >= 1
+    in_order = [
+        parts[w][s * local + r] for s in range(steps) for w in range(workers) for r in range(local)
+    ]
+    assert np.concatenate(in_order).tolist() == records.tolist()
+
+
+class CountingStore:
+    """A store that notes how many pictures are read at a time."""
+
+    def __init__(self, store) -> None:
+        self.catalog, self.size, self._store = store.catalog, store.size, store
+        self.read_at_once: set[int | None] = set()
+
+    def read(self, indices):
+        self.read_at_once.add(indices.shape[0])
+        return self._store.read(indices)
+
+
+def test_replicas_take_slices_of_the_same_batches_pixel_by_pixel(tiny_folder, tmp_path) -> None:
+    catalog = scan_folder(tiny_folder)
+    store = build_store(catalog, 8, plan_cache("ram", len(catalog), 8, tmp_path), tmp_path)
+    order, records = BatchIndices(17, 6, seed=3), np.arange(17)[::-1].copy()
+
+    def noisy(images, epoch, chosen):  # a function of the picture and the epoch, like the real one
+        factor = tf.cast(1 + epoch, tf.float32) + tf.cast(chosen, tf.float32) / 100
+        return tf.cast(images, tf.float32) * factor[:, None, None, None]
+
+    def batches(share, steps):
+        counting = CountingStore(store)
+        dataset = train_dataset(counting, records, order, noisy, start_step=1, share=share)
+        assert dataset.cardinality() == tf.data.INFINITE_CARDINALITY
+        found = [*dataset.take(steps * share.count).as_numpy_iterator()]
+        return found, counting.read_at_once
+
+    whole, read = batches(Share(), 5)
+    assert read == {6}
+    shares = [Share(3, 0, 2), Share(3, 2, 1)]  # two workers, of which the first has two devices
+    parts = []
+    for share in shares:
+        found, read = batches(share, 5)
+        assert read == {2}  # nothing but its slices is read
+        parts.append(found)
+    for step, (images, labels) in enumerate(whole):
+        pieces = [*parts[0][2 * step : 2 * step + 2], parts[1][step]]
+        np.testing.assert_array_equal(np.concatenate([piece[0] for piece in pieces]), images)
+        np.testing.assert_array_equal(np.concatenate([piece[1] for piece in pieces]), labels)
+
+
+def test_shares_of_validation_hold_the_same_pictures(tiny_folder, tmp_path) -> None:
+    catalog = scan_folder(tiny_folder)
+    store = build_store(catalog, 8, plan_cache("ram", len(catalog), 8, tmp_path), tmp_path)
+    records = np.arange(11)
+    whole = np.concatenate([images for images, _ in eval_dataset(store, records, 4)])
+    pieces = [[*eval_dataset(store, records, 4, Share(2, index, 1))] for index in range(2)]
+    in_order = [piece[0] for pair in zip(*pieces, strict=True) for piece in pair]
+    np.testing.assert_array_equal(np.concatenate(in_order), whole)
+
+
+def test_a_signal_anywhere_is_everyones_at_the_same_step(monkeypatch) -> None:
+    asked, other = [], [0.0, float(1 * signal.NSIG + signal.SIGTERM)]
+
+    def highest(values, workers):
+        asked.append(values)
+        return np.maximum(values, other if len(asked) == 2 else [0.0, 0.0])
+
+    monkeypatch.setattr(agreement, "_highest", highest)
+    pact = agreement.Agreement(TWO, StopSignal())
+    pact.on_train_batch_begin(0)
+    assert pact.name == ""
+    before = pact.clock()
+    pact.on_train_batch_begin(1)
+    assert pact.name == "SIGTERM at worker 1 (b:2)"
+    assert pact.clock() >= before
+    stop = StopSignal()
+    stop.name = "SIGINT"
+    worker = agreement.Agreement(Cluster(TWO.roles, TWO.addresses, 1), stop)
+    worker.on_train_batch_begin(0)
+    assert asked[-1] == [
+        0.0,
+        1 * signal.NSIG + signal.SIGINT,
+    ]  # the chief's clock counts, not its own
+
+
+def test_workers_with_other_data_are_named(monkeypatch) -> None:
+    facts = {"--seed": 1, "the split": "abc"}
+    others = [agreement._number(value) for value in (1, "abd")]
+
+    def highest(values, workers):
+        return np.maximum(values, [*others, *(-number for number in others)])
+
+    monkeypatch.setattr(agreement, "_highest", highest)
+    with pytest.raises(UserError, match=r'^the split: not the same on all 2 workers, here "abc"'):
+        agreement.check_same(facts, TWO)
+    agreement.check_same({**facts, "the split": "abd"}, TWO)
+    agreement.check_same(facts, None)
+
+
+def test_moving_statistics_are_those_that_replicas_would_part_over() -> None:
+    network = build_network(model="tiny", num_classes=2, image_size=16, weights="none")
+    assert len(moving_statistics(network)) == 6
+    nested = keras.Sequential([keras.Input((16, 16, 3)), network])
+    assert len(moving_statistics(nested)) == 6
+    network.get_layer("conv1_bn").trainable = False
+    assert len(moving_statistics(network)) == 4
+    whole = build_network(model="tiny", num_classes=2, image_size=16, weights="none", sync_bn=True)
+    assert moving_statistics(whole) == []
+
+
+def test_a_synchronised_layer_is_the_plain_one_on_one_device() -> None:
+    plain, whole = FusedBatchNormalization(), FusedBatchNormalization(synchronized=True)
+    images = tf.constant(np.random.default_rng(0).normal(3, 2, (8, 4, 4, 5)).astype(np.float32))
+    for training in (True, False):
+        expected, found = plain(images, training=training), whole(images, training=training)
+        np.testing.assert_allclose(found, expected, atol=1e-5)
+    assert [w.shape for w in plain.weights] == [w.shape for w in whole.weights]
+
+
+MANIFEST = HERE.parent / "scripts" / "kubernetes" / "tfjob.yaml"
+
+
+def test_the_kubernetes_manifest_fits_the_schema_and_the_program() -> None:
+    schema = json.loads((HERE / "tfjob.schema.json").read_text())
+    validator = jsonschema.Draft202012Validator(schema)
+    validator.check_schema(schema)
+    manifest = yaml.safe_load(MANIFEST.read_text())
+    validator.validate(manifest)
+    replica = manifest["spec"]["tfReplicaSpecs"]["Worker"]
+    replica["restartPolicy"] = "Sometimes"
+    assert not validator.is_valid(manifest)
+
+    pod = replica["template"]["spec"]
+    (container,) = pod["containers"]
+    assert {mount["name"] for mount in container["volumeMounts"]} == {
+        volume["name"] for volume in pod["volumes"]
+    }
+    script = container["args"][0].replace("\\\n", " ")
+    assert subprocess.run(["sh", "-n", "-c", script], check=False).returncode == 0
+    from seedtf.commands.arguments import parse_given
+    from seedtf.training.config import TrainConfig
+
+    commands = [line.split("seedtf train ")[1] for line in script.splitlines() if "train" in line]
+    for command in commands:
+        given = parse_given(TrainConfig, "train", command.split())
+        check_shares(replica["replicas"], given.get("batch_size", replica["replicas"]))
+    assert len(commands) == 2

@@ -1,0 +1,79 @@
+"""One process of a distributed run: ``worker.py CPUS WEIGHTS ARGUMENT…``.
+
+Splits the CPU into that many logical devices, runs ``seedtf ARGUMENT…`` and, once training has ended,
+writes the network's variables as this process has them to the file WEIGHTS. With PROBE in the
+environment it then tries what the tests cannot see of a run, and writes it to WEIGHTS with the suffix
+``.json``.
+"""
+
+# ruff: noqa: E402  TensorFlow must be made quiet before anything imports it
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+from seedtf.commands.quiet import import_tensorflow
+
+import_tensorflow()
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from seedtf.commands.main import main
+from seedtf.model.batch_norm import moving_statistics
+from seedtf.model.network import build_network
+from seedtf.training.distribute import DistributedTrainer
+from seedtf.training.session import Session
+from seedtf.training.trainer import Trainer
+
+cpus, weights, *arguments = sys.argv[1:]
+tf.config.set_logical_device_configuration(
+    tf.config.list_physical_devices("CPU")[0],
+    [tf.config.LogicalDeviceConfiguration()] * int(cpus),
+)
+train = Session.train
+
+
+def train_and_tell(session: Session) -> str:
+    stopped = train(session)
+    np.savez(weights, *(variable.numpy() for variable in session._network.variables))
+    if "PROBE" in os.environ:
+        found = {name: fault_of_keras(session, name) for name in ("metrics", "logs")}
+        found["statistics"] = statistics_of_replicas(session)
+        Path(weights).with_suffix(".json").write_text(json.dumps(found))
+    return stopped
+
+
+def fault_of_keras(session: Session, gap: str) -> str:
+    """What goes wrong in a step when Keras's own code makes the ``metrics`` or joins the ``logs``."""
+    plain = "_maybe_symbolic_build" if gap == "metrics" else "train_step"
+    methods: dict[str, Any] = {plain: getattr(Trainer, plain)}
+    with session._devices.scope():
+        trainer = type("Unmended", (DistributedTrainer,), methods)(session._network)
+        trainer.compile(loss=keras.losses.SparseCategoricalCrossentropy(), metrics=["accuracy"])
+    try:
+        batches = session._devices.distribute(lambda: session._train_batches(0))
+        trainer.fit(batches, steps_per_epoch=1, shuffle=False, verbose=0)
+    except Exception as error:
+        return f"{type(error).__name__}: {error}"[-2000:]
+    return ""
+
+
+def statistics_of_replicas(session: Session) -> list[list[float]]:
+    """Moving statistics after two steps in which each replica normalised its own part of a batch."""
+    with session._devices.scope():
+        network = build_network(model="tiny", num_classes=11, image_size=16, weights="none")
+    trainer = session._devices.make_trainer(network)
+    with session._devices.scope():
+        trainer.compile("sgd", keras.losses.SparseCategoricalCrossentropy())
+    batches = session._devices.distribute(lambda: session._train_batches(0))
+    trainer.fit(batches, steps_per_epoch=2, shuffle=False, verbose=0)
+    return [variable.numpy().tolist() for variable in moving_statistics(network)]
+
+
+Session.train = train_and_tell
+sys.exit(main(arguments))
