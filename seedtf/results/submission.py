@@ -90,7 +90,7 @@ def _match(inputs: Sequence[str], sample: Sample) -> tuple[dict[str, str], int]:
     found: dict[str, str] = {}
     for path in list_pictures(inputs):
         name = Path(path).name
-        if name not in wanted[0] | wanted[1]:
+        if name not in wanted[0] and name not in wanted[1]:
             continue
         if found.setdefault(name, path) != path:
             raise UserError(f"{path}: has the same name as {found[name]}; pass one of them")
