@@ -295,7 +295,7 @@ def test_a_full_disk_is_one_line_and_keeps_the_state_before(data, undisturbed, t
     import resource
 
     run_dir = tmp_path / "run"
-    done = run(train_flags(data, run_dir), fatal=100)
+    done = run(train_flags(data, run_dir), fatal=60)
     assert done.returncode == -signal.SIGKILL
     kept = {path.name: path.read_bytes() for path in (run_dir / "state").glob("*.state")}
     assert kept
