@@ -33,9 +33,9 @@ service = tf.data.experimental.service
 ORDER = BatchIndices(30, 4, seed=5)
 
 
-def settle() -> None:
+def settle(seconds: float = 20.0) -> None:
     """Waits until no client is left; a server that is stopped under one waits for minutes."""
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         gc.collect()
         if all(thread.name != "data service" for thread in threading.enumerate()):
@@ -53,7 +53,7 @@ class Cluster:
         self.workers = [service.WorkerServer(config) for _ in range(workers)]
 
     def stop(self) -> None:
-        settle()
+        settle(5.0)
         for worker in self.workers:
             worker._stop()
         self._dispatcher._stop()
