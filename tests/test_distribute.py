@@ -304,8 +304,8 @@ def test_a_signal_and_a_loss_stop_all_and_the_resumed_run_ends_the_same(
     worker.process.send_signal(signal.SIGSTOP if HANG else signal.SIGKILL)
     chief.wait()
     assert chief.code == 75, chief.output + chief.errors
-    *waiting, line = chief.errors.splitlines()
-    assert all(each.startswith("still waiting for ") for each in waiting)  # a slow machine
+    assert "Traceback" not in chief.errors
+    (line,) = [each for each in chief.errors.splitlines() if each.startswith("seedtf train: ")]
     assert line.startswith("seedtf train: worker 1 (127.0.0.1:")
     assert line.endswith(
         f"is gone, so this one stops too; start all 2 again with --resume={run_dir}"
