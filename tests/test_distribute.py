@@ -304,7 +304,6 @@ def test_a_signal_and_a_loss_stop_all_and_the_resumed_run_ends_the_same(
     worker.process.send_signal(signal.SIGSTOP if HANG else signal.SIGKILL)
     chief.wait()
     assert chief.code == 75, chief.output + chief.errors
-    assert "Traceback" not in chief.errors
     (line,) = [each for each in chief.errors.splitlines() if each.startswith("seedtf train: ")]
     assert line.startswith("seedtf train: worker 1 (127.0.0.1:")
     assert line.endswith(

@@ -8,7 +8,7 @@ import sys
 
 import seedtf
 from seedtf.commands.arguments import suggest
-from seedtf.errors import UserError
+from seedtf.errors import UserError, WorkerLostError
 
 __all__ = ["VERBS", "main", "run_verb"]
 
@@ -50,7 +50,11 @@ def run_verb(verb: str, arguments: list[str]) -> int:
         module = importlib.import_module(f"seedtf.commands.{verb}")
         return int(module.run(arguments) or 0)
     except UserError as error:
-        print(f"seedtf {verb}: {error}", file=sys.stderr)
+        print(f"seedtf {verb}: {error}", file=sys.stderr, flush=True)
+        if isinstance(error, WorkerLostError):
+            # taken down in order, TensorFlow waits for the lost worker, or complains of it
+            sys.stdout.flush()
+            os._exit(error.exit_code)
         return error.exit_code
     except BrokenPipeError:
         # the reader of a pipe left, as `head` does; nothing more can be shown
