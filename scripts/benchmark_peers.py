@@ -58,11 +58,11 @@ def _endless(tf: Any, dataset: Any, threads: int) -> Batches:
 
 def _seedtf(threads: int, way: str) -> Batches:
     _tensorflow(threads)
-    from seedtf.benchmark.pipeline import batches
-    from seedtf.data.augment import Policy
+    from seedtf.benchmark.pipeline import batches, store_of_images
+    from seedtf.data.draws import Policy
 
     policy = Policy(crop=CROP, stretch=STRETCH, rotate=180.0, hue=HUE)
-    return iter(batches(pictures(), OUT_SIZE, BATCH, policy, way))
+    return iter(batches(store_of_images(pictures()), OUT_SIZE, BATCH, policy, way))
 
 
 def seedtf_host(threads: int) -> Batches:

@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from seedtf.commands.main import main
 from seedtf.compat import build_optimizer, has_addons, import_addons
 from seedtf.data import augment, reference_ops
-from seedtf.data.augment import Parameters, Policy
+from seedtf.data.draws import Parameters, Policy
 from seedtf.data.pipeline import make_augmentation
 from seedtf.data.sample import write_sample
 from seedtf.model.network import build_network, load_model

@@ -19,9 +19,9 @@ from PIL import Image
 
 from seedtf.commands.main import main
 from seedtf.data import data_service
-from seedtf.data.augment import Policy
 from seedtf.data.catalog import scan_folder
 from seedtf.data.data_service import check_service, numbered_order, portable_reader, served
+from seedtf.data.draws import Policy
 from seedtf.data.order import BatchIndices
 from seedtf.data.pipeline import make_augmentation, train_dataset
 from seedtf.data.share import WHOLE, Share

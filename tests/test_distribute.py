@@ -304,7 +304,7 @@ def test_a_signal_and_a_loss_stop_all_and_the_resumed_run_ends_the_same(
     worker.process.send_signal(signal.SIGSTOP if HANG else signal.SIGKILL)
     chief.wait()
     assert chief.code == 75, chief.output + chief.errors
-    (line,) = [each for each in chief.errors.splitlines() if each.startswith("seedtf train: ")]
+    (line,) = chief.errors.splitlines()
     assert line.startswith("seedtf train: worker 1 (127.0.0.1:")
     assert line.endswith(
         f"is gone, so this one stops too; start all 2 again with --resume={run_dir}"

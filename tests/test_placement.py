@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from seedtf.data.augment import Policy
 from seedtf.data.catalog import scan_folder
+from seedtf.data.draws import Policy
 from seedtf.data.order import BatchIndices
 from seedtf.data.pipeline import device_dataset, make_augmentation, train_dataset
 from seedtf.data.store import CachePlan, Store, build_store
@@ -40,7 +40,7 @@ def test_the_step_sees_the_pixels_of_the_host(store: Store, streamed: bool) -> N
     device = device_dataset(store, RECORDS, order, with_images=streamed, start_step=1)
     placement = choose_placement(config(placement="device"), store, 0, 2 if streamed else 1)
     assert placement.resident is not streamed
-    prepare = make_prepare(store, augmentation, placement, 0)
+    prepare = make_prepare(store, augmentation, placement)
     assert prepare is not None
     step = tf.function(prepare, jit_compile=True)  # as in a compiled train step
     steps = 0

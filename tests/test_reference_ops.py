@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from seedtf.data import augment, reference_ops
-from seedtf.data.augment import Parameters, Policy, draw_parameters
+from seedtf.data.draws import FLIPS, Parameters, Policy, draw_parameters
 
 SIZES = [((16, 16), (16, 16)), ((24, 17), (12, 20)), ((9, 30), (9, 30)), ((12, 12), (29, 23))]
 
@@ -34,7 +34,7 @@ def smooth(batch: int, height: int, width: int) -> np.ndarray:
         stretch=st.floats(0, 1),
         rotate=st.floats(0, 180),
         shear=st.floats(0, 45),
-        flip=st.sampled_from(augment.FLIPS),
+        flip=st.sampled_from(FLIPS),
         brightness=st.floats(0, 0.5),
         contrast=st.floats(0, 1),
         saturation=st.floats(0, 1),

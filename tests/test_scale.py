@@ -14,9 +14,9 @@ import pytest
 import tensorflow as tf
 
 from seedtf.data import intake as intake_module
-from seedtf.data.augment import Policy
 from seedtf.data.catalog import scan_folder
 from seedtf.data.check import name_broken_files
+from seedtf.data.draws import Policy
 from seedtf.data.intake import Intake, open_data, write_data_report
 from seedtf.data.order import BatchIndices
 from seedtf.data.pipeline import make_augmentation, train_dataset

@@ -16,11 +16,9 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from seedtf.benchmark.pipeline import IN_MEMORY, batches, measure, sample_catalog
 from seedtf.benchmark.step import Variant, make_step
-from seedtf.data.catalog import scan_folder
-from seedtf.data.order import BatchIndices
-from seedtf.data.pipeline import make_augmentation
-from seedtf.data.store import CachePlan, Store, build_store
+from seedtf.data.store import Store, build_store
 from seedtf.training.config import TrainConfig
 from seedtf.training.plan import augmentation_policy, data_folder
 from seedtf.training.train import train_and_evaluate
@@ -31,9 +29,8 @@ ORIGINAL_SECONDS = 125.0
 ORIGINAL_CARD = "GTX 1080 Ti"
 """What the program that seedtf grew out of took for an epoch, and on which card."""
 
-_SAMPLE = 256  # pictures of which reading, decoding and augmenting are timed
 _STEPS = 8
-_BATCHES = 6
+_TURN_SECONDS, _TURNS = 0.3, 3
 
 
 @dataclass(frozen=True)
@@ -191,38 +188,21 @@ def _median_seconds(work: Callable[[], Any], times: int) -> float:
 
 def _host_seconds(config: TrainConfig) -> tuple[float, float, float]:
     """Seconds to decode, to read from memory and to augment one picture, all cores at work."""
-    catalog = scan_folder(data_folder(config))
-    chosen = np.linspace(0, len(catalog) - 1, min(_SAMPLE, len(catalog))).astype(np.int64)
-    sample = catalog.take(chosen, [])
-    size = config.image_size
-    plan = CachePlan("ram", 0, "")
-    build_store(catalog.take(chosen[:8], []), size, plan, Path(), config.max_pixels)  # traces
+    sample = sample_catalog(data_folder(config))
+    size, few = config.image_size, np.arange(min(8, len(sample)))
+    build_store(sample.take(few), size, IN_MEMORY, Path(), config.max_pixels)  # traces
     start = time.perf_counter()
-    store = build_store(sample, size, plan, Path(), config.max_pixels)
+    store = build_store(sample, size, IN_MEMORY, Path(), config.max_pixels)
     decode = (time.perf_counter() - start) / len(sample)
     return decode, *_pipeline_seconds(config, store)
 
 
 def _pipeline_seconds(config: TrainConfig, store: Store) -> tuple[float, float]:
-    batch = min(config.batch_size, len(store.catalog))
-    order = BatchIndices(len(store.catalog), batch, seed=config.seed)
-    augmentation = make_augmentation(
-        augmentation_policy(config), config.seed, config.image_size, config.augment_impl
-    )
-    read = order.dataset().map(lambda epoch, records: store.read(records), tf.data.AUTOTUNE)
-    augmented = order.dataset().map(
-        lambda epoch, records: augmentation(store.read(records), epoch, records), tf.data.AUTOTUNE
-    )
-    reading, both = (_dataset_seconds(each) / batch for each in (read, augmented))
+    batch, policy = min(config.batch_size, len(store.catalog)), augmentation_policy(config)
+    datasets = {
+        way: batches(store, config.image_size, batch, policy, way)
+        for way in ("device", config.augment_impl)
+    }
+    rates = measure(datasets, batch, seconds=_TURN_SECONDS, rounds=_TURNS)
+    reading, both = (1.0 / rate.images_per_second for rate in rates)
     return reading, max(both - reading, 0.0)
-
-
-def _dataset_seconds(dataset: tf.data.Dataset) -> float:
-    """Seconds a batch, in the long run."""
-    batches = iter(dataset)
-    for _ in range(_BATCHES):  # what it has made ahead is not to be counted
-        next(batches)
-    start = time.perf_counter()
-    for _ in range(4 * _BATCHES):
-        next(batches)
-    return (time.perf_counter() - start) / (4 * _BATCHES)

@@ -11,13 +11,26 @@ from pathlib import Path
 import numpy as np
 import tensorflow as tf
 
-from seedtf.data.augment import Policy
-from seedtf.data.catalog import Catalog
+from seedtf.data.catalog import Catalog, scan_folder
+from seedtf.data.draws import Policy
 from seedtf.data.order import BatchIndices
 from seedtf.data.pipeline import device_dataset, make_augmentation, train_dataset
-from seedtf.data.store import store_of_images
+from seedtf.data.store import CachePlan, Store, build_store, keep_in_memory
 
-__all__ = ["Rate", "batches", "draw_pictures", "measure"]
+__all__ = [
+    "IN_MEMORY",
+    "Rate",
+    "batches",
+    "measure",
+    "sample_catalog",
+    "sample_store",
+    "store_of_images",
+]
+
+IN_MEMORY = CachePlan("ram", 0, "")
+"""A plan that asks for no room: what is measured is small."""
+
+_SAMPLE, _NOISE_SIZE = 256, 256
 
 # of a turn, at its begin: the batches that were made ready while another had its turn
 _UNCOUNTED = 0.3
@@ -38,26 +51,42 @@ class Rate:
     images_per_cpu_second: float
 
 
-def draw_pictures(count: int, size: int) -> np.ndarray:
-    """uint8 ``[count, size, size, 3]``: coloured noise, the same at every call."""
-    return np.random.default_rng(0).integers(0, 256, (count, size, size, 3), np.uint8)
+def sample_catalog(data_dir: str) -> Catalog:
+    """Up to 256 pictures of a folder, spread over the list."""
+    catalog = scan_folder(data_dir)
+    count = len(catalog)
+    return catalog.take(np.linspace(0, count - 1, min(_SAMPLE, count)).astype(np.int64))
+
+
+def sample_store(data_dir: str, size: int) -> Store:
+    """``sample_catalog`` decoded to ``size``², in memory; without a folder, coloured noise of 256²."""
+    if not data_dir:
+        shape = (_SAMPLE, _NOISE_SIZE, _NOISE_SIZE, 3)
+        return store_of_images(np.random.default_rng(0).integers(0, 256, shape, np.uint8))
+    return build_store(sample_catalog(data_dir), size, IN_MEMORY, Path())
+
+
+def store_of_images(images: np.ndarray) -> Store:
+    """A store of ``images``, uint8 ``[N, S, S, 3]``, which are copied; all of one class."""
+    count = len(images)
+    catalog = Catalog(Path(), [""] * count, np.zeros(count, np.int32), ("",))
+    return keep_in_memory(catalog, images)
 
 
 def batches(
-    images: np.ndarray, out_size: int, batch_size: int, policy: Policy, way: str
+    store: Store, out_size: int, batch_size: int, policy: Policy, way: str
 ) -> tf.data.Dataset:
-    """Endless training batches of ``images``.
+    """Endless training batches of a store.
 
     Args:
-        images: uint8 ``[N, S, S, 3]``.
+        store: decoded images.
         out_size: side of the augmented images.
         batch_size: images in a batch.
         policy: the augmentation.
         way: ``device`` (what is left to the host) or a value of ``--augment_impl``.
     """
-    catalog = Catalog(Path(), [""] * len(images), np.zeros(len(images), np.int32), ("",))
-    store = store_of_images(catalog, images)
-    records, order = np.arange(len(images)), BatchIndices(len(images), batch_size)
+    count = len(store.catalog)
+    records, order = np.arange(count), BatchIndices(count, batch_size)
     if way == "device":
         return device_dataset(store, records, order, with_images=True)
     return train_dataset(store, records, order, make_augmentation(policy, 0, out_size, way))

@@ -188,10 +188,8 @@ def _ours(variant: Variant) -> keras.Model:
         bn_momentum=0.9,
     )
     trainer = Trainer(network)
-    trainer.compile(
-        optimizer=make_optimizer(variant.optimizer, 1e-3, averaged_from=0, steps_per_epoch=100),
-        loss=keras.losses.SparseCategoricalCrossentropy(),
-        metrics=[keras.metrics.SparseCategoricalAccuracy("accuracy")],
+    trainer.compile_for(
+        make_optimizer(variant.optimizer, 1e-3, averaged_from=0, steps_per_epoch=100),
         jit_compile=choose_jit(variant.jit_compile, len(capabilities)).enabled,
     )
     return trainer

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import json
 import sys
 from dataclasses import dataclass
 
 from seedtf.commands.arguments import parse_config
+from seedtf.commands.benchmark_output import print_benchmark
 from seedtf.commands.quiet import import_tensorflow
 from seedtf.options import option
 from seedtf.training.config import TrainConfig
@@ -60,22 +60,20 @@ def run(arguments: list[str]) -> int:
         "devices": describe_devices(),
         "flag": best_flag(epoch),
     }
-    if given.json:
-        print(json.dumps(result))
-        return 0
-    print(
-        f"epoch     {epoch.seconds:.2f} s on {describe_devices()}: median of {epoch.epochs}, "
-        f"{epoch.images} pictures in {epoch.steps} steps\n"
-        f"original  {ORIGINAL_SECONDS:.0f} s on a {ORIGINAL_CARD}"
-    )
-    for name, text in _PARTS.items():
-        seconds = getattr(epoch, name)
-        print(f"{seconds:10.2f} s {seconds / epoch.seconds:6.1%}  {text}")
     often = "in every epoch" if epoch.decodes_every_epoch else "once in a run or less"
-    print("beside training, each by itself on all cores:")
-    for name, text in _HOST.items():
-        print(f"{getattr(epoch, name):10.2f} s         {text.format(often=often)}")
-    print(f"ratio     {epoch.training_ratio:.3f} without validation, to the bare steps")
-    print(f"flag      {result['flag']}")
-    print(f"RESULT {json.dumps(result)}", flush=True)
+    parts = [(getattr(epoch, name), text) for name, text in _PARTS.items()]
+    table = [
+        f"epoch     {epoch.seconds:.2f} s on {result['devices']}: median of {epoch.epochs}, "
+        f"{epoch.images} pictures in {epoch.steps} steps",
+        f"original  {ORIGINAL_SECONDS:.0f} s on a {ORIGINAL_CARD}",
+        *(f"{each:10.2f} s {each / epoch.seconds:6.1%}  {text}" for each, text in parts),
+        "beside training, each by itself on all cores:",
+        *(
+            f"{getattr(epoch, name):10.2f} s         {text.format(often=often)}"
+            for name, text in _HOST.items()
+        ),
+        f"ratio     {epoch.training_ratio:.3f} without validation, to the bare steps",
+        f"flag      {result['flag']}",
+    ]
+    print_benchmark(result, table, as_json=given.json)
     return 0

@@ -3,20 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from seedtf.commands.arguments import parse_config
+from seedtf.commands.benchmark_output import print_benchmark
 from seedtf.commands.quiet import import_tensorflow
-from seedtf.options import check_ranges, default_cache_dir, option
-
-if TYPE_CHECKING:
-    import numpy as np
+from seedtf.options import check_ranges, option
 
 __all__ = ["PipelineConfig", "run"]
 
-_DRAWN, _DRAWN_SIZE = 256, 256
 _WAYS = {
     "fused": "augmented on the host, compiled",
     "tf_image": "augmented on the host, plain TensorFlow ops",
@@ -49,49 +44,30 @@ def run(arguments: list[str]) -> int:
     """Measures, prints the table and returns the exit code."""
     config = parse_config(PipelineConfig, "benchmark pipeline", arguments)
     import_tensorflow()
-    from seedtf.benchmark.pipeline import batches, measure
-    from seedtf.data.augment import Policy
+    from seedtf.benchmark.pipeline import batches, measure, sample_store
+    from seedtf.data.draws import Policy
 
-    pictures = _pictures(config)
-    policy = Policy(rotate=config.rotate)
-    size, batch = config.image_size, min(config.batch_size, len(pictures))
-    datasets = {way: batches(pictures, size, batch, policy, way) for way in _WAYS}
+    store = sample_store(config.data_dir, config.image_size)
+    size, batch = config.image_size, min(config.batch_size, len(store.catalog))
+    datasets = {
+        way: batches(store, size, batch, Policy(rotate=config.rotate), way) for way in _WAYS
+    }
     rates = measure(datasets, batch, seconds=config.seconds, rounds=config.rounds)
     result = {
         "pictures": config.data_dir or "noise",
-        "from_size": pictures.shape[1],
+        "from_size": store.size,
         "to_size": size,
         "batch_size": batch,
         "rates": [dataclasses.asdict(rate) for rate in rates],
     }
-    if config.json:
-        print(json.dumps(result))
-        return 0
-    source = (
-        f"{len(pictures)} of {config.data_dir}" if config.data_dir else f"{len(pictures)} of noise"
-    )
-    print(f"pictures  {source}, {pictures.shape[1]}² uint8 -> {size}² float32, batches of {batch}")
-    print(f"{'images/s':>10} {'a core':>10}  way")
-    for rate in rates:
-        line = f"{rate.images_per_second:10,.0f} {rate.images_per_cpu_second:10,.0f}"
-        print(f"{line}  {_WAYS[rate.way]}")
-    print(f"RESULT {json.dumps(result)}", flush=True)
+    table = [
+        f"pictures  {len(store.catalog)} of {result['pictures']}, {store.size}² uint8 -> {size}² "
+        f"float32, batches of {batch}",
+        f"{'images/s':>10} {'a core':>10}  way",
+        *(
+            f"{rate.images_per_second:10,.0f} {rate.images_per_cpu_second:10,.0f}  {_WAYS[rate.way]}"
+            for rate in rates
+        ),
+    ]
+    print_benchmark(result, table, as_json=config.json)
     return 0
-
-
-def _pictures(config: PipelineConfig) -> np.ndarray:
-    """uint8 ``[N, S, S, 3]``: noise of 256², or the folder's pictures at the size of training."""
-    import numpy as np
-
-    from seedtf.benchmark.pipeline import draw_pictures
-
-    if not config.data_dir:
-        return draw_pictures(_DRAWN, _DRAWN_SIZE)
-    from seedtf.data.catalog import scan_folder
-    from seedtf.data.store import CachePlan, build_store
-
-    catalog = scan_folder(config.data_dir)
-    catalog = catalog.take(np.linspace(0, len(catalog) - 1, min(_DRAWN, len(catalog))).astype(int))
-    plan = CachePlan("ram", 0, "")
-    store = build_store(catalog, config.image_size, plan, default_cache_dir())
-    return np.asarray(store.read(np.arange(len(store.catalog))))

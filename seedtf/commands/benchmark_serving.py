@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
 from seedtf.commands.arguments import parse_config
+from seedtf.commands.benchmark_output import print_benchmark
 from seedtf.commands.quiet import import_tensorflow
 from seedtf.errors import UserError
 from seedtf.options import check_ranges, option
@@ -58,18 +58,15 @@ def run(arguments: list[str]) -> int:
         "image_bytes": len(encoded),
         "loads": [dataclasses.asdict(load) for load in loads],
     }
-    if config.json:
-        print(json.dumps(result))
-        return 0
-    print(f"export    {saved_model}")
-    print(f"picture   {config.image or 'drawn, 512×512 JPEG'}, {len(encoded)} bytes")
-    print(
-        f"{'batch':>6} {'callers':>8} {'images/s':>10} {'p50 ms':>9} {'p99 ms':>9} {'requests':>9}"
-    )
-    for load in loads:
-        print(
+    table = [
+        f"export    {saved_model}",
+        f"picture   {config.image or 'drawn, 512×512 JPEG'}, {len(encoded)} bytes",
+        f"{'batch':>6} {'callers':>8} {'images/s':>10} {'p50 ms':>9} {'p99 ms':>9} {'requests':>9}",
+        *(
             f"{load.batch_size:6} {load.callers:8} {load.images_per_second:10.1f} "
             f"{load.p50_ms:9.2f} {load.p99_ms:9.2f} {load.requests:9}"
-        )
-    print(f"RESULT {json.dumps(result)}", flush=True)
+            for load in loads
+        ),
+    ]
+    print_benchmark(result, table, as_json=config.json)
     return 0

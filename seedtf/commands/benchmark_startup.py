@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import tempfile
 from dataclasses import dataclass
 
 from seedtf.commands.arguments import parse_config
+from seedtf.commands.benchmark_output import print_benchmark
 from seedtf.commands.quiet import import_tensorflow
 from seedtf.errors import UserError
 from seedtf.options import check_ranges, option
@@ -79,25 +79,22 @@ def run(arguments: list[str]) -> int:
         "builds": [{**dataclasses.asdict(b), "memory_ratio": b.memory_ratio} for b in builds],
         "growth": None if grown is None else {"sizes": grown.sizes, "share": grown.share},
     }
-    if config.json:
-        print(json.dumps(result))
-        return 0
-    print(f"device    {result['device']}")
-    print(
+    table = [
+        f"device    {result['device']}",
         f"start     {start.seedtf:.2f} s to the first step with a warm cache; a plain Keras script "
-        f"{start.plain:.2f} s; ratio {start.ratio:.3f}"
-    )
-    for build in builds:
-        print(
+        f"{start.plain:.2f} s; ratio {start.ratio:.3f}",
+        *(
             f"cache     {build.mode}: {build.seconds:.2f} s; one parallel decode pass "
             f"{build.pass_seconds:.2f} s; ratio {build.ratio:.3f}; peak memory "
             f"{build.peak_bytes / 2**20:.0f} MiB for {build.decoded_bytes / 2**20:.0f} MiB of "
             f"pixels; ratio {build.memory_ratio:.3f}"
-        )
+            for build in builds
+        ),
+    ]
     if grown is not None:
-        print(
+        table.append(
             f"memory    {grown.share:+.2%} over {config.epochs} epochs, at "
             f"{grown.sizes[-1] / 2**20:.0f} MiB"
         )
-    print(f"RESULT {json.dumps(result)}", flush=True)
+    print_benchmark(result, table, as_json=config.json)
     return 0

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-import json
 import os
 from dataclasses import dataclass
 
 from seedtf.commands.arguments import parse_config
+from seedtf.commands.benchmark_output import print_benchmark
 from seedtf.commands.quiet import import_tensorflow
 from seedtf.errors import UserError
 from seedtf.options import check_ranges, option
@@ -88,17 +88,16 @@ def run(arguments: list[str]) -> int:
         "keras": keras.__version__,
         "steps": [dataclasses.asdict(each) for each in times],
     }
-    if config.json:
-        print(json.dumps(result))
-        return 0
-    print(f"model     {name}, batches of {config.batch_size}, constant")
-    print(f"device    {result['device']}; TensorFlow {tf.__version__}, Keras {keras.__version__}")
     width = max(len(each.variant) for each in times)
-    print(f"{'':{width}} {'ms':>9} {'images/s':>10} {'CPU ms':>9} {'times':>7}")
-    for each in times:
-        print(
+    table = [
+        f"model     {name}, batches of {config.batch_size}, constant",
+        f"device    {result['device']}; TensorFlow {tf.__version__}, Keras {keras.__version__}",
+        f"{'':{width}} {'ms':>9} {'images/s':>10} {'CPU ms':>9} {'times':>7}",
+        *(
             f"{each.variant:{width}} {each.milliseconds:9.1f} {each.images_per_second:10.1f} "
             f"{each.cpu_milliseconds:9.0f} {each.relative:7.2f}"
-        )
-    print(f"RESULT {json.dumps(result)}", flush=True)
+            for each in times
+        ),
+    ]
+    print_benchmark(result, table, as_json=config.json)
     return 0

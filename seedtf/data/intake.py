@@ -24,10 +24,7 @@ from seedtf.data.store import CachePlan, Store, build_store, plan_cache
 from seedtf.errors import UserError
 from seedtf.files import csv_line, write_lines
 
-__all__ = ["CHECKS", "Intake", "list_files", "open_data", "write_data_report"]
-
-CHECKS = ("auto", "all", "sample")
-"""What ``--check`` may be."""
+__all__ = ["Intake", "list_files", "open_data", "write_data_report"]
 
 # to open this many takes about a minute on two cores
 _MOST_OPENED = 20_000

@@ -11,6 +11,7 @@ import tensorflow as tf
 from seedtf.compat import spend_compilation_notice
 from seedtf.data import augment, reference_ops
 from seedtf.data.data_service import Load, numbered_order, portable_reader, served
+from seedtf.data.draws import Policy, draw_parameters
 from seedtf.data.order import BatchIndices
 from seedtf.data.share import WHOLE, Share
 from seedtf.data.store import Store
@@ -63,7 +64,7 @@ class WaitClock:
         return seconds
 
 
-def make_augmentation(policy: augment.Policy, seed: int, size: int, impl: str) -> Augmentation:
+def make_augmentation(policy: Policy, seed: int, size: int, impl: str) -> Augmentation:
     """The augmentation named by ``--augment_impl``: ``fused`` (compiled) or a chain of plain ops.
 
     Raises:
@@ -79,7 +80,7 @@ def make_augmentation(policy: augment.Policy, seed: int, size: int, impl: str) -
 
         # not compiled: TensorFlow's projective transform has no XLA kernel
         def plain(images: tf.Tensor, epoch: tf.Tensor, records: tf.Tensor) -> tf.Tensor:
-            parameters = augment.draw_parameters(policy, seed, epoch, records)
+            parameters = draw_parameters(policy, seed, epoch, records)
             return chain(images, parameters, out_size)
 
         return plain
@@ -130,9 +131,7 @@ def train_dataset(
             address=data_service,
         )
     else:
-        # whole batches are mapped: one call for the gather, one compiled call for the augmentation
-        shared = share.of_batches(order.dataset(start_step))
-        batches = shared.map(loading(store.read), tf.data.AUTOTUNE, deterministic=True)
+        batches = _made_here(order, share, start_step, loading(store.read))
     return _endless(batches)
 
 
@@ -169,8 +168,7 @@ def device_dataset(
             features["image"] = store.read(chosen)
         return features, tf.gather(labels, chosen)
 
-    shared = share.of_batches(order.dataset(start_step))
-    return _endless(shared.map(load, tf.data.AUTOTUNE, deterministic=True))
+    return _endless(_made_here(order, share, start_step, load))
 
 
 def eval_dataset(
@@ -196,6 +194,14 @@ def eval_dataset(
 
     batches = share.of_records(records, batch_size)
     return batches.map(load, tf.data.AUTOTUNE, deterministic=True).prefetch(tf.data.AUTOTUNE)
+
+
+def _made_here(
+    order: BatchIndices, share: Share, start_step: int, load: Callable[..., tuple]
+) -> tf.data.Dataset:
+    """Whole batches are mapped: one call for the gather, one compiled call for the augmentation."""
+    shared = share.of_batches(order.dataset(start_step))
+    return shared.map(load, tf.data.AUTOTUNE, deterministic=True)
 
 
 def _endless(batches: tf.data.Dataset) -> tf.data.Dataset:

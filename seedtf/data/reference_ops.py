@@ -12,7 +12,8 @@ from collections.abc import Callable
 import tensorflow as tf
 
 from seedtf.compat import import_addons
-from seedtf.data.augment import RGB_TO_YIQ, YIQ_TO_RGB, Parameters
+from seedtf.data.augment import RGB_TO_YIQ, YIQ_TO_RGB
+from seedtf.data.draws import Parameters
 
 __all__ = [
     "CHAINS",

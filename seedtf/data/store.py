@@ -36,8 +36,8 @@ __all__ = [
     "Store",
     "build_store",
     "cache_key",
+    "keep_in_memory",
     "plan_cache",
-    "store_of_images",
 ]
 
 FORMAT = 2
@@ -171,7 +171,7 @@ def build_store(
     return _disk_store(catalog, size, cache_dir, max_pixels)
 
 
-def store_of_images(catalog: Catalog, images: np.ndarray) -> Store:
+def keep_in_memory(catalog: Catalog, images: np.ndarray) -> Store:
     """A ``ram`` store of ``images``, uint8 ``[N, S, S, 3]``, which are copied; one for each file."""
     copy = _empty_aligned(images.shape)
     copy[...] = images

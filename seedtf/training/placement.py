@@ -69,19 +69,18 @@ def choose_placement(config: TrainConfig, store: Store, gpus: int, replicas: int
 
 
 def make_prepare(
-    store: Store, augmentation: Augmentation, placement: Placement, gpus: int
+    store: Store, augmentation: Augmentation, placement: Placement
 ) -> Callable[[Any], Any] | None:
     """What the train step does to a batch of ``device_dataset`` first; None for the host's.
 
     Args:
         store: decoded images.
         augmentation: from ``make_augmentation``.
-        placement: where it runs.
-        gpus: how many TensorFlow sees; the first then keeps resident images.
+        placement: where it runs; resident images are kept by the first GPU, if there is one.
     """
     if not placement.on_device:
         return None
-    read = _reader(store, gpus) if placement.resident else None
+    read = _reader(store) if placement.resident else None
 
     def prepare(batch: Any) -> tuple[tf.Tensor, tf.Tensor]:
         features, labels = batch
@@ -101,8 +100,8 @@ def _hindrance(config: TrainConfig) -> str:
     return ""
 
 
-def _reader(store: Store, gpus: int) -> Callable[[tf.Tensor], tf.Tensor]:
-    if not gpus:
+def _reader(store: Store) -> Callable[[tf.Tensor], tf.Tensor]:
+    if not tf.config.list_physical_devices("GPU"):
         return store.read
     everything = store.read(tf.range(len(store.catalog), dtype=tf.int64))
     with tf.device("/gpu:0"):

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from seedtf.compat import import_addons
-from seedtf.data.augment import Policy
 from seedtf.data.data_service import check_service
+from seedtf.data.draws import Policy
 from seedtf.data.intake import Intake
 from seedtf.data.sample import write_sample
 from seedtf.errors import UserError

@@ -7,6 +7,7 @@ import tensorflow as tf
 from matplotlib.figure import Figure
 
 from seedtf.data import augment, reference_ops
+from seedtf.data.draws import Parameters, Policy, draw_parameters
 from seedtf.data.store import Store
 from seedtf.plots import draw_augmentations
 
@@ -17,7 +18,7 @@ _BATCH = 16
 
 
 def draw_preview(
-    store: Store, records: np.ndarray, policy: augment.Policy, *, seed: int, impl: str
+    store: Store, records: np.ndarray, policy: Policy, *, seed: int, impl: str
 ) -> Figure:
     """One training image as 15 epochs will see it, and a batch of the first epoch with its labels.
 
@@ -33,11 +34,11 @@ def draw_preview(
     spread = np.linspace(0, len(records) - 1, min(_BATCH, len(records))).astype(np.int64)
     batch, subject = tf.constant(records[spread]), tf.constant(records[:1])
 
-    def parameters(epoch: int, chosen: tf.Tensor) -> augment.Parameters:
-        return augment.draw_parameters(policy, seed, tf.constant(epoch, tf.int64), chosen)
+    def parameters(epoch: int, chosen: tf.Tensor) -> Parameters:
+        return draw_parameters(policy, seed, tf.constant(epoch, tf.int64), chosen)
 
     epochs = [parameters(epoch, subject) for epoch in range(_DRAWS)]
-    many = augment.Parameters(*(tf.concat(field, 0) for field in zip(*epochs, strict=True)))
+    many = Parameters(*(tf.concat(field, 0) for field in zip(*epochs, strict=True)))
     original = store.read(subject)
     draws = apply(tf.tile(original, [_DRAWS, 1, 1, 1]), many, size)
     catalog = store.catalog

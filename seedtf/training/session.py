@@ -92,8 +92,7 @@ class Session:
         self._augmentation = make_augmentation(
             plan.policy, config.seed, config.image_size, config.augment_impl
         )
-        gpus = len(tf.config.list_physical_devices("GPU"))
-        prepare = make_prepare(intake.store, self._augmentation, plan.placement, gpus)
+        prepare = make_prepare(intake.store, self._augmentation, plan.placement)
         self._trainer = devices.make_trainer(model, prepare)
         self._stop = cb.StopSignal()
         self._place = str(run_dir) if devices.chief else "<the chief's run folder>"
@@ -214,11 +213,8 @@ class Session:
 
     def _phase(self, first: int, last: int) -> None:
         with self._devices.scope():
-            self._trainer.compile(
-                optimizer=self._optimizer(first),
-                loss=keras.losses.SparseCategoricalCrossentropy(),
-                metrics=[keras.metrics.SparseCategoricalAccuracy("accuracy")],
-                jit_compile=self._plan.compilation.enabled,
+            self._trainer.compile_for(
+                self._optimizer(first), jit_compile=self._plan.compilation.enabled
             )
         state, segment = self._state, _Segment(first, last, 0)
         if state is not None and (state.epoch, state.step) > (first, 0):

@@ -38,6 +38,15 @@ class Trainer(keras.Model):
         """The network's answer."""
         return self.network(images, training=training)
 
+    def compile_for(self, optimizer: keras.optimizers.Optimizer, *, jit_compile: bool) -> None:
+        """Prepares training with the loss and the metric of every run: cross-entropy, accuracy."""
+        self.compile(
+            optimizer=optimizer,
+            loss=keras.losses.SparseCategoricalCrossentropy(),
+            metrics=[keras.metrics.SparseCategoricalAccuracy("accuracy")],
+            jit_compile=jit_compile,
+        )
+
     def train_step(self, data: Any) -> dict[str, Any]:
         """One update; returns the metrics so far."""
         return super().train_step(data if self.prepare is None else self.prepare(data))
