@@ -22,15 +22,15 @@ def option(
     high: float = math.inf,
     choices: tuple[str, ...] = (),
     bare: str = "",
+    default_text: str = "",
 ) -> Any:
     """A dataclass field with its default, help, inclusive range and choices.
 
-    ``bare`` is what ``--name`` means when no ``=value`` follows.
+    ``bare`` is what ``--name`` means when no ``=value`` follows; ``default_text`` is what the help says
+    of a default that is only decided later.
     """
-    return field(
-        default=default,
-        metadata={"help": help_text, "low": low, "high": high, "choices": choices, "bare": bare},
-    )
+    metadata = {"help": help_text, "low": low, "high": high, "choices": choices, "bare": bare}
+    return field(default=default, metadata={**metadata, "default_text": default_text})
 
 
 def check_ranges(config: Any) -> None:

@@ -182,7 +182,7 @@ def augment_images(
 
 
 def compile_augmentation(
-    policy: Policy, seed: int, out_size: tuple[int, int]
+    policy: Policy, seed: int, out_size: tuple[int, int], strength: tf.Variable | None = None
 ) -> Callable[[tf.Tensor, tf.Tensor, tf.Tensor], tf.Tensor]:
     """Joins drawing and applying into one function, for ``Dataset.map`` or a train step.
 
@@ -194,6 +194,7 @@ def compile_augmentation(
         policy: the ranges, strength already applied.
         seed: root seed of the run.
         out_size: (height, width) of the result.
+        strength: float32 scalar, a factor on every range that is read at each batch; None for 1.
 
     Returns:
         ``(images uint8 [B, h, w, 3], epoch int64 [], records int64 [B]) → float32 [B, H, W, 3]``.
@@ -207,7 +208,8 @@ def compile_augmentation(
         return pack_pixels(images), sampling, color_matrices(parameters)
 
     def augment(images: tf.Tensor, epoch: tf.Tensor, records: tf.Tensor) -> tf.Tensor:
-        return finish(*prepare(images, draw_parameters(policy, seed, epoch, records)))
+        parameters = draw_parameters(policy.at(strength), seed, epoch, records)
+        return finish(*prepare(images, parameters))
 
     return augment
 

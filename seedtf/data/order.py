@@ -10,11 +10,13 @@ import math
 
 import tensorflow as tf
 
-__all__ = ["AUGMENT", "ORDER", "BatchIndices", "fold_seed"]
+__all__ = ["AUGMENT", "BALANCE", "MIX", "ORDER", "BatchIndices", "fold_seed"]
 
 # Purposes that one root seed is split by; 0 is the split, drawn in data/split.py.
 ORDER = 1
 AUGMENT = 2
+MIX = 3
+BALANCE = 4
 
 _FOREVER = 1 << 62
 

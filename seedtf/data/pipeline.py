@@ -12,6 +12,7 @@ from seedtf.compat import spend_compilation_notice
 from seedtf.data import augment, reference_ops
 from seedtf.data.data_service import Load, numbered_order, portable_reader, served
 from seedtf.data.draws import Policy, draw_parameters
+from seedtf.data.mixing import Mixing, mix
 from seedtf.data.order import BatchIndices
 from seedtf.data.share import WHOLE, Share
 from seedtf.data.store import Store
@@ -22,12 +23,14 @@ __all__ = [
     "device_dataset",
     "eval_dataset",
     "make_augmentation",
+    "make_mixer",
     "train_dataset",
 ]
 
 AUGMENT_IMPLS = ("fused", *reference_ops.CHAINS)
 
 Augmentation = Callable[[tf.Tensor, tf.Tensor, tf.Tensor], tf.Tensor]
+Mixer = Callable[[tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor], tuple[tf.Tensor, tf.Tensor]]
 
 
 class WaitClock:
@@ -64,8 +67,12 @@ class WaitClock:
         return seconds
 
 
-def make_augmentation(policy: Policy, seed: int, size: int, impl: str) -> Augmentation:
+def make_augmentation(
+    policy: Policy, seed: int, size: int, impl: str, strength: tf.Variable | None = None
+) -> Augmentation:
     """The augmentation named by ``--augment_impl``: ``fused`` (compiled) or a chain of plain ops.
+
+    ``strength``, where it is given, is a factor on every range of ``policy``, read at each batch.
 
     Raises:
         UserError: ``impl`` needs TensorFlow Addons and that is not installed.
@@ -74,17 +81,37 @@ def make_augmentation(policy: Policy, seed: int, size: int, impl: str) -> Augmen
     out_size = (size, size)
     spend_compilation_notice()
     if impl == "fused":
-        return augment.compile_augmentation(policy, seed, out_size)
+        return augment.compile_augmentation(policy, seed, out_size, strength)
     if impl in reference_ops.CHAINS:
         chain = reference_ops.make_chain(impl)
 
         # not compiled: TensorFlow's projective transform has no XLA kernel
         def plain(images: tf.Tensor, epoch: tf.Tensor, records: tf.Tensor) -> tf.Tensor:
-            parameters = draw_parameters(policy, seed, epoch, records)
+            parameters = draw_parameters(policy.at(strength), seed, epoch, records)
             return chain(images, parameters, out_size)
 
         return plain
     raise ValueError(f"impl must be one of {AUGMENT_IMPLS}. Received: {impl!r}")
+
+
+def make_mixer(mixing: Mixing, seed: int, classes: int) -> Mixer | None:
+    """What mixes the augmented pictures and the labels of a batch; None where nothing is to be mixed.
+
+    Returns:
+        ``(images float32 [B, S, S, 3], labels int32 [B], epoch int64 [], records int64 [B]) →
+        (images, labels float32 [B, classes])``.
+    """
+    if not mixing.active:
+        return None
+
+    @tf.function(jit_compile=True, autograph=False)
+    def mixer(
+        images: tf.Tensor, labels: tf.Tensor, epoch: tf.Tensor, records: tf.Tensor
+    ) -> tuple[tf.Tensor, tf.Tensor]:
+        soft = tf.one_hot(labels, classes)
+        return mix(images, soft, epoch, records, seed=seed, mixing=mixing)
+
+    return mixer
 
 
 def train_dataset(
@@ -96,6 +123,7 @@ def train_dataset(
     start_step: int = 0,
     share: Share = WHOLE,
     data_service: str = "",
+    mixer: Mixer | None = None,
 ) -> tf.data.Dataset:
     """Endless training batches; the one at a step, to the pixel, follows from (seed, step).
 
@@ -107,10 +135,11 @@ def train_dataset(
         start_step: the step, counted from 0, to begin at.
         share: the slices of every batch to make; only these are read and augmented.
         data_service: ``host:port`` of a tf.data service whose workers make the batches, if any.
+        mixer: from ``make_mixer``.
 
     Returns:
-        A dataset of images float32 ``[B, S, S, 3]`` in 0–255 and labels int32 ``[B]``; ``B`` is a
-        slice where the batch is shared.
+        A dataset of images float32 ``[B, S, S, 3]`` in 0–255 and labels int32 ``[B]``, float32
+        ``[B, K]`` where they are mixed; ``B`` is a slice where the batch is shared.
     """
     records = tf.constant(records, tf.int64)
     labels = tf.constant(store.catalog.labels)
@@ -118,7 +147,8 @@ def train_dataset(
     def loading(read: Callable[[tf.Tensor], tf.Tensor]) -> Load:
         def load(epoch: tf.Tensor, positions: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
             chosen = tf.gather(records, positions)
-            return augmentation(read(chosen), epoch, chosen), tf.gather(labels, chosen)
+            images, known = augmentation(read(chosen), epoch, chosen), tf.gather(labels, chosen)
+            return (images, known) if mixer is None else mixer(images, known, epoch, chosen)
 
         return load
 
