@@ -1,0 +1,63 @@
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from seedtf.training.losses import CrossEntropy, accuracy_metric, make_targets, smooth
+
+PROBABILITIES = np.array([[0.7, 0.2, 0.1], [0.1, 0.1, 0.8], [0.3, 0.4, 0.3]], np.float32)
+LABELS = np.array([0, 1, 1], np.int32)
+IMAGES = tf.zeros([3, 2, 2, 3])
+
+
+def test_class_numbers_give_the_cross_entropy_that_keras_gives() -> None:
+    ours = CrossEntropy()(LABELS, PROBABILITIES)
+    keras_own = keras.losses.SparseCategoricalCrossentropy()(LABELS, PROBABILITIES)
+    assert float(ours) == float(keras_own)
+    assert float(ours) == pytest.approx(-np.log([0.7, 0.1, 0.4]).mean(), rel=1e-6)
+
+
+def test_distributions_give_the_sum_over_the_classes() -> None:
+    soft = np.array([[0.9, 0.1, 0.0], [0.0, 0.5, 0.5], [0.2, 0.2, 0.6]], np.float32)
+    wanted = -(soft * np.log(PROBABILITIES)).sum(-1).mean()
+    assert float(CrossEntropy()(soft, PROBABILITIES)) == pytest.approx(wanted, rel=1e-5)
+
+
+def test_weights_multiply_and_the_mean_is_over_the_pictures() -> None:
+    weights = np.array([2.0, 0.5, 1.0], np.float32)
+    wanted = (-np.log([0.7, 0.1, 0.4]) * weights).sum() / 3
+    found = CrossEntropy()(LABELS, PROBABILITIES, sample_weight=weights)
+    assert float(found) == pytest.approx(wanted, rel=1e-5)
+
+
+def test_accuracy_counts_the_class_with_most_of_the_label() -> None:
+    hard, mixed = accuracy_metric(), accuracy_metric()
+    hard.update_state(LABELS, PROBABILITIES)
+    mixed.update_state(tf.one_hot(LABELS, 3) * 0.6 + 0.4 / 3, PROBABILITIES)
+    assert float(hard.result()) == float(mixed.result()) == pytest.approx(2 / 3)
+
+
+def test_smoothing_spreads_a_share_evenly() -> None:
+    smoothed = smooth(tf.one_hot([1], 4), 0.2).numpy()
+    np.testing.assert_allclose(smoothed, [[0.05, 0.85, 0.05, 0.05]], atol=1e-7)
+
+
+def test_without_smoothing_and_weights_labels_stay_class_numbers() -> None:
+    assert make_targets(3, smoothing=0.0) is None
+
+
+def test_targets_smooth_class_numbers_and_mixed_labels_alike() -> None:
+    targets = make_targets(3, smoothing=0.3)
+    assert targets is not None
+    images, soft = targets(IMAGES, tf.constant(LABELS))
+    assert images is IMAGES
+    again = targets(IMAGES, tf.one_hot(LABELS, 3))[1]
+    np.testing.assert_array_equal(soft, again)
+    np.testing.assert_allclose(soft[0], [0.8, 0.1, 0.1], atol=1e-6)
+
+
+def test_a_mixed_picture_weighs_as_its_parts_do_before_smoothing() -> None:
+    targets = make_targets(3, smoothing=0.3, weights=np.array([1.0, 3.0, 5.0], np.float32))
+    assert targets is not None
+    mixed = tf.constant([[0.5, 0.5, 0.0], [0.0, 0.25, 0.75], [0.0, 0.0, 1.0]])
+    np.testing.assert_allclose(targets(IMAGES, mixed)[2], [2.0, 4.5, 5.0], atol=1e-6)

@@ -1,0 +1,276 @@
+"""Weight decay, clipping and rates by layer: the arithmetic of one step."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from seedtf.compat import KERAS_2, build_optimizer, optimizer_variables
+from seedtf.errors import UserError
+from seedtf.model.network import HEAD, build_network, set_body_trainable
+from seedtf.training.decay import decayed, is_decayed, layer_rates, undecayed
+from seedtf.training.optimizers import check_optimizer, make_optimizer
+
+NAMES = ["adam", "adamw", "sgd", "rmsprop", *([] if KERAS_2 else ["lamb"])]
+LR, DECAY = 0.25, 0.125
+
+pytestmark = pytest.mark.filterwarnings("ignore:.*skipping variable loading")
+keras_3_only = pytest.mark.skipif(KERAS_2, reason="rates by layer need Keras 3")
+
+
+def tiny() -> keras.Model:
+    keras.utils.set_random_seed(3)
+    return build_network(model="tiny", num_classes=4, image_size=8, weights="none")
+
+
+def shaken(network: keras.Model) -> keras.Model:
+    """With no weight left at 0 or 1, so that any decay shows."""
+    draws = np.random.default_rng(5)
+    for variable in network.trainable_variables:
+        variable.assign(draws.uniform(0.5, 1.5, variable.shape))
+    return network
+
+
+def gradients(network: keras.Model, scale: float = 1.0) -> list[Any]:
+    draws = np.random.default_rng(7)
+    return [
+        tf.constant(scale * draws.normal(size=each.shape), tf.float32)
+        for each in network.trainable_variables
+    ]
+
+
+def zeros(network: keras.Model) -> list[Any]:
+    return gradients(network, 0.0)
+
+
+def after(optimizer: Any, grads: list[Any], network: keras.Model, steps: int = 1) -> list[Any]:
+    """The trainable weights after some equal steps from where they are; then they are put back."""
+    variables = network.trainable_variables
+    before = [each.numpy() for each in variables]
+    for _ in range(steps):
+        optimizer.apply_gradients(list(zip(grads, variables, strict=True)))
+    values = [each.numpy() for each in variables]
+    for variable, value in zip(variables, before, strict=True):
+        variable.assign(value)
+    return values
+
+
+def own_name(variable: Any) -> str:
+    return variable.name.rpartition("/")[2].partition(":")[0]
+
+
+def test_kernels_decay_and_nothing_else() -> None:
+    network = tiny()
+    assert {own_name(each) for each in decayed(network)} == {"kernel"}
+    assert {own_name(each) for each in undecayed(network)} == {"bias", "gamma", "beta"}
+    assert len(decayed(network)) + len(undecayed(network)) == len(network.trainable_variables)
+
+
+@pytest.mark.parametrize(("name", "expected"), [("gamma", True), ("bias_beta", True)])
+def test_the_name_of_a_layer_spares_no_kernel(name: str, expected: bool) -> None:
+    layer = keras.layers.Dense(3, name=name)
+    layer.build((None, 2))
+    kernel, bias = layer.trainable_variables
+    assert (is_decayed(kernel), is_decayed(bias)) == (expected, False)
+
+
+def test_a_scale_of_rank_two_is_spared() -> None:
+    layer = keras.layers.LayerNormalization(axis=(1, 2))
+    layer.build((None, 3, 4))
+    assert [len(each.shape) for each in layer.trainable_variables] == [2, 2]
+    assert not any(map(is_decayed, layer.trainable_variables))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_step_takes_rate_times_decay_off_kernels_alone(name: str) -> None:
+    network = shaken(tiny())
+    before = [each.numpy() for each in network.trainable_variables]
+    optimizer = make_optimizer(name, LR, weight_decay=DECAY)
+    values = after(optimizer, zeros(network), network)
+    for variable, old, new in zip(network.trainable_variables, before, values, strict=True):
+        # powers of two: nothing is rounded but the difference itself
+        taken = old * np.float32(LR * DECAY) if is_decayed(variable) else np.float32(0.0)
+        np.testing.assert_array_equal(new, old - taken, err_msg=variable.name)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_without_decay_nothing_is_taken(name: str) -> None:
+    network = shaken(tiny())
+    values = after(make_optimizer(name, LR), zeros(network), network)
+    for variable, new in zip(network.trainable_variables, values, strict=True):
+        np.testing.assert_array_equal(new, variable.numpy(), err_msg=variable.name)
+
+
+def test_decay_is_decoupled_from_adams_moments() -> None:
+    network = shaken(tiny())
+    grads = gradients(network)
+    plain = after(make_optimizer("adam", LR), grads, network)
+    adamw = after(make_optimizer("adamw", LR, weight_decay=DECAY), grads, network)
+    for variable, one, other in zip(network.trainable_variables, plain, adamw, strict=True):
+        taken = variable.numpy() * LR * DECAY * is_decayed(variable)
+        np.testing.assert_allclose(one - other, taken, atol=2e-6)
+
+
+@settings(max_examples=15, deadline=None)
+@given(norm=st.floats(0.01, 100.0), scale=st.floats(0.01, 10.0))
+def test_the_gradient_is_shortened_to_the_norm_over_all_weights(norm: float, scale: float) -> None:
+    variables = [keras.Variable(np.zeros(shape, np.float32)) for shape in ((3, 2), (4,))]
+    grads = [
+        np.full(each.shape, scale * sign, np.float32)
+        for each, sign in zip(variables, (1, -2), strict=True)
+    ]
+    optimizer = make_optimizer("sgd", 1.0, clip_norm=norm)
+    optimizer.apply_gradients(list(zip(map(tf.constant, grads), variables, strict=True)))
+    whole = np.sqrt(sum(float(np.sum(grad**2)) for grad in grads))
+    for variable, grad in zip(variables, grads, strict=True):
+        # the first Nesterov step is 1 + 0.9 gradients long
+        expected = -1.9 * grad * min(1.0, norm / whole)
+        np.testing.assert_allclose(variable.numpy(), expected, rtol=1e-4)
+
+
+@keras_3_only
+def test_rates_rise_geometrically_from_the_first_layer_to_the_head() -> None:
+    network = tiny()
+    rates = layer_rates(network, 0.01)
+    layers = ["conv1", "conv1_bn", "conv2", "conv2_bn", "conv3", "conv3_bn", HEAD]
+    by_layer = [rates[network.get_layer(each).weights[0].path] for each in layers]
+    np.testing.assert_allclose(by_layer, 0.01 ** (1 - np.arange(7) / 6))
+    assert by_layer[0] == 0.01 and by_layer[-1] == 1.0
+    assert set(rates) == {each.path for each in network.weights}
+    set_body_trainable(network, False)
+    assert layer_rates(network, 0.01) == rates
+
+
+@keras_3_only
+@pytest.mark.parametrize(
+    ("name", "decay"),
+    # not of lamb with decay: its trust ratio is taken of weights that have decayed already
+    [*((name, 0.0) for name in NAMES), ("adamw", DECAY), ("sgd", DECAY)],
+)
+def test_a_rate_is_a_factor_on_the_whole_change(name: str, decay: float) -> None:
+    network = shaken(tiny())
+    rates = layer_rates(network, 0.25)
+    before = [each.numpy() for each in network.trainable_variables]
+    for scale in (1.0, 1e3):
+        grads = gradients(network, scale)
+        plain = after(make_optimizer(name, LR, weight_decay=decay), grads, network)
+        rated = after(make_optimizer(name, LR, weight_decay=decay, rates=rates), grads, network)
+        for variable, old, one, other in zip(
+            network.trainable_variables, before, plain, rated, strict=True
+        ):
+            expected = (one - old) * rates[variable.path]
+            np.testing.assert_allclose(other - old, expected, rtol=1e-4, atol=1e-6)
+
+
+@keras_3_only
+@pytest.mark.parametrize("name", NAMES)
+def test_rates_of_one_are_the_plain_optimizer_to_the_bit(name: str) -> None:
+    network = shaken(tiny())
+    options: dict[str, Any] = {"weight_decay": DECAY, "clip_norm": 2.0}
+    plain = make_optimizer(name, LR, **options)
+    rated = make_optimizer(name, LR, rates=layer_rates(network, 1.0), **options)
+    results = [after(each, gradients(network), network, steps=3) for each in (plain, rated)]
+    for one, other in zip(*results, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_state_has_the_same_variables_in_the_same_order(name: str) -> None:
+    network = tiny()
+    rates = None if KERAS_2 else layer_rates(network, 0.1)
+    shapes = []
+    for options in ({}, {"weight_decay": DECAY, "clip_norm": 1.0, "rates": rates}):
+        optimizer = make_optimizer(name, LR, **options)
+        build_optimizer(optimizer, network.trainable_variables)
+        build_optimizer(optimizer, network.trainable_variables)
+        shapes.append([tuple(each.shape) for each in optimizer_variables(optimizer)])
+    assert shapes[0] == shapes[1]
+
+
+@keras_3_only
+@pytest.mark.parametrize("scaled", [False, True])
+def test_a_restored_state_goes_on_to_the_bit(scaled: bool) -> None:
+    network = shaken(tiny())
+    variables = network.trainable_variables
+    grads = gradients(network, 256.0 if scaled else 1.0)
+
+    def make() -> Any:
+        rates = layer_rates(network, 0.1)
+        made = make_optimizer("adamw", LR, weight_decay=DECAY, clip_norm=2.0, rates=rates)
+        if scaled:
+            made = keras.mixed_precision.LossScaleOptimizer(made, initial_scale=256.0)
+        build_optimizer(made, variables)
+        return made
+
+    first, second = make(), make()
+    after(first, grads, network, steps=2)
+    for mine, its in zip(optimizer_variables(second), optimizer_variables(first), strict=True):
+        mine.assign(its.numpy())
+    one, other = after(first, grads, network), after(second, grads, network)
+    for variable, a, b in zip(variables, one, other, strict=True):
+        np.testing.assert_array_equal(a, b)
+        assert not np.array_equal(a, variable.numpy())
+
+
+@keras_3_only
+def test_loss_scaling_changes_no_rate() -> None:
+    network = shaken(tiny())
+    rates = layer_rates(network, 0.1)
+    options: dict[str, Any] = {"weight_decay": DECAY, "rates": rates}
+    plain = after(make_optimizer("sgd", LR, **options), gradients(network), network)
+    wrapped = keras.mixed_precision.LossScaleOptimizer(
+        make_optimizer("sgd", LR, **options), initial_scale=256.0
+    )
+    scaled = after(wrapped, gradients(network, 256.0), network)
+    for one, other in zip(plain, scaled, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-6)
+
+
+@keras_3_only
+def test_a_compiled_train_step_takes_the_rates() -> None:
+    network = tiny()
+    before = network.get_weights()
+    slow = {path: 1.0 if path.startswith(HEAD) else 0.0 for path in layer_rates(network, 0.5)}
+    optimizer = make_optimizer("adamw", 0.1, weight_decay=DECAY, rates=slow)
+    network.compile(optimizer, "sparse_categorical_crossentropy", jit_compile=False)
+    network.train_on_batch(np.ones((2, 8, 8, 3), np.float32), np.array([0, 1]))
+    moved = {
+        variable.path
+        for variable, old in zip(network.weights, before, strict=True)
+        if variable.trainable and not np.array_equal(variable.numpy(), old)
+    }
+    assert moved == {f"{HEAD}/kernel", f"{HEAD}/bias"}
+
+
+def test_what_keras_does_is_refused_nowhere() -> None:
+    for name in NAMES:
+        check_optimizer(name)
+        check_optimizer(name, weight_decay=0.1, clip_norm=1.0)
+
+
+def test_what_addons_wrappers_cannot_do_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("seedtf.training.optimizers.import_addons", lambda wanted: None)
+    check_optimizer("ranger")
+    for flag, value in (("weight_decay", 0.5), ("clip_norm", 2.0), ("body_lr_factor", 0.5)):
+        with pytest.raises(UserError, match=f"--{flag}={value:g}: --optimizer=ranger") as caught:
+            check_optimizer("ranger", **{flag: value})
+        assert "\n" not in str(caught.value)
+        if flag != "body_lr_factor":
+            with pytest.raises(UserError, match=f"--{flag}="):
+                make_optimizer("ranger", 0.1, **{flag: value})
+    with pytest.raises(UserError, match="--body_lr_factor"):
+        make_optimizer("ranger", 0.1, rates=lambda variable: 0.5)
+
+
+def test_rates_by_layer_are_refused_in_the_older_lane(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("seedtf.training.optimizers.KERAS_2", True)
+    with pytest.raises(UserError, match=r"--body_lr_factor=0\.5: needs Keras 3"):
+        check_optimizer("adam", body_lr_factor=0.5)
+    with pytest.raises(UserError, match="--body_lr_factor"):
+        make_optimizer("adam", 0.1, rates=lambda variable: 0.5)
