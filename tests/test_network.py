@@ -405,3 +405,17 @@ def test_unusable_model_files_are_called_damaged_or_foreign(tmp_path: Path) -> N
 def test_a_missing_model_file_is_called_missing(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"gone\.keras: no such model file"):
         load_model(tmp_path / "gone.keras")
+
+
+def test_random_residual_branches_begin_silent_and_shortcuts_do_not() -> None:
+    network = build_network(
+        model="ResNet50", num_classes=3, image_size=32, weights="none", zero_init_residual=True
+    )
+    scales = {
+        layer.name: layer.gamma.numpy()
+        for layer in network.layers
+        if isinstance(layer, keras.layers.BatchNormalization)
+    }
+    silent = {name for name, gamma in scales.items() if not gamma.any()}
+    assert silent == {name for name in scales if name.endswith("_3_bn")}
+    assert len(silent) == 16

@@ -19,7 +19,7 @@ from seedtf.compat import check_written_here, keep_random_states, reading_as
 from seedtf.errors import UserError
 from seedtf.files import atomic_path
 from seedtf.model.archive import check_model_archive
-from seedtf.model.batch_norm import fuse_batch_norm
+from seedtf.model.batch_norm import fuse_batch_norm, silence_residuals
 from seedtf.model.weights import load_weights, short_cause
 
 __all__ = [
@@ -144,6 +144,7 @@ def build_network(
     weights: str,
     bn_momentum: float | None = None,
     sync_bn: bool = False,
+    zero_init_residual: bool = False,
 ) -> keras.Model:
     """Builds a classifier: input scaling, body, global average pooling, dense head, softmax.
 
@@ -158,6 +159,8 @@ def build_network(
             path of a ``.keras``, ``.weights.h5`` or legacy ``.h5`` file (see ``load_weights``).
         bn_momentum: momentum of every batch normalisation; None keeps the network's own.
         sync_bn: whether its batch statistics span the replicas of a distribution strategy.
+        zero_init_residual: whether random weights begin with silent residual branches (see
+            ``silence_residuals``).
 
     Returns:
         A model named like the network in lower case: ``image`` float32 ``[B, S, S, 3]`` RGB in
@@ -178,6 +181,8 @@ def build_network(
     output = keras.layers.Activation("softmax", dtype="float32", name="probabilities")(logits)
     network = keras.Model(image, output, name=name.lower())
     fuse_batch_norm(network, bn_momentum, synchronized=sync_bn)
+    if weights == "none" and zero_init_residual:
+        silence_residuals(network)
     if weights not in ("none", "imagenet"):
         load_weights(network, weights, head=HEAD)
         _warn_of_lost_scaling(name)
