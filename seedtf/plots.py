@@ -34,6 +34,7 @@ __all__ = [
 # Okabe & Ito's colours (2008), told apart under every common kind of colour blindness; their purple
 # is darkened, because it also colours small text
 TRAIN, VALIDATION, RATE, BEST = "#0072B2", "#D55E00", "#009E73", "#B0508A"
+STRENGTH = "#8A6D00"  # their yellow, darkened for the same reason
 GREY = "#7a7a7a"
 
 DPI = 160
@@ -48,9 +49,12 @@ def draw_curves(
     title: str,
     best_epoch: int | None = None,
     planned_lr: Sequence[float] | None = None,
+    show_strength: bool = False,
     figure: Figure | None = None,
 ) -> Figure:
     """Three panels over the epochs: loss and accuracy (train and validation), learning rate.
+
+    A fourth one, where asked for, has the strength of the augmentation.
 
     Args:
         rows: history rows, at least one, with keys epoch (1-based), lr, loss, accuracy, val_loss and
@@ -59,17 +63,21 @@ def draw_curves(
         best_epoch: the 1-based epoch to mark; one without a row is not marked.
         planned_lr: the rate of every planned epoch, drawn dashed behind what was used; the first value
             belongs to epoch 1.
+        show_strength: whether to draw ``augment_strength``, a key of every row; NaN leaves a gap.
         figure: an existing figure to clear and draw in, such as a window's; a new one by default.
     """
-    figure = _new_figure(5.4, 6.8) if figure is None else figure
+    figure = _new_figure(5.4, 8.0 if show_strength else 6.8) if figure is None else figure
     figure.clear()
     figure.set_layout_engine("constrained")
     figure.suptitle(clip_label(title, 46), parse_math=False)
-    loss, accuracy, rate = figure.subplots(3, 1, height_ratios=[3, 3, 1.6])
+    heights = [3, 3, 1.6, 1.2][: 4 if show_strength else 3]
+    loss, accuracy, rate, *more = figure.subplots(len(heights), 1, height_ratios=heights)
     _draw_metric(loss, rows, "loss", best_epoch)
     _draw_metric(accuracy, rows, "accuracy", best_epoch)
     loss.set_yscale(_scale([row[key] for row in rows for key in ("loss", "val_loss")]))
     _draw_rate(rate, rows, planned_lr)
+    for axes in more:
+        _draw_strength(axes, rows, len(planned_lr or []))
     return figure
 
 
@@ -203,6 +211,17 @@ def _draw_rate(
     axes.set_xlim(0.5, max(epochs[-1], len(planned)) + 0.5)
     _legend(axes)
     _finish_axes(axes, "learning rate", "epoch")
+
+
+def _draw_strength(axes: Axes, rows: Sequence[Mapping[str, float]], planned: int) -> None:
+    epochs, used = [int(row["epoch"]) for row in rows], [row["augment_strength"] for row in rows]
+    axes.axhline(1, color=GREY, linestyle="--", linewidth=1)
+    axes.plot(epochs, used, color=STRENGTH, drawstyle="steps-mid")
+    axes.plot(epochs[-1:], used[-1:], "o", color=STRENGTH)
+    _note(axes, f"augmentation ● now {used[-1]:.2f}", STRENGTH)
+    axes.set_ylim(0, 1.15 * max([1.0, *(value for value in used if np.isfinite(value))]))
+    axes.set_xlim(0.5, max(epochs[-1], planned) + 0.5)
+    _finish_axes(axes, "strength", "epoch")
 
 
 def _legend(axes: Axes) -> None:

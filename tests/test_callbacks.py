@@ -32,10 +32,12 @@ from seedtf.training.callbacks import (
     read_history,
     tensorboard_callback,
 )
+from seedtf.training.callbacks.history_log import strength_varies
 
 STEPS = 4
 BATCH = 8
-HEADER = "epoch,lr,loss,accuracy,val_loss,val_accuracy"
+OLD_HEADER = "epoch,lr,loss,accuracy,val_loss,val_accuracy"
+HEADER = f"{OLD_HEADER},augment_strength"
 
 
 class Clock:
@@ -244,7 +246,7 @@ def test_a_line_is_on_disk_when_its_epoch_ends(fit, tmp_path):
 def test_a_number_that_was_not_measured_is_nan(tmp_path):
     log = make_log(tmp_path)
     log.on_epoch_end(0, {"loss": 0.1})
-    assert (tmp_path / "history.csv").read_text() == f"{HEADER}\n1,nan,0.1,nan,nan,nan\n"
+    assert (tmp_path / "history.csv").read_text() == f"{HEADER}\n1,nan,0.1,nan,nan,nan,1.0\n"
 
 
 def test_resuming_drops_epochs_that_will_be_done_again(tmp_path):
@@ -259,6 +261,47 @@ def test_resuming_drops_epochs_that_will_be_done_again(tmp_path):
     assert [row["loss"] for row in read_history(tmp_path / "history.csv")] == [0.1, 1.1, 9.0]
     assert [line[0] for line in (tmp_path / "timing.csv").read_text().splitlines()] == [*"e123"]
     assert make_log(tmp_path).rows == []
+
+
+def test_the_strength_of_each_epoch_is_a_column(tmp_path):
+    seen = []
+
+    def strength(epoch):
+        seen.append((epoch, len(log.rows)))
+        return 1 + epoch / 3
+
+    log = make_log(tmp_path, strength=strength)
+    for epoch in range(2):
+        log.on_epoch_end(epoch, {"augment_strength": 9.0})
+    assert seen == [(0, 0), (1, 1)]  # asked before the epoch is part of the history
+    assert [row["augment_strength"] for row in log.rows] == [1.0, 4 / 3]
+    assert repr(read_history(tmp_path / "history.csv")) == repr(log.rows)
+    assert repr(make_log(tmp_path, completed_epochs=2).rows) == repr(log.rows)
+
+
+def test_a_history_from_before_there_was_a_strength_is_read_and_goes_on(tmp_path):
+    path = tmp_path / "history.csv"
+    path.write_text(f"{OLD_HEADER}\n1,0.1,3.0,0.2,2.0,0.25\n2,0.1,2.0,0.5,1.5,0.5\n")
+    old = read_history(path)
+    assert [row["val_accuracy"] for row in old] == [0.25, 0.5]
+    assert all(math.isnan(row["augment_strength"]) for row in old)
+    log = make_log(tmp_path, completed_epochs=2)
+    log.on_epoch_end(2, {"loss": 1.0})
+    assert path.read_text().splitlines() == [
+        HEADER,
+        "1,0.1,3.0,0.2,2.0,0.25,nan",
+        "2,0.1,2.0,0.5,1.5,0.5,nan",
+        "3,nan,1.0,nan,nan,nan,1.0",
+    ]
+    assert best_epoch(log.rows) == 2
+
+
+@pytest.mark.parametrize(
+    ("strengths", "varies"),
+    [([], False), ([1.5] * 3, False), ([math.nan, math.nan, 1.0], False), ([1.0, 1.0, 1.1], True)],
+)
+def test_a_strength_varies_where_two_known_ones_differ(strengths, varies):
+    assert strength_varies([{"augment_strength": strength} for strength in strengths]) == varies
 
 
 def test_best_epoch_is_the_first_lowest_and_never_nan():
@@ -388,6 +431,18 @@ def test_off_a_terminal_there_is_one_plain_line_per_epoch(fit, tmp_path):
     assert ["best" in line for line in lines] == [True, False, True]
 
 
+def test_the_line_names_the_strength_once_it_has_changed(tmp_path):
+    stream = io.StringIO()
+    log = make_log(tmp_path, strength=lambda epoch: max(1.0, 1 + epoch * 0.231 - 0.231))
+    line = ConsoleLine(log, epochs=3, steps_per_epoch=STEPS, stream=stream)
+    for epoch in range(3):
+        log.on_epoch_end(epoch, {})
+        line.on_epoch_end(epoch)
+    lines = stream.getvalue().splitlines()
+    assert ["strength" in text for text in lines] == [False, False, True]
+    assert "  lr nan  strength 1.23  " in lines[2]
+
+
 def test_on_a_terminal_the_line_is_redrawn_within_its_width(fit, tmp_path, monkeypatch):
     monkeypatch.setenv("COLUMNS", "60")
     text = console_run(fit, tmp_path, Terminal())
@@ -464,6 +519,24 @@ def test_live_page_exists_before_the_first_epoch_ends(tmp_path):
     page = drawn_page(tmp_path, "0 / 3")
     assert "refresh" in page and "<img" not in page
     assert not (tmp_path / "curves.png").exists()
+
+
+@pytest.mark.parametrize("strengths", [[1.0, 1.0], [1.0, 1.25]])
+def test_the_page_and_the_curves_show_a_strength_that_varies(tmp_path, strengths):
+    log = make_log(tmp_path, strength=lambda epoch: strengths[epoch])
+    live = LiveCurves(tmp_path, log, title="run", planned_lr=[0.1] * 2, pause=0.0)
+    numbers = dict.fromkeys(("lr", "loss", "accuracy", "val_loss", "val_accuracy"), 0.5)
+    for epoch in range(2):
+        log.on_epoch_end(epoch, numbers)
+    live.finish()
+    page = (tmp_path / "live.html").read_text(encoding="utf-8")
+    varies = strengths[1] != strengths[0]
+    assert ("<dt>augmentation strength</dt><dd>1.25</dd>" in page) == varies
+    assert ("<th>strength</th>" in page) == ("<td>1.25</td></tr>" in page) == varies
+    with Image.open(tmp_path / "curves.png") as picture:
+        assert picture.height / picture.width == pytest.approx(
+            8 / 5.4 if varies else 6.8 / 5.4, 0.01
+        )
 
 
 def test_a_title_cannot_add_to_the_page(fit, tmp_path):

@@ -30,6 +30,7 @@ def history(epochs):
             "accuracy": 1 - 1 / (epoch + 1),
             "val_loss": 2.5 / epoch,
             "val_accuracy": 1 - 1.1 / (epoch + 1),
+            "augment_strength": 1 + epoch / 10,
         }
         for epoch in range(1, epochs + 1)
     ]
@@ -78,6 +79,20 @@ def test_curves_survive_numbers_that_are_none():
     rows[1] |= {"loss": math.nan, "val_loss": math.inf}
     rows[2] |= {"val_loss": math.nan, "val_accuracy": math.nan}
     assert size(figure_png(draw_curves(rows, title="run", best_epoch=3), dpi=50))
+
+
+def test_the_strength_gets_a_panel_of_its_own_where_asked_for():
+    rows = history(5)
+    rows[0]["augment_strength"] = math.nan  # an epoch of an older version
+    figure = draw_curves(rows, title="run", planned_lr=[0.1] * 9, show_strength=True)
+    rate, strength = figure.axes[2:]
+    curve = next(curve for curve in points(strength) if len(curve) == 5)
+    assert curve[1:] == [(epoch, 1 + epoch / 10) for epoch in range(2, 6)]
+    assert math.isnan(curve[0][1])
+    assert strength.get_xlim() == rate.get_xlim() == (0.5, 9.5)
+    assert strength.get_ylim()[1] > 1.5
+    assert "1.50" in strength.get_title(loc="right")
+    assert size(figure_png(figure, dpi=50))
 
 
 def test_one_wild_loss_does_not_flatten_the_rest():

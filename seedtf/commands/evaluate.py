@@ -28,6 +28,9 @@ class EvaluateConfig:
     tta: str = option(
         "1", "8 averages every answer over the eight turns and mirror images.", choices=("1", "8")
     )
+    snapshots: bool = option(
+        False, "Average the answers of all snapshots of the run rather than ask its best model."
+    )
     precision_target: float = option(
         0.95, "Share of right answers wanted among those kept, 0 to 1.", low=0, high=1
     )
@@ -53,6 +56,7 @@ def run(arguments: list[str]) -> int:
         data_dir=config.data_dir,
         labels_csv=config.labels_csv,
         tta=int(config.tta),
+        snapshots=config.snapshots,
         precision_target=config.precision_target,
         batch_size=config.batch_size,
         out=config.out,
@@ -70,9 +74,10 @@ def _lines(found: Evaluation) -> list[tuple[str, str]]:
     judged = (
         "validation pictures" if subject.data == "validation" else f"pictures of {subject.data}"
     )
+    together = f", by the mean of {found.snapshots} snapshots" if found.snapshots else ""
     skipped = f", {len(subject.skipped)} could not be read" if subject.skipped else ""
     lines = [
-        ("judged", f"{len(report.losses)} {judged}{skipped}"),
+        ("judged", f"{len(report.losses)} {judged}{together}{skipped}"),
         ("accuracy", f"{report.accuracy:.4f} (95 % interval {low:.4f} to {high:.4f})"),
         ("macro-F1", f"{report.macro_f1:.4f}, loss {report.loss:.4f}"),
     ]
@@ -102,6 +107,7 @@ def _result(found: Evaluation) -> dict[str, object]:
     return {
         "report": str(found.page),
         "images": len(report.losses),
+        "snapshots": found.snapshots,
         "skipped": len(found.subject.skipped),
         "accuracy": report.accuracy,
         "accuracy_interval_95": report.accuracy_interval,

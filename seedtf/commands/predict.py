@@ -31,6 +31,9 @@ class PredictConfig:
     tta: str = option(
         "1", "8 averages every answer over the eight turns and mirror images.", choices=("1", "8")
     )
+    snapshots: bool = option(
+        False, "Average the answers of all snapshots of the run rather than ask its best model."
+    )
     submission: str = option(
         "",
         "Sample table of a competition: its heading and rows are filled in and written to --out.",
@@ -65,7 +68,7 @@ def _predict(config: PredictConfig) -> int:
 
     out, inputs, batch_size = Path(config.out), config.files_or_folders, config.batch_size
     sample = read_sample(config.submission) if config.submission else None
-    classifier = open_classifier(config.run_or_export, int(config.tta))
+    classifier = open_classifier(config.run_or_export, int(config.tta), snapshots=config.snapshots)
     if sample is not None:
         rows = write_submission(classifier, inputs, sample, out, batch_size=batch_size)
         result = {"out": str(out), "files": rows, "bad": 0}

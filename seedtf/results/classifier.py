@@ -14,7 +14,8 @@ import tensorflow as tf
 from seedtf.data.decode import make_decoder
 from seedtf.data.header import MAX_PIXELS, RefusedError, read_header
 from seedtf.errors import UserError
-from seedtf.results.evaluation import make_classifier, top_classes
+from seedtf.results.ensemble import make_ensemble
+from seedtf.results.evaluation import top_classes
 from seedtf.results.run import load_run
 from seedtf.results.versions import newest_saved_model
 
@@ -48,27 +49,33 @@ class Classifier:
     max_pixels: int = MAX_PIXELS
 
 
-def open_classifier(path: str | os.PathLike[str], tta: int = 1) -> Classifier:
+def open_classifier(
+    path: str | os.PathLike[str], tta: int = 1, *, snapshots: bool = False
+) -> Classifier:
     """Opens a run folder, a SavedModel folder, or a folder of numbered ones (the highest number).
 
     Args:
         path: the folder.
         tta: 1, or 8 for the mean over the eight turns and mirror images; a run only.
+        snapshots: whether all snapshots of a run answer, by their mean, rather than its best model.
 
     Raises:
-        UserError: none of the three, damaged, or an export asked for ``tta`` 8.
+        UserError: none of the three, damaged, an export asked for ``tta`` 8 or ``snapshots``, or a run
+            without any.
     """
     saved_model = newest_saved_model(Path(path))
     if saved_model is None:
-        return _open_run(path, tta)
+        return _open_run(path, tta, snapshots)
+    if snapshots:
+        raise UserError("--snapshots: an export answers as it is; pass the run's folder instead")
     if tta != 1:
         raise UserError(f"--tta={tta}: an export answers as it is; pass the run's folder instead")
     return _open_export(saved_model)
 
 
-def _open_run(path: str | os.PathLike[str], tta: int) -> Classifier:
+def _open_run(path: str | os.PathLike[str], tta: int, snapshots: bool) -> Classifier:
     run = load_run(path)
-    answer_batch = make_classifier(run.load_model(), tta)
+    answer_batch = make_ensemble(run.load_members(snapshots), tta)
 
     def classify(images: Sequence[Any], k: int) -> list[Answer | RefusedError]:
         probabilities = answer_batch(tf.stack(images))

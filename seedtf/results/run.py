@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -58,7 +59,30 @@ class Run:
         Raises:
             UserError: the file is missing or damaged, or answers for another number of classes.
         """
-        path = self.run_dir / "checkpoints" / "best.keras"
+        return self._load(self.run_dir / "checkpoints" / "best.keras")
+
+    def load_members(self, snapshots: bool) -> list[keras.Model]:
+        """What answers together: the model of the best epoch, or all ``snapshots``, the first first.
+
+        Raises:
+            UserError: as ``load_model``, for any of them, or the run kept no snapshots.
+        """
+        if not snapshots:
+            return [self.load_model()]
+        folder = self.run_dir / "checkpoints"
+        found = {
+            int(match[1]): path
+            for path in folder.glob("snapshot-*.keras")
+            if (match := re.fullmatch(r"snapshot-(\d+)\.keras", path.name))
+        }
+        if not found:
+            raise UserError(
+                f"--snapshots: {folder} has no snapshot-*.keras; leave --snapshots out, or train with "
+                "--schedule=cyclic --snapshots"
+            )
+        return [self._load(found[epoch]) for epoch in sorted(found)]
+
+    def _load(self, path: Path) -> keras.Model:
         model = load_model(path)
         if model.output_shape[-1] != len(self.class_names):
             raise UserError(

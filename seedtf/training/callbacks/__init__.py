@@ -11,12 +11,14 @@ from seedtf.training.callbacks.after_first_step import AfterFirstStep
 from seedtf.training.callbacks.averaged_weights import AveragedWeights
 from seedtf.training.callbacks.checkpoints import BestCheckpoint, LastCheckpoint
 from seedtf.training.callbacks.console_line import ConsoleLine
+from seedtf.training.callbacks.ema_weights import EmaWeights
 from seedtf.training.callbacks.epoch_timer import EpochTimer
 from seedtf.training.callbacks.history_log import HistoryLog, best_epoch, read_history
 from seedtf.training.callbacks.learning_rate import LearningRate
 from seedtf.training.callbacks.live_curves import LiveCurves
 from seedtf.training.callbacks.patience import Patience
-from seedtf.training.callbacks.save_state import LimitReachedError, SaveState, StopSignal
+from seedtf.training.callbacks.save_state import LimitReachedError, SaveState
+from seedtf.training.callbacks.snapshots import Snapshots, snapshot_epochs
 from seedtf.training.callbacks.stop_on_nan import StopOnNaN
 from seedtf.training.callbacks.tensorboard import tensorboard_callback
 from seedtf.training.callbacks.time_limit import TimeLimit
@@ -26,6 +28,7 @@ __all__ = [
     "AveragedWeights",
     "BestCheckpoint",
     "ConsoleLine",
+    "EmaWeights",
     "EpochTimer",
     "HistoryLog",
     "LastCheckpoint",
@@ -34,10 +37,11 @@ __all__ = [
     "LiveCurves",
     "Patience",
     "SaveState",
+    "Snapshots",
     "StopOnNaN",
-    "StopSignal",
     "TimeLimit",
     "best_epoch",
     "read_history",
+    "snapshot_epochs",
     "tensorboard_callback",
 ]

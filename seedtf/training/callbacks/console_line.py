@@ -12,7 +12,7 @@ import keras
 import numpy as np
 
 from seedtf.training.callbacks.epoch_timer import format_duration
-from seedtf.training.callbacks.history_log import HistoryLog, best_epoch
+from seedtf.training.callbacks.history_log import HistoryLog, best_epoch, strength_varies
 
 __all__ = ["ConsoleLine"]
 
@@ -24,7 +24,8 @@ class ConsoleLine(keras.callbacks.Callback):
     """Prints one line at the end of each epoch, marked ``best`` when ``val_loss`` is the lowest so far.
 
     On a terminal the line is drawn over and over while the epoch runs, ten times a second at most, with
-    a bar for the steps. Anywhere else exactly one plain line per epoch is written.
+    a bar for the steps. Anywhere else exactly one plain line per epoch is written. Once the strength of
+    the augmentation has changed within the run, the line names it.
 
     Args:
         log: the record of the run; it stands before this callback in the list.
@@ -85,12 +86,14 @@ class ConsoleLine(keras.callbacks.Callback):
     def _summary(self, row: Mapping[str, float]) -> str:
         epoch, timer = int(row["epoch"]), self._log.timer
         mark = "best" if best_epoch(self._log.rows) == epoch else "    "
+        varies = strength_varies(self._log.rows)
         return "  ".join(
             [
                 self._name(epoch),
                 f"loss {row['loss']:.4f} acc {row['accuracy']:.4f}",
                 f"val_loss {row['val_loss']:.4f} val_acc {row['val_accuracy']:.4f} {mark}",
                 f"lr {row['lr']:.2e}",
+                *([f"strength {row['augment_strength']:.2f}"] if varies else []),
                 f"{timer.images_per_second:,.0f} img/s",
                 f"data wait {timer.data_wait_share:.0%}",
                 f"left {format_duration(timer.remaining(self._epochs - epoch))}",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import keras
@@ -13,9 +13,17 @@ import keras
 from seedtf.files import write_text
 from seedtf.training.callbacks.epoch_timer import EpochTimer
 
-__all__ = ["HISTORY_COLUMNS", "TIMING_COLUMNS", "HistoryLog", "best_epoch", "read_history"]
+__all__ = [
+    "HISTORY_COLUMNS",
+    "TIMING_COLUMNS",
+    "HistoryLog",
+    "best_epoch",
+    "read_history",
+    "strength_varies",
+]
 
-HISTORY_COLUMNS = ("epoch", "lr", "loss", "accuracy", "val_loss", "val_accuracy")
+MEASURED = ("lr", "loss", "accuracy", "val_loss", "val_accuracy")
+HISTORY_COLUMNS = ("epoch", *MEASURED, "augment_strength")
 TIMING_COLUMNS = ("epoch", "seconds", "images_per_second", "data_wait", "validation", "between")
 
 
@@ -23,17 +31,20 @@ class HistoryLog(keras.callbacks.Callback):
     """Appends one line per epoch to both files, on disk before the next epoch starts.
 
     ``history.csv`` holds only what the seed decides (epoch, lr, loss, accuracy, val_loss,
-    val_accuracy), so that two equal runs give equal files. Wall-clock numbers go to ``timing.csv``:
-    seconds (with validation), images per second (training alone), seconds spent waiting for data,
-    seconds of validation, and seconds between the epoch before and this one. A number that Keras did
-    not report is NaN. Creating the log creates the files.
+    val_accuracy, augment_strength), so that two equal runs give equal files. Wall-clock numbers go to
+    ``timing.csv``: seconds (with validation), images per second (training alone), seconds spent waiting
+    for data, seconds of validation, and seconds between the epoch before and this one. A number that
+    Keras did not report is NaN. Creating the log creates the files.
 
     Args:
         path_history: history.csv.
         path_timing: timing.csv.
         timer: the callback that measured the epoch; it stands before this one in the list.
         completed_epochs: lines up to this epoch are kept, later ones (written just before an
-            interruption, about to be done again) dropped; 0 starts anew.
+            interruption, about to be done again) dropped; 0 starts anew. Lines of an older file that
+            ends at val_accuracy get a strength of NaN.
+        strength: the factor on the augmentation in an epoch, counted from 0; asked when that epoch
+            has ended and before its row is in ``rows``. 1 by default.
 
     Attributes:
         rows: the history as dicts, epoch as int and the rest as float, lines kept included.
@@ -41,12 +52,19 @@ class HistoryLog(keras.callbacks.Callback):
     """
 
     def __init__(
-        self, path_history: Path, path_timing: Path, timer: EpochTimer, *, completed_epochs: int = 0
+        self,
+        path_history: Path,
+        path_timing: Path,
+        timer: EpochTimer,
+        *,
+        completed_epochs: int = 0,
+        strength: Callable[[int], float] = lambda epoch: 1.0,
     ) -> None:
         super().__init__()
         self.timer = timer
         self._path_history = path_history
         self._path_timing = path_timing
+        self._strength = strength
         _restart(path_timing, TIMING_COLUMNS, completed_epochs)
         _restart(path_history, HISTORY_COLUMNS, completed_epochs)
         self.rows = read_history(path_history)
@@ -54,8 +72,9 @@ class HistoryLog(keras.callbacks.Callback):
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
         """Adds the epoch to ``rows`` and to both files."""
         row: dict[str, float] = {"epoch": epoch + 1}
-        for name in HISTORY_COLUMNS[1:]:
+        for name in MEASURED:
             row[name] = float((logs or {}).get(name, math.nan))
+        row["augment_strength"] = float(self._strength(epoch))
         self.rows.append(row)
         timer = self.timer
         timing = (
@@ -69,12 +88,17 @@ class HistoryLog(keras.callbacks.Callback):
 def read_history(path: str | os.PathLike[str]) -> list[dict[str, float]]:
     """The rows of a history.csv: epoch as int, the other columns as float.
 
+    A file written before there was a column ``augment_strength`` has NaN there: not known.
+
     Raises:
         OSError: there is no such file.
     """
     with Path(path).open(encoding="utf-8", newline="") as file:
         return [
-            {name: int(text) if name == "epoch" else float(text) for name, text in row.items()}
+            {
+                name: int(row[name]) if name == "epoch" else float(row.get(name) or "nan")
+                for name in HISTORY_COLUMNS
+            }
             for row in csv.DictReader(file)
         ]
 
@@ -85,12 +109,20 @@ def best_epoch(rows: Sequence[Mapping[str, float]]) -> int | None:
     return int(min(known, key=lambda row: row["val_loss"])["epoch"]) if known else None
 
 
+def strength_varies(rows: Sequence[Mapping[str, float]]) -> bool:
+    """Whether epochs differ in ``augment_strength``; one that is NaN or missing differs from none."""
+    strengths = {row.get("augment_strength", math.nan) for row in rows}
+    return len({strength for strength in strengths if not math.isnan(strength)}) > 1
+
+
 def _restart(path: Path, columns: Sequence[str], completed_epochs: int) -> None:
     lines = path.read_text(encoding="utf-8").splitlines(keepends=True)[1:] if path.exists() else []
     # a line without its end was torn by the interruption
     whole = [line for line in lines if line.endswith("\n")]
-    kept = [line for line in whole if int(line.split(",")[0]) <= completed_epochs]
-    write_text(path, ",".join(columns) + "\n" + "".join(kept))
+    cells = [line.rstrip("\n").split(",") for line in whole]
+    kept = [line + ["nan"] * (len(columns) - len(line)) for line in cells]
+    kept = [line for line in kept if int(line[0]) <= completed_epochs]
+    write_text(path, "".join(",".join(line) + "\n" for line in [list(columns), *kept]))
 
 
 def _append(path: Path, values: Sequence[float]) -> None:

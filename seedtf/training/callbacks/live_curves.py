@@ -14,7 +14,7 @@ from seedtf.files import write_bytes, write_text
 from seedtf.plots import draw_curves, figure_png
 from seedtf.training.background import Painter
 from seedtf.training.callbacks.epoch_timer import format_duration
-from seedtf.training.callbacks.history_log import HistoryLog, best_epoch
+from seedtf.training.callbacks.history_log import HistoryLog, best_epoch, strength_varies
 from seedtf.training.callbacks.live_page import REFRESH_SECONDS, render_page
 from seedtf.training.callbacks.live_view import View, in_notebook, open_view
 
@@ -91,6 +91,7 @@ class LiveCurves(keras.callbacks.Callback):
             title=self._title,
             best_epoch=best_epoch(rows),
             planned_lr=self._planned_lr,
+            show_strength=strength_varies(rows),
             figure=figure,
         )
 
@@ -109,6 +110,7 @@ class LiveCurves(keras.callbacks.Callback):
                 rows=rows,
                 best_epoch=best_epoch(rows),
                 png=png,
+                show_strength=strength_varies(rows),
             )
             self._replace(png, page)
 
@@ -128,11 +130,13 @@ class LiveCurves(keras.callbacks.Callback):
         if not rows:
             return [("epoch", f"0 / {epochs}")]
         epoch, best = int(rows[-1]["epoch"]), best_epoch(rows)
+        strength = [("augmentation strength", f"{rows[-1]['augment_strength']:.2f}")]
         return [
             ("epoch", f"{epoch} / {epochs}"),
             ("best epoch", "–" if best is None else str(best)),
             ("validation loss", f"{rows[-1]['val_loss']:.4f}"),
             ("validation accuracy", f"{rows[-1]['val_accuracy']:.4f}"),
+            *(strength if strength_varies(rows) else []),
             ("images / s", f"{timer.images_per_second:,.0f}"),
             ("time left", format_duration(timer.remaining(epochs - epoch))),
         ]

@@ -45,6 +45,7 @@ COLUMNS = (
     ("val_loss", "val loss", ".4f"),
     ("val_accuracy", "val acc", ".4f"),
 )
+STRENGTH = ("augment_strength", "strength", ".2f")
 
 
 def render_page(
@@ -56,6 +57,7 @@ def render_page(
     rows: Sequence[Mapping[str, float]],
     best_epoch: int | None,
     png: bytes | None,
+    show_strength: bool = False,
 ) -> str:
     """The page as text: headline numbers, curves, the last epochs with the newest on top.
 
@@ -70,10 +72,13 @@ def render_page(
         rows: the history, oldest first.
         best_epoch: the 1-based epoch whose row stands out.
         png: the curves; None before the first epoch.
+        show_strength: whether the table has a column for the strength of the augmentation.
     """
     reload = f'<meta http-equiv="refresh" content="{REFRESH_SECONDS}">\n' if refresh else ""
     cards = "".join(f"<div><dt>{_text(k)}</dt><dd>{_text(v)}</dd></div>" for k, v in headline)
-    content = "" if png is None else f"<main>{_image(png)}{_table(rows, best_epoch)}</main>\n"
+    columns = (*COLUMNS, STRENGTH) if show_strength else COLUMNS
+    table = _table(rows, best_epoch, columns)
+    content = "" if png is None else f"<main>{_image(png)}{table}</main>\n"
     return (
         '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
@@ -88,12 +93,16 @@ def _image(png: bytes) -> str:
     return f'<img alt="{alt}" src="data:image/png;base64,{data}">'
 
 
-def _table(rows: Sequence[Mapping[str, float]], best_epoch: int | None) -> str:
-    head = "".join(f"<th>{name}</th>" for _, name, _ in COLUMNS)
+def _table(
+    rows: Sequence[Mapping[str, float]],
+    best_epoch: int | None,
+    columns: Sequence[tuple[str, str, str]],
+) -> str:
+    head = "".join(f"<th>{name}</th>" for _, name, _ in columns)
     lines = []
     for row in reversed(rows[-TABLE_ROWS:]):
         mark = ' class="best"' if row["epoch"] == best_epoch else ""
-        cells = "".join(f"<td>{row[key]:{form}}</td>" for key, _, form in COLUMNS)
+        cells = "".join(f"<td>{row[key]:{form}}</td>" for key, _, form in columns)
         lines.append(f"<tr{mark}>{cells}</tr>")
     return f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(lines)}</tbody></table>"
 

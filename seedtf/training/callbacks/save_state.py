@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-import signal
-import sys
-import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from types import FrameType
+from collections.abc import Callable
 from typing import Any, Protocol
 
 import keras
 
 from seedtf.errors import StoppedError
 
-__all__ = ["LimitReachedError", "SaveState", "StopSignal"]
+__all__ = ["LimitReachedError", "SaveState"]
 
 
 class LimitReachedError(Exception):
@@ -26,35 +21,6 @@ class Stop(Protocol):
     """Whatever knows of a signal; ``name`` is empty while none came."""
 
     name: str
-
-
-class StopSignal:
-    """Turns SIGTERM and SIGINT into a name that training looks at; a second SIGINT ends at once."""
-
-    def __init__(self) -> None:
-        """Nothing was received yet."""
-        self.name = ""
-
-    @contextmanager
-    def listening(self) -> Iterator[None]:
-        """Handles both signals inside; only the main thread can."""
-        if threading.current_thread() is not threading.main_thread():
-            yield
-            return
-        before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
-        for number in before:
-            signal.signal(number, self._receive)
-        try:
-            yield
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
-
-    def _receive(self, number: int, frame: FrameType | None) -> None:
-        if self.name and number == signal.SIGINT:
-            raise KeyboardInterrupt
-        self.name = signal.Signals(number).name
-        print(f"\n{self.name}: saving after this step …", file=sys.stderr, flush=True)
 
 
 class SaveState(keras.callbacks.Callback):

@@ -1,0 +1,79 @@
+import math
+
+import keras
+import numpy as np
+import pytest
+
+from seedtf.compat import all_variables
+from seedtf.model.network import build_network
+from seedtf.training.callbacks import EmaWeights
+from seedtf.training.ema import MovingAverage, decay_for
+
+
+@pytest.fixture
+def network() -> keras.Model:
+    return build_network(model="tiny", num_classes=3, image_size=16, weights="none")
+
+
+def values(network: keras.Model) -> list[np.ndarray]:
+    return [np.array(each.numpy()) for each in all_variables(network)]
+
+
+def fill(network: keras.Model, value: float) -> None:
+    for each in all_variables(network):
+        each.assign(np.full(each.shape, value, np.float32))
+
+
+def test_after_the_horizon_what_was_before_counts_for_1_over_e() -> None:
+    decay, every = decay_for(0.1, 5000)
+    assert every == 10
+    assert decay ** (500 / every) == pytest.approx(1 / math.e)
+
+
+def test_a_short_training_is_averaged_at_every_step() -> None:
+    assert decay_for(0.5, 20) == (pytest.approx(math.exp(-0.1)), 1)
+
+
+def test_the_first_updates_forget_the_random_weights(network: keras.Model) -> None:
+    fill(network, 0.0)
+    average = MovingAverage(network, 0.5, 1000)  # every 10 steps
+    fill(network, 1.0)
+    for _ in range(20):
+        average.update()
+    # decays 1/10 and 2/11
+    wanted = 1.0 - 1 / 10 * 2 / 11
+    for each in average.variables[:-1]:
+        np.testing.assert_allclose(each.numpy(), wanted, rtol=1e-6)
+    assert int(average.variables[-1]) == 20
+
+
+def test_batch_statistics_are_averaged_too(network: keras.Model) -> None:
+    average = MovingAverage(network, 0.5, 1000)
+    assert len(average.variables) == len(all_variables(network)) + 1
+
+
+def test_swapping_twice_changes_nothing(network: keras.Model) -> None:
+    average = MovingAverage(network, 0.5, 10)
+    before = values(network)
+    fill(network, 0.25)
+    average.swap()
+    for found, wanted in zip(values(network), before, strict=True):
+        np.testing.assert_array_equal(found, wanted)
+    average.swap()
+    assert all((each == 0.25).all() for each in values(network))
+
+
+def test_validation_and_checkpoints_see_the_average_and_training_does_not(
+    network: keras.Model,
+) -> None:
+    average = MovingAverage(network, 0.5, 10)
+    trained_first = values(network)
+    fill(network, 0.25)
+    callback = EmaWeights(average)
+    callback.on_test_begin()
+    for found, wanted in zip(values(network), trained_first, strict=True):
+        np.testing.assert_array_equal(found, wanted)
+    callback.on_epoch_end(0)
+    assert all((each == 0.25).all() for each in values(network))
+    callback.on_epoch_end(1)  # an epoch without validation
+    assert all((each == 0.25).all() for each in values(network))

@@ -1,0 +1,171 @@
+"""Snapshots: kept at the bottom of every cycle, and answering by their mean."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+from tiny_run import IMAGE_SIZE, copy_run, make_run
+
+from seedtf.commands.main import main
+from seedtf.errors import UserError
+from seedtf.model.network import build_network, load_model, save_model
+from seedtf.results.classifier import open_classifier
+from seedtf.results.ensemble import make_ensemble
+from seedtf.results.evaluate_run import evaluate_run
+from seedtf.results.evaluation import make_classifier
+from seedtf.training.callbacks.snapshots import Snapshots, snapshot_epochs
+from seedtf.training.schedules import cyclic_decay
+
+EPOCHS = (4, 10)
+
+
+@pytest.fixture(scope="module")
+def run_dir(tmp_path_factory, tiny_folder):
+    """A run with two snapshots and a best model that is none of them."""
+    run = make_run(tmp_path_factory.mktemp("runs") / "tiny", tiny_folder)
+    for epoch in EPOCHS:
+        keras.utils.set_random_seed(epoch)
+        network = build_network(model="tiny", num_classes=3, image_size=IMAGE_SIZE, weights="none")
+        save_model(network, run / "checkpoints" / f"snapshot-{epoch:04d}.keras")
+    (run / "checkpoints" / "snapshot-0001.keras.part").write_bytes(b"no snapshot")
+    (run / "checkpoints" / "snapshot-old.keras").write_bytes(b"no snapshot")
+    return run
+
+
+def kept(cycle_epochs: float, epochs: int, first: int = 0) -> list[str]:
+    """What a callback saves from epoch ``first`` on."""
+    saved: list[Path] = []
+    callback = Snapshots(Path("c"), lambda _, path: saved.append(path), cycle_epochs, epochs)
+    for epoch in range(first, epochs):
+        callback.on_epoch_end(epoch)
+    assert all(path.parent == Path("c") for path in saved)
+    return [path.name for path in saved]
+
+
+@pytest.mark.parametrize(
+    ("cycle_epochs", "epochs", "expected"),
+    [
+        (3.0, 9, [3, 6, 9]),
+        (3.0, 8, [3, 6, 8]),
+        (2.5, 10, [3, 5, 8, 10]),
+        (10.0, 4, [4]),
+        (0.5, 3, [1, 2, 3]),
+        (1.0, 1, [1]),
+    ],
+)
+def test_the_last_epoch_of_every_cycle_and_of_all_is_kept(cycle_epochs, epochs, expected):
+    assert snapshot_epochs(cycle_epochs, epochs) == expected
+    assert kept(cycle_epochs, epochs) == [f"snapshot-{epoch:04d}.keras" for epoch in expected]
+
+
+@given(st.integers(1, 12), st.integers(1, 60))
+def test_whole_cycles_are_kept_just_before_the_rate_jumps_up(cycle_epochs, epochs):
+    def rate(epoch):
+        return cyclic_decay(epoch, lr=1.0, min_lr=0.0, cycle_epochs=cycle_epochs, cycle_decay=1.0)
+
+    for epoch in snapshot_epochs(cycle_epochs, epochs):
+        end = rate(math.nextafter(epoch, 0))
+        assert end < 1e-9 or epoch == epochs
+    assert len(snapshot_epochs(cycle_epochs, epochs)) == math.ceil(epochs / cycle_epochs)
+
+
+@given(st.floats(0.1, 20), st.integers(1, 40), st.data())
+def test_a_run_that_goes_on_keeps_what_is_missing(cycle_epochs, epochs, data):
+    done = data.draw(st.integers(0, epochs))
+    whole = kept(cycle_epochs, epochs)
+    assert whole == sorted(set(whole)) and whole[-1] == f"snapshot-{epochs:04d}.keras"
+    rest = kept(cycle_epochs, epochs, first=done)
+    assert rest == [name for name in whole if int(name[9:13]) > done]
+
+
+def test_the_mean_of_probabilities_answers(run_dir):
+    models = [load_model(run_dir / "checkpoints" / f"snapshot-{e:04d}.keras") for e in EPOCHS]
+    pixels = np.random.default_rng(0).uniform(0, 255, (5, IMAGE_SIZE, IMAGE_SIZE, 3))
+    images = tf.constant(pixels, tf.float32)
+    members = [make_classifier(model)(images) for model in models]
+    found = make_ensemble(models)(images)
+    assert found.dtype == np.float32
+    np.testing.assert_allclose(found, np.mean(members, axis=0), atol=1e-7)
+    np.testing.assert_allclose(found.sum(axis=1), 1, atol=1e-6)
+    assert all(np.abs(found - member).max() > 1e-3 for member in members)
+    alone = make_ensemble(models[:1])(images)
+    np.testing.assert_array_equal(alone, make_classifier(models[0])(images))
+
+
+def test_evaluate_and_predict_ask_all_snapshots(run_dir, tiny_folder, tmp_path, capsys):
+    run = copy_run(run_dir, tmp_path / "run")
+    assert main(["evaluate", str(run), "--snapshots"]) == 0
+    shown = capsys.readouterr().out
+    assert "by the mean of 2 snapshots" in shown
+    assert json.loads(shown.splitlines()[-1].removeprefix("RESULT "))["snapshots"] == 2
+    report = run / "report-snapshots"
+    assert "tiny, mean of 2 snapshots" in (report / "index.html").read_text(encoding="utf-8")
+    with (report / "predictions_val.csv").open(newline="", encoding="utf-8") as file:
+        judged = next(csv.DictReader(file))
+
+    noise = np.random.default_rng(1).integers(0, 255, (IMAGE_SIZE, IMAGE_SIZE, 3), np.uint8)
+    Image.fromarray(noise).save(tmp_path / "noise.png")
+    pictures, out = [str(tiny_folder / judged["path"]), str(tmp_path / "noise.png")], tmp_path / "p"
+    stated = []
+    for flags in ([], ["--snapshots"], ["--snapshots", "--tta=8"]):
+        command = ["predict", str(run), *pictures, *flags, f"--out={out}", "--overwrite"]
+        assert main(command) == 0
+        with out.open(newline="", encoding="utf-8") as file:
+            first, second = csv.DictReader(file)
+        stated.append(second["p1"])
+        if flags == ["--snapshots"]:
+            assert first["top1"] == judged["top1"]
+            assert float(first["p1"]) == pytest.approx(float(judged["p1"]), abs=1e-6)
+    assert len(set(stated)) == 3  # of noise, unlike a plain picture, the views differ
+
+
+def test_the_mean_takes_the_temperature_that_was_fitted_on_it(run_dir, tiny_folder, tmp_path):
+    run, other = copy_run(run_dir, tmp_path / "run"), str(tiny_folder)
+    for name, temperature in (("report", 0.5), ("report-snapshots", 1.5)):
+        (run / name).mkdir()
+        (run / name / "report.json").write_text(json.dumps({"temperature": temperature}))
+    found = evaluate_run(str(run), data_dir=other, snapshots=True)
+    assert (found.report.temperature, found.snapshots) == (1.5, 2)
+    assert found.page.parent == run / f"report-{tiny_folder.name}-snapshots"
+
+
+def test_a_run_without_snapshots_is_one_line(tmp_path, tiny_folder, capsys):
+    run = make_run(tmp_path / "run", tiny_folder)
+    for command in (
+        ["evaluate", str(run), "--snapshots"],
+        ["predict", str(run), str(tiny_folder), "--snapshots", f"--out={tmp_path / 'p.csv'}"],
+    ):
+        assert main(command) == 2
+        error = capsys.readouterr().err
+        assert error.count("\n") == 1
+        assert "--snapshots:" in error and "has no snapshot-*.keras" in error
+    assert not (run / "report-snapshots").exists()
+
+
+def test_a_damaged_snapshot_is_named(run_dir, tmp_path):
+    run = copy_run(run_dir, tmp_path / "run")
+    (run / "checkpoints" / "snapshot-0004.keras").write_bytes(b"no model")
+    with pytest.raises(UserError, match=r"snapshot-0004\.keras: the file is damaged"):
+        evaluate_run(str(run), snapshots=True)
+    keras.utils.set_random_seed(0)
+    other = build_network(model="tiny", num_classes=2, image_size=IMAGE_SIZE, weights="none")
+    save_model(other, run / "checkpoints" / "snapshot-0004.keras")
+    with pytest.raises(UserError, match=r"snapshot-0004\.keras: has 2 outputs"):
+        open_classifier(run, snapshots=True)
+
+
+def test_an_export_has_no_snapshots(tmp_path):
+    module = tf.Module()
+    tf.saved_model.save(module, str(tmp_path / "1"))
+    with pytest.raises(UserError, match="--snapshots: an export answers as it is"):
+        open_classifier(tmp_path, snapshots=True)

@@ -1,0 +1,218 @@
+"""The controller of --augment_strength=auto: bounded, monotone, deaf to noise, and it settles."""
+
+from __future__ import annotations
+
+import copy
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from seedtf.training.strength import HIGHEST, LOWEST, START, next_strength
+
+many = settings(max_examples=100)  # arithmetic alone is quick
+
+EPOCHS = 12
+STEP = math.exp(3.3 / EPOCHS)
+
+
+def row(accuracy, val_accuracy, strength=1.0, loss=1.0, val_loss=1.0):
+    return {
+        "loss": loss,
+        "accuracy": accuracy,
+        "val_loss": val_loss,
+        "val_accuracy": val_accuracy,
+        "augment_strength": strength,
+    }
+
+
+def flat(accuracy, val_accuracy, epochs=6, strength=1.0):
+    """A run that has come to rest: no noise, so the dead zone is narrow."""
+    return [row(accuracy, val_accuracy, strength)] * epochs
+
+
+share = st.one_of(st.floats(0, 1), st.just(math.nan))
+loss = st.one_of(st.floats(0, 100), st.sampled_from([math.nan, math.inf]))
+strength = st.one_of(st.floats(LOWEST, HIGHEST), st.sampled_from([math.nan, math.inf, 0.0, -1.0]))
+histories = st.lists(st.builds(row, share, share, strength, loss, loss), max_size=9)
+
+
+# --- what always holds -------------------------------------------------------------------------
+
+
+@many
+@given(histories, st.integers(0, 300), st.booleans())
+def test_any_history_gives_a_bounded_step_and_is_left_alone(rows, epochs, mixed):
+    before = copy.deepcopy(rows)
+    strength = next_strength(rows, epochs, mixed=mixed)
+    assert repr(rows) == repr(before)
+    assert strength == next_strength(before, epochs, mixed=mixed)
+    assert LOWEST <= strength <= HIGHEST
+    last = rows[-1]["augment_strength"] if rows else START
+    used = last if math.isfinite(last) and last > 0 else START
+    assert abs(math.log(strength / used)) <= 0.35 + 0.001  # 4 decimals of a number from 0.1
+
+
+@many
+@given(
+    st.lists(st.tuples(st.floats(0, 1), st.floats(0, 1)), min_size=2, max_size=8),
+    st.floats(0, 1),
+    st.booleans(),
+    st.booleans(),
+)
+def test_more_train_accuracy_never_means_less_strength(accuracies, more, parting, mixed):
+    def strength(rise):
+        rows = [
+            row(a + rise, v, loss=-i, val_loss=i if parting else -i)
+            for i, (a, v) in enumerate(accuracies)
+        ]
+        return next_strength(rows, EPOCHS, mixed=mixed)
+
+    assert strength(0) <= strength(more)
+
+
+@many
+@given(st.floats(0, 1), st.floats(-0.0199, 0.0199), st.floats(LOWEST, HIGHEST))
+def test_inside_the_dead_zone_nothing_moves(validation, gap, strength):
+    rows = flat(validation + gap, validation, strength=strength)
+    assert next_strength(rows, EPOCHS) == pytest.approx(strength, abs=5.1e-5)
+
+
+@many
+@given(st.lists(st.builds(row, share, share), max_size=2), st.integers(1, 300))
+def test_nothing_moves_before_three_epochs(rows, epochs):
+    assert next_strength(rows, epochs) == START
+
+
+def test_after_three_epochs_it_moves():
+    assert next_strength(flat(0.9, 0.1, epochs=3), EPOCHS) > START
+    assert next_strength(flat(0.1, 0.9, epochs=3), EPOCHS) < START
+
+
+# --- the rule, by numbers ----------------------------------------------------------------------
+
+
+def test_ahead_of_validation_raises_and_behind_lowers():
+    # 0.02 of the gap is dead, the push is (0.095 - 0.02) / 0.15 = 0.5
+    assert next_strength(flat(0.895, 0.8), EPOCHS) == pytest.approx(STEP**0.5, abs=1e-4)
+    assert next_strength(flat(0.705, 0.8), EPOCHS) == pytest.approx(STEP**-0.5, abs=1e-4)
+
+
+def test_a_wide_gap_pushes_by_a_whole_step_and_not_past_the_ends():
+    assert next_strength(flat(0.99, 0.5), EPOCHS) == pytest.approx(STEP, abs=1e-4)
+    assert next_strength(flat(0.99, 0.5), 1) == pytest.approx(math.exp(0.35), abs=1e-4)
+    assert next_strength(flat(0.99, 0.5), 200) == pytest.approx(math.exp(0.03), abs=1e-4)
+    assert next_strength(flat(0.99, 0.5, strength=2.9), EPOCHS) == HIGHEST
+    assert next_strength(flat(0.5, 0.99, strength=0.11), EPOCHS) == LOWEST
+
+
+def test_a_run_that_learns_evenly_is_not_behind_for_being_averaged_over_its_epoch():
+    """Train accuracy, a mean over the epoch, is half an epoch's gain below validation."""
+    rows = [row(0.05 + 0.1 * epoch, 0.1 + 0.1 * epoch) for epoch in range(1, 8)]
+    assert next_strength(rows, EPOCHS) == 1.0
+
+
+@many
+@given(st.integers(0, 5), st.floats(0, 1))
+def test_one_bad_validation_moves_nothing(when, value):
+    rows = flat(0.8, 0.8)
+    rows[when] = row(0.8, value)
+    assert next_strength(rows, EPOCHS) == 1.0
+
+
+def test_the_dead_zone_grows_with_the_noise_of_validation():
+    noisy = [row(0.87, 0.8 + wiggle) for wiggle in (0, 0.03, 0, 0.03, 0, 0.03)]
+    # second differences of 0.06 make 0.0363 of noise and a dead zone of 0.0514; ahead by 0.04
+    assert next_strength(noisy, EPOCHS) == 1.0
+    assert next_strength(flat(0.87, 0.83), EPOCHS) > 1.0
+    ahead = [each | {"accuracy": 0.9} for each in noisy]
+    push = (0.07 - 2 / math.sqrt(2) * 1.4826 / math.sqrt(6) * 0.06) / 0.15
+    assert next_strength(ahead, EPOCHS) == pytest.approx(STEP**push, abs=1e-4)
+
+
+def test_the_dead_zone_has_an_end_and_is_wide_while_the_noise_is_unknown():
+    wild = [row(0.95, validation) for validation in (0.2, 0.6) * 3]
+    assert next_strength(wild, EPOCHS) == pytest.approx(STEP, abs=1e-4)
+    # 2 / sqrt(2) * 0.05 = 0.0707
+    assert next_strength(flat(0.865, 0.8, epochs=3), EPOCHS) == 1.0
+    assert next_strength(flat(0.88, 0.8, epochs=3), EPOCHS) > 1.0
+
+
+def parting(accuracy, validation=0.8):
+    return [row(accuracy, validation, loss=1 - i / 10, val_loss=1 + i / 10) for i in range(5)]
+
+
+def test_losses_that_part_raise_unless_accuracies_contradict():
+    assert next_strength(parting(0.8), EPOCHS) == pytest.approx(STEP**0.5, abs=1e-4)
+    assert next_strength(parting(0.799), EPOCHS) == 1.0
+    assert next_strength(parting(0.7), EPOCHS) < 1.0
+    assert next_strength(parting(0.99), EPOCHS) == pytest.approx(STEP, abs=1e-4)
+    rows = parting(0.8)
+    rows[-1]["val_loss"] = rows[-2]["val_loss"]
+    assert next_strength(rows, EPOCHS) == 1.0
+
+
+def test_mixed_labels_never_lower_it():
+    assert next_strength(flat(0.4, 0.8), EPOCHS, mixed=True) == 1.0
+    assert next_strength(flat(0.895, 0.8), EPOCHS, mixed=True) == next_strength(
+        flat(0.895, 0.8), EPOCHS
+    )
+
+
+@pytest.mark.parametrize("name", ["accuracy", "val_accuracy"])
+def test_without_a_number_it_stays_and_then_goes_on(name):
+    rows = flat(0.99, 0.5, strength=1.5)
+    blind = [*rows, rows[-1] | {name: math.nan}]
+    assert next_strength(blind, EPOCHS) == 1.5
+    assert next_strength([*blind, rows[-1]], EPOCHS) > 1.5
+
+
+def test_a_history_without_the_column_starts_at_one():
+    rows = [{k: v for k, v in each.items() if k != "augment_strength"} for each in flat(0.8, 0.8)]
+    assert next_strength(rows, EPOCHS) == START
+
+
+# --- closed loop -------------------------------------------------------------------------------
+
+
+def simulate(epochs, wanted, *, noise=0.0, seed=0, sensitivity=0.15):
+    """A toy training in which the train-validation gap is proportional to log(wanted / strength)."""
+    random = np.random.default_rng(seed)
+    rows, strength = [], START
+    for epoch in range(epochs):
+        validation = 0.9 * (1 - math.exp(-6 * (epoch + 1) / epochs))
+        before = 0.9 * (1 - math.exp(-6 * epoch / epochs))
+        accuracy = (validation + before) / 2 + sensitivity * math.log(wanted / strength)
+        measured = validation + random.normal(scale=noise)
+        rows.append(row(accuracy, measured, strength, loss=1 - accuracy, val_loss=1 - measured))
+        strength = next_strength(rows, epochs)
+    return [each["augment_strength"] for each in rows]
+
+
+@pytest.mark.parametrize("epochs", [12, 20, 50, 200])
+@pytest.mark.parametrize("wanted", [0.4, 1.0, 2.4])
+@pytest.mark.parametrize("noise", [0.0, 0.01])
+def test_it_settles_near_what_is_wanted(epochs, wanted, noise):
+    strengths = simulate(epochs, wanted, noise=noise)
+    # the dead zone is 0.02 / 0.15 wide in log strength where there is no noise, and grows with it
+    reach = abs(math.log(strengths[-1] / wanted))
+    if wanted == 1.0:
+        assert reach <= 0.1
+    else:
+        assert reach < 0.6 * abs(math.log(wanted))
+    assert max(map(abs, np.diff(np.log(strengths[-max(epochs // 6, 2) :])))) < 0.35
+
+
+@pytest.mark.parametrize("wanted", [0.4, 2.4])
+def test_it_does_not_swing(wanted):
+    logs = np.log(simulate(200, wanted, sensitivity=0.3))
+    beyond = logs * np.sign(math.log(wanted)) - abs(math.log(wanted))
+    assert beyond.max() < 0.1
+
+
+def test_noise_alone_does_not_carry_it_away():
+    for seed in range(20):
+        strengths = simulate(20, 1.0, noise=0.016, seed=seed)  # 600 pictures at 0.8
+        assert min(strengths) > 0.75 and max(strengths) < 1.33
