@@ -35,10 +35,11 @@ from seedtf.model.batch_norm import FusedBatchNormalization, moving_statistics
 from seedtf.model.network import build_network, load_model
 from seedtf.model.precision import choose_jit
 from seedtf.training import agreement, train
-from seedtf.training.callbacks import StopSignal, read_history
+from seedtf.training.callbacks import read_history
 from seedtf.training.cluster import Cluster, read_cluster
 from seedtf.training.distribute import check_shares, choose_strategy
 from seedtf.training.state import load_newest_state, read_state, write_state
+from seedtf.training.stop_signal import StopSignal
 from seedtf.training.waiting import missing
 
 HERE = Path(__file__).parent

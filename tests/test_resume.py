@@ -17,7 +17,12 @@ from seedtf.data.sample import write_sample
 
 # a longer mode: SEEDTF_KILLS=50 SEEDTF_KILL_DATA=folder SEEDTF_KILL_FLAGS="--image_size=32 …"
 KILLS = int(os.environ.get("SEEDTF_KILLS", "10"))
-SMALL = "--image_size=16 --batch_size=16 --epochs=4 --freeze_epochs=1 --save_minutes=0.001"
+SMALL = (
+    "--image_size=16 --batch_size=16 --epochs=4 --freeze_epochs=1 --save_minutes=0.001 "
+    # every ingredient that has a state, or draws, of its own
+    "--progressive_sizes=12 --ema_horizon=0.2 --augment_strength=auto --mixup=0.2 --cutmix=1 "
+    "--random_erasing=0.2 --class_weights=auto --sampler=balanced --body_lr_factor=0.5 --clip_norm=5"
+)
 FLAGS = os.environ.get("SEEDTF_KILL_FLAGS", SMALL).split()
 
 # Kills its own process at a chosen call of the functions that every write goes through: before a
@@ -83,7 +88,8 @@ def final_arrays(run_dir: Path) -> dict[str, list[np.ndarray]]:
 def assert_same_end(run_dir: Path, undisturbed: Path) -> None:
     assert (run_dir / "history.csv").read_bytes() == (undisturbed / "history.csv").read_bytes()
     found, wanted = final_arrays(run_dir), final_arrays(undisturbed)
-    for group in ("weights", "optimizer"):
+    assert len(wanted["average"]) > 1 or SMALL.split() != FLAGS
+    for group in ("weights", "optimizer", "average"):
         assert [a.tobytes() for a in found[group]] == [a.tobytes() for a in wanted[group]]
     for name in ("best.keras", "last.keras"):
         assert model_weights(run_dir, name) == model_weights(undisturbed, name)

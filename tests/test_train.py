@@ -126,6 +126,7 @@ def test_the_first_lines_tell_what_was_found_and_chosen(finished) -> None:
         "augment",
         "device",
         "strategy",
+        "recipe",
         "training",
     ]
     assert heads[: len(expected)] == expected

@@ -82,8 +82,13 @@ def _define(config_class: type, words: Sequence[str]) -> flags.FlagValues:
             "float": flags.DEFINE_float,
             "bool": flags.DEFINE_boolean,
         }[_kind(option)]
-        define(option.name, option.default, option.metadata["help"], flag_values=values)
+        default = option.default if _kind(option) != "str" else _text(option.default)
+        define(option.name, default, option.metadata["help"], flag_values=values)
     return values
+
+
+def _text(default: Any) -> str | None:
+    return None if default is None else str(default)
 
 
 def _flags(config_class: type, words: Sequence[str]) -> list[dataclasses.Field]:
@@ -130,6 +135,7 @@ def _help(config_class: type, verb: str, words: Sequence[str]) -> str:
         lines += [f"  {word.upper()}", *_wrapped(_help_text(config_class, word), width)]
     for option in _flags(config_class, words):
         choices, default = option.metadata["choices"], option.default
+        default = option.metadata["default_text"] or default
         shown = "" if default in ("", None) else f" (default {str(default).lower()})"
         text = (
             option.metadata["help"] + (f" One of {', '.join(choices)}." if choices else "") + shown
@@ -154,4 +160,5 @@ def _wrong_type(message: str, config_class: type) -> str:
 
 
 def _kind(each: dataclasses.Field) -> str:
-    return str(each.type).removesuffix(" | None")
+    kind = str(each.type).removesuffix(" | None")
+    return "str" if kind == "float | str" else kind

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 from seedtf.commands.arguments import parse_given
@@ -18,8 +19,13 @@ def run(arguments: list[str]) -> int:
     resume = given.pop("resume", "")
     config = resumed_config(resume, given) if resume else TrainConfig(**given)
     import_tensorflow()
-    from seedtf.training.train import train_and_evaluate
+    from seedtf.training.train import forecast_training, train_and_evaluate
 
+    if config.dry_run:
+        forecast = forecast_training(config)
+        print("\n".join(forecast.lines(time.time())))
+        print(f"RESULT {forecast.as_json()}", flush=True)
+        return 0
     result = train_and_evaluate(config)
     if not result.run_dir:  # a worker among several; the chief says how it went
         return 0

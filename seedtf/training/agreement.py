@@ -14,8 +14,8 @@ import numpy as np
 import tensorflow as tf
 
 from seedtf.errors import UserError
-from seedtf.training.callbacks import StopSignal
 from seedtf.training.cluster import Cluster
+from seedtf.training.stop_signal import StopSignal
 
 __all__ = ["Agreement", "check_same"]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import keras
 
@@ -11,6 +12,7 @@ from seedtf.training.config import TrainConfig
 from seedtf.training.distribute import Devices
 from seedtf.training.optimizers import describe_optimizer
 from seedtf.training.plan import Plan
+from seedtf.training.recipes import RECIPES, recipe_changes
 from seedtf.training.run_dir import describe_devices
 
 __all__ = ["announce", "announce_worker", "data_warnings"]
@@ -34,7 +36,7 @@ def announce(
 ) -> None:
     """Prints a line each on images, split, store, model, precision, XLA, device and schedule."""
     lines = {
-        "run": str(run_dir),
+        "run": "none, nothing is trained" if config.dry_run else str(run_dir),
         "images": _images(intake),
         "split": _split(config, intake),
         "store": _store(intake),
@@ -44,8 +46,13 @@ def announce(
         "augment": plan.placement.reason,
         "device": f"{describe_devices()}, {config.threads} compute threads",
         "strategy": _strategy(config, devices),
+        "recipe": _recipe(config),
         "training": _training(config, plan),
     }
+    if len(plan.stages) > 1:
+        lines["sizes"] = _sizes(plan)
+    if plan.class_weights is not None:
+        lines["weights"] = _class_weights(intake, plan)
     if config.deterministic:
         lines["determinism"] = _DETERMINISTIC
     if config.data_service:
@@ -121,6 +128,29 @@ def _model(config: TrainConfig, model: keras.Model, plan: Plan) -> str:
     weights = {"none": "random"}.get(config.weights, config.weights)
     text = f"{config.model}, {model.count_params():,} parameters, first weights: {weights}"
     return f"{text}; batch-norm momentum {plan.bn_momentum:.3g}"
+
+
+def _recipe(config: TrainConfig) -> str:
+    values = ", ".join(f"{k}={_value(v)}" for k, v in RECIPES[config.recipe].items())
+    changed = recipe_changes(config.recipe, config.as_dict())
+    others = ", ".join(f"{k}={_value(v)}" for k, v in changed.items())
+    return f"{config.recipe} ({values})" + (f"; changed by flags: {others}" if others else "")
+
+
+def _value(value: Any) -> str:
+    return "auto" if value is None else str(value).lower()
+
+
+def _sizes(plan: Plan) -> str:
+    parts = [f"{s.size}² pixels in epochs {s.first + 1} to {s.last}" for s in plan.stages]
+    return f"{', '.join(parts)}; validation always at {plan.stages[-1].size}²"
+
+
+def _class_weights(intake: Intake, plan: Plan) -> str:
+    names = intake.store.catalog.class_names
+    assert plan.class_weights is not None
+    pairs = zip(names, plan.class_weights, strict=True)
+    return "a picture counts " + ", ".join(f"{weight:.3g} in {name}" for name, weight in pairs)
 
 
 def _training(config: TrainConfig, plan: Plan) -> str:

@@ -15,14 +15,21 @@ from seedtf.data.header import MAX_PIXELS
 from seedtf.data.remote import is_url
 from seedtf.errors import UserError
 from seedtf.options import check_ranges, option
+from seedtf.training.recipes import FAST, RECIPES, by_recipe
 
-__all__ = ["NEWEST", "PATHS", "SAMPLE", "TrainConfig"]
+__all__ = ["AUTO", "BALANCED", "NEWEST", "PATHS", "SAMPLE", "TrainConfig"]
 
 SAMPLE = "sample"
 """The value of ``data_dir`` that means the embedded sample data."""
 
 NEWEST = "newest"
 """The value of ``resume`` that means the newest run below ``runs/``; also a bare ``--resume``."""
+
+AUTO = "auto"
+"""The value of ``augment_strength`` that leaves it to the controller."""
+
+BALANCED = "balanced"
+"""The value of ``sampler`` that takes as many pictures of every class."""
 
 PATHS = ("data_dir", "val_dir", "labels_csv", "split_csv", "cache_dir")
 """Fields that name where the data is; what it is decides whether a run may go on."""
@@ -36,6 +43,11 @@ class TrainConfig:
     Creating one checks every range and raises ``UserError`` naming the flag.
     """
 
+    recipe: str = option(
+        FAST,
+        "Named set of defaults for the flags whose help says so; a flag that is given overrides it.",
+        choices=tuple(RECIPES),
+    )
     # data
     data_dir: str = option(
         "", "Folder with one sub-folder of pictures per class, or 'sample' for the embedded data."
@@ -75,6 +87,9 @@ class TrainConfig:
     weights: str = option(
         "imagenet", "First weights: imagenet (downloaded), none (random), or a .keras/.h5 file."
     )
+    zero_init_residual: bool = by_recipe(
+        "zero_init_residual", "Begin random weights with residual branches that add nothing."
+    )
     freeze_epochs: int = option(
         0, "Epochs at the start that train the head alone, 0 or more.", low=0
     )
@@ -88,17 +103,17 @@ class TrainConfig:
         "Compile the train step with XLA; auto does on a GPU.",
         choices=("auto", "on", "off"),
     )
-    bn_momentum: float | None = option(
-        None,
-        "Momentum of batch normalisation's averages, 0 to 0.9999; default from steps per epoch.",
+    bn_momentum: float | None = by_recipe(
+        "bn_momentum",
+        "Momentum of batch normalisation's averages, 0 to 0.9999; auto: from the steps of an epoch.",
         low=0.0,
         high=0.9999,
     )
     # training
-    epochs: int = option(200, "Passes over the training pictures, 1 or more.", low=1)
+    epochs: int = by_recipe("epochs", "Passes over the training pictures, 1 or more.", low=1)
     batch_size: int = option(32, "Pictures in a step, over all devices together, 1 or more.", low=1)
-    optimizer: str = option(
-        "adam",
+    optimizer: str = by_recipe(
+        "optimizer",
         "Update rule; sgd has Nesterov momentum 0.9; ranger is lookahead around radam, swa averages "
         "the weights of the last quarter; radam and those after it need seedtf[addons].",
         choices=(
@@ -115,15 +130,16 @@ class TrainConfig:
     )
     lr: float | None = option(
         None,
-        "Highest learning rate, above 0; default 1e-3 from random and 1e-4 from trained weights.",
+        "Highest learning rate, above 0; default by optimizer (sgd 5e-2, lamb 5e-3, others "
+        "1e-3) from random weights, a tenth of it from trained ones.",
         low=1e-12,
         high=100.0,
     )
     min_lr: float = option(
         1e-6, "Lowest learning rate of a schedule, 0 to --lr.", low=0.0, high=100.0
     )
-    schedule: str = option(
-        "cyclic",
+    schedule: str = by_recipe(
+        "schedule",
         "Course of the rate: cycles with decaying peaks, one exponential decay, one rise and fall.",
         choices=("cyclic", "smooth", "one_cycle", "cosine", "constant"),
     )
@@ -136,8 +152,57 @@ class TrainConfig:
     warmup_epochs: float = option(
         0.0, "Epochs over which the rate rises from near 0, 0 or more.", low=0.0
     )
-    schedule_per_step: bool = option(
-        False, "Set the learning rate at every step, not every epoch; a warm-up implies it."
+    schedule_per_step: bool = by_recipe(
+        "schedule_per_step",
+        "Set the learning rate at every step, not every epoch; a warm-up implies it.",
+    )
+    weight_decay: float | None = by_recipe(
+        "weight_decay",
+        "Decoupled weight decay, 0 to 1: a step takes rate × this off each weight, but off no bias and "
+        "no scale of a normalisation; auto: 0.05 for adamw and lamb, 5e-4 for sgd, else 0.",
+        low=0.0,
+        high=1.0,
+    )
+    clip_norm: float = option(
+        0.0, "Shorten the gradient to this norm, over all weights; 0 never.", low=0.0
+    )
+    body_lr_factor: float = option(
+        1.0,
+        "Learning rate of the body's first layers relative to the head's, 0.0001 to 1; layers between "
+        "get rates between.",
+        low=1e-4,
+        high=1.0,
+    )
+    label_smoothing: float = by_recipe(
+        "label_smoothing",
+        "Share of each training label that is spread over all classes, 0 to 0.5.",
+        low=0.0,
+        high=0.5,
+    )
+    class_weights: str = option(
+        "",
+        "Weight of each class in the training loss: auto (inverse to its number of pictures), or "
+        "name:weight,… with 1 for the others.",
+    )
+    sampler: str = option(
+        "shuffle",
+        "Which pictures an epoch takes: each once, or as many of every class.",
+        choices=("shuffle", BALANCED),
+    )
+    ema_horizon: float = option(
+        0.0,
+        "Validate and keep a moving average of the weights and batch statistics over this share of all "
+        "steps, 0 to 0.5; 0 is off.",
+        low=0.0,
+        high=0.5,
+    )
+    snapshots: bool = option(
+        False, "Keep the network at the bottom of every cycle of --schedule=cyclic as well."
+    )
+    progressive_sizes: str = option(
+        "off",
+        "Smaller picture sizes to begin with, such as 32,40, each for an equal share of the epochs, "
+        "before --image_size; auto: two thirds of it for the first half; or off.",
     )
     patience: int = option(
         0, "Stop after so many epochs without a new lowest validation loss; 0 never.", low=0
@@ -166,8 +231,28 @@ class TrainConfig:
     hue: float = option(
         5.0, "Largest turn of the colour circle either way in degrees, 0 to 180.", low=0, high=180.0
     )
-    augment_strength: float = option(
-        1.0, "Factor on every augmentation range at once, 0 to 10; 0 is off.", low=0.0, high=10.0
+    augment_strength: float | str = option(
+        1.0,
+        "Factor on every augmentation range at once, 0 to 10; 0 is off; auto raises it while training "
+        "runs ahead of validation and lowers it where it falls behind.",
+        low=0.0,
+        high=10.0,
+    )
+    mixup: float = option(
+        0.0,
+        "Blend pictures and labels in pairs, the share from Beta(a, a) for this a, 0 to 10; 0 is off.",
+        low=0.0,
+        high=10.0,
+    )
+    cutmix: float = option(
+        0.0,
+        "Paste a rectangle of another picture, its area from Beta(a, a) for this a, 0 to 10; 0 is off; "
+        "with --mixup one of both by chance.",
+        low=0.0,
+        high=10.0,
+    )
+    random_erasing: float = option(
+        0.0, "Share of the pictures that lose a rectangle to noise, 0 to 1.", low=0.0, high=1.0
     )
     augment_impl: str = option(
         "fused",
@@ -215,6 +300,10 @@ class TrainConfig:
         low=5,
         high=3600,
     )
+    dry_run: bool = option(
+        False,
+        "Time at most 20 steps, say how long the training would take and what room it needs, and stop.",
+    )
     # output
     tensorboard: bool = option(False, "Also write TensorBoard events to <run_dir>/tensorboard.")
     show: bool = option(False, "Open a window with the live curves where there is a display.")
@@ -223,29 +312,48 @@ class TrainConfig:
         """Checks every field; raises UserError naming the flag, the value and the range."""
         for name in (*PATHS, "run_dir", "weights", "resume"):
             object.__setattr__(self, name, os.fspath(getattr(self, name)))
+        for name, value in RECIPES.get(self.recipe, {}).items():
+            if getattr(self, name) is None:
+                object.__setattr__(self, name, value)
+        object.__setattr__(self, "augment_strength", _strength(self.augment_strength))
         check_ranges(self)
-        if not self.data_dir and not self.resume:
-            raise UserError("--data_dir is missing; pass a folder of pictures, or 'sample'")
         for name in ("run_dir", "cache_dir"):
             if is_url(getattr(self, name)):
                 raise UserError(
                     f"--{name}={getattr(self, name)}: must be on a disk of this machine; pass a local "
                     "folder"
                 )
-        if self.data_service and self.cache == "ram":
-            raise UserError(
-                "--cache=ram: the workers of --data_service cannot read this machine's memory; pass "
-                "--cache=disk or off"
-            )
-        if self.val_dir and self.split_csv:
-            raise UserError("--val_dir and --split_csv exclude each other; pass one")
-        if self.lr is not None and self.min_lr > self.lr:
-            raise UserError(f"--min_lr={self.min_lr:g} exceeds --lr={self.lr:g}; lower it")
-        if self.freeze_epochs >= self.epochs:
-            raise UserError(
-                f"--freeze_epochs={self.freeze_epochs} leaves no epoch for the whole network; "
-                f"pass less than --epochs={self.epochs}"
-            )
+        for message, holds in self._contradictions().items():
+            if holds:
+                raise UserError(message)
+
+    def _contradictions(self) -> dict[str, bool]:
+        """What flags may say together that cannot be done, and whether these do."""
+        return {
+            "--data_dir is missing; pass a folder of pictures, or 'sample'": (
+                not self.data_dir and not self.resume
+            ),
+            "--cache=ram: the workers of --data_service cannot read this machine's memory; pass "
+            "--cache=disk or off": bool(self.data_service) and self.cache == "ram",
+            "--augment_strength=auto: the workers of --data_service cannot follow it; pass a "
+            "number": bool(self.data_service) and self.augment_strength == AUTO,
+            "--ema_horizon and --optimizer=swa both average the weights; leave one of them out": (
+                self.ema_horizon > 0 and self.optimizer == "swa"
+            ),
+            f"--snapshots: --schedule={self.schedule} has no cycles; pass --schedule=cyclic": (
+                self.snapshots and self.schedule != "cyclic"
+            ),
+            f"--dry_run: times a new training, not --resume={self.resume}; leave one of them "
+            "out": self.dry_run and bool(self.resume),
+            "--val_dir and --split_csv exclude each other; pass one": bool(
+                self.val_dir and self.split_csv
+            ),
+            f"--min_lr={self.min_lr:g} exceeds --lr={self.lr or 0:g}; lower it": (
+                self.lr is not None and self.min_lr > self.lr
+            ),
+            f"--freeze_epochs={self.freeze_epochs} leaves no epoch for the whole network; pass less "
+            f"than --epochs={self.epochs}": self.freeze_epochs >= self.epochs,
+        }
 
     def as_dict(self) -> dict[str, Any]:
         """The fields as JSON values."""
@@ -275,3 +383,15 @@ class TrainConfig:
                 continue
             lines.append(f"--{name}={value}")
         return "\n".join(lines) + "\n"
+
+
+def _strength(value: float | str) -> float | str:
+    """``auto`` or a number, also where the command line gave it as text."""
+    if value == AUTO:
+        return AUTO
+    try:
+        return float(value)
+    except ValueError:
+        raise UserError(
+            f"--augment_strength={value}: pass a number from 0 to 10, or auto"
+        ) from None

@@ -8,7 +8,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from seedtf.data.pipeline import Augmentation
+from seedtf.data.pipeline import Augmentation, Mixer
 from seedtf.data.store import Store
 from seedtf.errors import UserError
 from seedtf.training.config import TrainConfig
@@ -69,7 +69,10 @@ def choose_placement(config: TrainConfig, store: Store, gpus: int, replicas: int
 
 
 def make_prepare(
-    store: Store, augmentation: Augmentation, placement: Placement
+    store: Store,
+    augmentation: Augmentation,
+    placement: Placement,
+    mixer: Mixer | None = None,
 ) -> Callable[[Any], Any] | None:
     """What the train step does to a batch of ``device_dataset`` first; None for the host's.
 
@@ -77,6 +80,7 @@ def make_prepare(
         store: decoded images.
         augmentation: from ``make_augmentation``.
         placement: where it runs; resident images are kept by the first GPU, if there is one.
+        mixer: from ``make_mixer``.
     """
     if not placement.on_device:
         return None
@@ -87,7 +91,9 @@ def make_prepare(
         records = features["record"]
         images = features["image"] if read is None else read(records)
         # one epoch a batch; a vector, so that a strategy can cut it like the others
-        return augmentation(images, features["epoch"][0], records), labels
+        epoch = features["epoch"][0]
+        images = augmentation(images, epoch, records)
+        return (images, labels) if mixer is None else mixer(images, labels, epoch, records)
 
     return prepare
 

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
+
+import numpy as np
+import numpy.typing as npt
 
 from seedtf.compat import import_addons
 from seedtf.data.data_service import check_service
 from seedtf.data.draws import Policy
 from seedtf.data.intake import Intake
+from seedtf.data.mixing import Mixing
 from seedtf.data.sample import write_sample
 from seedtf.errors import UserError
 from seedtf.model.batch_norm import momentum_for
-from seedtf.model.network import check_image_size, resolve_model_name
+from seedtf.model.network import check_image_size, minimum_image_size, resolve_model_name
 from seedtf.model.precision import (
     Compilation,
     Precision,
@@ -25,31 +29,38 @@ from seedtf.model.precision import (
 from seedtf.model.weights import check_weights_file
 from seedtf.options import default_cache_dir
 from seedtf.training.callbacks import tensorboard_callback
-from seedtf.training.config import SAMPLE, TrainConfig
+from seedtf.training.class_weights import parse_class_weights
+from seedtf.training.config import BALANCED, SAMPLE, TrainConfig
 from seedtf.training.optimizers import check_optimizer
 from seedtf.training.placement import Placement, choose_placement
+from seedtf.training.recipes import default_decay, default_rate
 from seedtf.training.schedules import Schedule, make_schedule
+from seedtf.training.sizes import Stage, make_stages
 
 __all__ = ["Plan", "cache_folder", "data_folder", "make_plan"]
-
-# Adam's usual rates: from random weights, and gentle enough to keep what trained weights know
-_LR_FROM_RANDOM = 1e-3
-_LR_FROM_TRAINED = 1e-4
 
 
 @dataclass(frozen=True)
 class Plan:
-    """The resolved choices of a run; ``lr`` is the highest rate, ``policy`` has strength applied."""
+    """The resolved choices of a run.
+
+    ``lr`` is the highest rate; ``policy`` has a fixed strength applied; ``class_weights`` is float32
+    ``[K]`` or None.
+    """
 
     precision: Precision
     compilation: Compilation
     steps_per_epoch: int
     lr: float
+    weight_decay: float
     per_step: bool
     bn_momentum: float
     schedule: Schedule
     policy: Policy
     placement: Placement
+    stages: list[Stage]
+    mixing: Mixing
+    class_weights: npt.NDArray[np.float32] | None
 
     def used_rate(self) -> Schedule:
         """The learning rate as training will set it: in steps of an epoch, unless set per step."""
@@ -61,12 +72,15 @@ class Plan:
         """For config.json."""
         return {
             "lr": self.lr,
+            "weight_decay": self.weight_decay,
             "schedule_per_step": self.per_step,
             "bn_momentum": self.bn_momentum,
             "precision": self.precision.policy,
             "jit_compile": self.compilation.enabled,
             "steps_per_epoch": self.steps_per_epoch,
             "placement": self.placement.name,
+            "stages": [asdict(stage) for stage in self.stages],
+            "class_weights": None if self.class_weights is None else self.class_weights.tolist(),
         }
 
 
@@ -91,12 +105,16 @@ def make_plan(config: TrainConfig, intake: Intake, replicas: int = 1) -> Plan:
         compilation=choose_jit(config.jit_compile, len(capabilities), replicas),
         steps_per_epoch=steps_per_epoch,
         lr=_highest_rate(config),
+        weight_decay=_weight_decay(config),
         # set once an epoch, a warm-up would spend its whole first epoch near 0
         per_step=config.schedule_per_step or config.warmup_epochs > 0,
         bn_momentum=momentum_for(steps_per_epoch) if momentum is None else momentum,
         schedule=_schedule(config),
         policy=augmentation_policy(config),
         placement=choose_placement(config, intake.store, len(capabilities), replicas),
+        stages=_stages(config),
+        mixing=Mixing(config.mixup, config.cutmix, config.random_erasing),
+        class_weights=_class_weights(config, intake),
     )
 
 
@@ -110,9 +128,15 @@ def check_choices(config: TrainConfig) -> None:
     """
     _schedule(config)
     check_image_size(resolve_model_name(config.model), config.image_size)
+    _stages(config)
     if config.weights not in ("none", "imagenet"):
         check_weights_file(Path(config.weights))
-    check_optimizer(config.optimizer)
+    check_optimizer(
+        config.optimizer,
+        weight_decay=_weight_decay(config),
+        clip_norm=config.clip_norm,
+        body_lr_factor=config.body_lr_factor,
+    )
     if config.data_service:
         check_service(config.data_service)
     if config.augment_impl == "addons":
@@ -122,8 +146,26 @@ def check_choices(config: TrainConfig) -> None:
 
 
 def _highest_rate(config: TrainConfig) -> float:
-    from_random = config.weights == "none"
-    return config.lr or (_LR_FROM_RANDOM if from_random else _LR_FROM_TRAINED)
+    return config.lr or default_rate(config.optimizer, config.weights)
+
+
+def _weight_decay(config: TrainConfig) -> float:
+    given = config.weight_decay
+    return default_decay(config.optimizer) if given is None else given
+
+
+def _stages(config: TrainConfig) -> list[Stage]:
+    smallest = max(minimum_image_size(resolve_model_name(config.model)), 8)
+    return make_stages(config.progressive_sizes, config.image_size, config.epochs, smallest)
+
+
+def _class_weights(config: TrainConfig, intake: Intake) -> npt.NDArray[np.float32] | None:
+    names = intake.store.catalog.class_names
+    labels = intake.store.catalog.labels[intake.split.train]
+    # a balanced sampler shows every class alike, so nothing is left to be made up for
+    counts = np.bincount(labels, minlength=len(names))
+    counts = np.ones_like(counts) if config.sampler == BALANCED else counts
+    return parse_class_weights(config.class_weights, names, counts)
 
 
 def _schedule(config: TrainConfig) -> Schedule:
@@ -139,7 +181,8 @@ def _schedule(config: TrainConfig) -> Schedule:
 
 
 def augmentation_policy(config: TrainConfig) -> Policy:
-    """The augmentation flags as one policy, ``--augment_strength`` applied."""
+    """The augmentation flags as one policy, ``--augment_strength`` applied where it is a number."""
+    strength = config.augment_strength
     return Policy(
         crop=config.crop,
         stretch=config.stretch,
@@ -150,7 +193,7 @@ def augmentation_policy(config: TrainConfig) -> Policy:
         contrast=config.contrast,
         saturation=config.saturation,
         hue=config.hue,
-    ).scaled(config.augment_strength)
+    ).scaled(strength if isinstance(strength, float) else 1.0)
 
 
 def cache_folder(config: TrainConfig) -> Path:

@@ -31,8 +31,10 @@ def run_identity(
     """What must be the same for a resumed run to end as if it had never stopped, as JSON values.
 
     The number of replicas that share a batch counts where each normalises its part of the batch by
-    statistics of its own. With ``--sync_bn`` any number does the same arithmetic, to rounding.
+    statistics of its own, or mixes pictures within its part. Else, with ``--sync_bn``, any number does
+    the same arithmetic, to rounding.
     """
+    alike = config.sync_bn and not (plan.mixing.mixup or plan.mixing.cutmix)
     flags = {k: v for k, v in config.as_dict().items() if k not in FREE}
     versions = {name: importlib.metadata.version(name) for name in _VERSIONS}
     catalog = intake.store.catalog
@@ -40,7 +42,7 @@ def run_identity(
         **{f"--{name}": value for name, value in flags.items()},
         **{f"the version of {name}": version for name, version in versions.items()},
         "the precision": plan.precision.policy,
-        **({} if config.sync_bn else {"the number of replicas (--sync_bn not given)": replicas}),
+        **({} if alike else {"the number of replicas (--sync_bn not given)": replicas}),
         "compilation with XLA": plan.compilation.enabled,
         "the class list": list(catalog.class_names),
         "the number of pictures": len(catalog),

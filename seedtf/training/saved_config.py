@@ -21,6 +21,7 @@ FREE = (
     "cache",
     "check",
     "data_service",
+    "dry_run",
     "placement",
     "save_minutes",
     "strategy",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,26 +15,26 @@ import numpy as np
 import tensorflow as tf
 
 from seedtf.data.intake import Intake
-from seedtf.data.order import BatchIndices
-from seedtf.data.pipeline import (
-    WaitClock,
-    device_dataset,
-    eval_dataset,
-    make_augmentation,
-    train_dataset,
-)
+from seedtf.data.pipeline import WaitClock, eval_dataset
 from seedtf.errors import StoppedError, WorkerLostError
 from seedtf.files import write_text
 from seedtf.model.network import set_body_trainable
 from seedtf.training import callbacks as cb
 from seedtf.training import state as states
 from seedtf.training.agreement import Agreement
-from seedtf.training.config import TrainConfig
+from seedtf.training.begin import planned_optimizer
+from seedtf.training.config import AUTO, TrainConfig
 from seedtf.training.distribute import Devices
-from seedtf.training.optimizers import AVERAGED, first_averaged, make_optimizer
-from seedtf.training.placement import make_prepare
+from seedtf.training.ema import MovingAverage
+from seedtf.training.feed import Feed, make_order
+from seedtf.training.forecast import Forecast, measure, process_age
+from seedtf.training.forecast import Stage as TimedStage
+from seedtf.training.optimizers import AVERAGED, first_averaged
 from seedtf.training.plan import Plan
 from seedtf.training.saver import Saver
+from seedtf.training.sizes import Stage
+from seedtf.training.stop_signal import StopSignal
+from seedtf.training.strength import next_strength
 from seedtf.training.trainer import Trainer
 
 __all__ = ["Session"]
@@ -54,6 +54,7 @@ class Session:
 
     Attributes:
         log: the history so far.
+        judged: the number of validation pictures.
         timer: the clock of the epochs.
     """
 
@@ -88,21 +89,24 @@ class Session:
         self._network, self._run_dir = model, run_dir
         self._devices = devices
         self._identity, self._state = identity, state
-        self._order = BatchIndices(len(intake.split.train), config.batch_size, seed=config.seed)
-        self._augmentation = make_augmentation(
-            plan.policy, config.seed, config.image_size, config.augment_impl
-        )
-        prepare = make_prepare(intake.store, self._augmentation, plan.placement)
-        self._trainer = devices.make_trainer(model, prepare)
-        self._stop = cb.StopSignal()
+        self._order = make_order(config, intake)
+        self._feed = Feed(config, intake, plan)
+        self._trainer = devices.make_trainer(model)
+        if config.ema_horizon:
+            steps = config.epochs * plan.steps_per_epoch
+            self._trainer.average = MovingAverage(model, config.ema_horizon, steps)
+        self._stage: Stage | None = None
+        self._stop = StopSignal()
         self._place = str(run_dir) if devices.chief else "<the chief's run folder>"
         self._agreement = Agreement(devices.cluster, self._stop) if devices.cluster else None
         self._saver = Saver(
-            states.StateFolder(run_dir / "state", state), averaged=config.optimizer == AVERAGED
+            states.StateFolder(run_dir / "state", state),
+            averaged=config.optimizer == AVERAGED or config.ema_horizon > 0,
         )
         self._preview = cb.AfterFirstStep(draw_preview)
         self._wait = WaitClock()
         self.timer = cb.EpochTimer(config.batch_size, data_wait=self._wait.take)
+        self.judged = len(intake.split.val)
         self.log = self._open_log()
         self._make_callbacks()
 
@@ -112,7 +116,16 @@ class Session:
             write_text(history, self._state.facts["history"])
         done = self._state.epoch if self._state else 0
         timing = self._run_dir / "timing.csv"
-        return cb.HistoryLog(history, timing, self.timer, completed_epochs=done)
+        return cb.HistoryLog(
+            history, timing, self.timer, completed_epochs=done, strength=self._strength
+        )
+
+    def _strength(self, epoch: int) -> float:
+        """The factor on the augmentation in an epoch, from 0: fixed, or from what was before."""
+        if isinstance(self._config.augment_strength, float):
+            return self._config.augment_strength
+        mixed = bool(self._config.mixup or self._config.cutmix)
+        return next_strength(self.log.rows[:epoch], self._config.epochs, mixed=mixed)
 
     def _make_callbacks(self) -> None:
         config, run_dir, steps = self._config, self._run_dir, self._plan.steps_per_epoch
@@ -156,6 +169,7 @@ class Session:
                 checkpoints / "best.keras", self._save_network, best=low, best_epoch=best
             ),
             cb.LastCheckpoint(checkpoints / "last.keras", self._save_network),
+            *([self._snapshots(checkpoints)] if config.snapshots else []),
             *([cb.tensorboard_callback(run_dir / "tensorboard")] if config.tensorboard else []),
             self._curves,
             self._preview,
@@ -169,8 +183,40 @@ class Session:
             *(written if self._devices.chief else []),
             *self._limits,
             *([cb.AveragedWeights(self._epoch_batches)] if config.optimizer == AVERAGED else []),
+            *([cb.EmaWeights(self._trainer.average)] if self._trainer.average else []),
             save,  # last: its state says that all of the above is done
         ]
+
+    def _snapshots(self, folder: Path) -> cb.Snapshots:
+        config = self._config
+        return cb.Snapshots(folder, self._save_network, config.cycle_epochs, config.epochs)
+
+    def forecast(self) -> Forecast:
+        """Times a few steps of every stage; the training is spoilt by it, and no file is written.
+
+        Epochs that train the head alone count as whole ones.
+        """
+        config, store = self._config, self._intake.store
+        self._compile(0)
+        kept = len(cb.snapshot_epochs(config.cycle_epochs, config.epochs))
+        return measure(
+            self._trainer,
+            [self._timed(stage) for stage in self._plan.stages],
+            steps_per_epoch=self._plan.steps_per_epoch,
+            val_steps=self._val_steps,
+            startup=process_age(),
+            snapshots=kept if config.snapshots else 0,
+            cache=len(store.catalog) * store.size**2 * 3 if store.mode == "disk" else 0,
+        )
+
+    def _timed(self, stage: Stage) -> TimedStage:
+        return TimedStage(
+            stage.size,
+            stage.last - stage.first,
+            train=lambda: self._devices.distribute(lambda: self._step_batches(0)),
+            val=lambda: self._devices.distribute(self._val_batches),
+            enter=lambda: self._enter(stage),
+        )
 
     def train(self) -> str:
         """Runs every phase that is left; returns why training ended early, else an empty string.
@@ -203,6 +249,7 @@ class Session:
         """The head alone for ``freeze_epochs``, then everything."""
         if self._state is not None:
             states.restore_weights(self._network, self._state)
+            states.restore_average(self._trainer, self._state)
         frozen, epochs = self._config.freeze_epochs, self._config.epochs
         for first, last, whole in ((0, frozen, False), (frozen, epochs, True)):
             done = self._state.epoch if self._state else 0
@@ -212,10 +259,7 @@ class Session:
                 self._phase(first, last)
 
     def _phase(self, first: int, last: int) -> None:
-        with self._devices.scope():
-            self._trainer.compile_for(
-                self._optimizer(first), jit_compile=self._plan.compilation.enabled
-            )
+        self._compile(first)
         state, segment = self._state, _Segment(first, last, 0)
         if state is not None and (state.epoch, state.step) > (first, 0):
             # a state from inside this phase; one from its very start has another phase's optimizer
@@ -228,19 +272,44 @@ class Session:
             segment = _Segment(segment.first + 1, last, 0)
         if state is not None:
             state.arrays.clear()  # they have served, and are as large as the model and optimizer
-        if segment.first < last and not self._stopped():
-            self._fit(segment, None)
+        for part in self._parts(segment):
+            if not self._stopped():
+                self._fit(part, None)
+
+    def _compile(self, first: int) -> None:
+        with self._devices.scope():
+            self._trainer.compile_for(
+                self._optimizer(first), jit_compile=self._plan.compilation.enabled
+            )
+        self._stage = None  # compiled anew, it has to be traced anew
+
+    def _parts(self, segment: _Segment) -> Iterator[_Segment]:
+        """Cut where the size of the pictures changes, and where the strength may: at every epoch."""
+        for stage in self._plan.stages:
+            first, last = max(segment.first, stage.first), min(segment.last, stage.last)
+            length = 1 if self._config.augment_strength == AUTO else max(last - first, 1)
+            for begin in range(first, last, length):
+                yield _Segment(begin, begin + length, 0)
+
+    def _enter(self, stage: Stage) -> None:
+        """Feeds pictures of this stage's size from now on."""
+        if stage == self._stage:
+            return
+        self._stage = stage
+        self._trainer.prepare = self._feed.prepare(stage.size)
+        # traced anew, for Keras would trace this step for pictures of any size
+        self._trainer.make_train_function(force=True)
 
     def _optimizer(self, first: int) -> keras.optimizers.Optimizer:
         """A new optimizer for the phase that begins with epoch ``first``."""
-        return make_optimizer(
-            self._config.optimizer,
-            self._plan.lr,
-            averaged_from=max(first_averaged(self._config.epochs) - first, 0),
-            steps_per_epoch=self._plan.steps_per_epoch,
+        begun = max(first_averaged(self._config.epochs) - first, 0)
+        return planned_optimizer(
+            self._config, self._plan, self._network, self._plan.lr, averaged_from=begun
         )
 
     def _fit(self, segment: _Segment, state: states.TrainState | None) -> None:
+        self._enter(next(s for s in self._plan.stages if s.first <= segment.first < s.last))
+        self._feed.strength.assign(self._strength(segment.first))
         steps = self._order.steps_per_epoch
         start_step = segment.first * steps + segment.step
         for callback in self._counting:
@@ -249,9 +318,7 @@ class Session:
         self._trainer.fit(
             self._devices.distribute(lambda: self._clocked(self._step_batches(start_step))),
             validation_data=self._devices.distribute(self._val_batches),
-            validation_steps=self._devices.share.steps(
-                len(self._intake.split.val), self._config.batch_size
-            ),
+            validation_steps=self._val_steps,
             steps_per_epoch=steps - segment.step,
             initial_epoch=segment.first,
             epochs=segment.last,
@@ -262,31 +329,23 @@ class Session:
 
     def _step_batches(self, start_step: int) -> tf.data.Dataset:
         """What the train step is fed: whole batches, or what it needs to make them."""
-        if not self._plan.placement.on_device:
-            return self._train_batches(start_step)
-        return device_dataset(
-            self._intake.store,
-            self._intake.split.train,
-            self._order,
-            with_images=not self._plan.placement.resident,
-            start_step=start_step,
-            share=self._devices.share,
-        )
+        return self._feed.batches(self._size, self._order, start_step, self._devices.share)
 
     def _train_batches(self, start_step: int) -> tf.data.Dataset:
-        return train_dataset(
-            self._intake.store,
-            self._intake.split.train,
-            self._order,
-            self._augmentation,
-            start_step=start_step,
-            share=self._devices.share,
-            data_service=self._config.data_service,
-        )
+        """Made on the host, whatever feeds the step."""
+        return self._feed.made_on_host(self._size, self._order, start_step, self._devices.share)
+
+    @property
+    def _size(self) -> int:
+        return self._config.image_size if self._stage is None else self._stage.size
 
     def _val_batches(self) -> tf.data.Dataset:
         intake, size = self._intake, self._config.batch_size
         return eval_dataset(intake.store, intake.split.val, size, self._devices.share)
+
+    @property
+    def _val_steps(self) -> int:
+        return self._devices.share.steps(len(self._intake.split.val), self._config.batch_size)
 
     def _clocked(self, batches: tf.data.Dataset) -> tf.data.Dataset:
         """With the time spent waiting for data measured, where that can be done.

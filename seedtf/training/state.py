@@ -30,6 +30,7 @@ __all__ = [
     "copy_values",
     "load_newest_state",
     "read_state",
+    "restore_average",
     "restore_metrics",
     "restore_optimizer",
     "restore_weights",
@@ -41,6 +42,7 @@ _MAGIC = b"seedtf-state\n"
 _DIGEST_BYTES = 32
 _GENERATIONS = 2
 _CHUNK_BYTES = 1 << 20
+_GROUPS = ("weights", "optimizer", "metrics", "average")
 
 
 @dataclass(frozen=True)
@@ -51,7 +53,8 @@ class TrainState:
         epoch: epochs completed.
         step: steps done of the epoch after these; 0 between epochs.
         facts: JSON values: the history so far and what the run must agree with to go on.
-        arrays: the variables by group (weights, optimizer, metrics), host copies in a fixed order.
+        arrays: the variables by group (weights, optimizer, metrics, average), host copies in a fixed
+            order.
     """
 
     epoch: int
@@ -81,6 +84,7 @@ def capture_state(
         "weights": copy_values(all_variables(model.network)) if weights is None else weights,
         "optimizer": copy_values(optimizer_variables(model.optimizer)),
         "metrics": copy_values(metrics_variables(model)) if step else [],
+        "average": copy_values(model.average.variables) if model.average else [],
     }
     return TrainState(epoch, step, facts, arrays)
 
@@ -94,6 +98,12 @@ def restore_weights(model: keras.Model, state: TrainState) -> None:
     """Puts back every variable of the model. Raises UserError when they do not fit."""
     _assign(all_variables(model), state.arrays["weights"])
     settle_layers(model)
+
+
+def restore_average(model: Trainer, state: TrainState) -> None:
+    """Puts back the moving average of a trainer that has one."""
+    if model.average is not None:
+        _assign(model.average.variables, state.arrays["average"])
 
 
 def restore_optimizer(model: Trainer, state: TrainState) -> None:
@@ -143,7 +153,7 @@ def read_state(path: Path) -> TrainState:
     try:
         with np.load(io.BytesIO(payload), allow_pickle=False) as archive:
             head = json.loads(archive["head"].tobytes())
-            arrays: dict[str, list[np.ndarray]] = {"weights": [], "optimizer": [], "metrics": []}
+            arrays: dict[str, list[np.ndarray]] = {name: [] for name in _GROUPS}
             for name in sorted(archive.files):
                 if name != "head":
                     arrays[name.partition("/")[0]].append(archive[name])

@@ -8,7 +8,7 @@ import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -16,27 +16,29 @@ import keras
 import tensorflow as tf
 
 from seedtf.data.check import name_broken_files
-from seedtf.data.intake import Intake, open_data
+from seedtf.data.intake import Intake
 from seedtf.errors import UserError
 from seedtf.files import remove_leftovers
 from seedtf.intervals import wilson_interval
-from seedtf.model.network import build_network
 from seedtf.plots import draw_schedule, save_figure
 from seedtf.training import callbacks as cb
 from seedtf.training.agreement import check_same
 from seedtf.training.announce import announce, announce_worker
+from seedtf.training.begin import fix_threads, make_network, open_training_data
 from seedtf.training.config import TrainConfig
 from seedtf.training.distribute import Devices, check_shares, choose_devices
+from seedtf.training.forecast import Forecast
 from seedtf.training.optimizers import check_strategy
-from seedtf.training.plan import Plan, cache_folder, check_choices, data_folder, make_plan
+from seedtf.training.plan import Plan, check_choices, make_plan
 from seedtf.training.preview import draw_preview
+from seedtf.training.recipes import RECIPES, recipe_changes
 from seedtf.training.resume import check_identity, exclusive, run_identity
 from seedtf.training.run_dir import check_run_dir, create_run_dir, write_records
 from seedtf.training.saved_config import resumed_config
 from seedtf.training.session import Session
 from seedtf.training.state import TrainState, load_newest_state
 
-__all__ = ["TrainConfig", "TrainResult", "train_and_evaluate"]
+__all__ = ["TrainConfig", "TrainResult", "forecast_training", "train_and_evaluate"]
 
 
 @dataclass(frozen=True)
@@ -86,11 +88,33 @@ def train_and_evaluate(config: TrainConfig) -> TrainResult:
         StoppedError: SIGTERM or SIGINT came; the state is saved.
         WorkerLostError: another worker is gone; all can go on from the last state.
     """
+    with _session(config) as (session, run_dir):
+        stopped = session.train()
+    return _result(run_dir, session, stopped)
+
+
+def forecast_training(config: TrainConfig) -> Forecast:
+    """What the training that ``config`` means would take; times a few steps and leaves no run folder.
+
+    Raises:
+        UserError: as ``train_and_evaluate``, and where several workers would train.
+    """
+    with _session(config) as (session, _):
+        return session.forecast()
+
+
+@contextmanager
+def _session(config: TrainConfig) -> Iterator[tuple[Session, Path | None]]:
+    """A training about to begin, and its run folder, which only the chief has."""
     if config.resume and config.resume != config.run_dir:
         config = resumed_config(config.resume, _given(config))
-    config = _with_threads(config.with_absolute_paths())
+    config = fix_threads(config.with_absolute_paths())
     check_choices(config)
     devices = choose_devices(config.strategy)
+    if config.dry_run and devices.cluster is not None:
+        raise UserError(
+            "--dry_run: times one machine; leave TF_CONFIG out, or pass --strategy=none"
+        )
     check_strategy(config.optimizer, devices.kind)
     if not config.resume and devices.chief:
         check_run_dir(config)
@@ -98,27 +122,23 @@ def train_and_evaluate(config: TrainConfig) -> TrainResult:
         tf.config.experimental.enable_op_determinism()
     announce_worker(devices)
     devices = devices.started(config.worker_timeout)
-    with _quiet_unless_chief(devices), devices.watching():
-        return _train(config, devices)
+    with _quiet_unless_chief(devices), devices.watching(), _prepared(config, devices) as session:
+        yield session
 
 
-def _train(config: TrainConfig, devices: Devices) -> TrainResult:
+@contextmanager
+def _prepared(config: TrainConfig, devices: Devices) -> Iterator[tuple[Session, Path | None]]:
     check_same({"the number of devices of a worker": devices.share.count}, devices.cluster)
     check_shares(devices.replicas, config.batch_size)
+    _check_average(config, devices.replicas)
     keras.utils.set_random_seed(config.seed)
-    intake = _open_data(config)
+    intake = open_training_data(config)
     _check_validation(devices.replicas, intake)
     plan = make_plan(config, intake, devices.replicas)
     keras.mixed_precision.set_global_policy(plan.precision.policy)
     with devices.scope():
-        model = build_network(
-            model=config.model,
-            num_classes=len(intake.store.catalog.class_names),
-            image_size=config.image_size,
-            weights=_first_weights(config),
-            bn_momentum=plan.bn_momentum,
-            sync_bn=config.sync_bn and devices.replicas > 1,
-        )
+        sync_bn = config.sync_bn and devices.replicas > 1
+        model = make_network(config, intake, plan, weights=_first_weights(config), sync_bn=sync_bn)
     identity = run_identity(config, intake, plan, devices.replicas)
     # these change no number, but a worker alone with another value would wait for ever
     together = {"--save_minutes": config.save_minutes, "--time_limit": config.time_limit}
@@ -128,21 +148,22 @@ def _train(config: TrainConfig, devices: Devices) -> TrainResult:
         where = [state.epoch, state.step] if state else None
         check_same({"the state to go on from": where}, devices.cluster)
         announce(config, intake, plan, model, run_dir, devices=devices)
-        if state is None and devices.chief:
+        if state is None and devices.chief and not config.dry_run:
             _write_first_files(run_dir, config, intake, plan, devices)
-        session = Session(
-            config,
-            intake,
-            plan,
-            model,
-            run_dir,
-            devices=devices,
-            identity=identity,
-            state=state,
-            draw_preview=lambda: _draw_preview(run_dir, config, intake, plan),
+        yield (
+            Session(
+                config,
+                intake,
+                plan,
+                model,
+                run_dir,
+                devices=devices,
+                identity=identity,
+                state=state,
+                draw_preview=lambda: _draw_preview(run_dir, config, intake, plan),
+            ),
+            run_dir if devices.chief else None,
         )
-        stopped = session.train()
-    return _result(run_dir if devices.chief else None, session, len(intake.split.val), stopped)
 
 
 @contextmanager
@@ -157,8 +178,8 @@ def _quiet_unless_chief(devices: Devices) -> Iterator[None]:
 
 @contextmanager
 def _run_folder(config: TrainConfig, devices: Devices) -> Iterator[Path]:
-    """The run's folder for the chief alone; for the others a temporary one that goes in the end."""
-    if not devices.chief:
+    """The run's folder for the chief alone; else, and to look only, one that goes in the end."""
+    if not devices.chief or config.dry_run:
         with tempfile.TemporaryDirectory(prefix="seedtf-worker-") as folder:
             (Path(folder) / "state").mkdir()
             yield Path(folder)
@@ -167,6 +188,14 @@ def _run_folder(config: TrainConfig, devices: Devices) -> Iterator[Path]:
     with exclusive(run_dir / "state"):
         remove_leftovers(run_dir)
         yield run_dir
+
+
+def _check_average(config: TrainConfig, replicas: int) -> None:
+    if config.ema_horizon and replicas > 1:
+        raise UserError(
+            f"--ema_horizon={config.ema_horizon:g}: averages on one device only, and {replicas} share "
+            "the batch here; pass --strategy=none, or leave it out"
+        )
 
 
 def _check_validation(replicas: int, intake: Intake) -> None:
@@ -240,8 +269,8 @@ def _resume_state(
     return state
 
 
-def _result(run_dir: Path | None, session: Session, judged: int, stopped: str) -> TrainResult:
-    rows = session.log.rows
+def _result(run_dir: Path | None, session: Session, stopped: str) -> TrainResult:
+    rows, judged = session.log.rows, session.judged
     best = cb.best_epoch(rows)
     if best is None:
         raise UserError("no epoch had a finite validation loss; lower --lr")
@@ -259,23 +288,15 @@ def _result(run_dir: Path | None, session: Session, judged: int, stopped: str) -
     )
 
 
-def _with_threads(config: TrainConfig) -> TrainConfig:
-    """Fixes the number of compute threads, and notes it in the config, so that a run can be repeated.
-
-    TensorFlow's sums on a CPU depend on how many threads share them, not on how many cores those have.
-    """
-    threads = config.threads or os.cpu_count() or 1
-    try:
-        tf.config.threading.set_intra_op_parallelism_threads(threads)
-    except RuntimeError:
-        print("threads   TensorFlow was running already and keeps the number it has", flush=True)
-    return replace(config, threads=threads)
-
-
 def _given(config: TrainConfig) -> dict[str, Any]:
     """The fields that differ from their defaults: what a caller in Python asked for."""
     values = {each.name: (getattr(config, each.name), each.default) for each in fields(config)}
-    return {name: now for name, (now, default) in values.items() if now != default}
+    by_recipe = recipe_changes(config.recipe, config.as_dict())
+    return {
+        name: now
+        for name, (now, default) in values.items()
+        if (name in by_recipe if name in RECIPES[config.recipe] else now != default)
+    }
 
 
 def _first_weights(config: TrainConfig) -> str:
@@ -283,24 +304,6 @@ def _first_weights(config: TrainConfig) -> str:
     # Keras gives EfficientNetB0 to B7 one more layer when they begin with ImageNet's weights
     extra_layer = config.weights == "imagenet" and config.model.lower().startswith("efficientnetb")
     return config.weights if extra_layer or not config.resume else "none"
-
-
-def _open_data(config: TrainConfig) -> Intake:
-    return open_data(
-        data_folder(config),
-        image_size=config.image_size,
-        labels_csv=config.labels_csv,
-        val_dir=config.val_dir,
-        split_csv=config.split_csv,
-        val_fraction=config.val_fraction,
-        seed=config.seed,
-        cache=config.cache,
-        cache_dir=cache_folder(config),
-        max_pixels=config.max_pixels,
-        check=config.check,
-        shared=bool(config.data_service),
-        strict=config.strict,
-    )
 
 
 def _write_first_files(

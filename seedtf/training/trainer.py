@@ -7,6 +7,9 @@ from typing import Any
 
 import keras
 
+from seedtf.training.ema import MovingAverage
+from seedtf.training.losses import CrossEntropy, accuracy_metric
+
 __all__ = ["Prepare", "Trainer"]
 
 Prepare = Callable[[Any], Any]
@@ -18,6 +21,7 @@ class Trainer(keras.Model):
     Attributes:
         network: what is trained; float32 ``[B, S, S, 3]`` in 0–255 -> probabilities ``[B, K]``.
         prepare: what the step does to a batch first, or None.
+        average: what follows the weights from step to step, or None.
     """
 
     def __init__(self, network: keras.Model, prepare: Prepare | None = None) -> None:
@@ -25,28 +29,35 @@ class Trainer(keras.Model):
 
         Args:
             network: a built model.
-            prepare: turns a training batch of the pipeline into ``(images, labels)``; compiled into
-                the train step. None when the pipeline gives these already. Validation batches are
-                never prepared.
+            prepare: turns a training batch of the pipeline into ``(images, labels)`` or ``(images,
+                labels, weights)``; compiled into the train step. None when the pipeline gives these
+                already. Validation batches are never prepared.
         """
         super().__init__(name="trainer")
         self.network = network
         self.prepare = prepare
+        self.average: MovingAverage | None = None
         self.build(network.input_shape)
 
     def call(self, images: Any, training: bool | None = None) -> Any:
-        """The network's answer."""
-        return self.network(images, training=training)
+        """The network's answer, to pictures of another size than its own too."""
+        if images.shape[1:] == self.network.input_shape[1:]:
+            return self.network(images, training=training)
+        # called as a layer, a functional model refuses another size
+        return self.network.call(images, training=training)
 
     def compile_for(self, optimizer: keras.optimizers.Optimizer, *, jit_compile: bool) -> None:
         """Prepares training with the loss and the metric of every run: cross-entropy, accuracy."""
         self.compile(
             optimizer=optimizer,
-            loss=keras.losses.SparseCategoricalCrossentropy(),
-            metrics=[keras.metrics.SparseCategoricalAccuracy("accuracy")],
+            loss=CrossEntropy(),
+            metrics=[accuracy_metric()],
             jit_compile=jit_compile,
         )
 
     def train_step(self, data: Any) -> dict[str, Any]:
         """One update; returns the metrics so far."""
-        return super().train_step(data if self.prepare is None else self.prepare(data))
+        logs = super().train_step(data if self.prepare is None else self.prepare(data))
+        if self.average is not None:
+            self.average.update()
+        return logs

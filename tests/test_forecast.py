@@ -1,0 +1,256 @@
+"""The forecast's arithmetic with clocks that the tests set, and a tiny network really measured."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import time
+from dataclasses import replace
+from types import SimpleNamespace
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from hypothesis import given
+from hypothesis import strategies as st
+
+from seedtf.model.network import build_network
+from seedtf.training import forecast
+from seedtf.training.forecast import (
+    MOST_STEPS,
+    Forecast,
+    Stage,
+    StageTime,
+    Writing,
+    measure,
+    median_step,
+    process_age,
+)
+from seedtf.training.optimizers import make_optimizer
+from seedtf.training.trainer import Trainer
+
+WRITING = Writing(waiting=0.5, beside=3.0, slowing=1.5, checkpoint=10_000_000, state=25_000_000)
+STAGES = (StageTime(32, 4, 6.0, 2.0, 8.0), StageTime(48, 6, 15.0, 3.0, 12.0))
+
+
+@pytest.fixture
+def known():
+    return Forecast(STAGES, WRITING, startup=20.0, host_memory=2_500_000_000, cache=60_000_000)
+
+
+def test_the_sum_of_a_training(known):
+    # an epoch: 6 + 2 + 0.5 + 1.5, then 15 + 3 + 0.5 + 1.5
+    assert [known.epoch_seconds(stage) for stage in known.stages] == [10.0, 20.0]
+    assert known.training_seconds == 4 * 10 + 8 + 6 * 20 + 12
+    assert known.seconds == 20 + 180 + 3
+
+
+def test_writing_holds_up_epochs_that_are_shorter(known):
+    slow = replace(known, writing=replace(WRITING, beside=30.0))
+    assert [slow.epoch_seconds(stage) for stage in slow.stages] == [30.5, 30.5]
+    assert slow.seconds == 20 + 10 * 30.5 + 8 + 12 + 30
+
+
+def test_the_sum_of_the_files(known):
+    # two networks and two states; while a third state is written it needs room too
+    assert known.run_bytes == 2 * 10_000_000 + 2 * 25_000_000
+    assert known.disk_bytes == 70_000_000 + 25_000_000 + 60_000_000
+    assert replace(known, snapshots=3).run_bytes == 100_000_000
+
+
+@pytest.fixture
+def _utc():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TZ", "UTC")
+        time.tzset()
+        yield
+    time.tzset()
+
+
+@pytest.mark.usefixtures("_utc")
+def test_the_lines(known):
+    now = 1_000_000_000.0  # 2001-09-09 01:46:40 UTC
+    assert replace(known, gpu_memory=1_000_000).lines(now) == [
+        "epoch     10.00 s at 32², 4 of them: training 6.00, validation 2.00, writing 2.00",
+        "epoch     20.00 s at 48², 6 of them: training 15.00, validation 3.00, writing 2.00",
+        "end       01:50 if started now: 0:03:23 for 10 epochs, of which 0:00:20 before the first",
+        "memory    2.50 GB of main memory, 1.0 MB of the GPU at the peak",
+        "disk      70.0 MB in the run folder: 2 networks of 10.0 MB, 2 states of 25.0 MB; cache file "
+        "60.0 MB; 155.0 MB with a file being written",
+    ]
+    long = replace(known, startup=86_420.0)
+    assert long.lines(now)[2].startswith(
+        "end       2001-09-10 01:50 if started now: 1 day, 0:03:23"
+    )
+
+
+def test_the_json_holds_what_was_measured_and_what_follows(known):
+    read = json.loads(known.as_json())
+    assert read["stages"][1]["train"] == 15.0
+    assert read["epoch_seconds"] == [10.0, 20.0]
+    assert read["seconds"] == known.seconds
+    assert read["disk_bytes"] == known.disk_bytes
+
+
+class Clock:
+    """Stands still but for what steps take."""
+
+    def __init__(self):
+        self.now = 7.0
+
+    def __call__(self):
+        return self.now
+
+    def pass_(self, seconds):
+        self.now += seconds
+        return {"loss": 1.0}
+
+
+@pytest.mark.parametrize(
+    ("steps", "costs", "expected"),
+    [
+        # four blocks of five steps that take 10, 15, 20 and 100: of 2, 3, 4 and 20, the middle is 3.5
+        (20, [*[2] * 5, *[3] * 5, *[4] * 5, 96, *[1] * 4], 3.5),
+        (7, [1, 1, 5, 5, 2, 2, 99], 2.0),  # three blocks of two; the seventh is not taken
+        (2, [3, 5], 4.0),
+        (1, [3], 3.0),
+    ],
+)
+def test_the_step_is_a_median_of_blocks(steps, costs, expected):
+    clock, left = Clock(), iter(costs)
+    assert median_step(lambda: clock.pass_(next(left)), steps, clock) == expected
+
+
+class FakeTrainer:
+    """Takes as long for a step as its batch says, a minute to trace, and counts its steps."""
+
+    def __init__(self, clock):
+        self.clock = clock
+        self.average = None
+        self.optimizer = SimpleNamespace(learning_rate=1.0)
+        self.distribute_strategy = tf.distribute.get_strategy()
+        self.taken = []
+
+    def fit(self, batches, **_):
+        assert self.optimizer.learning_rate == 0.0
+        return self.clock.pass_(60.0)
+
+    def evaluate(self, batches, **_):
+        return self.clock.pass_(30.0)
+
+    def train_function(self, batches):
+        self.taken.append(next(batches))
+        return self.clock.pass_(self.taken[-1])
+
+    def test_function(self, batches):
+        return self.clock.pass_(next(batches))
+
+
+@pytest.fixture
+def no_writing(monkeypatch):
+    monkeypatch.setattr(forecast, "_time_writing", lambda trainer, clock: WRITING)
+    monkeypatch.setattr(forecast, "_drawing_seconds", lambda: 1.0)
+
+
+def test_stages_are_timed_apart_and_warming_up_does_not_count(no_writing):
+    clock = Clock()
+    trainer = FakeTrainer(clock)
+    entered = []
+
+    def stage(size, epochs, step, val):
+        train = [1000.0] * 4 + [step] * 50
+        judged = [val + 4.0] + [val] * 50
+        return Stage(size, epochs, lambda: train, lambda: judged, lambda: entered.append(size))
+
+    found = measure(
+        trainer,
+        [stage(32, 4, 2.0, 0.5), stage(48, 6, 3.0, 1.0)],
+        steps_per_epoch=100,
+        val_steps=11,
+        startup=5.0,
+        snapshots=2,
+        cache=7,
+        clock=clock,
+    )
+    assert entered == [32, 48]
+    assert found.stages == (
+        StageTime(32, 4, 200.0, 4.5 + 10 * 0.5, 90.0),
+        StageTime(48, 6, 300.0, 5.0 + 10 * 1.0, 90.0),
+    )
+    # an epoch is far longer than the pause between two drawings, so one falls to every epoch
+    assert found.writing == replace(WRITING, slowing=2.5)
+    assert (found.startup, found.snapshots, found.cache) == (5.0, 2, 7)
+    assert found.host_memory > 50_000_000
+    assert found.steps == len(trainer.taken) - 2 * 4 <= MOST_STEPS
+
+
+def test_a_validation_of_one_batch(no_writing):
+    clock = Clock()
+    stage = Stage(32, 1, lambda: [1.0] * 30, lambda: [4.0])
+    found = measure(
+        FakeTrainer(clock), [stage], steps_per_epoch=2, val_steps=1, startup=0.0, clock=clock
+    )
+    assert found.stages[0].validation == 4.0
+
+
+@given(st.integers(1, MOST_STEPS))
+def test_no_more_steps_are_timed_than_promised(stages):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(forecast, "_time_writing", lambda trainer, clock: WRITING)
+        patch.setattr(forecast, "_drawing_seconds", lambda: 1.0)
+        clock = Clock()
+        trainer = FakeTrainer(clock)
+        some = [Stage(32, 1, lambda: itertools.repeat(1.0), lambda: itertools.repeat(1.0))]
+        found = measure(
+            trainer, some * stages, steps_per_epoch=9, val_steps=9, startup=0.0, clock=clock
+        )
+    assert found.steps == len(trainer.taken) - 4 * stages
+    assert stages <= found.steps <= MOST_STEPS
+    assert all(each.train == 9.0 and each.validation == 9.0 for each in found.stages)
+
+
+def test_a_real_network_is_measured_and_nothing_is_left_behind(tmp_path, monkeypatch):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    keras.utils.set_random_seed(0)
+    network = build_network(model="tiny", num_classes=3, image_size=16, weights="none")
+    trainer = Trainer(network)
+    trainer.compile_for(make_optimizer("adam", 1e30), jit_compile=False)
+    kernel = network.trainable_weights[0].numpy()
+
+    def batches():
+        images, labels = np.zeros((8, 16, 16, 3), np.float32), np.zeros(8, np.int32)
+        return tf.data.Dataset.from_tensors((images, labels)).repeat()
+
+    began = time.perf_counter()
+    found = measure(
+        trainer, [Stage(16, 2, batches, batches)], steps_per_epoch=10, val_steps=3, startup=1.0
+    )
+    taken = time.perf_counter() - began
+    assert list(tmp_path.iterdir()) == []
+    (stage,) = found.stages
+    # less than was waited for: 20 of 10 steps, tracing, and writing once
+    assert 0 < 2 * stage.train + stage.tracing + found.writing.beside < taken
+    assert stage.validation > 0
+    assert found.steps == 20
+    weights = sum(each.numpy().nbytes for each in network.variables)
+    optimizer = sum(each.numpy().nbytes for each in trainer.optimizer.variables)
+    assert weights < found.writing.checkpoint < weights + 200_000
+    assert weights + optimizer < found.writing.state < weights + optimizer + 50_000
+    assert found.gpu_memory is None or found.gpu_memory > 0
+    # at a rate that would have made them infinite
+    assert np.array_equal(network.trainable_weights[0].numpy(), kernel)
+
+
+def test_a_full_disk_is_one_line(tmp_path, monkeypatch):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "missing"))
+    with pytest.raises(
+        forecast.UserError, match=r"^--dry_run: .*missing cannot be written \(No such"
+    ):
+        forecast._time_writing(SimpleNamespace(average=None), time.perf_counter)
+
+
+def test_the_process_has_an_age():
+    first = process_age()
+    assert 0 < first < 1e6
+    assert process_age() >= first

@@ -1,0 +1,53 @@
+import dataclasses
+
+import pytest
+
+from seedtf.training.config import TrainConfig
+from seedtf.training.recipes import RECIPES, recipe_changes
+
+
+def test_every_recipe_names_the_same_flags_and_they_wait_for_it() -> None:
+    fields = {each.name: each for each in dataclasses.fields(TrainConfig)}
+    for values in RECIPES.values():
+        assert set(values) == set(RECIPES["fast"])
+        assert all(fields[name].default is None for name in values)
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_a_recipe_sets_its_flags(recipe: str) -> None:
+    config = TrainConfig(data_dir="x", recipe=recipe)
+    assert {name: getattr(config, name) for name in RECIPES[recipe]} == RECIPES[recipe]
+    assert recipe_changes(recipe, config.as_dict()) == {}
+
+
+def test_the_original_is_the_original() -> None:
+    config = TrainConfig(data_dir="x", recipe="original")
+    assert (config.epochs, config.optimizer, config.schedule) == (200, "adam", "cyclic")
+    assert (config.bn_momentum, config.label_smoothing) == (0.99, 0.0)
+    assert not config.zero_init_residual
+
+
+def test_a_flag_overrides_its_recipe_even_with_the_other_ones_value() -> None:
+    config = TrainConfig(data_dir="x", recipe="fast", epochs=7, label_smoothing=0.0)
+    assert (config.epochs, config.label_smoothing) == (7, 0.0)
+    assert config.optimizer == RECIPES["fast"]["optimizer"]
+    assert recipe_changes("fast", config.as_dict()) == {"epochs": 7, "label_smoothing": 0.0}
+
+
+def test_the_help_names_the_default_of_every_recipe() -> None:
+    field = {each.name: each for each in dataclasses.fields(TrainConfig)}["epochs"]
+    assert field.metadata["default_text"] == "original 200, fast 20"
+
+
+def test_a_flagfile_holds_what_the_recipe_came_to() -> None:
+    lines = TrainConfig(data_dir="/x", recipe="original").flagfile().splitlines()
+    assert "--recipe=original" in lines
+    assert "--epochs=200" in lines
+
+
+def test_the_fast_recipe_is_the_default_and_what_was_measured() -> None:
+    config = TrainConfig(data_dir="x")
+    assert (config.recipe, config.epochs, config.optimizer) == ("fast", 20, "adamw")
+    assert (config.schedule, config.schedule_per_step) == ("one_cycle", True)
+    assert (config.label_smoothing, config.zero_init_residual) == (0.1, True)
+    assert (config.weight_decay, config.bn_momentum) == (None, None)
