@@ -19,8 +19,11 @@ ADDONS = [
 ]
 # other formats than SavedModel, each with the runtime that checks it
 EXPORT = ["ai-edge-litert>=2.1,<3", "tf2onnx>=1.17,<2", "onnx>=1.17,<2", "onnxruntime>=1.20,<2"]
+# the search over training flags
+TUNE = ["optuna>=4.9,<5"]
 # what the tests of both lanes need
 TEST = [
+    *TUNE,
     "pytest>=8,<10",
     "pytest-xdist>=3.6,<4",
     "packaging>=24,<27",
@@ -72,6 +75,7 @@ setup(
         "addons": ADDONS,
         "tensorboard": ["tensorboard>=2.15,<2.22"],
         "export": EXPORT,
+        "tune": TUNE,
         "test": TEST,
         "dev": [
             *EXPORT,

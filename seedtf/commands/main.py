@@ -15,6 +15,8 @@ __all__ = ["VERBS", "main", "run_verb"]
 # verb: what it does; the code is in the module of the same name, imported when the verb runs
 VERBS = {
     "train": "train a classifier on a folder of labelled pictures",
+    "lr_find": "find a learning rate before training",
+    "tune": "search for better training flags",
     "evaluate": "judge a run and write its report page",
     "compare": "compare two evaluated runs, file by file",
     "predict": "name the classes of unlabelled pictures",

@@ -1,0 +1,106 @@
+"""``seedtf tune``: a search over training flags, each trial a ``seedtf train`` of its own."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from seedtf.commands.arguments import parse_given
+from seedtf.errors import UserError
+from seedtf.options import option
+from seedtf.training.config import TrainConfig
+from seedtf.tuning.space import BY_DEFAULT, SEARCHABLE, choose_space
+
+__all__ = ["TuneConfig", "run"]
+
+_MORE = ", ".join(name for name in SEARCHABLE if name not in BY_DEFAULT)
+
+
+@dataclass(frozen=True)
+class TuneConfig(TrainConfig):
+    """The flags of ``train``, which hold for all trials, and those of the search."""
+
+    cache: str = option(
+        "disk",
+        "As in seedtf train; disk is decoded once for all trials.",
+        choices=("auto", "ram", "disk", "off"),
+    )
+    trials: int = option(
+        30, "Trials to end in all, pruned ones included and failed ones not, 1 or more.", low=1
+    )
+    search: str = option(
+        "",
+        f"Flags to search, separated by commas; default all of {', '.join(BY_DEFAULT)} that are not "
+        f"given; also {_MORE}.",
+    )
+    study: str = option("tune", "Name of the search in its storage; the same name goes on with it.")
+    storage: str = option(
+        "",
+        "Database URL of the search, such as postgresql://user@host/name, which several machines may "
+        "share; default a SQLite file in --tune_dir.",
+    )
+    tune_dir: str = option("", "Folder of the trials and results; default runs/tune-<study>.")
+    pruner: str = option(
+        "median",
+        "Which trials end early: those worse than the median of the others at the same epoch, those "
+        "that lose in hyperband's brackets, or none.",
+        choices=("median", "hyperband", "none"),
+    )
+    keep_models: bool = option(False, "Keep the models of all trials, not of the best one alone.")
+
+    def __post_init__(self) -> None:
+        """Checks every field; raises UserError naming the flag, the value and the range."""
+        super().__post_init__()
+        object.__setattr__(self, "tune_dir", os.fspath(self.tune_dir))
+        refused = {
+            "resume": "a search goes on by itself with the same command; leave it out",
+            "run_dir": "each trial has a folder of its own; pass --tune_dir",
+            "dry_run": "trains nothing to be judged; leave it out",
+        }
+        for name, remedy in refused.items():
+            if getattr(self, name):
+                raise UserError(f"--{name}={getattr(self, name)}: {remedy}")
+        if self.strategy == "multi_worker" or (
+            self.strategy == "auto" and os.environ.get("TF_CONFIG")
+        ):
+            raise UserError(
+                f"--strategy={self.strategy}: a trial runs on one machine; start the search on each of "
+                "them with one --storage, and without TF_CONFIG"
+            )
+        if not self.study.strip():
+            raise UserError(f"--study={self.study!r}: is empty; pass a name")
+        if not self.storage and "?" in str(self.folder.resolve()):
+            raise UserError(f"--tune_dir={self.folder}: a path with ? holds no database; rename it")
+
+    @property
+    def folder(self) -> Path:
+        """``--tune_dir``, or the default that follows from ``--study``."""
+        name = re.sub(r"[^\w.-]+", "_", self.study)
+        return Path(self.tune_dir or f"runs/tune-{name}")
+
+
+def run(arguments: list[str]) -> int:
+    """Searches as the flags say and returns the exit code."""
+    given = parse_given(TuneConfig, "tune", arguments)
+    config = TuneConfig(**given)
+    names = [each.name for each in dataclasses.fields(TrainConfig)]
+    training = TrainConfig(**{name: getattr(config, name) for name in names})
+    space = choose_space(config.search, set(given), training)
+    from seedtf.tuning.search import Search, search
+
+    search(
+        Search(
+            config=training,
+            space=space,
+            trials=config.trials,
+            study=config.study,
+            storage=config.storage,
+            tune_dir=config.folder,
+            pruner=config.pruner,
+            keep_models=config.keep_models,
+        )
+    )
+    return 0

@@ -1,0 +1,196 @@
+"""What a search leaves and says: trials.csv, best.txt, importance.png and the console's lines."""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+import json
+import math
+import shlex
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TextIO
+
+from seedtf.files import csv_line, write_lines, write_text
+from seedtf.plots import save_figure
+from seedtf.training.config import TrainConfig
+from seedtf.tuning.importance_plot import draw_importance
+from seedtf.tuning.space import Dimension
+
+__all__ = ["Console", "TrialRow", "best_row", "trial_config", "write_records"]
+
+
+@dataclass(frozen=True)
+class TrialRow:
+    """A trial that has ended.
+
+    Attributes:
+        number: from 0, within the study.
+        outcome: done, pruned, diverged or failed.
+        val_loss, val_accuracy: of its best epoch; of the last one where it was pruned; NaN where there
+            is none.
+        epochs: epochs trained.
+        seconds: time its processes ran.
+        values: the searched flags as the run got them.
+    """
+
+    number: int
+    outcome: str
+    val_loss: float
+    val_accuracy: float
+    epochs: int
+    seconds: float
+    values: Mapping[str, Any]
+
+
+def best_row(rows: Sequence[TrialRow]) -> TrialRow | None:
+    """The one with the lowest validation loss of those that trained to their end."""
+    done = [row for row in rows if row.outcome == "done"]
+    return min(done, key=lambda row: (row.val_loss, row.number)) if done else None
+
+
+def trial_config(config: TrainConfig, values: Mapping[str, Any], run_dir: Path) -> TrainConfig:
+    """The flags of one trial; raises UserError where they contradict each other."""
+    return dataclasses.replace(config, run_dir=str(run_dir), **values)
+
+
+def write_records(
+    tune_dir: Path,
+    config: TrainConfig,
+    space: Sequence[Dimension],
+    rows: Sequence[TrialRow],
+    importances: Mapping[str, float],
+    *,
+    title: str,
+) -> None:
+    """Writes trials.csv; best.txt and importance.png as soon as a trial has ended well.
+
+    Args:
+        tune_dir: an existing folder.
+        config: the fixed flags.
+        space: the searched ones.
+        rows: the trials that ended, in any order.
+        importances: each searched flag's share; empty where it cannot be told yet.
+        title: of the picture.
+
+    Raises:
+        OSError: the folder cannot be written, or the disk is full.
+    """
+    names = [each.name for each in space]
+    columns = ("trial", "outcome", "val_loss", "val_accuracy", "epochs", "seconds", *names)
+    lines = [csv_line(*columns)]
+    for row in sorted(rows, key=lambda row: row.number):
+        figures = (row.number, row.outcome, row.val_loss, row.val_accuracy, row.epochs)
+        seconds = round(row.seconds, 1)
+        values = (row.values.get(name, "") for name in names)
+        lines.append(csv_line(*map(str, (*figures, seconds, *values))))
+    write_lines(tune_dir / "trials.csv", lines)
+    best = best_row(rows)
+    if best is not None:
+        write_text(tune_dir / "best.txt", trial_config(config, best.values, Path()).flagfile())
+        figure = draw_importance(space, rows, importances, title=title)
+        save_figure(figure, tune_dir / "importance.png")
+
+
+class Console:
+    """A line for each trial; on a terminal one more that lives while the trial runs.
+
+    Args:
+        stream: where to write.
+        trials: how many are planned.
+    """
+
+    def __init__(self, stream: TextIO, trials: int) -> None:
+        self._stream = stream
+        self._trials = trials
+        self._live = stream.isatty()
+        self._shown = ""
+
+    def say(self, name: str, text: str) -> None:
+        """A line that stays, as ``seedtf train`` begins with."""
+        self._write(f"{name:10}{text}", end="\n")
+
+    def progress(self, text: str) -> None:
+        """What goes on now; nothing where the output is no terminal."""
+        if self._live and text != self._shown:
+            self._write(text, end="")
+            self._shown = text
+
+    def trial(self, row: TrialRow, rows: Sequence[TrialRow]) -> None:
+        """The line of a trial that has just ended; ``rows`` has all that ended, this one included."""
+        best = best_row(rows)
+        figures = [
+            f"val_loss {row.val_loss:.4f}" if math.isfinite(row.val_loss) else "val_loss   -   ",
+            f"val_acc {row.val_accuracy:.4f}"
+            if math.isfinite(row.val_accuracy)
+            else "val_acc   -   ",
+            f"{row.outcome:8} after {row.epochs} epochs",
+            f"best {best.val_loss:.4f} in trial {best.number}" if best else "none done yet",
+            f"left {_duration(self._seconds_left(rows))}",
+        ]
+        self.say(f"trial {row.number}", "  ".join([*figures, as_flags(row.values)]))
+
+    def clear(self) -> None:
+        """Takes the living line away."""
+        if self._live and self._shown:
+            self._write("", end="")
+
+    def _seconds_left(self, rows: Sequence[TrialRow]) -> float:
+        counted = [row for row in rows if row.outcome != "failed"]
+        if not counted:
+            return math.nan
+        mean = sum(row.seconds for row in counted) / len(counted)
+        return mean * max(self._trials - len(counted), 0)
+
+    def _write(self, text: str, *, end: str) -> None:
+        if self._live:
+            # one column stays free: some terminals wrap when the last one is written
+            width = shutil.get_terminal_size().columns - 1
+            text = "\r" + (text if end else text[:width]).ljust(width)
+            text = text if end or text.strip() else text + "\r"
+            self._shown = ""
+        self._stream.write(text + end)
+        self._stream.flush()
+
+
+def as_flags(values: Mapping[str, Any]) -> str:
+    """Such as ``--lr=0.002 --crop=0.3``."""
+    return " ".join(f"--{name}={value}" for name, value in values.items())
+
+
+def say_best(console: Console, tune_dir: Path, study: str, rows: Sequence[TrialRow]) -> None:
+    """The last lines: the best trial, its flagfile as one command, where everything is, ``RESULT``."""
+    best = best_row(rows)
+    if best is None:
+        console.say("best", "no trial has trained to its end")
+        return
+    flagfile = tune_dir / "best.txt"
+    console.say(
+        "best",
+        f"trial {best.number}: validation accuracy {best.val_accuracy:.4f}, loss "
+        f"{best.val_loss:.4f}; of {len(rows)} trials the luckiest, so a new seed will do less well",
+    )
+    console.say("flagfile", shlex.join(flagfile.read_text(encoding="utf-8").split("\n")[:-1]))
+    console.say("table", str(tune_dir / "trials.csv"))
+    console.say("picture", str(tune_dir / "importance.png"))
+    console.say("again", f"seedtf train --flagfile={shlex.quote(str(flagfile))}")
+    counts = {
+        name: sum(row.outcome == name for row in rows)
+        for name in ("done", "pruned", "diverged", "failed")
+    }
+    result = {
+        "study": study,
+        "tune_dir": str(tune_dir),
+        "flagfile": str(flagfile),
+        "best_trial": best.number,
+        "val_loss": best.val_loss,
+        "val_accuracy": best.val_accuracy,
+        **counts,
+    }
+    console.say("RESULT", json.dumps(result))
+
+
+def _duration(seconds: float) -> str:
+    return "-" if math.isnan(seconds) else str(datetime.timedelta(seconds=round(seconds)))

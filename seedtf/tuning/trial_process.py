@@ -1,0 +1,139 @@
+"""One trial's ``seedtf train`` in a process of its own: started, looked after and ended.
+
+Nothing here imports TensorFlow: what the process learns is read from its history.csv.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import ctypes
+import fcntl
+import io
+import math
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+__all__ = ["TRAIN", "Epoch", "TrialProcess", "best_of", "is_locked", "last_words", "read_epochs"]
+
+TRAIN = (sys.executable, "-m", "seedtf", "train")
+"""The command that trains."""
+
+# saving the state of a large network takes a while on a slow disk
+_GRACE_SECONDS = 60.0
+_PR_SET_PDEATHSIG = 1  # prctl(2), Linux
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """One row of history.csv: epoch from 1, validation loss (may be NaN) and accuracy in [0, 1]."""
+
+    epoch: int
+    val_loss: float
+    val_accuracy: float
+
+
+def read_epochs(path: Path) -> list[Epoch]:
+    """The finished epochs of a history.csv; none where there is no file yet, a torn line left out."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return []
+    whole = text[: text.rfind("\n") + 1]
+    return [
+        Epoch(int(row["epoch"]), float(row["val_loss"]), float(row["val_accuracy"]))
+        for row in csv.DictReader(io.StringIO(whole))
+    ]
+
+
+def best_of(epochs: Sequence[Epoch]) -> Epoch | None:
+    """The one with the lowest finite validation loss, the first of equals; None where there is none."""
+    known = [each for each in epochs if math.isfinite(each.val_loss)]
+    return min(known, key=lambda each: each.val_loss) if known else None
+
+
+def last_words(log: Path) -> str:
+    """The last line that ``seedtf train`` wrote of its own about its end, else the last at all."""
+    try:
+        lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
+    except FileNotFoundError:
+        return ""
+    lines = [line.strip() for line in lines if line.strip()]
+    own = [line for line in lines if line.startswith("seedtf train: ")]
+    return (own or lines or [""])[-1].removeprefix("seedtf train: ")
+
+
+def is_locked(run_dir: Path) -> bool:
+    """Whether a process is training there; the lock is the one that ``seedtf train`` holds."""
+    with contextlib.suppress(FileNotFoundError), (run_dir / "state" / "lock").open("r+") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            return True
+    return False
+
+
+class TrialProcess:
+    """A process whose output goes to the end of a file; left, it is gone.
+
+    It is in a session of its own, so that Ctrl-C in the terminal reaches it only through ``end``. On
+    Linux it is told to save and stop when this process dies, however that comes.
+
+    Args:
+        command: what to run.
+        log: gets everything it prints.
+    """
+
+    def __init__(self, command: Sequence[str], log: Path) -> None:
+        with log.open("ab") as output:
+            self._process = subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+                preexec_fn=_mortal(),  # noqa: PLW1509  no other thread is running
+            )
+
+    def __enter__(self) -> TrialProcess:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._process.poll() is None:
+            self._process.kill()
+            self._process.wait()
+
+    def poll(self) -> int | None:
+        """Its exit code, negative for a signal; None while it runs."""
+        return self._process.poll()
+
+    def end(self, grace: float = _GRACE_SECONDS) -> int:
+        """Asks it to save and stop, and kills it after ``grace`` seconds; its exit code."""
+        deadline = time.monotonic() + grace
+        self._process.send_signal(signal.SIGTERM)
+        # waited for in small steps, so that a second Ctrl-C is heard
+        while self._process.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.05)
+        if self._process.poll() is None:
+            self._process.kill()
+        return self._process.wait()
+
+
+def _mortal() -> Callable[[], None] | None:
+    """What the new process does first: asks the kernel for SIGTERM at the death of this one."""
+    if not sys.platform.startswith("linux"):
+        return None
+    prctl, parent = ctypes.CDLL(None).prctl, os.getpid()
+
+    def bind() -> None:
+        prctl(_PR_SET_PDEATHSIG, int(signal.SIGTERM), 0, 0, 0)
+        if os.getppid() != parent:  # it died in between
+            os._exit(1)
+
+    return bind

@@ -1,0 +1,53 @@
+"""Stands for ``seedtf train`` in the tests of the search: writes a history of arithmetic at once.
+
+``FAKE`` in the environment is JSON: ``exit`` maps a trial to an exit code at its start, ``signal`` is
+[trial, epoch, number]: the search gets that signal once, just after that epoch is written, and ``hang``
+is a trial that waits after its first epoch until it is ended.
+"""
+
+import json
+import math
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+
+
+def main() -> int:
+    name, _, value = sys.argv[1].partition("=")
+    plan = json.loads(os.environ.get("FAKE", "{}"))
+    signal.signal(signal.SIGTERM, lambda *_: os._exit(75))
+    if name == "--resume":
+        run_dir = Path(value)
+        flags = json.loads((run_dir / "config.json").read_text())
+    else:
+        lines = Path(value).read_text().splitlines()
+        flags = dict(line[2:].partition("=")[::2] for line in lines)
+        run_dir = Path(flags["run_dir"])
+    number = int(run_dir.name.removeprefix("trial-"))
+    code = plan.get("exit", {}).get(str(number))
+    if code == 2:
+        print("seedtf train: --model=oak: no such network\nnoise of the exit", file=sys.stderr)
+        return 2
+    history = run_dir / "history.csv"
+    if name == "--flagfile":
+        (run_dir / "checkpoints").mkdir(parents=True)
+        (run_dir / "checkpoints" / "best.keras").touch()
+        (run_dir / "config.json").write_text(json.dumps(flags))
+        history.write_text("epoch,lr,loss,accuracy,val_loss,val_accuracy\n")
+    done = len(history.read_text().splitlines()) - 1
+    for epoch in range(done + 1, int(flags["epochs"]) + 1):
+        loss = (math.log10(float(flags["lr"])) + 3) ** 2 + float(flags["crop"]) + 1 / epoch
+        with history.open("a") as file:
+            file.write(f"{epoch},0.1,1.0,0.5,{loss!r},{1 / (1 + loss)!r}\n")
+        if plan.get("signal", [])[:2] == [number, epoch]:
+            os.kill(os.getppid(), plan["signal"][2])
+            time.sleep(30)
+        if plan.get("hang") == number:
+            time.sleep(30)
+    return code or 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,239 @@
+"""The learning-rate range test: its arithmetic, that it leaves no trace, and the whole command."""
+
+from __future__ import annotations
+
+import csv
+import os
+import random
+import subprocess
+import sys
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+from tiny_run import draw_classes
+
+from seedtf.compat import all_variables, metrics_variables, optimizer_variables
+from seedtf.errors import UserError
+from seedtf.model.network import build_network
+from seedtf.training.ema import MovingAverage
+from seedtf.training.optimizers import make_optimizer
+from seedtf.training.rate_finder import (
+    RangeTest,
+    Suggestion,
+    find_rate,
+    rate_at,
+    smooth,
+    suggest_rate,
+)
+from seedtf.training.rate_plot import draw_range_test
+from seedtf.training.trainer import Trainer
+
+
+def test_rates_are_equally_spaced_in_their_logarithm():
+    assert [rate_at(step, 5, 1e-4, 1.0) for step in range(5)] == pytest.approx(
+        [1e-4, 1e-3, 1e-2, 1e-1, 1.0], rel=1e-12
+    )
+
+
+def test_the_average_is_corrected_for_its_begin():
+    # by hand: 0.5·2/0.5; (0.5·1 + 0.5·4)/0.75; (0.5·2.5 + 0.5·0)/0.875
+    assert smooth([2.0, 4.0, 0.0], 0.5) == pytest.approx([2.0, 2.5 / 0.75, 1.25 / 0.875])
+
+
+@given(st.lists(st.floats(0, 1e6), min_size=1, max_size=50))
+def test_an_average_lies_between_the_losses(losses):
+    found = smooth(losses)
+    assert len(found) == len(losses)
+    slack = 1e-9 * (1 + max(losses))
+    assert all(min(losses) - slack <= each <= max(losses) + slack for each in found)
+
+
+def test_the_rates_are_read_off_a_known_curve():
+    # flat, then down a line with one steeper piece, then up
+    rates = [rate_at(step, 101, 1e-5, 1.0) for step in range(101)]
+    falls = [0.0] * 40 + [0.01] * 20 + [0.05] * 10 + [0.01] * 10 + [-0.2] * 20
+    curve = [3.0, *(3.0 - np.cumsum(falls))]
+    found = suggest_rate(rates, curve)
+    assert found.tenth == pytest.approx(rates[80] / 10)
+    assert found.steepest == pytest.approx(rates[65])
+    assert found.rate == min(found.steepest, found.tenth)
+
+
+def test_what_runs_away_at_once_or_hardly_falls_suggests_nothing():
+    rates = [rate_at(step, 30, 1e-5, 1.0) for step in range(30)]
+    assert suggest_rate(rates, [2.0 + 0.1 * step for step in range(30)]) is None
+    assert suggest_rate(rates, [2.0 - 1e-3 * step for step in range(30)]) is None
+    assert suggest_rate(rates[:1], [2.0]) is None
+    assert suggest_rate(rates, [2.0 - 5e-3 * step for step in range(30)]) is not None
+
+
+@given(st.lists(st.floats(0.01, 100), min_size=1, max_size=60))
+def test_suggestions_lie_within_the_test(curve):
+    rates = [rate_at(step, 60, 1e-6, 1.0) for step in range(len(curve))]
+    found = suggest_rate(rates, curve)
+    if found is not None:
+        lowest = rates[5 + int(np.argmin(curve[5:]))]
+        assert found.tenth == pytest.approx(lowest / 10)
+        assert rates[0] <= found.steepest <= lowest
+
+
+def make_trainer(optimizer="adamw", average=False):
+    keras.utils.set_random_seed(3)
+    network = build_network(model="tiny", num_classes=3, image_size=16, weights="none")
+    trainer = Trainer(network)
+    if average:
+        trainer.average = MovingAverage(network, 0.1, 100)
+    trainer.compile_for(make_optimizer(optimizer, 1e-3), jit_compile=False)
+    return trainer
+
+
+def batches():
+    draw = np.random.default_rng(0)
+    images = draw.uniform(0, 255, (24, 16, 16, 3)).astype(np.float32)
+    labels = (np.arange(24) % 3).astype(np.int32)
+    images[:, 0, 0, :] = 85.0 * labels[:, None]
+    return tf.data.Dataset.from_tensor_slices((images, labels)).batch(8).repeat()
+
+
+def everything(trainer):
+    variables = [
+        *all_variables(trainer.network),
+        *optimizer_variables(trainer.optimizer),
+        *metrics_variables(trainer),
+        *(trainer.average.variables if trainer.average else ()),
+    ]
+    rate = np.float32(trainer.optimizer.learning_rate).tobytes()
+    return [each.numpy().tobytes() for each in variables] + [rate]
+
+
+@pytest.fixture(scope="module", params=[("adamw", False), ("sgd", True)], ids=["adamw", "sgd, ema"])
+def trained(request):
+    """A trainer in the midst of a training, and nothing it holds is at its first value."""
+    trainer = make_trainer(*request.param)
+    trainer.fit(batches(), steps_per_epoch=3, verbose=0, shuffle=False)
+    return trainer
+
+
+def test_the_test_leaves_no_trace_and_training_goes_on_as_if_it_had_not_been(trained):
+    before = everything(trained)
+    random.seed(1)
+    np.random.seed(2)
+    states = random.getstate(), np.random.get_state()[1].tobytes()
+    test = find_rate(trained, batches(), start=1e-4, end=1.0, steps=12)
+    assert len(test.losses) == 12 or test.ended
+    assert everything(trained) == before
+    assert (random.getstate(), np.random.get_state()[1].tobytes()) == states
+    trained.fit(batches(), steps_per_epoch=2, verbose=0, shuffle=False)
+    assert everything(trained) != before  # the comparison can fail
+
+
+def test_losses_are_each_step_s_own_at_the_rate_of_the_step():
+    keras.utils.set_random_seed(0)
+    trainer, reference = make_trainer("sgd"), make_trainer("sgd")
+    test = find_rate(trainer, batches(), start=1e-3, end=0.1, steps=5)
+    expected = []
+    for step, (images, labels) in enumerate(batches().take(5)):
+        reference.optimizer.learning_rate = rate_at(step, 5, 1e-3, 0.1)
+        reference.reset_metrics()
+        expected.append(float(reference.train_on_batch(images, labels, return_dict=True)["loss"]))
+    assert test.losses == pytest.approx(expected, rel=1e-5)
+    assert test.rates == [rate_at(step, 5, 1e-3, 0.1) for step in range(5)]
+    assert test.smoothed == smooth(test.losses)
+    assert test.ended == ""
+
+
+def test_it_ends_where_the_loss_runs_away_and_all_is_put_back():
+    trainer = make_trainer("sgd")
+    test = find_rate(trainer, batches(), start=1.0, end=1e6, steps=60)
+    assert len(test.losses) < 60
+    assert "loss was" in test.ended
+    assert all(np.isfinite(test.losses))
+    assert not trainer.stop_training
+    assert all(np.isfinite(each.numpy()).all() for each in trainer.network.weights)
+
+
+def test_a_first_loss_that_is_no_number_is_said_and_all_is_put_back():
+    trainer = make_trainer()
+    trainer.compile(make_optimizer("adamw", 1e-3), loss=lambda label, answer: answer[:, 0] * np.nan)
+    before = [each.numpy().tobytes() for each in all_variables(trainer.network)]
+    with pytest.raises(UserError, match=r"^--start_lr=0\.001: the loss was nan"):
+        find_rate(trainer, batches(), start=1e-3, end=1.0, steps=5)
+    assert [each.numpy().tobytes() for each in all_variables(trainer.network)] == before
+
+
+@pytest.mark.parametrize(("start", "end", "steps"), [(0, 1, 5), (1, 1, 5), (1e-3, 1, 1)])
+def test_rates_and_steps_out_of_range(start, end, steps):
+    with pytest.raises(ValueError, match="0 < start < end"):
+        find_rate(make_trainer(), batches(), start=start, end=end, steps=steps)
+
+
+def test_the_picture_shows_the_way_down_and_the_suggestions():
+    rates = [rate_at(step, 20, 1e-5, 1.0) for step in range(20)]
+    losses = [2.0 - 0.05 * step for step in range(15)] + [50.0, 80.0, 90.0, 100.0, 1e9]
+    test = RangeTest(rates, losses, losses)
+    axes = draw_range_test(test, Suggestion(1e-2, 1e-3), title="$x$").axes[0]
+    labels = [line.get_label() for line in axes.get_lines()]
+    assert "0.001: a tenth of the lowest loss's (suggested)" in labels
+    assert "0.01: where the loss falls fastest" in labels
+    assert axes.get_xscale() == "log"
+    assert axes.get_ylim()[1] < 3.0  # not what ran away
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory) -> Path:
+    return draw_classes(tmp_path_factory.mktemp("lr_find") / "data", ["a", "b", "c"], per_class=12)
+
+
+def lr_find(folder: Path, data: Path, *more: str) -> subprocess.CompletedProcess:
+    command = [sys.executable, "-m", "seedtf", "lr_find", f"--data_dir={data}", "--model=tiny"]
+    flags = ["--weights=none", "--image_size=16", "--batch_size=8", *more]
+    environment = {k: v for k, v in os.environ.items() if k != "TF_CPP_MIN_LOG_LEVEL"}
+    return subprocess.run(
+        [*command, *flags], capture_output=True, text=True, check=False, cwd=folder, env=environment
+    )
+
+
+def test_the_command_prints_a_flag_and_leaves_picture_and_table(tmp_path, data):
+    done = lr_find(tmp_path, data, "--start_lr=1e-5", "--steps=100", "--optimizer=adam")
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    # 3 classes of 12, 2 of each for validation: 30 to train are 3 batches, 3 epochs are 9 steps
+    assert lines[0].startswith("lr_find   9 steps of 8 images with adam, learning rates 1e-05 to 1")
+    (folder,) = (tmp_path / "runs").iterdir()
+    assert folder.name.endswith("-lr_find")
+    assert sorted(each.name for each in folder.iterdir()) == ["lr_find.csv", "lr_find.png"]
+    assert 1e-7 < float(lines[-1].removeprefix("--lr=")) < 1.0
+    assert done.stderr == ""
+    with (folder / "lr_find.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [int(row["step"]) for row in rows] == list(range(1, len(rows) + 1))
+    assert float(rows[0]["lr"]) == 1e-5
+    losses = [float(row["loss"]) for row in rows]
+    assert [float(row["smoothed_loss"]) for row in rows] == smooth(losses)
+    with Image.open(folder / "lr_find.png") as picture:
+        assert picture.size[0] > 500
+
+
+@pytest.mark.parametrize(
+    ("flag", "said"),
+    [
+        ("--end_lr=1e-9", "--end_lr=1e-09: is not above --start_lr=1e-07"),
+        ("--resume=runs/x", "--resume: a range test goes on from no run"),
+        ("--steps=3", "--steps=3: out of range"),
+        ("--out_dir=run", "--out_dir=run: is a run's folder"),
+    ],
+)
+def test_flags_that_contradict(flag, said, tmp_path, monkeypatch, capsys):
+    from seedtf.commands.main import main
+
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "config.json").write_text("{}")
+    assert main(["lr_find", "--data_dir=sample", flag]) == 2
+    assert capsys.readouterr().err.startswith(f"seedtf lr_find: {said}")

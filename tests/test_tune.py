@@ -1,0 +1,465 @@
+"""The search over flags: its space, its trials with a stand-in for training, one real end to end."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+import os
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from matplotlib.figure import Figure
+from sqlalchemy import event
+from sqlalchemy.engine import Engine
+
+from seedtf.commands.main import main
+from seedtf.errors import StoppedError, UserError
+from seedtf.training.config import TrainConfig
+from seedtf.training.recipes import RECIPES
+from seedtf.tuning import importance_plot, records
+from seedtf.tuning import search as search_module
+from seedtf.tuning.optuna_study import masked
+from seedtf.tuning.search import Search, search
+from seedtf.tuning.space import BY_DEFAULT, SEARCHABLE, choose_space, first_values
+from seedtf.tuning.trial_process import Epoch, TrialProcess, best_of, last_words, read_epochs
+
+FAKE = (sys.executable, str(Path(__file__).parent / "fake_train.py"))
+EPOCHS = 4
+
+
+@event.listens_for(Engine, "connect")
+def _never_flushed(connection, _) -> None:
+    """No test cuts the power, and a busy disk takes long to flush."""
+    connection.execute("PRAGMA synchronous=OFF")
+
+
+@pytest.fixture(autouse=True)
+def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("seedtf.files._sync", lambda path: None)
+    monkeypatch.setattr(search_module, "_POLL_SECONDS", 0.01)
+    monkeypatch.setattr(records, "draw_importance", lambda *_, **__: Figure((1, 1)))
+    monkeypatch.delenv("FAKE", raising=False)
+
+
+def fixed(**flags) -> TrainConfig:
+    return TrainConfig(data_dir="data", weights="none", epochs=EPOCHS, **flags)
+
+
+def plan(tune_dir: Path, trials: int, **changes) -> Search:
+    config = changes.pop("config", fixed())
+    space = choose_space(changes.pop("search", "lr,crop"), (), config)
+    options = {"study": "s", "storage": "", "pruner": "none", **changes}
+    return Search(config=config, space=space, trials=trials, tune_dir=tune_dir, **options)
+
+
+def misbehave(monkeypatch: pytest.MonkeyPatch, **how) -> None:
+    monkeypatch.setenv("FAKE", json.dumps(how))
+
+
+def table(tune_dir: Path) -> list[dict[str, str]]:
+    with (tune_dir / "trials.csv").open(newline="") as file:
+        return [{**row, "seconds": ""} for row in csv.DictReader(file)]
+
+
+# the space
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+@pytest.mark.parametrize("weights", ["none", "imagenet"])
+@pytest.mark.parametrize("optimizer", ["adam", "adamw", "sgd", "lamb"])
+def test_the_first_trial_is_what_train_takes_of_itself(recipe, weights, optimizer) -> None:
+    from seedtf.training import plan as training_plan
+
+    config = TrainConfig(data_dir="x", recipe=recipe, weights=weights, optimizer=optimizer)
+    space = choose_space(",".join(SEARCHABLE), (), config)
+    values = first_values(space, config)
+    assert values["lr"] == pytest.approx(training_plan._highest_rate(config), rel=1e-9)
+    decay = training_plan._weight_decay(config)
+    assert values["weight_decay"] == (decay or SEARCHABLE["weight_decay"].low)
+    for name in set(SEARCHABLE) - {"lr", "weight_decay"}:
+        assert values[name] == getattr(config, name), name
+
+
+def test_the_rate_is_searched_ten_times_either_way() -> None:
+    (rate,) = choose_space("lr", (), fixed())
+    assert (rate.low, rate.high, str(rate)) == (1e-4, 1e-2, "lr 0.0001 to 0.01 (log)")
+
+
+def test_a_given_flag_is_not_searched() -> None:
+    names = [each.name for each in choose_space("", {"crop", "epochs"}, fixed())]
+    assert names == [name for name in BY_DEFAULT if name != "crop"]
+
+
+@pytest.mark.parametrize(
+    ("text", "given_flags", "message"),
+    [
+        ("lr,croup", (), "'croup' cannot be searched"),
+        ("lr", ("lr",), "is fixed and in --search"),
+        ("", BY_DEFAULT, "nothing is left to search"),
+    ],
+)
+def test_what_cannot_be_searched_is_one_line(text, given_flags, message) -> None:
+    with pytest.raises(UserError, match=message):
+        choose_space(text, given_flags, fixed())
+
+
+def test_a_range_that_another_flag_forbids_is_named_before_any_trial() -> None:
+    with pytest.raises(UserError, match=r"--search: lr .*--min_lr=0.001 exceeds --lr=0.0001"):
+        choose_space("lr", (), fixed(min_lr=1e-3))
+
+
+@given(name=st.sampled_from(sorted(SEARCHABLE)), share=st.floats(0, 1))
+def test_every_value_is_written_within_its_range_and_read_back_the_same(name, share) -> None:
+    each = SEARCHABLE[name]
+    if each.choices:
+        value = each.choices[round(share * (len(each.choices) - 1))]
+    elif each.step:
+        value = each.low + round(share * (each.high - each.low) / each.step) * each.step
+    else:
+        value = each.low * (each.high / each.low) ** share
+    written = each.written(value)
+    assert written == each.written(written) == each.nearest(written)
+    if not each.choices:
+        assert each.low <= written <= each.high
+        assert len(str(written)) <= 8
+        assert written == pytest.approx(value, rel=5.1e-3)
+
+
+@given(value=st.floats(-10, 400))
+def test_the_nearest_value_is_on_the_grid(value) -> None:
+    near = SEARCHABLE["crop"].nearest(value)
+    grid = [round(0.05 * step, 10) for step in range(13)]
+    assert near in grid
+    assert abs(near - value) <= min(abs(each - value) for each in grid) + 1e-9
+    rotate = SEARCHABLE["rotate"]
+    assert abs(rotate.nearest(value) - value) == min(abs(c - value) for c in rotate.choices)
+
+
+# one process
+
+
+def test_a_torn_line_of_the_history_waits(tmp_path) -> None:
+    path = tmp_path / "history.csv"
+    assert read_epochs(path) == []
+    path.write_text("epoch,lr,loss,accuracy,val_loss,val_accuracy\n1,1,1,1,nan,0.5\n2,1,1,1,0.25")
+    (row,) = read_epochs(path)
+    assert (row.epoch, row.val_accuracy) == (1, 0.5)
+    assert math.isnan(row.val_loss)
+    assert best_of([row]) is None
+    assert best_of([row, Epoch(2, 0.3, 0.5), Epoch(3, 0.3, 0.6)]) == Epoch(2, 0.3, 0.5)
+
+
+def test_the_reason_is_found_among_noise(tmp_path) -> None:
+    log = tmp_path / "log"
+    log.write_text("epoch 1\nseedtf train: --lr=x: pass a number\nterminate called\n\n")
+    assert last_words(log) == "--lr=x: pass a number"
+    log.write_text("Killed\n")
+    assert last_words(log) == "Killed"
+
+
+def test_a_process_that_ignores_the_request_is_killed(tmp_path) -> None:
+    log = tmp_path / "log"
+    deaf = "import signal,time; signal.signal(15, signal.SIG_IGN); print(1, flush=True); time.sleep(60)"
+    with TrialProcess([sys.executable, "-c", deaf], log) as process:
+        while not log.read_text():
+            assert process.poll() is None
+        assert process.end(grace=0.2) == -signal.SIGKILL
+
+
+# the search
+
+
+def test_a_search_leaves_table_flagfile_and_picture(tmp_path, capsys, monkeypatch) -> None:
+    drawn = []
+    monkeypatch.setattr(
+        records, "draw_importance", lambda *given, **_: drawn.append(given) or Figure()
+    )
+    folder = tmp_path / "tune"
+    rows = search(plan(folder, 6), command=FAKE)
+    assert [row.number for row in rows] == list(range(6))
+    assert dict(rows[0].values) == {"lr": 0.001, "crop": 0.2}
+    for row in rows:
+        lr, crop = row.values["lr"], row.values["crop"]
+        assert row.val_loss == pytest.approx((math.log10(lr) + 3) ** 2 + crop + 1 / EPOCHS)
+    best = min(rows, key=lambda row: row.val_loss)
+    written = (folder / "best.txt").read_text().splitlines()
+    assert f"--lr={best.values['lr']}" in written
+    assert f"--crop={best.values['crop']}" in written
+    assert not any(line.startswith("--run_dir") for line in written)
+    assert (folder / "importance.png").read_bytes().startswith(b"\x89PNG")
+    assert sum(drawn[-1][2].values()) == pytest.approx(1)
+    assert set(drawn[-1][2]) == {"lr", "crop"}
+    assert [row["trial"] for row in table(folder)] == list("012345")
+    kept = [path.parent.parent.name for path in folder.glob("*/checkpoints/best.keras")]
+    assert kept == [f"trial-{best.number:04d}"]
+    said = capsys.readouterr().out.splitlines()
+    assert sum(line.startswith("trial ") for line in said) == 6
+    assert f"seedtf train --flagfile={folder / 'best.txt'}" in said[-2]
+    result = json.loads(said[-1].removeprefix("RESULT    "))
+    assert (result["best_trial"], result["done"]) == (best.number, 6)
+
+
+def test_the_same_command_goes_on_where_it_stopped(tmp_path) -> None:
+    search(plan(tmp_path / "whole", 4), command=FAKE)
+    search(plan(tmp_path / "parts", 2), command=FAKE)
+    search(plan(tmp_path / "parts", 4), command=FAKE)
+    assert table(tmp_path / "parts") == table(tmp_path / "whole")
+    before = (tmp_path / "parts" / "trials.csv").read_bytes()
+    search(plan(tmp_path / "parts", 4), command=FAKE)
+    assert (tmp_path / "parts" / "trials.csv").read_bytes() == before
+
+
+SEARCH = """
+import json, sys
+from pathlib import Path
+sys.path.insert(0, {tests!r})
+from test_tune import *
+from seedtf.commands import tune
+import seedtf.tuning.search as module
+module._POLL_SECONDS = 0.01
+begin = module.search
+def fake(plan):
+    return begin(plan, command=FAKE)
+module.search = fake
+sys.exit(main(["tune", *sys.argv[1:]]))
+"""
+
+
+def tune_process(tune_dir: Path, *flags: str, **how) -> subprocess.CompletedProcess:
+    """A search of its own process, through the command line, with the stand-in for training."""
+    code = SEARCH.format(tests=str(Path(__file__).parent))
+    given_flags = ["--data_dir=data", "--weights=none", f"--epochs={EPOCHS}", "--search=lr,crop"]
+    return subprocess.run(
+        [sys.executable, "-c", code, *given_flags, f"--tune_dir={tune_dir}", "--study=s", *flags],
+        env={**os.environ, "FAKE": json.dumps(how)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
+def test_a_search_that_is_killed_ends_as_one_that_was_not(tmp_path, number) -> None:
+    search(plan(tmp_path / "whole", 4), command=FAKE)
+    folder = tmp_path / "killed"
+    done = tune_process(folder, "--trials=4", "--pruner=none", signal=[2, 3, int(number)])
+    if number == signal.SIGKILL:
+        assert done.returncode == -signal.SIGKILL
+    else:
+        assert done.returncode == 75
+        assert done.stderr.splitlines()[-1] == (
+            f"seedtf tune: {signal.Signals(number).name}: stopped in trial 2 after epoch 3 of 4, which "
+            "is kept; go on with the same command"
+        )
+    assert "Traceback" not in done.stderr
+    rows = search(plan(folder, 4), command=FAKE)
+    assert len(rows) == 4
+    assert table(folder) == table(tmp_path / "whole")
+    # trial 2 went on with its own run and was not begun anew
+    assert len((folder / "trial-0002" / "history.csv").read_text().splitlines()) == EPOCHS + 1
+
+
+def test_a_bad_trial_is_pruned_and_its_process_ended(tmp_path, monkeypatch) -> None:
+    import optuna
+
+    class AfterTwo(optuna.pruners.BasePruner):
+        def prune(self, study, trial) -> bool:
+            return trial.number == 1 and trial.last_step == 1
+
+    monkeypatch.setattr("seedtf.tuning.optuna_study._pruner", lambda *_: AfterTwo())
+    misbehave(monkeypatch, hang=1)  # would take half a minute
+    rows = search(plan(tmp_path, 3), command=FAKE)
+    assert [row.outcome for row in rows] == ["done", "pruned", "done"]
+    lr, crop = rows[1].values["lr"], rows[1].values["crop"]
+    assert rows[1].epochs == 1
+    assert rows[1].val_loss == pytest.approx((math.log10(lr) + 3) ** 2 + crop + 1)
+    assert not (tmp_path / "trial-0001" / "checkpoints").exists()
+
+
+@pytest.mark.parametrize("pruner", ["median", "hyperband"])
+def test_the_pruners_end_some_trials_and_never_the_best(tmp_path, pruner) -> None:
+    rows = search(plan(tmp_path, 12, pruner=pruner, config=fixed(), search="lr"), command=FAKE)
+    pruned = [row for row in rows if row.outcome == "pruned"]
+    done = [row for row in rows if row.outcome == "done"]
+    assert pruned
+    assert all(row.epochs < EPOCHS for row in pruned)
+    finals = [row.val_loss - 1 / row.epochs + 1 / EPOCHS for row in pruned]
+    assert min(finals) > min(row.val_loss for row in done)
+
+
+def test_a_trial_that_diverges_or_breaks_does_not_end_the_search(
+    tmp_path, monkeypatch, capsys
+) -> None:
+    misbehave(monkeypatch, exit={"1": 4, "2": 2, "3": -9 % 256})
+    rows = search(plan(tmp_path, 4), command=FAKE)
+    assert [row.outcome for row in rows] == ["done", "diverged", "failed", "failed", "done", "done"]
+    assert "failed    trial 2: --model=oak: no such network (see " in capsys.readouterr().out
+    assert sum(row["outcome"] == "failed" for row in table(tmp_path)) == 2
+
+
+def test_flags_that_no_trial_can_train_with_end_the_search_at_once(tmp_path, monkeypatch) -> None:
+    misbehave(monkeypatch, exit={"0": 2})
+    with pytest.raises(
+        UserError, match="first trial could not train: --model=oak: no such network"
+    ):
+        search(plan(tmp_path, 3), command=FAKE)
+    # with the flag mended, the same study begins anew, again with the defaults
+    rows = search(plan(tmp_path, 1, config=fixed(image_size=32)), command=FAKE)
+    assert [row.outcome for row in rows] == ["failed", "done"]
+    assert rows[1].values == rows[0].values
+
+
+def test_failures_in_a_row_end_the_search(tmp_path, monkeypatch) -> None:
+    misbehave(monkeypatch, exit=dict.fromkeys("123456789", 2))
+    with pytest.raises(UserError, match="3 trials failed in a row"):
+        search(plan(tmp_path, 9), command=FAKE)
+
+
+def test_a_study_goes_on_with_its_own_flags_alone(tmp_path) -> None:
+    search(plan(tmp_path, 1), command=FAKE)
+    with pytest.raises(UserError, match=r"--batch_size=8: the study 's' has 32"):
+        search(plan(tmp_path, 2, config=fixed(batch_size=8)), command=FAKE)
+    with pytest.raises(
+        UserError, match=r"--search=lr: the study 's' searches lr .*, crop 0 to 0.6"
+    ):
+        search(plan(tmp_path, 2, search="lr"), command=FAKE)
+    search(plan(tmp_path, 1, config=fixed(cache="ram")), command=FAKE)
+
+
+def test_two_folders_share_a_study_in_a_database(tmp_path) -> None:
+    storage = f"sqlite:///{tmp_path}/shared.db"
+    search(plan(tmp_path / "a", 2, storage=storage), command=FAKE)
+    rows = search(plan(tmp_path / "b", 4, storage=storage), command=FAKE)
+    assert [row.number for row in rows] == [0, 1, 2, 3]
+    assert sorted(path.name for path in (tmp_path / "b").glob("trial-*[0-9]")) == [
+        "trial-0002",
+        "trial-0003",
+    ]
+    assert (tmp_path / "b" / "best.txt").exists()
+
+
+def test_a_trial_of_another_machine_is_left_to_it(tmp_path, monkeypatch) -> None:
+    storage = f"sqlite:///{tmp_path}/shared.db"
+    flags = ("--trials=3", "--pruner=none", f"--storage={storage}")
+    done = tune_process(tmp_path / "a", *flags, signal=[1, 1, int(signal.SIGKILL)])
+    assert done.returncode == -signal.SIGKILL
+    rows = search(plan(tmp_path / "b", 2, storage=storage), command=FAKE)
+    assert [row.number for row in rows] == [0, 2]
+    rows = search(plan(tmp_path / "a", 3, storage=storage), command=FAKE)
+    assert [row.number for row in rows] == [0, 1, 2]
+
+
+def test_one_search_at_a_time_in_a_folder(tmp_path) -> None:
+    with (
+        search_module._alone_in(tmp_path),
+        pytest.raises(UserError, match="another search is at work there"),
+    ):
+        search(plan(tmp_path, 1), command=FAKE)
+
+
+def test_a_signal_to_the_training_alone_stops_the_search(tmp_path, monkeypatch) -> None:
+    misbehave(monkeypatch, exit={"1": 75})
+    with pytest.raises(StoppedError, match="stopped in trial 1 after epoch 4 of 4"):
+        search(plan(tmp_path, 3), command=FAKE)
+
+
+def test_the_picture_has_bars_and_a_panel_for_every_flag() -> None:
+    space = choose_space("lr,rotate,flip", (), fixed())
+    row = records.TrialRow
+    values = {"lr": 0.001, "rotate": 15.0, "flip": "both"}
+    rows = [
+        row(0, "done", 0.5, 0.9, 4, 1.0, values),
+        row(1, "pruned", 0.9, 0.4, 2, 1.0, {**values, "flip": "none"}),
+        row(2, "failed", math.nan, math.nan, 0, 1.0, {}),
+    ]
+    shares = {"flip": 0.7, "lr": 0.3, "rotate": 0.0}
+    figure = importance_plot.draw_importance(space, rows, shares, title="s")
+    bars, *panels = figure.get_axes()
+    assert [text.get_text() for text in bars.get_yticklabels()] == ["flip", "lr", "rotate"]
+    assert [axes.get_title() for axes in panels if axes.get_visible()] == ["flip", "lr", "rotate"]
+    assert panels[0].collections[0].get_offsets().tolist() == [[3, 0.5]]
+    assert panels[0].collections[1].get_offsets().tolist() == [[0, 0.9]]
+    assert panels[1].get_xscale() == "log"
+    few = importance_plot.draw_importance(space, rows[:1], {}, title="s")
+    assert len([axes for axes in few.get_axes() if axes.get_visible()]) == 3
+
+
+# the command
+
+
+@pytest.mark.parametrize(
+    ("flag", "message"),
+    [
+        ("--storage=study.db", "--storage=study.db: is no database URL; pass one such as"),
+        ("--storage=oak://me:secret@host/x", "--storage=oak://me:***@host/x: cannot be used"),
+        ("--storage=sqlite:////no/such/folder/x.db", "unable to open database file"),
+        ("--resume=runs/x", "--resume=runs/x: a search goes on by itself"),
+        ("--run_dir=runs/x", "--run_dir=runs/x: each trial has a folder of its own"),
+        ("--trials=0", "--trials=0: out of range"),
+        ("--pruner=plum", "--pruner=plum: choose one of median, hyperband, none"),
+        ("--study= ", "--study=' ': is empty"),
+        ("--trails=3", "unknown flag --trails; did you mean 'trials'?"),
+        ("--crop=2", "--crop=2.0: out of range"),
+    ],
+)
+def test_bad_flags_are_one_line(tmp_path, flag, message, capsys) -> None:
+    flags = ["--data_dir=data", f"--tune_dir={tmp_path / 't'}", flag]
+    assert main(["tune", *flags]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("seedtf tune: ")
+    assert message in line
+    assert "secret" not in line
+
+
+def test_without_optuna_one_line_says_what_to_install(tmp_path, monkeypatch, capsys) -> None:
+    monkeypatch.setitem(sys.modules, "optuna", None)
+    assert main(["tune", "--data_dir=data", f"--tune_dir={tmp_path / 't'}"]) == 2
+    assert "pip install 'seedtf[tune]'" in capsys.readouterr().err
+    assert not (tmp_path / "t").exists()
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("postgresql://me:p@ss@host/x", "postgresql://me:***@host/x"),
+        ("postgresql://me@host:5432/x", "postgresql://me@host:5432/x"),
+        ("sqlite:////a/b:c@d.db", "sqlite:////a/b:c@d.db"),
+    ],
+)
+def test_a_password_is_not_shown(url, shown) -> None:
+    assert masked(url) == shown
+
+
+def test_help_needs_neither_tensorflow_nor_optuna() -> None:
+    code = (
+        "import sys\nfrom seedtf.commands.main import main\n"
+        "try:\n    main(['tune', '--help'])\n"
+        "finally:\n    print([m for m in ('tensorflow', 'keras', 'optuna') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "[]"
+    assert "--tune_dir" in done.stdout
+
+
+def test_real_trials_end_to_end(tiny_folder, tmp_path, capsys) -> None:
+    folder = tmp_path / "tune"
+    flags = ["--model=tiny", "--weights=none", "--image_size=16", "--batch_size=4", "--epochs=2"]
+    flags += ["--trials=2", "--search=lr,crop,rotate,mixup"]
+    assert main(["tune", f"--data_dir={tiny_folder}", *flags, f"--tune_dir={folder}"]) == 0
+    shown = capsys.readouterr().out
+    assert len(re.findall(r"^trial \d +val_loss \d+\.\d{4}  val_acc", shown, re.M)) == 2
+    first, second = (folder / f"trial-000{number}" for number in (0, 1))
+    assert (first / "split.csv").read_bytes() == (second / "split.csv").read_bytes()
+    assert "reused from an earlier run" in (folder / "trial-0001.log").read_text()
+    best = int(json.loads(shown.splitlines()[-1].removeprefix("RESULT    "))["best_trial"])
+    kept = (folder / f"trial-000{best}" / "flags.txt").read_text()
+    assert (folder / "best.txt").read_text().split() == [
+        re.sub(r"--threads=\d+", "--threads=0", line) for line in kept.split()
+    ]
