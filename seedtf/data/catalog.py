@@ -134,7 +134,8 @@ def scan_folder(
                 readable = os.fsencode(path).decode("utf-8", "backslashreplace")
                 faults.append(Fault(readable, "unreadable name", "not UTF-8; rename it"))
             elif not path.lower().endswith(IMAGE_SUFFIXES):
-                detail = f"suffix {Path(path).suffix or 'none'}"
+                # not Path: it would keep every name it sees in one table of the whole process
+                detail = f"suffix {os.path.splitext(path)[1] or 'none'}"
                 detail = details.setdefault(detail, detail)
                 faults.append(Fault(path, "unsupported suffix", detail))
             elif not rest:
