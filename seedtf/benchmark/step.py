@@ -22,7 +22,17 @@ from seedtf.model.precision import choose_jit, choose_precision, gpu_compute_cap
 from seedtf.training.optimizers import make_optimizer
 from seedtf.training.trainer import Trainer
 
-__all__ = ["StepTime", "Variant", "answer", "compare_steps", "make_step"]
+__all__ = [
+    "StepTime",
+    "Variant",
+    "answer",
+    "ask",
+    "compare_steps",
+    "make_step",
+    "serve_steps",
+    "worker",
+    "worker_process",
+]
 
 _WARM_UP_STEPS = 2
 
@@ -99,25 +109,36 @@ def compare_steps(
     processor: dict[Variant, list[float]] = {each: [] for each in variants}
     with contextlib.ExitStack() as stack:
         workers = {
-            each: stack.enter_context(_worker(each, plain if each.stock else os.environ))
+            each: stack.enter_context(worker(each, plain if each.stock else os.environ))
             for each in variants
         }
-        for worker in workers.values():  # one after the other builds, traces and warms up
-            _ask(worker, _WARM_UP_STEPS)
+        for process in workers.values():  # one after the other builds, traces and warms up
+            ask(process, _WARM_UP_STEPS)
         for _ in range(rounds):
-            for variant, worker in workers.items():
-                for wall, cpu in _ask(worker, steps):
+            for variant, process in workers.items():
+                for wall, cpu in ask(process, steps):
                     walls[variant].append(wall)
                     processor[variant].append(cpu)
     return _summary(walls, processor)
 
 
-@contextlib.contextmanager
-def _worker(variant: Variant, environment: Mapping[str, str]) -> Iterator[subprocess.Popen]:
+def worker(
+    variant: Variant, environment: Mapping[str, str]
+) -> contextlib.AbstractContextManager[subprocess.Popen]:
+    """A process that takes steps of a variant when it is asked to."""
     code = "from seedtf.benchmark.step import answer; answer()"
+    command = [sys.executable, "-c", code, json.dumps(asdict(variant))]
+    return worker_process(command, {"TF_CPP_MIN_LOG_LEVEL": "3", **environment})
+
+
+@contextlib.contextmanager
+def worker_process(
+    command: Sequence[str], environment: Mapping[str, str]
+) -> Iterator[subprocess.Popen]:
+    """A process whose program ends in ``serve_steps``; killed in the end."""
     with subprocess.Popen(
-        [sys.executable, "-c", code, json.dumps(asdict(variant))],
-        env={"TF_CPP_MIN_LOG_LEVEL": "3", **environment},
+        command,
+        env=environment,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
@@ -129,12 +150,16 @@ def _worker(variant: Variant, environment: Mapping[str, str]) -> Iterator[subpro
             process.kill()
 
 
-def _ask(worker: subprocess.Popen, steps: int) -> list[tuple[float, float]]:
-    """Has a worker take ``steps`` steps: wall and CPU seconds of each."""
-    assert worker.stdin is not None and worker.stdout is not None  # both are pipes
-    worker.stdin.write(f"{steps}\n")
-    worker.stdin.flush()
-    answer = json.loads(worker.stdout.readline() or '"a measured process ended"')
+def ask(process: subprocess.Popen, steps: int) -> list[tuple[float, float]]:
+    """Has a worker take ``steps`` steps: wall and CPU seconds of each.
+
+    Raises:
+        UserError: what the worker says in place of times, or that it ended.
+    """
+    assert process.stdin is not None and process.stdout is not None  # both are pipes
+    process.stdin.write(f"{steps}\n")
+    process.stdin.flush()
+    answer = json.loads(process.stdout.readline() or '"a measured process ended"')
     if isinstance(answer, str):
         raise UserError(answer)
     return answer
@@ -147,6 +172,11 @@ def answer() -> None:
     except UserError as error:
         print(json.dumps(str(error)), flush=True)
         return
+    serve_steps(step)
+
+
+def serve_steps(step: Callable[[], object]) -> None:
+    """Takes as many steps as each line of stdin says, and answers with the times ``ask`` returns."""
     for line in sys.stdin:
         taken = []
         for _ in range(int(line)):

@@ -1,0 +1,149 @@
+"""The ResNet-50 train step of seedtf beside PyTorch's, on the same constant batch and the same threads.
+
+    pip install . torch==2.13.0
+    python scripts/benchmark_torch_step.py
+
+Both train all of ResNet-50 with Adam in float32. PyTorch runs as its documentation advises for a CPU:
+pictures and weights with their channels last, and once more with ``torch.compile`` where that works.
+Each has a process of its own and they take turns; a ratio is the median over the turns.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import importlib.metadata
+import os
+import statistics
+import sys
+from collections.abc import Callable
+from typing import Any
+
+CLASSES = 12
+STAGES = ((64, 3), (128, 4), (256, 6), (512, 3))
+
+
+def torch_network(torch: Any) -> Any:
+    """ResNet-50 (He et al. 2015) with the stride in the first 1×1, as keras.applications has it."""
+    nn = torch.nn
+
+    def unit(*sizes: int, stride: int = 1, padding: int = 0) -> list[Any]:
+        """A convolution and its normalisation; sizes are inputs, outputs and the side."""
+        convolution = nn.Conv2d(*sizes, stride=stride, padding=padding)
+        return [convolution, nn.BatchNorm2d(sizes[1])]
+
+    class Block(nn.Module):
+        def __init__(self, inputs: int, width: int, stride: int) -> None:
+            super().__init__()
+            outputs = 4 * width
+            self.body = nn.Sequential(
+                *unit(inputs, width, 1, stride=stride),
+                nn.ReLU(inplace=True),
+                *unit(width, width, 3, padding=1),
+                nn.ReLU(inplace=True),
+                *unit(width, outputs, 1),
+            )
+            self.skip = nn.Identity()
+            if inputs != outputs:
+                self.skip = nn.Sequential(*unit(inputs, outputs, 1, stride=stride))
+
+        def forward(self, x: Any) -> Any:
+            return torch.relu(self.body(x) + self.skip(x))
+
+    layers = [*unit(3, 64, 7, stride=2, padding=3), nn.ReLU(inplace=True), nn.MaxPool2d(3, 2, 1)]
+    inputs = 64
+    for stage, (width, blocks) in enumerate(STAGES):
+        for block in range(blocks):
+            layers.append(Block(inputs, width, 2 if stage and not block else 1))
+            inputs = 4 * width
+    return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(inputs, CLASSES))
+
+
+def torch_step(size: int, batch: int, threads: int, compiled: bool) -> Callable[[], float]:
+    """Builds and returns a function that takes one step and returns the loss."""
+    import torch
+
+    torch.set_num_threads(threads)
+    torch.manual_seed(0)
+    network = torch_network(torch).to(memory_format=torch.channels_last)
+    forward = torch.compile(network) if compiled else network
+    optimizer = torch.optim.Adam(network.parameters(), 1e-3)
+    criterion = torch.nn.CrossEntropyLoss()
+    images = torch.rand(batch, 3, size, size).to(memory_format=torch.channels_last)
+    labels = torch.arange(batch) % CLASSES
+
+    def step() -> float:
+        optimizer.zero_grad(set_to_none=True)
+        loss = criterion(forward(images), labels)
+        loss.backward()
+        optimizer.step()
+        return loss.item()
+
+    return step
+
+
+def measure(size: int, batch: int, rounds: int, steps: int, threads: int) -> dict[str, list[float]]:
+    """Median wall seconds of a step in every turn, by name."""
+    from seedtf.commands.quiet import import_tensorflow
+
+    import_tensorflow()
+    from seedtf.benchmark.step import Variant, ask, worker, worker_process
+    from seedtf.errors import UserError
+
+    environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
+    times: dict[str, list[float]] = {}
+    with contextlib.ExitStack() as stack:
+        ours = worker(Variant("ResNet50", size, batch), environment)
+        workers = {"seedtf": stack.enter_context(ours)}
+        for name in ("eager", "compiled"):
+            command = [sys.executable, __file__, f"--worker={name}", f"--image_size={size}"]
+            command += [f"--batch_size={batch}", f"--threads={threads}"]
+            workers[f"PyTorch, {name}"] = stack.enter_context(worker_process(command, environment))
+        for name, process in list(workers.items()):  # one after the other builds and warms up
+            try:
+                ask(process, 2)
+            except UserError as error:
+                print(f"{name} left out: {error}", file=sys.stderr)
+                del workers[name]
+        for _ in range(rounds):
+            for name, process in workers.items():
+                walls = [wall for wall, _ in ask(process, steps)]
+                times.setdefault(name, []).append(statistics.median(walls))
+    return times
+
+
+def report(size: int, batch: int, times: dict[str, list[float]]) -> None:
+    """A line for each: milliseconds, pictures a second, how many times as fast seedtf is."""
+    for name, values in times.items():
+        seconds = statistics.median(values)
+        ratio = statistics.median(b / a for a, b in zip(times["seedtf"], values, strict=True))
+        rate = f"{1e3 * seconds:9.1f} ms {batch / seconds:9.1f} images/s"
+        print(f"{size:5}² {rate} {ratio:6.2f} ×  {name}")
+
+
+def main() -> None:
+    """Reads the command line and prints the table."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--image_size", default="96,150", help="sides in pixels, commas between")
+    parser.add_argument("--batch_size", type=int, default=32, help="pictures in a step")
+    parser.add_argument("--rounds", type=int, default=5, help="turns of each; medians are shown")
+    parser.add_argument("--steps", type=int, default=4, help="steps of a turn")
+    parser.add_argument("--threads", type=int, default=os.cpu_count(), help="threads for everyone")
+    parser.add_argument("--worker", help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    sizes = [int(size) for size in arguments.image_size.split(",")]
+    batch, threads = arguments.batch_size, arguments.threads
+    if arguments.worker:
+        from seedtf.benchmark.step import serve_steps
+
+        serve_steps(torch_step(sizes[0], batch, threads, arguments.worker == "compiled"))
+        return
+    print(f"ResNet-50, Adam, float32, batches of {batch}, {threads} threads")
+    for size in sizes:
+        report(size, batch, measure(size, batch, arguments.rounds, arguments.steps, threads))
+    versions = (f"{name} {importlib.metadata.version(name)}" for name in ("tensorflow", "torch"))
+    print(", ".join(versions))
+
+
+if __name__ == "__main__":
+    main()
