@@ -260,6 +260,19 @@ def test_compiled_piped_and_eager_pixels_agree(compiled) -> None:
     assert np.array_equal(piped, compiled(tf.constant(NOISE), epoch, records))
 
 
+@pytest.mark.parametrize("whole_batch", [False, True])
+def test_no_compiled_pixel_is_cut_off_to_one_place_and_weighed_for_the_next(
+    whole_batch: bool,
+) -> None:
+    """Where positions come close to whole numbers; noise, so that a neighbour is far off."""
+    noise = np.random.default_rng(0).integers(0, 256, (16, 97, 97, 3)).astype(np.uint8)
+    epoch, records = tf.constant(3, tf.int64), tf.range(16, dtype=tf.int64)
+    policy = Policy(shear=20.0)
+    eager = augment_images(tf.constant(noise), draw_parameters(policy, 5, epoch, records), (80, 80))
+    augmentation = compile_augmentation(policy, 5, (80, 80), whole_batch=whole_batch)
+    assert np.abs(augmentation(tf.constant(noise), epoch, records) - eager).max() < 0.02
+
+
 def test_the_pixels_of_a_record_do_not_depend_on_the_batch(compiled) -> None:
     epoch = tf.constant(1, tf.int64)
     together = compiled(tf.constant(NOISE), epoch, tf.constant([4, 9, 0, 7], tf.int64))

@@ -1,12 +1,16 @@
-"""How TensorFlow is imported: without its own log lines, and with oneDNN's kernels."""
+"""How TensorFlow is imported: without its own log lines, with oneDNN's kernels and wide vectors."""
 
 from __future__ import annotations
 
+import importlib.metadata
 import os
 import sys
 import tempfile
 
 __all__ = ["import_tensorflow"]
+
+# XLA ends the process at a flag that it does not know, so only the version it was tried with gets it
+_WIDE_VECTORS, _TRIED_WITH = "--xla_cpu_prefer_vector_width=512", "2.21."
 
 
 def import_tensorflow() -> None:
@@ -19,8 +23,13 @@ def import_tensorflow() -> None:
     oneDNN computes convolutions on a CPU. TensorFlow takes it by itself only on processors with AVX-512
     VNNI; on one with AVX2 alone a train step of ResNet-50 takes half the time with it. A user who has
     set ``TF_ENABLE_ONEDNN_OPTS`` is obeyed.
+
+    XLA uses half of AVX-512's vectors unless told otherwise; with all of them the augmentation takes a
+    fifth less time there, and elsewhere nothing changes. A user's own ``XLA_FLAGS`` are obeyed.
     """
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
+    if _tensorflow_version().startswith(_TRIED_WITH):
+        os.environ.setdefault("XLA_FLAGS", _WIDE_VECTORS)
     if "TF_CPP_MIN_LOG_LEVEL" in os.environ:
         return
     os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
@@ -39,3 +48,10 @@ def import_tensorflow() -> None:
         finally:
             os.dup2(kept, 2)
             os.close(kept)
+
+
+def _tensorflow_version() -> str:
+    try:
+        return importlib.metadata.version("tensorflow")
+    except importlib.metadata.PackageNotFoundError:  # one built or named otherwise
+        return ""

@@ -110,37 +110,38 @@ def sample_positions(
     matrices = affine_matrices(parameters, in_size, out_size)[:, :, :, None, None]
     u = tf.range(out_size[1], dtype=tf.float32)[None, None, :]
     v = tf.range(out_size[0], dtype=tf.float32)[None, :, None]
-    x = _mirror(matrices[:, 0, 0] * u + matrices[:, 0, 1] * v + matrices[:, 0, 2], in_w)
-    y = _mirror(matrices[:, 1, 0] * u + matrices[:, 1, 1] * v + matrices[:, 1, 2], in_h)
+    x = _mirror(_affine(matrices[:, 0], u, v), in_w)
+    y = _mirror(_affine(matrices[:, 1], u, v), in_h)
     # the last row and column are reached with weight 1 from the one before
     column, row = (tf.minimum(tf.cast(c, tf.int32), n - 2) for c, n in ((x, in_w), (y, in_h)))
     picture = tf.range(tf.shape(x)[0])[:, None, None]
     return Sampling(
-        place=(picture * in_h + row) * in_w + column,
+        place=_weighed_sum(tf.stack([picture * in_h + row, column], -1), [in_w, 1]),
         weight_x=x - tf.cast(column, tf.float32),
         weight_y=y - tf.cast(row, tf.float32),
     )
 
 
 def pack_pixels(images: tf.Tensor) -> tf.Tensor:
-    """RGB uint8 ``[B, h, w, 3]`` → uint32 ``[B, h, w]``, red in the lowest byte: one load a pixel."""
-    red, green, blue = tf.unstack(tf.cast(images, tf.uint32), axis=-1)
-    return red + tf.bitwise.left_shift(green, _bits(8)) + tf.bitwise.left_shift(blue, _bits(16))
+    """RGB uint8 ``[B, h, w, 3]`` → uint32 ``[B·h·w]``, red in the lowest byte: one load a pixel."""
+    return _weighed_sum(tf.cast(tf.reshape(images, [-1, 3]), tf.uint32), [1, 1 << 8, 1 << 16])
 
 
-def resample_and_recolor(packed: tf.Tensor, sampling: Sampling, colors: tf.Tensor) -> tf.Tensor:
+def resample_and_recolor(
+    packed: tf.Tensor, width: int, sampling: Sampling, colors: tf.Tensor
+) -> tf.Tensor:
     """One bilinear resample, then one 3×4 matrix per image, clipped.
 
     Args:
-        packed: uint32 ``[B, h, w]`` from ``pack_pixels``, fewer than 2³¹ pixels in all.
+        packed: uint32 ``[B·h·w]`` from ``pack_pixels``, fewer than 2³¹ pixels in all.
+        width: ``w``.
         sampling: from ``sample_positions``.
         colors: float32 ``[B, 3, 4]`` from ``color_matrices``.
 
     Returns:
         float32 ``[B, H, W, 3]`` in 0–255.
     """
-    width = packed.shape[2]
-    pixels = tf.reshape(packed, [-1, 1])
+    pixels = packed[:, None]
     count = tf.shape(pixels)[0] - width - 1
 
     def neighbours(offset: int) -> tf.Tensor:
@@ -178,44 +179,61 @@ def augment_images(
     """
     _, in_h, in_w, _ = images.shape
     sampling = sample_positions(parameters, (in_h, in_w), out_size)
-    return resample_and_recolor(pack_pixels(images), sampling, color_matrices(parameters))
+    return resample_and_recolor(pack_pixels(images), in_w, sampling, color_matrices(parameters))
 
 
 def compile_augmentation(
-    policy: Policy, seed: int, out_size: tuple[int, int], strength: tf.Variable | None = None
+    policy: Policy,
+    seed: int,
+    out_size: tuple[int, int],
+    strength: tf.Variable | None = None,
+    *,
+    whole_batch: bool = False,
 ) -> Callable[[tf.Tensor, tf.Tensor, tf.Tensor], tf.Tensor]:
     """Joins drawing and applying into one function, for ``Dataset.map`` or a train step.
 
-    Two stages are compiled with XLA, apart: in one module XLA's CPU fusion would compute the
-    positions and pack the pixels anew for every neighbour that is read. Inside a compiled train
-    step both become part of that.
+    A CPU takes one picture after the other, so that its packed pixels and positions are still in the
+    core's cache when they are read. A GPU takes the whole batch, which is enough work for all of it.
 
     Args:
         policy: the ranges, strength already applied.
         seed: root seed of the run.
         out_size: (height, width) of the result.
         strength: float32 scalar, a factor on every range that is read at each batch; None for 1.
+        whole_batch: for a GPU; the pixels are the same to rounding.
 
     Returns:
         ``(images uint8 [B, h, w, 3], epoch int64 [], records int64 [B]) → float32 [B, H, W, 3]``.
     """
-    finish = tf.function(resample_and_recolor, jit_compile=True, autograph=False)
+
+    def apply_to_one(one: tuple[tf.Tensor, Parameters]) -> tf.Tensor:
+        image, parameters = tf.nest.map_structure(lambda value: value[None], one)
+        return augment_images(image, parameters, out_size)[0]
 
     @tf.function(jit_compile=True, autograph=False)
-    def prepare(images: tf.Tensor, parameters: Parameters) -> tuple[tf.Tensor, Sampling, tf.Tensor]:
-        _, in_h, in_w, _ = images.shape
-        sampling = sample_positions(parameters, (in_h, in_w), out_size)
-        return pack_pixels(images), sampling, color_matrices(parameters)
+    def apply(images: tf.Tensor, parameters: Parameters) -> tf.Tensor:
+        if whole_batch:
+            return augment_images(images, parameters, out_size)
+        result = tf.TensorSpec([*out_size, 3], tf.float32)
+        return tf.map_fn(apply_to_one, (images, parameters), fn_output_signature=result)
 
     def augment(images: tf.Tensor, epoch: tf.Tensor, records: tf.Tensor) -> tf.Tensor:
-        parameters = draw_parameters(policy.at(strength), seed, epoch, records)
-        return finish(*prepare(images, parameters))
+        return apply(images, draw_parameters(policy.at(strength), seed, epoch, records))
 
     return augment
 
 
 def _bits(count: int) -> tf.Tensor:
     return tf.constant(count, tf.uint32)
+
+
+def _weighed_sum(terms: tf.Tensor, factors: list[int]) -> tf.Tensor:
+    """``Σ terms[..., i] · factors[i]``, as a reduction, which XLA computes once and keeps in memory.
+
+    A sum that is spelt out it would fuse into each of the four gathers: every pixel would be packed
+    four times over, and processors without AVX-512 would work out one address at a time.
+    """
+    return tf.reduce_sum(terms * tf.constant(factors, terms.dtype), axis=-1)
 
 
 def _byte(packed: tf.Tensor, bits: int) -> tf.Tensor:
@@ -226,6 +244,24 @@ def _byte(packed: tf.Tensor, bits: int) -> tf.Tensor:
 
 def _blend(first: tf.Tensor, second: tf.Tensor, weight: tf.Tensor) -> tf.Tensor:
     return first + (second - first) * weight
+
+
+def _affine(row: tf.Tensor, u: tf.Tensor, v: tf.Tensor) -> tf.Tensor:
+    """``row[:, 0]·u + row[:, 1]·v + row[:, 2]``, the same number in whichever pass it is computed.
+
+    XLA works out places in one pass and weights in another, and may round a product in one of them
+    alone. A position beside a whole number would then be cut off to one pixel and weighed for the
+    next. So no product here needs rounding: a factor of 24 bits is split into halves, and ``u`` and
+    ``v`` are whole numbers of at most 12 bits.
+    """
+    (a, small_a), (b, small_b), shift = _halves(row[:, 0]), _halves(row[:, 1]), row[:, 2]
+    return ((shift + b * v) + small_b * v) + a * u + small_a * u
+
+
+def _halves(value: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """Two float32 of 12 significant bits each that sum to ``value``."""
+    high = tf.bitcast(tf.bitwise.bitwise_and(tf.bitcast(value, tf.int32), -1 << 12), tf.float32)
+    return high, value - high
 
 
 def _mirror(position: tf.Tensor, size: int) -> tf.Tensor:

@@ -68,11 +68,18 @@ class WaitClock:
 
 
 def make_augmentation(
-    policy: Policy, seed: int, size: int, impl: str, strength: tf.Variable | None = None
+    policy: Policy,
+    seed: int,
+    size: int,
+    impl: str,
+    strength: tf.Variable | None = None,
+    *,
+    whole_batch: bool = False,
 ) -> Augmentation:
     """The augmentation named by ``--augment_impl``: ``fused`` (compiled) or a chain of plain ops.
 
     ``strength``, where it is given, is a factor on every range of ``policy``, read at each batch.
+    ``whole_batch`` is for a train step that augments on a GPU; the pixels are the same to rounding.
 
     Raises:
         UserError: ``impl`` needs TensorFlow Addons and that is not installed.
@@ -81,7 +88,9 @@ def make_augmentation(
     out_size = (size, size)
     spend_compilation_notice()
     if impl == "fused":
-        return augment.compile_augmentation(policy, seed, out_size, strength)
+        return augment.compile_augmentation(
+            policy, seed, out_size, strength, whole_batch=whole_batch
+        )
     if impl in reference_ops.CHAINS:
         chain = reference_ops.make_chain(impl)
 
