@@ -28,7 +28,9 @@ __all__ = [
     "draw_curves",
     "draw_schedule",
     "figure_png",
+    "new_figure",
     "save_figure",
+    "style_axes",
 ]
 
 # Okabe & Ito's colours (2008), told apart under every common kind of colour blindness; their purple
@@ -66,7 +68,7 @@ def draw_curves(
         show_strength: whether to draw ``augment_strength``, a key of every row; NaN leaves a gap.
         figure: an existing figure to clear and draw in, such as a window's; a new one by default.
     """
-    figure = _new_figure(5.4, 8.0 if show_strength else 6.8) if figure is None else figure
+    figure = new_figure(5.4, 8.0 if show_strength else 6.8) if figure is None else figure
     figure.clear()
     figure.set_layout_engine("constrained")
     figure.suptitle(clip_label(title, 46), parse_math=False)
@@ -92,7 +94,7 @@ def draw_schedule(schedule: Callable[[float], float], epochs: float, *, title: s
         epochs: the length of training.
         title: shown above as it is.
     """
-    figure = _new_figure(6.4, 3.6)
+    figure = new_figure(6.4, 3.6)
     axes = figure.subplots()
     position = np.linspace(0, epochs, 2001)
     values = np.array([schedule(float(epoch)) for epoch in position])
@@ -125,11 +127,11 @@ def draw_augmentations(
         original: ``[H, W, 3]``, uint8 or float in 0-255; framed and named in the picture.
         draws: ``[N, H, W, 3]``, the same image as augmented N times.
         batch: ``[B, H, W, 3]``, at least one image.
-        batch_labels: B names in any script; long ones are cut.
+        batch_labels: B names in any script, on one line or more; long lines are cut.
         title: shown above as it is.
     """
     above, below = -(-(1 + len(draws)) // COLUMNS), -(-len(batch) // COLUMNS)
-    figure = _new_figure(COLUMNS * CELL, (above + below) * (CELL + 0.18) + 1.0)
+    figure = new_figure(COLUMNS * CELL, (above + below) * (CELL + 0.18) + 1.0)
     figure.suptitle(clip_label(title, 90), parse_math=False)
     parts: Any = figure.subfigures(2, 1, height_ratios=[above + 0.2, below + 0.2])
     upper, lower = parts
@@ -172,10 +174,19 @@ def save_figure(figure: Figure, path: str | os.PathLike[str], *, dpi: int = DPI)
     write_bytes(path, figure_png(figure, dpi=dpi))
 
 
-def _new_figure(width: float, height: float) -> Figure:
+def new_figure(width: float, height: float) -> Figure:
+    """An empty figure of this size in inches that arranges its panels itself."""
     figure = Figure(figsize=(width, height), layout="constrained")
     FigureCanvasAgg(figure)
     return figure
+
+
+def style_axes(axes: Axes, name: str = "", below: str = "") -> None:
+    """Names a panel's vertical and horizontal axis, draws its grid and leaves its frame open."""
+    axes.set_ylabel(name)
+    axes.set_xlabel(below)
+    axes.grid(True, alpha=0.3)
+    axes.spines[["top", "right"]].set_visible(False)
 
 
 def _draw_metric(
@@ -244,11 +255,8 @@ def _note(axes: Axes, text: str, color: str) -> None:
 
 
 def _finish_axes(axes: Axes, name: str, below: str) -> None:
-    axes.set_ylabel(name)
-    axes.set_xlabel(below)
+    style_axes(axes, name, below)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
-    axes.grid(True, alpha=0.3)
-    axes.spines[["top", "right"]].set_visible(False)
 
 
 def _scale(values: Iterable[float]) -> str:
@@ -269,5 +277,6 @@ def _contact_sheet(
         cell.spines[:].set_visible(False)
     for cell, image, name in zip(cells, images, names, strict=False):
         cell.imshow(np.clip(image, 0, 255).astype(np.uint8))
-        cell.set_title(clip_label(name, 18), fontsize=7, pad=2, parse_math=False)
+        lines = (clip_label(line, 18) for line in name.split("\n"))
+        cell.set_title("\n".join(lines), fontsize=7, pad=2, parse_math=False)
     return list(cells)

@@ -1,4 +1,5 @@
 import dataclasses
+import json
 import subprocess
 import sys
 
@@ -8,6 +9,7 @@ from seedtf.commands.arguments import parse_config
 from seedtf.errors import UserError
 from seedtf.options import default_cache_dir
 from seedtf.training.config import TrainConfig
+from seedtf.training.saved_config import resumed_config
 
 REQUIRED_FLAGS = [
     "data_dir",
@@ -99,6 +101,11 @@ def test_an_unknown_choice_is_refused_with_the_choices(name: str) -> None:
         ({"data_dir": "x", "val_dir": "y", "split_csv": "z"}, "exclude each other"),
         ({"data_dir": "x", "lr": 1e-4, "min_lr": 1e-3}, "--min_lr=0.001 exceeds --lr=0.0001"),
         ({"data_dir": "x", "epochs": 2, "freeze_epochs": 2}, "--freeze_epochs=2 leaves no epoch"),
+        ({"data_dir": "x", "snapshots": True}, "--schedule=one_cycle has no cycles"),
+        (
+            {"data_dir": "x", "snapshots": True, "schedule": "cyclic", "epochs": 9},
+            "no cycle of --cycle_epochs=10 ends within --epochs=9",
+        ),
     ],
 )
 def test_contradictions_are_refused(options: dict, message: str) -> None:
@@ -136,6 +143,20 @@ def test_a_mistyped_command_line_is_one_clear_line(argument: str, message: str) 
         parse("--data_dir=x", argument)
     assert message in str(refusal.value)
     assert "\n" not in str(refusal.value)
+
+
+@pytest.mark.parametrize("name", ["augment_strength", "bn_momentum", "weight_decay"])
+def test_a_number_or_auto_is_taken_from_text_and_from_a_saved_run(name: str, tmp_path) -> None:
+    assert getattr(parse("--data_dir=x", f"--{name}=auto", "--recipe=original"), name) == "auto"
+    assert getattr(parse("--data_dir=x", f"--{name}=0.5"), name) == 0.5
+    with pytest.raises(UserError, match=f"--{name}=much: pass a number from 0 to .*, or auto"):
+        parse("--data_dir=x", f"--{name}=much")
+    for value in ("auto", 0.5):
+        config = TrainConfig(data_dir="x", **{name: value})
+        (tmp_path / "config.json").write_text(json.dumps(config.as_dict()), encoding="utf-8")
+        assert getattr(resumed_config(str(tmp_path), {name: str(value)}), name) == value
+        with pytest.raises(UserError, match=f"--{name}=0.25: the run in .* has {value!r}"):
+            resumed_config(str(tmp_path), {name: "0.25"})
 
 
 def test_the_flagfile_says_the_same_again(tmp_path) -> None:

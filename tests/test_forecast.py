@@ -15,17 +15,16 @@ import tensorflow as tf
 from hypothesis import given
 from hypothesis import strategies as st
 
+from seedtf.errors import UserError
 from seedtf.model.network import build_network
-from seedtf.training import forecast
-from seedtf.training.forecast import (
+from seedtf.training import forecast_timing
+from seedtf.training.forecast import Forecast, StageTime, Writing
+from seedtf.training.forecast_timing import (
     MOST_STEPS,
-    Forecast,
-    Stage,
-    StageTime,
-    Writing,
-    measure,
+    TimedStage,
     median_step,
     process_age,
+    time_training,
 )
 from seedtf.training.optimizers import make_optimizer
 from seedtf.training.trainer import Trainer
@@ -149,8 +148,8 @@ class FakeTrainer:
 
 @pytest.fixture
 def no_writing(monkeypatch):
-    monkeypatch.setattr(forecast, "_time_writing", lambda trainer, clock: WRITING)
-    monkeypatch.setattr(forecast, "_drawing_seconds", lambda: 1.0)
+    monkeypatch.setattr(forecast_timing, "_time_writing", lambda trainer, clock: WRITING)
+    monkeypatch.setattr(forecast_timing, "_drawing_seconds", lambda: 1.0)
 
 
 def test_stages_are_timed_apart_and_warming_up_does_not_count(no_writing):
@@ -161,9 +160,9 @@ def test_stages_are_timed_apart_and_warming_up_does_not_count(no_writing):
     def stage(size, epochs, step, val):
         train = [1000.0] * 4 + [step] * 50
         judged = [val + 4.0] + [val] * 50
-        return Stage(size, epochs, lambda: train, lambda: judged, lambda: entered.append(size))
+        return TimedStage(size, epochs, lambda: train, lambda: judged, lambda: entered.append(size))
 
-    found = measure(
+    found = time_training(
         trainer,
         [stage(32, 4, 2.0, 0.5), stage(48, 6, 3.0, 1.0)],
         steps_per_epoch=100,
@@ -187,8 +186,8 @@ def test_stages_are_timed_apart_and_warming_up_does_not_count(no_writing):
 
 def test_a_validation_of_one_batch(no_writing):
     clock = Clock()
-    stage = Stage(32, 1, lambda: [1.0] * 30, lambda: [4.0])
-    found = measure(
+    stage = TimedStage(32, 1, lambda: [1.0] * 30, lambda: [4.0])
+    found = time_training(
         FakeTrainer(clock), [stage], steps_per_epoch=2, val_steps=1, startup=0.0, clock=clock
     )
     assert found.stages[0].validation == 4.0
@@ -197,12 +196,12 @@ def test_a_validation_of_one_batch(no_writing):
 @given(st.integers(1, MOST_STEPS))
 def test_no_more_steps_are_timed_than_promised(stages):
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(forecast, "_time_writing", lambda trainer, clock: WRITING)
-        patch.setattr(forecast, "_drawing_seconds", lambda: 1.0)
+        patch.setattr(forecast_timing, "_time_writing", lambda trainer, clock: WRITING)
+        patch.setattr(forecast_timing, "_drawing_seconds", lambda: 1.0)
         clock = Clock()
         trainer = FakeTrainer(clock)
-        some = [Stage(32, 1, lambda: itertools.repeat(1.0), lambda: itertools.repeat(1.0))]
-        found = measure(
+        some = [TimedStage(32, 1, lambda: itertools.repeat(1.0), lambda: itertools.repeat(1.0))]
+        found = time_training(
             trainer, some * stages, steps_per_epoch=9, val_steps=9, startup=0.0, clock=clock
         )
     assert found.steps == len(trainer.taken) - 4 * stages
@@ -223,8 +222,8 @@ def test_a_real_network_is_measured_and_nothing_is_left_behind(tmp_path, monkeyp
         return tf.data.Dataset.from_tensors((images, labels)).repeat()
 
     began = time.perf_counter()
-    found = measure(
-        trainer, [Stage(16, 2, batches, batches)], steps_per_epoch=10, val_steps=3, startup=1.0
+    found = time_training(
+        trainer, [TimedStage(16, 2, batches, batches)], steps_per_epoch=10, val_steps=3, startup=1.0
     )
     taken = time.perf_counter() - began
     assert list(tmp_path.iterdir()) == []
@@ -244,13 +243,19 @@ def test_a_real_network_is_measured_and_nothing_is_left_behind(tmp_path, monkeyp
 
 def test_a_full_disk_is_one_line(tmp_path, monkeypatch):
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "missing"))
-    with pytest.raises(
-        forecast.UserError, match=r"^--dry_run: .*missing cannot be written \(No such"
-    ):
-        forecast._time_writing(SimpleNamespace(average=None), time.perf_counter)
+    with pytest.raises(UserError, match=r"^--dry_run: .*missing cannot be written \(No such"):
+        forecast_timing._time_writing(SimpleNamespace(average=None), time.perf_counter)
 
 
 def test_the_process_has_an_age():
     first = process_age()
     assert 0 < first < 1e6
     assert process_age() >= first
+
+
+def test_beginning_anew_in_every_epoch_counts_for_each(known):
+    stages = tuple(replace(stage, restart=1.5) for stage in STAGES)
+    again = replace(known, stages=stages)
+    assert [again.epoch_seconds(stage) for stage in stages] == [11.5, 21.5]
+    assert "new batches 1.50, writing 2.00" in again.lines(0.0)[0]
+    assert "new batches" not in known.lines(0.0)[0]

@@ -14,8 +14,9 @@ from seedtf.data.order import BatchIndices
 from seedtf.data.pipeline import device_dataset, make_augmentation, train_dataset
 from seedtf.data.store import CachePlan, Store, build_store
 from seedtf.errors import UserError
+from seedtf.training import session
 from seedtf.training.config import TrainConfig
-from seedtf.training.placement import choose_placement, make_prepare
+from seedtf.training.placement import choose_placement, make_prepare, resident_reader
 from seedtf.training.train import train_and_evaluate
 
 SIZE, SEED = 16, 4
@@ -40,8 +41,8 @@ def test_the_step_sees_the_pixels_of_the_host(store: Store, streamed: bool) -> N
     device = device_dataset(store, RECORDS, order, with_images=streamed, start_step=1)
     placement = choose_placement(config(placement="device"), store, 0, 2 if streamed else 1)
     assert placement.resident is not streamed
-    prepare = make_prepare(store, augmentation, placement)
-    assert prepare is not None
+    read = resident_reader(store) if placement.resident else None
+    prepare = make_prepare(augmentation, read=read)
     step = tf.function(prepare, jit_compile=True)  # as in a compiled train step
     steps = 0
     for (images, labels), batch in zip(host.take(4), device.take(4), strict=True):
@@ -53,9 +54,16 @@ def test_the_step_sees_the_pixels_of_the_host(store: Store, streamed: bool) -> N
     assert steps == 4  # across the end of an epoch
 
 
+@pytest.mark.parametrize("strength", [1.0, "auto"])
 def test_a_run_on_the_device_has_the_history_of_one_on_the_host(
-    tiny_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    strength: float | str,
+    tiny_folder: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    # another one in every epoch
+    monkeypatch.setattr(session, "next_strength", lambda rows, *_, **__: 0.5 + len(rows))
     histories = []
     for placement in ("host", "device"):
         run = tmp_path / placement
@@ -69,13 +77,14 @@ def test_a_run_on_the_device_has_the_history_of_one_on_the_host(
                 batch_size=4,
                 epochs=2,
                 placement=placement,
+                augment_strength=strength,
             )
         )
         histories.append(np.loadtxt(run / "history.csv", delimiter=",", skiprows=1))
     np.testing.assert_allclose(histories[0], histories[1], rtol=1e-5)
     output = capsys.readouterr().out
-    assert "augment   on the host, as asked for" in output
-    assert "augment   in the train step, which is fed only indices" in output
+    assert "; on the host, as asked for" in output
+    assert "in the train step, which is fed only indices" in output
 
 
 @pytest.mark.parametrize(

@@ -36,7 +36,12 @@ def run(arguments: list[str]) -> int:
     from seedtf.data.intake import list_files
     from seedtf.data.store import build_store, plan_cache
     from seedtf.plots import save_figure
-    from seedtf.training.plan import augmentation_policy, cache_folder, data_folder
+    from seedtf.training.plan import (
+        augmentation_policy,
+        cache_folder,
+        choose_mixing,
+        data_folder,
+    )
     from seedtf.training.preview import draw_preview
 
     catalog = list_files(data_folder(config), config.labels_csv)
@@ -48,7 +53,14 @@ def run(arguments: list[str]) -> int:
         raise UserError(f"--data_dir={config.data_dir}: none of {len(few)} images can be decoded")
     policy = augmentation_policy(config)
     records = np.arange(len(store.catalog), dtype=np.int64)
-    figure = draw_preview(store, records, policy, seed=config.seed, impl=config.augment_impl)
+    figure = draw_preview(
+        store,
+        records,
+        policy,
+        seed=config.seed,
+        impl=config.augment_impl,
+        mixing=choose_mixing(config),
+    )
     save_figure(figure, out)
     print(out)
     return 0

@@ -8,7 +8,7 @@ from typing import Any
 import keras
 
 from seedtf.data.intake import Intake
-from seedtf.training.config import TrainConfig
+from seedtf.training.config import BALANCED, TrainConfig
 from seedtf.training.distribute import Devices
 from seedtf.training.optimizers import describe_optimizer
 from seedtf.training.plan import Plan
@@ -43,12 +43,17 @@ def announce(
         "model": _model(config, model, plan),
         "precision": plan.precision.reason,
         "XLA": plan.compilation.reason,
-        "augment": plan.placement.reason,
+        "augment": f"{_augmentation(config)}; {plan.placement.reason}",
         "device": f"{describe_devices()}, {config.threads} compute threads",
         "strategy": _strategy(config, devices),
         "recipe": _recipe(config),
         "training": _training(config, plan),
+        "update": _update(config, plan),
     }
+    if config.sampler == BALANCED:
+        lines["sampler"] = "balanced: an epoch takes as many pictures of every class"
+    if averages := _averages(config):
+        lines["averages"] = averages
     if len(plan.stages) > 1:
         lines["sizes"] = _sizes(plan)
     if plan.class_weights is not None:
@@ -138,7 +143,37 @@ def _recipe(config: TrainConfig) -> str:
 
 
 def _value(value: Any) -> str:
-    return "auto" if value is None else str(value).lower()
+    return str(value).lower()
+
+
+def _augmentation(config: TrainConfig) -> str:
+    strength = f"strength {_value(config.augment_strength).removesuffix('.0')}"
+    parts = {
+        f"MixUp by Beta({config.mixup:g})": config.mixup,
+        f"CutMix by Beta({config.cutmix:g})": config.cutmix,
+        f"a rectangle erased in {config.random_erasing:.3g} of the pictures": config.random_erasing,
+    }
+    return ", ".join([strength, *(text for text, on in parts.items() if on)])
+
+
+def _update(config: TrainConfig, plan: Plan) -> str:
+    parts = {
+        f"weight decay {plan.weight_decay:g}": True,
+        f"gradient cut to norm {config.clip_norm:g}": config.clip_norm > 0,
+        f"first layers at {config.body_lr_factor:g} of the rate": config.body_lr_factor != 1,
+        f"labels smoothed by {config.label_smoothing:g}": config.label_smoothing > 0,
+    }
+    return ", ".join(text for text, on in parts.items() if on)
+
+
+def _averages(config: TrainConfig) -> str:
+    parts = {
+        f"weights over {config.ema_horizon:.3g} of all steps, validated and kept": (
+            config.ema_horizon > 0
+        ),
+        "a snapshot at the bottom of every cycle": config.snapshots,
+    }
+    return "; ".join(text for text, on in parts.items() if on)
 
 
 def _sizes(plan: Plan) -> str:

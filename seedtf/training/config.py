@@ -15,9 +15,16 @@ from seedtf.data.header import MAX_PIXELS
 from seedtf.data.remote import is_url
 from seedtf.errors import UserError
 from seedtf.options import check_ranges, option
-from seedtf.training.recipes import FAST, RECIPES, by_recipe
+from seedtf.training.recipes import (
+    AUTO,
+    FAST,
+    RECIPES,
+    by_recipe,
+    default_decay,
+    default_rate,
+)
 
-__all__ = ["AUTO", "BALANCED", "NEWEST", "PATHS", "SAMPLE", "TrainConfig"]
+__all__ = ["AUTO", "BALANCED", "NEWEST", "PATHS", "SAMPLE", "TrainConfig", "number_or_auto"]
 
 SAMPLE = "sample"
 """The value of ``data_dir`` that means the embedded sample data."""
@@ -25,8 +32,6 @@ SAMPLE = "sample"
 NEWEST = "newest"
 """The value of ``resume`` that means the newest run below ``runs/``; also a bare ``--resume``."""
 
-AUTO = "auto"
-"""The value of ``augment_strength`` that leaves it to the controller."""
 
 BALANCED = "balanced"
 """The value of ``sampler`` that takes as many pictures of every class."""
@@ -103,7 +108,7 @@ class TrainConfig:
         "Compile the train step with XLA; auto does on a GPU.",
         choices=("auto", "on", "off"),
     )
-    bn_momentum: float | None = by_recipe(
+    bn_momentum: float | str = by_recipe(
         "bn_momentum",
         "Momentum of batch normalisation's averages, 0 to 0.9999; auto: from the steps of an epoch.",
         low=0.0,
@@ -156,7 +161,7 @@ class TrainConfig:
         "schedule_per_step",
         "Set the learning rate at every step, not every epoch; a warm-up implies it.",
     )
-    weight_decay: float | None = by_recipe(
+    weight_decay: float | str = by_recipe(
         "weight_decay",
         "Decoupled weight decay, 0 to 1: a step takes rate × this off each weight, but off no bias and "
         "no scale of a normalisation; auto: 0.05 for adamw and lamb, 5e-4 for sgd, else 0.",
@@ -315,7 +320,8 @@ class TrainConfig:
         for name, value in RECIPES.get(self.recipe, {}).items():
             if getattr(self, name) is None:
                 object.__setattr__(self, name, value)
-        object.__setattr__(self, "augment_strength", _strength(self.augment_strength))
+        for name in NUMBER_OR_AUTO:
+            object.__setattr__(self, name, number_or_auto(name, getattr(self, name)))
         check_ranges(self)
         for name in ("run_dir", "cache_dir"):
             if is_url(getattr(self, name)):
@@ -343,6 +349,10 @@ class TrainConfig:
             f"--snapshots: --schedule={self.schedule} has no cycles; pass --schedule=cyclic": (
                 self.snapshots and self.schedule != "cyclic"
             ),
+            f"--snapshots: no cycle of --cycle_epochs={self.cycle_epochs:g} ends within "
+            f"--epochs={self.epochs}; pass shorter cycles": (
+                self.snapshots and self.cycle_epochs > self.epochs
+            ),
             f"--dry_run: times a new training, not --resume={self.resume}; leave one of them "
             "out": self.dry_run and bool(self.resume),
             "--val_dir and --split_csv exclude each other; pass one": bool(
@@ -354,6 +364,17 @@ class TrainConfig:
             f"--freeze_epochs={self.freeze_epochs} leaves no epoch for the whole network; pass less "
             f"than --epochs={self.epochs}": self.freeze_epochs >= self.epochs,
         }
+
+    @property
+    def highest_rate(self) -> float:
+        """``lr``, or what fits the optimizer and the first weights."""
+        return self.lr or default_rate(self.optimizer, self.weights)
+
+    @property
+    def decay(self) -> float:
+        """``weight_decay``, or what fits the optimizer, if that is Keras's own."""
+        given = self.weight_decay
+        return default_decay(self.optimizer) if isinstance(given, str) else given
 
     def as_dict(self) -> dict[str, Any]:
         """The fields as JSON values."""
@@ -385,13 +406,24 @@ class TrainConfig:
         return "\n".join(lines) + "\n"
 
 
-def _strength(value: float | str) -> float | str:
-    """``auto`` or a number, also where the command line gave it as text."""
-    if value == AUTO:
-        return AUTO
+def number_or_auto(name: str, value: Any) -> Any:
+    """``value`` as a field of ``TrainConfig`` has it, also where a command line gave it as text.
+
+    Raises:
+        UserError: the field takes a number or ``auto``, and this is neither.
+    """
+    if name not in NUMBER_OR_AUTO or value == AUTO:
+        return value
     try:
         return float(value)
     except ValueError:
+        limits = {each.name: each.metadata for each in dataclasses.fields(TrainConfig)}[name]
         raise UserError(
-            f"--augment_strength={value}: pass a number from 0 to 10, or auto"
+            f"--{name}={value}: pass a number from {limits['low']:g} to {limits['high']:g}, or auto"
         ) from None
+
+
+NUMBER_OR_AUTO = tuple(
+    each.name for each in dataclasses.fields(TrainConfig) if each.type == "float | str"
+)
+"""Fields that hold a float, or ``auto``."""

@@ -20,7 +20,7 @@ from seedtf.data.pipeline import (
 from seedtf.data.share import Share
 from seedtf.training.config import BALANCED, TrainConfig
 from seedtf.training.losses import make_targets
-from seedtf.training.placement import make_prepare
+from seedtf.training.placement import make_prepare, resident_reader
 from seedtf.training.plan import Plan
 from seedtf.training.trainer import Prepare
 
@@ -43,13 +43,22 @@ class Feed:
         self._targets = make_targets(
             classes, smoothing=config.label_smoothing, weights=plan.class_weights
         )
+        # once for the whole run: on a GPU it copies every image there
+        self._read = resident_reader(intake.store) if plan.placement.resident else None
         self.strength = tf.Variable(1.0, trainable=False)
+
+    @property
+    def works_ahead(self) -> bool:
+        """Whether batches are augmented before the step that takes them."""
+        return not self._plan.placement.on_device
 
     def prepare(self, size: int) -> Prepare | None:
         """What the step does to a batch of pictures of this size first; None for nothing."""
-        augment = make_prepare(
-            self._intake.store, self._augmentation(size), self._plan.placement, self._mixer
-        )
+        augment = None
+        if not self.works_ahead:
+            augment = make_prepare(
+                self._augmentation(size, whole_batch=True), self._mixer, self._read
+            )
         targets = self._targets
         if targets is None:
             return augment
@@ -63,14 +72,13 @@ class Feed:
         self, size: int, order: BatchIndices, start_step: int, share: Share
     ) -> tf.data.Dataset:
         """What ``prepare`` takes: whole batches, or indices, with the images where they are needed."""
-        placement = self._plan.placement
-        if not placement.on_device:
+        if self.works_ahead:
             return self.made_on_host(size, order, start_step, share)
         return device_dataset(
             self._intake.store,
             self._intake.split.train,
             order,
-            with_images=not placement.resident,
+            with_images=self._read is None,
             start_step=start_step,
             share=share,
         )
@@ -83,7 +91,7 @@ class Feed:
             self._intake.store,
             self._intake.split.train,
             order,
-            self._augmentation(size),
+            self._augmentation(size, whole_batch=False),
             start_step=start_step,
             share=share,
             data_service=self._config.data_service,
@@ -91,7 +99,7 @@ class Feed:
         )
 
     @functools.cache  # noqa: B019  as long-lived as the training
-    def _augmentation(self, size: int) -> Augmentation:
+    def _augmentation(self, size: int, *, whole_batch: bool) -> Augmentation:
         config = self._config
         fixed = isinstance(config.augment_strength, float)
         return make_augmentation(
@@ -100,6 +108,7 @@ class Feed:
             size,
             config.augment_impl,
             None if fixed else self.strength,
+            whole_batch=whole_batch,
         )
 
 

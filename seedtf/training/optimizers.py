@@ -18,6 +18,7 @@ __all__ = [
     "describe_optimizer",
     "first_averaged",
     "make_optimizer",
+    "needs_addons",
 ]
 
 AVERAGED = "swa"
@@ -41,7 +42,7 @@ def check_optimizer(
     That is where it needs TensorFlow Addons, which is not installed, or is asked for what only Keras's
     own optimizers do; ``body_lr_factor`` other than 1 needs Keras 3.
     """
-    if _needs_addons(name):
+    if needs_addons(name):
         import_addons(f"--optimizer={name}")
         wanted = {"weight_decay": (weight_decay, 0.0), "clip_norm": (clip_norm, 0.0)}
         for flag, (value, off) in {**wanted, "body_lr_factor": (body_lr_factor, 1.0)}.items():
@@ -75,7 +76,7 @@ def describe_optimizer(name: str, epochs: int) -> str:
         "and of each after it)",
     }
     text = wrapped.get(name, name)
-    return f"{text} of TensorFlow Addons" if _needs_addons(name) else text
+    return f"{text} of TensorFlow Addons" if needs_addons(name) else text
 
 
 def first_averaged(epochs: int) -> int:
@@ -112,11 +113,11 @@ def make_optimizer(
     Raises:
         UserError: as ``check_optimizer``.
     """
-    if rates is not None and (KERAS_2 or _needs_addons(name)):
+    if rates is not None and (KERAS_2 or needs_addons(name)):
         raise UserError(
             f"--body_lr_factor: --optimizer={name} has no rates by layer here; leave it at 1"
         )
-    if _needs_addons(name):
+    if needs_addons(name):
         check_optimizer(name, weight_decay=weight_decay, clip_norm=clip_norm)
         first = averaged_from * steps_per_epoch + steps_per_epoch - 1
         return _of_addons(name, lr, first, steps_per_epoch)
@@ -186,7 +187,8 @@ def _by_path(rates: Rates) -> Callable[[Any], float]:
     return rates if callable(rates) else lambda variable: rates[variable.path]
 
 
-def _needs_addons(name: str) -> bool:
+def needs_addons(name: str) -> bool:
+    """Whether ``name`` is a rule of TensorFlow Addons here."""
     # Keras 2.15 has no LAMB of its own
     return name in _OF_ADDONS or (name == "lamb" and not hasattr(keras.optimizers, "Lamb"))
 

@@ -13,9 +13,12 @@ from seedtf.data.store import Store
 from seedtf.errors import UserError
 from seedtf.training.config import TrainConfig
 
-__all__ = ["Placement", "choose_placement", "make_prepare"]
+__all__ = ["Placement", "Reader", "choose_placement", "make_prepare", "resident_reader"]
 
 _RESIDENT_BYTES = 2 << 30
+
+Reader = Callable[[tf.Tensor], tf.Tensor]
+"""From records, int64 ``[B]``, to their images, uint8 ``[B, S, S, 3]``."""
 
 
 @dataclass(frozen=True)
@@ -69,22 +72,15 @@ def choose_placement(config: TrainConfig, store: Store, gpus: int, replicas: int
 
 
 def make_prepare(
-    store: Store,
-    augmentation: Augmentation,
-    placement: Placement,
-    mixer: Mixer | None = None,
-) -> Callable[[Any], Any] | None:
-    """What the train step does to a batch of ``device_dataset`` first; None for the host's.
+    augmentation: Augmentation, mixer: Mixer | None = None, read: Reader | None = None
+) -> Callable[[Any], tuple[tf.Tensor, tf.Tensor]]:
+    """What the train step does to a batch of ``device_dataset`` first.
 
     Args:
-        store: decoded images.
         augmentation: from ``make_augmentation``.
-        placement: where it runs; resident images are kept by the first GPU, if there is one.
         mixer: from ``make_mixer``.
+        read: from ``resident_reader``, where images do not come with the batch.
     """
-    if not placement.on_device:
-        return None
-    read = _reader(store) if placement.resident else None
 
     def prepare(batch: Any) -> tuple[tf.Tensor, tf.Tensor]:
         features, labels = batch
@@ -106,7 +102,8 @@ def _hindrance(config: TrainConfig) -> str:
     return ""
 
 
-def _reader(store: Store) -> Callable[[tf.Tensor], tf.Tensor]:
+def resident_reader(store: Store) -> Reader:
+    """Reads images that the first GPU holds from now on, all of them; without one, the host's."""
     if not tf.config.list_physical_devices("GPU"):
         return store.read
     everything = store.read(tf.range(len(store.catalog), dtype=tf.int64))

@@ -31,13 +31,20 @@ from seedtf.options import default_cache_dir
 from seedtf.training.callbacks import tensorboard_callback
 from seedtf.training.class_weights import parse_class_weights
 from seedtf.training.config import BALANCED, SAMPLE, TrainConfig
-from seedtf.training.optimizers import check_optimizer
+from seedtf.training.optimizers import check_optimizer, needs_addons
 from seedtf.training.placement import Placement, choose_placement
-from seedtf.training.recipes import default_decay, default_rate
 from seedtf.training.schedules import Schedule, make_schedule
 from seedtf.training.sizes import Stage, make_stages
 
-__all__ = ["Plan", "cache_folder", "data_folder", "make_plan"]
+__all__ = [
+    "Plan",
+    "augmentation_policy",
+    "cache_folder",
+    "check_choices",
+    "choose_mixing",
+    "data_folder",
+    "make_plan",
+]
 
 
 @dataclass(frozen=True)
@@ -104,16 +111,16 @@ def make_plan(config: TrainConfig, intake: Intake, replicas: int = 1) -> Plan:
         precision=choose_precision(config.precision, capabilities),
         compilation=choose_jit(config.jit_compile, len(capabilities), replicas),
         steps_per_epoch=steps_per_epoch,
-        lr=_highest_rate(config),
+        lr=config.highest_rate,
         weight_decay=_weight_decay(config),
         # set once an epoch, a warm-up would spend its whole first epoch near 0
         per_step=config.schedule_per_step or config.warmup_epochs > 0,
-        bn_momentum=momentum_for(steps_per_epoch) if momentum is None else momentum,
+        bn_momentum=momentum_for(steps_per_epoch) if isinstance(momentum, str) else momentum,
         schedule=_schedule(config),
         policy=augmentation_policy(config),
         placement=choose_placement(config, intake.store, len(capabilities), replicas),
         stages=_stages(config),
-        mixing=Mixing(config.mixup, config.cutmix, config.random_erasing),
+        mixing=choose_mixing(config),
         class_weights=_class_weights(config, intake),
     )
 
@@ -145,13 +152,10 @@ def check_choices(config: TrainConfig) -> None:
         tensorboard_callback(Path())
 
 
-def _highest_rate(config: TrainConfig) -> float:
-    return config.lr or default_rate(config.optimizer, config.weights)
-
-
 def _weight_decay(config: TrainConfig) -> float:
-    given = config.weight_decay
-    return default_decay(config.optimizer) if given is None else given
+    """Those of TensorFlow Addons have none, so none is their default."""
+    left_open = isinstance(config.weight_decay, str)
+    return 0.0 if left_open and needs_addons(config.optimizer) else config.decay
 
 
 def _stages(config: TrainConfig) -> list[Stage]:
@@ -171,7 +175,7 @@ def _class_weights(config: TrainConfig, intake: Intake) -> npt.NDArray[np.float3
 def _schedule(config: TrainConfig) -> Schedule:
     return make_schedule(
         config.schedule,
-        lr=_highest_rate(config),
+        lr=config.highest_rate,
         min_lr=config.min_lr,
         epochs=config.epochs,
         warmup_epochs=config.warmup_epochs,
@@ -194,6 +198,11 @@ def augmentation_policy(config: TrainConfig) -> Policy:
         saturation=config.saturation,
         hue=config.hue,
     ).scaled(strength if isinstance(strength, float) else 1.0)
+
+
+def choose_mixing(config: TrainConfig) -> Mixing:
+    """The flags on mixed and erased pictures as one value."""
+    return Mixing(config.mixup, config.cutmix, config.random_erasing)
 
 
 def cache_folder(config: TrainConfig) -> Path:

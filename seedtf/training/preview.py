@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import tensorflow as tf
 from matplotlib.figure import Figure
 
 from seedtf.data import augment, reference_ops
 from seedtf.data.draws import Parameters, Policy, draw_parameters
+from seedtf.data.mixing import Mixing, mix
 from seedtf.data.store import Store
 from seedtf.plots import draw_augmentations
 
@@ -18,9 +21,12 @@ _BATCH = 16
 
 
 def draw_preview(
-    store: Store, records: np.ndarray, policy: Policy, *, seed: int, impl: str
+    store: Store, records: np.ndarray, policy: Policy, *, seed: int, impl: str, mixing: Mixing
 ) -> Figure:
     """One training image as 15 epochs will see it, and a batch of the first epoch with its labels.
+
+    The batch is a spread over all classes. Where pictures are mixed, each is mixed with the next one
+    shown; in training that is the next one of its batch.
 
     Args:
         store: decoded images.
@@ -28,6 +34,7 @@ def draw_preview(
         policy: the ranges, strength already applied.
         seed: root seed of the run; these are the very draws that training makes.
         impl: a value of ``--augment_impl``.
+        mixing: how the pictures of the batch are mixed.
     """
     apply = augment.augment_images if impl == "fused" else reference_ops.make_chain(impl)
     size = (store.size, store.size)
@@ -42,8 +49,18 @@ def draw_preview(
     original = store.read(subject)
     draws = apply(tf.tile(original, [_DRAWS, 1, 1, 1]), many, size)
     catalog = store.catalog
-    labels = [catalog.class_names[catalog.labels[record]] for record in batch.numpy()]
     seen = apply(store.read(batch), parameters(0, batch), size)
+    shares = tf.one_hot(catalog.labels[batch.numpy()], len(catalog.class_names))
+    seen, shares = mix(seen, shares, tf.constant(0, tf.int64), batch, seed=seed, mixing=mixing)
+    labels = [_label(row, catalog.class_names) for row in shares.numpy()]
     return draw_augmentations(
         original.numpy()[0], draws.numpy(), seen.numpy(), labels, title=str(catalog.root)
     )
+
+
+def _label(shares: np.ndarray, names: Sequence[str]) -> str:
+    """The class, or a line for each that a mixed picture consists of, with its share."""
+    parts = [(share, names[k].replace("\n", " ")) for k, share in enumerate(shares) if share > 0]
+    if len(parts) == 1:
+        return parts[0][1]
+    return "\n".join(f"{share:.0%} {name}" for share, name in sorted(parts, reverse=True))

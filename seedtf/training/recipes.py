@@ -10,6 +10,7 @@ from typing import Any
 from seedtf.options import option
 
 __all__ = [
+    "AUTO",
     "FAST",
     "ORIGINAL",
     "RECIPES",
@@ -20,6 +21,9 @@ __all__ = [
 ]
 
 ORIGINAL, FAST = "original", "fast"
+
+AUTO = "auto"
+"""The value of a flag that leaves the choice to the plan, or ``augment_strength`` to its controller."""
 
 # usual rates from random weights
 _RATES = {"sgd": 5e-2, "lamb": 5e-3}
@@ -45,18 +49,18 @@ RECIPES: dict[str, dict[str, Any]] = {
         "optimizer": "adamw",
         "schedule": "one_cycle",
         "schedule_per_step": True,
-        "bn_momentum": None,  # from the steps in an epoch
+        "bn_momentum": AUTO,  # from the steps in an epoch
         "zero_init_residual": True,
-        "weight_decay": None,  # by optimizer
+        "weight_decay": AUTO,  # by optimizer
         "label_smoothing": 0.1,
     },
 }
-"""Flag defaults by recipe; every recipe names the same flags. None leaves the choice to the plan."""
+"""Flag defaults by recipe; every recipe names the same flags."""
 
 
 def by_recipe(name: str, help_text: str, **limits: Any) -> Any:
     """An ``option`` whose default is the recipe's; its help names them all."""
-    defaults = (f"{recipe} {_shown(values[name])}" for recipe, values in RECIPES.items())
+    defaults = (f"{recipe} {str(values[name]).lower()}" for recipe, values in RECIPES.items())
     return option(None, help_text, default_text=", ".join(defaults), **limits)
 
 
@@ -76,7 +80,3 @@ def recipe_changes(recipe: str, values: dict[str, Any]) -> dict[str, Any]:
     return {
         name: values[name] for name, default in RECIPES[recipe].items() if values[name] != default
     }
-
-
-def _shown(value: Any) -> str:
-    return "auto" if value is None else str(value).lower()

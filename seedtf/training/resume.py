@@ -34,7 +34,9 @@ def run_identity(
     statistics of its own, or mixes pictures within its part. Else, with ``--sync_bn``, any number does
     the same arithmetic, to rounding.
     """
-    alike = config.sync_bn and not (plan.mixing.mixup or plan.mixing.cutmix)
+    mixed = plan.mixing.mixup or plan.mixing.cutmix
+    alike = config.sync_bn and not mixed
+    reason = "pictures are mixed" if mixed else "--sync_bn not given"
     flags = {k: v for k, v in config.as_dict().items() if k not in FREE}
     versions = {name: importlib.metadata.version(name) for name in _VERSIONS}
     catalog = intake.store.catalog
@@ -42,7 +44,7 @@ def run_identity(
         **{f"--{name}": value for name, value in flags.items()},
         **{f"the version of {name}": version for name, version in versions.items()},
         "the precision": plan.precision.policy,
-        **({} if alike else {"the number of replicas (--sync_bn not given)": replicas}),
+        **({} if alike else {f"the number of replicas ({reason})": replicas}),
         "compilation with XLA": plan.compilation.enabled,
         "the class list": list(catalog.class_names),
         "the number of pictures": len(catalog),

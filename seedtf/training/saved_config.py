@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from seedtf.errors import UserError
-from seedtf.training.config import NEWEST, PATHS, TrainConfig
+from seedtf.training.config import NEWEST, PATHS, TrainConfig, number_or_auto
 
 __all__ = ["FREE", "resumed_config"]
 
@@ -53,6 +53,7 @@ def resumed_config(resume: str, given: Mapping[str, Any]) -> TrainConfig:
     names = {field.name for field in dataclasses.fields(TrainConfig)}
     values = {name: value for name, value in saved.items() if name in names}
     for name, value in given.items():
+        value = number_or_auto(name, value)
         if name not in FREE and values.get(name) != value:
             raise UserError(
                 f"--{name}={value}: the run in {run_dir} has {values.get(name)!r}; leave the flag "

@@ -27,8 +27,8 @@ from seedtf.training.config import AUTO, TrainConfig
 from seedtf.training.distribute import Devices
 from seedtf.training.ema import MovingAverage
 from seedtf.training.feed import Feed, make_order
-from seedtf.training.forecast import Forecast, measure, process_age
-from seedtf.training.forecast import Stage as TimedStage
+from seedtf.training.forecast import Forecast
+from seedtf.training.forecast_timing import TimedStage, process_age, time_training
 from seedtf.training.optimizers import AVERAGED, first_averaged
 from seedtf.training.plan import Plan
 from seedtf.training.saver import Saver
@@ -127,6 +127,14 @@ class Session:
         mixed = bool(self._config.mixup or self._config.cutmix)
         return next_strength(self.log.rows[:epoch], self._config.epochs, mixed=mixed)
 
+    def _set_strength(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        self._feed.strength.assign(self._strength(epoch))
+
+    @property
+    def _restarts(self) -> bool:
+        """Whether every epoch begins with new batches, for those made ahead had the old strength."""
+        return self._config.augment_strength == AUTO and self._feed.works_ahead
+
     def _make_callbacks(self) -> None:
         config, run_dir, steps = self._config, self._run_dir, self._plan.steps_per_epoch
         best = cb.best_epoch(self.log.rows) or 0
@@ -169,7 +177,7 @@ class Session:
                 checkpoints / "best.keras", self._save_network, best=low, best_epoch=best
             ),
             cb.LastCheckpoint(checkpoints / "last.keras", self._save_network),
-            *([self._snapshots(checkpoints)] if config.snapshots else []),
+            cb.Snapshots(checkpoints, self._save_network, self._snapshot_epochs()),
             *([cb.tensorboard_callback(run_dir / "tensorboard")] if config.tensorboard else []),
             self._curves,
             self._preview,
@@ -178,6 +186,7 @@ class Session:
             *([self._agreement] if self._agreement else []),  # first: the others go by its clock
             self.timer,
             rate,
+            keras.callbacks.LambdaCallback(on_epoch_begin=self._set_strength),
             finite,
             self.log,
             *(written if self._devices.chief else []),
@@ -187,25 +196,26 @@ class Session:
             save,  # last: its state says that all of the above is done
         ]
 
-    def _snapshots(self, folder: Path) -> cb.Snapshots:
+    def _snapshot_epochs(self) -> list[int]:
         config = self._config
-        return cb.Snapshots(folder, self._save_network, config.cycle_epochs, config.epochs)
+        if not config.snapshots:
+            return []
+        return cb.snapshot_epochs(config.cycle_epochs, config.epochs, per_step=self._plan.per_step)
 
     def forecast(self) -> Forecast:
         """Times a few steps of every stage; the training is spoilt by it, and no file is written.
 
         Epochs that train the head alone count as whole ones.
         """
-        config, store = self._config, self._intake.store
+        store = self._intake.store
         self._compile(0)
-        kept = len(cb.snapshot_epochs(config.cycle_epochs, config.epochs))
-        return measure(
+        return time_training(
             self._trainer,
             [self._timed(stage) for stage in self._plan.stages],
             steps_per_epoch=self._plan.steps_per_epoch,
             val_steps=self._val_steps,
             startup=process_age(),
-            snapshots=kept if config.snapshots else 0,
+            snapshots=len(self._snapshot_epochs()),
             cache=len(store.catalog) * store.size**2 * 3 if store.mode == "disk" else 0,
         )
 
@@ -216,6 +226,7 @@ class Session:
             train=lambda: self._devices.distribute(lambda: self._step_batches(0)),
             val=lambda: self._devices.distribute(self._val_batches),
             enter=lambda: self._enter(stage),
+            restarts=self._restarts,
         )
 
     def train(self) -> str:
@@ -284,10 +295,10 @@ class Session:
         self._stage = None  # compiled anew, it has to be traced anew
 
     def _parts(self, segment: _Segment) -> Iterator[_Segment]:
-        """Cut where the size of the pictures changes, and where the strength may: at every epoch."""
+        """Cut where the size of the pictures changes, and where batches have to be made anew."""
         for stage in self._plan.stages:
             first, last = max(segment.first, stage.first), min(segment.last, stage.last)
-            length = 1 if self._config.augment_strength == AUTO else max(last - first, 1)
+            length = 1 if self._restarts else max(last - first, 1)
             for begin in range(first, last, length):
                 yield _Segment(begin, begin + length, 0)
 
@@ -309,7 +320,7 @@ class Session:
 
     def _fit(self, segment: _Segment, state: states.TrainState | None) -> None:
         self._enter(next(s for s in self._plan.stages if s.first <= segment.first < s.last))
-        self._feed.strength.assign(self._strength(segment.first))
+        self._set_strength(segment.first)  # batches are made before the epoch begins
         steps = self._order.steps_per_epoch
         start_step = segment.first * steps + segment.step
         for callback in self._counting:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import keras
@@ -13,22 +13,23 @@ __all__ = ["Snapshots", "snapshot_epochs"]
 Save = Callable[[keras.Model, Path], None]
 
 
-def snapshot_epochs(cycle_epochs: float, epochs: int) -> list[int]:
-    """The 1-based epochs whose end is kept: the last of each cycle, and the last of all.
+def snapshot_epochs(cycle_epochs: float, epochs: int, *, per_step: bool) -> list[int]:
+    """The 1-based epochs whose end is kept: those in which a cycle is at its lowest rate.
 
-    A cycle ends in the epoch during which ``floor(epoch / cycle_epochs)`` rises, as in
-    ``schedules.cyclic_decay``. Each is one more file of the size of ``last.keras``.
+    Where a cycle ends within an epoch, a rate set at every step has risen again when that epoch ends,
+    so the epoch before is kept; a rate set once an epoch is still that of the cycle's end. A cycle
+    that the end of training cuts short leaves none. Each is one more file of the size of
+    ``last.keras``.
 
     Args:
         cycle_epochs: the length of a cycle in epochs, above 0; need not be whole.
         epochs: the length of training.
+        per_step: whether the rate is set at every step.
     """
-    ends = range(1, epochs + 1)
-    return [each for each in ends if each == epochs or _ends_cycle(each, cycle_epochs)]
-
-
-def _ends_cycle(epoch: int, length: float) -> bool:
-    return math.floor(epoch / length) > math.floor((epoch - 1) / length)
+    # to nine places, so that 30 × 0.1 is 3
+    ends = (round(n * cycle_epochs, 9) for n in range(1, math.floor(epochs / cycle_epochs) + 2))
+    whole = math.floor if per_step else math.ceil
+    return sorted({whole(end) for end in ends if end <= epochs} - {0})
 
 
 class Snapshots(keras.callbacks.Callback):
@@ -42,15 +43,14 @@ class Snapshots(keras.callbacks.Callback):
     Args:
         folder: where they go.
         save: writes a model to a path, atomically.
-        cycle_epochs: the length of a cycle in epochs.
-        epochs: the length of training.
+        epochs: from ``snapshot_epochs``.
     """
 
-    def __init__(self, folder: Path, save: Save, cycle_epochs: float, epochs: int) -> None:
+    def __init__(self, folder: Path, save: Save, epochs: Iterable[int]) -> None:
         super().__init__()
         self._folder = folder
         self._save = save
-        self._kept = frozenset(snapshot_epochs(cycle_epochs, epochs))
+        self._kept = frozenset(epochs)
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
         """Saves where a cycle ends."""

@@ -1,0 +1,88 @@
+"""The first lines of a run say what is on, and the picture of the augmentation shows it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from seedtf.data.catalog import scan_folder
+from seedtf.data.draws import Policy
+from seedtf.data.mixing import Mixing
+from seedtf.data.store import CachePlan, Store, build_store
+from seedtf.training.config import TrainConfig
+from seedtf.training.preview import draw_preview
+from seedtf.training.train import train_and_evaluate
+
+TINY = {"model": "tiny", "weights": "none", "image_size": 16, "batch_size": 4, "epochs": 2}
+ON = {
+    "recipe": "original",
+    "mixup": 0.2,
+    "cutmix": 1.0,
+    "random_erasing": 0.25,
+    "augment_strength": "auto",
+    "sampler": "balanced",
+    "ema_horizon": 0.1,
+    "cycle_epochs": 1.0,
+    "snapshots": True,
+    "weight_decay": 0.001,
+    "clip_norm": 2.0,
+    "body_lr_factor": 0.5,
+    "label_smoothing": 0.05,
+}
+
+
+def lines(output: str) -> dict[str, str]:
+    """The first word of every line and what follows."""
+    return {line[:10].strip(): line[10:] for line in output.splitlines()}
+
+
+@pytest.fixture
+def store(tiny_folder: Path, tmp_path: Path) -> Store:
+    return build_store(scan_folder(tiny_folder), 16, CachePlan("ram", 0, ""), tmp_path)
+
+
+def test_all_that_is_on_is_said(
+    tiny_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    train_and_evaluate(
+        TrainConfig(data_dir=str(tiny_folder), run_dir=str(tmp_path / "run"), **TINY, **ON)
+    )
+    said = lines(capsys.readouterr().out)
+    assert said["augment"].startswith(
+        "strength auto, MixUp by Beta(0.2), CutMix by Beta(1), a rectangle erased in 0.25 of the "
+        "pictures; on the host"
+    )
+    assert said["update"] == (
+        "weight decay 0.001, gradient cut to norm 2, first layers at 0.5 of the rate, labels "
+        "smoothed by 0.05"
+    )
+    assert "as many pictures of every class" in said["sampler"]
+    assert said["averages"] == (
+        "weights over 0.1 of all steps, validated and kept; a snapshot at the bottom of every cycle"
+    )
+
+
+def test_what_is_off_is_not_said(
+    tiny_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = {"data_dir": str(tiny_folder), "run_dir": str(tmp_path / "run"), "recipe": "original"}
+    train_and_evaluate(TrainConfig(**run, **TINY))
+    said = lines(capsys.readouterr().out)
+    assert said["augment"].startswith("strength 1; on the host")
+    assert said["update"] == "weight decay 0"
+    assert not {"sampler", "averages", "weights", "sizes"} & set(said)
+
+
+def preview_titles(store: Store, mixing: Mixing) -> list[str]:
+    records = np.arange(len(store.catalog), dtype=np.int64)
+    figure = draw_preview(store, records, Policy(), seed=0, impl="fused", mixing=mixing)
+    return [axes.get_title() for part in figure.subfigs for axes in part.axes]
+
+
+def test_the_preview_names_both_classes_of_a_mixed_picture(store: Store) -> None:
+    plain, mixed = preview_titles(store, Mixing()), preview_titles(store, Mixing(mixup=1.0))
+    assert len(plain) == len(mixed)
+    assert not any("%" in title for title in plain)
+    assert any("%" in title for title in mixed)
