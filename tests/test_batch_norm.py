@@ -19,6 +19,7 @@ from seedtf.model.batch_norm import (
     momentum_for,
     settle_layers,
 )
+from seedtf.model.residuals import silence_residuals
 
 Pair = tuple[keras.layers.Layer, keras.layers.Layer]
 # Error against the Keras layer in units of the outputs, which are of order 1: rounding of the format
@@ -252,3 +253,62 @@ def test_momentum_of_long_epochs_is_that_of_keras() -> None:
     assert momentum_for(74) == pytest.approx(1 - 10 / 74)
     assert momentum_for(100_000) == 0.99
     assert momentum_for(3) == 0.8
+
+
+def silent_in(join: Callable[[Any, Any], Any]) -> set[str]:
+    """The silenced layers of a network whose trunk meets one branch or more in ``join``."""
+    image = keras.Input((8, 8, 3))
+    trunk = keras.layers.ReLU(name="trunk")(normed(image, "stem"))
+    outputs = join(trunk, normed(keras.layers.ReLU()(normed(trunk, "first")), "last"))
+    model = keras.Model(image, keras.layers.GlobalAveragePooling2D()(outputs))
+    count = silence_residuals(model)
+    norms = [each for each in model.layers if isinstance(each, keras.layers.BatchNormalization)]
+    silent = {each.name for each in norms if each.scale and not each.gamma.numpy().any()}
+    assert count == len(silent)
+    return silent
+
+
+def normed(features: Any, name: str, **options: Any) -> Any:
+    features = keras.layers.Conv2D(8, 3, padding="same", use_bias=False)(features)
+    return keras.layers.BatchNormalization(name=name, **options)(features)
+
+
+def add(*inputs: Any) -> Any:
+    return keras.layers.Add()(list(inputs))
+
+
+def test_a_branch_is_silenced_on_either_side_of_its_sum() -> None:
+    assert silent_in(add) == {"last"}
+    assert silent_in(lambda trunk, branch: add(branch, trunk)) == {"last"}
+
+
+def test_a_projected_shortcut_is_not_a_branch() -> None:
+    assert silent_in(lambda trunk, branch: add(normed(trunk, "p"), branch)) == {"last"}
+    assert silent_in(lambda trunk, branch: add(branch, normed(trunk, "p"))) == {"last"}
+
+
+def test_a_branch_may_end_in_dropout_and_in_nothing_else() -> None:
+    drop, relu = keras.layers.Dropout(0.2), keras.layers.ReLU()
+    assert silent_in(lambda trunk, branch: add(drop(branch), trunk)) == {"last"}
+    assert silent_in(lambda trunk, branch: add(relu(branch), trunk)) == set()
+
+
+def test_what_the_trunk_reads_too_is_left_alone() -> None:
+    assert silent_in(lambda trunk, branch: add(branch, add(branch, trunk))) == set()
+    both = keras.layers.Concatenate()
+    assert silent_in(lambda trunk, branch: both([add(branch, trunk), branch])) == set()
+
+
+def test_sums_without_one_branch_are_left_alone() -> None:
+    def other(trunk: Any, length: int) -> Any:
+        for number in range(length):
+            trunk = keras.layers.ReLU()(normed(trunk, f"other{number}"))
+        return normed(trunk, "other")
+
+    for length in (0, 1, 2):
+        found = silent_in(lambda trunk, branch: add(other(trunk, length), branch))  # noqa: B023
+        assert found == ({"last"} if length == 0 else set())
+    assert silent_in(lambda trunk, branch: add(trunk, trunk)) == set()
+    assert silent_in(lambda trunk, branch: add(trunk, branch, normed(trunk, "p"))) == set()
+    unscaled = {"scale": False}
+    assert silent_in(lambda trunk, branch: add(trunk, normed(branch, "n", **unscaled))) == set()

@@ -15,7 +15,6 @@ __all__ = [
     "momentum_for",
     "moving_statistics",
     "settle_layers",
-    "silence_residuals",
 ]
 
 # The least epsilon that the kernel takes unchanged (tf.compat.v1.nn.fused_batch_norm raises others)
@@ -116,24 +115,6 @@ def fuse_batch_norm(
         if synchronized:
             layer.synchronized = True
             layer.fused = False  # read by Keras 2.15 alone
-
-
-def silence_residuals(model: keras.Model) -> int:
-    """Sets the scale to 0 in the batch normalisation that ends each residual branch; returns how many.
-
-    Every block is the identity at first, so a deep network learns like a shallow one until its branches
-    are needed (Goyal et al. 2017, arXiv 1706.02677, section 5.1). For random weights only.
-    """
-    count = 0
-    for layer in model.layers:
-        if not isinstance(layer, keras.layers.Add):
-            continue
-        # keras.applications adds (shortcut, branch); a shortcut may end in batch normalisation too
-        branch = layer.input[-1]._keras_history[0]
-        if isinstance(branch, keras.layers.BatchNormalization) and branch.scale:
-            branch.gamma.assign(tf.zeros_like(branch.gamma))
-            count += 1
-    return count
 
 
 def settle_layers(model: keras.Model) -> None:

@@ -19,7 +19,8 @@ from seedtf.compat import check_written_here, keep_random_states, reading_as
 from seedtf.errors import UserError
 from seedtf.files import atomic_path
 from seedtf.model.archive import check_model_archive
-from seedtf.model.batch_norm import fuse_batch_norm, silence_residuals
+from seedtf.model.batch_norm import fuse_batch_norm
+from seedtf.model.residuals import silence_residuals
 from seedtf.model.weights import load_weights, short_cause
 
 __all__ = [
