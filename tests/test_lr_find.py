@@ -5,6 +5,8 @@ from __future__ import annotations
 import csv
 import os
 import random
+import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -18,9 +20,13 @@ from hypothesis import strategies as st
 from PIL import Image
 from tiny_run import draw_classes
 
+from seedtf.commands.main import main
 from seedtf.compat import all_variables, metrics_variables, optimizer_variables
 from seedtf.errors import UserError
 from seedtf.model.network import build_network
+from seedtf.training import range_test
+from seedtf.training.begin import explained
+from seedtf.training.config import TrainConfig
 from seedtf.training.ema import MovingAverage
 from seedtf.training.optimizers import make_optimizer
 from seedtf.training.rate_finder import (
@@ -202,9 +208,13 @@ def lr_find(folder: Path, data: Path, *more: str) -> subprocess.CompletedProcess
 def test_the_command_prints_a_flag_and_leaves_picture_and_table(tmp_path, data):
     done = lr_find(tmp_path, data, "--start_lr=1e-5", "--steps=100", "--optimizer=adam")
     assert done.returncode == 0, done.stderr
-    lines = done.stdout.splitlines()
+    first, *lines = done.stdout.splitlines()
     # 3 classes of 12, 2 of each for validation: 30 to train are 3 batches, 3 epochs are 9 steps
-    assert lines[0].startswith("lr_find   9 steps of 8 images with adam, learning rates 1e-05 to 1")
+    assert first.startswith("lr_find   9 steps of 8 images with adam, learning rates 1e-05 to 1")
+    assert lines[0] == (
+        "warning   --steps=100: cut to 9, for 3 epochs have no more; fewer than 30 say little; lower "
+        "--batch_size"
+    )
     (folder,) = (tmp_path / "runs").iterdir()
     assert folder.name.endswith("-lr_find")
     assert sorted(each.name for each in folder.iterdir()) == ["lr_find.csv", "lr_find.png"]
@@ -224,16 +234,122 @@ def test_the_command_prints_a_flag_and_leaves_picture_and_table(tmp_path, data):
     ("flag", "said"),
     [
         ("--end_lr=1e-9", "--end_lr=1e-09: is not above --start_lr=1e-07"),
-        ("--resume=runs/x", "--resume: a range test goes on from no run"),
+        ("--resume=runs/x", "--resume=runs/x: a range test goes on from no run"),
+        ("--dry_run", "--dry_run=True: a range test is short"),
         ("--steps=3", "--steps=3: out of range"),
         ("--out_dir=run", "--out_dir=run: is a run's folder"),
     ],
 )
 def test_flags_that_contradict(flag, said, tmp_path, monkeypatch, capsys):
-    from seedtf.commands.main import main
-
     monkeypatch.chdir(tmp_path)
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "config.json").write_text("{}")
     assert main(["lr_find", "--data_dir=sample", flag]) == 2
     assert capsys.readouterr().err.startswith(f"seedtf lr_find: {said}")
+
+
+def tiny(data: Path, **flags) -> TrainConfig:
+    given = {"model": "tiny", "weights": "none", "image_size": 16, "batch_size": 8, **flags}
+    return TrainConfig(data_dir=str(data), **given)
+
+
+def test_a_run_s_flags_are_read_and_what_is_not_tested_is_said(tmp_path, data, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    flags = tiny(data, freeze_epochs=1, progressive_sizes="12", run_dir="mine").flagfile()
+    Path("flags.txt").write_text(flags)
+    # so low that the loss cannot fall
+    rates = ["--start_lr=1e-12", "--end_lr=1e-11", "--out_dir=out"]
+    assert main(["lr_find", "--flagfile=flags.txt", "--run_dir=mine", *rates]) == 2
+    shown = capsys.readouterr()
+    assert shown.out.splitlines()[:2] == [
+        "not used  --freeze_epochs, --progressive_sizes: tested is the whole network at 16×16 on one "
+        "device",
+        "not used  --run_dir: a test leaves no run, only what goes to --out_dir",
+    ]
+    assert shown.err == (
+        "seedtf lr_find: --batch_size=8: the loss never fell in the 9 steps that 3 epochs have (see "
+        "out/lr_find.png); lower --batch_size\n"
+    )
+    assert sorted(path.name for path in Path("out").iterdir()) == ["lr_find.csv", "lr_find.png"]
+    assert not Path("mine").exists()
+
+
+@pytest.mark.parametrize(
+    ("asked", "taken", "said"),
+    [
+        (100, 100, ""),
+        (100, 45, "--steps=100: cut to 45, for 3 epochs have no more; lower --batch_size"),
+        (10, 10, "--steps=10: fewer than 30 say little; pass more"),
+    ],
+)
+def test_few_steps_are_said(asked, taken, said, capsys):
+    range_test._warn_of_few(asked, taken)
+    assert capsys.readouterr().out == (f"warning   {said}\n" if said else "")
+
+
+def test_a_folder_that_cannot_be_written_is_said_before_the_test(
+    tmp_path, data, monkeypatch, capsys
+):
+    monkeypatch.setattr(range_test, "_run", lambda *_: pytest.fail("measured for nothing"))
+    (tmp_path / "file").touch()
+    out_dir = tmp_path / "file" / "below"
+    assert main(["lr_find", f"--data_dir={data}", f"--out_dir={out_dir}"]) == 2
+    assert capsys.readouterr().err == (
+        f"seedtf lr_find: --out_dir={out_dir}: Not a directory; pass another folder\n"
+    )
+
+
+def test_a_test_that_fails_leaves_no_folder_of_its_own(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine").mkdir()
+    for out_dir in ("", "new", "mine"):
+        with pytest.raises(UserError, match=r"^--data_dir=.*missing: no such folder"):
+            range_test.find_learning_rate(
+                TrainConfig(data_dir="missing"), start=1e-5, end=1.0, steps=10, out_dir=out_dir
+            )
+    assert sorted(path.name for path in tmp_path.rglob("*")) == ["mine", "runs"]
+
+
+def test_a_picture_that_went_bad_is_named(data, tmp_path, monkeypatch):
+    folder = Path(shutil.copytree(data, tmp_path / "data"))
+    begin = range_test.open_planned
+
+    def spoil(config):
+        opened = begin(config)
+        for path in folder.rglob("*.png"):
+            path.write_bytes(path.read_bytes()[:60])
+        return opened
+
+    monkeypatch.setattr(range_test, "open_planned", spoil)
+    with pytest.raises(UserError, match=r"found bad while training .* restore it or remove it"):
+        range_test.find_learning_rate(
+            tiny(folder, cache="off"), start=1e-5, end=1.0, steps=10, out_dir=str(tmp_path / "out")
+        )
+
+
+def test_out_of_memory_is_one_line(data, tmp_path, monkeypatch):
+    def full(*_, **__):
+        raise tf.errors.ResourceExhaustedError(None, None, "OOM when allocating")
+
+    monkeypatch.setattr(range_test, "find_rate", full)
+    with pytest.raises(UserError, match=r"^--batch_size=8: out of memory; lower it"):
+        range_test.find_learning_rate(
+            tiny(data), start=1e-5, end=1.0, steps=10, out_dir=str(tmp_path / "out")
+        )
+
+
+def test_only_a_run_folder_is_told_to_be_gone_on_with(data):
+    config = tiny(data)
+    lost = r"^--run_dir=r: cannot be written .* --resume=r$"
+    with pytest.raises(UserError, match=lost), explained(config, None, Path("r")):
+        raise OSError(28, "No space left on device")
+    with pytest.raises(OSError, match="No space"), explained(config, None):
+        raise OSError(28, "No space left on device")
+
+
+def test_help_begins_with_its_own_flags_and_has_none_that_is_refused(capsys):
+    with pytest.raises(SystemExit):
+        main(["lr_find", "--help"])
+    shown = re.findall(r"^  --(\w+)", capsys.readouterr().out, re.MULTILINE)
+    assert shown[:5] == ["start_lr", "end_lr", "steps", "out_dir", "recipe"]
+    assert not {"resume", "dry_run"} & set(shown)

@@ -8,6 +8,7 @@ import math
 import os
 import re
 import signal
+import sqlite3
 import subprocess
 import sys
 from pathlib import Path
@@ -25,10 +26,12 @@ from seedtf.training.config import TrainConfig
 from seedtf.training.recipes import RECIPES
 from seedtf.tuning import importance_plot, records
 from seedtf.tuning import search as search_module
+from seedtf.tuning import space as space_module
 from seedtf.tuning.optuna_study import masked
 from seedtf.tuning.search import Search, search
 from seedtf.tuning.space import BY_DEFAULT, SEARCHABLE, choose_space, first_values
 from seedtf.tuning.trial_process import Epoch, TrialProcess, best_of, last_words, read_epochs
+from seedtf.tuning.trial_row import TrialRow
 
 FAKE = (sys.executable, str(Path(__file__).parent / "fake_train.py"))
 EPOCHS = 4
@@ -75,16 +78,23 @@ def table(tune_dir: Path) -> list[dict[str, str]]:
 @pytest.mark.parametrize("weights", ["none", "imagenet"])
 @pytest.mark.parametrize("optimizer", ["adam", "adamw", "sgd", "lamb"])
 def test_the_first_trial_is_what_train_takes_of_itself(recipe, weights, optimizer) -> None:
-    from seedtf.training import plan as training_plan
-
     config = TrainConfig(data_dir="x", recipe=recipe, weights=weights, optimizer=optimizer)
     space = choose_space(",".join(SEARCHABLE), (), config)
     values = first_values(space, config)
-    assert values["lr"] == pytest.approx(training_plan._highest_rate(config), rel=1e-9)
-    decay = training_plan._weight_decay(config)
+    assert values["lr"] == pytest.approx(config.highest_rate, rel=1e-9)
+    decay = config.decay
     assert values["weight_decay"] == (decay or SEARCHABLE["weight_decay"].low)
     for name in set(SEARCHABLE) - {"lr", "weight_decay"}:
         assert values[name] == getattr(config, name), name
+
+
+def test_optimizers_without_decay_are_those_of_tensorflow_addons() -> None:
+    # written twice, for the space is known without TensorFlow, as most of these tests are
+    from seedtf.training.optimizers import _OF_ADDONS
+
+    assert set(space_module._WITHOUT_DECAY) == set(_OF_ADDONS)
+    names = [each.name for each in choose_space("", (), fixed(optimizer="ranger"))]
+    assert "weight_decay" not in names
 
 
 def test_the_rate_is_searched_ten_times_either_way() -> None:
@@ -171,6 +181,33 @@ def test_a_process_that_ignores_the_request_is_killed(tmp_path) -> None:
         while not log.read_text():
             assert process.poll() is None
         assert process.end(grace=0.2) == -signal.SIGKILL
+
+
+TIDY = """
+import pathlib, signal, sys, time
+def save(*_):
+    pathlib.Path("saved").touch()
+    sys.exit(75)
+signal.signal(signal.SIGTERM, save)
+print(1, flush=True)
+time.sleep(60)
+"""
+
+
+@pytest.mark.parametrize(("error", "saved"), [(RuntimeError, True), (KeyboardInterrupt, False)])
+def test_a_process_that_is_left_saves_unless_that_is_interrupted(
+    tmp_path, monkeypatch, error, saved
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    log, code = tmp_path / "log", TIDY
+    if not saved:
+        code = TIDY.replace("def save(*_):", "def save(*_):\n    time.sleep(60)")
+    with pytest.raises(error), TrialProcess([sys.executable, "-c", code], log) as process:
+        while not log.read_text():
+            assert process.poll() is None
+        raise error
+    assert process.poll() == (75 if saved else -signal.SIGKILL)
+    assert Path("saved").exists() == saved
 
 
 # the search
@@ -356,6 +393,39 @@ def test_a_trial_of_another_machine_is_left_to_it(tmp_path, monkeypatch) -> None
     assert [row.number for row in rows] == [0, 1, 2]
 
 
+def test_a_database_that_is_lost_is_one_line_and_the_same_command_goes_on(
+    tmp_path, monkeypatch
+) -> None:
+    folder, away = tmp_path / "tune", []
+
+    def change(statement: str) -> None:
+        with sqlite3.connect(folder / "study.db") as database:
+            database.execute(statement)
+
+    def lose_it_once(path: Path) -> list[Epoch]:
+        epochs = read_epochs(path)
+        if path.parent.name == "trial-0001" and epochs and not away:
+            away.append(path)
+            change("ALTER TABLE trial_values RENAME TO away")
+            change("ALTER TABLE trial_intermediate_values RENAME TO away_too")
+        return epochs
+
+    monkeypatch.setattr(search_module, "read_epochs", lose_it_once)
+    misbehave(monkeypatch, hang=1)
+    lost = (
+        r"^--storage=sqlite:///.*/study\.db: lost \(no such table: trial_\w+\); go on with the same"
+    )
+    with pytest.raises(UserError, match=lost):
+        search(plan(folder, 3), command=FAKE)
+    misbehave(monkeypatch)
+    change("ALTER TABLE away RENAME TO trial_values")
+    change("ALTER TABLE away_too RENAME TO trial_intermediate_values")
+    rows = search(plan(folder, 3), command=FAKE)
+    assert [row.outcome for row in rows] == ["done", "done", "done"]
+    # the process of trial 1 was ended, and its run goes on
+    assert len((folder / "trial-0001" / "history.csv").read_text().splitlines()) == EPOCHS + 1
+
+
 def test_one_search_at_a_time_in_a_folder(tmp_path) -> None:
     with (
         search_module._alone_in(tmp_path),
@@ -372,7 +442,7 @@ def test_a_signal_to_the_training_alone_stops_the_search(tmp_path, monkeypatch) 
 
 def test_the_picture_has_bars_and_a_panel_for_every_flag() -> None:
     space = choose_space("lr,rotate,flip", (), fixed())
-    row = records.TrialRow
+    row = TrialRow
     values = {"lr": 0.001, "rotate": 15.0, "flip": "both"}
     rows = [
         row(0, "done", 0.5, 0.9, 4, 1.0, values),
@@ -402,6 +472,7 @@ def test_the_picture_has_bars_and_a_panel_for_every_flag() -> None:
         ("--storage=sqlite:////no/such/folder/x.db", "unable to open database file"),
         ("--resume=runs/x", "--resume=runs/x: a search goes on by itself"),
         ("--run_dir=runs/x", "--run_dir=runs/x: each trial has a folder of its own"),
+        ("--dry_run", "--dry_run=True: trains nothing to be judged"),
         ("--trials=0", "--trials=0: out of range"),
         ("--pruner=plum", "--pruner=plum: choose one of median, hyperband, none"),
         ("--study= ", "--study=' ': is empty"),
@@ -431,6 +502,7 @@ def test_without_optuna_one_line_says_what_to_install(tmp_path, monkeypatch, cap
         ("postgresql://me:p@ss@host/x", "postgresql://me:***@host/x"),
         ("postgresql://me@host:5432/x", "postgresql://me@host:5432/x"),
         ("sqlite:////a/b:c@d.db", "sqlite:////a/b:c@d.db"),
+        ("postgresql://host/x?user=me&password=p", "postgresql://host/x?user=me&password=***"),
     ],
 )
 def test_a_password_is_not_shown(url, shown) -> None:
@@ -445,7 +517,12 @@ def test_help_needs_neither_tensorflow_nor_optuna() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == "[]"
-    assert "--tune_dir" in done.stdout
+    shown = re.findall(r"^  --(\w+)", done.stdout, re.MULTILINE)
+    # its own first, and none that it refuses
+    assert shown[:3] == ["cache", "trials", "search"]
+    assert shown.index("keep_models") < shown.index("recipe") < shown.index("epochs")
+    assert shown.count("cache") == 1
+    assert not {"resume", "run_dir", "dry_run"} & set(shown)
 
 
 def test_real_trials_end_to_end(tiny_folder, tmp_path, capsys) -> None:

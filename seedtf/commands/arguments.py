@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import inspect
 import shutil
 import sys
 import textwrap
@@ -14,7 +15,7 @@ from absl import flags
 
 from seedtf.errors import UserError
 
-__all__ = ["parse_config", "parse_given", "suggest"]
+__all__ = ["check_refused", "parse_config", "parse_given", "part_of", "suggest"]
 
 Config = TypeVar("Config")
 
@@ -65,6 +66,24 @@ def parse_given(
     named = [each.name for each in _flags(config_class, words) if values[each.name].present]
     given = {name: values[name].value for name in named}
     return {**_take_words(config_class, words, rest), **given}
+
+
+def part_of(config: Any, base: type[Config]) -> Config:
+    """The fields that ``config`` has from ``base``, its class's own left out."""
+    names = [each.name for each in dataclasses.fields(base)]  # type: ignore[arg-type]
+    return base(**{name: getattr(config, name) for name in names})
+
+
+def check_refused(config: Any) -> None:
+    """Raises UserError where a flag was given that the command's ``REFUSED`` names.
+
+    ``REFUSED`` is a class variable: inherited flags without a meaning for the command, which its help
+    leaves out, each with what to do instead. They stay flags, so that a flagfile may have them switched
+    off.
+    """
+    for name, remedy in config.REFUSED.items():
+        if getattr(config, name):
+            raise UserError(f"--{name}={getattr(config, name)}: {remedy}")
 
 
 def suggest(word: str, known: Iterable[str]) -> str:
@@ -133,17 +152,35 @@ def _help(config_class: type, verb: str, words: Sequence[str]) -> str:
     lines = [f"usage: seedtf {verb}{places} --flag=value …", ""]
     for word in (word.removesuffix("...") for word in words):
         lines += [f"  {word.upper()}", *_wrapped(_help_text(config_class, word), width)]
-    for option in _flags(config_class, words):
+    own, inherited = _shown_flags(config_class, words)
+    lines += _flag_lines(own, width)
+    if inherited:  # only those of train are ever extended
+        lines += ["", "and the flags of seedtf train:", "", *_flag_lines(inherited, width)]
+    lines += ["", "  --flagfile", "      A file with one flag a line, such as a run's flags.txt."]
+    return "\n".join(lines)
+
+
+def _flag_lines(options: Iterable[dataclasses.Field], width: int) -> list[str]:
+    lines = []
+    for option in options:
         choices, default = option.metadata["choices"], option.default
         default = option.metadata["default_text"] or default
         shown = "" if default in ("", None) else f" (default {str(default).lower()})"
         text = (
             option.metadata["help"] + (f" One of {', '.join(choices)}." if choices else "") + shown
         )
-        lines.append(f"  --{option.name}")
-        lines += _wrapped(text, width)
-    lines += ["", "  --flagfile", "      A file with one flag a line, such as a run's flags.txt."]
-    return "\n".join(lines)
+        lines += [f"  --{option.name}", *_wrapped(text, width)]
+    return lines
+
+
+def _shown_flags(
+    config_class: type, words: Sequence[str]
+) -> tuple[list[dataclasses.Field], list[dataclasses.Field]]:
+    """A command's own flags and those of the class that it extends, those that it refuses left out."""
+    refused = getattr(config_class, "REFUSED", {})
+    shown = [each for each in _flags(config_class, words) if each.name not in refused]
+    own = inspect.get_annotations(config_class)
+    return [f for f in shown if f.name in own], [f for f in shown if f.name not in own]
 
 
 def _wrapped(text: str, width: int) -> list[str]:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import dataclasses
 import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
-from seedtf.commands.arguments import parse_given
+from seedtf.commands.arguments import check_refused, parse_given, part_of
 from seedtf.errors import UserError
 from seedtf.options import option
 from seedtf.training.config import TrainConfig
@@ -22,6 +22,12 @@ _MORE = ", ".join(name for name in SEARCHABLE if name not in BY_DEFAULT)
 @dataclass(frozen=True)
 class TuneConfig(TrainConfig):
     """The flags of ``train``, which hold for all trials, and those of the search."""
+
+    REFUSED: ClassVar[dict[str, str]] = {
+        "resume": "a search goes on by itself with the same command; leave it out",
+        "run_dir": "each trial has a folder of its own; pass --tune_dir",
+        "dry_run": "trains nothing to be judged; leave it out",
+    }
 
     cache: str = option(
         "disk",
@@ -55,14 +61,7 @@ class TuneConfig(TrainConfig):
         """Checks every field; raises UserError naming the flag, the value and the range."""
         super().__post_init__()
         object.__setattr__(self, "tune_dir", os.fspath(self.tune_dir))
-        refused = {
-            "resume": "a search goes on by itself with the same command; leave it out",
-            "run_dir": "each trial has a folder of its own; pass --tune_dir",
-            "dry_run": "trains nothing to be judged; leave it out",
-        }
-        for name, remedy in refused.items():
-            if getattr(self, name):
-                raise UserError(f"--{name}={getattr(self, name)}: {remedy}")
+        check_refused(self)
         if self.strategy == "multi_worker" or (
             self.strategy == "auto" and os.environ.get("TF_CONFIG")
         ):
@@ -86,8 +85,7 @@ def run(arguments: list[str]) -> int:
     """Searches as the flags say and returns the exit code."""
     given = parse_given(TuneConfig, "tune", arguments)
     config = TuneConfig(**given)
-    names = [each.name for each in dataclasses.fields(TrainConfig)]
-    training = TrainConfig(**{name: getattr(config, name) for name in names})
+    training = part_of(config, TrainConfig)
     space = choose_space(config.search, set(given), training)
     from seedtf.tuning.search import Search, search
 

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import numpy as np
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from seedtf.plots import BEST, GREY, RATE, TRAIN, clip_label
+from seedtf.plots import BEST, GREY, RATE, TRAIN, clip_label, new_figure, style_axes
 from seedtf.training.rate_finder import RangeTest, Suggestion
 
 __all__ = ["draw_range_test"]
@@ -22,8 +21,7 @@ def draw_range_test(test: RangeTest, suggestion: Suggestion | None, *, title: st
         suggestion: the rates to mark; None for none.
         title: shown above as it is.
     """
-    figure = Figure(figsize=(6.4, 4.2), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = new_figure(6.4, 4.2)
     figure.suptitle(clip_label(title, 60), parse_math=False)
     axes = figure.subplots()
     axes.plot(test.rates, test.losses, ".", color=GREY, markersize=3, label="each batch")
@@ -41,10 +39,7 @@ def draw_range_test(test: RangeTest, suggestion: Suggestion | None, *, title: st
     low, high = _loss_range(test)
     room = _ROOM * max(high - low, 1e-6)
     axes.set_ylim(low - room, high + room)
-    axes.set_xlabel("learning rate")
-    axes.set_ylabel("training loss")
-    axes.grid(True, alpha=0.3)
-    axes.spines[["top", "right"]].set_visible(False)
+    style_axes(axes, "training loss", "learning rate")
     axes.legend(fontsize="small", frameon=False, loc="lower left")
     return figure
 

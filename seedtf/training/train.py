@@ -12,10 +12,6 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-import keras
-import tensorflow as tf
-
-from seedtf.data.check import name_broken_files
 from seedtf.data.intake import Intake
 from seedtf.errors import UserError
 from seedtf.files import remove_leftovers
@@ -24,12 +20,12 @@ from seedtf.plots import draw_schedule, save_figure
 from seedtf.training import callbacks as cb
 from seedtf.training.agreement import check_same
 from seedtf.training.announce import announce, announce_worker
-from seedtf.training.begin import fix_threads, make_network, open_training_data
+from seedtf.training.begin import explained, make_network, open_planned, settled
 from seedtf.training.config import TrainConfig
 from seedtf.training.distribute import Devices, check_shares, choose_devices
 from seedtf.training.forecast import Forecast
 from seedtf.training.optimizers import check_strategy
-from seedtf.training.plan import Plan, check_choices, make_plan
+from seedtf.training.plan import Plan
 from seedtf.training.preview import draw_preview
 from seedtf.training.recipes import RECIPES, recipe_changes
 from seedtf.training.resume import check_identity, exclusive, run_identity
@@ -108,8 +104,7 @@ def _session(config: TrainConfig) -> Iterator[tuple[Session, Path | None]]:
     """A training about to begin, and its run folder, which only the chief has."""
     if config.resume and config.resume != config.run_dir:
         config = resumed_config(config.resume, _given(config))
-    config = fix_threads(config.with_absolute_paths())
-    check_choices(config)
+    config = settled(config)
     devices = choose_devices(config.strategy)
     if config.dry_run and devices.cluster is not None:
         raise UserError(
@@ -118,8 +113,6 @@ def _session(config: TrainConfig) -> Iterator[tuple[Session, Path | None]]:
     check_strategy(config.optimizer, devices.kind)
     if not config.resume and devices.chief:
         check_run_dir(config)
-    if config.deterministic:
-        tf.config.experimental.enable_op_determinism()
     announce_worker(devices)
     devices = devices.started(config.worker_timeout)
     with _quiet_unless_chief(devices), devices.watching(), _prepared(config, devices) as session:
@@ -131,11 +124,8 @@ def _prepared(config: TrainConfig, devices: Devices) -> Iterator[tuple[Session, 
     check_same({"the number of devices of a worker": devices.share.count}, devices.cluster)
     check_shares(devices.replicas, config.batch_size)
     _check_average(config, devices.replicas)
-    keras.utils.set_random_seed(config.seed)
-    intake = open_training_data(config)
+    intake, plan = open_planned(config, devices.replicas)
     _check_validation(devices.replicas, intake)
-    plan = make_plan(config, intake, devices.replicas)
-    keras.mixed_precision.set_global_policy(plan.precision.policy)
     with devices.scope():
         sync_bn = config.sync_bn and devices.replicas > 1
         model = make_network(config, intake, plan, weights=_first_weights(config), sync_bn=sync_bn)
@@ -143,7 +133,11 @@ def _prepared(config: TrainConfig, devices: Devices) -> Iterator[tuple[Session, 
     # these change no number, but a worker alone with another value would wait for ever
     together = {"--save_minutes": config.save_minutes, "--time_limit": config.time_limit}
     check_same({**identity, **together}, devices.cluster)
-    with _run_folder(config, devices) as run_dir, _explained(config, intake, run_dir):
+    kept = devices.chief and not config.dry_run
+    with (
+        _run_folder(config, devices) as run_dir,
+        explained(config, intake, run_dir if kept else None),
+    ):
         state = _resume_state(config, identity, devices) if config.resume else None
         where = [state.epoch, state.step] if state else None
         check_same({"the state to go on from": where}, devices.cluster)
@@ -204,43 +198,6 @@ def _check_validation(replicas: int, intake: Intake) -> None:
             f"--strategy: {replicas} replicas share {len(intake.split.val)} validation pictures, and "
             "each needs one; pass a larger --val_fraction, or use fewer devices"
         )
-
-
-# what a file that changed under --cache=off ends in, without its name
-_BAD_FILE_ERRORS = (
-    tf.errors.InvalidArgumentError,
-    tf.errors.NotFoundError,
-    tf.errors.PermissionDeniedError,
-)
-
-
-@contextmanager
-def _explained(config: TrainConfig, intake: Intake, run_dir: Path) -> Iterator[None]:
-    """What the device or the disk refuses becomes a line that says what to do."""
-    try:
-        yield
-    except tf.errors.ResourceExhaustedError as error:
-        raise UserError(
-            f"--batch_size={config.batch_size}: out of memory; lower it or --image_size, or train "
-            "with --precision=mixed_bfloat16"
-        ) from error
-    except _BAD_FILE_ERRORS as error:
-        broken = name_broken_files(intake.store, config.max_pixels)
-        if not broken:
-            raise
-        raise UserError(
-            f"{broken[0].path}: found bad while training ({broken[0].fault}: {broken[0].detail}); "
-            f"restore it, then go on with --resume={run_dir}, or remove it (seedtf check finds all "
-            "such) and start again"
-        ) from error
-    except BrokenPipeError:  # the reader of the output left; the run folder is well
-        raise
-    except OSError as error:
-        cause = error.strerror or str(error)
-        raise UserError(
-            f"--run_dir={run_dir}: cannot be written ({cause}); the last good state is kept: make "
-            f"room or repair the folder, then go on with --resume={run_dir}"
-        ) from error
 
 
 def _resume_state(
@@ -323,6 +280,11 @@ def _draw_preview(run_dir: Path, config: TrainConfig, intake: Intake, plan: Plan
     if path.exists():
         return
     preview = draw_preview(
-        intake.store, intake.split.train, plan.policy, seed=config.seed, impl=config.augment_impl
+        intake.store,
+        intake.split.train,
+        plan.policy,
+        seed=config.seed,
+        impl=config.augment_impl,
+        mixing=plan.mixing,
     )
     save_figure(preview, path)

@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from seedtf.plots import BEST, GREY, TRAIN, clip_label
-from seedtf.tuning.space import Dimension
-
-if TYPE_CHECKING:
-    from seedtf.tuning.records import TrialRow
+from seedtf.plots import BEST, GREY, TRAIN, clip_label, new_figure, style_axes
+from seedtf.tuning.space import Dimension, short
+from seedtf.tuning.trial_row import TrialRow, best_row
 
 __all__ = ["draw_importance"]
 
@@ -46,8 +43,7 @@ def draw_importance(
     lines = -(-len(names) // columns)
     upper_height = _BAR * len(names) + 0.9 if importances else 0.5
     height = upper_height + _CELL * lines + 0.9
-    figure = Figure(figsize=(max(2.4 * columns, 5.0), height), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = new_figure(max(2.4 * columns, 5.0), height)
     figure.suptitle(clip_label(title, 90), parse_math=False)
     parts: Any = figure.subfigures(2, 1, height_ratios=[upper_height, _CELL * lines])
     upper, lower = parts
@@ -91,9 +87,7 @@ def _draw_bars(figure: Any, names: Sequence[str], importances: Mapping[str, floa
 def _draw_values(axes: Axes, dimension: Dimension, rows: Sequence[TrialRow]) -> None:
     kinds = (("done", TRAIN, "o", "trained"), ("pruned", GREY, "x", "pruned"))
     places = {value: place for place, value in enumerate(dimension.choices)}
-    best = min(
-        (row for row in rows if row.outcome == "done"), key=lambda row: (row.val_loss, row.number)
-    )
+    best = [row for row in (best_row(rows),) if row is not None]
 
     def position(row: TrialRow) -> float:
         value = row.values[dimension.name]
@@ -112,8 +106,8 @@ def _draw_values(axes: Axes, dimension: Dimension, rows: Sequence[TrialRow]) -> 
             label=label if chosen else None,
         )
     axes.plot(
-        [position(best)],
-        [best.val_loss],
+        [position(row) for row in best],
+        [row.val_loss for row in best],
         "D",
         color=BEST,
         markerfacecolor="none",
@@ -122,7 +116,7 @@ def _draw_values(axes: Axes, dimension: Dimension, rows: Sequence[TrialRow]) -> 
         label="best",
     )
     if places:
-        axes.set_xticks(list(places.values()), [_short(value) for value in places])
+        axes.set_xticks(list(places.values()), [short(value) for value in places])
         axes.set_xlim(-0.5, len(places) - 0.5)
     elif not dimension.step:
         axes.set_xscale("log")
@@ -132,9 +126,4 @@ def _draw_values(axes: Axes, dimension: Dimension, rows: Sequence[TrialRow]) -> 
         axes.set_xlim(dimension.low - room, dimension.high + room)
     axes.set_title(dimension.name, fontsize="small")
     axes.tick_params(labelsize="x-small")
-    axes.grid(True, alpha=0.3)
-    axes.spines[["top", "right"]].set_visible(False)
-
-
-def _short(value: Any) -> str:
-    return f"{value:g}" if isinstance(value, (int, float)) else str(value)
+    style_axes(axes)

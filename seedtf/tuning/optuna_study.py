@@ -6,7 +6,8 @@ import hashlib
 import json
 import re
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ __all__ = [
     "importances",
     "masked",
     "open_study",
+    "storage_kept",
     "suggest",
 ]
 
@@ -69,7 +71,7 @@ def open_study(
     Raises:
         UserError: the database cannot be opened.
     """
-    url = storage or f"sqlite:///{tune_dir.resolve() / 'study.db'}"
+    url = _url(storage, tune_dir)
     shown = masked(url)
     if "://" not in url:
         raise UserError(
@@ -98,9 +100,28 @@ def open_study(
         raise UserError(f"--storage={shown}: cannot be used ({_cause(error, url)})") from error
 
 
+@contextmanager
+def storage_kept(optuna: Any, storage: str, tune_dir: Path) -> Iterator[None]:
+    """Inside, a database that fails becomes a line; ``storage`` and ``tune_dir`` as in ``open_study``.
+
+    Raises:
+        UserError: the database is gone, full, locked for too long or damaged.
+    """
+    from sqlalchemy.exc import SQLAlchemyError  # noqa: PLC0415  Optuna brings it
+
+    url = _url(storage, tune_dir)
+    try:
+        yield
+    except (optuna.exceptions.StorageInternalError, SQLAlchemyError) as error:
+        raise UserError(
+            f"--storage={masked(url)}: lost ({_cause(error, url)}); go on with the same command"
+        ) from error
+
+
 def masked(url: str) -> str:
-    """``url`` without the password that it may hold."""
-    return re.sub(r"(://[^/:@]*):[^/]*@", r"\1:***@", url)
+    """``url`` without the password that it may hold, before the host or among the options."""
+    url = re.sub(r"(://[^/:@]*):[^/]*@", r"\1:***@", url)
+    return re.sub(r"([?&]password=)[^&]*", r"\1***", url)
 
 
 def suggest(trial: Any, dimension: Dimension) -> Any:
@@ -207,12 +228,19 @@ def _pruner(optuna: Any, name: str, epochs: int) -> Any:
     return optuna.pruners.NopPruner()
 
 
-def _cause(error: Exception, url: str) -> str:
-    """The first line of the error, or what to install where a driver is missing."""
+def _url(storage: str, tune_dir: Path) -> str:
+    return storage or f"sqlite:///{tune_dir.resolve() / 'study.db'}"
+
+
+def _cause(error: BaseException, url: str) -> str:
+    """The first line of the driver's own error, or what to install where a driver is missing."""
     cause: BaseException | None = error
     while cause is not None:
         if isinstance(cause, ModuleNotFoundError):
             return f"Python's driver {cause.name} for it is not installed; pip install it"
         cause = cause.__cause__ or cause.__context__
+    # of itself Optuna says of every error that a value may be too long
+    while error.__cause__ is not None:
+        error = error.__cause__
     lines = str(error).replace(url, masked(url)).strip().splitlines()
     return lines[0] if lines else type(error).__name__

@@ -9,7 +9,6 @@ import math
 import shlex
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -18,37 +17,9 @@ from seedtf.plots import save_figure
 from seedtf.training.config import TrainConfig
 from seedtf.tuning.importance_plot import draw_importance
 from seedtf.tuning.space import Dimension
+from seedtf.tuning.trial_row import TrialRow, best_row
 
-__all__ = ["Console", "TrialRow", "best_row", "trial_config", "write_records"]
-
-
-@dataclass(frozen=True)
-class TrialRow:
-    """A trial that has ended.
-
-    Attributes:
-        number: from 0, within the study.
-        outcome: done, pruned, diverged or failed.
-        val_loss, val_accuracy: of its best epoch; of the last one where it was pruned; NaN where there
-            is none.
-        epochs: epochs trained.
-        seconds: time its processes ran.
-        values: the searched flags as the run got them.
-    """
-
-    number: int
-    outcome: str
-    val_loss: float
-    val_accuracy: float
-    epochs: int
-    seconds: float
-    values: Mapping[str, Any]
-
-
-def best_row(rows: Sequence[TrialRow]) -> TrialRow | None:
-    """The one with the lowest validation loss of those that trained to their end."""
-    done = [row for row in rows if row.outcome == "done"]
-    return min(done, key=lambda row: (row.val_loss, row.number)) if done else None
+__all__ = ["Console", "as_flags", "say_best", "trial_config", "write_records"]
 
 
 def trial_config(config: TrainConfig, values: Mapping[str, Any], run_dir: Path) -> TrainConfig:

@@ -24,9 +24,10 @@ from seedtf.tuning.optuna_study import (
     importances,
     masked,
     open_study,
+    storage_kept,
     suggest,
 )
-from seedtf.tuning.records import Console, TrialRow, say_best, trial_config, write_records
+from seedtf.tuning.records import Console, say_best, trial_config, write_records
 from seedtf.tuning.space import Dimension
 from seedtf.tuning.trial_process import (
     TRAIN,
@@ -37,6 +38,7 @@ from seedtf.tuning.trial_process import (
     last_words,
     read_epochs,
 )
+from seedtf.tuning.trial_row import TrialRow, best_row
 
 __all__ = ["Search", "search"]
 
@@ -90,13 +92,17 @@ def search(
         All trials of the study that have ended, by number.
 
     Raises:
-        UserError: flags that no trial can train with, a storage or folder that cannot be used, several
-            failures in a row, optuna is not installed.
+        UserError: flags that no trial can train with, a storage or folder that cannot be used or is
+            lost, several failures in a row, optuna is not installed.
         StoppedError: SIGTERM or SIGINT came; the same command goes on.
     """
     optuna = import_optuna()
     console = Console(sys.stdout if stream is None else stream, plan.trials)
-    with _alone_in(plan.tune_dir), StopSignal("the trial saves after its step").listening() as stop:
+    with (
+        _alone_in(plan.tune_dir),
+        StopSignal("the trial saves after its step").listening() as stop,
+        storage_kept(optuna, plan.storage, plan.tune_dir),
+    ):
         study = open_study(
             optuna,
             name=plan.study,
@@ -312,8 +318,7 @@ class _Searcher:
 
     def _remove_models(self, rows: Sequence[TrialRow]) -> None:
         """A hundred trials of ResNet-50 would hold 70 GB; only the best one's model is of use."""
-        done = [row for row in rows if row.outcome == _DONE]
-        best = min(done, key=lambda row: (row.val_loss, row.number), default=None)
+        best = best_row(rows)
         for row in rows:
             if best is not None and row.number == best.number:
                 continue

@@ -12,9 +12,8 @@ from typing import Any
 
 from seedtf.errors import UserError
 from seedtf.training.config import TrainConfig
-from seedtf.training.recipes import default_decay, default_rate
 
-__all__ = ["BY_DEFAULT", "SEARCHABLE", "Dimension", "choose_space", "first_values"]
+__all__ = ["BY_DEFAULT", "SEARCHABLE", "Dimension", "choose_space", "first_values", "short"]
 
 # how far from its default the rate is searched, either way
 _RATE_FACTOR = 10.0
@@ -72,7 +71,7 @@ class Dimension:
     def __str__(self) -> str:
         """Such as ``crop 0 to 0.6`` or ``lr 0.0001 to 0.01 (log)``."""
         if self.choices:
-            return f"{self.name} {'|'.join(map(_short, self.choices))}"
+            return f"{self.name} {'|'.join(map(short, self.choices))}"
         return f"{self.name} {self.low:g} to {self.high:g}{'' if self.step else ' (log)'}"
 
 
@@ -148,25 +147,21 @@ def first_values(space: Iterable[Dimension], config: TrainConfig) -> dict[str, A
     """What ``seedtf train`` takes of itself, as near as the ranges allow: the first trial."""
     defaults = {
         **config.as_dict(),
-        "lr": _default_rate(config),
-        "weight_decay": _default_decay(config),
+        "lr": config.highest_rate,
+        "weight_decay": config.decay,
     }
     return {each.name: each.nearest(defaults[each.name]) for each in space}
 
 
-def _default_rate(config: TrainConfig) -> float:
-    return config.lr or default_rate(config.optimizer, config.weights)
-
-
-def _default_decay(config: TrainConfig) -> float:
-    given = config.weight_decay
-    return default_decay(config.optimizer) if given is None else given
+def short(value: Any) -> str:
+    """A value of a dimension as people read it, such as ``15`` for 15.0."""
+    return f"{value:g}" if isinstance(value, (int, float)) else str(value)
 
 
 def _around_default(dimension: Dimension, config: TrainConfig) -> Dimension:
     if dimension.name != "lr":
         return dimension
-    middle = math.log10(_default_rate(config))
+    middle = math.log10(config.highest_rate)
     reach = math.log10(_RATE_FACTOR)
     low, high = (float(f"{10**end:.3g}") for end in (middle - reach, middle + reach))
     return replace(dimension, low=low, high=high)
@@ -180,7 +175,3 @@ def _check_ends(space: Iterable[Dimension], config: TrainConfig) -> None:
                 replace(config, **{each.name: value})
             except UserError as error:
                 raise UserError(f"--search: {each}: {error}") from None
-
-
-def _short(value: Any) -> str:
-    return f"{value:g}" if isinstance(value, (int, float)) else str(value)

@@ -80,7 +80,7 @@ def is_locked(run_dir: Path) -> bool:
 
 
 class TrialProcess:
-    """A process whose output goes to the end of a file; left, it is gone.
+    """A process whose output goes to the end of a file; left, it has saved and is gone.
 
     It is in a session of its own, so that Ctrl-C in the terminal reaches it only through ``end``. On
     Linux it is told to save and stop when this process dies, however that comes.
@@ -104,10 +104,10 @@ class TrialProcess:
     def __enter__(self) -> TrialProcess:
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         if self._process.poll() is None:
-            self._process.kill()
-            self._process.wait()
+            # who interrupts a second time does not want to wait
+            self.end(grace=0.0 if kind is KeyboardInterrupt else _GRACE_SECONDS)
 
     def poll(self) -> int | None:
         """Its exit code, negative for a signal; None while it runs."""
@@ -117,12 +117,15 @@ class TrialProcess:
         """Asks it to save and stop, and kills it after ``grace`` seconds; its exit code."""
         deadline = time.monotonic() + grace
         self._process.send_signal(signal.SIGTERM)
-        # waited for in small steps, so that a second Ctrl-C is heard
-        while self._process.poll() is None and time.monotonic() < deadline:
-            time.sleep(0.05)
-        if self._process.poll() is None:
-            self._process.kill()
-        return self._process.wait()
+        try:
+            # waited for in small steps, so that a second Ctrl-C is heard
+            while self._process.poll() is None and time.monotonic() < deadline:
+                time.sleep(0.05)
+        finally:
+            if self._process.poll() is None:
+                self._process.kill()
+            self._process.wait()
+        return self._process.returncode
 
 
 def _mortal() -> Callable[[], None] | None:
