@@ -21,10 +21,19 @@ def test_a_recipe_sets_its_flags(recipe: str) -> None:
 
 
 def test_the_original_is_the_original() -> None:
+    assert RECIPES["original"] == {
+        "epochs": 200,
+        "optimizer": "adam",
+        "schedule": "cyclic",
+        "schedule_per_step": False,
+        "bn_momentum": 0.99,
+        "zero_init_residual": False,
+        "weight_decay": 0.0,
+        "label_smoothing": 0.0,
+    }
     config = TrainConfig(data_dir="x", recipe="original")
-    assert (config.epochs, config.optimizer, config.schedule) == (200, "adam", "cyclic")
-    assert (config.bn_momentum, config.label_smoothing) == (0.99, 0.0)
-    assert not config.zero_init_residual
+    # what is no recipe's but part of the original all the same
+    assert (config.cycle_epochs, config.cycle_decay, config.decay) == (10.0, 0.8, 0.0)
 
 
 def test_a_flag_overrides_its_recipe_even_with_the_other_ones_value() -> None:
@@ -50,4 +59,4 @@ def test_the_fast_recipe_is_the_default_and_what_was_measured() -> None:
     assert (config.recipe, config.epochs, config.optimizer) == ("fast", 20, "adamw")
     assert (config.schedule, config.schedule_per_step) == ("one_cycle", True)
     assert (config.label_smoothing, config.zero_init_residual) == (0.1, True)
-    assert (config.weight_decay, config.bn_momentum) == (None, None)
+    assert (config.weight_decay, config.bn_momentum) == ("auto", "auto")

@@ -45,7 +45,8 @@ def run_dir(tmp_path_factory, tiny_folder):
 def kept(cycle_epochs: float, epochs: int, first: int = 0) -> list[str]:
     """What a callback saves from epoch ``first`` on."""
     saved: list[Path] = []
-    callback = Snapshots(Path("c"), lambda _, path: saved.append(path), cycle_epochs, epochs)
+    ends = snapshot_epochs(cycle_epochs, epochs, per_step=True)
+    callback = Snapshots(Path("c"), lambda _, path: saved.append(path), ends)
     for epoch in range(first, epochs):
         callback.on_epoch_end(epoch)
     assert all(path.parent == Path("c") for path in saved)
@@ -53,37 +54,48 @@ def kept(cycle_epochs: float, epochs: int, first: int = 0) -> list[str]:
 
 
 @pytest.mark.parametrize(
-    ("cycle_epochs", "epochs", "expected"),
+    ("cycle_epochs", "epochs", "per_step", "expected"),
     [
-        (3.0, 9, [3, 6, 9]),
-        (3.0, 8, [3, 6, 8]),
-        (2.5, 10, [3, 5, 8, 10]),
-        (10.0, 4, [4]),
-        (0.5, 3, [1, 2, 3]),
-        (1.0, 1, [1]),
+        (3.0, 9, True, [3, 6, 9]),
+        (3.0, 8, True, [3, 6]),  # the last cycle is cut short at a high rate
+        (2.5, 10, True, [2, 5, 7, 10]),
+        (2.5, 10, False, [3, 5, 8, 10]),
+        (10.0, 4, True, []),
+        (0.5, 3, True, [1, 2, 3]),
+        (0.1, 3, True, [1, 2, 3]),
+        (1.0, 1, False, [1]),
     ],
 )
-def test_the_last_epoch_of_every_cycle_and_of_all_is_kept(cycle_epochs, epochs, expected):
-    assert snapshot_epochs(cycle_epochs, epochs) == expected
-    assert kept(cycle_epochs, epochs) == [f"snapshot-{epoch:04d}.keras" for epoch in expected]
+def test_the_epoch_at_the_bottom_of_every_cycle_is_kept(cycle_epochs, epochs, per_step, expected):
+    assert snapshot_epochs(cycle_epochs, epochs, per_step=per_step) == expected
 
 
-@given(st.integers(1, 12), st.integers(1, 60))
-def test_whole_cycles_are_kept_just_before_the_rate_jumps_up(cycle_epochs, epochs):
+@given(st.integers(4, 60).map(lambda n: n / 4), st.integers(1, 60), st.booleans())
+def test_what_is_kept_of_a_cycle_has_its_lowest_rate(cycle_epochs, epochs, per_step):
+    def last_rate_at(epoch):
+        return math.nextafter(epoch, 0) if per_step else epoch - 1
+
     def rate(epoch):
-        return cyclic_decay(epoch, lr=1.0, min_lr=0.0, cycle_epochs=cycle_epochs, cycle_decay=1.0)
+        at = last_rate_at(epoch)
+        return cyclic_decay(at, lr=1.0, min_lr=0.0, cycle_epochs=cycle_epochs, cycle_decay=1.0)
 
-    for epoch in snapshot_epochs(cycle_epochs, epochs):
-        end = rate(math.nextafter(epoch, 0))
-        assert end < 1e-9 or epoch == epochs
-    assert len(snapshot_epochs(cycle_epochs, epochs)) == math.ceil(epochs / cycle_epochs)
+    found = snapshot_epochs(cycle_epochs, epochs, per_step=per_step)
+    for number, epoch in enumerate(found):
+        of_cycle = [
+            each
+            for each in range(1, epochs + 1)
+            if number * cycle_epochs <= last_rate_at(each) < (number + 1) * cycle_epochs
+        ]
+        assert epoch in of_cycle
+        assert rate(epoch) <= min(map(rate, of_cycle)) + 1e-9
+    assert len(found) == math.floor(epochs / cycle_epochs)
 
 
 @given(st.floats(0.1, 20), st.integers(1, 40), st.data())
 def test_a_run_that_goes_on_keeps_what_is_missing(cycle_epochs, epochs, data):
     done = data.draw(st.integers(0, epochs))
     whole = kept(cycle_epochs, epochs)
-    assert whole == sorted(set(whole)) and whole[-1] == f"snapshot-{epochs:04d}.keras"
+    assert whole == sorted(set(whole))
     rest = kept(cycle_epochs, epochs, first=done)
     assert rest == [name for name in whole if int(name[9:13]) > done]
 

@@ -1,0 +1,341 @@
+"""Every ingredient of training is really put in: whole runs of a tiny network over tiny pictures."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from seedtf.commands.main import main
+from seedtf.compat import all_variables
+from seedtf.data.share import WHOLE
+from seedtf.errors import StoppedError
+from seedtf.model.network import load_model
+from seedtf.training import session
+from seedtf.training.begin import open_planned
+from seedtf.training.callbacks import SaveState
+from seedtf.training.callbacks.history_log import read_history
+from seedtf.training.config import TrainConfig
+from seedtf.training.feed import Feed, make_order
+from seedtf.training.session import Session
+from seedtf.training.state import TrainState, read_state
+from seedtf.training.train import train_and_evaluate
+
+SIZE = 16
+PLAIN = {
+    "recipe": "original",
+    "model": "tiny",
+    "weights": "none",
+    "image_size": SIZE,
+    "val_fraction": 0.3,  # 2 of the 6 pictures of each class
+    "batch_size": 4,
+    "epochs": 2,
+    "optimizer": "sgd",
+    "lr": 0.05,
+    "precision": "float32",
+    "strategy": "none",
+}
+STEPS = 3
+"""In an epoch of the 12 training pictures."""
+
+
+@pytest.fixture
+def config(tiny_folder: Path, tmp_path: Path) -> TrainConfig:
+    return TrainConfig(data_dir=str(tiny_folder), run_dir=str(tmp_path / "run"), **PLAIN)
+
+
+def trained(config: TrainConfig, **changes: Any) -> Path:
+    """The folder of a run."""
+    return Path(train_and_evaluate(dataclasses.replace(config, **changes)).run_dir)
+
+
+def state_after(run_dir: Path, epoch: int) -> TrainState:
+    return read_state(run_dir / "state" / f"{epoch:06d}-00000000.state")
+
+
+def saved_weights(run_dir: Path, name: str) -> list[np.ndarray]:
+    return [each.numpy() for each in all_variables(load_model(run_dir / "checkpoints" / name))]
+
+
+def are_equal(left: list[np.ndarray], right: list[np.ndarray]) -> bool:
+    return all(np.array_equal(a, b) for a, b in zip(left, right, strict=True))
+
+
+# --- averages and snapshots --------------------------------------------------------------------
+
+
+def test_a_run_averages_at_every_step_and_keeps_the_average(config: TrainConfig) -> None:
+    result = train_and_evaluate(dataclasses.replace(config, ema_horizon=0.5))
+    run_dir, best = Path(result.run_dir), result.best_epoch
+    for epoch in (1, 2):
+        *average, seen = state_after(run_dir, epoch).arrays["average"]
+        assert seen == epoch * STEPS
+        # every weight moves in every step, so none is equal to its average
+        raw = state_after(run_dir, epoch).arrays["weights"]
+        assert not any(np.array_equal(a, b) for a, b in zip(raw, average, strict=True))
+    for name, epoch in (("last.keras", 2), ("best.keras", best)):
+        *average, _ = state_after(run_dir, epoch).arrays["average"]
+        assert are_equal(saved_weights(run_dir, name), average)
+
+
+def test_a_run_keeps_the_network_at_the_bottom_of_every_cycle(config: TrainConfig) -> None:
+    run_dir = trained(config, epochs=3, schedule="cyclic", cycle_epochs=1.5, snapshots=True)
+    kept = sorted(path.name for path in (run_dir / "checkpoints").glob("snapshot-*"))
+    # the rate is set once an epoch, so the cycle that ends in epoch 2 is at its lowest all along it
+    assert kept == ["snapshot-0002.keras", "snapshot-0003.keras"]
+    for epoch, name in ((2, kept[0]), (3, kept[1])):
+        assert are_equal(
+            saved_weights(run_dir, name), state_after(run_dir, epoch).arrays["weights"]
+        )
+
+
+# --- what a batch holds ------------------------------------------------------------------------
+
+
+def fed(config: TrainConfig, *, steps: int, start: int = 0) -> list[tuple[np.ndarray, ...]]:
+    """Training batches as the network gets them."""
+    intake, plan = open_planned(config)
+    feed = Feed(config, intake, plan)
+    prepare = feed.prepare(SIZE) or (lambda batch: batch)
+    batches = feed.batches(SIZE, make_order(config, intake), start, WHOLE).take(steps)
+    made = [prepare(tf.nest.map_structure(tf.identity, batch)) for batch in batches]
+    return [tuple(np.asarray(part) for part in parts) for parts in made]
+
+
+@pytest.mark.parametrize("placement", ["host", "device"])
+@pytest.mark.parametrize("ingredient", ["mixup", "cutmix"])
+def test_mixed_labels_have_two_classes(
+    config: TrainConfig, ingredient: str, placement: str
+) -> None:
+    mixed = dataclasses.replace(config, placement=placement, batch_size=12, **{ingredient: 5.0})
+    ((images, labels),) = fed(mixed, steps=1)
+    assert labels.shape == (12, 3)
+    assert labels.sum(1) == pytest.approx(np.ones(12), abs=1e-6)
+    assert ((labels > 0).sum(1) == 2).sum() >= 3
+    # the pictures are of one colour each, so that two in one show
+    varied = np.ptp(images, axis=(1, 2)).max(1) > 5
+    assert varied.any() == (ingredient == "cutmix")
+
+
+def test_a_balanced_epoch_has_as_many_pictures_of_every_class(
+    config: TrainConfig, tiny_copy: Path
+) -> None:
+    first, second, _ = sorted(path for path in tiny_copy.iterdir())
+    for path in [*sorted(first.iterdir())[2:], *sorted(second.iterdir())[3:]]:
+        path.unlink()
+    one_by_one = dataclasses.replace(config, data_dir=str(tiny_copy), batch_size=1)
+
+    def counts(sampler: str) -> list[int]:
+        chosen = dataclasses.replace(one_by_one, sampler=sampler)
+        steps = len(open_planned(chosen)[0].split.train)
+        labels = [int(labels[0]) for _, labels in fed(chosen, steps=steps)]
+        return np.bincount(labels, minlength=3).tolist()
+
+    assert counts("shuffle") == [1, 2, 4]
+    assert sorted(counts("balanced")) == [2, 2, 3]
+
+
+# --- a strength that follows the run -----------------------------------------------------------
+
+Seen = dict[int, list[np.ndarray]]
+
+# what is compiled would be compiled again in every epoch
+QUICK = {"augment_impl": "tf_image"}
+
+
+@pytest.fixture
+def seen(monkeypatch: pytest.MonkeyPatch) -> Seen:
+    """The pictures that were asked for, by the step that their dataset begins at."""
+    found: Seen = {}
+    real = Session._step_batches
+
+    def spied(self: Session, start_step: int) -> tf.data.Dataset:
+        kept = found.setdefault(start_step, [])
+
+        def note(images: np.ndarray) -> np.ndarray:
+            kept.append(images.copy())
+            return images
+
+        def through(images: tf.Tensor, labels: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+            noted = tf.numpy_function(note, [images], tf.float32)
+            return tf.ensure_shape(noted, images.shape), labels
+
+        return real(self, start_step).map(through)
+
+    monkeypatch.setattr(Session, "_step_batches", spied)
+    return found
+
+
+def follow(monkeypatch: pytest.MonkeyPatch, rule: Callable[[Any], float]) -> None:
+    """Puts a function of the rows so far in the controller's place."""
+    monkeypatch.setattr(session, "next_strength", lambda rows, epochs, *, mixed: rule(rows))
+
+
+def test_each_epoch_is_augmented_with_its_own_strength_and_says_so(
+    config: TrainConfig, seen: Seen, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    strengths = [2.0, 0.0, 0.25]
+    follow(monkeypatch, lambda rows: strengths[len(rows)])
+    config = dataclasses.replace(config, epochs=3, **QUICK)
+    run_dir = trained(config, augment_strength="auto")
+    rows = read_history(run_dir / "history.csv")
+    assert [row["augment_strength"] for row in rows] == strengths
+    for epoch, strength in enumerate(strengths):
+        for factor, is_it in ((strength, True), (0.5, False)):
+            fixed = dataclasses.replace(config, augment_strength=factor)
+            wanted = fed(fixed, steps=STEPS, start=epoch * STEPS)
+            # more may have been made ahead than were taken
+            taken = seen[epoch * STEPS][:STEPS]
+            for found, (images, _) in zip(taken, wanted, strict=True):
+                assert (np.abs(found - images).max() < 0.5) == is_it
+
+
+def test_a_step_that_augments_follows_the_strength_too(
+    config: TrainConfig, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def losses(strengths: list[float]) -> list[float]:
+        follow(monkeypatch, lambda rows: strengths[len(rows)])
+        place = str(tmp_path / str(strengths))
+        return learnt(trained(config, run_dir=place, placement="device", augment_strength="auto"))
+
+    moved, still = losses([0.0, 2.0]), losses([0.0, 0.0])
+    assert moved[0] == still[0]
+    assert moved[1] != still[1]
+
+
+def test_a_run_stopped_while_the_strength_moves_goes_on_as_if_it_had_not_been(
+    config: TrainConfig, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    # another one in every epoch, and another one for other numbers before it
+    follow(monkeypatch, lambda rows: round(0.2 + 2 * sum(row["loss"] for row in rows) % 1, 4))
+    auto = dataclasses.replace(config, epochs=4, augment_strength="auto", **QUICK)
+    whole = trained(auto, run_dir=str(tmp_path / "whole"))
+    with monkeypatch.context() as patch:
+        stop_before(patch, epoch=2, step=1)
+        with pytest.raises(StoppedError, match="step 1 of epoch 3"):
+            trained(auto)
+    trained(TrainConfig(resume=auto.run_dir))
+    found = Path(auto.run_dir) / "history.csv"
+    assert found.read_bytes() == (whole / "history.csv").read_bytes()
+    assert len({row["augment_strength"] for row in read_history(found)}) == 4
+    resumed, wanted = state_after(found.parent, 4).arrays, state_after(whole, 4).arrays
+    assert are_equal(resumed["weights"], wanted["weights"])
+
+
+def stop_before(patch: pytest.MonkeyPatch, *, epoch: int, step: int) -> None:
+    """Sends SIGTERM to this process before a step of a training that begins now."""
+    real = SaveState.on_train_batch_begin
+
+    def stopping(self: SaveState, batch: int, logs: Any = None) -> None:
+        if (self._epoch, batch) == (epoch, step):
+            signal.raise_signal(signal.SIGTERM)
+        real(self, batch, logs)
+
+    patch.setattr(SaveState, "on_train_batch_begin", stopping)
+
+
+# --- flags that change what is learnt ----------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def plain_run(tiny_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    run_dir = tmp_path_factory.mktemp("plain") / "run"
+    return trained(TrainConfig(data_dir=str(tiny_folder), run_dir=str(run_dir), **PLAIN))
+
+
+def learnt(run_dir: Path) -> list[float]:
+    """Validation knows none of the flags below: it differs where the weights do."""
+    return [row["val_loss"] for row in read_history(run_dir / "history.csv")]
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [
+        {"mixup": 0.4},
+        {"cutmix": 1.0},
+        {"label_smoothing": 0.2},
+        {"clip_norm": 0.01},
+        {"class_weights": "alder:4"},
+        {"body_lr_factor": 0.1},
+        {"sampler": "balanced"},
+    ],
+    ids=lambda flags: next(iter(flags)),
+)
+def test_a_flag_changes_what_is_learnt(
+    config: TrainConfig, plain_run: Path, flags: dict[str, Any]
+) -> None:
+    found = learnt(trained(config, **flags))
+    assert all(abs(a - b) > 1e-4 * b for a, b in zip(found, learnt(plain_run), strict=True))
+
+
+# --- a forecast --------------------------------------------------------------------------------
+
+
+def test_a_dry_run_times_a_few_steps_and_leaves_nothing(
+    tiny_folder: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    temporary, here = tmp_path / "temporary", tmp_path / "here"
+    for folder in (temporary, here):
+        folder.mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(temporary))
+    monkeypatch.chdir(here)
+    taken = steps_taken(monkeypatch)
+    flags = {**PLAIN, "progressive_sizes": "12", "snapshots": True, "cycle_epochs": 1}
+    command = ["train", "--dry_run", f"--data_dir={tiny_folder}"]
+    assert (
+        main([*command, *(f"--{k}={v}" for k, v in flags.items() if v is not True), "--snapshots"])
+        == 0
+    )
+    assert list(here.iterdir()) == []
+    # TensorFlow removes what it generates there when the process ends
+    assert [path for path in temporary.iterdir() if "autograph" not in path.name] == []
+
+    lines = capsys.readouterr().out.splitlines()
+    assert "run       none, nothing is trained" in lines
+    *told, last = lines[-6:]
+    assert [line.split()[0] for line in told] == ["epoch", "epoch", "end", "memory", "disk"]
+    assert "at 12², 1 of them" in told[0] and "at 16², 1 of them" in told[1]
+    assert "for 2 epochs" in told[2]
+    assert "4 networks of" in told[4]
+    found = json.loads(last.removeprefix("RESULT "))
+    assert [stage["size"] for stage in found["stages"]] == [12, 16]
+    assert all(stage["train"] > 0 and stage["validation"] > 0 for stage in found["stages"])
+    assert found["seconds"] > sum(found["epoch_seconds"]) > 0
+    assert found["disk_bytes"] > found["run_bytes"] > 0
+    assert found["snapshots"] == 2
+    assert 1 <= found["steps"] <= 20
+    # those beyond are not timed: they trace each stage and warm it up
+    assert 0 < taken[0] - found["steps"] <= 2 * 6
+
+
+def steps_taken(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Will hold how many steps each forecast trained."""
+    taken: list[int] = []
+    real = Session.forecast
+
+    def counted(self: Session) -> Any:
+        found = real(self)
+        taken.append(int(self._trainer.optimizer.iterations))
+        return found
+
+    monkeypatch.setattr(Session, "forecast", counted)
+    return taken
+
+
+def test_a_dry_run_needs_no_room_where_the_run_would_be(
+    config: TrainConfig, capsys: pytest.CaptureFixture[str]
+) -> None:
+    flags = {**PLAIN, "data_dir": config.data_dir, "run_dir": config.run_dir}
+    assert main(["train", "--dry_run", *(f"--{k}={v}" for k, v in flags.items())]) == 0
+    assert not Path(config.run_dir).exists()
+    assert capsys.readouterr().out.splitlines()[-1].startswith("RESULT {")
