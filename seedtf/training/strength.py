@@ -17,12 +17,15 @@ __all__ = ["HIGHEST", "LOWEST", "START", "next_strength"]
 
 START, LOWEST, HIGHEST = 1.0, 0.1, 3.0
 
-_LAST = 3  # epochs that count: one bad validation among them moves nothing
+_LAST = 3  # epochs that count for raising: one bad validation among them moves nothing
+_GAPS = 5  # gaps that count for lowering: one bad validation moves two of them, not the median
 _NOISE_ROWS = 6  # epochs the noise is taken from: the steep start is soon forgotten
 _UNKNOWN_NOISE = 0.05  # while there are fewer than two second differences
 _STANDARD_ERRORS = 2.0
 _NARROW, _WIDE = 0.02, 0.1  # the dead zone's limits, as differences of accuracy
 _FULL = 0.15  # this far beyond the dead zone the push is whole
+# the median of five is quieter than one difference, and what it shows has lasted
+_BEHIND_ZONE, _BEHIND_FULL = 0.25, 0.04
 _LOSS_PUSH = 0.5
 _RUN_SPAN, _SLOW, _QUICK = 3.3, 0.03, 0.35  # exp(3.3) = 27, a little less than HIGHEST / LOWEST
 
@@ -36,12 +39,12 @@ def next_strength(
     (all of this is a heuristic of ours; nothing in it is learnt from data)::
 
         gap[t]   = a[t] - (v[t-1] + v[t]) / 2     a is the mean over the epoch: half an epoch behind v
-        behind   = -max(gap[t-2], gap[t-1], gap[t])
+        behind   = -median(gap[t-4], …, gap[t])
         ahead    = a[t] - max(v[t-2], v[t-1], v[t])
         noise    = 1.4826 / sqrt(6) * median |v[i] - 2 v[i-1] + v[i-2]|     over the last 6 epochs
         dead     = min(max(2 noise / sqrt(2), 0.02), 0.1)
         push     = min((ahead - dead) / 0.15, 1)        if ahead > dead
-                   -min((behind - dead) / 0.15, 1)      else if behind > dead
+                   -min((behind - dead / 4) / 0.04, 1)  else if behind > dead / 4
                    0                                    else
         push     = max(push, 0.5)   if push >= 0, ahead >= 0 and in both last epochs val_loss rose
                                     and loss fell
@@ -49,9 +52,9 @@ def next_strength(
         s[t+1]   = min(max(s[t] exp(rate push), 0.1), 3), to 4 decimals
 
     Learning by heart does not undo itself, whereas one bad validation (a high rate, batch statistics
-    not settled) is over in the next epoch, and a chance high one as well: each moves two of
-    three gaps at most. Hence the best of three and the largest of three. After 3 epochs, the first
-    that can move anything, there are two gaps.
+    not settled) is over in the next epoch, and a chance high one as well: each moves two gaps at
+    most. Hence the best of three validations and the median of five gaps. Strength rises after 3
+    epochs at the earliest and falls after 6.
 
     The second difference of values with standard deviation σ about a line has the deviation
     sqrt(6) σ, and 1.4826 turns a median of absolute values into a deviation; the mean of two
@@ -90,15 +93,24 @@ def _push(rows: Sequence[Mapping[str, float]]) -> float:
     validation = [row["val_accuracy"] for row in rows]
     dead = _dead_zone(validation)
     ahead = rows[-1]["accuracy"] - max(validation[-_LAST:])
-    behind = -max(
-        now["accuracy"] - (before["val_accuracy"] + now["val_accuracy"]) / 2
-        for before, now in list(pairwise(rows))[-_LAST:]
-    )
-    push = ahead - dead if ahead > dead else min(dead - behind, 0.0)
-    push = min(max(push / _FULL, -1.0), 1.0)
+    behind, zone = _behind(rows), _BEHIND_ZONE * dead
+    push = 0.0
+    if ahead > dead:
+        push = min((ahead - dead) / _FULL, 1.0)
+    elif behind > zone:
+        push = -min((behind - zone) / _BEHIND_FULL, 1.0)
     if push >= 0 and ahead >= 0 and _losses_part(rows[-_LAST:]):
         return max(push, _LOSS_PUSH)
     return push
+
+
+def _behind(rows: Sequence[Mapping[str, float]]) -> float:
+    """How far training lies behind validation; 0 while there are too few epochs to say."""
+    gaps = [
+        now["accuracy"] - (before["val_accuracy"] + now["val_accuracy"]) / 2
+        for before, now in list(pairwise(rows))[-_GAPS:]
+    ]
+    return -statistics.median(gaps) if len(gaps) == _GAPS else 0.0
 
 
 def _dead_zone(accuracies: Sequence[float]) -> float:
