@@ -472,9 +472,9 @@ class CountingStore:
         self.catalog, self.size, self._store = store.catalog, store.size, store
         self.read_at_once: set[int | None] = set()
 
-    def read(self, indices):
+    def look_up(self, indices):
         self.read_at_once.add(indices.shape[0])
-        return self._store.read(indices)
+        return self._store.look_up(indices)
 
 
 def test_replicas_take_slices_of_the_same_batches_pixel_by_pixel(tiny_folder, tmp_path) -> None:
@@ -482,7 +482,8 @@ def test_replicas_take_slices_of_the_same_batches_pixel_by_pixel(tiny_folder, tm
     store = build_store(catalog, 8, plan_cache("ram", len(catalog), 8, tmp_path), tmp_path)
     order, records = BatchIndices(17, 6, seed=3), np.arange(17)[::-1].copy()
 
-    def noisy(images, epoch, chosen):  # a function of the picture and the epoch, like the real one
+    def noisy(images, epoch, chosen, rows):  # of the picture and the epoch, like the real one
+        images = tf.gather(images, rows)
         factor = tf.cast(1 + epoch, tf.float32) + tf.cast(chosen, tf.float32) / 100
         return tf.cast(images, tf.float32) * factor[:, None, None, None]
 

@@ -10,7 +10,8 @@ from seedtf.commands import quiet
 
 CHOSEN = {
     "TF_ENABLE_ONEDNN_OPTS": "1",
-    "XLA_FLAGS": "--xla_cpu_prefer_vector_width=512",
+    "XLA_FLAGS": "--xla_cpu_prefer_vector_width=512"
+    " --xla_disable_hlo_passes=cpu-parallel-task-assigner",
     "TF_CPP_MIN_LOG_LEVEL": "3",
 }
 

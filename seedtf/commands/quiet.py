@@ -10,7 +10,9 @@ import tempfile
 __all__ = ["import_tensorflow"]
 
 # XLA ends the process at a flag that it does not know, so only the version it was tried with gets it
-_WIDE_VECTORS, _TRIED_WITH = "--xla_cpu_prefer_vector_width=512", "2.21."
+_TRIED_WITH = "2.21."
+_WIDE_VECTORS = "--xla_cpu_prefer_vector_width=512"
+_ONE_THREAD = "--xla_disable_hlo_passes=cpu-parallel-task-assigner"
 
 
 def import_tensorflow() -> None:
@@ -25,11 +27,14 @@ def import_tensorflow() -> None:
     set ``TF_ENABLE_ONEDNN_OPTS`` is obeyed.
 
     XLA uses half of AVX-512's vectors unless told otherwise; with all of them the augmentation takes a
-    fifth less time there, and elsewhere nothing changes. A user's own ``XLA_FLAGS`` are obeyed.
+    fifth less time there, and elsewhere nothing changes. It would also divide single passes over a
+    picture among threads, which the pipeline keeps busy with whole batches: two cores then make a
+    third less. Neither is of use to a train step on a CPU, which is not compiled unless asked for. A
+    user's own ``XLA_FLAGS`` are obeyed.
     """
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
     if _tensorflow_version().startswith(_TRIED_WITH):
-        os.environ.setdefault("XLA_FLAGS", _WIDE_VECTORS)
+        os.environ.setdefault("XLA_FLAGS", f"{_WIDE_VECTORS} {_ONE_THREAD}")
     if "TF_CPP_MIN_LOG_LEVEL" in os.environ:
         return
     os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"

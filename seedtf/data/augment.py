@@ -7,7 +7,6 @@ parameters. ``reference_ops`` says the same in separate steps.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
 
 import tensorflow as tf
 
@@ -16,7 +15,6 @@ from seedtf.data.draws import Parameters, Policy, draw_parameters
 __all__ = [
     "RGB_TO_YIQ",
     "YIQ_TO_RGB",
-    "Sampling",
     "affine_matrices",
     "augment_images",
     "color_matrices",
@@ -39,6 +37,8 @@ YIQ_TO_RGB = (
     (1.0, -1.103744, 1.70062309),
 )
 _MID_GREY = 127.5
+# of a position: a float32 has no more within a picture of 256 pixels
+_FRACTION_BITS = 16
 
 
 def affine_matrices(
@@ -85,41 +85,30 @@ def color_matrices(parameters: Parameters) -> tf.Tensor:
     return tf.concat([linear, tf.tile(offset[:, None, None], [1, 3, 1])], -1)
 
 
-class Sampling(NamedTuple):
-    """Where B resampled images read; each ``[B, H, W]``.
-
-    ``place`` int32: the upper left of four neighbours, counted through all pixels of the batch;
-    ``weight_x``, ``weight_y`` float32 in [0, 1]: the share of the right and of the lower ones.
-    """
-
-    place: tf.Tensor
-    weight_x: tf.Tensor
-    weight_y: tf.Tensor
-
-
 def sample_positions(
-    parameters: Parameters, in_size: tuple[int, int], out_size: tuple[int, int]
-) -> Sampling:
+    matrices: tf.Tensor, in_size: tuple[int, int], out_size: tuple[int, int]
+) -> tf.Tensor:
     """The geometry: where each pixel of the result reads; beyond the edge the mirror image is seen.
 
+    In whole 65,536ths of a pixel, so that place and weights follow from one number, whichever pass
+    works them out: they would part where a compiler rounds a position in one pass alone.
+
     Args:
-        parameters: float32 ``[B]`` each.
-        in_size, out_size: (height, width) in pixels.
+        matrices: float32 ``[B, 2, 3]`` from ``affine_matrices``.
+        in_size, out_size: (height, width) in pixels, at most 32,767.
+
+    Returns:
+        int32 ``[2, B, H, W]``: x, then y.
     """
-    in_h, in_w = in_size
-    matrices = affine_matrices(parameters, in_size, out_size)[:, :, :, None, None]
-    u = tf.range(out_size[1], dtype=tf.float32)[None, None, :]
-    v = tf.range(out_size[0], dtype=tf.float32)[None, :, None]
-    x = _mirror(_affine(matrices[:, 0], u, v), in_w)
-    y = _mirror(_affine(matrices[:, 1], u, v), in_h)
-    # the last row and column are reached with weight 1 from the one before
-    column, row = (tf.minimum(tf.cast(c, tf.int32), n - 2) for c, n in ((x, in_w), (y, in_h)))
-    picture = tf.range(tf.shape(x)[0])[:, None, None]
-    return Sampling(
-        place=_weighed_sum(tf.stack([picture * in_h + row, column], -1), [in_w, 1]),
-        weight_x=x - tf.cast(column, tf.float32),
-        weight_y=y - tf.cast(row, tf.float32),
-    )
+    (in_h, in_w), (out_h, out_w) = in_size, out_size
+    rows = tf.transpose(matrices, [2, 1, 0])[..., None, None]
+    u = tf.range(out_w, dtype=tf.float32)
+    v = tf.range(out_h, dtype=tf.float32)[:, None]
+    sides = tf.constant([in_w, in_h], tf.float32)[:, None, None, None]
+    mirrored = _mirror((rows[2] + rows[1] * v) + rows[0] * u, sides)
+    position = tf.cast(mirrored * (1 << _FRACTION_BITS), tf.int32)
+    last = tf.constant([(side - 1) << _FRACTION_BITS for side in (in_w, in_h)])[:, None, None, None]
+    return _kept_minimum(position, last)
 
 
 def pack_pixels(images: tf.Tensor) -> tf.Tensor:
@@ -128,19 +117,24 @@ def pack_pixels(images: tf.Tensor) -> tf.Tensor:
 
 
 def resample_and_recolor(
-    packed: tf.Tensor, width: int, sampling: Sampling, colors: tf.Tensor
+    packed: tf.Tensor, in_size: tuple[int, int], positions: tf.Tensor, colors: tf.Tensor
 ) -> tf.Tensor:
     """One bilinear resample, then one 3×4 matrix per image, clipped.
 
     Args:
         packed: uint32 ``[B·h·w]`` from ``pack_pixels``, fewer than 2³¹ pixels in all.
-        width: ``w``.
-        sampling: from ``sample_positions``.
+        in_size: (h, w).
+        positions: from ``sample_positions``.
         colors: float32 ``[B, 3, 4]`` from ``color_matrices``.
 
     Returns:
         float32 ``[B, H, W, 3]`` in 0–255.
     """
+    height, width = in_size
+    column, weight_x = _split(positions[0], width)
+    row, weight_y = _split(positions[1], height)
+    picture = tf.range(tf.shape(positions)[1])[:, None, None]
+    place = (picture * height + row) * width + column
     pixels = packed[:, None]
     count = tf.shape(pixels)[0] - width - 1
 
@@ -149,10 +143,10 @@ def resample_and_recolor(
         # once; and the table has three equal columns, so that XLA need not spread the result over
         # the channels, for which it would write every gather to memory.
         table = tf.broadcast_to(pixels[offset : offset + count], [count, 3])
-        return tf.gather(table, sampling.place)
+        return tf.gather(table, place)
 
     corners = [neighbours(offset) for offset in (0, 1, width, width + 1)]
-    weight_x, weight_y = sampling.weight_x[..., None], sampling.weight_y[..., None]
+    weight_x, weight_y = weight_x[..., None], weight_y[..., None]
 
     def channel(bits: int) -> tf.Tensor:
         a, b, c, d = (_byte(corner, bits) for corner in corners)
@@ -160,8 +154,9 @@ def resample_and_recolor(
 
     rows = colors[:, None, None]  # [B, 1, 1, 3, 4]
     # spelt out: three multiply-adds fuse into one pass where a tiny matrix product does not
-    mixed = channel(0) * rows[..., 0] + channel(8) * rows[..., 1] + channel(16) * rows[..., 2]
-    return tf.clip_by_value(mixed + rows[..., 3], 0.0, 255.0)
+    mixed = rows[..., 3] + channel(0) * rows[..., 0]
+    mixed = (mixed + channel(8) * rows[..., 1]) + channel(16) * rows[..., 2]
+    return tf.clip_by_value(mixed, 0.0, 255.0)
 
 
 def augment_images(
@@ -177,9 +172,9 @@ def augment_images(
     Returns:
         float32 ``[B, H, W, 3]`` in 0–255.
     """
-    _, in_h, in_w, _ = images.shape
-    sampling = sample_positions(parameters, (in_h, in_w), out_size)
-    return resample_and_recolor(pack_pixels(images), in_w, sampling, color_matrices(parameters))
+    _, height, width, _ = images.shape
+    matrices = affine_matrices(parameters, (height, width), out_size)
+    return _apply(images, matrices, color_matrices(parameters), out_size)
 
 
 def compile_augmentation(
@@ -203,24 +198,70 @@ def compile_augmentation(
         whole_batch: for a GPU; the pixels are the same to rounding.
 
     Returns:
-        ``(images uint8 [B, h, w, 3], epoch int64 [], records int64 [B]) → float32 [B, H, W, 3]``.
+        ``(images uint8 [N, h, w, 3], epoch int64 [], records int64 [B], rows int64 [B] or None)
+        → float32 [B, H, W, 3]``. ``rows`` says which of ``images`` the records' are, without which
+        they are in the records' order; so images in memory are read where they are.
     """
 
-    def apply_to_one(one: tuple[tf.Tensor, Parameters]) -> tf.Tensor:
-        image, parameters = tf.nest.map_structure(lambda value: value[None], one)
-        return augment_images(image, parameters, out_size)[0]
+    def drawn(epoch: tf.Tensor, records: tf.Tensor, now: tf.Tensor | None) -> Parameters:
+        return draw_parameters(policy.at(now), seed, epoch, records)
 
     @tf.function(jit_compile=True, autograph=False)
-    def apply(images: tf.Tensor, parameters: Parameters) -> tf.Tensor:
-        if whole_batch:
-            return augment_images(images, parameters, out_size)
-        result = tf.TensorSpec([*out_size, 3], tf.float32)
-        return tf.map_fn(apply_to_one, (images, parameters), fn_output_signature=result)
+    def at_once(
+        images: tf.Tensor, epoch: tf.Tensor, records: tf.Tensor, now: tf.Tensor | None
+    ) -> tf.Tensor:
+        return augment_images(images, drawn(epoch, records, now), out_size)
 
-    def augment(images: tf.Tensor, epoch: tf.Tensor, records: tf.Tensor) -> tf.Tensor:
-        return apply(images, draw_parameters(policy.at(strength), seed, epoch, records))
+    @tf.function(jit_compile=True, autograph=False)
+    def one_by_one(
+        images: tf.Tensor,
+        rows: tf.Tensor,
+        epoch: tf.Tensor,
+        records: tf.Tensor,
+        now: tf.Tensor | None,
+    ) -> tf.Tensor:
+        return _augment_one_by_one(images, rows, drawn(epoch, records, now), out_size)
+
+    def augment(
+        images: tf.Tensor, epoch: tf.Tensor, records: tf.Tensor, rows: tf.Tensor | None = None
+    ) -> tf.Tensor:
+        now = None if strength is None else tf.identity(strength)
+        if whole_batch:
+            images = images if rows is None else tf.gather(images, rows)
+            return at_once(images, epoch, records, now)
+        rows = tf.range(tf.size(records), dtype=tf.int64) if rows is None else rows
+        return one_by_one(images, rows, epoch, records, now)
 
     return augment
+
+
+def _apply(
+    images: tf.Tensor, matrices: tf.Tensor, colors: tf.Tensor, out_size: tuple[int, int]
+) -> tf.Tensor:
+    _, height, width, _ = images.shape
+    positions = sample_positions(matrices, (height, width), out_size)
+    return resample_and_recolor(pack_pixels(images), (height, width), positions, colors)
+
+
+def _augment_one_by_one(
+    images: tf.Tensor, rows: tf.Tensor, parameters: Parameters, out_size: tuple[int, int]
+) -> tf.Tensor:
+    """``augment_images`` of ``images[rows]`` in a loop, which only XLA makes worth its while."""
+    _, height, width, _ = images.shape
+    matrices = tf.reshape(affine_matrices(parameters, (height, width), out_size), [-1, 6])
+    numbers = tf.concat([matrices, tf.reshape(color_matrices(parameters), [-1, 12])], -1)
+
+    def apply(one: tuple[tf.Tensor, tf.Tensor]) -> tf.Tensor:
+        row, picture = one
+        mine = tf.gather(numbers, picture)
+        # as a reduction, see _weighed_sum: read from the whole batch's within the pass over the
+        # pixels, they would keep that from being vectorised
+        mine = _weighed_sum(tf.stack([mine, tf.zeros_like(mine)], -1), [1, 1])
+        matrix, color = tf.reshape(mine[:6], [1, 2, 3]), tf.reshape(mine[6:], [1, 3, 4])
+        return _apply(tf.gather(images, row[None]), matrix, color, out_size)[0]
+
+    result = tf.TensorSpec([*out_size, 3], tf.float32)
+    return tf.map_fn(apply, (rows, tf.range(tf.size(rows))), fn_output_signature=result)
 
 
 def _bits(count: int) -> tf.Tensor:
@@ -231,9 +272,28 @@ def _weighed_sum(terms: tf.Tensor, factors: list[int]) -> tf.Tensor:
     """``Σ terms[..., i] · factors[i]``, as a reduction, which XLA computes once and keeps in memory.
 
     A sum that is spelt out it would fuse into each of the four gathers: every pixel would be packed
-    four times over, and processors without AVX-512 would work out one address at a time.
+    four times over.
     """
     return tf.reduce_sum(terms * tf.constant(factors, terms.dtype), axis=-1)
+
+
+def _kept_minimum(value: tf.Tensor, limit: tf.Tensor) -> tf.Tensor:
+    """``minimum(value, limit)``, as a reduction for the same reason.
+
+    Positions that are worked out between the gathers make processors without AVX-512 compute one
+    address at a time.
+    """
+    return tf.reduce_min(tf.stack([value, tf.broadcast_to(limit, tf.shape(value))], -1), -1)
+
+
+def _split(position: tf.Tensor, side: int) -> tuple[tf.Tensor, tf.Tensor]:
+    """The first of the two pixels that a position lies between, int32, and the second's weight.
+
+    The last pixel is reached with weight 1 from the one before.
+    """
+    first = tf.minimum(tf.bitwise.right_shift(position, _FRACTION_BITS), side - 2)
+    share = position - tf.bitwise.left_shift(first, _FRACTION_BITS)
+    return first, tf.cast(share, tf.float32) * (1.0 / (1 << _FRACTION_BITS))
 
 
 def _byte(packed: tf.Tensor, bits: int) -> tf.Tensor:
@@ -246,29 +306,10 @@ def _blend(first: tf.Tensor, second: tf.Tensor, weight: tf.Tensor) -> tf.Tensor:
     return first + (second - first) * weight
 
 
-def _affine(row: tf.Tensor, u: tf.Tensor, v: tf.Tensor) -> tf.Tensor:
-    """``row[:, 0]·u + row[:, 1]·v + row[:, 2]``, the same number in whichever pass it is computed.
-
-    XLA works out places in one pass and weights in another, and may round a product in one of them
-    alone. A position beside a whole number would then be cut off to one pixel and weighed for the
-    next. So no product here needs rounding: a factor of 24 bits is split into halves, and ``u`` and
-    ``v`` are whole numbers of at most 12 bits.
-    """
-    (a, small_a), (b, small_b), shift = _halves(row[:, 0]), _halves(row[:, 1]), row[:, 2]
-    return ((shift + b * v) + small_b * v) + a * u + small_a * u
-
-
-def _halves(value: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """Two float32 of 12 significant bits each that sum to ``value``."""
-    high = tf.bitcast(tf.bitwise.bitwise_and(tf.bitcast(value, tf.int32), -1 << 12), tf.float32)
-    return high, value - high
-
-
-def _mirror(position: tf.Tensor, size: int) -> tf.Tensor:
-    """Folds coordinates into ``[0, size − 1]`` at the outer pixel edges (d c b a | a b c d | d c …).
+def _mirror(position: tf.Tensor, side: tf.Tensor) -> tf.Tensor:
+    """Folds coordinates at the outer pixel edges (d c b a | a b c d | d c …); none is below 0.
 
     Folds once to either side: no policy reaches further than one picture beyond the edge, and what
     did would see the edge itself.
     """
-    folded = size - tf.abs(size - tf.abs(position + 0.5)) - 0.5
-    return tf.clip_by_value(folded, 0.0, float(size - 1))
+    return tf.maximum(side - tf.abs(side - tf.abs(position + 0.5)) - 0.5, 0.0)

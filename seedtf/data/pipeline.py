@@ -30,7 +30,9 @@ __all__ = [
 
 AUGMENT_IMPLS = ("fused", *reference_ops.CHAINS)
 
-Augmentation = Callable[[tf.Tensor, tf.Tensor, tf.Tensor], tf.Tensor]
+Augmentation = Callable[..., tf.Tensor]
+"""As ``augment.compile_augmentation`` returns it: ``(images, epoch, records, rows=None)``."""
+LookUp = Callable[[tf.Tensor], tuple[tf.Tensor, tf.Tensor | None]]
 Mixer = Callable[[tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor], tuple[tf.Tensor, tf.Tensor]]
 
 
@@ -96,7 +98,10 @@ def make_augmentation(
         chain = reference_ops.make_chain(impl)
 
         # not compiled: TensorFlow's projective transform has no XLA kernel
-        def plain(images: tf.Tensor, epoch: tf.Tensor, records: tf.Tensor) -> tf.Tensor:
+        def plain(
+            images: tf.Tensor, epoch: tf.Tensor, records: tf.Tensor, rows: tf.Tensor | None = None
+        ) -> tf.Tensor:
+            images = images if rows is None else tf.gather(images, rows)
             parameters = draw_parameters(policy.at(strength), seed, epoch, records)
             return chain(images, parameters, out_size)
 
@@ -154,24 +159,26 @@ def train_dataset(
     records = tf.constant(records, tf.int64)
     labels = tf.constant(store.catalog.labels)
 
-    def loading(read: Callable[[tf.Tensor], tf.Tensor]) -> Load:
+    def loading(look_up: LookUp) -> Load:
         def load(epoch: tf.Tensor, positions: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
             chosen = tf.gather(records, positions)
-            images, known = augmentation(read(chosen), epoch, chosen), tf.gather(labels, chosen)
+            images, rows = look_up(chosen)
+            images, known = augmentation(images, epoch, chosen, rows), tf.gather(labels, chosen)
             return (images, known) if mixer is None else mixer(images, known, epoch, chosen)
 
         return load
 
     if data_service:
+        read_there = portable_reader(store)
         batches = served(
             functools.partial(numbered_order, order, share),
             start_step * share.count,
-            here=loading(store.read),
-            there=loading(portable_reader(store)),
+            here=loading(store.look_up),
+            there=loading(lambda chosen: (read_there(chosen), None)),
             address=data_service,
         )
     else:
-        batches = _made_here(order, share, start_step, loading(store.read))
+        batches = _made_here(order, share, start_step, loading(store.look_up))
     return _endless(batches)
 
 

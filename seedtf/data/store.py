@@ -13,7 +13,7 @@ import mmap
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -68,6 +68,7 @@ class Store:
         mode: ``ram``, ``disk`` or ``off``.
         from_cache: whether the images came from an earlier run's file.
         opened: how many files were opened and decoded before training; less than all only for ``off``.
+        images: uint8 ``[N, S, S, 3]``, RGB, in memory or mapped; None for ``off``.
         cache_file: for ``disk`` the file that holds the images, one behind the other, and no more.
         files: for ``off`` what reads them.
     """
@@ -77,14 +78,29 @@ class Store:
     mode: str
     from_cache: bool
     opened: int
-    _read: Callable[[tf.Tensor], tf.Tensor]
+    images: tf.Tensor | None = None
     cache_file: str = ""
     files: FileReader | None = None
 
     def read(self, indices: tf.Tensor) -> tf.Tensor:
         """int64 ``[B]`` → uint8 ``[B, S, S, 3]``, RGB; in the graph or eagerly."""
-        images = self._read(indices)
-        return tf.ensure_shape(images, [indices.shape[0], self.size, self.size, 3])
+        images, rows = self.look_up(indices)
+        return images if rows is None else tf.gather(images, rows)
+
+    def look_up(self, indices: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor | None]:
+        """Images and which of them are meant, without a copy where they are in memory or mapped.
+
+        Args:
+            indices: int64 ``[B]``.
+
+        Returns:
+            uint8 ``[N, S, S, 3]`` and rows int64 ``[B]`` of it, or ``[B, S, S, 3]`` and None.
+        """
+        if self.images is not None:
+            return self.images, indices
+        assert self.files is not None
+        images = self.files.read(indices)
+        return tf.ensure_shape(images, [indices.shape[0], self.size, self.size, 3]), None
 
     def recently_read(self) -> np.ndarray:
         """For ``off`` the records read last, int64: a file that ended training is among them."""
@@ -161,13 +177,12 @@ def build_store(
         good, faults = _inspect(catalog.take(chosen), max_pixels)
         kept = catalog.take(np.delete(np.arange(count), np.delete(chosen, good)), faults)
         files = FileReader(kept, size, max_pixels)
-        return Store(kept, size, "off", False, len(chosen), files.read, files=files)
+        return Store(kept, size, "off", False, len(chosen), files=files)
     if plan.mode == "ram":
         images = _empty_aligned((len(catalog), size, size, 3))
         good, faults = _decode_all(catalog, size, images, max_pixels)
         kept = catalog.take(good, faults)
-        read = _reader_by_gather(images[: len(good)])
-        return Store(kept, size, "ram", False, len(catalog), read)
+        return Store(kept, size, "ram", False, len(catalog), _shared(images[: len(good)]))
     return _disk_store(catalog, size, cache_dir, max_pixels)
 
 
@@ -175,7 +190,7 @@ def keep_in_memory(catalog: Catalog, images: np.ndarray) -> Store:
     """A ``ram`` store of ``images``, uint8 ``[N, S, S, 3]``, which are copied; one for each file."""
     copy = _empty_aligned(images.shape)
     copy[...] = images
-    return Store(catalog, images.shape[1], "ram", False, 0, _reader_by_gather(copy))
+    return Store(catalog, images.shape[1], "ram", False, 0, _shared(copy))
 
 
 def _disk_store(catalog: Catalog, size: int, cache_dir: Path, max_pixels: int) -> Store:
@@ -193,8 +208,8 @@ def _disk_store(catalog: Catalog, size: int, cache_dir: Path, max_pixels: int) -
     images = (
         np.memmap(data_path, np.uint8, "c", shape=shape) if len(kept) else np.empty(shape, np.uint8)
     )
-    read, file = _reader_by_gather(images), str(data_path.absolute())
-    return Store(kept, size, "disk", from_cache, len(catalog), read, cache_file=file)
+    file = str(data_path.absolute())
+    return Store(kept, size, "disk", from_cache, len(catalog), _shared(images), cache_file=file)
 
 
 def _write_cache(
@@ -259,11 +274,10 @@ def _inspect(catalog: Catalog, max_pixels: int) -> tuple[np.ndarray, list[Fault]
     return judge_files(catalog, work, "checking")
 
 
-def _reader_by_gather(images: np.ndarray) -> Callable[[tf.Tensor], tf.Tensor]:
-    """Reads from one array, shared with TensorFlow without a copy."""
+def _shared(images: np.ndarray) -> tf.Tensor:
+    """The same memory as a tensor."""
     with tf.device("/cpu:0"):
-        shared = tf.experimental.dlpack.from_dlpack(np.asarray(images).__dlpack__())
-    return lambda indices: tf.gather(shared, indices)
+        return tf.experimental.dlpack.from_dlpack(np.asarray(images).__dlpack__())
 
 
 def _empty_aligned(shape: tuple[int, ...]) -> np.ndarray:
