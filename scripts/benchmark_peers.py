@@ -5,7 +5,8 @@
 
 256² uint8 pictures in memory become 224² float32 batches of 64: random crop, stretch, flips, rotation,
 brightness, contrast, saturation and hue. Each peer runs in a process of its own, warmed up, and they
-take turns: a round measures each once, and a ratio is the median over the rounds. DALI and
+take turns: a round measures each once, and a ratio is the median over the rounds. Who has no turn is
+stopped, or it would go on filling its queues in another's. DALI and
 Albumentations are spared the rotation; ImageDataGenerator the stretch and the hue, and its pictures are
 224² already.
 """
@@ -17,6 +18,7 @@ import importlib.metadata
 import json
 import os
 import platform
+import signal
 import statistics
 import subprocess
 import sys
@@ -274,9 +276,8 @@ def serve(name: str, threads: int) -> None:
         next(batches)
     print("ready", flush=True)
     for line in sys.stdin:
-        next(batches)  # what waited in the queue was made in another's turn
-        next(batches)
-        next(batches)
+        for _ in range(3):  # what waited in the queue was made before
+            next(batches)
         count, began = 0, time.perf_counter()
         while time.perf_counter() - began < float(line):
             next(batches)
@@ -301,6 +302,7 @@ class Worker:
         )
         if self._answer() != "ready":
             raise SystemExit(f"{name} did not start; its message is above")
+        self._process.send_signal(signal.SIGSTOP)
 
     def _answer(self) -> str:
         assert self._process.stdout is not None
@@ -309,9 +311,12 @@ class Worker:
     def rate(self, seconds: float) -> float:
         """Pictures a second."""
         assert self._process.stdin is not None
+        self._process.send_signal(signal.SIGCONT)
         self._process.stdin.write(f"{seconds}\n")
         self._process.stdin.flush()
-        return float(self._answer())
+        rate = float(self._answer())
+        self._process.send_signal(signal.SIGSTOP)
+        return rate
 
     def stop(self) -> None:
         """Ends the process."""

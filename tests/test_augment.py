@@ -280,6 +280,17 @@ def test_the_pixels_of_a_record_do_not_depend_on_the_batch(compiled) -> None:
     assert np.array_equal(together, swapped[::-1])
 
 
+@pytest.mark.parametrize("deterministic", [False, True])
+def test_images_are_found_where_they_lie_among_others(compiled, deterministic: bool) -> None:
+    epoch, records = tf.constant(1, tf.int64), tf.constant([4, 9, 0, 7], tf.int64)
+    rows = [6, 0, 3, 5]
+    among = np.full((8, *NOISE.shape[1:]), 255, np.uint8)
+    among[rows] = NOISE
+    augmentation = compile_augmentation(EVERYTHING, 5, (8, 6), deterministic=deterministic)
+    found = augmentation(tf.constant(among), epoch, records, tf.constant(rows, tf.int64))
+    assert np.array_equal(found, compiled(tf.constant(NOISE), epoch, records))
+
+
 @given(policies, st.integers(0, 1000))
 def test_pixels_stay_in_range_whatever_is_drawn(policy: Policy, seed: int) -> None:
     epoch, records = tf.constant(0, tf.int64), tf.range(4, dtype=tf.int64)

@@ -11,6 +11,7 @@ from collections.abc import Callable
 import tensorflow as tf
 
 from seedtf.data.draws import Parameters, Policy, draw_parameters
+from seedtf.data.fresh_memory import in_fresh_memory
 
 __all__ = [
     "RGB_TO_YIQ",
@@ -39,6 +40,9 @@ YIQ_TO_RGB = (
 _MID_GREY = 127.5
 # of a position: a float32 has no more within a picture of 256 pixels
 _FRACTION_BITS = 16
+
+# what is drawn for: the epoch, the records, and the strength that there is now
+_Drawing = tuple[tf.Tensor, tf.Tensor, tf.Tensor | None]
 
 
 def affine_matrices(
@@ -184,7 +188,8 @@ def compile_augmentation(
     strength: tf.Variable | None = None,
     *,
     whole_batch: bool = False,
-) -> Callable[[tf.Tensor, tf.Tensor, tf.Tensor], tf.Tensor]:
+    deterministic: bool = False,
+) -> Callable[..., tf.Tensor]:
     """Joins drawing and applying into one function, for ``Dataset.map`` or a train step.
 
     A CPU takes one picture after the other, so that its packed pixels and positions are still in the
@@ -196,6 +201,8 @@ def compile_augmentation(
         out_size: (height, width) of the result.
         strength: float32 scalar, a factor on every range that is read at each batch; None for 1.
         whole_batch: for a GPU; the pixels are the same to rounding.
+        deterministic: where TensorFlow's operations are; it would make batches whose memory is a
+            variable one after the other.
 
     Returns:
         ``(images uint8 [N, h, w, 3], epoch int64 [], records int64 [B], rows int64 [B] or None)
@@ -203,34 +210,39 @@ def compile_augmentation(
         they are in the records' order; so images in memory are read where they are.
     """
 
-    def drawn(epoch: tf.Tensor, records: tf.Tensor, now: tf.Tensor | None) -> Parameters:
+    def draw(drawing: _Drawing) -> Parameters:
+        epoch, records, now = drawing
         return draw_parameters(policy.at(now), seed, epoch, records)
 
     @tf.function(jit_compile=True, autograph=False)
-    def at_once(
-        images: tf.Tensor, epoch: tf.Tensor, records: tf.Tensor, now: tf.Tensor | None
-    ) -> tf.Tensor:
-        return augment_images(images, drawn(epoch, records, now), out_size)
+    def at_once(images: tf.Tensor, drawing: _Drawing) -> tf.Tensor:
+        return augment_images(images, draw(drawing), out_size)
 
     @tf.function(jit_compile=True, autograph=False)
     def one_by_one(
-        images: tf.Tensor,
-        rows: tf.Tensor,
-        epoch: tf.Tensor,
-        records: tf.Tensor,
-        now: tf.Tensor | None,
+        images: tf.Tensor, rows: tf.Tensor, drawing: _Drawing, result: tf.Tensor | None = None
     ) -> tf.Tensor:
-        return _augment_one_by_one(images, rows, drawn(epoch, records, now), out_size)
+        parameters = draw(drawing)
+        if result is None:
+            return _augment_one_by_one(images, rows, parameters, out_size)
+        onto = tf.raw_ops.ReadVariableOp(resource=result, dtype=tf.float32)
+        done = _augment_one_by_one(images, rows, parameters, out_size, onto)
+        tf.raw_ops.AssignVariableOp(resource=result, value=done)
+        return tf.size(rows)
 
     def augment(
         images: tf.Tensor, epoch: tf.Tensor, records: tf.Tensor, rows: tf.Tensor | None = None
     ) -> tf.Tensor:
-        now = None if strength is None else tf.identity(strength)
+        drawing = (epoch, records, None if strength is None else tf.identity(strength))
         if whole_batch:
-            images = images if rows is None else tf.gather(images, rows)
-            return at_once(images, epoch, records, now)
-        rows = tf.range(tf.size(records), dtype=tf.int64) if rows is None else rows
-        return one_by_one(images, rows, epoch, records, now)
+            return at_once(images if rows is None else tf.gather(images, rows), drawing)
+        if rows is None or deterministic:
+            rows = tf.range(tf.size(records), dtype=tf.int64) if rows is None else rows
+            return one_by_one(images, rows, drawing)
+        return in_fresh_memory(
+            lambda result: one_by_one(images, rows, drawing, result),
+            [records.shape[0], *out_size, 3],
+        )
 
     return augment
 
@@ -244,24 +256,38 @@ def _apply(
 
 
 def _augment_one_by_one(
-    images: tf.Tensor, rows: tf.Tensor, parameters: Parameters, out_size: tuple[int, int]
+    images: tf.Tensor,
+    rows: tf.Tensor,
+    parameters: Parameters,
+    out_size: tuple[int, int],
+    onto: tf.Tensor | None = None,
 ) -> tf.Tensor:
-    """``augment_images`` of ``images[rows]`` in a loop, which only XLA makes worth its while."""
+    """``augment_images`` of ``images[rows]`` in a loop, which only XLA makes worth its while.
+
+    ``onto``, float32 ``[B, H, W, 3]``, is what the result overwrites.
+    """
     _, height, width, _ = images.shape
     matrices = tf.reshape(affine_matrices(parameters, (height, width), out_size), [-1, 6])
     numbers = tf.concat([matrices, tf.reshape(color_matrices(parameters), [-1, 12])], -1)
+    count = tf.size(rows)
+    results = tf.TensorArray(tf.float32, count, element_shape=[*out_size, 3])
 
-    def apply(one: tuple[tf.Tensor, tf.Tensor]) -> tf.Tensor:
-        row, picture = one
+    def step(picture: tf.Tensor, results: tf.TensorArray) -> tuple[tf.Tensor, tf.TensorArray]:
         mine = tf.gather(numbers, picture)
         # as a reduction, see _weighed_sum: read from the whole batch's within the pass over the
         # pixels, they would keep that from being vectorised
         mine = _weighed_sum(tf.stack([mine, tf.zeros_like(mine)], -1), [1, 1])
         matrix, color = tf.reshape(mine[:6], [1, 2, 3]), tf.reshape(mine[6:], [1, 3, 4])
-        return _apply(tf.gather(images, row[None]), matrix, color, out_size)[0]
+        image = tf.gather(images, tf.gather(rows, picture)[None])
+        return picture + 1, results.write(picture, _apply(image, matrix, color, out_size)[0])
 
-    result = tf.TensorSpec([*out_size, 3], tf.float32)
-    return tf.map_fn(apply, (rows, tf.range(tf.size(rows))), fn_output_signature=result)
+    _, results = tf.while_loop(
+        lambda picture, _: picture < count,
+        step,
+        (tf.constant(0), results if onto is None else results.unstack(onto)),
+        maximum_iterations=count,
+    )
+    return results.stack()
 
 
 def _bits(count: int) -> tf.Tensor:

@@ -78,11 +78,13 @@ def make_augmentation(
     strength: tf.Variable | None = None,
     *,
     whole_batch: bool = False,
+    deterministic: bool = False,
 ) -> Augmentation:
     """The augmentation named by ``--augment_impl``: ``fused`` (compiled) or a chain of plain ops.
 
     ``strength``, where it is given, is a factor on every range of ``policy``, read at each batch.
     ``whole_batch`` is for a train step that augments on a GPU; the pixels are the same to rounding.
+    ``deterministic`` says that TensorFlow's operations are, and changes no pixel.
 
     Raises:
         UserError: ``impl`` needs TensorFlow Addons and that is not installed.
@@ -92,7 +94,12 @@ def make_augmentation(
     spend_compilation_notice()
     if impl == "fused":
         return augment.compile_augmentation(
-            policy, seed, out_size, strength, whole_batch=whole_batch
+            policy,
+            seed,
+            out_size,
+            strength,
+            whole_batch=whole_batch,
+            deterministic=deterministic,
         )
     if impl in reference_ops.CHAINS:
         chain = reference_ops.make_chain(impl)

@@ -109,6 +109,7 @@ class Feed:
             config.augment_impl,
             None if fixed else self.strength,
             whole_batch=whole_batch,
+            deterministic=config.deterministic,
         )
 
 

@@ -1,0 +1,76 @@
+"""What XLA computes into a variable's memory is what it would return, for every caller its own."""
+
+import psutil
+import pytest
+import tensorflow as tf
+
+from seedtf.data import fresh_memory
+from seedtf.data.fresh_memory import in_fresh_memory
+
+SIDE = 512
+
+
+@tf.function(jit_compile=True, autograph=False)
+def _filled(value: tf.Tensor, result: tf.Tensor | None = None) -> tf.Tensor:
+    """``value`` in every row but by way of a loop, as the augmentation does."""
+    rows = tf.TensorArray(tf.float32, SIDE, element_shape=[SIDE])
+    if result is not None:
+        rows = rows.unstack(tf.raw_ops.ReadVariableOp(resource=result, dtype=tf.float32))
+    _, rows = tf.while_loop(
+        lambda i, _: i < SIDE,
+        lambda i, rows: (i + 1, rows.write(i, tf.fill([SIDE], value))),
+        (tf.constant(0), rows),
+        maximum_iterations=SIDE,
+    )
+    if result is None:
+        return rows.stack()
+    tf.raw_ops.AssignVariableOp(resource=result, value=rows.stack())
+    return tf.constant(0)
+
+
+@tf.function(autograph=False)
+def made(value: tf.Tensor) -> tf.Tensor:
+    return in_fresh_memory(lambda result: _filled(value, result), [SIDE, SIDE])
+
+
+@pytest.fixture
+def ordinary_name(monkeypatch):
+    """As if TensorFlow had given up the name for variables of one's own."""
+    monkeypatch.setattr(fresh_memory, "_ANONYMOUS", "an_ordinary_name")
+    fresh_memory._own_variables.cache_clear()
+    yield
+    fresh_memory._own_variables.cache_clear()
+
+
+def test_the_result_is_what_would_be_returned() -> None:
+    assert fresh_memory._own_variables()
+    assert made(tf.constant(3.0)).shape == [SIDE, SIDE]
+    assert tf.reduce_all(made(tf.constant(3.0)) == _filled(tf.constant(3.0)))
+
+
+def test_those_made_at_the_same_time_and_those_kept_stay_their_own() -> None:
+    values = tf.data.Dataset.range(400).map(lambda i: tf.cast(i, tf.float32))
+    kept = [*values.map(made, num_parallel_calls=8, deterministic=True)]
+    for value, result in enumerate(kept):
+        assert tf.reduce_all(result == float(value))
+
+
+def test_no_memory_stays_behind() -> None:
+    made(tf.constant(0.0))
+    before = psutil.Process().memory_info().rss
+    for value in range(300):  # of 1 MiB each
+        made(tf.constant(float(value)))
+    assert psutil.Process().memory_info().rss - before < 60 << 20
+
+
+def test_without_variables_of_its_own_it_computes_as_usual(ordinary_name) -> None:
+    asked = []
+    result = in_fresh_memory(lambda memory: asked.append(memory) or tf.zeros([2, 2]), [2, 2])
+    assert asked == [None]
+    assert result.shape == [2, 2]
+
+
+def test_a_size_that_is_not_known_is_computed_as_usual() -> None:
+    asked = []
+    in_fresh_memory(lambda memory: asked.append(memory) or tf.zeros([2, 2]), [None, 2])
+    assert asked == [None]
