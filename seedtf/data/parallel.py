@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import os
 import stat
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import BinaryIO
 
@@ -17,7 +17,7 @@ from seedtf.data.header import RefusedError
 from seedtf.data.names import Names
 from seedtf.data.remote import REQUESTS, is_url, read_url, url_status
 
-__all__ = ["file_statuses", "judge_files", "open_file", "read_file", "workers_for"]
+__all__ = ["file_statuses", "judge_files", "judge_groups", "open_file", "read_file", "workers_for"]
 
 _TASKS_PER_CORE = 16
 # an uncompressed 16-bit RGBA picture has 8 bytes a pixel; metadata may come on top
@@ -38,28 +38,62 @@ def judge_files(
     Returns:
         The indices of the good files, int64 in order, and a fault for each of the others.
     """
+
+    def one(index: int, paths: Sequence[str]) -> Iterator[Exception | None]:
+        try:
+            work(index, paths[0])
+        except (RefusedError, OSError) as error:
+            yield error
+        else:
+            yield None
+
+    return judge_groups(catalog, one, doing, 1)
+
+
+def judge_groups(
+    catalog: Catalog,
+    work: Callable[[int, Sequence[str]], Iterable[Exception | None]],
+    doing: str,
+    together: int = 32,
+) -> tuple[np.ndarray, list[Fault]]:
+    """As ``judge_files``, for work that is quicker on several files at once.
+
+    Args:
+        catalog: the files.
+        work: gets the index of a file, its absolute path and those behind it; for each of them it
+            gives the RefusedError or OSError of one not to be used, else None.
+        doing: what the progress bar says.
+        together: most files that it gets at once.
+    """
     paths = catalog.absolute_paths()
     workers = workers_for(paths)
+    starts = range(0, len(catalog), together)
 
-    def verdict(item: tuple[int, str]) -> tuple[str, str] | None:
-        try:
-            work(*item)
-        except RefusedError as error:
-            return error.fault, error.detail
-        except OSError as error:
-            return "unreadable", error.strerror or str(error)
-        return None
+    def verdicts(start: int) -> list[tuple[str, str] | None]:
+        here = [paths[i] for i in range(start, min(start + together, len(catalog)))]
+        return [_verdict(error) for error in work(start, here)]
 
     faults, good = [], np.ones(len(catalog), bool)
     with ThreadPoolExecutor(workers) as pool:
-        verdicts = _bounded_map(pool, verdict, enumerate(paths), workers)
+        groups = _bounded_map(pool, verdicts, starts, workers)
         # disable=None: no bar, and no control codes, where the output is not a terminal
-        bar = tqdm(verdicts, doing, len(catalog), unit="img", disable=None, leave=False)
-        for index, found in enumerate(bar):
-            if found is not None:
-                good[index] = False
-                faults.append(Fault(catalog.paths[index], *found))
+        bar = tqdm(desc=doing, total=len(catalog), unit="img", disable=None, leave=False)
+        for start, group in zip(starts, groups, strict=True):
+            for index, found in enumerate(group, start):
+                if found is not None:
+                    good[index] = False
+                    faults.append(Fault(catalog.paths[index], *found))
+            bar.update(len(group))
+        bar.close()
     return np.flatnonzero(good), faults
+
+
+def _verdict(error: Exception | None) -> tuple[str, str] | None:
+    if isinstance(error, RefusedError):
+        return error.fault, error.detail
+    if isinstance(error, OSError):
+        return "unreadable", error.strerror or str(error)
+    return None
 
 
 def workers_for(paths: Names) -> int:

@@ -1,0 +1,60 @@
+"""Decoded together, pictures and refusals are those of one by one, in order."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from seedtf.data import group_decode
+from seedtf.data.decode import make_decoder
+from seedtf.data.group_decode import make_group_decoder
+from seedtf.data.header import RefusedError
+
+SIZE = 16
+
+
+@pytest.fixture
+def mixed(tmp_path: Path) -> list[str]:
+    """Five pictures, among them a damaged one, an empty file and a name that leads nowhere."""
+    rng = np.random.default_rng(0)
+    paths = [tmp_path / f"{i}.png" for i in range(8)]
+    for i in (0, 2, 3, 5, 7):
+        side = (9 + i, 20 - i)
+        Image.fromarray(rng.integers(0, 256, (*side, 3), np.uint8)).save(paths[i])
+    Image.fromarray(rng.integers(0, 256, (30, 30, 3), np.uint8)).save(tmp_path / "whole.png")
+    damaged = bytearray((tmp_path / "whole.png").read_bytes())
+    damaged[len(damaged) // 2] ^= 0xFF
+    paths[1].write_bytes(damaged)
+    paths[4].touch()
+    return [str(path) for path in paths]
+
+
+def test_each_has_its_outcome_whatever_the_others(mixed: list[str]) -> None:
+    found = [*make_group_decoder(SIZE)(mixed)]
+    assert [type(one) for one in found] == [
+        np.ndarray, RefusedError, np.ndarray, np.ndarray,
+        RefusedError, np.ndarray, FileNotFoundError, np.ndarray,
+    ]  # fmt: skip
+    assert [found[1].fault, found[4].fault] == ["corrupt", "empty file"]
+    one_by_one = make_decoder(SIZE)
+    for i in (0, 2, 3, 5, 7):
+        assert np.array_equal(found[i], one_by_one(Path(mixed[i]).read_bytes()))
+
+
+def test_good_ones_come_from_one_call_and_large_ones_alone(
+    mixed: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    good = [mixed[i] for i in (0, 2, 3, 5, 7)]
+    reads = [group_decode._read(path, 1000) for path in good]
+    assert [len(group) for group in group_decode._groups(reads)] == [5]
+    sizes = [group_decode._bytes(*read) for read in reads]
+    monkeypatch.setattr(group_decode, "_GROUP_BYTES", 2 * max(sizes))
+    assert [len(group) for group in group_decode._groups(reads)] == [2, 2, 1]
+    monkeypatch.setattr(group_decode, "_GROUP_BYTES", 1)
+    assert [len(group) for group in group_decode._groups(reads)] == [1] * 5
+    assert len([*make_group_decoder(SIZE)(good)]) == 5
+
+
+def test_nothing_asked_for_is_nothing() -> None:
+    assert [*make_group_decoder(SIZE)([])] == []
