@@ -244,7 +244,7 @@ class _FileRows:
         self._handle, self._shape, self._bytes = handle, (size, size, 3), size * size * 3
 
     def __setitem__(self, row: int, image: np.ndarray) -> None:
-        data, start = memoryview(image.tobytes()), row * self._bytes
+        data, start = image.data.cast("B"), row * self._bytes
         while data:
             written = os.pwrite(self._handle, data, start)
             data, start = data[written:], start + written
