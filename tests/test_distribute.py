@@ -234,7 +234,11 @@ def test_only_the_chief_writes_and_speaks(two_workers) -> None:
     assert chief.output.splitlines()[-1].startswith("RESULT ")
     (line,) = worker.output.splitlines()
     assert line.startswith("worker    worker 1 (127.0.0.1:")
-    left = [path for path in worker.home.rglob("*") if path.is_file() and path.suffix != ".py"]
+    left = [
+        path
+        for path in worker.home.rglob("*")
+        if path.is_file() and path.suffix not in (".py", ".pyc")
+    ]
     assert not left
     assert not chief.errors + worker.errors
 

@@ -41,9 +41,6 @@ _MID_GREY = 127.5
 # of a position: a float32 has no more within a picture of 256 pixels
 _FRACTION_BITS = 16
 
-# what is drawn for: the epoch, the records, and the strength that there is now
-_Drawing = tuple[tf.Tensor, tf.Tensor, tf.Tensor | None]
-
 
 def affine_matrices(
     parameters: Parameters, in_size: tuple[int, int], out_size: tuple[int, int]
@@ -178,7 +175,9 @@ def augment_images(
     """
     _, height, width, _ = images.shape
     matrices = affine_matrices(parameters, (height, width), out_size)
-    return _apply(images, matrices, color_matrices(parameters), out_size)
+    positions = sample_positions(matrices, (height, width), out_size)
+    colors = color_matrices(parameters)
+    return resample_and_recolor(pack_pixels(images), (height, width), positions, colors)
 
 
 def compile_augmentation(
@@ -210,19 +209,17 @@ def compile_augmentation(
         they are in the records' order; so images in memory are read where they are.
     """
 
-    def draw(drawing: _Drawing) -> Parameters:
-        epoch, records, now = drawing
-        return draw_parameters(policy.at(now), seed, epoch, records)
-
     @tf.function(jit_compile=True, autograph=False)
-    def at_once(images: tf.Tensor, drawing: _Drawing) -> tf.Tensor:
-        return augment_images(images, draw(drawing), out_size)
+    def at_once(images: tf.Tensor, parameters: Parameters) -> tf.Tensor:
+        return augment_images(images, parameters, out_size)
 
     @tf.function(jit_compile=True, autograph=False)
     def one_by_one(
-        images: tf.Tensor, rows: tf.Tensor, drawing: _Drawing, result: tf.Tensor | None = None
+        images: tf.Tensor,
+        rows: tf.Tensor,
+        parameters: Parameters,
+        result: tf.Tensor | None = None,
     ) -> tf.Tensor:
-        parameters = draw(drawing)
         if result is None:
             return _augment_one_by_one(images, rows, parameters, out_size)
         onto = tf.raw_ops.ReadVariableOp(resource=result, dtype=tf.float32)
@@ -233,26 +230,18 @@ def compile_augmentation(
     def augment(
         images: tf.Tensor, epoch: tf.Tensor, records: tf.Tensor, rows: tf.Tensor | None = None
     ) -> tf.Tensor:
-        drawing = (epoch, records, None if strength is None else tf.identity(strength))
+        parameters = draw_parameters(policy.at(strength), seed, epoch, records)
         if whole_batch:
-            return at_once(images if rows is None else tf.gather(images, rows), drawing)
+            return at_once(images if rows is None else tf.gather(images, rows), parameters)
         if rows is None or deterministic:
             rows = tf.range(tf.size(records), dtype=tf.int64) if rows is None else rows
-            return one_by_one(images, rows, drawing)
+            return one_by_one(images, rows, parameters)
         return in_fresh_memory(
-            lambda result: one_by_one(images, rows, drawing, result),
+            lambda result: one_by_one(images, rows, parameters, result),
             [records.shape[0], *out_size, 3],
         )
 
     return augment
-
-
-def _apply(
-    images: tf.Tensor, matrices: tf.Tensor, colors: tf.Tensor, out_size: tuple[int, int]
-) -> tf.Tensor:
-    _, height, width, _ = images.shape
-    positions = sample_positions(matrices, (height, width), out_size)
-    return resample_and_recolor(pack_pixels(images), (height, width), positions, colors)
 
 
 def _augment_one_by_one(
@@ -266,20 +255,16 @@ def _augment_one_by_one(
 
     ``onto``, float32 ``[B, H, W, 3]``, is what the result overwrites.
     """
-    _, height, width, _ = images.shape
-    matrices = tf.reshape(affine_matrices(parameters, (height, width), out_size), [-1, 6])
-    numbers = tf.concat([matrices, tf.reshape(color_matrices(parameters), [-1, 12])], -1)
     count = tf.size(rows)
     results = tf.TensorArray(tf.float32, count, element_shape=[*out_size, 3])
 
     def step(picture: tf.Tensor, results: tf.TensorArray) -> tuple[tf.Tensor, tf.TensorArray]:
-        mine = tf.gather(numbers, picture)
-        # as a reduction, see _weighed_sum: read from the whole batch's within the pass over the
-        # pixels, they would keep that from being vectorised
-        mine = _weighed_sum(tf.stack([mine, tf.zeros_like(mine)], -1), [1, 1])
-        matrix, color = tf.reshape(mine[:6], [1, 2, 3]), tf.reshape(mine[6:], [1, 3, 4])
-        image = tf.gather(images, tf.gather(rows, picture)[None])
-        return picture + 1, results.write(picture, _apply(image, matrix, color, out_size)[0])
+        # Matrices are built here, of one picture: of a whole batch, some sines would be computed in
+        # vectors, and differ in the last bit with their place in it and with XLA's flags. That is
+        # also why the parameters are drawn outside of XLA.
+        row, *drawn = (tf.gather(value, picture)[None] for value in (rows, *parameters))
+        done = augment_images(tf.gather(images, row), Parameters(*drawn), out_size)
+        return picture + 1, results.write(picture, done[0])
 
     _, results = tf.while_loop(
         lambda picture, _: picture < count,

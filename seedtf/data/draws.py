@@ -67,7 +67,7 @@ class Policy:
         ranges = {name: least(getattr(self, name) * strength, top) for name, top in limits.items()}
         return replace(self, **ranges)
 
-    def at(self, strength: tf.Variable | tf.Tensor | None) -> Policy:
+    def at(self, strength: tf.Variable | None) -> Policy:
         """``scaled`` by what ``strength`` holds when a batch is made; None leaves it as it is."""
         return self if strength is None else self.scaled(tf.identity(strength))
 
