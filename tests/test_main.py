@@ -32,6 +32,14 @@ def test_every_verb_has_help(verb, capsys) -> None:
     assert f"usage: seedtf {verb}" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("arguments", ["--help", "train --help"])
+def test_a_reader_that_left_before_anything_was_written_is_no_traceback(arguments: str) -> None:
+    # buffered, as in a user's shell: the little that there is is written at the end
+    command = f"(sleep 0.2; {sys.executable} -m seedtf {arguments}) | true"
+    shell = ["env", "-u", "PYTHONUNBUFFERED", "bash", "-c", command]
+    assert subprocess.run(shell, capture_output=True, text=True, check=False).stderr == ""
+
+
 def test_a_closed_pipe_is_no_traceback() -> None:
     command = f"{sys.executable} -m seedtf train --help | head -n 1"
     done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False)

@@ -35,6 +35,17 @@ EXIT_BROKEN_PIPE = 141
 def main(argv: list[str] | None = None) -> int:
     """Runs the command line ``argv`` (default: the process's own) and returns its exit code."""
     arguments = sys.argv[1:] if argv is None else argv
+    try:
+        code = _run(arguments)
+        sys.stdout.flush()  # while a reader that has left is no error; at the very end it is one
+    except BrokenPipeError:
+        # the reader of a pipe left, as `head` does; nothing more can be shown
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return EXIT_BROKEN_PIPE
+    return code
+
+
+def _run(arguments: list[str]) -> int:
     if not arguments or arguments[0] in ("-h", "--help", "--helpfull", "help"):
         print(_usage())
         return 0 if arguments else UserError.exit_code
@@ -58,10 +69,8 @@ def run_verb(verb: str, arguments: list[str]) -> int:
             sys.stdout.flush()
             os._exit(error.exit_code)
         return error.exit_code
-    except BrokenPipeError:
-        # the reader of a pipe left, as `head` does; nothing more can be shown
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return EXIT_BROKEN_PIPE
+    except BrokenPipeError:  # an OSError, but no file's: see main
+        raise
     except OSError as error:
         where = error.filename or "a file"
         print(f"seedtf {verb}: {where}: {error.strerror or error}", file=sys.stderr)
