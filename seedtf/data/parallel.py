@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 import os
 import stat
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -39,20 +40,19 @@ def judge_files(
         The indices of the good files, int64 in order, and a fault for each of the others.
     """
 
-    def one(index: int, paths: Sequence[str]) -> Iterator[Exception | None]:
+    def one(index: int, paths: Sequence[str]) -> list[Exception | None]:
         try:
             work(index, paths[0])
         except (RefusedError, OSError) as error:
-            yield error
-        else:
-            yield None
+            return [error]
+        return [None]
 
     return judge_groups(catalog, one, doing, 1)
 
 
 def judge_groups(
     catalog: Catalog,
-    work: Callable[[int, Sequence[str]], Iterable[Exception | None]],
+    work: Callable[[int, Sequence[str]], Iterable[object]],
     doing: str,
     together: int = 32,
 ) -> tuple[np.ndarray, list[Fault]]:
@@ -61,17 +61,18 @@ def judge_groups(
     Args:
         catalog: the files.
         work: gets the index of a file, its absolute path and those behind it; for each of them it
-            gives the RefusedError or OSError of one not to be used, else None.
+            gives the RefusedError or OSError of one not to be used, else anything.
         doing: what the progress bar says.
-        together: most files that it gets at once.
+        together: most files that it gets at once; fewer where some workers would get none.
     """
     paths = catalog.absolute_paths()
     workers = workers_for(paths)
+    together = min(together, math.ceil(len(catalog) / workers)) or 1
     starts = range(0, len(catalog), together)
 
     def verdicts(start: int) -> list[tuple[str, str] | None]:
         here = [paths[i] for i in range(start, min(start + together, len(catalog)))]
-        return [_verdict(error) for error in work(start, here)]
+        return [_verdict(outcome) for outcome in work(start, here)]
 
     faults, good = [], np.ones(len(catalog), bool)
     with ThreadPoolExecutor(workers) as pool:
@@ -88,11 +89,11 @@ def judge_groups(
     return np.flatnonzero(good), faults
 
 
-def _verdict(error: Exception | None) -> tuple[str, str] | None:
-    if isinstance(error, RefusedError):
-        return error.fault, error.detail
-    if isinstance(error, OSError):
-        return "unreadable", error.strerror or str(error)
+def _verdict(outcome: object) -> tuple[str, str] | None:
+    if isinstance(outcome, RefusedError):
+        return outcome.fault, outcome.detail
+    if isinstance(outcome, OSError):
+        return "unreadable", outcome.strerror or str(outcome)
     return None
 
 
@@ -154,11 +155,15 @@ def _bounded_map(
 ) -> Iterator:
     """``pool.map`` in order, but with few tasks queued, so that a million files need no memory."""
     pending: list = []
-    for item in items:
-        pending.append(pool.submit(work, item))
-        if len(pending) >= workers * _TASKS_PER_CORE:
-            # hand back half at a time: the workers always have the other half to do
-            half = len(pending) // 2
-            yield from (task.result() for task in pending[:half])
-            del pending[:half]
-    yield from (task.result() for task in pending)
+    try:
+        for item in items:
+            pending.append(pool.submit(work, item))
+            if len(pending) >= workers * _TASKS_PER_CORE:
+                # hand back half at a time: the workers always have the other half to do
+                half = len(pending) // 2
+                yield from (task.result() for task in pending[:half])
+                del pending[:half]
+        yield from (task.result() for task in pending)
+    finally:
+        for task in pending:  # Ctrl-C waits for what runs, not for what is queued
+            task.cancel()

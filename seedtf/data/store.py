@@ -25,7 +25,7 @@ import tensorflow as tf
 from seedtf.data.catalog import Catalog, Fault
 from seedtf.data.decode import RESIZE_METHOD
 from seedtf.data.file_reader import FileReader
-from seedtf.data.group_decode import make_group_decoder
+from seedtf.data.group_decode import Outcome, make_group_decoder
 from seedtf.data.header import MAX_PIXELS
 from seedtf.data.parallel import file_statuses, judge_groups
 from seedtf.errors import UserError
@@ -269,13 +269,11 @@ def _decode_all(
     """Fills ``images`` from the front with the good files in order; indices of these, and the rest."""
     decode = make_group_decoder(size, max_pixels)
 
-    def work(first: int, paths: Sequence[str]) -> Iterator[Exception | None]:
+    def work(first: int, paths: Sequence[str]) -> Iterator[Outcome]:
         for index, found in enumerate(decode(paths), first):
             if isinstance(found, np.ndarray):
                 images[index] = found
-                yield None
-            else:
-                yield found
+            yield found
 
     good, faults = judge_groups(catalog, work, "decoding")
     for row, index in enumerate(good):
@@ -287,11 +285,7 @@ def _decode_all(
 def _inspect(catalog: Catalog, max_pixels: int) -> tuple[np.ndarray, list[Fault]]:
     """Decodes every file once; indices of the good ones, and the rest."""
     decode = make_group_decoder(1, max_pixels)
-
-    def work(_: int, paths: Sequence[str]) -> Iterator[Exception | None]:
-        return (None if isinstance(found, np.ndarray) else found for found in decode(paths))
-
-    return judge_groups(catalog, work, "checking")
+    return judge_groups(catalog, lambda _, paths: decode(paths), "checking")
 
 
 def _shared(images: np.ndarray) -> tf.Tensor:

@@ -1,0 +1,56 @@
+"""Every file gets its judgement once, whether alone or in a group, and an interruption is quick."""
+
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from seedtf.data.catalog import Catalog
+from seedtf.data.header import RefusedError
+from seedtf.data.parallel import judge_files, judge_groups, workers_for
+
+
+def _catalog(count: int) -> Catalog:
+    paths = [f"{i:03}.png" for i in range(count)]
+    return Catalog(Path("/nowhere"), paths, np.zeros(count, np.int32), ("one",))
+
+
+@pytest.mark.parametrize("count", [0, 1, 3, 32, 33, 200])
+def test_groups_hold_every_file_once_and_its_outcome(count: int) -> None:
+    groups: list[tuple[int, list[str]]] = []
+
+    def work(first: int, paths):
+        groups.append((first, list(paths)))
+        for index, path in enumerate(paths, first):
+            assert path == f"/nowhere/{index:03}.png"
+            refusal = RefusedError("corrupt", f"number {index}")
+            yield refusal if index % 7 == 3 else OSError(2, "gone") if index % 7 == 5 else index
+
+    catalog = _catalog(count)
+    good, faults = judge_groups(catalog, work, "testing", 16)
+    assert good.tolist() == [i for i in range(count) if i % 7 not in (3, 5)]
+    assert [(f.path, f.fault, f.detail) for f in faults] == [
+        (f"{i:03}.png", *(("corrupt", f"number {i}") if i % 7 == 3 else ("unreadable", "gone")))
+        for i in range(count)
+        if i % 7 in (3, 5)
+    ]
+    groups.sort()
+    assert [path for _, paths in groups for path in paths] == list(catalog.absolute_paths())
+    assert max((len(paths) for _, paths in groups), default=0) <= 16
+    assert len(groups) >= min(count, workers_for(catalog.absolute_paths()))
+
+
+def test_an_interruption_does_not_wait_for_what_is_queued() -> None:
+    done: list[int] = []
+
+    def work(index: int, path: str) -> None:
+        if index == 0:
+            raise KeyboardInterrupt
+        time.sleep(0.05)
+        done.append(index)
+
+    catalog = _catalog(500)
+    with pytest.raises(KeyboardInterrupt):
+        judge_files(catalog, work, "testing")
+    assert len(done) < 6 * workers_for(catalog.absolute_paths())
