@@ -327,16 +327,17 @@ class Worker:
 def measure(names: list[str], threads: int, rounds: int, seconds: float) -> dict[str, list[float]]:
     """The rates of every round; all are started and warm before the first."""
     cores = set(sorted(os.sched_getaffinity(0))[:threads])
-    workers = {name: Worker(name, threads, cores) for name in names}
-    one = Worker("seedtf", 1, {min(cores)})
     rates: dict[str, list[float]] = {name: [] for name in [*names, "seedtf, one core"]}
+    workers: dict[str, Worker] = {}
     try:
+        for name in names:
+            workers[name] = Worker(name, threads, cores)
+        workers["seedtf, one core"] = Worker("seedtf", 1, {min(cores)})
         for _ in range(rounds):
             for name, worker in workers.items():
                 rates[name].append(worker.rate(seconds))
-            rates["seedtf, one core"].append(one.rate(seconds))
-    finally:
-        for worker in [*workers.values(), one]:
+    finally:  # also when one did not start: the others are stopped and would not see that we end
+        for worker in workers.values():
             worker.stop()
     return rates
 
