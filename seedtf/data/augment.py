@@ -233,6 +233,7 @@ def compile_augmentation(
         parameters = draw_parameters(policy.at(strength), seed, epoch, records)
         if whole_batch:
             return at_once(images if rows is None else tf.gather(images, rows), parameters)
+        # images without rows may be a data service's, whose workers were not tried with variables
         if rows is None or deterministic:
             rows = tf.range(tf.size(records), dtype=tf.int64) if rows is None else rows
             return one_by_one(images, rows, parameters)
