@@ -32,7 +32,7 @@ def test_every_verb_has_help(verb, capsys) -> None:
     assert f"usage: seedtf {verb}" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("arguments", ["--help", "train --help"])
+@pytest.mark.parametrize("arguments", ["--help", "train --help", "sample --help"])
 def test_a_reader_that_left_before_anything_was_written_is_no_traceback(arguments: str) -> None:
     # buffered, as in a user's shell: the little that there is is written at the end
     command = f"(sleep 0.2; {sys.executable} -m seedtf {arguments}) | true"

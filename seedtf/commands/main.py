@@ -36,13 +36,15 @@ def main(argv: list[str] | None = None) -> int:
     """Runs the command line ``argv`` (default: the process's own) and returns its exit code."""
     arguments = sys.argv[1:] if argv is None else argv
     try:
-        code = _run(arguments)
-        sys.stdout.flush()  # while a reader that has left is no error; at the very end it is one
+        try:
+            return _run(arguments)
+        finally:
+            # --help exits from within; left to the interpreter's end, a reader that has left is a fault
+            sys.stdout.flush()
     except BrokenPipeError:
         # the reader of a pipe left, as `head` does; nothing more can be shown
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_BROKEN_PIPE
-    return code
 
 
 def _run(arguments: list[str]) -> int:
