@@ -57,7 +57,7 @@ setup(
     author="The seedtf authors",
     license="Apache-2.0",
     packages=find_packages(include=["seedtf", "seedtf.*"]),
-    package_data={"seedtf": ["py.typed"], "seedtf.results": ["report.html.jinja"]},
+    package_data={"seedtf": ["py.typed"], "seedtf.evaluation": ["report.html.jinja"]},
     # the upper end is TensorFlow's: 2.21 has no wheels for Python 3.14
     python_requires=">=3.10,<3.14",
     install_requires=[

@@ -43,7 +43,7 @@ def pictures(size: int = IN_SIZE) -> Any:
 
 def _tensorflow(threads: int) -> Any:
     """TensorFlow as ``seedtf`` starts it: the TensorFlow peers get the same settings."""
-    from seedtf.commands.quiet import import_tensorflow
+    from seedtf.commands.tensorflow_env import import_tensorflow
 
     import_tensorflow()
     import tensorflow as tf
@@ -60,8 +60,8 @@ def _endless(tf: Any, dataset: Any, threads: int) -> Batches:
 
 def _seedtf(threads: int, way: str) -> Batches:
     _tensorflow(threads)
+    from seedtf.augment.policy import Policy
     from seedtf.benchmark.pipeline import batches, store_of_images
-    from seedtf.data.draws import Policy
 
     policy = Policy(crop=CROP, stretch=STRETCH, rotate=180.0, hue=HUE)
     return iter(batches(store_of_images(pictures()), OUT_SIZE, BATCH, policy, way))

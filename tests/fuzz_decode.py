@@ -16,10 +16,10 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 import atheris
 from hostile_files import whole_files
 
-with atheris.instrument_imports(include=["seedtf.data.header"]):
-    from seedtf.data.header import RefusedError
+with atheris.instrument_imports(include=["seedtf.images.header"]):
+    from seedtf.images.header import RefusedError
 
-from seedtf.data.decode import make_decoder
+from seedtf.images.decode import make_decoder
 
 _DECODE = make_decoder(16, max_pixels=1_000_000)
 

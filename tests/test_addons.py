@@ -18,16 +18,17 @@ import tensorflow as tf
 from hypothesis import given
 from hypothesis import strategies as st
 
+from seedtf.augment import fused as augment
+from seedtf.augment import reference as reference_ops
+from seedtf.augment.policy import Parameters, Policy
 from seedtf.commands.main import main
-from seedtf.compat import build_optimizer, has_addons, import_addons
-from seedtf.data import augment, reference_ops
-from seedtf.data.draws import Parameters, Policy
+from seedtf.compat.tensorflow import build_optimizer, has_addons, import_addons
 from seedtf.data.pipeline import make_augmentation
-from seedtf.data.sample import write_sample
+from seedtf.data.sample.write import write_sample
 from seedtf.model.network import build_network, load_model
-from seedtf.results.run import load_run, open_validation
+from seedtf.runs.open import load_run, open_validation
 from seedtf.training import callbacks as cb
-from seedtf.training.optimizers import make_optimizer
+from seedtf.training.optim.optimizers import make_optimizer
 from seedtf.training.state import (
     capture_state,
     load_newest_state,

@@ -7,11 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from seedtf.augment.mixing import Mixing
+from seedtf.augment.policy import Policy
+from seedtf.config.train_config import TrainConfig
 from seedtf.data.catalog import scan_folder
-from seedtf.data.draws import Policy
-from seedtf.data.mixing import Mixing
 from seedtf.data.store import CachePlan, Store, build_store
-from seedtf.training.config import TrainConfig
 from seedtf.training.preview import draw_preview
 from seedtf.training.train import train_and_evaluate
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import pytest
 
 from seedtf.commands.arguments import parse_config
+from seedtf.config.flags import option
 from seedtf.errors import UserError
-from seedtf.options import option
 
 
 @dataclass(frozen=True)

@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from seedtf.config.train_config import TrainConfig
 from seedtf.data.catalog import scan_folder
-from seedtf.data.intake import Intake, open_data
+from seedtf.data.dataset import Intake, open_data
 from seedtf.data.store import cache_key
 from seedtf.errors import UserError
-from seedtf.training.announce import data_warnings
-from seedtf.training.config import TrainConfig
+from seedtf.training.summary import data_warnings
 
 
 @pytest.fixture

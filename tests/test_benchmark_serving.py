@@ -11,7 +11,7 @@ import tensorflow as tf
 from seedtf.benchmark.serving import load_signature, measure
 from seedtf.commands.main import run_verb
 from seedtf.errors import UserError
-from seedtf.results.warmup import example_jpeg
+from seedtf.export.warmup import example_jpeg
 
 
 class Stub(tf.Module):

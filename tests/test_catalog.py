@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from seedtf.data.catalog import align_labels, read_csv, read_labels_csv, scan_folder
-from seedtf.data.names import NameFinder, Names
+from seedtf.data.string_array import NameFinder, Names
 from seedtf.errors import UserError
 
 
@@ -215,7 +215,7 @@ def test_a_name_is_found_at_its_first_place(names: list[str]) -> None:
 
 
 def test_names_with_one_hash_are_told_apart(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("seedtf.data.names.hash", lambda name: 7, raising=False)
+    monkeypatch.setattr("seedtf.data.string_array.hash", lambda name: 7, raising=False)
     finder = NameFinder(Names(["b", "a", "b"]))
     assert [finder.find(name) for name in "abc"] == [1, 0, -1]
 

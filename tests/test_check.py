@@ -18,9 +18,9 @@ import tensorflow as tf
 from PIL import Image
 
 from seedtf.commands.main import main
-from seedtf.data import check as check_module
 from seedtf.data.catalog import scan_folder
-from seedtf.data.check import (
+from seedtf.data.check import check as check_module
+from seedtf.data.check.check import (
     LEFT_OUT,
     NOTE,
     WARNING,
@@ -30,9 +30,9 @@ from seedtf.data.check import (
     name_broken_files,
     write_findings,
 )
-from seedtf.data.near_duplicates import find_lookalikes, fingerprint
+from seedtf.data.check.near_duplicates import find_lookalikes, fingerprint
+from seedtf.data.check.traits import looks_like
 from seedtf.data.store import CachePlan, build_store
-from seedtf.data.traits import looks_like
 from seedtf.errors import UserError
 
 RNG = np.random.default_rng(0)
@@ -322,7 +322,7 @@ def test_flat_pictures_have_nothing_to_compare() -> None:
 
 
 def test_drawn_seedlings_of_one_species_are_not_near_duplicates(tmp_path: Path) -> None:
-    from seedtf.data.sample import write_sample
+    from seedtf.data.sample.write import write_sample
 
     root = write_sample(tmp_path / "sample", images_per_class=8, image_size=48)
     found = check_data(str(root))

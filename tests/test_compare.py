@@ -9,8 +9,8 @@ from tiny_run import copy_run, make_run
 
 from seedtf.commands.main import main
 from seedtf.errors import UserError
-from seedtf.results.compare import compare
-from seedtf.results.evaluate_run import evaluate_run
+from seedtf.evaluation.compare import compare
+from seedtf.evaluation.evaluate_run import evaluate_run
 
 
 def make_report(folder, answers):

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from seedtf.compat import (
+from seedtf.compat.tensorflow import (
     KERAS_2,
     all_variables,
     build_optimizer,
@@ -23,11 +23,11 @@ from seedtf.compat import (
     metrics_variables,
     optimizer_variables,
 )
-from seedtf.data import header
-from seedtf.data.header import RefusedError, read_header
 from seedtf.errors import UserError
+from seedtf.images import header
+from seedtf.images.header import RefusedError, read_header
 from seedtf.model.network import build_network, load_model, save_model
-from seedtf.training.optimizers import (
+from seedtf.training.optim.optimizers import (
     check_strategy,
     describe_optimizer,
     first_averaged,

@@ -6,10 +6,10 @@ import sys
 import pytest
 
 from seedtf.commands.arguments import parse_config
+from seedtf.config.flags import default_cache_dir
+from seedtf.config.saved import resumed_config
+from seedtf.config.train_config import TrainConfig
 from seedtf.errors import UserError
-from seedtf.options import default_cache_dir
-from seedtf.training.config import TrainConfig
-from seedtf.training.saved_config import resumed_config
 
 REQUIRED_FLAGS = [
     "data_dir",

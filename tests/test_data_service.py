@@ -17,17 +17,17 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
+from seedtf.augment.policy import Policy
 from seedtf.commands.main import main
-from seedtf.data import data_service
+from seedtf.config.train_config import TrainConfig
+from seedtf.data import service as data_service
 from seedtf.data.catalog import scan_folder
-from seedtf.data.data_service import check_service, numbered_order, portable_reader, served
-from seedtf.data.draws import Policy
 from seedtf.data.order import BatchIndices
 from seedtf.data.pipeline import make_augmentation, train_dataset
-from seedtf.data.share import WHOLE, Share
+from seedtf.data.service import check_service, numbered_order, portable_reader, served
+from seedtf.data.shard import WHOLE, Share
 from seedtf.data.store import CachePlan, Store, build_store, plan_cache
 from seedtf.errors import UserError
-from seedtf.training.config import TrainConfig
 
 service = tf.data.experimental.service
 ORDER = BatchIndices(30, 4, seed=5)

@@ -12,9 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageOps
 
-from seedtf.compat import DECODES_WEBP
-from seedtf.data.decode import Decoder, decode_image, make_decoder, resize_image
-from seedtf.data.header import RefusedError, read_header
+from seedtf.compat.tensorflow import DECODES_WEBP
+from seedtf.images.decode import Decoder, decode_image, make_decoder, resize_image
+from seedtf.images.header import RefusedError, read_header
 
 SIZE = 8
 

@@ -27,20 +27,21 @@ from seedtf.commands.main import main
 from seedtf.data.catalog import scan_folder
 from seedtf.data.order import BatchIndices
 from seedtf.data.pipeline import eval_dataset, train_dataset
-from seedtf.data.sample import write_sample
-from seedtf.data.share import Share
+from seedtf.data.sample.write import write_sample
+from seedtf.data.shard import Share
 from seedtf.data.store import build_store, plan_cache
 from seedtf.errors import UserError
 from seedtf.model.batch_norm import FusedBatchNormalization, moving_statistics
 from seedtf.model.network import build_network, load_model
 from seedtf.model.precision import choose_jit
-from seedtf.training import agreement, train
+from seedtf.training import train
 from seedtf.training.callbacks import read_history
-from seedtf.training.cluster import Cluster, read_cluster
-from seedtf.training.distribute import check_shares, choose_strategy
+from seedtf.training.distributed import sync as agreement
+from seedtf.training.distributed.cluster import Cluster, read_cluster
+from seedtf.training.distributed.devices import check_shares, choose_strategy
+from seedtf.training.distributed.waiting import missing
 from seedtf.training.state import load_newest_state, read_state, write_state
 from seedtf.training.stop_signal import StopSignal
-from seedtf.training.waiting import missing
 
 HERE = Path(__file__).parent
 SECONDS = 240  # a process that takes longer hangs
@@ -381,7 +382,8 @@ def test_who_is_waited_for_is_told_by_name() -> None:
         ports = [each.getsockname()[1] for each in (listening, silent)]
         names = [f"worker {index} (127.0.0.1:{port})" for index, port in enumerate(ports)]
         assert missing(names) == names[1:]
-        command = "import sys; from seedtf.training.waiting import tell; tell(sys.argv[1:], 0.1)"
+        module = "seedtf.training.distributed.waiting"
+        command = f"import sys; from {module} import tell; tell(sys.argv[1:], 0.1)"
         with subprocess.Popen(
             [sys.executable, "-c", command, *names], stderr=subprocess.PIPE, text=True
         ) as teller:
@@ -600,7 +602,7 @@ def test_the_kubernetes_manifest_fits_the_schema_and_the_program() -> None:
     script = container["args"][0].replace("\\\n", " ")
     assert subprocess.run(["sh", "-n", "-c", script], check=False).returncode == 0
     from seedtf.commands.arguments import parse_given
-    from seedtf.training.config import TrainConfig
+    from seedtf.config.train_config import TrainConfig
 
     commands = [line.split("seedtf train ")[1] for line in script.splitlines() if "train" in line]
     for command in commands:

@@ -4,10 +4,10 @@ import keras
 import numpy as np
 import pytest
 
-from seedtf.compat import all_variables
+from seedtf.compat.tensorflow import all_variables
 from seedtf.model.network import build_network
 from seedtf.training.callbacks import EmaWeights
-from seedtf.training.ema import MovingAverage, decay_for
+from seedtf.training.optim.ema import MovingAverage, decay_for
 
 
 @pytest.fixture

@@ -13,8 +13,7 @@ from PIL import Image
 from tiny_run import IMAGE_SIZE, copy_run, draw_classes, make_run
 
 from seedtf.errors import UserError
-from seedtf.results.evaluate_run import evaluate_run
-from seedtf.results.evaluation import (
+from seedtf.evaluation.evaluate import (
     Predictions,
     judge,
     make_classifier,
@@ -22,7 +21,8 @@ from seedtf.results.evaluation import (
     top_classes,
     worst_mistakes,
 )
-from seedtf.results.run import load_run, open_labelled, open_validation
+from seedtf.evaluation.evaluate_run import evaluate_run
+from seedtf.runs.open import load_run, open_labelled, open_validation
 
 
 @pytest.fixture(scope="module")

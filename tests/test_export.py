@@ -20,10 +20,10 @@ from PIL import Image
 from seedtf.commands import export as command
 from seedtf.commands.main import run_verb
 from seedtf.errors import UserError
+from seedtf.export import export, serving_graph
+from seedtf.export.warmup import WARMUP_FILE, example_jpeg
 from seedtf.model.network import build_network, save_model
-from seedtf.results import export, serving_graph
-from seedtf.results.run import Run, load_run, open_validation
-from seedtf.results.warmup import WARMUP_FILE, example_jpeg
+from seedtf.runs.open import Run, load_run, open_validation
 
 SIZE, TEMPERATURE = 24, 1.6
 NAMES = ("alder", "two words", "öland rye")

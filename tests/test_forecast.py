@@ -17,16 +17,16 @@ from hypothesis import strategies as st
 
 from seedtf.errors import UserError
 from seedtf.model.network import build_network
-from seedtf.training import forecast_timing
-from seedtf.training.forecast import Forecast, StageTime, Writing
-from seedtf.training.forecast_timing import (
+from seedtf.training.dry_run import timing as forecast_timing
+from seedtf.training.dry_run.forecast import Forecast, StageTime, Writing
+from seedtf.training.dry_run.timing import (
     MOST_STEPS,
     TimedStage,
     median_step,
     process_age,
     time_training,
 )
-from seedtf.training.optimizers import make_optimizer
+from seedtf.training.optim.optimizers import make_optimizer
 from seedtf.training.trainer import Trainer
 
 WRITING = Writing(waiting=0.5, beside=3.0, slowing=1.5, checkpoint=10_000_000, state=25_000_000)

@@ -10,12 +10,12 @@ import pytest
 import tensorflow as tf
 
 from seedtf.errors import UserError
+from seedtf.export import formats
+from seedtf.export.check_export import check_pixels
+from seedtf.export.float32 import rebuild_in_float32
+from seedtf.export.formats import OPTIONAL_FORMATS, convert, parse_formats
+from seedtf.export.serving_graph import ServingModule
 from seedtf.model.network import build_network
-from seedtf.results import formats
-from seedtf.results.check_export import check_pixels
-from seedtf.results.float32 import rebuild_in_float32
-from seedtf.results.formats import OPTIONAL_FORMATS, convert, parse_formats
-from seedtf.results.serving_graph import ServingModule
 
 SIZE, NAMES = 16, ("a", "b", "c", "d")
 TEMPERATURE = 1.5

@@ -4,8 +4,8 @@ import psutil
 import pytest
 import tensorflow as tf
 
-from seedtf.data import fresh_memory
-from seedtf.data.fresh_memory import in_fresh_memory
+from seedtf.augment import fresh_memory
+from seedtf.augment.fresh_memory import in_fresh_memory
 
 SIDE = 512
 

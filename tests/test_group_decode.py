@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from seedtf.data import group_decode
-from seedtf.data.decode import make_decoder
-from seedtf.data.group_decode import make_group_decoder
-from seedtf.data.header import RefusedError
+from seedtf.data import decode_files as group_decode
+from seedtf.data.decode_files import make_group_decoder
+from seedtf.images.decode import make_decoder
+from seedtf.images.header import RefusedError
 
 SIZE = 16
 

@@ -14,7 +14,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from seedtf.data.header import MAX_PIXELS, Header, RefusedError, read_header
+from seedtf.images.header import MAX_PIXELS, Header, RefusedError, read_header
 
 PICTURE = Image.fromarray(np.arange(7 * 5 * 3, dtype=np.uint8).reshape(5, 7, 3))
 RGBA = PICTURE.convert("RGBA")
@@ -244,7 +244,7 @@ def test_noise_behind_the_magic_bytes_ends_in_a_header_or_a_refusal(
 
 
 def test_judging_needs_no_tensorflow() -> None:
-    code = "import sys, seedtf.data.header; print('tensorflow' in sys.modules)"
+    code = "import sys, seedtf.images.header; print('tensorflow' in sys.modules)"
     command = [sys.executable, "-c", code]
     result = subprocess.run(command, capture_output=True, text=True, check=True)
     assert result.stdout.strip() == "False"

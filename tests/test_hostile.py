@@ -31,8 +31,8 @@ FAULTS = {
 
 def decode_under_limits(folder: Path) -> None:
     """The process under test: one line a file on stdout, its name before it is opened."""
-    from seedtf.data.decode import make_decoder
-    from seedtf.data.header import RefusedError
+    from seedtf.images.decode import make_decoder
+    from seedtf.images.header import RefusedError
 
     decode = make_decoder(32, MAX_PIXELS)
     for data in whole_files().values():  # TensorFlow starts its threads
@@ -99,7 +99,7 @@ def test_bombs_are_refused_by_name(verdicts: dict[str, str], name: str, fault: s
 
 
 def test_check_accounts_for_every_hostile_file(folder: Path, verdicts: dict[str, str]) -> None:
-    from seedtf.data.check import LEFT_OUT, check_data
+    from seedtf.data.check.check import LEFT_OUT, check_data
 
     found = check_data(str(folder.parent), max_pixels=MAX_PIXELS)
     left_out = {f.path: f.fault for f in found.findings if f.severity == LEFT_OUT}

@@ -14,17 +14,17 @@ import pytest
 import tensorflow as tf
 
 from seedtf.commands.main import main
-from seedtf.compat import all_variables
-from seedtf.data.share import WHOLE
+from seedtf.compat.tensorflow import all_variables
+from seedtf.config.train_config import TrainConfig
+from seedtf.data.shard import WHOLE
 from seedtf.errors import StoppedError
 from seedtf.model.network import load_model
 from seedtf.training import session
-from seedtf.training.begin import open_planned
+from seedtf.training.batches import Feed, make_order
 from seedtf.training.callbacks import SaveState
 from seedtf.training.callbacks.history_log import read_history
-from seedtf.training.config import TrainConfig
-from seedtf.training.feed import Feed, make_order
 from seedtf.training.session import Session
+from seedtf.training.setup import open_planned
 from seedtf.training.state import TrainState, read_state
 from seedtf.training.train import train_and_evaluate
 

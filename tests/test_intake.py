@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from seedtf.data.intake import Intake, list_files, open_data, write_data_report
+from seedtf.data.dataset import Intake, list_files, open_data, write_data_report
 from seedtf.data.split import write_split_csv
 from seedtf.errors import UserError
 

@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from seedtf.training.losses import CrossEntropy, accuracy_metric, make_targets, smooth
+from seedtf.training.optim.losses import CrossEntropy, accuracy_metric, make_targets, smooth
 
 PROBABILITIES = np.array([[0.7, 0.2, 0.1], [0.1, 0.1, 0.8], [0.3, 0.4, 0.3]], np.float32)
 LABELS = np.array([0, 1, 1], np.int32)

@@ -21,15 +21,13 @@ from PIL import Image
 from tiny_run import draw_classes
 
 from seedtf.commands.main import main
-from seedtf.compat import all_variables, metrics_variables, optimizer_variables
+from seedtf.compat.tensorflow import all_variables, metrics_variables, optimizer_variables
+from seedtf.config.train_config import TrainConfig
 from seedtf.errors import UserError
 from seedtf.model.network import build_network
-from seedtf.training import range_test
-from seedtf.training.begin import explained
-from seedtf.training.config import TrainConfig
-from seedtf.training.ema import MovingAverage
-from seedtf.training.optimizers import make_optimizer
-from seedtf.training.rate_finder import (
+from seedtf.plots.lr_finder import draw_range_test
+from seedtf.training.lr_finder import run as range_test
+from seedtf.training.lr_finder.finder import (
     RangeTest,
     Suggestion,
     find_rate,
@@ -37,7 +35,9 @@ from seedtf.training.rate_finder import (
     smooth,
     suggest_rate,
 )
-from seedtf.training.rate_plot import draw_range_test
+from seedtf.training.optim.ema import MovingAverage
+from seedtf.training.optim.optimizers import make_optimizer
+from seedtf.training.setup import explained
 from seedtf.training.trainer import Trainer
 
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from seedtf.results.metrics import (
+from seedtf.evaluation.metrics import (
     class_scores,
     confusion_matrix,
     fit_temperature,

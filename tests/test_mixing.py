@@ -8,7 +8,7 @@ import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from seedtf.data.mixing import Mixing, beta_quantiles, mix
+from seedtf.augment.mixing import Mixing, beta_quantiles, mix
 
 SIDE = 12
 ALL = Mixing(mixup=0.4, cutmix=1.0, random_erasing=0.5)

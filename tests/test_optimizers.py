@@ -11,11 +11,11 @@ import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from seedtf.compat import KERAS_2, build_optimizer, optimizer_variables
+from seedtf.compat.tensorflow import KERAS_2, build_optimizer, optimizer_variables
 from seedtf.errors import UserError
 from seedtf.model.network import HEAD, build_network, set_body_trainable
-from seedtf.training.decay import decayed, is_decayed, layer_rates, undecayed
-from seedtf.training.optimizers import check_optimizer, make_optimizer
+from seedtf.training.optim.optimizers import check_optimizer, make_optimizer
+from seedtf.training.optim.param_groups import decayed, is_decayed, layer_rates, undecayed
 
 NAMES = ["adam", "adamw", "sgd", "rmsprop", *([] if KERAS_2 else ["lamb"])]
 LR, DECAY = 0.25, 0.125
@@ -255,7 +255,7 @@ def test_what_keras_does_is_refused_nowhere() -> None:
 
 
 def test_what_addons_wrappers_cannot_do_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("seedtf.training.optimizers.import_addons", lambda wanted: None)
+    monkeypatch.setattr("seedtf.training.optim.optimizers.import_addons", lambda wanted: None)
     check_optimizer("ranger")
     for flag, value in (("weight_decay", 0.5), ("clip_norm", 2.0), ("body_lr_factor", 0.5)):
         with pytest.raises(UserError, match=f"--{flag}={value:g}: --optimizer=ranger") as caught:
@@ -269,7 +269,7 @@ def test_what_addons_wrappers_cannot_do_is_refused(monkeypatch: pytest.MonkeyPat
 
 
 def test_rates_by_layer_are_refused_in_the_older_lane(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("seedtf.training.optimizers.KERAS_2", True)
+    monkeypatch.setattr("seedtf.training.optim.optimizers.KERAS_2", True)
     with pytest.raises(UserError, match=r"--body_lr_factor=0\.5: needs Keras 3"):
         check_optimizer("adam", body_lr_factor=0.5)
     with pytest.raises(UserError, match="--body_lr_factor"):

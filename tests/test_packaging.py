@@ -17,7 +17,7 @@ from packaging.requirements import Requirement
 
 import seedtf
 from seedtf.commands.main import VERBS
-from seedtf.compat import has_addons
+from seedtf.compat.tensorflow import has_addons
 
 ROOT = Path(__file__).resolve().parent.parent
 

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from seedtf.data.catalog import Catalog
-from seedtf.data.header import RefusedError
-from seedtf.data.parallel import judge_files, judge_groups, workers_for
+from seedtf.data.map_files import judge_files, judge_groups, workers_for
+from seedtf.images.header import RefusedError
 
 
 def _catalog(count: int) -> Catalog:

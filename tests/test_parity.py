@@ -11,8 +11,8 @@ import pytest
 import tensorflow as tf
 
 from seedtf.errors import UserError
-from seedtf.results import parity
-from seedtf.results.check_export import Parity, check_files
+from seedtf.export import parity
+from seedtf.export.check_export import Parity, check_files
 
 NAMES = ("a", "ö b", "c")
 TABLE = np.array([[0.7, 0.2, 0.1], [0.1, 0.6, 0.3]], np.float32)

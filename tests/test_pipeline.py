@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from seedtf.augment.policy import Policy
 from seedtf.data.catalog import scan_folder
-from seedtf.data.draws import Policy
 from seedtf.data.order import BatchIndices
 from seedtf.data.pipeline import (
     AUGMENT_IMPLS,

@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from seedtf.augment.policy import Policy
+from seedtf.config.train_config import TrainConfig
 from seedtf.data.catalog import scan_folder
-from seedtf.data.draws import Policy
 from seedtf.data.order import BatchIndices
 from seedtf.data.pipeline import device_dataset, make_augmentation, train_dataset
 from seedtf.data.store import CachePlan, Store, build_store
 from seedtf.errors import UserError
 from seedtf.training import session
-from seedtf.training.config import TrainConfig
 from seedtf.training.placement import choose_placement, make_prepare, resident_reader
 from seedtf.training.train import train_and_evaluate
 

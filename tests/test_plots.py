@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from seedtf.plots import (
+from seedtf.plots.base import (
     clip_label,
     draw_augmentations,
     draw_curves,
@@ -163,5 +163,5 @@ def test_a_saved_picture_is_whole_and_repeatable(tmp_path):
 
 
 def test_no_picture_needs_pyplot():
-    code = "import sys, seedtf.plots; sys.exit('matplotlib.pyplot' in sys.modules)"
+    code = "import sys, seedtf.plots.base; sys.exit('matplotlib.pyplot' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

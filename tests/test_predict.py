@@ -15,13 +15,13 @@ from PIL import Image
 from tiny_run import copy_run, make_run
 
 from seedtf.commands.main import main
-from seedtf.data.header import RefusedError
 from seedtf.errors import UserError
-from seedtf.results.classifier import Answer, Classifier, open_classifier
-from seedtf.results.evaluate_run import evaluate_run
-from seedtf.results.predict import answer_files, list_pictures, write_predictions
-from seedtf.results.run import load_run, open_validation
-from seedtf.results.submission import read_sample, write_submission
+from seedtf.evaluation.classifier import Answer, Classifier, open_classifier
+from seedtf.evaluation.evaluate_run import evaluate_run
+from seedtf.evaluation.predict import answer_files, list_pictures, write_predictions
+from seedtf.evaluation.submission import read_sample, write_submission
+from seedtf.images.header import RefusedError
+from seedtf.runs.open import load_run, open_validation
 
 
 @pytest.fixture(scope="module")

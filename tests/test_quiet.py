@@ -6,7 +6,7 @@ import os
 
 import pytest
 
-from seedtf.commands import quiet
+from seedtf.commands import tensorflow_env as quiet
 
 CHOSEN = {
     "TF_ENABLE_ONEDNN_OPTS": "1",

@@ -2,8 +2,8 @@ import dataclasses
 
 import pytest
 
-from seedtf.training.config import TrainConfig
-from seedtf.training.recipes import RECIPES, recipe_changes
+from seedtf.config.recipes import RECIPES, recipe_changes
+from seedtf.config.train_config import TrainConfig
 
 
 def test_every_recipe_names_the_same_flags_and_they_wait_for_it() -> None:

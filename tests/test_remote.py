@@ -9,15 +9,15 @@ import pytest
 import tensorflow as tf
 from tiny_run import make_run
 
-from seedtf.data import remote
+from seedtf.config.train_config import TrainConfig
+from seedtf.data import paths as remote
 from seedtf.data.catalog import read_labels_csv, scan_folder
-from seedtf.data.check import check_data
-from seedtf.data.intake import Intake, open_data
-from seedtf.data.remote import common_folder, folder_at
+from seedtf.data.check.check import check_data
+from seedtf.data.dataset import Intake, open_data
+from seedtf.data.paths import common_folder, folder_at
 from seedtf.data.store import cache_key
 from seedtf.errors import UserError
-from seedtf.results.evaluate_run import evaluate_run
-from seedtf.training.config import TrainConfig
+from seedtf.evaluation.evaluate_run import evaluate_run
 
 gfile = tf.io.gfile
 

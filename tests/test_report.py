@@ -11,12 +11,12 @@ import pytest
 from browser import open_browser
 from tiny_run import copy_run, draw_classes, make_run
 
-from seedtf.plots import figure_png
-from seedtf.result_plots import draw_confusion, draw_reliability
-from seedtf.results.evaluate_run import evaluate_run
-from seedtf.results.evaluation import Predictions, judge
-from seedtf.results.metrics import reliability
-from seedtf.results.report import Subject, write_report
+from seedtf.evaluation.evaluate import Predictions, judge
+from seedtf.evaluation.evaluate_run import evaluate_run
+from seedtf.evaluation.metrics import reliability
+from seedtf.evaluation.report import Subject, write_report
+from seedtf.plots.base import figure_png
+from seedtf.plots.report import draw_confusion, draw_reliability
 
 NAMES = ("<b>&\"'bold", "comma, name", "$x^2$", "öland {{ rye }}", "an-endless-name-" * 6, "plain")
 FILES = {"index.html", "report.json", "confusion_matrix.png", "predictions_val.csv"}

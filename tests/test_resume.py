@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from seedtf.commands.main import main
-from seedtf.data.sample import write_sample
+from seedtf.data.sample.write import write_sample
 
 # a longer mode: SEEDTF_KILLS=50 SEEDTF_KILL_DATA=folder SEEDTF_KILL_FLAGS="--image_size=32 …"
 KILLS = int(os.environ.get("SEEDTF_KILLS", "10"))

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from seedtf.data import sample
-from seedtf.data.sample import MARKER, write_sample
-from seedtf.data.seedlings import SPECIES, draw_seedling
+from seedtf.data.sample import write as sample
+from seedtf.data.sample.draw import SPECIES, draw_seedling
+from seedtf.data.sample.write import MARKER, write_sample
 from seedtf.errors import UserError
 
 

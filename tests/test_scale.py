@@ -13,19 +13,19 @@ import psutil
 import pytest
 import tensorflow as tf
 
-from seedtf.data import intake as intake_module
+from seedtf.augment.policy import Policy
+from seedtf.config.train_config import TrainConfig
+from seedtf.data import dataset as intake_module
 from seedtf.data.catalog import scan_folder
-from seedtf.data.check import name_broken_files
-from seedtf.data.draws import Policy
-from seedtf.data.intake import Intake, open_data, write_data_report
+from seedtf.data.check.check import name_broken_files
+from seedtf.data.dataset import Intake, open_data, write_data_report
 from seedtf.data.order import BatchIndices
 from seedtf.data.pipeline import make_augmentation, train_dataset
 from seedtf.data.split import read_split_csv, split_catalog, write_split_csv
 from seedtf.data.store import CachePlan, build_store, cache_key
 from seedtf.errors import UserError
-from seedtf.training.announce import data_warnings
-from seedtf.training.config import TrainConfig
-from seedtf.training.run_dir import write_records
+from seedtf.runs.folder import write_records
+from seedtf.training.summary import data_warnings
 
 MANY = 20_000
 BYTES_PER_FILE = 300

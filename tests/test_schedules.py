@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from seedtf.errors import UserError
-from seedtf.training.schedules import (
+from seedtf.training.optim.schedules import (
     SCHEDULES,
     cosine,
     cyclic_decay,
@@ -170,5 +170,5 @@ def test_a_value_out_of_range_is_named(change, flag):
 
 
 def test_schedules_need_no_tensorflow():
-    code = "import sys, seedtf.training.schedules; sys.exit('tensorflow' in sys.modules)"
+    code = "import sys, seedtf.training.optim.schedules; sys.exit('tensorflow' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

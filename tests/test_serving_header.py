@@ -13,9 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from seedtf.data.graph_header import FAULTS, judge_header
-from seedtf.data.graph_parts import MAX_STEPS
-from seedtf.data.header import RefusedError, read_header
+from seedtf.images.header import RefusedError, read_header
+from seedtf.images.header_graph import FAULTS, judge_header
+from seedtf.images.parts_graph import MAX_STEPS
 
 PICTURE = Image.fromarray(
     np.random.default_rng(0).integers(0, 255, (31, 47, 3)).astype(np.uint8), "RGB"

@@ -18,13 +18,13 @@ from tiny_run import IMAGE_SIZE, copy_run, make_run
 
 from seedtf.commands.main import main
 from seedtf.errors import UserError
+from seedtf.evaluation.classifier import open_classifier
+from seedtf.evaluation.ensemble import make_ensemble
+from seedtf.evaluation.evaluate import make_classifier
+from seedtf.evaluation.evaluate_run import evaluate_run
 from seedtf.model.network import build_network, load_model, save_model
-from seedtf.results.classifier import open_classifier
-from seedtf.results.ensemble import make_ensemble
-from seedtf.results.evaluate_run import evaluate_run
-from seedtf.results.evaluation import make_classifier
 from seedtf.training.callbacks.snapshots import Snapshots, snapshot_epochs
-from seedtf.training.schedules import cyclic_decay
+from seedtf.training.optim.schedules import cyclic_decay
 
 EPOCHS = (4, 10)
 

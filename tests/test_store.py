@@ -12,7 +12,7 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from seedtf.data import group_decode
+from seedtf.data import decode_files as group_decode
 from seedtf.data import store as store_module
 from seedtf.data.catalog import scan_folder
 from seedtf.data.store import CachePlan, Store, build_store, cache_key, plan_cache

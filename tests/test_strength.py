@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from seedtf.training.strength import HIGHEST, LOWEST, START, next_strength
+from seedtf.augment.strength import HIGHEST, LOWEST, START, next_strength
 
 many = settings(max_examples=100)  # arithmetic alone is quick
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from seedtf.data.sample import write_sample
+from seedtf.data.sample.write import write_sample
 
 EXPECTED_FILES = [
     "flags.txt",

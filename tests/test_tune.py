@@ -21,15 +21,16 @@ from sqlalchemy import event
 from sqlalchemy.engine import Engine
 
 from seedtf.commands.main import main
+from seedtf.config.recipes import RECIPES
+from seedtf.config.train_config import TrainConfig
 from seedtf.errors import StoppedError, UserError
-from seedtf.training.config import TrainConfig
-from seedtf.training.recipes import RECIPES
-from seedtf.tuning import importance_plot, records
+from seedtf.plots import importance as importance_plot
+from seedtf.tuning import records
 from seedtf.tuning import search as search_module
 from seedtf.tuning import space as space_module
-from seedtf.tuning.optuna_study import masked
 from seedtf.tuning.search import Search, search
 from seedtf.tuning.space import BY_DEFAULT, SEARCHABLE, choose_space, first_values
+from seedtf.tuning.study import masked
 from seedtf.tuning.trial_process import Epoch, TrialProcess, best_of, last_words, read_epochs
 from seedtf.tuning.trial_row import TrialRow
 
@@ -90,7 +91,7 @@ def test_the_first_trial_is_what_train_takes_of_itself(recipe, weights, optimize
 
 def test_optimizers_without_decay_are_those_of_tensorflow_addons() -> None:
     # written twice, for the space is known without TensorFlow, as most of these tests are
-    from seedtf.training.optimizers import _OF_ADDONS
+    from seedtf.training.optim.optimizers import _OF_ADDONS
 
     assert set(space_module._WITHOUT_DECAY) == set(_OF_ADDONS)
     names = [each.name for each in choose_space("", (), fixed(optimizer="ranger"))]
@@ -310,7 +311,7 @@ def test_a_bad_trial_is_pruned_and_its_process_ended(tmp_path, monkeypatch) -> N
         def prune(self, study, trial) -> bool:
             return trial.number == 1 and trial.last_step == 1
 
-    monkeypatch.setattr("seedtf.tuning.optuna_study._pruner", lambda *_: AfterTwo())
+    monkeypatch.setattr("seedtf.tuning.study._pruner", lambda *_: AfterTwo())
     misbehave(monkeypatch, hang=1)  # would take half a minute
     rows = search(plan(tmp_path, 3), command=FAKE)
     assert [row.outcome for row in rows] == ["done", "pruned", "done"]

@@ -13,12 +13,12 @@ from pathlib import Path
 import pytest
 
 from seedtf.errors import UserError
-from seedtf.results.versions import find_saved_model, new_version
+from seedtf.export.versions import find_saved_model, new_version
 
 FILES = 40
 WRITER = f"""
 import sys, time
-from seedtf.results.versions import new_version
+from seedtf.export.versions import new_version
 print("ready", flush=True)
 while True:
     with new_version(sys.argv[1]) as version:

@@ -15,7 +15,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from seedtf.commands.quiet import import_tensorflow
+from seedtf.commands.tensorflow_env import import_tensorflow
 
 import_tensorflow()
 
@@ -26,7 +26,7 @@ import tensorflow as tf
 from seedtf.commands.main import main
 from seedtf.model.batch_norm import moving_statistics
 from seedtf.model.network import build_network
-from seedtf.training.distribute import DistributedTrainer
+from seedtf.training.distributed.devices import DistributedTrainer
 from seedtf.training.session import Session
 from seedtf.training.trainer import Trainer
 

@@ -18,8 +18,8 @@ import tensorflow as tf
 
 from seedtf.benchmark.pipeline import IN_MEMORY, batches, measure, sample_catalog
 from seedtf.benchmark.step import Variant, make_step
+from seedtf.config.train_config import TrainConfig
 from seedtf.data.store import Store, build_store
-from seedtf.training.config import TrainConfig
 from seedtf.training.plan import augmentation_policy, data_folder
 from seedtf.training.train import train_and_evaluate
 

@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 import tensorflow as tf
 
+from seedtf.augment.policy import Policy
 from seedtf.data.catalog import Catalog, scan_folder
-from seedtf.data.draws import Policy
 from seedtf.data.order import BatchIndices
 from seedtf.data.pipeline import device_dataset, make_augmentation, train_dataset
 from seedtf.data.store import CachePlan, Store, build_store, keep_in_memory

@@ -19,7 +19,7 @@ import tensorflow as tf
 from seedtf.errors import UserError
 from seedtf.model.network import build_network, resolve_model_name
 from seedtf.model.precision import choose_jit, choose_precision, gpu_compute_capabilities
-from seedtf.training.optimizers import make_optimizer
+from seedtf.training.optim.optimizers import make_optimizer
 from seedtf.training.trainer import Trainer
 
 __all__ = [

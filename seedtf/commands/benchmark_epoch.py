@@ -9,9 +9,9 @@ from dataclasses import dataclass
 
 from seedtf.commands.arguments import parse_config
 from seedtf.commands.benchmark_output import print_benchmark
-from seedtf.commands.quiet import import_tensorflow
-from seedtf.options import option
-from seedtf.training.config import TrainConfig
+from seedtf.commands.tensorflow_env import import_tensorflow
+from seedtf.config.flags import option
+from seedtf.config.train_config import TrainConfig
 
 __all__ = ["EpochConfig", "run"]
 
@@ -45,7 +45,7 @@ def run(arguments: list[str]) -> int:
     given = parse_config(EpochConfig, "benchmark epoch", arguments)
     import_tensorflow()
     from seedtf.benchmark.epoch import ORIGINAL_CARD, ORIGINAL_SECONDS, best_flag, measure_epoch
-    from seedtf.training.run_dir import describe_devices
+    from seedtf.runs.folder import describe_devices
 
     names = [each.name for each in dataclasses.fields(TrainConfig)]
     config = TrainConfig(**{name: getattr(given, name) for name in names})

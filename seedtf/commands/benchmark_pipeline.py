@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from seedtf.commands.arguments import parse_config
 from seedtf.commands.benchmark_output import print_benchmark
-from seedtf.commands.quiet import import_tensorflow
-from seedtf.options import check_ranges, option
+from seedtf.commands.tensorflow_env import import_tensorflow
+from seedtf.config.flags import check_ranges, option
 
 __all__ = ["PipelineConfig", "run"]
 
@@ -44,8 +44,8 @@ def run(arguments: list[str]) -> int:
     """Measures, prints the table and returns the exit code."""
     config = parse_config(PipelineConfig, "benchmark pipeline", arguments)
     import_tensorflow()
+    from seedtf.augment.policy import Policy
     from seedtf.benchmark.pipeline import batches, measure, sample_store
-    from seedtf.data.draws import Policy
 
     store = sample_store(config.data_dir, config.image_size)
     size, batch = config.image_size, min(config.batch_size, len(store.catalog))

@@ -8,9 +8,9 @@ from pathlib import Path
 
 from seedtf.commands.arguments import parse_config
 from seedtf.commands.benchmark_output import print_benchmark
-from seedtf.commands.quiet import import_tensorflow
+from seedtf.commands.tensorflow_env import import_tensorflow
+from seedtf.config.flags import check_ranges, option
 from seedtf.errors import UserError
-from seedtf.options import check_ranges, option
 
 __all__ = ["ServingConfig", "run"]
 
@@ -35,14 +35,14 @@ class ServingConfig:
 def run(arguments: list[str]) -> int:
     """Measures, prints the table and returns the exit code."""
     config = parse_config(ServingConfig, "benchmark serving", arguments, words=("export",))
-    from seedtf.results.versions import find_saved_model
+    from seedtf.export.versions import find_saved_model
 
     saved_model = find_saved_model(config.export)
     import_tensorflow()
     import tensorflow as tf
 
     from seedtf.benchmark.serving import load_signature, measure_all
-    from seedtf.results.warmup import example_jpeg
+    from seedtf.export.warmup import example_jpeg
 
     try:
         encoded = Path(config.image).read_bytes() if config.image else example_jpeg(512)

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 
 from seedtf.commands.arguments import parse_config
 from seedtf.commands.benchmark_output import print_benchmark
-from seedtf.commands.quiet import import_tensorflow
+from seedtf.commands.tensorflow_env import import_tensorflow
+from seedtf.config.flags import check_ranges, option
 from seedtf.errors import UserError
-from seedtf.options import check_ranges, option
 
 __all__ = ["StepConfig", "run"]
 
@@ -67,7 +67,7 @@ def run(arguments: list[str]) -> int:
 
     from seedtf.benchmark.step import Variant, compare_steps
     from seedtf.model.network import check_image_size, resolve_model_name
-    from seedtf.training.run_dir import describe_devices
+    from seedtf.runs.folder import describe_devices
 
     name = resolve_model_name(config.model)
     os.environ["TF_NUM_INTRAOP_THREADS"] = plain["TF_NUM_INTRAOP_THREADS"] = str(config.threads)

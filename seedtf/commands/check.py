@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from seedtf.commands.arguments import parse_config
-from seedtf.commands.quiet import import_tensorflow
-from seedtf.data.header import MAX_PIXELS
-from seedtf.options import check_ranges, option
+from seedtf.commands.tensorflow_env import import_tensorflow
+from seedtf.config.flags import check_ranges, option
+from seedtf.images.header import MAX_PIXELS
 
 if TYPE_CHECKING:
-    from seedtf.data.check import DataCheck
+    from seedtf.data.check.check import DataCheck
 
 __all__ = ["CheckConfig", "run"]
 
@@ -41,7 +41,7 @@ def run(arguments: list[str]) -> int:
     """Writes the table, prints a summary; 0 when there are notes at most, else 1."""
     config = parse_config(CheckConfig, "check", arguments, words=("data_dir",))
     import_tensorflow()
-    from seedtf.data.check import check_data, write_findings
+    from seedtf.data.check.check import check_data, write_findings
 
     found = check_data(config.data_dir, config.labels_csv, config.max_pixels)
     write_findings(Path(config.out), found.findings, config.data_dir)

@@ -6,7 +6,7 @@ import json
 from dataclasses import asdict, dataclass
 
 from seedtf.commands.arguments import parse_config
-from seedtf.options import option
+from seedtf.config.flags import option
 
 __all__ = ["CompareConfig", "run"]
 
@@ -22,7 +22,7 @@ class CompareConfig:
 def run(arguments: list[str]) -> int:
     """Prints the comparison and returns the exit code."""
     config = parse_config(CompareConfig, "compare", arguments, words=("run_a", "run_b"))
-    from seedtf.results.compare import compare
+    from seedtf.evaluation.compare import compare
 
     found = compare(config.run_a, config.run_b)
     left_out = found.only_in_a + found.only_in_b

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from seedtf.commands.arguments import parse_config
-from seedtf.commands.quiet import import_tensorflow
+from seedtf.commands.tensorflow_env import import_tensorflow
+from seedtf.config.flags import check_ranges, option
 from seedtf.errors import UserError
-from seedtf.options import check_ranges, option
 
 __all__ = ["DataServiceConfig", "run"]
 

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from seedtf.commands.arguments import parse_config
-from seedtf.commands.quiet import import_tensorflow
-from seedtf.options import check_ranges, option
+from seedtf.commands.tensorflow_env import import_tensorflow
+from seedtf.config.flags import check_ranges, option
 
 if TYPE_CHECKING:
-    from seedtf.results.evaluate_run import Evaluation
+    from seedtf.evaluation.evaluate_run import Evaluation
 
 __all__ = ["EvaluateConfig", "run"]
 
@@ -49,7 +49,7 @@ def run(arguments: list[str]) -> int:
     """Writes the report, prints what it says and returns the exit code."""
     config = parse_config(EvaluateConfig, "evaluate", arguments, words=("run",))
     import_tensorflow()
-    from seedtf.results.evaluate_run import evaluate_run
+    from seedtf.evaluation.evaluate_run import evaluate_run
 
     found = evaluate_run(
         config.run,

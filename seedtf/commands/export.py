@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from seedtf.commands.arguments import parse_config
-from seedtf.commands.quiet import import_tensorflow
-from seedtf.options import option
+from seedtf.commands.tensorflow_env import import_tensorflow
+from seedtf.config.flags import option
 
 if TYPE_CHECKING:
-    from seedtf.results.export import Exported
+    from seedtf.export.export import Exported
 
 __all__ = ["EXIT_INCOMPLETE", "ExportConfig", "run"]
 
@@ -39,9 +39,9 @@ def run(arguments: list[str]) -> int:
     """Exports and returns the exit code."""
     config = parse_config(ExportConfig, "export", arguments, words=("run",))
     import_tensorflow()
-    from seedtf.results.export import export_run
-    from seedtf.results.formats import parse_formats
-    from seedtf.results.run import load_run, open_labelled, open_validation
+    from seedtf.export.export import export_run
+    from seedtf.export.formats import parse_formats
+    from seedtf.runs.open import load_run, open_labelled, open_validation
 
     formats = parse_formats(config.format)
     found = load_run(config.run)
@@ -56,7 +56,7 @@ def run(arguments: list[str]) -> int:
 
 
 def _show(exported: Exported) -> None:
-    from seedtf.results.check_export import INT8_WARNING
+    from seedtf.export.check_export import INT8_WARNING
 
     print(f"export    {exported.folder}")
     source = "" if exported.temperature_fitted else " (none fitted; seedtf evaluate fits one)"

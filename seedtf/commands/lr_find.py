@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import ClassVar
 
 from seedtf.commands.arguments import check_refused, parse_config, part_of
-from seedtf.commands.quiet import import_tensorflow
+from seedtf.commands.tensorflow_env import import_tensorflow
+from seedtf.config.flags import option
+from seedtf.config.train_config import TrainConfig
 from seedtf.errors import UserError
-from seedtf.options import option
-from seedtf.training.config import TrainConfig
 
 __all__ = ["LrFindConfig", "run"]
 
@@ -51,7 +51,7 @@ def run(arguments: list[str]) -> int:
     """Tests, writes picture and table, prints the rate as a flag and returns the exit code."""
     config = parse_config(LrFindConfig, "lr_find", arguments)
     import_tensorflow()
-    from seedtf.training.range_test import find_learning_rate
+    from seedtf.training.lr_finder.run import find_learning_rate
 
     find_learning_rate(
         part_of(config, TrainConfig),

@@ -7,9 +7,9 @@ import sys
 from dataclasses import dataclass
 
 from seedtf.commands.arguments import parse_config
-from seedtf.commands.quiet import import_tensorflow
+from seedtf.commands.tensorflow_env import import_tensorflow
+from seedtf.config.flags import check_ranges, option
 from seedtf.errors import UserError
-from seedtf.options import check_ranges, option
 
 __all__ = ["PredictConfig", "run"]
 
@@ -50,7 +50,7 @@ def run(arguments: list[str]) -> int:
     words = ("run_or_export", "files_or_folders...")
     config = parse_config(PredictConfig, "predict", arguments, words)
     import_tensorflow()
-    from seedtf.results.predict import check_out
+    from seedtf.evaluation.predict import check_out
 
     out = check_out(config.out, config.overwrite)
     try:
@@ -62,9 +62,9 @@ def run(arguments: list[str]) -> int:
 def _predict(config: PredictConfig) -> int:
     from pathlib import Path
 
-    from seedtf.results.classifier import open_classifier
-    from seedtf.results.predict import write_predictions
-    from seedtf.results.submission import read_sample, write_submission
+    from seedtf.evaluation.classifier import open_classifier
+    from seedtf.evaluation.predict import write_predictions
+    from seedtf.evaluation.submission import read_sample, write_submission
 
     out, inputs, batch_size = Path(config.out), config.files_or_folders, config.batch_size
     sample = read_sample(config.submission) if config.submission else None

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from seedtf.commands.arguments import parse_config
-from seedtf.commands.quiet import import_tensorflow
+from seedtf.commands.tensorflow_env import import_tensorflow
+from seedtf.config.flags import option
+from seedtf.config.train_config import TrainConfig
 from seedtf.errors import UserError
-from seedtf.options import option
-from seedtf.training.config import TrainConfig
 
 __all__ = ["PreviewConfig", "run"]
 
@@ -33,9 +33,9 @@ def run(arguments: list[str]) -> int:
     import_tensorflow()
     import numpy as np
 
-    from seedtf.data.intake import list_files
+    from seedtf.data.dataset import list_files
     from seedtf.data.store import build_store, plan_cache
-    from seedtf.plots import save_figure
+    from seedtf.plots.base import save_figure
     from seedtf.training.plan import (
         augmentation_policy,
         cache_folder,

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from seedtf.commands.arguments import parse_config
-from seedtf.data.sample import write_sample
+from seedtf.config.flags import check_ranges, option
+from seedtf.data.sample.write import write_sample
 from seedtf.errors import UserError
-from seedtf.options import check_ranges, option
 
 __all__ = ["SampleConfig", "run"]
 

@@ -6,9 +6,9 @@ import time
 from pathlib import Path
 
 from seedtf.commands.arguments import parse_given
-from seedtf.commands.quiet import import_tensorflow
-from seedtf.training.config import TrainConfig
-from seedtf.training.saved_config import resumed_config
+from seedtf.commands.tensorflow_env import import_tensorflow
+from seedtf.config.saved import resumed_config
+from seedtf.config.train_config import TrainConfig
 
 __all__ = ["run"]
 

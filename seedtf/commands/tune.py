@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import ClassVar
 
 from seedtf.commands.arguments import check_refused, parse_given, part_of
+from seedtf.config.flags import option
+from seedtf.config.train_config import TrainConfig
 from seedtf.errors import UserError
-from seedtf.options import option
-from seedtf.training.config import TrainConfig
 from seedtf.tuning.space import BY_DEFAULT, SEARCHABLE, choose_space
 
 __all__ = ["TuneConfig", "run"]

@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
-from seedtf.data.draws import hash_words
+from seedtf.augment.policy import hash_words
 from seedtf.data.order import BALANCE, BatchIndices, fold_seed
 
 __all__ = ["BalancedIndices"]

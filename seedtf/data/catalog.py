@@ -18,8 +18,8 @@ from typing import TextIO
 
 import numpy as np
 
-from seedtf.data.names import Names
-from seedtf.data.remote import Folder, RemotePath, folder_at, is_url, read_url
+from seedtf.data.paths import Folder, RemotePath, folder_at, is_url, read_url
+from seedtf.data.string_array import Names
 from seedtf.errors import UserError
 
 __all__ = [

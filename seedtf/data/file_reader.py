@@ -10,10 +10,10 @@ import numpy as np
 import tensorflow as tf
 
 from seedtf.data.catalog import Catalog
-from seedtf.data.decode import decode_files
-from seedtf.data.header import RefusedError, read_header
-from seedtf.data.parallel import read_file, workers_for
-from seedtf.data.remote import is_url
+from seedtf.data.map_files import read_file, workers_for
+from seedtf.data.paths import is_url
+from seedtf.images.decode import decode_files
+from seedtf.images.header import RefusedError, read_header
 
 __all__ = ["FileReader"]
 

@@ -9,13 +9,14 @@ from collections.abc import Callable
 import numpy as np
 import tensorflow as tf
 
-from seedtf.compat import spend_compilation_notice
-from seedtf.data import augment, reference_ops
-from seedtf.data.data_service import Load, numbered_order, portable_reader, served
-from seedtf.data.draws import Policy, draw_parameters
-from seedtf.data.mixing import Mixing, mix
+from seedtf.augment import fused as augment
+from seedtf.augment import reference as reference_ops
+from seedtf.augment.mixing import Mixing, mix
+from seedtf.augment.policy import Policy, draw_parameters
+from seedtf.compat.tensorflow import spend_compilation_notice
 from seedtf.data.order import BatchIndices
-from seedtf.data.share import WHOLE, Share
+from seedtf.data.service import Load, numbered_order, portable_reader, served
+from seedtf.data.shard import WHOLE, Share
 from seedtf.data.store import Store
 
 __all__ = [

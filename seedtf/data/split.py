@@ -12,9 +12,9 @@ from pathlib import Path
 import numpy as np
 
 from seedtf.data.catalog import Catalog, Fault, read_csv
-from seedtf.data.names import NameFinder, Names
-from seedtf.data.parallel import file_statuses, open_file
-from seedtf.data.remote import common_folder
+from seedtf.data.map_files import file_statuses, open_file
+from seedtf.data.paths import common_folder
+from seedtf.data.string_array import NameFinder, Names
 from seedtf.errors import UserError
 from seedtf.files import csv_line, write_lines
 

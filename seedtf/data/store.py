@@ -23,13 +23,13 @@ import psutil
 import tensorflow as tf
 
 from seedtf.data.catalog import Catalog, Fault
-from seedtf.data.decode import RESIZE_METHOD
+from seedtf.data.decode_files import Outcome, make_group_decoder
 from seedtf.data.file_reader import FileReader
-from seedtf.data.group_decode import Outcome, make_group_decoder
-from seedtf.data.header import MAX_PIXELS
-from seedtf.data.parallel import file_statuses, judge_groups
+from seedtf.data.map_files import file_statuses, judge_groups
 from seedtf.errors import UserError
 from seedtf.files import write_text
+from seedtf.images.decode import RESIZE_METHOD
+from seedtf.images.header import MAX_PIXELS
 
 __all__ = [
     "FORMAT",

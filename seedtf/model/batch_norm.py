@@ -7,7 +7,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from seedtf.compat import KERAS_2
+from seedtf.compat.tensorflow import KERAS_2
 
 __all__ = [
     "FusedBatchNormalization",

@@ -15,7 +15,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from seedtf.compat import check_written_here, keep_random_states, reading_as
+from seedtf.compat.tensorflow import check_written_here, keep_random_states, reading_as
 from seedtf.errors import UserError
 from seedtf.files import atomic_path
 from seedtf.model.archive import check_model_archive

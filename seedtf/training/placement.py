@@ -8,10 +8,10 @@ from typing import Any
 
 import tensorflow as tf
 
+from seedtf.config.train_config import TrainConfig
 from seedtf.data.pipeline import Augmentation, Mixer
 from seedtf.data.store import Store
 from seedtf.errors import UserError
-from seedtf.training.config import TrainConfig
 
 __all__ = ["Placement", "Reader", "choose_placement", "make_prepare", "resident_reader"]
 

@@ -10,12 +10,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from seedtf.compat import import_addons
-from seedtf.data.data_service import check_service
-from seedtf.data.draws import Policy
-from seedtf.data.intake import Intake
-from seedtf.data.mixing import Mixing
-from seedtf.data.sample import write_sample
+from seedtf.augment.mixing import Mixing
+from seedtf.augment.policy import Policy
+from seedtf.compat.tensorflow import import_addons
+from seedtf.config.flags import default_cache_dir
+from seedtf.config.train_config import BALANCED, SAMPLE, TrainConfig
+from seedtf.data.dataset import Intake
+from seedtf.data.sample.write import write_sample
+from seedtf.data.service import check_service
 from seedtf.errors import UserError
 from seedtf.model.batch_norm import momentum_for
 from seedtf.model.network import check_image_size, minimum_image_size, resolve_model_name
@@ -27,13 +29,11 @@ from seedtf.model.precision import (
     gpu_compute_capabilities,
 )
 from seedtf.model.weights import check_weights_file
-from seedtf.options import default_cache_dir
 from seedtf.training.callbacks import tensorboard_callback
-from seedtf.training.class_weights import parse_class_weights
-from seedtf.training.config import BALANCED, SAMPLE, TrainConfig
-from seedtf.training.optimizers import check_optimizer, needs_addons
+from seedtf.training.optim.class_weights import parse_class_weights
+from seedtf.training.optim.optimizers import check_optimizer, needs_addons
+from seedtf.training.optim.schedules import Schedule, make_schedule
 from seedtf.training.placement import Placement, choose_placement
-from seedtf.training.schedules import Schedule, make_schedule
 from seedtf.training.sizes import Stage, make_stages
 
 __all__ = [

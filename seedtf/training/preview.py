@@ -8,11 +8,12 @@ import numpy as np
 import tensorflow as tf
 from matplotlib.figure import Figure
 
-from seedtf.data import augment, reference_ops
-from seedtf.data.draws import Parameters, Policy, draw_parameters
-from seedtf.data.mixing import Mixing, mix
+from seedtf.augment import fused as augment
+from seedtf.augment import reference as reference_ops
+from seedtf.augment.mixing import Mixing, mix
+from seedtf.augment.policy import Parameters, Policy, draw_parameters
 from seedtf.data.store import Store
-from seedtf.plots import draw_augmentations
+from seedtf.plots.base import draw_augmentations
 
 __all__ = ["draw_preview"]
 

@@ -12,13 +12,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from seedtf.config.saved import FREE
+from seedtf.config.train_config import TrainConfig
 from seedtf.data.catalog import Catalog
-from seedtf.data.intake import Intake
-from seedtf.data.remote import RemotePath
+from seedtf.data.dataset import Intake
+from seedtf.data.paths import RemotePath
 from seedtf.errors import UserError
-from seedtf.training.config import TrainConfig
 from seedtf.training.plan import Plan
-from seedtf.training.saved_config import FREE
 
 __all__ = ["check_identity", "exclusive", "run_identity"]
 

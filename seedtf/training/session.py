@@ -14,27 +14,27 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from seedtf.data.intake import Intake
+from seedtf.augment.strength import next_strength
+from seedtf.config.train_config import AUTO, TrainConfig
+from seedtf.data.dataset import Intake
 from seedtf.data.pipeline import WaitClock, eval_dataset
 from seedtf.errors import StoppedError, WorkerLostError
 from seedtf.files import write_text
 from seedtf.model.network import set_body_trainable
 from seedtf.training import callbacks as cb
 from seedtf.training import state as states
-from seedtf.training.agreement import Agreement
-from seedtf.training.begin import planned_optimizer
-from seedtf.training.config import AUTO, TrainConfig
-from seedtf.training.distribute import Devices
-from seedtf.training.ema import MovingAverage
-from seedtf.training.feed import Feed, make_order
-from seedtf.training.forecast import Forecast
-from seedtf.training.forecast_timing import TimedStage, process_age, time_training
-from seedtf.training.optimizers import AVERAGED, first_averaged
+from seedtf.training.batches import Feed, make_order
+from seedtf.training.distributed.devices import Devices
+from seedtf.training.distributed.sync import Agreement
+from seedtf.training.dry_run.forecast import Forecast
+from seedtf.training.dry_run.timing import TimedStage, process_age, time_training
+from seedtf.training.optim.ema import MovingAverage
+from seedtf.training.optim.optimizers import AVERAGED, first_averaged
 from seedtf.training.plan import Plan
 from seedtf.training.saver import Saver
+from seedtf.training.setup import planned_optimizer
 from seedtf.training.sizes import Stage
 from seedtf.training.stop_signal import StopSignal
-from seedtf.training.strength import next_strength
 from seedtf.training.trainer import Trainer
 
 __all__ = ["Session"]

@@ -17,7 +17,12 @@ from typing import Any
 import keras
 import numpy as np
 
-from seedtf.compat import all_variables, build_optimizer, metrics_variables, optimizer_variables
+from seedtf.compat.tensorflow import (
+    all_variables,
+    build_optimizer,
+    metrics_variables,
+    optimizer_variables,
+)
 from seedtf.errors import UserError
 from seedtf.files import atomic_path
 from seedtf.model.batch_norm import settle_layers

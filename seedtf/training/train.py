@@ -12,27 +12,27 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from seedtf.data.intake import Intake
+from seedtf.config.recipes import RECIPES, recipe_changes
+from seedtf.config.saved import resumed_config
+from seedtf.config.train_config import TrainConfig
+from seedtf.data.dataset import Intake
 from seedtf.errors import UserError
 from seedtf.files import remove_leftovers
 from seedtf.intervals import wilson_interval
-from seedtf.plots import draw_schedule, save_figure
+from seedtf.plots.base import draw_schedule, save_figure
+from seedtf.runs.folder import check_run_dir, create_run_dir, write_records
 from seedtf.training import callbacks as cb
-from seedtf.training.agreement import check_same
-from seedtf.training.announce import announce, announce_worker
-from seedtf.training.begin import explained, make_network, open_planned, settled
-from seedtf.training.config import TrainConfig
-from seedtf.training.distribute import Devices, check_shares, choose_devices
-from seedtf.training.forecast import Forecast
-from seedtf.training.optimizers import check_strategy
+from seedtf.training.distributed.devices import Devices, check_shares, choose_devices
+from seedtf.training.distributed.sync import check_same
+from seedtf.training.dry_run.forecast import Forecast
+from seedtf.training.optim.optimizers import check_strategy
 from seedtf.training.plan import Plan
 from seedtf.training.preview import draw_preview
-from seedtf.training.recipes import RECIPES, recipe_changes
 from seedtf.training.resume import check_identity, exclusive, run_identity
-from seedtf.training.run_dir import check_run_dir, create_run_dir, write_records
-from seedtf.training.saved_config import resumed_config
 from seedtf.training.session import Session
+from seedtf.training.setup import explained, make_network, open_planned, settled
 from seedtf.training.state import TrainState, load_newest_state
+from seedtf.training.summary import announce, announce_worker
 
 __all__ = ["TrainConfig", "TrainResult", "forecast_training", "train_and_evaluate"]
 

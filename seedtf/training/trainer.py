@@ -7,8 +7,8 @@ from typing import Any
 
 import keras
 
-from seedtf.training.ema import MovingAverage
-from seedtf.training.losses import CrossEntropy, accuracy_metric
+from seedtf.training.optim.ema import MovingAverage
+from seedtf.training.optim.losses import CrossEntropy, accuracy_metric
 
 __all__ = ["Prepare", "Trainer"]
 

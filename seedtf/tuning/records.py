@@ -12,10 +12,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
+from seedtf.config.train_config import TrainConfig
 from seedtf.files import csv_line, write_lines, write_text
-from seedtf.plots import save_figure
-from seedtf.training.config import TrainConfig
-from seedtf.tuning.importance_plot import draw_importance
+from seedtf.plots.base import save_figure
+from seedtf.plots.importance import draw_importance
 from seedtf.tuning.space import Dimension
 from seedtf.tuning.trial_row import TrialRow, best_row
 

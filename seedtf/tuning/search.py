@@ -14,11 +14,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO
 
+from seedtf.config.train_config import TrainConfig
 from seedtf.errors import DivergedError, StoppedError, UserError
 from seedtf.files import write_text
-from seedtf.training.config import TrainConfig
 from seedtf.training.stop_signal import StopSignal
-from seedtf.tuning.optuna_study import (
+from seedtf.tuning.records import Console, say_best, trial_config, write_records
+from seedtf.tuning.space import Dimension
+from seedtf.tuning.study import (
     check_same_search,
     import_optuna,
     importances,
@@ -27,8 +29,6 @@ from seedtf.tuning.optuna_study import (
     storage_kept,
     suggest,
 )
-from seedtf.tuning.records import Console, say_best, trial_config, write_records
-from seedtf.tuning.space import Dimension
 from seedtf.tuning.trial_process import (
     TRAIN,
     Epoch,

@@ -10,8 +10,8 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+from seedtf.config.train_config import TrainConfig
 from seedtf.errors import UserError
-from seedtf.training.config import TrainConfig
 
 __all__ = ["BY_DEFAULT", "SEARCHABLE", "Dimension", "choose_space", "first_values", "short"]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import keras
 
-from seedtf.training.ema import MovingAverage
+from seedtf.training.optim.ema import MovingAverage
 
 __all__ = ["EmaWeights"]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import keras
 
-from seedtf.training.schedules import Schedule
+from seedtf.training.optim.schedules import Schedule
 
 __all__ = ["LearningRate"]
 

@@ -11,7 +11,7 @@ import keras
 from matplotlib.figure import Figure
 
 from seedtf.files import write_bytes, write_text
-from seedtf.plots import draw_curves, figure_png
+from seedtf.plots.base import draw_curves, figure_png
 from seedtf.training.background import Painter
 from seedtf.training.callbacks.epoch_timer import format_duration
 from seedtf.training.callbacks.history_log import HistoryLog, best_epoch, strength_varies

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 from matplotlib.figure import Figure
 
-from seedtf.plots import figure_png
+from seedtf.plots.base import figure_png
 
 __all__ = ["View", "open_view"]
 

@@ -1,0 +1,178 @@
+"""The augmentation policy one plain step at a time: the meaning that ``augment`` is tested against.
+
+Each step is one operation on literal parameters. ``--augment_impl=tf_image`` trains with TensorFlow's
+own plain ops, ``--augment_impl=addons`` with TensorFlow Addons' transform and colour change; they are
+not compiled and slower.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import tensorflow as tf
+
+from seedtf.augment.fused import RGB_TO_YIQ, YIQ_TO_RGB
+from seedtf.augment.policy import Parameters
+from seedtf.compat.tensorflow import import_addons
+
+__all__ = [
+    "CHAINS",
+    "adjust_brightness",
+    "adjust_contrast",
+    "adjust_hue_saturation",
+    "adjust_hue_saturation_with_addons",
+    "augment_images",
+    "make_chain",
+    "transform",
+    "transform_with_addons",
+]
+
+CHAINS = ("tf_image", "addons")
+"""The values of ``--augment_impl`` that this module serves."""
+
+Transform = Callable[[tf.Tensor, Parameters, tuple[int, int]], tf.Tensor]
+ColorChange = Callable[[tf.Tensor, tf.Tensor, tf.Tensor], tf.Tensor]
+
+_MID_GREY = 127.5
+
+
+def make_chain(impl: str) -> Transform:
+    """The whole policy as the steps that ``impl``, one of ``CHAINS``, names.
+
+    Raises:
+        UserError: ``impl`` is ``addons`` and TensorFlow Addons is not installed.
+    """
+    if impl == "tf_image":
+        return augment_images
+    import_addons("--augment_impl=addons")
+
+    def with_addons(
+        images: tf.Tensor, parameters: Parameters, out_size: tuple[int, int]
+    ) -> tf.Tensor:
+        steps = transform_with_addons, adjust_hue_saturation_with_addons
+        return _apply(images, parameters, out_size, *steps)
+
+    return with_addons
+
+
+def augment_images(
+    images: tf.Tensor, parameters: Parameters, out_size: tuple[int, int]
+) -> tf.Tensor:
+    """The whole policy in TensorFlow's own ops; arguments and result as ``augment.augment_images``."""
+    return _apply(images, parameters, out_size, transform, adjust_hue_saturation)
+
+
+def transform(images: tf.Tensor, parameters: Parameters, out_size: tuple[int, int]) -> tf.Tensor:
+    """Crop, stretch, rotate, shear and flip as a product of elementary 3×3 matrices, one resample.
+
+    Args:
+        images: float32 ``[B, h, w, 3]``.
+        parameters: float32 ``[B]`` each.
+        out_size: (height, width) of the result.
+
+    Returns:
+        float32 ``[B, H, W, 3]``; outside the picture its mirror image.
+    """
+    return tf.raw_ops.ImageProjectiveTransformV3(
+        images=images,
+        transforms=_output_to_input(parameters, images.shape[1:3], out_size),
+        output_shape=tf.constant(out_size, tf.int32),
+        fill_value=0.0,
+        interpolation="BILINEAR",
+        fill_mode="REFLECT",
+    )
+
+
+def transform_with_addons(
+    images: tf.Tensor, parameters: Parameters, out_size: tuple[int, int]
+) -> tf.Tensor:
+    """As ``transform``, by ``tfa.image.transform``."""
+    return import_addons("tfa.image.transform").image.transform(
+        images,
+        _output_to_input(parameters, images.shape[1:3], out_size),
+        interpolation="bilinear",
+        fill_mode="reflect",
+        output_shape=out_size,
+    )
+
+
+def adjust_hue_saturation(images: tf.Tensor, hue: tf.Tensor, saturation: tf.Tensor) -> tf.Tensor:
+    """Turns the chroma of YIQ by ``hue`` (radians ``[B]``) and scales it by ``saturation`` ``[B]``."""
+    yiq = tf.tensordot(images, tf.transpose(tf.constant(RGB_TO_YIQ)), 1)
+    luma, in_phase, quadrature = tf.unstack(yiq, axis=-1)
+    cos, sin = tf.cos(hue)[:, None, None], tf.sin(hue)[:, None, None]
+    scale = saturation[:, None, None]
+    turned = [luma, scale * (cos * in_phase - sin * quadrature)]
+    turned.append(scale * (sin * in_phase + cos * quadrature))
+    return tf.tensordot(tf.stack(turned, axis=-1), tf.transpose(tf.constant(YIQ_TO_RGB)), 1)
+
+
+def adjust_hue_saturation_with_addons(
+    images: tf.Tensor, hue: tf.Tensor, saturation: tf.Tensor
+) -> tf.Tensor:
+    """As ``adjust_hue_saturation``, by ``tfa.image.adjust_hsv_in_yiq``, an image at a time."""
+    adjust = import_addons("tfa.image.adjust_hsv_in_yiq").image.adjust_hsv_in_yiq
+    return tf.map_fn(
+        lambda one: adjust(one[0], one[1], one[2]),
+        (images, hue, saturation),
+        fn_output_signature=tf.TensorSpec(images.shape[1:], tf.float32),
+    )
+
+
+def adjust_contrast(images: tf.Tensor, factor: tf.Tensor) -> tf.Tensor:
+    """Scales about mid-grey by ``factor`` ``[B]``; unlike ``tf.image``'s, not about the mean.
+
+    The mean would need a second pass over the picture, and a darkened picture would stay dark.
+    """
+    return (images - _MID_GREY) * factor[:, None, None, None] + _MID_GREY
+
+
+def adjust_brightness(images: tf.Tensor, delta: tf.Tensor) -> tf.Tensor:
+    """Adds ``delta`` grey levels (``[B]``), each image its own."""
+    return images + delta[:, None, None, None]
+
+
+def _apply(
+    images: tf.Tensor,
+    parameters: Parameters,
+    out_size: tuple[int, int],
+    move: Transform,
+    recolor: ColorChange,
+) -> tf.Tensor:
+    p = parameters
+    pixels = move(tf.cast(images, tf.float32), p, out_size)
+    pixels = recolor(pixels, p.hue, p.saturation)
+    pixels = adjust_contrast(pixels, p.contrast)
+    pixels = adjust_brightness(pixels, p.brightness)
+    return tf.clip_by_value(pixels, 0.0, 255.0)
+
+
+def _output_to_input(
+    parameters: Parameters, in_size: tuple[int, int], out_size: tuple[int, int]
+) -> tf.Tensor:
+    """The map from output to input pixels as both transforms take it: float32 ``[B, 8]``."""
+    p = parameters
+    (in_h, in_w), (out_h, out_w) = in_size, out_size
+    one, zero = tf.ones_like(p.rotate), tf.zeros_like(p.rotate)
+    to_unit = _matrix(
+        (one * 2 / out_w, zero, one * (1 / out_w - 1)),
+        (zero, one * 2 / out_h, one * (1 / out_h - 1)),
+    )
+    flip = _matrix((p.flip_x, zero, zero), (zero, p.flip_y, zero))
+    shear = _matrix((one, tf.tan(p.shear), zero), (zero, one, zero))
+    rotate = _matrix(
+        (tf.cos(p.rotate), -tf.sin(p.rotate), zero), (tf.sin(p.rotate), tf.cos(p.rotate), zero)
+    )
+    window = _matrix(
+        (p.scale_x * in_w / 2, zero, p.center_x * in_w - 0.5),
+        (zero, p.scale_y * in_h / 2, p.center_y * in_h - 0.5),
+    )
+    full = window @ rotate @ shear @ flip @ to_unit
+    return tf.reshape(full, [-1, 9])[:, :8]
+
+
+def _matrix(first: tuple[tf.Tensor, ...], second: tuple[tf.Tensor, ...]) -> tf.Tensor:
+    """Stacks two rows of ``[B]`` tensors over ``(0, 0, 1)``: float32 ``[B, 3, 3]``."""
+    zero = tf.zeros_like(first[0] + second[0])
+    third = (zero, zero, zero + 1.0)
+    return tf.stack([tf.stack(row, -1) for row in (first, second, third)], -2)

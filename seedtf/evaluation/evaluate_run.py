@@ -1,0 +1,124 @@
+"""Judges a run from its folder: opens, predicts, fits the temperature, writes the report."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from seedtf.data.store import Store
+from seedtf.errors import UserError
+from seedtf.evaluation.ensemble import make_ensemble
+from seedtf.evaluation.evaluate import Report, judge, predict_store
+from seedtf.evaluation.metrics import fit_temperature
+from seedtf.evaluation.report import Subject, write_report
+from seedtf.runs.open import Run, load_run, open_labelled, open_validation
+
+__all__ = ["Evaluation", "evaluate_run"]
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """A written report: where its page is, what it says and of what.
+
+    Attributes:
+        page, report, subject: these three.
+        snapshots: of how many snapshots the answers are the mean; 0 for those of the best model.
+    """
+
+    page: Path
+    report: Report
+    subject: Subject
+    snapshots: int = 0
+
+
+def evaluate_run(
+    run_dir: str,
+    *,
+    data_dir: str = "",
+    labels_csv: str = "",
+    tta: int = 1,
+    snapshots: bool = False,
+    precision_target: float = 0.95,
+    batch_size: int = 64,
+    out: str = "",
+    overwrite: bool = False,
+) -> Evaluation:
+    """Judges a run on its validation pictures, or on those of ``data_dir``, and writes the report.
+
+    The temperature is fitted on the validation pictures only; for others the one in the run's report
+    is taken, and none where there is no such report.
+
+    Args:
+        run_dir: a run's folder.
+        data_dir, labels_csv: other labelled pictures, as for training.
+        tta: 1, or 8 for the mean over the eight turns and mirror images.
+        snapshots: whether all snapshots of the run answer, by their mean, rather than its best model.
+        precision_target: share of right answers wanted among those kept.
+        batch_size: pictures at a time; changes speed, not answers.
+        out: the report's folder. By default ``report`` in the run, behind it ``-<name of data_dir>``,
+            ``-snapshots`` and ``-tta8`` where these were asked for; it is replaced.
+        overwrite: whether ``out`` may hold files already.
+
+    Raises:
+        UserError: whatever the user can mend, naming the flag or file.
+    """
+    run = load_run(run_dir)
+    if labels_csv and not data_dir:
+        raise UserError(f"--labels_csv={labels_csv}: needs --data_dir, the folder of its pictures")
+    name = _folder_name(data_dir, tta, snapshots)
+    folder = _free_folder(out, overwrite) if out else run.run_dir / name
+    models = run.load_members(snapshots)
+    store, records = open_labelled(run, data_dir, labels_csv) if data_dir else open_validation(run)
+    predictions = predict_store(make_ensemble(models, tta), store, records, batch_size)
+    if data_dir:
+        fitted = run.run_dir / _folder_name("", tta, snapshots) / "report.json"
+        temperature = _known_temperature(fitted)
+    else:
+        temperature = fit_temperature(predictions.probabilities, predictions.labels)
+    report = judge(predictions, precision_target=precision_target, temperature=temperature)
+    members = f", mean of {len(models)} snapshots" if snapshots else ""
+    subject = _subject(run, store, data_dir, tta, members)
+    try:
+        page = write_report(report, subject, folder)
+    except OSError as error:
+        raise UserError(
+            f"{folder}: {error.strerror or error}; pass another folder as --out"
+        ) from None
+    return Evaluation(page, report, subject, len(models) if snapshots else 0)
+
+
+def _folder_name(data_dir: str, tta: int, snapshots: bool) -> str:
+    other = f"-{Path(data_dir).resolve().name}" if data_dir else ""
+    # apart, because an export answers as the best model does and takes its temperature from report/
+    return f"report{other}{'-snapshots' if snapshots else ''}{'-tta8' if tta == 8 else ''}"
+
+
+def _free_folder(out: str, overwrite: bool) -> Path:
+    folder = Path(out)
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f"--out={folder}: is a file; pass a folder")
+    if folder.is_dir() and any(folder.iterdir()) and not overwrite:
+        raise UserError(f"--out={folder}: is there already; pass another folder or --overwrite")
+    return folder
+
+
+def _known_temperature(path: Path) -> float | None:
+    try:
+        return float(json.loads(path.read_text(encoding="utf-8"))["temperature"])
+    except OSError:
+        return None
+    except (ValueError, KeyError, TypeError):
+        raise UserError(f"{path}: damaged; run seedtf evaluate without --data_dir again") from None
+
+
+def _subject(run: Run, store: Store, data_dir: str, tta: int, members: str) -> Subject:
+    return Subject(
+        run_dir=run.run_dir,
+        data=data_dir or "validation",
+        data_root=store.catalog.root,
+        model=f"{run.settings['model']}{members}",
+        image_size=run.image_size,
+        tta=tta,
+        skipped=store.catalog.faults,
+    )

@@ -1,0 +1,175 @@
+"""A finished run, read back: its choices, its class list, its model, its validation pictures."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from seedtf.data.catalog import Catalog, align_labels, read_csv, read_labels_csv, scan_folder
+from seedtf.images.header import MAX_PIXELS
+from seedtf.data.paths import Folder, folder_at
+from seedtf.data.store import Store, build_store, plan_cache
+from seedtf.errors import UserError
+from seedtf.model.network import load_model
+from seedtf.config.flags import default_cache_dir
+
+__all__ = ["Run", "load_run", "open_labelled", "open_training_sample", "open_validation"]
+
+
+@dataclass(frozen=True)
+class Run:
+    """What a run folder says.
+
+    Attributes:
+        run_dir: the folder.
+        settings: config.json.
+        class_names: the frozen class list, in the order of the model's outputs.
+    """
+
+    run_dir: Path
+    settings: dict[str, Any]
+    class_names: tuple[str, ...]
+
+    @property
+    def image_size(self) -> int:
+        """Side of the model's input in pixels."""
+        return int(self.settings["image_size"])
+
+    @property
+    def max_pixels(self) -> int:
+        """Largest width × height that the run decoded; runs before this setting had the default."""
+        return int(self.settings.get("max_pixels", MAX_PIXELS))
+
+    @property
+    def cache_dir(self) -> Path:
+        """Where the run keeps cache files."""
+        return Path(self.settings["cache_dir"] or default_cache_dir())
+
+    def load_model(self) -> keras.Model:
+        """The model of the best epoch, uncompiled.
+
+        Raises:
+            UserError: the file is missing or damaged, or answers for another number of classes.
+        """
+        return self._load(self.run_dir / "checkpoints" / "best.keras")
+
+    def load_members(self, snapshots: bool) -> list[keras.Model]:
+        """What answers together: the model of the best epoch, or all ``snapshots``, the first first.
+
+        Raises:
+            UserError: as ``load_model``, for any of them, or the run kept no snapshots.
+        """
+        if not snapshots:
+            return [self.load_model()]
+        folder = self.run_dir / "checkpoints"
+        found = {
+            int(match[1]): path
+            for path in folder.glob("snapshot-*.keras")
+            if (match := re.fullmatch(r"snapshot-(\d+)\.keras", path.name))
+        }
+        if not found:
+            raise UserError(
+                f"--snapshots: {folder} has no snapshot-*.keras; leave --snapshots out, or train with "
+                "--schedule=cyclic --snapshots"
+            )
+        return [self._load(found[epoch]) for epoch in sorted(found)]
+
+    def _load(self, path: Path) -> keras.Model:
+        model = load_model(path)
+        if model.output_shape[-1] != len(self.class_names):
+            raise UserError(
+                f"{path}: has {model.output_shape[-1]} outputs but classes.txt has "
+                f"{len(self.class_names)} names; restore the run's own files"
+            )
+        return model
+
+
+def load_run(path: str | os.PathLike[str]) -> Run:
+    """Reads a run folder.
+
+    Raises:
+        UserError: no such folder, or not the folder of a run.
+    """
+    run_dir = Path(path)
+    if not run_dir.is_dir():
+        raise UserError(f"{run_dir}: no such run; pass the folder that seedtf train printed")
+    try:
+        settings = json.loads((run_dir / "config.json").read_text(encoding="utf-8"))
+        names = (run_dir / "classes.txt").read_text(encoding="utf-8").splitlines()
+    except OSError as error:
+        missing = Path(error.filename).name
+        raise UserError(f"{run_dir}: not a run of seedtf train (no {missing})") from None
+    except ValueError as error:
+        raise UserError(f"{run_dir}/config.json: damaged ({error}); restore it") from None
+    return Run(run_dir, settings, tuple(names))
+
+
+def open_validation(run: Run) -> tuple[Store, np.ndarray]:
+    """The pictures that the run validated on, and their records int64 ``[n]`` in split.csv's order.
+
+    Raises:
+        UserError: split.csv or a picture that it names is missing.
+    """
+    return _decoded(run, _listed(run, "val"))
+
+
+def open_training_sample(run: Run, count: int) -> np.ndarray:
+    """At most ``count`` training pictures, spread over the list: uint8 ``[n, S, S, 3]``.
+
+    Raises:
+        UserError: split.csv or a picture that it names is missing.
+    """
+    catalog = _listed(run, "train")
+    few = np.linspace(0, len(catalog) - 1, min(len(catalog), count)).astype(np.int64)
+    store, records = _decoded(run, catalog.take(few))
+    return store.read(tf.constant(records)).numpy()
+
+
+def open_labelled(run: Run, data_dir: str, labels_csv: str = "") -> tuple[Store, np.ndarray]:
+    """Other labelled pictures, counted in the run's class list, and all their records.
+
+    Raises:
+        UserError: folder or table unusable, or with a class that the run does not know.
+    """
+    catalog = read_labels_csv(labels_csv, data_dir) if labels_csv else scan_folder(data_dir)
+    return _decoded(run, align_labels(catalog, run.class_names, "--data_dir"))
+
+
+def _listed(run: Run, side: str) -> Catalog:
+    """The pictures that split.csv puts on one ``side``, sorted."""
+    table = run.run_dir / "split.csv"
+    rows = list(read_csv(table, ("file", "label", "split"), "split.csv"))
+    judged = sorted((path, label) for path, label, listed in rows if listed == side)
+    root = _data_root(run)
+    # behind a URL, where each answer takes a request, reading them tells
+    asked = judged if isinstance(root, Path) else []
+    missing = [path for path, _ in asked if not os.path.isfile(root / path)]
+    if missing:
+        kind = {"val": "validation", "train": "training"}[side]
+        raise UserError(
+            f"{table}: {len(missing)} of {len(judged)} {kind} pictures are not in {root}, "
+            f"first {missing[0]!r}; pass --data_dir with labelled pictures"
+        )
+    position = {name: index for index, name in enumerate(run.class_names)}
+    labels = np.array([position[label] for _, label in judged], np.int32)
+    return Catalog(root, tuple(path for path, _ in judged), labels, run.class_names)
+
+
+def _data_root(run: Run) -> Folder:
+    return folder_at(run.settings["resolved"]["data_root"])
+
+
+def _decoded(run: Run, catalog: Catalog) -> tuple[Store, np.ndarray]:
+    plan = plan_cache("auto", len(catalog), run.image_size, run.cache_dir)
+    store = build_store(catalog, run.image_size, plan, run.cache_dir, run.max_pixels)
+    if not len(store.catalog):
+        raise UserError(f"{catalog.root}: none of {len(catalog)} pictures can be decoded")
+    return store, np.arange(len(store.catalog), dtype=np.int64)

@@ -1,0 +1,263 @@
+"""Times a few steps of a training, and what follows an epoch, for a ``Forecast``."""
+
+from __future__ import annotations
+
+import resource
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import psutil
+import tensorflow as tf
+
+from seedtf.errors import UserError
+from seedtf.plots.base import draw_curves, figure_png
+from seedtf.training.callbacks.live_page import REFRESH_SECONDS
+from seedtf.training.dry_run.forecast import Forecast, StageTime, Writing
+from seedtf.training.saver import Saver
+from seedtf.training.state import StateFolder
+from seedtf.training.trainer import Trainer
+
+__all__ = ["MOST_STEPS", "TimedStage", "median_step", "process_age", "time_training"]
+
+MOST_STEPS = 20
+"""Train steps that are timed, over all stages together."""
+
+# untimed, for the first batches lie ready: they were made while the step was traced
+_WARM_UP_STEPS = 4
+_LONGEST_BLOCK = 5
+_VAL_STEPS = 6
+
+
+@dataclass(frozen=True)
+class TimedStage:
+    """Epochs that take equally long.
+
+    Attributes:
+        size: side of the pictures in pixels.
+        epochs: how many.
+        train: makes endless training batches, as ``fit`` takes them.
+        val: makes the validation batches.
+        enter: prepares the trainer for this stage.
+        restarts: whether every epoch is a ``fit`` of its own.
+    """
+
+    size: int
+    epochs: int
+    train: Callable[[], Any]
+    val: Callable[[], Any]
+    enter: Callable[[], None] = lambda: None
+    restarts: bool = False
+
+
+def time_training(
+    trainer: Trainer,
+    stages: Sequence[TimedStage],
+    *,
+    steps_per_epoch: int,
+    val_steps: int,
+    startup: float,
+    snapshots: int = 0,
+    cache: int = 0,
+    clock: Callable[[], float] = time.perf_counter,
+) -> Forecast:
+    """Times each stage and the writing; changes the trainer and leaves no file.
+
+    Args:
+        trainer: compiled.
+        stages: at least one; at most 20 steps are timed over all of them.
+        steps_per_epoch: train steps in an epoch.
+        val_steps: batches of one validation.
+        startup: seconds since the command began, such as ``process_age()``.
+        snapshots: networks that the run keeps besides the best and the last one.
+        cache: bytes of the file of decoded pictures.
+        clock: gives seconds that only ever rise.
+
+    Raises:
+        UserError: no room for the temporary files.
+    """
+    steps = max(1, MOST_STEPS // len(stages))
+    lengths = _Lengths(steps_per_epoch, val_steps, steps // _block(steps) * _block(steps))
+    times = tuple(_time_stage(trainer, stage, lengths, clock) for stage in stages)
+    writing = _time_writing(trainer, clock)
+    seconds = min(each.train + each.validation for each in times)
+    slowing = writing.slowing + _drawing_seconds() * min(1.0, seconds / REFRESH_SECONDS)
+    return Forecast(
+        times,
+        replace(writing, slowing=slowing),
+        startup,
+        _host_peak(),
+        _gpu_peak(),
+        snapshots,
+        cache,
+        len(stages) * lengths.timed,
+    )
+
+
+def median_step(
+    run: Callable[[], Any], steps: int, clock: Callable[[], float] = time.perf_counter
+) -> float:
+    """Seconds of a step: the median over at least three blocks where there are as many steps.
+
+    Within a block the device is not waited for, at its end it is, as ``fit`` lets it run ahead.
+
+    Args:
+        run: takes one step and returns its results.
+        steps: 1 or more; those that fill no whole block are not taken.
+        clock: gives seconds that only ever rise.
+    """
+    block, taken = _block(steps), []
+    for _ in range(steps // block):
+        began = clock()
+        for _ in range(block):
+            result = run()
+        _finish(result)
+        taken.append((clock() - began) / block)
+    return statistics.median(taken)
+
+
+def process_age() -> float:
+    """Seconds since this process began."""
+    return time.time() - psutil.Process().create_time()
+
+
+def _block(steps: int) -> int:
+    return max(1, min(_LONGEST_BLOCK, steps // 3))
+
+
+@dataclass(frozen=True)
+class _Lengths:
+    """Train steps and validation batches of an epoch, and how many of the former are timed."""
+
+    steps: int
+    val_steps: int
+    timed: int
+
+
+def _time_stage(
+    trainer: Trainer, stage: TimedStage, lengths: _Lengths, clock: Callable[[], float]
+) -> StageTime:
+    began = clock()
+    stage.enter()
+    # the highest rate without the steps that lead up to it could make numbers infinite
+    trainer.optimizer.learning_rate = 0.0
+    # builds the optimizer and the metrics and traces both steps
+    trainer.fit(stage.train(), steps_per_epoch=1, verbose=0, shuffle=False)
+    trainer.evaluate(stage.val(), steps=1, verbose=0)
+    tracing = clock() - began
+    step = _time_train(trainer, stage, lengths.timed, clock)
+    validation = _time_validation(trainer, stage, lengths.val_steps, clock)
+    restart = max(_time_fit(trainer, stage, clock) - step, 0.0) if stage.restarts else 0.0
+    return StageTime(stage.size, stage.epochs, lengths.steps * step, validation, tracing, restart)
+
+
+def _time_fit(trainer: Trainer, stage: TimedStage, clock: Callable[[], float]) -> float:
+    """A ``fit`` of one step and one batch of validation: the rest is what every ``fit`` begins with."""
+    began = clock()
+    trainer.fit(
+        stage.train(),
+        validation_data=stage.val(),
+        validation_steps=1,
+        steps_per_epoch=1,
+        verbose=0,
+        shuffle=False,
+    )
+    return clock() - began
+
+
+def _time_train(
+    trainer: Trainer, stage: TimedStage, steps: int, clock: Callable[[], float]
+) -> float:
+    batches = _iterator(trainer, stage.train())
+    for _ in range(_WARM_UP_STEPS):
+        _finish(trainer.train_function(batches))
+    return median_step(lambda: trainer.train_function(batches), steps, clock)
+
+
+def _time_validation(
+    trainer: Trainer, stage: TimedStage, val_steps: int, clock: Callable[[], float]
+) -> float:
+    """The first batch, for which the pipeline starts anew in every epoch, and the others' median."""
+    began = clock()
+    batches = _iterator(trainer, stage.val())
+    _finish(trainer.test_function(batches))
+    first, others = clock() - began, min(val_steps - 1, _VAL_STEPS)
+    if others < 1:
+        return first
+    step = median_step(lambda: trainer.test_function(batches), others, clock)
+    return first + step * (val_steps - 1)
+
+
+def _time_writing(trainer: Trainer, clock: Callable[[], float]) -> Writing:
+    """Writes what an epoch writes to a temporary folder."""
+    try:
+        with tempfile.TemporaryDirectory(prefix="seedtf-forecast-") as name:
+            folder = Path(name)
+            saver = Saver(StateFolder(folder / "state"), averaged=trainer.average is not None)
+            try:
+                began, cpu = clock(), time.process_time()
+                saver.checkpoint(trainer.network, folder / "best.keras")
+                saver.checkpoint(trainer.network, folder / "last.keras")
+                saver.state(trainer, epoch=1, step=0, facts={"identity": {}, "history": ""})
+                copied = clock()
+                saver.wait()
+                beside, cpu = clock() - copied, time.process_time() - cpu
+            finally:
+                saver.close()
+            state = next((folder / "state").glob("*.state")).stat().st_size
+            checkpoint = (folder / "last.keras").stat().st_size
+    except OSError as error:
+        raise UserError(
+            f"--dry_run: {tempfile.gettempdir()} cannot be written ({error.strerror or error}); make "
+            "room there, or name another folder in TMPDIR"
+        ) from error
+    waiting = copied - began
+    return Writing(waiting, beside, _slowing(max(cpu - waiting, 0.0)), checkpoint, state)
+
+
+def _drawing_seconds() -> float:
+    """What a picture of the curves costs a training on the same cores."""
+    row = {"epoch": 1, "lr": 1e-3} | dict.fromkeys(
+        ("loss", "accuracy", "val_loss", "val_accuracy"), 0.5
+    )
+    cpu = 0.0
+    for _ in range(2):  # the first one also loads the fonts
+        began = time.process_time()
+        figure_png(draw_curves([row], title="", planned_lr=[1e-3]))
+        cpu = time.process_time() - began
+    return _slowing(cpu)
+
+
+def _slowing(cpu_seconds: float) -> float:
+    """Wall seconds that so much work beside takes from a training that keeps every core busy."""
+    if tf.config.list_physical_devices("GPU"):
+        return 0.0
+    return cpu_seconds / (psutil.cpu_count() or 1)
+
+
+def _iterator(trainer: Trainer, batches: Any) -> Iterator[Any]:
+    strategy = trainer.distribute_strategy
+    if strategy.num_replicas_in_sync > 1 and isinstance(batches, tf.data.Dataset):
+        batches = strategy.experimental_distribute_dataset(batches)
+    return iter(batches)
+
+
+def _finish(result: Any) -> None:
+    """Waits for the device: reading a result needs all that came before it."""
+    tf.nest.map_structure(lambda each: each.numpy() if hasattr(each, "numpy") else each, result)
+
+
+def _host_peak() -> int:
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024  # Linux counts in KiB
+
+
+def _gpu_peak() -> int | None:
+    count = len(tf.config.list_physical_devices("GPU"))
+    info = [tf.config.experimental.get_memory_info(f"GPU:{number}") for number in range(count)]
+    return max((each["peak"] for each in info), default=None)
