@@ -1,13 +1,13 @@
-"""Augmented pictures a second: seedtf beside its peers, on the same pictures and the same two threads.
+"""Augmented images a second: seedtf beside its peers, on the same images and the same two threads.
 
     pip install . -r scripts/benchmark_peers_requirements.txt
     python scripts/benchmark_peers.py
 
-256² uint8 pictures in memory become 224² float32 batches of 64: random crop, stretch, flips, rotation,
+256² uint8 images in memory become 224² float32 batches of 64: random crop, stretch, flips, rotation,
 brightness, contrast, saturation and hue. Each peer runs in a process of its own, warmed up, and they
 take turns: a round measures each once, and a ratio is the median over the rounds. Who has no turn is
 stopped, or it would go on filling its queues in another's. DALI and
-Albumentations are spared the rotation; ImageDataGenerator the stretch and the hue, and its pictures are
+Albumentations are spared the rotation; ImageDataGenerator the stretch and the hue, and its images are
 224² already.
 """
 
@@ -26,18 +26,18 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
-IN_SIZE, OUT_SIZE, BATCH, PICTURES = 256, 224, 64, 512
+IN_SIZE, OUT_SIZE, BATCH, IMAGES = 256, 224, 64, 512
 CROP, STRETCH, BRIGHTNESS, CONTRAST, SATURATION, HUE = 0.2, 0.1, 0.1, 0.1, 0.1, 5.0
 
 Batches = Iterator[Any]
 
 
-def pictures(size: int = IN_SIZE) -> Any:
-    """The same pictures for everyone: uint8 ``[PICTURES, size, size, 3]``, plain patches of 16²."""
+def noise_images(size: int = IN_SIZE) -> Any:
+    """The same images for everyone: uint8 ``[PICTURES, size, size, 3]``, plain patches of 16²."""
     import numpy as np
 
     rng = np.random.default_rng(0)
-    coarse = rng.integers(0, 256, (PICTURES, size // 16, size // 16, 3), np.uint8)
+    coarse = rng.integers(0, 256, (IMAGES, size // 16, size // 16, 3), np.uint8)
     return coarse.repeat(16, axis=1).repeat(16, axis=2)
 
 
@@ -52,7 +52,7 @@ def _tensorflow(threads: int) -> Any:
     return tf
 
 
-def _endless(tf: Any, dataset: Any, threads: int) -> Batches:
+def _prefetch(tf: Any, dataset: Any, threads: int) -> Batches:
     options = tf.data.Options()
     options.threading.private_threadpool_size = threads
     return iter(dataset.prefetch(2).with_options(options))
@@ -64,7 +64,7 @@ def _seedtf(threads: int, way: str) -> Batches:
     from seedtf.benchmark.pipeline import batches, store_of_images
 
     policy = Policy(crop=CROP, stretch=STRETCH, rotate=180.0, hue=HUE)
-    return iter(batches(store_of_images(pictures()), OUT_SIZE, BATCH, policy, way))
+    return iter(batches(store_of_images(noise_images()), OUT_SIZE, BATCH, policy, way))
 
 
 def seedtf_host(threads: int) -> Batches:
@@ -85,7 +85,7 @@ def keras_generator(threads: int) -> Batches:
     tf = _tensorflow(threads)
     import numpy as np
 
-    images = pictures(OUT_SIZE).astype(np.float32)
+    images = noise_images(OUT_SIZE).astype(np.float32)
     generator = tf.keras.preprocessing.image.ImageDataGenerator(
         rotation_range=180,
         zoom_range=CROP,
@@ -130,16 +130,16 @@ def keras_layers(threads: int) -> Batches:
         )
 
     layers = chain()
-    images = tf.constant(pictures())
-    indices = tf.data.Dataset.range(PICTURES).repeat().shuffle(PICTURES).batch(BATCH)
+    images = tf.constant(noise_images())
+    indices = tf.data.Dataset.range(IMAGES).repeat().shuffle(IMAGES).batch(BATCH)
     dataset = indices.map(
         lambda i: layers(tf.cast(tf.gather(images, i), tf.float32), training=True), threads
     )
-    return _endless(tf, dataset, threads)
+    return _prefetch(tf, dataset, threads)
 
 
 def tf_image(threads: int) -> Batches:
-    """The tf.image chain, one picture at a time, as tutorials write it."""
+    """The tf.image chain, one image at a time, as tutorials write it."""
     tf = _tensorflow(threads)
 
     def rotated(image: Any, angle: Any) -> Any:
@@ -171,10 +171,10 @@ def tf_image(threads: int) -> Batches:
         image = tf.image.random_hue(image, HUE / 360)
         return tf.clip_by_value(image * 255.0, 0.0, 255.0)
 
-    images = tf.constant(pictures())
-    indices = tf.data.Dataset.range(PICTURES).repeat().shuffle(PICTURES)
+    images = tf.constant(noise_images())
+    indices = tf.data.Dataset.range(IMAGES).repeat().shuffle(IMAGES)
     dataset = indices.map(lambda i: one(tf.gather(images, i)), threads, deterministic=False)
-    return _endless(tf, dataset.batch(BATCH, drop_remainder=True), threads)
+    return _prefetch(tf, dataset.batch(BATCH, drop_remainder=True), threads)
 
 
 def dali(threads: int) -> Batches:
@@ -182,13 +182,13 @@ def dali(threads: int) -> Batches:
     import numpy as np
     from nvidia.dali import fn, pipeline_def, types
 
-    images = pictures()
+    images = noise_images()
     rng = np.random.default_rng(0)
 
     @pipeline_def(batch_size=BATCH, num_threads=threads, device_id=None, prefetch_queue_depth=2)
     def pipeline() -> Any:
         image = fn.external_source(
-            source=lambda: [images[i] for i in rng.integers(0, PICTURES, BATCH)],
+            source=lambda: [images[i] for i in rng.integers(0, IMAGES, BATCH)],
             layout="HWC",
             no_copy=True,
         )
@@ -223,7 +223,7 @@ def albumentations(threads: int) -> Batches:
     import cv2
     import numpy as np
 
-    cv2.setNumThreads(1)  # a thread for each picture is faster than two for one
+    cv2.setNumThreads(1)  # a thread for each image is faster than two for one
     area, ratio = ((1 - CROP) ** 2, 1.0), (1 / (1 + STRETCH), 1 + STRETCH)
     chain = a.Compose(
         [
@@ -239,7 +239,7 @@ def albumentations(threads: int) -> Batches:
             ),
         ]
     )
-    images = pictures()
+    images = noise_images()
     rng = np.random.default_rng(0)
 
     def half(arguments: tuple[Any, Any]) -> None:
@@ -250,7 +250,7 @@ def albumentations(threads: int) -> Batches:
     with ThreadPoolExecutor(threads) as pool:
         while True:
             batch = np.empty((BATCH, OUT_SIZE, OUT_SIZE, 3), np.float32)
-            rows = list(enumerate(rng.integers(0, PICTURES, BATCH)))
+            rows = list(enumerate(rng.integers(0, IMAGES, BATCH)))
             list(pool.map(half, [(batch, rows[k::threads]) for k in range(threads)]))
             yield batch
 
@@ -309,7 +309,7 @@ class Worker:
         return self._process.stdout.readline().strip()
 
     def rate(self, seconds: float) -> float:
-        """Pictures a second."""
+        """Images a second."""
         assert self._process.stdin is not None
         self._process.send_signal(signal.SIGCONT)
         self._process.stdin.write(f"{seconds}\n")

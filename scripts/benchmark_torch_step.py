@@ -4,7 +4,7 @@
     python scripts/benchmark_torch_step.py
 
 Both train all of ResNet-50 with Adam in float32. PyTorch runs as its documentation advises for a CPU:
-pictures and weights with their channels last, and once more with ``torch.compile`` where that works.
+images and weights with their channels last, and once more with ``torch.compile`` where that works.
 Each has a process of its own and they take turns; a ratio is the median over the turns.
 """
 
@@ -113,7 +113,7 @@ def measure(size: int, batch: int, rounds: int, steps: int, threads: int) -> dic
 
 
 def report(size: int, batch: int, times: dict[str, list[float]]) -> None:
-    """A line for each: milliseconds, pictures a second, how many times as fast seedtf is."""
+    """A line for each: milliseconds, images a second, how many times as fast seedtf is."""
     for name, values in times.items():
         seconds = statistics.median(values)
         ratio = statistics.median(b / a for a, b in zip(times["seedtf"], values, strict=True))
@@ -125,7 +125,7 @@ def main() -> None:
     """Reads the command line and prints the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--image_size", default="96,150", help="sides in pixels, commas between")
-    parser.add_argument("--batch_size", type=int, default=32, help="pictures in a step")
+    parser.add_argument("--batch_size", type=int, default=32, help="images in a step")
     parser.add_argument("--rounds", type=int, default=5, help="turns of each; medians are shown")
     parser.add_argument("--steps", type=int, default=4, help="steps of a turn")
     parser.add_argument("--threads", type=int, default=os.cpu_count(), help="threads for everyone")
@@ -134,9 +134,9 @@ def main() -> None:
     sizes = [int(size) for size in arguments.image_size.split(",")]
     batch, threads = arguments.batch_size, arguments.threads
     if arguments.worker:
-        from seedtf.benchmark.step import serve_steps
+        from seedtf.benchmark.step import worker_loop
 
-        serve_steps(torch_step(sizes[0], batch, threads, arguments.worker == "compiled"))
+        worker_loop(torch_step(sizes[0], batch, threads, arguments.worker == "compiled"))
         return
     print(f"ResNet-50, Adam, float32, batches of {batch}, {threads} threads")
     for size in sizes:

@@ -1,4 +1,4 @@
-"""seedtf: from a folder of labelled pictures to a served image classifier, in TensorFlow.
+"""seedtf: from a folder of labelled images to a served image classifier, in TensorFlow.
 
 An image travels one way through the package::
 

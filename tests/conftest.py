@@ -31,7 +31,7 @@ TINY_PER_CLASS = 6
 
 
 def tiny_color(label: int, number: int) -> tuple[int, int, int]:
-    """The one colour of picture ``number`` of class ``label``; no two are alike."""
+    """The one colour of image ``number`` of class ``label``; no two are alike."""
     channels = [30 + 5 * number, 40, 50]
     channels[label] += 150
     return channels[0], channels[1], channels[2]
@@ -52,14 +52,14 @@ def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for label, name in enumerate(TINY_CLASSES):
         (root / name).mkdir()
         for number in range(TINY_PER_CLASS):
-            picture = Image.new("RGB", (20, 16), tiny_color(label, number))
-            picture.save(root / name / f"{number}.png")
+            image = Image.new("RGB", (20, 16), tiny_color(label, number))
+            image.save(root / name / f"{number}.png")
     return root
 
 
 @pytest.fixture(scope="session")
 def tiny_colors() -> dict[str, tuple[int, int, int]]:
-    """The colour, RGB 0–255, that fills each picture of ``tiny_folder``, by its relative path."""
+    """The colour, RGB 0–255, that fills each image of ``tiny_folder``, by its relative path."""
     return {
         f"{name}/{number}.png": tiny_color(label, number)
         for label, name in enumerate(TINY_CLASSES)

@@ -1,4 +1,4 @@
-"""Encoded pictures of every kind that decodes, damaged in every way, and files made to do harm."""
+"""Encoded images of every kind that decodes, damaged in every way, and files made to do harm."""
 
 from __future__ import annotations
 

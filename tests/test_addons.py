@@ -74,8 +74,8 @@ def test_lamb_is_kerass_own_where_there_are_no_addons() -> None:
 # the ops
 
 
-def pictures(count: int, height: int, width: int) -> tf.Tensor:
-    """Noise: the hardest picture for a resample, and every colour there is."""
+def noise_images(count: int, height: int, width: int) -> tf.Tensor:
+    """Noise: the hardest image for a resample, and every colour there is."""
     draw = np.random.default_rng(count * height + width)
     return tf.constant(draw.integers(0, 256, (count, height, width, 3)), tf.uint8)
 
@@ -120,18 +120,18 @@ def compiled(out_size: tuple[int, int]) -> Callable[[tf.Tensor, Parameters], tf.
 @given(st.sampled_from(SIZES), PARAMETERS)
 def test_the_compiled_augmentation_equals_addons(sizes, parameters) -> None:
     in_size, out_size = sizes
-    images = pictures(BATCH, *in_size)
+    images = noise_images(BATCH, *in_size)
     ours = compiled(out_size)(images, parameters).numpy()
     theirs = reference_ops.make_chain("addons")(images, parameters, out_size).numpy()
     assert ours.shape == theirs.shape == (BATCH, *out_size, 3)
-    # beyond the edge too: both show the picture's mirror image there
+    # beyond the edge too: both show the image's mirror image there
     assert np.abs(ours - theirs).max() <= 255e-3
 
 
 @needs_addons
 @given(PARAMETERS)
 def test_the_color_matrix_equals_addons_op(parameters) -> None:
-    images = tf.cast(pictures(BATCH, 5, 6), tf.float32)
+    images = tf.cast(noise_images(BATCH, 5, 6), tf.float32)
     plain = parameters._replace(brightness=tf.zeros([BATCH]), contrast=tf.ones([BATCH]))
     matrix = augment.color_matrices(plain)
     ours = tf.einsum("bij,bhwj->bhwi", matrix[:, :, :3], images) + matrix[:, None, None, :, 3]
@@ -144,7 +144,7 @@ def test_the_color_matrix_equals_addons_op(parameters) -> None:
 @needs_addons
 def test_the_pipelines_functions_agree_and_have_static_shapes() -> None:
     policy = Policy(rotate=180, shear=30, saturation=1, hue=180, contrast=0.5).scaled(1)
-    images, epoch = pictures(6, SIZE, SIZE), tf.constant(3, tf.int64)
+    images, epoch = noise_images(6, SIZE, SIZE), tf.constant(3, tf.int64)
     records = tf.range(6, dtype=tf.int64)
     fused, chain = (make_augmentation(policy, 5, SIZE, impl) for impl in ("fused", "addons"))
     ours, theirs = fused(images, epoch, records), chain(images, epoch, records)

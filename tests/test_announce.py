@@ -1,4 +1,4 @@
-"""The first lines of a run say what is on, and the picture of the augmentation shows it."""
+"""The first lines of a run say what is on, and the image of the augmentation shows it."""
 
 from __future__ import annotations
 
@@ -52,13 +52,13 @@ def test_all_that_is_on_is_said(
     said = lines(capsys.readouterr().out)
     assert said["augment"].startswith(
         "strength auto, MixUp by Beta(0.2), CutMix by Beta(1), a rectangle erased in 0.25 of the "
-        "pictures; on the host"
+        "images; on the host"
     )
     assert said["update"] == (
         "weight decay 0.001, gradient cut to norm 2, first layers at 0.5 of the rate, labels "
         "smoothed by 0.05"
     )
-    assert "as many pictures of every class" in said["sampler"]
+    assert "as many images of every class" in said["sampler"]
     assert said["averages"] == (
         "weights over 0.1 of all steps, validated and kept; a snapshot at the bottom of every cycle"
     )
@@ -81,7 +81,7 @@ def preview_titles(store: Store, mixing: Mixing) -> list[str]:
     return [axes.get_title() for part in figure.subfigs for axes in part.axes]
 
 
-def test_the_preview_names_both_classes_of_a_mixed_picture(store: Store) -> None:
+def test_the_preview_names_both_classes_of_a_mixed_image(store: Store) -> None:
     plain, mixed = preview_titles(store, Mixing()), preview_titles(store, Mixing(mixup=1.0))
     assert len(plain) == len(mixed)
     assert not any("%" in title for title in plain)

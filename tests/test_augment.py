@@ -50,7 +50,7 @@ def draw(policy: Policy, seed: int, epoch: int, records: list[int]) -> dict[str,
 
 
 def grey(*rows: list[int]) -> np.ndarray:
-    """A picture with the same value in all channels, uint8 [H, W, 3]."""
+    """An image with the same value in all channels, uint8 [H, W, 3]."""
     return np.repeat(np.array(rows, np.uint8)[..., None], 3, axis=-1)
 
 
@@ -99,21 +99,21 @@ def test_a_magnified_pixel_keeps_its_middle_and_blends_at_its_sides() -> None:
 
 
 def test_a_corner_can_be_cut_out() -> None:
-    picture = np.arange(16, dtype=np.uint8).reshape(4, 4)
-    result = apply(grey(*picture), (2, 2), scale_x=0.5, scale_y=0.5, center_x=0.75, center_y=0.25)
+    image = np.arange(16, dtype=np.uint8).reshape(4, 4)
+    result = apply(grey(*image), (2, 2), scale_x=0.5, scale_y=0.5, center_x=0.75, center_y=0.25)
     assert result[0, ..., 0] == pytest.approx(np.array([[2, 3], [6, 7]]), abs=1e-3)
 
 
-def test_outside_the_picture_is_its_mirror_image() -> None:
+def test_outside_the_image_is_its_mirror_image() -> None:
     result = apply(grey([10, 20, 30, 40], [10, 20, 30, 40]), center_x=1.0)
     assert result[0, 0, :, 0] == pytest.approx([30, 40, 40, 30], abs=1e-3)
 
 
 def test_shear_moves_rows_apart() -> None:
-    picture = np.repeat(np.arange(0, 90, 10, dtype=np.uint8)[None], 9, axis=0)
-    result = apply(grey(*picture), shear=math.pi / 4)[0, ..., 0]
-    assert result[4] == pytest.approx(picture[4], abs=1e-3)
-    assert result[5, 1:7] == pytest.approx(picture[4, 2:8], abs=1e-3)
+    image = np.repeat(np.arange(0, 90, 10, dtype=np.uint8)[None], 9, axis=0)
+    result = apply(grey(*image), shear=math.pi / 4)[0, ..., 0]
+    assert result[4] == pytest.approx(image[4], abs=1e-3)
+    assert result[5, 1:7] == pytest.approx(image[4, 2:8], abs=1e-3)
 
 
 def test_no_saturation_leaves_the_luma() -> None:
@@ -142,8 +142,8 @@ def test_the_result_has_the_size_asked_for(out: tuple[int, int]) -> None:
 
 
 def test_doubling_the_size_doubles_every_pixel() -> None:
-    picture = grey([0, 100], [200, 40])
-    result = apply(picture, (4, 4))[0, ..., 0]
+    image = grey([0, 100], [200, 40])
+    result = apply(image, (4, 4))[0, ..., 0]
     assert result[0].tolist() == pytest.approx([0, 25, 75, 100], abs=1e-3)
     assert result[0, 0] == pytest.approx(0, abs=1e-3)
     assert result[3, 0] == pytest.approx(200, abs=1e-3)
@@ -196,7 +196,7 @@ def test_draws_stay_within_the_policy(policy: Policy, seed: int, epoch: int) -> 
         scale, center = drawn[f"scale_{axis}"], drawn[f"center_{axis}"]
         smallest = (1 - policy.crop) / math.sqrt(1 + policy.stretch)
         assert np.all((scale >= smallest - close) & (scale <= 1))
-        # the window lies inside the picture
+        # the window lies inside the image
         assert np.all((center - scale / 2 >= -close) & (center + scale / 2 <= 1 + close))
     limits = {
         "rotate": (0, math.radians(policy.rotate)),

@@ -6,11 +6,11 @@ import threading
 
 import pytest
 
-from seedtf.training.background import Painter, Writer
+from seedtf.training.background import LatestOnlyWorker, SerialWorker
 
 
 def test_the_writer_holds_one_job_and_does_them_in_order() -> None:
-    writer, done, may_end = Writer(), [], threading.Event()
+    writer, done, may_end = SerialWorker(), [], threading.Event()
 
     def first() -> None:
         may_end.wait(30)
@@ -33,7 +33,7 @@ def test_what_a_job_raises_is_raised_by_the_next_call() -> None:
     def failing() -> None:
         raise OSError("no room")
 
-    writer, painter = Writer(), Painter()
+    writer, painter = SerialWorker(), LatestOnlyWorker()
     writer.submit(failing)
     with pytest.raises(OSError, match="no room"):
         writer.submit(lambda: None)
@@ -48,7 +48,7 @@ def test_what_a_job_raises_is_raised_by_the_next_call() -> None:
 
 
 def test_the_painter_skips_what_is_no_longer_the_newest() -> None:
-    painter, done, begun, may_end = Painter(), [], threading.Event(), threading.Event()
+    painter, done, begun, may_end = LatestOnlyWorker(), [], threading.Event(), threading.Event()
 
     def first() -> None:
         begun.set()
@@ -68,7 +68,7 @@ def test_the_painter_skips_what_is_no_longer_the_newest() -> None:
 
 
 def test_waiting_does_not_wait_for_the_pause() -> None:
-    painter, done, first = Painter(pause=3600), [], threading.Event()
+    painter, done, first = LatestOnlyWorker(pause=3600), [], threading.Event()
     painter.submit(first.set)
     assert first.wait(30)
     painter.submit(lambda: done.append(2))

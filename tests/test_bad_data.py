@@ -10,7 +10,7 @@ from PIL import Image
 
 from seedtf.config.train_config import TrainConfig
 from seedtf.data.catalog import scan_folder
-from seedtf.data.dataset import Intake, open_data
+from seedtf.data.dataset import Dataset, load_dataset
 from seedtf.data.store import cache_key
 from seedtf.errors import UserError
 from seedtf.training.summary import data_warnings
@@ -18,9 +18,9 @@ from seedtf.training.summary import data_warnings
 
 @pytest.fixture
 def opened(tmp_path: Path):
-    def open_folder(root: Path, **options: object) -> Intake:
+    def open_folder(root: Path, **options: object) -> Dataset:
         settings = {"image_size": 8, "cache": "ram", "cache_dir": tmp_path / "cache", **options}
-        return open_data(str(root), **settings)
+        return load_dataset(str(root), **settings)
 
     return open_folder
 
@@ -45,7 +45,7 @@ def test_strict_is_content_with_good_data(opened, tiny_folder: Path) -> None:
 
 
 @pytest.mark.parametrize("cache", ["ram", "disk", "off"])
-def test_the_limit_on_pixels_holds_wherever_pictures_are_kept(
+def test_the_limit_on_pixels_holds_wherever_images_are_kept(
     opened, tiny_copy: Path, cache: str
 ) -> None:
     Image.new("RGB", (40, 26), "red").save(tiny_copy / "alder" / "large.png")
@@ -70,7 +70,7 @@ def test_the_limit_is_a_flag() -> None:
         TrainConfig(data_dir="x", max_pixels=1023)
 
 
-def test_identical_pictures_in_two_classes_are_said_aloud(opened, tiny_copy: Path) -> None:
+def test_identical_images_in_two_classes_are_said_aloud(opened, tiny_copy: Path) -> None:
     shutil.copy(tiny_copy / "alder" / "0.png", tiny_copy / "two words" / "copy.png")
     found = opened(tiny_copy)
     assert found.contradictions == (("two words/copy.png", "alder/0.png"),)
@@ -80,7 +80,7 @@ def test_identical_pictures_in_two_classes_are_said_aloud(opened, tiny_copy: Pat
     ]
 
 
-def test_identical_pictures_on_both_sides_are_said_aloud(
+def test_identical_images_on_both_sides_are_said_aloud(
     opened, tiny_copy: Path, tmp_path: Path
 ) -> None:
     shutil.copytree(tiny_copy / "alder", tmp_path / "val" / "alder")

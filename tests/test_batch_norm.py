@@ -15,11 +15,11 @@ from hypothesis import strategies as st
 
 from seedtf.model.batch_norm import (
     FusedBatchNormalization,
+    finalize_layers,
     fuse_batch_norm,
     momentum_for,
-    settle_layers,
 )
-from seedtf.model.residuals import silence_residuals
+from seedtf.model.residuals import zero_init_residuals
 
 Pair = tuple[keras.layers.Layer, keras.layers.Layer]
 # Error against the Keras layer in units of the outputs, which are of order 1: rounding of the format
@@ -159,7 +159,7 @@ def fused_twin(model: keras.Model, momentum: float | None = None) -> keras.Model
     """A fused copy of a stock model, weights included."""
     twin = keras.models.clone_model(model)
     twin.set_weights(model.get_weights())
-    settle_layers(twin)
+    finalize_layers(twin)
     fuse_batch_norm(twin, momentum)
     return twin
 
@@ -261,7 +261,7 @@ def silent_in(join: Callable[[Any, Any], Any]) -> set[str]:
     trunk = keras.layers.ReLU(name="trunk")(normed(image, "stem"))
     outputs = join(trunk, normed(keras.layers.ReLU()(normed(trunk, "first")), "last"))
     model = keras.Model(image, keras.layers.GlobalAveragePooling2D()(outputs))
-    count = silence_residuals(model)
+    count = zero_init_residuals(model)
     norms = [each for each in model.layers if isinstance(each, keras.layers.BatchNormalization)]
     silent = {each.name for each in norms if each.scale and not each.gamma.numpy().any()}
     assert count == len(silent)

@@ -35,7 +35,7 @@ def test_each_way_has_a_rate(tiny_folder: Path, capsys: pytest.CaptureFixture[st
 
 def test_json_is_one_object(tiny_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([*QUICK, "--json", f"--data_dir={tiny_folder}"]) == 0
-    assert json.loads(capsys.readouterr().out)["pictures"] == str(tiny_folder)
+    assert json.loads(capsys.readouterr().out)["images"] == str(tiny_folder)
 
 
 def test_a_bad_value_names_the_flag(capsys: pytest.CaptureFixture[str]) -> None:

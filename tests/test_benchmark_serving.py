@@ -40,7 +40,7 @@ def test_every_caller_is_answered(served: Path) -> None:
         seen.append(len(request))
         return signature(request)
 
-    load = measure(answer, b"picture", batch_size=5, callers=3, seconds=0.05)
+    load = measure(answer, b"image", batch_size=5, callers=3, seconds=0.05)
     assert set(seen) == {5}
     assert load.requests >= 3
     assert (load.batch_size, load.callers) == (5, 3)

@@ -506,8 +506,8 @@ def test_live_page_stands_alone_and_reloads_until_finished(fit, tmp_path):
     assert "2 / 3" in page and 'class="best"><td>1</td>' in page
     assert not re.search(r"<script|<link|https?://|@import|url\(", page)
     assert re.findall(r' src="(.{22})', page) == ["data:image/png;base64,"]
-    with Image.open(tmp_path / "curves.png") as picture:
-        assert picture.format == "PNG" and min(picture.size) > 500
+    with Image.open(tmp_path / "curves.png") as image:
+        assert image.format == "PNG" and min(image.size) > 500
     live.finish("stopped: no new low")
     page = (tmp_path / "live.html").read_text(encoding="utf-8")
     assert "refresh" not in page and "stopped: no new low" in page
@@ -533,10 +533,8 @@ def test_the_page_and_the_curves_show_a_strength_that_varies(tmp_path, strengths
     varies = strengths[1] != strengths[0]
     assert ("<dt>augmentation strength</dt><dd>1.25</dd>" in page) == varies
     assert ("<th>strength</th>" in page) == ("<td>1.25</td></tr>" in page) == varies
-    with Image.open(tmp_path / "curves.png") as picture:
-        assert picture.height / picture.width == pytest.approx(
-            8 / 5.4 if varies else 6.8 / 5.4, 0.01
-        )
+    with Image.open(tmp_path / "curves.png") as image:
+        assert image.height / image.width == pytest.approx(8 / 5.4 if varies else 6.8 / 5.4, 0.01)
 
 
 def test_a_title_cannot_add_to_the_page(fit, tmp_path):
@@ -565,11 +563,11 @@ def test_without_a_display_show_says_so_once(fit, tmp_path, monkeypatch, capsys)
     assert (tmp_path / "curves.png").exists()
 
 
-def test_a_notebook_shows_one_picture_and_replaces_it(fit, tmp_path, monkeypatch):
+def test_a_notebook_shows_one_image_and_replaces_it(fit, tmp_path, monkeypatch):
     shown, replaced = [], []
 
-    def display(picture, display_id):
-        shown.append(picture["data"])
+    def display(image, display_id):
+        shown.append(image["data"])
         return types.SimpleNamespace(update=lambda new: replaced.append(new["data"]))
 
     module = types.ModuleType("IPython.display")

@@ -1,4 +1,4 @@
-"""Listing files: what counts as a picture, what is a fault, what is passed over, what is refused."""
+"""Listing files: what counts as an image, what is a fault, what is passed over, what is refused."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from seedtf.data.catalog import align_labels, read_csv, read_labels_csv, scan_folder
-from seedtf.data.string_array import NameFinder, Names
+from seedtf.data.string_array import NameFinder, StringArray
 from seedtf.errors import UserError
 
 
@@ -192,13 +192,13 @@ any_names = st.lists(st.text(max_size=5) | st.just("bad\udcff.jpg"), max_size=12
 
 @given(any_names, st.data())
 def test_names_are_a_list_of_strings(names: list[str], data: st.DataObject) -> None:
-    kept = Names(names)
+    kept = StringArray(names)
     assert list(kept) == names == kept
     assert kept != [*names, "more"]
     assert (kept != names[1:]) == bool(names)
     for index in range(-len(names), len(names)):
         assert kept[index] == names[index]
-        assert kept.behind("/top/")[index] == f"/top/{names[index]}"
+        assert kept.with_prefix("/top/")[index] == f"/top/{names[index]}"
     with pytest.raises(IndexError):
         kept[len(names)]
     places = st.lists(st.integers(0, max(len(names) - 1, 0)), max_size=9 if names else 0)
@@ -209,14 +209,14 @@ def test_names_are_a_list_of_strings(names: list[str], data: st.DataObject) -> N
 
 @given(any_names)
 def test_a_name_is_found_at_its_first_place(names: list[str]) -> None:
-    finder = NameFinder(Names(names))
+    finder = NameFinder(StringArray(names))
     assert [finder.find(name) for name in names] == [names.index(name) for name in names]
     assert finder.find("nowhere at all") == -1
 
 
 def test_names_with_one_hash_are_told_apart(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("seedtf.data.string_array.hash", lambda name: 7, raising=False)
-    finder = NameFinder(Names(["b", "a", "b"]))
+    finder = NameFinder(StringArray(["b", "a", "b"]))
     assert [finder.find(name) for name in "abc"] == [1, 0, -1]
 
 
@@ -261,7 +261,7 @@ def test_a_row_said_twice_counts_once(tmp_path: Path) -> None:
             "row 3 labels 'x.jpg' as 'b', an earlier row as 'a'; keep one",
         ),
         ("file,label\nx.jpg,a\ngone.jpg,b\n", "1 of 2 files are not in {root}, first 'gone.jpg'"),
-        ("file,label\n", "no rows; give one line per picture"),
+        ("file,label\n", "no rows; give one line per image"),
         (b"file,label\n\xff\xfe,a\n", "cannot be read as UTF-8 CSV"),
     ],
 )

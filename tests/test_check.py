@@ -38,8 +38,8 @@ from seedtf.errors import UserError
 RNG = np.random.default_rng(0)
 
 
-def picture(width: int = 96, height: int = 80) -> Image.Image:
-    """Random blobs: unlike every other picture, and with the structure of a photograph."""
+def draw_image(width: int = 96, height: int = 80) -> Image.Image:
+    """Random blobs: unlike every other image, and with the structure of a photograph."""
     coarse = Image.fromarray(RNG.integers(0, 256, (6, 6, 3)).astype(np.uint8))
     return coarse.resize((width, height), Image.Resampling.BICUBIC)
 
@@ -78,12 +78,12 @@ def ycck(data: bytes) -> bytes:
     return data[:at] + b"\x02" + data[at + 1 :]
 
 
-PALETTE = picture().quantize(32)
-CMYK = encode(picture().convert("CMYK"))
-WHOLE_JPEG, WHOLE_PNG = encode(picture()), encode(picture(), "PNG")
-RGBA = picture().convert("RGBA")
+PALETTE = draw_image().quantize(32)
+CMYK = encode(draw_image().convert("CMYK"))
+WHOLE_JPEG, WHOLE_PNG = encode(draw_image()), encode(draw_image(), "PNG")
+RGBA = draw_image().convert("RGBA")
 RGBA.putalpha(90)
-TWIN, SHARED, ORIGINAL, CLASH = (picture() for _ in range(4))
+TWIN, SHARED, ORIGINAL, CLASH = (draw_image() for _ in range(4))
 LONG = "n" * 230
 
 # path: (bytes, fault, severity); what `seedtf check` must say of each file
@@ -100,28 +100,28 @@ FAULTY = {
     "oak/page.jpg": (b"<!DOCTYPE html><title>404</title>", "not an image", LEFT_OUT),
     "oak/lfs.jpg": (b"version https://git-lfs.github.com/spec/v1\n", "not an image", LEFT_OUT),
     "oak/notes.txt": (b"notes", "unsupported suffix", LEFT_OUT),
-    "stray.jpg": (encode(picture()), "no class folder", LEFT_OUT),
-    "oak/png in disguise.jpg": (encode(picture(), "PNG"), "wrong suffix", WARNING),
+    "stray.jpg": (encode(draw_image()), "no class folder", LEFT_OUT),
+    "oak/png in disguise.jpg": (encode(draw_image(), "PNG"), "wrong suffix", WARNING),
     "oak/cmyk.jpg": (CMYK, "CMYK", NOTE),
-    "oak/ycck.jpg": (ycck(encode(picture().convert("CMYK"))), "YCCK", NOTE),
+    "oak/ycck.jpg": (ycck(encode(draw_image().convert("CMYK"))), "YCCK", NOTE),
     "oak/deep.png": (deep_png(), "16-bit", NOTE),
     "oak/palette.png": (encode(PALETTE, "PNG"), "palette", NOTE),
-    "oak/grey.png": (encode(picture().convert("L"), "PNG"), "grey", NOTE),
-    "oak/grey.jpg": (encode(picture().convert("L")), "grey", NOTE),
+    "oak/grey.png": (encode(draw_image().convert("L"), "PNG"), "grey", NOTE),
+    "oak/grey.jpg": (encode(draw_image().convert("L")), "grey", NOTE),
     "oak/alpha.png": (encode(RGBA, "PNG"), "alpha", NOTE),
     "oak/moving.gif": (
-        encode(picture().quantize(), "GIF", save_all=True, append_images=[PALETTE]),
+        encode(draw_image().quantize(), "GIF", save_all=True, append_images=[PALETTE]),
         "animated",
         NOTE,
     ),
-    "oak/still.gif": (encode(picture().quantize(), "GIF"), "gif", NOTE),
-    "oak/plain.bmp": (encode(picture(), "BMP"), "bmp", NOTE),
+    "oak/still.gif": (encode(draw_image().quantize(), "GIF"), "gif", NOTE),
+    "oak/plain.bmp": (encode(draw_image(), "BMP"), "bmp", NOTE),
     "oak/palette.bmp": (encode(PALETTE, "BMP"), "unsupported variant", LEFT_OUT),
-    "oak/plain.webp": (encode(picture(), "WEBP"), "webp", NOTE),
+    "oak/plain.webp": (encode(draw_image(), "WEBP"), "webp", NOTE),
     "oak/alpha.webp": (encode(RGBA, "WEBP"), "unsupported variant", LEFT_OUT),
-    "oak/turned.jpg": (encode(picture(), exif=oriented(6)), "EXIF orientation", NOTE),
-    "oak/wide.jpg": (encode(picture(300, 60)), "extreme aspect", WARNING),
-    "oak/tiny.png": (encode(picture(16, 16), "PNG"), "tiny", WARNING),
+    "oak/turned.jpg": (encode(draw_image(), exif=oriented(6)), "EXIF orientation", NOTE),
+    "oak/wide.jpg": (encode(draw_image(300, 60)), "extreme aspect", WARNING),
+    "oak/tiny.png": (encode(draw_image(16, 16), "PNG"), "tiny", WARNING),
     "oak/bomb.png": (bomb_png(11_000), "too large", LEFT_OUT),
     "oak/.DS_Store": (b"\0\0\0\1Bud1", "system file", NOTE),
     "elm/Thumbs.db": (b"\xd0\xcf\x11\xe0", "system file", NOTE),
@@ -129,7 +129,7 @@ FAULTY = {
     "elm/twin 1.png": (encode(TWIN, "PNG"), None, None),
     "elm/twin 2.png": (encode(TWIN, "PNG"), "identical file", WARNING),
     "elm/shared.png": (encode(SHARED, "PNG"), None, None),
-    "oak/shared.png": (encode(SHARED, "PNG"), "same picture in two classes", WARNING),
+    "oak/shared.png": (encode(SHARED, "PNG"), "same image in two classes", WARNING),
     "elm/original.png": (encode(ORIGINAL, "PNG"), None, None),
     "elm/z smaller.jpg": (
         encode(ORIGINAL.resize((61, 51)), quality=70),
@@ -137,12 +137,16 @@ FAULTY = {
         WARNING,
     ),
     "elm/clash.png": (encode(CLASH, "PNG"), None, None),
-    "oak/clash.jpg": (encode(CLASH, quality=80), "same picture in two classes", WARNING),
-    "elm/pärla.jpg": (encode(picture()), "unicode name", NOTE),
-    "elm/mu\u0308sli.jpg": (encode(picture()), "odd name", NOTE),
-    f"elm/{LONG}.jpg": (encode(picture()), "long name", NOTE),
-    "lone/one.jpg": (encode(picture()), None, None),
-    **{f"{c}/good {n}.jpg": (encode(picture()), None, None) for c in ("oak", "elm") for n in "123"},
+    "oak/clash.jpg": (encode(CLASH, quality=80), "same image in two classes", WARNING),
+    "elm/pärla.jpg": (encode(draw_image()), "unicode name", NOTE),
+    "elm/mu\u0308sli.jpg": (encode(draw_image()), "odd name", NOTE),
+    f"elm/{LONG}.jpg": (encode(draw_image()), "long name", NOTE),
+    "lone/one.jpg": (encode(draw_image()), None, None),
+    **{
+        f"{c}/good {n}.jpg": (encode(draw_image()), None, None)
+        for c in ("oak", "elm")
+        for n in "123"
+    },
 }
 # findings about what is no file, or about entries made below
 OTHERS = {
@@ -180,7 +184,7 @@ def make_folder(root: Path) -> None:
     (root / "elm" / "again").symlink_to(root / "elm")
     (root / "elm" / "dangling.jpg").symlink_to("nowhere.jpg")
     (root / "elm" / "itself.jpg").symlink_to("itself.jpg")
-    (root / "elm" / "locked.jpg").write_bytes(encode(picture()))
+    (root / "elm" / "locked.jpg").write_bytes(encode(draw_image()))
     os.mkfifo(root / "elm" / "pipe.jpg")
 
 
@@ -251,7 +255,7 @@ def test_a_good_folder_has_nothing_else_said_of_it(tiny_folder: Path) -> None:
 def test_the_limit_on_pixels_is_the_users(tmp_path: Path) -> None:
     for name, width in (("a/1", 100), ("a/2", 41), ("b/1", 40), ("b/2", 39)):
         (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / f"{name}.png").write_bytes(encode(picture(width, 40), "PNG"))
+        (tmp_path / f"{name}.png").write_bytes(encode(draw_image(width, 40), "PNG"))
     found = check_data(str(tmp_path), max_pixels=1600)
     assert said(found) == {
         ("a/1.png", "too large", LEFT_OUT),
@@ -298,25 +302,25 @@ def fingerprints(images: list[Image.Image]) -> tuple[np.ndarray, np.ndarray]:
 
 
 def test_resized_and_recompressed_copies_are_found() -> None:
-    originals = [picture() for _ in range(40)]
+    originals = [draw_image() for _ in range(40)]
     copies = [Image.open(io.BytesIO(encode(i.resize((60, 50)), quality=60))) for i in originals]
     found = find_lookalikes(*fingerprints([*originals, *copies]))
     assert all(found[later] == later - 40 for later in found)
     assert len(found) >= 38
 
 
-def test_different_pictures_are_never_accused() -> None:
-    assert find_lookalikes(*fingerprints([picture() for _ in range(300)])) == {}
+def test_different_images_are_never_accused() -> None:
+    assert find_lookalikes(*fingerprints([draw_image() for _ in range(300)])) == {}
 
 
-def test_colour_tells_pictures_apart_that_brightness_does_not() -> None:
-    blobs = np.asarray(picture()).copy()
+def test_colour_tells_images_apart_that_brightness_does_not() -> None:
+    blobs = np.asarray(draw_image()).copy()
     red, blue = np.zeros_like(blobs), np.zeros_like(blobs)
     red[..., 0] = blue[..., 2] = blobs[..., 1]
     assert find_lookalikes(*fingerprints([Image.fromarray(red), Image.fromarray(blue)])) == {}
 
 
-def test_flat_pictures_have_nothing_to_compare() -> None:
+def test_flat_images_have_nothing_to_compare() -> None:
     flat = [Image.new("RGB", (72, 72), (100, 100, 100 + level)) for level in range(3)]
     assert find_lookalikes(*fingerprints(flat)) == {}
 
@@ -391,7 +395,7 @@ def test_the_command_exits_0_with_notes_alone(
     data = tmp_path / "data"
     for name in ("a/1", "a/2", "b/1", "b/2"):
         (data / name).parent.mkdir(parents=True, exist_ok=True)
-        (data / f"{name}.jpg").write_bytes(encode(picture().convert("L")))
+        (data / f"{name}.jpg").write_bytes(encode(draw_image().convert("L")))
     out = tmp_path / "report.csv"
     for _ in range(2):  # its own table may be replaced
         assert main(["check", str(data), f"--out={out}"]) == 0

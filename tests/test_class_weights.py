@@ -30,14 +30,14 @@ def test_auto_is_the_inverse_of_the_share() -> None:
 
 
 @given(st.lists(st.integers(1, 1000), min_size=1, max_size=9))
-def test_auto_gives_every_class_the_same_sum_and_pictures_a_mean_of_one(counts: list[int]) -> None:
+def test_auto_gives_every_class_the_same_sum_and_images_a_mean_of_one(counts: list[int]) -> None:
     weights = parse_class_weights("auto", [str(k) for k in range(len(counts))], counts)
     sums = weights * np.array(counts)
     assert sums == pytest.approx(sum(counts) / len(counts), rel=1e-5)
     assert sums.sum() == pytest.approx(sum(counts), rel=1e-5)
 
 
-def test_auto_leaves_a_class_without_pictures_aside() -> None:
+def test_auto_leaves_a_class_without_images_aside() -> None:
     weights = parse_class_weights("auto", ["a", "b", "c"], [6, 0, 2])
     assert weights == pytest.approx([4 / 6, 1.0, 2.0])
 
@@ -116,7 +116,7 @@ def test_every_name_without_a_comma_can_be_written(known: list[str], data: st.Da
 
 
 @given(st.lists(st.floats(0.015625, 64, width=32), min_size=3, max_size=3), st.floats(0, 1))
-def test_a_mixed_picture_weighs_as_its_parts_do(weights: list[float], share: float) -> None:
+def test_a_mixed_image_weighs_as_its_parts_do(weights: list[float], share: float) -> None:
     hard = np.eye(3, dtype=np.float32)
     mixed = np.float32(share) * hard + np.float32(1 - share) * np.roll(hard, -1, 0)
     found = sample_weights(tf.constant(mixed), np.array(weights, np.float32))

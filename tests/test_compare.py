@@ -1,4 +1,4 @@
-"""Two runs on the same pictures: paired by file, counted exactly."""
+"""Two runs on the same images: paired by file, counted exactly."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def make_report(folder, answers):
 
 
 def outcome(both, only_a, only_b, neither):
-    """Answers of A and of B in which so many pictures are right in both, one or neither."""
+    """Answers of A and of B in which so many images are right in both, one or neither."""
     pairs = [("x", "x")] * both + [("x", "y")] * only_a + [("y", "x")] * only_b
     pairs += [("y", "y")] * neither
     named = {f"{index}.png": pair for index, pair in enumerate(pairs)}

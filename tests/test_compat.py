@@ -86,7 +86,7 @@ def test_metrics_variables_are_the_sums_of_loss_and_accuracy() -> None:
     model.compile("sgd", "sparse_categorical_crossentropy", metrics=["accuracy"])
     model.test_on_batch(np.ones((4, 8), np.float32), np.zeros(4, np.int32))
     sums = [float(variable.numpy()) for variable in metrics_variables(model)]
-    assert sums.count(4.0) >= 2  # pictures counted, by each
+    assert sums.count(4.0) >= 2  # images counted, by each
 
 
 @pytest.fixture

@@ -24,8 +24,8 @@ from seedtf.data import service as data_service
 from seedtf.data.catalog import scan_folder
 from seedtf.data.order import BatchIndices
 from seedtf.data.pipeline import make_augmentation, train_dataset
-from seedtf.data.service import check_service, numbered_order, portable_reader, served
-from seedtf.data.shard import WHOLE, Share
+from seedtf.data.service import check_service, numbered_order, portable_reader, service_dataset
+from seedtf.data.shard import WHOLE, Shard
 from seedtf.data.store import CachePlan, Store, build_store, plan_cache
 from seedtf.errors import UserError
 
@@ -106,10 +106,12 @@ def indices_only(epoch: tf.Tensor, indices: tf.Tensor) -> tuple[tf.Tensor, tf.Te
 
 
 def served_indices(
-    address: str, first: int, order: BatchIndices = ORDER, there=indices_only
+    address: str, first: int, order: BatchIndices = ORDER, remote_fn=indices_only
 ) -> tf.data.Dataset:
     numbered = functools.partial(numbered_order, order, WHOLE)
-    return served(numbered, first, here=indices_only, there=there, address=address)
+    return service_dataset(
+        numbered, first, local_fn=indices_only, remote_fn=remote_fn, address=address
+    )
 
 
 def ordered(order: BatchIndices, first: int, count: int) -> list[tuple[int, list[int]]]:
@@ -133,12 +135,12 @@ def test_a_resumed_run_goes_on_at_its_step(two: ClusterApart) -> None:
     assert taken(served_indices(two.address, 10), 12) == ordered(ORDER, 10, 12)
 
 
-@pytest.mark.parametrize("share", [WHOLE, Share(2, 1, 1), Share(4, 1, 2)])
-def test_numbers_follow_the_shares(share: Share) -> None:
-    expected = share.of_batches(ORDER.dataset(9)).take(20).as_numpy_iterator()
-    found = numbered_order(ORDER, share, 9 * share.count).take(20).as_numpy_iterator()
+@pytest.mark.parametrize("share", [WHOLE, Shard(2, 1, 1), Shard(4, 1, 2)])
+def test_numbers_follow_the_shares(shard: Shard) -> None:
+    expected = shard.of_batches(ORDER.dataset(9)).take(20).as_numpy_iterator()
+    found = numbered_order(ORDER, shard, 9 * shard.count).take(20).as_numpy_iterator()
     for place, ((epoch, indices), (number, *rest)) in enumerate(zip(expected, found, strict=True)):
-        assert number == 9 * share.count + place
+        assert number == 9 * shard.count + place
         assert rest[0] == epoch
         assert np.array_equal(rest[1], indices)
 
@@ -181,11 +183,11 @@ def test_without_workers_batches_are_made_here_and_that_is_said_once(
 def test_what_a_worker_cannot_do_is_done_here(
     two: ClusterApart, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def there(epoch: tf.Tensor, indices: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    def remote_fn(epoch: tf.Tensor, indices: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         length = tf.strings.length(tf.io.read_file("/no/such/file"))
         return epoch + tf.cast(length, tf.int64), indices
 
-    dataset = served_indices(two.address, 0, there=there)
+    dataset = served_indices(two.address, 0, remote_fn=remote_fn)
     assert taken(dataset, 20) == ordered(ORDER, 0, 20)
     said = capsys.readouterr().out
     assert said.count("warning") == 1
@@ -198,7 +200,7 @@ def test_a_bad_file_found_here_is_an_error_of_the_data(two: ClusterApart) -> Non
             return epoch, tf.identity(indices)
 
     numbered = functools.partial(numbered_order, ORDER, WHOLE)
-    dataset = served(numbered, 0, here=bad, there=bad, address=two.address)
+    dataset = service_dataset(numbered, 0, local_fn=bad, remote_fn=bad, address=two.address)
     with pytest.raises(tf.errors.InvalidArgumentError, match=r"cut\.png is corrupt"):
         next(iter(dataset))
 
@@ -213,12 +215,12 @@ def test_nothing_stays_behind_a_finished_dataset(two: ClusterApart) -> None:
     assert threading.active_count() <= before
 
 
-# Pictures
+# Images
 
 
 @pytest.fixture(scope="module")
 def varied(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Pictures whose header matters: turned, transparent, animated, of several formats."""
+    """Images whose header matters: turned, transparent, animated, of several formats."""
     root = tmp_path_factory.mktemp("varied") / "two words é"
     noise = np.random.default_rng(0).integers(0, 256, (6, 31, 17, 4)).astype(np.uint8)
     exif = Image.Exif()
@@ -245,12 +247,14 @@ def test_a_worker_makes_the_same_pixels(varied: Path, tmp_path: Path, two: Clust
     store = stored(varied, "disk", tmp_path)
     records, order = np.array([0, 1, 2, 3]), BatchIndices(4, 2, seed=2)
     augmentation = make_augmentation(Policy(rotate=20.0), 2, 12, "tf_image")
-    here, there = (
+    local_fn, remote_fn = (
         train_dataset(store, records, order, augmentation, start_step=3, data_service=address)
         for address in ("", two.address)
     )
-    assert here.element_spec == there.element_spec
-    pairs = zip(here.take(5).as_numpy_iterator(), there.take(5).as_numpy_iterator(), strict=True)
+    assert local_fn.element_spec == remote_fn.element_spec
+    pairs = zip(
+        local_fn.take(5).as_numpy_iterator(), remote_fn.take(5).as_numpy_iterator(), strict=True
+    )
     for (images, labels), (same_images, same_labels) in pairs:
         assert np.array_equal(images, same_images)
         assert np.array_equal(labels, same_labels)
@@ -268,7 +272,7 @@ def test_pixels_can_be_read_from_the_graph_alone(store: Store) -> None:
     assert np.array_equal(images, store.read(tf.constant(everything)))
 
 
-def test_what_is_sent_to_a_worker_holds_no_pictures(store: Store) -> None:
+def test_what_is_sent_to_a_worker_holds_no_images(store: Store) -> None:
     spec = tf.TensorSpec([4], tf.int64)
     graph = tf.function(portable_reader(store)).get_concrete_function(spec)
     sizes = [tensor.shape.num_elements() for tensor in graph.captured_inputs]
@@ -277,7 +281,7 @@ def test_what_is_sent_to_a_worker_holds_no_pictures(store: Store) -> None:
 
 def test_a_worker_refuses_what_training_refuses(tiny_copy: Path, tmp_path: Path) -> None:
     found = stored(tiny_copy, "off", tmp_path, sample=1, max_pixels=400)
-    (tiny_copy / "alder" / "1.png").write_bytes(b"no picture")
+    (tiny_copy / "alder" / "1.png").write_bytes(b"no image")
     Image.new("RGB", (21, 20)).save(tiny_copy / "alder" / "2.png")
     read = portable_reader(found)
     assert np.array_equal(read(tf.constant([0, 3])), found.read(tf.constant([0, 3], tf.int64)))

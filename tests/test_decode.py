@@ -1,4 +1,4 @@
-"""Every picture is decoded as Pillow shows it, or refused: eagerly, in a pipeline, no third thing."""
+"""Every image is decoded as Pillow shows it, or refused: eagerly, in a pipeline, no third thing."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ def smooth(width: int, height: int) -> np.ndarray:
 RGB = smooth(23, 17)
 NOISE = np.random.default_rng(0).integers(0, 256, (17, 23, 4)).astype(np.uint8)
 DEEP = np.arange(17 * 23, dtype=np.uint16).reshape(17, 23) * 167
-PICTURE, NOISY, RGBA = Image.fromarray(RGB), Image.fromarray(NOISE[..., :3]), Image.fromarray(NOISE)
-GREY, PALETTE = PICTURE.convert("L"), NOISY.quantize(16)
+IMAGE, NOISY, RGBA = Image.fromarray(RGB), Image.fromarray(NOISE[..., :3]), Image.fromarray(NOISE)
+GREY, PALETTE = IMAGE.convert("L"), NOISY.quantize(16)
 
 
 def encode(image: Image.Image, kind: str, **options: object) -> bytes:
@@ -46,12 +46,12 @@ def oriented(value: int) -> Image.Exif:
 
 
 LOSSY = {
-    "jpeg": encode(PICTURE, "JPEG", quality=90),
+    "jpeg": encode(IMAGE, "JPEG", quality=90),
     "grey jpeg": encode(GREY, "JPEG"),
-    "progressive jpeg": encode(PICTURE, "JPEG", progressive=True),
-    "cmyk jpeg": encode(PICTURE.convert("CMYK"), "JPEG", quality=95),
-    "lossy webp": encode(PICTURE, "WEBP", quality=90),
-    **{f"jpeg turned {o}": encode(PICTURE, "JPEG", exif=oriented(o)) for o in range(1, 9)},
+    "progressive jpeg": encode(IMAGE, "JPEG", progressive=True),
+    "cmyk jpeg": encode(IMAGE.convert("CMYK"), "JPEG", quality=95),
+    "lossy webp": encode(IMAGE, "WEBP", quality=90),
+    **{f"jpeg turned {o}": encode(IMAGE, "JPEG", exif=oriented(o)) for o in range(1, 9)},
 }
 LOSSLESS = {
     "png": encode(NOISY, "PNG"),
@@ -160,7 +160,7 @@ def test_a_pipeline_decodes_the_same_pixels(name: str, pipeline: list[np.ndarray
 
 @pytest.fixture(scope="module")
 def pipeline() -> list[np.ndarray]:
-    """All pictures above, decoded by one graph inside tf.data."""
+    """All images above, decoded by one graph inside tf.data."""
     files = [*LOSSLESS.values(), *LOSSY.values()]
     headers = [read_header(data) for data in files]
     facts = ([h.orientation for h in headers], [h.has_alpha for h in headers])
@@ -175,7 +175,7 @@ def test_the_decoder_gives_squares_of_its_size(name: str, decoder: Decoder) -> N
     assert (image.shape, image.dtype) == ([SIZE, SIZE, 3], tf.uint8)
 
 
-def test_a_picture_of_the_size_comes_back_unchanged() -> None:
+def test_a_image_of_the_size_comes_back_unchanged() -> None:
     image = tf.constant(NOISE[:16, :16, :3])
     assert np.array_equal(resize_image(image, 16), image)
 
@@ -190,7 +190,7 @@ def test_resizing_keeps_a_plain_colour_and_averages_when_shrinking() -> None:
 
 
 def verdict(decoder: Decoder, data: bytes) -> str:
-    """The fault, or ``decoded`` with everything about the picture checked."""
+    """The fault, or ``decoded`` with everything about the image checked."""
     try:
         image = decoder(data)
     except RefusedError as error:
@@ -240,7 +240,7 @@ def test_damaged_pixels_are_named_corrupt(decoder: Decoder) -> None:
         (encode(PALETTE, "GIF", transparency=2), "unsupported variant"),
         (encode(RGBA, "WEBP"), "unsupported variant"),
         (
-            encode(PICTURE, "WEBP", save_all=True, append_images=[PICTURE.rotate(180)]),
+            encode(IMAGE, "WEBP", save_all=True, append_images=[IMAGE.rotate(180)]),
             "unsupported variant",
         ),
         (
@@ -255,7 +255,7 @@ def test_what_the_header_refuses_is_refused_by_the_decoder(
     assert verdict(decoder, data) == fault
 
 
-def test_the_largest_picture_can_be_chosen() -> None:
+def test_the_largest_image_can_be_chosen() -> None:
     with pytest.raises(RefusedError, match="too large: 23×17 is more than 390 pixels"):
         make_decoder(SIZE, max_pixels=390)(LOSSLESS["png"])
     assert make_decoder(SIZE, max_pixels=391)(LOSSLESS["png"]).shape == [SIZE, SIZE, 3]
@@ -263,7 +263,7 @@ def test_the_largest_picture_can_be_chosen() -> None:
 
 @settings(max_examples=300)
 @given(st.sampled_from([*LOSSLESS.values(), *LOSSY.values()]), st.data())
-def test_any_damage_gives_a_picture_or_a_refusal(
+def test_any_damage_gives_a_image_or_a_refusal(
     careful_decoder: Decoder, data: bytes, draw: st.DataObject
 ) -> None:
     end = draw.draw(st.one_of(st.just(len(data)), st.integers(1, len(data))))

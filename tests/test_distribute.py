@@ -28,7 +28,7 @@ from seedtf.data.catalog import scan_folder
 from seedtf.data.order import BatchIndices
 from seedtf.data.pipeline import eval_dataset, train_dataset
 from seedtf.data.sample.write import write_sample
-from seedtf.data.shard import Share
+from seedtf.data.shard import Shard
 from seedtf.data.store import build_store, plan_cache
 from seedtf.errors import UserError
 from seedtf.model.batch_norm import FusedBatchNormalization, moving_statistics
@@ -151,7 +151,7 @@ def launcher(tmp_path_factory) -> Iterator[Launcher]:
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory) -> Path:
-    """Eleven classes, 55 training and 11 validation pictures: 11 is shared evenly by nobody."""
+    """Eleven classes, 55 training and 11 validation images: 11 is shared evenly by nobody."""
     root = write_sample(tmp_path_factory.mktemp("data") / "s", images_per_class=6, image_size=20)
     shutil.rmtree(min(path for path in root.iterdir() if path.is_dir()))
     return root
@@ -208,8 +208,8 @@ def test_a_synchronised_model_needs_no_strategy_to_be_loaded(two_workers, alone)
     model, other = (
         load_model(run / "checkpoints" / "last.keras") for run in (two_workers[0], alone)
     )
-    pictures = np.random.default_rng(0).uniform(0, 255, (5, 16, 16, 3)).astype(np.float32)
-    np.testing.assert_allclose(model.predict(pictures, verbose=0), other(pictures), atol=1e-4)
+    images = np.random.default_rng(0).uniform(0, 255, (5, 16, 16, 3)).astype(np.float32)
+    np.testing.assert_allclose(model.predict(images, verbose=0), other(images), atol=1e-4)
     assert model.get_layer("conv1_bn").synchronized
     assert not other.get_layer("conv1_bn").synchronized
 
@@ -246,7 +246,9 @@ def test_a_run_may_go_on_with_another_number_of_replicas_where_that_is_exact(
     two_workers, tmp_path, capsys, monkeypatch
 ) -> None:
     compared: dict[str, object] = {}
-    monkeypatch.setattr(train, "check_same", lambda facts, cluster: compared.update(facts))
+    monkeypatch.setattr(
+        train, "check_equal_across_workers", lambda facts, cluster: compared.update(facts)
+    )
     run_dir = shutil.copytree(two_workers[0], tmp_path / "synchronised")
     assert main(["train", f"--resume={run_dir}"]) == 0
     assert "resume    2 replicas shared a batch, now 1: the same batches" in capsys.readouterr().out
@@ -453,13 +455,13 @@ def test_every_record_is_judged_once_in_equally_many_steps(
     count, batch_size, workers, local
 ) -> None:
     replicas = workers * local
-    shares = [Share(replicas, worker * local, local) for worker in range(workers)]
+    shares = [Shard(replicas, worker * local, local) for worker in range(workers)]
     records = np.arange(count) * 7
     if count < replicas:
         with pytest.raises(ValueError, match="each replica needs a record"):
             shares[0].of_records(records, batch_size)
         return
-    parts = [[*share.of_records(records, batch_size).as_numpy_iterator()] for share in shares]
+    parts = [[*shard.of_records(records, batch_size).as_numpy_iterator()] for shard in shares]
     steps = shares[0].steps(count, batch_size)
     assert {len(each) for each in parts} == {steps * local}
     assert min(len(part) for each in parts for part in each) >= 1
@@ -470,7 +472,7 @@ def test_every_record_is_judged_once_in_equally_many_steps(
 
 
 class CountingStore:
-    """A store that notes how many pictures are read at a time."""
+    """A store that notes how many images are read at a time."""
 
     def __init__(self, store) -> None:
         self.catalog, self.size, self._store = store.catalog, store.size, store
@@ -486,24 +488,24 @@ def test_replicas_take_slices_of_the_same_batches_pixel_by_pixel(tiny_folder, tm
     store = build_store(catalog, 8, plan_cache("ram", len(catalog), 8, tmp_path), tmp_path)
     order, records = BatchIndices(17, 6, seed=3), np.arange(17)[::-1].copy()
 
-    def noisy(images, epoch, chosen, rows):  # of the picture and the epoch, like the real one
+    def noisy(images, epoch, chosen, rows):  # of the image and the epoch, like the real one
         images = tf.gather(images, rows)
         factor = tf.cast(1 + epoch, tf.float32) + tf.cast(chosen, tf.float32) / 100
         return tf.cast(images, tf.float32) * factor[:, None, None, None]
 
-    def batches(share, steps):
+    def batches(shard, steps):
         counting = CountingStore(store)
-        dataset = train_dataset(counting, records, order, noisy, start_step=1, share=share)
+        dataset = train_dataset(counting, records, order, noisy, start_step=1, shard=shard)
         assert dataset.cardinality() == tf.data.INFINITE_CARDINALITY
-        found = [*dataset.take(steps * share.count).as_numpy_iterator()]
+        found = [*dataset.take(steps * shard.count).as_numpy_iterator()]
         return found, counting.read_at_once
 
-    whole, read = batches(Share(), 5)
+    whole, read = batches(Shard(), 5)
     assert read == {6}
-    shares = [Share(3, 0, 2), Share(3, 2, 1)]  # two workers, of which the first has two devices
+    shares = [Shard(3, 0, 2), Shard(3, 2, 1)]  # two workers, of which the first has two devices
     parts = []
-    for share in shares:
-        found, read = batches(share, 5)
+    for shard in shares:
+        found, read = batches(shard, 5)
         assert read == {2}  # nothing but its slices is read
         parts.append(found)
     for step, (images, labels) in enumerate(whole):
@@ -512,12 +514,12 @@ def test_replicas_take_slices_of_the_same_batches_pixel_by_pixel(tiny_folder, tm
         np.testing.assert_array_equal(np.concatenate([piece[1] for piece in pieces]), labels)
 
 
-def test_shares_of_validation_hold_the_same_pictures(tiny_folder, tmp_path) -> None:
+def test_shares_of_validation_hold_the_same_images(tiny_folder, tmp_path) -> None:
     catalog = scan_folder(tiny_folder)
     store = build_store(catalog, 8, plan_cache("ram", len(catalog), 8, tmp_path), tmp_path)
     records = np.arange(11)
     whole = np.concatenate([images for images, _ in eval_dataset(store, records, 4)])
-    pieces = [[*eval_dataset(store, records, 4, Share(2, index, 1))] for index in range(2)]
+    pieces = [[*eval_dataset(store, records, 4, Shard(2, index, 1))] for index in range(2)]
     in_order = [piece[0] for pair in zip(*pieces, strict=True) for piece in pair]
     np.testing.assert_array_equal(np.concatenate(in_order), whole)
 
@@ -530,7 +532,7 @@ def test_a_signal_anywhere_is_everyones_at_the_same_step(monkeypatch) -> None:
         return np.maximum(values, other if len(asked) == 2 else [0.0, 0.0])
 
     monkeypatch.setattr(agreement, "_highest", highest)
-    pact = agreement.Agreement(TWO, StopSignal())
+    pact = agreement.WorkerSync(TWO, StopSignal())
     pact.on_train_batch_begin(0)
     assert pact.name == ""
     before = pact.clock()
@@ -539,7 +541,7 @@ def test_a_signal_anywhere_is_everyones_at_the_same_step(monkeypatch) -> None:
     assert pact.clock() >= before
     stop = StopSignal()
     stop.name = "SIGINT"
-    worker = agreement.Agreement(Cluster(TWO.roles, TWO.addresses, 1), stop)
+    worker = agreement.WorkerSync(Cluster(TWO.roles, TWO.addresses, 1), stop)
     worker.on_train_batch_begin(0)
     assert asked[-1] == [
         0.0,
@@ -556,9 +558,9 @@ def test_workers_with_other_data_are_named(monkeypatch) -> None:
 
     monkeypatch.setattr(agreement, "_highest", highest)
     with pytest.raises(UserError, match=r'^the split: not the same on all 2 workers, here "abc"'):
-        agreement.check_same(facts, TWO)
-    agreement.check_same({**facts, "the split": "abd"}, TWO)
-    agreement.check_same(facts, None)
+        agreement.check_equal_across_workers(facts, TWO)
+    agreement.check_equal_across_workers({**facts, "the split": "abd"}, TWO)
+    agreement.check_equal_across_workers(facts, None)
 
 
 def test_moving_statistics_are_those_that_replicas_would_part_over() -> None:

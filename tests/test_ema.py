@@ -7,7 +7,7 @@ import pytest
 from seedtf.compat.tensorflow import all_variables
 from seedtf.model.network import build_network
 from seedtf.training.callbacks import EmaWeights
-from seedtf.training.optim.ema import MovingAverage, decay_for
+from seedtf.training.optim.ema import MovingAverage, ema_decay
 
 
 @pytest.fixture
@@ -25,13 +25,13 @@ def fill(network: keras.Model, value: float) -> None:
 
 
 def test_after_the_horizon_what_was_before_counts_for_1_over_e() -> None:
-    decay, every = decay_for(0.1, 5000)
+    decay, every = ema_decay(0.1, 5000)
     assert every == 10
     assert decay ** (500 / every) == pytest.approx(1 / math.e)
 
 
 def test_a_short_training_is_averaged_at_every_step() -> None:
-    assert decay_for(0.5, 20) == (pytest.approx(math.exp(-0.1)), 1)
+    assert ema_decay(0.5, 20) == (pytest.approx(math.exp(-0.1)), 1)
 
 
 def test_the_first_updates_forget_the_random_weights(network: keras.Model) -> None:

@@ -1,4 +1,4 @@
-"""Evaluation: every picture once, the eight views, and a report that follows from the answers."""
+"""Evaluation: every image once, the eight views, and a report that follows from the answers."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from tiny_run import IMAGE_SIZE, copy_run, draw_classes, make_run
 from seedtf.errors import UserError
 from seedtf.evaluation.evaluate import (
     Predictions,
-    judge,
+    compute_report,
     make_classifier,
     predict_store,
     top_classes,
-    worst_mistakes,
+    top_losses,
 )
 from seedtf.evaluation.evaluate_run import evaluate_run
 from seedtf.runs.open import load_run, open_labelled, open_validation
@@ -48,7 +48,7 @@ def predictions(labels, probabilities):
 
 
 @pytest.mark.parametrize("batch_size", [1, 4, 64])
-def test_every_picture_is_answered_once_in_order(run_dir, model, batch_size):
+def test_every_image_is_answered_once_in_order(run_dir, model, batch_size):
     store, records = open_validation(load_run(run_dir))
     found = predict_store(make_classifier(model), store, records, batch_size)
     assert found.paths == store.catalog.paths
@@ -58,7 +58,7 @@ def test_every_picture_is_answered_once_in_order(run_dir, model, batch_size):
     assert found.probabilities.dtype == np.float32
 
 
-def test_validation_pictures_are_those_of_the_split(run_dir, model):
+def test_validation_images_are_those_of_the_split(run_dir, model):
     store, records = open_validation(load_run(run_dir))
     found = predict_store(make_classifier(model), store, records, 8)
     rows = (run_dir / "split.csv").read_text().splitlines()
@@ -90,32 +90,30 @@ def test_a_report_agrees_with_its_answers(n, classes, seed):
     values = generator.integers(1, 4, (n, classes)).astype(np.float32)
     values /= values.sum(axis=1, keepdims=True)
     labels = generator.integers(0, classes, n)
-    report = judge(predictions(labels, values), precision_target=0.9, temperature=1.0)
+    report = compute_report(predictions(labels, values), precision_target=0.9, temperature=1.0)
     top1 = top_classes(values, 1)[:, 0]
     assert report.accuracy == (top1 == labels).sum() / n == report.confusion.trace() / n
     assert report.accuracy_interval[0] <= report.accuracy <= report.accuracy_interval[1]
     assert ((report.margins > 0) <= (top1 == labels)).all()
-    worst = worst_mistakes(report, n)
+    worst = top_losses(report, n)
     assert sorted(worst) == np.flatnonzero(top1 != labels).tolist()
     assert (np.diff(report.losses[worst]) <= 0).all()
 
 
 def test_without_a_temperature_nothing_is_scaled():
-    report = judge(predictions([0], [[0.6, 0.4]]), precision_target=0.9)
+    report = compute_report(predictions([0], [[0.6, 0.4]]), precision_target=0.9)
     assert (report.temperature, report.reliability_scaled, report.reject_scaled) == (None,) * 3
 
 
 def test_worst_mistakes_are_limited():
-    report = judge(
+    report = compute_report(
         predictions([0, 0, 0], [[0.1, 0.9], [0.7, 0.3], [0.05, 0.95]]), precision_target=0.9
     )
-    assert worst_mistakes(report, 5).tolist() == [2, 0]
-    assert worst_mistakes(report, 1).tolist() == [2]
+    assert top_losses(report, 5).tolist() == [2, 0]
+    assert top_losses(report, 1).tolist() == [2]
 
 
-def test_other_pictures_take_the_temperature_of_the_validation_report(
-    run_dir, tiny_folder, tmp_path
-):
+def test_other_images_take_the_temperature_of_the_validation_report(run_dir, tiny_folder, tmp_path):
     run = copy_run(run_dir, tmp_path / "run")
     other = str(tiny_folder)
     assert evaluate_run(str(run), data_dir=other).report.temperature is None
@@ -144,8 +142,8 @@ def test_some_of_the_classes_are_counted_in_the_runs_list(run_dir, tmp_path):
     assert report.scores.support.tolist() == [0, 0, 4]
 
 
-def test_a_damaged_picture_is_skipped_and_named(run_dir, tiny_copy, tmp_path):
-    (tiny_copy / "alder" / "0.png").write_bytes(b"no picture")
+def test_a_damaged_image_is_skipped_and_named(run_dir, tiny_copy, tmp_path):
+    (tiny_copy / "alder" / "0.png").write_bytes(b"no image")
     run = copy_run(run_dir, tmp_path / "run")
     found = evaluate_run(str(run), data_dir=str(tiny_copy))
     assert [fault.path for fault in found.subject.skipped] == ["alder/0.png"]
@@ -179,14 +177,14 @@ def test_folders_that_are_no_runs_are_named(run_dir, tmp_path):
         evaluate_run(str(run))
 
 
-def test_a_validation_picture_that_went_away_is_named(tiny_copy, tmp_path):
+def test_a_validation_image_that_went_away_is_named(tiny_copy, tmp_path):
     run = make_run(tmp_path / "run", tiny_copy)
     (tiny_copy / "alder" / "1.png").unlink()
-    with pytest.raises(UserError, match=r"1 of 9 validation pictures .*'alder/1.png'"):
+    with pytest.raises(UserError, match=r"1 of 9 validation images .*'alder/1.png'"):
         evaluate_run(str(run))
 
 
-def test_pictures_of_any_size_and_kind_are_judged(run_dir, tmp_path):
+def test_images_of_any_size_and_kind_are_judged(run_dir, tmp_path):
     folder = tmp_path / "mixed" / "alder"
     folder.mkdir(parents=True)
     Image.new("L", (5, 90), 7).save(folder / "grey.jpg")

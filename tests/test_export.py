@@ -36,15 +36,15 @@ OUTPUTS = {
 }
 
 
-def picture(number: int) -> Image.Image:
-    """Blocks of colour under noise, of odd sizes: no two sides, no two pictures alike."""
+def draw_image(number: int) -> Image.Image:
+    """Blocks of colour under noise, of odd sizes: no two sides, no two images alike."""
     rng = np.random.default_rng(number)
     blocks = rng.integers(0, 256, (3, 2, 3), dtype=np.uint8).repeat(17 + number, 0).repeat(31, 1)
     noise = rng.integers(-20, 20, blocks.shape)
     return Image.fromarray(np.clip(blocks + noise, 0, 255).astype(np.uint8))
 
 
-def write_pictures(root: Path) -> list[str]:
+def write_images(root: Path) -> list[str]:
     """Every kind of file that is taken, 24 in three class folders; their relative paths."""
     turned = Image.Exif()
     turned[0x0112] = 6
@@ -61,7 +61,7 @@ def write_pictures(root: Path) -> list[str]:
     paths = []
     for number in range(24):
         mode, suffix, options = kinds[number % 8]
-        image = picture(number).convert(mode)
+        image = draw_image(number).convert(mode)
         if mode == "RGBA":
             image.putalpha(Image.linear_gradient("L").resize(image.size))
         paths.append(f"{NAMES[number % 3]}/{number}.{suffix}")
@@ -71,7 +71,7 @@ def write_pictures(root: Path) -> list[str]:
 
 
 def sensitive_network(policy: str = "float32") -> keras.Model:
-    """A network whose answers differ from picture to picture and move with each pixel."""
+    """A network whose answers differ from image to image and move with each pixel."""
     before = keras.mixed_precision.global_policy()
     keras.mixed_precision.set_global_policy(policy)
     try:
@@ -89,7 +89,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
     """A run folder as mixed precision and evaluation leave it, its network untrained."""
     folder = tmp_path_factory.mktemp("run")
     data = folder / "data"
-    rows = [f"{path},{path.split('/')[0]},val\n" for path in write_pictures(data)]
+    rows = [f"{path},{path.split('/')[0]},val\n" for path in write_images(data)]
     (folder / "checkpoints").mkdir()
     (folder / "report").mkdir()
     save_model(sensitive_network("mixed_bfloat16"), folder / "checkpoints" / "best.keras")
@@ -181,7 +181,7 @@ def test_the_version_folder_is_complete(run: Run, exported: export.Exported) -> 
     assert (facts["temperature"], facts["temperature_fitted"]) == (TEMPERATURE, True)
 
 
-def test_bytes_are_answered_as_training_sees_the_pictures(
+def test_bytes_are_answered_as_training_sees_the_images(
     run: Run, signatures: dict[str, Any]
 ) -> None:
     store, records = open_validation(run)
@@ -222,7 +222,7 @@ def test_bad_files_do_not_fail_the_others(run: Run, signatures: dict[str, Any]) 
     flipped = bytearray(png)
     flipped[len(png) // 2] ^= 1  # inside the pixels: only the decoder's checksum sees it
     buffer = io.BytesIO()
-    picture(0).convert("P").save(buffer, "BMP")
+    draw_image(0).convert("P").save(buffer, "BMP")
     bad = {
         b"": b"empty file",
         b"<html>404</html>": b"not an image",
@@ -446,6 +446,6 @@ def test_temperature_of_the_report(tmp_path: Path, report: str | None, expected:
     assert export.read_temperature(Run(tmp_path, {}, NAMES)) == expected
 
 
-def test_the_drawn_picture_is_a_jpeg_of_its_size() -> None:
+def test_the_drawn_image_is_a_jpeg_of_its_size() -> None:
     image = Image.open(io.BytesIO(example_jpeg(50)))
     assert (image.format, image.size, image.mode) == ("JPEG", (50, 50), "RGB")

@@ -22,7 +22,7 @@ TEMPERATURE = 1.5
 
 
 def network(policy: str = "float32") -> keras.Model:
-    """A network whose head is widened, so that its answers differ between pictures."""
+    """A network whose head is widened, so that its answers differ between images."""
     before = keras.mixed_precision.global_policy()
     keras.mixed_precision.set_global_policy(policy)
     try:
@@ -37,7 +37,7 @@ def network(policy: str = "float32") -> keras.Model:
 
 @pytest.fixture(scope="module")
 def pixels() -> np.ndarray:
-    """Plain and noisy pictures, uint8 ``[60, S, S, 3]``."""
+    """Plain and noisy images, uint8 ``[60, S, S, 3]``."""
     rng = np.random.default_rng(0)
     colors = rng.integers(0, 256, (60, 1, 1, 3))
     return np.clip(colors + rng.integers(-40, 40, (60, SIZE, SIZE, 3)), 0, 255).astype(np.uint8)

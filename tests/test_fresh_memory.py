@@ -5,7 +5,7 @@ import pytest
 import tensorflow as tf
 
 from seedtf.augment import fresh_memory
-from seedtf.augment.fresh_memory import in_fresh_memory
+from seedtf.augment.fresh_memory import uninitialized_output
 
 SIDE = 512
 
@@ -30,7 +30,7 @@ def _filled(value: tf.Tensor, result: tf.Tensor | None = None) -> tf.Tensor:
 
 @tf.function(autograph=False)
 def made(value: tf.Tensor) -> tf.Tensor:
-    return in_fresh_memory(lambda result: _filled(value, result), [SIDE, SIDE])
+    return uninitialized_output(lambda result: _filled(value, result), [SIDE, SIDE])
 
 
 @pytest.fixture
@@ -65,12 +65,12 @@ def test_no_memory_stays_behind() -> None:
 
 def test_without_variables_of_its_own_it_computes_as_usual(ordinary_name) -> None:
     asked = []
-    result = in_fresh_memory(lambda memory: asked.append(memory) or tf.zeros([2, 2]), [2, 2])
+    result = uninitialized_output(lambda memory: asked.append(memory) or tf.zeros([2, 2]), [2, 2])
     assert asked == [None]
     assert result.shape == [2, 2]
 
 
 def test_a_size_that_is_not_known_is_computed_as_usual() -> None:
     asked = []
-    in_fresh_memory(lambda memory: asked.append(memory) or tf.zeros([2, 2]), [None, 2])
+    uninitialized_output(lambda memory: asked.append(memory) or tf.zeros([2, 2]), [None, 2])
     assert asked == [None]

@@ -1,4 +1,4 @@
-"""Decoded together, pictures and refusals are those of one by one, in order."""
+"""Decoded together, images and refusals are those of one by one, in order."""
 
 from pathlib import Path
 
@@ -16,7 +16,7 @@ SIZE = 16
 
 @pytest.fixture
 def mixed(tmp_path: Path) -> list[str]:
-    """Five pictures, among them a damaged one, an empty file and a name that leads nowhere."""
+    """Five images, among them a damaged one, an empty file and a name that leads nowhere."""
     rng = np.random.default_rng(0)
     paths = [tmp_path / f"{i}.png" for i in range(8)]
     for i in (0, 2, 3, 5, 7):

@@ -16,8 +16,8 @@ from PIL import Image
 
 from seedtf.images.header import MAX_PIXELS, Header, RefusedError, read_header
 
-PICTURE = Image.fromarray(np.arange(7 * 5 * 3, dtype=np.uint8).reshape(5, 7, 3))
-RGBA = PICTURE.convert("RGBA")
+IMAGE = Image.fromarray(np.arange(7 * 5 * 3, dtype=np.uint8).reshape(5, 7, 3))
+RGBA = IMAGE.convert("RGBA")
 RGBA.putpixel((0, 0), (1, 2, 3, 40))
 
 
@@ -53,20 +53,20 @@ def refusal(data: bytes, max_pixels: int = MAX_PIXELS) -> tuple[str, str]:
 
 
 ACCEPTED = {
-    "jpeg": (encode(PICTURE, "JPEG"), "jpeg", False),
-    "grey jpeg": (encode(PICTURE.convert("L"), "JPEG"), "jpeg", False),
-    "progressive jpeg": (encode(PICTURE, "JPEG", progressive=True), "jpeg", False),
-    "cmyk jpeg": (encode(PICTURE.convert("CMYK"), "JPEG"), "jpeg", False),
-    "png": (encode(PICTURE, "PNG"), "png", False),
-    "palette png": (encode(PICTURE.quantize(8), "PNG"), "png", False),
+    "jpeg": (encode(IMAGE, "JPEG"), "jpeg", False),
+    "grey jpeg": (encode(IMAGE.convert("L"), "JPEG"), "jpeg", False),
+    "progressive jpeg": (encode(IMAGE, "JPEG", progressive=True), "jpeg", False),
+    "cmyk jpeg": (encode(IMAGE.convert("CMYK"), "JPEG"), "jpeg", False),
+    "png": (encode(IMAGE, "PNG"), "png", False),
+    "palette png": (encode(IMAGE.quantize(8), "PNG"), "png", False),
     "rgba png": (encode(RGBA, "PNG"), "png", True),
     "grey alpha png": (encode(RGBA.convert("LA"), "PNG"), "png", True),
-    "palette png with tRNS": (encode(PICTURE.quantize(8), "PNG", transparency=1), "png", True),
-    "bmp": (encode(PICTURE, "BMP"), "bmp", False),
-    "gif": (encode(PICTURE.quantize(8), "GIF"), "gif", False),
-    "lossy webp": (encode(PICTURE, "WEBP"), "webp", False),
-    "lossless webp": (encode(PICTURE, "WEBP", lossless=True), "webp", False),
-    "webp with exif": (encode(PICTURE, "WEBP", exif=exif(1)), "webp", False),
+    "palette png with tRNS": (encode(IMAGE.quantize(8), "PNG", transparency=1), "png", True),
+    "bmp": (encode(IMAGE, "BMP"), "bmp", False),
+    "gif": (encode(IMAGE.quantize(8), "GIF"), "gif", False),
+    "lossy webp": (encode(IMAGE, "WEBP"), "webp", False),
+    "lossless webp": (encode(IMAGE, "WEBP", lossless=True), "webp", False),
+    "webp with exif": (encode(IMAGE, "WEBP", exif=exif(1)), "webp", False),
 }
 
 
@@ -77,7 +77,7 @@ def test_format_size_and_transparency_are_read(name: str) -> None:
 
 
 def test_a_bmp_may_run_from_the_top() -> None:
-    data = bytearray(encode(PICTURE, "BMP"))
+    data = bytearray(encode(IMAGE, "BMP"))
     struct.pack_into("<i", data, 22, -5)
     assert read_header(bytes(data)) == Header("bmp", 7, 5)
 
@@ -87,11 +87,11 @@ def test_a_bmp_may_run_from_the_top() -> None:
 def test_every_orientation_is_read_in_both_byte_orders(orientation: int, order: str) -> None:
     block = exif(orientation, order)
     for kind in ("JPEG", "PNG", "WEBP"):
-        assert read_header(encode(PICTURE, kind, exif=block)).orientation == orientation
+        assert read_header(encode(IMAGE, kind, exif=block)).orientation == orientation
 
 
 def test_an_orientation_behind_the_pixels_of_a_png_is_read() -> None:
-    plain = encode(PICTURE, "PNG")
+    plain = encode(IMAGE, "PNG")
     late = plain[:-12] + png_chunk(b"eXIf", exif(6)[6:]) + plain[-12:]
     assert read_header(late).orientation == 6
 
@@ -108,30 +108,30 @@ def test_an_orientation_behind_the_pixels_of_a_png_is_read() -> None:
     ],
 )
 def test_a_broken_orientation_counts_as_upright(block: bytes) -> None:
-    jpeg = encode(PICTURE, "JPEG")
+    jpeg = encode(IMAGE, "JPEG")
     segment = b"\xff\xe1" + struct.pack(">H", len(block) + 2) + block
     assert read_header(jpeg[:2] + segment + jpeg[2:]).orientation == 1
 
 
 def gif_with_part_of_the_canvas() -> bytes:
-    data = bytearray(encode(PICTURE.quantize(8), "GIF"))
+    data = bytearray(encode(IMAGE.quantize(8), "GIF"))
     struct.pack_into("<HH", data, 6, 9, 9)
     return bytes(data)
 
 
 def jpeg_of_12_bits() -> bytes:
-    data = bytearray(encode(PICTURE, "JPEG"))
+    data = bytearray(encode(IMAGE, "JPEG"))
     data[data.index(b"\xff\xc0") + 4] = 12
     return bytes(data)
 
 
 def bmp_with(offset: int, code: str, value: int) -> bytes:
-    data = bytearray(encode(PICTURE, "BMP"))
+    data = bytearray(encode(IMAGE, "BMP"))
     struct.pack_into(f"<{code}", data, offset, value)
     return bytes(data)
 
 
-GIF = encode(PICTURE.quantize(8), "GIF")
+GIF = encode(IMAGE.quantize(8), "GIF")
 CASES = {
     "empty": (b"", "empty file", "0 bytes"),
     "html": (b"<!doctype html><title>404", "not an image", "starts with b'<!doctype ht'"),
@@ -152,7 +152,7 @@ CASES = {
     "jpeg without a frame": (b"\xff\xd8\xff\xd9", "corrupt", "JPEG without a frame header"),
     "12-bit jpeg": (jpeg_of_12_bits(), "unsupported variant", "JPEG with 12 bits a sample"),
     "8-bit bmp": (
-        encode(PICTURE.quantize(8), "BMP"),
+        encode(IMAGE.quantize(8), "BMP"),
         "unsupported variant",
         "8-bit BMP, header of 40 bytes, compression 0; save it as PNG",
     ),
@@ -165,7 +165,7 @@ CASES = {
         "GIF whose first frame covers part of the canvas",
     ),
     "transparent gif": (
-        encode(PICTURE.quantize(8), "GIF", transparency=1),
+        encode(IMAGE.quantize(8), "GIF", transparency=1),
         "unsupported variant",
         "GIF with transparency; save it as PNG",
     ),
@@ -177,7 +177,7 @@ CASES = {
         "WebP with alpha; save it as PNG",
     ),
     "animated webp": (
-        encode(PICTURE, "WEBP", save_all=True, append_images=[PICTURE.rotate(180)]),
+        encode(IMAGE, "WEBP", save_all=True, append_images=[IMAGE.rotate(180)]),
         "unsupported variant",
         "animated or transparent WebP; save it as PNG",
     ),
@@ -198,7 +198,7 @@ def test_the_tiny_png_that_claims_a_gigabyte_is_57_bytes() -> None:
 
 
 def test_the_limit_is_on_the_area_and_can_be_lowered() -> None:
-    data = encode(PICTURE, "PNG")
+    data = encode(IMAGE, "PNG")
     assert read_header(data, max_pixels=35).width == 7
     assert refusal(data, 34) == ("too large", "7×5 is more than 34 pixels")
 

@@ -1,4 +1,4 @@
-"""The decoder survives abuse: a picture or a named refusal, in bounded time and memory, no crash.
+"""The decoder survives abuse: an image or a named refusal, in bounded time and memory, no crash.
 
 The files go through a process of its own, which may use so much memory and no more and is ended by the
 system where one file takes more than so much processor time; so neither a crash nor a hang can hide.

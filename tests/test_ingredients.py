@@ -1,4 +1,4 @@
-"""Every ingredient of training is really put in: whole runs of a tiny network over tiny pictures."""
+"""Every ingredient of training is really put in: whole runs of a tiny network over tiny images."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from seedtf.data.shard import WHOLE
 from seedtf.errors import StoppedError
 from seedtf.model.network import load_model
 from seedtf.training import session
-from seedtf.training.batches import Feed, make_order
+from seedtf.training.batches import TrainBatches, make_order
 from seedtf.training.callbacks import SaveState
 from seedtf.training.callbacks.history_log import read_history
 from seedtf.training.session import Session
@@ -34,7 +34,7 @@ PLAIN = {
     "model": "tiny",
     "weights": "none",
     "image_size": SIZE,
-    "val_fraction": 0.3,  # 2 of the 6 pictures of each class
+    "val_fraction": 0.3,  # 2 of the 6 images of each class
     "batch_size": 4,
     "epochs": 2,
     "optimizer": "sgd",
@@ -43,7 +43,7 @@ PLAIN = {
     "strategy": "none",
 }
 STEPS = 3
-"""In an epoch of the 12 training pictures."""
+"""In an epoch of the 12 training images."""
 
 
 @pytest.fixture
@@ -101,10 +101,10 @@ def test_a_run_keeps_the_network_at_the_bottom_of_every_cycle(config: TrainConfi
 
 def fed(config: TrainConfig, *, steps: int, start: int = 0) -> list[tuple[np.ndarray, ...]]:
     """Training batches as the network gets them."""
-    intake, plan = open_planned(config)
-    feed = Feed(config, intake, plan)
+    dataset, plan = open_planned(config)
+    feed = TrainBatches(config, dataset, plan)
     prepare = feed.prepare(SIZE) or (lambda batch: batch)
-    batches = feed.batches(SIZE, make_order(config, intake), start, WHOLE).take(steps)
+    batches = feed.batches(SIZE, make_order(config, dataset), start, WHOLE).take(steps)
     made = [prepare(tf.nest.map_structure(tf.identity, batch)) for batch in batches]
     return [tuple(np.asarray(part) for part in parts) for parts in made]
 
@@ -119,12 +119,12 @@ def test_mixed_labels_have_two_classes(
     assert labels.shape == (12, 3)
     assert labels.sum(1) == pytest.approx(np.ones(12), abs=1e-6)
     assert ((labels > 0).sum(1) == 2).sum() >= 3
-    # the pictures are of one colour each, so that two in one show
+    # the images are of one colour each, so that two in one show
     varied = np.ptp(images, axis=(1, 2)).max(1) > 5
     assert varied.any() == (ingredient == "cutmix")
 
 
-def test_a_balanced_epoch_has_as_many_pictures_of_every_class(
+def test_a_balanced_epoch_has_as_many_images_of_every_class(
     config: TrainConfig, tiny_copy: Path
 ) -> None:
     first, second, _ = sorted(path for path in tiny_copy.iterdir())
@@ -152,7 +152,7 @@ QUICK = {"augment_impl": "tf_image"}
 
 @pytest.fixture
 def seen(monkeypatch: pytest.MonkeyPatch) -> Seen:
-    """The pictures that were asked for, by the step that their dataset begins at."""
+    """The images that were asked for, by the step that their dataset begins at."""
     found: Seen = {}
     real = Session._step_batches
 

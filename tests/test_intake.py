@@ -10,28 +10,28 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from seedtf.data.dataset import Intake, list_files, open_data, write_data_report
+from seedtf.data.dataset import Dataset, list_files, load_dataset, write_data_report
 from seedtf.data.split import write_split_csv
 from seedtf.errors import UserError
 
 
 @pytest.fixture
-def intake(tmp_path: Path):
-    def opened(root: Path, **options: object) -> Intake:
+def dataset(tmp_path: Path):
+    def opened(root: Path, **options: object) -> Dataset:
         options = {"image_size": 8, "cache": "ram", "cache_dir": tmp_path / "cache", **options}
-        return open_data(str(root), **options)
+        return load_dataset(str(root), **options)
 
     return opened
 
 
-def names(found: Intake, side: np.ndarray) -> set[str]:
+def names(found: Dataset, side: np.ndarray) -> set[str]:
     return {found.store.catalog.paths[index] for index in side}
 
 
 def test_a_folder_becomes_images_and_a_stratified_split(
-    intake, tiny_folder: Path, tiny_colors: dict[str, tuple[int, int, int]]
+    dataset, tiny_folder: Path, tiny_colors: dict[str, tuple[int, int, int]]
 ) -> None:
-    found = intake(tiny_folder, val_fraction=0.34, seed=4)
+    found = dataset(tiny_folder, val_fraction=0.34, seed=4)
     assert len(found.split.val) == 6
     assert np.bincount(found.store.catalog.labels[found.split.val]).tolist() == [2, 2, 2]
     assert (found.duplicates, found.across_split, found.plan.mode) == (0, 0, "ram")
@@ -41,11 +41,11 @@ def test_a_folder_becomes_images_and_a_stratified_split(
 
 
 def test_a_damaged_file_shifts_no_label_and_is_reported(
-    intake, tiny_copy: Path, tmp_path: Path
+    dataset, tiny_copy: Path, tmp_path: Path
 ) -> None:
     (tiny_copy / "alder" / "0.png").write_bytes(b"")
     (tiny_copy / "notes.txt").touch()
-    found = intake(tiny_copy)
+    found = dataset(tiny_copy)
     catalog = found.store.catalog
     assert len(catalog) == len(found.split.train) + len(found.split.val) == 17
     assert all(
@@ -61,46 +61,46 @@ def test_a_damaged_file_shifts_no_label_and_is_reported(
         ]
 
 
-def test_a_class_that_loses_its_images_stops_training(intake, tiny_copy: Path) -> None:
+def test_a_class_that_loses_its_images_stops_training(dataset, tiny_copy: Path) -> None:
     for file in (tiny_copy / "two words").iterdir():
         file.write_bytes(b"")
     with pytest.raises(UserError) as error:
-        intake(tiny_copy)
+        dataset(tiny_copy)
     assert str(error.value) == (
         f"--data_dir={tiny_copy}: class 'two words' has 0 usable images; "
         "add images (two at least) or remove the class"
     )
 
 
-def test_twins_are_counted_and_kept_together(intake, tiny_copy: Path) -> None:
+def test_twins_are_counted_and_kept_together(dataset, tiny_copy: Path) -> None:
     for copy in ("a", "b"):
         shutil.copy(tiny_copy / "alder" / "0.png", tiny_copy / "alder" / f"{copy}.png")
     for seed in range(5):
-        found = intake(tiny_copy, seed=seed, val_fraction=0.5)
+        found = dataset(tiny_copy, seed=seed, val_fraction=0.5)
         assert (found.duplicates, found.across_split) == (2, 0)
         twins = {"alder/0.png", "alder/a.png", "alder/b.png"}
         assert len(twins & names(found, found.split.val)) in (0, 3)
 
 
-def test_a_split_is_read_back_by_name(intake, tiny_copy: Path, tmp_path: Path) -> None:
-    first = intake(tiny_copy, seed=1)
+def test_a_split_is_read_back_by_name(dataset, tiny_copy: Path, tmp_path: Path) -> None:
+    first = dataset(tiny_copy, seed=1)
     path = tmp_path / "split.csv"
     write_split_csv(path, first.store.catalog, first.split)
     new = tiny_copy / "alder" / "new.png"
     shutil.copy(tiny_copy / "two words" / "0.png", new)
-    second = intake(tiny_copy, seed=2, split_csv=str(path))
+    second = dataset(tiny_copy, seed=2, split_csv=str(path))
     assert names(second, second.split.val) == names(first, first.split.val)
     assert names(second, second.split.train) == names(first, first.split.train)
 
 
 def test_a_validation_folder_judges_and_its_damage_is_left_out(
-    intake, tiny_copy: Path, tmp_path: Path
+    dataset, tiny_copy: Path, tmp_path: Path
 ) -> None:
     val = tmp_path / "held out"
     shutil.copytree(tiny_copy / "öland rye", val / "öland rye")
     (tiny_copy / "alder" / "3.png").write_bytes(b"")
     (val / "öland rye" / "2.png").write_bytes(b"")
-    found = intake(tiny_copy, val_dir=str(val))
+    found = dataset(tiny_copy, val_dir=str(val))
     assert len(found.split.train) == 17
     assert names(found, found.split.val) == {
         f"held out/öland rye/{number}.png" for number in (0, 1, 3, 4, 5)
@@ -114,37 +114,37 @@ def test_a_validation_folder_judges_and_its_damage_is_left_out(
 
 
 def test_a_validation_class_that_never_trains_is_refused(
-    intake, tiny_folder: Path, tmp_path: Path
+    dataset, tiny_folder: Path, tmp_path: Path
 ) -> None:
     shutil.copytree(tiny_folder / "alder", tmp_path / "val" / "zebra")
     with pytest.raises(UserError, match=r"^--val_dir=.*class 'zebra' has no training images"):
-        intake(tiny_folder, val_dir=str(tmp_path / "val"))
+        dataset(tiny_folder, val_dir=str(tmp_path / "val"))
 
 
 def test_a_validation_folder_without_usable_images_is_refused(
-    intake, tiny_folder: Path, tmp_path: Path
+    dataset, tiny_folder: Path, tmp_path: Path
 ) -> None:
     (tmp_path / "val" / "alder").mkdir(parents=True)
     (tmp_path / "val" / "alder" / "1.png").write_bytes(b"")
     with pytest.raises(UserError, match=r"^--val_dir=.*: no val images; both sides need some$"):
-        intake(tiny_folder, val_dir=str(tmp_path / "val"))
+        dataset(tiny_folder, val_dir=str(tmp_path / "val"))
 
 
-def test_pictures_that_are_all_alike_cannot_be_judged(intake, tmp_path: Path, tiny_folder) -> None:
+def test_images_that_are_all_alike_cannot_be_judged(dataset, tmp_path: Path, tiny_folder) -> None:
     for name in ("a", "b"):
         (tmp_path / "data" / name).mkdir(parents=True)
         for number in range(3):
             source = tiny_folder / "alder" / f"{int(name == 'b')}.png"
             shutil.copy(source, tmp_path / "data" / name / f"{number}.png")
     with pytest.raises(UserError) as error:
-        intake(tmp_path / "data")
+        dataset(tmp_path / "data")
     assert str(error.value).startswith("--val_fraction=0.15: no validation images, because all")
 
 
-def test_a_table_gives_the_labels(intake, tiny_folder: Path, tmp_path: Path) -> None:
+def test_a_table_gives_the_labels(dataset, tiny_folder: Path, tmp_path: Path) -> None:
     rows = [f"{c}/{n}.png,{'odd' if n % 2 else 'even'}" for c in ("alder",) for n in range(6)]
     (tmp_path / "labels.csv").write_text("\n".join(["file,label", *rows]))
-    found = intake(tiny_folder, labels_csv=str(tmp_path / "labels.csv"), val_fraction=0.34)
+    found = dataset(tiny_folder, labels_csv=str(tmp_path / "labels.csv"), val_fraction=0.34)
     assert found.store.catalog.class_names == ("even", "odd")
     assert found.store.catalog.labels.tolist() == [0, 1] * 3
 

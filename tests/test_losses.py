@@ -23,7 +23,7 @@ def test_distributions_give_the_sum_over_the_classes() -> None:
     assert float(CrossEntropy()(soft, PROBABILITIES)) == pytest.approx(wanted, rel=1e-5)
 
 
-def test_weights_multiply_and_the_mean_is_over_the_pictures() -> None:
+def test_weights_multiply_and_the_mean_is_over_the_images() -> None:
     weights = np.array([2.0, 0.5, 1.0], np.float32)
     wanted = (-np.log([0.7, 0.1, 0.4]) * weights).sum() / 3
     found = CrossEntropy()(LABELS, PROBABILITIES, sample_weight=weights)
@@ -56,7 +56,7 @@ def test_targets_smooth_class_numbers_and_mixed_labels_alike() -> None:
     np.testing.assert_allclose(soft[0], [0.8, 0.1, 0.1], atol=1e-6)
 
 
-def test_a_mixed_picture_weighs_as_its_parts_do_before_smoothing() -> None:
+def test_a_mixed_image_weighs_as_its_parts_do_before_smoothing() -> None:
     targets = make_targets(3, smoothing=0.3, weights=np.array([1.0, 3.0, 5.0], np.float32))
     assert targets is not None
     mixed = tf.constant([[0.5, 0.5, 0.0], [0.0, 0.25, 0.75], [0.0, 0.0, 1.0]])

@@ -37,7 +37,7 @@ from seedtf.training.lr_finder.finder import (
 )
 from seedtf.training.optim.ema import MovingAverage
 from seedtf.training.optim.optimizers import make_optimizer
-from seedtf.training.setup import explained
+from seedtf.training.setup import runtime_errors_as_user_errors
 from seedtf.training.trainer import Trainer
 
 
@@ -179,7 +179,7 @@ def test_rates_and_steps_out_of_range(start, end, steps):
         find_rate(make_trainer(), batches(), start=start, end=end, steps=steps)
 
 
-def test_the_picture_shows_the_way_down_and_the_suggestions():
+def test_the_image_shows_the_way_down_and_the_suggestions():
     rates = [rate_at(step, 20, 1e-5, 1.0) for step in range(20)]
     losses = [2.0 - 0.05 * step for step in range(15)] + [50.0, 80.0, 90.0, 100.0, 1e9]
     test = RangeTest(rates, losses, losses)
@@ -205,7 +205,7 @@ def lr_find(folder: Path, data: Path, *more: str) -> subprocess.CompletedProcess
     )
 
 
-def test_the_command_prints_a_flag_and_leaves_picture_and_table(tmp_path, data):
+def test_the_command_prints_a_flag_and_leaves_image_and_table(tmp_path, data):
     done = lr_find(tmp_path, data, "--start_lr=1e-5", "--steps=100", "--optimizer=adam")
     assert done.returncode == 0, done.stderr
     first, *lines = done.stdout.splitlines()
@@ -226,8 +226,8 @@ def test_the_command_prints_a_flag_and_leaves_picture_and_table(tmp_path, data):
     assert float(rows[0]["lr"]) == 1e-5
     losses = [float(row["loss"]) for row in rows]
     assert [float(row["smoothed_loss"]) for row in rows] == smooth(losses)
-    with Image.open(folder / "lr_find.png") as picture:
-        assert picture.size[0] > 500
+    with Image.open(folder / "lr_find.png") as image:
+        assert image.size[0] > 500
 
 
 @pytest.mark.parametrize(
@@ -310,7 +310,7 @@ def test_a_test_that_fails_leaves_no_folder_of_its_own(tmp_path, monkeypatch):
     assert sorted(path.name for path in tmp_path.rglob("*")) == ["mine", "runs"]
 
 
-def test_a_picture_that_went_bad_is_named(data, tmp_path, monkeypatch):
+def test_a_image_that_went_bad_is_named(data, tmp_path, monkeypatch):
     folder = Path(shutil.copytree(data, tmp_path / "data"))
     begin = range_test.open_planned
 
@@ -341,9 +341,12 @@ def test_out_of_memory_is_one_line(data, tmp_path, monkeypatch):
 def test_only_a_run_folder_is_told_to_be_gone_on_with(data):
     config = tiny(data)
     lost = r"^--run_dir=r: cannot be written .* --resume=r$"
-    with pytest.raises(UserError, match=lost), explained(config, None, Path("r")):
+    with (
+        pytest.raises(UserError, match=lost),
+        runtime_errors_as_user_errors(config, None, Path("r")),
+    ):
         raise OSError(28, "No space left on device")
-    with pytest.raises(OSError, match="No space"), explained(config, None):
+    with pytest.raises(OSError, match="No space"), runtime_errors_as_user_errors(config, None):
         raise OSError(28, "No space left on device")
 
 

@@ -14,14 +14,14 @@ from seedtf.evaluation.metrics import (
     confusion_matrix,
     fit_temperature,
     macro_f1,
+    margins,
     mcnemar_p,
     most_confused,
     paired_difference_interval,
-    picture_losses,
-    reject_rule,
+    per_image_loss,
+    rejection_threshold,
     reliability,
     scale_probabilities,
-    true_class_margins,
 )
 
 
@@ -67,10 +67,10 @@ def test_most_confused_pairs_come_largest_first_without_the_right_answers():
 def test_losses_and_margins():
     probabilities = np.array([[0.7, 0.2, 0.1], [0.0, 0.4, 0.6]], np.float32)
     labels = np.array([0, 0])
-    assert picture_losses(probabilities, labels) == pytest.approx(
+    assert per_image_loss(probabilities, labels) == pytest.approx(
         [-math.log(0.7), 87.336], abs=1e-3
     )
-    assert true_class_margins(probabilities, labels) == pytest.approx([0.5, -0.6])
+    assert margins(probabilities, labels) == pytest.approx([0.5, -0.6])
 
 
 def test_calibration_error_of_a_worked_example():
@@ -83,7 +83,7 @@ def test_calibration_error_of_a_worked_example():
 
 
 @given(st.lists(st.tuples(st.floats(0, 1), st.booleans()), min_size=1, max_size=50))
-def test_every_picture_is_in_one_bin_and_the_error_is_a_share(pairs):
+def test_every_image_is_in_one_bin_and_the_error_is_a_share(pairs):
     confidence, correct = (np.array(column) for column in zip(*pairs, strict=True))
     found = reliability(confidence, correct)
     assert found.counts.sum() == len(pairs)
@@ -99,9 +99,9 @@ def test_temperature_undoes_a_known_sharpening(temperature):
     stated = softmax(logits * temperature)
     fitted = fit_temperature(stated, labels)
     assert fitted == pytest.approx(temperature, rel=0.05)
-    best = picture_losses(scale_probabilities(stated, fitted), labels).mean()
+    best = per_image_loss(scale_probabilities(stated, fitted), labels).mean()
     for other in (0.98 * fitted, 1.02 * fitted):
-        assert best < picture_losses(scale_probabilities(stated, other), labels).mean()
+        assert best < per_image_loss(scale_probabilities(stated, other), labels).mean()
 
 
 def test_temperature_stays_one_where_nothing_can_be_learnt():
@@ -125,10 +125,10 @@ def test_scaling_at_one_changes_nothing():
 
 def test_reject_rule_keeps_as_many_as_the_precision_allows():
     confidence = np.array([0.9, 0.8, 0.7, 0.6, 0.5])
-    rule = reject_rule(confidence, np.array([True, True, False, True, False]), 0.75)
+    rule = rejection_threshold(confidence, np.array([True, True, False, True, False]), 0.75)
     assert rule is not None
     assert (rule.threshold, rule.kept, rule.kept_correct) == (0.6, 4, 3)
-    assert reject_rule(confidence, np.zeros(5, bool), 0.75) is None
+    assert rejection_threshold(confidence, np.zeros(5, bool), 0.75) is None
 
 
 @given(
@@ -141,7 +141,7 @@ def test_reject_rule_holds_for_whoever_applies_it(pairs, precision):
         value: correct[confidence >= value].mean() >= precision
         for value in set(confidence.tolist())
     }
-    rule = reject_rule(confidence, correct, precision)
+    rule = rejection_threshold(confidence, correct, precision)
     if rule is None:
         assert not any(reached.values())
         return

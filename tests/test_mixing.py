@@ -17,7 +17,7 @@ ALL = Mixing(mixup=0.4, cutmix=1.0, random_erasing=0.5)
 def run(
     images: np.ndarray, records: list[int], mixing: Mixing, *, seed: int = 0, epoch: int = 0
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Mixed images, and labels that began as one class for each picture."""
+    """Mixed images, and labels that began as one class for each image."""
     mixed, labels = mix(
         tf.constant(images, tf.float32),
         tf.eye(len(images)),
@@ -30,7 +30,7 @@ def run(
 
 
 def zebra(count: int, side: int = SIDE) -> np.ndarray:
-    """Pictures black and white by turns, so that a mixed one shows what it kept of itself."""
+    """Images black and white by turns, so that a mixed one shows what it kept of itself."""
     values = np.arange(count) % 2 * 255.0
     return np.broadcast_to(values[:, None, None, None], (count, side, side, 3)).astype(np.float32)
 
@@ -105,12 +105,12 @@ def test_cutmix_pastes_one_rectangle_and_labels_hold_its_exact_area() -> None:
     ]
     assert len(boxes) > 200
     assert 0.3 < np.mean(clipped) < 0.95
-    # away from the edges it is square, as the picture is
+    # away from the edges it is square, as the image is
     squares = [b for b, cut in zip(boxes, clipped, strict=True) if not cut]
     assert all(bottom - top == right - left for top, bottom, left, right in squares)
 
 
-def test_a_pasted_part_comes_from_its_own_place_in_the_next_picture() -> None:
+def test_a_pasted_part_comes_from_its_own_place_in_the_next_image() -> None:
     images = np.random.default_rng(0).uniform(0, 255, (16, SIDE, SIDE, 3)).astype(np.float32)
     mixed, _ = run(images, list(range(16)), Mixing(cutmix=1.0))
     own, partner = mixed == images, mixed == np.roll(images, -1, 0)
@@ -138,7 +138,7 @@ def test_with_both_half_of_the_records_take_each() -> None:
     assert kept.mean((1, 2)) == pytest.approx(own_share(labels), abs=1e-5)
 
 
-def test_erasing_takes_the_share_of_pictures_and_sizes_that_the_paper_says() -> None:
+def test_erasing_takes_the_share_of_images_and_sizes_that_the_paper_says() -> None:
     side, count = 64, 600
     mixed, labels = run(
         np.full((count, side, side, 3), -1.0), list(range(count)), Mixing(random_erasing=0.3)
@@ -164,7 +164,7 @@ def test_erasing_takes_the_share_of_pictures_and_sizes_that_the_paper_says() -> 
     assert places.min(0).max() <= 1, "the rectangles keep away from an edge"
 
 
-def test_every_or_no_picture_is_erased_at_the_ends_of_the_range() -> None:
+def test_every_or_no_image_is_erased_at_the_ends_of_the_range() -> None:
     images = np.full((200, 8, 8, 3), -1.0)
     mixed, _ = run(images, list(range(200)), Mixing(random_erasing=1.0))
     assert (mixed >= 0).any((1, 2, 3)).all()
@@ -188,7 +188,7 @@ def test_noise_is_uniform_over_grey_levels_and_no_two_values_hang_together() -> 
 
 
 def erased(count: int, records: list[int], mixing: Mixing) -> np.ndarray:
-    """The pixels that become noise before pictures are mixed: bool ``[B, H, W]``."""
+    """The pixels that become noise before images are mixed: bool ``[B, H, W]``."""
     blank = np.full((count, SIDE, SIDE, 3), -1.0)
     only = Mixing(random_erasing=mixing.random_erasing)
     return (run(blank, records, only, seed=5, epoch=2)[0] >= 0).all(-1)
@@ -200,7 +200,7 @@ def test_what_a_record_draws_does_not_depend_on_its_batch(mixing: Mixing) -> Non
     together, labels = run(images, records, mixing, seed=5, epoch=2)
     erased_together = erased(6, records, mixing)
     for place, record in ((1, 3), (3, 0), (5, 4)):
-        # the same picture and record before the same kind of picture, elsewhere in other company
+        # the same image and record before the same kind of image, elsewhere in other company
         other, other_labels = run(images[:2], [99, record], mixing, seed=5, epoch=2)
         erased_apart = erased(2, [99, record], mixing)
         assert own_share(other_labels)[1] == own_share(labels)[place]

@@ -15,7 +15,7 @@ from seedtf.compat.tensorflow import KERAS_2, build_optimizer, optimizer_variabl
 from seedtf.errors import UserError
 from seedtf.model.network import HEAD, build_network, set_body_trainable
 from seedtf.training.optim.optimizers import check_optimizer, make_optimizer
-from seedtf.training.optim.param_groups import decayed, is_decayed, layer_rates, undecayed
+from seedtf.training.optim.param_groups import decayed, is_decayed, layerwise_lr, undecayed
 
 NAMES = ["adam", "adamw", "sgd", "rmsprop", *([] if KERAS_2 else ["lamb"])]
 LR, DECAY = 0.25, 0.125
@@ -137,14 +137,14 @@ def test_the_gradient_is_shortened_to_the_norm_over_all_weights(norm: float, sca
 @keras_3_only
 def test_rates_rise_geometrically_from_the_first_layer_to_the_head() -> None:
     network = tiny()
-    rates = layer_rates(network, 0.01)
+    rates = layerwise_lr(network, 0.01)
     layers = ["conv1", "conv1_bn", "conv2", "conv2_bn", "conv3", "conv3_bn", HEAD]
     by_layer = [rates[network.get_layer(each).weights[0].path] for each in layers]
     np.testing.assert_allclose(by_layer, 0.01 ** (1 - np.arange(7) / 6))
     assert by_layer[0] == 0.01 and by_layer[-1] == 1.0
     assert set(rates) == {each.path for each in network.weights}
     set_body_trainable(network, False)
-    assert layer_rates(network, 0.01) == rates
+    assert layerwise_lr(network, 0.01) == rates
 
 
 @keras_3_only
@@ -155,7 +155,7 @@ def test_rates_rise_geometrically_from_the_first_layer_to_the_head() -> None:
 )
 def test_a_rate_is_a_factor_on_the_whole_change(name: str, decay: float) -> None:
     network = shaken(tiny())
-    rates = layer_rates(network, 0.25)
+    rates = layerwise_lr(network, 0.25)
     before = [each.numpy() for each in network.trainable_variables]
     for scale in (1.0, 1e3):
         grads = gradients(network, scale)
@@ -174,7 +174,7 @@ def test_rates_of_one_are_the_plain_optimizer_to_the_bit(name: str) -> None:
     network = shaken(tiny())
     options: dict[str, Any] = {"weight_decay": DECAY, "clip_norm": 2.0}
     plain = make_optimizer(name, LR, **options)
-    rated = make_optimizer(name, LR, rates=layer_rates(network, 1.0), **options)
+    rated = make_optimizer(name, LR, rates=layerwise_lr(network, 1.0), **options)
     results = [after(each, gradients(network), network, steps=3) for each in (plain, rated)]
     for one, other in zip(*results, strict=True):
         np.testing.assert_array_equal(one, other)
@@ -183,7 +183,7 @@ def test_rates_of_one_are_the_plain_optimizer_to_the_bit(name: str) -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_the_state_has_the_same_variables_in_the_same_order(name: str) -> None:
     network = tiny()
-    rates = None if KERAS_2 else layer_rates(network, 0.1)
+    rates = None if KERAS_2 else layerwise_lr(network, 0.1)
     shapes = []
     for options in ({}, {"weight_decay": DECAY, "clip_norm": 1.0, "rates": rates}):
         optimizer = make_optimizer(name, LR, **options)
@@ -201,7 +201,7 @@ def test_a_restored_state_goes_on_to_the_bit(scaled: bool) -> None:
     grads = gradients(network, 256.0 if scaled else 1.0)
 
     def make() -> Any:
-        rates = layer_rates(network, 0.1)
+        rates = layerwise_lr(network, 0.1)
         made = make_optimizer("adamw", LR, weight_decay=DECAY, clip_norm=2.0, rates=rates)
         if scaled:
             made = keras.mixed_precision.LossScaleOptimizer(made, initial_scale=256.0)
@@ -221,7 +221,7 @@ def test_a_restored_state_goes_on_to_the_bit(scaled: bool) -> None:
 @keras_3_only
 def test_loss_scaling_changes_no_rate() -> None:
     network = shaken(tiny())
-    rates = layer_rates(network, 0.1)
+    rates = layerwise_lr(network, 0.1)
     options: dict[str, Any] = {"weight_decay": DECAY, "rates": rates}
     plain = after(make_optimizer("sgd", LR, **options), gradients(network), network)
     wrapped = keras.mixed_precision.LossScaleOptimizer(
@@ -236,7 +236,7 @@ def test_loss_scaling_changes_no_rate() -> None:
 def test_a_compiled_train_step_takes_the_rates() -> None:
     network = tiny()
     before = network.get_weights()
-    slow = {path: 1.0 if path.startswith(HEAD) else 0.0 for path in layer_rates(network, 0.5)}
+    slow = {path: 1.0 if path.startswith(HEAD) else 0.0 for path in layerwise_lr(network, 0.5)}
     optimizer = make_optimizer("adamw", 0.1, weight_decay=DECAY, rates=slow)
     network.compile(optimizer, "sparse_categorical_crossentropy", jit_compile=False)
     network.train_on_batch(np.ones((2, 8, 8, 3), np.float32), np.array([0, 1]))

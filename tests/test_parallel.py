@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from seedtf.data.catalog import Catalog
-from seedtf.data.map_files import judge_files, judge_groups, workers_for
+from seedtf.data.map_files import map_file_batches, map_files, num_threads
 from seedtf.images.header import RefusedError
 
 
@@ -28,7 +28,7 @@ def test_groups_hold_every_file_once_and_its_outcome(count: int) -> None:
             yield refusal if index % 7 == 3 else OSError(2, "gone") if index % 7 == 5 else index
 
     catalog = _catalog(count)
-    good, faults = judge_groups(catalog, work, "testing", 16)
+    good, faults = map_file_batches(catalog, work, "testing", 16)
     assert good.tolist() == [i for i in range(count) if i % 7 not in (3, 5)]
     assert [(f.path, f.fault, f.detail) for f in faults] == [
         (f"{i:03}.png", *(("corrupt", f"number {i}") if i % 7 == 3 else ("unreadable", "gone")))
@@ -38,7 +38,7 @@ def test_groups_hold_every_file_once_and_its_outcome(count: int) -> None:
     groups.sort()
     assert [path for _, paths in groups for path in paths] == list(catalog.absolute_paths())
     assert max((len(paths) for _, paths in groups), default=0) <= 16
-    assert len(groups) >= min(count, workers_for(catalog.absolute_paths()))
+    assert len(groups) >= min(count, num_threads(catalog.absolute_paths()))
 
 
 def test_an_interruption_does_not_wait_for_what_is_queued() -> None:
@@ -52,5 +52,5 @@ def test_an_interruption_does_not_wait_for_what_is_queued() -> None:
 
     catalog = _catalog(500)
     with pytest.raises(KeyboardInterrupt):
-        judge_files(catalog, work, "testing")
-    assert len(done) < 6 * workers_for(catalog.absolute_paths())
+        map_files(catalog, work, "testing")
+    assert len(done) < 6 * num_threads(catalog.absolute_paths())

@@ -77,7 +77,7 @@ def test_refused_files_are_named(export: Path, files: list[str], tmp_path: Path)
     (tmp_path / "bad").write_text("0x")
     found = check_files(export, [files[0], str(tmp_path / "bad")], TABLE[[0, 0]], NAMES)
     assert found.refused == (f"{tmp_path / 'bad'}: corrupt",)
-    assert "1 pictures refused" in found.fault
+    assert "1 images refused" in found.fault
 
 
 def test_names_in_the_wrong_order_are_a_fault(tmp_path: Path, files: list[str]) -> None:

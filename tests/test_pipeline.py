@@ -16,7 +16,7 @@ from seedtf.data.order import BatchIndices
 from seedtf.data.pipeline import (
     AUGMENT_IMPLS,
     Augmentation,
-    WaitClock,
+    DataWaitTimer,
     eval_dataset,
     make_augmentation,
     train_dataset,
@@ -109,7 +109,7 @@ def test_a_record_looks_different_in_every_epoch(store: Store) -> None:
     assert len(means) == 16
 
 
-def test_both_implementations_show_the_same_pictures(store: Store) -> None:
+def test_both_implementations_show_the_same_images(store: Store) -> None:
     fused, plain = (batches(training(store, impl=impl), 2) for impl in ("fused", "tf_image"))
     for (first, labels), (second, same_labels) in zip(fused, plain, strict=True):
         assert np.array_equal(labels, same_labels)
@@ -145,7 +145,7 @@ def test_the_clock_counts_waiting_and_starts_again() -> None:
 
         return tf.ensure_shape(tf.numpy_function(sleep, [value], tf.int64), [])
 
-    clock = WaitClock()
+    clock = DataWaitTimer()
     assert clock.take() == 0.0
     dataset = clock.attach(tf.data.Dataset.range(10).map(slow).map(lambda v: (v, v + 1)))
     assert [int(v) for v, _ in dataset] == list(range(10))
@@ -155,6 +155,6 @@ def test_the_clock_counts_waiting_and_starts_again() -> None:
 
 def test_the_clock_changes_no_element(store: Store) -> None:
     plain = eval_dataset(store, RECORDS, 4)
-    timed = WaitClock().attach(plain)
+    timed = DataWaitTimer().attach(plain)
     assert timed.element_spec == plain.element_spec
     assert equal(batches(timed, 3), batches(plain, 3))

@@ -1,4 +1,4 @@
-"""Pictures: valid PNG files that hold the values they were given, for short, long and odd input."""
+"""Images: valid PNG files that hold the values they were given, for short, long and odd input."""
 
 from __future__ import annotations
 
@@ -137,7 +137,7 @@ def test_augmentations_show_every_image_with_its_label(draws, batch):
     assert size(figure_png(figure, dpi=40))
 
 
-def test_no_name_can_break_a_picture(tmp_path, recwarn):
+def test_no_name_can_break_a_image(tmp_path, recwarn):
     names = ["a$b^{$c", "$\\frac$", "小麦", "bad\udcffbyte", "two\nlines", "", "x" * 500]
     image = np.zeros((4, 4, 3), np.uint8)
     figure = draw_augmentations(image, image[None], np.stack([image] * 7), names, title="$\\x^{$小")
@@ -153,7 +153,7 @@ def test_labels_are_clipped_to_one_line():
     assert clip_label("a\r\nb\x1b\udcff\u2028", 20) == "a  b ? "
 
 
-def test_a_saved_picture_is_whole_and_repeatable(tmp_path):
+def test_a_saved_image_is_whole_and_repeatable(tmp_path):
     figure = draw_curves(history(2), title="run")
     path = tmp_path / "curves.png"
     path.write_bytes(b"old")
@@ -162,6 +162,6 @@ def test_a_saved_picture_is_whole_and_repeatable(tmp_path):
     assert [entry.name for entry in tmp_path.iterdir()] == ["curves.png"]
 
 
-def test_no_picture_needs_pyplot():
+def test_no_image_needs_pyplot():
     code = "import sys, seedtf.plots.base; sys.exit('matplotlib.pyplot' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

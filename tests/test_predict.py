@@ -18,7 +18,7 @@ from seedtf.commands.main import main
 from seedtf.errors import UserError
 from seedtf.evaluation.classifier import Answer, Classifier, open_classifier
 from seedtf.evaluation.evaluate_run import evaluate_run
-from seedtf.evaluation.predict import answer_files, list_pictures, write_predictions
+from seedtf.evaluation.predict import answer_files, list_images, write_predictions
 from seedtf.evaluation.submission import read_sample, write_submission
 from seedtf.images.header import RefusedError
 from seedtf.runs.open import load_run, open_validation
@@ -36,7 +36,7 @@ def classifier(run_dir):
 
 @pytest.fixture
 def flat(tmp_path, tiny_folder):
-    """An unlabelled folder: good pictures, bad ones and files that are passed over."""
+    """An unlabelled folder: good images, bad ones and files that are passed over."""
     folder = tmp_path / "flat"
     (folder / "deep").mkdir(parents=True)
     good = (tiny_folder / "alder" / "0.png").read_bytes()
@@ -44,7 +44,7 @@ def flat(tmp_path, tiny_folder):
     (folder / "deep" / "a.PNG").write_bytes(good)
     (folder / "cut.png").write_bytes(good[:-30])
     (folder / "empty.jpg").write_bytes(b"")
-    (folder / "notes.txt").write_text("no picture")
+    (folder / "notes.txt").write_text("no image")
     (folder / ".hidden.png").write_bytes(good)
     (folder / "Thumbs.db").write_bytes(b"x")
     return folder
@@ -138,8 +138,8 @@ def test_the_limit_of_the_run_holds(run_dir, flat, tmp_path, max_pixels, status)
     run = load_run(copy_run(run_dir, tmp_path / "run"))
     settings = {**run.settings, "max_pixels": max_pixels, "cache_dir": str(tmp_path / "cache")}
     (run.run_dir / "config.json").write_text(json.dumps(settings))
-    model, picture = open_classifier(run.run_dir), str(flat / "b good.png")  # of 20×16 pixels
-    write_predictions(model, [picture], tmp_path / "p", topk=1, batch_size=2)
+    model, image_path = open_classifier(run.run_dir), str(flat / "b good.png")  # of 20×16 pixels
+    write_predictions(model, [image_path], tmp_path / "p", topk=1, batch_size=2)
     assert read_table(tmp_path / "p")[0]["status"] == status
     if status == "ok":
         assert len(open_validation(load_run(run.run_dir))[1])
@@ -181,7 +181,7 @@ def test_only_two_batches_are_held(tmp_path):
         return [label_by_color(file) for file in files]
 
     model = stub(lambda data: prepared.append(1) or data, classify)
-    answers = answer_files(model, list_pictures([str(folder)]), 1, 4)
+    answers = answer_files(model, list_images([str(folder)]), 1, 4)
     taken = [next(answers) for _ in range(5)]
     assert len(taken) == 5
     answers.close()
@@ -209,7 +209,7 @@ def test_the_table_appears_whole_or_not_at_all(tmp_path):
 
 
 def test_a_folder_is_listed_lazily_and_sorted(flat):
-    listed = list_pictures([str(flat), str(flat / ".hidden.png")])
+    listed = list_images([str(flat), str(flat / ".hidden.png")])
     assert next(listed) == str(flat / "b good.png")
     assert [os.path.relpath(path, flat) for path in listed] == [
         "cut.png",
@@ -225,7 +225,7 @@ def test_a_folder_is_listed_lazily_and_sorted(flat):
     [
         (["{run}"], "FILES_OR_FOLDERS is missing"),
         (["{run}", "nowhere.png"], "nowhere.png: no such file or folder"),
-        (["{run}", "{empty}"], "no files; pass pictures"),
+        (["{run}", "{empty}"], "no files; pass images"),
         (["nowhere", "{flat}"], "nowhere: no such run"),
         (["{flat}", "{flat}"], "not a run of seedtf train"),
         (["{run}", "{flat}", "--out={flat}"], "is there already; pass a file name"),
@@ -252,13 +252,13 @@ def test_mistakes_are_one_line_and_code_2(run_dir, flat, capsys, arguments, mess
 def test_overwrite_replaces(run_dir, flat, tmp_path):
     out = tmp_path / "p.csv"
     out.write_text("old")
-    picture = str(flat / "b good.png")
-    assert main(["predict", str(run_dir), picture, f"--out={out}", "--overwrite"]) == 0
+    image_path = str(flat / "b good.png")
+    assert main(["predict", str(run_dir), image_path, f"--out={out}", "--overwrite"]) == 0
     assert len(read_table(out)) == 1
 
 
 class _Export(tf.Module):
-    """The least that can be served: classes by the colour of a picture; one bad file fails a batch."""
+    """The least that can be served: classes by the colour of an image; one bad file fails a batch."""
 
     @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="image_bytes")])
     def serve(self, image_bytes):
@@ -287,7 +287,7 @@ def export(tmp_path_factory):
 
 
 def test_an_export_answers_and_survives_a_bad_file(export, tmp_path):
-    folder = tmp_path / "pictures"
+    folder = tmp_path / "images"
     folder.mkdir()
     Image.new("RGB", (8, 8), (10, 30, 60)).save(folder / "a.png")
     noise = np.random.default_rng(0).integers(0, 255, (8, 8, 3), np.uint8)

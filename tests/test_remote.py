@@ -13,7 +13,7 @@ from seedtf.config.train_config import TrainConfig
 from seedtf.data import paths as remote
 from seedtf.data.catalog import read_labels_csv, scan_folder
 from seedtf.data.check.check import check_data
-from seedtf.data.dataset import Intake, open_data
+from seedtf.data.dataset import Dataset, load_dataset
 from seedtf.data.paths import common_folder, folder_at
 from seedtf.data.store import cache_key
 from seedtf.errors import UserError
@@ -33,19 +33,19 @@ def put(url: str, data: bytes) -> None:
 @pytest.fixture
 def bucket(tiny_folder: Path, request: pytest.FixtureRequest):
     """The tiny folder's files in a memory bucket of this test's own."""
-    url = f"ram://{request.node.name.translate(str.maketrans('[]', '--'))}/pictures"
+    url = f"ram://{request.node.name.translate(str.maketrans('[]', '--'))}/images"
     for path in tiny_folder.rglob("*.png"):
         put(f"{url}/{path.relative_to(tiny_folder).as_posix()}", path.read_bytes())
     yield url
     gfile.rmtree(url)
 
 
-def opened(folder: str | Path, tmp_path: Path, **options: object) -> Intake:
+def opened(folder: str | Path, tmp_path: Path, **options: object) -> Dataset:
     settings = {"image_size": 8, "cache": "off", "cache_dir": tmp_path / "cache", **options}
-    return open_data(str(folder), **settings)
+    return load_dataset(str(folder), **settings)
 
 
-def pixels(found: Intake) -> np.ndarray:
+def pixels(found: Dataset) -> np.ndarray:
     return found.store.read(tf.range(len(found.store.catalog), dtype=tf.int64)).numpy()
 
 
@@ -109,7 +109,7 @@ def test_a_run_on_a_bucket_is_evaluated(bucket: str, tmp_path: Path) -> None:
     found = evaluate_run(str(make_run(tmp_path / "run", bucket)))
     assert len(found.report.predictions.paths) == 9
     page = found.page.read_text(encoding="utf-8")
-    assert page.count("data:image/jpeg") > 0  # pictures were fetched for it
+    assert page.count("data:image/jpeg") > 0  # images were fetched for it
 
 
 def test_a_bucket_that_is_not_there_names_the_flag(bucket: str) -> None:
@@ -123,15 +123,15 @@ def test_a_scheme_without_a_file_system_names_what_to_install(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     with pytest.raises(UserError) as error:
-        scan_folder("s3://bucket/pictures")
+        scan_folder("s3://bucket/images")
     assert str(error.value).startswith(
-        "s3://bucket/pictures: this TensorFlow has no file system for s3://, only "
+        "s3://bucket/images: this TensorFlow has no file system for s3://, only "
     )
     assert "install a tensorflow-io" in str(error.value)
     asked = []
     monkeypatch.setattr(remote.importlib, "import_module", lambda n: asked.append(n) or tf)
     with pytest.raises(UserError):
-        scan_folder("s3://bucket/pictures")
+        scan_folder("s3://bucket/images")
     assert "tensorflow_io" in asked
 
 

@@ -11,10 +11,10 @@ import pytest
 from browser import open_browser
 from tiny_run import copy_run, draw_classes, make_run
 
-from seedtf.evaluation.evaluate import Predictions, judge
+from seedtf.evaluation.evaluate import Predictions, compute_report
 from seedtf.evaluation.evaluate_run import evaluate_run
 from seedtf.evaluation.metrics import reliability
-from seedtf.evaluation.report import Subject, write_report
+from seedtf.evaluation.report import ReportContext, write_report
 from seedtf.plots.base import figure_png
 from seedtf.plots.report import draw_confusion, draw_reliability
 
@@ -119,8 +119,8 @@ def test_the_smallest_report(tmp_path):
     found = Predictions(
         ("a.png",), np.array([1], np.int32), np.array([[0.2, 0.8]], np.float32), ("x", "y")
     )
-    report = judge(found, precision_target=1.0)
-    subject = Subject(tmp_path, "elsewhere", tmp_path, "tiny", 16, 8, ())
+    report = compute_report(found, precision_target=1.0)
+    subject = ReportContext(tmp_path, "elsewhere", tmp_path, "tiny", 16, 8, ())
     page = write_report(report, subject, tmp_path / "out").read_text(encoding="utf-8")
     assert "worst mistakes" not in page
     assert "Most confused" not in page
@@ -132,12 +132,12 @@ def test_the_smallest_report(tmp_path):
     assert list(row) == ["path", "true", "top1", "p1", "top2", "p2", "loss", "margin"]
 
 
-def test_a_mistake_whose_picture_went_away_is_still_listed(tmp_path):
+def test_a_mistake_whose_image_went_away_is_still_listed(tmp_path):
     found = Predictions(
         ("gone.png",), np.array([0], np.int32), np.array([[0.2, 0.8]], np.float32), ("x", "y")
     )
-    report = judge(found, precision_target=0.9)
-    subject = Subject(tmp_path, "elsewhere", tmp_path, "tiny", 16, 1, ())
+    report = compute_report(found, precision_target=0.9)
+    subject = ReportContext(tmp_path, "elsewhere", tmp_path, "tiny", 16, 1, ())
     assert "gone.png" in write_report(report, subject, tmp_path / "out").read_text()
 
 

@@ -264,7 +264,7 @@ def test_changed_data_is_refused_by_name(data, tmp_path, capsys) -> None:
     train_and_evaluate(config)
     next(folder.glob("Maize/*.png")).unlink()
     assert main(["train", f"--resume={tmp_path / 'run'}"]) == 2
-    assert "the number of pictures was 60 and is now 59" in capsys.readouterr().err
+    assert "the number of images was 60 and is now 59" in capsys.readouterr().err
 
 
 def test_a_running_run_cannot_be_resumed_twice(finished) -> None:

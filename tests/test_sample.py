@@ -24,9 +24,9 @@ def contents(root: Path) -> dict[str, bytes]:
     return {path.relative_to(root).as_posix(): path.read_bytes() for path in files}
 
 
-def leaf_pixels(species_index: int, picture: int) -> float:
+def leaf_pixels(species_index: int, image: int) -> float:
     """How many pixels are clearly greener than red and blue."""
-    rng = np.random.default_rng([0, species_index, picture])
+    rng = np.random.default_rng([0, species_index, image])
     red, green, blue = np.moveaxis(draw_seedling(SPECIES[species_index], 64, rng).astype(int), 2, 0)
     return float(np.sum((green > red + 12) & (green > blue + 12)))
 
@@ -39,8 +39,8 @@ def test_writes_twelve_class_folders_of_rgb_pngs(tmp_path: Path) -> None:
     for folder in folders:
         files = sorted((root / folder).iterdir())
         assert [file.name for file in files] == ["0000.png", "0001.png"]
-        with Image.open(files[0]) as picture:
-            assert (picture.format, picture.mode, picture.size) == ("PNG", "RGB", (24, 24))
+        with Image.open(files[0]) as image:
+            assert (image.format, image.mode, image.size) == ("PNG", "RGB", (24, 24))
     assert [path.name for path in (tmp_path / "deep").iterdir()] == ["sample"]
 
 
@@ -51,19 +51,19 @@ def test_same_seed_same_bytes_and_another_seed_others(tmp_path: Path) -> None:
     assert all(first[name] != other[name] for name in first)
 
 
-def test_more_pictures_keep_the_first_ones(tmp_path: Path) -> None:
+def test_more_images_keep_the_first_ones(tmp_path: Path) -> None:
     few, more = contents(tiny(tmp_path / "a")), contents(tiny(tmp_path / "b", images_per_class=3))
     assert all(more[name] == data for name, data in few.items() if name != MARKER)
 
 
-def test_no_two_pictures_are_alike(tmp_path: Path) -> None:
-    pictures = list(contents(tiny(tmp_path / "a", images_per_class=3)).values())
-    assert len(set(pictures)) == len(pictures)
+def test_no_two_images_are_alike(tmp_path: Path) -> None:
+    images = list(contents(tiny(tmp_path / "a", images_per_class=3)).values())
+    assert len(set(images)) == len(images)
 
 
-def test_every_picture_shows_a_plant_and_species_differ_in_leaf_area() -> None:
+def test_every_image_shows_a_plant_and_species_differ_in_leaf_area() -> None:
     area = {
-        species.name: np.array([leaf_pixels(index, picture) for picture in range(8)])
+        species.name: np.array([leaf_pixels(index, image) for image in range(8)])
         for index, species in enumerate(SPECIES)
     }
     assert all(np.median(values) > 20 for values in area.values())

@@ -18,7 +18,7 @@ from seedtf.config.train_config import TrainConfig
 from seedtf.data import dataset as intake_module
 from seedtf.data.catalog import scan_folder
 from seedtf.data.check.check import name_broken_files
-from seedtf.data.dataset import Intake, open_data, write_data_report
+from seedtf.data.dataset import Dataset, load_dataset, write_data_report
 from seedtf.data.order import BatchIndices
 from seedtf.data.pipeline import make_augmentation, train_dataset
 from seedtf.data.split import read_split_csv, split_catalog, write_split_csv
@@ -33,13 +33,13 @@ BYTES_PER_FILE = 300
 
 @pytest.fixture(scope="module")
 def many(tiny_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder of 20,000 names in two classes, links to a few small pictures."""
+    """A folder of 20,000 names in two classes, links to a few small images."""
     root = tmp_path_factory.mktemp("many")
     sources = sorted(tiny_folder.rglob("*.png"))
     for name in ("first", "second"):
         (root / name).mkdir()
     for number in range(MANY):
-        name = f"{'first' if number % 2 else 'second'}/picture number {number:08d}.png"
+        name = f"{'first' if number % 2 else 'second'}/image number {number:08d}.png"
         os.link(sources[number % len(sources)], root / name)
     return root
 
@@ -72,7 +72,7 @@ def test_listing_splitting_and_writing_take_few_bytes_a_file(
 def test_other_files_take_few_bytes_too(tmp_path: Path) -> None:
     (tmp_path / "c").mkdir()
     for number in range(5_000):
-        (tmp_path / "c" / f"picture number {number:08d}.json").touch()
+        (tmp_path / "c" / f"image number {number:08d}.json").touch()
     (tmp_path / "c" / "1.png").touch()
     assert peak_bytes(lambda: scan_folder(tmp_path)) < BYTES_PER_FILE * 5_000
 
@@ -91,15 +91,15 @@ def test_memory_stays_flat_while_training(mode: str, tiny_folder: Path, tmp_path
         return psutil.Process().memory_info().rss
 
     before = resident_after(100)
-    # 500 batches of 9 pictures are 220 MB of float32
+    # 500 batches of 9 images are 220 MB of float32
     assert resident_after(500) - before < 60 << 20
 
 
 @pytest.fixture
 def opened(tmp_path: Path):
-    def open_folder(root: Path, **options: object) -> Intake:
+    def open_folder(root: Path, **options: object) -> Dataset:
         settings = {"image_size": 8, "cache": "off", "cache_dir": tmp_path / "cache", **options}
-        return open_data(str(root), **settings)
+        return load_dataset(str(root), **settings)
 
     return open_folder
 
@@ -117,7 +117,7 @@ def test_a_long_list_is_opened_in_part_and_that_is_said(
     with (tmp_path / "data_report.csv").open(newline="") as file:
         (row,) = csv.DictReader(file)
     assert (row["path"], row["fault"]) == ("*", "not opened")
-    assert row["detail"].startswith(f"{MANY - 1000} pictures; each is judged when it is read")
+    assert row["detail"].startswith(f"{MANY - 1000} images; each is judged when it is read")
 
 
 def test_a_short_list_is_opened_whole(opened, tiny_folder: Path, tmp_path: Path) -> None:

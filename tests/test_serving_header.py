@@ -17,14 +17,14 @@ from seedtf.images.header import RefusedError, read_header
 from seedtf.images.header_graph import FAULTS, judge_header
 from seedtf.images.parts_graph import MAX_STEPS
 
-PICTURE = Image.fromarray(
+IMAGE = Image.fromarray(
     np.random.default_rng(0).integers(0, 255, (31, 47, 3)).astype(np.uint8), "RGB"
 )
 
 
 def encode(kind: str, mode: str = "RGB", **options: object) -> bytes:
     buffer = io.BytesIO()
-    PICTURE.convert(mode).save(buffer, kind, **options)
+    IMAGE.convert(mode).save(buffer, kind, **options)
     return buffer.getvalue()
 
 

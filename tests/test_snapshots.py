@@ -127,10 +127,13 @@ def test_evaluate_and_predict_ask_all_snapshots(run_dir, tiny_folder, tmp_path, 
 
     noise = np.random.default_rng(1).integers(0, 255, (IMAGE_SIZE, IMAGE_SIZE, 3), np.uint8)
     Image.fromarray(noise).save(tmp_path / "noise.png")
-    pictures, out = [str(tiny_folder / judged["path"]), str(tmp_path / "noise.png")], tmp_path / "p"
+    image_paths, out = (
+        [str(tiny_folder / judged["path"]), str(tmp_path / "noise.png")],
+        tmp_path / "p",
+    )
     stated = []
     for flags in ([], ["--snapshots"], ["--snapshots", "--tta=8"]):
-        command = ["predict", str(run), *pictures, *flags, f"--out={out}", "--overwrite"]
+        command = ["predict", str(run), *image_paths, *flags, f"--out={out}", "--overwrite"]
         assert main(command) == 0
         with out.open(newline="", encoding="utf-8") as file:
             first, second = csv.DictReader(file)
@@ -138,7 +141,7 @@ def test_evaluate_and_predict_ask_all_snapshots(run_dir, tiny_folder, tmp_path, 
         if flags == ["--snapshots"]:
             assert first["top1"] == judged["top1"]
             assert float(first["p1"]) == pytest.approx(float(judged["p1"]), abs=1e-6)
-    assert len(set(stated)) == 3  # of noise, unlike a plain picture, the views differ
+    assert len(set(stated)) == 3  # of noise, unlike a plain image, the views differ
 
 
 def test_the_mean_takes_the_temperature_that_was_fitted_on_it(run_dir, tiny_folder, tmp_path):

@@ -94,7 +94,7 @@ def test_one_class_does_not_change_the_draw_of_an_earlier_one() -> None:
 
 
 def test_the_split_of_seed_seven_is_this_one() -> None:
-    """Runs of earlier versions are compared on the same pictures only while this stays."""
+    """Runs of earlier versions are compared on the same images only while this stays."""
     catalog = make_catalog([10, 12])
     split = split_catalog(catalog, 0.25, 7, unique_groups(catalog))
     assert split.val.tolist() == [0, 8, 13, 14, 18]

@@ -216,5 +216,5 @@ def test_it_does_not_swing(wanted):
 
 def test_noise_alone_does_not_carry_it_away():
     for seed in range(20):
-        strengths = simulate(20, 1.0, noise=0.016, seed=seed)  # 600 pictures at 0.8
+        strengths = simulate(20, 1.0, noise=0.016, seed=seed)  # 600 images at 0.8
         assert min(strengths) > 0.75 and max(strengths) < 1.33

@@ -66,7 +66,7 @@ def history(run_dir: Path) -> list[dict[str, str]]:
 
 @pytest.fixture(scope="module")
 def faulty(seedlings: Path, tmp_path_factory) -> Path:
-    """The seedlings and three files that are no pictures."""
+    """The seedlings and three files that are no images."""
     folder = tmp_path_factory.mktemp("faulty") / "data"
     shutil.copytree(seedlings, folder)
     first = next(iter(sorted((folder / "Maize").iterdir())))
@@ -272,8 +272,8 @@ def test_preview_draws_a_runs_flagfile(finished, tmp_path) -> None:
     done = seedtf("preview", f"--flagfile={run_dir / 'flags.txt'}", f"--out={out}")
     assert done.returncode == 0, done.stderr
     assert done.stdout == f"{out}\n"
-    with Image.open(out) as picture:
-        assert min(picture.size) > 300
+    with Image.open(out) as image:
+        assert min(image.size) > 300
     refused = seedtf("preview", "--data_dir=sample", f"--out={tmp_path}/no/such/x.png")
     assert refused.returncode == 2
     assert "--out=" in refused.stderr

@@ -31,7 +31,7 @@ from seedtf.tuning import space as space_module
 from seedtf.tuning.search import Search, search
 from seedtf.tuning.space import BY_DEFAULT, SEARCHABLE, choose_space, first_values
 from seedtf.tuning.study import masked
-from seedtf.tuning.trial_process import Epoch, TrialProcess, best_of, last_words, read_epochs
+from seedtf.tuning.trial_process import Epoch, TrialProcess, best_of, last_error_line, read_epochs
 from seedtf.tuning.trial_row import TrialRow
 
 FAKE = (sys.executable, str(Path(__file__).parent / "fake_train.py"))
@@ -170,9 +170,9 @@ def test_a_torn_line_of_the_history_waits(tmp_path) -> None:
 def test_the_reason_is_found_among_noise(tmp_path) -> None:
     log = tmp_path / "log"
     log.write_text("epoch 1\nseedtf train: --lr=x: pass a number\nterminate called\n\n")
-    assert last_words(log) == "--lr=x: pass a number"
+    assert last_error_line(log) == "--lr=x: pass a number"
     log.write_text("Killed\n")
-    assert last_words(log) == "Killed"
+    assert last_error_line(log) == "Killed"
 
 
 def test_a_process_that_ignores_the_request_is_killed(tmp_path) -> None:
@@ -214,7 +214,7 @@ def test_a_process_that_is_left_saves_unless_that_is_interrupted(
 # the search
 
 
-def test_a_search_leaves_table_flagfile_and_picture(tmp_path, capsys, monkeypatch) -> None:
+def test_a_search_leaves_table_flagfile_and_image(tmp_path, capsys, monkeypatch) -> None:
     drawn = []
     monkeypatch.setattr(
         records, "draw_importance", lambda *given, **_: drawn.append(given) or Figure()
@@ -441,7 +441,7 @@ def test_a_signal_to_the_training_alone_stops_the_search(tmp_path, monkeypatch) 
         search(plan(tmp_path, 3), command=FAKE)
 
 
-def test_the_picture_has_bars_and_a_panel_for_every_flag() -> None:
+def test_the_image_has_bars_and_a_panel_for_every_flag() -> None:
     space = choose_space("lr,rotate,flip", (), fixed())
     row = TrialRow
     values = {"lr": 0.001, "rotate": 15.0, "flip": "both"}

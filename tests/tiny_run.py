@@ -1,4 +1,4 @@
-"""A run folder made without training: a tiny network with random weights over given pictures."""
+"""A run folder made without training: a tiny network with random weights over given images."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ IMAGE_SIZE = 16
 
 
 def draw_classes(root: Path, names: Sequence[str], per_class: int = 4) -> Path:
-    """Class folders of plain pictures, 20×16 pixels, each of another colour."""
+    """Class folders of plain images, 20×16 pixels, each of another colour."""
     for label, name in enumerate(names):
         (root / name).mkdir(parents=True)
         for number in range(per_class):
@@ -28,7 +28,7 @@ def draw_classes(root: Path, names: Sequence[str], per_class: int = 4) -> Path:
 
 
 def make_run(run_dir: Path, data_root: Path, *, seed: int = 0) -> Path:
-    """What ``seedtf train`` leaves, as far as it is read later; every second picture validates."""
+    """What ``seedtf train`` leaves, as far as it is read later; every second image validates."""
     catalog = scan_folder(data_root)
     keras.utils.set_random_seed(seed)
     model = build_network(

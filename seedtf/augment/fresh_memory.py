@@ -7,13 +7,15 @@ from collections.abc import Callable
 
 import tensorflow as tf
 
-__all__ = ["in_fresh_memory"]
+__all__ = ["uninitialized_output"]
 
 # TensorFlow's name for variables that only their handle leads to (ResourceHandle::ANONYMOUS_NAME)
 _ANONYMOUS = "cd2c89b7-88b7-44c8-ad83-06c2a9158347"
 
 
-def in_fresh_memory(compute: Callable[[tf.Tensor | None], tf.Tensor], shape: list) -> tf.Tensor:
+def uninitialized_output(
+    compute: Callable[[tf.Tensor | None], tf.Tensor], shape: list
+) -> tf.Tensor:
     """What ``compute`` puts into a float32 variable that it is given, whose memory is new.
 
     XLA fills the result of a loop with zeros before the loop, which costs the augmentation an eighth

@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 import tensorflow as tf
 
-from seedtf.augment.fresh_memory import in_fresh_memory
+from seedtf.augment.fresh_memory import uninitialized_output
 from seedtf.augment.policy import Parameters, Policy, draw_parameters
 
 __all__ = [
@@ -38,7 +38,7 @@ YIQ_TO_RGB = (
     (1.0, -1.103744, 1.70062309),
 )
 _MID_GREY = 127.5
-# of a position: a float32 has no more within a picture of 256 pixels
+# of a position: a float32 has no more within an image of 256 pixels
 _FRACTION_BITS = 16
 
 
@@ -134,8 +134,8 @@ def resample_and_recolor(
     height, width = in_size
     column, weight_x = _split(positions[0], width)
     row, weight_y = _split(positions[1], height)
-    picture = tf.range(tf.shape(positions)[1])[:, None, None]
-    place = (picture * height + row) * width + column
+    image = tf.range(tf.shape(positions)[1])[:, None, None]
+    place = (image * height + row) * width + column
     pixels = packed[:, None]
     count = tf.shape(pixels)[0] - width - 1
 
@@ -191,7 +191,7 @@ def compile_augmentation(
 ) -> Callable[..., tf.Tensor]:
     """Joins drawing and applying into one function, for ``Dataset.map`` or a train step.
 
-    A CPU takes one picture after the other, so that its packed pixels and positions are still in the
+    A CPU takes one image after the other, so that its packed pixels and positions are still in the
     core's cache when they are read. A GPU takes the whole batch, which is enough work for all of it.
 
     Args:
@@ -237,7 +237,7 @@ def compile_augmentation(
         if rows is None or deterministic:
             rows = tf.range(tf.size(records), dtype=tf.int64) if rows is None else rows
             return one_by_one(images, rows, parameters)
-        return in_fresh_memory(
+        return uninitialized_output(
             lambda result: one_by_one(images, rows, parameters, result),
             [records.shape[0], *out_size, 3],
         )
@@ -259,16 +259,16 @@ def _augment_one_by_one(
     count = tf.size(rows)
     results = tf.TensorArray(tf.float32, count, element_shape=[*out_size, 3])
 
-    def step(picture: tf.Tensor, results: tf.TensorArray) -> tuple[tf.Tensor, tf.TensorArray]:
-        # Matrices are built here, of one picture: of a whole batch, some sines would be computed in
+    def step(image: tf.Tensor, results: tf.TensorArray) -> tuple[tf.Tensor, tf.TensorArray]:
+        # Matrices are built here, of one image: of a whole batch, some sines would be computed in
         # vectors, and differ in the last bit with their place in it and with XLA's flags. That is
         # also why the parameters are drawn outside of XLA.
-        row, *drawn = (tf.gather(value, picture)[None] for value in (rows, *parameters))
+        row, *drawn = (tf.gather(value, image)[None] for value in (rows, *parameters))
         done = augment_images(tf.gather(images, row), Parameters(*drawn), out_size)
-        return picture + 1, results.write(picture, done[0])
+        return image + 1, results.write(image, done[0])
 
     _, results = tf.while_loop(
-        lambda picture, _: picture < count,
+        lambda image, _: image < count,
         step,
         (tf.constant(0), results if onto is None else results.unstack(onto)),
         maximum_iterations=count,
@@ -321,7 +321,7 @@ def _blend(first: tf.Tensor, second: tf.Tensor, weight: tf.Tensor) -> tf.Tensor:
 def _mirror(position: tf.Tensor, side: tf.Tensor) -> tf.Tensor:
     """Folds coordinates at the outer pixel edges (d c b a | a b c d | d c …); none is below 0.
 
-    Folds once to either side: no policy reaches further than one picture beyond the edge, and what
+    Folds once to either side: no policy reaches further than one image beyond the edge, and what
     did would see the edge itself.
     """
     return tf.maximum(side - tf.abs(side - tf.abs(position + 0.5)) - 0.5, 0.0)

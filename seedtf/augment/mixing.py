@@ -1,6 +1,6 @@
 """MixUp, CutMix and Random Erasing of a batch whose labels are distributions.
 
-Every record draws for itself from (seed, epoch, record); its partner is the next picture of the batch,
+Every record draws for itself from (seed, epoch, record); its partner is the next image of the batch,
 which is a random one. Sizes and places are found in whole numbers and from tables, so that they are the
 same in a pipeline, compiled or not, and on every device.
 """
@@ -35,9 +35,9 @@ class Mixing:
     """How a batch is mixed; 0 switches a part off.
 
     Attributes:
-        mixup: a of the Beta(a, a) that the share of a blended picture is drawn from, in [0, 10].
-        cutmix: the same for the share of the area that a picture keeps, in [0, 10].
-        random_erasing: share of the pictures that lose a rectangle to noise, in [0, 1].
+        mixup: a of the Beta(a, a) that the share of a blended image is drawn from, in [0, 10].
+        cutmix: the same for the share of the area that an image keeps, in [0, 10].
+        random_erasing: share of the images that lose a rectangle to noise, in [0, 1].
     """
 
     mixup: float = 0.0
@@ -59,7 +59,7 @@ def mix(
     seed: int,
     mixing: Mixing,
 ) -> tuple[tf.Tensor, tf.Tensor]:
-    """Erases rectangles, then blends each picture with the next one or pastes a part of that.
+    """Erases rectangles, then blends each image with the next one or pastes a part of that.
 
     MixUp: https://arxiv.org/abs/1710.09412; CutMix: https://arxiv.org/abs/1905.04899. With both, a
     record takes one of them with probability one half. A label's shares are those of the area that is
@@ -133,7 +133,7 @@ def _look_up(table: npt.NDArray, draw: tf.Tensor) -> tf.Tensor:
 def _shares(
     draws: tf.Tensor, mixing: Mixing, height: int, width: int
 ) -> tuple[tf.Tensor, tf.Tensor]:
-    """What a picture keeps of itself.
+    """What an image keeps of itself.
 
     Per pixel ``[B, H, W, 1]`` (``[B, 1, 1, 1]`` where that is the same all over), per label ``[B, 1]``.
     """
@@ -209,7 +209,7 @@ def _rectangle(
 
     Args:
         rows, columns: the first one and the one after the last, int32 ``[B]``.
-        height, width: of the picture.
+        height, width: of the image.
     """
 
     def between(edges: tuple[tf.Tensor, tf.Tensor], length: int) -> tf.Tensor:

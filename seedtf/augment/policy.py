@@ -1,4 +1,4 @@
-"""What is drawn for each picture: the policy's ranges, and parameters from (seed, epoch, record).
+"""What is drawn for each image: the policy's ranges, and parameters from (seed, epoch, record).
 
 ``draw_parameters`` is a pure function, so any sample can be drawn again to look at it.
 """
@@ -75,7 +75,7 @@ class Policy:
 class Parameters(NamedTuple):
     """What was drawn for B images; every field float32 ``[B]``.
 
-    ``scale_x``, ``scale_y``: size of the cut window as a share of the picture; ``center_x``,
+    ``scale_x``, ``scale_y``: size of the cut window as a share of the image; ``center_x``,
     ``center_y``: its middle, in [0, 1]; ``rotate``, ``shear``: radians; ``flip_x``, ``flip_y``: 1 or
     −1; ``brightness``: shift in grey levels; ``contrast``, ``saturation``: factors; ``hue``: radians.
     """
@@ -110,7 +110,7 @@ def draw_parameters(policy: Policy, seed: int, epoch: tf.Tensor, records: tf.Ten
     signed = 2.0 * units - 1.0
     window = 1.0 - policy.crop * units[0]
     aspect = tf.exp(0.5 * _log1p(policy.stretch) * signed[1])
-    # a stretch may widen the window past the picture; then the whole side is taken
+    # a stretch may widen the window past the image; then the whole side is taken
     scale_x = tf.minimum(window * aspect, 1.0)
     scale_y = tf.minimum(window / aspect, 1.0)
     flip_x, flip_y = (

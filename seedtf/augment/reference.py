@@ -71,7 +71,7 @@ def transform(images: tf.Tensor, parameters: Parameters, out_size: tuple[int, in
         out_size: (height, width) of the result.
 
     Returns:
-        float32 ``[B, H, W, 3]``; outside the picture its mirror image.
+        float32 ``[B, H, W, 3]``; outside the image its mirror image.
     """
     return tf.raw_ops.ImageProjectiveTransformV3(
         images=images,
@@ -122,7 +122,7 @@ def adjust_hue_saturation_with_addons(
 def adjust_contrast(images: tf.Tensor, factor: tf.Tensor) -> tf.Tensor:
     """Scales about mid-grey by ``factor`` ``[B]``; unlike ``tf.image``'s, not about the mean.
 
-    The mean would need a second pass over the picture, and a darkened picture would stay dark.
+    The mean would need a second pass over the image, and a darkened image would stay dark.
     """
     return (images - _MID_GREY) * factor[:, None, None, None] + _MID_GREY
 

@@ -2,8 +2,8 @@
 
 The original's author turned his augmentation by hand until there was "just enough that train accuracy
 goes to almost 1.0 while validation does not degrade". Train accuracy is measured on augmented
-pictures and validation accuracy on plain ones, so the difference of the two says which way to turn:
-ahead of validation, the network learns its pictures by heart; behind it, they are harder than needed.
+images and validation accuracy on plain ones, so the difference of the two says which way to turn:
+ahead of validation, the network learns its images by heart; behind it, they are harder than needed.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ def next_strength(
         rows: the epochs so far, as in history.csv. Read are loss, accuracy, val_loss, val_accuracy and
             the last ``augment_strength``; where that is missing or no number above 0, 1 is assumed.
         epochs: the planned length of the run.
-        mixed: whether MixUp or CutMix is on. Train accuracy is then the share of pictures whose larger
+        mixed: whether MixUp or CutMix is on. Train accuracy is then the share of images whose larger
             part was recognised and lies below validation whatever the strength is; so it never lowers
             the strength, and raises it where train accuracy is ahead even so.
 
@@ -93,12 +93,12 @@ def _push(rows: Sequence[Mapping[str, float]]) -> float:
     validation = [row["val_accuracy"] for row in rows]
     dead = _dead_zone(validation)
     ahead = rows[-1]["accuracy"] - max(validation[-_LAST:])
-    behind, zone = _behind(rows), _BEHIND_ZONE * dead
+    with_prefix, zone = _behind(rows), _BEHIND_ZONE * dead
     push = 0.0
     if ahead > dead:
         push = min((ahead - dead) / _FULL, 1.0)
-    elif behind > zone:
-        push = -min((behind - zone) / _BEHIND_FULL, 1.0)
+    elif with_prefix > zone:
+        push = -min((with_prefix - zone) / _BEHIND_FULL, 1.0)
     if push >= 0 and ahead >= 0 and _losses_part(rows[-_LAST:]):
         return max(push, _LOSS_PUSH)
     return push

@@ -40,19 +40,19 @@ class Epoch:
     Attributes:
         epochs: how many were measured.
         steps: training steps in one.
-        images: pictures in these.
+        images: images in these.
         seconds: from the begin of an epoch to the begin of the next.
         step: bare train steps on a constant batch, ``steps`` of them.
         wait: waiting for data.
         loop: what the rest of training took: callbacks at every step, and whatever slows a step.
-        validation: judging the validation pictures.
+        validation: judging the validation images.
         callbacks: between the epochs: checkpoint, state, curves.
-        read, decode, augment: what the host does beside training for the same pictures, each timed
-            by itself; decode once in a run where a cache holds the pictures.
+        read, decode, augment: what the host does beside training for the same images, each timed
+            by itself; decode once in a run where a cache holds the images.
         decodes_every_epoch: whether there is no such cache.
         device: ``cpu`` or ``gpu``.
         precision: what the network computed in.
-        image_size: side of the pictures.
+        image_size: side of the images.
     """
 
     epochs: int
@@ -138,13 +138,13 @@ def best_flag(epoch: Epoch) -> str:
     rules = [
         (
             waits and epoch.decodes_every_epoch,
-            "--cache=disk: training waits while pictures are decoded again in every epoch.",
+            "--cache=disk: training waits while images are decoded again in every epoch.",
         ),
         (
             waits and epoch.augment > epoch.read,
             "--placement=device: training waits for the augmentation on the host.",
         ),
-        (waits, "--cache=ram: training waits for pictures to be read."),
+        (waits, "--cache=ram: training waits for images to be read."),
         (
             epoch.validation > 0.3 * epoch.seconds,
             "--val_fraction: a lower one; validation takes a large part of the epoch.",
@@ -187,7 +187,7 @@ def _median_seconds(work: Callable[[], Any], times: int) -> float:
 
 
 def _host_seconds(config: TrainConfig) -> tuple[float, float, float]:
-    """Seconds to decode, to read from memory and to augment one picture, all cores at work."""
+    """Seconds to decode, to read from memory and to augment one image, all cores at work."""
     sample = sample_catalog(data_folder(config))
     size, few = config.image_size, np.arange(min(8, len(sample)))
     build_store(sample.take(few), size, IN_MEMORY, Path(), config.max_pixels)  # traces

@@ -52,7 +52,7 @@ class Rate:
 
 
 def sample_catalog(data_dir: str) -> Catalog:
-    """Up to 256 pictures of a folder, spread over the list."""
+    """Up to 256 images of a folder, spread over the list."""
     catalog = scan_folder(data_dir)
     count = len(catalog)
     return catalog.take(np.linspace(0, count - 1, min(_SAMPLE, count)).astype(np.int64))

@@ -1,4 +1,4 @@
-"""How many pictures an export answers a second, and how long a caller waits."""
+"""How many images an export answers a second, and how long a caller waits."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ class Load:
     """One load and what was measured under it.
 
     Attributes:
-        batch_size: pictures in a request.
+        batch_size: images in a request.
         callers: threads that each send the next request when the last is answered.
         requests: requests answered in the time.
-        images_per_second: pictures answered a second, all callers together.
+        images_per_second: images answered a second, all callers together.
         p50_ms, p99_ms: median and 99th percentile of a request's time in milliseconds.
     """
 

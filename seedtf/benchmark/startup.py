@@ -151,7 +151,7 @@ class Build:
         pass_seconds: median of one parallel pass of TensorFlow's decoder that keeps nothing.
         ratio: median of the rounds' own ratios.
         peak_bytes: most memory above what the process had before.
-        decoded_bytes: of all pictures.
+        decoded_bytes: of all images.
     """
 
     mode: str

@@ -29,8 +29,8 @@ __all__ = [
     "ask",
     "compare_steps",
     "make_step",
-    "serve_steps",
     "worker",
+    "worker_loop",
     "worker_process",
 ]
 
@@ -45,8 +45,8 @@ class Variant:
 
     Attributes:
         model: a name of ``available_models()``.
-        image_size: side of the pictures in pixels.
-        batch_size: pictures in a step.
+        image_size: side of the images in pixels.
+        batch_size: images in a step.
         precision: a value of ``--precision``; for the stock network float32 under ``auto``.
         jit_compile: a value of ``--jit_compile``; for the stock network Keras's own ``auto``.
         stock: the network of keras.applications as ``compile`` and ``fit`` take it, not seedtf's.
@@ -135,7 +135,7 @@ def worker(
 def worker_process(
     command: Sequence[str], environment: Mapping[str, str]
 ) -> Iterator[subprocess.Popen]:
-    """A process whose program ends in ``serve_steps``; killed in the end."""
+    """A process whose program ends in ``worker_loop``; killed in the end."""
     with subprocess.Popen(
         command,
         env=environment,
@@ -172,10 +172,10 @@ def answer() -> None:
     except UserError as error:
         print(json.dumps(str(error)), flush=True)
         return
-    serve_steps(step)
+    worker_loop(step)
 
 
-def serve_steps(step: Callable[[], object]) -> None:
+def worker_loop(step: Callable[[], object]) -> None:
     """Takes as many steps as each line of stdin says, and answers with the times ``ask`` returns."""
     for line in sys.stdin:
         taken = []
@@ -192,7 +192,7 @@ def make_step(variant: Variant) -> Step:
     Sets Keras's global precision.
 
     Raises:
-        UserError: an unknown network, or one that takes no pictures so small.
+        UserError: an unknown network, or one that takes no images so small.
     """
     trainer = _stock(variant) if variant.stock else _ours(variant)
     draw = np.random.default_rng(0)

@@ -16,7 +16,7 @@ KINDS = {
     "step": "milliseconds of the bare train step, beside stock Keras",
     "epoch": "seconds of an epoch of seedtf train, and where they go",
     "startup": "from the shell to the first step; the cache's cost; memory",
-    "serving": "pictures a second and waiting time of an exported model",
+    "serving": "images a second and waiting time of an exported model",
 }
 
 

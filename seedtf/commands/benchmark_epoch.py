@@ -64,7 +64,7 @@ def run(arguments: list[str]) -> int:
     parts = [(getattr(epoch, name), text) for name, text in _PARTS.items()]
     table = [
         f"epoch     {epoch.seconds:.2f} s on {result['devices']}: median of {epoch.epochs}, "
-        f"{epoch.images} pictures in {epoch.steps} steps",
+        f"{epoch.images} images in {epoch.steps} steps",
         f"original  {ORIGINAL_SECONDS:.0f} s on a {ORIGINAL_CARD}",
         *(f"{each:10.2f} s {each / epoch.seconds:6.1%}  {text}" for each, text in parts),
         "beside training, each by itself on all cores:",

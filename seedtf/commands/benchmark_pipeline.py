@@ -21,13 +21,13 @@ _WAYS = {
 
 @dataclass(frozen=True)
 class PipelineConfig:
-    """The pictures and the flags of ``seedtf benchmark pipeline``."""
+    """The images and the flags of ``seedtf benchmark pipeline``."""
 
-    data_dir: str = option("", "Class folders to take pictures from; else coloured noise.")
+    data_dir: str = option("", "Class folders to take images from; else coloured noise.")
     image_size: int = option(
         224, "Side of the augmented images in pixels, 8 to 2048.", low=8, high=2048
     )
-    batch_size: int = option(64, "Pictures in a batch, 1 or more.", low=1)
+    batch_size: int = option(64, "Images in a batch, 1 or more.", low=1)
     rotate: float = option(
         180.0, "Largest rotation either way in degrees, 0 to 180.", low=0, high=180
     )
@@ -54,14 +54,14 @@ def run(arguments: list[str]) -> int:
     }
     rates = measure(datasets, batch, seconds=config.seconds, rounds=config.rounds)
     result = {
-        "pictures": config.data_dir or "noise",
+        "images": config.data_dir or "noise",
         "from_size": store.size,
         "to_size": size,
         "batch_size": batch,
         "rates": [dataclasses.asdict(rate) for rate in rates],
     }
     table = [
-        f"pictures  {len(store.catalog)} of {result['pictures']}, {store.size}² uint8 -> {size}² "
+        f"images  {len(store.catalog)} of {result['images']}, {store.size}² uint8 -> {size}² "
         f"float32, batches of {batch}",
         f"{'images/s':>10} {'a core':>10}  way",
         *(

@@ -23,7 +23,7 @@ class ServingConfig:
     """The export and the flags of ``seedtf benchmark serving``."""
 
     export: str = option("", "Folder of an export, or of its versions.")
-    image: str = option("", "Picture to send; empty draws a JPEG of 512×512 pixels.")
+    image: str = option("", "Image to send; empty draws a JPEG of 512×512 pixels.")
     seconds: float = option(2.0, "Time for each load, 0.05 to 600.", low=0.05, high=600.0)
     json: bool = option(False, "Print one JSON object in place of the table.")
 
@@ -47,11 +47,11 @@ def run(arguments: list[str]) -> int:
     try:
         encoded = Path(config.image).read_bytes() if config.image else example_jpeg(512)
     except OSError as error:
-        raise UserError(f"--image={config.image}: {error.strerror}; pass a picture") from None
+        raise UserError(f"--image={config.image}: {error.strerror}; pass an image") from None
     answer = load_signature(saved_model)
     status = answer(tf.constant([encoded]))["status"].numpy()[0].decode()
     if status != "ok":
-        raise UserError(f"--image={config.image}: {status}; pass a picture that can be decoded")
+        raise UserError(f"--image={config.image}: {status}; pass an image that can be decoded")
     loads = measure_all(answer, encoded, _BATCH_SIZES, _CALLERS, config.seconds)
     result = {
         "export": str(saved_model),
@@ -60,7 +60,7 @@ def run(arguments: list[str]) -> int:
     }
     table = [
         f"export    {saved_model}",
-        f"picture   {config.image or 'drawn, 512×512 JPEG'}, {len(encoded)} bytes",
+        f"image   {config.image or 'drawn, 512×512 JPEG'}, {len(encoded)} bytes",
         f"{'batch':>6} {'callers':>8} {'images/s':>10} {'p50 ms':>9} {'p99 ms':>9} {'requests':>9}",
         *(
             f"{load.batch_size:6} {load.callers:8} {load.images_per_second:10.1f} "

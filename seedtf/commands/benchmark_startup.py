@@ -19,12 +19,12 @@ __all__ = ["StartupConfig", "run"]
 class StartupConfig:
     """The flags of ``seedtf benchmark startup``."""
 
-    data_dir: str = option("", "Folder with one sub-folder of pictures per class.")
+    data_dir: str = option("", "Folder with one sub-folder of images per class.")
     model: str = option("ResNet50", "A keras.applications network, in any case.")
     image_size: int = option(
-        224, "Side in pixels that pictures are resized to, 8 to 2048.", low=8, high=2048
+        224, "Side in pixels that images are resized to, 8 to 2048.", low=8, high=2048
     )
-    batch_size: int = option(32, "Pictures in a step, 1 or more.", low=1)
+    batch_size: int = option(32, "Images in a step, 1 or more.", low=1)
     rounds: int = option(3, "How often each is measured, 1 to 100.", low=1, high=100)
     epochs: int = option(20, "Epochs over which memory may not grow; 0 leaves it out.", low=0)
     json: bool = option(False, "Print one JSON object in place of the table.")
@@ -33,7 +33,7 @@ class StartupConfig:
         """Checks every field; raises UserError naming the flag, the value and the range."""
         check_ranges(self)
         if not self.data_dir:
-            raise UserError("--data_dir is missing; pass a folder of pictures")
+            raise UserError("--data_dir is missing; pass a folder of images")
 
 
 def run(arguments: list[str]) -> int:

@@ -27,7 +27,7 @@ class StepConfig:
 
     model: str = option("ResNet50", "A keras.applications network, in any case, or 'tiny'.")
     image_size: str = option("224", "Sides in pixels, 8 to 2048, such as 96,150.")
-    batch_size: int = option(32, "Pictures in a step, 1 or more.", low=1)
+    batch_size: int = option(32, "Images in a step, 1 or more.", low=1)
     precision: str = option("auto", f"Number formats, of {', '.join(_CHOICES['precision'])}.")
     jit_compile: str = option(
         "auto", f"Whether XLA compiles, of {', '.join(_CHOICES['jit_compile'])}."

@@ -1,4 +1,4 @@
-"""``seedtf check``: what is wrong with a folder of pictures, before anything trains on it."""
+"""``seedtf check``: what is wrong with a folder of images, before anything trains on it."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _SHOWN = 10
 class CheckConfig:
     """The folder and the flags of ``seedtf check``."""
 
-    data_dir: str = option("", "Folder with one sub-folder of pictures per class.")
+    data_dir: str = option("", "Folder with one sub-folder of images per class.")
     labels_csv: str = option("", "Table with the columns file (below DATA_DIR) and label.")
     max_pixels: int = option(
         MAX_PIXELS, "Largest width × height that is decoded, 1024 or more.", low=1024
@@ -54,7 +54,7 @@ def run(arguments: list[str]) -> int:
 def _summary(found: DataCheck) -> list[str]:
     counts = found.catalog.class_counts()
     formats = ", ".join(f"{count:,} {name}" for name, count in found.formats.items()) or "none"
-    lines = [f"usable    {len(found.catalog):,} pictures in {len(counts)} classes: {formats}"]
+    lines = [f"usable    {len(found.catalog):,} images in {len(counts)} classes: {formats}"]
     if len(found.sizes):
         sides = [f"{'×'.join(str(int(side)) for side in pair)}" for pair in _spread(found)]
         lines.append(f"sizes     {sides[0]} smallest, {sides[1]} median, {sides[2]} largest")

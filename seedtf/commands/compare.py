@@ -1,4 +1,4 @@
-"""``seedtf compare``: two evaluated runs on the pictures that both have answered."""
+"""``seedtf compare``: two evaluated runs on the images that both have answered."""
 
 from __future__ import annotations
 

@@ -22,7 +22,7 @@ class EvaluateConfig:
 
     run: str = option("", "Folder of a finished run, as seedtf train printed it.")
     data_dir: str = option(
-        "", "Judge this folder of class folders instead of the run's own validation pictures."
+        "", "Judge this folder of class folders instead of the run's own validation images."
     )
     labels_csv: str = option("", "Table with the columns file and label, relative to data_dir.")
     tta: str = option(
@@ -34,7 +34,7 @@ class EvaluateConfig:
     precision_target: float = option(
         0.95, "Share of right answers wanted among those kept, 0 to 1.", low=0, high=1
     )
-    batch_size: int = option(64, "Pictures at a time, 1 or more.", low=1)
+    batch_size: int = option(64, "Images at a time, 1 or more.", low=1)
     out: str = option(
         "", "Folder of the report; by default report in the run, or report-<name of data_dir>."
     )
@@ -71,9 +71,7 @@ def run(arguments: list[str]) -> int:
 def _lines(found: Evaluation) -> list[tuple[str, str]]:
     report, subject = found.report, found.subject
     low, high = report.accuracy_interval
-    judged = (
-        "validation pictures" if subject.data == "validation" else f"pictures of {subject.data}"
-    )
+    judged = "validation images" if subject.data == "validation" else f"images of {subject.data}"
     together = f", by the mean of {found.snapshots} snapshots" if found.snapshots else ""
     skipped = f", {len(subject.skipped)} could not be read" if subject.skipped else ""
     lines = [
@@ -97,7 +95,7 @@ def _reject_text(found: Evaluation) -> str:
         return f"no threshold makes {report.precision_target:.0%} of the kept answers right"
     share = rule.kept / len(report.losses)
     return (
-        f"confidence below {rule.threshold:.4f}: keeps {share:.1%} of the pictures, "
+        f"confidence below {rule.threshold:.4f}: keeps {share:.1%} of the images, "
         f"{rule.kept_correct / rule.kept:.1%} of these right"
     )
 

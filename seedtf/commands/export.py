@@ -30,7 +30,7 @@ class ExportConfig:
         "Formats, comma between: saved_model (always written), litert, litert_int8, onnx.",
     )
     data_dir: str = option(
-        "", "Labelled pictures to compare on; empty takes the run's validation pictures."
+        "", "Labelled images to compare on; empty takes the run's validation images."
     )
     labels_csv: str = option("", "Table with the columns file and label for --data_dir.")
 

@@ -1,4 +1,4 @@
-"""``seedtf lr_find``: a learning-rate range test, its picture and its table."""
+"""``seedtf lr_find``: a learning-rate range test, its image and its table."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class LrFindConfig(TrainConfig):
 
 
 def run(arguments: list[str]) -> int:
-    """Tests, writes picture and table, prints the rate as a flag and returns the exit code."""
+    """Tests, writes image and table, prints the rate as a flag and returns the exit code."""
     config = parse_config(LrFindConfig, "lr_find", arguments)
     import_tensorflow()
     from seedtf.training.lr_finder.run import find_learning_rate

@@ -14,18 +14,18 @@ __all__ = ["VERBS", "main", "run_verb"]
 
 # verb: what it does; the code is in the module of the same name, imported when the verb runs
 VERBS = {
-    "train": "train a classifier on a folder of labelled pictures",
+    "train": "train a classifier on a folder of labelled images",
     "lr_find": "find a learning rate before training",
     "tune": "search for better training flags",
     "evaluate": "judge a run and write its report page",
     "compare": "compare two evaluated runs, file by file",
-    "predict": "name the classes of unlabelled pictures",
+    "predict": "name the classes of unlabelled images",
     "export": "write a run as a SavedModel, ready to serve, LiteRT or ONNX",
     "benchmark": "measure, with warm-up and medians",
-    "check": "find what is wrong with a folder of pictures",
+    "check": "find what is wrong with a folder of images",
     "data_service": "prepare batches on other machines for seedtf train --data_service",
-    "preview": "draw what augmentation does to the pictures",
-    "sample": "write the embedded sample pictures as class folders",
+    "preview": "draw what augmentation does to the images",
+    "sample": "write the embedded sample images as class folders",
 }
 
 EXIT_INTERRUPTED = 130
@@ -83,7 +83,7 @@ def run_verb(verb: str, arguments: list[str]) -> int:
 
 
 def _usage() -> str:
-    lines = [f"seedtf {seedtf.__version__}: from labelled pictures to a served classifier", ""]
+    lines = [f"seedtf {seedtf.__version__}: from labelled images to a served classifier", ""]
     lines += ["usage: seedtf VERB [--flag=value …]", ""]
     lines += [f"  {verb:12} {text}" for verb, text in VERBS.items()]
     lines += ["", "seedtf VERB --help lists a verb's flags.", "", "First steps:"]

@@ -1,4 +1,4 @@
-"""``seedtf predict``: pictures in, a table or a competition's answer sheet out."""
+"""``seedtf predict``: images in, a table or a competition's answer sheet out."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ class PredictConfig:
         "",
         "Folder of a run, or of an exported model (its probabilities carry the run's temperature).",
     )
-    files_or_folders: tuple[str, ...] = option((), "Pictures, or folders of pictures at any depth.")
+    files_or_folders: tuple[str, ...] = option((), "Images, or folders of images at any depth.")
     out: str = option("predictions.csv", "Table to write.")
-    topk: int = option(5, "Classes to name for each picture, 1 or more.", low=1)
-    batch_size: int = option(64, "Pictures at a time, 1 or more.", low=1)
+    topk: int = option(5, "Classes to name for each image, 1 or more.", low=1)
+    batch_size: int = option(64, "Images at a time, 1 or more.", low=1)
     tta: str = option(
         "1", "8 averages every answer over the eight turns and mirror images.", choices=("1", "8")
     )

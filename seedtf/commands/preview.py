@@ -1,4 +1,4 @@
-"""``seedtf preview``: what augmentation does to the pictures, without training."""
+"""``seedtf preview``: what augmentation does to the images, without training."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from seedtf.errors import UserError
 
 __all__ = ["PreviewConfig", "run"]
 
-# pictures are decoded for the figure alone, so a spread of this many stands for the folder
+# images are decoded for the figure alone, so a spread of this many stands for the folder
 _MOST_IMAGES = 64
 
 
@@ -21,11 +21,11 @@ _MOST_IMAGES = 64
 class PreviewConfig(TrainConfig):
     """The flags of ``train``, so that a run's flags.txt can be previewed, and where to draw."""
 
-    out: str = option("augmented.png", "Picture to write or replace; the suffix .png is expected.")
+    out: str = option("augmented.png", "Image to write or replace; the suffix .png is expected.")
 
 
 def run(arguments: list[str]) -> int:
-    """Writes the picture and returns the exit code."""
+    """Writes the image and returns the exit code."""
     config = parse_config(PreviewConfig, "preview", arguments)
     out = Path(config.out)
     if not out.parent.is_dir():

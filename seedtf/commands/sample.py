@@ -1,4 +1,4 @@
-"""``seedtf sample``: the embedded pictures as class folders of one's own."""
+"""``seedtf sample``: the embedded images as class folders of one's own."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ class SampleConfig:
     """The flags of ``seedtf sample``."""
 
     out: str = option("sample_data", "Folder to create; one sub-folder per species.")
-    seed: int = option(0, "Another number draws other pictures, 0 or more.", low=0)
-    images_per_class: int = option(120, "Pictures of each species, 1 to 10000.", low=1, high=10_000)
-    image_size: int = option(96, "Side of a picture in pixels, 16 to 1024.", low=16, high=1024)
+    seed: int = option(0, "Another number draws other images, 0 or more.", low=0)
+    images_per_class: int = option(120, "Images of each species, 1 to 10000.", low=1, high=10_000)
+    image_size: int = option(96, "Side of an image in pixels, 16 to 1024.", low=16, high=1024)
 
     def __post_init__(self) -> None:
         """Checks every field; raises UserError naming the flag, the value and the range."""
@@ -28,7 +28,7 @@ class SampleConfig:
 
 
 def run(arguments: list[str]) -> int:
-    """Draws the pictures and returns the exit code."""
+    """Draws the images and returns the exit code."""
     config = parse_config(SampleConfig, "sample", arguments)
     try:
         root = write_sample(

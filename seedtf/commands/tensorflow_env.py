@@ -28,7 +28,7 @@ def import_tensorflow() -> None:
 
     XLA uses half of AVX-512's vectors unless told otherwise; with all of them the augmentation takes a
     fifth less time there, and elsewhere nothing changes. It would also divide single passes over a
-    picture among threads, which the pipeline keeps busy with whole batches: two cores then make a
+    image among threads, which the pipeline keeps busy with whole batches: two cores then make a
     third less. Neither is of use to a train step on a CPU, which is not compiled unless asked for. A
     user's own ``XLA_FLAGS`` are obeyed.
     """

@@ -32,8 +32,8 @@ __all__ = [
     "keep_random_states",
     "metrics_variables",
     "optimizer_variables",
-    "reading_as",
-    "spend_compilation_notice",
+    "silence_first_xla_log",
+    "with_values",
 ]
 
 KERAS_VERSION = importlib.metadata.version("keras")
@@ -71,7 +71,7 @@ def import_addons(wanted: str) -> Any:
     return tensorflow_addons
 
 
-def spend_compilation_notice() -> None:
+def silence_first_xla_log() -> None:
     """Compiles a trifle with stderr turned aside, unless the user asked for TensorFlow's log.
 
     TensorFlow 2.15 tells of its first compilation with XLA there, whatever the log level.
@@ -113,7 +113,7 @@ def all_variables(model: Any) -> list[Any]:
     return [*model.variables, *(each.state for each in states if each is not None)]
 
 
-def reading_as(model: Any, values: Sequence[Any] | None) -> AbstractContextManager[Any]:
+def with_values(model: Any, values: Sequence[Any] | None) -> AbstractContextManager[Any]:
     """Inside, and in this thread alone, the variables of a model read as ``values``; None: as they are.
 
     Keras 2.15 has no such thing.

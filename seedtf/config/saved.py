@@ -11,9 +11,9 @@ from typing import Any
 from seedtf.config.train_config import NEWEST, PATHS, TrainConfig, number_or_auto
 from seedtf.errors import UserError
 
-__all__ = ["FREE", "resumed_config"]
+__all__ = ["RESUME_MAY_CHANGE", "resumed_config"]
 
-FREE = (
+RESUME_MAY_CHANGE = (
     "resume",
     "run_dir",
     "show",
@@ -54,7 +54,7 @@ def resumed_config(resume: str, given: Mapping[str, Any]) -> TrainConfig:
     values = {name: value for name, value in saved.items() if name in names}
     for name, value in given.items():
         value = number_or_auto(name, value)
-        if name not in FREE and values.get(name) != value:
+        if name not in RESUME_MAY_CHANGE and values.get(name) != value:
             raise UserError(
                 f"--{name}={value}: the run in {run_dir} has {values.get(name)!r}; leave the flag "
                 "out, or start a new run"

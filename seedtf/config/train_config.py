@@ -34,7 +34,7 @@ NEWEST = "newest"
 
 
 BALANCED = "balanced"
-"""The value of ``sampler`` that takes as many pictures of every class."""
+"""The value of ``sampler`` that takes as many images of every class."""
 
 PATHS = ("data_dir", "val_dir", "labels_csv", "split_csv", "cache_dir")
 """Fields that name where the data is; what it is decides whether a run may go on."""
@@ -55,9 +55,9 @@ class TrainConfig:
     )
     # data
     data_dir: str = option(
-        "", "Folder with one sub-folder of pictures per class, or 'sample' for the embedded data."
+        "", "Folder with one sub-folder of images per class, or 'sample' for the embedded data."
     )
-    val_dir: str = option("", "Folder of validation pictures in the same classes; else a split.")
+    val_dir: str = option("", "Folder of validation images in the same classes; else a split.")
     val_fraction: float = option(
         0.15, "Share of each class held out for validation, 0.01 to 0.9.", low=0.01, high=0.9
     )
@@ -65,16 +65,16 @@ class TrainConfig:
     split_csv: str = option("", "A run's split.csv, to train on exactly its split.")
     run_dir: str = option("", "New folder for the results; default runs/<date>-<time>-<model>.")
     image_size: int = option(
-        224, "Side in pixels that pictures are resized to, 8 to 2048.", low=8, high=2048
+        224, "Side in pixels that images are resized to, 8 to 2048.", low=8, high=2048
     )
     cache: str = option(
         "auto",
-        "Where decoded pictures stay: memory, a memory-mapped file, or nowhere (read again).",
+        "Where decoded images stay: memory, a memory-mapped file, or nowhere (read again).",
         choices=("auto", "ram", "disk", "off"),
     )
     check: str = option(
         "auto",
-        "With --cache=off, open every picture before training, or 1,000 of them and the others as "
+        "With --cache=off, open every image before training, or 1,000 of them and the others as "
         "they are read; auto opens all of up to 20,000.",
         choices=("auto", "all", "sample"),
     )
@@ -85,7 +85,7 @@ class TrainConfig:
         "", "Folder for cache files and the sample data; default $XDG_CACHE_HOME/seedtf."
     )
     max_pixels: int = option(
-        MAX_PIXELS, "Largest width × height of a picture that is decoded, 1024 or more.", low=1024
+        MAX_PIXELS, "Largest width × height of an image that is decoded, 1024 or more.", low=1024
     )
     # network
     model: str = option("ResNet50", "A keras.applications network, in any case, or 'tiny'.")
@@ -115,8 +115,8 @@ class TrainConfig:
         high=0.9999,
     )
     # training
-    epochs: int = by_recipe("epochs", "Passes over the training pictures, 1 or more.", low=1)
-    batch_size: int = option(32, "Pictures in a step, over all devices together, 1 or more.", low=1)
+    epochs: int = by_recipe("epochs", "Passes over the training images, 1 or more.", low=1)
+    batch_size: int = option(32, "Images in a step, over all devices together, 1 or more.", low=1)
     optimizer: str = by_recipe(
         "optimizer",
         "Update rule; sgd has Nesterov momentum 0.9; ranger is lookahead around radam, swa averages "
@@ -186,12 +186,12 @@ class TrainConfig:
     )
     class_weights: str = option(
         "",
-        "Weight of each class in the training loss: auto (inverse to its number of pictures), or "
+        "Weight of each class in the training loss: auto (inverse to its number of images), or "
         "name:weight,… with 1 for the others.",
     )
     sampler: str = option(
         "shuffle",
-        "Which pictures an epoch takes: each once, or as many of every class.",
+        "Which images an epoch takes: each once, or as many of every class.",
         choices=("shuffle", BALANCED),
     )
     ema_horizon: float = option(
@@ -206,7 +206,7 @@ class TrainConfig:
     )
     progressive_sizes: str = option(
         "off",
-        "Smaller picture sizes to begin with, such as 32,40, each for an equal share of the epochs, "
+        "Smaller image sizes to begin with, such as 32,40, each for an equal share of the epochs, "
         "before --image_size; auto: two thirds of it for the first half; or off.",
     )
     patience: int = option(
@@ -223,7 +223,7 @@ class TrainConfig:
     shear: float = option(0.0, "Largest shear either way in degrees, 0 to 45.", low=0.0, high=45.0)
     flip: str = option(
         "both",
-        "Mirror half of the pictures; both suits pictures without an up, such as from above.",
+        "Mirror half of the images; both suits images without an up, such as from above.",
         choices=("none", "horizontal", "vertical", "both"),
     )
     brightness: float = option(
@@ -245,19 +245,19 @@ class TrainConfig:
     )
     mixup: float = option(
         0.0,
-        "Blend pictures and labels in pairs, the share from Beta(a, a) for this a, 0 to 10; 0 is off.",
+        "Blend images and labels in pairs, the share from Beta(a, a) for this a, 0 to 10; 0 is off.",
         low=0.0,
         high=10.0,
     )
     cutmix: float = option(
         0.0,
-        "Paste a rectangle of another picture, its area from Beta(a, a) for this a, 0 to 10; 0 is off; "
+        "Paste a rectangle of another image, its area from Beta(a, a) for this a, 0 to 10; 0 is off; "
         "with --mixup one of both by chance.",
         low=0.0,
         high=10.0,
     )
     random_erasing: float = option(
-        0.0, "Share of the pictures that lose a rectangle to noise, 0 to 1.", low=0.0, high=1.0
+        0.0, "Share of the images that lose a rectangle to noise, 0 to 1.", low=0.0, high=1.0
     )
     augment_impl: str = option(
         "fused",
@@ -336,7 +336,7 @@ class TrainConfig:
     def _contradictions(self) -> dict[str, bool]:
         """What flags may say together that cannot be done, and whether these do."""
         return {
-            "--data_dir is missing; pass a folder of pictures, or 'sample'": (
+            "--data_dir is missing; pass a folder of images, or 'sample'": (
                 not self.data_dir and not self.resume
             ),
             "--cache=ram: the workers of --data_service cannot read this machine's memory; pass "

@@ -19,7 +19,7 @@ from typing import TextIO
 import numpy as np
 
 from seedtf.data.paths import Folder, RemotePath, folder_at, is_url, read_url
-from seedtf.data.string_array import Names
+from seedtf.data.string_array import StringArray
 from seedtf.errors import UserError
 
 __all__ = [
@@ -35,7 +35,7 @@ __all__ = [
 ]
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".jpe", ".png", ".bmp", ".gif", ".webp")
-# left by file managers and archivers; never the user's pictures
+# left by file managers and archivers; never the user's images
 _SYSTEM_NAMES = frozenset({"__macosx", "thumbs.db", "ehthumbs.db", "desktop.ini", "@eadir"})
 
 
@@ -60,7 +60,7 @@ class Catalog:
 
     Attributes:
         root: the folder that ``paths`` are relative to.
-        paths: N file paths, ``/``-separated; any sequence is kept as ``Names``.
+        paths: N file paths, ``/``-separated; any sequence is kept as ``StringArray``.
         labels: int32 ``[N]``, indices into ``class_names``.
         class_names: K names, sorted; fixed here, before any split, and saved with the model.
         faults: files of the folder that were left out, and why.
@@ -74,21 +74,21 @@ class Catalog:
 
     def __post_init__(self) -> None:
         """Makes the list of paths small."""
-        if not isinstance(self.paths, Names):
-            object.__setattr__(self, "paths", Names(self.paths))
+        if not isinstance(self.paths, StringArray):
+            object.__setattr__(self, "paths", StringArray(self.paths))
 
     def __len__(self) -> int:
         return len(self.paths)
 
     @property
-    def names(self) -> Names:
+    def names(self) -> StringArray:
         """``paths``, as they are kept."""
-        assert isinstance(self.paths, Names)
+        assert isinstance(self.paths, StringArray)
         return self.paths
 
-    def absolute_paths(self) -> Names:
+    def absolute_paths(self) -> StringArray:
         """The N paths as the operating system, or TensorFlow for a URL, takes them."""
-        return self.names.behind(os.path.join(self.root, ""))
+        return self.names.with_prefix(os.path.join(self.root, ""))
 
     def take(self, indices: np.ndarray, faults: Iterable[Fault] = ()) -> Catalog:
         """The records at ``indices`` (int ``[M]``) in that order, ``faults`` added to the list."""
@@ -164,7 +164,7 @@ def read_labels_csv(
     root = folder_at(root)
     rows = _make_catalog(root, _labelled_rows(csv_path, flag), [])
     if not len(rows):
-        raise UserError(f"{flag}={csv_path}: no rows; give one line per picture")
+        raise UserError(f"{flag}={csv_path}: no rows; give one line per image")
     order = np.array(sorted(range(len(rows)), key=rows.paths.__getitem__), np.int64)
     catalog = rows.take(order)
     again = _repeated(catalog)
@@ -236,7 +236,7 @@ def _make_catalog(root: Folder, records: Iterable[tuple[str, str]], faults: list
             labels.append(found.setdefault(class_name, len(found)))
             yield path
 
-    names = Names(paths())
+    names = StringArray(paths())
     class_names = tuple(sorted(found))
     position = np.empty(len(found), np.int32)
     position[[found[name] for name in class_names]] = np.arange(len(found))

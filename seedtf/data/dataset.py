@@ -24,7 +24,7 @@ from seedtf.errors import UserError
 from seedtf.files import csv_line, write_lines
 from seedtf.images.header import MAX_PIXELS
 
-__all__ = ["Intake", "list_files", "open_data", "write_data_report"]
+__all__ = ["Dataset", "list_files", "load_dataset", "write_data_report"]
 
 # to open this many takes about a minute on two cores
 _MOST_OPENED = 20_000
@@ -32,14 +32,14 @@ _SAMPLE = 1_000
 
 
 @dataclass(frozen=True)
-class Intake:
+class Dataset:
     """Decoded images and who trains and who judges.
 
     Attributes:
         store: the images; ``store.catalog`` lists them and, in ``faults``, what was left out.
         split: records of the store.
         plan: where the images are kept, and why.
-        listed: how many pictures there were before any was left out.
+        listed: how many images there were before any was left out.
         duplicates: images that have an identical twin before them in the list.
         across_split: of these, twins that the user's own split put on both sides.
         contradictions: pairs of identical files that carry two labels.
@@ -57,7 +57,7 @@ class Intake:
 
     @property
     def unopened(self) -> int:
-        """Pictures that nobody has opened before training."""
+        """Images that nobody has opened before training."""
         return self.listed - self.store.opened
 
 
@@ -72,7 +72,7 @@ def list_files(data_dir: str, labels_csv: str = "") -> Catalog:
     return catalog
 
 
-def open_data(
+def load_dataset(
     data_dir: str,
     *,
     image_size: int,
@@ -87,7 +87,7 @@ def open_data(
     check: str = "all",
     shared: bool = False,
     strict: bool = False,
-) -> Intake:
+) -> Dataset:
     """Lists, decodes and splits; every file is opened once, before anything trains.
 
     With ``cache="off"`` and ``check="sample"`` 1,000 files are, spread over the list; ``auto`` opens
@@ -122,7 +122,7 @@ def open_data(
     twins = len(groups) - len(np.unique(groups))
     across = int(np.isin(groups[split.val], groups[split.train]).sum())
     contradictions = _contradictions(store.catalog, groups)
-    return Intake(store, split, plan, len(catalog), twins, across, contradictions)
+    return Dataset(store, split, plan, len(catalog), twins, across, contradictions)
 
 
 def _store(
@@ -145,12 +145,12 @@ def _store(
 def write_data_report(path: Path, catalog: Catalog, unopened: int = 0) -> None:
     """Writes ``data_report.csv``: path, fault, detail of every file that was left out.
 
-    A last row with the path ``*`` tells how many pictures, if any, were not opened before training.
+    A last row with the path ``*`` tells how many images, if any, were not opened before training.
     """
     faults = catalog.faults
     if unopened:
         detail = (
-            f"{unopened} pictures; each is judged when it is read, and training stops at a bad one"
+            f"{unopened} images; each is judged when it is read, and training stops at a bad one"
         )
         faults = (*faults, Fault("*", "not opened", detail))
     lines = (csv_line(fault.path, fault.fault, fault.detail) for fault in faults)
@@ -187,6 +187,6 @@ def _strict_text(catalog: Catalog) -> str:
 def _check_has_val(split: Split, val_fraction: float) -> None:
     if not len(split.val):
         raise UserError(
-            f"--val_fraction={val_fraction:g}: no validation images, because all pictures of each "
-            "class are identical; add different pictures or pass --val_dir"
+            f"--val_fraction={val_fraction:g}: no validation images, because all images of each "
+            "class are identical; add different images or pass --val_dir"
         )

@@ -29,7 +29,7 @@ def make_group_decoder(
 ) -> Callable[[Iterable[str]], Iterator[Outcome]]:
     """A function from paths to the outcome of each, in order; safe to call from many threads.
 
-    The pictures are those of ``decode.make_decoder``, and so are the refusals. Small ones share a
+    The images are those of ``decode.make_decoder``, and so are the refusals. Small ones share a
     call; what is held of files and pixels is bounded, whatever their size.
     """
     spec = [tf.TensorSpec([None], tf.string), tf.TensorSpec([None, 2], tf.uint8)]
@@ -54,9 +54,9 @@ def make_group_decoder(
 
     def decode(paths: Iterable[str]) -> Iterator[Outcome]:
         for group in _groups(_read(path, max_pixels) for path in paths):
-            pictures = decoded([read for read in group if isinstance(read, tuple)])
+            images = decoded([read for read in group if isinstance(read, tuple)])
             for read in group:
-                yield next(pictures) if isinstance(read, tuple) else read
+                yield next(images) if isinstance(read, tuple) else read
 
     return decode
 

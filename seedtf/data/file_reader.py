@@ -10,7 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from seedtf.data.catalog import Catalog
-from seedtf.data.map_files import read_file, workers_for
+from seedtf.data.map_files import num_threads, read_file
 from seedtf.data.paths import is_url
 from seedtf.images.decode import decode_files
 from seedtf.images.header import RefusedError, read_header
@@ -19,14 +19,14 @@ __all__ = ["FileReader"]
 
 
 class FileReader:
-    """Pictures by their place in a catalog; nothing but the catalog stays in memory.
+    """Images by their place in a catalog; nothing but the catalog stays in memory.
 
     A file is judged by its header at every reading, so one that was never opened before, or has
     changed since, is decoded right or refused by name.
 
     Attributes:
         paths: the files.
-        size: side in pixels that pictures are resized to.
+        size: side in pixels that images are resized to.
         max_pixels: larger ones are refused before anything is allocated.
     """
 
@@ -34,7 +34,7 @@ class FileReader:
         """Opens nothing; arguments as the attributes."""
         self.paths, self.size, self.max_pixels = catalog.absolute_paths(), size, max_pixels
         self._names = catalog.paths
-        workers = workers_for(self.paths)
+        workers = num_threads(self.paths)
         self._pool = ThreadPoolExecutor(workers) if is_url(self.paths.prefix) else None
         # a graph also where it is called eagerly, so that errors are of one kind
         spec = tf.TensorSpec([None], tf.int64)

@@ -15,18 +15,25 @@ from tqdm import tqdm
 
 from seedtf.data.catalog import Catalog, Fault
 from seedtf.data.paths import REQUESTS, is_url, read_url, url_status
-from seedtf.data.string_array import Names
+from seedtf.data.string_array import StringArray
 from seedtf.images.header import RefusedError
 
-__all__ = ["file_statuses", "judge_files", "judge_groups", "open_file", "read_file", "workers_for"]
+__all__ = [
+    "file_statuses",
+    "map_file_batches",
+    "map_files",
+    "num_threads",
+    "open_file",
+    "read_file",
+]
 
 _TASKS_PER_CORE = 16
-# an uncompressed 16-bit RGBA picture has 8 bytes a pixel; metadata may come on top
+# an uncompressed 16-bit RGBA image has 8 bytes a pixel; metadata may come on top
 _BYTES_PER_PIXEL = 8
 _METADATA_BYTES = 64 << 20
 
 
-def judge_files(
+def map_files(
     catalog: Catalog, work: Callable[[int, str], None], doing: str
 ) -> tuple[np.ndarray, list[Fault]]:
     """Runs ``work(index, absolute path)`` on every file; progress on a terminal, none elsewhere.
@@ -47,16 +54,16 @@ def judge_files(
             return [error]
         return [None]
 
-    return judge_groups(catalog, one, doing, 1)
+    return map_file_batches(catalog, one, doing, 1)
 
 
-def judge_groups(
+def map_file_batches(
     catalog: Catalog,
     work: Callable[[int, Sequence[str]], Iterable[object]],
     doing: str,
     together: int = 32,
 ) -> tuple[np.ndarray, list[Fault]]:
-    """As ``judge_files``, for work that is quicker on several files at once.
+    """As ``map_files``, for work that is quicker on several files at once.
 
     Args:
         catalog: the files.
@@ -66,7 +73,7 @@ def judge_groups(
         together: most files that it gets at once; fewer where some workers would get none.
     """
     paths = catalog.absolute_paths()
-    workers = workers_for(paths)
+    workers = num_threads(paths)
     together = min(together, math.ceil(len(catalog) / workers)) or 1
     starts = range(0, len(catalog), together)
 
@@ -97,13 +104,13 @@ def _verdict(outcome: object) -> tuple[str, str] | None:
     return None
 
 
-def workers_for(paths: Names) -> int:
+def num_threads(paths: StringArray) -> int:
     """Threads that share the work on ``paths``: one a core, more where they wait for a network."""
     cores = os.cpu_count() or 1
     return max(cores, REQUESTS) if is_url(paths.prefix) else cores
 
 
-def file_statuses(paths: Names) -> Iterator[tuple[int, int] | None]:
+def file_statuses(paths: StringArray) -> Iterator[tuple[int, int] | None]:
     """Size in bytes and time of the last change in ns of each file; None where it cannot be asked."""
 
     def status(path: str) -> tuple[int, int] | None:
@@ -118,8 +125,8 @@ def file_statuses(paths: Names) -> Iterator[tuple[int, int] | None]:
     if not is_url(paths.prefix):
         yield from map(status, paths)
         return
-    with ThreadPoolExecutor(workers_for(paths)) as pool:
-        yield from _bounded_map(pool, status, paths, workers_for(paths))
+    with ThreadPoolExecutor(num_threads(paths)) as pool:
+        yield from _bounded_map(pool, status, paths, num_threads(paths))
 
 
 def open_file(path: str) -> BinaryIO:
@@ -128,11 +135,11 @@ def open_file(path: str) -> BinaryIO:
 
 
 def read_file(path: str, max_pixels: int) -> bytes:
-    """The bytes of an ordinary file that may hold a picture of at most ``max_pixels``.
+    """The bytes of an ordinary file that may hold an image of at most ``max_pixels``.
 
     Raises:
         RefusedError: a pipe or device, which could keep a reader waiting for ever; or more bytes than
-            such a picture can have.
+            such an image can have.
         OSError: it cannot be read.
     """
     limit = _BYTES_PER_PIXEL * max_pixels + _METADATA_BYTES

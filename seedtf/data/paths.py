@@ -71,7 +71,7 @@ class RemotePath(os.PathLike):
         """The entries of the folder ``below`` this one: names and whether each is a folder.
 
         A name that ends as one of ``files`` is taken for a file unless the file system marks it as a
-        folder: to ask would be a request over the network for every picture.
+        folder: to ask would be a request over the network for every image.
 
         Raises:
             OSError: it cannot be listed.
@@ -105,7 +105,7 @@ class RemotePath(os.PathLike):
 
 
 Folder = Path | RemotePath
-"""A folder of pictures, here or behind a URL."""
+"""A folder of images, here or behind a URL."""
 
 
 def folder_at(path: str | os.PathLike[str]) -> Folder:

@@ -13,15 +13,15 @@ from seedtf.augment import fused as augment
 from seedtf.augment import reference as reference_ops
 from seedtf.augment.mixing import Mixing, mix
 from seedtf.augment.policy import Policy, draw_parameters
-from seedtf.compat.tensorflow import spend_compilation_notice
+from seedtf.compat.tensorflow import silence_first_xla_log
 from seedtf.data.order import BatchIndices
-from seedtf.data.service import Load, numbered_order, portable_reader, served
-from seedtf.data.shard import WHOLE, Share
+from seedtf.data.service import Load, numbered_order, portable_reader, service_dataset
+from seedtf.data.shard import WHOLE, Shard
 from seedtf.data.store import Store
 
 __all__ = [
     "AUGMENT_IMPLS",
-    "WaitClock",
+    "DataWaitTimer",
     "device_dataset",
     "eval_dataset",
     "make_augmentation",
@@ -37,7 +37,7 @@ LookUp = Callable[[tf.Tensor], tuple[tf.Tensor, tf.Tensor | None]]
 Mixer = Callable[[tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor], tuple[tf.Tensor, tf.Tensor]]
 
 
-class WaitClock:
+class DataWaitTimer:
     """Seconds that training spent waiting for a batch, counted inside the pipeline.
 
     The dataset itself notes the time before and after each batch is asked of the stages above, so
@@ -92,7 +92,7 @@ def make_augmentation(
         ValueError: ``impl`` is none of ``AUGMENT_IMPLS``.
     """
     out_size = (size, size)
-    spend_compilation_notice()
+    silence_first_xla_log()
     if impl == "fused":
         return augment.compile_augmentation(
             policy,
@@ -118,7 +118,7 @@ def make_augmentation(
 
 
 def make_mixer(mixing: Mixing, seed: int, classes: int) -> Mixer | None:
-    """What mixes the augmented pictures and the labels of a batch; None where nothing is to be mixed.
+    """What mixes the augmented images and the labels of a batch; None where nothing is to be mixed.
 
     Returns:
         ``(images float32 [B, S, S, 3], labels int32 [B], epoch int64 [], records int64 [B]) →
@@ -144,7 +144,7 @@ def train_dataset(
     augmentation: Augmentation,
     *,
     start_step: int = 0,
-    share: Share = WHOLE,
+    shard: Shard = WHOLE,
     data_service: str = "",
     mixer: Mixer | None = None,
 ) -> tf.data.Dataset:
@@ -178,16 +178,16 @@ def train_dataset(
 
     if data_service:
         read_there = portable_reader(store)
-        batches = served(
-            functools.partial(numbered_order, order, share),
-            start_step * share.count,
-            here=loading(store.look_up),
-            there=loading(lambda chosen: (read_there(chosen), None)),
+        batches = service_dataset(
+            functools.partial(numbered_order, order, shard),
+            start_step * shard.count,
+            local_fn=loading(store.look_up),
+            remote_fn=loading(lambda chosen: (read_there(chosen), None)),
             address=data_service,
         )
     else:
-        batches = _made_here(order, share, start_step, loading(store.look_up))
-    return _endless(batches)
+        batches = _map_batches(order, shard, start_step, loading(store.look_up))
+    return _prefetch(batches)
 
 
 def device_dataset(
@@ -197,7 +197,7 @@ def device_dataset(
     *,
     with_images: bool,
     start_step: int = 0,
-    share: Share = WHOLE,
+    shard: Shard = WHOLE,
 ) -> tf.data.Dataset:
     """The batches of ``train_dataset`` for a step that augments: the same records in the same order.
 
@@ -223,11 +223,11 @@ def device_dataset(
             features["image"] = store.read(chosen)
         return features, tf.gather(labels, chosen)
 
-    return _endless(_made_here(order, share, start_step, load))
+    return _prefetch(_map_batches(order, shard, start_step, load))
 
 
 def eval_dataset(
-    store: Store, records: np.ndarray, batch_size: int, share: Share = WHOLE
+    store: Store, records: np.ndarray, batch_size: int, shard: Shard = WHOLE
 ) -> tf.data.Dataset:
     """Every record exactly once, in the order given, unaugmented; the last batch may be short.
 
@@ -247,19 +247,19 @@ def eval_dataset(
     def load(chosen: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         return tf.cast(store.read(chosen), tf.float32), tf.gather(labels, chosen)
 
-    batches = share.of_records(records, batch_size)
+    batches = shard.of_records(records, batch_size)
     return batches.map(load, tf.data.AUTOTUNE, deterministic=True).prefetch(tf.data.AUTOTUNE)
 
 
-def _made_here(
-    order: BatchIndices, share: Share, start_step: int, load: Callable[..., tuple]
+def _map_batches(
+    order: BatchIndices, shard: Shard, start_step: int, load: Callable[..., tuple]
 ) -> tf.data.Dataset:
     """Whole batches are mapped: one call for the gather, one compiled call for the augmentation."""
-    shared = share.of_batches(order.dataset(start_step))
+    shared = shard.of_batches(order.dataset(start_step))
     return shared.map(load, tf.data.AUTOTUNE, deterministic=True)
 
 
-def _endless(batches: tf.data.Dataset) -> tf.data.Dataset:
+def _prefetch(batches: tf.data.Dataset) -> tf.data.Dataset:
     """Ready ahead of the step that asks; a batch is worked on by one thread, several at a time.
 
     In threads of its own: among those that TensorFlow shares, two cores made 1.3 to 1.5 times what one

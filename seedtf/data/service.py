@@ -23,13 +23,13 @@ import tensorflow as tf
 from seedtf.data.file_reader import FileReader
 from seedtf.data.order import BatchIndices
 from seedtf.data.paths import is_url
-from seedtf.data.shard import Share
+from seedtf.data.shard import Shard
 from seedtf.data.store import Store
 from seedtf.errors import UserError
 from seedtf.images.decode import decode_files
 from seedtf.images.header_graph import judge_header
 
-__all__ = ["check_service", "numbered_order", "portable_reader", "served"]
+__all__ = ["check_service", "numbered_order", "portable_reader", "service_dataset"]
 
 Batch = tuple[tf.Tensor, ...]
 Load = Callable[[tf.Tensor, tf.Tensor], Batch]
@@ -59,20 +59,20 @@ def check_service(address: str) -> None:
         ) from None
 
 
-def numbered_order(order: BatchIndices, share: Share, first: int) -> tf.data.Dataset:
+def numbered_order(order: BatchIndices, shard: Shard, first: int) -> tf.data.Dataset:
     """``(number, epoch, indices)`` of the elements of one process from number ``first`` on, endless.
 
     Element ``number`` is slice ``number % share.count`` of this process in step
     ``number // share.count``. A tf.data service may hand the numbers to any workers: each follows from
     itself, and the order of an epoch is computed once where numbers of that epoch come together.
     """
-    size, per_step = order.batch_size // share.replicas, share.count
+    size, per_step = order.batch_size // shard.replicas, shard.count
 
     def numbered(
         state: tuple[tf.Tensor, tf.Tensor], number: tf.Tensor
     ) -> tuple[tuple[tf.Tensor, tf.Tensor], Batch]:
         old_epoch, old_order = state
-        step, part = number // per_step, share.first + number % per_step
+        step, part = number // per_step, shard.first + number % per_step
         epoch, step = step // order.steps_per_epoch, step % order.steps_per_epoch
         whole = tf.cond(epoch == old_epoch, lambda: old_order, lambda: order.epoch_order(epoch))
         start = step * order.batch_size + part * size
@@ -86,7 +86,7 @@ def numbered_order(order: BatchIndices, share: Share, first: int) -> tf.data.Dat
 def portable_reader(store: Store) -> Callable[[tf.Tensor], tf.Tensor]:
     """``store.read`` in TensorFlow's own ops and without its images: for a graph sent to a worker.
 
-    The worker must see the cache file, or the pictures, under the same paths.
+    The worker must see the cache file, or the images, under the same paths.
 
     Raises:
         ValueError: the images are in this process's memory.
@@ -134,12 +134,12 @@ def _read_files(
     return decode_files(contents, facts, files.size)
 
 
-def served(
+def service_dataset(
     numbered: Callable[[int], tf.data.Dataset],
     first: int,
     *,
-    here: Load,
-    there: Load,
+    local_fn: Load,
+    remote_fn: Load,
     address: str,
 ) -> tf.data.Dataset:
     """Endless batches from number ``first`` on, made by the workers at ``address``.
@@ -158,14 +158,14 @@ def served(
         )
 
     service = tf.data.experimental.service
-    arriving = made(there, first).apply(
+    arriving = made(remote_fn, first).apply(
         service.distribute(
             service.ShardingPolicy.DYNAMIC,
             address if is_url(address) else f"grpc://{address}",
             max_outstanding_requests=_MOST_REQUESTS,
         )
     )
-    local = functools.partial(made, here)
+    local = functools.partial(made, local_fn)
     arrivals = _InOrder(arriving, lambda start: iter(local(start)), address)
     # TensorFlow never lets go of what a py_function calls; the dataset holds `take`, and that the rest
     weak = weakref.ref(arrivals)
@@ -189,12 +189,12 @@ class _InOrder:
     """Puts arriving batches in order; makes here what does not arrive."""
 
     def __init__(
-        self, arriving: tf.data.Dataset, here: Callable[[int], Iterator[Batch]], address: str
+        self, arriving: tf.data.Dataset, local_fn: Callable[[int], Iterator[Batch]], address: str
     ) -> None:
         self.specs = arriving.element_spec[1:]
         sizes = (spec.shape.num_elements() * spec.dtype.size for spec in self.specs)
         self._most_early = max(_EARLY_BYTES // sum(sizes), _MOST_REQUESTS)
-        self._arriving, self._here, self._address = arriving, here, address
+        self._arriving, self._here, self._address = arriving, local_fn, address
         self._queue: queue.Queue[Batch | Exception] = queue.Queue(2)
         self._early: dict[int, Batch] = {}
         self._wait, self._told = _SECONDS_TO_WAIT, set[str]()

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 import numpy as np
 import tensorflow as tf
 
-__all__ = ["WHOLE", "Share"]
+__all__ = ["WHOLE", "Shard"]
 
 
 @dataclass(frozen=True)
-class Share:
+class Shard:
     """The part of every batch that one process makes, where replicas of the network share it.
 
     Attributes:
@@ -64,5 +64,5 @@ class Share:
         return tf.data.Dataset.from_tensor_slices(tf.constant(mine, tf.int64)).map(part)
 
 
-WHOLE = Share()
+WHOLE = Shard()
 """One process, one replica: nothing is shared."""

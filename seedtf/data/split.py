@@ -14,7 +14,7 @@ import numpy as np
 from seedtf.data.catalog import Catalog, Fault, read_csv
 from seedtf.data.map_files import file_statuses, open_file
 from seedtf.data.paths import common_folder
-from seedtf.data.string_array import NameFinder, Names
+from seedtf.data.string_array import NameFinder, StringArray
 from seedtf.errors import UserError
 from seedtf.files import csv_line, write_lines
 
@@ -51,10 +51,10 @@ def join_catalogs(train: Catalog, val: Catalog) -> tuple[Catalog, Split]:
             "put both on the same disk or in the same bucket"
         ) from None
     parts = list(zip((train, val), prefixes, strict=True))
-    paths = itertools.chain(*(part.names.behind(prefix) for part, prefix in parts))
+    paths = itertools.chain(*(part.names.with_prefix(prefix) for part, prefix in parts))
     faults = [Fault(p + f.path, f.fault, f.detail) for part, p in parts for f in part.faults]
     labels = np.concatenate([train.labels, val.labels])
-    joined = Catalog(root, Names(paths), labels, train.class_names, tuple(faults))
+    joined = Catalog(root, StringArray(paths), labels, train.class_names, tuple(faults))
     order = np.arange(len(joined), dtype=np.int64)
     return joined, Split(order[: len(train)], order[len(train) :])
 

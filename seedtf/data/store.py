@@ -25,7 +25,7 @@ import tensorflow as tf
 from seedtf.data.catalog import Catalog, Fault
 from seedtf.data.decode_files import Outcome, make_group_decoder
 from seedtf.data.file_reader import FileReader
-from seedtf.data.map_files import file_statuses, judge_groups
+from seedtf.data.map_files import file_statuses, map_file_batches
 from seedtf.errors import UserError
 from seedtf.files import write_text
 from seedtf.images.decode import RESIZE_METHOD
@@ -158,14 +158,14 @@ def build_store(
     """Opens every file once and keeps the good ones; the store's catalog lacks the bad ones.
 
     A ``disk`` cache that an earlier run finished for the same files is reused. A file is never
-    replaced by another picture: it is decoded, or it is named in ``store.catalog.faults``.
+    replaced by another image: it is decoded, or it is named in ``store.catalog.faults``.
 
     Args:
         catalog: the files.
-        size: side in pixels that pictures are resized to.
+        size: side in pixels that images are resized to.
         plan: from ``plan_cache``.
         cache_dir: where cache files are; created when needed.
-        max_pixels: larger pictures are refused before anything is allocated.
+        max_pixels: larger images are refused before anything is allocated.
         sample: for ``off``, open only so many files, spread over the list; each of the others is
             judged whenever it is read. 0 opens all.
 
@@ -275,7 +275,7 @@ def _decode_all(
                 images[index] = found
             yield found
 
-    good, faults = judge_groups(catalog, work, "decoding")
+    good, faults = map_file_batches(catalog, work, "decoding")
     for row, index in enumerate(good):
         if row != index:  # close the gaps that refused files left
             images[row] = images[index]
@@ -285,7 +285,7 @@ def _decode_all(
 def _inspect(catalog: Catalog, max_pixels: int) -> tuple[np.ndarray, list[Fault]]:
     """Decodes every file once; indices of the good ones, and the rest."""
     decode = make_group_decoder(1, max_pixels)
-    return judge_groups(catalog, lambda _, paths: decode(paths), "checking")
+    return map_file_batches(catalog, lambda _, paths: decode(paths), "checking")
 
 
 def _shared(images: np.ndarray) -> tf.Tensor:

@@ -8,7 +8,7 @@ from typing import overload
 
 import numpy as np
 
-__all__ = ["NameFinder", "Names"]
+__all__ = ["NameFinder", "StringArray"]
 
 # a name may come from a file system in another encoding; it must come back as it was
 _ENCODING, _ERRORS = "utf-8", "surrogateescape"
@@ -16,7 +16,7 @@ _ENCODING, _ERRORS = "utf-8", "surrogateescape"
 _CHUNK = 1 << 16
 
 
-class Names(Sequence[str]):
+class StringArray(Sequence[str]):
     """An unchangeable list of strings that takes its UTF-8 bytes and 8 more for each.
 
     A Python list would take 100 bytes more. Strings are made when they are asked for.
@@ -39,16 +39,16 @@ class Names(Sequence[str]):
         self.data, self.ends, self.prefix = bytes(data), ends.array(), prefix
 
     @classmethod
-    def _of(cls, data: bytes, ends: np.ndarray, prefix: str) -> Names:
+    def _of(cls, data: bytes, ends: np.ndarray, prefix: str) -> StringArray:
         made = cls.__new__(cls)
         made.data, made.ends, made.prefix = data, ends, prefix
         return made
 
-    def behind(self, prefix: str) -> Names:
+    def with_prefix(self, prefix: str) -> StringArray:
         """The same names with another ``prefix``; nothing is copied."""
         return self._of(self.data, self.ends, prefix)
 
-    def take(self, indices: np.ndarray | range) -> Names:
+    def take(self, indices: np.ndarray | range) -> StringArray:
         """The names at ``indices`` in that order."""
         if isinstance(indices, range):
             indices = np.arange(indices.start, indices.stop, indices.step)
@@ -68,9 +68,9 @@ class Names(Sequence[str]):
     def __getitem__(self, index: int) -> str: ...
 
     @overload
-    def __getitem__(self, index: slice) -> Names: ...
+    def __getitem__(self, index: slice) -> StringArray: ...
 
-    def __getitem__(self, index: int | slice) -> str | Names:
+    def __getitem__(self, index: int | slice) -> str | StringArray:
         if isinstance(index, slice):
             return self.take(range(*index.indices(len(self))))
         index = range(len(self))[operator.index(index)]
@@ -81,7 +81,7 @@ class Names(Sequence[str]):
             yield self._text(self.data[start:end])
 
     def __eq__(self, other: object) -> bool:
-        if isinstance(other, (Names, tuple, list)):
+        if isinstance(other, (StringArray, tuple, list)):
             return len(self) == len(other) and all(map(operator.eq, self, other))
         return NotImplemented
 

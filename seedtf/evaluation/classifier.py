@@ -1,4 +1,4 @@
-"""One way to ask a run folder or an exported SavedModel for the classes of encoded pictures."""
+"""One way to ask a run folder or an exported SavedModel for the classes of encoded images."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ __all__ = ["Answer", "Classifier", "open_classifier"]
 
 @dataclass(frozen=True)
 class Answer:
-    """The most probable classes of one picture, best first: names and float32 probabilities."""
+    """The most probable classes of one image, best first: names and float32 probabilities."""
 
     names: tuple[str, ...]
     probabilities: tuple[np.float32, ...]
@@ -38,7 +38,7 @@ class Classifier:
         num_classes: K.
         prepare: a file's bytes to what ``classify`` takes, safe to call from many threads; raises
             RefusedError for a file that is not used.
-        classify: prepared pictures, at least one, and a number k to the k best classes of each, or
+        classify: prepared images, at least one, and a number k to the k best classes of each, or
             the RefusedError that the model answered with.
         max_pixels: the largest width × height that ``prepare`` accepts.
     """
@@ -100,7 +100,7 @@ def _open_export(path: Path) -> Classifier:
         except tf.errors.InvalidArgumentError as error:
             if len(files) == 1:
                 return [RefusedError("corrupt", error.message.splitlines()[0][:120])]
-            # one bad picture fails a whole batch in some graphs: ask for each by itself
+            # one bad image fails a whole batch in some graphs: ask for each by itself
             return [answer for file in files for answer in classify([file], k)]
         return [_row_answer(found, row, k) for row in range(len(files))]
 

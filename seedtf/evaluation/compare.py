@@ -1,4 +1,4 @@
-"""Two runs judged on the same pictures: is one better than the other by more than chance?"""
+"""Two runs judged on the same images: is one better than the other by more than chance?"""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ _FILE = "predictions_val.csv"
 
 @dataclass(frozen=True)
 class Comparison:
-    """A and B on the pictures that both have answered.
+    """A and B on the images that both have answered.
 
     Attributes:
-        shared: pictures in both tables; ``only_in_a`` and ``only_in_b`` are left out.
-        accuracy_a, accuracy_b: on the shared pictures, in [0, 1].
+        shared: images in both tables; ``only_in_a`` and ``only_in_b`` are left out.
+        accuracy_a, accuracy_b: on the shared images, in [0, 1].
         difference: B less A; ``interval`` is its 95 % interval.
         both_right, only_a_right, only_b_right, both_wrong: counts that add up to ``shared``.
         mcnemar_p: two-sided p of no difference.
@@ -51,7 +51,7 @@ def compare(run_a: str | os.PathLike[str], run_b: str | os.PathLike[str]) -> Com
     shared = a.keys() & b.keys()
     if not shared:
         raise UserError(
-            f"{run_b}: shares no file with {run_a}; judge both on the same pictures with "
+            f"{run_b}: shares no file with {run_a}; judge both on the same images with "
             "seedtf evaluate --data_dir"
         )
     differing = sorted(path for path in shared if a[path][0] != b[path][0])

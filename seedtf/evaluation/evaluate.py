@@ -1,4 +1,4 @@
-"""A model's answers over labelled pictures, and what they say about it."""
+"""A model's answers over labelled images, and what they say about it."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from seedtf.intervals import wilson_interval
 __all__ = [
     "Predictions",
     "Report",
-    "judge",
+    "compute_report",
     "make_classifier",
     "predict_store",
     "top_classes",
-    "worst_mistakes",
+    "top_losses",
 ]
 
 Classify = Callable[[tf.Tensor], np.ndarray]
@@ -31,7 +31,7 @@ Classify = Callable[[tf.Tensor], np.ndarray]
 
 @dataclass(frozen=True)
 class Predictions:
-    """What a model answered on N labelled pictures, in the store's order.
+    """What a model answered on N labelled images, in the store's order.
 
     Attributes:
         paths: N paths, relative to the data folder.
@@ -47,12 +47,12 @@ class Predictions:
 
     @property
     def answers(self) -> np.ndarray:
-        """The most probable class of each picture, int64 ``[N]``; the first where two are equal."""
+        """The most probable class of each image, int64 ``[N]``; the first where two are equal."""
         return self.probabilities.argmax(axis=1)
 
     @property
     def confidence(self) -> np.ndarray:
-        """The highest probability of each picture, float32 ``[N]``."""
+        """The highest probability of each image, float32 ``[N]``."""
         return self.probabilities.max(axis=1)
 
 
@@ -65,7 +65,7 @@ class Report:
         confusion: int64 ``[K, K]``, rows the true class, columns the answer.
         accuracy: the trace of ``confusion`` by N; ``accuracy_interval`` is Wilson's, 95 %.
         scores: per class; ``macro_f1`` is their mean.
-        losses: cross-entropy of each picture in nats, float64 ``[N]``; ``loss`` is the mean.
+        losses: cross-entropy of each image in nats, float64 ``[N]``; ``loss`` is the mean.
         margins: the true class's probability less the best other one's, float64 ``[N]``.
         temperature: divides the logits; None where no validation report gave one.
         reliability: of the probabilities as they are; ``reliability_scaled`` with the temperature.
@@ -132,26 +132,26 @@ def predict_store(
     if bad.size:
         raise UserError(
             f"{paths[bad[0]]}: the model's answer is not a number ({bad.size} of {len(paths)} "
-            "pictures); train again with a lower --lr"
+            "images); train again with a lower --lr"
         )
     return found
 
 
-def judge(
+def compute_report(
     predictions: Predictions, *, precision_target: float, temperature: float | None = None
 ) -> Report:
     """Everything that a report states.
 
     Args:
-        predictions: at least one picture.
+        predictions: at least one image.
         precision_target: share of right answers wanted among those kept, in [0, 1].
-        temperature: fitted before on other pictures; None leaves the scaled figures out.
+        temperature: fitted before on other images; None leaves the scaled figures out.
     """
     labels, probabilities = predictions.labels, predictions.probabilities
     confusion = metrics.confusion_matrix(labels, predictions.answers, len(predictions.class_names))
     correct, n = predictions.answers == labels, len(labels)
     scores = metrics.class_scores(confusion)
-    losses = metrics.picture_losses(probabilities, labels)
+    losses = metrics.per_image_loss(probabilities, labels)
     scaled = None
     if temperature is not None:
         scaled = metrics.scale_probabilities(probabilities, temperature).max(axis=1)
@@ -165,14 +165,16 @@ def judge(
         macro_f1=metrics.macro_f1(scores),
         losses=losses,
         loss=float(losses.mean()),
-        margins=metrics.true_class_margins(probabilities, labels),
+        margins=metrics.margins(probabilities, labels),
         temperature=temperature,
         reliability=metrics.reliability(predictions.confidence, correct),
         reliability_scaled=None if scaled is None else metrics.reliability(scaled, correct),
         precision_target=precision_target,
-        reject=metrics.reject_rule(predictions.confidence, correct, precision_target),
+        reject=metrics.rejection_threshold(predictions.confidence, correct, precision_target),
         reject_scaled=(
-            None if scaled is None else metrics.reject_rule(scaled, correct, precision_target)
+            None
+            if scaled is None
+            else metrics.rejection_threshold(scaled, correct, precision_target)
         ),
     )
 
@@ -182,7 +184,7 @@ def top_classes(probabilities: np.ndarray, k: int) -> np.ndarray:
     return np.argsort(-probabilities, axis=1, kind="stable")[:, :k]
 
 
-def worst_mistakes(report: Report, limit: int) -> np.ndarray:
+def top_losses(report: Report, limit: int) -> np.ndarray:
     """Positions int64 of at most ``limit`` wrong answers, the highest loss first."""
     wrong = np.flatnonzero(report.predictions.answers != report.predictions.labels)
     return wrong[np.argsort(-report.losses[wrong], kind="stable")][:limit]

@@ -9,9 +9,9 @@ from pathlib import Path
 from seedtf.data.store import Store
 from seedtf.errors import UserError
 from seedtf.evaluation.ensemble import make_ensemble
-from seedtf.evaluation.evaluate import Report, judge, predict_store
+from seedtf.evaluation.evaluate import Report, compute_report, predict_store
 from seedtf.evaluation.metrics import fit_temperature
-from seedtf.evaluation.report import Subject, write_report
+from seedtf.evaluation.report import ReportContext, write_report
 from seedtf.runs.open import Run, load_run, open_labelled, open_validation
 
 __all__ = ["Evaluation", "evaluate_run"]
@@ -28,7 +28,7 @@ class Evaluation:
 
     page: Path
     report: Report
-    subject: Subject
+    subject: ReportContext
     snapshots: int = 0
 
 
@@ -44,18 +44,18 @@ def evaluate_run(
     out: str = "",
     overwrite: bool = False,
 ) -> Evaluation:
-    """Judges a run on its validation pictures, or on those of ``data_dir``, and writes the report.
+    """Judges a run on its validation images, or on those of ``data_dir``, and writes the report.
 
-    The temperature is fitted on the validation pictures only; for others the one in the run's report
+    The temperature is fitted on the validation images only; for others the one in the run's report
     is taken, and none where there is no such report.
 
     Args:
         run_dir: a run's folder.
-        data_dir, labels_csv: other labelled pictures, as for training.
+        data_dir, labels_csv: other labelled images, as for training.
         tta: 1, or 8 for the mean over the eight turns and mirror images.
         snapshots: whether all snapshots of the run answer, by their mean, rather than its best model.
         precision_target: share of right answers wanted among those kept.
-        batch_size: pictures at a time; changes speed, not answers.
+        batch_size: images at a time; changes speed, not answers.
         out: the report's folder. By default ``report`` in the run, behind it ``-<name of data_dir>``,
             ``-snapshots`` and ``-tta8`` where these were asked for; it is replaced.
         overwrite: whether ``out`` may hold files already.
@@ -65,7 +65,7 @@ def evaluate_run(
     """
     run = load_run(run_dir)
     if labels_csv and not data_dir:
-        raise UserError(f"--labels_csv={labels_csv}: needs --data_dir, the folder of its pictures")
+        raise UserError(f"--labels_csv={labels_csv}: needs --data_dir, the folder of its images")
     name = _folder_name(data_dir, tta, snapshots)
     folder = _free_folder(out, overwrite) if out else run.run_dir / name
     models = run.load_members(snapshots)
@@ -76,7 +76,7 @@ def evaluate_run(
         temperature = _known_temperature(fitted)
     else:
         temperature = fit_temperature(predictions.probabilities, predictions.labels)
-    report = judge(predictions, precision_target=precision_target, temperature=temperature)
+    report = compute_report(predictions, precision_target=precision_target, temperature=temperature)
     members = f", mean of {len(models)} snapshots" if snapshots else ""
     subject = _subject(run, store, data_dir, tta, members)
     try:
@@ -112,8 +112,8 @@ def _known_temperature(path: Path) -> float | None:
         raise UserError(f"{path}: damaged; run seedtf evaluate without --data_dir again") from None
 
 
-def _subject(run: Run, store: Store, data_dir: str, tta: int, members: str) -> Subject:
-    return Subject(
+def _subject(run: Run, store: Store, data_dir: str, tta: int, members: str) -> ReportContext:
+    return ReportContext(
         run_dir=run.run_dir,
         data=data_dir or "validation",
         data_root=store.catalog.root,

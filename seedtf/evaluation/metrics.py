@@ -23,14 +23,14 @@ __all__ = [
     "confusion_matrix",
     "fit_temperature",
     "macro_f1",
+    "margins",
     "mcnemar_p",
     "most_confused",
     "paired_difference_interval",
-    "picture_losses",
-    "reject_rule",
+    "per_image_loss",
+    "rejection_threshold",
     "reliability",
     "scale_probabilities",
-    "true_class_margins",
 ]
 
 CALIBRATION_BINS = 15
@@ -46,7 +46,7 @@ Booleans = npt.NDArray[np.bool_]
 
 @dataclass(frozen=True)
 class ClassScores:
-    """Of every class: float64 ``[K]`` in [0, 1], NaN where 0/0; ``support``, its pictures, int64."""
+    """Of every class: float64 ``[K]`` in [0, 1], NaN where 0/0; ``support``, its images, int64."""
 
     precision: Array
     recall: Array
@@ -56,7 +56,7 @@ class ClassScores:
 
 @dataclass(frozen=True)
 class Confusion:
-    """``count`` pictures of class ``true`` were taken for ``predicted`` (class indices)."""
+    """``count`` images of class ``true`` were taken for ``predicted`` (class indices)."""
 
     true: int
     predicted: int
@@ -131,13 +131,13 @@ def most_confused(confusion: Integers, limit: int) -> list[Confusion]:
     ]
 
 
-def picture_losses(probabilities: Array, labels: Integers) -> Array:
-    """Cross-entropy of every picture in nats, float64 ``[N]``; at most 87.3 (float32's least)."""
+def per_image_loss(probabilities: Array, labels: Integers) -> Array:
+    """Cross-entropy of every image in nats, float64 ``[N]``; at most 87.3 (float32's least)."""
     own = probabilities[np.arange(len(labels)), labels].astype(np.float64)
     return -np.log(np.maximum(own, _LEAST))
 
 
-def true_class_margins(probabilities: Array, labels: Integers) -> Array:
+def margins(probabilities: Array, labels: Integers) -> Array:
     """The true class's probability less the best other one's, float64 ``[N]``; below 0 is a mistake."""
     rows = np.arange(len(labels))
     others = probabilities.astype(np.float64)
@@ -163,8 +163,8 @@ def fit_temperature(probabilities: Array, labels: Integers) -> float:
     """The T > 0 for which softmax(log p / T) has the least cross-entropy (Guo et al. 2017).
 
     The loss is convex in 1/T, so its slope is followed to zero: Newton's steps, halving where one
-    would leave the bracket. Where the least lies outside 0.05 to 20, as when every picture is right,
-    the pictures say nothing about calibration and 1.0 (no change) is returned.
+    would leave the bracket. Where the least lies outside 0.05 to 20, as when every image is right,
+    the images say nothing about calibration and 1.0 (no change) is returned.
     """
     logits = _logits(probabilities)
     own = logits[np.arange(len(labels)), labels]
@@ -188,10 +188,12 @@ def scale_probabilities(probabilities: Array, temperature: float) -> Array:
     return _softmax(_logits(probabilities) / temperature)
 
 
-def reject_rule(confidence: Array, correct: Booleans, precision: float) -> RejectRule | None:
+def rejection_threshold(
+    confidence: Array, correct: Booleans, precision: float
+) -> RejectRule | None:
     """The lowest threshold that keeps answers of which a share ``precision`` is right.
 
-    None where no threshold does. The same confidence is never kept for one picture and refused for
+    None where no threshold does. The same confidence is never kept for one image and refused for
     another.
     """
     order = np.argsort(-confidence, kind="stable")
@@ -208,10 +210,10 @@ def reject_rule(confidence: Array, correct: Booleans, precision: float) -> Rejec
 def mcnemar_p(only_a: int, only_b: int) -> float:
     """Two-sided p of McNemar's test (1947) that two classifiers err equally often.
 
-    Exact binomial below 25 discordant pictures, else chi-square with Edwards' correction (1948).
+    Exact binomial below 25 discordant images, else chi-square with Edwards' correction (1948).
 
     Args:
-        only_a, only_b: pictures that only the one, or only the other, answers rightly.
+        only_a, only_b: images that only the one, or only the other, answers rightly.
     """
     discordant, fewer = only_a + only_b, min(only_a, only_b)
     if discordant < 25:
@@ -222,10 +224,10 @@ def mcnemar_p(only_a: int, only_b: int) -> float:
 
 
 def paired_difference_interval(only_a: int, only_b: int, n: int) -> tuple[float, float]:
-    """95 % interval of accuracy B less accuracy A on the same ``n`` pictures, within [-1, 1].
+    """95 % interval of accuracy B less accuracy A on the same ``n`` images, within [-1, 1].
 
     A. Agresti, Y. Min, "Simple improved confidence intervals for comparing matched proportions",
-    2005: Wald's interval after half a picture is added to each of the four cells.
+    2005: Wald's interval after half an image is added to each of the four cells.
     """
     a, b, total = only_a + 0.5, only_b + 0.5, n + 2.0
     middle = (b - a) / total

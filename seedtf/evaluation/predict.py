@@ -1,4 +1,4 @@
-"""Any number of unlabelled pictures to a table, a batch in memory at a time."""
+"""Any number of unlabelled images to a table, a batch in memory at a time."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ from seedtf.evaluation.report import number
 from seedtf.files import atomic_path, csv_line
 from seedtf.images.header import RefusedError
 
-__all__ = ["Tally", "answer_files", "check_out", "list_pictures", "write_predictions"]
+__all__ = ["PredictionCounts", "answer_files", "check_out", "list_images", "write_predictions"]
 
 OK = "ok"
 
 
 @dataclass(frozen=True)
-class Tally:
+class PredictionCounts:
     """How a prediction went: files in the table, those without an answer, and the first of these."""
 
     files: int
@@ -35,7 +35,7 @@ class Tally:
     first_bad: str
 
 
-def list_pictures(inputs: Sequence[str]) -> Iterator[str]:
+def list_images(inputs: Sequence[str]) -> Iterator[str]:
     """Every file named, in the order given; a folder stands for all files below it, sorted.
 
     Hidden and system files of a folder are passed over; nothing else is.
@@ -49,7 +49,7 @@ def list_pictures(inputs: Sequence[str]) -> Iterator[str]:
         elif os.path.exists(given):
             yield given
         else:
-            raise UserError(f"{given}: no such file or folder; pass pictures or a folder of them")
+            raise UserError(f"{given}: no such file or folder; pass images or a folder of them")
 
 
 def check_out(out: str | os.PathLike[str], overwrite: bool) -> Path:
@@ -65,17 +65,17 @@ def check_out(out: str | os.PathLike[str], overwrite: bool) -> Path:
 
 def write_predictions(
     classifier: Classifier, inputs: Sequence[str], out: Path, *, topk: int, batch_size: int
-) -> Tally:
-    """Writes file, status, top1, p1, … of every picture; the table appears when it is complete.
+) -> PredictionCounts:
+    """Writes file, status, top1, p1, … of every image; the table appears when it is complete.
 
     A file without an answer keeps its row: ``status`` names the fault and the other cells are empty.
 
     Raises:
         UserError: an input does not exist, or there are no files.
     """
-    total = sum(1 for _ in list_pictures(inputs))
+    total = sum(1 for _ in list_images(inputs))
     if not total:
-        raise UserError(f"{inputs[0]}: no files; pass pictures or a folder of them")
+        raise UserError(f"{inputs[0]}: no files; pass images or a folder of them")
     topk = min(topk, classifier.num_classes)
     pairs = [cell for rank in range(1, topk + 1) for cell in (f"top{rank}", f"p{rank}")]
     files, bad, first_bad = 0, 0, ""
@@ -85,7 +85,7 @@ def write_predictions(
         temporary.open("w", encoding="utf-8", errors="backslashreplace", newline="") as table,
     ):
         table.write(csv_line("file", "status", *pairs))
-        answers = answer_files(classifier, list_pictures(inputs), topk, batch_size)
+        answers = answer_files(classifier, list_images(inputs), topk, batch_size)
         for path, answer in tqdm(
             answers, "predicting", total, unit="img", disable=None, leave=False
         ):
@@ -94,7 +94,7 @@ def write_predictions(
             if isinstance(answer, RefusedError):
                 bad += 1
                 first_bad = first_bad or f"{path}: {answer.fault} ({answer.detail})"
-    return Tally(files, bad, first_bad)
+    return PredictionCounts(files, bad, first_bad)
 
 
 def answer_files(

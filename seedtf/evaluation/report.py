@@ -17,14 +17,14 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from seedtf.data.catalog import Fault
 from seedtf.data.paths import Folder
 from seedtf.evaluation import metrics
-from seedtf.evaluation.evaluate import Report, top_classes, worst_mistakes
+from seedtf.evaluation.evaluate import Report, top_classes, top_losses
 from seedtf.files import csv_line, write_bytes, write_text
 from seedtf.images.decode import decode_image
 from seedtf.images.header import RefusedError, read_header
 from seedtf.plots.base import figure_png
 from seedtf.plots.report import draw_confusion, draw_reliability
 
-__all__ = ["PREDICTIONS_FILE", "Subject", "number", "report_values", "write_report"]
+__all__ = ["PREDICTIONS_FILE", "ReportContext", "number", "report_values", "write_report"]
 
 PREDICTIONS_FILE = "predictions_val.csv"
 TOP = 5
@@ -34,16 +34,16 @@ THUMBNAIL = 192  # pixels
 
 
 @dataclass(frozen=True)
-class Subject:
+class ReportContext:
     """What was judged, in words and places.
 
     Attributes:
         run_dir: the run's folder; its curves are shown where they exist.
-        data: ``"validation"`` for the run's own validation pictures, else the folder as given.
+        data: ``"validation"`` for the run's own validation images, else the folder as given.
         data_root: the folder that the predictions' paths are relative to.
         model: the network's name; ``image_size`` its side in pixels.
         tta: 1, or 8 where eight views were averaged.
-        skipped: pictures that could not be decoded and are not judged.
+        skipped: images that could not be decoded and are not judged.
     """
 
     run_dir: Path
@@ -55,7 +55,7 @@ class Subject:
     skipped: tuple[Fault, ...]
 
 
-def write_report(report: Report, subject: Subject, folder: Path) -> Path:
+def write_report(report: Report, subject: ReportContext, folder: Path) -> Path:
     """Writes index.html, confusion_matrix.png, predictions_val.csv and report.json into ``folder``.
 
     Everything is made first and then put in place, each file whole; an older report is replaced.
@@ -81,7 +81,7 @@ def write_report(report: Report, subject: Subject, folder: Path) -> Path:
     return folder / "index.html"
 
 
-def report_values(report: Report, subject: Subject) -> dict[str, Any]:
+def report_values(report: Report, subject: ReportContext) -> dict[str, Any]:
     """What report.json holds; rates are floats in [0, 1] and None where 0/0."""
     names, scores = report.predictions.class_names, report.scores
     columns = (scores.precision, scores.recall, scores.f1, scores.support)
@@ -148,7 +148,7 @@ def _reject_values(report: Report, rule: metrics.RejectRule | None) -> dict[str,
         return {**values, "threshold": None, "kept": 0, "kept_share": 0.0, "precision": None}
     return {
         **values,
-        # as the tables print it, so that comparing with their cells keeps the same pictures
+        # as the tables print it, so that comparing with their cells keeps the same images
         "threshold": float(number(np.float32(rule.threshold))),
         "kept": rule.kept,
         "kept_share": rule.kept / len(report.predictions.labels),
@@ -166,7 +166,9 @@ def _reliability_values(found: metrics.Reliability) -> list[dict[str, Any]]:
     ]
 
 
-def _render_page(report: Report, subject: Subject, values: dict[str, Any], matrix: bytes) -> str:
+def _render_page(
+    report: Report, subject: ReportContext, values: dict[str, Any], matrix: bytes
+) -> str:
     # classes and paths come from file names, so everything is escaped and nothing may be missing
     environment = Environment(
         loader=PackageLoader("seedtf.evaluation", "."), autoescape=True, undefined=StrictUndefined
@@ -181,7 +183,7 @@ def _render_page(report: Report, subject: Subject, values: dict[str, Any], matri
         run_name=subject.run_dir.resolve().name,
         matrix=_data_uri(matrix, "png"),
         calibration=_data_uri(figure_png(calibration), "png"),
-        pictures=_run_pictures(subject.run_dir),
+        figures=_run_images(subject.run_dir),
         mistakes=_mistakes(report, subject.data_root),
         wrong=values["images"] - values["correct"],
     )
@@ -192,8 +194,8 @@ def _percent(share: float | None) -> str:
     return "–" if share is None else f"{100 * share:.1f}\N{NO-BREAK SPACE}%"
 
 
-def _run_pictures(run_dir: Path) -> list[tuple[str, str]]:
-    """Caption and data URI of the pictures that training left, as far as they exist."""
+def _run_images(run_dir: Path) -> list[tuple[str, str]]:
+    """Caption and data URI of the images that training left, as far as they exist."""
     wanted = {"curves.png": "Training and validation, epoch by epoch", "lr.png": "Learning rate"}
     return [
         (caption, _data_uri((run_dir / name).read_bytes(), "png"))
@@ -205,7 +207,7 @@ def _run_pictures(run_dir: Path) -> list[tuple[str, str]]:
 def _mistakes(report: Report, root: Folder) -> list[dict[str, Any]]:
     found = report.predictions
     rows = []
-    for index in worst_mistakes(report, WORST):
+    for index in top_losses(report, WORST):
         answer = int(found.answers[index])
         rows.append(
             {
@@ -214,14 +216,14 @@ def _mistakes(report: Report, root: Folder) -> list[dict[str, Any]]:
                 "predicted": found.class_names[answer],
                 "confidence": float(found.probabilities[index, answer]),
                 "own": float(found.probabilities[index, found.labels[index]]),
-                "picture": _thumbnail(root / found.paths[index]),
+                "image": _thumbnail(root / found.paths[index]),
             }
         )
     return rows
 
 
 def _thumbnail(path: Folder) -> str | None:
-    """The picture as the model's decoder shows it, aspect kept, as a JPEG data URI; None if it left."""
+    """The image as the model's decoder shows it, aspect kept, as a JPEG data URI; None if it left."""
     try:
         data = path.read_bytes()
         header = read_header(data)

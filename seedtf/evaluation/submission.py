@@ -11,7 +11,7 @@ from tqdm import tqdm
 
 from seedtf.errors import UserError
 from seedtf.evaluation.classifier import Classifier
-from seedtf.evaluation.predict import answer_files, list_pictures
+from seedtf.evaluation.predict import answer_files, list_images
 from seedtf.files import csv_line, write_text
 from seedtf.images.header import RefusedError
 
@@ -55,16 +55,16 @@ def read_sample(path: str) -> Sample:
 def write_submission(
     classifier: Classifier, inputs: Sequence[str], sample: Sample, out: Path, *, batch_size: int
 ) -> int:
-    """Writes ``out`` with the sample's heading and rows and the most probable class of each picture.
+    """Writes ``out`` with the sample's heading and rows and the most probable class of each image.
 
-    The column that holds the pictures' file names is the one of ids; pictures that the sample does not
+    The column that holds the images' file names is the one of ids; images that the sample does not
     list are left alone.
 
     Returns:
         The number of rows.
 
     Raises:
-        UserError: a listed picture is missing, ambiguous or unreadable; nothing is written.
+        UserError: a listed image is missing, ambiguous or unreadable; nothing is written.
     """
     named, column = _match(inputs, sample)
     paths = {path: name for name, path in named.items()}
@@ -73,7 +73,7 @@ def write_submission(
     bar = tqdm(answers, "predicting", len(paths), unit="img", disable=None, leave=False)
     for path, answer in bar:
         if isinstance(answer, RefusedError):
-            raise UserError(f"{path}: {answer}; --submission needs every picture, replace this one")
+            raise UserError(f"{path}: {answer}; --submission needs every image, replace this one")
         labels[paths[path]] = answer.names[0]
     lines = [csv_line(*sample.heading)]
     for row in sample.rows:
@@ -88,7 +88,7 @@ def _match(inputs: Sequence[str], sample: Sample) -> tuple[dict[str, str], int]:
     """The path of every listed name, in the sample's order, and which column lists them."""
     wanted = [{row[column].strip() for row in sample.rows} for column in (0, 1)]
     found: dict[str, str] = {}
-    for path in list_pictures(inputs):
+    for path in list_images(inputs):
         name = Path(path).name
         if name not in wanted[0] and name not in wanted[1]:
             continue
@@ -101,6 +101,6 @@ def _match(inputs: Sequence[str], sample: Sample) -> tuple[dict[str, str], int]:
     if missing:
         raise UserError(
             f"--submission={sample.path}: {len(missing)} of {len(names)} files are not among the "
-            f"pictures given, first {missing[0]!r}; pass their folder"
+            f"images given, first {missing[0]!r}; pass their folder"
         )
     return {name: found[name] for name in names}, column

@@ -32,8 +32,8 @@ class Parity:
     Attributes:
         format: ``saved_model``, ``litert``, ``litert_int8`` or ``onnx``.
         runtime: the library that ran it, and its version.
-        images: pictures compared.
-        top1_agreement: share of pictures with the same best class.
+        images: images compared.
+        top1_agreement: share of images with the same best class.
         max_abs_difference: largest difference of a probability; None where not finite.
         refused: files that the export did not answer, with its status.
         seconds: time that the other process took to load the model and answer.
@@ -52,7 +52,7 @@ class Parity:
         """Why the file must not be kept, or nothing."""
         least, most = _LIMITS.get(self.format, _STRICT)
         if self.refused:
-            return f"{len(self.refused)} pictures refused, first {self.refused[0]}"
+            return f"{len(self.refused)} images refused, first {self.refused[0]}"
         if self.max_abs_difference is None:
             return "its answers are not numbers, or its class names are in the wrong order"
         if self.top1_agreement < least or self.max_abs_difference > most:

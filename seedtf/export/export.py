@@ -31,7 +31,7 @@ __all__ = ["Exported", "export_run", "read_temperature"]
 _BATCH_SIZE = 32
 _CALIBRATION_IMAGES = 100
 _MOST_PIXEL_IMAGES = 1000
-"""Pictures that a LiteRT or ONNX file is compared on: a million pictures' pixels fit no request."""
+"""Images that a LiteRT or ONNX file is compared on: a million images' pixels fit no request."""
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,7 @@ def export_run(
 ) -> Exported:
     """Writes the next version below ``out_dir``, and ``out_dir``/parity.json.
 
-    The version's folder appears when the SavedModel has answered for every picture as the evaluation
+    The version's folder appears when the SavedModel has answered for every image as the evaluation
     does, in a process that has TensorFlow alone. Other formats lie in its ``assets.extra``; one that
     disagrees is left out and said so in its row. Of a model trained in mixed precision parity.json also
     says, under ``as_trained``, how the float32 one answers beside it.
@@ -85,7 +85,7 @@ def export_run(
     Args:
         run: a finished run.
         out_dir: the folder of versions; a server's base path.
-        store: labelled pictures; ``records`` int64 ``[N]`` of them are compared.
+        store: labelled images; ``records`` int64 ``[N]`` of them are compared.
         formats: keys of ``OPTIONAL_FORMATS`` to write beside the SavedModel.
 
     Raises:
@@ -144,7 +144,7 @@ def read_temperature(run: Run) -> float | None:
 
 @dataclass(frozen=True)
 class _Compared:
-    """The pictures of a comparison and the evaluation's answers, float32 ``[N, K]``."""
+    """The images of a comparison and the evaluation's answers, float32 ``[N, K]``."""
 
     store: Store
     records: np.ndarray

@@ -6,7 +6,7 @@ from typing import Any
 
 import keras
 
-from seedtf.model.batch_norm import settle_layers
+from seedtf.model.batch_norm import finalize_layers
 
 __all__ = ["rebuild_in_float32"]
 
@@ -24,7 +24,7 @@ def rebuild_in_float32(model: keras.Model) -> keras.Model:
     rebuilt = type(model).from_config(_in_float32(model.get_config()))
     # under a mixed policy the variables are float32 themselves: nothing is lost
     rebuilt.set_weights(model.get_weights())
-    settle_layers(rebuilt)
+    finalize_layers(rebuilt)
     return rebuilt
 
 

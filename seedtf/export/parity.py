@@ -47,7 +47,7 @@ def run_tensorflow(model: str, request: Any) -> tuple[np.ndarray, list[str], str
 
 
 def run_litert(model: str, request: Any) -> tuple[np.ndarray, list[str], str]:
-    """Answers of a LiteRT file, one picture at a time."""
+    """Answers of a LiteRT file, one image at a time."""
     import ai_edge_litert  # noqa: PLC0415
     from ai_edge_litert.interpreter import Interpreter  # noqa: PLC0415
 

@@ -6,8 +6,8 @@ probabilities, and the others of its batch their answers: decoding runs in a dat
 signature, whose ``ignore_errors`` drops what a decoder rejects.
 
 What still fails a whole request: an input of another type or rank than the signature's; for ``image``
-and ``pixels``, pictures of no height or width; and running out of memory. Damage that a decoder cannot
-notice, such as a flipped bit inside a JPEG's data, is answered as if the picture were good.
+and ``pixels``, images of no height or width; and running out of memory. Damage that a decoder cannot
+notice, such as a flipped bit inside a JPEG's data, is answered as if the image were good.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _CORRUPT = FAULTS.index("corrupt")
 def decode_batch(image_bytes: tf.Tensor, size: int) -> tuple[tf.Tensor, tf.Tensor]:
     """Whole files, string ``[B]``, to uint8 ``[B, size, size, 3]`` and fault int64 ``[B]``.
 
-    A fault is an index into ``graph_header.FAULTS``; where it is not 0 the picture is black.
+    A fault is an index into ``graph_header.FAULTS``; where it is not 0 the image is black.
     """
     blank = tf.zeros([size, size, 3], tf.uint8)
     count = tf.size(image_bytes, out_type=tf.int64)
@@ -93,7 +93,7 @@ class ServingModule(tf.Module):
         return {**answer, "status": tf.gather(tf.constant(FAULTS), faults)}
 
     def serve_image(self, image: tf.Tensor) -> dict[str, tf.Tensor]:
-        """Decoded pictures, uint8 ``[B, H, W, 3]`` RGB of any size."""
+        """Decoded images, uint8 ``[B, H, W, 3]`` RGB of any size."""
         size = self._size
 
         def resized() -> tf.Tensor:
@@ -129,7 +129,7 @@ class ServingModule(tf.Module):
     def _answer(
         self, probabilities: tf.Tensor, good: tf.Tensor | None = None
     ) -> dict[str, tf.Tensor]:
-        """What every picture gets; where it is not ``good`` (bool ``[B]``), zeros and empty names.
+        """What every image gets; where it is not ``good`` (bool ``[B]``), zeros and empty names.
 
         ``probabilities`` float32 ``[B, K]`` in the order of assets/classes.txt; ``classes`` string
         ``[B, K]``, best first, and ``scores`` float32 ``[B, K]``, the probabilities in that order;

@@ -23,7 +23,7 @@ _BATCH_SIZES = (1, 8)
 def write_warmup(saved_model: Path, size: int) -> None:
     """Writes a few requests for each signature of the SavedModel for images of ``size`` pixels.
 
-    The pictures are drawn, not taken from the data: an export must not give training pictures away.
+    The images are drawn, not taken from the data: an export must not give training images away.
     """
     path = saved_model / WARMUP_FILE
     path.parent.mkdir(exist_ok=True)
@@ -39,7 +39,7 @@ def write_warmup(saved_model: Path, size: int) -> None:
 
 
 def example_jpeg(side: int) -> bytes:
-    """A smooth coloured picture of ``side``² pixels as JPEG, about as hard to decode as a photo."""
+    """A smooth coloured image of ``side``² pixels as JPEG, about as hard to decode as a photo."""
     ramp = np.linspace(0.0, 4.0 * np.pi, side)
     rows, columns = np.meshgrid(ramp, ramp, indexing="ij")
     waves = np.stack([np.sin(rows), np.sin(columns), np.sin(rows + columns)], axis=-1)

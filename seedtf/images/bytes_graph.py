@@ -8,13 +8,13 @@ import tensorflow as tf
 
 __all__ = [
     "FileBytes",
-    "among",
-    "big",
-    "little",
-    "number",
+    "int64",
+    "is_in",
+    "matches_at",
     "open_bytes",
     "ordered",
-    "says",
+    "read_be",
+    "read_le",
     "signed",
 ]
 
@@ -35,18 +35,18 @@ def open_bytes(contents: tf.Tensor) -> FileBytes:
     return FileBytes(tf.io.decode_raw(padded, tf.uint8), length)
 
 
-def says(file: FileBytes, position: tf.Tensor | int, text: bytes) -> tf.Tensor:
+def matches_at(file: FileBytes, position: tf.Tensor | int, text: bytes) -> tf.Tensor:
     """Whether ``text``, of at most 64 bytes, stands at ``position``."""
     return tf.reduce_all(_bytes_at(file, position, len(text)) == tf.constant(list(text), tf.int64))
 
 
-def big(file: FileBytes, position: tf.Tensor | int, count: int) -> tf.Tensor:
+def read_be(file: FileBytes, position: tf.Tensor | int, count: int) -> tf.Tensor:
     """An unsigned big-endian number of ``count`` bytes, int64."""
     weights = tf.constant([256**power for power in reversed(range(count))], tf.int64)
     return tf.reduce_sum(_bytes_at(file, position, count) * weights)
 
 
-def little(file: FileBytes, position: tf.Tensor | int, count: int) -> tf.Tensor:
+def read_le(file: FileBytes, position: tf.Tensor | int, count: int) -> tf.Tensor:
     """An unsigned little-endian number of ``count`` bytes, int64."""
     weights = tf.constant([256**power for power in range(count)], tf.int64)
     return tf.reduce_sum(_bytes_at(file, position, count) * weights)
@@ -54,7 +54,7 @@ def little(file: FileBytes, position: tf.Tensor | int, count: int) -> tf.Tensor:
 
 def ordered(file: FileBytes, position: tf.Tensor, count: int, is_little: tf.Tensor) -> tf.Tensor:
     """A number whose byte order is known when the graph runs."""
-    return tf.where(is_little, little(file, position, count), big(file, position, count))
+    return tf.where(is_little, read_le(file, position, count), read_be(file, position, count))
 
 
 def signed(value: tf.Tensor) -> tf.Tensor:
@@ -62,12 +62,12 @@ def signed(value: tf.Tensor) -> tf.Tensor:
     return tf.where(value >= 2**31, value - 2**32, value)
 
 
-def among(value: tf.Tensor, choices: tuple[int, ...]) -> tf.Tensor:
+def is_in(value: tf.Tensor, choices: tuple[int, ...]) -> tf.Tensor:
     """Whether ``value`` is one of ``choices``."""
     return tf.reduce_any(value == tf.constant(choices, tf.int64))
 
 
-def number(value: int) -> tf.Tensor:
+def int64(value: int) -> tf.Tensor:
     """An int64 scalar."""
     return tf.constant(value, tf.int64)
 

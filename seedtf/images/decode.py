@@ -16,7 +16,7 @@ Decoder = Callable[[bytes], tf.Tensor]
 
 
 def decode_image(contents: tf.Tensor, orientation: tf.Tensor, has_alpha: tf.Tensor) -> tf.Tensor:
-    """Decodes one picture as an image viewer shows it; plain TensorFlow ops, usable in any graph.
+    """Decodes one image as an image viewer shows it; plain TensorFlow ops, usable in any graph.
 
     Args:
         contents: string scalar, a whole file that ``header.read_header`` accepts.
@@ -49,7 +49,7 @@ def decode_image(contents: tf.Tensor, orientation: tf.Tensor, has_alpha: tf.Tens
 def resize_image(image: tf.Tensor, size: int) -> tf.Tensor:
     """Resizes uint8 ``[H, W, 3]`` to uint8 ``[size, size, 3]``: bilinear with antialias, rounded.
 
-    The whole picture is kept; where it is not square, its aspect changes. A picture that has the
+    The whole image is kept; where it is not square, its aspect changes. An image that has the
     size already comes back unchanged.
     """
 

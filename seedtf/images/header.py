@@ -31,7 +31,7 @@ _JPEG_MARKER = re.compile(rb"\xff[^\xff]")
 # neither a stuffed zero nor a restart
 _JPEG_MARKER_AMID_PIXELS = re.compile(rb"\xff[^\x00\x01\xd0-\xd7\xff]")
 MOST_SCANS = 100
-"""Most scans of a JPEG: each costs a pass over the whole picture and may be 10 bytes long; encoders
+"""Most scans of a JPEG: each costs a pass over the whole image and may be 10 bytes long; encoders
 write up to about 20."""
 
 _JPEG_STANDALONE = frozenset(range(0xD0, 0xD8)) | {0x01}
@@ -117,7 +117,7 @@ def _read_jpeg(data: bytes) -> Header:
 
 
 def _has_many_scans(data: bytes, position: int) -> bool:
-    """Whether the picture behind its frame header at ``position`` has over ``MOST_SCANS`` scans."""
+    """Whether the image behind its frame header at ``position`` has over ``MOST_SCANS`` scans."""
     scans = 0
     while scans <= MOST_SCANS:
         found = _JPEG_MARKER_AMID_PIXELS.search(data, position)

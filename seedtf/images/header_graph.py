@@ -16,13 +16,13 @@ import tensorflow as tf
 from seedtf.compat.tensorflow import DECODES_WEBP
 from seedtf.images.bytes_graph import (
     FileBytes,
-    among,
-    big,
-    little,
-    number,
+    int64,
+    is_in,
+    matches_at,
     open_bytes,
     ordered,
-    says,
+    read_be,
+    read_le,
     signed,
 )
 from seedtf.images.header import MAX_PIXELS
@@ -73,15 +73,15 @@ def judge_header(contents: tf.Tensor) -> Verdict:
     file = open_bytes(contents)
     if file.length == 0:
         found = _verdict(_EMPTY)
-    elif says(file, 0, b"\xff\xd8\xff"):
+    elif matches_at(file, 0, b"\xff\xd8\xff"):
         found = _jpeg(file)
-    elif says(file, 0, b"\x89PNG\r\n\x1a\n"):
+    elif matches_at(file, 0, b"\x89PNG\r\n\x1a\n"):
         found = _png(file)
-    elif says(file, 0, b"GIF8"):
+    elif matches_at(file, 0, b"GIF8"):
         found = _gif(file)
-    elif says(file, 0, b"BM"):
+    elif matches_at(file, 0, b"BM"):
         found = _bmp(file)
-    elif says(file, 0, b"RIFF"):
+    elif matches_at(file, 0, b"RIFF"):
         found = _webp(file) if DECODES_WEBP else _refused_webp(file)
     else:
         found = _verdict(_NO_IMAGE)
@@ -93,39 +93,41 @@ def _bounded(found: Verdict) -> Verdict:
     fault = found.fault
     if fault == _OK:
         if found.width < 1 or found.height < 1:
-            fault = number(_CORRUPT)
+            fault = int64(_CORRUPT)
         elif found.width * found.height > MAX_PIXELS:
-            fault = number(_TOO_LARGE)
+            fault = int64(_TOO_LARGE)
     return Verdict(fault, *found[1:])
 
 
 def _jpeg(file: FileBytes) -> Verdict:
-    fault, position, steps = number(_WALKING), number(2), number(0)
-    width, height, orientation = number(0), number(0), number(1)
+    fault, position, steps = int64(_WALKING), int64(2), int64(0)
+    width, height, orientation = int64(0), int64(0), int64(1)
     while fault == _WALKING:
-        marker = big(file, position + 1, 1)
+        marker = read_be(file, position + 1, 1)
         after = position + 2
         if after > file.length:
-            fault = number(_TRUNCATED)
-        elif big(file, position, 1) != 0xFF or marker == 0xFF:
+            fault = int64(_TRUNCATED)
+        elif read_be(file, position, 1) != 0xFF or marker == 0xFF:
             position += 1  # before a marker, or one of the fill bytes that may precede its code
-        elif among(marker, _JPEG_STANDALONE):
+        elif is_in(marker, _JPEG_STANDALONE):
             position = after
-        elif among(marker, (0xD9, 0xDA)):
-            fault = number(_CORRUPT)
+        elif is_in(marker, (0xD9, 0xDA)):
+            fault = int64(_CORRUPT)
         elif after + 2 > file.length:
-            fault = number(_TRUNCATED)
-        elif among(marker, _JPEG_FRAMES):
-            height, width = big(file, after + 3, 2), big(file, after + 5, 2)
+            fault = int64(_TRUNCATED)
+        elif is_in(marker, _JPEG_FRAMES):
+            height, width = read_be(file, after + 3, 2), read_be(file, after + 5, 2)
             if after + 7 > file.length:
-                fault = number(_TRUNCATED)
-            elif big(file, after + 2, 1) != 8 or has_many_scans(file, after + big(file, after, 2)):
-                fault = number(_UNSUPPORTED)
+                fault = int64(_TRUNCATED)
+            elif read_be(file, after + 2, 1) != 8 or has_many_scans(
+                file, after + read_be(file, after, 2)
+            ):
+                fault = int64(_UNSUPPORTED)
             else:
-                fault = number(_OK)
+                fault = int64(_OK)
         else:
-            segment = big(file, after, 2)
-            if marker == 0xE1 and says(file, after + 2, b"Exif\0\0"):
+            segment = read_be(file, after, 2)
+            if marker == 0xE1 and matches_at(file, after + 2, b"Exif\0\0"):
                 orientation = _exif_orientation(file, after + 8, after + segment)
             position = after + segment
         fault, steps = _count(fault, steps)
@@ -133,55 +135,55 @@ def _jpeg(file: FileBytes) -> Verdict:
 
 
 def _png(file: FileBytes) -> Verdict:
-    fault, position, steps = number(_WALKING), number(8), number(0)
-    color_type, orientation = big(file, 25, 1), number(1)
-    has_alpha = among(color_type, (4, 6))
+    fault, position, steps = int64(_WALKING), int64(8), int64(0)
+    color_type, orientation = read_be(file, 25, 1), int64(1)
+    has_alpha = is_in(color_type, (4, 6))
     if file.length < 26:
-        fault = number(_TRUNCATED)
+        fault = int64(_TRUNCATED)
     while fault == _WALKING:
-        length = big(file, position, 4)
-        kind = big(file, position + 4, 4)
+        length = read_be(file, position, 4)
+        kind = read_be(file, position + 4, 4)
         after = position + 12 + length
         if position + 8 > file.length or after > file.length:
             # also stops a tiny file whose chunk claims a gigabyte before anything is allocated
-            fault = number(_TRUNCATED)
+            fault = int64(_TRUNCATED)
         elif kind == int.from_bytes(b"IEND", "big"):
-            fault = number(_OK)
+            fault = int64(_OK)
         elif kind == int.from_bytes(b"tRNS", "big"):
             has_alpha = tf.constant(True)
         elif kind == int.from_bytes(b"eXIf", "big"):
             orientation = _exif_orientation(file, position + 8, position + 8 + length)
         position = after
         fault, steps = _count(fault, steps)
-    return Verdict(fault, big(file, 16, 4), big(file, 20, 4), orientation, has_alpha)
+    return Verdict(fault, read_be(file, 16, 4), read_be(file, 20, 4), orientation, has_alpha)
 
 
 def _gif(file: FileBytes) -> Verdict:
-    width, height = little(file, 6, 2), little(file, 8, 2)
-    position = 13 + color_table_bytes(big(file, 10, 1))
-    transparent, steps = tf.constant(False), number(0)
-    while position < file.length and big(file, position, 1) == 0x21 and steps < MAX_STEPS:
-        control = big(file, position + 1, 1) == 0xF9
-        transparent |= control and big(file, position + 3, 1) % 2 == 1
+    width, height = read_le(file, 6, 2), read_le(file, 8, 2)
+    position = 13 + color_table_bytes(read_be(file, 10, 1))
+    transparent, steps = tf.constant(False), int64(0)
+    while position < file.length and read_be(file, position, 1) == 0x21 and steps < MAX_STEPS:
+        control = read_be(file, position + 1, 1) == 0xF9
+        transparent |= control and read_be(file, position + 3, 1) % 2 == 1
         position, steps = skip_sub_blocks(file, position + 2, steps + 1)
-    frame = tf.stack([little(file, position + at, 2) for at in (1, 3, 5, 7)])
-    after = position + 11 + color_table_bytes(big(file, position + 9, 1))
+    frame = tf.stack([read_le(file, position + at, 2) for at in (1, 3, 5, 7)])
+    after = position + 11 + color_table_bytes(read_be(file, position + 9, 1))
     end, steps = skip_sub_blocks(file, after, steps)
     if file.length < 11 or position >= file.length:
-        fault = number(_TRUNCATED)
+        fault = int64(_TRUNCATED)
     elif steps >= MAX_STEPS:
-        fault = number(_UNSUPPORTED)
-    elif big(file, position, 1) != 0x2C:
-        fault = number(_CORRUPT)
+        fault = int64(_UNSUPPORTED)
+    elif read_be(file, position, 1) != 0x2C:
+        fault = int64(_CORRUPT)
     elif position + 10 > file.length:
-        fault = number(_TRUNCATED)
-    elif tf.reduce_any(frame != tf.stack([number(0), number(0), width, height])) or transparent:
-        fault = number(_UNSUPPORTED)
+        fault = int64(_TRUNCATED)
+    elif tf.reduce_any(frame != tf.stack([int64(0), int64(0), width, height])) or transparent:
+        fault = int64(_UNSUPPORTED)
     elif end > file.length:
-        fault = number(_TRUNCATED)
+        fault = int64(_TRUNCATED)
     else:
-        fault = number(_OK)
-    found = _bounded(Verdict(fault, width, height, number(1), tf.constant(False)))
+        fault = int64(_OK)
+    found = _bounded(Verdict(fault, width, height, int64(1), tf.constant(False)))
     return Verdict(_gif_frames(file, found, end, steps), *found[1:])
 
 
@@ -194,39 +196,39 @@ def _gif_frames(
         # the decoder unpacks every frame, though the first alone is shown
         others, steps = gif_pixels(file, position, steps)
         if found.width * found.height + others > MAX_PIXELS:
-            fault = number(_TOO_LARGE)
+            fault = int64(_TOO_LARGE)
         elif steps >= MAX_STEPS:
-            fault = number(_UNSUPPORTED)
+            fault = int64(_UNSUPPORTED)
     return fault
 
 
 def _bmp(file: FileBytes) -> Verdict:
-    bits, plain = little(file, 28, 2), little(file, 14, 4) == 40
-    plain = plain and among(bits, (24, 32)) and little(file, 30, 4) == 0
+    bits, plain = read_le(file, 28, 2), read_le(file, 14, 4) == 40
+    plain = plain and is_in(bits, (24, 32)) and read_le(file, 30, 4) == 0
     if file.length < 34:
-        fault = number(_TRUNCATED)
+        fault = int64(_TRUNCATED)
     elif not plain:
-        fault = number(_UNSUPPORTED)
+        fault = int64(_UNSUPPORTED)
     else:
-        fault = number(_OK)
-    width, height = signed(little(file, 18, 4)), tf.abs(signed(little(file, 22, 4)))
-    return Verdict(fault, width, height, number(1), tf.constant(False))
+        fault = int64(_OK)
+    width, height = signed(read_le(file, 18, 4)), tf.abs(signed(read_le(file, 22, 4)))
+    return Verdict(fault, width, height, int64(1), tf.constant(False))
 
 
 def _webp(file: FileBytes) -> Verdict:
-    if not says(file, 8, b"WEBP"):
+    if not matches_at(file, 8, b"WEBP"):
         found = _verdict(_NO_IMAGE)
-    elif says(file, 12, b"VP8 "):
-        width, height = little(file, 26, 2) % 0x4000, little(file, 28, 2) % 0x4000
+    elif matches_at(file, 12, b"VP8 "):
+        width, height = read_le(file, 26, 2) % 0x4000, read_le(file, 28, 2) % 0x4000
         found = _complete(file, 30, False, width, height)
-    elif says(file, 12, b"VP8L"):
-        packed = little(file, 21, 4)
+    elif matches_at(file, 12, b"VP8L"):
+        packed = read_le(file, 21, 4)
         width, height = packed % 0x4000 + 1, packed // 0x4000 % 0x4000 + 1
         found = _complete(file, 25, packed // 2**28 % 2 == 1, width, height)
-    elif says(file, 12, b"VP8X"):
-        flags = big(file, 20, 1)  # bit 1 animation, bit 4 alpha
+    elif matches_at(file, 12, b"VP8X"):
+        flags = read_be(file, 20, 1)  # bit 1 animation, bit 4 alpha
         refused = tf.logical_or(flags // 2 % 2 == 1, flags // 16 % 2 == 1)
-        width, height = little(file, 24, 3) + 1, little(file, 27, 3) + 1
+        width, height = read_le(file, 24, 3) + 1, read_le(file, 27, 3) + 1
         found = _complete(file, 21, refused, width, height)
         found = Verdict(*found[:3], _webp_orientation(file), found.has_alpha)
     else:
@@ -237,7 +239,7 @@ def _webp(file: FileBytes) -> Verdict:
 def _refused_webp(file: FileBytes) -> Verdict:
     """For a TensorFlow that cannot decode the format: what would be accepted is unsupported."""
     found = _webp(file)
-    fault = tf.where(found.fault == _OK, number(_UNSUPPORTED), found.fault)
+    fault = tf.where(found.fault == _OK, int64(_UNSUPPORTED), found.fault)
     return Verdict(fault, *found[1:])
 
 
@@ -246,19 +248,19 @@ def _complete(
 ) -> Verdict:
     """The verdict on a header of fixed size whose variant is ``refused`` or not."""
     if file.length < needed:
-        fault = number(_TRUNCATED)
+        fault = int64(_TRUNCATED)
     elif refused:
-        fault = number(_UNSUPPORTED)
+        fault = int64(_UNSUPPORTED)
     else:
-        fault = number(_OK)
-    return Verdict(fault, width, height, number(1), tf.constant(False))
+        fault = int64(_OK)
+    return Verdict(fault, width, height, int64(1), tf.constant(False))
 
 
 def _webp_orientation(file: FileBytes) -> tf.Tensor:
-    position, orientation, steps = number(12), number(1), number(0)
+    position, orientation, steps = int64(12), int64(1), int64(0)
     while position + 8 <= file.length and steps < MAX_STEPS:
-        length = little(file, position + 4, 4)
-        if says(file, position, b"EXIF"):
+        length = read_le(file, position + 4, 4)
+        if matches_at(file, position, b"EXIF"):
             orientation = _exif_orientation(file, position + 8, position + 8 + length)
             position = file.length
         else:
@@ -270,13 +272,13 @@ def _webp_orientation(file: FileBytes) -> tf.Tensor:
 def _exif_orientation(file: FileBytes, start: tf.Tensor, end: tf.Tensor) -> tf.Tensor:
     """The orientation tag of a TIFF block ``[start, end)`` (TIFF 6.0, section 2), or 1."""
     end = tf.minimum(end, file.length)
-    if says(file, start, b"Exif\0\0") and start + 6 <= end:
+    if matches_at(file, start, b"Exif\0\0") and start + 6 <= end:
         start += 6
-    is_little = says(file, start, b"II")
-    known = (is_little or says(file, start, b"MM")) and start + 8 <= end
+    is_little = matches_at(file, start, b"II")
+    known = (is_little or matches_at(file, start, b"MM")) and start + 8 <= end
     first = start + ordered(file, start + 4, 4, is_little) + 2
     count = tf.minimum(ordered(file, first - 2, 2, is_little), (end - first + 2) // 12)
-    orientation = number(1)
+    orientation = int64(1)
     if known and first <= end and count > 0:
         # an entry is 12 bytes: tag, type, count, value; the orientation lies in the first two of value
         entries = tf.cast(file.data[first : first + 12 * count], tf.int64)
@@ -293,8 +295,8 @@ def _exif_orientation(file: FileBytes, start: tf.Tensor, end: tf.Tensor) -> tf.T
 
 def _count(fault: tf.Tensor, steps: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
     steps += 1
-    return tf.where(fault == _WALKING and steps >= MAX_STEPS, number(_UNSUPPORTED), fault), steps
+    return tf.where(fault == _WALKING and steps >= MAX_STEPS, int64(_UNSUPPORTED), fault), steps
 
 
 def _verdict(fault: int) -> Verdict:
-    return Verdict(number(fault), number(0), number(0), number(1), tf.constant(False))
+    return Verdict(int64(fault), int64(0), int64(0), int64(1), tf.constant(False))

@@ -11,10 +11,10 @@ from seedtf.compat.tensorflow import KERAS_2
 
 __all__ = [
     "FusedBatchNormalization",
+    "finalize_layers",
     "fuse_batch_norm",
     "momentum_for",
     "moving_statistics",
-    "settle_layers",
 ]
 
 # The least epsilon that the kernel takes unchanged (tf.compat.v1.nn.fused_batch_norm raises others)
@@ -117,7 +117,7 @@ def fuse_batch_norm(
             layer.fused = False  # read by Keras 2.15 alone
 
 
-def settle_layers(model: keras.Model) -> None:
+def finalize_layers(model: keras.Model) -> None:
     """Makes layers derive anew what they compute from their weights; call it after setting these.
 
     ``keras.layers.Normalization`` (in EfficientNet) works with such tensors.
@@ -128,9 +128,9 @@ def settle_layers(model: keras.Model) -> None:
 
 
 def moving_statistics(model: keras.Model) -> list[Any]:
-    """The moving means and variances that training changes on each replica by its own pictures.
+    """The moving means and variances that training changes on each replica by its own images.
 
-    Those of synchronised layers follow from all pictures of a batch and are equal everywhere; frozen
+    Those of synchronised layers follow from all images of a batch and are equal everywhere; frozen
     layers change none.
     """
     found = []

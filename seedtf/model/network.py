@@ -15,12 +15,12 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from seedtf.compat.tensorflow import check_written_here, keep_random_states, reading_as
+from seedtf.compat.tensorflow import check_written_here, keep_random_states, with_values
 from seedtf.errors import UserError
 from seedtf.files import atomic_path
 from seedtf.model.archive import check_model_archive
 from seedtf.model.batch_norm import fuse_batch_norm
-from seedtf.model.residuals import silence_residuals
+from seedtf.model.residuals import zero_init_residuals
 from seedtf.model.weights import load_weights, short_cause
 
 __all__ = [
@@ -161,7 +161,7 @@ def build_network(
         bn_momentum: momentum of every batch normalisation; None keeps the network's own.
         sync_bn: whether its batch statistics span the replicas of a distribution strategy.
         zero_init_residual: whether random weights begin with silent residual branches (see
-            ``silence_residuals``).
+            ``zero_init_residuals``).
 
     Returns:
         A model named like the network in lower case: ``image`` float32 ``[B, S, S, 3]`` RGB in
@@ -183,7 +183,7 @@ def build_network(
     network = keras.Model(image, output, name=name.lower())
     fuse_batch_norm(network, bn_momentum, synchronized=sync_bn)
     if weights == "none" and zero_init_residual:
-        silence_residuals(network)
+        zero_init_residuals(network)
     if weights not in ("none", "imagenet"):
         load_weights(network, weights, head=HEAD)
         _warn_of_lost_scaling(name)
@@ -213,7 +213,7 @@ def save_model(
         values: of all its variables, written in place of what they hold now; from a thread of its
             own, while the model trains. With Keras 3 only.
     """
-    with atomic_path(path) as temporary, reading_as(model, values):
+    with atomic_path(path) as temporary, with_values(model, values):
         model.save(temporary)
 
 
@@ -246,7 +246,7 @@ def _family(name: str) -> str:
 
 
 def check_image_size(name: str, image_size: int) -> None:
-    """Raises UserError when the network ``name`` takes no pictures as small as ``image_size``."""
+    """Raises UserError when the network ``name`` takes no images as small as ``image_size``."""
     minimum = minimum_image_size(name)
     if image_size < minimum:
         raise UserError(

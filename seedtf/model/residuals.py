@@ -9,7 +9,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-__all__ = ["silence_residuals"]
+__all__ = ["zero_init_residuals"]
 
 # what a shortcut may pass through where the branch changes the number of channels or the size
 _LINEAR = (
@@ -21,7 +21,7 @@ _LINEAR = (
 )
 
 
-def silence_residuals(model: keras.Model) -> int:
+def zero_init_residuals(model: keras.Model) -> int:
     """Sets the scale to 0 in the batch normalisation that ends each residual branch; returns how many.
 
     Every block is the identity at first, so a deep network learns like a shallow one until its branches

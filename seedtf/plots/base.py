@@ -1,4 +1,4 @@
-"""Every picture: functions from values to a Matplotlib figure, and the figure to PNG.
+"""Every image: functions from values to a Matplotlib figure, and the figure to PNG.
 
 Only Matplotlib's object-oriented interface is used (``Figure`` on an Agg canvas), so nothing needs a
 display, keeps a global list of figures or touches the user's own plots.
@@ -41,7 +41,7 @@ GREY = "#7a7a7a"
 
 DPI = 160
 MARKED_ROWS = 40  # up to here each epoch gets a dot; beyond, dots would only thicken the line
-COLUMNS = 8  # pictures beside each other in a contact sheet
+COLUMNS = 8  # images beside each other in a contact sheet
 CELL = 1.35  # inches
 
 
@@ -124,7 +124,7 @@ def draw_augmentations(
     """One image beside many augmented draws of it, and below a training batch with its labels.
 
     Args:
-        original: ``[H, W, 3]``, uint8 or float in 0-255; framed and named in the picture.
+        original: ``[H, W, 3]``, uint8 or float in 0-255; framed and named in the image.
         draws: ``[N, H, W, 3]``, the same image as augmented N times.
         batch: ``[B, H, W, 3]``, at least one image.
         batch_labels: B names in any script, on one line or more; long lines are cut.

@@ -1,4 +1,4 @@
-"""The picture of a search: what mattered, and every flag's values against the validation loss."""
+"""The image of a search: what mattered, and every flag's values against the validation loss."""
 
 from __future__ import annotations
 

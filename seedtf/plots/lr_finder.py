@@ -1,4 +1,4 @@
-"""The picture of a learning-rate range test."""
+"""The image of a learning-rate range test."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def draw_range_test(test: RangeTest, suggestion: Suggestion | None, *, title: st
 
 
 def _loss_range(test: RangeTest) -> tuple[float, float]:
-    """The losses up to the lowest, so that the way down fills the picture, not what ran away."""
+    """The losses up to the lowest, so that the way down fills the image, not what ran away."""
     down = test.smoothed.index(min(test.smoothed)) + 1
     seen = np.array([*test.losses[:down], *test.smoothed[:down]])
     return float(seen.min()), float(seen.max())

@@ -1,4 +1,4 @@
-"""The pictures of a report: confusion matrix and reliability diagram, as Matplotlib figures."""
+"""The images of a report: confusion matrix and reliability diagram, as Matplotlib figures."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def draw_confusion(confusion: np.ndarray, class_names: Sequence[str], *, title: 
 
 
 def draw_reliability(before: Any, after: Any | None, *, title: str) -> Figure:
-    """Share of right answers against stated confidence, above the number of pictures in each bin.
+    """Share of right answers against stated confidence, above the number of images in each bin.
 
     Args:
         before: a ``Reliability`` of the probabilities as they are.
@@ -70,7 +70,7 @@ def draw_reliability(before: Any, after: Any | None, *, title: str) -> Figure:
         lower.stairs(each.counts, edges, color=color, linewidth=1.5)
     upper.set(xlim=(0, 1), ylim=(0, 1), ylabel="share that is right")
     upper.legend(fontsize="small", frameon=False, loc="upper left")
-    lower.set(xlabel="stated confidence", ylabel="pictures")
+    lower.set(xlabel="stated confidence", ylabel="images")
     for axes in (upper, lower):
         axes.grid(True, alpha=0.3)
         axes.spines[["top", "right"]].set_visible(False)

@@ -14,7 +14,7 @@ import tensorflow as tf
 
 import seedtf
 from seedtf.compat.tensorflow import has_addons
-from seedtf.data.dataset import Intake, write_data_report
+from seedtf.data.dataset import Dataset, write_data_report
 from seedtf.data.split import write_split_csv
 from seedtf.errors import UserError
 from seedtf.files import write_text
@@ -53,7 +53,7 @@ def create_run_dir(config: TrainConfig) -> Path:
 
 
 def write_records(
-    run_dir: Path, config: TrainConfig, intake: Intake, resolved: dict[str, Any]
+    run_dir: Path, config: TrainConfig, dataset: Dataset, resolved: dict[str, Any]
 ) -> None:
     """Writes config.json, flags.txt, env.json, classes.txt, split.csv and data_report.csv.
 
@@ -63,15 +63,15 @@ def write_records(
         intake: the data of the run.
         resolved: what ``auto`` and missing values became, for config.json.
     """
-    catalog = intake.store.catalog
+    catalog = dataset.store.catalog
     settings = {**config.as_dict(), "resolved": resolved}
     # first, because it is what --resume goes by
     write_text(run_dir / "config.json", json.dumps(settings, indent=2) + "\n")
     write_text(run_dir / "flags.txt", config.flagfile())
     write_text(run_dir / "env.json", json.dumps(_environment(), indent=2) + "\n")
     write_text(run_dir / "classes.txt", "".join(f"{name}\n" for name in catalog.class_names))
-    write_split_csv(run_dir / "split.csv", catalog, intake.split)
-    write_data_report(run_dir / "data_report.csv", catalog, intake.unopened)
+    write_split_csv(run_dir / "split.csv", catalog, dataset.split)
+    write_data_report(run_dir / "data_report.csv", catalog, dataset.unopened)
 
 
 def describe_devices() -> str:

@@ -1,4 +1,4 @@
-"""A finished run, read back: its choices, its class list, its model, its validation pictures."""
+"""A finished run, read back: its choices, its class list, its model, its validation images."""
 
 from __future__ import annotations
 
@@ -113,19 +113,19 @@ def load_run(path: str | os.PathLike[str]) -> Run:
 
 
 def open_validation(run: Run) -> tuple[Store, np.ndarray]:
-    """The pictures that the run validated on, and their records int64 ``[n]`` in split.csv's order.
+    """The images that the run validated on, and their records int64 ``[n]`` in split.csv's order.
 
     Raises:
-        UserError: split.csv or a picture that it names is missing.
+        UserError: split.csv or an image that it names is missing.
     """
     return _decoded(run, _listed(run, "val"))
 
 
 def open_training_sample(run: Run, count: int) -> np.ndarray:
-    """At most ``count`` training pictures, spread over the list: uint8 ``[n, S, S, 3]``.
+    """At most ``count`` training images, spread over the list: uint8 ``[n, S, S, 3]``.
 
     Raises:
-        UserError: split.csv or a picture that it names is missing.
+        UserError: split.csv or an image that it names is missing.
     """
     catalog = _listed(run, "train")
     few = np.linspace(0, len(catalog) - 1, min(len(catalog), count)).astype(np.int64)
@@ -134,7 +134,7 @@ def open_training_sample(run: Run, count: int) -> np.ndarray:
 
 
 def open_labelled(run: Run, data_dir: str, labels_csv: str = "") -> tuple[Store, np.ndarray]:
-    """Other labelled pictures, counted in the run's class list, and all their records.
+    """Other labelled images, counted in the run's class list, and all their records.
 
     Raises:
         UserError: folder or table unusable, or with a class that the run does not know.
@@ -144,7 +144,7 @@ def open_labelled(run: Run, data_dir: str, labels_csv: str = "") -> tuple[Store,
 
 
 def _listed(run: Run, side: str) -> Catalog:
-    """The pictures that split.csv puts on one ``side``, sorted."""
+    """The images that split.csv puts on one ``side``, sorted."""
     table = run.run_dir / "split.csv"
     rows = list(read_csv(table, ("file", "label", "split"), "split.csv"))
     judged = sorted((path, label) for path, label, listed in rows if listed == side)
@@ -155,8 +155,8 @@ def _listed(run: Run, side: str) -> Catalog:
     if missing:
         kind = {"val": "validation", "train": "training"}[side]
         raise UserError(
-            f"{table}: {len(missing)} of {len(judged)} {kind} pictures are not in {root}, "
-            f"first {missing[0]!r}; pass --data_dir with labelled pictures"
+            f"{table}: {len(missing)} of {len(judged)} {kind} images are not in {root}, "
+            f"first {missing[0]!r}; pass --data_dir with labelled images"
         )
     position = {name: index for index, name in enumerate(run.class_names)}
     labels = np.array([position[label] for _, label in judged], np.int32)
@@ -171,5 +171,5 @@ def _decoded(run: Run, catalog: Catalog) -> tuple[Store, np.ndarray]:
     plan = plan_cache("auto", len(catalog), run.image_size, run.cache_dir)
     store = build_store(catalog, run.image_size, plan, run.cache_dir, run.max_pixels)
     if not len(store.catalog):
-        raise UserError(f"{catalog.root}: none of {len(catalog)} pictures can be decoded")
+        raise UserError(f"{catalog.root}: none of {len(catalog)} images can be decoded")
     return store, np.arange(len(store.catalog), dtype=np.int64)

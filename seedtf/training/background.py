@@ -1,4 +1,4 @@
-"""Work beside training, each in a thread: ``Writer`` does every job, ``Painter`` the newest only."""
+"""Work beside training in threads: ``SerialWorker`` runs every job, ``LatestOnlyWorker`` the newest."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 
-__all__ = ["Painter", "Writer"]
+__all__ = ["LatestOnlyWorker", "SerialWorker"]
 
 Job = Callable[[], None]
 
 
-class Writer:
+class SerialWorker:
     """Does one job at a time; whoever brings the next one waits for the one before.
 
     So what jobs hold in memory is bounded, and what they raise is raised in training.
@@ -38,7 +38,7 @@ class Writer:
         self._pool.shutdown()
 
 
-class Painter:
+class LatestOnlyWorker:
     """Does the newest job given, when it has time; an older one not yet begun is dropped.
 
     What a job raises is raised by the next ``submit`` or ``wait``.

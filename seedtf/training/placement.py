@@ -56,7 +56,7 @@ def choose_placement(config: TrainConfig, store: Store, gpus: int, replicas: int
     Raises:
         UserError: ``device`` was asked for together with what only a host can do.
     """
-    hindrance = _hindrance(config)
+    hindrance = _why_not_on_device(config)
     if config.placement == "host":
         return Placement(False, False, "on the host, as asked for")
     if config.placement == "device" and hindrance:
@@ -94,7 +94,7 @@ def make_prepare(
     return prepare
 
 
-def _hindrance(config: TrainConfig) -> str:
+def _why_not_on_device(config: TrainConfig) -> str:
     if config.augment_impl != "fused":
         return f"--augment_impl={config.augment_impl} cannot be compiled into the step"
     if config.data_service:

@@ -15,7 +15,7 @@ from seedtf.augment.policy import Policy
 from seedtf.compat.tensorflow import import_addons
 from seedtf.config.flags import default_cache_dir
 from seedtf.config.train_config import BALANCED, SAMPLE, TrainConfig
-from seedtf.data.dataset import Intake
+from seedtf.data.dataset import Dataset
 from seedtf.data.sample.write import write_sample
 from seedtf.data.service import check_service
 from seedtf.errors import UserError
@@ -91,14 +91,14 @@ class Plan:
         }
 
 
-def make_plan(config: TrainConfig, intake: Intake, replicas: int = 1) -> Plan:
+def make_plan(config: TrainConfig, dataset: Dataset, replicas: int = 1) -> Plan:
     """Resolves ``config`` for this data and the devices TensorFlow sees.
 
     Raises:
         UserError: the batch is larger than the training data, rates and lengths contradict, or the
             device cannot augment.
     """
-    images = len(intake.split.train)
+    images = len(dataset.split.train)
     if config.batch_size > images:
         raise UserError(
             f"--batch_size={config.batch_size}: more than the {images} training images; "
@@ -118,18 +118,18 @@ def make_plan(config: TrainConfig, intake: Intake, replicas: int = 1) -> Plan:
         bn_momentum=momentum_for(steps_per_epoch) if isinstance(momentum, str) else momentum,
         schedule=_schedule(config),
         policy=augmentation_policy(config),
-        placement=choose_placement(config, intake.store, len(capabilities), replicas),
+        placement=choose_placement(config, dataset.store, len(capabilities), replicas),
         stages=_stages(config),
         mixing=choose_mixing(config),
-        class_weights=_class_weights(config, intake),
+        class_weights=_class_weights(config, dataset),
     )
 
 
 def check_choices(config: TrainConfig) -> None:
-    """Refuses what needs no data to be refused, before any picture is decoded.
+    """Refuses what needs no data to be refused, before any image is decoded.
 
     Raises:
-        UserError: an unknown network or one that takes no such small pictures, weights that are no
+        UserError: an unknown network or one that takes no such small images, weights that are no
             such file, rates and lengths that contradict, TensorBoard or TensorFlow Addons where they
             are not installed.
     """
@@ -163,9 +163,9 @@ def _stages(config: TrainConfig) -> list[Stage]:
     return make_stages(config.progressive_sizes, config.image_size, config.epochs, smallest)
 
 
-def _class_weights(config: TrainConfig, intake: Intake) -> npt.NDArray[np.float32] | None:
-    names = intake.store.catalog.class_names
-    labels = intake.store.catalog.labels[intake.split.train]
+def _class_weights(config: TrainConfig, dataset: Dataset) -> npt.NDArray[np.float32] | None:
+    names = dataset.store.catalog.class_names
+    labels = dataset.store.catalog.labels[dataset.split.train]
     # a balanced sampler shows every class alike, so nothing is left to be made up for
     counts = np.bincount(labels, minlength=len(names))
     counts = np.ones_like(counts) if config.sampler == BALANCED else counts
@@ -201,7 +201,7 @@ def augmentation_policy(config: TrainConfig) -> Policy:
 
 
 def choose_mixing(config: TrainConfig) -> Mixing:
-    """The flags on mixed and erased pictures as one value."""
+    """The flags on mixed and erased images as one value."""
     return Mixing(config.mixup, config.cutmix, config.random_erasing)
 
 

@@ -1,4 +1,4 @@
-"""What augmentation does to the pictures, as one figure."""
+"""What augmentation does to the images, as one figure."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def draw_preview(
 ) -> Figure:
     """One training image as 15 epochs will see it, and a batch of the first epoch with its labels.
 
-    The batch is a spread over all classes. Where pictures are mixed, each is mixed with the next one
+    The batch is a spread over all classes. Where images are mixed, each is mixed with the next one
     shown; in training that is the next one of its batch.
 
     Args:
@@ -35,7 +35,7 @@ def draw_preview(
         policy: the ranges, strength already applied.
         seed: root seed of the run; these are the very draws that training makes.
         impl: a value of ``--augment_impl``.
-        mixing: how the pictures of the batch are mixed.
+        mixing: how the images of the batch are mixed.
     """
     apply = augment.augment_images if impl == "fused" else reference_ops.make_chain(impl)
     size = (store.size, store.size)
@@ -60,7 +60,7 @@ def draw_preview(
 
 
 def _label(shares: np.ndarray, names: Sequence[str]) -> str:
-    """The class, or a line for each that a mixed picture consists of, with its share."""
+    """The class, or a line for each that a mixed image consists of, with its share."""
     parts = [(share, names[k].replace("\n", " ")) for k, share in enumerate(shares) if share > 0]
     if len(parts) == 1:
         return parts[0][1]

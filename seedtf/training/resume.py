@@ -12,10 +12,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from seedtf.config.saved import FREE
+from seedtf.config.saved import RESUME_MAY_CHANGE
 from seedtf.config.train_config import TrainConfig
 from seedtf.data.catalog import Catalog
-from seedtf.data.dataset import Intake
+from seedtf.data.dataset import Dataset
 from seedtf.data.paths import RemotePath
 from seedtf.errors import UserError
 from seedtf.training.plan import Plan
@@ -26,20 +26,20 @@ _VERSIONS = ("tensorflow", "keras")
 
 
 def run_identity(
-    config: TrainConfig, intake: Intake, plan: Plan, replicas: int = 1
+    config: TrainConfig, dataset: Dataset, plan: Plan, replicas: int = 1
 ) -> dict[str, Any]:
     """What must be the same for a resumed run to end as if it had never stopped, as JSON values.
 
     The number of replicas that share a batch counts where each normalises its part of the batch by
-    statistics of its own, or mixes pictures within its part. Else, with ``--sync_bn``, any number does
+    statistics of its own, or mixes images within its part. Else, with ``--sync_bn``, any number does
     the same arithmetic, to rounding.
     """
     mixed = plan.mixing.mixup or plan.mixing.cutmix
     alike = config.sync_bn and not mixed
     reason = "pictures are mixed" if mixed else "--sync_bn not given"
-    flags = {k: v for k, v in config.as_dict().items() if k not in FREE}
+    flags = {k: v for k, v in config.as_dict().items() if k not in RESUME_MAY_CHANGE}
     versions = {name: importlib.metadata.version(name) for name in _VERSIONS}
-    catalog = intake.store.catalog
+    catalog = dataset.store.catalog
     return {
         **{f"--{name}": value for name, value in flags.items()},
         **{f"the version of {name}": version for name, version in versions.items()},
@@ -49,7 +49,7 @@ def run_identity(
         "the class list": list(catalog.class_names),
         "the number of pictures": len(catalog),
         "the pictures (names, sizes, labels)": _data_digest(catalog),
-        "the split": _split_digest(intake),
+        "the split": _split_digest(dataset),
     }
 
 
@@ -89,9 +89,9 @@ def _data_digest(catalog: Catalog) -> str:
     return digest.hexdigest()
 
 
-def _split_digest(intake: Intake) -> str:
-    digest = hashlib.blake2b(intake.split.train.tobytes(), digest_size=16)
-    digest.update(intake.split.val.tobytes())
+def _split_digest(dataset: Dataset) -> str:
+    digest = hashlib.blake2b(dataset.split.train.tobytes(), digest_size=16)
+    digest.update(dataset.split.val.tobytes())
     return digest.hexdigest()
 
 

@@ -13,7 +13,7 @@ from seedtf.compat.tensorflow import KERAS_2, all_variables
 from seedtf.errors import DivergedError
 from seedtf.files import atomic_path
 from seedtf.model.network import save_model
-from seedtf.training.background import Writer
+from seedtf.training.background import SerialWorker
 from seedtf.training.state import StateFolder, TrainState, capture_state, copy_values
 from seedtf.training.trainer import Trainer
 
@@ -36,7 +36,7 @@ class Saver:
     def __init__(self, folder: StateFolder, *, averaged: bool = False) -> None:
         self._folder = folder
         self._averaged = averaged
-        self._writer = Writer()
+        self._writer = SerialWorker()
         self._paths: list[Path] = []
         self._weights: list[np.ndarray] | None = None
 

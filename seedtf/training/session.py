@@ -16,16 +16,16 @@ import tensorflow as tf
 
 from seedtf.augment.strength import next_strength
 from seedtf.config.train_config import AUTO, TrainConfig
-from seedtf.data.dataset import Intake
-from seedtf.data.pipeline import WaitClock, eval_dataset
+from seedtf.data.dataset import Dataset
+from seedtf.data.pipeline import DataWaitTimer, eval_dataset
 from seedtf.errors import StoppedError, WorkerLostError
 from seedtf.files import write_text
 from seedtf.model.network import set_body_trainable
 from seedtf.training import callbacks as cb
 from seedtf.training import state as states
-from seedtf.training.batches import Feed, make_order
+from seedtf.training.batches import TrainBatches, make_order
 from seedtf.training.distributed.devices import Devices
-from seedtf.training.distributed.sync import Agreement
+from seedtf.training.distributed.sync import WorkerSync
 from seedtf.training.dry_run.forecast import Forecast
 from seedtf.training.dry_run.timing import TimedStage, process_age, time_training
 from seedtf.training.optim.ema import MovingAverage
@@ -54,14 +54,14 @@ class Session:
 
     Attributes:
         log: the history so far.
-        judged: the number of validation pictures.
+        judged: the number of validation images.
         timer: the clock of the epochs.
     """
 
     def __init__(
         self,
         config: TrainConfig,
-        intake: Intake,
+        dataset: Dataset,
         plan: Plan,
         model: keras.Model,
         run_dir: Path,
@@ -83,14 +83,14 @@ class Session:
             devices: what to train on; the network was built in its scope.
             identity: what a resumed run must agree with, kept in every state.
             state: where to go on; None for the start.
-            draw_preview: draws the pictures of the augmentation, beside training; the chief's work.
+            draw_preview: draws the images of the augmentation, beside training; the chief's work.
         """
-        self._config, self._intake, self._plan = config, intake, plan
+        self._config, self._intake, self._plan = config, dataset, plan
         self._network, self._run_dir = model, run_dir
         self._devices = devices
         self._identity, self._state = identity, state
-        self._order = make_order(config, intake)
-        self._feed = Feed(config, intake, plan)
+        self._order = make_order(config, dataset)
+        self._feed = TrainBatches(config, dataset, plan)
         self._trainer = devices.make_trainer(model)
         if config.ema_horizon:
             steps = config.epochs * plan.steps_per_epoch
@@ -98,15 +98,15 @@ class Session:
         self._stage: Stage | None = None
         self._stop = StopSignal()
         self._place = str(run_dir) if devices.chief else "<the chief's run folder>"
-        self._agreement = Agreement(devices.cluster, self._stop) if devices.cluster else None
+        self._agreement = WorkerSync(devices.cluster, self._stop) if devices.cluster else None
         self._saver = Saver(
             states.StateFolder(run_dir / "state", state),
             averaged=config.optimizer == AVERAGED or config.ema_horizon > 0,
         )
         self._preview = cb.AfterFirstStep(draw_preview)
-        self._wait = WaitClock()
+        self._wait = DataWaitTimer()
         self.timer = cb.EpochTimer(config.batch_size, data_wait=self._wait.take)
-        self.judged = len(intake.split.val)
+        self.num_val_images = len(dataset.split.val)
         self.log = self._open_log()
         self._make_callbacks()
 
@@ -295,7 +295,7 @@ class Session:
         self._stage = None  # compiled anew, it has to be traced anew
 
     def _parts(self, segment: _Segment) -> Iterator[_Segment]:
-        """Cut where the size of the pictures changes, and where batches have to be made anew."""
+        """Cut where the size of the images changes, and where batches have to be made anew."""
         for stage in self._plan.stages:
             first, last = max(segment.first, stage.first), min(segment.last, stage.last)
             length = 1 if self._restarts else max(last - first, 1)
@@ -303,12 +303,12 @@ class Session:
                 yield _Segment(begin, begin + length, 0)
 
     def _enter(self, stage: Stage) -> None:
-        """Feeds pictures of this stage's size from now on."""
+        """Feeds images of this stage's size from now on."""
         if stage == self._stage:
             return
         self._stage = stage
         self._trainer.prepare = self._feed.prepare(stage.size)
-        # traced anew, for Keras would trace this step for pictures of any size
+        # traced anew, for Keras would trace this step for images of any size
         self._trainer.make_train_function(force=True)
 
     def _optimizer(self, first: int) -> keras.optimizers.Optimizer:
@@ -340,23 +340,23 @@ class Session:
 
     def _step_batches(self, start_step: int) -> tf.data.Dataset:
         """What the train step is fed: whole batches, or what it needs to make them."""
-        return self._feed.batches(self._size, self._order, start_step, self._devices.share)
+        return self._feed.batches(self._size, self._order, start_step, self._devices.shard)
 
     def _train_batches(self, start_step: int) -> tf.data.Dataset:
         """Made on the host, whatever feeds the step."""
-        return self._feed.made_on_host(self._size, self._order, start_step, self._devices.share)
+        return self._feed.made_on_host(self._size, self._order, start_step, self._devices.shard)
 
     @property
     def _size(self) -> int:
         return self._config.image_size if self._stage is None else self._stage.size
 
     def _val_batches(self) -> tf.data.Dataset:
-        intake, size = self._intake, self._config.batch_size
-        return eval_dataset(intake.store, intake.split.val, size, self._devices.share)
+        dataset, size = self._intake, self._config.batch_size
+        return eval_dataset(dataset.store, dataset.split.val, size, self._devices.shard)
 
     @property
     def _val_steps(self) -> int:
-        return self._devices.share.steps(len(self._intake.split.val), self._config.batch_size)
+        return self._devices.shard.steps(len(self._intake.split.val), self._config.batch_size)
 
     def _clocked(self, batches: tf.data.Dataset) -> tf.data.Dataset:
         """With the time spent waiting for data measured, where that can be done.
@@ -375,8 +375,8 @@ class Session:
     def _build_metrics(self) -> None:
         """Makes Keras create the metrics' variables, so that there is something to put sums back to."""
         size = self._config.image_size
-        picture, label = np.zeros((1, size, size, 3), np.float32), np.zeros(1, np.int32)
-        self._trainer.test_on_batch(picture, label)
+        image, label = np.zeros((1, size, size, 3), np.float32), np.zeros(1, np.int32)
+        self._trainer.test_on_batch(image, label)
 
     def _stopped(self) -> str:
         return next((limit.reason for limit in self._limits if limit.reason), "")
@@ -394,7 +394,7 @@ class Session:
         self._saver.checkpoint(trainer.network, path)
 
     def _batch_files(self, epoch: int, step: int) -> list[str]:
-        """The pictures of a batch: a function of (seed, step), so they need not be kept."""
+        """The images of a batch: a function of (seed, step), so they need not be kept."""
         size = self._order.batch_size
         positions = self._order.epoch_order(epoch).numpy()[step * size : (step + 1) * size]
         paths = self._intake.store.catalog.paths

@@ -13,14 +13,20 @@ import tensorflow as tf
 
 from seedtf.config.train_config import TrainConfig
 from seedtf.data.check.check import name_broken_files
-from seedtf.data.dataset import Intake, open_data
+from seedtf.data.dataset import Dataset, load_dataset
 from seedtf.errors import UserError
 from seedtf.model.network import build_network
 from seedtf.training.optim.optimizers import make_optimizer
-from seedtf.training.optim.param_groups import layer_rates
+from seedtf.training.optim.param_groups import layerwise_lr
 from seedtf.training.plan import Plan, cache_folder, check_choices, data_folder, make_plan
 
-__all__ = ["explained", "make_network", "open_planned", "planned_optimizer", "settled"]
+__all__ = [
+    "make_network",
+    "open_planned",
+    "planned_optimizer",
+    "runtime_errors_as_user_errors",
+    "settled",
+]
 
 # what a file that changed under --cache=off ends in, without its name
 _BAD_FILE_ERRORS = (
@@ -43,21 +49,23 @@ def settled(config: TrainConfig) -> TrainConfig:
     return config
 
 
-def open_planned(config: TrainConfig, replicas: int = 1) -> tuple[Intake, Plan]:
+def open_planned(config: TrainConfig, replicas: int = 1) -> tuple[Dataset, Plan]:
     """Seeds all randomness, opens the data and sets the number format that the plan chose.
 
     Raises:
-        UserError: as ``open_data`` and ``make_plan``.
+        UserError: as ``load_dataset`` and ``make_plan``.
     """
     keras.utils.set_random_seed(config.seed)
-    intake = _open_training_data(config)
-    plan = make_plan(config, intake, replicas)
+    dataset = _open_training_data(config)
+    plan = make_plan(config, dataset, replicas)
     keras.mixed_precision.set_global_policy(plan.precision.policy)
-    return intake, plan
+    return dataset, plan
 
 
 @contextmanager
-def explained(config: TrainConfig, intake: Intake, run_dir: Path | None = None) -> Iterator[None]:
+def runtime_errors_as_user_errors(
+    config: TrainConfig, dataset: Dataset, run_dir: Path | None = None
+) -> Iterator[None]:
     """What the device or the disk refuses while training becomes a line that says what to do.
 
     Args:
@@ -66,7 +74,7 @@ def explained(config: TrainConfig, intake: Intake, run_dir: Path | None = None) 
         run_dir: the folder that ``--resume`` can go on in; None where none is written.
 
     Raises:
-        UserError: out of memory, a picture went bad, or ``run_dir`` cannot be written.
+        UserError: out of memory, an image went bad, or ``run_dir`` cannot be written.
     """
     try:
         yield
@@ -76,7 +84,7 @@ def explained(config: TrainConfig, intake: Intake, run_dir: Path | None = None) 
             "with --precision=mixed_bfloat16"
         ) from error
     except _BAD_FILE_ERRORS as error:
-        broken = name_broken_files(intake.store, config.max_pixels)
+        broken = name_broken_files(dataset.store, config.max_pixels)
         if not broken:
             raise
         go_on = f", then go on with --resume={run_dir}," if run_dir else ""
@@ -97,12 +105,12 @@ def explained(config: TrainConfig, intake: Intake, run_dir: Path | None = None) 
 
 
 def make_network(
-    config: TrainConfig, intake: Intake, plan: Plan, *, weights: str, sync_bn: bool = False
+    config: TrainConfig, dataset: Dataset, plan: Plan, *, weights: str, sync_bn: bool = False
 ) -> keras.Model:
     """The network that is trained; ``weights`` and ``sync_bn`` as ``build_network`` takes them."""
     return build_network(
         model=config.model,
-        num_classes=len(intake.store.catalog.class_names),
+        num_classes=len(dataset.store.catalog.class_names),
         image_size=config.image_size,
         weights=weights,
         bn_momentum=plan.bn_momentum,
@@ -123,7 +131,7 @@ def planned_optimizer(
         steps_per_epoch=plan.steps_per_epoch,
         weight_decay=plan.weight_decay,
         clip_norm=config.clip_norm,
-        rates=None if factor == 1.0 else layer_rates(network, factor),
+        rates=None if factor == 1.0 else layerwise_lr(network, factor),
     )
 
 
@@ -140,9 +148,9 @@ def _fix_threads(config: TrainConfig) -> TrainConfig:
     return replace(config, threads=threads)
 
 
-def _open_training_data(config: TrainConfig) -> Intake:
-    """The pictures, decoded or ready to be, and their split."""
-    return open_data(
+def _open_training_data(config: TrainConfig) -> Dataset:
+    """The images, decoded or ready to be, and their split."""
+    return load_dataset(
         data_folder(config),
         image_size=config.image_size,
         labels_csv=config.labels_csv,

@@ -1,4 +1,4 @@
-"""``--progressive_sizes``: the picture sizes of a training, one stage after the other."""
+"""``--progressive_sizes``: the image sizes of a training, one stage after the other."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _MULTIPLE = 16
 
 @dataclass(frozen=True)
 class Stage:
-    """Epochs ``[first, last)``, counted from 0, that train on pictures of ``size``² pixels."""
+    """Epochs ``[first, last)``, counted from 0, that train on images of ``size``² pixels."""
 
     size: int
     first: int
@@ -31,7 +31,7 @@ def make_stages(text: str, image_size: int, epochs: int, smallest: int) -> list[
 
     Args:
         text: ``off``, ``auto``, or sizes in rising order with commas between.
-        image_size: side of the full pictures, pixels.
+        image_size: side of the full images, pixels.
         epochs: of the whole training.
         smallest: the least side that the network takes.
 

@@ -25,7 +25,7 @@ from seedtf.compat.tensorflow import (
 )
 from seedtf.errors import UserError
 from seedtf.files import atomic_path
-from seedtf.model.batch_norm import settle_layers
+from seedtf.model.batch_norm import finalize_layers
 from seedtf.training.trainer import Trainer
 
 __all__ = [
@@ -102,7 +102,7 @@ def copy_values(variables: list[Any]) -> list[np.ndarray]:
 def restore_weights(model: keras.Model, state: TrainState) -> None:
     """Puts back every variable of the model. Raises UserError when they do not fit."""
     _assign(all_variables(model), state.arrays["weights"])
-    settle_layers(model)
+    finalize_layers(model)
 
 
 def restore_average(model: Trainer, state: TrainState) -> None:

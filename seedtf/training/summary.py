@@ -9,7 +9,7 @@ import keras
 
 from seedtf.config.recipes import RECIPES, recipe_changes
 from seedtf.config.train_config import BALANCED, TrainConfig
-from seedtf.data.dataset import Intake
+from seedtf.data.dataset import Dataset
 from seedtf.runs.folder import describe_devices
 from seedtf.training.distributed.devices import Devices
 from seedtf.training.optim.optimizers import describe_optimizer
@@ -27,7 +27,7 @@ _STORES = {"ram": "memory", "disk": "memory-mapped cache file", "off": "none, fi
 
 def announce(
     config: TrainConfig,
-    intake: Intake,
+    dataset: Dataset,
     plan: Plan,
     model: keras.Model,
     run_dir: Path,
@@ -37,9 +37,9 @@ def announce(
     """Prints a line each on images, split, store, model, precision, XLA, device and schedule."""
     lines = {
         "run": "none, nothing is trained" if config.dry_run else str(run_dir),
-        "images": _images(intake),
-        "split": _split(config, intake),
-        "store": _store(intake),
+        "images": _images(dataset),
+        "split": _split(config, dataset),
+        "store": _store(dataset),
         "model": _model(config, model, plan),
         "precision": plan.precision.reason,
         "XLA": plan.compilation.reason,
@@ -51,20 +51,20 @@ def announce(
         "update": _update(config, plan),
     }
     if config.sampler == BALANCED:
-        lines["sampler"] = "balanced: an epoch takes as many pictures of every class"
+        lines["sampler"] = "balanced: an epoch takes as many images of every class"
     if averages := _averages(config):
         lines["averages"] = averages
     if len(plan.stages) > 1:
         lines["sizes"] = _sizes(plan)
     if plan.class_weights is not None:
-        lines["weights"] = _class_weights(intake, plan)
+        lines["weights"] = _class_weights(dataset, plan)
     if config.deterministic:
         lines["determinism"] = _DETERMINISTIC
     if config.data_service:
         lines["service"] = _service(config)
     for name, text in lines.items():
         print(f"{name:10}{text}", flush=True)
-    for line in (*data_warnings(intake), *_faults(intake)):
+    for line in (*data_warnings(dataset), *_faults(dataset)):
         print(line, flush=True)
 
 
@@ -92,34 +92,34 @@ def _strategy(config: TrainConfig, devices: Devices) -> str:
     )
 
 
-def _images(intake: Intake) -> str:
-    catalog = intake.store.catalog
+def _images(dataset: Dataset) -> str:
+    catalog = dataset.store.catalog
     counts = catalog.class_counts().values()
     bad = f"{len(catalog.faults)} left out" if catalog.faults else "none left out"
     text = f"{len(catalog):,} in {len(counts)} classes ({min(counts):,} to {max(counts):,} each)"
-    if not intake.unopened:
+    if not dataset.unopened:
         return f"{text}, {bad}"
     return (
-        f"{text}; {intake.store.opened:,} opened, {bad}, the others are judged as they are read and "
+        f"{text}; {dataset.store.opened:,} opened, {bad}, the others are judged as they are read and "
         "identical ones are not looked for (--check=all)"
     )
 
 
-def _split(config: TrainConfig, intake: Intake) -> str:
-    split = intake.split
+def _split(config: TrainConfig, dataset: Dataset) -> str:
+    split = dataset.split
     source = f"stratified {config.val_fraction:.0%}, seed {config.seed}"
     if config.val_dir or config.split_csv:
         source = f"from {config.val_dir or config.split_csv}"
     text = f"{len(split.train):,} train, {len(split.val):,} validation ({source})"
-    if intake.duplicates and not intake.across_split:
-        text += f"; {intake.duplicates} identical twins, each kept on its twin's side"
+    if dataset.duplicates and not dataset.across_split:
+        text += f"; {dataset.duplicates} identical twins, each kept on its twin's side"
     return text
 
 
-def _store(intake: Intake) -> str:
-    store = intake.store
+def _store(dataset: Dataset) -> str:
+    store = dataset.store
     reused = ", reused from an earlier run" if store.from_cache else ""
-    return f"{_STORES[store.mode]}{reused}; {store.size}² pixels, {intake.plan.reason}"
+    return f"{_STORES[store.mode]}{reused}; {store.size}² pixels, {dataset.plan.reason}"
 
 
 def _service(config: TrainConfig) -> str:
@@ -151,7 +151,7 @@ def _augmentation(config: TrainConfig) -> str:
     parts = {
         f"MixUp by Beta({config.mixup:g})": config.mixup,
         f"CutMix by Beta({config.cutmix:g})": config.cutmix,
-        f"a rectangle erased in {config.random_erasing:.3g} of the pictures": config.random_erasing,
+        f"a rectangle erased in {config.random_erasing:.3g} of the images": config.random_erasing,
     }
     return ", ".join([strength, *(text for text, on in parts.items() if on)])
 
@@ -181,11 +181,11 @@ def _sizes(plan: Plan) -> str:
     return f"{', '.join(parts)}; validation always at {plan.stages[-1].size}²"
 
 
-def _class_weights(intake: Intake, plan: Plan) -> str:
-    names = intake.store.catalog.class_names
+def _class_weights(dataset: Dataset, plan: Plan) -> str:
+    names = dataset.store.catalog.class_names
     assert plan.class_weights is not None
     pairs = zip(names, plan.class_weights, strict=True)
-    return "a picture counts " + ", ".join(f"{weight:.3g} in {name}" for name, weight in pairs)
+    return "an image counts " + ", ".join(f"{weight:.3g} in {name}" for name, weight in pairs)
 
 
 def _training(config: TrainConfig, plan: Plan) -> str:
@@ -197,25 +197,25 @@ def _training(config: TrainConfig, plan: Plan) -> str:
     return f"{text}, {rate}{frozen}"
 
 
-def data_warnings(intake: Intake) -> list[str]:
-    """A line on identical pictures on both sides of the split, and one on those in two classes."""
+def data_warnings(dataset: Dataset) -> list[str]:
+    """A line on identical images on both sides of the split, and one on those in two classes."""
     lines = []
-    if intake.across_split:
+    if dataset.across_split:
         lines.append(
-            f"warning   validation images with an identical training image: {intake.across_split}; "
+            f"warning   validation images with an identical training image: {dataset.across_split}; "
             "the accuracy will flatter"
         )
-    if intake.contradictions:
-        later, first = intake.contradictions[0]
+    if dataset.contradictions:
+        later, first = dataset.contradictions[0]
         lines.append(
-            f"warning   images with an identical one in another class: {len(intake.contradictions)}, "
+            f"warning   images with an identical one in another class: {len(dataset.contradictions)}, "
             f"first {later} and {first}; seedtf check names them"
         )
     return lines
 
 
-def _faults(intake: Intake) -> list[str]:
-    faults = intake.store.catalog.faults
+def _faults(dataset: Dataset) -> list[str]:
+    faults = dataset.store.catalog.faults
     lines = [f"left out  {f.path}: {f.fault} ({f.detail})" for f in faults[:_SHOWN_FAULTS]]
     if len(faults) > _SHOWN_FAULTS:
         lines.append(f"left out  … and {len(faults) - _SHOWN_FAULTS} more, see data_report.csv")

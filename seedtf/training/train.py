@@ -15,7 +15,7 @@ from typing import Any
 from seedtf.config.recipes import RECIPES, recipe_changes
 from seedtf.config.saved import resumed_config
 from seedtf.config.train_config import TrainConfig
-from seedtf.data.dataset import Intake
+from seedtf.data.dataset import Dataset
 from seedtf.errors import UserError
 from seedtf.files import remove_leftovers
 from seedtf.intervals import wilson_interval
@@ -23,14 +23,14 @@ from seedtf.plots.base import draw_schedule, save_figure
 from seedtf.runs.folder import check_run_dir, create_run_dir, write_records
 from seedtf.training import callbacks as cb
 from seedtf.training.distributed.devices import Devices, check_shares, choose_devices
-from seedtf.training.distributed.sync import check_same
+from seedtf.training.distributed.sync import check_equal_across_workers
 from seedtf.training.dry_run.forecast import Forecast
 from seedtf.training.optim.optimizers import check_strategy
 from seedtf.training.plan import Plan
 from seedtf.training.preview import draw_preview
 from seedtf.training.resume import check_identity, exclusive, run_identity
 from seedtf.training.session import Session
-from seedtf.training.setup import explained, make_network, open_planned, settled
+from seedtf.training.setup import make_network, open_planned, runtime_errors_as_user_errors, settled
 from seedtf.training.state import TrainState, load_newest_state
 from seedtf.training.summary import announce, announce_worker
 
@@ -121,40 +121,42 @@ def _session(config: TrainConfig) -> Iterator[tuple[Session, Path | None]]:
 
 @contextmanager
 def _prepared(config: TrainConfig, devices: Devices) -> Iterator[tuple[Session, Path | None]]:
-    check_same({"the number of devices of a worker": devices.share.count}, devices.cluster)
+    check_equal_across_workers(
+        {"the number of devices of a worker": devices.shard.count}, devices.cluster
+    )
     check_shares(devices.replicas, config.batch_size)
     _check_average(config, devices.replicas)
-    intake, plan = open_planned(config, devices.replicas)
-    _check_validation(devices.replicas, intake)
+    dataset, plan = open_planned(config, devices.replicas)
+    _check_validation(devices.replicas, dataset)
     with devices.scope():
         sync_bn = config.sync_bn and devices.replicas > 1
-        model = make_network(config, intake, plan, weights=_first_weights(config), sync_bn=sync_bn)
-    identity = run_identity(config, intake, plan, devices.replicas)
+        model = make_network(config, dataset, plan, weights=_first_weights(config), sync_bn=sync_bn)
+    identity = run_identity(config, dataset, plan, devices.replicas)
     # these change no number, but a worker alone with another value would wait for ever
     together = {"--save_minutes": config.save_minutes, "--time_limit": config.time_limit}
-    check_same({**identity, **together}, devices.cluster)
+    check_equal_across_workers({**identity, **together}, devices.cluster)
     kept = devices.chief and not config.dry_run
     with (
         _run_folder(config, devices) as run_dir,
-        explained(config, intake, run_dir if kept else None),
+        runtime_errors_as_user_errors(config, dataset, run_dir if kept else None),
     ):
         state = _resume_state(config, identity, devices) if config.resume else None
         where = [state.epoch, state.step] if state else None
-        check_same({"the state to go on from": where}, devices.cluster)
-        announce(config, intake, plan, model, run_dir, devices=devices)
+        check_equal_across_workers({"the state to go on from": where}, devices.cluster)
+        announce(config, dataset, plan, model, run_dir, devices=devices)
         if state is None and devices.chief and not config.dry_run:
-            _write_first_files(run_dir, config, intake, plan, devices)
+            _write_first_files(run_dir, config, dataset, plan, devices)
         yield (
             Session(
                 config,
-                intake,
+                dataset,
                 plan,
                 model,
                 run_dir,
                 devices=devices,
                 identity=identity,
                 state=state,
-                draw_preview=lambda: _draw_preview(run_dir, config, intake, plan),
+                draw_preview=lambda: _draw_preview(run_dir, config, dataset, plan),
             ),
             run_dir if devices.chief else None,
         )
@@ -192,10 +194,10 @@ def _check_average(config: TrainConfig, replicas: int) -> None:
         )
 
 
-def _check_validation(replicas: int, intake: Intake) -> None:
-    if len(intake.split.val) < replicas:
+def _check_validation(replicas: int, dataset: Dataset) -> None:
+    if len(dataset.split.val) < replicas:
         raise UserError(
-            f"--strategy: {replicas} replicas share {len(intake.split.val)} validation pictures, and "
+            f"--strategy: {replicas} replicas share {len(dataset.split.val)} validation images, and "
             "each needs one; pass a larger --val_fraction, or use fewer devices"
         )
 
@@ -227,7 +229,7 @@ def _resume_state(
 
 
 def _result(run_dir: Path | None, session: Session, stopped: str) -> TrainResult:
-    rows, judged = session.log.rows, session.judged
+    rows, num_val_images = session.log.rows, session.num_val_images
     best = cb.best_epoch(rows)
     if best is None:
         raise UserError("no epoch had a finite validation loss; lower --lr")
@@ -238,7 +240,9 @@ def _result(run_dir: Path | None, session: Session, stopped: str) -> TrainResult
         best_epoch=best,
         val_loss=row["val_loss"],
         val_accuracy=row["val_accuracy"],
-        val_accuracy_interval=wilson_interval(round(row["val_accuracy"] * judged), judged),
+        val_accuracy_interval=wilson_interval(
+            round(row["val_accuracy"] * num_val_images), num_val_images
+        ),
         epoch_seconds=session.timer.median_seconds,
         images_per_second=session.timer.median_images_per_second,
         stopped=stopped,
@@ -264,24 +268,24 @@ def _first_weights(config: TrainConfig) -> str:
 
 
 def _write_first_files(
-    run_dir: Path, config: TrainConfig, intake: Intake, plan: Plan, devices: Devices
+    run_dir: Path, config: TrainConfig, dataset: Dataset, plan: Plan, devices: Devices
 ) -> None:
-    root = str(intake.store.catalog.root.resolve())
+    root = str(dataset.store.catalog.root.resolve())
     write_records(
-        run_dir, config, intake, {**plan.resolved(), **devices.resolved(), "data_root": root}
+        run_dir, config, dataset, {**plan.resolved(), **devices.resolved(), "data_root": root}
     )
     planned = draw_schedule(plan.used_rate(), config.epochs, title=run_dir.name)
     save_figure(planned, run_dir / "lr.png")
 
 
-def _draw_preview(run_dir: Path, config: TrainConfig, intake: Intake, plan: Plan) -> None:
+def _draw_preview(run_dir: Path, config: TrainConfig, dataset: Dataset, plan: Plan) -> None:
     """Once in a run: an interrupted one may have it already."""
     path = run_dir / "augmented.png"
     if path.exists():
         return
     preview = draw_preview(
-        intake.store,
-        intake.split.train,
+        dataset.store,
+        dataset.split.train,
         plan.policy,
         seed=config.seed,
         impl=config.augment_impl,

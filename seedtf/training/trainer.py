@@ -40,7 +40,7 @@ class Trainer(keras.Model):
         self.build(network.input_shape)
 
     def call(self, images: Any, training: bool | None = None) -> Any:
-        """The network's answer, to pictures of another size than its own too."""
+        """The network's answer, to images of another size than its own too."""
         if images.shape[1:] == self.network.input_shape[1:]:
             return self.network(images, training=training)
         # called as a layer, a functional model refuses another size

@@ -1,1 +1,1 @@
-"""Search over training flags: what is searched, one trial, the study, its picture."""
+"""Search over training flags: what is searched, one trial, the study, its image."""

@@ -19,7 +19,7 @@ from seedtf.plots.importance import draw_importance
 from seedtf.tuning.space import Dimension
 from seedtf.tuning.trial_row import TrialRow, best_row
 
-__all__ = ["Console", "as_flags", "say_best", "trial_config", "write_records"]
+__all__ = ["Console", "as_flags", "print_best", "trial_config", "write_records"]
 
 
 def trial_config(config: TrainConfig, values: Mapping[str, Any], run_dir: Path) -> TrainConfig:
@@ -44,7 +44,7 @@ def write_records(
         space: the searched ones.
         rows: the trials that ended, in any order.
         importances: each searched flag's share; empty where it cannot be told yet.
-        title: of the picture.
+        title: of the image.
 
     Raises:
         OSError: the folder cannot be written, or the disk is full.
@@ -131,7 +131,7 @@ def as_flags(values: Mapping[str, Any]) -> str:
     return " ".join(f"--{name}={value}" for name, value in values.items())
 
 
-def say_best(console: Console, tune_dir: Path, study: str, rows: Sequence[TrialRow]) -> None:
+def print_best(console: Console, tune_dir: Path, study: str, rows: Sequence[TrialRow]) -> None:
     """The last lines: the best trial, its flagfile as one command, where everything is, ``RESULT``."""
     best = best_row(rows)
     if best is None:
@@ -145,7 +145,7 @@ def say_best(console: Console, tune_dir: Path, study: str, rows: Sequence[TrialR
     )
     console.say("flagfile", shlex.join(flagfile.read_text(encoding="utf-8").split("\n")[:-1]))
     console.say("table", str(tune_dir / "trials.csv"))
-    console.say("picture", str(tune_dir / "importance.png"))
+    console.say("image", str(tune_dir / "importance.png"))
     console.say("again", f"seedtf train --flagfile={shlex.quote(str(flagfile))}")
     counts = {
         name: sum(row.outcome == name for row in rows)

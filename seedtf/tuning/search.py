@@ -18,7 +18,7 @@ from seedtf.config.train_config import TrainConfig
 from seedtf.errors import DivergedError, StoppedError, UserError
 from seedtf.files import write_text
 from seedtf.training.stop_signal import StopSignal
-from seedtf.tuning.records import Console, say_best, trial_config, write_records
+from seedtf.tuning.records import Console, print_best, trial_config, write_records
 from seedtf.tuning.space import Dimension
 from seedtf.tuning.study import (
     check_same_search,
@@ -26,7 +26,7 @@ from seedtf.tuning.study import (
     importances,
     masked,
     open_study,
-    storage_kept,
+    storage_errors,
     suggest,
 )
 from seedtf.tuning.trial_process import (
@@ -35,7 +35,7 @@ from seedtf.tuning.trial_process import (
     TrialProcess,
     best_of,
     is_locked,
-    last_words,
+    last_error_line,
     read_epochs,
 )
 from seedtf.tuning.trial_row import TrialRow, best_row
@@ -80,7 +80,7 @@ def search(
 
     A trial that was cut off trains on from its own state, so that a search that was interrupted ends
     as one that was not: what is drawn for a trial follows from the seed, its number and the trials
-    before it. Only the validation pictures judge; a trial's value is its lowest validation loss, that
+    before it. Only the validation images judge; a trial's value is its lowest validation loss, that
     of the model it keeps.
 
     Args:
@@ -101,7 +101,7 @@ def search(
     with (
         _alone_in(plan.tune_dir),
         StopSignal("the trial saves after its step").listening() as stop,
-        storage_kept(optuna, plan.storage, plan.tune_dir),
+        storage_errors(optuna, plan.storage, plan.tune_dir),
     ):
         study = open_study(
             optuna,
@@ -153,7 +153,7 @@ class _Searcher:
             self._one(self._study.ask())
         rows = self._rows()
         self._write(rows)
-        say_best(console, plan.tune_dir, plan.study, rows)
+        print_best(console, plan.tune_dir, plan.study, rows)
         return rows
 
     def _cut_off(self) -> Iterator[Any]:
@@ -211,7 +211,7 @@ class _Searcher:
             return _DIVERGED, epochs, ""
         if code == 0 and best_of(epochs) is not None:
             return _DONE, epochs, ""
-        return _FAILED, epochs, last_words(log) or f"exit code {code}"
+        return _FAILED, epochs, last_error_line(log) or f"exit code {code}"
 
     def _arguments(self, number: int, values: dict[str, Any]) -> list[str]:
         """A new run's, or those of one that goes on."""

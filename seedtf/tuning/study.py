@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from seedtf.config.saved import FREE
+from seedtf.config.saved import RESUME_MAY_CHANGE
 from seedtf.config.train_config import TrainConfig
 from seedtf.errors import UserError
 from seedtf.tuning.space import Dimension, first_values
@@ -23,7 +23,7 @@ __all__ = [
     "importances",
     "masked",
     "open_study",
-    "storage_kept",
+    "storage_errors",
     "suggest",
 ]
 
@@ -101,7 +101,7 @@ def open_study(
 
 
 @contextmanager
-def storage_kept(optuna: Any, storage: str, tune_dir: Path) -> Iterator[None]:
+def storage_errors(optuna: Any, storage: str, tune_dir: Path) -> Iterator[None]:
     """Inside, a database that fails becomes a line; ``storage`` and ``tune_dir`` as in ``open_study``.
 
     Raises:
@@ -147,7 +147,9 @@ def check_same_search(study: Any, config: TrainConfig, space: list[Dimension]) -
         UserError: the study was begun with others.
     """
     names = {each.name for each in space}
-    flags = {k: v for k, v in config.as_dict().items() if k not in FREE and k not in names}
+    flags = {
+        k: v for k, v in config.as_dict().items() if k not in RESUME_MAY_CHANGE and k not in names
+    }
     ranges = {each.name: str(each) for each in space}
     states = {trial.state.name for trial in study.get_trials(deepcopy=False)}
     if states & {"RUNNING", "COMPLETE", "PRUNED"}:

@@ -20,7 +20,15 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-__all__ = ["TRAIN", "Epoch", "TrialProcess", "best_of", "is_locked", "last_words", "read_epochs"]
+__all__ = [
+    "TRAIN",
+    "Epoch",
+    "TrialProcess",
+    "best_of",
+    "is_locked",
+    "last_error_line",
+    "read_epochs",
+]
 
 TRAIN = (sys.executable, "-m", "seedtf", "train")
 """The command that trains."""
@@ -58,7 +66,7 @@ def best_of(epochs: Sequence[Epoch]) -> Epoch | None:
     return min(known, key=lambda each: each.val_loss) if known else None
 
 
-def last_words(log: Path) -> str:
+def last_error_line(log: Path) -> str:
     """The last line that ``seedtf train`` wrote of its own about its end, else the last at all."""
     try:
         lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
@@ -98,7 +106,7 @@ class TrialProcess:
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
-                preexec_fn=_mortal(),  # noqa: PLW1509  no other thread is running
+                preexec_fn=_die_with_parent(),  # noqa: PLW1509  no other thread is running
             )
 
     def __enter__(self) -> TrialProcess:
@@ -128,7 +136,7 @@ class TrialProcess:
         return self._process.returncode
 
 
-def _mortal() -> Callable[[], None] | None:
+def _die_with_parent() -> Callable[[], None] | None:
     """What the new process does first: asks the kernel for SIGTERM at the death of this one."""
     if not sys.platform.startswith("linux"):
         return None

@@ -20,7 +20,7 @@ from seedtf.data.check.near_duplicates import (
     fingerprint,
 )
 from seedtf.data.check.traits import image_traits, looks_like, name_traits
-from seedtf.data.map_files import judge_files, read_file
+from seedtf.data.map_files import map_files, read_file
 from seedtf.data.paths import RemotePath
 from seedtf.data.store import Store
 from seedtf.errors import UserError
@@ -52,7 +52,7 @@ _WARNINGS = frozenset(
         "extreme aspect",
         "identical file",
         "near duplicate",
-        "same picture in two classes",
+        "same image in two classes",
         "small class",
         "tiny",
         "wrong suffix",
@@ -110,10 +110,10 @@ def check_data(data_dir: str, labels_csv: str = "", max_pixels: int = MAX_PIXELS
     Args:
         data_dir: folder with one sub-folder per class; with ``labels_csv`` what that is relative to.
         labels_csv: a table with the columns file and label; then only its files are read.
-        max_pixels: larger pictures are refused before anything is allocated.
+        max_pixels: larger images are refused before anything is allocated.
 
     Raises:
-        UserError: folder or table missing or without any picture.
+        UserError: folder or table missing or without any image.
     """
     skipped: list[Fault] = []
 
@@ -170,7 +170,7 @@ def name_broken_files(store: Store, max_pixels: int = MAX_PIXELS) -> list[Fault]
         decode(read_file(path, max_pixels))
 
     last = store.catalog.take(store.recently_read())
-    return judge_files(last, work, "looking for the broken file")[1]
+    return map_files(last, work, "looking for the broken file")[1]
 
 
 def _read_all(catalog: Catalog, max_pixels: int) -> tuple[_Facts, np.ndarray, list[Fault]]:
@@ -202,7 +202,7 @@ def _read_all(catalog: Catalog, max_pixels: int) -> tuple[_Facts, np.ndarray, li
         if traits := image_traits(catalog.paths[index], data, header):
             facts.traits[index] = traits
 
-    good, faults = judge_files(catalog, work, "checking")
+    good, faults = map_files(catalog, work, "checking")
     return facts, good, faults
 
 
@@ -215,9 +215,7 @@ def _severity(fault: Fault) -> str:
 def _small_classes(catalog: Catalog) -> Iterator[Fault]:
     for name, count in catalog.class_counts().items():
         if count < 2:
-            yield Fault(
-                name, "small class", f"{count} usable pictures; training needs two at least"
-            )
+            yield Fault(name, "small class", f"{count} usable images; training needs two at least")
 
 
 def _empty_classes(catalog: Catalog, skipped: set[str]) -> Iterator[Fault]:
@@ -228,7 +226,7 @@ def _empty_classes(catalog: Catalog, skipped: set[str]) -> Iterator[Fault]:
         listed = set(os.listdir(root))
     for name in sorted(listed - {*catalog.class_names, *skipped}):
         if (root / name).is_dir():
-            yield Fault(name, "empty class", "a folder without pictures is no class")
+            yield Fault(name, "empty class", "a folder without images is no class")
 
 
 def _trait_faults(catalog: Catalog, facts: _Facts) -> Iterator[Fault]:
@@ -246,7 +244,7 @@ def _trait_faults(catalog: Catalog, facts: _Facts) -> Iterator[Fault]:
 
 
 def _twins(kept: Catalog, good: np.ndarray, facts: _Facts) -> Iterator[Fault]:
-    """Files with the bytes, or nearly the picture, of one before them in the list."""
+    """Files with the bytes, or nearly the image, of one before them in the list."""
     _, first, inverse = np.unique(facts.digests[good], return_index=True, return_inverse=True)
     twins = first[inverse]
     alone = np.flatnonzero(twins == np.arange(len(good)))
@@ -260,5 +258,5 @@ def _twins(kept: Catalog, good: np.ndarray, facts: _Facts) -> Iterator[Fault]:
 
 def _twin_fault(kept: Catalog, row: int, twin: int, fault: str, relation: str) -> Fault:
     if kept.labels[row] != kept.labels[twin]:
-        fault = "same picture in two classes"
+        fault = "same image in two classes"
     return Fault(kept.paths[row], fault, f"{relation} {kept.paths[twin]}")

@@ -1,7 +1,7 @@
-"""Pictures that look alike though their bytes differ: resized, re-encoded, barely edited copies.
+"""Images that look alike though their bytes differ: resized, re-encoded, barely edited copies.
 
-Two pictures must agree in a 64-bit difference hash (N. Krawetz, "Kind of like that", 2013) and in a
-small colour thumbnail: to miss a pair is better than to accuse two different pictures.
+Two images must agree in a 64-bit difference hash (N. Krawetz, "Kind of like that", 2013) and in a
+small colour thumbnail: to miss a pair is better than to accuse two different images.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ THUMBNAIL = (12, 12, 3)
 """Shape of a thumbnail."""
 
 _MOST_BITS = 6
-# of 255; measured: half-size copies at JPEG quality 60 stay below 3.5, different pictures of one
+# of 255; measured: half-size copies at JPEG quality 60 stay below 3.5, different images of one
 # series (seedlings on the same gravel) are above 8
 _MOST_DIFFERENCE = 4.0
-# a hash of a picture without structure is noise
+# a hash of an image without structure is noise
 _LEAST_CONTRAST = 4.0
 _BANDS = 4
 _BAND_BITS = 16
@@ -30,10 +30,10 @@ _NEIGHBOURS = 32
 
 
 def fingerprint(image: np.ndarray) -> tuple[np.uint64, np.ndarray]:
-    """The hash and the thumbnail of one picture.
+    """The hash and the thumbnail of one image.
 
     Args:
-        image: uint8 ``[72, 72, 3]``, the whole picture squeezed into a square.
+        image: uint8 ``[72, 72, 3]``, the whole image squeezed into a square.
 
     Returns:
         The difference hash: for 8 rows of 9 blocks, whether each is brighter than its left neighbour;
@@ -46,11 +46,11 @@ def fingerprint(image: np.ndarray) -> tuple[np.uint64, np.ndarray]:
 
 
 def find_lookalikes(hashes: np.ndarray, thumbnails: np.ndarray) -> dict[int, int]:
-    """Pictures with a lookalike before them in the list, and the first such.
+    """Images with a lookalike before them in the list, and the first such.
 
     Each hash is cut into four bands; hashes that differ in up to three bits agree in one band at
     least, those that differ in up to six mostly do. So the list is sorted by each band in turn and
-    every picture compared with the next few of the same band: the work grows as N log N.
+    every image compared with the next few of the same band: the work grows as N log N.
 
     Args:
         hashes: uint64 ``[N]`` from ``fingerprint``.

@@ -29,7 +29,7 @@ _OTHER_KINDS = (
     (b"%PDF", "PDF", 0),
     (b"PK\x03\x04", "a ZIP archive", 0),
     (b"<svg", "SVG: save it as PNG", 0),
-    (b"\0\x05\x16\x07", "macOS metadata without the picture", 0),
+    (b"\0\x05\x16\x07", "macOS metadata without the image", 0),
 )
 
 
@@ -67,7 +67,7 @@ def name_traits(name: str) -> list[tuple[str, str]]:
 
 
 def looks_like(data: bytes) -> str:
-    """What a file that is no picture seems to be; empty when that cannot be said."""
+    """What a file that is no image seems to be; empty when that cannot be said."""
     for magic, kind, position in _OTHER_KINDS:
         if data.startswith(magic, position):
             return kind

@@ -27,7 +27,7 @@ GREENISH, REDDISH, PALE = (122, 150, 84), (146, 84, 84), (188, 200, 150)
 
 @dataclass(frozen=True)
 class Foliage:
-    """One kind of leaf: lengths are fractions of half the picture's side, angles radians.
+    """One kind of leaf: lengths are fractions of half the image's side, angles radians.
 
     ``width`` and ``petiole`` (the stalk) are fractions of the leaf's length.
     """
@@ -105,7 +105,7 @@ ROUNDELS: dict[str, Callable[[Floats], Floats]] = {
 
 
 def draw_seedling(species: Species, size: int, rng: np.random.Generator) -> NDArray[np.uint8]:
-    """One picture of ``species``: uint8 RGB [size, size, 3], a function of the state of ``rng``."""
+    """One image of ``species``: uint8 RGB [size, size, 3], a function of the state of ``rng``."""
     light = rng.uniform(0, 2 * math.pi)
     canvas = _soil(size * OVERSAMPLE, light, rng)
     pieces = list(_plant(species, size * OVERSAMPLE, light, rng))
@@ -274,11 +274,11 @@ def _cast_shadow(
     return Image.composite(Image.new("RGB", ground.size, (14, 12, 10)), ground, mask)
 
 
-def _photograph(picture: Image.Image, light: float, rng: np.random.Generator) -> NDArray[np.uint8]:
+def _photograph(image: Image.Image, light: float, rng: np.random.Generator) -> NDArray[np.uint8]:
     """Uneven light, a colour cast, slight blur and sensor noise: uint8 RGB [size, size, 3]."""
-    picture = picture.filter(ImageFilter.GaussianBlur(rng.uniform(0, 0.7) * picture.width / 96))
-    pixels = np.asarray(picture, np.float64)
-    x, y = np.meshgrid(*2 * [np.linspace(-1, 1, picture.width)])
+    image = image.filter(ImageFilter.GaussianBlur(rng.uniform(0, 0.7) * image.width / 96))
+    pixels = np.asarray(image, np.float64)
+    x, y = np.meshgrid(*2 * [np.linspace(-1, 1, image.width)])
     slope = -rng.uniform(0, 0.22) * (x * math.cos(light) + y * math.sin(light))
     pixels = pixels * (rng.uniform(0.85, 1.2) + slope)[..., None] * rng.normal(1, 0.02, 3)
     pixels += rng.normal(0, rng.uniform(1, 4), pixels.shape)

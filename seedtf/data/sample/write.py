@@ -1,7 +1,7 @@
 """The embedded sample data: drawn seedlings as ordinary PNG class folders, made from a seed.
 
 ``<root>/<species>/0000.png …`` and the marker ``.seedtf-sample.json``, which tells what was drawn.
-The pictures are drawn in a folder beside ``root`` that takes its name at the end, so ``root`` is
+The images are drawn in a folder beside ``root`` that takes its name at the end, so ``root`` is
 whole or absent.
 """
 
@@ -24,7 +24,7 @@ from seedtf.files import write_text
 __all__ = ["MARKER", "write_sample"]
 
 MARKER = ".seedtf-sample.json"
-FORMAT = 2  # raise when the pictures change: older samples are then drawn again
+FORMAT = 2  # raise when the images change: older samples are then drawn again
 
 
 def write_sample(
@@ -41,9 +41,9 @@ def write_sample(
 
     Args:
         root: the folder to create; its parents are created too.
-        seed: 0 or more; picture i of class k follows from (seed, k, i).
-        images_per_class: pictures of each of the 12 species, 1 to 10,000.
-        image_size: side of the square pictures in pixels, 16 to 1,024.
+        seed: 0 or more; image i of class k follows from (seed, k, i).
+        images_per_class: images of each of the 12 species, 1 to 10,000.
+        image_size: side of the square images in pixels, 16 to 1,024.
 
     Raises:
         UserError: an argument out of range; ``root`` is a file or holds files of somebody's own.

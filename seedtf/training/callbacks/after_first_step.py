@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import keras
 
-from seedtf.training.background import Painter
+from seedtf.training.background import LatestOnlyWorker
 
 __all__ = ["AfterFirstStep"]
 
@@ -23,7 +23,7 @@ class AfterFirstStep(keras.callbacks.Callback):
     def __init__(self, job: Callable[[], None]) -> None:
         super().__init__()
         self._job: Callable[[], None] | None = job
-        self._painter = Painter()
+        self._painter = LatestOnlyWorker()
 
     def on_train_batch_begin(self, batch: int, logs: dict[str, float] | None = None) -> None:
         """Begins before the second step."""

@@ -28,7 +28,7 @@ class EpochTimer(keras.callbacks.Callback):
         clock: the clock given.
         seconds: the last whole epoch with its validation.
         data_wait: seconds of it spent waiting for training data.
-        validation: seconds of it spent judging the validation pictures.
+        validation: seconds of it spent judging the validation images.
         between: seconds from the end of the epoch before to its begin: copies for checkpoints, curves;
             0 in the first.
     """

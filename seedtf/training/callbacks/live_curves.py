@@ -1,4 +1,4 @@
-"""Pictures of a training while it runs: curves.png, live.html and, on request, a window."""
+"""Images of a training while it runs: curves.png, live.html and, on request, a window."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 
 from seedtf.files import write_bytes, write_text
 from seedtf.plots.base import draw_curves, figure_png
-from seedtf.training.background import Painter
+from seedtf.training.background import LatestOnlyWorker
 from seedtf.training.callbacks.epoch_timer import format_duration
 from seedtf.training.callbacks.history_log import HistoryLog, best_epoch, strength_varies
 from seedtf.training.callbacks.live_page import REFRESH_SECONDS, render_page
@@ -25,7 +25,7 @@ class LiveCurves(keras.callbacks.Callback):
     """Replaces curves.png and live.html after each epoch; the page reloads itself until ``finish``.
 
     They are drawn beside training and no more often than the page reloads, so of quick epochs some
-    are never drawn. A file that cannot be written becomes one line on stderr: a picture never ends a
+    are never drawn. A file that cannot be written becomes one line on stderr: an image never ends a
     training.
 
     Args:
@@ -54,7 +54,7 @@ class LiveCurves(keras.callbacks.Callback):
         self._planned_lr = planned_lr
         self._view = self._open() if show or in_notebook() else None
         self._warning = ""
-        self._painter = Painter(pause)
+        self._painter = LatestOnlyWorker(pause)
 
     def on_train_begin(self, logs: dict[str, float] | None = None) -> None:
         """Writes the first page, so that it can be opened before the first epoch ends."""
@@ -66,7 +66,7 @@ class LiveCurves(keras.callbacks.Callback):
             self._view.idle()
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
-        """Has everything drawn anew; a window or a notebook's picture at once."""
+        """Has everything drawn anew; a window or a notebook's image at once."""
         self._write("training", refresh=True)
         if self._view is not None:
             self._view.update(lambda figure: self._draw(self._log.rows, figure))

@@ -61,7 +61,7 @@ def render_page(
 ) -> str:
     """The page as text: headline numbers, curves, the last epochs with the newest on top.
 
-    It holds the picture, needs no script and asks for nothing over the network. With ``refresh`` the
+    It holds the image, needs no script and asks for nothing over the network. With ``refresh`` the
     browser reads it again every few seconds. Every text is escaped here.
 
     Args:

@@ -34,7 +34,7 @@ def in_notebook() -> bool:
 
 
 def open_view(title: str) -> View | None:
-    """A picture in the notebook, else a Matplotlib window, else (no display) None."""
+    """An image in the notebook, else a Matplotlib window, else (no display) None."""
     if in_notebook():
         return _Notebook()
     if sys.platform.startswith("linux") and not (
@@ -52,18 +52,18 @@ def open_view(title: str) -> View | None:
 
 
 class _Notebook:
-    """One picture in the cell's output, replaced in place."""
+    """One image in the cell's output, replaced in place."""
 
     def __init__(self) -> None:
         self._display = importlib.import_module("IPython.display")
         self._handle: Any = None
 
     def update(self, draw: Draw) -> None:
-        picture = self._display.Image(data=figure_png(draw(None), dpi=100), format="png")
+        image = self._display.Image(data=figure_png(draw(None), dpi=100), format="png")
         if self._handle is None:
-            self._handle = self._display.display(picture, display_id=True)
+            self._handle = self._display.display(image, display_id=True)
         else:
-            self._handle.update(picture)
+            self._handle.update(image)
 
     def idle(self) -> None:
         """Nothing: the notebook answers by itself."""

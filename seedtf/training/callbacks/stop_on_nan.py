@@ -23,7 +23,7 @@ class StopOnNaN(keras.callbacks.Callback):
     error reaches the training loop a step or two later.
 
     Args:
-        batch_files: the names of the pictures in a batch, by epoch and step counted from 0.
+        batch_files: the names of the images in a batch, by epoch and step counted from 0.
 
     Attributes:
         first_step: the step within its epoch that the next ``fit`` begins at; 0 unless resumed.

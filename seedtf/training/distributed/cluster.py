@@ -14,7 +14,7 @@ __all__ = ["Cluster", "read_cluster"]
 # roles of TensorFlow that have no part here, and what to do about each
 _OTHER_ROLES = {
     "ps": "parameter servers are not used: every worker holds the whole network; leave ps out",
-    "evaluator": "every worker validates its share of the pictures; leave the evaluator out",
+    "evaluator": "every worker validates its share of the images; leave the evaluator out",
     "master": "name it chief",
 }
 _EXAMPLE = (

@@ -17,7 +17,7 @@ import keras
 import tensorflow as tf
 
 from seedtf.compat.tensorflow import KERAS_2
-from seedtf.data.shard import Share
+from seedtf.data.shard import Shard
 from seedtf.errors import UserError, WorkerLostError
 from seedtf.model.batch_norm import moving_statistics
 from seedtf.training.distributed import waiting
@@ -65,10 +65,10 @@ class Devices:
         return self.cluster is None or self.cluster.index == 0
 
     @property
-    def share(self) -> Share:
+    def shard(self) -> Shard:
         """The replicas that this process feeds."""
         local = self.replicas // self.workers
-        return Share(self.replicas, local * (self.cluster.index if self.cluster else 0), local)
+        return Shard(self.replicas, local * (self.cluster.index if self.cluster else 0), local)
 
     def started(self, worker_timeout: int) -> Devices:
         """The same with its strategy; among several workers it waits until all are there.

@@ -17,14 +17,14 @@ from seedtf.errors import UserError
 from seedtf.training.distributed.cluster import Cluster
 from seedtf.training.stop_signal import StopSignal
 
-__all__ = ["Agreement", "check_same"]
+__all__ = ["WorkerSync", "check_equal_across_workers"]
 
 # TensorFlow numbers the groups of its own collectives from 1 on, one for each set of devices
 _GROUP = 1_000_003
 _EXACT_BITS = 52  # of a float64
 
 
-class Agreement(keras.callbacks.Callback):
+class WorkerSync(keras.callbacks.Callback):
     """Asks all workers before every step; what is decided by it is decided at the same step by all.
 
     A worker that went to save or stopped on its own would leave the others waiting for its gradients.
@@ -55,7 +55,7 @@ class Agreement(keras.callbacks.Callback):
         """Asks."""
         chief = self._cluster.index == 0
         seconds = time.monotonic() - self._started if chief else 0.0
-        self._seconds, code = _highest([seconds, self._code()], self._cluster.size)
+        self._seconds, code = _all_reduce_max([seconds, self._code()], self._cluster.size)
         if code:
             worker, number = divmod(int(code), signal.NSIG)
             self.name = f"{signal.Signals(number).name} at {self._cluster.name(worker)}"
@@ -67,7 +67,7 @@ class Agreement(keras.callbacks.Callback):
         return float(self._cluster.index * signal.NSIG + signal.Signals[self._stop.name])
 
 
-def check_same(facts: Mapping[str, Any], cluster: Cluster | None) -> None:
+def check_equal_across_workers(facts: Mapping[str, Any], cluster: Cluster | None) -> None:
     """Compares JSON values between all workers, which must all ask for the same names.
 
     Raises:
@@ -76,14 +76,14 @@ def check_same(facts: Mapping[str, Any], cluster: Cluster | None) -> None:
     if cluster is None or cluster.size == 1:
         return
     numbers = np.array([_number(value) for value in facts.values()])
-    highest, lowest = np.split(_highest([*numbers, *-numbers], cluster.size), 2)
+    highest, lowest = np.split(_all_reduce_max([*numbers, *-numbers], cluster.size), 2)
     for name, high, low in zip(facts, highest, -lowest, strict=True):
         if high != low:
             text = json.dumps(facts[name])
             found = text if len(text) <= 60 else f"{text[:57]}…"
             raise UserError(
                 f"{name}: not the same on all {cluster.size} workers, here {found}; start every "
-                "worker with the same flags, versions and pictures"
+                "worker with the same flags, versions and images"
             )
 
 
@@ -93,7 +93,7 @@ def _number(value: Any) -> float:
     return float(int.from_bytes(digest, "big") >> (64 - _EXACT_BITS))
 
 
-def _highest(values: list[float], workers: int) -> np.ndarray:
+def _all_reduce_max(values: list[float], workers: int) -> np.ndarray:
     """The largest of each value among the workers; returns when all have asked."""
     return _make_vote(len(values), workers)(tf.constant(values, tf.float64)).numpy()
 

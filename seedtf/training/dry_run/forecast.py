@@ -20,7 +20,7 @@ class StageTime:
     Attributes:
         size, epochs: as in ``Stage``.
         train: seconds of one epoch's training.
-        validation: of judging the validation pictures once.
+        validation: of judging the validation images once.
         tracing: of getting ready, once.
         restart: of beginning ``fit`` anew in every epoch; 0 where it runs through.
     """
@@ -63,7 +63,7 @@ class Forecast:
         host_memory: bytes of main memory at the peak so far, which every stage has had its part in.
         gpu_memory: the same on the busiest GPU; None without one.
         snapshots: networks kept besides the best and the last one.
-        cache: bytes of the file of decoded pictures; 0 for none.
+        cache: bytes of the file of decoded images; 0 for none.
         steps: train steps that were timed.
     """
 

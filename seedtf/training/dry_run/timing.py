@@ -39,7 +39,7 @@ class TimedStage:
     """Epochs that take equally long.
 
     Attributes:
-        size: side of the pictures in pixels.
+        size: side of the images in pixels.
         epochs: how many.
         train: makes endless training batches, as ``fit`` takes them.
         val: makes the validation batches.
@@ -75,7 +75,7 @@ def time_training(
         val_steps: batches of one validation.
         startup: seconds since the command began, such as ``process_age()``.
         snapshots: networks that the run keeps besides the best and the last one.
-        cache: bytes of the file of decoded pictures.
+        cache: bytes of the file of decoded images.
         clock: gives seconds that only ever rise.
 
     Raises:
@@ -221,7 +221,7 @@ def _time_writing(trainer: Trainer, clock: Callable[[], float]) -> Writing:
 
 
 def _drawing_seconds() -> float:
-    """What a picture of the curves costs a training on the same cores."""
+    """What an image of the curves costs a training on the same cores."""
     row = {"epoch": 1, "lr": 1e-3} | dict.fromkeys(
         ("loss", "accuracy", "val_loss", "val_accuracy"), 0.5
     )

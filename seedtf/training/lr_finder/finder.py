@@ -21,7 +21,7 @@ from seedtf.compat.tensorflow import (
     optimizer_variables,
 )
 from seedtf.errors import UserError
-from seedtf.model.batch_norm import settle_layers
+from seedtf.model.batch_norm import finalize_layers
 from seedtf.training.state import copy_values
 from seedtf.training.trainer import Trainer
 
@@ -140,7 +140,7 @@ def find_rate(trainer: Trainer, batches: Any, *, start: float, end: float, steps
         _put_back(trainer),
         tqdm(total=steps, desc="range test", unit="step", disable=None, leave=False) as bar,
     ):
-        course = _Course(steps, start, end, bar)
+        course = _LRSweep(steps, start, end, bar)
         trainer.fit(batches, steps_per_epoch=steps, callbacks=[course], shuffle=False, verbose=0)
     if not course.losses:
         raise UserError(f"--start_lr={start:g}: {course.ended}; look at the data with seedtf check")
@@ -148,7 +148,7 @@ def find_rate(trainer: Trainer, batches: Any, *, start: float, end: float, steps
     return RangeTest(rates, course.losses, smooth(course.losses), course.ended)
 
 
-class _Course(keras.callbacks.Callback):
+class _LRSweep(keras.callbacks.Callback):
     """Sets the rate before each step and looks at that step's own loss after it."""
 
     def __init__(self, steps: int, start: float, end: float, bar: tqdm) -> None:
@@ -209,7 +209,7 @@ def _put_back(trainer: Trainer) -> Iterator[None]:
         for variable, value in zip(variables, values, strict=True):
             variable.assign(tf.convert_to_tensor(value))
         optimizer.learning_rate = rate
-        settle_layers(trainer.network)
+        finalize_layers(trainer.network)
         random.setstate(python)
         np.random.set_state(numpy)
         trainer.history, trainer.stop_training = history, stopping

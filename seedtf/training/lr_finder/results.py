@@ -1,4 +1,4 @@
-"""What a range test leaves: its folder, the picture and the table."""
+"""What a range test leaves: its folder, the image and the table."""
 
 from __future__ import annotations
 
@@ -57,19 +57,19 @@ def write_results(
     Args:
         folder: an existing one.
         test: at least one step.
-        suggestion: the rates to mark in the picture; None for none.
-        title: of the picture.
+        suggestion: the rates to mark in the image; None for none.
+        title: of the image.
 
     Raises:
         OSError: the folder cannot be written, or the disk is full.
     """
-    picture, table = folder / "lr_find.png", folder / "lr_find.csv"
+    image, table = folder / "lr_find.png", folder / "lr_find.csv"
     rows = zip(test.rates, test.losses, test.smoothed, strict=True)
     lines = [csv_line("step", "lr", "loss", "smoothed_loss")]
     lines += [csv_line(str(n), *(repr(v) for v in row)) for n, row in enumerate(rows, 1)]
     write_lines(table, lines)
-    save_figure(draw_range_test(test, suggestion, title=title), picture)
-    return picture, table
+    save_figure(draw_range_test(test, suggestion, title=title), image)
+    return image, table
 
 
 def _made(folder: Path) -> Path:

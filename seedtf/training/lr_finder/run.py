@@ -7,14 +7,14 @@ from dataclasses import replace
 from seedtf.config.train_config import TrainConfig
 from seedtf.data.shard import WHOLE
 from seedtf.errors import UserError
-from seedtf.training.batches import Feed, make_order
+from seedtf.training.batches import TrainBatches, make_order
 from seedtf.training.lr_finder.finder import RangeTest, Suggestion, find_rate, suggest_rate
 from seedtf.training.lr_finder.results import result_folder, write_results
 from seedtf.training.setup import (
-    explained,
     make_network,
     open_planned,
     planned_optimizer,
+    runtime_errors_as_user_errors,
     settled,
 )
 from seedtf.training.trainer import Trainer
@@ -33,14 +33,14 @@ def find_learning_rate(
     """Tests rates from ``start`` to ``end`` on the batches that the training would begin with.
 
     On one device, with the whole network and at ``config.image_size``, whatever ``config`` says of
-    devices, frozen epochs and smaller pictures. Prints what it does and the rate as a flag, and leaves
+    devices, frozen epochs and smaller images. Prints what it does and the rate as a flag, and leaves
     lr_find.png and lr_find.csv.
 
     Args:
         config: every choice of the training.
         start, end: the first and the last rate, 0 < start < end.
         steps: of the test, 2 or more; three epochs' worth are taken at most.
-        out_dir: folder of picture and table; empty for ``runs/<date>-<time>-lr_find``.
+        out_dir: folder of image and table; empty for ``runs/<date>-<time>-lr_find``.
 
     Raises:
         UserError: whatever the user can mend, naming the flag or file; also where the loss never fell.
@@ -50,20 +50,20 @@ def find_learning_rate(
         test, taken = _run(config, start, end, steps)
         suggestion = suggest_rate(test.rates, test.smoothed)
         title = f"{config.model}, {config.optimizer}, batches of {config.batch_size}"
-        picture, table = write_results(folder, test, suggestion, title=title)
+        image, table = write_results(folder, test, suggestion, title=title)
     if test.ended:
         print(f"ended     after {len(test.losses)} steps: {test.ended}")
-    print(f"picture   {picture}")
+    print(f"image   {image}")
     print(f"table     {table}", flush=True)
     if suggestion is None:
         if taken < steps:
             raise UserError(
                 f"--batch_size={config.batch_size}: the loss never fell in the {taken} steps that "
-                f"{_MOST_EPOCHS} epochs have (see {picture}); lower --batch_size"
+                f"{_MOST_EPOCHS} epochs have (see {image}); lower --batch_size"
             )
         raise UserError(
             f"--steps={steps}: the loss never fell between --start_lr={start:g} and --end_lr={end:g} "
-            f"(see {picture}); pass more steps or other rates"
+            f"(see {image}); pass more steps or other rates"
         )
     _say_rate(test, suggestion)
     return suggestion
@@ -72,8 +72,8 @@ def find_learning_rate(
 def _run(config: TrainConfig, start: float, end: float, steps: int) -> tuple[RangeTest, int]:
     """What was measured, and how many steps were planned for it."""
     config = settled(replace(config, strategy="none"))
-    intake, plan = open_planned(config)
-    network = make_network(config, intake, plan, weights=config.weights)
+    dataset, plan = open_planned(config)
+    network = make_network(config, dataset, plan, weights=config.weights)
     taken = max(min(steps, _MOST_EPOCHS * plan.steps_per_epoch), 2)
     print(
         f"lr_find   {taken} steps of {config.batch_size} images with {config.optimizer}, "
@@ -81,12 +81,12 @@ def _run(config: TrainConfig, start: float, end: float, steps: int) -> tuple[Ran
         flush=True,
     )
     _warn_of_few(steps, taken)
-    with explained(config, intake):
-        feed = Feed(config, intake, plan)
+    with runtime_errors_as_user_errors(config, dataset):
+        feed = TrainBatches(config, dataset, plan)
         trainer = Trainer(network, feed.prepare(config.image_size))
         optimizer = planned_optimizer(config, plan, network, start)
         trainer.compile_for(optimizer, jit_compile=plan.compilation.enabled)
-        batches = feed.batches(config.image_size, make_order(config, intake), 0, WHOLE)
+        batches = feed.batches(config.image_size, make_order(config, dataset), 0, WHOLE)
         return find_rate(trainer, batches, start=start, end=end, steps=taken), taken
 
 

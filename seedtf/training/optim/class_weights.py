@@ -1,4 +1,4 @@
-"""``--class_weights``: what a picture of each class counts in the loss, also where labels are mixed."""
+"""``--class_weights``: what an image of each class counts in the loss, also where labels are mixed."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ def parse_class_weights(
 
     Args:
         text: empty; ``auto`` for n / (K · count), which makes every class count alike and leaves the
-            mean over the pictures at 1; or ``name:weight,…``, 1 for a class not named. A name may
+            mean over the images at 1; or ``name:weight,…``, 1 for a class not named. A name may
             hold spaces and colons, the last colon divides; a name with a comma cannot be written.
         class_names: K names in the order of the labels.
-        counts: int ``[K]``, training pictures of each class. ``auto`` gives a class without any 1
+        counts: int ``[K]``, training images of each class. ``auto`` gives a class without any 1
             and does not count it in K.
 
     Raises:
@@ -49,10 +49,10 @@ def parse_class_weights(
 
 
 def sample_weights(soft_labels: tf.Tensor, weights: npt.ArrayLike) -> tf.Tensor:
-    """The weight of each picture, float32 ``[B]``: the mean of the class weights under its label.
+    """The weight of each image, float32 ``[B]``: the mean of the class weights under its label.
 
     Args:
-        soft_labels: float32 ``[B, K]``, rows that sum to 1; a mixed picture weighs as its parts do.
+        soft_labels: float32 ``[B, K]``, rows that sum to 1; a mixed image weighs as its parts do.
         weights: float32 ``[K]`` from ``parse_class_weights``.
     """
     # no matrix product: devices may round the factors of one to fewer bits

@@ -10,13 +10,13 @@ import tensorflow as tf
 
 from seedtf.compat.tensorflow import all_variables
 
-__all__ = ["MovingAverage", "decay_for"]
+__all__ = ["MovingAverage", "ema_decay"]
 
 # a fiftieth of the horizon between two updates costs a fiftieth of the memory traffic at most
 _UPDATES_IN_HORIZON = 50
 
 
-def decay_for(horizon: float, steps: int) -> tuple[float, int]:
+def ema_decay(horizon: float, steps: int) -> tuple[float, int]:
     """The decay of one update and the steps from one to the next.
 
     Args:
@@ -51,7 +51,7 @@ class MovingAverage:
             horizon: the share of all steps that the average spans, above 0.
             steps: of the whole training.
         """
-        self._decay, self._every = decay_for(horizon, steps)
+        self._decay, self._every = ema_decay(horizon, steps)
         self._sources = [each for each in all_variables(network) if _is_float(each)]
         # float32, for a small step would be lost in 16 bits
         self._averages = [tf.Variable(_value(each), trainable=False) for each in self._sources]

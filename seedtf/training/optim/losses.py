@@ -27,7 +27,7 @@ class CrossEntropy(keras.losses.Loss):
         super().__init__(name=name)
 
     def call(self, y_true: Any, y_pred: Any) -> Any:
-        """Float32 ``[B]``: a loss for each picture."""
+        """Float32 ``[B]``: a loss for each image."""
         y_pred = tf.cast(y_pred, tf.float32)
         if _are_distributions(y_true, y_pred):
             return keras.losses.categorical_crossentropy(y_true, y_pred)
@@ -35,7 +35,7 @@ class CrossEntropy(keras.losses.Loss):
 
 
 def accuracy_metric() -> keras.metrics.Metric:
-    """The share of pictures whose likeliest class is their label's, or the one with most of it."""
+    """The share of images whose likeliest class is their label's, or the one with most of it."""
     return keras.metrics.MeanMetricWrapper(_matches, name="accuracy")
 
 
@@ -57,7 +57,7 @@ def make_targets(
     Args:
         classes: how many there are, K.
         smoothing: the share of each label that is spread over all classes.
-        weights: float32 ``[K]``, what a picture of each class counts in the loss; a mixed picture
+        weights: float32 ``[K]``, what an image of each class counts in the loss; a mixed image
             counts as its parts do, before smoothing.
 
     Returns:

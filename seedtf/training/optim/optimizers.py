@@ -130,16 +130,16 @@ def make_optimizer(
         optimizer = kind(lr, **options)
         optimizer.weight_decay = None  # of itself AdamW has 0.004; 0 would cost as much as any
         return optimizer
-    bases: tuple[type, ...] = (_SparesScales, kind)
+    bases: tuple[type, ...] = (_NoDecayOnNormAndBias, kind)
     members = {}
     if rates is not None:
-        bases, members = (_Rated, *bases), {"rates": staticmethod(_by_path(rates))}
+        bases, members = (_LayerwiseLR, *bases), {"rates": staticmethod(_by_path(rates))}
     optimizer = type(f"Finer{kind.__name__}", bases, members)(lr, **options)
     optimizer.weight_decay = weight_decay or None
     return optimizer
 
 
-class _SparesScales:
+class _NoDecayOnNormAndBias:
     """For a Keras optimizer: its weight decay spares what is not ``is_decayed``."""
 
     def build(self, variables: list[Any]) -> None:
@@ -150,7 +150,7 @@ class _SparesScales:
         super().build(variables)  # type: ignore[misc]
 
 
-class _Rated:
+class _LayerwiseLR:
     """For an optimizer of Keras 3: each variable's change times its own factor, nothing stored.
 
     Every rule of Keras changes a variable in proportion to the rate that ``update_step`` is given, or

@@ -9,7 +9,7 @@ import keras
 
 from seedtf.model.network import HEAD
 
-__all__ = ["decayed", "is_decayed", "layer_rates", "undecayed"]
+__all__ = ["decayed", "is_decayed", "layerwise_lr", "undecayed"]
 
 # what the layers of Keras call their shifts and scales
 _SHIFTS_AND_SCALES = frozenset({"bias", "gamma", "beta"})
@@ -34,7 +34,7 @@ def undecayed(network: keras.Model) -> list[Any]:
     return [each for each in network.trainable_variables if not is_decayed(each)]
 
 
-def layer_rates(network: keras.Model, body_lr_factor: float) -> dict[str, float]:
+def layerwise_lr(network: keras.Model, body_lr_factor: float) -> dict[str, float]:
     """Discriminative rates: the learning rate of every variable relative to the head's.
 
     After Howard and Ruder, ULMFiT, arXiv 1801.06146, section 3.2, where each layer has a fixed
