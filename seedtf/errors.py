@@ -1,10 +1,10 @@
-"""What ends a command with one line instead of a traceback, and with which exit code."""
+"""Errors that end a command with one line instead of a traceback, and their exit codes."""
 
-__all__ = ["DivergedError", "StoppedError", "UserError", "WorkerLostError"]
+__all__ = ["DivergedError", "StoppedError", "UserError", "WorkerLostError", "first_line"]
 
 
 class UserError(Exception):
-    """A mistake that the user can mend: shown as one line on stderr, no traceback.
+    """A mistake that the user can correct: shown as one line on stderr, without a traceback.
 
     The message names the file or flag, the value found and the remedy, in that order.
     """
@@ -13,18 +13,35 @@ class UserError(Exception):
 
 
 class DivergedError(UserError):
-    """The loss is no longer a number; the message names step, files and remedy."""
+    """The loss is not finite; the message names the step, its files and the remedy."""
 
     exit_code = 4
 
 
 class StoppedError(UserError):
-    """A signal ended the run after its state was saved; EX_TEMPFAIL of sysexits.h: try again."""
+    """A signal ended the run after its state was saved; 75 is EX_TEMPFAIL of sysexits.h: try again."""
 
     exit_code = 75
 
 
 class WorkerLostError(UserError):
-    """Another worker of the run is gone; all of them can go on from the last state together."""
+    """Another worker of the run has died; all workers can resume from the last state together."""
 
     exit_code = 75
+
+
+def first_line(error: BaseException | str, limit: int = 160) -> str:
+    """The first non-empty line of an error's message, at most ``limit`` characters.
+
+    Args:
+        error: an exception or its text. TensorFlow's errors carry several lines; only the first one
+            says what happened. An exception without a message gives its ``repr``.
+        limit: largest number of characters returned.
+
+    Example:
+        >>> first_line(ValueError("bad header\\n  at node decode"))
+        'bad header'
+    """
+    text = error if isinstance(error, str) else str(getattr(error, "message", "") or error)
+    lines = text.strip().splitlines()
+    return (lines[0].strip() if lines else "" if isinstance(error, str) else repr(error))[:limit]

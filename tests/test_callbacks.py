@@ -16,6 +16,7 @@ import pytest
 from PIL import Image
 
 from seedtf.errors import UserError
+from seedtf.runs.history import best_epoch, read_history, strength_varies
 from seedtf.training.callbacks import (
     BestCheckpoint,
     ConsoleLine,
@@ -27,12 +28,9 @@ from seedtf.training.callbacks import (
     Patience,
     StopOnNaN,
     TimeLimit,
-    best_epoch,
     live_view,
-    read_history,
     tensorboard_callback,
 )
-from seedtf.training.callbacks.history_log import strength_varies
 
 STEPS = 4
 BATCH = 8

@@ -34,8 +34,8 @@ from seedtf.errors import UserError
 from seedtf.model.batch_norm import FusedBatchNormalization, moving_statistics
 from seedtf.model.network import build_network, load_model
 from seedtf.model.precision import choose_jit
+from seedtf.runs.history import read_history
 from seedtf.training import train
-from seedtf.training.callbacks import read_history
 from seedtf.training.distributed import sync as agreement
 from seedtf.training.distributed.cluster import Cluster, read_cluster
 from seedtf.training.distributed.devices import check_shares, choose_strategy

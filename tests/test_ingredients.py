@@ -19,10 +19,10 @@ from seedtf.config.train_config import TrainConfig
 from seedtf.data.shard import WHOLE
 from seedtf.errors import StoppedError
 from seedtf.model.network import load_model
+from seedtf.runs.history import read_history
 from seedtf.training import session
 from seedtf.training.batches import TrainBatches, make_order
 from seedtf.training.callbacks import SaveState
-from seedtf.training.callbacks.history_log import read_history
 from seedtf.training.session import Session
 from seedtf.training.setup import open_planned
 from seedtf.training.state import TrainState, read_state

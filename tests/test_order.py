@@ -10,7 +10,8 @@ import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from seedtf.data.order import ORDER, BatchIndices, fold_seed
+from seedtf.data.order import BatchIndices
+from seedtf.seeds import ORDER, fold_seed
 
 
 def first_batches(order: BatchIndices, count: int, start_step: int = 0) -> list[list[int]]:

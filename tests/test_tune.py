@@ -46,7 +46,7 @@ def _never_flushed(connection, _) -> None:
 
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("seedtf.files._sync", lambda path: None)
+    monkeypatch.setattr("seedtf.files.fsync", lambda path: None)
     monkeypatch.setattr(search_module, "_POLL_SECONDS", 0.01)
     monkeypatch.setattr(records, "draw_importance", lambda *_, **__: Figure((1, 1)))
     monkeypatch.delenv("FAKE", raising=False)

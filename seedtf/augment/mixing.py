@@ -14,8 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
-from seedtf.augment.policy import hash_words
-from seedtf.data.order import MIX, fold_seed
+from seedtf.seeds import MIX, fold_seed, hash_words
 
 __all__ = ["Mixing", "beta_quantiles", "mix"]
 

@@ -11,9 +11,9 @@ from typing import Any, NamedTuple
 
 import tensorflow as tf
 
-from seedtf.data.order import AUGMENT, fold_seed
+from seedtf.seeds import AUGMENT, fold_seed, uniform
 
-__all__ = ["FLIPS", "Parameters", "Policy", "draw_parameters", "hash_words", "uniform"]
+__all__ = ["FLIPS", "Parameters", "Policy", "draw_parameters"]
 
 FLIPS = ("none", "horizontal", "vertical", "both")
 _DRAWS = 12
@@ -141,44 +141,3 @@ def _log1p(value: Any) -> Any:
 
 def _radians(degrees: Any) -> Any:
     return degrees * (math.pi / 180) if tf.is_tensor(degrees) else math.radians(degrees)
-
-
-def uniform(seed: tf.Tensor, records: tf.Tensor, count: int) -> tf.Tensor:
-    """Counter-based uniforms, float32 ``[count, B]`` in [0, 1): a hash of (seed, record, draw).
-
-    Args:
-        seed: int64 ``[2]`` from ``fold_seed``.
-        records: int64 ``[B]``; a record's draws do not depend on its batch.
-        count: draws a record.
-    """
-    draws = tf.range(1, count + 1, dtype=tf.int64)[:, None]
-    top_24_bits = tf.bitwise.right_shift(
-        hash_words(seed, records[None], draws), tf.constant(40, tf.uint64)
-    )
-    return tf.cast(top_24_bits, tf.float32) * 2.0**-24
-
-
-def hash_words(seed: tf.Tensor, records: tf.Tensor, draws: tf.Tensor) -> tf.Tensor:
-    """64 random bits for each (seed, record, draw), uint64 in the shape both broadcast to.
-
-    TensorFlow's stateless generators take one seed a call, so a whole batch would share a draw or
-    depend on its place in the batch. SplitMix64's output function (Steele, Lea and Flood 2014, with
-    Stafford's mix 13 constants) over the counter gives each record its own.
-
-    Args:
-        seed: int64 ``[2]`` from ``fold_seed``.
-        records, draws: int64, of shapes that broadcast.
-    """
-    words = tf.cast(seed, tf.uint32)
-    key = tf.cast(words[0], tf.uint64) * (1 << 32) + tf.cast(words[1], tf.uint64)
-    record_keys = _mix64(key + tf.cast(records, tf.uint64) * 0x9E3779B97F4A7C15)
-    return _mix64(record_keys + tf.cast(draws, tf.uint64) * 0xD1342543DE82EF95)
-
-
-def _mix64(value: tf.Tensor) -> tf.Tensor:
-    def shifted(v: tf.Tensor, bits: int) -> tf.Tensor:
-        return tf.bitwise.bitwise_xor(v, tf.bitwise.right_shift(v, tf.constant(bits, tf.uint64)))
-
-    value = shifted(value, 30) * tf.constant(0xBF58476D1CE4E5B9, tf.uint64)
-    value = shifted(value, 27) * tf.constant(0x94D049BB133111EB, tf.uint64)
-    return shifted(value, 31)

@@ -6,8 +6,8 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
-from seedtf.augment.policy import hash_words
-from seedtf.data.order import BALANCE, BatchIndices, fold_seed
+from seedtf.data.order import BatchIndices
+from seedtf.seeds import BALANCE, fold_seed, hash_words
 
 __all__ = ["BalancedIndices"]
 

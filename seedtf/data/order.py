@@ -10,25 +10,11 @@ import math
 
 import tensorflow as tf
 
-__all__ = ["AUGMENT", "BALANCE", "MIX", "ORDER", "BatchIndices", "fold_seed"]
+from seedtf.seeds import ORDER, fold_seed
 
-# Purposes that one root seed is split by; 0 is the split, drawn in data/split.py.
-ORDER = 1
-AUGMENT = 2
-MIX = 3
-BALANCE = 4
+__all__ = ["BatchIndices"]
 
 _FOREVER = 1 << 62
-
-
-def fold_seed(seed: int, purpose: int, epoch: tf.Tensor | int) -> tf.Tensor:
-    """The stateless seed, int64 ``[2]``, of one purpose in one epoch of a run.
-
-    Folding, not adding: seed 0 in epoch 1 shares nothing with seed 1 in epoch 0.
-    """
-    root = tf.constant([seed & 0x7FFFFFFF, purpose], tf.int32)
-    # named, not left to TensorFlow: the same seed whatever compiles this and wherever it runs
-    return tf.random.experimental.stateless_fold_in(root, tf.cast(epoch, tf.int64), alg="philox")
 
 
 class BatchIndices:

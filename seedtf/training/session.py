@@ -21,6 +21,7 @@ from seedtf.data.pipeline import DataWaitTimer, eval_dataset
 from seedtf.errors import StoppedError, WorkerLostError
 from seedtf.files import write_text
 from seedtf.model.network import set_body_trainable
+from seedtf.runs.history import best_epoch
 from seedtf.training import callbacks as cb
 from seedtf.training import state as states
 from seedtf.training.batches import TrainBatches, make_order
@@ -137,7 +138,7 @@ class Session:
 
     def _make_callbacks(self) -> None:
         config, run_dir, steps = self._config, self._run_dir, self._plan.steps_per_epoch
-        best = cb.best_epoch(self.log.rows) or 0
+        best = best_epoch(self.log.rows) or 0
         low = self.log.rows[best - 1]["val_loss"] if best else math.inf
         checkpoints = run_dir / "checkpoints"
         rate = cb.LearningRate(

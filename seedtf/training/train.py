@@ -21,7 +21,7 @@ from seedtf.files import remove_leftovers
 from seedtf.intervals import wilson_interval
 from seedtf.plots.base import draw_schedule, save_figure
 from seedtf.runs.folder import check_run_dir, create_run_dir, write_records
-from seedtf.training import callbacks as cb
+from seedtf.runs.history import best_epoch
 from seedtf.training.distributed.devices import Devices, check_shares, choose_devices
 from seedtf.training.distributed.sync import check_equal_across_workers
 from seedtf.training.dry_run.forecast import Forecast
@@ -230,7 +230,7 @@ def _resume_state(
 
 def _result(run_dir: Path | None, session: Session, stopped: str) -> TrainResult:
     rows, num_val_images = session.log.rows, session.num_val_images
-    best = cb.best_epoch(rows)
+    best = best_epoch(rows)
     if best is None:
         raise UserError("no epoch had a finite validation loss; lower --lr")
     row = rows[best - 1]

@@ -13,7 +13,7 @@ from seedtf.training.callbacks.checkpoints import BestCheckpoint, LastCheckpoint
 from seedtf.training.callbacks.console_line import ConsoleLine
 from seedtf.training.callbacks.ema_weights import EmaWeights
 from seedtf.training.callbacks.epoch_timer import EpochTimer
-from seedtf.training.callbacks.history_log import HistoryLog, best_epoch, read_history
+from seedtf.training.callbacks.history_log import HistoryLog
 from seedtf.training.callbacks.learning_rate import LearningRate
 from seedtf.training.callbacks.live_curves import LiveCurves
 from seedtf.training.callbacks.patience import Patience
@@ -40,8 +40,6 @@ __all__ = [
     "Snapshots",
     "StopOnNaN",
     "TimeLimit",
-    "best_epoch",
-    "read_history",
     "snapshot_epochs",
     "tensorboard_callback",
 ]

@@ -11,8 +11,9 @@ from typing import TextIO
 import keras
 import numpy as np
 
+from seedtf.runs.history import best_epoch, strength_varies
 from seedtf.training.callbacks.epoch_timer import format_duration
-from seedtf.training.callbacks.history_log import HistoryLog, best_epoch, strength_varies
+from seedtf.training.callbacks.history_log import HistoryLog
 
 __all__ = ["ConsoleLine"]
 

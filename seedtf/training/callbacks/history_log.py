@@ -2,29 +2,18 @@
 
 from __future__ import annotations
 
-import csv
 import math
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import keras
 
 from seedtf.files import write_text
+from seedtf.runs.history import HISTORY_COLUMNS, METRICS, TIMING_COLUMNS, read_history
 from seedtf.training.callbacks.epoch_timer import EpochTimer
 
-__all__ = [
-    "HISTORY_COLUMNS",
-    "TIMING_COLUMNS",
-    "HistoryLog",
-    "best_epoch",
-    "read_history",
-    "strength_varies",
-]
-
-MEASURED = ("lr", "loss", "accuracy", "val_loss", "val_accuracy")
-HISTORY_COLUMNS = ("epoch", *MEASURED, "augment_strength")
-TIMING_COLUMNS = ("epoch", "seconds", "images_per_second", "data_wait", "validation", "between")
+__all__ = ["HistoryLog"]
 
 
 class HistoryLog(keras.callbacks.Callback):
@@ -72,7 +61,7 @@ class HistoryLog(keras.callbacks.Callback):
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
         """Adds the epoch to ``rows`` and to both files."""
         row: dict[str, float] = {"epoch": epoch + 1}
-        for name in MEASURED:
+        for name in METRICS:
             row[name] = float((logs or {}).get(name, math.nan))
         row["augment_strength"] = float(self._strength(epoch))
         self.rows.append(row)
@@ -83,36 +72,6 @@ class HistoryLog(keras.callbacks.Callback):
         )
         _append(self._path_history, list(row.values()))
         _append(self._path_timing, [epoch + 1, *(round(value, 4) for value in timing)])
-
-
-def read_history(path: str | os.PathLike[str]) -> list[dict[str, float]]:
-    """The rows of a history.csv: epoch as int, the other columns as float.
-
-    A file written before there was a column ``augment_strength`` has NaN there: not known.
-
-    Raises:
-        OSError: there is no such file.
-    """
-    with Path(path).open(encoding="utf-8", newline="") as file:
-        return [
-            {
-                name: int(row[name]) if name == "epoch" else float(row.get(name) or "nan")
-                for name in HISTORY_COLUMNS
-            }
-            for row in csv.DictReader(file)
-        ]
-
-
-def best_epoch(rows: Sequence[Mapping[str, float]]) -> int | None:
-    """The 1-based epoch of the lowest ``val_loss``, the first of equals; None where all are NaN."""
-    known = [row for row in rows if not math.isnan(row["val_loss"])]
-    return int(min(known, key=lambda row: row["val_loss"])["epoch"]) if known else None
-
-
-def strength_varies(rows: Sequence[Mapping[str, float]]) -> bool:
-    """Whether epochs differ in ``augment_strength``; one that is NaN or missing differs from none."""
-    strengths = {row.get("augment_strength", math.nan) for row in rows}
-    return len({strength for strength in strengths if not math.isnan(strength)}) > 1
 
 
 def _restart(path: Path, columns: Sequence[str], completed_epochs: int) -> None:

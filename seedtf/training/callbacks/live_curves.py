@@ -12,9 +12,10 @@ from matplotlib.figure import Figure
 
 from seedtf.files import write_bytes, write_text
 from seedtf.plots.base import draw_curves, figure_png
+from seedtf.runs.history import best_epoch, strength_varies
 from seedtf.training.background import LatestOnlyWorker
 from seedtf.training.callbacks.epoch_timer import format_duration
-from seedtf.training.callbacks.history_log import HistoryLog, best_epoch, strength_varies
+from seedtf.training.callbacks.history_log import HistoryLog
 from seedtf.training.callbacks.live_page import REFRESH_SECONDS, render_page
 from seedtf.training.callbacks.live_view import View, in_notebook, open_view
 

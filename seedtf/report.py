@@ -1,0 +1,91 @@
+"""The one way to print: a label and a text per line, which Python callers can silence."""
+
+from __future__ import annotations
+
+import datetime
+import math
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TextIO
+
+__all__ = [
+    "format_bytes",
+    "format_duration",
+    "is_silent",
+    "report",
+    "report_error",
+    "silent",
+    "warn",
+]
+
+_LABEL_WIDTH = 10
+_silent = False
+
+
+def report(label: str, text: str) -> None:
+    """Prints one line, ``text`` behind a ``label`` of ten columns, to stdout; flushes.
+
+    Nothing is printed inside ``silent()``.
+
+    Example:
+        >>> report("resume", "continuing after epoch 3")
+        resume    continuing after epoch 3
+    """
+    _print(f"{label:{_LABEL_WIDTH}}{text}", sys.stdout)
+
+
+def warn(text: str) -> None:
+    """Prints a line labelled ``warning`` to stdout."""
+    report("warning", text)
+
+
+def report_error(text: str) -> None:
+    """Prints a line to stderr: what a user must see even when stdout goes to a file."""
+    _print(text, sys.stderr)
+
+
+def is_silent() -> bool:
+    """Whether output is switched off, for progress bars and live lines that draw by themselves."""
+    return _silent
+
+
+@contextmanager
+def silent() -> Iterator[None]:
+    """Switches all of seedtf's own console output off for the body, also progress bars.
+
+    Example:
+        >>> with silent():
+        ...     report("images", "1,440 in 12 classes")
+    """
+    global _silent  # noqa: PLW0603  one console per process
+    before, _silent = _silent, True
+    try:
+        yield
+    finally:
+        _silent = before
+
+
+def format_duration(seconds: float) -> str:
+    """Hours, minutes and seconds, ``1:02:03``; ``-`` where unknown (NaN).
+
+    Example:
+        >>> format_duration(3723.4)
+        '1:02:03'
+    """
+    return "-" if math.isnan(seconds) else str(datetime.timedelta(seconds=round(seconds)))
+
+
+def format_bytes(count: float) -> str:
+    """Megabytes, or gigabytes from 10⁹ bytes on.
+
+    Example:
+        >>> format_bytes(14_300_000)
+        '14.3 MB'
+    """
+    return f"{count / 1e9:.2f} GB" if count >= 1e9 else f"{count / 1e6:.1f} MB"
+
+
+def _print(line: str, stream: TextIO) -> None:
+    if not _silent:
+        print(line, file=stream, flush=True)

@@ -1,0 +1,147 @@
+"""The house rules: imports point down, files have one size of job, names stay in their rooms."""
+
+from __future__ import annotations
+
+import ast
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+PACKAGE = ROOT / "seedtf"
+SOURCES = sorted(PACKAGE.rglob("*.py"))
+
+# The road of an image, from the ground up: a module imports from its own floor or from below.
+FLOORS = (
+    ("errors", "files", "intervals", "report"),
+    ("compat", "seeds"),
+    ("images",),
+    ("augment", "model"),
+    ("data",),
+    ("plots",),
+    ("config",),
+    ("runs",),
+    ("training",),
+    ("evaluation",),
+    ("export",),
+    ("tuning",),
+    ("benchmark",),
+    ("commands",),
+)
+FLOOR_OF = {wing: number for number, wings in enumerate(FLOORS) for wing in wings}
+
+MAX_LINES, MIN_LINES = 350, 40
+SHORT_FOR_A_REASON = {
+    "__main__.py": "the entry point of `python -m seedtf`",
+    "intervals.py": "one formula that four wings share",
+}
+
+
+def module_name(path: Path) -> str:
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+MODULES = {module_name(path): path for path in SOURCES}
+
+
+def imported(path: Path) -> set[str]:
+    """The modules of the package that a file names in an import, wherever in the file it stands."""
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            whole = {f"{node.module}.{alias.name}" for alias in node.names}
+            found |= (whole & MODULES.keys()) or {node.module}
+    return {name for name in found if name in MODULES}
+
+
+def wing(module: str) -> str:
+    return module.split(".")[1] if "." in module else ""
+
+
+def test_every_wing_has_a_floor():
+    wings = {wing(name) for name in MODULES} - {"", "__main__"}
+    assert wings == FLOOR_OF.keys()
+
+
+def test_imports_point_down():
+    upward = [
+        f"{name} imports {other}"
+        for name, path in MODULES.items()
+        for other in imported(path)
+        if wing(name) in FLOOR_OF and wing(other) in FLOOR_OF
+        if FLOOR_OF[wing(other)] > FLOOR_OF[wing(name)]
+    ]
+    assert upward == []
+
+
+def test_there_is_no_import_cycle():
+    arrows = {name: imported(path) - {name} for name, path in MODULES.items()}
+    done: set[str] = set()
+
+    def visit(name: str, road: tuple[str, ...]) -> None:
+        assert name not in road, " -> ".join((*road[road.index(name) :], name))
+        if name not in done:
+            for other in arrows[name]:
+                visit(other, (*road, name))
+            done.add(name)
+
+    for name in arrows:
+        visit(name, ())
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_a_file_has_one_size_of_job(path):
+    name, lines = str(path.relative_to(PACKAGE)), len(path.read_text().splitlines())
+    assert lines <= MAX_LINES
+    if path.name != "__init__.py" and name not in SHORT_FOR_A_REASON:
+        assert lines >= MIN_LINES
+
+
+RUN_FILES = re.compile(
+    r"""["'](?:[\w.{}-]*/)*(?:config\.json|flags\.txt|env\.json|classes\.txt|split\.csv|data_report\.csv|"""
+    r"""history\.csv|timing\.csv|curves\.png|lr\.png|live\.html|augmented\.png|best\.keras|last\.keras|"""
+    r"""predictions_val\.csv|parity\.json|report\.json)["']"""
+)
+
+
+def code_strings(path: Path) -> list[str]:
+    """String literals that are not docstrings or part of a longer text."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    docs = {
+        id(node.body[0].value)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef)
+        and node.body
+        and isinstance(node.body[0], ast.Expr)
+    }
+    return [
+        node.value
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in docs
+    ]
+
+
+def test_only_runs_knows_the_file_names_of_a_run_folder():
+    elsewhere = [
+        f"{path.relative_to(PACKAGE)}: {text}"
+        for path in SOURCES
+        if path.parent.name != "runs"
+        for text in code_strings(path)
+        if RUN_FILES.fullmatch(repr(text))
+    ]
+    assert elsewhere == []
+
+
+def test_only_report_prints():
+    printing = [
+        f"{path.relative_to(PACKAGE)}:{node.lineno}"
+        for path in SOURCES
+        if path.name != "report.py" or path.parent != PACKAGE
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Call) and ast.unparse(node.func) == "print"
+    ]
+    assert printing == []
