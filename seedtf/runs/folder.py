@@ -14,11 +14,11 @@ import tensorflow as tf
 
 import seedtf
 from seedtf.compat.tensorflow import has_addons
+from seedtf.config.train_config import TrainConfig
 from seedtf.data.dataset import Dataset, write_data_report
 from seedtf.data.split import write_split_csv
 from seedtf.errors import UserError
 from seedtf.files import write_text
-from seedtf.config.train_config import TrainConfig
 
 __all__ = ["check_run_dir", "create_run_dir", "describe_devices", "write_records"]
 

@@ -13,13 +13,13 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from seedtf.config.flags import default_cache_dir
 from seedtf.data.catalog import Catalog, align_labels, read_csv, read_labels_csv, scan_folder
-from seedtf.images.header import MAX_PIXELS
 from seedtf.data.paths import Folder, folder_at
 from seedtf.data.store import Store, build_store, plan_cache
 from seedtf.errors import UserError
+from seedtf.images.header import MAX_PIXELS
 from seedtf.model.network import load_model
-from seedtf.config.flags import default_cache_dir
 
 __all__ = ["Run", "load_run", "open_labelled", "open_training_sample", "open_validation"]
 

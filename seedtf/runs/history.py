@@ -1,0 +1,57 @@
+"""The rows of ``history.csv`` and what follows from them: best epoch, whether strength varies."""
+
+from __future__ import annotations
+
+import csv
+import math
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+__all__ = [
+    "HISTORY_COLUMNS",
+    "METRICS",
+    "TIMING_COLUMNS",
+    "best_epoch",
+    "read_history",
+    "strength_varies",
+]
+
+METRICS = ("lr", "loss", "accuracy", "val_loss", "val_accuracy")
+HISTORY_COLUMNS = ("epoch", *METRICS, "augment_strength")
+TIMING_COLUMNS = ("epoch", "seconds", "images_per_second", "data_wait", "validation", "between")
+
+
+def read_history(path: str | os.PathLike[str]) -> list[dict[str, float]]:
+    """The rows of a history.csv: epoch as int, the other columns as float.
+
+    Files written before the column ``augment_strength`` existed have NaN there.
+
+    Raises:
+        OSError: there is no such file.
+    """
+    with Path(path).open(encoding="utf-8", newline="") as file:
+        return [
+            {
+                name: int(row[name]) if name == "epoch" else float(row.get(name) or "nan")
+                for name in HISTORY_COLUMNS
+            }
+            for row in csv.DictReader(file)
+        ]
+
+
+def best_epoch(rows: Sequence[Mapping[str, float]]) -> int | None:
+    """The 1-based epoch of the lowest ``val_loss``, the first of equals; None where all are NaN.
+
+    Example:
+        >>> best_epoch([{"epoch": 1, "val_loss": 0.9}, {"epoch": 2, "val_loss": 0.4}])
+        2
+    """
+    known = [row for row in rows if not math.isnan(row["val_loss"])]
+    return int(min(known, key=lambda row: row["val_loss"])["epoch"]) if known else None
+
+
+def strength_varies(rows: Sequence[Mapping[str, float]]) -> bool:
+    """Whether ``augment_strength`` differs between epochs; NaN or a missing value is ignored."""
+    strengths = {row.get("augment_strength", math.nan) for row in rows}
+    return len({strength for strength in strengths if not math.isnan(strength)}) > 1
