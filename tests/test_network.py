@@ -18,15 +18,14 @@ import pytest
 
 from seedtf.errors import UserError
 from seedtf.model.batch_norm import FusedBatchNormalization
+from seedtf.model.families import minimum_image_size, scaling_mode
 from seedtf.model.network import (
     InputScaling,
     available_models,
     build_network,
     load_model,
-    minimum_image_size,
     resolve_model_name,
     save_model,
-    scaling_mode,
     set_body_trainable,
 )
 

@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from seedtf.errors import UserError
-from seedtf.model import precision
 from seedtf.model.precision import choose_jit, choose_precision
+from seedtf.training.machine import gpu_compute_capabilities
 
 CAPABILITY = st.tuples(st.integers(3, 12), st.integers(0, 9))
 
@@ -99,5 +99,5 @@ def test_capabilities_are_read_per_gpu_and_unknown_ones_count_as_least(
     details = {"a": {"compute_capability": (9, 0)}, "b": {}}
     monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind: list(details))
     monkeypatch.setattr(tf.config.experimental, "get_device_details", details.__getitem__)
-    assert precision.gpu_compute_capabilities() == [(9, 0), (0, 0)]
-    assert choose_precision("auto", precision.gpu_compute_capabilities()).policy == "float32"
+    assert gpu_compute_capabilities() == [(9, 0), (0, 0)]
+    assert choose_precision("auto", gpu_compute_capabilities()).policy == "float32"

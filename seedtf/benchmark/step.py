@@ -18,7 +18,8 @@ import tensorflow as tf
 
 from seedtf.errors import UserError
 from seedtf.model.network import build_network, resolve_model_name
-from seedtf.model.precision import choose_jit, choose_precision, gpu_compute_capabilities
+from seedtf.model.precision import choose_jit, choose_precision
+from seedtf.training.machine import gpu_compute_capabilities
 from seedtf.training.optim.optimizers import make_optimizer
 from seedtf.training.trainer import Trainer
 

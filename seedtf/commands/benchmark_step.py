@@ -66,7 +66,8 @@ def run(arguments: list[str]) -> int:
     import tensorflow as tf
 
     from seedtf.benchmark.step import Variant, compare_steps
-    from seedtf.model.network import check_image_size, resolve_model_name
+    from seedtf.model.families import check_image_size
+    from seedtf.model.network import resolve_model_name
     from seedtf.runs.folder import describe_devices
 
     name = resolve_model_name(config.model)

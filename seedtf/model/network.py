@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import logging
 import os
 import re
@@ -20,6 +19,13 @@ from seedtf.errors import UserError
 from seedtf.files import atomic_path
 from seedtf.model.archive import check_model_archive
 from seedtf.model.batch_norm import fuse_batch_norm
+from seedtf.model.families import (
+    TINY,
+    check_image_size,
+    is_supported,
+    match_model_name,
+    scaling_mode,
+)
 from seedtf.model.residuals import zero_init_residuals
 from seedtf.model.weights import load_weights, short_cause
 
@@ -28,39 +34,15 @@ __all__ = [
     "InputScaling",
     "available_models",
     "build_network",
-    "check_image_size",
     "load_model",
-    "minimum_image_size",
     "resolve_model_name",
     "save_model",
-    "scaling_mode",
     "set_body_trainable",
 ]
 
 _LOG = logging.getLogger(__name__)
 
 HEAD = "logits"
-_TINY = "Tiny"
-
-# Pattern of the whole name -> (scaling mode, least image size in pixels), as in each family's module
-# of keras.applications. A network of no known family is not offered: its scaling would be a guess.
-_FAMILIES = {
-    r"ConvNeXt\w+": ("none", 32),
-    r"DenseNet\d+": ("torch", 32),
-    r"EfficientNet(B\d|V2\w+)": ("none", 32),
-    r"InceptionV3|InceptionResNetV2": ("tf", 75),
-    r"MobileNet(V2)?": ("tf", 32),
-    r"MobileNetV3\w+": ("none", 32),
-    r"NASNet\w+": ("tf", 32),
-    r"RegNet\w+": ("none", 32),
-    r"ResNet\d+": ("caffe", 32),
-    r"ResNet\d+V2": ("tf", 32),
-    r"ResNetRS\d+": ("none", 32),
-    r"VGG\d+": ("caffe", 32),
-    r"Xception": ("tf", 71),
-    _TINY: ("tf", 8),
-}
-
 # ImageNet's channel means and deviations, of RGB in 0-1 ("torch") and of BGR in 0-255 ("caffe"):
 # the numbers with which the weights of keras.applications were trained.
 _TORCH_MEAN, _TORCH_DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -109,8 +91,8 @@ def available_models() -> tuple[str, ...]:
 
     Tiny is three small convolutions, for tests and for trying the pipeline, not for results.
     """
-    named = [name for name in dir(keras.applications) if _family(name)]
-    return tuple(sorted([*named, _TINY]))
+    named = [name for name in dir(keras.applications) if is_supported(name)]
+    return tuple(sorted([*named, TINY]))
 
 
 def resolve_model_name(name: str) -> str:
@@ -119,22 +101,7 @@ def resolve_model_name(name: str) -> str:
     Raises:
         UserError: there is no such network; the message lists names like it.
     """
-    by_lower = {known.lower(): known for known in available_models()}
-    if name.lower() in by_lower:
-        return by_lower[name.lower()]
-    close = difflib.get_close_matches(name.lower(), by_lower, n=3)
-    remedy = ", ".join(by_lower[match] for match in close) or "for example ResNet50"
-    raise UserError(f"--model={name} is not a known network; did you mean {remedy}?")
-
-
-def scaling_mode(model: str) -> str:
-    """Returns the ``InputScaling`` mode of the network ``model``."""
-    return _FAMILIES[_family(resolve_model_name(model))][0]
-
-
-def minimum_image_size(model: str) -> int:
-    """Returns the least side of an input image that the network ``model`` takes, in pixels."""
-    return _FAMILIES[_family(resolve_model_name(model))][1]
+    return match_model_name(name, available_models())
 
 
 def build_network(
@@ -176,7 +143,7 @@ def build_network(
     keep_random_states()
     image = keras.Input((image_size, image_size, 3), dtype="float32", name="image")
     scaled = InputScaling(scaling_mode(name), name="input_scaling")(image)
-    features = _tiny_body(scaled, weights) if name == _TINY else _body(name, scaled, weights)
+    features = _tiny_body(scaled, weights) if name == TINY else _body(name, scaled, weights)
     pooled = keras.layers.GlobalAveragePooling2D(name="pool")(features)
     logits = keras.layers.Dense(num_classes, dtype="float32", name=HEAD)(pooled)
     output = keras.layers.Activation("softmax", dtype="float32", name="probabilities")(logits)
@@ -238,20 +205,6 @@ def load_model(path: str | os.PathLike[str]) -> keras.Model:
     if not {"image", HEAD, "probabilities"} <= {layer.name for layer in model.layers}:
         raise UserError(f"{path}: {remedy} (it has no layers named image, {HEAD}, probabilities)")
     return model
-
-
-def _family(name: str) -> str:
-    """Returns the key of ``_FAMILIES`` that a network's name matches, ``""`` when there is none."""
-    return next((family for family in _FAMILIES if re.fullmatch(family, name)), "")
-
-
-def check_image_size(name: str, image_size: int) -> None:
-    """Raises UserError when the network ``name`` takes no images as small as ``image_size``."""
-    minimum = minimum_image_size(name)
-    if image_size < minimum:
-        raise UserError(
-            f"--image_size={image_size} is too small for --model={name}; pass {minimum} or more"
-        )
 
 
 def _body(name: str, scaled: Any, weights: str) -> Any:

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import tensorflow as tf
-
 from seedtf.errors import UserError
 
 __all__ = [
@@ -14,7 +12,6 @@ __all__ = [
     "Precision",
     "choose_jit",
     "choose_precision",
-    "gpu_compute_capabilities",
 ]
 
 # NVIDIA's compute capability from which tensor cores take the format (CUDA C Programming Guide,
@@ -95,15 +92,6 @@ def choose_jit(requested: str, num_gpus: int, replicas: int = 1) -> Compilation:
     if num_gpus:
         return Compilation(True, f"XLA is on because there is a GPU ({num_gpus} in use).")
     return Compilation(False, "XLA is off because there is no GPU: on a CPU it is slower.")
-
-
-def gpu_compute_capabilities() -> list[tuple[int, int]]:
-    """Returns (major, minor) of every GPU that TensorFlow sees; ``[]`` without one.
-
-    A GPU that does not tell its capability (not NVIDIA's) counts as (0, 0), hence float32.
-    """
-    details = map(tf.config.experimental.get_device_details, tf.config.list_physical_devices("GPU"))
-    return [tuple(detail.get("compute_capability", (0, 0))) for detail in details]
 
 
 def _automatic_precision(capabilities: Sequence[tuple[int, int]]) -> Precision:

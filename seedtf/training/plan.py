@@ -20,16 +20,17 @@ from seedtf.data.sample.write import write_sample
 from seedtf.data.service import check_service
 from seedtf.errors import UserError
 from seedtf.model.batch_norm import momentum_for
-from seedtf.model.network import check_image_size, minimum_image_size, resolve_model_name
+from seedtf.model.families import check_image_size, minimum_image_size
+from seedtf.model.network import resolve_model_name
 from seedtf.model.precision import (
     Compilation,
     Precision,
     choose_jit,
     choose_precision,
-    gpu_compute_capabilities,
 )
 from seedtf.model.weights import check_weights_file
 from seedtf.training.callbacks import tensorboard_callback
+from seedtf.training.machine import gpu_compute_capabilities
 from seedtf.training.optim.class_weights import parse_class_weights
 from seedtf.training.optim.optimizers import check_optimizer, needs_addons
 from seedtf.training.optim.schedules import Schedule, make_schedule

@@ -1,0 +1,90 @@
+"""What is known of a network by its name alone: proper spelling, input scaling, least image size.
+
+Nothing here imports TensorFlow or Keras, so flags can be checked before either is loaded.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Iterable
+
+from seedtf.errors import UserError
+
+__all__ = [
+    "TINY",
+    "check_image_size",
+    "is_supported",
+    "match_model_name",
+    "minimum_image_size",
+    "scaling_mode",
+]
+
+TINY = "Tiny"
+"""Three small convolutions, for tests and for trying the pipeline, not for results."""
+
+# Pattern of the whole name -> (scaling mode, least image size in pixels), as in each family's module
+# of keras.applications. A network of no known family is not offered: its scaling would be a guess.
+_FAMILIES = {
+    r"ConvNeXt\w+": ("none", 32),
+    r"DenseNet\d+": ("torch", 32),
+    r"EfficientNet(B\d|V2\w+)": ("none", 32),
+    r"InceptionV3|InceptionResNetV2": ("tf", 75),
+    r"MobileNet(V2)?": ("tf", 32),
+    r"MobileNetV3\w+": ("none", 32),
+    r"NASNet\w+": ("tf", 32),
+    r"RegNet\w+": ("none", 32),
+    r"ResNet\d+": ("caffe", 32),
+    r"ResNet\d+V2": ("tf", 32),
+    r"ResNetRS\d+": ("none", 32),
+    r"VGG\d+": ("caffe", 32),
+    r"Xception": ("tf", 71),
+    TINY: ("tf", 8),
+}
+
+
+def is_supported(name: str) -> bool:
+    """Whether ``name``, as keras.applications spells it, belongs to a family with known scaling."""
+    return bool(_family(name))
+
+
+def match_model_name(name: str, known: Iterable[str]) -> str:
+    """Returns the entry of ``known`` that ``name`` means, whatever its case.
+
+    Raises:
+        UserError: there is no such network; the message lists names like it.
+
+    Example:
+        >>> match_model_name("resnet50", ["ResNet50", "Xception"])
+        'ResNet50'
+    """
+    by_lower = {entry.lower(): entry for entry in known}
+    if name.lower() in by_lower:
+        return by_lower[name.lower()]
+    close = difflib.get_close_matches(name.lower(), by_lower, n=3)
+    remedy = ", ".join(by_lower[match] for match in close) or "for example ResNet50"
+    raise UserError(f"--model={name} is not a known network; did you mean {remedy}?")
+
+
+def scaling_mode(name: str) -> str:
+    """Returns the ``InputScaling`` mode of a supported network."""
+    return _FAMILIES[_family(name)][0]
+
+
+def minimum_image_size(name: str) -> int:
+    """Returns the smallest image side in pixels that a supported network accepts."""
+    return _FAMILIES[_family(name)][1]
+
+
+def check_image_size(name: str, image_size: int) -> None:
+    """Raises UserError when a supported network does not accept images as small as ``image_size``."""
+    minimum = minimum_image_size(name)
+    if image_size < minimum:
+        raise UserError(
+            f"--image_size={image_size} is too small for --model={name}; pass {minimum} or more"
+        )
+
+
+def _family(name: str) -> str:
+    """The key of ``_FAMILIES`` that a network's name matches; empty when there is none."""
+    return next((family for family in _FAMILIES if re.fullmatch(family, name)), "")

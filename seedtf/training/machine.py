@@ -1,0 +1,69 @@
+"""What this process runs on, read once: GPUs, cores, other workers, installed packages.
+
+Importing this module does not import TensorFlow, so decisions can be tested with a made-up machine.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+from dataclasses import dataclass, field
+
+__all__ = ["Machine", "gpu_compute_capabilities", "inspect_machine"]
+
+
+@dataclass(frozen=True)
+class Machine:
+    """The facts that ``resolve`` decides by.
+
+    Attributes:
+        gpus: compute capability, (major, minor), of every GPU that TensorFlow sees.
+        cpu_devices: logical CPU devices; one unless the program split its CPU.
+        cores: CPU cores.
+        tf_config: the value of ``TF_CONFIG``, which describes a cluster; None where it is not set.
+        networks: names of the networks that ``--model`` can take.
+        keras_2: whether this is Keras 2.15, beside TensorFlow Addons.
+        addons: whether TensorFlow Addons is installed.
+        tensorboard: whether TensorBoard is installed.
+    """
+
+    gpus: tuple[tuple[int, int], ...] = ()
+    cpu_devices: int = 1
+    cores: int = 1
+    tf_config: str | None = None
+    networks: tuple[str, ...] = field(default=("ResNet50", "Tiny"))
+    keras_2: bool = False
+    addons: bool = False
+    tensorboard: bool = True
+
+
+def inspect_machine() -> Machine:
+    """Reads the machine and its environment; TensorFlow computes nothing yet."""
+    import tensorflow as tf  # noqa: PLC0415  see the module's docstring
+
+    from seedtf.compat.tensorflow import KERAS_2, has_addons  # noqa: PLC0415
+    from seedtf.model.network import available_models  # noqa: PLC0415
+
+    cpus = tf.config.list_physical_devices("CPU")
+    return Machine(
+        gpus=tuple(gpu_compute_capabilities()),
+        # Asking for logical devices would start TensorFlow's runtime, too early for its threads.
+        cpu_devices=len(tf.config.get_logical_device_configuration(cpus[0]) or [None]),
+        cores=os.cpu_count() or 1,
+        tf_config=os.environ.get("TF_CONFIG"),
+        networks=available_models(),
+        keras_2=KERAS_2,
+        addons=has_addons(),
+        tensorboard=importlib.util.find_spec("tensorboard") is not None,
+    )
+
+
+def gpu_compute_capabilities() -> list[tuple[int, int]]:
+    """Returns (major, minor) of every GPU that TensorFlow sees; ``[]`` without one.
+
+    A GPU that does not report its capability (not NVIDIA's) counts as (0, 0), hence float32.
+    """
+    import tensorflow as tf  # noqa: PLC0415  see the module's docstring
+
+    details = map(tf.config.experimental.get_device_details, tf.config.list_physical_devices("GPU"))
+    return [tuple(detail.get("compute_capability", (0, 0))) for detail in details]
