@@ -22,7 +22,8 @@ from seedtf.augment import fused as augment
 from seedtf.augment import reference as reference_ops
 from seedtf.augment.policy import Parameters, Policy
 from seedtf.commands.main import main
-from seedtf.compat.tensorflow import build_optimizer, has_addons, import_addons
+from seedtf.compat.keras import build_optimizer
+from seedtf.compat.tensorflow import has_addons, import_addons
 from seedtf.data.pipeline import make_augmentation
 from seedtf.data.sample.write import write_sample
 from seedtf.model.network import build_network, load_model

@@ -277,7 +277,7 @@ def add(*inputs: Any) -> Any:
     return keras.layers.Add()(list(inputs))
 
 
-def test_a_branch_is_silenced_on_either_side_of_its_sum() -> None:
+def test_a_branch_is_zeroed_on_either_side_of_its_sum() -> None:
     assert silent_in(add) == {"last"}
     assert silent_in(lambda trunk, branch: add(branch, trunk)) == {"last"}
 

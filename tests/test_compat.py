@@ -12,17 +12,16 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from seedtf.compat.tensorflow import (
+from seedtf.compat.keras import (
     KERAS_2,
     all_variables,
     build_optimizer,
-    check_written_here,
-    has_addons,
-    import_addons,
+    check_keras_version,
     keep_random_states,
     metrics_variables,
     optimizer_variables,
 )
+from seedtf.compat.tensorflow import has_addons, import_addons
 from seedtf.errors import UserError
 from seedtf.images import header
 from seedtf.images.header import RefusedError, read_header
@@ -97,7 +96,7 @@ def written(tmp_path: Path) -> Path:
 
 
 def test_a_model_of_the_other_keras_is_refused_by_its_name(written: Path) -> None:
-    check_written_here(written)
+    check_keras_version(written)
     other = "3.15.1" if KERAS_2 else "2.15.0"
     with zipfile.ZipFile(written) as archive:
         parts = {name: archive.read(name) for name in archive.namelist()}
@@ -111,10 +110,10 @@ def test_a_model_of_the_other_keras_is_refused_by_its_name(written: Path) -> Non
 
 def test_a_file_without_a_version_is_left_to_its_reader(tmp_path: Path) -> None:
     (tmp_path / "no.keras").write_bytes(b"PK")
-    check_written_here(tmp_path / "no.keras")
+    check_keras_version(tmp_path / "no.keras")
     with zipfile.ZipFile(tmp_path / "odd.keras", "w") as archive:
         archive.writestr("metadata.json", "[]")
-    check_written_here(tmp_path / "odd.keras")
+    check_keras_version(tmp_path / "odd.keras")
 
 
 def test_webp_is_refused_by_name_where_tensorflow_does_not_decode_it(monkeypatch) -> None:

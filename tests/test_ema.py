@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import pytest
 
-from seedtf.compat.tensorflow import all_variables
+from seedtf.compat.keras import all_variables
 from seedtf.model.network import build_network
 from seedtf.training.callbacks import EmaWeights
 from seedtf.training.optim.ema import MovingAverage, ema_decay

@@ -4,8 +4,8 @@ import psutil
 import pytest
 import tensorflow as tf
 
-from seedtf.augment import fresh_memory
-from seedtf.augment.fresh_memory import uninitialized_output
+from seedtf.compat import tensorflow as compat
+from seedtf.compat.tensorflow import uninitialized_output
 
 SIDE = 512
 
@@ -36,14 +36,14 @@ def made(value: tf.Tensor) -> tf.Tensor:
 @pytest.fixture
 def ordinary_name(monkeypatch):
     """As if TensorFlow had given up the name for variables of one's own."""
-    monkeypatch.setattr(fresh_memory, "_ANONYMOUS", "an_ordinary_name")
-    fresh_memory._own_variables.cache_clear()
+    monkeypatch.setattr(compat, "_ANONYMOUS", "an_ordinary_name")
+    compat._creates_anonymous_variables.cache_clear()
     yield
-    fresh_memory._own_variables.cache_clear()
+    compat._creates_anonymous_variables.cache_clear()
 
 
-def test_the_result_is_what_would_be_returned() -> None:
-    assert fresh_memory._own_variables()
+def test_a_variable_is_created_for_each_call() -> None:
+    assert compat._creates_anonymous_variables()
     assert made(tf.constant(3.0)).shape == [SIDE, SIDE]
     assert tf.reduce_all(made(tf.constant(3.0)) == _filled(tf.constant(3.0)))
 

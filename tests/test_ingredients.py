@@ -14,7 +14,7 @@ import pytest
 import tensorflow as tf
 
 from seedtf.commands.main import main
-from seedtf.compat.tensorflow import all_variables
+from seedtf.compat.keras import all_variables
 from seedtf.config.train_config import TrainConfig
 from seedtf.data.shard import WHOLE
 from seedtf.errors import StoppedError

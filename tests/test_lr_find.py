@@ -21,7 +21,7 @@ from PIL import Image
 from tiny_run import draw_classes
 
 from seedtf.commands.main import main
-from seedtf.compat.tensorflow import all_variables, metrics_variables, optimizer_variables
+from seedtf.compat.keras import all_variables, metrics_variables, optimizer_variables
 from seedtf.config.train_config import TrainConfig
 from seedtf.errors import UserError
 from seedtf.model.network import build_network

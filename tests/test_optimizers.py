@@ -11,7 +11,7 @@ import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from seedtf.compat.tensorflow import KERAS_2, build_optimizer, optimizer_variables
+from seedtf.compat.keras import KERAS_2, build_optimizer, optimizer_variables
 from seedtf.errors import UserError
 from seedtf.model.network import HEAD, build_network, set_body_trainable
 from seedtf.training.optim.optimizers import check_optimizer, make_optimizer

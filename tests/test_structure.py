@@ -35,6 +35,7 @@ MAX_LINES, MIN_LINES = 350, 40
 SHORT_FOR_A_REASON = {
     "__main__.py": "the entry point of `python -m seedtf`",
     "intervals.py": "one formula that four wings share",
+    "compat/optuna.py": "the one private name of Optuna",
 }
 
 
@@ -145,3 +146,100 @@ def test_only_report_prints():
         if isinstance(node, ast.Call) and ast.unparse(node.func) == "print"
     ]
     assert printing == []
+
+
+# Private names of a library may be used in compat/ alone, where each use has its version beside it.
+
+DOCUMENTED = {
+    "os._exit": "Python documents it",
+}
+PRIVATE_MODULES = re.compile(r"tensorflow\.python|keras\.src|optuna\._\w+")
+
+
+def is_private(name: object) -> bool:
+    return isinstance(name, str) and bool(re.fullmatch(r"_[a-zA-Z]\w*", name))
+
+
+def own_names(tree: ast.Module) -> set[str]:
+    """The private names that a module defines: functions, classes, and attributes it assigns to."""
+    names = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.FunctionDef | ast.ClassDef):
+            names.add(node.name)
+        elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+            names.add(node.id)
+        elif isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store):
+            names.add(node.attr)
+    return names
+
+
+def private_uses(path: Path) -> list[str]:
+    """What a module takes from a library although it is not public, each with its line."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    own, uses = own_names(tree), []
+    for node in ast.walk(tree):
+        text = ""
+        if isinstance(node, ast.Attribute):
+            owner = ast.unparse(node.value)
+            text = f"{owner}.{node.attr}"
+            swapped = node.attr in ("__class__", "__name__") and isinstance(node.ctx, ast.Store)
+            inherited = is_private(node.attr) and (
+                owner not in ("self", "cls", "super()") or node.attr not in own
+            )
+            if text in DOCUMENTED or not (swapped or inherited):
+                text = ""
+        elif isinstance(node, ast.Call) and ast.unparse(node.func) in (
+            "getattr",
+            "setattr",
+            "hasattr",
+        ):
+            name = node.args[1]
+            if isinstance(name, ast.Constant) and is_private(name.value):
+                text = ast.unparse(node)
+        elif isinstance(node, ast.Import):
+            text = ", ".join(a.name for a in node.names if PRIVATE_MODULES.match(a.name))
+        elif isinstance(node, ast.ImportFrom) and PRIVATE_MODULES.match(node.module or ""):
+            text = node.module or ""
+        if text:
+            uses.append(f"{path.relative_to(PACKAGE)}:{node.lineno} {text}")
+    return uses
+
+
+def test_only_compat_uses_private_names_of_libraries():
+    uses = [use for path in SOURCES if path.parent.name != "compat" for use in private_uses(path)]
+    assert uses == []
+
+
+def test_no_private_hook_of_a_library_is_overridden_outside_compat():
+    """A private method that nothing in its module calls is called by a library's base class."""
+    hooks = []
+    for path in SOURCES:
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        called = {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
+        hooks += [
+            f"{path.relative_to(PACKAGE)}:{method.lineno} {method.name}"
+            for node in ast.walk(tree)
+            if isinstance(node, ast.ClassDef) and path.parent.name != "compat"
+            for method in node.body
+            if isinstance(method, ast.FunctionDef)
+            and is_private(method.name)
+            and method.name not in called
+        ]
+    assert hooks == []
+
+
+@pytest.mark.parametrize(
+    "path", sorted((PACKAGE / "compat").glob("[a-z]*.py")), ids=lambda p: p.stem
+)
+def test_each_function_of_compat_states_versions_and_its_test(path):
+    tests = sorted((ROOT / "tests").glob("test_*.py"))
+    known = {f"tests/{test.name}" for test in tests} | {
+        name for test in tests for name in re.findall(r"def (test_\w+)", test.read_text())
+    }
+    for node in ast.parse(path.read_text(encoding="utf-8")).body:
+        if isinstance(node, ast.FunctionDef | ast.ClassDef) and not is_private(node.name):
+            text = ast.get_docstring(node) or ""
+            assert re.search(r"Tried with [A-Z]\w+ \d", text), node.name
+            named = re.findall(r"``((?:tests/)?test_\w+(?:\.py)?)``", text)
+            assert named or "may go with it" in text, f"{node.name} names no test"
+            assert set(named) <= known, node.name

@@ -10,8 +10,8 @@ from collections.abc import Callable
 
 import tensorflow as tf
 
-from seedtf.augment.fresh_memory import uninitialized_output
 from seedtf.augment.policy import Parameters, Policy, draw_parameters
+from seedtf.compat.tensorflow import uninitialized_output
 
 __all__ = [
     "RGB_TO_YIQ",

@@ -7,7 +7,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from seedtf.compat.tensorflow import KERAS_2
+from seedtf.compat.keras import KERAS_2, replace_layer_class, set_weights_group_name
 
 __all__ = [
     "FusedBatchNormalization",
@@ -88,9 +88,7 @@ class FusedBatchNormalization(keras.layers.BatchNormalization):
         variable.assign(tf.cast(moved, variable.dtype))
 
 
-# Keras names the groups of a weights file by the Python name of the class; under this one
-# `load_weights` takes files of the Keras layer, and stock models take ours.
-FusedBatchNormalization.__name__ = "BatchNormalization"
+set_weights_group_name(FusedBatchNormalization, "BatchNormalization")
 
 
 def fuse_batch_norm(
@@ -109,7 +107,7 @@ def fuse_batch_norm(
     for layer in model.layers:
         if type(layer) not in (keras.layers.BatchNormalization, FusedBatchNormalization):
             continue
-        layer.__class__ = FusedBatchNormalization  # which adds no attribute of its own
+        replace_layer_class(layer, FusedBatchNormalization)
         if momentum is not None:
             layer.momentum = momentum
         if synchronized:

@@ -14,7 +14,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from seedtf.compat.tensorflow import check_written_here, keep_random_states, with_values
+from seedtf.compat.keras import check_keras_version, keep_random_states, with_values
 from seedtf.errors import UserError
 from seedtf.files import atomic_path
 from seedtf.model.archive import check_model_archive
@@ -196,7 +196,7 @@ def load_model(path: str | os.PathLike[str]) -> keras.Model:
     remedy = "the file is damaged or not a seedtf model; pass a .keras file that seedtf wrote"
     if path.suffix != ".keras" or not zipfile.is_zipfile(path):
         raise UserError(f"{path}: {remedy}")
-    check_written_here(path)
+    check_keras_version(path)
     try:
         check_model_archive(path)
         model = keras.models.load_model(path, compile=False, safe_mode=True)

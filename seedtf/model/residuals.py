@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection
 from typing import Any
 
 import keras
 import tensorflow as tf
+
+from seedtf.compat.keras import node_layer, node_parents, producing_node
 
 __all__ = ["zero_init_residuals"]
 
@@ -36,13 +37,13 @@ def zero_init_residuals(model: keras.Model) -> int:
     Args:
         model: a functional model; models nested in it are left as they are.
     """
-    calls = _ancestry(_call_of(output) for output in model.outputs)
-    readers = Counter(parent for call in calls for parent in _parents(call))
+    calls = _ancestry(producing_node(output) for output in model.outputs)
+    readers = Counter(parent for call in calls for parent in node_parents(call))
     silenced = [
         norm
         for layer in model.layers
         if isinstance(layer, keras.layers.Add)
-        and (norm := _last_norm(_branch([_call_of(each) for each in layer.input]), readers))
+        and (norm := _last_norm(_branch([producing_node(each) for each in layer.input]), readers))
     ]
     for norm in silenced:
         norm.gamma.assign(tf.zeros_like(norm.gamma))
@@ -57,44 +58,25 @@ def _branch(inputs: list[Any]) -> Any:
     # what leads to one of the two alone; nothing where the other one comes from it
     ways = [(first - second, inputs[1]), (second - first, inputs[0])]
     (shortcut, branch), (other_way, _) = sorted(ways, key=lambda each: len(each[0]))
-    linear = all(isinstance(_layer_of(call), _LINEAR) for call in shortcut)
+    linear = all(isinstance(node_layer(call), _LINEAR) for call in shortcut)
     return branch if linear and len(shortcut) < len(other_way) else None
 
 
 def _last_norm(call: Any, readers: Counter) -> Any:
     """The scaling batch normalisation that a branch ends in and that it has to itself, or None."""
     while call is not None and readers[call] == 1:
-        layer = _layer_of(call)
+        layer = node_layer(call)
         if isinstance(layer, keras.layers.BatchNormalization):
             return layer if layer.scale else None
         if not _drops(layer):
             return None
-        (call,) = _parents(call)
+        (call,) = node_parents(call)
     return None
 
 
 def _drops(layer: Any) -> bool:
     """Whether the layer lets through what it gets, or nothing; networks bring their own such layers."""
     return isinstance(layer, keras.layers.Dropout) or type(layer).__name__ == "StochasticDepth"
-
-
-# A call is Keras's record that a layer, or an operation, was called once: its private class Node. Both
-# Keras 2.15 and Keras 3 have what is read of it here.
-
-
-def _call_of(tensor: Any) -> Any:
-    """The call that made a symbolic tensor."""
-    layer, number = tensor._keras_history[:2]
-    return layer._inbound_nodes[number]
-
-
-def _parents(call: Any) -> Collection[Any]:
-    return set(call.parent_nodes)
-
-
-def _layer_of(call: Any) -> Any:
-    # Keras 3 has operations too, and names the attribute after these
-    return call.operation if hasattr(call, "operation") else call.layer
 
 
 def _ancestry(calls: Any) -> set[Any]:
@@ -105,5 +87,5 @@ def _ancestry(calls: Any) -> set[Any]:
         call = left.pop()
         if call not in found:
             found.add(call)
-            left.extend(_parents(call))
+            left.extend(node_parents(call))
     return found

@@ -9,7 +9,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from seedtf.compat.tensorflow import KERAS_2, all_variables
+from seedtf.compat.keras import KERAS_2, all_variables
 from seedtf.errors import DivergedError
 from seedtf.files import atomic_path
 from seedtf.model.network import save_model

@@ -17,7 +17,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from seedtf.compat.tensorflow import (
+from seedtf.compat.keras import (
     all_variables,
     build_optimizer,
     metrics_variables,

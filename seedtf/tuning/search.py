@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO
 
+from seedtf.compat.optuna import reopen_trial
 from seedtf.config.train_config import TrainConfig
 from seedtf.errors import DivergedError, StoppedError, UserError
 from seedtf.files import write_text
@@ -162,7 +163,7 @@ class _Searcher:
             # one without an owner was cut off as it was made; in a file of our own it can only be ours
             owner = frozen.user_attrs.get("owner", "" if self._plan.storage else self._owner)
             if owner == self._owner or not self._plan.storage:
-                yield self._optuna.trial.Trial(self._study, frozen._trial_id)
+                yield reopen_trial(self._study, frozen)
 
     def _one(self, trial: Any) -> None:
         """One trial from where it is to its end, its line and the records."""

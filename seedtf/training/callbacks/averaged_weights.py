@@ -9,7 +9,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from seedtf.compat.tensorflow import all_variables, innermost_optimizer
+from seedtf.compat.keras import all_variables, innermost_optimizer
 
 __all__ = ["AveragedWeights"]
 

@@ -16,7 +16,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from seedtf.compat.tensorflow import KERAS_2
+from seedtf.compat.keras import KERAS_2
 from seedtf.data.shard import Shard
 from seedtf.errors import UserError, WorkerLostError
 from seedtf.model.batch_norm import moving_statistics

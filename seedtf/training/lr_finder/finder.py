@@ -14,7 +14,7 @@ import numpy as np
 import tensorflow as tf
 from tqdm import tqdm
 
-from seedtf.compat.tensorflow import (
+from seedtf.compat.keras import (
     all_variables,
     build_optimizer,
     metrics_variables,

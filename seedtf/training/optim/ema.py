@@ -8,7 +8,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from seedtf.compat.tensorflow import all_variables
+from seedtf.compat.keras import all_variables
 
 __all__ = ["MovingAverage", "ema_decay"]
 

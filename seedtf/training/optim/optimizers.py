@@ -7,7 +7,8 @@ from typing import Any
 
 import keras
 
-from seedtf.compat.tensorflow import KERAS_2, import_addons
+from seedtf.compat.keras import KERAS_2
+from seedtf.compat.tensorflow import import_addons
 from seedtf.errors import UserError
 from seedtf.training.optim.param_groups import is_decayed
 

@@ -1,0 +1,222 @@
+"""Keras: what differs between Keras 3 and Keras 2.15, and every private name of Keras that seedtf uses.
+
+seedtf runs in two environments: the default one has TensorFlow 2.21 with Keras 3, the other one has
+TensorFlow 2.15 with Keras 2.15, the only one that TensorFlow Addons 0.23 supports. Each function says
+what it is for, the versions it was tried with and the test that fails when Keras changes. The functions
+themselves import Keras, so that importing this module is fast.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import zipfile
+from collections.abc import Collection, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+from typing import Any
+
+from seedtf.errors import UserError
+
+__all__ = [
+    "KERAS_2",
+    "KERAS_VERSION",
+    "all_variables",
+    "build_optimizer",
+    "check_keras_version",
+    "innermost_optimizer",
+    "keep_random_states",
+    "metrics_variables",
+    "node_layer",
+    "node_parents",
+    "optimizer_variables",
+    "producing_node",
+    "replace_layer_class",
+    "set_weights_group_name",
+    "with_values",
+]
+
+KERAS_VERSION = importlib.metadata.version("keras")
+
+KERAS_2 = KERAS_VERSION.startswith("2.")
+"""Whether this is the Keras 2.15 environment."""
+
+
+def keep_random_states() -> None:
+    """Makes layers built from now on keep their random state in variables, which can be saved.
+
+    Keras 3 always does. Keras 2.15 by default draws dropout from a state inside TensorFlow's
+    operations, which cannot be read.
+
+    Tried with Keras 2.15.0 and 3.15.1; tested by
+    ``test_dropout_draws_from_variables_that_can_be_put_back``.
+    """
+    if KERAS_2:
+        import keras
+
+        keras.backend.experimental.enable_tf_random_generator()
+
+
+def all_variables(model: Any) -> list[Any]:
+    """Weights, moving statistics and random states of a model without nested models.
+
+    Keras 2.15 leaves the random states out of ``model.variables``; they are read from the layers'
+    private generators.
+
+    Tried with Keras 2.15.0 and 3.15.1; tested by
+    ``test_dropout_draws_from_variables_that_can_be_put_back``.
+    """
+    if not KERAS_2:
+        return list(model.variables)
+    layer_generators = [getattr(layer, "_random_generator", None) for layer in model.layers]
+    generators = [getattr(generator, "_generator", None) for generator in layer_generators]
+    states = [generator.state for generator in generators if generator is not None]
+    return [*model.variables, *states]
+
+
+def with_values(model: Any, values: Sequence[Any] | None) -> AbstractContextManager[Any]:
+    """A context in which, for this thread alone, the model's variables read as ``values``.
+
+    Args:
+        model: a built model.
+        values: one array for each of ``all_variables(model)``; None leaves the variables as they are,
+            which is all that Keras 2.15 can do.
+
+    Tried with Keras 3.15.1; tested by ``tests/test_saver.py``.
+    """
+    if values is None:
+        return nullcontext()
+    import keras
+    import tensorflow as tf
+
+    with tf.device("/cpu:0"):
+        return keras.StatelessScope(
+            state_mapping=list(zip(all_variables(model), values, strict=True))
+        )
+
+
+def metrics_variables(model: Any) -> list[Any]:
+    """The running sums of a compiled model's metrics.
+
+    Tried with Keras 2.15.0 and 3.15.1; tested by
+    ``test_metrics_variables_are_the_sums_of_loss_and_accuracy``.
+    """
+    if not KERAS_2:
+        return list(model.metrics_variables)
+    return [variable for metric in model.metrics for variable in metric.variables]
+
+
+def innermost_optimizer(optimizer: Any) -> Any:
+    """The optimizer inside Keras's ``LossScaleOptimizer``; any other optimizer itself.
+
+    Tried with Keras 2.15.0 and 3.15.1; tested by
+    ``test_loss_scaling_is_part_of_the_optimizers_variables``.
+    """
+    return getattr(optimizer, "inner_optimizer", optimizer)
+
+
+def build_optimizer(optimizer: Any, variables: list[Any]) -> None:
+    """Creates the slots and the step count before the first step.
+
+    The optimizers of TensorFlow Addons derive from the class that Keras 2.11 replaced and calls
+    legacy; its method for this is private.
+
+    Tried with Keras 2.15.0, Addons 0.23.0 and Keras 3.15.1; tested by
+    ``test_a_built_optimizer_shows_its_step_count_and_slots``.
+    """
+    if hasattr(optimizer, "_create_all_weights"):
+        optimizer._create_all_weights(variables)
+    else:
+        optimizer.build(variables)
+
+
+def optimizer_variables(optimizer: Any) -> list[Any]:
+    """Slots, step count and loss scale of a built optimizer, in a fixed order.
+
+    Tried with Keras 2.15.0, Addons 0.23.0 and Keras 3.15.1; tested by
+    ``test_loss_scaling_is_part_of_the_optimizers_variables``.
+    """
+    if not KERAS_2:
+        return list(optimizer.variables)
+    inner = innermost_optimizer(optimizer)
+    # Only `weights` of a legacy optimizer includes the slots of an optimizer that it wraps.
+    own = inner.weights if hasattr(inner, "_create_all_weights") else inner.variables
+    scale = getattr(optimizer, "_loss_scale", None)
+    return [*own, *(() if scale is None else (scale.current_loss_scale, scale.counter))]
+
+
+def check_keras_version(path: Path) -> None:
+    """Raises UserError when the other environment's Keras wrote the ``.keras`` file ``path``.
+
+    Keras 2.15 and Keras 3 name their classes differently. A file that cannot be read here passes:
+    the code that loads it reports what is wrong with it.
+
+    Tried with Keras 2.15.0 and 3.15.1; tested by
+    ``test_a_model_of_the_other_keras_is_refused_by_its_name``.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            writer = str(json.loads(archive.read("metadata.json"))["keras_version"])
+    except (OSError, zipfile.BadZipFile, ValueError, KeyError, TypeError):
+        return
+    if writer.partition(".")[0] in {"2", "3"} - {KERAS_VERSION.partition(".")[0]}:
+        raise UserError(
+            f"{path}: written by Keras {writer[:20]}, here is Keras {KERAS_VERSION}; use the "
+            "environment that it was trained in"
+        )
+
+
+# Keras records each call of a layer (in Keras 3, of an operation) in a private `Node`; there is no
+# public way to walk the graph of layers of a functional model.
+
+
+def producing_node(tensor: Any) -> Any:
+    """The node of the layer call that produced a symbolic tensor.
+
+    Tried with Keras 2.15.0 and 3.15.1; tested by
+    ``test_a_branch_is_zeroed_on_either_side_of_its_sum``.
+    """
+    layer, index = tensor._keras_history[:2]
+    return layer._inbound_nodes[index]
+
+
+def node_parents(node: Any) -> Collection[Any]:
+    """The nodes whose outputs a node takes, each once.
+
+    Tried with Keras 2.15.0 and 3.15.1; tested by
+    ``test_a_branch_is_zeroed_on_either_side_of_its_sum``.
+    """
+    return set(node.parent_nodes)
+
+
+def node_layer(node: Any) -> Any:
+    """The layer, or in Keras 3 the layer or operation, that a node records a call of.
+
+    Tried with Keras 2.15.0 and 3.15.1; tested by
+    ``test_a_branch_is_zeroed_on_either_side_of_its_sum``.
+    """
+    return node.operation if hasattr(node, "operation") else node.layer
+
+
+def replace_layer_class(layer: Any, new_class: type) -> None:
+    """Turns a built layer into one of ``new_class``, a subclass that adds no attributes.
+
+    A layer that is replaced in the usual way would need the model's graph to be built a second time,
+    and ``clone_model`` would change the names of nested layers.
+
+    Tried with Keras 2.15.0 and 3.15.1; tested by
+    ``test_fusing_keeps_names_variables_and_momentum``.
+    """
+    layer.__class__ = new_class
+
+
+def set_weights_group_name(layer_class: type, name: str) -> None:
+    """Makes Keras store the weights of ``layer_class`` under the group name of the class ``name``.
+
+    Keras names the groups of a weights file by the Python name of the class. Under the stock layer's
+    name, ``load_weights`` takes files of the stock layer, and stock models take ours.
+
+    Tried with Keras 2.15.0 and 3.15.1; tested by
+    ``test_weights_files_pass_both_ways``.
+    """
+    layer_class.__name__ = name
