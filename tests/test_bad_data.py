@@ -73,7 +73,7 @@ def test_the_limit_is_a_flag() -> None:
 def test_identical_images_in_two_classes_are_said_aloud(opened, tiny_copy: Path) -> None:
     shutil.copy(tiny_copy / "alder" / "0.png", tiny_copy / "two words" / "copy.png")
     found = opened(tiny_copy)
-    assert found.contradictions == (("two words/copy.png", "alder/0.png"),)
+    assert found.conflicting_labels == (("two words/copy.png", "alder/0.png"),)
     assert data_warnings(found) == [
         "warning   images with an identical one in another class: 1, "
         "first two words/copy.png and alder/0.png; seedtf check names them"

@@ -15,7 +15,7 @@ import tensorflow as tf
 
 from seedtf.augment.policy import Policy
 from seedtf.config.train_config import TrainConfig
-from seedtf.data import dataset as intake_module
+from seedtf.data import dataset as dataset_module
 from seedtf.data.catalog import scan_folder
 from seedtf.data.check.check import name_broken_files
 from seedtf.data.dataset import Dataset, load_dataset, write_data_report
@@ -107,7 +107,7 @@ def opened(tmp_path: Path):
 def test_a_long_list_is_opened_in_part_and_that_is_said(
     opened, many: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(intake_module, "_MOST_OPENED", MANY - 1)
+    monkeypatch.setattr(dataset_module, "_MAX_OPENED", MANY - 1)
     found = opened(many, check="auto")
     assert (found.store.opened, found.unopened) == (1000, MANY - 1000)
     assert len(found.store.catalog) == MANY
@@ -117,7 +117,7 @@ def test_a_long_list_is_opened_in_part_and_that_is_said(
     with (tmp_path / "data_report.csv").open(newline="") as file:
         (row,) = csv.DictReader(file)
     assert (row["path"], row["fault"]) == ("*", "not opened")
-    assert row["detail"].startswith(f"{MANY - 1000} images; each is judged when it is read")
+    assert row["detail"].startswith(f"{MANY - 1000} images; each is checked when it is read")
 
 
 def test_a_short_list_is_opened_whole(opened, tiny_folder: Path, tmp_path: Path) -> None:
@@ -130,8 +130,8 @@ def test_a_short_list_is_opened_whole(opened, tiny_folder: Path, tmp_path: Path)
 def test_a_bad_file_in_the_sample_has_all_opened(
     opened, tiny_copy: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(intake_module, "_MOST_OPENED", 10)
-    monkeypatch.setattr(intake_module, "_SAMPLE", 4)
+    monkeypatch.setattr(dataset_module, "_MAX_OPENED", 10)
+    monkeypatch.setattr(dataset_module, "_SAMPLE_SIZE", 4)
     (tiny_copy / "alder" / "0.png").write_bytes(b"")  # the sample begins with the first
     (tiny_copy / "alder" / "1.png").write_bytes(b"")
     found = opened(tiny_copy, check="auto")
@@ -139,7 +139,7 @@ def test_a_bad_file_in_the_sample_has_all_opened(
     assert found.unopened == 0
     assert capsys.readouterr().out == (
         "check     1 of 4 files opened cannot be used, first alder/0.png (empty file); opening all "
-        "18 (--check=sample goes on without)\n"
+        "18 (--check=sample skips this)\n"
     )
     found = opened(tiny_copy, check="sample")
     assert [f.path for f in found.store.catalog.faults] == ["alder/0.png"]
@@ -150,7 +150,7 @@ def test_a_bad_file_in_the_sample_has_all_opened(
 def test_a_bad_file_that_was_not_opened_is_named_when_it_is_read(
     opened, tiny_copy: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(intake_module, "_SAMPLE", 2)
+    monkeypatch.setattr(dataset_module, "_SAMPLE_SIZE", 2)
     whole = (tiny_copy / "alder" / "3.png").read_bytes()
     # the header is good, the pixels are not
     (tiny_copy / "alder" / "3.png").write_bytes(whole[:45] + bytes(4) + whole[49:])

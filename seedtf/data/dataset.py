@@ -1,4 +1,4 @@
-"""From a folder to images that can train: scan, decode, split, report what was left out."""
+"""From a folder to images that can train: list, decode, split, and record which files were left out."""
 
 from __future__ import annotations
 
@@ -23,49 +23,56 @@ from seedtf.data.string_array import NameFinder
 from seedtf.errors import UserError
 from seedtf.files import csv_line, write_lines
 from seedtf.images.header import MAX_PIXELS
+from seedtf.report import report
 
 __all__ = ["Dataset", "list_files", "load_dataset", "write_data_report"]
 
-# to open this many takes about a minute on two cores
-_MOST_OPENED = 20_000
-_SAMPLE = 1_000
+# Opening this many files takes about a minute on two cores.
+_MAX_OPENED = 20_000
+_SAMPLE_SIZE = 1_000
 
 
 @dataclass(frozen=True)
 class Dataset:
-    """Decoded images and who trains and who judges.
+    """The images of a run and their split into training and validation.
+
+    Duplicates and conflicting labels are searched for only where every file was opened.
 
     Attributes:
-        store: the images; ``store.catalog`` lists them and, in ``faults``, what was left out.
-        split: records of the store.
-        plan: where the images are kept, and why.
-        listed: how many images there were before any was left out.
-        duplicates: images that have an identical twin before them in the list.
-        across_split: of these, twins that the user's own split put on both sides.
-        contradictions: pairs of identical files that carry two labels.
-
-    Identical files are looked for only where every file was opened.
+        store: the images; ``store.catalog`` lists them and, in ``faults``, the files left out.
+        split: indices of the store's records.
+        cache_plan: where the decoded images are kept, and why.
+        num_listed: number of listed images, before any was left out.
+        duplicates: number of images whose bytes equal those of an image before them in the list.
+        duplicates_across_split: number of validation images with an identical training image; only
+            the user's own split can have some.
+        conflicting_labels: pairs of identical files with different labels.
     """
 
     store: Store
     split: Split
-    plan: CachePlan
-    listed: int
+    cache_plan: CachePlan
+    num_listed: int
     duplicates: int
-    across_split: int
-    contradictions: tuple[tuple[str, str], ...] = ()
+    duplicates_across_split: int
+    conflicting_labels: tuple[tuple[str, str], ...] = ()
 
     @property
     def unopened(self) -> int:
-        """Images that nobody has opened before training."""
-        return self.listed - self.store.opened
+        """Number of images that were not opened before training."""
+        return self.num_listed - self.store.opened
 
 
 def list_files(data_dir: str, labels_csv: str = "") -> Catalog:
-    """The labelled files of a class folder, or of a table and the folder it is relative to.
+    """Lists the labelled files of a folder of class folders, or those that a CSV table names.
+
+    Args:
+        data_dir: the folder, or what the table's paths are relative to.
+        labels_csv: the table; empty for class folders.
 
     Raises:
-        UserError: folder or table missing or unusable, one class only, a class with one image.
+        UserError: the folder or table is missing or unusable, there is only one class, or a class has
+            only one image.
     """
     catalog = read_labels_csv(labels_csv, data_dir) if labels_csv else scan_folder(data_dir)
     check_trainable(catalog)
@@ -85,32 +92,51 @@ def load_dataset(
     cache_dir: Path,
     max_pixels: int = MAX_PIXELS,
     check: str = "all",
-    shared: bool = False,
+    data_service: str = "",
     strict: bool = False,
 ) -> Dataset:
-    """Lists, decodes and splits; every file is opened once, before anything trains.
+    """Lists, decodes and splits the images; every file is opened once, before training starts.
 
-    With ``cache="off"`` and ``check="sample"`` 1,000 files are, spread over the list; ``auto`` opens
-    all of up to 20,000, and all of more than that where one of the 1,000 cannot be used.
+    The exception is ``cache="off"``. There ``check="sample"`` opens 1,000 files, spread evenly over
+    the list. ``check="auto"`` opens all of up to 20,000 files, and 1,000 of a longer list, followed by
+    all if one of the 1,000 cannot be used.
 
-    Args are those of ``TrainConfig``; ``shared`` images are read by other processes too. The class
-    list is fixed from the training folder's listing, before bad files are known, so a damaged file
-    never shifts a label.
+    The arguments are the fields of ``TrainConfig`` with these names. The class list is fixed from the
+    listing of the training folder, before unusable files are known, so a damaged file never changes
+    the label of another.
 
     Raises:
-        UserError: whatever the user can mend, naming the flag.
+        UserError: anything that the user can correct; the message names the flag.
+
+    Example:
+        >>> from PIL import Image
+        >>> for species, color in [("maize", "green"), ("wheat", "yellow")]:
+        ...     folder = Path("seedlings", species)
+        ...     folder.mkdir(parents=True)
+        ...     for number in range(4):
+        ...         Image.new("RGB", (32 + number, 24), color).save(folder / f"{number}.png")
+        >>> dataset = load_dataset(
+        ...     "seedlings", image_size=16, val_fraction=0.25, cache="ram", cache_dir=Path("cache")
+        ... )
+        >>> dataset.store.catalog.class_names
+        ('maize', 'wheat')
+        >>> len(dataset.split.train), len(dataset.split.val)
+        (6, 2)
+        >>> dataset.store.read([0]).shape
+        TensorShape([1, 16, 16, 3])
     """
     catalog, split = list_files(data_dir, labels_csv), None
     if val_dir:
         val = align_labels(scan_folder(val_dir, "--val_dir"), catalog.class_names, "--val_dir")
         catalog, split = join_catalogs(catalog, val)
-    plan = plan_cache(cache, len(catalog), image_size, cache_dir, shared=shared)
-    store = _store(catalog, image_size, plan, cache_dir, max_pixels=max_pixels, check=check)
+    # The workers of a data service read the images too, and they cannot read this process's memory.
+    plan = plan_cache(cache, len(catalog), image_size, cache_dir, shared=bool(data_service))
+    store = _open_store(catalog, image_size, plan, cache_dir, max_pixels=max_pixels, check=check)
     if strict and store.catalog.faults:
-        raise UserError(_strict_text(store.catalog))
+        raise UserError(_strict_message(store.catalog))
     check_trainable(store.catalog)
-    whole = store.opened == len(catalog)
-    groups = find_duplicates(store.catalog) if whole else np.arange(len(store.catalog))
+    all_opened = store.opened == len(catalog)
+    groups = find_duplicates(store.catalog) if all_opened else np.arange(len(store.catalog))
     if split is not None:
         split = _without_refused(split, catalog, store.catalog)
         check_split(store.catalog, split, f"--val_dir={val_dir}")
@@ -119,67 +145,74 @@ def load_dataset(
     else:
         split = split_catalog(store.catalog, val_fraction, seed, groups)
         _check_has_val(split, val_fraction)
-    twins = len(groups) - len(np.unique(groups))
-    across = int(np.isin(groups[split.val], groups[split.train]).sum())
-    contradictions = _contradictions(store.catalog, groups)
-    return Dataset(store, split, plan, len(catalog), twins, across, contradictions)
+    return Dataset(
+        store,
+        split,
+        plan,
+        num_listed=len(catalog),
+        duplicates=len(groups) - len(np.unique(groups)),
+        duplicates_across_split=int(np.isin(groups[split.val], groups[split.train]).sum()),
+        conflicting_labels=_conflicting_labels(store.catalog, groups),
+    )
 
 
-def _store(
+def _open_store(
     catalog: Catalog, size: int, plan: CachePlan, cache_dir: Path, *, max_pixels: int, check: str
 ) -> Store:
-    everything = check == "all" or (check == "auto" and len(catalog) <= _MOST_OPENED)
-    sample = 0 if everything or plan.mode != "off" else _SAMPLE
+    """Opens all files, or a sample of them as ``--check`` demands, and keeps the usable ones."""
+    open_all = check == "all" or (check == "auto" and len(catalog) <= _MAX_OPENED)
+    sample = 0 if open_all or plan.mode != "off" else _SAMPLE_SIZE
     store = build_store(catalog, size, plan, cache_dir, max_pixels, sample=sample)
-    bad = store.catalog.faults[len(catalog.faults) :]
-    if not sample or not bad or check == "sample":
+    faults = store.catalog.faults[len(catalog.faults) :]
+    if not sample or not faults or check == "sample":
         return store
-    print(
-        f"check     {len(bad)} of {sample:,} files opened cannot be used, first {bad[0].path} "
-        f"({bad[0].fault}); opening all {len(catalog):,} (--check=sample goes on without)",
-        flush=True,
+    report(
+        "check",
+        f"{len(faults)} of {sample:,} files opened cannot be used, first {faults[0].path} "
+        f"({faults[0].fault}); opening all {len(catalog):,} (--check=sample skips this)",
     )
     return build_store(catalog, size, plan, cache_dir, max_pixels)
 
 
 def write_data_report(path: Path, catalog: Catalog, unopened: int = 0) -> None:
-    """Writes ``data_report.csv``: path, fault, detail of every file that was left out.
+    """Writes ``data_report.csv``: path, fault and detail of every file that was left out.
 
-    A last row with the path ``*`` tells how many images, if any, were not opened before training.
+    If ``unopened`` images were not opened before training, a last row with the path ``*`` gives their
+    number.
     """
     faults = catalog.faults
     if unopened:
         detail = (
-            f"{unopened} images; each is judged when it is read, and training stops at a bad one"
+            f"{unopened} images; each is checked when it is read, and a bad one stops the training"
         )
         faults = (*faults, Fault("*", "not opened", detail))
     lines = (csv_line(fault.path, fault.fault, fault.detail) for fault in faults)
     write_lines(path, itertools.chain([csv_line("path", "fault", "detail")], lines))
 
 
-def _without_refused(split: Split, listed: Catalog, kept: Catalog) -> Split:
-    """The same split counted in ``kept``, which lacks some files of ``listed``."""
-    position = NameFinder(kept.paths)
-    moved = np.fromiter(map(position.find, listed.paths), np.int64, len(listed))
+def _without_refused(split: Split, listed: Catalog, usable: Catalog) -> Split:
+    """``split`` of the records of ``listed``, as indices into ``usable``, which lacks some of them."""
+    finder = NameFinder(usable.paths)
+    new_index = np.fromiter(map(finder.find, listed.paths), np.int64, len(listed))
 
-    def found(side: np.ndarray) -> np.ndarray:
-        return moved[side][moved[side] >= 0]
+    def remaining(side: np.ndarray) -> np.ndarray:
+        return new_index[side][new_index[side] >= 0]
 
-    return Split(found(split.train), found(split.val))
+    return Split(remaining(split.train), remaining(split.val))
 
 
-def _contradictions(catalog: Catalog, groups: np.ndarray) -> tuple[tuple[str, str], ...]:
-    """Files whose bytes stand before them in the list under another label, and that other file."""
-    later = np.flatnonzero(catalog.labels != catalog.labels[groups])
-    pairs = zip(later.tolist(), groups[later].tolist(), strict=True)
+def _conflicting_labels(catalog: Catalog, groups: np.ndarray) -> tuple[tuple[str, str], ...]:
+    """Pairs (file, first identical file in the list) whose labels differ."""
+    conflicting = np.flatnonzero(catalog.labels != catalog.labels[groups])
+    pairs = zip(conflicting.tolist(), groups[conflicting].tolist(), strict=True)
     return tuple((catalog.paths[index], catalog.paths[first]) for index, first in pairs)
 
 
-def _strict_text(catalog: Catalog) -> str:
-    first, more = catalog.faults[0], len(catalog.faults) - 1
-    others = f" and {more} more files" if more else ""
+def _strict_message(catalog: Catalog) -> str:
+    first, others = catalog.faults[0], len(catalog.faults) - 1
+    and_others = f" and {others} more files" if others else ""
     return (
-        f"--strict: {first.path} ({first.fault}: {first.detail}){others} cannot be used; "
+        f"--strict: {first.path} ({first.fault}: {first.detail}){and_others} cannot be used; "
         "seedtf check lists them: repair or remove them"
     )
 

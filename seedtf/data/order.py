@@ -1,28 +1,50 @@
-"""The order of records as a function of (seed, step): nothing to save, nothing to replay.
+"""The order of training records as a function of (seed, step), so that there is no state to save.
 
-Vocabulary: a *record* is one training image, an *index* its number in ``[0, n)``, a *step* one batch
-counted from the start of training, an *epoch* one pass over all records.
+Vocabulary: a *record* is one training image, its *index* is its number in ``[0, n)``, a *step* is one
+batch counted from the start of training, and an *epoch* is one pass over all records. The *slots* of
+an epoch are the n places in its order.
 """
 
 from __future__ import annotations
 
 import math
 
+import numpy as np
+import numpy.typing as npt
 import tensorflow as tf
 
-from seedtf.seeds import ORDER, fold_seed
+from seedtf.seeds import BALANCE, ORDER, fold_seed, hash_words
 
-__all__ = ["BatchIndices"]
+__all__ = ["BalancedIndices", "BatchIndices"]
 
 _FOREVER = 1 << 62
 
+# A class can need several epochs for one pass over its records, so the order within a pass is drawn
+# with one seed for all epochs.
+_ALL_EPOCHS = -1
+
 
 class BatchIndices:
-    """Batches of indices, reshuffled at every pass; fast.ai's idea as a tf.data dataset.
+    """Batches of record indices, reshuffled in every epoch (``--sampler=shuffle``).
 
-    Guarantees: (1) the batch at a step follows from ``(n, batch_size, seed, step)`` alone; (2) an
-    epoch holds each index at most once, and exactly once without ``drop_remainder``; (3) a dataset
-    that starts at step k continues the one that started at 0; (4) two seeds share no order.
+    Guarantees:
+
+    1. The batch at a step follows from ``(n, batch_size, seed, step)`` alone.
+    2. An epoch holds each index at most once, and exactly once without ``drop_remainder``.
+    3. A dataset that starts at step k yields what the dataset from step 0 yields from step k on.
+    4. Two seeds give independent orders.
+
+    Example:
+        >>> order = BatchIndices(8, batch_size=4, seed=7)
+        >>> order.steps_per_epoch
+        2
+        >>> for epoch, indices in order.dataset().take(3).as_numpy_iterator():
+        ...     print(epoch, indices)
+        0 [6 0 1 2]
+        0 [7 5 3 4]
+        1 [4 6 7 5]
+        >>> next(order.dataset(start_step=2).as_numpy_iterator())[1]
+        array([4, 6, 7, 5])
     """
 
     def __init__(
@@ -34,17 +56,18 @@ class BatchIndices:
         seed: int = 0,
         drop_remainder: bool = True,
     ) -> None:
-        """Describes an order.
+        """Describes an order; nothing is computed yet.
 
         Args:
             n: number of records, at least 1.
             batch_size: records in a batch, at least 1.
-            shuffle: a new uniform permutation every epoch, else ``0 … n − 1``.
+            shuffle: whether every epoch has a new uniform permutation instead of ``0 … n − 1``.
             seed: root seed of the run.
-            drop_remainder: leave out the last, short batch of an epoch, so that shapes are static.
+            drop_remainder: whether to leave out the last, short batch of an epoch, so that shapes
+                are static.
 
         Raises:
-            ValueError: ``n`` or ``batch_size`` below 1, or no whole batch in an epoch.
+            ValueError: ``n`` or ``batch_size`` is below 1, or an epoch has no whole batch.
         """
         if n < 1 or batch_size < 1:
             raise ValueError(f"n and batch_size must be at least 1. Received: {n}, {batch_size}")
@@ -65,16 +88,16 @@ class BatchIndices:
         return tf.random.experimental.stateless_shuffle(indices, fold_seed(self.seed, ORDER, epoch))
 
     def dataset(self, start_step: int = 0) -> tf.data.Dataset:
-        """An endless dataset of ``(epoch int64 [], indices int64 [B])`` from ``start_step`` on.
+        """An endless dataset of ``(epoch int64 [], indices int64 [B])`` that begins at ``start_step``.
 
-        ``B`` is static under ``drop_remainder``, else the last batch of an epoch may be short.
-        Nothing before ``start_step`` is computed except the order of its own epoch.
+        ``B`` is static with ``drop_remainder``; without it, the last batch of an epoch may be short.
+        Nothing before ``start_step`` is computed except the order of the epoch it lies in.
         """
         first_epoch, skip = divmod(start_step, self.steps_per_epoch)
         epochs = tf.data.Dataset.range(first_epoch, _FOREVER).map(
             lambda epoch: (epoch, self.epoch_order(epoch))
         )
-        # one epoch ahead: for very long lists the shuffle would stall the first batch of a pass
+        # Prefetch the order of the next epoch: shuffling a very long list would delay its first batch.
         return epochs.prefetch(1).flat_map(self._batches).skip(skip)
 
     def _batches(self, epoch: tf.Tensor, order: tf.Tensor) -> tf.data.Dataset:
@@ -85,3 +108,106 @@ class BatchIndices:
             return epoch, tf.ensure_shape(indices, [static])
 
         return tf.data.Dataset.range(self.steps_per_epoch).map(batch)
+
+
+class BalancedIndices(BatchIndices):
+    """Batches of indices in which all classes are equally frequent (``--sampler=balanced``).
+
+    An epoch has n slots, as many as there are records. Each of the K classes gets ``n // K`` slots;
+    the ``n % K`` remaining slots go to the classes in turn, continuing from epoch to epoch. The slots
+    of a class are filled in passes over its records: every record once in a random order, then every
+    record again in another order. A pass may continue in the next epoch.
+
+    Guarantees:
+
+    1. The batch at a step follows from (labels, batch_size, seed, step) alone.
+    2. Over any number of epochs, counted from the first, the numbers of slots of two classes differ
+       by at most one, and so do those of two records of one class.
+    3. A dataset that starts at step k yields what the dataset from step 0 yields from step k on.
+
+    The slots of an epoch that do not fill a whole batch are dropped: fewer than ``batch_size``, chosen
+    at random.
+
+    Example:
+        >>> order = BalancedIndices(labels=[0, 0, 0, 0, 0, 0, 1, 1], batch_size=4, seed=7)
+        >>> labels = order.epoch_order(0).numpy() // 6  # records 6 and 7 are the second class
+        >>> np.bincount(labels)
+        array([4, 4])
+    """
+
+    def __init__(self, labels: npt.ArrayLike, batch_size: int, *, seed: int = 0) -> None:
+        """Describes an order.
+
+        Args:
+            labels: int ``[n]``, the class of each record; a class without records gets no slots.
+            batch_size: records in a batch, in 1–n.
+            seed: root seed of the run.
+
+        Raises:
+            ValueError: there are no records, ``batch_size`` is below 1, or an epoch has no whole batch.
+        """
+        labels = np.asarray(labels)
+        super().__init__(len(labels), batch_size, seed=seed)
+        _, counts = np.unique(labels, return_counts=True)
+        by_class = np.argsort(labels, kind="stable").astype(np.int64)
+        self._classes = len(counts)
+        with tf.device("/cpu:0"):
+            self._by_class = tf.constant(by_class)
+            self._counts = tf.constant(counts, tf.int64)
+            self._first_of_class = tf.constant(np.cumsum(counts) - counts, tf.int64)
+
+    def epoch_order(self, epoch: tf.Tensor | int) -> tf.Tensor:
+        """The records in ``epoch``'s slots: int64 ``[n]`` in ``[0, n)``, in which some may recur."""
+        epoch = tf.cast(epoch, tf.int64)
+        before, after = self._slots_before(epoch), self._slots_before(epoch + 1)  # [K]
+        first_pass, end_pass = before // self._counts, -(-after // self._counts)
+        lengths = (end_pass - first_pass) * self._counts
+        passes = self._passes(first_pass, lengths)
+        # An epoch touches whole passes of each class; take from them the part that lies in the epoch.
+        starts = tf.cumsum(lengths, exclusive=True) + before - first_pass * self._counts
+        class_of, position = _enumerate(after - before)
+        records = tf.gather(passes, tf.gather(starts, class_of) + position)
+        shuffled = tf.random.experimental.stateless_shuffle(
+            records, fold_seed(self.seed, BALANCE, epoch)
+        )
+        return tf.ensure_shape(shuffled, [self.n])
+
+    def _slots_before(self, epoch: tf.Tensor) -> tf.Tensor:
+        """How many slots each class had in all epochs before ``epoch``: int64 ``[K]``.
+
+        The remaining ``n % K`` slots of an epoch are dealt to the classes in turn, starting where the
+        last epoch stopped, so class k has ``ceil((m − k) / K)`` of the first m of them.
+        """
+        per_class, remaining = divmod(self.n, self._classes)
+        k = tf.range(self._classes, dtype=tf.int64)
+        return epoch * per_class + (epoch * remaining - k + self._classes - 1) // self._classes
+
+    def _passes(self, first_pass: tf.Tensor, lengths: tf.Tensor) -> tf.Tensor:
+        """The records of each class in the order of its passes, class after class: int64 ``[M]``.
+
+        Args:
+            first_pass: int64 ``[K]``, the number of the first pass to list.
+            lengths: int64 ``[K]``, how many records to list of each class: a multiple of the size of
+                the class; their sum is M.
+        """
+        class_of, position = _enumerate(lengths)
+        count = tf.gather(self._counts, class_of)
+        record = tf.gather(
+            self._by_class, tf.gather(self._first_of_class, class_of) + position % count
+        )
+        pass_number = tf.gather(first_pass, class_of) + position // count
+        key = hash_words(fold_seed(self.seed, BALANCE, _ALL_EPOCHS), record, pass_number)
+        # One sort shuffles every pass: the upper 32 bits of the sort key identify the pass and keep
+        # its records together, the lower 32 bits are random. A pass is identified by the position of
+        # its first record, which is below 2³¹.
+        pass_start = tf.range(tf.size(record, tf.int64), dtype=tf.int64) - position % count
+        random_bits = tf.cast(tf.bitwise.right_shift(key, tf.constant(32, tf.uint64)), tf.int64)
+        order = tf.argsort(pass_start * (1 << 32) + random_bits, stable=True)
+        return tf.gather(record, order)
+
+
+def _enumerate(lengths: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """For consecutive runs of these lengths: the run of each element and its position in the run."""
+    run = tf.repeat(tf.range(tf.size(lengths, tf.int64), dtype=tf.int64), lengths)
+    starts = tf.gather(tf.cumsum(lengths, exclusive=True), run)
+    return run, tf.range(tf.size(run, tf.int64), dtype=tf.int64) - starts

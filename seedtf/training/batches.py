@@ -8,9 +8,8 @@ from typing import Any
 import tensorflow as tf
 
 from seedtf.config.train_config import BALANCED, TrainConfig
-from seedtf.data.balanced_order import BalancedIndices
 from seedtf.data.dataset import Dataset
-from seedtf.data.order import BatchIndices
+from seedtf.data.order import BalancedIndices, BatchIndices
 from seedtf.data.pipeline import (
     Augmentation,
     device_dataset,

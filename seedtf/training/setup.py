@@ -162,6 +162,6 @@ def _open_training_data(config: TrainConfig) -> Dataset:
         cache_dir=cache_folder(config),
         max_pixels=config.max_pixels,
         check=config.check,
-        shared=bool(config.data_service),
+        data_service=config.data_service,
         strict=config.strict,
     )

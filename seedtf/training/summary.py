@@ -111,15 +111,15 @@ def _split(config: TrainConfig, dataset: Dataset) -> str:
     if config.val_dir or config.split_csv:
         source = f"from {config.val_dir or config.split_csv}"
     text = f"{len(split.train):,} train, {len(split.val):,} validation ({source})"
-    if dataset.duplicates and not dataset.across_split:
-        text += f"; {dataset.duplicates} identical twins, each kept on its twin's side"
+    if dataset.duplicates and not dataset.duplicates_across_split:
+        text += f"; {dataset.duplicates} duplicates, each on the same side as its original"
     return text
 
 
 def _store(dataset: Dataset) -> str:
     store = dataset.store
     reused = ", reused from an earlier run" if store.from_cache else ""
-    return f"{_STORES[store.mode]}{reused}; {store.size}² pixels, {dataset.plan.reason}"
+    return f"{_STORES[store.mode]}{reused}; {store.size}² pixels, {dataset.cache_plan.reason}"
 
 
 def _service(config: TrainConfig) -> str:
@@ -200,16 +200,16 @@ def _training(config: TrainConfig, plan: Plan) -> str:
 def data_warnings(dataset: Dataset) -> list[str]:
     """A line on identical images on both sides of the split, and one on those in two classes."""
     lines = []
-    if dataset.across_split:
+    if dataset.duplicates_across_split:
         lines.append(
-            f"warning   validation images with an identical training image: {dataset.across_split}; "
-            "the accuracy will flatter"
+            "warning   validation images with an identical training image: "
+            f"{dataset.duplicates_across_split}; the accuracy will flatter"
         )
-    if dataset.contradictions:
-        later, first = dataset.contradictions[0]
+    if dataset.conflicting_labels:
+        later, first = dataset.conflicting_labels[0]
         lines.append(
-            f"warning   images with an identical one in another class: {len(dataset.contradictions)}, "
-            f"first {later} and {first}; seedtf check names them"
+            "warning   images with an identical one in another class: "
+            f"{len(dataset.conflicting_labels)}, first {later} and {first}; seedtf check names them"
         )
     return lines
 

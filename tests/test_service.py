@@ -66,7 +66,7 @@ class ClusterApart:
     _PROGRAM = """
 import sys
 sys.path.insert(0, {folder!r})
-from test_data_service import Cluster
+from test_service import Cluster
 cluster = Cluster(2)
 print(cluster.address, flush=True)
 for line in sys.stdin:

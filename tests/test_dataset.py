@@ -34,7 +34,7 @@ def test_a_folder_becomes_images_and_a_stratified_split(
     found = dataset(tiny_folder, val_fraction=0.34, seed=4)
     assert len(found.split.val) == 6
     assert np.bincount(found.store.catalog.labels[found.split.val]).tolist() == [2, 2, 2]
-    assert (found.duplicates, found.across_split, found.plan.mode) == (0, 0, "ram")
+    assert (found.duplicates, found.duplicates_across_split, found.cache_plan.mode) == (0, 0, "ram")
     for record in found.split.val:
         image = found.store.read(tf.constant([record]))[0]
         assert np.all(image == tiny_colors[found.store.catalog.paths[record]])
@@ -77,7 +77,7 @@ def test_twins_are_counted_and_kept_together(dataset, tiny_copy: Path) -> None:
         shutil.copy(tiny_copy / "alder" / "0.png", tiny_copy / "alder" / f"{copy}.png")
     for seed in range(5):
         found = dataset(tiny_copy, seed=seed, val_fraction=0.5)
-        assert (found.duplicates, found.across_split) == (2, 0)
+        assert (found.duplicates, found.duplicates_across_split) == (2, 0)
         twins = {"alder/0.png", "alder/a.png", "alder/b.png"}
         assert len(twins & names(found, found.split.val)) in (0, 3)
 
@@ -106,7 +106,7 @@ def test_a_validation_folder_judges_and_its_damage_is_left_out(
         f"held out/öland rye/{number}.png" for number in (0, 1, 3, 4, 5)
     }
     assert set(found.store.catalog.labels[found.split.val]) == {2}
-    assert found.across_split == 5
+    assert found.duplicates_across_split == 5
     assert {fault.path for fault in found.store.catalog.faults} == {
         "tiny/alder/3.png",
         "held out/öland rye/2.png",
