@@ -1,4 +1,4 @@
-"""Class weights: what is parsed, what is refused in one line, and that they agree with mixed labels."""
+"""Class weights: parsing, refusals in one line, and their effect on mixed labels."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ COUNTS = [10, 30, 40, 20]
 
 
 @pytest.mark.parametrize("text", ["", "  "])
-def test_nothing_asked_for_is_no_weights(text: str) -> None:
+def test_an_empty_flag_gives_no_weights(text: str) -> None:
     assert parse_class_weights(text, NAMES, COUNTS) is None
 
 
-def test_auto_is_the_inverse_of_the_share() -> None:
+def test_auto_is_inverse_to_the_class_frequency() -> None:
     weights = parse_class_weights("auto", NAMES, COUNTS)
     assert weights is not None
     assert weights.dtype == np.float32
@@ -30,14 +30,14 @@ def test_auto_is_the_inverse_of_the_share() -> None:
 
 
 @given(st.lists(st.integers(1, 1000), min_size=1, max_size=9))
-def test_auto_gives_every_class_the_same_sum_and_images_a_mean_of_one(counts: list[int]) -> None:
+def test_auto_gives_classes_equal_sums_and_images_a_mean_of_one(counts: list[int]) -> None:
     weights = parse_class_weights("auto", [str(k) for k in range(len(counts))], counts)
     sums = weights * np.array(counts)
     assert sums == pytest.approx(sum(counts) / len(counts), rel=1e-5)
     assert sums.sum() == pytest.approx(sum(counts), rel=1e-5)
 
 
-def test_auto_leaves_a_class_without_images_aside() -> None:
+def test_auto_ignores_a_class_without_images() -> None:
     weights = parse_class_weights("auto", ["a", "b", "c"], [6, 0, 2])
     assert weights == pytest.approx([4 / 6, 1.0, 2.0])
 
@@ -61,7 +61,7 @@ def test_a_class_called_auto_can_be_weighted() -> None:
     assert parse_class_weights("auto:2", ["auto", "b"], [1, 1]).tolist() == [2, 1]
 
 
-def test_a_name_with_spaces_around_it_is_found_as_written() -> None:
+def test_a_name_with_outer_spaces_matches_exactly_first() -> None:
     assert parse_class_weights(" a :2", [" a ", "a"], [1, 1]).tolist() == [2, 1]
     assert parse_class_weights("a:2", [" a ", "a"], [1, 1]).tolist() == [1, 2]
 
@@ -72,7 +72,10 @@ def test_a_name_with_spaces_around_it_is_found_as_written() -> None:
         ("aldr:2", "--class_weights: there is no class 'aldr'; did you mean 'alder'?"),
         ("Öland Rye:2", "did you mean 'öland rye'?"),
         ("zzz:2", "there is no class 'zzz'; one is 'alder'"),
-        ("alder:much", "'much' for class 'alder' is no number above 0; pass one such as alder:2.5"),
+        (
+            "alder:much",
+            "'much' for class 'alder' is not a number above 0; pass one such as alder:2.5",
+        ),
         ("alder:0", "'0' for class 'alder'"),
         ("alder:-1", "'-1' for class 'alder'"),
         ("alder:nan", "'nan' for class 'alder'"),
@@ -80,10 +83,10 @@ def test_a_name_with_spaces_around_it_is_found_as_written() -> None:
         ("alder:1e39", "'1e39' for class 'alder'"),
         ("alder:1e-60", "'1e-60' for class 'alder'"),
         ("alder:", "'' for class 'alder'"),
-        ("alder:2,alder:2", "class 'alder' stands there twice; name it once"),
-        ("alder", "'alder' is no name:weight; pass auto or, for example, alder:2.5"),
-        ("alder:2,", "'' is no name:weight"),
-        ("balanced", "'balanced' is no name:weight"),
+        ("alder:2,alder:2", "class 'alder' is named twice; name it once"),
+        ("alder", "'alder' is not name:weight; pass auto or, for example, alder:2.5"),
+        ("alder:2,", "'' is not name:weight"),
+        ("balanced", "'balanced' is not name:weight"),
     ],
 )
 def test_a_mistake_is_named_in_one_line(text: str, message: str) -> None:
@@ -93,8 +96,8 @@ def test_a_mistake_is_named_in_one_line(text: str, message: str) -> None:
 
 
 @pytest.mark.parametrize("text", ["rye, wild:2", "wild:2"])
-def test_a_name_with_a_comma_is_told_apart(text: str) -> None:
-    with pytest.raises(UserError, match="a class with a comma in its name cannot be written here"):
+def test_a_name_with_a_comma_is_refused_with_a_hint(text: str) -> None:
+    with pytest.raises(UserError, match="a class with a comma in its name cannot be given here"):
         parse_class_weights(text, ["rye, wild", "oat"], [1, 1])
 
 
@@ -107,27 +110,29 @@ names = st.lists(
 
 
 @given(names, st.data())
-def test_every_name_without_a_comma_can_be_written(known: list[str], data: st.DataObject) -> None:
-    chosen = data.draw(st.lists(st.sampled_from(known), min_size=1, unique=True))
-    values = {name: 0.25 * (2 + number) for number, name in enumerate(chosen)}
+def test_every_name_without_a_comma_can_be_given(
+    class_names: list[str], data: st.DataObject
+) -> None:
+    weighted = data.draw(st.lists(st.sampled_from(class_names), min_size=1, unique=True))
+    values = {name: 0.25 * (2 + number) for number, name in enumerate(weighted)}
     text = ",".join(f"{name}:{value}" for name, value in values.items())
-    weights = parse_class_weights(text, known, [1] * len(known))
-    assert weights.tolist() == [values.get(name, 1.0) for name in known]
+    weights = parse_class_weights(text, class_names, [1] * len(class_names))
+    assert weights.tolist() == [values.get(name, 1.0) for name in class_names]
 
 
 @given(st.lists(st.floats(0.015625, 64, width=32), min_size=3, max_size=3), st.floats(0, 1))
-def test_a_mixed_image_weighs_as_its_parts_do(weights: list[float], share: float) -> None:
+def test_a_mixed_image_gets_an_average_weight(weights: list[float], fraction: float) -> None:
     hard = np.eye(3, dtype=np.float32)
-    mixed = np.float32(share) * hard + np.float32(1 - share) * np.roll(hard, -1, 0)
-    found = sample_weights(tf.constant(mixed), np.array(weights, np.float32))
-    assert found.dtype == tf.float32
-    expected = share * np.array(weights) + (1 - share) * np.roll(weights, -1)
-    assert found.numpy() == pytest.approx(expected, rel=1e-5)
+    mixed = np.float32(fraction) * hard + np.float32(1 - fraction) * np.roll(hard, -1, 0)
+    result = sample_weights(tf.constant(mixed), np.array(weights, np.float32))
+    assert result.dtype == tf.float32
+    expected = fraction * np.array(weights) + (1 - fraction) * np.roll(weights, -1)
+    assert result.numpy() == pytest.approx(expected, rel=1e-5)
     assert sample_weights(tf.constant(hard), weights).numpy().tolist() == weights
 
 
-def test_the_weighted_loss_of_a_mixed_label_has_the_closed_forms_gradient() -> None:
-    """d/dz of w · CE(y, softmax z) is w · (p − y), w = y · weights: no arg max anywhere."""
+def test_the_weighted_loss_of_a_mixed_label_has_the_exact_gradient() -> None:
+    """d/dz of w · CE(y, softmax z) is w · (p − y) with w = y · weights: no argmax is involved."""
     weights = np.array([1.0, 4.0, 0.5], np.float32)
     labels = np.array([[0.6, 0.4, 0.0], [0.1, 0.1, 0.8]], np.float32)
     logits = tf.Variable([[0.3, -1.0, 2.0], [0.0, 0.5, 0.1]])

@@ -1,3 +1,5 @@
+"""The loss, the metric and the targets of a training batch, against values worked out by hand."""
+
 import keras
 import numpy as np
 import pytest
@@ -10,7 +12,7 @@ LABELS = np.array([0, 1, 1], np.int32)
 IMAGES = tf.zeros([3, 2, 2, 3])
 
 
-def test_class_numbers_give_the_cross_entropy_that_keras_gives() -> None:
+def test_class_numbers_give_the_same_cross_entropy_as_keras() -> None:
     ours = CrossEntropy()(LABELS, PROBABILITIES)
     keras_own = keras.losses.SparseCategoricalCrossentropy()(LABELS, PROBABILITIES)
     assert float(ours) == float(keras_own)
@@ -19,15 +21,15 @@ def test_class_numbers_give_the_cross_entropy_that_keras_gives() -> None:
 
 def test_distributions_give_the_sum_over_the_classes() -> None:
     soft = np.array([[0.9, 0.1, 0.0], [0.0, 0.5, 0.5], [0.2, 0.2, 0.6]], np.float32)
-    wanted = -(soft * np.log(PROBABILITIES)).sum(-1).mean()
-    assert float(CrossEntropy()(soft, PROBABILITIES)) == pytest.approx(wanted, rel=1e-5)
+    expected = -(soft * np.log(PROBABILITIES)).sum(-1).mean()
+    assert float(CrossEntropy()(soft, PROBABILITIES)) == pytest.approx(expected, rel=1e-5)
 
 
-def test_weights_multiply_and_the_mean_is_over_the_images() -> None:
+def test_weights_multiply_losses_before_the_mean_over_images() -> None:
     weights = np.array([2.0, 0.5, 1.0], np.float32)
-    wanted = (-np.log([0.7, 0.1, 0.4]) * weights).sum() / 3
-    found = CrossEntropy()(LABELS, PROBABILITIES, sample_weight=weights)
-    assert float(found) == pytest.approx(wanted, rel=1e-5)
+    expected = (-np.log([0.7, 0.1, 0.4]) * weights).sum() / 3
+    loss = CrossEntropy()(LABELS, PROBABILITIES, sample_weight=weights)
+    assert float(loss) == pytest.approx(expected, rel=1e-5)
 
 
 def test_accuracy_counts_the_class_with_most_of_the_label() -> None:
@@ -37,7 +39,7 @@ def test_accuracy_counts_the_class_with_most_of_the_label() -> None:
     assert float(hard.result()) == float(mixed.result()) == pytest.approx(2 / 3)
 
 
-def test_smoothing_spreads_a_share_evenly() -> None:
+def test_smoothing_spreads_a_fraction_evenly() -> None:
     smoothed = smooth(tf.one_hot([1], 4), 0.2).numpy()
     np.testing.assert_allclose(smoothed, [[0.05, 0.85, 0.05, 0.05]], atol=1e-7)
 
@@ -56,7 +58,7 @@ def test_targets_smooth_class_numbers_and_mixed_labels_alike() -> None:
     np.testing.assert_allclose(soft[0], [0.8, 0.1, 0.1], atol=1e-6)
 
 
-def test_a_mixed_image_weighs_as_its_parts_do_before_smoothing() -> None:
+def test_weights_follow_the_mixed_label_before_smoothing() -> None:
     targets = make_targets(3, smoothing=0.3, weights=np.array([1.0, 3.0, 5.0], np.float32))
     assert targets is not None
     mixed = tf.constant([[0.5, 0.5, 0.0], [0.0, 0.25, 0.75], [0.0, 0.0, 1.0]])

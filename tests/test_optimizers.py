@@ -1,4 +1,4 @@
-"""Weight decay, clipping and rates by layer: the arithmetic of one step."""
+"""Weight decay, clipping and layer-wise learning rates: the arithmetic of one step."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from seedtf.compat.keras import KERAS_2, build_optimizer, optimizer_variables
 from seedtf.errors import UserError
 from seedtf.model.network import HEAD, build_network, set_body_trainable
 from seedtf.training.optim.optimizers import check_optimizer, make_optimizer
-from seedtf.training.optim.param_groups import decayed, is_decayed, layerwise_lr, undecayed
+from seedtf.training.optim.param_groups import is_decayed, layerwise_lr, no_decay_variables
 
 NAMES = ["adam", "adamw", "sgd", "rmsprop", *([] if KERAS_2 else ["lamb"])]
 LR, DECAY = 0.25, 0.125
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*skipping variable loading")
-keras_3_only = pytest.mark.skipif(KERAS_2, reason="rates by layer need Keras 3")
+keras_3_only = pytest.mark.skipif(KERAS_2, reason="layer-wise rates need Keras 3")
 
 
 def tiny() -> keras.Model:
@@ -29,8 +29,8 @@ def tiny() -> keras.Model:
     return build_network(model="tiny", num_classes=4, image_size=8, weights="none")
 
 
-def shaken(network: keras.Model) -> keras.Model:
-    """With no weight left at 0 or 1, so that any decay shows."""
+def randomized(network: keras.Model) -> keras.Model:
+    """The network with no weight left at 0 or 1, so that any decay shows."""
     draws = np.random.default_rng(5)
     for variable in network.trainable_variables:
         variable.assign(draws.uniform(0.5, 1.5, variable.shape))
@@ -50,7 +50,7 @@ def zeros(network: keras.Model) -> list[Any]:
 
 
 def after(optimizer: Any, grads: list[Any], network: keras.Model, steps: int = 1) -> list[Any]:
-    """The trainable weights after some equal steps from where they are; then they are put back."""
+    """Returns the trainable weights after some equal steps, then restores those of before."""
     variables = network.trainable_variables
     before = [each.numpy() for each in variables]
     for _ in range(steps):
@@ -61,26 +61,42 @@ def after(optimizer: Any, grads: list[Any], network: keras.Model, steps: int = 1
     return values
 
 
+def with_decay(name: str, network: keras.Model, decay: float, **options: Any) -> Any:
+    """An optimizer whose weight decay leaves the biases and scales of ``network`` alone."""
+    no_decay = no_decay_variables(network)
+    return make_optimizer(name, LR, weight_decay=decay, no_decay=no_decay, **options)
+
+
 def own_name(variable: Any) -> str:
     return variable.name.rpartition("/")[2].partition(":")[0]
 
 
 def test_kernels_decay_and_nothing_else() -> None:
     network = tiny()
-    assert {own_name(each) for each in decayed(network)} == {"kernel"}
-    assert {own_name(each) for each in undecayed(network)} == {"bias", "gamma", "beta"}
-    assert len(decayed(network)) + len(undecayed(network)) == len(network.trainable_variables)
+    no_decay = {id(variable) for variable in no_decay_variables(network)}
+    trainable = network.trainable_variables
+    decayed = [variable for variable in trainable if id(variable) not in no_decay]
+    others = [variable for variable in trainable if id(variable) in no_decay]
+    assert {own_name(variable) for variable in decayed} == {"kernel"}
+    assert {own_name(variable) for variable in others} == {"bias", "gamma", "beta"}
+
+
+def test_frozen_variables_keep_their_exclusion_from_decay() -> None:
+    network = tiny()
+    expected = [id(variable) for variable in no_decay_variables(network)]
+    set_body_trainable(network, False)
+    assert [id(variable) for variable in no_decay_variables(network)] == expected
 
 
 @pytest.mark.parametrize(("name", "expected"), [("gamma", True), ("bias_beta", True)])
-def test_the_name_of_a_layer_spares_no_kernel(name: str, expected: bool) -> None:
+def test_the_name_of_a_layer_excludes_no_kernel(name: str, expected: bool) -> None:
     layer = keras.layers.Dense(3, name=name)
     layer.build((None, 2))
     kernel, bias = layer.trainable_variables
     assert (is_decayed(kernel), is_decayed(bias)) == (expected, False)
 
 
-def test_a_scale_of_rank_two_is_spared() -> None:
+def test_a_scale_of_rank_two_does_not_decay() -> None:
     layer = keras.layers.LayerNormalization(axis=(1, 2))
     layer.build((None, 3, 4))
     assert [len(each.shape) for each in layer.trainable_variables] == [2, 2]
@@ -88,30 +104,34 @@ def test_a_scale_of_rank_two_is_spared() -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_step_takes_rate_times_decay_off_kernels_alone(name: str) -> None:
-    network = shaken(tiny())
+def test_a_step_takes_rate_times_decay_off_kernels_only(name: str) -> None:
+    network = randomized(tiny())
     before = [each.numpy() for each in network.trainable_variables]
-    optimizer = make_optimizer(name, LR, weight_decay=DECAY)
+    optimizer = with_decay(name, network, DECAY)
     values = after(optimizer, zeros(network), network)
     for variable, old, new in zip(network.trainable_variables, before, values, strict=True):
-        # powers of two: nothing is rounded but the difference itself
+        # Powers of two: only the difference itself is rounded.
         taken = old * np.float32(LR * DECAY) if is_decayed(variable) else np.float32(0.0)
         np.testing.assert_array_equal(new, old - taken, err_msg=variable.name)
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_without_decay_nothing_is_taken(name: str) -> None:
-    network = shaken(tiny())
+def test_without_decay_no_weight_shrinks(name: str) -> None:
+    network = randomized(tiny())
     values = after(make_optimizer(name, LR), zeros(network), network)
     for variable, new in zip(network.trainable_variables, values, strict=True):
         np.testing.assert_array_equal(new, variable.numpy(), err_msg=variable.name)
 
 
 def test_decay_is_decoupled_from_adams_moments() -> None:
-    network = shaken(tiny())
+    network = randomized(tiny())
     grads = gradients(network)
     plain = after(make_optimizer("adam", LR), grads, network)
-    adamw = after(make_optimizer("adamw", LR, weight_decay=DECAY), grads, network)
+    adamw = after(
+        with_decay("adamw", network, DECAY),
+        grads,
+        network,
+    )
     for variable, one, other in zip(network.trainable_variables, plain, adamw, strict=True):
         taken = variable.numpy() * LR * DECAY * is_decayed(variable)
         np.testing.assert_allclose(one - other, taken, atol=2e-6)
@@ -119,7 +139,7 @@ def test_decay_is_decoupled_from_adams_moments() -> None:
 
 @settings(max_examples=15, deadline=None)
 @given(norm=st.floats(0.01, 100.0), scale=st.floats(0.01, 10.0))
-def test_the_gradient_is_shortened_to_the_norm_over_all_weights(norm: float, scale: float) -> None:
+def test_the_gradient_is_clipped_to_a_norm_over_all_weights(norm: float, scale: float) -> None:
     variables = [keras.Variable(np.zeros(shape, np.float32)) for shape in ((3, 2), (4,))]
     grads = [
         np.full(each.shape, scale * sign, np.float32)
@@ -129,7 +149,7 @@ def test_the_gradient_is_shortened_to_the_norm_over_all_weights(norm: float, sca
     optimizer.apply_gradients(list(zip(map(tf.constant, grads), variables, strict=True)))
     whole = np.sqrt(sum(float(np.sum(grad**2)) for grad in grads))
     for variable, grad in zip(variables, grads, strict=True):
-        # the first Nesterov step is 1 + 0.9 gradients long
+        # The first Nesterov step is 1 + 0.9 gradients long.
         expected = -1.9 * grad * min(1.0, norm / whole)
         np.testing.assert_allclose(variable.numpy(), expected, rtol=1e-4)
 
@@ -137,44 +157,52 @@ def test_the_gradient_is_shortened_to_the_norm_over_all_weights(norm: float, sca
 @keras_3_only
 def test_rates_rise_geometrically_from_the_first_layer_to_the_head() -> None:
     network = tiny()
-    rates = layerwise_lr(network, 0.01)
+    scales = layerwise_lr(network, 0.01)
     layers = ["conv1", "conv1_bn", "conv2", "conv2_bn", "conv3", "conv3_bn", HEAD]
-    by_layer = [rates[network.get_layer(each).weights[0].path] for each in layers]
+    by_layer = [scales[network.get_layer(each).weights[0].path] for each in layers]
     np.testing.assert_allclose(by_layer, 0.01 ** (1 - np.arange(7) / 6))
     assert by_layer[0] == 0.01 and by_layer[-1] == 1.0
-    assert set(rates) == {each.path for each in network.weights}
+    assert set(scales) == {each.path for each in network.weights}
     set_body_trainable(network, False)
-    assert layerwise_lr(network, 0.01) == rates
+    assert layerwise_lr(network, 0.01) == scales
 
 
 @keras_3_only
 @pytest.mark.parametrize(
     ("name", "decay"),
-    # not of lamb with decay: its trust ratio is taken of weights that have decayed already
+    # Not lamb with decay: its trust ratio is computed from weights that have decayed already.
     [*((name, 0.0) for name in NAMES), ("adamw", DECAY), ("sgd", DECAY)],
 )
-def test_a_rate_is_a_factor_on_the_whole_change(name: str, decay: float) -> None:
-    network = shaken(tiny())
-    rates = layerwise_lr(network, 0.25)
+def test_an_lr_scale_is_a_factor_on_the_whole_change(name: str, decay: float) -> None:
+    network = randomized(tiny())
+    scales = layerwise_lr(network, 0.25)
     before = [each.numpy() for each in network.trainable_variables]
     for scale in (1.0, 1e3):
         grads = gradients(network, scale)
-        plain = after(make_optimizer(name, LR, weight_decay=decay), grads, network)
-        rated = after(make_optimizer(name, LR, weight_decay=decay, rates=rates), grads, network)
+        plain = after(
+            with_decay(name, network, decay),
+            grads,
+            network,
+        )
+        rated = after(with_decay(name, network, decay, lr_scales=scales), grads, network)
         for variable, old, one, other in zip(
             network.trainable_variables, before, plain, rated, strict=True
         ):
-            expected = (one - old) * rates[variable.path]
+            expected = (one - old) * scales[variable.path]
             np.testing.assert_allclose(other - old, expected, rtol=1e-4, atol=1e-6)
 
 
 @keras_3_only
 @pytest.mark.parametrize("name", NAMES)
-def test_rates_of_one_are_the_plain_optimizer_to_the_bit(name: str) -> None:
-    network = shaken(tiny())
-    options: dict[str, Any] = {"weight_decay": DECAY, "clip_norm": 2.0}
+def test_lr_scales_of_one_are_the_plain_optimizer_to_the_bit(name: str) -> None:
+    network = randomized(tiny())
+    options: dict[str, Any] = {
+        "weight_decay": DECAY,
+        "no_decay": no_decay_variables(network),
+        "clip_norm": 2.0,
+    }
     plain = make_optimizer(name, LR, **options)
-    rated = make_optimizer(name, LR, rates=layerwise_lr(network, 1.0), **options)
+    rated = make_optimizer(name, LR, lr_scales=layerwise_lr(network, 1.0), **options)
     results = [after(each, gradients(network), network, steps=3) for each in (plain, rated)]
     for one, other in zip(*results, strict=True):
         np.testing.assert_array_equal(one, other)
@@ -183,9 +211,11 @@ def test_rates_of_one_are_the_plain_optimizer_to_the_bit(name: str) -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_the_state_has_the_same_variables_in_the_same_order(name: str) -> None:
     network = tiny()
-    rates = None if KERAS_2 else layerwise_lr(network, 0.1)
+    scales = None if KERAS_2 else layerwise_lr(network, 0.1)
     shapes = []
-    for options in ({}, {"weight_decay": DECAY, "clip_norm": 1.0, "rates": rates}):
+    no_decay = no_decay_variables(network)
+    decaying = {"weight_decay": DECAY, "no_decay": no_decay, "clip_norm": 1.0, "lr_scales": scales}
+    for options in ({}, decaying):
         optimizer = make_optimizer(name, LR, **options)
         build_optimizer(optimizer, network.trainable_variables)
         build_optimizer(optimizer, network.trainable_variables)
@@ -195,14 +225,14 @@ def test_the_state_has_the_same_variables_in_the_same_order(name: str) -> None:
 
 @keras_3_only
 @pytest.mark.parametrize("scaled", [False, True])
-def test_a_restored_state_goes_on_to_the_bit(scaled: bool) -> None:
-    network = shaken(tiny())
+def test_a_restored_state_continues_to_the_bit(scaled: bool) -> None:
+    network = randomized(tiny())
     variables = network.trainable_variables
     grads = gradients(network, 256.0 if scaled else 1.0)
 
     def make() -> Any:
-        rates = layerwise_lr(network, 0.1)
-        made = make_optimizer("adamw", LR, weight_decay=DECAY, clip_norm=2.0, rates=rates)
+        scales = layerwise_lr(network, 0.1)
+        made = with_decay("adamw", network, DECAY, clip_norm=2.0, lr_scales=scales)
         if scaled:
             made = keras.mixed_precision.LossScaleOptimizer(made, initial_scale=256.0)
         build_optimizer(made, variables)
@@ -219,10 +249,14 @@ def test_a_restored_state_goes_on_to_the_bit(scaled: bool) -> None:
 
 
 @keras_3_only
-def test_loss_scaling_changes_no_rate() -> None:
-    network = shaken(tiny())
-    rates = layerwise_lr(network, 0.1)
-    options: dict[str, Any] = {"weight_decay": DECAY, "rates": rates}
+def test_loss_scaling_changes_no_layer_wise_rate() -> None:
+    network = randomized(tiny())
+    scales = layerwise_lr(network, 0.1)
+    options: dict[str, Any] = {
+        "weight_decay": DECAY,
+        "no_decay": no_decay_variables(network),
+        "lr_scales": scales,
+    }
     plain = after(make_optimizer("sgd", LR, **options), gradients(network), network)
     wrapped = keras.mixed_precision.LossScaleOptimizer(
         make_optimizer("sgd", LR, **options), initial_scale=256.0
@@ -233,11 +267,11 @@ def test_loss_scaling_changes_no_rate() -> None:
 
 
 @keras_3_only
-def test_a_compiled_train_step_takes_the_rates() -> None:
+def test_a_compiled_train_step_uses_the_lr_scales() -> None:
     network = tiny()
     before = network.get_weights()
     slow = {path: 1.0 if path.startswith(HEAD) else 0.0 for path in layerwise_lr(network, 0.5)}
-    optimizer = make_optimizer("adamw", 0.1, weight_decay=DECAY, rates=slow)
+    optimizer = make_optimizer("adamw", 0.1, weight_decay=DECAY, lr_scales=slow)
     network.compile(optimizer, "sparse_categorical_crossentropy", jit_compile=False)
     network.train_on_batch(np.ones((2, 8, 8, 3), np.float32), np.array([0, 1]))
     moved = {
@@ -248,29 +282,31 @@ def test_a_compiled_train_step_takes_the_rates() -> None:
     assert moved == {f"{HEAD}/kernel", f"{HEAD}/bias"}
 
 
-def test_what_keras_does_is_refused_nowhere() -> None:
+def test_what_keras_supports_is_not_refused() -> None:
     for name in NAMES:
         check_optimizer(name)
         check_optimizer(name, weight_decay=0.1, clip_norm=1.0)
 
 
-def test_what_addons_wrappers_cannot_do_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_addons_optimizers_do_not_support_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("seedtf.training.optim.optimizers.import_addons", lambda wanted: None)
     check_optimizer("ranger")
     for flag, value in (("weight_decay", 0.5), ("clip_norm", 2.0), ("body_lr_factor", 0.5)):
-        with pytest.raises(UserError, match=f"--{flag}={value:g}: --optimizer=ranger") as caught:
+        with pytest.raises(
+            UserError, match=f"--{flag}={value:g}: not supported by --opt.*=ranger"
+        ) as caught:
             check_optimizer("ranger", **{flag: value})
         assert "\n" not in str(caught.value)
         if flag != "body_lr_factor":
             with pytest.raises(UserError, match=f"--{flag}="):
                 make_optimizer("ranger", 0.1, **{flag: value})
     with pytest.raises(UserError, match="--body_lr_factor"):
-        make_optimizer("ranger", 0.1, rates=lambda variable: 0.5)
+        make_optimizer("ranger", 0.1, lr_scales=lambda variable: 0.5)
 
 
-def test_rates_by_layer_are_refused_in_the_older_lane(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_layer_wise_rates_are_refused_under_keras_2(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("seedtf.training.optim.optimizers.KERAS_2", True)
     with pytest.raises(UserError, match=r"--body_lr_factor=0\.5: needs Keras 3"):
         check_optimizer("adam", body_lr_factor=0.5)
     with pytest.raises(UserError, match="--body_lr_factor"):
-        make_optimizer("adam", 0.1, rates=lambda variable: 0.5)
+        make_optimizer("adam", 0.1, lr_scales=lambda variable: 0.5)

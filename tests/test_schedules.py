@@ -1,4 +1,4 @@
-"""Schedules: values worked out by hand, then the properties every schedule keeps."""
+"""Schedules: values worked out by hand, then the properties that every schedule has."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from seedtf.config.train_config import TrainConfig
 from seedtf.errors import UserError
 from seedtf.training.optim.schedules import (
     SCHEDULES,
@@ -40,7 +41,7 @@ def values(schedule, epochs):
     return [schedule(epoch) for epoch in epochs]
 
 
-def test_cyclic_decay_at_chosen_epochs():
+def test_cyclic_decay_at_some_epochs():
     def rate(epoch):
         return cyclic_decay(epoch, lr=1.0, min_lr=0.2, cycle_epochs=10, cycle_decay=0.5)
 
@@ -52,21 +53,21 @@ def test_cyclic_decay_at_chosen_epochs():
     assert rate(9.999) == pytest.approx(0.2, abs=1e-6)
 
 
-def test_smooth_decay_at_chosen_epochs():
+def test_smooth_decay_at_some_epochs():
     def rate(epoch):
         return smooth_decay(epoch, lr=1.0, min_lr=0.01, epochs=10)
 
     assert values(rate, [0, 2.5, 5, 7.5, 10]) == pytest.approx([1.0, 0.1**0.5, 0.1, 0.1**1.5, 0.01])
 
 
-def test_one_cycle_at_chosen_epochs():
+def test_one_cycle_at_some_epochs():
     def rate(epoch):
         return one_cycle(epoch, lr=1.0, min_lr=0.0, epochs=10)
 
     assert values(rate, [0, 1.5, 3, 6.5, 10]) == pytest.approx([0.04, 0.52, 1.0, 0.5, 0.0])
 
 
-def test_cosine_at_chosen_epochs():
+def test_cosine_at_some_epochs():
     def rate(epoch):
         return cosine(epoch, lr=1.0, min_lr=0.2, epochs=4)
 
@@ -98,13 +99,13 @@ def test_no_warmup_returns_the_schedule_itself():
         ("constant", 1.0, 1.0),
     ],
 )
-def test_before_the_start_and_past_the_end_are_clamped(name, first, last):
+def test_epochs_outside_of_training_are_clamped(name, first, last):
     rate = make_schedule(name, lr=1.0, min_lr=0.1, epochs=10, cycle_epochs=5, cycle_decay=0.5)
     assert values(rate, [-3, 0]) == pytest.approx([first, first])
     assert values(rate, [10, 11, 1000]) == pytest.approx([last, last, last])
 
 
-def test_make_schedule_passes_the_cycle_settings_on():
+def test_make_schedule_forwards_the_cycle_settings():
     rate = make_schedule(
         "cyclic", lr=1.0, min_lr=0.0, epochs=20, warmup_epochs=1, cycle_epochs=4, cycle_decay=0.5
     )
@@ -119,18 +120,18 @@ def test_every_rate_lies_between_min_lr_and_lr(name, settings, epoch):
 
 
 @given(st.sampled_from(SCHEDULES), settings_of_a_schedule(), EPOCHS, st.floats(0.01, 0.99))
-def test_a_warmed_rate_is_above_zero_and_at_most_lr(name, settings, epoch, share):
-    rate = make_schedule(name, **settings, warmup_epochs=share * settings["epochs"])
+def test_a_rate_with_warmup_is_above_zero_and_at_most_lr(name, settings, epoch, fraction):
+    rate = make_schedule(name, **settings, warmup_epochs=fraction * settings["epochs"])
     assert 0 < rate(epoch) <= settings["lr"]
 
 
 @given(settings_of_a_schedule(), st.integers(0, 20), st.floats(0.001, 0.999))
-def test_a_cycle_is_continuous_and_falls(settings, cycle, share):
+def test_a_cycle_is_continuous_and_falls(settings, cycle, fraction):
     del settings["epochs"]
     length = settings["cycle_epochs"]
-    here = cyclic_decay((cycle + share) * length, **settings)
-    soon = cyclic_decay((cycle + share + 1e-4) * length, **settings)
-    # a cosine over [0, 1] is nowhere steeper than pi / 2; the added term is rounding
+    here = cyclic_decay((cycle + fraction) * length, **settings)
+    soon = cyclic_decay((cycle + fraction + 1e-4) * length, **settings)
+    # The slope of the cosine over [0, 1] is at most pi / 2; the added term allows for rounding.
     assert -1e-9 * settings["lr"] <= here - soon <= settings["lr"] * (math.pi / 2 * 1e-4 + 1e-9)
 
 
@@ -140,33 +141,44 @@ def test_a_cycle_is_continuous_and_falls(settings, cycle, share):
     st.floats(0, 1),
     st.floats(0, 0.99),
 )
-def test_schedules_without_cycles_never_jump(name, settings, share, warmup):
+def test_schedules_without_cycles_never_jump(name, settings, fraction, warmup):
     epochs = settings["epochs"]
     rate = make_schedule(name, **settings, warmup_epochs=warmup * epochs)
-    # "smooth" falls fastest, by at most ln(1e6); the ramp rises by 1 over the warm-up
+    # "smooth" falls fastest, by at most ln(1e6); the ramp rises by 1 over the warm-up.
     steepest = max(math.log(1e6), 1 / 0.3, 1 / max(warmup, 1e-6)) * settings["lr"]
-    assert abs(rate(share * epochs) - rate((share + 1e-5) * epochs)) <= steepest * 1.1e-5
+    assert abs(rate(fraction * epochs) - rate((fraction + 1e-5) * epochs)) <= steepest * 1.1e-5
 
 
 @pytest.mark.parametrize(
     ("change", "flag"),
     [
-        ({"name": "linear"}, "--schedule=linear"),
+        ({"min_lr": 2.0}, "--min_lr=2"),
+        ({"name": "smooth", "min_lr": 0.0}, "--min_lr=0"),
+        ({"warmup_epochs": 10}, "--warmup_epochs=10"),
+    ],
+)
+def test_values_that_do_not_fit_together_are_named(change, flag):
+    settings = {"name": "cyclic", "lr": 1.0, "min_lr": 0.1, "epochs": 10} | change
+    with pytest.raises(UserError, match=flag):
+        make_schedule(settings.pop("name"), **settings)
+
+
+@pytest.mark.parametrize(
+    ("change", "flag"),
+    [
+        ({"schedule": "linear"}, "--schedule=linear"),
         ({"lr": 0.0}, "--lr=0.0"),
         ({"lr": math.nan}, "--lr=nan"),
-        ({"min_lr": 2.0}, "--min_lr=2.0"),
         ({"min_lr": -1.0}, "--min_lr=-1.0"),
-        ({"name": "smooth", "min_lr": 0.0}, "--min_lr=0"),
         ({"epochs": 0}, "--epochs=0"),
-        ({"warmup_epochs": 10}, "--warmup_epochs=10"),
+        ({"warmup_epochs": -1.0}, "--warmup_epochs=-1.0"),
         ({"cycle_epochs": 0}, "--cycle_epochs=0"),
         ({"cycle_decay": 1.5}, "--cycle_decay=1.5"),
     ],
 )
 def test_a_value_out_of_range_is_named(change, flag):
-    settings = {"name": "cyclic", "lr": 1.0, "min_lr": 0.1, "epochs": 10} | change
     with pytest.raises(UserError, match=flag):
-        make_schedule(settings.pop("name"), **settings)
+        TrainConfig(data_dir="images", **change)
 
 
 def test_schedules_need_no_tensorflow():

@@ -11,7 +11,7 @@ from __future__ import annotations
 import importlib.metadata
 import json
 import zipfile
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
@@ -21,11 +21,14 @@ from seedtf.errors import UserError
 __all__ = [
     "KERAS_2",
     "KERAS_VERSION",
+    "LRScales",
+    "OneReplicaBuild",
     "all_variables",
     "build_optimizer",
     "check_keras_version",
     "innermost_optimizer",
     "keep_random_states",
+    "layerwise_lr_class",
     "metrics_variables",
     "node_layer",
     "node_parents",
@@ -220,3 +223,80 @@ def set_weights_group_name(layer_class: type, name: str) -> None:
     ``test_weights_files_pass_both_ways``.
     """
     layer_class.__name__ = name
+
+
+LRScales = Mapping[str, float] | Callable[[Any], float]
+"""Learning rates relative to the optimizer's: by a variable's path, or a function of the variable."""
+
+
+def layerwise_lr_class(base: type, scales: LRScales) -> type:
+    """A subclass of a Keras optimizer that multiplies each variable's change by the variable's factor.
+
+    Every Keras optimizer changes a variable in proportion to the rate that ``update_step`` gets, or
+    keeps a velocity in proportion to it, so the factor multiplies that rate. Multiplying the gradient
+    would not change Adam at all. Weight decay is applied here, because Keras applies it to all
+    variables at one rate. Nothing is added to the optimizer's state.
+
+    Args:
+        base: a class of ``keras.optimizers``.
+        scales: the factor of each variable that is trained.
+
+    Tried with Keras 3.15.1, the only environment that uses it; tested by
+    ``test_an_lr_scale_is_a_factor_on_the_whole_change`` and
+    ``test_lr_scales_of_one_are_the_plain_optimizer_to_the_bit``.
+    """
+    scale_of = scales if callable(scales) else lambda variable: scales[variable.path]
+
+    class LayerwiseLR(base):  # type: ignore[misc]
+        def build(self, variables: list[Any]) -> None:
+            self._lr_scales = tuple(float(scale_of(variable)) for variable in variables)
+            super().build(variables)
+
+        def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
+            lr = learning_rate * self._lr_scales[self._get_variable_index(variable)]
+            if self.weight_decay and self._use_weight_decay(variable):
+                self.assign_sub(variable, variable * self.weight_decay * lr)
+            super().update_step(gradient, variable, lr)
+
+        def _apply_weight_decay(self, variables: list[Any]) -> None:
+            """Nothing is left to do: ``update_step`` has applied each variable's own decay."""
+
+    return LayerwiseLR
+
+
+class OneReplicaBuild:
+    """For a ``keras.Model``: makes the metrics' variables from one replica's part of a batch.
+
+    Under a distribution strategy Keras 3 makes them from a whole distributed batch, whose values are
+    ``PerReplica`` objects that its metrics cannot take (keras-team/keras issue 20585). It does so again
+    before every validation.
+
+    Tried with Keras 3.15.1; ``test_keras_still_needs_these_workarounds`` fails when Keras has fixed
+    this.
+    """
+
+    _metrics_made = False
+
+    def compile(self, *args: Any, **kwargs: Any) -> None:
+        super().compile(*args, **kwargs)  # type: ignore[misc]
+        self._metrics_made = False
+
+    def prepare_one_replica(self, batch: Any) -> Any:
+        """Turns one replica's part of a batch into what the loss and the metrics get."""
+        return batch
+
+    def _maybe_symbolic_build(self, iterator: Any = None, data_batch: Any = None) -> None:
+        if self._metrics_made:
+            return
+        import keras
+
+        strategy = self.distribute_strategy  # type: ignore[attr-defined]
+        if iterator is not None:
+            _, _, batches = next(iter(iterator))
+            first_replica = keras.tree.map_structure(
+                lambda value: strategy.experimental_local_results(value)[0], next(batches)
+            )
+            data_batch = self.prepare_one_replica(first_replica)
+        with strategy.scope():
+            self._symbolic_build(data_batch=data_batch)  # type: ignore[attr-defined]
+        self._metrics_made = True

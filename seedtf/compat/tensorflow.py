@@ -11,7 +11,7 @@ import importlib.util
 import os
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from seedtf.compat.keras import KERAS_2
@@ -22,8 +22,10 @@ if TYPE_CHECKING:
 
 __all__ = [
     "DECODES_WEBP",
+    "configure_coordination_service",
     "has_addons",
     "import_addons",
+    "make_all_reduce_max",
     "silence_first_xla_log",
     "uninitialized_output",
 ]
@@ -142,3 +144,74 @@ def _creates_anonymous_variables() -> bool:
         first, second = _anonymous_variable([]), _anonymous_variable([])
         tf.raw_ops.AssignVariableOp(resource=first, value=tf.constant(0.0))
         return not bool(tf.raw_ops.VarIsInitializedOp(resource=second))
+
+
+def configure_coordination_service(roles: Sequence[str], heartbeat_seconds: int) -> None:
+    """Sets how soon TensorFlow's coordination service considers a silent worker lost.
+
+    Call it before ``MultiWorkerMirroredStrategy`` is made, which sets the service up with ten seconds
+    unless that was done before; there is no public way to choose another time.
+
+    Args:
+        roles: ``chief`` or ``worker`` of each process, the leader first.
+        heartbeat_seconds: seconds of silence after which a worker is considered lost.
+
+    Raises:
+        RuntimeError: TensorFlow has already computed something in this process.
+
+    Tried with TensorFlow 2.21.0; tested by
+    ``test_a_signal_and_a_loss_stop_all_and_the_resumed_run_is_equal`` with ``SEEDTF_HANG=1``.
+    """
+    import tensorflow as tf
+    from tensorflow.python.eager import context
+
+    jobs = tf.compat.v1.ConfigProto().experimental.coordination_config.coordinated_job_list
+    for role in dict.fromkeys(roles):
+        jobs.add(name=role, num_tasks=roles.count(role))
+    context.context().configure_coordination_service(
+        service_type="standalone",
+        service_leader=f"/job:{roles[0]}/replica:0/task:0",
+        coordinated_jobs=list(jobs),
+        heartbeat_timeout_in_ms=1000 * heartbeat_seconds,
+    )
+
+
+# TensorFlow numbers the groups of its own collectives from 1 on, one for each set of devices.
+_COLLECTIVE_GROUP = 1_000_003
+
+
+@functools.cache
+def make_all_reduce_max(length: int, workers: int) -> Callable[[tf.Tensor], tf.Tensor]:
+    """A function that takes the elementwise maximum of a vector over all workers, on their CPUs.
+
+    ``tf.distribute`` reduces values on the devices of the replicas, where the reduction would wait for
+    the steps that are queued there. The raw collective operation runs on the host, but needs a group
+    key that TensorFlow does not use itself.
+
+    Args:
+        length: of the vector; each length is a collective of its own.
+        workers: the number of processes, all of which have to call the function.
+
+    Returns:
+        A function from float64 ``[length]`` to float64 ``[length]``; it returns on every worker when
+        all have called it.
+
+    Tried with TensorFlow 2.21.0; tested by
+    ``test_workers_end_with_equal_weights_and_as_one_process_does``.
+    """
+    import tensorflow as tf
+
+    @tf.function(autograph=False)
+    def all_reduce_max(values: tf.Tensor) -> tf.Tensor:
+        with tf.device("/cpu:0"):
+            return tf.raw_ops.CollectiveReduceV2(
+                input=values,
+                group_size=workers,
+                group_key=_COLLECTIVE_GROUP,
+                instance_key=length,
+                ordering_token=[],
+                merge_op="Max",
+                final_op="Id",
+            )
+
+    return all_reduce_max

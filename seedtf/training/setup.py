@@ -17,7 +17,7 @@ from seedtf.data.dataset import Dataset, load_dataset
 from seedtf.errors import UserError
 from seedtf.model.network import build_network
 from seedtf.training.optim.optimizers import make_optimizer
-from seedtf.training.optim.param_groups import layerwise_lr
+from seedtf.training.optim.param_groups import layerwise_lr, no_decay_variables
 from seedtf.training.plan import Plan, cache_folder, check_choices, data_folder, make_plan
 
 __all__ = [
@@ -130,8 +130,9 @@ def planned_optimizer(
         averaged_from=averaged_from,
         steps_per_epoch=plan.steps_per_epoch,
         weight_decay=plan.weight_decay,
+        no_decay=no_decay_variables(network),
         clip_norm=config.clip_norm,
-        rates=None if factor == 1.0 else layerwise_lr(network, factor),
+        lr_scales=None if factor == 1.0 else layerwise_lr(network, factor),
     )
 
 

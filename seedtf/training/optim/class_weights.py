@@ -1,4 +1,4 @@
-"""``--class_weights``: what an image of each class counts in the loss, also where labels are mixed."""
+"""``--class_weights``: the weight of each class in the loss, for mixed labels too."""
 
 from __future__ import annotations
 
@@ -15,64 +15,72 @@ from seedtf.errors import UserError
 __all__ = ["parse_class_weights", "sample_weights"]
 
 _FLAG = "--class_weights"
-_LEAST, _MOST = float(np.finfo(np.float32).tiny), float(np.finfo(np.float32).max)
+_MIN, _MAX = float(np.finfo(np.float32).tiny), float(np.finfo(np.float32).max)
 
 
 def parse_class_weights(
     text: str, class_names: Sequence[str], counts: npt.ArrayLike
 ) -> npt.NDArray[np.float32] | None:
-    """The weight of each class, float32 ``[K]``, all above 0; None where the text is empty.
+    """Returns the weight of each class, float32 ``[K]``, all above 0; None if the text is empty.
 
     Args:
-        text: empty; ``auto`` for n / (K · count), which makes every class count alike and leaves the
-            mean over the images at 1; or ``name:weight,…``, 1 for a class not named. A name may
-            hold spaces and colons, the last colon divides; a name with a comma cannot be written.
+        text: empty; or ``auto`` for n / (K · count), which gives every class the same total weight
+            and keeps the mean weight of the images at 1; or ``name:weight,…``, where a class that is
+            not named gets 1. A name may contain spaces and colons, because only the last colon
+            separates it from the weight; a name that contains a comma cannot be given.
         class_names: K names in the order of the labels.
-        counts: int ``[K]``, training images of each class. ``auto`` gives a class without any 1
-            and does not count it in K.
+        counts: int ``[K]``, training images of each class. ``auto`` gives a class without images the
+            weight 1 and leaves it out of K.
 
     Raises:
-        UserError: a part is no ``name:weight``, the class is unknown or named twice, or the weight is
-            no number above 0.
+        UserError: a part is not ``name:weight``, a class is unknown or named twice, or a weight is
+            not a number above 0.
+
+    Example:
+        >>> parse_class_weights("auto", ["oak", "elm"], [30, 10]).tolist()
+        [0.6666666865348816, 2.0]
+        >>> parse_class_weights("elm:2.5", ["oak", "elm"], [30, 10]).tolist()
+        [1.0, 2.5]
     """
     if not text.strip():
         return None
     if text.strip() == "auto":
-        return _balancing(np.asarray(counts))
-    given: dict[str, float] = {}
+        return _balanced_weights(np.asarray(counts))
+    weights: dict[str, float] = {}
     for part in text.split(","):
         name, weight = _parse_part(part, class_names)
-        if name in given:
-            raise UserError(f"{_FLAG}: class {name!r} stands there twice; name it once")
-        given[name] = weight
-    return np.array([given.get(name, 1.0) for name in class_names], np.float32)
+        if name in weights:
+            raise UserError(f"{_FLAG}: class {name!r} is named twice; name it once")
+        weights[name] = weight
+    return np.array([weights.get(name, 1.0) for name in class_names], np.float32)
 
 
 def sample_weights(soft_labels: tf.Tensor, weights: npt.ArrayLike) -> tf.Tensor:
-    """The weight of each image, float32 ``[B]``: the mean of the class weights under its label.
+    """Returns the weight of each image, float32 ``[B]``: its label's average of the class weights.
 
     Args:
-        soft_labels: float32 ``[B, K]``, rows that sum to 1; a mixed image weighs as its parts do.
+        soft_labels: float32 ``[B, K]``, rows that sum to 1. An image mixed from two classes gets the
+            average of their weights, in the proportions of its label.
         weights: float32 ``[K]`` from ``parse_class_weights``.
     """
-    # no matrix product: devices may round the factors of one to fewer bits
+    # Multiply and sum instead of tf.matmul, whose inputs some devices round to fewer bits.
     return tf.reduce_sum(soft_labels * tf.constant(weights, tf.float32), axis=-1)
 
 
-def _balancing(counts: npt.NDArray[np.int_]) -> npt.NDArray[np.float32]:
-    filled = counts > 0
-    each = counts.sum() / max(np.count_nonzero(filled), 1)
-    return np.where(filled, each / np.maximum(counts, 1), 1.0).astype(np.float32)
+def _balanced_weights(counts: npt.NDArray[np.int_]) -> npt.NDArray[np.float32]:
+    has_images = counts > 0
+    mean_count = counts.sum() / max(np.count_nonzero(has_images), 1)
+    return np.where(has_images, mean_count / np.maximum(counts, 1), 1.0).astype(np.float32)
 
 
 def _parse_part(part: str, class_names: Sequence[str]) -> tuple[str, float]:
     name, colon, number = part.rpartition(":")
     if not colon:
         raise UserError(
-            f"{_FLAG}: {part!r} is no name:weight; pass auto or, for example, "
-            f"{class_names[0]}:2.5{_commas(class_names)}"
+            f"{_FLAG}: {part!r} is not name:weight; pass auto or, for example, "
+            f"{class_names[0]}:2.5{_comma_hint(class_names)}"
         )
-    # as written where a class is called so, else without the spaces around it
+    # A class name may begin or end with spaces, so strip them only if there is no exact match.
     name = name if name in class_names else name.strip()
     if name not in class_names:
         raise UserError(f"{_FLAG}: there is no class {name!r}; {_remedy(name, class_names)}")
@@ -84,24 +92,24 @@ def _weight(name: str, number: str) -> float:
         weight = float(number)
     except ValueError:
         weight = math.nan
-    # what float32 would hold as 0 or as infinite is refused too
-    if not _LEAST <= weight <= _MOST:
+    # Refuse also what float32 would round to 0 or to infinity.
+    if not _MIN <= weight <= _MAX:
         raise UserError(
-            f"{_FLAG}: {number.strip()!r} for class {name!r} is no number above 0; "
+            f"{_FLAG}: {number.strip()!r} for class {name!r} is not a number above 0; "
             f"pass one such as {name}:2.5"
         )
     return weight
 
 
 def _remedy(name: str, class_names: Sequence[str]) -> str:
-    lower = {known.lower(): known for known in class_names}
+    lower = {class_name.lower(): class_name for class_name in class_names}
     close = difflib.get_close_matches(name.lower(), lower, n=1)
-    found = f"did you mean {lower[close[0]]!r}?" if close else f"one is {class_names[0]!r}"
-    return found + _commas(class_names)
+    hint = f"did you mean {lower[close[0]]!r}?" if close else f"one is {class_names[0]!r}"
+    return hint + _comma_hint(class_names)
 
 
-def _commas(class_names: Sequence[str]) -> str:
-    """A hint where a class cannot be named at all."""
+def _comma_hint(class_names: Sequence[str]) -> str:
+    """Returns a hint if some class cannot be named in the flag at all, else an empty string."""
     if not any("," in name for name in class_names):
         return ""
-    return " (a class with a comma in its name cannot be written here)"
+    return " (a class with a comma in its name cannot be given here)"

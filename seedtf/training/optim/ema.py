@@ -1,4 +1,9 @@
-"""``MovingAverage``: an exponential moving average of all weights and batch statistics."""
+"""``MovingAverage``: an exponential moving average of all weights and batch statistics.
+
+Keras's ``use_ema=True`` with ``SwapEMAWeights`` averages trainable weights only. Here the moving
+statistics of batch normalization are averaged as well, and the average of float16 or bfloat16
+variables is kept in float32.
+"""
 
 from __future__ import annotations
 
@@ -12,67 +17,74 @@ from seedtf.compat.keras import all_variables
 
 __all__ = ["MovingAverage", "ema_decay"]
 
-# a fiftieth of the horizon between two updates costs a fiftieth of the memory traffic at most
-_UPDATES_IN_HORIZON = 50
+# At most this many updates per horizon: an update reads and writes every weight, and more of them
+# would hardly change the average.
+_UPDATES_PER_HORIZON = 50
 
 
 def ema_decay(horizon: float, steps: int) -> tuple[float, int]:
-    """The decay of one update and the steps from one to the next.
+    """Returns the decay of one update, and the number of steps between two updates.
 
     Args:
-        horizon: the share of all ``steps`` that the average spans, above 0.
-        steps: of the whole training.
+        horizon: the fraction of all ``steps`` that the average spans, above 0.
+        steps: steps of the whole training.
 
     Returns:
-        ``(exp(−every / (horizon · steps)), every)``: after so many steps as the horizon has, what was
-        before counts for 1/e.
+        ``(exp(−every / (horizon · steps)), every)``: after ``horizon · steps`` steps the earlier
+        average has the weight 1/e.
+
+    Example:
+        >>> decay, every = ema_decay(0.1, 10_000)
+        >>> round(decay, 4), every
+        (0.9802, 20)
     """
     length = max(horizon * steps, 1.0)
-    every = max(1, int(length / _UPDATES_IN_HORIZON))
+    every = max(1, int(length / _UPDATES_PER_HORIZON))
     return math.exp(-every / length), every
 
 
 class MovingAverage:
-    """Averages what a network has learnt, its moving statistics of batch normalisation included.
+    """Averages the weights of a network and its moving statistics of batch normalization.
 
     The n-th update, counted from 0, uses the decay ``min(decay, (1 + n) / (10 + n))``, as
-    ``tf.train.ExponentialMovingAverage`` does, so that the random first weights are soon forgotten.
+    ``tf.train.ExponentialMovingAverage`` does, so that the random initial weights soon lose their
+    influence.
 
     Attributes:
-        variables: the average, one for each floating-point variable of the network, then the number of
-            steps seen; what a saved state holds.
+        variables: the average of each floating-point variable of the network, then the number of
+            steps seen. A saved state holds these.
     """
 
     def __init__(self, network: keras.Model, horizon: float, steps: int) -> None:
-        """Begins with the weights as they are.
+        """Starts the average from the current weights.
 
         Args:
-            network: what is averaged; built.
-            horizon: the share of all steps that the average spans, above 0.
-            steps: of the whole training.
+            network: a built model.
+            horizon: the fraction of all steps that the average spans, above 0.
+            steps: steps of the whole training.
         """
         self._decay, self._every = ema_decay(horizon, steps)
-        self._sources = [each for each in all_variables(network) if _is_float(each)]
-        # float32, for a small step would be lost in 16 bits
-        self._averages = [tf.Variable(_value(each), trainable=False) for each in self._sources]
+        self._sources = [variable for variable in all_variables(network) if _is_float(variable)]
+        # In 16 bits a small change would be rounded away.
+        self._averages = [tf.Variable(_value(source), trainable=False) for source in self._sources]
         self._seen = tf.Variable(0, dtype=tf.int64, trainable=False)
         self.variables = [*self._averages, self._seen]
 
     def update(self) -> None:
-        """Counts a step of training, and takes the weights in when it is time; part of the step."""
+        """Counts a training step and updates the average if it is due. Called within the step."""
         self._seen.assign_add(1)
-        tf.cond(self._seen % self._every == 0, self._take_in, lambda: None)
+        tf.cond(self._seen % self._every == 0, self._update_averages, lambda: None)
 
     def swap(self) -> None:
-        """Puts the average into the network and keeps its weights instead; again, and all is back."""
+        """Exchanges the network's weights and the average; a second call undoes the exchange."""
         for source, average in zip(self._sources, self._averages, strict=True):
-            kept = _value(source)
+            weights = _value(source)
             source.assign(tf.cast(average, source.dtype))
-            average.assign(kept)
+            average.assign(weights)
 
-    def _take_in(self) -> None:
-        number = tf.cast(self._seen // self._every - 1, tf.float32)
-        decay = tf.minimum(self._decay, (1.0 + number) / (10.0 + number))
+    def _update_averages(self) -> None:
+        updates = tf.cast(self._seen // self._every - 1, tf.float32)
+        decay = tf.minimum(self._decay, (1.0 + updates) / (10.0 + updates))
         for source, average in zip(self._sources, self._averages, strict=True):
             average.assign(average + (_value(source) - average) * (1.0 - decay))
 

@@ -1,4 +1,4 @@
-"""The loss and the metric of every run, and what a training label becomes before them."""
+"""The loss and the metric of every run, and how training labels become the targets of the loss."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ Targets = Callable[[tf.Tensor, tf.Tensor], tuple]
 
 
 class CrossEntropy(keras.losses.Loss):
-    """Cross-entropy of probabilities ``[B, K]`` with labels, or with distributions over the classes.
+    """Cross-entropy of probabilities ``[B, K]`` with labels or with distributions over the classes.
 
-    Labels are int ``[B]``, as validation has them; distributions are float32 ``[B, K]``, rows that sum
-    to 1, as training has them where labels are smoothed or mixed.
+    Labels are int ``[B]``: validation always uses them. Distributions are float32 ``[B, K]``, rows
+    that sum to 1: training uses them when labels are smoothed or mixed.
     """
 
     def __init__(self, name: str = "cross_entropy") -> None:
         super().__init__(name=name)
 
     def call(self, y_true: Any, y_pred: Any) -> Any:
-        """Float32 ``[B]``: a loss for each image."""
+        """Returns the loss of each image, float32 ``[B]``."""
         y_pred = tf.cast(y_pred, tf.float32)
         if _are_distributions(y_true, y_pred):
             return keras.losses.categorical_crossentropy(y_true, y_pred)
@@ -35,42 +35,45 @@ class CrossEntropy(keras.losses.Loss):
 
 
 def accuracy_metric() -> keras.metrics.Metric:
-    """The share of images whose likeliest class is their label's, or the one with most of it."""
+    """Returns the metric ``accuracy``: the fraction of images whose top class is that of the label.
+
+    If the label is a distribution, its class is the one with the highest probability.
+    """
     return keras.metrics.MeanMetricWrapper(_matches, name="accuracy")
 
 
-def smooth(labels: tf.Tensor, share: float) -> tf.Tensor:
-    """Label smoothing: ``(1 − share) · labels + share / K`` (Szegedy et al. 2016, arXiv 1512.00567).
+def smooth(labels: tf.Tensor, smoothing: float) -> tf.Tensor:
+    """Returns ``(1 − smoothing) · labels + smoothing / K`` (Szegedy et al. 2016, arXiv 1512.00567).
 
     Args:
         labels: float32 ``[B, K]``, rows that sum to 1.
-        share: what each label gives away, in [0, 1).
+        smoothing: the fraction of each label that is spread over all classes, in [0, 1).
     """
-    return labels * (1.0 - share) + share / labels.shape[-1]
+    return labels * (1.0 - smoothing) + smoothing / labels.shape[-1]
 
 
 def make_targets(
     classes: int, *, smoothing: float, weights: npt.ArrayLike | None = None
 ) -> Targets | None:
-    """What is done to a training batch's labels, or None where they stay class numbers.
+    """Returns a function that makes the targets of a training batch; None if labels stay as they are.
 
     Args:
-        classes: how many there are, K.
-        smoothing: the share of each label that is spread over all classes.
-        weights: float32 ``[K]``, what an image of each class counts in the loss; a mixed image
-            counts as its parts do, before smoothing.
+        classes: the number of classes, K.
+        smoothing: the fraction of each label that is spread over all classes.
+        weights: float32 ``[K]``, the weight of each class in the loss. A mixed image gets the average
+            weight of its classes, computed before smoothing.
 
     Returns:
-        ``(images, labels int32 [B] or float32 [B, K]) → (images, float32 [B, K])``, and with weights a
-        third: float32 ``[B]``.
+        ``(images, labels int32 [B] or float32 [B, K]) → (images, float32 [B, K])``; with ``weights``
+        the result has a third part, the weight of each image, float32 ``[B]``.
     """
     if not smoothing and weights is None:
         return None
 
     def targets(images: tf.Tensor, labels: tf.Tensor) -> tuple:
         soft = labels if labels.shape.rank == 2 else tf.one_hot(labels, classes)
-        made = (images, smooth(soft, smoothing) if smoothing else soft)
-        return made if weights is None else (*made, sample_weights(soft, weights))
+        batch = (images, smooth(soft, smoothing) if smoothing else soft)
+        return batch if weights is None else (*batch, sample_weights(soft, weights))
 
     return targets
 
@@ -83,5 +86,5 @@ def _matches(y_true: Any, y_pred: Any) -> Any:
 
 
 def _are_distributions(y_true: Any, y_pred: Any) -> bool:
-    # Keras may give class numbers a second axis of length 1
+    # Keras may add a second axis of length 1 to class numbers.
     return len(y_true.shape) == 2 and y_true.shape[-1] == y_pred.shape[-1]

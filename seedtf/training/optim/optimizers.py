@@ -1,16 +1,15 @@
-"""The update rule that ``--optimizer`` names: Keras's own, or those of TensorFlow Addons."""
+"""The optimizer that ``--optimizer`` names: one of Keras or one of TensorFlow Addons."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Iterable
 from typing import Any
 
 import keras
 
-from seedtf.compat.keras import KERAS_2
+from seedtf.compat.keras import KERAS_2, LRScales, layerwise_lr_class
 from seedtf.compat.tensorflow import import_addons
 from seedtf.errors import UserError
-from seedtf.training.optim.param_groups import is_decayed
 
 __all__ = [
     "AVERAGED",
@@ -25,32 +24,43 @@ __all__ = [
 AVERAGED = "swa"
 """The choice that averages the weights (stochastic weight averaging, Izmailov et al. 2018)."""
 
-Rates = Mapping[str, float] | Callable[[Any], float]
-"""Learning rates relative to the optimizer's: by the path of a variable, or a function of it."""
-
-# they change weights from within another optimizer's step, which fails where several devices share it
+# They change weights outside the step of the optimizer that they wrap, which fails under a strategy
+# with several replicas.
 _WRAPPERS = ("lookahead", "ranger", AVERAGED)
 _OF_ADDONS = ("radam", *_WRAPPERS)
-# the share of training before the average begins, as Izmailov et al. have it
+_KERAS_CLASSES = {
+    "sgd": "SGD",
+    "adam": "Adam",
+    "adamw": "AdamW",
+    "rmsprop": "RMSprop",
+    "lamb": "Lamb",
+}
+# Averaging starts after this fraction of the training, as in Izmailov et al.
 _AVERAGED_FROM = 0.75
 
 
 def check_optimizer(
     name: str, *, weight_decay: float = 0.0, clip_norm: float = 0.0, body_lr_factor: float = 1.0
 ) -> None:
-    """Raises UserError where ``name`` cannot be had here, or cannot do what the flags ask.
+    """Checks that ``name`` is available here and supports what the flags request.
 
-    That is where it needs TensorFlow Addons, which is not installed, or is asked for what only Keras's
-    own optimizers do; ``body_lr_factor`` other than 1 needs Keras 3.
+    Raises:
+        UserError: ``name`` needs TensorFlow Addons, which is not installed; or it is an optimizer of
+            Addons, and weight decay, clipping or layer-wise rates are requested, which only those of
+            Keras support; or ``body_lr_factor`` is not 1 under Keras 2.15.
     """
     if needs_addons(name):
         import_addons(f"--optimizer={name}")
-        wanted = {"weight_decay": (weight_decay, 0.0), "clip_norm": (clip_norm, 0.0)}
-        for flag, (value, off) in {**wanted, "body_lr_factor": (body_lr_factor, 1.0)}.items():
+        requested = {
+            "weight_decay": (weight_decay, 0.0),
+            "clip_norm": (clip_norm, 0.0),
+            "body_lr_factor": (body_lr_factor, 1.0),
+        }
+        for flag, (value, off) in requested.items():
             if value != off:
                 raise UserError(
-                    f"--{flag}={value:g}: --optimizer={name} of TensorFlow Addons has none; pass "
-                    f"--{flag}={off:g}, or adam, adamw, sgd or rmsprop"
+                    f"--{flag}={value:g}: not supported by --optimizer={name} of TensorFlow Addons; "
+                    f"pass --{flag}={off:g}, or adam, adamw, sgd or rmsprop"
                 )
     if KERAS_2 and body_lr_factor != 1.0:
         raise UserError(
@@ -60,7 +70,11 @@ def check_optimizer(
 
 
 def check_strategy(name: str, strategy: str) -> None:
-    """Raises UserError where ``name`` cannot train with ``strategy`` (a ``Devices.kind``)."""
+    """Checks that ``name`` can train under ``strategy``, a ``Devices.kind``.
+
+    Raises:
+        UserError: ``name`` wraps another optimizer and trains on one device only.
+    """
     if name in _WRAPPERS and strategy != "none":
         raise UserError(
             f"--optimizer={name}: trains on one device only, and --strategy is {strategy} here; "
@@ -69,7 +83,7 @@ def check_strategy(name: str, strategy: str) -> None:
 
 
 def describe_optimizer(name: str, epochs: int) -> str:
-    """What ``name`` means here, for the first lines of a run of so many ``epochs``."""
+    """Returns a description of ``name`` in a run of ``epochs``, for the first lines of its output."""
     wrapped = {
         "lookahead": "lookahead around adam",
         "ranger": "ranger (lookahead around radam)",
@@ -81,7 +95,12 @@ def describe_optimizer(name: str, epochs: int) -> str:
 
 
 def first_averaged(epochs: int) -> int:
-    """The epoch, counted from 0, at whose end weights are first averaged in a run of ``epochs``."""
+    """Returns the 0-based epoch at whose end weights first enter the average of a run of ``epochs``.
+
+    Example:
+        >>> first_averaged(200)
+        150
+    """
     return int(_AVERAGED_FROM * epochs)
 
 
@@ -92,116 +111,72 @@ def make_optimizer(
     averaged_from: int = 0,
     steps_per_epoch: int = 1,
     weight_decay: float = 0.0,
+    no_decay: Iterable[Any] = (),
     clip_norm: float = 0.0,
-    rates: Rates | None = None,
+    lr_scales: LRScales | None = None,
 ) -> keras.optimizers.Optimizer:
-    """A new optimizer at its usual settings.
+    """Returns a new optimizer with the usual settings.
 
-    ``sgd`` has Nesterov momentum 0.9; ``lookahead`` and ``swa`` go around Adam, ``ranger`` around
-    RectifiedAdam (``radam``); ``lamb`` is Keras's own where it has one, else Addons'.
+    ``sgd`` has Nesterov momentum 0.9; ``lookahead`` and ``swa`` wrap Adam, ``ranger`` wraps
+    RectifiedAdam (``radam``); ``lamb`` is Keras's own where Keras has it, else that of Addons.
 
     Args:
         name: a value of ``--optimizer``.
-        lr: the learning rate at first.
-        averaged_from: for ``swa``, the epoch of this optimizer, counted from 0, at whose end the first
-            weights enter the average; later ones enter at the end of each epoch.
-        steps_per_epoch: for ``swa``, its steps in one epoch.
-        weight_decay: before the update a step takes rate × this × w off each weight w that
-            ``is_decayed`` (decoupled: Loshchilov and Hutter, arXiv 1711.05101); with 0 nothing.
-        clip_norm: the largest norm of the gradient over all variables; 0 for any.
-        rates: factors on the whole change of a variable by a step, the decay's part too; None for 1.
+        lr: the initial learning rate.
+        averaged_from: for ``swa``, the epoch of this optimizer, counted from 0, at whose end weights
+            first enter the average; later ones enter at the end of each epoch.
+        steps_per_epoch: for ``swa``, the optimizer's steps in one epoch.
+        weight_decay: before its update a step subtracts ``lr * weight_decay * w`` from each weight w
+            (decoupled: Loshchilov and Hutter, arXiv 1711.05101); 0 for none.
+        no_decay: the variables that weight decay leaves alone, see ``no_decay_variables``.
+        clip_norm: the largest norm of the gradient over all variables; 0 for no clipping.
+        lr_scales: factors on the whole change of a variable in a step, weight decay included, by the
+            variable's path or as a function of the variable; None for 1 everywhere.
 
     Raises:
         UserError: as ``check_optimizer``.
+
+    Example:
+        >>> optimizer = make_optimizer("adamw", 1e-3, weight_decay=0.05)
+        >>> type(optimizer).__name__, optimizer.weight_decay
+        ('AdamW', 0.05)
     """
-    if rates is not None and (KERAS_2 or needs_addons(name)):
+    check_optimizer(name, weight_decay=weight_decay, clip_norm=clip_norm)
+    if lr_scales is not None and (KERAS_2 or needs_addons(name)):
         raise UserError(
-            f"--body_lr_factor: --optimizer={name} has no rates by layer here; leave it at 1"
+            f"--body_lr_factor: --optimizer={name} supports no layer-wise rates here; leave it at 1"
         )
     if needs_addons(name):
-        check_optimizer(name, weight_decay=weight_decay, clip_norm=clip_norm)
         first = averaged_from * steps_per_epoch + steps_per_epoch - 1
-        return _of_addons(name, lr, first, steps_per_epoch)
-    kinds = {"sgd": "SGD", "adam": "Adam", "adamw": "AdamW", "rmsprop": "RMSprop", "lamb": "Lamb"}
-    kind = getattr(keras.optimizers, kinds[name])
+        return _make_addons_optimizer(name, lr, first, steps_per_epoch)
+    optimizer_class = getattr(keras.optimizers, _KERAS_CLASSES[name])
+    if lr_scales is not None:
+        optimizer_class = layerwise_lr_class(optimizer_class, lr_scales)
     options: dict[str, Any] = {"momentum": 0.9, "nesterov": True} if name == "sgd" else {}
     if clip_norm:
         options["global_clipnorm"] = clip_norm
-    if not weight_decay and rates is None:
-        optimizer = kind(lr, **options)
-        optimizer.weight_decay = None  # of itself AdamW has 0.004; 0 would cost as much as any
-        return optimizer
-    bases: tuple[type, ...] = (_NoDecayOnNormAndBias, kind)
-    members = {}
-    if rates is not None:
-        bases, members = (_LayerwiseLR, *bases), {"rates": staticmethod(_by_path(rates))}
-    optimizer = type(f"Finer{kind.__name__}", bases, members)(lr, **options)
+    optimizer = optimizer_class(lr, **options)
+    # Keras's AdamW defaults to 0.004. None removes the decay op; 0 would still run it.
     optimizer.weight_decay = weight_decay or None
+    if weight_decay:
+        optimizer.exclude_from_weight_decay(var_list=list(no_decay))
     return optimizer
 
 
-class _NoDecayOnNormAndBias:
-    """For a Keras optimizer: its weight decay spares what is not ``is_decayed``."""
-
-    def build(self, variables: list[Any]) -> None:
-        """Creates the slots; Keras wants to be told before what to spare."""
-        if not _is_built(self):
-            spared = [each for each in variables if not is_decayed(each)]
-            self.exclude_from_weight_decay(var_list=spared)  # type: ignore[attr-defined]
-        super().build(variables)  # type: ignore[misc]
-
-
-class _LayerwiseLR:
-    """For an optimizer of Keras 3: each variable's change times its own factor, nothing stored.
-
-    Every rule of Keras changes a variable in proportion to the rate that ``update_step`` is given, or
-    keeps a velocity in proportion to it, so the factor goes on the rate. On the gradient it would do
-    nothing to Adam.
-    """
-
-    rates: Callable[[Any], float]
-
-    def build(self, variables: list[Any]) -> None:
-        """Creates the slots and looks the factors up, in the order of ``variables``."""
-        if not _is_built(self):
-            self._factors = tuple(float(self.rates(each)) for each in variables)
-        super().build(variables)  # type: ignore[misc]
-
-    def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
-        """The decay, then the update, at the variable's own rate."""
-        factor = self._factors[self._get_variable_index(variable)]  # type: ignore[attr-defined]
-        rate = learning_rate * factor
-        if self.weight_decay and self._use_weight_decay(variable):  # type: ignore[attr-defined]
-            self.assign_sub(variable, variable * self.weight_decay * rate)  # type: ignore[attr-defined]
-        super().update_step(gradient, variable, rate)  # type: ignore[misc]
-
-    def _apply_weight_decay(self, variables: list[Any]) -> None:
-        """Nothing: Keras's own would take from all variables at one rate."""
-
-
-def _is_built(optimizer: Any) -> bool:
-    # in Keras 3 and in Keras 2.15
-    return getattr(optimizer, "built", False) or getattr(optimizer, "_built", False)
-
-
-def _by_path(rates: Rates) -> Callable[[Any], float]:
-    return rates if callable(rates) else lambda variable: rates[variable.path]
-
-
 def needs_addons(name: str) -> bool:
-    """Whether ``name`` is a rule of TensorFlow Addons here."""
-    # Keras 2.15 has no LAMB of its own
+    """Whether ``name`` is an optimizer of TensorFlow Addons in this environment."""
+    # Keras 2.15 has no LAMB of its own.
     return name in _OF_ADDONS or (name == "lamb" and not hasattr(keras.optimizers, "Lamb"))
 
 
-def _of_addons(name: str, lr: float, first: int, period: int) -> Any:
-    rules = import_addons(f"--optimizer={name}").optimizers
-    # Addons wraps only the kind of optimizer that Keras 2.11 replaced
+def _make_addons_optimizer(name: str, lr: float, first: int, period: int) -> Any:
+    addons = import_addons(f"--optimizer={name}").optimizers
+    # The wrappers of Addons accept only the optimizers that Keras 2.11 replaced and calls legacy.
     adam = keras.optimizers.legacy.Adam
     if name == "lamb":
-        return rules.LAMB(lr)
+        return addons.LAMB(lr)
     if name == "radam":
-        return rules.RectifiedAdam(lr)
+        return addons.RectifiedAdam(lr)
     if name == AVERAGED:
-        return rules.SWA(adam(lr), start_averaging=first, average_period=period)
-    return rules.Lookahead(adam(lr) if name == "lookahead" else rules.RectifiedAdam(lr))
+        return addons.SWA(adam(lr), start_averaging=first, average_period=period)
+    return addons.Lookahead(adam(lr) if name == "lookahead" else addons.RectifiedAdam(lr))

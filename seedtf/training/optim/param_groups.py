@@ -1,70 +1,68 @@
-"""Which weights decay, and how fast each layer learns."""
+"""Which weights decay, and the learning rate of each layer: timm's parameter groups for Keras."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Any
 
 import keras
 
 from seedtf.model.network import HEAD
 
-__all__ = ["decayed", "is_decayed", "layerwise_lr", "undecayed"]
+__all__ = ["is_decayed", "layerwise_lr", "no_decay_variables"]
 
-# what the layers of Keras call their shifts and scales
-_SHIFTS_AND_SCALES = frozenset({"bias", "gamma", "beta"})
+# Keras's names for biases and for the scales and shifts of normalization layers.
+_BIASES_AND_SCALES = frozenset({"bias", "gamma", "beta"})
 
 
 def is_decayed(variable: Any) -> bool:
-    """Whether weight decay takes from a variable: one of rank 2 or more, and no shift or scale.
+    """Whether weight decay applies to a variable: its rank is 2 or more, and it is no bias or scale.
 
-    Judged by the variable's own name: a kernel of a layer named ``gamma`` decays.
+    The variable's own name decides, not its layer's: the kernel of a layer named ``gamma`` decays.
     """
     name = variable.name.rpartition("/")[2].partition(":")[0]  # in Keras 2.15: layer/kernel:0
-    return len(variable.shape) > 1 and name not in _SHIFTS_AND_SCALES
+    return len(variable.shape) > 1 and name not in _BIASES_AND_SCALES
 
 
-def decayed(network: keras.Model) -> list[Any]:
-    """The trainable variables of a network that weight decay takes from."""
-    return [each for each in network.trainable_variables if is_decayed(each)]
-
-
-def undecayed(network: keras.Model) -> list[Any]:
-    """The trainable variables of a network that weight decay spares."""
-    return [each for each in network.trainable_variables if not is_decayed(each)]
+def no_decay_variables(network: keras.Model) -> list[Any]:
+    """Returns the variables of a network, frozen ones included, that weight decay leaves alone."""
+    return [variable for variable in network.weights if not is_decayed(variable)]
 
 
 def layerwise_lr(network: keras.Model, body_lr_factor: float) -> dict[str, float]:
-    """Discriminative rates: the learning rate of every variable relative to the head's.
+    """Returns discriminative learning rates: the rate of every variable relative to the head's.
 
-    After Howard and Ruder, ULMFiT, arXiv 1801.06146, section 3.2, where each layer has a fixed
-    fraction of the rate of the one above it. Here the fraction follows from the number of layers: of
-    n body layers with weights, counted from the input, layer i = 0 … n - 1 gets ``body_lr_factor`` to
-    the power of (n - i) / n. Keras 3 only.
+    In ULMFiT (Howard and Ruder, arXiv 1801.06146, section 3.2) each layer has a fixed fraction of the
+    rate of the layer above it. Here that fraction follows from the number of layers: of n body layers
+    with weights, layer i = 0 … n - 1, counted from the input, gets ``body_lr_factor`` to the power of
+    (n - i) / n. Keras 3 only.
 
     Args:
-        network: as ``build_network`` makes it, whichever of its layers are frozen.
-        body_lr_factor: of the body's first layer, above 0 to 1.
+        network: a model made by ``build_network``; frozen layers get their rates too.
+        body_lr_factor: the factor of the body's first layer, above 0 and at most 1.
 
     Returns:
-        By the path of the variable its factor, from ``body_lr_factor`` to the head's 1.
+        A factor, from ``body_lr_factor`` to the head's 1, for the path of every variable.
+
+    Example:
+        >>> from seedtf.model.network import build_network
+        >>> network = build_network(model="tiny", num_classes=2, image_size=8, weights="none")
+        >>> scales = layerwise_lr(network, 0.01)
+        >>> min(scales.values()), scales["logits/kernel"]
+        (0.01, 1.0)
     """
-    # the statistics of a Normalization layer are given, never learnt
-    learnt = [
+    # The statistics of a Normalization layer are constants that are never trained.
+    layers = [
         layer
         for layer in network.layers
         if layer.weights and not isinstance(layer, keras.layers.Normalization)
     ]
-    body = [layer for layer in learnt if layer.name != HEAD]
+    body = [layer for layer in layers if layer.name != HEAD]
     count = len(body)
     factors = {
-        layer.name: body_lr_factor ** ((count - number) / count)
-        for number, layer in enumerate(body)
+        layer.name: body_lr_factor ** ((count - index) / count) for index, layer in enumerate(body)
     }
     return {
-        path: factors.get(layer.name, 1.0) for layer in learnt for path in _paths(layer.weights)
+        variable.path: factors.get(layer.name, 1.0)
+        for layer in layers
+        for variable in layer.weights
     }
-
-
-def _paths(variables: Iterable[Any]) -> list[str]:
-    return [variable.path for variable in variables]

@@ -1,9 +1,10 @@
-"""Learning rate as a pure function of the epoch, without TensorFlow.
+"""Learning-rate schedules: pure functions of the epoch, without TensorFlow.
 
-The epoch is a float: 0.0 is the start of training, 1.5 the middle of the second epoch. Every
+The epoch is a float: 0.0 is the start of training, 1.5 is the middle of the second epoch. Every
 function takes ``lr`` above 0 and ``min_lr`` in ``[0, lr]`` and returns a value within
-``[min_lr, lr]``; only warm-up goes below ``min_lr``. An epoch before 0 counts as 0, one past the end
-as the end. ``make_schedule`` checks what the user gave; the functions themselves do not.
+``[min_lr, lr]``; only warm-up goes below ``min_lr``. An epoch before 0 is treated as 0, an epoch
+past the end as the end. ``TrainConfig`` checks the range of each value and ``make_schedule`` checks
+how the values fit together; the functions themselves check nothing.
 """
 
 from __future__ import annotations
@@ -29,15 +30,15 @@ Schedule = Callable[[float], float]
 
 SCHEDULES = ("cyclic", "smooth", "one_cycle", "cosine", "constant")
 
-ONE_CYCLE_PEAK = 0.3  # the share of training spent on the way up
-ONE_CYCLE_START = 1 / 25  # the first rate, as a share of the peak
-WARMUP_START = 0.01  # the first rate, as a share of the rate that warm-up leads to
+ONE_CYCLE_PEAK = 0.3  # the fraction of training after which the rate is highest
+ONE_CYCLE_START = 1 / 25  # the first rate, as a fraction of the peak
+WARMUP_START = 0.01  # the first rate, as a fraction of the rate at the end of warm-up
 
 
 def cyclic_decay(
     epoch: float, *, lr: float, min_lr: float, cycle_epochs: float, cycle_decay: float
 ) -> float:
-    """Cosine cycles whose peak decays: the rate falls to ``min_lr``, jumps back up, a little lower.
+    """Cosine cycles with decaying peaks: the rate falls to ``min_lr``, then jumps to the next peak.
 
     With ``i = floor(epoch / cycle_epochs)`` and ``t = epoch / cycle_epochs - i``::
 
@@ -45,14 +46,18 @@ def cyclic_decay(
         rate = min_lr + (peak - min_lr) * (1 + cos(pi * t)) / 2
 
     This is SGDR (Loshchilov & Hutter, 2017, arXiv 1608.03983, equation 5) with ``T_mult = 1`` and
-    decaying peaks. It has no end: cycle follows cycle.
+    decaying peaks. The cycles go on forever.
 
     Args:
-        epoch: float; below 0 counts as 0.
+        epoch: a float; a negative one is treated as 0.
         lr: the first peak.
         min_lr: the lowest rate.
-        cycle_epochs: the length of a cycle in epochs, above 0; need not be whole.
+        cycle_epochs: the length of a cycle in epochs, above 0; need not be an integer.
         cycle_decay: the factor from one peak to the next, in (0, 1].
+
+    Example:
+        >>> [cyclic_decay(e, lr=1.0, min_lr=0.0, cycle_epochs=4, cycle_decay=0.5) for e in (0, 2, 4)]
+        [1.0, 0.5, 0.5]
     """
     cycles = max(epoch, 0.0) / cycle_epochs
     peak = max(min_lr, lr * cycle_decay ** math.floor(cycles))
@@ -60,45 +65,51 @@ def cyclic_decay(
 
 
 def smooth_decay(epoch: float, *, lr: float, min_lr: float, epochs: float) -> float:
-    """One exponential decay, ``lr * (min_lr / lr) ** (epoch / epochs)``: ``min_lr`` at the end.
+    """Exponential decay from ``lr`` to ``min_lr``: ``lr * (min_lr / lr) ** (epoch / epochs)``.
 
     ``min_lr`` must be above 0. The rate falls by the same factor in every epoch.
     """
-    value = lr * (min_lr / lr) ** _share(epoch, epochs)
+    value = lr * (min_lr / lr) ** _progress(epoch, epochs)
     return min(max(value, min_lr), lr)
 
 
 def one_cycle(epoch: float, *, lr: float, min_lr: float, epochs: float) -> float:
     """One rise and one fall: linear up to ``lr`` during the first 30 %, then a cosine to ``min_lr``.
 
-    It starts from ``max(min_lr, lr / 25)``. The policy is Smith & Topin's (2018, arXiv 1708.07120);
-    the cosine on the way down is the common variant of their straight line.
+    The first rate is ``max(min_lr, lr / 25)``. The policy is from Smith & Topin (2018, arXiv
+    1708.07120), who let the rate fall linearly; the cosine is the common variant.
     """
-    share = _share(epoch, epochs)
-    if share >= ONE_CYCLE_PEAK:
-        return _cosine(lr, min_lr, (share - ONE_CYCLE_PEAK) / (1 - ONE_CYCLE_PEAK))
+    progress = _progress(epoch, epochs)
+    if progress >= ONE_CYCLE_PEAK:
+        return _cosine(lr, min_lr, (progress - ONE_CYCLE_PEAK) / (1 - ONE_CYCLE_PEAK))
     start = max(min_lr, lr * ONE_CYCLE_START)
-    return min(start + (lr - start) * share / ONE_CYCLE_PEAK, lr)
+    return min(start + (lr - start) * progress / ONE_CYCLE_PEAK, lr)
 
 
 def cosine(epoch: float, *, lr: float, min_lr: float, epochs: float) -> float:
     """Half a cosine from ``lr`` to ``min_lr``: SGDR (arXiv 1608.03983) without a restart."""
-    return _cosine(lr, min_lr, _share(epoch, epochs))
+    return _cosine(lr, min_lr, _progress(epoch, epochs))
 
 
 def constant(epoch: float, *, lr: float) -> float:
-    """``lr`` at every epoch."""
+    """Returns ``lr`` for every epoch."""
     return lr
 
 
 def with_warmup(schedule: Schedule, warmup_epochs: float) -> Schedule:
-    """``schedule`` behind a straight ramp that reaches it at ``warmup_epochs``, without a step.
+    """Returns ``schedule`` preceded by a linear ramp that meets it at ``warmup_epochs``.
 
     With ``target = schedule(warmup_epochs)`` the ramp is
-    ``target * (0.01 + 0.99 * epoch / warmup_epochs)``. It starts at 1 % of the target: that may be
-    below ``min_lr``, but is never exactly 0, so the first step counts. Set the rate per step rather
-    than per epoch, or the whole first epoch runs at that 1 %. With ``warmup_epochs`` 0 the schedule is
-    returned as it is. Gradual warm-up is from Goyal et al. (2017, arXiv 1706.02677, section 2.2).
+    ``target * (0.01 + 0.99 * epoch / warmup_epochs)``. It starts at 1 % of the target, which may be
+    below ``min_lr`` but is never 0, so the first step already trains. Set the rate at every step: if
+    it is set once an epoch, the whole first epoch runs at that 1 %. If ``warmup_epochs`` is 0, the
+    schedule itself is returned. Gradual warm-up is from Goyal et al. (2017, arXiv 1706.02677, section
+    2.2).
+
+    Example:
+        >>> rate = with_warmup(lambda epoch: 1.0, 2)
+        >>> rate(0.0), rate(1.0), rate(2.0)
+        (0.01, 0.505, 1.0)
     """
     if warmup_epochs <= 0:
         return schedule
@@ -122,25 +133,30 @@ def make_schedule(
     cycle_epochs: float = 10.0,
     cycle_decay: float = 1.0,
 ) -> Schedule:
-    """The named schedule as a function from epoch (float) to learning rate (float).
+    """Returns the named schedule as a function from epoch (float) to learning rate (float).
 
-    At ``epochs`` and past it the value is that at the very end; a cyclic schedule does not restart
-    there.
+    From ``epochs`` on the rate is the last one before it, so a cyclic schedule does not restart
+    there. ``TrainConfig`` checks the range of each value alone, so it is not checked again here.
 
     Args:
         name: one of ``SCHEDULES``.
         lr: the highest rate, above 0.
-        min_lr: the lowest rate apart from warm-up, in [0, lr]; above 0 for ``smooth``.
+        min_lr: the lowest rate except during warm-up, in [0, lr]; above 0 for ``smooth``.
         epochs: the length of training, above 0.
-        warmup_epochs: the length of the linear ramp at the start, in [0, epochs); 0 for none.
-        cycle_epochs: for ``cyclic``, the length of a cycle, above 0.
-        cycle_decay: for ``cyclic``, the factor from one peak to the next, in (0, 1].
+        warmup_epochs: the length of the linear ramp at the start, in [0, epochs); 0 for no ramp.
+        cycle_epochs: the length of a cycle of ``cyclic``, above 0.
+        cycle_decay: the factor from one peak of ``cyclic`` to the next, in (0, 1].
 
     Raises:
-        UserError: a value outside these ranges.
+        UserError: ``min_lr`` is above ``lr``, or is 0 for ``smooth``, or warm-up takes the whole
+            training.
+
+    Example:
+        >>> rate = make_schedule("cosine", lr=0.1, min_lr=0.0, epochs=10)
+        >>> [round(rate(epoch), 4) for epoch in (0, 2.5, 5, 10)]
+        [0.1, 0.0854, 0.05, 0.0]
     """
-    _check_rates(name, lr, min_lr)
-    _check_lengths(epochs, warmup_epochs, cycle_epochs, cycle_decay)
+    _check_combination(name, lr, min_lr, epochs, warmup_epochs)
     end = math.nextafter(epochs, 0.0)
     schedules: dict[str, Schedule] = {
         "cyclic": lambda epoch: cyclic_decay(
@@ -158,39 +174,27 @@ def make_schedule(
     return with_warmup(schedules[name], warmup_epochs)
 
 
-def _share(epoch: float, epochs: float) -> float:
+def _progress(epoch: float, epochs: float) -> float:
     return min(max(epoch / epochs, 0.0), 1.0)
 
 
-def _cosine(high: float, low: float, share: float) -> float:
-    value = low + (high - low) * (1 + math.cos(math.pi * share)) / 2
-    return min(max(value, low), high)  # rounding may leave the range by one bit
+def _cosine(high: float, low: float, progress: float) -> float:
+    value = low + (high - low) * (1 + math.cos(math.pi * progress)) / 2
+    return min(max(value, low), high)  # Rounding can push the value just outside the range.
 
 
-def _check_rates(name: str, lr: float, min_lr: float) -> None:
-    if name not in SCHEDULES:
-        raise UserError(f"--schedule={name}: unknown; choose one of {', '.join(SCHEDULES)}")
-    if not (math.isfinite(lr) and lr > 0):
-        raise UserError(f"--lr={lr}: must be a number above 0, such as 0.001")
-    if not 0 <= min_lr <= lr:
-        raise UserError(f"--min_lr={min_lr}: must lie between 0 and --lr={lr}")
+def _check_combination(
+    name: str, lr: float, min_lr: float, epochs: float, warmup_epochs: float
+) -> None:
+    if min_lr > lr:
+        raise UserError(f"--min_lr={min_lr:g}: exceeds the learning rate of {lr:g}; lower it")
     if name == "smooth" and min_lr == 0:
         raise UserError(
-            "--min_lr=0: an exponential decay never reaches 0; give a rate above 0,"
+            "--min_lr=0: an exponential decay never reaches 0; pass a rate above 0,"
             " or choose --schedule=cosine"
         )
-
-
-def _check_lengths(
-    epochs: float, warmup_epochs: float, cycle_epochs: float, cycle_decay: float
-) -> None:
-    if not epochs > 0:
-        raise UserError(f"--epochs={epochs}: must be above 0")
-    if not 0 <= warmup_epochs < epochs:
+    if warmup_epochs >= epochs:
         raise UserError(
-            f"--warmup_epochs={warmup_epochs}: must be at least 0 and below --epochs={epochs}"
+            f"--warmup_epochs={warmup_epochs:g}: leaves no epoch after the warm-up; pass less than "
+            f"--epochs={epochs:g}"
         )
-    if not cycle_epochs > 0:
-        raise UserError(f"--cycle_epochs={cycle_epochs}: must be above 0")
-    if not 0 < cycle_decay <= 1:
-        raise UserError(f"--cycle_decay={cycle_decay}: must be above 0 and at most 1")
