@@ -36,7 +36,7 @@ from seedtf.model.network import build_network, load_model
 from seedtf.model.precision import choose_jit
 from seedtf.runs.history import read_history
 from seedtf.training import train
-from seedtf.training.distributed import sync as agreement
+from seedtf.training.distributed import sync
 from seedtf.training.distributed.cluster import Cluster, read_cluster
 from seedtf.training.distributed.devices import check_shares, choose_strategy
 from seedtf.training.distributed.waiting import missing
@@ -50,14 +50,14 @@ FLAGS = [
     *("--model=tiny", "--weights=none", "--image_size=16", "--batch_size=12", f"--epochs={EPOCHS}"),
     *("--optimizer=sgd", "--lr=0.05", "--threads=1", "--sync_bn", "--save_minutes=0.001"),
 ]
-# SEEDTF_HANG=1 stops the lost worker instead of killing it: its sockets stay open, only the
-# heartbeat tells
+# SEEDTF_HANG=1 stops the lost worker instead of killing it: its sockets stay open, so only the missing
+# heartbeat shows that it is lost.
 HANG = "SEEDTF_HANG" in os.environ
 
 
 @dataclass
 class Process:
-    """A worker under way, or what it left."""
+    """A process of a run, while it runs and after it has ended."""
 
     process: subprocess.Popen[str]
     home: Path
@@ -84,7 +84,7 @@ class Process:
 
 @dataclass
 class Launcher:
-    """Starts the processes of a run; none outlives the tests."""
+    """Starts the processes of a run and ends them after the tests."""
 
     folder: Path
     processes: list[Process] = field(default_factory=list)
@@ -97,7 +97,7 @@ class Launcher:
             (home / "tmp").mkdir()
             weights = self.folder / f"{home.name}.npz"
             variables = {**os.environ, "TMPDIR": str(home / "tmp"), **env}
-            # or Python keeps what it compiles of the sources that TensorFlow generates there
+            # Else Python would write the bytecode of sources that TensorFlow generates there.
             variables["PYTHONDONTWRITEBYTECODE"] = "1"
             variables.pop("TF_CPP_MIN_LOG_LEVEL", None)  # what a user sees
             if workers > 1:
@@ -151,7 +151,7 @@ def launcher(tmp_path_factory) -> Iterator[Launcher]:
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory) -> Path:
-    """Eleven classes, 55 training and 11 validation images: 11 is shared evenly by nobody."""
+    """Eleven classes, 55 training and 11 validation images, which no number of workers divides."""
     root = write_sample(tmp_path_factory.mktemp("data") / "s", images_per_class=6, image_size=20)
     shutil.rmtree(min(path for path in root.iterdir() if path.is_dir()))
     return root
@@ -163,7 +163,7 @@ def train_flags(data: Path, run_dir: Path) -> list[str]:
 
 @pytest.fixture(scope="module")
 def alone(launcher, data) -> Path:
-    """The run on one device, which all others are compared with."""
+    """The run on one device, with which all others are compared."""
     run_dir = launcher.folder / "alone"
     launcher.run(train_flags(data, run_dir))
     return run_dir
@@ -171,7 +171,7 @@ def alone(launcher, data) -> Path:
 
 @pytest.fixture(scope="module")
 def two_workers(launcher, data) -> tuple[Path, list[Process]]:
-    """An undisturbed run of two workers, which try at its end what is not seen of a run."""
+    """An undisturbed run of two workers, which at its end probe what the run folder does not show."""
     run_dir = launcher.folder / "two"
     return run_dir, launcher.run(train_flags(data, run_dir), workers=2, PROBE="1")
 
@@ -204,7 +204,7 @@ def test_two_devices_train_as_one_does(launcher, data, alone) -> None:
     assert not process.errors  # no warning of Keras either
 
 
-def test_a_synchronised_model_needs_no_strategy_to_be_loaded(two_workers, alone) -> None:
+def test_a_model_with_sync_bn_loads_without_a_strategy(two_workers, alone) -> None:
     model, other = (
         load_model(run / "checkpoints" / "last.keras") for run in (two_workers[0], alone)
     )
@@ -230,7 +230,7 @@ def test_workers_end_with_equal_weights_and_as_one_process_does(
     assert_equal_to_rounding(run_dir, alone)
 
 
-def test_only_the_chief_writes_and_speaks(two_workers) -> None:
+def test_only_the_chief_writes_and_prints(two_workers) -> None:
     run_dir, (chief, worker) = two_workers
     assert (run_dir / "checkpoints" / "best.keras").exists()
     assert chief.output.count("\nepoch ") == EPOCHS
@@ -242,7 +242,7 @@ def test_only_the_chief_writes_and_speaks(two_workers) -> None:
     assert not chief.errors + worker.errors
 
 
-def test_a_run_may_go_on_with_another_number_of_replicas_where_that_is_exact(
+def test_a_run_resumes_with_other_replicas_only_if_that_is_exact(
     two_workers, tmp_path, capsys, monkeypatch
 ) -> None:
     compared: dict[str, object] = {}
@@ -253,10 +253,10 @@ def test_a_run_may_go_on_with_another_number_of_replicas_where_that_is_exact(
     assert main(["train", f"--resume={run_dir}"]) == 0
     assert "resume    2 replicas shared a batch, now 1: the same batches" in capsys.readouterr().out
 
-    # workers that differ in one of these would part ways
+    # Workers that differ in one of these would train differently.
     assert {"--seed", "the split", "--time_limit", "--save_minutes"} <= compared.keys()
 
-    # as if it had been trained without --sync_bn
+    # Change the files as if the run had been trained without --sync_bn.
     settings = json.loads((run_dir / "config.json").read_text())
     (run_dir / "config.json").write_text(json.dumps({**settings, "sync_bn": False}))
     for path in (run_dir / "state").glob("*.state"):
@@ -273,27 +273,29 @@ def probed(process: Process) -> dict:
     return json.loads(process.weights.with_suffix(".json").read_text())
 
 
-def test_keras_still_needs_the_mending(two_workers) -> None:
+def test_keras_still_needs_these_workarounds(two_workers) -> None:
     faults = probed(two_workers[1][0])
-    remedy = "Keras mended its part of issue 20585: DistributedTrainer.{} can go"
-    assert "PerReplica" in faults["metrics"], remedy.format("_maybe_symbolic_build")
-    assert "reduction dimension 0" in faults["logs"], remedy.format("_with_axis")
+    remedy = "Keras has fixed its part of issue 20585: {} can go"
+    assert "PerReplica" in faults["metrics"], remedy.format("compat.keras.OneReplicaBuild")
+    assert "reduction dimension 0" in faults["logs"], remedy.format(
+        "DistributedTrainer's _with_axis"
+    )
 
 
 def test_moving_statistics_are_the_average_of_the_replicas(two_workers) -> None:
     first, other = (probed(process)["statistics"] for process in two_workers[1])
     assert first == other
     means = np.concatenate(first[::2])
-    assert np.abs(means).max() > 0.01  # they have moved
+    assert np.abs(means).max() > 0.01  # They have been updated.
 
 
-def test_a_signal_and_a_loss_stop_all_and_the_resumed_run_ends_the_same(
+def test_a_signal_and_a_loss_stop_all_and_the_resumed_run_is_equal(
     launcher, data, two_workers
 ) -> None:
     run_dir = launcher.folder / "disturbed"
     chief, worker = launcher.start(train_flags(data, run_dir), workers=2)
     chief.read_until("epoch 1/")
-    worker.process.send_signal(signal.SIGTERM)  # a preempted pod, and not the chief's
+    worker.process.send_signal(signal.SIGTERM)  # A pod other than the chief's is preempted.
     for each in (chief, worker):
         each.wait()
         assert each.code == 75, each.output + each.errors
@@ -313,7 +315,7 @@ def test_a_signal_and_a_loss_stop_all_and_the_resumed_run_ends_the_same(
     (line,) = chief.errors.splitlines()
     assert line.startswith("seedtf train: worker 1 (127.0.0.1:")
     assert line.endswith(
-        f"is gone, so this one stops too; start all 2 again with --resume={run_dir}"
+        f"was lost, so this one stops too; start all 2 again with --resume={run_dir}"
     )
     worker.process.kill()
 
@@ -352,9 +354,9 @@ def test_tf_config_as_operators_set_it() -> None:
         ("[]", "has no cluster"),
         ('{"task": {"type": "worker", "index": 0}}', "has no cluster"),
         ('{"cluster": {"worker": ["a:1"]}}', "has no task"),
-        (config_text(index=2), "has the task worker 2, but the cluster names 2"),
+        (config_text(index=2), "has the task worker 2, but the cluster has 2"),
         (config_text(index=-1), "has the task worker -1"),
-        (config_text("chief"), "has the task chief 0, but the cluster names 0"),
+        (config_text("chief"), "has the task chief 0, but the cluster has 0"),
         (config_text(worker=["a:1"], ps=["p:1"]), "parameter servers are not used"),
         (config_text("evaluator"), "leave the evaluator out"),
         (config_text(master=["m:1"], worker=["a:1"]), "name it chief"),
@@ -362,7 +364,7 @@ def test_tf_config_as_operators_set_it() -> None:
         (config_text(worker=["a:1", "a:1"]), "names one address twice"),
         (config_text(worker=["host"]), "not host:port"),
         (config_text(worker=[]), "without workers"),
-        (config_text(worker="a:1"), "lists no addresses"),
+        (config_text(worker="a:1"), "has no list of addresses"),
         (config_text("chief", 0, chief=["a:1", "b:1"]), "more than one chief"),
     ],
 )
@@ -376,7 +378,7 @@ def test_a_wrong_tf_config_is_one_line(text, fault, monkeypatch, tiny_folder, ca
     assert fault in line
 
 
-def test_who_is_waited_for_is_told_by_name() -> None:
+def test_a_missing_worker_is_reported_by_name() -> None:
     with socket.socket() as listening, socket.socket() as silent:
         for each in (listening, silent):
             each.bind(("127.0.0.1", 0))
@@ -385,13 +387,15 @@ def test_who_is_waited_for_is_told_by_name() -> None:
         names = [f"worker {index} (127.0.0.1:{port})" for index, port in enumerate(ports)]
         assert missing(names) == names[1:]
         module = "seedtf.training.distributed.waiting"
-        command = f"import sys; from {module} import tell; tell(sys.argv[1:], 0.1)"
+        command = (
+            f"import sys; from {module} import report_missing; report_missing(sys.argv[1:], 0.1)"
+        )
         with subprocess.Popen(
             [sys.executable, "-c", command, *names], stderr=subprocess.PIPE, text=True
-        ) as teller:
-            line = teller.stderr.readline()
-            teller.kill()
-    assert line == f"worker    still waiting, 0.0 min: {names[1]}\n"
+        ) as reporter:
+            line = reporter.stderr.readline()
+            reporter.kill()
+    assert line == f"worker    still waiting after 0.0 min for {names[1]}\n"
 
 
 TWO, ONE = read_cluster(config_text()), read_cluster(config_text(worker=["a:1"]))
@@ -407,19 +411,19 @@ TWO, ONE = read_cluster(config_text()), read_cluster(config_text(worker=["a:1"])
         ("auto", TWO, (4, 1), "multi_worker", "TF_CONFIG names 2 workers"),
         ("auto", ONE, (2, 1), "mirrored", "TF_CONFIG names one worker and there are 2 GPUs"),
         ("mirrored", None, (0, 2), "mirrored", "there are 2 logical CPU devices"),
-        ("mirrored", None, (1, 2), "none", "mirrored was asked for, but there is one device"),
+        ("mirrored", None, (1, 2), "none", "mirrored was requested, but there is one device"),
         ("mirrored", TWO, (2, 1), "mirrored", "there are 2 GPUs"),
         (
             "multi_worker",
             ONE,
             (0, 1),
             "none",
-            "multi_worker was asked for, but TF_CONFIG names one",
+            "multi_worker was requested, but TF_CONFIG names one",
         ),
-        ("none", TWO, (4, 1), "none", "the 2 workers of TF_CONFIG are left alone"),
+        ("none", TWO, (4, 1), "none", "the 2 workers of TF_CONFIG are not used"),
     ],
 )
-def test_what_auto_comes_to(requested, cluster, devices, kind, reason) -> None:
+def test_the_strategy_and_its_reason(requested, cluster, devices, kind, reason) -> None:
     found = choose_strategy(requested, cluster, gpus=devices[0], cpus=devices[1])
     assert found[0] == kind
     assert reason in found[1]
@@ -430,7 +434,7 @@ def test_several_workers_need_tf_config() -> None:
         choose_strategy("multi_worker", None, 0, 1)
 
 
-def test_a_batch_that_cannot_be_shared_is_refused_with_ones_that_can() -> None:
+def test_a_batch_that_cannot_be_split_is_refused_with_ones_that_can() -> None:
     check_shares(4, 32)
     with pytest.raises(UserError, match=r"--batch_size=32: 3 replicas .* pass 30 or 33"):
         check_shares(3, 32)
@@ -438,7 +442,7 @@ def test_a_batch_that_cannot_be_shared_is_refused_with_ones_that_can() -> None:
         check_shares(3, 2)
 
 
-def test_xla_is_off_where_devices_share_a_step() -> None:
+def test_xla_is_off_with_several_replicas() -> None:
     assert "2 replicas share a step" in choose_jit("auto", 2, replicas=2).reason
     assert not choose_jit("auto", 2, replicas=2).enabled
     with pytest.raises(UserError, match="--jit_compile=on: 2 replicas"):
@@ -451,18 +455,18 @@ def test_xla_is_off_where_devices_share_a_step() -> None:
     workers=st.integers(1, 4),
     local=st.integers(1, 3),
 )
-def test_every_record_is_judged_once_in_equally_many_steps(
+def test_every_record_is_validated_once_in_equally_many_steps(
     count, batch_size, workers, local
 ) -> None:
     replicas = workers * local
-    shares = [Shard(replicas, worker * local, local) for worker in range(workers)]
+    shards = [Shard(replicas, worker * local, local) for worker in range(workers)]
     records = np.arange(count) * 7
     if count < replicas:
         with pytest.raises(ValueError, match="each replica needs a record"):
-            shares[0].of_records(records, batch_size)
+            shards[0].of_records(records, batch_size)
         return
-    parts = [[*shard.of_records(records, batch_size).as_numpy_iterator()] for shard in shares]
-    steps = shares[0].steps(count, batch_size)
+    parts = [[*shard.of_records(records, batch_size).as_numpy_iterator()] for shard in shards]
+    steps = shards[0].steps(count, batch_size)
     assert {len(each) for each in parts} == {steps * local}
     assert min(len(part) for each in parts for part in each) >= 1
     in_order = [
@@ -472,7 +476,7 @@ def test_every_record_is_judged_once_in_equally_many_steps(
 
 
 class CountingStore:
-    """A store that notes how many images are read at a time."""
+    """A store that records how many images are read at a time."""
 
     def __init__(self, store) -> None:
         self.catalog, self.size, self._store = store.catalog, store.size, store
@@ -488,7 +492,7 @@ def test_replicas_take_slices_of_the_same_batches_pixel_by_pixel(tiny_folder, tm
     store = build_store(catalog, 8, plan_cache("ram", len(catalog), 8, tmp_path), tmp_path)
     order, records = BatchIndices(17, 6, seed=3), np.arange(17)[::-1].copy()
 
-    def noisy(images, epoch, chosen, rows):  # of the image and the epoch, like the real one
+    def noisy(images, epoch, chosen, rows):  # Depends on image and epoch, like the real one.
         images = tf.gather(images, rows)
         factor = tf.cast(1 + epoch, tf.float32) + tf.cast(chosen, tf.float32) / 100
         return tf.cast(images, tf.float32) * factor[:, None, None, None]
@@ -502,11 +506,11 @@ def test_replicas_take_slices_of_the_same_batches_pixel_by_pixel(tiny_folder, tm
 
     whole, read = batches(Shard(), 5)
     assert read == {6}
-    shares = [Shard(3, 0, 2), Shard(3, 2, 1)]  # two workers, of which the first has two devices
+    shards = [Shard(3, 0, 2), Shard(3, 2, 1)]  # Two workers; the first one has two devices.
     parts = []
-    for shard in shares:
+    for shard in shards:
         found, read = batches(shard, 5)
-        assert read == {2}  # nothing but its slices is read
+        assert read == {2}  # Only its own slices are read.
         parts.append(found)
     for step, (images, labels) in enumerate(whole):
         pieces = [*parts[0][2 * step : 2 * step + 2], parts[1][step]]
@@ -514,7 +518,7 @@ def test_replicas_take_slices_of_the_same_batches_pixel_by_pixel(tiny_folder, tm
         np.testing.assert_array_equal(np.concatenate([piece[1] for piece in pieces]), labels)
 
 
-def test_shares_of_validation_hold_the_same_images(tiny_folder, tmp_path) -> None:
+def test_shards_of_validation_hold_the_same_images(tiny_folder, tmp_path) -> None:
     catalog = scan_folder(tiny_folder)
     store = build_store(catalog, 8, plan_cache("ram", len(catalog), 8, tmp_path), tmp_path)
     records = np.arange(11)
@@ -524,46 +528,44 @@ def test_shares_of_validation_hold_the_same_images(tiny_folder, tmp_path) -> Non
     np.testing.assert_array_equal(np.concatenate(in_order), whole)
 
 
-def test_a_signal_anywhere_is_everyones_at_the_same_step(monkeypatch) -> None:
+def test_all_workers_see_a_signal_at_the_same_step(monkeypatch) -> None:
     asked, other = [], [0.0, float(1 * signal.NSIG + signal.SIGTERM)]
 
-    def highest(values, workers):
+    def all_reduce_max(values, workers):
         asked.append(values)
         return np.maximum(values, other if len(asked) == 2 else [0.0, 0.0])
 
-    monkeypatch.setattr(agreement, "_highest", highest)
-    pact = agreement.WorkerSync(TWO, StopSignal())
-    pact.on_train_batch_begin(0)
-    assert pact.name == ""
-    before = pact.clock()
-    pact.on_train_batch_begin(1)
-    assert pact.name == "SIGTERM at worker 1 (b:2)"
-    assert pact.clock() >= before
+    monkeypatch.setattr(sync, "_all_reduce_max", all_reduce_max)
+    chief = sync.WorkerSync(TWO, StopSignal())
+    chief.on_train_batch_begin(0)
+    assert chief.name == ""
+    before = chief.clock()
+    chief.on_train_batch_begin(1)
+    assert chief.name == "SIGTERM at worker 1 (b:2)"
+    assert chief.clock() >= before
     stop = StopSignal()
     stop.name = "SIGINT"
-    worker = agreement.WorkerSync(Cluster(TWO.roles, TWO.addresses, 1), stop)
+    worker = sync.WorkerSync(Cluster(TWO.roles, TWO.addresses, 1), stop)
     worker.on_train_batch_begin(0)
-    assert asked[-1] == [
-        0.0,
-        1 * signal.NSIG + signal.SIGINT,
-    ]  # the chief's clock counts, not its own
+    # The clock is 0, because only the chief's clock counts.
+    assert asked[-1] == [0.0, 1 * signal.NSIG + signal.SIGINT]
 
 
-def test_workers_with_other_data_are_named(monkeypatch) -> None:
+def test_a_difference_between_workers_is_named(monkeypatch) -> None:
     facts = {"--seed": 1, "the split": "abc"}
-    others = [agreement._number(value) for value in (1, "abd")]
+    others = [sync._digest(value) for value in (1, "abd")]
 
-    def highest(values, workers):
+    def all_reduce_max(values, workers):
         return np.maximum(values, [*others, *(-number for number in others)])
 
-    monkeypatch.setattr(agreement, "_highest", highest)
+    monkeypatch.setattr(sync, "_all_reduce_max", all_reduce_max)
     with pytest.raises(UserError, match=r'^the split: not the same on all 2 workers, here "abc"'):
-        agreement.check_equal_across_workers(facts, TWO)
-    agreement.check_equal_across_workers({**facts, "the split": "abd"}, TWO)
-    agreement.check_equal_across_workers(facts, None)
+        sync.check_equal_across_workers(facts, TWO)
+    sync.check_equal_across_workers({**facts, "the split": "abd"}, TWO)
+    sync.check_equal_across_workers(facts, None)
 
 
-def test_moving_statistics_are_those_that_replicas_would_part_over() -> None:
+def test_moving_statistics_are_those_that_replicas_update_alone() -> None:
     network = build_network(model="tiny", num_classes=2, image_size=16, weights="none")
     assert len(moving_statistics(network)) == 6
     nested = keras.Sequential([keras.Input((16, 16, 3)), network])
@@ -574,7 +576,7 @@ def test_moving_statistics_are_those_that_replicas_would_part_over() -> None:
     assert moving_statistics(whole) == []
 
 
-def test_a_synchronised_layer_is_the_plain_one_on_one_device() -> None:
+def test_a_synchronized_layer_is_the_plain_one_on_one_device() -> None:
     plain, whole = FusedBatchNormalization(), FusedBatchNormalization(synchronized=True)
     images = tf.constant(np.random.default_rng(0).normal(3, 2, (8, 4, 4, 5)).astype(np.float32))
     for training in (True, False):

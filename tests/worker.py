@@ -1,12 +1,11 @@
 """One process of a distributed run: ``worker.py CPUS WEIGHTS ARGUMENT…``.
 
-Splits the CPU into that many logical devices, runs ``seedtf ARGUMENT…`` and, once training has ended,
-writes the network's variables as this process has them to the file WEIGHTS. With PROBE in the
-environment it then tries what the tests cannot see of a run, and writes it to WEIGHTS with the suffix
-``.json``.
+Splits the CPU into that many logical devices, runs ``seedtf ARGUMENT…`` and, after training, writes
+this process's copy of the network's variables to the file WEIGHTS. With PROBE in the environment it
+then probes what a run folder does not show and writes the results to WEIGHTS with the suffix ``.json``.
 """
 
-# ruff: noqa: E402  TensorFlow must be made quiet before anything imports it
+# ruff: noqa: E402  TensorFlow's log level must be set before anything imports it
 from __future__ import annotations
 
 import json
@@ -38,22 +37,22 @@ tf.config.set_logical_device_configuration(
 train = Session.train
 
 
-def train_and_tell(session: Session) -> str:
+def train_and_write(session: Session) -> str:
     stopped = train(session)
     np.savez(weights, *(variable.numpy() for variable in session._network.variables))
     if "PROBE" in os.environ:
-        found = {name: fault_of_keras(session, name) for name in ("metrics", "logs")}
-        found["statistics"] = statistics_of_replicas(session)
-        Path(weights).with_suffix(".json").write_text(json.dumps(found))
+        probes = {name: fault_of_keras(session, name) for name in ("metrics", "logs")}
+        probes["statistics"] = statistics_of_replicas(session)
+        Path(weights).with_suffix(".json").write_text(json.dumps(probes))
     return stopped
 
 
 def fault_of_keras(session: Session, gap: str) -> str:
-    """What goes wrong in a step when Keras's own code makes the ``metrics`` or joins the ``logs``."""
+    """The error of a step in which Keras's own code makes the ``metrics`` or joins the ``logs``."""
     plain = "_maybe_symbolic_build" if gap == "metrics" else "train_step"
     methods: dict[str, Any] = {plain: getattr(Trainer, plain)}
     with session._devices.scope():
-        trainer = type("Unmended", (DistributedTrainer,), methods)(session._network)
+        trainer = type("WithoutWorkaround", (DistributedTrainer,), methods)(session._network)
         trainer.compile(loss=keras.losses.SparseCategoricalCrossentropy(), metrics=["accuracy"])
     try:
         batches = session._devices.distribute(lambda: session._train_batches(0))
@@ -64,7 +63,7 @@ def fault_of_keras(session: Session, gap: str) -> str:
 
 
 def statistics_of_replicas(session: Session) -> list[list[float]]:
-    """Moving statistics after two steps in which each replica normalised its own part of a batch."""
+    """Moving statistics after two steps in which each replica normalized its own part of a batch."""
     with session._devices.scope():
         network = build_network(model="tiny", num_classes=11, image_size=16, weights="none")
     trainer = session._devices.make_trainer(network)
@@ -75,5 +74,5 @@ def statistics_of_replicas(session: Session) -> list[list[float]]:
     return [variable.numpy().tolist() for variable in moving_statistics(network)]
 
 
-Session.train = train_and_tell
+Session.train = train_and_write
 sys.exit(main(arguments))

@@ -247,7 +247,7 @@ def layerwise_lr_class(base: type, scales: LRScales) -> type:
     """
     scale_of = scales if callable(scales) else lambda variable: scales[variable.path]
 
-    class LayerwiseLR(base):  # type: ignore[misc]
+    class LayerwiseLR(base):
         def build(self, variables: list[Any]) -> None:
             self._lr_scales = tuple(float(scale_of(variable)) for variable in variables)
             super().build(variables)

@@ -1,4 +1,4 @@
-"""``TF_CONFIG``: which machines train together, and which of them this one is."""
+"""``TF_CONFIG``: the processes that train together, and which of them this one is."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from seedtf.errors import UserError
 
 __all__ = ["Cluster", "read_cluster"]
 
-# roles of TensorFlow that have no part here, and what to do about each
+# Roles of TensorFlow that seedtf does not use, and what to do instead.
 _OTHER_ROLES = {
-    "ps": "parameter servers are not used: every worker holds the whole network; leave ps out",
-    "evaluator": "every worker validates its share of the images; leave the evaluator out",
+    "ps": "parameter servers are not used, because every worker has the whole network; leave ps out",
+    "evaluator": "every worker validates a part of the images; leave the evaluator out",
     "master": "name it chief",
 }
 _EXAMPLE = (
@@ -27,9 +27,10 @@ class Cluster:
     """The workers of a run, the chief first.
 
     Attributes:
-        roles: ``chief`` or ``worker`` of each.
-        addresses: ``host:port`` of each.
-        index: which of them this process is, from 0; number 0 is the chief whatever its role's name.
+        roles: the role of each worker, ``chief`` or ``worker``.
+        addresses: the address of each worker, ``host:port``.
+        index: the position of this process in both, from 0. Worker 0 is the chief even if its role is
+            ``worker``.
     """
 
     roles: tuple[str, ...]
@@ -38,25 +39,30 @@ class Cluster:
 
     @property
     def size(self) -> int:
-        """How many workers there are."""
+        """The number of workers."""
         return len(self.addresses)
 
     def task(self, index: int) -> tuple[str, int]:
-        """Role and number within the role, as TensorFlow counts."""
+        """Returns the role of a worker and its number within that role, as TensorFlow counts."""
         return self.roles[index], self.roles[:index].count(self.roles[index])
 
     def name(self, index: int) -> str:
-        """For messages: ``worker 1 (host1:2222)``."""
+        """Returns a worker's name for messages, such as ``worker 1 (host1:2222)``."""
         role, number = self.task(index)
         number_text = f" {number}" if role == "worker" else ""
         return f"{role}{number_text} ({self.addresses[index]})"
 
 
 def read_cluster(text: str | None) -> Cluster | None:
-    """The cluster that the value of ``TF_CONFIG`` describes; None where it is unset or empty.
+    """Returns the cluster that the value of ``TF_CONFIG`` describes; None if it is unset or empty.
 
     Raises:
-        UserError: it does not describe one, or has a role that takes no part.
+        UserError: it describes no cluster, or has a role that seedtf does not use.
+
+    Example:
+        >>> config = {"cluster": {"worker": ["a:1", "b:1"]}, "task": {"type": "worker", "index": 1}}
+        >>> read_cluster(json.dumps(config)).name(1)
+        'worker 1 (b:1)'
     """
     if not text:
         return None
@@ -64,25 +70,27 @@ def read_cluster(text: str | None) -> Cluster | None:
         value = json.loads(text)
     except ValueError as error:
         _refuse(f"is not JSON ({error})")
-    listed = value.get("cluster") if isinstance(value, dict) else None
-    if not isinstance(listed, dict) or not listed:
+    members = value.get("cluster") if isinstance(value, dict) else None
+    if not isinstance(members, dict) or not members:
         _refuse("has no cluster")
-    roles, addresses = _members(listed)
+    roles, addresses = _roles_and_addresses(members)
     task = value.get("task")
     if not isinstance(task, dict):
         _refuse("has no task")
     return Cluster(roles, addresses, _index(task, roles))
 
 
-def _members(listed: dict[str, Any]) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    for role in listed:
+def _roles_and_addresses(
+    members: dict[str, Any],
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    for role in members:
         _check_role(role, "the cluster")
     pairs = []
     for role in ("chief", "worker"):
-        named = listed.get(role, [])
-        if not isinstance(named, list):
-            _refuse(f"lists no addresses under {role!r}")
-        pairs += [(role, address) for address in named]
+        addresses_of_role = members.get(role, [])
+        if not isinstance(addresses_of_role, list):
+            _refuse(f"has no list of addresses under {role!r}")
+        pairs += [(role, address) for address in addresses_of_role]
     for role, address in pairs:
         if not isinstance(address, str) or not re.fullmatch(r".+:\d+", address):
             _refuse(f"has the {role} address {address!r}, not host:port")
@@ -91,7 +99,7 @@ def _members(listed: dict[str, Any]) -> tuple[tuple[str, ...], tuple[str, ...]]:
         _refuse("has a cluster without workers")
     if len(set(addresses)) < len(addresses):
         _refuse("names one address twice")
-    if len(listed.get("chief", [])) > 1:
+    if len(members.get("chief", [])) > 1:
         _refuse("has more than one chief")
     return tuple(role for role, _ in pairs), addresses
 
@@ -101,7 +109,7 @@ def _index(task: dict[str, Any], roles: tuple[str, ...]) -> int:
     _check_role(role, "the task")
     count = roles.count(role)
     if not text.isdecimal() or int(text) >= count:
-        _refuse(f"has the task {role} {text}, but the cluster names {count} of that kind")
+        _refuse(f"has the task {role} {text}, but the cluster has {count} of that role")
     return roles.index(role) + int(text)
 
 

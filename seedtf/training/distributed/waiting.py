@@ -1,6 +1,6 @@
-"""Tells who is missing while a worker waits: ``python -m seedtf.training.distributed.waiting NAME…``.
+"""Reports which workers are missing: ``python -m seedtf.training.distributed.waiting NAME…``.
 
-A process of its own, because TensorFlow lets no Python run beside it until all workers are there.
+It is a process of its own, because TensorFlow lets no Python code run while it waits for all workers.
 """
 
 from __future__ import annotations
@@ -14,41 +14,45 @@ import sys
 import time
 from collections.abc import Sequence
 
-__all__ = ["missing", "tell"]
+from seedtf.report import report_error
 
-EVERY_SECONDS = 30.0
-_ANSWER_SECONDS = 5.0
+__all__ = ["missing", "report_missing"]
+
+_INTERVAL_SECONDS = 30.0
+_CONNECT_SECONDS = 5.0
 
 
 def missing(names: Sequence[str]) -> list[str]:
-    """Those of ``worker 1 (host:port)`` whose port takes no connection."""
-    return [name for name in names if not _answers(*_address(name))]
+    """Returns those of the workers, named like ``worker 1 (host:port)``, that accept no connection."""
+    return [name for name in names if not _accepts_connections(*_address(name))]
 
 
-def tell(names: Sequence[str], every: float = EVERY_SECONDS) -> None:
-    """Prints a line on stderr every so many seconds, until the process that started this one ends."""
-    parent, began = os.getppid(), time.monotonic()
+def report_missing(names: Sequence[str], interval: float = _INTERVAL_SECONDS) -> None:
+    """Prints the missing workers to stderr every ``interval`` seconds until the parent process ends."""
+    parent, started = os.getppid(), time.monotonic()
     while True:
-        time.sleep(every)
+        time.sleep(interval)
         if os.getppid() != parent:
             return
-        absent = ", ".join(missing(names)) or "a worker that waits for a third"
-        minutes = (time.monotonic() - began) / 60
-        print(f"worker    still waiting, {minutes:.1f} min: {absent}", file=sys.stderr, flush=True)
+        # All ports are open, but a worker may itself be waiting for one that this one can reach.
+        absent = ", ".join(missing(names)) or "a worker that waits for a third one"
+        minutes = (time.monotonic() - started) / 60
+        report_error(f"worker    still waiting after {minutes:.1f} min for {absent}")
 
 
 def _address(name: str) -> tuple[str, int]:
-    found = re.search(r"\((.+):(\d+)\)$", name)
-    assert found is not None
-    return found[1].strip("[]"), int(found[2])
+    match = re.search(r"\((.+):(\d+)\)$", name)
+    assert match is not None
+    return match[1].strip("[]"), int(match[2])
 
 
-def _answers(host: str, port: int) -> bool:
-    with contextlib.suppress(OSError), socket.create_connection((host, port), _ANSWER_SECONDS):
+def _accepts_connections(host: str, port: int) -> bool:
+    with contextlib.suppress(OSError), socket.create_connection((host, port), _CONNECT_SECONDS):
         return True
     return False
 
 
 if __name__ == "__main__":
-    signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C also comes here; nothing is to be said
-    tell(sys.argv[1:])
+    # The terminal sends SIGINT to the whole process group: exit silently.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    report_missing(sys.argv[1:])
