@@ -109,16 +109,24 @@ def free_names(base: str | os.PathLike[str]) -> Iterator[Path]:
 
 
 @contextmanager
-def lock_folder(folder: Path) -> Iterator[None]:
+def lock_folder(folder: Path, *, file: str = LOCK) -> Iterator[None]:
     """Holds ``folder/lock`` for this process; the kernel releases it however the process ends.
+
+    Args:
+        folder: an existing folder.
+        file: name of the lock file; empty locks the folder itself, which leaves no file in it.
 
     Raises:
         BlockingIOError: another process holds it.
         OSError: the folder is missing or cannot be written.
     """
-    with (folder / LOCK).open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    flags = os.O_WRONLY | os.O_CREAT if file else os.O_RDONLY
+    descriptor = os.open(folder / file, flags, 0o666)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         yield
+    finally:
+        os.close(descriptor)
 
 
 def is_locked(folder: Path) -> bool:

@@ -370,7 +370,7 @@ def test_an_export_that_sees_other_pixels_is_refused(
         return tf.ensure_shape(tf.saturate_cast(tf.round(scaled), tf.uint8), [size, size, 3])
 
     monkeypatch.setattr(serving_graph, "resize_image", without_antialias)
-    with pytest.raises(UserError, match="does not answer as the evaluation does"):
+    with pytest.raises(UserError, match="does not predict as the evaluation does"):
         export.export_run(run, tmp_path / "out", *open_validation(run))
     assert list((tmp_path / "out").iterdir()) == []
 

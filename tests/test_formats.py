@@ -11,9 +11,8 @@ import tensorflow as tf
 
 from seedtf.errors import UserError
 from seedtf.export import formats
-from seedtf.export.check_export import check_pixels
-from seedtf.export.float32 import rebuild_in_float32
-from seedtf.export.formats import OPTIONAL_FORMATS, convert, parse_formats
+from seedtf.export.formats import OPTIONAL_FORMATS, convert, parse_formats, rebuild_in_float32
+from seedtf.export.parity import compare_pixels
 from seedtf.export.serving_graph import ServingModule
 from seedtf.model.network import build_network
 
@@ -70,11 +69,11 @@ def test_each_format_agrees_in_its_own_runtime(
     path = tmp_path / OPTIONAL_FORMATS[name][0]
     path.write_bytes(convert(module, name, pixels))
     runtime = OPTIONAL_FORMATS[name][1]
-    found = check_pixels(name, runtime, path, pixels, expected)
+    found = compare_pixels(name, runtime, path, pixels, expected)
     assert not found.fault
     assert found.images == 60
     # another model's answers must not pass
-    assert check_pixels(name, runtime, path, pixels, expected[:, ::-1]).fault
+    assert compare_pixels(name, runtime, path, pixels, expected[:, ::-1]).fault
 
 
 def test_int8_takes_pixels_as_they_are(
@@ -135,7 +134,7 @@ def test_answers_that_are_not_numbers_are_a_fault(
     broken = ServingModule(model, NAMES, 1.0, str(tmp_path / "classes.txt"))
     path = tmp_path / "model.onnx"
     path.write_bytes(convert(broken, "onnx", pixels))
-    assert "not numbers" in check_pixels("onnx", "onnx", path, pixels, expected).fault
+    assert "not finite" in compare_pixels("onnx", "onnx", path, pixels, expected).fault
 
 
 def test_a_converter_that_fails_is_a_user_error(

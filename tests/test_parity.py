@@ -11,8 +11,8 @@ import pytest
 import tensorflow as tf
 
 from seedtf.errors import UserError
-from seedtf.export import parity
-from seedtf.export.check_export import Parity, check_files
+from seedtf.export import parity_worker
+from seedtf.export.parity import Parity, compare_files
 
 NAMES = ("a", "ö b", "c")
 TABLE = np.array([[0.7, 0.2, 0.1], [0.1, 0.6, 0.3]], np.float32)
@@ -64,7 +64,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
 def test_figures_count_agreement_and_difference(export: Path, files: list[str]) -> None:
     expected = TABLE[[0, 1, 0]].copy()
     expected[1] = [0.1, 0.4, 0.5]
-    found = check_files(export, files, expected, NAMES)
+    found = compare_files(export, files, expected, NAMES)
     assert (found.images, found.refused) == (3, ())
     assert found.top1_agreement == pytest.approx(2 / 3)
     assert found.max_abs_difference == pytest.approx(0.2)
@@ -75,21 +75,21 @@ def test_figures_count_agreement_and_difference(export: Path, files: list[str]) 
 
 def test_refused_files_are_named(export: Path, files: list[str], tmp_path: Path) -> None:
     (tmp_path / "bad").write_text("0x")
-    found = check_files(export, [files[0], str(tmp_path / "bad")], TABLE[[0, 0]], NAMES)
+    found = compare_files(export, [files[0], str(tmp_path / "bad")], TABLE[[0, 0]], NAMES)
     assert found.refused == (f"{tmp_path / 'bad'}: corrupt",)
     assert "1 images refused" in found.fault
 
 
 def test_names_in_the_wrong_order_are_a_fault(tmp_path: Path, files: list[str]) -> None:
     swapped = save(tmp_path / "swapped", Export(("ö b", "a", "c")))
-    found = check_files(swapped, files, TABLE[[0, 1, 0]], NAMES)
+    found = compare_files(swapped, files, TABLE[[0, 1, 0]], NAMES)
     assert found.max_abs_difference is None
     assert found.fault
 
 
 def test_a_damaged_export_is_a_user_error(tmp_path: Path, files: list[str]) -> None:
     with pytest.raises(UserError, match="does not run"):
-        check_files(tmp_path, files, TABLE[[0, 1, 0]], NAMES)
+        compare_files(tmp_path, files, TABLE[[0, 1, 0]], NAMES)
 
 
 def test_the_process_has_tensorflow_alone(export: Path, files: list[str], tmp_path: Path) -> None:
@@ -101,7 +101,7 @@ def test_the_process_has_tensorflow_alone(export: Path, files: list[str], tmp_pa
         "found = {n.split('.')[0] for n, module in sys.modules.items() if module is not None}\n"
         "assert 'tensorflow' in found and not found & {'keras', 'seedtf'}, found"
     )
-    command = [sys.executable, "-I", "-c", code, str(parity.__file__)]
+    command = [sys.executable, "-I", "-c", code, str(parity_worker.__file__)]
     ended = subprocess.run(
         [*command, "tensorflow", str(export), str(request)],
         capture_output=True,
@@ -135,5 +135,5 @@ def test_int8_is_kept_with_a_warning_below_98_percent() -> None:
 def test_numbers_that_are_none_never_agree() -> None:
     bad = TABLE.copy()
     bad[0, 0] = np.nan
-    assert parity.compare(bad, TABLE) == (0.0, None)
-    assert parity.compare(TABLE[:1], TABLE) == (0.0, None)
+    assert parity_worker.compare(bad, TABLE) == (0.0, None)
+    assert parity_worker.compare(TABLE[:1], TABLE) == (0.0, None)

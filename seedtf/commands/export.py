@@ -56,16 +56,16 @@ def run(arguments: list[str]) -> int:
 
 
 def _show(exported: Exported) -> None:
-    from seedtf.export.check_export import INT8_WARNING
+    from seedtf.export.parity import INT8_WARNING
 
     print(f"export    {exported.folder}")
     source = "" if exported.temperature_fitted else " (none fitted; seedtf evaluate fits one)"
     print(f"scaled    temperature {exported.temperature:g}{source}")
     for row in exported.rows:
-        line = f"{row.format}: {row.figures} ({row.runtime})"
+        line = f"{row.format}: {row.summary} ({row.runtime})"
         if row.fault:
             print(f"not kept  {row.format}: {row.fault}")
-        elif row.as_row()["warning"]:
+        elif row.warning:
             print(f"warning   {line}; below {INT8_WARNING:.0%}")
         else:
             print(f"checked   {line}")

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 __all__ = [
     "DECODES_WEBP",
     "configure_coordination_service",
+    "freeze_variables",
     "has_addons",
     "import_addons",
     "make_all_reduce_max",
@@ -215,3 +216,16 @@ def make_all_reduce_max(length: int, workers: int) -> Callable[[tf.Tensor], tf.T
             )
 
     return all_reduce_max
+
+
+def freeze_variables(function: Any) -> Any:
+    """A ``ConcreteFunction`` with its variables and captured constants frozen into the graph.
+
+    tf2onnx has a freezing of its own, which turns captured constants, such as the mean of
+    ``keras.layers.Normalization``, into inputs of the graph.
+
+    Tried with TensorFlow 2.21.0; tested by ``test_onnx_names_and_constants``.
+    """
+    from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
+
+    return convert_variables_to_constants_v2(function)

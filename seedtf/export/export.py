@@ -1,4 +1,4 @@
-"""A run as a folder that a server loads: a SavedModel, proven equal to the evaluation, or nothing."""
+"""Exports a finished run as a SavedModel, which must predict as the evaluation did or is discarded."""
 
 from __future__ import annotations
 
@@ -17,9 +17,8 @@ from seedtf.data.store import Store
 from seedtf.errors import UserError
 from seedtf.evaluation.evaluate import make_classifier, predict_store
 from seedtf.evaluation.metrics import scale_probabilities
-from seedtf.export.check_export import Parity, check_files, check_pixels, compare_answers
-from seedtf.export.float32 import rebuild_in_float32
-from seedtf.export.formats import OPTIONAL_FORMATS, convert
+from seedtf.export.formats import OPTIONAL_FORMATS, convert, rebuild_in_float32
+from seedtf.export.parity import Parity, compare_files, compare_pixels, compare_probabilities
 from seedtf.export.serving_graph import ServingModule
 from seedtf.export.versions import new_version
 from seedtf.export.warmup import write_warmup
@@ -30,8 +29,8 @@ __all__ = ["Exported", "export_run", "read_temperature"]
 
 _BATCH_SIZE = 32
 _CALIBRATION_IMAGES = 100
-_MOST_PIXEL_IMAGES = 1000
-"""Images that a LiteRT or ONNX file is compared on: a million images' pixels fit no request."""
+_MAX_PIXEL_IMAGES = 1000
+"""Images on which a LiteRT or ONNX file is compared: their pixels travel in one file."""
 
 
 @dataclass(frozen=True)
@@ -39,11 +38,11 @@ class Exported:
     """A finished export.
 
     Attributes:
-        folder: the version's folder.
+        folder: folder of the version.
         version: its number.
-        temperature: the logits are divided by it; 1.0 where no report gave one.
-        temperature_fitted: whether a report gave it.
-        rows: one comparison for each format, the SavedModel's first.
+        temperature: divides the logits; 1.0 if no evaluation fitted one.
+        temperature_fitted: whether an evaluation fitted it.
+        rows: the comparison of each format, the SavedModel's first.
     """
 
     folder: Path
@@ -54,18 +53,18 @@ class Exported:
 
     @property
     def refused(self) -> tuple[Parity, ...]:
-        """The formats that were not kept."""
+        """The rows of the formats that were not kept."""
         return tuple(row for row in self.rows if row.fault)
 
     def as_json(self) -> str:
-        """The ``RESULT`` line's value."""
-        best = self.rows[0]
+        """The value of the ``RESULT`` line."""
+        saved_model = self.rows[0]
         values = {
             "export": str(self.folder),
             "version": self.version,
-            "images": best.images,
-            "top1_agreement": best.top1_agreement,
-            "max_abs_difference": best.max_abs_difference,
+            "images": saved_model.images,
+            "top1_agreement": saved_model.top1_agreement,
+            "max_abs_difference": saved_model.max_abs_difference,
             "temperature": self.temperature,
             "formats": {row.format: not row.fault for row in self.rows},
         }
@@ -75,21 +74,29 @@ class Exported:
 def export_run(
     run: Run, out_dir: Path, store: Store, records: np.ndarray, formats: Sequence[str] = ()
 ) -> Exported:
-    """Writes the next version below ``out_dir``, and ``out_dir``/parity.json.
+    """Writes the next version to ``out_dir``, and ``out_dir``/parity.json.
 
-    The version's folder appears when the SavedModel has answered for every image as the evaluation
-    does, in a process that has TensorFlow alone. Other formats lie in its ``assets.extra``; one that
-    disagrees is left out and said so in its row. Of a model trained in mixed precision parity.json also
-    says, under ``as_trained``, how the float32 one answers beside it.
+    The folder of the version appears only after the SavedModel has predicted every image as the
+    evaluation does, in a process that can import TensorFlow alone. Other formats are written to its
+    ``assets.extra``; one that disagrees is left out, and its row says so. For a model trained in mixed
+    precision, ``as_trained`` in parity.json compares the trained model with the float32 one.
 
     Args:
         run: a finished run.
-        out_dir: the folder of versions; a server's base path.
-        store: labelled images; ``records`` int64 ``[N]`` of them are compared.
+        out_dir: the folder of versions, which is a server's base path.
+        store: labelled images.
+        records: int64 ``[N]``, the images of ``store`` to compare.
         formats: keys of ``OPTIONAL_FORMATS`` to write beside the SavedModel.
 
     Raises:
-        UserError: ``out_dir`` cannot be used, the model is damaged, or the export's answers differ.
+        UserError: ``out_dir`` cannot be used, the model is damaged, or the predictions differ.
+
+    Example:
+        >>> from seedtf.runs.open import load_run, open_validation
+        >>> run = load_run("runs/seedlings")  # doctest: +SKIP
+        >>> exported = export_run(run, Path("models"), *open_validation(run))  # doctest: +SKIP
+        >>> exported.folder, exported.rows[0].top1_agreement  # doctest: +SKIP
+        (PosixPath('models/1'), 1.0)
     """
     with new_version(out_dir) as version:
         fitted = read_temperature(run)
@@ -97,11 +104,11 @@ def export_run(
         trained = run.load_model()
         model = rebuild_in_float32(trained)
         expected = _probabilities(model, store, records, temperature)
-        compared = _Compared(store, records, expected)
+        reference = _Reference(store, records, expected)
         classes_file = str(run.run_dir / "classes.txt")
         module = ServingModule(model, run.class_names, temperature, classes_file)
-        first = _write_saved_model(version.folder, module, run, compared)
-        rows = (first, *_write_formats(version.folder, formats, module, run, compared))
+        saved_model = _write_saved_model(version.folder, module, run, reference)
+        rows = (saved_model, *_write_formats(version.folder, formats, module, run, reference))
         facts = {
             "version": version.number,
             "run": str(run.run_dir),
@@ -110,18 +117,18 @@ def export_run(
             "rows": [row.as_row() for row in rows],
         }
         if model is not trained:
-            found = _probabilities(trained, store, records, temperature)
-            facts["as_trained"] = compare_answers(found, expected)
+            as_trained = _probabilities(trained, store, records, temperature)
+            facts["as_trained"] = compare_probabilities(as_trained, expected)
         text = json.dumps(facts, indent=1, ensure_ascii=False) + "\n"
         write_text(version.folder / "assets.extra" / "parity.json", text)
-    # beside the versions too, for whoever looks there; the version's own copy is the one that counts
+    # A copy beside the versions is easy to find; the one inside the version is authoritative.
     write_text(out_dir / "parity.json", text)
     folder = out_dir / str(version.number)
     return Exported(folder, version.number, temperature, fitted is not None, rows)
 
 
 def read_temperature(run: Run) -> float | None:
-    """The temperature that ``seedtf evaluate`` fitted, None where there is none.
+    """The temperature that ``seedtf evaluate`` fitted; None if it has not.
 
     Raises:
         UserError: report.json is damaged.
@@ -129,8 +136,8 @@ def read_temperature(run: Run) -> float | None:
     path = run.run_dir / "report" / "report.json"
     try:
         values: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        found = values.get("temperature")
-        temperature = None if found is None else float(found)
+        value = values.get("temperature")
+        temperature = None if value is None else float(value)
     except FileNotFoundError:
         return None
     except (OSError, ValueError, TypeError, AttributeError) as error:
@@ -143,8 +150,8 @@ def read_temperature(run: Run) -> float | None:
 
 
 @dataclass(frozen=True)
-class _Compared:
-    """The images of a comparison and the evaluation's answers, float32 ``[N, K]``."""
+class _Reference:
+    """The images of a comparison, and the evaluation's probabilities for them, float32 ``[N, K]``."""
 
     store: Store
     records: np.ndarray
@@ -152,38 +159,39 @@ class _Compared:
 
 
 def _write_saved_model(
-    folder: Path, module: ServingModule, run: Run, compared: _Compared
+    folder: Path, module: ServingModule, run: Run, reference: _Reference
 ) -> Parity:
     tf.saved_model.save(module, str(folder), signatures=module.signatures())
     write_warmup(folder, run.image_size)
-    paths = compared.store.catalog.absolute_paths()
-    files = [paths[record] for record in compared.records]
-    row = check_files(folder, files, compared.expected, run.class_names)
+    paths = reference.store.catalog.absolute_paths()
+    files = [paths[record] for record in reference.records]
+    row = compare_files(folder, files, reference.expected, run.class_names)
     if row.fault:
         raise UserError(
-            f"{run.run_dir}: the export does not answer as the evaluation does ({row.fault}); "
+            f"{run.run_dir}: the export does not predict as the evaluation does ({row.fault}); "
             "nothing was written; please report this"
         )
     return row
 
 
 def _write_formats(
-    folder: Path, formats: Sequence[str], module: ServingModule, run: Run, compared: _Compared
+    folder: Path, formats: Sequence[str], module: ServingModule, run: Run, reference: _Reference
 ) -> list[Parity]:
-    """Converts, compares, and removes what disagrees; one row for each format."""
+    """Converts to each format and compares; deletes a file that disagrees. Returns a row per format."""
     if not formats:
         return []
-    count = len(compared.records)
-    few = np.linspace(0, count - 1, min(count, _MOST_PIXEL_IMAGES)).astype(np.int64)
-    pixels = compared.store.read(tf.constant(compared.records[few])).numpy()
-    needs_images = "litert_int8" in formats
-    calibration = open_training_sample(run, _CALIBRATION_IMAGES) if needs_images else pixels[:1]
+    count = len(reference.records)
+    sample = np.linspace(0, count - 1, min(count, _MAX_PIXEL_IMAGES)).astype(np.int64)
+    pixels = reference.store.read(tf.constant(reference.records[sample])).numpy()
+    calibration = pixels[:1]
+    if "litert_int8" in formats:
+        calibration = open_training_sample(run, _CALIBRATION_IMAGES)
     rows = []
     for name in formats:
-        file, runtime, _ = OPTIONAL_FORMATS[name]
-        path = folder / "assets.extra" / file
+        path = folder / "assets.extra" / OPTIONAL_FORMATS[name].file
         path.write_bytes(convert(module, name, calibration))
-        row = check_pixels(name, runtime, path, pixels, compared.expected[few])
+        expected = reference.expected[sample]
+        row = compare_pixels(name, OPTIONAL_FORMATS[name].runtime, path, pixels, expected)
         if row.fault:
             path.unlink()
         rows.append(row)
@@ -193,15 +201,15 @@ def _write_formats(
 def _probabilities(
     model: keras.Model, store: Store, records: np.ndarray, temperature: float
 ) -> np.ndarray:
-    """What the evaluation answers, float32 ``[N, K]``, with the temperature applied."""
-    with _exact_products():
-        found = predict_store(make_classifier(model), store, records, _BATCH_SIZE).probabilities
-    return scale_probabilities(found, temperature).astype(np.float32)
+    """The evaluation's probabilities, float32 ``[N, K]``, with the temperature applied."""
+    with _without_tensor_float_32():
+        predictions = predict_store(make_classifier(model), store, records, _BATCH_SIZE)
+    return scale_probabilities(predictions.probabilities, temperature).astype(np.float32)
 
 
 @contextmanager
-def _exact_products() -> Iterator[None]:
-    """No TensorFloat-32: on recent GPUs it would cost float32 products 13 of their 23 bits."""
+def _without_tensor_float_32() -> Iterator[None]:
+    """Disables TensorFloat-32, which keeps only 10 of float32's 23 mantissa bits on recent GPUs."""
     before = tf.config.experimental.tensor_float_32_execution_enabled()
     tf.config.experimental.enable_tensor_float_32_execution(False)
     try:

@@ -1,8 +1,8 @@
-"""The classifier as LiteRT and ONNX files: pixels in, probabilities out, no decoding.
+"""The classifier as LiteRT and ONNX files: pixels in, probabilities out, no image decoding.
 
-Input is RGB in 0–255 of the model's size: float32 ``[1, S, S, 3]`` (``litert``), uint8
+Input is RGB in 0–255 at the model's size: float32 ``[1, S, S, 3]`` (``litert``), uint8
 ``[1, S, S, 3]`` (``litert_int8``, weights and activations in 8 bits), float32 ``[B, S, S, 3]``
-(``onnx``). Output is float32 ``[B, K]`` probabilities, the temperature applied.
+(``onnx``). Output is float32 ``[B, K]`` probabilities, temperature scaling included.
 """
 
 from __future__ import annotations
@@ -11,37 +11,63 @@ import importlib.util
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
+import keras
 import numpy as np
 import tensorflow as tf
 
-from seedtf.errors import UserError
+from seedtf.compat.tensorflow import freeze_variables
+from seedtf.errors import UserError, first_line
 from seedtf.export.serving_graph import ServingModule
+from seedtf.model.batch_norm import finalize_layers
 
-__all__ = ["FORMATS", "OPTIONAL_FORMATS", "convert", "parse_formats"]
+__all__ = ["FORMATS", "OPTIONAL_FORMATS", "convert", "parse_formats", "rebuild_in_float32"]
 
-# format: file in assets.extra, its runtime's name in parity.py, packages needed, of the extra [export]
+
+@dataclass(frozen=True)
+class _Format:
+    """An optional format.
+
+    Attributes:
+        file: name of its file in assets.extra.
+        runtime: the argument of ``parity_worker`` that runs it.
+        packages: packages of the extra ``[export]`` that conversion and comparison import.
+    """
+
+    file: str
+    runtime: str
+    packages: tuple[str, ...]
+
+
 OPTIONAL_FORMATS = {
-    "litert": ("model.tflite", "litert", ("ai_edge_litert",)),
-    "litert_int8": ("model_int8.tflite", "litert", ("ai_edge_litert",)),
-    "onnx": ("model.onnx", "onnx", ("tf2onnx", "onnxruntime")),
+    "litert": _Format("model.tflite", "litert", ("ai_edge_litert",)),
+    "litert_int8": _Format("model_int8.tflite", "litert", ("ai_edge_litert",)),
+    "onnx": _Format("model.onnx", "onnx", ("tf2onnx", "onnxruntime")),
 }
 FORMATS = ("saved_model", *OPTIONAL_FORMATS)
 _ONNX_OPSET = 17
+_LOW_PRECISION = ("mixed_float16", "mixed_bfloat16", "float16", "bfloat16")
 
 
 def parse_formats(text: str) -> tuple[str, ...]:
-    """The formats that ``--format=text`` names beside the SavedModel, which is always written.
+    """The formats of ``--format=text`` other than the SavedModel, which is always written.
 
     Raises:
-        UserError: an unknown name, or one whose packages are not installed.
+        UserError: a name is unknown, or a package that the format needs is not installed.
+
+    Example:
+        >>> parse_formats("saved_model")
+        ()
     """
     names = [name.strip() for name in text.split(",") if name.strip()]
     for name in names:
         if name not in FORMATS:
-            raise UserError(f"--format={name}: choose from {', '.join(FORMATS)}, comma between")
-        for package in OPTIONAL_FORMATS[name][2] if name in OPTIONAL_FORMATS else ():
+            raise UserError(
+                f"--format={name}: choose from {', '.join(FORMATS)}, separated by commas"
+            )
+        for package in OPTIONAL_FORMATS[name].packages if name in OPTIONAL_FORMATS else ():
             if importlib.util.find_spec(package) is None:
                 raise UserError(
                     f"--format={name}: needs the package {package}, which is not installed; "
@@ -50,42 +76,72 @@ def parse_formats(text: str) -> tuple[str, ...]:
     return tuple(name for name in OPTIONAL_FORMATS if name in names)
 
 
+def rebuild_in_float32(model: keras.Model) -> keras.Model:
+    """Rebuilds a model of any precision policy in float32, which converters and CPUs expect.
+
+    Returns:
+        The same layers and weights, computing in float32; ``model`` itself if it already does.
+    """
+    if all(layer.compute_dtype == "float32" for layer in model.layers):
+        return model
+    rebuilt = type(model).from_config(_in_float32(model.get_config()))
+    # A mixed policy keeps its variables in float32, so copying them loses nothing.
+    rebuilt.set_weights(model.get_weights())
+    finalize_layers(rebuilt)
+    return rebuilt
+
+
 def convert(module: ServingModule, name: str, calibration: np.ndarray) -> bytes:
-    """The content of a file in the format ``name``.
+    """Converts a classifier to another format.
 
     Args:
         module: a float32 classifier.
         name: a key of ``OPTIONAL_FORMATS``.
-        calibration: uint8 ``[N, S, S, 3]``, training images that show ``litert_int8`` the ranges.
+        calibration: uint8 ``[N, S, S, 3]``, training images from which ``litert_int8`` estimates the
+            range of every activation.
+
+    Returns:
+        The content of the file.
 
     Raises:
-        UserError: the converter refuses the network.
+        UserError: the converter does not support the network.
     """
-    makers: dict[str, Callable[[], bytes]] = {
+    converters: dict[str, Callable[[], bytes]] = {
         "litert": lambda: _litert_converter(module).convert(),
         "litert_int8": lambda: _litert_int8(module, calibration),
         "onnx": lambda: _onnx(module),
     }
     try:
-        with _quiet():
-            return makers[name]()
-    except Exception as error:  # converters raise whatever their parts raise
-        cause = str(error).strip().splitlines()[0][:160]
+        with _errors_only_logging():
+            return converters[name]()
+    except Exception as error:  # converters document no common exception type
         raise UserError(
-            f"--format={name}: this network cannot be converted ({cause}); leave {name} out"
+            f"--format={name}: this network cannot be converted ({first_line(error)}); "
+            f"leave {name} out"
         ) from error
+
+
+def _in_float32(config: Any) -> Any:
+    """A Keras configuration in which every 16-bit dtype or policy is replaced by float32."""
+    if isinstance(config, dict):
+        return {key: _in_float32(value) for key, value in config.items()}
+    if isinstance(config, (list, tuple)):
+        return type(config)(_in_float32(value) for value in config)
+    return "float32" if isinstance(config, str) and config in _LOW_PRECISION else config
 
 
 def _litert_converter(module: ServingModule) -> Any:
     spec = tf.TensorSpec([1, *module.image_shape], tf.float32, "pixels")
     graph = tf.function(module.serve_pixels, autograph=False).get_concrete_function(spec)
-    # from a concrete function the variables are frozen; from a SavedModel the file would answer NaN
+    # Conversion from a concrete function freezes the variables; converted from a SavedModel, the
+    # file would predict NaN.
     return tf.lite.TFLiteConverter.from_concrete_functions([graph], module)
 
 
 def _litert_int8(module: ServingModule, calibration: np.ndarray) -> bytes:
     images = calibration.astype(np.float32)
-    # one black and one white pixel make the input's range 0–255, so that a pixel is its own code
+    # One black and one white pixel extend the input range to 0–255, so that scale is 1 and zero
+    # point 0: a uint8 pixel is its own quantized value.
     images[0, 0, 0], images[0, -1, -1] = 0.0, 255.0
 
     def samples() -> Iterator[list[np.ndarray]]:
@@ -102,28 +158,25 @@ def _litert_int8(module: ServingModule, calibration: np.ndarray) -> bytes:
 
 def _onnx(module: ServingModule) -> bytes:
     import tf2onnx  # noqa: PLC0415  an optional package
-    from tensorflow.python.framework.convert_to_constants import (  # noqa: PLC0415
-        convert_variables_to_constants_v2,
-    )
 
     spec = tf.TensorSpec([None, *module.image_shape], tf.float32, "pixels")
     graph = tf.function(module.serve_pixels, autograph=False).get_concrete_function(spec)
-    # tf2onnx's own freezing would make inputs of captured constants, as keras.layers.Normalization has
-    frozen = convert_variables_to_constants_v2(graph)
-    (taken,), (given,) = frozen.inputs, frozen.outputs
+    # tf2onnx's own freezing turns captured constants, as in keras.layers.Normalization, into inputs.
+    frozen = freeze_variables(graph)
+    (pixels,), (probabilities,) = frozen.inputs, frozen.outputs
     proto, _ = tf2onnx.convert.from_graph_def(
         frozen.graph.as_graph_def(),
-        input_names=[taken.name],
-        output_names=[given.name],
-        tensors_to_rename={taken.name: "pixels", given.name: "probabilities"},
+        input_names=[pixels.name],
+        output_names=[probabilities.name],
+        tensors_to_rename={pixels.name: "pixels", probabilities.name: "probabilities"},
         opset=_ONNX_OPSET,
     )
     return proto.SerializeToString()
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
-    """No progress lines of the converters; their errors are raised all the same."""
+def _errors_only_logging() -> Iterator[None]:
+    """Suppresses the converters' progress messages; exceptions still propagate."""
     loggers = [logging.getLogger(name) for name in ("tensorflow", "tf2onnx", "absl")]
     levels = [logger.level for logger in loggers]
     for logger in loggers:

@@ -1,109 +1,170 @@
-"""A script, not a part of the package: runs an exported model alone and compares its answers.
+"""Runs an exported model in a separate process and compares its predictions with the evaluation's.
 
-    python -I parity.py RUNTIME MODEL REQUEST.npz
-
-Neither seedtf nor Keras can be imported in this process; RUNTIME (``tensorflow``, ``litert``
-or ``onnx``) names the one library that runs MODEL. REQUEST.npz holds ``probabilities`` float32
-``[N, K]`` expected, and either ``class_names`` ``[K]`` and ``files`` ``[N]`` (paths, which are read
-here and sent as bytes) or ``pixels`` uint8 ``[N, S, S, 3]``. The last line of stdout is JSON:
-``runtime``, ``images``, ``top1_agreement`` (share), ``max_abs_difference`` (of probabilities; null
-where not finite), ``refused`` (files whose status is not ok), ``seconds``.
+The child process is ``parity_worker.py``, a script that can import neither seedtf nor Keras.
 """
 
 from __future__ import annotations
 
 import json
-import math
 import os
+import subprocess
 import sys
-import time
+import tempfile
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-_BATCH_SIZE = 32
+from seedtf.errors import UserError
+from seedtf.export import parity_worker
+
+__all__ = ["Parity", "compare_files", "compare_pixels", "compare_probabilities"]
+
+# format: (lowest top-1 agreement, largest difference of a probability) with which it is kept
+_TOLERANCES = {"litert_int8": (0.9, 1.0)}
+_FLOAT_TOLERANCE = (1.0, 1e-4)
+INT8_WARNING = 0.98
+"""Top-1 agreement, in 0–1, below which an int8 file is kept with a warning."""
 
 
-def run_tensorflow(model: str, request: Any) -> tuple[np.ndarray, list[str], str]:
-    """Answers of the signature ``serving_default`` for whole files."""
-    import tensorflow as tf  # noqa: PLC0415
+@dataclass(frozen=True)
+class Parity:
+    """How closely an exported file matches the evaluation; one row of parity.json.
 
-    signature = tf.saved_model.load(model).signatures["serving_default"]
-    names, files = request["class_names"], request["files"]
-    position = {str(name).encode(): index for index, name in enumerate(names)}
-    answers, refused = [], []
-    for start in range(0, len(files), _BATCH_SIZE):
-        paths = [str(path) for path in files[start : start + _BATCH_SIZE]]
-        contents = tf.stack([tf.io.read_file(path) for path in paths])
-        answer = {name: value.numpy() for name, value in signature(image_bytes=contents).items()}
-        status = [value.decode() for value in answer["status"]]
-        refused += [f"{p}: {s}" for p, s in zip(paths, status, strict=True) if s != "ok"]
-        ranked = np.array([[position.get(name, -1) for name in row] for row in answer["classes"]])
-        # the names that a client reads must rank as the numbers do
-        named_right = np.take_along_axis(answer["probabilities"], ranked, 1) == answer["scores"]
-        probabilities = np.where(named_right.all(1, keepdims=True), answer["probabilities"], np.nan)
-        answers.append(probabilities)
-    return np.concatenate(answers), refused, f"tensorflow {tf.__version__}"
+    Attributes:
+        format: ``saved_model``, ``litert``, ``litert_int8`` or ``onnx``.
+        runtime: the library that ran the file, and its version.
+        images: number of images compared.
+        top1_agreement: fraction of images for which both predict the same class.
+        max_abs_difference: largest absolute difference of a probability; None if any is not finite.
+        refused: files for which the export predicted nothing, each with its status.
+        seconds: time that the worker process took to load the model and predict.
+    """
+
+    format: str
+    runtime: str
+    images: int
+    top1_agreement: float
+    max_abs_difference: float | None
+    refused: tuple[str, ...]
+    seconds: float
+
+    @property
+    def fault(self) -> str:
+        """Why the file must not be kept; empty if it passes."""
+        min_agreement, max_difference = _TOLERANCES.get(self.format, _FLOAT_TOLERANCE)
+        if self.refused:
+            return f"{len(self.refused)} images refused, first {self.refused[0]}"
+        if self.max_abs_difference is None:
+            return "its probabilities are not finite, or its class names are in the wrong order"
+        if self.top1_agreement < min_agreement or self.max_abs_difference > max_difference:
+            return f"{self.summary}; required: {min_agreement:.0%} and {max_difference:g}"
+        return ""
+
+    @property
+    def summary(self) -> str:
+        """The two measures as text.
+
+        Example:
+            >>> Parity("onnx", "onnxruntime 1.27.0", 200, 0.995, 0.02, (), 1.3).summary
+            '99.50% top-1 agreement on 200 images, largest probability difference 2.0e-02'
+        """
+        difference = "none" if self.max_abs_difference is None else f"{self.max_abs_difference:.1e}"
+        return (
+            f"{self.top1_agreement:.2%} top-1 agreement on {self.images} images, "
+            f"largest probability difference {difference}"
+        )
+
+    @property
+    def warning(self) -> bool:
+        """Whether an int8 file agrees so seldom that the user should know."""
+        return self.format == "litert_int8" and self.top1_agreement < INT8_WARNING
+
+    def as_row(self) -> dict[str, Any]:
+        """The row of parity.json, as JSON values."""
+        return {
+            **asdict(self),
+            "kept": not self.fault,
+            "fault": self.fault,
+            "warning": self.warning,
+        }
 
 
-def run_litert(model: str, request: Any) -> tuple[np.ndarray, list[str], str]:
-    """Answers of a LiteRT file, one image at a time."""
-    import ai_edge_litert  # noqa: PLC0415
-    from ai_edge_litert.interpreter import Interpreter  # noqa: PLC0415
+def compare_files(
+    saved_model: Path, files: Sequence[str], expected: np.ndarray, class_names: Sequence[str]
+) -> Parity:
+    """Compares a SavedModel's predictions for whole image files with the expected probabilities.
 
-    interpreter = Interpreter(model)
-    interpreter.allocate_tensors()
-    taken, given = interpreter.get_input_details()[0], interpreter.get_output_details()[0]
-    answers = []
-    for image in request["pixels"]:
-        interpreter.set_tensor(taken["index"], image[np.newaxis].astype(taken["dtype"]))
-        interpreter.invoke()
-        answers.append(interpreter.get_tensor(given["index"])[0])
-    return np.array(answers), [], f"ai-edge-litert {ai_edge_litert.__version__}"
+    Args:
+        saved_model: folder of the SavedModel.
+        files: N paths; the worker reads them and sends their bytes.
+        expected: float32 ``[N, K]``.
+        class_names: K names in the order of the columns of ``expected``.
 
-
-def run_onnx(model: str, request: Any) -> tuple[np.ndarray, list[str], str]:
-    """Answers of an ONNX file."""
-    import onnxruntime  # noqa: PLC0415
-
-    session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
-    name, pixels = session.get_inputs()[0].name, request["pixels"]
-    answers = [
-        session.run(None, {name: pixels[start : start + _BATCH_SIZE].astype(np.float32)})[0]
-        for start in range(0, len(pixels), _BATCH_SIZE)
-    ]
-    return np.concatenate(answers), [], f"onnxruntime {onnxruntime.__version__}"
-
-
-def compare(found: np.ndarray, expected: np.ndarray) -> tuple[float, float | None]:
-    """Share of rows with the same best class, and the largest difference, None where not finite."""
-    if found.shape != expected.shape or not np.isfinite(found).all():
-        return 0.0, None
-    agreement = float(np.mean(found.argmax(1) == expected.argmax(1)))
-    return agreement, float(np.abs(found - expected).max())
-
-
-def main(runtime: str, model: str, request_path: str) -> None:
-    """Runs ``model`` and prints the comparison."""
-    for name in ("seedtf", "keras"):
-        sys.modules[name] = None  # type: ignore[assignment]
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    run = {"tensorflow": run_tensorflow, "litert": run_litert, "onnx": run_onnx}[runtime]
-    with np.load(request_path, allow_pickle=False) as request:
-        expected, start = request["probabilities"], time.perf_counter()
-        found, refused, version = run(model, dict(request))
-    agreement, difference = compare(found, expected)
-    answer = {
-        "runtime": version,
-        "images": len(expected),
-        "top1_agreement": agreement,
-        "max_abs_difference": difference,
-        "refused": refused,
-        "seconds": round(time.perf_counter() - start, 3),
+    Raises:
+        UserError: the SavedModel does not run.
+    """
+    request = {
+        "files": np.array(files),
+        "class_names": np.array(class_names),
+        "probabilities": expected,
     }
-    assert difference is None or math.isfinite(difference)
-    print(json.dumps(answer))
+    return _run_worker("saved_model", "tensorflow", saved_model, request)
 
 
-if __name__ == "__main__":
-    main(*sys.argv[1:])
+def compare_pixels(
+    name: str, runtime: str, path: Path, pixels: np.ndarray, expected: np.ndarray
+) -> Parity:
+    """Compares the predictions of a LiteRT or ONNX file with the expected probabilities.
+
+    Args:
+        name: format of the file, for the row and for error messages.
+        runtime: ``litert`` or ``onnx``.
+        path: the file.
+        pixels: uint8 ``[N, S, S, 3]``.
+        expected: float32 ``[N, K]``.
+
+    Raises:
+        UserError: the file does not run.
+    """
+    return _run_worker(name, runtime, path, {"pixels": pixels, "probabilities": expected})
+
+
+def compare_probabilities(actual: np.ndarray, expected: np.ndarray) -> dict[str, float | None]:
+    """``top1_agreement`` and ``max_abs_difference`` of two float32 ``[N, K]``, as in parity.json.
+
+    Example:
+        >>> expected = np.array([[0.7, 0.3], [0.4, 0.6]], np.float32)
+        >>> compare_probabilities(expected[::-1], expected)["top1_agreement"]
+        0.0
+        >>> compare_probabilities(expected, expected)
+        {'top1_agreement': 1.0, 'max_abs_difference': 0.0}
+    """
+    agreement, difference = parity_worker.compare(actual, expected)
+    return {"top1_agreement": agreement, "max_abs_difference": difference}
+
+
+def _run_worker(name: str, runtime: str, model: Path, request: dict[str, np.ndarray]) -> Parity:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "request.npz"
+        np.savez(path, **request)  # type: ignore[arg-type]
+        # -I isolates the child from user packages, PYTHON* variables and the working directory;
+        # it runs on the CPU because this process holds the memory of the GPU.
+        completed = subprocess.run(
+            [sys.executable, "-I", parity_worker.__file__, runtime, str(model), str(path)],
+            capture_output=True,
+            text=True,
+            check=False,
+            env={**os.environ, "CUDA_VISIBLE_DEVICES": "-1"},
+        )
+    lines = completed.stdout.strip().splitlines()
+    if completed.returncode or not lines:
+        error_lines = completed.stderr.strip().splitlines()
+        cause = (error_lines or [f"exit code {completed.returncode}"])[-1][:200]
+        raise UserError(
+            f"--format={name}: the exported model does not run ({cause}); please report this"
+        )
+    result = json.loads(lines[-1])
+    return Parity(name, **{**result, "refused": tuple(result["refused"])})

@@ -1,27 +1,32 @@
-"""Numbered version folders that a polling server sees whole or not at all."""
+"""Numbered version folders, which a polling server sees complete or not at all."""
 
 from __future__ import annotations
 
-import fcntl
 import os
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from seedtf.errors import UserError
+from seedtf.files import fsync, lock_folder
 
 __all__ = ["Version", "find_saved_model", "new_version", "newest_saved_model"]
 
-# a server takes any name that reads as an integer for a version, and no other
+# A server takes every folder whose name parses as an integer for a version; this one does not.
 _UNFINISHED = ".exporting."
 
 
 @dataclass(frozen=True)
 class Version:
-    """A version in the making: its ``number``, and the hidden ``folder`` to fill."""
+    """A version under construction.
+
+    Attributes:
+        number: the name that its folder will get.
+        folder: the hidden folder to write to.
+    """
 
     number: int
     folder: Path
@@ -31,28 +36,39 @@ class Version:
 def new_version(out_dir: str | os.PathLike[str]) -> Iterator[Version]:
     """Yields a version to fill; at the end its folder is flushed to disk and renamed to its number.
 
-    The number is one more than the largest in ``out_dir``, which is created where it is missing. When
-    the body raises nothing remains; what a killed process left is removed at the next call. One
-    process at a time may work in ``out_dir``.
+    The number is one more than the largest in ``out_dir``, which is created if missing. If the body
+    raises, nothing remains; what a killed process left behind is removed by the next call. Only one
+    process at a time may export to ``out_dir``.
 
     Raises:
-        UserError: ``out_dir`` is a file, cannot be written, or another export is at work there.
+        UserError: ``out_dir`` is a file or cannot be written, or another export is running there.
+
+    Example:
+        >>> with new_version("export") as version:
+        ...     _ = (version.folder / "saved_model.pb").write_bytes(b"")
+        >>> version.number
+        1
+        >>> sorted(path.name for path in Path("export").iterdir())
+        ['1']
     """
     out_dir = Path(out_dir)
-    with _out_errors(out_dir):
-        out_dir.mkdir(parents=True, exist_ok=True)
-        lock = os.open(out_dir, os.O_RDONLY)
-    try:
-        with _out_errors(out_dir):
-            version = _begin(out_dir, lock)
+    with ExitStack() as stack:
+        with _os_errors_as_user_errors(out_dir):
+            out_dir.mkdir(parents=True, exist_ok=True)
+            try:
+                stack.enter_context(lock_folder(out_dir, file=""))
+            except BlockingIOError:
+                raise UserError(
+                    f"--out={out_dir}: another export is running there; wait for it or pass another "
+                    "folder"
+                ) from None
+            version = _create(out_dir)
         try:
             yield version
-            with _out_errors(out_dir):
+            with _os_errors_as_user_errors(out_dir):
                 _publish(version.folder, out_dir / str(version.number))
         finally:
             shutil.rmtree(version.folder, ignore_errors=True)
-    finally:
-        os.close(lock)  # which also gives up the lock, as the end of the process does
 
 
 def find_saved_model(path: str | os.PathLike[str]) -> Path:
@@ -83,13 +99,8 @@ def newest_saved_model(path: Path) -> Path | None:
     return newest if (newest / "saved_model.pb").is_file() else None
 
 
-def _begin(out_dir: Path, lock: int) -> Version:
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        raise UserError(
-            f"--out={out_dir}: another export is at work there; wait for it or pass another folder"
-        ) from None
+def _create(out_dir: Path) -> Version:
+    """Removes what killed exports left behind and makes a folder for the next version."""
     for leftover in out_dir.glob(f"{_UNFINISHED}*"):
         shutil.rmtree(leftover)
     numbers = [int(entry.name) for entry in out_dir.iterdir() if _is_version(entry.name)]
@@ -102,29 +113,21 @@ def _is_version(name: str) -> bool:
 
 
 def _publish(folder: Path, target: Path) -> None:
-    """Flushes every file and folder, then renames: after a power cut too, a number means whole."""
+    """Flushes every file and folder, then renames: a number means complete, even after a power cut."""
     for parent, _, files in os.walk(folder):
         for name in files:
-            _sync(os.path.join(parent, name))
-        _sync(parent)
-    # mkdtemp makes folders private (0700); a server is often another user
+            fsync(os.path.join(parent, name))
+        fsync(parent)
+    # mkdtemp creates private folders (0700), but a server often runs as another user.
     mask = os.umask(0)
     os.umask(mask)
     folder.chmod(0o777 & ~mask)
     os.rename(folder, target)
-    _sync(target.parent)
-
-
-def _sync(path: str | os.PathLike[str]) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    fsync(target.parent)
 
 
 @contextmanager
-def _out_errors(out_dir: Path) -> Iterator[None]:
+def _os_errors_as_user_errors(out_dir: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:

@@ -1,7 +1,7 @@
-"""Requests that TensorFlow Serving runs before it answers the first client, so that none waits.
+"""Warm-up requests, which TensorFlow Serving runs before the first client's request.
 
 The file is a TFRecord of ``tensorflow.serving.PredictionLog`` messages. Its few outer messages are
-encoded by hand (Protocol Buffers encoding, wire type 2), so that tensorflow-serving-api is not needed:
+encoded here (Protocol Buffers encoding, wire type 2), so that tensorflow-serving-api is not needed:
 
     PredictionLog.predict_log = 6    PredictLog.request = 1    ModelSpec.name = 1, signature_name = 3
     PredictRequest.model_spec = 1, inputs = 2 (map: key = 1, value = 2, a TensorProto)
@@ -21,13 +21,17 @@ _BATCH_SIZES = (1, 8)
 
 
 def write_warmup(saved_model: Path, size: int) -> None:
-    """Writes a few requests for each signature of the SavedModel for images of ``size`` pixels.
+    """Writes a few requests for each signature of a SavedModel.
 
-    The images are drawn, not taken from the data: an export must not give training images away.
+    The images are synthetic: an export must not disclose training images.
+
+    Args:
+        saved_model: folder of the SavedModel.
+        size: side of the model's input in pixels.
     """
     path = saved_model / WARMUP_FILE
     path.parent.mkdir(exist_ok=True)
-    # twice the size, so that the resize is warmed up too
+    # At twice the model's size, so that resizing is warmed up too.
     encoded = example_jpeg(2 * size)
     pixels = np.zeros([1, size, size, 3], np.uint8)
     with tf.io.TFRecordWriter(str(path)) as writer:
@@ -39,7 +43,7 @@ def write_warmup(saved_model: Path, size: int) -> None:
 
 
 def example_jpeg(side: int) -> bytes:
-    """A smooth coloured image of ``side``² pixels as JPEG, about as hard to decode as a photo."""
+    """A synthetic JPEG of ``side``² pixels that takes about as long to decode as a photo."""
     ramp = np.linspace(0.0, 4.0 * np.pi, side)
     rows, columns = np.meshgrid(ramp, ramp, indexing="ij")
     waves = np.stack([np.sin(rows), np.sin(columns), np.sin(rows + columns)], axis=-1)
