@@ -1,7 +1,9 @@
-"""LiteRT and ONNX files: each runs in its own runtime and agrees, or is not kept."""
+"""LiteRT and ONNX files: each must agree with the model when its own runtime runs it."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 import keras
@@ -10,9 +12,9 @@ import pytest
 import tensorflow as tf
 
 from seedtf.errors import UserError
-from seedtf.export import formats
+from seedtf.export import formats, parity_worker
 from seedtf.export.formats import OPTIONAL_FORMATS, convert, parse_formats, rebuild_in_float32
-from seedtf.export.parity import compare_pixels
+from seedtf.export.parity import Parity, compare_pixels
 from seedtf.export.serving_graph import ServingModule
 from seedtf.model.network import build_network
 
@@ -21,7 +23,7 @@ TEMPERATURE = 1.5
 
 
 def network(policy: str = "float32") -> keras.Model:
-    """A network whose head is widened, so that its answers differ between images."""
+    """A network whose logits are scaled up, so that its predictions differ between images."""
     before = keras.mixed_precision.global_policy()
     keras.mixed_precision.set_global_policy(policy)
     try:
@@ -56,46 +58,62 @@ def expected(module: ServingModule, pixels: np.ndarray) -> np.ndarray:
     return probabilities
 
 
+@pytest.fixture(scope="module")
+def converted(module: ServingModule, pixels: np.ndarray) -> Callable[[str], bytes]:
+    """Converts ``module`` to a format once and returns the content of the file."""
+    return cache(lambda name: convert(module, name, pixels))
+
+
+def compare_here(name: str, path: Path, pixels: np.ndarray, expected: np.ndarray) -> Parity:
+    """As ``compare_pixels``, without the second process."""
+    request = {"pixels": pixels, "probabilities": expected}
+    runtime = OPTIONAL_FORMATS[name].runtime
+    return Parity.of(name, parity_worker.evaluate(runtime, str(path), request))
+
+
 def need(name: str) -> None:
-    for package in OPTIONAL_FORMATS[name][2]:
+    for package in OPTIONAL_FORMATS[name].packages:
         pytest.importorskip(package, reason=f"{package} is not installed")
 
 
 @pytest.mark.parametrize("name", OPTIONAL_FORMATS)
 def test_each_format_agrees_in_its_own_runtime(
-    name: str, module: ServingModule, pixels: np.ndarray, expected: np.ndarray, tmp_path: Path
+    name: str,
+    converted: Callable[[str], bytes],
+    pixels: np.ndarray,
+    expected: np.ndarray,
+    tmp_path: Path,
 ) -> None:
     need(name)
-    path = tmp_path / OPTIONAL_FORMATS[name][0]
-    path.write_bytes(convert(module, name, pixels))
-    runtime = OPTIONAL_FORMATS[name][1]
-    found = compare_pixels(name, runtime, path, pixels, expected)
-    assert not found.fault
-    assert found.images == 60
-    # another model's answers must not pass
-    assert compare_pixels(name, runtime, path, pixels, expected[:, ::-1]).fault
+    path = tmp_path / OPTIONAL_FORMATS[name].file
+    path.write_bytes(converted(name))
+    row = compare_pixels(name, OPTIONAL_FORMATS[name].runtime, path, pixels, expected)
+    assert not row.fault
+    assert row.images == 60
+    # The predictions of another model must not pass.
+    assert compare_here(name, path, pixels, expected[:, ::-1]).fault
 
 
-def test_int8_takes_pixels_as_they_are(
-    module: ServingModule, pixels: np.ndarray, tmp_path: Path
+def test_int8_takes_unscaled_pixels(
+    module: ServingModule, converted: Callable[[str], bytes], pixels: np.ndarray
 ) -> None:
     need("litert_int8")
     from ai_edge_litert.interpreter import Interpreter
 
-    narrow = pixels // 2 + 40  # calibration that reaches neither 0 nor 255
+    narrow = pixels // 2 + 40  # calibration images that reach neither 0 nor 255
     content = convert(module, "litert_int8", narrow)
-    assert len(content) < len(convert(module, "litert", narrow)) / 2
+    assert len(content) < len(converted("litert")) / 2
     interpreter = Interpreter(model_content=content)
-    taken = interpreter.get_input_details()[0]
-    assert taken["dtype"] == np.uint8
-    assert taken["quantization"] == (pytest.approx(1.0), 0)
+    details = interpreter.get_input_details()[0]
+    assert details["dtype"] == np.uint8
+    assert details["quantization"] == (pytest.approx(1.0), 0)
 
 
 def test_onnx_names_and_constants(pixels: np.ndarray, tmp_path: Path) -> None:
     need("onnx")
     import onnxruntime
 
-    # a layer whose numbers are neither weights nor written in its code, as EfficientNet has
+    # A layer with captured constants, which are not weights, as in EfficientNet.
     image = keras.Input((SIZE, SIZE, 3), name="image")
     normal = keras.layers.Normalization(mean=[1.0, 2.0, 3.0], variance=[4.0, 5.0, 6.0])(image)
     pooled = keras.layers.GlobalAveragePooling2D()(normal)
@@ -103,17 +121,15 @@ def test_onnx_names_and_constants(pixels: np.ndarray, tmp_path: Path) -> None:
     (tmp_path / "classes.txt").write_text("\n".join(NAMES))
     module = ServingModule(model, NAMES, 1.0, str(tmp_path / "classes.txt"))
     session = onnxruntime.InferenceSession(convert(module, "onnx", pixels))
-    assert [taken.name for taken in session.get_inputs()] == ["pixels"]
-    assert [given.name for given in session.get_outputs()] == ["probabilities"]
+    assert [node.name for node in session.get_inputs()] == ["pixels"]
+    assert [node.name for node in session.get_outputs()] == ["probabilities"]
     images = pixels[:5].astype(np.float32)
-    found = session.run(None, {"pixels": images})[0]
-    np.testing.assert_allclose(found, module.probabilities(tf.constant(images)), atol=1e-4)
+    actual = session.run(None, {"pixels": images})[0]
+    np.testing.assert_allclose(actual, module.probabilities(tf.constant(images)), atol=1e-4)
 
 
 @pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16"])
-def test_a_mixed_precision_model_is_rebuilt_in_float32(
-    policy: str, pixels: np.ndarray, tmp_path: Path
-) -> None:
+def test_a_mixed_precision_model_is_rebuilt_in_float32(policy: str, pixels: np.ndarray) -> None:
     trained = network(policy)
     rebuilt = rebuild_in_float32(trained)
     assert {layer.compute_dtype for layer in rebuilt.layers} == {"float32"}
@@ -123,7 +139,7 @@ def test_a_mixed_precision_model_is_rebuilt_in_float32(
     assert rebuild_in_float32(rebuilt) is rebuilt
 
 
-def test_answers_that_are_not_numbers_are_a_fault(
+def test_probabilities_that_are_not_finite_are_a_fault(
     pixels: np.ndarray, expected: np.ndarray, tmp_path: Path
 ) -> None:
     need("onnx")
@@ -134,7 +150,7 @@ def test_answers_that_are_not_numbers_are_a_fault(
     broken = ServingModule(model, NAMES, 1.0, str(tmp_path / "classes.txt"))
     path = tmp_path / "model.onnx"
     path.write_bytes(convert(broken, "onnx", pixels))
-    assert "not finite" in compare_pixels("onnx", "onnx", path, pixels, expected).fault
+    assert "not finite" in compare_here("onnx", path, pixels, expected).fault
 
 
 def test_a_converter_that_fails_is_a_user_error(

@@ -1,9 +1,10 @@
-"""The comparison in another process: what it counts, what it refuses, what it cannot import."""
+"""The comparison in another process: what it measures, what it rejects, what it cannot import."""
 
 from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -12,14 +13,14 @@ import tensorflow as tf
 
 from seedtf.errors import UserError
 from seedtf.export import parity_worker
-from seedtf.export.parity import Parity, compare_files
+from seedtf.export.parity import Parity, compare_files, compare_probabilities
 
 NAMES = ("a", "ö b", "c")
 TABLE = np.array([[0.7, 0.2, 0.1], [0.1, 0.6, 0.3]], np.float32)
 
 
 class Export(tf.Module):
-    """Answers for the file "0" or "1" with a row of the table; ``names`` may be in a wrong order."""
+    """Maps the file "0" or "1" to a row of the table; ``names`` may be in a wrong order."""
 
     def __init__(self, names: tuple[str, ...] = NAMES) -> None:
         super().__init__()
@@ -46,6 +47,12 @@ def save(folder: Path, module: Export) -> Path:
     return folder
 
 
+def compare_here(export: Path, files: Sequence[str], expected: np.ndarray) -> Parity:
+    """As ``compare_files``, without the second process."""
+    request = {"files": files, "class_names": NAMES, "probabilities": expected}
+    return Parity.of("saved_model", parity_worker.evaluate("tensorflow", str(export), request))
+
+
 @pytest.fixture(scope="module")
 def export(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return save(tmp_path_factory.mktemp("parity") / "good", Export())
@@ -54,37 +61,37 @@ def export(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def files(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     folder = tmp_path_factory.mktemp("files")
-    names = []
+    paths = []
     for number, text in enumerate(["0", "1", "0"]):
         (folder / f"{number} ü").write_text(text)
-        names.append(str(folder / f"{number} ü"))
-    return names
+        paths.append(str(folder / f"{number} ü"))
+    return paths
 
 
-def test_figures_count_agreement_and_difference(export: Path, files: list[str]) -> None:
+def test_agreement_and_difference_are_measured(export: Path, files: list[str]) -> None:
     expected = TABLE[[0, 1, 0]].copy()
     expected[1] = [0.1, 0.4, 0.5]
-    found = compare_files(export, files, expected, NAMES)
-    assert (found.images, found.refused) == (3, ())
-    assert found.top1_agreement == pytest.approx(2 / 3)
-    assert found.max_abs_difference == pytest.approx(0.2)
-    assert found.runtime == f"tensorflow {tf.__version__}"
-    assert "66.67%" in found.fault
-    assert not found.as_row()["kept"]
+    row = compare_files(export, files, expected, NAMES)
+    assert (row.images, row.refused) == (3, ())
+    assert row.top1_agreement == pytest.approx(2 / 3)
+    assert row.max_abs_difference == pytest.approx(0.2)
+    assert row.runtime == f"tensorflow {tf.__version__}"
+    assert "66.67%" in row.fault
+    assert not row.as_row()["kept"]
 
 
 def test_refused_files_are_named(export: Path, files: list[str], tmp_path: Path) -> None:
     (tmp_path / "bad").write_text("0x")
-    found = compare_files(export, [files[0], str(tmp_path / "bad")], TABLE[[0, 0]], NAMES)
-    assert found.refused == (f"{tmp_path / 'bad'}: corrupt",)
-    assert "1 images refused" in found.fault
+    row = compare_here(export, [files[0], str(tmp_path / "bad")], TABLE[[0, 0]])
+    assert row.refused == (f"{tmp_path / 'bad'}: corrupt",)
+    assert "1 images refused" in row.fault
 
 
 def test_names_in_the_wrong_order_are_a_fault(tmp_path: Path, files: list[str]) -> None:
     swapped = save(tmp_path / "swapped", Export(("ö b", "a", "c")))
-    found = compare_files(swapped, files, TABLE[[0, 1, 0]], NAMES)
-    assert found.max_abs_difference is None
-    assert found.fault
+    row = compare_here(swapped, files, TABLE[[0, 1, 0]])
+    assert row.max_abs_difference is None
+    assert row.fault
 
 
 def test_a_damaged_export_is_a_user_error(tmp_path: Path, files: list[str]) -> None:
@@ -92,48 +99,51 @@ def test_a_damaged_export_is_a_user_error(tmp_path: Path, files: list[str]) -> N
         compare_files(tmp_path, files, TABLE[[0, 1, 0]], NAMES)
 
 
-def test_the_process_has_tensorflow_alone(export: Path, files: list[str], tmp_path: Path) -> None:
+def test_the_process_imports_only_tensorflow(
+    export: Path, files: list[str], tmp_path: Path
+) -> None:
     request = tmp_path / "request.npz"
     np.savez(request, files=np.array(files), class_names=NAMES, probabilities=TABLE[[0, 1, 0]])
     code = (
         "import runpy, sys; script, *arguments = sys.argv[1:]\n"
         "runpy.run_path(script)['main'](*arguments)\n"
-        "found = {n.split('.')[0] for n, module in sys.modules.items() if module is not None}\n"
-        "assert 'tensorflow' in found and not found & {'keras', 'seedtf'}, found"
+        "loaded = {n.split('.')[0] for n, module in sys.modules.items() if module is not None}\n"
+        "assert 'tensorflow' in loaded and not loaded & {'keras', 'seedtf'}, loaded"
     )
     command = [sys.executable, "-I", "-c", code, str(parity_worker.__file__)]
-    ended = subprocess.run(
+    completed = subprocess.run(
         [*command, "tensorflow", str(export), str(request)],
         capture_output=True,
         text=True,
         check=False,
     )
-    assert ended.returncode == 0, ended.stderr
-    assert '"top1_agreement": 1.0, "max_abs_difference": 0.0' in ended.stdout
+    assert completed.returncode == 0, completed.stderr
+    assert '"top1_agreement": 1.0, "max_abs_difference": 0.0' in completed.stdout
 
 
-def row(name: str, agreement: float, difference: float | None) -> Parity:
+def make_row(name: str, agreement: float, difference: float | None) -> Parity:
     return Parity(name, "x 1", 200, agreement, difference, (), 0.1)
 
 
 @pytest.mark.parametrize("name", ["saved_model", "litert", "onnx"])
-def test_float_formats_must_agree_everywhere(name: str) -> None:
-    assert not row(name, 1.0, 1e-4).fault
-    assert row(name, 0.995, 1e-6).fault
-    assert row(name, 1.0, 1.1e-4).fault
-    assert row(name, 1.0, None).fault
+def test_float_formats_must_agree_on_every_image(name: str) -> None:
+    assert not make_row(name, 1.0, 1e-4).fault
+    assert make_row(name, 0.995, 1e-6).fault
+    assert make_row(name, 1.0, 1.1e-4).fault
+    assert make_row(name, 1.0, None).fault
 
 
 def test_int8_is_kept_with_a_warning_below_98_percent() -> None:
-    assert row("litert_int8", 0.98, 0.3).as_row()["warning"] is False
-    assert row("litert_int8", 0.97, 0.3).as_row()["warning"] is True
-    assert not row("litert_int8", 0.97, 0.3).fault
-    assert row("litert_int8", 0.89, 0.3).fault
-    assert row("litert_int8", 0.0, None).fault
+    assert make_row("litert_int8", 0.98, 0.3).as_row()["warning"] is False
+    assert make_row("litert_int8", 0.97, 0.3).as_row()["warning"] is True
+    assert not make_row("litert_int8", 0.97, 0.3).fault
+    assert make_row("litert_int8", 0.89, 0.3).fault
+    assert make_row("litert_int8", 0.0, None).fault
 
 
-def test_numbers_that_are_none_never_agree() -> None:
+def test_values_that_are_not_finite_never_agree() -> None:
     bad = TABLE.copy()
     bad[0, 0] = np.nan
     assert parity_worker.compare(bad, TABLE) == (0.0, None)
     assert parity_worker.compare(TABLE[:1], TABLE) == (0.0, None)
+    assert compare_probabilities(bad, TABLE) == {"top1_agreement": 0.0, "max_abs_difference": None}

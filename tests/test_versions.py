@@ -1,4 +1,4 @@
-"""A version folder is whole or not there, whatever happens to the process that makes it."""
+"""A version folder is complete or absent, whatever happens to the process that writes it."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def test_an_existing_version_is_never_touched(tmp_path: Path) -> None:
     assert not (tmp_path / "1" / "other").exists()
 
 
-def test_no_number_is_seen_before_the_end_and_nothing_remains_of_a_failure(tmp_path: Path) -> None:
+def test_a_version_is_hidden_until_complete_and_removed_on_failure(tmp_path: Path) -> None:
     with pytest.raises(ZeroDivisionError), new_version(tmp_path) as version:
         (version.folder / "part").write_text("x")
         assert versions(tmp_path) == []
@@ -84,7 +84,7 @@ def test_a_file_in_the_way_is_a_user_error(tmp_path: Path) -> None:
         publish(tmp_path / "out")
 
 
-def test_killed_exports_leave_only_whole_versions(tmp_path: Path) -> None:
+def test_killed_exports_leave_only_complete_versions(tmp_path: Path) -> None:
     rng = random.Random(0)
     killed_midway = 0
     for _ in range(8):
@@ -94,7 +94,7 @@ def test_killed_exports_leave_only_whole_versions(tmp_path: Path) -> None:
         assert writer.stdout is not None
         writer.stdout.readline()
         until = time.monotonic() + rng.uniform(0.0, 0.12)
-        while time.monotonic() < until:  # as a server polls
+        while time.monotonic() < until:  # polls as a server does
             for name in versions(tmp_path):
                 assert len(list((tmp_path / name).iterdir())) == FILES
         writer.send_signal(signal.SIGKILL)
@@ -103,7 +103,7 @@ def test_killed_exports_leave_only_whole_versions(tmp_path: Path) -> None:
         killed_midway += any(entry.name.startswith(".") for entry in tmp_path.iterdir())
         for name in versions(tmp_path):
             assert {file.read_text() for file in (tmp_path / name).iterdir()} == {name}
-    assert killed_midway  # else the test has shown nothing
+    assert killed_midway  # otherwise the test proved nothing
     number = publish(tmp_path)
     assert {entry.name for entry in tmp_path.iterdir()} == {str(n + 1) for n in range(number)}
 

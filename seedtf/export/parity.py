@@ -51,6 +51,11 @@ class Parity:
     refused: tuple[str, ...]
     seconds: float
 
+    @classmethod
+    def of(cls, name: str, result: dict[str, Any]) -> Parity:
+        """The row of a format from what ``parity_worker.evaluate`` returned."""
+        return cls(name, **{**result, "refused": tuple(result["refused"])})
+
     @property
     def fault(self) -> str:
         """Why the file must not be kept; empty if it passes."""
@@ -166,5 +171,4 @@ def _run_worker(name: str, runtime: str, model: Path, request: dict[str, np.ndar
         raise UserError(
             f"--format={name}: the exported model does not run ({cause}); please report this"
         )
-    result = json.loads(lines[-1])
-    return Parity(name, **{**result, "refused": tuple(result["refused"])})
+    return Parity.of(name, json.loads(lines[-1]))

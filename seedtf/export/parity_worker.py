@@ -93,18 +93,14 @@ def compare(actual: np.ndarray, expected: np.ndarray) -> tuple[float, float | No
     return agreement, float(np.abs(actual - expected).max())
 
 
-def main(runtime: str, model: str, request_path: str) -> None:
-    """Runs ``model`` and writes the comparison to stdout."""
-    for name in ("seedtf", "keras"):
-        sys.modules[name] = None  # type: ignore[assignment]
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+def evaluate(runtime: str, model: str, request: dict[str, Any]) -> dict[str, Any]:
+    """Runs ``model`` on the images of ``request`` and returns the comparison, as JSON values."""
     run = {"tensorflow": run_tensorflow, "litert": run_litert, "onnx": run_onnx}[runtime]
-    with np.load(request_path, allow_pickle=False) as request:
-        expected, start = request["probabilities"], time.perf_counter()
-        actual, refused, version = run(model, dict(request))
+    expected, start = request["probabilities"], time.perf_counter()
+    actual, refused, version = run(model, request)
     agreement, difference = compare(actual, expected)
     assert difference is None or math.isfinite(difference)
-    result = {
+    return {
         "runtime": version,
         "images": len(expected),
         "top1_agreement": agreement,
@@ -112,6 +108,15 @@ def main(runtime: str, model: str, request_path: str) -> None:
         "refused": refused,
         "seconds": round(time.perf_counter() - start, 3),
     }
+
+
+def main(runtime: str, model: str, request_path: str) -> None:
+    """Makes seedtf and Keras impossible to import, then writes the comparison to stdout."""
+    for name in ("seedtf", "keras"):
+        sys.modules[name] = None  # type: ignore[assignment]
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    with np.load(request_path, allow_pickle=False) as request:
+        result = evaluate(runtime, model, dict(request))
     sys.stdout.write(json.dumps(result) + "\n")
 
 
