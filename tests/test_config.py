@@ -7,9 +7,9 @@ import pytest
 
 from seedtf.commands.arguments import parse_config
 from seedtf.config.flags import default_cache_dir
-from seedtf.config.saved import resumed_config
 from seedtf.config.train_config import TrainConfig
 from seedtf.errors import UserError
+from seedtf.runs.saved_config import resumed_config
 
 REQUIRED_FLAGS = [
     "data_dir",

@@ -269,12 +269,12 @@ def test_changed_data_is_refused_by_name(data, tmp_path, capsys) -> None:
 
 def test_a_running_run_cannot_be_resumed_twice(finished) -> None:
     from seedtf.errors import UserError
-    from seedtf.training.resume import exclusive
+    from seedtf.runs.folder import lock_run
 
     with (
-        exclusive(finished / "state"),
+        lock_run(finished),
         pytest.raises(UserError, match="another process is training there"),
-        exclusive(finished / "state"),
+        lock_run(finished),
     ):
         pass
 

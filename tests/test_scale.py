@@ -24,7 +24,7 @@ from seedtf.data.pipeline import make_augmentation, train_dataset
 from seedtf.data.split import read_split_csv, split_catalog, write_split_csv
 from seedtf.data.store import CachePlan, build_store, cache_key
 from seedtf.errors import UserError
-from seedtf.runs.folder import write_records
+from seedtf.runs.records import write_records
 from seedtf.training.summary import data_warnings
 
 MANY = 20_000

@@ -204,7 +204,7 @@ def test_a_run_folder_in_use_is_refused_and_kept(finished, faulty) -> None:
     done = seedtf("train", *flags(faulty, run_dir))
     assert done.returncode == 2
     assert done.stderr == (
-        f"seedtf train: --run_dir={run_dir}: is there already; pass a new folder or remove it\n"
+        f"seedtf train: --run_dir={run_dir}: already exists; pass a new folder or remove it\n"
     )
     assert (run_dir / "history.csv").read_bytes() == before
 

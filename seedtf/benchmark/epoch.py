@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import csv
 import itertools
-import json
 import statistics
 import tempfile
 import time
@@ -20,6 +18,9 @@ from seedtf.benchmark.pipeline import IN_MEMORY, batches, measure, sample_catalo
 from seedtf.benchmark.step import Variant, make_step
 from seedtf.config.train_config import TrainConfig
 from seedtf.data.store import Store, build_store
+from seedtf.runs.folder import read_class_names, read_settings
+from seedtf.runs.history import read_timing
+from seedtf.runs.paths import RunPaths
 from seedtf.training.plan import augmentation_policy, data_folder
 from seedtf.training.train import train_and_evaluate
 
@@ -87,9 +88,9 @@ def measure_epoch(config: TrainConfig) -> Epoch:
     with tempfile.TemporaryDirectory() as folder:
         run_dir = f"{folder}/run"
         train_and_evaluate(replace(config, run_dir=run_dir, epochs=config.epochs + 2))
-        rows = _timing(Path(run_dir) / "timing.csv")
-        resolved = _resolved(Path(run_dir) / "config.json")
-        classes = len((Path(run_dir) / "classes.txt").read_text(encoding="utf-8").splitlines())
+        rows = read_timing(RunPaths.of(run_dir).timing)[1:]  # the first epoch compiles
+        resolved = read_settings(run_dir)["resolved"]
+        classes = len(read_class_names(run_dir))
     steps = int(resolved["steps_per_epoch"])
     images = steps * config.batch_size
     variant = Variant(
@@ -164,16 +165,6 @@ def best_flag(epoch: Epoch) -> str:
         (True, "--model: a smaller one; the step takes the time."),
     ]
     return next(text for holds, text in rules if holds)
-
-
-def _timing(path: Path) -> list[dict[str, float]]:
-    """timing.csv, the first epoch left out."""
-    with path.open(encoding="utf-8", newline="") as file:
-        return [{k: float(v) for k, v in row.items()} for row in csv.DictReader(file)][1:]
-
-
-def _resolved(path: Path) -> dict[str, Any]:
-    return json.loads(path.read_text(encoding="utf-8"))["resolved"]
 
 
 def _median_seconds(work: Callable[[], Any], times: int) -> float:

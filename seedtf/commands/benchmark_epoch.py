@@ -45,7 +45,7 @@ def run(arguments: list[str]) -> int:
     given = parse_config(EpochConfig, "benchmark epoch", arguments)
     import_tensorflow()
     from seedtf.benchmark.epoch import ORIGINAL_CARD, ORIGINAL_SECONDS, best_flag, measure_epoch
-    from seedtf.runs.folder import describe_devices
+    from seedtf.runs.records import describe_devices
 
     names = [each.name for each in dataclasses.fields(TrainConfig)]
     config = TrainConfig(**{name: getattr(given, name) for name in names})

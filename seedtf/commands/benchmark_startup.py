@@ -46,7 +46,7 @@ def run(arguments: list[str]) -> int:
     from seedtf.data.catalog import scan_folder
     from seedtf.model.families import check_image_size
     from seedtf.model.network import resolve_model_name
-    from seedtf.runs.folder import describe_devices
+    from seedtf.runs.records import describe_devices
 
     name = resolve_model_name(config.model)
     check_image_size(name, config.image_size)

@@ -68,7 +68,7 @@ def run(arguments: list[str]) -> int:
     from seedtf.benchmark.step import Variant, compare_steps
     from seedtf.model.families import check_image_size
     from seedtf.model.network import resolve_model_name
-    from seedtf.runs.folder import describe_devices
+    from seedtf.runs.records import describe_devices
 
     name = resolve_model_name(config.model)
     os.environ["TF_NUM_INTRAOP_THREADS"] = plain["TF_NUM_INTRAOP_THREADS"] = str(config.threads)

@@ -42,6 +42,7 @@ def run(arguments: list[str]) -> int:
     from seedtf.export.export import export_run
     from seedtf.export.formats import parse_formats
     from seedtf.runs.open import load_run, open_labelled, open_validation
+    from seedtf.runs.paths import RunPaths
 
     formats = parse_formats(config.format)
     found = load_run(config.run)
@@ -49,7 +50,7 @@ def run(arguments: list[str]) -> int:
         store, records = open_labelled(found, config.data_dir, config.labels_csv)
     else:
         store, records = open_validation(found)
-    out = Path(config.out) if config.out else found.run_dir / "export"
+    out = Path(config.out) if config.out else RunPaths(found.run_dir).export
     exported = export_run(found, out, store, records, formats)
     _show(exported)
     return EXIT_INCOMPLETE if exported.refused else 0

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import ClassVar
 
 from seedtf.commands.arguments import check_refused, parse_config, part_of
@@ -11,6 +10,7 @@ from seedtf.commands.tensorflow_env import import_tensorflow
 from seedtf.config.flags import option
 from seedtf.config.train_config import TrainConfig
 from seedtf.errors import UserError
+from seedtf.runs.paths import RunPaths
 
 __all__ = ["LrFindConfig", "run"]
 
@@ -43,7 +43,7 @@ class LrFindConfig(TrainConfig):
             raise UserError(
                 f"--end_lr={self.end_lr:g}: is not above --start_lr={self.start_lr:g}; raise it"
             )
-        if self.out_dir and (Path(self.out_dir) / "config.json").exists():
+        if self.out_dir and RunPaths.of(self.out_dir).config.exists():
             raise UserError(f"--out_dir={self.out_dir}: is a run's folder; pass another one")
 
 

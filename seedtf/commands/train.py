@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import time
-from pathlib import Path
 
 from seedtf.commands.arguments import parse_given
 from seedtf.commands.tensorflow_env import import_tensorflow
-from seedtf.config.saved import resumed_config
 from seedtf.config.train_config import TrainConfig
+from seedtf.runs.paths import RunPaths
+from seedtf.runs.saved_config import resumed_config
 
 __all__ = ["run"]
 
@@ -29,7 +29,7 @@ def run(arguments: list[str]) -> int:
     result = train_and_evaluate(config)
     if not result.run_dir:  # a worker among several; the chief says how it went
         return 0
-    folder = Path(result.run_dir)
+    paths = RunPaths.of(result.run_dir)
     low, high = result.val_accuracy_interval
     if result.stopped:
         print(f"stopped   {result.stopped}")
@@ -38,7 +38,7 @@ def run(arguments: list[str]) -> int:
         f"{result.val_accuracy:.4f} (95 % interval {low:.4f} to {high:.4f}), "
         f"loss {result.val_loss:.4f}"
     )
-    print(f"curves    {folder / 'curves.png'} and {folder / 'live.html'}")
-    print(f"model     {folder / 'checkpoints' / 'best.keras'}")
+    print(f"curves    {paths.curves} and {paths.live_page}")
+    print(f"model     {paths.best}")
     print(f"RESULT {result.as_json()}", flush=True)
     return 0

@@ -1,116 +1,158 @@
-"""A run's folder: a name that is free, and the records written before training starts."""
+"""The run folder as a whole: creating it, locking it, finding the newest, reading its settings.
+
+Nothing here imports TensorFlow or Keras.
+"""
 
 from __future__ import annotations
 
-import importlib.metadata
 import json
 import os
-import platform
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import tensorflow as tf
-
-import seedtf
-from seedtf.compat.tensorflow import has_addons
 from seedtf.config.train_config import TrainConfig
-from seedtf.data.dataset import Dataset, write_data_report
-from seedtf.data.split import write_split_csv
 from seedtf.errors import UserError
-from seedtf.files import write_text
+from seedtf.files import LOCK, free_names, is_locked, lock_folder
+from seedtf.runs.paths import RUNS, RunPaths
 
-__all__ = ["check_run_dir", "create_run_dir", "describe_devices", "write_records"]
-
-_PACKAGES = ("tensorflow", "keras", "numpy", "matplotlib", "pillow", "absl-py")
+__all__ = [
+    "check_run_dir",
+    "create_named_folder",
+    "create_run_dir",
+    "is_run_locked",
+    "lock_run",
+    "newest_run",
+    "read_class_names",
+    "read_settings",
+]
 
 
 def check_run_dir(config: TrainConfig) -> None:
-    """Raises UserError when ``run_dir`` holds anything already; before the data is decoded."""
+    """Raises UserError when ``run_dir`` already holds files; called before the data is decoded."""
     folder = Path(config.run_dir)
     if not config.run_dir or not folder.exists():
         return
     if not folder.is_dir() or any(map(_is_content, folder.rglob("*"))):
-        raise UserError(f"--run_dir={folder}: is there already; pass a new folder or remove it")
+        raise UserError(f"--run_dir={folder}: already exists; pass a new folder or remove it")
 
 
 def create_run_dir(config: TrainConfig) -> Path:
-    """Creates ``run_dir``, or ``runs/<date>-<time>-<model>`` with the first free number behind it.
+    """Creates ``run_dir``, or the first free ``runs/<date>-<time>-<model>``, ``…-2``, ….
 
     Raises:
         UserError: the folder is in use or cannot be created.
     """
     check_run_dir(config)
-    if config.run_dir:
-        return _make(Path(config.run_dir), exist_ok=True)
-    base = Path("runs") / f"{time.strftime('%Y%m%d-%H%M%S')}-{config.model.lower()}"
-    number = 1
-    while True:
-        try:
-            return _make(base if number == 1 else Path(f"{base}-{number}"), exist_ok=False)
-        except FileExistsError:
-            number += 1
-
-
-def write_records(
-    run_dir: Path, config: TrainConfig, dataset: Dataset, resolved: dict[str, Any]
-) -> None:
-    """Writes config.json, flags.txt, env.json, classes.txt, split.csv and data_report.csv.
-
-    Args:
-        run_dir: an existing folder.
-        config: what the user asked for.
-        intake: the data of the run.
-        resolved: what ``auto`` and missing values became, for config.json.
-    """
-    catalog = dataset.store.catalog
-    settings = {**config.as_dict(), "resolved": resolved}
-    # first, because it is what --resume goes by
-    write_text(run_dir / "config.json", json.dumps(settings, indent=2) + "\n")
-    write_text(run_dir / "flags.txt", config.flagfile())
-    write_text(run_dir / "env.json", json.dumps(_environment(), indent=2) + "\n")
-    write_text(run_dir / "classes.txt", "".join(f"{name}\n" for name in catalog.class_names))
-    write_split_csv(run_dir / "split.csv", catalog, dataset.split)
-    write_data_report(run_dir / "data_report.csv", catalog, dataset.unopened)
-
-
-def describe_devices() -> str:
-    """``NVIDIA H200`` (``2 × …`` for two), or the CPU with its cores."""
-    names = []
-    for gpu in tf.config.list_physical_devices("GPU"):
-        details = tf.config.experimental.get_device_details(gpu)
-        names.append(details.get("device_name", gpu.name))
-    if not names:
-        return f"CPU, {os.cpu_count()} cores"
-    return ", ".join(
-        f"{names.count(n)} × {n}" if names.count(n) > 1 else n for n in dict.fromkeys(names)
-    )
-
-
-def _is_content(path: Path) -> bool:
-    """Whether a file is worth keeping: neither hidden nor the lock of a run that never began."""
-    return path.is_file() and not path.name.startswith(".") and path.name != "lock"
-
-
-def _make(folder: Path, *, exist_ok: bool) -> Path:
     try:
-        folder.mkdir(parents=True, exist_ok=exist_ok)
-        (folder / "checkpoints").mkdir(exist_ok=exist_ok)
-        (folder / "state").mkdir(exist_ok=exist_ok)
-    except FileExistsError:
-        raise
+        if config.run_dir:
+            folder = Path(config.run_dir)
+            folder.mkdir(parents=True, exist_ok=True)
+        else:
+            folder = create_named_folder(config.model.lower())
+        paths = RunPaths(folder)
+        paths.checkpoints.mkdir(exist_ok=True)
+        paths.state.mkdir(exist_ok=True)
     except OSError as error:
-        raise UserError(f"--run_dir={folder}: {error.strerror}; pass another folder") from error
+        place = config.run_dir or RUNS
+        raise UserError(f"--run_dir={place}: {error.strerror}; pass another folder") from error
     return folder
 
 
-def _environment() -> dict[str, Any]:
-    packages = (*_PACKAGES, *(("tensorflow-addons",) if has_addons() else ()))
-    versions = {name: importlib.metadata.version(name) for name in packages}
-    return {
-        "seedtf": seedtf.__version__,
-        "python": platform.python_version(),
-        "system": platform.platform(),
-        "device": describe_devices(),
-        **versions,
-    }
+def create_named_folder(name: str) -> Path:
+    """Creates the first free of ``runs/<date>-<time>-<name>``, ``…-2``, ``…-3`` and returns it.
+
+    Raises:
+        OSError: the folder cannot be created.
+    """
+    for folder in free_names(RUNS / f"{time.strftime('%Y%m%d-%H%M%S')}-{name}"):
+        try:
+            folder.mkdir(parents=True)
+        except FileExistsError:
+            # where ``runs`` is a dangling link, every name would fail
+            if not folder.parent.is_dir():
+                raise
+        else:
+            return folder
+    raise AssertionError("unreachable")
+
+
+@contextmanager
+def lock_run(run_dir: str | os.PathLike[str]) -> Iterator[None]:
+    """Holds the lock of a run, so that one process trains in its folder at a time.
+
+    The kernel releases the lock however the process ends.
+
+    Raises:
+        UserError: another process holds it.
+    """
+    paths = RunPaths.of(run_dir)
+    try:
+        with lock_folder(paths.state):
+            yield
+    except BlockingIOError:
+        message = f"{paths.root}: another process is training there; wait until it has finished"
+        raise UserError(message) from None
+
+
+def is_run_locked(run_dir: str | os.PathLike[str]) -> bool:
+    """Whether a process is training in the run folder."""
+    return is_locked(RunPaths.of(run_dir).state)
+
+
+def newest_run() -> Path:
+    """The run below ``runs/`` that was started last.
+
+    Raises:
+        UserError: there is none.
+    """
+    runs = [RunPaths(folder) for folder in RUNS.glob("*") if RunPaths(folder).config.is_file()]
+    if not runs:
+        raise UserError(f"--resume: there is no run below {RUNS}/; pass --resume=<run folder>")
+    return max(runs, key=lambda run: (run.config.stat().st_mtime_ns, run.root.name)).root
+
+
+def read_settings(run_dir: str | os.PathLike[str], *, flag: str = "") -> dict[str, Any]:
+    """The content of config.json: every flag and, under ``resolved``, what each ``auto`` became.
+
+    Args:
+        run_dir: a run folder.
+        flag: the flag that named the folder, for the error message, such as ``--resume``.
+
+    Raises:
+        UserError: the folder does not exist, holds no run, or config.json is damaged.
+    """
+    paths = RunPaths.of(run_dir)
+    name = f"{flag}={paths.root}" if flag else f"{paths.root}"
+    if not paths.root.is_dir():
+        raise UserError(f"{name}: no such run; pass the folder that seedtf train printed")
+    try:
+        settings = json.loads(paths.config.read_text(encoding="utf-8"))
+    except OSError:
+        raise UserError(f"{name}: not a run of seedtf train (no {paths.config.name})") from None
+    except ValueError as error:
+        raise UserError(f"{name}: {paths.config.name} is damaged ({error}); restore it") from None
+    if not isinstance(settings, dict):
+        raise UserError(f"{name}: {paths.config.name} is damaged (no JSON object); restore it")
+    return settings
+
+
+def read_class_names(run_dir: str | os.PathLike[str]) -> tuple[str, ...]:
+    """The class names of a run, in the order of the model's outputs.
+
+    Raises:
+        UserError: classes.txt is missing.
+    """
+    paths = RunPaths.of(run_dir)
+    try:
+        return tuple(paths.classes.read_text(encoding="utf-8").splitlines())
+    except OSError:
+        message = f"{paths.root}: not a run of seedtf train (no {paths.classes.name})"
+        raise UserError(message) from None
+
+
+def _is_content(path: Path) -> bool:
+    """Whether a file makes a folder count as used; hidden files and a left-over lock do not."""
+    return path.is_file() and not path.name.startswith(".") and path.name != LOCK

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import csv
+import io
 import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 __all__ = [
@@ -14,6 +15,7 @@ __all__ = [
     "TIMING_COLUMNS",
     "best_epoch",
     "read_history",
+    "read_timing",
     "strength_varies",
 ]
 
@@ -25,19 +27,24 @@ TIMING_COLUMNS = ("epoch", "seconds", "images_per_second", "data_wait", "validat
 def read_history(path: str | os.PathLike[str]) -> list[dict[str, float]]:
     """The rows of a history.csv: epoch as int, the other columns as float.
 
-    Files written before the column ``augment_strength`` existed have NaN there.
+    A column that an older file lacks, such as ``augment_strength``, is NaN. A last line without a
+    line end is still being written and is left out.
 
     Raises:
         OSError: there is no such file.
     """
-    with Path(path).open(encoding="utf-8", newline="") as file:
-        return [
-            {
-                name: int(row[name]) if name == "epoch" else float(row.get(name) or "nan")
-                for name in HISTORY_COLUMNS
-            }
-            for row in csv.DictReader(file)
-        ]
+    return [
+        {
+            name: int(row[name]) if name == "epoch" else float(row.get(name) or "nan")
+            for name in HISTORY_COLUMNS
+        }
+        for row in _read_rows(path)
+    ]
+
+
+def read_timing(path: str | os.PathLike[str]) -> list[dict[str, float]]:
+    """The rows of a timing.csv, every column as float; as ``read_history``."""
+    return [{name: float(value) for name, value in row.items()} for row in _read_rows(path)]
 
 
 def best_epoch(rows: Sequence[Mapping[str, float]]) -> int | None:
@@ -55,3 +62,9 @@ def strength_varies(rows: Sequence[Mapping[str, float]]) -> bool:
     """Whether ``augment_strength`` differs between epochs; NaN or a missing value is ignored."""
     strengths = {row.get("augment_strength", math.nan) for row in rows}
     return len({strength for strength in strengths if not math.isnan(strength)}) > 1
+
+
+def _read_rows(path: str | os.PathLike[str]) -> Iterator[dict[str, str]]:
+    text = Path(path).read_bytes().decode("utf-8")
+    complete = text[: text.rfind("\n") + 1]
+    return csv.DictReader(io.StringIO(complete, newline=""))

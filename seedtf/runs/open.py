@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import os
-import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +18,8 @@ from seedtf.data.store import Store, build_store, plan_cache
 from seedtf.errors import UserError
 from seedtf.images.header import MAX_PIXELS
 from seedtf.model.network import load_model
+from seedtf.runs.folder import read_class_names, read_settings
+from seedtf.runs.paths import RunPaths
 
 __all__ = ["Run", "load_run", "open_labelled", "open_training_sample", "open_validation"]
 
@@ -37,6 +37,11 @@ class Run:
     run_dir: Path
     settings: dict[str, Any]
     class_names: tuple[str, ...]
+
+    @property
+    def paths(self) -> RunPaths:
+        """Where the files of the run are."""
+        return RunPaths(self.run_dir)
 
     @property
     def image_size(self) -> int:
@@ -59,28 +64,23 @@ class Run:
         Raises:
             UserError: the file is missing or damaged, or answers for another number of classes.
         """
-        return self._load(self.run_dir / "checkpoints" / "best.keras")
+        return self._load(self.paths.best)
 
-    def load_members(self, snapshots: bool) -> list[keras.Model]:
+    def load_members(self, use_snapshots: bool) -> list[keras.Model]:
         """What answers together: the model of the best epoch, or all ``snapshots``, the first first.
 
         Raises:
             UserError: as ``load_model``, for any of them, or the run kept no snapshots.
         """
-        if not snapshots:
+        if not use_snapshots:
             return [self.load_model()]
-        folder = self.run_dir / "checkpoints"
-        found = {
-            int(match[1]): path
-            for path in folder.glob("snapshot-*.keras")
-            if (match := re.fullmatch(r"snapshot-(\d+)\.keras", path.name))
-        }
-        if not found:
+        snapshots = self.paths.snapshots()
+        if not snapshots:
             raise UserError(
-                f"--snapshots: {folder} has no snapshot-*.keras; leave --snapshots out, or train with "
-                "--schedule=cyclic --snapshots"
+                f"--snapshots: {self.paths.checkpoints} has no snapshot-*.keras; leave --snapshots "
+                "out, or train with --schedule=cyclic --snapshots"
             )
-        return [self._load(found[epoch]) for epoch in sorted(found)]
+        return [self._load(path) for path in snapshots]
 
     def _load(self, path: Path) -> keras.Model:
         model = load_model(path)
@@ -99,17 +99,7 @@ def load_run(path: str | os.PathLike[str]) -> Run:
         UserError: no such folder, or not the folder of a run.
     """
     run_dir = Path(path)
-    if not run_dir.is_dir():
-        raise UserError(f"{run_dir}: no such run; pass the folder that seedtf train printed")
-    try:
-        settings = json.loads((run_dir / "config.json").read_text(encoding="utf-8"))
-        names = (run_dir / "classes.txt").read_text(encoding="utf-8").splitlines()
-    except OSError as error:
-        missing = Path(error.filename).name
-        raise UserError(f"{run_dir}: not a run of seedtf train (no {missing})") from None
-    except ValueError as error:
-        raise UserError(f"{run_dir}/config.json: damaged ({error}); restore it") from None
-    return Run(run_dir, settings, tuple(names))
+    return Run(run_dir, read_settings(run_dir), read_class_names(run_dir))
 
 
 def open_validation(run: Run) -> tuple[Store, np.ndarray]:
@@ -145,8 +135,8 @@ def open_labelled(run: Run, data_dir: str, labels_csv: str = "") -> tuple[Store,
 
 def _listed(run: Run, side: str) -> Catalog:
     """The images that split.csv puts on one ``side``, sorted."""
-    table = run.run_dir / "split.csv"
-    rows = list(read_csv(table, ("file", "label", "split"), "split.csv"))
+    table = run.paths.split
+    rows = list(read_csv(table, ("file", "label", "split"), table.name))
     judged = sorted((path, label) for path, label, listed in rows if listed == side)
     root = _data_root(run)
     # behind a URL, where each answer takes a request, reading them tells

@@ -2,25 +2,22 @@
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import importlib.metadata
 import json
 import os
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Any
 
-from seedtf.config.saved import RESUME_MAY_CHANGE
 from seedtf.config.train_config import TrainConfig
 from seedtf.data.catalog import Catalog
 from seedtf.data.dataset import Dataset
 from seedtf.data.paths import RemotePath
 from seedtf.errors import UserError
+from seedtf.runs.saved_config import RESUME_MAY_CHANGE
 from seedtf.training.plan import Plan
 
-__all__ = ["check_identity", "exclusive", "run_identity"]
+__all__ = ["check_identity", "run_identity"]
 
 _VERSIONS = ("tensorflow", "keras")
 
@@ -61,21 +58,6 @@ def check_identity(run_dir: str, saved: Mapping[str, Any], now: Mapping[str, Any
                 f"--resume={run_dir}: {name} was {_short(saved.get(name))} and is now "
                 f"{_short(value)}; restore it, or start a new run"
             )
-
-
-@contextmanager
-def exclusive(folder: Path) -> Iterator[None]:
-    """Holds ``folder/lock`` for this process; the kernel lets go of it however the process ends.
-
-    Raises:
-        UserError: another process holds it.
-    """
-    with (folder / "lock").open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise UserError(f"{folder.parent}: another process is training there; wait") from None
-        yield
 
 
 def _data_digest(catalog: Catalog) -> str:

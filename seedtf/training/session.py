@@ -22,6 +22,7 @@ from seedtf.errors import StoppedError, WorkerLostError
 from seedtf.files import write_text
 from seedtf.model.network import set_body_trainable
 from seedtf.runs.history import best_epoch
+from seedtf.runs.paths import RunPaths
 from seedtf.training import callbacks as cb
 from seedtf.training import state as states
 from seedtf.training.batches import TrainBatches, make_order
@@ -101,7 +102,7 @@ class Session:
         self._place = str(run_dir) if devices.chief else "<the chief's run folder>"
         self._agreement = WorkerSync(devices.cluster, self._stop) if devices.cluster else None
         self._saver = Saver(
-            states.StateFolder(run_dir / "state", state),
+            states.StateFolder(RunPaths(run_dir).state, state),
             averaged=config.optimizer == AVERAGED or config.ema_horizon > 0,
         )
         self._preview = cb.AfterFirstStep(draw_preview)
@@ -112,11 +113,11 @@ class Session:
         self._make_callbacks()
 
     def _open_log(self) -> cb.HistoryLog:
-        history = self._run_dir / "history.csv"
+        history = RunPaths(self._run_dir).history
         if self._state is not None:
             write_text(history, self._state.facts["history"])
         done = self._state.epoch if self._state else 0
-        timing = self._run_dir / "timing.csv"
+        timing = RunPaths(self._run_dir).timing
         return cb.HistoryLog(
             history, timing, self.timer, completed_epochs=done, strength=self._strength
         )
@@ -140,7 +141,7 @@ class Session:
         config, run_dir, steps = self._config, self._run_dir, self._plan.steps_per_epoch
         best = best_epoch(self.log.rows) or 0
         low = self.log.rows[best - 1]["val_loss"] if best else math.inf
-        checkpoints = run_dir / "checkpoints"
+        paths = RunPaths(run_dir)
         rate = cb.LearningRate(
             self._plan.schedule, per_step=self._plan.per_step, steps_per_epoch=steps
         )
@@ -174,12 +175,10 @@ class Session:
         )
         written = [
             line,
-            cb.BestCheckpoint(
-                checkpoints / "best.keras", self._save_network, best=low, best_epoch=best
-            ),
-            cb.LastCheckpoint(checkpoints / "last.keras", self._save_network),
-            cb.Snapshots(checkpoints, self._save_network, self._snapshot_epochs()),
-            *([cb.tensorboard_callback(run_dir / "tensorboard")] if config.tensorboard else []),
+            cb.BestCheckpoint(paths.best, self._save_network, best=low, best_epoch=best),
+            cb.LastCheckpoint(paths.last, self._save_network),
+            cb.Snapshots(paths.snapshot, self._save_network, self._snapshot_epochs()),
+            *([cb.tensorboard_callback(paths.tensorboard)] if config.tensorboard else []),
             self._curves,
             self._preview,
         ]
@@ -383,7 +382,7 @@ class Session:
         return next((limit.reason for limit in self._limits if limit.reason), "")
 
     def _save(self, model: Trainer, epoch: int, step: int) -> None:
-        history = (self._run_dir / "history.csv").read_text(encoding="utf-8")
+        history = RunPaths(self._run_dir).history.read_text(encoding="utf-8")
         replicas = self._devices.replicas
         facts = {"identity": self._identity, "history": history, "replicas": replicas}
         if self._devices.chief:

@@ -10,7 +10,7 @@ import keras
 from seedtf.config.recipes import RECIPES, recipe_changes
 from seedtf.config.train_config import BALANCED, TrainConfig
 from seedtf.data.dataset import Dataset
-from seedtf.runs.folder import describe_devices
+from seedtf.runs.records import describe_devices
 from seedtf.training.distributed.devices import Devices
 from seedtf.training.optim.optimizers import describe_optimizer
 from seedtf.training.plan import Plan

@@ -13,22 +13,24 @@ from pathlib import Path
 from typing import Any
 
 from seedtf.config.recipes import RECIPES, recipe_changes
-from seedtf.config.saved import resumed_config
 from seedtf.config.train_config import TrainConfig
 from seedtf.data.dataset import Dataset
 from seedtf.errors import UserError
 from seedtf.files import remove_leftovers
 from seedtf.intervals import wilson_interval
 from seedtf.plots.base import draw_schedule, save_figure
-from seedtf.runs.folder import check_run_dir, create_run_dir, write_records
+from seedtf.runs.folder import check_run_dir, create_run_dir, lock_run
 from seedtf.runs.history import best_epoch
+from seedtf.runs.paths import RunPaths
+from seedtf.runs.records import write_records
+from seedtf.runs.saved_config import resumed_config
 from seedtf.training.distributed.devices import Devices, check_shares, choose_devices
 from seedtf.training.distributed.sync import check_equal_across_workers
 from seedtf.training.dry_run.forecast import Forecast
 from seedtf.training.optim.optimizers import check_strategy
 from seedtf.training.plan import Plan
 from seedtf.training.preview import draw_preview
-from seedtf.training.resume import check_identity, exclusive, run_identity
+from seedtf.training.resume import check_identity, run_identity
 from seedtf.training.session import Session
 from seedtf.training.setup import make_network, open_planned, runtime_errors_as_user_errors, settled
 from seedtf.training.state import TrainState, load_newest_state
@@ -177,11 +179,11 @@ def _run_folder(config: TrainConfig, devices: Devices) -> Iterator[Path]:
     """The run's folder for the chief alone; else, and to look only, one that goes in the end."""
     if not devices.chief or config.dry_run:
         with tempfile.TemporaryDirectory(prefix="seedtf-worker-") as folder:
-            (Path(folder) / "state").mkdir()
+            RunPaths.of(folder).state.mkdir()
             yield Path(folder)
         return
     run_dir = Path(config.run_dir) if config.resume else create_run_dir(config)
-    with exclusive(run_dir / "state"):
+    with lock_run(run_dir):
         remove_leftovers(run_dir)
         yield run_dir
 
@@ -207,7 +209,7 @@ def _resume_state(
 ) -> TrainState | None:
     """The newest state of the run's folder, which all workers of a run can read."""
     run_dir = Path(config.run_dir)
-    state, warnings = load_newest_state(run_dir / "state")
+    state, warnings = load_newest_state(RunPaths(run_dir).state)
     for warning in warnings:
         print(f"warning   {warning}", flush=True)
     if state is None:
@@ -275,12 +277,12 @@ def _write_first_files(
         run_dir, config, dataset, {**plan.resolved(), **devices.resolved(), "data_root": root}
     )
     planned = draw_schedule(plan.used_rate(), config.epochs, title=run_dir.name)
-    save_figure(planned, run_dir / "lr.png")
+    save_figure(planned, RunPaths(run_dir).planned_lr)
 
 
 def _draw_preview(run_dir: Path, config: TrainConfig, dataset: Dataset, plan: Plan) -> None:
     """Once in a run: an interrupted one may have it already."""
-    path = run_dir / "augmented.png"
+    path = RunPaths(run_dir).augmented
     if path.exists():
         return
     preview = draw_preview(

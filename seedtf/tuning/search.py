@@ -18,6 +18,8 @@ from seedtf.compat.optuna import reopen_trial
 from seedtf.config.train_config import TrainConfig
 from seedtf.errors import DivergedError, StoppedError, UserError
 from seedtf.files import write_text
+from seedtf.runs.folder import is_run_locked
+from seedtf.runs.paths import RunPaths
 from seedtf.training.stop_signal import StopSignal
 from seedtf.tuning.records import Console, print_best, trial_config, write_records
 from seedtf.tuning.space import Dimension
@@ -35,7 +37,6 @@ from seedtf.tuning.trial_process import (
     Epoch,
     TrialProcess,
     best_of,
-    is_locked,
     last_error_line,
     read_epochs,
 )
@@ -187,13 +188,13 @@ class _Searcher:
         """How the trial's training ended: outcome, epochs, the line of a failure."""
         folder, log = self._folder(trial.number), self._beside(trial.number, ".log")
         if self._should_prune(trial):  # decided, but cut off before it could be told
-            return _PRUNED, read_epochs(folder / "history.csv"), ""
+            return _PRUNED, read_epochs(RunPaths(folder).history), ""
         told = -1
         with TrialProcess([*self._command, *self._arguments(trial.number, values)], log) as process:
             while True:
                 # first the code, then the rows: so the last ones are seen
                 code = process.poll()
-                epochs = read_epochs(folder / "history.csv")
+                epochs = read_epochs(RunPaths(folder).history)
                 if len(epochs) != told and self._report(trial, epochs):
                     process.end()
                     return _PRUNED, epochs, ""
@@ -217,11 +218,11 @@ class _Searcher:
     def _arguments(self, number: int, values: dict[str, Any]) -> list[str]:
         """A new run's, or those of one that goes on."""
         folder = self._folder(number)
-        while is_locked(folder):  # left by a search that was killed, and saving
+        while is_run_locked(folder):  # left by a search that was killed, and saving
             self._check_stop(f"while trial {number} was still training by itself")
             self._console.progress(f"trial {number}: its process of before is still training there")
             time.sleep(_POLL_SECONDS)
-        if (folder / "config.json").exists():
+        if RunPaths(folder).config.exists():
             return [f"--resume={folder}"]
         shutil.rmtree(folder, ignore_errors=True)
         config = trial_config(self._plan.config, values, folder)
@@ -323,15 +324,16 @@ class _Searcher:
         for row in rows:
             if best is not None and row.number == best.number:
                 continue
-            for part in ("checkpoints", "state"):
-                shutil.rmtree(self._folder(row.number) / part, ignore_errors=True)
+            paths = RunPaths(self._folder(row.number))
+            for folder in (paths.checkpoints, paths.state):
+                shutil.rmtree(folder, ignore_errors=True)
 
     def _progress(self, number: int, epochs: Sequence[Epoch]) -> str:
         text = f"trial {number}  epoch {len(epochs) + 1}/{self._plan.config.epochs}"
         return f"{text}  val_loss {epochs[-1].val_loss:.4f}" if epochs else text
 
     def _where(self, number: int) -> str:
-        done = len(read_epochs(self._folder(number) / "history.csv"))
+        done = len(read_epochs(RunPaths(self._folder(number)).history))
         return f"in trial {number} after epoch {done} of {self._plan.config.epochs}, which is kept"
 
     def _check_stop(self, where: str) -> None:

@@ -11,9 +11,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from seedtf.config.saved import RESUME_MAY_CHANGE
 from seedtf.config.train_config import TrainConfig
 from seedtf.errors import UserError
+from seedtf.runs.saved_config import RESUME_MAY_CHANGE
 from seedtf.tuning.space import Dimension, first_values
 
 __all__ = [

@@ -5,11 +5,7 @@ Nothing here imports TensorFlow: what the process learns is read from its histor
 
 from __future__ import annotations
 
-import contextlib
-import csv
 import ctypes
-import fcntl
-import io
 import math
 import os
 import signal
@@ -20,12 +16,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from seedtf.runs.history import read_history
+
 __all__ = [
     "TRAIN",
     "Epoch",
     "TrialProcess",
     "best_of",
-    "is_locked",
     "last_error_line",
     "read_epochs",
 ]
@@ -48,16 +45,12 @@ class Epoch:
 
 
 def read_epochs(path: Path) -> list[Epoch]:
-    """The finished epochs of a history.csv; none where there is no file yet, a torn line left out."""
+    """The finished epochs of a history.csv; empty before the file exists."""
     try:
-        text = path.read_text(encoding="utf-8")
+        rows = read_history(path)
     except FileNotFoundError:
         return []
-    whole = text[: text.rfind("\n") + 1]
-    return [
-        Epoch(int(row["epoch"]), float(row["val_loss"]), float(row["val_accuracy"]))
-        for row in csv.DictReader(io.StringIO(whole))
-    ]
+    return [Epoch(int(row["epoch"]), row["val_loss"], row["val_accuracy"]) for row in rows]
 
 
 def best_of(epochs: Sequence[Epoch]) -> Epoch | None:
@@ -75,16 +68,6 @@ def last_error_line(log: Path) -> str:
     lines = [line.strip() for line in lines if line.strip()]
     own = [line for line in lines if line.startswith("seedtf train: ")]
     return (own or lines or [""])[-1].removeprefix("seedtf train: ")
-
-
-def is_locked(run_dir: Path) -> bool:
-    """Whether a process is training there; the lock is the one that ``seedtf train`` holds."""
-    with contextlib.suppress(FileNotFoundError), (run_dir / "state" / "lock").open("r+") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            return True
-    return False
 
 
 class TrialProcess:

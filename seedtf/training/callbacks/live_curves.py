@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 from seedtf.files import write_bytes, write_text
 from seedtf.plots.base import draw_curves, figure_png
 from seedtf.runs.history import best_epoch, strength_varies
+from seedtf.runs.paths import RunPaths
 from seedtf.training.background import LatestOnlyWorker
 from seedtf.training.callbacks.epoch_timer import format_duration
 from seedtf.training.callbacks.history_log import HistoryLog
@@ -49,7 +50,7 @@ class LiveCurves(keras.callbacks.Callback):
         pause: float = REFRESH_SECONDS,
     ) -> None:
         super().__init__()
-        self._run_dir = run_dir
+        self._paths = RunPaths(run_dir)
         self._log = log
         self._title = title
         self._planned_lr = planned_lr
@@ -120,11 +121,11 @@ class LiveCurves(keras.callbacks.Callback):
     def _replace(self, png: bytes | None, page: str) -> None:
         try:
             if png is not None:
-                write_bytes(self._run_dir / "curves.png", png)
-            write_text(self._run_dir / "live.html", page)
+                write_bytes(self._paths.curves, png)
+            write_text(self._paths.live_page, page)
         except OSError as error:
             # without the temporary file's name, which is another one every time
-            self._warn(f"warning: no curves written to {self._run_dir}: {error.strerror}")
+            self._warn(f"warning: no curves written to {self._paths.root}: {error.strerror}")
 
     def _headline(self) -> list[tuple[str, str]]:
         rows, epochs, timer = self._log.rows, len(self._planned_lr), self._log.timer

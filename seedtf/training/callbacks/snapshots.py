@@ -41,18 +41,18 @@ class Snapshots(keras.callbacks.Callback):
     stops early has the cycles that it finished.
 
     Args:
-        folder: where they go.
+        path_of: the path of the snapshot of a 1-based epoch.
         save: writes a model to a path, atomically.
         epochs: from ``snapshot_epochs``.
     """
 
-    def __init__(self, folder: Path, save: Save, epochs: Iterable[int]) -> None:
+    def __init__(self, path_of: Callable[[int], Path], save: Save, epochs: Iterable[int]) -> None:
         super().__init__()
-        self._folder = folder
+        self._path_of = path_of
         self._save = save
         self._kept = frozenset(epochs)
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
         """Saves where a cycle ends."""
         if epoch + 1 in self._kept:
-            self._save(self.model, self._folder / f"snapshot-{epoch + 1:04d}.keras")
+            self._save(self.model, self._path_of(epoch + 1))

@@ -9,7 +9,6 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import psutil
@@ -17,6 +16,7 @@ import tensorflow as tf
 
 from seedtf.errors import UserError
 from seedtf.plots.base import draw_curves, figure_png
+from seedtf.runs.paths import RunPaths
 from seedtf.training.callbacks.live_page import REFRESH_SECONDS
 from seedtf.training.dry_run.forecast import Forecast, StageTime, Writing
 from seedtf.training.saver import Saver
@@ -197,20 +197,21 @@ def _time_writing(trainer: Trainer, clock: Callable[[], float]) -> Writing:
     """Writes what an epoch writes to a temporary folder."""
     try:
         with tempfile.TemporaryDirectory(prefix="seedtf-forecast-") as name:
-            folder = Path(name)
-            saver = Saver(StateFolder(folder / "state"), averaged=trainer.average is not None)
+            paths = RunPaths.of(name)
+            paths.checkpoints.mkdir()
+            saver = Saver(StateFolder(paths.state), averaged=trainer.average is not None)
             try:
                 began, cpu = clock(), time.process_time()
-                saver.checkpoint(trainer.network, folder / "best.keras")
-                saver.checkpoint(trainer.network, folder / "last.keras")
+                saver.checkpoint(trainer.network, paths.best)
+                saver.checkpoint(trainer.network, paths.last)
                 saver.state(trainer, epoch=1, step=0, facts={"identity": {}, "history": ""})
                 copied = clock()
                 saver.wait()
                 beside, cpu = clock() - copied, time.process_time() - cpu
             finally:
                 saver.close()
-            state = next((folder / "state").glob("*.state")).stat().st_size
-            checkpoint = (folder / "last.keras").stat().st_size
+            state = next(paths.state.glob("*.state")).stat().st_size
+            checkpoint = paths.last.stat().st_size
     except OSError as error:
         raise UserError(
             f"--dry_run: {tempfile.gettempdir()} cannot be written ({error.strerror or error}); make "

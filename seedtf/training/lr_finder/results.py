@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import itertools
 import tempfile
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,6 +12,8 @@ from seedtf.errors import UserError
 from seedtf.files import csv_line, write_lines
 from seedtf.plots.base import save_figure
 from seedtf.plots.lr_finder import draw_range_test
+from seedtf.runs.folder import create_named_folder
+from seedtf.runs.paths import RUNS
 from seedtf.training.lr_finder.finder import RangeTest, Suggestion
 
 __all__ = ["result_folder", "write_results"]
@@ -32,14 +32,15 @@ def result_folder(out_dir: str) -> Iterator[Path]:
     Raises:
         UserError: it cannot be made or written.
     """
-    base = Path(out_dir or f"runs/{time.strftime('%Y%m%d-%H%M%S')}-lr_find")
-    own = not (out_dir and base.exists())
+    own = not (out_dir and Path(out_dir).exists())
     try:
-        folder = _made(base) if out_dir else _first_free(base)
+        folder = Path(out_dir) if out_dir else create_named_folder("lr_find")
+        folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):
             pass
     except OSError as error:
-        raise UserError(f"--out_dir={base}: {error.strerror}; pass another folder") from error
+        place = out_dir or RUNS
+        raise UserError(f"--out_dir={place}: {error.strerror}; pass another folder") from error
     try:
         yield folder
     except BaseException:
@@ -70,17 +71,3 @@ def write_results(
     write_lines(table, lines)
     save_figure(draw_range_test(test, suggestion, title=title), image)
     return image, table
-
-
-def _made(folder: Path) -> Path:
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder
-
-
-def _first_free(base: Path) -> Path:
-    for number in itertools.count(1):
-        folder = base if number == 1 else Path(f"{base}-{number}")
-        with contextlib.suppress(FileExistsError):
-            folder.mkdir(parents=True)
-            return folder
-    raise AssertionError("unreachable")

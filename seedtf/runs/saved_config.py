@@ -1,15 +1,15 @@
-"""A run's own flags, read back so that it can go on."""
+"""The flags of an earlier run, read back so that it can be resumed."""
 
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from seedtf.config.train_config import NEWEST, PATHS, TrainConfig, number_or_auto
 from seedtf.errors import UserError
+from seedtf.runs.folder import newest_run, read_settings
 
 __all__ = ["RESUME_MAY_CHANGE", "resumed_config"]
 
@@ -29,27 +29,22 @@ RESUME_MAY_CHANGE = (
     "worker_timeout",
     *PATHS,
 )
-"""Flags that leave the numbers as they are, so a resumed run may change them; where the data lies is
-one, because the data itself is compared."""
+"""Flags that do not change the numbers, so a resumed run may change them. The location of the data is
+one of them, because the data itself is compared."""
 
 
 def resumed_config(resume: str, given: Mapping[str, Any]) -> TrainConfig:
-    """The flags of an earlier run, those in ``given`` on top where they change no number.
+    """The flags of an earlier run, overridden by those in ``given`` that do not change the numbers.
 
     Args:
         resume: a run folder, or ``newest`` for the newest below ``runs/``.
-        given: flags that the user named now.
+        given: the flags of the resuming command.
 
     Raises:
-        UserError: no such run, or a flag given now differs from the run's.
+        UserError: no such run, or a given flag differs from the run's.
     """
-    run_dir = _newest_run() if resume == NEWEST else Path(resume)
-    try:
-        saved = json.loads((run_dir / "config.json").read_text(encoding="utf-8"))
-    except OSError:
-        raise UserError(f"--resume={run_dir}: not a run folder (no config.json)") from None
-    except ValueError as error:
-        raise UserError(f"--resume={run_dir}: config.json is damaged ({error})") from None
+    run_dir = newest_run() if resume == NEWEST else Path(resume)
+    saved = read_settings(run_dir, flag="--resume")
     names = {field.name for field in dataclasses.fields(TrainConfig)}
     values = {name: value for name, value in saved.items() if name in names}
     for name, value in given.items():
@@ -61,10 +56,3 @@ def resumed_config(resume: str, given: Mapping[str, Any]) -> TrainConfig:
             )
         values[name] = value
     return TrainConfig(**{**values, "run_dir": str(run_dir), "resume": str(run_dir)})
-
-
-def _newest_run() -> Path:
-    runs = [path.parent for path in Path("runs").glob("*/config.json")]
-    if not runs:
-        raise UserError("--resume: there is no run below runs/; pass --resume=<run folder>")
-    return max(runs, key=lambda run: ((run / "config.json").stat().st_mtime_ns, run.name))

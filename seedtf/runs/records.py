@@ -1,0 +1,72 @@
+"""The records that a run writes before training starts: flags, environment, classes, split."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import os
+import platform
+from pathlib import Path
+from typing import Any
+
+import tensorflow as tf
+
+import seedtf
+from seedtf.compat.tensorflow import has_addons
+from seedtf.config.train_config import TrainConfig
+from seedtf.data.dataset import Dataset, write_data_report
+from seedtf.data.split import write_split_csv
+from seedtf.files import write_text
+from seedtf.runs.paths import RunPaths
+
+__all__ = ["describe_devices", "write_records"]
+
+_PACKAGES = ("tensorflow", "keras", "numpy", "matplotlib", "pillow", "absl-py")
+
+
+def write_records(
+    run_dir: Path, config: TrainConfig, dataset: Dataset, resolved: dict[str, Any]
+) -> None:
+    """Writes config.json, flags.txt, env.json, classes.txt, split.csv and data_report.csv.
+
+    Args:
+        run_dir: an existing folder.
+        config: what the user asked for.
+        dataset: the data of the run.
+        resolved: what ``auto`` and missing values became, for config.json.
+    """
+    catalog = dataset.store.catalog
+    settings = {**config.as_dict(), "resolved": resolved}
+    paths = RunPaths(run_dir)
+    # config.json comes first, because --resume recognises a run by it
+    write_text(paths.config, json.dumps(settings, indent=2) + "\n")
+    write_text(paths.flags, config.flagfile())
+    write_text(paths.env, json.dumps(_environment(), indent=2) + "\n")
+    write_text(paths.classes, "".join(f"{name}\n" for name in catalog.class_names))
+    write_split_csv(paths.split, catalog, dataset.split)
+    write_data_report(paths.data_report, catalog, dataset.unopened)
+
+
+def describe_devices() -> str:
+    """The GPUs by name, such as ``2 × NVIDIA H200``, or the CPU and its number of cores."""
+    names = []
+    for gpu in tf.config.list_physical_devices("GPU"):
+        details = tf.config.experimental.get_device_details(gpu)
+        names.append(details.get("device_name", gpu.name))
+    if not names:
+        return f"CPU, {os.cpu_count()} cores"
+    return ", ".join(
+        f"{names.count(n)} × {n}" if names.count(n) > 1 else n for n in dict.fromkeys(names)
+    )
+
+
+def _environment() -> dict[str, Any]:
+    packages = (*_PACKAGES, *(("tensorflow-addons",) if has_addons() else ()))
+    versions = {name: importlib.metadata.version(name) for name in packages}
+    return {
+        "seedtf": seedtf.__version__,
+        "python": platform.python_version(),
+        "system": platform.platform(),
+        "device": describe_devices(),
+        **versions,
+    }
