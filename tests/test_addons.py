@@ -286,7 +286,7 @@ def stop_at(monkeypatch: pytest.MonkeyPatch, epoch: int, step: int) -> None:
     before = cb.SaveState.on_train_batch_begin
 
     def begin(self: cb.SaveState, batch: int, logs: object = None) -> None:
-        if (self._epoch, batch) == (epoch, step):
+        if (self._position.epoch, batch) == (epoch, step):
             self._stop.name = "SIGTERM"
         before(self, batch, logs)
 

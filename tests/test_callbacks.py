@@ -17,6 +17,7 @@ from PIL import Image
 
 from seedtf.errors import UserError
 from seedtf.runs.history import best_epoch, read_history, strength_varies
+from seedtf.runs.paths import RunPaths
 from seedtf.training.callbacks import (
     BestCheckpoint,
     ConsoleLine,
@@ -26,6 +27,7 @@ from seedtf.training.callbacks import (
     LearningRate,
     LiveCurves,
     Patience,
+    Position,
     StopOnNaN,
     TimeLimit,
     live_view,
@@ -108,6 +110,14 @@ def make_log(folder, timer=None, **kwargs):
     return HistoryLog(folder / "history.csv", folder / "timing.csv", timer, **kwargs)
 
 
+def resumed_log(folder, losses):
+    """The log of a run that was interrupted after epochs with these validation losses."""
+    first = make_log(folder)
+    for epoch, loss in enumerate(losses):
+        first.on_epoch_end(epoch, {"val_loss": loss})
+    return make_log(folder, completed_epochs=len(losses))
+
+
 # --- learning rate -----------------------------------------------------------------------------
 
 
@@ -126,28 +136,46 @@ class Rates(keras.callbacks.Callback):
         self.logged.append(logs["lr"])
 
 
+def make_rate(schedule, *, per_step, **resumed):
+    position = Position(**resumed)
+    return position, LearningRate(
+        schedule, per_step=per_step, steps_per_epoch=STEPS, position=position
+    )
+
+
 def test_the_rate_is_set_per_epoch_from_its_start(fit):
-    rate = LearningRate(lambda epoch: 0.1 + epoch, per_step=False, steps_per_epoch=STEPS)
+    position, rate = make_rate(lambda epoch: 0.1 + epoch, per_step=False)
     seen = Rates()
-    fit([rate, seen], epochs=2)
+    fit([position, rate, seen], epochs=2)
     assert seen.steps == pytest.approx([0.1] * STEPS + [1.1] * STEPS)
     assert seen.logged == [0.1, 1.1] == rate.planned(2)
 
 
 def test_the_rate_is_set_per_step(fit):
-    rate = LearningRate(lambda epoch: 0.1 + epoch, per_step=True, steps_per_epoch=STEPS)
+    position, rate = make_rate(lambda epoch: 0.1 + epoch, per_step=True)
     seen = Rates()
-    fit([rate, seen], epochs=2)
+    fit([position, rate, seen], epochs=2)
     assert seen.steps == pytest.approx([0.1 + step / STEPS for step in range(2 * STEPS)])
     assert seen.logged == [0.85, 1.85] == rate.planned(2)
 
 
-def test_a_second_fit_goes_on_in_the_schedule(fit):
-    rate = LearningRate(lambda epoch: 1 + epoch, per_step=False, steps_per_epoch=STEPS)
+def test_a_second_fit_continues_the_schedule(fit):
+    position, rate = make_rate(lambda epoch: 1 + epoch, per_step=False)
     seen = Rates()
-    fit([rate, seen], epochs=1)
-    fit([rate, seen], epochs=3, initial_epoch=1)
+    fit([position, rate, seen], epochs=1)
+    fit([position, rate, seen], epochs=3, initial_epoch=1)
     assert seen.logged == [1, 2, 3]
+
+
+def test_a_resumed_epoch_starts_at_its_step_and_the_next_one_at_0(fit):
+    position, rate = make_rate(
+        lambda epoch: 0.1 + epoch, per_step=True, resumed_epoch=1, resumed_step=3
+    )
+    seen = Rates()
+    fit([position, rate, seen], epochs=3, initial_epoch=1)
+    resumed = [0.1 + 1 + step / STEPS for step in range(3, 3 + STEPS)]
+    assert seen.steps == pytest.approx(resumed + [2.1 + step / STEPS for step in range(STEPS)])
+    assert (position.epoch, position.step) == (2, STEPS - 1)
 
 
 # --- checkpoints -------------------------------------------------------------------------------
@@ -155,18 +183,25 @@ def test_a_second_fit_goes_on_in_the_schedule(fit):
 
 def test_only_a_new_low_is_saved_as_best(fit, tmp_path):
     saved = []
-    best = BestCheckpoint(tmp_path / "best.keras", lambda model, path: saved.append((model, path)))
-    model = fit([Losses([math.nan, 3.0, 4.0, 2.0, 2.0, math.nan]), best], epochs=6)
-    assert saved == [(model, tmp_path / "best.keras")] * 2
-    assert (best.best, best.best_epoch) == (2.0, 4)
+    log = make_log(tmp_path)
+    best = BestCheckpoint(
+        tmp_path / "best.keras",
+        lambda model, path: saved.append((model, path, log.rows[-1]["epoch"])),
+        log,
+    )
+    losses = [math.nan, math.inf, 3.0, 4.0, 2.0, 2.0, math.nan]
+    model = fit([Losses(losses), log, best], epochs=7)
+    assert saved == [(model, tmp_path / "best.keras", epoch) for epoch in (3, 5)]
+    assert best_epoch(log.rows) == 5
 
 
-def test_best_goes_on_from_an_interrupted_run(fit, tmp_path):
+def test_a_resumed_run_knows_its_best_epoch(fit, tmp_path):
+    log = resumed_log(tmp_path, [3.0, 1.0])
     saved = []
-    best = BestCheckpoint(tmp_path, lambda *what: saved.append(what), best=1.0, best_epoch=7)
-    fit([Losses([2.0, 1.0]), best], epochs=2)
+    best = BestCheckpoint(tmp_path, lambda *what: saved.append(what), log)
+    fit([Losses([0.0, 0.0, 2.0, 1.0]), log, best], epochs=4, initial_epoch=2)
     assert saved == []
-    assert (best.best, best.best_epoch) == (1.0, 7)
+    assert best_epoch(log.rows) == 2
 
 
 def test_the_last_model_is_saved_after_every_epoch(fit, tmp_path):
@@ -212,8 +247,8 @@ def test_the_time_left_ignores_the_epoch_that_compiled():
 def test_history_and_timing_have_their_columns(fit, tmp_path):
     timer = EpochTimer(BATCH, data_wait=lambda: 0.25, clock=Clock(step=0.5))
     log = make_log(tmp_path, timer)
-    rate = LearningRate(lambda epoch: 0.1 / (epoch + 1), per_step=False, steps_per_epoch=STEPS)
-    fit([timer, rate, log], epochs=2)
+    position, rate = make_rate(lambda epoch: 0.1 / (epoch + 1), per_step=False)
+    fit([position, timer, rate, log], epochs=2)
     lines = (tmp_path / "history.csv").read_text().splitlines()
     assert lines[0] == HEADER
     assert [line.split(",")[:2] for line in lines[1:]] == [["1", "0.1"], ["2", "0.05"]]
@@ -315,30 +350,33 @@ def test_best_epoch_is_the_first_lowest_and_never_nan():
 
 
 @pytest.mark.parametrize(
-    ("losses", "resumed", "stops_after"),
+    ("losses", "completed", "stops_after"),
     [
-        ([3.0, 2.0, 2.0, 2.5, 9.9], {}, 4),
-        ([3.0, 4.0, 2.0, 3.0, 1.0], {}, 5),
-        ([math.nan] * 5, {}, 2),
-        ([3.0, 3.0, 3.0, 3.0, 3.0], {"best": 1.0, "best_epoch": 1}, 3),
+        ([3.0, 2.0, 2.0, 2.5, 9.9], 0, 4),
+        ([3.0, 4.0, 2.0, 3.0, 1.0], 0, 5),
+        ([math.nan] * 5, 0, 2),
+        ([1.0, 3.0, 3.0, 3.0, 3.0], 1, 3),
     ],
 )
-def test_patience_counts_epochs_without_a_new_low(fit, tmp_path, losses, resumed, stops_after):
-    patience, log = Patience(2, **resumed), make_log(tmp_path)
-    fit([Losses(losses), patience, log], epochs=5)
+def test_patience_counts_epochs_without_a_new_low(fit, tmp_path, losses, completed, stops_after):
+    log = resumed_log(tmp_path, losses[:completed])
+    patience = Patience(2, log)
+    fit([Losses(losses), log, patience], epochs=5, initial_epoch=completed)
     assert len(log.rows) == stops_after
     assert bool(patience.reason) == (stops_after < 5)
 
 
-def test_patience_that_has_ended_stays_ended():
-    assert Patience(2, best=1.0, best_epoch=3, completed_epochs=5).reason != ""
-    assert Patience(2, best=1.0, best_epoch=3, completed_epochs=4).reason == ""
-    assert Patience(2).reason == ""
+@pytest.mark.parametrize(
+    ("losses", "exhausted"),
+    [([3.0, 2.0, 1.0, 4.0, 4.0], True), ([3.0, 2.0, 1.0, 4.0], False), ([], False)],
+)
+def test_exhausted_patience_stays_exhausted_after_a_resume(tmp_path, losses, exhausted):
+    assert bool(Patience(2, resumed_log(tmp_path, losses)).reason) == exhausted
 
 
 def test_the_time_limit_lets_the_first_epoch_end_and_then_says_so_at_once(fit, tmp_path):
     clock = Clock()
-    limit = TimeLimit(1.0, clock=clock)
+    limit = TimeLimit(1.0, Position(), clock)
     reasons = []
 
     def end(batch, logs):
@@ -354,14 +392,15 @@ def test_the_time_limit_lets_the_first_epoch_end_and_then_says_so_at_once(fit, t
 
 def test_the_time_limit_within_a_later_epoch_is_left_to_the_state(fit):
     clock = Clock()
-    limit = TimeLimit(1.0, clock=clock)
+    position = Position()
+    limit = TimeLimit(1.0, position, clock)
     seen = []
 
     def begin(batch, logs):
         seen.append(limit.reason)
         clock.now += 12.0  # six steps pass the minute: in the second epoch
 
-    callbacks = [limit, keras.callbacks.LambdaCallback(on_train_batch_begin=begin)]
+    callbacks = [position, limit, keras.callbacks.LambdaCallback(on_train_batch_begin=begin)]
     fit(callbacks, epochs=2)
     assert seen[: STEPS + 1] == [""] * (STEPS + 1)
     assert seen[-1] == "the time limit of 1 min was reached before step 2 of epoch 2"
@@ -369,7 +408,7 @@ def test_the_time_limit_within_a_later_epoch_is_left_to_the_state(fit):
 
 def test_the_time_limit_stops_between_epochs_and_spans_fits(fit, tmp_path):
     clock = Clock()
-    limit, log = TimeLimit(1.0, clock=clock), make_log(tmp_path)
+    limit, log = TimeLimit(1.0, Position(), clock), make_log(tmp_path)
 
     def slow_validation(logs):
         clock.now += 40.0
@@ -386,14 +425,18 @@ def test_the_time_limit_stops_between_epochs_and_spans_fits(fit, tmp_path):
 def test_a_loss_that_is_not_finite_ends_training_with_a_remedy(fit):
     images = np.full((STEPS * BATCH, 3), np.nan, "float32")
     with pytest.raises(UserError, match=r"epoch 3, step \d+: the loss became nan .*0\.01.*--lr"):
-        fit([StopOnNaN()], epochs=3, initial_epoch=2, images=images)
+        position = Position()
+        fit([position, StopOnNaN(position)], epochs=3, initial_epoch=2, images=images)
 
 
 @pytest.mark.parametrize("loss", [math.nan, math.inf, np.array([math.nan])])
 def test_the_first_step_that_is_not_finite_is_named(compiled, loss):
-    stop = StopOnNaN()
+    position = Position()
+    stop = StopOnNaN(position)
     stop.set_model(compiled)
-    stop.on_epoch_begin(1)
+    position.on_epoch_begin(1)
+    for batch in range(3):
+        position.on_train_batch_begin(batch)
     stop.on_train_batch_end(0, {"loss": 1.0})
     with pytest.raises(UserError, match=r"epoch 2, step 3: the loss became (nan|inf)"):
         stop.on_train_batch_end(2, {"loss": loss})
@@ -407,12 +450,12 @@ def test_the_first_step_that_is_not_finite_is_named(compiled, loss):
 def console_run(fit, folder, stream):
     clock = Clock()
     timer = EpochTimer(BATCH, data_wait=lambda: 0.5, clock=clock)
-    rate = LearningRate(lambda epoch: 0.001, per_step=False, steps_per_epoch=STEPS)
+    position, rate = make_rate(lambda epoch: 0.001, per_step=False)
     log = make_log(folder, timer)
-    line = ConsoleLine(log, epochs=3, steps_per_epoch=STEPS, stream=stream)
+    line = ConsoleLine(log, position, epochs=3, steps_per_epoch=STEPS, stream=stream)
     step = keras.callbacks.LambdaCallback()
     step.on_train_batch_begin = lambda batch, logs=None: clock.wait(0.5)
-    fit([Losses([1.0, 2.0, 0.5]), step, timer, rate, log, line], epochs=3)
+    fit([Losses([1.0, 2.0, 0.5]), position, step, timer, rate, log, line], epochs=3)
     return stream.getvalue()
 
 
@@ -432,7 +475,7 @@ def test_off_a_terminal_there_is_one_plain_line_per_epoch(fit, tmp_path):
 def test_the_line_names_the_strength_once_it_has_changed(tmp_path):
     stream = io.StringIO()
     log = make_log(tmp_path, strength=lambda epoch: max(1.0, 1 + epoch * 0.231 - 0.231))
-    line = ConsoleLine(log, epochs=3, steps_per_epoch=STEPS, stream=stream)
+    line = ConsoleLine(log, Position(), epochs=3, steps_per_epoch=STEPS, stream=stream)
     for epoch in range(3):
         log.on_epoch_end(epoch, {})
         line.on_epoch_end(epoch)
@@ -456,7 +499,7 @@ def test_on_a_terminal_the_line_is_redrawn_within_its_width(fit, tmp_path, monke
 def test_the_line_is_not_redrawn_more_than_ten_times_a_second(tmp_path):
     clock, stream = Clock(), Terminal()
     log = make_log(tmp_path, EpochTimer(BATCH, clock=clock))
-    line = ConsoleLine(log, epochs=1, steps_per_epoch=1000, stream=stream)
+    line = ConsoleLine(log, Position(), epochs=1, steps_per_epoch=1000, stream=stream)
     line.on_epoch_begin(0)
     for batch in range(1000):
         clock.now += 0.001
@@ -467,7 +510,7 @@ def test_the_line_is_not_redrawn_more_than_ten_times_a_second(tmp_path):
 def test_a_late_step_does_not_turn_the_bar_back(tmp_path):
     clock, stream = Clock(step=1.0), Terminal()
     log = make_log(tmp_path, EpochTimer(BATCH, clock=clock))
-    line = ConsoleLine(log, epochs=1, steps_per_epoch=STEPS, stream=stream)
+    line = ConsoleLine(log, Position(), epochs=1, steps_per_epoch=STEPS, stream=stream)
     line.on_epoch_begin(0)
     for batch in (0, 2, 1):
         line.on_train_batch_end(batch, {"loss": np.array([0.5])})
@@ -482,7 +525,7 @@ def test_a_late_step_does_not_turn_the_bar_back(tmp_path):
 
 def live_run(fit, folder, epochs=2, **kwargs):
     log = make_log(folder)
-    live = LiveCurves(folder, log, planned_lr=[0.1] * 3, pause=0.0, **kwargs)
+    live = LiveCurves(RunPaths(folder), log, planned_lr=[0.1] * 3, pause=0.0, **kwargs)
     fit([Losses([1.0, 2.0, 3.0]), log.timer, log, live], epochs=epochs)
     return live
 
@@ -512,7 +555,7 @@ def test_live_page_stands_alone_and_reloads_until_finished(fit, tmp_path):
 
 
 def test_live_page_exists_before_the_first_epoch_ends(tmp_path):
-    live = LiveCurves(tmp_path, make_log(tmp_path), title="run", planned_lr=[0.1] * 3)
+    live = LiveCurves(RunPaths(tmp_path), make_log(tmp_path), title="run", planned_lr=[0.1] * 3)
     live.on_train_begin()
     page = drawn_page(tmp_path, "0 / 3")
     assert "refresh" in page and "<img" not in page
@@ -522,7 +565,7 @@ def test_live_page_exists_before_the_first_epoch_ends(tmp_path):
 @pytest.mark.parametrize("strengths", [[1.0, 1.0], [1.0, 1.25]])
 def test_the_page_and_the_curves_show_a_strength_that_varies(tmp_path, strengths):
     log = make_log(tmp_path, strength=lambda epoch: strengths[epoch])
-    live = LiveCurves(tmp_path, log, title="run", planned_lr=[0.1] * 2, pause=0.0)
+    live = LiveCurves(RunPaths(tmp_path), log, title="run", planned_lr=[0.1] * 2, pause=0.0)
     numbers = dict.fromkeys(("lr", "loss", "accuracy", "val_loss", "val_accuracy"), 0.5)
     for epoch in range(2):
         log.on_epoch_end(epoch, numbers)
@@ -544,7 +587,9 @@ def test_a_title_cannot_add_to_the_page(fit, tmp_path):
 
 def test_a_folder_that_vanished_warns_once_and_training_goes_on(fit, tmp_path, capsys):
     log = make_log(tmp_path)
-    live = LiveCurves(tmp_path / "gone", log, title="run", planned_lr=[0.1] * 3, pause=0.0)
+    live = LiveCurves(
+        RunPaths(tmp_path / "gone"), log, title="run", planned_lr=[0.1] * 3, pause=0.0
+    )
     fit([log, live], epochs=2)
     live.finish()
     assert len(log.rows) == 2

@@ -301,7 +301,7 @@ def test_a_signal_and_a_loss_stop_all_and_the_resumed_run_is_equal(
         assert each.code == 75, each.output + each.errors
     place = chief.errors.splitlines()[-1]
     assert place.startswith("seedtf train: SIGTERM at worker 1 (127.0.0.1:")
-    assert place.endswith(f"go on with --resume={run_dir}")
+    assert place.endswith(f"continue with --resume={run_dir}")
     saved = place[place.index("saved at") : place.index(";")]
     assert saved in worker.errors.splitlines()[-1]  # the same step
 

@@ -157,7 +157,7 @@ def test_a_signal_saves_and_exits_with_75(data, undisturbed, tmp_path, number) -
                 break
         _, errors = process.communicate(timeout=60)
     assert process.returncode == 75, errors
-    assert f"go on with --resume={run_dir}" in errors.splitlines()[-1]
+    assert f"continue with --resume={run_dir}" in errors.splitlines()[-1]
     assert main(["train", f"--resume={run_dir}"]) == 0
     assert_same_end(run_dir, undisturbed)
 

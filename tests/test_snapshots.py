@@ -24,7 +24,7 @@ from seedtf.evaluation.evaluate import make_classifier
 from seedtf.evaluation.evaluate_run import evaluate_run
 from seedtf.model.network import build_network, load_model, save_model
 from seedtf.runs.paths import RunPaths
-from seedtf.training.callbacks.snapshots import Snapshots, snapshot_epochs
+from seedtf.training.callbacks.checkpoints import Snapshots, snapshot_epochs
 from seedtf.training.optim.schedules import cyclic_decay
 
 EPOCHS = (4, 10)
@@ -47,10 +47,10 @@ def kept(cycle_epochs: float, epochs: int, first: int = 0) -> list[str]:
     """What a callback saves from epoch ``first`` on."""
     saved: list[Path] = []
     ends = snapshot_epochs(cycle_epochs, epochs, per_step=True)
-    callback = Snapshots(RunPaths(Path("c")).snapshot, lambda _, path: saved.append(path), ends)
+    callback = Snapshots(RunPaths(Path("c")), lambda _, path: saved.append(path), ends)
     for epoch in range(first, epochs):
         callback.on_epoch_end(epoch)
-    assert all(path.parent == RunPaths(Path("c")).checkpoints for path in saved)
+    assert all(path.parent == Path("c/checkpoints") for path in saved)
     return [path.name for path in saved]
 
 

@@ -48,13 +48,13 @@ def read_timing(path: str | os.PathLike[str]) -> list[dict[str, float]]:
 
 
 def best_epoch(rows: Sequence[Mapping[str, float]]) -> int | None:
-    """The 1-based epoch of the lowest ``val_loss``, the first of equals; None where all are NaN.
+    """The 1-based epoch of the lowest ``val_loss``, the first of equals; None if none is finite.
 
     Example:
         >>> best_epoch([{"epoch": 1, "val_loss": 0.9}, {"epoch": 2, "val_loss": 0.4}])
         2
     """
-    known = [row for row in rows if not math.isnan(row["val_loss"])]
+    known = [row for row in rows if math.isfinite(row["val_loss"])]
     return int(min(known, key=lambda row: row["val_loss"])["epoch"]) if known else None
 
 

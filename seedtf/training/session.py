@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import math
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,18 +12,16 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from seedtf.augment.strength import next_strength
 from seedtf.config.train_config import AUTO, TrainConfig
 from seedtf.data.dataset import Dataset
 from seedtf.data.pipeline import DataWaitTimer, eval_dataset
 from seedtf.errors import StoppedError, WorkerLostError
-from seedtf.files import write_text
 from seedtf.model.network import set_body_trainable
-from seedtf.runs.history import best_epoch
 from seedtf.runs.paths import RunPaths
-from seedtf.training import callbacks as cb
 from seedtf.training import state as states
 from seedtf.training.batches import TrainBatches, make_order
+from seedtf.training.callback_list import SessionHooks, make_callbacks, snapshots_of
+from seedtf.training.callbacks import LimitReachedError
 from seedtf.training.distributed.devices import Devices
 from seedtf.training.distributed.sync import WorkerSync
 from seedtf.training.dry_run.forecast import Forecast
@@ -100,107 +96,38 @@ class Session:
         self._stage: Stage | None = None
         self._stop = StopSignal()
         self._place = str(run_dir) if devices.chief else "<the chief's run folder>"
-        self._agreement = WorkerSync(devices.cluster, self._stop) if devices.cluster else None
         self._saver = Saver(
             states.StateFolder(RunPaths(run_dir).state, state),
             averaged=config.optimizer == AVERAGED or config.ema_horizon > 0,
         )
-        self._preview = cb.AfterFirstStep(draw_preview)
         self._wait = DataWaitTimer()
-        self.timer = cb.EpochTimer(config.batch_size, data_wait=self._wait.take)
         self.num_val_images = len(dataset.split.val)
-        self.log = self._open_log()
-        self._make_callbacks()
-
-    def _open_log(self) -> cb.HistoryLog:
-        history = RunPaths(self._run_dir).history
-        if self._state is not None:
-            write_text(history, self._state.facts["history"])
-        done = self._state.epoch if self._state else 0
-        timing = RunPaths(self._run_dir).timing
-        return cb.HistoryLog(
-            history, timing, self.timer, completed_epochs=done, strength=self._strength
+        self._callbacks = make_callbacks(
+            config,
+            plan,
+            RunPaths(run_dir),
+            SessionHooks(
+                save_state=self._save,
+                save_model=self._save_network,
+                batch_files=self._batch_files,
+                epoch_batches=self._epoch_batches,
+                draw_preview=draw_preview,
+                data_wait=self._wait.take,
+            ),
+            strength=self._feed.strength,
+            state=state,
+            chief=devices.chief,
+            average=self._trainer.average,
+            stop=self._stop,
+            sync=WorkerSync(devices.cluster, self._stop) if devices.cluster else None,
+            resume_dir=self._place,
         )
-
-    def _strength(self, epoch: int) -> float:
-        """The factor on the augmentation in an epoch, from 0: fixed, or from what was before."""
-        if isinstance(self._config.augment_strength, float):
-            return self._config.augment_strength
-        mixed = bool(self._config.mixup or self._config.cutmix)
-        return next_strength(self.log.rows[:epoch], self._config.epochs, mixed=mixed)
-
-    def _set_strength(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        self._feed.strength.assign(self._strength(epoch))
+        self.timer, self.log = self._callbacks.timer, self._callbacks.log
 
     @property
     def _restarts(self) -> bool:
         """Whether every epoch begins with new batches, for those made ahead had the old strength."""
         return self._config.augment_strength == AUTO and self._feed.works_ahead
-
-    def _make_callbacks(self) -> None:
-        config, run_dir, steps = self._config, self._run_dir, self._plan.steps_per_epoch
-        best = best_epoch(self.log.rows) or 0
-        low = self.log.rows[best - 1]["val_loss"] if best else math.inf
-        paths = RunPaths(run_dir)
-        rate = cb.LearningRate(
-            self._plan.schedule, per_step=self._plan.per_step, steps_per_epoch=steps
-        )
-        clock = self._agreement.clock if self._agreement else time.monotonic
-        finite = cb.StopOnNaN(self._batch_files)
-        save = cb.SaveState(
-            self._save,
-            self._agreement or self._stop,
-            self._stopped,
-            minutes=config.save_minutes,
-            run_dir=self._place,
-            clock=clock,
-        )
-        self._limits: list[cb.Patience | cb.TimeLimit] = []
-        if config.patience:
-            self._limits.append(
-                cb.Patience(
-                    config.patience, best=low, best_epoch=best, completed_epochs=len(self.log.rows)
-                )
-            )
-        if config.time_limit:
-            self._limits.append(cb.TimeLimit(config.time_limit, clock))
-        line = cb.ConsoleLine(self.log, epochs=config.epochs, steps_per_epoch=steps)
-        self._counting = (rate, finite, line, save)  # these count steps through a resumed epoch
-        self._curves = cb.LiveCurves(
-            run_dir,
-            self.log,
-            title=run_dir.name,
-            planned_lr=rate.planned(config.epochs),
-            show=config.show and self._devices.chief,
-        )
-        written = [
-            line,
-            cb.BestCheckpoint(paths.best, self._save_network, best=low, best_epoch=best),
-            cb.LastCheckpoint(paths.last, self._save_network),
-            cb.Snapshots(paths.snapshot, self._save_network, self._snapshot_epochs()),
-            *([cb.tensorboard_callback(paths.tensorboard)] if config.tensorboard else []),
-            self._curves,
-            self._preview,
-        ]
-        self._callbacks = [
-            *([self._agreement] if self._agreement else []),  # first: the others go by its clock
-            self.timer,
-            rate,
-            keras.callbacks.LambdaCallback(on_epoch_begin=self._set_strength),
-            finite,
-            self.log,
-            *(written if self._devices.chief else []),
-            *self._limits,
-            *([cb.AveragedWeights(self._epoch_batches)] if config.optimizer == AVERAGED else []),
-            *([cb.EmaWeights(self._trainer.average)] if self._trainer.average else []),
-            save,  # last: its state says that all of the above is done
-        ]
-
-    def _snapshot_epochs(self) -> list[int]:
-        config = self._config
-        if not config.snapshots:
-            return []
-        return cb.snapshot_epochs(config.cycle_epochs, config.epochs, per_step=self._plan.per_step)
 
     def forecast(self) -> Forecast:
         """Times a few steps of every stage; the training is spoilt by it, and no file is written.
@@ -215,7 +142,7 @@ class Session:
             steps_per_epoch=self._plan.steps_per_epoch,
             val_steps=self._val_steps,
             startup=process_age(),
-            snapshots=len(self._snapshot_epochs()),
+            snapshots=len(snapshots_of(self._config, self._plan)),
             cache=len(store.catalog) * store.size**2 * 3 if store.mode == "disk" else 0,
         )
 
@@ -241,11 +168,11 @@ class Session:
         ending = "failed"
         try:
             with self._stop.listening(), self._devices.watching(f" with --resume={self._place}"):
-                with contextlib.suppress(cb.LimitReachedError):
+                with contextlib.suppress(LimitReachedError):
                     self._phases()
                 self._saver.wait()
-                self._preview.wait()
-            ending = self._stopped() or "finished"
+                self._callbacks.preview.wait()
+            ending = self._callbacks.stop_reason or "finished"
         except (KeyboardInterrupt, StoppedError, WorkerLostError):
             self._saver.wait()
             ending = "interrupted"
@@ -253,8 +180,8 @@ class Session:
         finally:
             self._saver.close()
             if self._devices.chief:
-                self._curves.finish(ending)
-        return self._stopped()
+                self._callbacks.curves.finish(ending)
+        return self._callbacks.stop_reason
 
     def _phases(self) -> None:
         """The head alone for ``freeze_epochs``, then everything."""
@@ -264,7 +191,7 @@ class Session:
         frozen, epochs = self._config.freeze_epochs, self._config.epochs
         for first, last, whole in ((0, frozen, False), (frozen, epochs, True)):
             done = self._state.epoch if self._state else 0
-            if first < last and done < last and not self._stopped():
+            if first < last and done < last and not self._callbacks.stop_reason:
                 self._saver.wait()  # a checkpoint also says which layers are trainable
                 set_body_trainable(self._network, whole)
                 self._phase(first, last)
@@ -284,7 +211,7 @@ class Session:
         if state is not None:
             state.arrays.clear()  # they have served, and are as large as the model and optimizer
         for part in self._parts(segment):
-            if not self._stopped():
+            if not self._callbacks.stop_reason:
                 self._fit(part, None)
 
     def _compile(self, first: int) -> None:
@@ -320,11 +247,9 @@ class Session:
 
     def _fit(self, segment: _Segment, state: states.TrainState | None) -> None:
         self._enter(next(s for s in self._plan.stages if s.first <= segment.first < s.last))
-        self._set_strength(segment.first)  # batches are made before the epoch begins
+        self._callbacks.strength.set(segment.first)  # batches are made before the epoch begins
         steps = self._order.steps_per_epoch
         start_step = segment.first * steps + segment.step
-        for callback in self._counting:
-            callback.first_step = segment.step
         resuming = [_RestoreMetrics(state)] if state is not None else []
         self._trainer.fit(
             self._devices.distribute(lambda: self._clocked(self._step_batches(start_step))),
@@ -333,7 +258,7 @@ class Session:
             steps_per_epoch=steps - segment.step,
             initial_epoch=segment.first,
             epochs=segment.last,
-            callbacks=[*resuming, *self._callbacks],
+            callbacks=[*resuming, *self._callbacks.fit],
             shuffle=False,  # the order is ours; Keras warns otherwise
             verbose=0,
         )
@@ -377,9 +302,6 @@ class Session:
         size = self._config.image_size
         image, label = np.zeros((1, size, size, 3), np.float32), np.zeros(1, np.int32)
         self._trainer.test_on_batch(image, label)
-
-    def _stopped(self) -> str:
-        return next((limit.reason for limit in self._limits if limit.reason), "")
 
     def _save(self, model: Trainer, epoch: int, step: int) -> None:
         history = RunPaths(self._run_dir).history.read_text(encoding="utf-8")

@@ -1,30 +1,41 @@
 """Keras callbacks, one job each.
 
-Order matters where one reads what another wrote: ``EpochTimer`` and ``LearningRate`` first, then
-``HistoryLog``, then ``ConsoleLine``, ``LiveCurves`` and the rest in any order.
+The order in the list of ``fit`` matters where one callback reads what another wrote: ``Position``
+first, then ``EpochTimer`` and ``LearningRate``, then ``HistoryLog``, then those that read its rows;
+``SaveState`` last. ``callback_list.make_callbacks`` builds that list.
 
-Those that look at every batch set ``async_safe``: Keras 3 then reads a step's numbers in a thread of
-its own instead of making the training loop wait for the device. Keras 2 ignores it.
+Keras has callbacks for the same purposes. They are not used because a run consists of several ``fit``
+calls (frozen body, image sizes, a resumed epoch) and must resume at any step with the same numbers:
+``EarlyStopping`` forgets its best value with every ``fit``, ``ModelCheckpoint`` with every process;
+``BackupAndRestore`` deletes its backup when the first ``fit`` ends; ``CSVLogger`` cannot drop the rows
+of epochs that a resumed run repeats; ``LearningRateScheduler`` knows epochs but no steps; and
+``TerminateOnNaN`` does not report which batch was at fault.
+
+Callbacks that override ``on_train_batch_end`` set ``async_safe``: Keras 3 then calls them from a
+thread with the numbers of a step, instead of making the training loop wait for the device. Keras 2
+ignores the attribute.
 """
 
-from seedtf.training.callbacks.after_first_step import AfterFirstStep
-from seedtf.training.callbacks.averaged_weights import AveragedWeights
-from seedtf.training.callbacks.checkpoints import BestCheckpoint, LastCheckpoint
+from seedtf.training.callbacks.averaging import AveragedWeights, EmaWeights
+from seedtf.training.callbacks.checkpoints import (
+    BestCheckpoint,
+    LastCheckpoint,
+    LimitReachedError,
+    SaveState,
+    Snapshots,
+    snapshot_epochs,
+)
 from seedtf.training.callbacks.console_line import ConsoleLine
-from seedtf.training.callbacks.ema_weights import EmaWeights
 from seedtf.training.callbacks.epoch_timer import EpochTimer
-from seedtf.training.callbacks.history_log import HistoryLog
-from seedtf.training.callbacks.learning_rate import LearningRate
-from seedtf.training.callbacks.live_curves import LiveCurves
-from seedtf.training.callbacks.patience import Patience
-from seedtf.training.callbacks.save_state import LimitReachedError, SaveState
-from seedtf.training.callbacks.snapshots import Snapshots, snapshot_epochs
-from seedtf.training.callbacks.stop_on_nan import StopOnNaN
-from seedtf.training.callbacks.tensorboard import tensorboard_callback
-from seedtf.training.callbacks.time_limit import TimeLimit
+from seedtf.training.callbacks.history_log import HistoryLog, tensorboard_callback
+from seedtf.training.callbacks.learning_rate import AugmentStrength, LearningRate
+from seedtf.training.callbacks.live_curves import AfterFirstStep, LiveCurves
+from seedtf.training.callbacks.position import Position
+from seedtf.training.callbacks.stopping import Patience, StopOnNaN, TimeLimit
 
 __all__ = [
     "AfterFirstStep",
+    "AugmentStrength",
     "AveragedWeights",
     "BestCheckpoint",
     "ConsoleLine",
@@ -36,6 +47,7 @@ __all__ = [
     "LimitReachedError",
     "LiveCurves",
     "Patience",
+    "Position",
     "SaveState",
     "Snapshots",
     "StopOnNaN",

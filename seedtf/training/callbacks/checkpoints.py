@@ -1,55 +1,60 @@
-"""Saving the model: whenever it is the best so far, and at the end of every epoch."""
+"""Callbacks that save: the best and the last model, snapshots, and the state for exact resume."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Any, Protocol
 
 import keras
 
-__all__ = ["BestCheckpoint", "LastCheckpoint"]
+from seedtf.errors import StoppedError
+from seedtf.runs.history import best_epoch
+from seedtf.runs.paths import RunPaths
+from seedtf.training.callbacks.history_log import HistoryLog
+from seedtf.training.callbacks.position import Position
+
+__all__ = [
+    "BestCheckpoint",
+    "LastCheckpoint",
+    "LimitReachedError",
+    "SaveState",
+    "Snapshots",
+    "snapshot_epochs",
+]
 
 Save = Callable[[keras.Model, Path], None]
+"""Writes a model to a path, atomically."""
 
 
 class BestCheckpoint(keras.callbacks.Callback):
-    """Saves the model whenever ``val_loss`` reaches a new low; an equal value or NaN is none.
+    """Saves the model after every epoch whose ``val_loss`` is below that of all earlier epochs.
 
     Args:
-        path: where the model goes.
-        save: writes a model to a path, atomically.
-        best: the lowest ``val_loss`` of an interrupted run that goes on here.
-        best_epoch: the 1-based epoch it belongs to; 0 for none.
-
-    Attributes:
-        best: the lowest ``val_loss`` so far; infinite before there is one.
-        best_epoch: its 1-based epoch; 0 before there is one.
+        path: where the model is written.
+        save: writes it.
+        log: the history of the run; must stand before this callback in the list.
     """
 
-    def __init__(
-        self, path: Path, save: Save, *, best: float = math.inf, best_epoch: int = 0
-    ) -> None:
+    def __init__(self, path: Path, save: Save, log: HistoryLog) -> None:
         super().__init__()
         self._path = path
         self._save = save
-        self.best = best
-        self.best_epoch = best_epoch
+        self._log = log
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
-        """Compares and saves."""
-        value = float((logs or {}).get("val_loss", math.nan))
-        if value < self.best:  # never true of NaN
-            self.best, self.best_epoch = value, epoch + 1
+        if best_epoch(self._log.rows) == epoch + 1:
             self._save(self.model, self._path)
 
 
 class LastCheckpoint(keras.callbacks.Callback):
-    """Saves the model at the end of every epoch, over the one before.
+    """Saves the model at the end of every epoch, replacing the one before.
 
     Args:
-        path: where the model goes.
-        save: writes a model to a path, atomically.
+        path: where the model is written.
+        save: writes it.
     """
 
     def __init__(self, path: Path, save: Save) -> None:
@@ -58,5 +63,122 @@ class LastCheckpoint(keras.callbacks.Callback):
         self._save = save
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
-        """Saves."""
         self._save(self.model, self._path)
+
+
+def snapshot_epochs(cycle_epochs: float, epochs: int, *, per_step: bool) -> list[int]:
+    """The 1-based epochs whose final model is a snapshot: each has the lowest rate of its cycle.
+
+    Where a cycle ends within an epoch, a rate that is set at every step has risen again when that
+    epoch ends, so the epoch before it is taken; a rate that is set once per epoch still has the value
+    of the cycle's end. A cycle that the end of training cuts short has no snapshot. Each snapshot is
+    one more file of the size of ``last.keras``.
+
+    Args:
+        cycle_epochs: the length of a cycle in epochs, above 0; need not be an integer.
+        epochs: the length of training.
+        per_step: whether the rate is set at every step.
+
+    Example:
+        >>> snapshot_epochs(2.5, 10, per_step=True)
+        [2, 5, 7, 10]
+    """
+    # rounded to nine decimals, so that 30 × 0.1 is exactly 3
+    ends = (round(n * cycle_epochs, 9) for n in range(1, math.floor(epochs / cycle_epochs) + 2))
+    to_epoch = math.floor if per_step else math.ceil
+    return sorted({to_epoch(end) for end in ends if end <= epochs} - {0})
+
+
+class Snapshots(keras.callbacks.Callback):
+    """Saves ``snapshot-<epoch>.keras`` at the end of each of ``epochs``; never removes one.
+
+    Implements Huang et al., Snapshot Ensembles, arXiv 1704.00109: the models at the minima of one
+    cyclic learning rate make different errors, so the mean of their predictions is better than each.
+    The epoch number alone decides, so a resumed run saves exactly the snapshots that the uninterrupted
+    run would have saved. A run that stops early has those of the cycles that it finished.
+
+    Args:
+        paths: the run folder.
+        save: writes a model to a path.
+        epochs: the 1-based epochs, from ``snapshot_epochs``.
+    """
+
+    def __init__(self, paths: RunPaths, save: Save, epochs: Iterable[int]) -> None:
+        super().__init__()
+        self._paths = paths
+        self._save = save
+        self._epochs = frozenset(epochs)
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
+        if epoch + 1 in self._epochs:
+            self._save(self.model, self._paths.snapshot(epoch + 1))
+
+
+class LimitReachedError(Exception):
+    """Ends a ``fit`` within an epoch after its state was saved; never shown to the user."""
+
+
+class Stop(Protocol):
+    """Holds the name of a signal that was received; ``name`` is empty if there was none."""
+
+    name: str
+
+
+class SaveState(keras.callbacks.Callback):
+    """Saves the state at the end of every epoch and, optionally, every few minutes within one.
+
+    Must be last in the list, so that the history and the checkpoints of an epoch are written before
+    the state that marks it as complete. Signals and clock are checked before a step, not after it: that
+    needs no result of the step, so training does not wait for the device.
+
+    Args:
+        save: called with (model, completed epochs, completed steps of the next epoch).
+        stop: the signal to check for.
+        stop_reason: returns why the run has to end now (a time limit), or an empty string; the epoch
+            is then left unfinished.
+        position: must stand before this callback in the list.
+        minutes: time between two states within an epoch; 0 saves at the end of epochs only.
+        run_dir: the folder named in the message after a signal.
+        clock: a monotonic clock in seconds.
+    """
+
+    def __init__(
+        self,
+        save: Callable[[keras.Model, int, int], None],
+        stop: Stop,
+        stop_reason: Callable[[], str],
+        position: Position,
+        *,
+        minutes: float,
+        run_dir: str,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        super().__init__()
+        self._save = save
+        self._stop = stop
+        self._stop_reason = stop_reason
+        self._position = position
+        self._seconds = 60 * minutes
+        self._run_dir = run_dir
+        self._clock = clock
+        self._saved_at = clock()
+
+    def on_train_batch_begin(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+        epoch, step = self._position.epoch, self._position.step
+        due = self._seconds and self._clock() - self._saved_at >= self._seconds
+        if self._stop.name or self._stop_reason() or (due and step):
+            self._save_at(epoch, step)
+        if self._stop_reason():
+            raise LimitReachedError
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        self._save_at(epoch + 1, 0)
+
+    def _save_at(self, epoch: int, step: int) -> None:
+        self._save(self.model, epoch, step)
+        self._saved_at = self._clock()
+        if self._stop.name:
+            where = f"step {step} of epoch {epoch + 1}" if step else f"the end of epoch {epoch}"
+            raise StoppedError(
+                f"{self._stop.name}: saved at {where}; continue with --resume={self._run_dir}"
+            )

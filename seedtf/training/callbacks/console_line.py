@@ -11,9 +11,10 @@ from typing import TextIO
 import keras
 import numpy as np
 
+from seedtf.report import format_duration
 from seedtf.runs.history import best_epoch, strength_varies
-from seedtf.training.callbacks.epoch_timer import format_duration
 from seedtf.training.callbacks.history_log import HistoryLog
+from seedtf.training.callbacks.position import Position
 
 __all__ = ["ConsoleLine"]
 
@@ -29,34 +30,38 @@ class ConsoleLine(keras.callbacks.Callback):
     the augmentation has changed within the run, the line names it.
 
     Args:
-        log: the record of the run; it stands before this callback in the list.
+        log: the history of the run; must stand before this callback in the list.
+        position: must stand before this callback in the list.
         epochs: how many epochs are planned in all.
         steps_per_epoch: training steps in one epoch.
         stream: where to write; standard output by default.
-
-    Attributes:
-        first_step: the step within its epoch that the next ``fit`` begins at; 0 unless resumed.
     """
 
     async_safe = True
 
     def __init__(
-        self, log: HistoryLog, *, epochs: int, steps_per_epoch: int, stream: TextIO | None = None
+        self,
+        log: HistoryLog,
+        position: Position,
+        *,
+        epochs: int,
+        steps_per_epoch: int,
+        stream: TextIO | None = None,
     ) -> None:
         super().__init__()
+        self._position = position
         self._log = log
         self._epochs = epochs
         self._steps = steps_per_epoch
         self._stream = sys.stdout if stream is None else stream
         self._live = self._stream.isatty()
         self._lock = threading.Lock()
-        self._epoch = self._step = 0
+        self._step = 0
         self._drawn = 0.0
-        self.first_step = 0
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, float] | None = None) -> None:
         """Begins a new line."""
-        self._epoch, self._step = epoch, 0
+        self._step = 0
         self._drawn = self._log.timer.clock()
 
     def on_train_batch_end(self, batch: int, logs: dict[str, float] | None = None) -> None:
@@ -65,8 +70,9 @@ class ConsoleLine(keras.callbacks.Callback):
             return
         with self._lock:
             now = self._log.timer.clock()
-            if now - self._drawn >= REDRAW_SECONDS and self.first_step + batch >= self._step:
-                self._drawn, self._step = now, self.first_step + batch + 1
+            step = self._position.step_of(batch)
+            if now - self._drawn >= REDRAW_SECONDS and step >= self._step:
+                self._drawn, self._step = now, step + 1
                 self._draw(self._progress(logs or {}), end="")
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
@@ -82,7 +88,7 @@ class ConsoleLine(keras.callbacks.Callback):
         ]
         bar = f"[{'=' * done}{' ' * (BAR - done)}] {self._step}/{self._steps}"
         speed = f"{self._log.timer.images_per_second:,.0f} img/s"
-        return "  ".join([self._name(self._epoch + 1), bar, *numbers, speed])
+        return "  ".join([self._name(self._position.epoch + 1), bar, *numbers, speed])
 
     def _summary(self, row: Mapping[str, float]) -> str:
         epoch, timer = int(row["epoch"]), self._log.timer

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import datetime
 import statistics
 import threading
 import time
@@ -10,7 +9,7 @@ from collections.abc import Callable
 
 import keras
 
-__all__ = ["EpochTimer", "format_duration"]
+__all__ = ["EpochTimer"]
 
 
 class EpochTimer(keras.callbacks.Callback):
@@ -120,8 +119,3 @@ class EpochTimer(keras.callbacks.Callback):
 def _steady(values: list[float]) -> list[float]:
     """Without the first, whose epoch also traces and compiles, unless it is the only one."""
     return values[1:] or values
-
-
-def format_duration(seconds: float) -> str:
-    """Hours, minutes and seconds, such as ``1:02:03``."""
-    return str(datetime.timedelta(seconds=round(seconds)))

@@ -1,7 +1,8 @@
-"""The record of training: history.csv for the numbers, timing.csv for the clock."""
+"""Callbacks that record training: history.csv, timing.csv and, on request, TensorBoard."""
 
 from __future__ import annotations
 
+import importlib
 import math
 import os
 from collections.abc import Callable, Sequence
@@ -9,35 +10,36 @@ from pathlib import Path
 
 import keras
 
+from seedtf.errors import UserError
 from seedtf.files import write_text
 from seedtf.runs.history import HISTORY_COLUMNS, METRICS, TIMING_COLUMNS, read_history
 from seedtf.training.callbacks.epoch_timer import EpochTimer
 
-__all__ = ["HistoryLog"]
+__all__ = ["HistoryLog", "tensorboard_callback"]
 
 
 class HistoryLog(keras.callbacks.Callback):
-    """Appends one line per epoch to both files, on disk before the next epoch starts.
+    """Appends one line per epoch to both files, flushed to disk before the next epoch starts.
 
-    ``history.csv`` holds only what the seed decides (epoch, lr, loss, accuracy, val_loss,
-    val_accuracy, augment_strength), so that two equal runs give equal files. Wall-clock numbers go to
-    ``timing.csv``: seconds (with validation), images per second (training alone), seconds spent waiting
-    for data, seconds of validation, and seconds between the epoch before and this one. A number that
-    Keras did not report is NaN. Creating the log creates the files.
+    ``history.csv`` holds only what the seed determines (epoch, lr, loss, accuracy, val_loss,
+    val_accuracy, augment_strength), so that two equal runs write equal files. ``timing.csv`` holds what
+    was measured with a clock: seconds (with validation), images per second (training alone), seconds
+    spent waiting for data, seconds of validation, and seconds between the previous epoch and this one.
+    A number that Keras did not report is NaN. Creating the log creates the files.
 
     Args:
         path_history: history.csv.
         path_timing: timing.csv.
-        timer: the callback that measured the epoch; it stands before this one in the list.
-        completed_epochs: lines up to this epoch are kept, later ones (written just before an
-            interruption, about to be done again) dropped; 0 starts anew. Lines of an older file that
-            ends at val_accuracy get a strength of NaN.
-        strength: the factor on the augmentation in an epoch, counted from 0; asked when that epoch
-            has ended and before its row is in ``rows``. 1 by default.
+        timer: the callback that measures the epoch; must stand before this one in the list.
+        completed_epochs: lines up to this epoch are kept; later ones, whose epochs a resumed run
+            repeats, are dropped. 0 starts with empty files. Lines of an older file that ends at
+            val_accuracy get a strength of NaN.
+        strength: returns the factor on the augmentation in an epoch, counted from 0; called when that
+            epoch has ended and before its row is added to ``rows``. 1 by default.
 
     Attributes:
-        rows: the history as dicts, epoch as int and the rest as float, lines kept included.
-        timer: the timer given.
+        rows: the history as dicts, epoch as int and the rest as float, including the lines kept.
+        timer: the argument ``timer``.
     """
 
     def __init__(
@@ -59,7 +61,6 @@ class HistoryLog(keras.callbacks.Callback):
         self.rows = read_history(path_history)
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
-        """Adds the epoch to ``rows`` and to both files."""
         row: dict[str, float] = {"epoch": epoch + 1}
         for name in METRICS:
             row[name] = float((logs or {}).get(name, math.nan))
@@ -74,14 +75,30 @@ class HistoryLog(keras.callbacks.Callback):
         _append(self._path_timing, [epoch + 1, *(round(value, 4) for value in timing)])
 
 
+def tensorboard_callback(log_dir: Path) -> keras.callbacks.Callback:
+    """Keras's TensorBoard callback, writing to ``log_dir`` once per epoch.
+
+    Raises:
+        UserError: tensorboard is not installed; TensorFlow installs it only up to 2.20.
+    """
+    try:
+        importlib.import_module("tensorboard")
+    except ImportError as error:
+        raise UserError(
+            f"--tensorboard: tensorboard cannot be imported ({error});"
+            " run: pip install seedtf[tensorboard]"
+        ) from error
+    return keras.callbacks.TensorBoard(log_dir=str(log_dir), write_graph=False)
+
+
 def _restart(path: Path, columns: Sequence[str], completed_epochs: int) -> None:
     lines = path.read_text(encoding="utf-8").splitlines(keepends=True)[1:] if path.exists() else []
-    # a line without its end was torn by the interruption
-    whole = [line for line in lines if line.endswith("\n")]
-    cells = [line.rstrip("\n").split(",") for line in whole]
-    kept = [line + ["nan"] * (len(columns) - len(line)) for line in cells]
-    kept = [line for line in kept if int(line[0]) <= completed_epochs]
-    write_text(path, "".join(",".join(line) + "\n" for line in [list(columns), *kept]))
+    # an interruption may have left the last line incomplete, without a newline
+    complete = [line for line in lines if line.endswith("\n")]
+    rows = [line.rstrip("\n").split(",") for line in complete]
+    rows = [row + ["nan"] * (len(columns) - len(row)) for row in rows]
+    rows = [row for row in rows if int(row[0]) <= completed_epochs]
+    write_text(path, "".join(",".join(row) + "\n" for row in [list(columns), *rows]))
 
 
 def _append(path: Path, values: Sequence[float]) -> None:

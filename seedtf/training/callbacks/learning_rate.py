@@ -1,60 +1,92 @@
-"""The callback that sets the optimizer's learning rate."""
+"""Callbacks that follow a schedule: the learning rate and the strength of the augmentation."""
 
 from __future__ import annotations
 
-import keras
+from collections.abc import Mapping, Sequence
+from typing import Any
 
+import keras
+import tensorflow as tf
+
+from seedtf.augment.strength import next_strength
+from seedtf.config.train_config import TrainConfig
+from seedtf.training.callbacks.position import Position
 from seedtf.training.optim.schedules import Schedule
 
-__all__ = ["LearningRate"]
+__all__ = ["AugmentStrength", "LearningRate"]
 
 
 class LearningRate(keras.callbacks.Callback):
-    """Sets the learning rate from a schedule and puts it into the epoch's logs as ``lr`` (float).
+    """Sets the learning rate from a schedule and adds it to the logs of an epoch as ``lr`` (float).
 
-    The position comes from Keras's own epoch number, so ``fit(initial_epoch=...)`` goes on where an
-    earlier ``fit`` ended.
+    The rate depends only on the position, so a second ``fit(initial_epoch=...)`` and a resumed run
+    continue the schedule.
 
     Args:
-        schedule: learning rate as a function of the epoch (float, 0.0 is the start of training).
-        per_step: evaluate at ``epoch + step / steps_per_epoch`` before every step instead of once, at
-            the start of the epoch.
+        schedule: learning rate as a function of the epoch (float; training starts at 0.0).
+        per_step: evaluate the schedule at ``epoch + step / steps_per_epoch`` before every step instead
+            of once, at the start of the epoch.
         steps_per_epoch: training steps in one epoch.
-
-    Attributes:
-        first_step: the step within its epoch that the next ``fit`` begins at; 0 unless resumed.
+        position: must stand before this callback in the list.
     """
 
-    def __init__(self, schedule: Schedule, *, per_step: bool, steps_per_epoch: int) -> None:
+    def __init__(
+        self, schedule: Schedule, *, per_step: bool, steps_per_epoch: int, position: Position
+    ) -> None:
         super().__init__()
         self._schedule = schedule
         self._per_step = per_step
         self._steps_per_epoch = steps_per_epoch
-        self._epoch = 0
-        self._value = 0.0
-        self.first_step = 0
+        self._position = position
+        self._rate = 0.0
 
     def planned(self, epochs: int) -> list[float]:
-        """What ``lr`` will be in the logs of each of ``epochs`` epochs: the last rate set in each."""
+        """The ``lr`` that each of ``epochs`` epochs will have in its logs: the last rate set in it."""
         last = (self._steps_per_epoch - 1) / self._steps_per_epoch if self._per_step else 0.0
         return [self._schedule(epoch + last) for epoch in range(epochs)]
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, float] | None = None) -> None:
-        """Sets the rate of the epoch, or of its first step."""
-        self._epoch = epoch
-        start = self.first_step / self._steps_per_epoch if self._per_step else 0.0
-        self._set(epoch + start)
+        self._set_rate()
 
     def on_train_batch_begin(self, batch: int, logs: dict[str, float] | None = None) -> None:
-        """Sets the rate of the step."""
         if self._per_step and batch > 0:
-            self._set(self._epoch + (self.first_step + batch) / self._steps_per_epoch)
+            self._set_rate()
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
-        """Adds ``lr`` to the logs: the rate that was set last."""
         if logs is not None:
-            logs["lr"] = self._value
+            logs["lr"] = self._rate
 
-    def _set(self, epoch: float) -> None:
-        self._value = self._schedule(epoch)
-        self.model.optimizer.learning_rate = self._value
+    def _set_rate(self) -> None:
+        fraction = self._position.step / self._steps_per_epoch if self._per_step else 0.0
+        self._rate = self._schedule(self._position.epoch + fraction)
+        self.model.optimizer.learning_rate = self._rate
+
+
+class AugmentStrength(keras.callbacks.Callback):
+    """Sets the factor on the augmentation at the start of every epoch.
+
+    Args:
+        config: ``augment_strength`` is a fixed factor, or ``auto``: computed from the history.
+        variable: float32 scalar that the augmentation reads.
+    """
+
+    def __init__(self, config: TrainConfig, variable: tf.Variable) -> None:
+        super().__init__()
+        self._config = config
+        self._variable = variable
+        self.rows: Sequence[Mapping[str, float]] = ()
+
+    def factor(self, epoch: int) -> float:
+        """The factor in ``epoch``, counted from 0: fixed, or a function of the epochs before it."""
+        config = self._config
+        if isinstance(config.augment_strength, float):
+            return config.augment_strength
+        mixed = bool(config.mixup or config.cutmix)
+        return next_strength(self.rows[:epoch], config.epochs, mixed=mixed)
+
+    def set(self, epoch: int) -> None:
+        """Assigns the factor of ``epoch``, for batches that are made before the epoch begins."""
+        self._variable.assign(self.factor(epoch))
+
+    def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        self.set(epoch)

@@ -4,23 +4,22 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Callable, Mapping, Sequence
 
 import keras
 from matplotlib.figure import Figure
 
 from seedtf.files import write_bytes, write_text
 from seedtf.plots.base import draw_curves, figure_png
+from seedtf.report import format_duration
 from seedtf.runs.history import best_epoch, strength_varies
 from seedtf.runs.paths import RunPaths
 from seedtf.training.background import LatestOnlyWorker
-from seedtf.training.callbacks.epoch_timer import format_duration
 from seedtf.training.callbacks.history_log import HistoryLog
 from seedtf.training.callbacks.live_page import REFRESH_SECONDS, render_page
 from seedtf.training.callbacks.live_view import View, in_notebook, open_view
 
-__all__ = ["LiveCurves"]
+__all__ = ["AfterFirstStep", "LiveCurves"]
 
 
 class LiveCurves(keras.callbacks.Callback):
@@ -31,7 +30,7 @@ class LiveCurves(keras.callbacks.Callback):
     training.
 
     Args:
-        run_dir: the folder of both files.
+        paths: the run folder.
         log: the record of the run; it stands before this callback in the list.
         title: the name of the run, in any script.
         planned_lr: the learning rate of every planned epoch.
@@ -41,7 +40,7 @@ class LiveCurves(keras.callbacks.Callback):
 
     def __init__(
         self,
-        run_dir: Path,
+        paths: RunPaths,
         log: HistoryLog,
         *,
         title: str,
@@ -50,7 +49,7 @@ class LiveCurves(keras.callbacks.Callback):
         pause: float = REFRESH_SECONDS,
     ) -> None:
         super().__init__()
-        self._paths = RunPaths(run_dir)
+        self._paths = paths
         self._log = log
         self._title = title
         self._planned_lr = planned_lr
@@ -147,3 +146,35 @@ class LiveCurves(keras.callbacks.Callback):
         if warning != self._warning:  # not again in every epoch
             print(warning, file=sys.stderr)
         self._warning = warning
+
+
+class AfterFirstStep(keras.callbacks.Callback):
+    """Runs a job once, in a thread, as soon as the first training step is done.
+
+    The first step is traced by a thread that holds Python's global lock; starting earlier would only
+    delay it.
+
+    Args:
+        job: the work; an exception that it raises is raised by ``wait``.
+    """
+
+    def __init__(self, job: Callable[[], None]) -> None:
+        super().__init__()
+        self._job: Callable[[], None] | None = job
+        self._worker = LatestOnlyWorker()
+
+    def on_train_batch_begin(self, batch: int, logs: dict[str, float] | None = None) -> None:
+        if batch > 0:
+            self._start()
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
+        self._start()  # an epoch may have a single step
+
+    def wait(self) -> None:
+        """Returns when the job is done, or at once if it was not started."""
+        self._worker.wait()
+
+    def _start(self) -> None:
+        job, self._job = self._job, None
+        if job is not None:
+            self._worker.submit(job)

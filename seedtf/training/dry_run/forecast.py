@@ -6,7 +6,7 @@ import datetime
 import json
 from dataclasses import asdict, dataclass
 
-from seedtf.training.callbacks.epoch_timer import format_duration
+from seedtf.report import format_duration
 
 __all__ = ["Forecast", "StageTime", "Writing"]
 

@@ -1,0 +1,188 @@
+"""Builds the list of Keras callbacks of one run."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from seedtf.config.train_config import TrainConfig
+from seedtf.files import write_text
+from seedtf.runs.paths import RunPaths
+from seedtf.training import callbacks as cb
+from seedtf.training.distributed.sync import WorkerSync
+from seedtf.training.optim.ema import MovingAverage
+from seedtf.training.optim.optimizers import AVERAGED
+from seedtf.training.plan import Plan
+from seedtf.training.state import TrainState
+from seedtf.training.stop_signal import StopSignal
+
+__all__ = ["RunCallbacks", "SessionHooks", "make_callbacks", "snapshots_of"]
+
+
+@dataclass(frozen=True)
+class SessionHooks:
+    """The functions of a session that its callbacks call.
+
+    Attributes:
+        save_state: saves the state of (model, completed epochs, completed steps of the next epoch).
+        save_model: writes a model to a path.
+        batch_files: returns the names of the images in a batch, given epoch and step from 0.
+        epoch_batches: returns the training batches of an epoch, counted from 0.
+        draw_preview: draws the sample of augmented images.
+        data_wait: returns the seconds that training has waited for data since the last call.
+    """
+
+    save_state: Callable[[Any, int, int], None]
+    save_model: Callable[[Any, Path], None]
+    batch_files: Callable[[int, int], Sequence[str]]
+    epoch_batches: Callable[[int], Iterable[tuple[Any, Any]]]
+    draw_preview: Callable[[], None]
+    data_wait: Callable[[], float]
+
+
+@dataclass(frozen=True)
+class RunCallbacks:
+    """The callbacks of a run, and those of them that the session uses by name.
+
+    Attributes:
+        fit: all of them, in the order that every ``fit`` of the run takes.
+        timer: duration and throughput of epochs.
+        log: the history so far.
+        strength: the factor on the augmentation of an epoch.
+        limits: what can end the run early.
+        curves: curves.png and live.html.
+        preview: draws the sample of augmented images in the background.
+    """
+
+    fit: list[keras.callbacks.Callback]
+    timer: cb.EpochTimer
+    log: cb.HistoryLog
+    strength: cb.AugmentStrength
+    limits: Sequence[cb.Patience | cb.TimeLimit]
+    curves: cb.LiveCurves
+    preview: cb.AfterFirstStep
+
+    @property
+    def stop_reason(self) -> str:
+        """Why the run ended early; empty unless a limit was reached."""
+        return _stop_reason(self.limits)
+
+
+def make_callbacks(
+    config: TrainConfig,
+    plan: Plan,
+    paths: RunPaths,
+    hooks: SessionHooks,
+    *,
+    strength: tf.Variable,
+    state: TrainState | None,
+    chief: bool,
+    average: MovingAverage | None,
+    stop: StopSignal,
+    sync: WorkerSync | None,
+    resume_dir: str,
+) -> RunCallbacks:
+    """The callbacks that ``config`` asks for; also writes the first lines of history and timing.
+
+    Args:
+        config: the flags of the run.
+        plan: what they resolve to.
+        paths: the run folder; a temporary folder on a worker that is not the chief.
+        hooks: functions of the session.
+        strength: float32 scalar, the factor on the augmentation.
+        state: the state that the run resumes from, if any.
+        chief: whether this process writes the run folder.
+        average: the exponential moving average of the weights, if any.
+        stop: the signals that this process received.
+        sync: what several workers agree on before every step; None for a single process.
+        resume_dir: the folder to name in ``--resume=...`` messages.
+    """
+    resumed = (state.epoch, state.step) if state else (0, 0)
+    position = cb.Position(*resumed)
+    timer = cb.EpochTimer(config.batch_size, data_wait=hooks.data_wait)
+    set_strength = cb.AugmentStrength(config, strength)
+    if state is not None:
+        write_text(paths.history, state.facts["history"])
+    log = cb.HistoryLog(
+        paths.history,
+        paths.timing,
+        timer,
+        completed_epochs=resumed[0],
+        strength=set_strength.factor,
+    )
+    set_strength.rows = log.rows
+    rate = cb.LearningRate(
+        plan.schedule,
+        per_step=plan.per_step,
+        steps_per_epoch=plan.steps_per_epoch,
+        position=position,
+    )
+    clock = sync.clock if sync else time.monotonic
+    limits: list[cb.Patience | cb.TimeLimit] = []
+    if config.patience:
+        limits.append(cb.Patience(config.patience, log))
+    if config.time_limit:
+        limits.append(cb.TimeLimit(config.time_limit, position, clock))
+    save_state = cb.SaveState(
+        hooks.save_state,
+        sync or stop,
+        lambda: _stop_reason(limits),
+        position,
+        minutes=config.save_minutes,
+        run_dir=resume_dir,
+        clock=clock,
+    )
+    curves = cb.LiveCurves(
+        paths,
+        log,
+        title=paths.root.name,
+        planned_lr=rate.planned(config.epochs),
+        show=config.show and chief,
+    )
+    preview = cb.AfterFirstStep(hooks.draw_preview)
+    written_by_chief = [
+        cb.ConsoleLine(log, position, epochs=config.epochs, steps_per_epoch=plan.steps_per_epoch),
+        cb.BestCheckpoint(paths.best, hooks.save_model, log),
+        cb.LastCheckpoint(paths.last, hooks.save_model),
+        cb.Snapshots(paths, hooks.save_model, snapshots_of(config, plan)),
+        *([cb.tensorboard_callback(paths.tensorboard)] if config.tensorboard else []),
+        curves,
+        preview,
+    ]
+    fit = [
+        position,
+        *([sync] if sync else []),  # before those that read its clock
+        timer,
+        rate,
+        set_strength,
+        cb.StopOnNaN(position, hooks.batch_files),
+        log,
+        *(written_by_chief if chief else []),
+        *limits,
+        *(
+            [cb.AveragedWeights(hooks.epoch_batches, position)]
+            if config.optimizer == AVERAGED
+            else []
+        ),
+        *([cb.EmaWeights(average)] if average else []),
+        # last: a saved state implies that history and checkpoints of the epoch are on disk
+        save_state,
+    ]
+    return RunCallbacks(fit, timer, log, set_strength, limits, curves, preview)
+
+
+def snapshots_of(config: TrainConfig, plan: Plan) -> list[int]:
+    """The 1-based epochs whose final model ``--snapshots`` keeps; empty without that flag."""
+    if not config.snapshots:
+        return []
+    return cb.snapshot_epochs(config.cycle_epochs, config.epochs, per_step=plan.per_step)
+
+
+def _stop_reason(limits: Iterable[cb.Patience | cb.TimeLimit]) -> str:
+    return next((limit.reason for limit in limits if limit.reason), "")

@@ -1,0 +1,121 @@
+"""Callbacks that validate and save averaged weights in place of the weights as trained."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from seedtf.compat.keras import all_variables, innermost_optimizer
+from seedtf.training.callbacks.position import Position
+from seedtf.training.optim.ema import MovingAverage
+
+__all__ = ["AveragedWeights", "EmaWeights"]
+
+_MAX_BATCHES = 100
+"""At most so many training batches determine the batch statistics of averaged weights."""
+
+
+class EmaWeights(keras.callbacks.Callback):
+    """Swaps the exponential moving average into the network for validation and saving, then back.
+
+    ``best.keras`` and ``last.keras`` therefore hold what was validated. Must stand behind the
+    checkpoints and before ``SaveState``, because a state holds the weights as trained and, separately,
+    the average.
+
+    Keras's own ``use_ema=True`` with ``SwapEMAWeights`` is not used because it averages the trainable
+    variables only, not the moving statistics of batch normalization, and keeps no float32 copy of
+    weights that are stored in 16 bits.
+
+    Args:
+        average: the moving average of the network's weights.
+    """
+
+    def __init__(self, average: MovingAverage) -> None:
+        super().__init__()
+        self._average = average
+        self._swapped = False
+
+    def on_test_begin(self, logs: dict[str, float] | None = None) -> None:
+        self._swap()
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
+        if self._swapped:
+            self._swap()
+
+    def _swap(self) -> None:
+        self._average.swap()
+        self._swapped = not self._swapped
+
+
+class AveragedWeights(keras.callbacks.Callback):
+    """Puts the average of stochastic weight averaging into the network for validation and saving.
+
+    ``best.keras`` and ``last.keras`` therefore hold what was validated: the weights as trained until
+    averaging starts, the average from then on. Batch statistics belong to the weights they were
+    gathered with, so the averaged weights get their own from training batches of the epoch (Izmailov
+    et al. 2018, algorithm 1); the momentum of each layer decides how many batches count.
+
+    Must stand behind the checkpoints and before ``SaveState``, because a state holds the weights as
+    trained, and the average among the variables of the optimizer.
+
+    Args:
+        batches: returns the training batches of an epoch, counted from 0: images float32
+            ``[B, S, S, 3]`` and labels.
+        position: must stand before this callback in the list.
+    """
+
+    def __init__(
+        self, batches: Callable[[int], Iterable[tuple[Any, Any]]], position: Position
+    ) -> None:
+        super().__init__()
+        self._batches = batches
+        self._position = position
+        self._trained: list[np.ndarray] = []
+        self._forward: Callable[[Any], Any] | None = None
+
+    def on_train_begin(self, logs: dict[str, float] | None = None) -> None:
+        self._forward = None  # layers may have been frozen or unfrozen since it was traced
+
+    def on_test_begin(self, logs: dict[str, float] | None = None) -> None:
+        optimizer = innermost_optimizer(self.model.optimizer)
+        if int(optimizer.iterations) <= int(optimizer.get_config()["start_averaging"]):
+            return
+        network = self.model.network
+        self._trained = [np.array(variable.numpy()) for variable in all_variables(network)]
+        optimizer.assign_average_vars(network.trainable_variables)
+        layers = [layer for layer in network.layers if _updates_statistics(layer)]
+        if layers:
+            self._recompute_statistics(network, layers)
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
+        if self._trained:
+            variables = all_variables(self.model.network)
+            for variable, value in zip(variables, self._trained, strict=True):
+                variable.assign(value)
+            self._trained = []
+
+    def _recompute_statistics(self, network: keras.Model, layers: list[Any]) -> None:
+        statistics = [(layer.moving_mean, layer.moving_variance) for layer in layers]
+        for variable in (variable for pair in statistics for variable in pair):
+            variable.assign(tf.zeros_like(variable))
+        if self._forward is None:
+            self._forward = tf.function(lambda images: network(images, training=True))
+        steps = 0
+        for images, _ in self._batches(self._position.epoch):
+            self._forward(images)
+            steps += 1
+            if steps == _MAX_BATCHES:
+                break
+        for layer, pair in zip(layers, statistics, strict=True):
+            # started at zero, a moving average is too small by the weight that zero still has
+            correction = 1.0 - layer.momentum**steps
+            for variable in pair:
+                variable.assign(variable / correction)
+
+
+def _updates_statistics(layer: Any) -> bool:
+    return isinstance(layer, keras.layers.BatchNormalization) and layer.trainable

@@ -1,0 +1,140 @@
+"""Callbacks that end training early: no improvement, no time left, or a loss that is not finite."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Sequence
+
+import keras
+import numpy as np
+
+from seedtf.errors import DivergedError
+from seedtf.runs.history import best_epoch
+from seedtf.training.callbacks.history_log import HistoryLog
+from seedtf.training.callbacks.position import Position
+
+__all__ = ["Patience", "StopOnNaN", "TimeLimit"]
+
+BatchFiles = Callable[[int, int], Sequence[str]]
+
+
+class Patience(keras.callbacks.Callback):
+    """Stops training after ``epochs`` epochs without a new minimum of ``val_loss``.
+
+    Args:
+        epochs: how many epochs without a new minimum to allow, at least 1.
+        log: the history of the run, which a resumed run starts with; must stand before this callback
+            in the list. The patience of a resumed run may already be exhausted.
+
+    Attributes:
+        reason: why training was stopped; empty unless it was.
+    """
+
+    def __init__(self, epochs: int, log: HistoryLog) -> None:
+        super().__init__()
+        self._epochs = epochs
+        self._log = log
+        self.reason = ""
+        self._check()
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
+        self._check()
+        if self.reason:
+            self.model.stop_training = True
+
+    def _check(self) -> None:
+        rows = self._log.rows
+        best = best_epoch(rows) or 0
+        if len(rows) - best >= self._epochs:
+            self.reason = f"no new low of val_loss since epoch {best}"
+
+
+class TimeLimit(keras.callbacks.Callback):
+    """Stops training once ``minutes`` have passed since its first ``fit`` started.
+
+    The clock is read before every step and at the end of every epoch. Within an epoch this callback
+    only sets ``reason``: ``SaveState`` then saves and leaves the epoch unfinished, so that the run can
+    be resumed at exactly that step. The first epoch of a run is always finished, so that there is a
+    model.
+
+    Args:
+        minutes: the limit, above 0.
+        position: must stand before this callback in the list.
+        clock: a monotonic clock in seconds.
+
+    Attributes:
+        reason: which limit was reached, and when; empty unless it was.
+    """
+
+    def __init__(
+        self, minutes: float, position: Position, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        super().__init__()
+        self._minutes = minutes
+        self._position = position
+        self._clock = clock
+        self._deadline: float | None = None
+        self.reason = ""
+
+    def on_train_begin(self, logs: dict[str, float] | None = None) -> None:
+        if self._deadline is None:  # an earlier fit may have set it
+            self._deadline = self._clock() + 60 * self._minutes
+
+    def on_train_batch_begin(self, batch: int, logs: dict[str, float] | None = None) -> None:
+        epoch, step = self._position.epoch, self._position.step
+        if epoch > 0:
+            self._check(f"before step {step + 1} of epoch {epoch + 1}")
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
+        self._check(f"at the end of epoch {epoch + 1}")
+        if self.reason:
+            self.model.stop_training = True
+
+    def _check(self, when: str) -> None:
+        if self._deadline is not None and self._clock() >= self._deadline and not self.reason:
+            self.reason = f"the time limit of {self._minutes:g} min was reached {when}"
+
+
+class StopOnNaN(keras.callbacks.Callback):
+    """Raises ``DivergedError`` as soon as the training loss is NaN or infinite.
+
+    Keras reports the mean loss since the start of the epoch, which stays non-finite once a single step
+    was. It passes that mean as a plain number, Keras 3 from a thread, so checking every step does not
+    wait for the device; the error reaches the training loop one or two steps later.
+
+    Args:
+        position: must stand before this callback in the list.
+        batch_files: returns the names of the images in a batch, given epoch and step from 0.
+    """
+
+    async_safe = True
+
+    def __init__(
+        self, position: Position, batch_files: BatchFiles = lambda epoch, step: []
+    ) -> None:
+        super().__init__()
+        self._position = position
+        self._batch_files = batch_files
+
+    def on_train_batch_end(self, batch: int, logs: dict[str, float] | None = None) -> None:
+        self._check(self._position.step_of(batch), logs)
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
+        # the loss of the last step may not have been there at the end of that step
+        self._check(self._position.step, logs)
+
+    def _check(self, step: int, logs: dict[str, float] | None) -> None:
+        # with several workers, the loss of a step is an array of one element
+        loss = float(np.mean((logs or {}).get("loss", 0.0)))
+        if math.isfinite(loss):
+            return
+        epoch = self._position.epoch
+        files = list(self._batch_files(epoch, step))
+        batch_text = f"; batch: {', '.join(files[:3])}" if files else ""
+        more = f" and {len(files) - 3} more" if len(files) > 3 else ""
+        rate = float(self.model.optimizer.learning_rate)
+        raise DivergedError(
+            f"epoch {epoch + 1}, step {step + 1}: the loss became {loss} at a learning rate of "
+            f"{rate:.3g}{batch_text}{more}; lower --lr, or train with --precision=float32"
+        )
