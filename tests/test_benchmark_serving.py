@@ -8,10 +8,11 @@ from pathlib import Path
 import pytest
 import tensorflow as tf
 
-from seedtf.benchmark.serving import load_signature, measure
+from seedtf.benchmark.serving import measure
 from seedtf.commands.main import run_verb
 from seedtf.errors import UserError
 from seedtf.export.warmup import example_jpeg
+from seedtf.runs.saved_model import ServingSignature
 
 
 class Stub(tf.Module):
@@ -34,7 +35,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_every_caller_is_answered(served: Path) -> None:
     seen = []
-    signature = load_signature(served / "3")
+    signature = ServingSignature(served / "3")
 
     def answer(request: tf.Tensor) -> dict[str, tf.Tensor]:
         seen.append(len(request))
@@ -78,7 +79,7 @@ def test_mistakes_are_one_line(
     (tmp_path / "1" / "saved_model.pb").write_bytes(b"damaged")
     for arguments, text in [
         (["serving", str(tmp_path / "none")], "no such folder"),
-        (["serving", str(tmp_path)], "cannot be loaded"),
+        (["serving", str(tmp_path)], "damaged SavedModel"),
         (["serving", str(served), f"--image={tmp_path / 'short'}"], "truncated"),
         (["serving", str(served), f"--image={tmp_path / 'none'}"], "No such file"),
         (["serving", str(served), "--seconds=0"], "out of range"),
@@ -95,4 +96,4 @@ def test_a_model_with_another_input_is_refused(tmp_path: Path) -> None:
     function = tf.function(lambda x: x).get_concrete_function(tf.TensorSpec([], name="x"))
     tf.saved_model.save(module, str(tmp_path), signatures=function)
     with pytest.raises(UserError, match="takes x; pass a seedtf export"):
-        load_signature(tmp_path)
+        ServingSignature(tmp_path)

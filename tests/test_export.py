@@ -23,7 +23,9 @@ from seedtf.errors import UserError
 from seedtf.export import export, serving_graph
 from seedtf.export.warmup import WARMUP_FILE, example_jpeg
 from seedtf.model.network import build_network, save_model
+from seedtf.runs.folder import read_temperature
 from seedtf.runs.open import Run, load_run, open_validation
+from seedtf.runs.paths import RunPaths
 
 SIZE, TEMPERATURE = 24, 1.6
 NAMES = ("alder", "two words", "öland rye")
@@ -443,7 +445,7 @@ def test_temperature_of_the_report(tmp_path: Path, report: str | None, expected:
     if report is not None:
         (tmp_path / "report").mkdir()
         (tmp_path / "report" / "report.json").write_text(report)
-    assert export.read_temperature(Run(tmp_path, {}, NAMES)) == expected
+    assert read_temperature(RunPaths(tmp_path).report) == expected
 
 
 def test_the_drawn_image_is_a_jpeg_of_its_size() -> None:

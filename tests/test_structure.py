@@ -108,6 +108,8 @@ RUN_FILES = re.compile(
     r"""predictions_val\.csv|parity\.json|report\.json)["']"""
 )
 
+NOT_OF_A_RUN = {"model/archive.py: config.json": "a member of Keras's .keras archives"}
+
 
 def code_strings(path: Path) -> list[str]:
     """String literals that are not docstrings or part of a longer text."""
@@ -134,7 +136,7 @@ def test_only_runs_knows_the_file_names_of_a_run_folder():
         for text in code_strings(path)
         if RUN_FILES.fullmatch(repr(text))
     ]
-    assert elsewhere == []
+    assert [place for place in elsewhere if place not in NOT_OF_A_RUN] == []
 
 
 def test_only_report_prints():

@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 
 from seedtf.errors import UserError
-from seedtf.export.versions import find_saved_model, new_version
+from seedtf.export.versions import new_version
+from seedtf.runs.saved_model import find_saved_model
 
 FILES = 40
 WRITER = f"""

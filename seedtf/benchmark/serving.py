@@ -6,14 +6,11 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import tensorflow as tf
 
-from seedtf.errors import UserError
-
-__all__ = ["Load", "load_signature", "measure", "measure_all"]
+__all__ = ["Load", "measure", "measure_all"]
 
 _WARM_UP_CALLS = 3
 
@@ -38,29 +35,6 @@ class Load:
     images_per_second: float
     p50_ms: float
     p99_ms: float
-
-
-def load_signature(saved_model: Path) -> Answer:
-    """The signature ``serving_default`` of an export, whole files to answers.
-
-    Raises:
-        UserError: the folder is damaged or not an export of seedtf.
-    """
-    try:
-        loaded = tf.saved_model.load(str(saved_model))
-        signature = loaded.signatures["serving_default"]
-        names = set(signature.structured_input_signature[1])
-    except Exception as error:  # a damaged SavedModel can fail in any part of the loader
-        cause = str(error).strip().splitlines()[0][:160] if str(error).strip() else repr(error)
-        raise UserError(f"{saved_model}: cannot be loaded ({cause}); export again") from error
-    if names != {"image_bytes"}:
-        raise UserError(f"{saved_model}: takes {', '.join(sorted(names))}; pass a seedtf export")
-
-    def answer(image_bytes: tf.Tensor) -> dict[str, tf.Tensor]:
-        # the loaded object must live as long as its signature is called
-        return loaded.signatures["serving_default"](image_bytes=image_bytes)
-
-    return answer
 
 
 def measure_all(

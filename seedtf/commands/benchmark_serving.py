@@ -35,20 +35,20 @@ class ServingConfig:
 def run(arguments: list[str]) -> int:
     """Measures, prints the table and returns the exit code."""
     config = parse_config(ServingConfig, "benchmark serving", arguments, words=("export",))
-    from seedtf.export.versions import find_saved_model
-
-    saved_model = find_saved_model(config.export)
     import_tensorflow()
     import tensorflow as tf
 
-    from seedtf.benchmark.serving import load_signature, measure_all
+    from seedtf.benchmark.serving import measure_all
     from seedtf.export.warmup import example_jpeg
+    from seedtf.runs.saved_model import ServingSignature, find_saved_model
+
+    saved_model = find_saved_model(config.export)
 
     try:
         encoded = Path(config.image).read_bytes() if config.image else example_jpeg(512)
     except OSError as error:
         raise UserError(f"--image={config.image}: {error.strerror}; pass an image") from None
-    answer = load_signature(saved_model)
+    answer = ServingSignature(saved_model)
     status = answer(tf.constant([encoded]))["status"].numpy()[0].decode()
     if status != "ok":
         raise UserError(f"--image={config.image}: {status}; pass an image that can be decoded")

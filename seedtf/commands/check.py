@@ -11,6 +11,7 @@ from seedtf.commands.arguments import parse_config
 from seedtf.commands.tensorflow_env import import_tensorflow
 from seedtf.config.flags import check_ranges, option
 from seedtf.images.header import MAX_PIXELS
+from seedtf.runs.paths import DATA_REPORT
 
 if TYPE_CHECKING:
     from seedtf.data.check.check import DataCheck
@@ -30,7 +31,7 @@ class CheckConfig:
     max_pixels: int = option(
         MAX_PIXELS, "Largest width × height that is decoded, 1024 or more.", low=1024
     )
-    out: str = option("data_report.csv", "Table to write: path, fault, detail, severity.")
+    out: str = option(DATA_REPORT, "Table to write: path, fault, detail, severity.")
 
     def __post_init__(self) -> None:
         """Checks every field; raises UserError naming the flag, the value and the range."""

@@ -10,6 +10,7 @@ from seedtf.commands.tensorflow_env import import_tensorflow
 from seedtf.config.flags import option
 from seedtf.config.train_config import TrainConfig
 from seedtf.errors import UserError
+from seedtf.runs.paths import AUGMENTED
 
 __all__ = ["PreviewConfig", "run"]
 
@@ -21,7 +22,7 @@ _MOST_IMAGES = 64
 class PreviewConfig(TrainConfig):
     """The flags of ``train``, so that a run's flags.txt can be previewed, and where to draw."""
 
-    out: str = option("augmented.png", "Image to write or replace; the suffix .png is expected.")
+    out: str = option(AUGMENTED, "Image to write or replace; the suffix .png is expected.")
 
 
 def run(arguments: list[str]) -> int:

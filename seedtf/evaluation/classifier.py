@@ -14,10 +14,10 @@ import tensorflow as tf
 from seedtf.errors import UserError
 from seedtf.evaluation.ensemble import make_ensemble
 from seedtf.evaluation.evaluate import top_classes
-from seedtf.export.versions import newest_saved_model
 from seedtf.images.decode import make_decoder
 from seedtf.images.header import MAX_PIXELS, RefusedError, read_header
 from seedtf.runs.open import load_run
+from seedtf.runs.saved_model import ServingSignature, newest_saved_model
 
 __all__ = ["Answer", "Classifier", "open_classifier"]
 
@@ -89,7 +89,7 @@ def _open_run(path: str | os.PathLike[str], tta: int, snapshots: bool) -> Classi
 
 
 def _open_export(path: Path) -> Classifier:
-    signature, num_classes = _load_signature(path)
+    signature = ServingSignature(path)
 
     def ask(files: Sequence[bytes]) -> dict[str, np.ndarray]:
         return {name: value.numpy() for name, value in signature(tf.constant(files)).items()}
@@ -104,28 +104,7 @@ def _open_export(path: Path) -> Classifier:
             return [answer for file in files for answer in classify([file], k)]
         return [_row_answer(found, row, k) for row in range(len(files))]
 
-    return Classifier(num_classes, _judged, classify)
-
-
-def _load_signature(path: Path) -> tuple[Callable[[tf.Tensor], dict[str, tf.Tensor]], int]:
-    try:
-        loaded = tf.saved_model.load(os.fspath(path))
-    except (OSError, ValueError, tf.errors.OpError) as error:
-        cause = str(error).splitlines()[0][:120]
-        raise UserError(f"{path}: damaged SavedModel ({cause}); export again") from error
-    signature = loaded.signatures.get("serving_default")
-    outputs = {} if signature is None else signature.structured_outputs
-    takes = {} if signature is None else signature.structured_input_signature[1]
-    if "image_bytes" not in takes or not {"probabilities", "classes"} <= outputs.keys():
-        raise UserError(
-            f"{path}: not an export of seedtf (no signature from image_bytes to classes)"
-        )
-
-    def call(files: tf.Tensor) -> dict[str, tf.Tensor]:
-        # the loaded object owns the variables and must live as long as its signature
-        return loaded.signatures["serving_default"](image_bytes=files)
-
-    return call, int(outputs["probabilities"].shape[-1])
+    return Classifier(signature.num_classes, _judged, classify)
 
 
 def _judged(data: bytes) -> bytes:

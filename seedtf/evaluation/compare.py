@@ -9,10 +9,9 @@ from pathlib import Path
 from seedtf.data.catalog import read_csv
 from seedtf.errors import UserError
 from seedtf.evaluation.metrics import mcnemar_p, paired_difference_interval
+from seedtf.runs.paths import ReportPaths, RunPaths
 
 __all__ = ["Comparison", "compare"]
-
-_FILE = "predictions_val.csv"
 
 
 @dataclass(frozen=True)
@@ -85,10 +84,10 @@ def _read(run: str | os.PathLike[str]) -> dict[str, tuple[str, str]]:
     folder = Path(run)
     if not folder.is_dir():
         raise UserError(f"{folder}: no such run; pass the folder that seedtf train printed")
-    table = next(
-        (path for path in (folder / "report" / _FILE, folder / _FILE) if path.is_file()), None
-    )
+    tables = (RunPaths(folder).report.predictions, ReportPaths(folder).predictions)
+    table = next((path for path in tables if path.is_file()), None)
     if table is None:
-        raise UserError(f"{folder}: no report/{_FILE}; run seedtf evaluate {folder} first")
+        missing = tables[0].relative_to(folder)
+        raise UserError(f"{folder}: no {missing}; run seedtf evaluate {folder} first")
     rows = read_csv(table, ("path", "true", "top1"), "predictions")
     return {path: (true, answer) for path, true, answer in rows}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +11,7 @@ from seedtf.evaluation.ensemble import make_ensemble
 from seedtf.evaluation.evaluate import Report, compute_report, predict_store
 from seedtf.evaluation.metrics import fit_temperature
 from seedtf.evaluation.report import ReportContext, write_report
+from seedtf.runs.folder import read_temperature
 from seedtf.runs.open import Run, load_run, open_labelled, open_validation
 
 __all__ = ["Evaluation", "evaluate_run"]
@@ -66,14 +66,13 @@ def evaluate_run(
     run = load_run(run_dir)
     if labels_csv and not data_dir:
         raise UserError(f"--labels_csv={labels_csv}: needs --data_dir, the folder of its images")
-    name = _folder_name(data_dir, tta, snapshots)
-    folder = _free_folder(out, overwrite) if out else run.run_dir / name
+    paths = run.paths.report_on(data_dir, tta=tta, snapshots=snapshots)
+    folder = _free_folder(out, overwrite) if out else paths.root
     models = run.load_members(snapshots)
     store, records = open_labelled(run, data_dir, labels_csv) if data_dir else open_validation(run)
     predictions = predict_store(make_ensemble(models, tta), store, records, batch_size)
     if data_dir:
-        fitted = run.run_dir / _folder_name("", tta, snapshots) / "report.json"
-        temperature = _known_temperature(fitted)
+        temperature = read_temperature(run.paths.report_on(tta=tta, snapshots=snapshots))
     else:
         temperature = fit_temperature(predictions.probabilities, predictions.labels)
     report = compute_report(predictions, precision_target=precision_target, temperature=temperature)
@@ -88,12 +87,6 @@ def evaluate_run(
     return Evaluation(page, report, subject, len(models) if snapshots else 0)
 
 
-def _folder_name(data_dir: str, tta: int, snapshots: bool) -> str:
-    other = f"-{Path(data_dir).resolve().name}" if data_dir else ""
-    # apart, because an export answers as the best model does and takes its temperature from report/
-    return f"report{other}{'-snapshots' if snapshots else ''}{'-tta8' if tta == 8 else ''}"
-
-
 def _free_folder(out: str, overwrite: bool) -> Path:
     folder = Path(out)
     if folder.exists() and not folder.is_dir():
@@ -101,15 +94,6 @@ def _free_folder(out: str, overwrite: bool) -> Path:
     if folder.is_dir() and any(folder.iterdir()) and not overwrite:
         raise UserError(f"--out={folder}: is there already; pass another folder or --overwrite")
     return folder
-
-
-def _known_temperature(path: Path) -> float | None:
-    try:
-        return float(json.loads(path.read_text(encoding="utf-8"))["temperature"])
-    except OSError:
-        return None
-    except (ValueError, KeyError, TypeError):
-        raise UserError(f"{path}: damaged; run seedtf evaluate without --data_dir again") from None
 
 
 def _subject(run: Run, store: Store, data_dir: str, tta: int, members: str) -> ReportContext:

@@ -23,10 +23,10 @@ from seedtf.images.decode import decode_image
 from seedtf.images.header import RefusedError, read_header
 from seedtf.plots.base import figure_png
 from seedtf.plots.report import draw_confusion, draw_reliability
+from seedtf.runs.paths import ReportPaths, RunPaths
 
-__all__ = ["PREDICTIONS_FILE", "ReportContext", "number", "report_values", "write_report"]
+__all__ = ["ReportContext", "number", "report_values", "write_report"]
 
-PREDICTIONS_FILE = "predictions_val.csv"
 TOP = 5
 WORST = 36
 CONFUSED = 12
@@ -74,11 +74,12 @@ def write_report(report: Report, subject: ReportContext, folder: Path) -> Path:
     page = _render_page(report, subject, values, matrix)
     table = "".join(prediction_lines(report))
     folder.mkdir(parents=True, exist_ok=True)
-    write_text(folder / PREDICTIONS_FILE, table)
-    write_bytes(folder / "confusion_matrix.png", matrix)
-    write_text(folder / "index.html", page)
-    write_text(folder / "report.json", json.dumps(values, indent=1, allow_nan=False) + "\n")
-    return folder / "index.html"
+    paths = ReportPaths(folder)
+    write_text(paths.predictions, table)
+    write_bytes(paths.confusion_matrix, matrix)
+    write_text(paths.page, page)
+    write_text(paths.values, json.dumps(values, indent=1, allow_nan=False) + "\n")
+    return paths.page
 
 
 def report_values(report: Report, subject: ReportContext) -> dict[str, Any]:
@@ -196,11 +197,15 @@ def _percent(share: float | None) -> str:
 
 def _run_images(run_dir: Path) -> list[tuple[str, str]]:
     """Caption and data URI of the images that training left, as far as they exist."""
-    wanted = {"curves.png": "Training and validation, epoch by epoch", "lr.png": "Learning rate"}
+    paths = RunPaths(run_dir)
+    wanted = {
+        "Training and validation, epoch by epoch": paths.curves,
+        "Learning rate": paths.planned_lr,
+    }
     return [
-        (caption, _data_uri((run_dir / name).read_bytes(), "png"))
-        for name, caption in wanted.items()
-        if (run_dir / name).is_file()
+        (caption, _data_uri(path.read_bytes(), "png"))
+        for caption, path in wanted.items()
+        if path.is_file()
     ]
 
 

@@ -7,7 +7,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import keras
 import numpy as np
@@ -23,9 +22,11 @@ from seedtf.export.serving_graph import ServingModule
 from seedtf.export.versions import new_version
 from seedtf.export.warmup import write_warmup
 from seedtf.files import write_text
+from seedtf.runs.folder import read_temperature
 from seedtf.runs.open import Run, open_training_sample
+from seedtf.runs.paths import PARITY
 
-__all__ = ["Exported", "export_run", "read_temperature"]
+__all__ = ["Exported", "export_run"]
 
 _BATCH_SIZE = 32
 _CALIBRATION_IMAGES = 100
@@ -99,13 +100,13 @@ def export_run(
         (PosixPath('models/1'), 1.0)
     """
     with new_version(out_dir) as version:
-        fitted = read_temperature(run)
+        fitted = read_temperature(run.paths.report)
         temperature = 1.0 if fitted is None else fitted
         trained = run.load_model()
         model = rebuild_in_float32(trained)
         expected = _probabilities(model, store, records, temperature)
         reference = _Reference(store, records, expected)
-        classes_file = str(run.run_dir / "classes.txt")
+        classes_file = str(run.paths.classes)
         module = ServingModule(model, run.class_names, temperature, classes_file)
         saved_model = _write_saved_model(version.folder, module, run, reference)
         rows = (saved_model, *_write_formats(version.folder, formats, module, run, reference))
@@ -120,33 +121,11 @@ def export_run(
             as_trained = _probabilities(trained, store, records, temperature)
             facts["as_trained"] = compare_probabilities(as_trained, expected)
         text = json.dumps(facts, indent=1, ensure_ascii=False) + "\n"
-        write_text(version.folder / "assets.extra" / "parity.json", text)
+        write_text(version.folder / "assets.extra" / PARITY, text)
     # A copy beside the versions is easy to find; the one inside the version is authoritative.
-    write_text(out_dir / "parity.json", text)
+    write_text(out_dir / PARITY, text)
     folder = out_dir / str(version.number)
     return Exported(folder, version.number, temperature, fitted is not None, rows)
-
-
-def read_temperature(run: Run) -> float | None:
-    """The temperature that ``seedtf evaluate`` fitted; None if it has not.
-
-    Raises:
-        UserError: report.json is damaged.
-    """
-    path = run.run_dir / "report" / "report.json"
-    try:
-        values: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        value = values.get("temperature")
-        temperature = None if value is None else float(value)
-    except FileNotFoundError:
-        return None
-    except (OSError, ValueError, TypeError, AttributeError) as error:
-        raise UserError(f"{path}: damaged ({error}); run seedtf evaluate again") from None
-    if temperature is not None and not 0.0 < temperature < float("inf"):
-        raise UserError(
-            f"{path}: temperature {temperature} is not a positive number; evaluate again"
-        )
-    return temperature
 
 
 @dataclass(frozen=True)

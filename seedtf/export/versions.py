@@ -12,8 +12,9 @@ from pathlib import Path
 
 from seedtf.errors import UserError
 from seedtf.files import fsync, lock_folder
+from seedtf.runs.saved_model import is_version
 
-__all__ = ["Version", "find_saved_model", "new_version", "newest_saved_model"]
+__all__ = ["Version", "new_version"]
 
 # A server takes every folder whose name parses as an integer for a version; this one does not.
 _UNFINISHED = ".exporting."
@@ -71,45 +72,13 @@ def new_version(out_dir: str | os.PathLike[str]) -> Iterator[Version]:
             shutil.rmtree(version.folder, ignore_errors=True)
 
 
-def find_saved_model(path: str | os.PathLike[str]) -> Path:
-    """The SavedModel at ``path``: the folder itself, or the newest version in it.
-
-    Raises:
-        UserError: there is none.
-    """
-    path = Path(path)
-    if not path.is_dir():
-        raise UserError(f"{path}: no such folder; pass what seedtf export printed")
-    found = newest_saved_model(path)
-    if found is None:
-        raise UserError(
-            f"{path}: not an export (no saved_model.pb); pass what seedtf export printed"
-        )
-    return found
-
-
-def newest_saved_model(path: Path) -> Path | None:
-    """``path`` if it is a SavedModel, else the highest version in it if that is one, else None."""
-    if (path / "saved_model.pb").is_file():
-        return path
-    if not path.is_dir():
-        return None
-    versions = [entry for entry in path.iterdir() if _is_version(entry.name)]
-    newest = max(versions, key=lambda entry: int(entry.name), default=path)
-    return newest if (newest / "saved_model.pb").is_file() else None
-
-
 def _create(out_dir: Path) -> Version:
     """Removes what killed exports left behind and makes a folder for the next version."""
     for leftover in out_dir.glob(f"{_UNFINISHED}*"):
         shutil.rmtree(leftover)
-    numbers = [int(entry.name) for entry in out_dir.iterdir() if _is_version(entry.name)]
+    numbers = [int(entry.name) for entry in out_dir.iterdir() if is_version(entry.name)]
     folder = tempfile.mkdtemp(prefix=_UNFINISHED, dir=out_dir)
     return Version(max(numbers, default=0) + 1, Path(folder))
-
-
-def _is_version(name: str) -> bool:
-    return name.isascii() and name.isdigit()
 
 
 def _publish(folder: Path, target: Path) -> None:

@@ -6,6 +6,7 @@ Nothing here imports TensorFlow or Keras.
 from __future__ import annotations
 
 import json
+import math
 import os
 import time
 from collections.abc import Iterator
@@ -16,7 +17,7 @@ from typing import Any
 from seedtf.config.train_config import TrainConfig
 from seedtf.errors import UserError
 from seedtf.files import LOCK, free_names, is_locked, lock_folder
-from seedtf.runs.paths import RUNS, RunPaths
+from seedtf.runs.paths import RUNS, ReportPaths, RunPaths
 
 __all__ = [
     "check_run_dir",
@@ -27,6 +28,7 @@ __all__ = [
     "newest_run",
     "read_class_names",
     "read_settings",
+    "read_temperature",
 ]
 
 
@@ -151,6 +153,27 @@ def read_class_names(run_dir: str | os.PathLike[str]) -> tuple[str, ...]:
     except OSError:
         message = f"{paths.root}: not a run of seedtf train (no {paths.classes.name})"
         raise UserError(message) from None
+
+
+def read_temperature(report: ReportPaths) -> float | None:
+    """The temperature that ``seedtf evaluate`` fitted; None if there is no report or it has none.
+
+    Raises:
+        UserError: report.json is damaged, or its temperature is not a positive finite number.
+    """
+    path = report.values
+    try:
+        value = json.loads(path.read_text(encoding="utf-8")).get("temperature")
+        temperature = None if value is None else float(value)
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, TypeError, AttributeError) as error:
+        raise UserError(f"{path}: damaged ({error}); run seedtf evaluate again") from None
+    if temperature is not None and not 0.0 < temperature < math.inf:
+        raise UserError(
+            f"{path}: temperature {temperature} is not a positive number; run seedtf evaluate again"
+        )
+    return temperature
 
 
 def _is_content(path: Path) -> bool:

@@ -7,10 +7,19 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-__all__ = ["RUNS", "RunPaths"]
+__all__ = ["AUGMENTED", "DATA_REPORT", "PARITY", "RUNS", "ReportPaths", "RunPaths"]
 
 RUNS = Path("runs")
 """Folder of runs that were not given a name, below the working directory."""
+
+DATA_REPORT = "data_report.csv"
+"""Table of the files that were left out; ``seedtf check`` writes one, too."""
+
+AUGMENTED = "augmented.png"
+"""Sample of augmented images; ``seedtf preview`` writes one, too."""
+
+PARITY = "parity.json"
+"""How an export agrees with the evaluation; in the folder of versions and in each version."""
 
 _SNAPSHOT = re.compile(r"snapshot-(\d+)\.keras")
 
@@ -63,7 +72,7 @@ class RunPaths:
     @property
     def data_report(self) -> Path:
         """Files left out, and why."""
-        return self.root / "data_report.csv"
+        return self.root / DATA_REPORT
 
     # what training wrote
     @property
@@ -94,7 +103,7 @@ class RunPaths:
     @property
     def augmented(self) -> Path:
         """A sample of augmented training images."""
-        return self.root / "augmented.png"
+        return self.root / AUGMENTED
 
     @property
     def tensorboard(self) -> Path:
@@ -136,11 +145,63 @@ class RunPaths:
 
     # what came after training
     @property
-    def report(self) -> Path:
-        """Folder of the evaluation's page, tables and figures."""
-        return self.root / "report"
+    def report(self) -> ReportPaths:
+        """The report on the validation images; exports take their temperature from it."""
+        return self.report_on()
+
+    def report_on(
+        self, data_dir: str = "", *, tta: int = 1, snapshots: bool = False
+    ) -> ReportPaths:
+        """The report on other images, or of another way to predict.
+
+        The folders are separate, because ``report`` holds the temperature of an export, which
+        predicts as the best model without test-time augmentation does.
+
+        Args:
+            data_dir: folder of the images; empty for the validation images.
+            tta: number of views averaged, 1 or 8.
+            snapshots: whether the snapshots predicted rather than the best model.
+        """
+        data = f"-{Path(data_dir).resolve().name}" if data_dir else ""
+        members, views = "-snapshots" if snapshots else "", "-tta8" if tta == 8 else ""
+        return ReportPaths(self.root / f"report{data}{members}{views}")
 
     @property
     def export(self) -> Path:
         """Folder of numbered SavedModels."""
         return self.root / "export"
+
+
+@dataclass(frozen=True)
+class ReportPaths:
+    """The files of one evaluation.
+
+    Attributes:
+        root: the folder of the report.
+
+    Example:
+        >>> RunPaths(Path("runs/oak")).report.page.as_posix()
+        'runs/oak/report/index.html'
+    """
+
+    root: Path
+
+    @property
+    def page(self) -> Path:
+        """The report for people."""
+        return self.root / "index.html"
+
+    @property
+    def values(self) -> Path:
+        """The report for programs; JSON."""
+        return self.root / "report.json"
+
+    @property
+    def predictions(self) -> Path:
+        """Every image with its label, top classes, loss and margin."""
+        return self.root / "predictions_val.csv"
+
+    @property
+    def confusion_matrix(self) -> Path:
+        """The confusion matrix as an image."""
+        return self.root / "confusion_matrix.png"

@@ -1,0 +1,87 @@
+"""Exported SavedModels: finding the newest version in a folder, and loading its signature."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import tensorflow as tf
+
+from seedtf.errors import UserError, first_line
+
+__all__ = ["ServingSignature", "find_saved_model", "is_version", "newest_saved_model"]
+
+_SAVED_MODEL = "saved_model.pb"
+_INPUT, _OUTPUTS = "image_bytes", {"probabilities", "classes"}
+
+
+class ServingSignature:
+    """The signature ``serving_default`` of an exported model: encoded images to predictions.
+
+    Args:
+        path: the folder of a SavedModel.
+
+    Attributes:
+        num_classes: number of classes K of the model.
+
+    Raises:
+        UserError: the folder is damaged, or not an export of seedtf.
+    """
+
+    def __init__(self, path: Path) -> None:
+        try:
+            # The loaded object owns the variables, so it must live as long as its signature.
+            self._loaded = tf.saved_model.load(os.fspath(path))
+            signature = self._loaded.signatures["serving_default"]
+            inputs, outputs = signature.structured_input_signature[1], signature.structured_outputs
+        except Exception as error:  # each part of the loader raises errors of other types
+            cause = first_line(error)
+            raise UserError(f"{path}: damaged SavedModel ({cause}); export again") from error
+        if set(inputs) != {_INPUT}:
+            raise UserError(f"{path}: takes {', '.join(sorted(inputs))}; pass a seedtf export")
+        if not isinstance(outputs, dict) or not outputs.keys() >= _OUTPUTS:
+            raise UserError(f"{path}: returns no probabilities and classes; pass a seedtf export")
+        self._signature: Any = signature
+        self.num_classes = int(outputs["probabilities"].shape[-1])
+
+    def __call__(self, image_bytes: tf.Tensor) -> dict[str, tf.Tensor]:
+        """The outputs by name, such as ``probabilities`` float32 ``[B, K]``.
+
+        Args:
+            image_bytes: contents of image files, string ``[B]``.
+        """
+        return self._signature(image_bytes=image_bytes)
+
+
+def find_saved_model(path: str | os.PathLike[str]) -> Path:
+    """The SavedModel at ``path``: the folder itself, or the newest version in it.
+
+    Raises:
+        UserError: there is none.
+    """
+    path = Path(path)
+    if not path.is_dir():
+        raise UserError(f"{path}: no such folder; pass what seedtf export printed")
+    newest = newest_saved_model(path)
+    if newest is None:
+        raise UserError(
+            f"{path}: not an export (no {_SAVED_MODEL}); pass what seedtf export printed"
+        )
+    return newest
+
+
+def newest_saved_model(path: Path) -> Path | None:
+    """``path`` if it is a SavedModel, else its highest version if that is one, else None."""
+    if (path / _SAVED_MODEL).is_file():
+        return path
+    if not path.is_dir():
+        return None
+    versions = [entry for entry in path.iterdir() if is_version(entry.name)]
+    newest = max(versions, key=lambda entry: int(entry.name), default=path)
+    return newest if (newest / _SAVED_MODEL).is_file() else None
+
+
+def is_version(name: str) -> bool:
+    """Whether a model server would take a folder of this name for a version: ASCII digits only."""
+    return name.isascii() and name.isdigit()
