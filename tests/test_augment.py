@@ -10,8 +10,9 @@ import tensorflow as tf
 from hypothesis import given
 from hypothesis import strategies as st
 
+from seedtf.augment import FLIPS
 from seedtf.augment.fused import RGB_TO_YIQ, YIQ_TO_RGB, augment_images, compile_augmentation
-from seedtf.augment.policy import FLIPS, Parameters, Policy, draw_parameters
+from seedtf.augment.policy import Parameters, Policy, draw_parameters
 
 IDENTITY = {
     "scale_x": 1.0,

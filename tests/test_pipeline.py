@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from seedtf.augment import AUGMENT_IMPLS
 from seedtf.augment.policy import Policy
 from seedtf.data.catalog import scan_folder
 from seedtf.data.order import BatchIndices
 from seedtf.data.pipeline import (
-    AUGMENT_IMPLS,
     Augmentation,
     DataWaitTimer,
     eval_dataset,

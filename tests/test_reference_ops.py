@@ -10,9 +10,10 @@ import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from seedtf.augment import FLIPS
 from seedtf.augment import fused as augment
 from seedtf.augment import reference as reference_ops
-from seedtf.augment.policy import FLIPS, Parameters, Policy, draw_parameters
+from seedtf.augment.policy import Parameters, Policy, draw_parameters
 
 SIZES = [((16, 16), (16, 16)), ((24, 17), (12, 20)), ((9, 30), (9, 30)), ((12, 12), (29, 23))]
 

@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from seedtf.config.optim_flags import SCHEDULES
 from seedtf.config.train_config import TrainConfig
 from seedtf.errors import UserError
 from seedtf.training.optim.schedules import (
-    SCHEDULES,
     cosine,
     cyclic_decay,
     make_schedule,

@@ -1,0 +1,16 @@
+"""Random changes to training images: a policy draws the parameters, an implementation applies them.
+
+The names of both choices stand here, because this file alone imports no TensorFlow: ``config/`` reads
+them for ``--help``.
+"""
+
+__all__ = ["AUGMENT_CHAINS", "AUGMENT_IMPLS", "FLIPS"]
+
+FLIPS = ("none", "horizontal", "vertical", "both")
+"""The values of ``--flip``."""
+
+AUGMENT_CHAINS = ("tf_image", "addons")
+"""The values of ``--augment_impl`` that apply one plain operation after another (``reference``)."""
+
+AUGMENT_IMPLS = ("fused", *AUGMENT_CHAINS)
+"""All values of ``--augment_impl``."""

@@ -13,9 +13,8 @@ import tensorflow as tf
 
 from seedtf.seeds import AUGMENT, fold_seed, uniform
 
-__all__ = ["FLIPS", "Parameters", "Policy", "draw_parameters"]
+__all__ = ["Parameters", "Policy", "draw_parameters"]
 
-FLIPS = ("none", "horizontal", "vertical", "both")
 _DRAWS = 12
 
 

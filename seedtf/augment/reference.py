@@ -16,7 +16,6 @@ from seedtf.augment.policy import Parameters
 from seedtf.compat.tensorflow import import_addons
 
 __all__ = [
-    "CHAINS",
     "adjust_brightness",
     "adjust_contrast",
     "adjust_hue_saturation",
@@ -27,9 +26,6 @@ __all__ = [
     "transform_with_addons",
 ]
 
-CHAINS = ("tf_image", "addons")
-"""The values of ``--augment_impl`` that this module serves."""
-
 Transform = Callable[[tf.Tensor, Parameters, tuple[int, int]], tf.Tensor]
 ColorChange = Callable[[tf.Tensor, tf.Tensor, tf.Tensor], tf.Tensor]
 
@@ -37,7 +33,7 @@ _MID_GREY = 127.5
 
 
 def make_chain(impl: str) -> Transform:
-    """The whole policy as the steps that ``impl``, one of ``CHAINS``, names.
+    """The whole policy as the steps that ``impl``, one of ``seedtf.augment.AUGMENT_CHAINS``, names.
 
     Raises:
         UserError: ``impl`` is ``addons`` and TensorFlow Addons is not installed.

@@ -21,7 +21,7 @@ from seedtf.data.store import Store, build_store
 from seedtf.runs.folder import read_class_names, read_settings
 from seedtf.runs.history import read_timing
 from seedtf.runs.paths import RunPaths
-from seedtf.training.plan import augmentation_policy, data_folder
+from seedtf.training.plan import data_folder
 from seedtf.training.train import train_and_evaluate
 
 __all__ = ["ORIGINAL_CARD", "ORIGINAL_SECONDS", "Epoch", "best_flag", "measure_epoch"]
@@ -189,7 +189,7 @@ def _host_seconds(config: TrainConfig) -> tuple[float, float, float]:
 
 
 def _pipeline_seconds(config: TrainConfig, store: Store) -> tuple[float, float]:
-    batch, policy = min(config.batch_size, len(store.catalog)), augmentation_policy(config)
+    batch, policy = min(config.batch_size, len(store.catalog)), config.policy()
     datasets = {
         way: batches(store, config.image_size, batch, policy, way)
         for way in ("device", config.augment_impl)

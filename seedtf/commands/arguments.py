@@ -8,11 +8,13 @@ import inspect
 import shutil
 import sys
 import textwrap
+import typing
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
 from absl import flags
 
+from seedtf.config.flags import field_types
 from seedtf.errors import UserError
 
 __all__ = ["check_refused", "parse_config", "parse_given", "part_of", "suggest"]
@@ -95,13 +97,14 @@ def suggest(word: str, known: Iterable[str]) -> str:
 def _define(config_class: type, words: Sequence[str]) -> flags.FlagValues:
     values = flags.FlagValues()
     for option in _flags(config_class, words):
+        kind = _kind(config_class, option.name)
         define: Any = {
-            "str": flags.DEFINE_string,
-            "int": flags.DEFINE_integer,
-            "float": flags.DEFINE_float,
-            "bool": flags.DEFINE_boolean,
-        }[_kind(option)]
-        default = option.default if _kind(option) != "str" else _text(option.default)
+            str: flags.DEFINE_string,
+            int: flags.DEFINE_integer,
+            float: flags.DEFINE_float,
+            bool: flags.DEFINE_boolean,
+        }[kind]
+        default = option.default if kind is not str else _text(option.default)
         define(option.name, default, option.metadata["help"], flag_values=values)
     return values
 
@@ -190,12 +193,13 @@ def _wrapped(text: str, width: int) -> list[str]:
 def _wrong_type(message: str, config_class: type) -> str:
     """absl's ``flag --x=abc: invalid literal …`` as the flag, the value and the type wanted."""
     given = " ".join(message.split()).removeprefix("flag ").split(": ", 1)[0]
-    kinds = {each.name: _kind(each) for each in dataclasses.fields(config_class)}
-    wanted = {"int": "a whole number", "float": "a number", "bool": "true or false"}
-    kind = kinds.get(given.removeprefix("--").partition("=")[0], "")
+    wanted: dict[type, str] = {int: "a whole number", float: "a number", bool: "true or false"}
+    kind = _kind(config_class, given.removeprefix("--").partition("=")[0])
     return f"{given}: pass {wanted.get(kind, 'another value')}"
 
 
-def _kind(each: dataclasses.Field) -> str:
-    kind = str(each.type).removesuffix(" | None")
-    return "str" if kind == "float | str" else kind
+def _kind(config_class: type, name: str) -> type:
+    """The type that the command line parses: ``str`` where a field takes a number or ``auto``."""
+    kind = field_types(config_class).get(name, str)
+    types = [each for each in typing.get_args(kind) or (kind,) if each is not type(None)]
+    return types[0] if len(types) == 1 else str

@@ -5,13 +5,25 @@ from __future__ import annotations
 import dataclasses
 import math
 import os
-from dataclasses import field
+import typing
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from seedtf.errors import UserError
 
-__all__ = ["check_ranges", "default_cache_dir", "option"]
+__all__ = [
+    "AUTO",
+    "Flags",
+    "check_ranges",
+    "default_cache_dir",
+    "field_types",
+    "number_or_auto",
+    "option",
+]
+
+AUTO = "auto"
+"""The value of a flag that leaves the choice to the program."""
 
 
 def option(
@@ -20,17 +32,107 @@ def option(
     *,
     low: float = -math.inf,
     high: float = math.inf,
-    choices: tuple[str, ...] = (),
+    choices: tuple[str | int, ...] = (),
     bare: str = "",
     default_text: str = "",
+    alias: str = "",
+    old_name: str = "",
 ) -> Any:
-    """A dataclass field with its default, help, inclusive range and choices.
+    """Returns a dataclass field that carries its help, inclusive range and choices in its metadata.
 
-    ``bare`` is what ``--name`` means when no ``=value`` follows; ``default_text`` is what the help says
-    of a default that is only decided later.
+    Args:
+        default: the field's default.
+        help_text: one or two sentences that name unit and range.
+        low: the smallest value that is allowed.
+        high: the largest value that is allowed.
+        choices: the only values that are allowed; empty for any.
+        bare: the value that ``--name`` stands for when no ``=value`` follows.
+        default_text: what the help shows as the default where that is chosen later.
+        alias: a second name of the flag, which the help shows as well.
+        old_name: a former name of the flag. It is still accepted, with a notice on stderr, and the help
+            does not show it.
+
+    Example:
+        >>> @dataclass(frozen=True)
+        ... class Sizes(Flags):
+        ...     image_size: int = option(224, "Side in pixels, 8 to 2048.", low=8, high=2048)
+        >>> Sizes().image_size
+        224
+        >>> Sizes(image_size=4)
+        Traceback (most recent call last):
+        seedtf.errors.UserError: --image_size=4: out of range; pass 8 to 2048
     """
-    metadata = {"help": help_text, "low": low, "high": high, "choices": choices, "bare": bare}
-    return field(default=default, metadata={**metadata, "default_text": default_text})
+    metadata = {
+        "help": help_text,
+        "low": low,
+        "high": high,
+        "choices": choices,
+        "bare": bare,
+        "default_text": default_text,
+        "alias": alias,
+        "old_name": old_name,
+    }
+    return field(default=default, metadata=metadata)
+
+
+@dataclass(frozen=True)
+class Flags:
+    """Base of the dataclasses whose fields are ``option``s; creating one checks every value.
+
+    Paths become strings, and text becomes a number in a field of type ``float | str``, so that values
+    from Python, from a command line and from JSON compare equal.
+
+    Attributes:
+        HEADING: the title of the group in ``--help``; empty for a class that is no group.
+    """
+
+    HEADING: ClassVar[str] = ""
+
+    def __post_init__(self) -> None:
+        """Normalizes and checks every field; raises UserError for the first one that fails."""
+        for name, kind in field_types(type(self)).items():
+            value = getattr(self, name)
+            if isinstance(value, os.PathLike):
+                object.__setattr__(self, name, os.fspath(value))
+            elif kind == float | str:
+                object.__setattr__(self, name, number_or_auto(type(self), name, value))
+        check_ranges(self)
+        self.check_together()
+
+    def check_together(self) -> None:
+        """Raises UserError for flags that exclude each other.
+
+        Each group checks its own flags and calls ``super().check_together()`` first, so that a sum of
+        groups runs the checks of all of them.
+        """
+
+
+def field_types(config_class: type) -> dict[str, Any]:
+    """The types of a dataclass's fields by name, annotations evaluated, in the order of the fields."""
+    types = typing.get_type_hints(config_class)
+    return {each.name: types[each.name] for each in dataclasses.fields(config_class)}
+
+
+def number_or_auto(config_class: type, name: str, value: Any) -> Any:
+    """Returns ``value`` as a float where the field takes a number or ``auto``, otherwise unchanged.
+
+    Args:
+        config_class: a dataclass of ``option``s.
+        name: one of its fields.
+        value: a number, ``auto`` or the text of either, as a command line gives it.
+
+    Raises:
+        UserError: the field takes a number or ``auto``, and ``value`` is neither.
+    """
+    if value == AUTO or field_types(config_class)[name] != float | str:
+        return value
+    try:
+        return float(value)
+    except ValueError:
+        limits = {each.name: each.metadata for each in dataclasses.fields(config_class)}[name]
+        raise UserError(
+            f"--{name}={value}: pass a number from {limits['low']:g} to {limits['high']:g}, or auto"
+        ) from None
 
 
 def check_ranges(config: Any) -> None:
@@ -39,10 +141,11 @@ def check_ranges(config: Any) -> None:
         value = getattr(config, each.name)
         choices, low, high = (each.metadata[key] for key in ("choices", "low", "high"))
         if choices and value not in choices:
-            raise UserError(f"--{each.name}={value}: choose one of {', '.join(choices)}")
+            allowed = ", ".join(str(choice) for choice in choices)
+            raise UserError(f"--{each.name}={value}: choose one of {allowed}")
         if isinstance(value, bool) or not isinstance(value, (int, float)):
             continue
-        # a comparison with nan is false, so nan is refused too
+        # every comparison with NaN is false, so this refuses NaN as well
         if not low <= value <= high or math.isinf(value):
             allowed = f"{low:g} to {high:g}" if math.isfinite(high) else f"{low:g} or more"
             raise UserError(f"--{each.name}={value}: out of range; pass {allowed}")

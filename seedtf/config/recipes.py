@@ -1,19 +1,17 @@
-"""Recipes: named sets of flag defaults; a flag that is given overrides its recipe.
-
-Nothing here imports TensorFlow.
-"""
+"""Recipes: named sets of flag defaults; a flag that is given overrides its recipe."""
 
 from __future__ import annotations
 
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
-from seedtf.config.flags import option
+from seedtf.config.flags import AUTO, Flags, option
 
 __all__ = [
-    "AUTO",
     "FAST",
     "ORIGINAL",
     "RECIPES",
+    "RecipeFlags",
     "by_recipe",
     "default_decay",
     "default_rate",
@@ -22,14 +20,11 @@ __all__ = [
 
 ORIGINAL, FAST = "original", "fast"
 
-AUTO = "auto"
-"""The value of a flag that leaves the choice to the plan, or ``augment_strength`` to its controller."""
-
-# usual rates from random weights
+# the usual highest learning rates for random weights
 _RATES = {"sgd": 5e-2, "lamb": 5e-3}
 _OTHER_RATE = 1e-3
-# gentle enough to keep what trained weights know
-_FROM_TRAINED = 0.1
+# pretrained weights take a tenth of these rates, because larger steps would destroy their features
+_PRETRAINED_FACTOR = 0.1
 _DECAYS = {"adamw": 0.05, "lamb": 0.05, "sgd": 5e-4}
 
 RECIPES: dict[str, dict[str, Any]] = {
@@ -39,7 +34,7 @@ RECIPES: dict[str, dict[str, Any]] = {
         "optimizer": "adam",
         "schedule": "cyclic",
         "schedule_per_step": False,
-        "bn_momentum": 0.99,  # Keras's own
+        "bn_momentum": 0.99,  # the default of Keras
         "zero_init_residual": False,
         "weight_decay": 0.0,
         "label_smoothing": 0.0,
@@ -49,34 +44,78 @@ RECIPES: dict[str, dict[str, Any]] = {
         "optimizer": "adamw",
         "schedule": "one_cycle",
         "schedule_per_step": True,
-        "bn_momentum": AUTO,  # from the steps in an epoch
+        "bn_momentum": AUTO,  # from the number of steps in an epoch
         "zero_init_residual": True,
-        "weight_decay": AUTO,  # by optimizer
+        "weight_decay": AUTO,  # from the optimizer
         "label_smoothing": 0.1,
     },
 }
 """Flag defaults by recipe; every recipe names the same flags."""
 
 
+@dataclass(frozen=True)
+class RecipeFlags(Flags):
+    """The recipe, which fills in the flags that are not given.
+
+    A group that declares flags with ``by_recipe`` inherits from this class.
+    """
+
+    HEADING: ClassVar[str] = "Recipe"
+
+    recipe: str = option(
+        FAST,
+        "Named set of defaults for the flags whose help says so; a flag that is given overrides it.",
+        choices=tuple(RECIPES),
+    )
+
+    def __post_init__(self) -> None:
+        """Fills in the recipe's defaults, then checks every field."""
+        for name, value in RECIPES.get(self.recipe, {}).items():
+            if getattr(self, name, value) is None:
+                object.__setattr__(self, name, value)
+        super().__post_init__()
+
+
 def by_recipe(name: str, help_text: str, **limits: Any) -> Any:
-    """An ``option`` whose default is the recipe's; its help names them all."""
+    """Returns an ``option`` whose default comes from the recipe; its help lists all recipes."""
     defaults = (f"{recipe} {str(values[name]).lower()}" for recipe, values in RECIPES.items())
     return option(None, help_text, default_text=", ".join(defaults), **limits)
 
 
 def default_rate(optimizer: str, weights: str) -> float:
-    """The highest learning rate where ``--lr`` is not given; ``weights`` as the flag has them."""
+    """The highest learning rate where ``--lr`` is not given.
+
+    Args:
+        optimizer: a value of ``--optimizer``.
+        weights: a value of ``--weights``; all but ``none`` are pretrained and take a tenth of the rate.
+
+    Example:
+        >>> default_rate("sgd", "none")
+        0.05
+        >>> default_rate("sgd", "imagenet")
+        0.005
+    """
     rate = _RATES.get(optimizer, _OTHER_RATE)
-    return rate if weights == "none" else rate * _FROM_TRAINED
+    return rate if weights == "none" else rate * _PRETRAINED_FACTOR
 
 
 def default_decay(optimizer: str) -> float:
-    """The weight decay where neither a flag nor the recipe says one."""
+    """The weight decay of ``--weight_decay=auto``; 0 for the optimizers without a usual value.
+
+    Example:
+        >>> default_decay("adamw"), default_decay("adam")
+        (0.05, 0.0)
+    """
     return _DECAYS.get(optimizer, 0.0)
 
 
 def recipe_changes(recipe: str, values: dict[str, Any]) -> dict[str, Any]:
-    """Those of ``values`` that are not what ``recipe`` has for them."""
+    """The flags of ``recipe`` that have another value in ``values``, with that value.
+
+    Args:
+        recipe: a key of ``RECIPES``.
+        values: all flags of a run, such as ``TrainConfig.as_dict()``.
+    """
     return {
         name: values[name] for name, default in RECIPES[recipe].items() if values[name] != default
     }

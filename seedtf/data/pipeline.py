@@ -9,6 +9,7 @@ from collections.abc import Callable
 import numpy as np
 import tensorflow as tf
 
+from seedtf.augment import AUGMENT_CHAINS, AUGMENT_IMPLS
 from seedtf.augment import fused as augment
 from seedtf.augment import reference as reference_ops
 from seedtf.augment.mixing import Mixing, mix
@@ -20,7 +21,6 @@ from seedtf.data.shard import WHOLE, Shard
 from seedtf.data.store import Store
 
 __all__ = [
-    "AUGMENT_IMPLS",
     "DataWaitTimer",
     "device_dataset",
     "eval_dataset",
@@ -28,8 +28,6 @@ __all__ = [
     "make_mixer",
     "train_dataset",
 ]
-
-AUGMENT_IMPLS = ("fused", *reference_ops.CHAINS)
 
 Augmentation = Callable[..., tf.Tensor]
 """As ``augment.compile_augmentation`` returns it: ``(images, epoch, records, rows=None)``."""
@@ -102,7 +100,7 @@ def make_augmentation(
             whole_batch=whole_batch,
             deterministic=deterministic,
         )
-    if impl in reference_ops.CHAINS:
+    if impl in AUGMENT_CHAINS:
         chain = reference_ops.make_chain(impl)
 
         # not compiled: TensorFlow's projective transform has no XLA kernel

@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from seedtf.config.train_config import NEWEST, PATHS, TrainConfig, number_or_auto
+from seedtf.config.flags import number_or_auto
+from seedtf.config.train_config import NEWEST, PATHS, TrainConfig
 from seedtf.errors import UserError
 from seedtf.runs.folder import newest_run, read_settings
 
@@ -48,7 +49,7 @@ def resumed_config(resume: str, given: Mapping[str, Any]) -> TrainConfig:
     names = {field.name for field in dataclasses.fields(TrainConfig)}
     values = {name: value for name, value in saved.items() if name in names}
     for name, value in given.items():
-        value = number_or_auto(name, value)
+        value = number_or_auto(TrainConfig, name, value)
         if name not in RESUME_MAY_CHANGE and values.get(name) != value:
             raise UserError(
                 f"--{name}={value}: the run in {run_dir} has {values.get(name)!r}; leave the flag "

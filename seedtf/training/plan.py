@@ -13,7 +13,6 @@ import numpy.typing as npt
 from seedtf.augment.mixing import Mixing
 from seedtf.augment.policy import Policy
 from seedtf.compat.tensorflow import import_addons
-from seedtf.config.flags import default_cache_dir
 from seedtf.config.train_config import BALANCED, SAMPLE, TrainConfig
 from seedtf.data.dataset import Dataset
 from seedtf.data.sample.write import write_sample
@@ -39,10 +38,7 @@ from seedtf.training.sizes import Stage, make_stages
 
 __all__ = [
     "Plan",
-    "augmentation_policy",
-    "cache_folder",
     "check_choices",
-    "choose_mixing",
     "data_folder",
     "make_plan",
 ]
@@ -118,10 +114,10 @@ def make_plan(config: TrainConfig, dataset: Dataset, replicas: int = 1) -> Plan:
         per_step=config.schedule_per_step or config.warmup_epochs > 0,
         bn_momentum=momentum_for(steps_per_epoch) if isinstance(momentum, str) else momentum,
         schedule=_schedule(config),
-        policy=augmentation_policy(config),
+        policy=config.policy(),
         placement=choose_placement(config, dataset.store, len(capabilities), replicas),
         stages=_stages(config),
-        mixing=choose_mixing(config),
+        mixing=config.mixing(),
         class_weights=_class_weights(config, dataset),
     )
 
@@ -137,7 +133,7 @@ def check_choices(config: TrainConfig) -> None:
     _schedule(config)
     check_image_size(resolve_model_name(config.model), config.image_size)
     _stages(config)
-    if config.weights not in ("none", "imagenet"):
+    if config.has_weights_file:
         check_weights_file(Path(config.weights))
     check_optimizer(
         config.optimizer,
@@ -185,37 +181,11 @@ def _schedule(config: TrainConfig) -> Schedule:
     )
 
 
-def augmentation_policy(config: TrainConfig) -> Policy:
-    """The augmentation flags as one policy, ``--augment_strength`` applied where it is a number."""
-    strength = config.augment_strength
-    return Policy(
-        crop=config.crop,
-        stretch=config.stretch,
-        rotate=config.rotate,
-        shear=config.shear,
-        flip=config.flip,
-        brightness=config.brightness,
-        contrast=config.contrast,
-        saturation=config.saturation,
-        hue=config.hue,
-    ).scaled(strength if isinstance(strength, float) else 1.0)
-
-
-def choose_mixing(config: TrainConfig) -> Mixing:
-    """The flags on mixed and erased images as one value."""
-    return Mixing(config.mixup, config.cutmix, config.random_erasing)
-
-
-def cache_folder(config: TrainConfig) -> Path:
-    """``--cache_dir`` or the default; need not exist."""
-    return Path(config.cache_dir) if config.cache_dir else default_cache_dir()
-
-
 def data_folder(config: TrainConfig) -> str:
     """``--data_dir``; for ``sample`` the folder of the embedded data, drawn when it is not there."""
     if config.data_dir != SAMPLE:
         return config.data_dir
-    root = cache_folder(config) / "sample"
+    root = config.cache_folder / "sample"
     print(f"sample    {root}", flush=True)
     try:
         return str(write_sample(root))

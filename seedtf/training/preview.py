@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import tensorflow as tf
@@ -12,13 +13,51 @@ from seedtf.augment import fused as augment
 from seedtf.augment import reference as reference_ops
 from seedtf.augment.mixing import Mixing, mix
 from seedtf.augment.policy import Parameters, Policy, draw_parameters
-from seedtf.data.store import Store
-from seedtf.plots.base import draw_augmentations
+from seedtf.config.train_config import TrainConfig
+from seedtf.data.dataset import list_files
+from seedtf.data.store import Store, build_store, plan_cache
+from seedtf.errors import UserError
+from seedtf.plots.base import draw_augmentations, save_figure
+from seedtf.training.plan import data_folder
 
-__all__ = ["draw_preview"]
+__all__ = ["draw_preview", "write_preview"]
 
 _DRAWS = 15
 _BATCH = 16
+# an evenly spaced sample of this many images represents the folder, so that little is decoded
+_MAX_IMAGES = 64
+
+
+def write_preview(config: TrainConfig, out: Path) -> None:
+    """Draws what the augmentation flags of ``config`` do to its images, without training.
+
+    Args:
+        config: the flags of a run; those of the data and the augmentation matter.
+        out: the PNG file to write or replace.
+
+    Raises:
+        UserError: the data cannot be listed, or none of the sampled images can be decoded.
+    """
+    catalog = list_files(data_folder(config), config.labels_csv)
+    sampled = np.linspace(0, len(catalog) - 1, min(len(catalog), _MAX_IMAGES)).astype(np.int64)
+    cache_dir = config.cache_folder
+    plan = plan_cache("ram", len(sampled), config.image_size, cache_dir)
+    store = build_store(
+        catalog.take(sampled), config.image_size, plan, cache_dir, config.max_pixels
+    )
+    if not len(store.catalog):
+        raise UserError(
+            f"--data_dir={config.data_dir}: none of {len(sampled)} images can be decoded"
+        )
+    figure = draw_preview(
+        store,
+        np.arange(len(store.catalog), dtype=np.int64),
+        config.policy(),
+        seed=config.seed,
+        impl=config.augment_impl,
+        mixing=config.mixing(),
+    )
+    save_figure(figure, out)
 
 
 def draw_preview(

@@ -18,7 +18,7 @@ from seedtf.errors import UserError
 from seedtf.model.network import build_network
 from seedtf.training.optim.optimizers import make_optimizer
 from seedtf.training.optim.param_groups import layerwise_lr, no_decay_variables
-from seedtf.training.plan import Plan, cache_folder, check_choices, data_folder, make_plan
+from seedtf.training.plan import Plan, check_choices, data_folder, make_plan
 
 __all__ = [
     "make_network",
@@ -160,7 +160,7 @@ def _open_training_data(config: TrainConfig) -> Dataset:
         val_fraction=config.val_fraction,
         seed=config.seed,
         cache=config.cache,
-        cache_dir=cache_folder(config),
+        cache_dir=config.cache_folder,
         max_pixels=config.max_pixels,
         check=config.check,
         data_service=config.data_service,

@@ -10,6 +10,8 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+from seedtf.augment import FLIPS
+from seedtf.config.optim_flags import ADDONS_OPTIMIZERS
 from seedtf.config.train_config import TrainConfig
 from seedtf.errors import UserError
 
@@ -17,8 +19,6 @@ __all__ = ["BY_DEFAULT", "SEARCHABLE", "Dimension", "choose_space", "first_value
 
 # how far from its default the rate is searched, either way
 _RATE_FACTOR = 10.0
-# these of TensorFlow Addons know no weight decay
-_WITHOUT_DECAY = ("radam", "lookahead", "ranger", "swa")
 
 
 @dataclass(frozen=True)
@@ -93,7 +93,7 @@ _ALL = (
     Dimension("random_erasing", high=0.5, step=0.05),
     # from here on only what --search names
     Dimension("shear", high=20.0, step=2.5),
-    Dimension("flip", choices=("none", "horizontal", "vertical", "both")),
+    Dimension("flip", choices=FLIPS),
     Dimension("clip_norm", choices=(0.0, 1.0, 5.0)),
     Dimension("body_lr_factor", low=0.01, high=1.0),
     Dimension("ema_horizon", high=0.5, step=0.05),
@@ -131,7 +131,7 @@ def choose_space(search: str, given: Collection[str], config: TrainConfig) -> li
                 f"--{name}={getattr(config, name)}: is fixed and in --search; leave it out of one"
             )
     wanted = set(names or BY_DEFAULT) - set(given)
-    if not names and config.optimizer in _WITHOUT_DECAY:
+    if not names and config.optimizer in ADDONS_OPTIMIZERS:
         wanted.discard("weight_decay")
     space = [_around_default(each, config) for name, each in SEARCHABLE.items() if name in wanted]
     if not space:

@@ -9,6 +9,7 @@ import keras
 
 from seedtf.compat.keras import KERAS_2, LRScales, layerwise_lr_class
 from seedtf.compat.tensorflow import import_addons
+from seedtf.config.optim_flags import ADDONS_OPTIMIZERS
 from seedtf.errors import UserError
 
 __all__ = [
@@ -27,7 +28,6 @@ AVERAGED = "swa"
 # They change weights outside the step of the optimizer that they wrap, which fails under a strategy
 # with several replicas.
 _WRAPPERS = ("lookahead", "ranger", AVERAGED)
-_OF_ADDONS = ("radam", *_WRAPPERS)
 _KERAS_CLASSES = {
     "sgd": "SGD",
     "adam": "Adam",
@@ -166,7 +166,7 @@ def make_optimizer(
 def needs_addons(name: str) -> bool:
     """Whether ``name`` is an optimizer of TensorFlow Addons in this environment."""
     # Keras 2.15 has no LAMB of its own.
-    return name in _OF_ADDONS or (name == "lamb" and not hasattr(keras.optimizers, "Lamb"))
+    return name in ADDONS_OPTIMIZERS or (name == "lamb" and not hasattr(keras.optimizers, "Lamb"))
 
 
 def _make_addons_optimizer(name: str, lr: float, first: int, period: int) -> Any:

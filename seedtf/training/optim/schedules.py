@@ -15,7 +15,6 @@ from collections.abc import Callable
 from seedtf.errors import UserError
 
 __all__ = [
-    "SCHEDULES",
     "Schedule",
     "constant",
     "cosine",
@@ -27,8 +26,6 @@ __all__ = [
 ]
 
 Schedule = Callable[[float], float]
-
-SCHEDULES = ("cyclic", "smooth", "one_cycle", "cosine", "constant")
 
 ONE_CYCLE_PEAK = 0.3  # the fraction of training after which the rate is highest
 ONE_CYCLE_START = 1 / 25  # the first rate, as a fraction of the peak

@@ -1,0 +1,105 @@
+"""``AugmentFlags``: the ranges of the random changes to training images."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+from seedtf.augment import AUGMENT_IMPLS, FLIPS
+from seedtf.config.flags import Flags, option
+
+if TYPE_CHECKING:
+    from seedtf.augment.mixing import Mixing
+    from seedtf.augment.policy import Policy
+
+__all__ = ["AugmentFlags"]
+
+
+@dataclass(frozen=True)
+class AugmentFlags(Flags):
+    """Geometry, colour, mixing of images, and the implementation that applies them."""
+
+    HEADING: ClassVar[str] = "Augmentation"
+
+    augment_strength: float | str = option(
+        1.0,
+        "Factor on every augmentation range at once, 0 to 10; 0 is off; auto raises it while training "
+        "is ahead of validation and lowers it where training falls behind.",
+        low=0.0,
+        high=10.0,
+    )
+    flip: str = option(
+        "both",
+        "Mirror half of the images; both suits images without an up, such as from above.",
+        choices=FLIPS,
+    )
+    crop: float = option(
+        0.2, "Largest fraction of each side cut away, 0 to 0.9.", low=0.0, high=0.9
+    )
+    stretch: float = option(
+        0.1, "Largest relative change of the aspect ratio, 0 to 1.", low=0.0, high=1.0
+    )
+    rotate: float = option(
+        0.0, "Largest rotation either way in degrees, 0 to 180.", low=0.0, high=180.0
+    )
+    shear: float = option(0.0, "Largest shear either way in degrees, 0 to 45.", low=0.0, high=45.0)
+    brightness: float = option(
+        0.1,
+        "Largest change of brightness as a fraction of the full range, 0 to 1.",
+        low=0.0,
+        high=1.0,
+    )
+    contrast: float = option(0.1, "Largest relative change of contrast, 0 to 1.", low=0.0, high=1.0)
+    saturation: float = option(
+        0.1, "Largest relative change of saturation, 0 to 1.", low=0.0, high=1.0
+    )
+    hue: float = option(
+        5.0, "Largest rotation of the hue either way in degrees, 0 to 180.", low=0, high=180.0
+    )
+    mixup: float = option(
+        0.0,
+        "Blend images and labels in pairs, with a fraction from Beta(a, a) for this a, 0 to 10; 0 is "
+        "off.",
+        low=0.0,
+        high=10.0,
+    )
+    cutmix: float = option(
+        0.0,
+        "Paste a rectangle of another image, its area from Beta(a, a) for this a, 0 to 10; 0 is off; "
+        "with --mixup one of both by chance.",
+        low=0.0,
+        high=10.0,
+    )
+    random_erasing: float = option(
+        0.0, "Fraction of the images that lose a rectangle to noise, 0 to 1.", low=0.0, high=1.0
+    )
+    augment_impl: str = option(
+        "fused",
+        "One compiled resample and colour matrix, or a chain of plain TensorFlow ops, or of "
+        "TensorFlow Addons' (seedtf[addons]).",
+        choices=AUGMENT_IMPLS,
+    )
+
+    def policy(self) -> Policy:
+        """The ranges of geometry and colour, ``augment_strength`` applied where it is a number."""
+        from seedtf.augment.policy import Policy
+
+        strength = self.augment_strength
+        ranges = Policy(
+            crop=self.crop,
+            stretch=self.stretch,
+            rotate=self.rotate,
+            shear=self.shear,
+            flip=self.flip,
+            brightness=self.brightness,
+            contrast=self.contrast,
+            saturation=self.saturation,
+            hue=self.hue,
+        )
+        return ranges.scaled(strength if isinstance(strength, float) else 1.0)
+
+    def mixing(self) -> Mixing:
+        """How the images of a batch are mixed and erased."""
+        from seedtf.augment.mixing import Mixing
+
+        return Mixing(self.mixup, self.cutmix, self.random_erasing)

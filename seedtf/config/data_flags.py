@@ -1,0 +1,108 @@
+"""``DataFlags``: which images train and validate, and where their pixels are kept."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+from seedtf.config.flags import AUTO, Flags, default_cache_dir, option
+from seedtf.data.paths import is_url
+from seedtf.errors import UserError
+from seedtf.images.header import MAX_PIXELS
+
+__all__ = [
+    "BALANCED",
+    "CACHES",
+    "CHECKS",
+    "PATHS",
+    "SAMPLE",
+    "SAMPLERS",
+    "DataFlags",
+    "check_local",
+]
+
+SAMPLE = "sample"
+"""The value of ``data_dir`` that means the embedded sample data."""
+
+BALANCED = "balanced"
+"""The value of ``sampler`` that draws as many images of every class."""
+
+PATHS = ("data_dir", "val_dir", "labels_csv", "split_csv", "cache_dir")
+"""Fields that say where the data is. A resumed run may change them, because it compares the data."""
+
+SAMPLERS = ("shuffle", BALANCED)
+CACHES = (AUTO, "ram", "disk", "off")
+CHECKS = (AUTO, "all", "sample")
+
+
+@dataclass(frozen=True)
+class DataFlags(Flags):
+    """Folder, split, image size and cache."""
+
+    HEADING: ClassVar[str] = "Data"
+
+    data_dir: str = option(
+        "", "Folder with one sub-folder of images per class, or 'sample' for the embedded data."
+    )
+    image_size: int = option(
+        224, "Side in pixels that images are resized to, 8 to 2048.", low=8, high=2048
+    )
+    val_fraction: float = option(
+        0.15, "Fraction of each class held out for validation, 0.01 to 0.9.", low=0.01, high=0.9
+    )
+    val_dir: str = option(
+        "", "Folder of validation images with the same classes, in place of a split."
+    )
+    split_csv: str = option("", "A run's split.csv, to train on exactly its split.")
+    labels_csv: str = option("", "Table with the columns file (below --data_dir) and label.")
+    sampler: str = option(
+        "shuffle",
+        "Which images an epoch takes: each image once, or as many images of every class.",
+        choices=SAMPLERS,
+    )
+    cache: str = option(
+        AUTO,
+        "Where decoded images are kept: memory, a memory-mapped file, or nowhere (decoded again).",
+        choices=CACHES,
+    )
+    cache_dir: str = option(
+        "", "Folder for cache files and the sample data; default $XDG_CACHE_HOME/seedtf."
+    )
+    check: str = option(
+        AUTO,
+        "With --cache=off, open every image before training, or open 1,000 of them and check the "
+        "others when they are read; auto opens all of up to 20,000.",
+        choices=CHECKS,
+    )
+    strict: bool = option(False, "Stop when a file cannot be used, rather than leave it out.")
+    max_pixels: int = option(
+        MAX_PIXELS, "Largest width × height of an image that is decoded, 1024 or more.", low=1024
+    )
+    data_service: str = option(
+        "",
+        "Address host:port of a tf.data service (seedtf data_service) that prepares the batches.",
+    )
+
+    @property
+    def cache_folder(self) -> Path:
+        """``cache_dir`` or its default; the folder need not exist."""
+        return Path(self.cache_dir) if self.cache_dir else default_cache_dir()
+
+    def check_together(self) -> None:
+        """Raises UserError for flags that exclude each other."""
+        super().check_together()
+        check_local("cache_dir", self.cache_dir)
+        if self.val_dir and self.split_csv:
+            raise UserError("--val_dir and --split_csv exclude each other; pass one")
+        if self.data_service and self.cache == "ram":
+            raise UserError(
+                "--cache=ram: the workers of --data_service cannot read this machine's memory; pass "
+                "--cache=disk or off"
+            )
+
+
+def check_local(name: str, path: str) -> None:
+    """Raises UserError if the flag ``name``, which takes a folder to write to, has a URL."""
+    if is_url(path):
+        raise UserError(f"--{name}={path}: must be on a disk of this machine; pass a local folder")

@@ -1,0 +1,50 @@
+"""``NetworkFlags``: the network, its initial weights and how it computes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from seedtf.config.flags import AUTO, option
+from seedtf.config.recipes import RecipeFlags, by_recipe
+
+__all__ = ["JIT_COMPILE", "PRECISIONS", "NetworkFlags"]
+
+PRECISIONS = (AUTO, "float32", "mixed_bfloat16", "mixed_float16")
+JIT_COMPILE = (AUTO, "on", "off")
+
+
+@dataclass(frozen=True)
+class NetworkFlags(RecipeFlags):
+    """Architecture, initial weights, batch normalization, number format and XLA."""
+
+    HEADING: ClassVar[str] = "Network"
+
+    model: str = option("ResNet50", "A keras.applications network, in any case, or 'tiny'.")
+    weights: str = option(
+        "imagenet", "Initial weights: imagenet (downloaded), none (random), or a .keras/.h5 file."
+    )
+    precision: str = option(
+        AUTO,
+        "Number format of the network; auto takes 16 bits on GPUs that compute faster with them.",
+        choices=PRECISIONS,
+    )
+    jit_compile: str = option(
+        AUTO, "Compile the train step with XLA; auto compiles it on a GPU.", choices=JIT_COMPILE
+    )
+    bn_momentum: float | str = by_recipe(
+        "bn_momentum",
+        "Momentum of the moving averages of batch normalization, 0 to 0.9999; auto chooses it from "
+        "the number of steps in an epoch.",
+        low=0.0,
+        high=0.9999,
+    )
+    zero_init_residual: bool = by_recipe(
+        "zero_init_residual",
+        "Initialize the last normalization of each residual branch to zero, where weights are random.",
+    )
+
+    @property
+    def has_weights_file(self) -> bool:
+        """Whether ``weights`` is the path of a file."""
+        return self.weights not in ("none", "imagenet")
