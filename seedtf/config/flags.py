@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 import os
 import typing
@@ -90,12 +91,13 @@ class Flags:
 
     def __post_init__(self) -> None:
         """Normalizes and checks every field; raises UserError for the first one that fails."""
-        for name, kind in field_types(type(self)).items():
+        config_class: Any = type(self)
+        for name, kind in field_types(config_class).items():
             value = getattr(self, name)
             if isinstance(value, os.PathLike):
                 object.__setattr__(self, name, os.fspath(value))
             elif kind == float | str:
-                object.__setattr__(self, name, number_or_auto(type(self), name, value))
+                object.__setattr__(self, name, number_or_auto(config_class, name, value))
         check_ranges(self)
         self.check_together()
 
@@ -107,6 +109,7 @@ class Flags:
         """
 
 
+@functools.cache
 def field_types(config_class: type) -> dict[str, Any]:
     """The types of a dataclass's fields by name, annotations evaluated, in the order of the fields."""
     types = typing.get_type_hints(config_class)
