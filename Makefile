@@ -6,9 +6,9 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 ADDONS_VENV := .venv-addons
-# test_addons.py runs the whole program; with it what reads pictures, judges, answers and exports
-ADDONS_TESTS := addons augment compat decode evaluation packaging parity pipeline precision \
-	predict reference_ops serving_header store
+# test_addons.py runs the whole program; the others test decoding, evaluation, prediction and export
+ADDONS_TESTS := addons augment compat decode evaluation header_graph packaging parity pipeline \
+	precision predict reference_ops store
 DEMO_FLAGS ?= --data_dir=sample --weights=none --image_size=48 --epochs=12 --batch_size=32 \
 	--lr=1e-3 --schedule=one_cycle --schedule_per_step --augment_strength=0.5
 

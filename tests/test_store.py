@@ -12,7 +12,7 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from seedtf.data import decode_files as group_decode
+from seedtf.data import decode_files
 from seedtf.data import store as store_module
 from seedtf.data.catalog import scan_folder
 from seedtf.data.store import CachePlan, Store, build_store, cache_key, plan_cache
@@ -216,7 +216,7 @@ def test_an_interrupted_build_leaves_nothing(
     def interrupted(path: str, max_pixels: int) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(group_decode, "read_file", interrupted)
+    monkeypatch.setattr(decode_files, "read_file", interrupted)
     with pytest.raises(KeyboardInterrupt):
         build(tiny_folder, "disk", cache)
     assert list(cache.iterdir()) == []

@@ -86,7 +86,7 @@ from pathlib import Path
 from seedtf.commands.tensorflow_env import import_tensorflow
 import_tensorflow()
 from seedtf.data.catalog import scan_folder
-from seedtf.data.decode_files import make_group_decoder
+from seedtf.data.decode_files import make_batch_decoder
 from seedtf.data.store import CachePlan, build_store
 
 def memory(name):
@@ -95,7 +95,7 @@ def memory(name):
 
 root, size, mode, cache_dir = sys.argv[1], int(sys.argv[2]), sys.argv[3], Path(sys.argv[4])
 catalog = scan_folder(root)
-make_group_decoder(size)  # what TensorFlow takes to trace once
+make_batch_decoder(size)  # what TensorFlow takes to trace once
 needed = len(catalog) * size * size * 3
 before, start = memory("VmRSS:"), time.perf_counter()
 store = build_store(catalog, size, CachePlan(mode, needed, ""), cache_dir)

@@ -1,4 +1,4 @@
-"""Reads and decodes many files with few calls: a cache is built in the time that decoding takes."""
+"""Decodes many files with few TensorFlow calls, whose overhead would exceed a small file's decoding."""
 
 from __future__ import annotations
 
@@ -8,60 +8,71 @@ from collections.abc import Callable, Iterable, Iterator
 import numpy as np
 import tensorflow as tf
 
-from seedtf.data.map_files import read_file
-from seedtf.images.decode import decode_files, make_decoder
+from seedtf.data.paths import read_file
+from seedtf.images.decode import decode_images, make_decoder
 from seedtf.images.header import MAX_PIXELS, Header, RefusedError, read_header
 
-__all__ = ["Outcome", "make_group_decoder"]
+__all__ = ["Decoded", "make_batch_decoder"]
 
-Outcome = np.ndarray | RefusedError | OSError
-"""uint8 ``[S, S, 3]``, or why there is none."""
+Decoded = np.ndarray | RefusedError | OSError
+"""The image, uint8 ``[S, S, 3]``, or the reason why the file cannot be used."""
 
-# of the files and their pixels that are decoded by one call
-_GROUP_BYTES = 16 << 20
+# The limit of one call: bytes of its files and of their pixels together.
+_BATCH_BYTES = 16 << 20
 _BYTES_PER_PIXEL = 3
 
-_Read = tuple[bytes, Header] | RefusedError | OSError
+_File = tuple[bytes, Header] | RefusedError | OSError
 
 
-def make_group_decoder(
+def make_batch_decoder(
     size: int, max_pixels: int = MAX_PIXELS
-) -> Callable[[Iterable[str]], Iterator[Outcome]]:
-    """A function from paths to the outcome of each, in order; safe to call from many threads.
+) -> Callable[[Iterable[str]], Iterator[Decoded]]:
+    """Returns a thread-safe function from paths to an image or an error for each, in order.
 
-    The images are those of ``decode.make_decoder``, and so are the refusals. Small ones share a
-    call; what is held of files and pixels is bounded, whatever their size.
+    Images and refusals are those of ``images.decode.make_decoder``. Small files share a call; the
+    bytes of files and pixels in memory are bounded, whatever the sizes of the images.
+
+    Example:
+        >>> from PIL import Image
+        >>> Image.new("RGB", (640, 480), "green").save("leaf.png")
+        >>> decode = make_batch_decoder(32)
+        >>> image, error = decode(["leaf.png", "missing.png"])
+        >>> image.shape, type(error).__name__
+        ((32, 32, 3), 'FileNotFoundError')
     """
     spec = [tf.TensorSpec([None], tf.string), tf.TensorSpec([None, 2], tf.uint8)]
     graph = tf.function(
-        lambda contents, facts: decode_files(contents, facts, size),
+        lambda contents, headers: decode_images(contents, headers, size),
         input_signature=spec,
         autograph=False,
     ).get_concrete_function()
-    one_by_one = functools.cache(lambda: make_decoder(size, max_pixels))
+    # Traced only when a file turns out to be corrupt.
+    single_decoder = functools.cache(lambda: make_decoder(size, max_pixels))
 
-    def decoded(files: list[tuple[bytes, Header]]) -> Iterator[Outcome]:
-        facts = np.array([[h.orientation, h.has_alpha] for _, h in files], np.uint8).reshape(-1, 2)
+    def decode_together(files: list[tuple[bytes, Header]]) -> Iterator[Decoded]:
+        contents = tf.constant([data for data, _ in files], tf.string)
+        headers = np.array([[h.orientation, h.has_alpha] for _, h in files], np.uint8)
         try:
             with tf.device("/cpu:0"):
-                yield from graph(tf.constant([data for data, _ in files], tf.string), facts).numpy()
-        except tf.errors.InvalidArgumentError:  # one of them, and the others are not to suffer
+                yield from graph(contents, headers.reshape(-1, 2)).numpy()
+        except tf.errors.InvalidArgumentError:
+            # One file is corrupt: decode one by one, so that the others are not lost.
             for data, _ in files:
                 try:
-                    yield one_by_one()(data).numpy()
+                    yield single_decoder()(data).numpy()
                 except RefusedError as error:
                     yield error
 
-    def decode(paths: Iterable[str]) -> Iterator[Outcome]:
-        for group in _groups(_read(path, max_pixels) for path in paths):
-            images = decoded([read for read in group if isinstance(read, tuple)])
-            for read in group:
-                yield next(images) if isinstance(read, tuple) else read
+    def decode(paths: Iterable[str]) -> Iterator[Decoded]:
+        for batch in _batches(_read(path, max_pixels) for path in paths):
+            images = decode_together([file for file in batch if isinstance(file, tuple)])
+            for file in batch:
+                yield next(images) if isinstance(file, tuple) else file
 
     return decode
 
 
-def _read(path: str, max_pixels: int) -> _Read:
+def _read(path: str, max_pixels: int) -> _File:
     try:
         data = read_file(path, max_pixels)
         return data, read_header(data, max_pixels)
@@ -69,20 +80,20 @@ def _read(path: str, max_pixels: int) -> _Read:
         return error
 
 
-def _groups(reads: Iterable[_Read]) -> Iterator[list[_Read]]:
-    """In order, as many together as ``_GROUP_BYTES`` holds; at least one."""
-    group: list[_Read] = []
-    held = 0
-    for read in reads:
-        needed = _bytes(*read) if isinstance(read, tuple) else 0
-        if group and held + needed > _GROUP_BYTES:
-            yield group
-            group, held = [], 0
-        group.append(read)
-        held += needed
-    if group:
-        yield group
+def _batches(files: Iterable[_File]) -> Iterator[list[_File]]:
+    """Groups files in order; a batch needs at most ``_BATCH_BYTES`` unless it is a single file."""
+    batch: list[_File] = []
+    batch_bytes = 0
+    for file in files:
+        needed = _bytes_needed(*file) if isinstance(file, tuple) else 0
+        if batch and batch_bytes + needed > _BATCH_BYTES:
+            yield batch
+            batch, batch_bytes = [], 0
+        batch.append(file)
+        batch_bytes += needed
+    if batch:
+        yield batch
 
 
-def _bytes(data: bytes, header: Header) -> int:
+def _bytes_needed(data: bytes, header: Header) -> int:
     return len(data) + header.width * header.height * _BYTES_PER_PIXEL

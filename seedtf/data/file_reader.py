@@ -1,4 +1,4 @@
-"""Reads, judges and decodes the files of a batch each time they are asked for (``--cache=off``)."""
+"""Reads and decodes the files of a batch whenever it is needed (``--cache=off``)."""
 
 from __future__ import annotations
 
@@ -10,40 +10,39 @@ import numpy as np
 import tensorflow as tf
 
 from seedtf.data.catalog import Catalog
-from seedtf.data.map_files import num_threads, read_file
-from seedtf.data.paths import is_url
-from seedtf.images.decode import decode_files
+from seedtf.data.paths import is_url, num_threads, read_file
+from seedtf.images.decode import decode_images
 from seedtf.images.header import RefusedError, read_header
 
 __all__ = ["FileReader"]
 
 
 class FileReader:
-    """Images by their place in a catalog; nothing but the catalog stays in memory.
+    """Decodes images by their index in a catalog; only the catalog stays in memory.
 
-    A file is judged by its header at every reading, so one that was never opened before, or has
-    changed since, is decoded right or refused by name.
+    The header is checked at every read. A file that has changed since it was first checked is
+    therefore decoded correctly or refused by name.
 
     Attributes:
-        paths: the files.
+        paths: the absolute paths of the files.
         size: side in pixels that images are resized to.
-        max_pixels: larger ones are refused before anything is allocated.
+        max_pixels: a file with more pixels is refused before anything is allocated.
     """
 
     def __init__(self, catalog: Catalog, size: int, max_pixels: int) -> None:
-        """Opens nothing; arguments as the attributes."""
+        """Opens no file. The arguments are the attributes."""
         self.paths, self.size, self.max_pixels = catalog.absolute_paths(), size, max_pixels
         self._names = catalog.paths
-        workers = num_threads(self.paths)
-        self._pool = ThreadPoolExecutor(workers) if is_url(self.paths.prefix) else None
-        # a graph also where it is called eagerly, so that errors are of one kind
+        is_remote = is_url(self.paths.prefix)
+        self._pool = ThreadPoolExecutor(num_threads(self.paths)) if is_remote else None
+        # A graph even in an eager call, so that the type of an error does not depend on the caller.
         spec = tf.TensorSpec([None], tf.int64)
         self._graph = tf.function(self._read, input_signature=[spec], autograph=False)
-        # more batches than the pipeline ever has in hand
+        # More batches than the pipeline ever has in flight.
         self._recent: deque[np.ndarray] = deque(maxlen=4 * (os.cpu_count() or 1) + 64)
 
     def read(self, indices: tf.Tensor) -> tf.Tensor:
-        """int64 ``[B]`` → uint8 ``[B, S, S, 3]``, in the graph or eagerly.
+        """int64 ``[B]`` → uint8 ``[B, S, S, 3]``, in a graph or eagerly.
 
         Raises:
             tf.errors.InvalidArgumentError: a file is refused, unreadable or corrupt.
@@ -51,29 +50,29 @@ class FileReader:
         return self._graph(indices)
 
     def _read(self, indices: tf.Tensor) -> tf.Tensor:
-        # stateless for TensorFlow: batches may be read side by side
-        contents, facts = tf.numpy_function(
+        # A stateful function would keep TensorFlow from reading several batches in parallel.
+        contents, headers = tf.numpy_function(
             self._load, [indices], [tf.string, tf.uint8], stateful=False
         )
-        return decode_files(
-            tf.ensure_shape(contents, [None]), tf.ensure_shape(facts, [None, 2]), self.size
+        return decode_images(
+            tf.ensure_shape(contents, [None]), tf.ensure_shape(headers, [None, 2]), self.size
         )
 
     def recently_read(self) -> np.ndarray:
-        """The records of the last batches, int64: one that just failed to decode is among them."""
+        """Indices of the last batches, int64; a file that has just failed to decode is among them."""
         batches = list(self._recent)
         return np.unique(np.concatenate(batches)) if batches else np.empty(0, np.int64)
 
     def _load(self, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Whole files, bytes ``[B]``, and of each uint8 orientation and whether it has alpha."""
+        """Whole files, bytes ``[B]``, and uint8 ``[B, 2]``: ``orientation`` and ``has_alpha``."""
         self._recent.append(np.asarray(indices))
-        contents, facts = np.empty(len(indices), object), np.empty((len(indices), 2), np.uint8)
-        read = self._pool.map if self._pool else map
-        for row, (data, *found) in enumerate(read(self._judged, indices.tolist())):
-            contents[row], facts[row] = data, found
-        return contents, facts
+        contents, headers = np.empty(len(indices), object), np.empty((len(indices), 2), np.uint8)
+        map_function = self._pool.map if self._pool else map
+        for row, (data, *header) in enumerate(map_function(self._load_one, indices.tolist())):
+            contents[row], headers[row] = data, header
+        return contents, headers
 
-    def _judged(self, index: int) -> tuple[bytes, int, bool]:
+    def _load_one(self, index: int) -> tuple[bytes, int, bool]:
         try:
             data = read_file(self.paths[index], self.max_pixels)
             header = read_header(data, self.max_pixels)

@@ -1,102 +1,109 @@
-"""One piece of work for every file of a catalog, on every core; each file is judged by itself."""
+"""Thread-pool map over a catalog; a file that fails becomes a ``Fault``."""
 
 from __future__ import annotations
 
-import io
 import math
-import os
-import stat
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import BinaryIO
 
 import numpy as np
 from tqdm import tqdm
 
 from seedtf.data.catalog import Catalog, Fault
-from seedtf.data.paths import REQUESTS, is_url, read_url, url_status
-from seedtf.data.string_array import StringArray
+from seedtf.data.paths import num_threads
 from seedtf.images.header import RefusedError
 
-__all__ = [
-    "file_statuses",
-    "map_file_batches",
-    "map_files",
-    "num_threads",
-    "open_file",
-    "read_file",
-]
+__all__ = ["map_file_batches", "map_files"]
 
-_TASKS_PER_CORE = 16
-# an uncompressed 16-bit RGBA image has 8 bytes a pixel; metadata may come on top
-_BYTES_PER_PIXEL = 8
-_METADATA_BYTES = 64 << 20
+_QUEUED_PER_THREAD = 16
 
 
 def map_files(
-    catalog: Catalog, work: Callable[[int, str], None], doing: str
+    catalog: Catalog, function: Callable[[int, str], None], description: str
 ) -> tuple[np.ndarray, list[Fault]]:
-    """Runs ``work(index, absolute path)`` on every file; progress on a terminal, none elsewhere.
+    """Calls ``function(index, absolute path)`` for every file, from many threads.
+
+    A progress bar is drawn if stderr is a terminal.
 
     Args:
         catalog: the files.
-        work: safe to call from many threads; raises RefusedError or OSError for a file not to be used.
-        doing: what the progress bar says.
+        function: thread-safe; raises RefusedError or OSError for a file that cannot be used.
+        description: text of the progress bar.
 
     Returns:
         The indices of the good files, int64 in order, and a fault for each of the others.
+
+    Example:
+        >>> from pathlib import Path
+        >>> from seedtf.data.catalog import scan_folder
+        >>> for name in ("oak/1.png", "oak/2.png", "elm/1.png"):
+        ...     path = Path("photos", name)
+        ...     path.parent.mkdir(parents=True, exist_ok=True)
+        ...     _ = path.write_bytes(b"" if name == "oak/2.png" else b"data")
+        >>> def check(index, path):
+        ...     if not Path(path).stat().st_size:
+        ...         raise RefusedError("empty file", "0 bytes")
+        >>> good, faults = map_files(scan_folder("photos"), check, "checking")
+        >>> good, faults
+        (array([0, 1]), [Fault(path='oak/2.png', fault='empty file', detail='0 bytes')])
     """
 
-    def one(index: int, paths: Sequence[str]) -> list[Exception | None]:
+    def call(index: int, paths: Sequence[str]) -> list[Exception | None]:
         try:
-            work(index, paths[0])
+            function(index, paths[0])
         except (RefusedError, OSError) as error:
             return [error]
         return [None]
 
-    return map_file_batches(catalog, one, doing, 1)
+    return map_file_batches(catalog, call, description, batch_size=1)
 
 
 def map_file_batches(
     catalog: Catalog,
-    work: Callable[[int, Sequence[str]], Iterable[object]],
-    doing: str,
-    together: int = 32,
+    function: Callable[[int, Sequence[str]], Iterable[object]],
+    description: str,
+    batch_size: int = 32,
 ) -> tuple[np.ndarray, list[Fault]]:
-    """As ``map_files``, for work that is quicker on several files at once.
+    """Like ``map_files``, for a function that is faster on several files at once.
 
     Args:
         catalog: the files.
-        work: gets the index of a file, its absolute path and those behind it; for each of them it
-            gives the RefusedError or OSError of one not to be used, else anything.
-        doing: what the progress bar says.
-        together: most files that it gets at once; fewer where some workers would get none.
+        function: takes the index of the first file of a batch and the absolute paths of the batch.
+            For each path it returns the RefusedError or OSError of a file that cannot be used, or
+            any other value for a good one.
+        description: text of the progress bar.
+        batch_size: largest number of files in a call. It is lowered if there would be fewer batches
+            than threads.
+
+    Returns:
+        The indices of the good files, int64 in order, and a fault for each of the others.
     """
     paths = catalog.absolute_paths()
-    workers = num_threads(paths)
-    together = min(together, math.ceil(len(catalog) / workers)) or 1
-    starts = range(0, len(catalog), together)
+    threads = num_threads(paths)
+    batch_size = min(batch_size, math.ceil(len(catalog) / threads)) or 1
+    starts = range(0, len(catalog), batch_size)
 
-    def verdicts(start: int) -> list[tuple[str, str] | None]:
-        here = [paths[i] for i in range(start, min(start + together, len(catalog)))]
-        return [_verdict(outcome) for outcome in work(start, here)]
+    def call(start: int) -> list[tuple[str, str] | None]:
+        batch = [paths[i] for i in range(start, min(start + batch_size, len(catalog)))]
+        return [_fault(outcome) for outcome in function(start, batch)]
 
-    faults, good = [], np.ones(len(catalog), bool)
-    with ThreadPoolExecutor(workers) as pool:
-        groups = _bounded_map(pool, verdicts, starts, workers)
-        # disable=None: no bar, and no control codes, where the output is not a terminal
-        bar = tqdm(desc=doing, total=len(catalog), unit="img", disable=None, leave=False)
-        for start, group in zip(starts, groups, strict=True):
-            for index, found in enumerate(group, start):
-                if found is not None:
-                    good[index] = False
-                    faults.append(Fault(catalog.paths[index], *found))
-            bar.update(len(group))
+    faults, is_good = [], np.ones(len(catalog), bool)
+    with ThreadPoolExecutor(threads) as pool:
+        results = _bounded_map(pool, call, starts, threads * _QUEUED_PER_THREAD)
+        # disable=None: neither a bar nor control codes if stderr is not a terminal
+        bar = tqdm(desc=description, total=len(catalog), unit="img", disable=None, leave=False)
+        for start, batch in zip(starts, results, strict=True):
+            for index, fault in enumerate(batch, start):
+                if fault is not None:
+                    is_good[index] = False
+                    faults.append(Fault(catalog.paths[index], *fault))
+            bar.update(len(batch))
         bar.close()
-    return np.flatnonzero(good), faults
+    return np.flatnonzero(is_good), faults
 
 
-def _verdict(outcome: object) -> tuple[str, str] | None:
+def _fault(outcome: object) -> tuple[str, str] | None:
+    """Name and detail of the fault that an outcome stands for, or None for a good file."""
     if isinstance(outcome, RefusedError):
         return outcome.fault, outcome.detail
     if isinstance(outcome, OSError):
@@ -104,73 +111,20 @@ def _verdict(outcome: object) -> tuple[str, str] | None:
     return None
 
 
-def num_threads(paths: StringArray) -> int:
-    """Threads that share the work on ``paths``: one a core, more where they wait for a network."""
-    cores = os.cpu_count() or 1
-    return max(cores, REQUESTS) if is_url(paths.prefix) else cores
-
-
-def file_statuses(paths: StringArray) -> Iterator[tuple[int, int] | None]:
-    """Size in bytes and time of the last change in ns of each file; None where it cannot be asked."""
-
-    def status(path: str) -> tuple[int, int] | None:
-        try:
-            if is_url(path):
-                return url_status(path)
-            found = os.stat(path)
-        except OSError:
-            return None
-        return found.st_size, found.st_mtime_ns
-
-    if not is_url(paths.prefix):
-        yield from map(status, paths)
-        return
-    with ThreadPoolExecutor(num_threads(paths)) as pool:
-        yield from _bounded_map(pool, status, paths, num_threads(paths))
-
-
-def open_file(path: str) -> BinaryIO:
-    """A file to read from; behind a URL it is read whole at once. Raises OSError."""
-    return io.BytesIO(read_url(path)) if is_url(path) else open(path, "rb")
-
-
-def read_file(path: str, max_pixels: int) -> bytes:
-    """The bytes of an ordinary file that may hold an image of at most ``max_pixels``.
-
-    Raises:
-        RefusedError: a pipe or device, which could keep a reader waiting for ever; or more bytes than
-            such an image can have.
-        OSError: it cannot be read.
-    """
-    limit = _BYTES_PER_PIXEL * max_pixels + _METADATA_BYTES
-    if is_url(path):
-        data = read_url(path, limit + 1)
-        if len(data) > limit:
-            raise RefusedError("too large", f"more than {limit} bytes")
-        return data
-    status = os.stat(path)
-    if not stat.S_ISREG(status.st_mode):
-        raise RefusedError("unreadable", "not an ordinary file")
-    if status.st_size > limit:
-        raise RefusedError("too large", f"{status.st_size} bytes")
-    with open(path, "rb") as file:
-        return file.read()
-
-
 def _bounded_map(
-    pool: ThreadPoolExecutor, work: Callable, items: Iterable, workers: int
+    pool: ThreadPoolExecutor, function: Callable, items: Iterable, max_queued: int
 ) -> Iterator:
-    """``pool.map`` in order, but with few tasks queued, so that a million files need no memory."""
+    """``pool.map`` with at most ``max_queued`` pending tasks, so that memory does not grow."""
     pending: list = []
     try:
         for item in items:
-            pending.append(pool.submit(work, item))
-            if len(pending) >= workers * _TASKS_PER_CORE:
-                # hand back half at a time: the workers always have the other half to do
+            pending.append(pool.submit(function, item))
+            if len(pending) >= max_queued:
+                # Collect the first half only: the threads are busy with the second one meanwhile.
                 half = len(pending) // 2
                 yield from (task.result() for task in pending[:half])
                 del pending[:half]
         yield from (task.result() for task in pending)
     finally:
-        for task in pending:  # Ctrl-C waits for what runs, not for what is queued
+        for task in pending:  # after Ctrl-C, the pool waits for running tasks only
             task.cancel()

@@ -1,44 +1,59 @@
-"""Folders behind a URL (``gs://…``, ``s3://…``), through TensorFlow's own file systems.
+"""Local paths and URLs (``gs://…``, ``s3://…``) of folders and files.
 
-TensorFlow is imported only when a URL is really opened.
+URLs are opened through TensorFlow's file systems. TensorFlow is imported only when one is opened.
 """
 
 from __future__ import annotations
 
 import contextlib
 import importlib
+import io
+import itertools
 import os
+import stat
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
-from seedtf.errors import UserError
+from seedtf.data.string_array import StringArray
+from seedtf.errors import UserError, first_line
+from seedtf.images.header import RefusedError
 
 __all__ = [
-    "REQUESTS",
     "Folder",
     "RemotePath",
     "common_folder",
+    "file_statuses",
     "folder_at",
     "is_url",
+    "num_threads",
+    "open_file",
+    "read_file",
     "read_url",
-    "url_status",
 ]
 
-REQUESTS = 64
-"""Requests at a time over a network, which wait more than they work."""
+# Concurrent requests over a network: a thread mostly waits, so there may be more than cores.
+_REQUESTS = 64
+# An uncompressed 16-bit RGBA image has 8 bytes a pixel; metadata may be added to that.
+_BYTES_PER_PIXEL = 8
+_METADATA_BYTES = 64 << 20
 
 
 def is_url(path: str | os.PathLike[str]) -> bool:
-    """Whether ``path`` names a file system by its scheme, such as ``gs://``."""
+    """Whether ``path`` starts with the scheme of a file system.
+
+    Example:
+        >>> is_url("gs://bucket/photos"), is_url("photos")
+        (True, False)
+    """
     return "://" in os.fspath(path)
 
 
 @dataclass(frozen=True)
 class RemotePath(os.PathLike):
-    """What the program needs of ``pathlib.Path``, for a URL."""
+    """A URL with the methods of ``pathlib.Path`` that seedtf uses."""
 
     url: str
 
@@ -52,11 +67,11 @@ class RemotePath(os.PathLike):
         return RemotePath(f"{self.url.rstrip('/')}/{name}")
 
     def resolve(self) -> RemotePath:
-        """Itself; a URL is whole."""
+        """Returns itself, because a URL is always absolute."""
         return self
 
     def is_dir(self) -> bool:
-        """Whether there is such a folder.
+        """Whether the URL is an existing folder.
 
         Raises:
             UserError: TensorFlow has no file system for the scheme, or cannot reach it.
@@ -64,52 +79,55 @@ class RemotePath(os.PathLike):
         return self._status(folder=True)
 
     def exists(self) -> bool:
-        """Whether there is a file or folder. Raises as ``is_dir``."""
+        """Whether the file or folder exists. Raises as ``is_dir``."""
         return self._status(folder=False)
 
-    def list(self, below: str, files: tuple[str, ...]) -> list[tuple[str, bool]]:
-        """The entries of the folder ``below`` this one: names and whether each is a folder.
+    def list(self, subfolder: str, file_suffixes: tuple[str, ...]) -> list[tuple[str, bool]]:
+        """Lists ``subfolder`` of this folder, or this folder if it is empty.
 
-        A name that ends as one of ``files`` is taken for a file unless the file system marks it as a
-        folder: to ask would be a request over the network for every image.
+        A name with one of ``file_suffixes`` counts as a file unless the listing itself marks it as a
+        folder. A separate check would be a request over the network for every image.
+
+        Returns:
+            The name of each entry, and whether it is a folder.
 
         Raises:
-            OSError: it cannot be listed.
+            OSError: the folder cannot be listed.
         """
-        folder = str(self / below).rstrip("/") if below else self.url
+        folder = str(self / subfolder).rstrip("/") if subfolder else self.url
         with _os_errors(folder) as gfile:
             names = gfile.listdir(folder)
-            unsure = [n for n in names if not n.endswith("/") and not n.lower().endswith(files)]
-            with ThreadPoolExecutor(REQUESTS) as pool:
-                asked = pool.map(lambda name: gfile.isdir(f"{folder}/{name}"), unsure)
-                folders = {name for name, is_folder in zip(unsure, asked, strict=True) if is_folder}
+            unknown = [
+                n for n in names if not n.endswith("/") and not n.lower().endswith(file_suffixes)
+            ]
+            with ThreadPoolExecutor(_REQUESTS) as pool:
+                is_dir = pool.map(lambda name: gfile.isdir(f"{folder}/{name}"), unknown)
+                folders = set(itertools.compress(unknown, is_dir))
         return [(name.rstrip("/"), name.endswith("/") or name in folders) for name in names]
 
     def read_bytes(self) -> bytes:
-        """A whole file. Raises OSError."""
+        """Reads a whole file. Raises OSError."""
         return read_url(self.url)
 
     def _status(self, *, folder: bool) -> bool:
         tf = _tensorflow()
         _check_scheme(self.url)
         try:
-            # isdir and exists would take every error for a no
+            # isdir and exists return False for every error.
             tf.io.gfile.stat(self.url)
         except tf.errors.NotFoundError:
             pass
         except tf.errors.OpError as error:
-            raise UserError(
-                f"{self.url}: cannot be reached: {_first_line(error.message)}"
-            ) from None
+            raise UserError(f"{self.url}: cannot be reached: {first_line(error.message)}") from None
         return bool((tf.io.gfile.isdir if folder else tf.io.gfile.exists)(self.url))
 
 
 Folder = Path | RemotePath
-"""A folder of images, here or behind a URL."""
+"""A local folder, or one behind a URL."""
 
 
 def folder_at(path: str | os.PathLike[str]) -> Folder:
-    """``path`` as a folder; nothing is opened."""
+    """Converts ``path`` to a ``Path`` or ``RemotePath``; nothing is opened."""
     text = os.fspath(path)
     if isinstance(path, RemotePath):
         return path
@@ -117,44 +135,96 @@ def folder_at(path: str | os.PathLike[str]) -> Folder:
 
 
 def common_folder(first: Folder, second: Folder) -> tuple[Folder, str, str]:
-    """The nearest folder that holds both, and the two as prefixes relative to it.
+    """The nearest common parent of two folders, and the two relative to it.
 
-    A prefix is empty or ends in a slash.
+    A relative folder is empty or ends in a slash.
 
     Raises:
-        ValueError: they lie in different file systems.
+        ValueError: the folders are in different file systems or buckets.
+
+    Example:
+        >>> root, first, second = common_folder(folder_at("gs://b/train"), folder_at("gs://b/val"))
+        >>> str(root), first, second
+        ('gs://b', 'train/', 'val/')
     """
     folders = [str(folder.resolve()) for folder in (first, second)]
     schemes = [folder.partition("://")[0] if is_url(folder) else "" for folder in folders]
     if schemes[0] != schemes[1]:
         raise ValueError("different file systems")
     start = f"{schemes[0]}://" if schemes[0] else ""
-    # a bucket or host is no folder of the one root that a local path has
+    # Unlike the folders of a local file system, buckets and hosts have no common root.
     tails = [f"/{folder.removeprefix(start)}" if start else folder for folder in folders]
     common = os.path.commonpath(tails)
     if start and common == "/":
         raise ValueError("different buckets")
-    prefixes = [os.path.relpath(tail, common) for tail in tails]
-    shown = [("" if prefix == "." else f"{prefix}/") for prefix in prefixes]
-    return folder_at(f"{start}{common[1:]}" if start else common), shown[0], shown[1]
+    relative = [os.path.relpath(tail, common) for tail in tails]
+    prefixes = [("" if path == "." else f"{path}/") for path in relative]
+    return folder_at(f"{start}{common[1:]}" if start else common), prefixes[0], prefixes[1]
 
 
-def read_url(url: str, most_bytes: int = -1) -> bytes:
-    """The first ``most_bytes`` bytes of a file, or all.
+def num_threads(paths: StringArray) -> int:
+    """Threads to read ``paths`` with: one per core, or more if they wait for a network."""
+    cores = os.cpu_count() or 1
+    return max(cores, _REQUESTS) if is_url(paths.prefix) else cores
+
+
+def file_statuses(paths: StringArray) -> Iterator[tuple[int, int] | None]:
+    """Size in bytes and modification time in ns of each file; None if it cannot be read."""
+
+    def status(path: str) -> tuple[int, int] | None:
+        try:
+            if is_url(path):
+                return _url_status(path)
+            result = os.stat(path)
+        except OSError:
+            return None
+        return result.st_size, result.st_mtime_ns
+
+    if not is_url(paths.prefix):
+        yield from map(status, paths)
+        return
+    chunk = 64 * _REQUESTS  # pool.map queues all its tasks at once, which takes memory
+    with ThreadPoolExecutor(num_threads(paths)) as pool:
+        for start in range(0, len(paths), chunk):
+            yield from pool.map(status, paths[start : start + chunk])
+
+
+def open_file(path: str) -> BinaryIO:
+    """Opens a file to read bytes from; a file behind a URL is read whole at once. Raises OSError."""
+    return io.BytesIO(read_url(path)) if is_url(path) else open(path, "rb")
+
+
+def read_file(path: str, max_pixels: int) -> bytes:
+    """Reads a regular file that may contain an image of at most ``max_pixels``.
 
     Raises:
-        OSError: it cannot be read.
+        RefusedError: the path is a pipe or device, which could block for ever; or the file has more
+            bytes than such an image can have.
+        OSError: the file cannot be read.
     """
+    limit = _BYTES_PER_PIXEL * max_pixels + _METADATA_BYTES
+    if is_url(path):
+        data = read_url(path, limit + 1)
+        if len(data) > limit:
+            raise RefusedError("too large", f"more than {limit} bytes")
+        return data
+    status = os.stat(path)
+    if not stat.S_ISREG(status.st_mode):
+        raise RefusedError("unreadable", "not an ordinary file")
+    if status.st_size > limit:
+        raise RefusedError("too large", f"{status.st_size} bytes")
+    with open(path, "rb") as file:
+        return file.read()
+
+
+def read_url(url: str, max_bytes: int = -1) -> bytes:
+    """Reads a file, or its first ``max_bytes`` bytes. Raises OSError."""
     with _os_errors(url) as gfile, gfile.GFile(url, "rb") as file:
-        return bytes(file.read(most_bytes))
+        return bytes(file.read(max_bytes))
 
 
-def url_status(url: str) -> tuple[int, int]:
-    """Size in bytes and time of the last change in ns since 1970, which some file systems leave 0.
-
-    Raises:
-        OSError: there is no such file, or it cannot be asked.
-    """
+def _url_status(url: str) -> tuple[int, int]:
+    """Size in bytes and modification time in ns, 0 in some file systems. Raises OSError."""
     with _os_errors(url) as gfile:
         status = gfile.stat(url)
         return int(status.length), int(status.mtime_nsec)
@@ -162,33 +232,29 @@ def url_status(url: str) -> tuple[int, int]:
 
 @contextlib.contextmanager
 def _os_errors(url: str) -> Iterator[Any]:
-    """TensorFlow's file functions, their errors made the operating system's."""
+    """Yields ``tf.io.gfile`` and converts TensorFlow's errors to OSError."""
     tf = _tensorflow()
     try:
         yield tf.io.gfile
     except tf.errors.OpError as error:
-        raise OSError(error.error_code, _first_line(error.message) or "no such file", url) from None
+        raise OSError(error.error_code, first_line(error.message) or "no such file", url) from None
 
 
 def _check_scheme(url: str) -> None:
-    """Raises UserError unless TensorFlow, or a plug-in that is installed, knows the scheme."""
+    """Raises UserError unless TensorFlow, or an installed plug-in, supports the scheme."""
     schemes = _tensorflow().io.gfile.get_registered_schemes
     scheme = url.partition("://")[0]
     if scheme not in schemes():
-        # it registers its file systems; it may be missing, or made for another TensorFlow
+        # The import registers file systems. It fails if the package is missing or does not fit.
         with contextlib.suppress(Exception):
             importlib.import_module("tensorflow_io")
-    known = sorted(name for name in schemes() if name)
-    if scheme not in known:
+    supported = sorted(name for name in schemes() if name)
+    if scheme not in supported:
         raise UserError(
-            f"{url}: this TensorFlow has no file system for {scheme}://, only {', '.join(known)}; "
+            f"{url}: this TensorFlow has no file system for {scheme}://, only {', '.join(supported)}; "
             "install a tensorflow-io made for it (s3, az, hdfs, http), or mount the bucket as a folder"
         )
 
 
 def _tensorflow() -> Any:
     return importlib.import_module("tensorflow")
-
-
-def _first_line(message: str) -> str:
-    return message.strip().splitlines()[0] if message.strip() else ""

@@ -26,8 +26,8 @@ from seedtf.data.paths import is_url
 from seedtf.data.shard import Shard
 from seedtf.data.store import Store
 from seedtf.errors import UserError
-from seedtf.images.decode import decode_files
-from seedtf.images.header_graph import judge_header
+from seedtf.images.decode import decode_images
+from seedtf.images.header_graph import parse_header_graph
 
 __all__ = ["check_service", "numbered_order", "portable_reader", "service_dataset"]
 
@@ -123,15 +123,15 @@ def _read_files(
         start = ends[index]
         name = tf.strings.substr(names, start, ends[index + 1] - start)
         contents = tf.io.read_file(tf.strings.join([prefix, name]))
-        found = judge_header(contents)
-        good = (found.fault == 0) & (found.width * found.height <= files.max_pixels)
+        found = parse_header_graph(contents)
+        good = (found.status == 0) & (found.width * found.height <= files.max_pixels)
         with tf.control_dependencies([tf.Assert(good, [name, "cannot be used"])]):
             facts = tf.stack([found.orientation, tf.cast(found.has_alpha, tf.int64)])
             return contents, tf.cast(facts, tf.uint8)
 
     spec = (tf.TensorSpec([], tf.string), tf.TensorSpec([2], tf.uint8))
     contents, facts = tf.map_fn(one, indices, fn_output_signature=spec)
-    return decode_files(contents, facts, files.size)
+    return decode_images(contents, facts, files.size)
 
 
 def service_dataset(

@@ -12,8 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from seedtf.data.catalog import Catalog, Fault, read_csv
-from seedtf.data.map_files import file_statuses, open_file
-from seedtf.data.paths import common_folder
+from seedtf.data.paths import common_folder, file_statuses, open_file
 from seedtf.data.string_array import NameFinder, StringArray
 from seedtf.errors import UserError
 from seedtf.files import csv_line, write_lines

@@ -23,9 +23,10 @@ import psutil
 import tensorflow as tf
 
 from seedtf.data.catalog import Catalog, Fault
-from seedtf.data.decode_files import Outcome, make_group_decoder
+from seedtf.data.decode_files import Decoded, make_batch_decoder
 from seedtf.data.file_reader import FileReader
-from seedtf.data.map_files import file_statuses, map_file_batches
+from seedtf.data.map_files import map_file_batches
+from seedtf.data.paths import file_statuses
 from seedtf.errors import UserError
 from seedtf.files import write_text
 from seedtf.images.decode import RESIZE_METHOD
@@ -267,9 +268,9 @@ def _decode_all(
     catalog: Catalog, size: int, images: np.ndarray | _FileRows, max_pixels: int
 ) -> tuple[np.ndarray, list[Fault]]:
     """Fills ``images`` from the front with the good files in order; indices of these, and the rest."""
-    decode = make_group_decoder(size, max_pixels)
+    decode = make_batch_decoder(size, max_pixels)
 
-    def work(first: int, paths: Sequence[str]) -> Iterator[Outcome]:
+    def work(first: int, paths: Sequence[str]) -> Iterator[Decoded]:
         for index, found in enumerate(decode(paths), first):
             if isinstance(found, np.ndarray):
                 images[index] = found
@@ -284,7 +285,7 @@ def _decode_all(
 
 def _inspect(catalog: Catalog, max_pixels: int) -> tuple[np.ndarray, list[Fault]]:
     """Decodes every file once; indices of the good ones, and the rest."""
-    decode = make_group_decoder(1, max_pixels)
+    decode = make_batch_decoder(1, max_pixels)
     return map_file_batches(catalog, lambda _, paths: decode(paths), "checking")
 
 

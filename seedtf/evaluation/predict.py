@@ -14,7 +14,7 @@ from typing import Any
 from tqdm import tqdm
 
 from seedtf.data.catalog import IMAGE_SUFFIXES, walk_files
-from seedtf.data.map_files import read_file
+from seedtf.data.paths import read_file
 from seedtf.errors import UserError
 from seedtf.evaluation.classifier import Answer, Classifier
 from seedtf.evaluation.report import number

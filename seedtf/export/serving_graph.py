@@ -19,12 +19,12 @@ import keras
 import tensorflow as tf
 
 from seedtf.images.decode import decode_image, resize_image
-from seedtf.images.header_graph import FAULTS, judge_header
+from seedtf.images.header_graph import STATUSES, parse_header_graph
 from seedtf.model.network import HEAD
 
 __all__ = ["ServingModule", "decode_batch"]
 
-_CORRUPT = FAULTS.index("corrupt")
+_CORRUPT = STATUSES.index("corrupt")
 
 
 def decode_batch(image_bytes: tf.Tensor, size: int) -> tuple[tf.Tensor, tf.Tensor]:
@@ -35,7 +35,7 @@ def decode_batch(image_bytes: tf.Tensor, size: int) -> tuple[tf.Tensor, tf.Tenso
         size: side of the resized images in pixels.
 
     Returns:
-        uint8 ``[B, size, size, 3]``, and fault int64 ``[B]``: an index into ``header_graph.FAULTS``.
+        uint8 ``[B, size, size, 3]``, and fault int64 ``[B]``: an index into ``header_graph.STATUSES``.
         An image whose fault is not 0 is black.
     """
     blank = tf.zeros([size, size, 3], tf.uint8)
@@ -44,13 +44,13 @@ def decode_batch(image_bytes: tf.Tensor, size: int) -> tuple[tf.Tensor, tf.Tenso
     def decode_file(
         index: tf.Tensor, contents: tf.Tensor
     ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-        header = judge_header(contents)
+        header = parse_header_graph(contents)
         orientation = tf.cast(header.orientation, tf.int32)
 
         def decode() -> tf.Tensor:
             return resize_image(decode_image(contents, orientation, header.has_alpha), size)
 
-        return index, tf.cond(header.fault == 0, decode, lambda: blank), header.fault
+        return index, tf.cond(header.status == 0, decode, lambda: blank), header.status
 
     files = tf.data.Dataset.from_tensor_slices((tf.range(count), image_bytes))
     decoded = files.map(decode_file, num_parallel_calls=tf.data.AUTOTUNE).ignore_errors()
@@ -98,7 +98,7 @@ class ServingModule(tf.Module):
         with tf.device("/cpu:0"):
             images, faults = decode_batch(image_bytes, self._size)
         outputs = self._outputs(self.probabilities(tf.cast(images, tf.float32)), faults == 0)
-        return {**outputs, "status": tf.gather(tf.constant(FAULTS), faults)}
+        return {**outputs, "status": tf.gather(tf.constant(STATUSES), faults)}
 
     def serve_image(self, image: tf.Tensor) -> dict[str, tf.Tensor]:
         """Classifies decoded images, uint8 ``[B, H, W, 3]`` RGB of any size."""

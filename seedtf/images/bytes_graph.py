@@ -1,4 +1,4 @@
-"""Numbers and texts read from a file's bytes in TensorFlow ops."""
+"""Reads integers and byte strings from an encoded file with TensorFlow ops."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ __all__ = [
     "is_in",
     "matches_at",
     "open_bytes",
-    "ordered",
     "read_be",
     "read_le",
+    "read_ordered",
     "signed",
 ]
 
@@ -22,43 +22,45 @@ _PADDING = 64
 
 
 class FileBytes(NamedTuple):
-    """A file: uint8 ``[length + 64]``, zeros behind the end, so that a short read needs no care."""
+    """The bytes of a file, uint8 ``[length + 64]``: zero-padded, so that a read may cross the end."""
 
     data: tf.Tensor
     length: tf.Tensor
 
 
 def open_bytes(contents: tf.Tensor) -> FileBytes:
-    """A string scalar as ``FileBytes``; ``length`` is int64."""
+    """Converts a string scalar to ``FileBytes``; ``length`` is int64 and excludes the padding."""
     padded = tf.strings.join([contents, tf.constant(b"\0" * _PADDING)])
     length = tf.cast(tf.strings.length(contents, "BYTE"), tf.int64)
     return FileBytes(tf.io.decode_raw(padded, tf.uint8), length)
 
 
 def matches_at(file: FileBytes, position: tf.Tensor | int, text: bytes) -> tf.Tensor:
-    """Whether ``text``, of at most 64 bytes, stands at ``position``."""
+    """Whether the file has ``text``, of at most 64 bytes, at ``position``."""
     return tf.reduce_all(_bytes_at(file, position, len(text)) == tf.constant(list(text), tf.int64))
 
 
 def read_be(file: FileBytes, position: tf.Tensor | int, count: int) -> tf.Tensor:
-    """An unsigned big-endian number of ``count`` bytes, int64."""
+    """Reads an unsigned big-endian integer of ``count`` bytes as int64."""
     weights = tf.constant([256**power for power in reversed(range(count))], tf.int64)
     return tf.reduce_sum(_bytes_at(file, position, count) * weights)
 
 
 def read_le(file: FileBytes, position: tf.Tensor | int, count: int) -> tf.Tensor:
-    """An unsigned little-endian number of ``count`` bytes, int64."""
+    """Reads an unsigned little-endian integer of ``count`` bytes as int64."""
     weights = tf.constant([256**power for power in range(count)], tf.int64)
     return tf.reduce_sum(_bytes_at(file, position, count) * weights)
 
 
-def ordered(file: FileBytes, position: tf.Tensor, count: int, is_little: tf.Tensor) -> tf.Tensor:
-    """A number whose byte order is known when the graph runs."""
+def read_ordered(
+    file: FileBytes, position: tf.Tensor, count: int, is_little: tf.Tensor
+) -> tf.Tensor:
+    """Reads an integer whose byte order is a tensor: little-endian if ``is_little``."""
     return tf.where(is_little, read_le(file, position, count), read_be(file, position, count))
 
 
 def signed(value: tf.Tensor) -> tf.Tensor:
-    """An unsigned 32-bit number read as two's complement."""
+    """Reinterprets an unsigned 32-bit integer as two's complement."""
     return tf.where(value >= 2**31, value - 2**32, value)
 
 
@@ -73,6 +75,6 @@ def int64(value: int) -> tf.Tensor:
 
 
 def _bytes_at(file: FileBytes, position: tf.Tensor | int, count: int) -> tf.Tensor:
-    """``count`` bytes, int64; zeros where the file has ended."""
+    """``count`` bytes as int64; a byte beyond the end of the file is 0."""
     start = tf.minimum(tf.cast(position, tf.int64), file.length)
     return tf.cast(tf.slice(file.data, [start], [count]), tf.int64)

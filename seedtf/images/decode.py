@@ -1,4 +1,4 @@
-"""Encoded bytes to uint8 RGB: the one decoder of training, evaluation and the exported graph."""
+"""Decodes encoded images to uint8 RGB, the same way in training, evaluation and exported graphs."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import tensorflow as tf
 
 from seedtf.images.header import MAX_PIXELS, RefusedError, read_header
 
-__all__ = ["RESIZE_METHOD", "decode_files", "decode_image", "make_decoder", "resize_image"]
+__all__ = ["RESIZE_METHOD", "decode_image", "decode_images", "make_decoder", "resize_image"]
 
 RESIZE_METHOD = "bilinear, antialias"
 
@@ -16,22 +16,22 @@ Decoder = Callable[[bytes], tf.Tensor]
 
 
 def decode_image(contents: tf.Tensor, orientation: tf.Tensor, has_alpha: tf.Tensor) -> tf.Tensor:
-    """Decodes one image as an image viewer shows it; plain TensorFlow ops, usable in any graph.
+    """Decodes one image as an image viewer shows it, with TensorFlow ops only.
 
     Args:
         contents: string scalar, a whole file that ``header.read_header`` accepts.
         orientation: int32 scalar, the EXIF orientation, 1 to 8.
-        has_alpha: bool scalar; a transparent PNG is laid over white.
+        has_alpha: bool scalar; True for a PNG with transparency, which is blended over white.
 
     Returns:
         uint8 ``[H, W, 3]``, RGB, upright.
 
     Raises:
-        tf.errors.InvalidArgumentError: the data behind the header is truncated or corrupt.
+        tf.errors.InvalidArgumentError: the data after the header is truncated or corrupt.
     """
 
     def jpeg() -> tf.Tensor:
-        # the slow-but-exact inverse transform: equal to what viewers and Pillow compute
+        # The default inverse DCT is faster, but its pixels differ from those of viewers and Pillow.
         return tf.io.decode_jpeg(contents, channels=3, dct_method="INTEGER_ACCURATE")
 
     def other() -> tf.Tensor:
@@ -47,38 +47,51 @@ def decode_image(contents: tf.Tensor, orientation: tf.Tensor, has_alpha: tf.Tens
 
 
 def resize_image(image: tf.Tensor, size: int) -> tf.Tensor:
-    """Resizes uint8 ``[H, W, 3]`` to uint8 ``[size, size, 3]``: bilinear with antialias, rounded.
+    """Resizes uint8 ``[H, W, 3]`` to uint8 ``[size, size, 3]``: bilinear, antialiased, rounded.
 
-    The whole image is kept; where it is not square, its aspect changes. An image that has the
-    size already comes back unchanged.
+    The whole image is kept, so the aspect ratio of an image that is not square changes. An image
+    that already has the size is returned unchanged.
+
+    Example:
+        >>> image = tf.fill([30, 40, 3], tf.constant(200, tf.uint8))
+        >>> resize_image(image, 2)[..., 0].numpy().tolist()
+        [[200, 200], [200, 200]]
     """
 
     def resized() -> tf.Tensor:
         scaled = tf.image.resize(image, [size, size], method="bilinear", antialias=True)
         return tf.saturate_cast(tf.round(scaled), tf.uint8)
 
-    same = tf.reduce_all(tf.shape(image)[:2] == size)
-    return tf.ensure_shape(tf.cond(same, lambda: image, resized), [size, size, 3])
+    has_size = tf.reduce_all(tf.shape(image)[:2] == size)
+    return tf.ensure_shape(tf.cond(has_size, lambda: image, resized), [size, size, 3])
 
 
-def decode_files(contents: tf.Tensor, facts: tf.Tensor, size: int) -> tf.Tensor:
-    """Whole files, string ``[B]``, to uint8 ``[B, size, size, 3]``.
+def decode_images(contents: tf.Tensor, headers: tf.Tensor, size: int) -> tf.Tensor:
+    """Decodes and resizes whole files, string ``[B]``, to uint8 ``[B, size, size, 3]``.
 
-    ``facts`` uint8 ``[B, 2]``: the orientation of each, 1 to 8, and whether it is a PNG with alpha.
+    ``headers`` is uint8 ``[B, 2]``: ``orientation`` and ``has_alpha`` of each file.
     """
 
-    def one(pair: tuple[tf.Tensor, tf.Tensor]) -> tf.Tensor:
-        data, fact = pair
-        return resize_image(decode_image(data, tf.cast(fact[0], tf.int32), fact[1] > 0), size)
+    def decode(element: tuple[tf.Tensor, tf.Tensor]) -> tf.Tensor:
+        data, header = element
+        return resize_image(decode_image(data, tf.cast(header[0], tf.int32), header[1] > 0), size)
 
-    return tf.map_fn(one, (contents, facts), fn_output_signature=tf.uint8)
+    return tf.map_fn(decode, (contents, headers), fn_output_signature=tf.uint8)
 
 
 def make_decoder(size: int, max_pixels: int = MAX_PIXELS) -> Decoder:
-    """A function from a file's bytes to uint8 ``[size, size, 3]``, safe to call from many threads.
+    """Returns a thread-safe function that decodes a file's bytes to uint8 ``[size, size, 3]``.
 
-    The function raises ``RefusedError`` for a file that is not used, be it the header or the data
-    behind it; nothing is allocated by a header that claims more than ``max_pixels``.
+    The function raises ``RefusedError`` for a file that cannot be used, because of its header or of
+    the data after it. It allocates nothing for a header that claims more than ``max_pixels``.
+
+    Example:
+        >>> from pathlib import Path
+        >>> from PIL import Image
+        >>> Image.new("RGB", (640, 480), "green").save("leaf.png")
+        >>> decode = make_decoder(224)
+        >>> decode(Path("leaf.png").read_bytes()).shape
+        TensorShape([224, 224, 3])
     """
     spec = [
         tf.TensorSpec([], tf.string),
@@ -102,21 +115,21 @@ def make_decoder(size: int, max_pixels: int = MAX_PIXELS) -> Decoder:
                     tf.constant(header.has_alpha),
                 )
             except tf.errors.InvalidArgumentError as error:
-                raise RefusedError("corrupt", _cause(error.message)) from None
+                raise RefusedError("corrupt", _last_line(error.message)) from None
 
     return decode
 
 
 def _over_white(image: tf.Tensor) -> tf.Tensor:
-    """uint8 RGBA ``[H, W, 4]`` over white: ``round(rgb·a + 255·(1 − a))``, uint8 ``[H, W, 3]``."""
+    """Blends uint8 RGBA ``[H, W, 4]`` over white, ``round(rgb·a + 255·(1 − a))``, to ``[H, W, 3]``."""
     pixels = tf.cast(image, tf.float32)
     alpha = pixels[..., 3:] / 255.0
     return tf.cast(tf.round(pixels[..., :3] * alpha + 255.0 * (1.0 - alpha)), tf.uint8)
 
 
 def _upright(image: tf.Tensor, orientation: tf.Tensor) -> tf.Tensor:
-    """Undoes an EXIF orientation (Exif 2.32, tag 274)."""
-    turned = [
+    """Turns an image of an EXIF orientation (Exif 2.32, tag 274) upright."""
+    branches = [
         lambda: image,
         lambda: image[:, ::-1],
         lambda: image[::-1, ::-1],
@@ -126,10 +139,10 @@ def _upright(image: tf.Tensor, orientation: tf.Tensor) -> tf.Tensor:
         lambda: tf.transpose(image, [1, 0, 2])[::-1, ::-1],
         lambda: tf.transpose(image, [1, 0, 2])[::-1],
     ]
-    return tf.switch_case(orientation - 1, turned)
+    return tf.switch_case(orientation - 1, branches)
 
 
-def _cause(message: str) -> str:
-    """The one line of a graph's error that says what is wrong: the last before the node's name."""
+def _last_line(message: str) -> str:
+    """The line of a graph's error that has the decoder's message: the last before the node's name."""
     lines = [line.strip() for line in message.split("[[", 1)[0].splitlines() if line.strip()]
     return lines[-1][:120] if lines else "cannot be decoded"

@@ -1,7 +1,8 @@
-"""What a file's first bytes say: format, size, orientation, transparency; or why it is refused.
+"""Parses image headers: format, size, orientation and transparency, or the reason for a refusal.
 
-The decoders below this module allocate by what a header claims and get some variants silently wrong,
-so every file is judged here first, from bytes alone. Nothing is decoded and TensorFlow is not needed.
+TensorFlow's decoders allocate as much memory as a header claims, and decode some variants wrongly
+without an error. Every file is therefore checked here first, from its bytes alone. Nothing is
+decoded, and TensorFlow is not imported.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from seedtf.compat.tensorflow import DECODES_WEBP
 
 __all__ = [
     "MAX_PIXELS",
-    "MOST_SCANS",
+    "MAX_SCANS",
     "Header",
     "RefusedError",
     "gif_frames",
@@ -28,20 +29,25 @@ MAX_PIXELS = 100_000_000
 
 _PNG_MAGIC = b"\x89PNG\r\n\x1a\n"
 _JPEG_MARKER = re.compile(rb"\xff[^\xff]")
-# neither a stuffed zero nor a restart
-_JPEG_MARKER_AMID_PIXELS = re.compile(rb"\xff[^\x00\x01\xd0-\xd7\xff]")
-MOST_SCANS = 100
-"""Most scans of a JPEG: each costs a pass over the whole image and may be 10 bytes long; encoders
-write up to about 20."""
+# Inside entropy-coded data, stuffed zeros and restart markers do not end the scan.
+_JPEG_MARKER_AFTER_SCAN = re.compile(rb"\xff[^\x00\x01\xd0-\xd7\xff]")
+MAX_SCANS = 100
+"""Largest number of scans in a JPEG. A scan may be 10 bytes long and still costs the decoder a pass
+over the whole image; encoders write about 20 at most."""
 
 _JPEG_STANDALONE = frozenset(range(0xD0, 0xD8)) | {0x01}
-# start-of-frame markers; C4, C8 and CC are tables, not frames
+# The start-of-frame markers. C4, C8 and CC are tables, not frames.
 _JPEG_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 _EXIF_ORIENTATION = 0x0112
 
 
 class RefusedError(Exception):
-    """The file is not used. ``fault`` is a short fixed name, ``detail`` says what was found."""
+    """The file cannot be used.
+
+    Attributes:
+        fault: a short fixed name of the reason, such as ``truncated``.
+        detail: one line that describes what the file contains.
+    """
 
     def __init__(self, fault: str, detail: str) -> None:
         super().__init__(f"{fault}: {detail}")
@@ -51,13 +57,13 @@ class RefusedError(Exception):
 
 @dataclass(frozen=True)
 class Header:
-    """What a decoder needs to know beforehand.
+    """What a decoder needs to know about a file before it decodes it.
 
     Attributes:
-        format: ``jpeg``, ``png``, ``gif``, ``bmp`` or ``webp``, by the magic bytes, not the name.
-        width, height: pixels as stored, before orientation.
+        format: ``jpeg``, ``png``, ``gif``, ``bmp`` or ``webp``, by the magic bytes, not by the suffix.
+        width, height: size in pixels as stored, before the orientation is applied.
         orientation: EXIF orientation, 1 to 8; 1 is upright.
-        has_alpha: a PNG with transparency; other transparent files are refused.
+        has_alpha: whether the file is a PNG with transparency; other transparent files are refused.
     """
 
     format: str
@@ -68,15 +74,22 @@ class Header:
 
 
 def read_header(data: bytes, max_pixels: int = MAX_PIXELS) -> Header:
-    """Judges a whole encoded file by its header.
+    """Parses the header of an encoded image and checks that the file may be decoded.
 
     Args:
-        data: the file's bytes.
-        max_pixels: the largest width × height accepted.
+        data: the whole file.
+        max_pixels: the largest width × height that is accepted.
 
     Raises:
-        RefusedError: empty, of no known format, truncated in the header, too large, or of a variant
-            that the decoders would show differently from an image viewer.
+        RefusedError: the file is empty, has no known format, ends inside its header, is too large,
+            or is of a variant that TensorFlow decodes differently from an image viewer.
+
+    Example:
+        >>> from pathlib import Path
+        >>> from PIL import Image
+        >>> Image.new("RGB", (640, 480)).save("leaf.png")
+        >>> read_header(Path("leaf.png").read_bytes())
+        Header(format='png', width=640, height=480, orientation=1, has_alpha=False)
     """
     if not data:
         raise RefusedError("empty file", "0 bytes")
@@ -95,7 +108,7 @@ def read_header(data: bytes, max_pixels: int = MAX_PIXELS) -> Header:
     if header.width * header.height > max_pixels:
         size = f"{header.width}×{header.height}"
         raise RefusedError("too large", f"{size} is more than {max_pixels} pixels")
-    # the decoder unpacks every frame of a GIF, though the first alone is shown
+    # TensorFlow decodes every frame of a GIF, although only the first one is used.
     if header.format == "gif" and (pixels := sum(gif_frames(data))) > max_pixels:
         raise RefusedError("too large", f"{pixels} pixels in all frames, more than {max_pixels}")
     return header
@@ -111,37 +124,38 @@ def _read_jpeg(data: bytes) -> Header:
             if precision != 8:
                 raise RefusedError("unsupported variant", f"JPEG with {precision} bits a sample")
             if _has_many_scans(data, position + length):
-                raise RefusedError("unsupported variant", f"JPEG of over {MOST_SCANS} scans")
+                raise RefusedError("unsupported variant", f"JPEG of over {MAX_SCANS} scans")
             return Header("jpeg", width, height, orientation)
     raise RefusedError("corrupt", "JPEG without a frame header")
 
 
 def _has_many_scans(data: bytes, position: int) -> bool:
-    """Whether the image behind its frame header at ``position`` has over ``MOST_SCANS`` scans."""
+    """Whether more than ``MAX_SCANS`` scans follow the frame header that ends at ``position``."""
     scans = 0
-    while scans <= MOST_SCANS:
-        found = _JPEG_MARKER_AMID_PIXELS.search(data, position)
-        if found is None or found[0] == b"\xff\xd9" or found.end() + 2 > len(data):
+    while scans <= MAX_SCANS:
+        marker = _JPEG_MARKER_AFTER_SCAN.search(data, position)
+        if marker is None or marker[0] == b"\xff\xd9" or marker.end() + 2 > len(data):
             return False
-        scans += found[0] == b"\xff\xda"
-        position = found.end() + int.from_bytes(data[found.end() : found.end() + 2], "big")
+        scans += marker[0] == b"\xff\xda"
+        position = marker.end() + int.from_bytes(data[marker.end() : marker.end() + 2], "big")
     return True
 
 
 def jpeg_segments(data: bytes) -> Iterator[tuple[int, int, int]]:
-    """The segments before the first scan (ITU-T T.81, B.1.1): marker, where its length stands, length.
+    """Yields each segment before the first scan (ITU-T T.81, B.1.1): marker, position, length.
 
-    The length counts its own two bytes, the payload follows them.
+    ``position`` is where the two bytes of the length are; they count towards the length, and the
+    payload follows them.
 
     Raises:
-        IndexError, struct.error: the file ends before a scan begins.
+        IndexError, struct.error: the file ends before its first scan.
     """
     position = 2
     while True:
-        found = _JPEG_MARKER.search(data, position)
-        if found is None:
+        match = _JPEG_MARKER.search(data, position)
+        if match is None:
             raise IndexError("no further marker")
-        marker, position = found[0][1], found.end()
+        marker, position = match[0][1], match.end()
         if marker in _JPEG_STANDALONE:
             continue
         if marker in (0xD9, 0xDA):
@@ -157,7 +171,7 @@ def _read_png(data: bytes) -> Header:
     while True:
         length, kind = struct.unpack_from(">I4s", data, position)
         if position + 12 + length > len(data):
-            # also stops a tiny file whose chunk claims a gigabyte before anything is allocated
+            # libpng would allocate the length that a chunk claims, even a gigabyte.
             raise RefusedError(
                 "truncated", f"PNG chunk {kind!r} of {length} bytes exceeds the file"
             )
@@ -165,7 +179,7 @@ def _read_png(data: bytes) -> Header:
             has_alpha = True
         if kind == b"eXIf":
             orientation = _exif_orientation(data[position + 8 : position + 8 + length])
-        if kind == b"IEND":  # the orientation may stand behind the pixels
+        if kind == b"IEND":  # not IDAT, because eXIf may follow the pixels
             return Header("png", width, height, orientation, has_alpha)
         position += 12 + length
 
@@ -174,7 +188,7 @@ def _read_gif(data: bytes) -> Header:
     width, height, flags = struct.unpack_from("<HHB", data, 6)
     position = 13 + _color_table_bytes(flags)
     transparent = False
-    while data[position] == 0x21:  # extension blocks before the first frame
+    while data[position] == 0x21:  # an extension block before the first frame
         transparent |= data[position + 1] == 0xF9 and bool(data[position + 3] & 1)
         position = _skip_sub_blocks(data, position + 2)
     if data[position] != 0x2C:
@@ -189,7 +203,7 @@ def _read_gif(data: bytes) -> Header:
 
 
 def gif_frames(data: bytes) -> Iterator[int]:
-    """The pixels of each frame; damage behind the first ends the count, as it ends decoding."""
+    """Yields width × height of each frame. Damage after the first one ends it, as it ends decoding."""
     position = 13 + _color_table_bytes(data[10])
     try:
         while data[position] in (0x21, 0x2C):
@@ -206,8 +220,8 @@ def gif_frames(data: bytes) -> Iterator[int]:
 def _read_bmp(data: bytes) -> Header:
     header_bytes, width, height, _, bits, compression = struct.unpack_from("<IiiHHI", data, 14)
     if header_bytes != 40 or bits not in (24, 32) or compression:
-        found = f"{bits}-bit BMP, header of {header_bytes} bytes, compression {compression}"
-        raise RefusedError("unsupported variant", f"{found}; save it as PNG")
+        variant = f"{bits}-bit BMP, header of {header_bytes} bytes, compression {compression}"
+        raise RefusedError("unsupported variant", f"{variant}; save it as PNG")
     return Header("bmp", width, abs(height))
 
 
@@ -242,16 +256,16 @@ def _webp_orientation(data: bytes) -> int:
 
 
 def _exif_orientation(tiff: bytes) -> int:
-    """The orientation tag of a TIFF block (TIFF 6.0, section 2), 1 where it is absent or broken."""
+    """The orientation tag of a TIFF block (TIFF 6.0, section 2); 1 if it is missing or invalid."""
     tiff = tiff.removeprefix(b"Exif\0\0")
-    order = {b"II": "<", b"MM": ">"}.get(tiff[:2])
-    if order is None:
+    byte_order = {b"II": "<", b"MM": ">"}.get(tiff[:2])
+    if byte_order is None:
         return 1
     try:
-        (offset,) = struct.unpack_from(f"{order}I", tiff, 4)
-        (count,) = struct.unpack_from(f"{order}H", tiff, offset)
+        (offset,) = struct.unpack_from(f"{byte_order}I", tiff, 4)
+        (count,) = struct.unpack_from(f"{byte_order}H", tiff, offset)
         for entry in range(offset + 2, offset + 2 + 12 * count, 12):
-            tag, _, _, value = struct.unpack_from(f"{order}HHIH", tiff, entry)
+            tag, _, _, value = struct.unpack_from(f"{byte_order}HHIH", tiff, entry)
             if tag == _EXIF_ORIENTATION:
                 return value if 1 <= value <= 8 else 1
     except struct.error:
@@ -260,10 +274,12 @@ def _exif_orientation(tiff: bytes) -> int:
 
 
 def _color_table_bytes(flags: int) -> int:
+    """The length of the colour table that a GIF's ``flags`` byte declares."""
     return 3 << (flags & 7) + 1 if flags & 0x80 else 0
 
 
 def _skip_sub_blocks(data: bytes, position: int) -> int:
+    """The position after the GIF sub-blocks that start at ``position``."""
     while size := data[position]:
         position += 1 + size
     return position + 1

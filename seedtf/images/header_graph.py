@@ -1,10 +1,10 @@
-"""``data.header.read_header`` again in TensorFlow ops, so that an exported graph judges files itself.
+"""``images.header.read_header`` with TensorFlow ops, so that an exported graph checks files itself.
 
-The two give the same verdict for every file; a test compares them on whole, damaged and hostile ones.
-One bound is new: a file of more than ``MAX_STEPS`` parts is refused as an unsupported variant, because
-a graph walks them slowly and a served file may be hostile. All of a GIF's sub-blocks are such parts,
-255 bytes at most, so that no GIF of over 4 MB passes. The functions are converted by AutoGraph: ``if``
-and ``while`` on tensors are graph ops.
+Both give the same result for every file; a test compares them on whole, damaged and hostile files.
+There is one more limit here: a file of more than ``MAX_STEPS`` parts is refused as an unsupported
+variant, because a graph parses parts slowly and a served file may be hostile. Every sub-block of a
+GIF is such a part and has 255 bytes at most, so no GIF of over 4 MB is accepted. AutoGraph converts
+the functions, so ``if`` and ``while`` on tensors become graph ops.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from seedtf.images.bytes_graph import (
     is_in,
     matches_at,
     open_bytes,
-    ordered,
     read_be,
     read_le,
+    read_ordered,
     signed,
 )
 from seedtf.images.header import MAX_PIXELS
@@ -34,9 +34,9 @@ from seedtf.images.parts_graph import (
     skip_sub_blocks,
 )
 
-__all__ = ["FAULTS", "Verdict", "judge_header"]
+__all__ = ["STATUSES", "HeaderStatus", "parse_header_graph"]
 
-FAULTS = (
+STATUSES = (
     "ok",
     "empty file",
     "not an image",
@@ -45,22 +45,23 @@ FAULTS = (
     "unsupported variant",
     "corrupt",
 )
-"""Names of the verdicts, the same words as in a run's data_report.csv."""
+"""Names of the statuses; except for ``ok`` they are the faults of a run's data_report.csv."""
 
-_OK, _EMPTY, _NO_IMAGE, _TRUNCATED, _TOO_LARGE, _UNSUPPORTED, _CORRUPT = range(len(FAULTS))
-_WALKING = -1
+_OK, _EMPTY, _NOT_AN_IMAGE, _TRUNCATED, _TOO_LARGE, _UNSUPPORTED, _CORRUPT = range(len(STATUSES))
+_PARSING = -1
 _JPEG_STANDALONE = (0x01, *range(0xD0, 0xD8))
-# start-of-frame markers; C4, C8 and CC are tables, not frames
+# The start-of-frame markers. C4, C8 and CC are tables, not frames.
 _JPEG_FRAMES = (0xC0, 0xC1, 0xC2, 0xC3, 0xC5, 0xC6, 0xC7, 0xC9, 0xCA, 0xCB, 0xCD, 0xCE, 0xCF)
 
 
-class Verdict(NamedTuple):
-    """What a header says, as scalars; ``fault`` indexes ``FAULTS``, the rest counts where it is 0.
+class HeaderStatus(NamedTuple):
+    """A parsed header as scalars, int64 except ``has_alpha`` (bool).
 
-    int64 but for ``has_alpha`` (bool); sizes are pixels as stored, before orientation.
+    ``status`` is an index into ``STATUSES``; the other fields are meaningful only where it is 0. They
+    are those of ``images.header.Header``: the size is as stored, before the orientation is applied.
     """
 
-    fault: tf.Tensor
+    status: tf.Tensor
     width: tf.Tensor
     height: tf.Tensor
     orientation: tf.Tensor
@@ -68,97 +69,103 @@ class Verdict(NamedTuple):
 
 
 @tf.function(autograph=True, input_signature=[tf.TensorSpec([], tf.string)])
-def judge_header(contents: tf.Tensor) -> Verdict:
-    """Judges one encoded file, a string scalar, as ``data.header.read_header`` does."""
+def parse_header_graph(contents: tf.Tensor) -> HeaderStatus:
+    """Parses the header of one encoded file, a string scalar, as ``images.header.read_header`` does.
+
+    Example:
+        >>> status = parse_header_graph(tf.constant(b"<!doctype html>")).status
+        >>> STATUSES[int(status)]
+        'not an image'
+    """
     file = open_bytes(contents)
     if file.length == 0:
-        found = _verdict(_EMPTY)
+        header = _refused(_EMPTY)
     elif matches_at(file, 0, b"\xff\xd8\xff"):
-        found = _jpeg(file)
+        header = _jpeg(file)
     elif matches_at(file, 0, b"\x89PNG\r\n\x1a\n"):
-        found = _png(file)
+        header = _png(file)
     elif matches_at(file, 0, b"GIF8"):
-        found = _gif(file)
+        header = _gif(file)
     elif matches_at(file, 0, b"BM"):
-        found = _bmp(file)
+        header = _bmp(file)
     elif matches_at(file, 0, b"RIFF"):
-        found = _webp(file) if DECODES_WEBP else _refused_webp(file)
+        header = _webp(file) if DECODES_WEBP else _undecodable_webp(file)
     else:
-        found = _verdict(_NO_IMAGE)
-    return _bounded(found)
+        header = _refused(_NOT_AN_IMAGE)
+    return _bounded(header)
 
 
-def _bounded(found: Verdict) -> Verdict:
-    """A good verdict turned down where the size is nothing or too much."""
-    fault = found.fault
-    if fault == _OK:
-        if found.width < 1 or found.height < 1:
-            fault = int64(_CORRUPT)
-        elif found.width * found.height > MAX_PIXELS:
-            fault = int64(_TOO_LARGE)
-    return Verdict(fault, *found[1:])
+def _bounded(header: HeaderStatus) -> HeaderStatus:
+    """Refuses an accepted header whose size is zero, negative or too large."""
+    status = header.status
+    if status == _OK:
+        if header.width < 1 or header.height < 1:
+            status = int64(_CORRUPT)
+        elif header.width * header.height > MAX_PIXELS:
+            status = int64(_TOO_LARGE)
+    return HeaderStatus(status, *header[1:])
 
 
-def _jpeg(file: FileBytes) -> Verdict:
-    fault, position, steps = int64(_WALKING), int64(2), int64(0)
+def _jpeg(file: FileBytes) -> HeaderStatus:
+    status, position, steps = int64(_PARSING), int64(2), int64(0)
     width, height, orientation = int64(0), int64(0), int64(1)
-    while fault == _WALKING:
+    while status == _PARSING:
         marker = read_be(file, position + 1, 1)
         after = position + 2
         if after > file.length:
-            fault = int64(_TRUNCATED)
+            status = int64(_TRUNCATED)
         elif read_be(file, position, 1) != 0xFF or marker == 0xFF:
-            position += 1  # before a marker, or one of the fill bytes that may precede its code
+            position += 1  # a byte before the marker, or one of its fill bytes
         elif is_in(marker, _JPEG_STANDALONE):
             position = after
         elif is_in(marker, (0xD9, 0xDA)):
-            fault = int64(_CORRUPT)
+            status = int64(_CORRUPT)
         elif after + 2 > file.length:
-            fault = int64(_TRUNCATED)
+            status = int64(_TRUNCATED)
         elif is_in(marker, _JPEG_FRAMES):
             height, width = read_be(file, after + 3, 2), read_be(file, after + 5, 2)
             if after + 7 > file.length:
-                fault = int64(_TRUNCATED)
+                status = int64(_TRUNCATED)
             elif read_be(file, after + 2, 1) != 8 or has_many_scans(
                 file, after + read_be(file, after, 2)
             ):
-                fault = int64(_UNSUPPORTED)
+                status = int64(_UNSUPPORTED)
             else:
-                fault = int64(_OK)
+                status = int64(_OK)
         else:
             segment = read_be(file, after, 2)
             if marker == 0xE1 and matches_at(file, after + 2, b"Exif\0\0"):
                 orientation = _exif_orientation(file, after + 8, after + segment)
             position = after + segment
-        fault, steps = _count(fault, steps)
-    return Verdict(fault, width, height, orientation, tf.constant(False))
+        status, steps = _count_step(status, steps)
+    return HeaderStatus(status, width, height, orientation, tf.constant(False))
 
 
-def _png(file: FileBytes) -> Verdict:
-    fault, position, steps = int64(_WALKING), int64(8), int64(0)
+def _png(file: FileBytes) -> HeaderStatus:
+    status, position, steps = int64(_PARSING), int64(8), int64(0)
     color_type, orientation = read_be(file, 25, 1), int64(1)
     has_alpha = is_in(color_type, (4, 6))
     if file.length < 26:
-        fault = int64(_TRUNCATED)
-    while fault == _WALKING:
+        status = int64(_TRUNCATED)
+    while status == _PARSING:
         length = read_be(file, position, 4)
         kind = read_be(file, position + 4, 4)
         after = position + 12 + length
         if position + 8 > file.length or after > file.length:
-            # also stops a tiny file whose chunk claims a gigabyte before anything is allocated
-            fault = int64(_TRUNCATED)
+            # libpng would allocate the length that a chunk claims, even a gigabyte.
+            status = int64(_TRUNCATED)
         elif kind == int.from_bytes(b"IEND", "big"):
-            fault = int64(_OK)
+            status = int64(_OK)
         elif kind == int.from_bytes(b"tRNS", "big"):
             has_alpha = tf.constant(True)
         elif kind == int.from_bytes(b"eXIf", "big"):
             orientation = _exif_orientation(file, position + 8, position + 8 + length)
         position = after
-        fault, steps = _count(fault, steps)
-    return Verdict(fault, read_be(file, 16, 4), read_be(file, 20, 4), orientation, has_alpha)
+        status, steps = _count_step(status, steps)
+    return HeaderStatus(status, read_be(file, 16, 4), read_be(file, 20, 4), orientation, has_alpha)
 
 
-def _gif(file: FileBytes) -> Verdict:
+def _gif(file: FileBytes) -> HeaderStatus:
     width, height = read_le(file, 6, 2), read_le(file, 8, 2)
     position = 13 + color_table_bytes(read_be(file, 10, 1))
     transparent, steps = tf.constant(False), int64(0)
@@ -170,90 +177,90 @@ def _gif(file: FileBytes) -> Verdict:
     after = position + 11 + color_table_bytes(read_be(file, position + 9, 1))
     end, steps = skip_sub_blocks(file, after, steps)
     if file.length < 11 or position >= file.length:
-        fault = int64(_TRUNCATED)
+        status = int64(_TRUNCATED)
     elif steps >= MAX_STEPS:
-        fault = int64(_UNSUPPORTED)
+        status = int64(_UNSUPPORTED)
     elif read_be(file, position, 1) != 0x2C:
-        fault = int64(_CORRUPT)
+        status = int64(_CORRUPT)
     elif position + 10 > file.length:
-        fault = int64(_TRUNCATED)
+        status = int64(_TRUNCATED)
     elif tf.reduce_any(frame != tf.stack([int64(0), int64(0), width, height])) or transparent:
-        fault = int64(_UNSUPPORTED)
+        status = int64(_UNSUPPORTED)
     elif end > file.length:
-        fault = int64(_TRUNCATED)
+        status = int64(_TRUNCATED)
     else:
-        fault = int64(_OK)
-    found = _bounded(Verdict(fault, width, height, int64(1), tf.constant(False)))
-    return Verdict(_gif_frames(file, found, end, steps), *found[1:])
+        status = int64(_OK)
+    header = _bounded(HeaderStatus(status, width, height, int64(1), tf.constant(False)))
+    return HeaderStatus(_gif_frames(file, header, end, steps), *header[1:])
 
 
 def _gif_frames(
-    file: FileBytes, found: Verdict, position: tf.Tensor, steps: tf.Tensor
+    file: FileBytes, header: HeaderStatus, position: tf.Tensor, steps: tf.Tensor
 ) -> tf.Tensor:
-    """The fault of a GIF whose first frame is ``found`` and ends at ``position``: of all its frames."""
-    fault = found.fault
-    if fault == _OK:
-        # the decoder unpacks every frame, though the first alone is shown
+    """The status of a GIF with all its frames; the first, ``header``, ends at ``position``."""
+    status = header.status
+    if status == _OK:
+        # TensorFlow decodes every frame, although only the first one is used.
         others, steps = gif_pixels(file, position, steps)
-        if found.width * found.height + others > MAX_PIXELS:
-            fault = int64(_TOO_LARGE)
+        if header.width * header.height + others > MAX_PIXELS:
+            status = int64(_TOO_LARGE)
         elif steps >= MAX_STEPS:
-            fault = int64(_UNSUPPORTED)
-    return fault
+            status = int64(_UNSUPPORTED)
+    return status
 
 
-def _bmp(file: FileBytes) -> Verdict:
+def _bmp(file: FileBytes) -> HeaderStatus:
     bits, plain = read_le(file, 28, 2), read_le(file, 14, 4) == 40
     plain = plain and is_in(bits, (24, 32)) and read_le(file, 30, 4) == 0
     if file.length < 34:
-        fault = int64(_TRUNCATED)
+        status = int64(_TRUNCATED)
     elif not plain:
-        fault = int64(_UNSUPPORTED)
+        status = int64(_UNSUPPORTED)
     else:
-        fault = int64(_OK)
+        status = int64(_OK)
     width, height = signed(read_le(file, 18, 4)), tf.abs(signed(read_le(file, 22, 4)))
-    return Verdict(fault, width, height, int64(1), tf.constant(False))
+    return HeaderStatus(status, width, height, int64(1), tf.constant(False))
 
 
-def _webp(file: FileBytes) -> Verdict:
+def _webp(file: FileBytes) -> HeaderStatus:
     if not matches_at(file, 8, b"WEBP"):
-        found = _verdict(_NO_IMAGE)
+        header = _refused(_NOT_AN_IMAGE)
     elif matches_at(file, 12, b"VP8 "):
         width, height = read_le(file, 26, 2) % 0x4000, read_le(file, 28, 2) % 0x4000
-        found = _complete(file, 30, False, width, height)
+        header = _fixed_header(file, 30, False, width, height)
     elif matches_at(file, 12, b"VP8L"):
         packed = read_le(file, 21, 4)
         width, height = packed % 0x4000 + 1, packed // 0x4000 % 0x4000 + 1
-        found = _complete(file, 25, packed // 2**28 % 2 == 1, width, height)
+        header = _fixed_header(file, 25, packed // 2**28 % 2 == 1, width, height)
     elif matches_at(file, 12, b"VP8X"):
         flags = read_be(file, 20, 1)  # bit 1 animation, bit 4 alpha
-        refused = tf.logical_or(flags // 2 % 2 == 1, flags // 16 % 2 == 1)
+        is_unsupported = tf.logical_or(flags // 2 % 2 == 1, flags // 16 % 2 == 1)
         width, height = read_le(file, 24, 3) + 1, read_le(file, 27, 3) + 1
-        found = _complete(file, 21, refused, width, height)
-        found = Verdict(*found[:3], _webp_orientation(file), found.has_alpha)
+        header = _fixed_header(file, 21, is_unsupported, width, height)
+        header = HeaderStatus(*header[:3], _webp_orientation(file), header.has_alpha)
     else:
-        found = _verdict(_CORRUPT)
-    return found
+        header = _refused(_CORRUPT)
+    return header
 
 
-def _refused_webp(file: FileBytes) -> Verdict:
-    """For a TensorFlow that cannot decode the format: what would be accepted is unsupported."""
-    found = _webp(file)
-    fault = tf.where(found.fault == _OK, int64(_UNSUPPORTED), found.fault)
-    return Verdict(fault, *found[1:])
+def _undecodable_webp(file: FileBytes) -> HeaderStatus:
+    """For a TensorFlow that cannot decode WebP: refuses what ``_webp`` accepts."""
+    header = _webp(file)
+    status = tf.where(header.status == _OK, int64(_UNSUPPORTED), header.status)
+    return HeaderStatus(status, *header[1:])
 
 
-def _complete(
-    file: FileBytes, needed: int, refused: tf.Tensor, width: tf.Tensor, height: tf.Tensor
-) -> Verdict:
-    """The verdict on a header of fixed size whose variant is ``refused`` or not."""
+def _fixed_header(
+    file: FileBytes, needed: int, is_unsupported: tf.Tensor, width: tf.Tensor, height: tf.Tensor
+) -> HeaderStatus:
+    """The header of a format where it has ``needed`` bytes, checked for its length and variant."""
     if file.length < needed:
-        fault = int64(_TRUNCATED)
-    elif refused:
-        fault = int64(_UNSUPPORTED)
+        status = int64(_TRUNCATED)
+    elif is_unsupported:
+        status = int64(_UNSUPPORTED)
     else:
-        fault = int64(_OK)
-    return Verdict(fault, width, height, int64(1), tf.constant(False))
+        status = int64(_OK)
+    return HeaderStatus(status, width, height, int64(1), tf.constant(False))
 
 
 def _webp_orientation(file: FileBytes) -> tf.Tensor:
@@ -270,17 +277,17 @@ def _webp_orientation(file: FileBytes) -> tf.Tensor:
 
 
 def _exif_orientation(file: FileBytes, start: tf.Tensor, end: tf.Tensor) -> tf.Tensor:
-    """The orientation tag of a TIFF block ``[start, end)`` (TIFF 6.0, section 2), or 1."""
+    """The orientation tag of the TIFF block ``[start, end)`` (TIFF 6.0, section 2), or 1."""
     end = tf.minimum(end, file.length)
     if matches_at(file, start, b"Exif\0\0") and start + 6 <= end:
         start += 6
     is_little = matches_at(file, start, b"II")
-    known = (is_little or matches_at(file, start, b"MM")) and start + 8 <= end
-    first = start + ordered(file, start + 4, 4, is_little) + 2
-    count = tf.minimum(ordered(file, first - 2, 2, is_little), (end - first + 2) // 12)
+    is_tiff = (is_little or matches_at(file, start, b"MM")) and start + 8 <= end
+    first = start + read_ordered(file, start + 4, 4, is_little) + 2
+    count = tf.minimum(read_ordered(file, first - 2, 2, is_little), (end - first + 2) // 12)
     orientation = int64(1)
-    if known and first <= end and count > 0:
-        # an entry is 12 bytes: tag, type, count, value; the orientation lies in the first two of value
+    if is_tiff and first <= end and count > 0:
+        # An entry has 12 bytes: tag, type, count, value. The orientation is in the first two of value.
         entries = tf.cast(file.data[first : first + 12 * count], tf.int64)
         entries = tf.reshape(entries, [-1, 12])
         weights = tf.where(
@@ -293,10 +300,12 @@ def _exif_orientation(file: FileBytes, start: tf.Tensor, end: tf.Tensor) -> tf.T
     return orientation
 
 
-def _count(fault: tf.Tensor, steps: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+def _count_step(status: tf.Tensor, steps: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """Adds a step; the status becomes unsupported at ``MAX_STEPS``."""
     steps += 1
-    return tf.where(fault == _WALKING and steps >= MAX_STEPS, int64(_UNSUPPORTED), fault), steps
+    return tf.where(status == _PARSING and steps >= MAX_STEPS, int64(_UNSUPPORTED), status), steps
 
 
-def _verdict(fault: int) -> Verdict:
-    return Verdict(int64(fault), int64(0), int64(0), int64(1), tf.constant(False))
+def _refused(status: int) -> HeaderStatus:
+    """A header that was not parsed."""
+    return HeaderStatus(int64(status), int64(0), int64(0), int64(1), tf.constant(False))

@@ -1,7 +1,8 @@
-"""What stands behind a header, counted in TensorFlow ops: the scans of a JPEG, the frames of a GIF.
+"""Counts the scans of a JPEG and the pixels of all frames of a GIF with TensorFlow ops.
 
-Each may be a few bytes that cost a decoder a whole image. The functions are converted by AutoGraph,
-as those of ``graph_header``, and count as ``data.header`` does, but stop after ``MAX_STEPS`` parts.
+A scan or frame of a few bytes may cost the decoder a whole image. The results are those of
+``images.header``, except that the functions stop after ``MAX_STEPS`` parts. AutoGraph converts them,
+so ``if`` and ``while`` on tensors become graph ops.
 """
 
 from __future__ import annotations
@@ -9,40 +10,41 @@ from __future__ import annotations
 import tensorflow as tf
 
 from seedtf.images.bytes_graph import FileBytes, int64, is_in, read_be, read_le
-from seedtf.images.header import MAX_PIXELS, MOST_SCANS
+from seedtf.images.header import MAX_PIXELS, MAX_SCANS
 
 __all__ = ["MAX_STEPS", "color_table_bytes", "gif_pixels", "has_many_scans", "skip_sub_blocks"]
 
 MAX_STEPS = 16_384
-"""Most JPEG segments, PNG chunks or GIF blocks and sub-blocks that are walked in one file."""
+"""Largest number of JPEG segments, PNG chunks, or GIF blocks and sub-blocks parsed in one file."""
 
 
 def has_many_scans(file: FileBytes, position: tf.Tensor) -> tf.Tensor:
-    """Whether a JPEG has over 100 scans, or ``MAX_STEPS`` segments, behind ``position``; bool."""
+    """Whether more than ``MAX_SCANS`` scans or ``MAX_STEPS`` segments follow ``position``; bool."""
     position = tf.minimum(position, file.length)
     scans = (file.data[position:-1] == 0xFF) & (file.data[position + 1 :] == 0xDA)
-    many = tf.math.count_nonzero(scans) > MOST_SCANS
-    if many:
-        # some may stand inside other segments, or behind the image's end
-        many = _walk_scans(file, position)
-    return many
+    has_many = tf.math.count_nonzero(scans) > MAX_SCANS
+    if has_many:
+        # Some of these bytes may be inside other segments, or after the end of the image.
+        has_many = _count_scans(file, position)
+    return has_many
 
 
-def _walk_scans(file: FileBytes, position: tf.Tensor) -> tf.Tensor:
-    markers = _markers_amid_pixels(file, position)
+def _count_scans(file: FileBytes, position: tf.Tensor) -> tf.Tensor:
+    """The exact count for ``has_many_scans``: parses segment after segment."""
+    markers = _markers_after_scan(file, position)
     scans, steps, walking = int64(0), int64(0), tf.constant(True)
-    while walking and scans <= MOST_SCANS and steps < MAX_STEPS:
-        found = markers[tf.searchsorted(markers, position[tf.newaxis])[0]]
-        code, after = read_be(file, found + 1, 1), found + 2
+    while walking and scans <= MAX_SCANS and steps < MAX_STEPS:
+        marker = markers[tf.searchsorted(markers, position[tf.newaxis])[0]]
+        code, after = read_be(file, marker + 1, 1), marker + 2
         walking = code != 0xD9 and after + 2 <= file.length
         scans += tf.cast(walking and code == 0xDA, tf.int64)
         position = tf.minimum(after + read_be(file, after, 2), file.length)
         steps += 1
-    return scans > MOST_SCANS or steps >= MAX_STEPS
+    return scans > MAX_SCANS or steps >= MAX_STEPS
 
 
-def _markers_amid_pixels(file: FileBytes, position: tf.Tensor) -> tf.Tensor:
-    """Where each marker stands that is neither a stuffed zero nor a restart, and the file's end."""
+def _markers_after_scan(file: FileBytes, position: tf.Tensor) -> tf.Tensor:
+    """Positions of all markers except stuffed zeros and restarts, then the end of the file; int64."""
     codes = file.data[position + 1 :]
     restart = (codes >= 0xD0) & (codes <= 0xD7)
     marker = (file.data[position:-1] == 0xFF) & (codes > 1) & (codes != 0xFF) & ~restart
@@ -52,9 +54,12 @@ def _markers_amid_pixels(file: FileBytes, position: tf.Tensor) -> tf.Tensor:
 def gif_pixels(
     file: FileBytes, position: tf.Tensor, steps: tf.Tensor
 ) -> tuple[tf.Tensor, tf.Tensor]:
-    """The pixels of a GIF's frames behind ``position``, and ``steps`` with those made.
+    """Sums width × height of the frames of a GIF that follow ``position``.
 
-    The count ends where the file is damaged, as decoding does, or once it is over ``MAX_PIXELS``.
+    The sum ends where the file is damaged, as decoding does, or once it exceeds ``MAX_PIXELS``.
+
+    Returns:
+        The sum, and ``steps`` increased by the number of blocks that were parsed.
     """
     pixels, block = int64(0), read_be(file, position, 1)
     while is_in(block, (0x21, 0x2C)) and pixels <= MAX_PIXELS and steps < MAX_STEPS:
@@ -71,7 +76,7 @@ def gif_pixels(
 def skip_sub_blocks(
     file: FileBytes, position: tf.Tensor, steps: tf.Tensor
 ) -> tuple[tf.Tensor, tf.Tensor]:
-    """The position behind a chain of sub-blocks, past the file's end where the chain has none."""
+    """The position after a chain of GIF sub-blocks; beyond the file if the chain has no end."""
     size = read_be(file, position, 1)
     while size != 0 and position < file.length and steps < MAX_STEPS:
         position += 1 + size
@@ -81,5 +86,5 @@ def skip_sub_blocks(
 
 
 def color_table_bytes(flags: tf.Tensor) -> tf.Tensor:
-    """The length of the colour table that a GIF's ``flags`` announce."""
+    """The length of the colour table that a GIF's ``flags`` byte declares."""
     return tf.where(flags >= 0x80, 3 * 2 ** (flags % 8 + 1), 0)

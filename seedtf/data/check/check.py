@@ -20,8 +20,8 @@ from seedtf.data.check.near_duplicates import (
     fingerprint,
 )
 from seedtf.data.check.traits import image_traits, looks_like, name_traits
-from seedtf.data.map_files import map_files, read_file
-from seedtf.data.paths import RemotePath
+from seedtf.data.map_files import map_files
+from seedtf.data.paths import RemotePath, read_file
 from seedtf.data.store import Store
 from seedtf.errors import UserError
 from seedtf.files import csv_line, write_lines

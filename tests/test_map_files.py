@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from seedtf.data.catalog import Catalog
-from seedtf.data.map_files import map_file_batches, map_files, num_threads
+from seedtf.data.map_files import map_file_batches, map_files
+from seedtf.data.paths import num_threads
 from seedtf.images.header import RefusedError
 
 

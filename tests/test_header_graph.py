@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from seedtf.images.header import RefusedError, read_header
-from seedtf.images.header_graph import FAULTS, judge_header
+from seedtf.images.header_graph import STATUSES, parse_header_graph
 from seedtf.images.parts_graph import MAX_STEPS
 
 IMAGE = Image.fromarray(
@@ -71,11 +71,11 @@ def in_python(data: bytes) -> tuple:
 
 
 def in_graph(data: bytes) -> tuple:
-    verdict = judge_header(tf.constant(data))
-    fault = FAULTS[int(verdict.fault)]
+    header = parse_header_graph(tf.constant(data))
+    fault = STATUSES[int(header.status)]
     if fault != "ok":
         return (fault,)
-    return ("ok", *(int(value) for value in verdict[1:4]), bool(verdict.has_alpha))
+    return ("ok", *(int(value) for value in header[1:4]), bool(header.has_alpha))
 
 
 @pytest.mark.parametrize("data", [*WHOLE, *FOREIGN])
@@ -88,7 +88,7 @@ def test_the_files_reach_every_verdict() -> None:
     seen = {in_graph(data)[0] for data in [*WHOLE, *FOREIGN, huge]}
     none = WHOLE[4][:16] + struct.pack(">II", 0, 9) + WHOLE[4][24:]
     assert in_graph(none) == in_python(none) == ("corrupt",)
-    assert seen | {"corrupt"} == set(FAULTS)
+    assert seen | {"corrupt"} == set(STATUSES)
 
 
 @settings(max_examples=400)

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from seedtf.data import decode_files as group_decode
-from seedtf.data.decode_files import make_group_decoder
+from seedtf.data import decode_files
+from seedtf.data.decode_files import make_batch_decoder
 from seedtf.images.decode import make_decoder
 from seedtf.images.header import RefusedError
 
@@ -31,7 +31,7 @@ def mixed(tmp_path: Path) -> list[str]:
 
 
 def test_each_has_its_outcome_whatever_the_others(mixed: list[str]) -> None:
-    found = [*make_group_decoder(SIZE)(mixed)]
+    found = [*make_batch_decoder(SIZE)(mixed)]
     assert [type(one) for one in found] == [
         np.ndarray, RefusedError, np.ndarray, np.ndarray,
         RefusedError, np.ndarray, FileNotFoundError, np.ndarray,
@@ -46,15 +46,15 @@ def test_good_ones_come_from_one_call_and_large_ones_alone(
     mixed: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     good = [mixed[i] for i in (0, 2, 3, 5, 7)]
-    reads = [group_decode._read(path, 1000) for path in good]
-    assert [len(group) for group in group_decode._groups(reads)] == [5]
-    sizes = [group_decode._bytes(*read) for read in reads]
-    monkeypatch.setattr(group_decode, "_GROUP_BYTES", 2 * max(sizes))
-    assert [len(group) for group in group_decode._groups(reads)] == [2, 2, 1]
-    monkeypatch.setattr(group_decode, "_GROUP_BYTES", 1)
-    assert [len(group) for group in group_decode._groups(reads)] == [1] * 5
-    assert len([*make_group_decoder(SIZE)(good)]) == 5
+    reads = [decode_files._read(path, 1000) for path in good]
+    assert [len(batch) for batch in decode_files._batches(reads)] == [5]
+    sizes = [decode_files._bytes_needed(*read) for read in reads]
+    monkeypatch.setattr(decode_files, "_BATCH_BYTES", 2 * max(sizes))
+    assert [len(batch) for batch in decode_files._batches(reads)] == [2, 2, 1]
+    monkeypatch.setattr(decode_files, "_BATCH_BYTES", 1)
+    assert [len(batch) for batch in decode_files._batches(reads)] == [1] * 5
+    assert len([*make_batch_decoder(SIZE)(good)]) == 5
 
 
 def test_nothing_asked_for_is_nothing() -> None:
-    assert [*make_group_decoder(SIZE)([])] == []
+    assert [*make_batch_decoder(SIZE)([])] == []
