@@ -1,7 +1,7 @@
 """Fuzzes the decoder: ``pip install atheris; python tests/fuzz_decode.py -max_total_time=60``.
 
-Any exception but RefusedError, any crash, a file that takes over five seconds or 3 GB is a finding,
-which libFuzzer keeps as ``crash-…``, ``timeout-…`` or ``oom-…``. Not collected by pytest.
+An exception other than RefusedError, a crash, or a file that takes over five seconds or 3 GB is a
+finding, which libFuzzer saves as ``crash-…``, ``timeout-…`` or ``oom-…``. pytest does not collect this.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _DECODE = make_decoder(16, max_pixels=1_000_000)
 
 
 def decode_once(data: bytes) -> None:
-    """One input: an array of the right shape, or RefusedError with a name."""
+    """Decodes one input to an array of the right shape or a named refusal."""
     try:
         image = _DECODE(data).numpy()
     except RefusedError as error:
@@ -35,7 +35,7 @@ def decode_once(data: bytes) -> None:
 
 
 def main() -> None:
-    """Starts from one whole file of each kind; flags are libFuzzer's."""
+    """Fuzzes from a corpus of one whole file of each kind; takes the flags of libFuzzer."""
     with tempfile.TemporaryDirectory() as corpus:
         for name, data in whole_files().items():
             (Path(corpus) / name).write_bytes(data)

@@ -1,4 +1,4 @@
-"""Encoded images of every kind that decodes, damaged in every way, and files made to do harm."""
+"""Encoded images of every supported kind, damaged copies of them, and decompression bombs."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["hostile_files", "whole_files"]
 
 
 def whole_files() -> dict[str, bytes]:
-    """One small file of each kind, by name."""
+    """One small file of each supported kind, by name."""
     rng = np.random.default_rng(0)
     coarse = Image.fromarray(rng.integers(0, 256, (5, 5, 3)).astype(np.uint8))
     image = coarse.resize((48, 40), Image.Resampling.BICUBIC)
@@ -53,7 +53,7 @@ def hostile_files(seed: int = 0) -> Iterator[tuple[str, bytes]]:
         for kind, damaged in _damaged(rng, data):
             stem, _, suffix = name.rpartition(".")
             yield f"{stem} {kind}.{suffix}", damaged
-    yield from _harmful()
+    yield from _bombs()
 
 
 def _damaged(rng: np.random.Generator, data: bytes) -> Iterator[tuple[str, bytes]]:
@@ -63,7 +63,7 @@ def _damaged(rng: np.random.Generator, data: bytes) -> Iterator[tuple[str, bytes
     yield "cut at the end", data[:-2]
     for count in (1, 8, 64):
         yield f"flipped {count}", _flip(rng, data, 0, count)
-    # size fields, tables and flags stand at the front
+    # Size fields, tables and flags are at the start of a file.
     yield "flipped head", _flip(rng, data[:64], 4, 3) + data[64:]
     first, second, third = np.sort(rng.integers(0, size, 3))
     yield "swapped", data[:first] + data[second:third] + data[first:second] + data[third:]
@@ -80,8 +80,8 @@ def _damaged(rng: np.random.Generator, data: bytes) -> Iterator[tuple[str, bytes
         yield "no pixels", data[:8] + b"".join(c for c in chunks if c[4:8] != b"IDAT")
 
 
-def _harmful() -> Iterator[tuple[str, bytes]]:
-    """Small files that claim or cost a great deal."""
+def _bombs() -> Iterator[tuple[str, bytes]]:
+    """Small files that claim a large size or are costly to decode."""
     magic, end = b"\x89PNG\r\n\x1a\n", _chunk(b"IEND", b"")
     files = whole_files()
     yield "empty.jpg", b""
@@ -150,7 +150,7 @@ def _chunks(data: bytes) -> list[bytes]:
 
 
 def _resized_jpeg(data: bytes, side: int) -> bytes:
-    """Another size in the frame header, the same pixels behind it."""
+    """Changes the size in the frame header and keeps the pixel data."""
     frame = max(data.find(b"\xff\xc0\0\x11"), data.find(b"\xff\xc2\0\x11"))
     return data[: frame + 5] + struct.pack(">HH", side, side) + data[frame + 9 :]
 

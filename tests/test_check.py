@@ -1,4 +1,4 @@
-"""``seedtf check`` names every made fault, accuses nothing else, and changes no file."""
+"""``seedtf check`` reports every fault of a folder, nothing else, and changes no file."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from seedtf.data.check.check import (
     name_broken_files,
     write_findings,
 )
-from seedtf.data.check.near_duplicates import find_lookalikes, fingerprint
+from seedtf.data.check.near_duplicates import find_near_duplicates, fingerprint
 from seedtf.data.check.traits import looks_like
 from seedtf.data.store import CachePlan, build_store
 from seedtf.errors import UserError
@@ -39,7 +39,7 @@ RNG = np.random.default_rng(0)
 
 
 def draw_image(width: int = 96, height: int = 80) -> Image.Image:
-    """Random blobs: unlike every other image, and with the structure of a photograph."""
+    """Random blobs: different from every other image, with the structure of a photograph."""
     coarse = Image.fromarray(RNG.integers(0, 256, (6, 6, 3)).astype(np.uint8))
     return coarse.resize((width, height), Image.Resampling.BICUBIC)
 
@@ -61,7 +61,7 @@ def chunk(kind: bytes, data: bytes) -> bytes:
 
 
 def bomb_png(side: int) -> bytes:
-    """A small file of side² pixels."""
+    """A small file of side × side pixels."""
     head = struct.pack(">IIBBBBB", side, side, 1, 0, 0, 0, 0)
     pixels = zlib.compress(bytes((side // 8 + 1) * side), 9)
     parts = chunk(b"IHDR", head) + chunk(b"IDAT", pixels) + chunk(b"IEND", b"")
@@ -83,10 +83,10 @@ CMYK = encode(draw_image().convert("CMYK"))
 WHOLE_JPEG, WHOLE_PNG = encode(draw_image()), encode(draw_image(), "PNG")
 RGBA = draw_image().convert("RGBA")
 RGBA.putalpha(90)
-TWIN, SHARED, ORIGINAL, CLASH = (draw_image() for _ in range(4))
+DUPLICATE, SHARED, ORIGINAL, CLASH = (draw_image() for _ in range(4))
 LONG = "n" * 230
 
-# path: (bytes, fault, severity); what `seedtf check` must say of each file
+# path: (bytes, fault, severity); what `seedtf check` must report of each file
 FAULTY = {
     "oak/cut.jpg": (WHOLE_JPEG[:-400], "corrupt", LEFT_OUT),
     "oak/cut.png": (WHOLE_PNG[:-40], "truncated", LEFT_OUT),
@@ -126,8 +126,8 @@ FAULTY = {
     "oak/.DS_Store": (b"\0\0\0\1Bud1", "system file", NOTE),
     "elm/Thumbs.db": (b"\xd0\xcf\x11\xe0", "system file", NOTE),
     "__MACOSX/elm/._0.jpg": (b"\0\5\x16\7", None, None),
-    "elm/twin 1.png": (encode(TWIN, "PNG"), None, None),
-    "elm/twin 2.png": (encode(TWIN, "PNG"), "identical file", WARNING),
+    "elm/copy 1.png": (encode(DUPLICATE, "PNG"), None, None),
+    "elm/copy 2.png": (encode(DUPLICATE, "PNG"), "identical file", WARNING),
     "elm/shared.png": (encode(SHARED, "PNG"), None, None),
     "oak/shared.png": (encode(SHARED, "PNG"), "same image in two classes", WARNING),
     "elm/original.png": (encode(ORIGINAL, "PNG"), None, None),
@@ -148,7 +148,7 @@ FAULTY = {
         for n in "123"
     },
 }
-# findings about what is no file, or about entries made below
+# Findings about folders, and about entries that make_folder adds.
 OTHERS = {
     ("__MACOSX", "system file", NOTE),
     ("bare", "empty class", WARNING),
@@ -159,7 +159,7 @@ OTHERS = {
     ("elm/locked.jpg", "unreadable", LEFT_OUT),
     ("elm/pipe.jpg", "unreadable", LEFT_OUT),
 }
-# a second trait that a made file has as well
+# A second finding about a file above.
 ALSO = {
     ("oak/deep.png", "grey", NOTE),
     ("oak/moving.gif", "gif", NOTE),
@@ -200,7 +200,7 @@ def checked(faulty: Path) -> DataCheck:
     read_file = check_module.read_file
 
     def locked(path: str, max_pixels: int) -> bytes:
-        # a superuser reads everything, so a mode of 000 would not do
+        # Root may read any file, so a mode of 000 would have no effect.
         if path.endswith("locked.jpg"):
             raise PermissionError(13, "Permission denied", path)
         return read_file(path, max_pixels)
@@ -208,56 +208,56 @@ def checked(faulty: Path) -> DataCheck:
     before = snapshot(faulty)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(check_module, "read_file", locked)
-        found = check_data(str(faulty))
+        result = check_data(str(faulty))
     assert snapshot(faulty) == before
-    return found
+    return result
 
 
-def said(found: DataCheck) -> set[tuple[str, str, str]]:
-    return {(f.path, f.fault, f.severity) for f in found.findings}
+def findings(result: DataCheck) -> set[tuple[str, str, str]]:
+    return {(f.path, f.fault, f.severity) for f in result.findings}
 
 
-def detail(found: DataCheck, path: str) -> str:
-    return next(f.detail for f in found.findings if f.path == path)
+def detail(result: DataCheck, path: str) -> str:
+    return next(f.detail for f in result.findings if f.path == path)
 
 
-def test_every_made_fault_is_named_and_nothing_else(checked: DataCheck) -> None:
+def test_every_fault_is_reported_and_nothing_else(checked: DataCheck) -> None:
     made = {(path, fault, severity) for path, (_, fault, severity) in FAULTY.items() if fault}
-    assert said(checked) - ALSO == made | OTHERS - ALSO
+    assert findings(checked) - ALSO == made | OTHERS - ALSO
     assert not checked.clean
 
 
-def test_training_is_left_exactly_the_usable_files(checked: DataCheck) -> None:
+def test_the_catalog_has_exactly_the_usable_files(checked: DataCheck) -> None:
     left_out = {f.path for f in checked.findings if f.severity == LEFT_OUT}
-    passed_over = {"oak/.DS_Store", "elm/Thumbs.db", "__MACOSX/elm/._0.jpg"}
-    assert set(checked.catalog.paths) == FAULTY.keys() - left_out - passed_over
+    ignored = {"oak/.DS_Store", "elm/Thumbs.db", "__MACOSX/elm/._0.jpg"}
+    assert set(checked.catalog.paths) == FAULTY.keys() - left_out - ignored
     assert sum(checked.formats.values()) == len(checked.sizes) == len(checked.catalog)
     assert checked.formats["webp"] == 1
 
 
-def test_details_say_what_was_found(checked: DataCheck) -> None:
+def test_details_describe_the_fault(checked: DataCheck) -> None:
     assert detail(checked, "oak/page.jpg").startswith("an HTML page; starts with")
     assert detail(checked, "oak/text.jpg").startswith("text; starts with")
     assert "git lfs pull" in detail(checked, "oak/lfs.jpg")
     assert detail(checked, "oak/png in disguise.jpg") == "holds png"
-    assert detail(checked, "elm/twin 2.png") == "the same bytes as elm/twin 1.png"
+    assert detail(checked, "elm/copy 2.png") == "the same bytes as elm/copy 1.png"
     assert detail(checked, "oak/clash.jpg") == "looks like elm/clash.png"
     assert detail(checked, "elm/locked.jpg") == "Permission denied"
     assert detail(checked, "elm/itself.jpg") == "Too many levels of symbolic links"
     assert detail(checked, "elm/pipe.jpg") == "not an ordinary file"
 
 
-def test_a_good_folder_has_nothing_else_said_of_it(tiny_folder: Path) -> None:
-    found = check_data(str(tiny_folder))
-    assert {f.fault for f in found.findings} == {"tiny", "unicode name"}
+def test_a_good_folder_has_no_other_findings(tiny_folder: Path) -> None:
+    result = check_data(str(tiny_folder))
+    assert {f.fault for f in result.findings} == {"tiny", "unicode name"}
 
 
-def test_the_limit_on_pixels_is_the_users(tmp_path: Path) -> None:
+def test_max_pixels_can_be_set(tmp_path: Path) -> None:
     for name, width in (("a/1", 100), ("a/2", 41), ("b/1", 40), ("b/2", 39)):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / f"{name}.png").write_bytes(encode(draw_image(width, 40), "PNG"))
-    found = check_data(str(tmp_path), max_pixels=1600)
-    assert said(found) == {
+    result = check_data(str(tmp_path), max_pixels=1600)
+    assert findings(result) == {
         ("a/1.png", "too large", LEFT_OUT),
         ("a/2.png", "too large", LEFT_OUT),
     } | {("a", "small class", WARNING)}
@@ -272,8 +272,11 @@ def test_a_table_is_checked_like_a_folder(faulty: Path, tmp_path: Path) -> None:
         "elm/good 1.jpg,y",
     ]
     (tmp_path / "labels.csv").write_text("\n".join(rows))
-    found = check_data(str(faulty), str(tmp_path / "labels.csv"))
-    assert said(found) == {("oak/zero.jpg", "empty file", LEFT_OUT), ("y", "small class", WARNING)}
+    result = check_data(str(faulty), str(tmp_path / "labels.csv"))
+    assert findings(result) == {
+        ("oak/zero.jpg", "empty file", LEFT_OUT),
+        ("y", "small class", WARNING),
+    }
 
 
 def test_a_folder_that_cannot_be_listed_is_named(
@@ -287,7 +290,7 @@ def test_a_folder_that_cannot_be_listed_is_named(
         return scandir(folder)
 
     monkeypatch.setattr(os, "scandir", refusing)
-    assert ("alder/", "unreadable", LEFT_OUT) in said(check_data(str(tiny_copy)))
+    assert ("alder/", "unreadable", LEFT_OUT) in findings(check_data(str(tiny_copy)))
     with pytest.raises(UserError, match="cannot list"):
         scan_folder(tiny_copy)
 
@@ -304,40 +307,40 @@ def fingerprints(images: list[Image.Image]) -> tuple[np.ndarray, np.ndarray]:
 def test_resized_and_recompressed_copies_are_found() -> None:
     originals = [draw_image() for _ in range(40)]
     copies = [Image.open(io.BytesIO(encode(i.resize((60, 50)), quality=60))) for i in originals]
-    found = find_lookalikes(*fingerprints([*originals, *copies]))
-    assert all(found[later] == later - 40 for later in found)
-    assert len(found) >= 38
+    result = find_near_duplicates(*fingerprints([*originals, *copies]))
+    assert all(result[later] == later - 40 for later in result)
+    assert len(result) >= 38
 
 
-def test_different_images_are_never_accused() -> None:
-    assert find_lookalikes(*fingerprints([draw_image() for _ in range(300)])) == {}
+def test_different_images_are_not_near_duplicates() -> None:
+    assert find_near_duplicates(*fingerprints([draw_image() for _ in range(300)])) == {}
 
 
-def test_colour_tells_images_apart_that_brightness_does_not() -> None:
+def test_images_that_differ_only_in_colour_are_not_near_duplicates() -> None:
     blobs = np.asarray(draw_image()).copy()
     red, blue = np.zeros_like(blobs), np.zeros_like(blobs)
     red[..., 0] = blue[..., 2] = blobs[..., 1]
-    assert find_lookalikes(*fingerprints([Image.fromarray(red), Image.fromarray(blue)])) == {}
+    assert find_near_duplicates(*fingerprints([Image.fromarray(red), Image.fromarray(blue)])) == {}
 
 
-def test_flat_images_have_nothing_to_compare() -> None:
+def test_images_of_one_colour_are_not_compared() -> None:
     flat = [Image.new("RGB", (72, 72), (100, 100, 100 + level)) for level in range(3)]
-    assert find_lookalikes(*fingerprints(flat)) == {}
+    assert find_near_duplicates(*fingerprints(flat)) == {}
 
 
 def test_drawn_seedlings_of_one_species_are_not_near_duplicates(tmp_path: Path) -> None:
     from seedtf.data.sample.write import write_sample
 
     root = write_sample(tmp_path / "sample", images_per_class=8, image_size=48)
-    found = check_data(str(root))
-    assert [f.fault for f in found.findings] == ["system file"]
-    assert found.clean
+    result = check_data(str(root))
+    assert [f.fault for f in result.findings] == ["system file"]
+    assert result.clean
 
 
-# Files that break later
+# Files that become unreadable later
 
 
-def test_broken_files_are_named_again(tiny_copy: Path) -> None:
+def test_files_that_break_during_training_are_named(tiny_copy: Path) -> None:
     store = build_store(scan_folder(tiny_copy), 8, CachePlan("off", 0, ""), tiny_copy)
     store.read(tf.constant([0, 1, 2, 3, 13], tf.int64))
     (tiny_copy / "alder" / "3.png").write_bytes(bytes(700))
@@ -361,7 +364,7 @@ def test_broken_files_are_named_again(tiny_copy: Path) -> None:
         (b"a\0b", ""),
     ],
 )
-def test_foreign_files_are_recognised(start: bytes, kind: str) -> None:
+def test_files_that_are_not_images_are_recognised(start: bytes, kind: str) -> None:
     assert looks_like(start) == kind
 
 
@@ -389,7 +392,7 @@ def test_the_command_writes_a_table_and_exits_1(
     assert f"report    {out}: {len(rows)} lines\n" in printed
 
 
-def test_the_command_exits_0_with_notes_alone(
+def test_the_command_exits_0_if_there_are_only_notes(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     data = tmp_path / "data"
@@ -397,12 +400,12 @@ def test_the_command_exits_0_with_notes_alone(
         (data / name).parent.mkdir(parents=True, exist_ok=True)
         (data / f"{name}.jpg").write_bytes(encode(draw_image().convert("L")))
     out = tmp_path / "report.csv"
-    for _ in range(2):  # its own table may be replaced
+    for _ in range(2):  # an earlier report may be replaced
         assert main(["check", str(data), f"--out={out}"]) == 0
     assert capsys.readouterr().out.count("note      grey: 4\n") == 2
 
 
-def test_the_table_replaces_nothing_of_the_users(tiny_copy: Path, tmp_path: Path) -> None:
+def test_the_table_replaces_no_other_file(tiny_copy: Path, tmp_path: Path) -> None:
     finding = (Finding("a.jpg", "tiny", "1×1 pixels", WARNING),)
     (tmp_path / "mine.csv").write_text("path,label\n")
     with pytest.raises(UserError, match=r"^--out=.*mine\.csv: is another file; pass a new path$"):
@@ -422,7 +425,7 @@ def test_the_table_replaces_nothing_of_the_users(tiny_copy: Path, tmp_path: Path
         (["x", "--max_pixels=10"], "--max_pixels=10: out of range"),
     ],
 )
-def test_mistakes_are_one_line(
+def test_a_user_error_is_one_line(
     arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["check", *arguments]) == 2
@@ -432,7 +435,7 @@ def test_mistakes_are_one_line(
     assert printed.out == ""
 
 
-def test_help_needs_no_tensorflow() -> None:
+def test_help_does_not_import_tensorflow() -> None:
     code = (
         "import sys; from seedtf.commands.main import main\n"
         "try: main(['check', '--help'])\n"

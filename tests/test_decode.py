@@ -1,4 +1,4 @@
-"""Every image is decoded as Pillow shows it, or refused: eagerly, in a pipeline, no third thing."""
+"""Every image is decoded as Pillow shows it or refused, eagerly and in a tf.data pipeline."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ SIZE = 8
 
 
 def smooth(width: int, height: int) -> np.ndarray:
-    """Slow gradients, uint8 [height, width, 3]: what lossy formats keep."""
+    """Smooth gradients, uint8 [height, width, 3], which lossy formats hardly change."""
     y, x = np.mgrid[:height, :width]
     planes = (20 + 200 * x / width, 230 - 180 * y / height, 40 + 90 * (x + y) / (width + height))
     return np.stack(planes, -1).astype(np.uint8)
@@ -76,7 +76,7 @@ LOSSLESS = {
         for o in range(1, 9)
     },
 }
-if not DECODES_WEBP:  # test_compat.py says what happens to it there
+if not DECODES_WEBP:  # test_compat.py tests that WebP is refused then
     LOSSY, LOSSLESS = (
         {name: data for name, data in table.items() if "webp" not in name}
         for table in (LOSSY, LOSSLESS)
@@ -106,54 +106,54 @@ def decoder() -> Decoder:
 
 
 @pytest.fixture(scope="module")
-def careful_decoder() -> Decoder:
-    """With a small limit, so that damage to a size field costs the test no memory."""
+def limited_decoder() -> Decoder:
+    """With a small limit, so that damage to a size field does not cost much memory."""
     return make_decoder(SIZE, max_pixels=1_000_000)
 
 
 @pytest.mark.parametrize("name", LOSSLESS)
 def test_lossless_files_are_equal_to_pillow(name: str) -> None:
-    found, expected = decode_whole(LOSSLESS[name]), as_pillow_shows(LOSSLESS[name])
-    assert found.dtype == np.uint8
-    assert found.shape == expected.shape
-    # half-way cases of the blend over white may round either way
-    assert np.abs(found.astype(int) - expected).max() <= ("tRNS" in name or "a png" in name)
+    image, expected = decode_whole(LOSSLESS[name]), as_pillow_shows(LOSSLESS[name])
+    assert image.dtype == np.uint8
+    assert image.shape == expected.shape
+    # Halves in the blend over white may be rounded up or down.
+    assert np.abs(image.astype(int) - expected).max() <= ("tRNS" in name or "a png" in name)
 
 
 @pytest.mark.parametrize("name", LOSSY)
 def test_lossy_files_are_close_to_pillow(name: str) -> None:
-    found, expected = decode_whole(LOSSY[name]), as_pillow_shows(LOSSY[name])
-    assert found.shape == expected.shape
-    assert np.abs(found.astype(int) - expected).mean() <= 2.0
+    image, expected = decode_whole(LOSSY[name]), as_pillow_shows(LOSSY[name])
+    assert image.shape == expected.shape
+    assert np.abs(image.astype(int) - expected).mean() <= 2.0
 
 
-def test_orientations_really_differ() -> None:
-    """Else the tests above could pass on a decoder and a reference that both ignore them."""
+def test_each_orientation_gives_different_pixels() -> None:
+    """Otherwise the tests above would also pass if decoder and reference both ignored them."""
     turned = [decode_whole(LOSSLESS[f"png turned {o}"]).tobytes() for o in range(1, 9)]
     assert len(set(turned)) == 8
     assert np.array_equal(decode_whole(LOSSLESS["png turned 6"]), np.rot90(NOISE[..., :3], -1))
 
 
-def test_transparent_pixels_are_white_whatever_colour_hides_there() -> None:
+def test_transparent_pixels_become_white_whatever_their_hidden_colour() -> None:
     hidden = np.zeros((3, 2, 4), np.uint8)
     hidden[0, 0] = (10, 20, 30, 255)
-    found = decode_whole(encode(Image.fromarray(hidden), "PNG"))
-    assert found[0, 0].tolist() == [10, 20, 30]
-    assert np.all(np.delete(found.reshape(-1, 3), 0, 0) == 255)
+    image = decode_whole(encode(Image.fromarray(hidden), "PNG"))
+    assert image[0, 0].tolist() == [10, 20, 30]
+    assert np.all(np.delete(image.reshape(-1, 3), 0, 0) == 255)
 
 
 def test_16_bit_png_keeps_the_high_byte() -> None:
-    found = decode_whole(encode(Image.fromarray(DEEP), "PNG"))
-    assert np.array_equal(found, np.repeat((DEEP >> 8).astype(np.uint8)[..., None], 3, -1))
+    image = decode_whole(encode(Image.fromarray(DEEP), "PNG"))
+    assert np.array_equal(image, np.repeat((DEEP >> 8).astype(np.uint8)[..., None], 3, -1))
 
 
 @pytest.mark.skipif(not DECODES_WEBP, reason="TensorFlow 2.15 does not decode WebP")
-def test_an_image_is_recognised_by_its_bytes_alone() -> None:
+def test_a_format_is_recognised_by_bytes_not_by_suffix() -> None:
     assert np.array_equal(decode_whole(LOSSLESS["lossless webp"]), NOISE[..., :3])
 
 
 @pytest.mark.parametrize("name", [*LOSSLESS, *LOSSY])
-def test_a_pipeline_decodes_the_same_pixels(name: str, pipeline: list[np.ndarray]) -> None:
+def test_a_tf_data_pipeline_decodes_the_same_pixels(name: str, pipeline: list[np.ndarray]) -> None:
     names = [*LOSSLESS, *LOSSY]
     assert np.array_equal(pipeline[names.index(name)], decode_whole({**LOSSLESS, **LOSSY}[name]))
 
@@ -170,12 +170,12 @@ def pipeline() -> list[np.ndarray]:
 
 
 @pytest.mark.parametrize("name", ["png", "jpeg", "gif", "24-bit bmp", *WEBP])
-def test_the_decoder_gives_squares_of_its_size(name: str, decoder: Decoder) -> None:
+def test_the_decoder_returns_squares_of_its_size(name: str, decoder: Decoder) -> None:
     image = decoder({**LOSSLESS, **LOSSY}[name])
     assert (image.shape, image.dtype) == ([SIZE, SIZE, 3], tf.uint8)
 
 
-def test_a_image_of_the_size_comes_back_unchanged() -> None:
+def test_an_image_of_the_right_size_is_not_resized() -> None:
     image = tf.constant(NOISE[:16, :16, :3])
     assert np.array_equal(resize_image(image, 16), image)
 
@@ -186,11 +186,12 @@ def test_resizing_keeps_a_plain_colour_and_averages_when_shrinking() -> None:
     assert np.all(resize_image(plain, 70) == 201)
     checks = np.indices((64, 64)).sum(0) % 2 * 255
     grey = resize_image(tf.constant(np.repeat(checks[..., None], 3, -1).astype(np.uint8)), 8)
-    assert np.abs(grey.numpy().astype(int)[1:-1, 1:-1] - 128).max() <= 2  # else: aliasing
+    # Without antialiasing there would be 0 and 255.
+    assert np.abs(grey.numpy().astype(int)[1:-1, 1:-1] - 128).max() <= 2
 
 
-def verdict(decoder: Decoder, data: bytes) -> str:
-    """The fault, or ``decoded`` with everything about the image checked."""
+def outcome(decoder: Decoder, data: bytes) -> str:
+    """The fault, or ``decoded``; checks the image or the message."""
     try:
         image = decoder(data)
     except RefusedError as error:
@@ -206,7 +207,7 @@ def verdict(decoder: Decoder, data: bytes) -> str:
 def test_a_truncated_file_is_never_decoded(name: str, decoder: Decoder) -> None:
     data = {**LOSSLESS, **LOSSY}[name]
     ends = {*range(0, len(data), max(len(data) // 40, 1)), len(data) - 2, len(data) - 1}
-    faults = {verdict(decoder, data[:end]) for end in ends}
+    faults = {outcome(decoder, data[:end]) for end in ends}
     assert faults <= {"empty file", "not an image", "truncated", "corrupt"}
 
 
@@ -215,13 +216,13 @@ def test_a_truncated_gif_is_its_whole_first_frame_or_refused(decoder: Decoder) -
     whole = decoder(data).numpy()
     decoded = 0
     for end in range(0, len(data), 5):
-        if verdict(decoder, data[:end]) == "decoded":
+        if outcome(decoder, data[:end]) == "decoded":
             assert np.array_equal(decoder(data[:end]), whole)
             decoded += 1
     assert 0 < decoded < len(data) // 5
 
 
-def test_damaged_pixels_are_named_corrupt(decoder: Decoder) -> None:
+def test_damaged_pixel_data_is_refused_as_corrupt(decoder: Decoder) -> None:
     data = bytearray(LOSSLESS["png"])
     data[data.index(b"IDAT") + 20] ^= 1
     with pytest.raises(RefusedError) as error:
@@ -249,13 +250,13 @@ def test_damaged_pixels_are_named_corrupt(decoder: Decoder) -> None:
         ),
     ],
 )
-def test_what_the_header_refuses_is_refused_by_the_decoder(
+def test_the_decoder_refuses_what_the_header_parser_refuses(
     data: bytes, fault: str, decoder: Decoder
 ) -> None:
-    assert verdict(decoder, data) == fault
+    assert outcome(decoder, data) == fault
 
 
-def test_the_largest_image_can_be_chosen() -> None:
+def test_max_pixels_can_be_set() -> None:
     with pytest.raises(RefusedError, match="too large: 23×17 is more than 390 pixels"):
         make_decoder(SIZE, max_pixels=390)(LOSSLESS["png"])
     assert make_decoder(SIZE, max_pixels=391)(LOSSLESS["png"]).shape == [SIZE, SIZE, 3]
@@ -263,12 +264,12 @@ def test_the_largest_image_can_be_chosen() -> None:
 
 @settings(max_examples=300)
 @given(st.sampled_from([*LOSSLESS.values(), *LOSSY.values()]), st.data())
-def test_any_damage_gives_a_image_or_a_refusal(
-    careful_decoder: Decoder, data: bytes, draw: st.DataObject
+def test_a_damaged_file_gives_an_image_or_a_refusal(
+    limited_decoder: Decoder, data: bytes, draw: st.DataObject
 ) -> None:
     end = draw.draw(st.one_of(st.just(len(data)), st.integers(1, len(data))))
     damaged = bytearray(data[:end])
-    places = st.tuples(st.integers(0, end - 1), st.integers(0, 255))
-    for place, value in draw.draw(st.lists(places, max_size=5)):
-        damaged[place] = value
-    verdict(careful_decoder, bytes(damaged))
+    changes = st.tuples(st.integers(0, end - 1), st.integers(0, 255))
+    for position, value in draw.draw(st.lists(changes, max_size=5)):
+        damaged[position] = value
+    outcome(limited_decoder, bytes(damaged))

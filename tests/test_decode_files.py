@@ -1,4 +1,4 @@
-"""Decoded together, images and refusals are those of one by one, in order."""
+"""A batch decoder returns the images and refusals of single decoding, in order."""
 
 from pathlib import Path
 
@@ -16,7 +16,7 @@ SIZE = 16
 
 @pytest.fixture
 def mixed(tmp_path: Path) -> list[str]:
-    """Five images, among them a damaged one, an empty file and a name that leads nowhere."""
+    """Paths of five images, a damaged one, an empty file and a missing file."""
     rng = np.random.default_rng(0)
     paths = [tmp_path / f"{i}.png" for i in range(8)]
     for i in (0, 2, 3, 5, 7):
@@ -30,31 +30,31 @@ def mixed(tmp_path: Path) -> list[str]:
     return [str(path) for path in paths]
 
 
-def test_each_has_its_outcome_whatever_the_others(mixed: list[str]) -> None:
-    found = [*make_batch_decoder(SIZE)(mixed)]
-    assert [type(one) for one in found] == [
+def test_a_bad_file_does_not_affect_the_others(mixed: list[str]) -> None:
+    results = [*make_batch_decoder(SIZE)(mixed)]
+    assert [type(result) for result in results] == [
         np.ndarray, RefusedError, np.ndarray, np.ndarray,
         RefusedError, np.ndarray, FileNotFoundError, np.ndarray,
     ]  # fmt: skip
-    assert [found[1].fault, found[4].fault] == ["corrupt", "empty file"]
-    one_by_one = make_decoder(SIZE)
+    assert [results[1].fault, results[4].fault] == ["corrupt", "empty file"]
+    decode_single = make_decoder(SIZE)
     for i in (0, 2, 3, 5, 7):
-        assert np.array_equal(found[i], one_by_one(Path(mixed[i]).read_bytes()))
+        assert np.array_equal(results[i], decode_single(Path(mixed[i]).read_bytes()))
 
 
-def test_good_ones_come_from_one_call_and_large_ones_alone(
+def test_small_files_share_a_call_and_large_ones_do_not(
     mixed: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    good = [mixed[i] for i in (0, 2, 3, 5, 7)]
-    reads = [decode_files._read(path, 1000) for path in good]
+    paths = [mixed[i] for i in (0, 2, 3, 5, 7)]
+    reads = [decode_files._read(path, 1000) for path in paths]
     assert [len(batch) for batch in decode_files._batches(reads)] == [5]
     sizes = [decode_files._bytes_needed(*read) for read in reads]
     monkeypatch.setattr(decode_files, "_BATCH_BYTES", 2 * max(sizes))
     assert [len(batch) for batch in decode_files._batches(reads)] == [2, 2, 1]
     monkeypatch.setattr(decode_files, "_BATCH_BYTES", 1)
     assert [len(batch) for batch in decode_files._batches(reads)] == [1] * 5
-    assert len([*make_batch_decoder(SIZE)(good)]) == 5
+    assert len([*make_batch_decoder(SIZE)(paths)]) == 5
 
 
-def test_nothing_asked_for_is_nothing() -> None:
+def test_no_paths_give_no_images() -> None:
     assert [*make_batch_decoder(SIZE)([])] == []

@@ -1,4 +1,4 @@
-"""What a file's bytes say about it, and what is refused before anything is allocated."""
+"""read_header parses every accepted format and refuses other files before anything is allocated."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def encode(image: Image.Image, kind: str, **options: object) -> bytes:
 
 
 def exif(orientation: int, order: str = "<") -> bytes:
-    """A TIFF block whose only entry is the orientation."""
+    """An EXIF block whose only entry is the orientation."""
     mark = b"II" if order == "<" else b"MM"
     entry = struct.pack(f"{order}HHIHH", 0x0112, 3, 1, orientation, 0)
     return b"Exif\0\0" + mark + struct.pack(f"{order}HIH", 42, 8, 1) + entry + bytes(4)
@@ -71,12 +71,12 @@ ACCEPTED = {
 
 
 @pytest.mark.parametrize("name", ACCEPTED)
-def test_format_size_and_transparency_are_read(name: str) -> None:
+def test_format_size_and_transparency_are_parsed(name: str) -> None:
     data, kind, has_alpha = ACCEPTED[name]
     assert read_header(data) == Header(kind, 7, 5, 1, has_alpha)
 
 
-def test_a_bmp_may_run_from_the_top() -> None:
+def test_a_bmp_may_be_stored_top_down() -> None:
     data = bytearray(encode(IMAGE, "BMP"))
     struct.pack_into("<i", data, 22, -5)
     assert read_header(bytes(data)) == Header("bmp", 7, 5)
@@ -90,7 +90,7 @@ def test_every_orientation_is_read_in_both_byte_orders(orientation: int, order: 
         assert read_header(encode(IMAGE, kind, exif=block)).orientation == orientation
 
 
-def test_an_orientation_behind_the_pixels_of_a_png_is_read() -> None:
+def test_an_orientation_after_the_pixels_of_a_png_is_read() -> None:
     plain = encode(IMAGE, "PNG")
     late = plain[:-12] + png_chunk(b"eXIf", exif(6)[6:]) + plain[-12:]
     assert read_header(late).orientation == 6
@@ -107,7 +107,7 @@ def test_an_orientation_behind_the_pixels_of_a_png_is_read() -> None:
         b"Exif\0\0II*\0\xff\xff\xff\xff",
     ],
 )
-def test_a_broken_orientation_counts_as_upright(block: bytes) -> None:
+def test_an_invalid_orientation_counts_as_upright(block: bytes) -> None:
     jpeg = encode(IMAGE, "JPEG")
     segment = b"\xff\xe1" + struct.pack(">H", len(block) + 2) + block
     assert read_header(jpeg[:2] + segment + jpeg[2:]).orientation == 1
@@ -181,29 +181,29 @@ CASES = {
         "unsupported variant",
         "animated or transparent WebP; save it as PNG",
     ),
-    "strange webp": (b"RIFF\0\0\0\0WEBPabcd" + bytes(20), "corrupt", "WebP chunk b'abcd'"),
+    "webp of unknown kind": (b"RIFF\0\0\0\0WEBPabcd" + bytes(20), "corrupt", "WebP chunk b'abcd'"),
 }
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_what_is_not_shown_right_is_refused_by_name(name: str) -> None:
+def test_a_file_that_cannot_be_decoded_right_is_refused_by_name(name: str) -> None:
     data, fault, detail = CASES[name]
-    found = refusal(data)
-    assert found[0] == fault
-    assert found[1].startswith(detail)
+    actual_fault, actual_detail = refusal(data)
+    assert actual_fault == fault
+    assert actual_detail.startswith(detail)
 
 
 def test_the_tiny_png_that_claims_a_gigabyte_is_57_bytes() -> None:
     assert len(CASES["huge chunk"][0]) == 57
 
 
-def test_the_limit_is_on_the_area_and_can_be_lowered() -> None:
+def test_max_pixels_limits_width_times_height() -> None:
     data = encode(IMAGE, "PNG")
     assert read_header(data, max_pixels=35).width == 7
     assert refusal(data, 34) == ("too large", "7×5 is more than 34 pixels")
 
 
-# the end of the part that is looked at; a cut in the pixels behind it is the decoder's to find
+# A cut after the header, in the pixels, is found by the decoder.
 @pytest.mark.parametrize("name", ["jpeg", "png", "bmp", "gif", "lossy webp", "lossless webp"])
 def test_a_file_cut_inside_its_header_is_refused(name: str) -> None:
     data = ACCEPTED[name][0]
@@ -219,11 +219,11 @@ def test_a_png_or_a_gif_frame_without_its_end_is_refused() -> None:
 
 @settings(max_examples=200)
 @given(st.sampled_from([data for data, _, _ in ACCEPTED.values()]), st.data())
-def test_any_damage_gives_a_header_or_a_refusal(data: bytes, draw: st.DataObject) -> None:
+def test_a_damaged_file_gives_a_header_or_a_refusal(data: bytes, draw: st.DataObject) -> None:
     damaged = bytearray(data[: draw.draw(st.integers(0, len(data)))])
-    places = st.tuples(st.integers(0, max(len(damaged) - 1, 0)), st.integers(0, 255))
-    for place, value in draw.draw(st.lists(places, max_size=8)) if damaged else []:
-        damaged[place] = value
+    changes = st.tuples(st.integers(0, max(len(damaged) - 1, 0)), st.integers(0, 255))
+    for position, value in draw.draw(st.lists(changes, max_size=8)) if damaged else []:
+        damaged[position] = value
     try:
         header = read_header(bytes(damaged))
     except RefusedError:
@@ -234,7 +234,7 @@ def test_any_damage_gives_a_header_or_a_refusal(data: bytes, draw: st.DataObject
 
 @given(st.sampled_from([b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF89a", b"BM"]), st.binary())
 @example(b"RIFF", b"\0\0\0\0WEBPVP8X" + b"\0" * 4)
-def test_noise_behind_the_magic_bytes_ends_in_a_header_or_a_refusal(
+def test_random_bytes_after_the_magic_bytes_give_a_header_or_a_refusal(
     magic: bytes, noise: bytes
 ) -> None:
     try:
@@ -243,7 +243,7 @@ def test_noise_behind_the_magic_bytes_ends_in_a_header_or_a_refusal(
         assert error.fault
 
 
-def test_judging_needs_no_tensorflow() -> None:
+def test_parsing_a_header_does_not_import_tensorflow() -> None:
     code = "import sys, seedtf.images.header; print('tensorflow' in sys.modules)"
     command = [sys.executable, "-c", code]
     result = subprocess.run(command, capture_output=True, text=True, check=True)

@@ -1,7 +1,7 @@
-"""The decoder survives abuse: an image or a named refusal, in bounded time and memory, no crash.
+"""Hostile files give an image or a named refusal, in bounded time and memory, without a crash.
 
-The files go through a process of its own, which may use so much memory and no more and is ended by the
-system where one file takes more than so much processor time; so neither a crash nor a hang can hide.
+The files are decoded in a separate process. It has a memory limit, and the system ends it if one
+file takes too much processor time; so a crash or a hang fails the tests.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import pytest
 from hostile_files import hostile_files, whole_files
 
 MAX_PIXELS = 4_000_000
-MEMORY_BYTES = 1 << 30  # above what TensorFlow has taken once it runs
+MEMORY_BYTES = 1 << 30  # in addition to what TensorFlow takes to start
 SECONDS_A_FILE = 1.0
 FAULTS = {
     "corrupt",
@@ -30,19 +30,19 @@ FAULTS = {
 
 
 def decode_under_limits(folder: Path) -> None:
-    """The process under test: one line a file on stdout, its name before it is opened."""
+    """The process under test: prints the name of a file before it is opened, then the outcome."""
     from seedtf.images.decode import make_decoder
     from seedtf.images.header import RefusedError
 
     decode = make_decoder(32, MAX_PIXELS)
-    for data in whole_files().values():  # TensorFlow starts its threads
+    for data in whole_files().values():  # starts TensorFlow's threads
         decode(data)
     pages = int(Path("/proc/self/statm").read_text().split()[0])
     limit = pages * resource.getpagesize() + MEMORY_BYTES
     resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
     for path in sorted(folder.iterdir()):
         print(path.name, end="\t", flush=True)
-        # processor time of all threads, so that a busy machine fails no test; the signal ends all
+        # ITIMER_PROF counts processor time, so a busy machine does not fail the test.
         signal.setitimer(signal.ITIMER_PROF, SECONDS_A_FILE)
         try:
             image = decode(path.read_bytes()).numpy()
@@ -62,22 +62,22 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def verdicts(folder: Path) -> dict[str, str]:
+def outcomes(folder: Path) -> dict[str, str]:
     command = [sys.executable, __file__, str(folder)]
     done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stdout.splitlines()[-1:] + done.stderr.splitlines()[-3:]
     return dict(line.split("\t") for line in done.stdout.splitlines())
 
 
-def test_every_hostile_file_gives_an_array_or_a_refusal(
-    folder: Path, verdicts: dict[str, str]
+def test_every_hostile_file_gives_an_image_or_a_refusal(
+    folder: Path, outcomes: dict[str, str]
 ) -> None:
-    assert len(verdicts) == len(os.listdir(folder)) >= 200
-    assert set(verdicts.values()) <= FAULTS | {"array (32, 32, 3) uint8"}
+    assert len(outcomes) == len(os.listdir(folder)) >= 200
+    assert set(outcomes.values()) <= FAULTS | {"array (32, 32, 3) uint8"}
 
 
-def test_whole_files_still_decode(verdicts: dict[str, str]) -> None:
-    assert {verdicts[name] for name in whole_files()} == {"array (32, 32, 3) uint8"}
+def test_whole_files_still_decode(outcomes: dict[str, str]) -> None:
+    assert {outcomes[name] for name in whole_files()} == {"array (32, 32, 3) uint8"}
 
 
 @pytest.mark.parametrize(
@@ -94,18 +94,22 @@ def test_whole_files_still_decode(verdicts: dict[str, str]) -> None:
         ("empty.jpg", "empty file"),
     ],
 )
-def test_bombs_are_refused_by_name(verdicts: dict[str, str], name: str, fault: str) -> None:
-    assert verdicts[name] == fault
+def test_decompression_bombs_are_refused_by_name(
+    outcomes: dict[str, str], name: str, fault: str
+) -> None:
+    assert outcomes[name] == fault
 
 
-def test_check_accounts_for_every_hostile_file(folder: Path, verdicts: dict[str, str]) -> None:
+def test_check_lists_every_hostile_file_as_usable_or_left_out(
+    folder: Path, outcomes: dict[str, str]
+) -> None:
     from seedtf.data.check.check import LEFT_OUT, check_data
 
-    found = check_data(str(folder.parent), max_pixels=MAX_PIXELS)
-    left_out = {f.path: f.fault for f in found.findings if f.severity == LEFT_OUT}
-    told = {f"class/{name}": verdict for name, verdict in verdicts.items()}
-    assert left_out == {path: v for path, v in told.items() if not v.startswith("array")}
-    assert set(found.catalog.paths) == told.keys() - left_out.keys()
+    result = check_data(str(folder.parent), max_pixels=MAX_PIXELS)
+    left_out = {f.path: f.fault for f in result.findings if f.severity == LEFT_OUT}
+    by_path = {f"class/{name}": outcome for name, outcome in outcomes.items()}
+    assert left_out == {path: v for path, v in by_path.items() if not v.startswith("array")}
+    assert set(result.catalog.paths) == by_path.keys() - left_out.keys()
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Every file gets its judgement once, whether alone or in a group, and an interruption is quick."""
+"""Every file of a catalog is processed exactly once, and Ctrl-C ends the work quickly."""
 
 import time
 from pathlib import Path
@@ -18,34 +18,34 @@ def _catalog(count: int) -> Catalog:
 
 
 @pytest.mark.parametrize("count", [0, 1, 3, 32, 33, 200])
-def test_groups_hold_every_file_once_and_its_outcome(count: int) -> None:
-    groups: list[tuple[int, list[str]]] = []
+def test_batches_contain_every_file_once_and_keep_its_outcome(count: int) -> None:
+    batches: list[tuple[int, list[str]]] = []
 
-    def work(first: int, paths):
-        groups.append((first, list(paths)))
+    def process(first: int, paths):
+        batches.append((first, list(paths)))
         for index, path in enumerate(paths, first):
             assert path == f"/nowhere/{index:03}.png"
             refusal = RefusedError("corrupt", f"number {index}")
             yield refusal if index % 7 == 3 else OSError(2, "gone") if index % 7 == 5 else index
 
     catalog = _catalog(count)
-    good, faults = map_file_batches(catalog, work, "testing", 16)
+    good, faults = map_file_batches(catalog, process, "testing", 16)
     assert good.tolist() == [i for i in range(count) if i % 7 not in (3, 5)]
     assert [(f.path, f.fault, f.detail) for f in faults] == [
         (f"{i:03}.png", *(("corrupt", f"number {i}") if i % 7 == 3 else ("unreadable", "gone")))
         for i in range(count)
         if i % 7 in (3, 5)
     ]
-    groups.sort()
-    assert [path for _, paths in groups for path in paths] == list(catalog.absolute_paths())
-    assert max((len(paths) for _, paths in groups), default=0) <= 16
-    assert len(groups) >= min(count, num_threads(catalog.absolute_paths()))
+    batches.sort()
+    assert [path for _, paths in batches for path in paths] == list(catalog.absolute_paths())
+    assert max((len(paths) for _, paths in batches), default=0) <= 16
+    assert len(batches) >= min(count, num_threads(catalog.absolute_paths()))
 
 
-def test_an_interruption_does_not_wait_for_what_is_queued() -> None:
+def test_an_interruption_does_not_wait_for_queued_files() -> None:
     done: list[int] = []
 
-    def work(index: int, path: str) -> None:
+    def process(index: int, path: str) -> None:
         if index == 0:
             raise KeyboardInterrupt
         time.sleep(0.05)
@@ -53,5 +53,5 @@ def test_an_interruption_does_not_wait_for_what_is_queued() -> None:
 
     catalog = _catalog(500)
     with pytest.raises(KeyboardInterrupt):
-        map_files(catalog, work, "testing")
+        map_files(catalog, process, "testing")
     assert len(done) < 6 * num_threads(catalog.absolute_paths())

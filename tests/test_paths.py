@@ -1,4 +1,4 @@
-"""Folders behind a URL: TensorFlow's in-memory file system takes the way that gs:// takes."""
+"""Folders behind a URL, tested with TensorFlow's in-memory file system in place of gs://."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import tensorflow as tf
 from tiny_run import make_run
 
 from seedtf.config.train_config import TrainConfig
-from seedtf.data import paths as remote
+from seedtf.data import paths
 from seedtf.data.catalog import read_labels_csv, scan_folder
 from seedtf.data.check.check import check_data
 from seedtf.data.dataset import Dataset, load_dataset
@@ -25,14 +25,14 @@ gfile = tf.io.gfile
 def put(url: str, data: bytes) -> None:
     gfile.makedirs(url.rpartition("/")[0])
     if gfile.exists(url):
-        gfile.remove(url)  # to open a file of this file system for writing does not empty it
+        gfile.remove(url)  # opening for writing does not truncate in this file system
     with gfile.GFile(url, "wb") as file:
         file.write(data)
 
 
 @pytest.fixture
 def bucket(tiny_folder: Path, request: pytest.FixtureRequest):
-    """The tiny folder's files in a memory bucket of this test's own."""
+    """The files of the tiny folder in an in-memory bucket for this test."""
     url = f"ram://{request.node.name.translate(str.maketrans('[]', '--'))}/images"
     for path in tiny_folder.rglob("*.png"):
         put(f"{url}/{path.relative_to(tiny_folder).as_posix()}", path.read_bytes())
@@ -40,50 +40,50 @@ def bucket(tiny_folder: Path, request: pytest.FixtureRequest):
     gfile.rmtree(url)
 
 
-def opened(folder: str | Path, tmp_path: Path, **options: object) -> Dataset:
+def load(folder: str | Path, tmp_path: Path, **options: object) -> Dataset:
     settings = {"image_size": 8, "cache": "off", "cache_dir": tmp_path / "cache", **options}
     return load_dataset(str(folder), **settings)
 
 
-def pixels(found: Dataset) -> np.ndarray:
-    return found.store.read(tf.range(len(found.store.catalog), dtype=tf.int64)).numpy()
+def pixels(dataset: Dataset) -> np.ndarray:
+    return dataset.store.read(tf.range(len(dataset.store.catalog), dtype=tf.int64)).numpy()
 
 
 @pytest.mark.parametrize("cache", ["ram", "disk", "off"])
-def test_a_bucket_gives_what_the_folder_gives(
+def test_a_bucket_gives_the_same_dataset_as_a_folder(
     bucket: str, tiny_folder: Path, tmp_path: Path, cache: str
 ) -> None:
-    far = opened(bucket, tmp_path, cache=cache)
-    near = opened(tiny_folder, tmp_path, cache=cache)
-    assert far.store.catalog.paths == near.store.catalog.paths
-    assert far.store.catalog.class_names == near.store.catalog.class_names
-    assert np.array_equal(far.split.val, near.split.val)
-    assert np.array_equal(pixels(far), pixels(near))
+    remote = load(bucket, tmp_path, cache=cache)
+    local = load(tiny_folder, tmp_path, cache=cache)
+    assert remote.store.catalog.paths == local.store.catalog.paths
+    assert remote.store.catalog.class_names == local.store.catalog.class_names
+    assert np.array_equal(remote.split.val, local.split.val)
+    assert np.array_equal(pixels(remote), pixels(local))
     if cache == "disk":
-        assert opened(bucket, tmp_path, cache=cache).store.from_cache
+        assert load(bucket, tmp_path, cache=cache).store.from_cache
 
 
-def test_bad_and_foreign_files_are_named(bucket: str, tmp_path: Path) -> None:
+def test_bad_and_foreign_files_in_a_bucket_are_named(bucket: str, tmp_path: Path) -> None:
     whole = gfile.GFile(f"{bucket}/alder/1.png", "rb").read()
     put(f"{bucket}/alder/1.png", whole[:-20])
     put(f"{bucket}/alder/deep/x.json", b"{}")
     put(f"{bucket}/St. John's wort/1.png", whole)
     put(f"{bucket}/St. John's wort/2.png", whole)
     put(f"{bucket}/.git/3.png", whole)
-    found = opened(bucket, tmp_path)
-    assert {(f.path, f.fault) for f in found.store.catalog.faults} == {
+    dataset = load(bucket, tmp_path)
+    assert {(f.path, f.fault) for f in dataset.store.catalog.faults} == {
         ("alder/1.png", "truncated"),
         ("alder/deep/x.json", "unsupported suffix"),
     }
-    assert "St. John's wort" in found.store.catalog.class_names
-    assert found.duplicates == 1  # found by reading files of one size
-    said = {(f.path, f.fault) for f in check_data(bucket).findings}
-    assert ("alder/1.png", "truncated") in said
-    assert ("St. John's wort/2.png", "identical file") in said
+    assert "St. John's wort" in dataset.store.catalog.class_names
+    assert dataset.duplicates == 1  # found by reading files of one size
+    findings = {(f.path, f.fault) for f in check_data(bucket).findings}
+    assert ("alder/1.png", "truncated") in findings
+    assert ("St. John's wort/2.png", "identical file") in findings
 
 
-def test_a_file_that_leaves_the_bucket_is_named(bucket: str, tmp_path: Path) -> None:
-    store = opened(bucket, tmp_path).store
+def test_a_file_removed_from_the_bucket_is_named(bucket: str, tmp_path: Path) -> None:
+    store = load(bucket, tmp_path).store
     gfile.remove(f"{bucket}/alder/0.png")
     with pytest.raises(tf.errors.InvalidArgumentError, match=r"alder/0\.png: unreadable"):
         store.read(tf.constant([0], tf.int64))
@@ -96,7 +96,7 @@ def test_the_cache_key_follows_a_changed_object(bucket: str) -> None:
     assert cache_key(scan_folder(bucket), 8) != before
 
 
-def test_a_table_and_its_files_may_both_be_far(bucket: str) -> None:
+def test_a_table_and_its_files_may_both_be_remote(bucket: str) -> None:
     put(f"{bucket}/labels.csv", "\ufefffile,label\nalder/0.png,é\nalder/1.png,f\n".encode())
     catalog = read_labels_csv(f"{bucket}/labels.csv", bucket)
     assert catalog.class_names == ("f", "é")
@@ -106,13 +106,13 @@ def test_a_table_and_its_files_may_both_be_far(bucket: str) -> None:
 
 
 def test_a_run_on_a_bucket_is_evaluated(bucket: str, tmp_path: Path) -> None:
-    found = evaluate_run(str(make_run(tmp_path / "run", bucket)))
-    assert len(found.report.predictions.paths) == 9
-    page = found.page.read_text(encoding="utf-8")
-    assert page.count("data:image/jpeg") > 0  # images were fetched for it
+    evaluation = evaluate_run(str(make_run(tmp_path / "run", bucket)))
+    assert len(evaluation.report.predictions.paths) == 9
+    page = evaluation.page.read_text(encoding="utf-8")
+    assert page.count("data:image/jpeg") > 0  # thumbnails of remote images
 
 
-def test_a_bucket_that_is_not_there_names_the_flag(bucket: str) -> None:
+def test_a_missing_bucket_names_the_flag(bucket: str) -> None:
     with pytest.raises(UserError, match=r"^--data_dir=ram://nowhere/x: no such folder; pass"):
         scan_folder("ram://nowhere/x")
     with pytest.raises(UserError, match=r"^--data_dir=ram://.*png: a file; pass"):
@@ -128,11 +128,11 @@ def test_a_scheme_without_a_file_system_names_what_to_install(
         "s3://bucket/images: this TensorFlow has no file system for s3://, only "
     )
     assert "install a tensorflow-io" in str(error.value)
-    asked = []
-    monkeypatch.setattr(remote.importlib, "import_module", lambda n: asked.append(n) or tf)
+    imported = []
+    monkeypatch.setattr(paths.importlib, "import_module", lambda n: imported.append(n) or tf)
     with pytest.raises(UserError):
         scan_folder("s3://bucket/images")
-    assert "tensorflow_io" in asked
+    assert "tensorflow_io" in imported
 
 
 @pytest.mark.parametrize(
@@ -145,22 +145,24 @@ def test_a_scheme_without_a_file_system_names_what_to_install(
         ("/a", "/b", ("/", "a/", "b/")),
     ],
 )
-def test_two_folders_share_the_nearest_one_above(
+def test_common_folder_is_the_nearest_common_parent(
     first: str, second: str, expected: tuple[str, str, str]
 ) -> None:
     root, *prefixes = common_folder(folder_at(first), folder_at(second))
     assert (str(root), *prefixes) == expected
 
 
-def test_folders_in_two_places_are_refused(bucket: str, tiny_folder: Path, tmp_path: Path) -> None:
+def test_folders_in_different_file_systems_are_refused(
+    bucket: str, tiny_folder: Path, tmp_path: Path
+) -> None:
     for first, second in (("gs://a/x", "gs://b/x"), ("gs://a/x", "s3://a/x"), ("/a", "gs://a")):
         with pytest.raises(ValueError, match="different"):
             common_folder(folder_at(first), folder_at(second))
     with pytest.raises(UserError, match=r"^--val_dir=ram://.*: not in one place with --data_dir="):
-        opened(tiny_folder, tmp_path, val_dir=bucket)
+        load(tiny_folder, tmp_path, val_dir=bucket)
 
 
-def test_urls_stay_as_they_are_and_results_stay_here() -> None:
+def test_urls_are_not_made_absolute_and_results_must_be_local() -> None:
     config = TrainConfig(data_dir="gs://b/x", val_dir="val", labels_csv="s3://b/t.csv")
     absolute = config.with_absolute_paths()
     assert (absolute.data_dir, absolute.labels_csv) == ("gs://b/x", "s3://b/t.csv")

@@ -1,4 +1,4 @@
-"""The embedded sample data: what is drawn, when it is kept, when it is refused."""
+"""The sample data: what is drawn, when it is kept, and when a folder is refused."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def contents(root: Path) -> dict[str, bytes]:
 
 
 def leaf_pixels(species_index: int, image: int) -> float:
-    """How many pixels are clearly greener than red and blue."""
+    """The number of pixels whose green clearly exceeds red and blue."""
     rng = np.random.default_rng([0, species_index, image])
     red, green, blue = np.moveaxis(draw_seedling(SPECIES[species_index], 64, rng).astype(int), 2, 0)
     return float(np.sum((green > red + 12) & (green > blue + 12)))
@@ -44,19 +44,19 @@ def test_writes_twelve_class_folders_of_rgb_pngs(tmp_path: Path) -> None:
     assert [path.name for path in (tmp_path / "deep").iterdir()] == ["sample"]
 
 
-def test_same_seed_same_bytes_and_another_seed_others(tmp_path: Path) -> None:
+def test_the_seed_determines_the_bytes(tmp_path: Path) -> None:
     first, second = contents(tiny(tmp_path / "a")), contents(tiny(tmp_path / "b"))
     assert first == second
     other = contents(tiny(tmp_path / "c", seed=1))
     assert all(first[name] != other[name] for name in first)
 
 
-def test_more_images_keep_the_first_ones(tmp_path: Path) -> None:
+def test_more_images_per_class_keep_the_first_ones(tmp_path: Path) -> None:
     few, more = contents(tiny(tmp_path / "a")), contents(tiny(tmp_path / "b", images_per_class=3))
     assert all(more[name] == data for name, data in few.items() if name != MARKER)
 
 
-def test_no_two_images_are_alike(tmp_path: Path) -> None:
+def test_all_images_differ(tmp_path: Path) -> None:
     images = list(contents(tiny(tmp_path / "a", images_per_class=3)).values())
     assert len(set(images)) == len(images)
 
@@ -72,7 +72,7 @@ def test_every_image_shows_a_plant_and_species_differ_in_leaf_area() -> None:
     assert all(values.std() > 0 for values in area.values())
 
 
-def test_a_complete_sample_is_kept_even_with_files_added(tmp_path: Path) -> None:
+def test_a_complete_sample_is_kept_even_if_files_were_added(tmp_path: Path) -> None:
     root = tiny(tmp_path / "a")
     added = root / "Maize" / "mine.png"
     added.write_bytes(b"mine")
@@ -104,7 +104,7 @@ def test_an_empty_folder_is_filled(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("marker", [None, "", "[]", "{}", '{"images_per_class": "2"}'])
-def test_a_folder_that_is_no_sample_is_refused_untouched(
+def test_a_folder_that_is_not_a_sample_is_refused_and_unchanged(
     tmp_path: Path, marker: str | None
 ) -> None:
     (tmp_path / "thesis.doc").write_text("mine")
@@ -116,7 +116,7 @@ def test_a_folder_that_is_no_sample_is_refused_untouched(
     assert contents(tmp_path) == before
 
 
-def test_a_file_in_the_way_is_refused(tmp_path: Path) -> None:
+def test_a_file_at_the_path_is_refused(tmp_path: Path) -> None:
     (tmp_path / "sample").write_text("mine")
     with pytest.raises(UserError, match="sample"):
         tiny(tmp_path / "sample")
@@ -137,7 +137,7 @@ def test_interrupted_drawing_leaves_nothing(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_another_process_that_was_first_wins(
+def test_a_sample_that_another_process_wrote_first_is_kept(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     original = sample._draw_all

@@ -20,7 +20,6 @@ __all__ = [
     "Header",
     "RefusedError",
     "gif_frames",
-    "jpeg_segments",
     "read_header",
 ]
 
@@ -116,7 +115,7 @@ def read_header(data: bytes, max_pixels: int = MAX_PIXELS) -> Header:
 
 def _read_jpeg(data: bytes) -> Header:
     orientation = 1
-    for marker, position, length in jpeg_segments(data):
+    for marker, position, length in _jpeg_segments(data):
         if marker == 0xE1 and data[position + 2 : position + 8] == b"Exif\0\0":
             orientation = _exif_orientation(data[position + 8 : position + length])
         if marker in _JPEG_FRAMES:
@@ -141,7 +140,7 @@ def _has_many_scans(data: bytes, position: int) -> bool:
     return True
 
 
-def jpeg_segments(data: bytes) -> Iterator[tuple[int, int, int]]:
+def _jpeg_segments(data: bytes) -> Iterator[tuple[int, int, int]]:
     """Yields each segment before the first scan (ITU-T T.81, B.1.1): marker, position, length.
 
     ``position`` is where the two bytes of the length are; they count towards the length, and the

@@ -70,13 +70,7 @@ class HeaderStatus(NamedTuple):
 
 @tf.function(autograph=True, input_signature=[tf.TensorSpec([], tf.string)])
 def parse_header_graph(contents: tf.Tensor) -> HeaderStatus:
-    """Parses the header of one encoded file, a string scalar, as ``images.header.read_header`` does.
-
-    Example:
-        >>> status = parse_header_graph(tf.constant(b"<!doctype html>")).status
-        >>> STATUSES[int(status)]
-        'not an image'
-    """
+    """Parses the header of one encoded file, a string scalar, as ``images.header.read_header`` does."""
     file = open_bytes(contents)
     if file.length == 0:
         header = _refused(_EMPTY)

@@ -1,4 +1,4 @@
-"""Preflight of a folder: every file read once, everything odd about it named; no file is changed."""
+"""Checks a folder of images before training: reads each file once and reports what is unusual."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from seedtf.data.catalog import IMAGE_SUFFIXES, Catalog, Fault, read_labels_csv,
 from seedtf.data.check.near_duplicates import (
     FINGERPRINT_SIZE,
     THUMBNAIL,
-    find_lookalikes,
+    find_near_duplicates,
     fingerprint,
 )
 from seedtf.data.check.traits import image_traits, looks_like, name_traits
@@ -42,9 +42,9 @@ __all__ = [
 LEFT_OUT = "left out"
 """Training cannot use the file."""
 WARNING = "warning"
-"""The file is used, and probably should not be as it is."""
+"""Training uses the file, but it probably should be corrected."""
 NOTE = "note"
-"""The file is used and decoded right; good to know."""
+"""Training uses the file and decodes it correctly; for information."""
 
 _WARNINGS = frozenset(
     {
@@ -65,19 +65,19 @@ _HEADING = csv_line("path", "fault", "detail", "severity")
 
 @dataclass(frozen=True)
 class Finding(Fault):
-    """A fault, and how bad it is: ``left out``, ``warning`` or ``note``."""
+    """A fault with its severity: ``left out``, ``warning`` or ``note``."""
 
     severity: str
 
 
 @dataclass(frozen=True)
 class DataCheck:
-    """What a folder holds.
+    """The result of ``check_data``.
 
     Attributes:
         catalog: the files that can be used.
-        findings: by path; the worst first where a file has several.
-        formats: number of usable files of each format.
+        findings: sorted by path, then by severity, the worst first.
+        formats: number of usable files of each format, the most frequent first.
         sizes: int32 ``[N, 2]``, width and height in pixels of each usable file as stored.
     """
 
@@ -88,13 +88,13 @@ class DataCheck:
 
     @property
     def clean(self) -> bool:
-        """Whether there is nothing worse than a note."""
+        """Whether no finding is worse than a note."""
         return all(finding.severity == NOTE for finding in self.findings)
 
 
 @dataclass(frozen=True)
 class _Facts:
-    """What one reading of every file found, by its place in the catalog."""
+    """Properties of every file, by its index in the catalog."""
 
     digests: np.ndarray
     formats: np.ndarray
@@ -105,47 +105,64 @@ class _Facts:
 
 
 def check_data(data_dir: str, labels_csv: str = "", max_pixels: int = MAX_PIXELS) -> DataCheck:
-    """Reads every file of a class folder, or of a table, once, on every core.
+    """Reads every file of a class folder, or of a table, once, on all cores.
 
     Args:
-        data_dir: folder with one sub-folder per class; with ``labels_csv`` what that is relative to.
-        labels_csv: a table with the columns file and label; then only its files are read.
+        data_dir: folder with one sub-folder per class; with ``labels_csv``, the folder that the
+            files of the table are relative to.
+        labels_csv: a table with the columns file and label; only its files are read.
         max_pixels: larger images are refused before anything is allocated.
 
     Raises:
-        UserError: folder or table missing or without any image.
+        UserError: the folder or table is missing or lists no image.
+
+    Example:
+        >>> from PIL import Image
+        >>> for name in ("oak", "elm"):
+        ...     Path("photos", name).mkdir(parents=True)
+        ...     Image.radial_gradient("L").save(f"photos/{name}/1.png")
+        >>> result = check_data("photos")
+        >>> print(*sorted({finding.fault for finding in result.findings}), sep=", ")
+        grey, same image in two classes, small class
+        >>> result.clean
+        False
     """
     skipped: list[Fault] = []
 
-    def tell_skipped(path: str, fault: str, detail: str) -> None:
-        # a name that is not UTF-8 is shown by its bytes, so that the table can hold it
-        shown = os.fsencode(path).decode("utf-8", "backslashreplace")
-        skipped.append(Fault(shown, fault, detail))
+    def add_skipped(path: str, fault: str, detail: str) -> None:
+        # The table is UTF-8, so the bytes of a name that is not are escaped.
+        printable = os.fsencode(path).decode("utf-8", "backslashreplace")
+        skipped.append(Fault(printable, fault, detail))
 
     if labels_csv:
         listed = read_labels_csv(labels_csv, data_dir)
     else:
-        listed = scan_folder(data_dir, "DATA", tell_skipped)
+        listed = scan_folder(data_dir, "DATA", add_skipped)
     facts, good, faults = _read_all(listed, max_pixels)
-    kept = listed.take(good, faults)
-    odd = [*_small_classes(kept), *_trait_faults(listed, facts), *_twins(kept, good, facts)]
+    usable = listed.take(good, faults)
+    odd = [
+        *_small_classes(usable),
+        *_trait_faults(listed, facts),
+        *_duplicates(usable, good, facts),
+    ]
     if not labels_csv:
-        odd += _empty_classes(kept, {fault.path for fault in skipped})
-    findings = [Finding(f.path, f.fault, f.detail, LEFT_OUT) for f in kept.faults]
+        odd += _empty_classes(usable, {fault.path for fault in skipped})
+    findings = [Finding(f.path, f.fault, f.detail, LEFT_OUT) for f in usable.faults]
     findings += [Finding(f.path, f.fault, f.detail, _severity(f)) for f in (*skipped, *odd)]
     worst_first = (LEFT_OUT, WARNING, NOTE)
     findings.sort(key=lambda f: (f.path, worst_first.index(f.severity), f.fault))
     formats = Counter(
         {_FORMATS[k]: int(n) for k, n in enumerate(np.bincount(facts.formats[good])) if n}
     )
-    return DataCheck(kept, tuple(findings), dict(formats.most_common()), facts.sizes[good])
+    return DataCheck(usable, tuple(findings), dict(formats.most_common()), facts.sizes[good])
 
 
 def write_findings(path: Path, findings: tuple[Finding, ...], data_dir: str) -> None:
     """Writes the table ``data_report.csv``: path, fault, detail, severity.
 
     Raises:
-        UserError: ``path`` lies in the data folder, is there and no such table, or cannot be written.
+        UserError: ``path`` is in the data folder, is an existing file other than such a table, or
+            cannot be written.
     """
     if Path(data_dir).resolve() in path.resolve().parents:
         raise UserError(f"--out={path}: lies in the data folder; pass a path outside it")
@@ -160,17 +177,17 @@ def write_findings(path: Path, findings: tuple[Finding, ...], data_dir: str) -> 
 
 
 def name_broken_files(store: Store, max_pixels: int = MAX_PIXELS) -> list[Fault]:
-    """Reads the files of the last batches of ``--cache=off`` again; names those that cannot be used.
+    """Decodes the files of the last batches of ``--cache=off`` again and returns those that fail.
 
-    TensorFlow's own message about a damaged file has no name.
+    TensorFlow's own error about a damaged file does not contain its name.
     """
     decode = make_decoder(1, max_pixels)
 
-    def work(index: int, path: str) -> None:
+    def check(index: int, path: str) -> None:
         decode(read_file(path, max_pixels))
 
-    last = store.catalog.take(store.recently_read())
-    return map_files(last, work, "looking for the broken file")[1]
+    recent = store.catalog.take(store.recently_read())
+    return map_files(recent, check, "looking for the broken file")[1]
 
 
 def _read_all(catalog: Catalog, max_pixels: int) -> tuple[_Facts, np.ndarray, list[Fault]]:
@@ -185,7 +202,7 @@ def _read_all(catalog: Catalog, max_pixels: int) -> tuple[_Facts, np.ndarray, li
     )
     decode = make_decoder(FINGERPRINT_SIZE, max_pixels)
 
-    def work(index: int, path: str) -> None:
+    def check(index: int, path: str) -> None:
         data = read_file(path, max_pixels)
         try:
             header = read_header(data, max_pixels)
@@ -202,7 +219,7 @@ def _read_all(catalog: Catalog, max_pixels: int) -> tuple[_Facts, np.ndarray, li
         if traits := image_traits(catalog.paths[index], data, header):
             facts.traits[index] = traits
 
-    good, faults = map_files(catalog, work, "checking")
+    good, faults = map_files(catalog, check, "checking")
     return facts, good, faults
 
 
@@ -215,7 +232,7 @@ def _severity(fault: Fault) -> str:
 def _small_classes(catalog: Catalog) -> Iterator[Fault]:
     for name, count in catalog.class_counts().items():
         if count < 2:
-            yield Fault(name, "small class", f"{count} usable images; training needs two at least")
+            yield Fault(name, "small class", f"{count} usable images; training needs at least two")
 
 
 def _empty_classes(catalog: Catalog, skipped: set[str]) -> Iterator[Fault]:
@@ -226,37 +243,39 @@ def _empty_classes(catalog: Catalog, skipped: set[str]) -> Iterator[Fault]:
         listed = set(os.listdir(root))
     for name in sorted(listed - {*catalog.class_names, *skipped}):
         if (root / name).is_dir():
-            yield Fault(name, "empty class", "a folder without images is no class")
+            yield Fault(name, "empty class", "a folder without images is not a class")
 
 
 def _trait_faults(catalog: Catalog, facts: _Facts) -> Iterator[Fault]:
     folders: set[str] = set()
     for index, path in enumerate(catalog.paths):
         yield from (Fault(path, *trait) for trait in facts.traits.get(index, ()))
-        *above, name = path.split("/")
-        # a folder is spoken of once, not for each of its files
-        for depth, folder in enumerate(above, start=1):
-            prefix = "/".join(above[:depth])
+        *parents, name = path.split("/")
+        # A folder is reported once, not for each of its files.
+        for depth, folder in enumerate(parents, start=1):
+            prefix = "/".join(parents[:depth])
             if prefix not in folders:
                 folders.add(prefix)
                 yield from (Fault(prefix, *trait) for trait in name_traits(folder))
         yield from (Fault(path, *trait) for trait in name_traits(name))
 
 
-def _twins(kept: Catalog, good: np.ndarray, facts: _Facts) -> Iterator[Fault]:
-    """Files with the bytes, or nearly the image, of one before them in the list."""
+def _duplicates(usable: Catalog, good: np.ndarray, facts: _Facts) -> Iterator[Fault]:
+    """Files with the same bytes, or nearly the same image, as an earlier file of the list."""
     _, first, inverse = np.unique(facts.digests[good], return_index=True, return_inverse=True)
-    twins = first[inverse]
-    alone = np.flatnonzero(twins == np.arange(len(good)))
-    for row in np.flatnonzero(twins != np.arange(len(good))).tolist():
-        yield _twin_fault(kept, row, int(twins[row]), "identical file", "the same bytes as")
-    alike = find_lookalikes(facts.hashes[good[alone]], facts.thumbnails[good[alone]])
-    for later, earlier in alike.items():
-        one, other = int(alone[later]), int(alone[earlier])
-        yield _twin_fault(kept, one, other, "near duplicate", "looks like")
+    originals = first[inverse]
+    is_original = originals == np.arange(len(good))
+    for row in np.flatnonzero(~is_original).tolist():
+        yield _duplicate(usable, row, int(originals[row]), "identical file", "the same bytes as")
+    rows = np.flatnonzero(is_original)
+    near = find_near_duplicates(facts.hashes[good[rows]], facts.thumbnails[good[rows]])
+    for later, earlier in near.items():
+        yield _duplicate(
+            usable, int(rows[later]), int(rows[earlier]), "near duplicate", "looks like"
+        )
 
 
-def _twin_fault(kept: Catalog, row: int, twin: int, fault: str, relation: str) -> Fault:
-    if kept.labels[row] != kept.labels[twin]:
+def _duplicate(usable: Catalog, row: int, original: int, fault: str, relation: str) -> Fault:
+    if usable.labels[row] != usable.labels[original]:
         fault = "same image in two classes"
-    return Fault(kept.paths[row], fault, f"{relation} {kept.paths[twin]}")
+    return Fault(usable.paths[row], fault, f"{relation} {usable.paths[original]}")

@@ -1,12 +1,14 @@
-"""What is unusual about a file that decodes: worth a line in a report, no reason to leave it out."""
+"""Unusual properties of files that can be decoded: reported, but no reason to leave a file out."""
 
 from __future__ import annotations
 
-import struct
+import io
 import unicodedata
 from pathlib import PurePosixPath
 
-from seedtf.images.header import Header, gif_frames, jpeg_segments
+from PIL.JpegImagePlugin import JpegImageFile
+
+from seedtf.images.header import Header, gif_frames
 
 __all__ = ["image_traits", "looks_like", "name_traits"]
 
@@ -17,10 +19,10 @@ _SUFFIXES = {
     "bmp": (".bmp",),
     "webp": (".webp",),
 }
-_TINY_SIDE = 32
-_MOST_ASPECT = 4
-_LONG_NAME_BYTES = 200
-# magic bytes and what they mean; the third is where they stand
+_MIN_SIDE = 32
+_MAX_ASPECT = 4
+_MAX_NAME_BYTES = 200
+# Magic bytes, the kind of file that has them, and their offset.
 _OTHER_KINDS = (
     (b"version https://git-lfs", "a Git LFS pointer: run git lfs pull", 0),
     (b"ftyp", "HEIF or AVIF: save it as JPEG or PNG", 4),
@@ -34,7 +36,16 @@ _OTHER_KINDS = (
 
 
 def image_traits(path: str, data: bytes, header: Header) -> list[tuple[str, str]]:
-    """Short fixed names and details, for a file that ``read_header`` accepts."""
+    """Unusual properties of a file that ``read_header`` accepts.
+
+    Args:
+        path: for its suffix.
+        data: the whole file.
+        header: the result of ``read_header``.
+
+    Returns:
+        A short fixed name and a detail for each.
+    """
     traits = {"jpeg": _jpeg, "png": _png, "gif": _gif}.get(header.format, _other)(data)
     if header.format not in ("jpeg", "png"):
         traits.append((header.format, "decoded; only JPEG and PNG are common"))
@@ -45,31 +56,43 @@ def image_traits(path: str, data: bytes, header: Header) -> list[tuple[str, str]
     if PurePosixPath(path).suffix.lower() not in _SUFFIXES[header.format]:
         traits.append(("wrong suffix", f"holds {header.format}"))
     size = f"{header.width}×{header.height} pixels"
-    if min(header.width, header.height) < _TINY_SIDE:
+    if min(header.width, header.height) < _MIN_SIDE:
         traits.append(("tiny", size))
-    if max(header.width, header.height) > _MOST_ASPECT * min(header.width, header.height):
+    if max(header.width, header.height) > _MAX_ASPECT * min(header.width, header.height):
         traits.append(("extreme aspect", size))
     return traits
 
 
 def name_traits(name: str) -> list[tuple[str, str]]:
-    """What may trouble other tools in the name of one file or folder."""
+    """Properties of the name of one file or folder that other tools may not handle.
+
+    Example:
+        >>> name_traits(" oak.jpg")
+        [('odd name', "' oak.jpg' has spaces at an end or invisible characters")]
+    """
     traits = []
-    if len(name.encode("utf-8", "surrogateescape")) > _LONG_NAME_BYTES:
-        traits.append(("long name", f"more than {_LONG_NAME_BYTES} bytes"))
+    if len(name.encode("utf-8", "surrogateescape")) > _MAX_NAME_BYTES:
+        traits.append(("long name", f"more than {_MAX_NAME_BYTES} bytes"))
     if not name.isprintable() or name != name.strip():
         traits.append(("odd name", f"{name!r} has spaces at an end or invisible characters"))
     elif name != unicodedata.normalize("NFC", name):
-        traits.append(("odd name", "accents as separate characters: other systems spell it anew"))
+        traits.append(
+            ("odd name", "accents as separate characters: other systems may normalize the name")
+        )
     elif not name.isascii():
         traits.append(("unicode name", "used as it is"))
     return traits
 
 
 def looks_like(data: bytes) -> str:
-    """What a file that is no image seems to be; empty when that cannot be said."""
-    for magic, kind, position in _OTHER_KINDS:
-        if data.startswith(magic, position):
+    """The probable kind of a file that is not an image; an empty string if it is unknown.
+
+    Example:
+        >>> looks_like(b"%PDF-1.7")
+        'PDF'
+    """
+    for magic, kind, offset in _OTHER_KINDS:
+        if data.startswith(magic, offset):
             return kind
     start = data[:1024].lstrip().lower()
     if start.startswith((b"<!doctype html", b"<html")):
@@ -82,21 +105,19 @@ def looks_like(data: bytes) -> str:
 
 
 def _jpeg(data: bytes) -> list[tuple[str, str]]:
-    components, transform = 3, -1
     try:
-        for marker, position, _ in jpeg_segments(data):
-            if marker == 0xEE and data[position + 2 : position + 7] == b"Adobe":
-                transform = data[position + 13]
-            if 0xC0 <= marker <= 0xC2:
-                components = data[position + 7]
-    except (IndexError, struct.error):
-        pass
-    if components == 4:
-        return [("YCCK" if transform == 2 else "CMYK", "converted to RGB")]
-    return [("grey", "the three channels are equal")] if components == 1 else []
+        # Only the header is read. Image.open would also refuse more pixels than Pillow's limit.
+        image = JpegImageFile(io.BytesIO(data))
+    except (OSError, SyntaxError, ValueError):  # Pillow rejects some headers that decode well
+        return []
+    if image.mode == "CMYK":
+        is_ycck = image.info.get("adobe_transform") == 2
+        return [("YCCK" if is_ycck else "CMYK", "converted to RGB")]
+    return [("grey", "the three channels are equal")] if image.mode == "L" else []
 
 
 def _png(data: bytes) -> list[tuple[str, str]]:
+    # Pillow's mode of a 16-bit colour image is RGB, so it cannot replace the two bytes.
     depth, color_type = data[24], data[25]
     traits = []
     if depth == 16:

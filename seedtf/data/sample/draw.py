@@ -1,8 +1,8 @@
-"""Draws seedlings of twelve field species from above, on soil, from a random generator.
+"""Draws random images of seedlings of twelve field species, seen from above on soil.
 
-The species differ by what a botanist looks at: how many leaves, how they are arranged, their
-outline, size and hue. Place, turn, growth stage, soil, stones, straw, light, blur and noise vary
-alike for all.
+The species differ in what a botanist looks at: number of leaves, their arrangement, outline, size
+and hue. Position, rotation, growth stage, soil, stones, straw, light, blur and noise vary in the
+same way for all species.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ __all__ = ["SPECIES", "Species", "draw_seedling"]
 Floats = NDArray[np.float64]
 Colour = tuple[float, float, float]
 
-OVERSAMPLE = 3  # drawn this many times larger, then averaged: smooth edges
-GOLDEN_ANGLE = math.pi * (3 - math.sqrt(5))  # between successive leaves of a rosette
+OVERSAMPLE = 3  # images are drawn this many times larger, then averaged, for smooth edges
+GOLDEN_ANGLE = math.pi * (3 - math.sqrt(5))  # angle between successive leaves of a rosette
 GREENISH, REDDISH, PALE = (122, 150, 84), (146, 84, 84), (188, 200, 150)
 
 
 @dataclass(frozen=True)
 class Foliage:
-    """One kind of leaf: lengths are fractions of half the image's side, angles radians.
+    """One kind of leaf: lengths are fractions of half the image's side, angles are in radians.
 
     ``width`` and ``petiole`` (the stalk) are fractions of the leaf's length.
     """
@@ -41,7 +41,7 @@ class Foliage:
 
 @dataclass(frozen=True)
 class Species:
-    """What tells one species from another; ``leaves`` is the least and most nodes of the stem."""
+    """What distinguishes a species; ``leaves`` is the smallest and largest number of stem nodes."""
 
     name: str
     arrangement: str
@@ -80,7 +80,7 @@ SPECIES = (
 )  # fmt: skip
 
 
-# Half-widths of leaves along the midrib: t from 0 (base) to 1 (tip), values 0 to 1.
+# Half-width of a leaf along the midrib: t from 0 (base) to 1 (tip), values from 0 to 1.
 PROFILES: dict[str, Callable[[Floats], Floats]] = {
     "blade": lambda t: np.minimum(1.0, 0.5 + 4 * t) * (1 - t**2.2),
     "ovate": lambda t: np.sin(np.pi * t**0.62) * (1 - 0.25 * t),
@@ -96,32 +96,35 @@ PROFILES: dict[str, Callable[[Floats], Floats]] = {
     "feather": lambda t: 0.07 + np.sin(np.pi * t**0.8) * (np.abs((9 * t) % 1 - 0.5) < 0.17),
 }
 
-# Leaves wider than they are long: distance of the edge from the middle by direction, 0 is the tip.
-ROUNDELS: dict[str, Callable[[Floats], Floats]] = {
-    # seven lobes, and a notch where the stalk comes in
+# Leaves that are wider than long: distance of the edge from the centre by angle; 0 is the tip.
+ROUND_OUTLINES: dict[str, Callable[[Floats], Floats]] = {
+    # seven lobes, and a notch at the stalk
     "palmate": lambda a: 0.4 + 0.1 * np.cos(7 * a) - 0.3 * np.exp(-12 * (np.abs(a) - np.pi) ** 2),
     "heart": lambda a: 0.5 - 0.2 * np.exp(-5 * a**2),
 }
 
 
 def draw_seedling(species: Species, size: int, rng: np.random.Generator) -> NDArray[np.uint8]:
-    """One image of ``species``: uint8 RGB [size, size, 3], a function of the state of ``rng``."""
+    """Draws one image of ``species`` with random numbers of ``rng``: uint8 RGB ``[size, size, 3]``.
+
+    Example:
+        >>> draw_seedling(SPECIES[0], 32, np.random.default_rng(0)).shape
+        (32, 32, 3)
+    """
     light = rng.uniform(0, 2 * math.pi)
     canvas = _soil(size * OVERSAMPLE, light, rng)
-    pieces = list(_plant(species, size * OVERSAMPLE, light, rng))
-    canvas = _cast_shadow(canvas, [points for points, _ in pieces], light, rng)
-    _paint(canvas, pieces)
+    polygons = list(_plant(species, size * OVERSAMPLE, light, rng))
+    canvas = _cast_shadow(canvas, [points for points, _ in polygons], light, rng)
+    _paint(canvas, polygons)
     return _photograph(canvas.reduce(OVERSAMPLE), light, rng)
 
 
-# -------------------------------------------------------------- the plant, leaf by leaf as polygons
-
-Piece = tuple[Floats, tuple[int, ...]]  # a polygon [n, 2] in canvas pixels and its RGB or RGBA
+Polygon = tuple[Floats, tuple[int, ...]]  # points [n, 2] in canvas pixels, and its RGB or RGBA
 
 
 @dataclass(frozen=True)
-class Growth:
-    """One leaf in its place: where its stalk begins, which way it points, how large it is."""
+class PlacedLeaf:
+    """One leaf of a plant: where its stalk starts, its direction in radians, its length in pixels."""
 
     foliage: Foliage
     base: Floats
@@ -129,26 +132,28 @@ class Growth:
     length: float
 
 
-def _plant(species: Species, size: int, light: float, rng: np.random.Generator) -> Iterator[Piece]:
+def _plant(
+    species: Species, size: int, light: float, rng: np.random.Generator
+) -> Iterator[Polygon]:
     stage = rng.uniform()
     scale = size / 2 * (1.15 + 0.3 * stage) * rng.uniform(0.9, 1.1)
     centre = size * rng.uniform(0.43, 0.57, 2)
     tint = np.array(species.colour) * rng.uniform(0.9, 1.1) + rng.normal(0, [6, 4, 5])
-    for growth in _arrange(species, stage, scale, centre, rng):
+    for leaf in _arrange(species, stage, scale, centre, rng):
         green = tint * rng.uniform(0.9, 1.1)
-        yield from _leaf(growth, green, np.array(species.stalk), light, rng)
+        yield from _leaf(leaf, green, np.array(species.stalk), light, rng)
 
 
 def _arrange(
     species: Species, stage: float, scale: float, centre: Floats, rng: np.random.Generator
-) -> Iterator[Growth]:
-    """Leaves from the oldest, which lies lowest, to the youngest."""
+) -> Iterator[PlacedLeaf]:
+    """Yields the leaves from the oldest, which is painted first, to the youngest."""
     turn = rng.uniform(0, 2 * math.pi)
     low, high = species.leaves
     count = low + round(stage * (high - low))
     if species.seed_leaf:
         for angle in (turn + math.pi / 2, turn - math.pi / 2):
-            yield Growth(species.seed_leaf, centre, angle, scale * species.seed_leaf.length)
+            yield PlacedLeaf(species.seed_leaf, centre, angle, scale * species.seed_leaf.length)
     for node in range(count):
         shrink = {"tuft": 0.12, "rosette": 0.07, "pairs": 0.3, "whorl": 0.45}[species.arrangement]
         length = scale * species.leaf.length * (1 - shrink) ** node
@@ -156,26 +161,26 @@ def _arrange(
             jitter = rng.normal(0, 0.25 if species.arrangement == "tuft" else 0.1)
             foreshortened = length * rng.uniform(0.8, 1.05)
             base = centre + rng.normal(0, 0.012 * scale, 2)
-            yield Growth(species.leaf, base, turn + angle + jitter, foreshortened)
+            yield PlacedLeaf(species.leaf, base, turn + angle + jitter, foreshortened)
 
 
 def _angles(arrangement: str, node: int, count: int) -> list[float]:
-    """Directions of the leaves at one node of the stem."""
+    """Angles of the leaves at one node of the stem."""
     if arrangement == "rosette":
         return [node * GOLDEN_ANGLE]
-    if arrangement == "pairs":  # each pair stands across the one below
+    if arrangement == "pairs":  # each pair is perpendicular to the previous one
         return [node * math.pi / 2, node * math.pi / 2 + math.pi]
     if arrangement == "whorl":
         return [(k + node / 2) * math.pi / 3 for k in range(6)]
-    # a grass has two ranks of leaves, which spread into a fan when there are many
+    # The leaves of a grass grow on two sides; many leaves spread like a fan.
     return [node * math.pi + (node // 2) * math.pi / max(count / 2, 2)]
 
 
 def _outline(name: str) -> Floats:
-    """A closed outline [n, 2], x from 0 (base) to 1 (tip) along the midrib, y from -0.5 to 0.5."""
-    if name in ROUNDELS:
+    """A closed polygon [n, 2]: x from 0 (base) to 1 (tip) along the midrib, y from -0.5 to 0.5."""
+    if name in ROUND_OUTLINES:
         angle = np.linspace(-np.pi, np.pi, 90, endpoint=False)
-        radius = ROUNDELS[name](angle)
+        radius = ROUND_OUTLINES[name](angle)
         return np.stack([0.5 + radius * np.cos(angle), radius * np.sin(angle)], 1)
     t = np.linspace(0, 1, 60)
     half = np.maximum(0, PROFILES[name](t)) / 2
@@ -184,21 +189,21 @@ def _outline(name: str) -> Floats:
     return np.concatenate([upper, (upper * [1, -1])[::-1]])
 
 
-def _bent(points: Floats, growth: Growth, bend: float) -> Floats:
-    """Leaf coordinates (length 1) to canvas pixels, the midrib bent to an arc of ``bend`` rad."""
+def _bent(points: Floats, leaf: PlacedLeaf, bend: float) -> Floats:
+    """Maps leaf coordinates (length 1) to canvas pixels; the midrib becomes an arc of ``bend`` rad."""
     along, across = points[:, 0], points[:, 1]
     bend = bend if abs(bend) > 1e-3 else 1e-3
-    turn = growth.angle + along * bend
-    start = growth.angle
+    turn = leaf.angle + along * bend
+    start = leaf.angle
     x = (np.sin(turn) - math.sin(start)) / bend - across * np.sin(turn)
     y = (math.cos(start) - np.cos(turn)) / bend + across * np.cos(turn)
-    return growth.base + growth.length * np.stack([x, y], 1)
+    return leaf.base + leaf.length * np.stack([x, y], 1)
 
 
 def _leaf(
-    growth: Growth, green: Floats, stalk: Floats, light: float, rng: np.random.Generator
-) -> Iterator[Piece]:
-    foliage = growth.foliage
+    leaf: PlacedLeaf, green: Floats, stalk: Floats, light: float, rng: np.random.Generator
+) -> Iterator[Polygon]:
+    foliage = leaf.foliage
     bend = rng.normal(0, foliage.bend)
     outline = _outline(foliage.outline) * [1, foliage.width * rng.uniform(0.88, 1.12)]
     outline[:, 0] = foliage.petiole + outline[:, 0] * (1 - 0.3 * foliage.petiole)
@@ -207,25 +212,22 @@ def _leaf(
         foliage.petiole + 0.12,
         thickness / 2,
     ]
-    lit = 18 * math.sin(growth.angle - light)
+    lit = 18 * math.sin(leaf.angle - light)
 
-    whole = _bent(outline, growth, bend)
-    yield whole + 0.035 * growth.length * _direction(light), (10, 14, 6, 90)
-    yield _bent(stem, growth, bend), _rgb(stalk)
+    whole = _bent(outline, leaf, bend)
+    yield whole + 0.035 * leaf.length * _direction(light), (10, 14, 6, 90)
+    yield _bent(stem, leaf, bend), _rgb(stalk)
     yield whole, _rgb(green - lit)
-    yield _bent(outline.clip([-9, 0], [9, 9]), growth, bend), _rgb(green + lit)
-    yield _bent(outline * [0.94, 0.5] + [0.03, 0], growth, bend), (*_rgb(green * 1.12), 90)
+    yield _bent(outline.clip([-9, 0], [9, 9]), leaf, bend), _rgb(green + lit)
+    yield _bent(outline * [0.94, 0.5] + [0.03, 0], leaf, bend), (*_rgb(green * 1.12), 90)
     if foliage.width > 0.07:
         rib = np.array([[0, 0.012], [0.85, 0.004], [0.85, -0.004], [0, -0.012]])
         rib[:, 0] = foliage.petiole + rib[:, 0]
-        yield _bent(rib, growth, bend), (*_rgb(green * 0.7 + 80), 170)
-
-
-# ----------------------------------------------------------------------- the ground and the camera
+        yield _bent(rib, leaf, bend), (*_rgb(green * 0.7 + 80), 170)
 
 
 def _soil(size: int, light: float, rng: np.random.Generator) -> Image.Image:
-    """Crumbly earth with stones and straw, [size, size] RGB."""
+    """Draws crumbly earth with stones and straw, RGB of size × size pixels."""
     earth = np.array([118, 96, 76]) * rng.uniform(0.6, 1.15) + rng.normal(0, 4, 3)
     relief = np.zeros((size, size))
     for cells, height in ((4, 9), (12, 10), (32, 12), (size // OVERSAMPLE, 11)):
@@ -233,21 +235,23 @@ def _soil(size: int, light: float, rng: np.random.Generator) -> Image.Image:
         relief += np.asarray(patch.resize((size, size), Image.Resampling.BICUBIC))
     pixels = earth + relief[..., None] * [1.0, 0.93, 0.85]
     canvas = Image.fromarray(pixels.clip(0, 255).astype(np.uint8))
-    pieces: list[Piece] = []
+    polygons: list[Polygon] = []
     for _ in range(rng.integers(4, 34)):
-        pieces += _stone(size, light, rng)
+        polygons += _stone(size, light, rng)
     for _ in range(rng.integers(0, 4)):
-        straw = Growth(SPECIES[0].leaf, rng.uniform(0, size, 2), rng.uniform(0, 6.3), 0.2 * size)
+        straw = PlacedLeaf(
+            SPECIES[0].leaf, rng.uniform(0, size, 2), rng.uniform(0, 6.3), 0.2 * size
+        )
         bar = np.array([[0, 1], [1, 1], [1, -1], [0, -1]]) * [1, rng.uniform(0.015, 0.05)]
-        pieces.append(
+        polygons.append(
             (_bent(bar, straw, 0.1), _rgb(np.array([168, 146, 100]) * rng.uniform(0.7, 1.1)))
         )
-    _paint(canvas, pieces)
+    _paint(canvas, polygons)
     return canvas
 
 
-def _stone(size: int, light: float, rng: np.random.Generator) -> list[Piece]:
-    """A pebble: its shadow, its body and its lit side."""
+def _stone(size: int, light: float, rng: np.random.Generator) -> list[Polygon]:
+    """The polygons of a pebble: its shadow, its body and its lit side."""
     angle = np.linspace(0, 2 * np.pi, 14, endpoint=False)
     radius = size * min(0.012 + rng.exponential(0.016), 0.09) * rng.uniform(0.8, 1.2, 14)
     shape = np.stack([radius * np.cos(angle), radius * np.sin(angle) * rng.uniform(0.6, 1)], 1)
@@ -263,7 +267,7 @@ def _stone(size: int, light: float, rng: np.random.Generator) -> list[Piece]:
 def _cast_shadow(
     ground: Image.Image, shapes: list[Floats], light: float, rng: np.random.Generator
 ) -> Image.Image:
-    """Darkens the ground where the plant, standing a little above it, keeps off the light."""
+    """Darkens the ground under the plant, which is slightly above it."""
     mask = Image.new("L", ground.size)
     draw = ImageDraw.Draw(mask)
     offset = _direction(light) * ground.width * rng.uniform(0.015, 0.05)
@@ -275,7 +279,7 @@ def _cast_shadow(
 
 
 def _photograph(image: Image.Image, light: float, rng: np.random.Generator) -> NDArray[np.uint8]:
-    """Uneven light, a colour cast, slight blur and sensor noise: uint8 RGB [size, size, 3]."""
+    """Adds uneven light, a colour cast, slight blur and sensor noise; uint8 RGB [size, size, 3]."""
     image = image.filter(ImageFilter.GaussianBlur(rng.uniform(0, 0.7) * image.width / 96))
     pixels = np.asarray(image, np.float64)
     x, y = np.meshgrid(*2 * [np.linspace(-1, 1, image.width)])
@@ -285,9 +289,9 @@ def _photograph(image: Image.Image, light: float, rng: np.random.Generator) -> N
     return pixels.clip(0, 255).astype(np.uint8)
 
 
-def _paint(canvas: Image.Image, pieces: list[Piece]) -> None:
-    draw = ImageDraw.Draw(canvas, "RGBA")  # blends a colour that has an alpha
-    for points, colour in pieces:
+def _paint(canvas: Image.Image, polygons: list[Polygon]) -> None:
+    draw = ImageDraw.Draw(canvas, "RGBA")  # blends colours that have an alpha
+    for points, colour in polygons:
         draw.polygon(points.ravel().tolist(), fill=colour)
 
 

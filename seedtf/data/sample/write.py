@@ -1,8 +1,8 @@
-"""The embedded sample data: drawn seedlings as ordinary PNG class folders, made from a seed.
+"""Writes the sample data: class folders with PNG images of seedlings, generated from a seed.
 
-``<root>/<species>/0000.png …`` and the marker ``.seedtf-sample.json``, which tells what was drawn.
-The images are drawn in a folder beside ``root`` that takes its name at the end, so ``root`` is
-whole or absent.
+The files are ``<root>/<species>/0000.png …`` and ``.seedtf-sample.json``, a marker with the
+arguments. The images are written to a temporary folder, which is renamed to ``root`` at the end, so
+``root`` is either complete or absent.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from seedtf.files import write_text
 __all__ = ["MARKER", "write_sample"]
 
 MARKER = ".seedtf-sample.json"
-FORMAT = 2  # raise when the images change: older samples are then drawn again
+FORMAT = 2  # increase it when the images change, so that older samples are drawn again
 
 
 def write_sample(
@@ -34,36 +34,44 @@ def write_sample(
     images_per_class: int = 120,
     image_size: int = 96,
 ) -> Path:
-    """Draws the sample into ``root`` unless the same sample is there already; returns ``root``.
+    """Draws the sample into ``root`` unless the same sample already exists; returns ``root``.
 
-    A terminal shows a progress bar. The same arguments give the same pixels. A sample drawn with
-    other arguments is replaced, as long as it holds no file but its own.
+    A progress bar is drawn if stderr is a terminal. The same arguments give the same pixels. A
+    sample of other arguments is replaced, provided that ``root`` has no other files.
 
     Args:
         root: the folder to create; its parents are created too.
-        seed: 0 or more; image i of class k follows from (seed, k, i).
+        seed: 0 or more; image i of class k depends on (seed, k, i) only.
         images_per_class: images of each of the 12 species, 1 to 10,000.
         image_size: side of the square images in pixels, 16 to 1,024.
 
     Raises:
-        UserError: an argument out of range; ``root`` is a file or holds files of somebody's own.
+        UserError: an argument is out of range; ``root`` is a file or has files that are not part of
+            a sample.
         OSError: the disk is full or cannot be written.
+
+    Example:
+        >>> root = write_sample(Path("sample"), images_per_class=1, image_size=16)
+        >>> sorted(path.name for path in root.glob("[!.]*"))[:3]
+        ['Black-grass', 'Charlock', 'Cleavers']
+        >>> len(list(root.glob("*/*.png")))
+        12
     """
     root = Path(root)
-    wanted = {
+    arguments = {
         "format": FORMAT,
         "seed": _within("seed", seed, 0, 2**63),
         "images_per_class": _within("images_per_class", images_per_class, 1, 10_000),
         "image_size": _within("image_size", image_size, 16, 1024),
     }
-    if _is_complete(root, wanted):
+    if _is_complete(root, arguments):
         return root
-    _refuse_foreign(root)
+    _check_replaceable(root)
     root.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{root.name}.", dir=root.parent) as scratch:
-        drawn = Path(scratch) / "sample"
-        _draw_all(drawn, wanted)
-        _move_into_place(drawn, root, wanted)
+        folder = Path(scratch) / "sample"
+        _draw_all(folder, arguments)
+        _move_into_place(folder, root, arguments)
     return root
 
 
@@ -73,63 +81,63 @@ def _within(name: str, value: int, low: int, high: int) -> int:
     return int(value)
 
 
-def _draw_all(root: Path, wanted: dict[str, int]) -> None:
-    count = wanted["images_per_class"]
-    # disable=None: no bar, and no control codes, where the output is not a terminal
+def _draw_all(root: Path, arguments: dict[str, int]) -> None:
+    count = arguments["images_per_class"]
+    # disable=None: neither a bar nor control codes if stderr is not a terminal
     bar = tqdm(total=len(SPECIES) * count, desc="drawing", unit="img", disable=None, leave=False)
     with bar:
         for label, species in enumerate(SPECIES):
             folder = root / species.name
             folder.mkdir(parents=True)
             for index in range(count):
-                rng = np.random.default_rng([wanted["seed"], label, index])
-                pixels = draw_seedling(species, wanted["image_size"], rng)
+                rng = np.random.default_rng([arguments["seed"], label, index])
+                pixels = draw_seedling(species, arguments["image_size"], rng)
                 Image.fromarray(pixels).save(folder / f"{index:04d}.png")
                 bar.update()
-    write_text(root / MARKER, json.dumps(wanted) + "\n")
+    write_text(root / MARKER, json.dumps(arguments) + "\n")
 
 
-def _move_into_place(drawn: Path, root: Path, wanted: dict[str, int]) -> None:
-    if _is_complete(root, wanted):
-        return  # another process drew the same sample in the meantime and may be reading it
+def _move_into_place(folder: Path, root: Path, arguments: dict[str, int]) -> None:
+    if _is_complete(root, arguments):
+        return  # another process has written the same sample meanwhile and may be reading it
     if root.exists():
-        _refuse_foreign(root)
+        _check_replaceable(root)
         shutil.rmtree(root)
-    drawn.rename(root)
+    folder.rename(root)
 
 
-def _is_complete(root: Path, wanted: dict[str, int]) -> bool:
-    return _marker(root) == wanted and _expected(wanted) <= _files(root)
+def _is_complete(root: Path, arguments: dict[str, int]) -> bool:
+    return _read_marker(root) == arguments and _expected_files(arguments) <= _files(root)
 
 
-def _refuse_foreign(root: Path) -> None:
-    """Raises UserError unless ``root`` is absent, empty or holds a sample's own files alone."""
+def _check_replaceable(root: Path) -> None:
+    """Raises UserError unless ``root`` is missing, empty, or has only files of a sample."""
     if not root.exists():
         return
     if not root.is_dir():
-        raise UserError(f"{root}: a file stands where the sample's folder would go; name another")
-    marker = _marker(root)
-    foreign = _files(root) - (_expected(marker) if marker else set())
+        raise UserError(f"{root}: a file, not a folder; pass another path for the sample")
+    marker = _read_marker(root)
+    foreign = _files(root) - (_expected_files(marker) if marker else set())
     if foreign:
         raise UserError(
-            f"{root}: not empty and not (only) a sample, found {min(foreign)}; name another folder"
+            f"{root}: has {min(foreign)}, which is not part of a sample; pass another folder"
         )
 
 
-def _marker(root: Path) -> dict[str, Any] | None:
-    """What the marker says, or None where there is none that can be understood."""
+def _read_marker(root: Path) -> dict[str, Any] | None:
+    """The arguments in the marker, or None if it is missing or invalid."""
     try:
         content = json.loads((root / MARKER).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
-    understood = isinstance(content, dict) and isinstance(content.get("images_per_class"), int)
-    return content if understood else None
+    is_valid = isinstance(content, dict) and isinstance(content.get("images_per_class"), int)
+    return content if is_valid else None
 
 
-def _expected(marker: dict[str, Any]) -> set[str]:
+def _expected_files(arguments: dict[str, Any]) -> set[str]:
     """The files of a sample, relative to its folder."""
-    numbers = range(marker["images_per_class"])
-    return {MARKER} | {f"{kind.name}/{i:04d}.png" for kind in SPECIES for i in numbers}
+    numbers = range(arguments["images_per_class"])
+    return {MARKER} | {f"{species.name}/{i:04d}.png" for species in SPECIES for i in numbers}
 
 
 def _files(root: Path) -> set[str]:
