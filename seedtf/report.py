@@ -32,7 +32,7 @@ def report(label: str, text: str) -> None:
         >>> report("resume", "continuing after epoch 3")
         resume    continuing after epoch 3
     """
-    _print(f"{label:{_LABEL_WIDTH}}{text}", sys.stdout)
+    _print(f"{label:{_LABEL_WIDTH}}{text}".rstrip(), sys.stdout)
 
 
 def warn(text: str) -> None:

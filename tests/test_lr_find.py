@@ -1,4 +1,4 @@
-"""The learning-rate range test: its arithmetic, that it leaves no trace, and the whole command."""
+"""The learning-rate finder: its arithmetic, that it restores everything, and the whole command."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ from seedtf.compat.keras import all_variables, metrics_variables, optimizer_vari
 from seedtf.config.train_config import TrainConfig
 from seedtf.errors import UserError
 from seedtf.model.network import build_network
-from seedtf.plots.lr_finder import draw_range_test
-from seedtf.training.lr_finder import run as range_test
+from seedtf.plots.lr_finder import draw_lr_sweep
+from seedtf.training.lr_finder import run as lr_finder
 from seedtf.training.lr_finder.finder import (
-    RangeTest,
-    Suggestion,
-    find_rate,
-    rate_at,
+    LRSuggestion,
+    LRSweep,
+    lr_at,
     smooth,
-    suggest_rate,
+    suggest_lr,
+    sweep_lr,
 )
 from seedtf.training.optim.ema import MovingAverage
 from seedtf.training.optim.optimizers import make_optimizer
@@ -42,51 +42,51 @@ from seedtf.training.trainer import Trainer
 
 
 def test_rates_are_equally_spaced_in_their_logarithm():
-    assert [rate_at(step, 5, 1e-4, 1.0) for step in range(5)] == pytest.approx(
+    assert [lr_at(step, 5, 1e-4, 1.0) for step in range(5)] == pytest.approx(
         [1e-4, 1e-3, 1e-2, 1e-1, 1.0], rel=1e-12
     )
 
 
-def test_the_average_is_corrected_for_its_begin():
+def test_the_average_has_no_bias_at_its_start():
     # by hand: 0.5·2/0.5; (0.5·1 + 0.5·4)/0.75; (0.5·2.5 + 0.5·0)/0.875
     assert smooth([2.0, 4.0, 0.0], 0.5) == pytest.approx([2.0, 2.5 / 0.75, 1.25 / 0.875])
 
 
 @given(st.lists(st.floats(0, 1e6), min_size=1, max_size=50))
 def test_an_average_lies_between_the_losses(losses):
-    found = smooth(losses)
-    assert len(found) == len(losses)
+    averages = smooth(losses)
+    assert len(averages) == len(losses)
     slack = 1e-9 * (1 + max(losses))
-    assert all(min(losses) - slack <= each <= max(losses) + slack for each in found)
+    assert all(min(losses) - slack <= each <= max(losses) + slack for each in averages)
 
 
-def test_the_rates_are_read_off_a_known_curve():
+def test_the_suggestions_of_a_known_curve():
     # flat, then down a line with one steeper piece, then up
-    rates = [rate_at(step, 101, 1e-5, 1.0) for step in range(101)]
+    rates = [lr_at(step, 101, 1e-5, 1.0) for step in range(101)]
     falls = [0.0] * 40 + [0.01] * 20 + [0.05] * 10 + [0.01] * 10 + [-0.2] * 20
     curve = [3.0, *(3.0 - np.cumsum(falls))]
-    found = suggest_rate(rates, curve)
-    assert found.tenth == pytest.approx(rates[80] / 10)
-    assert found.steepest == pytest.approx(rates[65])
-    assert found.rate == min(found.steepest, found.tenth)
+    suggestion = suggest_lr(rates, curve)
+    assert suggestion.tenth == pytest.approx(rates[80] / 10)
+    assert suggestion.steepest == pytest.approx(rates[65])
+    assert suggestion.lr == min(suggestion.steepest, suggestion.tenth)
 
 
-def test_what_runs_away_at_once_or_hardly_falls_suggests_nothing():
-    rates = [rate_at(step, 30, 1e-5, 1.0) for step in range(30)]
-    assert suggest_rate(rates, [2.0 + 0.1 * step for step in range(30)]) is None
-    assert suggest_rate(rates, [2.0 - 1e-3 * step for step in range(30)]) is None
-    assert suggest_rate(rates[:1], [2.0]) is None
-    assert suggest_rate(rates, [2.0 - 5e-3 * step for step in range(30)]) is not None
+def test_a_loss_that_rises_or_hardly_falls_suggests_nothing():
+    rates = [lr_at(step, 30, 1e-5, 1.0) for step in range(30)]
+    assert suggest_lr(rates, [2.0 + 0.1 * step for step in range(30)]) is None
+    assert suggest_lr(rates, [2.0 - 1e-3 * step for step in range(30)]) is None
+    assert suggest_lr(rates[:1], [2.0]) is None
+    assert suggest_lr(rates, [2.0 - 5e-3 * step for step in range(30)]) is not None
 
 
 @given(st.lists(st.floats(0.01, 100), min_size=1, max_size=60))
-def test_suggestions_lie_within_the_test(curve):
-    rates = [rate_at(step, 60, 1e-6, 1.0) for step in range(len(curve))]
-    found = suggest_rate(rates, curve)
-    if found is not None:
+def test_suggestions_lie_within_the_sweep(curve):
+    rates = [lr_at(step, 60, 1e-6, 1.0) for step in range(len(curve))]
+    suggestion = suggest_lr(rates, curve)
+    if suggestion is not None:
         lowest = rates[5 + int(np.argmin(curve[5:]))]
-        assert found.tenth == pytest.approx(lowest / 10)
-        assert rates[0] <= found.steepest <= lowest
+        assert suggestion.tenth == pytest.approx(lowest / 10)
+        assert rates[0] <= suggestion.steepest <= lowest
 
 
 def make_trainer(optimizer="adamw", average=False):
@@ -120,75 +120,75 @@ def everything(trainer):
 
 @pytest.fixture(scope="module", params=[("adamw", False), ("sgd", True)], ids=["adamw", "sgd, ema"])
 def trained(request):
-    """A trainer in the midst of a training, and nothing it holds is at its first value."""
+    """A trainer after some steps, so that nothing that it holds has its initial value."""
     trainer = make_trainer(*request.param)
     trainer.fit(batches(), steps_per_epoch=3, verbose=0, shuffle=False)
     return trainer
 
 
-def test_the_test_leaves_no_trace_and_training_goes_on_as_if_it_had_not_been(trained):
+def test_a_sweep_restores_everything_that_it_changed(trained):
     before = everything(trained)
     random.seed(1)
     np.random.seed(2)
     states = random.getstate(), np.random.get_state()[1].tobytes()
-    test = find_rate(trained, batches(), start=1e-4, end=1.0, steps=12)
-    assert len(test.losses) == 12 or test.ended
+    sweep = sweep_lr(trained, batches(), start=1e-4, end=1.0, steps=12)
+    assert len(sweep.losses) == 12 or sweep.stopped
     assert everything(trained) == before
     assert (random.getstate(), np.random.get_state()[1].tobytes()) == states
     trained.fit(batches(), steps_per_epoch=2, verbose=0, shuffle=False)
-    assert everything(trained) != before  # the comparison can fail
+    assert everything(trained) != before  # The comparison can fail.
 
 
-def test_losses_are_each_step_s_own_at_the_rate_of_the_step():
+def test_each_loss_is_that_of_its_own_step_and_rate():
     keras.utils.set_random_seed(0)
     trainer, reference = make_trainer("sgd"), make_trainer("sgd")
-    test = find_rate(trainer, batches(), start=1e-3, end=0.1, steps=5)
+    sweep = sweep_lr(trainer, batches(), start=1e-3, end=0.1, steps=5)
     expected = []
     for step, (images, labels) in enumerate(batches().take(5)):
-        reference.optimizer.learning_rate = rate_at(step, 5, 1e-3, 0.1)
+        reference.optimizer.learning_rate = lr_at(step, 5, 1e-3, 0.1)
         reference.reset_metrics()
         expected.append(float(reference.train_on_batch(images, labels, return_dict=True)["loss"]))
-    assert test.losses == pytest.approx(expected, rel=1e-5)
-    assert test.rates == [rate_at(step, 5, 1e-3, 0.1) for step in range(5)]
-    assert test.smoothed == smooth(test.losses)
-    assert test.ended == ""
+    assert sweep.losses == pytest.approx(expected, rel=1e-5)
+    assert sweep.lrs == [lr_at(step, 5, 1e-3, 0.1) for step in range(5)]
+    assert sweep.smoothed == smooth(sweep.losses)
+    assert sweep.stopped == ""
 
 
-def test_it_ends_where_the_loss_runs_away_and_all_is_put_back():
+def test_a_sweep_stops_when_the_loss_diverges_and_restores_all():
     trainer = make_trainer("sgd")
-    test = find_rate(trainer, batches(), start=1.0, end=1e6, steps=60)
-    assert len(test.losses) < 60
-    assert "loss was" in test.ended
-    assert all(np.isfinite(test.losses))
+    sweep = sweep_lr(trainer, batches(), start=1.0, end=1e6, steps=60)
+    assert len(sweep.losses) < 60
+    assert "loss was" in sweep.stopped
+    assert all(np.isfinite(sweep.losses))
     assert not trainer.stop_training
     assert all(np.isfinite(each.numpy()).all() for each in trainer.network.weights)
 
 
-def test_a_first_loss_that_is_no_number_is_said_and_all_is_put_back():
+def test_a_first_loss_of_nan_is_an_error_and_restores_all():
     trainer = make_trainer()
     trainer.compile(make_optimizer("adamw", 1e-3), loss=lambda label, answer: answer[:, 0] * np.nan)
     before = [each.numpy().tobytes() for each in all_variables(trainer.network)]
     with pytest.raises(UserError, match=r"^--start_lr=0\.001: the loss was nan"):
-        find_rate(trainer, batches(), start=1e-3, end=1.0, steps=5)
+        sweep_lr(trainer, batches(), start=1e-3, end=1.0, steps=5)
     assert [each.numpy().tobytes() for each in all_variables(trainer.network)] == before
 
 
 @pytest.mark.parametrize(("start", "end", "steps"), [(0, 1, 5), (1, 1, 5), (1e-3, 1, 1)])
-def test_rates_and_steps_out_of_range(start, end, steps):
+def test_rates_and_steps_out_of_range_are_refused(start, end, steps):
     with pytest.raises(ValueError, match="0 < start < end"):
-        find_rate(make_trainer(), batches(), start=start, end=end, steps=steps)
+        sweep_lr(make_trainer(), batches(), start=start, end=end, steps=steps)
 
 
-def test_the_image_shows_the_way_down_and_the_suggestions():
-    rates = [rate_at(step, 20, 1e-5, 1.0) for step in range(20)]
+def test_the_plot_shows_the_falling_loss_and_the_suggestions():
+    rates = [lr_at(step, 20, 1e-5, 1.0) for step in range(20)]
     losses = [2.0 - 0.05 * step for step in range(15)] + [50.0, 80.0, 90.0, 100.0, 1e9]
-    test = RangeTest(rates, losses, losses)
-    axes = draw_range_test(test, Suggestion(1e-2, 1e-3), title="$x$").axes[0]
+    sweep = LRSweep(rates, losses, losses)
+    axes = draw_lr_sweep(sweep, LRSuggestion(1e-2, 1e-3), title="$x$").axes[0]
     labels = [line.get_label() for line in axes.get_lines()]
-    assert "0.001: a tenth of the lowest loss's (suggested)" in labels
+    assert "0.001: a tenth of the rate with the lowest loss (suggested)" in labels
     assert "0.01: where the loss falls fastest" in labels
     assert axes.get_xscale() == "log"
-    assert axes.get_ylim()[1] < 3.0  # not what ran away
+    assert axes.get_ylim()[1] < 3.0  # The diverging losses are cut off.
 
 
 @pytest.fixture(scope="module")
@@ -205,15 +205,15 @@ def lr_find(folder: Path, data: Path, *more: str) -> subprocess.CompletedProcess
     )
 
 
-def test_the_command_prints_a_flag_and_leaves_image_and_table(tmp_path, data):
+def test_the_command_prints_a_flag_and_writes_plot_and_table(tmp_path, data):
     done = lr_find(tmp_path, data, "--start_lr=1e-5", "--steps=100", "--optimizer=adam")
     assert done.returncode == 0, done.stderr
     first, *lines = done.stdout.splitlines()
-    # 3 classes of 12, 2 of each for validation: 30 to train are 3 batches, 3 epochs are 9 steps
+    # 3 classes of 12 images, 2 of each for validation: 30 to train are 3 batches; 3 epochs, 9 steps.
     assert first.startswith("lr_find   9 steps of 8 images with adam, learning rates 1e-05 to 1")
     assert lines[0] == (
-        "warning   --steps=100: cut to 9, for 3 epochs have no more; fewer than 30 say little; lower "
-        "--batch_size"
+        "warning   --steps=100: cut to 9, the length of 3 epochs; fewer than 30 give a rough curve; "
+        "lower --batch_size"
     )
     (folder,) = (tmp_path / "runs").iterdir()
     assert folder.name.endswith("-lr_find")
@@ -234,13 +234,13 @@ def test_the_command_prints_a_flag_and_leaves_image_and_table(tmp_path, data):
     ("flag", "said"),
     [
         ("--end_lr=1e-9", "--end_lr=1e-09: is not above --start_lr=1e-07"),
-        ("--resume=runs/x", "--resume=runs/x: a range test goes on from no run"),
-        ("--dry_run", "--dry_run=True: a range test is short"),
+        ("--resume=runs/x", "--resume=runs/x: lr_find does not resume a run"),
+        ("--dry_run", "--dry_run=True: lr_find is short"),
         ("--steps=3", "--steps=3: out of range"),
-        ("--out_dir=run", "--out_dir=run: is a run's folder"),
+        ("--out_dir=run", "--out_dir=run: is the folder of a run"),
     ],
 )
-def test_flags_that_contradict(flag, said, tmp_path, monkeypatch, capsys):
+def test_flags_that_conflict_are_refused(flag, said, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "config.json").write_text("{}")
@@ -253,44 +253,44 @@ def tiny(data: Path, **flags) -> TrainConfig:
     return TrainConfig(data_dir=str(data), **given)
 
 
-def test_a_run_s_flags_are_read_and_what_is_not_tested_is_said(tmp_path, data, monkeypatch, capsys):
+def test_the_flags_of_a_run_are_read_and_unused_ones_reported(tmp_path, data, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     flags = tiny(data, freeze_epochs=1, progressive_sizes="12", run_dir="mine").flagfile()
     Path("flags.txt").write_text(flags)
-    # so low that the loss cannot fall
+    # These rates are so low that the loss cannot fall.
     rates = ["--start_lr=1e-12", "--end_lr=1e-11", "--out_dir=out"]
     assert main(["lr_find", "--flagfile=flags.txt", "--run_dir=mine", *rates]) == 2
     shown = capsys.readouterr()
     assert shown.out.splitlines()[:2] == [
-        "not used  --freeze_epochs, --progressive_sizes: tested is the whole network at 16×16 on one "
-        "device",
-        "not used  --run_dir: a test leaves no run, only what goes to --out_dir",
+        "not used  --freeze_epochs, --progressive_sizes: lr_find trains the whole network at 16×16 on "
+        "one device",
+        "not used  --run_dir: lr_find makes no run; its results go to --out_dir",
     ]
     assert shown.err == (
-        "seedtf lr_find: --batch_size=8: the loss never fell in the 9 steps that 3 epochs have (see "
-        "out/lr_find.png); lower --batch_size\n"
+        "seedtf lr_find: --batch_size=8: the loss never fell in 9 steps, the length of 3 epochs "
+        "(see out/lr_find.png); lower --batch_size\n"
     )
     assert sorted(path.name for path in Path("out").iterdir()) == ["lr_find.csv", "lr_find.png"]
     assert not Path("mine").exists()
 
 
 @pytest.mark.parametrize(
-    ("asked", "taken", "said"),
+    ("requested", "num_steps", "message"),
     [
         (100, 100, ""),
-        (100, 45, "--steps=100: cut to 45, for 3 epochs have no more; lower --batch_size"),
-        (10, 10, "--steps=10: fewer than 30 say little; pass more"),
+        (100, 45, "--steps=100: cut to 45, the length of 3 epochs; lower --batch_size"),
+        (10, 10, "--steps=10: fewer than 30 give a rough curve; pass more"),
     ],
 )
-def test_few_steps_are_said(asked, taken, said, capsys):
-    range_test._warn_of_few(asked, taken)
-    assert capsys.readouterr().out == (f"warning   {said}\n" if said else "")
+def test_few_steps_give_a_warning(requested, num_steps, message, capsys):
+    lr_finder._warn_if_few(requested, num_steps)
+    assert capsys.readouterr().out == (f"warning   {message}\n" if message else "")
 
 
-def test_a_folder_that_cannot_be_written_is_said_before_the_test(
-    tmp_path, data, monkeypatch, capsys
-):
-    monkeypatch.setattr(range_test, "_run", lambda *_: pytest.fail("measured for nothing"))
+def test_a_folder_that_cannot_be_written_is_refused_first(tmp_path, data, monkeypatch, capsys):
+    monkeypatch.setattr(
+        lr_finder, "_sweep", lambda *_: pytest.fail("the sweep was run for nothing")
+    )
     (tmp_path / "file").touch()
     out_dir = tmp_path / "file" / "below"
     assert main(["lr_find", f"--data_dir={data}", f"--out_dir={out_dir}"]) == 2
@@ -299,30 +299,30 @@ def test_a_folder_that_cannot_be_written_is_said_before_the_test(
     )
 
 
-def test_a_test_that_fails_leaves_no_folder_of_its_own(tmp_path, monkeypatch):
+def test_a_sweep_that_fails_leaves_no_new_folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "mine").mkdir()
     for out_dir in ("", "new", "mine"):
         with pytest.raises(UserError, match=r"^--data_dir=.*missing: no such folder"):
-            range_test.find_learning_rate(
+            lr_finder.find_learning_rate(
                 TrainConfig(data_dir="missing"), start=1e-5, end=1.0, steps=10, out_dir=out_dir
             )
     assert sorted(path.name for path in tmp_path.rglob("*")) == ["mine", "runs"]
 
 
-def test_a_image_that_went_bad_is_named(data, tmp_path, monkeypatch):
+def test_an_image_that_became_unreadable_is_named(data, tmp_path, monkeypatch):
     folder = Path(shutil.copytree(data, tmp_path / "data"))
-    begin = range_test.open_planned
+    open_planned = lr_finder.open_planned
 
-    def spoil(config):
-        opened = begin(config)
+    def open_then_truncate(config):
+        opened = open_planned(config)
         for path in folder.rglob("*.png"):
             path.write_bytes(path.read_bytes()[:60])
         return opened
 
-    monkeypatch.setattr(range_test, "open_planned", spoil)
+    monkeypatch.setattr(lr_finder, "open_planned", open_then_truncate)
     with pytest.raises(UserError, match=r"found bad while training .* restore it or remove it"):
-        range_test.find_learning_rate(
+        lr_finder.find_learning_rate(
             tiny(folder, cache="off"), start=1e-5, end=1.0, steps=10, out_dir=str(tmp_path / "out")
         )
 
@@ -331,14 +331,14 @@ def test_out_of_memory_is_one_line(data, tmp_path, monkeypatch):
     def full(*_, **__):
         raise tf.errors.ResourceExhaustedError(None, None, "OOM when allocating")
 
-    monkeypatch.setattr(range_test, "find_rate", full)
+    monkeypatch.setattr(lr_finder, "sweep_lr", full)
     with pytest.raises(UserError, match=r"^--batch_size=8: out of memory; lower it"):
-        range_test.find_learning_rate(
+        lr_finder.find_learning_rate(
             tiny(data), start=1e-5, end=1.0, steps=10, out_dir=str(tmp_path / "out")
         )
 
 
-def test_only_a_run_folder_is_told_to_be_gone_on_with(data):
+def test_only_an_error_in_a_run_folder_suggests_to_resume(data):
     config = tiny(data)
     lost = r"^--run_dir=r: cannot be written .* --resume=r$"
     with (
@@ -350,7 +350,7 @@ def test_only_a_run_folder_is_told_to_be_gone_on_with(data):
         raise OSError(28, "No space left on device")
 
 
-def test_help_begins_with_its_own_flags_and_has_none_that_is_refused(capsys):
+def test_help_starts_with_its_own_flags_and_lists_no_refused_one(capsys):
     with pytest.raises(SystemExit):
         main(["lr_find", "--help"])
     shown = re.findall(r"^  --(\w+)", capsys.readouterr().out, re.MULTILINE)

@@ -1,4 +1,4 @@
-"""``seedtf lr_find``: a learning-rate range test, its image and its table."""
+"""``seedtf lr_find``: the learning-rate finder, with its plot and its table."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ __all__ = ["LrFindConfig", "run"]
 
 @dataclass(frozen=True)
 class LrFindConfig(TrainConfig):
-    """The flags of ``train``, so that a run's flags.txt can be tested, and those of the test."""
+    """The flags of ``train``, so that a run's flags.txt can be passed, and those of the finder."""
 
     REFUSED: ClassVar[dict[str, str]] = {
-        "resume": "a range test goes on from no run; pass --weights instead",
-        "dry_run": "a range test is short, and trains; leave it out",
+        "resume": "lr_find does not resume a run; pass --weights instead",
+        "dry_run": "lr_find is short and always trains; leave it out",
     }
 
     start_lr: float = option(1e-7, "First learning rate, above 0.", low=1e-12, high=100.0)
     end_lr: float = option(1.0, "Last learning rate, above --start_lr.", low=1e-12, high=100.0)
     steps: int = option(
         100,
-        "Steps from the first to the last rate, 10 or more; cut to what three epochs have.",
+        "Steps from the first to the last rate, 10 or more; at most the steps of three epochs.",
         low=10,
     )
     out_dir: str = option(
@@ -44,11 +44,11 @@ class LrFindConfig(TrainConfig):
                 f"--end_lr={self.end_lr:g}: is not above --start_lr={self.start_lr:g}; raise it"
             )
         if self.out_dir and RunPaths.of(self.out_dir).config.exists():
-            raise UserError(f"--out_dir={self.out_dir}: is a run's folder; pass another one")
+            raise UserError(f"--out_dir={self.out_dir}: is the folder of a run; pass another one")
 
 
 def run(arguments: list[str]) -> int:
-    """Tests, writes image and table, prints the rate as a flag and returns the exit code."""
+    """Sweeps the rate, writes plot and table, prints the rate as a flag; returns the exit code."""
     config = parse_config(LrFindConfig, "lr_find", arguments)
     import_tensorflow()
     from seedtf.training.lr_finder.run import find_learning_rate

@@ -1,51 +1,83 @@
-"""The image of a learning-rate range test."""
+"""The plot of a learning-rate sweep."""
 
 from __future__ import annotations
+
+from typing import Protocol
 
 import numpy as np
 from matplotlib.figure import Figure
 
 from seedtf.plots.base import BEST, GREY, RATE, TRAIN, clip_label, new_figure, style_axes
-from seedtf.training.lr_finder.finder import RangeTest, Suggestion
 
-__all__ = ["draw_range_test"]
+__all__ = ["Suggestion", "Sweep", "draw_lr_sweep"]
 
-_ROOM = 0.1
+_MARGIN = 0.1
 
 
-def draw_range_test(test: RangeTest, suggestion: Suggestion | None, *, title: str) -> Figure:
-    """Loss over the learning rate on a logarithmic axis, with the suggested rates.
+class Sweep(Protocol):
+    """What is drawn of an ``LRSweep``; ``training.lr_finder`` describes the values."""
+
+    @property
+    def lrs(self) -> list[float]:
+        """The learning rate of each step."""
+
+    @property
+    def losses(self) -> list[float]:
+        """The loss of each step."""
+
+    @property
+    def smoothed(self) -> list[float]:
+        """The smoothed loss of each step."""
+
+
+class Suggestion(Protocol):
+    """What is drawn of an ``LRSuggestion``."""
+
+    @property
+    def steepest(self) -> float:
+        """The rate at which the loss falls fastest."""
+
+    @property
+    def tenth(self) -> float:
+        """A tenth of the rate with the lowest loss."""
+
+    @property
+    def lr(self) -> float:
+        """The suggested rate, one of the two."""
+
+
+def draw_lr_sweep(sweep: Sweep, suggestion: Suggestion | None, *, title: str) -> Figure:
+    """Draws the loss over the learning rate on a logarithmic axis, with the suggested rates.
 
     Args:
-        test: at least one step.
-        suggestion: the rates to mark; None for none.
-        title: shown above as it is.
+        sweep: a sweep of at least one step.
+        suggestion: the rates to mark; None for no marks.
+        title: the title of the figure, drawn as plain text.
     """
     figure = new_figure(6.4, 4.2)
     figure.suptitle(clip_label(title, 60), parse_math=False)
     axes = figure.subplots()
-    axes.plot(test.rates, test.losses, ".", color=GREY, markersize=3, label="each batch")
-    axes.plot(test.rates, test.smoothed, color=TRAIN, label="smoothed")
+    axes.plot(sweep.lrs, sweep.losses, ".", color=GREY, markersize=3, label="each batch")
+    axes.plot(sweep.lrs, sweep.smoothed, color=TRAIN, label="smoothed")
     if suggestion is not None:
         marks = [
             (suggestion.steepest, RATE, ":", "where the loss falls fastest"),
-            (suggestion.tenth, BEST, "--", "a tenth of the lowest loss's"),
+            (suggestion.tenth, BEST, "--", "a tenth of the rate with the lowest loss"),
         ]
-        for rate, color, style, name in marks:
-            chosen = " (suggested)" if rate == suggestion.rate else ""
-            label = f"{rate:.2g}: {name}{chosen}"
-            axes.axvline(rate, color=color, linestyle=style, label=label)
+        for lr, color, style, name in marks:
+            suffix = " (suggested)" if lr == suggestion.lr else ""
+            axes.axvline(lr, color=color, linestyle=style, label=f"{lr:.2g}: {name}{suffix}")
     axes.set_xscale("log")
-    low, high = _loss_range(test)
-    room = _ROOM * max(high - low, 1e-6)
-    axes.set_ylim(low - room, high + room)
+    low, high = _loss_range(sweep)
+    margin = _MARGIN * max(high - low, 1e-6)
+    axes.set_ylim(low - margin, high + margin)
     style_axes(axes, "training loss", "learning rate")
     axes.legend(fontsize="small", frameon=False, loc="lower left")
     return figure
 
 
-def _loss_range(test: RangeTest) -> tuple[float, float]:
-    """The losses up to the lowest, so that the way down fills the image, not what ran away."""
-    down = test.smoothed.index(min(test.smoothed)) + 1
-    seen = np.array([*test.losses[:down], *test.smoothed[:down]])
-    return float(seen.min()), float(seen.max())
+def _loss_range(sweep: Sweep) -> tuple[float, float]:
+    """The range of the losses up to the lowest one: a loss that diverges would flatten the curve."""
+    end = sweep.smoothed.index(min(sweep.smoothed)) + 1
+    losses = np.array([*sweep.losses[:end], *sweep.smoothed[:end]])
+    return float(losses.min()), float(losses.max())

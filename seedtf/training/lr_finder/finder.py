@@ -1,4 +1,4 @@
-"""The learning-rate range test: a short training at ever higher rates, after which all is as before."""
+"""The learning-rate finder: a short training at ever higher rates, after which all is restored."""
 
 from __future__ import annotations
 
@@ -22,134 +22,150 @@ from seedtf.compat.keras import (
 )
 from seedtf.errors import UserError
 from seedtf.model.batch_norm import finalize_layers
+from seedtf.report import is_silent
 from seedtf.training.state import copy_values
 from seedtf.training.trainer import Trainer
 
-__all__ = ["RangeTest", "Suggestion", "find_rate", "rate_at", "smooth", "suggest_rate"]
+__all__ = ["LRSuggestion", "LRSweep", "lr_at", "smooth", "suggest_lr", "sweep_lr"]
 
-# the weight of what was before in the average loss; a tenth of a usual test is what it looks back on
+# The weight of the earlier losses in the running average: it spans about ten steps, a tenth of a
+# sweep of the default length.
 _MEMORY = 0.9
-# a loss so many times its lowest is on its way to infinity (Howard & Gugger 2020, arXiv 2002.04688)
+# A loss of so many times the lowest one is diverging (Howard & Gugger 2020, arXiv 2002.04688).
 _DIVERGED = 4.0
-# before so many steps the average is one of a few losses and jumps
-_SKIPPED = 5
-# the slope is taken over a tenth of the test, for from step to step it is mostly noise
-_SLOPE_SHARE = 0.1
-# a smaller fall of the loss, relative to where it began, can be chance
-_LEAST_FALL = 0.02
+# The running average of the first few losses is noisy.
+_SKIPPED_STEPS = 5
+# The slope is taken over a tenth of the sweep, because between neighbouring steps it is mostly noise.
+_SLOPE_FRACTION = 0.1
+# A smaller fall, relative to the first loss, can be chance.
+_MIN_FALL = 0.02
 
 
 @dataclass(frozen=True)
-class RangeTest:
-    """What was measured; lists of one value for each step with a finite loss.
+class LRSweep:
+    """The losses that were measured; each list has one value for each step with a finite loss.
 
     Attributes:
-        rates: the learning rate of each step, rising.
+        lrs: the learning rate of each step, rising.
         losses: the training loss of each batch, before its update.
         smoothed: the bias-corrected exponential average of the losses.
-        ended: why the test ended before its last step, else empty.
+        stopped: why the sweep ended before its last step; empty if it did not.
     """
 
-    rates: list[float]
+    lrs: list[float]
     losses: list[float]
     smoothed: list[float]
-    ended: str = ""
+    stopped: str = ""
 
 
 @dataclass(frozen=True)
-class Suggestion:
-    """Rates read off a curve.
+class LRSuggestion:
+    """Two learning rates that are read off the curve of losses.
 
     Attributes:
-        steepest: where the smoothed loss falls fastest for a relative change of the rate.
+        steepest: the rate at which the smoothed loss falls fastest per relative change of the rate.
         tenth: a tenth of the rate at which the smoothed loss is lowest.
-        rate: the one to take.
     """
 
     steepest: float
     tenth: float
 
     @property
-    def rate(self) -> float:
-        """The lower of the two: too low a rate delays a training, too high a one ruins it."""
+    def lr(self) -> float:
+        """The lower of the two: a rate that is too low slows training, too high a one ruins it."""
         return min(self.steepest, self.tenth)
 
 
-def rate_at(step: int, steps: int, start: float, end: float) -> float:
-    """The rate of a step counted from 0: ``start · (end / start) ** (step / (steps − 1))``.
+def lr_at(step: int, steps: int, start: float, end: float) -> float:
+    """Returns the rate of a step, counted from 0: ``start · (end / start) ** (step / (steps − 1))``.
 
-    Smith 2017 (arXiv 1506.01186) raises the rate linearly; exponentially every power of ten gets as
-    many steps (Howard & Gugger 2020, arXiv 2002.04688).
+    Smith 2017 (arXiv 1506.01186) raises the rate linearly. Raised exponentially, every power of ten
+    gets the same number of steps (Howard & Gugger 2020, arXiv 2002.04688).
+
+    Example:
+        >>> [round(lr_at(step, 3, 0.001, 0.1), 6) for step in range(3)]
+        [0.001, 0.01, 0.1]
     """
     return float(start * (end / start) ** (step / (steps - 1)))
 
 
 def smooth(losses: Sequence[float], memory: float = _MEMORY) -> list[float]:
-    """Bias-corrected exponential averages: ``a ← memory · a + (1 − memory) · loss``, over 1 − memory^n.
+    """Returns bias-corrected exponential averages.
 
-    Without the correction (Kingma & Ba 2015, arXiv 1412.6980) the first averages would lie near 0.
+    The average after loss n, ``a ← memory · a + (1 − memory) · loss``, is divided by 1 − memory^n.
+    Without this correction (Kingma & Ba 2015, arXiv 1412.6980) the first averages would be near 0.
+
+    Example:
+        >>> smooth([2.0, 4.0], memory=0.5)
+        [2.0, 3.3333333333333335]
     """
-    average, found = 0.0, []
-    for number, loss in enumerate(losses, 1):
+    average, averages = 0.0, []
+    for count, loss in enumerate(losses, 1):
         average = memory * average + (1.0 - memory) * loss
-        found.append(average / (1.0 - memory**number))
-    return found
+        averages.append(average / (1.0 - memory**count))
+    return averages
 
 
-def suggest_rate(rates: Sequence[float], smoothed: Sequence[float]) -> Suggestion | None:
-    """Reads a curve over rates whose logarithms are equally spaced; None where the loss never fell.
+def suggest_lr(lrs: Sequence[float], smoothed: Sequence[float]) -> LRSuggestion | None:
+    """Reads two rates off a curve of smoothed losses; returns None if the loss never fell.
 
     The first five steps are left out. The slope at a step is taken over a tenth of all steps, half of
-    it to each side.
+    them on each side.
+
+    Args:
+        lrs: rates whose logarithms are equally spaced.
+        smoothed: the smoothed loss at each rate.
     """
-    first = min(_SKIPPED, len(smoothed) - 1)
+    first = min(_SKIPPED_STEPS, len(smoothed) - 1)
     if first < 1:
         return None
     curve = np.asarray(smoothed[first:])
     lowest = int(curve.argmin())
-    if curve[lowest] > (1.0 - _LEAST_FALL) * curve[0]:
+    if curve[lowest] > (1.0 - _MIN_FALL) * curve[0]:
         return None
-    side = max(1, round(_SLOPE_SHARE * len(smoothed) / 2))
-    here = np.arange(lowest + 1)
-    before, after = np.maximum(here - side, 0), np.minimum(here + side, len(curve) - 1)
+    side = max(1, round(_SLOPE_FRACTION * len(smoothed) / 2))
+    steps = np.arange(lowest + 1)
+    before, after = np.maximum(steps - side, 0), np.minimum(steps + side, len(curve) - 1)
     slopes = (curve[after] - curve[before]) / (after - before)
-    return Suggestion(rates[first + int(slopes.argmin())], rates[first + lowest] / 10.0)
+    return LRSuggestion(lrs[first + int(slopes.argmin())], lrs[first + lowest] / 10.0)
 
 
-def find_rate(trainer: Trainer, batches: Any, *, start: float, end: float, steps: int) -> RangeTest:
-    """Trains ``steps`` steps from rate ``start`` to ``end`` and puts back everything that it changed.
+def sweep_lr(trainer: Trainer, batches: Any, *, start: float, end: float, steps: int) -> LRSweep:
+    """Trains for ``steps`` steps from rate ``start`` to ``end``, then restores everything it changed.
 
-    That is every variable of the network (moving statistics and random states of layers too), of the
-    optimizer, of the metrics and of the moving average, the learning rate, and the random states of
-    Python and NumPy; also after an error. The test ends early where the smoothed loss exceeds four
-    times its lowest, or a loss is no number.
+    It restores every variable of the network (also moving statistics and the random states of layers),
+    of the optimizer, of the metrics and of the moving average, the learning rate, and the random states
+    of Python and NumPy, even after an error. The sweep ends early if the smoothed loss exceeds four
+    times its lowest value, or if a loss is not finite.
 
     Args:
-        trainer: compiled.
+        trainer: a compiled trainer.
         batches: at least ``steps`` training batches, as ``fit`` takes them.
         start, end: the first and the last rate, 0 < start < end.
-        steps: 2 or more.
+        steps: the number of steps, 2 or more.
 
     Raises:
-        ValueError: rates or steps out of range.
-        UserError: the very first loss is no number.
+        ValueError: rates or steps are out of range.
+        UserError: the loss of the very first step is not finite.
     """
     if not 0.0 < start < end or steps < 2:
         raise ValueError(f"0 < start < end and 2 steps needed. Received: {start}, {end}, {steps}")
+    # `disable=None` hides the bar if stderr is not a terminal.
+    disable = True if is_silent() else None
     with (
-        _put_back(trainer),
-        tqdm(total=steps, desc="range test", unit="step", disable=None, leave=False) as bar,
+        _restored_afterwards(trainer),
+        tqdm(total=steps, desc="lr_find", unit="step", disable=disable, leave=False) as bar,
     ):
-        course = _LRSweep(steps, start, end, bar)
-        trainer.fit(batches, steps_per_epoch=steps, callbacks=[course], shuffle=False, verbose=0)
-    if not course.losses:
-        raise UserError(f"--start_lr={start:g}: {course.ended}; look at the data with seedtf check")
-    rates = [rate_at(step, steps, start, end) for step in range(len(course.losses))]
-    return RangeTest(rates, course.losses, smooth(course.losses), course.ended)
+        sweep = _SweepCallback(steps, start, end, bar)
+        trainer.fit(batches, steps_per_epoch=steps, callbacks=[sweep], shuffle=False, verbose=0)
+    if not sweep.losses:
+        raise UserError(f"--start_lr={start:g}: {sweep.stopped}; check the data with seedtf check")
+    lrs = [lr_at(step, steps, start, end) for step in range(len(sweep.losses))]
+    return LRSweep(lrs, sweep.losses, smooth(sweep.losses), sweep.stopped)
 
 
-class _LRSweep(keras.callbacks.Callback):
-    """Sets the rate before each step and looks at that step's own loss after it."""
+class _SweepCallback(keras.callbacks.Callback):
+    """Sets the rate before each step and records the loss of that step alone."""
 
     def __init__(self, steps: int, start: float, end: float, bar: tqdm) -> None:
         super().__init__()
@@ -157,37 +173,35 @@ class _LRSweep(keras.callbacks.Callback):
         self._bar = bar
         self._lowest = math.inf
         self.losses: list[float] = []
-        self.ended = ""
+        self.stopped = ""
 
     def on_train_batch_begin(self, batch: int, logs: dict[str, Any] | None = None) -> None:
-        """Sets the rate; Keras reports the mean since the last reset, so that comes at every step."""
+        # Keras reports the mean loss since the last reset, so reset it to get this step's loss.
         self.model.reset_metrics()
-        rate = rate_at(batch, self._steps, self._start, self._end)
-        self.model.optimizer.learning_rate = rate
+        self.model.optimizer.learning_rate = lr_at(batch, self._steps, self._start, self._end)
 
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
-        """Notes the loss and ends the test where it runs away."""
         self._bar.update()
-        # with several replicas a step may report an array of one
+        # With several replicas a step may report an array of one value.
         loss = float(np.mean((logs or {})["loss"]))
-        rate = rate_at(batch, self._steps, self._start, self._end)
+        lr = lr_at(batch, self._steps, self._start, self._end)
         if not math.isfinite(loss):
-            self._end_at(f"the loss was {loss} at a rate of {rate:.2e}")
+            self._stop(f"the loss was {loss} at a rate of {lr:.2e}")
             return
         self.losses.append(loss)
         smoothed = smooth(self.losses)[-1]
         self._lowest = min(self._lowest, smoothed)
         if smoothed > _DIVERGED * self._lowest:
-            self._end_at(f"the loss was {_DIVERGED:g} times its lowest at a rate of {rate:.2e}")
+            self._stop(f"the loss was {_DIVERGED:g} times its lowest at a rate of {lr:.2e}")
 
-    def _end_at(self, why: str) -> None:
-        self.ended = why
+    def _stop(self, reason: str) -> None:
+        self.stopped = reason
         self.model.stop_training = True
 
 
 @contextlib.contextmanager
-def _put_back(trainer: Trainer) -> Iterator[None]:
-    """Inside, a compiled trainer may be trained; afterwards it is what it was."""
+def _restored_afterwards(trainer: Trainer) -> Iterator[None]:
+    """In the body a compiled trainer may be trained; afterwards it is as before."""
     optimizer = trainer.optimizer
     if not getattr(optimizer, "built", False):
         with trainer.distribute_strategy.scope():
@@ -199,17 +213,18 @@ def _put_back(trainer: Trainer) -> Iterator[None]:
         *metrics_variables(trainer),
     ]
     values = copy_values(variables)
-    rate = float(optimizer.learning_rate)
-    python, numpy = random.getstate(), np.random.get_state()
-    history, stopping = getattr(trainer, "history", None), trainer.stop_training
+    lr = float(optimizer.learning_rate)
+    python_state, numpy_state = random.getstate(), np.random.get_state()
+    history, stop_training = getattr(trainer, "history", None), trainer.stop_training
     try:
         yield
     finally:
-        trainer.reset_metrics()  # what was created meanwhile
+        # The metrics that `fit` created in the body are not in `variables`.
+        trainer.reset_metrics()
         for variable, value in zip(variables, values, strict=True):
             variable.assign(tf.convert_to_tensor(value))
-        optimizer.learning_rate = rate
+        optimizer.learning_rate = lr
         finalize_layers(trainer.network)
-        random.setstate(python)
-        np.random.set_state(numpy)
-        trainer.history, trainer.stop_training = history, stopping
+        random.setstate(python_state)
+        np.random.set_state(numpy_state)
+        trainer.history, trainer.stop_training = history, stop_training

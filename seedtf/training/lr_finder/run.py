@@ -1,15 +1,25 @@
-"""A range test from a ``TrainConfig``: composes the stages of a training up to the trainer."""
+"""``seedtf lr_find``: sweeps the learning rate for a ``TrainConfig``; writes the plot and the table."""
 
 from __future__ import annotations
 
+import contextlib
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
+from pathlib import Path
 
 from seedtf.config.train_config import TrainConfig
 from seedtf.data.shard import WHOLE
 from seedtf.errors import UserError
+from seedtf.files import csv_line, free_names, write_lines
+from seedtf.plots.base import save_figure
+from seedtf.plots.lr_finder import draw_lr_sweep
+from seedtf.report import report, warn
+from seedtf.runs.paths import RUNS
 from seedtf.training.batches import TrainBatches, make_order
-from seedtf.training.lr_finder.finder import RangeTest, Suggestion, find_rate, suggest_rate
-from seedtf.training.lr_finder.results import result_folder, write_results
+from seedtf.training.lr_finder.finder import LRSuggestion, LRSweep, suggest_lr, sweep_lr
 from seedtf.training.setup import (
     make_network,
     open_planned,
@@ -21,102 +31,156 @@ from seedtf.training.trainer import Trainer
 
 __all__ = ["find_learning_rate"]
 
-# more would measure how the network learns by heart
-_MOST_EPOCHS = 3
-# a step of fewer is so large a change of the rate that the averaged loss lags behind it
+# More epochs would measure how well the network memorizes the images.
+_MAX_EPOCHS = 3
+# With fewer steps the rate changes so much from step to step that the smoothed loss lags behind.
 _FEW_STEPS = 30
 
 
 def find_learning_rate(
     config: TrainConfig, *, start: float, end: float, steps: int, out_dir: str = ""
-) -> Suggestion:
-    """Tests rates from ``start`` to ``end`` on the batches that the training would begin with.
+) -> LRSuggestion:
+    """Tries the rates from ``start`` to ``end`` on the batches that the training would start with.
 
-    On one device, with the whole network and at ``config.image_size``, whatever ``config`` says of
-    devices, frozen epochs and smaller images. Prints what it does and the rate as a flag, and leaves
-    lr_find.png and lr_find.csv.
+    The sweep runs on one device, with the whole network and at ``config.image_size``; the settings of
+    ``config`` for devices, frozen epochs and smaller images are not used. It prints the suggested rate
+    as a flag and writes lr_find.png and lr_find.csv.
 
     Args:
-        config: every choice of the training.
+        config: the settings of the training.
         start, end: the first and the last rate, 0 < start < end.
-        steps: of the test, 2 or more; three epochs' worth are taken at most.
-        out_dir: folder of image and table; empty for ``runs/<date>-<time>-lr_find``.
+        steps: the number of steps, 2 or more; it is reduced to the steps of three epochs.
+        out_dir: the folder of plot and table; empty for ``runs/<date>-<time>-lr_find``.
 
     Raises:
-        UserError: whatever the user can mend, naming the flag or file; also where the loss never fell.
+        UserError: names the flag or file that the user can correct; also if the loss never fell.
     """
-    _say_unused(config)
-    with result_folder(out_dir) as folder:
-        test, taken = _run(config, start, end, steps)
-        suggestion = suggest_rate(test.rates, test.smoothed)
+    _report_unused(config)
+    with _output_folder(out_dir) as folder:
+        sweep, num_steps = _sweep(config, start, end, steps)
+        suggestion = suggest_lr(sweep.lrs, sweep.smoothed)
         title = f"{config.model}, {config.optimizer}, batches of {config.batch_size}"
-        image, table = write_results(folder, test, suggestion, title=title)
-    if test.ended:
-        print(f"ended     after {len(test.losses)} steps: {test.ended}")
-    print(f"image   {image}")
-    print(f"table     {table}", flush=True)
+        image = _write_results(folder, sweep, suggestion, title)
+    if sweep.stopped:
+        report("stopped", f"after {len(sweep.losses)} steps: {sweep.stopped}")
+    report("image", str(image))
+    report("table", str(image.with_suffix(".csv")))
     if suggestion is None:
-        if taken < steps:
+        if num_steps < steps:
             raise UserError(
-                f"--batch_size={config.batch_size}: the loss never fell in the {taken} steps that "
-                f"{_MOST_EPOCHS} epochs have (see {image}); lower --batch_size"
+                f"--batch_size={config.batch_size}: the loss never fell in {num_steps} steps, the "
+                f"length of {_MAX_EPOCHS} epochs (see {image}); lower --batch_size"
             )
         raise UserError(
             f"--steps={steps}: the loss never fell between --start_lr={start:g} and --end_lr={end:g} "
             f"(see {image}); pass more steps or other rates"
         )
-    _say_rate(test, suggestion)
+    _report_suggestion(sweep, suggestion)
     return suggestion
 
 
-def _run(config: TrainConfig, start: float, end: float, steps: int) -> tuple[RangeTest, int]:
-    """What was measured, and how many steps were planned for it."""
+def _sweep(config: TrainConfig, start: float, end: float, steps: int) -> tuple[LRSweep, int]:
+    """Returns the sweep and its planned number of steps."""
     config = settled(replace(config, strategy="none"))
     dataset, plan = open_planned(config)
     network = make_network(config, dataset, plan, weights=config.weights)
-    taken = max(min(steps, _MOST_EPOCHS * plan.steps_per_epoch), 2)
-    print(
-        f"lr_find   {taken} steps of {config.batch_size} images with {config.optimizer}, "
+    num_steps = max(min(steps, _MAX_EPOCHS * plan.steps_per_epoch), 2)
+    report(
+        "lr_find",
+        f"{num_steps} steps of {config.batch_size} images with {config.optimizer}, "
         f"learning rates {start:g} to {end:g}",
-        flush=True,
     )
-    _warn_of_few(steps, taken)
+    _warn_if_few(steps, num_steps)
     with runtime_errors_as_user_errors(config, dataset):
-        feed = TrainBatches(config, dataset, plan)
-        trainer = Trainer(network, feed.prepare(config.image_size))
+        train_batches = TrainBatches(config, dataset, plan)
+        trainer = Trainer(network, train_batches.prepare(config.image_size))
         optimizer = planned_optimizer(config, plan, network, start)
         trainer.compile_for(optimizer, jit_compile=plan.compilation.enabled)
-        batches = feed.batches(config.image_size, make_order(config, dataset), 0, WHOLE)
-        return find_rate(trainer, batches, start=start, end=end, steps=taken), taken
+        order = make_order(config, dataset)
+        batches = train_batches.batches(config.image_size, order, 0, WHOLE)
+        return sweep_lr(trainer, batches, start=start, end=end, steps=num_steps), num_steps
 
 
-def _say_unused(config: TrainConfig) -> None:
-    """A flagfile made for training may say what means nothing here."""
-    changed = {
+def _report_unused(config: TrainConfig) -> None:
+    """Reports flags without effect here, which a flagfile that was made for training may contain."""
+    is_given = {
         "freeze_epochs": config.freeze_epochs > 0,
         "progressive_sizes": config.progressive_sizes != "off",
         "strategy": config.strategy not in ("auto", "none"),
     }
-    names = ", ".join(f"--{name}" for name, is_changed in changed.items() if is_changed)
+    names = ", ".join(f"--{name}" for name, given in is_given.items() if given)
     if names:
         size = config.image_size
-        print(f"not used  {names}: tested is the whole network at {size}×{size} on one device")
+        report(
+            "not used", f"{names}: lr_find trains the whole network at {size}×{size} on one device"
+        )
     if config.run_dir:
-        print("not used  --run_dir: a test leaves no run, only what goes to --out_dir")
+        report("not used", "--run_dir: lr_find makes no run; its results go to --out_dir")
 
 
-def _warn_of_few(asked: int, taken: int) -> None:
-    cut = [f"cut to {taken}, for {_MOST_EPOCHS} epochs have no more"] if taken < asked else []
-    few = [f"fewer than {_FEW_STEPS} say little"] if taken < _FEW_STEPS else []
-    if cut or few:
-        remedy = "lower --batch_size" if cut else "pass more"
-        print(f"warning   --steps={asked}: {'; '.join([*cut, *few, remedy])}", flush=True)
+def _warn_if_few(requested: int, num_steps: int) -> None:
+    is_cut = num_steps < requested
+    reasons = [f"cut to {num_steps}, the length of {_MAX_EPOCHS} epochs"] if is_cut else []
+    if num_steps < _FEW_STEPS:
+        reasons.append(f"fewer than {_FEW_STEPS} give a rough curve")
+    if reasons:
+        remedy = "lower --batch_size" if is_cut else "pass more"
+        warn(f"--steps={requested}: {'; '.join([*reasons, remedy])}")
 
 
-def _say_rate(test: RangeTest, suggestion: Suggestion) -> None:
-    if test.smoothed[-1] == min(test.smoothed):
-        print("warning   the loss was still falling at the end; a higher --end_lr says more")
-    print(f"steepest  {suggestion.steepest:.2g}, where the loss falls fastest")
-    print(f"tenth     {suggestion.tenth:.2g}, a tenth of the rate with the lowest loss")
-    print("choice    the lower of both, for a rate that is too high ruins a training")
-    print(f"--lr={suggestion.rate:.2g}", flush=True)
+def _report_suggestion(sweep: LRSweep, suggestion: LRSuggestion) -> None:
+    if sweep.smoothed[-1] == min(sweep.smoothed):
+        warn("the loss was still falling at the end; a higher --end_lr shows more of the curve")
+    report("steepest", f"{suggestion.steepest:.2g}, where the loss falls fastest")
+    report("tenth", f"{suggestion.tenth:.2g}, a tenth of the rate with the lowest loss")
+    report("choice", "the lower of both, because a rate that is too high ruins a training")
+    report(f"--lr={suggestion.lr:.2g}", "")
+
+
+@contextmanager
+def _output_folder(out_dir: str) -> Iterator[Path]:
+    """Yields a writable folder, so that a folder that is not writable is found before the sweep.
+
+    A folder that was created here is removed after an error if it is still empty.
+    """
+    base = Path(out_dir or RUNS / f"{time.strftime('%Y%m%d-%H%M%S')}-lr_find")
+    is_new = not (out_dir and base.exists())
+    try:
+        folder = _create(base) if out_dir else _create_free(base)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise UserError(f"--out_dir={base}: {error.strerror}; pass another folder") from error
+    try:
+        yield folder
+    except BaseException:
+        if is_new:
+            with contextlib.suppress(OSError):
+                folder.rmdir()
+        raise
+
+
+def _create(folder: Path) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def _create_free(base: Path) -> Path:
+    for folder in free_names(base):
+        with contextlib.suppress(FileExistsError):
+            folder.mkdir(parents=True)
+            return folder
+    raise AssertionError("free_names is endless")
+
+
+def _write_results(
+    folder: Path, sweep: LRSweep, suggestion: LRSuggestion | None, title: str
+) -> Path:
+    """Writes lr_find.csv and lr_find.png, and returns the path of the latter."""
+    image = folder / "lr_find.png"
+    rows = zip(sweep.lrs, sweep.losses, sweep.smoothed, strict=True)
+    lines = [csv_line("step", "lr", "loss", "smoothed_loss")]
+    lines += [csv_line(str(step), *map(repr, row)) for step, row in enumerate(rows, 1)]
+    write_lines(image.with_suffix(".csv"), lines)
+    save_figure(draw_lr_sweep(sweep, suggestion, title=title), image)
+    return image
