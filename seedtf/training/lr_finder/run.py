@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import tempfile
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -13,10 +12,11 @@ from pathlib import Path
 from seedtf.config.train_config import TrainConfig
 from seedtf.data.shard import WHOLE
 from seedtf.errors import UserError
-from seedtf.files import csv_line, free_names, write_lines
+from seedtf.files import csv_line, write_lines
 from seedtf.plots.base import save_figure
 from seedtf.plots.lr_finder import draw_lr_sweep
 from seedtf.report import report, warn
+from seedtf.runs.folder import create_named_folder
 from seedtf.runs.paths import RUNS
 from seedtf.training.batches import TrainBatches, make_order
 from seedtf.training.lr_finder.finder import LRSuggestion, LRSweep, suggest_lr, sweep_lr
@@ -143,14 +143,16 @@ def _output_folder(out_dir: str) -> Iterator[Path]:
 
     A folder that was created here is removed after an error if it is still empty.
     """
-    base = Path(out_dir or RUNS / f"{time.strftime('%Y%m%d-%H%M%S')}-lr_find")
-    is_new = not (out_dir and base.exists())
+    is_new = not (out_dir and Path(out_dir).exists())
     try:
-        folder = _create(base) if out_dir else _create_free(base)
+        folder = Path(out_dir) if out_dir else create_named_folder("lr_find")
+        folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):
             pass
     except OSError as error:
-        raise UserError(f"--out_dir={base}: {error.strerror}; pass another folder") from error
+        raise UserError(
+            f"--out_dir={out_dir or RUNS}: {error.strerror}; pass another folder"
+        ) from error
     try:
         yield folder
     except BaseException:
@@ -158,19 +160,6 @@ def _output_folder(out_dir: str) -> Iterator[Path]:
             with contextlib.suppress(OSError):
                 folder.rmdir()
         raise
-
-
-def _create(folder: Path) -> Path:
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder
-
-
-def _create_free(base: Path) -> Path:
-    for folder in free_names(base):
-        with contextlib.suppress(FileExistsError):
-            folder.mkdir(parents=True)
-            return folder
-    raise AssertionError("free_names is endless")
 
 
 def _write_results(
