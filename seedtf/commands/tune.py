@@ -1,4 +1,4 @@
-"""``seedtf tune``: a search over training flags, each trial a ``seedtf train`` of its own."""
+"""``seedtf tune``: a search over training flags; each trial is a ``seedtf train`` process."""
 
 from __future__ import annotations
 
@@ -21,28 +21,28 @@ _MORE = ", ".join(name for name in SEARCHABLE if name not in BY_DEFAULT)
 
 @dataclass(frozen=True)
 class TuneConfig(TrainConfig):
-    """The flags of ``train``, which hold for all trials, and those of the search."""
+    """The flags of ``train``, which apply to all trials, and those of the search."""
 
     REFUSED: ClassVar[dict[str, str]] = {
-        "resume": "a search goes on by itself with the same command; leave it out",
-        "run_dir": "each trial has a folder of its own; pass --tune_dir",
-        "dry_run": "trains nothing to be judged; leave it out",
+        "resume": "the same command continues a search; leave it out",
+        "run_dir": "each trial has its own folder; pass --tune_dir",
+        "dry_run": "trains no model to compare; leave it out",
     }
 
     cache: str = option(
         "disk",
-        "As in seedtf train; disk is decoded once for all trials.",
+        "As in seedtf train; with disk the images are decoded once for all trials.",
         choices=("auto", "ram", "disk", "off"),
     )
     trials: int = option(
-        30, "Trials to end in all, pruned ones included and failed ones not, 1 or more.", low=1
+        30, "Number of trials, counting pruned ones but not failed ones, 1 or more.", low=1
     )
     search: str = option(
         "",
         f"Flags to search, separated by commas; default all of {', '.join(BY_DEFAULT)} that are not "
-        f"given; also {_MORE}.",
+        f"set; also possible: {_MORE}.",
     )
-    study: str = option("tune", "Name of the search in its storage; the same name goes on with it.")
+    study: str = option("tune", "Name of the search in its storage; the same name continues it.")
     storage: str = option(
         "",
         "Database URL of the search, such as postgresql://user@host/name, which several machines may "
@@ -52,10 +52,10 @@ class TuneConfig(TrainConfig):
     pruner: str = option(
         "median",
         "Which trials end early: those worse than the median of the others at the same epoch, those "
-        "that lose in hyperband's brackets, or none.",
+        "that hyperband stops, or none.",
         choices=("median", "hyperband", "none"),
     )
-    keep_models: bool = option(False, "Keep the models of all trials, not of the best one alone.")
+    keep_models: bool = option(False, "Keep the models of all trials, not only the best one's.")
 
     def __post_init__(self) -> None:
         """Checks every field; raises UserError naming the flag, the value and the range."""
@@ -72,7 +72,9 @@ class TuneConfig(TrainConfig):
         if not self.study.strip():
             raise UserError(f"--study={self.study!r}: is empty; pass a name")
         if not self.storage and "?" in str(self.folder.resolve()):
-            raise UserError(f"--tune_dir={self.folder}: a path with ? holds no database; rename it")
+            raise UserError(
+                f"--tune_dir={self.folder}: SQLite does not support ? in a path; rename it"
+            )
 
     @property
     def folder(self) -> Path:
@@ -82,7 +84,7 @@ class TuneConfig(TrainConfig):
 
 
 def run(arguments: list[str]) -> int:
-    """Searches as the flags say and returns the exit code."""
+    """Runs the search and returns the exit code."""
     given = parse_given(TuneConfig, "tune", arguments)
     config = TuneConfig(**given)
     training = part_of(config, TrainConfig)

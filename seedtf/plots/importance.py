@@ -1,66 +1,109 @@
-"""The image of a search: what mattered, and every flag's values against the validation loss."""
+"""The plot of a search: importances, and each flag's values against the validation loss."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from seedtf.plots.base import BEST, GREY, TRAIN, clip_label, new_figure, style_axes
-from seedtf.tuning.space import Dimension, short
-from seedtf.tuning.trial_row import TrialRow, best_row
 
-__all__ = ["draw_importance"]
+__all__ = ["Axis", "Trial", "draw_importance"]
 
 _COLUMNS = 4
-_BAR, _CELL = 0.24, 2.1  # inches high
-# of the trials, so that one that ran away does not press the others together
-_SHOWN_SHARE = 0.9
+_BAR_INCHES, _PANEL_INCHES = 0.24, 2.1
+# The axis of the loss ends at this quantile, because a diverged trial would flatten all others.
+_SHOWN_QUANTILE = 0.9
+
+
+class Axis(Protocol):
+    """What is drawn of a searched flag; ``tuning.space.Dimension`` describes the values."""
+
+    @property
+    def name(self) -> str:
+        """The flag."""
+
+    @property
+    def low(self) -> float:
+        """The lower end of its range."""
+
+    @property
+    def high(self) -> float:
+        """The upper end of its range."""
+
+    @property
+    def step(self) -> float:
+        """The distance of its values; 0 for a logarithmic range."""
+
+    @property
+    def choices(self) -> tuple[Any, ...]:
+        """Its values if they are not a range."""
+
+    def choice_labels(self) -> tuple[str, ...]:
+        """The choices as text."""
+
+
+class Trial(Protocol):
+    """What is drawn of a trial; ``tuning.trial.TrialRow`` describes the values."""
+
+    @property
+    def outcome(self) -> str:
+        """``done``, ``pruned`` or another one, which is not drawn."""
+
+    @property
+    def val_loss(self) -> float:
+        """The validation loss; NaN is not drawn."""
+
+    @property
+    def values(self) -> Mapping[str, Any]:
+        """The value of each flag."""
 
 
 def draw_importance(
-    space: Sequence[Dimension],
-    rows: Sequence[TrialRow],
+    space: Sequence[Axis],
+    trials: Sequence[Trial],
+    best: Trial,
     importances: Mapping[str, float],
     *,
     title: str,
 ) -> Figure:
-    """Bars of each flag's importance above small panels of its values against the validation loss.
+    """Draws a bar for each flag's importance, and below a panel of its values against the loss.
 
     Args:
         space: the searched flags, at least one.
-        rows: ended trials, at least one of them done.
-        importances: share by flag, 0 to 1; empty draws a line that says so instead of bars.
-        title: shown above as it is.
+        trials: trials that have ended.
+        best: the best of them, which has a loss.
+        importances: importance by flag, 0 to 1; if empty, a sentence replaces the bars.
+        title: the title of the figure, drawn as plain text.
     """
-    names = sorted((each.name for each in space), key=lambda name: -importances.get(name, 0.0))
-    dimensions = {each.name: each for each in space}
+    names = sorted((axis.name for axis in space), key=lambda name: -importances.get(name, 0.0))
+    axis_of = {axis.name: axis for axis in space}
     columns = min(len(names), _COLUMNS)
-    lines = -(-len(names) // columns)
-    upper_height = _BAR * len(names) + 0.9 if importances else 0.5
-    height = upper_height + _CELL * lines + 0.9
+    rows = -(-len(names) // columns)
+    upper_height = _BAR_INCHES * len(names) + 0.9 if importances else 0.5
+    height = upper_height + _PANEL_INCHES * rows + 0.9
     figure = new_figure(max(2.4 * columns, 5.0), height)
     figure.suptitle(clip_label(title, 90), parse_math=False)
-    parts: Any = figure.subfigures(2, 1, height_ratios=[upper_height, _CELL * lines])
+    parts: Any = figure.subfigures(2, 1, height_ratios=[upper_height, _PANEL_INCHES * rows])
     upper, lower = parts
     _draw_bars(upper, names, importances)
-    drawn = [row for row in rows if math.isfinite(row.val_loss)]
-    top = float(np.quantile([row.val_loss for row in drawn], _SHOWN_SHARE))
-    grid = lower.subplots(lines, columns, squeeze=False, sharey=True)
-    for place, axes in enumerate(grid.ravel()):
-        if place >= len(names):
+    drawn = [trial for trial in trials if math.isfinite(trial.val_loss)]
+    top = float(np.quantile([trial.val_loss for trial in drawn], _SHOWN_QUANTILE))
+    grid = lower.subplots(rows, columns, squeeze=False, sharey=True)
+    for index, axes in enumerate(grid.ravel()):
+        if index >= len(names):
             axes.set_visible(False)
             continue
-        _draw_values(axes, dimensions[names[place]], drawn)
-        if place % columns == 0:
+        _draw_values(axes, axis_of[names[index]], drawn, best)
+        if index % columns == 0:
             axes.set_ylabel("validation loss", fontsize="small")
-    low = min(row.val_loss for row in drawn)
-    room = 0.08 * max(top - low, 1e-6)
-    grid[0, 0].set_ylim(low - room, top + 2 * room)
+    low = min(trial.val_loss for trial in drawn)
+    margin = 0.08 * max(top - low, 1e-6)
+    grid[0, 0].set_ylim(low - margin, top + 2 * margin)
     marks = grid[0, 0].get_legend_handles_labels()
     lower.legend(*marks, loc="outside upper center", ncols=3, fontsize="small", frameon=False)
     return figure
@@ -69,45 +112,44 @@ def draw_importance(
 def _draw_bars(figure: Any, names: Sequence[str], importances: Mapping[str, float]) -> None:
     if not importances:
         figure.suptitle(
-            "too few finished trials to tell what mattered", fontsize="small", color=GREY
+            "too few finished trials to compute importances", fontsize="small", color=GREY
         )
         return
     axes = figure.subplots()
-    shares = [importances.get(name, 0.0) for name in names]
-    bars = axes.barh(range(len(names)), shares, color=TRAIN)
-    axes.bar_label(bars, [f"{share:.0%}" for share in shares], padding=3, fontsize="small")
+    widths = [importances.get(name, 0.0) for name in names]
+    bars = axes.barh(range(len(names)), widths, color=TRAIN)
+    axes.bar_label(bars, [f"{width:.0%}" for width in widths], padding=3, fontsize="small")
     axes.set_yticks(range(len(names)), names, fontsize="small")
     axes.invert_yaxis()
-    axes.set_xlim(0, 1.1 * max(*shares, 0.01))
-    axes.set_xlabel("share in what parts the best tenth of the finished trials from the others")
+    axes.set_xlim(0, 1.1 * max(*widths, 0.01))
+    axes.set_xlabel("importance for being among the best tenth of the finished trials")
     axes.xaxis.set_major_formatter("{x:.0%}")
     axes.spines[["top", "right"]].set_visible(False)
 
 
-def _draw_values(axes: Axes, dimension: Dimension, rows: Sequence[TrialRow]) -> None:
-    kinds = (("done", TRAIN, "o", "trained"), ("pruned", GREY, "x", "pruned"))
-    places = {value: place for place, value in enumerate(dimension.choices)}
-    best = [row for row in (best_row(rows),) if row is not None]
+def _draw_values(axes: Axes, axis: Axis, trials: Sequence[Trial], best: Trial) -> None:
+    styles = (("done", TRAIN, "o", "trained"), ("pruned", GREY, "x", "pruned"))
+    positions = {choice: position for position, choice in enumerate(axis.choices)}
 
-    def position(row: TrialRow) -> float:
-        value = row.values[dimension.name]
-        return places[value] if places else value
+    def position_of(trial: Trial) -> float:
+        value = trial.values[axis.name]
+        return positions[value] if positions else value
 
-    for outcome, color, marker, label in kinds:
-        chosen = [row for row in rows if row.outcome == outcome]
+    for outcome, color, marker, label in styles:
+        drawn = [trial for trial in trials if trial.outcome == outcome]
         axes.scatter(
-            [position(row) for row in chosen],
-            [row.val_loss for row in chosen],
+            [position_of(trial) for trial in drawn],
+            [trial.val_loss for trial in drawn],
             s=14,
             color=color,
             marker=marker,
             linewidths=1,
             alpha=0.8,
-            label=label if chosen else None,
+            label=label if drawn else None,
         )
     axes.plot(
-        [position(row) for row in best],
-        [row.val_loss for row in best],
+        [position_of(best)],
+        [best.val_loss],
         "D",
         color=BEST,
         markerfacecolor="none",
@@ -115,15 +157,15 @@ def _draw_values(axes: Axes, dimension: Dimension, rows: Sequence[TrialRow]) -> 
         linestyle="none",
         label="best",
     )
-    if places:
-        axes.set_xticks(list(places.values()), [short(value) for value in places])
-        axes.set_xlim(-0.5, len(places) - 0.5)
-    elif not dimension.step:
+    if positions:
+        axes.set_xticks(range(len(positions)), axis.choice_labels())
+        axes.set_xlim(-0.5, len(positions) - 0.5)
+    elif not axis.step:
         axes.set_xscale("log")
-        axes.set_xlim(dimension.low / 1.2, dimension.high * 1.2)
+        axes.set_xlim(axis.low / 1.2, axis.high * 1.2)
     else:
-        room = 0.04 * (dimension.high - dimension.low)
-        axes.set_xlim(dimension.low - room, dimension.high + room)
-    axes.set_title(dimension.name, fontsize="small")
+        margin = 0.04 * (axis.high - axis.low)
+        axes.set_xlim(axis.low - margin, axis.high + margin)
+    axes.set_title(axis.name, fontsize="small")
     axes.tick_params(labelsize="x-small")
     style_axes(axes)

@@ -1,1 +1,1 @@
-"""Search over training flags: what is searched, one trial, the study, its image."""
+"""Hyperparameter search: the searched flags, one trial, the study, the search and its records."""

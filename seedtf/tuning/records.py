@@ -1,4 +1,4 @@
-"""What a search leaves and says: trials.csv, best.txt, importance.png and the console's lines."""
+"""The results of a search: trials.csv, best.txt, importance.png and its lines on the console."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from seedtf.files import csv_line, write_lines, write_text
 from seedtf.plots.base import save_figure
 from seedtf.plots.importance import draw_importance
 from seedtf.tuning.space import Dimension
-from seedtf.tuning.trial_row import TrialRow, best_row
+from seedtf.tuning.trial import OUTCOMES, TrialRow, best_row
 
 __all__ = ["Console", "as_flags", "print_best", "trial_config", "write_records"]
 
 
 def trial_config(config: TrainConfig, values: Mapping[str, Any], run_dir: Path) -> TrainConfig:
-    """The flags of one trial; raises UserError where they contradict each other."""
+    """Returns the flags of one trial. Raises UserError if they conflict."""
     return dataclasses.replace(config, run_dir=str(run_dir), **values)
 
 
@@ -36,20 +36,20 @@ def write_records(
     *,
     title: str,
 ) -> None:
-    """Writes trials.csv; best.txt and importance.png as soon as a trial has ended well.
+    """Writes trials.csv, and best.txt and importance.png once a trial has the outcome ``done``.
 
     Args:
         tune_dir: an existing folder.
         config: the fixed flags.
-        space: the searched ones.
-        rows: the trials that ended, in any order.
-        importances: each searched flag's share; empty where it cannot be told yet.
-        title: of the image.
+        space: the searched flags.
+        rows: the trials that have ended, in any order.
+        importances: the importance of each searched flag, 0 to 1; empty if it is not known yet.
+        title: the title of the plot.
 
     Raises:
         OSError: the folder cannot be written, or the disk is full.
     """
-    names = [each.name for each in space]
+    names = [dimension.name for dimension in space]
     columns = ("trial", "outcome", "val_loss", "val_accuracy", "epochs", "seconds", *names)
     lines = [csv_line(*columns)]
     for row in sorted(rows, key=lambda row: row.number):
@@ -61,7 +61,7 @@ def write_records(
     best = best_row(rows)
     if best is not None:
         write_text(tune_dir / "best.txt", trial_config(config, best.values, Path()).flagfile())
-        figure = draw_importance(space, rows, importances, title=title)
+        figure = draw_importance(space, rows, best, importances, title=title)
         save_figure(figure, tune_dir / "importance.png")
 
 
@@ -127,30 +127,27 @@ class Console:
 
 
 def as_flags(values: Mapping[str, Any]) -> str:
-    """Such as ``--lr=0.002 --crop=0.3``."""
+    """Returns values as flags, such as ``--lr=0.002 --crop=0.3``."""
     return " ".join(f"--{name}={value}" for name, value in values.items())
 
 
 def print_best(console: Console, tune_dir: Path, study: str, rows: Sequence[TrialRow]) -> None:
-    """The last lines: the best trial, its flagfile as one command, where everything is, ``RESULT``."""
+    """Prints the last lines: the best trial, its flags, the files of the search, and ``RESULT``."""
     best = best_row(rows)
     if best is None:
-        console.say("best", "no trial has trained to its end")
+        console.say("best", "no trial has been trained to its end")
         return
     flagfile = tune_dir / "best.txt"
     console.say(
         "best",
         f"trial {best.number}: validation accuracy {best.val_accuracy:.4f}, loss "
-        f"{best.val_loss:.4f}; of {len(rows)} trials the luckiest, so a new seed will do less well",
+        f"{best.val_loss:.4f}; it is the best of {len(rows)} trials, so expect less with a new seed",
     )
     console.say("flagfile", shlex.join(flagfile.read_text(encoding="utf-8").split("\n")[:-1]))
     console.say("table", str(tune_dir / "trials.csv"))
     console.say("image", str(tune_dir / "importance.png"))
-    console.say("again", f"seedtf train --flagfile={shlex.quote(str(flagfile))}")
-    counts = {
-        name: sum(row.outcome == name for row in rows)
-        for name in ("done", "pruned", "diverged", "failed")
-    }
+    console.say("train", f"seedtf train --flagfile={shlex.quote(str(flagfile))}")
+    counts = {name: sum(row.outcome == name for row in rows) for name in OUTCOMES}
     result = {
         "study": study,
         "tune_dir": str(tune_dir),

@@ -1,68 +1,64 @@
-"""A search from its first trial to its last: asks Optuna, trains, reports, prunes, goes on."""
+"""A search from its first trial to its last: draws values, trains, reports, prunes, continues."""
 
 from __future__ import annotations
 
-import fcntl
-import math
 import shutil
 import sys
 import time
 import uuid
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO
 
-from seedtf.compat.optuna import reopen_trial
 from seedtf.config.train_config import TrainConfig
 from seedtf.errors import DivergedError, StoppedError, UserError
-from seedtf.files import write_text
+from seedtf.files import lock_folder, write_text
 from seedtf.runs.folder import is_run_locked
 from seedtf.runs.paths import RunPaths
 from seedtf.training.stop_signal import StopSignal
 from seedtf.tuning.records import Console, print_best, trial_config, write_records
 from seedtf.tuning.space import Dimension
-from seedtf.tuning.study import (
-    check_same_search,
-    import_optuna,
-    importances,
-    masked,
-    open_study,
-    storage_errors,
-    suggest,
-)
-from seedtf.tuning.trial_process import (
+from seedtf.tuning.storage import import_optuna, mask_password, open_study, storage_errors
+from seedtf.tuning.study import Study
+from seedtf.tuning.trial import (
+    DIVERGED,
+    DONE,
+    FAILED,
+    PRUNED,
     TRAIN,
-    Epoch,
+    History,
     TrialProcess,
-    best_of,
+    TrialRow,
+    best_row,
+    finished_epochs,
     last_error_line,
-    read_epochs,
+    lowest_loss,
 )
-from seedtf.tuning.trial_row import TrialRow, best_row
 
 __all__ = ["Search", "search"]
 
-_DONE, _PRUNED, _DIVERGED, _FAILED = "done", "pruned", "diverged", "failed"
 _POLL_SECONDS = 0.2
-# a full disk or a broken driver fails every trial; a sample of values that does not, fails some
-_MOST_FAILURES = 3
+# A full disk or a broken driver fails every trial; a bad combination of values fails some.
+_MAX_FAILURES_IN_A_ROW = 3
 
 
 @dataclass(frozen=True)
 class Search:
-    """What to search and how.
+    """The settings of a search.
 
     Attributes:
         config: the fixed flags; ``run_dir`` and ``resume`` are empty.
         space: the searched flags, at least one.
-        trials: how many are to end, pruned ones included and failed ones not, over all machines.
-        study: its name in the database.
+        trials: how many trials shall end on all machines together, counting pruned trials but not
+            failed ones.
+        study: the name of the study in the database.
         storage: a database URL; empty for a file in ``tune_dir``.
-        tune_dir: folder of the trials and results; made where it is not there.
+        tune_dir: the folder of trials and results; it is created if it does not exist.
         pruner: median, hyperband or none.
-        keep_models: keep the models and states of all trials, not of the best alone.
+        keep_models: whether to keep the models and states of all trials; if not, only the best
+            trial's are kept.
     """
 
     config: TrainConfig
@@ -78,34 +74,34 @@ class Search:
 def search(
     plan: Search, *, command: Sequence[str] = TRAIN, stream: TextIO | None = None
 ) -> list[TrialRow]:
-    """Runs trials until ``plan.trials`` have ended, going on where an earlier process stopped.
+    """Runs trials until ``plan.trials`` have ended; continues an earlier search of the same study.
 
-    A trial that was cut off trains on from its own state, so that a search that was interrupted ends
-    as one that was not: what is drawn for a trial follows from the seed, its number and the trials
-    before it. Only the validation images judge; a trial's value is its lowest validation loss, that
-    of the model it keeps.
+    An interrupted trial resumes from its own state, and the values of a trial follow from the seed,
+    its number and the trials before it. An interrupted search therefore ends with the same result as
+    an uninterrupted one. Trials are compared by their lowest validation loss, the loss of the model
+    that they keep.
 
     Args:
         plan: what to search.
-        command: what trains, given ``--flagfile=`` or ``--resume=``.
-        stream: where to write; standard output by default.
+        command: the command that trains; ``--flagfile=`` or ``--resume=`` is appended to it.
+        stream: where to print; standard output by default.
 
     Returns:
         All trials of the study that have ended, by number.
 
     Raises:
-        UserError: flags that no trial can train with, a storage or folder that cannot be used or is
-            lost, several failures in a row, optuna is not installed.
-        StoppedError: SIGTERM or SIGINT came; the same command goes on.
+        UserError: no trial can train with the flags, the storage or the folder cannot be used or is
+            lost, several trials fail in a row, or optuna is not installed.
+        StoppedError: SIGTERM or SIGINT was received; the same command continues the search.
     """
     optuna = import_optuna()
     console = Console(sys.stdout if stream is None else stream, plan.trials)
     with (
-        _alone_in(plan.tune_dir),
+        _locked(plan.tune_dir),
         StopSignal("the trial saves after its step").listening() as stop,
         storage_errors(optuna, plan.storage, plan.tune_dir),
     ):
-        study = open_study(
+        optuna_study = open_study(
             optuna,
             name=plan.study,
             storage=plan.storage,
@@ -114,9 +110,9 @@ def search(
             seed=plan.config.seed,
             epochs=plan.config.epochs,
         )
-        check_same_search(study, plan.config, list(plan.space))
-        tools = {"optuna": optuna, "study": study, "console": console, "stop": stop}
-        return _Searcher(plan, command=tuple(command), **tools).run()
+        study = Study(optuna, optuna_study, plan.space, plan.config.epochs)
+        study.check_same_search(plan.config)
+        return _Searcher(plan, study, tuple(command), console, stop).run()
 
 
 class _Searcher:
@@ -125,258 +121,192 @@ class _Searcher:
     def __init__(
         self,
         plan: Search,
-        *,
-        optuna: Any,
-        study: Any,
+        study: Study,
         command: tuple[str, ...],
         console: Console,
         stop: StopSignal,
     ) -> None:
-        self._optuna, self._study, self._plan = optuna, study, plan
+        self._plan, self._study = plan, study
         self._command, self._console, self._stop = command, console, stop
-        self._states = optuna.trial.TrialState
         self._owner = _owner(plan.tune_dir)
-        self._failures = 0
+        self._failures_in_a_row = 0
 
     def run(self) -> list[TrialRow]:
-        """All trials; then the last lines."""
+        """Runs all trials, prints the best one and returns them."""
         plan, console = self._plan, self._console
-        rows = self._rows()
-        place = masked(plan.storage) if plan.storage else str(plan.tune_dir / "study.db")
+        place = mask_password(plan.storage) if plan.storage else str(plan.tune_dir / "study.db")
+        ended = _count_ended(self._study.rows())
         console.say("search", ", ".join(map(str, plan.space)))
-        console.say(
-            "study", f"{plan.study} in {place}, {_ended(rows)} of {plan.trials} trials ended"
-        )
-        for trial in self._cut_off():
-            console.say("going on", f"with trial {trial.number}, which was cut off")
-            self._one(trial)
-        while _ended(self._rows()) < plan.trials:
+        console.say("study", f"{plan.study} in {place}, {ended} of {plan.trials} trials ended")
+        for trial in self._study.interrupted_trials(self._owner, shared=bool(plan.storage)):
+            console.say("resume", f"trial {trial.number}, which was interrupted")
+            self._run_trial(trial)
+        while _count_ended(self._study.rows()) < plan.trials:
             self._check_stop("between two trials")
-            self._one(self._study.ask())
-        rows = self._rows()
+            self._run_trial(self._study.ask())
+        rows = self._study.rows()
         self._write(rows)
         print_best(console, plan.tune_dir, plan.study, rows)
         return rows
 
-    def _cut_off(self) -> Iterator[Any]:
-        """Trials of this folder that run nowhere: the lock on the folder says that they cannot."""
-        for frozen in self._study.get_trials(deepcopy=False, states=(self._states.RUNNING,)):
-            # one without an owner was cut off as it was made; in a file of our own it can only be ours
-            owner = frozen.user_attrs.get("owner", "" if self._plan.storage else self._owner)
-            if owner == self._owner or not self._plan.storage:
-                yield reopen_trial(self._study, frozen)
-
-    def _one(self, trial: Any) -> None:
-        """One trial from where it is to its end, its line and the records."""
+    def _run_trial(self, trial: Any) -> None:
+        """Trains a new or resumed trial to its end, prints its line and writes the table."""
         trial.set_user_attr("owner", self._owner)
-        values = {each.name: each.written(suggest(trial, each)) for each in self._plan.space}
-        before, began = trial.user_attrs.get("seconds", 0.0), time.monotonic()
+        values = self._study.suggest(trial)
+        seconds, started = trial.user_attrs.get("seconds", 0.0), time.monotonic()
         try:
-            outcome, epochs, reason = self._train(trial, values)
+            outcome, history, reason = self._train(trial, values)
         finally:
-            trial.set_user_attr("seconds", before + time.monotonic() - began)
-        self._tell(trial, outcome, epochs)
-        rows = self._rows()
+            trial.set_user_attr("seconds", seconds + time.monotonic() - started)
+        self._study.tell(trial, outcome, history)
+        rows = self._study.rows()
         self._console.trial(next(row for row in rows if row.number == trial.number), rows)
-        if outcome == _FAILED:
-            self._judge_failure(trial.number, epochs, reason, rows)
+        if outcome == FAILED:
+            self._report_failure(trial.number, history, reason, rows)
         else:
-            self._failures = 0
+            self._failures_in_a_row = 0
         self._write(rows)
 
-    def _train(self, trial: Any, values: dict[str, Any]) -> tuple[str, list[Epoch], str]:
-        """How the trial's training ended: outcome, epochs, the line of a failure."""
-        folder, log = self._folder(trial.number), self._beside(trial.number, ".log")
-        if self._should_prune(trial):  # decided, but cut off before it could be told
-            return _PRUNED, read_epochs(RunPaths(folder).history), ""
-        told = -1
+    def _train(self, trial: Any, values: dict[str, Any]) -> tuple[str, History, str]:
+        """Trains one trial; returns its outcome, its history and the reason of a failure."""
+        run_dir, log = self._run_dir(trial.number), self._beside_run(trial.number, ".log")
+        # The search may have been interrupted after it decided to prune this trial.
+        if self._study.should_prune(trial):
+            return PRUNED, finished_epochs(run_dir), ""
+        num_reported = -1
         with TrialProcess([*self._command, *self._arguments(trial.number, values)], log) as process:
             while True:
-                # first the code, then the rows: so the last ones are seen
+                # Read the history after the exit code, so that no epoch is missed.
                 code = process.poll()
-                epochs = read_epochs(RunPaths(folder).history)
-                if len(epochs) != told and self._report(trial, epochs):
+                history = finished_epochs(run_dir)
+                if len(history) != num_reported and self._study.report(trial, history):
                     process.end()
-                    return _PRUNED, epochs, ""
-                told = len(epochs)
+                    return PRUNED, history, ""
+                num_reported = len(history)
                 if code is not None:
                     break
                 if self._stop.name:
                     process.end()
-                    self._check_stop(self._where(trial.number))
-                self._console.progress(self._progress(trial.number, epochs))
+                    self._check_stop(self._progress_kept(trial.number))
+                self._console.progress(self._progress(trial.number, history))
                 time.sleep(_POLL_SECONDS)
-        if code == StoppedError.exit_code:  # by a signal to it alone
+        if code == StoppedError.exit_code:  # The signal went to the trial's process only.
             self._stop.name = self._stop.name or "a signal"
-            self._check_stop(self._where(trial.number))
+            self._check_stop(self._progress_kept(trial.number))
         if code == DivergedError.exit_code:
-            return _DIVERGED, epochs, ""
-        if code == 0 and best_of(epochs) is not None:
-            return _DONE, epochs, ""
-        return _FAILED, epochs, last_error_line(log) or f"exit code {code}"
+            return DIVERGED, history, ""
+        if code == 0 and lowest_loss(history) is not None:
+            return DONE, history, ""
+        return FAILED, history, last_error_line(log) or f"exit code {code}"
 
     def _arguments(self, number: int, values: dict[str, Any]) -> list[str]:
-        """A new run's, or those of one that goes on."""
-        folder = self._folder(number)
-        while is_run_locked(folder):  # left by a search that was killed, and saving
-            self._check_stop(f"while trial {number} was still training by itself")
-            self._console.progress(f"trial {number}: its process of before is still training there")
+        """The flags of a new run, or those that resume an interrupted one."""
+        run_dir = self._run_dir(number)
+        # The process of a search that was killed may still be saving.
+        while is_run_locked(run_dir):
+            self._check_stop(f"while an earlier process was still training trial {number}")
+            self._console.progress(f"trial {number}: an earlier process is still training there")
             time.sleep(_POLL_SECONDS)
-        if RunPaths(folder).config.exists():
-            return [f"--resume={folder}"]
-        shutil.rmtree(folder, ignore_errors=True)
-        config = trial_config(self._plan.config, values, folder)
-        flagfile = self._beside(number, ".txt")
-        write_text(flagfile, f"{config.flagfile()}--run_dir={folder}\n")
+        if RunPaths(run_dir).config.exists():
+            return [f"--resume={run_dir}"]
+        shutil.rmtree(run_dir, ignore_errors=True)
+        config = trial_config(self._plan.config, values, run_dir)
+        flagfile = self._beside_run(number, ".txt")
+        write_text(flagfile, f"{config.flagfile()}--run_dir={run_dir}\n")
         return [f"--flagfile={flagfile}"]
 
-    def _report(self, trial: Any, epochs: Sequence[Epoch]) -> bool:
-        """Tells Optuna the epochs that it does not know; whether to prune after one of them."""
-        known = self._known_steps(trial)
-        for epoch in epochs:
-            if epoch.epoch in known:
-                continue
-            trial.report(epoch.val_loss, epoch.epoch)
-            if self._should_prune(trial):
-                return True
-        return False
-
-    def _should_prune(self, trial: Any) -> bool:
-        """After the last epoch there is nothing to be saved."""
-        known = self._known_steps(trial)
-        return bool(known) and max(known) < self._plan.config.epochs and trial.should_prune()
-
-    def _known_steps(self, trial: Any) -> set[int]:
-        trials = self._study.get_trials(deepcopy=False, states=(self._states.RUNNING,))
-        frozen = next((each for each in trials if each.number == trial.number), None)
-        return set(frozen.intermediate_values) if frozen else set()
-
-    def _tell(self, trial: Any, outcome: str, epochs: Sequence[Epoch]) -> None:
-        known = {each.epoch: each for each in epochs}
-        best = best_of(epochs)
-        if outcome == _PRUNED:
-            best = known.get(max(self._known_steps(trial)))
-        trial.set_user_attr("outcome", outcome)
-        trial.set_user_attr("epochs", best.epoch if outcome == _PRUNED and best else len(epochs))
-        if best is not None and math.isfinite(best.val_loss):
-            trial.set_user_attr("val_loss", best.val_loss)
-            trial.set_user_attr("val_accuracy", best.val_accuracy)
-        if outcome == _DONE and best is not None:
-            self._study.tell(trial, best.val_loss)
-        elif outcome == _FAILED:
-            self._study.tell(trial, state=self._states.FAIL)
-        else:  # to have diverged says as much about the values as a bad loss does
-            self._study.tell(trial, state=self._states.PRUNED)
-
-    def _judge_failure(
-        self, number: int, epochs: Sequence[Epoch], reason: str, rows: Sequence[TrialRow]
+    def _report_failure(
+        self, number: int, history: History, reason: str, rows: Sequence[TrialRow]
     ) -> None:
-        """Ends the search where the next trial would fail too."""
-        self._failures += 1
-        if not epochs and not _ended(rows):
+        """Prints why a trial failed; raises UserError if the next trial would fail too."""
+        self._failures_in_a_row += 1
+        if not history and not _count_ended(rows):
             raise UserError(f"the first trial could not train: {reason}")
-        log = self._beside(number, ".log")
-        if self._failures >= _MOST_FAILURES:
+        log = self._beside_run(number, ".log")
+        if self._failures_in_a_row >= _MAX_FAILURES_IN_A_ROW:
             raise UserError(
-                f"{self._failures} trials failed in a row, the last one with: {reason} (see {log}); "
-                "mend that, then go on with the same command"
+                f"{self._failures_in_a_row} trials failed in a row, the last one with: {reason} (see "
+                f"{log}); correct that, then repeat the same command to continue"
             )
         self._console.say("failed", f"trial {number}: {reason} (see {log})")
 
-    def _rows(self) -> list[TrialRow]:
-        states = (self._states.COMPLETE, self._states.PRUNED, self._states.FAIL)
-        trials = self._study.get_trials(deepcopy=False, states=states)
-        return [self._row(trial) for trial in trials]
-
-    def _row(self, frozen: Any) -> TrialRow:
-        noted = frozen.user_attrs
-        return TrialRow(
-            number=frozen.number,
-            outcome=noted.get("outcome", _FAILED),
-            val_loss=noted.get("val_loss", math.nan),
-            val_accuracy=noted.get("val_accuracy", math.nan),
-            epochs=noted.get("epochs", 0),
-            seconds=noted.get("seconds", 0.0),
-            values={
-                each.name: each.written(frozen.params[each.name])
-                for each in self._plan.space
-                if each.name in frozen.params
-            },
-        )
-
     def _write(self, rows: Sequence[TrialRow]) -> None:
         plan = self._plan
-        shares = importances(self._optuna, self._study, plan.space)
-        title = f"{plan.study}: {_ended(rows)} trials of {plan.config.model}"
+        importances = self._study.importances()
+        title = f"{plan.study}: {_count_ended(rows)} trials of {plan.config.model}"
         try:
-            write_records(plan.tune_dir, plan.config, plan.space, rows, shares, title=title)
+            write_records(plan.tune_dir, plan.config, plan.space, rows, importances, title=title)
         except OSError as error:
             raise UserError(
                 f"--tune_dir={plan.tune_dir}: cannot be written ({error.strerror or error}); make "
-                "room, then go on with the same command"
+                "room, then repeat the same command to continue"
             ) from error
         if not plan.keep_models:
             self._remove_models(rows)
 
     def _remove_models(self, rows: Sequence[TrialRow]) -> None:
-        """A hundred trials of ResNet-50 would hold 70 GB; only the best one's model is of use."""
+        """Removes all models but the best trial's: a hundred trials of ResNet-50 would take 70 GB."""
         best = best_row(rows)
         for row in rows:
             if best is not None and row.number == best.number:
                 continue
-            paths = RunPaths(self._folder(row.number))
+            paths = RunPaths(self._run_dir(row.number))
             for folder in (paths.checkpoints, paths.state):
                 shutil.rmtree(folder, ignore_errors=True)
 
-    def _progress(self, number: int, epochs: Sequence[Epoch]) -> str:
-        text = f"trial {number}  epoch {len(epochs) + 1}/{self._plan.config.epochs}"
-        return f"{text}  val_loss {epochs[-1].val_loss:.4f}" if epochs else text
+    def _progress(self, number: int, history: History) -> str:
+        text = f"trial {number}  epoch {len(history) + 1}/{self._plan.config.epochs}"
+        return f"{text}  val_loss {history[-1]['val_loss']:.4f}" if history else text
 
-    def _where(self, number: int) -> str:
-        done = len(read_epochs(RunPaths(self._folder(number)).history))
-        return f"in trial {number} after epoch {done} of {self._plan.config.epochs}, which is kept"
+    def _progress_kept(self, number: int) -> str:
+        epochs = len(finished_epochs(self._run_dir(number)))
+        return (
+            f"in trial {number} after epoch {epochs} of {self._plan.config.epochs}, which is kept"
+        )
 
     def _check_stop(self, where: str) -> None:
         if self._stop.name:
             self._console.clear()
-            raise StoppedError(f"{self._stop.name}: stopped {where}; go on with the same command")
+            raise StoppedError(
+                f"{self._stop.name}: stopped {where}; repeat the same command to continue"
+            )
 
-    def _folder(self, number: int) -> Path:
-        return self._plan.tune_dir / f"trial-{number:04d}"
+    def _run_dir(self, number: int) -> Path:
+        return self._beside_run(number, "")
 
-    def _beside(self, number: int, suffix: str) -> Path:
+    def _beside_run(self, number: int, suffix: str) -> Path:
         return self._plan.tune_dir / f"trial-{number:04d}{suffix}"
 
 
-def _ended(rows: Sequence[TrialRow]) -> int:
-    return sum(row.outcome != _FAILED for row in rows)
+def _count_ended(rows: Sequence[TrialRow]) -> int:
+    """The number of trials that count towards ``--trials``: all but the failed ones."""
+    return sum(row.outcome != FAILED for row in rows)
 
 
 @contextmanager
-def _alone_in(tune_dir: Path) -> Iterator[None]:
-    """Makes the folder and holds it; the kernel lets go of it however the process ends.
+def _locked(tune_dir: Path) -> Iterator[None]:
+    """Creates the folder and locks it for the body.
 
     Raises:
-        UserError: it cannot be written, or another search holds it.
+        UserError: it cannot be written, or another search holds the lock.
     """
-    try:
-        tune_dir.mkdir(parents=True, exist_ok=True)
-        file = (tune_dir / "lock").open("w")
-    except OSError as error:
-        raise UserError(f"--tune_dir={tune_dir}: {error.strerror}; pass another folder") from error
-    with file:
+    with ExitStack() as stack:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+            tune_dir.mkdir(parents=True, exist_ok=True)
+            stack.enter_context(lock_folder(tune_dir))
+        except BlockingIOError:
             raise UserError(
-                f"--tune_dir={tune_dir}: another search is at work there; wait, or join it with the "
+                f"--tune_dir={tune_dir}: another search is running there; wait, or join it with the "
                 "same --storage and --study and another --tune_dir"
             ) from None
+        except OSError as error:
+            message = f"--tune_dir={tune_dir}: {error.strerror}; pass another folder"
+            raise UserError(message) from error
         yield
 
 
 def _owner(tune_dir: Path) -> str:
-    """The folder's own name among all folders of all machines, whatever path or host it is seen by."""
+    """A unique identifier of the folder: its path may differ between the machines that see it."""
     path = tune_dir / "owner"
     if not path.exists():
         write_text(path, f"{uuid.uuid4()}\n")

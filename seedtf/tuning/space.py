@@ -1,4 +1,4 @@
-"""What ``seedtf tune`` may search: flags with their ranges, and the arithmetic of those ranges.
+"""The search space of ``seedtf tune``: flags with their ranges, and the arithmetic of the ranges.
 
 Nothing here imports TensorFlow or Optuna.
 """
@@ -15,22 +15,22 @@ from seedtf.config.optim_flags import ADDONS_OPTIMIZERS
 from seedtf.config.train_config import TrainConfig
 from seedtf.errors import UserError
 
-__all__ = ["BY_DEFAULT", "SEARCHABLE", "Dimension", "choose_space", "first_values", "short"]
+__all__ = ["BY_DEFAULT", "SEARCHABLE", "Dimension", "choose_space", "first_values"]
 
-# how far from its default the rate is searched, either way
-_RATE_FACTOR = 10.0
+# The learning rate is searched from its default divided by this factor to its default times it.
+_LR_FACTOR = 10.0
 
 
 @dataclass(frozen=True)
 class Dimension:
-    """One flag and the values it may take: ``choices``, or an inclusive range.
+    """One flag and its possible values: ``choices``, or an inclusive range.
 
     Attributes:
-        name: the flag.
-        low, high: the range of a number; 0 and 0 with ``choices``.
-        step: distance of neighbouring values from ``low`` on; 0 is a logarithmic range, where ``low``
-            is above 0.
-        choices: the values, where they are not a range.
+        name: the name of the flag.
+        low, high: the ends of the range; both 0 if there are ``choices``.
+        step: the distance between neighbouring values, starting at ``low``; 0 means a logarithmic
+            range, for which ``low`` is above 0.
+        choices: the possible values if they are not a range; else empty.
     """
 
     name: str
@@ -39,10 +39,14 @@ class Dimension:
     step: float = 0.0
     choices: tuple[Any, ...] = ()
 
-    def written(self, value: Any) -> Any:
-        """``value`` as the flag gets it: without the noise of the last digits.
+    def round_for_flag(self, value: Any) -> Any:
+        """Returns ``value`` as the flag gets it, without the rounding noise of the last digits.
 
-        A logarithmic value has three significant digits, any other number ten decimals.
+        A value of a logarithmic range has three significant digits, any other number ten decimals.
+
+        Example:
+            >>> Dimension("lr", low=1e-4, high=1e-2).round_for_flag(0.00123456)
+            0.00123
         """
         if self.choices:
             return value
@@ -51,9 +55,13 @@ class Dimension:
         return round(float(value), 10)
 
     def nearest(self, value: Any) -> Any:
-        """The value of this dimension that lies nearest to ``value``.
+        """Returns the possible value that is nearest to ``value``.
 
-        Where ``choices`` are no numbers, one that is not among them gives the first.
+        If ``choices`` are not numbers and ``value`` is not one of them, the first choice is returned.
+
+        Example:
+            >>> Dimension("crop", high=0.6, step=0.05).nearest(0.23)
+            0.25
         """
         if self.choices:
             if value in self.choices or not isinstance(value, (int, float)):
@@ -62,20 +70,27 @@ class Dimension:
         clipped = min(max(float(value), self.low), self.high)
         if not self.step:
             return clipped
-        return self.written(self.low + round((clipped - self.low) / self.step) * self.step)
+        return self.round_for_flag(self.low + round((clipped - self.low) / self.step) * self.step)
 
     def ends(self) -> tuple[Any, ...]:
-        """The outermost values, or all choices: what a flag has to allow."""
+        """Returns the ends of the range, or all choices: the flag must accept each of them."""
         return self.choices or (self.low, self.high)
 
+    def choice_labels(self) -> tuple[str, ...]:
+        """Returns the choices as text, such as ``15`` for 15.0."""
+        return tuple(
+            f"{choice:g}" if isinstance(choice, (int, float)) else str(choice)
+            for choice in self.choices
+        )
+
     def __str__(self) -> str:
-        """Such as ``crop 0 to 0.6`` or ``lr 0.0001 to 0.01 (log)``."""
+        """Returns a description such as ``crop 0 to 0.6`` or ``lr 0.0001 to 0.01 (log)``."""
         if self.choices:
-            return f"{self.name} {'|'.join(map(short, self.choices))}"
+            return f"{self.name} {'|'.join(self.choice_labels())}"
         return f"{self.name} {self.low:g} to {self.high:g}{'' if self.step else ' (log)'}"
 
 
-# the rate's range follows the optimizer, so its ends here are only a place
+# The range of lr depends on the optimizer; `choose_space` replaces the ends given here.
 _ALL = (
     Dimension("lr", low=1e-4, high=1e-2),
     Dimension("weight_decay", low=1e-4, high=0.5),
@@ -91,7 +106,7 @@ _ALL = (
     Dimension("mixup", high=1.0, step=0.1),
     Dimension("cutmix", high=1.0, step=0.1),
     Dimension("random_erasing", high=0.5, step=0.05),
-    # from here on only what --search names
+    # The flags from here on are searched only if --search names them.
     Dimension("shear", high=20.0, step=2.5),
     Dimension("flip", choices=FLIPS),
     Dimension("clip_norm", choices=(0.0, 1.0, 5.0)),
@@ -101,24 +116,24 @@ _ALL = (
 )
 _MORE = ("shear", "flip", "clip_norm", "body_lr_factor", "ema_horizon", "batch_size")
 
-SEARCHABLE: Mapping[str, Dimension] = {each.name: each for each in _ALL}
-"""Every flag that can be searched."""
+SEARCHABLE: Mapping[str, Dimension] = {dimension.name: dimension for dimension in _ALL}
+"""The dimension of every flag that can be searched."""
 
 BY_DEFAULT = tuple(name for name in SEARCHABLE if name not in _MORE)
-"""The flags that are searched where ``--search`` is not given."""
+"""The flags that are searched if ``--search`` is not given."""
 
 
 def choose_space(search: str, given: Collection[str], config: TrainConfig) -> list[Dimension]:
-    """The dimensions of a search, in the order of ``SEARCHABLE``.
+    """Returns the dimensions of a search, in the order of ``SEARCHABLE``.
 
     Args:
         search: names separated by commas; empty for ``BY_DEFAULT``.
-        given: the flags that the user named; they are fixed.
-        config: the fixed values; the rate's range lies around what it would take.
+        given: the flags that the user has set; they are fixed.
+        config: the fixed values; the range of lr lies around the rate that ``config`` would use.
 
     Raises:
-        UserError: a name that cannot be searched or is fixed, or a range that the other flags forbid,
-            or nothing is left.
+        UserError: a name cannot be searched or is fixed, the other flags do not allow a range, or no
+            flag is left to search.
     """
     names = [name.strip().lstrip("-") for name in search.split(",") if name.strip()]
     for name in names:
@@ -128,50 +143,49 @@ def choose_space(search: str, given: Collection[str], config: TrainConfig) -> li
             )
         if name in given:
             raise UserError(
-                f"--{name}={getattr(config, name)}: is fixed and in --search; leave it out of one"
+                f"--{name}={getattr(config, name)}: is both fixed and in --search; remove one of them"
             )
-    wanted = set(names or BY_DEFAULT) - set(given)
+    searched = set(names or BY_DEFAULT) - set(given)
     if not names and config.optimizer in ADDONS_OPTIMIZERS:
-        wanted.discard("weight_decay")
-    space = [_around_default(each, config) for name, each in SEARCHABLE.items() if name in wanted]
+        searched.discard("weight_decay")
+    space = [
+        _around_default(dimension, config)
+        for name, dimension in SEARCHABLE.items()
+        if name in searched
+    ]
     if not space:
         raise UserError(
-            f"--search: nothing is left to search, because all of {', '.join(BY_DEFAULT)} are given; "
-            "leave some of them out"
+            f"--search: nothing is left to search, because all of {', '.join(BY_DEFAULT)} are set; "
+            "remove some of them"
         )
     _check_ends(space, config)
     return space
 
 
 def first_values(space: Iterable[Dimension], config: TrainConfig) -> dict[str, Any]:
-    """What ``seedtf train`` takes of itself, as near as the ranges allow: the first trial."""
+    """Returns the values of the first trial: the defaults of ``seedtf train``, or the nearest ones."""
     defaults = {
         **config.as_dict(),
         "lr": config.highest_rate,
         "weight_decay": config.decay,
     }
-    return {each.name: each.nearest(defaults[each.name]) for each in space}
-
-
-def short(value: Any) -> str:
-    """A value of a dimension as people read it, such as ``15`` for 15.0."""
-    return f"{value:g}" if isinstance(value, (int, float)) else str(value)
+    return {dimension.name: dimension.nearest(defaults[dimension.name]) for dimension in space}
 
 
 def _around_default(dimension: Dimension, config: TrainConfig) -> Dimension:
     if dimension.name != "lr":
         return dimension
     middle = math.log10(config.highest_rate)
-    reach = math.log10(_RATE_FACTOR)
-    low, high = (float(f"{10**end:.3g}") for end in (middle - reach, middle + reach))
+    half_width = math.log10(_LR_FACTOR)
+    low, high = (float(f"{10**end:.3g}") for end in (middle - half_width, middle + half_width))
     return replace(dimension, low=low, high=high)
 
 
 def _check_ends(space: Iterable[Dimension], config: TrainConfig) -> None:
-    """Raises UserError now rather than in the trial that gets there."""
-    for each in space:
-        for value in each.ends():
+    """Raises UserError before the search, not in the first trial that draws a forbidden value."""
+    for dimension in space:
+        for value in dimension.ends():
             try:
-                replace(config, **{each.name: value})
+                replace(config, **{dimension.name: value})
             except UserError as error:
-                raise UserError(f"--search: {each}: {error}") from None
+                raise UserError(f"--search: {dimension}: {error}") from None

@@ -1,0 +1,173 @@
+"""Opening a study of Optuna: its database, its sampler and its pruner."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from seedtf.errors import UserError, first_line
+
+__all__ = ["PRUNERS", "import_optuna", "mask_password", "open_study", "storage_errors"]
+
+PRUNERS = ("median", "hyperband", "none")
+
+# How long to wait while another process writes the SQLite file.
+_LOCK_SECONDS = 60
+# The median pruner prunes only after so many trials, and the sampler draws at random for so many.
+_TRIALS_BEFORE_PRUNING, _RANDOM_TRIALS = 5, 10
+
+
+def import_optuna() -> Any:
+    """Imports Optuna, without its log lines and its warnings about experimental features.
+
+    Raises:
+        UserError: it is not installed.
+    """
+    try:
+        import optuna  # noqa: PLC0415  It is an optional dependency.
+    except ImportError:
+        raise UserError(
+            "optuna is not installed, and the search needs it: pip install 'seedtf[tune]'"
+        ) from None
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
+    return optuna
+
+
+def open_study(
+    optuna: Any, *, name: str, storage: str, tune_dir: Path, pruner: str, seed: int, epochs: int
+) -> Any:
+    """Opens the study ``name``, or creates it if it does not exist.
+
+    Args:
+        optuna: the module.
+        name: the name of the study.
+        storage: a database URL; empty for ``<tune_dir>/study.db``.
+        tune_dir: an existing folder.
+        pruner: one of ``PRUNERS``.
+        seed: the root of the sampler's randomness.
+        epochs: the number of epochs of a complete trial.
+
+    Raises:
+        UserError: the database cannot be opened.
+    """
+    url = _url(storage, tune_dir)
+    masked_url = mask_password(url)
+    if "://" not in url:
+        raise UserError(
+            f"--storage={masked_url}: is no database URL; pass one such as "
+            "sqlite:////shared/study.db or postgresql://user@host/name"
+        )
+    from sqlalchemy.exc import SQLAlchemyError  # noqa: PLC0415  It is installed with Optuna.
+
+    connect_args = {"timeout": _LOCK_SECONDS} if url.startswith("sqlite") else {}
+    try:
+        return optuna.create_study(
+            study_name=name,
+            storage=optuna.storages.RDBStorage(url, engine_kwargs={"connect_args": connect_args}),
+            sampler=_sampler(optuna, seed),
+            pruner=_pruner(optuna, pruner, epochs),
+            direction="minimize",
+            load_if_exists=True,
+        )
+    except (
+        ImportError,
+        RuntimeError,  # Another version of Optuna made the tables.
+        ValueError,
+        SQLAlchemyError,
+        optuna.exceptions.OptunaError,
+    ) as error:
+        raise UserError(f"--storage={masked_url}: cannot be used ({_cause(error, url)})") from error
+
+
+@contextmanager
+def storage_errors(optuna: Any, storage: str, tune_dir: Path) -> Iterator[None]:
+    """Turns database errors of the body into one line; arguments as in ``open_study``.
+
+    Raises:
+        UserError: the database is missing, full, locked for too long or damaged.
+    """
+    from sqlalchemy.exc import SQLAlchemyError  # noqa: PLC0415  It is installed with Optuna.
+
+    url = _url(storage, tune_dir)
+    try:
+        yield
+    except (optuna.exceptions.StorageInternalError, SQLAlchemyError) as error:
+        raise UserError(
+            f"--storage={mask_password(url)}: lost ({_cause(error, url)}); repeat the same command "
+            "to continue"
+        ) from error
+
+
+def mask_password(url: str) -> str:
+    """Replaces the password in a URL, before the host or among the options, by ``***``.
+
+    Example:
+        >>> mask_password("postgresql://me:secret@host/name")
+        'postgresql://me:***@host/name'
+    """
+    url = re.sub(r"(://[^/:@]*):[^/]*@", r"\1:***@", url)
+    return re.sub(r"([?&]password=)[^&]*", r"\1***", url)
+
+
+def _url(storage: str, tune_dir: Path) -> str:
+    return storage or f"sqlite:///{tune_dir.resolve() / 'study.db'}"
+
+
+def _cause(error: BaseException, url: str) -> str:
+    """The first line of the driver's own error, or which driver to install if it is missing."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, ModuleNotFoundError):
+            return f"Python's driver {cause.name} for it is not installed; pip install it"
+        cause = cause.__cause__ or cause.__context__
+    # Optuna's own message for every error is that a value may be too long.
+    while error.__cause__ is not None:
+        error = error.__cause__
+    text = str(error).replace(url, mask_password(url)).strip()
+    return first_line(text) if text else type(error).__name__
+
+
+def _sampler(optuna: Any, seed: int) -> Any:
+    """Tree-structured Parzen estimators (Bergstra et al. 2011), seeded by (seed, trial, flag) alone.
+
+    A sampler that lives as long as the search would repeat its first draws after each restart.
+    """
+
+    class Sampler(optuna.samplers.BaseSampler):
+        def infer_relative_search_space(self, study: Any, trial: Any) -> dict[str, Any]:
+            return {}
+
+        def sample_relative(self, study: Any, trial: Any, search_space: Any) -> dict[str, Any]:
+            return {}
+
+        def sample_independent(
+            self, study: Any, trial: Any, param_name: str, param_distribution: Any
+        ) -> Any:
+            sampler = optuna.samplers.TPESampler(
+                seed=_draw_seed(seed, trial.number, param_name), n_startup_trials=_RANDOM_TRIALS
+            )
+            return sampler.sample_independent(study, trial, param_name, param_distribution)
+
+    return Sampler()
+
+
+def _draw_seed(seed: int, number: int, name: str) -> int:
+    digest = hashlib.blake2b(f"{seed} {number} {name}".encode(), digest_size=4)
+    return int.from_bytes(digest.digest(), "little")
+
+
+def _pruner(optuna: Any, name: str, epochs: int) -> Any:
+    if name == "hyperband":
+        return optuna.pruners.HyperbandPruner(min_resource=1, max_resource=epochs)
+    if name == "median":
+        # Losses of the first quarter depend more on the start of the schedule than on the values.
+        return optuna.pruners.MedianPruner(
+            n_startup_trials=_TRIALS_BEFORE_PRUNING, n_warmup_steps=max(epochs // 4, 1)
+        )
+    return optuna.pruners.NopPruner()
