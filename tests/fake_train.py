@@ -1,8 +1,8 @@
-"""Stands for ``seedtf train`` in the tests of the search: writes a history of arithmetic at once.
+"""Replaces ``seedtf train`` in the tests of the search: writes a computed history without training.
 
-``FAKE`` in the environment is JSON: ``exit`` maps a trial to an exit code at its start, ``signal`` is
-[trial, epoch, number]: the search gets that signal once, just after that epoch is written, and ``hang``
-is a trial that waits after its first epoch until it is ended.
+``FAKE`` in the environment is JSON. ``exit`` maps a trial to its exit code. ``signal`` is [trial,
+epoch, number]: the search gets that signal just after that epoch is written. ``hang`` is a trial that
+waits after its first epoch until it is ended.
 """
 
 import json

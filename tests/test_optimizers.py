@@ -140,7 +140,8 @@ def test_decay_is_decoupled_from_adams_moments() -> None:
 @settings(max_examples=15, deadline=None)
 @given(norm=st.floats(0.01, 100.0), scale=st.floats(0.01, 10.0))
 def test_the_gradient_is_clipped_to_a_norm_over_all_weights(norm: float, scale: float) -> None:
-    variables = [keras.Variable(np.zeros(shape, np.float32)) for shape in ((3, 2), (4,))]
+    make_variable = tf.Variable if KERAS_2 else keras.Variable
+    variables = [make_variable(np.zeros(shape, np.float32)) for shape in ((3, 2), (4,))]
     grads = [
         np.full(each.shape, scale * sign, np.float32)
         for each, sign in zip(variables, (1, -2), strict=True)

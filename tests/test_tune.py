@@ -1,4 +1,4 @@
-"""The search over flags: its space, its trials with a stand-in for training, one real end to end."""
+"""The search over flags: its space, its trials with fake training, and one real search."""
 
 from __future__ import annotations
 
@@ -21,18 +21,24 @@ from sqlalchemy import event
 from sqlalchemy.engine import Engine
 
 from seedtf.commands.main import main
+from seedtf.config.optim_flags import ADDONS_OPTIMIZERS, OPTIMIZERS
 from seedtf.config.recipes import RECIPES
 from seedtf.config.train_config import TrainConfig
 from seedtf.errors import StoppedError, UserError
 from seedtf.plots import importance as importance_plot
 from seedtf.tuning import records
 from seedtf.tuning import search as search_module
-from seedtf.tuning import space as space_module
 from seedtf.tuning.search import Search, search
 from seedtf.tuning.space import BY_DEFAULT, SEARCHABLE, choose_space, first_values
-from seedtf.tuning.study import masked
-from seedtf.tuning.trial_process import Epoch, TrialProcess, best_of, last_error_line, read_epochs
-from seedtf.tuning.trial_row import TrialRow
+from seedtf.tuning.storage import mask_password
+from seedtf.tuning.trial import (
+    TrialProcess,
+    TrialRow,
+    best_row,
+    finished_epochs,
+    last_error_line,
+    lowest_loss,
+)
 
 FAKE = (sys.executable, str(Path(__file__).parent / "fake_train.py"))
 EPOCHS = 4
@@ -40,7 +46,7 @@ EPOCHS = 4
 
 @event.listens_for(Engine, "connect")
 def _never_flushed(connection, _) -> None:
-    """No test cuts the power, and a busy disk takes long to flush."""
+    """Skips flushing: no test cuts the power, and a busy disk is slow to flush."""
     connection.execute("PRAGMA synchronous=OFF")
 
 
@@ -78,7 +84,7 @@ def table(tune_dir: Path) -> list[dict[str, str]]:
 @pytest.mark.parametrize("recipe", RECIPES)
 @pytest.mark.parametrize("weights", ["none", "imagenet"])
 @pytest.mark.parametrize("optimizer", ["adam", "adamw", "sgd", "lamb"])
-def test_the_first_trial_is_what_train_takes_of_itself(recipe, weights, optimizer) -> None:
+def test_the_first_trial_has_the_defaults_of_train(recipe, weights, optimizer) -> None:
     config = TrainConfig(data_dir="x", recipe=recipe, weights=weights, optimizer=optimizer)
     space = choose_space(",".join(SEARCHABLE), (), config)
     values = first_values(space, config)
@@ -90,15 +96,15 @@ def test_the_first_trial_is_what_train_takes_of_itself(recipe, weights, optimize
 
 
 def test_optimizers_without_decay_are_those_of_tensorflow_addons() -> None:
-    # written twice, for the space is known without TensorFlow, as most of these tests are
-    from seedtf.training.optim.optimizers import _OF_ADDONS
+    from seedtf.training.optim.optimizers import needs_addons
 
-    assert set(space_module._WITHOUT_DECAY) == set(_OF_ADDONS)
+    assert all(map(needs_addons, ADDONS_OPTIMIZERS))
+    assert not any(map(needs_addons, {*OPTIMIZERS} - {*ADDONS_OPTIMIZERS, "lamb"}))
     names = [each.name for each in choose_space("", (), fixed(optimizer="ranger"))]
     assert "weight_decay" not in names
 
 
-def test_the_rate_is_searched_ten_times_either_way() -> None:
+def test_the_range_of_lr_is_a_tenth_to_ten_times_its_default() -> None:
     (rate,) = choose_space("lr", (), fixed())
     assert (rate.low, rate.high, str(rate)) == (1e-4, 1e-2, "lr 0.0001 to 0.01 (log)")
 
@@ -112,35 +118,38 @@ def test_a_given_flag_is_not_searched() -> None:
     ("text", "given_flags", "message"),
     [
         ("lr,croup", (), "'croup' cannot be searched"),
-        ("lr", ("lr",), "is fixed and in --search"),
+        ("lr", ("lr",), "is both fixed and in --search"),
         ("", BY_DEFAULT, "nothing is left to search"),
     ],
 )
-def test_what_cannot_be_searched_is_one_line(text, given_flags, message) -> None:
+def test_what_cannot_be_searched_is_refused_in_one_line(text, given_flags, message) -> None:
     with pytest.raises(UserError, match=message):
         choose_space(text, given_flags, fixed())
 
 
-def test_a_range_that_another_flag_forbids_is_named_before_any_trial() -> None:
+def test_a_range_that_another_flag_forbids_is_refused_first() -> None:
     with pytest.raises(UserError, match=r"--search: lr .*--min_lr=0.001 exceeds --lr=0.0001"):
         choose_space("lr", (), fixed(min_lr=1e-3))
 
 
-@given(name=st.sampled_from(sorted(SEARCHABLE)), share=st.floats(0, 1))
-def test_every_value_is_written_within_its_range_and_read_back_the_same(name, share) -> None:
-    each = SEARCHABLE[name]
-    if each.choices:
-        value = each.choices[round(share * (len(each.choices) - 1))]
-    elif each.step:
-        value = each.low + round(share * (each.high - each.low) / each.step) * each.step
+@given(name=st.sampled_from(sorted(SEARCHABLE)), fraction=st.floats(0, 1))
+def test_every_rounded_value_is_in_its_range_and_stays_the_same(name, fraction) -> None:
+    dimension = SEARCHABLE[name]
+    if dimension.choices:
+        value = dimension.choices[round(fraction * (len(dimension.choices) - 1))]
+    elif dimension.step:
+        value = (
+            dimension.low
+            + round(fraction * (dimension.high - dimension.low) / dimension.step) * dimension.step
+        )
     else:
-        value = each.low * (each.high / each.low) ** share
-    written = each.written(value)
-    assert written == each.written(written) == each.nearest(written)
-    if not each.choices:
-        assert each.low <= written <= each.high
-        assert len(str(written)) <= 8
-        assert written == pytest.approx(value, rel=5.1e-3)
+        value = dimension.low * (dimension.high / dimension.low) ** fraction
+    rounded = dimension.round_for_flag(value)
+    assert rounded == dimension.round_for_flag(rounded) == dimension.nearest(rounded)
+    if not dimension.choices:
+        assert dimension.low <= rounded <= dimension.high
+        assert len(str(rounded)) <= 8
+        assert rounded == pytest.approx(value, rel=5.1e-3)
 
 
 @given(value=st.floats(-10, 400))
@@ -156,18 +165,21 @@ def test_the_nearest_value_is_on_the_grid(value) -> None:
 # one process
 
 
-def test_a_torn_line_of_the_history_waits(tmp_path) -> None:
-    path = tmp_path / "history.csv"
-    assert read_epochs(path) == []
-    path.write_text("epoch,lr,loss,accuracy,val_loss,val_accuracy\n1,1,1,1,nan,0.5\n2,1,1,1,0.25")
-    (row,) = read_epochs(path)
-    assert (row.epoch, row.val_accuracy) == (1, 0.5)
-    assert math.isnan(row.val_loss)
-    assert best_of([row]) is None
-    assert best_of([row, Epoch(2, 0.3, 0.5), Epoch(3, 0.3, 0.6)]) == Epoch(2, 0.3, 0.5)
+def test_an_incomplete_line_of_the_history_is_ignored(tmp_path) -> None:
+    assert finished_epochs(tmp_path) == []
+    (tmp_path / "history.csv").write_text(
+        "epoch,lr,loss,accuracy,val_loss,val_accuracy\n1,1,1,1,nan,0.5\n2,1,1,1,0.25"
+    )
+    (row,) = finished_epochs(tmp_path)
+    assert (row["epoch"], row["val_accuracy"]) == (1, 0.5)
+    assert math.isnan(row["val_loss"])
+    assert lowest_loss([row]) is None
+    assert lowest_loss([row, {"epoch": 2, "val_loss": math.inf}]) is None
+    second, third = ({"epoch": epoch, "val_loss": 0.3} for epoch in (2, 3))
+    assert lowest_loss([row, second, third]) == second
 
 
-def test_the_reason_is_found_among_noise(tmp_path) -> None:
+def test_the_error_line_is_found_among_other_lines(tmp_path) -> None:
     log = tmp_path / "log"
     log.write_text("epoch 1\nseedtf train: --lr=x: pass a number\nterminate called\n\n")
     assert last_error_line(log) == "--lr=x: pass a number"
@@ -196,7 +208,7 @@ time.sleep(60)
 
 
 @pytest.mark.parametrize(("error", "saved"), [(RuntimeError, True), (KeyboardInterrupt, False)])
-def test_a_process_that_is_left_saves_unless_that_is_interrupted(
+def test_a_process_is_stopped_and_saves_unless_interrupted(
     tmp_path, monkeypatch, error, saved
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -214,10 +226,10 @@ def test_a_process_that_is_left_saves_unless_that_is_interrupted(
 # the search
 
 
-def test_a_search_leaves_table_flagfile_and_image(tmp_path, capsys, monkeypatch) -> None:
+def test_a_search_writes_table_flagfile_and_plot(tmp_path, capsys, monkeypatch) -> None:
     drawn = []
     monkeypatch.setattr(
-        records, "draw_importance", lambda *given, **_: drawn.append(given) or Figure()
+        records, "draw_importance", lambda *arguments, **_: drawn.append(arguments) or Figure()
     )
     folder = tmp_path / "tune"
     rows = search(plan(folder, 6), command=FAKE)
@@ -232,19 +244,19 @@ def test_a_search_leaves_table_flagfile_and_image(tmp_path, capsys, monkeypatch)
     assert f"--crop={best.values['crop']}" in written
     assert not any(line.startswith("--run_dir") for line in written)
     assert (folder / "importance.png").read_bytes().startswith(b"\x89PNG")
-    assert sum(drawn[-1][2].values()) == pytest.approx(1)
-    assert set(drawn[-1][2]) == {"lr", "crop"}
+    assert sum(drawn[-1][3].values()) == pytest.approx(1)
+    assert set(drawn[-1][3]) == {"lr", "crop"}
     assert [row["trial"] for row in table(folder)] == list("012345")
     kept = [path.parent.parent.name for path in folder.glob("*/checkpoints/best.keras")]
     assert kept == [f"trial-{best.number:04d}"]
-    said = capsys.readouterr().out.splitlines()
-    assert sum(line.startswith("trial ") for line in said) == 6
-    assert f"seedtf train --flagfile={folder / 'best.txt'}" in said[-2]
-    result = json.loads(said[-1].removeprefix("RESULT    "))
+    lines = capsys.readouterr().out.splitlines()
+    assert sum(line.startswith("trial ") for line in lines) == 6
+    assert f"seedtf train --flagfile={folder / 'best.txt'}" in lines[-2]
+    result = json.loads(lines[-1].removeprefix("RESULT    "))
     assert (result["best_trial"], result["done"]) == (best.number, 6)
 
 
-def test_the_same_command_goes_on_where_it_stopped(tmp_path) -> None:
+def test_the_same_command_continues_where_it_stopped(tmp_path) -> None:
     search(plan(tmp_path / "whole", 4), command=FAKE)
     search(plan(tmp_path / "parts", 2), command=FAKE)
     search(plan(tmp_path / "parts", 4), command=FAKE)
@@ -262,16 +274,14 @@ from test_tune import *
 from seedtf.commands import tune
 import seedtf.tuning.search as module
 module._POLL_SECONDS = 0.01
-begin = module.search
-def fake(plan):
-    return begin(plan, command=FAKE)
-module.search = fake
+search = module.search
+module.search = lambda plan: search(plan, command=FAKE)
 sys.exit(main(["tune", *sys.argv[1:]]))
 """
 
 
 def tune_process(tune_dir: Path, *flags: str, **how) -> subprocess.CompletedProcess:
-    """A search of its own process, through the command line, with the stand-in for training."""
+    """Runs a search in a new process, through the command line, with fake training."""
     code = SEARCH.format(tests=str(Path(__file__).parent))
     given_flags = ["--data_dir=data", "--weights=none", f"--epochs={EPOCHS}", "--search=lr,crop"]
     return subprocess.run(
@@ -284,7 +294,7 @@ def tune_process(tune_dir: Path, *flags: str, **how) -> subprocess.CompletedProc
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
-def test_a_search_that_is_killed_ends_as_one_that_was_not(tmp_path, number) -> None:
+def test_a_killed_search_ends_with_the_same_result(tmp_path, number) -> None:
     search(plan(tmp_path / "whole", 4), command=FAKE)
     folder = tmp_path / "killed"
     done = tune_process(folder, "--trials=4", "--pruner=none", signal=[2, 3, int(number)])
@@ -294,25 +304,25 @@ def test_a_search_that_is_killed_ends_as_one_that_was_not(tmp_path, number) -> N
         assert done.returncode == 75
         assert done.stderr.splitlines()[-1] == (
             f"seedtf tune: {signal.Signals(number).name}: stopped in trial 2 after epoch 3 of 4, which "
-            "is kept; go on with the same command"
+            "is kept; repeat the same command to continue"
         )
     assert "Traceback" not in done.stderr
     rows = search(plan(folder, 4), command=FAKE)
     assert len(rows) == 4
     assert table(folder) == table(tmp_path / "whole")
-    # trial 2 went on with its own run and was not begun anew
+    # Trial 2 was resumed, not started again.
     assert len((folder / "trial-0002" / "history.csv").read_text().splitlines()) == EPOCHS + 1
 
 
-def test_a_bad_trial_is_pruned_and_its_process_ended(tmp_path, monkeypatch) -> None:
+def test_a_bad_trial_is_pruned_and_its_process_is_ended(tmp_path, monkeypatch) -> None:
     import optuna
 
     class AfterTwo(optuna.pruners.BasePruner):
         def prune(self, study, trial) -> bool:
             return trial.number == 1 and trial.last_step == 1
 
-    monkeypatch.setattr("seedtf.tuning.study._pruner", lambda *_: AfterTwo())
-    misbehave(monkeypatch, hang=1)  # would take half a minute
+    monkeypatch.setattr("seedtf.tuning.storage._pruner", lambda *_: AfterTwo())
+    misbehave(monkeypatch, hang=1)  # Without pruning it would take half a minute.
     rows = search(plan(tmp_path, 3), command=FAKE)
     assert [row.outcome for row in rows] == ["done", "pruned", "done"]
     lr, crop = rows[1].values["lr"], rows[1].values["crop"]
@@ -348,7 +358,7 @@ def test_flags_that_no_trial_can_train_with_end_the_search_at_once(tmp_path, mon
         UserError, match="first trial could not train: --model=oak: no such network"
     ):
         search(plan(tmp_path, 3), command=FAKE)
-    # with the flag mended, the same study begins anew, again with the defaults
+    # With a corrected flag the same study starts again, with the defaults first.
     rows = search(plan(tmp_path, 1, config=fixed(image_size=32)), command=FAKE)
     assert [row.outcome for row in rows] == ["failed", "done"]
     assert rows[1].values == rows[0].values
@@ -360,7 +370,7 @@ def test_failures_in_a_row_end_the_search(tmp_path, monkeypatch) -> None:
         search(plan(tmp_path, 9), command=FAKE)
 
 
-def test_a_study_goes_on_with_its_own_flags_alone(tmp_path) -> None:
+def test_a_study_continues_only_with_its_own_flags(tmp_path) -> None:
     search(plan(tmp_path, 1), command=FAKE)
     with pytest.raises(UserError, match=r"--batch_size=8: the study 's' has 32"):
         search(plan(tmp_path, 2, config=fixed(batch_size=8)), command=FAKE)
@@ -371,7 +381,7 @@ def test_a_study_goes_on_with_its_own_flags_alone(tmp_path) -> None:
     search(plan(tmp_path, 1, config=fixed(cache="ram")), command=FAKE)
 
 
-def test_two_folders_share_a_study_in_a_database(tmp_path) -> None:
+def test_two_folders_use_one_study_in_a_database(tmp_path) -> None:
     storage = f"sqlite:///{tmp_path}/shared.db"
     search(plan(tmp_path / "a", 2, storage=storage), command=FAKE)
     rows = search(plan(tmp_path / "b", 4, storage=storage), command=FAKE)
@@ -383,7 +393,7 @@ def test_two_folders_share_a_study_in_a_database(tmp_path) -> None:
     assert (tmp_path / "b" / "best.txt").exists()
 
 
-def test_a_trial_of_another_machine_is_left_to_it(tmp_path, monkeypatch) -> None:
+def test_a_trial_of_another_machine_is_not_resumed_here(tmp_path, monkeypatch) -> None:
     storage = f"sqlite:///{tmp_path}/shared.db"
     flags = ("--trials=3", "--pruner=none", f"--storage={storage}")
     done = tune_process(tmp_path / "a", *flags, signal=[1, 1, int(signal.SIGKILL)])
@@ -394,28 +404,24 @@ def test_a_trial_of_another_machine_is_left_to_it(tmp_path, monkeypatch) -> None
     assert [row.number for row in rows] == [0, 1, 2]
 
 
-def test_a_database_that_is_lost_is_one_line_and_the_same_command_goes_on(
-    tmp_path, monkeypatch
-) -> None:
+def test_a_lost_database_is_one_line_and_the_search_continues(tmp_path, monkeypatch) -> None:
     folder, away = tmp_path / "tune", []
 
     def change(statement: str) -> None:
         with sqlite3.connect(folder / "study.db") as database:
             database.execute(statement)
 
-    def lose_it_once(path: Path) -> list[Epoch]:
-        epochs = read_epochs(path)
-        if path.parent.name == "trial-0001" and epochs and not away:
-            away.append(path)
+    def lose_it_once(run_dir: Path) -> list[dict[str, float]]:
+        epochs = finished_epochs(run_dir)
+        if run_dir.name == "trial-0001" and epochs and not away:
+            away.append(run_dir)
             change("ALTER TABLE trial_values RENAME TO away")
             change("ALTER TABLE trial_intermediate_values RENAME TO away_too")
         return epochs
 
-    monkeypatch.setattr(search_module, "read_epochs", lose_it_once)
+    monkeypatch.setattr(search_module, "finished_epochs", lose_it_once)
     misbehave(monkeypatch, hang=1)
-    lost = (
-        r"^--storage=sqlite:///.*/study\.db: lost \(no such table: trial_\w+\); go on with the same"
-    )
+    lost = r"^--storage=sqlite:///.*/study\.db: lost \(no such table: trial_\w+\); repeat the same"
     with pytest.raises(UserError, match=lost):
         search(plan(folder, 3), command=FAKE)
     misbehave(monkeypatch)
@@ -423,25 +429,25 @@ def test_a_database_that_is_lost_is_one_line_and_the_same_command_goes_on(
     change("ALTER TABLE away_too RENAME TO trial_intermediate_values")
     rows = search(plan(folder, 3), command=FAKE)
     assert [row.outcome for row in rows] == ["done", "done", "done"]
-    # the process of trial 1 was ended, and its run goes on
+    # The process of trial 1 was ended, and its run resumed.
     assert len((folder / "trial-0001" / "history.csv").read_text().splitlines()) == EPOCHS + 1
 
 
 def test_one_search_at_a_time_in_a_folder(tmp_path) -> None:
     with (
-        search_module._alone_in(tmp_path),
-        pytest.raises(UserError, match="another search is at work there"),
+        search_module._locked(tmp_path),
+        pytest.raises(UserError, match="another search is running there"),
     ):
         search(plan(tmp_path, 1), command=FAKE)
 
 
-def test_a_signal_to_the_training_alone_stops_the_search(tmp_path, monkeypatch) -> None:
+def test_a_signal_to_the_trial_alone_stops_the_search(tmp_path, monkeypatch) -> None:
     misbehave(monkeypatch, exit={"1": 75})
     with pytest.raises(StoppedError, match="stopped in trial 1 after epoch 4 of 4"):
         search(plan(tmp_path, 3), command=FAKE)
 
 
-def test_the_image_has_bars_and_a_panel_for_every_flag() -> None:
+def test_the_plot_has_bars_and_a_panel_for_every_flag() -> None:
     space = choose_space("lr,rotate,flip", (), fixed())
     row = TrialRow
     values = {"lr": 0.001, "rotate": 15.0, "flip": "both"}
@@ -450,15 +456,15 @@ def test_the_image_has_bars_and_a_panel_for_every_flag() -> None:
         row(1, "pruned", 0.9, 0.4, 2, 1.0, {**values, "flip": "none"}),
         row(2, "failed", math.nan, math.nan, 0, 1.0, {}),
     ]
-    shares = {"flip": 0.7, "lr": 0.3, "rotate": 0.0}
-    figure = importance_plot.draw_importance(space, rows, shares, title="s")
+    importances = {"flip": 0.7, "lr": 0.3, "rotate": 0.0}
+    figure = importance_plot.draw_importance(space, rows, best_row(rows), importances, title="s")
     bars, *panels = figure.get_axes()
     assert [text.get_text() for text in bars.get_yticklabels()] == ["flip", "lr", "rotate"]
     assert [axes.get_title() for axes in panels if axes.get_visible()] == ["flip", "lr", "rotate"]
     assert panels[0].collections[0].get_offsets().tolist() == [[3, 0.5]]
     assert panels[0].collections[1].get_offsets().tolist() == [[0, 0.9]]
     assert panels[1].get_xscale() == "log"
-    few = importance_plot.draw_importance(space, rows[:1], {}, title="s")
+    few = importance_plot.draw_importance(space, rows[:1], rows[0], {}, title="s")
     assert len([axes for axes in few.get_axes() if axes.get_visible()]) == 3
 
 
@@ -471,9 +477,9 @@ def test_the_image_has_bars_and_a_panel_for_every_flag() -> None:
         ("--storage=study.db", "--storage=study.db: is no database URL; pass one such as"),
         ("--storage=oak://me:secret@host/x", "--storage=oak://me:***@host/x: cannot be used"),
         ("--storage=sqlite:////no/such/folder/x.db", "unable to open database file"),
-        ("--resume=runs/x", "--resume=runs/x: a search goes on by itself"),
-        ("--run_dir=runs/x", "--run_dir=runs/x: each trial has a folder of its own"),
-        ("--dry_run", "--dry_run=True: trains nothing to be judged"),
+        ("--resume=runs/x", "--resume=runs/x: the same command continues a search"),
+        ("--run_dir=runs/x", "--run_dir=runs/x: each trial has its own folder"),
+        ("--dry_run", "--dry_run=True: trains no model to compare"),
         ("--trials=0", "--trials=0: out of range"),
         ("--pruner=plum", "--pruner=plum: choose one of median, hyperband, none"),
         ("--study= ", "--study=' ': is empty"),
@@ -490,7 +496,7 @@ def test_bad_flags_are_one_line(tmp_path, flag, message, capsys) -> None:
     assert "secret" not in line
 
 
-def test_without_optuna_one_line_says_what_to_install(tmp_path, monkeypatch, capsys) -> None:
+def test_without_optuna_one_line_names_what_to_install(tmp_path, monkeypatch, capsys) -> None:
     monkeypatch.setitem(sys.modules, "optuna", None)
     assert main(["tune", "--data_dir=data", f"--tune_dir={tmp_path / 't'}"]) == 2
     assert "pip install 'seedtf[tune]'" in capsys.readouterr().err
@@ -507,7 +513,7 @@ def test_without_optuna_one_line_says_what_to_install(tmp_path, monkeypatch, cap
     ],
 )
 def test_a_password_is_not_shown(url, shown) -> None:
-    assert masked(url) == shown
+    assert mask_password(url) == shown
 
 
 def test_help_needs_neither_tensorflow_nor_optuna() -> None:
@@ -519,7 +525,7 @@ def test_help_needs_neither_tensorflow_nor_optuna() -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == "[]"
     shown = re.findall(r"^  --(\w+)", done.stdout, re.MULTILINE)
-    # its own first, and none that it refuses
+    # Its own flags come first, and none that it refuses is listed.
     assert shown[:3] == ["cache", "trials", "search"]
     assert shown.index("keep_models") < shown.index("recipe") < shown.index("epochs")
     assert shown.count("cache") == 1
