@@ -163,9 +163,9 @@ def train_flags(data: Path, run_dir: Path) -> list[str]:
 
 @pytest.fixture(scope="module")
 def alone(launcher, data) -> Path:
-    """The run on one device, with which all others are compared."""
+    """The run on one device, with which all others are compared; in the process of the tests."""
     run_dir = launcher.folder / "alone"
-    launcher.run(train_flags(data, run_dir))
+    assert main([*train_flags(data, run_dir), "--strategy=none"]) == 0
     return run_dir
 
 

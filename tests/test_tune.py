@@ -11,9 +11,11 @@ import signal
 import sqlite3
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from fake_tune import FAKE
 from hypothesis import given
 from hypothesis import strategies as st
 from matplotlib.figure import Figure
@@ -40,7 +42,6 @@ from seedtf.tuning.trial import (
     lowest_loss,
 )
 
-FAKE = (sys.executable, str(Path(__file__).parent / "fake_train.py"))
 EPOCHS = 4
 
 
@@ -50,12 +51,14 @@ def _never_flushed(connection, _) -> None:
     connection.execute("PRAGMA synchronous=OFF")
 
 
-@pytest.fixture(autouse=True)
-def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("seedtf.files.fsync", lambda path: None)
-    monkeypatch.setattr(search_module, "_POLL_SECONDS", 0.01)
-    monkeypatch.setattr(records, "draw_importance", lambda *_, **__: Figure((1, 1)))
-    monkeypatch.delenv("FAKE", raising=False)
+@pytest.fixture(scope="module", autouse=True)
+def _quick() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("seedtf.files.fsync", lambda path: None)
+        patch.setattr(search_module, "_POLL_SECONDS", 0.01)
+        patch.setattr(records, "draw_importance", lambda *_, **__: Figure((1, 1)))
+        patch.delenv("FAKE", raising=False)
+        yield
 
 
 def fixed(**flags) -> TrainConfig:
@@ -256,36 +259,35 @@ def test_a_search_writes_table_flagfile_and_plot(tmp_path, capsys, monkeypatch) 
     assert (result["best_trial"], result["done"]) == (best.number, 6)
 
 
-def test_the_same_command_continues_where_it_stopped(tmp_path) -> None:
-    search(plan(tmp_path / "whole", 4), command=FAKE)
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory) -> list[dict[str, str]]:
+    """The table of a search of four trials."""
+    tune_dir = tmp_path_factory.mktemp("uninterrupted")
+    search(plan(tune_dir, 4), command=FAKE)
+    return table(tune_dir)
+
+
+def test_the_same_command_continues_where_it_stopped(tmp_path, uninterrupted) -> None:
     search(plan(tmp_path / "parts", 2), command=FAKE)
     search(plan(tmp_path / "parts", 4), command=FAKE)
-    assert table(tmp_path / "parts") == table(tmp_path / "whole")
+    assert table(tmp_path / "parts") == uninterrupted
     before = (tmp_path / "parts" / "trials.csv").read_bytes()
     search(plan(tmp_path / "parts", 4), command=FAKE)
     assert (tmp_path / "parts" / "trials.csv").read_bytes() == before
 
 
-SEARCH = """
-import json, sys
-from pathlib import Path
-sys.path.insert(0, {tests!r})
-from test_tune import *
-from seedtf.commands import tune
-import seedtf.tuning.search as module
-module._POLL_SECONDS = 0.01
-search = module.search
-module.search = lambda plan: search(plan, command=FAKE)
-sys.exit(main(["tune", *sys.argv[1:]]))
-"""
-
-
 def tune_process(tune_dir: Path, *flags: str, **how) -> subprocess.CompletedProcess:
     """Runs a search in a new process, through the command line, with fake training."""
-    code = SEARCH.format(tests=str(Path(__file__).parent))
     given_flags = ["--data_dir=data", "--weights=none", f"--epochs={EPOCHS}", "--search=lr,crop"]
     return subprocess.run(
-        [sys.executable, "-c", code, *given_flags, f"--tune_dir={tune_dir}", "--study=s", *flags],
+        [
+            sys.executable,
+            Path(__file__).parent / "fake_tune.py",
+            *given_flags,
+            f"--tune_dir={tune_dir}",
+            "--study=s",
+            *flags,
+        ],
         env={**os.environ, "FAKE": json.dumps(how)},
         capture_output=True,
         text=True,
@@ -294,8 +296,7 @@ def tune_process(tune_dir: Path, *flags: str, **how) -> subprocess.CompletedProc
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
-def test_a_killed_search_ends_with_the_same_result(tmp_path, number) -> None:
-    search(plan(tmp_path / "whole", 4), command=FAKE)
+def test_a_killed_search_ends_with_the_same_result(tmp_path, number, uninterrupted) -> None:
     folder = tmp_path / "killed"
     done = tune_process(folder, "--trials=4", "--pruner=none", signal=[2, 3, int(number)])
     if number == signal.SIGKILL:
@@ -309,7 +310,7 @@ def test_a_killed_search_ends_with_the_same_result(tmp_path, number) -> None:
     assert "Traceback" not in done.stderr
     rows = search(plan(folder, 4), command=FAKE)
     assert len(rows) == 4
-    assert table(folder) == table(tmp_path / "whole")
+    assert table(folder) == uninterrupted
     # Trial 2 was resumed, not started again.
     assert len((folder / "trial-0002" / "history.csv").read_text().splitlines()) == EPOCHS + 1
 
