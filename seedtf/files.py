@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all: temporary name, flush to disk, rename."""
+"""Atomic writes (a temporary file, flushed to disk, then renamed), CSV lines, locks and free names."""
 
 from __future__ import annotations
 
@@ -26,27 +26,35 @@ __all__ = [
 _TEMPORARY = ".seedtf-tmp-"
 
 LOCK = "lock"
-"""File of a folder that its user holds locked."""
+"""Name of the file that a process locks while it uses the folder."""
 
 
 @contextmanager
 def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
-    """Yields a temporary path beside ``path``; what was written there replaces ``path`` at the end.
+    """Yields a temporary path in the folder of ``path``; at the end it is renamed to ``path``.
 
-    A reader sees the old file or the new one, never a part. When the body raises, the temporary file
-    is removed and ``path`` stays as it was. The temporary name keeps the suffix, because writers such
-    as Keras choose a format by it, and starts with a dot, so that a folder scan skips it.
+    A reader sees the old file or the new one, never a part. If the body raises, the temporary file is
+    removed and ``path`` stays unchanged. The temporary name keeps the suffix, because writers such as
+    Keras choose a format by it, and starts with a dot, so that folder scans skip it.
 
     Args:
         path: the file to create or replace; its folder must exist.
 
     Raises:
         OSError: the folder cannot be written, or the disk is full.
+
+    Example:
+        >>> with atomic_path("classes.txt") as temporary:
+        ...     _ = temporary.write_text("maize")
+        ...     Path("classes.txt").exists()
+        False
+        >>> Path("classes.txt").read_text()
+        'maize'
     """
     path = Path(path)
     temporary = path.parent / f"{_TEMPORARY}{secrets.token_hex(8)}{path.suffix}"
     try:
-        # created as any file is, so that its permissions follow the umask
+        # Create it like any other file, so that its permissions follow the umask.
         temporary.touch(exist_ok=False)
         yield temporary
         fsync(temporary)
@@ -69,25 +77,25 @@ def write_text(path: str | os.PathLike[str], text: str) -> None:
 
 
 def write_lines(path: str | os.PathLike[str], lines: Iterable[str]) -> None:
-    """Replaces the file ``path`` by ``lines``, atomically, each made and written in its turn."""
+    """Replaces the file ``path`` by ``lines``, atomically; an iterator is written line by line."""
     with atomic_path(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
         file.writelines(lines)
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Removes what killed writes left anywhere below ``folder``; nothing else has such names."""
+    """Removes the temporary files that killed processes left below ``folder``."""
     for path in folder.rglob(f"{_TEMPORARY}*"):
         path.unlink(missing_ok=True)
 
 
 def csv_line(*cells: str) -> str:
-    """One line of a CSV table (RFC 4180, but ended by a bare newline), cells quoted where needed.
+    """One line of a CSV table (RFC 4180, but with ``\\n`` as line end); cells are quoted if necessary.
 
     Example:
         >>> print(csv_line("oak/1.png", 'an "old" oak'), end="")
         oak/1.png,"an ""old"" oak"
     """
-    # csv.writer took twice the time over a million rows and left a cell with a bare CR unquoted,
+    # csv.writer took twice as long for a million rows. It also left a cell with a bare CR unquoted,
     # which csv.reader then takes for the end of the row.
     plain = ",".join(cells)
     if plain.count(",") == len(cells) - 1 and not any(mark in plain for mark in '"\r\n'):
@@ -96,7 +104,7 @@ def csv_line(*cells: str) -> str:
 
 
 def free_names(base: str | os.PathLike[str]) -> Iterator[Path]:
-    """``base``, ``base-2``, ``base-3``, …: the caller takes the first one that it can create.
+    """Yields ``base``, ``base-2``, ``base-3``, …; the caller takes the first one that it can create.
 
     Example:
         >>> names = free_names("runs/oak")
@@ -110,14 +118,14 @@ def free_names(base: str | os.PathLike[str]) -> Iterator[Path]:
 
 @contextmanager
 def lock_folder(folder: Path, *, file: str = LOCK) -> Iterator[None]:
-    """Holds ``folder/lock`` for this process; the kernel releases it however the process ends.
+    """Locks a file of ``folder`` for the body; the kernel releases it however the process ends.
 
     Args:
         folder: an existing folder.
         file: name of the lock file; empty locks the folder itself, which leaves no file in it.
 
     Raises:
-        BlockingIOError: another process holds it.
+        BlockingIOError: another process holds the lock.
         OSError: the folder is missing or cannot be written.
     """
     flags = os.O_WRONLY | os.O_CREAT if file else os.O_RDONLY
@@ -130,7 +138,7 @@ def lock_folder(folder: Path, *, file: str = LOCK) -> Iterator[None]:
 
 
 def is_locked(folder: Path) -> bool:
-    """Whether a process holds ``folder/lock``; False where there is no such file."""
+    """Whether a process holds the lock ``folder/lock``; False if there is no such file."""
     try:
         file = (folder / LOCK).open("r+")
     except FileNotFoundError:

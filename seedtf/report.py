@@ -35,8 +35,16 @@ def report(label: str, text: str) -> None:
     _print(f"{label:{_LABEL_WIDTH}}{text}".rstrip(), sys.stdout)
 
 
-def warn(text: str) -> None:
-    """Prints a line labelled ``warning`` to stdout."""
+def warn(text: str, *, after_progress: bool = False) -> None:
+    """Prints a line labelled ``warning`` to stdout.
+
+    Args:
+        text: the warning.
+        after_progress: whether a progress line may be on the terminal, without a line end; the
+            warning is then printed below it.
+    """
+    if after_progress:
+        _print("", sys.stdout)
     report("warning", text)
 
 

@@ -1,4 +1,4 @@
-"""One root seed, split by purpose and folded by epoch: no global generator, no ``seed + epoch``."""
+"""Random numbers as functions of one root seed, a purpose and counters, without a global generator."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import tensorflow as tf
 
 __all__ = ["AUGMENT", "BALANCE", "MIX", "ORDER", "fold_seed", "hash_words", "uniform"]
 
-# The purposes that a root seed is split by; 0 is the split, which data/split.py draws with NumPy.
+# The purposes that a root seed is split by. 0 is the split, which data/split.py draws with NumPy.
 ORDER = 1
 AUGMENT = 2
 MIX = 3
@@ -16,25 +16,32 @@ BALANCE = 4
 def fold_seed(seed: int, purpose: int, epoch: tf.Tensor | int) -> tf.Tensor:
     """The stateless seed, int64 ``[2]``, of one purpose in one epoch of a run.
 
-    Folding, not adding: seed 0 in epoch 1 shares nothing with seed 1 in epoch 0.
+    The epoch is folded into the seed, not added to it, so that seed 0 in epoch 1 and seed 1 in epoch 0
+    are unrelated.
 
     Args:
         seed: root seed of the run, 0 to 2³¹ − 1.
         purpose: ``ORDER``, ``AUGMENT``, ``MIX`` or ``BALANCE``.
         epoch: counted from 0; an int or an integer scalar.
+
+    Example:
+        >>> fold_seed(0, ORDER, epoch=1).shape
+        TensorShape([2])
+        >>> bool(tf.reduce_all(fold_seed(0, ORDER, 1) == fold_seed(1, ORDER, 0)))
+        False
     """
     root = tf.constant([seed & 0x7FFFFFFF, purpose], tf.int32)
-    # Fix `alg`: the default depends on the device and on XLA.
+    # Fix the algorithm, because the default depends on the device and on XLA.
     return tf.random.experimental.stateless_fold_in(root, tf.cast(epoch, tf.int64), alg="philox")
 
 
 def uniform(seed: tf.Tensor, records: tf.Tensor, count: int) -> tf.Tensor:
-    """Counter-based uniforms, float32 ``[count, B]`` in [0, 1): a hash of (seed, record, draw).
+    """Counter-based uniform numbers, float32 ``[count, B]`` in [0, 1): hashes of (seed, record, draw).
 
     Args:
         seed: int64 ``[2]`` from ``fold_seed``.
-        records: int64 ``[B]``; a record's draws do not depend on its batch.
-        count: draws a record.
+        records: int64 ``[B]``; the draws of a record do not depend on the rest of the batch.
+        count: number of draws for each record.
     """
     draws = tf.range(1, count + 1, dtype=tf.int64)[:, None]
     top_24_bits = tf.bitwise.right_shift(
@@ -44,15 +51,16 @@ def uniform(seed: tf.Tensor, records: tf.Tensor, count: int) -> tf.Tensor:
 
 
 def hash_words(seed: tf.Tensor, records: tf.Tensor, draws: tf.Tensor) -> tf.Tensor:
-    """64 random bits for each (seed, record, draw), uint64 in the shape both broadcast to.
+    """64 random bits for each (seed, record, draw), uint64 in the shape that both broadcast to.
 
-    TensorFlow's stateless generators take one seed a call, so a whole batch would share a draw or
-    depend on its place in the batch. SplitMix64's output function (Steele, Lea and Flood 2014, with
-    Stafford's mix 13 constants) over the counter gives each record its own.
+    TensorFlow's stateless generators take one seed per call, so all records of a batch would share
+    their draws, or a draw would depend on the record's position in the batch. A hash of the counters
+    gives every record its own draws. It is the output function of SplitMix64 (Steele, Lea and Flood
+    2014) with the constants of Stafford's mix 13.
 
     Args:
         seed: int64 ``[2]`` from ``fold_seed``.
-        records, draws: int64, of shapes that broadcast.
+        records, draws: int64, with shapes that can be broadcast.
     """
     words = tf.cast(seed, tf.uint32)
     key = tf.cast(words[0], tf.uint64) * (1 << 32) + tf.cast(words[1], tf.uint64)
@@ -61,9 +69,9 @@ def hash_words(seed: tf.Tensor, records: tf.Tensor, draws: tf.Tensor) -> tf.Tens
 
 
 def _mix64(value: tf.Tensor) -> tf.Tensor:
-    def shifted(v: tf.Tensor, bits: int) -> tf.Tensor:
+    def xor_shift(v: tf.Tensor, bits: int) -> tf.Tensor:
         return tf.bitwise.bitwise_xor(v, tf.bitwise.right_shift(v, tf.constant(bits, tf.uint64)))
 
-    value = shifted(value, 30) * tf.constant(0xBF58476D1CE4E5B9, tf.uint64)
-    value = shifted(value, 27) * tf.constant(0x94D049BB133111EB, tf.uint64)
-    return shifted(value, 31)
+    value = xor_shift(value, 30) * tf.constant(0xBF58476D1CE4E5B9, tf.uint64)
+    value = xor_shift(value, 27) * tf.constant(0x94D049BB133111EB, tf.uint64)
+    return xor_shift(value, 31)

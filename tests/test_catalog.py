@@ -1,4 +1,4 @@
-"""Listing files: what counts as an image, what is a fault, what is passed over, what is refused."""
+"""Listing files: which are images, which are faults, which are skipped, and what is refused."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from seedtf.data.catalog import align_labels, read_csv, read_labels_csv, scan_folder
+from seedtf.data.catalog import align_labels, read_labels_csv, scan_folder
+from seedtf.data.layouts import read_csv
 from seedtf.data.string_array import NameFinder, StringArray
 from seedtf.errors import UserError
 
@@ -37,7 +38,7 @@ def one_line(error: pytest.ExceptionInfo[UserError]) -> str:
     return message
 
 
-def test_spaces_unicode_nesting_and_capitals_are_ordinary(tmp_path: Path) -> None:
+def test_spaces_unicode_nesting_and_capitals_are_supported(tmp_path: Path) -> None:
     files = ("two words/a b.jpg", "öland/é/deep/1.PNG", "zoo/x.JpEg", "zoo/y.webp", "Alder/z.gif")
     catalog = scan_folder(touch(tmp_path, *files))
     assert catalog.class_names == ("Alder", "two words", "zoo", "öland")
@@ -51,12 +52,12 @@ def test_spaces_unicode_nesting_and_capitals_are_ordinary(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize("suffix", ["jpg", "jpeg", "jpe", "png", "bmp", "gif", "webp"])
-def test_every_supported_suffix_counts_in_any_case(tmp_path: Path, suffix: str) -> None:
+def test_every_supported_suffix_is_an_image_in_any_case(tmp_path: Path, suffix: str) -> None:
     catalog = scan_folder(touch(tmp_path, f"c/low.{suffix}", f"c/HIGH.{suffix.upper()}"))
     assert len(catalog) == 2
 
 
-def test_system_and_hidden_entries_are_passed_over(tmp_path: Path) -> None:
+def test_system_and_hidden_entries_are_skipped(tmp_path: Path) -> None:
     touch(tmp_path, "c/1.jpg", ".DS_Store", "c/.DS_Store", "c/._1.jpg", "c/Thumbs.db")
     touch(tmp_path, "c/desktop.ini", "__MACOSX/c/1.jpg", ".git/x.jpg", "@eaDir/t.jpg")
     catalog = scan_folder(tmp_path)
@@ -76,12 +77,12 @@ def test_other_files_are_named_as_faults(tmp_path: Path) -> None:
     }
 
 
-def test_a_folder_without_images_is_no_class(tmp_path: Path) -> None:
+def test_a_folder_without_images_is_not_a_class(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     assert scan_folder(touch(tmp_path, "c/1.jpg", "docs/a.txt")).class_names == ("c",)
 
 
-def test_a_name_that_is_not_text_is_a_fault_that_can_be_written_down(tmp_path: Path) -> None:
+def test_a_name_that_is_not_utf8_is_a_fault_that_can_be_written(tmp_path: Path) -> None:
     touch(tmp_path, "c/1.jpg")
     try:
         Path(os.fsdecode(os.fsencode(tmp_path) + b"/c/bad\xff.jpg")).touch()
@@ -121,7 +122,7 @@ def test_a_file_instead_of_a_folder_names_the_flag(tmp_path: Path) -> None:
     )
 
 
-def test_a_folder_without_any_images_says_what_is_expected(tmp_path: Path) -> None:
+def test_a_folder_without_images_is_refused_with_the_layout(tmp_path: Path) -> None:
     touch(tmp_path, "stray.png", "c/notes.txt")
     with pytest.raises(UserError) as error:
         scan_folder(tmp_path)
@@ -138,7 +139,7 @@ def test_a_folder_that_cannot_be_listed_is_named(
         raise PermissionError(13, "Permission denied")
 
     touch(tmp_path, "c/1.jpg")
-    monkeypatch.setattr("seedtf.data.catalog.os.scandir", denied)
+    monkeypatch.setattr("seedtf.data.layouts.os.scandir", denied)
     with pytest.raises(UserError) as error:
         scan_folder(tmp_path)
     assert one_line(error) == f"--data_dir: cannot list {tmp_path}: Permission denied"
@@ -182,7 +183,7 @@ def test_take_keeps_order_labels_and_adds_faults(tiny_folder: Path) -> None:
     assert part.class_names == catalog.class_names
 
 
-def test_paths_come_out_sorted_where_a_folder_and_a_file_share_a_name(tmp_path: Path) -> None:
+def test_paths_are_sorted_when_a_folder_and_a_file_have_one_name(tmp_path: Path) -> None:
     files = ("c/a/1.jpg", "c/a.jpg", "c/a-b/1.jpg", "c-d/1.jpg", "c/a0.jpg")
     assert scan_folder(touch(tmp_path, *files)).paths == tuple(sorted(files))
 
@@ -191,36 +192,36 @@ any_names = st.lists(st.text(max_size=5) | st.just("bad\udcff.jpg"), max_size=12
 
 
 @given(any_names, st.data())
-def test_names_are_a_list_of_strings(names: list[str], data: st.DataObject) -> None:
-    kept = StringArray(names)
-    assert list(kept) == names == kept
-    assert kept != [*names, "more"]
-    assert (kept != names[1:]) == bool(names)
+def test_a_string_array_behaves_like_a_list(names: list[str], data: st.DataObject) -> None:
+    array = StringArray(names)
+    assert list(array) == names == array
+    assert array != [*names, "more"]
+    assert (array != names[1:]) == bool(names)
     for index in range(-len(names), len(names)):
-        assert kept[index] == names[index]
-        assert kept.with_prefix("/top/")[index] == f"/top/{names[index]}"
+        assert array[index] == names[index]
+        assert array.with_prefix("/top/")[index] == f"/top/{names[index]}"
     with pytest.raises(IndexError):
-        kept[len(names)]
-    places = st.lists(st.integers(0, max(len(names) - 1, 0)), max_size=9 if names else 0)
-    chosen = data.draw(places)
-    assert kept.take(np.array(chosen, np.int64)) == [names[index] for index in chosen]
-    assert kept[1:-1] == names[1:-1]
+        array[len(names)]
+    indices = st.lists(st.integers(0, max(len(names) - 1, 0)), max_size=9 if names else 0)
+    drawn = data.draw(indices)
+    assert array.take(np.array(drawn, np.int64)) == [names[index] for index in drawn]
+    assert array[1:-1] == names[1:-1]
 
 
 @given(any_names)
-def test_a_name_is_found_at_its_first_place(names: list[str]) -> None:
+def test_a_name_is_found_at_its_first_index(names: list[str]) -> None:
     finder = NameFinder(StringArray(names))
     assert [finder.find(name) for name in names] == [names.index(name) for name in names]
     assert finder.find("nowhere at all") == -1
 
 
-def test_names_with_one_hash_are_told_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_names_with_the_same_hash_are_distinguished(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("seedtf.data.string_array.hash", lambda name: 7, raising=False)
     finder = NameFinder(StringArray(["b", "a", "b"]))
     assert [finder.find(name) for name in "abc"] == [1, 0, -1]
 
 
-def test_labels_are_counted_in_the_training_list(tmp_path: Path) -> None:
+def test_labels_index_the_class_list_of_training(tmp_path: Path) -> None:
     catalog = scan_folder(touch(tmp_path, "b/1.jpg", "d/2.jpg"))
     aligned = align_labels(catalog, ("a", "b", "c", "d"), "--val_dir")
     assert aligned.labels.tolist() == [1, 3]
@@ -234,7 +235,7 @@ def test_labels_are_counted_in_the_training_list(tmp_path: Path) -> None:
     )
 
 
-def test_a_labels_table_with_bom_quotes_and_more_columns(tmp_path: Path) -> None:
+def test_a_table_may_have_a_bom_quotes_and_more_columns(tmp_path: Path) -> None:
     touch(tmp_path, "a, b.jpg", "sub/ü.png", "x.jpg")
     text = '\ufefflabel,file,who\n"two, words","a, b.jpg",me\n\nrye, ./sub/ü.png ,\nrye,x.jpg,you\n'
     catalog = read_labels_csv(table(tmp_path, text), tmp_path)
@@ -243,7 +244,7 @@ def test_a_labels_table_with_bom_quotes_and_more_columns(tmp_path: Path) -> None
     assert catalog.labels.tolist() == [1, 0, 0]
 
 
-def test_a_row_said_twice_counts_once(tmp_path: Path) -> None:
+def test_a_repeated_row_counts_once(tmp_path: Path) -> None:
     touch(tmp_path, "x.jpg", "y.jpg")
     text = "file,label\nx.jpg,a\n./x.jpg,a\ny.jpg,b\n"
     assert read_labels_csv(table(tmp_path, text), tmp_path).paths == ("x.jpg", "y.jpg")

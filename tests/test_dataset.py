@@ -1,4 +1,4 @@
-"""From a folder to images that can train: every way of saying who trains and who judges."""
+"""From a folder to images that can train, with every way to define the validation images."""
 
 from __future__ import annotations
 
@@ -17,27 +17,31 @@ from seedtf.errors import UserError
 
 @pytest.fixture
 def dataset(tmp_path: Path):
-    def opened(root: Path, **options: object) -> Dataset:
+    def load(root: Path, **options: object) -> Dataset:
         options = {"image_size": 8, "cache": "ram", "cache_dir": tmp_path / "cache", **options}
         return load_dataset(str(root), **options)
 
-    return opened
+    return load
 
 
-def names(found: Dataset, side: np.ndarray) -> set[str]:
-    return {found.store.catalog.paths[index] for index in side}
+def names(loaded: Dataset, side: np.ndarray) -> set[str]:
+    return {loaded.store.catalog.paths[index] for index in side}
 
 
 def test_a_folder_becomes_images_and_a_stratified_split(
     dataset, tiny_folder: Path, tiny_colors: dict[str, tuple[int, int, int]]
 ) -> None:
-    found = dataset(tiny_folder, val_fraction=0.34, seed=4)
-    assert len(found.split.val) == 6
-    assert np.bincount(found.store.catalog.labels[found.split.val]).tolist() == [2, 2, 2]
-    assert (found.duplicates, found.duplicates_across_split, found.cache_plan.mode) == (0, 0, "ram")
-    for record in found.split.val:
-        image = found.store.read(tf.constant([record]))[0]
-        assert np.all(image == tiny_colors[found.store.catalog.paths[record]])
+    loaded = dataset(tiny_folder, val_fraction=0.34, seed=4)
+    assert len(loaded.split.val) == 6
+    assert np.bincount(loaded.store.catalog.labels[loaded.split.val]).tolist() == [2, 2, 2]
+    assert (loaded.duplicates, loaded.duplicates_across_split, loaded.cache_plan.mode) == (
+        0,
+        0,
+        "ram",
+    )
+    for record in loaded.split.val:
+        image = loaded.store.read(tf.constant([record]))[0]
+        assert np.all(image == tiny_colors[loaded.store.catalog.paths[record]])
 
 
 def test_a_damaged_file_shifts_no_label_and_is_reported(
@@ -45,9 +49,9 @@ def test_a_damaged_file_shifts_no_label_and_is_reported(
 ) -> None:
     (tiny_copy / "alder" / "0.png").write_bytes(b"")
     (tiny_copy / "notes.txt").touch()
-    found = dataset(tiny_copy)
-    catalog = found.store.catalog
-    assert len(catalog) == len(found.split.train) + len(found.split.val) == 17
+    loaded = dataset(tiny_copy)
+    catalog = loaded.store.catalog
+    assert len(catalog) == len(loaded.split.train) + len(loaded.split.val) == 17
     assert all(
         catalog.class_names[label] == path.split("/")[0]
         for path, label in zip(catalog.paths, catalog.labels, strict=True)
@@ -72,14 +76,14 @@ def test_a_class_that_loses_its_images_stops_training(dataset, tiny_copy: Path) 
     )
 
 
-def test_twins_are_counted_and_kept_together(dataset, tiny_copy: Path) -> None:
+def test_duplicates_are_counted_and_kept_on_one_side(dataset, tiny_copy: Path) -> None:
     for copy in ("a", "b"):
         shutil.copy(tiny_copy / "alder" / "0.png", tiny_copy / "alder" / f"{copy}.png")
     for seed in range(5):
-        found = dataset(tiny_copy, seed=seed, val_fraction=0.5)
-        assert (found.duplicates, found.duplicates_across_split) == (2, 0)
-        twins = {"alder/0.png", "alder/a.png", "alder/b.png"}
-        assert len(twins & names(found, found.split.val)) in (0, 3)
+        loaded = dataset(tiny_copy, seed=seed, val_fraction=0.5)
+        assert (loaded.duplicates, loaded.duplicates_across_split) == (2, 0)
+        identical = {"alder/0.png", "alder/a.png", "alder/b.png"}
+        assert len(identical & names(loaded, loaded.split.val)) in (0, 3)
 
 
 def test_a_split_is_read_back_by_name(dataset, tiny_copy: Path, tmp_path: Path) -> None:
@@ -93,21 +97,21 @@ def test_a_split_is_read_back_by_name(dataset, tiny_copy: Path, tmp_path: Path) 
     assert names(second, second.split.train) == names(first, first.split.train)
 
 
-def test_a_validation_folder_judges_and_its_damage_is_left_out(
+def test_a_validation_folder_is_used_without_its_bad_files(
     dataset, tiny_copy: Path, tmp_path: Path
 ) -> None:
     val = tmp_path / "held out"
     shutil.copytree(tiny_copy / "öland rye", val / "öland rye")
     (tiny_copy / "alder" / "3.png").write_bytes(b"")
     (val / "öland rye" / "2.png").write_bytes(b"")
-    found = dataset(tiny_copy, val_dir=str(val))
-    assert len(found.split.train) == 17
-    assert names(found, found.split.val) == {
+    loaded = dataset(tiny_copy, val_dir=str(val))
+    assert len(loaded.split.train) == 17
+    assert names(loaded, loaded.split.val) == {
         f"held out/öland rye/{number}.png" for number in (0, 1, 3, 4, 5)
     }
-    assert set(found.store.catalog.labels[found.split.val]) == {2}
-    assert found.duplicates_across_split == 5
-    assert {fault.path for fault in found.store.catalog.faults} == {
+    assert set(loaded.store.catalog.labels[loaded.split.val]) == {2}
+    assert loaded.duplicates_across_split == 5
+    assert {fault.path for fault in loaded.store.catalog.faults} == {
         "tiny/alder/3.png",
         "held out/öland rye/2.png",
     }
@@ -130,7 +134,7 @@ def test_a_validation_folder_without_usable_images_is_refused(
         dataset(tiny_folder, val_dir=str(tmp_path / "val"))
 
 
-def test_images_that_are_all_alike_cannot_be_judged(dataset, tmp_path: Path, tiny_folder) -> None:
+def test_classes_of_identical_images_cannot_be_split(dataset, tmp_path: Path, tiny_folder) -> None:
     for name in ("a", "b"):
         (tmp_path / "data" / name).mkdir(parents=True)
         for number in range(3):
@@ -144,9 +148,9 @@ def test_images_that_are_all_alike_cannot_be_judged(dataset, tmp_path: Path, tin
 def test_a_table_gives_the_labels(dataset, tiny_folder: Path, tmp_path: Path) -> None:
     rows = [f"{c}/{n}.png,{'odd' if n % 2 else 'even'}" for c in ("alder",) for n in range(6)]
     (tmp_path / "labels.csv").write_text("\n".join(["file,label", *rows]))
-    found = dataset(tiny_folder, labels_csv=str(tmp_path / "labels.csv"), val_fraction=0.34)
-    assert found.store.catalog.class_names == ("even", "odd")
-    assert found.store.catalog.labels.tolist() == [0, 1] * 3
+    loaded = dataset(tiny_folder, labels_csv=str(tmp_path / "labels.csv"), val_fraction=0.34)
+    assert loaded.store.catalog.class_names == ("even", "odd")
+    assert loaded.store.catalog.labels.tolist() == [0, 1] * 3
 
 
 def test_one_class_is_refused_before_anything_is_decoded(tiny_folder: Path, tmp_path: Path) -> None:

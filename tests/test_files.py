@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all."""
+"""Atomic writes, CSV lines and locks."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Wilson's interval against published and exactly known values."""
+"""Wilson's confidence interval against published and exactly known values."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def test_published_values(hits: int, n: int, low: float, high: float) -> None:
 
 
 @given(st.integers(1, 10_000).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))))
-def test_ends_enclose_the_share_and_mirror(case: tuple[int, int]) -> None:
+def test_bounds_enclose_the_estimate_and_are_symmetric(case: tuple[int, int]) -> None:
     hits, n = case
     low, high = wilson_interval(hits, n)
     assert 0.0 <= low <= hits / n <= high <= 1.0
@@ -31,12 +31,12 @@ def test_ends_enclose_the_share_and_mirror(case: tuple[int, int]) -> None:
     assert mirrored == pytest.approx((1.0 - high, 1.0 - low), abs=1e-12)
 
 
-def test_more_trials_are_surer() -> None:
+def test_more_trials_give_narrower_intervals() -> None:
     widths = [high - low for low, high in (wilson_interval(n * 0.9, n) for n in (10, 100, 1000))]
     assert widths == sorted(widths, reverse=True)
 
 
 @pytest.mark.parametrize(("hits", "n"), [(0, 0), (-1, 5), (6, 5)])
-def test_what_is_no_share_is_refused(hits: int, n: int) -> None:
+def test_impossible_counts_are_refused(hits: int, n: int) -> None:
     with pytest.raises(ValueError, match="hits"):
         wilson_interval(hits, n)

@@ -158,7 +158,7 @@ def test_folders_in_different_file_systems_are_refused(
     for first, second in (("gs://a/x", "gs://b/x"), ("gs://a/x", "s3://a/x"), ("/a", "gs://a")):
         with pytest.raises(ValueError, match="different"):
             common_folder(folder_at(first), folder_at(second))
-    with pytest.raises(UserError, match=r"^--val_dir=ram://.*: not in one place with --data_dir="):
+    with pytest.raises(UserError, match=r"^--val_dir=ram://.*: no common parent with --data_dir="):
         load(tiny_folder, tmp_path, val_dir=bucket)
 
 

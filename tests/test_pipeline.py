@@ -1,4 +1,4 @@
-"""Batches: right shapes, right labels, the same pixels whatever the threads and wherever one starts."""
+"""Batches: shapes, labels, and pixels that depend neither on threads nor on the first step."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def store(
 
 @functools.cache
 def compiled(policy: Policy, impl: str) -> Augmentation:
-    """Compiled once for all tests: it is what takes the time here."""
+    """Compiled once for all tests, because compilation takes most of their time."""
     return make_augmentation(policy, 3, SIZE, impl)
 
 
@@ -69,7 +69,7 @@ def with_threads(dataset: tf.data.Dataset, threads: int) -> tf.data.Dataset:
     return dataset.with_options(options)
 
 
-# test_addons.py has the other one
+# test_addons.py tests the third implementation.
 @pytest.mark.parametrize("impl", sorted({*AUGMENT_IMPLS} - {"addons"}))
 def test_shapes_and_types_are_static(store: Store, impl: str) -> None:
     images, labels = training(store, impl=impl).element_spec
@@ -77,7 +77,7 @@ def test_shapes_and_types_are_static(store: Store, impl: str) -> None:
     assert labels == tf.TensorSpec([4], tf.int32)
 
 
-def test_images_keep_their_labels_and_come_from_the_records(
+def test_images_are_those_of_the_records_and_keep_their_labels(
     store: Store, tiny_colors: dict[str, tuple[int, int, int]]
 ) -> None:
     colors = [tiny_colors[path] for path in store.catalog.paths]
@@ -93,8 +93,8 @@ def test_images_keep_their_labels_and_come_from_the_records(
 
 
 def test_threads_change_no_pixel(store: Store) -> None:
-    one, four = (batches(with_threads(training(store), threads), 6) for threads in (1, 4))
-    assert equal(one, four)
+    single, four = (batches(with_threads(training(store), threads), 6) for threads in (1, 4))
+    assert equal(single, four)
 
 
 def test_starting_at_any_step_continues_the_run(store: Store) -> None:
@@ -109,7 +109,7 @@ def test_a_record_looks_different_in_every_epoch(store: Store) -> None:
     assert len(means) == 16
 
 
-def test_both_implementations_show_the_same_images(store: Store) -> None:
+def test_both_implementations_give_the_same_images(store: Store) -> None:
     fused, plain = (batches(training(store, impl=impl), 2) for impl in ("fused", "tf_image"))
     for (first, labels), (second, same_labels) in zip(fused, plain, strict=True):
         assert np.array_equal(labels, same_labels)
@@ -129,15 +129,15 @@ def test_evaluation_yields_every_record_once_in_order(
         tf.TensorSpec([None, SIZE, SIZE, 3], tf.float32),
         tf.TensorSpec([None], tf.int32),
     )
-    found = list(dataset.as_numpy_iterator())
-    assert [len(labels) for _, labels in found] == [4, 4, 2]
-    images, labels = (np.concatenate(part) for part in zip(*found, strict=True))
+    evaluated = list(dataset.as_numpy_iterator())
+    assert [len(labels) for _, labels in evaluated] == [4, 4, 2]
+    images, labels = (np.concatenate(part) for part in zip(*evaluated, strict=True))
     assert labels.tolist() == store.catalog.labels[RECORDS[::-1]].tolist()
     expected = [tiny_colors[store.catalog.paths[record]] for record in RECORDS[::-1]]
     assert np.array_equal(images[:, 0, 0], np.array(expected, np.float32))
 
 
-def test_the_clock_counts_waiting_and_starts_again() -> None:
+def test_the_timer_counts_waiting_and_starts_again() -> None:
     def slow(value: tf.Tensor) -> tf.Tensor:
         def sleep(v: np.ndarray) -> np.ndarray:
             time.sleep(0.02)
@@ -145,15 +145,15 @@ def test_the_clock_counts_waiting_and_starts_again() -> None:
 
         return tf.ensure_shape(tf.numpy_function(sleep, [value], tf.int64), [])
 
-    clock = DataWaitTimer()
-    assert clock.take() == 0.0
-    dataset = clock.attach(tf.data.Dataset.range(10).map(slow).map(lambda v: (v, v + 1)))
+    timer = DataWaitTimer()
+    assert timer.take() == 0.0
+    dataset = timer.attach(tf.data.Dataset.range(10).map(slow).map(lambda v: (v, v + 1)))
     assert [int(v) for v, _ in dataset] == list(range(10))
-    assert clock.take() >= 9 * 0.02  # sleeps and clocks may differ by a little
-    assert clock.take() == 0.0
+    assert timer.take() >= 9 * 0.02  # The clocks of sleeping and of measuring may differ slightly.
+    assert timer.take() == 0.0
 
 
-def test_the_clock_changes_no_element(store: Store) -> None:
+def test_the_timer_changes_no_element(store: Store) -> None:
     plain = eval_dataset(store, RECORDS, 4)
     timed = DataWaitTimer().attach(plain)
     assert timed.element_spec == plain.element_spec

@@ -1,4 +1,4 @@
-"""Data larger than memory: few bytes a file, flat memory, a start that does not open every file."""
+"""Data larger than memory: few bytes per file, constant memory, not every file opened at the start."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def peak_bytes(work: Callable[[], object]) -> int:
         tracemalloc.stop()
 
 
-def test_listing_splitting_and_writing_take_few_bytes_a_file(
+def test_listing_splitting_and_writing_take_few_bytes_per_file(
     many: Path, tiny_folder: Path, tmp_path: Path
 ) -> None:
     def everything(root: Path) -> None:
@@ -65,11 +65,12 @@ def test_listing_splitting_and_writing_take_few_bytes_a_file(
         assert np.array_equal(again.val, split.val)
         cache_key(catalog, 8)
 
-    base = peak_bytes(lambda: everything(tiny_folder))  # graphs and code, for any number of files
+    # Graphs and code take memory whatever the number of files.
+    base = peak_bytes(lambda: everything(tiny_folder))
     assert peak_bytes(lambda: everything(many)) - base < BYTES_PER_FILE * MANY
 
 
-def test_other_files_take_few_bytes_too(tmp_path: Path) -> None:
+def test_files_that_are_not_images_take_few_bytes_too(tmp_path: Path) -> None:
     (tmp_path / "c").mkdir()
     for number in range(5_000):
         (tmp_path / "c" / f"image number {number:08d}.json").touch()
@@ -78,7 +79,7 @@ def test_other_files_take_few_bytes_too(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("mode", ["disk", "off"])
-def test_memory_stays_flat_while_training(mode: str, tiny_folder: Path, tmp_path: Path) -> None:
+def test_memory_does_not_grow_while_training(mode: str, tiny_folder: Path, tmp_path: Path) -> None:
     store = build_store(scan_folder(tiny_folder), 64, CachePlan(mode, 0, ""), tmp_path)
     records = np.arange(len(store.catalog))
     order = BatchIndices(len(records), 9, seed=1)
@@ -104,14 +105,14 @@ def opened(tmp_path: Path):
     return open_folder
 
 
-def test_a_long_list_is_opened_in_part_and_that_is_said(
+def test_a_long_list_is_opened_in_part_and_reported(
     opened, many: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(dataset_module, "_MAX_OPENED", MANY - 1)
     found = opened(many, check="auto")
     assert (found.store.opened, found.unopened) == (1000, MANY - 1000)
     assert len(found.store.catalog) == MANY
-    assert found.duplicates == 0  # not looked for
+    assert found.duplicates == 0  # not searched for
     config = TrainConfig(data_dir=str(many), cache="off")
     write_records(tmp_path, config, found, {})
     with (tmp_path / "data_report.csv").open(newline="") as file:
@@ -120,19 +121,19 @@ def test_a_long_list_is_opened_in_part_and_that_is_said(
     assert row["detail"].startswith(f"{MANY - 1000} images; each is checked when it is read")
 
 
-def test_a_short_list_is_opened_whole(opened, tiny_folder: Path, tmp_path: Path) -> None:
+def test_all_files_of_a_short_list_are_opened(opened, tiny_folder: Path, tmp_path: Path) -> None:
     for options in ({"check": "auto"}, {"check": "all"}, {"check": "sample", "cache": "ram"}):
         assert opened(tiny_folder, **options).unopened == 0
     write_data_report(tmp_path / "report.csv", scan_folder(tiny_folder))
     assert (tmp_path / "report.csv").read_text() == "path,fault,detail\n"
 
 
-def test_a_bad_file_in_the_sample_has_all_opened(
+def test_a_bad_file_in_the_sample_leads_to_opening_all(
     opened, tiny_copy: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(dataset_module, "_MAX_OPENED", 10)
     monkeypatch.setattr(dataset_module, "_SAMPLE_SIZE", 4)
-    (tiny_copy / "alder" / "0.png").write_bytes(b"")  # the sample begins with the first
+    (tiny_copy / "alder" / "0.png").write_bytes(b"")  # The first file is in the sample.
     (tiny_copy / "alder" / "1.png").write_bytes(b"")
     found = opened(tiny_copy, check="auto")
     assert [f.path for f in found.store.catalog.faults] == ["alder/0.png", "alder/1.png"]
@@ -152,7 +153,7 @@ def test_a_bad_file_that_was_not_opened_is_named_when_it_is_read(
 ) -> None:
     monkeypatch.setattr(dataset_module, "_SAMPLE_SIZE", 2)
     whole = (tiny_copy / "alder" / "3.png").read_bytes()
-    # the header is good, the pixels are not
+    # Damage the pixels but not the header.
     (tiny_copy / "alder" / "3.png").write_bytes(whole[:45] + bytes(4) + whole[49:])
     found = opened(tiny_copy, check="sample")
     assert found.store.catalog.faults == ()
@@ -163,7 +164,7 @@ def test_a_bad_file_that_was_not_opened_is_named_when_it_is_read(
     ]
 
 
-def test_a_file_turned_since_it_was_listed_is_decoded_as_it_is_now(
+def test_a_file_changed_since_it_was_listed_is_decoded_as_it_is_now(
     opened, tiny_copy: Path, tiny_colors: dict[str, tuple[int, int, int]]
 ) -> None:
     found = opened(tiny_copy)
@@ -172,7 +173,7 @@ def test_a_file_turned_since_it_was_listed_is_decoded_as_it_is_now(
     assert np.all(image == tiny_colors["alder/5.png"])
 
 
-def test_strict_stops_at_what_was_opened(opened, tiny_copy: Path) -> None:
+def test_strict_refuses_bad_files_of_the_sample(opened, tiny_copy: Path) -> None:
     (tiny_copy / "alder" / "0.png").write_bytes(b"")
     with pytest.raises(UserError, match=r"^--strict: alder/0\.png"):
         opened(tiny_copy, check="sample", strict=True)

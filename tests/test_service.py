@@ -1,8 +1,7 @@
-"""Batches from a tf.data service: the same ones in the same order, whatever becomes of the workers."""
+"""Batches from a tf.data service: the same ones in the same order, even when workers fail."""
 
 from __future__ import annotations
 
-import functools
 import gc
 import signal
 import subprocess
@@ -33,12 +32,14 @@ service = tf.data.experimental.service
 ORDER = BatchIndices(30, 4, seed=5)
 
 
-def settle(seconds: float = 20.0) -> None:
-    """Waits until no client is left; a server that is stopped under one waits for minutes."""
+def wait_for_clients(
+    seconds: float = 20.0, ignore: frozenset[threading.Thread] = frozenset()
+) -> None:
+    """Waits until no client is left; a server that is stopped before would wait for it for minutes."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         gc.collect()
-        if all(thread.name != "data service" for thread in threading.enumerate()):
+        if all(thread.name != "data service" for thread in {*threading.enumerate()} - ignore):
             return
         time.sleep(0.1)
 
@@ -53,15 +54,17 @@ class Cluster:
         self.workers = [service.WorkerServer(config) for _ in range(workers)]
 
     def stop(self) -> None:
-        settle(5.0)
+        wait_for_clients(1.0)
         for worker in self.workers:
             worker._stop()
         self._dispatcher._stop()
 
 
-class ClusterApart:
-    """A dispatcher and two workers in a process that is killed at the end: in order, they would wait
-    for clients that Python has not let go of yet, for minutes."""
+class ClusterProcess:
+    """A dispatcher and two workers in another process, which is killed at the end.
+
+    Stopped in order, they would wait minutes for clients that Python has not released yet.
+    """
 
     _PROGRAM = """
 import sys
@@ -84,7 +87,7 @@ for line in sys.stdin:
         self.address = self._process.stdout.readline().strip()
 
     def tasks(self) -> list[int]:
-        """How many datasets each worker has had a part in."""
+        """The number of datasets that each worker has worked on."""
         self._process.stdin.write("\n")
         self._process.stdin.flush()
         return [int(count) for count in self._process.stdout.readline().split()]
@@ -95,8 +98,8 @@ for line in sys.stdin:
 
 
 @pytest.fixture(scope="module")
-def two() -> Iterator[ClusterApart]:
-    cluster = ClusterApart()
+def two() -> Iterator[ClusterProcess]:
+    cluster = ClusterProcess()
     yield cluster
     cluster.stop()
 
@@ -108,9 +111,8 @@ def indices_only(epoch: tf.Tensor, indices: tf.Tensor) -> tuple[tf.Tensor, tf.Te
 def served_indices(
     address: str, first: int, order: BatchIndices = ORDER, remote_fn=indices_only
 ) -> tf.data.Dataset:
-    numbered = functools.partial(numbered_order, order, WHOLE)
     return service_dataset(
-        numbered, first, local_fn=indices_only, remote_fn=remote_fn, address=address
+        order, first, local_fn=indices_only, remote_fn=remote_fn, address=address
     )
 
 
@@ -122,7 +124,7 @@ def taken(dataset: tf.data.Dataset, count: int) -> list[tuple[int, list[int]]]:
     return [(int(e), i.tolist()) for e, i in dataset.take(count).as_numpy_iterator()]
 
 
-def test_an_epoch_holds_every_record_once_in_training_s_order(two: ClusterApart) -> None:
+def test_an_epoch_holds_every_record_once_in_training_s_order(two: ClusterProcess) -> None:
     order = BatchIndices(200, 2, seed=1)
     batches = taken(served_indices(two.address, 0, order), 300)
     for epoch in range(3):
@@ -131,57 +133,59 @@ def test_an_epoch_holds_every_record_once_in_training_s_order(two: ClusterApart)
     assert batches == ordered(order, 0, 300)
 
 
-def test_a_resumed_run_goes_on_at_its_step(two: ClusterApart) -> None:
+def test_a_resumed_run_continues_at_its_step(two: ClusterProcess) -> None:
     assert taken(served_indices(two.address, 10), 12) == ordered(ORDER, 10, 12)
 
 
-@pytest.mark.parametrize("share", [WHOLE, Shard(2, 1, 1), Shard(4, 1, 2)])
-def test_numbers_follow_the_shares(shard: Shard) -> None:
+@pytest.mark.parametrize("shard", [WHOLE, Shard(2, 1, 1), Shard(4, 1, 2)])
+def test_numbers_follow_the_shards(shard: Shard) -> None:
     expected = shard.of_batches(ORDER.dataset(9)).take(20).as_numpy_iterator()
     found = numbered_order(ORDER, shard, 9 * shard.count).take(20).as_numpy_iterator()
-    for place, ((epoch, indices), (number, *rest)) in enumerate(zip(expected, found, strict=True)):
-        assert number == 9 * shard.count + place
+    for position, ((epoch, indices), (number, *rest)) in enumerate(
+        zip(expected, found, strict=True)
+    ):
+        assert number == 9 * shard.count + position
         assert rest[0] == epoch
         assert np.array_equal(rest[1], indices)
 
 
-def test_both_workers_work(two: ClusterApart) -> None:
+def test_both_workers_work(two: ClusterProcess) -> None:
     taken(served_indices(two.address, 0), 50)
     assert all(count >= 1 for count in two.tasks())
 
 
-def test_a_worker_that_goes_costs_no_batch(
+def test_no_batch_is_lost_when_workers_stop(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(data_service, "_SECONDS_TO_WAIT", 2.0)
     monkeypatch.setattr(data_service, "_EARLY_BYTES", 0)
     cluster = Cluster(2)
     batches = iter(served_indices(cluster.address, 0))
-    found = [next(batches) for _ in range(20)]
+    batches_taken = [next(batches) for _ in range(20)]
     cluster.workers.pop()._stop()
-    found += [next(batches) for _ in range(60)]
+    batches_taken += [next(batches) for _ in range(60)]
     cluster.workers.pop()._stop()
-    found += [next(batches) for _ in range(60)]
-    assert [(int(e), i.numpy().tolist()) for e, i in found] == ordered(ORDER, 0, 140)
+    batches_taken += [next(batches) for _ in range(60)]
+    assert [(int(e), i.numpy().tolist()) for e, i in batches_taken] == ordered(ORDER, 0, 140)
     assert f"warning   data service at {cluster.address}: " in capsys.readouterr().out
     cluster.stop()
 
 
-def test_without_workers_batches_are_made_here_and_that_is_said_once(
+def test_without_workers_batches_are_made_locally_with_one_warning(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(data_service, "_SECONDS_TO_WAIT", 0.5)
     cluster = Cluster(0)
     assert taken(served_indices(cluster.address, 3), 20) == ordered(ORDER, 3, 20)
     assert capsys.readouterr().out == (
-        f"\nwarning   data service at {cluster.address}: no batch for 0 s; batch 3 is made here, and "
-        "so is any other that does not come in time\n"
+        f"\nwarning   data service at {cluster.address}: no batch for 0 s; batch 3 is made in this "
+        "process, and so is any other that does not arrive in time\n"
     )
     cluster.stop()
 
 
-def test_what_a_worker_cannot_do_is_done_here(
-    two: ClusterApart, capsys: pytest.CaptureFixture[str]
+def test_what_a_worker_cannot_do_is_done_locally(
+    two: ClusterProcess, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def remote_fn(epoch: tf.Tensor, indices: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         length = tf.strings.length(tf.io.read_file("/no/such/file"))
@@ -189,30 +193,29 @@ def test_what_a_worker_cannot_do_is_done_here(
 
     dataset = served_indices(two.address, 0, remote_fn=remote_fn)
     assert taken(dataset, 20) == ordered(ORDER, 0, 20)
-    said = capsys.readouterr().out
-    assert said.count("warning") == 1
-    assert "/no/such/file" in said
+    output = capsys.readouterr().out
+    assert output.count("warning") == 1
+    assert "/no/such/file" in output
 
 
-def test_a_bad_file_found_here_is_an_error_of_the_data(two: ClusterApart) -> None:
+def test_a_bad_file_found_locally_is_reported_as_bad_data(two: ClusterProcess) -> None:
     def bad(epoch: tf.Tensor, indices: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         with tf.control_dependencies([tf.Assert(False, ["cut.png is corrupt"])]):
             return epoch, tf.identity(indices)
 
-    numbered = functools.partial(numbered_order, ORDER, WHOLE)
-    dataset = service_dataset(numbered, 0, local_fn=bad, remote_fn=bad, address=two.address)
+    dataset = service_dataset(ORDER, 0, local_fn=bad, remote_fn=bad, address=two.address)
     with pytest.raises(tf.errors.InvalidArgumentError, match=r"cut\.png is corrupt"):
         next(iter(dataset))
 
 
-def test_nothing_stays_behind_a_finished_dataset(two: ClusterApart) -> None:
-    before = threading.active_count()
+def test_a_finished_dataset_leaves_no_thread(two: ClusterProcess) -> None:
+    before = frozenset(threading.enumerate())
     batches = iter(served_indices(two.address, 0))
     next(batches)
-    assert threading.active_count() > before
+    assert {*threading.enumerate()} - before
     del batches
-    settle()
-    assert threading.active_count() <= before
+    wait_for_clients(ignore=before)
+    assert not {*threading.enumerate()} - before
 
 
 # Images
@@ -220,7 +223,7 @@ def test_nothing_stays_behind_a_finished_dataset(two: ClusterApart) -> None:
 
 @pytest.fixture(scope="module")
 def varied(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Images whose header matters: turned, transparent, animated, of several formats."""
+    """Images whose header matters: rotated, transparent, animated, in several formats."""
     root = tmp_path_factory.mktemp("varied") / "two words é"
     noise = np.random.default_rng(0).integers(0, 256, (6, 31, 17, 4)).astype(np.uint8)
     exif = Image.Exif()
@@ -243,25 +246,23 @@ def store(request: pytest.FixtureRequest, varied: Path, tmp_path: Path) -> Store
     return stored(varied, request.param, tmp_path)
 
 
-def test_a_worker_makes_the_same_pixels(varied: Path, tmp_path: Path, two: ClusterApart) -> None:
+def test_a_worker_makes_the_same_pixels(varied: Path, tmp_path: Path, two: ClusterProcess) -> None:
     store = stored(varied, "disk", tmp_path)
     records, order = np.array([0, 1, 2, 3]), BatchIndices(4, 2, seed=2)
     augmentation = make_augmentation(Policy(rotate=20.0), 2, 12, "tf_image")
-    local_fn, remote_fn = (
+    local, remote = (
         train_dataset(store, records, order, augmentation, start_step=3, data_service=address)
         for address in ("", two.address)
     )
-    assert local_fn.element_spec == remote_fn.element_spec
-    pairs = zip(
-        local_fn.take(5).as_numpy_iterator(), remote_fn.take(5).as_numpy_iterator(), strict=True
-    )
+    assert local.element_spec == remote.element_spec
+    pairs = zip(local.take(5).as_numpy_iterator(), remote.take(5).as_numpy_iterator(), strict=True)
     for (images, labels), (same_images, same_labels) in pairs:
         assert np.array_equal(images, same_images)
         assert np.array_equal(labels, same_labels)
 
 
 def test_pixels_can_be_read_from_the_graph_alone(store: Store) -> None:
-    """What a worker gets is this graph: nothing in it may need the process that made it."""
+    """A worker receives this graph, so nothing in it may need the process that created it."""
     everything = np.arange(len(store.catalog))
     dataset = tf.data.Dataset.from_tensors(everything).map(portable_reader(store))
     sent = tf.raw_ops.DatasetToGraphV2(
@@ -280,17 +281,17 @@ def test_what_is_sent_to_a_worker_holds_no_images(store: Store) -> None:
 
 
 def test_a_worker_refuses_what_training_refuses(tiny_copy: Path, tmp_path: Path) -> None:
-    found = stored(tiny_copy, "off", tmp_path, sample=1, max_pixels=400)
+    store = stored(tiny_copy, "off", tmp_path, sample=1, max_pixels=400)
     (tiny_copy / "alder" / "1.png").write_bytes(b"no image")
     Image.new("RGB", (21, 20)).save(tiny_copy / "alder" / "2.png")
-    read = portable_reader(found)
-    assert np.array_equal(read(tf.constant([0, 3])), found.read(tf.constant([0, 3], tf.int64)))
+    read = portable_reader(store)
+    assert np.array_equal(read(tf.constant([0, 3])), store.read(tf.constant([0, 3], tf.int64)))
     for index in (1, 2):
         with pytest.raises(tf.errors.InvalidArgumentError, match="cannot be used"):
             read(tf.constant([index]))
 
 
-def test_memory_of_one_machine_is_not_for_others(tiny_folder: Path, tmp_path: Path) -> None:
+def test_images_in_memory_are_refused_for_a_service(tiny_folder: Path, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="images in memory"):
         portable_reader(stored(tiny_folder, "ram", tmp_path))
     with pytest.raises(UserError, match=r"^--cache=ram: .*pass --cache=disk or off$"):
@@ -310,13 +311,13 @@ def test_memory_of_one_machine_is_not_for_others(tiny_folder: Path, tmp_path: Pa
         ("localhost:99999", "no dispatcher answers"),
     ],
 )
-def test_an_address_where_nobody_answers_is_refused(address: str, message: str) -> None:
+def test_an_address_without_a_dispatcher_is_refused(address: str, message: str) -> None:
     with pytest.raises(UserError) as error:
         check_service(address)
     assert str(error.value).startswith(f"--data_service={address}: {message}")
 
 
-def test_an_address_where_somebody_answers_is_taken(two: ClusterApart) -> None:
+def test_an_address_with_a_dispatcher_is_accepted(two: ClusterProcess) -> None:
     check_service(two.address)
     check_service(f"grpc://{two.address}")
 
@@ -342,7 +343,7 @@ def test_a_mistaken_command_is_one_line(
     assert capsys.readouterr().err.startswith(f"seedtf data_service: {message}")
 
 
-def test_the_commands_serve_until_they_are_stopped() -> None:
+def test_the_commands_run_until_they_are_stopped() -> None:
     command = [sys.executable, "-m", "seedtf", "data_service"]
     started: list[subprocess.Popen[str]] = []
 
@@ -351,11 +352,13 @@ def test_the_commands_serve_until_they_are_stopped() -> None:
         started.append(process)
         return process.stdout.readline()
 
+    before = frozenset(threading.enumerate())
+
     try:
         port = start("dispatcher").partition("port ")[2].partition(";")[0]
         assert start("worker", f"--dispatcher=localhost:{port}").startswith("worker for localhost:")
         assert taken(served_indices(f"localhost:{port}", 2), 9) == ordered(ORDER, 2, 9)
-        settle()
+        wait_for_clients(ignore=before)
     finally:
         for process in reversed(started):
             process.terminate()

@@ -1,4 +1,4 @@
-"""The split: stratified, exact to the image, never across identical files, written and read back."""
+"""The split: stratified, exact, with identical files on one side, written and read back."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def unique_groups(catalog: Catalog) -> np.ndarray:
     return np.arange(len(catalog), dtype=np.int64)
 
 
-def wanted(fraction: float, count: int) -> int:
+def expected_val(fraction: float, count: int) -> int:
     return min(max(round(fraction * count), 1), count - 1)
 
 
@@ -47,7 +47,7 @@ seeds = st.integers(0, 2**40)
 
 
 @given(class_counts, fractions, seeds)
-def test_without_twins_every_class_gives_its_exact_share(
+def test_without_duplicates_every_class_gives_its_exact_fraction(
     counts: list[int], fraction: float, seed: int
 ) -> None:
     catalog = make_catalog(counts)
@@ -57,8 +57,8 @@ def test_without_twins_every_class_gives_its_exact_share(
     assert np.array_equal(split.train, np.sort(split.train))
     assert np.array_equal(split.val, np.sort(split.val))
     assert split.train.dtype == split.val.dtype == np.int64
-    given_up = np.bincount(catalog.labels[split.val], minlength=len(counts))
-    assert given_up.tolist() == [wanted(fraction, count) for count in counts]
+    val_counts = np.bincount(catalog.labels[split.val], minlength=len(counts))
+    assert val_counts.tolist() == [expected_val(fraction, count) for count in counts]
 
 
 @given(class_counts, fractions, seeds, st.data())
@@ -74,8 +74,8 @@ def test_identical_files_stay_on_one_side(
     assert np.array_equal(split.train, again.train)
     assert len(split.train) + len(split.val) == n
     assert not np.intersect1d(groups[split.train], groups[split.val]).size
-    taken = np.bincount(catalog.labels[split.val], minlength=len(counts))
-    assert all(t <= wanted(fraction, c) for t, c in zip(taken, counts, strict=True))
+    val_counts = np.bincount(catalog.labels[split.val], minlength=len(counts))
+    assert all(t <= expected_val(fraction, c) for t, c in zip(val_counts, counts, strict=True))
     two_labels = {g for g in groups if len(set(catalog.labels[groups == g])) > 1}
     assert not two_labels & set(groups[split.val])
 
@@ -87,20 +87,20 @@ def test_another_seed_draws_another_split() -> None:
     assert len(splits) == 5
 
 
-def test_one_class_does_not_change_the_draw_of_an_earlier_one() -> None:
+def test_a_new_class_does_not_change_the_draw_of_earlier_ones() -> None:
     small, large = make_catalog([9, 9]), make_catalog([9, 9, 20])
     val = [split_catalog(c, 0.3, 1, unique_groups(c)).val for c in (small, large)]
     assert val[0].tolist() == [i for i in val[1].tolist() if i < 18]
 
 
-def test_the_split_of_seed_seven_is_this_one() -> None:
-    """Runs of earlier versions are compared on the same images only while this stays."""
+def test_the_split_of_seed_seven_stays_the_same() -> None:
+    """Only as long as this holds, runs of earlier versions validate on the same images."""
     catalog = make_catalog([10, 12])
     split = split_catalog(catalog, 0.25, 7, unique_groups(catalog))
     assert split.val.tolist() == [0, 8, 13, 14, 18]
 
 
-def test_twins_are_found_by_their_bytes(tmp_path: Path) -> None:
+def test_duplicates_are_found_by_their_bytes(tmp_path: Path) -> None:
     contents = {"a/1.png": b"same", "a/2.png": b"diff", "b/1.png": b"same", "b/2.png": b"longer"}
     for name, data in contents.items():
         (tmp_path / name).parent.mkdir(exist_ok=True)
@@ -112,12 +112,12 @@ def test_twins_are_found_by_their_bytes(tmp_path: Path) -> None:
     assert len(set(groups.tolist())) == 3
 
 
-def test_files_that_cannot_be_read_are_no_twins() -> None:
+def test_files_that_cannot_be_read_are_not_duplicates() -> None:
     catalog = make_catalog([2, 2], Path("/no/such/folder"))
     assert len(set(find_duplicates(catalog).tolist())) == 4
 
 
-def test_twins_larger_than_a_chunk_are_told_apart_by_their_end(tmp_path: Path) -> None:
+def test_files_larger_than_a_chunk_are_compared_to_their_end(tmp_path: Path) -> None:
     (tmp_path / "a").mkdir()
     start = bytes((1 << 20) + 10)
     for name, end in (("1", b"x"), ("2", b"y"), ("3", b"x")):

@@ -1,4 +1,4 @@
-"""Decoded images in memory, in a file or by name: the same pixels, and nothing bad let through."""
+"""Decoded images in memory, in a cache file or read by name: the same pixels, no bad files."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def damaged(tiny_copy: Path) -> Path:
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_known_colours_survive(
+def test_known_colors_survive(
     mode: str, tiny_folder: Path, tiny_colors: dict[str, tuple[int, int, int]], cache: Path
 ) -> None:
     store = build(tiny_folder, mode, cache)
@@ -59,7 +59,7 @@ def test_known_colours_survive(
     assert (store.size, store.mode, store.from_cache) == (SIZE, mode, False)
 
 
-def test_all_places_give_identical_pixels(tmp_path: Path, cache: Path) -> None:
+def test_all_modes_give_identical_pixels(tmp_path: Path, cache: Path) -> None:
     noise = np.random.default_rng(0).integers(0, 256, (4, 31, 17, 4)).astype(np.uint8)
     exif = Image.Exif()
     exif[0x0112] = 6
@@ -78,13 +78,13 @@ def test_all_places_give_identical_pixels(tmp_path: Path, cache: Path) -> None:
 def test_any_indices_can_be_read_in_any_order(mode: str, tiny_folder: Path, cache: Path) -> None:
     store = build(tiny_folder, mode, cache)
     images = everything(store)
-    chosen = np.array([17, 0, 0, 9], np.int64)
-    read = store.read(tf.constant(chosen))
+    indices = np.array([17, 0, 0, 9], np.int64)
+    read = store.read(tf.constant(indices))
     assert read.shape == [4, SIZE, SIZE, 3]
-    assert np.array_equal(read, images[chosen])
-    dataset = tf.data.Dataset.from_tensors(chosen).repeat(2).map(store.read)
+    assert np.array_equal(read, images[indices])
+    dataset = tf.data.Dataset.from_tensors(indices).repeat(2).map(store.read)
     assert dataset.element_spec.shape == [4, SIZE, SIZE, 3]
-    assert all(np.array_equal(batch, images[chosen]) for batch in dataset)
+    assert all(np.array_equal(batch, images[indices]) for batch in dataset)
 
 
 @pytest.mark.parametrize("mode", MODES)
@@ -94,7 +94,7 @@ def test_bad_files_are_named_and_labels_stay_right(
     tiny_colors: dict[str, tuple[int, int, int]],
     cache: Path,
 ) -> None:
-    for attempt in range(2):  # the second time from the cache, where there is one
+    for attempt in range(2):  # With mode "disk", the second one reads the cache.
         store = build(damaged, mode, cache)
         assert store.from_cache == (mode == "disk" and attempt == 1)
         assert {fault.path: fault.fault for fault in store.catalog.faults} == {
@@ -112,9 +112,7 @@ def test_bad_files_are_named_and_labels_stay_right(
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_a_folder_of_bad_files_only_gives_an_empty_store(
-    mode: str, tmp_path: Path, cache: Path
-) -> None:
+def test_a_folder_of_bad_files_gives_an_empty_store(mode: str, tmp_path: Path, cache: Path) -> None:
     (tmp_path / "data" / "c").mkdir(parents=True)
     (tmp_path / "data" / "c" / "1.jpg").write_bytes(b"")
     store = build(tmp_path / "data", mode, cache)
@@ -122,7 +120,7 @@ def test_a_folder_of_bad_files_only_gives_an_empty_store(
     assert [fault.path for fault in store.catalog.faults] == ["c/1.jpg"]
 
 
-def test_the_second_run_uses_the_first_ones_file(tiny_folder: Path, cache: Path) -> None:
+def test_the_second_run_reuses_the_cache_file(tiny_folder: Path, cache: Path) -> None:
     first = build(tiny_folder, "disk", cache)
     second = build(tiny_folder, "disk", cache)
     assert (first.from_cache, second.from_cache) == (False, True)
@@ -142,7 +140,7 @@ def test_changed_files_are_decoded_again(tiny_copy: Path, cache: Path) -> None:
     assert np.all(everything(changed)[0] == (1, 2, 3))
 
 
-def test_the_name_of_a_cache_follows_from_files_and_size(tiny_copy: Path) -> None:
+def test_the_cache_key_depends_on_files_and_size(tiny_copy: Path) -> None:
     def key(size: int = SIZE) -> str:
         return cache_key(scan_folder(tiny_copy), size)
 
@@ -184,18 +182,18 @@ def remove_data(data: Path, meta: Path) -> None:
     data.unlink()
 
 
-@pytest.mark.parametrize("tear", [remove_json, cut_json, foreign_json, cut_data, remove_data])
-def test_a_torn_cache_is_built_again(tear, tiny_folder: Path, cache: Path) -> None:
+@pytest.mark.parametrize("damage", [remove_json, cut_json, foreign_json, cut_data, remove_data])
+def test_a_damaged_cache_is_built_again(damage, tiny_folder: Path, cache: Path) -> None:
     whole = everything(build(tiny_folder, "disk", cache))
     (data,), (meta,) = cache.glob("*.u8"), cache.glob("*.json")
-    tear(data, meta)
+    damage(data, meta)
     again = build(tiny_folder, "disk", cache)
     assert not again.from_cache
     assert np.array_equal(everything(again), whole)
     assert build(tiny_folder, "disk", cache).from_cache
 
 
-def test_a_full_disk_ends_in_one_line_and_leaves_nothing(
+def test_a_full_disk_is_reported_in_one_line_and_leaves_no_file(
     tiny_folder: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def full(*_: int) -> None:
@@ -210,7 +208,7 @@ def test_a_full_disk_ends_in_one_line_and_leaves_nothing(
     assert list(cache.iterdir()) == []
 
 
-def test_an_interrupted_build_leaves_nothing(
+def test_an_interrupted_build_leaves_no_file(
     tiny_folder: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def interrupted(path: str, max_pixels: int) -> None:
@@ -229,7 +227,7 @@ def test_a_cache_folder_that_is_a_file_names_the_flag(tiny_folder: Path, tmp_pat
 
 
 @pytest.mark.parametrize("mode", ["ram", "disk"])
-def test_images_are_captured_and_not_written_into_the_graph(
+def test_images_are_captured_and_not_constants_of_the_graph(
     mode: str, tiny_folder: Path, cache: Path
 ) -> None:
     store = build(tiny_folder, mode, cache, size=64)
@@ -238,7 +236,7 @@ def test_images_are_captured_and_not_written_into_the_graph(
     assert len(graph.SerializeToString()) < 10_000 < everything(store).nbytes
 
 
-def give(monkeypatch: pytest.MonkeyPatch, *, ram: int, disk: int) -> None:
+def set_free_space(monkeypatch: pytest.MonkeyPatch, *, ram: int, disk: int) -> None:
     memory, space = SimpleNamespace(available=ram), SimpleNamespace(free=disk)
     monkeypatch.setattr(store_module.psutil, "virtual_memory", lambda: memory)
     monkeypatch.setattr(store_module.shutil, "disk_usage", lambda _: space)
@@ -258,23 +256,23 @@ NEEDED = 10 * 20 * 20 * 3
         ("off", (0, 0), "off"),
     ],
 )
-def test_the_place_follows_from_what_is_free(
+def test_the_cache_mode_follows_from_the_free_space(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     requested: str,
     free: tuple[int, int],
     mode: str,
 ) -> None:
-    give(monkeypatch, ram=free[0], disk=free[1])
+    set_free_space(monkeypatch, ram=free[0], disk=free[1])
     plan = plan_cache(requested, 10, 20, tmp_path / "not" / "yet" / "there")
     assert (plan.mode, plan.bytes_needed) == (mode, NEEDED)
     assert "GiB" in plan.reason
 
 
-def test_a_place_that_is_too_small_is_refused(
+def test_a_cache_without_enough_space_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    give(monkeypatch, ram=2**30, disk=2**31)
+    set_free_space(monkeypatch, ram=2**30, disk=2**31)
     for requested, remedy in (("ram", "disk or off"), ("disk", "off, or another --cache_dir")):
         with pytest.raises(UserError) as error:
             plan_cache(requested, 100_000, 100, tmp_path)

@@ -27,6 +27,7 @@ __all__ = [
     "has_addons",
     "import_addons",
     "make_all_reduce_max",
+    "memory_mapped_tensor",
     "silence_first_xla_log",
     "uninitialized_output",
 ]
@@ -91,6 +92,24 @@ def silence_first_xla_log() -> None:
         os.dup2(stderr_copy, 2)
         os.close(stderr_copy)
         os.close(null)
+
+
+def memory_mapped_tensor(path: str, shape: list[int], dtype: tf.DType) -> tf.Tensor:
+    """The content of a file as a tensor, mapped into memory by whichever process executes the op.
+
+    Unlike a captured tensor, the op can be sent to the worker of a tf.data service: the graph holds
+    the path only. The documentation of TensorFlow does not describe ``ImmutableConst``.
+
+    Args:
+        path: file that is exactly as large as the tensor; the executing process must see it.
+        shape: static shape of the tensor.
+        dtype: of the tensor.
+
+    Tried with TensorFlow 2.21.0; tested by ``test_pixels_can_be_read_from_the_graph_alone``.
+    """
+    import tensorflow as tf
+
+    return tf.raw_ops.ImmutableConst(dtype=dtype, shape=shape, memory_region_name=path)
 
 
 def uninitialized_output(

@@ -1,4 +1,4 @@
-"""From order to batches: the training and the evaluation pipeline, one function each."""
+"""From order to batches: the training pipeline and the evaluation pipeline, one function each."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from seedtf.augment.mixing import Mixing, mix
 from seedtf.augment.policy import Policy, draw_parameters
 from seedtf.compat.tensorflow import silence_first_xla_log
 from seedtf.data.order import BatchIndices
-from seedtf.data.service import Load, numbered_order, portable_reader, service_dataset
+from seedtf.data.service import portable_reader, service_dataset
 from seedtf.data.shard import WHOLE, Shard
 from seedtf.data.store import Store
 
@@ -30,16 +30,16 @@ __all__ = [
 ]
 
 Augmentation = Callable[..., tf.Tensor]
-"""As ``augment.compile_augmentation`` returns it: ``(images, epoch, records, rows=None)``."""
+"""``(images, epoch, records, rows=None) → images``, as ``augment.compile_augmentation`` returns it."""
 LookUp = Callable[[tf.Tensor], tuple[tf.Tensor, tf.Tensor | None]]
 Mixer = Callable[[tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor], tuple[tf.Tensor, tf.Tensor]]
 
 
 class DataWaitTimer:
-    """Seconds that training spent waiting for a batch, counted inside the pipeline.
+    """Measures how many seconds training waits for batches, inside the input pipeline.
 
-    The dataset itself notes the time before and after each batch is asked of the stages above, so
-    nothing in the training loop has to stop for it.
+    The dataset itself reads the clock before and after it fetches a batch from the stages above, so
+    the training loop does not have to be interrupted.
     """
 
     def __init__(self) -> None:
@@ -48,22 +48,22 @@ class DataWaitTimer:
             self._seconds = tf.Variable(0.0, dtype=tf.float64, trainable=False)
 
     def attach(self, dataset: tf.data.Dataset) -> tf.data.Dataset:
-        """The same elements; must be the last stage."""
+        """A dataset of the same elements that adds the waiting time; it must be the last stage."""
         now = tf.data.Dataset.counter().map(lambda _: tf.timestamp())
 
         def add(before: tf.Tensor, batch: tuple, after: tf.Tensor) -> tuple:
             with tf.control_dependencies([self._seconds.assign_add(after - before)]):
                 return tf.nest.map_structure(tf.identity, batch)
 
-        # zip asks its inputs in this order, one after the other
+        # `zip` fetches one element from each of its inputs in this order.
         timed = tf.data.Dataset.zip((now, dataset, now)).map(add)
         options = tf.data.Options()
-        # TensorFlow would put another prefetch behind the clocks, and they would measure that
+        # TensorFlow would append a prefetch, and then the time that it waits would be measured.
         options.experimental_optimization.inject_prefetch = False
         return timed.with_options(options)
 
     def take(self) -> float:
-        """Seconds since the last call."""
+        """Returns the seconds counted since the last call and resets the timer."""
         seconds = float(self._seconds.numpy())
         self._seconds.assign(0.0)
         return seconds
@@ -81,13 +81,20 @@ def make_augmentation(
 ) -> Augmentation:
     """The augmentation named by ``--augment_impl``: ``fused`` (compiled) or a chain of plain ops.
 
-    ``strength``, where it is given, is a factor on every range of ``policy``, read at each batch.
-    ``whole_batch`` is for a train step that augments on a GPU; the pixels are the same to rounding.
-    ``deterministic`` says that TensorFlow's operations are, and changes no pixel.
+    Args:
+        policy: the ranges that parameters are drawn from.
+        seed: root seed of the run.
+        size: side in pixels of the augmented images.
+        impl: one of ``AUGMENT_IMPLS``.
+        strength: factor on every range of ``policy``, read for each batch; None for 1.
+        whole_batch: whether to process all images at once, for a train step that augments on a GPU.
+            The pixels are the same up to rounding.
+        deterministic: whether ``tf.config.experimental.enable_op_determinism`` is on. It changes no
+            pixel.
 
     Raises:
-        UserError: ``impl`` needs TensorFlow Addons and that is not installed.
-        ValueError: ``impl`` is none of ``AUGMENT_IMPLS``.
+        UserError: ``impl`` needs TensorFlow Addons, which is not installed.
+        ValueError: ``impl`` is not one of ``AUGMENT_IMPLS``.
     """
     out_size = (size, size)
     silence_first_xla_log()
@@ -103,7 +110,7 @@ def make_augmentation(
     if impl in AUGMENT_CHAINS:
         chain = reference_ops.make_chain(impl)
 
-        # not compiled: TensorFlow's projective transform has no XLA kernel
+        # This is not compiled, because TensorFlow's projective transform has no XLA kernel.
         def plain(
             images: tf.Tensor, epoch: tf.Tensor, records: tf.Tensor, rows: tf.Tensor | None = None
         ) -> tf.Tensor:
@@ -116,11 +123,11 @@ def make_augmentation(
 
 
 def make_mixer(mixing: Mixing, seed: int, classes: int) -> Mixer | None:
-    """What mixes the augmented images and the labels of a batch; None where nothing is to be mixed.
+    """A function that mixes the augmented images and the labels of a batch.
 
     Returns:
         ``(images float32 [B, S, S, 3], labels int32 [B], epoch int64 [], records int64 [B]) →
-        (images, labels float32 [B, classes])``.
+        (images, labels float32 [B, classes])``; None if ``mixing`` mixes nothing.
     """
     if not mixing.active:
         return None
@@ -146,45 +153,68 @@ def train_dataset(
     data_service: str = "",
     mixer: Mixer | None = None,
 ) -> tf.data.Dataset:
-    """Endless training batches; the one at a step, to the pixel, follows from (seed, step).
+    """Endless training batches; every pixel of the batch at a step follows from (seed, step).
 
     Args:
-        store: decoded images.
-        records: int64 ``[n]``, the store's records that train.
-        order: an order over ``n`` positions.
+        store: the decoded images.
+        records: int64 ``[n]``, the training records of the store.
+        order: an order of ``n`` positions in ``records``.
         augmentation: from ``make_augmentation``.
-        start_step: the step, counted from 0, to begin at.
-        share: the slices of every batch to make; only these are read and augmented.
-        data_service: ``host:port`` of a tf.data service whose workers make the batches, if any.
+        start_step: the step, counted from 0, of the first batch.
+        shard: the slices of every batch to produce; only these are read and augmented.
+        data_service: ``host:port`` of a tf.data service whose workers make the batches; empty to make
+            them in this process.
         mixer: from ``make_mixer``.
 
     Returns:
-        A dataset of images float32 ``[B, S, S, 3]`` in 0–255 and labels int32 ``[B]``, float32
-        ``[B, K]`` where they are mixed; ``B`` is a slice where the batch is shared.
+        A dataset of images float32 ``[B, S, S, 3]`` in 0–255 and labels int32 ``[B]``, or float32
+        ``[B, K]`` with a mixer. With a shard, ``B`` is the size of a slice.
+
+    Example:
+        >>> from PIL import Image
+        >>> from seedtf.data.catalog import scan_folder
+        >>> from seedtf.data.store import CachePlan, build_store
+        >>> for species, color in [("maize", "green"), ("wheat", "yellow")]:
+        ...     os.makedirs(f"field/{species}")
+        ...     for number in range(3):
+        ...         Image.new("RGB", (20, 20), color).save(f"field/{species}/{number}.png")
+        >>> store = build_store(scan_folder("field"), 16, CachePlan("ram", 0, ""), "cache")
+        >>> batches = train_dataset(
+        ...     store,
+        ...     records=np.arange(6),
+        ...     order=BatchIndices(6, batch_size=3, seed=1),
+        ...     augmentation=make_augmentation(Policy(), seed=1, size=16, impl="tf_image"),
+        ... )
+        >>> images, labels = next(iter(batches))
+        >>> images.shape, images.dtype.name, labels.shape
+        (TensorShape([3, 16, 16, 3]), 'float32', TensorShape([3]))
     """
     records = tf.constant(records, tf.int64)
     labels = tf.constant(store.catalog.labels)
 
-    def loading(look_up: LookUp) -> Load:
-        def load(epoch: tf.Tensor, positions: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-            chosen = tf.gather(records, positions)
-            images, rows = look_up(chosen)
-            images, known = augmentation(images, epoch, chosen, rows), tf.gather(labels, chosen)
-            return (images, known) if mixer is None else mixer(images, known, epoch, chosen)
-
-        return load
+    def make_batch(
+        epoch: tf.Tensor, positions: tf.Tensor, look_up: LookUp = store.look_up
+    ) -> tuple[tf.Tensor, tf.Tensor]:
+        indices = tf.gather(records, positions)
+        images, rows = look_up(indices)
+        images = augmentation(images, epoch, indices, rows)
+        batch = images, tf.gather(labels, indices)
+        return batch if mixer is None else mixer(*batch, epoch, indices)
 
     if data_service:
-        read_there = portable_reader(store)
+        remote_read = portable_reader(store)
         batches = service_dataset(
-            functools.partial(numbered_order, order, shard),
-            start_step * shard.count,
-            local_fn=loading(store.look_up),
-            remote_fn=loading(lambda chosen: (read_there(chosen), None)),
+            order,
+            start_step,
+            shard=shard,
+            local_fn=make_batch,
+            remote_fn=functools.partial(make_batch, look_up=lambda i: (remote_read(i), None)),
             address=data_service,
         )
     else:
-        batches = _map_batches(order, shard, start_step, loading(store.look_up))
+        batches = order.dataset(start_step)
+        batches = shard.of_batches(batches)
+        batches = batches.map(make_batch, tf.data.AUTOTUNE, deterministic=True)
     return _prefetch(batches)
 
 
@@ -197,75 +227,75 @@ def device_dataset(
     start_step: int = 0,
     shard: Shard = WHOLE,
 ) -> tf.data.Dataset:
-    """The batches of ``train_dataset`` for a step that augments: the same records in the same order.
+    """Input for a train step that augments: the records of ``train_dataset``, in the same order.
 
     Args:
-        store: decoded images.
-        records: int64 ``[n]``, the store's records that train.
-        order: an order over ``n`` positions.
-        with_images: whether the images come along; else the step has them.
-        start_step: the step, counted from 0, to begin at.
-        share: the slices of every batch to make.
+        store: the decoded images.
+        records: int64 ``[n]``, the training records of the store.
+        order: an order of ``n`` positions in ``records``.
+        with_images: whether the batches contain the images; otherwise the step looks them up.
+        start_step: the step, counted from 0, of the first batch.
+        shard: the slices of every batch to produce.
 
     Returns:
-        A dataset of (features, labels int32 ``[B]``); features are ``epoch`` and ``record``, int64
-        ``[B]``, and ``image``, uint8 ``[B, S, S, 3]``, where the images come along.
+        A dataset of (features, labels int32 ``[B]``). The features are ``epoch`` and ``record``, int64
+        ``[B]``, and with ``with_images`` also ``image``, uint8 ``[B, S, S, 3]``.
     """
     records = tf.constant(records, tf.int64)
     labels = tf.constant(store.catalog.labels)
 
-    def load(epoch: tf.Tensor, positions: tf.Tensor) -> tuple[dict[str, tf.Tensor], tf.Tensor]:
-        chosen = tf.gather(records, positions)
-        features = {"epoch": tf.fill(tf.shape(chosen), epoch), "record": chosen}
+    def make_batch(
+        epoch: tf.Tensor, positions: tf.Tensor
+    ) -> tuple[dict[str, tf.Tensor], tf.Tensor]:
+        indices = tf.gather(records, positions)
+        features = {"epoch": tf.fill(tf.shape(indices), epoch), "record": indices}
         if with_images:
-            features["image"] = store.read(chosen)
-        return features, tf.gather(labels, chosen)
+            features["image"] = store.read(indices)
+        return features, tf.gather(labels, indices)
 
-    return _prefetch(_map_batches(order, shard, start_step, load))
+    batches = order.dataset(start_step)
+    batches = shard.of_batches(batches)
+    batches = batches.map(make_batch, tf.data.AUTOTUNE, deterministic=True)
+    return _prefetch(batches)
 
 
 def eval_dataset(
     store: Store, records: np.ndarray, batch_size: int, shard: Shard = WHOLE
 ) -> tf.data.Dataset:
-    """Every record exactly once, in the order given, unaugmented; the last batch may be short.
+    """Every record exactly once, in the given order, without augmentation; the last batch may be short.
 
-    The batch dimension stays unknown to the graph, so the short batch costs no second trace.
+    The graph does not know the batch dimension, so the short batch needs no second trace.
 
     Args:
-        store: decoded images.
-        records: int64 ``[n]``, the store's records to judge.
+        store: the decoded images.
+        records: int64 ``[n]``, the store's records to evaluate.
         batch_size: records in a batch.
-        share: the part of the records to judge here.
+        shard: the part of the records to evaluate in this process.
 
     Returns:
         A dataset of images float32 ``[B, S, S, 3]`` in 0–255 and labels int32 ``[B]``.
     """
     labels = tf.constant(store.catalog.labels)
 
-    def load(chosen: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        return tf.cast(store.read(chosen), tf.float32), tf.gather(labels, chosen)
+    def make_batch(indices: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        return tf.cast(store.read(indices), tf.float32), tf.gather(labels, indices)
 
     batches = shard.of_records(records, batch_size)
-    return batches.map(load, tf.data.AUTOTUNE, deterministic=True).prefetch(tf.data.AUTOTUNE)
-
-
-def _map_batches(
-    order: BatchIndices, shard: Shard, start_step: int, load: Callable[..., tuple]
-) -> tf.data.Dataset:
-    """Whole batches are mapped: one call for the gather, one compiled call for the augmentation."""
-    shared = shard.of_batches(order.dataset(start_step))
-    return shared.map(load, tf.data.AUTOTUNE, deterministic=True)
+    batches = batches.map(make_batch, tf.data.AUTOTUNE, deterministic=True)
+    return batches.prefetch(tf.data.AUTOTUNE)
 
 
 def _prefetch(batches: tf.data.Dataset) -> tf.data.Dataset:
-    """Ready ahead of the step that asks; a batch is worked on by one thread, several at a time.
+    """Prefetches endless batches; one thread works on a batch, and several batches are made at once.
 
-    In threads of its own: among those that TensorFlow shares, two cores made 1.3 to 1.5 times what one
-    does, and so 1.9 times. One more than there are cores, for one may be waiting.
+    The pipeline has a thread pool of its own. In TensorFlow's shared pool, two cores were 1.3 to 1.5
+    times as fast as one; in a private pool, 1.9 times. The pool has one thread more than there are
+    cores, because one of them may be waiting.
     """
     options = tf.data.Options()
     options.threading.max_intra_op_parallelism = 1
     options.threading.private_threadpool_size = 1 + (os.cpu_count() or 1)
     batches = batches.prefetch(tf.data.AUTOTUNE).with_options(options)
-    # said aloud, or several workers would ask each other at every step whether one is at its end
+    # Declare infinite cardinality. Otherwise MultiWorkerMirroredStrategy synchronises an end-of-data
+    # check among the workers at every step.
     return batches.apply(tf.data.experimental.assert_cardinality(tf.data.INFINITE_CARDINALITY))

@@ -1,9 +1,9 @@
-"""Batches made by the workers of a tf.data service, in training's own order.
+"""Batches from the workers of a tf.data service, in the same order as without the service.
 
-The workers take the numbers of the batches from the dispatcher, each number once. A batch follows from
-its number, so it does not matter who makes it. Batches arrive out of order and are put in order here;
-one that does not arrive, because its worker is gone, is made here. So training sees the same batches as
-without the service: none is lost and none comes twice, whatever becomes of the workers.
+The dispatcher hands every batch number to one worker. A batch follows from its number, so it does not
+matter which worker makes it. Batches arrive out of order and are reordered in this process. A batch
+that does not arrive, for example because its worker died, is made in this process. Training therefore
+sees the same batches as without the service: none is lost and none comes twice.
 """
 
 from __future__ import annotations
@@ -20,36 +20,38 @@ from collections.abc import Callable, Iterator
 
 import tensorflow as tf
 
+from seedtf.compat.tensorflow import memory_mapped_tensor
 from seedtf.data.file_reader import FileReader
 from seedtf.data.order import BatchIndices
 from seedtf.data.paths import is_url
-from seedtf.data.shard import Shard
+from seedtf.data.shard import WHOLE, Shard
 from seedtf.data.store import Store
 from seedtf.errors import UserError
 from seedtf.images.decode import decode_images
 from seedtf.images.header_graph import parse_header_graph
+from seedtf.report import warn
 
 __all__ = ["check_service", "numbered_order", "portable_reader", "service_dataset"]
 
 Batch = tuple[tf.Tensor, ...]
-Load = Callable[[tf.Tensor, tf.Tensor], Batch]
+BatchFunction = Callable[[tf.Tensor, tf.Tensor], Batch]
 """From epoch, int64 ``[]``, and indices, int64 ``[B]``, to a batch."""
 
 _FOREVER = 1 << 62
 _SECONDS_TO_CONNECT = 5
-# the first batch waits for the workers to compile; later ones for a worker that hangs
+# The first batch waits until the workers have compiled their graphs, later ones for a hanging worker.
 _SECONDS_TO_WAIT = 120.0
-# of batches that may be here before an earlier one is given up
+# Batches that arrived early may fill this many bytes before the missing one is made locally.
 _EARLY_BYTES = 2 << 30
-_MOST_REQUESTS = 16
+_MAX_REQUESTS = 16
 
 
 def check_service(address: str) -> None:
-    """Raises UserError unless ``address``, ``host:port``, is one where something answers."""
-    found = re.fullmatch(r"(?:grpc://)?(.+):(\d+)", address)
-    if found is None:
+    """Raises UserError unless ``address`` is ``host:port`` and accepts a connection."""
+    match = re.fullmatch(r"(?:grpc://)?(.+):(\d+)", address)
+    if match is None:
         raise UserError(f"--data_service={address}: no address; pass host:port of the dispatcher")
-    host, port = found[1].strip("[]"), int(found[2])
+    host, port = match[1].strip("[]"), int(match[2])
     try:
         socket.create_connection((host, port), _SECONDS_TO_CONNECT).close()
     except (OSError, OverflowError) as error:
@@ -60,54 +62,53 @@ def check_service(address: str) -> None:
 
 
 def numbered_order(order: BatchIndices, shard: Shard, first: int) -> tf.data.Dataset:
-    """``(number, epoch, indices)`` of the elements of one process from number ``first`` on, endless.
+    """An endless dataset of ``(number, epoch, indices)``, one process's elements from ``first`` on.
 
-    Element ``number`` is slice ``number % share.count`` of this process in step
-    ``number // share.count``. A tf.data service may hand the numbers to any workers: each follows from
-    itself, and the order of an epoch is computed once where numbers of that epoch come together.
+    Element ``number`` is slice ``number % shard.count`` of this process in step
+    ``number // shard.count``. It follows from its number alone, so a tf.data service may hand the
+    numbers to any workers. The order of an epoch is computed once for consecutive numbers of it.
     """
-    size, per_step = order.batch_size // shard.replicas, shard.count
+    slice_size, per_step = order.batch_size // shard.replicas, shard.count
 
-    def numbered(
+    def next_element(
         state: tuple[tf.Tensor, tf.Tensor], number: tf.Tensor
     ) -> tuple[tuple[tf.Tensor, tf.Tensor], Batch]:
-        old_epoch, old_order = state
+        last_epoch, last_order = state
         step, part = number // per_step, shard.first + number % per_step
         epoch, step = step // order.steps_per_epoch, step % order.steps_per_epoch
-        whole = tf.cond(epoch == old_epoch, lambda: old_order, lambda: order.epoch_order(epoch))
-        start = step * order.batch_size + part * size
-        indices = tf.ensure_shape(whole[start : start + size], [size])
-        return (epoch, whole), (number, epoch, indices)
+        indices = tf.cond(epoch == last_epoch, lambda: last_order, lambda: order.epoch_order(epoch))
+        start = step * order.batch_size + part * slice_size
+        element = tf.ensure_shape(indices[start : start + slice_size], [slice_size])
+        return (epoch, indices), (number, epoch, element)
 
-    nothing = (tf.constant(-1, tf.int64), tf.zeros([0], tf.int64))
-    return tf.data.Dataset.range(first, _FOREVER).scan(nothing, numbered)
+    no_epoch = (tf.constant(-1, tf.int64), tf.zeros([0], tf.int64))
+    return tf.data.Dataset.range(first, _FOREVER).scan(no_epoch, next_element)
 
 
 def portable_reader(store: Store) -> Callable[[tf.Tensor], tf.Tensor]:
-    """``store.read`` in TensorFlow's own ops and without its images: for a graph sent to a worker.
+    """``store.read`` with TensorFlow's own ops and without the images in the graph.
 
-    The worker must see the cache file, or the images, under the same paths.
+    Such a graph can be sent to a worker, which must see the cache file, or the image files, under the
+    same paths.
 
     Raises:
         ValueError: the images are in this process's memory.
     """
     if store.mode == "disk":
         shape = [len(store.catalog), store.size, store.size, 3]
-        path = store.cache_file
 
-        def from_cache(indices: tf.Tensor) -> tf.Tensor:
-            # mapped anew for every batch, which costs nothing: the pages stay with the system
-            images = tf.raw_ops.ImmutableConst(dtype=tf.uint8, shape=shape, memory_region_name=path)
-            return tf.gather(images, indices)
+        def read_cache(indices: tf.Tensor) -> tf.Tensor:
+            # Mapping the file again for every batch is free: the system keeps its pages in memory.
+            return tf.gather(memory_mapped_tensor(store.cache_file, shape, tf.uint8), indices)
 
-        return from_cache
+        return read_cache
     if store.files is None:
         raise ValueError("images in memory cannot be read elsewhere")
     return functools.partial(_read_files, *_names(store.files), store.files)
 
 
 def _names(files: FileReader) -> tuple[tf.Tensor, tf.Tensor, str]:
-    """All names as one string scalar, where each ends (int64 ``[N + 1]``), and what precedes each."""
+    """All names as one string scalar, the end of each (int64 ``[N + 1]``), and their common prefix."""
     paths = files.paths
     prefix = (
         paths.prefix if is_url(paths.prefix) else os.path.join(os.path.abspath(paths.prefix), "")
@@ -119,65 +120,70 @@ def _names(files: FileReader) -> tuple[tf.Tensor, tf.Tensor, str]:
 def _read_files(
     names: tf.Tensor, ends: tf.Tensor, prefix: str, files: FileReader, indices: tf.Tensor
 ) -> tf.Tensor:
-    def one(index: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    def read_one(index: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         start = ends[index]
         name = tf.strings.substr(names, start, ends[index + 1] - start)
         contents = tf.io.read_file(tf.strings.join([prefix, name]))
-        found = parse_header_graph(contents)
-        good = (found.status == 0) & (found.width * found.height <= files.max_pixels)
-        with tf.control_dependencies([tf.Assert(good, [name, "cannot be used"])]):
-            facts = tf.stack([found.orientation, tf.cast(found.has_alpha, tf.int64)])
+        header = parse_header_graph(contents)
+        usable = (header.status == 0) & (header.width * header.height <= files.max_pixels)
+        with tf.control_dependencies([tf.Assert(usable, [name, "cannot be used"])]):
+            facts = tf.stack([header.orientation, tf.cast(header.has_alpha, tf.int64)])
             return contents, tf.cast(facts, tf.uint8)
 
     spec = (tf.TensorSpec([], tf.string), tf.TensorSpec([2], tf.uint8))
-    contents, facts = tf.map_fn(one, indices, fn_output_signature=spec)
+    contents, facts = tf.map_fn(read_one, indices, fn_output_signature=spec)
     return decode_images(contents, facts, files.size)
 
 
 def service_dataset(
-    numbered: Callable[[int], tf.data.Dataset],
-    first: int,
+    order: BatchIndices,
+    start: int,
     *,
-    local_fn: Load,
-    remote_fn: Load,
+    local_fn: BatchFunction,
+    remote_fn: BatchFunction,
     address: str,
+    shard: Shard = WHOLE,
 ) -> tf.data.Dataset:
-    """Endless batches from number ``first`` on, made by the workers at ``address``.
+    """Endless batches, made by the workers of a tf.data service and reordered in this process.
 
     Args:
-        numbered: from a number to the dataset of ``numbered_order`` that begins there.
-        first: the number to begin with.
-        here: makes a batch in this process.
-        there: makes the same batch anywhere.
+        order: the order of the records.
+        start: the step, counted from 0, of the first batch.
+        local_fn: makes a batch in this process.
+        remote_fn: makes the same batch in any process.
         address: ``host:port`` of the dispatcher.
+        shard: the slices of every batch to produce.
     """
+    first = start * shard.count
 
-    def made(load: Load, start: int) -> tf.data.Dataset:
-        return numbered(start).map(
-            lambda number, epoch, indices: (number, *load(epoch, indices)), tf.data.AUTOTUNE
+    def make_batches(make_batch: BatchFunction, first: int) -> tf.data.Dataset:
+        return numbered_order(order, shard, first).map(
+            lambda number, epoch, indices: (number, *make_batch(epoch, indices)), tf.data.AUTOTUNE
         )
 
     service = tf.data.experimental.service
-    arriving = made(remote_fn, first).apply(
+    arriving = make_batches(remote_fn, first).apply(
         service.distribute(
             service.ShardingPolicy.DYNAMIC,
             address if is_url(address) else f"grpc://{address}",
-            max_outstanding_requests=_MOST_REQUESTS,
+            max_outstanding_requests=_MAX_REQUESTS,
         )
     )
-    local = functools.partial(made, local_fn)
-    arrivals = _InOrder(arriving, lambda start: iter(local(start)), address)
-    # TensorFlow never lets go of what a py_function calls; the dataset holds `take`, and that the rest
-    weak = weakref.ref(arrivals)
+    batches = _OrderedBatches(
+        arriving, lambda number: iter(make_batches(local_fn, number)), address
+    )
+    # TensorFlow never releases the function of a py_function. So that function holds a weak reference,
+    # and `take`, which the dataset holds, keeps the batches alive.
+    weak_batches = weakref.ref(batches)
 
-    def next_batch(number: tf.Tensor) -> Batch:
-        found = weak()
-        assert found is not None
-        return found.take(number)
+    def take_eagerly(number: tf.Tensor) -> Batch:
+        batches = weak_batches()
+        assert batches is not None
+        return batches.take(number)
 
     def take(number: tf.Tensor) -> Batch:
-        specs = arrivals.specs
-        batch = tf.py_function(next_batch, [number], [spec.dtype for spec in specs])
+        specs = batches.specs
+        batch = tf.py_function(take_eagerly, [number], [spec.dtype for spec in specs])
         return tuple(
             tf.ensure_shape(part, spec.shape) for part, spec in zip(batch, specs, strict=True)
         )
@@ -185,37 +191,42 @@ def service_dataset(
     return tf.data.Dataset.range(first, _FOREVER).map(take).prefetch(tf.data.AUTOTUNE)
 
 
-class _InOrder:
-    """Puts arriving batches in order; makes here what does not arrive."""
+class _OrderedBatches:
+    """Returns arriving batches in order and makes those that do not arrive."""
 
     def __init__(
-        self, arriving: tf.data.Dataset, local_fn: Callable[[int], Iterator[Batch]], address: str
+        self,
+        arriving: tf.data.Dataset,
+        make_local: Callable[[int], Iterator[Batch]],
+        address: str,
     ) -> None:
         self.specs = arriving.element_spec[1:]
         sizes = (spec.shape.num_elements() * spec.dtype.size for spec in self.specs)
-        self._most_early = max(_EARLY_BYTES // sum(sizes), _MOST_REQUESTS)
-        self._arriving, self._here, self._address = arriving, local_fn, address
+        self._max_early = max(_EARLY_BYTES // sum(sizes), _MAX_REQUESTS)
+        self._arriving, self._make_local, self._address = arriving, make_local, address
         self._queue: queue.Queue[Batch | Exception] = queue.Queue(2)
         self._early: dict[int, Batch] = {}
-        self._wait, self._told = _SECONDS_TO_WAIT, set[str]()
-        self._local: tuple[int, Iterator[Batch]] | None = None
+        self._wait, self._warned = _SECONDS_TO_WAIT, set[str]()
+        self._local: tuple[int, Iterator[Batch]] | None = (
+            None  # the number that comes next, batches
+        )
         self._started = False
 
     def _start(self) -> None:
         self._started = True
         closed = threading.Event()
-        # the thread must not keep this object alive: it goes when the dataset is done with
+        # The thread must not keep this object alive: it ends when the dataset is garbage-collected.
         weakref.finalize(self, closed.set)
-        given = (self._arriving, self._queue, closed)
-        threading.Thread(target=_pull, args=given, name="data service", daemon=True).start()
+        arguments = (self._arriving, self._queue, closed)
+        threading.Thread(target=_pull, args=arguments, name="data service", daemon=True).start()
 
     def take(self, number: tf.Tensor) -> Batch:
-        """The batch with this number; asked for in ascending order, each once."""
+        """The batch with this number; numbers are requested in ascending order, each once."""
         wanted = int(number)
         if not self._started:
             self._start()
         try:
-            while wanted not in self._early and len(self._early) < self._most_early:
+            while wanted not in self._early and len(self._early) < self._max_early:
                 self._receive(wanted)
         except queue.Empty:
             if self._wait:
@@ -224,7 +235,7 @@ class _InOrder:
         if wanted in self._early:
             return self._early.pop(wanted)
         if self._wait:
-            self._warn("a batch is missing, as if its worker had gone", wanted)
+            self._warn("a batch is missing; its worker may have died", wanted)
         return self._make(wanted)
 
     def _receive(self, wanted: int) -> None:
@@ -234,34 +245,35 @@ class _InOrder:
             self._wait = 0.0
             raise queue.Empty
         number, *batch = arrived
-        if int(number) >= wanted:  # else it was made here meanwhile
+        if int(number) >= wanted:  # An earlier batch has been made locally in the meantime.
             self._early[int(number)] = tuple(batch)
             self._wait = _SECONDS_TO_WAIT
 
     def _make(self, wanted: int) -> Batch:
         if self._local is None or self._local[0] != wanted:
-            self._local = (wanted, self._here(wanted))
+            self._local = (wanted, self._make_local(wanted))
         batches = self._local[1]
         try:
             _, *batch = next(batches)
         except tf.errors.OpError as error:
-            # a graph takes this for what it is, an error of the data, and others for unknown
+            # Inside a py_function, TensorFlow reports a ValueError as InvalidArgumentError, which
+            # marks bad data, and an OpError as an unknown error.
             raise ValueError(error.message) from error
         self._local = (wanted + 1, batches)
         return tuple(batch)
 
     def _warn(self, cause: str, number: int) -> None:
-        if cause not in self._told:
-            self._told.add(cause)
-            print(
-                f"\nwarning   data service at {self._address}: {cause}; batch {number} is made here, "
-                "and so is any other that does not come in time",
-                flush=True,
+        if cause not in self._warned:
+            self._warned.add(cause)
+            warn(
+                f"data service at {self._address}: {cause}; batch {number} is made in this process, "
+                "and so is any other that does not arrive in time",
+                after_progress=True,
             )
 
 
 def _cause(error: Exception) -> str:
-    """TensorFlow's message without the names of its nodes, in one line; what went wrong stands last."""
+    """TensorFlow's message on one line, without node names; its end, where the cause is given."""
     text = re.sub(r"\{\{.*?\}\}|\[\[.*?\]\]|\[Op:.*?\]", "", str(error))
     return " ".join(text.split())[-300:]
 
@@ -271,6 +283,8 @@ def _pull(
     into: queue.Queue[Batch | Exception],
     closed: threading.Event,
 ) -> None:
+    """Puts all arriving batches, and at last the error that ended them, into a queue."""
+
     def put(item: Batch | Exception) -> None:
         while not closed.is_set():
             with contextlib.suppress(queue.Full):
@@ -283,6 +297,6 @@ def _pull(
                 put(batch)
                 if closed.is_set():
                     return
-        put(RuntimeError("it ended"))
-    except Exception as error:  # whatever it is: the batches are made here from then on
+        put(RuntimeError("the stream of batches ended"))
+    except Exception as error:  # After any error, the batches are made locally.
         put(error)

@@ -1,4 +1,4 @@
-"""Which part of every batch a process makes, where several devices or machines share it."""
+"""Which part of every batch a process produces, if several devices or machines share a batch."""
 
 from __future__ import annotations
 
@@ -13,12 +13,19 @@ __all__ = ["WHOLE", "Shard"]
 
 @dataclass(frozen=True)
 class Shard:
-    """The part of every batch that one process makes, where replicas of the network share it.
+    """The part of every batch that one process produces for its replicas of the network.
 
     Attributes:
-        replicas: how many share a batch; each takes a slice, in order.
-        first: the first replica that this process feeds.
-        count: how many it feeds; their slices are elements of its dataset, one after the other.
+        replicas: number of replicas that share a batch; each takes one slice, in order.
+        first: the first replica of this process.
+        count: the number of replicas of this process; their slices are consecutive elements of its
+            dataset.
+
+    Example:
+        >>> order = tf.data.Dataset.from_tensors((0, [10, 11, 12, 13]))
+        >>> second_of_two = Shard(replicas=2, first=1, count=1)
+        >>> [indices.tolist() for _, indices in second_of_two.of_batches(order).as_numpy_iterator()]
+        [[12, 13]]
     """
 
     replicas: int = 1
@@ -26,7 +33,7 @@ class Shard:
     count: int = 1
 
     def of_batches(self, order: tf.data.Dataset) -> tf.data.Dataset:
-        """``(epoch [], indices [B])`` as ``count`` elements ``(epoch [], indices [B / replicas])``."""
+        """Cuts ``(epoch [], indices [B])`` into ``count`` elements of ``B / replicas`` indices each."""
         if self.replicas == 1:
             return order
 
@@ -37,32 +44,35 @@ class Shard:
         return order.flat_map(slices)
 
     def steps(self, count: int, batch_size: int) -> int:
-        """Elements that each replica gets of ``count`` records by ``of_records``.
+        """The number of elements that each replica gets of ``count`` records from ``of_records``.
 
         Raises:
-            ValueError: fewer records than replicas.
+            ValueError: there are fewer records than replicas.
         """
         if count < self.replicas:
             raise ValueError(f"each replica needs a record. Received: {count} for {self.replicas}")
         return min(math.ceil(count / batch_size), count // self.replicas)
 
     def of_records(self, records: np.ndarray, batch_size: int) -> tf.data.Dataset:
-        """``records`` once, in elements int64 ``[b]`` that every process has equally many of.
+        """This process's part of ``records``, each once, as elements int64 ``[b]``.
 
-        No element is empty and none is longer than the others by more than one, so that all replicas
-        go through the same number of steps. Raises ValueError for fewer records than replicas.
+        All replicas get equally many elements, so that they make the same number of steps. No element
+        is empty, and their lengths differ by at most one.
+
+        Raises:
+            ValueError: there are fewer records than replicas.
         """
-        whole = tf.constant(records, tf.int64)
+        all_records = tf.constant(records, tf.int64)
         if self.replicas == 1:
-            return tf.data.Dataset.from_tensor_slices(whole).batch(batch_size)
+            return tf.data.Dataset.from_tensor_slices(all_records).batch(batch_size)
         count, parts = len(records), self.steps(len(records), batch_size) * self.replicas
-        mine = [i for i in range(parts) if 0 <= i % self.replicas - self.first < self.count]
+        own_parts = [i for i in range(parts) if 0 <= i % self.replicas - self.first < self.count]
 
         def part(number: tf.Tensor) -> tf.Tensor:
-            return whole[number * count // parts : (number + 1) * count // parts]
+            return all_records[number * count // parts : (number + 1) * count // parts]
 
-        return tf.data.Dataset.from_tensor_slices(tf.constant(mine, tf.int64)).map(part)
+        return tf.data.Dataset.from_tensor_slices(tf.constant(own_parts, tf.int64)).map(part)
 
 
 WHOLE = Shard()
-"""One process, one replica: nothing is shared."""
+"""The shard of a run with one process and one replica: whole batches."""

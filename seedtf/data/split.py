@@ -1,4 +1,4 @@
-"""Splits a catalog into training and validation: stratified, never across identical files."""
+"""Splits a catalog into training and validation: stratified, with identical files on one side."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from pathlib import Path
 
 import numpy as np
 
-from seedtf.data.catalog import Catalog, Fault, read_csv
+from seedtf.data.catalog import Catalog, Fault
+from seedtf.data.layouts import read_csv
 from seedtf.data.paths import common_folder, file_statuses, open_file
 from seedtf.data.string_array import NameFinder, StringArray
 from seedtf.errors import UserError
@@ -34,23 +35,27 @@ _SIDES = ("train", "val")
 
 @dataclass(frozen=True)
 class Split:
-    """Indices into a catalog: ``train`` and ``val``, int64, each sorted, disjoint."""
+    """Indices into a catalog: ``train`` and ``val``, int64, both sorted, with no common index."""
 
     train: np.ndarray
     val: np.ndarray
 
 
 def join_catalogs(train: Catalog, val: Catalog) -> tuple[Catalog, Split]:
-    """One catalog of both folders, paths relative to their common parent, and the split it implies."""
+    """One catalog of both folders, with paths relative to their common parent, and its split.
+
+    Raises:
+        UserError: the folders have no common parent.
+    """
     try:
         root, *prefixes = common_folder(train.root, val.root)
     except ValueError as error:
         raise UserError(
-            f"--val_dir={val.root}: not in one place with --data_dir={train.root} ({error}); "
+            f"--val_dir={val.root}: no common parent with --data_dir={train.root} ({error}); "
             "put both on the same disk or in the same bucket"
         ) from None
     parts = list(zip((train, val), prefixes, strict=True))
-    paths = itertools.chain(*(part.names.with_prefix(prefix) for part, prefix in parts))
+    paths = itertools.chain(*(part.path_array.with_prefix(prefix) for part, prefix in parts))
     faults = [Fault(p + f.path, f.fault, f.detail) for part, p in parts for f in part.faults]
     labels = np.concatenate([train.labels, val.labels])
     joined = Catalog(root, StringArray(paths), labels, train.class_names, tuple(faults))
@@ -59,9 +64,9 @@ def join_catalogs(train: Catalog, val: Catalog) -> tuple[Catalog, Split]:
 
 
 def find_duplicates(catalog: Catalog) -> np.ndarray:
-    """Group numbers, int64 ``[N]``: files with identical bytes share one, all others have their own.
+    """Groups identical files: int64 ``[N]``, for each file the first index with the same bytes.
 
-    Only files of equal size are read. A file that cannot be read has a group of its own.
+    Only files of equal size are read. A file that cannot be read is alone in its group.
     """
     statuses = file_statuses(catalog.absolute_paths())
     sizes = np.fromiter((status[0] if status else -1 for status in statuses), np.int64)
@@ -76,44 +81,52 @@ def find_duplicates(catalog: Catalog) -> np.ndarray:
 
 
 def _runs(values: np.ndarray) -> Iterator[np.ndarray]:
-    """The places of each value that occurs twice or more, ascending."""
+    """The ascending indices of each value that occurs twice or more."""
     order = np.argsort(values, kind="stable")
-    ordered = values[order]
-    starts = np.flatnonzero(np.concatenate([[True], ordered[1:] != ordered[:-1]]))
+    in_order = values[order]
+    starts = np.flatnonzero(np.concatenate([[True], in_order[1:] != in_order[:-1]]))
     ends = np.append(starts[1:], len(values))
-    for which in np.flatnonzero(ends - starts > 1):
-        yield order[starts[which] : ends[which]]
+    for run in np.flatnonzero(ends - starts > 1):
+        yield order[starts[run] : ends[run]]
 
 
 def split_catalog(catalog: Catalog, val_fraction: float, seed: int, groups: np.ndarray) -> Split:
-    """A stratified split drawn from ``default_rng([seed, 0])``.
+    """Draws a stratified split from ``default_rng([seed, 0])``.
 
     Each class gives ``round(val_fraction · n)`` images to validation, at least one and at most
-    ``n − 1``; fewer only where a group of identical files would cross the split. Identical files that
-    carry two labels always train, so no class is judged on a contradiction.
+    ``n − 1``; it gives fewer only if a group of identical files would be divided. Identical files with
+    different labels are always used for training, so that validation has no conflicting labels.
 
     Args:
         catalog: N labelled files, at least two of each class.
         val_fraction: in (0, 1).
-        seed: the run's root seed.
+        seed: root seed of the run.
         groups: int64 ``[N]`` from ``find_duplicates``.
 
     Raises:
-        UserError: one class only, or a class with fewer than two images.
+        UserError: there is only one class, or a class has fewer than two images.
+
+    Example:
+        >>> labels = np.repeat(np.array([0, 1], np.int32), [10, 4])
+        >>> paths = [f"{label}/{number:02d}.png" for number, label in enumerate(labels)]
+        >>> catalog = Catalog(Path("field"), paths, labels, ("maize", "wheat"))
+        >>> split = split_catalog(catalog, 0.25, seed=7, groups=np.arange(14))
+        >>> split.val, len(split.train)
+        (array([ 0,  8, 11]), 11)
     """
     check_trainable(catalog)
     rng = np.random.default_rng([seed, 0])
-    contradictory = _groups_with_two_labels(catalog.labels, groups)
+    conflicting = _groups_with_two_labels(catalog.labels, groups)
     is_val = np.zeros(len(catalog), bool)
     for label in range(len(catalog.class_names)):
         members = np.flatnonzero(catalog.labels == label)
-        wanted = min(max(round(val_fraction * len(members)), 1), len(members) - 1)
-        is_val[members] = _draw_groups(groups[members], contradictory, wanted, rng)
+        num_val = min(max(round(val_fraction * len(members)), 1), len(members) - 1)
+        is_val[members] = _draw_groups(groups[members], conflicting, num_val, rng)
     return Split(np.flatnonzero(~is_val), np.flatnonzero(is_val))
 
 
 def check_trainable(catalog: Catalog) -> None:
-    """Raises UserError unless there are two classes or more, each with two images or more."""
+    """Raises UserError unless there are at least two classes with at least two images each."""
     names = catalog.class_names
     if len(names) < 2:
         raise UserError(
@@ -130,11 +143,12 @@ def check_trainable(catalog: Catalog) -> None:
 
 def write_split_csv(path: Path, catalog: Catalog, split: Split) -> None:
     """Writes ``split.csv``: file, label, split (``train`` or ``val``), in the catalog's order."""
+    side_names = ("", *_SIDES)  # A file that is on no side is not written.
     sides = np.zeros(len(catalog), np.uint8)
     sides[split.train], sides[split.val] = 1, 2
     rows = zip(catalog.paths, catalog.labels, sides, strict=True)
     lines = (
-        csv_line(path, catalog.class_names[label], ("", *_SIDES)[side])
+        csv_line(path, catalog.class_names[label], side_names[side])
         for path, label, side in rows
         if side
     )
@@ -142,18 +156,18 @@ def write_split_csv(path: Path, catalog: Catalog, split: Split) -> None:
 
 
 def read_split_csv(csv_path: str | os.PathLike[str], catalog: Catalog) -> Split:
-    """Reads back what ``write_split_csv`` wrote; files of the catalog it does not name stay unused.
+    """Reads a table that ``write_split_csv`` wrote; files that it does not name are not used.
 
     Raises:
-        UserError: column missing, a file that is not in the catalog, another label than the
-            catalog's, a side that is neither ``train`` nor ``val``, or a class without training images.
+        UserError: a column is missing, a file is not in the catalog or has another label there, a
+            side is neither ``train`` nor ``val``, or a class has no training images.
     """
     flag = "--split_csv"
-    position = NameFinder(catalog.paths)
+    finder = NameFinder(catalog.paths)
     refused = {fault.path for fault in catalog.faults}
     sides = {side: np.zeros(len(catalog), bool) for side in _SIDES}
     for path, label, side in read_csv(csv_path, ("file", "label", "split"), flag):
-        index = position.find(path)
+        index = finder.find(path)
         if index < 0:
             if path in refused:
                 continue
@@ -162,9 +176,11 @@ def read_split_csv(csv_path: str | os.PathLike[str], catalog: Catalog) -> Split:
                 f"relative to as --data_dir, with --labels_csv={csv_path} where its classes are not "
                 "the first sub-folders"
             )
-        found = catalog.class_names[catalog.labels[index]]
-        if found != label:
-            raise UserError(f"{flag}={csv_path}: {path!r} is {label!r} here but {found!r} on disk")
+        listed_as = catalog.class_names[catalog.labels[index]]
+        if listed_as != label:
+            raise UserError(
+                f"{flag}={csv_path}: {path!r} is {label!r} here but {listed_as!r} on disk"
+            )
         if side not in sides:
             raise UserError(f"{flag}={csv_path}: split {side!r} of {path!r}; use train or val")
         sides[side][index] = True
@@ -174,7 +190,7 @@ def read_split_csv(csv_path: str | os.PathLike[str], catalog: Catalog) -> Split:
 
 
 def check_split(catalog: Catalog, split: Split, source: str) -> None:
-    """Raises UserError when a side is empty, the sides overlap, or a class has no training image."""
+    """Raises UserError if a side is empty, the sides overlap, or a class has no training images."""
     for side, indices in (("train", split.train), ("val", split.val)):
         if not len(indices):
             raise UserError(f"{source}: no {side} images; both sides need some")
@@ -188,35 +204,37 @@ def check_split(catalog: Catalog, split: Split, source: str) -> None:
 
 
 def _groups_with_two_labels(labels: np.ndarray, groups: np.ndarray) -> np.ndarray:
+    """The groups of identical files whose labels differ."""
     order = np.argsort(groups, kind="stable")
     same = groups[order][1:] == groups[order][:-1]
     return np.unique(groups[order][1:][same & (labels[order][1:] != labels[order][:-1])])
 
 
 def _draw_groups(
-    groups: np.ndarray, contradictory: np.ndarray, wanted: int, rng: np.random.Generator
+    groups: np.ndarray, conflicting: np.ndarray, wanted: int, rng: np.random.Generator
 ) -> np.ndarray:
-    """Whole groups in random order until ``wanted`` of ``n`` members are drawn, never more; bool.
+    """Draws whole groups in random order until ``wanted`` members are drawn, never more: bool ``[n]``.
 
     Args:
         groups: int64 ``[n]``, the group of each member of a class.
-        contradictory: groups that are never drawn.
-        wanted: members to draw.
-        rng: draws one permutation of the groups, counted in the order of their first members.
+        conflicting: groups that are never drawn.
+        wanted: number of members to draw.
+        rng: draws one permutation of the groups, which are numbered by their first members.
     """
     numbers, first, inverse = np.unique(groups, return_index=True, return_inverse=True)
     sizes = np.bincount(inverse, minlength=len(numbers))
-    sizes[np.isin(numbers, contradictory)] = len(groups) + 1  # never fits
-    chosen, drawn = np.zeros(len(numbers), bool), 0
+    sizes[np.isin(numbers, conflicting)] = len(groups) + 1  # too large to be drawn
+    is_drawn, drawn = np.zeros(len(numbers), bool), 0
     for group in np.argsort(first)[rng.permutation(len(numbers))]:
         if drawn == wanted:
             break
         if drawn + sizes[group] <= wanted:
-            chosen[group], drawn = True, drawn + sizes[group]
-    return chosen[inverse]
+            is_drawn[group], drawn = True, drawn + sizes[group]
+    return is_drawn[inverse]
 
 
 def _digest(catalog: Catalog, index: int) -> bytes | None:
+    """A hash of the file's bytes; None if the file cannot be read."""
     digest = hashlib.blake2b(digest_size=16)
     try:
         with open_file(os.path.join(catalog.root, catalog.paths[index])) as file:

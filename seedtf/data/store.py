@@ -1,7 +1,7 @@
-"""Decode and resize once: uint8 images in memory, in a memory-mapped cache file, or read by name.
+"""Decoded uint8 images: in memory, in a memory-mapped cache file, or decoded again at each reading.
 
-All three answer ``Store.read(indices)`` in the graph. Images in memory or in the file reach TensorFlow
-without a copy, as one captured tensor that is never a constant of a graph.
+``Store.read(indices)`` works for all three, also in a graph. Images in memory or in the cache file
+reach TensorFlow without a copy, as one captured tensor that is never a constant of a graph.
 """
 
 from __future__ import annotations
@@ -43,17 +43,17 @@ __all__ = [
 ]
 
 FORMAT = 2
-"""Number of the cache format; raising it makes every older cache file unknown."""
+"""Version of the cache format; it is part of the cache key, so older cache files are not reused."""
 
-# what training itself needs beside the images; the rest of free memory is left to others
 _CGROUP = Path("/sys/fs/cgroup")
-_RAM_SHARE = 0.5
-_DISK_SHARE = 0.8
+# The images may fill these fractions of what is free; training needs memory and disk for itself too.
+_RAM_FRACTION = 0.5
+_DISK_FRACTION = 0.8
 
 
 @dataclass(frozen=True)
 class CachePlan:
-    """Where the decoded images go: ``mode`` (ram, disk or off) and a sentence with the bytes."""
+    """Where the decoded images are kept: ``mode`` is ram, disk or off, ``reason`` has the sizes."""
 
     mode: str
     bytes_needed: int
@@ -62,17 +62,17 @@ class CachePlan:
 
 @dataclass(frozen=True)
 class Store:
-    """Decoded images of a catalog, record i of the one is record i of the other.
+    """The decoded images of a catalog, in the order of the catalog.
 
     Attributes:
-        catalog: the files that were decoded; what was refused is in its ``faults``.
+        catalog: the usable files; the files that were left out are in its ``faults``.
         size: side S of every image in pixels.
         mode: ``ram``, ``disk`` or ``off``.
-        from_cache: whether the images came from an earlier run's file.
-        opened: how many files were opened and decoded before training; less than all only for ``off``.
+        from_cache: whether the images come from a cache file that an earlier run wrote.
+        opened: number of files that were opened before training; fewer than all only for ``off``.
         images: uint8 ``[N, S, S, 3]``, RGB, in memory or mapped; None for ``off``.
-        cache_file: for ``disk`` the file that holds the images, one behind the other, and no more.
-        files: for ``off`` what reads them.
+        cache_file: for ``disk``, the file with the pixels of all images, without a header.
+        files: for ``off``, the reader of the files.
     """
 
     catalog: Catalog
@@ -85,18 +85,18 @@ class Store:
     files: FileReader | None = None
 
     def read(self, indices: tf.Tensor) -> tf.Tensor:
-        """int64 ``[B]`` → uint8 ``[B, S, S, 3]``, RGB; in the graph or eagerly."""
+        """int64 ``[B]`` → uint8 ``[B, S, S, 3]``, RGB; in a graph or eagerly."""
         images, rows = self.look_up(indices)
         return images if rows is None else tf.gather(images, rows)
 
     def look_up(self, indices: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor | None]:
-        """Images and which of them are meant, without a copy where they are in memory or mapped.
+        """Images and the rows to take from them, without a copy if they are in memory or mapped.
 
         Args:
             indices: int64 ``[B]``.
 
         Returns:
-            uint8 ``[N, S, S, 3]`` and rows int64 ``[B]`` of it, or ``[B, S, S, 3]`` and None.
+            uint8 ``[N, S, S, 3]`` and its rows int64 ``[B]``, or uint8 ``[B, S, S, 3]`` and None.
         """
         if self.images is not None:
             return self.images, indices
@@ -105,38 +105,42 @@ class Store:
         return tf.ensure_shape(images, [indices.shape[0], self.size, self.size, 3]), None
 
     def recently_read(self) -> np.ndarray:
-        """For ``off`` the records read last, int64: a file that ended training is among them."""
+        """For ``off``, the records read last, int64; a file that stopped training is among them."""
         return self.files.recently_read() if self.files else np.empty(0, np.int64)
 
 
 def plan_cache(
     requested: str, num_images: int, size: int, cache_dir: Path, *, shared: bool = False
 ) -> CachePlan:
-    """Chooses a place for ``num_images`` of ``size``² pixels and says what it needs and has.
+    """Decides where to keep ``num_images`` images of ``size``² pixels.
 
-    ``auto`` takes memory while the images fill at most half of what is free, else the disk while
-    they fill at most 80 % of what is free there, else none; ``shared`` images, which other processes
-    read too, are never in memory.
+    ``auto`` chooses memory if the images fill at most half of the free memory, otherwise the disk if
+    they fill at most 80 % of its free space, otherwise ``off``. With ``shared``, other processes read
+    the images too, and ``auto`` never chooses memory.
 
     Raises:
-        UserError: ``ram`` or ``disk`` was asked for and the images do not fit at all.
+        UserError: ``ram`` or ``disk`` was requested and has too little free space.
     """
     needed = num_images * size * size * 3
     ram, disk = _free_ram(), _free_disk(cache_dir)
     figures = f"needs {_gib(needed)}; free: {_gib(ram)} of memory, {_gib(disk)} of disk"
     if requested == "auto":
-        fits_disk = "disk" if needed <= _DISK_SHARE * disk else "off"
-        mode = "ram" if needed <= _RAM_SHARE * ram and not shared else fits_disk
+        disk_or_off = "disk" if needed <= _DISK_FRACTION * disk else "off"
+        mode = "ram" if needed <= _RAM_FRACTION * ram and not shared else disk_or_off
         return CachePlan(mode, needed, figures)
-    room = {"ram": ram, "disk": disk}.get(requested, needed)
-    if needed > room:
+    free = {"ram": ram, "disk": disk}.get(requested, needed)
+    if needed > free:
         smaller = "disk or off" if requested == "ram" else "off, or another --cache_dir"
         raise UserError(f"--cache={requested}: {figures}; pass --cache={smaller}")
     return CachePlan(requested, needed, figures)
 
 
 def cache_key(catalog: Catalog, size: int, max_pixels: int = MAX_PIXELS) -> str:
-    """Names a cache by what its content follows from: files (path, size, mtime), sizes, method."""
+    """A hash of everything that the cached pixels depend on.
+
+    That is the cache format, the image size, ``max_pixels``, the resize method, and of every file its
+    path, size and modification time.
+    """
     digest = hashlib.blake2b(digest_size=16)
     root = str(catalog.root.resolve())
     digest.update(json.dumps([FORMAT, size, max_pixels, RESIZE_METHOD, root]).encode())
@@ -156,43 +160,43 @@ def build_store(
     *,
     sample: int = 0,
 ) -> Store:
-    """Opens every file once and keeps the good ones; the store's catalog lacks the bad ones.
+    """Opens every file once; the store's catalog has the usable ones only.
 
-    A ``disk`` cache that an earlier run finished for the same files is reused. A file is never
-    replaced by another image: it is decoded, or it is named in ``store.catalog.faults``.
+    A ``disk`` cache that an earlier run completed for the same files is reused. A bad file is never
+    replaced by another image: every file is decoded, or it is named in ``store.catalog.faults``.
 
     Args:
         catalog: the files.
         size: side in pixels that images are resized to.
         plan: from ``plan_cache``.
-        cache_dir: where cache files are; created when needed.
+        cache_dir: folder of the cache files; created if needed.
         max_pixels: larger images are refused before anything is allocated.
-        sample: for ``off``, open only so many files, spread over the list; each of the others is
-            judged whenever it is read. 0 opens all.
+        sample: for ``off``, the number of files to open, spread evenly over the list; each of the
+            others is checked whenever it is read. 0 opens all.
 
     Raises:
         UserError: the cache folder cannot be written, or the disk is full.
     """
     if plan.mode == "off":
         count = len(catalog)
-        chosen = np.linspace(0, count - 1, min(sample or count, count)).astype(np.int64)
-        good, faults = _inspect(catalog.take(chosen), max_pixels)
-        kept = catalog.take(np.delete(np.arange(count), np.delete(chosen, good)), faults)
-        files = FileReader(kept, size, max_pixels)
-        return Store(kept, size, "off", False, len(chosen), files=files)
+        opened = np.linspace(0, count - 1, min(sample or count, count)).astype(np.int64)
+        good, faults = _inspect(catalog.take(opened), max_pixels)
+        usable = catalog.take(np.delete(np.arange(count), np.delete(opened, good)), faults)
+        files = FileReader(usable, size, max_pixels)
+        return Store(usable, size, "off", False, len(opened), files=files)
     if plan.mode == "ram":
         images = _empty_aligned((len(catalog), size, size, 3))
         good, faults = _decode_all(catalog, size, images, max_pixels)
-        kept = catalog.take(good, faults)
-        return Store(kept, size, "ram", False, len(catalog), _shared(images[: len(good)]))
+        usable = catalog.take(good, faults)
+        return Store(usable, size, "ram", False, len(catalog), _as_tensor(images[: len(good)]))
     return _disk_store(catalog, size, cache_dir, max_pixels)
 
 
 def keep_in_memory(catalog: Catalog, images: np.ndarray) -> Store:
-    """A ``ram`` store of ``images``, uint8 ``[N, S, S, 3]``, which are copied; one for each file."""
+    """A ``ram`` store of a copy of ``images``, uint8 ``[N, S, S, 3]``, one for each file."""
     copy = _empty_aligned(images.shape)
     copy[...] = images
-    return Store(catalog, images.shape[1], "ram", False, 0, _shared(copy))
+    return Store(catalog, images.shape[1], "ram", False, 0, _as_tensor(copy))
 
 
 def _disk_store(catalog: Catalog, size: int, cache_dir: Path, max_pixels: int) -> Store:
@@ -204,24 +208,25 @@ def _disk_store(catalog: Catalog, size: int, cache_dir: Path, max_pixels: int) -
             _write_cache(catalog, size, data_path, meta_path, max_pixels)
     meta = json.loads(meta_path.read_text(encoding="utf-8"))
     good = np.delete(np.arange(len(catalog)), np.array(meta["left_out"], np.int64))
-    kept = catalog.take(good, [Fault(*f) for f in meta["faults"]])
-    shape = (len(kept), size, size, 3)
-    # private mapping: pages come from the file and are shared with other runs, nothing is written
+    usable = catalog.take(good, [Fault(*fault) for fault in meta["faults"]])
+    shape = (len(usable), size, size, 3)
+    # Mode "c" is a private mapping: all runs share the pages of the file, and none writes to it.
     images = (
-        np.memmap(data_path, np.uint8, "c", shape=shape) if len(kept) else np.empty(shape, np.uint8)
+        np.memmap(data_path, np.uint8, "c", shape=shape) if len(usable) else np.empty(shape, "u1")
     )
     file = str(data_path.absolute())
-    return Store(kept, size, "disk", from_cache, len(catalog), _shared(images), cache_file=file)
+    tensor = _as_tensor(images)
+    return Store(usable, size, "disk", from_cache, len(catalog), tensor, cache_file=file)
 
 
 def _write_cache(
     catalog: Catalog, size: int, data_path: Path, meta_path: Path, max_pixels: int
 ) -> None:
-    """Decodes into a temporary file, then renames; the ``.json`` comes last and marks it complete."""
+    """Decodes into a temporary file and renames it; the ``.json`` is written last and marks the end."""
     data_path.parent.mkdir(parents=True, exist_ok=True)
     handle, temporary = tempfile.mkstemp(prefix=".building.", dir=data_path.parent)
     try:
-        # reserve the room now: a full disk is to be known before anything is decoded
+        # Reserve the space now, so that a full disk is detected before anything is decoded.
         os.posix_fallocate(handle, 0, len(catalog) * size * size * 3)
         good, faults = _decode_all(catalog, size, _FileRows(handle, size), max_pixels)
         os.ftruncate(handle, len(good) * size * size * 3)
@@ -239,7 +244,7 @@ def _write_cache(
 
 
 class _FileRows:
-    """Images in a file, row by row, like an array of them; not mapped, which takes longer to fill."""
+    """Images in a file, read and written by row like an array; filling a mapped file takes longer."""
 
     def __init__(self, handle: int, size: int) -> None:
         self._handle, self._shape, self._bytes = handle, (size, size, 3), size * size * 3
@@ -267,42 +272,43 @@ def _is_complete(data_path: Path, meta_path: Path, listed: int, size: int) -> bo
 def _decode_all(
     catalog: Catalog, size: int, images: np.ndarray | _FileRows, max_pixels: int
 ) -> tuple[np.ndarray, list[Fault]]:
-    """Fills ``images`` from the front with the good files in order; indices of these, and the rest."""
+    """Fills ``images`` from the start with the good files; returns their indices and the faults."""
     decode = make_batch_decoder(size, max_pixels)
 
     def work(first: int, paths: Sequence[str]) -> Iterator[Decoded]:
-        for index, found in enumerate(decode(paths), first):
-            if isinstance(found, np.ndarray):
-                images[index] = found
-            yield found
+        for index, outcome in enumerate(decode(paths), first):
+            if isinstance(outcome, np.ndarray):
+                images[index] = outcome
+            yield outcome
 
     good, faults = map_file_batches(catalog, work, "decoding")
     for row, index in enumerate(good):
-        if row != index:  # close the gaps that refused files left
+        if row != index:  # Close the gaps of the files that were refused.
             images[row] = images[index]
     return good, faults
 
 
 def _inspect(catalog: Catalog, max_pixels: int) -> tuple[np.ndarray, list[Fault]]:
-    """Decodes every file once; indices of the good ones, and the rest."""
+    """Decodes every file once; returns the indices of the good files and the faults."""
     decode = make_batch_decoder(1, max_pixels)
     return map_file_batches(catalog, lambda _, paths: decode(paths), "checking")
 
 
-def _shared(images: np.ndarray) -> tf.Tensor:
-    """The same memory as a tensor."""
+def _as_tensor(images: np.ndarray) -> tf.Tensor:
+    """A tensor that shares the memory of ``images``."""
     with tf.device("/cpu:0"):
         return tf.experimental.dlpack.from_dlpack(np.asarray(images).__dlpack__())
 
 
 def _empty_aligned(shape: tuple[int, ...]) -> np.ndarray:
-    """uint8 in anonymous pages: TensorFlow shares an array only when it is aligned to 64 bytes.
+    """An uninitialised uint8 array that is aligned to 64 bytes, so that TensorFlow can share it.
 
-    In huge pages where the system has them: it clears and maps them in a tenth of the time.
+    It is in huge pages if the system has them, because they are cleared and mapped in a tenth of the
+    time.
     """
     pages = mmap.mmap(-1, math.prod(shape))
     if hasattr(mmap, "MADV_HUGEPAGE"):
-        with suppress(OSError):  # a kernel without them
+        with suppress(OSError):  # The kernel does not support huge pages.
             pages.madvise(mmap.MADV_HUGEPAGE)
     return np.frombuffer(pages, np.uint8).reshape(shape)
 
@@ -313,18 +319,18 @@ def _free_disk(folder: Path) -> int:
         folder = folder.parent
     try:
         return shutil.disk_usage(folder).free
-    except OSError:  # a folder that may not be looked into
+    except OSError:  # The folder cannot be accessed.
         return 0
 
 
 def _free_ram() -> int:
-    """Bytes of memory that are free, within a container's limit where there is one (cgroup v2)."""
+    """Bytes of free memory, at most what a container's limit leaves (cgroup v2)."""
     free = psutil.virtual_memory().available
     try:
         limit, used = (
             int((_CGROUP / name).read_text()) for name in ("memory.max", "memory.current")
         )
-    except (OSError, ValueError):  # no such file, or "max": no limit
+    except (OSError, ValueError):  # There is no such file, or it says "max": no limit.
         return free
     return min(free, max(limit - used, 0))
 

@@ -1,4 +1,4 @@
-"""Millions of names in little memory: one run of bytes and where each name ends in it."""
+"""Stores millions of strings compactly: their bytes in one buffer, and where each of them ends."""
 
 from __future__ import annotations
 
@@ -10,28 +10,33 @@ import numpy as np
 
 __all__ = ["NameFinder", "StringArray"]
 
-# a name may come from a file system in another encoding; it must come back as it was
+# A file name may be in another encoding than UTF-8; it must be returned unchanged.
 _ENCODING, _ERRORS = "utf-8", "surrogateescape"
-# so many offsets at a time become Python's far larger integers
+# This many offsets at a time are converted to Python integers, which are far larger.
 _CHUNK = 1 << 16
 
 
 class StringArray(Sequence[str]):
-    """An unchangeable list of strings that takes its UTF-8 bytes and 8 more for each.
+    """An immutable list of strings that takes their UTF-8 bytes and 8 more for each string.
 
-    A Python list would take 100 bytes more. Strings are made when they are asked for.
+    A Python list would take 100 more for each. A string object is created whenever one is accessed.
 
     Attributes:
-        prefix: stands before every name and is kept once.
-        data: the names without ``prefix``, one behind the other, UTF-8.
-        ends: int64 ``[N + 1]``, name i is ``data[ends[i]:ends[i + 1]]``.
+        prefix: the common start of all strings, which is stored once.
+        data: the strings without ``prefix``, concatenated, in UTF-8.
+        ends: int64 ``[N + 1]``, string i is ``prefix`` and ``data[ends[i]:ends[i + 1]]``.
+
+    Example:
+        >>> names = StringArray(["maize/1.jpg", "wheat/2.jpg"])
+        >>> names.with_prefix("/data/")[1]
+        '/data/wheat/2.jpg'
     """
 
     __slots__ = ("data", "ends", "prefix")
 
     def __init__(self, names: Iterable[str] = (), prefix: str = "") -> None:
         """Copies ``names``, one at a time."""
-        data, ends = bytearray(), _Numbers()
+        data, ends = bytearray(), _GrowingArray()
         ends.append(0)
         for name in names:
             data += name.encode(_ENCODING, _ERRORS)
@@ -40,18 +45,16 @@ class StringArray(Sequence[str]):
 
     @classmethod
     def _of(cls, data: bytes, ends: np.ndarray, prefix: str) -> StringArray:
-        made = cls.__new__(cls)
-        made.data, made.ends, made.prefix = data, ends, prefix
-        return made
+        array = cls.__new__(cls)
+        array.data, array.ends, array.prefix = data, ends, prefix
+        return array
 
     def with_prefix(self, prefix: str) -> StringArray:
-        """The same names with another ``prefix``; nothing is copied."""
+        """The same strings with another ``prefix``; nothing is copied."""
         return self._of(self.data, self.ends, prefix)
 
-    def take(self, indices: np.ndarray | range) -> StringArray:
-        """The names at ``indices`` in that order."""
-        if isinstance(indices, range):
-            indices = np.arange(indices.start, indices.stop, indices.step)
+    def take(self, indices: np.ndarray) -> StringArray:
+        """The strings at ``indices``, in that order."""
         if len(indices) == len(self) and np.array_equal(indices, np.arange(len(self))):
             return self
         starts, ends = self.ends[:-1][indices], self.ends[1:][indices]
@@ -72,7 +75,7 @@ class StringArray(Sequence[str]):
 
     def __getitem__(self, index: int | slice) -> str | StringArray:
         if isinstance(index, slice):
-            return self.take(range(*index.indices(len(self))))
+            return self.take(np.arange(*index.indices(len(self))))
         index = range(len(self))[operator.index(index)]
         return self._text(self.data[self.ends[index] : self.ends[index + 1]])
 
@@ -89,14 +92,14 @@ class StringArray(Sequence[str]):
 
     def __repr__(self) -> str:
         shown = ", ".join(map(repr, self[:3])) + (", …" if len(self) > 3 else "")
-        return f"Names({len(self)}: {shown})"
+        return f"StringArray({len(self)}: {shown})"
 
     def _text(self, data: bytes) -> str:
         return self.prefix + data.decode(_ENCODING, _ERRORS)
 
 
 class NameFinder:
-    """Where a name stands in a list, in 16 bytes a name; a dictionary would take 200."""
+    """Finds the index of a name in a list with 16 bytes for each name; a dict would take 200."""
 
     def __init__(self, names: Sequence[str]) -> None:
         """Reads every name once."""
@@ -105,10 +108,10 @@ class NameFinder:
         self._hashes = hashes[self._order]
 
     def find(self, name: str) -> int:
-        """The first place of ``name``, or -1."""
-        wanted = hash(name)
-        at = int(np.searchsorted(self._hashes, wanted))
-        while at < len(self._hashes) and self._hashes[at] == wanted:
+        """The index of the first occurrence of ``name``, or -1."""
+        key = hash(name)
+        at = int(np.searchsorted(self._hashes, key))
+        while at < len(self._hashes) and self._hashes[at] == key:
             index = int(self._order[at])
             if self._names[index] == name:
                 return index
@@ -116,8 +119,8 @@ class NameFinder:
         return -1
 
 
-class _Numbers:
-    """A growing int64 array."""
+class _GrowingArray:
+    """An int64 array that grows at its end."""
 
     def __init__(self) -> None:
         self._values, self._count = np.empty(1024, np.int64), 0

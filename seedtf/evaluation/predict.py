@@ -13,7 +13,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from seedtf.data.catalog import IMAGE_SUFFIXES, walk_files
+from seedtf.data.layouts import IMAGE_SUFFIXES, walk_files
 from seedtf.data.paths import read_file
 from seedtf.errors import UserError
 from seedtf.evaluation.classifier import Answer, Classifier

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from seedtf.data.catalog import IMAGE_SUFFIXES, Catalog, Fault, read_labels_csv, scan_folder
+from seedtf.data.catalog import Catalog, Fault, read_labels_csv, scan_folder
 from seedtf.data.check.near_duplicates import (
     FINGERPRINT_SIZE,
     THUMBNAIL,
@@ -20,6 +20,7 @@ from seedtf.data.check.near_duplicates import (
     fingerprint,
 )
 from seedtf.data.check.traits import image_traits, looks_like, name_traits
+from seedtf.data.layouts import IMAGE_SUFFIXES
 from seedtf.data.map_files import map_files
 from seedtf.data.paths import RemotePath, read_file
 from seedtf.data.store import Store

@@ -1,4 +1,4 @@
-"""What XLA computes into a variable's memory is what it would return, for every caller its own."""
+"""Results that XLA writes into the memory of a new variable are correct and private to their caller."""
 
 import psutil
 import pytest
@@ -12,7 +12,7 @@ SIDE = 512
 
 @tf.function(jit_compile=True, autograph=False)
 def _filled(value: tf.Tensor, result: tf.Tensor | None = None) -> tf.Tensor:
-    """``value`` in every row but by way of a loop, as the augmentation does."""
+    """``value`` everywhere, written row by row in a loop, as the augmentation does."""
     rows = tf.TensorArray(tf.float32, SIDE, element_shape=[SIDE])
     if result is not None:
         rows = rows.unstack(tf.raw_ops.ReadVariableOp(resource=result, dtype=tf.float32))
@@ -35,7 +35,7 @@ def made(value: tf.Tensor) -> tf.Tensor:
 
 @pytest.fixture
 def ordinary_name(monkeypatch):
-    """As if TensorFlow had given up the name for variables of one's own."""
+    """As if the name no longer made TensorFlow create a new variable each time."""
     monkeypatch.setattr(compat, "_ANONYMOUS", "an_ordinary_name")
     compat._creates_anonymous_variables.cache_clear()
     yield
@@ -48,29 +48,31 @@ def test_a_variable_is_created_for_each_call() -> None:
     assert tf.reduce_all(made(tf.constant(3.0)) == _filled(tf.constant(3.0)))
 
 
-def test_those_made_at_the_same_time_and_those_kept_stay_their_own() -> None:
+def test_parallel_and_earlier_results_are_not_overwritten() -> None:
     values = tf.data.Dataset.range(400).map(lambda i: tf.cast(i, tf.float32))
-    kept = [*values.map(made, num_parallel_calls=8, deterministic=True)]
-    for value, result in enumerate(kept):
+    results = [*values.map(made, num_parallel_calls=8, deterministic=True)]
+    for value, result in enumerate(results):
         assert tf.reduce_all(result == float(value))
 
 
-def test_no_memory_stays_behind() -> None:
+def test_the_memory_is_released() -> None:
     made(tf.constant(0.0))
     before = psutil.Process().memory_info().rss
-    for value in range(300):  # of 1 MiB each
+    for value in range(300):  # each has 1 MiB
         made(tf.constant(float(value)))
     assert psutil.Process().memory_info().rss - before < 60 << 20
 
 
-def test_without_variables_of_its_own_it_computes_as_usual(ordinary_name) -> None:
-    asked = []
-    result = uninitialized_output(lambda memory: asked.append(memory) or tf.zeros([2, 2]), [2, 2])
-    assert asked == [None]
+def test_without_anonymous_variables_the_result_is_returned(ordinary_name) -> None:
+    arguments = []
+    result = uninitialized_output(
+        lambda memory: arguments.append(memory) or tf.zeros([2, 2]), [2, 2]
+    )
+    assert arguments == [None]
     assert result.shape == [2, 2]
 
 
-def test_a_size_that_is_not_known_is_computed_as_usual() -> None:
-    asked = []
-    uninitialized_output(lambda memory: asked.append(memory) or tf.zeros([2, 2]), [None, 2])
-    assert asked == [None]
+def test_a_result_of_unknown_size_is_returned() -> None:
+    arguments = []
+    uninitialized_output(lambda memory: arguments.append(memory) or tf.zeros([2, 2]), [None, 2])
+    assert arguments == [None]
