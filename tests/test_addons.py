@@ -1,6 +1,6 @@
-"""The lane of TensorFlow Addons: its ops mean what ours do, its optimizers train, stop and go on.
+"""The environment of TensorFlow Addons: its ops equal ours, its optimizers train, stop and resume.
 
-Without Addons, only what asks for it by name is tested here; ``make test-addons`` runs all of it.
+Without Addons only the flags that name it are tested here; ``make test-addons`` runs all tests.
 """
 
 from __future__ import annotations
@@ -47,14 +47,14 @@ OPTIMIZERS = ("lamb", "radam", "lookahead", "ranger", "swa")
 SIZE = 16
 
 
-# what the default lane says
+# in the default environment
 
 
 @without_addons
 @pytest.mark.parametrize(
     "flag", [*(f"--optimizer={name}" for name in OPTIMIZERS[1:]), "--augment_impl=addons"]
 )
-def test_asking_for_addons_names_what_to_install(flag, tiny_folder, tmp_path, capsys) -> None:
+def test_a_flag_that_needs_addons_names_what_to_install(flag, tiny_folder, tmp_path, capsys) -> None:
     run_dir = tmp_path / "run"
     code = main(
         ["train", f"--data_dir={tiny_folder}", "--weights=none", f"--run_dir={run_dir}", flag]
@@ -68,7 +68,7 @@ def test_asking_for_addons_names_what_to_install(flag, tiny_folder, tmp_path, ca
 
 
 @without_addons
-def test_lamb_is_kerass_own_where_there_are_no_addons() -> None:
+def test_lamb_is_keras_own_without_addons() -> None:
     assert type(make_optimizer("lamb", 0.1)) is keras.optimizers.Lamb
 
 
@@ -76,7 +76,7 @@ def test_lamb_is_kerass_own_where_there_are_no_addons() -> None:
 
 
 def noise_images(count: int, height: int, width: int) -> tf.Tensor:
-    """Noise: the hardest image for a resample, and every colour there is."""
+    """Noise, the hardest image to resample, in every colour."""
     draw = np.random.default_rng(count * height + width)
     return tf.constant(draw.integers(0, 256, (count, height, width, 3)), tf.uint8)
 
@@ -125,7 +125,7 @@ def test_the_compiled_augmentation_equals_addons(sizes, parameters) -> None:
     ours = compiled(out_size)(images, parameters).numpy()
     theirs = reference_ops.make_chain("addons")(images, parameters, out_size).numpy()
     assert ours.shape == theirs.shape == (BATCH, *out_size, 3)
-    # beyond the edge too: both show the image's mirror image there
+    # Both mirror the image beyond its edges, so those pixels are equal too.
     assert np.abs(ours - theirs).max() <= 255e-3
 
 
@@ -143,7 +143,7 @@ def test_the_color_matrix_equals_addons_op(parameters) -> None:
 
 
 @needs_addons
-def test_the_pipelines_functions_agree_and_have_static_shapes() -> None:
+def test_the_functions_of_the_pipeline_agree_with_static_shapes() -> None:
     policy = Policy(rotate=180, shear=30, saturation=1, hue=180, contrast=0.5).scaled(1)
     images, epoch = noise_images(6, SIZE, SIZE), tf.constant(3, tf.int64)
     records = tf.range(6, dtype=tf.int64)
@@ -182,7 +182,7 @@ def compiled_trainer(name: str, policy: str = "float32") -> Trainer:
 
 
 def train(trainer: Trainer, epochs: int) -> float:
-    """Trains in batches of 8, and returns the loss of the last epoch."""
+    """Trains in batches of 8 and returns the loss of the last epoch."""
     images, labels = batches()
     fitted = trainer.fit(images, labels, batch_size=8, epochs=epochs, shuffle=False, verbose=0)
     return fitted.history["loss"][-1]
@@ -197,7 +197,7 @@ def train(trainer: Trainer, epochs: int) -> float:
         ("swa", "mixed_bfloat16"),
     ],
 )
-def test_a_restored_optimizer_goes_on_as_if_it_had_not_stopped(name, policy) -> None:
+def test_a_restored_optimizer_continues_to_the_bit(name, policy) -> None:
     first = compiled_trainer(name, policy)
     early = train(first, epochs=1)
     train(first, epochs=1)
@@ -232,7 +232,7 @@ def test_the_state_has_every_slot_of_the_wrapped_optimizer_too(name, slots, poli
     found = capture_state(trainer, epoch=0, step=0, facts={}).arrays["optimizer"]
     scale = [each for each in found if each.shape == () and each == 2**15]
     assert len(scale) == (policy == "mixed_float16")
-    # beside the slots: the step count; the loss scale and the steps since it last changed
+    # Besides the slots: the step count, the loss scale and the steps since it last changed.
     assert len(found) == slots * len(trainer.network.trainable_variables) + 1 + 2 * len(scale)
 
 
@@ -282,7 +282,7 @@ def same(first: list[np.ndarray], second: list[np.ndarray]) -> bool:
 
 
 def stop_at(monkeypatch: pytest.MonkeyPatch, epoch: int, step: int) -> None:
-    """The next run gets its signal before this step, both counted from 0."""
+    """Sends the next run a signal before a step; epoch and step are counted from 0."""
     before = cb.SaveState.on_train_batch_begin
 
     def begin(self: cb.SaveState, batch: int, logs: object = None) -> None:
@@ -336,7 +336,7 @@ def validation_loss(run_dir: Path, name: str) -> float:
 
 
 @needs_addons
-def test_swa_validates_and_saves_the_average_and_trains_on_without_it(
+def test_swa_validates_and_saves_the_average_but_trains_without_it(
     data, tmp_path, monkeypatch, capsys
 ) -> None:
     whole, parted = tmp_path / "whole", tmp_path / "parted"
@@ -352,7 +352,7 @@ def test_swa_validates_and_saves_the_average_and_trains_on_without_it(
         patch.setattr(cb.SaveState, "on_epoch_end", record)
         assert main(flags(data, whole, *more)) == 0
     assert "averaged at the end of epoch 4 and of each after it" in capsys.readouterr().out
-    # what was validated is what was saved, with statistics of batch normalisation of its own
+    # The saved model is the one that was validated, with its own batch-normalization statistics.
     rows = history(whole)
     low = min(float(row["val_loss"]) for row in rows)
     assert validation_loss(whole, "last.keras") == pytest.approx(
@@ -363,7 +363,7 @@ def test_swa_validates_and_saves_the_average_and_trains_on_without_it(
     for index, variable in enumerate(last.trainable_variables):
         mean = (trained[3][index] + trained[4][index]) / 2
         np.testing.assert_allclose(variable.numpy(), mean, rtol=1e-5, atol=1e-6)
-    # the state, from which training goes on, has the weights as trained
+    # The state, from which training resumes, has the weights as trained.
     network = build_network(
         model="tiny", num_classes=len(load_run(whole).class_names), image_size=SIZE, weights="none"
     )

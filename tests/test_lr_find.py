@@ -249,7 +249,9 @@ def test_flags_that_conflict_are_refused(flag, said, tmp_path, monkeypatch, caps
 
 
 def tiny(data: Path, **flags) -> TrainConfig:
-    given = {"model": "tiny", "weights": "none", "image_size": 16, "batch_size": 8, **flags}
+    # The fused augmentation takes seconds to compile, and nothing here depends on it.
+    quick = {"augment_impl": "tf_image", "model": "tiny", "weights": "none"}
+    given = {**quick, "image_size": 16, "batch_size": 8, **flags}
     return TrainConfig(data_dir=str(data), **given)
 
 

@@ -136,7 +136,7 @@ def make_schedule(
     there. ``TrainConfig`` checks the range of each value alone, so it is not checked again here.
 
     Args:
-        name: one of ``SCHEDULES``.
+        name: a value of ``--schedule``.
         lr: the highest rate, above 0.
         min_lr: the lowest rate except during warm-up, in [0, lr]; above 0 for ``smooth``.
         epochs: the length of training, above 0.
