@@ -54,7 +54,9 @@ SIZE = 16
 @pytest.mark.parametrize(
     "flag", [*(f"--optimizer={name}" for name in OPTIMIZERS[1:]), "--augment_impl=addons"]
 )
-def test_a_flag_that_needs_addons_names_what_to_install(flag, tiny_folder, tmp_path, capsys) -> None:
+def test_a_flag_that_needs_addons_names_what_to_install(
+    flag, tiny_folder, tmp_path, capsys
+) -> None:
     run_dir = tmp_path / "run"
     code = main(
         ["train", f"--data_dir={tiny_folder}", "--weights=none", f"--run_dir={run_dir}", flag]

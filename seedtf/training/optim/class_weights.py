@@ -37,8 +37,8 @@ def parse_class_weights(
             not a number above 0.
 
     Example:
-        >>> parse_class_weights("auto", ["oak", "elm"], [30, 10]).tolist()
-        [0.6666666865348816, 2.0]
+        >>> parse_class_weights("auto", ["oak", "elm"], [30, 10]).round(3)
+        array([0.667, 2.   ], dtype=float32)
         >>> parse_class_weights("elm:2.5", ["oak", "elm"], [30, 10]).tolist()
         [1.0, 2.5]
     """
