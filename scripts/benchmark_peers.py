@@ -43,7 +43,7 @@ def noise_images(size: int = IN_SIZE) -> Any:
 
 def _tensorflow(threads: int) -> Any:
     """TensorFlow as ``seedtf`` starts it: the TensorFlow peers get the same settings."""
-    from seedtf.commands.tensorflow_env import import_tensorflow
+    from seedtf.compat.tensorflow_env import import_tensorflow
 
     import_tensorflow()
     import tensorflow as tf

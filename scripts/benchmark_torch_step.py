@@ -84,7 +84,7 @@ def torch_step(size: int, batch: int, threads: int, compiled: bool) -> Callable[
 
 def measure(size: int, batch: int, rounds: int, steps: int, threads: int) -> dict[str, list[float]]:
     """Median wall seconds of a step in every turn, by name."""
-    from seedtf.commands.tensorflow_env import import_tensorflow
+    from seedtf.compat.tensorflow_env import import_tensorflow
 
     import_tensorflow()
     from seedtf.benchmark.step import Variant, ask, worker, worker_process

@@ -15,6 +15,8 @@ __all__ = [
     "is_silent",
     "report",
     "report_error",
+    "report_result",
+    "report_text",
     "silent",
     "warn",
 ]
@@ -51,6 +53,21 @@ def warn(text: str, *, after_progress: bool = False) -> None:
 def report_error(text: str) -> None:
     """Prints a line to stderr: what a user must see even when stdout goes to a file."""
     _print(text, sys.stderr)
+
+
+def report_text(text: str) -> None:
+    """Prints ``text`` without a label to stdout: a help text, a table, a path for a script to read."""
+    _print(text, sys.stdout)
+
+
+def report_result(values: str) -> None:
+    """Prints the last line of a command: ``RESULT`` and its values, one JSON object, for programs.
+
+    Example:
+        >>> report_result('{"images": 12}')
+        RESULT {"images": 12}
+    """
+    report_text(f"RESULT {values}")
 
 
 def is_silent() -> bool:

@@ -9,7 +9,7 @@ import pytest
 import tensorflow as tf
 
 from seedtf.benchmark.serving import measure
-from seedtf.commands.main import run_verb
+from seedtf.commands.main import run_command
 from seedtf.errors import UserError
 from seedtf.export.warmup import example_jpeg
 from seedtf.runs.saved_model import ServingSignature
@@ -50,7 +50,7 @@ def test_every_caller_is_answered(served: Path) -> None:
 
 
 def test_table_and_json(served: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert run_verb("benchmark", ["serving", str(served), "--seconds=0.05"]) == 0
+    assert run_command("benchmark", ["serving", str(served), "--seconds=0.05"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[2].split() == [
         "batch",
@@ -65,7 +65,7 @@ def test_table_and_json(served: Path, capsys: pytest.CaptureFixture[str]) -> Non
     shown = [tuple(int(cell) for cell in line.split()[:2]) for line in lines[3:-1]]
     assert shown == [(batch, callers) for batch in (1, 8, 32) for callers in (1, 2, 4, 8)]
     assert len(json.loads(lines[-1].removeprefix("RESULT "))["loads"]) == 12
-    assert run_verb("benchmark", ["serving", str(served), "--seconds=0.05", "--json"]) == 0
+    assert run_command("benchmark", ["serving", str(served), "--seconds=0.05", "--json"]) == 0
     result = json.loads(capsys.readouterr().out)
     assert result["export"] == str(served / "3")
     assert result["image_bytes"] == len(example_jpeg(512))
@@ -85,7 +85,7 @@ def test_mistakes_are_one_line(
         (["serving", str(served), "--seconds=0"], "out of range"),
         (["serve", str(served)], "did you mean 'serving'"),
     ]:
-        assert run_verb("benchmark", arguments) == 2
+        assert run_command("benchmark", arguments) == 2
         line = capsys.readouterr().err
         assert text in line
         assert line.count("\n") == 1

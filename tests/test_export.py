@@ -18,7 +18,7 @@ import tensorflow as tf
 from PIL import Image
 
 from seedtf.commands import export as command
-from seedtf.commands.main import run_verb
+from seedtf.commands.main import run_command
 from seedtf.errors import UserError
 from seedtf.export import export, serving_graph
 from seedtf.export.warmup import WARMUP_FILE, example_jpeg
@@ -393,7 +393,7 @@ def test_a_format_that_disagrees_is_left_out_and_the_rest_kept(
 
     monkeypatch.setattr(export, "convert", upside_down)
     out = tmp_path / "out"
-    code = run_verb("export", [str(run.run_dir), f"--out={out}", "--format=litert"])
+    code = run_command("export", [str(run.run_dir), f"--out={out}", "--format=litert"])
     assert code == command.EXIT_INCOMPLETE
     assert (out / "1" / "saved_model.pb").is_file()
     assert not (out / "1" / "assets.extra" / "model.tflite").exists()
@@ -411,7 +411,7 @@ def test_a_format_that_disagrees_is_left_out_and_the_rest_kept(
 
 def refusal(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
     """The one line on stderr with which a mistake ends."""
-    assert run_verb("export", list(arguments)) == 2
+    assert run_command("export", list(arguments)) == 2
     captured = capsys.readouterr()
     assert captured.out == ""
     assert len(captured.err.splitlines()) == 1

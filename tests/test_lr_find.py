@@ -237,7 +237,7 @@ def test_the_command_prints_a_flag_and_writes_plot_and_table(tmp_path, data):
         ("--resume=runs/x", "--resume=runs/x: lr_find does not resume a run"),
         ("--dry_run", "--dry_run=True: lr_find is short"),
         ("--steps=3", "--steps=3: out of range"),
-        ("--out_dir=run", "--out_dir=run: is the folder of a run"),
+        ("--out=run", "--out=run: is the folder of a run"),
     ],
 )
 def test_flags_that_conflict_are_refused(flag, said, tmp_path, monkeypatch, capsys):
@@ -260,13 +260,13 @@ def test_the_flags_of_a_run_are_read_and_unused_ones_reported(tmp_path, data, mo
     flags = tiny(data, freeze_epochs=1, progressive_sizes="12", run_dir="mine").flagfile()
     Path("flags.txt").write_text(flags)
     # These rates are so low that the loss cannot fall.
-    rates = ["--start_lr=1e-12", "--end_lr=1e-11", "--out_dir=out"]
+    rates = ["--start_lr=1e-12", "--end_lr=1e-11", "--out=out"]
     assert main(["lr_find", "--flagfile=flags.txt", "--run_dir=mine", *rates]) == 2
     shown = capsys.readouterr()
     assert shown.out.splitlines()[:2] == [
         "not used  --freeze_epochs, --progressive_sizes: lr_find trains the whole network at 16×16 on "
         "one device",
-        "not used  --run_dir: lr_find makes no run; its results go to --out_dir",
+        "not used  --run_dir: lr_find makes no run; its results go to --out",
     ]
     assert shown.err == (
         "seedtf lr_find: --batch_size=8: the loss never fell in 9 steps, the length of 3 epochs "
@@ -295,9 +295,9 @@ def test_a_folder_that_cannot_be_written_is_refused_first(tmp_path, data, monkey
     )
     (tmp_path / "file").touch()
     out_dir = tmp_path / "file" / "below"
-    assert main(["lr_find", f"--data_dir={data}", f"--out_dir={out_dir}"]) == 2
+    assert main(["lr_find", f"--data_dir={data}", f"--out={out_dir}"]) == 2
     assert capsys.readouterr().err == (
-        f"seedtf lr_find: --out_dir={out_dir}: Not a directory; pass another folder\n"
+        f"seedtf lr_find: --out={out_dir}: Not a directory; pass another folder\n"
     )
 
 
@@ -307,7 +307,7 @@ def test_a_sweep_that_fails_leaves_no_new_folder(tmp_path, monkeypatch):
     for out_dir in ("", "new", "mine"):
         with pytest.raises(UserError, match=r"^--data_dir=.*missing: no such folder"):
             lr_finder.find_learning_rate(
-                TrainConfig(data_dir="missing"), start=1e-5, end=1.0, steps=10, out_dir=out_dir
+                TrainConfig(data_dir="missing"), start=1e-5, end=1.0, steps=10, out=out_dir
             )
     assert sorted(path.name for path in tmp_path.rglob("*")) == ["mine", "runs"]
 
@@ -325,7 +325,7 @@ def test_an_image_that_became_unreadable_is_named(data, tmp_path, monkeypatch):
     monkeypatch.setattr(lr_finder, "open_planned", open_then_truncate)
     with pytest.raises(UserError, match=r"found bad while training .* restore it or remove it"):
         lr_finder.find_learning_rate(
-            tiny(folder, cache="off"), start=1e-5, end=1.0, steps=10, out_dir=str(tmp_path / "out")
+            tiny(folder, cache="off"), start=1e-5, end=1.0, steps=10, out=str(tmp_path / "out")
         )
 
 
@@ -336,7 +336,7 @@ def test_out_of_memory_is_one_line(data, tmp_path, monkeypatch):
     monkeypatch.setattr(lr_finder, "sweep_lr", full)
     with pytest.raises(UserError, match=r"^--batch_size=8: out of memory; lower it"):
         lr_finder.find_learning_rate(
-            tiny(data), start=1e-5, end=1.0, steps=10, out_dir=str(tmp_path / "out")
+            tiny(data), start=1e-5, end=1.0, steps=10, out=str(tmp_path / "out")
         )
 
 
@@ -356,5 +356,5 @@ def test_help_starts_with_its_own_flags_and_lists_no_refused_one(capsys):
     with pytest.raises(SystemExit):
         main(["lr_find", "--help"])
     shown = re.findall(r"^  --(\w+)", capsys.readouterr().out, re.MULTILINE)
-    assert shown[:5] == ["start_lr", "end_lr", "steps", "out_dir", "recipe"]
+    assert shown[:5] == ["start_lr", "end_lr", "steps", "out", "data_dir"]
     assert not {"resume", "dry_run"} & set(shown)

@@ -4,14 +4,14 @@ import sys
 import pytest
 
 import seedtf
-from seedtf.commands.main import VERBS, main
+from seedtf.commands.main import COMMANDS, main
 
 
-def test_no_verb_shows_the_usage_and_fails(capsys) -> None:
+def test_no_command_shows_the_usage_and_fails(capsys) -> None:
     assert main([]) == 2
     assert main(["--help"]) == 0
     shown = capsys.readouterr().out
-    assert all(f"  {verb} " in shown for verb in VERBS)
+    assert all(f"  {command} " in shown for command in COMMANDS)
 
 
 def test_version(capsys) -> None:
@@ -19,24 +19,24 @@ def test_version(capsys) -> None:
     assert capsys.readouterr().out == f"seedtf {seedtf.__version__}\n"
 
 
-def test_a_mistyped_verb_gets_a_suggestion(capsys) -> None:
+def test_a_mistyped_command_gets_a_suggestion(capsys) -> None:
     assert main(["trian"]) == 2
     assert "did you mean 'train'?" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("verb", VERBS)
-def test_every_verb_has_help(verb, capsys) -> None:
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_has_help(command, capsys) -> None:
     with pytest.raises(SystemExit) as end:
-        main([verb, "--help"])
+        main([command, "--help"])
     assert end.value.code == 0
-    assert f"usage: seedtf {verb}" in capsys.readouterr().out
+    assert f"usage: seedtf {command}" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("arguments", ["--help", "train --help", "sample --help"])
-def test_a_reader_that_left_before_anything_was_written_is_no_traceback(arguments: str) -> None:
-    # buffered, as in a user's shell: the little that there is is written at the end
-    command = f"(sleep 0.2; {sys.executable} -m seedtf {arguments}) | true"
-    shell = ["env", "-u", "PYTHONUNBUFFERED", "bash", "-c", command]
+def test_a_pipe_closed_before_the_first_write_is_no_traceback(arguments: str) -> None:
+    # stdout is buffered, as in a user's shell, so the short text is written when the process ends
+    pipeline = f"(sleep 0.2; {sys.executable} -m seedtf {arguments}) | true"
+    shell = ["env", "-u", "PYTHONUNBUFFERED", "bash", "-c", pipeline]
     assert subprocess.run(shell, capture_output=True, text=True, check=False).stderr == ""
 
 

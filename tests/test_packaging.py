@@ -16,7 +16,7 @@ import setuptools
 from packaging.requirements import Requirement
 
 import seedtf
-from seedtf.commands.main import VERBS
+from seedtf.commands.main import COMMANDS
 from seedtf.compat.tensorflow import has_addons
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -97,7 +97,7 @@ def test_every_import_is_a_stated_requirement(metadata: dict[str, Any]) -> None:
     assert imported - known - sys.stdlib_module_names == set()
 
 
-SCRIPTS = [path.name for path in (ROOT / "scripts").glob("*.py") if path.stem in VERBS]
+SCRIPTS = [path.name for path in (ROOT / "scripts").glob("*.py") if path.stem in COMMANDS]
 
 
 @pytest.mark.parametrize("script", sorted(SCRIPTS))

@@ -107,7 +107,7 @@ def test_every_file_has_a_row_and_bad_ones_say_so(run_dir, flat, tmp_path, capsy
     ]
     assert [bool(row["top1"]) for row in rows] == [True, False, True, False, False]
     shown = capsys.readouterr()
-    assert "3 of 5 without an answer, first" in shown.err
+    assert "3 of 5 without a prediction, first" in shown.err
     result = json.loads(shown.out.splitlines()[-1].removeprefix("RESULT "))
     assert result == {"out": str(out), "files": 5, "bad": 3}
 

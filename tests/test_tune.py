@@ -284,7 +284,7 @@ def tune_process(tune_dir: Path, *flags: str, **how) -> subprocess.CompletedProc
             sys.executable,
             Path(__file__).parent / "fake_tune.py",
             *given_flags,
-            f"--tune_dir={tune_dir}",
+            f"--out={tune_dir}",
             "--study=s",
             *flags,
         ],
@@ -489,7 +489,7 @@ def test_the_plot_has_bars_and_a_panel_for_every_flag() -> None:
     ],
 )
 def test_bad_flags_are_one_line(tmp_path, flag, message, capsys) -> None:
-    flags = ["--data_dir=data", f"--tune_dir={tmp_path / 't'}", flag]
+    flags = ["--data_dir=data", f"--out={tmp_path / 't'}", flag]
     assert main(["tune", *flags]) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("seedtf tune: ")
@@ -499,7 +499,7 @@ def test_bad_flags_are_one_line(tmp_path, flag, message, capsys) -> None:
 
 def test_without_optuna_one_line_names_what_to_install(tmp_path, monkeypatch, capsys) -> None:
     monkeypatch.setitem(sys.modules, "optuna", None)
-    assert main(["tune", "--data_dir=data", f"--tune_dir={tmp_path / 't'}"]) == 2
+    assert main(["tune", "--data_dir=data", f"--out={tmp_path / 't'}"]) == 2
     assert "pip install 'seedtf[tune]'" in capsys.readouterr().err
     assert not (tmp_path / "t").exists()
 
@@ -537,7 +537,7 @@ def test_real_trials_end_to_end(tiny_folder, tmp_path, capsys) -> None:
     folder = tmp_path / "tune"
     flags = ["--model=tiny", "--weights=none", "--image_size=16", "--batch_size=4", "--epochs=2"]
     flags += ["--trials=2", "--search=lr,crop,rotate,mixup"]
-    assert main(["tune", f"--data_dir={tiny_folder}", *flags, f"--tune_dir={folder}"]) == 0
+    assert main(["tune", f"--data_dir={tiny_folder}", *flags, f"--out={folder}"]) == 0
     shown = capsys.readouterr().out
     assert len(re.findall(r"^trial \d +val_loss \d+\.\d{4}  val_acc", shown, re.M)) == 2
     first, second = (folder / f"trial-000{number}" for number in (0, 1))

@@ -14,7 +14,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from seedtf.commands.tensorflow_env import import_tensorflow
+from seedtf.compat.tensorflow_env import import_tensorflow
 
 import_tensorflow()
 

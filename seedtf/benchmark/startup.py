@@ -83,7 +83,7 @@ os._exit(0)
 _BUILD = """
 import json, sys, time
 from pathlib import Path
-from seedtf.commands.tensorflow_env import import_tensorflow
+from seedtf.compat.tensorflow_env import import_tensorflow
 import_tensorflow()
 from seedtf.data.catalog import scan_folder
 from seedtf.data.decode_files import make_batch_decoder
@@ -106,7 +106,7 @@ print("MEASURED", json.dumps([seconds, (memory("VmHWM:") - before), needed, len(
 # The least that a decode pass can cost: TensorFlow's own pipeline over every file, nothing kept.
 _PASS = """
 import json, sys, time
-from seedtf.commands.tensorflow_env import import_tensorflow
+from seedtf.compat.tensorflow_env import import_tensorflow
 import_tensorflow()
 import tensorflow as tf
 from seedtf.data.catalog import scan_folder

@@ -1,63 +1,81 @@
-"""absl flags made from a dataclass, and the parsing that every verb shares."""
+"""Turns a command line into a dataclass of ``option``s: absl flags made from its fields.
+
+Every command uses it, so ``--help``, ``--flagfile``, suggestions and refusals are the same everywhere.
+"""
 
 from __future__ import annotations
 
 import dataclasses
 import difflib
-import inspect
-import shutil
 import sys
-import textwrap
 import typing
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
 from absl import flags
 
+from seedtf.commands.help import help_text, visible_alias
 from seedtf.config.flags import field_types
 from seedtf.errors import UserError
+from seedtf.report import report_error, report_text
 
-__all__ = ["check_refused", "parse_config", "parse_given", "part_of", "suggest"]
+__all__ = ["HELP_FLAGS", "check_refused", "parse_config", "parse_given", "part_of", "suggest"]
+
+HELP_FLAGS = ("--help", "-h", "--helpfull", "-help")
+"""The spellings of a request for help, those of absl included."""
 
 Config = TypeVar("Config")
 
 
 def parse_config(
-    config_class: type[Config], verb: str, arguments: list[str], words: Sequence[str] = ()
+    config_class: type[Config],
+    command: str,
+    arguments: Sequence[str],
+    positionals: Sequence[str] = (),
 ) -> Config:
-    """``config_class`` with the fields that ``parse_given`` finds; the others keep their defaults."""
-    return config_class(**parse_given(config_class, verb, arguments, words))
+    """Creates ``config_class`` from a command line; see ``parse_given`` for the arguments.
+
+    Example:
+        >>> from seedtf.config.train_config import TrainConfig
+        >>> config = parse_config(TrainConfig, "train", ["--data-dir=photos", "--epochs=3"])
+        >>> config.data_dir, config.epochs
+        ('photos', 3)
+    """
+    return config_class(**parse_given(config_class, command, arguments, positionals))
 
 
 def parse_given(
-    config_class: type, verb: str, arguments: list[str], words: Sequence[str] = ()
+    config_class: type, command: str, arguments: Sequence[str], positionals: Sequence[str] = ()
 ) -> dict[str, Any]:
-    """The fields that the command line names; prints the flags and exits on ``--help``.
+    """Returns the fields that the command line sets; prints the help and exits on ``--help``.
 
-    Dashes in names count as underscores, ``--flagfile=`` is read, ``--no<name>`` clears a switch,
-    after ``--`` everything is a word.
+    Dashes in names count as underscores, ``--flagfile=`` is read, ``--no<name>`` clears a switch. After
+    ``--`` every argument is positional.
 
     Args:
         config_class: a dataclass of ``option``s.
-        verb: the name of the command.
-        arguments: what follows the verb.
-        words: the fields that are given as bare words, in this order, and are not flags; ``"name..."``
-            at the end takes one or more words into a tuple.
+        command: the name of the command, for the help and for notices.
+        arguments: the command line behind the command.
+        positionals: the fields that positional arguments set, in this order; they are not flags.
+            ``"name..."`` at the end takes one or more arguments into a tuple.
 
     Raises:
-        UserError: an unknown flag, a value of the wrong type, a word too few or many.
+        UserError: an unknown flag, a value of the wrong type, too few or too many positional arguments.
     """
-    values = _define(config_class, words)
+    values = _define(config_class, positionals)
+    arguments = list(arguments)
     end = arguments.index("--") if "--" in arguments else len(arguments)
     bare = {f"--{each.name}": each.metadata["bare"] for each in dataclasses.fields(config_class)}
     normalized = [_normalized(argument, bare) for argument in arguments[:end]] + arguments[end:]
-    if any(word in ("--help", "-h", "--helpfull", "-help") for word in normalized[:end]):
-        print(_help(config_class, verb, words))
+    if any(argument in HELP_FLAGS for argument in normalized[:end]):
+        report_text(help_text(config_class, command, positionals))
         sys.exit(0)
+    options = _flag_fields(config_class, positionals)
     try:
-        rest = values([verb, *normalized])[1:]
+        rest = values([command, *normalized])[1:]
     except flags.UnrecognizedFlagError as error:
-        hint = suggest(error.flagname, list(values))
+        shown = set(values) - {each.metadata["old_name"] for each in options}
+        hint = suggest(error.flagname, sorted(shown))
         raise UserError(f"unknown flag --{error.flagname}{hint}; see --help") from None
     except flags.IllegalFlagValueError as error:
         raise UserError(_wrong_type(str(error), config_class)) from None
@@ -65,38 +83,48 @@ def parse_given(
         raise UserError("--flagfile: not a text file; pass a run's flags.txt") from None
     except flags.Error as error:
         raise UserError(" ".join(str(error).split())) from None
-    named = [each.name for each in _flags(config_class, words) if values[each.name].present]
-    given = {name: values[name].value for name in named}
-    return {**_take_words(config_class, words, rest), **given}
+    for old, name in ((each.metadata["old_name"], each.name) for each in options):
+        if old and values[old].present:
+            report_error(
+                f"seedtf {command}: --{old} is now --{name}; the next release drops --{old}"
+            )
+    given = {each.name: values[each.name].value for each in options if values[each.name].present}
+    return {**_take_positionals(config_class, positionals, rest), **given}
 
 
 def part_of(config: Any, base: type[Config]) -> Config:
-    """The fields that ``config`` has from ``base``, its class's own left out."""
+    """Returns a ``base`` with the values of the fields that ``config`` inherited from it."""
     names = [each.name for each in dataclasses.fields(base)]  # type: ignore[arg-type]
     return base(**{name: getattr(config, name) for name in names})
 
 
 def check_refused(config: Any) -> None:
-    """Raises UserError where a flag was given that the command's ``REFUSED`` names.
+    """Raises UserError if a flag is set that the command's ``REFUSED`` names.
 
-    ``REFUSED`` is a class variable: inherited flags without a meaning for the command, which its help
-    leaves out, each with what to do instead. They stay flags, so that a flagfile may have them switched
-    off.
+    ``REFUSED`` is a class variable: inherited flags that have no meaning for the command and that its
+    help leaves out, each with a remedy. They remain flags, because a flagfile may switch them off.
     """
     for name, remedy in config.REFUSED.items():
         if getattr(config, name):
             raise UserError(f"--{name}={getattr(config, name)}: {remedy}")
 
 
-def suggest(word: str, known: Iterable[str]) -> str:
-    """``"; did you mean 'x'?"`` for the known word nearest to ``word``, else nothing."""
-    close = difflib.get_close_matches(word.lower(), list(known), n=1)
+def suggest(word: str, candidates: Iterable[str]) -> str:
+    """Returns ``"; did you mean 'x'?"`` for the candidate nearest to ``word``, or an empty string.
+
+    Example:
+        >>> suggest("trian", ["train", "tune"])
+        "; did you mean 'train'?"
+    """
+    close = difflib.get_close_matches(word.lower(), list(candidates), n=1)
     return f"; did you mean {close[0]!r}?" if close else ""
 
 
-def _define(config_class: type, words: Sequence[str]) -> flags.FlagValues:
+def _define(config_class: type, positionals: Sequence[str]) -> flags.FlagValues:
+    """The absl flags of the fields, of their aliases and of their old names."""
     values = flags.FlagValues()
-    for option in _flags(config_class, words):
+    options = _flag_fields(config_class, positionals)
+    for option in options:
         kind = _kind(config_class, option.name)
         define: Any = {
             str: flags.DEFINE_string,
@@ -106,6 +134,10 @@ def _define(config_class: type, words: Sequence[str]) -> flags.FlagValues:
         }[kind]
         default = option.default if kind is not str else _text(option.default)
         define(option.name, default, option.metadata["help"], flag_values=values)
+    for option in options:
+        for name in (visible_alias(config_class, option), option.metadata["old_name"]):
+            if name:
+                flags.DEFINE_alias(name, option.name, flag_values=values)
     return values
 
 
@@ -113,28 +145,26 @@ def _text(default: Any) -> str | None:
     return None if default is None else str(default)
 
 
-def _flags(config_class: type, words: Sequence[str]) -> list[dataclasses.Field]:
-    taken = {word.removesuffix("...") for word in words}
+def _flag_fields(config_class: type, positionals: Sequence[str]) -> list[dataclasses.Field]:
+    taken = {name.removesuffix("...") for name in positionals}
     return [each for each in dataclasses.fields(config_class) if each.name not in taken]
 
 
-def _help_text(config_class: type, name: str) -> str:
-    return {each.name: each.metadata["help"] for each in dataclasses.fields(config_class)}[name]
-
-
-def _take_words(config_class: type, words: Sequence[str], given: list[str]) -> dict[str, Any]:
-    """The fields that ``words`` names, filled from the bare words of the command line in order."""
-    many = bool(words) and words[-1].endswith("...")
-    if len(given) < len(words):
-        missing = words[len(given)].removesuffix("...")
-        text = _help_text(config_class, missing)
-        raise UserError(f"{missing.upper()} is missing: {text} See --help")
-    if len(given) > len(words) and not many:
-        raise UserError(f"{given[len(words)]!r}: flags are written --name=value; see --help")
-    taken: dict[str, Any] = dict(zip(words, given, strict=False))
+def _take_positionals(
+    config_class: type, positionals: Sequence[str], given: list[str]
+) -> dict[str, Any]:
+    """The fields that ``positionals`` names, set from the positional arguments in order."""
+    many = bool(positionals) and positionals[-1].endswith("...")
+    if len(given) < len(positionals):
+        missing = positionals[len(given)].removesuffix("...")
+        texts = {each.name: each.metadata["help"] for each in dataclasses.fields(config_class)}
+        raise UserError(f"{missing.upper()} is missing: {texts[missing]} See --help")
+    if len(given) > len(positionals) and not many:
+        raise UserError(f"{given[len(positionals)]!r}: flags are written --name=value; see --help")
+    taken: dict[str, Any] = dict(zip(positionals, given, strict=False))
     if many:
-        del taken[words[-1]]
-        taken[words[-1].removesuffix("...")] = tuple(given[len(words) - 1 :])
+        del taken[positionals[-1]]
+        taken[positionals[-1].removesuffix("...")] = tuple(given[len(positionals) - 1 :])
     return taken
 
 
@@ -147,47 +177,6 @@ def _normalized(argument: str, bare: Mapping[str, str]) -> str:
     if not equals and bare.get(name):
         return f"{name}={bare[name]}"
     return name + equals + value
-
-
-def _help(config_class: type, verb: str, words: Sequence[str]) -> str:
-    width = min(shutil.get_terminal_size().columns, 100)
-    places = "".join(f" {word.upper()}" for word in words)
-    lines = [f"usage: seedtf {verb}{places} --flag=value …", ""]
-    for word in (word.removesuffix("...") for word in words):
-        lines += [f"  {word.upper()}", *_wrapped(_help_text(config_class, word), width)]
-    own, inherited = _shown_flags(config_class, words)
-    lines += _flag_lines(own, width)
-    if inherited:  # only those of train are ever extended
-        lines += ["", "and the flags of seedtf train:", "", *_flag_lines(inherited, width)]
-    lines += ["", "  --flagfile", "      A file with one flag a line, such as a run's flags.txt."]
-    return "\n".join(lines)
-
-
-def _flag_lines(options: Iterable[dataclasses.Field], width: int) -> list[str]:
-    lines = []
-    for option in options:
-        choices, default = option.metadata["choices"], option.default
-        default = option.metadata["default_text"] or default
-        shown = "" if default in ("", None) else f" (default {str(default).lower()})"
-        text = (
-            option.metadata["help"] + (f" One of {', '.join(choices)}." if choices else "") + shown
-        )
-        lines += [f"  --{option.name}", *_wrapped(text, width)]
-    return lines
-
-
-def _shown_flags(
-    config_class: type, words: Sequence[str]
-) -> tuple[list[dataclasses.Field], list[dataclasses.Field]]:
-    """A command's own flags and those of the class that it extends, those that it refuses left out."""
-    refused = getattr(config_class, "REFUSED", {})
-    shown = [each for each in _flags(config_class, words) if each.name not in refused]
-    own = inspect.get_annotations(config_class)
-    return [f for f in shown if f.name in own], [f for f in shown if f.name not in own]
-
-
-def _wrapped(text: str, width: int) -> list[str]:
-    return textwrap.wrap(text, width, initial_indent=" " * 6, subsequent_indent=" " * 6)
 
 
 def _wrong_type(message: str, config_class: type) -> str:

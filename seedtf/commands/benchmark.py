@@ -1,34 +1,54 @@
-"""``seedtf benchmark KIND``: finds the kind of measurement and runs its module."""
+"""``seedtf benchmark KIND``: finds the kind of measurement, runs its module and prints its result."""
 
 from __future__ import annotations
 
 import importlib
+import json
 import sys
+from collections.abc import Iterable, Mapping
+from typing import Any
 
-from seedtf.commands.arguments import suggest
+from seedtf.commands.arguments import HELP_FLAGS, suggest
 from seedtf.errors import UserError
+from seedtf.report import report_result, report_text
 
-__all__ = ["KINDS", "run"]
+__all__ = ["KINDS", "print_benchmark", "run"]
 
-# kind: what it measures; the code is in benchmark_<kind>.py, imported when the kind runs
+# what each kind measures; its code is in benchmark_<kind>.py, imported when the kind runs
 KINDS = {
-    "pipeline": "augmented batches a second, and what a device would leave to the host",
+    "pipeline": "augmented batches per second, on the host or left to a device",
     "step": "milliseconds of the bare train step, beside stock Keras",
     "epoch": "seconds of an epoch of seedtf train, and where they go",
-    "startup": "from the shell to the first step; the cache's cost; memory",
-    "serving": "images a second and waiting time of an exported model",
+    "startup": "time from the shell to the first step, cost of the cache, memory",
+    "serving": "images per second and latency of an exported model",
 }
 
 
 def run(arguments: list[str]) -> int:
     """Runs one kind of benchmark and returns the exit code; exits on ``--help``."""
-    if not arguments or arguments[0] in ("-h", "--help", "--helpfull", "-help"):
+    if not arguments or arguments[0] in HELP_FLAGS:
         lines = ["usage: seedtf benchmark KIND …", ""]
         lines += [f"  {kind:10} {text}" for kind, text in KINDS.items()]
-        print("\n".join([*lines, "", "seedtf benchmark KIND --help lists its flags."]))
+        report_text("\n".join([*lines, "", "seedtf benchmark KIND --help lists its flags."]))
         sys.exit(0 if arguments else 2)
     kind = arguments[0]
     if kind not in KINDS:
         raise UserError(f"{kind!r} is not a benchmark{suggest(kind, KINDS)}; see --help")
     module = importlib.import_module(f"seedtf.commands.benchmark_{kind}")
     return int(module.run(arguments[1:]) or 0)
+
+
+def print_benchmark(result: Mapping[str, Any], table: Iterable[str], *, as_json: bool) -> None:
+    """Prints the lines of ``table`` for people, then ``result`` for programs.
+
+    Args:
+        result: JSON values.
+        table: the same as text.
+        as_json: print ``result`` alone, without the word ``RESULT``.
+    """
+    if as_json:
+        report_text(json.dumps(result))
+        return
+    for line in table:
+        report_text(line)
+    report_result(json.dumps(result))

@@ -1,4 +1,4 @@
-"""``seedtf benchmark epoch``: time real epochs of ``seedtf train`` and say where they go."""
+"""``seedtf benchmark epoch``: times real epochs of ``seedtf train`` and shows where the time goes."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ import dataclasses
 import sys
 from dataclasses import dataclass
 
-from seedtf.commands.arguments import parse_config
-from seedtf.commands.benchmark_output import print_benchmark
-from seedtf.commands.tensorflow_env import import_tensorflow
+from seedtf.commands.arguments import parse_config, part_of
+from seedtf.commands.benchmark import print_benchmark
+from seedtf.compat.tensorflow_env import import_tensorflow
 from seedtf.config.flags import option
 from seedtf.config.train_config import TrainConfig
 
@@ -31,27 +31,25 @@ _HOST = {
 
 @dataclass(frozen=True)
 class EpochConfig(TrainConfig):
-    """The flags of ``seedtf train``, of which two begin otherwise, and ``--json``."""
+    """The flags of ``seedtf train``, two of them with another default, and ``--json``."""
 
     epochs: int = option(
         3, "Epochs to measure, 1 or more; two more are trained before and after.", low=1
     )
-    weights: str = option("none", "First weights: none (random), imagenet or a .keras/.h5 file.")
+    weights: str = option("none", "Initial weights: none (random), imagenet or a .keras/.h5 file.")
     json: bool = option(False, "Print one JSON object in place of the table.")
 
 
 def run(arguments: list[str]) -> int:
     """Measures, prints the table and returns the exit code."""
-    given = parse_config(EpochConfig, "benchmark epoch", arguments)
+    flags = parse_config(EpochConfig, "benchmark epoch", arguments)
     import_tensorflow()
     from seedtf.benchmark.epoch import ORIGINAL_CARD, ORIGINAL_SECONDS, best_flag, measure_epoch
     from seedtf.runs.records import describe_devices
 
-    names = [each.name for each in dataclasses.fields(TrainConfig)]
-    config = TrainConfig(**{name: getattr(given, name) for name in names})
-    # the lines of the training itself are no part of the result
+    # stdout is for the result; the lines of the training itself go to stderr
     with contextlib.redirect_stdout(sys.stderr):
-        epoch = measure_epoch(config)
+        epoch = measure_epoch(part_of(flags, TrainConfig))
     result = {
         **dataclasses.asdict(epoch),
         "training_ratio": epoch.training_ratio,
@@ -66,7 +64,7 @@ def run(arguments: list[str]) -> int:
         f"epoch     {epoch.seconds:.2f} s on {result['devices']}: median of {epoch.epochs}, "
         f"{epoch.images} images in {epoch.steps} steps",
         f"original  {ORIGINAL_SECONDS:.0f} s on a {ORIGINAL_CARD}",
-        *(f"{each:10.2f} s {each / epoch.seconds:6.1%}  {text}" for each, text in parts),
+        *(f"{part:10.2f} s {part / epoch.seconds:6.1%}  {text}" for part, text in parts),
         "beside training, each by itself on all cores:",
         *(
             f"{getattr(epoch, name):10.2f} s         {text.format(often=often)}"
@@ -75,5 +73,5 @@ def run(arguments: list[str]) -> int:
         f"ratio     {epoch.training_ratio:.3f} without validation, to the bare steps",
         f"flag      {result['flag']}",
     ]
-    print_benchmark(result, table, as_json=given.json)
+    print_benchmark(result, table, as_json=flags.json)
     return 0

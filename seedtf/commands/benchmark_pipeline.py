@@ -1,4 +1,4 @@
-"""``seedtf benchmark pipeline``: training batches a second, and what a device leaves to the host."""
+"""``seedtf benchmark pipeline``: training batches per second, on the host or left to a device."""
 
 from __future__ import annotations
 
@@ -6,24 +6,26 @@ import dataclasses
 from dataclasses import dataclass
 
 from seedtf.commands.arguments import parse_config
-from seedtf.commands.benchmark_output import print_benchmark
-from seedtf.commands.tensorflow_env import import_tensorflow
-from seedtf.config.flags import check_ranges, option
+from seedtf.commands.benchmark import print_benchmark
+from seedtf.compat.tensorflow_env import import_tensorflow
+from seedtf.config.flags import Flags, option
 
 __all__ = ["PipelineConfig", "run"]
 
-_WAYS = {
+_VARIANTS = {
     "fused": "augmented on the host, compiled",
     "tf_image": "augmented on the host, plain TensorFlow ops",
-    "device": "left to the device: uint8 leaving the host",
+    "device": "left to the device: the host sends uint8",
 }
 
 
 @dataclass(frozen=True)
-class PipelineConfig:
-    """The images and the flags of ``seedtf benchmark pipeline``."""
+class PipelineConfig(Flags):
+    """The flags of ``seedtf benchmark pipeline``."""
 
-    data_dir: str = option("", "Class folders to take images from; else coloured noise.")
+    data_dir: str = option(
+        "", "Folder of class folders to take images from; empty takes coloured noise."
+    )
     image_size: int = option(
         224, "Side of the augmented images in pixels, 8 to 2048.", low=8, high=2048
     )
@@ -31,13 +33,11 @@ class PipelineConfig:
     rotate: float = option(
         180.0, "Largest rotation either way in degrees, 0 to 180.", low=0, high=180
     )
-    seconds: float = option(2.0, "Time of a turn, 0.05 to 600.", low=0.05, high=600.0)
-    rounds: int = option(5, "Turns of each way; medians are shown; 1 to 100.", low=1, high=100)
+    seconds: float = option(2.0, "Seconds of one measurement, 0.05 to 600.", low=0.05, high=600.0)
+    rounds: int = option(
+        5, "Measurements of each variant, 1 to 100; medians are shown.", low=1, high=100
+    )
     json: bool = option(False, "Print one JSON object in place of the table.")
-
-    def __post_init__(self) -> None:
-        """Checks every field; raises UserError naming the flag, the value and the range."""
-        check_ranges(self)
 
 
 def run(arguments: list[str]) -> int:
@@ -49,9 +49,8 @@ def run(arguments: list[str]) -> int:
 
     store = sample_store(config.data_dir, config.image_size)
     size, batch = config.image_size, min(config.batch_size, len(store.catalog))
-    datasets = {
-        way: batches(store, size, batch, Policy(rotate=config.rotate), way) for way in _WAYS
-    }
+    policy = Policy(rotate=config.rotate)
+    datasets = {variant: batches(store, size, batch, policy, variant) for variant in _VARIANTS}
     rates = measure(datasets, batch, seconds=config.seconds, rounds=config.rounds)
     result = {
         "images": config.data_dir or "noise",
@@ -63,9 +62,10 @@ def run(arguments: list[str]) -> int:
     table = [
         f"images  {len(store.catalog)} of {result['images']}, {store.size}² uint8 -> {size}² "
         f"float32, batches of {batch}",
-        f"{'images/s':>10} {'a core':>10}  way",
+        f"{'images/s':>10} {'a core':>10}  variant",
         *(
-            f"{rate.images_per_second:10,.0f} {rate.images_per_cpu_second:10,.0f}  {_WAYS[rate.way]}"
+            f"{rate.images_per_second:10,.0f} {rate.images_per_cpu_second:10,.0f}  "
+            f"{_VARIANTS[rate.way]}"
             for rate in rates
         ),
     ]

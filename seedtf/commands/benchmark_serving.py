@@ -1,4 +1,4 @@
-"""``seedtf benchmark serving EXPORT``: load an export and time its answers."""
+"""``seedtf benchmark serving EXPORT``: loads an export and times its predictions."""
 
 from __future__ import annotations
 
@@ -7,34 +7,30 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from seedtf.commands.arguments import parse_config
-from seedtf.commands.benchmark_output import print_benchmark
-from seedtf.commands.tensorflow_env import import_tensorflow
-from seedtf.config.flags import check_ranges, option
+from seedtf.commands.benchmark import print_benchmark
+from seedtf.compat.tensorflow_env import import_tensorflow
+from seedtf.config.flags import Flags, option
 from seedtf.errors import UserError
 
 __all__ = ["ServingConfig", "run"]
 
 _BATCH_SIZES = (1, 8, 32)
-_CALLERS = (1, 2, 4, 8)
+_NUM_CALLERS = (1, 2, 4, 8)
 
 
 @dataclass(frozen=True)
-class ServingConfig:
+class ServingConfig(Flags):
     """The export and the flags of ``seedtf benchmark serving``."""
 
     export: str = option("", "Folder of an export, or of its versions.")
     image: str = option("", "Image to send; empty draws a JPEG of 512×512 pixels.")
-    seconds: float = option(2.0, "Time for each load, 0.05 to 600.", low=0.05, high=600.0)
+    seconds: float = option(2.0, "Seconds for each load, 0.05 to 600.", low=0.05, high=600.0)
     json: bool = option(False, "Print one JSON object in place of the table.")
-
-    def __post_init__(self) -> None:
-        """Checks every field; raises UserError naming the flag, the value and the range."""
-        check_ranges(self)
 
 
 def run(arguments: list[str]) -> int:
     """Measures, prints the table and returns the exit code."""
-    config = parse_config(ServingConfig, "benchmark serving", arguments, words=("export",))
+    config = parse_config(ServingConfig, "benchmark serving", arguments, positionals=("export",))
     import_tensorflow()
     import tensorflow as tf
 
@@ -48,11 +44,11 @@ def run(arguments: list[str]) -> int:
         encoded = Path(config.image).read_bytes() if config.image else example_jpeg(512)
     except OSError as error:
         raise UserError(f"--image={config.image}: {error.strerror}; pass an image") from None
-    answer = ServingSignature(saved_model)
-    status = answer(tf.constant([encoded]))["status"].numpy()[0].decode()
+    signature = ServingSignature(saved_model)
+    status = signature(tf.constant([encoded]))["status"].numpy()[0].decode()
     if status != "ok":
         raise UserError(f"--image={config.image}: {status}; pass an image that can be decoded")
-    loads = measure_all(answer, encoded, _BATCH_SIZES, _CALLERS, config.seconds)
+    loads = measure_all(signature, encoded, _BATCH_SIZES, _NUM_CALLERS, config.seconds)
     result = {
         "export": str(saved_model),
         "image_bytes": len(encoded),
@@ -60,7 +56,7 @@ def run(arguments: list[str]) -> int:
     }
     table = [
         f"export    {saved_model}",
-        f"image   {config.image or 'drawn, 512×512 JPEG'}, {len(encoded)} bytes",
+        f"image     {config.image or 'drawn, 512×512 JPEG'}, {len(encoded)} bytes",
         f"{'batch':>6} {'callers':>8} {'images/s':>10} {'p50 ms':>9} {'p99 ms':>9} {'requests':>9}",
         *(
             f"{load.batch_size:6} {load.callers:8} {load.images_per_second:10.1f} "

@@ -1,4 +1,4 @@
-"""``seedtf benchmark startup``: what comes before the first step, and the memory of a run."""
+"""``seedtf benchmark startup``: time to the first step, cost of the cache, and memory of a run."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ import tempfile
 from dataclasses import dataclass
 
 from seedtf.commands.arguments import parse_config
-from seedtf.commands.benchmark_output import print_benchmark
-from seedtf.commands.tensorflow_env import import_tensorflow
-from seedtf.config.flags import check_ranges, option
+from seedtf.commands.benchmark import print_benchmark
+from seedtf.compat.tensorflow_env import import_tensorflow
+from seedtf.config.flags import Flags, option
 from seedtf.errors import UserError
 
 __all__ = ["StartupConfig", "run"]
 
 
 @dataclass(frozen=True)
-class StartupConfig:
+class StartupConfig(Flags):
     """The flags of ``seedtf benchmark startup``."""
 
     data_dir: str = option("", "Folder with one sub-folder of images per class.")
@@ -25,13 +25,15 @@ class StartupConfig:
         224, "Side in pixels that images are resized to, 8 to 2048.", low=8, high=2048
     )
     batch_size: int = option(32, "Images in a step, 1 or more.", low=1)
-    rounds: int = option(3, "How often each is measured, 1 to 100.", low=1, high=100)
-    epochs: int = option(20, "Epochs over which memory may not grow; 0 leaves it out.", low=0)
+    rounds: int = option(3, "Repetitions of each measurement, 1 to 100.", low=1, high=100)
+    epochs: int = option(
+        20, "Epochs over which the growth of memory is measured, 0 or more; 0 skips it.", low=0
+    )
     json: bool = option(False, "Print one JSON object in place of the table.")
 
-    def __post_init__(self) -> None:
-        """Checks every field; raises UserError naming the flag, the value and the range."""
-        check_ranges(self)
+    def check_together(self) -> None:
+        """Raises UserError for flags that do not go together."""
+        super().check_together()
         if not self.data_dir:
             raise UserError("--data_dir is missing; pass a folder of images")
 
@@ -52,7 +54,7 @@ def run(arguments: list[str]) -> int:
     check_image_size(name, config.image_size)
     if not hasattr(keras.applications, name):
         raise UserError(
-            f"--model={name}: is in keras.applications alone compared; pass one of these"
+            f"--model={name}: only networks of keras.applications can be compared; pass one of them"
         )
     classes = len(scan_folder(config.data_dir).class_names)
     with tempfile.TemporaryDirectory() as cache:
@@ -62,10 +64,10 @@ def run(arguments: list[str]) -> int:
             f"--batch_size={config.batch_size}",
             *("--cache=disk", f"--cache_dir={cache}", "--weights=none"),
         ]
-        plain = (name, config.image_size, config.batch_size, classes)
-        start = startup.measure_start([*flags, f"--model={name}"], plain, config.rounds)
-        # a small network: what grows, if anything does, is around it
-        grown = (
+        plain_keras = (name, config.image_size, config.batch_size, classes)
+        start = startup.measure_start([*flags, f"--model={name}"], plain_keras, config.rounds)
+        # A small network is enough: if anything grows, it is not the network.
+        growth = (
             startup.measure_growth([*flags, "--model=tiny"], config.epochs)
             if config.epochs
             else None
@@ -77,8 +79,10 @@ def run(arguments: list[str]) -> int:
     result = {
         "device": describe_devices(),
         "start": dataclasses.asdict(start),
-        "builds": [{**dataclasses.asdict(b), "memory_ratio": b.memory_ratio} for b in builds],
-        "growth": None if grown is None else {"sizes": grown.sizes, "share": grown.share},
+        "builds": [
+            {**dataclasses.asdict(build), "memory_ratio": build.memory_ratio} for build in builds
+        ],
+        "growth": None if growth is None else {"sizes": growth.sizes, "share": growth.share},
     }
     table = [
         f"device    {result['device']}",
@@ -92,10 +96,10 @@ def run(arguments: list[str]) -> int:
             for build in builds
         ),
     ]
-    if grown is not None:
+    if growth is not None:
         table.append(
-            f"memory    {grown.share:+.2%} over {config.epochs} epochs, at "
-            f"{grown.sizes[-1] / 2**20:.0f} MiB"
+            f"memory    {growth.share:+.2%} over {config.epochs} epochs, at "
+            f"{growth.sizes[-1] / 2**20:.0f} MiB"
         )
     print_benchmark(result, table, as_json=config.json)
     return 0

@@ -1,4 +1,4 @@
-"""``seedtf benchmark step``: time the bare train step beside stock Keras."""
+"""``seedtf benchmark step``: times the bare train step beside stock Keras."""
 
 from __future__ import annotations
 
@@ -8,41 +8,39 @@ import os
 from dataclasses import dataclass
 
 from seedtf.commands.arguments import parse_config
-from seedtf.commands.benchmark_output import print_benchmark
-from seedtf.commands.tensorflow_env import import_tensorflow
-from seedtf.config.flags import check_ranges, option
+from seedtf.commands.benchmark import print_benchmark
+from seedtf.compat.tensorflow_env import import_tensorflow
+from seedtf.config.flags import Flags, option
+from seedtf.config.network_flags import JIT_COMPILE, PRECISIONS
 from seedtf.errors import UserError
 
 __all__ = ["StepConfig", "run"]
 
-_CHOICES = {
-    "precision": ("auto", "float32", "mixed_bfloat16", "mixed_float16"),
-    "jit_compile": ("auto", "on", "off"),
-}
+_CHOICES = {"precision": PRECISIONS, "jit_compile": JIT_COMPILE}
 
 
 @dataclass(frozen=True)
-class StepConfig:
+class StepConfig(Flags):
     """The flags of ``seedtf benchmark step``; lists are separated by commas."""
 
     model: str = option("ResNet50", "A keras.applications network, in any case, or 'tiny'.")
     image_size: str = option("224", "Sides in pixels, 8 to 2048, such as 96,150.")
     batch_size: int = option(32, "Images in a step, 1 or more.", low=1)
-    precision: str = option("auto", f"Number formats, of {', '.join(_CHOICES['precision'])}.")
-    jit_compile: str = option(
-        "auto", f"Whether XLA compiles, of {', '.join(_CHOICES['jit_compile'])}."
+    precision: str = option("auto", f"Number formats, from {', '.join(PRECISIONS)}.")
+    jit_compile: str = option("auto", f"Whether XLA compiles, from {', '.join(JIT_COMPILE)}.")
+    stock: bool = option(
+        True, "Also time the keras.applications network with the defaults of Keras."
     )
-    stock: bool = option(True, "Also time keras.applications as Keras's defaults train it.")
     rounds: int = option(
-        5, "Turns, in each of which every variant is timed, 1 to 1000.", low=1, high=1000
+        5, "Rounds, each of which times every variant, 1 to 1000.", low=1, high=1000
     )
-    steps: int = option(4, "Steps of a variant in a turn, 1 to 10000.", low=1, high=10000)
+    steps: int = option(4, "Steps of a variant in a round, 1 to 10000.", low=1, high=10000)
     threads: int = option(0, "Compute threads, 1 to 1024; 0 for all cores.", low=0, high=1024)
     json: bool = option(False, "Print one JSON object in place of the table.")
 
-    def __post_init__(self) -> None:
-        """Checks every field; raises UserError naming the flag, the value and the range."""
-        check_ranges(self)
+    def check_together(self) -> None:
+        """Raises UserError for flags that do not go together."""
+        super().check_together()
         for name, choices in _CHOICES.items():
             for value in getattr(self, name).split(","):
                 if value not in choices:
@@ -50,7 +48,7 @@ class StepConfig:
         self.sizes()
 
     def sizes(self) -> list[int]:
-        """``image_size`` as numbers. Raises UserError when one is none, or out of range."""
+        """``image_size`` as numbers; raises UserError if one is no number or out of range."""
         words = self.image_size.split(",")
         if not all(word.isdigit() and 8 <= int(word) <= 2048 for word in words):
             raise UserError(f"--image_size={self.image_size}: pass whole numbers from 8 to 2048")
@@ -60,7 +58,7 @@ class StepConfig:
 def run(arguments: list[str]) -> int:
     """Measures, prints the table and returns the exit code."""
     config = parse_config(StepConfig, "benchmark step", arguments)
-    plain = dict(os.environ)
+    environment = dict(os.environ)
     import_tensorflow()
     import keras
     import tensorflow as tf
@@ -71,33 +69,35 @@ def run(arguments: list[str]) -> int:
     from seedtf.runs.records import describe_devices
 
     name = resolve_model_name(config.model)
-    os.environ["TF_NUM_INTRAOP_THREADS"] = plain["TF_NUM_INTRAOP_THREADS"] = str(config.threads)
+    os.environ["TF_NUM_INTRAOP_THREADS"] = environment["TF_NUM_INTRAOP_THREADS"] = str(
+        config.threads
+    )
     variants = []
     for size in config.sizes():
         check_image_size(name, size)
         ours = Variant(name, size, config.batch_size)
         if config.stock and hasattr(keras.applications, name):
             variants.append(dataclasses.replace(ours, stock=True))
-        ways = itertools.product(config.precision.split(","), config.jit_compile.split(","))
-        variants += [dataclasses.replace(ours, precision=p, jit_compile=j) for p, j in ways]
-    times = compare_steps(variants, config.rounds, config.steps, plain)
+        options = itertools.product(config.precision.split(","), config.jit_compile.split(","))
+        variants += [dataclasses.replace(ours, precision=p, jit_compile=j) for p, j in options]
+    times = compare_steps(variants, config.rounds, config.steps, environment)
     result = {
         "model": name,
         "batch_size": config.batch_size,
         "device": describe_devices(),
         "tensorflow": tf.__version__,
         "keras": keras.__version__,
-        "steps": [dataclasses.asdict(each) for each in times],
+        "steps": [dataclasses.asdict(row) for row in times],
     }
-    width = max(len(each.variant) for each in times)
+    width = max(len(row.variant) for row in times)
     table = [
         f"model     {name}, batches of {config.batch_size}, constant",
         f"device    {result['device']}; TensorFlow {tf.__version__}, Keras {keras.__version__}",
         f"{'':{width}} {'ms':>9} {'images/s':>10} {'CPU ms':>9} {'times':>7}",
         *(
-            f"{each.variant:{width}} {each.milliseconds:9.1f} {each.images_per_second:10.1f} "
-            f"{each.cpu_milliseconds:9.0f} {each.relative:7.2f}"
-            for each in times
+            f"{row.variant:{width}} {row.milliseconds:9.1f} {row.images_per_second:10.1f} "
+            f"{row.cpu_milliseconds:9.0f} {row.relative:7.2f}"
+            for row in times
         ),
     ]
     print_benchmark(result, table, as_json=config.json)

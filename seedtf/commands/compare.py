@@ -1,4 +1,4 @@
-"""``seedtf compare``: two evaluated runs on the images that both have answered."""
+"""``seedtf compare``: two evaluated runs on the images that both have predictions for."""
 
 from __future__ import annotations
 
@@ -6,35 +6,40 @@ import json
 from dataclasses import asdict, dataclass
 
 from seedtf.commands.arguments import parse_config
-from seedtf.config.flags import option
+from seedtf.config.flags import Flags, option
+from seedtf.report import report_result, report_text
 
 __all__ = ["CompareConfig", "run"]
 
 
 @dataclass(frozen=True)
-class CompareConfig:
+class CompareConfig(Flags):
     """The two runs of ``seedtf compare``."""
 
     run_a: str = option("", "Folder of an evaluated run, or of one of its reports.")
-    run_b: str = option("", "The same for the run to compare with it.")
+    run_b: str = option("", "Folder of the run to compare with it, or of one of its reports.")
 
 
 def run(arguments: list[str]) -> int:
     """Prints the comparison and returns the exit code."""
-    config = parse_config(CompareConfig, "compare", arguments, words=("run_a", "run_b"))
+    config = parse_config(CompareConfig, "compare", arguments, positionals=("run_a", "run_b"))
     from seedtf.evaluation.compare import compare
 
-    found = compare(config.run_a, config.run_b)
-    left_out = found.only_in_a + found.only_in_b
-    low, high = found.interval
-    print(f"shared      {found.shared} files" + (f", {left_out} in one only" if left_out else ""))
-    print(f"A           {found.accuracy_a:.4f}  {config.run_a}")
-    print(f"B           {found.accuracy_b:.4f}  {config.run_b}")
-    print(
-        f"right       both {found.both_right}, only A {found.only_a_right}, "
-        f"only B {found.only_b_right}, neither {found.both_wrong}"
+    comparison = compare(config.run_a, config.run_b)
+    left_out = comparison.only_in_a + comparison.only_in_b
+    low, high = comparison.interval
+    report_text(
+        f"shared      {comparison.shared} files" + (f", {left_out} in one only" if left_out else "")
     )
-    print(f"B less A    {found.difference:+.4f} (95 % interval {low:+.4f} to {high:+.4f})")
-    print(f"McNemar     p = {found.mcnemar_p:.4g}")
-    print(f"RESULT {json.dumps(asdict(found))}", flush=True)
+    report_text(f"A           {comparison.accuracy_a:.4f}  {config.run_a}")
+    report_text(f"B           {comparison.accuracy_b:.4f}  {config.run_b}")
+    report_text(
+        f"right       both {comparison.both_right}, only A {comparison.only_a_right}, "
+        f"only B {comparison.only_b_right}, neither {comparison.both_wrong}"
+    )
+    report_text(
+        f"B less A    {comparison.difference:+.4f} (95 % interval {low:+.4f} to {high:+.4f})"
+    )
+    report_text(f"McNemar     p = {comparison.mcnemar_p:.4g}")
+    report_result(json.dumps(asdict(comparison)))
     return 0

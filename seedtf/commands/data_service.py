@@ -10,9 +10,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from seedtf.commands.arguments import parse_config
-from seedtf.commands.tensorflow_env import import_tensorflow
-from seedtf.config.flags import check_ranges, option
-from seedtf.errors import UserError
+from seedtf.compat.tensorflow_env import import_tensorflow
+from seedtf.config.flags import Flags, option
+from seedtf.errors import UserError, first_line
+from seedtf.report import report_text
 
 __all__ = ["DataServiceConfig", "run"]
 
@@ -20,21 +21,23 @@ ROLES = ("dispatcher", "worker")
 
 
 @dataclass(frozen=True)
-class DataServiceConfig:
-    """What to be and where."""
+class DataServiceConfig(Flags):
+    """The role and the addresses of one process of the service."""
 
     role: str = option(
-        "", "What to be: dispatcher, of which there is one, or worker.", choices=ROLES
+        "", "Role of the process: dispatcher, of which there is one, or worker.", choices=ROLES
     )
-    port: int = option(0, "Port to listen at, 1 to 65535; 0 takes a free one.", low=0, high=65535)
+    port: int = option(0, "Port to listen on, 1 to 65535; 0 takes a free one.", low=0, high=65535)
     dispatcher: str = option("", "For a worker: the dispatcher's host:port.")
     address: str = option(
-        "", "For a worker: its own host or host:port as training reaches it; default found out."
+        "",
+        "For a worker: its own host or host:port as the training reaches it; empty takes this "
+        "machine's address towards the dispatcher.",
     )
 
-    def __post_init__(self) -> None:
-        """Checks every field; raises UserError naming the flag, the value and the range."""
-        check_ranges(self)
+    def check_together(self) -> None:
+        """Raises UserError for a worker without a dispatcher and a dispatcher with one."""
+        super().check_together()
         if (self.role == "worker") != bool(self.dispatcher):
             verb = "missing; pass" if self.role == "worker" else "only for a worker, which takes"
             raise UserError(f"--dispatcher: {verb} the host:port of the dispatcher")
@@ -42,42 +45,43 @@ class DataServiceConfig:
 
 def run(arguments: list[str]) -> int:
     """Serves until SIGTERM or SIGINT, then ends the process with 0."""
-    config = parse_config(DataServiceConfig, "data_service", arguments, words=("role",))
+    config = parse_config(DataServiceConfig, "data_service", arguments, positionals=("role",))
     stopped = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stopped.set())
     import_tensorflow()
     import tensorflow as tf
 
-    tf.config.set_visible_devices(
-        [], "GPU"
-    )  # what prepares batches must not take training's memory
+    # A process that only prepares batches must not take the GPU memory of the training.
+    tf.config.set_visible_devices([], "GPU")
     server = _start(tf, config)
     while server and not stopped.wait(1):
         pass
-    # a server that is taken down in order waits for its clients, for minutes; it keeps nothing
+    # An orderly shutdown would wait minutes for the clients; the server has nothing to save.
     os._exit(0)
 
 
 def _start(tf: Any, config: DataServiceConfig) -> Any:
     try:
-        return _dispatcher(tf, config) if config.role == "dispatcher" else _worker(tf, config)
+        if config.role == "dispatcher":
+            return _start_dispatcher(tf, config)
+        return _start_worker(tf, config)
     except tf.errors.OpError as error:
-        cause = error.message.strip().splitlines()[0]
+        cause = first_line(error)
         raise UserError(f"--port={config.port}: cannot serve ({cause}); pass another") from None
 
 
-def _dispatcher(tf: Any, config: DataServiceConfig) -> Any:
+def _start_dispatcher(tf: Any, config: DataServiceConfig) -> Any:
     service = tf.data.experimental.service
     server = service.DispatchServer(service.DispatcherConfig(port=config.port))
     port = server.target.rsplit(":", 1)[1]
     host = socket.gethostname()
-    print(f"dispatcher on port {port}; start workers with --dispatcher={host}:{port}", flush=True)
-    print(f"and training with --data_service={host}:{port}", flush=True)
+    report_text(f"dispatcher on port {port}; start workers with --dispatcher={host}:{port}")
+    report_text(f"and training with --data_service={host}:{port}")
     return server
 
 
-def _worker(tf: Any, config: DataServiceConfig) -> Any:
+def _start_worker(tf: Any, config: DataServiceConfig) -> Any:
     service = tf.data.experimental.service
     dispatcher = config.dispatcher.removeprefix("grpc://")
     address = config.address or _own_host(dispatcher)
@@ -88,12 +92,15 @@ def _worker(tf: Any, config: DataServiceConfig) -> Any:
             worker_address=address if ":" in address else f"{address}:%port%",
         )
     )
-    print(f"worker for {dispatcher}, reached at {address}", flush=True)
+    report_text(f"worker for {dispatcher}, reached at {address}")
     return server
 
 
 def _own_host(dispatcher: str) -> str:
-    """This machine's address on the way to the dispatcher; nothing is sent."""
+    """This machine's address on the route to the dispatcher.
+
+    Connecting a datagram socket chooses the route; no packet is sent.
+    """
     host, _, port = dispatcher.rpartition(":")
     try:
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:

@@ -1,4 +1,4 @@
-"""``seedtf evaluate``: flags to ``evaluate_run``, what it found in a few lines, the ``RESULT`` line."""
+"""``seedtf evaluate``: flags to ``evaluate_run``, the figures in a few lines, the ``RESULT`` line."""
 
 from __future__ import annotations
 
@@ -7,110 +7,106 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from seedtf.commands.arguments import parse_config
-from seedtf.commands.tensorflow_env import import_tensorflow
-from seedtf.config.flags import check_ranges, option
+from seedtf.compat.tensorflow_env import import_tensorflow
+from seedtf.config.flags import Flags, option
+from seedtf.report import report, report_result
 
 if TYPE_CHECKING:
     from seedtf.evaluation.evaluate_run import Evaluation
 
-__all__ = ["EvaluateConfig", "run"]
+__all__ = ["SNAPSHOTS_HELP", "TTA_HELP", "EvaluateConfig", "run"]
+
+TTA_HELP = "Test-time augmentation: 8 averages over the eight flips and quarter turns of an image."
+SNAPSHOTS_HELP = "Average over all snapshots of the run, in place of its best model."
 
 
 @dataclass(frozen=True)
-class EvaluateConfig:
+class EvaluateConfig(Flags):
     """The run and the flags of ``seedtf evaluate``."""
 
     run: str = option("", "Folder of a finished run, as seedtf train printed it.")
     data_dir: str = option(
-        "", "Judge this folder of class folders instead of the run's own validation images."
+        "", "Evaluate on this folder of class folders instead of the run's own validation images."
     )
     labels_csv: str = option("", "Table with the columns file and label, relative to data_dir.")
-    tta: str = option(
-        "1", "8 averages every answer over the eight turns and mirror images.", choices=("1", "8")
-    )
-    snapshots: bool = option(
-        False, "Average the answers of all snapshots of the run rather than ask its best model."
-    )
+    tta: int = option(1, TTA_HELP, choices=(1, 8))
+    snapshots: bool = option(False, SNAPSHOTS_HELP)
     precision_target: float = option(
-        0.95, "Share of right answers wanted among those kept, 0 to 1.", low=0, high=1
+        0.95, "Fraction of right predictions wanted among those kept, 0 to 1.", low=0, high=1
     )
-    batch_size: int = option(64, "Images at a time, 1 or more.", low=1)
+    batch_size: int = option(64, "Images in a batch, 1 or more.", low=1)
     out: str = option(
         "", "Folder of the report; by default report in the run, or report-<name of data_dir>."
     )
-    overwrite: bool = option(False, "Replace what --out holds.")
-
-    def __post_init__(self) -> None:
-        """Checks every field; raises UserError naming the flag, the value and the range."""
-        check_ranges(self)
+    overwrite: bool = option(False, "Replace the report that --out holds.")
 
 
 def run(arguments: list[str]) -> int:
-    """Writes the report, prints what it says and returns the exit code."""
-    config = parse_config(EvaluateConfig, "evaluate", arguments, words=("run",))
+    """Writes the report, prints its figures and returns the exit code."""
+    config = parse_config(EvaluateConfig, "evaluate", arguments, positionals=("run",))
     import_tensorflow()
     from seedtf.evaluation.evaluate_run import evaluate_run
 
-    found = evaluate_run(
+    evaluation = evaluate_run(
         config.run,
         data_dir=config.data_dir,
         labels_csv=config.labels_csv,
-        tta=int(config.tta),
+        tta=config.tta,
         snapshots=config.snapshots,
         precision_target=config.precision_target,
         batch_size=config.batch_size,
         out=config.out,
         overwrite=config.overwrite,
     )
-    for name, text in _lines(found):
-        print(f"{name:10}{text}")
-    print(f"RESULT {json.dumps(_result(found))}", flush=True)
+    for label, text in _lines(evaluation):
+        report(label, text)
+    report_result(json.dumps(_result(evaluation)))
     return 0
 
 
-def _lines(found: Evaluation) -> list[tuple[str, str]]:
-    report, subject = found.report, found.subject
-    low, high = report.accuracy_interval
-    judged = "validation images" if subject.data == "validation" else f"images of {subject.data}"
-    together = f", by the mean of {found.snapshots} snapshots" if found.snapshots else ""
+def _lines(evaluation: Evaluation) -> list[tuple[str, str]]:
+    figures, subject = evaluation.report, evaluation.subject
+    low, high = figures.accuracy_interval
+    images = "validation images" if subject.data == "validation" else f"images of {subject.data}"
+    members = f", by the mean of {evaluation.snapshots} snapshots" if evaluation.snapshots else ""
     skipped = f", {len(subject.skipped)} could not be read" if subject.skipped else ""
     lines = [
-        ("judged", f"{len(report.losses)} {judged}{together}{skipped}"),
-        ("accuracy", f"{report.accuracy:.4f} (95 % interval {low:.4f} to {high:.4f})"),
-        ("macro-F1", f"{report.macro_f1:.4f}, loss {report.loss:.4f}"),
+        ("evaluated", f"{len(figures.losses)} {images}{members}{skipped}"),
+        ("accuracy", f"{figures.accuracy:.4f} (95 % interval {low:.4f} to {high:.4f})"),
+        ("macro-F1", f"{figures.macro_f1:.4f}, loss {figures.loss:.4f}"),
     ]
-    if report.reliability_scaled is None:
+    if figures.reliability_scaled is None:
         without = "no temperature known; run seedtf evaluate without --data_dir first"
-        lines.append(("ECE", f"{report.reliability.ece:.4f}, {without}"))
+        lines.append(("ECE", f"{figures.reliability.ece:.4f}, {without}"))
     else:
-        after = f"{report.reliability_scaled.ece:.4f} with temperature {report.temperature:.4f}"
-        lines.append(("ECE", f"{report.reliability.ece:.4f}, {after}"))
-    lines += [("reject", _reject_text(found)), ("report", str(found.page))]
+        scaled = f"{figures.reliability_scaled.ece:.4f} with temperature {figures.temperature:.4f}"
+        lines.append(("ECE", f"{figures.reliability.ece:.4f}, {scaled}"))
+    lines += [("reject", _reject_text(evaluation)), ("report", str(evaluation.page))]
     return lines
 
 
-def _reject_text(found: Evaluation) -> str:
-    report, rule = found.report, found.report.reject
+def _reject_text(evaluation: Evaluation) -> str:
+    figures, rule = evaluation.report, evaluation.report.reject
     if rule is None:
-        return f"no threshold makes {report.precision_target:.0%} of the kept answers right"
-    share = rule.kept / len(report.losses)
+        return f"no threshold makes {figures.precision_target:.0%} of the kept predictions right"
+    kept = rule.kept / len(figures.losses)
     return (
-        f"confidence below {rule.threshold:.4f}: keeps {share:.1%} of the images, "
+        f"confidence below {rule.threshold:.4f}: keeps {kept:.1%} of the images, "
         f"{rule.kept_correct / rule.kept:.1%} of these right"
     )
 
 
-def _result(found: Evaluation) -> dict[str, object]:
-    report = found.report
+def _result(evaluation: Evaluation) -> dict[str, object]:
+    figures = evaluation.report
     return {
-        "report": str(found.page),
-        "images": len(report.losses),
-        "snapshots": found.snapshots,
-        "skipped": len(found.subject.skipped),
-        "accuracy": report.accuracy,
-        "accuracy_interval_95": report.accuracy_interval,
-        "macro_f1": report.macro_f1,
-        "loss": report.loss,
-        "ece": report.reliability.ece,
-        "temperature": report.temperature,
+        "report": str(evaluation.page),
+        "images": len(figures.losses),
+        "snapshots": evaluation.snapshots,
+        "skipped": len(evaluation.subject.skipped),
+        "accuracy": figures.accuracy,
+        "accuracy_interval_95": figures.accuracy_interval,
+        "macro_f1": figures.macro_f1,
+        "loss": figures.loss,
+        "ece": figures.reliability.ece,
+        "temperature": figures.temperature,
     }

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from seedtf.commands.arguments import check_refused, parse_config, part_of
-from seedtf.commands.tensorflow_env import import_tensorflow
+from seedtf.compat.tensorflow_env import import_tensorflow
 from seedtf.config.flags import option
 from seedtf.config.train_config import TrainConfig
 from seedtf.errors import UserError
@@ -31,20 +31,22 @@ class LrFindConfig(TrainConfig):
         "Steps from the first to the last rate, 10 or more; at most the steps of three epochs.",
         low=10,
     )
-    out_dir: str = option(
-        "", "Folder for lr_find.png and lr_find.csv; default runs/<date>-<time>-lr_find."
+    out: str = option(
+        "",
+        "Folder for lr_find.png and lr_find.csv; default runs/<date>-<time>-lr_find.",
+        old_name="out_dir",
     )
 
-    def __post_init__(self) -> None:
-        """Checks every field; raises UserError naming the flag, the value and the range."""
-        super().__post_init__()
+    def check_together(self) -> None:
+        """Raises UserError for flags that exclude each other and for those without a meaning here."""
+        super().check_together()
         check_refused(self)
         if self.end_lr <= self.start_lr:
             raise UserError(
                 f"--end_lr={self.end_lr:g}: is not above --start_lr={self.start_lr:g}; raise it"
             )
-        if self.out_dir and RunPaths.of(self.out_dir).config.exists():
-            raise UserError(f"--out_dir={self.out_dir}: is the folder of a run; pass another one")
+        if self.out and RunPaths.of(self.out).config.exists():
+            raise UserError(f"--out={self.out}: is the folder of a run; pass another one")
 
 
 def run(arguments: list[str]) -> int:
@@ -58,6 +60,6 @@ def run(arguments: list[str]) -> int:
         start=config.start_lr,
         end=config.end_lr,
         steps=config.steps,
-        out_dir=config.out_dir,
+        out=config.out,
     )
     return 0

@@ -1,4 +1,4 @@
-"""``seedtf VERB --flags``: finds the verb, turns mistakes into one line and an exit code."""
+"""``seedtf COMMAND --flags``: runs a command, and turns a mistake into one line and an exit code."""
 
 from __future__ import annotations
 
@@ -7,21 +7,22 @@ import os
 import sys
 
 import seedtf
-from seedtf.commands.arguments import suggest
+from seedtf.commands.arguments import HELP_FLAGS, suggest
 from seedtf.errors import UserError, WorkerLostError
+from seedtf.report import report_error, report_text
 
-__all__ = ["VERBS", "main", "run_verb"]
+__all__ = ["COMMANDS", "main", "run_command"]
 
-# verb: what it does; the code is in the module of the same name, imported when the verb runs
-VERBS = {
+# what each command does; its code is in the module of the same name, imported when the command runs
+COMMANDS = {
     "train": "train a classifier on a folder of labelled images",
     "lr_find": "find a learning rate before training",
     "tune": "search for better training flags",
-    "evaluate": "judge a run and write its report page",
-    "compare": "compare two evaluated runs, file by file",
-    "predict": "name the classes of unlabelled images",
+    "evaluate": "evaluate a run and write its report page",
+    "compare": "compare two evaluated runs, image by image",
+    "predict": "predict the classes of unlabelled images",
     "export": "write a run as a SavedModel, ready to serve, LiteRT or ONNX",
-    "benchmark": "measure, with warm-up and medians",
+    "benchmark": "measure speed and memory, with warm-up and medians",
     "check": "find what is wrong with a folder of images",
     "data_service": "prepare batches on other machines for seedtf train --data_service",
     "preview": "draw what augmentation does to the images",
@@ -39,54 +40,56 @@ def main(argv: list[str] | None = None) -> int:
         try:
             return _run(arguments)
         finally:
-            # --help exits from within; left to the interpreter's end, a reader that has left is a fault
+            # --help raises SystemExit. If the interpreter flushed stdout at its end, a reader that has
+            # closed the pipe would be reported as an error.
             sys.stdout.flush()
     except BrokenPipeError:
-        # the reader of a pipe left, as `head` does; nothing more can be shown
+        # The reader has closed the pipe, as `head` does; discard what the interpreter still flushes.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_BROKEN_PIPE
 
 
 def _run(arguments: list[str]) -> int:
-    if not arguments or arguments[0] in ("-h", "--help", "--helpfull", "help"):
-        print(_usage())
+    if not arguments or arguments[0] in (*HELP_FLAGS, "help"):
+        report_text(_usage())
         return 0 if arguments else UserError.exit_code
     if arguments[0] in ("--version", "version"):
-        print(f"seedtf {seedtf.__version__}")
+        report_text(f"seedtf {seedtf.__version__}")
         return 0
-    return run_verb(arguments[0], arguments[1:])
+    return run_command(arguments[0], arguments[1:])
 
 
-def run_verb(verb: str, arguments: list[str]) -> int:
-    """Runs one verb; a ``UserError`` becomes one line on stderr and its exit code."""
+def run_command(command: str, arguments: list[str]) -> int:
+    """Runs one command; a ``UserError`` becomes one line on stderr and its exit code."""
     try:
-        if verb not in VERBS:
-            raise UserError(f"{verb!r} is not a seedtf command{suggest(verb, VERBS)}; see --help")
-        module = importlib.import_module(f"seedtf.commands.{verb}")
+        if command not in COMMANDS:
+            hint = suggest(command, COMMANDS)
+            raise UserError(f"{command!r} is not a seedtf command{hint}; see --help")
+        module = importlib.import_module(f"seedtf.commands.{command}")
         return int(module.run(arguments) or 0)
     except UserError as error:
-        print(f"seedtf {verb}: {error}", file=sys.stderr, flush=True)
+        report_error(f"seedtf {command}: {error}")
         if isinstance(error, WorkerLostError):
-            # taken down in order, TensorFlow waits for the lost worker, or complains of it
+            # An orderly exit would let TensorFlow wait for the lost worker, or print its own errors.
             sys.stdout.flush()
             os._exit(error.exit_code)
         return error.exit_code
-    except BrokenPipeError:  # an OSError, but no file's: see main
+    except BrokenPipeError:  # an OSError, but about stdout and not about a file: see main
         raise
     except OSError as error:
         where = error.filename or "a file"
-        print(f"seedtf {verb}: {where}: {error.strerror or error}", file=sys.stderr)
+        report_error(f"seedtf {command}: {where}: {error.strerror or error}")
         return UserError.exit_code
     except KeyboardInterrupt:
-        print(f"\nseedtf {verb}: interrupted", file=sys.stderr)
+        report_error(f"\nseedtf {command}: interrupted")
         return EXIT_INTERRUPTED
 
 
 def _usage() -> str:
     lines = [f"seedtf {seedtf.__version__}: from labelled images to a served classifier", ""]
-    lines += ["usage: seedtf VERB [--flag=value …]", ""]
-    lines += [f"  {verb:12} {text}" for verb, text in VERBS.items()]
-    lines += ["", "seedtf VERB --help lists a verb's flags.", "", "First steps:"]
+    lines += ["usage: seedtf COMMAND [--flag=value …]", ""]
+    lines += [f"  {command:12} {text}" for command, text in COMMANDS.items()]
+    lines += ["", "seedtf COMMAND --help lists a command's flags.", "", "First steps:"]
     lines += ["  seedtf train --data_dir=sample --weights=none --image_size=48 --epochs=3"]
     lines += ["  seedtf train --data_dir=path/to/folder_of_class_folders"]
     return "\n".join(lines)

@@ -1,15 +1,16 @@
-"""``seedtf predict``: images in, a table or a competition's answer sheet out."""
+"""``seedtf predict``: images in; a table or a competition's submission file out."""
 
 from __future__ import annotations
 
 import json
-import sys
 from dataclasses import dataclass
 
 from seedtf.commands.arguments import parse_config
-from seedtf.commands.tensorflow_env import import_tensorflow
-from seedtf.config.flags import check_ranges, option
+from seedtf.commands.evaluate import SNAPSHOTS_HELP, TTA_HELP
+from seedtf.compat.tensorflow_env import import_tensorflow
+from seedtf.config.flags import Flags, option
 from seedtf.errors import UserError
+from seedtf.report import report_error, report_result, report_text
 
 __all__ = ["PredictConfig", "run"]
 
@@ -17,8 +18,8 @@ EXIT_BAD_FILES = 3
 
 
 @dataclass(frozen=True)
-class PredictConfig:
-    """The words and flags of ``seedtf predict``."""
+class PredictConfig(Flags):
+    """The positional arguments and flags of ``seedtf predict``."""
 
     run_or_export: str = option(
         "",
@@ -26,29 +27,21 @@ class PredictConfig:
     )
     files_or_folders: tuple[str, ...] = option((), "Images, or folders of images at any depth.")
     out: str = option("predictions.csv", "Table to write.")
-    topk: int = option(5, "Classes to name for each image, 1 or more.", low=1)
-    batch_size: int = option(64, "Images at a time, 1 or more.", low=1)
-    tta: str = option(
-        "1", "8 averages every answer over the eight turns and mirror images.", choices=("1", "8")
-    )
-    snapshots: bool = option(
-        False, "Average the answers of all snapshots of the run rather than ask its best model."
-    )
+    topk: int = option(5, "Classes to list for each image, 1 or more.", low=1)
+    batch_size: int = option(64, "Images in a batch, 1 or more.", low=1)
+    tta: int = option(1, TTA_HELP, choices=(1, 8))
+    snapshots: bool = option(False, SNAPSHOTS_HELP)
     submission: str = option(
         "",
         "Sample table of a competition: its heading and rows are filled in and written to --out.",
     )
     overwrite: bool = option(False, "Replace --out where it exists.")
 
-    def __post_init__(self) -> None:
-        """Checks every field; raises UserError naming the flag, the value and the range."""
-        check_ranges(self)
-
 
 def run(arguments: list[str]) -> int:
-    """Writes the table; returns 0, or 3 when a file has no answer."""
-    words = ("run_or_export", "files_or_folders...")
-    config = parse_config(PredictConfig, "predict", arguments, words)
+    """Writes the table; returns 0, or 3 when a file has no prediction."""
+    positionals = ("run_or_export", "files_or_folders...")
+    config = parse_config(PredictConfig, "predict", arguments, positionals)
     import_tensorflow()
     from seedtf.evaluation.predict import check_out
 
@@ -68,17 +61,17 @@ def _predict(config: PredictConfig) -> int:
 
     out, inputs, batch_size = Path(config.out), config.files_or_folders, config.batch_size
     sample = read_sample(config.submission) if config.submission else None
-    classifier = open_classifier(config.run_or_export, int(config.tta), snapshots=config.snapshots)
+    classifier = open_classifier(config.run_or_export, config.tta, snapshots=config.snapshots)
     if sample is not None:
         rows = write_submission(classifier, inputs, sample, out, batch_size=batch_size)
         result = {"out": str(out), "files": rows, "bad": 0}
-        print(f"{out}: {rows} rows")
+        report_text(f"{out}: {rows} rows")
     else:
-        tally = write_predictions(classifier, inputs, out, topk=config.topk, batch_size=batch_size)
-        result = {"out": str(out), "files": tally.files, "bad": tally.bad}
-        print(f"{out}: {tally.files} files, {tally.files - tally.bad} answered")
-        if tally.bad:
-            text = f"{tally.bad} of {tally.files} without an answer, first {tally.first_bad}"
-            print(f"seedtf predict: {text}; see the column status", file=sys.stderr)
-    print(f"RESULT {json.dumps(result)}", flush=True)
+        counts = write_predictions(classifier, inputs, out, topk=config.topk, batch_size=batch_size)
+        result = {"out": str(out), "files": counts.files, "bad": counts.bad}
+        report_text(f"{out}: {counts.files} files, {counts.files - counts.bad} predicted")
+        if counts.bad:
+            text = f"{counts.bad} of {counts.files} without a prediction, first {counts.first_bad}"
+            report_error(f"seedtf predict: {text}; see the column status")
+    report_result(json.dumps(result))
     return EXIT_BAD_FILES if result["bad"] else 0

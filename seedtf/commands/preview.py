@@ -1,15 +1,19 @@
-"""``seedtf preview``: what augmentation does to the images, without training."""
+"""``seedtf preview``: draws what augmentation does to the images, without training."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 from seedtf.commands.arguments import parse_config
-from seedtf.commands.tensorflow_env import import_tensorflow
-from seedtf.config.flags import option
+from seedtf.compat.tensorflow_env import import_tensorflow
+from seedtf.config.augment_flags import AugmentFlags
+from seedtf.config.data_flags import DataFlags
+from seedtf.config.flags import Flags, option
 from seedtf.config.train_config import TrainConfig
 from seedtf.errors import UserError
+from seedtf.report import report_text
 from seedtf.runs.paths import AUGMENTED
 
 __all__ = ["PreviewConfig", "run"]
@@ -19,7 +23,15 @@ __all__ = ["PreviewConfig", "run"]
 class PreviewConfig(TrainConfig):
     """The flags of ``train``, so that a run's flags.txt can be previewed, and where to draw."""
 
+    HELP_GROUPS: ClassVar[tuple[type[Flags], ...]] = (DataFlags, AugmentFlags)
+
     out: str = option(AUGMENTED, "Image to write or replace; the suffix .png is expected.")
+    seed: int = option(
+        0,
+        "Root of the random draws, 0 to 2147483647; a run's own seed shows what its training sees.",
+        low=0,
+        high=2**31 - 1,
+    )
 
 
 def run(arguments: list[str]) -> int:
@@ -32,5 +44,5 @@ def run(arguments: list[str]) -> int:
     from seedtf.training.preview import write_preview
 
     write_preview(config, out)
-    print(out)
+    report_text(str(out))
     return 0

@@ -1,4 +1,4 @@
-"""``seedtf sample``: the embedded images as class folders of one's own."""
+"""``seedtf sample``: writes the embedded sample images as class folders."""
 
 from __future__ import annotations
 
@@ -6,25 +6,22 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from seedtf.commands.arguments import parse_config
-from seedtf.config.flags import check_ranges, option
+from seedtf.config.flags import Flags, option
 from seedtf.data.sample.write import write_sample
 from seedtf.errors import UserError
+from seedtf.report import report_text
 
 __all__ = ["SampleConfig", "run"]
 
 
 @dataclass(frozen=True)
-class SampleConfig:
+class SampleConfig(Flags):
     """The flags of ``seedtf sample``."""
 
     out: str = option("sample_data", "Folder to create; one sub-folder per species.")
-    seed: int = option(0, "Another number draws other images, 0 or more.", low=0)
+    seed: int = option(0, "Seed of the drawing, 0 or more; another seed draws other images.", low=0)
     images_per_class: int = option(120, "Images of each species, 1 to 10000.", low=1, high=10_000)
     image_size: int = option(96, "Side of an image in pixels, 16 to 1024.", low=16, high=1024)
-
-    def __post_init__(self) -> None:
-        """Checks every field; raises UserError naming the flag, the value and the range."""
-        check_ranges(self)
 
 
 def run(arguments: list[str]) -> int:
@@ -39,5 +36,5 @@ def run(arguments: list[str]) -> int:
         )
     except OSError as error:
         raise UserError(f"--out={config.out}: {error.strerror}; pass another folder") from error
-    print(root)
+    report_text(str(root))
     return 0

@@ -5,8 +5,9 @@ from __future__ import annotations
 import time
 
 from seedtf.commands.arguments import parse_given
-from seedtf.commands.tensorflow_env import import_tensorflow
+from seedtf.compat.tensorflow_env import import_tensorflow
 from seedtf.config.train_config import TrainConfig
+from seedtf.report import report, report_result, report_text
 from seedtf.runs.paths import RunPaths
 from seedtf.runs.saved_config import resumed_config
 
@@ -14,7 +15,7 @@ __all__ = ["run"]
 
 
 def run(arguments: list[str]) -> int:
-    """Trains as the flags say and returns the exit code."""
+    """Trains with the given flags and returns the exit code."""
     given = parse_given(TrainConfig, "train", arguments)
     resume = given.pop("resume", "")
     config = resumed_config(resume, given) if resume else TrainConfig(**given)
@@ -23,22 +24,24 @@ def run(arguments: list[str]) -> int:
 
     if config.dry_run:
         forecast = forecast_training(config)
-        print("\n".join(forecast.lines(time.time())))
-        print(f"RESULT {forecast.as_json()}", flush=True)
+        for line in forecast.lines(time.time()):
+            report_text(line)
+        report_result(forecast.as_json())
         return 0
     result = train_and_evaluate(config)
-    if not result.run_dir:  # a worker among several; the chief says how it went
+    if not result.run_dir:  # one worker of several; the chief reports the result
         return 0
     paths = RunPaths.of(result.run_dir)
     low, high = result.val_accuracy_interval
     if result.stopped:
-        print(f"stopped   {result.stopped}")
-    print(
-        f"best      epoch {result.best_epoch} of {result.epochs}: validation accuracy "
+        report("stopped", result.stopped)
+    report(
+        "best",
+        f"epoch {result.best_epoch} of {result.epochs}: validation accuracy "
         f"{result.val_accuracy:.4f} (95 % interval {low:.4f} to {high:.4f}), "
-        f"loss {result.val_loss:.4f}"
+        f"loss {result.val_loss:.4f}",
     )
-    print(f"curves    {paths.curves} and {paths.live_page}")
-    print(f"model     {paths.best}")
-    print(f"RESULT {result.as_json()}", flush=True)
+    report("curves", f"{paths.curves} and {paths.live_page}")
+    report("model", str(paths.best))
+    report_result(result.as_json())
     return 0

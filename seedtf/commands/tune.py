@@ -9,10 +9,12 @@ from pathlib import Path
 from typing import ClassVar
 
 from seedtf.commands.arguments import check_refused, parse_given, part_of
+from seedtf.config.data_flags import CACHES
 from seedtf.config.flags import option
 from seedtf.config.train_config import TrainConfig
 from seedtf.errors import UserError
 from seedtf.tuning.space import BY_DEFAULT, SEARCHABLE, choose_space
+from seedtf.tuning.storage import PRUNERS
 
 __all__ = ["TuneConfig", "run"]
 
@@ -25,14 +27,14 @@ class TuneConfig(TrainConfig):
 
     REFUSED: ClassVar[dict[str, str]] = {
         "resume": "the same command continues a search; leave it out",
-        "run_dir": "each trial has its own folder; pass --tune_dir",
+        "run_dir": "each trial has its own folder; pass --out",
         "dry_run": "trains no model to compare; leave it out",
     }
 
     cache: str = option(
         "disk",
         "As in seedtf train; with disk the images are decoded once for all trials.",
-        choices=("auto", "ram", "disk", "off"),
+        choices=CACHES,
     )
     trials: int = option(
         30, "Number of trials, counting pruned ones but not failed ones, 1 or more.", low=1
@@ -46,21 +48,24 @@ class TuneConfig(TrainConfig):
     storage: str = option(
         "",
         "Database URL of the search, such as postgresql://user@host/name, which several machines may "
-        "share; default a SQLite file in --tune_dir.",
+        "share; default a SQLite file in --out.",
     )
-    tune_dir: str = option("", "Folder of the trials and results; default runs/tune-<study>.")
+    out: str = option(
+        "",
+        "Folder of the trials and results; default runs/tune-<study>.",
+        old_name="tune_dir",
+    )
     pruner: str = option(
         "median",
         "Which trials end early: those worse than the median of the others at the same epoch, those "
         "that hyperband stops, or none.",
-        choices=("median", "hyperband", "none"),
+        choices=PRUNERS,
     )
     keep_models: bool = option(False, "Keep the models of all trials, not only the best one's.")
 
-    def __post_init__(self) -> None:
-        """Checks every field; raises UserError naming the flag, the value and the range."""
-        super().__post_init__()
-        object.__setattr__(self, "tune_dir", os.fspath(self.tune_dir))
+    def check_together(self) -> None:
+        """Raises UserError for flags that exclude each other and for those without a meaning here."""
+        super().check_together()
         check_refused(self)
         if self.strategy == "multi_worker" or (
             self.strategy == "auto" and os.environ.get("TF_CONFIG")
@@ -72,15 +77,13 @@ class TuneConfig(TrainConfig):
         if not self.study.strip():
             raise UserError(f"--study={self.study!r}: is empty; pass a name")
         if not self.storage and "?" in str(self.folder.resolve()):
-            raise UserError(
-                f"--tune_dir={self.folder}: SQLite does not support ? in a path; rename it"
-            )
+            raise UserError(f"--out={self.folder}: SQLite does not support ? in a path; rename it")
 
     @property
     def folder(self) -> Path:
-        """``--tune_dir``, or the default that follows from ``--study``."""
+        """``--out``, or the default that follows from ``--study``."""
         name = re.sub(r"[^\w.-]+", "_", self.study)
-        return Path(self.tune_dir or f"runs/tune-{name}")
+        return Path(self.out or f"runs/tune-{name}")
 
 
 def run(arguments: list[str]) -> int:

@@ -24,7 +24,9 @@ class RunFlags(Flags):
 
     HEADING: ClassVar[str] = "Run"
 
-    run_dir: str = option("", "New folder for the results; default runs/<date>-<time>-<model>.")
+    run_dir: str = option(
+        "", "New folder for the results; default runs/<date>-<time>-<model>.", alias="out"
+    )
     resume: str = option(
         "", "Resume an interrupted run: its folder, or bare for the newest.", bare=NEWEST
     )

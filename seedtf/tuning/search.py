@@ -238,7 +238,7 @@ class _Searcher:
             write_records(plan.tune_dir, plan.config, plan.space, rows, importances, title=title)
         except OSError as error:
             raise UserError(
-                f"--tune_dir={plan.tune_dir}: cannot be written ({error.strerror or error}); make "
+                f"--out={plan.tune_dir}: cannot be written ({error.strerror or error}); make "
                 "room, then repeat the same command to continue"
             ) from error
         if not plan.keep_models:
@@ -296,11 +296,11 @@ def _locked(tune_dir: Path) -> Iterator[None]:
             stack.enter_context(lock_folder(tune_dir))
         except BlockingIOError:
             raise UserError(
-                f"--tune_dir={tune_dir}: another search is running there; wait, or join it with the "
-                "same --storage and --study and another --tune_dir"
+                f"--out={tune_dir}: another search is running there; wait, or join it with the "
+                "same --storage and --study and another --out"
             ) from None
         except OSError as error:
-            message = f"--tune_dir={tune_dir}: {error.strerror}; pass another folder"
+            message = f"--out={tune_dir}: {error.strerror}; pass another folder"
             raise UserError(message) from error
         yield
 

@@ -166,7 +166,7 @@ class Study:
         name_of_study = repr(self._study.study_name)
         saved_flags = self._study.user_attrs.get("flags", {})
         saved_ranges = self._study.user_attrs.get("ranges", {})
-        remedy = "use the same value, or start another search with --study and --tune_dir"
+        remedy = "use the same value, or start another search with --study and --out"
         for name, value in flags.items():
             if name in saved_flags and saved_flags[name] != value:
                 raise UserError(

@@ -38,7 +38,7 @@ _FEW_STEPS = 30
 
 
 def find_learning_rate(
-    config: TrainConfig, *, start: float, end: float, steps: int, out_dir: str = ""
+    config: TrainConfig, *, start: float, end: float, steps: int, out: str = ""
 ) -> LRSuggestion:
     """Tries the rates from ``start`` to ``end`` on the batches that the training would start with.
 
@@ -50,13 +50,13 @@ def find_learning_rate(
         config: the settings of the training.
         start, end: the first and the last rate, 0 < start < end.
         steps: the number of steps, 2 or more; it is reduced to the steps of three epochs.
-        out_dir: the folder of plot and table; empty for ``runs/<date>-<time>-lr_find``.
+        out: the folder of plot and table; empty for ``runs/<date>-<time>-lr_find``.
 
     Raises:
         UserError: names the flag or file that the user can correct; also if the loss never fell.
     """
     _report_unused(config)
-    with _output_folder(out_dir) as folder:
+    with _output_folder(out) as folder:
         sweep, num_steps = _sweep(config, start, end, steps)
         suggestion = suggest_lr(sweep.lrs, sweep.smoothed)
         title = f"{config.model}, {config.optimizer}, batches of {config.batch_size}"
@@ -115,7 +115,7 @@ def _report_unused(config: TrainConfig) -> None:
             "not used", f"{names}: lr_find trains the whole network at {size}×{size} on one device"
         )
     if config.run_dir:
-        report("not used", "--run_dir: lr_find makes no run; its results go to --out_dir")
+        report("not used", "--run_dir: lr_find makes no run; its results go to --out")
 
 
 def _warn_if_few(requested: int, num_steps: int) -> None:
@@ -138,21 +138,19 @@ def _report_suggestion(sweep: LRSweep, suggestion: LRSuggestion) -> None:
 
 
 @contextmanager
-def _output_folder(out_dir: str) -> Iterator[Path]:
+def _output_folder(out: str) -> Iterator[Path]:
     """Yields a writable folder, so that a folder that is not writable is found before the sweep.
 
     A folder that was created here is removed after an error if it is still empty.
     """
-    is_new = not (out_dir and Path(out_dir).exists())
+    is_new = not (out and Path(out).exists())
     try:
-        folder = Path(out_dir) if out_dir else create_named_folder("lr_find")
+        folder = Path(out) if out else create_named_folder("lr_find")
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):
             pass
     except OSError as error:
-        raise UserError(
-            f"--out_dir={out_dir or RUNS}: {error.strerror}; pass another folder"
-        ) from error
+        raise UserError(f"--out={out or RUNS}: {error.strerror}; pass another folder") from error
     try:
         yield folder
     except BaseException:

@@ -1,0 +1,103 @@
+"""The text of ``seedtf COMMAND --help``: the flags of a command under the headings of their groups."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import shutil
+import textwrap
+from collections.abc import Iterable, Sequence
+from itertools import groupby
+from typing import Any
+
+__all__ = ["help_text", "visible_alias"]
+
+_WIDTH = 80
+
+
+def help_text(config_class: type, command: str, positionals: Sequence[str] = ()) -> str:
+    """Returns what ``--help`` prints: usage, positional arguments, then one entry for each flag.
+
+    The flags that a command adds to those of ``seedtf train`` come first. Inherited ones follow under
+    the ``HEADING`` of their group, without those in the class's ``REFUSED``; a class with
+    ``HELP_GROUPS``, a tuple of groups, shows only these.
+
+    Args:
+        config_class: a dataclass of ``option``s.
+        command: the name of the command.
+        positionals: the fields that positional arguments set, as in ``parse_given``.
+    """
+    own, inherited = _shown_flags(config_class, positionals)
+    width = min(shutil.get_terminal_size().columns, _WIDTH)
+    places = "".join(f" {name.upper()}" for name in positionals)
+    lines = [f"usage: seedtf {command}{places} --flag=value …"]
+    lines += [""] if positionals or own else []
+    texts = {each.name: each.metadata["help"] for each in dataclasses.fields(config_class)}
+    for name in (name.removesuffix("...") for name in positionals):
+        lines += [f"  {name.upper()}", *_wrapped(texts[name], width)]
+    lines += _flag_lines(config_class, own, width)
+    if own and inherited:
+        lines += ["", "and the flags of seedtf train:"]
+    for heading, group in groupby(inherited, lambda each: _group_of(config_class, each).HEADING):
+        lines += ["", heading, *_flag_lines(config_class, group, width)]
+    if hasattr(config_class, "HELP_GROUPS"):
+        text = "The other flags of seedtf train are accepted, because a run's flags.txt has them."
+        lines += ["", *textwrap.wrap(text, width)]
+    lines += ["", "  --flagfile"]
+    return "\n".join(
+        [*lines, *_wrapped("A file with one flag a line, such as a run's flags.txt.", width)]
+    )
+
+
+def visible_alias(config_class: type, option: dataclasses.Field) -> str:
+    """The second name of a flag; empty without one, or where a command has a flag of that name."""
+    alias = option.metadata["alias"]
+    names = {each.name for each in dataclasses.fields(config_class)}
+    return "" if alias in names else alias
+
+
+def _flag_lines(config_class: type, options: Iterable[dataclasses.Field], width: int) -> list[str]:
+    lines = []
+    for option in options:
+        choices = ", ".join(str(choice) for choice in option.metadata["choices"])
+        alias = visible_alias(config_class, option)
+        default = option.metadata["default_text"] or option.default
+        default = str(default).lower() if isinstance(default, bool) else default
+        parts = [
+            option.metadata["help"],
+            f"One of {choices}." if choices else "",
+            f"Also --{alias}." if alias else "",
+            "" if default in ("", None) else f"(default {default})",
+        ]
+        lines += [f"  --{option.name}", *_wrapped(" ".join(filter(None, parts)), width)]
+    return lines
+
+
+def _shown_flags(
+    config_class: type, positionals: Sequence[str]
+) -> tuple[list[dataclasses.Field], list[dataclasses.Field]]:
+    """The flags that a command declares itself, and those that it inherits and shows."""
+    hidden = {*getattr(config_class, "REFUSED", {}), *(p.removesuffix("...") for p in positionals)}
+    groups = getattr(config_class, "HELP_GROUPS", None)
+    own, inherited = [], []
+    for each in dataclasses.fields(config_class):
+        group = _group_of(config_class, each)
+        if each.name in hidden:
+            continue
+        if group is config_class:
+            own.append(each)
+        elif groups is None or group in groups:
+            inherited.append(each)
+    order = list(inspect.get_annotations(config_class))
+    return sorted(own, key=lambda each: order.index(each.name)), inherited
+
+
+def _group_of(config_class: type, option: dataclasses.Field) -> Any:
+    """The class that declares the field: the command itself or a group of ``TrainConfig``."""
+    return next(
+        each for each in config_class.__mro__ if option.name in inspect.get_annotations(each)
+    )
+
+
+def _wrapped(text: str, width: int) -> list[str]:
+    return textwrap.wrap(text, width, initial_indent=" " * 6, subsequent_indent=" " * 6)

@@ -1,0 +1,63 @@
+"""The environment variables that are set before TensorFlow is imported."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+from seedtf.compat import tensorflow_env
+
+CHOSEN = {
+    "TF_ENABLE_ONEDNN_OPTS": "1",
+    "XLA_FLAGS": "--xla_cpu_prefer_vector_width=512"
+    " --xla_disable_hlo_passes=cpu-parallel-task-assigner",
+    "TF_CPP_MIN_LOG_LEVEL": "3",
+}
+
+
+@pytest.fixture(autouse=True)
+def unset(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in CHOSEN:
+        monkeypatch.setenv(name, "")  # recorded first, so that monkeypatch restores it
+        monkeypatch.delenv(name)
+    monkeypatch.setattr(tensorflow_env, "_tensorflow_version", lambda: "2.21.0")
+
+
+def test_kernels_and_vectors_are_chosen_and_the_log_is_silent() -> None:
+    tensorflow_env.import_tensorflow()
+    assert {name: os.environ.get(name) for name in CHOSEN} == CHOSEN
+
+
+def test_variables_that_the_user_has_set_remain(monkeypatch: pytest.MonkeyPatch) -> None:
+    own = {
+        "TF_ENABLE_ONEDNN_OPTS": "0",
+        "XLA_FLAGS": "--xla_dump_to=x",
+        "TF_CPP_MIN_LOG_LEVEL": "0",
+    }
+    for name, value in own.items():
+        monkeypatch.setenv(name, value)
+    tensorflow_env.import_tensorflow()
+    assert {name: os.environ[name] for name in own} == own
+
+
+@pytest.mark.parametrize("version", ["2.15.1", "2.22.0", ""])
+def test_a_version_that_may_not_know_the_xla_flags_does_not_get_them(
+    version: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tensorflow_env, "_tensorflow_version", lambda: version)
+    tensorflow_env.import_tensorflow()
+    assert "XLA_FLAGS" not in os.environ
+
+
+def test_stderr_is_hidden_during_the_start_and_shown_if_it_fails(
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    with tensorflow_env.silent_start():
+        os.write(2, b"a log line\n")
+    assert capfd.readouterr().err == ""
+    os.environ.pop("TF_CPP_MIN_LOG_LEVEL")
+    with pytest.raises(RuntimeError), tensorflow_env.silent_start():
+        os.write(2, b"the cause\n")
+        raise RuntimeError
+    assert capfd.readouterr().err == "the cause\n"
