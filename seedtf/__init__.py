@@ -2,13 +2,69 @@
 
 An image travels one way through the package::
 
-    files -> catalog -> store -> pipeline -> model -> callbacks -> evaluation -> export
-                                  ^   ^
-                              order   augment
+    files -> images/ and data/ (catalog, split, store) -> order -> augment/ -> batches
+          -> model/ -> training/ -> runs/ -> evaluation/ -> export/
 
-``data/`` holds the first half, ``model/`` the network, ``training/`` composes them and
-``commands/`` parses the flags of one verb each. This module imports nothing, so that
-``seedtf --help`` and the catalog work without TensorFlow.
+``commands/`` parses the flags of one command each. Importing ``seedtf`` imports none of its modules:
+the public names below are resolved at their first use (PEP 562), so ``seedtf --help`` and a script
+that only needs ``TrainConfig`` start without TensorFlow.
+
+Example:
+    >>> import seedtf
+    >>> seedtf.TrainConfig(data_dir="sample").model
+    'ResNet50'
 """
 
+from __future__ import annotations
+
+import difflib
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from seedtf.config.train_config import TrainConfig
+    from seedtf.evaluation.classifier import open_classifier as load
+    from seedtf.evaluation.evaluate_run import evaluate_run
+    from seedtf.export.export import export_run
+    from seedtf.training.lr_finder.run import find_learning_rate as lr_find
+    from seedtf.training.train import TrainResult, train_and_evaluate
+
 __version__ = "0.1.0"
+
+__all__ = [
+    "TrainConfig",
+    "TrainResult",
+    "__version__",
+    "evaluate_run",
+    "export_run",
+    "load",
+    "lr_find",
+    "train_and_evaluate",
+]
+
+# where each public name is defined: its module and its name there
+_PUBLIC = {
+    "TrainConfig": ("seedtf.config.train_config", "TrainConfig"),
+    "TrainResult": ("seedtf.training.train", "TrainResult"),
+    "evaluate_run": ("seedtf.evaluation.evaluate_run", "evaluate_run"),
+    "export_run": ("seedtf.export.export", "export_run"),
+    "load": ("seedtf.evaluation.classifier", "open_classifier"),
+    "lr_find": ("seedtf.training.lr_finder.run", "find_learning_rate"),
+    "train_and_evaluate": ("seedtf.training.train", "train_and_evaluate"),
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Imports a public name at its first use; later uses find it as an ordinary attribute."""
+    if name not in _PUBLIC:
+        close = difflib.get_close_matches(name, _PUBLIC, n=1)
+        hint = f"; did you mean {close[0]!r}?" if close else ""
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}{hint}")
+    module, attribute = _PUBLIC[name]
+    value = getattr(importlib.import_module(module), attribute)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_PUBLIC})

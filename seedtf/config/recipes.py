@@ -90,10 +90,8 @@ def default_rate(optimizer: str, weights: str) -> float:
         weights: a value of ``--weights``; all but ``none`` are pretrained and take a tenth of the rate.
 
     Example:
-        >>> default_rate("sgd", "none")
-        0.05
-        >>> default_rate("sgd", "imagenet")
-        0.005
+        >>> default_rate("adam", "none"), default_rate("adam", "imagenet")
+        (0.001, 0.0001)
     """
     rate = _RATES.get(optimizer, _OTHER_RATE)
     return rate if weights == "none" else rate * _PRETRAINED_FACTOR

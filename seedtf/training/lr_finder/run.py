@@ -38,7 +38,7 @@ _FEW_STEPS = 30
 
 
 def find_learning_rate(
-    config: TrainConfig, *, start: float, end: float, steps: int, out: str = ""
+    config: TrainConfig, *, start: float = 1e-7, end: float = 1.0, steps: int = 100, out: str = ""
 ) -> LRSuggestion:
     """Tries the rates from ``start`` to ``end`` on the batches that the training would start with.
 
