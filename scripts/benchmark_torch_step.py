@@ -1,11 +1,11 @@
-"""The ResNet-50 train step of seedtf beside PyTorch's, on the same constant batch and the same threads.
+"""Times the ResNet-50 train step of seedtf and of PyTorch, on the same batch and number of threads.
 
     pip install . torch==2.13.0
     python scripts/benchmark_torch_step.py
 
-Both train all of ResNet-50 with Adam in float32. PyTorch runs as its documentation advises for a CPU:
-images and weights with their channels last, and once more with ``torch.compile`` where that works.
-Each has a process of its own and they take turns; a ratio is the median over the turns.
+Both train the whole of ResNet-50 with Adam in float32. PyTorch uses the channels-last memory format,
+as its documentation advises for CPUs, and is timed again with ``torch.compile`` where that works. Each
+has its own process and they take turns; a ratio is the median over the turns.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ STAGES = ((64, 3), (128, 4), (256, 6), (512, 3))
 
 
 def torch_network(torch: Any) -> Any:
-    """ResNet-50 (He et al. 2015) with the stride in the first 1×1, as keras.applications has it."""
+    """ResNet-50 (He et al. 2015) with the stride in the first 1×1, as in keras.applications."""
     nn = torch.nn
 
     def unit(*sizes: int, stride: int = 1, padding: int = 0) -> list[Any]:
-        """A convolution and its normalisation; sizes are inputs, outputs and the side."""
+        """A convolution and its batch norm; sizes are input channels, output channels, kernel size."""
         convolution = nn.Conv2d(*sizes, stride=stride, padding=padding)
         return [convolution, nn.BatchNorm2d(sizes[1])]
 
@@ -60,7 +60,7 @@ def torch_network(torch: Any) -> Any:
 
 
 def torch_step(size: int, batch: int, threads: int, compiled: bool) -> Callable[[], float]:
-    """Builds and returns a function that takes one step and returns the loss."""
+    """Builds the model; the returned function takes one step and returns the loss."""
     import torch
 
     torch.set_num_threads(threads)
@@ -83,37 +83,37 @@ def torch_step(size: int, batch: int, threads: int, compiled: bool) -> Callable[
 
 
 def measure(size: int, batch: int, rounds: int, steps: int, threads: int) -> dict[str, list[float]]:
-    """Median wall seconds of a step in every turn, by name."""
+    """Median wall-clock seconds of a step in every turn, by name."""
     from seedtf.compat.tensorflow_env import import_tensorflow
 
     import_tensorflow()
-    from seedtf.benchmark.step import Variant, ask, worker, worker_process
+    from seedtf.benchmark.step import Variant, request_steps, start_variant, start_worker
     from seedtf.errors import UserError
 
     environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
     times: dict[str, list[float]] = {}
     with contextlib.ExitStack() as stack:
-        ours = worker(Variant("ResNet50", size, batch), environment)
-        workers = {"seedtf": stack.enter_context(ours)}
+        seedtf = start_variant(Variant("ResNet50", size, batch), environment)
+        workers = {"seedtf": stack.enter_context(seedtf)}
         for name in ("eager", "compiled"):
             command = [sys.executable, __file__, f"--worker={name}", f"--image_size={size}"]
             command += [f"--batch_size={batch}", f"--threads={threads}"]
-            workers[f"PyTorch, {name}"] = stack.enter_context(worker_process(command, environment))
-        for name, process in list(workers.items()):  # one after the other builds and warms up
+            workers[f"PyTorch, {name}"] = stack.enter_context(start_worker(command, environment))
+        for name, worker in list(workers.items()):  # one builds and warms up after the other
             try:
-                ask(process, 2)
+                request_steps(worker, 2)
             except UserError as error:
                 print(f"{name} left out: {error}", file=sys.stderr)
                 del workers[name]
         for _ in range(rounds):
-            for name, process in workers.items():
-                walls = [wall for wall, _ in ask(process, steps)]
+            for name, worker in workers.items():
+                walls = [wall for wall, _ in request_steps(worker, steps)]
                 times.setdefault(name, []).append(statistics.median(walls))
     return times
 
 
 def report(size: int, batch: int, times: dict[str, list[float]]) -> None:
-    """A line for each: milliseconds, images a second, how many times as fast seedtf is."""
+    """Prints a line for each: milliseconds, images per second, how many times as fast seedtf is."""
     for name, values in times.items():
         seconds = statistics.median(values)
         ratio = statistics.median(b / a for a, b in zip(times["seedtf"], values, strict=True))
@@ -124,17 +124,17 @@ def report(size: int, batch: int, times: dict[str, list[float]]) -> None:
 def main() -> None:
     """Reads the command line and prints the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--image_size", default="96,150", help="sides in pixels, commas between")
-    parser.add_argument("--batch_size", type=int, default=32, help="images in a step")
-    parser.add_argument("--rounds", type=int, default=5, help="turns of each; medians are shown")
-    parser.add_argument("--steps", type=int, default=4, help="steps of a turn")
+    parser.add_argument("--image_size", default="96,150", help="image sizes, separated by commas")
+    parser.add_argument("--batch_size", type=int, default=32, help="images per step")
+    parser.add_argument("--rounds", type=int, default=5, help="turns of each; medians are printed")
+    parser.add_argument("--steps", type=int, default=4, help="steps per turn")
     parser.add_argument("--threads", type=int, default=os.cpu_count(), help="threads for everyone")
     parser.add_argument("--worker", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     sizes = [int(size) for size in arguments.image_size.split(",")]
     batch, threads = arguments.batch_size, arguments.threads
     if arguments.worker:
-        from seedtf.benchmark.step import worker_loop
+        from seedtf.benchmark.children.step import worker_loop
 
         worker_loop(torch_step(sizes[0], batch, threads, arguments.worker == "compiled"))
         return

@@ -1,4 +1,4 @@
-"""``seedtf benchmark pipeline`` and the script beside it: every way is measured; a typo is one line."""
+"""``seedtf benchmark pipeline`` and scripts/benchmark_peers.py measure every variant."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ QUICK = [
 WAYS = ["fused", "tf_image", "device"]
 
 
-def test_each_way_has_a_rate(tiny_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_each_variant_has_a_rate(tiny_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([*QUICK, f"--data_dir={tiny_folder}"]) == 0
     output = capsys.readouterr().out
     result = json.loads(output.partition("RESULT ")[2])
@@ -38,7 +38,7 @@ def test_json_is_one_object(tiny_folder: Path, capsys: pytest.CaptureFixture[str
     assert json.loads(capsys.readouterr().out)["images"] == str(tiny_folder)
 
 
-def test_a_bad_value_names_the_flag(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_value_out_of_range_names_the_flag(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["benchmark", "pipeline", "--rounds=0"]) == 2
     assert "--rounds=0" in capsys.readouterr().err
 
@@ -54,9 +54,7 @@ def peers() -> ModuleType:
     return module
 
 
-def test_the_table_says_which_target_was_missed(
-    peers: ModuleType, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_table_marks_missed_targets(peers: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(peers, "_versions", dict)
     rates = {"seedtf": [600.0, 610.0, 590.0], "dali": [100.0] * 3, "tf_image": [120.0] * 3}
     lines, result = peers.report({**rates, "seedtf, one core": [300.0] * 3})

@@ -1,4 +1,4 @@
-"""The benchmarks of step, epoch and start-up run, add up and say what they found."""
+"""The benchmarks of step, epoch and start-up run, and their parts add up."""
 
 from __future__ import annotations
 
@@ -46,11 +46,11 @@ EPOCH = Epoch(
         ({"wait": 2.0, "decodes_every_epoch": True}, "--cache=disk"),
     ],
 )
-def test_the_flag_that_would_help_follows_from_where_the_time_goes(changes, flag) -> None:
+def test_the_recommended_flag_follows_from_where_the_time_goes(changes, flag) -> None:
     assert best_flag(dataclasses.replace(EPOCH, **changes)).startswith(f"{flag}:")
 
 
-def test_an_epoch_is_compared_without_its_validation() -> None:
+def test_the_training_ratio_leaves_out_validation() -> None:
     assert EPOCH.training_ratio == pytest.approx(9.5 / 9.0)
 
 
@@ -67,7 +67,7 @@ def test_epochs_are_measured_and_their_parts_add_up(tiny_folder, capsys) -> None
     assert found["flag"].startswith("--")
 
 
-def test_steps_are_measured_in_processes_of_their_own(capsys) -> None:
+def test_steps_are_measured_in_separate_processes(capsys) -> None:
     flags = ["--model=tiny", "--image_size=16", "--batch_size=4", "--rounds=2", "--steps=2"]
     assert main(["benchmark", "step", *flags, "--json"]) == 0
     (step,) = json.loads(capsys.readouterr().out)["steps"]
@@ -90,13 +90,13 @@ def test_a_wrong_flag_of_the_step_is_one_line(flag, message, capsys) -> None:
     assert message in capsys.readouterr().err
 
 
-def test_growth_leaves_out_the_start_and_compares_quarters() -> None:
+def test_growth_leaves_out_the_first_epoch_and_compares_quarters() -> None:
     warm = [100, 900, *[1000] * 7, *[1010] * 3]
-    assert startup.Growth(tuple(warm)).share == pytest.approx(0.01)
-    assert startup.Growth((5, 7)).share == 0.0
+    assert startup.Growth(tuple(warm)).fraction == pytest.approx(0.01)
+    assert startup.Growth((5, 7)).fraction == 0.0
 
 
-def test_memory_is_read_at_every_epoch(tiny_folder) -> None:
+def test_memory_is_recorded_at_every_epoch(tiny_folder) -> None:
     flags = [f"--data_dir={tiny_folder}", "--model=tiny", "--weights=none", "--image_size=16"]
     grown = startup.measure_growth([*flags, "--batch_size=4"], 2)
     assert len(grown.sizes) == 2
@@ -109,9 +109,17 @@ def test_a_cache_is_measured_against_a_decode_pass(tiny_folder) -> None:
     assert built.ratio == pytest.approx(built.seconds / built.pass_seconds)
 
 
-def test_a_child_that_fails_is_one_line() -> None:
-    with pytest.raises(UserError, match="a measured process failed: boom"):
-        startup._run("import sys; sys.exit('boom')", [])
+def test_a_child_that_fails_is_one_line(tmp_path) -> None:
+    with pytest.raises(UserError, match=r"a measured process failed: .*none: no such folder"):
+        startup._run("cache", "decode", str(tmp_path / "none"), "16")
+
+
+def test_the_start_is_measured_up_to_the_first_step(tiny_folder) -> None:
+    flags = [f"--data_dir={tiny_folder}", "--model=tiny", "--weights=none", "--image_size=32"]
+    start = startup.measure_start([*flags, "--batch_size=4"], ("MobileNetV2", 32, 4, 3), rounds=1)
+    assert start.seedtf > 0.5
+    assert start.plain > 0.5
+    assert start.ratio == pytest.approx(start.seedtf / start.plain)
 
 
 def test_startup_needs_data(capsys) -> None:

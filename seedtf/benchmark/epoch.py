@@ -1,4 +1,4 @@
-"""Where an epoch of ``seedtf train`` goes: real epochs, then each part of one by itself."""
+"""Where the time of an epoch of ``seedtf train`` goes: real epochs, then each part on its own."""
 
 from __future__ import annotations
 
@@ -27,8 +27,10 @@ from seedtf.training.train import train_and_evaluate
 __all__ = ["ORIGINAL_CARD", "ORIGINAL_SECONDS", "Epoch", "best_flag", "measure_epoch"]
 
 ORIGINAL_SECONDS = 125.0
+"""Time of an epoch of the Kaggle solution that seedtf grew out of."""
+
 ORIGINAL_CARD = "GTX 1080 Ti"
-"""What the program that seedtf grew out of took for an epoch, and on which card."""
+"""The GPU on which it was measured."""
 
 _STEPS = 8
 _TURN_SECONDS, _TURNS = 0.3, 3
@@ -36,24 +38,24 @@ _TURN_SECONDS, _TURNS = 0.3, 3
 
 @dataclass(frozen=True)
 class Epoch:
-    """Median seconds of an epoch's parts, the first epoch left out.
+    """Median seconds of the parts of an epoch; the first epoch is not counted.
 
     Attributes:
-        epochs: how many were measured.
-        steps: training steps in one.
-        images: images in these.
-        seconds: from the begin of an epoch to the begin of the next.
-        step: bare train steps on a constant batch, ``steps`` of them.
+        epochs: number of epochs measured.
+        steps: training steps per epoch.
+        images: training images per epoch.
+        seconds: from the start of an epoch to the start of the next.
+        step: ``steps`` bare train steps on a constant batch.
         wait: waiting for data.
-        loop: what the rest of training took: callbacks at every step, and whatever slows a step.
-        validation: judging the validation images.
-        callbacks: between the epochs: checkpoint, state, curves.
-        read, decode, augment: what the host does beside training for the same images, each timed
-            by itself; decode once in a run where a cache holds the images.
-        decodes_every_epoch: whether there is no such cache.
+        loop: the rest of training: callbacks at every step, and what slows the steps down.
+        validation: evaluating the validation images.
+        callbacks: between epochs: checkpoint, state, curves.
+        read, decode, augment: work of the host during training for the same images, each timed on
+            its own; with a cache, images are decoded once per run, not per epoch.
+        decodes_every_epoch: whether there is no cache.
         device: ``cpu`` or ``gpu``.
-        precision: what the network computed in.
-        image_size: side of the images.
+        precision: the precision policy of the network.
+        image_size: side of the images in pixels.
     """
 
     epochs: int
@@ -75,12 +77,15 @@ class Epoch:
 
     @property
     def training_ratio(self) -> float:
-        """An epoch without validation, relative to its bare steps."""
+        """Time of an epoch without validation, relative to its bare steps."""
         return (self.seconds - self.validation) / self.step
 
 
 def measure_epoch(config: TrainConfig) -> Epoch:
-    """Trains ``config.epochs`` epochs and one before them, in a temporary run folder.
+    """Measures ``config.epochs`` epochs of a training in a temporary run folder.
+
+    Two more epochs are trained: the first, which traces and compiles, is not counted, and the
+    callbacks of the last have no next epoch whose start would show their end.
 
     Raises:
         UserError: as ``train_and_evaluate``.
@@ -88,7 +93,7 @@ def measure_epoch(config: TrainConfig) -> Epoch:
     with tempfile.TemporaryDirectory() as folder:
         run_dir = f"{folder}/run"
         train_and_evaluate(replace(config, run_dir=run_dir, epochs=config.epochs + 2))
-        rows = read_timing(RunPaths.of(run_dir).timing)[1:]  # the first epoch compiles
+        rows = read_timing(RunPaths.of(run_dir).timing)[1:]
         resolved = read_settings(run_dir)["resolved"]
         classes = len(read_class_names(run_dir))
     steps = int(resolved["steps_per_epoch"])
@@ -103,25 +108,25 @@ def measure_epoch(config: TrainConfig) -> Epoch:
         optimizer=config.optimizer,
     )
     bare = steps * _median_seconds(make_step(variant), _STEPS)
-    decode, read, augment = (images * each for each in _host_seconds(config))
-    # the callbacks of an epoch end before the next begins, so they stand in the next row
+    decode, read, augment = (images * seconds for seconds in _host_seconds(config))
+    # The time between two epochs is known when the later one starts, so its row holds it.
     pairs = list(itertools.pairwise(rows))
-    found = {
-        name: statistics.median(row[name] for row, _ in pairs)
+    seconds, wait, validation = (
+        statistics.median(row[name] for row, _ in pairs)
         for name in ("seconds", "data_wait", "validation")
-    }
+    )
     train = statistics.median(images / row["images_per_second"] for row, _ in pairs)
     between = statistics.median(later["between"] for _, later in pairs)
     return Epoch(
         epochs=len(pairs),
         steps=steps,
         images=images,
-        seconds=found["seconds"] + between,
+        seconds=seconds + between,
         step=bare,
-        wait=found["data_wait"],
-        loop=train - found["data_wait"] - bare,
-        validation=found["validation"],
-        callbacks=found["seconds"] - train - found["validation"] + between,
+        wait=wait,
+        loop=train - wait - bare,
+        validation=validation,
+        callbacks=seconds - train - validation + between,
         read=read,
         decode=decode,
         augment=augment,
@@ -133,7 +138,7 @@ def measure_epoch(config: TrainConfig) -> Epoch:
 
 
 def best_flag(epoch: Epoch) -> str:
-    """The flag that would shorten the epoch most, and why; one sentence."""
+    """The flag that would shorten the epoch most, and the reason, in one line."""
     waits = epoch.wait > 0.05 * epoch.seconds
     smaller = max(32, epoch.image_size * 2 // 3)
     rules = [
@@ -168,20 +173,21 @@ def best_flag(epoch: Epoch) -> str:
 
 
 def _median_seconds(work: Callable[[], Any], times: int) -> float:
-    """Of ``times`` calls, after two that warm up."""
-    taken = []
+    """Median time of ``times`` calls, after two that warm up."""
+    seconds = []
     for _ in range(times + 2):
         start = time.perf_counter()
         work()
-        taken.append(time.perf_counter() - start)
-    return statistics.median(taken[2:])
+        seconds.append(time.perf_counter() - start)
+    return statistics.median(seconds[2:])
 
 
 def _host_seconds(config: TrainConfig) -> tuple[float, float, float]:
-    """Seconds to decode, to read from memory and to augment one image, all cores at work."""
+    """Seconds per image to decode, to read from memory and to augment, using all cores."""
     sample = sample_catalog(data_folder(config))
-    size, few = config.image_size, np.arange(min(8, len(sample)))
-    build_store(sample.take(few), size, IN_MEMORY, Path(), config.max_pixels)  # traces
+    size, first = config.image_size, np.arange(min(8, len(sample)))
+    # TensorFlow traces the decoder in its first call, which is not measured.
+    build_store(sample.take(first), size, IN_MEMORY, Path(), config.max_pixels)
     start = time.perf_counter()
     store = build_store(sample, size, IN_MEMORY, Path(), config.max_pixels)
     decode = (time.perf_counter() - start) / len(sample)

@@ -1,4 +1,4 @@
-"""Training batches a second, as the pipeline of ``seedtf train`` makes them."""
+"""Throughput of the input pipeline of ``seedtf train``."""
 
 from __future__ import annotations
 
@@ -28,22 +28,22 @@ __all__ = [
 ]
 
 IN_MEMORY = CachePlan("ram", 0, "")
-"""A plan that asks for no room: what is measured is small."""
+"""A cache plan without a memory estimate, for the few images of a benchmark."""
 
 _SAMPLE, _NOISE_SIZE = 256, 256
 
-# of a turn, at its begin: the batches that were made ready while another had its turn
+# Part of a turn, at its start, that is not counted: it consumes batches prefetched in other turns.
 _UNCOUNTED = 0.3
 
 
 @dataclass(frozen=True)
 class Rate:
-    """Medians over the turns.
+    """Throughput: medians over the turns.
 
     Attributes:
-        way: what was measured: the place of the augmentation, or its implementation.
-        images_per_second: by the clock.
-        images_per_cpu_second: by the processor's time, over all threads: what one core does.
+        way: what was measured: where the augmentation runs, or its implementation.
+        images_per_second: per second of wall-clock time.
+        images_per_cpu_second: per second of CPU time over all threads, that is, per core.
     """
 
     way: str
@@ -52,14 +52,14 @@ class Rate:
 
 
 def sample_catalog(data_dir: str) -> Catalog:
-    """Up to 256 images of a folder, spread over the list."""
+    """At most 256 images of a folder, evenly spaced in its sorted list."""
     catalog = scan_folder(data_dir)
     count = len(catalog)
     return catalog.take(np.linspace(0, count - 1, min(_SAMPLE, count)).astype(np.int64))
 
 
 def sample_store(data_dir: str, size: int) -> Store:
-    """``sample_catalog`` decoded to ``size``², in memory; without a folder, coloured noise of 256²."""
+    """``sample_catalog`` decoded to ``size``² in memory; noise of 256² if ``data_dir`` is empty."""
     if not data_dir:
         shape = (_SAMPLE, _NOISE_SIZE, _NOISE_SIZE, 3)
         return store_of_images(np.random.default_rng(0).integers(0, 256, shape, np.uint8))
@@ -67,7 +67,7 @@ def sample_store(data_dir: str, size: int) -> Store:
 
 
 def store_of_images(images: np.ndarray) -> Store:
-    """A store of ``images``, uint8 ``[N, S, S, 3]``, which are copied; all of one class."""
+    """A store with a copy of ``images``, uint8 ``[N, S, S, 3]``, all of one class."""
     count = len(images)
     catalog = Catalog(Path(), [""] * count, np.zeros(count, np.int32), ("",))
     return keep_in_memory(catalog, images)
@@ -76,14 +76,15 @@ def store_of_images(images: np.ndarray) -> Store:
 def batches(
     store: Store, out_size: int, batch_size: int, policy: Policy, way: str
 ) -> tf.data.Dataset:
-    """Endless training batches of a store.
+    """A dataset that repeats the training batches of a store forever.
 
     Args:
         store: decoded images.
-        out_size: side of the augmented images.
-        batch_size: images in a batch.
+        out_size: side of the augmented images in pixels.
+        batch_size: images per batch.
         policy: the augmentation.
-        way: ``device`` (what is left to the host) or a value of ``--augment_impl``.
+        way: a value of ``--augment_impl``, or ``device``: uint8 batches without augmentation, which
+            is all that the host computes if the device augments.
     """
     count = len(store.catalog)
     records, order = np.arange(count), BatchIndices(count, batch_size)
@@ -95,7 +96,14 @@ def batches(
 def measure(
     datasets: dict[str, tf.data.Dataset], batch_size: int, *, seconds: float, rounds: int
 ) -> list[Rate]:
-    """Lets the datasets take turns; warmed up, and what was made in another's turn is not counted."""
+    """Measures datasets in turn, so that a change of the machine's load affects all of them.
+
+    Args:
+        datasets: endless batches, by what they are called in the result.
+        batch_size: images per batch.
+        seconds: length of a turn.
+        rounds: turns of each dataset.
+    """
     iterators = {way: iter(dataset) for way, dataset in datasets.items()}
     turns: dict[str, list[tuple[float, float]]] = {way: [] for way in datasets}
     for iterator in iterators.values():
@@ -104,21 +112,21 @@ def measure(
         for way, iterator in iterators.items():
             turns[way].append(_turn(iterator, batch_size, seconds))
     return [
-        Rate(way, *(statistics.median(values) for values in zip(*done, strict=True)))
-        for way, done in turns.items()
+        Rate(way, *(statistics.median(values) for values in zip(*rates, strict=True)))
+        for way, rates in turns.items()
     ]
 
 
 def _turn(iterator: tf.data.Iterator, batch_size: int, seconds: float) -> tuple[float, float]:
     _take(iterator, _UNCOUNTED * seconds)
-    began, computed = time.perf_counter(), _cpu_seconds()
+    wall, cpu = time.perf_counter(), _cpu_seconds()
     count = batch_size * _take(iterator, seconds)
-    elapsed, used = time.perf_counter() - began, _cpu_seconds() - computed
-    return count / elapsed, count / max(used, 1e-9)
+    wall, cpu = time.perf_counter() - wall, _cpu_seconds() - cpu
+    return count / wall, count / max(cpu, 1e-9)
 
 
 def _take(iterator: tf.data.Iterator, seconds: float) -> int:
-    """Takes batches for so long; how many."""
+    """Takes batches for ``seconds`` and returns their number."""
     count, end = 0, time.perf_counter() + seconds
     while time.perf_counter() < end:
         next(iterator)

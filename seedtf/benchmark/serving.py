@@ -1,4 +1,4 @@
-"""How many images an export answers a second, and how long a caller waits."""
+"""Throughput and latency of an exported model."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["Load", "measure", "measure_all"]
 
 _WARM_UP_CALLS = 3
 
-Answer = Callable[[tf.Tensor], dict[str, tf.Tensor]]
+Predict = Callable[[tf.Tensor], dict[str, tf.Tensor]]
 
 
 @dataclass(frozen=True)
@@ -22,11 +22,11 @@ class Load:
     """One load and what was measured under it.
 
     Attributes:
-        batch_size: images in a request.
-        callers: threads that each send the next request when the last is answered.
-        requests: requests answered in the time.
-        images_per_second: images answered a second, all callers together.
-        p50_ms, p99_ms: median and 99th percentile of a request's time in milliseconds.
+        batch_size: images per request.
+        callers: threads, each of which sends its next request when the last one has returned.
+        requests: number of requests completed.
+        images_per_second: throughput of all callers together.
+        p50_ms, p99_ms: median and 99th percentile of the latency of a request in milliseconds.
     """
 
     batch_size: int
@@ -38,22 +38,32 @@ class Load:
 
 
 def measure_all(
-    answer: Answer,
+    predict: Predict,
     encoded: bytes,
     batch_sizes: Sequence[int],
     callers: Sequence[int],
     seconds: float,
 ) -> list[Load]:
-    """``measure`` for every batch size and number of callers, in this order."""
-    return [measure(answer, encoded, b, c, seconds) for b in batch_sizes for c in callers]
+    """``measure`` for every combination of batch size and number of callers."""
+    return [measure(predict, encoded, b, c, seconds) for b in batch_sizes for c in callers]
 
 
-def measure(answer: Answer, encoded: bytes, batch_size: int, callers: int, seconds: float) -> Load:
-    """Sends requests of ``batch_size`` copies of a file for about ``seconds``, after a warm-up."""
+def measure(
+    predict: Predict, encoded: bytes, batch_size: int, callers: int, seconds: float
+) -> Load:
+    """Sends requests of ``batch_size`` copies of a file for about ``seconds``, after a warm-up.
+
+    Args:
+        predict: a ``ServingSignature``, or a function like it.
+        encoded: content of an image file.
+        batch_size: images per request.
+        callers: number of threads that send requests at the same time.
+        seconds: after this time no request starts; each caller sends at least one.
+    """
     request = tf.constant([encoded] * batch_size)
     for _ in range(_WARM_UP_CALLS):
-        answer(request)["probabilities"].numpy()
-    taken: list[list[float]] = [[] for _ in range(callers)]
+        predict(request)["probabilities"].numpy()
+    latencies_of: list[list[float]] = [[] for _ in range(callers)]
     start_line = threading.Barrier(callers + 1)
     stop = threading.Event()
 
@@ -61,10 +71,10 @@ def measure(answer: Answer, encoded: bytes, batch_size: int, callers: int, secon
         start_line.wait()
         while not stop.is_set() or not latencies:
             begin = time.perf_counter()
-            answer(request)["probabilities"].numpy()
+            predict(request)["probabilities"].numpy()
             latencies.append(time.perf_counter() - begin)
 
-    threads = [threading.Thread(target=call, args=(latencies,)) for latencies in taken]
+    threads = [threading.Thread(target=call, args=(latencies,)) for latencies in latencies_of]
     for thread in threads:
         thread.start()
     start_line.wait()
@@ -74,7 +84,7 @@ def measure(answer: Answer, encoded: bytes, batch_size: int, callers: int, secon
     for thread in threads:
         thread.join()
     elapsed = time.perf_counter() - begin
-    latencies = np.concatenate([np.array(each) for each in taken])
+    latencies = np.concatenate([np.array(times) for times in latencies_of])
     p50, p99 = np.percentile(latencies, [50, 99]) * 1e3
     rate = len(latencies) * batch_size / elapsed
     return Load(batch_size, callers, len(latencies), float(rate), float(p50), float(p99))

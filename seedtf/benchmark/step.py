@@ -1,4 +1,4 @@
-"""The bare train step on one constant batch: no pipeline, no callbacks, beside stock Keras."""
+"""Times the bare train step on a constant batch, without input pipeline, against stock Keras."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ import os
 import statistics
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 
@@ -26,32 +25,31 @@ from seedtf.training.trainer import Trainer
 __all__ = [
     "StepTime",
     "Variant",
-    "answer",
-    "ask",
     "compare_steps",
     "make_step",
-    "worker",
-    "worker_loop",
-    "worker_process",
+    "request_steps",
+    "start_variant",
+    "start_worker",
 ]
 
 _WARM_UP_STEPS = 2
+_CHILD = "seedtf.benchmark.children.step"
 
 Step = Callable[[], float]
 
 
 @dataclass(frozen=True)
 class Variant:
-    """One way to take a step.
+    """One configuration of the train step.
 
     Attributes:
         model: a name of ``available_models()``.
         image_size: side of the images in pixels.
         batch_size: images in a step.
-        precision: a value of ``--precision``; for the stock network float32 under ``auto``.
-        jit_compile: a value of ``--jit_compile``; for the stock network Keras's own ``auto``.
-        stock: the network of keras.applications as ``compile`` and ``fit`` take it, not seedtf's.
-        classes: width of the head.
+        precision: a value of ``--precision``; ``auto`` means float32 for the stock network.
+        jit_compile: a value of ``--jit_compile``; ``auto`` is Keras's own for the stock network.
+        stock: use keras.applications with Keras's ``compile`` and ``fit`` instead of seedtf.
+        classes: number of outputs.
         optimizer: a value of ``--optimizer``.
     """
 
@@ -66,21 +64,21 @@ class Variant:
 
     @property
     def name(self) -> str:
-        """For the table."""
+        """Its name in the table."""
         who = "stock Keras" if self.stock else "seedtf"
         return f"{who}, {self.image_size}², {self.precision}, XLA {self.jit_compile}"
 
 
 @dataclass(frozen=True)
 class StepTime:
-    """What was measured of a variant.
+    """The times of a variant.
 
     Attributes:
         variant: its name.
-        milliseconds: median of a step, its result read.
+        milliseconds: median of a step, up to its loss being read.
         images_per_second: at that median.
-        cpu_milliseconds: median CPU time of the process in a step, all threads together.
-        relative: how many times as fast as the first variant of this image size.
+        cpu_milliseconds: median CPU time of the process in a step, summed over all threads.
+        relative: speed relative to the first variant of this image size.
     """
 
     variant: str
@@ -93,50 +91,52 @@ class StepTime:
 def compare_steps(
     variants: Sequence[Variant], rounds: int, steps: int, plain: Mapping[str, str]
 ) -> list[StepTime]:
-    """Times every variant: ``rounds`` turns of ``steps`` steps each, all variants in every turn.
+    """Times every variant in turn: ``rounds`` times ``steps`` steps each.
 
-    Each has a process of its own, which waits while another is timed.
+    Each variant has its own process, which waits while another is timed.
 
     Args:
         variants: what to time.
-        rounds: turns.
-        steps: steps of a variant in a turn.
-        plain: the environment of the stock variants, without what seedtf sets for TensorFlow.
+        rounds: how often each variant has its turn.
+        steps: steps per turn.
+        plain: environment variables for the stock variants, without those that seedtf sets for
+            TensorFlow.
 
     Raises:
         UserError: a variant cannot be built.
     """
-    walls: dict[Variant, list[float]] = {each: [] for each in variants}
-    processor: dict[Variant, list[float]] = {each: [] for each in variants}
+    walls: dict[Variant, list[float]] = {variant: [] for variant in variants}
+    cpus: dict[Variant, list[float]] = {variant: [] for variant in variants}
     with contextlib.ExitStack() as stack:
         workers = {
-            each: stack.enter_context(worker(each, plain if each.stock else os.environ))
-            for each in variants
+            variant: stack.enter_context(
+                start_variant(variant, plain if variant.stock else os.environ)
+            )
+            for variant in variants
         }
-        for process in workers.values():  # one after the other builds, traces and warms up
-            ask(process, _WARM_UP_STEPS)
+        for worker in workers.values():  # one builds, traces and warms up after the other
+            request_steps(worker, _WARM_UP_STEPS)
         for _ in range(rounds):
-            for variant, process in workers.items():
-                for wall, cpu in ask(process, steps):
+            for variant, worker in workers.items():
+                for wall, cpu in request_steps(worker, steps):
                     walls[variant].append(wall)
-                    processor[variant].append(cpu)
-    return _summary(walls, processor)
+                    cpus[variant].append(cpu)
+    return _summary(walls, cpus)
 
 
-def worker(
+def start_variant(
     variant: Variant, environment: Mapping[str, str]
 ) -> contextlib.AbstractContextManager[subprocess.Popen]:
-    """A process that takes steps of a variant when it is asked to."""
-    code = "from seedtf.benchmark.step import answer; answer()"
-    command = [sys.executable, "-c", code, json.dumps(asdict(variant))]
-    return worker_process(command, {"TF_CPP_MIN_LOG_LEVEL": "3", **environment})
+    """Starts a worker process that takes steps of a variant on request."""
+    command = [sys.executable, "-m", _CHILD, json.dumps(asdict(variant))]
+    return start_worker(command, {"TF_CPP_MIN_LOG_LEVEL": "3", **environment})
 
 
 @contextlib.contextmanager
-def worker_process(
+def start_worker(
     command: Sequence[str], environment: Mapping[str, str]
 ) -> Iterator[subprocess.Popen]:
-    """A process whose program ends in ``worker_loop``; killed in the end."""
+    """Starts a process whose program ends in ``worker_loop``, and kills it at the end."""
     with subprocess.Popen(
         command,
         env=environment,
@@ -144,70 +144,49 @@ def worker_process(
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
         text=True,
-    ) as process:
+    ) as worker:
         try:
-            yield process
+            yield worker
         finally:
-            process.kill()
+            worker.kill()
 
 
-def ask(process: subprocess.Popen, steps: int) -> list[tuple[float, float]]:
-    """Has a worker take ``steps`` steps: wall and CPU seconds of each.
+def request_steps(worker: subprocess.Popen, steps: int) -> list[tuple[float, float]]:
+    """Has a worker take ``steps`` steps; returns the wall and CPU seconds of each.
 
     Raises:
-        UserError: what the worker says in place of times, or that it ended.
+        UserError: the worker reported an error, or it has ended.
     """
-    assert process.stdin is not None and process.stdout is not None  # both are pipes
-    process.stdin.write(f"{steps}\n")
-    process.stdin.flush()
-    answer = json.loads(process.stdout.readline() or '"a measured process ended"')
-    if isinstance(answer, str):
-        raise UserError(answer)
-    return answer
-
-
-def answer() -> None:
-    """A worker's whole life: builds its variant, then takes as many steps as each line says."""
-    try:
-        step = make_step(Variant(**json.loads(sys.argv[1])))
-    except UserError as error:
-        print(json.dumps(str(error)), flush=True)
-        return
-    worker_loop(step)
-
-
-def worker_loop(step: Callable[[], object]) -> None:
-    """Takes as many steps as each line of stdin says, and answers with the times ``ask`` returns."""
-    for line in sys.stdin:
-        taken = []
-        for _ in range(int(line)):
-            wall, cpu = time.perf_counter(), time.process_time()
-            step()
-            taken.append((time.perf_counter() - wall, time.process_time() - cpu))
-        print(json.dumps(taken), flush=True)
+    assert worker.stdin is not None and worker.stdout is not None  # both are pipes
+    worker.stdin.write(f"{steps}\n")
+    worker.stdin.flush()
+    reply = json.loads(worker.stdout.readline() or '"a measured process ended"')
+    if isinstance(reply, str):
+        raise UserError(reply)
+    return reply
 
 
 def make_step(variant: Variant) -> Step:
-    """Builds, compiles and traces; the function takes one step and returns the loss.
+    """Builds, compiles and traces a model; the returned function takes one step and returns the loss.
 
-    Sets Keras's global precision.
+    Sets Keras's global precision policy.
 
     Raises:
-        UserError: an unknown network, or one that takes no images so small.
+        UserError: the network is unknown, or does not support images this small.
     """
-    trainer = _stock(variant) if variant.stock else _ours(variant)
-    draw = np.random.default_rng(0)
+    model = _stock_model(variant) if variant.stock else _seedtf_model(variant)
+    rng = np.random.default_rng(0)
     shape = (variant.batch_size, variant.image_size, variant.image_size, 3)
-    images = draw.integers(0, 256, shape).astype(np.float32)
+    images = rng.integers(0, 256, shape).astype(np.float32)
     labels = (np.arange(variant.batch_size) % variant.classes).astype(np.int32)
     batches = tf.data.Dataset.from_tensors((images, labels)).repeat()
-    trainer.fit(batches, steps_per_epoch=1, verbose=0, shuffle=False)
+    model.fit(batches, steps_per_epoch=1, verbose=0, shuffle=False)
     iterator = iter(batches)
-    return lambda: float(np.mean(trainer.train_function(iterator)["loss"]))
+    return lambda: float(np.mean(model.train_function(iterator)["loss"]))
 
 
-def _ours(variant: Variant) -> keras.Model:
-    """As ``Session`` trains."""
+def _seedtf_model(variant: Variant) -> keras.Model:
+    """A model built and compiled as seedtf trains it."""
     capabilities = gpu_compute_capabilities()
     precision = choose_precision(variant.precision, capabilities)
     keras.mixed_precision.set_global_policy(precision.policy)
@@ -226,8 +205,8 @@ def _ours(variant: Variant) -> keras.Model:
     return trainer
 
 
-def _stock(variant: Variant) -> keras.Model:
-    """As a script writes it that takes Keras's defaults."""
+def _stock_model(variant: Variant) -> keras.Model:
+    """A model built and compiled with Keras's defaults, as a script would."""
     policy = "float32" if variant.precision == "auto" else variant.precision
     keras.mixed_precision.set_global_policy(policy)
     image = keras.Input((variant.image_size, variant.image_size, 3))
@@ -247,20 +226,19 @@ def _stock(variant: Variant) -> keras.Model:
 
 
 def _summary(
-    walls: Mapping[Variant, list[float]], processor: Mapping[Variant, list[float]]
+    walls: Mapping[Variant, list[float]], cpus: Mapping[Variant, list[float]]
 ) -> list[StepTime]:
-    first: dict[int, float] = {}
-    found = []
+    reference: dict[int, float] = {}
+    rows = []
     for variant, times in walls.items():
         seconds = statistics.median(times)
-        base = first.setdefault(variant.image_size, seconds)
-        found.append(
+        rows.append(
             StepTime(
-                variant.name,
-                1e3 * seconds,
-                variant.batch_size / seconds,
-                1e3 * statistics.median(processor[variant]),
-                base / seconds,
+                variant=variant.name,
+                milliseconds=1e3 * seconds,
+                images_per_second=variant.batch_size / seconds,
+                cpu_milliseconds=1e3 * statistics.median(cpus[variant]),
+                relative=reference.setdefault(variant.image_size, seconds) / seconds,
             )
         )
-    return found
+    return rows

@@ -82,7 +82,7 @@ def run(arguments: list[str]) -> int:
         "builds": [
             {**dataclasses.asdict(build), "memory_ratio": build.memory_ratio} for build in builds
         ],
-        "growth": None if growth is None else {"sizes": growth.sizes, "share": growth.share},
+        "growth": None if growth is None else {"sizes": growth.sizes, "share": growth.fraction},
     }
     table = [
         f"device    {result['device']}",
@@ -98,7 +98,7 @@ def run(arguments: list[str]) -> int:
     ]
     if growth is not None:
         table.append(
-            f"memory    {growth.share:+.2%} over {config.epochs} epochs, at "
+            f"memory    {growth.fraction:+.2%} over {config.epochs} epochs, at "
             f"{growth.sizes[-1] / 2**20:.0f} MiB"
         )
     print_benchmark(result, table, as_json=config.json)

@@ -1,0 +1,72 @@
+"""Runs ``seedtf train`` as the shell does and measures it from within.
+
+    python -m seedtf.benchmark.children.train first_step|memory FLAGS...
+
+``first_step`` writes the wall-clock time (``time.time()``) at the end of the first training step and
+ends the process. ``memory`` trains to the end and writes the resident memory at the start of every
+epoch, a list of bytes. Both extend a method of ``EpochTimer``, the first callback of a run.
+"""
+
+from __future__ import annotations
+
+import os
+import runpy
+import sys
+import time
+from typing import Any
+
+import psutil
+
+from seedtf.benchmark.children import write_result
+from seedtf.training.callbacks.epoch_timer import EpochTimer
+
+Logs = dict[str, float] | None
+
+
+def stop_after_first_step() -> None:
+    """Makes the first step of the training write the time and end the process."""
+
+    def on_train_batch_end(self: EpochTimer, batch: int, logs: Logs = None) -> None:
+        write_result(time.time())
+        os._exit(0)
+
+    _override(EpochTimer.on_train_batch_end, on_train_batch_end)
+
+
+def record_memory() -> list[int]:
+    """Makes every epoch of the training append the resident memory in bytes to the list returned."""
+    sizes: list[int] = []
+    process, original = psutil.Process(), EpochTimer.on_epoch_begin
+
+    def on_epoch_begin(self: EpochTimer, epoch: int, logs: Logs = None) -> None:
+        sizes.append(process.memory_info().rss)
+        original(self, epoch, logs)
+
+    _override(original, on_epoch_begin)
+    return sizes
+
+
+def _override(original: Any, replacement: Any) -> None:
+    # If the timer no longer defined the method, the measurement would silently change place.
+    assert EpochTimer.__dict__[original.__name__] is original
+    setattr(EpochTimer, original.__name__, replacement)
+
+
+def main(measure: str, *flags: str) -> None:
+    """Trains with ``flags``, and exits with the code of ``seedtf train``."""
+    sizes: list[int] = []
+    if measure == "first_step":
+        stop_after_first_step()
+    else:
+        sizes = record_memory()
+    sys.argv = ["seedtf", "train", *flags]
+    try:
+        runpy.run_module("seedtf", run_name="__main__")
+    except SystemExit as ended:
+        if ended.code:
+            raise
+    write_result(sizes)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
