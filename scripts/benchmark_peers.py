@@ -1,14 +1,14 @@
-"""Augmented images a second: seedtf beside its peers, on the same images and the same two threads.
+"""Augmented images per second: seedtf and other libraries, on the same images and number of threads.
 
     pip install . -r scripts/benchmark_peers_requirements.txt
     python scripts/benchmark_peers.py
 
 256² uint8 images in memory become 224² float32 batches of 64: random crop, stretch, flips, rotation,
-brightness, contrast, saturation and hue. Each peer runs in a process of its own, warmed up, and they
-take turns: a round measures each once, and a ratio is the median over the rounds. Who has no turn is
-stopped, or it would go on filling its queues in another's. DALI and
-Albumentations are spared the rotation; ImageDataGenerator the stretch and the hue, and its images are
-224² already.
+brightness, contrast, saturation and hue. Each library runs in its own process, warmed up, and they
+take turns: a round measures each once, and a ratio is the median over the rounds. A process without a
+turn is stopped (SIGSTOP), because it would otherwise fill its queues while another is measured. DALI
+and Albumentations do not rotate; ImageDataGenerator neither stretches nor changes the hue, and its
+images already have 224².
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ Batches = Iterator[Any]
 
 
 def noise_images(size: int = IN_SIZE) -> Any:
-    """The same images for everyone: uint8 ``[PICTURES, size, size, 3]``, plain patches of 16²."""
+    """The images that all libraries use: uint8 ``[IMAGES, size, size, 3]``, plain patches of 16²."""
     import numpy as np
 
     rng = np.random.default_rng(0)
@@ -42,7 +42,7 @@ def noise_images(size: int = IN_SIZE) -> Any:
 
 
 def _tensorflow(threads: int) -> Any:
-    """TensorFlow as ``seedtf`` starts it: the TensorFlow peers get the same settings."""
+    """TensorFlow with the settings of the ``seedtf`` command, for every TensorFlow pipeline."""
     from seedtf.compat.tensorflow_env import import_tensorflow
 
     import_tensorflow()
@@ -58,27 +58,27 @@ def _prefetch(tf: Any, dataset: Any, threads: int) -> Batches:
     return iter(dataset.prefetch(2).with_options(options))
 
 
-def _seedtf(threads: int, way: str) -> Batches:
+def _seedtf(threads: int, variant: str) -> Batches:
     _tensorflow(threads)
     from seedtf.augment.policy import Policy
     from seedtf.benchmark.pipeline import batches, store_of_images
 
     policy = Policy(crop=CROP, stretch=STRETCH, rotate=180.0, hue=HUE)
-    return iter(batches(store_of_images(noise_images()), OUT_SIZE, BATCH, policy, way))
+    return iter(batches(store_of_images(noise_images()), OUT_SIZE, BATCH, policy, variant))
 
 
 def seedtf_host(threads: int) -> Batches:
-    """seedtf's own training pipeline."""
+    """The training pipeline of seedtf."""
     return _seedtf(threads, "fused")
 
 
 def seedtf_device(threads: int) -> Batches:
-    """seedtf with the augmentation placed on the device: what is left to the host."""
+    """The host's part of seedtf's pipeline when the device augments: uint8 batches."""
     return _seedtf(threads, "device")
 
 
 def keras_generator(threads: int) -> Batches:
-    """Keras's ImageDataGenerator, the original's way; its batches are made in ``threads`` threads."""
+    """Keras's ImageDataGenerator, with ``threads`` threads that make batches."""
     import queue
     import threading
 
@@ -97,20 +97,20 @@ def keras_generator(threads: int) -> Batches:
         interpolation_order=1,
     )
     flow = generator.flow(images, batch_size=BATCH, shuffle=True)
-    made: queue.Queue[Any] = queue.Queue(2)
+    batches: queue.Queue[Any] = queue.Queue(2)
 
     def work() -> None:
         while True:
-            made.put(next(flow))
+            batches.put(next(flow))
 
     for _ in range(threads):
         threading.Thread(target=work, daemon=True).start()
     while True:
-        yield made.get()
+        yield batches.get()
 
 
 def keras_layers(threads: int) -> Batches:
-    """Keras 3 preprocessing layers on whole batches in tf.data."""
+    """Keras 3 preprocessing layers on whole batches, in tf.data."""
     tf = _tensorflow(threads)
     import keras
 
@@ -139,14 +139,14 @@ def keras_layers(threads: int) -> Batches:
 
 
 def tf_image(threads: int) -> Batches:
-    """The tf.image chain, one image at a time, as tutorials write it."""
+    """Operations of tf.image, one image at a time, as in TensorFlow's tutorials."""
     tf = _tensorflow(threads)
 
-    def rotated(image: Any, angle: Any) -> Any:
+    def rotate(image: Any, angle: Any) -> Any:
         middle = (OUT_SIZE - 1) / 2
         cos, sin = tf.cos(angle), tf.sin(angle)
-        moved = (middle - cos * middle + sin * middle, middle - sin * middle - cos * middle)
-        row = tf.stack([cos, -sin, moved[0], sin, cos, moved[1], 0.0, 0.0])
+        offset = (middle - cos * middle + sin * middle, middle - sin * middle - cos * middle)
+        row = tf.stack([cos, -sin, offset[0], sin, cos, offset[1], 0.0, 0.0])
         return tf.raw_ops.ImageProjectiveTransformV3(
             images=image[None],
             transforms=row[None],
@@ -156,7 +156,7 @@ def tf_image(threads: int) -> Batches:
             fill_mode="REFLECT",
         )[0]
 
-    def one(image: Any) -> Any:
+    def augment(image: Any) -> Any:
         window = 1.0 - CROP * tf.random.uniform([])
         aspect = tf.exp(tf.random.uniform([], -STRETCH / 2, STRETCH / 2))
         height = tf.cast(tf.minimum(window * aspect, 1.0) * IN_SIZE, tf.int32)
@@ -164,7 +164,7 @@ def tf_image(threads: int) -> Batches:
         image = tf.image.random_crop(image, tf.stack([height, width, 3]))
         image = tf.image.resize(image, [OUT_SIZE, OUT_SIZE])
         image = tf.image.random_flip_up_down(tf.image.random_flip_left_right(image))
-        image = rotated(image, tf.random.uniform([], -3.14159, 3.14159)) / 255.0
+        image = rotate(image, tf.random.uniform([], -3.14159, 3.14159)) / 255.0
         image = tf.image.random_brightness(image, BRIGHTNESS)
         image = tf.image.random_contrast(image, 1 - CONTRAST, 1 + CONTRAST)
         image = tf.image.random_saturation(image, 1 - SATURATION, 1 + SATURATION)
@@ -173,7 +173,7 @@ def tf_image(threads: int) -> Batches:
 
     images = tf.constant(noise_images())
     indices = tf.data.Dataset.range(IMAGES).repeat().shuffle(IMAGES)
-    dataset = indices.map(lambda i: one(tf.gather(images, i)), threads, deterministic=False)
+    dataset = indices.map(lambda i: augment(tf.gather(images, i)), threads, deterministic=False)
     return _prefetch(tf, dataset.batch(BATCH, drop_remainder=True), threads)
 
 
@@ -216,14 +216,14 @@ def dali(threads: int) -> Batches:
 
 
 def albumentations(threads: int) -> Batches:
-    """Albumentations (OpenCV), without rotation; uint8 up to the last step, where it is fastest."""
+    """Albumentations (OpenCV), without rotation; uint8 up to the last step, which is fastest."""
     from concurrent.futures import ThreadPoolExecutor
 
     import albumentations as a
     import cv2
     import numpy as np
 
-    cv2.setNumThreads(1)  # a thread for each image is faster than two for one
+    cv2.setNumThreads(1)  # one thread per image is faster than two threads for one image
     area, ratio = ((1 - CROP) ** 2, 1.0), (1 / (1 + STRETCH), 1 + STRETCH)
     chain = a.Compose(
         [
@@ -242,7 +242,7 @@ def albumentations(threads: int) -> Batches:
     images = noise_images()
     rng = np.random.default_rng(0)
 
-    def half(arguments: tuple[Any, Any]) -> None:
+    def fill(arguments: tuple[Any, Any]) -> None:
         batch, rows = arguments
         for row, index in rows:
             batch[row] = chain(image=images[index])["image"]
@@ -251,45 +251,45 @@ def albumentations(threads: int) -> Batches:
         while True:
             batch = np.empty((BATCH, OUT_SIZE, OUT_SIZE, 3), np.float32)
             rows = list(enumerate(rng.integers(0, IMAGES, BATCH)))
-            list(pool.map(half, [(batch, rows[k::threads]) for k in range(threads)]))
+            list(pool.map(fill, [(batch, rows[k::threads]) for k in range(threads)]))
             yield batch
 
 
-# name: (what makes the batches, the title in the table, seedtf must be so many times as fast)
+# name: (function that yields batches, title in the table, target of the ratio to seedtf)
 PEERS: dict[str, tuple[Callable[[int], Batches], str, float]] = {
     "keras_generator": (keras_generator, "Keras ImageDataGenerator", 30),
     "keras_layers": (keras_layers, "Keras 3 preprocessing layers in tf.data", 30),
-    "tf_image": (tf_image, "tf.image chain per image", 6),
+    "tf_image": (tf_image, "tf.image per image", 6),
     "dali": (dali, "DALI on CPU (no rotation)", 6),
     "albumentations": (albumentations, "Albumentations, OpenCV (no rotation)", 4),
 }
 OURS: dict[str, tuple[Callable[[int], Batches], str]] = {
     "seedtf": (seedtf_host, "seedtf, augmentation on the host"),
-    "device": (seedtf_device, "seedtf, augmentation on the device: uint8 leaving the host"),
+    "device": (seedtf_device, "seedtf, augmentation on the device: uint8 batches leaving the host"),
 }
 
 
-def serve(name: str, threads: int) -> None:
-    """A worker: makes batches for the number of seconds that each line of stdin names."""
+def worker_loop(name: str, threads: int) -> None:
+    """Makes batches for as many seconds as each line of stdin says, and prints images per second."""
     batches = {**PEERS, **OURS}[name][0](threads)
     for _ in range(3):
         next(batches)
     print("ready", flush=True)
     for line in sys.stdin:
-        for _ in range(3):  # what waited in the queue was made before
+        for _ in range(3):  # these were prefetched before the turn
             next(batches)
-        count, began = 0, time.perf_counter()
-        while time.perf_counter() - began < float(line):
+        count, start = 0, time.perf_counter()
+        while time.perf_counter() - start < float(line):
             next(batches)
             count += BATCH
-        print(count / (time.perf_counter() - began), flush=True)
+        print(count / (time.perf_counter() - start), flush=True)
 
 
 class Worker:
-    """A process that measures when it is told to."""
+    """A process that measures one library when requested, and is stopped in between."""
 
     def __init__(self, name: str, threads: int, cores: set[int]) -> None:
-        """Starts the process on these cores and waits until it is warm."""
+        """Starts the process on ``cores`` and waits until it is warmed up."""
         environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
         command = [sys.executable, __file__, f"--worker={name}", f"--threads={threads}"]
         command.append("--cores=" + ",".join(map(str, sorted(cores))))
@@ -300,32 +300,32 @@ class Worker:
             text=True,
             env=environment,
         )
-        if self._answer() != "ready":
-            raise SystemExit(f"{name} did not start; its message is above")
+        if self._read_line() != "ready":
+            raise SystemExit(f"{name} did not start; see its message above")
         self._process.send_signal(signal.SIGSTOP)
 
-    def _answer(self) -> str:
+    def _read_line(self) -> str:
         assert self._process.stdout is not None
         return self._process.stdout.readline().strip()
 
     def rate(self, seconds: float) -> float:
-        """Images a second."""
+        """Measures for ``seconds`` and returns images per second."""
         assert self._process.stdin is not None
         self._process.send_signal(signal.SIGCONT)
         self._process.stdin.write(f"{seconds}\n")
         self._process.stdin.flush()
-        rate = float(self._answer())
+        rate = float(self._read_line())
         self._process.send_signal(signal.SIGSTOP)
         return rate
 
     def stop(self) -> None:
-        """Ends the process."""
+        """Kills the process."""
         self._process.kill()
         self._process.wait()
 
 
 def measure(names: list[str], threads: int, rounds: int, seconds: float) -> dict[str, list[float]]:
-    """The rates of every round; all are started and warm before the first."""
+    """Images per second in every round, by name; all processes are warmed up before the first round."""
     cores = set(sorted(os.sched_getaffinity(0))[:threads])
     rates: dict[str, list[float]] = {name: [] for name in [*names, "seedtf, one core"]}
     workers: dict[str, Worker] = {}
@@ -336,7 +336,7 @@ def measure(names: list[str], threads: int, rounds: int, seconds: float) -> dict
         for _ in range(rounds):
             for name, worker in workers.items():
                 rates[name].append(worker.rate(seconds))
-    finally:  # also when one did not start: the others are stopped and would not see that we end
+    finally:  # stopped processes would outlive this one if they were not killed
         for worker in workers.values():
             worker.stop()
     return rates
@@ -351,8 +351,8 @@ def _versions() -> dict[str, str]:
 
 
 def report(rates: dict[str, list[float]]) -> tuple[list[str], dict[str, Any]]:
-    """The table's lines and the same as JSON values."""
-    ours = rates["seedtf"]
+    """The lines of the table, and the same figures as JSON values."""
+    seedtf = rates["seedtf"]
     lines = [f"{'images/s':>10} {'seedtf is':>10} {'target':>8}"]
     result: dict[str, Any] = {"versions": _versions(), "images_per_second": {}, "ratios": {}}
 
@@ -363,39 +363,39 @@ def report(rates: dict[str, list[float]]) -> tuple[list[str], dict[str, Any]]:
         median = statistics.median(values)
         result["images_per_second"][name] = median
         if name in PEERS:
-            ratio = statistics.median(a / b for a, b in zip(ours, values, strict=True))
+            ratio = statistics.median(a / b for a, b in zip(seedtf, values, strict=True))
             result["ratios"][name] = ratio
-            verdict = "" if ratio >= PEERS[name][2] else " MISSED"
-            line(median, f"{ratio:.1f} ×", f"{PEERS[name][2]:.0f} ×", PEERS[name][1] + verdict)
+            mark = "" if ratio >= PEERS[name][2] else " MISSED"
+            line(median, f"{ratio:.1f} ×", f"{PEERS[name][2]:.0f} ×", PEERS[name][1] + mark)
         elif name in OURS:
             line(median, "", "", OURS[name][1])
         else:
-            scaling = statistics.median(a / b for a, b in zip(ours, values, strict=True))
+            scaling = statistics.median(a / b for a, b in zip(seedtf, values, strict=True))
             result["scaling"] = scaling
-            verdict = "" if scaling >= 1.8 else " MISSED"
-            line(median, f"{scaling:.2f} ×", "1.8 ×", f"seedtf on one core{verdict}")
+            mark = "" if scaling >= 1.8 else " MISSED"
+            line(median, f"{scaling:.2f} ×", "1.8 ×", f"seedtf on one core{mark}")
     return lines, result
 
 
 def main() -> None:
     """Reads the command line and prints the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rounds", type=int, default=5, help="turns of each; medians are shown")
-    parser.add_argument("--seconds", type=float, default=6.0, help="time of a turn")
-    parser.add_argument("--threads", type=int, default=2, help="threads and cores for everyone")
-    parser.add_argument("--peers", default=",".join(PEERS), help="which, with commas between")
-    parser.add_argument("--json", action="store_true", help="one JSON object in place of the table")
+    parser.add_argument("--rounds", type=int, default=5, help="turns of each; medians are printed")
+    parser.add_argument("--seconds", type=float, default=6.0, help="seconds per turn")
+    parser.add_argument("--threads", type=int, default=2, help="threads and cores of each")
+    parser.add_argument("--peers", default=",".join(PEERS), help="names, separated by commas")
+    parser.add_argument("--json", action="store_true", help="print JSON instead of the table")
     parser.add_argument("--worker", help=argparse.SUPPRESS)
     parser.add_argument("--cores", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.worker:
-        # before any library looks how many there are
+        # Libraries count the cores when they are imported.
         os.sched_setaffinity(0, {int(core) for core in arguments.cores.split(",")})
-        serve(arguments.worker, arguments.threads)
+        worker_loop(arguments.worker, arguments.threads)
         return
     names = [name for name in arguments.peers.split(",") if name]
     if unknown := sorted(set(names) - set(PEERS)):
-        parser.error(f"--peers: no {', '.join(unknown)}; there are {', '.join(PEERS)}")
+        parser.error(f"--peers={','.join(unknown)}: unknown; choose from {', '.join(PEERS)}")
     rates = measure([*OURS, *names], arguments.threads, arguments.rounds, arguments.seconds)
     lines, result = report(rates)
     if arguments.json:
