@@ -1,4 +1,4 @@
-"""An export answers as the evaluation does, from whole files, by any client, or does not appear."""
+"""An export predicts as the evaluation does, from whole files and for any client, or is not written."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from PIL import Image
 from seedtf.commands import export as command
 from seedtf.commands.main import run_command
 from seedtf.errors import UserError
-from seedtf.export import export, serving_graph
+from seedtf.export import export, parity, parity_worker, serving_graph
 from seedtf.export.warmup import WARMUP_FILE, example_jpeg
 from seedtf.model.network import build_network, save_model
 from seedtf.runs.folder import read_temperature
@@ -39,7 +39,7 @@ OUTPUTS = {
 
 
 def draw_image(number: int) -> Image.Image:
-    """Blocks of colour under noise, of odd sizes: no two sides, no two images alike."""
+    """Noisy blocks of colour; sizes and content differ from image to image."""
     rng = np.random.default_rng(number)
     blocks = rng.integers(0, 256, (3, 2, 3), dtype=np.uint8).repeat(17 + number, 0).repeat(31, 1)
     noise = rng.integers(-20, 20, blocks.shape)
@@ -47,7 +47,7 @@ def draw_image(number: int) -> Image.Image:
 
 
 def write_images(root: Path) -> list[str]:
-    """Every kind of file that is taken, 24 in three class folders; their relative paths."""
+    """Writes 24 images of every supported kind to three class folders; returns their paths."""
     turned = Image.Exif()
     turned[0x0112] = 6
     kinds: list[tuple[str, str, dict[str, Any]]] = [
@@ -73,7 +73,7 @@ def write_images(root: Path) -> list[str]:
 
 
 def sensitive_network(policy: str = "float32") -> keras.Model:
-    """A network whose answers differ from image to image and move with each pixel."""
+    """A network whose predictions differ from image to image and depend on every pixel."""
     before = keras.mixed_precision.global_policy()
     keras.mixed_precision.set_global_policy(policy)
     try:
@@ -88,7 +88,7 @@ def sensitive_network(policy: str = "float32") -> keras.Model:
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
-    """A run folder as mixed precision and evaluation leave it, its network untrained."""
+    """A run folder as after mixed-precision training and evaluation; the network is untrained."""
     folder = tmp_path_factory.mktemp("run")
     data = folder / "data"
     rows = [f"{path},{path.split('/')[0]},val\n" for path in write_images(data)]
@@ -116,8 +116,18 @@ def exported(run: Run, tmp_path_factory: pytest.TempPathFactory) -> export.Expor
 @pytest.fixture(scope="module")
 def signatures(exported: export.Exported) -> dict[str, Any]:
     loaded = tf.saved_model.load(str(exported.folder))
-    # a signature holds no reference to what it computes with
+    # A signature does not keep the loaded object alive.
     return {**loaded.signatures, "loaded": loaded}
+
+
+@pytest.fixture
+def _worker_in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Compares without a second process, which takes seconds to import TensorFlow."""
+
+    def run_worker(name: str, runtime: str, model: Path, request: dict[str, Any]) -> parity.Parity:
+        return parity.Parity.of(name, parity_worker.evaluate(runtime, str(model), request))
+
+    monkeypatch.setattr(parity, "_run_worker", run_worker)
 
 
 def files(run: Run) -> list[bytes]:
@@ -125,9 +135,9 @@ def files(run: Run) -> list[bytes]:
     return [Path(path).read_bytes() for path in store.catalog.absolute_paths()]
 
 
-def answer(signatures: dict[str, Any], contents: list[bytes]) -> dict[str, np.ndarray]:
-    found = signatures["serving_default"](image_bytes=tf.constant(contents, tf.string))
-    return {name: value.numpy() for name, value in found.items()}
+def classify(signatures: dict[str, Any], contents: list[bytes]) -> dict[str, np.ndarray]:
+    outputs = signatures["serving_default"](image_bytes=tf.constant(contents, tf.string))
+    return {name: value.numpy() for name, value in outputs.items()}
 
 
 def test_the_signatures_are_what_clients_rely_on(signatures: dict[str, Any]) -> None:
@@ -142,26 +152,26 @@ def test_the_signatures_are_what_clients_rely_on(signatures: dict[str, Any]) -> 
         "pixels": {"probabilities": OUTPUTS["probabilities"]},
     }
     for name, (argument, dtype, shape) in inputs.items():
-        _, taken = signatures[name].structured_input_signature
-        assert {k: (v.dtype, v.shape.as_list()) for k, v in taken.items()} == {
+        _, arguments = signatures[name].structured_input_signature
+        assert {k: (v.dtype, v.shape.as_list()) for k, v in arguments.items()} == {
             argument: (dtype, shape)
         }
-        given = signatures[name].structured_outputs
-        assert {k: (v.dtype, v.shape.as_list()) for k, v in given.items()} == outputs[name]
-        # TensorFlow Serving would answer such a string output in base64
-        assert not any(output.endswith("_bytes") for output in given)
+        results = signatures[name].structured_outputs
+        assert {k: (v.dtype, v.shape.as_list()) for k, v in results.items()} == outputs[name]
+        # TensorFlow Serving would encode a string output of such a name in base64.
+        assert not any(output.endswith("_bytes") for output in results)
 
 
 def test_saved_model_cli_shows_the_contract(exported: export.Exported) -> None:
-    what = f"show --dir {exported.folder} --tag_set serve --signature_def serving_default"
-    ended = subprocess.run(
-        [sys.executable, "-m", "tensorflow.python.tools.saved_model_cli", *what.split()],
+    arguments = f"show --dir {exported.folder} --tag_set serve --signature_def serving_default"
+    completed = subprocess.run(
+        [sys.executable, "-m", "tensorflow.python.tools.saved_model_cli", *arguments.split()],
         capture_output=True,
         text=True,
         check=False,
     )
-    assert ended.returncode == 0, ended.stderr
-    shown = " ".join(ended.stdout.split())
+    assert completed.returncode == 0, completed.stderr
+    shown = " ".join(completed.stdout.split())
     assert "inputs['image_bytes'] tensor_info: dtype: DT_STRING shape: (-1)" in shown
     assert "outputs['probabilities'] tensor_info: dtype: DT_FLOAT shape: (-1, 3)" in shown
     assert "Method name is: tensorflow/serving/predict" in shown
@@ -178,51 +188,49 @@ def test_the_version_folder_is_complete(run: Run, exported: export.Exported) -> 
     (row,) = facts["rows"]
     assert (row["format"], row["images"], row["top1_agreement"]) == ("saved_model", 24, 1.0)
     assert row["max_abs_difference"] <= 1e-4
-    # the export computes in float32, the trained model did not
+    # The export computes in float32, the trained model in mixed precision.
     assert 1e-6 < facts["as_trained"]["max_abs_difference"] < 0.1
     assert (facts["temperature"], facts["temperature_fitted"]) == (TEMPERATURE, True)
 
 
-def test_bytes_are_answered_as_training_sees_the_images(
+def test_files_are_classified_as_training_sees_the_images(
     run: Run, signatures: dict[str, Any]
 ) -> None:
     store, records = open_validation(run)
     logits = sensitive_network()
     logits = keras.Model(logits.input, logits.get_layer("logits").output)
     pixels = store.read(tf.constant(records))
-    expected = tf.nn.softmax(logits.predict(pixels, verbose=0) / TEMPERATURE, axis=-1).numpy()
-    found = answer(signatures, files(run))
-    np.testing.assert_allclose(found["probabilities"], expected, atol=1e-5)
+    expected = tf.nn.softmax(logits(pixels, training=False) / TEMPERATURE, axis=-1).numpy()
+    outputs = classify(signatures, files(run))
+    np.testing.assert_allclose(outputs["probabilities"], expected, atol=1e-5)
     assert len(set(expected.argmax(1))) > 1
     by_pixels = signatures["pixels"](pixels=tf.cast(pixels, tf.float32))["probabilities"]
     np.testing.assert_allclose(by_pixels, expected, atol=1e-5)
 
 
-def test_classes_and_scores_are_ranked_and_the_first_is_the_answer(
-    run: Run, signatures: dict[str, Any]
-) -> None:
-    found = answer(signatures, files(run))
-    for number, probabilities in enumerate(found["probabilities"]):
+def test_classes_and_scores_are_sorted_best_first(run: Run, signatures: dict[str, Any]) -> None:
+    outputs = classify(signatures, files(run))
+    for number, probabilities in enumerate(outputs["probabilities"]):
         ranked = sorted(zip(-probabilities, NAMES, strict=True))
-        assert [name.decode() for name in found["classes"][number]] == [n for _, n in ranked]
-        np.testing.assert_array_equal(found["scores"][number], -np.sort(-probabilities))
-    np.testing.assert_array_equal(found["class_name"], found["classes"][:, 0])
-    np.testing.assert_array_equal(found["confidence"], found["probabilities"].max(1))
-    assert set(found["status"]) == {b"ok"}
+        assert [name.decode() for name in outputs["classes"][number]] == [n for _, n in ranked]
+        np.testing.assert_array_equal(outputs["scores"][number], -np.sort(-probabilities))
+    np.testing.assert_array_equal(outputs["class_name"], outputs["classes"][:, 0])
+    np.testing.assert_array_equal(outputs["confidence"], outputs["probabilities"].max(1))
+    assert set(outputs["status"]) == {b"ok"}
 
 
 def test_a_row_does_not_depend_on_its_batch(run: Run, signatures: dict[str, Any]) -> None:
     contents = files(run)[:7]
-    together = answer(signatures, contents)["probabilities"]
-    alone = [answer(signatures, [each])["probabilities"][0] for each in contents]
+    together = classify(signatures, contents)["probabilities"]
+    alone = [classify(signatures, [image])["probabilities"][0] for image in contents]
     np.testing.assert_allclose(together, alone, atol=1e-6)
 
 
-def test_bad_files_do_not_fail_the_others(run: Run, signatures: dict[str, Any]) -> None:
+def test_bad_files_do_not_fail_the_rest_of_the_batch(run: Run, signatures: dict[str, Any]) -> None:
     good = files(run)
-    png = next(each for each in good if each.startswith(b"\x89PNG"))
+    png = next(content for content in good if content.startswith(b"\x89PNG"))
     flipped = bytearray(png)
-    flipped[len(png) // 2] ^= 1  # inside the pixels: only the decoder's checksum sees it
+    flipped[len(png) // 2] ^= 1  # inside the pixels: only the decoder's checksum detects it
     buffer = io.BytesIO()
     draw_image(0).convert("P").save(buffer, "BMP")
     bad = {
@@ -234,24 +242,24 @@ def test_bad_files_do_not_fail_the_others(run: Run, signatures: dict[str, Any]) 
         bytes(flipped): b"corrupt",
         buffer.getvalue(): b"unsupported variant",
         png[:16] + struct.pack(">II", 60_000, 60_000) + png[24:]: b"too large",
-        # 57 bytes that claim a chunk of a gigabyte
+        # 57 bytes whose header announces a chunk of a gigabyte.
         png[:33] + struct.pack(">I4s", 2**30, b"tEXt") + bytes(16): b"truncated",
     }
     contents = [good[1], *bad, good[2]]
-    found = answer(signatures, contents)
-    assert found["status"].tolist() == [b"ok", *bad.values(), b"ok"]
-    expected = answer(signatures, [good[1], good[2]])["probabilities"]
-    np.testing.assert_allclose(found["probabilities"][[0, -1]], expected, atol=1e-6)
-    assert not found["probabilities"][1:-1].any()
-    assert not found["confidence"][1:-1].any()
-    assert set(found["class_name"][1:-1]) == {b""}
-    # also where nothing is left
-    assert answer(signatures, [b"x"])["status"].tolist() == [b"not an image"]
+    outputs = classify(signatures, contents)
+    assert outputs["status"].tolist() == [b"ok", *bad.values(), b"ok"]
+    expected = classify(signatures, [good[1], good[2]])["probabilities"]
+    np.testing.assert_allclose(outputs["probabilities"][[0, -1]], expected, atol=1e-6)
+    assert not outputs["probabilities"][1:-1].any()
+    assert not outputs["confidence"][1:-1].any()
+    assert set(outputs["class_name"][1:-1]) == {b""}
+    # A batch of bad files only.
+    assert classify(signatures, [b"x"])["status"].tolist() == [b"not an image"]
 
 
 def test_what_still_fails_a_whole_request(signatures: dict[str, Any]) -> None:
     with pytest.raises(tf.errors.InvalidArgumentError):
-        answer(signatures, [])
+        classify(signatures, [])
     with pytest.raises(tf.errors.InvalidArgumentError):
         signatures["image"](image=tf.zeros([2, 0, 5, 3], tf.uint8))
     with pytest.raises((TypeError, ValueError, tf.errors.InvalidArgumentError)):
@@ -263,17 +271,17 @@ def test_pixels_of_any_size_are_resized_as_in_training(
 ) -> None:
     store, records = open_validation(run)
     lossless = [i for i, path in enumerate(store.catalog.paths) if path.endswith(".bmp")]
-    expected = answer(signatures, [files(run)[i] for i in lossless])["probabilities"]
+    expected = classify(signatures, [files(run)[i] for i in lossless])["probabilities"]
     for row, index in enumerate(lossless):
         image = np.asarray(Image.open(store.catalog.absolute_paths()[index]))
         twice = tf.constant(np.stack([image, image]))
-        found = signatures["image"](image=twice)["probabilities"]
-        np.testing.assert_allclose(found, expected[[row, row]], atol=1e-6)
+        actual = signatures["image"](image=twice)["probabilities"]
+        np.testing.assert_allclose(actual, expected[[row, row]], atol=1e-6)
         same_size = signatures["image"](image=store.read(tf.constant(records[[index]])))
         np.testing.assert_allclose(same_size["probabilities"], expected[[row]], atol=1e-6)
 
 
-def test_the_graph_has_no_python_and_no_foreign_op(exported: export.Exported) -> None:
+def test_the_graph_has_no_python_and_no_custom_op(exported: export.Exported) -> None:
     from tensorflow.core.protobuf import saved_model_pb2
     from tensorflow.python.framework import op_def_registry
 
@@ -302,10 +310,10 @@ def test_warm_up_requests_run(exported: export.Exported, signatures: dict[str, A
         assert log.WhichOneof("log_type") == "predict_log"
         request = log.predict_log.request
         inputs = {name: tf.make_ndarray(value) for name, value in request.inputs.items()}
-        found = signatures[request.model_spec.signature_name](
+        outputs = signatures[request.model_spec.signature_name](
             **{name: tf.constant(value) for name, value in inputs.items()}
         )
-        assert set(found.get("status", tf.constant([b"ok"])).numpy()) == {b"ok"}
+        assert set(outputs.get("status", tf.constant([b"ok"])).numpy()) == {b"ok"}
         seen.add((request.model_spec.signature_name, *inputs))
     assert seen == {("serving_default", "image_bytes"), ("image", "image"), ("pixels", "pixels")}
 
@@ -319,9 +327,9 @@ def test_grpc_request_and_response_fit_the_signature(run: Run, signatures: dict[
     request.inputs["image_bytes"].CopyFrom(tf.make_tensor_proto(files(run)[:2], shape=[2]))
     received = apis.PredictRequest.FromString(request.SerializeToString())
     value = tf.make_ndarray(received.inputs["image_bytes"])
-    found = signatures["serving_default"](image_bytes=tf.constant(value))
+    outputs = signatures["serving_default"](image_bytes=tf.constant(value))
     response = apis.PredictResponse()
-    for name, tensor in found.items():
+    for name, tensor in outputs.items():
         response.outputs[name].CopyFrom(tf.make_tensor_proto(tensor.numpy()))
     shapes = {
         name: [dim.size for dim in proto.tensor_shape.dim]
@@ -337,7 +345,7 @@ def test_openvino_serves_the_pixels_without_tensorflow(
     pytest.importorskip("openvino", reason="openvino is not installed")
     from tensorflow.core.protobuf import saved_model_pb2
 
-    # OpenVINO reads serving_default alone and has no DecodeImage: in a copy, name the float path so
+    # OpenVINO reads only serving_default and has no DecodeImage: a copy serves the float path there.
     copy = Path(shutil.copytree(exported.folder, tmp_path / "copy"))
     saved = saved_model_pb2.SavedModel.FromString((copy / "saved_model.pb").read_bytes())
     signature = saved.meta_graphs[0].signature_def
@@ -348,22 +356,23 @@ def test_openvino_serves_the_pixels_without_tensorflow(
     pixels = store.read(tf.constant(records)).numpy().astype(np.float32)
     np.save(tmp_path / "pixels.npy", pixels)
     code = (
-        "import sys, numpy as np, openvino as ov; copy, taken, given = sys.argv[1:]\n"
+        "import sys, numpy as np, openvino as ov; copy, pixels, out = sys.argv[1:]\n"
         "exact = {'INFERENCE_PRECISION_HINT': 'f32'}\n"
         "model = ov.compile_model(ov.convert_model(copy), 'CPU', exact)\n"
-        "np.save(given, model(np.load(taken))[0]); assert 'tensorflow' not in sys.modules\n"
+        "np.save(out, model(np.load(pixels))[0]); assert 'tensorflow' not in sys.modules\n"
     )
-    paths = [str(tmp_path / name) for name in ("copy", "pixels.npy", "answers.npy")]
-    ended = subprocess.run(
+    paths = [str(tmp_path / name) for name in ("copy", "pixels.npy", "probabilities.npy")]
+    completed = subprocess.run(
         [sys.executable, "-c", code, *paths], capture_output=True, text=True, check=False
     )
-    assert ended.returncode == 0, ended.stderr
-    found = np.load(tmp_path / "answers.npy")
-    expected = answer(signatures, files(run))["probabilities"]
-    np.testing.assert_array_equal(found.argmax(1), expected.argmax(1))
-    np.testing.assert_allclose(found, expected, atol=1e-3)
+    assert completed.returncode == 0, completed.stderr
+    actual = np.load(tmp_path / "probabilities.npy")
+    expected = classify(signatures, files(run))["probabilities"]
+    np.testing.assert_array_equal(actual.argmax(1), expected.argmax(1))
+    np.testing.assert_allclose(actual, expected, atol=1e-3)
 
 
+@pytest.mark.usefixtures("_worker_in_this_process")
 def test_an_export_that_sees_other_pixels_is_refused(
     run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -377,21 +386,22 @@ def test_an_export_that_sees_other_pixels_is_refused(
     assert list((tmp_path / "out").iterdir()) == []
 
 
+@pytest.mark.usefixtures("_worker_in_this_process")
 def test_a_format_that_disagrees_is_left_out_and_the_rest_kept(
     run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     pytest.importorskip("ai_edge_litert", reason="ai-edge-litert is not installed")
-    honest = export.convert
+    convert = export.convert
 
-    def upside_down(module: Any, name: str, calibration: np.ndarray) -> bytes:
-        kept = module._temperature
-        module._temperature = -kept
+    def convert_with_reversed_ranking(module: Any, name: str, calibration: np.ndarray) -> bytes:
+        temperature = module._temperature
+        module._temperature = -temperature
         try:
-            return honest(module, name, calibration)
+            return convert(module, name, calibration)
         finally:
-            module._temperature = kept
+            module._temperature = temperature
 
-    monkeypatch.setattr(export, "convert", upside_down)
+    monkeypatch.setattr(export, "convert", convert_with_reversed_ranking)
     out = tmp_path / "out"
     code = run_command("export", [str(run.run_dir), f"--out={out}", "--format=litert"])
     assert code == command.EXIT_INCOMPLETE
@@ -410,7 +420,7 @@ def test_a_format_that_disagrees_is_left_out_and_the_rest_kept(
 
 
 def refusal(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
-    """The one line on stderr with which a mistake ends."""
+    """The one line on stderr that a mistake prints."""
     assert run_command("export", list(arguments)) == 2
     captured = capsys.readouterr()
     assert captured.out == ""
@@ -424,8 +434,8 @@ def test_mistakes_are_one_line(
     assert "no such run" in refusal(capsys, str(tmp_path / "none"))
     assert "not a run" in refusal(capsys, str(tmp_path))
     (tmp_path / "file").write_text("")
-    taken = f"--out={tmp_path / 'file'}"
-    assert "pass a folder that can be written" in refusal(capsys, str(run.run_dir), taken)
+    out = f"--out={tmp_path / 'file'}"
+    assert "pass a folder that can be written" in refusal(capsys, str(run.run_dir), out)
     assert "choose from" in refusal(capsys, str(run.run_dir), "--format=h5")
     assert "is missing" in refusal(capsys)
     copy = Path(shutil.copytree(run.run_dir, tmp_path / "copy"))
@@ -448,6 +458,6 @@ def test_temperature_of_the_report(tmp_path: Path, report: str | None, expected:
     assert read_temperature(RunPaths(tmp_path).report) == expected
 
 
-def test_the_drawn_image_is_a_jpeg_of_its_size() -> None:
+def test_the_warm_up_image_is_a_jpeg_of_its_size() -> None:
     image = Image.open(io.BytesIO(example_jpeg(50)))
     assert (image.format, image.size, image.mode) == ("JPEG", (50, 50), "RGB")

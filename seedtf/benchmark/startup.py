@@ -84,8 +84,8 @@ class Growth:
         Medians are compared; the first epoch is left out, because nothing was trained before it.
 
         Example:
-            >>> Growth((100, 900, *[1000] * 7, *[1010] * 3)).fraction
-            0.010000000000000009
+            >>> round(Growth((100, 900, *[1000] * 7, *[1010] * 3)).fraction, 3)
+            0.01
         """
         steady = self.sizes[1:]
         quarter = max(len(steady) // 4, 1)

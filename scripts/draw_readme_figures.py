@@ -1,12 +1,12 @@
-"""Draws the pictures of the README into scripts/measured/, from short runs on the embedded sample data.
+"""Draws the figures of the README into scripts/measured/, from short runs on the embedded sample data.
 
     pip install .                                    # and Chromium, for the two pages
-    python scripts/draw_readme_pictures.py           # all five, a few minutes on two CPU cores
-    python scripts/draw_readme_pictures.py peers     # only the one named
+    python scripts/draw_readme_figures.py           # all five, a few minutes on two CPU cores
+    python scripts/draw_readme_figures.py peers     # only the one named
 
 ``augmentation`` shows ``seedtf preview``; ``live``, the page of a run while it trains; ``report``, its
 evaluation page with confusion matrix and top losses; ``lr_find``, the learning-rate finder; ``peers``,
-the throughputs in scripts/measured/peers.csv. Runs are kept in --work_dir, so that a picture can be
+the throughputs in scripts/measured/peers.csv. Runs are kept in --work_dir, so that a figure can be
 drawn again without training again.
 """
 
@@ -31,7 +31,7 @@ from seedtf.runs.paths import RunPaths
 MEASURED = Path(__file__).resolve().parent / "measured"
 
 WIDTH = 1000
-"""Width of every picture in pixels, about that of a page on GitHub."""
+"""Width of every figure in pixels, about that of a page on GitHub."""
 
 RUN_FLAGS = ("--data_dir=sample", "--weights=none", "--model=tiny", "--image_size=64")
 SHOWN_EPOCHS = 24
@@ -62,20 +62,20 @@ def train(work_dir: Path) -> RunPaths:
     return RunPaths.of(run)
 
 
-def draw_augmentation(work_dir: Path, picture: Path) -> None:
+def draw_augmentation(work_dir: Path, target: Path) -> None:
     """Augmented sample images, drawn by ``seedtf preview``."""
     out = work_dir / "augmentation.png"
     flags = ("--data_dir=sample", "--image_size=96", "--rotate=180", "--brightness=0.2")
     seedtf("preview", *flags, f"--out={out}")
-    shrink(Image.open(out), picture)
+    shrink(Image.open(out), target)
 
 
-def draw_live(work_dir: Path, picture: Path) -> None:
+def draw_live(work_dir: Path, target: Path) -> None:
     """The live page of a run, as a browser shows it after the last epoch."""
-    screenshot(train(work_dir).live_page, work_dir, picture)
+    screenshot(train(work_dir).live_page, work_dir, target)
 
 
-def draw_report(work_dir: Path, picture: Path) -> None:
+def draw_report(work_dir: Path, target: Path) -> None:
     """The evaluation page of the run, shortened."""
     run = train(work_dir)
     if not run.report.page.exists():
@@ -83,40 +83,40 @@ def draw_report(work_dir: Path, picture: Path) -> None:
     page = run.report.page.with_name("shortened.html")
     html = run.report.page.read_text(encoding="utf-8")
     page.write_text(html.replace("</body>", SHORTEN_REPORT), encoding="utf-8")
-    screenshot(page, work_dir, picture)
+    screenshot(page, work_dir, target)
 
 
-def draw_lr_find(work_dir: Path, picture: Path) -> None:
+def draw_lr_find(work_dir: Path, target: Path) -> None:
     """The plot of the learning-rate finder."""
     out = work_dir / "lr_find"
     if not out.exists():
         seedtf("lr_find", *RUN_FLAGS, f"--out_dir={out}")
-    shrink(Image.open(out / "lr_find.png"), picture)
+    shrink(Image.open(out / "lr_find.png"), target)
 
 
-def draw_peers(work_dir: Path, picture: Path) -> None:
+def draw_peers(work_dir: Path, target: Path) -> None:
     """A bar chart of augmented images per second, from peers.csv."""
     with (MEASURED / "peers.csv").open(encoding="utf-8", newline="") as file:
         rates = {row["library"]: float(row["images_per_second"]) for row in csv.DictReader(file)}
     names = sorted(rates, key=lambda name: rates[name])
-    figure = new_figure(6.25, 2.6)
-    axes = figure.add_subplot()
+    chart = new_figure(6.25, 2.6)
+    axes = chart.add_subplot()
     colors = ["#0072B2" if name == "seedtf" else "#9a9a9a" for name in names]
     bars = axes.barh(names, [rates[name] for name in names], color=colors)
     axes.bar_label(bars, [f"{rates[name]:,.0f}" for name in names], padding=4)
-    axes.set_xlim(0, 1.1 * max(rates.values()))
+    axes.set_xlim(0, 1.15 * max(rates.values()))
     style_axes(axes, below="augmented images per second, two CPU cores")
     axes.grid(False, axis="y")
     path = work_dir / "peers.png"
-    save_figure(figure, path)
-    shrink(Image.open(path), picture)
+    save_figure(chart, path)
+    shrink(Image.open(path), target)
 
 
-def screenshot(page: Path, work_dir: Path, picture: Path) -> None:
+def screenshot(page: Path, work_dir: Path, target: Path) -> None:
     """The page in a light theme, 1000 CSS pixels wide, without the empty space below it."""
     browser = shutil.which("chromium") or shutil.which("chromium-browser")
     if browser is None:
-        raise SystemExit(f"{page}: Chromium is not installed; install it to draw {picture.name}")
+        raise SystemExit(f"{page}: Chromium is not installed; install it to draw {target.name}")
     shot = work_dir / "page.png"
     flags = "--headless --no-sandbox --disable-gpu --hide-scrollbars --virtual-time-budget=3000"
     subprocess.run(
@@ -127,23 +127,23 @@ def screenshot(page: Path, work_dir: Path, picture: Path) -> None:
     image = Image.open(shot).convert("RGB")
     empty = Image.new("RGB", image.size, image.getpixel((0, image.height - 1)))
     _, _, _, bottom = ImageChops.difference(image, empty).getbbox() or (0, 0, 0, image.height)
-    shrink(image.crop((0, 0, image.width, min(bottom + 16, image.height))), picture)
+    shrink(image.crop((0, 0, image.width, min(bottom + 16, image.height))), target)
 
 
-def shrink(image: Image.Image, picture: Path, limit: int = 150_000) -> None:
-    """Saves ``image`` as a PNG, ``WIDTH`` pixels wide, with as many colours as ``limit`` bytes allow."""
+def shrink(image: Image.Image, target: Path, limit: int = 150_000) -> None:
+    """Saves ``image`` as a PNG of ``WIDTH`` pixels, with as many colours as ``limit`` bytes allow."""
     image = image.convert("RGB")
     if image.width > WIDTH:
         size = WIDTH, round(image.height * WIDTH / image.width)
         image = image.resize(size, Image.Resampling.LANCZOS)
     for colors in (256, 128, 64, 32, 16):
-        image.quantize(colors, dither=Image.Dither.NONE).save(picture, optimize=True)
-        if picture.stat().st_size <= limit:
+        image.quantize(colors, dither=Image.Dither.NONE).save(target, optimize=True)
+        if target.stat().st_size <= limit:
             break
-    print(f"{picture} {image.width}×{image.height} {picture.stat().st_size / 1000:.0f} kB")
+    print(f"{target} {image.width}×{image.height} {target.stat().st_size / 1000:.0f} kB")
 
 
-PICTURES: dict[str, Callable[[Path, Path], None]] = {
+FIGURES: dict[str, Callable[[Path, Path], None]] = {
     "augmentation": draw_augmentation,
     "live": draw_live,
     "report": draw_report,
@@ -153,18 +153,18 @@ PICTURES: dict[str, Callable[[Path, Path], None]] = {
 
 
 def main() -> None:
-    """Reads the command line and draws the pictures."""
+    """Reads the command line and draws the figures."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("names", nargs="*", help=f"of {', '.join(PICTURES)}; all if none is named")
+    parser.add_argument("names", nargs="*", help=f"of {', '.join(FIGURES)}; all if none is named")
     parser.add_argument("--work_dir", help="folder for the runs; default: a temporary folder")
     arguments = parser.parse_args()
-    if unknown := sorted(set(arguments.names) - set(PICTURES)):
-        parser.error(f"unknown: {', '.join(unknown)}; choose from {', '.join(PICTURES)}")
+    if unknown := sorted(set(arguments.names) - set(FIGURES)):
+        parser.error(f"unknown: {', '.join(unknown)}; choose from {', '.join(FIGURES)}")
     with tempfile.TemporaryDirectory() as temporary:
         work_dir = Path(arguments.work_dir or temporary).resolve()
         work_dir.mkdir(parents=True, exist_ok=True)
-        for name in arguments.names or PICTURES:
-            PICTURES[name](work_dir, MEASURED / f"{name}.png")
+        for name in arguments.names or FIGURES:
+            FIGURES[name](work_dir, MEASURED / f"{name}.png")
 
 
 if __name__ == "__main__":
