@@ -56,7 +56,7 @@ def parse(*arguments: str) -> TrainConfig:
     return parse_config(TrainConfig, "train", list(arguments))
 
 
-def test_every_promised_flag_is_a_field() -> None:
+def test_every_documented_flag_is_a_field() -> None:
     names = {field.name for field in dataclasses.fields(TrainConfig)}
     assert set(REQUIRED_FLAGS) <= names
 
@@ -108,7 +108,7 @@ def test_an_unknown_choice_is_refused_with_the_choices(name: str) -> None:
         ),
     ],
 )
-def test_contradictions_are_refused(options: dict, message: str) -> None:
+def test_flags_that_exclude_each_other_are_refused(options: dict, message: str) -> None:
     with pytest.raises(UserError, match=message):
         TrainConfig(**options)
 
@@ -146,7 +146,7 @@ def test_a_mistyped_command_line_is_one_clear_line(argument: str, message: str) 
 
 
 @pytest.mark.parametrize("name", ["augment_strength", "bn_momentum", "weight_decay"])
-def test_a_number_or_auto_is_taken_from_text_and_from_a_saved_run(name: str, tmp_path) -> None:
+def test_a_number_or_auto_is_read_from_text_and_from_a_saved_run(name: str, tmp_path) -> None:
     assert getattr(parse("--data_dir=x", f"--{name}=auto", "--recipe=original"), name) == "auto"
     assert getattr(parse("--data_dir=x", f"--{name}=0.5"), name) == 0.5
     with pytest.raises(UserError, match=f"--{name}=much: pass a number from 0 to .*, or auto"):
@@ -159,13 +159,13 @@ def test_a_number_or_auto_is_taken_from_text_and_from_a_saved_run(name: str, tmp
             resumed_config(str(tmp_path), {name: "0.25"})
 
 
-def test_the_flagfile_says_the_same_again(tmp_path) -> None:
+def test_the_flagfile_repeats_the_configuration(tmp_path) -> None:
     config = TrainConfig(
         data_dir="sample", run_dir="runs/x", val_dir="some dir", lr=3e-4, tensorboard=True, seed=7
     )
     (tmp_path / "flags.txt").write_text(config.flagfile(), encoding="utf-8")
     again = parse(f"--flagfile={tmp_path / 'flags.txt'}")
-    assert again.run_dir == ""  # that folder is taken
+    assert again.run_dir == ""  # that folder exists already
     assert again.val_dir.startswith("/")
     assert dataclasses.replace(again, run_dir="runs/x", val_dir="some dir") == config
 

@@ -1,4 +1,4 @@
-"""What setup.py promises, and the scripts that stand for commands."""
+"""The metadata in setup.py, and the scripts that run a command."""
 
 from __future__ import annotations
 
@@ -24,18 +24,20 @@ ROOT = Path(__file__).resolve().parent.parent
 
 @pytest.fixture
 def metadata(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
-    stated: dict[str, Any] = {}
-    monkeypatch.setattr(setuptools, "setup", lambda **arguments: stated.update(arguments))
+    arguments_of_setup: dict[str, Any] = {}
+    monkeypatch.setattr(
+        setuptools, "setup", lambda **arguments: arguments_of_setup.update(arguments)
+    )
     monkeypatch.chdir(ROOT)
     runpy.run_path("setup.py")
-    return stated
+    return arguments_of_setup
 
 
-def test_version_is_the_packages(metadata: dict[str, Any]) -> None:
+def test_the_version_is_the_one_of_the_package(metadata: dict[str, Any]) -> None:
     assert metadata["version"] == seedtf.__version__
 
 
-def test_console_script_can_be_called(metadata: dict[str, Any]) -> None:
+def test_the_console_script_can_be_called(metadata: dict[str, Any]) -> None:
     (line,) = metadata["entry_points"]["console_scripts"]
     name, target = line.replace(" ", "").split("=")
     module, function = target.split(":")
@@ -49,7 +51,7 @@ def test_every_folder_with_code_is_packaged(metadata: dict[str, Any]) -> None:
     assert (ROOT / "seedtf" / metadata["package_data"]["seedtf"][0]).is_file()
 
 
-def test_requirements_have_both_ends_and_hold_here(metadata: dict[str, Any]) -> None:
+def test_requirements_have_both_bounds_and_hold_here(metadata: dict[str, Any]) -> None:
     extras = metadata["extras_require"]
     here = "addons" if has_addons() else "dev"
     for line in metadata["install_requires"] + extras["test"] + extras[here]:
@@ -66,7 +68,7 @@ def ends(requirement: Requirement) -> set[str]:
     return {specifier.operator for specifier in requirement.specifier} - {"!="}
 
 
-def test_tensorflow_is_of_one_lane_or_the_other(metadata: dict[str, Any]) -> None:
+def test_the_requirements_allow_one_environment_or_the_other(metadata: dict[str, Any]) -> None:
     def allowed(lines: list[str], name: str, versions: list[str]) -> list[str]:
         found = [Requirement(line).specifier for line in lines if Requirement(line).name == name]
         return [version for version in versions if all(version in each for each in found)]
@@ -84,7 +86,7 @@ def test_tensorflow_is_of_one_lane_or_the_other(metadata: dict[str, Any]) -> Non
 def test_every_import_is_a_stated_requirement(metadata: dict[str, Any]) -> None:
     imported: set[str] = set()
     for path in (ROOT / "seedtf").rglob("*.py"):
-        # only what a module needs to be imported at all: optional packages wait inside functions
+        # Only imports at module level count: functions import optional packages when they need them.
         for node in ast.parse(path.read_text(encoding="utf-8")).body:
             if isinstance(node, ast.Import):
                 imported |= {name.name.split(".")[0] for name in node.names}
@@ -101,7 +103,7 @@ SCRIPTS = [path.name for path in (ROOT / "scripts").glob("*.py") if path.stem in
 
 
 @pytest.mark.parametrize("script", sorted(SCRIPTS))
-def test_script_is_the_command(script: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_script_runs_its_command(script: str, monkeypatch: pytest.MonkeyPatch) -> None:
     command = importlib.import_module("seedtf.commands.main")
     monkeypatch.setattr(command, "main", lambda argv: f"main got {argv}")
     monkeypatch.setattr(sys, "argv", [script, "--seed=1"])

@@ -6,7 +6,7 @@ from seedtf.config.recipes import RECIPES, recipe_changes
 from seedtf.config.train_config import TrainConfig
 
 
-def test_every_recipe_names_the_same_flags_and_they_wait_for_it() -> None:
+def test_every_recipe_sets_the_same_flags_whose_own_default_is_none() -> None:
     fields = {each.name: each for each in dataclasses.fields(TrainConfig)}
     for values in RECIPES.values():
         assert set(values) == set(RECIPES["fast"])
@@ -20,7 +20,7 @@ def test_a_recipe_sets_its_flags(recipe: str) -> None:
     assert recipe_changes(recipe, config.as_dict()) == {}
 
 
-def test_the_original_is_the_original() -> None:
+def test_the_recipe_original_is_the_kaggle_solution() -> None:
     assert RECIPES["original"] == {
         "epochs": 200,
         "optimizer": "adam",
@@ -32,11 +32,11 @@ def test_the_original_is_the_original() -> None:
         "label_smoothing": 0.0,
     }
     config = TrainConfig(data_dir="x", recipe="original")
-    # what is no recipe's but part of the original all the same
+    # values of the Kaggle solution that are the default of every recipe
     assert (config.cycle_epochs, config.cycle_decay, config.decay) == (10.0, 0.8, 0.0)
 
 
-def test_a_flag_overrides_its_recipe_even_with_the_other_ones_value() -> None:
+def test_a_flag_overrides_its_recipe_even_with_another_recipes_value() -> None:
     config = TrainConfig(data_dir="x", recipe="fast", epochs=7, label_smoothing=0.0)
     assert (config.epochs, config.label_smoothing) == (7, 0.0)
     assert config.optimizer == RECIPES["fast"]["optimizer"]
@@ -48,13 +48,13 @@ def test_the_help_names_the_default_of_every_recipe() -> None:
     assert field.metadata["default_text"] == "original 200, fast 20"
 
 
-def test_a_flagfile_holds_what_the_recipe_came_to() -> None:
+def test_a_flagfile_holds_the_values_that_the_recipe_set() -> None:
     lines = TrainConfig(data_dir="/x", recipe="original").flagfile().splitlines()
     assert "--recipe=original" in lines
     assert "--epochs=200" in lines
 
 
-def test_the_fast_recipe_is_the_default_and_what_was_measured() -> None:
+def test_the_fast_recipe_is_the_default_and_has_the_measured_values() -> None:
     config = TrainConfig(data_dir="x")
     assert (config.recipe, config.epochs, config.optimizer) == ("fast", 20, "adamw")
     assert (config.schedule, config.schedule_per_step) == ("one_cycle", True)

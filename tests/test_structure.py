@@ -81,6 +81,9 @@ def test_imports_point_down():
 
 def test_there_is_no_import_cycle():
     arrows = {name: imported(path) - {name} for name, path in MODULES.items()}
+    # The package itself names its public modules for type checkers alone; test_public_names.py checks
+    # that importing it imports none of them.
+    arrows["seedtf"] = set()
     done: set[str] = set()
 
     def visit(name: str, road: tuple[str, ...]) -> None:

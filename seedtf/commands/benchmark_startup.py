@@ -32,7 +32,7 @@ class StartupConfig(Flags):
     json: bool = option(False, "Print one JSON object in place of the table.")
 
     def check_together(self) -> None:
-        """Raises UserError for flags that do not go together."""
+        """Raises UserError if there is no folder of images."""
         super().check_together()
         if not self.data_dir:
             raise UserError("--data_dir is missing; pass a folder of images")

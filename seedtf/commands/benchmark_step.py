@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-import itertools
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from seedtf.commands.arguments import parse_config
 from seedtf.commands.benchmark import print_benchmark
@@ -39,7 +38,7 @@ class StepConfig(Flags):
     json: bool = option(False, "Print one JSON object in place of the table.")
 
     def check_together(self) -> None:
-        """Raises UserError for flags that do not go together."""
+        """Raises UserError for a list with a value that is no choice, or no image size."""
         super().check_together()
         for name, choices in _CHOICES.items():
             for value in getattr(self, name).split(","):
@@ -77,9 +76,10 @@ def run(arguments: list[str]) -> int:
         check_image_size(name, size)
         ours = Variant(name, size, config.batch_size)
         if config.stock and hasattr(keras.applications, name):
-            variants.append(dataclasses.replace(ours, stock=True))
-        options = itertools.product(config.precision.split(","), config.jit_compile.split(","))
-        variants += [dataclasses.replace(ours, precision=p, jit_compile=j) for p, j in options]
+            variants.append(replace(ours, stock=True))
+        for precision in config.precision.split(","):
+            for jit in config.jit_compile.split(","):
+                variants.append(replace(ours, precision=precision, jit_compile=jit))
     times = compare_steps(variants, config.rounds, config.steps, environment)
     result = {
         "model": name,

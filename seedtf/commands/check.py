@@ -43,31 +43,32 @@ def run(arguments: list[str]) -> int:
 
     data_check = check_data(config.data_dir, config.labels_csv, config.max_pixels)
     write_findings(Path(config.out), data_check.findings, config.data_dir)
-    for line in _summary(data_check):
-        report_text(line)
+    _report_summary(data_check)
     report("report", f"{config.out}: {len(data_check.findings)} lines")
     return 0 if data_check.clean else EXIT_FINDINGS
 
 
-def _summary(data_check: DataCheck) -> list[str]:
+def _report_summary(data_check: DataCheck) -> None:
     counts = data_check.catalog.class_counts()
     formats = ", ".join(f"{count:,} {name}" for name, count in data_check.formats.items()) or "none"
-    lines = [f"usable    {len(data_check.catalog):,} images in {len(counts)} classes: {formats}"]
+    report("usable", f"{len(data_check.catalog):,} images in {len(counts)} classes: {formats}")
     if len(data_check.sizes):
-        sides = [f"{'×'.join(str(int(side)) for side in pair)}" for pair in _spread(data_check)]
-        lines.append(f"sizes     {sides[0]} smallest, {sides[1]} median, {sides[2]} largest")
-    lines += [f"class     {name}: {count:,}" for name, count in counts.items()]
+        smallest, median, largest = (f"{width}×{height}" for width, height in _spread(data_check))
+        report("sizes", f"{smallest} smallest, {median} median, {largest} largest")
+    for name, count in counts.items():
+        report("class", f"{name}: {count:,}")
     for severity in ("left out", "warning", "note"):
-        kinds = Counter(f.fault for f in data_check.findings if f.severity == severity)
-        lines += [f"{severity:10}{kind}: {count:,}" for kind, count in kinds.most_common()]
-    bad = [f for f in data_check.findings if f.severity != "note"]
-    lines += [f"{f.path}: {f.fault} ({f.detail})" for f in bad[:_MAX_SHOWN]]
-    if len(bad) > _MAX_SHOWN:
-        lines.append(f"… and {len(bad) - _MAX_SHOWN} more findings in the report")
-    return lines
+        faults = Counter(f.fault for f in data_check.findings if f.severity == severity)
+        for fault, count in faults.most_common():
+            report(severity, f"{fault}: {count:,}")
+    serious = [finding for finding in data_check.findings if finding.severity != "note"]
+    for finding in serious[:_MAX_SHOWN]:
+        report_text(f"{finding.path}: {finding.fault} ({finding.detail})")
+    if len(serious) > _MAX_SHOWN:
+        report_text(f"… and {len(serious) - _MAX_SHOWN} more findings in the report")
 
 
 def _spread(data_check: DataCheck) -> list[tuple[int, int]]:
-    """The sizes with the fewest, the median and the most pixels."""
-    order = data_check.sizes.prod(1).argsort(kind="stable")
-    return [tuple(data_check.sizes[order[at]]) for at in (0, len(order) // 2, -1)]
+    """Width and height of the images with the fewest, the median and the most pixels."""
+    ordered = data_check.sizes[data_check.sizes.prod(1).argsort(kind="stable")]
+    return [(int(ordered[at, 0]), int(ordered[at, 1])) for at in (0, len(ordered) // 2, -1)]

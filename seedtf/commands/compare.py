@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 
 from seedtf.commands.arguments import parse_config
 from seedtf.config.flags import Flags, option
-from seedtf.report import report_result, report_text
+from seedtf.report import report, report_result
 
 __all__ = ["CompareConfig", "run"]
 
@@ -26,20 +26,18 @@ def run(arguments: list[str]) -> int:
     from seedtf.evaluation.compare import compare
 
     comparison = compare(config.run_a, config.run_b)
-    left_out = comparison.only_in_a + comparison.only_in_b
+    unshared = comparison.only_in_a + comparison.only_in_b
     low, high = comparison.interval
-    report_text(
-        f"shared      {comparison.shared} files" + (f", {left_out} in one only" if left_out else "")
+    others = f", {unshared} in one only" if unshared else ""
+    report("shared", f"{comparison.shared} files{others}")
+    report("A", f"{comparison.accuracy_a:.4f}  {config.run_a}")
+    report("B", f"{comparison.accuracy_b:.4f}  {config.run_b}")
+    report(
+        "right",
+        f"both {comparison.both_right}, only A {comparison.only_a_right}, "
+        f"only B {comparison.only_b_right}, neither {comparison.both_wrong}",
     )
-    report_text(f"A           {comparison.accuracy_a:.4f}  {config.run_a}")
-    report_text(f"B           {comparison.accuracy_b:.4f}  {config.run_b}")
-    report_text(
-        f"right       both {comparison.both_right}, only A {comparison.only_a_right}, "
-        f"only B {comparison.only_b_right}, neither {comparison.both_wrong}"
-    )
-    report_text(
-        f"B less A    {comparison.difference:+.4f} (95 % interval {low:+.4f} to {high:+.4f})"
-    )
-    report_text(f"McNemar     p = {comparison.mcnemar_p:.4g}")
+    report("B less A", f"{comparison.difference:+.4f} (95 % interval {low:+.4f} to {high:+.4f})")
+    report("McNemar", f"p = {comparison.mcnemar_p:.4g}")
     report_result(json.dumps(asdict(comparison)))
     return 0

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 __all__ = ["import_tensorflow", "set_performance_switches", "silent_start"]
 
 # XLA ends the process at a flag that it does not know, so only the version that these were tried with
-# gets them. test_tensorflow_env.py holds both to the versions.
+# gets them.
 _TRIED_WITH = "2.21."
 _WIDE_VECTORS = "--xla_cpu_prefer_vector_width=512"
 _ONE_THREAD = "--xla_disable_hlo_passes=cpu-parallel-task-assigner"
@@ -21,7 +21,8 @@ _ONE_THREAD = "--xla_disable_hlo_passes=cpu-parallel-task-assigner"
 def import_tensorflow() -> None:
     """Imports TensorFlow and starts its devices: fast kernels chosen, log lines hidden.
 
-    Every command calls it before anything else imports TensorFlow.
+    Every command calls it before anything else imports TensorFlow. Tried with TensorFlow 2.15 and 2.21;
+    ``tests/test_tensorflow_env.py`` holds it to that.
     """
     set_performance_switches()
     with silent_start():
@@ -42,6 +43,9 @@ def set_performance_switches() -> None:
     without AVX-512 are not affected. XLA would also divide a single pass over an image among threads.
     The pipeline keeps all threads busy with whole batches already, and with that division two cores
     produce a third less. A train step on a CPU is not compiled by default, so it is not affected.
+
+    Tried with TensorFlow 2.21; ``test_a_version_that_may_not_know_the_xla_flags_does_not_get_them``
+    fails when another version gets them.
     """
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
     if _tensorflow_version().startswith(_TRIED_WITH):
@@ -55,6 +59,9 @@ def silent_start() -> Iterator[None]:
     ``TF_CPP_MIN_LOG_LEVEL`` must be set before the import. Some lines are logged before that level is
     read, so the file descriptor of stderr itself is redirected meanwhile; what was written to it is
     shown if the body fails. Nothing is hidden for a user who has set ``TF_CPP_MIN_LOG_LEVEL``.
+
+    Tried with TensorFlow 2.15 and 2.21;
+    ``test_stderr_is_hidden_during_the_start_and_shown_if_it_fails``.
     """
     if "TF_CPP_MIN_LOG_LEVEL" in os.environ:
         yield
