@@ -15,6 +15,7 @@ from seedtf.errors import UserError, first_line
 __all__ = ["PRUNERS", "import_optuna", "mask_password", "open_study", "storage_errors"]
 
 PRUNERS = ("median", "hyperband", "none")
+"""The values of ``--pruner``."""
 
 # How long to wait while another process writes the SQLite file.
 _LOCK_SECONDS = 60
