@@ -231,7 +231,7 @@ def test_the_command_prints_a_flag_and_writes_plot_and_table(tmp_path, data):
 
 
 @pytest.mark.parametrize(
-    ("flag", "said"),
+    ("flag", "message"),
     [
         ("--end_lr=1e-9", "--end_lr=1e-09: is not above --start_lr=1e-07"),
         ("--resume=runs/x", "--resume=runs/x: lr_find does not resume a run"),
@@ -240,12 +240,12 @@ def test_the_command_prints_a_flag_and_writes_plot_and_table(tmp_path, data):
         ("--out=run", "--out=run: is the folder of a run"),
     ],
 )
-def test_flags_that_conflict_are_refused(flag, said, tmp_path, monkeypatch, capsys):
+def test_flags_that_conflict_are_refused(flag, message, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "config.json").write_text("{}")
     assert main(["lr_find", "--data_dir=sample", flag]) == 2
-    assert capsys.readouterr().err.startswith(f"seedtf lr_find: {said}")
+    assert capsys.readouterr().err.startswith(f"seedtf lr_find: {message}")
 
 
 def tiny(data: Path, **flags) -> TrainConfig:
@@ -355,6 +355,6 @@ def test_only_an_error_in_a_run_folder_suggests_to_resume(data):
 def test_help_starts_with_its_own_flags_and_lists_no_refused_one(capsys):
     with pytest.raises(SystemExit):
         main(["lr_find", "--help"])
-    shown = re.findall(r"^  --(\w+)", capsys.readouterr().out, re.MULTILINE)
-    assert shown[:5] == ["start_lr", "end_lr", "steps", "out", "data_dir"]
-    assert not {"resume", "dry_run"} & set(shown)
+    flags = re.findall(r"^  --(\w+)", capsys.readouterr().out, re.MULTILINE)
+    assert flags[:5] == ["start_lr", "end_lr", "steps", "out", "data_dir"]
+    assert not {"resume", "dry_run"} & set(flags)

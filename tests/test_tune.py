@@ -192,14 +192,15 @@ def test_the_error_line_is_found_among_other_lines(tmp_path) -> None:
 
 def test_a_process_that_ignores_the_request_is_killed(tmp_path) -> None:
     log = tmp_path / "log"
-    deaf = "import signal,time; signal.signal(15, signal.SIG_IGN); print(1, flush=True); time.sleep(60)"
-    with TrialProcess([sys.executable, "-c", deaf], log) as process:
+    code = "import signal,time; signal.signal(15, signal.SIG_IGN); print(1, flush=True)"
+    code += "; time.sleep(60)"
+    with TrialProcess([sys.executable, "-c", code], log) as process:
         while not log.read_text():
             assert process.poll() is None
         assert process.end(grace=0.2) == -signal.SIGKILL
 
 
-TIDY = """
+SAVES_AND_STOPS = """
 import pathlib, signal, sys, time
 def save(*_):
     pathlib.Path("saved").touch()
@@ -215,9 +216,9 @@ def test_a_process_is_stopped_and_saves_unless_interrupted(
     tmp_path, monkeypatch, error, saved
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    log, code = tmp_path / "log", TIDY
+    log, code = tmp_path / "log", SAVES_AND_STOPS
     if not saved:
-        code = TIDY.replace("def save(*_):", "def save(*_):\n    time.sleep(60)")
+        code = SAVES_AND_STOPS.replace("def save(*_):", "def save(*_):\n    time.sleep(60)")
     with pytest.raises(error), TrialProcess([sys.executable, "-c", code], log) as process:
         while not log.read_text():
             assert process.poll() is None
@@ -505,7 +506,7 @@ def test_without_optuna_one_line_names_what_to_install(tmp_path, monkeypatch, ca
 
 
 @pytest.mark.parametrize(
-    ("url", "shown"),
+    ("url", "masked"),
     [
         ("postgresql://me:p@ss@host/x", "postgresql://me:***@host/x"),
         ("postgresql://me@host:5432/x", "postgresql://me@host:5432/x"),
@@ -513,8 +514,8 @@ def test_without_optuna_one_line_names_what_to_install(tmp_path, monkeypatch, ca
         ("postgresql://host/x?user=me&password=p", "postgresql://host/x?user=me&password=***"),
     ],
 )
-def test_a_password_is_not_shown(url, shown) -> None:
-    assert mask_password(url) == shown
+def test_a_password_is_not_shown(url, masked) -> None:
+    assert mask_password(url) == masked
 
 
 def test_help_needs_neither_tensorflow_nor_optuna() -> None:
@@ -525,12 +526,12 @@ def test_help_needs_neither_tensorflow_nor_optuna() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == "[]"
-    shown = re.findall(r"^  --(\w+)", done.stdout, re.MULTILINE)
+    flags = re.findall(r"^  --(\w+)", done.stdout, re.MULTILINE)
     # Its own flags come first, and none that it refuses is listed.
-    assert shown[:3] == ["cache", "trials", "search"]
-    assert shown.index("keep_models") < shown.index("recipe") < shown.index("epochs")
-    assert shown.count("cache") == 1
-    assert not {"resume", "run_dir", "dry_run"} & set(shown)
+    assert flags[:3] == ["cache", "trials", "search"]
+    assert flags.index("keep_models") < flags.index("recipe") < flags.index("epochs")
+    assert flags.count("cache") == 1
+    assert not {"resume", "run_dir", "dry_run"} & set(flags)
 
 
 def test_real_trials_end_to_end(tiny_folder, tmp_path, capsys) -> None:
@@ -538,12 +539,12 @@ def test_real_trials_end_to_end(tiny_folder, tmp_path, capsys) -> None:
     flags = ["--model=tiny", "--weights=none", "--image_size=16", "--batch_size=4", "--epochs=2"]
     flags += ["--trials=2", "--search=lr,crop,rotate,mixup"]
     assert main(["tune", f"--data_dir={tiny_folder}", *flags, f"--out={folder}"]) == 0
-    shown = capsys.readouterr().out
-    assert len(re.findall(r"^trial \d +val_loss \d+\.\d{4}  val_acc", shown, re.M)) == 2
+    output = capsys.readouterr().out
+    assert len(re.findall(r"^trial \d +val_loss \d+\.\d{4}  val_acc", output, re.M)) == 2
     first, second = (folder / f"trial-000{number}" for number in (0, 1))
     assert (first / "split.csv").read_bytes() == (second / "split.csv").read_bytes()
     assert "reused from an earlier run" in (folder / "trial-0001.log").read_text()
-    best = int(json.loads(shown.splitlines()[-1].removeprefix("RESULT    "))["best_trial"])
+    best = int(json.loads(output.splitlines()[-1].removeprefix("RESULT    "))["best_trial"])
     kept = (folder / f"trial-000{best}" / "flags.txt").read_text()
     assert (folder / "best.txt").read_text().split() == [
         re.sub(r"--threads=\d+", "--threads=0", line) for line in kept.split()
