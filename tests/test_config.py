@@ -1,16 +1,26 @@
+import ast
 import dataclasses
+import inspect
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 from seedtf.commands.arguments import parse_config
+from seedtf.config.augment_flags import AugmentFlags
+from seedtf.config.data_flags import DataFlags
 from seedtf.config.flags import default_cache_dir
+from seedtf.config.network_flags import NetworkFlags
+from seedtf.config.optim_flags import OptimFlags
+from seedtf.config.recipes import RecipeFlags
+from seedtf.config.run_flags import DeviceFlags, RunFlags
 from seedtf.config.train_config import TrainConfig
 from seedtf.errors import UserError
 from seedtf.runs.saved_config import resumed_config
 
+PACKAGE = Path(__file__).resolve().parent.parent / "seedtf"
 REQUIRED_FLAGS = [
     "data_dir",
     "val_dir",
@@ -88,7 +98,7 @@ def test_a_value_out_of_range_is_refused_by_name(name: str, value: float, allowe
     assert str(refusal.value) == f"--{name}={value}: out of range; pass {allowed}"
 
 
-@pytest.mark.parametrize("name", ["cache", "optimizer", "schedule", "flip", "precision"])
+@pytest.mark.parametrize("name", ["cache", "optimizer", "schedule", "flip", "precision", "recipe"])
 def test_an_unknown_choice_is_refused_with_the_choices(name: str) -> None:
     with pytest.raises(UserError, match=f"--{name}=bogus: choose one of "):
         TrainConfig(data_dir="x", **{name: "bogus"})
@@ -111,6 +121,62 @@ def test_an_unknown_choice_is_refused_with_the_choices(name: str) -> None:
 def test_flags_that_exclude_each_other_are_refused(options: dict, message: str) -> None:
     with pytest.raises(UserError, match=message):
         TrainConfig(**options)
+
+
+GROUPS = (DataFlags, RecipeFlags, NetworkFlags, OptimFlags, AugmentFlags, RunFlags, DeviceFlags)
+
+
+def test_the_configuration_is_the_sum_of_the_groups() -> None:
+    names = [name for group in GROUPS for name in inspect.get_annotations(group)]
+    flags = [name for name in names if name != "HEADING"]
+    assert flags == [field.name for field in dataclasses.fields(TrainConfig)]
+
+
+@pytest.mark.parametrize("group", GROUPS)
+def test_a_group_alone_has_the_defaults_of_the_configuration(group: type) -> None:
+    config = TrainConfig(data_dir="x")
+    alone = dataclasses.asdict(group())
+    alone.pop("data_dir", None)
+    assert alone == {name: getattr(config, name) for name in alone}
+
+
+def test_a_group_alone_checks_its_flags_and_its_recipe() -> None:
+    assert OptimFlags(recipe="original").epochs == 200
+    assert NetworkFlags(recipe="original").bn_momentum == 0.99
+    with pytest.raises(UserError, match="--val_dir and --split_csv exclude each other"):
+        DataFlags(val_dir="a", split_csv="b")
+    with pytest.raises(UserError, match="--hue=400: out of range; pass 0 to 180"):
+        AugmentFlags(hue=400)
+    with pytest.raises(UserError, match="--recipe=slow: choose one of original, fast"):
+        OptimFlags(recipe="slow")
+
+
+def test_paths_become_text(tmp_path) -> None:
+    config = TrainConfig(data_dir=tmp_path, run_dir=tmp_path / "run", weights=tmp_path / "w.keras")
+    assert (config.data_dir, config.run_dir) == (str(tmp_path), str(tmp_path / "run"))
+    assert config.weights == str(tmp_path / "w.keras")
+    assert config.has_weights_file
+
+
+def test_the_augmentation_flags_make_a_policy_of_their_strength() -> None:
+    flags = AugmentFlags(crop=0.2, rotate=90.0, flip="none", augment_strength=0.5, cutmix=1.0)
+    assert (flags.policy().crop, flags.policy().rotate, flags.policy().flip) == (0.1, 45.0, "none")
+    assert AugmentFlags(crop=0.2, augment_strength="auto").policy().crop == 0.2
+    assert (flags.mixing().mixup, flags.mixing().cutmix) == (0.0, 1.0)
+
+
+def test_each_list_of_choices_is_written_once() -> None:
+    lists = {field.metadata["choices"] for field in dataclasses.fields(TrainConfig)} - {()}
+    written: dict[frozenset, list[str]] = {}
+    for path in sorted(PACKAGE.rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Tuple | ast.List | ast.Set):
+                values = [each.value for each in node.elts if isinstance(each, ast.Constant)]
+                written.setdefault(frozenset(map(str, values)), []).append(path.name)
+    for choices in lists:
+        spellings = {frozenset(choices), frozenset(choices) - {"auto"}}
+        places = [place for spelling in spellings for place in written.get(spelling, [])]
+        assert len(places) <= 1, (choices, places)
 
 
 def test_flags_become_fields_and_dashes_count_as_underscores() -> None:

@@ -127,7 +127,7 @@ def number_or_auto(config_class: type, name: str, value: Any) -> Any:
     Raises:
         UserError: the field takes a number or ``auto``, and ``value`` is neither.
     """
-    if value == AUTO or field_types(config_class)[name] != float | str:
+    if value in (None, AUTO) or field_types(config_class)[name] != float | str:
         return value
     try:
         return float(value)

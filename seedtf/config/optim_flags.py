@@ -64,9 +64,9 @@ class OptimFlags(RecipeFlags):
     )
     weight_decay: float | str = by_recipe(
         "weight_decay",
-        "Decoupled weight decay, 0 to 1: a step subtracts learning rate × this × weight, from "
-        "kernels alone, not from biases or scales of a normalization; auto: 0.05 for adamw and lamb, "
-        "5e-4 for sgd, 0 for others.",
+        "Decoupled weight decay, 0 to 1: a step subtracts learning rate × this × weight, except from "
+        "biases and the scales of normalizations; auto: 0.05 for adamw and lamb, 5e-4 for sgd, 0 for "
+        "others.",
         low=0.0,
         high=1.0,
     )

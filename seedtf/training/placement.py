@@ -38,7 +38,7 @@ class Placement:
     @property
     def name(self) -> str:
         """For config.json."""
-        return ("host", "device")[self.on_device]
+        return "device" if self.on_device else "host"
 
 
 def choose_placement(config: TrainConfig, store: Store, gpus: int, replicas: int) -> Placement:
