@@ -171,14 +171,12 @@ def train_dataset(
         ``[B, K]`` with a mixer. With a shard, ``B`` is the size of a slice.
 
     Example:
-        >>> from PIL import Image
-        >>> from seedtf.data.catalog import scan_folder
-        >>> from seedtf.data.store import CachePlan, build_store
-        >>> for species, color in [("maize", "green"), ("wheat", "yellow")]:
-        ...     os.makedirs(f"field/{species}")
-        ...     for number in range(3):
-        ...         Image.new("RGB", (20, 20), color).save(f"field/{species}/{number}.png")
-        >>> store = build_store(scan_folder("field"), 16, CachePlan("ram", 0, ""), "cache")
+        >>> from seedtf.data.catalog import Catalog
+        >>> from seedtf.data.store import keep_in_memory
+        >>> paths = [f"{species}/{number}.png" for species in ("maize", "wheat") for number in range(3)]
+        >>> labels = np.repeat(np.array([0, 1], np.int32), 3)
+        >>> catalog = Catalog("field", paths, labels, class_names=("maize", "wheat"))
+        >>> store = keep_in_memory(catalog, images=np.zeros([6, 20, 20, 3], np.uint8))
         >>> batches = train_dataset(
         ...     store,
         ...     records=np.arange(6),
