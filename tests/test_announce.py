@@ -12,7 +12,7 @@ from seedtf.augment.policy import Policy
 from seedtf.config.train_config import TrainConfig
 from seedtf.data.catalog import scan_folder
 from seedtf.data.store import CachePlan, Store, build_store
-from seedtf.training.preview import draw_preview
+from seedtf.plots.augmentation import draw_preview
 from seedtf.training.train import train_and_evaluate
 
 TINY = {"model": "tiny", "weights": "none", "image_size": 16, "batch_size": 4, "epochs": 2}

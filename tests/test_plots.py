@@ -11,14 +11,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from seedtf.plots.base import (
-    clip_label,
-    draw_augmentations,
-    draw_curves,
-    draw_schedule,
-    figure_png,
-    save_figure,
-)
+from seedtf.plots.augmentation import draw_augmentations
+from seedtf.plots.base import clip_label, figure_png, save_figure
+from seedtf.plots.training import draw_curves, draw_schedule
 
 
 def history(epochs):
@@ -163,5 +158,6 @@ def test_a_saved_image_is_whole_and_repeatable(tmp_path):
 
 
 def test_no_image_needs_pyplot():
-    code = "import sys, seedtf.plots.base; sys.exit('matplotlib.pyplot' in sys.modules)"
+    figures = "seedtf.plots.report, seedtf.plots.training"
+    code = f"import sys, {figures}; sys.exit('matplotlib.pyplot' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

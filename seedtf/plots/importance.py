@@ -1,4 +1,4 @@
-"""The plot of a search: importances, and each flag's values against the validation loss."""
+"""The figure of a hyperparameter search: importances, and each flag's values against the validation loss."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from seedtf.plots.base import BEST, GREY, TRAIN, clip_label, new_figure, style_axes
+from seedtf.plots.base import BEST, GREY, TRAIN, new_figure, style_axes
 
 __all__ = ["Axis", "Trial", "draw_importance"]
 
@@ -86,8 +86,7 @@ def draw_importance(
     rows = -(-len(names) // columns)
     upper_height = _BAR_INCHES * len(names) + 0.9 if importances else 0.5
     height = upper_height + _PANEL_INCHES * rows + 0.9
-    figure = new_figure(max(2.4 * columns, 5.0), height)
-    figure.suptitle(clip_label(title, 90), parse_math=False)
+    figure = new_figure(max(2.4 * columns, 5.0), height, title, title_limit=90)
     parts: Any = figure.subfigures(2, 1, height_ratios=[upper_height, _PANEL_INCHES * rows])
     upper, lower = parts
     _draw_bars(upper, names, importances)
@@ -122,9 +121,9 @@ def _draw_bars(figure: Any, names: Sequence[str], importances: Mapping[str, floa
     axes.set_yticks(range(len(names)), names, fontsize="small")
     axes.invert_yaxis()
     axes.set_xlim(0, 1.1 * max(*widths, 0.01))
-    axes.set_xlabel("importance for being among the best tenth of the finished trials")
+    x_label = "importance for being among the best tenth of the finished trials"
+    style_axes(axes, x_label=x_label, grid=False)
     axes.xaxis.set_major_formatter("{x:.0%}")
-    axes.spines[["top", "right"]].set_visible(False)
 
 
 def _draw_values(axes: Axes, axis: Axis, trials: Sequence[Trial], best: Trial) -> None:

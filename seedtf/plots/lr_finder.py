@@ -1,4 +1,4 @@
-"""The plot of a learning-rate sweep."""
+"""The figure of a learning-rate sweep."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Protocol
 import numpy as np
 from matplotlib.figure import Figure
 
-from seedtf.plots.base import BEST, GREY, RATE, TRAIN, clip_label, new_figure, style_axes
+from seedtf.plots.base import BEST, GREY, RATE, TRAIN, new_figure, style_axes
 
 __all__ = ["Suggestion", "Sweep", "draw_lr_sweep"]
 
@@ -54,8 +54,7 @@ def draw_lr_sweep(sweep: Sweep, suggestion: Suggestion | None, *, title: str) ->
         suggestion: the rates to mark; None for no marks.
         title: the title of the figure, drawn as plain text.
     """
-    figure = new_figure(6.4, 4.2)
-    figure.suptitle(clip_label(title, 60), parse_math=False)
+    figure = new_figure(6.4, 4.2, title, title_limit=60)
     axes = figure.subplots()
     axes.plot(sweep.lrs, sweep.losses, ".", color=GREY, markersize=3, label="each batch")
     axes.plot(sweep.lrs, sweep.smoothed, color=TRAIN, label="smoothed")

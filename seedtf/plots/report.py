@@ -1,91 +1,96 @@
-"""The images of a report: confusion matrix and reliability diagram, as Matplotlib figures."""
+"""The figures of an evaluation report: confusion matrix and reliability diagram."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from seedtf.plots.base import GREY, TRAIN, VALIDATION, clip_label
+from seedtf.plots.base import GREY, TRAIN, VALIDATION, clip_label, new_figure, style_axes
 
-__all__ = ["draw_confusion", "draw_reliability"]
+__all__ = ["MAX_NAMED_CLASSES", "MAX_NUMBERED_CLASSES", "draw_confusion", "draw_reliability"]
 
-NUMBERED_CLASSES = 40  # up to here every cell holds its numbers; beyond, colour alone can be read
-NAMED_CLASSES = 80
+MAX_NUMBERED_CLASSES = 40
+"""With more classes the cells of a confusion matrix have colours only, because text would not fit."""
+
+MAX_NAMED_CLASSES = 80
+"""With more classes the axes of a confusion matrix have no class names."""
+
+
+class _Reliability(Protocol):
+    """What is drawn of ``seedtf.evaluation.metrics.Reliability``: arrays ``[bins]``, and the ECE."""
+
+    @property
+    def counts(self) -> np.ndarray: ...
+    @property
+    def confidence(self) -> np.ndarray: ...
+    @property
+    def accuracy(self) -> np.ndarray: ...
+    @property
+    def ece(self) -> float: ...
 
 
 def draw_confusion(confusion: np.ndarray, class_names: Sequence[str], *, title: str) -> Figure:
-    """The matrix with the truth in rows: the count of every cell and, below it, its share of the row.
+    """The confusion matrix with true classes in rows; a cell shows its count and percentage of the row.
 
-    Colour is the share. From 41 classes on cells hold no numbers, from 81 on axes hold no names.
+    The colour of a cell shows the percentage too.
 
     Args:
         confusion: counts int64 ``[K, K]``.
         class_names: K names in any script; long ones are cut.
-        title: shown above as it is.
+        title: shown above the matrix.
     """
     size = len(class_names)
     support = confusion.sum(axis=1, keepdims=True)
     rates = confusion / np.maximum(support, 1)
-    cell = 0.62 if size <= NUMBERED_CLASSES else max(0.16, 16 / size / 2)
-    figure = _new_figure(3.0 + cell * size, 1.9 + cell * size)
+    cell = 0.62 if size <= MAX_NUMBERED_CLASSES else max(0.16, 16 / size / 2)
+    figure = new_figure(3.0 + cell * size, 1.9 + cell * size)
     axes = figure.subplots()
-    shown = axes.imshow(rates, cmap="Blues", vmin=0, vmax=1)
-    bar = figure.colorbar(shown, ax=axes, fraction=0.03, pad=0.02, label="share of the true class")
+    image = axes.imshow(rates, cmap="Blues", vmin=0, vmax=1)
+    bar = figure.colorbar(image, ax=axes, fraction=0.03, pad=0.02, label="fraction of true class")
     bar.outline.set_visible(False)
     axes.set_title(clip_label(title, 80), parse_math=False)
     axes.set_xlabel("predicted")
     axes.set_ylabel("true")
     _name_ticks(axes, class_names)
-    if size <= NUMBERED_CLASSES:
+    if size <= MAX_NUMBERED_CLASSES:
         _write_cells(axes, confusion, rates)
     return figure
 
 
-def draw_reliability(before: Any, after: Any | None, *, title: str) -> Figure:
-    """Share of right answers against stated confidence, above the number of images in each bin.
+def draw_reliability(before: _Reliability, after: _Reliability | None, *, title: str) -> Figure:
+    """Accuracy against confidence, above the number of images in each bin.
 
     Args:
-        before: a ``Reliability`` of the probabilities as they are.
-        after: the same with the temperature applied, or None.
-        title: shown above as it is.
+        before: of the probabilities as the model returns them.
+        after: of the same probabilities with the temperature applied; None leaves it out.
+        title: shown above the panels.
     """
-    figure = _new_figure(5.4, 5.6)
+    figure = new_figure(5.4, 5.6, title)
     upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=[3.2, 1])
     upper.plot([0, 1], [0, 1], color=GREY, linestyle="--", linewidth=1, label="calibrated")
     curves = [(before, VALIDATION, "as trained", "o")]
     if after is not None:
         curves.append((after, TRAIN, "with temperature", "s"))
     edges = np.linspace(0, 1, len(before.counts) + 1)
-    for each, color, name, marker in curves:
-        filled = each.counts > 0
-        label = f"{name}, ECE {each.ece:.3f}"
-        upper.plot(
-            each.confidence[filled], each.accuracy[filled], marker, ls="-", color=color, label=label
-        )
-        lower.stairs(each.counts, edges, color=color, linewidth=1.5)
-    upper.set(xlim=(0, 1), ylim=(0, 1), ylabel="share that is right")
+    for reliability, color, name, marker in curves:
+        filled = reliability.counts > 0
+        confidence, accuracy = reliability.confidence[filled], reliability.accuracy[filled]
+        label = f"{name}, ECE {reliability.ece:.3f}"
+        upper.plot(confidence, accuracy, marker, ls="-", color=color, label=label)
+        lower.stairs(reliability.counts, edges, color=color, linewidth=1.5)
+    upper.set(xlim=(0, 1), ylim=(0, 1))
     upper.legend(fontsize="small", frameon=False, loc="upper left")
-    lower.set(xlabel="stated confidence", ylabel="images")
-    for axes in (upper, lower):
-        axes.grid(True, alpha=0.3)
-        axes.spines[["top", "right"]].set_visible(False)
-    figure.suptitle(clip_label(title, 46), parse_math=False)
-    return figure
-
-
-def _new_figure(width: float, height: float) -> Figure:
-    figure = Figure(figsize=(width, height), layout="constrained")
-    FigureCanvasAgg(figure)
+    style_axes(upper, "accuracy")
+    style_axes(lower, "images", "confidence")
     return figure
 
 
 def _name_ticks(axes: Axes, class_names: Sequence[str]) -> None:
-    if len(class_names) > NAMED_CLASSES:
+    if len(class_names) > MAX_NAMED_CLASSES:
         axes.set(xticks=[], yticks=[])
         return
     names = [clip_label(name, 28) for name in class_names]
@@ -99,7 +104,6 @@ def _name_ticks(axes: Axes, class_names: Sequence[str]) -> None:
 def _write_cells(axes: Axes, confusion: np.ndarray, rates: np.ndarray) -> None:
     for row, column in np.argwhere(confusion > 0).tolist():
         rate = rates[row, column]
-        color = "white" if rate > 0.55 else "#1a1a1a"
-        place: dict[str, Any] = {"ha": "center", "color": color}
-        axes.text(column, row, f"{confusion[row, column]}", va="bottom", fontsize=9, **place)
-        axes.text(column, row + 0.06, f"{rate:.0%}", va="top", fontsize=7, **place)
+        style: dict[str, Any] = {"ha": "center", "color": "white" if rate > 0.55 else "#1a1a1a"}
+        axes.text(column, row, f"{confusion[row, column]}", va="bottom", fontsize=9, **style)
+        axes.text(column, row + 0.06, f"{rate:.0%}", va="top", fontsize=7, **style)

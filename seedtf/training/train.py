@@ -18,7 +18,9 @@ from seedtf.data.dataset import Dataset
 from seedtf.errors import UserError
 from seedtf.files import remove_leftovers
 from seedtf.intervals import wilson_interval
-from seedtf.plots.base import draw_schedule, save_figure
+from seedtf.plots.augmentation import draw_preview
+from seedtf.plots.base import save_figure
+from seedtf.plots.training import draw_schedule
 from seedtf.runs.folder import check_run_dir, create_run_dir, lock_run
 from seedtf.runs.history import best_epoch
 from seedtf.runs.paths import RunPaths
@@ -29,7 +31,6 @@ from seedtf.training.distributed.sync import check_equal_across_workers
 from seedtf.training.dry_run.forecast import Forecast
 from seedtf.training.optim.optimizers import check_strategy
 from seedtf.training.plan import Plan
-from seedtf.training.preview import draw_preview
 from seedtf.training.resume import check_identity, run_identity
 from seedtf.training.session import Session
 from seedtf.training.setup import make_network, open_planned, runtime_errors_as_user_errors, settled

@@ -10,7 +10,8 @@ import keras
 from matplotlib.figure import Figure
 
 from seedtf.files import write_bytes, write_text
-from seedtf.plots.base import draw_curves, figure_png
+from seedtf.plots.base import figure_png
+from seedtf.plots.training import draw_curves
 from seedtf.report import format_duration
 from seedtf.runs.history import best_epoch, strength_varies
 from seedtf.runs.paths import RunPaths

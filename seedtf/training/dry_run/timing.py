@@ -15,7 +15,8 @@ import psutil
 import tensorflow as tf
 
 from seedtf.errors import UserError
-from seedtf.plots.base import draw_curves, figure_png
+from seedtf.plots.base import figure_png
+from seedtf.plots.training import draw_curves
 from seedtf.runs.paths import RunPaths
 from seedtf.training.callbacks.live_page import REFRESH_SECONDS
 from seedtf.training.dry_run.forecast import Forecast, StageTime, Writing

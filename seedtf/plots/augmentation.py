@@ -1,0 +1,126 @@
+"""The figure of augmented images: one image many times, and a training batch with its labels."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import tensorflow as tf
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from seedtf.augment import fused, reference
+from seedtf.augment.mixing import Mixing, mix
+from seedtf.augment.policy import Parameters, Policy, draw_parameters
+from seedtf.data.store import Store
+from seedtf.plots.base import GREY, VALIDATION, clip_label, new_figure
+
+__all__ = ["draw_augmentations", "draw_preview"]
+
+_EPOCHS = 15  # shown of one image
+_BATCH = 16
+_COLUMNS = 8
+_CELL = 1.35  # inches, of one image
+
+
+def draw_preview(
+    store: Store, records: np.ndarray, policy: Policy, *, seed: int, impl: str, mixing: Mixing
+) -> Figure:
+    """One training image as the first 15 epochs see it, and a batch of the first epoch with labels.
+
+    The images of the batch are spread over all classes. Where images are mixed, each is mixed with the
+    next one in the figure; in training, its partner is the next one of the training batch.
+
+    Args:
+        store: decoded images.
+        records: int64 ``[n]``, indices of the training images.
+        policy: the ranges, strength already applied.
+        seed: root seed of the run; training draws the same parameters.
+        impl: a value of ``--augment_impl``.
+        mixing: how the images of the batch are mixed.
+    """
+    augment = fused.augment_images if impl == "fused" else reference.make_chain(impl)
+    size = (store.size, store.size)
+    spread = np.linspace(0, len(records) - 1, min(_BATCH, len(records))).astype(np.int64)
+    batch_records, first_record = tf.constant(records[spread]), tf.constant(records[:1])
+
+    def parameters(epoch: int, indices: tf.Tensor) -> Parameters:
+        return draw_parameters(policy, seed, tf.constant(epoch, tf.int64), indices)
+
+    by_epoch = [parameters(epoch, first_record) for epoch in range(_EPOCHS)]
+    all_epochs = Parameters(*(tf.concat(field, 0) for field in zip(*by_epoch, strict=True)))
+    original = store.read(first_record)
+    augmented = augment(tf.tile(original, [_EPOCHS, 1, 1, 1]), all_epochs, size)
+    catalog = store.catalog
+    batch = augment(store.read(batch_records), parameters(0, batch_records), size)
+    labels = tf.one_hot(catalog.labels[batch_records.numpy()], len(catalog.class_names))
+    batch, labels = mix(
+        batch, labels, tf.constant(0, tf.int64), batch_records, seed=seed, mixing=mixing
+    )
+    return draw_augmentations(
+        original.numpy()[0],
+        augmented.numpy(),
+        batch.numpy(),
+        [_label_text(row, catalog.class_names) for row in labels.numpy()],
+        title=str(catalog.root),
+    )
+
+
+def draw_augmentations(
+    original: npt.NDArray[Any],
+    augmented: npt.NDArray[Any],
+    batch: npt.NDArray[Any],
+    batch_labels: Sequence[str],
+    *,
+    title: str,
+) -> Figure:
+    """One image beside many augmented versions of it, and below a training batch with its labels.
+
+    Args:
+        original: ``[H, W, 3]``, uint8 or float in 0–255; framed and labelled "original".
+        augmented: ``[N, H, W, 3]``, the same image augmented N times.
+        batch: ``[B, H, W, 3]``, at least one image.
+        batch_labels: B names in any script, of one line or more; long lines are cut.
+        title: shown above the images.
+    """
+    above, below = -(-(1 + len(augmented)) // _COLUMNS), -(-len(batch) // _COLUMNS)
+    width, height = _COLUMNS * _CELL, (above + below) * (_CELL + 0.18) + 1.0
+    figure = new_figure(width, height, title, title_limit=90)
+    parts: Any = figure.subfigures(2, 1, height_ratios=[above + 0.2, below + 0.2])
+    upper, lower = parts
+    names = ["original"] + [""] * len(augmented)
+    heading = f"one training image, augmented {len(augmented)} times"
+    cells = _draw_grid(upper, [original, *augmented], names, heading)
+    for spine in cells[0].spines.values():
+        spine.set(visible=True, color=VALIDATION, linewidth=3)
+    _draw_grid(lower, list(batch), batch_labels, "a training batch")
+    return figure
+
+
+def _draw_grid(
+    figure: Any, images: Sequence[npt.NDArray[Any]], names: Sequence[str], heading: str
+) -> list[Axes]:
+    figure.suptitle(heading, fontsize="small", color=GREY)
+    cells = figure.subplots(-(-len(images) // _COLUMNS), _COLUMNS, squeeze=False).ravel()
+    for cell in cells:
+        cell.set(xticks=[], yticks=[])
+        cell.spines[:].set_visible(False)
+    for cell, image, name in zip(cells, images, names, strict=False):
+        cell.imshow(np.clip(image, 0, 255).astype(np.uint8))
+        lines = (clip_label(line, 18) for line in name.split("\n"))
+        cell.set_title("\n".join(lines), fontsize=7, pad=2, parse_math=False)
+    return list(cells)
+
+
+def _label_text(fractions: np.ndarray, class_names: Sequence[str]) -> str:
+    """The class, or one line for each class of a mixed label, with its percentage."""
+    parts = [
+        (fraction, class_names[index].replace("\n", " "))
+        for index, fraction in enumerate(fractions)
+        if fraction > 0
+    ]
+    if len(parts) == 1:
+        return parts[0][1]
+    return "\n".join(f"{fraction:.0%} {name}" for fraction, name in sorted(parts, reverse=True))

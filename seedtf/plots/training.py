@@ -1,0 +1,172 @@
+"""The figures of a training run: curves over the epochs, and the planned learning rate."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from seedtf.plots.base import (
+    BEST,
+    GREY,
+    RATE,
+    STRENGTH,
+    TRAIN,
+    VALIDATION,
+    new_figure,
+    set_title,
+    style_axes,
+)
+
+__all__ = ["draw_curves", "draw_schedule"]
+
+# Up to this many epochs each one gets a dot; beyond, dots would only thicken the line.
+_MAX_DOTS = 40
+# A logarithmic axis is used where the median lies below this fraction of the largest value.
+_LOG_SCALE_MEDIAN = 1 / 20
+_PANEL_HEIGHTS = (3, 3, 1.6, 1.2)  # loss, accuracy, learning rate, augmentation strength
+
+
+def draw_curves(
+    rows: Sequence[Mapping[str, float]],
+    *,
+    title: str,
+    best_epoch: int | None = None,
+    planned_lr: Sequence[float] | None = None,
+    show_strength: bool = False,
+    figure: Figure | None = None,
+) -> Figure:
+    """Three panels over the epochs: loss and accuracy (train and validation), and learning rate.
+
+    Args:
+        rows: history rows, at least one, with the keys epoch (1-based), lr, loss, accuracy, val_loss
+            and val_accuracy; NaN leaves a gap.
+        title: shown above the panels, never read as mathematics.
+        best_epoch: the 1-based epoch to mark; an epoch without a row is not marked.
+        planned_lr: the learning rate of every planned epoch, from epoch 1 on, drawn as a dashed line
+            behind the rates that were used.
+        show_strength: whether a fourth panel shows ``augment_strength``, then a key of every row; NaN
+            leaves a gap.
+        figure: an existing figure to clear and draw in, such as a window's; by default a new one.
+
+    Example:
+        >>> row = {"epoch": 1, "lr": 0.1, "loss": 2.0, "accuracy": 0.3}
+        >>> row |= {"val_loss": 1.8, "val_accuracy": 0.4}
+        >>> figure = draw_curves([row], title="runs/oak", best_epoch=1)
+        >>> [axes.get_ylabel() for axes in figure.axes]
+        ['loss', 'accuracy', 'learning rate']
+    """
+    figure = new_figure(5.4, 8.0 if show_strength else 6.8) if figure is None else figure
+    figure.clear()
+    figure.set_layout_engine("constrained")
+    set_title(figure, title)
+    heights = _PANEL_HEIGHTS[: 4 if show_strength else 3]
+    loss, accuracy, rate, *more = figure.subplots(len(heights), 1, height_ratios=heights)
+    _draw_metric(loss, rows, "loss", best_epoch)
+    _draw_metric(accuracy, rows, "accuracy", best_epoch)
+    loss.set_yscale(_scale([row[key] for row in rows for key in ("loss", "val_loss")]))
+    _draw_rate(rate, rows, planned_lr or [])
+    for axes in more:
+        _draw_strength(axes, rows, len(planned_lr or []))
+    return figure
+
+
+def draw_schedule(schedule: Callable[[float], float], epochs: float, *, title: str) -> Figure:
+    """The learning rate over the whole training, with its highest and its last value marked.
+
+    The vertical axis is logarithmic where the rate is below a twentieth of its highest value for more
+    than half of the training, and linear otherwise.
+
+    Args:
+        schedule: maps an epoch (float, 0.0 is the start) to a rate above 0.
+        epochs: the length of training.
+        title: shown above the panel.
+    """
+    figure = new_figure(6.4, 3.6, title)
+    axes = figure.subplots()
+    position = np.linspace(0, epochs, 2001)
+    values = np.array([schedule(float(epoch)) for epoch in position])
+    top = int(values.argmax())
+    axes.plot(position, values, color=RATE)
+    axes.plot(position[[top, -1]], values[[top, -1]], "o", color=RATE, clip_on=False)
+    axes.set_yscale(_scale(values))
+    axes.set_xlim(0, epochs)
+    axes.set_title(
+        f"highest {values[top]:.3g} at epoch {position[top]:.3g}, last {values[-1]:.3g}",
+        fontsize="small",
+        color=GREY,
+    )
+    style_axes(axes, "learning rate", "epochs trained", integer_x=True)
+    return figure
+
+
+def _draw_metric(
+    axes: Axes, rows: Sequence[Mapping[str, float]], key: str, best_epoch: int | None
+) -> None:
+    epochs = [int(row["epoch"]) for row in rows]
+    train, validation = ([row[name] for row in rows] for name in (key, f"val_{key}"))
+    dot = "." if len(rows) <= _MAX_DOTS else ""
+    axes.plot(epochs, train, color=TRAIN, marker=dot, label="train")
+    axes.plot(epochs, validation, color=VALIDATION, marker=dot, label="validation")
+    if best_epoch in epochs:
+        value = validation[epochs.index(best_epoch)]
+        axes.axvline(best_epoch, color=BEST, linestyle=":")
+        axes.plot([best_epoch], [value], "D", color=BEST, markerfacecolor="none", markersize=9)
+        _write_note(axes, f"◇ best: epoch {best_epoch}, validation {value:.4f}", BEST)
+    axes.set_xlim(epochs[0] - 0.5, epochs[-1] + 0.5)
+    _add_legend(axes)
+    style_axes(axes, key, "epoch", integer_x=True)
+
+
+def _draw_rate(axes: Axes, rows: Sequence[Mapping[str, float]], planned: Sequence[float]) -> None:
+    epochs, used = [int(row["epoch"]) for row in rows], [row["lr"] for row in rows]
+    if planned:
+        planned_epochs = range(1, len(planned) + 1)
+        axes.plot(planned_epochs, planned, color=GREY, linestyle="--", linewidth=1, label="planned")
+    axes.plot(epochs, used, color=RATE, label="used")
+    axes.plot(epochs[-1:], used[-1:], "o", color=RATE)
+    _write_note(axes, f"● now {used[-1]:.3g}", RATE)
+    axes.set_yscale(_scale([*used, *planned]))
+    axes.set_xlim(0.5, max(epochs[-1], len(planned)) + 0.5)
+    _add_legend(axes)
+    style_axes(axes, "learning rate", "epoch", integer_x=True)
+
+
+def _draw_strength(axes: Axes, rows: Sequence[Mapping[str, float]], planned_epochs: int) -> None:
+    epochs, used = [int(row["epoch"]) for row in rows], [row["augment_strength"] for row in rows]
+    axes.axhline(1, color=GREY, linestyle="--", linewidth=1)
+    axes.plot(epochs, used, color=STRENGTH, drawstyle="steps-mid")
+    axes.plot(epochs[-1:], used[-1:], "o", color=STRENGTH)
+    _write_note(axes, f"augmentation ● now {used[-1]:.2f}", STRENGTH)
+    axes.set_ylim(0, 1.15 * max([1.0, *(value for value in used if np.isfinite(value))]))
+    axes.set_xlim(0.5, max(epochs[-1], planned_epochs) + 0.5)
+    style_axes(axes, "strength", "epoch", integer_x=True)
+
+
+def _add_legend(axes: Axes) -> None:
+    """A legend above the panel, like the note, where it can hide no curve."""
+    axes.legend(
+        loc="lower left",
+        bbox_to_anchor=(0, 1),
+        ncols=2,
+        fontsize="small",
+        frameon=False,
+        borderpad=0,
+        borderaxespad=0.4,
+        columnspacing=1,
+        handlelength=1.5,
+    )
+
+
+def _write_note(axes: Axes, text: str, color: str) -> None:
+    axes.set_title(text, loc="right", fontsize="small", color=color)
+
+
+def _scale(values: Iterable[float]) -> str:
+    """``log`` where a linear axis would press most of the values against zero, else ``linear``."""
+    finite = np.array([value for value in values if np.isfinite(value)])
+    if finite.size == 0 or finite.min() <= 0:
+        return "linear"
+    return "log" if np.median(finite) < finite.max() * _LOG_SCALE_MEDIAN else "linear"
