@@ -1,4 +1,4 @@
-"""The figure of a hyperparameter search: importances, and each flag's values against the validation loss."""
+"""The figure of a hyperparameter search: importances, and each flag's values against the loss."""
 
 from __future__ import annotations
 
