@@ -1,4 +1,4 @@
-"""The controller of --augment_strength=auto: bounded, monotone, deaf to noise, and it settles."""
+"""The controller of --augment_strength=auto: bounded, monotone, robust to noise, convergent."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from seedtf.augment.strength import HIGHEST, LOWEST, START, next_strength
+from seedtf.augment.strength import INITIAL_STRENGTH, MAX_STRENGTH, MIN_STRENGTH, next_strength
 
-many = settings(max_examples=100)  # arithmetic alone is quick
+many = settings(max_examples=100)  # plain arithmetic is quick
 
 EPOCHS = 12
 STEP = math.exp(3.3 / EPOCHS)
@@ -29,29 +29,31 @@ def row(accuracy, val_accuracy, strength=1.0, loss=1.0, val_loss=1.0):
 
 
 def flat(accuracy, val_accuracy, epochs=6, strength=1.0):
-    """A run that has come to rest: no noise, so the dead zone is narrow."""
+    """A run that has converged: without noise the dead zone is narrow."""
     return [row(accuracy, val_accuracy, strength)] * epochs
 
 
-share = st.one_of(st.floats(0, 1), st.just(math.nan))
+fraction = st.one_of(st.floats(0, 1), st.just(math.nan))
 loss = st.one_of(st.floats(0, 100), st.sampled_from([math.nan, math.inf]))
-strength = st.one_of(st.floats(LOWEST, HIGHEST), st.sampled_from([math.nan, math.inf, 0.0, -1.0]))
-histories = st.lists(st.builds(row, share, share, strength, loss, loss), max_size=9)
+strength = st.one_of(
+    st.floats(MIN_STRENGTH, MAX_STRENGTH), st.sampled_from([math.nan, math.inf, 0.0, -1.0])
+)
+histories = st.lists(st.builds(row, fraction, fraction, strength, loss, loss), max_size=9)
 
 
-# --- what always holds -------------------------------------------------------------------------
+# --- invariants ------------------------------------------------------------------------------
 
 
 @many
 @given(histories, st.integers(0, 300), st.booleans())
-def test_any_history_gives_a_bounded_step_and_is_left_alone(rows, epochs, mixed):
+def test_any_history_gives_a_bounded_step_and_is_not_modified(rows, epochs, mixed):
     before = copy.deepcopy(rows)
     strength = next_strength(rows, epochs, mixed=mixed)
     assert repr(rows) == repr(before)
     assert strength == next_strength(before, epochs, mixed=mixed)
-    assert LOWEST <= strength <= HIGHEST
-    last = rows[-1]["augment_strength"] if rows else START
-    used = last if math.isfinite(last) and last > 0 else START
+    assert MIN_STRENGTH <= strength <= MAX_STRENGTH
+    last = rows[-1]["augment_strength"] if rows else INITIAL_STRENGTH
+    used = last if math.isfinite(last) and last > 0 else INITIAL_STRENGTH
     assert abs(math.log(strength / used)) <= 0.35 + 0.001  # 4 decimals of a number from 0.1
 
 
@@ -74,43 +76,43 @@ def test_more_train_accuracy_never_means_less_strength(accuracies, more, parting
 
 
 @many
-@given(st.floats(0, 1), st.floats(-0.0049, 0.0199), st.floats(LOWEST, HIGHEST))
-def test_inside_the_dead_zone_nothing_moves(validation, gap, strength):
+@given(st.floats(0, 1), st.floats(-0.0049, 0.0199), st.floats(MIN_STRENGTH, MAX_STRENGTH))
+def test_strength_does_not_change_inside_the_dead_zone(validation, gap, strength):
     rows = flat(validation + gap, validation, strength=strength)
     assert next_strength(rows, EPOCHS) == pytest.approx(strength, abs=5.1e-5)
 
 
 @many
-@given(st.lists(st.builds(row, share, share), max_size=2), st.integers(1, 300))
-def test_nothing_moves_before_three_epochs(rows, epochs):
-    assert next_strength(rows, epochs) == START
+@given(st.lists(st.builds(row, fraction, fraction), max_size=2), st.integers(1, 300))
+def test_strength_does_not_change_before_three_epochs(rows, epochs):
+    assert next_strength(rows, epochs) == INITIAL_STRENGTH
 
 
-def test_it_rises_after_three_epochs_and_falls_after_six():
-    assert next_strength(flat(0.9, 0.1, epochs=3), EPOCHS) > START
-    assert next_strength(flat(0.1, 0.9, epochs=5), EPOCHS) == START
-    assert next_strength(flat(0.1, 0.9, epochs=6), EPOCHS) < START
+def test_strength_can_rise_after_three_epochs_and_fall_after_six():
+    assert next_strength(flat(0.9, 0.1, epochs=3), EPOCHS) > INITIAL_STRENGTH
+    assert next_strength(flat(0.1, 0.9, epochs=5), EPOCHS) == INITIAL_STRENGTH
+    assert next_strength(flat(0.1, 0.9, epochs=6), EPOCHS) < INITIAL_STRENGTH
 
 
-# --- the rule, by numbers ----------------------------------------------------------------------
+# --- the formula, by numbers -------------------------------------------------------------------
 
 
 def test_ahead_of_validation_raises_and_behind_lowers():
-    # ahead 0.02 is dead, the push is (0.095 - 0.02) / 0.15 = 0.5
+    # the dead zone ahead is 0.02, the push is (0.095 - 0.02) / 0.15 = 0.5
     assert next_strength(flat(0.895, 0.8), EPOCHS) == pytest.approx(STEP**0.5, abs=1e-4)
-    # behind 0.02 / 4 is dead, the push is (0.025 - 0.005) / 0.04 = 0.5
+    # the dead zone behind is 0.02 / 4, the push is (0.025 - 0.005) / 0.04 = 0.5
     assert next_strength(flat(0.775, 0.8), EPOCHS) == pytest.approx(STEP**-0.5, abs=1e-4)
 
 
-def test_a_wide_gap_pushes_by_a_whole_step_and_not_past_the_ends():
+def test_a_wide_gap_makes_a_full_step_within_the_limits():
     assert next_strength(flat(0.99, 0.5), EPOCHS) == pytest.approx(STEP, abs=1e-4)
     assert next_strength(flat(0.99, 0.5), 1) == pytest.approx(math.exp(0.35), abs=1e-4)
     assert next_strength(flat(0.99, 0.5), 200) == pytest.approx(math.exp(0.03), abs=1e-4)
-    assert next_strength(flat(0.99, 0.5, strength=2.9), EPOCHS) == HIGHEST
-    assert next_strength(flat(0.5, 0.99, strength=0.11), EPOCHS) == LOWEST
+    assert next_strength(flat(0.99, 0.5, strength=2.9), EPOCHS) == MAX_STRENGTH
+    assert next_strength(flat(0.5, 0.99, strength=0.11), EPOCHS) == MIN_STRENGTH
 
 
-def test_a_run_that_learns_evenly_is_not_behind_for_being_averaged_over_its_epoch():
+def test_averaging_train_accuracy_over_the_epoch_does_not_count_as_behind():
     """Train accuracy, a mean over the epoch, is half an epoch's gain below validation."""
     rows = [row(0.05 + 0.1 * epoch, 0.1 + 0.1 * epoch) for epoch in range(1, 8)]
     assert next_strength(rows, EPOCHS) == 1.0
@@ -118,7 +120,7 @@ def test_a_run_that_learns_evenly_is_not_behind_for_being_averaged_over_its_epoc
 
 @many
 @given(st.integers(0, 5), st.floats(0, 1))
-def test_one_bad_validation_moves_nothing(when, value):
+def test_one_bad_validation_changes_nothing(when, value):
     rows = flat(0.8, 0.8)
     rows[when] = row(0.8, value)
     assert next_strength(rows, EPOCHS) == 1.0
@@ -134,7 +136,7 @@ def test_the_dead_zone_grows_with_the_noise_of_validation():
     assert next_strength(ahead, EPOCHS) == pytest.approx(STEP**push, abs=1e-4)
 
 
-def test_the_dead_zone_has_an_end_and_is_wide_while_the_noise_is_unknown():
+def test_the_dead_zone_is_limited_and_wide_while_the_noise_is_unknown():
     wild = [row(0.95, validation) for validation in (0.2, 0.6) * 3]
     assert next_strength(wild, EPOCHS) == pytest.approx(STEP, abs=1e-4)
     # 2 / sqrt(2) * 0.05 = 0.0707
@@ -146,7 +148,7 @@ def parting(accuracy, validation=0.8):
     return [row(accuracy, validation, loss=1 - i / 10, val_loss=1 + i / 10) for i in range(6)]
 
 
-def test_losses_that_part_raise_unless_accuracies_contradict():
+def test_parting_losses_raise_it_unless_train_accuracy_is_behind():
     assert next_strength(parting(0.8), EPOCHS) == pytest.approx(STEP**0.5, abs=1e-4)
     assert next_strength(parting(0.799), EPOCHS) == 1.0
     assert next_strength(parting(0.7), EPOCHS) < 1.0
@@ -164,29 +166,29 @@ def test_mixed_labels_never_lower_it():
 
 
 @pytest.mark.parametrize("name", ["accuracy", "val_accuracy"])
-def test_without_a_number_it_stays_and_then_goes_on(name):
+def test_without_an_accuracy_it_stays_and_then_continues(name):
     rows = flat(0.99, 0.5, strength=1.5)
-    blind = [*rows, rows[-1] | {name: math.nan}]
-    assert next_strength(blind, EPOCHS) == 1.5
-    assert next_strength([*blind, rows[-1]], EPOCHS) > 1.5
+    unknown = [*rows, rows[-1] | {name: math.nan}]
+    assert next_strength(unknown, EPOCHS) == 1.5
+    assert next_strength([*unknown, rows[-1]], EPOCHS) > 1.5
 
 
 def test_a_history_without_the_column_starts_at_one():
     rows = [{k: v for k, v in each.items() if k != "augment_strength"} for each in flat(0.8, 0.8)]
-    assert next_strength(rows, EPOCHS) == START
+    assert next_strength(rows, EPOCHS) == INITIAL_STRENGTH
 
 
 # --- closed loop -------------------------------------------------------------------------------
 
 
-def simulate(epochs, wanted, *, noise=0.0, seed=0, sensitivity=0.15):
-    """A toy training in which the train-validation gap is proportional to log(wanted / strength)."""
+def simulate(epochs, target, *, noise=0.0, seed=0, sensitivity=0.15):
+    """A toy training in which the train-validation gap is proportional to log(target / strength)."""
     random = np.random.default_rng(seed)
-    rows, strength = [], START
+    rows, strength = [], INITIAL_STRENGTH
     for epoch in range(epochs):
         validation = 0.9 * (1 - math.exp(-6 * (epoch + 1) / epochs))
         before = 0.9 * (1 - math.exp(-6 * epoch / epochs))
-        accuracy = (validation + before) / 2 + sensitivity * math.log(wanted / strength)
+        accuracy = (validation + before) / 2 + sensitivity * math.log(target / strength)
         measured = validation + random.normal(scale=noise)
         rows.append(row(accuracy, measured, strength, loss=1 - accuracy, val_loss=1 - measured))
         strength = next_strength(rows, epochs)
@@ -194,27 +196,27 @@ def simulate(epochs, wanted, *, noise=0.0, seed=0, sensitivity=0.15):
 
 
 @pytest.mark.parametrize("epochs", [12, 20, 50, 200])
-@pytest.mark.parametrize("wanted", [0.4, 1.0, 2.4])
+@pytest.mark.parametrize("target", [0.4, 1.0, 2.4])
 @pytest.mark.parametrize("noise", [0.0, 0.01])
-def test_it_settles_near_what_is_wanted(epochs, wanted, noise):
-    strengths = simulate(epochs, wanted, noise=noise)
-    # the dead zone is 0.02 / 0.15 wide in log strength where there is no noise, and grows with it
-    reach = abs(math.log(strengths[-1] / wanted))
-    if wanted == 1.0:
-        assert reach <= 0.1
+def test_it_converges_near_the_target(epochs, target, noise):
+    strengths = simulate(epochs, target, noise=noise)
+    # without noise the dead zone is 0.02 / 0.15 wide in log strength; it grows with the noise
+    error = abs(math.log(strengths[-1] / target))
+    if target == 1.0:
+        assert error <= 0.1
     else:
-        assert reach < 0.6 * abs(math.log(wanted))
+        assert error < 0.6 * abs(math.log(target))
     assert max(map(abs, np.diff(np.log(strengths[-max(epochs // 6, 2) :])))) < 0.35
 
 
-@pytest.mark.parametrize("wanted", [0.4, 2.4])
-def test_it_does_not_swing(wanted):
-    logs = np.log(simulate(200, wanted, sensitivity=0.3))
-    beyond = logs * np.sign(math.log(wanted)) - abs(math.log(wanted))
+@pytest.mark.parametrize("target", [0.4, 2.4])
+def test_it_does_not_overshoot(target):
+    logs = np.log(simulate(200, target, sensitivity=0.3))
+    beyond = logs * np.sign(math.log(target)) - abs(math.log(target))
     assert beyond.max() < 0.1
 
 
-def test_noise_alone_does_not_carry_it_away():
+def test_noise_alone_does_not_move_it_far():
     for seed in range(20):
         strengths = simulate(20, 1.0, noise=0.016, seed=seed)  # 600 images at 0.8
         assert min(strengths) > 0.75 and max(strengths) < 1.33

@@ -1,9 +1,11 @@
-"""How strongly to augment: the rule of ``--augment_strength=auto``.
+"""The controller of ``--augment_strength=auto``: how strongly to augment in the next epoch.
 
-The original's author turned his augmentation by hand until there was "just enough that train accuracy
-goes to almost 1.0 while validation does not degrade". Train accuracy is measured on augmented
-images and validation accuracy on plain ones, so the difference of the two says which way to turn:
-ahead of validation, the network learns its images by heart; behind it, they are harder than needed.
+The author of the Kaggle solution that seedtf grew from adjusted his augmentation by hand until
+there was "just enough that train accuracy goes to almost 1.0 while validation does not degrade".
+Train accuracy is measured on augmented images and validation accuracy on plain ones. If train
+accuracy is ahead of validation, the network memorizes its images and the augmentation should be
+stronger; if it is behind, the augmented images are harder than necessary and the augmentation
+should be weaker.
 """
 
 from __future__ import annotations
@@ -13,21 +15,34 @@ import statistics
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
 
-__all__ = ["HIGHEST", "LOWEST", "START", "next_strength"]
+__all__ = ["INITIAL_STRENGTH", "MAX_STRENGTH", "MIN_STRENGTH", "next_strength"]
 
-START, LOWEST, HIGHEST = 1.0, 0.1, 3.0
+INITIAL_STRENGTH, MIN_STRENGTH, MAX_STRENGTH = 1.0, 0.1, 3.0
 
-_LAST = 3  # epochs that count for raising: one bad validation among them moves nothing
-_GAPS = 5  # gaps that count for lowering: one bad validation moves two of them, not the median
-_NOISE_ROWS = 6  # epochs the noise is taken from: the steep start is soon forgotten
-_UNKNOWN_NOISE = 0.05  # while there are fewer than two second differences
-_STANDARD_ERRORS = 2.0
-_NARROW, _WIDE = 0.02, 0.1  # the dead zone's limits, as differences of accuracy
-_FULL = 0.15  # this far beyond the dead zone the push is whole
-# the median of five is quieter than one difference, and what it shows has lasted
-_BEHIND_ZONE, _BEHIND_FULL = 0.25, 0.04
-_LOSS_PUSH = 0.5
-_RUN_SPAN, _SLOW, _QUICK = 3.3, 0.03, 0.35  # exp(3.3) = 27, a little less than HIGHEST / LOWEST
+# Train accuracy is compared with the best of this many validations, so one bad validation among them
+# changes nothing.
+_BEST_OF_VALIDATIONS = 3
+# The median of this many gaps decides whether training is behind. One bad validation changes two gaps,
+# which does not move the median.
+_MEDIAN_OF_GAPS = 5
+# The noise of validation accuracy is estimated over this many epochs, so that the steep start of a run
+# does not count for long.
+_NOISE_EPOCHS = 6
+_NOISE_BEFORE_ESTIMATE = 0.05
+_DEAD_ZONE_STANDARD_ERRORS = 2.0
+_DEAD_ZONE_MIN, _DEAD_ZONE_MAX = 0.02, 0.1  # differences of accuracy
+# How far beyond the dead zone the accuracy difference has to be for a full step.
+_AHEAD_FOR_FULL_STEP = 0.15
+# A median of five gaps is less noisy than one difference, and a gap that moves it has lasted. So the
+# dead zone and the full step are smaller downwards.
+_BEHIND_DEAD_ZONE_FACTOR, _BEHIND_FOR_FULL_STEP = 0.25, 0.04
+# The least push (1 is a full step) while the validation loss rises and the train loss falls.
+_PUSH_OF_PARTING_LOSSES = 0.5
+# A full step multiplies the strength by exp(3.3 / epochs), within limits. Over a whole run that
+# allows a factor of exp(3.3) = 27, a little less than MAX_STRENGTH / MIN_STRENGTH.
+_LOG_RANGE_PER_RUN, _LOG_STEP_MIN, _LOG_STEP_MAX = 3.3, 0.03, 0.35
+# A median absolute deviation times this estimates the standard deviation of normal values.
+_MAD_TO_DEVIATION = 1.4826
 
 
 def next_strength(
@@ -36,7 +51,7 @@ def next_strength(
     """The factor on every augmentation range in the epoch after ``rows``.
 
     With a the train accuracy, v the validation accuracy, s the strength used and t the last epoch
-    (all of this is a heuristic of ours; nothing in it is learnt from data)::
+    (all of this is a heuristic of this project; nothing in it is learned from data)::
 
         gap[t]   = a[t] - (v[t-1] + v[t]) / 2     a is the mean over the epoch: half an epoch behind v
         behind   = -median(gap[t-4], …, gap[t])
@@ -51,92 +66,106 @@ def next_strength(
         rate     = min(max(3.3 / epochs, 0.03), 0.35)
         s[t+1]   = min(max(s[t] exp(rate push), 0.1), 3), to 4 decimals
 
-    Learning by heart does not undo itself, whereas one bad validation (a high rate, batch statistics
-    not settled) is over in the next epoch, and a chance high one as well: each moves two gaps at
-    most. Hence the best of three validations and the median of five gaps. Strength rises after 3
-    epochs at the earliest and falls after 6.
+    Memorization does not go away by itself, whereas one bad validation (after a high learning rate, or
+    with inaccurate batch statistics) is over in the next epoch, and so is one that is good by chance;
+    each of them changes two gaps at most. Hence the best of three validations and the median of five
+    gaps. The strength can rise after 3 epochs and fall after 6.
 
-    The second difference of values with standard deviation σ about a line has the deviation
-    sqrt(6) σ, and 1.4826 turns a median of absolute values into a deviation; the mean of two
-    validations has σ / sqrt(2). Below 4 epochs σ counts as 0.05. An epoch changes the strength by no
-    more than the factor exp(0.35) = 1.42; in a run of 12 epochs 1.32, of 200 epochs 1.03. It starts at
-    1 and stays there for 3 epochs; it stays where it is while the last epoch has no accuracies.
-    Earlier epochs without are left out.
+    The second difference of values with standard deviation σ around a line has the standard deviation
+    sqrt(6) σ, and 1.4826 turns a median of absolute values into a standard deviation; the mean of two
+    validations has σ / sqrt(2). Below 4 epochs σ is assumed to be 0.05. An epoch changes the
+    strength by a factor of at most exp(0.35) = 1.42; in a run of 12 epochs by 1.32, of 200 epochs
+    by 1.03. The strength is 1 in the first 3 epochs, and does not change after an epoch whose
+    accuracies are unknown. Earlier epochs with unknown accuracies are left out.
 
-    Losses count by their direction only, since label smoothing and mixed labels shift them, and only
-    while train accuracy does not contradict.
+    Of the losses only the direction counts, because label smoothing and mixed labels shift their
+    values, and only while train accuracy is not below validation.
 
     Args:
-        rows: the epochs so far, as in history.csv. Read are loss, accuracy, val_loss, val_accuracy and
-            the last ``augment_strength``; where that is missing or no number above 0, 1 is assumed.
+        rows: the epochs so far, as in history.csv. The keys loss, accuracy, val_loss and
+            val_accuracy are read, and the last ``augment_strength``; where that is missing or not
+            above 0, it counts as 1.
         epochs: the planned length of the run.
-        mixed: whether MixUp or CutMix is on. Train accuracy is then the share of images whose larger
-            part was recognised and lies below validation whatever the strength is; so it never lowers
-            the strength, and raises it where train accuracy is ahead even so.
+        mixed: whether MixUp or CutMix is on. Train accuracy is then the fraction of images whose
+            larger part was recognized, which is below validation accuracy whatever the strength is.
+            So it never lowers the strength; it still raises it where train accuracy is ahead.
 
     Returns:
-        A number from ``LOWEST`` to ``HIGHEST``; the same for the same arguments.
+        A number from ``MIN_STRENGTH`` to ``MAX_STRENGTH``; the same for the same arguments.
+
+    Example:
+        >>> row = {"loss": 0.1, "accuracy": 0.99, "val_loss": 0.9, "val_accuracy": 0.7}
+        >>> next_strength([row] * 2, epochs=12)
+        1.0
+        >>> next_strength([row] * 3, epochs=12)
+        1.3165
     """
     strength = _last_strength(rows)
-    known = [row for row in rows if _is_known(row)]
-    if len(known) < _LAST or known[-1] is not rows[-1]:
+    known = [row for row in rows if _has_accuracies(row)]
+    if len(known) < _BEST_OF_VALIDATIONS or known[-1] is not rows[-1]:
         return strength
     push = _push(known)
     if mixed:
         push = max(push, 0.0)
-    rate = min(max(_RUN_SPAN / max(epochs, 1), _SLOW), _QUICK)
-    return _within(strength * math.exp(rate * push))
+    log_step = min(max(_LOG_RANGE_PER_RUN / max(epochs, 1), _LOG_STEP_MIN), _LOG_STEP_MAX)
+    return _clip(strength * math.exp(log_step * push))
 
 
 def _push(rows: Sequence[Mapping[str, float]]) -> float:
-    """From -1 (weaker) to 1 (stronger)."""
+    """The direction and size of the change, from -1 (weaker by a full step) to 1 (stronger)."""
     validation = [row["val_accuracy"] for row in rows]
-    dead = _dead_zone(validation)
-    ahead = rows[-1]["accuracy"] - max(validation[-_LAST:])
-    with_prefix, zone = _behind(rows), _BEHIND_ZONE * dead
+    dead_zone = _dead_zone(validation)
+    ahead = rows[-1]["accuracy"] - max(validation[-_BEST_OF_VALIDATIONS:])
+    behind, behind_dead_zone = _behind(rows), _BEHIND_DEAD_ZONE_FACTOR * dead_zone
     push = 0.0
-    if ahead > dead:
-        push = min((ahead - dead) / _FULL, 1.0)
-    elif with_prefix > zone:
-        push = -min((with_prefix - zone) / _BEHIND_FULL, 1.0)
-    if push >= 0 and ahead >= 0 and _losses_part(rows[-_LAST:]):
-        return max(push, _LOSS_PUSH)
+    if ahead > dead_zone:
+        push = min((ahead - dead_zone) / _AHEAD_FOR_FULL_STEP, 1.0)
+    elif behind > behind_dead_zone:
+        push = -min((behind - behind_dead_zone) / _BEHIND_FOR_FULL_STEP, 1.0)
+    if push >= 0 and ahead >= 0 and _losses_part(rows[-_BEST_OF_VALIDATIONS:]):
+        return max(push, _PUSH_OF_PARTING_LOSSES)
     return push
 
 
 def _behind(rows: Sequence[Mapping[str, float]]) -> float:
-    """How far training lies behind validation; 0 while there are too few epochs to say."""
+    """How far train accuracy is behind validation accuracy; 0 while there are too few epochs."""
     gaps = [
-        now["accuracy"] - (before["val_accuracy"] + now["val_accuracy"]) / 2
-        for before, now in list(pairwise(rows))[-_GAPS:]
+        row["accuracy"] - (previous["val_accuracy"] + row["val_accuracy"]) / 2
+        for previous, row in list(pairwise(rows))[-_MEDIAN_OF_GAPS:]
     ]
-    return -statistics.median(gaps) if len(gaps) == _GAPS else 0.0
+    return -statistics.median(gaps) if len(gaps) == _MEDIAN_OF_GAPS else 0.0
 
 
 def _dead_zone(accuracies: Sequence[float]) -> float:
-    """Half the width of the range about 0 within which a difference may be chance."""
-    last = accuracies[-_NOISE_ROWS:]
-    bends = [abs(c - 2 * b + a) for a, b, c in zip(last, last[1:], last[2:], strict=False)]
-    noise = 1.4826 / math.sqrt(6) * statistics.median(bends) if len(bends) > 1 else _UNKNOWN_NOISE
-    return min(max(_STANDARD_ERRORS * noise / math.sqrt(2), _NARROW), _WIDE)
+    """The largest difference of accuracies that is ignored because it may be chance."""
+    last = accuracies[-_NOISE_EPOCHS:]
+    second_differences = [
+        abs(c - 2 * b + a) for a, b, c in zip(last, last[1:], last[2:], strict=False)
+    ]
+    noise = _NOISE_BEFORE_ESTIMATE
+    if len(second_differences) > 1:
+        noise = _MAD_TO_DEVIATION / math.sqrt(6) * statistics.median(second_differences)
+    dead_zone = _DEAD_ZONE_STANDARD_ERRORS * noise / math.sqrt(2)
+    return min(max(dead_zone, _DEAD_ZONE_MIN), _DEAD_ZONE_MAX)
 
 
 def _losses_part(rows: Sequence[Mapping[str, float]]) -> bool:
+    """Whether from each epoch to the next the train loss fell and the validation loss rose."""
     return all(
-        now["loss"] < before["loss"] and now["val_loss"] > before["val_loss"]
-        for before, now in pairwise(rows)
+        row["loss"] < previous["loss"] and row["val_loss"] > previous["val_loss"]
+        for previous, row in pairwise(rows)
     )
 
 
-def _is_known(row: Mapping[str, float]) -> bool:
+def _has_accuracies(row: Mapping[str, float]) -> bool:
     return math.isfinite(row["accuracy"]) and math.isfinite(row["val_accuracy"])
 
 
 def _last_strength(rows: Sequence[Mapping[str, float]]) -> float:
-    last = rows[-1].get("augment_strength", START) if rows else START
-    return _within(last) if math.isfinite(last) and last > 0 else START
+    last = rows[-1].get("augment_strength", INITIAL_STRENGTH) if rows else INITIAL_STRENGTH
+    return _clip(last) if math.isfinite(last) and last > 0 else INITIAL_STRENGTH
 
 
-def _within(strength: float) -> float:
-    # rounded, so that the last bit of exp, another one on another machine, changes no run
-    return min(max(round(strength, 4), LOWEST), HIGHEST)
+def _clip(strength: float) -> float:
+    # Rounding makes runs equal on machines whose `exp` differs in the last bit.
+    return min(max(round(strength, 4), MIN_STRENGTH), MAX_STRENGTH)
