@@ -1,7 +1,7 @@
-"""The augmentation: drawn parameters applied as one resample and one matrix.
+"""The fused augmentation: one resample of the pixels and one colour matrix for each image.
 
-Drawing (``draws``) and applying are apart: ``augment_images`` is deterministic and takes literal
-parameters. ``reference_ops`` says the same in separate steps.
+Drawing the parameters (``policy``) and applying them are separate: ``augment_images`` is deterministic.
+``reference`` does the same with one plain operation after another.
 """
 
 from __future__ import annotations
@@ -25,8 +25,9 @@ __all__ = [
     "sample_positions",
 ]
 
-# the constants of TensorFlow Addons' adjust_hsv_in_yiq: NTSC rounded to three places, and the inverse
-# of that. tf.image.rgb_to_yiq does not round; the two part by up to one grey level at a half turn.
+# The constants of TensorFlow Addons' adjust_hsv_in_yiq: the NTSC matrix rounded to three decimals, and
+# the inverse of the rounded one. tf.image.rgb_to_yiq does not round; the results differ by up to one
+# grey level when the hue is rotated by 180 degrees.
 RGB_TO_YIQ = (
     (0.299, 0.587, 0.114),
     (0.596, -0.274, -0.322),
@@ -38,7 +39,7 @@ YIQ_TO_RGB = (
     (1.0, -1.103744, 1.70062309),
 )
 _MID_GREY = 127.5
-# of a position: a float32 has no more within an image of 256 pixels
+# Bits after the point of a pixel position; in an image of 256 pixels a float32 has no more of them.
 _FRACTION_BITS = 16
 
 
@@ -47,8 +48,8 @@ def affine_matrices(
 ) -> tf.Tensor:
     """The map from output to input pixel coordinates: float32 ``[B, 2, 3]``, rows x then y.
 
-    About the window's middle: flip, then shear, then rotate, then scale to the window. With
-    coordinates at pixel centres, an output pixel ``(u, v)`` reads the input at
+    The map flips, then shears, then rotates about the centre of the crop window, then scales to the
+    window. With coordinates at pixel centres, an output pixel ``(u, v)`` reads the input at
     ``x = a·u + b·v + c``, ``y = d·u + e·v + f``.
 
     Args:
@@ -70,10 +71,10 @@ def affine_matrices(
 
 
 def color_matrices(parameters: Parameters) -> tf.Tensor:
-    """One affine map of RGB per image: float32 ``[B, 3, 4]``, the last column an offset.
+    """One affine map of RGB for each image: float32 ``[B, 3, 4]``, the last column is an offset.
 
-    Saturation scales and hue turns the chroma plane of YIQ (as TensorFlow Addons'
-    ``adjust_hsv_in_yiq``); contrast scales about mid-grey; brightness shifts.
+    Saturation scales and hue rotates the chroma plane of YIQ, as ``adjust_hsv_in_yiq`` of TensorFlow
+    Addons does; contrast scales the differences from mid-grey; brightness adds a constant.
     """
     p = parameters
     to_yiq, to_rgb = tf.constant(RGB_TO_YIQ), tf.constant(YIQ_TO_RGB)
@@ -89,10 +90,11 @@ def color_matrices(parameters: Parameters) -> tf.Tensor:
 def sample_positions(
     matrices: tf.Tensor, in_size: tuple[int, int], out_size: tuple[int, int]
 ) -> tf.Tensor:
-    """The geometry: where each pixel of the result reads; beyond the edge the mirror image is seen.
+    """The position in the input that each output pixel reads; the image is mirrored beyond its edges.
 
-    In whole 65,536ths of a pixel, so that place and weights follow from one number, whichever pass
-    works them out: they would part where a compiler rounds a position in one pass alone.
+    Positions are fixed-point numbers in units of 1/65,536 pixel, so that the index of a pixel and its
+    interpolation weight follow from the same integer. Computed from a float in two places, they would
+    contradict each other where XLA rounds the float differently in one of them.
 
     Args:
         matrices: float32 ``[B, 2, 3]`` from ``affine_matrices``.
@@ -105,22 +107,22 @@ def sample_positions(
     rows = tf.transpose(matrices, [2, 1, 0])[..., None, None]
     u = tf.range(out_w, dtype=tf.float32)
     v = tf.range(out_h, dtype=tf.float32)[:, None]
-    sides = tf.constant([in_w, in_h], tf.float32)[:, None, None, None]
-    mirrored = _mirror((rows[2] + rows[1] * v) + rows[0] * u, sides)
+    sizes = tf.constant([in_w, in_h], tf.float32)[:, None, None, None]
+    mirrored = _mirror((rows[2] + rows[1] * v) + rows[0] * u, sizes)
     position = tf.cast(mirrored * (1 << _FRACTION_BITS), tf.int32)
-    last = tf.constant([(side - 1) << _FRACTION_BITS for side in (in_w, in_h)])[:, None, None, None]
-    return _kept_minimum(position, last)
+    last = tf.constant([(size - 1) << _FRACTION_BITS for size in (in_w, in_h)])[:, None, None, None]
+    return _materialized_minimum(position, last)
 
 
 def pack_pixels(images: tf.Tensor) -> tf.Tensor:
-    """RGB uint8 ``[B, h, w, 3]`` → uint32 ``[B·h·w]``, red in the lowest byte: one load a pixel."""
-    return _weighed_sum(tf.cast(tf.reshape(images, [-1, 3]), tf.uint32), [1, 1 << 8, 1 << 16])
+    """RGB uint8 ``[B, h, w, 3]`` → uint32 ``[B·h·w]``, red in the lowest byte: one load per pixel."""
+    return _materialized_dot(tf.cast(tf.reshape(images, [-1, 3]), tf.uint32), [1, 1 << 8, 1 << 16])
 
 
 def resample_and_recolor(
     packed: tf.Tensor, in_size: tuple[int, int], positions: tf.Tensor, colors: tf.Tensor
 ) -> tf.Tensor:
-    """One bilinear resample, then one 3×4 matrix per image, clipped.
+    """Resamples bilinearly, then applies the 3×4 matrix of each image and clips to 0–255.
 
     Args:
         packed: uint32 ``[B·h·w]`` from ``pack_pixels``, fewer than 2³¹ pixels in all.
@@ -135,16 +137,16 @@ def resample_and_recolor(
     column, weight_x = _split(positions[0], width)
     row, weight_y = _split(positions[1], height)
     image = tf.range(tf.shape(positions)[1])[:, None, None]
-    place = (image * height + row) * width + column
+    index = (image * height + row) * width + column
     pixels = packed[:, None]
     count = tf.shape(pixels)[0] - width - 1
 
     def neighbours(offset: int) -> tf.Tensor:
-        # Two things that only speed needs: all four gathers share one index, which XLA then clamps
-        # once; and the table has three equal columns, so that XLA need not spread the result over
-        # the channels, for which it would write every gather to memory.
+        # For speed: all four gathers use the same index, which XLA then clamps once; and the table has
+        # three equal columns, because XLA would write every gather to memory to broadcast its result
+        # over the channels.
         table = tf.broadcast_to(pixels[offset : offset + count], [count, 3])
-        return tf.gather(table, place)
+        return tf.gather(table, index)
 
     corners = [neighbours(offset) for offset in (0, 1, width, width + 1)]
     weight_x, weight_y = weight_x[..., None], weight_y[..., None]
@@ -154,7 +156,7 @@ def resample_and_recolor(
         return _blend(_blend(a, b, weight_x), _blend(c, d, weight_x), weight_y)
 
     rows = colors[:, None, None]  # [B, 1, 1, 3, 4]
-    # spelt out: three multiply-adds fuse into one pass where a tiny matrix product does not
+    # Written out, because XLA fuses three multiply-adds into one pass, but not a small matrix product.
     mixed = rows[..., 3] + channel(0) * rows[..., 0]
     mixed = (mixed + channel(8) * rows[..., 1]) + channel(16) * rows[..., 2]
     return tf.clip_by_value(mixed, 0.0, 255.0)
@@ -163,7 +165,7 @@ def resample_and_recolor(
 def augment_images(
     images: tf.Tensor, parameters: Parameters, out_size: tuple[int, int]
 ) -> tf.Tensor:
-    """Applies drawn parameters: one resample and one colour matrix.
+    """Applies the parameters to the images: one resample and one colour matrix.
 
     Args:
         images: uint8 ``[B, h, w, 3]``, RGB, at least 2×2 pixels; fewer than 2³¹ pixels in all.
@@ -172,6 +174,13 @@ def augment_images(
 
     Returns:
         float32 ``[B, H, W, 3]`` in 0–255.
+
+    Example:
+        >>> images = tf.zeros([2, 8, 8, 3], tf.uint8)
+        >>> epoch, records = tf.constant(0, tf.int64), tf.range(2, dtype=tf.int64)
+        >>> parameters = draw_parameters(Policy(rotate=90.0), 0, epoch, records)
+        >>> augment_images(images, parameters, (6, 4)).shape
+        TensorShape([2, 6, 4, 3])
     """
     _, height, width, _ = images.shape
     matrices = affine_matrices(parameters, (height, width), out_size)
@@ -189,28 +198,29 @@ def compile_augmentation(
     whole_batch: bool = False,
     deterministic: bool = False,
 ) -> Callable[..., tf.Tensor]:
-    """Joins drawing and applying into one function, for ``Dataset.map`` or a train step.
+    """Returns a function that draws and applies, compiled by XLA, for ``Dataset.map`` or a train step.
 
-    A CPU takes one image after the other, so that its packed pixels and positions are still in the
-    core's cache when they are read. A GPU takes the whole batch, which is enough work for all of it.
+    On a CPU it processes one image after the other, so that packed pixels and positions are still in
+    the core's cache when they are read. On a GPU it processes the whole batch at once, which keeps the
+    whole device busy.
 
     Args:
         policy: the ranges, strength already applied.
         seed: root seed of the run.
         out_size: (height, width) of the result.
-        strength: float32 scalar, a factor on every range that is read at each batch; None for 1.
-        whole_batch: for a GPU; the pixels are the same to rounding.
-        deterministic: where TensorFlow's operations are; it would make batches whose memory is a
-            variable one after the other.
+        strength: float32 scalar that is read for each batch and multiplies every range; None means 1.
+        whole_batch: whether to process the batch at once; the pixels are equal up to rounding.
+        deterministic: whether TensorFlow's op determinism is on. Batches in the memory of a variable
+            would then be computed one after the other, so none are.
 
     Returns:
         ``(images uint8 [N, h, w, 3], epoch int64 [], records int64 [B], rows int64 [B] or None)
-        → float32 [B, H, W, 3]``. ``rows`` says which of ``images`` the records' are, without which
-        they are in the records' order; so images in memory are read where they are.
+        → float32 [B, H, W, 3]``. ``rows`` are the indices in ``images`` of the records' images, so that
+        images in memory need not be copied into a batch; None means that N = B, in the records' order.
     """
 
     @tf.function(jit_compile=True, autograph=False)
-    def at_once(images: tf.Tensor, parameters: Parameters) -> tf.Tensor:
+    def augment_batch(images: tf.Tensor, parameters: Parameters) -> tf.Tensor:
         return augment_images(images, parameters, out_size)
 
     @tf.function(jit_compile=True, autograph=False)
@@ -232,8 +242,8 @@ def compile_augmentation(
     ) -> tf.Tensor:
         parameters = draw_parameters(policy.at(strength), seed, epoch, records)
         if whole_batch:
-            return at_once(images if rows is None else tf.gather(images, rows), parameters)
-        # images without rows may be a data service's, whose workers were not tried with variables
+            return augment_batch(images if rows is None else tf.gather(images, rows), parameters)
+        # Images without rows may come from a tf.data service, where variables have not been tried.
         if rows is None or deterministic:
             rows = tf.range(tf.size(records), dtype=tf.int64) if rows is None else rows
             return one_by_one(images, rows, parameters)
@@ -252,20 +262,20 @@ def _augment_one_by_one(
     out_size: tuple[int, int],
     onto: tf.Tensor | None = None,
 ) -> tf.Tensor:
-    """``augment_images`` of ``images[rows]`` in a loop, which only XLA makes worth its while.
+    """``augment_images`` of ``images[rows]``, one image at a time, in a loop that XLA makes fast.
 
-    ``onto``, float32 ``[B, H, W, 3]``, is what the result overwrites.
+    The result overwrites ``onto``, float32 ``[B, H, W, 3]``, if that is given.
     """
     count = tf.size(rows)
     results = tf.TensorArray(tf.float32, count, element_shape=[*out_size, 3])
 
     def step(image: tf.Tensor, results: tf.TensorArray) -> tuple[tf.Tensor, tf.TensorArray]:
-        # Matrices are built here, of one image: of a whole batch, some sines would be computed in
-        # vectors, and differ in the last bit with their place in it and with XLA's flags. That is
-        # also why the parameters are drawn outside of XLA.
-        row, *drawn = (tf.gather(value, image)[None] for value in (rows, *parameters))
-        done = augment_images(tf.gather(images, row), Parameters(*drawn), out_size)
-        return image + 1, results.write(image, done[0])
+        # The matrices are computed for one image at a time. For a whole batch some sines would be
+        # computed with vector instructions, and their last bit would depend on the position in the
+        # batch and on XLA's flags. For the same reason the parameters are drawn outside of XLA.
+        row, *fields = (tf.gather(value, image)[None] for value in (rows, *parameters))
+        augmented = augment_images(tf.gather(images, row), Parameters(*fields), out_size)
+        return image + 1, results.write(image, augmented[0])
 
     _, results = tf.while_loop(
         lambda image, _: image < count,
@@ -280,36 +290,35 @@ def _bits(count: int) -> tf.Tensor:
     return tf.constant(count, tf.uint32)
 
 
-def _weighed_sum(terms: tf.Tensor, factors: list[int]) -> tf.Tensor:
-    """``Σ terms[..., i] · factors[i]``, as a reduction, which XLA computes once and keeps in memory.
+def _materialized_dot(terms: tf.Tensor, factors: list[int]) -> tf.Tensor:
+    """``Σ terms[..., i] · factors[i]`` as a reduction, which XLA computes once and stores in memory.
 
-    A sum that is spelt out it would fuse into each of the four gathers: every pixel would be packed
-    four times over.
+    XLA would fuse a sum of products into each of the four gathers and so pack every pixel four times.
     """
     return tf.reduce_sum(terms * tf.constant(factors, terms.dtype), axis=-1)
 
 
-def _kept_minimum(value: tf.Tensor, limit: tf.Tensor) -> tf.Tensor:
-    """``minimum(value, limit)``, as a reduction for the same reason.
+def _materialized_minimum(value: tf.Tensor, limit: tf.Tensor) -> tf.Tensor:
+    """``minimum(value, limit)`` as a reduction, which XLA computes once and stores in memory.
 
-    Positions that are worked out between the gathers make processors without AVX-512 compute one
-    address at a time.
+    If XLA fused the positions into the gathers, processors without AVX-512 would compute one address
+    at a time.
     """
     return tf.reduce_min(tf.stack([value, tf.broadcast_to(limit, tf.shape(value))], -1), -1)
 
 
-def _split(position: tf.Tensor, side: int) -> tuple[tf.Tensor, tf.Tensor]:
-    """The first of the two pixels that a position lies between, int32, and the second's weight.
+def _split(position: tf.Tensor, size: int) -> tuple[tf.Tensor, tf.Tensor]:
+    """The index of the first of the two pixels around a position, int32, and the second one's weight.
 
-    The last pixel is reached with weight 1 from the one before.
+    A position at the last pixel has the index of the pixel before it and the weight 1.
     """
-    first = tf.minimum(tf.bitwise.right_shift(position, _FRACTION_BITS), side - 2)
-    share = position - tf.bitwise.left_shift(first, _FRACTION_BITS)
-    return first, tf.cast(share, tf.float32) * (1.0 / (1 << _FRACTION_BITS))
+    first = tf.minimum(tf.bitwise.right_shift(position, _FRACTION_BITS), size - 2)
+    fraction = position - tf.bitwise.left_shift(first, _FRACTION_BITS)
+    return first, tf.cast(fraction, tf.float32) * (1.0 / (1 << _FRACTION_BITS))
 
 
 def _byte(packed: tf.Tensor, bits: int) -> tf.Tensor:
-    """The byte above ``bits`` as float32; through int32, for which processors have an instruction."""
+    """The byte at bit ``bits`` as float32, by way of int32, which processors convert directly."""
     byte = tf.bitwise.bitwise_and(tf.bitwise.right_shift(packed, _bits(bits)), _bits(255))
     return tf.cast(tf.cast(byte, tf.int32), tf.float32)
 
@@ -318,10 +327,10 @@ def _blend(first: tf.Tensor, second: tf.Tensor, weight: tf.Tensor) -> tf.Tensor:
     return first + (second - first) * weight
 
 
-def _mirror(position: tf.Tensor, side: tf.Tensor) -> tf.Tensor:
-    """Folds coordinates at the outer pixel edges (d c b a | a b c d | d c …); none is below 0.
+def _mirror(position: tf.Tensor, size: tf.Tensor) -> tf.Tensor:
+    """Mirrors coordinates at the outer pixel edges (d c b a | a b c d | d c …); none is below 0.
 
-    Folds once to either side: no policy reaches further than one image beyond the edge, and what
-    did would see the edge itself.
+    They are mirrored once in each direction, because no policy reaches further than one image beyond
+    the edge; a coordinate that did would read the edge pixel.
     """
-    return tf.maximum(side - tf.abs(side - tf.abs(position + 0.5)) - 0.5, 0.0)
+    return tf.maximum(size - tf.abs(size - tf.abs(position + 0.5)) - 0.5, 0.0)

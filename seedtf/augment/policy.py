@@ -1,6 +1,6 @@
-"""What is drawn for each image: the policy's ranges, and parameters from (seed, epoch, record).
+"""The augmentation policy, and the random parameters of each image from (seed, epoch, record).
 
-``draw_parameters`` is a pure function, so any sample can be drawn again to look at it.
+``draw_parameters`` is a pure function, so the parameters of any image can be drawn again later.
 """
 
 from __future__ import annotations
@@ -15,23 +15,29 @@ from seedtf.seeds import AUGMENT, fold_seed, uniform
 
 __all__ = ["Parameters", "Policy", "draw_parameters"]
 
-_DRAWS = 12
+_UNIFORMS = 12  # random numbers that an image needs
 
 
 @dataclass(frozen=True)
 class Policy:
-    """The range of each operation; 0 (or ``none``) switches it off.
+    """The range of each random operation; 0 (or ``none``) switches it off.
 
     Attributes:
-        crop: largest share of each side cut away, in [0, 0.9].
-        stretch: largest relative change of aspect, in [0, 1]: width/height in [1/(1+s), 1+s].
-        rotate: largest angle either way, degrees in [0, 180].
-        shear: largest shear angle either way, degrees in [0, 45].
-        flip: ``none``, ``horizontal``, ``vertical`` or ``both``; each with probability one half.
-        brightness: largest shift either way, as a share of the full range, in [0, 1].
-        contrast: factor about mid-grey in [1 − c, 1 + c], c in [0, 1].
-        saturation: factor in [1 − s, 1 + s], s in [0, 1].
-        hue: largest turn of the colour circle either way, degrees in [0, 180].
+        crop: largest fraction of each side that is cut away, in [0, 0.9].
+        stretch: largest relative change s of the aspect ratio, in [0, 1]: width/height changes by a
+            factor in [1/(1+s), 1+s].
+        rotate: largest angle in either direction, degrees in [0, 180].
+        shear: largest shear angle in either direction, degrees in [0, 45].
+        flip: ``none``, ``horizontal``, ``vertical`` or ``both``; each with ``flip_probability``.
+        brightness: largest shift in either direction, as a fraction of the full range, in [0, 1].
+        contrast: c in [0, 1]; differences from mid-grey are multiplied by a factor in [1 − c, 1 + c].
+        saturation: s in [0, 1]; the saturation is multiplied by a factor in [1 − s, 1 + s].
+        hue: largest rotation of the hue in either direction, degrees in [0, 180].
+        flip_probability: of each flip that ``flip`` allows, in [0, 0.5].
+
+    Example:
+        >>> Policy(rotate=30.0).scaled(0.5).rotate
+        15.0
     """
 
     crop: float = 0.2
@@ -46,12 +52,13 @@ class Policy:
     flip_probability: float = 0.5
 
     def scaled(self, strength: Any) -> Policy:
-        """Every range times ``strength`` (≥ 0), held within its limits; 0 changes no pixel.
+        """The policy with every range multiplied by ``strength`` and clipped to its limits.
 
-        A float, or a float32 scalar tensor where the strength changes during training; the ranges are
-        then tensors too.
+        Args:
+            strength: 0 or more; with 0 no pixel changes. A float, or a float32 scalar tensor if the
+                strength changes during training; the ranges are then tensors too.
         """
-        least = tf.minimum if tf.is_tensor(strength) else min
+        minimum = tf.minimum if tf.is_tensor(strength) else min
         limits = {
             "crop": 0.9,
             "stretch": 1.0,
@@ -63,20 +70,23 @@ class Policy:
             "hue": 180.0,
             "flip_probability": 0.5,
         }
-        ranges = {name: least(getattr(self, name) * strength, top) for name, top in limits.items()}
+        ranges = {
+            name: minimum(getattr(self, name) * strength, top) for name, top in limits.items()
+        }
         return replace(self, **ranges)
 
     def at(self, strength: tf.Variable | None) -> Policy:
-        """``scaled`` by what ``strength`` holds when a batch is made; None leaves it as it is."""
+        """``scaled`` by the value of ``strength`` at the time of the batch; None scales nothing."""
         return self if strength is None else self.scaled(tf.identity(strength))
 
 
 class Parameters(NamedTuple):
-    """What was drawn for B images; every field float32 ``[B]``.
+    """The random parameters of B images; every field is float32 ``[B]``.
 
-    ``scale_x``, ``scale_y``: size of the cut window as a share of the image; ``center_x``,
-    ``center_y``: its middle, in [0, 1]; ``rotate``, ``shear``: radians; ``flip_x``, ``flip_y``: 1 or
-    −1; ``brightness``: shift in grey levels; ``contrast``, ``saturation``: factors; ``hue``: radians.
+    ``scale_x``, ``scale_y``: size of the crop window as a fraction of the image; ``center_x``,
+    ``center_y``: its centre, in [0, 1]; ``rotate``, ``shear``: radians; ``flip_x``, ``flip_y``: 1, or
+    −1 for a flip; ``brightness``: shift in grey levels; ``contrast``, ``saturation``: factors;
+    ``hue``: radians.
     """
 
     scale_x: tf.Tensor
@@ -100,23 +110,35 @@ def draw_parameters(policy: Policy, seed: int, epoch: tf.Tensor, records: tf.Ten
         policy: the ranges, strength already applied.
         seed: root seed of the run.
         epoch: int64 scalar, counted from 0.
-        records: int64 ``[B]``, record indices; a record's draw does not depend on its batch.
+        records: int64 ``[B]``, record indices; the parameters of a record do not depend on the batch
+            that it is in.
 
     Returns:
         ``Parameters`` of float32 ``[B]``.
+
+    Example:
+        >>> epoch, records = tf.constant(0, tf.int64), tf.constant([7, 8], tf.int64)
+        >>> parameters = draw_parameters(Policy(flip="none"), 0, epoch, records)
+        >>> parameters.flip_x.numpy().tolist()
+        [1.0, 1.0]
+        >>> alone = draw_parameters(Policy(flip="none"), 0, epoch, records[1:])
+        >>> bool(alone.hue[0] == parameters.hue[1])
+        True
     """
-    units = uniform(fold_seed(seed, AUGMENT, epoch), records, _DRAWS)  # [DRAWS, B] in [0, 1)
+    units = uniform(fold_seed(seed, AUGMENT, epoch), records, _UNIFORMS)  # [12, B] in [0, 1)
     signed = 2.0 * units - 1.0
     window = 1.0 - policy.crop * units[0]
     aspect = tf.exp(0.5 * _log1p(policy.stretch) * signed[1])
-    # a stretch may widen the window past the image; then the whole side is taken
+    # A stretched window may be larger than the image; the whole side is used then.
     scale_x = tf.minimum(window * aspect, 1.0)
     scale_y = tf.minimum(window / aspect, 1.0)
     flip_x, flip_y = (
         tf.where(
-            units[i] < policy.flip_probability * float(policy.flip in (way, "both")), -1.0, 1.0
+            units[i] < policy.flip_probability * float(policy.flip in (direction, "both")),
+            -1.0,
+            1.0,
         )
-        for i, way in ((6, "horizontal"), (7, "vertical"))
+        for i, direction in ((6, "horizontal"), (7, "vertical"))
     )
     return Parameters(
         scale_x=scale_x,

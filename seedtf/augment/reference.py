@@ -1,8 +1,8 @@
-"""The augmentation policy one plain step at a time: the meaning that ``augment`` is tested against.
+"""The augmentation policy as a chain of plain operations, which the fused version is tested against.
 
-Each step is one operation on literal parameters. ``--augment_impl=tf_image`` trains with TensorFlow's
-own plain ops, ``--augment_impl=addons`` with TensorFlow Addons' transform and colour change; they are
-not compiled and slower.
+``--augment_impl=tf_image`` trains with TensorFlow's own ops, ``--augment_impl=addons`` with the
+transform and the colour change of TensorFlow Addons. Neither is compiled, so both are slower than
+``fused``.
 """
 
 from __future__ import annotations
@@ -33,7 +33,10 @@ _MID_GREY = 127.5
 
 
 def make_chain(impl: str) -> Transform:
-    """The whole policy as the steps that ``impl``, one of ``seedtf.augment.AUGMENT_CHAINS``, names.
+    """The function that applies the whole policy with the operations of ``impl``.
+
+    Args:
+        impl: one of ``seedtf.augment.AUGMENT_CHAINS``.
 
     Raises:
         UserError: ``impl`` is ``addons`` and TensorFlow Addons is not installed.
@@ -54,12 +57,12 @@ def make_chain(impl: str) -> Transform:
 def augment_images(
     images: tf.Tensor, parameters: Parameters, out_size: tuple[int, int]
 ) -> tf.Tensor:
-    """The whole policy in TensorFlow's own ops; arguments and result as ``augment.augment_images``."""
+    """Applies the parameters with TensorFlow's own ops; see ``fused.augment_images`` for arguments."""
     return _apply(images, parameters, out_size, transform, adjust_hue_saturation)
 
 
 def transform(images: tf.Tensor, parameters: Parameters, out_size: tuple[int, int]) -> tf.Tensor:
-    """Crop, stretch, rotate, shear and flip as a product of elementary 3×3 matrices, one resample.
+    """Crops, stretches, rotates, shears and flips: a product of 3×3 matrices and one resample.
 
     Args:
         images: float32 ``[B, h, w, 3]``.
@@ -67,7 +70,7 @@ def transform(images: tf.Tensor, parameters: Parameters, out_size: tuple[int, in
         out_size: (height, width) of the result.
 
     Returns:
-        float32 ``[B, H, W, 3]``; outside the image its mirror image.
+        float32 ``[B, H, W, 3]``; the image is mirrored beyond its edges.
     """
     return tf.raw_ops.ImageProjectiveTransformV3(
         images=images,
@@ -82,7 +85,7 @@ def transform(images: tf.Tensor, parameters: Parameters, out_size: tuple[int, in
 def transform_with_addons(
     images: tf.Tensor, parameters: Parameters, out_size: tuple[int, int]
 ) -> tf.Tensor:
-    """As ``transform``, by ``tfa.image.transform``."""
+    """As ``transform``, with ``tfa.image.transform``."""
     return import_addons("tfa.image.transform").image.transform(
         images,
         _output_to_input(parameters, images.shape[1:3], out_size),
@@ -93,38 +96,41 @@ def transform_with_addons(
 
 
 def adjust_hue_saturation(images: tf.Tensor, hue: tf.Tensor, saturation: tf.Tensor) -> tf.Tensor:
-    """Turns the chroma of YIQ by ``hue`` (radians ``[B]``) and scales it by ``saturation`` ``[B]``."""
+    """Rotates the chroma of YIQ by ``hue`` (radians ``[B]``) and multiplies it by ``saturation``."""
     yiq = tf.tensordot(images, tf.transpose(tf.constant(RGB_TO_YIQ)), 1)
     luma, in_phase, quadrature = tf.unstack(yiq, axis=-1)
     cos, sin = tf.cos(hue)[:, None, None], tf.sin(hue)[:, None, None]
     scale = saturation[:, None, None]
-    turned = [luma, scale * (cos * in_phase - sin * quadrature)]
-    turned.append(scale * (sin * in_phase + cos * quadrature))
-    return tf.tensordot(tf.stack(turned, axis=-1), tf.transpose(tf.constant(YIQ_TO_RGB)), 1)
+    rotated_i = scale * (cos * in_phase - sin * quadrature)
+    rotated_q = scale * (sin * in_phase + cos * quadrature)
+    return tf.tensordot(
+        tf.stack([luma, rotated_i, rotated_q], axis=-1), tf.transpose(tf.constant(YIQ_TO_RGB)), 1
+    )
 
 
 def adjust_hue_saturation_with_addons(
     images: tf.Tensor, hue: tf.Tensor, saturation: tf.Tensor
 ) -> tf.Tensor:
-    """As ``adjust_hue_saturation``, by ``tfa.image.adjust_hsv_in_yiq``, an image at a time."""
+    """As ``adjust_hue_saturation``, with ``tfa.image.adjust_hsv_in_yiq``, one image at a time."""
     adjust = import_addons("tfa.image.adjust_hsv_in_yiq").image.adjust_hsv_in_yiq
     return tf.map_fn(
-        lambda one: adjust(one[0], one[1], one[2]),
+        lambda values: adjust(*values),
         (images, hue, saturation),
         fn_output_signature=tf.TensorSpec(images.shape[1:], tf.float32),
     )
 
 
 def adjust_contrast(images: tf.Tensor, factor: tf.Tensor) -> tf.Tensor:
-    """Scales about mid-grey by ``factor`` ``[B]``; unlike ``tf.image``'s, not about the mean.
+    """Multiplies the differences from mid-grey by ``factor`` ``[B]``.
 
-    The mean would need a second pass over the image, and a darkened image would stay dark.
+    ``tf.image.adjust_contrast`` takes the differences from the mean of the image, which needs a second
+    pass over the image and leaves a dark image dark.
     """
     return (images - _MID_GREY) * factor[:, None, None, None] + _MID_GREY
 
 
 def adjust_brightness(images: tf.Tensor, delta: tf.Tensor) -> tf.Tensor:
-    """Adds ``delta`` grey levels (``[B]``), each image its own."""
+    """Adds ``delta`` grey levels, float32 ``[B]``, one value for each image."""
     return images + delta[:, None, None, None]
 
 
@@ -132,12 +138,12 @@ def _apply(
     images: tf.Tensor,
     parameters: Parameters,
     out_size: tuple[int, int],
-    move: Transform,
-    recolor: ColorChange,
+    transform: Transform,
+    change_colors: ColorChange,
 ) -> tf.Tensor:
     p = parameters
-    pixels = move(tf.cast(images, tf.float32), p, out_size)
-    pixels = recolor(pixels, p.hue, p.saturation)
+    pixels = transform(tf.cast(images, tf.float32), p, out_size)
+    pixels = change_colors(pixels, p.hue, p.saturation)
     pixels = adjust_contrast(pixels, p.contrast)
     pixels = adjust_brightness(pixels, p.brightness)
     return tf.clip_by_value(pixels, 0.0, 255.0)
@@ -146,7 +152,7 @@ def _apply(
 def _output_to_input(
     parameters: Parameters, in_size: tuple[int, int], out_size: tuple[int, int]
 ) -> tf.Tensor:
-    """The map from output to input pixels as both transforms take it: float32 ``[B, 8]``."""
+    """The map from output to input pixels in the form that both transforms accept: ``[B, 8]``."""
     p = parameters
     (in_h, in_w), (out_h, out_w) = in_size, out_size
     one, zero = tf.ones_like(p.rotate), tf.zeros_like(p.rotate)
