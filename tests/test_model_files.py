@@ -210,12 +210,12 @@ def test_a_hostile_archive_is_refused_in_one_line(name: str, good: Path, tmp_pat
 
 def test_the_line_says_what_was_found(good: Path, tmp_path: Path) -> None:
     found = {
-        "os.system": "(it names os 'system', which no network of seedtf has)",
-        "embedding": "(it names keras.layers 'Embedding', which no network of seedtf has)",
-        "huge head": "(its layers claim more numbers than the file holds)",
-        "huge head made up for": "(its layers claim more numbers than the file holds)",
-        "huge array": "(its arrays claim more numbers than the file holds)",
-        "external link": "('a' is a link to elsewhere)",
+        "os.system": "(it uses os 'system', which no network of seedtf has)",
+        "embedding": "(it uses keras.layers 'Embedding', which no network of seedtf has)",
+        "huge head": "(its layers have more parameters than the file can contain)",
+        "huge head made up for": "(its layers have more parameters than the file can contain)",
+        "huge array": "(its arrays are larger than the file)",
+        "external link": "('a' is a link)",
     }
     for name, cause in found.items():
         path = write(tmp_path / "model.keras", ARCHIVES[name](parts_of(good)))
@@ -241,7 +241,7 @@ def test_a_compressed_bomb_is_not_unpacked(good: Path, tmp_path: Path) -> None:
     parts = {**parts_of(good), "config.json": b" " * 50_000_000 + b"{}"}
     path = write(tmp_path / "model.keras", parts, zipfile.ZIP_DEFLATED)
     assert path.stat().st_size < 500_000
-    assert refused(path).endswith("(its parts are larger than the file)")
+    assert refused(path).endswith("(its members are larger than the file)")
 
 
 def test_an_archive_of_python_objects_is_refused(tmp_path: Path) -> None:
@@ -271,13 +271,13 @@ def test_hostile_weights_are_refused_in_one_line(
         write(path, parts)
     else:
         path.write_bytes(parts["model.weights.h5"])
-    assert "is damaged or not what its name says" in weights_refusal(path)
+    assert "is damaged or has the wrong suffix" in weights_refusal(path)
 
 
 @pytest.mark.parametrize("name", ["foreign zip", "no parts", "weights are text", "weights are cut"])
 def test_foreign_archives_are_no_weights(name: str, good: Path, tmp_path: Path) -> None:
     path = write(tmp_path / "model.keras", ARCHIVES[name](parts_of(good)))
-    assert "is damaged or not what its name says" in weights_refusal(path)
+    assert "is damaged or has the wrong suffix" in weights_refusal(path)
 
 
 def test_only_the_weights_of_an_archive_are_read(good: Path, tmp_path: Path) -> None:

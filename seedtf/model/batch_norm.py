@@ -1,4 +1,4 @@
-"""Batch normalisation in one fused kernel, interchangeable with the Keras layer."""
+"""Batch normalization in one fused kernel, interchangeable with the layer of Keras."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ __all__ = [
     "moving_statistics",
 ]
 
-# The least epsilon that the kernel takes unchanged (tf.compat.v1.nn.fused_batch_norm raises others)
+# tf.compat.v1.nn.fused_batch_norm raises a smaller epsilon to this value.
 _MIN_EPSILON = 1.001e-5
 
 
@@ -25,43 +25,45 @@ _MIN_EPSILON = 1.001e-5
 class FusedBatchNormalization(keras.layers.BatchNormalization):
     """``keras.layers.BatchNormalization`` on TensorFlow's FusedBatchNormV3 kernel.
 
-    Keras 3 casts a 16-bit input to float32 and normalises in many small operations; the kernel
-    takes float16, bfloat16 or float32 and keeps only the statistics in float32. Arguments,
-    variables, their names and order are the Keras layer's, so weights pass both ways.
+    Keras 3 casts a 16-bit input to float32 and normalizes it in many small operations. The kernel
+    accepts float16, bfloat16 and float32, and only the statistics are float32. The arguments, the
+    variables, their names and their order are those of the Keras layer, so both can load the weights
+    of the other.
 
-    The kernel serves 4-D ``[B, H, W, C]`` input normalised over its last axis. Any other input
-    (another axis or rank, float64, a mask, ``renorm``, an epsilon below 1.001e-5) takes the way of
-    the Keras layer, and so does training with ``synchronized``, whose statistics span the replicas of
-    a distribution strategy. ``trainable=False`` means inference mode, as in Keras.
+    The kernel is used for 4-D ``[B, H, W, C]`` input that is normalized over its last axis. Any other
+    input (another axis or rank, float64, a mask, ``renorm``, an epsilon below 1.001e-5) is handled by
+    the Keras layer, and so is training with ``synchronized``, where the statistics are computed over
+    all replicas of a distribution strategy. ``trainable=False`` means inference mode, as in Keras.
     """
 
     def call(self, inputs: Any, training: bool | None = None, mask: Any = None) -> Any:
-        """Normalises ``inputs`` and, in training, moves the moving statistics.
+        """Normalizes ``inputs`` and, in training, updates the moving statistics.
 
         Args:
-            inputs: ``[B, H, W, C]``, float16, bfloat16 or float32 for the fused way.
-            training: batch statistics when true (and the layer is trainable), else moving ones.
-            mask: passed on to the Keras layer.
+            inputs: ``[B, H, W, C]`` in float16, bfloat16 or float32 for the fused kernel.
+            training: if true and the layer is trainable, the batch statistics are used, else the
+                moving statistics.
+            mask: passed to the Keras layer.
 
         Returns:
-            The normalised tensor, shape of ``inputs``, in the layer's compute dtype.
+            The normalized tensor of the shape of ``inputs``, in the compute dtype of the layer.
         """
         in_training = bool(training) and self.trainable
-        across = in_training and getattr(self, "synchronized", False)
-        if mask is not None or across or not self._is_fusable(inputs):
+        over_replicas = in_training and getattr(self, "synchronized", False)
+        if mask is not None or over_replicas or not self._is_fusable(inputs):
             return super().call(inputs, training=training, mask=mask)
         if in_training:
-            outputs, mean, variance = self._normalise(inputs, None, None)
-            self._move(self.moving_mean, mean)
-            self._move(self.moving_variance, variance * _biased_by(inputs))
+            outputs, mean, variance = self._normalize(inputs, None, None)
+            self._update(self.moving_mean, mean)
+            self._update(self.moving_variance, variance * _bessel_ratio(inputs))
         else:
-            outputs, _, _ = self._normalise(inputs, self.moving_mean, self.moving_variance)
+            outputs, _, _ = self._normalize(inputs, self.moving_mean, self.moving_variance)
         return tf.cast(outputs, self.compute_dtype)
 
     def _is_fusable(self, inputs: Any) -> bool:
         axis = self.axis if isinstance(self.axis, int) else tuple(self.axis)
         return (
-            # Keras 2.15 has the kernel in its own layer, and keeps the Bessel-corrected variance
+            # The layer of Keras 2.15 uses the kernel itself, and stores the Bessel-corrected variance.
             not KERAS_2
             and len(inputs.shape) == 4
             and axis in (-1, 3, (-1,), (3,))
@@ -70,8 +72,11 @@ class FusedBatchNormalization(keras.layers.BatchNormalization):
             and not getattr(self, "renorm", False)
         )
 
-    def _normalise(self, inputs: tf.Tensor, mean: Any, variance: Any) -> tuple[Any, Any, Any]:
-        """Returns outputs, batch mean and Bessel-corrected batch variance; None means "of batch"."""
+    def _normalize(self, inputs: tf.Tensor, mean: Any, variance: Any) -> tuple[Any, Any, Any]:
+        """Returns outputs, batch mean and Bessel-corrected batch variance.
+
+        If ``mean`` and ``variance`` are None, the statistics of the batch are used.
+        """
         channels = inputs.shape[-1]
         return tf.compat.v1.nn.fused_batch_norm(
             inputs,
@@ -83,9 +88,9 @@ class FusedBatchNormalization(keras.layers.BatchNormalization):
             is_training=mean is None,
         )
 
-    def _move(self, variable: Any, value: tf.Tensor) -> None:
-        moved = _float32(variable) * self.momentum + value * (1.0 - self.momentum)
-        variable.assign(tf.cast(moved, variable.dtype))
+    def _update(self, variable: Any, value: tf.Tensor) -> None:
+        updated = _float32(variable) * self.momentum + value * (1.0 - self.momentum)
+        variable.assign(tf.cast(updated, variable.dtype))
 
 
 set_weights_group_name(FusedBatchNormalization, "BatchNormalization")
@@ -96,13 +101,14 @@ def fuse_batch_norm(
 ) -> None:
     """Turns the BatchNormalization layers of a functional ``model`` into fused ones, in place.
 
-    Names, order and variables stay, and so does the graph of layers: nothing is built a second time.
-    Models nested in ``model`` are left as they are.
+    The layers keep their names, order and variables, and the model keeps its graph of layers, so
+    nothing is built a second time. Models nested in ``model`` are not changed.
 
     Args:
-        model: a functional model, before its first call outside of building.
-        momentum: of the moving statistics, in [0, 1), for every such layer; None keeps each.
-        synchronized: whether the batch statistics span the replicas of a distribution strategy.
+        model: a functional model that was built but not called yet.
+        momentum: of the moving statistics of every layer, in [0, 1); None keeps the layers' values.
+        synchronized: whether batch statistics are computed over all replicas of a distribution
+            strategy.
     """
     for layer in model.layers:
         if type(layer) not in (keras.layers.BatchNormalization, FusedBatchNormalization):
@@ -112,13 +118,13 @@ def fuse_batch_norm(
             layer.momentum = momentum
         if synchronized:
             layer.synchronized = True
-            layer.fused = False  # read by Keras 2.15 alone
+            layer.fused = False  # only Keras 2.15 reads it
 
 
 def finalize_layers(model: keras.Model) -> None:
-    """Makes layers derive anew what they compute from their weights; call it after setting these.
+    """Makes layers recompute the tensors that they derive from their weights, after these were set.
 
-    ``keras.layers.Normalization`` (in EfficientNet) works with such tensors.
+    ``keras.layers.Normalization``, which EfficientNet contains, has such tensors.
     """
     for layer in model.layers:
         if hasattr(layer, "finalize_state"):
@@ -126,29 +132,34 @@ def finalize_layers(model: keras.Model) -> None:
 
 
 def moving_statistics(model: keras.Model) -> list[Any]:
-    """The moving means and variances that training changes on each replica by its own images.
+    """The moving means and variances that each replica updates from its own part of the batch.
 
-    Those of synchronised layers follow from all images of a batch and are equal everywhere; frozen
-    layers change none.
+    Synchronized layers are left out, because they use all images of a batch and so have equal
+    statistics on every replica, and frozen layers, because they update none.
     """
-    found = []
+    statistics = []
     for layer in model.layers:
         if isinstance(layer, keras.Model):
-            found += moving_statistics(layer)
+            statistics += moving_statistics(layer)
         elif isinstance(layer, keras.layers.BatchNormalization) and layer.trainable:
             synchronized = getattr(layer, "synchronized", False)
-            found += [] if synchronized else [layer.moving_mean, layer.moving_variance]
-    return found
+            statistics += [] if synchronized else [layer.moving_mean, layer.moving_variance]
+    return statistics
 
 
 def momentum_for(steps_per_epoch: int) -> float:
-    """Returns the momentum with which the moving statistics keep up with a run of this pace.
+    """Returns a momentum with which the moving statistics follow the training within an epoch.
 
-    Keras's 0.99 forgets over about 100 steps: in an epoch of 30 steps the moving statistics still
-    hold the initial 0 and 1, and validation looks dead for hundreds of steps while training goes
-    well. ``1 - 10 / steps_per_epoch`` averages over a tenth of an epoch, so that one epoch
-    forgets all but ``exp(-10)`` of what was before; clipped to [0.8, 0.99], since fewer than five
-    batches make noisy statistics and Keras's value is good enough for long epochs.
+    With Keras's default of 0.99 they average over about 100 steps. After an epoch of 30 steps they
+    still contain much of the initial 0 and 1, and validation stays bad for hundreds of steps
+    although training goes well. ``1 - 10 / steps_per_epoch`` averages over a tenth of an epoch, so
+    that after one epoch the earlier values have the weight ``exp(-10)``. It is clipped to [0.8,
+    0.99], because an average over fewer than five batches is noisy and Keras's default is good
+    enough for long epochs.
+
+    Example:
+        >>> momentum_for(steps_per_epoch=100)
+        0.9
     """
     return min(max(1.0 - 10.0 / steps_per_epoch, 0.8), 0.99)
 
@@ -157,7 +168,7 @@ def _float32(value: Any) -> tf.Tensor:
     return tf.cast(tf.convert_to_tensor(value), tf.float32)
 
 
-def _biased_by(inputs: tf.Tensor) -> tf.Tensor:
-    """Returns (n - 1) / n for the n values of a channel: undoes the kernel's Bessel correction."""
+def _bessel_ratio(inputs: tf.Tensor) -> tf.Tensor:
+    """Returns (n - 1) / n for n values per channel, which undoes the kernel's Bessel correction."""
     count = tf.cast(tf.reduce_prod(tf.shape(inputs)[:3]), tf.float32)
     return (count - 1.0) / count

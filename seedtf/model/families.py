@@ -1,4 +1,4 @@
-"""What is known of a network by its name alone: proper spelling, input scaling, least image size.
+"""What the name of a network determines: its spelling, input scaling and smallest image size.
 
 Nothing here imports TensorFlow or Keras, so flags can be checked before either is loaded.
 """
@@ -21,10 +21,10 @@ __all__ = [
 ]
 
 TINY = "Tiny"
-"""Three small convolutions, for tests and for trying the pipeline, not for results."""
+"""A network of three small convolutions for tests and for trying the pipeline, not for results."""
 
-# Pattern of the whole name -> (scaling mode, least image size in pixels), as in each family's module
-# of keras.applications. A network of no known family is not offered: its scaling would be a guess.
+# Pattern of the whole name -> (scaling mode, smallest image size in pixels), as in the family's module
+# of keras.applications. Other networks are not offered, because their scaling is unknown.
 _FAMILIES = {
     r"ConvNeXt\w+": ("none", 32),
     r"DenseNet\d+": ("torch", 32),
@@ -49,10 +49,10 @@ def is_supported(name: str) -> bool:
 
 
 def match_model_name(name: str, known: Iterable[str]) -> str:
-    """Returns the entry of ``known`` that ``name`` means, whatever its case.
+    """Returns the entry of ``known`` that equals ``name`` when upper and lower case are ignored.
 
     Raises:
-        UserError: there is no such network; the message lists names like it.
+        UserError: there is no such network; the message suggests similar names.
 
     Example:
         >>> match_model_name("resnet50", ["ResNet50", "Xception"])
@@ -86,5 +86,5 @@ def check_image_size(name: str, image_size: int) -> None:
 
 
 def _family(name: str) -> str:
-    """The key of ``_FAMILIES`` that a network's name matches; empty when there is none."""
+    """The key of ``_FAMILIES`` that a network's name matches; an empty string if there is none."""
     return next((family for family in _FAMILIES if re.fullmatch(family, name)), "")

@@ -1,8 +1,7 @@
-"""The network: a keras.applications body with its input scaling inside and a new head."""
+"""The network: input scaling, a body of keras.applications and a new classification head."""
 
 from __future__ import annotations
 
-import logging
 import os
 import re
 import zipfile
@@ -15,7 +14,7 @@ import numpy as np
 import tensorflow as tf
 
 from seedtf.compat.keras import check_keras_version, keep_random_states, with_values
-from seedtf.errors import UserError
+from seedtf.errors import UserError, first_line
 from seedtf.files import atomic_path
 from seedtf.model.archive import check_model_archive
 from seedtf.model.batch_norm import fuse_batch_norm
@@ -27,7 +26,8 @@ from seedtf.model.families import (
     scaling_mode,
 )
 from seedtf.model.residuals import zero_init_residuals
-from seedtf.model.weights import load_weights, short_cause
+from seedtf.model.weights import load_weights
+from seedtf.report import warn
 
 __all__ = [
     "HEAD",
@@ -40,27 +40,27 @@ __all__ = [
     "set_body_trainable",
 ]
 
-_LOG = logging.getLogger(__name__)
-
 HEAD = "logits"
-# ImageNet's channel means and deviations, of RGB in 0-1 ("torch") and of BGR in 0-255 ("caffe"):
-# the numbers with which the weights of keras.applications were trained.
+"""Name of the dense layer that is the head."""
+
+# Channel means and standard deviations of ImageNet, of RGB in 0–1 ("torch") and of BGR in 0–255
+# ("caffe"), with which the weights of keras.applications were trained.
 _TORCH_MEAN, _TORCH_DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 _CAFFE_MEAN = (103.939, 116.779, 123.68)
 
 
 @keras.saving.register_keras_serializable(package="seedtf")
 class InputScaling(keras.layers.Layer):
-    """Scales RGB pixels in 0–255 to what a network was trained on, in float32.
+    """Scales RGB pixels in 0–255 to the range that a network was trained on, in float32.
 
     Args:
-        mode: ``"caffe"`` BGR less the ImageNet means (about -124 to 152); ``"torch"`` RGB
-            standardised by the ImageNet means and deviations (about -2.1 to 2.6); ``"tf"`` RGB in
-            -1 to 1; ``"none"`` unchanged, for networks that scale by themselves.
+        mode: ``"caffe"``: BGR minus the means of ImageNet (about -124 to 152); ``"torch"``: RGB
+            standardized by the means and standard deviations of ImageNet (about -2.1 to 2.6);
+            ``"tf"``: RGB in -1 to 1; ``"none"``: unchanged, for networks that scale their input.
     """
 
     def __init__(self, mode: str, **kwargs: Any) -> None:
-        # without autocast pixels arrive as they are: bfloat16 would round 100.3 to 100.5
+        # Autocast would round the pixels before they are scaled: 100.3 to 100.5 in bfloat16.
         super().__init__(autocast=False, **kwargs)
         if mode not in ("caffe", "torch", "tf", "none"):
             raise ValueError(f"mode must be caffe, torch, tf or none, not {mode!r}")
@@ -87,9 +87,11 @@ class InputScaling(keras.layers.Layer):
 
 
 def available_models() -> tuple[str, ...]:
-    """Returns the networks' names, sorted: those of keras.applications, and ``"Tiny"``.
+    """Returns the sorted names of all networks: those of keras.applications, and ``"Tiny"``.
 
-    Tiny is three small convolutions, for tests and for trying the pipeline, not for results.
+    Example:
+        >>> {"ResNet50", "EfficientNetB0", "Tiny"} <= set(available_models())
+        True
     """
     named = [name for name in dir(keras.applications) if is_supported(name)]
     return tuple(sorted([*named, TINY]))
@@ -116,27 +118,33 @@ def build_network(
 ) -> keras.Model:
     """Builds a classifier: input scaling, body, global average pooling, dense head, softmax.
 
-    The body's layers lie flat in the one functional model, under their keras.applications names;
-    batch normalisation is fused; every layer is trainable.
+    The layers of the body are layers of the functional model itself, not of a nested model, and keep
+    their names; batch normalization is fused; every layer is trainable.
 
     Args:
-        model: a name of ``available_models()``, in any case.
+        model: a name from ``available_models()``; upper and lower case do not matter.
         num_classes: K, the width of the head.
         image_size: S, the side of the square input in pixels.
-        weights: ``"none"`` (random), ``"imagenet"`` (Keras downloads the body's weights) or the
+        weights: ``"none"`` (random), ``"imagenet"`` (Keras downloads the weights of the body) or the
             path of a ``.keras``, ``.weights.h5`` or legacy ``.h5`` file (see ``load_weights``).
-        bn_momentum: momentum of every batch normalisation; None keeps the network's own.
-        sync_bn: whether its batch statistics span the replicas of a distribution strategy.
-        zero_init_residual: whether random weights begin with silent residual branches (see
-            ``zero_init_residuals``).
+        bn_momentum: momentum of every batch normalization; None keeps the values of the network.
+        sync_bn: whether batch statistics are computed over all replicas of a distribution strategy.
+        zero_init_residual: whether the output of every residual branch is 0 at first if the weights
+            are random (see ``zero_init_residuals``).
 
     Returns:
-        A model named like the network in lower case: ``image`` float32 ``[B, S, S, 3]`` RGB in
-        0–255 (``predict`` takes uint8 too) -> float32 ``[B, K]`` probabilities, whatever the
-        global dtype policy.
+        A model with the network's name in lower case. It maps ``image``, float32 ``[B, S, S, 3]``
+        RGB in 0–255 (``predict`` accepts uint8 too), to float32 ``[B, K]`` probabilities under
+        every global dtype policy.
 
     Raises:
-        UserError: an unknown model, a too small image, or weights that cannot be had.
+        UserError: the model is unknown, the image size is too small for it, or the weights cannot be
+            downloaded or loaded.
+
+    Example:
+        >>> network = build_network(model="tiny", num_classes=3, image_size=16, weights="none")
+        >>> network.name, network.output_shape
+        ('tiny', (None, 3))
     """
     name = resolve_model_name(model)
     check_image_size(name, image_size)
@@ -153,14 +161,14 @@ def build_network(
         zero_init_residuals(network)
     if weights not in ("none", "imagenet"):
         load_weights(network, weights, head=HEAD)
-        _warn_of_lost_scaling(name)
+        _warn_of_missing_scaling(name)
     return network
 
 
 def set_body_trainable(model: keras.Model, trainable: bool) -> None:
-    """Freezes (False) or frees (True) every layer but the head; compile the model afterwards.
+    """Freezes or unfreezes every layer but the head; the model has to be compiled afterwards.
 
-    A frozen batch normalisation works in inference mode, as in Keras.
+    A frozen batch normalization runs in inference mode, as in Keras.
     """
     for layer in model.layers:
         if layer.name != HEAD:
@@ -172,23 +180,24 @@ def save_model(
     path: str | os.PathLike[str],
     values: Sequence[np.ndarray] | None = None,
 ) -> None:
-    """Writes ``model`` to ``path`` (``*.keras``), whole or not at all; the folder must exist.
+    """Writes ``model`` to the file ``path`` (``*.keras``) atomically; the folder must exist.
 
     Args:
         model: a built network.
         path: the file to create or replace.
-        values: of all its variables, written in place of what they hold now; from a thread of its
-            own, while the model trains. With Keras 3 only.
+        values: values of all variables, which are written instead of the current ones, so that a
+            background thread can save while the model trains. Keras 3 only.
     """
     with atomic_path(path) as temporary, with_values(model, values):
         model.save(temporary)
 
 
 def load_model(path: str | os.PathLike[str]) -> keras.Model:
-    """Reads a model that ``save_model`` wrote, uncompiled; nothing in the file is executed.
+    """Reads a model that ``save_model`` wrote, without compiling it; no code in the file is executed.
 
     Raises:
-        UserError: the file is missing, damaged, not a seedtf model, or of the other lane's Keras.
+        UserError: the file is missing, damaged, not a model of seedtf, or was written by the Keras of
+            the other environment.
     """
     path = Path(path)
     if not path.exists():
@@ -201,14 +210,14 @@ def load_model(path: str | os.PathLike[str]) -> keras.Model:
         check_model_archive(path)
         model = keras.models.load_model(path, compile=False, safe_mode=True)
     except Exception as error:  # a damaged archive can fail in any part of zip, JSON, HDF5 or Keras
-        raise UserError(f"{path}: {remedy} ({short_cause(error)})") from error
+        raise UserError(f"{path}: {remedy} ({first_line(error)})") from error
     if not {"image", HEAD, "probabilities"} <= {layer.name for layer in model.layers}:
         raise UserError(f"{path}: {remedy} (it has no layers named image, {HEAD}, probabilities)")
     return model
 
 
 def _body(name: str, scaled: Any, weights: str) -> Any:
-    """Returns the last feature map of a keras.applications network on ``scaled``."""
+    """Returns the last feature map of a network of keras.applications applied to ``scaled``."""
     constructor = getattr(keras.applications, name)
     shape = tuple(scaled.shape[1:])
     if weights != "imagenet":
@@ -220,7 +229,7 @@ def _body(name: str, scaled: Any, weights: str) -> Any:
             include_top=False, weights="imagenet", input_tensor=scaled, input_shape=shape
         ).output
     except Exception as error:  # Keras raises a bare Exception when a download fails
-        cause = short_cause(error.__context__ or error)  # its own message is mostly the address
+        cause = first_line(error.__context__ or error)  # the message of `error` is mostly the URL
         raise UserError(
             f"--weights=imagenet could not be downloaded ({cause}); pass "
             "--weights=none to train from scratch or --weights=PATH with a .keras or .weights.h5 "
@@ -228,19 +237,19 @@ def _body(name: str, scaled: Any, weights: str) -> Any:
         ) from error
 
 
-def _warn_of_lost_scaling(name: str) -> None:
-    # Keras builds EfficientNetB0-7 with weights="imagenet" with one more Rescaling, which has no
-    # weights, so that a weights file cannot tell whether it is needed
+def _warn_of_missing_scaling(name: str) -> None:
+    # With weights="imagenet" Keras adds a Rescaling layer to EfficientNetB0 to B7. It has no
+    # weights, so a weights file does not show whether the network that it belongs to had the layer.
     if re.fullmatch(r"EfficientNetB\d", name):
-        _LOG.warning(
-            "%s: weights that come from ImageNet expect input divided by sqrt(deviation) once more, "
-            "which only --weights=imagenet builds; the first epochs will repair it",
-            name,
+        warn(
+            f"{name}: weights that were trained from ImageNet weights expect the input to be divided "
+            "by the square root of the standard deviations once more, by a layer that only "
+            "--weights=imagenet builds; the first epochs will correct for it"
         )
 
 
 def _tiny_body(scaled: Any, weights: str) -> Any:
-    """Returns ``[B, S/8, S/8, 64]`` features of three strided convolutions on ``scaled``."""
+    """Returns the features ``[B, S/8, S/8, 64]`` of three strided convolutions of ``scaled``."""
     if weights == "imagenet":
         raise UserError("--weights=imagenet: Tiny has none; pass --weights=none or --weights=PATH")
     features = scaled

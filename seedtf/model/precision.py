@@ -1,4 +1,4 @@
-"""Which number format to train in and whether to compile with XLA, for the devices at hand."""
+"""The choice of the dtype policy and of XLA compilation for the devices of a machine."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ __all__ = [
     "choose_precision",
 ]
 
-# NVIDIA's compute capability from which tensor cores take the format (CUDA C Programming Guide,
-# "Compute Capabilities"): bfloat16 from Ampere on, float16 from Volta on.
+# NVIDIA's compute capability from which on tensor cores support a format (CUDA C Programming Guide,
+# "Compute Capabilities"): Ampere for bfloat16, Volta for float16.
 _BFLOAT16_SINCE = (8, 0)
 _FLOAT16_SINCE = (7, 0)
 
@@ -25,8 +25,8 @@ class Precision:
     """A Keras dtype policy and why it was chosen.
 
     Attributes:
-        policy: ``"float32"``, ``"mixed_bfloat16"`` or ``"mixed_float16"``; the last needs loss
-            scaling, which Keras adds by itself when a model is compiled under it.
+        policy: ``"float32"``, ``"mixed_bfloat16"`` or ``"mixed_float16"``; the last one needs loss
+            scaling, which Keras adds when a model is compiled.
         reason: one sentence for the console and the run's record.
     """
 
@@ -47,32 +47,32 @@ def choose_precision(requested: str, compute_capabilities: Sequence[tuple[int, i
 
     Args:
         requested: ``auto``, ``float32``, ``mixed_bfloat16`` or ``mixed_float16``. An explicit
-            choice is honoured; its reason warns when the device will be slow at it.
-        compute_capabilities: (major, minor) of every GPU in use; empty on a CPU.
+            choice is respected, with a warning in the reason if the device is slow at it.
+        compute_capabilities: (major, minor) of every GPU in use; empty if there is none.
 
     Raises:
-        UserError: ``requested`` is none of the four.
+        UserError: ``requested`` is another value.
     """
     if requested == "auto":
         return _automatic_precision(compute_capabilities)
     if requested == "float32":
-        return Precision("float32", "float32 was asked for.")
+        return Precision("float32", "float32 was requested.")
     since = {"mixed_bfloat16": _BFLOAT16_SINCE, "mixed_float16": _FLOAT16_SINCE}.get(requested)
     if since is None:
         choices = "auto, float32, mixed_bfloat16 or mixed_float16"
         raise UserError(f"--precision={requested} is not a precision; pass {choices}")
-    return Precision(requested, f"{requested} was asked for{_warning(compute_capabilities, since)}")
+    return Precision(requested, f"{requested} was requested{_warning(compute_capabilities, since)}")
 
 
 def choose_jit(requested: str, num_gpus: int, replicas: int = 1) -> Compilation:
     """Whether to compile with XLA for ``--jit_compile=requested`` (``auto``, ``on`` or ``off``).
 
-    ``auto`` compiles when there is a GPU. On a CPU it does not: ResNet-50 at 96 px trained at
-    21 images per second with XLA and 30 without. Nor where several replicas share a step: Keras
-    compiles the step as a whole, and XLA cannot compile what spans devices.
+    ``auto`` compiles if there is a GPU and one replica. On a CPU, ResNet-50 at 96 px trained at
+    21 images per second with XLA and at 30 without. With several replicas, Keras would compile the
+    step as a whole, and XLA cannot compile a step that uses several devices.
 
     Raises:
-        UserError: ``requested`` is none of the three, or ``on`` with several replicas.
+        UserError: ``requested`` is another value, or ``on`` with several replicas.
     """
     if requested == "on" and replicas > 1:
         raise UserError(
@@ -81,7 +81,7 @@ def choose_jit(requested: str, num_gpus: int, replicas: int = 1) -> Compilation:
         )
     if requested == "on":
         slow = "" if num_gpus else "; without a GPU this is usually slower than not compiling"
-        return Compilation(True, f"XLA was asked for{slow}.")
+        return Compilation(True, f"XLA was requested{slow}.")
     if requested == "off":
         return Compilation(False, "XLA was switched off.")
     if requested != "auto":

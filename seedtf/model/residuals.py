@@ -1,8 +1,9 @@
-"""Residual branches of a network, found in its graph of layers."""
+"""Zero initialization of residual branches, which are found in a model's graph of layers."""
 
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable
 from typing import Any
 
 import keras
@@ -12,7 +13,7 @@ from seedtf.compat.keras import node_layer, node_parents, producing_node
 
 __all__ = ["zero_init_residuals"]
 
-# what a shortcut may pass through where the branch changes the number of channels or the size
+# The layers that a shortcut may contain where the branch changes the number of channels or the size.
 _LINEAR = (
     keras.layers.Conv2D,
     keras.layers.BatchNormalization,
@@ -23,69 +24,73 @@ _LINEAR = (
 
 
 def zero_init_residuals(model: keras.Model) -> int:
-    """Sets the scale to 0 in the batch normalisation that ends each residual branch; returns how many.
+    """Sets gamma to 0 in the batch normalization at the end of each residual branch.
 
-    Every block is the identity at first, so a deep network learns like a shallow one until its branches
-    are needed (Goyal et al. 2017, arXiv 1706.02677, section 5.1). For random weights only.
+    Every block is then the identity at first, so a deep network learns like a shallow one until it
+    needs its branches (Goyal et al. 2017, arXiv 1706.02677, section 5.1). Only for random weights.
 
     Networks of keras.applications add the shortcut and the branch in either order. The branch is the
-    input that comes from the other one, or from what the other one is a linear projection of. Left as
-    they are: sums of equal branches (NASNet has such), branches that end in anything but batch
-    normalisation before dropout (ResNetV2: a convolution), and batch normalisation whose output
-    something else reads too.
+    input that is computed from the other input, or from a tensor of which the other input is a linear
+    projection. Some sums are not changed: sums of equal branches (as in NASNet), branches that end in
+    anything but batch normalization and dropout (in ResNetV2 a convolution), and batch normalization
+    whose output another layer uses too.
 
     Args:
-        model: a functional model; models nested in it are left as they are.
+        model: a functional model; models nested in it are not changed.
+
+    Returns:
+        The number of batch normalization layers whose gamma was set to 0.
     """
-    calls = _ancestry(producing_node(output) for output in model.outputs)
-    readers = Counter(parent for call in calls for parent in node_parents(call))
-    silenced = [
-        norm
-        for layer in model.layers
-        if isinstance(layer, keras.layers.Add)
-        and (norm := _last_norm(_branch([producing_node(each) for each in layer.input]), readers))
-    ]
-    for norm in silenced:
+    nodes = _with_ancestors(producing_node(output) for output in model.outputs)
+    num_consumers = Counter(parent for node in nodes for parent in node_parents(node))
+    norms = []
+    for layer in model.layers:
+        if isinstance(layer, keras.layers.Add):
+            branch = _find_branch([producing_node(tensor) for tensor in layer.input])
+            norm = _last_norm(branch, num_consumers)
+            norms += [] if norm is None else [norm]
+    for norm in norms:
         norm.gamma.assign(tf.zeros_like(norm.gamma))
-    return len(silenced)
+    return len(norms)
 
 
-def _branch(inputs: list[Any]) -> Any:
-    """Of the calls that a sum adds, the one that is a residual branch; None where none can be told."""
+def _find_branch(inputs: list[Any]) -> Any:
+    """The node of a sum's inputs that ends a residual branch; None if there is not exactly one."""
     if len(inputs) != 2:
         return None
-    first, second = (_ancestry([each]) for each in inputs)
-    # what leads to one of the two alone; nothing where the other one comes from it
-    ways = [(first - second, inputs[1]), (second - first, inputs[0])]
-    (shortcut, branch), (other_way, _) = sorted(ways, key=lambda each: len(each[0]))
-    linear = all(isinstance(node_layer(call), _LINEAR) for call in shortcut)
-    return branch if linear and len(shortcut) < len(other_way) else None
+    first, second = (_with_ancestors([node]) for node in inputs)
+    # The nodes that only one of the inputs depends on. There are none for an input that the other one
+    # depends on: that input is the shortcut.
+    exclusive = [(first - second, inputs[1]), (second - first, inputs[0])]
+    (shortcut, branch), (other, _) = sorted(exclusive, key=lambda pair: len(pair[0]))
+    is_linear = all(isinstance(node_layer(node), _LINEAR) for node in shortcut)
+    return branch if is_linear and len(shortcut) < len(other) else None
 
 
-def _last_norm(call: Any, readers: Counter) -> Any:
-    """The scaling batch normalisation that a branch ends in and that it has to itself, or None."""
-    while call is not None and readers[call] == 1:
-        layer = node_layer(call)
+def _last_norm(node: Any, num_consumers: Counter) -> Any:
+    """The batch normalization that ends a branch, if it has a gamma and its output is used once."""
+    while node is not None and num_consumers[node] == 1:
+        layer = node_layer(node)
         if isinstance(layer, keras.layers.BatchNormalization):
             return layer if layer.scale else None
-        if not _drops(layer):
+        if not _is_dropout(layer):
             return None
-        (call,) = node_parents(call)
+        (node,) = node_parents(node)
     return None
 
 
-def _drops(layer: Any) -> bool:
-    """Whether the layer lets through what it gets, or nothing; networks bring their own such layers."""
+def _is_dropout(layer: Any) -> bool:
+    """Whether the layer is some kind of dropout; ConvNeXt brings its own class."""
     return isinstance(layer, keras.layers.Dropout) or type(layer).__name__ == "StochasticDepth"
 
 
-def _ancestry(calls: Any) -> set[Any]:
-    """The calls and all that they depend on."""
-    found: set[Any] = set()
-    left = list(calls)
-    while left:
-        call = left.pop()
-        if call not in found:
-            found.add(call)
-            left.extend(node_parents(call))
-    return found
+def _with_ancestors(nodes: Iterable[Any]) -> set[Any]:
+    """The nodes and all nodes that they depend on."""
+    visited: set[Any] = set()
+    stack = list(nodes)
+    while stack:
+        node = stack.pop()
+        if node not in visited:
+            visited.add(node)
+            stack.extend(node_parents(node))
+    return visited
