@@ -1,4 +1,4 @@
-"""The policy: what is drawn, that it follows from (seed, epoch, record), and what it does to pixels."""
+"""The policy: parameters that follow from (seed, epoch, record), and what they do to pixels."""
 
 from __future__ import annotations
 
@@ -58,14 +58,14 @@ def grey(*rows: list[int]) -> np.ndarray:
 TILES = grey([10, 20, 30], [40, 50, 60], [70, 80, 90])
 
 
-def test_identity_gives_the_pixels_back_exactly() -> None:
+def test_identity_parameters_return_the_pixels() -> None:
     result = apply(NOISE)
     assert result.dtype == np.float32
-    # the two YIQ matrices are inverse to float32 precision
+    # The product of the two YIQ matrices is the identity only to float32 precision.
     assert np.abs(result - NOISE).max() < 1e-3
 
 
-def test_the_color_matrices_are_inverse() -> None:
+def test_the_yiq_matrices_are_inverse() -> None:
     assert np.allclose(np.array(YIQ_TO_RGB) @ np.array(RGB_TO_YIQ), np.eye(3), atol=1e-7)
 
 
@@ -93,19 +93,19 @@ def test_literal_parameters_give_literal_pixels(
     assert result == pytest.approx(expected.astype(np.float32), abs=1e-3)
 
 
-def test_a_magnified_pixel_keeps_its_middle_and_blends_at_its_sides() -> None:
+def test_a_magnified_pixel_keeps_its_center_and_blends_at_its_sides() -> None:
     result = apply(TILES, scale_x=1 / 3, scale_y=1 / 3)[0]
     assert result[1, 1] == pytest.approx(50.0, abs=1e-3)
     assert result[1, 0] == pytest.approx(50 - 10 / 3, abs=1e-3)
 
 
-def test_a_corner_can_be_cut_out() -> None:
+def test_a_corner_can_be_cropped() -> None:
     image = np.arange(16, dtype=np.uint8).reshape(4, 4)
     result = apply(grey(*image), (2, 2), scale_x=0.5, scale_y=0.5, center_x=0.75, center_y=0.25)
     assert result[0, ..., 0] == pytest.approx(np.array([[2, 3], [6, 7]]), abs=1e-3)
 
 
-def test_outside_the_image_is_its_mirror_image() -> None:
+def test_the_image_is_mirrored_beyond_its_edges() -> None:
     result = apply(grey([10, 20, 30, 40], [10, 20, 30, 40]), center_x=1.0)
     assert result[0, 0, :, 0] == pytest.approx([30, 40, 40, 30], abs=1e-3)
 
@@ -117,24 +117,24 @@ def test_shear_moves_rows_apart() -> None:
     assert result[5, 1:7] == pytest.approx(image[4, 2:8], abs=1e-3)
 
 
-def test_no_saturation_leaves_the_luma() -> None:
+def test_saturation_zero_leaves_the_luma() -> None:
     luma = NOISE.astype(np.float64) @ [0.299, 0.587, 0.114]
     result = apply(NOISE, saturation=0.0)
     assert np.abs(result - luma[..., None]).max() < 0.01
 
 
-def test_hue_turns_colours_and_leaves_greys_and_luma() -> None:
+def test_hue_changes_colours_but_neither_greys_nor_luma() -> None:
     assert apply(TILES, hue=1.0)[0] == pytest.approx(TILES.astype(float), abs=0.01)
     color = np.full((2, 2, 3), (120, 100, 90), np.uint8)
-    turned = apply(color, hue=1.0)[0]
-    assert np.abs(turned - color).max() > 10
+    rotated = apply(color, hue=1.0)[0]
+    assert np.abs(rotated - color).max() > 10
     weights = [0.299, 0.587, 0.114]
-    assert turned @ weights == pytest.approx(color @ weights, abs=0.01)
+    assert rotated @ weights == pytest.approx(color @ weights, abs=0.01)
     assert apply(color, hue=2 * math.pi)[0] == pytest.approx(color.astype(float), abs=0.01)
 
 
 @pytest.mark.parametrize("out", [(3, 4), (18, 14), (9, 7), (1, 1)])
-def test_the_result_has_the_size_asked_for(out: tuple[int, int]) -> None:
+def test_the_result_has_the_requested_size(out: tuple[int, int]) -> None:
     result = apply(NOISE, out, rotate=0.3)
     assert result.shape == (4, *out, 3)
     assert result.dtype == np.float32
@@ -150,7 +150,7 @@ def test_doubling_the_size_doubles_every_pixel() -> None:
     assert result[3, 0] == pytest.approx(200, abs=1e-3)
 
 
-def test_a_draw_does_not_depend_on_the_batch() -> None:
+def test_parameters_do_not_depend_on_the_batch() -> None:
     alone = [draw(EVERYTHING, 5, 2, [record]) for record in (7, 0, 123_456_789)]
     together = draw(EVERYTHING, 5, 2, [3, 7, 0, 9, 123_456_789])
     for name, values in together.items():
@@ -158,7 +158,7 @@ def test_a_draw_does_not_depend_on_the_batch() -> None:
         assert values[[1, 2, 4]].tolist() == [drawn[name][0] for drawn in alone]
 
 
-def test_records_epochs_and_seeds_draw_differently() -> None:
+def test_records_epochs_and_seeds_have_different_parameters() -> None:
     drawn = [
         draw(EVERYTHING, seed, epoch, [0, 1, 2, 1_000_000])["rotate"].tolist()
         for seed in (0, 1, 2)
@@ -167,8 +167,8 @@ def test_records_epochs_and_seeds_draw_differently() -> None:
     assert len(set(np.ravel(drawn).tolist())) == 36
 
 
-def test_the_draw_of_seed_seven_is_this_one() -> None:
-    """Runs of earlier versions resume only while this stays."""
+def test_the_parameters_of_seed_seven_never_change() -> None:
+    """Runs of earlier versions resume exactly only while these numbers stay the same."""
     drawn = draw(EVERYTHING, 7, 1, [0, 5])
     assert drawn["rotate"] == pytest.approx([-2.492198, 2.225314], abs=1e-5)
     assert drawn["hue"] == pytest.approx([0.067176, 0.652538], abs=1e-6)
@@ -190,7 +190,7 @@ policies = st.builds(
 
 
 @given(policies, st.integers(0, 2**31), st.integers(0, 1000))
-def test_draws_stay_within_the_policy(policy: Policy, seed: int, epoch: int) -> None:
+def test_parameters_stay_within_the_policy(policy: Policy, seed: int, epoch: int) -> None:
     drawn = draw(policy, seed, epoch, list(range(64)))
     close = 1e-5
     for axis in ("x", "y"):
@@ -209,13 +209,13 @@ def test_draws_stay_within_the_policy(policy: Policy, seed: int, epoch: int) -> 
     }
     for name, (middle, reach) in limits.items():
         assert np.all(np.abs(drawn[name] - middle) <= reach * (1 + close) + 1e-6), name
-    for axis, ways in (("x", ("horizontal", "both")), ("y", ("vertical", "both"))):
+    for axis, directions in (("x", ("horizontal", "both")), ("y", ("vertical", "both"))):
         seen = set(drawn[f"flip_{axis}"].tolist())
-        assert seen == ({-1.0, 1.0} if policy.flip in ways else {1.0})
+        assert seen == ({-1.0, 1.0} if policy.flip in directions else {1.0})
 
 
-def test_the_generator_is_uniform_and_its_draws_are_independent() -> None:
-    """Moments, a chi-square of 20 bins (limit: once in 10,000), and correlations of 20,000 draws."""
+def test_the_generator_is_uniform_and_its_numbers_are_independent() -> None:
+    """Moments, a chi-square of 20 bins (limit: once in 10,000), and correlations of 20,000 numbers."""
     policy = Policy(0.9, 0.0, 180.0, 45.0, "both", 1.0, 1.0, 1.0, 180.0)
     drawn = draw(policy, 3, 0, list(range(20_000)))
     names = ("rotate", "shear", "brightness", "contrast", "saturation", "hue")
@@ -231,16 +231,16 @@ def test_the_generator_is_uniform_and_its_draws_are_independent() -> None:
     assert abs(np.mean(drawn["flip_x"] * drawn["flip_y"])) < 0.03
 
 
-def test_no_strength_changes_no_pixel() -> None:
+def test_strength_zero_changes_no_pixel() -> None:
     drawn = draw(EVERYTHING.scaled(0.0), 0, 0, [0, 1, 2, 3])
     for name, value in IDENTITY.items():
         assert drawn[name] == pytest.approx(value, abs=0), name
 
 
 def test_strength_scales_every_range_within_its_limits() -> None:
-    half, much = EVERYTHING.scaled(0.5), EVERYTHING.scaled(100.0)
+    half, clipped = EVERYTHING.scaled(0.5), EVERYTHING.scaled(100.0)
     assert half == Policy(0.15, 0.15, 90.0, 15.0, "both", 0.15, 0.2, 0.25, 30.0, 0.25)
-    assert much == Policy(0.9, 1.0, 180.0, 45.0, "both", 1.0, 1.0, 1.0, 180.0, 0.5)
+    assert clipped == Policy(0.9, 1.0, 180.0, 45.0, "both", 1.0, 1.0, 1.0, 180.0, 0.5)
     assert EVERYTHING.scaled(1.0) == EVERYTHING
 
 
@@ -262,10 +262,10 @@ def test_compiled_piped_and_eager_pixels_agree(compiled) -> None:
 
 
 @pytest.mark.parametrize("whole_batch", [False, True])
-def test_no_compiled_pixel_is_cut_off_to_one_place_and_weighed_for_the_next(
+def test_xla_takes_index_and_weight_of_a_pixel_from_the_same_position(
     whole_batch: bool,
 ) -> None:
-    """Where positions come close to whole numbers; noise, so that a neighbour is far off."""
+    """Positions are close to integers, and in noise the neighbouring pixel has another value."""
     noise = np.random.default_rng(0).integers(0, 256, (16, 97, 97, 3)).astype(np.uint8)
     epoch, records = tf.constant(3, tf.int64), tf.range(16, dtype=tf.int64)
     policy = Policy(shear=20.0)
@@ -282,18 +282,18 @@ def test_the_pixels_of_a_record_do_not_depend_on_the_batch(compiled) -> None:
 
 
 @pytest.mark.parametrize("deterministic", [False, True])
-def test_images_are_found_where_they_lie_among_others(compiled, deterministic: bool) -> None:
+def test_rows_select_the_images_of_the_records(compiled, deterministic: bool) -> None:
     epoch, records = tf.constant(1, tf.int64), tf.constant([4, 9, 0, 7], tf.int64)
     rows = [6, 0, 3, 5]
-    among = np.full((8, *NOISE.shape[1:]), 255, np.uint8)
-    among[rows] = NOISE
+    store = np.full((8, *NOISE.shape[1:]), 255, np.uint8)
+    store[rows] = NOISE
     augmentation = compile_augmentation(EVERYTHING, 5, (8, 6), deterministic=deterministic)
-    found = augmentation(tf.constant(among), epoch, records, tf.constant(rows, tf.int64))
-    assert np.array_equal(found, compiled(tf.constant(NOISE), epoch, records))
+    augmented = augmentation(tf.constant(store), epoch, records, tf.constant(rows, tf.int64))
+    assert np.array_equal(augmented, compiled(tf.constant(NOISE), epoch, records))
 
 
 @given(policies, st.integers(0, 1000))
-def test_pixels_stay_in_range_whatever_is_drawn(policy: Policy, seed: int) -> None:
+def test_pixels_stay_in_range_for_all_parameters(policy: Policy, seed: int) -> None:
     epoch, records = tf.constant(0, tf.int64), tf.range(4, dtype=tf.int64)
     drawn = draw_parameters(policy, seed, epoch, records)
     result = augment_images(tf.constant(NOISE), drawn, (5, 5)).numpy()

@@ -1,4 +1,4 @@
-"""The fused layer is the Keras layer: outputs, gradients, moving statistics, files."""
+"""The fused layer equals the Keras layer: outputs, gradients, moving statistics and files."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from seedtf.model.batch_norm import (
 from seedtf.model.residuals import zero_init_residuals
 
 Pair = tuple[keras.layers.Layer, keras.layers.Layer]
-# Error against the Keras layer in units of the outputs, which are of order 1: rounding of the format
+# Largest difference from the Keras layer, in units of the outputs, by the rounding of the format.
 TOLERANCE = {"float32": 2e-5, "mixed_bfloat16": 0.04, "mixed_float16": 0.005}
 
 
@@ -83,7 +83,7 @@ def test_training_equals_keras(policy: str, jit: bool | None) -> None:
         assert_close(actual, expected, policy)
         for gradient, expected_gradient in zip(gradients, expected_gradients, strict=True):
             assert_close(gradient, expected_gradient, policy)
-    # statistics are float32 under every policy, so only their summation order differs
+    # The statistics are float32 under every policy, so only the order of summation differs.
     for actual, expected in zip(fused.weights, stock.weights, strict=True):
         np.testing.assert_allclose(actual.numpy(), expected.numpy(), rtol=2e-5, atol=2e-5)
 
@@ -101,8 +101,8 @@ def test_inference_and_frozen_training_equal_keras(policy: str) -> None:
         np.testing.assert_array_equal(weight, value)
 
 
-def test_moving_variance_is_the_biased_one_even_in_tiny_batches() -> None:
-    # two values a channel: the kernel's own (Bessel-corrected) variance would be twice as large
+def test_moving_variance_has_no_bessel_correction() -> None:
+    # With two values per channel, the Bessel-corrected variance of the kernel is twice as large.
     fused = FusedBatchNormalization(momentum=0.0)
     fused(np.array([0.0, 2.0], np.float32).reshape(2, 1, 1, 1), training=True)
     np.testing.assert_allclose(fused.moving_variance.numpy(), [1.0], rtol=1e-6)
@@ -122,7 +122,7 @@ def test_options_equal_keras(arguments: dict[str, bool]) -> None:
 @pytest.mark.parametrize(
     ("shape", "axis"), [((8, 6), -1), ((4, 5, 6), -1), ((4, 6, 5, 3), 1), ((2, 3, 4, 5, 6), -1)]
 )
-def test_other_shapes_take_the_keras_way(shape: tuple[int, ...], axis: int) -> None:
+def test_other_shapes_are_computed_by_the_keras_layer(shape: tuple[int, ...], axis: int) -> None:
     images = np.random.default_rng(0).normal(2, 3, shape).astype(np.float32)
     stock = keras.layers.BatchNormalization(axis=axis)
     fused = FusedBatchNormalization(axis=axis)
@@ -135,10 +135,10 @@ def kernels(layer: keras.layers.Layer) -> list[tf.DType]:
         tf.TensorSpec([2, 5, 4, 6], tf.bfloat16)
     )
     operations = graph.graph.get_operations()
-    return [each.get_attr("T") for each in operations if each.type == "FusedBatchNormV3"]
+    return [op.get_attr("T") for op in operations if op.type == "FusedBatchNormV3"]
 
 
-def test_the_kernel_is_used_and_16_bit_input_is_not_widened() -> None:
+def test_the_kernel_is_used_for_16_bit_input_without_a_cast() -> None:
     stock, fused = pair(dtype="mixed_bfloat16")
     assert kernels(fused) == [tf.bfloat16]
     assert kernels(stock) == []
@@ -155,13 +155,13 @@ def small_network() -> keras.Model:
     return keras.Model(image, keras.layers.Dense(3, activation="softmax", name="head")(pooled))
 
 
-def fused_twin(model: keras.Model, momentum: float | None = None) -> keras.Model:
+def fused_copy(model: keras.Model, momentum: float | None = None) -> keras.Model:
     """A fused copy of a stock model, weights included."""
-    twin = keras.models.clone_model(model)
-    twin.set_weights(model.get_weights())
-    finalize_layers(twin)
-    fuse_batch_norm(twin, momentum)
-    return twin
+    copy = keras.models.clone_model(model)
+    copy.set_weights(model.get_weights())
+    finalize_layers(copy)
+    fuse_batch_norm(copy, momentum)
+    return copy
 
 
 def losses(model: keras.Model) -> list[float]:
@@ -174,7 +174,7 @@ def losses(model: keras.Model) -> list[float]:
 
 def test_loss_curves_equal() -> None:
     stock = small_network()
-    fused = fused_twin(stock)
+    fused = fused_copy(stock)
     expected = losses(stock)
     np.testing.assert_allclose(losses(fused), expected, rtol=1e-4)
     assert expected[-1] < expected[0]
@@ -191,36 +191,36 @@ def test_fusing_keeps_names_variables_and_momentum() -> None:
 
 
 def test_momentum_is_set_in_every_layer() -> None:
-    fused = fused_twin(small_network(), momentum=0.8)
+    fused = fused_copy(small_network(), momentum=0.8)
     assert [fused.get_layer(name).momentum for name in ("norm", "flat_norm")] == [0.8, 0.8]
 
 
-def test_derived_state_of_keras_normalization_survives() -> None:
+def test_keras_normalization_is_finalized_after_its_weights_are_set() -> None:
     image = keras.Input((8, 8, 3))
     normalization = keras.layers.Normalization()
     model = keras.Model(image, normalization(image))
     normalization.adapt(batch(0)[..., :3] + 7)
     model = keras.Model(image, normalization(image))
     images = np.full((1, 8, 8, 3), 7, np.float32)
-    fused = fused_twin(model)
+    fused = fused_copy(model)
     np.testing.assert_allclose(fused(images), model(images), rtol=1e-6)
 
 
-def test_weights_files_pass_both_ways(tmp_path: Path) -> None:
-    stock, trained = small_network(), fused_twin(small_network())
+def test_weights_files_of_either_layer_load_into_the_other(tmp_path: Path) -> None:
+    stock, trained = small_network(), fused_copy(small_network())
     losses(trained)
     trained.save_weights(tmp_path / "fused.weights.h5")
     stock.load_weights(tmp_path / "fused.weights.h5")
     stock.save_weights(tmp_path / "stock.weights.h5")
-    fused = fused_twin(small_network())
+    fused = fused_copy(small_network())
     fused.load_weights(tmp_path / "stock.weights.h5")
     for model in (stock, fused):
         for actual, expected in zip(model.get_weights(), trained.get_weights(), strict=True):
             np.testing.assert_array_equal(actual, expected)
 
 
-def test_a_saved_model_comes_back_fused(tmp_path: Path) -> None:
-    fused = fused_twin(small_network(), momentum=0.85)
+def test_a_loaded_model_is_fused(tmp_path: Path) -> None:
+    fused = fused_copy(small_network(), momentum=0.85)
     losses(fused)
     fused.save(tmp_path / "model.keras")
     loaded = keras.models.load_model(tmp_path / "model.keras")
@@ -231,18 +231,22 @@ def test_a_saved_model_comes_back_fused(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("float32_after")
-@pytest.mark.parametrize(("policy", "share"), [("mixed_bfloat16", 0.03), ("mixed_float16", 0.01)])
-def test_loss_curves_in_16_bit_equal_to_rounding(policy: str, share: float) -> None:
+@pytest.mark.parametrize(
+    ("policy", "tolerance"), [("mixed_bfloat16", 0.03), ("mixed_float16", 0.01)]
+)
+def test_loss_curves_in_16_bit_are_equal_up_to_rounding(policy: str, tolerance: float) -> None:
     keras.mixed_precision.set_global_policy(policy)
     stock = small_network()
-    fused = fused_twin(stock)
+    fused = fused_copy(stock)
     expected = losses(stock)
-    np.testing.assert_allclose(losses(fused), expected, rtol=share)
+    np.testing.assert_allclose(losses(fused), expected, rtol=tolerance)
     assert expected[-1] < expected[0]
 
 
 @given(st.integers(1, 10**6))
-def test_momentum_lets_an_epoch_forget(steps_per_epoch: int) -> None:
+def test_after_an_epoch_the_moving_statistics_have_forgotten_earlier_ones(
+    steps_per_epoch: int,
+) -> None:
     momentum = momentum_for(steps_per_epoch)
     assert 0.8 <= momentum <= 0.99
     if steps_per_epoch >= 50:
@@ -255,17 +259,17 @@ def test_momentum_of_long_epochs_is_that_of_keras() -> None:
     assert momentum_for(3) == 0.8
 
 
-def silent_in(join: Callable[[Any, Any], Any]) -> set[str]:
-    """The silenced layers of a network whose trunk meets one branch or more in ``join``."""
+def zeroed_in(join: Callable[[Any, Any], Any]) -> set[str]:
+    """The layers with gamma 0 in a network whose trunk and branch are combined by ``join``."""
     image = keras.Input((8, 8, 3))
     trunk = keras.layers.ReLU(name="trunk")(normed(image, "stem"))
     outputs = join(trunk, normed(keras.layers.ReLU()(normed(trunk, "first")), "last"))
     model = keras.Model(image, keras.layers.GlobalAveragePooling2D()(outputs))
     count = zero_init_residuals(model)
-    norms = [each for each in model.layers if isinstance(each, keras.layers.BatchNormalization)]
-    silent = {each.name for each in norms if each.scale and not each.gamma.numpy().any()}
-    assert count == len(silent)
-    return silent
+    norms = [norm for norm in model.layers if isinstance(norm, keras.layers.BatchNormalization)]
+    zeroed = {norm.name for norm in norms if norm.scale and not norm.gamma.numpy().any()}
+    assert count == len(zeroed)
+    return zeroed
 
 
 def normed(features: Any, name: str, **options: Any) -> Any:
@@ -278,37 +282,37 @@ def add(*inputs: Any) -> Any:
 
 
 def test_a_branch_is_zeroed_on_either_side_of_its_sum() -> None:
-    assert silent_in(add) == {"last"}
-    assert silent_in(lambda trunk, branch: add(branch, trunk)) == {"last"}
+    assert zeroed_in(add) == {"last"}
+    assert zeroed_in(lambda trunk, branch: add(branch, trunk)) == {"last"}
 
 
 def test_a_projected_shortcut_is_not_a_branch() -> None:
-    assert silent_in(lambda trunk, branch: add(normed(trunk, "p"), branch)) == {"last"}
-    assert silent_in(lambda trunk, branch: add(branch, normed(trunk, "p"))) == {"last"}
+    assert zeroed_in(lambda trunk, branch: add(normed(trunk, "p"), branch)) == {"last"}
+    assert zeroed_in(lambda trunk, branch: add(branch, normed(trunk, "p"))) == {"last"}
 
 
-def test_a_branch_may_end_in_dropout_and_in_nothing_else() -> None:
+def test_only_dropout_may_follow_the_norm_of_a_branch() -> None:
     drop, relu = keras.layers.Dropout(0.2), keras.layers.ReLU()
-    assert silent_in(lambda trunk, branch: add(drop(branch), trunk)) == {"last"}
-    assert silent_in(lambda trunk, branch: add(relu(branch), trunk)) == set()
+    assert zeroed_in(lambda trunk, branch: add(drop(branch), trunk)) == {"last"}
+    assert zeroed_in(lambda trunk, branch: add(relu(branch), trunk)) == set()
 
 
-def test_what_the_trunk_reads_too_is_left_alone() -> None:
-    assert silent_in(lambda trunk, branch: add(branch, add(branch, trunk))) == set()
+def test_a_norm_whose_output_is_used_twice_is_not_changed() -> None:
+    assert zeroed_in(lambda trunk, branch: add(branch, add(branch, trunk))) == set()
     both = keras.layers.Concatenate()
-    assert silent_in(lambda trunk, branch: both([add(branch, trunk), branch])) == set()
+    assert zeroed_in(lambda trunk, branch: both([add(branch, trunk), branch])) == set()
 
 
-def test_sums_without_one_branch_are_left_alone() -> None:
+def test_sums_without_exactly_one_branch_are_not_changed() -> None:
     def other(trunk: Any, length: int) -> Any:
         for number in range(length):
             trunk = keras.layers.ReLU()(normed(trunk, f"other{number}"))
         return normed(trunk, "other")
 
     for length in (0, 1, 2):
-        found = silent_in(lambda trunk, branch: add(other(trunk, length), branch))  # noqa: B023
-        assert found == ({"last"} if length == 0 else set())
-    assert silent_in(lambda trunk, branch: add(trunk, trunk)) == set()
-    assert silent_in(lambda trunk, branch: add(trunk, branch, normed(trunk, "p"))) == set()
+        zeroed = zeroed_in(lambda trunk, branch: add(other(trunk, length), branch))  # noqa: B023
+        assert zeroed == ({"last"} if length == 0 else set())
+    assert zeroed_in(lambda trunk, branch: add(trunk, trunk)) == set()
+    assert zeroed_in(lambda trunk, branch: add(trunk, branch, normed(trunk, "p"))) == set()
     unscaled = {"scale": False}
-    assert silent_in(lambda trunk, branch: add(trunk, normed(branch, "n", **unscaled))) == set()
+    assert zeroed_in(lambda trunk, branch: add(trunk, normed(branch, "n", **unscaled))) == set()

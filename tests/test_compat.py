@@ -1,4 +1,4 @@
-"""What differs between the lanes of Keras 3 and Keras 2.15 behaves alike in both."""
+"""Code that differs between the Keras 3 and the Keras 2.15 environment behaves alike in both."""
 
 from __future__ import annotations
 
@@ -34,58 +34,56 @@ from seedtf.training.optim.optimizers import (
 )
 
 
-def dropping() -> keras.Model:
+def model_with_dropout() -> keras.Model:
     keep_random_states()
     image = keras.Input((8,))
     return keras.Model(image, keras.layers.Dropout(0.5)(keras.layers.Dense(8)(image)))
 
 
-def test_dropout_draws_from_variables_that_can_be_put_back() -> None:
-    model = dropping()
+def test_the_random_state_of_dropout_can_be_restored() -> None:
+    model = model_with_dropout()
     ones = np.ones((4, 8), np.float32)
     model(ones, training=True)
     states = [variable.numpy() for variable in all_variables(model)]
-    assert len(states) == 3  # kernel, bias, the state of the draws
-    drawn = [model(ones, training=True).numpy() for _ in range(3)]
-    assert not np.array_equal(drawn[0], drawn[1])
+    assert len(states) == 3  # kernel, bias, random state
+    outputs = [model(ones, training=True).numpy() for _ in range(3)]
+    assert not np.array_equal(outputs[0], outputs[1])
     for variable, value in zip(all_variables(model), states, strict=True):
         variable.assign(value)
-    again = [model(ones, training=True).numpy() for _ in range(3)]
-    assert np.array_equal(again, drawn)
+    repeated = [model(ones, training=True).numpy() for _ in range(3)]
+    assert np.array_equal(repeated, outputs)
 
 
 @pytest.mark.parametrize("name", ["adam", "adamw", "sgd", "rmsprop"])
-def test_a_built_optimizer_shows_its_step_count_and_slots(name: str) -> None:
-    model = dropping()
+def test_optimizer_variables_are_the_step_count_and_the_slots(name: str) -> None:
+    model = model_with_dropout()
     optimizer = make_optimizer(name, 0.125)
     build_optimizer(optimizer, model.trainable_variables)
     shapes = [tuple(variable.shape) for variable in optimizer_variables(optimizer)]
     slots = {"adam": 2, "adamw": 2, "sgd": 1, "rmsprop": 1}[name]
     assert shapes.count((8, 8)) == shapes.count((8,)) == slots
     assert float(optimizer.learning_rate) == 0.125
-    counts = [each for each in optimizer_variables(optimizer) if "int" in str(each.dtype)]
-    assert [int(each.numpy()) for each in counts] == [0]
+    counts = [v for v in optimizer_variables(optimizer) if "int" in str(v.dtype)]
+    assert [int(count.numpy()) for count in counts] == [0]
 
 
-def test_loss_scaling_is_part_of_the_optimizers_variables() -> None:
-    model = dropping()
+def test_the_loss_scale_is_one_of_the_optimizer_variables() -> None:
+    model = model_with_dropout()
     plain = make_optimizer("adam", 0.1)
     build_optimizer(plain, model.trainable_variables)
     scaled = keras.mixed_precision.LossScaleOptimizer(make_optimizer("adam", 0.1))
     build_optimizer(scaled, model.trainable_variables)
-    scales = [
-        each for each in optimizer_variables(scaled) if each.shape == () and each.numpy() > 1e3
-    ]
+    scales = [v for v in optimizer_variables(scaled) if v.shape == () and v.numpy() > 1e3]
     assert len(scales) == 1
     assert len(optimizer_variables(scaled)) >= len(optimizer_variables(plain)) + 2
 
 
 def test_metrics_variables_are_the_sums_of_loss_and_accuracy() -> None:
-    model = dropping()
+    model = model_with_dropout()
     model.compile("sgd", "sparse_categorical_crossentropy", metrics=["accuracy"])
     model.test_on_batch(np.ones((4, 8), np.float32), np.zeros(4, np.int32))
     sums = [float(variable.numpy()) for variable in metrics_variables(model)]
-    assert sums.count(4.0) >= 2  # images counted, by each
+    assert sums.count(4.0) >= 2  # both metrics count the images
 
 
 @pytest.fixture
@@ -95,20 +93,20 @@ def written(tmp_path: Path) -> Path:
     return path
 
 
-def test_a_model_of_the_other_keras_is_refused_by_its_name(written: Path) -> None:
+def test_a_model_of_the_other_keras_version_is_refused(written: Path) -> None:
     check_keras_version(written)
     other = "3.15.1" if KERAS_2 else "2.15.0"
     with zipfile.ZipFile(written) as archive:
-        parts = {name: archive.read(name) for name in archive.namelist()}
-    parts["metadata.json"] = json.dumps({"keras_version": other}).encode()
+        members = {name: archive.read(name) for name in archive.namelist()}
+    members["metadata.json"] = json.dumps({"keras_version": other}).encode()
     with zipfile.ZipFile(written, "w") as archive:
-        for name, content in parts.items():
+        for name, content in members.items():
             archive.writestr(name, content)
     with pytest.raises(UserError, match=f"written by Keras {other}, here is Keras"):
         load_model(written)
 
 
-def test_a_file_without_a_version_is_left_to_its_reader(tmp_path: Path) -> None:
+def test_a_file_without_a_version_passes(tmp_path: Path) -> None:
     (tmp_path / "no.keras").write_bytes(b"PK")
     check_keras_version(tmp_path / "no.keras")
     with zipfile.ZipFile(tmp_path / "odd.keras", "w") as archive:
@@ -116,7 +114,7 @@ def test_a_file_without_a_version_is_left_to_its_reader(tmp_path: Path) -> None:
     check_keras_version(tmp_path / "odd.keras")
 
 
-def test_webp_is_refused_by_name_where_tensorflow_does_not_decode_it(monkeypatch) -> None:
+def test_webp_is_refused_by_name_if_tensorflow_cannot_decode_it(monkeypatch) -> None:
     encoded = io.BytesIO()
     Image.new("RGB", (8, 8)).save(encoded, "WEBP")
     monkeypatch.setattr(header, "DECODES_WEBP", False)
@@ -124,7 +122,7 @@ def test_webp_is_refused_by_name_where_tensorflow_does_not_decode_it(monkeypatch
         read_header(encoded.getvalue())
 
 
-def test_addons_are_looked_for_where_they_can_work() -> None:
+def test_addons_are_imported_only_beside_a_supported_keras() -> None:
     if has_addons():
         assert KERAS_2
         assert import_addons("this test").__version__.startswith("0.23")

@@ -1,4 +1,4 @@
-"""MixUp, CutMix and Random Erasing: shares, rectangles, noise, and that they follow from the record."""
+"""MixUp, CutMix and Random Erasing: weights, rectangles and noise that follow from the record."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ ALL = Mixing(mixup=0.4, cutmix=1.0, random_erasing=0.5)
 def run(
     images: np.ndarray, records: list[int], mixing: Mixing, *, seed: int = 0, epoch: int = 0
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Mixed images, and labels that began as one class for each image."""
+    """Mixed images and labels; before mixing each image has a class of its own."""
     mixed, labels = mix(
         tf.constant(images, tf.float32),
         tf.eye(len(images)),
@@ -30,18 +30,18 @@ def run(
 
 
 def zebra(count: int, side: int = SIDE) -> np.ndarray:
-    """Images black and white by turns, so that a mixed one shows what it kept of itself."""
+    """Alternately black and white images, so that a mixed one shows the weight of each pixel."""
     values = np.arange(count) % 2 * 255.0
     return np.broadcast_to(values[:, None, None, None], (count, side, side, 3)).astype(np.float32)
 
 
 def kept_pixels(mixed: np.ndarray) -> np.ndarray:
-    """The share of itself in each pixel of a mixed zebra: ``[B, H, W]``."""
+    """The own weight of each pixel of mixed zebra images: ``[B, H, W]``."""
     own = mixed[..., 0] / 255.0
     return np.where((np.arange(len(mixed)) % 2 == 1)[:, None, None], own, 1.0 - own)
 
 
-def own_share(labels: np.ndarray) -> np.ndarray:
+def own_weight(labels: np.ndarray) -> np.ndarray:
     return np.diagonal(labels).copy()
 
 
@@ -68,14 +68,14 @@ def test_labels_stay_distributions_of_two_and_pixels_in_range(
     assert mixed.dtype == labels.dtype == np.float32
     assert labels.min() >= 0
     assert labels.sum(1) == pytest.approx(np.ones(count), abs=1e-6)
-    others = labels - np.diag(own_share(labels))
+    others = labels - np.diag(own_weight(labels))
     partner = np.roll(np.eye(count), -1, 0) if count > 1 else np.zeros((1, 1))
     assert not others[partner == 0].any()
     assert mixed.min() >= 0
     assert mixed.max() <= 255.001
 
 
-def test_nothing_on_changes_nothing() -> None:
+def test_without_operations_nothing_changes() -> None:
     assert not Mixing(0.0, 0.0, 0.0).active
     assert all(m.active for m in (Mixing(mixup=0.1), Mixing(cutmix=1), Mixing(random_erasing=0.1)))
     images = zebra(4)
@@ -84,20 +84,20 @@ def test_nothing_on_changes_nothing() -> None:
     assert (labels == np.eye(4)).all()
 
 
-def test_mixup_blends_pixels_and_labels_by_the_same_share() -> None:
+def test_mixup_blends_pixels_and_labels_by_the_same_weight() -> None:
     mixed, labels = run(zebra(64), list(range(64)), Mixing(mixup=1.0))
     kept = kept_pixels(mixed)
     assert kept == pytest.approx(
-        np.broadcast_to(own_share(labels)[:, None, None], kept.shape), abs=1e-5
+        np.broadcast_to(own_weight(labels)[:, None, None], kept.shape), abs=1e-5
     )
-    assert len(set(own_share(labels).tolist())) > 60
+    assert len(set(own_weight(labels).tolist())) > 60
 
 
-def test_cutmix_pastes_one_rectangle_and_labels_hold_its_exact_area() -> None:
+def test_cutmix_pastes_one_rectangle_and_labels_have_its_exact_area() -> None:
     mixed, labels = run(zebra(256), list(range(256)), Mixing(cutmix=1.0))
     kept = kept_pixels(mixed)
     assert set(np.unique(kept)) == {0.0, 1.0}
-    assert kept.mean((1, 2)) == pytest.approx(own_share(labels), abs=1e-6)
+    assert kept.mean((1, 2)) == pytest.approx(own_weight(labels), abs=1e-6)
     boxes = [assert_rectangle(k == 0) for k in kept if not k.all()]
     clipped = [
         top == 0 or bottom == SIDE or left == 0 or right == SIDE
@@ -105,12 +105,12 @@ def test_cutmix_pastes_one_rectangle_and_labels_hold_its_exact_area() -> None:
     ]
     assert len(boxes) > 200
     assert 0.3 < np.mean(clipped) < 0.95
-    # away from the edges it is square, as the image is
-    squares = [b for b, cut in zip(boxes, clipped, strict=True) if not cut]
+    # A rectangle that is not clipped is square like the image.
+    squares = [box for box, is_clipped in zip(boxes, clipped, strict=True) if not is_clipped]
     assert all(bottom - top == right - left for top, bottom, left, right in squares)
 
 
-def test_a_pasted_part_comes_from_its_own_place_in_the_next_image() -> None:
+def test_a_pasted_part_has_the_same_position_in_the_next_image() -> None:
     images = np.random.default_rng(0).uniform(0, 255, (16, SIDE, SIDE, 3)).astype(np.float32)
     mixed, _ = run(images, list(range(16)), Mixing(cutmix=1.0))
     own, partner = mixed == images, mixed == np.roll(images, -1, 0)
@@ -119,26 +119,26 @@ def test_a_pasted_part_comes_from_its_own_place_in_the_next_image() -> None:
     assert partner.any()
 
 
-def test_the_mean_area_cutmix_keeps_before_clipping_is_that_of_its_beta() -> None:
-    """A large a keeps a half nearly always; a box of that side about a random middle is clipped."""
+def test_the_mean_area_that_cutmix_keeps_follows_from_its_beta() -> None:
+    """With a large a the box has half of the area nearly always; it is clipped at the edges."""
     _, labels = run(zebra(512, 32), list(range(512)), Mixing(cutmix=10.0))
     side = np.sqrt(0.5)
-    # the part of a span of length s about a uniform middle that lies inside: s − s²/4
+    # A span of length s around a uniform center has on average the length s − s²/4 inside [0, 1].
     expected = 1 - (side - side**2 / 4) ** 2
-    assert own_share(labels).mean() == pytest.approx(expected, abs=0.02)
-    assert own_share(labels).min() > 0.15
+    assert own_weight(labels).mean() == pytest.approx(expected, abs=0.02)
+    assert own_weight(labels).min() > 0.15
 
 
-def test_with_both_half_of_the_records_take_each() -> None:
+def test_with_mixup_and_cutmix_each_mixes_half_of_the_images() -> None:
     mixed, labels = run(zebra(1000, 4), list(range(1000)), Mixing(mixup=10.0, cutmix=10.0))
     kept = kept_pixels(mixed)
     pasted = ((kept == 0) | (kept == 1)).all((1, 2))
     # binomial: 500 ± 3.9 standard deviations
     assert abs(pasted.sum() - 500) < 62
-    assert kept.mean((1, 2)) == pytest.approx(own_share(labels), abs=1e-5)
+    assert kept.mean((1, 2)) == pytest.approx(own_weight(labels), abs=1e-5)
 
 
-def test_erasing_takes_the_share_of_images_and_sizes_that_the_paper_says() -> None:
+def test_erasing_follows_the_probability_and_the_sizes_of_the_paper() -> None:
     side, count = 64, 600
     mixed, labels = run(
         np.full((count, side, side, 3), -1.0), list(range(count)), Mixing(random_erasing=0.3)
@@ -151,7 +151,7 @@ def test_erasing_takes_the_share_of_images_and_sizes_that_the_paper_says() -> No
     assert abs(len(boxes) - 180) < 44
     sides = np.array([(bottom - top, right - left) for top, bottom, left, right in boxes])
     areas, aspects = sides.prod(1) / side**2, sides[:, 0] / sides[:, 1]
-    # a rounded side is off by half a pixel, the shortest is 5 pixels
+    # Rounding changes a side by up to half a pixel; the shortest side has 5 pixels.
     assert 0.017 < areas.min() < 0.04
     assert 0.30 < areas.max() < 0.345
     assert areas.mean() == pytest.approx(0.175, abs=0.03)
@@ -161,20 +161,20 @@ def test_erasing_takes_the_share_of_images_and_sizes_that_the_paper_says() -> No
     places = np.array(
         [(top, side - bottom, left, side - right) for top, bottom, left, right in boxes]
     )
-    assert places.min(0).max() <= 1, "the rectangles keep away from an edge"
+    assert places.min(0).max() <= 1, "no rectangle touches an edge"
 
 
-def test_every_or_no_image_is_erased_at_the_ends_of_the_range() -> None:
+def test_probability_one_erases_every_image_and_zero_none() -> None:
     images = np.full((200, 8, 8, 3), -1.0)
     mixed, _ = run(images, list(range(200)), Mixing(random_erasing=1.0))
     assert (mixed >= 0).any((1, 2, 3)).all()
-    # the least share that is not none erases none of so few; mixing alone erases none either
+    # A tiny probability erases none of 200 images, and mixing alone erases none either.
     for none in (Mixing(random_erasing=1e-9), Mixing(cutmix=1.0)):
         mixed, _ = run(images, list(range(200)), none)
         assert (mixed == -1).all()
 
 
-def test_noise_is_uniform_over_grey_levels_and_no_two_values_hang_together() -> None:
+def test_noise_is_uniform_over_grey_levels_and_uncorrelated() -> None:
     """Chi-square of 256 levels (limit: once in 10,000) and correlations of neighbours."""
     mixed, _ = run(np.full((64, 48, 48, 3), -1.0), list(range(64)), Mixing(random_erasing=1.0))
     noise = mixed[(mixed >= 0).all(-1)]  # [pixels, 3]
@@ -195,51 +195,52 @@ def erased(count: int, records: list[int], mixing: Mixing) -> np.ndarray:
 
 
 @pytest.mark.parametrize("mixing", [ALL, Mixing(cutmix=1.0), Mixing(random_erasing=1.0)])
-def test_what_a_record_draws_does_not_depend_on_its_batch(mixing: Mixing) -> None:
+def test_random_numbers_of_a_record_do_not_depend_on_its_batch(mixing: Mixing) -> None:
     images, records = zebra(6), [7, 3, 10**12, 0, 9, 4]
     together, labels = run(images, records, mixing, seed=5, epoch=2)
     erased_together = erased(6, records, mixing)
     for place, record in ((1, 3), (3, 0), (5, 4)):
-        # the same image and record before the same kind of image, elsewhere in other company
+        # The same image and record in another batch, in front of an image of the same kind.
         other, other_labels = run(images[:2], [99, record], mixing, seed=5, epoch=2)
         erased_apart = erased(2, [99, record], mixing)
-        assert own_share(other_labels)[1] == own_share(labels)[place]
+        assert own_weight(other_labels)[1] == own_weight(labels)[place]
         assert (erased_apart[1] == erased_together[place]).all()
-        # the noise in its partner is the partner's own, and may show where they are mixed
+        # The noise of the partner follows from the partner's record, and is visible where it is
+        # mixed in.
         foreign = erased_apart[0] | erased_together[(place + 1) % 6]
         foreign &= mixing.mixup > 0 or mixing.cutmix > 0
         assert (~foreign).mean() > 0.3
         assert (other[1] == together[place])[~foreign].all()
 
 
-def test_records_epochs_and_seeds_draw_differently() -> None:
-    shares = [
-        own_share(run(zebra(4), [0, 1, 2, 10**6], Mixing(mixup=1.0), seed=s, epoch=e)[1]).tolist()
+def test_records_epochs_and_seeds_have_different_weights() -> None:
+    weights = [
+        own_weight(run(zebra(4), [0, 1, 2, 10**6], Mixing(mixup=1.0), seed=s, epoch=e)[1]).tolist()
         for s in (0, 1, 2)
         for e in (0, 1, 2)
     ]
-    # 36 of 16,384 possible values: two alike once in 26 times, three pairs never
-    assert len(set(np.ravel(shares).tolist())) >= 34
+    # 36 of 16,384 possible values: one pair of equal ones is likely once in 26 times, three never.
+    assert len(set(np.ravel(weights).tolist())) >= 34
 
 
 @pytest.mark.parametrize("mixing", [ALL, Mixing(mixup=0.2), Mixing(cutmix=1.0, random_erasing=1.0)])
 def test_eager_piped_and_compiled_values_agree(mixing: Mixing) -> None:
     images = np.random.default_rng(1).uniform(0, 255, (32, SIDE, SIDE, 3)).astype(np.float32)
-    given_ = (images, tf.eye(32), tf.constant(3, tf.int64), tf.range(100, 132, dtype=tf.int64))
+    batch = (images, tf.eye(32), tf.constant(3, tf.int64), tf.range(100, 132, dtype=tf.int64))
 
     def call(*batch: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         return mix(*batch, seed=5, mixing=mixing)
 
-    eager = call(*given_)
-    compiled = tf.function(call, jit_compile=True)(*map(tf.constant, given_))
-    dataset = tf.data.Dataset.from_tensors(given_).map(call)
+    eager = call(*batch)
+    compiled = tf.function(call, jit_compile=True)(*map(tf.constant, batch))
+    dataset = tf.data.Dataset.from_tensors(batch).map(call)
     assert [spec.shape.as_list() for spec in dataset.element_spec] == [
         [32, SIDE, SIDE, 3],
         [32, 32],
     ]
-    for found in (compiled, next(iter(dataset))):
-        assert found[0].numpy() == pytest.approx(eager[0].numpy(), abs=1e-4)
-        assert found[1].numpy() == pytest.approx(eager[1].numpy(), abs=1e-7)
+    for mixed in (compiled, next(iter(dataset))):
+        assert mixed[0].numpy() == pytest.approx(eager[0].numpy(), abs=1e-4)
+        assert mixed[1].numpy() == pytest.approx(eager[1].numpy(), abs=1e-7)
 
 
 def test_it_runs_inside_a_compiled_train_step() -> None:
@@ -260,10 +261,10 @@ def test_it_runs_inside_a_compiled_train_step() -> None:
     assert np.abs(gradient.numpy()).max() > 0
 
 
-def test_the_mix_of_seed_seven_is_this_one() -> None:
-    """Runs of earlier versions resume only while this stays."""
+def test_the_mix_of_seed_seven_never_changes() -> None:
+    """Runs of earlier versions resume exactly only while these numbers stay the same."""
     mixed, labels = run(zebra(6), [0, 5, 9, 2, 8, 3], ALL, seed=7, epoch=1)
-    assert own_share(labels) == pytest.approx(
+    assert own_weight(labels) == pytest.approx(
         [0.836291, 0.625, 0.02458, 0.652371, 0.888889, 0.120174], abs=1e-6
     )
     assert mixed.sum((1, 2, 3)) == pytest.approx(
@@ -274,24 +275,27 @@ def test_the_mix_of_seed_seven_is_this_one() -> None:
 @settings(max_examples=15)
 @given(st.floats(0.05, 10.0))
 def test_the_quantiles_are_those_of_the_beta_distribution(a: float) -> None:
-    found = beta_quantiles(a, 2000)
-    assert np.all(np.diff(found) >= 0)
-    assert found + found[::-1] == pytest.approx(np.ones(2000), abs=1e-12)
-    assert np.var(found) == pytest.approx(1 / (4 * (2 * a + 1)), rel=1e-3)
-    # the upper ones of a small a are 1 to the last digit; the lower half says it all
+    quantiles = beta_quantiles(a, 2000)
+    assert np.all(np.diff(quantiles) >= 0)
+    assert quantiles + quantiles[::-1] == pytest.approx(np.ones(2000), abs=1e-12)
+    assert np.var(quantiles) == pytest.approx(1 / (4 * (2 * a + 1)), rel=1e-3)
+    # For a small a the upper quantiles are rounded to 1; the lower half is enough, see the symmetry.
     lower = tf.math.betainc(
-        *(tf.constant(v, tf.float64) for v in (np.full(1000, a), np.full(1000, a), found[:1000]))
+        *(
+            tf.constant(v, tf.float64)
+            for v in (np.full(1000, a), np.full(1000, a), quantiles[:1000])
+        )
     )
     assert lower.numpy() == pytest.approx((np.arange(1000) + 0.5) / 2000, abs=1e-5)
 
 
 @pytest.mark.parametrize("a", [1e-6, 1e-3, 10.0])
 def test_extreme_shapes_have_quantiles(a: float) -> None:
-    found = beta_quantiles(a)
-    assert np.isfinite(found).all()
-    assert found.min() >= 0
-    assert found.max() <= 1
+    quantiles = beta_quantiles(a)
+    assert np.isfinite(quantiles).all()
+    assert quantiles.min() >= 0
+    assert quantiles.max() <= 1
 
 
-def test_of_one_the_quantiles_are_uniform() -> None:
+def test_the_quantiles_of_a_equal_to_one_are_uniform() -> None:
     assert beta_quantiles(1.0, 10) == pytest.approx(np.arange(0.05, 1, 0.1), abs=1e-12)

@@ -1,4 +1,4 @@
-"""Hostile and damaged model files: one true line, no code run, no memory taken, nothing written."""
+"""Hostile and damaged model files: a one-line error, no code executed, nothing allocated or written."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from seedtf.errors import UserError
 from seedtf.model.archive import check_hdf5
 from seedtf.model.network import build_network, load_model, save_model
 
-Parts = dict[str, bytes]
+Members = dict[str, bytes]
 
 
 @pytest.fixture(scope="module")
@@ -32,51 +32,53 @@ def good(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def parts_of(path: Path) -> Parts:
+def members_of(path: Path) -> Members:
     with zipfile.ZipFile(path) as archive:
         return {name: archive.read(name) for name in archive.namelist()}
 
 
-def write(path: Path, parts: Parts, compression: int = zipfile.ZIP_STORED) -> Path:
+def write(path: Path, members: Members, compression: int = zipfile.ZIP_STORED) -> Path:
     with zipfile.ZipFile(path, "w", compression) as archive:
-        for name, data in parts.items():
+        for name, data in members.items():
             archive.writestr(name, data)
     return path
 
 
-def with_config(change: Callable[[dict[str, Any]], None]) -> Callable[[Parts], Parts]:
-    """Parts whose configuration ``change`` has altered."""
+def with_config(change: Callable[[dict[str, Any]], None]) -> Callable[[Members], Members]:
+    """Changes the configuration of an archive with ``change``."""
 
-    def altered(parts: Parts) -> Parts:
-        config = json.loads(parts["config.json"])
+    def altered(members: Members) -> Members:
+        config = json.loads(members["config.json"])
         change(config)
-        return {**parts, "config.json": json.dumps(config).encode()}
+        return {**members, "config.json": json.dumps(config).encode()}
 
     return altered
 
 
-def with_weights(make: Callable[[h5py.File], object]) -> Callable[[Parts], Parts]:
-    """Parts whose weights file holds what ``make`` writes."""
+def with_weights(make: Callable[[h5py.File], object]) -> Callable[[Members], Members]:
+    """Replaces the weights file of an archive by one that ``make`` writes."""
 
-    def altered(parts: Parts) -> Parts:
+    def altered(members: Members) -> Members:
         buffer = io.BytesIO()
         with h5py.File(buffer, "w") as file:
             make(file)
-        return {**parts, "model.weights.h5": buffer.getvalue()}
+        return {**members, "model.weights.h5": buffer.getvalue()}
 
     return altered
 
 
 def layer(config: dict[str, Any], name: str) -> dict[str, Any]:
-    return next(each for each in config["config"]["layers"] if each["config"].get("name") == name)
+    return next(
+        entry for entry in config["config"]["layers"] if entry["config"].get("name") == name
+    )
 
 
 def calls(module: str, name: str, *arguments: object) -> Callable[[dict[str, Any]], None]:
-    """Puts an object to be called where the head's initialiser stands."""
+    """Replaces the initializer of the head by a call of another object."""
 
     def change(config: dict[str, Any]) -> None:
-        found = {"module": module, "class_name": name, "config": {"args": arguments}}
-        layer(config, "logits")["config"]["kernel_initializer"] = {**found, "registered_name": name}
+        call = {"module": module, "class_name": name, "config": {"args": arguments}}
+        layer(config, "logits")["config"]["kernel_initializer"] = {**call, "registered_name": name}
 
     return change
 
@@ -85,7 +87,7 @@ def huge_head(config: dict[str, Any]) -> None:
     layer(config, "logits")["config"]["units"] = 10**9
 
 
-def huge_head_made_up_for(config: dict[str, Any]) -> None:
+def huge_head_and_negative_layer(config: dict[str, Any]) -> None:
     huge_head(config)
     layer(config, "conv1")["config"]["filters"] = -(10**12)
 
@@ -95,9 +97,9 @@ def huge_kernel(config: dict[str, Any]) -> None:
 
 
 def embedding(config: dict[str, Any]) -> None:
-    found = layer(config, "conv1_relu")
-    found["class_name"] = "Embedding"
-    found["config"] = {"name": "conv1_relu", "input_dim": 10**8, "output_dim": 10**4}
+    relu = layer(config, "conv1_relu")
+    relu["class_name"] = "Embedding"
+    relu["config"] = {"name": "conv1_relu", "input_dim": 10**8, "output_dim": 10**4}
 
 
 def without_shape(config: dict[str, Any]) -> None:
@@ -155,25 +157,25 @@ CONFIGS = {
     "get_file": calls("keras.utils", "get_file", "marker", "file:///etc/hostname"),
     "own function": calls("seedtf.files", "write_text", "marker", "x"),
     "huge head": huge_head,
-    "huge head made up for": huge_head_made_up_for,
+    "huge head and negative layer": huge_head_and_negative_layer,
     "huge kernel": huge_kernel,
     "embedding": embedding,
     "no shape": without_shape,
     "nested": nested,
 }
-ARCHIVES: dict[str, Callable[[Parts], Parts]] = {
-    "zip slip": lambda parts: {**parts, "../../marker": b"x"},
-    "absolute name": lambda parts: {**parts, "/tmp/marker": b"x"},
-    "assets": lambda parts: {**parts, "assets/marker": b"x"},
-    "no config": lambda parts: {k: v for k, v in parts.items() if k != "config.json"},
-    "foreign zip": lambda parts: {"word/document.xml": b"<xml/>"},
-    "no parts": lambda parts: {},
-    "config is a list": lambda parts: {**parts, "config.json": b"[]"},
-    "config is cut": lambda parts: {**parts, "config.json": parts["config.json"][:-9]},
-    "weights are text": lambda parts: {**parts, "model.weights.h5": b"hello" * 100},
-    "weights are cut": lambda parts: {
-        **parts,
-        "model.weights.h5": parts["model.weights.h5"][:-5000],
+ARCHIVES: dict[str, Callable[[Members], Members]] = {
+    "zip slip": lambda members: {**members, "../../marker": b"x"},
+    "absolute name": lambda members: {**members, "/tmp/marker": b"x"},
+    "assets": lambda members: {**members, "assets/marker": b"x"},
+    "no config": lambda members: {k: v for k, v in members.items() if k != "config.json"},
+    "foreign zip": lambda members: {"word/document.xml": b"<xml/>"},
+    "no members": lambda members: {},
+    "config is a list": lambda members: {**members, "config.json": b"[]"},
+    "config is cut": lambda members: {**members, "config.json": members["config.json"][:-9]},
+    "weights are text": lambda members: {**members, "model.weights.h5": b"hello" * 100},
+    "weights are cut": lambda members: {
+        **members,
+        "model.weights.h5": members["model.weights.h5"][:-5000],
     },
     **{name: with_config(change) for name, change in CONFIGS.items()},
     **{name: with_weights(make) for name, make in WEIGHTS.items()},
@@ -182,7 +184,7 @@ ARCHIVES: dict[str, Callable[[Parts], Parts]] = {
 
 @pytest.fixture(autouse=True)
 def _no_marker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    """Whatever a hostile file does, it must leave the folder as it is."""
+    """No hostile file may create anything in the folder."""
     monkeypatch.chdir(tmp_path)
     yield
     assert not list(tmp_path.rglob("*marker*"))
@@ -199,26 +201,26 @@ def refused(path: Path) -> str:
     return message
 
 
-def test_a_compiled_model_is_taken(good: Path) -> None:
+def test_a_compiled_model_is_accepted(good: Path) -> None:
     assert load_model(good).get_layer("logits").units == 3
 
 
 @pytest.mark.parametrize("name", ARCHIVES)
 def test_a_hostile_archive_is_refused_in_one_line(name: str, good: Path, tmp_path: Path) -> None:
-    refused(write(tmp_path / "model.keras", ARCHIVES[name](parts_of(good))))
+    refused(write(tmp_path / "model.keras", ARCHIVES[name](members_of(good))))
 
 
-def test_the_line_says_what_was_found(good: Path, tmp_path: Path) -> None:
-    found = {
+def test_the_error_names_the_cause(good: Path, tmp_path: Path) -> None:
+    causes = {
         "os.system": "(it uses os 'system', which no network of seedtf has)",
         "embedding": "(it uses keras.layers 'Embedding', which no network of seedtf has)",
         "huge head": "(its layers have more parameters than the file can contain)",
-        "huge head made up for": "(its layers have more parameters than the file can contain)",
+        "huge head and negative layer": "(its layers have more parameters than the file can contain)",
         "huge array": "(its arrays are larger than the file)",
         "external link": "('a' is a link)",
     }
-    for name, cause in found.items():
-        path = write(tmp_path / "model.keras", ARCHIVES[name](parts_of(good)))
+    for name, cause in causes.items():
+        path = write(tmp_path / "model.keras", ARCHIVES[name](members_of(good)))
         assert refused(path).endswith(cause)
 
 
@@ -227,7 +229,7 @@ def test_a_lambda_layer_runs_nothing(tmp_path: Path) -> None:
     code = keras.layers.Lambda(lambda x: (open("marker", "w").close(), x)[1], output_shape=(4,))
     keras.Model(image, code(image)).save(tmp_path / "model.keras")
     for marker in tmp_path.glob("marker"):
-        marker.unlink()  # building it ran the code once, loading must not
+        marker.unlink()  # building the model ran the code once, loading it must not
     assert "'Lambda'" in refused(tmp_path / "model.keras")
 
 
@@ -238,8 +240,8 @@ def test_a_cut_file_is_called_damaged(size: int, good: Path, tmp_path: Path) -> 
 
 
 def test_a_compressed_bomb_is_not_unpacked(good: Path, tmp_path: Path) -> None:
-    parts = {**parts_of(good), "config.json": b" " * 50_000_000 + b"{}"}
-    path = write(tmp_path / "model.keras", parts, zipfile.ZIP_DEFLATED)
+    members = {**members_of(good), "config.json": b" " * 50_000_000 + b"{}"}
+    path = write(tmp_path / "model.keras", members, zipfile.ZIP_DEFLATED)
     assert path.stat().st_size < 500_000
     assert refused(path).endswith("(its members are larger than the file)")
 
@@ -266,29 +268,31 @@ def weights_refusal(path: Path) -> str:
 def test_hostile_weights_are_refused_in_one_line(
     name: str, suffix: str, good: Path, tmp_path: Path
 ) -> None:
-    parts, path = with_weights(WEIGHTS[name])(parts_of(good)), tmp_path / f"model{suffix}"
+    members, path = with_weights(WEIGHTS[name])(members_of(good)), tmp_path / f"model{suffix}"
     if suffix == ".keras":
-        write(path, parts)
+        write(path, members)
     else:
-        path.write_bytes(parts["model.weights.h5"])
+        path.write_bytes(members["model.weights.h5"])
     assert "is damaged or has the wrong suffix" in weights_refusal(path)
 
 
-@pytest.mark.parametrize("name", ["foreign zip", "no parts", "weights are text", "weights are cut"])
-def test_foreign_archives_are_no_weights(name: str, good: Path, tmp_path: Path) -> None:
-    path = write(tmp_path / "model.keras", ARCHIVES[name](parts_of(good)))
+@pytest.mark.parametrize(
+    "name", ["foreign zip", "no members", "weights are text", "weights are cut"]
+)
+def test_other_archives_are_refused_as_weights(name: str, good: Path, tmp_path: Path) -> None:
+    path = write(tmp_path / "model.keras", ARCHIVES[name](members_of(good)))
     assert "is damaged or has the wrong suffix" in weights_refusal(path)
 
 
 def test_only_the_weights_of_an_archive_are_read(good: Path, tmp_path: Path) -> None:
-    """A configuration that would run code is not even looked at."""
-    parts = ARCHIVES["os.system"](parts_of(good))
-    path = write(tmp_path / "model.keras", {**parts, "../../marker": b"x"})
+    """A configuration that would run code is not read at all."""
+    members = ARCHIVES["os.system"](members_of(good))
+    path = write(tmp_path / "model.keras", {**members, "../../marker": b"x"})
     build_network(model="tiny", num_classes=3, image_size=16, weights=str(path))
 
 
-def test_whole_weights_pass(good: Path) -> None:
-    weights = parts_of(good)["model.weights.h5"]
+def test_undamaged_weights_are_accepted(good: Path) -> None:
+    weights = members_of(good)["model.weights.h5"]
     check_hdf5(io.BytesIO(weights), len(weights))
 
 
@@ -305,13 +309,13 @@ ALLOWED = re.compile(r"allow_pickle=False|no pickle", re.IGNORECASE)
 def test_no_source_file_can_run_what_it_loads() -> None:
     sources = sorted(Path(seedtf.__file__).parent.rglob("*.py"))
     assert len(sources) > 40
-    found = [
+    matches = [
         f"{source.name}:{number}: {line.strip()}"
         for source in sources
         for number, line in enumerate(source.read_text(encoding="utf-8").splitlines(), start=1)
         if FORBIDDEN.search(ALLOWED.sub("", line))
     ]
-    assert found == []
+    assert matches == []
 
 
 @pytest.mark.parametrize(
@@ -323,5 +327,5 @@ def test_no_source_file_can_run_what_it_loads() -> None:
         "z.extractall()",
     ],
 )
-def test_the_search_finds_what_it_is_for(line: str) -> None:
+def test_the_search_finds_forbidden_code(line: str) -> None:
     assert FORBIDDEN.search(line)

@@ -66,8 +66,8 @@ def body_weights(model: keras.Model) -> list[np.ndarray]:
 
 
 def assert_same(actual: list[np.ndarray], expected: list[np.ndarray]) -> None:
-    for one, other in zip(actual, expected, strict=True):
-        np.testing.assert_array_equal(one, other)
+    for value, expected_value in zip(actual, expected, strict=True):
+        np.testing.assert_array_equal(value, expected_value)
 
 
 # Names
@@ -79,7 +79,7 @@ def test_every_offered_network_resolves_in_any_case() -> None:
         assert resolve_model_name(name.upper()) == resolve_model_name(name.lower()) == name
 
 
-def test_an_unknown_network_is_answered_with_close_names() -> None:
+def test_the_error_for_an_unknown_network_suggests_similar_names() -> None:
     with pytest.raises(UserError, match=r"--model=resnet5O .*ResNet50") as raised:
         resolve_model_name("resnet5O")
     assert "\n" not in str(raised.value)
@@ -91,7 +91,7 @@ def test_an_unknown_network_is_answered_with_close_names() -> None:
 
 
 @pytest.mark.parametrize("name", [name for name in available_models() if name != "Tiny"])
-def test_scaling_is_the_networks_own_preprocess_input(name: str) -> None:
+def test_scaling_equals_preprocess_input_of_the_network(name: str) -> None:
     family = sys.modules[getattr(keras.applications, name).__module__]
     pixels = images(8).astype(np.float32)
     scaled = InputScaling(scaling_mode(name))(pixels)
@@ -110,7 +110,7 @@ def test_scaling_is_computed_in_float32_then_cast(policy: str) -> None:
     np.testing.assert_array_equal(scaled, np.asarray(exact).astype(scaled.dtype.as_numpy_dtype))
 
 
-def test_an_unknown_scaling_mode_is_refused() -> None:
+def test_an_unknown_scaling_mode_is_an_error() -> None:
     with pytest.raises(ValueError, match="mode must be"):
         InputScaling("imagenet")
 
@@ -149,10 +149,11 @@ def test_the_body_computes_what_the_stock_network_computes(
     np.testing.assert_allclose(features / scale, expected / scale, atol=1e-5)
 
 
-def test_uint8_and_float_images_give_the_same_probabilities() -> None:
+def test_uint8_and_float_images_have_the_same_probabilities() -> None:
     model = tiny()
-    whole = model.predict(images(16), verbose=0)
-    np.testing.assert_array_equal(whole, model.predict(images(16).astype(np.float32), verbose=0))
+    probabilities = model.predict(images(16), verbose=0)
+    as_float = model.predict(images(16).astype(np.float32), verbose=0)
+    np.testing.assert_array_equal(probabilities, as_float)
     assert model.input.shape == (None, 16, 16, 3)
     assert model.input.name.split(":")[0] == "image"
 
@@ -190,13 +191,13 @@ def test_momentum_reaches_every_batch_norm() -> None:
 
 
 @pytest.mark.parametrize("name", ["ResNet50", "InceptionV3", "Xception", "EfficientNetB0"])
-def test_minimum_image_size_is_the_one_keras_enforces(name: str) -> None:
-    least = minimum_image_size(name)
-    with pytest.raises(UserError, match=f"--image_size={least - 1} .* pass {least} or more"):
-        build_network(model=name, num_classes=2, image_size=least - 1, weights="none")
-    with pytest.raises(ValueError, match=f"at least {least}x{least}"):
+def test_minimum_image_size_is_that_of_keras(name: str) -> None:
+    minimum = minimum_image_size(name)
+    with pytest.raises(UserError, match=f"--image_size={minimum - 1} .* pass {minimum} or more"):
+        build_network(model=name, num_classes=2, image_size=minimum - 1, weights="none")
+    with pytest.raises(ValueError, match=f"at least {minimum}x{minimum}"):
         getattr(keras.applications, name)(
-            include_top=False, weights=None, input_shape=(least - 1, least - 1, 3)
+            include_top=False, weights=None, input_shape=(minimum - 1, minimum - 1, 3)
         )
 
 
@@ -208,7 +209,7 @@ def test_freezing_leaves_the_head_trainable() -> None:
     assert len(model.trainable_weights) == len(tiny().trainable_weights)
 
 
-# ImageNet weights: the failures are those of keras.utils.get_file without a network
+# ImageNet weights: the errors are those of keras.utils.get_file without a network connection
 
 
 def test_a_failed_download_is_one_line_with_the_remedies(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -216,7 +217,7 @@ def test_a_failed_download_is_one_line_with_the_remedies(monkeypatch: pytest.Mon
         try:
             raise urllib.error.URLError(OSError(-3, "Temporary failure in name resolution"))
         except urllib.error.URLError as error:
-            # the bare Exception of keras.utils.get_file
+            # keras.utils.get_file raises a bare Exception
             raise Exception(f"URL fetch failure on {origin}: None -- {error.reason}") from error
 
     monkeypatch.setattr(sys.modules[keras.utils.get_file.__module__], "get_file", offline)
@@ -254,7 +255,7 @@ def test_tiny_has_no_imagenet_weights() -> None:
 # Weights files
 
 
-def test_a_stock_resnet_weights_file_fills_the_body(
+def test_a_weights_file_of_a_stock_resnet_loads_into_the_body(
     stock_resnet: keras.Model, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = tmp_path / "stock.weights.h5"
@@ -265,7 +266,7 @@ def test_a_stock_resnet_weights_file_fills_the_body(
 
 
 @pytest.mark.parametrize("file_name", ["mobilenet_notop.h5", "body.keras", "body.weights.h5"])
-def test_every_kind_of_body_file_is_taken(
+def test_every_type_of_body_file_is_loaded(
     file_name: str, stock_mobilenet: keras.Model, tmp_path: Path
 ) -> None:
     path = tmp_path / file_name
@@ -275,7 +276,7 @@ def test_every_kind_of_body_file_is_taken(
     assert_same(body_weights(model), stock_mobilenet.get_weights())
 
 
-def test_efficientnet_files_warn_of_the_scaling_that_they_cannot_carry(
+def test_weights_files_of_efficientnet_warn_about_the_missing_scaling(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = tmp_path / "body.weights.h5"
@@ -286,7 +287,7 @@ def test_efficientnet_files_warn_of_the_scaling_that_they_cannot_carry(
 
 
 @pytest.mark.parametrize("file_name", ["whole.keras", "whole.weights.h5"])
-def test_the_head_is_taken_only_when_the_class_count_agrees(
+def test_the_head_is_loaded_only_if_the_class_count_is_equal(
     file_name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path, trained = tmp_path / file_name, tiny(seed=1)
@@ -323,7 +324,7 @@ def damaged_files(folder: Path) -> dict[str, Path]:
     return {name: folder / name for name in (*contents, *others)}
 
 
-def test_unusable_weights_files_are_named_in_one_line(tmp_path: Path) -> None:
+def test_unusable_weights_files_are_a_one_line_error(tmp_path: Path) -> None:
     for path in damaged_files(tmp_path).values():
         with pytest.raises(UserError) as raised:
             tiny(weights=str(path))
@@ -333,7 +334,7 @@ def test_unusable_weights_files_are_named_in_one_line(tmp_path: Path) -> None:
         assert "no such" not in message
 
 
-def test_a_missing_weights_file_is_called_missing(tmp_path: Path) -> None:
+def test_a_missing_weights_file_is_reported_as_missing(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"--weights=.*gone\.keras: no such file"):
         tiny(weights=str(tmp_path / "gone.keras"))
 
@@ -351,7 +352,7 @@ def test_weights_of_another_network_are_refused(
 # Saved models
 
 
-def test_a_saved_model_comes_back_the_same(tmp_path: Path) -> None:
+def test_a_loaded_model_equals_the_saved_one(tmp_path: Path) -> None:
     model = tiny()
     save_model(model, tmp_path / "model.keras")
     loaded = load_model(tmp_path / "model.keras")
@@ -371,7 +372,7 @@ def test_a_mixed_precision_model_keeps_its_precision(tmp_path: Path) -> None:
     assert loaded.predict(images(16), verbose=0).dtype == np.float32
 
 
-def test_a_failed_save_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failed_save_keeps_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path, model = tmp_path / "model.keras", tiny()
     save_model(model, path)
     before = path.read_bytes()
@@ -387,7 +388,7 @@ def test_a_failed_save_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.M
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_unusable_model_files_are_called_damaged_or_foreign(tmp_path: Path) -> None:
+def test_unusable_model_files_are_reported_as_damaged_or_not_seedtf(tmp_path: Path) -> None:
     files = damaged_files(tmp_path)
     image = keras.Input((4,))
     keras.Model(image, keras.layers.Dense(2)(image)).save(tmp_path / "other.keras")
@@ -400,34 +401,34 @@ def test_unusable_model_files_are_called_damaged_or_foreign(tmp_path: Path) -> N
         assert "\n" not in str(raised.value)
 
 
-def test_a_missing_model_file_is_called_missing(tmp_path: Path) -> None:
+def test_a_missing_model_file_is_reported_as_missing(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"gone\.keras: no such model file"):
         load_model(tmp_path / "gone.keras")
 
 
-# The batch normalisations that end a residual branch, by name, and how many there are
+# Pattern of the names of the batch normalization layers that end a residual branch, and their number
 BRANCH_ENDS = {
     "ResNet50": (r"conv\d_block\d_3_bn", 16),
     "ResNet50V2": ("", 0),  # a branch ends in a convolution
     "EfficientNetB0": (r"block\d[b-d]_project_bn", 9),
     "EfficientNetV2B0": (r"block\d[b-h]_project_bn", 15),
-    "Xception": (r"block([5-9]|1[0-2])_sepconv3_bn", 8),  # of the others one ends in pooling
+    "Xception": (r"block([5-9]|1[0-2])_sepconv3_bn", 8),  # the other branches end in pooling
     "MobileNetV2": (r"block_\d+_project_BN", 10),
     "MobileNetV3Small": (r"expanded_conv_\d+.project.*", 6),
-    # its other sums are of equal branches
+    # its other sums add equal branches
     "NASNetMobile": (r"separable_conv_2_bn_normal_left5_\d+", 12),
     "ConvNeXtTiny": ("", 0),  # has no batch normalisation
 }
 
 
 @pytest.mark.parametrize("model", BRANCH_ENDS)
-def test_random_residual_branches_begin_silent_and_the_network_does_not(model: str) -> None:
+def test_residual_branches_are_zero_at_first_but_not_the_output(model: str) -> None:
     keras.utils.set_random_seed(0)
     size = minimum_image_size(model)
     network = build_network(
         model=model, num_classes=3, image_size=size, weights="none", zero_init_residual=True
     )
-    silent = [
+    zeroed = [
         layer.name
         for layer in network.layers
         if isinstance(layer, keras.layers.BatchNormalization)
@@ -435,8 +436,8 @@ def test_random_residual_branches_begin_silent_and_the_network_does_not(model: s
         and not layer.gamma.numpy().any()
     ]
     pattern, count = BRANCH_ENDS[model]
-    assert [name for name in silent if not re.fullmatch(pattern, name)] == []
-    assert len(silent) == count
-    # by the statistics of the batch: by the first moving ones a deep network tells nothing apart
-    answers = np.asarray(network(images(size, 4).astype(np.float32), training=True))
-    assert np.ptp(answers, axis=0).max() > 0.01
+    assert [name for name in zeroed if not re.fullmatch(pattern, name)] == []
+    assert len(zeroed) == count
+    # With batch statistics: with the initial moving ones a deep network gives all images equal outputs.
+    probabilities = np.asarray(network(images(size, 4).astype(np.float32), training=True))
+    assert np.ptp(probabilities, axis=0).max() > 0.01

@@ -1,4 +1,4 @@
-"""Which precision and compilation a device gets."""
+"""The choice of precision and compilation for a device."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ CAPABILITY = st.tuples(st.integers(3, 12), st.integers(0, 9))
         ([(9, 0), (6, 1)], "float32"),
     ],
 )
-def test_auto_takes_the_format_that_every_gpu_is_fast_at(
+def test_auto_chooses_the_format_that_every_gpu_is_fast_at(
     capabilities: list[tuple[int, int]], policy: str
 ) -> None:
     assert choose_precision("auto", capabilities).policy == policy
@@ -42,13 +42,13 @@ def test_the_order_of_gpus_does_not_matter(capabilities: list[tuple[int, int]]) 
     st.sampled_from(["float32", "mixed_bfloat16", "mixed_float16"]),
     st.lists(CAPABILITY, max_size=4),
 )
-def test_an_explicit_precision_is_honoured_in_one_sentence(
+def test_an_explicit_precision_is_respected_with_a_reason(
     requested: str, capabilities: list[tuple[int, int]]
 ) -> None:
-    chosen = choose_precision(requested, capabilities)
-    assert chosen.policy == requested
-    assert chosen.reason.endswith(".")
-    assert "\n" not in chosen.reason
+    precision = choose_precision(requested, capabilities)
+    assert precision.policy == requested
+    assert precision.reason.endswith(".")
+    assert "\n" not in precision.reason
 
 
 @pytest.mark.parametrize(
@@ -68,7 +68,7 @@ def test_an_explicit_16_bit_precision_warns_where_it_is_slow(
     assert ("slow" in choose_precision(requested, capabilities).reason) == slow
 
 
-def test_an_unknown_precision_is_the_users_mistake() -> None:
+def test_an_unknown_precision_is_a_user_error() -> None:
     with pytest.raises(UserError, match=r"--precision=int8 .* pass auto, float32"):
         choose_precision("int8", [])
 
@@ -77,9 +77,7 @@ def test_an_unknown_precision_is_the_users_mistake() -> None:
     ("requested", "num_gpus", "enabled"),
     [("auto", 0, False), ("auto", 2, True), ("on", 0, True), ("off", 2, False)],
 )
-def test_jit_follows_the_device_only_when_asked_to(
-    requested: str, num_gpus: int, enabled: bool
-) -> None:
+def test_jit_follows_the_device_only_if_auto(requested: str, num_gpus: int, enabled: bool) -> None:
     assert choose_jit(requested, num_gpus).enabled is enabled
 
 
@@ -88,12 +86,12 @@ def test_an_explicit_jit_on_a_cpu_warns() -> None:
     assert "slower" not in choose_jit("on", 1).reason
 
 
-def test_an_unknown_jit_choice_is_the_users_mistake() -> None:
+def test_an_unknown_jit_choice_is_a_user_error() -> None:
     with pytest.raises(UserError, match="--jit_compile=maybe"):
         choose_jit("maybe", 0)
 
 
-def test_capabilities_are_read_per_gpu_and_unknown_ones_count_as_least(
+def test_an_unknown_compute_capability_counts_as_the_lowest(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     details = {"a": {"compute_capability": (9, 0)}, "b": {}}

@@ -1,4 +1,4 @@
-"""The fused path means what the plain steps say, and each plain step means what its name says."""
+"""The fused augmentation equals the chain of plain operations, and each of those is correct."""
 
 from __future__ import annotations
 
@@ -10,9 +10,7 @@ import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from seedtf.augment import FLIPS
-from seedtf.augment import fused as augment
-from seedtf.augment import reference as reference_ops
+from seedtf.augment import FLIPS, fused, reference
 from seedtf.augment.policy import Parameters, Policy, draw_parameters
 
 SIZES = [((16, 16), (16, 16)), ((24, 17), (12, 20)), ((9, 30), (9, 30)), ((12, 12), (29, 23))]
@@ -43,16 +41,16 @@ def smooth(batch: int, height: int, width: int) -> np.ndarray:
         hue=st.floats(0, 180),
     ),
 )
-def test_fused_equals_plain(
+def test_fused_equals_the_chain_of_plain_operations(
     sizes: tuple[tuple[int, int], tuple[int, int]], seed: int, policy: Policy
 ) -> None:
     in_size, out_size = sizes
     images = tf.constant(smooth(6, *in_size))
     drawn = draw_parameters(policy, seed, tf.constant(0, tf.int64), tf.range(6, dtype=tf.int64))
-    fused = augment.augment_images(images, drawn, out_size).numpy()
-    plain = reference_ops.augment_images(images, drawn, out_size).numpy()
-    assert fused.shape == plain.shape == (6, *out_size, 3)
-    difference = np.abs(fused - plain)
+    actual = fused.augment_images(images, drawn, out_size).numpy()
+    expected = reference.augment_images(images, drawn, out_size).numpy()
+    assert actual.shape == expected.shape == (6, *out_size, 3)
+    difference = np.abs(actual - expected)
     assert difference.max() <= 0.05
     assert difference.mean() <= 0.002
 
@@ -81,39 +79,39 @@ IMAGES = tf.constant(np.random.default_rng(1).uniform(0, 255, (2, 6, 6, 3)).asty
     ],
 )
 def test_geometry_equals_tf_image(changes, same) -> None:
-    result = reference_ops.transform(IMAGES, geometry(2, **changes), (6, 6))
+    result = reference.transform(IMAGES, geometry(2, **changes), (6, 6))
     assert np.abs(result - same(IMAGES)).max() < 0.01
 
 
 def test_a_window_equals_crop_and_resize() -> None:
     window = geometry(2, scale_x=0.5, scale_y=0.5, center_x=0.25, center_y=0.75)
-    result = reference_ops.transform(IMAGES, window, (3, 3))
+    result = reference.transform(IMAGES, window, (3, 3))
     assert np.abs(result - IMAGES[:, 3:, :3]).max() < 0.01
 
 
 def test_saturation_equals_the_blend_with_luma() -> None:
-    result = reference_ops.adjust_hue_saturation(IMAGES, constant(2, 0), constant(2, 0.4))
+    result = reference.adjust_hue_saturation(IMAGES, constant(2, 0), constant(2, 0.4))
     luma = np.sum(IMAGES * [0.299, 0.587, 0.114], axis=-1, keepdims=True)
     assert np.abs(result - (luma + 0.4 * (IMAGES - luma))).max() < 0.01
 
 
-def test_hue_turns_the_chroma_by_the_angle() -> None:
-    turned = reference_ops.adjust_hue_saturation(IMAGES, constant(2, 0.7), constant(2, 1))
-    before, after = (np.einsum("...j,ij", image, augment.RGB_TO_YIQ) for image in (IMAGES, turned))
+def test_hue_rotates_the_chroma_by_the_angle() -> None:
+    rotated = reference.adjust_hue_saturation(IMAGES, constant(2, 0.7), constant(2, 1))
+    before, after = (np.einsum("...j,ij", image, fused.RGB_TO_YIQ) for image in (IMAGES, rotated))
     chroma = [image[..., 1] + 1j * image[..., 2] for image in (before, after)]
     assert np.abs(after[..., 0] - before[..., 0]).max() < 0.01
     assert np.abs(chroma[1] - chroma[0] * np.exp(0.7j)).max() < 0.01
 
 
-def test_yiq_is_tf_images_but_for_rounding() -> None:
-    ours = np.einsum("...j,ij", IMAGES, augment.RGB_TO_YIQ)
+def test_yiq_equals_that_of_tf_image_up_to_rounding() -> None:
+    ours = np.einsum("...j,ij", IMAGES, fused.RGB_TO_YIQ)
     assert np.abs(ours - tf.image.rgb_to_yiq(IMAGES)).max() < 255 * 2e-3
 
 
-def test_contrast_and_brightness_are_each_images_own() -> None:
+def test_each_image_has_its_own_contrast_and_brightness() -> None:
     factors = tf.constant([0.5, 2.0])
-    result = reference_ops.adjust_contrast(IMAGES, factors)
+    result = reference.adjust_contrast(IMAGES, factors)
     assert np.abs(result[0] - (0.5 * IMAGES[0] + 63.75)).max() < 1e-3
     assert np.abs(result[1] - (2 * IMAGES[1] - 127.5)).max() < 1e-3
-    shifted = reference_ops.adjust_brightness(IMAGES, tf.constant([5.0, -7.0]))
+    shifted = reference.adjust_brightness(IMAGES, tf.constant([5.0, -7.0]))
     assert np.abs(shifted - IMAGES - np.array([5, -7]).reshape(2, 1, 1, 1)).max() < 1e-3

@@ -52,7 +52,7 @@ def keep_random_states() -> None:
     operations, which cannot be read.
 
     Tried with Keras 2.15.0 and 3.15.1; tested by
-    ``test_dropout_draws_from_variables_that_can_be_put_back``.
+    ``test_the_random_state_of_dropout_can_be_restored``.
     """
     if KERAS_2:
         import keras
@@ -67,7 +67,7 @@ def all_variables(model: Any) -> list[Any]:
     private generators.
 
     Tried with Keras 2.15.0 and 3.15.1; tested by
-    ``test_dropout_draws_from_variables_that_can_be_put_back``.
+    ``test_the_random_state_of_dropout_can_be_restored``.
     """
     if not KERAS_2:
         return list(model.variables)
@@ -113,7 +113,7 @@ def innermost_optimizer(optimizer: Any) -> Any:
     """The optimizer inside Keras's ``LossScaleOptimizer``; any other optimizer itself.
 
     Tried with Keras 2.15.0 and 3.15.1; tested by
-    ``test_loss_scaling_is_part_of_the_optimizers_variables``.
+    ``test_the_loss_scale_is_one_of_the_optimizer_variables``.
     """
     return getattr(optimizer, "inner_optimizer", optimizer)
 
@@ -125,7 +125,7 @@ def build_optimizer(optimizer: Any, variables: list[Any]) -> None:
     legacy; its method for this is private.
 
     Tried with Keras 2.15.0, Addons 0.23.0 and Keras 3.15.1; tested by
-    ``test_a_built_optimizer_shows_its_step_count_and_slots``.
+    ``test_optimizer_variables_are_the_step_count_and_the_slots``.
     """
     if hasattr(optimizer, "_create_all_weights"):
         optimizer._create_all_weights(variables)
@@ -137,7 +137,7 @@ def optimizer_variables(optimizer: Any) -> list[Any]:
     """Slots, step count and loss scale of a built optimizer, in a fixed order.
 
     Tried with Keras 2.15.0, Addons 0.23.0 and Keras 3.15.1; tested by
-    ``test_loss_scaling_is_part_of_the_optimizers_variables``.
+    ``test_the_loss_scale_is_one_of_the_optimizer_variables``.
     """
     if not KERAS_2:
         return list(optimizer.variables)
@@ -155,7 +155,7 @@ def check_keras_version(path: Path) -> None:
     the code that loads it reports what is wrong with it.
 
     Tried with Keras 2.15.0 and 3.15.1; tested by
-    ``test_a_model_of_the_other_keras_is_refused_by_its_name``.
+    ``test_a_model_of_the_other_keras_version_is_refused``.
     """
     try:
         with zipfile.ZipFile(path) as archive:
@@ -220,7 +220,7 @@ def set_weights_group_name(layer_class: type, name: str) -> None:
     name, ``load_weights`` takes files of the stock layer, and stock models take ours.
 
     Tried with Keras 2.15.0 and 3.15.1; tested by
-    ``test_weights_files_pass_both_ways``.
+    ``test_weights_files_of_either_layer_load_into_the_other``.
     """
     layer_class.__name__ = name
 

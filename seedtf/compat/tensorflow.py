@@ -43,7 +43,7 @@ _ANONYMOUS = "cd2c89b7-88b7-44c8-ad83-06c2a9158347"
 def has_addons() -> bool:
     """Whether TensorFlow Addons is installed, beside the Keras version that it supports.
 
-    Tried with Addons 0.23.0; tested by ``test_addons_are_looked_for_where_they_can_work``.
+    Tried with Addons 0.23.0; tested by ``test_addons_are_imported_only_beside_a_supported_keras``.
     """
     return KERAS_2 and importlib.util.find_spec("tensorflow_addons") is not None
 
@@ -57,7 +57,7 @@ def import_addons(wanted: str) -> Any:
     Raises:
         UserError: it is not installed, or this Keras version is not supported by it.
 
-    Tried with Addons 0.23.0; tested by ``test_addons_are_looked_for_where_they_can_work``.
+    Tried with Addons 0.23.0; tested by ``test_addons_are_imported_only_beside_a_supported_keras``.
     """
     if not has_addons():
         raise UserError(
