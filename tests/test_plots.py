@@ -1,4 +1,4 @@
-"""Images: valid PNG files that hold the values they were given, for short, long and odd input."""
+"""Figures: valid PNG files that show the given values, for short, long and unusual input."""
 
 from __future__ import annotations
 
@@ -63,20 +63,20 @@ def test_curves_mark_the_best_epoch():
 
 
 @pytest.mark.parametrize("best_epoch", [None, 9])
-def test_curves_without_a_best_epoch_mark_none(best_epoch):
+def test_no_epoch_is_marked_without_a_best_epoch(best_epoch):
     loss = draw_curves(history(5), title="run", best_epoch=best_epoch).axes[0]
     assert len(points(loss)) == 2
     assert loss.get_title(loc="right") == ""
 
 
-def test_curves_survive_numbers_that_are_none():
+def test_curves_can_contain_values_that_are_not_finite():
     rows = history(3)
     rows[1] |= {"loss": math.nan, "val_loss": math.inf}
     rows[2] |= {"val_loss": math.nan, "val_accuracy": math.nan}
     assert size(figure_png(draw_curves(rows, title="run", best_epoch=3), dpi=50))
 
 
-def test_the_strength_gets_a_panel_of_its_own_where_asked_for():
+def test_the_strength_has_a_panel_if_requested():
     rows = history(5)
     rows[0]["augment_strength"] = math.nan  # an epoch of an older version
     figure = draw_curves(rows, title="run", planned_lr=[0.1] * 9, show_strength=True)
@@ -90,14 +90,14 @@ def test_the_strength_gets_a_panel_of_its_own_where_asked_for():
     assert size(figure_png(figure, dpi=50))
 
 
-def test_one_wild_loss_does_not_flatten_the_rest():
+def test_one_huge_loss_does_not_flatten_the_others():
     rows = history(20)
     assert draw_curves(rows[:5], title="run").axes[0].get_yscale() == "linear"
     rows[0]["val_loss"] = 1e4
     assert draw_curves(rows, title="run").axes[0].get_yscale() == "log"
 
 
-def test_curves_go_into_a_figure_that_exists():
+def test_curves_can_be_drawn_in_an_existing_figure():
     figure = draw_curves(history(2), title="run")
     assert draw_curves(history(3), title="run", figure=figure) is figure
     assert len(figure.axes) == 3
@@ -117,22 +117,22 @@ def test_schedule_over_many_powers_of_ten_is_logarithmic():
     assert draw_schedule(lambda e: 10.0**-e, 6, title="smooth").axes[0].get_yscale() == "log"
 
 
-@pytest.mark.parametrize(("draws", "batch"), [(0, 1), (7, 8), (11, 19)])
-def test_augmentations_show_every_image_with_its_label(draws, batch):
-    image = np.full((6, 4, 3), 300.0, np.float32)  # above white: clipped, not wrapped round
+@pytest.mark.parametrize(("count", "batch"), [(0, 1), (7, 8), (11, 19)])
+def test_augmentations_show_every_image_with_its_label(count, batch):
+    image = np.full((6, 4, 3), 300.0, np.float32)  # above white: clipped, not wrapped around
     labels = [f"class {i}" for i in range(batch)]
-    figure = draw_augmentations(image, image[None].repeat(draws, 0), image[None].repeat(batch, 0),
+    figure = draw_augmentations(image, image[None].repeat(count, 0), image[None].repeat(batch, 0),
                                 labels, title="strength 1")  # fmt: skip
     shown = [axes for axes in figure.findobj(lambda part: bool(getattr(part, "images", None)))
              if hasattr(axes, "get_xlim")]  # fmt: skip
-    assert len(shown) == 1 + draws + batch
+    assert len(shown) == 1 + count + batch
     assert [axes.get_title() for axes in shown[-batch:]] == labels
     assert shown[0].get_title() == "original"
     assert np.all(shown[0].images[0].get_array() == 255)
     assert size(figure_png(figure, dpi=40))
 
 
-def test_no_name_can_break_a_image(tmp_path, recwarn):
+def test_no_name_breaks_a_figure(tmp_path, recwarn):
     names = ["a$b^{$c", "$\\frac$", "小麦", "bad\udcffbyte", "two\nlines", "", "x" * 500]
     image = np.zeros((4, 4, 3), np.uint8)
     figure = draw_augmentations(image, image[None], np.stack([image] * 7), names, title="$\\x^{$小")
@@ -148,7 +148,7 @@ def test_labels_are_clipped_to_one_line():
     assert clip_label("a\r\nb\x1b\udcff\u2028", 20) == "a  b ? "
 
 
-def test_a_saved_image_is_whole_and_repeatable(tmp_path):
+def test_a_saved_figure_is_written_atomically_and_reproducibly(tmp_path):
     figure = draw_curves(history(2), title="run")
     path = tmp_path / "curves.png"
     path.write_bytes(b"old")
@@ -157,7 +157,7 @@ def test_a_saved_image_is_whole_and_repeatable(tmp_path):
     assert [entry.name for entry in tmp_path.iterdir()] == ["curves.png"]
 
 
-def test_no_image_needs_pyplot():
+def test_no_figure_needs_pyplot():
     figures = "seedtf.plots.report, seedtf.plots.training"
     code = f"import sys, {figures}; sys.exit('matplotlib.pyplot' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

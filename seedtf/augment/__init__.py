@@ -1,6 +1,6 @@
 """Random changes to training images: a policy draws the parameters, an implementation applies them.
 
-The names of both choices stand here, because this file alone imports no TensorFlow: ``config/`` reads
+The values of both flags are listed in this file because it imports no TensorFlow: ``config/`` reads
 them for ``--help``.
 """
 

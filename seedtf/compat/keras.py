@@ -204,8 +204,7 @@ def node_layer(node: Any) -> Any:
 def replace_layer_class(layer: Any, new_class: type) -> None:
     """Turns a built layer into one of ``new_class``, a subclass that adds no attributes.
 
-    A layer that is replaced in the usual way would need the model's graph to be built a second time,
-    and ``clone_model`` would change the names of nested layers.
+    With a new layer instead, the model's graph of layers would have to be built a second time.
 
     Tried with Keras 2.15.0 and 3.15.1; tested by
     ``test_fusing_keeps_names_variables_and_momentum``.

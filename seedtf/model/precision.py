@@ -98,14 +98,14 @@ def _automatic_precision(capabilities: Sequence[tuple[int, int]]) -> Precision:
     if not capabilities:
         return Precision("float32", "float32 because there is no GPU: 16-bit is slower on a CPU.")
     lowest = min(tuple(capability) for capability in capabilities)
-    found = f"the lowest GPU compute capability is {_dotted(lowest)}"
+    lowest_text = f"the lowest GPU compute capability is {_dotted(lowest)}"
     if lowest >= _BFLOAT16_SINCE:
-        return Precision("mixed_bfloat16", f"mixed_bfloat16 because {found} (8.0 or more).")
+        return Precision("mixed_bfloat16", f"mixed_bfloat16 because {lowest_text} (8.0 or more).")
     if lowest >= _FLOAT16_SINCE:
         return Precision(
-            "mixed_float16", f"mixed_float16 because {found} (7.0 or more, below 8.0)."
+            "mixed_float16", f"mixed_float16 because {lowest_text} (7.0 or more, below 8.0)."
         )
-    return Precision("float32", f"float32 because {found} (below 7.0: no tensor cores).")
+    return Precision("float32", f"float32 because {lowest_text} (below 7.0: no tensor cores).")
 
 
 def _warning(capabilities: Sequence[tuple[int, int]], since: tuple[int, int]) -> str:
