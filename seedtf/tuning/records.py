@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import dataclasses
-import datetime
 import json
 import math
 import shlex
-import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TextIO
+
+from tqdm import tqdm
 
 from seedtf.config.train_config import TrainConfig
 from seedtf.files import csv_line, write_lines, write_text
 from seedtf.plots.base import save_figure
 from seedtf.plots.importance import draw_importance
+from seedtf.report import format_duration, is_silent
 from seedtf.tuning.space import Dimension
 from seedtf.tuning.trial import OUTCOMES, TrialRow, best_row
 
@@ -66,31 +67,41 @@ def write_records(
 
 
 class Console:
-    """A line for each trial; on a terminal one more that lives while the trial runs.
+    """Prints a line for each trial and, on a terminal, the progress of the trial that is running.
+
+    Prints nothing inside ``report.silent()``.
 
     Args:
         stream: where to write.
-        trials: how many are planned.
+        trials: how many trials are planned.
     """
 
     def __init__(self, stream: TextIO, trials: int) -> None:
         self._stream = stream
         self._trials = trials
-        self._live = stream.isatty()
-        self._shown = ""
+        self._status: tqdm | None = None
 
     def say(self, name: str, text: str) -> None:
-        """A line that stays, as ``seedtf train`` begins with."""
-        self._write(f"{name:10}{text}", end="\n")
+        """Prints a line with a label of ten columns, as ``report`` does."""
+        self.clear()
+        if not is_silent():
+            self._stream.write(f"{name:10}{text}\n")
+            self._stream.flush()
 
     def progress(self, text: str) -> None:
-        """What goes on now; nothing where the output is no terminal."""
-        if self._live and text != self._shown:
-            self._write(text, end="")
-            self._shown = text
+        """Shows ``text`` on a terminal until the next line or text."""
+        if not self._stream.isatty() or is_silent():
+            return
+        if self._status is None:
+            # with a bar, even of width 0, tqdm cuts the text at the width of the terminal
+            layout = "{desc}{bar:0}"
+            self._status = tqdm(
+                bar_format=layout, dynamic_ncols=True, leave=False, file=self._stream
+            )
+        self._status.set_description_str(text)
 
     def trial(self, row: TrialRow, rows: Sequence[TrialRow]) -> None:
-        """The line of a trial that has just ended; ``rows`` has all that ended, this one included."""
+        """Prints the line of a trial that has just ended; ``rows`` are all ended trials with it."""
         best = best_row(rows)
         figures = [
             f"val_loss {row.val_loss:.4f}" if math.isfinite(row.val_loss) else "val_loss   -   ",
@@ -99,14 +110,15 @@ class Console:
             else "val_acc   -   ",
             f"{row.outcome:8} after {row.epochs} epochs",
             f"best {best.val_loss:.4f} in trial {best.number}" if best else "none done yet",
-            f"left {_duration(self._seconds_left(rows))}",
+            f"left {format_duration(self._seconds_left(rows))}",
         ]
         self.say(f"trial {row.number}", "  ".join([*figures, as_flags(row.values)]))
 
     def clear(self) -> None:
-        """Takes the living line away."""
-        if self._live and self._shown:
-            self._write("", end="")
+        """Removes the text of ``progress``."""
+        if self._status is not None:
+            self._status.close()
+            self._status = None
 
     def _seconds_left(self, rows: Sequence[TrialRow]) -> float:
         counted = [row for row in rows if row.outcome != "failed"]
@@ -114,16 +126,6 @@ class Console:
             return math.nan
         mean = sum(row.seconds for row in counted) / len(counted)
         return mean * max(self._trials - len(counted), 0)
-
-    def _write(self, text: str, *, end: str) -> None:
-        if self._live:
-            # one column stays free: some terminals wrap when the last one is written
-            width = shutil.get_terminal_size().columns - 1
-            text = "\r" + (text if end else text[:width]).ljust(width)
-            text = text if end or text.strip() else text + "\r"
-            self._shown = ""
-        self._stream.write(text + end)
-        self._stream.flush()
 
 
 def as_flags(values: Mapping[str, Any]) -> str:
@@ -158,7 +160,3 @@ def print_best(console: Console, tune_dir: Path, study: str, rows: Sequence[Tria
         **counts,
     }
     console.say("RESULT", json.dumps(result))
-
-
-def _duration(seconds: float) -> str:
-    return "-" if math.isnan(seconds) else str(datetime.timedelta(seconds=round(seconds)))

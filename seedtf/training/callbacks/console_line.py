@@ -1,38 +1,34 @@
-"""One line per epoch on the console; on a terminal it lives."""
+"""Console progress: one line per epoch, with a bar while the epoch runs on a terminal."""
 
 from __future__ import annotations
 
-import shutil
 import sys
-import threading
 from collections.abc import Mapping
 from typing import TextIO
 
 import keras
 import numpy as np
+from tqdm import tqdm
 
-from seedtf.report import format_duration
+from seedtf.report import format_duration, is_silent
 from seedtf.runs.history import best_epoch, strength_varies
 from seedtf.training.callbacks.history_log import HistoryLog
 from seedtf.training.callbacks.position import Position
 
 __all__ = ["ConsoleLine"]
 
-REDRAW_SECONDS = 0.1
-BAR = 20  # characters
-
 
 class ConsoleLine(keras.callbacks.Callback):
-    """Prints one line at the end of each epoch, marked ``best`` when ``val_loss`` is the lowest so far.
+    """Prints one line at the end of each epoch, marked ``best`` if its ``val_loss`` is the lowest yet.
 
-    On a terminal the line is drawn over and over while the epoch runs, ten times a second at most, with
-    a bar for the steps. Anywhere else exactly one plain line per epoch is written. Once the strength of
-    the augmentation has changed within the run, the line names it.
+    On a terminal, a tqdm bar of the steps takes the place of that line while the epoch runs. Anywhere
+    else, exactly one plain line per epoch is written. Inside ``report.silent()`` there is neither. The
+    line names the strength of the augmentation once it has changed within the run.
 
     Args:
         log: the history of the run; must stand before this callback in the list.
         position: must stand before this callback in the list.
-        epochs: how many epochs are planned in all.
+        epochs: the total number of planned epochs.
         steps_per_epoch: training steps in one epoch.
         stream: where to write; standard output by default.
     """
@@ -49,46 +45,56 @@ class ConsoleLine(keras.callbacks.Callback):
         stream: TextIO | None = None,
     ) -> None:
         super().__init__()
-        self._position = position
         self._log = log
+        self._position = position
         self._epochs = epochs
         self._steps = steps_per_epoch
         self._stream = sys.stdout if stream is None else stream
-        self._live = self._stream.isatty()
-        self._lock = threading.Lock()
-        self._step = 0
-        self._drawn = 0.0
+        self._bar: tqdm | None = None
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, float] | None = None) -> None:
-        """Begins a new line."""
-        self._step = 0
-        self._drawn = self._log.timer.clock()
+        if self._stream.isatty() and not is_silent():
+            self._bar = tqdm(
+                desc=self._label(epoch + 1),
+                initial=self._position.step,
+                total=self._steps,
+                bar_format="{desc}  [{bar:20}] {n_fmt}/{total_fmt}{postfix}",
+                ascii=" =",
+                miniters=1,  # redraw as often as tqdm's default of ten times a second allows
+                dynamic_ncols=True,
+                leave=False,
+                file=self._stream,
+            )
 
     def on_train_batch_end(self, batch: int, logs: dict[str, float] | None = None) -> None:
-        """Draws the line anew where it is time; may come from several threads and out of order."""
-        if not self._live:
+        bar = self._bar
+        if bar is None:
             return
-        with self._lock:
-            now = self._log.timer.clock()
-            step = self._position.step_of(batch)
-            if now - self._drawn >= REDRAW_SECONDS and step >= self._step:
-                self._drawn, self._step = now, step + 1
-                self._draw(self._progress(logs or {}), end="")
+        steps = self._position.step_of(batch) + 1
+        with tqdm.get_lock():  # Keras 3 may call this from several threads and out of order
+            if steps > bar.n:
+                bar.set_postfix_str(self._running_values(logs or {}), refresh=False)
+                bar.update(steps - bar.n)
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
-        """Writes the line that stays."""
-        self._draw(self._summary(self._log.rows[-1]), end="\n")
+        self.close()
+        if not is_silent():
+            self._stream.write(self._summary(self._log.rows[-1]) + "\n")
+            self._stream.flush()
 
-    def _progress(self, logs: Mapping[str, float]) -> str:
-        done = min(BAR * self._step // self._steps, BAR)
-        numbers = [
-            f"{short} {float(np.mean(logs[name])):.4f}"  # among several workers an array of one
+    def close(self) -> None:
+        """Removes the bar, if there is one: training may end within an epoch."""
+        if self._bar is not None:
+            self._bar.close()
+            self._bar = None
+
+    def _running_values(self, logs: Mapping[str, float]) -> str:
+        values = [
+            f"{short} {float(np.mean(logs[name])):.4f}"  # an array of one if there are several workers
             for name, short in (("loss", "loss"), ("accuracy", "acc"))
             if name in logs
         ]
-        bar = f"[{'=' * done}{' ' * (BAR - done)}] {self._step}/{self._steps}"
-        speed = f"{self._log.timer.images_per_second:,.0f} img/s"
-        return "  ".join([self._name(self._position.epoch + 1), bar, *numbers, speed])
+        return "  ".join([*values, f"{self._log.timer.images_per_second:,.0f} img/s"])
 
     def _summary(self, row: Mapping[str, float]) -> str:
         epoch, timer = int(row["epoch"]), self._log.timer
@@ -96,24 +102,16 @@ class ConsoleLine(keras.callbacks.Callback):
         varies = strength_varies(self._log.rows)
         return "  ".join(
             [
-                self._name(epoch),
+                self._label(epoch),
                 f"loss {row['loss']:.4f} acc {row['accuracy']:.4f}",
                 f"val_loss {row['val_loss']:.4f} val_acc {row['val_accuracy']:.4f} {mark}",
                 f"lr {row['lr']:.2e}",
                 *([f"strength {row['augment_strength']:.2f}"] if varies else []),
                 f"{timer.images_per_second:,.0f} img/s",
-                f"data wait {timer.data_wait_share:.0%}",
+                f"data wait {timer.data_wait_fraction:.0%}",
                 f"left {format_duration(timer.remaining(self._epochs - epoch))}",
             ]
         )
 
-    def _name(self, epoch: int) -> str:
+    def _label(self, epoch: int) -> str:
         return f"epoch {epoch:{len(str(self._epochs))}d}/{self._epochs}"
-
-    def _draw(self, line: str, *, end: str) -> None:
-        if self._live:
-            # one column stays free: some terminals wrap when the last one is written
-            width = shutil.get_terminal_size().columns - 1
-            line = "\r" + (line if end else line[:width]).ljust(width)
-        self._stream.write(line + end)
-        self._stream.flush()

@@ -1,4 +1,4 @@
-"""The one clock of training, read by the log, the console line and the live page."""
+"""The clock of training, read by the log, the console line and the live page."""
 
 from __future__ import annotations
 
@@ -13,23 +13,22 @@ __all__ = ["EpochTimer"]
 
 
 class EpochTimer(keras.callbacks.Callback):
-    """Measures an epoch: seconds, images per second, seconds spent waiting for data.
+    """Measures an epoch: seconds, images per second, and seconds spent waiting for data.
 
-    Throughput counts training alone, up to the moment the last step's result was there; validation and
-    the files written between epochs are left out.
+    Throughput covers training only, up to the moment at which the result of the last step was there;
+    validation, and the files written between epochs, are left out.
 
     Args:
         images_per_step: images in a training batch, over all devices.
-        data_wait: gives the seconds that training waited for data since it was last called.
-        clock: gives seconds that only ever rise.
+        data_wait: returns the seconds that training has waited for data since the last call.
+        clock: a monotonic clock in seconds.
 
     Attributes:
-        clock: the clock given.
-        seconds: the last whole epoch with its validation.
+        seconds: duration of the last finished epoch, including its validation.
         data_wait: seconds of it spent waiting for training data.
-        validation: seconds of it spent judging the validation images.
-        between: seconds from the end of the epoch before to its begin: copies for checkpoints, curves;
-            0 in the first.
+        validation: seconds of it spent on validation.
+        between: seconds from the end of the previous epoch to the start of this one, spent on copies
+            for checkpoints and on curves; 0 in the first.
     """
 
     async_safe = True
@@ -42,80 +41,75 @@ class EpochTimer(keras.callbacks.Callback):
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         super().__init__()
-        self.clock = clock
         self.seconds = 0.0
         self.data_wait = 0.0
         self.validation = 0.0
         self.between = 0.0
+        self._clock = clock
         self._read_data_wait = data_wait
         self._images_per_step = images_per_step
         self._lock = threading.Lock()
-        self._began = self._stepped = self._judging = 0.0
-        self._ended: float | None = None
+        self._epoch_start = self._last_step = self._validation_start = 0.0
+        self._epoch_end: float | None = None
         self._steps = 0
-        self._epochs: list[float] = []
-        self._speeds: list[float] = []
+        self._durations: list[float] = []
+        self._throughputs: list[float] = []
 
     @property
     def images_per_second(self) -> float:
-        """Training throughput of the current epoch up to its latest step, or of the last one."""
-        elapsed = self._stepped - self._began
+        """Training throughput of the current epoch up to its latest step, or of the last epoch."""
+        elapsed = self._last_step - self._epoch_start
         return self._steps * self._images_per_step / elapsed if elapsed > 0 else 0.0
 
     @property
-    def data_wait_share(self) -> float:
-        """The part of the last epoch's training time spent waiting for data, in 0-1."""
-        elapsed = self._stepped - self._began
+    def data_wait_fraction(self) -> float:
+        """The fraction of the last epoch's training time spent waiting for data, in 0-1."""
+        elapsed = self._last_step - self._epoch_start
         return min(self.data_wait / elapsed, 1.0) if elapsed > 0 else 0.0
 
     def remaining(self, epochs: int) -> float:
-        """Seconds that ``epochs`` more epochs should take: the median of the last five as the measure.
+        """Estimated seconds of ``epochs`` more epochs, from the median of the last five.
 
-        The first epoch, which also compiles, counts only while there is no other.
+        The first epoch, which includes tracing and compilation, is used only while it is the only one.
         """
-        known = _steady(self._epochs)[-5:]
-        return epochs * statistics.median(known) if known else 0.0
+        recent = _without_first(self._durations)[-5:]
+        return epochs * statistics.median(recent) if recent else 0.0
 
     @property
     def median_seconds(self) -> float:
-        """Median of the whole epochs so far, the first left out as soon as there is another."""
-        return statistics.median(_steady(self._epochs)) if self._epochs else 0.0
+        """Median duration of all epochs but the first; of the first while it is the only one."""
+        return statistics.median(_without_first(self._durations)) if self._durations else 0.0
 
     @property
     def median_images_per_second(self) -> float:
-        """Median training throughput of the epochs so far, the first left out likewise."""
-        return statistics.median(_steady(self._speeds)) if self._speeds else 0.0
+        """Median training throughput of all epochs but the first, or of the first likewise."""
+        return statistics.median(_without_first(self._throughputs)) if self._throughputs else 0.0
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, float] | None = None) -> None:
-        """Starts the clock; whatever was waited for between epochs does not count."""
-        self._read_data_wait()
-        self._began = self._stepped = self.clock()
-        self.between = 0.0 if self._ended is None else self._began - self._ended
+        self._read_data_wait()  # discard the waiting between two epochs
+        self._epoch_start = self._last_step = self._clock()
+        self.between = 0.0 if self._epoch_end is None else self._epoch_start - self._epoch_end
         self._steps = 0
 
     def on_train_batch_end(self, batch: int, logs: dict[str, float] | None = None) -> None:
-        """Counts the steps done; may come from several threads and out of order."""
-        with self._lock:
+        with self._lock:  # Keras 3 may call this from several threads and out of order
             self._steps = max(self._steps, batch + 1)
-            self._stepped = max(self._stepped, self.clock())
+            self._last_step = max(self._last_step, self._clock())
 
     def on_test_begin(self, logs: dict[str, float] | None = None) -> None:
-        """Starts the clock of validation."""
-        self._judging = self.clock()
+        self._validation_start = self._clock()
 
     def on_test_end(self, logs: dict[str, float] | None = None) -> None:
-        """Stops it."""
-        self.validation = self.clock() - self._judging
+        self.validation = self._clock() - self._validation_start
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
-        """Stops the clock."""
-        self._ended = self.clock()
-        self.seconds = self._ended - self._began
+        self._epoch_end = self._clock()
+        self.seconds = self._epoch_end - self._epoch_start
         self.data_wait = self._read_data_wait()
-        self._epochs.append(self.seconds)
-        self._speeds.append(self.images_per_second)
+        self._durations.append(self.seconds)
+        self._throughputs.append(self.images_per_second)
 
 
-def _steady(values: list[float]) -> list[float]:
-    """Without the first, whose epoch also traces and compiles, unless it is the only one."""
+def _without_first(values: list[float]) -> list[float]:
+    """All values but the first, whose epoch also traces and compiles; the first if it is alone."""
     return values[1:] or values
