@@ -57,7 +57,12 @@ setup(
     author="The seedtf authors",
     license="Apache-2.0",
     packages=find_packages(include=["seedtf", "seedtf.*"]),
-    package_data={"seedtf": ["py.typed"], "seedtf.evaluation": ["report.html.jinja"]},
+    package_data={
+        "seedtf": ["py.typed"],
+        "seedtf.evaluation": ["report.html.jinja"],
+        "seedtf.plots": ["page.css"],
+        "seedtf.training.callbacks": ["live.html.jinja"],
+    },
     # the upper end is TensorFlow's: 2.21 has no wheels for Python 3.14
     python_requires=">=3.10,<3.14",
     install_requires=[

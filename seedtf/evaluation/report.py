@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import json
 import math
 from collections.abc import Iterable
@@ -12,7 +11,6 @@ from typing import Any
 
 import numpy as np
 import tensorflow as tf
-from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from seedtf.data.catalog import Fault
 from seedtf.data.paths import Folder
@@ -22,6 +20,7 @@ from seedtf.files import csv_line, write_bytes, write_text
 from seedtf.images.decode import decode_image
 from seedtf.images.header import RefusedError, read_header
 from seedtf.plots.base import figure_png
+from seedtf.plots.page import image_uri, render_page
 from seedtf.plots.report import draw_confusion, draw_reliability
 from seedtf.runs.paths import ReportPaths, RunPaths
 
@@ -170,29 +169,21 @@ def _reliability_values(found: metrics.Reliability) -> list[dict[str, Any]]:
 def _render_page(
     report: Report, subject: ReportContext, values: dict[str, Any], matrix: bytes
 ) -> str:
-    # classes and paths come from file names, so everything is escaped and nothing may be missing
-    environment = Environment(
-        loader=PackageLoader("seedtf.evaluation", "."), autoescape=True, undefined=StrictUndefined
-    )
-    environment.filters["percent"] = _percent
     calibration = draw_reliability(
         report.reliability, report.reliability_scaled, title="stated and true confidence"
     )
-    text = environment.get_template("report.html.jinja").render(
+    return render_page(
+        __package__,
+        "report.html.jinja",
         report=values,
         subject=subject,
         run_name=subject.run_dir.resolve().name,
-        matrix=_data_uri(matrix, "png"),
-        calibration=_data_uri(figure_png(calibration), "png"),
+        matrix=image_uri(matrix),
+        calibration=image_uri(figure_png(calibration)),
         figures=_run_images(subject.run_dir),
         mistakes=_mistakes(report, subject.data_root),
         wrong=values["images"] - values["correct"],
     )
-    return text.encode("utf-8", "replace").decode("utf-8")
-
-
-def _percent(share: float | None) -> str:
-    return "–" if share is None else f"{100 * share:.1f}\N{NO-BREAK SPACE}%"
 
 
 def _run_images(run_dir: Path) -> list[tuple[str, str]]:
@@ -203,7 +194,7 @@ def _run_images(run_dir: Path) -> list[tuple[str, str]]:
         "Learning rate": paths.planned_lr,
     }
     return [
-        (caption, _data_uri(path.read_bytes(), "png"))
+        (caption, image_uri(path.read_bytes()))
         for caption, path in wanted.items()
         if path.is_file()
     ]
@@ -240,8 +231,4 @@ def _thumbnail(path: Folder) -> str | None:
     size = [THUMBNAIL, THUMBNAIL]
     small = tf.image.resize(image, size, preserve_aspect_ratio=True, antialias=True)
     pixels = tf.saturate_cast(tf.round(small), tf.uint8)
-    return _data_uri(tf.io.encode_jpeg(pixels, quality=85).numpy(), "jpeg")
-
-
-def _data_uri(data: bytes, kind: str) -> str:
-    return f"data:image/{kind};base64,{base64.b64encode(data).decode('ascii')}"
+    return image_uri(tf.io.encode_jpeg(pixels, quality=85).numpy(), "jpeg")

@@ -1,42 +1,65 @@
-"""Images of a training while it runs: curves.png, live.html and, on request, a window."""
+"""Callbacks that show a training while it runs: curves.png, live.html and, on request, a window."""
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
 
 import keras
 from matplotlib.figure import Figure
 
 from seedtf.files import write_bytes, write_text
 from seedtf.plots.base import figure_png
+from seedtf.plots.page import image_uri, render_page
 from seedtf.plots.training import draw_curves
-from seedtf.report import format_duration
+from seedtf.report import format_duration, report_error
 from seedtf.runs.history import best_epoch, strength_varies
 from seedtf.runs.paths import RunPaths
 from seedtf.training.background import LatestOnlyWorker
 from seedtf.training.callbacks.history_log import HistoryLog
-from seedtf.training.callbacks.live_page import REFRESH_SECONDS, render_page
 from seedtf.training.callbacks.live_view import View, in_notebook, open_view
 
-__all__ = ["AfterFirstStep", "LiveCurves"]
+__all__ = ["REFRESH_SECONDS", "AfterFirstStep", "LiveCurves"]
+
+REFRESH_SECONDS = 5
+"""The live page reloads this often, and is drawn at most this often."""
+_TABLE_ROWS = 15
+
+
+class _Column(NamedTuple):
+    """A column of the page's table: a key of a history row, its heading and its format."""
+
+    name: str
+    title: str
+    format: str
+
+
+_COLUMNS = (
+    _Column("epoch", "epoch", "%d"),
+    _Column("lr", "lr", "%.1e"),
+    _Column("loss", "loss", "%.4f"),
+    _Column("accuracy", "acc", "%.4f"),
+    _Column("val_loss", "val loss", "%.4f"),
+    _Column("val_accuracy", "val acc", "%.4f"),
+)
+_STRENGTH_COLUMN = _Column("augment_strength", "strength", "%.2f")
 
 
 class LiveCurves(keras.callbacks.Callback):
     """Replaces curves.png and live.html after each epoch; the page reloads itself until ``finish``.
 
-    They are drawn beside training and no more often than the page reloads, so of quick epochs some
-    are never drawn. A file that cannot be written becomes one line on stderr: an image never ends a
-    training.
+    Both are drawn in a thread and no more often than the page reloads, so some of a series of short
+    epochs are never drawn. If a file cannot be written, one line on stderr says so and training
+    continues.
 
     Args:
         paths: the run folder.
-        log: the record of the run; it stands before this callback in the list.
+        log: the history of the run; must stand before this callback in the list.
         title: the name of the run, in any script.
         planned_lr: the learning rate of every planned epoch.
-        show: also show the curves in a window, where there is a display; a notebook shows them anyway.
-        pause: least seconds between two drawings.
+        show: also show the curves in a window if there is a display; a notebook shows them anyway.
+        pause: minimum seconds between two drawings.
     """
 
     def __init__(
@@ -54,37 +77,37 @@ class LiveCurves(keras.callbacks.Callback):
         self._log = log
         self._title = title
         self._planned_lr = planned_lr
-        self._view = self._open() if show or in_notebook() else None
-        self._warning = ""
-        self._painter = LatestOnlyWorker(pause)
+        self._view = self._open_view() if show or in_notebook() else None
+        self._last_warning = ""
+        self._worker = LatestOnlyWorker(pause)
 
     def on_train_begin(self, logs: dict[str, float] | None = None) -> None:
-        """Writes the first page, so that it can be opened before the first epoch ends."""
-        self._write("training", refresh=True)
+        self._submit("training", refresh=True)  # the page exists before the first epoch ends
 
     def on_train_batch_begin(self, batch: int, logs: dict[str, float] | None = None) -> None:
-        """Lets the window answer."""
         if self._view is not None:
-            self._view.idle()
+            self._view.process_events()
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
-        """Has everything drawn anew; a window or a notebook's image at once."""
-        self._write("training", refresh=True)
+        self._submit("training", refresh=True)
         if self._view is not None:
             self._view.update(lambda figure: self._draw(self._log.rows, figure))
 
     def finish(self, state: str = "finished") -> None:
-        """Writes the last page, which no longer reloads; ``state`` says how training ended.
+        """Writes the last page, which no longer reloads, and returns when it is on disk.
 
-        Returns when it is on disk. Not tied to the end of ``fit``: a training may consist of several.
+        This is not ``on_train_end`` because a training may consist of several ``fit`` calls.
+
+        Args:
+            state: how training ended, for the page.
         """
-        self._write(state, refresh=False)
-        self._painter.wait()
+        self._submit(state, refresh=False)
+        self._worker.wait()
 
-    def _open(self) -> View | None:
+    def _open_view(self) -> View | None:
         view = open_view(self._title)
         if view is None:
-            print("no display for a window: see curves.png and live.html", file=sys.stderr)
+            report_error("no display for a window: see curves.png and live.html")
         return view
 
     def _draw(self, rows: Sequence[Mapping[str, float]], figure: Figure | None = None) -> Figure:
@@ -97,34 +120,37 @@ class LiveCurves(keras.callbacks.Callback):
             figure=figure,
         )
 
-    def _write(self, state: str, *, refresh: bool) -> None:
-        rows, headline = list(self._log.rows), self._headline()  # as they are now
-        # the time tells a running training from one that was killed
+    def _submit(self, state: str, *, refresh: bool) -> None:
+        # copies: training continues while the thread draws
+        rows, headline = list(self._log.rows), self._headline()
+        # the time distinguishes a page that is still updated from that of a killed process
         state = f"{state}, {time.strftime('%Y-%m-%d %H:%M:%S')}"
 
-        def paint() -> None:
+        def draw() -> None:
             png = figure_png(self._draw(rows)) if rows else None
             page = render_page(
+                __package__,
+                "live.html.jinja",
                 title=self._title,
                 state=state,
-                refresh=refresh,
+                refresh_seconds=REFRESH_SECONDS if refresh else None,
                 headline=headline,
-                rows=rows,
+                columns=(*_COLUMNS, _STRENGTH_COLUMN) if strength_varies(rows) else _COLUMNS,
+                rows=rows[: -_TABLE_ROWS - 1 : -1],
                 best_epoch=best_epoch(rows),
-                png=png,
-                show_strength=strength_varies(rows),
+                curves=None if png is None else image_uri(png),
             )
-            self._replace(png, page)
+            self._replace_files(png, page)
 
-        self._painter.submit(paint)
+        self._worker.submit(draw)
 
-    def _replace(self, png: bytes | None, page: str) -> None:
+    def _replace_files(self, png: bytes | None, page: str) -> None:
         try:
             if png is not None:
                 write_bytes(self._paths.curves, png)
             write_text(self._paths.live_page, page)
         except OSError as error:
-            # without the temporary file's name, which is another one every time
+            # str(error) would name a temporary file, whose name changes every time
             self._warn(f"warning: no curves written to {self._paths.root}: {error.strerror}")
 
     def _headline(self) -> list[tuple[str, str]]:
@@ -144,16 +170,16 @@ class LiveCurves(keras.callbacks.Callback):
         ]
 
     def _warn(self, warning: str) -> None:
-        if warning != self._warning:  # not again in every epoch
-            print(warning, file=sys.stderr)
-        self._warning = warning
+        if warning != self._last_warning:  # the same warning once, not in every epoch
+            report_error(warning)
+        self._last_warning = warning
 
 
 class AfterFirstStep(keras.callbacks.Callback):
     """Runs a job once, in a thread, as soon as the first training step is done.
 
-    The first step is traced by a thread that holds Python's global lock; starting earlier would only
-    delay it.
+    Tracing the first step is Python work that holds the global interpreter lock, so a thread that
+    started earlier would only delay it.
 
     Args:
         job: the work; an exception that it raises is raised by ``wait``.

@@ -1,4 +1,4 @@
-"""Curves shown while training runs: in a notebook, or in a window where there is a display."""
+"""Shows the curves while training runs: in a notebook, or in a window if there is a display."""
 
 from __future__ import annotations
 
@@ -12,36 +12,36 @@ from matplotlib.figure import Figure
 
 from seedtf.plots.base import figure_png
 
-__all__ = ["View", "open_view"]
+__all__ = ["View", "in_notebook", "open_view"]
 
-# draws the curves into the figure given, or into a new one
 Draw = Callable[[Figure | None], Figure]
+"""Draws the curves into the given figure, or into a new one."""
 
 
 class View(Protocol):
     """A place where the curves are shown."""
 
     def update(self, draw: Draw) -> None:
-        """Shows the curves anew."""
+        """Shows the current curves."""
 
-    def idle(self) -> None:
-        """Lets the place answer its user; called before every step."""
+    def process_events(self) -> None:
+        """Handles pending mouse and window events; called before every step."""
 
 
 def in_notebook() -> bool:
-    """Whether a notebook's kernel runs this process."""
+    """Whether this process is the kernel of a notebook."""
     return "ipykernel" in sys.modules
 
 
 def open_view(title: str) -> View | None:
-    """An image in the notebook, else a Matplotlib window, else (no display) None."""
+    """An image in the notebook, otherwise a Matplotlib window, or None if there is no display."""
     if in_notebook():
         return _Notebook()
     if sys.platform.startswith("linux") and not (
         os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")
     ):
         return None
-    # imported where it is needed: pyplot chooses a window system
+    # imported only here, because importing pyplot selects a window system
     pyplot = importlib.import_module("matplotlib.pyplot")
     figure = pyplot.figure(num=title, figsize=(5.4, 6.8))
     if figure.canvas.required_interactive_framework is None:  # a backend that only writes files
@@ -52,7 +52,7 @@ def open_view(title: str) -> View | None:
 
 
 class _Notebook:
-    """One image in the cell's output, replaced in place."""
+    """One image in the output of the cell, replaced in place."""
 
     def __init__(self) -> None:
         self._display = importlib.import_module("IPython.display")
@@ -65,12 +65,12 @@ class _Notebook:
         else:
             self._handle.update(image)
 
-    def idle(self) -> None:
-        """Nothing: the notebook answers by itself."""
+    def process_events(self) -> None:
+        """Does nothing: the browser of the notebook handles its events itself."""
 
 
 class _Window:
-    """A window that never blocks and never takes the keyboard from another."""
+    """A Matplotlib window that never blocks and never takes the keyboard focus."""
 
     def __init__(self, figure: Figure) -> None:
         self._figure = figure
@@ -83,7 +83,7 @@ class _Window:
             self._figure.canvas.draw_idle()
             self._figure.canvas.flush_events()
 
-    def idle(self) -> None:
+    def process_events(self) -> None:
         if self._open:
             self._figure.canvas.flush_events()
 

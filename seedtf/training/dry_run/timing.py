@@ -1,4 +1,4 @@
-"""Times a few steps of a training, and what follows an epoch, for a ``Forecast``."""
+"""Times a few training steps, and what an epoch writes, for a ``Forecast``."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from seedtf.errors import UserError
 from seedtf.plots.base import figure_png
 from seedtf.plots.training import draw_curves
 from seedtf.runs.paths import RunPaths
-from seedtf.training.callbacks.live_page import REFRESH_SECONDS
+from seedtf.training.callbacks.live_curves import REFRESH_SECONDS
 from seedtf.training.dry_run.forecast import Forecast, StageTime, Writing
 from seedtf.training.saver import Saver
 from seedtf.training.state import StateFolder
@@ -27,9 +27,9 @@ from seedtf.training.trainer import Trainer
 __all__ = ["MOST_STEPS", "TimedStage", "median_step", "process_age", "time_training"]
 
 MOST_STEPS = 20
-"""Train steps that are timed, over all stages together."""
+"""At most so many training steps are timed, over all stages together."""
 
-# untimed, for the first batches lie ready: they were made while the step was traced
+# not timed, because the first batches were prepared while the step was traced
 _WARM_UP_STEPS = 4
 _LONGEST_BLOCK = 5
 _VAL_STEPS = 6
@@ -37,15 +37,15 @@ _VAL_STEPS = 6
 
 @dataclass(frozen=True)
 class TimedStage:
-    """Epochs that take equally long.
+    """Epochs that train on images of one size, and so take equally long.
 
     Attributes:
         size: side of the images in pixels.
-        epochs: how many.
-        train: makes endless training batches, as ``fit`` takes them.
-        val: makes the validation batches.
+        epochs: number of epochs.
+        train: returns infinite training batches, in the form that ``fit`` takes.
+        val: returns the validation batches.
         enter: prepares the trainer for this stage.
-        restarts: whether every epoch is a ``fit`` of its own.
+        restarts: whether every epoch is a separate ``fit``.
     """
 
     size: int
@@ -67,63 +67,68 @@ def time_training(
     cache: int = 0,
     clock: Callable[[], float] = time.perf_counter,
 ) -> Forecast:
-    """Times each stage and the writing; changes the trainer and leaves no file.
+    """Times each stage and the writing; changes the weights of the trainer and leaves no file.
 
     Args:
-        trainer: compiled.
-        stages: at least one; at most 20 steps are timed over all of them.
-        steps_per_epoch: train steps in an epoch.
+        trainer: must be compiled.
+        stages: at least one; at most ``MOST_STEPS`` steps are timed over all of them.
+        steps_per_epoch: training steps in an epoch.
         val_steps: batches of one validation.
-        startup: seconds since the command began, such as ``process_age()``.
-        snapshots: networks that the run keeps besides the best and the last one.
-        cache: bytes of the file of decoded images.
-        clock: gives seconds that only ever rise.
+        startup: seconds since the command started, such as ``process_age()``.
+        snapshots: models that the run keeps besides the best and the last one.
+        cache: bytes of the cache file of decoded images.
+        clock: a monotonic clock in seconds.
 
     Raises:
-        UserError: no room for the temporary files.
+        UserError: the disk has no room for the temporary files.
     """
     steps = max(1, MOST_STEPS // len(stages))
     lengths = _Lengths(steps_per_epoch, val_steps, steps // _block(steps) * _block(steps))
     times = tuple(_time_stage(trainer, stage, lengths, clock) for stage in stages)
     writing = _time_writing(trainer, clock)
-    seconds = min(each.train + each.validation for each in times)
-    slowing = writing.slowing + _drawing_seconds() * min(1.0, seconds / REFRESH_SECONDS)
+    shortest_epoch = min(stage.train + stage.validation for stage in times)
+    slowing = writing.slowing + _drawing_seconds() * min(1.0, shortest_epoch / REFRESH_SECONDS)
     return Forecast(
-        times,
-        replace(writing, slowing=slowing),
-        startup,
-        _host_peak(),
-        _gpu_peak(),
-        snapshots,
-        cache,
-        len(stages) * lengths.timed,
+        stages=times,
+        writing=replace(writing, slowing=slowing),
+        startup=startup,
+        host_memory=_host_peak(),
+        gpu_memory=_gpu_peak(),
+        snapshots=snapshots,
+        cache=cache,
+        steps=len(stages) * lengths.timed,
     )
 
 
 def median_step(
     run: Callable[[], Any], steps: int, clock: Callable[[], float] = time.perf_counter
 ) -> float:
-    """Seconds of a step: the median over at least three blocks where there are as many steps.
+    """Seconds of a step: the median over blocks of steps, at least three if there are three steps.
 
-    Within a block the device is not waited for, at its end it is, as ``fit`` lets it run ahead.
+    The device is waited for only at the end of a block, because ``fit`` too lets it run ahead.
 
     Args:
-        run: takes one step and returns its results.
-        steps: 1 or more; those that fill no whole block are not taken.
-        clock: gives seconds that only ever rise.
+        run: runs one step and returns its results.
+        steps: 1 or more; the remainder that does not fill a block is not run.
+        clock: a monotonic clock in seconds.
+
+    Example:
+        >>> times = iter([0.0, 10.0, 10.0, 16.0, 16.0, 22.0])
+        >>> median_step(lambda: None, 6, clock=lambda: next(times))  # three blocks of two steps
+        3.0
     """
-    block, taken = _block(steps), []
+    block, durations = _block(steps), []
     for _ in range(steps // block):
-        began = clock()
+        start = clock()
         for _ in range(block):
             result = run()
         _finish(result)
-        taken.append((clock() - began) / block)
-    return statistics.median(taken)
+        durations.append((clock() - start) / block)
+    return statistics.median(durations)
 
 
 def process_age() -> float:
-    """Seconds since this process began."""
+    """Seconds since this process started."""
     return time.time() - psutil.Process().create_time()
 
 
@@ -133,7 +138,7 @@ def _block(steps: int) -> int:
 
 @dataclass(frozen=True)
 class _Lengths:
-    """Train steps and validation batches of an epoch, and how many of the former are timed."""
+    """Training steps and validation batches of an epoch, and how many of the steps are timed."""
 
     steps: int
     val_steps: int
@@ -143,23 +148,30 @@ class _Lengths:
 def _time_stage(
     trainer: Trainer, stage: TimedStage, lengths: _Lengths, clock: Callable[[], float]
 ) -> StageTime:
-    began = clock()
+    start = clock()
     stage.enter()
-    # the highest rate without the steps that lead up to it could make numbers infinite
+    # the highest rate, without the warm-up that leads to it, could make the weights infinite
     trainer.optimizer.learning_rate = 0.0
     # builds the optimizer and the metrics and traces both steps
     trainer.fit(stage.train(), steps_per_epoch=1, verbose=0, shuffle=False)
     trainer.evaluate(stage.val(), steps=1, verbose=0)
-    tracing = clock() - began
+    tracing = clock() - start
     step = _time_train(trainer, stage, lengths.timed, clock)
     validation = _time_validation(trainer, stage, lengths.val_steps, clock)
     restart = max(_time_fit(trainer, stage, clock) - step, 0.0) if stage.restarts else 0.0
-    return StageTime(stage.size, stage.epochs, lengths.steps * step, validation, tracing, restart)
+    return StageTime(
+        size=stage.size,
+        epochs=stage.epochs,
+        train=lengths.steps * step,
+        validation=validation,
+        tracing=tracing,
+        restart=restart,
+    )
 
 
 def _time_fit(trainer: Trainer, stage: TimedStage, clock: Callable[[], float]) -> float:
-    """A ``fit`` of one step and one batch of validation: the rest is what every ``fit`` begins with."""
-    began = clock()
+    """Seconds of a ``fit`` of one step and one validation batch, which is mostly its start."""
+    start = clock()
     trainer.fit(
         stage.train(),
         validation_data=stage.val(),
@@ -168,7 +180,7 @@ def _time_fit(trainer: Trainer, stage: TimedStage, clock: Callable[[], float]) -
         verbose=0,
         shuffle=False,
     )
-    return clock() - began
+    return clock() - start
 
 
 def _time_train(
@@ -183,11 +195,11 @@ def _time_train(
 def _time_validation(
     trainer: Trainer, stage: TimedStage, val_steps: int, clock: Callable[[], float]
 ) -> float:
-    """The first batch, for which the pipeline starts anew in every epoch, and the others' median."""
-    began = clock()
+    """The first batch, for which the pipeline restarts in every epoch, and the median of the others."""
+    start = clock()
     batches = _iterator(trainer, stage.val())
     _finish(trainer.test_function(batches))
-    first, others = clock() - began, min(val_steps - 1, _VAL_STEPS)
+    first, others = clock() - start, min(val_steps - 1, _VAL_STEPS)
     if others < 1:
         return first
     step = median_step(lambda: trainer.test_function(batches), others, clock)
@@ -195,20 +207,20 @@ def _time_validation(
 
 
 def _time_writing(trainer: Trainer, clock: Callable[[], float]) -> Writing:
-    """Writes what an epoch writes to a temporary folder."""
+    """Writes the files of one epoch to a temporary folder."""
     try:
         with tempfile.TemporaryDirectory(prefix="seedtf-forecast-") as name:
             paths = RunPaths.of(name)
             paths.checkpoints.mkdir()
             saver = Saver(StateFolder(paths.state), averaged=trainer.average is not None)
             try:
-                began, cpu = clock(), time.process_time()
+                start, cpu_start = clock(), time.process_time()
                 saver.checkpoint(trainer.network, paths.best)
                 saver.checkpoint(trainer.network, paths.last)
                 saver.state(trainer, epoch=1, step=0, facts={"identity": {}, "history": ""})
                 copied = clock()
                 saver.wait()
-                beside, cpu = clock() - copied, time.process_time() - cpu
+                beside, cpu = clock() - copied, time.process_time() - cpu_start
             finally:
                 saver.close()
             state = next(paths.state.glob("*.state")).stat().st_size
@@ -218,25 +230,31 @@ def _time_writing(trainer: Trainer, clock: Callable[[], float]) -> Writing:
             f"--dry_run: {tempfile.gettempdir()} cannot be written ({error.strerror or error}); make "
             "room there, or name another folder in TMPDIR"
         ) from error
-    waiting = copied - began
-    return Writing(waiting, beside, _slowing(max(cpu - waiting, 0.0)), checkpoint, state)
+    waiting = copied - start
+    return Writing(
+        waiting=waiting,
+        beside=beside,
+        slowing=_slowing(max(cpu - waiting, 0.0)),
+        checkpoint=checkpoint,
+        state=state,
+    )
 
 
 def _drawing_seconds() -> float:
-    """What an image of the curves costs a training on the same cores."""
+    """Seconds by which drawing the curves once slows down a training on the same cores."""
     row = {"epoch": 1, "lr": 1e-3} | dict.fromkeys(
         ("loss", "accuracy", "val_loss", "val_accuracy"), 0.5
     )
     cpu = 0.0
-    for _ in range(2):  # the first one also loads the fonts
-        began = time.process_time()
+    for _ in range(2):  # the first drawing also loads the fonts
+        start = time.process_time()
         figure_png(draw_curves([row], title="", planned_lr=[1e-3]))
-        cpu = time.process_time() - began
+        cpu = time.process_time() - start
     return _slowing(cpu)
 
 
 def _slowing(cpu_seconds: float) -> float:
-    """Wall seconds that so much work beside takes from a training that keeps every core busy."""
+    """Wall-clock seconds that so much background work costs a training that uses every core."""
     if tf.config.list_physical_devices("GPU"):
         return 0.0
     return cpu_seconds / (psutil.cpu_count() or 1)
@@ -250,8 +268,8 @@ def _iterator(trainer: Trainer, batches: Any) -> Iterator[Any]:
 
 
 def _finish(result: Any) -> None:
-    """Waits for the device: reading a result needs all that came before it."""
-    tf.nest.map_structure(lambda each: each.numpy() if hasattr(each, "numpy") else each, result)
+    """Waits for the device: a result can be read only after all work before it is done."""
+    tf.nest.map_structure(lambda value: value.numpy() if hasattr(value, "numpy") else value, result)
 
 
 def _host_peak() -> int:
@@ -262,4 +280,4 @@ def _host_peak() -> int:
 def _gpu_peak() -> int | None:
     count = len(tf.config.list_physical_devices("GPU"))
     info = [tf.config.experimental.get_memory_info(f"GPU:{number}") for number in range(count)]
-    return max((each["peak"] for each in info), default=None)
+    return max((usage["peak"] for usage in info), default=None)

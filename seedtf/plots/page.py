@@ -1,0 +1,50 @@
+"""HTML pages of one file each: Jinja templates with a common stylesheet and embedded images."""
+
+from __future__ import annotations
+
+import base64
+from typing import Any
+
+from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
+
+__all__ = ["format_percent", "image_uri", "render_page"]
+
+
+def render_page(package: str, template: str, **values: Any) -> str:
+    """Renders a template that lies beside the modules of a package.
+
+    Every value is escaped, because run, class and file names may hold any character; a lone surrogate
+    becomes ``?``, so that the page can be encoded as UTF-8. The template includes the stylesheet as
+    ``page.css`` and has a filter ``percent``. A page must need nothing outside its file.
+
+    Args:
+        package: the package's name, such as ``seedtf.evaluation``.
+        template: the file's name in it.
+        values: the variables of the template.
+
+    Raises:
+        jinja2.UndefinedError: the template uses a variable that is not given.
+    """
+    environment = Environment(
+        loader=ChoiceLoader([PackageLoader(package, "."), PackageLoader("seedtf.plots", ".")]),
+        autoescape=True,
+        undefined=StrictUndefined,
+    )
+    environment.filters["percent"] = format_percent
+    text = environment.get_template(template).render(values)
+    return text.encode("utf-8", "replace").decode("utf-8")
+
+
+def format_percent(fraction: float | None) -> str:
+    """One decimal and a no-break space; an en dash for None.
+
+    Example:
+        >>> format_percent(0.9653).replace("\\N{NO-BREAK SPACE}", " ")
+        '96.5 %'
+    """
+    return "–" if fraction is None else f"{100 * fraction:.1f}\N{NO-BREAK SPACE}%"
+
+
+def image_uri(data: bytes, kind: str = "png") -> str:
+    """The bytes of an image file as a ``data:`` URI, for ``<img src=...>``."""
+    return f"data:image/{kind};base64,{base64.b64encode(data).decode('ascii')}"
