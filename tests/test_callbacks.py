@@ -1,4 +1,4 @@
-"""Callbacks, driven by the fit of a tiny model; clocks and terminals are fakes."""
+"""Callbacks in the fit of a tiny model; clocks and terminals are fakes."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ import pytest
 from PIL import Image
 
 from seedtf.errors import UserError
+from seedtf.report import silent
 from seedtf.runs.history import best_epoch, read_history, strength_varies
 from seedtf.runs.paths import RunPaths
 from seedtf.training.callbacks import (
@@ -41,7 +42,7 @@ HEADER = f"{OLD_HEADER},augment_strength"
 
 
 class Clock:
-    """Seconds that pass by hand, or by themselves by ``step`` at every look."""
+    """A clock that is set by hand and advances by ``step`` at every reading."""
 
     def __init__(self, step=0.0):
         self.now = 100.0
@@ -51,7 +52,7 @@ class Clock:
         self.now += self.step
         return self.now
 
-    def wait(self, seconds):
+    def advance(self, seconds):
         self.now += seconds
 
 
@@ -61,7 +62,7 @@ class Terminal(io.StringIO):
 
 
 class Losses(keras.callbacks.Callback):
-    """Stands first and replaces what validation measured by a list of values."""
+    """Stands first and replaces the measured ``val_loss`` by values from a list."""
 
     def __init__(self, losses):
         super().__init__()
@@ -122,7 +123,7 @@ def resumed_log(folder, losses):
 
 
 class Rates(keras.callbacks.Callback):
-    """Notes the optimizer's rate in every step and what reached the epoch's logs."""
+    """Records the rate of the optimizer in every step and the ``lr`` in the logs of an epoch."""
 
     def __init__(self):
         super().__init__()
@@ -181,7 +182,7 @@ def test_a_resumed_epoch_starts_at_its_step_and_the_next_one_at_0(fit):
 # --- checkpoints -------------------------------------------------------------------------------
 
 
-def test_only_a_new_low_is_saved_as_best(fit, tmp_path):
+def test_only_a_new_minimum_is_saved_as_best(fit, tmp_path):
     saved = []
     log = make_log(tmp_path)
     best = BestCheckpoint(
@@ -214,9 +215,9 @@ def test_the_last_model_is_saved_after_every_epoch(fit, tmp_path):
 # --- timer -------------------------------------------------------------------------------------
 
 
-def test_the_timer_counts_training_apart_from_validation():
+def test_the_timer_separates_training_from_validation():
     clock = Clock()
-    waited = iter([99.0, 1.5])  # what was waited for before the epoch is not the epoch's
+    waited = iter([99.0, 1.5])  # the waiting before the epoch does not count
     timer = EpochTimer(BATCH, data_wait=lambda: next(waited), clock=clock)
     timer.on_epoch_begin(0)
     for batch in (0, 2, 1):  # Keras 3 may report out of order
@@ -226,11 +227,11 @@ def test_the_timer_counts_training_apart_from_validation():
     clock.now += 4
     timer.on_epoch_end(0)
     assert (timer.seconds, timer.data_wait) == (10.0, 1.5)
-    assert timer.data_wait_share == pytest.approx(0.25)
+    assert timer.data_wait_fraction == pytest.approx(0.25)
     assert timer.images_per_second == pytest.approx(3 * BATCH / 6)
 
 
-def test_the_time_left_ignores_the_epoch_that_compiled():
+def test_the_time_left_ignores_the_first_epoch_which_compiles():
     clock = Clock()
     timer = EpochTimer(BATCH, clock=clock)
     assert timer.remaining(5) == 0.0
@@ -255,8 +256,8 @@ def test_history_and_timing_have_their_columns(fit, tmp_path):
     assert read_history(tmp_path / "history.csv") == log.rows
     assert all(0 < row["val_accuracy"] <= 1 for row in log.rows)
     timing = (tmp_path / "timing.csv").read_text().splitlines()
-    # begin, four steps, validation's begin and end, end: seven gaps of half a second, of which
-    # training took four and validation one; one more lies between the epochs
+    # start, four steps, start and end of validation, end: seven intervals of half a second, four of
+    # them training and one validation; one more lies between the epochs
     assert timing == [
         "epoch,seconds,images_per_second,data_wait,validation,between",
         "1,3.5,16.0,0.25,0.5,0.0",
@@ -264,7 +265,7 @@ def test_history_and_timing_have_their_columns(fit, tmp_path):
     ]
 
 
-def test_a_line_is_on_disk_when_its_epoch_ends(fit, tmp_path):
+def test_a_row_is_on_disk_when_its_epoch_ends(fit, tmp_path):
     log = make_log(tmp_path)
     seen = []
     look = keras.callbacks.LambdaCallback(
@@ -276,18 +277,18 @@ def test_a_line_is_on_disk_when_its_epoch_ends(fit, tmp_path):
     assert seen == [2, 3]
 
 
-def test_a_number_that_was_not_measured_is_nan(tmp_path):
+def test_a_value_that_was_not_reported_is_nan(tmp_path):
     log = make_log(tmp_path)
     log.on_epoch_end(0, {"loss": 0.1})
     assert (tmp_path / "history.csv").read_text() == f"{HEADER}\n1,nan,0.1,nan,nan,nan,1.0\n"
 
 
-def test_resuming_drops_epochs_that_will_be_done_again(tmp_path):
+def test_resuming_drops_epochs_that_will_be_repeated(tmp_path):
     first = make_log(tmp_path)
     for epoch in range(3):
         first.on_epoch_end(epoch, {"loss": 0.1 + epoch})
     with (tmp_path / "history.csv").open("a") as file:
-        file.write("1,0.5,0.")  # torn
+        file.write("1,0.5,0.")  # an incomplete line
     log = make_log(tmp_path, completed_epochs=2)
     assert [row["loss"] for row in log.rows] == [0.1, 1.1]
     log.on_epoch_end(2, {"loss": 9.0})
@@ -306,13 +307,13 @@ def test_the_strength_of_each_epoch_is_a_column(tmp_path):
     log = make_log(tmp_path, strength=strength)
     for epoch in range(2):
         log.on_epoch_end(epoch, {"augment_strength": 9.0})
-    assert seen == [(0, 0), (1, 1)]  # asked before the epoch is part of the history
+    assert seen == [(0, 0), (1, 1)]  # called before the epoch is part of the history
     assert [row["augment_strength"] for row in log.rows] == [1.0, 4 / 3]
     assert repr(read_history(tmp_path / "history.csv")) == repr(log.rows)
     assert repr(make_log(tmp_path, completed_epochs=2).rows) == repr(log.rows)
 
 
-def test_a_history_from_before_there_was_a_strength_is_read_and_goes_on(tmp_path):
+def test_an_old_history_without_a_strength_is_read_and_continued(tmp_path):
     path = tmp_path / "history.csv"
     path.write_text(f"{OLD_HEADER}\n1,0.1,3.0,0.2,2.0,0.25\n2,0.1,2.0,0.5,1.5,0.5\n")
     old = read_history(path)
@@ -333,16 +334,18 @@ def test_a_history_from_before_there_was_a_strength_is_read_and_goes_on(tmp_path
     ("strengths", "varies"),
     [([], False), ([1.5] * 3, False), ([math.nan, math.nan, 1.0], False), ([1.0, 1.0, 1.1], True)],
 )
-def test_a_strength_varies_where_two_known_ones_differ(strengths, varies):
+def test_the_strength_varies_if_two_known_values_differ(strengths, varies):
     assert strength_varies([{"augment_strength": strength} for strength in strengths]) == varies
 
 
-def test_best_epoch_is_the_first_lowest_and_never_nan():
+def test_best_epoch_is_the_first_minimum_and_finite():
     def rows(*losses):
         return [{"epoch": e, "val_loss": loss} for e, loss in enumerate(losses, start=1)]
 
     assert best_epoch(rows(math.nan, 2.0, 1.0, 1.0)) == 3
+    assert best_epoch(rows(math.inf, 2.0)) == 2
     assert best_epoch(rows(math.nan)) is None
+    assert best_epoch(rows(math.inf)) is None
     assert best_epoch([]) is None
 
 
@@ -358,7 +361,9 @@ def test_best_epoch_is_the_first_lowest_and_never_nan():
         ([1.0, 3.0, 3.0, 3.0, 3.0], 1, 3),
     ],
 )
-def test_patience_counts_epochs_without_a_new_low(fit, tmp_path, losses, completed, stops_after):
+def test_patience_counts_epochs_without_a_new_minimum(
+    fit, tmp_path, losses, completed, stops_after
+):
     log = resumed_log(tmp_path, losses[:completed])
     patience = Patience(2, log)
     fit([Losses(losses), log, patience], epochs=5, initial_epoch=completed)
@@ -374,13 +379,13 @@ def test_exhausted_patience_stays_exhausted_after_a_resume(tmp_path, losses, exh
     assert bool(Patience(2, resumed_log(tmp_path, losses)).reason) == exhausted
 
 
-def test_the_time_limit_lets_the_first_epoch_end_and_then_says_so_at_once(fit, tmp_path):
+def test_the_time_limit_lets_the_first_epoch_end_and_then_stops(fit, tmp_path):
     clock = Clock()
     limit = TimeLimit(1.0, Position(), clock)
     reasons = []
 
     def end(batch, logs):
-        clock.now += 30.0  # the minute is over within the first epoch
+        clock.now += 30.0  # the minute ends within the first epoch
         reasons.append(limit.reason)
 
     log = make_log(tmp_path)
@@ -390,7 +395,7 @@ def test_the_time_limit_lets_the_first_epoch_end_and_then_says_so_at_once(fit, t
     assert limit.reason == "the time limit of 1 min was reached at the end of epoch 1"
 
 
-def test_the_time_limit_within_a_later_epoch_is_left_to_the_state(fit):
+def test_the_time_limit_within_a_later_epoch_only_sets_its_reason(fit):
     clock = Clock()
     position = Position()
     limit = TimeLimit(1.0, position, clock)
@@ -398,7 +403,7 @@ def test_the_time_limit_within_a_later_epoch_is_left_to_the_state(fit):
 
     def begin(batch, logs):
         seen.append(limit.reason)
-        clock.now += 12.0  # six steps pass the minute: in the second epoch
+        clock.now += 12.0  # the minute ends after five steps, in the second epoch
 
     callbacks = [position, limit, keras.callbacks.LambdaCallback(on_train_batch_begin=begin)]
     fit(callbacks, epochs=2)
@@ -422,7 +427,7 @@ def test_the_time_limit_stops_between_epochs_and_spans_fits(fit, tmp_path):
     assert limit.reason == "the time limit of 1 min was reached at the end of epoch 2"
 
 
-def test_a_loss_that_is_not_finite_ends_training_with_a_remedy(fit):
+def test_a_loss_that_is_not_finite_stops_training_with_a_remedy(fit):
     images = np.full((STEPS * BATCH, 3), np.nan, "float32")
     with pytest.raises(UserError, match=r"epoch 3, step \d+: the loss became nan .*0\.01.*--lr"):
         position = Position()
@@ -454,12 +459,12 @@ def console_run(fit, folder, stream):
     log = make_log(folder, timer)
     line = ConsoleLine(log, position, epochs=3, steps_per_epoch=STEPS, stream=stream)
     step = keras.callbacks.LambdaCallback()
-    step.on_train_batch_begin = lambda batch, logs=None: clock.wait(0.5)
+    step.on_train_batch_begin = lambda batch, logs=None: clock.advance(0.5)
     fit([Losses([1.0, 2.0, 0.5]), position, step, timer, rate, log, line], epochs=3)
     return stream.getvalue()
 
 
-def test_off_a_terminal_there_is_one_plain_line_per_epoch(fit, tmp_path):
+def test_without_a_terminal_there_is_one_plain_line_per_epoch(fit, tmp_path):
     text = console_run(fit, tmp_path, io.StringIO())
     lines = text.splitlines()
     assert len(lines) == 3
@@ -484,20 +489,44 @@ def test_the_line_names_the_strength_once_it_has_changed(tmp_path):
     assert "  lr nan  strength 1.23  " in lines[2]
 
 
-def test_on_a_terminal_the_line_is_redrawn_within_its_width(fit, tmp_path, monkeypatch):
+def test_on_a_terminal_a_bar_is_redrawn_within_its_width(fit, tmp_path, monkeypatch):
     monkeypatch.setenv("COLUMNS", "60")
+    monkeypatch.setenv("LINES", "20")
+    monkeypatch.setattr("tqdm.std.time", Clock(step=0.2))
     text = console_run(fit, tmp_path, Terminal())
     epochs = text.split("\n")
     assert len(epochs) == 4 and epochs[-1] == ""
     for number, epoch in enumerate(epochs[:-1], start=1):
-        *live, final = epoch.split("\r")[1:]
-        assert live and all(len(draw) == 59 for draw in live)
+        *live, blank, final = epoch.split("\r")[1:]
+        assert len(live) == 1 + STEPS and all(50 < len(draw) <= 59 for draw in live[1:])
         assert all(draw.startswith(f"epoch {number}/3  [") for draw in live)
+        assert blank.strip() == "" and len(blank) == max(map(len, live))
         assert "val_loss" in final
 
 
-def test_the_line_is_not_redrawn_more_than_ten_times_a_second(tmp_path):
+def test_a_bar_that_is_left_within_its_epoch_is_removed(tmp_path):
+    stream, position = Terminal(), Position(resumed_epoch=0, resumed_step=2)
+    line = ConsoleLine(make_log(tmp_path), position, epochs=1, steps_per_epoch=4, stream=stream)
+    line.close()
+    assert stream.getvalue() == ""
+    position.on_epoch_begin(0)
+    line.on_epoch_begin(0)
+    line.close()
+    line.close()
+    assert re.fullmatch(
+        r"\repoch 1/1  \[=== {17}\] 2/4\r +\r", stream.getvalue().replace("=" * 7, "")
+    )
+
+
+@pytest.mark.parametrize("stream", [io.StringIO(), Terminal()])
+def test_a_silent_run_has_no_console_line(fit, tmp_path, stream):
+    with silent():
+        assert console_run(fit, tmp_path, stream) == ""
+
+
+def test_the_bar_is_not_redrawn_more_than_ten_times_a_second(tmp_path, monkeypatch):
     clock, stream = Clock(), Terminal()
+    monkeypatch.setattr("tqdm.std.time", clock)
     log = make_log(tmp_path, EpochTimer(BATCH, clock=clock))
     line = ConsoleLine(log, Position(), epochs=1, steps_per_epoch=1000, stream=stream)
     line.on_epoch_begin(0)
@@ -507,16 +536,17 @@ def test_the_line_is_not_redrawn_more_than_ten_times_a_second(tmp_path):
     assert 5 <= stream.getvalue().count("\r") <= 10
 
 
-def test_a_late_step_does_not_turn_the_bar_back(tmp_path):
+def test_a_late_step_does_not_move_the_bar_back(tmp_path, monkeypatch):
     clock, stream = Clock(step=1.0), Terminal()
+    monkeypatch.setattr("tqdm.std.time", clock)
     log = make_log(tmp_path, EpochTimer(BATCH, clock=clock))
     line = ConsoleLine(log, Position(), epochs=1, steps_per_epoch=STEPS, stream=stream)
     line.on_epoch_begin(0)
     for batch in (0, 2, 1):
         line.on_train_batch_end(batch, {"loss": np.array([0.5])})
-    assert re.findall(r"\[.*?\] .*?  loss 0.5000", stream.getvalue()) == [
-        "[=====               ] 1/4  loss 0.5000",
-        "[===============     ] 3/4  loss 0.5000",
+    assert re.findall(r"\[[^\r]*?\] [^\r]*?, loss 0.5000", stream.getvalue()) == [
+        "[=====               ] 1/4, loss 0.5000",
+        "[===============     ] 3/4, loss 0.5000",
     ]
 
 
@@ -531,7 +561,7 @@ def live_run(fit, folder, epochs=2, **kwargs):
 
 
 def drawn_page(folder, text):
-    """The live page as soon as it holds ``text``; it is drawn beside training."""
+    """The live page as soon as it contains ``text``; a thread draws it."""
     for _ in range(600):
         page = folder / "live.html"
         if page.exists() and text in (content := page.read_text(encoding="utf-8")):
@@ -540,7 +570,7 @@ def drawn_page(folder, text):
     raise AssertionError(f"no {text!r} in live.html after 30 seconds")
 
 
-def test_live_page_stands_alone_and_reloads_until_finished(fit, tmp_path):
+def test_the_live_page_needs_no_other_file_and_reloads_until_finished(fit, tmp_path):
     live = live_run(fit, tmp_path, title="seedlings")
     page = drawn_page(tmp_path, "2 / 3")
     assert 'http-equiv="refresh"' in page
@@ -554,7 +584,7 @@ def test_live_page_stands_alone_and_reloads_until_finished(fit, tmp_path):
     assert "refresh" not in page and "stopped: no new low" in page
 
 
-def test_live_page_exists_before_the_first_epoch_ends(tmp_path):
+def test_the_live_page_exists_before_the_first_epoch_ends(tmp_path):
     live = LiveCurves(RunPaths(tmp_path), make_log(tmp_path), title="run", planned_lr=[0.1] * 3)
     live.on_train_begin()
     page = drawn_page(tmp_path, "0 / 3")
@@ -573,19 +603,19 @@ def test_the_page_and_the_curves_show_a_strength_that_varies(tmp_path, strengths
     page = (tmp_path / "live.html").read_text(encoding="utf-8")
     varies = strengths[1] != strengths[0]
     assert ("<dt>augmentation strength</dt><dd>1.25</dd>" in page) == varies
-    assert ("<th>strength</th>" in page) == ("<td>1.25</td></tr>" in page) == varies
+    assert ('<th scope="col">strength</th>' in page) == ("<td>1.25</td></tr>" in page) == varies
     with Image.open(tmp_path / "curves.png") as image:
         assert image.height / image.width == pytest.approx(8 / 5.4 if varies else 6.8 / 5.4, 0.01)
 
 
-def test_a_title_cannot_add_to_the_page(fit, tmp_path):
+def test_a_title_is_escaped_in_the_page(fit, tmp_path):
     live_run(fit, tmp_path, title="<script>alert('x')</script>&小\udcff", epochs=1)
     page = drawn_page(tmp_path, "1 / 3")
     assert "<script" not in page
     assert "&lt;script&gt;" in page and "&amp;小?" in page
 
 
-def test_a_folder_that_vanished_warns_once_and_training_goes_on(fit, tmp_path, capsys):
+def test_a_folder_that_vanished_warns_once_and_training_continues(fit, tmp_path, capsys):
     log = make_log(tmp_path)
     live = LiveCurves(
         RunPaths(tmp_path / "gone"), log, title="run", planned_lr=[0.1] * 3, pause=0.0
@@ -597,7 +627,7 @@ def test_a_folder_that_vanished_warns_once_and_training_goes_on(fit, tmp_path, c
     assert warning.startswith(f"warning: no curves written to {tmp_path / 'gone'}: ")
 
 
-def test_without_a_display_show_says_so_once(fit, tmp_path, monkeypatch, capsys):
+def test_show_without_a_display_warns_once(fit, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(sys, "platform", "linux")
     for name in ("DISPLAY", "WAYLAND_DISPLAY"):
         monkeypatch.delenv(name, raising=False)
@@ -606,7 +636,7 @@ def test_without_a_display_show_says_so_once(fit, tmp_path, monkeypatch, capsys)
     assert (tmp_path / "curves.png").exists()
 
 
-def test_a_notebook_shows_one_image_and_replaces_it(fit, tmp_path, monkeypatch):
+def test_a_notebook_shows_one_image_that_is_replaced(fit, tmp_path, monkeypatch):
     shown, replaced = [], []
 
     def display(image, display_id):
@@ -622,7 +652,7 @@ def test_a_notebook_shows_one_image_and_replaces_it(fit, tmp_path, monkeypatch):
     assert all(data.startswith(b"\x89PNG") for data in shown + replaced)
 
 
-def test_a_window_is_drawn_until_it_is_closed(fit, tmp_path, monkeypatch):
+def test_a_window_is_updated_until_it_is_closed(fit, tmp_path, monkeypatch):
     plt.switch_backend("agg")
     figure = plt.figure()
     monkeypatch.setattr(
@@ -638,7 +668,7 @@ def test_a_window_is_drawn_until_it_is_closed(fit, tmp_path, monkeypatch):
     plt.close(figure)
 
 
-def test_a_display_without_a_window_system_is_no_place_to_show(monkeypatch):
+def test_a_backend_that_only_writes_files_opens_no_window(monkeypatch):
     monkeypatch.setenv("DISPLAY", ":0")
     plt.switch_backend("agg")
     before = plt.get_fignums()
@@ -649,12 +679,12 @@ def test_a_display_without_a_window_system_is_no_place_to_show(monkeypatch):
 # --- tensorboard -------------------------------------------------------------------------------
 
 
-def test_tensorboard_that_is_missing_names_flag_and_remedy(tmp_path, monkeypatch):
+def test_missing_tensorboard_is_an_error_with_a_remedy(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "tensorboard", None)
     with pytest.raises(UserError, match=r"--tensorboard.*pip install seedtf\[tensorboard\]"):
         tensorboard_callback(tmp_path)
 
 
-def test_tensorboard_writes_where_it_is_told(tmp_path, monkeypatch):
+def test_tensorboard_writes_to_the_given_folder(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "tensorboard", types.ModuleType("tensorboard"))
     assert tensorboard_callback(tmp_path / "logs").log_dir == str(tmp_path / "logs")

@@ -1,3 +1,5 @@
+"""The exponential moving average of weights, and its callback."""
+
 import math
 
 import keras
@@ -24,7 +26,7 @@ def fill(network: keras.Model, value: float) -> None:
         each.assign(np.full(each.shape, value, np.float32))
 
 
-def test_after_the_horizon_what_was_before_counts_for_1_over_e() -> None:
+def test_after_the_horizon_earlier_weights_count_for_1_over_e() -> None:
     decay, every = ema_decay(0.1, 5000)
     assert every == 10
     assert decay ** (500 / every) == pytest.approx(1 / math.e)
@@ -34,7 +36,7 @@ def test_a_short_training_is_averaged_at_every_step() -> None:
     assert ema_decay(0.5, 20) == (pytest.approx(math.exp(-0.1)), 1)
 
 
-def test_the_first_updates_forget_the_random_weights(network: keras.Model) -> None:
+def test_the_first_updates_soon_forget_the_random_weights(network: keras.Model) -> None:
     fill(network, 0.0)
     average = MovingAverage(network, 0.5, 1000)  # every 10 steps
     fill(network, 1.0)

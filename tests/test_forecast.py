@@ -1,4 +1,4 @@
-"""The forecast's arithmetic with clocks that the tests set, and a tiny network really measured."""
+"""The arithmetic of a forecast with fake clocks, and a tiny model that is really timed."""
 
 from __future__ import annotations
 
@@ -38,20 +38,20 @@ def known():
     return Forecast(STAGES, WRITING, startup=20.0, host_memory=2_500_000_000, cache=60_000_000)
 
 
-def test_the_sum_of_a_training(known):
+def test_the_duration_of_a_training_is_the_sum_of_its_parts(known):
     # an epoch: 6 + 2 + 0.5 + 1.5, then 15 + 3 + 0.5 + 1.5
     assert [known.epoch_seconds(stage) for stage in known.stages] == [10.0, 20.0]
     assert known.training_seconds == 4 * 10 + 8 + 6 * 20 + 12
     assert known.seconds == 20 + 180 + 3
 
 
-def test_writing_holds_up_epochs_that_are_shorter(known):
+def test_epochs_shorter_than_the_writing_wait_for_it(known):
     slow = replace(known, writing=replace(WRITING, beside=30.0))
     assert [slow.epoch_seconds(stage) for stage in slow.stages] == [30.5, 30.5]
     assert slow.seconds == 20 + 10 * 30.5 + 8 + 12 + 30
 
 
-def test_the_sum_of_the_files(known):
+def test_disk_space_is_the_sum_of_the_files(known):
     # two networks and two states; while a third state is written it needs room too
     assert known.run_bytes == 2 * 10_000_000 + 2 * 25_000_000
     assert known.disk_bytes == 70_000_000 + 25_000_000 + 60_000_000
@@ -68,23 +68,24 @@ def _utc():
 
 
 @pytest.mark.usefixtures("_utc")
-def test_the_lines(known):
+def test_the_console_lines_of_a_forecast(known):
     now = 1_000_000_000.0  # 2001-09-09 01:46:40 UTC
     assert replace(known, gpu_memory=1_000_000).lines(now) == [
-        "epoch     10.00 s at 32², 4 of them: training 6.00, validation 2.00, writing 2.00",
-        "epoch     20.00 s at 48², 6 of them: training 15.00, validation 3.00, writing 2.00",
-        "end       01:50 if started now: 0:03:23 for 10 epochs, of which 0:00:20 before the first",
-        "memory    2.50 GB of main memory, 1.0 MB of the GPU at the peak",
-        "disk      70.0 MB in the run folder: 2 networks of 10.0 MB, 2 states of 25.0 MB; cache file "
-        "60.0 MB; 155.0 MB with a file being written",
+        ("epoch", "10.00 s at 32², 4 of them: training 6.00, validation 2.00, writing 2.00"),
+        ("epoch", "20.00 s at 48², 6 of them: training 15.00, validation 3.00, writing 2.00"),
+        ("end", "01:50 if started now: 0:03:23 for 10 epochs, of which 0:00:20 before the first"),
+        ("memory", "2.50 GB of main memory, 1.0 MB of the GPU at the peak"),
+        (
+            "disk",
+            "70.0 MB in the run folder: 2 models of 10.0 MB, 2 states of 25.0 MB; cache file "
+            "60.0 MB; 155.0 MB with a file being written",
+        ),
     ]
     long = replace(known, startup=86_420.0)
-    assert long.lines(now)[2].startswith(
-        "end       2001-09-10 01:50 if started now: 1 day, 0:03:23"
-    )
+    assert long.lines(now)[2][1].startswith("2001-09-10 01:50 if started now: 1 day, 0:03:23")
 
 
-def test_the_json_holds_what_was_measured_and_what_follows(known):
+def test_the_json_holds_the_measured_and_the_derived_values(known):
     read = json.loads(known.as_json())
     assert read["stages"][1]["train"] == 15.0
     assert read["epoch_seconds"] == [10.0, 20.0]
@@ -93,7 +94,7 @@ def test_the_json_holds_what_was_measured_and_what_follows(known):
 
 
 class Clock:
-    """Stands still but for what steps take."""
+    """Advances only by the duration of steps."""
 
     def __init__(self):
         self.now = 7.0
@@ -101,7 +102,7 @@ class Clock:
     def __call__(self):
         return self.now
 
-    def pass_(self, seconds):
+    def advance(self, seconds):
         self.now += seconds
         return {"loss": 1.0}
 
@@ -109,20 +110,20 @@ class Clock:
 @pytest.mark.parametrize(
     ("steps", "costs", "expected"),
     [
-        # four blocks of five steps that take 10, 15, 20 and 100: of 2, 3, 4 and 20, the middle is 3.5
+        # four blocks of five steps take 10, 15, 20 and 100: the median of 2, 3, 4 and 20 is 3.5
         (20, [*[2] * 5, *[3] * 5, *[4] * 5, 96, *[1] * 4], 3.5),
-        (7, [1, 1, 5, 5, 2, 2, 99], 2.0),  # three blocks of two; the seventh is not taken
+        (7, [1, 1, 5, 5, 2, 2, 99], 2.0),  # three blocks of two; the seventh step is not run
         (2, [3, 5], 4.0),
         (1, [3], 3.0),
     ],
 )
-def test_the_step_is_a_median_of_blocks(steps, costs, expected):
+def test_the_duration_of_a_step_is_the_median_of_blocks(steps, costs, expected):
     clock, left = Clock(), iter(costs)
-    assert median_step(lambda: clock.pass_(next(left)), steps, clock) == expected
+    assert median_step(lambda: clock.advance(next(left)), steps, clock) == expected
 
 
 class FakeTrainer:
-    """Takes as long for a step as its batch says, a minute to trace, and counts its steps."""
+    """A step takes as many seconds as its batch is large, tracing a minute; counts the steps."""
 
     def __init__(self, clock):
         self.clock = clock
@@ -133,17 +134,17 @@ class FakeTrainer:
 
     def fit(self, batches, **_):
         assert self.optimizer.learning_rate == 0.0
-        return self.clock.pass_(60.0)
+        return self.clock.advance(60.0)
 
     def evaluate(self, batches, **_):
-        return self.clock.pass_(30.0)
+        return self.clock.advance(30.0)
 
     def train_function(self, batches):
         self.taken.append(next(batches))
-        return self.clock.pass_(self.taken[-1])
+        return self.clock.advance(self.taken[-1])
 
     def test_function(self, batches):
-        return self.clock.pass_(next(batches))
+        return self.clock.advance(next(batches))
 
 
 @pytest.fixture
@@ -152,15 +153,17 @@ def no_writing(monkeypatch):
     monkeypatch.setattr(forecast_timing, "_drawing_seconds", lambda: 1.0)
 
 
-def test_stages_are_timed_apart_and_warming_up_does_not_count(no_writing):
+def test_stages_are_timed_separately_and_warm_up_does_not_count(no_writing):
     clock = Clock()
     trainer = FakeTrainer(clock)
     entered = []
 
     def stage(size, epochs, step, val):
         train = [1000.0] * 4 + [step] * 50
-        judged = [val + 4.0] + [val] * 50
-        return TimedStage(size, epochs, lambda: train, lambda: judged, lambda: entered.append(size))
+        validation = [val + 4.0] + [val] * 50
+        return TimedStage(
+            size, epochs, lambda: train, lambda: validation, lambda: entered.append(size)
+        )
 
     found = time_training(
         trainer,
@@ -177,14 +180,14 @@ def test_stages_are_timed_apart_and_warming_up_does_not_count(no_writing):
         StageTime(32, 4, 200.0, 4.5 + 10 * 0.5, 90.0),
         StageTime(48, 6, 300.0, 5.0 + 10 * 1.0, 90.0),
     )
-    # an epoch is far longer than the pause between two drawings, so one falls to every epoch
+    # an epoch is much longer than the pause between two drawings, so each epoch has one
     assert found.writing == replace(WRITING, slowing=2.5)
     assert (found.startup, found.snapshots, found.cache) == (5.0, 2, 7)
     assert found.host_memory > 50_000_000
     assert found.steps == len(trainer.taken) - 2 * 4 <= MOST_STEPS
 
 
-def test_a_validation_of_one_batch(no_writing):
+def test_a_validation_may_have_a_single_batch(no_writing):
     clock = Clock()
     stage = TimedStage(32, 1, lambda: [1.0] * 30, lambda: [4.0])
     found = time_training(
@@ -194,7 +197,7 @@ def test_a_validation_of_one_batch(no_writing):
 
 
 @given(st.integers(1, MOST_STEPS))
-def test_no_more_steps_are_timed_than_promised(stages):
+def test_the_number_of_timed_steps_is_limited(stages):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(forecast_timing, "_time_writing", lambda trainer, clock: WRITING)
         patch.setattr(forecast_timing, "_drawing_seconds", lambda: 1.0)
@@ -209,7 +212,7 @@ def test_no_more_steps_are_timed_than_promised(stages):
     assert all(each.train == 9.0 and each.validation == 9.0 for each in found.stages)
 
 
-def test_a_real_network_is_measured_and_nothing_is_left_behind(tmp_path, monkeypatch):
+def test_timing_a_real_model_leaves_no_file_and_no_changed_weight(tmp_path, monkeypatch):
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     keras.utils.set_random_seed(0)
     network = build_network(model="tiny", num_classes=3, image_size=16, weights="none")
@@ -228,7 +231,7 @@ def test_a_real_network_is_measured_and_nothing_is_left_behind(tmp_path, monkeyp
     taken = time.perf_counter() - began
     assert list(tmp_path.iterdir()) == []
     (stage,) = found.stages
-    # less than was waited for: 20 of 10 steps, tracing, and writing once
+    # the forecast covers less than what was run here: two epochs of 10 steps, tracing, one writing
     assert 0 < 2 * stage.train + stage.tracing + found.writing.beside < taken
     assert stage.validation > 0
     assert found.steps == 20
@@ -237,25 +240,25 @@ def test_a_real_network_is_measured_and_nothing_is_left_behind(tmp_path, monkeyp
     assert weights < found.writing.checkpoint < weights + 200_000
     assert weights + optimizer < found.writing.state < weights + optimizer + 50_000
     assert found.gpu_memory is None or found.gpu_memory > 0
-    # at a rate that would have made them infinite
+    # although the learning rate would have made them infinite
     assert np.array_equal(network.trainable_weights[0].numpy(), kernel)
 
 
-def test_a_full_disk_is_one_line(tmp_path, monkeypatch):
+def test_a_temporary_folder_without_room_is_a_user_error(tmp_path, monkeypatch):
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "missing"))
     with pytest.raises(UserError, match=r"^--dry_run: .*missing cannot be written \(No such"):
         forecast_timing._time_writing(SimpleNamespace(average=None), time.perf_counter)
 
 
-def test_the_process_has_an_age():
+def test_the_age_of_the_process_rises():
     first = process_age()
     assert 0 < first < 1e6
     assert process_age() >= first
 
 
-def test_beginning_anew_in_every_epoch_counts_for_each(known):
+def test_a_new_fit_in_every_epoch_adds_to_each(known):
     stages = tuple(replace(stage, restart=1.5) for stage in STAGES)
     again = replace(known, stages=stages)
     assert [again.epoch_seconds(stage) for stage in stages] == [11.5, 21.5]
-    assert "new batches 1.50, writing 2.00" in again.lines(0.0)[0]
-    assert "new batches" not in known.lines(0.0)[0]
+    assert "new batches 1.50, writing 2.00" in again.lines(0.0)[0][1]
+    assert "new batches" not in known.lines(0.0)[0][1]

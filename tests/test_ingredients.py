@@ -306,7 +306,7 @@ def test_a_dry_run_times_a_few_steps_and_leaves_nothing(
     assert [line.split()[0] for line in told] == ["epoch", "epoch", "end", "memory", "disk"]
     assert "at 12², 1 of them" in told[0] and "at 16², 1 of them" in told[1]
     assert "for 2 epochs" in told[2]
-    assert "4 networks of" in told[4]
+    assert "4 models of" in told[4]
     found = json.loads(last.removeprefix("RESULT "))
     assert [stage["size"] for stage in found["stages"]] == [12, 16]
     assert all(stage["train"] > 0 and stage["validation"] > 0 for stage in found["stages"])

@@ -1,4 +1,4 @@
-"""Snapshots: kept at the bottom of every cycle, and answering by their mean."""
+"""Snapshots: saved at the minimum of every cycle, and evaluated by their mean."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ EPOCHS = (4, 10)
 
 @pytest.fixture(scope="module")
 def run_dir(tmp_path_factory, tiny_folder):
-    """A run with two snapshots and a best model that is none of them."""
+    """A run with two snapshots and a best model that differs from both."""
     run = make_run(tmp_path_factory.mktemp("runs") / "tiny", tiny_folder)
     for epoch in EPOCHS:
         keras.utils.set_random_seed(epoch)
@@ -43,8 +43,8 @@ def run_dir(tmp_path_factory, tiny_folder):
     return run
 
 
-def kept(cycle_epochs: float, epochs: int, first: int = 0) -> list[str]:
-    """What a callback saves from epoch ``first`` on."""
+def saved_names(cycle_epochs: float, epochs: int, first: int = 0) -> list[str]:
+    """The files that the callback saves from epoch ``first`` on."""
     saved: list[Path] = []
     ends = snapshot_epochs(cycle_epochs, epochs, per_step=True)
     callback = Snapshots(RunPaths(Path("c")), lambda _, path: saved.append(path), ends)
@@ -67,12 +67,12 @@ def kept(cycle_epochs: float, epochs: int, first: int = 0) -> list[str]:
         (1.0, 1, False, [1]),
     ],
 )
-def test_the_epoch_at_the_bottom_of_every_cycle_is_kept(cycle_epochs, epochs, per_step, expected):
+def test_the_epoch_at_the_minimum_of_every_cycle_is_saved(cycle_epochs, epochs, per_step, expected):
     assert snapshot_epochs(cycle_epochs, epochs, per_step=per_step) == expected
 
 
 @given(st.integers(4, 60).map(lambda n: n / 4), st.integers(1, 60), st.booleans())
-def test_what_is_kept_of_a_cycle_has_its_lowest_rate(cycle_epochs, epochs, per_step):
+def test_the_snapshot_of_a_cycle_has_its_lowest_rate(cycle_epochs, epochs, per_step):
     def last_rate_at(epoch):
         return math.nextafter(epoch, 0) if per_step else epoch - 1
 
@@ -93,15 +93,15 @@ def test_what_is_kept_of_a_cycle_has_its_lowest_rate(cycle_epochs, epochs, per_s
 
 
 @given(st.floats(0.1, 20), st.integers(1, 40), st.data())
-def test_a_run_that_goes_on_keeps_what_is_missing(cycle_epochs, epochs, data):
+def test_a_resumed_run_saves_the_missing_snapshots(cycle_epochs, epochs, data):
     done = data.draw(st.integers(0, epochs))
-    whole = kept(cycle_epochs, epochs)
-    assert whole == sorted(set(whole))
-    rest = kept(cycle_epochs, epochs, first=done)
-    assert rest == [name for name in whole if int(name[9:13]) > done]
+    uninterrupted = saved_names(cycle_epochs, epochs)
+    assert uninterrupted == sorted(set(uninterrupted))
+    rest = saved_names(cycle_epochs, epochs, first=done)
+    assert rest == [name for name in uninterrupted if int(name[9:13]) > done]
 
 
-def test_the_mean_of_probabilities_answers(run_dir):
+def test_an_ensemble_predicts_the_mean_of_probabilities(run_dir):
     models = [load_model(run_dir / "checkpoints" / f"snapshot-{e:04d}.keras") for e in EPOCHS]
     pixels = np.random.default_rng(0).uniform(0, 255, (5, IMAGE_SIZE, IMAGE_SIZE, 3))
     images = tf.constant(pixels, tf.float32)
@@ -115,7 +115,7 @@ def test_the_mean_of_probabilities_answers(run_dir):
     np.testing.assert_array_equal(alone, make_classifier(models[0])(images))
 
 
-def test_evaluate_and_predict_ask_all_snapshots(run_dir, tiny_folder, tmp_path, capsys):
+def test_evaluate_and_predict_use_all_snapshots(run_dir, tiny_folder, tmp_path, capsys):
     run = copy_run(run_dir, tmp_path / "run")
     assert main(["evaluate", str(run), "--snapshots"]) == 0
     shown = capsys.readouterr().out
@@ -124,12 +124,12 @@ def test_evaluate_and_predict_ask_all_snapshots(run_dir, tiny_folder, tmp_path, 
     report = run / "report-snapshots"
     assert "tiny, mean of 2 snapshots" in (report / "index.html").read_text(encoding="utf-8")
     with (report / "predictions_val.csv").open(newline="", encoding="utf-8") as file:
-        judged = next(csv.DictReader(file))
+        evaluated = next(csv.DictReader(file))
 
     noise = np.random.default_rng(1).integers(0, 255, (IMAGE_SIZE, IMAGE_SIZE, 3), np.uint8)
     Image.fromarray(noise).save(tmp_path / "noise.png")
     image_paths, out = (
-        [str(tiny_folder / judged["path"]), str(tmp_path / "noise.png")],
+        [str(tiny_folder / evaluated["path"]), str(tmp_path / "noise.png")],
         tmp_path / "p",
     )
     stated = []
@@ -140,12 +140,12 @@ def test_evaluate_and_predict_ask_all_snapshots(run_dir, tiny_folder, tmp_path, 
             first, second = csv.DictReader(file)
         stated.append(second["p1"])
         if flags == ["--snapshots"]:
-            assert first["top1"] == judged["top1"]
-            assert float(first["p1"]) == pytest.approx(float(judged["p1"]), abs=1e-6)
-    assert len(set(stated)) == 3  # of noise, unlike a plain image, the views differ
+            assert first["top1"] == evaluated["top1"]
+            assert float(first["p1"]) == pytest.approx(float(evaluated["p1"]), abs=1e-6)
+    assert len(set(stated)) == 3  # the views of noise differ, unlike those of a plain image
 
 
-def test_the_mean_takes_the_temperature_that_was_fitted_on_it(run_dir, tiny_folder, tmp_path):
+def test_the_ensemble_uses_the_temperature_fitted_on_it(run_dir, tiny_folder, tmp_path):
     run, other = copy_run(run_dir, tmp_path / "run"), str(tiny_folder)
     for name, temperature in (("report", 0.5), ("report-snapshots", 1.5)):
         (run / name).mkdir()
@@ -155,7 +155,7 @@ def test_the_mean_takes_the_temperature_that_was_fitted_on_it(run_dir, tiny_fold
     assert found.page.parent == run / f"report-{tiny_folder.name}-snapshots"
 
 
-def test_a_run_without_snapshots_is_one_line(tmp_path, tiny_folder, capsys):
+def test_a_run_without_snapshots_is_an_error_of_one_line(tmp_path, tiny_folder, capsys):
     run = make_run(tmp_path / "run", tiny_folder)
     for command in (
         ["evaluate", str(run), "--snapshots"],

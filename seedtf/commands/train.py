@@ -7,7 +7,7 @@ import time
 from seedtf.commands.arguments import parse_given
 from seedtf.compat.tensorflow_env import import_tensorflow
 from seedtf.config.train_config import TrainConfig
-from seedtf.report import report, report_result, report_text
+from seedtf.report import report, report_result
 from seedtf.runs.paths import RunPaths
 from seedtf.runs.saved_config import resumed_config
 
@@ -24,8 +24,8 @@ def run(arguments: list[str]) -> int:
 
     if config.dry_run:
         forecast = forecast_training(config)
-        for line in forecast.lines(time.time()):
-            report_text(line)
+        for label, text in forecast.lines(time.time()):
+            report(label, text)
         report_result(forecast.as_json())
         return 0
     result = train_and_evaluate(config)

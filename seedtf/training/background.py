@@ -1,4 +1,4 @@
-"""Work beside training in threads: ``SerialWorker`` runs every job, ``LatestOnlyWorker`` the newest."""
+"""Background jobs in threads: ``SerialWorker`` runs each, ``LatestOnlyWorker`` only the newest."""
 
 from __future__ import annotations
 
@@ -12,81 +12,90 @@ Job = Callable[[], None]
 
 
 class SerialWorker:
-    """Does one job at a time; whoever brings the next one waits for the one before.
+    """Runs one job at a time; ``submit`` waits until the previous job is done.
 
-    So what jobs hold in memory is bounded, and what they raise is raised in training.
+    The memory that jobs hold is therefore bounded, and an exception in a job is raised in the thread
+    that submits the next one.
+
+    Example:
+        >>> worker, written = SerialWorker(), []
+        >>> worker.submit(lambda: written.append("weights"))
+        >>> worker.submit(lambda: written.append("state"))
+        >>> worker.wait()
+        >>> written
+        ['weights', 'state']
+        >>> worker.close()
     """
 
     def __init__(self) -> None:
-        """Starts idle."""
-        self._pool = ThreadPoolExecutor(1, thread_name_prefix="writer")
+        self._pool = ThreadPoolExecutor(1, thread_name_prefix="serial-worker")
         self._pending: Future[None] | None = None
 
     def submit(self, job: Job) -> None:
-        """Begins ``job``; raises what the job before has raised."""
+        """Waits for the previous job and starts ``job``; raises what the previous job raised."""
         self.wait()
         self._pending = self._pool.submit(job)
 
     def wait(self) -> None:
-        """Returns when nothing is left to do; raises what the last job has raised."""
+        """Returns when the last job is done; raises what it raised."""
         pending, self._pending = self._pending, None
         if pending is not None:
             pending.result()
 
     def close(self) -> None:
-        """Lets the thread end; waits for it, but raises nothing."""
+        """Waits for the last job and ends the thread; raises nothing."""
         self._pool.shutdown()
 
 
 class LatestOnlyWorker:
-    """Does the newest job given, when it has time; an older one not yet begun is dropped.
+    """Runs the newest job as soon as it is free; drops an older job that has not started by then.
 
     What a job raises is raised by the next ``submit`` or ``wait``.
 
     Args:
-        pause: least seconds between the end of a job and the begin of the next.
+        pause: minimum seconds between the end of a job and the start of the next one.
     """
 
     def __init__(self, pause: float = 0.0) -> None:
         self._pause = pause
         self._changed = threading.Condition()
         self._job: Job | None = None
-        self._working = self._hurry = False
+        self._running = self._skip_pause = False
         self._error: BaseException | None = None
 
     def submit(self, job: Job) -> None:
-        """Begins ``job`` soon, unless a newer one comes first."""
+        """Makes ``job`` the newest one and returns at once."""
         with self._changed:
             self._raise_error()
             self._job = job
-            if not self._working:
-                self._working = True
-                # no daemon: those are killed at the process's end, in the middle of a drawing
-                threading.Thread(target=self._work, name="painter").start()
+            if not self._running:
+                self._running = True
+                # not a daemon thread: those are killed when the process exits, in the middle of a job
+                threading.Thread(target=self._run, name="latest-only-worker").start()
 
     def wait(self) -> None:
-        """Returns when the newest job is done, without any pause before it."""
+        """Returns when the newest job is done; does not wait for the pause before it."""
         with self._changed:
-            self._hurry = True
+            self._skip_pause = True
             self._changed.notify_all()
-            self._changed.wait_for(lambda: not self._working)
-            self._hurry = False
+            self._changed.wait_for(lambda: not self._running)
+            self._skip_pause = False
             self._raise_error()
 
-    def _work(self) -> None:
+    def _run(self) -> None:
         while job := self._next_job():
             try:
                 job()
-            except BaseException as error:  # for the thread that waits
+            except BaseException as error:  # raised in the thread that submits or waits
                 self._error = error
             with self._changed:
-                self._changed.wait_for(lambda: self._hurry, self._pause)
+                self._changed.wait_for(lambda: self._skip_pause, self._pause)
 
     def _next_job(self) -> Job | None:
         with self._changed:
             job, self._job = self._job, None
             if job is None:
-                self._working = False
+                self._running = False
                 self._changed.notify_all()
             return job
 

@@ -1,4 +1,4 @@
-"""What a training will take: the arithmetic from what was timed, and how it is told."""
+"""Extrapolates a few timed steps to duration, memory and disk space (``--dry_run``)."""
 
 from __future__ import annotations
 
@@ -6,23 +6,25 @@ import datetime
 import json
 from dataclasses import asdict, dataclass
 
-from seedtf.report import format_duration
+from seedtf.report import format_bytes, format_duration
 
 __all__ = ["Forecast", "StageTime", "Writing"]
 
 _STATES, _CHECKPOINTS = 2, 2
+"""Files of each kind that a run folder holds: the last two states, the best and the last model."""
 
 
 @dataclass(frozen=True)
 class StageTime:
-    """Seconds of a stage.
+    """Duration of the epochs that train on images of one size, in seconds.
 
     Attributes:
-        size, epochs: as in ``Stage``.
-        train: seconds of one epoch's training.
-        validation: of judging the validation images once.
-        tracing: of getting ready, once.
-        restart: of beginning ``fit`` anew in every epoch; 0 where it runs through.
+        size: side of the images in pixels.
+        epochs: number of epochs.
+        train: training in one epoch.
+        validation: validation in one epoch.
+        tracing: tracing and compiling, once per stage.
+        restart: starting a new ``fit`` in every epoch; 0 if one ``fit`` runs all of them.
     """
 
     size: int
@@ -35,14 +37,14 @@ class StageTime:
 
 @dataclass(frozen=True)
 class Writing:
-    """What an epoch leaves on disk, and what that takes.
+    """What an epoch writes to disk, and how long that takes.
 
     Attributes:
-        waiting: seconds that training stands still in an epoch, while variables are copied.
-        beside: seconds from then until everything is on disk, while training goes on.
-        slowing: seconds that the work beside costs a training on the same cores.
-        checkpoint: bytes of a network.
-        state: bytes of the state a run can go on from.
+        waiting: seconds per epoch in which training is paused while variables are copied.
+        beside: seconds from then until all files are on disk; training continues meanwhile.
+        slowing: seconds by which this background work slows down a training on the same cores.
+        checkpoint: bytes of a model file.
+        state: bytes of a state file for exact resume.
     """
 
     waiting: float
@@ -54,17 +56,24 @@ class Writing:
 
 @dataclass(frozen=True)
 class Forecast:
-    """What a training will take.
+    """Estimated duration, memory and disk space of a training.
 
     Attributes:
-        stages: its epochs, in order.
-        writing: what follows each epoch.
+        stages: the durations of its stages, in order.
+        writing: the files that follow each epoch.
         startup: seconds before the first step.
-        host_memory: bytes of main memory at the peak so far, which every stage has had its part in.
-        gpu_memory: the same on the busiest GPU; None without one.
-        snapshots: networks kept besides the best and the last one.
-        cache: bytes of the file of decoded images; 0 for none.
-        steps: train steps that were timed.
+        host_memory: bytes of main memory at the peak so far, after every stage was tried.
+        gpu_memory: the same on the GPU with the highest peak; None without a GPU.
+        snapshots: models kept besides the best and the last one.
+        cache: bytes of the cache file of decoded images; 0 without one.
+        steps: number of training steps that were timed.
+
+    Example:
+        >>> stage = StageTime(size=224, epochs=10, train=60.0, validation=5.0, tracing=20.0)
+        >>> writing = Writing(waiting=1.0, beside=3.0, slowing=0.0, checkpoint=90, state=270)
+        >>> forecast = Forecast((stage,), writing, startup=12.0, host_memory=3_000_000_000)
+        >>> forecast.epoch_seconds(stage), forecast.training_seconds, forecast.run_bytes
+        (66.0, 680.0, 720)
     """
 
     stages: tuple[StageTime, ...]
@@ -77,50 +86,59 @@ class Forecast:
     steps: int = 0
 
     def epoch_seconds(self, stage: StageTime) -> float:
-        """From the begin of an epoch to that of the next; what is written beside can hold it up."""
+        """From the start of an epoch to that of the next one, which has to wait for slow writing."""
         working = stage.train + stage.validation + stage.restart
         working += self.writing.waiting + self.writing.slowing
         return max(working, self.writing.waiting + self.writing.beside)
 
     @property
     def training_seconds(self) -> float:
-        """All epochs, and getting ready for each stage."""
-        return sum(each.epochs * self.epoch_seconds(each) + each.tracing for each in self.stages)
+        """All epochs, and the tracing of each stage."""
+        return sum(
+            stage.epochs * self.epoch_seconds(stage) + stage.tracing for stage in self.stages
+        )
 
     @property
     def seconds(self) -> float:
-        """From the command to its end."""
-        # the last epoch's files are waited for
+        """From the start of the command to its end, when the files of the last epoch are written."""
         return self.startup + self.training_seconds + self.writing.beside
 
     @property
     def run_bytes(self) -> int:
-        """What the run folder holds in the end."""
-        networks = (_CHECKPOINTS + self.snapshots) * self.writing.checkpoint
-        return networks + _STATES * self.writing.state
+        """Size of the run folder at the end of training."""
+        models = (_CHECKPOINTS + self.snapshots) * self.writing.checkpoint
+        return models + _STATES * self.writing.state
 
     @property
     def disk_bytes(self) -> int:
-        """What has to be free: a file is whole before it takes the place of an older one."""
+        """Disk space needed: a file is written completely before it replaces an older one."""
         return self.run_bytes + max(self.writing.checkpoint, self.writing.state) + self.cache
 
-    def lines(self, now: float) -> list[str]:
-        """For the console.
+    def lines(self, now: float) -> list[tuple[str, str]]:
+        """The label and the text of each line for the console.
 
         Args:
-            now: seconds since the epoch of the clock, at which the training would be started.
+            now: the time at which training would be started, in seconds since 1970.
         """
         epochs = sum(stage.epochs for stage in self.stages)
         end = datetime.datetime.fromtimestamp(now + self.seconds)
+        checkpoint, state = self.writing.checkpoint, self.writing.state
         return [
-            *map(self._stage_line, self.stages),
-            f"end       {_clock(end, now)} if started now: {format_duration(self.seconds)} for "
-            f"{epochs} epochs, of which {format_duration(self.startup)} before the first",
-            f"memory    {self._memory_text()} at the peak",
-            f"disk      {_size(self.run_bytes)} in the run folder: {_CHECKPOINTS + self.snapshots} "
-            f"networks of {_size(self.writing.checkpoint)}, {_STATES} states of "
-            f"{_size(self.writing.state)}; cache file {_size(self.cache)}; "
-            f"{_size(self.disk_bytes)} with a file being written",
+            *(("epoch", self._stage_text(stage)) for stage in self.stages),
+            (
+                "end",
+                f"{_clock(end, now)} if started now: {format_duration(self.seconds)} for {epochs} "
+                f"epochs, of which {format_duration(self.startup)} before the first",
+            ),
+            ("memory", f"{self._memory_text()} at the peak"),
+            (
+                "disk",
+                f"{format_bytes(self.run_bytes)} in the run folder: "
+                f"{_CHECKPOINTS + self.snapshots} models of {format_bytes(checkpoint)}, "
+                f"{_STATES} states of {format_bytes(state)}; cache file "
+                f"{format_bytes(self.cache)}; {format_bytes(self.disk_bytes)} with a file being "
+                "written",
+            ),
         ]
 
     def as_json(self) -> str:
@@ -134,23 +152,21 @@ class Forecast:
         }
         return json.dumps({**asdict(self), **derived})
 
-    def _stage_line(self, stage: StageTime) -> str:
-        after = self.epoch_seconds(stage) - stage.train - stage.validation - stage.restart
-        again = f", new batches {stage.restart:.2f}" if stage.restart else ""
+    def _stage_text(self, stage: StageTime) -> str:
+        total = self.epoch_seconds(stage)
+        after = total - stage.train - stage.validation - stage.restart
+        restart = f", new batches {stage.restart:.2f}" if stage.restart else ""
         return (
-            f"epoch     {self.epoch_seconds(stage):.2f} s at {stage.size}², {stage.epochs} of them: "
-            f"training {stage.train:.2f}, validation {stage.validation:.2f}{again}, writing {after:.2f}"
+            f"{total:.2f} s at {stage.size}², {stage.epochs} of them: training {stage.train:.2f}, "
+            f"validation {stage.validation:.2f}{restart}, writing {after:.2f}"
         )
 
     def _memory_text(self) -> str:
-        text = f"{_size(self.host_memory)} of main memory"
-        return text if self.gpu_memory is None else f"{text}, {_size(self.gpu_memory)} of the GPU"
+        text = f"{format_bytes(self.host_memory)} of main memory"
+        gpu = self.gpu_memory
+        return text if gpu is None else f"{text}, {format_bytes(gpu)} of the GPU"
 
 
 def _clock(end: datetime.datetime, now: float) -> str:
     same_day = end.date() == datetime.datetime.fromtimestamp(now).date()
     return end.strftime("%H:%M" if same_day else "%Y-%m-%d %H:%M")
-
-
-def _size(count: int) -> str:
-    return f"{count / 1e9:.2f} GB" if count >= 1e9 else f"{count / 1e6:.1f} MB"
