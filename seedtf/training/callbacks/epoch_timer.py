@@ -29,6 +29,15 @@ class EpochTimer(keras.callbacks.Callback):
         validation: seconds of it spent on validation.
         between: seconds from the end of the previous epoch to the start of this one, spent on copies
             for checkpoints and on curves; 0 in the first.
+
+    Example:
+        >>> readings = iter([0.0, 2.0, 3.0])  # start of the epoch, end of a step, end of the epoch
+        >>> timer = EpochTimer(32, clock=lambda: next(readings))
+        >>> timer.on_epoch_begin(0)
+        >>> timer.on_train_batch_end(9)  # the tenth step
+        >>> timer.on_epoch_end(0)
+        >>> timer.images_per_second, timer.seconds
+        (160.0, 3.0)
     """
 
     async_safe = True

@@ -28,6 +28,13 @@ class LearningRate(keras.callbacks.Callback):
             of once, at the start of the epoch.
         steps_per_epoch: training steps in one epoch.
         position: must stand before this callback in the list.
+
+    Example:
+        >>> def halving(epoch: float) -> float:
+        ...     return 0.1 * 0.5**epoch
+        >>> rate = LearningRate(halving, per_step=False, steps_per_epoch=50, position=Position())
+        >>> rate.planned(3)
+        [0.1, 0.05, 0.025]
     """
 
     def __init__(
