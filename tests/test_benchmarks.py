@@ -116,7 +116,13 @@ def test_a_child_that_fails_is_one_line() -> None:
 
 
 def test_the_start_is_measured_up_to_the_end_of_the_first_step(tiny_folder, tmp_path) -> None:
-    flags = [f"--data_dir={tiny_folder}", "--model=tiny", "--weights=none", "--image_size=16"]
+    flags = [
+        f"--data_dir={tiny_folder}",
+        "--model=tiny",
+        "--weights=none",
+        "--image_size=16",
+        "--batch_size=4",
+    ]
     before = time.time()
     seedtf = startup._run("train", "first_step", *flags, f"--run_dir={tmp_path / 'run'}")
     keras = startup._run("plain_keras", "MobileNet", "32", "4", "3")
