@@ -14,6 +14,8 @@ from __future__ import annotations
 
 import argparse
 import csv
+import itertools
+import os
 import shutil
 import subprocess
 import sys
@@ -30,14 +32,16 @@ from seedtf.runs.paths import RunPaths
 
 MEASURED = Path(__file__).resolve().parent / "measured"
 
-WIDTH = 1000
-"""Width of every figure in pixels, about that of a page on GitHub."""
+WIDTHS, COLORS, MAX_BYTES = (1000, 900, 800, 700), (256, 128, 64), 150_000
+"""A figure gets the first width in pixels, and then the most colours, that fit in ``MAX_BYTES``."""
 
 RUN_FLAGS = ("--data_dir=sample", "--weights=none", "--model=tiny", "--image_size=64")
 SHOWN_EPOCHS = 24
 
 # Of the evaluation page: the cards, the confusion matrix and the first row of top losses.
-SHORTEN_REPORT = """<script>
+SHORTEN_REPORT = """<style>
+dl.cards, ol { grid-template-columns: repeat(6, 1fr) !important; } .matrix { max-width: 46rem; }
+</style><script>
 for (const pair of document.querySelectorAll(".pair")) {
   if (pair.previousElementSibling?.tagName === "H2") pair.previousElementSibling.remove();
   pair.remove();
@@ -46,11 +50,11 @@ for (const loss of [...document.querySelectorAll("ol > li")].slice(6)) loss.remo
 </script></body>"""
 
 
-def seedtf(*arguments: str) -> None:
-    """Runs the command ``seedtf`` of this clone and stops if it fails."""
-    subprocess.run(
-        [sys.executable, "-m", "seedtf", *arguments], cwd=MEASURED.parents[1], check=True
-    )
+def seedtf(work_dir: Path, *arguments: str) -> None:
+    """Runs the command ``seedtf`` of this clone in ``work_dir`` and stops if it fails."""
+    environment = {**os.environ, "PYTHONPATH": str(MEASURED.parents[1])}
+    command = [sys.executable, "-m", "seedtf", *arguments]
+    subprocess.run(command, cwd=work_dir, env=environment, check=True)
 
 
 def train(work_dir: Path) -> RunPaths:
@@ -58,16 +62,17 @@ def train(work_dir: Path) -> RunPaths:
     run = work_dir / "sample-seedlings"
     if not RunPaths.of(run).last.exists():
         shutil.rmtree(run, ignore_errors=True)
-        seedtf("train", *RUN_FLAGS, f"--epochs={SHOWN_EPOCHS}", f"--run_dir={run}")
+        seedtf(work_dir, "train", *RUN_FLAGS, f"--epochs={SHOWN_EPOCHS}", f"--run_dir={run}")
     return RunPaths.of(run)
 
 
 def draw_augmentation(work_dir: Path, target: Path) -> None:
     """Augmented sample images, drawn by ``seedtf preview``."""
-    out = work_dir / "augmentation.png"
-    flags = ("--data_dir=sample", "--image_size=96", "--rotate=180", "--brightness=0.2")
-    seedtf("preview", *flags, f"--out={out}")
-    shrink(Image.open(out), target)
+    if not (work_dir / "seedlings").exists():
+        seedtf(work_dir, "sample", "--out=seedlings")
+    flags = ("--data_dir=seedlings", "--image_size=128", "--rotate=180", "--brightness=0.15")
+    seedtf(work_dir, "preview", *flags, "--out=augmentation.png")
+    save(Image.open(work_dir / "augmentation.png"), target)
 
 
 def draw_live(work_dir: Path, target: Path) -> None:
@@ -78,8 +83,7 @@ def draw_live(work_dir: Path, target: Path) -> None:
 def draw_report(work_dir: Path, target: Path) -> None:
     """The evaluation page of the run, shortened."""
     run = train(work_dir)
-    if not run.report.page.exists():
-        seedtf("evaluate", str(run.root))
+    seedtf(work_dir, "evaluate", str(run.root), "--overwrite")
     page = run.report.page.with_name("shortened.html")
     html = run.report.page.read_text(encoding="utf-8")
     page.write_text(html.replace("</body>", SHORTEN_REPORT), encoding="utf-8")
@@ -90,8 +94,8 @@ def draw_lr_find(work_dir: Path, target: Path) -> None:
     """The plot of the learning-rate finder."""
     out = work_dir / "lr_find"
     if not out.exists():
-        seedtf("lr_find", *RUN_FLAGS, f"--out_dir={out}")
-    shrink(Image.open(out / "lr_find.png"), target)
+        seedtf(work_dir, "lr_find", *RUN_FLAGS, f"--out_dir={out}")
+    save(Image.open(out / "lr_find.png"), target)
 
 
 def draw_peers(work_dir: Path, target: Path) -> None:
@@ -107,9 +111,10 @@ def draw_peers(work_dir: Path, target: Path) -> None:
     axes.set_xlim(0, 1.15 * max(rates.values()))
     style_axes(axes, below="augmented images per second, two CPU cores")
     axes.grid(False, axis="y")
+    axes.locator_params(axis="x", nbins=4)
     path = work_dir / "peers.png"
     save_figure(chart, path)
-    shrink(Image.open(path), target)
+    save(Image.open(path), target)
 
 
 def screenshot(page: Path, work_dir: Path, target: Path) -> None:
@@ -120,27 +125,26 @@ def screenshot(page: Path, work_dir: Path, target: Path) -> None:
     shot = work_dir / "page.png"
     flags = "--headless --no-sandbox --disable-gpu --hide-scrollbars --virtual-time-budget=3000"
     subprocess.run(
-        [browser, *flags.split(), f"--window-size={WIDTH},3000", f"--screenshot={shot}",
+        [browser, *flags.split(), f"--window-size={WIDTHS[0]},3000", f"--screenshot={shot}",
          page.resolve().as_uri()],
         check=True, capture_output=True,
     )  # fmt: skip
     image = Image.open(shot).convert("RGB")
     empty = Image.new("RGB", image.size, image.getpixel((0, image.height - 1)))
     _, _, _, bottom = ImageChops.difference(image, empty).getbbox() or (0, 0, 0, image.height)
-    shrink(image.crop((0, 0, image.width, min(bottom + 16, image.height))), target)
+    save(image.crop((0, 0, image.width, min(bottom + 16, image.height))), target)
 
 
-def shrink(image: Image.Image, target: Path, limit: int = 150_000) -> None:
-    """Saves ``image`` as a PNG of ``WIDTH`` pixels, with as many colours as ``limit`` bytes allow."""
+def save(image: Image.Image, target: Path) -> None:
+    """Saves ``image`` as a PNG with a palette, as large as ``MAX_BYTES`` allow."""
     image = image.convert("RGB")
-    if image.width > WIDTH:
-        size = WIDTH, round(image.height * WIDTH / image.width)
-        image = image.resize(size, Image.Resampling.LANCZOS)
-    for colors in (256, 128, 64, 32, 16):
-        image.quantize(colors, dither=Image.Dither.NONE).save(target, optimize=True)
-        if target.stat().st_size <= limit:
+    for width, colors in itertools.product(WIDTHS, COLORS):
+        size = min(width, image.width), round(image.height * min(width / image.width, 1.0))
+        scaled = image.resize(size, Image.Resampling.LANCZOS)
+        scaled.quantize(colors, kmeans=2, dither=Image.Dither.NONE).save(target, optimize=True)
+        if target.stat().st_size <= MAX_BYTES:
             break
-    print(f"{target} {image.width}×{image.height} {target.stat().st_size / 1000:.0f} kB")
+    print(f"{target.name} {size[0]}×{size[1]}, {target.stat().st_size / 1000:.0f} kB")
 
 
 FIGURES: dict[str, Callable[[Path, Path], None]] = {
