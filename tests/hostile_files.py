@@ -90,6 +90,9 @@ def _bombs() -> Iterator[tuple[str, bytes]]:
         yield f"claims {side}.png", magic + _png_head(side, side) + _chunk(b"IDAT", b"x") + end
     rows = zlib.compress(bytes(2001 * 12_000), 9)
     yield "rows without end.png", magic + _png_head(2000, 2000) + _chunk(b"IDAT", rows) + end
+    claim = _chunk(b"abCd", struct.pack(">IIBBBBB", 8, 8, 8, 0, 0, 0, 0))
+    yield "private chunk.png", magic + claim + _blank_png(23_000)[8:]
+    yield "transparent.png", _blank_png(5_000, _chunk(b"tRNS", b"\x40"))
     text = _chunk(b"zTXt", b"a\0\0" + zlib.compress(bytes(60_000_000), 9))
     yield "text bomb.png", files["plain.png"][:33] + text + files["plain.png"][33:]
     yield "many chunks.png", files["plain.png"][:33] + _chunk(b"tEXt", b"a\0") * 20_000 + end
@@ -100,12 +103,21 @@ def _bombs() -> Iterator[tuple[str, bytes]]:
         "few scans, large.jpg",
         _resized_jpeg(_repeat_last_scan(files["progressive.jpg"], 90), 1_900),
     )
+    # FF 00 looks like a segment that ends before the small frame header inside a comment.
+    large = _encode(Image.new("L", (3_000, 3_000)), "JPEG", quality=10)
+    frame = large.index(b"\xff\xc0")
+    tables = large[2 : frame + 13]
+    claim = b"\xff\xc0\0\x0b\x08" + struct.pack(">HH", 8, 8) + b"\1\1\x11\0\xff\xda\0\2"
+    comment = b"\xff\xfe" + struct.pack(">H", 2 + len(claim)) + claim
+    stuffing = b"\xff\0" + struct.pack(">H", 2 + len(tables) + 4)
+    yield "stuffing.jpg", b"\xff\xd8" + stuffing + tables + comment + large[frame + 13 :]
     yield "no marker.jpg", b"\xff\xd8\xff" + bytes(8_000_000)
     yield "fill bytes.jpg", b"\xff\xd8" + b"\xff" * 8_000_000
     yield "many segments.jpg", b"\xff\xd8" + b"\xff\xfe\x00\x02" * 200_000
     gif = files["plain.gif"]
     frame = _gif_frame(gif, 48, 40)
     large = frame[:5] + struct.pack("<HH", 65_000, 65_000) + frame[9:]
+    yield "row and column.gif", _row_and_column_gif(65_535)
     yield "second frame.gif", gif[:-1] + large + b";"
     yield "frames.gif", gif[:-1] + frame * 4_000 + b";"
     blank = _encode(Image.new("P", (20_000, 20_000)), "GIF")
@@ -134,6 +146,29 @@ def _flip(rng: np.random.Generator, data: bytes, start: int, count: int) -> byte
 
 def _chunk(kind: bytes, data: bytes) -> bytes:
     return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+
+def _blank_png(side: int, *chunks: bytes) -> bytes:
+    """A 1-bit palette PNG of side × side pixels in few bytes."""
+    head = _chunk(b"IHDR", struct.pack(">IIBBBBB", side, side, 1, 3, 0, 0, 0))
+    pixels = zlib.compress(bytes((1 + (side + 7) // 8) * side), 9)
+    parts = [
+        head,
+        _chunk(b"PLTE", bytes(6)),
+        *chunks,
+        _chunk(b"IDAT", pixels),
+        _chunk(b"IEND", b""),
+    ]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(parts)
+
+
+def _row_and_column_gif(side: int) -> bytes:
+    """Frames of 1×1, side×1 and 1×side pixels, for which TensorFlow allocates side × side."""
+    frames = b""
+    for width, height in ((1, 1), (side, 1), (1, side)):
+        image = _encode(Image.new("P", (width, height)), "GIF")
+        frames += _gif_frame(image, width, height)
+    return b"GIF89a" + struct.pack("<HHBBB", 1, 1, 0x80, 0, 0) + bytes(6) + frames + b";"
 
 
 def _png_head(width: int, height: int) -> bytes:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import struct
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,8 +15,13 @@ from hypothesis import strategies as st
 from PIL import Image, ImageOps
 
 from seedtf.compat.tensorflow import DECODES_WEBP
+from seedtf.data import decode_files
+from seedtf.data.decode_files import make_batch_decoder
+from seedtf.export import serving_graph
+from seedtf.images import decode as decode_module
 from seedtf.images.decode import Decoder, decode_image, make_decoder, resize_image
-from seedtf.images.header import RefusedError, read_header
+from seedtf.images.header import Header, RefusedError, read_header
+from seedtf.images.header_graph import STATUSES, HeaderStatus, parse_header_graph
 
 SIZE = 8
 
@@ -95,9 +102,7 @@ def as_pillow_shows(data: bytes) -> np.ndarray:
 
 
 def decode_whole(data: bytes) -> np.ndarray:
-    header = read_header(data)
-    orientation, has_alpha = tf.constant(header.orientation), tf.constant(header.has_alpha)
-    return decode_image(tf.constant(data), orientation, has_alpha).numpy()
+    return decode_image(tf.constant(data), tf.constant(read_header(data).for_decoder)).numpy()
 
 
 @pytest.fixture(scope="module")
@@ -162,9 +167,8 @@ def test_a_tf_data_pipeline_decodes_the_same_pixels(name: str, pipeline: list[np
 def pipeline() -> list[np.ndarray]:
     """All images above, decoded by one graph inside tf.data."""
     files = [*LOSSLESS.values(), *LOSSY.values()]
-    headers = [read_header(data) for data in files]
-    facts = ([h.orientation for h in headers], [h.has_alpha for h in headers])
-    dataset = tf.data.Dataset.from_tensor_slices((files, *facts)).map(decode_image)
+    headers = [read_header(data).for_decoder for data in files]
+    dataset = tf.data.Dataset.from_tensor_slices((files, headers)).map(decode_image)
     assert dataset.element_spec.shape.as_list() == [None, None, 3]
     return list(dataset.as_numpy_iterator())
 
@@ -260,6 +264,58 @@ def test_max_pixels_can_be_set() -> None:
     with pytest.raises(RefusedError, match="too large: 23×17 is more than 390 pixels"):
         make_decoder(SIZE, max_pixels=390)(LOSSLESS["png"])
     assert make_decoder(SIZE, max_pixels=391)(LOSSLESS["png"]).shape == [SIZE, SIZE, 3]
+
+
+def header_of_half_the_size(data: bytes, *_: int) -> Header:
+    header = read_header(data)
+    return dataclasses.replace(header, width=header.width // 2)
+
+
+def test_an_image_of_another_size_than_its_header_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(decode_module, "read_header", header_of_half_the_size)
+    monkeypatch.setattr(decode_files, "read_header", header_of_half_the_size)
+    (tmp_path / "1.png").write_bytes(LOSSLESS["png"])
+    (refusal,) = make_batch_decoder(SIZE)([str(tmp_path / "1.png")])
+    with pytest.raises(RefusedError, match=r"^corrupt: .*the header has another size than"):
+        raise refusal
+    with pytest.raises(RefusedError, match=r"^corrupt: .*the header has another size than"):
+        make_decoder(SIZE)(LOSSLESS["png"])
+
+
+def test_a_graph_refuses_an_image_of_another_size_than_its_header(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def half_the_size(contents: tf.Tensor) -> HeaderStatus:
+        header = parse_header_graph(contents)
+        return header._replace(width=header.width // 2)
+
+    monkeypatch.setattr(serving_graph, "parse_header_graph", half_the_size)
+    files = tf.constant([LOSSLESS["png"], LOSSY["jpeg"]])
+    assert [STATUSES[i] for i in serving_graph.decode_batch(files, SIZE)[1]] == ["corrupt"] * 2
+
+
+@pytest.mark.parametrize(
+    ("error", "fault"),
+    [(MemoryError, "too large"), (NotImplementedError, "corrupt"), (RuntimeError, "corrupt")],
+)
+def test_every_error_of_tensorflow_is_a_refusal(
+    error: type[Exception], fault: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail() -> np.ndarray:
+        raise error("on purpose")
+
+    def failing(*_: tf.Tensor) -> tf.Tensor:
+        return tf.ensure_shape(tf.numpy_function(fail, [], tf.uint8), [None, None, 3])
+
+    monkeypatch.setattr(decode_module, "decode_image", failing)
+    with pytest.raises(RefusedError) as refused:
+        make_decoder(SIZE)(LOSSLESS["png"])
+    assert refused.value.fault == fault
+    (tmp_path / "1.png").write_bytes(LOSSLESS["png"])
+    (refusal,) = make_batch_decoder(SIZE)([str(tmp_path / "1.png")])
+    assert refusal.fault == fault
 
 
 @settings(max_examples=300)

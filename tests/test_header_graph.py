@@ -50,6 +50,7 @@ WHOLE = [
     encode("WEBP", "RGBA"),
 ]
 FOREIGN = [b"", b"\xff", b"\xff\xd8\xff", b"<html>", b"RIFF\0\0\0\0WAVEfmt ", b"GIF8", b"BM"]
+PNG = encode("PNG")
 JPEG = b"\xff\xd8\xff\xc2\0\x0b\x08\0\x09\0\x07\1\1\x11\0"
 SCAN, END, RESTART = b"\xff\xda\0\2", b"\xff\xd9", b"\xff\xd0\xff\0"
 
@@ -116,6 +117,8 @@ def test_both_agree_on_damaged_files(data: st.DataObject) -> None:
         (gif(10_000, 5_000, (10_000, 5_000)), "ok"),
         (gif(10_000, 5_000, (9_999, 5_000), (70, 70)), "ok"),
         (gif(10_000, 5_000, (10_000, 5_000), (1, 1)), "too large"),
+        (gif(10, 5, (10, 5), (11, 1)), "unsupported variant"),
+        (gif(10, 5, (1, 6), (1, 1)), "unsupported variant"),
         (gif(9, 9, (65_000, 65_000)), "too large"),
         (gif(0, 9, (65_000, 65_000)), "corrupt"),
         (gif(9, 9, (65_000, 65_000))[:-6], "ok"),  # without the flags of the second frame
@@ -123,6 +126,21 @@ def test_both_agree_on_damaged_files(data: st.DataObject) -> None:
 )
 def test_scans_and_frames_that_are_costly_to_decode_are_counted(data: bytes, fault: str) -> None:
     assert in_graph(data)[0] == in_python(data)[0] == fault
+
+
+@pytest.mark.parametrize("kind", [b"abCd", b"CgBI"])
+def test_a_png_must_start_with_its_header_chunk(kind: bytes) -> None:
+    claim = struct.pack(">I", 13) + kind + struct.pack(">IIBBBBB", 8, 8, 8, 2, 0, 0, 0) + bytes(4)
+    data = PNG[:8] + claim + PNG[8:]
+    assert in_graph(data) == in_python(data) == ("unsupported variant",)
+
+
+def test_a_stuffed_zero_before_the_frame_has_no_length() -> None:
+    """FF 00 is skipped, so the frame header of 7×9 pixels counts, not the one in the comment."""
+    frame, hidden = JPEG[2:], JPEG[2:7] + b"\0\1\0\1" + JPEG[11:]
+    comment = b"\xff\xfe" + struct.pack(">H", 2 + len(hidden)) + hidden
+    data = JPEG[:2] + b"\xff\0" + struct.pack(">H", 2 + len(frame) + 4) + frame + comment + SCAN
+    assert in_graph(data) == in_python(data) == ("ok", 7, 9, 1, False)
 
 
 @settings(max_examples=200)

@@ -40,7 +40,7 @@ def make_batch_decoder(
         >>> image.shape, type(error).__name__
         ((32, 32, 3), 'FileNotFoundError')
     """
-    spec = [tf.TensorSpec([None], tf.string), tf.TensorSpec([None, 2], tf.uint8)]
+    spec = [tf.TensorSpec([None], tf.string), tf.TensorSpec([None, 4], tf.int32)]
     graph = tf.function(
         lambda contents, headers: decode_images(contents, headers, size),
         input_signature=spec,
@@ -51,12 +51,12 @@ def make_batch_decoder(
 
     def decode_together(files: list[tuple[bytes, Header]]) -> Iterator[Decoded]:
         contents = tf.constant([data for data, _ in files], tf.string)
-        headers = np.array([[h.orientation, h.has_alpha] for _, h in files], np.uint8)
+        headers = np.array([header.for_decoder for _, header in files], np.int32)
         try:
             with tf.device("/cpu:0"):
-                yield from graph(contents, headers.reshape(-1, 2)).numpy()
-        except tf.errors.InvalidArgumentError:
-            # One file is corrupt: decode one by one, so that the others are not lost.
+                yield from graph(contents, headers.reshape(-1, 4)).numpy()
+        except tf.errors.OpError:
+            # One file cannot be decoded: decode one by one, so that the others are not lost.
             for data, _ in files:
                 try:
                     yield single_decoder()(data).numpy()

@@ -12,7 +12,7 @@ import tensorflow as tf
 from seedtf.data.catalog import Catalog
 from seedtf.data.paths import is_url, num_threads, read_file
 from seedtf.images.decode import decode_images
-from seedtf.images.header import RefusedError, read_header
+from seedtf.images.header import Header, RefusedError, read_header
 
 __all__ = ["FileReader"]
 
@@ -52,10 +52,10 @@ class FileReader:
     def _read(self, indices: tf.Tensor) -> tf.Tensor:
         # A stateful function would keep TensorFlow from reading several batches in parallel.
         contents, headers = tf.numpy_function(
-            self._load, [indices], [tf.string, tf.uint8], stateful=False
+            self._load, [indices], [tf.string, tf.int32], stateful=False
         )
         return decode_images(
-            tf.ensure_shape(contents, [None]), tf.ensure_shape(headers, [None, 2]), self.size
+            tf.ensure_shape(contents, [None]), tf.ensure_shape(headers, [None, 4]), self.size
         )
 
     def recently_read(self) -> np.ndarray:
@@ -64,20 +64,19 @@ class FileReader:
         return np.unique(np.concatenate(batches)) if batches else np.empty(0, np.int64)
 
     def _load(self, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Whole files, bytes ``[B]``, and uint8 ``[B, 2]``: ``orientation`` and ``has_alpha``."""
+        """Whole files, bytes ``[B]``, and their ``Header.for_decoder``, int32 ``[B, 4]``."""
         self._recent.append(np.asarray(indices))
-        contents, headers = np.empty(len(indices), object), np.empty((len(indices), 2), np.uint8)
+        contents, headers = np.empty(len(indices), object), np.empty((len(indices), 4), np.int32)
         map_function = self._pool.map if self._pool else map
-        for row, (data, *header) in enumerate(map_function(self._load_one, indices.tolist())):
-            contents[row], headers[row] = data, header
+        for row, (data, header) in enumerate(map_function(self._load_one, indices.tolist())):
+            contents[row], headers[row] = data, header.for_decoder
         return contents, headers
 
-    def _load_one(self, index: int) -> tuple[bytes, int, bool]:
+    def _load_one(self, index: int) -> tuple[bytes, Header]:
         try:
             data = read_file(self.paths[index], self.max_pixels)
-            header = read_header(data, self.max_pixels)
+            return data, read_header(data, self.max_pixels)
         except RefusedError as error:
             raise ValueError(f"{self._names[index]}: {error}") from None
         except OSError as error:
             raise ValueError(f"{self._names[index]}: unreadable: {error.strerror}") from None
-        return data, header.orientation, header.has_alpha

@@ -127,12 +127,11 @@ def _read_files(
         header = parse_header_graph(contents)
         usable = (header.status == 0) & (header.width * header.height <= files.max_pixels)
         with tf.control_dependencies([tf.Assert(usable, [name, "cannot be used"])]):
-            facts = tf.stack([header.orientation, tf.cast(header.has_alpha, tf.int64)])
-            return contents, tf.cast(facts, tf.uint8)
+            return contents, tf.identity(header.for_decoder)
 
-    spec = (tf.TensorSpec([], tf.string), tf.TensorSpec([2], tf.uint8))
-    contents, facts = tf.map_fn(read_one, indices, fn_output_signature=spec)
-    return decode_images(contents, facts, files.size)
+    spec = (tf.TensorSpec([], tf.string), tf.TensorSpec([4], tf.int32))
+    contents, headers = tf.map_fn(read_one, indices, fn_output_signature=spec)
+    return decode_images(contents, headers, files.size)
 
 
 def service_dataset(

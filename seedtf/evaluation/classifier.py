@@ -97,7 +97,7 @@ def _open_export(path: Path) -> Classifier:
     def classify(files: Sequence[Any], k: int) -> list[Answer | RefusedError]:
         try:
             found = ask(files)
-        except tf.errors.InvalidArgumentError as error:
+        except tf.errors.OpError as error:
             if len(files) == 1:
                 return [RefusedError("corrupt", error.message.splitlines()[0][:120])]
             # one bad image fails a whole batch in some graphs: ask for each by itself

@@ -223,10 +223,8 @@ def _thumbnail(path: Folder) -> str | None:
     try:
         data = path.read_bytes()
         header = read_header(data)
-        image = decode_image(
-            tf.constant(data), tf.constant(header.orientation), tf.constant(header.has_alpha)
-        )
-    except (OSError, RefusedError, tf.errors.InvalidArgumentError):
+        image = decode_image(tf.constant(data), tf.constant(header.for_decoder))
+    except (OSError, RefusedError, tf.errors.OpError):
         return None
     size = [THUMBNAIL, THUMBNAIL]
     small = tf.image.resize(image, size, preserve_aspect_ratio=True, antialias=True)

@@ -45,10 +45,9 @@ def decode_batch(image_bytes: tf.Tensor, size: int) -> tuple[tf.Tensor, tf.Tenso
         index: tf.Tensor, contents: tf.Tensor
     ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
         header = parse_header_graph(contents)
-        orientation = tf.cast(header.orientation, tf.int32)
 
         def decode() -> tf.Tensor:
-            return resize_image(decode_image(contents, orientation, header.has_alpha), size)
+            return resize_image(decode_image(contents, header.for_decoder), size)
 
         return index, tf.cond(header.status == 0, decode, lambda: blank), header.status
 

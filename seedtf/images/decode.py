@@ -15,20 +15,22 @@ RESIZE_METHOD = "bilinear, antialias"
 Decoder = Callable[[bytes], tf.Tensor]
 
 
-def decode_image(contents: tf.Tensor, orientation: tf.Tensor, has_alpha: tf.Tensor) -> tf.Tensor:
+def decode_image(contents: tf.Tensor, header: tf.Tensor) -> tf.Tensor:
     """Decodes one image as an image viewer shows it, with TensorFlow ops only.
 
     Args:
         contents: string scalar, a whole file that ``header.read_header`` accepts.
-        orientation: int32 scalar, the EXIF orientation, 1 to 8.
-        has_alpha: bool scalar; True for a PNG with transparency, which is blended over white.
+        header: int32 ``[4]``, ``Header.for_decoder`` of the file. A PNG with alpha is blended over
+            white; the orientation is applied; the size must be the size of the decoded image.
 
     Returns:
         uint8 ``[H, W, 3]``, RGB, upright.
 
     Raises:
-        tf.errors.InvalidArgumentError: the data after the header is truncated or corrupt.
+        tf.errors.InvalidArgumentError: the data after the header is truncated or corrupt, or the
+            image has another size than the header, which has then been parsed incorrectly.
     """
+    width, height, orientation, has_alpha = tf.unstack(header)
 
     def jpeg() -> tf.Tensor:
         # The default inverse DCT is faster, but its pixels differ from those of viewers and Pillow.
@@ -41,8 +43,12 @@ def decode_image(contents: tf.Tensor, orientation: tf.Tensor, has_alpha: tf.Tens
         return _over_white(tf.io.decode_png(contents, channels=4))
 
     is_jpeg = tf.strings.substr(contents, 0, 3) == b"\xff\xd8\xff"
-    image = tf.case([(is_jpeg, jpeg), (has_alpha, transparent)], default=other)
+    image = tf.case([(is_jpeg, jpeg), (has_alpha > 0, transparent)], default=other)
     image = tf.ensure_shape(image, [None, None, 3])
+    size = tf.shape(image)
+    has_size = tf.reduce_all(size[:2] == tf.stack([height, width]))
+    with tf.control_dependencies([tf.Assert(has_size, ["the header has another size than", size])]):
+        image = tf.identity(image)
     return tf.ensure_shape(_upright(image, orientation), [None, None, 3])
 
 
@@ -69,12 +75,11 @@ def resize_image(image: tf.Tensor, size: int) -> tf.Tensor:
 def decode_images(contents: tf.Tensor, headers: tf.Tensor, size: int) -> tf.Tensor:
     """Decodes and resizes whole files, string ``[B]``, to uint8 ``[B, size, size, 3]``.
 
-    ``headers`` is uint8 ``[B, 2]``: ``orientation`` and ``has_alpha`` of each file.
+    ``headers`` is int32 ``[B, 4]``: ``Header.for_decoder`` of each file.
     """
 
     def decode(element: tuple[tf.Tensor, tf.Tensor]) -> tf.Tensor:
-        data, header = element
-        return resize_image(decode_image(data, tf.cast(header[0], tf.int32), header[1] > 0), size)
+        return resize_image(decode_image(*element), size)
 
     return tf.map_fn(decode, (contents, headers), fn_output_signature=tf.uint8)
 
@@ -93,15 +98,11 @@ def make_decoder(size: int, max_pixels: int = MAX_PIXELS) -> Decoder:
         >>> decode(Path("leaf.png").read_bytes()).shape
         TensorShape([224, 224, 3])
     """
-    spec = [
-        tf.TensorSpec([], tf.string),
-        tf.TensorSpec([], tf.int32),
-        tf.TensorSpec([], tf.bool),
-    ]
+    spec = [tf.TensorSpec([], tf.string), tf.TensorSpec([4], tf.int32)]
 
     @tf.function(input_signature=spec, autograph=False)
-    def graph(contents: tf.Tensor, orientation: tf.Tensor, has_alpha: tf.Tensor) -> tf.Tensor:
-        return resize_image(decode_image(contents, orientation, has_alpha), size)
+    def graph(contents: tf.Tensor, header: tf.Tensor) -> tf.Tensor:
+        return resize_image(decode_image(contents, header), size)
 
     compiled = graph.get_concrete_function()
 
@@ -109,13 +110,11 @@ def make_decoder(size: int, max_pixels: int = MAX_PIXELS) -> Decoder:
         header = read_header(data, max_pixels)
         with tf.device("/cpu:0"):
             try:
-                return compiled(
-                    tf.constant(data),
-                    tf.constant(header.orientation, tf.int32),
-                    tf.constant(header.has_alpha),
-                )
-            except tf.errors.InvalidArgumentError as error:
-                raise RefusedError("corrupt", _last_line(error.message)) from None
+                return compiled(tf.constant(data), tf.constant(header.for_decoder, tf.int32))
+            except tf.errors.ResourceExhaustedError as error:
+                raise RefusedError("too large", f"out of memory: {_last_line(error)}") from None
+            except tf.errors.OpError as error:
+                raise RefusedError("corrupt", _last_line(error)) from None
 
     return decode
 
@@ -142,7 +141,8 @@ def _upright(image: tf.Tensor, orientation: tf.Tensor) -> tf.Tensor:
     return tf.switch_case(orientation - 1, branches)
 
 
-def _last_line(message: str) -> str:
+def _last_line(error: tf.errors.OpError) -> str:
     """The line of a graph's error that has the decoder's message: the last before the node's name."""
-    lines = [line.strip() for line in message.split("[[", 1)[0].splitlines() if line.strip()]
+    message = (error.message or "").split("[[", 1)[0]
+    lines = [line.strip() for line in message.splitlines() if line.strip()]
     return lines[-1][:120] if lines else "cannot be decoded"

@@ -24,7 +24,7 @@ __all__ = [
 ]
 
 MAX_PIXELS = 100_000_000
-"""Largest width × height that is decoded (300 MB of uint8 RGB)."""
+"""Largest width × height that is decoded: 300 MB of uint8 RGB."""
 
 _PNG_MAGIC = b"\x89PNG\r\n\x1a\n"
 _JPEG_MARKER = re.compile(rb"\xff[^\xff]")
@@ -34,7 +34,8 @@ MAX_SCANS = 100
 """Largest number of scans in a JPEG. A scan may be 10 bytes long and still costs the decoder a pass
 over the whole image; encoders write about 20 at most."""
 
-_JPEG_STANDALONE = frozenset(range(0xD0, 0xD8)) | {0x01}
+# Markers without a length. libjpeg also skips the zero that it expects in entropy-coded data alone.
+_JPEG_STANDALONE = frozenset(range(0xD0, 0xD8)) | {0x00, 0x01}
 # The start-of-frame markers. C4, C8 and CC are tables, not frames.
 _JPEG_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 _EXIF_ORIENTATION = 0x0112
@@ -70,6 +71,11 @@ class Header:
     height: int
     orientation: int = 1
     has_alpha: bool = False
+
+    @property
+    def for_decoder(self) -> tuple[int, int, int, int]:
+        """What ``images.decode`` needs: width, height, orientation and has_alpha."""
+        return self.width, self.height, self.orientation, int(self.has_alpha)
 
 
 def read_header(data: bytes, max_pixels: int = MAX_PIXELS) -> Header:
@@ -107,10 +113,20 @@ def read_header(data: bytes, max_pixels: int = MAX_PIXELS) -> Header:
     if header.width * header.height > max_pixels:
         size = f"{header.width}×{header.height}"
         raise RefusedError("too large", f"{size} is more than {max_pixels} pixels")
-    # TensorFlow decodes every frame of a GIF, although only the first one is used.
-    if header.format == "gif" and (pixels := sum(gif_frames(data))) > max_pixels:
-        raise RefusedError("too large", f"{pixels} pixels in all frames, more than {max_pixels}")
+    if header.format == "gif":
+        _check_gif_frames(header, data, max_pixels)
     return header
+
+
+def _check_gif_frames(header: Header, data: bytes, max_pixels: int) -> None:
+    """Checks all frames of a GIF: TensorFlow decodes each, although only the first one is used."""
+    frames = list(gif_frames(data))
+    pixels = sum(width * height for width, height in frames)
+    if pixels > max_pixels:
+        raise RefusedError("too large", f"{pixels} pixels in all frames, more than {max_pixels}")
+    # TensorFlow allocates the largest width × the largest height, not the canvas.
+    if any(width > header.width or height > header.height for width, height in frames):
+        raise RefusedError("unsupported variant", "GIF with a frame larger than the canvas")
 
 
 def _read_jpeg(data: bytes) -> Header:
@@ -165,7 +181,11 @@ def _jpeg_segments(data: bytes) -> Iterator[tuple[int, int, int]]:
 
 
 def _read_png(data: bytes) -> Header:
+    first_chunk = data[8:16]
     width, height, _, color_type = struct.unpack_from(">IIBB", data, 16)
+    # libpng skips chunks before IHDR, so their bytes must not be taken for the size.
+    if first_chunk != b"\0\0\0\x0dIHDR":
+        raise RefusedError("unsupported variant", f"PNG that starts with chunk {first_chunk[4:]!r}")
     orientation, has_alpha, position = 1, color_type in (4, 6), 8
     while True:
         length, kind = struct.unpack_from(">I4s", data, position)
@@ -201,8 +221,8 @@ def _read_gif(data: bytes) -> Header:
     return Header("gif", width, height)
 
 
-def gif_frames(data: bytes) -> Iterator[int]:
-    """Yields width × height of each frame. Damage after the first one ends it, as it ends decoding."""
+def gif_frames(data: bytes) -> Iterator[tuple[int, int]]:
+    """Yields width and height of each frame. Damage after the first one ends it and decoding alike."""
     position = 13 + _color_table_bytes(data[10])
     try:
         while data[position] in (0x21, 0x2C):
@@ -210,7 +230,7 @@ def gif_frames(data: bytes) -> Iterator[int]:
                 position = _skip_sub_blocks(data, position + 2)
                 continue
             width, height, flags = struct.unpack_from("<HHB", data, position + 5)
-            yield width * height
+            yield width, height
             position = _skip_sub_blocks(data, position + 10 + _color_table_bytes(flags) + 1)
     except (struct.error, IndexError):
         return

@@ -29,7 +29,7 @@ from seedtf.images.header import MAX_PIXELS
 from seedtf.images.parts_graph import (
     MAX_STEPS,
     color_table_bytes,
-    gif_pixels,
+    gif_frames,
     has_many_scans,
     skip_sub_blocks,
 )
@@ -49,7 +49,8 @@ STATUSES = (
 
 _OK, _EMPTY, _NOT_AN_IMAGE, _TRUNCATED, _TOO_LARGE, _UNSUPPORTED, _CORRUPT = range(len(STATUSES))
 _PARSING = -1
-_JPEG_STANDALONE = (0x01, *range(0xD0, 0xD8))
+# Markers without a length. libjpeg also skips the zero that it expects in entropy-coded data alone.
+_JPEG_STANDALONE = (0x00, 0x01, *range(0xD0, 0xD8))
 # The start-of-frame markers. C4, C8 and CC are tables, not frames.
 _JPEG_FRAMES = (0xC0, 0xC1, 0xC2, 0xC3, 0xC5, 0xC6, 0xC7, 0xC9, 0xCA, 0xCB, 0xCD, 0xCE, 0xCF)
 
@@ -66,6 +67,12 @@ class HeaderStatus(NamedTuple):
     height: tf.Tensor
     orientation: tf.Tensor
     has_alpha: tf.Tensor
+
+    @property
+    def for_decoder(self) -> tf.Tensor:
+        """int32 ``[4]``: width, height, orientation and has_alpha."""
+        values = [self.width, self.height, self.orientation, tf.cast(self.has_alpha, tf.int64)]
+        return tf.cast(tf.stack(values), tf.int32)
 
 
 @tf.function(autograph=True, input_signature=[tf.TensorSpec([], tf.string)])
@@ -141,6 +148,9 @@ def _png(file: FileBytes) -> HeaderStatus:
     has_alpha = is_in(color_type, (4, 6))
     if file.length < 26:
         status = int64(_TRUNCATED)
+    elif not matches_at(file, 8, b"\0\0\0\x0dIHDR"):
+        # libpng skips chunks before IHDR, so their bytes must not be taken for the size.
+        status = int64(_UNSUPPORTED)
     while status == _PARSING:
         length = read_be(file, position, 4)
         kind = read_be(file, position + 4, 4)
@@ -185,20 +195,21 @@ def _gif(file: FileBytes) -> HeaderStatus:
     else:
         status = int64(_OK)
     header = _bounded(HeaderStatus(status, width, height, int64(1), tf.constant(False)))
-    return HeaderStatus(_gif_frames(file, header, end, steps), *header[1:])
+    return HeaderStatus(_gif_status(file, header, end, steps), *header[1:])
 
 
-def _gif_frames(
+def _gif_status(
     file: FileBytes, header: HeaderStatus, position: tf.Tensor, steps: tf.Tensor
 ) -> tf.Tensor:
     """The status of a GIF with all its frames; the first, ``header``, ends at ``position``."""
     status = header.status
     if status == _OK:
-        # TensorFlow decodes every frame, although only the first one is used.
-        others, steps = gif_pixels(file, position, steps)
+        # TensorFlow decodes every frame, although only the first one is used. It allocates the
+        # largest width × the largest height, not the canvas.
+        others, is_larger, steps = gif_frames(file, position, steps, header.width, header.height)
         if header.width * header.height + others > MAX_PIXELS:
             status = int64(_TOO_LARGE)
-        elif steps >= MAX_STEPS:
+        elif steps >= MAX_STEPS or is_larger:
             status = int64(_UNSUPPORTED)
     return status
 

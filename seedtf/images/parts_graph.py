@@ -1,4 +1,4 @@
-"""Counts the scans of a JPEG and the pixels of all frames of a GIF with TensorFlow ops.
+"""Counts the scans of a JPEG and measures all frames of a GIF with TensorFlow ops.
 
 A scan or frame of a few bytes may cost the decoder a whole image. The results are those of
 ``images.header``, except that the functions stop after ``MAX_STEPS`` parts. AutoGraph converts them,
@@ -12,7 +12,7 @@ import tensorflow as tf
 from seedtf.images.bytes_graph import FileBytes, int64, is_in, read_be, read_le
 from seedtf.images.header import MAX_PIXELS, MAX_SCANS
 
-__all__ = ["MAX_STEPS", "color_table_bytes", "gif_pixels", "has_many_scans", "skip_sub_blocks"]
+__all__ = ["MAX_STEPS", "color_table_bytes", "gif_frames", "has_many_scans", "skip_sub_blocks"]
 
 MAX_STEPS = 16_384
 """Largest number of JPEG segments, PNG chunks, or GIF blocks and sub-blocks parsed in one file."""
@@ -51,26 +51,30 @@ def _markers_after_scan(file: FileBytes, position: tf.Tensor) -> tf.Tensor:
     return tf.concat([position + tf.where(marker)[:, 0], file.length[tf.newaxis]], 0)
 
 
-def gif_pixels(
-    file: FileBytes, position: tf.Tensor, steps: tf.Tensor
-) -> tuple[tf.Tensor, tf.Tensor]:
-    """Sums width × height of the frames of a GIF that follow ``position``.
+def gif_frames(
+    file: FileBytes, position: tf.Tensor, steps: tf.Tensor, width: tf.Tensor, height: tf.Tensor
+) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    """Measures the frames of a GIF that follow ``position``.
 
-    The sum ends where the file is damaged, as decoding does, or once it exceeds ``MAX_PIXELS``.
+    It ends where the file is damaged, as decoding does, or once there are over ``MAX_PIXELS``.
 
     Returns:
-        The sum, and ``steps`` increased by the number of blocks that were parsed.
+        The sum of width × height, int64; whether a frame is wider than ``width`` or higher than
+        ``height``; and ``steps`` increased by the number of blocks that were parsed.
     """
     pixels, block = int64(0), read_be(file, position, 1)
+    is_larger = tf.constant(False)
     while is_in(block, (0x21, 0x2C)) and pixels <= MAX_PIXELS and steps < MAX_STEPS:
-        is_frame = block == 0x2C
-        size = read_le(file, position + 5, 2) * read_le(file, position + 7, 2)
-        pixels += tf.where(is_frame and position + 10 <= file.length, size, 0)
-        frame = position + 11 + color_table_bytes(read_be(file, position + 9, 1))
-        chain = tf.where(is_frame, frame, position + 2)
+        is_image = block == 0x2C
+        is_frame = is_image and position + 10 <= file.length
+        frame_width, frame_height = read_le(file, position + 5, 2), read_le(file, position + 7, 2)
+        pixels += tf.where(is_frame, frame_width * frame_height, 0)
+        is_larger |= is_frame and (frame_width > width or frame_height > height)
+        after = position + 11 + color_table_bytes(read_be(file, position + 9, 1))
+        chain = tf.where(is_image, after, position + 2)
         position, steps = skip_sub_blocks(file, chain, steps + 1)
         block = read_be(file, position, 1)
-    return pixels, steps
+    return pixels, is_larger, steps
 
 
 def skip_sub_blocks(
