@@ -410,7 +410,7 @@ def test_the_table_replaces_no_other_file(tiny_copy: Path, tmp_path: Path) -> No
     (tmp_path / "mine.csv").write_text("path,label\n")
     with pytest.raises(UserError, match=r"^--out=.*mine\.csv: is another file; pass a new path$"):
         write_findings(tmp_path / "mine.csv", finding, str(tiny_copy))
-    with pytest.raises(UserError, match="lies in the data folder; pass a path outside it"):
+    with pytest.raises(UserError, match="is in the data folder; pass a path outside it"):
         write_findings(tiny_copy / "alder" / "x.csv", finding, str(tiny_copy))
     with pytest.raises(UserError, match=r"^--out=.*gone/x\.csv: No such file or directory"):
         write_findings(tmp_path / "gone" / "x.csv", finding, str(tiny_copy))

@@ -5,6 +5,9 @@ from __future__ import annotations
 import dataclasses
 import io
 import struct
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -92,7 +95,7 @@ WEBP = ["lossy webp"] if DECODES_WEBP else []
 
 
 def as_pillow_shows(data: bytes) -> np.ndarray:
-    """The first frame, upright, laid over white: uint8 [H, W, 3]."""
+    """The first frame, upright, blended over white: uint8 [H, W, 3]."""
     image = ImageOps.exif_transpose(Image.open(io.BytesIO(data)))
     transparent = image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info
     if transparent and image.format != "BMP":
@@ -145,6 +148,49 @@ def test_transparent_pixels_become_white_whatever_their_hidden_colour() -> None:
     image = decode_whole(encode(Image.fromarray(hidden), "PNG"))
     assert image[0, 0].tolist() == [10, 20, 30]
     assert np.all(np.delete(image.reshape(-1, 3), 0, 0) == 255)
+
+
+def test_every_colour_is_blended_over_white_with_every_alpha() -> None:
+    alpha, colour = np.mgrid[:256, :256]
+    rgba = np.stack([colour, colour, colour, alpha], -1).astype(np.uint8)
+    expected = np.rint((colour * alpha + 255.0 * (255 - alpha)) / 255)
+    image = decode_whole(encode(Image.fromarray(rgba), "PNG"))
+    assert np.array_equal(image, np.repeat(expected[..., None], 3, -1))
+
+
+@pytest.mark.parametrize("rows", [1, 4, 5, 17])
+def test_an_image_blended_in_strips_is_the_same(rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = decode_whole(LOSSLESS["rgba png"])
+    monkeypatch.setattr(decode_module, "_STRIP_PIXELS", rows * RGBA.width)
+    assert np.array_equal(decode_whole(LOSSLESS["rgba png"]), whole)
+    assert np.array_equal(tf.function(decode_whole_graph, autograph=False)(), whole)
+
+
+def decode_whole_graph() -> tf.Tensor:
+    data = LOSSLESS["rgba png"]
+    return decode_image(tf.constant(data), tf.constant(read_header(data).for_decoder))
+
+
+def test_threads_share_one_budget_of_pixels() -> None:
+    budget = decode_module._PixelBudget(100)
+    current, most, lock = 0, 0, threading.Lock()
+
+    def decode(pixels: int) -> None:
+        nonlocal current, most
+        with budget.reserve(pixels):
+            with lock:
+                current += pixels
+                most = max(most, current)
+            time.sleep(0.002)
+            with lock:
+                current -= pixels
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(decode, [60, 40, 30, 100, 10, 20, 50, 70] * 5))
+        assert most <= 100
+        # An image above the budget is decoded alone; it must not wait for ever.
+        pool.submit(decode, 1000).result(timeout=10)
+    assert current == 0
 
 
 def test_16_bit_png_keeps_the_high_byte() -> None:
@@ -278,9 +324,9 @@ def test_an_image_of_another_size_than_its_header_is_refused(
     monkeypatch.setattr(decode_files, "read_header", header_of_half_the_size)
     (tmp_path / "1.png").write_bytes(LOSSLESS["png"])
     (refusal,) = make_batch_decoder(SIZE)([str(tmp_path / "1.png")])
-    with pytest.raises(RefusedError, match=r"^corrupt: .*the header has another size than"):
+    with pytest.raises(RefusedError, match=r"^corrupt: .*the size in the header differs"):
         raise refusal
-    with pytest.raises(RefusedError, match=r"^corrupt: .*the header has another size than"):
+    with pytest.raises(RefusedError, match=r"^corrupt: .*the size in the header differs"):
         make_decoder(SIZE)(LOSSLESS["png"])
 
 

@@ -29,6 +29,10 @@ FAULTS = {
 }
 
 
+LARGE_PIXELS = 25_000_000
+LARGE_MEMORY_BYTES = 512 << 20  # 100 MB are RGBA, 75 MB the result
+
+
 def decode_under_limits(folder: Path) -> None:
     """The process under test: prints the name of a file before it is opened, then the outcome."""
     from seedtf.images.decode import make_decoder
@@ -37,9 +41,7 @@ def decode_under_limits(folder: Path) -> None:
     decode = make_decoder(32, MAX_PIXELS)
     for data in whole_files().values():  # starts TensorFlow's threads
         decode(data)
-    pages = int(Path("/proc/self/statm").read_text().split()[0])
-    limit = pages * resource.getpagesize() + MEMORY_BYTES
-    resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+    limit_memory(MEMORY_BYTES)
     for path in sorted(folder.iterdir()):
         print(path.name, end="\t", flush=True)
         # ITIMER_PROF counts processor time, so a busy machine does not fail the test.
@@ -50,6 +52,15 @@ def decode_under_limits(folder: Path) -> None:
         except RefusedError as error:
             print(error.fault)
         signal.setitimer(signal.ITIMER_PROF, 0)
+    limit_memory(LARGE_MEMORY_BYTES)
+    print("large", make_decoder(32, LARGE_PIXELS)((folder / "transparent.png").read_bytes()).shape)
+
+
+def limit_memory(more: int) -> None:
+    """Lets the process allocate ``more`` bytes from now on."""
+    pages = int(Path("/proc/self/statm").read_text().split()[0])
+    limit = pages * resource.getpagesize() + more
+    resource.setrlimit(resource.RLIMIT_AS, (limit, resource.RLIM_INFINITY))
 
 
 @pytest.fixture(scope="module")
@@ -66,7 +77,10 @@ def outcomes(folder: Path) -> dict[str, str]:
     command = [sys.executable, __file__, str(folder)]
     done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stdout.splitlines()[-1:] + done.stderr.splitlines()[-3:]
-    return dict(line.split("\t") for line in done.stdout.splitlines())
+    *lines, large = done.stdout.splitlines()
+    # It would take over 900 MB if all of its pixels were blended at once.
+    assert large == "large (32, 32, 3)"
+    return dict(line.split("\t") for line in lines)
 
 
 def test_every_hostile_file_gives_an_image_or_a_refusal(

@@ -1,4 +1,4 @@
-"""Folders behind a URL, tested with TensorFlow's in-memory file system in place of gs://."""
+"""Folders at a URL, tested with TensorFlow's in-memory file system in place of gs://."""
 
 from __future__ import annotations
 

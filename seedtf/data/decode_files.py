@@ -9,7 +9,7 @@ import numpy as np
 import tensorflow as tf
 
 from seedtf.data.paths import read_file
-from seedtf.images.decode import decode_images, make_decoder
+from seedtf.images.decode import decode_images, make_decoder, pixel_budget
 from seedtf.images.header import MAX_PIXELS, Header, RefusedError, read_header
 
 __all__ = ["Decoded", "make_batch_decoder"]
@@ -51,10 +51,11 @@ def make_batch_decoder(
 
     def decode_together(files: list[tuple[bytes, Header]]) -> Iterator[Decoded]:
         contents = tf.constant([data for data, _ in files], tf.string)
+        pixels = sum(header.width * header.height for _, header in files)
         headers = np.array([header.for_decoder for _, header in files], np.int32)
         try:
-            with tf.device("/cpu:0"):
-                yield from graph(contents, headers.reshape(-1, 4)).numpy()
+            with pixel_budget.reserve(pixels), tf.device("/cpu:0"):
+                images = graph(contents, headers.reshape(-1, 4)).numpy()
         except tf.errors.OpError:
             # One file cannot be decoded: decode one by one, so that the others are not lost.
             for data, _ in files:
@@ -62,6 +63,8 @@ def make_batch_decoder(
                     yield single_decoder()(data).numpy()
                 except RefusedError as error:
                     yield error
+        else:
+            yield from images
 
     def decode(paths: Iterable[str]) -> Iterator[Decoded]:
         for batch in _batches(_read(path, max_pixels) for path in paths):

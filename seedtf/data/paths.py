@@ -123,7 +123,7 @@ class RemotePath(os.PathLike):
 
 
 Folder = Path | RemotePath
-"""A local folder, or one behind a URL."""
+"""A folder, local or at a URL."""
 
 
 def folder_at(path: str | os.PathLike[str]) -> Folder:
@@ -190,7 +190,7 @@ def file_statuses(paths: StringArray) -> Iterator[tuple[int, int] | None]:
 
 
 def open_file(path: str) -> BinaryIO:
-    """Opens a file to read bytes from; a file behind a URL is read whole at once. Raises OSError."""
+    """Opens a file to read bytes from; a file at a URL is read whole at once. Raises OSError."""
     return io.BytesIO(read_url(path)) if is_url(path) else open(path, "rb")
 
 

@@ -2,17 +2,54 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import tensorflow as tf
 
 from seedtf.images.header import MAX_PIXELS, RefusedError, read_header
 
-__all__ = ["RESIZE_METHOD", "decode_image", "decode_images", "make_decoder", "resize_image"]
+__all__ = [
+    "RESIZE_METHOD",
+    "decode_image",
+    "decode_images",
+    "make_decoder",
+    "pixel_budget",
+    "resize_image",
+]
 
 RESIZE_METHOD = "bilinear, antialias"
 
 Decoder = Callable[[bytes], tf.Tensor]
+
+_STRIP_PIXELS = 1 << 20
+
+
+class _PixelBudget:
+    """Limits the pixels that all threads of the process decode at the same time."""
+
+    def __init__(self, pixels: int) -> None:
+        self._total = self._free = pixels
+        self._changed = threading.Condition()
+
+    @contextmanager
+    def reserve(self, pixels: int) -> Iterator[None]:
+        """Waits until ``pixels`` are free; more than the whole budget count as the whole budget."""
+        pixels = min(pixels, self._total)
+        with self._changed:
+            self._changed.wait_for(lambda: self._free >= pixels)
+            self._free -= pixels
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._free += pixels
+                self._changed.notify_all()
+
+
+pixel_budget = _PixelBudget(2 * MAX_PIXELS)
+"""What all decoders of the process share: two images of the largest size, or many small ones."""
 
 
 def decode_image(contents: tf.Tensor, header: tf.Tensor) -> tf.Tensor:
@@ -47,7 +84,8 @@ def decode_image(contents: tf.Tensor, header: tf.Tensor) -> tf.Tensor:
     image = tf.ensure_shape(image, [None, None, 3])
     size = tf.shape(image)
     has_size = tf.reduce_all(size[:2] == tf.stack([height, width]))
-    with tf.control_dependencies([tf.Assert(has_size, ["the header has another size than", size])]):
+    message = ["the size in the header differs from the image:", size]
+    with tf.control_dependencies([tf.Assert(has_size, message)]):
         image = tf.identity(image)
     return tf.ensure_shape(_upright(image, orientation), [None, None, 3])
 
@@ -108,7 +146,8 @@ def make_decoder(size: int, max_pixels: int = MAX_PIXELS) -> Decoder:
 
     def decode(data: bytes) -> tf.Tensor:
         header = read_header(data, max_pixels)
-        with tf.device("/cpu:0"):
+        pixels = header.width * header.height
+        with pixel_budget.reserve(pixels), tf.device("/cpu:0"):
             try:
                 return compiled(tf.constant(data), tf.constant(header.for_decoder, tf.int32))
             except tf.errors.ResourceExhaustedError as error:
@@ -120,10 +159,34 @@ def make_decoder(size: int, max_pixels: int = MAX_PIXELS) -> Decoder:
 
 
 def _over_white(image: tf.Tensor) -> tf.Tensor:
-    """Blends uint8 RGBA ``[H, W, 4]`` over white, ``round(rgb·a + 255·(1 − a))``, to ``[H, W, 3]``."""
-    pixels = tf.cast(image, tf.float32)
-    alpha = pixels[..., 3:] / 255.0
-    return tf.cast(tf.round(pixels[..., :3] * alpha + 255.0 * (1.0 - alpha)), tf.uint8)
+    """Blends uint8 RGBA ``[H, W, 4]`` over white: uint8 ``[H, W, 3]``.
+
+    It works in strips of about a million pixels: the intermediate results for 100 megapixels at once
+    would take gigabytes.
+    """
+    height, width = tf.unstack(tf.shape(image)[:2])
+    rows = tf.maximum(_STRIP_PIXELS // tf.maximum(width, 1), 1)
+    count = (height + rows - 1) // rows
+    strips = tf.TensorArray(tf.uint8, count, infer_shape=False, element_shape=[None, None, 3])
+
+    def blend_strip(index: tf.Tensor, strips: tf.TensorArray) -> tuple[tf.Tensor, tf.TensorArray]:
+        strip = image[index * rows : (index + 1) * rows]
+        return index + 1, strips.write(index, _blend_over_white(strip))
+
+    _, strips = tf.while_loop(
+        lambda index, _: index < count, blend_strip, (0, strips), parallel_iterations=1
+    )
+    return strips.concat()
+
+
+def _blend_over_white(image: tf.Tensor) -> tf.Tensor:
+    """``round(rgb·a + 255·(1 − a))`` with alpha a from 0 to 1, in integers."""
+    pixels = tf.cast(image, tf.uint16)
+    white, half, shift = (tf.constant(value, tf.uint16) for value in (255, 128, 8))
+    # round(x / 255) is (y + y // 256) // 256 with y = x + 128, for x up to 255².
+    shade = pixels[..., 3:] * (white - pixels[..., :3]) + half
+    shade = tf.bitwise.right_shift(shade + tf.bitwise.right_shift(shade, shift), shift)
+    return tf.cast(white - shade, tf.uint8)
 
 
 def _upright(image: tf.Tensor, orientation: tf.Tensor) -> tf.Tensor:

@@ -166,7 +166,7 @@ def write_findings(path: Path, findings: tuple[Finding, ...], data_dir: str) -> 
             cannot be written.
     """
     if Path(data_dir).resolve() in path.resolve().parents:
-        raise UserError(f"--out={path}: lies in the data folder; pass a path outside it")
+        raise UserError(f"--out={path}: is in the data folder; pass a path outside it")
     lines = (csv_line(f.path, f.fault, f.detail, f.severity) for f in findings)
     table = itertools.chain([_HEADING], lines)
     try:

@@ -50,7 +50,7 @@ def image_traits(path: str, data: bytes, header: Header) -> list[tuple[str, str]
     if header.format not in ("jpeg", "png"):
         traits.append((header.format, "decoded; only JPEG and PNG are common"))
     if header.has_alpha:
-        traits.append(("alpha", "laid over white"))
+        traits.append(("alpha", "blended over white"))
     if header.orientation != 1:
         traits.append(("EXIF orientation", f"{header.orientation}; turned upright"))
     if PurePosixPath(path).suffix.lower() not in _SUFFIXES[header.format]:
