@@ -342,6 +342,33 @@ def test_a_graph_refuses_an_image_of_another_size_than_its_header(
     assert [STATUSES[i] for i in serving_graph.decode_batch(files, SIZE)[1]] == ["corrupt"] * 2
 
 
+def test_a_graph_decodes_large_images_one_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    running, most, lock = 0, 0, threading.Lock()
+
+    def count(header: np.ndarray) -> np.ndarray:
+        nonlocal running, most
+        with lock:
+            running += 1
+            most = max(most, running)
+        time.sleep(0.01)
+        with lock:
+            running -= 1
+        return header
+
+    def counting(contents: tf.Tensor, header: tf.Tensor) -> tf.Tensor:
+        checked = tf.numpy_function(count, [header], tf.int32)
+        return decode_image(contents, tf.ensure_shape(checked, [4]))
+
+    files = tf.constant([LOSSLESS["png"]] * 12 + [b"", LOSSLESS["png"][:-20]])
+    expected = serving_graph.decode_batch(files, SIZE)
+    monkeypatch.setattr(serving_graph, "decode_image", counting)
+    monkeypatch.setattr(serving_graph, "_LARGE_PIXELS", 1)
+    images, faults = tf.function(serving_graph.decode_batch, autograph=False)(files, SIZE)
+    assert most == 1
+    assert np.array_equal(images, expected[0])
+    assert np.array_equal(faults, expected[1])
+
+
 @pytest.mark.parametrize(
     ("error", "fault"),
     [(MemoryError, "too large"), (NotImplementedError, "corrupt"), (RuntimeError, "corrupt")],

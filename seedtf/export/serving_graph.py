@@ -25,6 +25,8 @@ from seedtf.model.network import HEAD
 __all__ = ["ServingModule", "decode_batch"]
 
 _CORRUPT = STATUSES.index("corrupt")
+# A file of more pixels is decoded alone: the memory for one of 100 megapixels is up to 1.1 GB.
+_LARGE_PIXELS = 25_000_000
 
 
 def decode_batch(image_bytes: tf.Tensor, size: int) -> tuple[tf.Tensor, tf.Tensor]:
@@ -38,30 +40,36 @@ def decode_batch(image_bytes: tf.Tensor, size: int) -> tuple[tf.Tensor, tf.Tenso
         uint8 ``[B, size, size, 3]``, and fault int64 ``[B]``: an index into ``header_graph.STATUSES``.
         An image whose fault is not 0 is black.
     """
-    blank = tf.zeros([size, size, 3], tf.uint8)
     count = tf.size(image_bytes, out_type=tf.int64)
+    # An empty file at the end, so that no batch of a dataset is empty.
+    contents = tf.concat([image_bytes, [""]], 0)
 
-    def decode_file(
-        index: tf.Tensor, contents: tf.Tensor
-    ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-        header = parse_header_graph(contents)
+    def parse(data: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        header = parse_header_graph(data)
+        return header.status, header.for_decoder
 
-        def decode() -> tf.Tensor:
-            return resize_image(decode_image(contents, header.for_decoder), size)
+    def decode(index: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        return index, resize_image(decode_image(contents[index], headers[index]), size)
 
-        return index, tf.cond(header.status == 0, decode, lambda: blank), header.status
+    def decode_all(selected: tf.Tensor, parallel_calls: int) -> tf.data.Dataset:
+        indices = tf.data.Dataset.from_tensor_slices(tf.where(selected)[:, 0])
+        return indices.map(decode, num_parallel_calls=parallel_calls).ignore_errors()
 
-    files = tf.data.Dataset.from_tensor_slices((tf.range(count), image_bytes))
-    decoded = files.map(decode_file, num_parallel_calls=tf.data.AUTOTUNE).ignore_errors()
-    # A sentinel at the end keeps the batch from being empty when every file is dropped.
-    sentinel = tf.data.Dataset.from_tensors((count, blank, tf.constant(_CORRUPT, tf.int64)))
-    indices, images, faults = decoded.concatenate(sentinel).batch(count + 1).get_single_element()
-    # Scatter by index: a dropped file stays black and gets the fault "corrupt".
+    files = tf.data.Dataset.from_tensor_slices(contents)
+    parsed = files.map(parse, num_parallel_calls=tf.data.AUTOTUNE)
+    faults, headers = parsed.batch(count + 1).get_single_element()
+    is_large = tf.reduce_prod(tf.cast(headers[:, :2], tf.int64), 1) > _LARGE_PIXELS
+    small = decode_all((faults == 0) & ~is_large, tf.data.AUTOTUNE)
+    large = decode_all((faults == 0) & is_large, 1)
+    sentinel = tf.data.Dataset.from_tensors((count, tf.zeros([size, size, 3], tf.uint8)))
+    decoded = small.concatenate(large).concatenate(sentinel).batch(count + 1)
+    indices, images = decoded.get_single_element()
+    # Scatter by index: a file that failed to decode stays black and gets the fault "corrupt".
     positions = indices[:, tf.newaxis]
-    all_faults = tf.fill([count + 1], tf.constant(_CORRUPT, tf.int64))
-    all_faults = tf.tensor_scatter_nd_update(all_faults, positions, faults)
     all_images = tf.scatter_nd(positions, images, tf.stack([count + 1, size, size, 3]))
-    return tf.ensure_shape(all_images[:-1], [None, size, size, 3]), all_faults[:-1]
+    faults = tf.where(faults == 0, tf.constant(_CORRUPT, tf.int64), faults)
+    faults = tf.tensor_scatter_nd_update(faults, positions, tf.zeros_like(indices))
+    return tf.ensure_shape(all_images[:-1], [None, size, size, 3]), faults[:-1]
 
 
 class ServingModule(tf.Module):
