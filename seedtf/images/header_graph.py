@@ -31,6 +31,7 @@ from seedtf.images.parts_graph import (
     color_table_bytes,
     gif_frames,
     has_many_scans,
+    next_marker,
     skip_sub_blocks,
 )
 
@@ -116,7 +117,7 @@ def _jpeg(file: FileBytes) -> HeaderStatus:
         if after > file.length:
             status = int64(_TRUNCATED)
         elif read_be(file, position, 1) != 0xFF or marker == 0xFF:
-            position += 1  # a byte before the marker, or one of its fill bytes
+            position = next_marker(file, position)
         elif is_in(marker, _JPEG_STANDALONE):
             position = after
         elif is_in(marker, (0xD9, 0xDA)):

@@ -12,10 +12,30 @@ import tensorflow as tf
 from seedtf.images.bytes_graph import FileBytes, int64, is_in, read_be, read_le
 from seedtf.images.header import MAX_PIXELS, MAX_SCANS
 
-__all__ = ["MAX_STEPS", "color_table_bytes", "gif_frames", "has_many_scans", "skip_sub_blocks"]
+__all__ = [
+    "MAX_STEPS",
+    "color_table_bytes",
+    "gif_frames",
+    "has_many_scans",
+    "next_marker",
+    "skip_sub_blocks",
+]
 
 MAX_STEPS = 16_384
 """Largest number of JPEG segments, PNG chunks, or GIF blocks and sub-blocks parsed in one file."""
+
+_WINDOW_BYTES = 1 << 16
+
+
+def next_marker(file: FileBytes, position: tf.Tensor) -> tf.Tensor:
+    """The position of the first JPEG marker from ``position`` on, without its fill bytes.
+
+    If the next 65,536 bytes have none, the position after them is returned.
+    """
+    window = file.data[position : position + _WINDOW_BYTES + 1]
+    is_marker = (window[:-1] == 0xFF) & (window[1:] != 0xFF)
+    first = tf.argmax(tf.cast(is_marker, tf.uint8))
+    return position + tf.where(tf.reduce_any(is_marker), first, tf.size(is_marker, tf.int64))
 
 
 def has_many_scans(file: FileBytes, position: tf.Tensor) -> tf.Tensor:
