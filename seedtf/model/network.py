@@ -98,10 +98,14 @@ def available_models() -> tuple[str, ...]:
 
 
 def resolve_model_name(name: str) -> str:
-    """Returns the network's proper name: ``"resnet50"`` -> ``"ResNet50"``.
+    """Returns the name of a network as keras.applications spells it.
 
     Raises:
-        UserError: there is no such network; the message lists names like it.
+        UserError: there is no such network; the message suggests similar names.
+
+    Example:
+        >>> resolve_model_name("resnet50")
+        'ResNet50'
     """
     return match_model_name(name, available_models())
 
