@@ -210,8 +210,8 @@ def compile_augmentation(
         out_size: (height, width) of the result.
         strength: float32 scalar that is read for each batch and multiplies every range; None means 1.
         whole_batch: whether to process the batch at once; the pixels are equal up to rounding.
-        deterministic: whether TensorFlow's op determinism is on. Batches in the memory of a variable
-            would then be computed one after the other, so none are.
+        deterministic: whether TensorFlow's op determinism is on. Ops that assign to variables would
+            then be executed one after the other, so the result is not written into a variable.
 
     Returns:
         ``(images uint8 [N, h, w, 3], epoch int64 [], records int64 [B], rows int64 [B] or None)
@@ -232,9 +232,9 @@ def compile_augmentation(
     ) -> tf.Tensor:
         if result is None:
             return _augment_one_by_one(images, rows, parameters, out_size)
-        onto = tf.raw_ops.ReadVariableOp(resource=result, dtype=tf.float32)
-        done = _augment_one_by_one(images, rows, parameters, out_size, onto)
-        tf.raw_ops.AssignVariableOp(resource=result, value=done)
+        memory = tf.raw_ops.ReadVariableOp(resource=result, dtype=tf.float32)
+        augmented = _augment_one_by_one(images, rows, parameters, out_size, memory)
+        tf.raw_ops.AssignVariableOp(resource=result, value=augmented)
         return tf.size(rows)
 
     def augment(
@@ -260,11 +260,11 @@ def _augment_one_by_one(
     rows: tf.Tensor,
     parameters: Parameters,
     out_size: tuple[int, int],
-    onto: tf.Tensor | None = None,
+    memory: tf.Tensor | None = None,
 ) -> tf.Tensor:
     """``augment_images`` of ``images[rows]``, one image at a time, in a loop that XLA makes fast.
 
-    The result overwrites ``onto``, float32 ``[B, H, W, 3]``, if that is given.
+    The result overwrites ``memory``, float32 ``[B, H, W, 3]``, if that is given.
     """
     count = tf.size(rows)
     results = tf.TensorArray(tf.float32, count, element_shape=[*out_size, 3])
@@ -280,7 +280,7 @@ def _augment_one_by_one(
     _, results = tf.while_loop(
         lambda image, _: image < count,
         step,
-        (tf.constant(0), results if onto is None else results.unstack(onto)),
+        (tf.constant(0), results if memory is None else results.unstack(memory)),
         maximum_iterations=count,
     )
     return results.stack()
