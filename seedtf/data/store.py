@@ -222,7 +222,7 @@ def _disk_store(catalog: Catalog, size: int, cache_dir: Path, max_pixels: int) -
 def _write_cache(
     catalog: Catalog, size: int, data_path: Path, meta_path: Path, max_pixels: int
 ) -> None:
-    """Decodes into a temporary file and renames it; the ``.json`` is written last and marks the end."""
+    """Decodes into a temporary file and renames it; a last file, ``.json``, marks it as complete."""
     data_path.parent.mkdir(parents=True, exist_ok=True)
     handle, temporary = tempfile.mkstemp(prefix=".building.", dir=data_path.parent)
     try:
