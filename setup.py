@@ -29,6 +29,10 @@ TEST = [
     "packaging>=24,<27",
     "setuptools>=65,<90",
     "hypothesis>=6.100,<7",
+    # oracles of metrics and intervals
+    "scikit-learn>=1.4,<2",
+    "scipy>=1.11,<2",
+    "statsmodels>=0.14.2,<0.15",
     # the Kubernetes manifest
     "jsonschema>=4.20,<5",
     "pyyaml>=6,<7",

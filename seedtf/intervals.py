@@ -1,12 +1,13 @@
-"""Confidence intervals of measured proportions."""
+"""Confidence intervals of a proportion and of the difference of two paired proportions."""
 
 from __future__ import annotations
 
 import math
 
-__all__ = ["wilson_interval"]
+__all__ = ["paired_difference_interval", "wilson_interval"]
 
 _Z_95 = 1.959963984540054
+"""The 0.975 quantile of the standard normal distribution."""
 
 
 def wilson_interval(hits: float, n: int) -> tuple[float, float]:
@@ -36,3 +37,24 @@ def wilson_interval(hits: float, n: int) -> tuple[float, float]:
     half = _Z_95 / (1 + z2 / n) * math.sqrt(estimate * (1 - estimate) / n + z2 / (4 * n * n))
     # Clamp: at 0 or n hits, rounding can push a bound past the estimate.
     return max(0.0, min(estimate, middle - half)), min(1.0, max(estimate, middle + half))
+
+
+def paired_difference_interval(only_a: int, only_b: int, n: int) -> tuple[float, float]:
+    """The 95 % interval of accuracy B minus accuracy A on the same ``n`` images, within [-1, 1].
+
+    A. Agresti, Y. Min, "Simple improved confidence intervals for comparing matched proportions",
+    2005: Wald's interval after adding half an image to each of the four cells.
+
+    Args:
+        only_a, only_b: number of images that only A, or only B, classifies correctly.
+        n: number of images.
+
+    Example:
+        >>> low, high = paired_difference_interval(5, 20, 100)
+        >>> round(low, 3), round(high, 3)
+        (0.053, 0.241)
+    """
+    a, b, total = only_a + 0.5, only_b + 0.5, n + 2.0
+    center = (b - a) / total
+    half = _Z_95 * math.sqrt(a + b - (b - a) ** 2 / total) / total
+    return max(-1.0, center - half), min(1.0, center + half)

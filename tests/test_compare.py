@@ -1,4 +1,4 @@
-"""Two runs on the same images: paired by file, counted exactly."""
+"""Comparing two runs on the same images: paired by file, counted exactly."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from seedtf.evaluation.compare import compare
 from seedtf.evaluation.evaluate_run import evaluate_run
 
 
-def make_report(folder, answers):
-    """A run whose report says ``answers``: path to (true, answer)."""
+def make_report(folder, predictions):
+    """A run with a report of ``predictions``: path to (true, predicted)."""
     (folder / "report").mkdir(parents=True)
-    lines = ["path,true,top1,p1", *(f"{p},{t},{a},0.5" for p, (t, a) in answers.items())]
+    lines = ["path,true,top1,p1", *(f"{p},{t},{a},0.5" for p, (t, a) in predictions.items())]
     (folder / "report" / "predictions_val.csv").write_text("\n".join(lines) + "\n")
     return folder
 
 
 def outcome(both, only_a, only_b, neither):
-    """Answers of A and of B in which so many images are right in both, one or neither."""
+    """Predictions of A and of B with the given numbers of correct images in both, one or neither."""
     pairs = [("x", "x")] * both + [("x", "y")] * only_a + [("y", "x")] * only_b
     pairs += [("y", "y")] * neither
     named = {f"{index}.png": pair for index, pair in enumerate(pairs)}
@@ -48,11 +48,11 @@ def test_a_worked_example(two):
     assert (found.accuracy_a, found.accuracy_b) == (0.55, 0.70)
     assert found.difference == 0.15
     assert found.interval[0] < 0.15 < found.interval[1]
-    assert found.interval[0] > 0  # 5 against 20 is no chance
+    assert found.interval[0] > 0  # 5 against 20 is not chance
     assert found.mcnemar_p == pytest.approx(0.0051, abs=1e-4)
 
 
-def test_files_are_paired_by_path_not_by_place(two):
+def test_files_are_paired_by_path_not_by_order(two):
     a, b = outcome(both=3, only_a=2, only_b=1, neither=1)
     b = dict(reversed(b.items()))
     b["only b.png"] = ("x", "x")
@@ -67,11 +67,11 @@ def test_no_shared_file_is_refused(two):
 
 
 def test_other_labels_are_refused(two):
-    with pytest.raises(UserError, match=r"calls '1\.png' 'y'.*calls it 'x'"):
+    with pytest.raises(UserError, match=r"labels '1\.png' as 'y', but .* as 'x'"):
         compare(*two({"1.png": ("x", "x")}, {"1.png": ("y", "y")}))
 
 
-def test_a_run_that_was_not_evaluated_is_told_how(two, tmp_path, capsys):
+def test_the_error_of_a_run_without_report_names_the_command(two, tmp_path, capsys):
     a, b = two({"1.png": ("x", "x")}, {"1.png": ("x", "x")})
     (b / "report" / "predictions_val.csv").unlink()
     assert main(["compare", str(a), str(b)]) == 2

@@ -1,4 +1,4 @@
-"""Evaluation: every image once, the eight views, and a report that follows from the answers."""
+"""Evaluation: every image once, the eight views, and a report that follows from the predictions."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def predictions(labels, probabilities):
 
 
 @pytest.mark.parametrize("batch_size", [1, 4, 64])
-def test_every_image_is_answered_once_in_order(run_dir, model, batch_size):
+def test_every_image_is_predicted_once_in_order(run_dir, model, batch_size):
     store, records = open_validation(load_run(run_dir))
     found = predict_store(make_classifier(model), store, records, batch_size)
     assert found.paths == store.catalog.paths
@@ -70,21 +70,21 @@ def test_eight_views_are_the_symmetries_of_the_square(model):
     views = [np.rot90(v, k, (1, 2)) for v in (images, images[:, :, ::-1]) for k in range(4)]
     assert len({view.tobytes() for view in views}) == 8
     expected = np.mean([model.predict(view, verbose=0) for view in views], axis=0)
-    classify = make_classifier(model, tta=8)
-    np.testing.assert_allclose(classify(tf.constant(images)), expected, atol=1e-6)
-    turned = classify(tf.constant(np.ascontiguousarray(np.rot90(images, 1, (1, 2))[:, ::-1])))
+    predict = make_classifier(model, tta=8)
+    np.testing.assert_allclose(predict(tf.constant(images)), expected, atol=1e-6)
+    turned = predict(tf.constant(np.ascontiguousarray(np.rot90(images, 1, (1, 2))[:, ::-1])))
     np.testing.assert_allclose(turned, expected, atol=1e-6)
     assert np.abs(make_classifier(model)(tf.constant(images)) - expected).max() > 1e-4
 
 
-def test_an_answer_that_is_no_number_is_refused(run_dir):
+def test_an_output_that_is_not_a_number_is_refused(run_dir):
     store, records = open_validation(load_run(run_dir))
     with pytest.raises(UserError, match="not a number"):
         predict_store(lambda images: np.full((len(images), 3), np.nan), store, records, 8)
 
 
 @given(st.integers(1, 40), st.integers(2, 6), st.integers(0, 1000))
-def test_a_report_agrees_with_its_answers(n, classes, seed):
+def test_a_report_agrees_with_its_predictions(n, classes, seed):
     generator = np.random.default_rng(seed)
 
     values = generator.integers(1, 4, (n, classes)).astype(np.float32)
@@ -105,7 +105,7 @@ def test_without_a_temperature_nothing_is_scaled():
     assert (report.temperature, report.reliability_scaled, report.reject_scaled) == (None,) * 3
 
 
-def test_worst_mistakes_are_limited():
+def test_top_losses_are_limited():
     report = compute_report(
         predictions([0, 0, 0], [[0.1, 0.9], [0.7, 0.3], [0.05, 0.95]]), precision_target=0.9
     )
@@ -122,20 +122,20 @@ def test_other_images_take_the_temperature_of_the_validation_report(run_dir, tin
     assert found.report.temperature == fitted is not None
     assert found.page == run / f"report-{tiny_folder.name}" / "index.html"
     assert len(found.report.losses) == 18
-    # the eight views have a temperature of their own and leave that of the export alone
+    # Eight views have their own temperature; the one that an export reads must not change.
     before = (run / "report" / "report.json").read_bytes()
     assert evaluate_run(str(run), tta=8).page.parent == run / "report-tta8"
     assert (run / "report" / "report.json").read_bytes() == before
     assert json.loads(before)["temperature"] == fitted
 
 
-def test_a_class_that_the_run_does_not_know_is_refused(run_dir, tmp_path):
+def test_an_unknown_class_is_refused(run_dir, tmp_path):
     other = draw_classes(tmp_path / "other", ["alder", "zebra"])
     with pytest.raises(UserError, match="'zebra'"):
         open_labelled(load_run(run_dir), str(other))
 
 
-def test_some_of_the_classes_are_counted_in_the_runs_list(run_dir, tmp_path):
+def test_a_subset_of_the_classes_keeps_the_class_list_of_the_run(run_dir, tmp_path):
     other = draw_classes(tmp_path / "other", ["öland rye"])
     run = copy_run(run_dir, tmp_path / "run")
     report = evaluate_run(str(run), data_dir=str(other), out=str(tmp_path / "out")).report
@@ -146,7 +146,7 @@ def test_a_damaged_image_is_skipped_and_named(run_dir, tiny_copy, tmp_path):
     (tiny_copy / "alder" / "0.png").write_bytes(b"no image")
     run = copy_run(run_dir, tmp_path / "run")
     found = evaluate_run(str(run), data_dir=str(tiny_copy))
-    assert [fault.path for fault in found.subject.skipped] == ["alder/0.png"]
+    assert [fault.path for fault in found.context.skipped] == ["alder/0.png"]
     assert len(found.report.losses) == 17
     assert "alder/0.png: not an image" in found.page.read_text()
 
@@ -156,7 +156,7 @@ def test_a_damaged_image_is_skipped_and_named(run_dir, tiny_copy, tmp_path):
     [
         ({"labels_csv": "x.csv"}, "--labels_csv=x.csv: needs --data_dir"),
         ({"data_dir": "nowhere"}, "--data_dir=nowhere: no such folder"),
-        ({"out": "{run}"}, "is there already; pass another folder or --overwrite"),
+        ({"out": "{run}"}, "already exists; pass another folder or --overwrite"),
     ],
 )
 def test_mistakes_are_named(run_dir, arguments, message):
@@ -166,7 +166,7 @@ def test_mistakes_are_named(run_dir, arguments, message):
     assert message in str(error.value)
 
 
-def test_folders_that_are_no_runs_are_named(run_dir, tmp_path):
+def test_a_folder_that_is_not_a_run_is_named(run_dir, tmp_path):
     with pytest.raises(UserError, match="no such run"):
         evaluate_run(str(tmp_path / "nowhere"))
     with pytest.raises(UserError, match=r"not a run of seedtf train \(no config.json\)"):
@@ -177,14 +177,14 @@ def test_folders_that_are_no_runs_are_named(run_dir, tmp_path):
         evaluate_run(str(run))
 
 
-def test_a_validation_image_that_went_away_is_named(tiny_copy, tmp_path):
+def test_a_missing_validation_image_is_named(tiny_copy, tmp_path):
     run = make_run(tmp_path / "run", tiny_copy)
     (tiny_copy / "alder" / "1.png").unlink()
     with pytest.raises(UserError, match=r"1 of 9 validation images .*'alder/1.png'"):
         evaluate_run(str(run))
 
 
-def test_images_of_any_size_and_kind_are_judged(run_dir, tmp_path):
+def test_images_of_any_size_and_kind_are_evaluated(run_dir, tmp_path):
     folder = tmp_path / "mixed" / "alder"
     folder.mkdir(parents=True)
     Image.new("L", (5, 90), 7).save(folder / "grey.jpg")

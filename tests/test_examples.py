@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import doctest
 import importlib
+import shutil
 from pathlib import Path
 
 import pytest
+from tiny_run import draw_classes, make_run
 
 ROOT = Path(__file__).resolve().parent.parent
 OPTIONS = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
@@ -17,12 +19,26 @@ MODULES = sorted(
 )
 
 
+@pytest.fixture(scope="module")
+def example_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What the examples find in their working directory: a finished run and an image."""
+    folder = tmp_path_factory.mktemp("examples")
+    data = draw_classes(folder / "seedlings", ["Charlock", "Maize"])
+    make_run(folder / "here" / "runs" / "seedlings", data)
+    shutil.copy(data / "Maize" / "1-0.png", folder / "here" / "leaf.png")
+    return folder / "here"
+
+
 @pytest.mark.parametrize("name", MODULES)
 def test_the_examples_of_a_module_print_what_they_show(
-    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    name: str,
+    example_folder: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     module = importlib.import_module(name)
-    monkeypatch.chdir(tmp_path)
+    monkeypatch.chdir(shutil.copytree(example_folder, tmp_path / "here"))
     result = doctest.testmod(module, optionflags=OPTIONS)
     assert result.failed == 0, capsys.readouterr().out
     assert result.attempted > 0

@@ -1,12 +1,13 @@
-"""Wilson's confidence interval against published and exactly known values."""
+"""Confidence intervals against published and exactly known values."""
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from seedtf.intervals import wilson_interval
+from seedtf.intervals import paired_difference_interval, wilson_interval
 
 
 @pytest.mark.parametrize(
@@ -40,3 +41,22 @@ def test_more_trials_give_narrower_intervals() -> None:
 def test_impossible_counts_are_refused(hits: int, n: int) -> None:
     with pytest.raises(ValueError, match="hits"):
         wilson_interval(hits, n)
+
+
+def test_difference_interval_is_symmetric_and_shrinks():
+    low, high = paired_difference_interval(10, 30, 200)
+    assert low < 20 / 200 < high
+    assert paired_difference_interval(30, 10, 200) == pytest.approx((-high, -low))
+    wide = paired_difference_interval(1, 3, 20)
+    assert wide[1] - wide[0] > high - low
+    assert paired_difference_interval(0, 0, 5)[0] < 0 < paired_difference_interval(0, 0, 5)[1]
+
+
+def test_difference_interval_has_its_stated_coverage():
+    generator = np.random.default_rng(2)
+    draws = generator.multinomial(100, [0.05, 0.15, 0.8], size=2000)
+    covered = [
+        low < 0.10 < high
+        for low, high in (paired_difference_interval(a, b, 100) for a, b, _ in draws)
+    ]
+    assert np.mean(covered) == pytest.approx(0.95, abs=0.02)

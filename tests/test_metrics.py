@@ -17,7 +17,6 @@ from seedtf.evaluation.metrics import (
     margins,
     mcnemar_p,
     most_confused,
-    paired_difference_interval,
     per_image_loss,
     rejection_threshold,
     reliability,
@@ -30,13 +29,13 @@ def softmax(logits):
     return powers / powers.sum(axis=1, keepdims=True)
 
 
-def test_confusion_has_the_truth_in_rows():
+def test_confusion_has_true_classes_in_rows():
     matrix = confusion_matrix(np.array([0, 0, 1, 2]), np.array([0, 1, 1, 0]), 4)
     assert matrix.tolist() == [[1, 1, 0, 0], [0, 1, 0, 0], [1, 0, 0, 0], [0, 0, 0, 0]]
 
 
 @given(st.lists(st.tuples(st.integers(0, 4), st.integers(0, 4)), min_size=1))
-def test_confusion_trace_counts_what_is_right(pairs):
+def test_confusion_trace_counts_correct_predictions(pairs):
     labels, predictions = np.array(pairs).T
     matrix = confusion_matrix(labels, predictions, 5)
     assert matrix.sum() == len(pairs)
@@ -54,11 +53,11 @@ def test_class_scores_of_a_worked_example():
     assert macro_f1(scores) == pytest.approx((16 / 19 + 8 / 11) / 2)
 
 
-def test_a_class_only_answered_counts_in_the_macro_mean():
+def test_a_class_that_is_only_predicted_counts_in_macro_f1():
     assert macro_f1(class_scores(np.array([[1, 1], [0, 0]]))) == pytest.approx((2 / 3 + 0) / 2)
 
 
-def test_most_confused_pairs_come_largest_first_without_the_right_answers():
+def test_most_confused_pairs_are_sorted_without_the_diagonal():
     pairs = most_confused(np.array([[9, 1, 0], [3, 9, 1], [0, 0, 9]]), 10)
     assert [(p.true, p.predicted, p.count) for p in pairs] == [(1, 0, 3), (0, 1, 1), (1, 2, 1)]
     assert len(most_confused(np.array([[9, 1, 0], [3, 9, 1], [0, 0, 9]]), 2)) == 2
@@ -83,7 +82,7 @@ def test_calibration_error_of_a_worked_example():
 
 
 @given(st.lists(st.tuples(st.floats(0, 1), st.booleans()), min_size=1, max_size=50))
-def test_every_image_is_in_one_bin_and_the_error_is_a_share(pairs):
+def test_every_image_is_in_one_bin_and_ece_is_in_range(pairs):
     confidence, correct = (np.array(column) for column in zip(*pairs, strict=True))
     found = reliability(confidence, correct)
     assert found.counts.sum() == len(pairs)
@@ -91,22 +90,22 @@ def test_every_image_is_in_one_bin_and_the_error_is_a_share(pairs):
 
 
 @pytest.mark.parametrize("temperature", [0.4, 1.0, 2.5])
-def test_temperature_undoes_a_known_sharpening(temperature):
+def test_temperature_undoes_a_known_scaling(temperature):
     generator = np.random.default_rng(0)
     logits = generator.normal(0, 2, (20_000, 4))
     truth = softmax(logits)
     labels = (truth.cumsum(axis=1) < generator.random((len(truth), 1))).sum(axis=1)
-    stated = softmax(logits * temperature)
-    fitted = fit_temperature(stated, labels)
+    scaled = softmax(logits * temperature)
+    fitted = fit_temperature(scaled, labels)
     assert fitted == pytest.approx(temperature, rel=0.05)
-    best = per_image_loss(scale_probabilities(stated, fitted), labels).mean()
+    best = per_image_loss(scale_probabilities(scaled, fitted), labels).mean()
     for other in (0.98 * fitted, 1.02 * fitted):
-        assert best < per_image_loss(scale_probabilities(stated, other), labels).mean()
+        assert best < per_image_loss(scale_probabilities(scaled, other), labels).mean()
 
 
-def test_temperature_stays_one_where_nothing_can_be_learnt():
+def test_temperature_is_one_when_it_is_not_determined():
     sure = np.array([[0.9, 0.1], [0.2, 0.8]])
-    assert fit_temperature(sure, np.array([0, 1])) == 1.0  # all right: sharper is always better
+    assert fit_temperature(sure, np.array([0, 1])) == 1.0  # all correct: sharper is always better
     assert fit_temperature(sure, np.array([1, 0])) == 1.0  # all wrong: flatter is always better
 
 
@@ -118,12 +117,12 @@ def test_scaling_keeps_the_order_and_the_sum(temperature):
     assert (scaled.argsort(axis=1) == probabilities.argsort(axis=1)).all()
 
 
-def test_scaling_at_one_changes_nothing():
+def test_temperature_one_changes_nothing():
     probabilities = softmax(np.random.default_rng(1).normal(0, 2, (8, 5)))
     assert scale_probabilities(probabilities, 1.0) == pytest.approx(probabilities)
 
 
-def test_reject_rule_keeps_as_many_as_the_precision_allows():
+def test_rejection_keeps_as_many_as_the_precision_allows():
     confidence = np.array([0.9, 0.8, 0.7, 0.6, 0.5])
     rule = rejection_threshold(confidence, np.array([True, True, False, True, False]), 0.75)
     assert rule is not None
@@ -135,7 +134,7 @@ def test_reject_rule_keeps_as_many_as_the_precision_allows():
     st.lists(st.tuples(st.sampled_from([0.2, 0.4, 0.6, 0.8]), st.booleans()), min_size=1),
     st.sampled_from([0.5, 0.9, 1.0]),
 )
-def test_reject_rule_holds_for_whoever_applies_it(pairs, precision):
+def test_rejection_reaches_the_precision_with_the_lowest_threshold(pairs, precision):
     confidence, correct = (np.array(column) for column in zip(*pairs, strict=True))
     reached = {
         value: correct[confidence >= value].mean() >= precision
@@ -158,22 +157,3 @@ def test_mcnemar_exact_and_corrected():
     assert mcnemar_p(59, 121) == pytest.approx(5.45e-6, rel=0.01)
     assert mcnemar_p(121, 59) == mcnemar_p(59, 121)
     assert mcnemar_p(20, 20) == 1.0
-
-
-def test_difference_interval_is_symmetric_and_shrinks():
-    low, high = paired_difference_interval(10, 30, 200)
-    assert low < 20 / 200 < high
-    assert paired_difference_interval(30, 10, 200) == pytest.approx((-high, -low))
-    wide = paired_difference_interval(1, 3, 20)
-    assert wide[1] - wide[0] > high - low
-    assert paired_difference_interval(0, 0, 5)[0] < 0 < paired_difference_interval(0, 0, 5)[1]
-
-
-def test_difference_interval_covers_the_truth_as_often_as_it_says():
-    generator = np.random.default_rng(2)
-    draws = generator.multinomial(100, [0.05, 0.15, 0.8], size=2000)
-    covered = [
-        low < 0.10 < high
-        for low, high in (paired_difference_interval(a, b, 100) for a, b, _ in draws)
-    ]
-    assert np.mean(covered) == pytest.approx(0.95, abs=0.02)

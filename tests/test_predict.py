@@ -1,4 +1,4 @@
-"""Prediction: a row for every file, evaluate's numbers, one batch in memory, nothing half-written."""
+"""Prediction: a row per file, the numbers of evaluate, two batches in memory, complete files only."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from tiny_run import copy_run, make_run
 
 from seedtf.commands.main import main
 from seedtf.errors import UserError
-from seedtf.evaluation.classifier import Answer, Classifier, open_classifier
+from seedtf.evaluation.classifier import Classifier, Prediction, open_classifier
 from seedtf.evaluation.evaluate_run import evaluate_run
-from seedtf.evaluation.predict import answer_files, list_images, write_predictions
+from seedtf.evaluation.predict import list_images, predict_files, write_predictions
 from seedtf.evaluation.submission import read_sample, write_submission
 from seedtf.images.header import RefusedError
 from seedtf.runs.open import load_run, open_validation
@@ -36,7 +36,7 @@ def classifier(run_dir):
 
 @pytest.fixture
 def flat(tmp_path, tiny_folder):
-    """An unlabelled folder: good images, bad ones and files that are passed over."""
+    """An unlabelled folder: good images, bad ones and files that are skipped."""
     folder = tmp_path / "flat"
     (folder / "deep").mkdir(parents=True)
     good = (tiny_folder / "alder" / "0.png").read_bytes()
@@ -55,12 +55,12 @@ def read_table(path):
         return list(csv.DictReader(file))
 
 
-def label_by_color(file):
-    """A stand-in for a model: answers with the bytes themselves."""
-    return Answer((file.decode(),), (np.float32(1),))
+def content_as_class(file):
+    """Stands for a model: predicts the content of the file as its class."""
+    return Prediction((file.decode(),), (np.float32(1),))
 
 
-def stub(prepare=lambda data: data, classify=lambda files, k: [label_by_color(f) for f in files]):
+def stub(prepare=lambda data: data, classify=lambda files, k: [content_as_class(f) for f in files]):
     return Classifier(3, prepare, classify)
 
 
@@ -80,8 +80,8 @@ def test_the_same_numbers_as_evaluate(run_dir, tmp_path, tiny_folder):
     assert [row["file"] for row in rows] == inputs
     for row, expected in zip(rows, found.probabilities[::-1], strict=True):
         stated = {row[f"top{k}"]: float(row[f"p{k}"]) for k in (1, 2, 3)}
-        answers = [stated[name] for name in found.class_names]
-        np.testing.assert_allclose(answers, expected, atol=1e-6)
+        probabilities = [stated[name] for name in found.class_names]
+        np.testing.assert_allclose(probabilities, expected, atol=1e-6)
         assert row["top1"] == found.class_names[expected.argmax()]
 
 
@@ -93,7 +93,7 @@ def test_eight_views_as_evaluate(run_dir, tmp_path, tiny_folder):
     assert float(row["p1"]) == pytest.approx(found.confidence[0], abs=1e-6)
 
 
-def test_every_file_has_a_row_and_bad_ones_say_so(run_dir, flat, tmp_path, capsys):
+def test_every_file_has_a_row_with_its_status(run_dir, flat, tmp_path, capsys):
     out = tmp_path / "p.csv"
     assert main(["predict", str(run_dir), str(flat), f"--out={out}", "--topk=2"]) == 3
     rows = read_table(out)
@@ -112,29 +112,29 @@ def test_every_file_has_a_row_and_bad_ones_say_so(run_dir, flat, tmp_path, capsy
     assert result == {"out": str(out), "files": 5, "bad": 3}
 
 
-def test_a_link_to_nowhere_in_a_folder_has_a_row(classifier, flat, tmp_path):
+def test_a_dangling_link_has_a_row(classifier, flat, tmp_path):
     (flat / "z.png").symlink_to(flat / "nowhere.png")
-    tally = write_predictions(classifier, [str(flat)], tmp_path / "p", topk=1, batch_size=2)
-    assert (tally.files, tally.bad) == (6, 4)
+    counts = write_predictions(classifier, [str(flat)], tmp_path / "p", topk=1, batch_size=2)
+    assert (counts.files, counts.bad) == (6, 4)
     assert read_table(tmp_path / "p")[-1]["status"] == "unreadable"
 
 
-def test_a_pipe_in_a_folder_keeps_nobody_waiting(classifier, flat, tmp_path):
+def test_a_named_pipe_does_not_block(classifier, flat, tmp_path):
     os.mkfifo(flat / "z.jpg")
     pipe = os.open(flat / "z.jpg", os.O_RDWR)
-    # whoever reads it waits for this end to close, and then for the file's end, which is "empty file"
+    # A reader would block until this end is closed, and would then see an empty file.
     closing = threading.Timer(5, os.close, [pipe])
     closing.start()
-    tally = write_predictions(classifier, [str(flat)], tmp_path / "p", topk=1, batch_size=2)
+    counts = write_predictions(classifier, [str(flat)], tmp_path / "p", topk=1, batch_size=2)
     assert closing.is_alive()
     closing.cancel()
     os.close(pipe)
-    assert (tally.files, tally.bad) == (6, 4)
+    assert (counts.files, counts.bad) == (6, 4)
     assert read_table(tmp_path / "p")[-1]["status"] == "unreadable"
 
 
 @pytest.mark.parametrize(("max_pixels", "status"), [(319, "too large"), (320, "ok")])
-def test_the_limit_of_the_run_holds(run_dir, flat, tmp_path, max_pixels, status):
+def test_the_pixel_limit_of_the_run_applies(run_dir, flat, tmp_path, max_pixels, status):
     run = load_run(copy_run(run_dir, tmp_path / "run"))
     settings = {**run.settings, "max_pixels": max_pixels, "cache_dir": str(tmp_path / "cache")}
     (run.run_dir / "config.json").write_text(json.dumps(settings))
@@ -149,7 +149,7 @@ def test_the_limit_of_the_run_holds(run_dir, flat, tmp_path, max_pixels, status)
 
 
 @pytest.mark.parametrize("batch_size", [1, 3, 100])
-def test_batches_change_no_row(flat, tmp_path, batch_size):
+def test_the_batch_size_does_not_change_the_rows(flat, tmp_path, batch_size):
     inputs = [str(write_files(tmp_path / "many", 10)), str(flat)]
 
     def prepare(data):
@@ -157,8 +157,8 @@ def test_batches_change_no_row(flat, tmp_path, batch_size):
             raise RefusedError("corrupt", "on purpose")
         return data[:8]
 
-    tally = write_predictions(
-        stub(prepare, lambda files, k: [Answer((str(f),), (np.float32(1),)) for f in files]),
+    counts = write_predictions(
+        stub(prepare, lambda files, k: [Prediction((str(f),), (np.float32(1),)) for f in files]),
         inputs,
         tmp_path / "p.csv",
         topk=1,
@@ -168,7 +168,7 @@ def test_batches_change_no_row(flat, tmp_path, batch_size):
     assert [row["top1"] for row in rows[:10]] == [
         "" if index == 5 else str(f"class {index}".encode()) for index in range(10)
     ]
-    assert (tally.files, tally.bad) == (15, 2)
+    assert (counts.files, counts.bad) == (15, 2)
 
 
 def test_only_two_batches_are_held(tmp_path):
@@ -178,33 +178,33 @@ def test_only_two_batches_are_held(tmp_path):
     def classify(files, k):
         assert len(files) <= 4
         seen.append(len(prepared))
-        return [label_by_color(file) for file in files]
+        return [content_as_class(file) for file in files]
 
     model = stub(lambda data: prepared.append(1) or data, classify)
-    answers = answer_files(model, list_images([str(folder)]), 1, 4)
-    taken = [next(answers) for _ in range(5)]
+    predictions = predict_files(model, list_images([str(folder)]), 1, 4)
+    taken = [next(predictions) for _ in range(5)]
     assert len(taken) == 5
-    answers.close()
-    assert len(prepared) <= 12  # of 40: the batch in hand, and the ones decoded meanwhile
+    predictions.close()
+    assert len(prepared) <= 12  # of 40: the current batch and those decoded meanwhile
     assert seen[0] <= 8
 
 
-def test_the_table_appears_whole_or_not_at_all(tmp_path):
+def test_the_table_appears_only_when_complete(tmp_path):
     folder = write_files(tmp_path / "many", 9)
     out = tmp_path / "out" / "p.csv"
     out.parent.mkdir()
-    out.write_text("what was there")
+    out.write_text("old table")
 
     def classify(files, k):
-        # rows go to another name while this one is untouched
-        assert out.read_text() == "what was there"
+        # Rows are written to a temporary file, so the old one is unchanged.
+        assert out.read_text() == "old table"
         if b"class 8" in files:
             raise KeyboardInterrupt
-        return [label_by_color(file) for file in files]
+        return [content_as_class(file) for file in files]
 
     with pytest.raises(KeyboardInterrupt):
         write_predictions(stub(classify=classify), [str(folder)], out, topk=1, batch_size=2)
-    assert out.read_text() == "what was there"
+    assert out.read_text() == "old table"
     assert [path.name for path in out.parent.iterdir()] == ["p.csv"]
 
 
@@ -228,7 +228,7 @@ def test_a_folder_is_listed_lazily_and_sorted(flat):
         (["{run}", "{empty}"], "no files; pass images"),
         (["nowhere", "{flat}"], "nowhere: no such run"),
         (["{flat}", "{flat}"], "not a run of seedtf train"),
-        (["{run}", "{flat}", "--out={flat}"], "is there already; pass a file name"),
+        (["{run}", "{flat}", "--out={flat}"], "already exists; pass a file name"),
         (["{run}", "{flat}", "--out={flat}/notes.txt"], "pass another name or --overwrite"),
         (["{run}", "{flat}", "--out={flat}/no/p.csv"], "no folder"),
         (["{run}", "{flat}", "--topk=0"], "--topk=0: out of range"),
@@ -249,7 +249,7 @@ def test_mistakes_are_one_line_and_code_2(run_dir, flat, capsys, arguments, mess
     assert not out.exists()
 
 
-def test_overwrite_replaces(run_dir, flat, tmp_path):
+def test_overwrite_replaces_the_table(run_dir, flat, tmp_path):
     out = tmp_path / "p.csv"
     out.write_text("old")
     image_path = str(flat / "b good.png")
@@ -258,17 +258,17 @@ def test_overwrite_replaces(run_dir, flat, tmp_path):
 
 
 class _Export(tf.Module):
-    """The least that can be served: classes by the colour of an image; one bad file fails a batch."""
+    """A minimal export: classes by the colour of an image; one damaged file fails its batch."""
 
     @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="image_bytes")])
     def serve(self, image_bytes):
-        def share(contents):
+        def fractions(contents):
             image = tf.cast(tf.io.decode_png(contents, channels=3), tf.float32)
             means = tf.reduce_mean(image, [0, 1])
             return means / tf.reduce_sum(means)
 
-        shares = tf.map_fn(share, image_bytes, fn_output_signature=tf.float32)
-        probabilities, order = tf.math.top_k(tf.ensure_shape(shares, [None, 3]), 3)
+        rows = tf.map_fn(fractions, image_bytes, fn_output_signature=tf.float32)
+        probabilities, order = tf.math.top_k(tf.ensure_shape(rows, [None, 3]), 3)
         return {
             "probabilities": probabilities,
             "classes": tf.gather(tf.constant(["red", "grün", "blue"]), order),
@@ -286,7 +286,7 @@ def export(tmp_path_factory):
     return folder
 
 
-def test_an_export_answers_and_survives_a_bad_file(export, tmp_path):
+def test_an_export_predicts_and_survives_a_damaged_file(export, tmp_path):
     folder = tmp_path / "images"
     folder.mkdir()
     Image.new("RGB", (8, 8), (10, 30, 60)).save(folder / "a.png")
@@ -308,8 +308,8 @@ def test_an_export_answers_and_survives_a_bad_file(export, tmp_path):
         assert "top4" not in rows[0]
 
 
-def test_an_export_cannot_average_views_or_be_damaged(export):
-    with pytest.raises(UserError, match="--tta=8: an export answers as it is"):
+def test_an_export_refuses_tta_and_a_damaged_one_is_named(export):
+    with pytest.raises(UserError, match="--tta=8: does not apply to an export"):
         open_classifier(export, tta=8)
     with pytest.raises(UserError, match="damaged SavedModel"):
         open_classifier(export / "2")

@@ -1,4 +1,4 @@
-"""The report's files agree with each other, escape what they show, and open in a browser."""
+"""The files of a report agree with each other, escape what they show, and open in a browser."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def test_accuracy_is_one_number_in_every_file(evaluation):
     assert supports == [sum(row) for row in values["confusion_matrix"]]
 
 
-def test_the_table_holds_the_answers_exactly(evaluation):
+def test_the_table_holds_the_exact_probabilities(evaluation):
     found = evaluation.report.predictions
     rows = read_table(evaluation.page.parent / "predictions_val.csv")
     assert [row["path"] for row in rows] == list(found.paths)
@@ -73,7 +73,7 @@ def test_the_table_holds_the_answers_exactly(evaluation):
         assert float(row["margin"]) == pytest.approx(own - others, abs=1e-5)
 
 
-def test_the_threshold_in_the_file_keeps_what_it_says(evaluation):
+def test_the_threshold_selects_the_same_rows_in_the_table(evaluation):
     folder = evaluation.page.parent
     easy = evaluate_run(
         str(folder.parent), precision_target=0.1, out=str(folder.parent / "easy"), overwrite=True
@@ -107,7 +107,7 @@ def test_the_page_is_one_file_without_script(evaluation):
     assert all(link.startswith("data:") for link in links)
 
 
-def test_a_report_made_again_is_the_same_and_leaves_nothing(evaluation, run_dir, tmp_path):
+def test_a_repeated_report_has_the_same_bytes(evaluation, run_dir, tmp_path):
     folder = copy_run(run_dir, tmp_path / run_dir.name) / "report"
     before = {path.name: path.read_bytes() for path in folder.iterdir()}
     (folder / "report.json").write_text("old")
@@ -120,11 +120,11 @@ def test_the_smallest_report(tmp_path):
         ("a.png",), np.array([1], np.int32), np.array([[0.2, 0.8]], np.float32), ("x", "y")
     )
     report = compute_report(found, precision_target=1.0)
-    subject = ReportContext(tmp_path, "elsewhere", tmp_path, "tiny", 16, 8, ())
-    page = write_report(report, subject, tmp_path / "out").read_text(encoding="utf-8")
-    assert "worst mistakes" not in page
+    context = ReportContext(tmp_path, "elsewhere", tmp_path, "tiny", 16, 8, ())
+    page = write_report(report, context, tmp_path / "out").read_text(encoding="utf-8")
+    assert "Top losses" not in page
     assert "Most confused" not in page
-    assert "eight turns" in page
+    assert "eight rotations" in page
     values = json.loads((tmp_path / "out" / "report.json").read_text())
     assert values["per_class"][0]["recall"] is None
     assert values["temperature"] is None
@@ -132,16 +132,16 @@ def test_the_smallest_report(tmp_path):
     assert list(row) == ["path", "true", "top1", "p1", "top2", "p2", "loss", "margin"]
 
 
-def test_a_mistake_whose_image_went_away_is_still_listed(tmp_path):
+def test_a_top_loss_without_its_image_is_still_listed(tmp_path):
     found = Predictions(
         ("gone.png",), np.array([0], np.int32), np.array([[0.2, 0.8]], np.float32), ("x", "y")
     )
     report = compute_report(found, precision_target=0.9)
-    subject = ReportContext(tmp_path, "elsewhere", tmp_path, "tiny", 16, 1, ())
-    assert "gone.png" in write_report(report, subject, tmp_path / "out").read_text()
+    context = ReportContext(tmp_path, "elsewhere", tmp_path, "tiny", 16, 1, ())
+    assert "gone.png" in write_report(report, context, tmp_path / "out").read_text()
 
 
-def test_confusion_cells_hold_count_and_share():
+def test_confusion_cells_show_count_and_fraction():
     figure = draw_confusion(np.array([[3, 1], [0, 6]]), ["a", "b"], title="t")
     axes = figure.axes[0]
     cells = {
@@ -167,7 +167,7 @@ def test_confusion_of_any_size_is_drawn(size):
     assert max(figure.get_size_inches()) < 40
 
 
-def test_reliability_shows_the_filled_bins():
+def test_reliability_shows_the_bins_with_images():
     before = reliability(np.array([0.95, 0.9, 0.3]), np.array([True, False, False]))
     after = reliability(np.array([0.5, 0.5, 0.4]), np.array([True, False, False]))
     upper = draw_reliability(before, after, title="t").axes[0]
@@ -211,7 +211,7 @@ def test_the_page_in_a_browser(evaluation):
     assert len(inks) == 2
 
 
-def test_the_browser_would_notice(tmp_path):
+def test_the_browser_reports_requests_errors_and_overflow(tmp_path):
     page = tmp_path / "bad.html"
     page.write_text(
         "<p style='width: 2000px'>wide</p><img src='http://127.0.0.1:9/x.png'>"

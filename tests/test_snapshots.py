@@ -19,8 +19,7 @@ from tiny_run import IMAGE_SIZE, copy_run, make_run
 from seedtf.commands.main import main
 from seedtf.errors import UserError
 from seedtf.evaluation.classifier import open_classifier
-from seedtf.evaluation.ensemble import make_ensemble
-from seedtf.evaluation.evaluate import make_classifier
+from seedtf.evaluation.evaluate import make_classifier, make_ensemble
 from seedtf.evaluation.evaluate_run import evaluate_run
 from seedtf.model.network import build_network, load_model, save_model
 from seedtf.runs.paths import RunPaths
@@ -183,5 +182,5 @@ def test_a_damaged_snapshot_is_named(run_dir, tmp_path):
 def test_an_export_has_no_snapshots(tmp_path):
     module = tf.Module()
     tf.saved_model.save(module, str(tmp_path / "1"))
-    with pytest.raises(UserError, match="--snapshots: an export answers as it is"):
+    with pytest.raises(UserError, match="--snapshots: does not apply to an export"):
         open_classifier(tmp_path, snapshots=True)

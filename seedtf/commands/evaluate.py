@@ -65,11 +65,11 @@ def run(arguments: list[str]) -> int:
 
 
 def _lines(evaluation: Evaluation) -> list[tuple[str, str]]:
-    figures, subject = evaluation.report, evaluation.subject
+    figures, context = evaluation.report, evaluation.context
     low, high = figures.accuracy_interval
-    images = "validation images" if subject.data == "validation" else f"images of {subject.data}"
+    images = "validation images" if context.data == "validation" else f"images of {context.data}"
     members = f", by the mean of {evaluation.snapshots} snapshots" if evaluation.snapshots else ""
-    skipped = f", {len(subject.skipped)} could not be read" if subject.skipped else ""
+    skipped = f", {len(context.skipped)} could not be read" if context.skipped else ""
     lines = [
         ("evaluated", f"{len(figures.losses)} {images}{members}{skipped}"),
         ("accuracy", f"{figures.accuracy:.4f} (95 % interval {low:.4f} to {high:.4f})"),
@@ -102,7 +102,7 @@ def _result(evaluation: Evaluation) -> dict[str, object]:
         "report": str(evaluation.page),
         "images": len(figures.losses),
         "snapshots": evaluation.snapshots,
-        "skipped": len(evaluation.subject.skipped),
+        "skipped": len(evaluation.context.skipped),
         "accuracy": figures.accuracy,
         "accuracy_interval_95": figures.accuracy_interval,
         "macro_f1": figures.macro_f1,

@@ -1,4 +1,4 @@
-"""One way to ask a run folder or an exported SavedModel for the classes of encoded images."""
+"""One interface to a run folder and to an exported SavedModel: encoded images to top classes."""
 
 from __future__ import annotations
 
@@ -11,19 +11,18 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from seedtf.errors import UserError
-from seedtf.evaluation.ensemble import make_ensemble
-from seedtf.evaluation.evaluate import top_classes
+from seedtf.errors import UserError, first_line
+from seedtf.evaluation.evaluate import make_ensemble, top_classes
 from seedtf.images.decode import make_decoder
 from seedtf.images.header import MAX_PIXELS, RefusedError, read_header
 from seedtf.runs.open import load_run
 from seedtf.runs.saved_model import ServingSignature, newest_saved_model
 
-__all__ = ["Answer", "Classifier", "open_classifier"]
+__all__ = ["Classifier", "Prediction", "open_classifier"]
 
 
 @dataclass(frozen=True)
-class Answer:
+class Prediction:
     """The most probable classes of one image, best first: names and float32 probabilities."""
 
     names: tuple[str, ...]
@@ -35,54 +34,76 @@ class Classifier:
     """A model that takes whole image files.
 
     Attributes:
-        num_classes: K.
-        prepare: a file's bytes to what ``classify`` takes, safe to call from many threads; raises
-            RefusedError for a file that is not used.
-        classify: prepared images, at least one, and a number k to the k best classes of each, or
-            the RefusedError that the model answered with.
+        num_classes: number of classes K.
+        prepare: turns the bytes of a file into the input of ``classify``; may be called from many
+            threads; raises RefusedError for a file that cannot be used.
+        classify: takes a non-empty sequence of prepared images and k; returns for each image its k
+            best classes, or a RefusedError if the model rejected the image.
         max_pixels: the largest width × height that ``prepare`` accepts.
     """
 
     num_classes: int
     prepare: Callable[[bytes], Any]
-    classify: Callable[[Sequence[Any], int], list[Answer | RefusedError]]
+    classify: Callable[[Sequence[Any], int], list[Prediction | RefusedError]]
     max_pixels: int = MAX_PIXELS
+
+    def predict(self, image_bytes: bytes, k: int = 5) -> Prediction:
+        """The ``k`` most probable classes of one image file.
+
+        Args:
+            image_bytes: the content of the file.
+            k: number of classes; at most K are returned.
+
+        Raises:
+            RefusedError: the file is not an image, is damaged, or is too large.
+        """
+        (prediction,) = self.classify([self.prepare(image_bytes)], k)
+        if isinstance(prediction, RefusedError):
+            raise prediction
+        return prediction
 
 
 def open_classifier(
     path: str | os.PathLike[str], tta: int = 1, *, snapshots: bool = False
 ) -> Classifier:
-    """Opens a run folder, a SavedModel folder, or a folder of numbered ones (the highest number).
+    """Opens a run folder, a SavedModel, or a folder of numbered SavedModels (the highest number).
 
     Args:
         path: the folder.
-        tta: 1, or 8 for the mean over the eight turns and mirror images; a run only.
-        snapshots: whether all snapshots of a run answer, by their mean, rather than its best model.
+        tta: 1, or 8 for the mean over the eight rotations and reflections; for a run only.
+        snapshots: whether to average all snapshots of a run instead of using its best model.
 
     Raises:
-        UserError: none of the three, damaged, an export asked for ``tta`` 8 or ``snapshots``, or a run
-            without any.
+        UserError: the folder is none of the three or is damaged; ``tta`` 8 or ``snapshots`` for an
+            export; ``snapshots`` for a run without any.
+
+    Example:
+        >>> classifier = open_classifier("runs/seedlings")
+        >>> prediction = classifier.predict(Path("leaf.png").read_bytes(), k=2)
+        >>> sorted(prediction.names)
+        ['Charlock', 'Maize']
+        >>> prediction.probabilities[0] >= prediction.probabilities[1]
+        True
     """
     saved_model = newest_saved_model(Path(path))
     if saved_model is None:
         return _open_run(path, tta, snapshots)
-    if snapshots:
-        raise UserError("--snapshots: an export answers as it is; pass the run's folder instead")
-    if tta != 1:
-        raise UserError(f"--tta={tta}: an export answers as it is; pass the run's folder instead")
+    for flag, given in (("--snapshots", snapshots), (f"--tta={tta}", tta != 1)):
+        if given:
+            raise UserError(f"{flag}: does not apply to an export; pass the run folder instead")
     return _open_export(saved_model)
 
 
 def _open_run(path: str | os.PathLike[str], tta: int, snapshots: bool) -> Classifier:
     run = load_run(path)
-    answer_batch = make_ensemble(run.load_members(snapshots), tta)
+    predict = make_ensemble(run.load_members(snapshots), tta)
 
-    def classify(images: Sequence[Any], k: int) -> list[Answer | RefusedError]:
-        probabilities = answer_batch(tf.stack(images))
+    def classify(images: Sequence[Any], k: int) -> list[Prediction | RefusedError]:
+        probabilities = predict(tf.stack(images))
         top = top_classes(probabilities, k)
         names = [tuple(run.class_names[index] for index in row) for row in top]
         values = np.take_along_axis(probabilities, top, axis=1)
-        return [Answer(*pair) for pair in zip(names, map(tuple, values), strict=True)]
+        return [Prediction(*pair) for pair in zip(names, map(tuple, values), strict=True)]
 
     prepare = make_decoder(run.image_size, run.max_pixels)
     return Classifier(len(run.class_names), prepare, classify, run.max_pixels)
@@ -91,32 +112,31 @@ def _open_run(path: str | os.PathLike[str], tta: int, snapshots: bool) -> Classi
 def _open_export(path: Path) -> Classifier:
     signature = ServingSignature(path)
 
-    def ask(files: Sequence[bytes]) -> dict[str, np.ndarray]:
-        return {name: value.numpy() for name, value in signature(tf.constant(files)).items()}
-
-    def classify(files: Sequence[Any], k: int) -> list[Answer | RefusedError]:
+    def classify(files: Sequence[Any], k: int) -> list[Prediction | RefusedError]:
         try:
-            found = ask(files)
+            outputs = {n: value.numpy() for n, value in signature(tf.constant(files)).items()}
         except tf.errors.OpError as error:
             if len(files) == 1:
-                return [RefusedError("corrupt", error.message.splitlines()[0][:120])]
-            # one bad image fails a whole batch in some graphs: ask for each by itself
-            return [answer for file in files for answer in classify([file], k)]
-        return [_row_answer(found, row, k) for row in range(len(files))]
+                return [RefusedError("corrupt", first_line(error, 120))]
+            # In some graphs one damaged image fails the batch: predict one by one instead.
+            return [prediction for file in files for prediction in classify([file], k)]
+        return [_prediction_of_row(outputs, row, k) for row in range(len(files))]
 
-    return Classifier(signature.num_classes, _judged, classify)
+    return Classifier(signature.num_classes, _check_header, classify)
 
 
-def _judged(data: bytes) -> bytes:
+def _check_header(data: bytes) -> bytes:
     read_header(data)
     return data
 
 
-def _row_answer(found: dict[str, np.ndarray], row: int, k: int) -> Answer | RefusedError:
-    probabilities = found["probabilities"][row]
+def _prediction_of_row(
+    outputs: dict[str, np.ndarray], row: int, k: int
+) -> Prediction | RefusedError:
+    probabilities = outputs["probabilities"][row]
     if not probabilities.any():
-        fault = found["status"][row].decode() if "status" in found else "unreadable"
-        return RefusedError(fault, "the exported model cannot decode it")
-    names = tuple(name.decode() for name in found["classes"][row][:k])
-    # in whichever order the graph lists probabilities, its classes are sorted by them
-    return Answer(names, tuple(np.sort(probabilities)[::-1][:k]))
+        status = outputs["status"][row].decode() if "status" in outputs else "unreadable"
+        return RefusedError(status, "the exported model cannot decode it")
+    names = tuple(name.decode() for name in outputs["classes"][row][:k])
+    # The graph sorts ``classes`` by probability, but may list ``probabilities`` in class order.
+    return Prediction(names, tuple(np.sort(probabilities)[::-1][:k]))

@@ -1,4 +1,4 @@
-"""Two runs judged on the same images: is one better than the other by more than chance?"""
+"""Compares two runs on the same images: does the accuracy differ by more than chance?"""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from pathlib import Path
 
 from seedtf.data.layouts import read_csv
 from seedtf.errors import UserError
-from seedtf.evaluation.metrics import mcnemar_p, paired_difference_interval
+from seedtf.evaluation.metrics import mcnemar_p
+from seedtf.intervals import paired_difference_interval
 from seedtf.runs.paths import ReportPaths, RunPaths
 
 __all__ = ["Comparison", "compare"]
@@ -16,14 +17,15 @@ __all__ = ["Comparison", "compare"]
 
 @dataclass(frozen=True)
 class Comparison:
-    """A and B on the images that both have answered.
+    """Runs A and B on the images that both have predicted.
 
     Attributes:
-        shared: images in both tables; ``only_in_a`` and ``only_in_b`` are left out.
+        shared: number of images in both tables.
+        only_in_a, only_in_b: number of images in one table only; they are left out.
         accuracy_a, accuracy_b: on the shared images, in [0, 1].
-        difference: B less A; ``interval`` is its 95 % interval.
+        difference: accuracy B minus accuracy A; ``interval`` is its 95 % interval.
         both_right, only_a_right, only_b_right, both_wrong: counts that add up to ``shared``.
-        mcnemar_p: two-sided p of no difference.
+        mcnemar_p: two-sided p-value of McNemar's test that there is no difference.
     """
 
     shared: int
@@ -41,28 +43,41 @@ class Comparison:
 
 
 def compare(run_a: str | os.PathLike[str], run_b: str | os.PathLike[str]) -> Comparison:
-    """Compares the predictions of two runs, or of two report folders, file by file.
+    """Compares the predictions of two runs, or of two report folders, image by image.
+
+    Args:
+        run_a, run_b: run folders that ``seedtf evaluate`` has evaluated, or report folders.
 
     Raises:
-        UserError: a run has no report, the two share no files, or call the same file differently.
+        UserError: a run has no report, the two share no images, or an image has different labels.
+
+    Example:
+        >>> header = "path,true,top1"
+        >>> for name, top1 in (("a", "oak"), ("b", "elm")):
+        ...     Path(name).mkdir()
+        ...     rows = ["1.png,oak,oak", f"2.png,oak,{top1}"]
+        ...     _ = ReportPaths(Path(name)).predictions.write_text("\\n".join([header, *rows]))
+        >>> comparison = compare("a", "b")
+        >>> comparison.accuracy_a, comparison.accuracy_b, comparison.only_a_right
+        (1.0, 0.5, 1)
     """
-    a, b = _read(run_a), _read(run_b)
+    a, b = _read_predictions(run_a), _read_predictions(run_b)
     shared = a.keys() & b.keys()
     if not shared:
         raise UserError(
-            f"{run_b}: shares no file with {run_a}; judge both on the same images with "
+            f"{run_b}: shares no file with {run_a}; evaluate both on the same images with "
             "seedtf evaluate --data_dir"
         )
-    differing = sorted(path for path in shared if a[path][0] != b[path][0])
-    if differing:
-        path = differing[0]
+    conflicts = sorted(path for path in shared if a[path][0] != b[path][0])
+    if conflicts:
+        path = conflicts[0]
         raise UserError(
-            f"{run_b}: calls {path!r} {b[path][0]!r}, {run_a} calls it {a[path][0]!r} "
-            f"({len(differing)} such); judge both on the same labels"
+            f"{run_b}: labels {path!r} as {b[path][0]!r}, but {run_a} as {a[path][0]!r} "
+            f"({len(conflicts)} such); evaluate both on the same labels"
         )
-    right = [(a[path][0] == a[path][1], b[path][0] == b[path][1]) for path in shared]
-    n, only_a, only_b = len(right), right.count((True, False)), right.count((False, True))
-    both = right.count((True, True))
+    correct = [(a[path][0] == a[path][1], b[path][0] == b[path][1]) for path in shared]
+    n, both = len(correct), correct.count((True, True))
+    only_a, only_b = correct.count((True, False)), correct.count((False, True))
     return Comparison(
         shared=n,
         only_in_a=len(a) - n,
@@ -79,8 +94,8 @@ def compare(run_a: str | os.PathLike[str], run_b: str | os.PathLike[str]) -> Com
     )
 
 
-def _read(run: str | os.PathLike[str]) -> dict[str, tuple[str, str]]:
-    """True and predicted class by path."""
+def _read_predictions(run: str | os.PathLike[str]) -> dict[str, tuple[str, str]]:
+    """True and predicted class of each path."""
     folder = Path(run)
     if not folder.is_dir():
         raise UserError(f"{folder}: no such run; pass the folder that seedtf train printed")
@@ -90,4 +105,4 @@ def _read(run: str | os.PathLike[str]) -> dict[str, tuple[str, str]]:
         missing = tables[0].relative_to(folder)
         raise UserError(f"{folder}: no {missing}; run seedtf evaluate {folder} first")
     rows = read_csv(table, ("path", "true", "top1"), "predictions")
-    return {path: (true, answer) for path, true, answer in rows}
+    return {path: (true, predicted) for path, true, predicted in rows}

@@ -1,8 +1,8 @@
-"""A model's answers over labelled images, and what they say about it."""
+"""Predicts labelled images with one or several models, and computes the report."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import keras
@@ -15,29 +15,33 @@ from seedtf.data.store import Store
 from seedtf.errors import UserError
 from seedtf.evaluation import metrics
 from seedtf.intervals import wilson_interval
+from seedtf.report import is_silent
 
 __all__ = [
+    "PredictFn",
     "Predictions",
     "Report",
     "compute_report",
     "make_classifier",
+    "make_ensemble",
     "predict_store",
     "top_classes",
     "top_losses",
 ]
 
-Classify = Callable[[tf.Tensor], np.ndarray]
+PredictFn = Callable[[tf.Tensor], np.ndarray]
+"""Images ``[B, S, S, 3]`` in 0–255 to probabilities float32 ``[B, K]``."""
 
 
 @dataclass(frozen=True)
 class Predictions:
-    """What a model answered on N labelled images, in the store's order.
+    """The probabilities of N labelled images, in the order of the store.
 
     Attributes:
         paths: N paths, relative to the data folder.
         labels: int32 ``[N]``, indices into ``class_names``.
         probabilities: float32 ``[N, K]``, rows sum to 1.
-        class_names: K names, the model's own list.
+        class_names: K names in the order of the model's outputs.
     """
 
     paths: tuple[str, ...]
@@ -46,8 +50,8 @@ class Predictions:
     class_names: tuple[str, ...]
 
     @property
-    def answers(self) -> np.ndarray:
-        """The most probable class of each image, int64 ``[N]``; the first where two are equal."""
+    def classes(self) -> np.ndarray:
+        """The predicted class of each image, int64 ``[N]``; the first of equal probabilities."""
         return self.probabilities.argmax(axis=1)
 
     @property
@@ -58,20 +62,21 @@ class Predictions:
 
 @dataclass(frozen=True)
 class Report:
-    """What the answers say; every number follows from ``predictions`` and ``temperature``.
+    """The metrics of a model; every number follows from ``predictions`` and ``temperature``.
 
     Attributes:
-        predictions: the answers.
-        confusion: int64 ``[K, K]``, rows the true class, columns the answer.
-        accuracy: the trace of ``confusion`` by N; ``accuracy_interval`` is Wilson's, 95 %.
-        scores: per class; ``macro_f1`` is their mean.
+        predictions: the predictions that the metrics describe.
+        confusion: int64 ``[K, K]``, true classes in rows, predicted classes in columns.
+        accuracy: the trace of ``confusion`` divided by N.
+        accuracy_interval: its 95 % Wilson interval.
+        scores: precision, recall and F1 per class; ``macro_f1`` is the mean F1.
         losses: cross-entropy of each image in nats, float64 ``[N]``; ``loss`` is the mean.
-        margins: the true class's probability less the best other one's, float64 ``[N]``.
-        temperature: divides the logits; None where no validation report gave one.
-        reliability: of the probabilities as they are; ``reliability_scaled`` with the temperature.
-        precision_target: the wanted share of right answers among those kept.
-        reject: the rule that reaches it, on the probabilities as they are; ``reject_scaled`` with the
-            temperature; None where no threshold does.
+        margins: the true class's probability minus the highest other one, float64 ``[N]``.
+        temperature: divides the logits; None where no validation report has one.
+        reliability: of the unscaled probabilities; ``reliability_scaled`` with the temperature.
+        precision_target: wanted fraction of correct predictions among the accepted ones.
+        reject: the threshold that reaches it on the unscaled probabilities, and ``reject_scaled``
+            with the temperature; None where no threshold does.
     """
 
     predictions: Predictions
@@ -87,75 +92,94 @@ class Report:
     reliability: metrics.Reliability
     reliability_scaled: metrics.Reliability | None
     precision_target: float
-    reject: metrics.RejectRule | None
-    reject_scaled: metrics.RejectRule | None
+    reject: metrics.RejectionThreshold | None
+    reject_scaled: metrics.RejectionThreshold | None
 
 
-def make_classifier(model: keras.Model, tta: int = 1) -> Classify:
+def make_classifier(model: keras.Model, tta: int = 1) -> PredictFn:
     """A function from images ``[B, S, S, 3]`` in 0–255 to probabilities float32 ``[B, K]``.
 
     Args:
         model: takes float32 images of side S.
-        tta: 1, or 8 for the mean over the eight turns and mirror images of the square.
+        tta: 1, or 8 for the mean over the eight rotations and reflections of the square.
     """
     spec = tf.TensorSpec([None, *model.input_shape[1:]], tf.float32)
 
     @tf.function(input_signature=[spec], autograph=False)
     def graph(images: tf.Tensor) -> tf.Tensor:
         views = _eight_views(images) if tta == 8 else [images]
-        answers = [tf.cast(model(view, training=False), tf.float32) for view in views]
-        return tf.add_n(answers) / float(len(views))
+        probabilities = [tf.cast(model(view, training=False), tf.float32) for view in views]
+        return tf.add_n(probabilities) / float(len(views))
 
     return lambda images: graph(tf.cast(images, tf.float32)).numpy()
 
 
+def make_ensemble(models: Sequence[keras.Model], tta: int = 1) -> PredictFn:
+    """``make_classifier`` for several models: the mean of their probabilities.
+
+    As in Huang et al., Snapshot Ensembles, arXiv 1704.00109, section 3.
+
+    Args:
+        models: at least one; all with the same input and the same classes.
+        tta: as for ``make_classifier``.
+    """
+    members = [make_classifier(model, tta) for model in models]
+    if len(members) == 1:
+        return members[0]
+
+    def predict(images: tf.Tensor) -> np.ndarray:
+        probabilities = [member(images) for member in members]
+        return np.asarray(np.mean(probabilities, axis=0, dtype=np.float64), np.float32)
+
+    return predict
+
+
 def predict_store(
-    classify: Classify, store: Store, records: np.ndarray, batch_size: int
+    predict: PredictFn, store: Store, records: np.ndarray, batch_size: int
 ) -> Predictions:
-    """Answers for the ``records`` (int64 ``[n]``) of a store, each once, in their order.
+    """Predicts the ``records`` (int64 ``[n]``) of a store, each once, in their order.
 
     Raises:
-        UserError: the model answers with something that is not a number.
+        UserError: the model returns NaN or infinity.
     """
     batches = eval_dataset(store, records, batch_size)
     steps = -(-len(records) // batch_size)
-    answers = [
-        classify(images)
-        for images, _ in tqdm(batches, "judging", steps, unit="batch", disable=None, leave=False)
-    ]
+    # disable=None hides the bar unless stderr is a terminal.
+    hidden = is_silent() or None
+    bar = tqdm(batches, "evaluating", steps, unit="batch", disable=hidden, leave=False)
+    probabilities = np.concatenate([predict(images) for images, _ in bar])
     catalog = store.catalog
     paths = tuple(catalog.paths[record] for record in records)
-    found = Predictions(
-        paths, catalog.labels[records], np.concatenate(answers), catalog.class_names
-    )
-    bad = np.flatnonzero(~np.isfinite(found.probabilities).all(axis=1))
-    if bad.size:
+    not_finite = np.flatnonzero(~np.isfinite(probabilities).all(axis=1))
+    if not_finite.size:
         raise UserError(
-            f"{paths[bad[0]]}: the model's answer is not a number ({bad.size} of {len(paths)} "
-            "images); train again with a lower --lr"
+            f"{paths[not_finite[0]]}: the model's output is not a number ({not_finite.size} of "
+            f"{len(paths)} images); train again with a lower --lr"
         )
-    return found
+    return Predictions(paths, catalog.labels[records], probabilities, catalog.class_names)
 
 
 def compute_report(
     predictions: Predictions, *, precision_target: float, temperature: float | None = None
 ) -> Report:
-    """Everything that a report states.
+    """Computes every metric of a report.
 
     Args:
         predictions: at least one image.
-        precision_target: share of right answers wanted among those kept, in [0, 1].
-        temperature: fitted before on other images; None leaves the scaled figures out.
+        precision_target: wanted fraction of correct predictions among the accepted ones, in [0, 1].
+        temperature: fitted before on other images; None leaves out the scaled metrics.
     """
     labels, probabilities = predictions.labels, predictions.probabilities
-    confusion = metrics.confusion_matrix(labels, predictions.answers, len(predictions.class_names))
-    correct, n = predictions.answers == labels, len(labels)
+    confidence, correct = predictions.confidence, predictions.classes == labels
+    confusion = metrics.confusion_matrix(labels, predictions.classes, len(predictions.class_names))
     scores = metrics.class_scores(confusion)
     losses = metrics.per_image_loss(probabilities, labels)
-    scaled = None
+    hits, n = int(confusion.trace()), len(labels)
+    reliability_scaled, reject_scaled = None, None
     if temperature is not None:
         scaled = metrics.scale_probabilities(probabilities, temperature).max(axis=1)
-    hits = int(confusion.trace())
+        reliability_scaled = metrics.reliability(scaled, correct)
+        reject_scaled = metrics.rejection_threshold(scaled, correct, precision_target)
     return Report(
         predictions=predictions,
         confusion=confusion,
@@ -167,30 +191,31 @@ def compute_report(
         loss=float(losses.mean()),
         margins=metrics.margins(probabilities, labels),
         temperature=temperature,
-        reliability=metrics.reliability(predictions.confidence, correct),
-        reliability_scaled=None if scaled is None else metrics.reliability(scaled, correct),
+        reliability=metrics.reliability(confidence, correct),
+        reliability_scaled=reliability_scaled,
         precision_target=precision_target,
-        reject=metrics.rejection_threshold(predictions.confidence, correct, precision_target),
-        reject_scaled=(
-            None
-            if scaled is None
-            else metrics.rejection_threshold(scaled, correct, precision_target)
-        ),
+        reject=metrics.rejection_threshold(confidence, correct, precision_target),
+        reject_scaled=reject_scaled,
     )
 
 
 def top_classes(probabilities: np.ndarray, k: int) -> np.ndarray:
-    """Indices int64 ``[B, min(k, K)]`` of the most probable classes, ties in class order."""
+    """Indices int64 ``[B, min(k, K)]`` of the most probable classes, ties in class order.
+
+    Example:
+        >>> top_classes(np.array([[0.2, 0.5, 0.3]]), 2).tolist()
+        [[1, 2]]
+    """
     return np.argsort(-probabilities, axis=1, kind="stable")[:, :k]
 
 
 def top_losses(report: Report, limit: int) -> np.ndarray:
-    """Positions int64 of at most ``limit`` wrong answers, the highest loss first."""
-    wrong = np.flatnonzero(report.predictions.answers != report.predictions.labels)
+    """Positions int64 of at most ``limit`` wrong predictions, the highest loss first."""
+    wrong = np.flatnonzero(report.predictions.classes != report.predictions.labels)
     return wrong[np.argsort(-report.losses[wrong], kind="stable")][:limit]
 
 
 def _eight_views(images: tf.Tensor) -> list[tf.Tensor]:
-    """The symmetries of the square: four quarter turns, and the same of the mirror image."""
+    """The symmetries of the square: four quarter turns of the image and of its mirror image."""
     mirrored = tf.reverse(images, axis=[2])
     return [tf.image.rot90(view, turns) for view in (images, mirrored) for turns in range(4)]

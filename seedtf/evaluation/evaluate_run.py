@@ -1,34 +1,34 @@
-"""Judges a run from its folder: opens, predicts, fits the temperature, writes the report."""
+"""Evaluates a run: predicts its validation images, fits the temperature, writes the report."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
 
-from seedtf.data.store import Store
 from seedtf.errors import UserError
-from seedtf.evaluation.ensemble import make_ensemble
-from seedtf.evaluation.evaluate import Report, compute_report, predict_store
+from seedtf.evaluation.evaluate import Report, compute_report, make_ensemble, predict_store
 from seedtf.evaluation.metrics import fit_temperature
 from seedtf.evaluation.report import ReportContext, write_report
 from seedtf.runs.folder import read_temperature
-from seedtf.runs.open import Run, load_run, open_labelled, open_validation
+from seedtf.runs.open import load_run, open_labelled, open_validation
 
 __all__ = ["Evaluation", "evaluate_run"]
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """A written report: where its page is, what it says and of what.
+    """A written report.
 
     Attributes:
-        page, report, subject: these three.
-        snapshots: of how many snapshots the answers are the mean; 0 for those of the best model.
+        page: the path of its page.
+        report: its metrics.
+        context: the run and the images that it is about.
+        snapshots: number of snapshots that were averaged; 0 for the best model.
     """
 
     page: Path
     report: Report
-    subject: ReportContext
+    context: ReportContext
     snapshots: int = 0
 
 
@@ -44,30 +44,38 @@ def evaluate_run(
     out: str = "",
     overwrite: bool = False,
 ) -> Evaluation:
-    """Judges a run on its validation images, or on those of ``data_dir``, and writes the report.
+    """Evaluates a run on its validation images, or on those in ``data_dir``, and writes the report.
 
-    The temperature is fitted on the validation images only; for others the one in the run's report
-    is taken, and none where there is no such report.
+    The temperature is fitted on the validation images only. For other images it is read from the
+    report on the validation images; where there is none, nothing is scaled.
 
     Args:
-        run_dir: a run's folder.
+        run_dir: a run folder.
         data_dir, labels_csv: other labelled images, as for training.
-        tta: 1, or 8 for the mean over the eight turns and mirror images.
-        snapshots: whether all snapshots of the run answer, by their mean, rather than its best model.
-        precision_target: share of right answers wanted among those kept.
-        batch_size: images at a time; changes speed, not answers.
-        out: the report's folder. By default ``report`` in the run, behind it ``-<name of data_dir>``,
-            ``-snapshots`` and ``-tta8`` where these were asked for; it is replaced.
-        overwrite: whether ``out`` may hold files already.
+        tta: 1, or 8 for the mean over the eight rotations and reflections of the square.
+        snapshots: whether to average all snapshots of the run instead of using its best model.
+        precision_target: wanted fraction of correct predictions among the accepted ones.
+        batch_size: images per batch; changes the speed, not the predictions.
+        out: the folder of the report. The default is ``report`` in the run, with the suffixes
+            ``-<name of data_dir>``, ``-snapshots`` and ``-tta8`` that apply; it is replaced.
+        overwrite: whether ``out`` may already hold files.
 
     Raises:
-        UserError: whatever the user can mend, naming the flag or file.
+        UserError: a mistake that the user can correct; the message names the flag or file.
+
+    Example:
+        >>> evaluation = evaluate_run("runs/seedlings")
+        >>> evaluation.page.as_posix()
+        'runs/seedlings/report/index.html'
+        >>> low, high = evaluation.report.accuracy_interval
+        >>> low <= evaluation.report.accuracy <= high
+        True
     """
     run = load_run(run_dir)
     if labels_csv and not data_dir:
         raise UserError(f"--labels_csv={labels_csv}: needs --data_dir, the folder of its images")
-    paths = run.paths.report_on(data_dir, tta=tta, snapshots=snapshots)
-    folder = _free_folder(out, overwrite) if out else paths.root
+    default = run.paths.report_on(data_dir, tta=tta, snapshots=snapshots).root
+    folder = _check_out(out, overwrite) if out else default
     models = run.load_members(snapshots)
     store, records = open_labelled(run, data_dir, labels_csv) if data_dir else open_validation(run)
     predictions = predict_store(make_ensemble(models, tta), store, records, batch_size)
@@ -76,33 +84,29 @@ def evaluate_run(
     else:
         temperature = fit_temperature(predictions.probabilities, predictions.labels)
     report = compute_report(predictions, precision_target=precision_target, temperature=temperature)
-    members = f", mean of {len(models)} snapshots" if snapshots else ""
-    subject = _subject(run, store, data_dir, tta, members)
-    try:
-        page = write_report(report, subject, folder)
-    except OSError as error:
-        raise UserError(
-            f"{folder}: {error.strerror or error}; pass another folder as --out"
-        ) from None
-    return Evaluation(page, report, subject, len(models) if snapshots else 0)
-
-
-def _free_folder(out: str, overwrite: bool) -> Path:
-    folder = Path(out)
-    if folder.exists() and not folder.is_dir():
-        raise UserError(f"--out={folder}: is a file; pass a folder")
-    if folder.is_dir() and any(folder.iterdir()) and not overwrite:
-        raise UserError(f"--out={folder}: is there already; pass another folder or --overwrite")
-    return folder
-
-
-def _subject(run: Run, store: Store, data_dir: str, tta: int, members: str) -> ReportContext:
-    return ReportContext(
+    ensemble = f", mean of {len(models)} snapshots" if snapshots else ""
+    context = ReportContext(
         run_dir=run.run_dir,
         data=data_dir or "validation",
         data_root=store.catalog.root,
-        model=f"{run.settings['model']}{members}",
+        model=f"{run.settings['model']}{ensemble}",
         image_size=run.image_size,
         tta=tta,
         skipped=store.catalog.faults,
     )
+    try:
+        page = write_report(report, context, folder)
+    except OSError as error:
+        raise UserError(
+            f"{folder}: {error.strerror or error}; pass another folder as --out"
+        ) from None
+    return Evaluation(page, report, context, len(models) if snapshots else 0)
+
+
+def _check_out(out: str, overwrite: bool) -> Path:
+    folder = Path(out)
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f"--out={folder}: is a file; pass a folder")
+    if folder.is_dir() and any(folder.iterdir()) and not overwrite:
+        raise UserError(f"--out={folder}: already exists; pass another folder or --overwrite")
+    return folder

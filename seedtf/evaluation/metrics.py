@@ -1,7 +1,7 @@
-"""What a classifier's answers are worth: counts, rates, calibration, comparison; NumPy only.
+"""Metrics of a classifier: confusion matrix, scores, calibration and comparison; NumPy only.
 
-Throughout, ``labels`` and ``predictions`` are int ``[N]`` indices of K classes, ``probabilities`` is
-float ``[N, K]`` with rows that sum to 1, ``confidence`` is float ``[N]``, the highest of a row, and
+Throughout, ``labels`` and ``predictions`` are int ``[N]`` class indices below K, ``probabilities`` is
+float ``[N, K]`` with rows that sum to 1, ``confidence`` is float ``[N]``, the maximum of each row, and
 ``correct`` is bool ``[N]``.
 """
 
@@ -17,7 +17,7 @@ __all__ = [
     "CALIBRATION_BINS",
     "ClassScores",
     "Confusion",
-    "RejectRule",
+    "RejectionThreshold",
     "Reliability",
     "class_scores",
     "confusion_matrix",
@@ -26,7 +26,6 @@ __all__ = [
     "margins",
     "mcnemar_p",
     "most_confused",
-    "paired_difference_interval",
     "per_image_loss",
     "rejection_threshold",
     "reliability",
@@ -34,10 +33,11 @@ __all__ = [
 ]
 
 CALIBRATION_BINS = 15
-_TEMPERATURES = (0.05, 20.0)
-_Z_95 = 1.959963984540054
-# the smallest positive float32: the logarithm of a probability that underflowed stays finite
-_LEAST = float(np.finfo(np.float32).tiny)
+_MIN_TEMPERATURE, _MAX_TEMPERATURE = 0.05, 20.0
+# The smallest normal float32 keeps the logarithm of a probability that underflowed finite.
+_MIN_PROBABILITY = float(np.finfo(np.float32).tiny)
+_EXACT_MCNEMAR_BELOW = 25
+_NEWTON_STEPS = 60
 
 Array = npt.NDArray[np.floating]
 Integers = npt.NDArray[np.integer]
@@ -46,7 +46,12 @@ Booleans = npt.NDArray[np.bool_]
 
 @dataclass(frozen=True)
 class ClassScores:
-    """Of every class: float64 ``[K]`` in [0, 1], NaN where 0/0; ``support``, its images, int64."""
+    """Scores per class.
+
+    Attributes:
+        precision, recall, f1: float64 ``[K]`` in [0, 1], NaN where the ratio is 0/0.
+        support: number of images of each class, int64 ``[K]``.
+    """
 
     precision: Array
     recall: Array
@@ -56,7 +61,7 @@ class ClassScores:
 
 @dataclass(frozen=True)
 class Confusion:
-    """``count`` images of class ``true`` were taken for ``predicted`` (class indices)."""
+    """``count`` images of class ``true`` were predicted as class ``predicted`` (class indices)."""
 
     true: int
     predicted: int
@@ -65,12 +70,12 @@ class Confusion:
 
 @dataclass(frozen=True)
 class Reliability:
-    """Stated confidence against the share that was right, in equal-width bins of confidence.
+    """A reliability diagram: mean confidence and accuracy in equal-width bins of confidence.
 
     Attributes:
-        counts: int64 ``[bins]``.
-        confidence, accuracy: float64 ``[bins]``, means of a bin in [0, 1], NaN where it is empty.
-        ece: expected calibration error in [0, 1], 0 where statement and truth agree.
+        counts: number of images per bin, int64 ``[bins]``.
+        confidence, accuracy: means per bin, float64 ``[bins]`` in [0, 1], NaN in an empty bin.
+        ece: expected calibration error in [0, 1]; 0 where confidence and accuracy agree.
     """
 
     counts: Integers
@@ -80,13 +85,13 @@ class Reliability:
 
 
 @dataclass(frozen=True)
-class RejectRule:
-    """Keep an answer when its confidence is at least ``threshold``.
+class RejectionThreshold:
+    """Accept a prediction when its confidence is at least ``threshold``, and reject it otherwise.
 
     Attributes:
         threshold: confidence in [0, 1].
-        kept: how many of the N answers that keeps.
-        kept_correct: how many of these are right.
+        kept: number of accepted predictions.
+        kept_correct: number of accepted predictions that are correct.
     """
 
     threshold: float
@@ -95,55 +100,70 @@ class RejectRule:
 
 
 def confusion_matrix(labels: Integers, predictions: Integers, num_classes: int) -> Integers:
-    """Counts int64 ``[K, K]``: row the true class, column the predicted one."""
+    """Counts int64 ``[K, K]``: true classes in rows, predicted classes in columns.
+
+    Example:
+        >>> confusion_matrix(np.array([0, 0, 1]), np.array([0, 1, 1]), 2).tolist()
+        [[1, 1], [0, 1]]
+    """
     cells = labels.astype(np.int64) * num_classes + predictions
     return np.bincount(cells, minlength=num_classes**2).reshape(num_classes, num_classes)
 
 
 def class_scores(confusion: Integers) -> ClassScores:
     """Precision, recall, F1 and support of every class of a confusion matrix ``[K, K]``."""
-    hits, support, claimed = np.diag(confusion), confusion.sum(axis=1), confusion.sum(axis=0)
+    hits, support, predicted = np.diag(confusion), confusion.sum(axis=1), confusion.sum(axis=0)
     return ClassScores(
-        precision=_ratio(hits, claimed),
+        precision=_ratio(hits, predicted),
         recall=_ratio(hits, support),
-        f1=_ratio(2 * hits, support + claimed),
+        f1=_ratio(2 * hits, support + predicted),
         support=support,
     )
 
 
 def macro_f1(scores: ClassScores) -> float:
-    """The mean F1 of the classes that occur, as truth or as answer; NaN when none does."""
-    known = scores.f1[~np.isnan(scores.f1)]
-    return float(known.mean()) if known.size else math.nan
+    """The mean F1 of the classes that occur as label or prediction; NaN when there is none."""
+    defined = scores.f1[~np.isnan(scores.f1)]
+    return float(defined.mean()) if defined.size else math.nan
 
 
 def most_confused(confusion: Integers, limit: int) -> list[Confusion]:
     """The ``limit`` largest counts off the diagonal, largest first, ties in class order."""
-    wrong = confusion.copy()
-    np.fill_diagonal(wrong, 0)
-    order = np.argsort(-wrong, axis=None, kind="stable")[:limit]
-    rows, columns = np.unravel_index(order, wrong.shape)
+    mistakes = confusion.copy()
+    np.fill_diagonal(mistakes, 0)
+    order = np.argsort(-mistakes, axis=None, kind="stable")[:limit]
+    rows, columns = np.unravel_index(order, mistakes.shape)
     pairs = zip(rows.tolist(), columns.tolist(), strict=True)
     return [
-        Confusion(row, column, int(wrong[row, column]))
+        Confusion(row, column, int(mistakes[row, column]))
         for row, column in pairs
-        if wrong[row, column]
+        if mistakes[row, column]
     ]
 
 
 def per_image_loss(probabilities: Array, labels: Integers) -> Array:
-    """Cross-entropy of every image in nats, float64 ``[N]``; at most 87.3 (float32's least)."""
-    own = probabilities[np.arange(len(labels)), labels].astype(np.float64)
-    return -np.log(np.maximum(own, _LEAST))
+    """Cross-entropy of every image in nats, float64 ``[N]``.
+
+    At most 87.3, because probabilities are clipped at the smallest normal float32.
+
+    Example:
+        >>> per_image_loss(np.array([[0.5, 0.5]]), np.array([1])).round(3).tolist()
+        [0.693]
+    """
+    of_label = probabilities[np.arange(len(labels)), labels].astype(np.float64)
+    return -np.log(np.maximum(of_label, _MIN_PROBABILITY))
 
 
 def margins(probabilities: Array, labels: Integers) -> Array:
-    """The true class's probability less the best other one's, float64 ``[N]``; below 0 is a mistake."""
+    """The true class's probability minus the highest other one, float64 ``[N]``.
+
+    A negative margin is a wrong prediction.
+    """
     rows = np.arange(len(labels))
     others = probabilities.astype(np.float64)
-    own = others[rows, labels].copy()
+    of_label = others[rows, labels].copy()
     others[rows, labels] = -np.inf
-    return own - others.max(axis=1)
+    return of_label - others.max(axis=1)
 
 
 def reliability(confidence: Array, correct: Booleans, bins: int = CALIBRATION_BINS) -> Reliability:
@@ -151,88 +171,92 @@ def reliability(confidence: Array, correct: Booleans, bins: int = CALIBRATION_BI
 
     C. Guo, G. Pleiss, Y. Sun, K. Q. Weinberger, "On calibration of modern neural networks", 2017.
     """
-    which = np.clip(np.ceil(confidence * bins).astype(np.int64) - 1, 0, bins - 1)
-    counts = np.bincount(which, minlength=bins)
-    stated = np.bincount(which, weights=confidence, minlength=bins)
-    right = np.bincount(which, weights=correct, minlength=bins)
-    ece = float(np.abs(stated - right).sum() / max(1, len(confidence)))
-    return Reliability(counts, _ratio(stated, counts), _ratio(right, counts), ece)
+    bin_of_image = np.clip(np.ceil(confidence * bins).astype(np.int64) - 1, 0, bins - 1)
+    counts = np.bincount(bin_of_image, minlength=bins)
+    confidence_sum = np.bincount(bin_of_image, weights=confidence, minlength=bins)
+    correct_sum = np.bincount(bin_of_image, weights=correct, minlength=bins)
+    ece = float(np.abs(confidence_sum - correct_sum).sum() / max(1, len(confidence)))
+    return Reliability(counts, _ratio(confidence_sum, counts), _ratio(correct_sum, counts), ece)
 
 
 def fit_temperature(probabilities: Array, labels: Integers) -> float:
-    """The T > 0 for which softmax(log p / T) has the least cross-entropy (Guo et al. 2017).
+    """The T > 0 that minimises the cross-entropy of softmax(log p / T) (Guo et al. 2017).
 
-    The loss is convex in 1/T, so its slope is followed to zero: Newton's steps, halving where one
-    would leave the bracket. Where the least lies outside 0.05 to 20, as when every image is right,
-    the images say nothing about calibration and 1.0 (no change) is returned.
+    The loss is convex in 1/T. Its minimum is found by Newton steps on the derivative; a step that
+    leaves the bracket is replaced by bisection. Returns 1.0 (no change) when the minimum is outside
+    0.05 to 20: then the images do not determine T, for example because every prediction is correct.
     """
     logits = _logits(probabilities)
-    own = logits[np.arange(len(labels)), labels]
-    low, high = 1 / _TEMPERATURES[1], 1 / _TEMPERATURES[0]
-    if _slope(logits, own, low)[0] >= 0 or _slope(logits, own, high)[0] <= 0:
+    of_label = logits[np.arange(len(labels)), labels]
+    low, high = 1 / _MAX_TEMPERATURE, 1 / _MIN_TEMPERATURE
+    if _slope(logits, of_label, low)[0] >= 0 or _slope(logits, of_label, high)[0] <= 0:
         return 1.0
-    sharpness = 1.0
-    for _ in range(60):
-        slope, curvature = _slope(logits, own, sharpness)
-        low, high = (sharpness, high) if slope < 0 else (low, sharpness)
-        step = sharpness - slope / curvature if curvature > 0 else low
-        following = step if low < step < high else (low + high) / 2
-        if abs(following - sharpness) <= 1e-9 * sharpness:
+    inverse = 1.0
+    for _ in range(_NEWTON_STEPS):
+        slope, curvature = _slope(logits, of_label, inverse)
+        low, high = (inverse, high) if slope < 0 else (low, inverse)
+        newton = inverse - slope / curvature if curvature > 0 else low
+        following = newton if low < newton < high else (low + high) / 2
+        if abs(following - inverse) <= 1e-9 * inverse:
             break
-        sharpness = following
-    return 1.0 / sharpness
+        inverse = following
+    return 1.0 / inverse
 
 
 def scale_probabilities(probabilities: Array, temperature: float) -> Array:
-    """softmax(log p / T), float64 ``[N, K]``; the order of a row's classes stays."""
+    """softmax(log p / T), float64 ``[N, K]``; keeps the order of the classes in each row.
+
+    Example:
+        >>> scale_probabilities(np.array([[0.8, 0.2]]), 2.0).round(3).tolist()
+        [[0.667, 0.333]]
+    """
     return _softmax(_logits(probabilities) / temperature)
 
 
 def rejection_threshold(
     confidence: Array, correct: Booleans, precision: float
-) -> RejectRule | None:
-    """The lowest threshold that keeps answers of which a share ``precision`` is right.
+) -> RejectionThreshold | None:
+    """The lowest threshold at which the accepted predictions reach a precision.
 
-    None where no threshold does. The same confidence is never kept for one image and refused for
-    another.
+    Images of equal confidence are accepted or rejected together.
+
+    Args:
+        confidence, correct: of N predictions.
+        precision: wanted fraction of correct predictions among the accepted ones, in [0, 1].
+
+    Returns:
+        The threshold, or None if no threshold reaches the precision.
     """
     order = np.argsort(-confidence, kind="stable")
-    ranked, right = confidence[order], np.cumsum(correct[order])
+    ranked, hits = confidence[order], np.cumsum(correct[order])
     kept = np.arange(1, len(ranked) + 1)
     last_of_its_value = np.append(ranked[1:] != ranked[:-1], True)[: len(ranked)]
-    good = np.flatnonzero(last_of_its_value & (right >= precision * kept))
-    if not good.size:
+    reached = np.flatnonzero(last_of_its_value & (hits >= precision * kept))
+    if not reached.size:
         return None
-    last = int(good[-1])
-    return RejectRule(float(ranked[last]), last + 1, int(right[last]))
+    last = int(reached[-1])
+    return RejectionThreshold(float(ranked[last]), last + 1, int(hits[last]))
 
 
 def mcnemar_p(only_a: int, only_b: int) -> float:
-    """Two-sided p of McNemar's test (1947) that two classifiers err equally often.
+    """Two-sided p-value of McNemar's test (1947): do two classifiers have the same error rate?
 
-    Exact binomial below 25 discordant images, else chi-square with Edwards' correction (1948).
+    The exact binomial test below 25 discordant images, else chi-square with the continuity correction
+    of Edwards (1948).
 
     Args:
-        only_a, only_b: images that only the one, or only the other, answers rightly.
+        only_a, only_b: number of images that only A, or only B, classifies correctly.
+
+    Example:
+        >>> round(mcnemar_p(5, 20), 4)
+        0.0051
     """
     discordant, fewer = only_a + only_b, min(only_a, only_b)
-    if discordant < 25:
+    if discordant < _EXACT_MCNEMAR_BELOW:
         tail = sum(math.comb(discordant, k) for k in range(fewer + 1)) / 2**discordant
         return min(1.0, 2 * tail)
     chi_square = max(0, abs(only_a - only_b) - 1) ** 2 / discordant
     return math.erfc(math.sqrt(chi_square / 2))
-
-
-def paired_difference_interval(only_a: int, only_b: int, n: int) -> tuple[float, float]:
-    """95 % interval of accuracy B less accuracy A on the same ``n`` images, within [-1, 1].
-
-    A. Agresti, Y. Min, "Simple improved confidence intervals for comparing matched proportions",
-    2005: Wald's interval after half an image is added to each of the four cells.
-    """
-    a, b, total = only_a + 0.5, only_b + 0.5, n + 2.0
-    middle = (b - a) / total
-    half = _Z_95 * math.sqrt(a + b - (b - a) ** 2 / total) / total
-    return max(-1.0, middle - half), min(1.0, middle + half)
 
 
 def _ratio(part: npt.NDArray, whole: npt.NDArray) -> Array:
@@ -241,7 +265,7 @@ def _ratio(part: npt.NDArray, whole: npt.NDArray) -> Array:
 
 
 def _logits(probabilities: Array) -> Array:
-    return np.log(np.maximum(probabilities.astype(np.float64), _LEAST))
+    return np.log(np.maximum(probabilities.astype(np.float64), _MIN_PROBABILITY))
 
 
 def _softmax(logits: Array) -> Array:
@@ -249,9 +273,9 @@ def _softmax(logits: Array) -> Array:
     return powers / powers.sum(axis=1, keepdims=True)
 
 
-def _slope(logits: Array, own: Array, sharpness: float) -> tuple[float, float]:
+def _slope(logits: Array, of_label: Array, inverse: float) -> tuple[float, float]:
     """First and second derivative of the mean cross-entropy with respect to 1/T."""
-    weights = _softmax(logits * sharpness)
+    weights = _softmax(logits * inverse)
     mean = (weights * logits).sum(axis=1)
-    spread = (weights * logits**2).sum(axis=1) - mean**2
-    return float((mean - own).mean()), float(spread.mean())
+    variance = (weights * logits**2).sum(axis=1) - mean**2
+    return float((mean - of_label).mean()), float(variance.mean())

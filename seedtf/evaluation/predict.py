@@ -1,4 +1,4 @@
-"""Any number of unlabelled images to a table, a batch in memory at a time."""
+"""Predicts any number of unlabelled images into a table, with two batches in memory at a time."""
 
 from __future__ import annotations
 
@@ -16,19 +16,26 @@ from tqdm import tqdm
 from seedtf.data.layouts import IMAGE_SUFFIXES, walk_files
 from seedtf.data.paths import read_file
 from seedtf.errors import UserError
-from seedtf.evaluation.classifier import Answer, Classifier
-from seedtf.evaluation.report import number
+from seedtf.evaluation.classifier import Classifier, Prediction
+from seedtf.evaluation.report import format_probability
 from seedtf.files import atomic_path, csv_line
 from seedtf.images.header import RefusedError
+from seedtf.report import is_silent
 
-__all__ = ["PredictionCounts", "answer_files", "check_out", "list_images", "write_predictions"]
+__all__ = ["PredictionCounts", "check_out", "list_images", "predict_files", "write_predictions"]
 
 OK = "ok"
 
 
 @dataclass(frozen=True)
 class PredictionCounts:
-    """How a prediction went: files in the table, those without an answer, and the first of these."""
+    """What was written.
+
+    Attributes:
+        files: number of rows in the table.
+        bad: number of files that could not be predicted.
+        first_bad: the first of these, with its fault.
+    """
 
     files: int
     bad: int
@@ -36,9 +43,10 @@ class PredictionCounts:
 
 
 def list_images(inputs: Sequence[str]) -> Iterator[str]:
-    """Every file named, in the order given; a folder stands for all files below it, sorted.
+    """Yields every given file, in the order given; a folder yields all files below it, sorted.
 
-    Hidden and system files of a folder are passed over; nothing else is.
+    Hidden and system files of a folder are skipped. Files that are not images are not: they get a
+    row in the table with their fault.
 
     Raises:
         UserError: no such file or folder, or a folder that cannot be listed.
@@ -53,11 +61,15 @@ def list_images(inputs: Sequence[str]) -> Iterator[str]:
 
 
 def check_out(out: str | os.PathLike[str], overwrite: bool) -> Path:
-    """``out`` as a path; raises UserError when it exists and may not, or has no folder to lie in."""
+    """``out`` as a path that can be written.
+
+    Raises:
+        UserError: ``out`` exists and must not be replaced, or its folder does not exist.
+    """
     path = Path(out)
     if path.is_dir() or (path.exists() and not overwrite):
         remedy = "pass a file name" if path.is_dir() else "pass another name or --overwrite"
-        raise UserError(f"--out={path}: is there already; {remedy}")
+        raise UserError(f"--out={path}: already exists; {remedy}")
     if not path.parent.is_dir():
         raise UserError(f"--out={path}: no folder {path.parent}; create it or pass another path")
     return path
@@ -66,41 +78,62 @@ def check_out(out: str | os.PathLike[str], overwrite: bool) -> Path:
 def write_predictions(
     classifier: Classifier, inputs: Sequence[str], out: Path, *, topk: int, batch_size: int
 ) -> PredictionCounts:
-    """Writes file, status, top1, p1, … of every image; the table appears when it is complete.
+    """Writes a table with file, status, top1, p1, … of every image; it appears once complete.
 
-    A file without an answer keeps its row: ``status`` names the fault and the other cells are empty.
+    A file that cannot be predicted keeps its row: ``status`` names the fault, the other cells are
+    empty.
+
+    Args:
+        classifier: from ``open_classifier``.
+        inputs: files and folders, as for ``list_images``.
+        out: the CSV file to create or replace.
+        topk: number of classes per image; at most K are written.
+        batch_size: images per batch; changes the speed, not the predictions.
 
     Raises:
         UserError: an input does not exist, or there are no files.
+        OSError: ``out`` cannot be written.
+
+    Example:
+        >>> from seedtf.evaluation.classifier import open_classifier
+        >>> classifier = open_classifier("runs/seedlings")
+        >>> table = Path("predictions.csv")
+        >>> write_predictions(classifier, ["leaf.png"], table, topk=1, batch_size=64)
+        PredictionCounts(files=1, bad=0, first_bad='')
+        >>> table.read_text().splitlines()[0]
+        'file,status,top1,p1'
     """
     total = sum(1 for _ in list_images(inputs))
     if not total:
         raise UserError(f"{inputs[0]}: no files; pass images or a folder of them")
     topk = min(topk, classifier.num_classes)
-    pairs = [cell for rank in range(1, topk + 1) for cell in (f"top{rank}", f"p{rank}")]
+    headings = [cell for rank in range(1, topk + 1) for cell in (f"top{rank}", f"p{rank}")]
     files, bad, first_bad = 0, 0, ""
-    # a name that is no text is still written, with its bytes as escapes
+    # A file name that is not valid text is written with its bytes as escapes.
     with (
         atomic_path(out) as temporary,
         temporary.open("w", encoding="utf-8", errors="backslashreplace", newline="") as table,
     ):
-        table.write(csv_line("file", "status", *pairs))
-        answers = answer_files(classifier, list_images(inputs), topk, batch_size)
-        for path, answer in tqdm(
-            answers, "predicting", total, unit="img", disable=None, leave=False
-        ):
-            table.write(_line(path, answer, topk))
+        table.write(csv_line("file", "status", *headings))
+        predictions = predict_files(classifier, list_images(inputs), topk, batch_size)
+        hidden = is_silent() or None
+        bar = tqdm(predictions, "predicting", total, unit="img", disable=hidden, leave=False)
+        for path, prediction in bar:
+            table.write(_row(path, prediction, topk))
             files += 1
-            if isinstance(answer, RefusedError):
+            if isinstance(prediction, RefusedError):
                 bad += 1
-                first_bad = first_bad or f"{path}: {answer.fault} ({answer.detail})"
+                first_bad = first_bad or f"{path}: {prediction.fault} ({prediction.detail})"
     return PredictionCounts(files, bad, first_bad)
 
 
-def answer_files(
+def predict_files(
     classifier: Classifier, paths: Iterable[str], topk: int, batch_size: int
-) -> Iterator[tuple[str, Answer | RefusedError]]:
-    """Yields every path with its answer, in order; one batch is decoded while another is answered."""
+) -> Iterator[tuple[str, Prediction | RefusedError]]:
+    """Yields every path with its prediction, in order.
+
+    Threads decode the next batch while the model predicts the current one.
+    """
 
     def prepare(path: str) -> Any:
         try:
@@ -113,19 +146,19 @@ def answer_files(
         while chunk := list(itertools.islice(paths, batch_size)):
             pending.append([(path, pool.submit(prepare, path)) for path in chunk])
             if len(pending) > 1:
-                yield from _answered(classifier, pending.popleft(), topk)
+                yield from _predict_batch(classifier, pending.popleft(), topk)
         for batch in pending:
-            yield from _answered(classifier, batch, topk)
+            yield from _predict_batch(classifier, batch, topk)
 
 
-def _answered(
+def _predict_batch(
     classifier: Classifier, batch: list[tuple[str, Any]], topk: int
-) -> Iterator[tuple[str, Answer | RefusedError]]:
-    prepared = [(path, task.result()) for path, task in batch]
-    good = [each for _, each in prepared if not isinstance(each, RefusedError)]
-    answers = iter(classifier.classify(good, topk) if good else [])
-    for path, each in prepared:
-        yield path, each if isinstance(each, RefusedError) else next(answers)
+) -> Iterator[tuple[str, Prediction | RefusedError]]:
+    prepared = [(path, future.result()) for path, future in batch]
+    images = [image for _, image in prepared if not isinstance(image, RefusedError)]
+    predictions = iter(classifier.classify(images, topk) if images else [])
+    for path, image in prepared:
+        yield path, image if isinstance(image, RefusedError) else next(predictions)
 
 
 def _read(path: str, max_pixels: int) -> bytes:
@@ -137,8 +170,9 @@ def _read(path: str, max_pixels: int) -> bytes:
         raise RefusedError("unreadable", error.strerror or str(error)) from None
 
 
-def _line(path: str, answer: Answer | RefusedError, topk: int) -> str:
-    if isinstance(answer, RefusedError):
-        return csv_line(path, answer.fault, *[""] * (2 * topk))
-    pairs = zip(answer.names, map(number, answer.probabilities), strict=True)
+def _row(path: str, prediction: Prediction | RefusedError, topk: int) -> str:
+    if isinstance(prediction, RefusedError):
+        return csv_line(path, prediction.fault, *[""] * (2 * topk))
+    probabilities = map(format_probability, prediction.probabilities)
+    pairs = zip(prediction.names, probabilities, strict=True)
     return csv_line(path, OK, *itertools.chain.from_iterable(pairs))

@@ -1,4 +1,4 @@
-"""A ``Report`` as files: one page for people, one JSON file and one table for programs."""
+"""Writes a ``Report``: an HTML page for people, a JSON file and a CSV table for programs."""
 
 from __future__ import annotations
 
@@ -24,25 +24,27 @@ from seedtf.plots.page import image_uri, render_page
 from seedtf.plots.report import draw_confusion, draw_reliability
 from seedtf.runs.paths import ReportPaths, RunPaths
 
-__all__ = ["ReportContext", "number", "report_values", "write_report"]
+__all__ = ["ReportContext", "format_probability", "report_values", "write_report"]
 
-TOP = 5
-WORST = 36
-CONFUSED = 12
-THUMBNAIL = 192  # pixels
+TOP_CLASSES = 5
+TOP_LOSSES = 36
+MOST_CONFUSED = 12
+THUMBNAIL_SIZE = 192
+"""Largest side of an image on the page, in pixels."""
 
 
 @dataclass(frozen=True)
 class ReportContext:
-    """What was judged, in words and places.
+    """What a report is about: the run, the model and the images.
 
     Attributes:
-        run_dir: the run's folder; its curves are shown where they exist.
+        run_dir: the run folder; the page shows the curves in it, if any.
         data: ``"validation"`` for the run's own validation images, else the folder as given.
-        data_root: the folder that the predictions' paths are relative to.
-        model: the network's name; ``image_size`` its side in pixels.
-        tta: 1, or 8 where eight views were averaged.
-        skipped: images that could not be decoded and are not judged.
+        data_root: the folder that the paths of the predictions are relative to.
+        model: the name of the network.
+        image_size: the side of its input in pixels.
+        tta: 1, or 8 if eight views were averaged.
+        skipped: images that could not be decoded and are not part of the metrics.
     """
 
     run_dir: Path
@@ -54,10 +56,11 @@ class ReportContext:
     skipped: tuple[Fault, ...]
 
 
-def write_report(report: Report, subject: ReportContext, folder: Path) -> Path:
+def write_report(report: Report, context: ReportContext, folder: Path) -> Path:
     """Writes index.html, confusion_matrix.png, predictions_val.csv and report.json into ``folder``.
 
-    Everything is made first and then put in place, each file whole; an older report is replaced.
+    Everything is computed before the first file is written, so an error leaves an older report as it
+    was.
 
     Returns:
         The path of the page.
@@ -65,12 +68,12 @@ def write_report(report: Report, subject: ReportContext, folder: Path) -> Path:
     Raises:
         OSError: the folder cannot be written, or the disk is full.
     """
-    title = f"{subject.run_dir.resolve().name}: accuracy {report.accuracy:.4f}"
+    title = f"{context.run_dir.resolve().name}: accuracy {report.accuracy:.4f}"
     matrix = figure_png(
         draw_confusion(report.confusion, report.predictions.class_names, title=title)
     )
-    values = report_values(report, subject)
-    page = _render_page(report, subject, values, matrix)
+    values = report_values(report, context)
+    page = _render_page(report, context, values, matrix)
     table = "".join(prediction_lines(report))
     folder.mkdir(parents=True, exist_ok=True)
     paths = ReportPaths(folder)
@@ -81,24 +84,24 @@ def write_report(report: Report, subject: ReportContext, folder: Path) -> Path:
     return paths.page
 
 
-def report_values(report: Report, subject: ReportContext) -> dict[str, Any]:
-    """What report.json holds; rates are floats in [0, 1] and None where 0/0."""
+def report_values(report: Report, context: ReportContext) -> dict[str, Any]:
+    """The content of report.json; rates are floats in [0, 1], and None where they are 0/0."""
     names, scores = report.predictions.class_names, report.scores
     columns = (scores.precision, scores.recall, scores.f1, scores.support)
     per_class = zip(names, *(column.tolist() for column in columns), strict=True)
     keys = ("class", "precision", "recall", "f1", "support")
-    confused = metrics.most_confused(report.confusion, CONFUSED)
+    confused = metrics.most_confused(report.confusion, MOST_CONFUSED)
     scaled = report.reliability_scaled
     return {
         "format": 1,
-        "run": subject.run_dir.resolve().name,
-        "data": subject.data,
-        "tta": subject.tta,
+        "run": context.run_dir.resolve().name,
+        "data": context.data,
+        "tta": context.tta,
         "images": len(report.predictions.labels),
         "correct": int(report.confusion.trace()),
         "accuracy": report.accuracy,
         "accuracy_interval_95": list(report.accuracy_interval),
-        "macro_f1": _known(report.macro_f1),
+        "macro_f1": _none_for_nan(report.macro_f1),
         "loss": report.loss,
         "temperature": report.temperature,
         "ece": {"before": report.reliability.ece, "after": None if scaled is None else scaled.ece},
@@ -106,7 +109,8 @@ def report_values(report: Report, subject: ReportContext) -> dict[str, Any]:
         "reject_with_temperature": _reject_values(report, report.reject_scaled),
         "class_names": list(names),
         "per_class": [
-            {key: _known(cell) for key, cell in zip(keys, row, strict=True)} for row in per_class
+            {key: _none_for_nan(cell) for key, cell in zip(keys, row, strict=True)}
+            for row in per_class
         ],
         "most_confused": [
             {"true": names[pair.true], "predicted": names[pair.predicted], "count": pair.count}
@@ -114,119 +118,128 @@ def report_values(report: Report, subject: ReportContext) -> dict[str, Any]:
         ],
         "confusion_matrix": report.confusion.tolist(),
         "reliability": _reliability_values(report.reliability),
-        "skipped": [{"path": fault.path, "fault": fault.fault} for fault in subject.skipped],
+        "skipped": [{"path": fault.path, "fault": fault.fault} for fault in context.skipped],
     }
 
 
 def prediction_lines(report: Report) -> Iterable[str]:
     """Lines of predictions_val.csv: path, true, top1, p1, … top5, p5, loss, margin."""
-    found = report.predictions
-    names = found.class_names
-    top = top_classes(found.probabilities, TOP)
-    pairs = [cell for rank in range(1, top.shape[1] + 1) for cell in (f"top{rank}", f"p{rank}")]
-    yield csv_line("path", "true", *pairs, "loss", "margin")
-    for row, path in enumerate(found.paths):
-        cells = [path, names[found.labels[row]]]
+    predictions = report.predictions
+    names, probabilities = predictions.class_names, predictions.probabilities
+    top = top_classes(probabilities, TOP_CLASSES)
+    ranks = range(1, top.shape[1] + 1)
+    headings = [cell for rank in ranks for cell in (f"top{rank}", f"p{rank}")]
+    yield csv_line("path", "true", *headings, "loss", "margin")
+    for row, path in enumerate(predictions.paths):
+        cells = [path, names[predictions.labels[row]]]
         for index in top[row]:
-            cells += [names[index], number(found.probabilities[row, index])]
+            cells += [names[index], format_probability(probabilities[row, index])]
         yield csv_line(*cells, f"{report.losses[row]:.6g}", f"{report.margins[row]:.6g}")
 
 
-def number(probability: np.float32) -> str:
-    """The shortest decimal that reads back as the same float32."""
+def format_probability(probability: np.float32) -> str:
+    """The shortest decimal that reads back as the same float32.
+
+    Example:
+        >>> format_probability(np.float32(0.1))
+        '0.1'
+    """
     return str(np.float32(probability))
 
 
-def _known(value: Any) -> Any:
-    """None for NaN, which JSON cannot hold."""
+def _none_for_nan(value: Any) -> Any:
+    """``value``, but None for NaN, which JSON cannot represent."""
     return None if isinstance(value, float) and math.isnan(value) else value
 
 
-def _reject_values(report: Report, rule: metrics.RejectRule | None) -> dict[str, Any]:
+def _reject_values(report: Report, rejection: metrics.RejectionThreshold | None) -> dict[str, Any]:
     values: dict[str, Any] = {"precision_target": report.precision_target}
-    if rule is None:
+    if rejection is None:
         return {**values, "threshold": None, "kept": 0, "kept_share": 0.0, "precision": None}
     return {
         **values,
-        # as the tables print it, so that comparing with their cells keeps the same images
-        "threshold": float(number(np.float32(rule.threshold))),
-        "kept": rule.kept,
-        "kept_share": rule.kept / len(report.predictions.labels),
-        "precision": rule.kept_correct / rule.kept,
+        # Rounded as in the table, so that ``confidence >= threshold`` selects the same rows there.
+        "threshold": float(format_probability(np.float32(rejection.threshold))),
+        "kept": rejection.kept,
+        "kept_share": rejection.kept / len(report.predictions.labels),
+        "precision": rejection.kept_correct / rejection.kept,
     }
 
 
-def _reliability_values(found: metrics.Reliability) -> list[dict[str, Any]]:
-    bins = zip(
-        found.counts.tolist(), found.confidence.tolist(), found.accuracy.tolist(), strict=True
-    )
+def _reliability_values(diagram: metrics.Reliability) -> list[dict[str, Any]]:
+    columns = (diagram.counts, diagram.confidence, diagram.accuracy)
+    bins = zip(*(column.tolist() for column in columns), strict=True)
     return [
-        {"count": count, "confidence": _known(stated), "accuracy": _known(right)}
-        for count, stated, right in bins
+        {"count": count, "confidence": _none_for_nan(mean), "accuracy": _none_for_nan(accuracy)}
+        for count, mean, accuracy in bins
     ]
 
 
 def _render_page(
-    report: Report, subject: ReportContext, values: dict[str, Any], matrix: bytes
+    report: Report, context: ReportContext, values: dict[str, Any], matrix: bytes
 ) -> str:
     calibration = draw_reliability(
-        report.reliability, report.reliability_scaled, title="stated and true confidence"
+        report.reliability, report.reliability_scaled, title="confidence and accuracy"
     )
     return render_page(
         __package__,
         "report.html.jinja",
         report=values,
-        subject=subject,
-        run_name=subject.run_dir.resolve().name,
+        context=context,
+        run_name=context.run_dir.resolve().name,
         matrix=image_uri(matrix),
         calibration=image_uri(figure_png(calibration)),
-        figures=_run_images(subject.run_dir),
-        mistakes=_mistakes(report, subject.data_root),
-        wrong=values["images"] - values["correct"],
+        figures=_run_images(context.run_dir),
+        top_losses=_top_loss_cards(report, context.data_root),
+        num_wrong=values["images"] - values["correct"],
     )
 
 
 def _run_images(run_dir: Path) -> list[tuple[str, str]]:
-    """Caption and data URI of the images that training left, as far as they exist."""
+    """Caption and data URI of the figures that training wrote, if they exist."""
     paths = RunPaths(run_dir)
-    wanted = {
+    figures = {
         "Training and validation, epoch by epoch": paths.curves,
         "Learning rate": paths.planned_lr,
     }
     return [
         (caption, image_uri(path.read_bytes()))
-        for caption, path in wanted.items()
+        for caption, path in figures.items()
         if path.is_file()
     ]
 
 
-def _mistakes(report: Report, root: Folder) -> list[dict[str, Any]]:
-    found = report.predictions
-    rows = []
-    for index in top_losses(report, WORST):
-        answer = int(found.answers[index])
-        rows.append(
+def _top_loss_cards(report: Report, root: Folder) -> list[dict[str, Any]]:
+    """What the page shows of each image in ``top_losses``."""
+    predictions = report.predictions
+    names, probabilities = predictions.class_names, predictions.probabilities
+    classes = predictions.classes
+    cards = []
+    for index in top_losses(report, TOP_LOSSES):
+        label, predicted = predictions.labels[index], classes[index]
+        cards.append(
             {
-                "path": found.paths[index],
-                "true": found.class_names[found.labels[index]],
-                "predicted": found.class_names[answer],
-                "confidence": float(found.probabilities[index, answer]),
-                "own": float(found.probabilities[index, found.labels[index]]),
-                "image": _thumbnail(root / found.paths[index]),
+                "path": predictions.paths[index],
+                "true": names[label],
+                "predicted": names[predicted],
+                "true_probability": float(probabilities[index, label]),
+                "confidence": float(probabilities[index, predicted]),
+                "loss": float(report.losses[index]),
+                "image": _thumbnail(root / predictions.paths[index]),
             }
         )
-    return rows
+    return cards
 
 
 def _thumbnail(path: Folder) -> str | None:
-    """The image as the model's decoder shows it, aspect kept, as a JPEG data URI; None if it left."""
+    """The image as the model's decoder reads it, as a JPEG data URI; None if it cannot be read."""
     try:
         data = path.read_bytes()
         header = read_header(data)
         image = decode_image(tf.constant(data), tf.constant(header.for_decoder))
     except (OSError, RefusedError, tf.errors.OpError):
         return None
-    size = [THUMBNAIL, THUMBNAIL]
+    size = [THUMBNAIL_SIZE, THUMBNAIL_SIZE]
     small = tf.image.resize(image, size, preserve_aspect_ratio=True, antialias=True)
     pixels = tf.saturate_cast(tf.round(small), tf.uint8)
     return image_uri(tf.io.encode_jpeg(pixels, quality=85).numpy(), "jpeg")

@@ -1,4 +1,4 @@
-"""A competition's answer sheet: the sample's heading, columns and rows, with the model's answers."""
+"""A competition's submission: the sample's heading, columns and rows with the predicted classes."""
 
 from __future__ import annotations
 
@@ -11,16 +11,17 @@ from tqdm import tqdm
 
 from seedtf.errors import UserError
 from seedtf.evaluation.classifier import Classifier
-from seedtf.evaluation.predict import answer_files, list_images
+from seedtf.evaluation.predict import list_images, predict_files
 from seedtf.files import csv_line, write_text
 from seedtf.images.header import RefusedError
+from seedtf.report import is_silent
 
 __all__ = ["Sample", "read_sample", "write_submission"]
 
 
 @dataclass(frozen=True)
 class Sample:
-    """A sample submission: its two headings, and its rows' cells of two, in order."""
+    """A sample submission: its path, its two headings, and its rows of two cells, in order."""
 
     path: Path
     heading: tuple[str, str]
@@ -28,10 +29,15 @@ class Sample:
 
 
 def read_sample(path: str) -> Sample:
-    """Reads a sample submission of two columns, such as ``file,species``.
+    """Reads a sample submission of two columns.
 
     Raises:
         UserError: no such file, not a UTF-8 table of two columns, or without rows.
+
+    Example:
+        >>> _ = Path("sample.csv").write_text("file,species\\n1.png,Maize\\n")
+        >>> read_sample("sample.csv").rows
+        (('1.png', 'Maize'),)
     """
     try:
         with Path(path).open(newline="", encoding="utf-8-sig") as file:
@@ -40,10 +46,10 @@ def read_sample(path: str) -> Sample:
         raise UserError(f"--submission={path}: no such file; pass the sample table") from None
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise UserError(f"--submission={path}: cannot be read as UTF-8 CSV: {error}") from error
-    odd = next((row for row, line in enumerate(lines, start=1) if len(line) != 2), None)
-    if odd is not None:
+    malformed = next((row for row, line in enumerate(lines, start=1) if len(line) != 2), None)
+    if malformed is not None:
         raise UserError(
-            f"--submission={path}: row {odd} has {len(lines[odd - 1])} columns; "
+            f"--submission={path}: row {malformed} has {len(lines[malformed - 1])} columns; "
             "a sample has two, the file's name and the class"
         )
     if len(lines) < 2:
@@ -57,8 +63,15 @@ def write_submission(
 ) -> int:
     """Writes ``out`` with the sample's heading and rows and the most probable class of each image.
 
-    The column that holds the images' file names is the one of ids; images that the sample does not
-    list are left alone.
+    The column that holds file names is recognised by the images; the other one is filled in. Images
+    that the sample does not list are ignored.
+
+    Args:
+        classifier: from ``open_classifier``.
+        inputs: files and folders, as for ``list_images``.
+        sample: from ``read_sample``.
+        out: the CSV file to create or replace.
+        batch_size: images per batch.
 
     Returns:
         The number of rows.
@@ -66,15 +79,18 @@ def write_submission(
     Raises:
         UserError: a listed image is missing, ambiguous or unreadable; nothing is written.
     """
-    named, column = _match(inputs, sample)
-    paths = {path: name for name, path in named.items()}
+    path_of, column = _match_files(inputs, sample)
+    name_of = {path: name for name, path in path_of.items()}
     labels: dict[str, str] = {}
-    answers = answer_files(classifier, paths, 1, batch_size)
-    bar = tqdm(answers, "predicting", len(paths), unit="img", disable=None, leave=False)
-    for path, answer in bar:
-        if isinstance(answer, RefusedError):
-            raise UserError(f"{path}: {answer}; --submission needs every image, replace this one")
-        labels[paths[path]] = answer.names[0]
+    predictions = predict_files(classifier, name_of, 1, batch_size)
+    hidden = is_silent() or None
+    bar = tqdm(predictions, "predicting", len(name_of), unit="img", disable=hidden, leave=False)
+    for path, prediction in bar:
+        if isinstance(prediction, RefusedError):
+            raise UserError(
+                f"{path}: {prediction}; --submission needs every image, replace this one"
+            )
+        labels[name_of[path]] = prediction.names[0]
     lines = [csv_line(*sample.heading)]
     for row in sample.rows:
         cells = list(row)
@@ -84,23 +100,23 @@ def write_submission(
     return len(sample.rows)
 
 
-def _match(inputs: Sequence[str], sample: Sample) -> tuple[dict[str, str], int]:
-    """The path of every listed name, in the sample's order, and which column lists them."""
-    wanted = [{row[column].strip() for row in sample.rows} for column in (0, 1)]
-    found: dict[str, str] = {}
+def _match_files(inputs: Sequence[str], sample: Sample) -> tuple[dict[str, str], int]:
+    """The path of every listed file name, in the sample's order, and the column with the names."""
+    listed = [{row[column].strip() for row in sample.rows} for column in (0, 1)]
+    matches: dict[str, str] = {}
     for path in list_images(inputs):
         name = Path(path).name
-        if name not in wanted[0] and name not in wanted[1]:
+        if name not in listed[0] and name not in listed[1]:
             continue
-        if found.setdefault(name, path) != path:
-            raise UserError(f"{path}: has the same name as {found[name]}; pass one of them")
-    hits = [len(names & found.keys()) for names in wanted]
+        if matches.setdefault(name, path) != path:
+            raise UserError(f"{path}: has the same name as {matches[name]}; pass one of them")
+    hits = [len(names & matches.keys()) for names in listed]
     column = 1 if hits[1] > hits[0] else 0
     names = list(dict.fromkeys(row[column].strip() for row in sample.rows))
-    missing = [name for name in names if name not in found]
+    missing = [name for name in names if name not in matches]
     if missing:
         raise UserError(
             f"--submission={sample.path}: {len(missing)} of {len(names)} files are not among the "
             f"images given, first {missing[0]!r}; pass their folder"
         )
-    return {name: found[name] for name in names}, column
+    return {name: matches[name] for name in names}, column

@@ -1,4 +1,4 @@
-"""A finished run, read back: its choices, its class list, its model, its validation images."""
+"""Opens a finished run: its settings, class names, models and validation images."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ __all__ = ["Run", "load_run", "open_labelled", "open_training_sample", "open_val
 
 @dataclass(frozen=True)
 class Run:
-    """What a run folder says.
+    """A finished run.
 
     Attributes:
-        run_dir: the folder.
-        settings: config.json.
-        class_names: the frozen class list, in the order of the model's outputs.
+        run_dir: the run folder.
+        settings: the content of config.json.
+        class_names: in the order of the model's outputs.
     """
 
     run_dir: Path
@@ -46,29 +46,32 @@ class Run:
 
     @property
     def image_size(self) -> int:
-        """Side of the model's input in pixels."""
+        """The side of the model's input in pixels."""
         return int(self.settings["image_size"])
 
     @property
     def max_pixels(self) -> int:
-        """Largest width × height that the run decoded; runs before this setting had the default."""
+        """The largest width × height that the run decoded; older runs used the default."""
         return int(self.settings.get("max_pixels", MAX_PIXELS))
 
     @property
     def cache_dir(self) -> Path:
-        """Where the run keeps cache files."""
+        """The folder of the run's cache files."""
         return Path(self.settings["cache_dir"] or default_cache_dir())
 
     def load_model(self) -> keras.Model:
         """The model of the best epoch, uncompiled.
 
         Raises:
-            UserError: the file is missing or damaged, or answers for another number of classes.
+            UserError: the file is missing or damaged, or the model has another number of classes.
         """
         return self._load(self.paths.best)
 
     def load_members(self, use_snapshots: bool) -> list[keras.Model]:
-        """What answers together: the model of the best epoch, or all ``snapshots``, the first first.
+        """The models of an ensemble: all snapshots in the order of their epochs, or the best model.
+
+        Args:
+            use_snapshots: whether to load the snapshots; False loads the best model alone.
 
         Raises:
             UserError: as ``load_model``, for any of them, or the run kept no snapshots.
@@ -94,17 +97,24 @@ class Run:
 
 
 def load_run(path: str | os.PathLike[str]) -> Run:
-    """Reads a run folder.
+    """Reads the settings and class names of a run.
 
     Raises:
-        UserError: no such folder, or not the folder of a run.
+        UserError: no such folder, or not a run folder.
+
+    Example:
+        >>> run = load_run("runs/seedlings")
+        >>> run.class_names, run.image_size
+        (('Charlock', 'Maize'), 16)
+        >>> run.load_model().output_shape
+        (None, 2)
     """
     run_dir = Path(path)
     return Run(run_dir, read_settings(run_dir), read_class_names(run_dir))
 
 
 def open_validation(run: Run) -> tuple[Store, np.ndarray]:
-    """The images that the run validated on, and their records int64 ``[n]`` in split.csv's order.
+    """The run's validation images and their record numbers, int64 ``[n]``, sorted by path.
 
     Raises:
         UserError: split.csv or an image that it names is missing.
@@ -113,45 +123,45 @@ def open_validation(run: Run) -> tuple[Store, np.ndarray]:
 
 
 def open_training_sample(run: Run, count: int) -> np.ndarray:
-    """At most ``count`` training images, spread over the list: uint8 ``[n, S, S, 3]``.
+    """At most ``count`` training images, evenly spaced in the sorted list: uint8 ``[n, S, S, 3]``.
 
     Raises:
         UserError: split.csv or an image that it names is missing.
     """
     catalog = _listed(run, "train")
-    few = np.linspace(0, len(catalog) - 1, min(len(catalog), count)).astype(np.int64)
-    store, records = _decoded(run, catalog.take(few))
+    spaced = np.linspace(0, len(catalog) - 1, min(len(catalog), count)).astype(np.int64)
+    store, records = _decoded(run, catalog.take(spaced))
     return store.read(tf.constant(records)).numpy()
 
 
 def open_labelled(run: Run, data_dir: str, labels_csv: str = "") -> tuple[Store, np.ndarray]:
-    """Other labelled images, counted in the run's class list, and all their records.
+    """Other labelled images, with labels in the run's class list, and all their record numbers.
 
     Raises:
-        UserError: folder or table unusable, or with a class that the run does not know.
+        UserError: the folder or table cannot be used, or holds a class that the run does not know.
     """
     catalog = read_labels_csv(labels_csv, data_dir) if labels_csv else scan_folder(data_dir)
     return _decoded(run, align_labels(catalog, run.class_names, "--data_dir"))
 
 
 def _listed(run: Run, side: str) -> Catalog:
-    """The images that split.csv puts on one ``side``, sorted."""
+    """The images that split.csv assigns to ``side`` (``train`` or ``val``), sorted by path."""
     table = run.paths.split
     rows = list(read_csv(table, ("file", "label", "split"), table.name))
-    judged = sorted((path, label) for path, label, listed in rows if listed == side)
+    images = sorted((path, label) for path, label, of_side in rows if of_side == side)
     root = _data_root(run)
-    # behind a URL, where each answer takes a request, reading them tells
-    asked = judged if isinstance(root, Path) else []
-    missing = [path for path, _ in asked if not os.path.isfile(root / path)]
+    # A remote file would take one request each; a missing one is reported when it is read.
+    local = images if isinstance(root, Path) else []
+    missing = [path for path, _ in local if not os.path.isfile(root / path)]
     if missing:
         kind = {"val": "validation", "train": "training"}[side]
         raise UserError(
-            f"{table}: {len(missing)} of {len(judged)} {kind} images are not in {root}, "
+            f"{table}: {len(missing)} of {len(images)} {kind} images are not in {root}, "
             f"first {missing[0]!r}; pass --data_dir with labelled images"
         )
     position = {name: index for index, name in enumerate(run.class_names)}
-    labels = np.array([position[label] for _, label in judged], np.int32)
-    return Catalog(root, tuple(path for path, _ in judged), labels, run.class_names)
+    labels = np.array([position[label] for _, label in images], np.int32)
+    return Catalog(root, tuple(path for path, _ in images), labels, run.class_names)
 
 
 def _data_root(run: Run) -> Folder:
