@@ -34,7 +34,6 @@ FLOOR_OF = {wing: number for number, wings in enumerate(FLOORS) for wing in wing
 MAX_LINES, MIN_LINES = 350, 40
 SHORT_FOR_A_REASON = {
     "__main__.py": "the entry point of `python -m seedtf`",
-    "intervals.py": "one formula that four wings share",
     "compat/optuna.py": "the one private name of Optuna",
 }
 

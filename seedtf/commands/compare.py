@@ -33,11 +33,11 @@ def run(arguments: list[str]) -> int:
     report("A", f"{comparison.accuracy_a:.4f}  {config.run_a}")
     report("B", f"{comparison.accuracy_b:.4f}  {config.run_b}")
     report(
-        "right",
+        "correct",
         f"both {comparison.both_right}, only A {comparison.only_a_right}, "
         f"only B {comparison.only_b_right}, neither {comparison.both_wrong}",
     )
-    report("B less A", f"{comparison.difference:+.4f} (95 % interval {low:+.4f} to {high:+.4f})")
+    report("B minus A", f"{comparison.difference:+.4f} (95 % interval {low:+.4f} to {high:+.4f})")
     report("McNemar", f"p = {comparison.mcnemar_p:.4g}")
     report_result(json.dumps(asdict(comparison)))
     return 0
