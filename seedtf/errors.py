@@ -1,6 +1,13 @@
 """Errors that end a command with one line instead of a traceback, and their exit codes."""
 
-__all__ = ["DivergedError", "StoppedError", "UserError", "WorkerLostError", "first_line"]
+__all__ = [
+    "DivergedError",
+    "StoppedError",
+    "UserError",
+    "WorkerLostError",
+    "first_line",
+    "missing_addons",
+]
 
 
 class UserError(Exception):
@@ -45,3 +52,11 @@ def first_line(error: BaseException | str, limit: int = 160) -> str:
     text = error if isinstance(error, str) else str(getattr(error, "message", "") or error)
     lines = text.strip().splitlines()
     return (lines[0].strip() if lines else "" if isinstance(error, str) else repr(error))[:limit]
+
+
+def missing_addons(wanted: str) -> UserError:
+    """The error for a flag, such as ``--optimizer=radam``, that needs TensorFlow Addons."""
+    return UserError(
+        f"{wanted}: needs TensorFlow Addons, which is not installed here; in an environment of "
+        "Python 3.10 or 3.11: pip install 'seedtf[addons]'"
+    )

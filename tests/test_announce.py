@@ -55,8 +55,8 @@ def test_all_that_is_on_is_said(
         "images; on the host"
     )
     assert said["update"] == (
-        "weight decay 0.001, gradient cut to norm 2, first layers at 0.5 of the rate, labels "
-        "smoothed by 0.05"
+        "weight decay 0.001, gradient clipped to norm 2, first layers at 0.5 of the learning rate, "
+        "label smoothing 0.05"
     )
     assert "as many images of every class" in said["sampler"]
     assert said["averages"] == (

@@ -10,14 +10,11 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from hypothesis import given
-from hypothesis import strategies as st
 
 from seedtf.model.batch_norm import (
     FusedBatchNormalization,
     finalize_layers,
     fuse_batch_norm,
-    momentum_for,
 )
 from seedtf.model.residuals import zero_init_residuals
 
@@ -241,22 +238,6 @@ def test_loss_curves_in_16_bit_are_equal_up_to_rounding(policy: str, tolerance: 
     expected = losses(stock)
     np.testing.assert_allclose(losses(fused), expected, rtol=tolerance)
     assert expected[-1] < expected[0]
-
-
-@given(st.integers(1, 10**6))
-def test_after_an_epoch_the_moving_statistics_have_forgotten_earlier_ones(
-    steps_per_epoch: int,
-) -> None:
-    momentum = momentum_for(steps_per_epoch)
-    assert 0.8 <= momentum <= 0.99
-    if steps_per_epoch >= 50:
-        assert momentum**steps_per_epoch < 1e-4
-
-
-def test_momentum_of_long_epochs_is_that_of_keras() -> None:
-    assert momentum_for(74) == pytest.approx(1 - 10 / 74)
-    assert momentum_for(100_000) == 0.99
-    assert momentum_for(3) == 0.8
 
 
 def zeroed_in(join: Callable[[Any, Any], Any]) -> set[str]:

@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from seedtf.errors import UserError
-from seedtf.training.optim.class_weights import parse_class_weights, sample_weights
+from seedtf.training.optim.class_weights import parse_class_weights
+from seedtf.training.optim.losses import sample_weights
 
 NAMES = ["alder", "two words", "ratio 1:2", "öland rye"]
 COUNTS = [10, 30, 40, 20]

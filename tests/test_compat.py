@@ -26,12 +26,8 @@ from seedtf.errors import UserError
 from seedtf.images import header
 from seedtf.images.header import RefusedError, read_header
 from seedtf.model.network import build_network, load_model, save_model
-from seedtf.training.optim.optimizers import (
-    check_strategy,
-    describe_optimizer,
-    first_averaged,
-    make_optimizer,
-)
+from seedtf.training.optim.choice import check_strategy, describe_optimizer, first_averaged
+from seedtf.training.optim.optimizers import make_optimizer
 
 
 def model_with_dropout() -> keras.Model:

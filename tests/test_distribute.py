@@ -37,8 +37,8 @@ from seedtf.model.precision import choose_jit
 from seedtf.runs.history import read_history
 from seedtf.training import train
 from seedtf.training.distributed import sync
+from seedtf.training.distributed.choice import check_even_batch, choose_strategy
 from seedtf.training.distributed.cluster import Cluster, read_cluster
-from seedtf.training.distributed.devices import check_shares, choose_strategy
 from seedtf.training.distributed.waiting import missing
 from seedtf.training.state import load_newest_state, read_state, write_state
 from seedtf.training.stop_signal import StopSignal
@@ -435,11 +435,11 @@ def test_several_workers_need_tf_config() -> None:
 
 
 def test_a_batch_that_cannot_be_split_is_refused_with_ones_that_can() -> None:
-    check_shares(4, 32)
+    check_even_batch(4, 32)
     with pytest.raises(UserError, match=r"--batch_size=32: 3 replicas .* pass 30 or 33"):
-        check_shares(3, 32)
+        check_even_batch(3, 32)
     with pytest.raises(UserError, match=r"--batch_size=2: 3 replicas .* pass 3$"):
-        check_shares(3, 2)
+        check_even_batch(3, 2)
 
 
 def test_xla_is_off_with_several_replicas() -> None:
@@ -611,5 +611,5 @@ def test_the_kubernetes_manifest_fits_the_schema_and_the_program() -> None:
     commands = [line.split("seedtf train ")[1] for line in script.splitlines() if "train" in line]
     for command in commands:
         given = parse_given(TrainConfig, "train", command.split())
-        check_shares(replica["replicas"], given.get("batch_size", replica["replicas"]))
+        check_even_batch(replica["replicas"], given.get("batch_size", replica["replicas"]))
     assert len(commands) == 2

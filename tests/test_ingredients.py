@@ -16,17 +16,20 @@ import tensorflow as tf
 from seedtf.commands.main import main
 from seedtf.compat.keras import all_variables
 from seedtf.config.train_config import TrainConfig
-from seedtf.data.shard import WHOLE
+from seedtf.data.dataset import Dataset
 from seedtf.errors import StoppedError
 from seedtf.model.network import load_model
 from seedtf.runs.history import read_history
-from seedtf.training import session
-from seedtf.training.batches import TrainBatches, make_order
-from seedtf.training.callbacks import SaveState
-from seedtf.training.session import Session
-from seedtf.training.setup import open_planned
+from seedtf.training import train
+from seedtf.training.batches import TrainBatches
+from seedtf.training.callbacks import SaveState, learning_rate
+from seedtf.training.machine import inspect_machine
+from seedtf.training.plan import Plan, bind
+from seedtf.training.resolve import resolve
+from seedtf.training.setup import load_training_data
 from seedtf.training.state import TrainState, read_state
 from seedtf.training.train import train_and_evaluate
+from seedtf.training.trainer import Trainer
 
 SIZE = 16
 PLAIN = {
@@ -99,13 +102,18 @@ def test_a_run_keeps_the_network_at_the_bottom_of_every_cycle(config: TrainConfi
 # --- what a batch holds ------------------------------------------------------------------------
 
 
+def bound(config: TrainConfig) -> tuple[Plan, Dataset]:
+    settings = resolve(config, inspect_machine())
+    dataset = load_training_data(settings.config)
+    return bind(settings, dataset), dataset
+
+
 def fed(config: TrainConfig, *, steps: int, start: int = 0) -> list[tuple[np.ndarray, ...]]:
     """Training batches as the network gets them."""
-    dataset, plan = open_planned(config)
-    feed = TrainBatches(config, dataset, plan)
-    prepare = feed.prepare(SIZE) or (lambda batch: batch)
-    batches = feed.batches(SIZE, make_order(config, dataset), start, WHOLE).take(steps)
-    made = [prepare(tf.nest.map_structure(tf.identity, batch)) for batch in batches]
+    batches = TrainBatches(*bound(config))
+    prepare = batches.prepare(SIZE) or (lambda batch: batch)
+    pipeline = batches.train(SIZE, start).take(steps)
+    made = [prepare(tf.nest.map_structure(tf.identity, batch)) for batch in pipeline]
     return [tuple(np.asarray(part) for part in parts) for parts in made]
 
 
@@ -134,7 +142,7 @@ def test_a_balanced_epoch_has_as_many_images_of_every_class(
 
     def counts(sampler: str) -> list[int]:
         chosen = dataclasses.replace(one_by_one, sampler=sampler)
-        steps = len(open_planned(chosen)[0].split.train)
+        steps = len(bound(chosen)[1].split.train)
         labels = [int(labels[0]) for _, labels in fed(chosen, steps=steps)]
         return np.bincount(labels, minlength=3).tolist()
 
@@ -154,9 +162,9 @@ QUICK = {"augment_impl": "tf_image"}
 def seen(monkeypatch: pytest.MonkeyPatch) -> Seen:
     """The images that were asked for, by the step that their dataset begins at."""
     found: Seen = {}
-    real = Session._step_batches
+    real = TrainBatches.train
 
-    def spied(self: Session, start_step: int) -> tf.data.Dataset:
+    def spied(self: TrainBatches, size: int, start_step: int) -> tf.data.Dataset:
         kept = found.setdefault(start_step, [])
 
         def note(images: np.ndarray) -> np.ndarray:
@@ -167,15 +175,15 @@ def seen(monkeypatch: pytest.MonkeyPatch) -> Seen:
             noted = tf.numpy_function(note, [images], tf.float32)
             return tf.ensure_shape(noted, images.shape), labels
 
-        return real(self, start_step).map(through)
+        return real(self, size, start_step).map(through)
 
-    monkeypatch.setattr(Session, "_step_batches", spied)
+    monkeypatch.setattr(TrainBatches, "train", spied)
     return found
 
 
 def follow(monkeypatch: pytest.MonkeyPatch, rule: Callable[[Any], float]) -> None:
     """Puts a function of the rows so far in the controller's place."""
-    monkeypatch.setattr(session, "next_strength", lambda rows, epochs, *, mixed: rule(rows))
+    monkeypatch.setattr(learning_rate, "next_strength", lambda rows, epochs, *, mixed: rule(rows))
 
 
 def test_each_epoch_is_augmented_with_its_own_strength_and_says_so(
@@ -234,7 +242,7 @@ def stop_before(patch: pytest.MonkeyPatch, *, epoch: int, step: int) -> None:
     real = SaveState.on_train_batch_begin
 
     def stopping(self: SaveState, batch: int, logs: Any = None) -> None:
-        if (self._epoch, batch) == (epoch, step):
+        if (self._position.epoch, batch) == (epoch, step):
             signal.raise_signal(signal.SIGTERM)
         real(self, batch, logs)
 
@@ -321,14 +329,14 @@ def test_a_dry_run_times_a_few_steps_and_leaves_nothing(
 def steps_taken(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Will hold how many steps each forecast trained."""
     taken: list[int] = []
-    real = Session.forecast
+    real = train.time_training
 
-    def counted(self: Session) -> Any:
-        found = real(self)
-        taken.append(int(self._trainer.optimizer.iterations))
+    def counted(trainer: Trainer, *args: Any, **kwargs: Any) -> Any:
+        found = real(trainer, *args, **kwargs)
+        taken.append(int(trainer.optimizer.iterations))
         return found
 
-    monkeypatch.setattr(Session, "forecast", counted)
+    monkeypatch.setattr(train, "time_training", counted)
     return taken
 
 

@@ -314,16 +314,16 @@ def test_a_sweep_that_fails_leaves_no_new_folder(tmp_path, monkeypatch):
 
 def test_an_image_that_became_unreadable_is_named(data, tmp_path, monkeypatch):
     folder = Path(shutil.copytree(data, tmp_path / "data"))
-    open_planned = lr_finder.open_planned
+    load = lr_finder.load_training_data
 
-    def open_then_truncate(config):
-        opened = open_planned(config)
+    def load_then_truncate(config):
+        opened = load(config)
         for path in folder.rglob("*.png"):
             path.write_bytes(path.read_bytes()[:60])
         return opened
 
-    monkeypatch.setattr(lr_finder, "open_planned", open_then_truncate)
-    with pytest.raises(UserError, match=r"found bad while training .* restore it or remove it"):
+    monkeypatch.setattr(lr_finder, "load_training_data", load_then_truncate)
+    with pytest.raises(UserError, match=r"became unreadable during .* restore it or remove it"):
         lr_finder.find_learning_rate(
             tiny(folder, cache="off"), start=1e-5, end=1.0, steps=10, out=str(tmp_path / "out")
         )

@@ -14,7 +14,9 @@ from hypothesis import strategies as st
 from seedtf.compat.keras import KERAS_2, build_optimizer, optimizer_variables
 from seedtf.errors import UserError
 from seedtf.model.network import HEAD, build_network, set_body_trainable
-from seedtf.training.optim.optimizers import check_optimizer, make_optimizer
+from seedtf.training.machine import Machine
+from seedtf.training.optim.choice import check_optimizer
+from seedtf.training.optim.optimizers import make_optimizer
 from seedtf.training.optim.param_groups import is_decayed, layerwise_lr, no_decay_variables
 
 NAMES = ["adam", "adamw", "sgd", "rmsprop", *([] if KERAS_2 else ["lamb"])]
@@ -285,29 +287,34 @@ def test_a_compiled_train_step_uses_the_lr_scales() -> None:
 
 def test_what_keras_supports_is_not_refused() -> None:
     for name in NAMES:
-        check_optimizer(name)
-        check_optimizer(name, weight_decay=0.1, clip_norm=1.0)
+        check_optimizer(name, Machine())
+        check_optimizer(name, Machine(), weight_decay=0.1, clip_norm=1.0)
 
 
-def test_what_addons_optimizers_do_not_support_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("seedtf.training.optim.optimizers.import_addons", lambda wanted: None)
-    check_optimizer("ranger")
+def test_what_addons_optimizers_do_not_support_is_refused() -> None:
+    machine = Machine(keras_2=True, addons=True)
+    check_optimizer("ranger", machine)
     for flag, value in (("weight_decay", 0.5), ("clip_norm", 2.0), ("body_lr_factor", 0.5)):
         with pytest.raises(
             UserError, match=f"--{flag}={value:g}: not supported by --opt.*=ranger"
         ) as caught:
-            check_optimizer("ranger", **{flag: value})
+            check_optimizer("ranger", machine, **{flag: value})
         assert "\n" not in str(caught.value)
         if flag != "body_lr_factor":
-            with pytest.raises(UserError, match=f"--{flag}="):
+            with pytest.raises(ValueError, match="ranger"):
                 make_optimizer("ranger", 0.1, **{flag: value})
-    with pytest.raises(UserError, match="--body_lr_factor"):
+    with pytest.raises(ValueError, match="ranger"):
         make_optimizer("ranger", 0.1, lr_scales=lambda variable: 0.5)
+
+
+def test_missing_addons_are_named_with_the_remedy() -> None:
+    with pytest.raises(UserError, match=r"--optimizer=radam: needs TensorFlow Addons.*pip install"):
+        check_optimizer("radam", Machine())
 
 
 def test_layer_wise_rates_are_refused_under_keras_2(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("seedtf.training.optim.optimizers.KERAS_2", True)
     with pytest.raises(UserError, match=r"--body_lr_factor=0\.5: needs Keras 3"):
-        check_optimizer("adam", body_lr_factor=0.5)
-    with pytest.raises(UserError, match="--body_lr_factor"):
+        check_optimizer("adam", Machine(keras_2=True), body_lr_factor=0.5)
+    with pytest.raises(ValueError, match="adam"):
         make_optimizer("adam", 0.1, lr_scales=lambda variable: 0.5)

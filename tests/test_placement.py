@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,12 +12,17 @@ import tensorflow as tf
 from seedtf.augment.policy import Policy
 from seedtf.config.train_config import TrainConfig
 from seedtf.data.catalog import scan_folder
+from seedtf.data.dataset import Dataset
 from seedtf.data.order import BatchIndices
 from seedtf.data.pipeline import device_dataset, make_augmentation, train_dataset
+from seedtf.data.split import Split
 from seedtf.data.store import CachePlan, Store, build_store
 from seedtf.errors import UserError
-from seedtf.training import session
-from seedtf.training.placement import choose_placement, make_prepare, resident_reader
+from seedtf.training.batches import make_prepare, resident_reader
+from seedtf.training.callbacks import learning_rate
+from seedtf.training.machine import Machine
+from seedtf.training.plan import Placement, bind
+from seedtf.training.resolve import resolve
 from seedtf.training.train import train_and_evaluate
 
 SIZE, SEED = 16, 4
@@ -29,8 +35,15 @@ def store(tiny_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Store:
     return build_store(scan_folder(tiny_folder), SIZE, plan, tmp_path_factory.mktemp("cache"))
 
 
-def config(**values: object) -> TrainConfig:
-    return TrainConfig(data_dir="x", **values)
+def choose_placement(store: Store, gpus: int, replicas: int, **flags: object) -> Placement:
+    """Where a run with these flags augments, on a machine with so many GPUs or logical CPUs."""
+    machine = Machine(gpus=((8, 0),) * gpus, cpu_devices=1 if gpus else replicas)
+    strategy = "mirrored" if replicas > 1 else "none"
+    config = TrainConfig(data_dir="x", model="tiny", image_size=SIZE, batch_size=4, **flags)
+    settings = resolve(replace(config, strategy=strategy), machine)
+    split = Split(RECORDS[:8], RECORDS[8:])
+    dataset = Dataset(store, split, CachePlan("ram", 0, ""), len(store.catalog), 0, 0)
+    return bind(settings, dataset).placement
 
 
 @pytest.mark.parametrize("streamed", [False, True])
@@ -39,7 +52,7 @@ def test_the_step_sees_the_pixels_of_the_host(store: Store, streamed: bool) -> N
     order = BatchIndices(len(RECORDS), 4, seed=SEED)
     host = train_dataset(store, RECORDS, order, augmentation, start_step=1)
     device = device_dataset(store, RECORDS, order, with_images=streamed, start_step=1)
-    placement = choose_placement(config(placement="device"), store, 0, 2 if streamed else 1)
+    placement = choose_placement(store, 0, 2 if streamed else 1, placement="device")
     assert placement.resident is not streamed
     read = resident_reader(store) if placement.resident else None
     prepare = make_prepare(augmentation, read=read)
@@ -63,7 +76,7 @@ def test_a_run_on_the_device_has_the_history_of_one_on_the_host(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     # another one in every epoch
-    monkeypatch.setattr(session, "next_strength", lambda rows, *_, **__: 0.5 + len(rows))
+    monkeypatch.setattr(learning_rate, "next_strength", lambda rows, *_, **__: 0.5 + len(rows))
     histories = []
     for placement in ("host", "device"):
         run = tmp_path / placement
@@ -102,7 +115,7 @@ def test_a_run_on_the_device_has_the_history_of_one_on_the_host(
 def test_auto_takes_the_device_where_there_is_a_gpu_that_can(
     store: Store, flags: dict[str, str], gpus: int, replicas: int, chosen: str
 ) -> None:
-    placement = choose_placement(config(**flags), store, gpus, replicas)
+    placement = choose_placement(store, gpus, replicas, **flags)
     assert placement.name + ", resident" * placement.resident == chosen
     assert placement.on_device is chosen.startswith("device")
 
@@ -110,4 +123,4 @@ def test_auto_takes_the_device_where_there_is_a_gpu_that_can(
 @pytest.mark.parametrize("flags", [{"augment_impl": "tf_image"}, {"data_service": "a:1"}])
 def test_what_the_device_cannot_do_is_refused(store: Store, flags: dict[str, str]) -> None:
     with pytest.raises(UserError, match=f"--placement=device: --{next(iter(flags))}"):
-        choose_placement(config(placement="device", **flags), store, 0, 1)
+        choose_placement(store, 0, 1, placement="device", **flags)

@@ -39,7 +39,7 @@ train = Session.train
 
 def train_and_write(session: Session) -> str:
     stopped = train(session)
-    np.savez(weights, *(variable.numpy() for variable in session._network.variables))
+    np.savez(weights, *(variable.numpy() for variable in session.network.variables))
     if "PROBE" in os.environ:
         probes = {name: fault_of_keras(session, name) for name in ("metrics", "logs")}
         probes["statistics"] = statistics_of_replicas(session)
@@ -51,11 +51,11 @@ def fault_of_keras(session: Session, gap: str) -> str:
     """The error of a step in which Keras's own code makes the ``metrics`` or joins the ``logs``."""
     plain = "_maybe_symbolic_build" if gap == "metrics" else "train_step"
     methods: dict[str, Any] = {plain: getattr(Trainer, plain)}
-    with session._devices.scope():
-        trainer = type("WithoutWorkaround", (DistributedTrainer,), methods)(session._network)
+    with session.devices.scope():
+        trainer = type("WithoutWorkaround", (DistributedTrainer,), methods)(session.network)
         trainer.compile(loss=keras.losses.SparseCategoricalCrossentropy(), metrics=["accuracy"])
     try:
-        batches = session._devices.distribute(lambda: session._train_batches(0))
+        batches = session.devices.distribute(lambda: session.batches.train_on_host(16, 0))
         trainer.fit(batches, steps_per_epoch=1, shuffle=False, verbose=0)
     except Exception as error:
         return f"{type(error).__name__}: {error}"[-2000:]
@@ -64,12 +64,12 @@ def fault_of_keras(session: Session, gap: str) -> str:
 
 def statistics_of_replicas(session: Session) -> list[list[float]]:
     """Moving statistics after two steps in which each replica normalized its own part of a batch."""
-    with session._devices.scope():
+    with session.devices.scope():
         network = build_network(model="tiny", num_classes=11, image_size=16, weights="none")
-    trainer = session._devices.make_trainer(network)
-    with session._devices.scope():
+    trainer = session.devices.make_trainer(network)
+    with session.devices.scope():
         trainer.compile("sgd", keras.losses.SparseCategoricalCrossentropy())
-    batches = session._devices.distribute(lambda: session._train_batches(0))
+    batches = session.devices.distribute(lambda: session.batches.train_on_host(16, 0))
     trainer.fit(batches, steps_per_epoch=2, shuffle=False, verbose=0)
     return [variable.numpy().tolist() for variable in moving_statistics(network)]
 

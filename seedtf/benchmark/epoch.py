@@ -21,7 +21,7 @@ from seedtf.data.store import Store, build_store
 from seedtf.runs.folder import read_class_names, read_settings
 from seedtf.runs.history import read_timing
 from seedtf.runs.paths import RunPaths
-from seedtf.training.plan import data_folder
+from seedtf.training.setup import data_folder
 from seedtf.training.train import train_and_evaluate
 
 __all__ = ["ORIGINAL_CARD", "ORIGINAL_SECONDS", "Epoch", "best_flag", "measure_epoch"]

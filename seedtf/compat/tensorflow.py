@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from seedtf.compat.keras import KERAS_2
-from seedtf.errors import UserError
+from seedtf.errors import missing_addons
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -60,10 +60,7 @@ def import_addons(wanted: str) -> Any:
     Tried with Addons 0.23.0; tested by ``test_addons_are_imported_only_beside_a_supported_keras``.
     """
     if not has_addons():
-        raise UserError(
-            f"{wanted}: needs TensorFlow Addons, which is not installed here; in an environment of "
-            "Python 3.10 or 3.11: pip install 'seedtf[addons]'"
-        )
+        raise missing_addons(wanted)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         import tensorflow_addons

@@ -13,7 +13,6 @@ __all__ = [
     "FusedBatchNormalization",
     "finalize_layers",
     "fuse_batch_norm",
-    "momentum_for",
     "moving_statistics",
 ]
 
@@ -145,23 +144,6 @@ def moving_statistics(model: keras.Model) -> list[Any]:
             synchronized = getattr(layer, "synchronized", False)
             statistics += [] if synchronized else [layer.moving_mean, layer.moving_variance]
     return statistics
-
-
-def momentum_for(steps_per_epoch: int) -> float:
-    """Returns a momentum with which the moving statistics follow the training within an epoch.
-
-    With Keras's default of 0.99 they average over about 100 steps. After an epoch of 30 steps they
-    still contain much of the initial 0 and 1, and validation stays bad for hundreds of steps
-    although training goes well. ``1 - 10 / steps_per_epoch`` averages over a tenth of an epoch, so
-    that after one epoch the earlier values have the weight ``exp(-10)``. It is clipped to [0.8,
-    0.99], because an average over fewer than five batches is noisy and Keras's default is good
-    enough for long epochs.
-
-    Example:
-        >>> momentum_for(steps_per_epoch=100)
-        0.9
-    """
-    return min(max(1.0 - 10.0 / steps_per_epoch, 0.8), 0.99)
 
 
 def _float32(value: Any) -> tf.Tensor:

@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from seedtf.config.flags import number_or_auto
+from seedtf.config.recipes import RECIPES, recipe_changes
 from seedtf.config.train_config import NEWEST, PATHS, TrainConfig
 from seedtf.errors import UserError
 from seedtf.runs.folder import newest_run, read_settings
 
-__all__ = ["RESUME_MAY_CHANGE", "resumed_config"]
+__all__ = ["RESUME_MAY_CHANGE", "load_resumed", "resumed_config"]
 
 RESUME_MAY_CHANGE = (
     "resume",
@@ -57,3 +58,29 @@ def resumed_config(resume: str, given: Mapping[str, Any]) -> TrainConfig:
             )
         values[name] = value
     return TrainConfig(**{**values, "run_dir": str(run_dir), "resume": str(run_dir)})
+
+
+def load_resumed(config: TrainConfig) -> TrainConfig:
+    """``config``, or, where its ``resume`` names a run, that run's flags with the changes asked for.
+
+    Raises:
+        UserError: as ``resumed_config``.
+    """
+    # The command line has resolved it already: then run_dir and resume are the same folder.
+    if not config.resume or config.resume == config.run_dir:
+        return config
+    return resumed_config(config.resume, _changed_flags(config))
+
+
+def _changed_flags(config: TrainConfig) -> dict[str, Any]:
+    """The flags that differ from their defaults: those that a caller in Python asked for."""
+    by_recipe = recipe_changes(config.recipe, config.as_dict())
+    return {
+        field.name: getattr(config, field.name)
+        for field in dataclasses.fields(config)
+        if (
+            field.name in by_recipe
+            if field.name in RECIPES[config.recipe]
+            else getattr(config, field.name) != field.default
+        )
+    }

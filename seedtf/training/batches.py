@@ -1,8 +1,9 @@
-"""What the train step is fed: augmented, mixed batches, or what it needs to make them itself."""
+"""The batches of a run: what the pipeline makes on the host, and what the train step makes itself."""
 
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import tensorflow as tf
@@ -12,39 +13,60 @@ from seedtf.data.dataset import Dataset
 from seedtf.data.order import BalancedIndices, BatchIndices
 from seedtf.data.pipeline import (
     Augmentation,
+    DataWaitTimer,
+    Mixer,
     device_dataset,
+    eval_dataset,
     make_augmentation,
     make_mixer,
     train_dataset,
 )
-from seedtf.data.shard import Shard
+from seedtf.data.shard import WHOLE, Shard
+from seedtf.data.store import Store
 from seedtf.training.optim.losses import make_targets
-from seedtf.training.placement import make_prepare, resident_reader
 from seedtf.training.plan import Plan
 from seedtf.training.trainer import Prepare
 
-__all__ = ["TrainBatches", "make_order"]
+__all__ = ["Reader", "TrainBatches", "make_order", "make_prepare", "resident_reader"]
+
+Reader = Callable[[tf.Tensor], tf.Tensor]
+"""From records, int64 ``[B]``, to their images, uint8 ``[B, S, S, 3]``."""
 
 
 class TrainBatches:
-    """Training batches of any image size, and the part of making them that the step does.
+    """Training and validation batches of a run, and the part of making them that the step does.
 
     Attributes:
-        strength: float32 scalar, the factor on the augmentation where the plan leaves it open; read
-            when a batch is made.
+        order: which images each batch holds.
+        steps_per_epoch: training batches in an epoch.
+        val_steps: validation batches.
+        strength: float32 scalar, the factor on the augmentation where ``--augment_strength`` is
+            ``auto``; read when a batch is made.
+        data_wait: returns the seconds that training has waited for data since the last call.
     """
 
-    def __init__(self, config: TrainConfig, dataset: Dataset, plan: Plan) -> None:
-        """Takes what to train on and how."""
-        self._config, self._intake, self._plan = config, dataset, plan
-        classes = len(dataset.store.catalog.class_names)
-        self._mixer = make_mixer(plan.mixing, config.seed, classes)
+    def __init__(self, plan: Plan, dataset: Dataset, shard: Shard = WHOLE) -> None:
+        """Describes the batches.
+
+        Args:
+            plan: what the run will do.
+            dataset: its images.
+            shard: the part of every batch that this process makes.
+        """
+        config, classes = plan.config, len(dataset.store.catalog.class_names)
+        self._config, self._plan, self._dataset, self._shard = config, plan, dataset, shard
+        self._mixer = make_mixer(config.mixing(), config.seed, classes)
         self._targets = make_targets(
             classes, smoothing=config.label_smoothing, weights=plan.class_weights
         )
-        # once for the whole run: on a GPU it copies every image there
+        # Once for the whole run: on a GPU this copies every image to it.
         self._read = resident_reader(dataset.store) if plan.placement.resident else None
+        self._wait = DataWaitTimer()
+        self.order = make_order(config, dataset)
+        self.steps_per_epoch = self.order.steps_per_epoch
+        self.val_steps = shard.steps(len(dataset.split.val), config.batch_size)
         self.strength = tf.Variable(1.0, trainable=False)
+        self.data_wait = self._wait.take
 
     @property
     def works_ahead(self) -> bool:
@@ -52,7 +74,7 @@ class TrainBatches:
         return not self._plan.placement.on_device
 
     def prepare(self, size: int) -> Prepare | None:
-        """What the step does to a batch of images of this size first; None for nothing."""
+        """What the step does first to a batch for images of ``size``² pixels; None for nothing."""
         augment = None
         if not self.works_ahead:
             augment = make_prepare(
@@ -67,42 +89,62 @@ class TrainBatches:
 
         return prepare
 
-    def batches(
-        self, size: int, order: BatchIndices, start_step: int, shard: Shard
-    ) -> tf.data.Dataset:
-        """What ``prepare`` takes: whole batches, or indices, with the images where they are needed."""
+    def train(self, size: int, start_step: int) -> tf.data.Dataset:
+        """What ``prepare`` takes, endless: whole batches, or indices, with images where needed."""
         if self.works_ahead:
-            return self.made_on_host(size, order, start_step, shard)
+            return self.train_on_host(size, start_step)
         return device_dataset(
-            self._intake.store,
-            self._intake.split.train,
-            order,
+            self._dataset.store,
+            self._dataset.split.train,
+            self.order,
             with_images=self._read is None,
             start_step=start_step,
-            shard=shard,
+            shard=self._shard,
         )
 
-    def made_on_host(
-        self, size: int, order: BatchIndices, start_step: int, shard: Shard
-    ) -> tf.data.Dataset:
-        """Augmented and mixed images and their labels, as ``train_dataset`` gives them."""
+    def train_on_host(self, size: int, start_step: int) -> tf.data.Dataset:
+        """Augmented and mixed images with their labels, endless, as ``train_dataset`` returns them."""
         return train_dataset(
-            self._intake.store,
-            self._intake.split.train,
-            order,
+            self._dataset.store,
+            self._dataset.split.train,
+            self.order,
             self._augmentation(size, whole_batch=False),
             start_step=start_step,
-            shard=shard,
+            shard=self._shard,
             data_service=self._config.data_service,
             mixer=self._mixer,
         )
 
-    @functools.cache  # noqa: B019  as long-lived as the training
+    def epoch(self, size: int, epoch: int) -> tf.data.Dataset:
+        """What the epoch, counted from 0, trains on, made once more on the host."""
+        steps = self.steps_per_epoch
+        return self.train_on_host(size, epoch * steps).take(steps)
+
+    def validation(self) -> tf.data.Dataset:
+        """The validation images of this process, each exactly once."""
+        dataset, size = self._dataset, self._config.batch_size
+        return eval_dataset(dataset.store, dataset.split.val, size, self._shard)
+
+    def measure_wait(self, batches: tf.data.Dataset) -> tf.data.Dataset:
+        """``batches``, with the time that training waits for them measured where that is possible.
+
+        In deterministic mode TensorFlow refuses to read its clock.
+        """
+        return batches if self._config.deterministic else self._wait.attach(batches)
+
+    def files(self, epoch: int, step: int) -> list[str]:
+        """The images of a batch: a function of seed and step, so nothing has to be kept."""
+        size = self.order.batch_size
+        positions = self.order.epoch_order(epoch).numpy()[step * size : (step + 1) * size]
+        paths = self._dataset.store.catalog.paths
+        return [paths[record] for record in self._dataset.split.train[positions]]
+
+    @functools.cache  # noqa: B019  lives as long as the training
     def _augmentation(self, size: int, *, whole_batch: bool) -> Augmentation:
         config = self._config
         fixed = isinstance(config.augment_strength, float)
         return make_augmentation(
-            self._plan.policy,
+            config.policy(),
             config.seed,
             size,
             config.augment_impl,
@@ -119,3 +161,36 @@ def make_order(config: TrainConfig, dataset: Dataset) -> BatchIndices:
         labels = dataset.store.catalog.labels[train]
         return BalancedIndices(labels, config.batch_size, seed=config.seed)
     return BatchIndices(len(train), config.batch_size, seed=config.seed)
+
+
+def make_prepare(
+    augmentation: Augmentation, mixer: Mixer | None = None, read: Reader | None = None
+) -> Callable[[Any], tuple[tf.Tensor, tf.Tensor]]:
+    """What the train step does first to a batch of ``device_dataset``.
+
+    Args:
+        augmentation: from ``make_augmentation``.
+        mixer: from ``make_mixer``.
+        read: from ``resident_reader``, where images do not come with the batch.
+    """
+
+    def prepare(batch: Any) -> tuple[tf.Tensor, tf.Tensor]:
+        features, labels = batch
+        records = features["record"]
+        images = features["image"] if read is None else read(records)
+        # One epoch per batch; a vector, so that a strategy can split it like the others.
+        epoch = features["epoch"][0]
+        images = augmentation(images, epoch, records)
+        return (images, labels) if mixer is None else mixer(images, labels, epoch, records)
+
+    return prepare
+
+
+def resident_reader(store: Store) -> Reader:
+    """Reads images that are copied to the first GPU here, all of them; without one, the host's."""
+    if not tf.config.list_physical_devices("GPU"):
+        return store.read
+    images = store.read(tf.range(len(store.catalog), dtype=tf.int64))
+    with tf.device("/gpu:0"):
+        table = tf.identity(images)
+    return lambda records: tf.gather(table, records)

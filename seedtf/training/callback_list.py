@@ -11,13 +11,12 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from seedtf.config.train_config import TrainConfig
 from seedtf.files import write_text
 from seedtf.runs.paths import RunPaths
 from seedtf.training import callbacks as cb
 from seedtf.training.distributed.sync import WorkerSync
+from seedtf.training.optim.choice import AVERAGED
 from seedtf.training.optim.ema import MovingAverage
-from seedtf.training.optim.optimizers import AVERAGED
 from seedtf.training.plan import Plan
 from seedtf.training.state import TrainState
 from seedtf.training.stop_signal import StopSignal
@@ -75,7 +74,6 @@ class RunCallbacks:
 
 
 def make_callbacks(
-    config: TrainConfig,
     plan: Plan,
     paths: RunPaths,
     hooks: SessionHooks,
@@ -88,11 +86,10 @@ def make_callbacks(
     sync: WorkerSync | None,
     resume_dir: str,
 ) -> RunCallbacks:
-    """The callbacks that ``config`` asks for; also writes the first lines of history and timing.
+    """The callbacks that the flags ask for; also writes the first lines of history and timing.
 
     Args:
-        config: the flags of the run.
-        plan: what they resolve to.
+        plan: what the run will do.
         paths: the run folder; a temporary folder on a worker that is not the chief.
         hooks: functions of the session.
         strength: float32 scalar, the factor on the augmentation.
@@ -103,6 +100,7 @@ def make_callbacks(
         sync: what several workers agree on before every step; None for a single process.
         resume_dir: the folder to name in ``--resume=...`` messages.
     """
+    config, settings = plan.config, plan.settings
     resumed = (state.epoch, state.step) if state else (0, 0)
     position = cb.Position(*resumed)
     timer = cb.EpochTimer(config.batch_size, data_wait=hooks.data_wait)
@@ -118,8 +116,8 @@ def make_callbacks(
     )
     set_strength.rows = log.rows
     rate = cb.LearningRate(
-        plan.schedule,
-        per_step=plan.per_step,
+        settings.schedule,
+        per_step=settings.lr_per_step,
         steps_per_epoch=plan.steps_per_epoch,
         position=position,
     )
@@ -150,7 +148,7 @@ def make_callbacks(
         cb.ConsoleLine(log, position, epochs=config.epochs, steps_per_epoch=plan.steps_per_epoch),
         cb.BestCheckpoint(paths.best, hooks.save_model, log),
         cb.LastCheckpoint(paths.last, hooks.save_model),
-        cb.Snapshots(paths, hooks.save_model, snapshots_of(config, plan)),
+        cb.Snapshots(paths, hooks.save_model, snapshots_of(plan)),
         *([cb.tensorboard_callback(paths.tensorboard)] if config.tensorboard else []),
         curves,
         preview,
@@ -177,11 +175,14 @@ def make_callbacks(
     return RunCallbacks(fit, timer, log, set_strength, limits, curves, preview)
 
 
-def snapshots_of(config: TrainConfig, plan: Plan) -> list[int]:
+def snapshots_of(plan: Plan) -> list[int]:
     """The 1-based epochs whose final model ``--snapshots`` keeps; empty without that flag."""
+    config = plan.config
     if not config.snapshots:
         return []
-    return cb.snapshot_epochs(config.cycle_epochs, config.epochs, per_step=plan.per_step)
+    return cb.snapshot_epochs(
+        config.cycle_epochs, config.epochs, per_step=plan.settings.lr_per_step
+    )
 
 
 def _stop_reason(limits: Iterable[cb.Patience | cb.TimeLimit]) -> str:

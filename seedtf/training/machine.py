@@ -41,7 +41,8 @@ def inspect_machine() -> Machine:
     """Reads the machine and its environment; TensorFlow computes nothing yet."""
     import tensorflow as tf  # noqa: PLC0415  see the module's docstring
 
-    from seedtf.compat.tensorflow import KERAS_2, has_addons  # noqa: PLC0415
+    from seedtf.compat.keras import KERAS_2  # noqa: PLC0415
+    from seedtf.compat.tensorflow import has_addons  # noqa: PLC0415
     from seedtf.model.network import available_models  # noqa: PLC0415
 
     cpus = tf.config.list_physical_devices("CPU")

@@ -1,193 +1,178 @@
-"""What the flags, the data and the device come to: every ``auto`` resolved, before anything runs."""
+"""The settings of a training bound to its data: steps, statistics, class weights, placement.
+
+``bind`` is a pure function of the settings and the dataset; nothing here imports TensorFlow.
+"""
 
 from __future__ import annotations
 
 import math
 from dataclasses import asdict, dataclass
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
-from seedtf.augment.mixing import Mixing
-from seedtf.augment.policy import Policy
-from seedtf.compat.tensorflow import import_addons
-from seedtf.config.train_config import BALANCED, SAMPLE, TrainConfig
-from seedtf.data.dataset import Dataset
-from seedtf.data.sample.write import write_sample
-from seedtf.data.service import check_service
+from seedtf.config.train_config import AUTO, BALANCED, TrainConfig
 from seedtf.errors import UserError
-from seedtf.model.batch_norm import momentum_for
-from seedtf.model.families import check_image_size, minimum_image_size
-from seedtf.model.network import resolve_model_name
-from seedtf.model.precision import (
-    Compilation,
-    Precision,
-    choose_jit,
-    choose_precision,
-)
-from seedtf.model.weights import check_weights_file
-from seedtf.training.callbacks import tensorboard_callback
-from seedtf.training.machine import gpu_compute_capabilities
 from seedtf.training.optim.class_weights import parse_class_weights
-from seedtf.training.optim.optimizers import check_optimizer, needs_addons
-from seedtf.training.optim.schedules import Schedule, make_schedule
-from seedtf.training.placement import Placement, choose_placement
-from seedtf.training.sizes import Stage, make_stages
+from seedtf.training.optim.schedules import Schedule
+from seedtf.training.resolve import Settings
+from seedtf.training.segments import Segment, plan_segments
 
-__all__ = [
-    "Plan",
-    "check_choices",
-    "data_folder",
-    "make_plan",
-]
+if TYPE_CHECKING:
+    from seedtf.data.dataset import Dataset
+    from seedtf.data.store import Store
+
+__all__ = ["Placement", "Plan", "batch_norm_momentum", "bind"]
+
+# Largest image table that is kept in a GPU's memory.
+_RESIDENT_BYTES = 2 << 30
+
+
+@dataclass(frozen=True)
+class Placement:
+    """Where the augmentation runs.
+
+    Attributes:
+        on_device: the train step augments; otherwise the data pipeline does.
+        resident: the device holds every decoded image, and only indices reach the step.
+        reason: one sentence for the console.
+    """
+
+    on_device: bool
+    resident: bool
+    reason: str
+
+    @property
+    def name(self) -> str:
+        """For config.json."""
+        return "device" if self.on_device else "host"
 
 
 @dataclass(frozen=True)
 class Plan:
-    """The resolved choices of a run.
+    """What a run will do.
 
-    ``lr`` is the highest rate; ``policy`` has a fixed strength applied; ``class_weights`` is float32
-    ``[K]`` or None.
+    Attributes:
+        settings: what was decided without the data.
+        steps_per_epoch: training steps in an epoch.
+        bn_momentum: momentum of batch normalisation's moving statistics.
+        placement: where the augmentation runs.
+        class_weights: float32 ``[K]``, or None.
     """
 
-    precision: Precision
-    compilation: Compilation
+    settings: Settings
     steps_per_epoch: int
-    lr: float
-    weight_decay: float
-    per_step: bool
     bn_momentum: float
-    schedule: Schedule
-    policy: Policy
     placement: Placement
-    stages: list[Stage]
-    mixing: Mixing
     class_weights: npt.NDArray[np.float32] | None
 
-    def used_rate(self) -> Schedule:
-        """The learning rate as training will set it: in steps of an epoch, unless set per step."""
-        if self.per_step:
-            return self.schedule
-        return lambda epoch: self.schedule(float(math.floor(epoch)))
+    @property
+    def config(self) -> TrainConfig:
+        """The flags."""
+        return self.settings.config
+
+    def lr_schedule(self) -> Schedule:
+        """The learning rate as training will set it: constant within an epoch, unless set per step."""
+        schedule = self.settings.schedule
+        if self.settings.lr_per_step:
+            return schedule
+        return lambda epoch: schedule(float(math.floor(epoch)))
+
+    @property
+    def restarts_every_epoch(self) -> bool:
+        """Whether batches made ahead are stale after an epoch, because its strength is another one."""
+        return self.config.augment_strength == AUTO and not self.placement.on_device
+
+    def segments(self, epoch: int = 0, step: int = 0) -> list[Segment]:
+        """The ``fit`` calls that are left of the run after ``epoch`` epochs and ``step`` steps."""
+        return plan_segments(
+            self.settings.stages,
+            epochs=self.config.epochs,
+            freeze_epochs=self.config.freeze_epochs,
+            every_epoch=self.restarts_every_epoch,
+            epoch=epoch,
+            step=step,
+        )
 
     def resolved(self) -> dict[str, Any]:
-        """For config.json."""
+        """What each ``auto`` became, for config.json."""
+        settings = self.settings
         return {
-            "lr": self.lr,
-            "weight_decay": self.weight_decay,
-            "schedule_per_step": self.per_step,
+            "lr": settings.lr,
+            "weight_decay": settings.weight_decay,
+            "schedule_per_step": settings.lr_per_step,
             "bn_momentum": self.bn_momentum,
-            "precision": self.precision.policy,
-            "jit_compile": self.compilation.enabled,
+            "precision": settings.precision.policy,
+            "jit_compile": settings.compilation.enabled,
             "steps_per_epoch": self.steps_per_epoch,
             "placement": self.placement.name,
-            "stages": [asdict(stage) for stage in self.stages],
+            "stages": [asdict(stage) for stage in settings.stages],
             "class_weights": None if self.class_weights is None else self.class_weights.tolist(),
         }
 
 
-def make_plan(config: TrainConfig, dataset: Dataset, replicas: int = 1) -> Plan:
-    """Resolves ``config`` for this data and the devices TensorFlow sees.
+def bind(settings: Settings, dataset: Dataset) -> Plan:
+    """Decides what depends on the data and refuses what the data cannot do.
 
     Raises:
-        UserError: the batch is larger than the training data, rates and lengths contradict, or the
-            device cannot augment.
+        UserError: the batch is larger than the training data, there are fewer validation images than
+            replicas, or ``--class_weights`` does not fit the classes.
     """
-    images = len(dataset.split.train)
+    config, images = settings.config, len(dataset.split.train)
     if config.batch_size > images:
         raise UserError(
             f"--batch_size={config.batch_size}: more than the {images} training images; "
             f"pass {images} or less"
         )
-    steps_per_epoch = images // config.batch_size
+    replicas = settings.devices.replicas
+    if len(dataset.split.val) < replicas:
+        raise UserError(
+            f"--strategy: {replicas} replicas share {len(dataset.split.val)} validation images, and "
+            "each needs one; pass a larger --val_fraction, or use fewer devices"
+        )
+    steps = images // config.batch_size
     momentum = config.bn_momentum
-    capabilities = gpu_compute_capabilities()
     return Plan(
-        precision=choose_precision(config.precision, capabilities),
-        compilation=choose_jit(config.jit_compile, len(capabilities), replicas),
-        steps_per_epoch=steps_per_epoch,
-        lr=config.highest_rate,
-        weight_decay=_weight_decay(config),
-        # set once an epoch, a warm-up would spend its whole first epoch near 0
-        per_step=config.schedule_per_step or config.warmup_epochs > 0,
-        bn_momentum=momentum_for(steps_per_epoch) if isinstance(momentum, str) else momentum,
-        schedule=_schedule(config),
-        policy=config.policy(),
-        placement=choose_placement(config, dataset.store, len(capabilities), replicas),
-        stages=_stages(config),
-        mixing=config.mixing(),
+        settings=settings,
+        steps_per_epoch=steps,
+        bn_momentum=batch_norm_momentum(steps) if isinstance(momentum, str) else momentum,
+        placement=_place(settings, dataset.store),
         class_weights=_class_weights(config, dataset),
     )
 
 
-def check_choices(config: TrainConfig) -> None:
-    """Refuses what needs no data to be refused, before any image is decoded.
+def batch_norm_momentum(steps_per_epoch: int) -> float:
+    """Returns a momentum with which the moving statistics follow the training within an epoch.
 
-    Raises:
-        UserError: an unknown network or one that takes no such small images, weights that are no
-            such file, rates and lengths that contradict, TensorBoard or TensorFlow Addons where they
-            are not installed.
+    With Keras's default of 0.99 they average over about 100 steps. After an epoch of 30 steps they
+    still contain much of the initial 0 and 1, and validation stays bad for hundreds of steps
+    although training goes well. ``1 - 10 / steps_per_epoch`` averages over a tenth of an epoch, so
+    that after one epoch the earlier values have the weight ``exp(-10)``. It is clipped to [0.8,
+    0.99], because an average over fewer than five batches is noisy and Keras's default is good
+    enough for long epochs.
+
+    Example:
+        >>> batch_norm_momentum(steps_per_epoch=100)
+        0.9
     """
-    _schedule(config)
-    check_image_size(resolve_model_name(config.model), config.image_size)
-    _stages(config)
-    if config.has_weights_file:
-        check_weights_file(Path(config.weights))
-    check_optimizer(
-        config.optimizer,
-        weight_decay=_weight_decay(config),
-        clip_norm=config.clip_norm,
-        body_lr_factor=config.body_lr_factor,
-    )
-    if config.data_service:
-        check_service(config.data_service)
-    if config.augment_impl == "addons":
-        import_addons("--augment_impl=addons")
-    if config.tensorboard:
-        tensorboard_callback(Path())
+    return min(max(1.0 - 10.0 / steps_per_epoch, 0.8), 0.99)
 
 
-def _weight_decay(config: TrainConfig) -> float:
-    """Those of TensorFlow Addons have none, so none is their default."""
-    left_open = isinstance(config.weight_decay, str)
-    return 0.0 if left_open and needs_addons(config.optimizer) else config.decay
-
-
-def _stages(config: TrainConfig) -> list[Stage]:
-    smallest = max(minimum_image_size(resolve_model_name(config.model)), 8)
-    return make_stages(config.progressive_sizes, config.image_size, config.epochs, smallest)
+def _place(settings: Settings, store: Store) -> Placement:
+    if not settings.on_device:
+        return Placement(False, False, settings.placement_reason)
+    needed = len(store.catalog) * store.size**2 * 3
+    fits = not settings.gpus or needed <= _RESIDENT_BYTES
+    resident = store.mode != "off" and settings.devices.replicas == 1 and fits
+    fed = "only indices" if resident else "uint8 images"
+    return Placement(True, resident, f"in the train step, which is fed {fed}")
 
 
 def _class_weights(config: TrainConfig, dataset: Dataset) -> npt.NDArray[np.float32] | None:
     names = dataset.store.catalog.class_names
     labels = dataset.store.catalog.labels[dataset.split.train]
-    # a balanced sampler shows every class alike, so nothing is left to be made up for
+    # A balanced sampler shows every class equally often, so there is nothing to compensate.
     counts = np.bincount(labels, minlength=len(names))
     counts = np.ones_like(counts) if config.sampler == BALANCED else counts
     return parse_class_weights(config.class_weights, names, counts)
-
-
-def _schedule(config: TrainConfig) -> Schedule:
-    return make_schedule(
-        config.schedule,
-        lr=config.highest_rate,
-        min_lr=config.min_lr,
-        epochs=config.epochs,
-        warmup_epochs=config.warmup_epochs,
-        cycle_epochs=config.cycle_epochs,
-        cycle_decay=config.cycle_decay,
-    )
-
-
-def data_folder(config: TrainConfig) -> str:
-    """``--data_dir``; for ``sample`` the folder of the embedded data, drawn when it is not there."""
-    if config.data_dir != SAMPLE:
-        return config.data_dir
-    root = config.cache_folder / "sample"
-    print(f"sample    {root}", flush=True)
-    try:
-        return str(write_sample(root))
-    except OSError as error:
-        raise UserError(f"--cache_dir={root.parent}: {error.strerror}; pass another one") from error

@@ -7,17 +7,32 @@ from pathlib import Path
 import numpy as np
 
 from seedtf.config.train_config import TrainConfig
-from seedtf.data.dataset import list_files
+from seedtf.data.dataset import Dataset, list_files
 from seedtf.data.store import build_store, plan_cache
 from seedtf.errors import UserError
 from seedtf.plots.augmentation import draw_preview
 from seedtf.plots.base import save_figure
-from seedtf.training.plan import data_folder
+from seedtf.training.setup import data_folder
 
-__all__ = ["write_preview"]
+__all__ = ["draw_run_preview", "write_preview"]
 
 # An evenly spaced sample of this many images represents the folder, so that few images are decoded.
 _MAX_IMAGES = 64
+
+
+def draw_run_preview(config: TrainConfig, dataset: Dataset, out: Path) -> None:
+    """Draws the augmentation of a run's own training images, unless a resumed run has drawn it."""
+    if out.exists():
+        return
+    figure = draw_preview(
+        dataset.store,
+        dataset.split.train,
+        config.policy(),
+        seed=config.seed,
+        impl=config.augment_impl,
+        mixing=config.mixing(),
+    )
+    save_figure(figure, out)
 
 
 def write_preview(config: TrainConfig, out: Path) -> None:

@@ -1,4 +1,4 @@
-"""Going on with a run only where it can be exact: a refusal names what differs."""
+"""Resuming a run only where that can be exact: a refusal names what differs."""
 
 from __future__ import annotations
 
@@ -7,32 +7,34 @@ import importlib.metadata
 import json
 import os
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
-from seedtf.config.train_config import TrainConfig
 from seedtf.data.catalog import Catalog
 from seedtf.data.dataset import Dataset
 from seedtf.data.paths import RemotePath
 from seedtf.errors import UserError
+from seedtf.report import report, warn
+from seedtf.runs.paths import RunPaths
 from seedtf.runs.saved_config import RESUME_MAY_CHANGE
 from seedtf.training.plan import Plan
+from seedtf.training.state import TrainState, load_newest_state
 
-__all__ = ["check_identity", "run_identity"]
+__all__ = ["check_identity", "load_resume_state", "run_identity"]
 
 _VERSIONS = ("tensorflow", "keras")
 
 
-def run_identity(
-    config: TrainConfig, dataset: Dataset, plan: Plan, replicas: int = 1
-) -> dict[str, Any]:
-    """What must be the same for a resumed run to end as if it had never stopped, as JSON values.
+def run_identity(plan: Plan, dataset: Dataset, replicas: int = 1) -> dict[str, Any]:
+    """What must stay equal for a resumed run to end as if it had never stopped, as JSON values.
 
-    The number of replicas that share a batch counts where each normalises its part of the batch by
-    statistics of its own, or mixes images within its part. Else, with ``--sync_bn``, any number does
-    the same arithmetic, to rounding.
+    The number of replicas counts where each normalises its own part of the batch or mixes images
+    within it. With ``--sync_bn`` and without mixing, any number of replicas computes the same, to
+    rounding. The keys are part of the state's format: they are compared with those of older runs.
     """
-    mixed = plan.mixing.mixup or plan.mixing.cutmix
-    alike = config.sync_bn and not mixed
+    config, settings = plan.config, plan.settings
+    mixed = config.mixup or config.cutmix
+    replicas_are_equal = config.sync_bn and not mixed
     reason = "pictures are mixed" if mixed else "--sync_bn not given"
     flags = {k: v for k, v in config.as_dict().items() if k not in RESUME_MAY_CHANGE}
     versions = {name: importlib.metadata.version(name) for name in _VERSIONS}
@@ -40,14 +42,51 @@ def run_identity(
     return {
         **{f"--{name}": value for name, value in flags.items()},
         **{f"the version of {name}": version for name, version in versions.items()},
-        "the precision": plan.precision.policy,
-        **({} if alike else {f"the number of replicas ({reason})": replicas}),
-        "compilation with XLA": plan.compilation.enabled,
+        "the precision": settings.precision.policy,
+        **({} if replicas_are_equal else {f"the number of replicas ({reason})": replicas}),
+        "compilation with XLA": settings.compilation.enabled,
         "the class list": list(catalog.class_names),
         "the number of pictures": len(catalog),
         "the pictures (names, sizes, labels)": _data_digest(catalog),
         "the split": _split_digest(dataset),
     }
+
+
+def load_resume_state(
+    run_dir: Path, identity: Mapping[str, Any], replicas: int
+) -> TrainState | None:
+    """The newest state of a run, checked to belong to this data and these flags; reports it.
+
+    Args:
+        run_dir: the run folder, which all workers of a run can read.
+        identity: of the run that is about to continue.
+        replicas: devices that share a batch now.
+
+    Returns:
+        None where no state was saved yet: the run starts again at epoch 1.
+
+    Raises:
+        UserError: what differs, or no state in the folder is whole.
+    """
+    state, warnings = load_newest_state(RunPaths(run_dir).state)
+    for warning in warnings:
+        warn(warning)
+    if state is None:
+        report("resume", "no state was saved yet: starting at epoch 1")
+        return None
+    check_identity(str(run_dir), state.facts["identity"], identity)
+    before = state.facts["replicas"]
+    if before != replicas:
+        report(
+            "resume",
+            f"{before} replicas shared a batch, now {replicas}: the same batches and statistics, so "
+            "the same numbers to rounding, except for dropout",
+        )
+    position = (
+        f"step {state.step} of epoch {state.epoch + 1}" if state.step else f"epoch {state.epoch}"
+    )
+    report("resume", f"continuing after {position}")
+    return state
 
 
 def check_identity(run_dir: str, saved: Mapping[str, Any], now: Mapping[str, Any]) -> None:

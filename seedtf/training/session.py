@@ -1,334 +1,231 @@
-"""The fits of one run: its callbacks, its phases, and the state it may go on from."""
+"""The ``fit`` calls of one run, and the state that it may resume from."""
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import keras
 import numpy as np
-import tensorflow as tf
 
-from seedtf.config.train_config import AUTO, TrainConfig
 from seedtf.data.dataset import Dataset
-from seedtf.data.pipeline import DataWaitTimer, eval_dataset
 from seedtf.errors import StoppedError, WorkerLostError
 from seedtf.model.network import set_body_trainable
 from seedtf.runs.paths import RunPaths
+from seedtf.training import callbacks as cb
 from seedtf.training import state as states
-from seedtf.training.batches import TrainBatches, make_order
-from seedtf.training.callback_list import SessionHooks, make_callbacks, snapshots_of
-from seedtf.training.callbacks import LimitReachedError
+from seedtf.training.batches import TrainBatches
+from seedtf.training.callback_list import SessionHooks, make_callbacks
 from seedtf.training.distributed.devices import Devices
 from seedtf.training.distributed.sync import WorkerSync
-from seedtf.training.dry_run.forecast import Forecast
-from seedtf.training.dry_run.timing import TimedStage, process_age, time_training
+from seedtf.training.optim.choice import AVERAGED
 from seedtf.training.optim.ema import MovingAverage
-from seedtf.training.optim.optimizers import AVERAGED, first_averaged
 from seedtf.training.plan import Plan
+from seedtf.training.preview import draw_run_preview
 from seedtf.training.saver import Saver
-from seedtf.training.setup import planned_optimizer
-from seedtf.training.sizes import Stage
+from seedtf.training.segments import Segment
+from seedtf.training.setup import make_phase_optimizer
+from seedtf.training.state import TrainState
 from seedtf.training.stop_signal import StopSignal
 from seedtf.training.trainer import Trainer
 
 __all__ = ["Session"]
 
 
-@dataclass(frozen=True)
-class _Segment:
-    """One call of ``fit``: epochs ``[first, last)``, the first from ``step`` on."""
-
-    first: int
-    last: int
-    step: int
-
-
 class Session:
     """Trains a built network as planned, from the start or from a state.
 
     Attributes:
-        log: the history so far.
-        judged: the number of validation images.
-        timer: the clock of the epochs.
+        plan: what the run will do.
+        dataset: its images.
+        devices: what it trains on.
+        network: what is trained; its first weights are loaded.
+        trainer: the network in training.
+        batches: training and validation batches.
+        callbacks: those of every ``fit``, with log and timer.
+        paths: the run folder; a temporary folder on a worker that is not the chief.
     """
 
     def __init__(
         self,
-        config: TrainConfig,
-        dataset: Dataset,
         plan: Plan,
-        model: keras.Model,
-        run_dir: Path,
+        dataset: Dataset,
+        network: keras.Model,
+        paths: RunPaths,
         *,
         devices: Devices,
         identity: dict[str, Any],
-        state: states.TrainState | None,
-        draw_preview: Callable[[], None],
+        state: TrainState | None = None,
     ) -> None:
-        """Puts the callbacks together.
+        """Prepares the trainer, the batches and the callbacks.
 
         Args:
-            config: what the user asked for.
-            intake: the data.
-            plan: what it came to.
-            model: a network whose first weights are loaded.
-            run_dir: an existing run folder with ``checkpoints`` and ``state`` in it; any folder on a
-                worker that is not the chief.
-            devices: what to train on; the network was built in its scope.
-            identity: what a resumed run must agree with, kept in every state.
-            state: where to go on; None for the start.
-            draw_preview: draws the images of the augmentation, beside training; the chief's work.
+            plan, dataset, network, paths, devices: see the attributes.
+            identity: what a resumed run must agree with; kept in every state.
+            state: where to resume; None for the start.
         """
-        self._config, self._intake, self._plan = config, dataset, plan
-        self._network, self._run_dir = model, run_dir
-        self._devices = devices
-        self._identity, self._state = identity, state
-        self._order = make_order(config, dataset)
-        self._feed = TrainBatches(config, dataset, plan)
-        self._trainer = devices.make_trainer(model)
+        self.plan, self.dataset, self.network, self.paths = plan, dataset, network, paths
+        self.devices, self._identity, self._state = devices, identity, state
+        self._position = (state.epoch, state.step) if state else (0, 0)
+        config = plan.config
+        self.batches = TrainBatches(plan, dataset, devices.shard)
+        self.trainer = devices.make_trainer(network)
         if config.ema_horizon:
             steps = config.epochs * plan.steps_per_epoch
-            self._trainer.average = MovingAverage(model, config.ema_horizon, steps)
-        self._stage: Stage | None = None
+            self.trainer.average = MovingAverage(network, config.ema_horizon, steps)
+        self._phase: int | None = None
+        self._image_size = config.image_size
         self._stop = StopSignal()
-        self._place = str(run_dir) if devices.chief else "<the chief's run folder>"
+        self._resume_dir = str(paths.root) if devices.chief else "<the chief's run folder>"
         self._saver = Saver(
-            states.StateFolder(RunPaths(run_dir).state, state),
+            states.StateFolder(paths.state, state),
             averaged=config.optimizer == AVERAGED or config.ema_horizon > 0,
         )
-        self._wait = DataWaitTimer()
-        self.num_val_images = len(dataset.split.val)
-        self._callbacks = make_callbacks(
-            config,
+        self.callbacks = make_callbacks(
             plan,
-            RunPaths(run_dir),
+            paths,
             SessionHooks(
-                save_state=self._save,
-                save_model=self._save_network,
-                batch_files=self._batch_files,
-                epoch_batches=self._epoch_batches,
-                draw_preview=draw_preview,
-                data_wait=self._wait.take,
+                save_state=self._save_state,
+                save_model=lambda trainer, path: self._saver.checkpoint(trainer.network, path),
+                batch_files=self.batches.files,
+                epoch_batches=lambda epoch: self.batches.epoch(self._image_size, epoch),
+                data_wait=self.batches.data_wait,
+                draw_preview=lambda: draw_run_preview(config, dataset, paths.augmented),
             ),
-            strength=self._feed.strength,
+            strength=self.batches.strength,
             state=state,
             chief=devices.chief,
-            average=self._trainer.average,
+            average=self.trainer.average,
             stop=self._stop,
             sync=WorkerSync(devices.cluster, self._stop) if devices.cluster else None,
-            resume_dir=self._place,
-        )
-        self.timer, self.log = self._callbacks.timer, self._callbacks.log
-
-    @property
-    def _restarts(self) -> bool:
-        """Whether every epoch begins with new batches, for those made ahead had the old strength."""
-        return self._config.augment_strength == AUTO and self._feed.works_ahead
-
-    def forecast(self) -> Forecast:
-        """Times a few steps of every stage; the training is spoilt by it, and no file is written.
-
-        Epochs that train the head alone count as whole ones.
-        """
-        store = self._intake.store
-        self._compile(0)
-        return time_training(
-            self._trainer,
-            [self._timed(stage) for stage in self._plan.stages],
-            steps_per_epoch=self._plan.steps_per_epoch,
-            val_steps=self._val_steps,
-            startup=process_age(),
-            snapshots=len(snapshots_of(self._config, self._plan)),
-            cache=len(store.catalog) * store.size**2 * 3 if store.mode == "disk" else 0,
-        )
-
-    def _timed(self, stage: Stage) -> TimedStage:
-        return TimedStage(
-            stage.size,
-            stage.last - stage.first,
-            train=lambda: self._devices.distribute(lambda: self._step_batches(0)),
-            val=lambda: self._devices.distribute(self._val_batches),
-            enter=lambda: self._enter(stage),
-            restarts=self._restarts,
+            resume_dir=self._resume_dir,
         )
 
     def train(self) -> str:
-        """Runs every phase that is left; returns why training ended early, else an empty string.
+        """Runs every segment that is left; returns why training ended early, or an empty string.
 
         Raises:
-            DivergedError: the loss is no longer a number.
-            StoppedError: a signal came; the state is saved.
-            WorkerLostError: another worker is gone.
-            UserError: the disk is full or the run folder is gone.
+            DivergedError: the loss is not finite.
+            StoppedError: a signal arrived; the state is saved.
+            WorkerLostError: another worker has died.
+            UserError: the disk is full or the run folder has been removed.
         """
-        ending = "failed"
-        try:
-            with self._stop.listening(), self._devices.watching(f" with --resume={self._place}"):
-                with contextlib.suppress(LimitReachedError):
-                    self._phases()
-                self._saver.wait()
-                self._callbacks.preview.wait()
-            ending = self._callbacks.stop_reason or "finished"
-        except (KeyboardInterrupt, StoppedError, WorkerLostError):
-            self._saver.wait()
-            ending = "interrupted"
-            raise
-        finally:
-            self._saver.close()
-            if self._devices.chief:
-                self._callbacks.curves.finish(ending)
-        return self._callbacks.stop_reason
+        with _finishing(self, self._saver, self._stop, self._resume_dir):
+            if self._state is not None:
+                states.restore_weights(self.network, self._state)
+                states.restore_average(self.trainer, self._state)
+            for segment in self.plan.segments(*self._position):
+                if not self.callbacks.stop_reason:
+                    self._fit(segment)
+        return self.callbacks.stop_reason
 
-    def _phases(self) -> None:
-        """The head alone for ``freeze_epochs``, then everything."""
-        if self._state is not None:
-            states.restore_weights(self._network, self._state)
-            states.restore_average(self._trainer, self._state)
-        frozen, epochs = self._config.freeze_epochs, self._config.epochs
-        for first, last, whole in ((0, frozen, False), (frozen, epochs, True)):
-            done = self._state.epoch if self._state else 0
-            if first < last and done < last and not self._callbacks.stop_reason:
-                self._saver.wait()  # a checkpoint also says which layers are trainable
-                set_body_trainable(self._network, whole)
-                self._phase(first, last)
+    def compile_phase(self, phase_start: int) -> None:
+        """Compiles the trainer with a new optimizer for the phase that starts with this epoch."""
+        with self.devices.scope():
+            optimizer = make_phase_optimizer(self.plan, self.network, phase_start=phase_start)
+            self.trainer.compile_for(optimizer, jit_compile=self.plan.settings.compilation.enabled)
+        self._phase = phase_start
 
-    def _phase(self, first: int, last: int) -> None:
-        self._compile(first)
-        state, segment = self._state, _Segment(first, last, 0)
-        if state is not None and (state.epoch, state.step) > (first, 0):
-            # a state from inside this phase; one from its very start has another phase's optimizer
-            with self._devices.scope():
-                states.restore_optimizer(self._trainer, state)
-            segment = _Segment(state.epoch, last, state.step)
-        if segment.step:
-            self._build_metrics()
-            self._fit(_Segment(segment.first, segment.first + 1, segment.step), state)
-            segment = _Segment(segment.first + 1, last, 0)
-        if state is not None:
-            state.arrays.clear()  # they have served, and are as large as the model and optimizer
-        for part in self._parts(segment):
-            if not self._callbacks.stop_reason:
-                self._fit(part, None)
+    def set_image_size(self, size: int) -> None:
+        """Makes the train step take images of this side, in pixels, and traces it again."""
+        self._image_size = size
+        self.trainer.prepare = self.batches.prepare(size)
+        # Without a forced retrace Keras would trace this step for images of any size.
+        self.trainer.make_train_function(force=True)
 
-    def _compile(self, first: int) -> None:
-        with self._devices.scope():
-            self._trainer.compile_for(
-                self._optimizer(first), jit_compile=self._plan.compilation.enabled
-            )
-        self._stage = None  # compiled anew, it has to be traced anew
+    def train_batches(self, start_step: int) -> Any:
+        """The distributed training batches from ``start_step`` on, as ``fit`` takes them."""
+        if self.devices.strategy is not None:  # it prefetches, so its own thread waits for data
+            return self.devices.distribute(lambda: self.batches.train(self._image_size, start_step))
+        return self.batches.measure_wait(self.batches.train(self._image_size, start_step))
 
-    def _parts(self, segment: _Segment) -> Iterator[_Segment]:
-        """Cut where the size of the images changes, and where batches have to be made anew."""
-        for stage in self._plan.stages:
-            first, last = max(segment.first, stage.first), min(segment.last, stage.last)
-            length = 1 if self._restarts else max(last - first, 1)
-            for begin in range(first, last, length):
-                yield _Segment(begin, begin + length, 0)
+    def val_batches(self) -> Any:
+        """The distributed validation batches."""
+        return self.devices.distribute(self.batches.validation)
 
-    def _enter(self, stage: Stage) -> None:
-        """Feeds images of this stage's size from now on."""
-        if stage == self._stage:
-            return
-        self._stage = stage
-        self._trainer.prepare = self._feed.prepare(stage.size)
-        # traced anew, for Keras would trace this step for images of any size
-        self._trainer.make_train_function(force=True)
-
-    def _optimizer(self, first: int) -> keras.optimizers.Optimizer:
-        """A new optimizer for the phase that begins with epoch ``first``."""
-        begun = max(first_averaged(self._config.epochs) - first, 0)
-        return planned_optimizer(
-            self._config, self._plan, self._network, self._plan.lr, averaged_from=begun
-        )
-
-    def _fit(self, segment: _Segment, state: states.TrainState | None) -> None:
-        self._enter(next(s for s in self._plan.stages if s.first <= segment.first < s.last))
-        self._callbacks.strength.set(segment.first)  # batches are made before the epoch begins
-        steps = self._order.steps_per_epoch
-        start_step = segment.first * steps + segment.step
-        resuming = [_RestoreMetrics(state)] if state is not None else []
-        self._trainer.fit(
-            self._devices.distribute(lambda: self._clocked(self._step_batches(start_step))),
-            validation_data=self._devices.distribute(self._val_batches),
-            validation_steps=self._val_steps,
-            steps_per_epoch=steps - segment.step,
-            initial_epoch=segment.first,
-            epochs=segment.last,
-            callbacks=[*resuming, *self._callbacks.fit],
-            shuffle=False,  # the order is ours; Keras warns otherwise
+    def _fit(self, segment: Segment) -> None:
+        is_new_phase = segment.phase_start != self._phase
+        if is_new_phase:
+            self._start_phase(segment)
+        if is_new_phase or segment.image_size != self._image_size:
+            self.set_image_size(segment.image_size)
+        self.callbacks.strength.set(segment.first_epoch)  # before batches are made ahead
+        steps = self.batches.steps_per_epoch
+        self.trainer.fit(
+            self.train_batches(segment.first_epoch * steps + segment.start_step),
+            validation_data=self.val_batches(),
+            validation_steps=self.batches.val_steps,
+            steps_per_epoch=steps - segment.start_step,
+            initial_epoch=segment.first_epoch,
+            epochs=segment.last_epoch,
+            callbacks=[*self._restore_metrics(segment), *self.callbacks.fit],
+            shuffle=False,  # The order is ours; Keras warns otherwise.
             verbose=0,
         )
 
-    def _step_batches(self, start_step: int) -> tf.data.Dataset:
-        """What the train step is fed: whole batches, or what it needs to make them."""
-        return self._feed.batches(self._size, self._order, start_step, self._devices.shard)
+    def _start_phase(self, segment: Segment) -> None:
+        self._saver.wait()  # A checkpoint also records which layers are trainable.
+        set_body_trainable(self.network, segment.train_body)
+        self.compile_phase(segment.phase_start)
+        if self._state is None:
+            return
+        if "optimizer" in segment.restore:
+            with self.devices.scope():
+                states.restore_optimizer(self.trainer, self._state)
+        if "metrics" not in segment.restore:
+            # Free the restored arrays: they are as large as the model and its optimizer.
+            self._state.arrays.clear()
 
-    def _train_batches(self, start_step: int) -> tf.data.Dataset:
-        """Made on the host, whatever feeds the step."""
-        return self._feed.made_on_host(self._size, self._order, start_step, self._devices.shard)
+    def _restore_metrics(self, segment: Segment) -> list[keras.callbacks.Callback]:
+        if self._state is None or "metrics" not in segment.restore:
+            return []
+        return [_RestoreMetrics(self.trainer, self.plan.config.image_size, self._state)]
 
-    @property
-    def _size(self) -> int:
-        return self._config.image_size if self._stage is None else self._stage.size
+    def _save_state(self, trainer: Any, epoch: int, step: int) -> None:
+        facts = {
+            "identity": self._identity,
+            "history": self.paths.history.read_text(encoding="utf-8"),
+            "replicas": self.devices.replicas,
+        }
+        if self.devices.chief:
+            self._saver.state(trainer, epoch=epoch, step=step, facts=facts)
+        else:  # The chief cannot read the sums of the metrics without all others.
+            states.capture_state(trainer, epoch=epoch, step=step, facts=facts)
 
-    def _val_batches(self) -> tf.data.Dataset:
-        dataset, size = self._intake, self._config.batch_size
-        return eval_dataset(dataset.store, dataset.split.val, size, self._devices.shard)
 
-    @property
-    def _val_steps(self) -> int:
-        return self._devices.shard.steps(len(self._intake.split.val), self._config.batch_size)
-
-    def _clocked(self, batches: tf.data.Dataset) -> tf.data.Dataset:
-        """With the time spent waiting for data measured, where that can be done.
-
-        In deterministic mode TensorFlow refuses to read its clock; a strategy fetches ahead, so that
-        its own thread, not training, does the waiting.
-        """
-        measurable = not self._config.deterministic and self._devices.strategy is None
-        return self._wait.attach(batches) if measurable else batches
-
-    def _epoch_batches(self, epoch: int) -> tf.data.Dataset:
-        """What an epoch trains on, once more."""
-        steps = self._order.steps_per_epoch
-        return self._train_batches(epoch * steps).take(steps)
-
-    def _build_metrics(self) -> None:
-        """Makes Keras create the metrics' variables, so that there is something to put sums back to."""
-        size = self._config.image_size
-        image, label = np.zeros((1, size, size, 3), np.float32), np.zeros(1, np.int32)
-        self._trainer.test_on_batch(image, label)
-
-    def _save(self, model: Trainer, epoch: int, step: int) -> None:
-        history = RunPaths(self._run_dir).history.read_text(encoding="utf-8")
-        replicas = self._devices.replicas
-        facts = {"identity": self._identity, "history": history, "replicas": replicas}
-        if self._devices.chief:
-            self._saver.state(model, epoch=epoch, step=step, facts=facts)
-        else:  # the chief cannot read the sums of the metrics without all others
-            states.capture_state(model, epoch=epoch, step=step, facts=facts)
-
-    def _save_network(self, trainer: Trainer, path: Path) -> None:
-        self._saver.checkpoint(trainer.network, path)
-
-    def _batch_files(self, epoch: int, step: int) -> list[str]:
-        """The images of a batch: a function of (seed, step), so they need not be kept."""
-        size = self._order.batch_size
-        positions = self._order.epoch_order(epoch).numpy()[step * size : (step + 1) * size]
-        paths = self._intake.store.catalog.paths
-        return [paths[record] for record in self._intake.split.train[positions]]
+@contextmanager
+def _finishing(session: Session, saver: Saver, stop: StopSignal, resume_dir: str) -> Iterator[None]:
+    """Listens for signals, waits for files being written, and closes the live page."""
+    callbacks, ending = session.callbacks, "failed"
+    try:
+        with stop.listening(), session.devices.watching(f" with --resume={resume_dir}"):
+            with contextlib.suppress(cb.LimitReachedError):
+                yield
+            saver.wait()
+            callbacks.preview.wait()
+        ending = callbacks.stop_reason or "finished"
+    except (KeyboardInterrupt, StoppedError, WorkerLostError):
+        saver.wait()
+        ending = "interrupted"
+        raise
+    finally:
+        saver.close()
+        if session.devices.chief:
+            callbacks.curves.finish(ending)
 
 
 class _RestoreMetrics(keras.callbacks.Callback):
-    """Puts back the sums of an epoch under way; Keras has just set them to zero."""
+    """Restores the metric sums of an interrupted epoch, right after Keras has reset them."""
 
-    def __init__(self, state: states.TrainState) -> None:
+    def __init__(self, trainer: Trainer, image_size: int, state: TrainState) -> None:
         super().__init__()
         self._state = state
+        # Keras creates the metrics' variables with the first batch; restoring needs them before.
+        image, label = np.zeros((1, image_size, image_size, 3), np.float32), np.zeros(1, np.int32)
+        trainer.test_on_batch(image, label)
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         states.restore_metrics(self.model, self._state)
+        self._state.arrays.clear()  # as large as the model and its optimizer

@@ -1,34 +1,40 @@
-"""What every use of a ``TrainConfig`` begins with: threads, data, network and optimizer."""
+"""The steps between decided settings and a trainer that change the process or read the disk."""
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 
 import keras
 import tensorflow as tf
 
-from seedtf.config.train_config import TrainConfig
+from seedtf.config.train_config import SAMPLE, TrainConfig
 from seedtf.data.check.check import name_broken_files
 from seedtf.data.dataset import Dataset, load_dataset
+from seedtf.data.sample.write import write_sample
+from seedtf.data.service import check_service
 from seedtf.errors import UserError
 from seedtf.model.network import build_network
+from seedtf.model.weights import check_weights_file
+from seedtf.report import report
+from seedtf.training.optim.choice import first_averaged
 from seedtf.training.optim.optimizers import make_optimizer
 from seedtf.training.optim.param_groups import layerwise_lr, no_decay_variables
-from seedtf.training.plan import Plan, check_choices, data_folder, make_plan
+from seedtf.training.plan import Plan
+from seedtf.training.resolve import Settings
 
 __all__ = [
+    "configure_tensorflow",
+    "data_folder",
+    "load_training_data",
     "make_network",
-    "open_planned",
-    "planned_optimizer",
+    "make_phase_optimizer",
     "runtime_errors_as_user_errors",
-    "settled",
+    "seed_and_set_precision",
 ]
 
-# what a file that changed under --cache=off ends in, without its name
+# What reading a file that changed under --cache=off raises; none of them names the file.
 _BAD_FILE_ERRORS = (
     tf.errors.InvalidArgumentError,
     tf.errors.NotFoundError,
@@ -36,121 +42,56 @@ _BAD_FILE_ERRORS = (
 )
 
 
-def settled(config: TrainConfig) -> TrainConfig:
-    """``config`` with absolute paths and the number of threads, which TensorFlow now has.
+def configure_tensorflow(settings: Settings) -> None:
+    """Sets threads and determinism, and checks the file and the address that the flags name.
+
+    The sums that TensorFlow computes on a CPU depend on how many threads share the work, not on the
+    number of cores, so a fixed number of threads makes a run repeatable on another machine.
 
     Raises:
-        UserError: as ``check_choices``.
+        UserError: ``--weights`` is not a weights file, or nothing answers at ``--data_service``.
     """
-    config = _fix_threads(config.with_absolute_paths())
-    check_choices(config)
+    config = settings.config
+    try:
+        tf.config.threading.set_intra_op_parallelism_threads(config.threads)
+    except RuntimeError:
+        report("threads", "TensorFlow is already running and keeps the number it has")
     if config.deterministic:
         tf.config.experimental.enable_op_determinism()
-    return config
+    if config.has_weights_file:
+        check_weights_file(Path(config.weights))
+    if config.data_service:
+        check_service(config.data_service)
 
 
-def open_planned(config: TrainConfig, replicas: int = 1) -> tuple[Dataset, Plan]:
-    """Seeds all randomness, opens the data and sets the number format that the plan chose.
-
-    Raises:
-        UserError: as ``load_dataset`` and ``make_plan``.
-    """
-    keras.utils.set_random_seed(config.seed)
-    dataset = _open_training_data(config)
-    plan = make_plan(config, dataset, replicas)
-    keras.mixed_precision.set_global_policy(plan.precision.policy)
-    return dataset, plan
+def seed_and_set_precision(settings: Settings) -> None:
+    """Seeds Keras, NumPy and Python, and sets Keras's dtype policy for all layers made later."""
+    keras.utils.set_random_seed(settings.config.seed)
+    keras.mixed_precision.set_global_policy(settings.precision.policy)
 
 
-@contextmanager
-def runtime_errors_as_user_errors(
-    config: TrainConfig, dataset: Dataset, run_dir: Path | None = None
-) -> Iterator[None]:
-    """What the device or the disk refuses while training becomes a line that says what to do.
-
-    Args:
-        config: every choice of the training.
-        intake: its data.
-        run_dir: the folder that ``--resume`` can go on in; None where none is written.
+def data_folder(config: TrainConfig) -> str:
+    """``--data_dir``; for ``sample`` the folder of the embedded data, drawn if it does not exist.
 
     Raises:
-        UserError: out of memory, an image went bad, or ``run_dir`` cannot be written.
+        UserError: the sample data cannot be written.
     """
+    if config.data_dir != SAMPLE:
+        return config.data_dir
+    root = config.cache_folder / "sample"
+    report("sample", str(root))
     try:
-        yield
-    except tf.errors.ResourceExhaustedError as error:
-        raise UserError(
-            f"--batch_size={config.batch_size}: out of memory; lower it or --image_size, or train "
-            "with --precision=mixed_bfloat16"
-        ) from error
-    except _BAD_FILE_ERRORS as error:
-        broken = name_broken_files(dataset.store, config.max_pixels)
-        if not broken:
-            raise
-        go_on = f", then go on with --resume={run_dir}," if run_dir else ""
-        raise UserError(
-            f"{broken[0].path}: found bad while training ({broken[0].fault}: {broken[0].detail}); "
-            f"restore it{go_on} or remove it (seedtf check finds all such) and start again"
-        ) from error
-    except BrokenPipeError:  # the reader of the output left; the run folder is well
-        raise
+        return str(write_sample(root))
     except OSError as error:
-        if run_dir is None:
-            raise
-        cause = error.strerror or str(error)
-        raise UserError(
-            f"--run_dir={run_dir}: cannot be written ({cause}); the last good state is kept: make "
-            f"room or repair the folder, then go on with --resume={run_dir}"
-        ) from error
+        raise UserError(f"--cache_dir={root.parent}: {error.strerror}; pass another one") from error
 
 
-def make_network(
-    config: TrainConfig, dataset: Dataset, plan: Plan, *, weights: str, sync_bn: bool = False
-) -> keras.Model:
-    """The network that is trained; ``weights`` and ``sync_bn`` as ``build_network`` takes them."""
-    return build_network(
-        model=config.model,
-        num_classes=len(dataset.store.catalog.class_names),
-        image_size=config.image_size,
-        weights=weights,
-        bn_momentum=plan.bn_momentum,
-        sync_bn=sync_bn,
-        zero_init_residual=config.zero_init_residual,
-    )
+def load_training_data(config: TrainConfig) -> Dataset:
+    """The images, decoded or ready to be decoded, and their split.
 
-
-def planned_optimizer(
-    config: TrainConfig, plan: Plan, network: keras.Model, lr: float, *, averaged_from: int = 0
-) -> keras.optimizers.Optimizer:
-    """A new optimizer of ``network``; ``lr`` and ``averaged_from`` as ``make_optimizer`` takes them."""
-    factor = config.body_lr_factor
-    return make_optimizer(
-        config.optimizer,
-        lr,
-        averaged_from=averaged_from,
-        steps_per_epoch=plan.steps_per_epoch,
-        weight_decay=plan.weight_decay,
-        no_decay=no_decay_variables(network),
-        clip_norm=config.clip_norm,
-        lr_scales=None if factor == 1.0 else layerwise_lr(network, factor),
-    )
-
-
-def _fix_threads(config: TrainConfig) -> TrainConfig:
-    """Fixes the number of compute threads, and notes it in the config, so that a run can be repeated.
-
-    TensorFlow's sums on a CPU depend on how many threads share them, not on how many cores those have.
+    Raises:
+        UserError: as ``load_dataset``.
     """
-    threads = config.threads or os.cpu_count() or 1
-    try:
-        tf.config.threading.set_intra_op_parallelism_threads(threads)
-    except RuntimeError:
-        print("threads   TensorFlow was running already and keeps the number it has", flush=True)
-    return replace(config, threads=threads)
-
-
-def _open_training_data(config: TrainConfig) -> Dataset:
-    """The images, decoded or ready to be, and their split."""
     return load_dataset(
         data_folder(config),
         image_size=config.image_size,
@@ -166,3 +107,96 @@ def _open_training_data(config: TrainConfig) -> Dataset:
         data_service=config.data_service,
         strict=config.strict,
     )
+
+
+def make_network(plan: Plan, dataset: Dataset) -> keras.Model:
+    """The network of a run with its first weights.
+
+    Raises:
+        UserError: as ``build_network``.
+    """
+    config = plan.config
+    return build_network(
+        model=config.model,
+        num_classes=len(dataset.store.catalog.class_names),
+        image_size=config.image_size,
+        weights=_first_weights(config),
+        bn_momentum=plan.bn_momentum,
+        sync_bn=config.sync_bn and plan.settings.devices.replicas > 1,
+        zero_init_residual=config.zero_init_residual,
+    )
+
+
+def make_phase_optimizer(
+    plan: Plan, network: keras.Model, *, phase_start: int = 0, lr: float | None = None
+) -> keras.optimizers.Optimizer:
+    """A new optimizer for the phase of a run that starts with epoch ``phase_start``, from 0.
+
+    Args:
+        plan: what the run will do.
+        network: what is trained; its frozen layers get no slots.
+        phase_start: first epoch of the phase.
+        lr: the first learning rate; the plan's highest one if None.
+    """
+    config, settings = plan.config, plan.settings
+    factor = config.body_lr_factor
+    return make_optimizer(
+        config.optimizer,
+        settings.lr if lr is None else lr,
+        averaged_from=max(first_averaged(config.epochs) - phase_start, 0),
+        steps_per_epoch=plan.steps_per_epoch,
+        weight_decay=settings.weight_decay,
+        clip_norm=config.clip_norm,
+        no_decay=no_decay_variables(network),
+        lr_scales=None if factor == 1.0 else layerwise_lr(network, factor),
+    )
+
+
+@contextmanager
+def runtime_errors_as_user_errors(
+    config: TrainConfig, dataset: Dataset, run_dir: Path | None = None
+) -> Iterator[None]:
+    """Turns what the device or the disk refuses during training into a line with a remedy.
+
+    Args:
+        config: the flags of the training.
+        dataset: its data.
+        run_dir: the folder to name for ``--resume``; None where no run is written.
+
+    Raises:
+        UserError: out of memory, a file that has become unreadable, or ``run_dir`` not writable.
+    """
+    try:
+        yield
+    except tf.errors.ResourceExhaustedError as error:
+        raise UserError(
+            f"--batch_size={config.batch_size}: out of memory; lower it or --image_size, or train "
+            "with --precision=mixed_bfloat16"
+        ) from error
+    except _BAD_FILE_ERRORS as error:
+        broken = name_broken_files(dataset.store, config.max_pixels)
+        if not broken:
+            raise
+        resume = f", then continue with --resume={run_dir}," if run_dir else ""
+        raise UserError(
+            f"{broken[0].path}: became unreadable during training ({broken[0].fault}: "
+            f"{broken[0].detail}); restore it{resume} or remove it (seedtf check finds all such "
+            "files) and start again"
+        ) from error
+    except BrokenPipeError:  # stdout was closed (e.g. `| head`); this is not a run-folder error
+        raise
+    except OSError as error:
+        if run_dir is None:
+            raise
+        cause = error.strerror or str(error)
+        raise UserError(
+            f"--run_dir={run_dir}: cannot be written ({cause}); the last good state is kept: free "
+            f"some space or repair the folder, then continue with --resume={run_dir}"
+        ) from error
+
+
+def _first_weights(config: TrainConfig) -> str:
+    """A resumed run needs no first weights, except where they decide the architecture."""
+    # Keras adds a layer to EfficientNetB0 to B7 when they start from ImageNet weights.
+    extra_layer = config.weights == "imagenet" and config.model.lower().startswith("efficientnetb")
+    return config.weights if extra_layer or not config.resume else "none"

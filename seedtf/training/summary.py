@@ -6,16 +6,18 @@ from pathlib import Path
 from typing import Any
 
 import keras
+import numpy as np
 
 from seedtf.config.recipes import RECIPES, recipe_changes
 from seedtf.config.train_config import BALANCED, TrainConfig
 from seedtf.data.dataset import Dataset
+from seedtf.report import report, warn
 from seedtf.runs.records import describe_devices
-from seedtf.training.distributed.devices import Devices
-from seedtf.training.optim.optimizers import describe_optimizer
+from seedtf.training.distributed.choice import DeviceChoice
+from seedtf.training.optim.choice import describe_optimizer
 from seedtf.training.plan import Plan
 
-__all__ = ["announce", "announce_worker", "data_warnings"]
+__all__ = ["data_warnings", "report_plan", "report_worker"]
 
 _SHOWN_FAULTS = 5
 _DETERMINISTIC = (
@@ -25,67 +27,68 @@ _DETERMINISTIC = (
 _STORES = {"ram": "memory", "disk": "memory-mapped cache file", "off": "none, files read again"}
 
 
-def announce(
-    config: TrainConfig,
-    dataset: Dataset,
-    plan: Plan,
-    model: keras.Model,
-    run_dir: Path,
-    *,
-    devices: Devices,
-) -> None:
-    """Prints a line each on images, split, store, model, precision, XLA, device and schedule."""
+def report_plan(plan: Plan, dataset: Dataset, network: keras.Model, run_dir: Path) -> None:
+    """Reports, one line each, what was found and what was chosen: images to learning rate.
+
+    Args:
+        plan: what the run will do.
+        dataset: its images.
+        network: the built network.
+        run_dir: the run folder.
+    """
+    config, settings = plan.config, plan.settings
     lines = {
         "run": "none, nothing is trained" if config.dry_run else str(run_dir),
         "images": _images(dataset),
         "split": _split(config, dataset),
         "store": _store(dataset),
-        "model": _model(config, model, plan),
-        "precision": plan.precision.reason,
-        "XLA": plan.compilation.reason,
+        "model": _model(plan, network),
+        "precision": settings.precision.reason,
+        "XLA": settings.compilation.reason,
         "augment": f"{_augmentation(config)}; {plan.placement.reason}",
         "device": f"{describe_devices()}, {config.threads} compute threads",
-        "strategy": _strategy(config, devices),
+        "strategy": _strategy(config, settings.devices),
         "recipe": _recipe(config),
-        "training": _training(config, plan),
-        "update": _update(config, plan),
+        "training": _training(plan),
+        "update": _update(plan),
     }
     if config.sampler == BALANCED:
         lines["sampler"] = "balanced: an epoch takes as many images of every class"
     if averages := _averages(config):
         lines["averages"] = averages
-    if len(plan.stages) > 1:
+    if len(settings.stages) > 1:
         lines["sizes"] = _sizes(plan)
     if plan.class_weights is not None:
-        lines["weights"] = _class_weights(dataset, plan)
+        lines["weights"] = _class_weights(dataset, plan.class_weights)
     if config.deterministic:
         lines["determinism"] = _DETERMINISTIC
     if config.data_service:
         lines["service"] = _service(config)
-    for name, text in lines.items():
-        print(f"{name:10}{text}", flush=True)
-    for line in (*data_warnings(dataset), *_faults(dataset)):
-        print(line, flush=True)
+    for label, text in lines.items():
+        report(label, text)
+    for text in data_warnings(dataset):
+        warn(text)
+    _report_faults(dataset)
 
 
-def announce_worker(devices: Devices) -> None:
-    """Among several workers, a line that says which one this is; before it waits for the others."""
-    if devices.cluster is not None:
-        cluster = devices.cluster
-        part = "the chief, which writes the run" if devices.chief else "quiet from here on"
-        print(
-            f"worker    {cluster.name(cluster.index)}, number {cluster.index + 1} of {cluster.size}, "
-            f"{part}; waiting for the others",
-            flush=True,
+def report_worker(devices: DeviceChoice) -> None:
+    """Reports which of several workers this process is, before it waits for the others."""
+    cluster = devices.cluster
+    if cluster is not None:
+        part = "the chief, which writes the run" if devices.chief else "silent from here on"
+        report(
+            "worker",
+            f"{cluster.name(cluster.index)}, number {cluster.index + 1} of {cluster.size}, {part}; "
+            "waiting for the others",
         )
 
 
-def _strategy(config: TrainConfig, devices: Devices) -> str:
+def _strategy(config: TrainConfig, devices: DeviceChoice) -> str:
     text = f"{devices.kind}, because {devices.reason}"
     if devices.replicas == 1:
         return text
     each = config.batch_size // devices.replicas
-    statistics = "over the whole batch" if config.sync_bn else "of its own part"
+    statistics = "over the whole batch" if config.sync_bn else "per replica"
     return (
         f"{text}; {devices.replicas} replicas take {each} images of a batch each, batch-norm "
         f"statistics {statistics}; waiting for data is not measured"
@@ -129,9 +132,10 @@ def _service(config: TrainConfig) -> str:
     )
 
 
-def _model(config: TrainConfig, model: keras.Model, plan: Plan) -> str:
+def _model(plan: Plan, network: keras.Model) -> str:
+    config = plan.config
     weights = {"none": "random"}.get(config.weights, config.weights)
-    text = f"{config.model}, {model.count_params():,} parameters, first weights: {weights}"
+    text = f"{config.model}, {network.count_params():,} parameters, first weights: {weights}"
     return f"{text}; batch-norm momentum {plan.bn_momentum:.3g}"
 
 
@@ -147,76 +151,77 @@ def _value(value: Any) -> str:
 
 
 def _augmentation(config: TrainConfig) -> str:
-    strength = f"strength {_value(config.augment_strength).removesuffix('.0')}"
-    parts = {
-        f"MixUp by Beta({config.mixup:g})": config.mixup,
-        f"CutMix by Beta({config.cutmix:g})": config.cutmix,
-        f"a rectangle erased in {config.random_erasing:.3g} of the images": config.random_erasing,
-    }
-    return ", ".join([strength, *(text for text, on in parts.items() if on)])
+    parts = [f"strength {_value(config.augment_strength).removesuffix('.0')}"]
+    if config.mixup:
+        parts.append(f"MixUp by Beta({config.mixup:g})")
+    if config.cutmix:
+        parts.append(f"CutMix by Beta({config.cutmix:g})")
+    if config.random_erasing:
+        parts.append(f"a rectangle erased in {config.random_erasing:.3g} of the images")
+    return ", ".join(parts)
 
 
-def _update(config: TrainConfig, plan: Plan) -> str:
-    parts = {
-        f"weight decay {plan.weight_decay:g}": True,
-        f"gradient cut to norm {config.clip_norm:g}": config.clip_norm > 0,
-        f"first layers at {config.body_lr_factor:g} of the rate": config.body_lr_factor != 1,
-        f"labels smoothed by {config.label_smoothing:g}": config.label_smoothing > 0,
-    }
-    return ", ".join(text for text, on in parts.items() if on)
+def _update(plan: Plan) -> str:
+    config, parts = plan.config, [f"weight decay {plan.settings.weight_decay:g}"]
+    if config.clip_norm:
+        parts.append(f"gradient clipped to norm {config.clip_norm:g}")
+    if config.body_lr_factor != 1:
+        parts.append(f"first layers at {config.body_lr_factor:g} of the learning rate")
+    if config.label_smoothing:
+        parts.append(f"label smoothing {config.label_smoothing:g}")
+    return ", ".join(parts)
 
 
 def _averages(config: TrainConfig) -> str:
-    parts = {
-        f"weights over {config.ema_horizon:.3g} of all steps, validated and kept": (
-            config.ema_horizon > 0
-        ),
-        "a snapshot at the bottom of every cycle": config.snapshots,
-    }
-    return "; ".join(text for text, on in parts.items() if on)
+    parts = []
+    if config.ema_horizon:
+        parts.append(f"weights over {config.ema_horizon:.3g} of all steps, validated and kept")
+    if config.snapshots:
+        parts.append("a snapshot at the bottom of every cycle")
+    return "; ".join(parts)
 
 
 def _sizes(plan: Plan) -> str:
-    parts = [f"{s.size}² pixels in epochs {s.first + 1} to {s.last}" for s in plan.stages]
-    return f"{', '.join(parts)}; validation always at {plan.stages[-1].size}²"
+    stages = plan.settings.stages
+    parts = [f"{s.size}² pixels in epochs {s.first + 1} to {s.last}" for s in stages]
+    return f"{', '.join(parts)}; validation always at {stages[-1].size}²"
 
 
-def _class_weights(dataset: Dataset, plan: Plan) -> str:
-    names = dataset.store.catalog.class_names
-    assert plan.class_weights is not None
-    pairs = zip(names, plan.class_weights, strict=True)
+def _class_weights(dataset: Dataset, weights: np.ndarray) -> str:
+    pairs = zip(dataset.store.catalog.class_names, weights, strict=True)
     return "an image counts " + ", ".join(f"{weight:.3g} in {name}" for name, weight in pairs)
 
 
-def _training(config: TrainConfig, plan: Plan) -> str:
+def _training(plan: Plan) -> str:
+    config, settings = plan.config, plan.settings
     text = f"{config.epochs} epochs of {plan.steps_per_epoch} steps of {config.batch_size} images"
-    rule = describe_optimizer(config.optimizer, config.epochs)
-    rate = f"{rule}, {config.schedule} learning rate from {plan.lr:g}, "
-    rate += "set at every step" if plan.per_step else "set once an epoch"
+    rule = describe_optimizer(config.optimizer, config.epochs, settings.keras_2)
+    rate = f"{rule}, {config.schedule} learning rate from {settings.lr:g}, "
+    rate += "set at every step" if settings.lr_per_step else "set once an epoch"
     frozen = f"; head alone for {config.freeze_epochs}" if config.freeze_epochs else ""
     return f"{text}, {rate}{frozen}"
 
 
 def data_warnings(dataset: Dataset) -> list[str]:
-    """A line on identical images on both sides of the split, and one on those in two classes."""
-    lines = []
+    """Sentences on identical images on both sides of the split, and on those with two labels."""
+    sentences = []
     if dataset.duplicates_across_split:
-        lines.append(
-            "warning   validation images with an identical training image: "
-            f"{dataset.duplicates_across_split}; the accuracy will flatter"
+        sentences.append(
+            "validation images with an identical training image: "
+            f"{dataset.duplicates_across_split}; the accuracy will be too optimistic"
         )
     if dataset.conflicting_labels:
         later, first = dataset.conflicting_labels[0]
-        lines.append(
-            "warning   images with an identical one in another class: "
+        sentences.append(
+            "images with an identical one in another class: "
             f"{len(dataset.conflicting_labels)}, first {later} and {first}; seedtf check names them"
         )
-    return lines
+    return sentences
 
 
-def _faults(dataset: Dataset) -> list[str]:
+def _report_faults(dataset: Dataset) -> None:
     faults = dataset.store.catalog.faults
-    lines = [f"left out  {f.path}: {f.fault} ({f.detail})" for f in faults[:_SHOWN_FAULTS]]
+    for fault in faults[:_SHOWN_FAULTS]:
+        report("left out", f"{fault.path}: {fault.fault} ({fault.detail})")
     if len(faults) > _SHOWN_FAULTS:
-        lines.append(f"left out  … and {len(faults) - _SHOWN_FAULTS} more, see data_report.csv")
-    return lines
+        report("left out", f"… and {len(faults) - _SHOWN_FAULTS} more, see data_report.csv")

@@ -3,56 +3,62 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
-from seedtf.config.recipes import RECIPES, recipe_changes
 from seedtf.config.train_config import TrainConfig
 from seedtf.data.dataset import Dataset
 from seedtf.errors import UserError
 from seedtf.files import remove_leftovers
 from seedtf.intervals import wilson_interval
-from seedtf.plots.augmentation import draw_preview
 from seedtf.plots.base import save_figure
 from seedtf.plots.training import draw_schedule
 from seedtf.runs.folder import check_run_dir, create_run_dir, lock_run
 from seedtf.runs.history import best_epoch
 from seedtf.runs.paths import RunPaths
 from seedtf.runs.records import write_records
-from seedtf.runs.saved_config import resumed_config
-from seedtf.training.distributed.devices import Devices, check_shares, choose_devices
+from seedtf.runs.saved_config import load_resumed
+from seedtf.training.callback_list import snapshots_of
+from seedtf.training.distributed.devices import Devices
 from seedtf.training.distributed.sync import check_equal_across_workers
 from seedtf.training.dry_run.forecast import Forecast
-from seedtf.training.optim.optimizers import check_strategy
-from seedtf.training.plan import Plan
-from seedtf.training.resume import check_identity, run_identity
+from seedtf.training.dry_run.timing import TimedStage, process_age, time_training
+from seedtf.training.machine import inspect_machine
+from seedtf.training.plan import Plan, bind
+from seedtf.training.resolve import resolve
+from seedtf.training.resume import load_resume_state, run_identity
 from seedtf.training.session import Session
-from seedtf.training.setup import make_network, open_planned, runtime_errors_as_user_errors, settled
-from seedtf.training.state import TrainState, load_newest_state
-from seedtf.training.summary import announce, announce_worker
+from seedtf.training.setup import (
+    configure_tensorflow,
+    load_training_data,
+    make_network,
+    runtime_errors_as_user_errors,
+    seed_and_set_precision,
+)
+from seedtf.training.summary import report_plan, report_worker
 
 __all__ = ["TrainConfig", "TrainResult", "forecast_training", "train_and_evaluate"]
 
 
 @dataclass(frozen=True)
 class TrainResult:
-    """What a run came to; also the ``RESULT`` line.
+    """The outcome of a run; also the ``RESULT`` line.
 
     Attributes:
-        run_dir: the run's folder; empty on a worker that is not the chief, which keeps none.
+        run_dir: the run folder; empty on a worker that is not the chief, which keeps none.
         epochs: epochs trained.
         best_epoch: the one with the lowest validation loss, counted from 1; its model is saved.
         val_loss, val_accuracy: of that epoch; accuracy in [0, 1].
         val_accuracy_interval: Wilson's 95 % interval.
-        epoch_seconds: median of the epochs with validation and writing, the first left out.
+        epoch_seconds: median over the epochs with validation and writing, the first left out.
         images_per_second: median training throughput, the first epoch left out.
-        stopped: why training ended before its last epoch, else empty.
+        stopped: why training ended before its last epoch, or empty.
     """
 
     run_dir: str
@@ -71,7 +77,7 @@ class TrainResult:
 
 
 def train_and_evaluate(config: TrainConfig) -> TrainResult:
-    """Trains as ``config`` says and leaves a run folder; prints what it chose and a line an epoch.
+    """Trains as ``config`` says and leaves a run folder; reports its choices and a line per epoch.
 
     On a CPU the same ``config`` gives the same ``history.csv``.
 
@@ -79,95 +85,82 @@ def train_and_evaluate(config: TrainConfig) -> TrainResult:
         config: every choice of the run.
 
     Returns:
-        The figures of the best epoch and where everything is.
+        The figures of the best epoch, and where everything is.
 
     Raises:
-        UserError: whatever the user can mend, naming the flag or file.
-        DivergedError: the loss is no longer a number.
-        StoppedError: SIGTERM or SIGINT came; the state is saved.
-        WorkerLostError: another worker is gone; all can go on from the last state.
+        UserError: whatever the user can correct, naming the flag or file.
+        DivergedError: the loss is not finite.
+        StoppedError: SIGTERM or SIGINT arrived; the state is saved.
+        WorkerLostError: another worker has died; all can resume from the last state.
+
+    Example:
+        >>> import tempfile
+        >>> config = TrainConfig(
+        ...     data_dir="sample", cache_dir=tempfile.mkdtemp(), run_dir="oak", model="tiny",
+        ...     weights="none", image_size=16, epochs=1, batch_size=64,
+        ... )
+        >>> result = train_and_evaluate(config)  # doctest: +SKIP
+        >>> result.best_epoch, result.run_dir  # doctest: +SKIP
+        (1, 'oak')
     """
-    with _session(config) as (session, run_dir):
-        stopped = session.train()
-    return _result(run_dir, session, stopped)
+    with open_session(config) as session:
+        return _result(session, stopped=session.train())
 
 
 def forecast_training(config: TrainConfig) -> Forecast:
-    """What the training that ``config`` means would take; times a few steps and leaves no run folder.
+    """What the training that ``config`` describes would take; times a few steps, leaves no run.
 
     Raises:
         UserError: as ``train_and_evaluate``, and where several workers would train.
     """
-    with _session(config) as (session, _):
-        return session.forecast()
+    with open_session(config) as session:
+        return _forecast(session)
 
 
 @contextmanager
-def _session(config: TrainConfig) -> Iterator[tuple[Session, Path | None]]:
-    """A training about to begin, and its run folder, which only the chief has."""
-    if config.resume and config.resume != config.run_dir:
-        config = resumed_config(config.resume, _given(config))
-    config = settled(config)
-    devices = choose_devices(config.strategy)
-    if config.dry_run and devices.cluster is not None:
-        raise UserError(
-            "--dry_run: times one machine; leave TF_CONFIG out, or pass --strategy=none"
-        )
-    check_strategy(config.optimizer, devices.kind)
-    if not config.resume and devices.chief:
+def open_session(config: TrainConfig) -> Iterator[Session]:
+    """Everything up to the first step: from flags to a session that is ready to train."""
+    settings = resolve(load_resumed(config), inspect_machine())
+    config = settings.config
+    configure_tensorflow(settings)
+    if not config.resume and settings.devices.chief:
         check_run_dir(config)
-    announce_worker(devices)
-    devices = devices.started(config.worker_timeout)
-    with _quiet_unless_chief(devices), devices.watching(), _prepared(config, devices) as session:
-        yield session
-
-
-@contextmanager
-def _prepared(config: TrainConfig, devices: Devices) -> Iterator[tuple[Session, Path | None]]:
-    check_equal_across_workers(
-        {"the number of devices of a worker": devices.shard.count}, devices.cluster
-    )
-    check_shares(devices.replicas, config.batch_size)
-    _check_average(config, devices.replicas)
-    dataset, plan = open_planned(config, devices.replicas)
-    _check_validation(devices.replicas, dataset)
-    with devices.scope():
-        sync_bn = config.sync_bn and devices.replicas > 1
-        model = make_network(config, dataset, plan, weights=_first_weights(config), sync_bn=sync_bn)
-    identity = run_identity(config, dataset, plan, devices.replicas)
-    # these change no number, but a worker alone with another value would wait for ever
-    together = {"--save_minutes": config.save_minutes, "--time_limit": config.time_limit}
-    check_equal_across_workers({**identity, **together}, devices.cluster)
-    kept = devices.chief and not config.dry_run
-    with (
-        _run_folder(config, devices) as run_dir,
-        runtime_errors_as_user_errors(config, dataset, run_dir if kept else None),
-    ):
-        state = _resume_state(config, identity, devices) if config.resume else None
-        where = [state.epoch, state.step] if state else None
-        check_equal_across_workers({"the state to go on from": where}, devices.cluster)
-        announce(config, dataset, plan, model, run_dir, devices=devices)
-        if state is None and devices.chief and not config.dry_run:
-            _write_first_files(run_dir, config, dataset, plan, devices)
-        yield (
-            Session(
-                config,
-                dataset,
-                plan,
-                model,
-                run_dir,
-                devices=devices,
-                identity=identity,
-                state=state,
-                draw_preview=lambda: _draw_preview(run_dir, config, dataset, plan),
-            ),
-            run_dir if devices.chief else None,
+    report_worker(settings.devices)
+    devices = Devices.start(settings.devices, config.worker_timeout)
+    cluster, writes_run = devices.cluster, devices.chief and not config.dry_run
+    with _silent_unless_chief(devices), devices.watching():
+        check_equal_across_workers(
+            {"the number of devices of a worker": devices.shard.count}, cluster
         )
+        seed_and_set_precision(settings)
+        dataset = load_training_data(config)
+        plan = bind(settings, dataset)
+        with devices.scope():
+            network = make_network(plan, dataset)
+        identity = run_identity(plan, dataset, devices.replicas)
+        # These change no number, but a worker with another value would wait for the others forever.
+        together = {"--save_minutes": config.save_minutes, "--time_limit": config.time_limit}
+        check_equal_across_workers({**identity, **together}, cluster)
+        with (
+            _run_folder(config, writes_run) as paths,
+            runtime_errors_as_user_errors(config, dataset, paths.root if writes_run else None),
+        ):
+            state = None
+            if config.resume:
+                state = load_resume_state(Path(config.run_dir), identity, devices.replicas)
+            position = [state.epoch, state.step] if state else None
+            check_equal_across_workers({"the state to resume from": position}, cluster)
+            report_plan(plan, dataset, network, paths.root)
+            if state is None and writes_run:
+                _write_first_files(paths, plan, dataset)
+            yield Session(
+                plan, dataset, network, paths, devices=devices, identity=identity, state=state
+            )
 
 
 @contextmanager
-def _quiet_unless_chief(devices: Devices) -> Iterator[None]:
-    """One worker's console is enough: the others say who they are and what ends them."""
+def _silent_unless_chief(devices: Devices) -> Iterator[None]:
+    """Discards what other workers than the chief print: one console is enough."""
     if devices.chief:
         yield
         return
@@ -176,122 +169,72 @@ def _quiet_unless_chief(devices: Devices) -> Iterator[None]:
 
 
 @contextmanager
-def _run_folder(config: TrainConfig, devices: Devices) -> Iterator[Path]:
-    """The run's folder for the chief alone; else, and to look only, one that goes in the end."""
-    if not devices.chief or config.dry_run:
+def _run_folder(config: TrainConfig, writes_run: bool) -> Iterator[RunPaths]:
+    """The run folder, locked; a temporary one for a dry run and for workers other than the chief."""
+    if not writes_run:
         with tempfile.TemporaryDirectory(prefix="seedtf-worker-") as folder:
-            RunPaths.of(folder).state.mkdir()
-            yield Path(folder)
+            paths = RunPaths.of(folder)
+            paths.state.mkdir()
+            yield paths
         return
-    run_dir = Path(config.run_dir) if config.resume else create_run_dir(config)
-    with lock_run(run_dir):
-        remove_leftovers(run_dir)
-        yield run_dir
+    paths = RunPaths(Path(config.run_dir) if config.resume else create_run_dir(config))
+    with lock_run(paths.root):
+        remove_leftovers(paths.root)
+        yield paths
 
 
-def _check_average(config: TrainConfig, replicas: int) -> None:
-    if config.ema_horizon and replicas > 1:
-        raise UserError(
-            f"--ema_horizon={config.ema_horizon:g}: averages on one device only, and {replicas} share "
-            "the batch here; pass --strategy=none, or leave it out"
+def _write_first_files(paths: RunPaths, plan: Plan, dataset: Dataset) -> None:
+    root = str(dataset.store.catalog.root.resolve())
+    resolved = {**plan.resolved(), **plan.settings.devices.resolved(), "data_root": root}
+    write_records(paths.root, plan.config, dataset, resolved)
+    planned = draw_schedule(plan.lr_schedule(), plan.config.epochs, title=paths.root.name)
+    save_figure(planned, paths.planned_lr)
+
+
+def _forecast(session: Session) -> Forecast:
+    """Times a few steps of every image size. Leaves weights and optimizer modified.
+
+    Epochs that train the head alone count as whole ones.
+    """
+    plan, store = session.plan, session.dataset.store
+    session.compile_phase(0)
+    stages = [
+        TimedStage(
+            stage.size,
+            stage.last - stage.first,
+            train=lambda: session.train_batches(0),
+            val=session.val_batches,
+            enter=functools.partial(session.set_image_size, stage.size),
+            restarts=plan.restarts_every_epoch,
         )
-
-
-def _check_validation(replicas: int, dataset: Dataset) -> None:
-    if len(dataset.split.val) < replicas:
-        raise UserError(
-            f"--strategy: {replicas} replicas share {len(dataset.split.val)} validation images, and "
-            "each needs one; pass a larger --val_fraction, or use fewer devices"
-        )
-
-
-def _resume_state(
-    config: TrainConfig, identity: dict[str, Any], devices: Devices
-) -> TrainState | None:
-    """The newest state of the run's folder, which all workers of a run can read."""
-    run_dir = Path(config.run_dir)
-    state, warnings = load_newest_state(RunPaths(run_dir).state)
-    for warning in warnings:
-        print(f"warning   {warning}", flush=True)
-    if state is None:
-        print("resume    no state was saved yet: beginning at epoch 1", flush=True)
-        return None
-    check_identity(str(run_dir), state.facts["identity"], identity)
-    before = state.facts["replicas"]
-    if before != devices.replicas:
-        print(
-            f"resume    {before} replicas shared a batch, now {devices.replicas}: the same batches and "
-            "statistics, so the same numbers to rounding, dropout aside",
-            flush=True,
-        )
-    where = (
-        f"step {state.step} of epoch {state.epoch + 1}" if state.step else f"epoch {state.epoch}"
+        for stage in plan.settings.stages
+    ]
+    return time_training(
+        session.trainer,
+        stages,
+        steps_per_epoch=plan.steps_per_epoch,
+        val_steps=session.batches.val_steps,
+        startup=process_age(),
+        snapshots=len(snapshots_of(plan)),
+        cache=len(store.catalog) * store.size**2 * 3 if store.mode == "disk" else 0,
     )
-    print(f"resume    going on after {where}", flush=True)
-    return state
 
 
-def _result(run_dir: Path | None, session: Session, stopped: str) -> TrainResult:
-    rows, num_val_images = session.log.rows, session.num_val_images
+def _result(session: Session, stopped: str) -> TrainResult:
+    callbacks, images = session.callbacks, len(session.dataset.split.val)
+    rows = callbacks.log.rows
     best = best_epoch(rows)
     if best is None:
         raise UserError("no epoch had a finite validation loss; lower --lr")
     row = rows[best - 1]
     return TrainResult(
-        run_dir=str(run_dir or ""),
+        run_dir=str(session.paths.root) if session.devices.chief else "",
         epochs=len(rows),
         best_epoch=best,
         val_loss=row["val_loss"],
         val_accuracy=row["val_accuracy"],
-        val_accuracy_interval=wilson_interval(
-            round(row["val_accuracy"] * num_val_images), num_val_images
-        ),
-        epoch_seconds=session.timer.median_seconds,
-        images_per_second=session.timer.median_images_per_second,
+        val_accuracy_interval=wilson_interval(round(row["val_accuracy"] * images), images),
+        epoch_seconds=callbacks.timer.median_seconds,
+        images_per_second=callbacks.timer.median_images_per_second,
         stopped=stopped,
     )
-
-
-def _given(config: TrainConfig) -> dict[str, Any]:
-    """The fields that differ from their defaults: what a caller in Python asked for."""
-    values = {each.name: (getattr(config, each.name), each.default) for each in fields(config)}
-    by_recipe = recipe_changes(config.recipe, config.as_dict())
-    return {
-        name: now
-        for name, (now, default) in values.items()
-        if (name in by_recipe if name in RECIPES[config.recipe] else now != default)
-    }
-
-
-def _first_weights(config: TrainConfig) -> str:
-    """None need be loaded for a run that goes on, except where they decide the architecture."""
-    # Keras gives EfficientNetB0 to B7 one more layer when they begin with ImageNet's weights
-    extra_layer = config.weights == "imagenet" and config.model.lower().startswith("efficientnetb")
-    return config.weights if extra_layer or not config.resume else "none"
-
-
-def _write_first_files(
-    run_dir: Path, config: TrainConfig, dataset: Dataset, plan: Plan, devices: Devices
-) -> None:
-    root = str(dataset.store.catalog.root.resolve())
-    write_records(
-        run_dir, config, dataset, {**plan.resolved(), **devices.resolved(), "data_root": root}
-    )
-    planned = draw_schedule(plan.used_rate(), config.epochs, title=run_dir.name)
-    save_figure(planned, RunPaths(run_dir).planned_lr)
-
-
-def _draw_preview(run_dir: Path, config: TrainConfig, dataset: Dataset, plan: Plan) -> None:
-    """Once in a run: an interrupted one may have it already."""
-    path = RunPaths(run_dir).augmented
-    if path.exists():
-        return
-    preview = draw_preview(
-        dataset.store,
-        dataset.split.train,
-        plan.policy,
-        seed=config.seed,
-        impl=config.augment_impl,
-        mixing=plan.mixing,
-    )
-    save_figure(preview, path)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import signal
 import subprocess
@@ -10,7 +9,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import keras
@@ -22,10 +21,11 @@ from seedtf.data.shard import Shard
 from seedtf.errors import UserError, WorkerLostError, first_line
 from seedtf.model.batch_norm import moving_statistics
 from seedtf.training.distributed import waiting
-from seedtf.training.distributed.cluster import Cluster, read_cluster
+from seedtf.training.distributed.choice import DeviceChoice
+from seedtf.training.distributed.cluster import Cluster
 from seedtf.training.trainer import Prepare, Trainer
 
-__all__ = ["Devices", "DistributedTrainer", "check_shares", "choose_devices", "choose_strategy"]
+__all__ = ["Devices", "DistributedTrainer"]
 
 # The errors that the collectives of the other workers raise when a worker is lost.
 _LOST = (
@@ -38,65 +38,38 @@ _LOST = (
 
 
 @dataclass(frozen=True)
-class Devices:
-    """The devices that a run trains on.
+class Devices(DeviceChoice):
+    """The devices of a run, started.
 
     Attributes:
-        kind: ``none``, ``mirrored`` or ``multi_worker``.
-        reason: why, as one sentence for the console.
-        replicas: the number of devices of all workers together; each takes a part of every batch.
-        cluster: the workers of ``multi_worker``; None for the other kinds.
-        strategy: TensorFlow's strategy; None for the kind ``none``, and before ``started``.
+        strategy: TensorFlow's; None for one device.
     """
 
-    kind: str
-    reason: str
-    replicas: int = 1
-    cluster: Cluster | None = None
     strategy: tf.distribute.Strategy | None = None
 
-    @property
-    def workers(self) -> int:
-        """The number of processes that train together."""
-        return self.cluster.size if self.cluster else 1
+    @classmethod
+    def start(cls, choice: DeviceChoice, worker_timeout: int) -> Devices:
+        """Starts the devices of ``choice``; among several workers, waits until all have joined.
 
-    @property
-    def chief(self) -> bool:
-        """Whether this process writes the run folder and prints."""
-        return self.cluster is None or self.cluster.index == 0
+        Call it before TensorFlow computes anything.
+
+        Args:
+            choice: from ``choose_devices``.
+            worker_timeout: seconds of silence after which a worker counts as lost.
+
+        Raises:
+            UserError: TensorFlow is already running, or this worker's port is taken.
+            WorkerLostError: a worker left while the others were joining.
+        """
+        strategy = _make_strategy(choice, worker_timeout)
+        replicas = strategy.num_replicas_in_sync if strategy else choice.replicas
+        return cls(choice.kind, choice.reason, replicas, choice.cluster, strategy)
 
     @property
     def shard(self) -> Shard:
         """The part of each batch that the replicas of this process take."""
         local = self.replicas // self.workers
         return Shard(self.replicas, local * (self.cluster.index if self.cluster else 0), local)
-
-    def started(self, worker_timeout: int) -> Devices:
-        """Returns these devices with their strategy; waits until all workers have connected.
-
-        Call it before TensorFlow computes anything.
-
-        Args:
-            worker_timeout: seconds of silence after which a worker is considered lost.
-
-        Raises:
-            UserError: TensorFlow has already computed something, or this worker's port is in use.
-            WorkerLostError: a worker ended while the workers were connecting.
-        """
-        if self.kind == "none":
-            return self
-        if self.cluster is not None:
-            strategy = _join(self.cluster, worker_timeout)
-        else:
-            # Without a list of devices MirroredStrategy would read TF_CONFIG.
-            device = "gpu" if tf.config.list_physical_devices("GPU") else "cpu"
-            names = [f"/{device}:{number}" for number in range(self.replicas)]
-            strategy = tf.distribute.MirroredStrategy(names)
-        return replace(self, strategy=strategy, replicas=strategy.num_replicas_in_sync)
-
-    def resolved(self) -> dict[str, Any]:
-        """Returns the choices for ``resolved`` in config.json."""
-        return {"strategy": self.kind, "replicas": self.replicas, "workers": self.workers}
 
     def scope(self) -> AbstractContextManager[Any]:
         """Returns the scope in which variables must be created, so that every replica has its copy."""
@@ -179,76 +152,16 @@ def _with_axis(logs: dict[str, Any]) -> dict[str, Any]:
     return {name: tf.reshape(value, [1]) for name, value in logs.items()}
 
 
-def choose_strategy(
-    requested: str, cluster: Cluster | None, gpus: int, cpus: int
-) -> tuple[str, str]:
-    """Returns the strategy for ``--strategy=requested`` and a sentence that gives the reason.
-
-    Args:
-        requested: ``auto``, ``none``, ``mirrored`` or ``multi_worker``.
-        cluster: the cluster that ``TF_CONFIG`` describes; None without one.
-        gpus: the number of GPUs that TensorFlow sees on this machine.
-        cpus: the number of logical CPU devices; 1, unless the program has split its CPU.
-
-    Raises:
-        UserError: ``multi_worker`` without a cluster.
-    """
-    workers = cluster.size if cluster else 1
-    if requested == "multi_worker" and cluster is None:
-        raise UserError(
-            "--strategy=multi_worker: TF_CONFIG is not set; set it on every worker, or pass auto"
-        )
-    if workers > 1 and requested in ("auto", "multi_worker"):
-        return "multi_worker", f"TF_CONFIG names {workers} workers"
-    if requested == "none":
-        unused = f"; the {workers} workers of TF_CONFIG are not used" if workers > 1 else ""
-        return "none", f"one device was requested{unused}"
-    alone = "TF_CONFIG names one worker and " if cluster and workers == 1 else ""
-    if gpus > 1 or (requested == "mirrored" and not gpus and cpus > 1):
-        devices = f"{gpus} GPUs" if gpus else f"{cpus} logical CPU devices"
-        return "mirrored", f"{alone}there are {devices}"
-    request = "" if requested == "auto" else f"{requested} was requested, but "
-    return "none", f"{request}{alone}there is one device"
-
-
-def choose_devices(requested: str) -> Devices:
-    """Returns the devices for ``--strategy=requested`` on this machine and with its ``TF_CONFIG``.
-
-    Raises:
-        UserError: ``TF_CONFIG`` is invalid, or is missing for ``multi_worker``.
-    """
-    cluster = read_cluster(os.environ.get("TF_CONFIG"))
-    gpus, cpus = len(tf.config.list_physical_devices("GPU")), _cpu_count()
-    kind, reason = choose_strategy(requested, cluster, gpus, cpus)
-    # In Keras 2.15 the chief cannot read the moving statistics without the other workers.
-    if kind == "multi_worker" and KERAS_2:
-        raise UserError(
-            f"--strategy={requested}: {reason}, which needs Keras 3; install seedtf without [addons], "
-            "or unset TF_CONFIG"
-        )
-    return Devices(
-        kind,
-        reason,
-        replicas=(gpus or cpus) if kind == "mirrored" else 1,
-        cluster=cluster if kind == "multi_worker" else None,
+def _make_strategy(choice: DeviceChoice, worker_timeout: int) -> tf.distribute.Strategy | None:
+    if choice.kind == "none":
+        return None
+    if choice.cluster is not None:
+        return _join(choice.cluster, worker_timeout)
+    # Name the devices one by one: without names TensorFlow would read TF_CONFIG.
+    device = "gpu" if tf.config.list_physical_devices("GPU") else "cpu"
+    return tf.distribute.MirroredStrategy(
+        [f"/{device}:{number}" for number in range(choice.replicas)]
     )
-
-
-def check_shares(replicas: int, batch_size: int) -> None:
-    """Raises UserError if a batch cannot be split evenly between ``replicas``."""
-    remainder = batch_size % replicas
-    if remainder:
-        lower = f"{batch_size - remainder} or " if batch_size > remainder else ""
-        raise UserError(
-            f"--batch_size={batch_size}: {replicas} replicas cannot split a batch of this size "
-            f"evenly; pass {lower}{batch_size - remainder + replicas}"
-        )
-
-
-def _cpu_count() -> int:
-    """The number of logical CPU devices, from the configuration: listing them starts TensorFlow."""
-    physical = tf.config.list_physical_devices("CPU")
-    return len(tf.config.get_logical_device_configuration(physical[0]) or [None])
 
 
 def _join(cluster: Cluster, worker_timeout: int) -> tf.distribute.Strategy:

@@ -10,7 +10,6 @@ from dataclasses import replace
 from pathlib import Path
 
 from seedtf.config.train_config import TrainConfig
-from seedtf.data.shard import WHOLE
 from seedtf.errors import UserError
 from seedtf.files import csv_line, write_lines
 from seedtf.plots.base import save_figure
@@ -18,14 +17,18 @@ from seedtf.plots.lr_finder import draw_lr_sweep
 from seedtf.report import report, warn
 from seedtf.runs.folder import create_named_folder
 from seedtf.runs.paths import RUNS
-from seedtf.training.batches import TrainBatches, make_order
+from seedtf.training.batches import TrainBatches
 from seedtf.training.lr_finder.finder import LRSuggestion, LRSweep, suggest_lr, sweep_lr
+from seedtf.training.machine import inspect_machine
+from seedtf.training.plan import bind
+from seedtf.training.resolve import resolve
 from seedtf.training.setup import (
+    configure_tensorflow,
+    load_training_data,
     make_network,
-    open_planned,
-    planned_optimizer,
+    make_phase_optimizer,
     runtime_errors_as_user_errors,
-    settled,
+    seed_and_set_precision,
 )
 from seedtf.training.trainer import Trainer
 
@@ -81,9 +84,15 @@ def find_learning_rate(
 
 def _sweep(config: TrainConfig, start: float, end: float, steps: int) -> tuple[LRSweep, int]:
     """Returns the sweep and its planned number of steps."""
-    config = settled(replace(config, strategy="none"))
-    dataset, plan = open_planned(config)
-    network = make_network(config, dataset, plan, weights=config.weights)
+    # One device: a sweep of several workers would have to agree on every learning rate.
+    machine = replace(inspect_machine(), tf_config=None)
+    settings = resolve(replace(config, strategy="none"), machine)
+    configure_tensorflow(settings)
+    seed_and_set_precision(settings)
+    config = settings.config
+    dataset = load_training_data(config)
+    plan = bind(settings, dataset)
+    network = make_network(plan, dataset)
     num_steps = max(min(steps, _MAX_EPOCHS * plan.steps_per_epoch), 2)
     report(
         "lr_find",
@@ -92,13 +101,12 @@ def _sweep(config: TrainConfig, start: float, end: float, steps: int) -> tuple[L
     )
     _warn_if_few(steps, num_steps)
     with runtime_errors_as_user_errors(config, dataset):
-        train_batches = TrainBatches(config, dataset, plan)
-        trainer = Trainer(network, train_batches.prepare(config.image_size))
-        optimizer = planned_optimizer(config, plan, network, start)
-        trainer.compile_for(optimizer, jit_compile=plan.compilation.enabled)
-        order = make_order(config, dataset)
-        batches = train_batches.batches(config.image_size, order, 0, WHOLE)
-        return sweep_lr(trainer, batches, start=start, end=end, steps=num_steps), num_steps
+        batches = TrainBatches(plan, dataset)
+        trainer = Trainer(network, batches.prepare(config.image_size))
+        optimizer = make_phase_optimizer(plan, network, lr=start)
+        trainer.compile_for(optimizer, jit_compile=settings.compilation.enabled)
+        train = batches.train(config.image_size, start_step=0)
+        return sweep_lr(trainer, train, start=start, end=end, steps=num_steps), num_steps
 
 
 def _report_unused(config: TrainConfig) -> None:

@@ -8,11 +8,10 @@ from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
-import tensorflow as tf
 
 from seedtf.errors import UserError
 
-__all__ = ["parse_class_weights", "sample_weights"]
+__all__ = ["parse_class_weights"]
 
 _FLAG = "--class_weights"
 _MIN, _MAX = float(np.finfo(np.float32).tiny), float(np.finfo(np.float32).max)
@@ -53,18 +52,6 @@ def parse_class_weights(
             raise UserError(f"{_FLAG}: class {name!r} is named twice; name it once")
         weights[name] = weight
     return np.array([weights.get(name, 1.0) for name in class_names], np.float32)
-
-
-def sample_weights(soft_labels: tf.Tensor, weights: npt.ArrayLike) -> tf.Tensor:
-    """Returns the weight of each image, float32 ``[B]``: its label's average of the class weights.
-
-    Args:
-        soft_labels: float32 ``[B, K]``, rows that sum to 1. An image mixed from two classes gets the
-            average of their weights, in the proportions of its label.
-        weights: float32 ``[K]`` from ``parse_class_weights``.
-    """
-    # Multiply and sum instead of tf.matmul, whose inputs some devices round to fewer bits.
-    return tf.reduce_sum(soft_labels * tf.constant(weights, tf.float32), axis=-1)
 
 
 def _balanced_weights(counts: npt.NDArray[np.int_]) -> npt.NDArray[np.float32]:

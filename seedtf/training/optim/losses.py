@@ -9,9 +9,7 @@ import keras
 import numpy.typing as npt
 import tensorflow as tf
 
-from seedtf.training.optim.class_weights import sample_weights
-
-__all__ = ["CrossEntropy", "accuracy_metric", "make_targets", "smooth"]
+__all__ = ["CrossEntropy", "accuracy_metric", "make_targets", "sample_weights", "smooth"]
 
 Targets = Callable[[tf.Tensor, tf.Tensor], tuple]
 
@@ -88,3 +86,14 @@ def _matches(y_true: Any, y_pred: Any) -> Any:
 def _are_distributions(y_true: Any, y_pred: Any) -> bool:
     # Keras may add a second axis of length 1 to class numbers.
     return len(y_true.shape) == 2 and y_true.shape[-1] == y_pred.shape[-1]
+
+
+def sample_weights(soft_labels: tf.Tensor, weights: npt.ArrayLike) -> tf.Tensor:
+    """The weight of each image, float32 ``[B]``: the mean of the class weights under its label.
+
+    Args:
+        soft_labels: float32 ``[B, K]``, rows that sum to 1; a mixed image weighs as its parts do.
+        weights: float32 ``[K]`` from ``parse_class_weights``.
+    """
+    # no matrix product: devices may round the factors of one to fewer bits
+    return tf.reduce_sum(soft_labels * tf.constant(weights, tf.float32), axis=-1)

@@ -1,0 +1,114 @@
+"""Which devices share a batch: the choice, before TensorFlow starts any of them.
+
+Nothing here imports TensorFlow.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from seedtf.errors import UserError
+from seedtf.training.distributed.cluster import Cluster, read_cluster
+from seedtf.training.machine import Machine
+
+__all__ = ["DeviceChoice", "check_even_batch", "choose_devices", "choose_strategy"]
+
+
+@dataclass(frozen=True)
+class DeviceChoice:
+    """What ``--strategy`` resolves to.
+
+    Attributes:
+        kind: ``none``, ``mirrored`` or ``multi_worker``.
+        reason: one sentence for the console.
+        replicas: devices that share every batch, over all workers.
+        cluster: the workers of ``multi_worker``, else None.
+    """
+
+    kind: str
+    reason: str
+    replicas: int = 1
+    cluster: Cluster | None = None
+
+    @property
+    def workers(self) -> int:
+        """Processes that train together."""
+        return self.cluster.size if self.cluster else 1
+
+    @property
+    def chief(self) -> bool:
+        """Whether this process writes the run folder."""
+        return self.cluster is None or self.cluster.index == 0
+
+    def resolved(self) -> dict[str, Any]:
+        """For config.json."""
+        return {"strategy": self.kind, "replicas": self.replicas, "workers": self.workers}
+
+
+def choose_devices(requested: str, machine: Machine) -> DeviceChoice:
+    """Resolves ``--strategy=requested`` on ``machine``.
+
+    Raises:
+        UserError: ``TF_CONFIG`` is wrong, missing where it is needed, or needs Keras 3.
+
+    Example:
+        >>> choose_devices("auto", Machine(gpus=((9, 0), (9, 0)))).replicas
+        2
+    """
+    cluster = read_cluster(machine.tf_config)
+    gpus = len(machine.gpus)
+    kind, reason = choose_strategy(requested, cluster, gpus, machine.cpu_devices)
+    if kind == "mirrored":
+        return DeviceChoice(kind, reason, replicas=gpus or machine.cpu_devices)
+    if kind == "none" or cluster is None:
+        return DeviceChoice(kind, reason)
+    if machine.keras_2:  # the chief alone cannot read moving statistics there
+        raise UserError(
+            f"--strategy={requested}: {reason}, which needs Keras 3; install seedtf without [addons], "
+            "or unset TF_CONFIG"
+        )
+    return DeviceChoice(kind, reason, replicas=cluster.size * max(gpus, 1), cluster=cluster)
+
+
+def choose_strategy(
+    requested: str, cluster: Cluster | None, gpus: int, cpus: int
+) -> tuple[str, str]:
+    """The strategy for ``--strategy=requested`` and a sentence that gives the reason.
+
+    Args:
+        requested: ``auto``, ``none``, ``mirrored`` or ``multi_worker``.
+        cluster: what ``TF_CONFIG`` describes.
+        gpus: GPUs that TensorFlow sees here.
+        cpus: logical CPU devices; one, unless the program split its CPU.
+
+    Raises:
+        UserError: ``multi_worker`` without a cluster.
+    """
+    workers = cluster.size if cluster else 1
+    if requested == "multi_worker" and cluster is None:
+        raise UserError(
+            "--strategy=multi_worker: TF_CONFIG is not set; set it on every worker, or pass auto"
+        )
+    if workers > 1 and requested in ("auto", "multi_worker"):
+        return "multi_worker", f"TF_CONFIG names {workers} workers"
+    if requested == "none":
+        unused = f"; the {workers} workers of TF_CONFIG are not used" if workers > 1 else ""
+        return "none", f"one device was requested{unused}"
+    alone = "TF_CONFIG names one worker and " if cluster and workers == 1 else ""
+    if gpus > 1 or (requested == "mirrored" and not gpus and cpus > 1):
+        found = f"{gpus} GPUs" if gpus else f"{cpus} logical CPU devices"
+        return "mirrored", f"{alone}there are {found}"
+    asked = "" if requested == "auto" else f"{requested} was requested, but "
+    return "none", f"{asked}{alone}there is one device"
+
+
+def check_even_batch(replicas: int, batch_size: int) -> None:
+    """Raises UserError if a batch cannot be split evenly between ``replicas``."""
+    remainder = batch_size % replicas
+    if remainder:
+        lower = f"{batch_size - remainder} or " if batch_size > remainder else ""
+        raise UserError(
+            f"--batch_size={batch_size}: {replicas} replicas cannot split a batch of this size "
+            f"evenly; pass {lower}{batch_size - remainder + replicas}"
+        )

@@ -1,0 +1,176 @@
+"""Every choice that needs no data: each ``auto`` decided, each impossible demand refused, with reasons.
+
+``resolve`` is a pure function of the flags and the machine; nothing here imports TensorFlow.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from seedtf.config.train_config import TrainConfig
+from seedtf.errors import UserError, missing_addons
+from seedtf.model.families import check_image_size, match_model_name, minimum_image_size
+from seedtf.model.precision import Compilation, Precision, choose_jit, choose_precision
+from seedtf.training.distributed.choice import DeviceChoice, check_even_batch, choose_devices
+from seedtf.training.machine import Machine
+from seedtf.training.optim.choice import check_optimizer, check_strategy, needs_addons
+from seedtf.training.optim.schedules import Schedule, make_schedule
+from seedtf.training.segments import SizeStage, parse_size_stages
+
+__all__ = ["Settings", "resolve"]
+
+_SMALLEST_STAGE = 8
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The flags of a training with everything decided that needs no data.
+
+    Attributes:
+        config: the flags; paths are absolute and the number of threads is fixed.
+        devices: which devices share a batch.
+        precision: number format of the network.
+        compilation: whether XLA compiles the train step.
+        lr: highest learning rate.
+        weight_decay: decoupled weight decay; 0 for none.
+        schedule: learning rate as a function of the epoch, a float.
+        lr_per_step: whether the learning rate is set at every step, not once an epoch.
+        stages: image sizes over the epochs.
+        on_device: whether the train step augments, not the data pipeline.
+        placement_reason: why, as part of a sentence; empty where the step augments.
+        gpus: number of GPUs.
+        keras_2: whether this is the Keras 2.15 environment.
+    """
+
+    config: TrainConfig
+    devices: DeviceChoice
+    precision: Precision
+    compilation: Compilation
+    lr: float
+    weight_decay: float
+    schedule: Schedule
+    lr_per_step: bool
+    stages: Sequence[SizeStage]
+    on_device: bool
+    placement_reason: str
+    gpus: int
+    keras_2: bool
+
+
+def resolve(config: TrainConfig, machine: Machine) -> Settings:
+    """Decides every ``auto`` and refuses what cannot work, before any image is read.
+
+    Args:
+        config: what the user asked for.
+        machine: from ``inspect_machine``.
+
+    Raises:
+        UserError: naming the flag, its value and the remedy: an unknown network or an image size that
+            it does not accept, rates and lengths that contradict each other, a strategy, precision or
+            placement that this machine does not have, a package that is not installed.
+
+    Example:
+        >>> settings = resolve(TrainConfig(data_dir="sample", weights="none"), Machine())
+        >>> settings.lr, settings.precision.policy
+        (0.001, 'float32')
+    """
+    config = replace(config.with_absolute_paths(), threads=config.threads or machine.cores)
+    network = match_model_name(config.model, machine.networks)
+    check_image_size(network, config.image_size)
+    _check_packages(config, machine)
+    devices = choose_devices(config.strategy, machine)
+    _check_devices(config, devices)
+    check_strategy(config.optimizer, devices.kind)
+    decay = _weight_decay(config, machine)
+    check_optimizer(
+        config.optimizer,
+        machine,
+        weight_decay=decay,
+        clip_norm=config.clip_norm,
+        body_lr_factor=config.body_lr_factor,
+    )
+    on_device, placement_reason = _place_augmentation(config, len(machine.gpus))
+    smallest = max(minimum_image_size(network), _SMALLEST_STAGE)
+    return Settings(
+        config=config,
+        devices=devices,
+        precision=choose_precision(config.precision, machine.gpus),
+        compilation=choose_jit(config.jit_compile, len(machine.gpus), devices.replicas),
+        lr=config.highest_rate,
+        weight_decay=decay,
+        schedule=_schedule(config),
+        # Set once an epoch, a warm-up would spend its whole first epoch near 0.
+        lr_per_step=config.schedule_per_step or config.warmup_epochs > 0,
+        stages=parse_size_stages(
+            config.progressive_sizes, config.image_size, config.epochs, smallest
+        ),
+        on_device=on_device,
+        placement_reason=placement_reason,
+        gpus=len(machine.gpus),
+        keras_2=machine.keras_2,
+    )
+
+
+def _check_packages(config: TrainConfig, machine: Machine) -> None:
+    if config.augment_impl == "addons" and not machine.addons:
+        raise missing_addons("--augment_impl=addons")
+    if config.tensorboard and not machine.tensorboard:
+        raise UserError(
+            "--tensorboard: TensorBoard is not installed; run: pip install 'seedtf[tensorboard]'"
+        )
+
+
+def _check_devices(config: TrainConfig, devices: DeviceChoice) -> None:
+    if config.dry_run and devices.cluster is not None:
+        raise UserError(
+            "--dry_run: times one machine; leave TF_CONFIG out, or pass --strategy=none"
+        )
+    check_even_batch(devices.replicas, config.batch_size)
+    if config.ema_horizon and devices.replicas > 1:
+        raise UserError(
+            f"--ema_horizon={config.ema_horizon:g}: averages on one device only, and "
+            f"{devices.replicas} share the batch here; pass --strategy=none, or leave it out"
+        )
+
+
+def _weight_decay(config: TrainConfig, machine: Machine) -> float:
+    """The optimizers of TensorFlow Addons have no weight decay, so their default is 0."""
+    is_default = isinstance(config.weight_decay, str)
+    return 0.0 if is_default and needs_addons(config.optimizer, machine.keras_2) else config.decay
+
+
+def _schedule(config: TrainConfig) -> Schedule:
+    return make_schedule(
+        config.schedule,
+        lr=config.highest_rate,
+        min_lr=config.min_lr,
+        epochs=config.epochs,
+        warmup_epochs=config.warmup_epochs,
+        cycle_epochs=config.cycle_epochs,
+        cycle_decay=config.cycle_decay,
+    )
+
+
+def _place_augmentation(config: TrainConfig, gpus: int) -> tuple[bool, str]:
+    """Whether the train step augments, and why not.
+
+    ``auto`` takes the device where there is a GPU and the augmentation can be compiled into the step:
+    the host then only gathers uint8. On a CPU both are the same cores, and the host works ahead.
+    """
+    obstacle = _why_not_on_device(config)
+    if config.placement == "host":
+        return False, "on the host, as asked for"
+    if config.placement == "device" and obstacle:
+        raise UserError(f"--placement=device: {obstacle}; pass --placement=host, or leave that out")
+    if config.placement == "auto" and (not gpus or obstacle):
+        return False, f"on the host: {obstacle or 'there is no GPU'}"
+    return True, ""
+
+
+def _why_not_on_device(config: TrainConfig) -> str:
+    if config.augment_impl != "fused":
+        return f"--augment_impl={config.augment_impl} cannot be compiled into the step"
+    if config.data_service:
+        return "--data_service makes whole batches"
+    return ""

@@ -1,0 +1,153 @@
+"""Decisions before any data: each ``auto``, each refusal, on made-up machines, without TensorFlow."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from seedtf.config.train_config import TrainConfig
+from seedtf.errors import UserError
+from seedtf.training.machine import Machine
+from seedtf.training.plan import batch_norm_momentum
+from seedtf.training.resolve import Settings, resolve
+
+AMPERE, VOLTA = (8, 0), (7, 0)
+
+
+def resolved(machine: Machine | None = None, **flags: object) -> Settings:
+    return resolve(TrainConfig(data_dir="x", **flags), machine or Machine(cores=4))
+
+
+def test_resolve_bind_and_segments_need_no_tensorflow() -> None:
+    modules = ("resolve", "plan", "segments", "machine")
+    imports = "; ".join(f"import seedtf.training.{name}" for name in modules)
+    check = "import sys; print([m for m in ('tensorflow', 'keras') if m in sys.modules])"
+    process = subprocess.run(
+        [sys.executable, "-c", f"{imports}; {check}"], capture_output=True, text=True, check=True
+    )
+    assert process.stdout == "[]\n"
+
+
+def test_a_cpu_trains_in_float32_without_xla_on_the_host() -> None:
+    settings = resolved()
+    assert settings.precision.policy == "float32"
+    assert not settings.compilation.enabled
+    assert not settings.on_device
+    assert settings.devices.kind == "none"
+    assert settings.config.threads == 4
+
+
+def test_a_gpu_trains_in_16_bits_with_xla_and_augments_itself() -> None:
+    settings = resolved(Machine(gpus=(AMPERE,)))
+    assert settings.precision.policy == "mixed_bfloat16"
+    assert settings.compilation.enabled
+    assert settings.on_device
+
+
+def test_the_slowest_gpu_decides_the_precision() -> None:
+    assert resolved(Machine(gpus=(AMPERE, VOLTA))).precision.policy == "mixed_float16"
+
+
+@pytest.mark.parametrize(
+    ("flags", "lr"),
+    [
+        ({"weights": "none"}, 1e-3),
+        ({"weights": "imagenet"}, 1e-4),
+        ({"weights": "none", "optimizer": "sgd"}, 5e-2),
+        ({"weights": "none", "lr": 0.25}, 0.25),
+    ],
+)
+def test_the_default_learning_rate_follows_optimizer_and_weights(
+    flags: dict[str, object], lr: float
+) -> None:
+    assert resolved(**flags).lr == pytest.approx(lr)
+
+
+def test_a_warm_up_sets_the_rate_at_every_step() -> None:
+    assert not resolved(schedule_per_step=False).lr_per_step
+    assert resolved(schedule_per_step=False, warmup_epochs=1.0).lr_per_step
+
+
+def test_optimizers_of_addons_have_no_decay_by_default() -> None:
+    machine = Machine(keras_2=True, addons=True)
+    assert resolved(machine, optimizer="radam").weight_decay == 0.0
+    assert resolved(machine, optimizer="adamw").weight_decay == 0.05
+
+
+WORKERS = '{"cluster": {"worker": ["a:1", "b:2"]}, "task": {"type": "worker", "index": %d}}'
+
+
+def test_workers_multiply_their_gpus() -> None:
+    settings = resolved(Machine(gpus=(AMPERE, AMPERE), tf_config=WORKERS % 1))
+    assert settings.devices.kind == "multi_worker"
+    assert (settings.devices.replicas, settings.devices.workers) == (4, 2)
+    assert not settings.devices.chief
+    assert not settings.compilation.enabled
+
+
+@pytest.mark.parametrize(
+    ("machine", "flags", "message"),
+    [
+        (Machine(), {"model": "resnet5O"}, "--model=resnet5O is not a known network.*ResNet50"),
+        (Machine(), {"image_size": 16}, "--image_size=16 is too small for --model=ResNet50"),
+        (Machine(), {"progressive_sizes": "8"}, "--progressive_sizes=8: pass rising sizes from 32"),
+        (Machine(), {"warmup_epochs": 99.0}, "--warmup_epochs=99"),
+        (Machine(), {"min_lr": 0.5}, "--min_lr=0.5"),
+        (Machine(), {"optimizer": "ranger"}, "--optimizer=ranger: needs TensorFlow Addons"),
+        (Machine(), {"augment_impl": "addons"}, "--augment_impl=addons: needs TensorFlow Addons"),
+        (Machine(tensorboard=False), {"tensorboard": True}, "--tensorboard: .* not installed"),
+        (Machine(), {"strategy": "multi_worker"}, "--strategy=multi_worker: TF_CONFIG is not set"),
+        (Machine(tf_config="{"), {}, "TF_CONFIG is not JSON"),
+        (Machine(tf_config=WORKERS % 0), {"dry_run": True}, "--dry_run: times one machine"),
+        (Machine(tf_config=WORKERS % 0), {"batch_size": 31}, "--batch_size=31: 2 replicas"),
+        (
+            Machine(tf_config=WORKERS % 0),
+            {"ema_horizon": 0.1},
+            "--ema_horizon=0.1: averages on one",
+        ),
+        (
+            Machine(tf_config=WORKERS % 0, keras_2=True),
+            {},
+            "--strategy=auto: TF_CONFIG names 2 workers, which needs Keras 3",
+        ),
+        (
+            Machine(gpus=(AMPERE, AMPERE)),
+            {"jit_compile": "on"},
+            "--jit_compile=on: 2 replicas share a step",
+        ),
+        (
+            Machine(gpus=(AMPERE, AMPERE), keras_2=True, addons=True),
+            {"optimizer": "swa"},
+            "--optimizer=swa: trains on one device only",
+        ),
+        (
+            Machine(),
+            {"placement": "device", "augment_impl": "tf_image"},
+            "--placement=device: --augment_impl=tf_image cannot be compiled",
+        ),
+    ],
+)
+def test_what_cannot_work_is_refused_before_any_data(
+    machine: Machine, flags: dict[str, object], message: str
+) -> None:
+    with pytest.raises(UserError, match=message) as caught:
+        resolved(machine, **flags)
+    assert "\n" not in str(caught.value)
+
+
+@given(st.integers(1, 10**6))
+def test_momentum_lets_an_epoch_forget(steps_per_epoch: int) -> None:
+    momentum = batch_norm_momentum(steps_per_epoch)
+    assert 0.8 <= momentum <= 0.99
+    if steps_per_epoch >= 50:
+        assert momentum**steps_per_epoch < 1e-4
+
+
+def test_momentum_of_long_epochs_is_that_of_keras() -> None:
+    assert batch_norm_momentum(74) == pytest.approx(1 - 10 / 74)
+    assert batch_norm_momentum(100_000) == 0.99
+    assert batch_norm_momentum(3) == 0.8

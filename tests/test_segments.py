@@ -1,0 +1,112 @@
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from seedtf.errors import UserError
+from seedtf.training.segments import SizeStage, parse_size_stages, plan_segments
+
+
+def test_off_is_one_stage() -> None:
+    assert parse_size_stages("off", 64, 7, 32) == [SizeStage(64, 0, 7)]
+
+
+def test_auto_is_two_thirds_for_the_first_half() -> None:
+    assert parse_size_stages("auto", 224, 20, 32) == [SizeStage(144, 0, 10), SizeStage(224, 10, 20)]
+    assert parse_size_stages("auto", 48, 12, 32) == [SizeStage(32, 0, 6), SizeStage(48, 6, 12)]
+
+
+def test_auto_goes_no_lower_than_the_network_takes() -> None:
+    assert parse_size_stages("auto", 40, 12, 32) == [SizeStage(40, 0, 12)]
+
+
+def test_named_sizes_share_the_epochs() -> None:
+    stages = parse_size_stages("32,48", 64, 9, 32)
+    assert stages == [SizeStage(32, 0, 3), SizeStage(48, 3, 6), SizeStage(64, 6, 9)]
+
+
+@given(st.lists(st.integers(32, 99), min_size=1, max_size=5, unique=True), st.integers(1, 60))
+def test_stages_cover_every_epoch_once_in_rising_sizes(sizes: list[int], epochs: int) -> None:
+    stages = parse_size_stages(",".join(map(str, sorted(sizes))), 100, epochs, 32)
+    covered = [epoch for stage in stages for epoch in range(stage.first, stage.last)]
+    assert covered == list(range(epochs))
+    assert [s.size for s in stages] == sorted({s.size for s in stages})
+    assert stages[-1].size == 100
+
+
+@pytest.mark.parametrize("text", ["48,32", "32,32", "16", "64", "a", "", "32,,48"])
+def test_what_is_no_such_list_is_refused(text: str) -> None:
+    with pytest.raises(UserError, match="--progressive_sizes="):
+        parse_size_stages(text, 64, 9, 32)
+
+
+STAGES = [SizeStage(32, 0, 3), SizeStage(64, 3, 6)]
+
+
+def spans(**position: int) -> list[tuple[int, int, int, int, bool]]:
+    found = plan_segments(STAGES, epochs=6, freeze_epochs=2, **position)
+    return [(s.first_epoch, s.last_epoch, s.start_step, s.image_size, s.train_body) for s in found]
+
+
+def test_segments_end_where_size_or_trained_layers_change() -> None:
+    assert spans() == [(0, 2, 0, 32, False), (2, 3, 0, 32, True), (3, 6, 0, 64, True)]
+
+
+def test_an_interrupted_epoch_is_a_segment_of_its_own() -> None:
+    assert spans(epoch=3, step=5) == [(3, 4, 5, 64, True), (4, 6, 0, 64, True)]
+    assert spans(epoch=1, step=1)[0] == (1, 2, 1, 32, False)
+
+
+def test_a_finished_run_has_no_segments() -> None:
+    assert spans(epoch=6) == []
+
+
+def test_what_is_restored_depends_on_where_the_state_lies() -> None:
+    def restored(epoch: int, step: int = 0) -> list[tuple[str, ...]]:
+        found = plan_segments(STAGES, epochs=6, freeze_epochs=2, epoch=epoch, step=step)
+        return [segment.restore for segment in found]
+
+    assert restored(0) == [(), (), ()]
+    assert restored(1) == [("optimizer",), (), ()]
+    # at the start of a phase the state holds the optimizer of the phase before
+    assert restored(2) == [(), ()]
+    assert restored(2, 4) == [("optimizer", "metrics"), ()]
+    assert restored(4) == [("optimizer",)]
+
+
+def test_even_one_epoch_trains_at_the_full_size() -> None:
+    assert parse_size_stages("32,33", 100, 1, 32) == [SizeStage(100, 0, 1)]
+
+
+@given(
+    epochs=st.integers(1, 12),
+    freeze=st.integers(0, 11),
+    sizes=st.integers(0, 3),
+    every_epoch=st.booleans(),
+    done=st.integers(0, 12),
+    step=st.integers(0, 3),
+)
+def test_segments_cover_what_is_left_once_in_order(
+    *, epochs: int, freeze: int, sizes: int, every_epoch: bool, done: int, step: int
+) -> None:
+    freeze, done = min(freeze, epochs - 1), min(done, epochs)
+    step = step if done < epochs else 0
+    text = ",".join(str(16 * (n + 1)) for n in range(sizes)) or "off"
+    stages = parse_size_stages(text, 100, epochs, 8)
+    found = plan_segments(
+        stages,
+        epochs=epochs,
+        freeze_epochs=freeze,
+        every_epoch=every_epoch,
+        epoch=done,
+        step=step,
+    )
+    covered = [epoch for s in found for epoch in range(s.first_epoch, s.last_epoch)]
+    assert covered == list(range(done, epochs))
+    assert [s.start_step for s in found] == [step, *[0] * (len(found) - 1)][: len(found)]
+    for segment in found:
+        assert segment.train_body == (segment.first_epoch >= freeze)
+        assert segment.phase_start == (freeze if segment.train_body else 0)
+        (stage,) = [s for s in stages if s.first <= segment.first_epoch < s.last]
+        assert segment.image_size == stage.size
+        assert segment.last_epoch <= stage.last
+        assert not every_epoch or segment.last_epoch - segment.first_epoch == 1
