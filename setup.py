@@ -1,4 +1,4 @@
-"""Installs seedtf. BUILD.md says why each dependency is there."""
+"""Installs seedtf. BUILD.md explains why each dependency is needed."""
 
 from __future__ import annotations
 
@@ -8,20 +8,21 @@ from pathlib import Path
 from setuptools import find_packages, setup
 
 ROOT = Path(__file__).resolve().parent
-# the two lanes and nothing between: pip takes the newest unless the extra `addons` holds it to 2.15
+# The two environments and no version between: pip takes the newest, unless the extra `addons` limits
+# it to 2.15.
 TENSORFLOW_RANGE = ">=2.15,<2.22,!=2.16.*,!=2.17.*,!=2.18.*,!=2.19.*,!=2.20.*"
-# TensorFlow Addons 0.23, the last, works with TensorFlow 2.15 alone, which takes no NumPy 2
+# TensorFlow Addons 0.23, the last release, works only with TensorFlow 2.15, which excludes NumPy 2.
 ADDONS = [
     "tensorflow-addons>=0.23,<0.24",
     "tensorflow>=2.15,<2.16",
     "keras>=2.15,<2.16",
     "numpy>=1.26,<2",
 ]
-# other formats than SavedModel, each with the runtime that checks it
+# export formats beside SavedModel, each with the runtime that checks it
 EXPORT = ["ai-edge-litert>=2.1,<3", "tf2onnx>=1.17,<2", "onnx>=1.17,<2", "onnxruntime>=1.20,<2"]
 # the search over training flags
 TUNE = ["optuna>=4.9,<5"]
-# what the tests of both lanes need
+# what the tests need in both environments
 TEST = [
     *TUNE,
     "pytest>=8,<10",
@@ -33,14 +34,14 @@ TEST = [
     "scikit-learn>=1.4,<2",
     "scipy>=1.11,<2",
     "statsmodels>=0.14.2,<0.15",
-    # the Kubernetes manifest
+    # to check the Kubernetes manifest
     "jsonschema>=4.20,<5",
     "pyyaml>=6,<7",
 ]
 
 
 def _version() -> str:
-    """The one version number, read without importing the package."""
+    """The version number in seedtf/__init__.py, read without importing the package."""
     for node in ast.parse((ROOT / "seedtf/__init__.py").read_text(encoding="utf-8")).body:
         if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "__version__":
             return str(ast.literal_eval(node.value))
@@ -55,7 +56,7 @@ def _readme() -> str:
 setup(
     name="seedtf",
     version=_version(),
-    description="From a folder of labelled pictures to a served image classifier, in TensorFlow",
+    description="From a folder of labelled images to a served image classifier, in TensorFlow",
     long_description=_readme(),
     long_description_content_type="text/markdown",
     author="The seedtf authors",
@@ -67,7 +68,7 @@ setup(
         "seedtf.plots": ["page.css"],
         "seedtf.training.callbacks": ["live.html.jinja"],
     },
-    # the upper end is TensorFlow's: 2.21 has no wheels for Python 3.14
+    # TensorFlow sets the upper bound: 2.21 has no wheels for Python 3.14.
     python_requires=">=3.10,<3.14",
     install_requires=[
         f"tensorflow{TENSORFLOW_RANGE}",
