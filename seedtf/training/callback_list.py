@@ -55,6 +55,7 @@ class RunCallbacks:
         log: the history so far.
         strength: the factor on the augmentation of an epoch.
         limits: what can end the run early.
+        console: the line of each epoch.
         curves: curves.png and live.html.
         preview: draws the sample of augmented images in the background.
     """
@@ -64,6 +65,7 @@ class RunCallbacks:
     log: cb.HistoryLog
     strength: cb.AugmentStrength
     limits: Sequence[cb.Patience | cb.TimeLimit]
+    console: cb.ConsoleLine
     curves: cb.LiveCurves
     preview: cb.AfterFirstStep
 
@@ -71,6 +73,15 @@ class RunCallbacks:
     def stop_reason(self) -> str:
         """Why the run ended early; empty unless a limit was reached."""
         return _stop_reason(self.limits)
+
+    def finish(self, ending: str) -> None:
+        """Removes the bar of an unfinished epoch and writes the last live page; for the chief.
+
+        Args:
+            ending: how training ended, for the page.
+        """
+        self.console.close()
+        self.curves.finish(ending)
 
 
 def make_callbacks(
@@ -144,8 +155,11 @@ def make_callbacks(
         show=config.show and chief,
     )
     preview = cb.AfterFirstStep(hooks.draw_preview)
+    console = cb.ConsoleLine(
+        log, position, epochs=config.epochs, steps_per_epoch=plan.steps_per_epoch
+    )
     written_by_chief = [
-        cb.ConsoleLine(log, position, epochs=config.epochs, steps_per_epoch=plan.steps_per_epoch),
+        console,
         cb.BestCheckpoint(paths.best, hooks.save_model, log),
         cb.LastCheckpoint(paths.last, hooks.save_model),
         cb.Snapshots(paths, hooks.save_model, snapshots_of(plan)),
@@ -172,7 +186,16 @@ def make_callbacks(
         # last: a saved state implies that history and checkpoints of the epoch are on disk
         save_state,
     ]
-    return RunCallbacks(fit, timer, log, set_strength, limits, curves, preview)
+    return RunCallbacks(
+        fit=fit,
+        timer=timer,
+        log=log,
+        strength=set_strength,
+        limits=limits,
+        console=console,
+        curves=curves,
+        preview=preview,
+    )
 
 
 def snapshots_of(plan: Plan) -> list[int]:

@@ -213,7 +213,7 @@ def _finishing(session: Session, saver: Saver, stop: StopSignal, resume_dir: str
     finally:
         saver.close()
         if session.devices.chief:
-            callbacks.curves.finish(ending)
+            callbacks.finish(ending)
 
 
 class _RestoreMetrics(keras.callbacks.Callback):
