@@ -48,7 +48,16 @@ def test_the_console_script_can_be_called(metadata: dict[str, Any]) -> None:
 def test_every_folder_with_code_is_packaged(metadata: dict[str, Any]) -> None:
     folders = {path.parent.relative_to(ROOT) for path in (ROOT / "seedtf").rglob("*.py")}
     assert set(metadata["packages"]) == {str(folder).replace(os.sep, ".") for folder in folders}
-    assert (ROOT / "seedtf" / metadata["package_data"]["seedtf"][0]).is_file()
+
+
+def test_every_file_that_the_code_reads_is_packaged(metadata: dict[str, Any]) -> None:
+    files = {
+        (str(path.parent.relative_to(ROOT)).replace(os.sep, "."), path.name)
+        for path in (ROOT / "seedtf").rglob("*")
+        if path.is_file() and path.suffix not in (".py", ".pyc", ".md")
+    }
+    stated = metadata["package_data"].items()
+    assert {(package, name) for package, names in stated for name in names} == files
 
 
 def test_requirements_have_both_bounds_and_hold_here(metadata: dict[str, Any]) -> None:
