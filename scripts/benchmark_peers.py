@@ -14,6 +14,7 @@ images already have 224².
 from __future__ import annotations
 
 import argparse
+import contextlib
 import importlib.metadata
 import json
 import os
@@ -343,11 +344,14 @@ def measure(names: list[str], threads: int, rounds: int, seconds: float) -> dict
 
 
 def _versions() -> dict[str, str]:
+    """Versions of Python and of the libraries that are installed."""
     names = ("seedtf", "tensorflow", "keras", "nvidia-dali-cuda120", "albumentations",
              "opencv-python-headless", "numpy")  # fmt: skip
-    return {"python": platform.python_version()} | {
-        name: importlib.metadata.version(name) for name in names
-    }
+    versions = {"python": platform.python_version()}
+    for name in names:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            versions[name] = importlib.metadata.version(name)
+    return versions
 
 
 def report(rates: dict[str, list[float]]) -> tuple[list[str], dict[str, Any]]:
