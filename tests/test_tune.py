@@ -537,7 +537,8 @@ def test_help_needs_neither_tensorflow_nor_optuna() -> None:
 def test_real_trials_end_to_end(tiny_folder, tmp_path, capsys) -> None:
     folder = tmp_path / "tune"
     flags = ["--model=tiny", "--weights=none", "--image_size=16", "--batch_size=4", "--epochs=2"]
-    flags += ["--trials=2", "--search=lr,crop,rotate,mixup"]
+    # The fused augmentation takes each trial seconds to compile.
+    flags += ["--trials=2", "--search=lr,crop,rotate,mixup", "--augment_impl=tf_image"]
     assert main(["tune", f"--data_dir={tiny_folder}", *flags, f"--out={folder}"]) == 0
     output = capsys.readouterr().out
     assert len(re.findall(r"^trial \d +val_loss \d+\.\d{4}  val_acc", output, re.M)) == 2
