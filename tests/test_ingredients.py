@@ -1,4 +1,4 @@
-"""Every ingredient of training is really put in: whole runs of a tiny network over tiny images."""
+"""Every ingredient of training has its effect: whole runs of a tiny network on tiny images."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def config(tiny_folder: Path, tmp_path: Path) -> TrainConfig:
 
 
 def trained(config: TrainConfig, **changes: Any) -> Path:
-    """The folder of a run."""
+    """Trains and returns the run folder."""
     return Path(train_and_evaluate(dataclasses.replace(config, **changes)).run_dir)
 
 
@@ -74,13 +74,13 @@ def are_equal(left: list[np.ndarray], right: list[np.ndarray]) -> bool:
 # --- averages and snapshots --------------------------------------------------------------------
 
 
-def test_a_run_averages_at_every_step_and_keeps_the_average(config: TrainConfig) -> None:
-    result = train_and_evaluate(dataclasses.replace(config, ema_horizon=0.5))
+def test_a_run_averages_at_every_step_and_saves_the_average(config: TrainConfig) -> None:
+    result = train_and_evaluate(dataclasses.replace(config, ema_horizon=0.5, **QUICK))
     run_dir, best = Path(result.run_dir), result.best_epoch
     for epoch in (1, 2):
         *average, seen = state_after(run_dir, epoch).arrays["average"]
         assert seen == epoch * STEPS
-        # every weight moves in every step, so none is equal to its average
+        # Every weight changes in every step, so none is equal to its average.
         raw = state_after(run_dir, epoch).arrays["weights"]
         assert not any(np.array_equal(a, b) for a, b in zip(raw, average, strict=True))
     for name, epoch in (("last.keras", 2), ("best.keras", best)):
@@ -88,10 +88,11 @@ def test_a_run_averages_at_every_step_and_keeps_the_average(config: TrainConfig)
         assert are_equal(saved_weights(run_dir, name), average)
 
 
-def test_a_run_keeps_the_network_at_the_bottom_of_every_cycle(config: TrainConfig) -> None:
-    run_dir = trained(config, epochs=3, schedule="cyclic", cycle_epochs=1.5, snapshots=True)
+def test_a_run_keeps_a_snapshot_at_the_end_of_every_cycle(config: TrainConfig) -> None:
+    cyclic = {"schedule": "cyclic", "cycle_epochs": 1.5, "snapshots": True}
+    run_dir = trained(config, epochs=3, **cyclic, **QUICK)
     kept = sorted(path.name for path in (run_dir / "checkpoints").glob("snapshot-*"))
-    # the rate is set once an epoch, so the cycle that ends in epoch 2 is at its lowest all along it
+    # The rate is set once an epoch, so epoch 2, in which the first cycle ends, has its lowest rate.
     assert kept == ["snapshot-0002.keras", "snapshot-0003.keras"]
     for epoch, name in ((2, kept[0]), (3, kept[1])):
         assert are_equal(
@@ -127,7 +128,7 @@ def test_mixed_labels_have_two_classes(
     assert labels.shape == (12, 3)
     assert labels.sum(1) == pytest.approx(np.ones(12), abs=1e-6)
     assert ((labels > 0).sum(1) == 2).sum() >= 3
-    # the images are of one colour each, so that two in one show
+    # Each image has one colour, so a second colour shows that two images were cut together.
     varied = np.ptp(images, axis=(1, 2)).max(1) > 5
     assert varied.any() == (ingredient == "cutmix")
 
@@ -199,7 +200,7 @@ def test_each_epoch_is_augmented_with_its_own_strength_and_says_so(
         for factor, is_it in ((strength, True), (0.5, False)):
             fixed = dataclasses.replace(config, augment_strength=factor)
             wanted = fed(fixed, steps=STEPS, start=epoch * STEPS)
-            # more may have been made ahead than were taken
+            # The pipeline may have prefetched more batches than were used.
             taken = seen[epoch * STEPS][:STEPS]
             for found, (images, _) in zip(taken, wanted, strict=True):
                 assert (np.abs(found - images).max() < 0.5) == is_it
@@ -221,7 +222,7 @@ def test_a_step_that_augments_follows_the_strength_too(
 def test_a_run_stopped_while_the_strength_moves_goes_on_as_if_it_had_not_been(
     config: TrainConfig, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    # another one in every epoch, and another one for other numbers before it
+    # The strength differs in every epoch and depends on all losses before it.
     follow(monkeypatch, lambda rows: round(0.2 + 2 * sum(row["loss"] for row in rows) % 1, 4))
     auto = dataclasses.replace(config, epochs=4, augment_strength="auto", **QUICK)
     whole = trained(auto, run_dir=str(tmp_path / "whole"))
@@ -238,7 +239,7 @@ def test_a_run_stopped_while_the_strength_moves_goes_on_as_if_it_had_not_been(
 
 
 def stop_before(patch: pytest.MonkeyPatch, *, epoch: int, step: int) -> None:
-    """Sends SIGTERM to this process before a step of a training that begins now."""
+    """Sends SIGTERM to this process before a step of the next training."""
     real = SaveState.on_train_batch_begin
 
     def stopping(self: SaveState, batch: int, logs: Any = None) -> None:
@@ -249,17 +250,17 @@ def stop_before(patch: pytest.MonkeyPatch, *, epoch: int, step: int) -> None:
     patch.setattr(SaveState, "on_train_batch_begin", stopping)
 
 
-# --- flags that change what is learnt ----------------------------------------------------------
+# --- flags that change what is learned ---------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
 def plain_run(tiny_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     run_dir = tmp_path_factory.mktemp("plain") / "run"
-    return trained(TrainConfig(data_dir=str(tiny_folder), run_dir=str(run_dir), **PLAIN))
+    return trained(TrainConfig(data_dir=str(tiny_folder), run_dir=str(run_dir), **PLAIN, **QUICK))
 
 
 def learnt(run_dir: Path) -> list[float]:
-    """Validation knows none of the flags below: it differs where the weights do."""
+    """The validation losses. No flag below changes validation itself, so they show the weights."""
     return [row["val_loss"] for row in read_history(run_dir / "history.csv")]
 
 
@@ -276,10 +277,10 @@ def learnt(run_dir: Path) -> list[float]:
     ],
     ids=lambda flags: next(iter(flags)),
 )
-def test_a_flag_changes_what_is_learnt(
+def test_a_flag_changes_what_is_learned(
     config: TrainConfig, plain_run: Path, flags: dict[str, Any]
 ) -> None:
-    found = learnt(trained(config, **flags))
+    found = learnt(trained(config, **QUICK, **flags))
     assert all(abs(a - b) > 1e-4 * b for a, b in zip(found, learnt(plain_run), strict=True))
 
 
@@ -305,7 +306,7 @@ def test_a_dry_run_times_a_few_steps_and_leaves_nothing(
         == 0
     )
     assert list(here.iterdir()) == []
-    # TensorFlow removes what it generates there when the process ends
+    # TensorFlow removes the files that it generates there when the process ends.
     assert [path for path in temporary.iterdir() if "autograph" not in path.name] == []
 
     lines = capsys.readouterr().out.splitlines()
