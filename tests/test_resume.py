@@ -175,7 +175,7 @@ def test_a_damaged_state_falls_back_to_the_one_before_and_says_so(
     data[len(data) // 2] ^= 1
     newest.write_bytes(bytes(data))
     assert main(["train", f"--resume={finished}"]) == 0
-    assert f"{newest.name}: its checksum does not agree" in capsys.readouterr().out
+    assert f"{newest.name}: altered: its checksum does not match" in capsys.readouterr().out
     assert_same_end(finished, undisturbed)
 
 
@@ -220,7 +220,7 @@ def test_states_of_which_none_is_whole_are_refused_not_forgotten(finished, capsy
     for path in (finished / "state").glob("*.state"):
         path.write_bytes(path.read_bytes()[:-1])
     assert main(["train", f"--resume={finished}"]) == 2
-    assert "no state in it is whole" in capsys.readouterr().err
+    assert "all states in it are damaged" in capsys.readouterr().err
     assert (finished / "history.csv").read_bytes() == history
 
 

@@ -1,4 +1,4 @@
-"""What training keeps on disk, written beside it: checkpoints, then the state that implies them."""
+"""Writes checkpoints and states in a background thread while training continues."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ __all__ = ["Saver"]
 
 
 class Saver:
-    """Copies variables while training stands between two steps and writes the copies while it goes on.
+    """Copies variables between two steps and writes the copies while training continues.
 
-    What belongs to one moment is one job: the checkpoints, then the state. So a state on disk says
-    that its checkpoints are. One job is written at a time, and its copies are the only ones: the next
-    moment waits for it, and raises what went wrong in it.
+    The checkpoints and the state of one step are one job, the checkpoints first, so a state on disk
+    implies that its checkpoints are on disk too. Only one job runs at a time, which bounds memory to
+    one set of copies: the next job waits for it, and raises the error that it ended with.
 
     Args:
-        folder: where the states go.
-        averaged: whether checkpoints are taken of other weights than states (see
-            ``AveragedWeights``); else one copy of the weights serves both.
+        folder: where states are written.
+        averaged: whether checkpoints hold other weights than states (see ``AveragedWeights``);
+            otherwise one copy of the weights is used for both.
     """
 
     def __init__(self, folder: StateFolder, *, averaged: bool = False) -> None:
@@ -41,8 +41,8 @@ class Saver:
         self._weights: list[np.ndarray] | None = None
 
     def checkpoint(self, network: keras.Model, path: Path) -> None:
-        """Copies the network as it is now; the file is written with the next state."""
-        if KERAS_2:  # has no way to write a model with other values than its own
+        """Copies the current network; the file is written with the next state."""
+        if KERAS_2:  # It cannot write a model with other values than the model's own.
             save_model(network, path)
             return
         if self._weights is None:
@@ -51,11 +51,11 @@ class Saver:
         self._paths.append(path)
 
     def state(self, trainer: Trainer, *, epoch: int, step: int, facts: dict[str, Any]) -> None:
-        """Copies the state of a compiled trainer and begins to write.
+        """Copies the state of a compiled trainer and starts to write it.
 
         Raises:
-            DivergedError: a weight of the state before is no number; that state was not written.
-            UserError, OSError: the state or the checkpoints before could not be written.
+            DivergedError: a weight of the previous state is not finite; that state was not written.
+            UserError, OSError: the previous state or its checkpoints could not be written.
         """
         self.wait()
         paths, weights = self._paths, self._weights
@@ -72,27 +72,27 @@ class Saver:
         self._writer.submit(write)
 
     def wait(self) -> None:
-        """Returns when everything is on disk; raises as ``state`` does."""
+        """Waits until everything is on disk; raises as ``state`` does."""
         self._writer.wait()
 
     def close(self) -> None:
-        """Ends the thread after its last job; raises nothing."""
+        """Ends the thread after its last job; never raises."""
         self._writer.close()
 
 
 def _write_checkpoints(network: keras.Model, weights: list[np.ndarray], paths: list[Path]) -> None:
     first, *others = paths
     save_model(network, first, weights)
-    for path in others:  # the same network once more
+    for path in others:  # copies of the same network
         with atomic_path(path) as temporary:
             shutil.copyfile(first, temporary)
 
 
 def _check_finite(state: TrainState) -> None:
     arrays = [each for group in state.arrays.values() for each in group if each.dtype.kind == "f"]
-    # lowest and highest say it all, a NaN being both, and need no second array
+    # min and max are not finite if any element is not, so no boolean copy is needed.
     if not all(np.isfinite([each.min(), each.max()]).all() for each in arrays if each.size):
         raise DivergedError(
-            f"epoch {state.epoch + 1}, step {state.step}: a weight is no longer a number; the last "
-            "good state is kept: lower --lr, or train with --precision=float32"
+            f"epoch {state.epoch + 1}, step {state.step}: a weight is not finite; the last good "
+            "state is kept: lower --lr, or train with --precision=float32"
         )

@@ -35,8 +35,8 @@ class Segment:
         start_step: steps of the first epoch that are already done.
         image_size: side of the training images in pixels.
         train_body: whether all layers train, or the head alone.
-        phase_start: first epoch of the phase (head alone, or everything). Each phase has an optimizer
-            of its own, made when its first segment starts.
+        phase_start: first epoch of the phase (head alone, or everything). Each phase has its own
+            optimizer, created when its first segment starts.
         restore: what a resumed run restores first: ``optimizer``, ``metrics`` or both.
     """
 

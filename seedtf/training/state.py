@@ -1,7 +1,7 @@
-"""The exact-resume state: arrays and JSON in one checksummed file.
+"""The state that a run resumes from exactly: arrays and JSON in one checksummed file.
 
-A state holds no code and no pickle: an ``.npz`` archive, its SHA-256 and a magic line at the end.
-Since every batch follows from (seed, step), nothing of the data pipeline is in it.
+A state file is an ``.npz`` archive, its SHA-256 and a magic line at the end; it holds no code and no
+pickle. Every batch follows from seed and step, so the data pipeline has no state to save.
 """
 
 from __future__ import annotations
@@ -52,14 +52,14 @@ _GROUPS = ("weights", "optimizer", "metrics", "average")
 
 @dataclass(frozen=True)
 class TrainState:
-    """A run between two steps.
+    """The state of a run between two steps.
 
     Attributes:
         epoch: epochs completed.
-        step: steps done of the epoch after these; 0 between epochs.
-        facts: JSON values: the history so far and what the run must agree with to go on.
-        arrays: the variables by group (weights, optimizer, metrics, average), host copies in a fixed
-            order.
+        step: steps completed of the next epoch; 0 between epochs.
+        facts: JSON values: the history so far, and what a resumed run must agree with.
+        arrays: host copies of the variables by group (weights, optimizer, metrics, average), in a
+            fixed order.
     """
 
     epoch: int
@@ -69,7 +69,7 @@ class TrainState:
 
 
 class DamagedStateError(Exception):
-    """The file is not a whole state; the message says why."""
+    """The file is not a complete state; the message says why."""
 
 
 def capture_state(
@@ -80,12 +80,12 @@ def capture_state(
     facts: dict[str, Any],
     weights: list[np.ndarray] | None = None,
 ) -> TrainState:
-    """Copies every variable of a compiled trainer to host memory; training may go on at once.
+    """Copies every variable of a compiled trainer to host memory; training may continue at once.
 
-    ``weights`` are copies of all variables of its network, where there are some already.
+    ``weights`` are copies of all variables of its network, if the caller has made them already.
     """
     arrays = {
-        # all variables, not only weights: dropout's random state is one of them
+        # All variables, not only weights: the random state of dropout is one of them.
         "weights": copy_values(all_variables(model.network)) if weights is None else weights,
         "optimizer": copy_values(optimizer_variables(model.optimizer)),
         "metrics": copy_values(metrics_variables(model)) if step else [],
@@ -95,35 +95,35 @@ def capture_state(
 
 
 def copy_values(variables: list[Any]) -> list[np.ndarray]:
-    """Host copies of variables, which nothing changes any more."""
+    """Host copies of variables, independent of later updates."""
     return [np.asarray(variable.numpy()) for variable in variables]
 
 
 def restore_weights(model: keras.Model, state: TrainState) -> None:
-    """Puts back every variable of the model. Raises UserError when they do not fit."""
+    """Restores every variable of the model. Raises UserError when they do not fit."""
     _assign(all_variables(model), state.arrays["weights"])
     finalize_layers(model)
 
 
 def restore_average(model: Trainer, state: TrainState) -> None:
-    """Puts back the moving average of a trainer that has one."""
+    """Restores the moving average of a trainer that has one."""
     if model.average is not None:
         _assign(model.average.variables, state.arrays["average"])
 
 
 def restore_optimizer(model: Trainer, state: TrainState) -> None:
-    """Puts back the optimizer's slots, its step count and the loss scale."""
+    """Restores the optimizer's slots, its step count and the loss scale."""
     build_optimizer(model.optimizer, model.trainable_variables)
     _assign(optimizer_variables(model.optimizer), state.arrays["optimizer"])
 
 
 def restore_metrics(model: Trainer, state: TrainState) -> None:
-    """Puts back the sums that an epoch under way has gathered."""
+    """Restores the metric sums of an unfinished epoch."""
     _assign(metrics_variables(model), state.arrays["metrics"])
 
 
 def write_state(path: Path, state: TrainState) -> None:
-    """Writes a state file, whole or not at all. Raises OSError as ``files.atomic_path`` does."""
+    """Writes a state file atomically. Raises OSError as ``files.atomic_path`` does."""
     members = {
         f"{group}/{number:06d}": array
         for group, arrays in state.arrays.items()
@@ -132,7 +132,7 @@ def write_state(path: Path, state: TrainState) -> None:
     head = {"format": FORMAT, "epoch": state.epoch, "step": state.step, "facts": state.facts}
     members["head"] = np.frombuffer(json.dumps(head).encode(), np.uint8)
     with atomic_path(path) as temporary, temporary.open("w+b") as file:
-        # straight to the file: a copy of the archive in memory would be as large as the model
+        # Write straight to the file: a copy of the archive in memory would be as large as the model.
         np.savez(file, **members)  # type: ignore[arg-type]
         file.seek(0)
         digest = hashlib.sha256()
@@ -142,19 +142,19 @@ def write_state(path: Path, state: TrainState) -> None:
 
 
 def read_state(path: Path) -> TrainState:
-    """Reads a state file back.
+    """Reads a state file.
 
     Raises:
-        DamagedStateError: truncated, altered, empty, or no state at all.
+        DamagedStateError: truncated, altered, empty, or not a state file.
         OSError: it cannot be read.
     """
     data = path.read_bytes()
     if not data.endswith(_MAGIC):
-        raise DamagedStateError("cut short, or not a state of seedtf")
+        raise DamagedStateError("truncated, or not a state of seedtf")
     end = len(data) - len(_MAGIC) - _DIGEST_BYTES
     payload = data[:end]
     if hashlib.sha256(payload).digest() != data[end : end + _DIGEST_BYTES]:
-        raise DamagedStateError("its checksum does not agree: altered")
+        raise DamagedStateError("altered: its checksum does not match")
     try:
         with np.load(io.BytesIO(payload), allow_pickle=False) as archive:
             head = json.loads(archive["head"].tobytes())
@@ -170,45 +170,45 @@ def read_state(path: Path) -> TrainState:
 
 
 def load_newest_state(folder: Path) -> tuple[TrainState | None, list[str]]:
-    """The newest whole state below ``folder``, and a warning for each damaged one passed over.
+    """The newest complete state in ``folder``, and a warning for each damaged one that is skipped.
 
-    Returns None only where no state was ever written.
+    Returns None only if no state was ever written.
 
     Raises:
-        UserError: there are states, but none is whole, or one cannot be read.
+        UserError: there are states, but all are damaged, or one cannot be read.
     """
     warnings: list[str] = []
     for path in reversed(_states(folder)):
         try:
             return read_state(path), warnings
         except DamagedStateError as error:
-            warnings.append(f"{path}: {error}; going back to the state before")
+            warnings.append(f"{path}: {error}; using the state before it")
         except OSError as error:
             raise UserError(f"{path}: cannot be read ({error.strerror}); try again") from error
     if warnings:
-        raise UserError(f"{folder}: no state in it is whole; restore one, or start a new run")
+        raise UserError(f"{folder}: all states in it are damaged; restore one, or start a new run")
     return None, warnings
 
 
 class StateFolder:
-    """A folder that keeps the two newest states."""
+    """Writes states to a folder and keeps the two newest."""
 
     def __init__(self, folder: Path, resumed: TrainState | None = None) -> None:
-        """Creates the folder; the state that was ``resumed`` counts as the newest so far."""
+        """Creates the folder; the ``resumed`` state counts as the newest one so far."""
         folder.mkdir(exist_ok=True)
         self._folder = folder
         self._kept = [folder / _file_name(resumed)] if resumed else []
 
     def write(self, state: TrainState) -> None:
-        """Writes ``state``, then removes what is older than the one before.
+        """Writes ``state``, then removes all but the two written last.
 
         Raises:
-            UserError: it could not be written; the state before is still there.
+            UserError: it could not be written; the previous state is kept.
         """
         path = self._folder / _file_name(state)
         try:
             write_state(path, state)
-            # what was written last is kept, not what sorts last: a damaged state may lie ahead
+            # Keep what was written last, not what sorts last: a damaged state may have a later name.
             self._kept = [*(p for p in self._kept if p != path), path][-_GENERATIONS:]
             for old in _states(self._folder):
                 if old not in self._kept:
@@ -216,8 +216,8 @@ class StateFolder:
         except OSError as error:
             cause = error.strerror or str(error)
             raise UserError(
-                f"{self._folder}: the state could not be written ({cause}); the one before is "
-                "kept: make room or repair the folder, then go on with --resume"
+                f"{self._folder}: the state could not be written ({cause}); the previous one is "
+                "kept: free some space or repair the folder, then continue with --resume"
             ) from error
 
 
@@ -226,7 +226,7 @@ def _file_name(state: TrainState) -> str:
 
 
 def _states(folder: Path) -> list[Path]:
-    """State files, oldest first; temporary files of a killed write start with a dot."""
+    """State files, oldest first; leftovers of an interrupted write start with a dot."""
     return sorted(path for path in folder.glob("*.state") if not path.name.startswith("."))
 
 

@@ -1,32 +1,33 @@
-"""``StopSignal``: SIGTERM and SIGINT as a name that a loop looks at when it suits it."""
+"""``StopSignal``: records SIGTERM and SIGINT for a loop to check between two steps."""
 
 from __future__ import annotations
 
 import signal
-import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
+from seedtf.report import report_error
+
 __all__ = ["StopSignal"]
 
 
 class StopSignal:
-    """Turns SIGTERM and SIGINT into a name; a second SIGINT ends at once.
+    """Records SIGTERM and SIGINT; a second SIGINT raises KeyboardInterrupt at once.
 
     Attributes:
-        name: of the signal that came; empty while none did.
+        name: name of the signal that was received; empty if none was.
     """
 
     def __init__(self, notice: str = "saving after this step") -> None:
-        """Nothing was received yet; ``notice`` is what the user then reads will happen."""
+        """No signal was received yet; ``notice`` tells the user what happens after one."""
         self.name = ""
         self._notice = notice
 
     @contextmanager
     def listening(self) -> Iterator[StopSignal]:
-        """Handles both signals inside; only the main thread can."""
+        """Handles both signals inside the ``with`` block; does nothing outside the main thread."""
         if threading.current_thread() is not threading.main_thread():
             yield self
             return
@@ -43,4 +44,4 @@ class StopSignal:
         if self.name and number == signal.SIGINT:
             raise KeyboardInterrupt
         self.name = signal.Signals(number).name
-        print(f"\n{self.name}: {self._notice} …", file=sys.stderr, flush=True)
+        report_error(f"\n{self.name}: {self._notice} …")

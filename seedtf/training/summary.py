@@ -103,8 +103,8 @@ def _images(dataset: Dataset) -> str:
     if not dataset.unopened:
         return f"{text}, {bad}"
     return (
-        f"{text}; {dataset.store.opened:,} opened, {bad}, the others are judged as they are read and "
-        "identical ones are not looked for (--check=all)"
+        f"{text}; {dataset.store.opened:,} opened, {bad}, the others are checked when they are read "
+        "and duplicates are not searched for (--check=all)"
     )
 
 

@@ -1,4 +1,4 @@
-"""One training run from a ``TrainConfig``: composes the stages, adds nothing of its own."""
+"""One training run, from a ``TrainConfig`` to a run folder: the order of all steps, on one page."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``Trainer``: the network in training, with what is done to a batch on the device before the step."""
+"""``Trainer``: the network in training, with the work on a batch that the device does first."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ Prepare = Callable[[Any], Any]
 
 
 class Trainer(keras.Model):
-    """Trains a network that stays as it is: only ``network`` is ever saved.
+    """Trains ``network`` without changing its structure; only ``network`` is ever saved.
 
     Attributes:
-        network: what is trained; float32 ``[B, S, S, 3]`` in 0–255 -> probabilities ``[B, K]``.
-        prepare: what the step does to a batch first, or None.
-        average: what follows the weights from step to step, or None.
+        network: the trained model; float32 ``[B, S, S, 3]`` in 0–255 -> probabilities ``[B, K]``.
+        prepare: what the train step does to a batch first, or None.
+        average: exponential moving average that is updated at every step, or None.
     """
 
     def __init__(self, network: keras.Model, prepare: Prepare | None = None) -> None:
@@ -30,7 +30,7 @@ class Trainer(keras.Model):
         Args:
             network: a built model.
             prepare: turns a training batch of the pipeline into ``(images, labels)`` or ``(images,
-                labels, weights)``; compiled into the train step. None when the pipeline gives these
+                labels, weights)``; compiled into the train step. None if the pipeline yields these
                 already. Validation batches are never prepared.
         """
         super().__init__(name="trainer")
@@ -40,14 +40,14 @@ class Trainer(keras.Model):
         self.build(network.input_shape)
 
     def call(self, images: Any, training: bool | None = None) -> Any:
-        """The network's answer, to images of another size than its own too."""
+        """Calls the network, also on images of another size than its input's."""
         if images.shape[1:] == self.network.input_shape[1:]:
             return self.network(images, training=training)
-        # called as a layer, a functional model refuses another size
+        # Called as a layer, a functional model refuses another size.
         return self.network.call(images, training=training)
 
     def compile_for(self, optimizer: keras.optimizers.Optimizer, *, jit_compile: bool) -> None:
-        """Prepares training with the loss and the metric of every run: cross-entropy, accuracy."""
+        """Compiles with the loss and the metric of every run: cross-entropy and accuracy."""
         self.compile(
             optimizer=optimizer,
             loss=CrossEntropy(),
@@ -56,7 +56,7 @@ class Trainer(keras.Model):
         )
 
     def train_step(self, data: Any) -> dict[str, Any]:
-        """One update; returns the metrics so far."""
+        """Runs one update; returns the metrics so far."""
         logs = super().train_step(data if self.prepare is None else self.prepare(data))
         if self.average is not None:
             self.average.update()
