@@ -1,12 +1,15 @@
 """The whole command in subprocesses, on drawn seedlings and the tiny network."""
 
 import csv
+import fcntl
 import json
 import os
 import pty
 import shutil
+import struct
 import subprocess
 import sys
+import termios
 from pathlib import Path
 
 import numpy as np
@@ -209,8 +212,9 @@ def test_a_run_folder_in_use_is_refused_and_kept(finished, faulty) -> None:
     assert (run_dir / "history.csv").read_bytes() == before
 
 
-def test_on_a_terminal_the_line_lives(seedlings, tmp_path) -> None:
+def test_on_a_terminal_the_line_is_redrawn(seedlings, tmp_path) -> None:
     leader, follower = pty.openpty()
+    fcntl.ioctl(follower, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 100, 0, 0))
     command = [sys.executable, "-m", "seedtf", "train", *flags(seedlings, tmp_path / "run")]
     with subprocess.Popen(command, stdout=follower, stderr=follower) as process:
         os.close(follower)

@@ -11,11 +11,11 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from seedtf.config.optim_flags import SWA
 from seedtf.files import write_text
 from seedtf.runs.paths import RunPaths
 from seedtf.training import callbacks as cb
 from seedtf.training.distributed.sync import WorkerSync
-from seedtf.training.optim.choice import AVERAGED
 from seedtf.training.optim.ema import MovingAverage
 from seedtf.training.plan import Plan
 from seedtf.training.state import TrainState
@@ -177,11 +177,7 @@ def make_callbacks(
         log,
         *(written_by_chief if chief else []),
         *limits,
-        *(
-            [cb.AveragedWeights(hooks.epoch_batches, position)]
-            if config.optimizer == AVERAGED
-            else []
-        ),
+        *([cb.AveragedWeights(hooks.epoch_batches, position)] if config.optimizer == SWA else []),
         *([cb.EmaWeights(average)] if average else []),
         # last: a saved state implies that history and checkpoints of the epoch are on disk
         save_state,

@@ -93,8 +93,10 @@ def check_identity(run_dir: str, saved: Mapping[str, Any], now: Mapping[str, Any
     """Raises UserError naming the first thing that differs between a state and this run."""
     for name, value in now.items():
         if saved.get(name) != value:
+            # The keys of older states say "pictures"; the console says "images".
+            shown = name.replace("pictures", "images")
             raise UserError(
-                f"--resume={run_dir}: {name} was {_short(saved.get(name))} and is now "
+                f"--resume={run_dir}: {shown} was {_short(saved.get(name))} and is now "
                 f"{_short(value)}; restore it, or start a new run"
             )
 
@@ -102,10 +104,10 @@ def check_identity(run_dir: str, saved: Mapping[str, Any], now: Mapping[str, Any
 def _data_digest(catalog: Catalog) -> str:
     digest = hashlib.blake2b(digest_size=16)
     files = zip(catalog.paths, catalog.absolute_paths(), catalog.labels, strict=True)
-    # to ask a remote file system for a million sizes would take hours
-    ask = not isinstance(catalog.root, RemotePath)
+    # Asking a remote file system for a million sizes would take hours.
+    has_sizes = not isinstance(catalog.root, RemotePath)
     for path, absolute, label in files:
-        line = f"{path}\0{os.stat(absolute).st_size if ask else ''}\0{label}\n"
+        line = f"{path}\0{os.stat(absolute).st_size if has_sizes else ''}\0{label}\n"
         digest.update(line.encode("utf-8", "surrogateescape"))
     return digest.hexdigest()
 

@@ -10,6 +10,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from seedtf.config.optim_flags import SWA
 from seedtf.data.dataset import Dataset
 from seedtf.errors import StoppedError, WorkerLostError
 from seedtf.model.network import set_body_trainable
@@ -20,7 +21,6 @@ from seedtf.training.batches import TrainBatches
 from seedtf.training.callback_list import SessionHooks, make_callbacks
 from seedtf.training.distributed.devices import Devices
 from seedtf.training.distributed.sync import WorkerSync
-from seedtf.training.optim.choice import AVERAGED
 from seedtf.training.optim.ema import MovingAverage
 from seedtf.training.plan import Plan
 from seedtf.training.preview import draw_run_preview
@@ -81,7 +81,7 @@ class Session:
         self._resume_dir = str(paths.root) if devices.chief else "<the chief's run folder>"
         self._saver = Saver(
             states.StateFolder(paths.state, state),
-            averaged=config.optimizer == AVERAGED or config.ema_horizon > 0,
+            averaged=config.optimizer == SWA or config.ema_horizon > 0,
         )
         self.callbacks = make_callbacks(
             plan,

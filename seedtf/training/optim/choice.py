@@ -7,7 +7,6 @@ from seedtf.errors import UserError, missing_addons
 from seedtf.training.machine import Machine
 
 __all__ = [
-    "AVERAGED",
     "check_optimizer",
     "check_strategy",
     "describe_optimizer",
@@ -15,11 +14,8 @@ __all__ = [
     "needs_addons",
 ]
 
-AVERAGED = SWA
-"""The choice that averages the weights (stochastic weight averaging, Izmailov et al. 2018)."""
-
 # These change weights inside another optimizer's step, which fails where several devices share it.
-_WRAPPERS = ("lookahead", "ranger", AVERAGED)
+_WRAPPERS = ("lookahead", "ranger", SWA)
 # Fraction of training after which averaging starts, as in Izmailov et al.
 _AVERAGED_FROM = 0.75
 
@@ -79,7 +75,7 @@ def describe_optimizer(name: str, epochs: int, keras_2: bool = False) -> str:
     wrapped = {
         "lookahead": "lookahead around adam",
         "ranger": "ranger (lookahead around radam)",
-        AVERAGED: f"swa (adam, weights averaged at the end of epoch {first_averaged(epochs) + 1} "
+        SWA: f"swa (adam, weights averaged at the end of epoch {first_averaged(epochs) + 1} "
         "and of each later one)",
     }
     text = wrapped.get(name, name)

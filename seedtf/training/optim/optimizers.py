@@ -9,7 +9,8 @@ import keras
 
 from seedtf.compat.keras import KERAS_2, LRScales, layerwise_lr_class
 from seedtf.compat.tensorflow import import_addons
-from seedtf.training.optim.choice import AVERAGED, needs_addons
+from seedtf.config.optim_flags import SWA
+from seedtf.training.optim.choice import needs_addons
 
 __all__ = ["make_optimizer"]
 
@@ -90,6 +91,6 @@ def _make_addons_optimizer(name: str, lr: float, first: int, period: int) -> Any
         return addons.LAMB(lr)
     if name == "radam":
         return addons.RectifiedAdam(lr)
-    if name == AVERAGED:
+    if name == SWA:
         return addons.SWA(adam(lr), start_averaging=first, average_period=period)
     return addons.Lookahead(adam(lr) if name == "lookahead" else addons.RectifiedAdam(lr))
