@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import fcntl
 import io
 import math
+import os
+import pty
 import re
+import struct
 import sys
+import termios
 import time
 import types
 
@@ -490,16 +495,20 @@ def test_the_line_names_the_strength_once_it_has_changed(tmp_path):
 
 
 def test_on_a_terminal_a_bar_is_redrawn_within_its_width(fit, tmp_path, monkeypatch):
-    monkeypatch.setenv("COLUMNS", "60")
-    monkeypatch.setenv("LINES", "20")
     monkeypatch.setattr("tqdm.std.time", Clock(step=0.2))
-    text = console_run(fit, tmp_path, Terminal())
+    leader, follower = pty.openpty()
+    fcntl.ioctl(follower, termios.TIOCSWINSZ, struct.pack("HHHH", 20, 60, 0, 0))
+    stream = Terminal()
+    stream.fileno = lambda: follower  # tqdm asks it for the width
+    text = console_run(fit, tmp_path, stream)
+    os.close(leader)
+    os.close(follower)
     epochs = text.split("\n")
     assert len(epochs) == 4 and epochs[-1] == ""
     for number, epoch in enumerate(epochs[:-1], start=1):
         *live, blank, final = epoch.split("\r")[1:]
         # Keras 3 may report two steps in the wrong order, and the bar then skips one
-        assert 2 <= len(live) <= 1 + STEPS and all(50 < len(draw) <= 59 for draw in live[1:])
+        assert 2 <= len(live) <= 1 + STEPS and all(50 < len(draw) <= 60 for draw in live[1:])
         assert all(draw.startswith(f"epoch {number}/3  [") for draw in live)
         assert blank.strip() == "" and len(blank) == max(map(len, live))
         assert "val_loss" in final
