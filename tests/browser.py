@@ -24,7 +24,7 @@ FLAGS = (
 
 @dataclass
 class Page:
-    """What a page did while it was open at one width, and what it came to."""
+    """What a page requested, logged and showed while it was open at one width."""
 
     requests: list[str] = field(default_factory=list)
     messages: list[str] = field(default_factory=list)
@@ -41,7 +41,7 @@ class Browser:
         self.events: list[dict[str, Any]] = []
 
     def attach(self) -> None:
-        """Opens a tab and listens to it."""
+        """Opens a tab and subscribes to its events."""
         target = self.ask("Target.createTarget", url="about:blank")["targetId"]
         found = self.ask("Target.attachToTarget", targetId=target, flatten=True)
         self._session = found["sessionId"]
@@ -49,7 +49,7 @@ class Browser:
             self.ask(f"{domain}.enable")
 
     def ask(self, method: str, **params: Any) -> dict[str, Any]:
-        """One command and its result; events that come before it are kept."""
+        """Sends a command and returns its result; events received before the result are stored."""
         self._count += 1
         message: dict[str, Any] = {"id": self._count, "method": method, "params": params}
         if self._session:
@@ -63,7 +63,7 @@ class Browser:
             self.events.append(answer)
 
     def wait_for(self, event: str) -> None:
-        """Returns when an event of this name has come since the last look."""
+        """Returns once an event of this name has been received since the last navigation."""
         while not any(each.get("method") == event for each in self.events):
             self.events.append(self._receive())
 
@@ -102,14 +102,14 @@ class Browser:
 
 @contextmanager
 def open_browser() -> Iterator[Browser]:
-    """A running browser; the test is skipped where Chromium is not installed."""
+    """Starts a browser; the test is skipped where Chromium is not installed."""
     program = shutil.which("chromium") or shutil.which("chromium-browser")
     if program is None:
         pytest.skip("chromium is not installed")
     their_input, to_browser = os.pipe()
     from_browser, their_output = os.pipe()
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile:
-        # the protocol speaks on descriptors 3 and 4
+        # Chromium reads commands from descriptor 3 and writes events to descriptor 4.
         start = f'exec "$0" "$@" 3<&{their_input} 4>&{their_output}'
         process = subprocess.Popen(
             ["bash", "-c", start, program, *FLAGS.split(), f"--user-data-dir={profile}"],

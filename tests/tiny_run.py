@@ -18,7 +18,7 @@ IMAGE_SIZE = 16
 
 
 def draw_classes(root: Path, names: Sequence[str], per_class: int = 4) -> Path:
-    """Class folders of plain images, 20×16 pixels, each of another colour."""
+    """Writes class folders of plain images, 20×16 pixels, each of another colour."""
     for label, name in enumerate(names):
         (root / name).mkdir(parents=True)
         for number in range(per_class):
@@ -28,7 +28,7 @@ def draw_classes(root: Path, names: Sequence[str], per_class: int = 4) -> Path:
 
 
 def make_run(run_dir: Path, data_root: Path, *, seed: int = 0) -> Path:
-    """What ``seedtf train`` leaves, as far as it is read later; every second image validates."""
+    """Writes the files of a run that later commands read; every second image is for validation."""
     catalog = scan_folder(data_root)
     keras.utils.set_random_seed(seed)
     model = build_network(
@@ -56,5 +56,5 @@ def make_run(run_dir: Path, data_root: Path, *, seed: int = 0) -> Path:
 
 
 def copy_run(run_dir: Path, target: Path) -> Path:
-    """A copy that a test may change."""
+    """Copies a run, for a test that changes it."""
     return Path(shutil.copytree(run_dir, target))
