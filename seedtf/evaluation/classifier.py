@@ -82,7 +82,7 @@ def open_classifier(
         >>> prediction = classifier.predict(Path("leaf.png").read_bytes(), k=2)
         >>> sorted(prediction.names)
         ['Charlock', 'Maize']
-        >>> prediction.probabilities[0] >= prediction.probabilities[1]
+        >>> bool(prediction.probabilities[0] >= prediction.probabilities[1])
         True
     """
     saved_model = newest_saved_model(Path(path))
