@@ -94,7 +94,7 @@ def draw_lr_find(work_dir: Path, target: Path) -> None:
     """The plot of the learning-rate finder."""
     out = work_dir / "lr_find"
     if not out.exists():
-        seedtf(work_dir, "lr_find", *RUN_FLAGS, f"--out_dir={out}")
+        seedtf(work_dir, "lr_find", *RUN_FLAGS, f"--out={out}")
     save(Image.open(out / "lr_find.png"), target)
 
 
