@@ -1,6 +1,7 @@
-# make demo   trains on the embedded sample data        make lint    Ruff and mypy
-# make test   lints and runs every test                 make clean   removes what these made
-# make test-addons   runs the tests that TensorFlow 2.15 with TensorFlow Addons has a say in
+# make demo   trains on the embedded sample images   make docs       builds an API page into build/docs
+# make test   lints and runs every test              make promises   writes tests/README.md
+# make lint   runs Ruff and mypy                     make clean      removes what these made
+# make test-addons   runs the tests of the environment with TensorFlow 2.15 and TensorFlow Addons
 
 PYTHON ?= python3
 VENV := .venv
@@ -16,12 +17,12 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: demo test test-addons addons-lane browser lint clean
+.PHONY: demo test test-addons addons-tests browser lint docs promises clean
 
 demo: $(VENV)/.installed
 	$(BIN)/seedtf train $(DEMO_FLAGS)
 
-# two workers, a file to each: the tests wait for processes that start up more than they compute
+# Two workers, a file to each: the tests wait for starting processes more than they compute.
 test: lint browser
 	$(BIN)/python -m pytest -n 2 --dist loadfile
 
@@ -30,22 +31,32 @@ test-addons:
 	@if $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 12))' 2>/dev/null; then \
 	  echo "make test-addons: skipped: TensorFlow Addons needs Python 3.10 or 3.11 and" \
 	    "$$($(PYTHON) --version) is too new; pass PYTHON=python3.11"; \
-	else $(MAKE) --no-print-directory addons-lane; fi
+	else $(MAKE) --no-print-directory addons-tests; fi
 
-addons-lane: $(ADDONS_VENV)/.installed
+addons-tests: $(ADDONS_VENV)/.installed
 	$(ADDONS_VENV)/bin/python -m pytest -n 2 --dist loadfile $(ADDONS_TESTS:%=tests/test_%.py)
 
-# the tests of pages open them in headless Chromium; without it they are skipped by name
+# The tests of HTML pages open them in headless Chromium; without it they are skipped with a message.
 browser:
 	@command -v chromium >/dev/null || command -v chromium-browser >/dev/null || \
 	{ [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && apt-get update -qq && \
 	  apt-get install -y -qq --no-install-recommends chromium >/dev/null 2>&1; } || \
-	echo "Chromium is not there and cannot be installed: the page tests will be skipped."
+	echo "Chromium is not installed and cannot be: the tests of pages will be skipped."
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+# pdoc imports what it documents. It stops at the __all__ of a package, so every module is named.
+DOCUMENTED = seedtf $(sort $(subst /,.,$(basename $(shell find seedtf -name '[!_]*.py'))))
+
+docs: $(VENV)/.installed-docs
+	TF_CPP_MIN_LOG_LEVEL=3 $(BIN)/pdoc --docformat google --output-directory build/docs $(DOCUMENTED)
+	@echo "Open build/docs/index.html in a browser."
+
+promises: $(VENV)/.installed
+	$(BIN)/python tests/write_readme.py
 
 clean:
 	rm -rf $(VENV) $(ADDONS_VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
@@ -59,6 +70,11 @@ $(VENV)/.installed: setup.py pyproject.toml
 $(VENV)/.installed-dev: setup.py pyproject.toml
 	$(call make_venv,$(VENV))
 	$(BIN)/python -m pip install --quiet --editable '.[dev]'
+	@touch $@ $(VENV)/.installed
+
+$(VENV)/.installed-docs: setup.py pyproject.toml
+	$(call make_venv,$(VENV))
+	$(BIN)/python -m pip install --quiet --editable '.[docs]'
 	@touch $@ $(VENV)/.installed
 
 $(ADDONS_VENV)/.installed: setup.py pyproject.toml

@@ -86,6 +86,7 @@ setup(
         "tensorboard": ["tensorboard>=2.15,<2.22"],
         "export": EXPORT,
         "tune": TUNE,
+        "docs": ["pdoc>=16,<17"],
         "test": TEST,
         "dev": [
             *EXPORT,

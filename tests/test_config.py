@@ -1,3 +1,5 @@
+"""``TrainConfig`` and its groups of flags: help, ranges, choices, and the flagfile of a run."""
+
 import ast
 import dataclasses
 import inspect

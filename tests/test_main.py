@@ -1,3 +1,5 @@
+"""``seedtf COMMAND``: finding a command, and a reader that closes the output early."""
+
 import subprocess
 import sys
 

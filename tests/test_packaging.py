@@ -67,7 +67,7 @@ def test_requirements_have_both_bounds_and_hold_here(metadata: dict[str, Any]) -
         requirement = Requirement(line)
         assert ends(requirement) == {">=", "<"}, requirement
         assert importlib.metadata.version(requirement.name) in requirement.specifier
-    assert {"cuda", "tensorboard", "addons", "export", "tune", "test", "dev"} == set(extras)
+    assert {"cuda", "tensorboard", "addons", "export", "tune", "docs", "test", "dev"} == set(extras)
     assert all(
         ends(Requirement(line)) == {">=", "<"} for lines in extras.values() for line in lines
     )

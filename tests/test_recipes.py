@@ -1,3 +1,5 @@
+"""Recipes: named defaults, which a given flag overrides."""
+
 import dataclasses
 
 import pytest

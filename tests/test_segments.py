@@ -1,3 +1,5 @@
+"""The ``fit`` calls of a run: image sizes, frozen epochs, and where a resumed run starts."""
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st

@@ -1,0 +1,178 @@
+"""Writes tests/README.md: what seedtf promises, and the tests that hold it. Run by ``make promises``.
+
+The promises are listed here, each with its tests. The second table has the first sentence of every
+test module's docstring. ``test_docs.py`` fails if the page is not up to date.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+from pathlib import Path
+
+TESTS = Path(__file__).resolve().parent
+
+PROMISES: dict[str, dict[str, tuple[str, ...]]] = {
+    "Interrupted runs": {
+        "A run that is killed at any moment and resumed ends with the same bytes.": (
+            "test_killed_inside_writes_and_between_them",
+        ),
+        "Best model, patience, learning rate and curves survive a resume.": (
+            "test_killed_inside_writes_and_between_them",
+            "test_a_time_limit_within_an_epoch_leaves_it_to_the_resumed_run",
+        ),
+        "SIGTERM and Ctrl-C save and exit with code 75.": (
+            "test_a_signal_saves_and_exits_with_75",
+        ),
+        "A damaged state is skipped, and the one before it is complete.": (
+            "test_a_damaged_state_falls_back_to_the_one_before_and_says_so",
+            "test_new_states_survive_a_damaged_one_ahead",
+        ),
+        "A full disk or a removed folder is one line, and the last good state is kept.": (
+            "test_a_full_disk_is_one_line_and_keeps_the_state_before",
+            "test_a_folder_removed_while_running_is_one_line",
+        ),
+        "A resume that cannot be exact is refused by name.": (
+            "test_flags_that_change_the_run_are_refused_by_name",
+            "test_changed_data_is_refused_by_name",
+        ),
+        "Two processes cannot train the same run.": ("test_a_running_run_cannot_be_resumed_twice",),
+        "Checkpoints and state are of one moment, and are written beside the training.": (
+            "test_saver.py",
+        ),
+    },
+    "Same flags, same numbers": {
+        "Every epoch has every image once, from whatever step it starts.": (
+            "test_every_epoch_holds_each_index_once",
+            "test_starting_at_any_step_continues_the_run",
+        ),
+        "The same seed gives the same numbers, whatever the number of cores.": (
+            "test_the_flagfile_repeats_the_run_exactly",
+            "test_the_number_of_cores_changes_no_number",
+        ),
+        "Augmenting on the device gives the pixels of the host.": ("test_placement.py",),
+        "Several devices or workers train as one does, and a lost worker stops the others.": (
+            "test_distribute.py",
+        ),
+        "A tf.data service loses no batch, repeats none and keeps their order.": (
+            "test_service.py",
+        ),
+        "The augmentation equals the ops of TensorFlow Addons.": ("test_addons.py",),
+    },
+    "Files that are not what they seem": {
+        "A file is decoded as a viewer shows it, or refused by name.": (
+            "test_lossless_files_are_equal_to_pillow",
+            "test_lossy_files_are_close_to_pillow",
+            "test_a_damaged_file_gives_an_image_or_a_refusal",
+            "test_header_graph.py",
+        ),
+        "Every bad file is named before the first step, and no file is changed.": (
+            "test_every_fault_is_reported_and_nothing_else",
+            "test_bad_files_are_named_and_skipped",
+        ),
+        "A file that goes bad during training is named.": (
+            "test_files_that_break_during_training_are_named",
+        ),
+        "Memory and time per image are bounded before decoding.": (
+            "test_every_hostile_file_gives_an_image_or_a_refusal",
+            "test_decompression_bombs_are_refused_by_name",
+        ),
+        "A folder is listed in a stable order; hidden entries are skipped, loops are harmless.": (
+            "test_every_visible_file_is_a_record_or_a_fault",
+            "test_a_link_is_followed_and_a_loop_ends",
+        ),
+        "Identical files across the split or in two classes are reported.": (
+            "test_identical_images_in_both_sides_of_a_split_give_a_warning",
+            "test_identical_images_in_two_classes_give_a_warning",
+        ),
+        "A model file cannot run code, and a damaged one is called damaged.": (
+            "test_a_lambda_layer_runs_nothing",
+            "test_no_source_file_can_run_what_it_loads",
+            "test_a_cut_file_is_called_damaged",
+        ),
+    },
+    "Exports": {
+        "An export sees the pixels that training sees, or is refused.": (
+            "test_files_are_classified_as_training_sees_the_images",
+            "test_an_export_that_sees_other_pixels_is_refused",
+        ),
+        "An export appears completely or not at all, under the next free number.": (
+            "test_killed_exports_leave_only_complete_versions",
+            "test_an_existing_version_is_never_touched",
+        ),
+        "Signatures and names of outputs stay as they are, and the classes are inside.": (
+            "test_the_signatures_are_what_clients_rely_on",
+            "test_saved_model_cli_shows_the_contract",
+            "test_grpc_request_and_response_fit_the_signature",
+        ),
+        "A bad image does not fail the rest of its batch.": (
+            "test_bad_files_do_not_fail_the_rest_of_the_batch",
+            "test_what_still_fails_a_whole_request",
+        ),
+        "A format that disagrees with the model is not kept.": (
+            "test_a_format_that_disagrees_is_left_out_and_the_rest_kept",
+            "test_each_format_agrees_in_its_own_runtime",
+        ),
+        "The export works without TensorFlow.": (
+            "test_openvino_serves_the_pixels_without_tensorflow",
+        ),
+        "The warm-up requests are valid.": ("test_warm_up_requests_run",),
+    },
+    "Commands": {
+        "An existing run folder is never overwritten.": (
+            "test_a_run_folder_in_use_is_refused_and_kept",
+        ),
+        "A mistake is one line and exit code 2.": ("test_mistakes_are_one_line_and_exit_code_2",),
+        "A loss that is not finite stops the run with step, files and remedy.": (
+            "test_the_first_step_that_is_not_finite_is_named",
+        ),
+        "Metrics and intervals agree with scikit-learn, SciPy and statsmodels.": (
+            "test_metric_oracles.py",
+        ),
+    },
+}
+
+HEAD = """\
+# What seedtf promises, and the tests that hold it
+
+Written by `make promises` from `tests/write_readme.py` and the docstrings of the test modules.
+`make test` runs all tests, `make test-addons` those that concern the environment of TensorFlow Addons.
+"""
+
+
+def page() -> str:
+    """The text of tests/README.md. Raises ValueError for a promise whose test does not exist."""
+    modules = sorted(TESTS.glob("test_*.py"))
+    trees = {path.name: ast.parse(path.read_text(encoding="utf-8")) for path in modules}
+    modules_of: dict[str, list[str]] = {name: [name] for name in trees}
+    for name, tree in trees.items():
+        for node in tree.body:
+            if isinstance(node, ast.FunctionDef):
+                modules_of.setdefault(node.name, []).append(name)
+    parts = [HEAD]
+    for heading, promises in PROMISES.items():
+        parts.append(f"## {heading}\n\n| promise | tests |\n|---|---|")
+        for promise, tests in promises.items():
+            cells = ", ".join(_links(test, modules_of) for test in tests)
+            parts.append(f"| {promise} | {cells} |")
+        parts[-1] += "\n"
+    parts.append("## Every test module\n\n| module | contents |\n|---|---|")
+    parts += [f"| [{name}]({name}) | {_summary(tree)} |" for name, tree in trees.items()]
+    return "\n".join(parts) + "\n"
+
+
+def _links(test: str, modules_of: dict[str, list[str]]) -> str:
+    """Links to a test, which may stand in more than one module; or to a whole module."""
+    if test not in modules_of:
+        raise ValueError(f"{Path(__file__).name}: there is no test {test}; correct PROMISES")
+    return ", ".join(f"[{test}]({module})" for module in modules_of[test])
+
+
+def _summary(tree: ast.Module) -> str:
+    """The first paragraph of a module's docstring in one line; double backquotes become single."""
+    paragraph = (ast.get_docstring(tree) or "").split("\n\n")[0]
+    return re.sub(r"``(.*?)``", r"`\1`", " ".join(paragraph.split()))
+
+
+if __name__ == "__main__":
+    (TESTS / "README.md").write_text(page(), encoding="utf-8")
