@@ -58,9 +58,9 @@ def test_all_that_is_on_is_said(
         "weight decay 0.001, gradient clipped to norm 2, first layers at 0.5 of the learning rate, "
         "label smoothing 0.05"
     )
-    assert "as many images of every class" in said["sampler"]
+    assert "the same number of images from every class" in said["sampler"]
     assert said["averages"] == (
-        "weights over 0.1 of all steps, validated and kept; a snapshot at the bottom of every cycle"
+        "weights over 0.1 of all steps, validated and saved; a snapshot at the end of every cycle"
     )
 
 

@@ -73,8 +73,8 @@ def test_identical_images_in_two_classes_give_a_warning(load, tiny_copy: Path) -
     dataset = load(tiny_copy)
     assert dataset.conflicting_labels == (("two words/copy.png", "alder/0.png"),)
     assert data_warnings(dataset) == [
-        "images with an identical one in another class: 1, "
-        "first two words/copy.png and alder/0.png; seedtf check names them"
+        "images that are identical to an image of another class: 1, "
+        "first two words/copy.png and alder/0.png; seedtf check lists them"
     ]
 
 
@@ -84,7 +84,8 @@ def test_identical_images_in_both_sides_of_a_split_give_a_warning(
     shutil.copytree(tiny_copy / "alder", tmp_path / "val" / "alder")
     dataset = load(tiny_copy, val_dir=str(tmp_path / "val"))
     assert data_warnings(dataset) == [
-        "validation images with an identical training image: 6; the accuracy will be too optimistic"
+        "validation images that are identical to a training image: 6; the accuracy will be too "
+        "optimistic"
     ]
 
 

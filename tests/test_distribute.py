@@ -198,7 +198,7 @@ def test_two_devices_train_as_one_does(launcher, data, alone) -> None:
     (process,) = launcher.run([*train_flags(data, run_dir), "--strategy=mirrored"], cpus=2)
     assert_equal_to_rounding(run_dir, alone)
     assert "mirrored, because there are 2 logical CPU devices" in process.output
-    assert "2 replicas take 6 images of a batch each" in process.output
+    assert "each of 2 replicas gets 6 images of a batch" in process.output
     resolved = json.loads((run_dir / "config.json").read_text())["resolved"]
     assert (resolved["strategy"], resolved["replicas"], resolved["workers"]) == ("mirrored", 2, 1)
     assert not process.errors  # no warning of Keras either

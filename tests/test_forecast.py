@@ -20,7 +20,7 @@ from seedtf.model.network import build_network
 from seedtf.training.dry_run import timing as forecast_timing
 from seedtf.training.dry_run.forecast import Forecast, StageTime, Writing
 from seedtf.training.dry_run.timing import (
-    MOST_STEPS,
+    MAX_STEPS,
     TimedStage,
     median_step,
     process_age,
@@ -71,14 +71,17 @@ def _utc():
 def test_the_console_lines_of_a_forecast(known):
     now = 1_000_000_000.0  # 2001-09-09 01:46:40 UTC
     assert replace(known, gpu_memory=1_000_000).lines(now) == [
-        ("epoch", "10.00 s at 32², 4 of them: training 6.00, validation 2.00, writing 2.00"),
-        ("epoch", "20.00 s at 48², 6 of them: training 15.00, validation 3.00, writing 2.00"),
-        ("end", "01:50 if started now: 0:03:23 for 10 epochs, of which 0:00:20 before the first"),
+        ("epoch", "10.00 s at 32² pixels (4 epochs): training 6.00, validation 2.00, writing 2.00"),
+        ("epoch", "20.00 s at 48² pixels (6 epochs): training 15.00, validation 3.00, writing 2.00"),
+        (
+            "end",
+            "01:50 if started now: 0:03:23 for 10 epochs, including 0:00:20 before the first one",
+        ),
         ("memory", "2.50 GB of main memory, 1.0 MB of the GPU at the peak"),
         (
             "disk",
             "70.0 MB in the run folder: 2 models of 10.0 MB, 2 states of 25.0 MB; cache file "
-            "60.0 MB; 155.0 MB with a file being written",
+            "60.0 MB; 155.0 MB while a file is being replaced",
         ),
     ]
     long = replace(known, startup=86_420.0)
@@ -184,7 +187,7 @@ def test_stages_are_timed_separately_and_warm_up_does_not_count(no_writing):
     assert found.writing == replace(WRITING, slowing=2.5)
     assert (found.startup, found.snapshots, found.cache) == (5.0, 2, 7)
     assert found.host_memory > 50_000_000
-    assert found.steps == len(trainer.taken) - 2 * 4 <= MOST_STEPS
+    assert found.steps == len(trainer.taken) - 2 * 4 <= MAX_STEPS
 
 
 def test_a_validation_may_have_a_single_batch(no_writing):
@@ -196,7 +199,7 @@ def test_a_validation_may_have_a_single_batch(no_writing):
     assert found.stages[0].validation == 4.0
 
 
-@given(st.integers(1, MOST_STEPS))
+@given(st.integers(1, MAX_STEPS))
 def test_the_number_of_timed_steps_is_limited(stages):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(forecast_timing, "_time_writing", lambda trainer, clock: WRITING)
@@ -208,7 +211,7 @@ def test_the_number_of_timed_steps_is_limited(stages):
             trainer, some * stages, steps_per_epoch=9, val_steps=9, startup=0.0, clock=clock
         )
     assert found.steps == len(trainer.taken) - 4 * stages
-    assert stages <= found.steps <= MOST_STEPS
+    assert stages <= found.steps <= MAX_STEPS
     assert all(each.train == 9.0 and each.validation == 9.0 for each in found.stages)
 
 
@@ -260,5 +263,5 @@ def test_a_new_fit_in_every_epoch_adds_to_each(known):
     stages = tuple(replace(stage, restart=1.5) for stage in STAGES)
     again = replace(known, stages=stages)
     assert [again.epoch_seconds(stage) for stage in stages] == [11.5, 21.5]
-    assert "new batches 1.50, writing 2.00" in again.lines(0.0)[0][1]
-    assert "new batches" not in known.lines(0.0)[0][1]
+    assert "restart of fit 1.50, writing 2.00" in again.lines(0.0)[0][1]
+    assert "restart of fit" not in known.lines(0.0)[0][1]

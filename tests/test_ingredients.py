@@ -310,12 +310,12 @@ def test_a_dry_run_times_a_few_steps_and_leaves_nothing(
     assert [path for path in temporary.iterdir() if "autograph" not in path.name] == []
 
     lines = capsys.readouterr().out.splitlines()
-    assert "run       none, nothing is trained" in lines
-    *told, last = lines[-6:]
-    assert [line.split()[0] for line in told] == ["epoch", "epoch", "end", "memory", "disk"]
-    assert "at 12², 1 of them" in told[0] and "at 16², 1 of them" in told[1]
-    assert "for 2 epochs" in told[2]
-    assert "4 models of" in told[4]
+    assert "run       none, because a dry run trains nothing" in lines
+    *printed, last = lines[-6:]
+    assert [line.split()[0] for line in printed] == ["epoch", "epoch", "end", "memory", "disk"]
+    assert "at 12² pixels (1 epoch)" in printed[0] and "at 16² pixels (1 epoch)" in printed[1]
+    assert "for 2 epochs" in printed[2]
+    assert "4 models of" in printed[4]
     found = json.loads(last.removeprefix("RESULT "))
     assert [stage["size"] for stage in found["stages"]] == [12, 16]
     assert all(stage["train"] > 0 and stage["validation"] > 0 for stage in found["stages"])

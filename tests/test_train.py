@@ -236,7 +236,7 @@ def test_freezing_then_training_everything_counts_epochs_through(seedlings, tmp_
     done = seedtf("train", *flags(seedlings, run_dir, *more, "--schedule_per_step"))
     assert done.returncode == 0, done.stderr
     assert [row["epoch"] for row in history(run_dir)] == ["1", "2"]
-    assert "head alone for 1" in done.stdout
+    assert "only the head in the first 1" in done.stdout
 
 
 def test_limits_stop_early_and_say_so(seedlings, tmp_path) -> None:

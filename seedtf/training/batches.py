@@ -1,4 +1,4 @@
-"""The batches of a run: what the pipeline makes on the host, and what the train step makes itself."""
+"""The batches of a run: the part made by the input pipeline, and the part made in the train step."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ Reader = Callable[[tf.Tensor], tf.Tensor]
 
 
 class TrainBatches:
-    """Training and validation batches of a run, and the part of making them that the step does.
+    """Training and validation batches of a run, and the preprocessing inside the train step.
 
     Attributes:
         order: which images each batch holds.
@@ -59,7 +59,7 @@ class TrainBatches:
         self._targets = make_targets(
             classes, smoothing=config.label_smoothing, weights=plan.class_weights
         )
-        # Once for the whole run: on a GPU this copies every image to it.
+        # Called only once per run, because it copies every image to the GPU if there is one.
         self._read = resident_reader(dataset.store) if plan.placement.resident else None
         self._wait = DataWaitTimer()
         self.order = make_order(config, dataset)
@@ -69,14 +69,14 @@ class TrainBatches:
         self.data_wait = self._wait.take
 
     @property
-    def works_ahead(self) -> bool:
-        """Whether batches are augmented before the step that takes them."""
+    def augments_on_host(self) -> bool:
+        """Whether the input pipeline augments the batches, not the train step."""
         return not self._plan.placement.on_device
 
     def prepare(self, size: int) -> Prepare | None:
-        """What the step does first to a batch for images of ``size``² pixels; None for nothing."""
+        """The preprocessing inside the train step at ``size``² pixels; None if there is none."""
         augment = None
-        if not self.works_ahead:
+        if not self.augments_on_host:
             augment = make_prepare(
                 self._augmentation(size, whole_batch=True), self._mixer, self._read
             )
@@ -90,8 +90,8 @@ class TrainBatches:
         return prepare
 
     def train(self, size: int, start_step: int) -> tf.data.Dataset:
-        """What ``prepare`` takes, endless: whole batches, or indices, with images where needed."""
-        if self.works_ahead:
+        """Endless input of ``prepare``: augmented batches, or indices with or without raw images."""
+        if self.augments_on_host:
             return self.train_on_host(size, start_step)
         return device_dataset(
             self._dataset.store,
@@ -116,7 +116,7 @@ class TrainBatches:
         )
 
     def epoch(self, size: int, epoch: int) -> tf.data.Dataset:
-        """What the epoch, counted from 0, trains on, made once more on the host."""
+        """The training batches of an epoch, counted from 0, computed again on the host."""
         steps = self.steps_per_epoch
         return self.train_on_host(size, epoch * steps).take(steps)
 
@@ -126,14 +126,14 @@ class TrainBatches:
         return eval_dataset(dataset.store, dataset.split.val, size, self._shard)
 
     def measure_wait(self, batches: tf.data.Dataset) -> tf.data.Dataset:
-        """``batches``, with the time that training waits for them measured where that is possible.
+        """``batches``, with the time that training waits for them measured.
 
-        In deterministic mode TensorFlow refuses to read its clock.
+        It is not measured in deterministic mode, where TensorFlow refuses to read its clock.
         """
         return batches if self._config.deterministic else self._wait.attach(batches)
 
     def files(self, epoch: int, step: int) -> list[str]:
-        """The images of a batch: a function of seed and step, so nothing has to be kept."""
+        """The paths of a batch's images, computed from seed and step, so that none are stored."""
         size = self.order.batch_size
         positions = self.order.epoch_order(epoch).numpy()[step * size : (step + 1) * size]
         paths = self._dataset.store.catalog.paths
@@ -155,7 +155,7 @@ class TrainBatches:
 
 
 def make_order(config: TrainConfig, dataset: Dataset) -> BatchIndices:
-    """The order of the training images that ``--sampler`` names."""
+    """The order of the training images that ``--sampler`` selects."""
     train = dataset.split.train
     if config.sampler == BALANCED:
         labels = dataset.store.catalog.labels[train]
@@ -166,12 +166,12 @@ def make_order(config: TrainConfig, dataset: Dataset) -> BatchIndices:
 def make_prepare(
     augmentation: Augmentation, mixer: Mixer | None = None, read: Reader | None = None
 ) -> Callable[[Any], tuple[tf.Tensor, tf.Tensor]]:
-    """What the train step does first to a batch of ``device_dataset``.
+    """Returns the preprocessing that the train step applies to a batch of ``device_dataset``.
 
     Args:
         augmentation: from ``make_augmentation``.
         mixer: from ``make_mixer``.
-        read: from ``resident_reader``, where images do not come with the batch.
+        read: from ``resident_reader``; None if the batch contains the images.
     """
 
     def prepare(batch: Any) -> tuple[tf.Tensor, tf.Tensor]:
@@ -187,7 +187,7 @@ def make_prepare(
 
 
 def resident_reader(store: Store) -> Reader:
-    """Reads images that are copied to the first GPU here, all of them; without one, the host's."""
+    """Copies all images to the first GPU and returns their reader; without a GPU, ``store.read``."""
     if not tf.config.list_physical_devices("GPU"):
         return store.read
     images = store.read(tf.range(len(store.catalog), dtype=tf.int64))

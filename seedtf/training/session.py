@@ -200,7 +200,10 @@ def _finishing(session: Session, saver: Saver, stop: StopSignal, resume_dir: str
     """Listens for signals, waits for files being written, and closes the live page."""
     callbacks, ending = session.callbacks, "failed"
     try:
-        with stop.listening(), session.devices.watching(f" with --resume={resume_dir}"):
+        with (
+            stop.listening(),
+            session.devices.lost_workers_reported(f" with --resume={resume_dir}"),
+        ):
             with contextlib.suppress(cb.LimitReachedError):
                 yield
             saver.wait()

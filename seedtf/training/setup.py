@@ -1,4 +1,4 @@
-"""The steps between decided settings and a trainer that change the process or read the disk."""
+"""Configures TensorFlow, loads the data and builds network and optimizer from resolved settings."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ __all__ = [
     "seed_and_set_precision",
 ]
 
-# What reading a file that changed under --cache=off raises; none of them names the file.
+# Raised when a file that changed is read with --cache=off; the messages do not contain its name.
 _BAD_FILE_ERRORS = (
     tf.errors.InvalidArgumentError,
     tf.errors.NotFoundError,
@@ -43,19 +43,19 @@ _BAD_FILE_ERRORS = (
 
 
 def configure_tensorflow(settings: Settings) -> None:
-    """Sets threads and determinism, and checks the file and the address that the flags name.
+    """Sets threads and determinism; checks the weights file and the address of the data service.
 
     The sums that TensorFlow computes on a CPU depend on how many threads share the work, not on the
     number of cores, so a fixed number of threads makes a run repeatable on another machine.
 
     Raises:
-        UserError: ``--weights`` is not a weights file, or nothing answers at ``--data_service``.
+        UserError: ``--weights`` is not a weights file, or ``--data_service`` cannot be reached.
     """
     config = settings.config
     try:
         tf.config.threading.set_intra_op_parallelism_threads(config.threads)
     except RuntimeError:
-        report("threads", "TensorFlow is already running and keeps the number it has")
+        report("threads", "TensorFlow is already running, so --threads has no effect")
     if config.deterministic:
         tf.config.experimental.enable_op_determinism()
     if config.has_weights_file:
@@ -65,13 +65,13 @@ def configure_tensorflow(settings: Settings) -> None:
 
 
 def seed_and_set_precision(settings: Settings) -> None:
-    """Seeds Keras, NumPy and Python, and sets Keras's dtype policy for all layers made later."""
+    """Seeds Keras, NumPy and Python, and sets Keras's dtype policy for layers created afterwards."""
     keras.utils.set_random_seed(settings.config.seed)
     keras.mixed_precision.set_global_policy(settings.precision.policy)
 
 
 def data_folder(config: TrainConfig) -> str:
-    """``--data_dir``; for ``sample`` the folder of the embedded data, drawn if it does not exist.
+    """``--data_dir``; for ``sample`` the folder of the sample data, generated if it does not exist.
 
     Raises:
         UserError: the sample data cannot be written.
@@ -134,7 +134,7 @@ def make_phase_optimizer(
 
     Args:
         plan: what the run will do.
-        network: what is trained; its frozen layers get no slots.
+        network: the network to train; its frozen layers get no optimizer slots.
         phase_start: first epoch of the phase.
         lr: the first learning rate; the plan's highest one if None.
     """
@@ -156,7 +156,7 @@ def make_phase_optimizer(
 def runtime_errors_as_user_errors(
     config: TrainConfig, dataset: Dataset, run_dir: Path | None = None
 ) -> Iterator[None]:
-    """Turns what the device or the disk refuses during training into a line with a remedy.
+    """Converts errors of the device or the disk during training to UserError with a remedy.
 
     Args:
         config: the flags of the training.
@@ -196,7 +196,7 @@ def runtime_errors_as_user_errors(
 
 
 def _first_weights(config: TrainConfig) -> str:
-    """A resumed run needs no first weights, except where they decide the architecture."""
+    """``config.weights``, or ``none`` for a resumed run, unless they affect the architecture."""
     # Keras adds a layer to EfficientNetB0 to B7 when they start from ImageNet weights.
     extra_layer = config.weights == "imagenet" and config.model.lower().startswith("efficientnetb")
     return config.weights if extra_layer or not config.resume else "none"

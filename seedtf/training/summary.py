@@ -1,4 +1,4 @@
-"""The first lines of a run: what was found and what was chosen, and why."""
+"""Prints the first lines of a run: the data that was found, the settings chosen, and the reasons."""
 
 from __future__ import annotations
 
@@ -21,14 +21,18 @@ __all__ = ["data_warnings", "report_plan", "report_worker"]
 
 _SHOWN_FAULTS = 5
 _DETERMINISTIC = (
-    "operations that repeat to the bit; cost: none seen on 2 CPU cores (171 and 174 images/s without "
-    "and with, ResNet-50), unmeasured on a GPU; waiting for data is not measured"
+    "only bit-reproducible operations; no slowdown on 2 CPU cores (ResNet-50: 171 images/s without, "
+    "174 with), not tested on a GPU; the time spent waiting for data is not measured"
 )
-_STORES = {"ram": "memory", "disk": "memory-mapped cache file", "off": "none, files read again"}
+_STORES = {
+    "ram": "memory",
+    "disk": "memory-mapped cache file",
+    "off": "none, files are decoded in every epoch",
+}
 
 
 def report_plan(plan: Plan, dataset: Dataset, network: keras.Model, run_dir: Path) -> None:
-    """Reports, one line each, what was found and what was chosen: images to learning rate.
+    """Reports the data and the settings of a run, one line each, from images to learning rate.
 
     Args:
         plan: what the run will do.
@@ -38,7 +42,7 @@ def report_plan(plan: Plan, dataset: Dataset, network: keras.Model, run_dir: Pat
     """
     config, settings = plan.config, plan.settings
     lines = {
-        "run": "none, nothing is trained" if config.dry_run else str(run_dir),
+        "run": "none, because a dry run trains nothing" if config.dry_run else str(run_dir),
         "images": _images(dataset),
         "split": _split(config, dataset),
         "store": _store(dataset),
@@ -53,7 +57,7 @@ def report_plan(plan: Plan, dataset: Dataset, network: keras.Model, run_dir: Pat
         "update": _update(plan),
     }
     if config.sampler == BALANCED:
-        lines["sampler"] = "balanced: an epoch takes as many images of every class"
+        lines["sampler"] = "balanced: an epoch draws the same number of images from every class"
     if averages := _averages(config):
         lines["averages"] = averages
     if len(settings.stages) > 1:
@@ -75,7 +79,7 @@ def report_worker(devices: DeviceChoice) -> None:
     """Reports which of several workers this process is, before it waits for the others."""
     cluster = devices.cluster
     if cluster is not None:
-        part = "the chief, which writes the run" if devices.chief else "silent from here on"
+        part = "the chief, which writes the run" if devices.chief else "which prints nothing more"
         report(
             "worker",
             f"{cluster.name(cluster.index)}, number {cluster.index + 1} of {cluster.size}, {part}; "
@@ -87,11 +91,11 @@ def _strategy(config: TrainConfig, devices: DeviceChoice) -> str:
     text = f"{devices.kind}, because {devices.reason}"
     if devices.replicas == 1:
         return text
-    each = config.batch_size // devices.replicas
+    per_replica = config.batch_size // devices.replicas
     statistics = "over the whole batch" if config.sync_bn else "per replica"
     return (
-        f"{text}; {devices.replicas} replicas take {each} images of a batch each, batch-norm "
-        f"statistics {statistics}; waiting for data is not measured"
+        f"{text}; each of {devices.replicas} replicas gets {per_replica} images of a batch, batch-norm "
+        f"statistics {statistics}; the time spent waiting for data is not measured"
     )
 
 
@@ -103,8 +107,8 @@ def _images(dataset: Dataset) -> str:
     if not dataset.unopened:
         return f"{text}, {bad}"
     return (
-        f"{text}; {dataset.store.opened:,} opened, {bad}, the others are checked when they are read "
-        "and duplicates are not searched for (--check=all)"
+        f"{text}; {dataset.store.opened:,} opened, {bad}; the others are checked when they are read, "
+        "and there is no search for duplicates (--check=all does both first)"
     )
 
 
@@ -175,9 +179,9 @@ def _update(plan: Plan) -> str:
 def _averages(config: TrainConfig) -> str:
     parts = []
     if config.ema_horizon:
-        parts.append(f"weights over {config.ema_horizon:.3g} of all steps, validated and kept")
+        parts.append(f"weights over {config.ema_horizon:.3g} of all steps, validated and saved")
     if config.snapshots:
-        parts.append("a snapshot at the bottom of every cycle")
+        parts.append("a snapshot at the end of every cycle")
     return "; ".join(parts)
 
 
@@ -189,7 +193,8 @@ def _sizes(plan: Plan) -> str:
 
 def _class_weights(dataset: Dataset, weights: np.ndarray) -> str:
     pairs = zip(dataset.store.catalog.class_names, weights, strict=True)
-    return "an image counts " + ", ".join(f"{weight:.3g} in {name}" for name, weight in pairs)
+    weighted = ", ".join(f"{name} {weight:.3g}" for name, weight in pairs)
+    return f"loss weight of an image by class: {weighted}"
 
 
 def _training(plan: Plan) -> str:
@@ -198,23 +203,23 @@ def _training(plan: Plan) -> str:
     rule = describe_optimizer(config.optimizer, config.epochs, settings.keras_2)
     rate = f"{rule}, {config.schedule} learning rate from {settings.lr:g}, "
     rate += "set at every step" if settings.lr_per_step else "set once an epoch"
-    frozen = f"; head alone for {config.freeze_epochs}" if config.freeze_epochs else ""
+    frozen = f"; only the head in the first {config.freeze_epochs}" if config.freeze_epochs else ""
     return f"{text}, {rate}{frozen}"
 
 
 def data_warnings(dataset: Dataset) -> list[str]:
-    """Sentences on identical images on both sides of the split, and on those with two labels."""
+    """Returns warnings about identical images on both sides of the split or with different labels."""
     sentences = []
     if dataset.duplicates_across_split:
         sentences.append(
-            "validation images with an identical training image: "
+            "validation images that are identical to a training image: "
             f"{dataset.duplicates_across_split}; the accuracy will be too optimistic"
         )
     if dataset.conflicting_labels:
         later, first = dataset.conflicting_labels[0]
         sentences.append(
-            "images with an identical one in another class: "
-            f"{len(dataset.conflicting_labels)}, first {later} and {first}; seedtf check names them"
+            "images that are identical to an image of another class: "
+            f"{len(dataset.conflicting_labels)}, first {later} and {first}; seedtf check lists them"
         )
     return sentences
 

@@ -128,7 +128,7 @@ def open_session(config: TrainConfig) -> Iterator[Session]:
     report_worker(settings.devices)
     devices = Devices.start(settings.devices, config.worker_timeout)
     cluster, writes_run = devices.cluster, devices.chief and not config.dry_run
-    with _silent_unless_chief(devices), devices.watching():
+    with _silent_unless_chief(devices), devices.lost_workers_reported():
         check_equal_across_workers(
             {"the number of devices of a worker": devices.shard.count}, cluster
         )

@@ -86,18 +86,18 @@ class Devices(DeviceChoice):
     def distribute(self, make: Callable[[], tf.data.Dataset]) -> Any:
         """Returns the dataset that ``make`` returns, distributed over the replicas of this process.
 
-        Its elements go to the replicas in turn.
+        Consecutive elements go to consecutive replicas.
         """
         if self.strategy is None:
             return make()
         return self.strategy.distribute_datasets_from_function(lambda context: make())
 
     @contextmanager
-    def watching(self, how: str = "") -> Iterator[None]:
-        """Turns the errors that follow from the loss of another worker into one line.
+    def lost_workers_reported(self, with_flag: str = "") -> Iterator[None]:
+        """Converts the errors that follow from the loss of another worker to WorkerLostError.
 
         Args:
-            how: ends the sentence "start all workers again", such as `` with --resume=runs/1``.
+            with_flag: the end of the advice "start all 4 again", such as `` with --resume=runs/1``.
 
         Raises:
             WorkerLostError: another worker was lost in the body.
@@ -109,7 +109,7 @@ class Devices(DeviceChoice):
                 raise
             raise WorkerLostError(
                 f"{_lost_worker(str(error), self.cluster)} was lost, so this one stops too; start all "
-                f"{self.workers} again{how}"
+                f"{self.workers} again{with_flag}"
             ) from error
 
 
@@ -189,10 +189,10 @@ def _join(cluster: Cluster, worker_timeout: int) -> tf.distribute.Strategy:
 
 @contextmanager
 def _missing_workers_reported(cluster: Cluster) -> Iterator[None]:
-    """In the body a child process reports every 30 s which workers have not connected yet.
+    """Within the ``with`` block, a child process reports every 30 s which workers are missing.
 
-    While it waits for them, which it does without limit, TensorFlow prints nothing and lets no Python
-    code run. SIGINT therefore gets the default action, which ends the process at once.
+    TensorFlow waits for the other workers without a time limit, prints nothing and lets no Python
+    code run meanwhile. SIGINT therefore gets its default action, which ends the process at once.
     """
     others = [cluster.name(index) for index in range(cluster.size) if index != cluster.index]
     is_main_thread = threading.current_thread() is threading.main_thread()

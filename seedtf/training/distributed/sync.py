@@ -20,7 +20,7 @@ from seedtf.training.stop_signal import StopSignal
 
 __all__ = ["WorkerSync", "check_equal_across_workers"]
 
-_EXACT_BITS = 52  # Every integer of so many bits is exact in a float64.
+_EXACT_BITS = 52  # A float64 represents every integer of at most this many bits exactly.
 
 
 class WorkerSync(keras.callbacks.Callback):
@@ -35,7 +35,7 @@ class WorkerSync(keras.callbacks.Callback):
         stop: the signals that this process receives.
 
     Attributes:
-        name: the signal that a worker has received and the name of that worker; empty without one.
+        name: the signal that a worker has received and the worker's name; empty if there was none.
     """
 
     def __init__(self, cluster: Cluster, stop: StopSignal) -> None:
@@ -97,5 +97,5 @@ def _digest(value: Any) -> float:
 
 
 def _all_reduce_max(values: Sequence[float], workers: int) -> np.ndarray:
-    """The largest of each value among the workers; returns when all of them have called it."""
+    """The maximum of each value over the workers; blocks until all of them have called it."""
     return make_all_reduce_max(len(values), workers)(tf.constant(values, tf.float64)).numpy()

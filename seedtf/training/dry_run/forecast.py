@@ -60,9 +60,9 @@ class Forecast:
 
     Attributes:
         stages: the durations of its stages, in order.
-        writing: the files that follow each epoch.
+        writing: the writing of the files after each epoch.
         startup: seconds before the first step.
-        host_memory: bytes of main memory at the peak so far, after every stage was tried.
+        host_memory: peak bytes of main memory after every stage has been timed.
         gpu_memory: the same on the GPU with the highest peak; None without a GPU.
         snapshots: models kept besides the best and the last one.
         cache: bytes of the cache file of decoded images; 0 without one.
@@ -86,7 +86,7 @@ class Forecast:
     steps: int = 0
 
     def epoch_seconds(self, stage: StageTime) -> float:
-        """From the start of an epoch to that of the next one, which has to wait for slow writing."""
+        """From the start of an epoch to the start of the next one, which waits for the files."""
         working = stage.train + stage.validation + stage.restart
         working += self.writing.waiting + self.writing.slowing
         return max(working, self.writing.waiting + self.writing.beside)
@@ -128,7 +128,7 @@ class Forecast:
             (
                 "end",
                 f"{_clock(end, now)} if started now: {format_duration(self.seconds)} for {epochs} "
-                f"epochs, of which {format_duration(self.startup)} before the first",
+                f"epochs, including {format_duration(self.startup)} before the first one",
             ),
             ("memory", f"{self._memory_text()} at the peak"),
             (
@@ -136,8 +136,8 @@ class Forecast:
                 f"{format_bytes(self.run_bytes)} in the run folder: "
                 f"{_CHECKPOINTS + self.snapshots} models of {format_bytes(checkpoint)}, "
                 f"{_STATES} states of {format_bytes(state)}; cache file "
-                f"{format_bytes(self.cache)}; {format_bytes(self.disk_bytes)} with a file being "
-                "written",
+                f"{format_bytes(self.cache)}; {format_bytes(self.disk_bytes)} while a file is being "
+                "replaced",
             ),
         ]
 
@@ -155,9 +155,10 @@ class Forecast:
     def _stage_text(self, stage: StageTime) -> str:
         total = self.epoch_seconds(stage)
         after = total - stage.train - stage.validation - stage.restart
-        restart = f", new batches {stage.restart:.2f}" if stage.restart else ""
+        epochs = "1 epoch" if stage.epochs == 1 else f"{stage.epochs} epochs"
+        restart = f", restart of fit {stage.restart:.2f}" if stage.restart else ""
         return (
-            f"{total:.2f} s at {stage.size}², {stage.epochs} of them: training {stage.train:.2f}, "
+            f"{total:.2f} s at {stage.size}² pixels ({epochs}): training {stage.train:.2f}, "
             f"validation {stage.validation:.2f}{restart}, writing {after:.2f}"
         )
 

@@ -1,4 +1,4 @@
-"""Times a few training steps, and what an epoch writes, for a ``Forecast``."""
+"""Times a few training steps, and the writing of an epoch's files, for a ``Forecast``."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ from seedtf.training.saver import Saver
 from seedtf.training.state import StateFolder
 from seedtf.training.trainer import Trainer
 
-__all__ = ["MOST_STEPS", "TimedStage", "median_step", "process_age", "time_training"]
+__all__ = ["MAX_STEPS", "TimedStage", "median_step", "process_age", "time_training"]
 
-MOST_STEPS = 20
-"""At most so many training steps are timed, over all stages together."""
+MAX_STEPS = 20
+"""The largest number of training steps that are timed, over all stages together."""
 
-# not timed, because the first batches were prepared while the step was traced
+# These steps are not timed, because their batches were prepared while the step was traced.
 _WARM_UP_STEPS = 4
 _LONGEST_BLOCK = 5
 _VAL_STEPS = 6
@@ -71,7 +71,7 @@ def time_training(
 
     Args:
         trainer: must be compiled.
-        stages: at least one; at most ``MOST_STEPS`` steps are timed over all of them.
+        stages: at least one; at most ``MAX_STEPS`` steps are timed over all of them.
         steps_per_epoch: training steps in an epoch.
         val_steps: batches of one validation.
         startup: seconds since the command started, such as ``process_age()``.
@@ -82,7 +82,7 @@ def time_training(
     Raises:
         UserError: the disk has no room for the temporary files.
     """
-    steps = max(1, MOST_STEPS // len(stages))
+    steps = max(1, MAX_STEPS // len(stages))
     lengths = _Lengths(steps_per_epoch, val_steps, steps // _block(steps) * _block(steps))
     times = tuple(_time_stage(trainer, stage, lengths, clock) for stage in stages)
     writing = _time_writing(trainer, clock)
@@ -105,7 +105,8 @@ def median_step(
 ) -> float:
     """Seconds of a step: the median over blocks of steps, at least three if there are three steps.
 
-    The device is waited for only at the end of a block, because ``fit`` too lets it run ahead.
+    The host waits for the device only at the end of a block, because ``fit`` does not wait for it
+    after every step either.
 
     Args:
         run: runs one step and returns its results.
@@ -150,9 +151,9 @@ def _time_stage(
 ) -> StageTime:
     start = clock()
     stage.enter()
-    # the highest rate, without the warm-up that leads to it, could make the weights infinite
+    # Without a warm-up, the highest learning rate could make the weights infinite.
     trainer.optimizer.learning_rate = 0.0
-    # builds the optimizer and the metrics and traces both steps
+    # These calls build the optimizer and the metrics and trace both steps.
     trainer.fit(stage.train(), steps_per_epoch=1, verbose=0, shuffle=False)
     trainer.evaluate(stage.val(), steps=1, verbose=0)
     tracing = clock() - start
@@ -170,7 +171,7 @@ def _time_stage(
 
 
 def _time_fit(trainer: Trainer, stage: TimedStage, clock: Callable[[], float]) -> float:
-    """Seconds of a ``fit`` of one step and one validation batch, which is mostly its start."""
+    """Seconds of a ``fit`` of one step and one validation batch; most of them are its start-up."""
     start = clock()
     trainer.fit(
         stage.train(),
@@ -195,7 +196,7 @@ def _time_train(
 def _time_validation(
     trainer: Trainer, stage: TimedStage, val_steps: int, clock: Callable[[], float]
 ) -> float:
-    """The first batch, for which the pipeline restarts in every epoch, and the median of the others."""
+    """Seconds of a validation: its first batch, which restarts the pipeline, and the other batches."""
     start = clock()
     batches = _iterator(trainer, stage.val())
     _finish(trainer.test_function(batches))
@@ -227,8 +228,8 @@ def _time_writing(trainer: Trainer, clock: Callable[[], float]) -> Writing:
             checkpoint = paths.last.stat().st_size
     except OSError as error:
         raise UserError(
-            f"--dry_run: {tempfile.gettempdir()} cannot be written ({error.strerror or error}); make "
-            "room there, or name another folder in TMPDIR"
+            f"--dry_run: {tempfile.gettempdir()} cannot be written ({error.strerror or error}); free "
+            "some space there, or set TMPDIR to another folder"
         ) from error
     waiting = copied - start
     return Writing(
@@ -254,7 +255,7 @@ def _drawing_seconds() -> float:
 
 
 def _slowing(cpu_seconds: float) -> float:
-    """Wall-clock seconds that so much background work costs a training that uses every core."""
+    """Wall-clock seconds that this much background work adds to a training that uses every core."""
     if tf.config.list_physical_devices("GPU"):
         return 0.0
     return cpu_seconds / (psutil.cpu_count() or 1)
@@ -268,7 +269,7 @@ def _iterator(trainer: Trainer, batches: Any) -> Iterator[Any]:
 
 
 def _finish(result: Any) -> None:
-    """Waits for the device: a result can be read only after all work before it is done."""
+    """Waits for the device: reading a result blocks until all earlier work is done."""
     tf.nest.map_structure(lambda value: value.numpy() if hasattr(value, "numpy") else value, result)
 
 
