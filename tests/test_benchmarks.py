@@ -111,7 +111,7 @@ def test_a_cache_is_measured_against_a_decode_pass(tiny_folder) -> None:
 
 
 def test_a_child_that_fails_is_one_line() -> None:
-    with pytest.raises(UserError, match=r"a measured process failed: .*No module named .*absent"):
+    with pytest.raises(UserError, match=r"a benchmark process failed: .*No module named .*absent"):
         startup._run("absent")
 
 

@@ -408,7 +408,9 @@ def test_the_command_exits_0_if_there_are_only_notes(
 def test_the_table_replaces_no_other_file(tiny_copy: Path, tmp_path: Path) -> None:
     finding = (Finding("a.jpg", "tiny", "1×1 pixels", WARNING),)
     (tmp_path / "mine.csv").write_text("path,label\n")
-    with pytest.raises(UserError, match=r"^--out=.*mine\.csv: is another file; pass a new path$"):
+    with pytest.raises(
+        UserError, match=r"^--out=.*mine\.csv: is a file of another kind; pass a new path$"
+    ):
         write_findings(tmp_path / "mine.csv", finding, str(tiny_copy))
     with pytest.raises(UserError, match="is in the data folder; pass a path outside it"):
         write_findings(tiny_copy / "alder" / "x.csv", finding, str(tiny_copy))

@@ -72,7 +72,10 @@ def test_the_console_lines_of_a_forecast(known):
     now = 1_000_000_000.0  # 2001-09-09 01:46:40 UTC
     assert replace(known, gpu_memory=1_000_000).lines(now) == [
         ("epoch", "10.00 s at 32² pixels (4 epochs): training 6.00, validation 2.00, writing 2.00"),
-        ("epoch", "20.00 s at 48² pixels (6 epochs): training 15.00, validation 3.00, writing 2.00"),
+        (
+            "epoch",
+            "20.00 s at 48² pixels (6 epochs): training 15.00, validation 3.00, writing 2.00",
+        ),
         (
             "end",
             "01:50 if started now: 0:03:23 for 10 epochs, including 0:00:20 before the first one",

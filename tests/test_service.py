@@ -306,9 +306,9 @@ def test_images_in_memory_are_refused_for_a_service(tiny_folder: Path, tmp_path:
 @pytest.mark.parametrize(
     ("address", "message"),
     [
-        ("nowhere", "no address; pass host:port of the dispatcher"),
-        ("localhost:1", "no dispatcher answers"),
-        ("localhost:99999", "no dispatcher answers"),
+        ("nowhere", "not an address; pass host:port of the dispatcher"),
+        ("localhost:1", "no dispatcher is running there"),
+        ("localhost:99999", "no dispatcher is running there"),
     ],
 )
 def test_an_address_without_a_dispatcher_is_refused(address: str, message: str) -> None:

@@ -129,9 +129,9 @@ def test_files_larger_than_a_chunk_are_compared_to_their_end(tmp_path: Path) -> 
 @pytest.mark.parametrize(
     ("counts", "message"),
     [
-        ([5], "one class only ('c0'); a classifier needs two class folders or more"),
-        ([5, 1], "class 'c1' has 1 usable image; add images (two at least) or remove the class"),
-        ([5, 0], "class 'c1' has 0 usable images; add images (two at least) or remove the class"),
+        ([5], "only one class ('c0'); a classifier needs at least two class folders"),
+        ([5, 1], "class 'c1' has 1 usable image; add images (at least two) or remove the class"),
+        ([5, 0], "class 'c1' has 0 usable images; add images (at least two) or remove the class"),
     ],
 )
 def test_too_little_to_train_on_is_refused(counts: list[int], message: str) -> None:
@@ -186,12 +186,15 @@ TABLE = "c0/000.png,c0,train\nc0/001.png,c0,val\nc1/002.png,c1,train\n"
     ("rows", "message"),
     [
         (TABLE + "c9/7.png,c0,train\n", "'c9/7.png' is not in /data"),
-        (TABLE + "c1/003.png,c0,val\n", "'c1/003.png' is 'c0' here but 'c1' on disk"),
+        (TABLE + "c1/003.png,c0,val\n", "'c1/003.png' has the label 'c0', but 'c1' in the data"),
         (TABLE + "c1/003.png,c1,test\n", "split 'test' of 'c1/003.png'; use train or val"),
-        (TABLE + "c0/001.png,c0,train\n", "'c0/001.png' is on both sides; keep one"),
+        (TABLE + "c0/001.png,c0,train\n", "'c0/001.png' is on both sides; keep it on one"),
         ("c0/000.png,c0,train\nc0/001.png,c0,val\n", "class 'c1' has no training images"),
-        ("c0/000.png,c0,train\nc1/002.png,c1,train\n", "no val images; both sides need some"),
-        ("c0/000.png,c0,val\n", "no train images; both sides need some"),
+        (
+            "c0/000.png,c0,train\nc1/002.png,c1,train\n",
+            "no val images; both sides need at least one",
+        ),
+        ("c0/000.png,c0,val\n", "no train images; both sides need at least one"),
     ],
 )
 def test_an_unusable_split_table_is_refused(tmp_path: Path, rows: str, message: str) -> None:

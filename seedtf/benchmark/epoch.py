@@ -1,4 +1,4 @@
-"""Where the time of an epoch of ``seedtf train`` goes: real epochs, then each part on its own."""
+"""Measures where the time of a ``seedtf train`` epoch goes: whole epochs, then each part alone."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ from seedtf.training.train import train_and_evaluate
 __all__ = ["ORIGINAL_CARD", "ORIGINAL_SECONDS", "Epoch", "best_flag", "measure_epoch"]
 
 ORIGINAL_SECONDS = 125.0
-"""Time of an epoch of the Kaggle solution that seedtf grew out of."""
+"""Time of an epoch of the Kaggle solution that seedtf is based on."""
 
 ORIGINAL_CARD = "GTX 1080 Ti"
-"""The GPU on which it was measured."""
+"""The GPU on which ``ORIGINAL_SECONDS`` was measured."""
 
 _STEPS = 8
-_TURN_SECONDS, _TURNS = 0.3, 3
+_ROUND_SECONDS, _ROUNDS = 0.3, 3
 
 
 @dataclass(frozen=True)
@@ -47,12 +47,12 @@ class Epoch:
         seconds: from the start of an epoch to the start of the next.
         step: ``steps`` bare train steps on a constant batch.
         wait: waiting for data.
-        loop: the rest of training: callbacks at every step, and what slows the steps down.
+        loop: the rest of training: callbacks at every step, and other work that slows the steps.
         validation: evaluating the validation images.
-        callbacks: between epochs: checkpoint, state, curves.
-        read, decode, augment: work of the host during training for the same images, each timed on
-            its own; with a cache, images are decoded once per run, not per epoch.
-        decodes_every_epoch: whether there is no cache.
+        callbacks: work between epochs: checkpoint, state, curves.
+        read, decode, augment: work of the host for the same images, which overlaps with training.
+            Each is timed alone. With a cache, images are decoded once per run, not once per epoch.
+        decodes_every_epoch: whether images are decoded in every epoch, because there is no cache.
         device: ``cpu`` or ``gpu``.
         precision: the precision policy of the network.
         image_size: side of the images in pixels.
@@ -84,8 +84,8 @@ class Epoch:
 def measure_epoch(config: TrainConfig) -> Epoch:
     """Measures ``config.epochs`` epochs of a training in a temporary run folder.
 
-    Two more epochs are trained: the first, which traces and compiles, is not counted, and the
-    callbacks of the last have no next epoch whose start would show their end.
+    Two more epochs are trained. The first one is not counted, because it traces and compiles. The
+    last one is not counted either: the callbacks after an epoch are timed until the next one starts.
 
     Raises:
         UserError: as ``train_and_evaluate``.
@@ -109,7 +109,7 @@ def measure_epoch(config: TrainConfig) -> Epoch:
     )
     bare = steps * _median_seconds(make_step(variant), _STEPS)
     decode, read, augment = (images * seconds for seconds in _host_seconds(config))
-    # The time between two epochs is known when the later one starts, so its row holds it.
+    # The time between two epochs is in the row of the later one.
     pairs = list(itertools.pairwise(rows))
     seconds, wait, validation = (
         statistics.median(row[name] for row, _ in pairs)
@@ -153,27 +153,27 @@ def best_flag(epoch: Epoch) -> str:
         (waits, "--cache=ram: training waits for images to be read."),
         (
             epoch.validation > 0.3 * epoch.seconds,
-            "--val_fraction: a lower one; validation takes a large part of the epoch.",
+            "--val_fraction: lower it; validation takes a large part of the epoch.",
         ),
         (
             epoch.device == "gpu" and epoch.precision == "float32",
-            "--precision=mixed_bfloat16: the step takes the time, in float32.",
+            "--precision=mixed_bfloat16: the float32 steps take most of the time.",
         ),
         (
             epoch.loop > 0.2 * epoch.step,
-            "--batch_size: a larger one; much of the time is spent between the steps.",
+            "--batch_size: raise it; much of the time is spent between the steps.",
         ),
         (
             smaller < epoch.image_size,
-            f"--image_size={smaller}: the step takes the time, in proportion to the pixels.",
+            f"--image_size={smaller}: the steps take most of the time, in proportion to the pixels.",
         ),
-        (True, "--model: a smaller one; the step takes the time."),
+        (True, "--model: choose a smaller one; the steps take most of the time."),
     ]
-    return next(text for holds, text in rules if holds)
+    return next(text for applies, text in rules if applies)
 
 
 def _median_seconds(work: Callable[[], Any], times: int) -> float:
-    """Median time of ``times`` calls, after two that warm up."""
+    """Median time of ``times`` calls, after two calls to warm up."""
     seconds = []
     for _ in range(times + 2):
         start = time.perf_counter()
@@ -200,6 +200,6 @@ def _pipeline_seconds(config: TrainConfig, store: Store) -> tuple[float, float]:
         way: batches(store, config.image_size, batch, policy, way)
         for way in ("device", config.augment_impl)
     }
-    rates = measure(datasets, batch, seconds=_TURN_SECONDS, rounds=_TURNS)
+    rates = measure(datasets, batch, seconds=_ROUND_SECONDS, rounds=_ROUNDS)
     reading, both = (1.0 / rate.images_per_second for rate in rates)
     return reading, max(both - reading, 0.0)

@@ -163,5 +163,5 @@ def _run(child: str, *arguments: str) -> Any:
     results = [line for line in completed.stdout.splitlines() if line.startswith(MARK)]
     if not results:
         lines = completed.stderr.strip().splitlines() or [f"exit code {completed.returncode}"]
-        raise UserError(f"a measured process failed: {lines[-1]}")
+        raise UserError(f"a benchmark process failed: {lines[-1]}")
     return json.loads(results[-1].removeprefix(MARK))

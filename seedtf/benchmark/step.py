@@ -1,4 +1,4 @@
-"""Times the bare train step on a constant batch, without input pipeline, against stock Keras."""
+"""Times the train step alone, on a constant batch without an input pipeline, against stock Keras."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class Variant:
         image_size: side of the images in pixels.
         batch_size: images in a step.
         precision: a value of ``--precision``; ``auto`` means float32 for the stock network.
-        jit_compile: a value of ``--jit_compile``; ``auto`` is Keras's own for the stock network.
+        jit_compile: a value of ``--jit_compile``; ``auto`` is Keras's default for the stock network.
         stock: use keras.applications with Keras's ``compile`` and ``fit`` instead of seedtf.
         classes: number of outputs.
         optimizer: a value of ``--optimizer``.
@@ -64,9 +64,9 @@ class Variant:
 
     @property
     def name(self) -> str:
-        """Its name in the table."""
-        who = "stock Keras" if self.stock else "seedtf"
-        return f"{who}, {self.image_size}², {self.precision}, XLA {self.jit_compile}"
+        """The name of the variant in the table."""
+        implementation = "stock Keras" if self.stock else "seedtf"
+        return f"{implementation}, {self.image_size}², {self.precision}, XLA {self.jit_compile}"
 
 
 @dataclass(frozen=True)
@@ -75,8 +75,8 @@ class StepTime:
 
     Attributes:
         variant: its name.
-        milliseconds: median of a step, up to its loss being read.
-        images_per_second: at that median.
+        milliseconds: median duration of a step, including the reading of its loss.
+        images_per_second: throughput at that median.
         cpu_milliseconds: median CPU time of the process in a step, summed over all threads.
         relative: speed relative to the first variant of this image size.
     """
@@ -91,14 +91,14 @@ class StepTime:
 def compare_steps(
     variants: Sequence[Variant], rounds: int, steps: int, plain: Mapping[str, str]
 ) -> list[StepTime]:
-    """Times every variant in turn: ``rounds`` times ``steps`` steps each.
+    """In each round, times ``steps`` steps of every variant, one variant after the other.
 
     Each variant has its own process, which waits while another is timed.
 
     Args:
         variants: what to time.
-        rounds: how often each variant has its turn.
-        steps: steps per turn.
+        rounds: number of rounds.
+        steps: steps per variant and round.
         plain: environment variables for the stock variants, without those that seedtf sets for
             TensorFlow.
 
@@ -114,7 +114,7 @@ def compare_steps(
             )
             for variant in variants
         }
-        for worker in workers.values():  # one builds, traces and warms up after the other
+        for worker in workers.values():  # each one builds, traces and warms up alone
             request_steps(worker, _WARM_UP_STEPS)
         for _ in range(rounds):
             for variant, worker in workers.items():
@@ -127,7 +127,7 @@ def compare_steps(
 def start_variant(
     variant: Variant, environment: Mapping[str, str]
 ) -> contextlib.AbstractContextManager[subprocess.Popen]:
-    """Starts a worker process that takes steps of a variant on request."""
+    """Starts a worker process that runs steps of a variant on request."""
     command = [sys.executable, "-m", _CHILD, json.dumps(asdict(variant))]
     return start_worker(command, {"TF_CPP_MIN_LOG_LEVEL": "3", **environment})
 
@@ -152,7 +152,7 @@ def start_worker(
 
 
 def request_steps(worker: subprocess.Popen, steps: int) -> list[tuple[float, float]]:
-    """Has a worker take ``steps`` steps; returns the wall and CPU seconds of each.
+    """Makes a worker run ``steps`` steps; returns the wall-clock and CPU seconds of each.
 
     Raises:
         UserError: the worker reported an error, or it has ended.
@@ -160,14 +160,14 @@ def request_steps(worker: subprocess.Popen, steps: int) -> list[tuple[float, flo
     assert worker.stdin is not None and worker.stdout is not None  # both are pipes
     worker.stdin.write(f"{steps}\n")
     worker.stdin.flush()
-    reply = json.loads(worker.stdout.readline() or '"a measured process ended"')
+    reply = json.loads(worker.stdout.readline() or '"a benchmark process ended unexpectedly"')
     if isinstance(reply, str):
         raise UserError(reply)
     return reply
 
 
 def make_step(variant: Variant) -> Step:
-    """Builds, compiles and traces a model; the returned function takes one step and returns the loss.
+    """Builds, compiles and traces a model; the returned function runs one step and returns the loss.
 
     Sets Keras's global precision policy.
 
@@ -206,7 +206,7 @@ def _seedtf_model(variant: Variant) -> keras.Model:
 
 
 def _stock_model(variant: Variant) -> keras.Model:
-    """A model built and compiled with Keras's defaults, as a script would."""
+    """A model built and compiled with Keras's defaults."""
     policy = "float32" if variant.precision == "auto" else variant.precision
     keras.mixed_precision.set_global_policy(policy)
     image = keras.Input((variant.image_size, variant.image_size, 3))

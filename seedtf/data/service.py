@@ -1,9 +1,9 @@
 """Batches from the workers of a tf.data service, in the same order as without the service.
 
-The dispatcher hands every batch number to one worker. A batch follows from its number, so it does not
-matter which worker makes it. Batches arrive out of order and are reordered in this process. A batch
+The dispatcher assigns every batch number to one worker. The number determines the batch, so it does
+not matter which worker makes it. Batches arrive out of order and are reordered in this process. A batch
 that does not arrive, for example because its worker died, is made in this process. Training therefore
-sees the same batches as without the service: none is lost and none comes twice.
+sees the same batches as without the service: no batch is lost or duplicated.
 """
 
 from __future__ import annotations
@@ -39,9 +39,10 @@ BatchFunction = Callable[[tf.Tensor, tf.Tensor], Batch]
 
 _FOREVER = 1 << 62
 _SECONDS_TO_CONNECT = 5
-# The first batch waits until the workers have compiled their graphs, later ones for a hanging worker.
+# How long to wait for a batch: the workers compile their graphs before the first one, and a worker may
+# hang later.
 _SECONDS_TO_WAIT = 120.0
-# Batches that arrived early may fill this many bytes before the missing one is made locally.
+# When batches that arrived early fill this many bytes, the missing batch is made locally.
 _EARLY_BYTES = 2 << 30
 _MAX_REQUESTS = 16
 
@@ -50,13 +51,15 @@ def check_service(address: str) -> None:
     """Raises UserError unless ``address`` is ``host:port`` and accepts a connection."""
     match = re.fullmatch(r"(?:grpc://)?(.+):(\d+)", address)
     if match is None:
-        raise UserError(f"--data_service={address}: no address; pass host:port of the dispatcher")
+        raise UserError(
+            f"--data_service={address}: not an address; pass host:port of the dispatcher"
+        )
     host, port = match[1].strip("[]"), int(match[2])
     try:
         socket.create_connection((host, port), _SECONDS_TO_CONNECT).close()
     except (OSError, OverflowError) as error:
         raise UserError(
-            f"--data_service={address}: no dispatcher answers ({error}); start one there with "
+            f"--data_service={address}: no dispatcher is running there ({error}); start one with "
             f"seedtf data_service dispatcher --port={port}"
         ) from None
 
@@ -65,8 +68,8 @@ def numbered_order(order: BatchIndices, shard: Shard, first: int) -> tf.data.Dat
     """An endless dataset of ``(number, epoch, indices)``, one process's elements from ``first`` on.
 
     Element ``number`` is slice ``number % shard.count`` of this process in step
-    ``number // shard.count``. It follows from its number alone, so a tf.data service may hand the
-    numbers to any workers. The order of an epoch is computed once for consecutive numbers of it.
+    ``number // shard.count``. It depends only on its number, so a tf.data service may assign the
+    numbers to any workers. For consecutive numbers, the order of an epoch is computed only once.
     """
     slice_size, per_step = order.batch_size // shard.replicas, shard.count
 
@@ -103,7 +106,7 @@ def portable_reader(store: Store) -> Callable[[tf.Tensor], tf.Tensor]:
 
         return read_cache
     if store.files is None:
-        raise ValueError("images in memory cannot be read elsewhere")
+        raise ValueError("images in memory cannot be read by another process")
     return functools.partial(_read_files, *_names(store.files), store.files)
 
 
@@ -171,8 +174,8 @@ def service_dataset(
     batches = _OrderedBatches(
         arriving, lambda number: iter(make_batches(local_fn, number)), address
     )
-    # TensorFlow never releases the function of a py_function. So that function holds a weak reference,
-    # and `take`, which the dataset holds, keeps the batches alive.
+    # TensorFlow never releases the function of a py_function. That function therefore holds a weak
+    # reference, and `take`, which belongs to the dataset, keeps the batches alive.
     weak_batches = weakref.ref(batches)
 
     def take_eagerly(number: tf.Tensor) -> Batch:
@@ -191,7 +194,7 @@ def service_dataset(
 
 
 class _OrderedBatches:
-    """Returns arriving batches in order and makes those that do not arrive."""
+    """Returns arriving batches in order, and makes those that do not arrive in this process."""
 
     def __init__(
         self,
@@ -207,7 +210,7 @@ class _OrderedBatches:
         self._early: dict[int, Batch] = {}
         self._wait, self._warned = _SECONDS_TO_WAIT, set[str]()
         self._local: tuple[int, Iterator[Batch]] | None = (
-            None  # the number that comes next, batches
+            None  # the number of the next batch, and the batches from there on
         )
         self._started = False
 
@@ -255,8 +258,8 @@ class _OrderedBatches:
         try:
             _, *batch = next(batches)
         except tf.errors.OpError as error:
-            # Inside a py_function, TensorFlow reports a ValueError as InvalidArgumentError, which
-            # marks bad data, and an OpError as an unknown error.
+            # TensorFlow reports a ValueError in a py_function as InvalidArgumentError, the error of
+            # bad data, but an OpError as an unknown error.
             raise ValueError(error.message) from error
         self._local = (wanted + 1, batches)
         return tuple(batch)
@@ -272,7 +275,7 @@ class _OrderedBatches:
 
 
 def _cause(error: Exception) -> str:
-    """TensorFlow's message on one line, without node names; its end, where the cause is given."""
+    """The last 300 characters, which contain the cause, of TensorFlow's message without node names."""
     text = re.sub(r"\{\{.*?\}\}|\[\[.*?\]\]|\[Op:.*?\]", "", str(error))
     return " ".join(text.split())[-300:]
 
@@ -282,7 +285,7 @@ def _pull(
     into: queue.Queue[Batch | Exception],
     closed: threading.Event,
 ) -> None:
-    """Puts all arriving batches, and at last the error that ended them, into a queue."""
+    """Puts all arriving batches into a queue, and finally the error that ended them."""
 
     def put(item: Batch | Exception) -> None:
         while not closed.is_set():

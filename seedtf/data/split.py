@@ -66,7 +66,7 @@ def join_catalogs(train: Catalog, val: Catalog) -> tuple[Catalog, Split]:
 def find_duplicates(catalog: Catalog) -> np.ndarray:
     """Groups identical files: int64 ``[N]``, for each file the first index with the same bytes.
 
-    Only files of equal size are read. A file that cannot be read is alone in its group.
+    Only files of equal size are read. A file that cannot be read is the only one in its group.
     """
     statuses = file_statuses(catalog.absolute_paths())
     sizes = np.fromiter((status[0] if status else -1 for status in statuses), np.int64)
@@ -81,7 +81,7 @@ def find_duplicates(catalog: Catalog) -> np.ndarray:
 
 
 def _runs(values: np.ndarray) -> Iterator[np.ndarray]:
-    """The ascending indices of each value that occurs twice or more."""
+    """Yields the ascending indices of each value that occurs more than once."""
     order = np.argsort(values, kind="stable")
     in_order = values[order]
     starts = np.flatnonzero(np.concatenate([[True], in_order[1:] != in_order[:-1]]))
@@ -93,8 +93,8 @@ def _runs(values: np.ndarray) -> Iterator[np.ndarray]:
 def split_catalog(catalog: Catalog, val_fraction: float, seed: int, groups: np.ndarray) -> Split:
     """Draws a stratified split from ``default_rng([seed, 0])``.
 
-    Each class gives ``round(val_fraction · n)`` images to validation, at least one and at most
-    ``n − 1``; it gives fewer only if a group of identical files would be divided. Identical files with
+    Of the n images of a class, ``round(val_fraction · n)`` are used for validation, at least one and
+    at most ``n − 1``; fewer only if a group of identical files would be divided. Identical files with
     different labels are always used for training, so that validation has no conflicting labels.
 
     Args:
@@ -130,20 +130,20 @@ def check_trainable(catalog: Catalog) -> None:
     names = catalog.class_names
     if len(names) < 2:
         raise UserError(
-            f"--data_dir={catalog.root}: one class only ({names[0]!r}); "
-            "a classifier needs two class folders or more"
+            f"--data_dir={catalog.root}: only one class ({names[0]!r}); "
+            "a classifier needs at least two class folders"
         )
     for name, count in catalog.class_counts().items():
         if count < 2:
             raise UserError(
                 f"--data_dir={catalog.root}: class {name!r} has {count} usable image"
-                f"{'s' if count != 1 else ''}; add images (two at least) or remove the class"
+                f"{'s' if count != 1 else ''}; add images (at least two) or remove the class"
             )
 
 
 def write_split_csv(path: Path, catalog: Catalog, split: Split) -> None:
     """Writes ``split.csv``: file, label, split (``train`` or ``val``), in the catalog's order."""
-    side_names = ("", *_SIDES)  # A file that is on no side is not written.
+    side_names = ("", *_SIDES)  # Files with the side "" are not written.
     sides = np.zeros(len(catalog), np.uint8)
     sides[split.train], sides[split.val] = 1, 2
     rows = zip(catalog.paths, catalog.labels, sides, strict=True)
@@ -156,7 +156,7 @@ def write_split_csv(path: Path, catalog: Catalog, split: Split) -> None:
 
 
 def read_split_csv(csv_path: str | os.PathLike[str], catalog: Catalog) -> Split:
-    """Reads a table that ``write_split_csv`` wrote; files that it does not name are not used.
+    """Reads a table that ``write_split_csv`` wrote; files that are not in the table are not used.
 
     Raises:
         UserError: a column is missing, a file is not in the catalog or has another label there, a
@@ -179,7 +179,7 @@ def read_split_csv(csv_path: str | os.PathLike[str], catalog: Catalog) -> Split:
         listed_as = catalog.class_names[catalog.labels[index]]
         if listed_as != label:
             raise UserError(
-                f"{flag}={csv_path}: {path!r} is {label!r} here but {listed_as!r} on disk"
+                f"{flag}={csv_path}: {path!r} has the label {label!r}, but {listed_as!r} in the data"
             )
         if side not in sides:
             raise UserError(f"{flag}={csv_path}: split {side!r} of {path!r}; use train or val")
@@ -193,10 +193,10 @@ def check_split(catalog: Catalog, split: Split, source: str) -> None:
     """Raises UserError if a side is empty, the sides overlap, or a class has no training images."""
     for side, indices in (("train", split.train), ("val", split.val)):
         if not len(indices):
-            raise UserError(f"{source}: no {side} images; both sides need some")
+            raise UserError(f"{source}: no {side} images; both sides need at least one")
     overlap = np.intersect1d(split.train, split.val)
     if len(overlap):
-        raise UserError(f"{source}: {catalog.paths[overlap[0]]!r} is on both sides; keep one")
+        raise UserError(f"{source}: {catalog.paths[overlap[0]]!r} is on both sides; keep it on one")
     missing = np.setdiff1d(np.arange(len(catalog.class_names)), catalog.labels[split.train])
     if len(missing):
         name = catalog.class_names[missing[0]]

@@ -35,7 +35,7 @@ class _PixelBudget:
 
     @contextmanager
     def reserve(self, pixels: int) -> Iterator[None]:
-        """Waits until ``pixels`` are free; more than the whole budget count as the whole budget."""
+        """Waits until ``pixels`` are free; a request above the whole budget reserves all of it."""
         pixels = min(pixels, self._total)
         with self._changed:
             self._changed.wait_for(lambda: self._free >= pixels)
@@ -49,7 +49,7 @@ class _PixelBudget:
 
 
 pixel_budget = _PixelBudget(2 * MAX_PIXELS)
-"""What all decoders of the process share: two images of the largest size, or many small ones."""
+"""The budget of all decoders of the process: two images of the largest size, or many small ones."""
 
 
 def decode_image(contents: tf.Tensor, header: tf.Tensor) -> tf.Tensor:
@@ -65,7 +65,7 @@ def decode_image(contents: tf.Tensor, header: tf.Tensor) -> tf.Tensor:
 
     Raises:
         tf.errors.InvalidArgumentError: the data after the header is truncated or corrupt, or the
-            image has another size than the header, which has then been parsed incorrectly.
+            size of the image differs from that in ``header``, which was then parsed incorrectly.
     """
     width, height, orientation, has_alpha = tf.unstack(header)
 
@@ -161,8 +161,8 @@ def make_decoder(size: int, max_pixels: int = MAX_PIXELS) -> Decoder:
 def _over_white(image: tf.Tensor) -> tf.Tensor:
     """Blends uint8 RGBA ``[H, W, 4]`` over white: uint8 ``[H, W, 3]``.
 
-    It works in strips of about a million pixels: the intermediate results for 100 megapixels at once
-    would take gigabytes.
+    The image is processed in strips of about a million pixels, because the intermediate results of
+    100 megapixels would take gigabytes.
     """
     height, width = tf.unstack(tf.shape(image)[:2])
     rows = tf.maximum(_STRIP_PIXELS // tf.maximum(width, 1), 1)
@@ -190,7 +190,7 @@ def _blend_over_white(image: tf.Tensor) -> tf.Tensor:
 
 
 def _upright(image: tf.Tensor, orientation: tf.Tensor) -> tf.Tensor:
-    """Turns an image of an EXIF orientation (Exif 2.32, tag 274) upright."""
+    """Rotates or flips an image upright according to its EXIF orientation (Exif 2.32, tag 274)."""
     branches = [
         lambda: image,
         lambda: image[:, ::-1],
@@ -205,7 +205,7 @@ def _upright(image: tf.Tensor, orientation: tf.Tensor) -> tf.Tensor:
 
 
 def _last_line(error: tf.errors.OpError) -> str:
-    """The line of a graph's error that has the decoder's message: the last before the node's name."""
+    """The decoder's message in an error of a graph: the last line before the name of the node."""
     message = (error.message or "").split("[[", 1)[0]
     lines = [line.strip() for line in message.splitlines() if line.strip()]
     return lines[-1][:120] if lines else "cannot be decoded"

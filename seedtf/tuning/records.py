@@ -1,4 +1,4 @@
-"""The results of a search: trials.csv, best.txt, importance.png and its lines on the console."""
+"""The results of a search: trials.csv, best.txt, importance.png and the lines on the console."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ class Console:
         self._status.set_description_str(text)
 
     def trial(self, row: TrialRow, rows: Sequence[TrialRow]) -> None:
-        """Prints the line of a trial that has just ended; ``rows`` are all ended trials with it."""
+        """Prints the line of a trial that has just ended; ``rows`` are all trials that have ended."""
         best = best_row(rows)
         figures = [
             f"val_loss {row.val_loss:.4f}" if math.isfinite(row.val_loss) else "val_loss   -   ",
@@ -109,7 +109,7 @@ class Console:
             if math.isfinite(row.val_accuracy)
             else "val_acc   -   ",
             f"{row.outcome:8} after {row.epochs} epochs",
-            f"best {best.val_loss:.4f} in trial {best.number}" if best else "none done yet",
+            f"best {best.val_loss:.4f} in trial {best.number}" if best else "no best yet",
             f"left {format_duration(self._seconds_left(rows))}",
         ]
         self.say(f"trial {row.number}", "  ".join([*figures, as_flags(row.values)]))
@@ -137,13 +137,13 @@ def print_best(console: Console, tune_dir: Path, study: str, rows: Sequence[Tria
     """Prints the last lines: the best trial, its flags, the files of the search, and ``RESULT``."""
     best = best_row(rows)
     if best is None:
-        console.say("best", "no trial has been trained to its end")
+        console.say("best", "no trial has completed its training")
         return
     flagfile = tune_dir / "best.txt"
     console.say(
         "best",
         f"trial {best.number}: validation accuracy {best.val_accuracy:.4f}, loss "
-        f"{best.val_loss:.4f}; it is the best of {len(rows)} trials, so expect less with a new seed",
+        f"{best.val_loss:.4f}; it is the best of {len(rows)} trials, so expect less with another seed",
     )
     console.say("flagfile", shlex.join(flagfile.read_text(encoding="utf-8").split("\n")[:-1]))
     console.say("table", str(tune_dir / "trials.csv"))

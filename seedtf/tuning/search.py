@@ -1,4 +1,4 @@
-"""A search from its first trial to its last: draws values, trains, reports, prunes, continues."""
+"""Runs a hyperparameter search: draws values, trains the trials, prunes, records and continues."""
 
 from __future__ import annotations
 
@@ -51,8 +51,8 @@ class Search:
     Attributes:
         config: the fixed flags; ``run_dir`` and ``resume`` are empty.
         space: the searched flags, at least one.
-        trials: how many trials shall end on all machines together, counting pruned trials but not
-            failed ones.
+        trials: the number of trials to run on all machines together, counting pruned trials but
+            not failed ones.
         study: the name of the study in the database.
         storage: a database URL; empty for a file in ``tune_dir``.
         tune_dir: the folder of trials and results; it is created if it does not exist.
@@ -76,10 +76,10 @@ def search(
 ) -> list[TrialRow]:
     """Runs trials until ``plan.trials`` have ended; continues an earlier search of the same study.
 
-    An interrupted trial resumes from its own state, and the values of a trial follow from the seed,
-    its number and the trials before it. An interrupted search therefore ends with the same result as
-    an uninterrupted one. Trials are compared by their lowest validation loss, the loss of the model
-    that they keep.
+    An interrupted trial resumes from its own state, and the values of a trial depend only on the
+    seed, its number and the trials before it. An interrupted search therefore ends with the same
+    result as an uninterrupted one. Trials are compared by their lowest validation loss, which is the
+    loss of the model that they keep.
 
     Args:
         plan: what to search.
@@ -90,8 +90,8 @@ def search(
         All trials of the study that have ended, by number.
 
     Raises:
-        UserError: no trial can train with the flags, the storage or the folder cannot be used or is
-            lost, several trials fail in a row, or optuna is not installed.
+        UserError: no trial can train with the flags, the storage or the folder is or becomes
+            unusable, several trials fail in a row, or optuna is not installed.
         StoppedError: SIGTERM or SIGINT was received; the same command continues the search.
     """
     optuna = import_optuna()
@@ -134,10 +134,10 @@ class _Searcher:
     def run(self) -> list[TrialRow]:
         """Runs all trials, prints the best one and returns them."""
         plan, console = self._plan, self._console
-        place = mask_password(plan.storage) if plan.storage else str(plan.tune_dir / "study.db")
+        storage = mask_password(plan.storage) if plan.storage else str(plan.tune_dir / "study.db")
         ended = _count_ended(self._study.rows())
         console.say("search", ", ".join(map(str, plan.space)))
-        console.say("study", f"{plan.study} in {place}, {ended} of {plan.trials} trials ended")
+        console.say("study", f"{plan.study} in {storage}, {ended} of {plan.trials} trials ended")
         for trial in self._study.interrupted_trials(self._owner, shared=bool(plan.storage)):
             console.say("resume", f"trial {trial.number}, which was interrupted")
             self._run_trial(trial)
@@ -168,8 +168,8 @@ class _Searcher:
         self._write(rows)
 
     def _train(self, trial: Any, values: dict[str, Any]) -> tuple[str, History, str]:
-        """Trains one trial; returns its outcome, its history and the reason of a failure."""
-        run_dir, log = self._run_dir(trial.number), self._beside_run(trial.number, ".log")
+        """Trains one trial; returns its outcome, its history and the reason for a failure."""
+        run_dir, log = self._run_dir(trial.number), self._trial_path(trial.number, ".log")
         # The search may have been interrupted after it decided to prune this trial.
         if self._study.should_prune(trial):
             return PRUNED, finished_epochs(run_dir), ""
@@ -205,13 +205,13 @@ class _Searcher:
         # The process of a search that was killed may still be saving.
         while is_run_locked(run_dir):
             self._check_stop(f"while an earlier process was still training trial {number}")
-            self._console.progress(f"trial {number}: an earlier process is still training there")
+            self._console.progress(f"trial {number}: an earlier process is still training it")
             time.sleep(_POLL_SECONDS)
         if RunPaths(run_dir).config.exists():
             return [f"--resume={run_dir}"]
         shutil.rmtree(run_dir, ignore_errors=True)
         config = trial_config(self._plan.config, values, run_dir)
-        flagfile = self._beside_run(number, ".txt")
+        flagfile = self._trial_path(number, ".txt")
         write_text(flagfile, f"{config.flagfile()}--run_dir={run_dir}\n")
         return [f"--flagfile={flagfile}"]
 
@@ -222,7 +222,7 @@ class _Searcher:
         self._failures_in_a_row += 1
         if not history and not _count_ended(rows):
             raise UserError(f"the first trial could not train: {reason}")
-        log = self._beside_run(number, ".log")
+        log = self._trial_path(number, ".log")
         if self._failures_in_a_row >= _MAX_FAILURES_IN_A_ROW:
             raise UserError(
                 f"{self._failures_in_a_row} trials failed in a row, the last one with: {reason} (see "
@@ -238,8 +238,8 @@ class _Searcher:
             write_records(plan.tune_dir, plan.config, plan.space, rows, importances, title=title)
         except OSError as error:
             raise UserError(
-                f"--out={plan.tune_dir}: cannot be written ({error.strerror or error}); make "
-                "room, then repeat the same command to continue"
+                f"--out={plan.tune_dir}: cannot be written ({error.strerror or error}); free "
+                "some space, then repeat the same command to continue"
             ) from error
         if not plan.keep_models:
             self._remove_models(rows)
@@ -272,9 +272,9 @@ class _Searcher:
             )
 
     def _run_dir(self, number: int) -> Path:
-        return self._beside_run(number, "")
+        return self._trial_path(number, "")
 
-    def _beside_run(self, number: int, suffix: str) -> Path:
+    def _trial_path(self, number: int, suffix: str) -> Path:
         return self._plan.tune_dir / f"trial-{number:04d}{suffix}"
 
 
@@ -285,7 +285,7 @@ def _count_ended(rows: Sequence[TrialRow]) -> int:
 
 @contextmanager
 def _locked(tune_dir: Path) -> Iterator[None]:
-    """Creates the folder and locks it for the body.
+    """Creates the folder and locks it within the ``with`` block.
 
     Raises:
         UserError: it cannot be written, or another search holds the lock.
@@ -306,7 +306,7 @@ def _locked(tune_dir: Path) -> Iterator[None]:
 
 
 def _owner(tune_dir: Path) -> str:
-    """A unique identifier of the folder: its path may differ between the machines that see it."""
+    """A unique identifier of the folder, whose path may differ between machines that mount it."""
     path = tune_dir / "owner"
     if not path.exists():
         write_text(path, f"{uuid.uuid4()}\n")

@@ -115,7 +115,7 @@ def check_data(data_dir: str, labels_csv: str = "", max_pixels: int = MAX_PIXELS
         max_pixels: larger images are refused before anything is allocated.
 
     Raises:
-        UserError: the folder or table is missing or lists no image.
+        UserError: the folder or table is missing or contains no image.
 
     Example:
         >>> from PIL import Image
@@ -131,7 +131,7 @@ def check_data(data_dir: str, labels_csv: str = "", max_pixels: int = MAX_PIXELS
     skipped: list[Fault] = []
 
     def add_skipped(path: str, fault: str, detail: str) -> None:
-        # The table is UTF-8, so the bytes of a name that is not are escaped.
+        # The table is UTF-8. In a name that is not valid UTF-8, the invalid bytes are escaped.
         printable = os.fsencode(path).decode("utf-8", "backslashreplace")
         skipped.append(Fault(printable, fault, detail))
 
@@ -141,15 +141,15 @@ def check_data(data_dir: str, labels_csv: str = "", max_pixels: int = MAX_PIXELS
         listed = scan_folder(data_dir, "DATA", add_skipped)
     facts, good, faults = _read_all(listed, max_pixels)
     usable = listed.take(good, faults)
-    odd = [
+    unusual = [
         *_small_classes(usable),
         *_trait_faults(listed, facts),
         *_duplicates(usable, good, facts),
     ]
     if not labels_csv:
-        odd += _empty_classes(usable, {fault.path for fault in skipped})
+        unusual += _empty_classes(usable, {fault.path for fault in skipped})
     findings = [Finding(f.path, f.fault, f.detail, LEFT_OUT) for f in usable.faults]
-    findings += [Finding(f.path, f.fault, f.detail, _severity(f)) for f in (*skipped, *odd)]
+    findings += [Finding(f.path, f.fault, f.detail, _severity(f)) for f in (*skipped, *unusual)]
     worst_first = (LEFT_OUT, WARNING, NOTE)
     findings.sort(key=lambda f: (f.path, worst_first.index(f.severity), f.fault))
     formats = Counter(
@@ -171,7 +171,7 @@ def write_findings(path: Path, findings: tuple[Finding, ...], data_dir: str) -> 
     table = itertools.chain([_HEADING], lines)
     try:
         if path.exists() and not path.read_bytes().startswith(_HEADING.encode()):
-            raise UserError(f"--out={path}: is another file; pass a new path")
+            raise UserError(f"--out={path}: is a file of another kind; pass a new path")
         write_lines(path, table)
     except OSError as error:
         raise UserError(f"--out={path}: {error.strerror}; pass another path") from error
@@ -180,7 +180,7 @@ def write_findings(path: Path, findings: tuple[Finding, ...], data_dir: str) -> 
 def name_broken_files(store: Store, max_pixels: int = MAX_PIXELS) -> list[Fault]:
     """Decodes the files of the last batches of ``--cache=off`` again and returns those that fail.
 
-    TensorFlow's own error about a damaged file does not contain its name.
+    It is needed because TensorFlow's error about a damaged file does not contain the file's name.
     """
     decode = make_decoder(1, max_pixels)
 
