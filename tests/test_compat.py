@@ -98,7 +98,9 @@ def test_a_model_of_the_other_keras_version_is_refused(written: Path) -> None:
     with zipfile.ZipFile(written, "w") as archive:
         for name, content in members.items():
             archive.writestr(name, content)
-    with pytest.raises(UserError, match=f"written by Keras {other}, here is Keras"):
+    with pytest.raises(
+        UserError, match=f"written by Keras {other}, but this environment has Keras"
+    ):
         load_model(written)
 
 

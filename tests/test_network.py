@@ -248,7 +248,7 @@ def test_imagenet_weights_reach_the_fused_body(
 
 
 def test_tiny_has_no_imagenet_weights() -> None:
-    with pytest.raises(UserError, match="--weights=imagenet: Tiny has none"):
+    with pytest.raises(UserError, match="--weights=imagenet: Tiny has no ImageNet weights"):
         tiny(weights="imagenet")
 
 

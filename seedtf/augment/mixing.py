@@ -1,7 +1,7 @@
 """MixUp, CutMix and Random Erasing of a batch whose labels are distributions over the classes.
 
-The random numbers of a record follow from (seed, epoch, record); its partner is the next image of the
-batch, which is a random one because batches are shuffled. Sizes and positions are computed with
+The random numbers of a record depend only on (seed, epoch, record). Its partner is the next image of
+the batch, which is random because batches are shuffled. Sizes and positions are computed with
 integers and tables, so they are the same in the input pipeline and in the train step, with and
 without XLA, and on every device.
 """
@@ -22,7 +22,7 @@ __all__ = ["Mixing", "beta_quantiles", "mix"]
 # Random Erasing, https://arxiv.org/abs/1708.04896, section 3.2: fraction of the area; height / width
 _ERASED_AREA = (0.02, 0.33)
 _ERASED_ASPECT = (0.3, 3.3)
-# Which random number of a record is used for what; those from _UNIFORMS on are for its pixels.
+# The use of each random number of a record; the numbers from _UNIFORMS on are for its pixels.
 _WHICH, _WEIGHT, _CENTER_Y, _CENTER_X, _ERASE, _AREA, _ASPECT, _TOP, _LEFT = range(9)
 _UNIFORMS = 16
 _UNIFORM_BITS = 24
@@ -35,10 +35,10 @@ class Mixing:
     """How a batch is mixed; 0 switches an operation off.
 
     Attributes:
-        mixup: a of the distribution Beta(a, a) from which the weight of an image in a blend is drawn,
-            in [0, 10].
-        cutmix: a of the distribution Beta(a, a) from which the fraction of its area that an image keeps
-            is drawn, in [0, 10].
+        mixup: the parameter a of the distribution Beta(a, a) from which the weight of an image in a
+            blend is drawn, in [0, 10].
+        cutmix: the parameter a of the distribution Beta(a, a) from which the fraction of an image's
+            area that is not replaced is drawn, in [0, 10].
         random_erasing: fraction of the images in which a rectangle is replaced by noise, in [0, 1].
 
     Example:
@@ -70,15 +70,15 @@ def mix(
     """Erases rectangles, then blends each image with the next one or pastes a part of the next into it.
 
     MixUp: https://arxiv.org/abs/1710.09412; CutMix: https://arxiv.org/abs/1905.04899. If both are
-    on, each image is mixed by one of them, with probability one half. The label of a CutMix image has
-    weights by the area that is pasted after clipping at the edges.
+    on, each image is mixed by one of them, each with probability 1/2. The labels of a CutMix image are
+    weighted by the area of the pasted rectangle, after clipping at the edges.
 
     Args:
         images: float32 ``[B, H, W, 3]`` in 0–255, H and W static and below 2¹⁵.
         labels: float32 ``[B, K]``, rows that sum to 1.
         epoch: int64 scalar, counted from 0.
-        records: int64 ``[B]``; the random numbers of a record do not depend on its batch, its partner
-            does.
+        records: int64 ``[B]``; the random numbers of a record do not depend on the batch that it is
+            in, but its partner does.
         seed: root seed of the run.
         mixing: the operations that are on.
 
@@ -111,7 +111,7 @@ def mix(
 def beta_quantiles(a: float, count: int = 1 << _TABLE_BITS) -> npt.NDArray[np.float64]:
     """The quantiles of Beta(a, a) at the midpoints of ``count`` equal strata: ``[count]`` in [0, 1].
 
-    A uniformly chosen one of them is distributed as Beta(a, a) to within 1/(2·count) of the
+    One of them, chosen uniformly, follows Beta(a, a) with an error of at most 1/(2·count) in the
     distribution function, and needs no rejection loop. The density is integrated by the trapezoid
     rule over the lower half, as a function of x for a ≥ 1 and of xᵃ for a < 1, where it has no
     pole; the upper half is its mirror image.
@@ -153,7 +153,7 @@ def _choose(table: npt.NDArray, uniform: tf.Tensor) -> tf.Tensor:
 def _own_weights(
     uniforms: tf.Tensor, mixing: Mixing, height: int, width: int
 ) -> tuple[tf.Tensor, tf.Tensor]:
-    """The weight of an image itself, in [0, 1], against its partner.
+    """The weights, in [0, 1], of each image itself; its partner has the rest.
 
     Returns:
         The weights of the pixels ``[B, H, W, 1]``, or ``[B, 1, 1, 1]`` if all pixels of an image have
@@ -173,7 +173,7 @@ def _own_weights(
 
 
 def _cut(uniforms: tf.Tensor, a: float, height: int, width: int) -> tuple[tf.Tensor, tf.Tensor]:
-    """CutMix weights ``[B, H, W, 1]``, 0 where the partner is pasted and else 1, and their mean."""
+    """CutMix weights ``[B, H, W, 1]``, 0 where the partner is pasted and 1 elsewhere; their mean."""
     side = np.sqrt(1.0 - beta_quantiles(a))
 
     def span(center: tf.Tensor, length: int) -> tuple[tf.Tensor, tf.Tensor]:
@@ -183,8 +183,8 @@ def _cut(uniforms: tf.Tensor, a: float, height: int, width: int) -> tuple[tf.Ten
 
     rows, columns = span(uniforms[_CENTER_Y], height), span(uniforms[_CENTER_X], width)
     pasted = (rows[1] - rows[0]) * (columns[1] - columns[0])
-    # XLA replaces the division by a constant with this multiplication; written out, the result is the
-    # same without XLA.
+    # XLA would replace a division by this multiplication. With the multiplication written here, the
+    # result is the same with and without XLA.
     fraction = 1.0 - tf.cast(pasted, tf.float32) * np.float32(1.0 / (height * width))
     inside = _rectangle(rows, columns, height, width)
     return tf.where(inside, 0.0, 1.0), fraction[:, None]
@@ -193,7 +193,7 @@ def _cut(uniforms: tf.Tensor, a: float, height: int, width: int) -> tuple[tf.Ten
 def _erase(
     images: tf.Tensor, key: tf.Tensor, records: tf.Tensor, uniforms: tf.Tensor, probability: float
 ) -> tf.Tensor:
-    """Random Erasing: noise in one rectangle inside the image; too long sides are shortened to fit."""
+    """Random Erasing: fills one rectangle with noise; sides that are too long are shortened to fit."""
     _, height, width, _ = images.shape
     strata = (np.arange(1 << 10) + 0.5) / (1 << 10)
     root_area = np.sqrt(np.interp(strata, [0.0, 1.0], _ERASED_AREA)).astype(np.float32)
@@ -217,7 +217,7 @@ def _erase(
 
 
 def _noise(key: tf.Tensor, records: tf.Tensor, height: int, width: int) -> tf.Tensor:
-    """Uniform grey levels, integers in 0–255 as float32 ``[B, H, W, 3]``: 3 bytes of a pixel's hash."""
+    """Uniform integers in 0–255 as float32 ``[B, H, W, 3]``, from 3 bytes of each pixel's hash."""
     numbers = tf.range(_UNIFORMS, _UNIFORMS + height * width, dtype=tf.int64)
     pixels = tf.reshape(numbers, [height, width])
     words = hash_words(key, records[:, None, None], pixels[None])
@@ -246,6 +246,6 @@ def _rectangle(
 
 
 def _blend(values: tf.Tensor, weight: tf.Tensor) -> tf.Tensor:
-    """``weight`` times each entry plus the rest times the next entry; the last one wraps around."""
+    """``weight`` times each entry plus 1 - ``weight`` times the next; the first follows the last."""
     # Two products rather than `next + weight * (value - next)`: exact where the weight is 0 or 1.
     return values * weight + tf.concat([values[1:], values[:1]], 0) * (1.0 - weight)

@@ -1,4 +1,4 @@
-"""The augmentation policy, and the random parameters of each image from (seed, epoch, record).
+"""The augmentation policy, and each image's random parameters as a function of seed, epoch, record.
 
 ``draw_parameters`` is a pure function, so the parameters of any image can be drawn again later.
 """
@@ -15,7 +15,7 @@ from seedtf.seeds import AUGMENT, fold_seed, uniform
 
 __all__ = ["Parameters", "Policy", "draw_parameters"]
 
-_UNIFORMS = 12  # random numbers that an image needs
+_UNIFORMS = 12  # random numbers per image
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,7 @@ class Policy:
     """The range of each random operation; 0 (or ``none``) switches it off.
 
     Attributes:
-        crop: largest fraction of each side that is cut away, in [0, 0.9].
+        crop: largest fraction of each side that is cropped away, in [0, 0.9].
         stretch: largest relative change s of the aspect ratio, in [0, 1]: width/height changes by a
             factor in [1/(1+s), 1+s].
         rotate: largest angle in either direction, degrees in [0, 180].
@@ -76,7 +76,7 @@ class Policy:
         return replace(self, **ranges)
 
     def at(self, strength: tf.Variable | None) -> Policy:
-        """``scaled`` by the value of ``strength`` at the time of the batch; None scales nothing."""
+        """The policy, ``scaled`` by the current value of ``strength`` unless that is None."""
         return self if strength is None else self.scaled(tf.identity(strength))
 
 
@@ -107,7 +107,7 @@ def draw_parameters(policy: Policy, seed: int, epoch: tf.Tensor, records: tf.Ten
     """Draws the parameters of each record in an epoch.
 
     Args:
-        policy: the ranges, strength already applied.
+        policy: the ranges, already scaled by the strength.
         seed: root seed of the run.
         epoch: int64 scalar, counted from 0.
         records: int64 ``[B]``, record indices; the parameters of a record do not depend on the batch

@@ -1,6 +1,6 @@
 """The controller of ``--augment_strength=auto``: how strongly to augment in the next epoch.
 
-The author of the Kaggle solution that seedtf grew from adjusted his augmentation by hand until
+The author of the Kaggle solution that seedtf is based on adjusted the augmentation by hand until
 there was "just enough that train accuracy goes to almost 1.0 while validation does not degrade".
 Train accuracy is measured on augmented images and validation accuracy on plain ones. If train
 accuracy is ahead of validation, the network memorizes its images and the augmentation should be
@@ -19,25 +19,25 @@ __all__ = ["INITIAL_STRENGTH", "MAX_STRENGTH", "MIN_STRENGTH", "next_strength"]
 
 INITIAL_STRENGTH, MIN_STRENGTH, MAX_STRENGTH = 1.0, 0.1, 3.0
 
-# Train accuracy is compared with the best of this many validations, so one bad validation among them
-# changes nothing.
+# Train accuracy is compared with the best of this many validations, so that a single bad validation
+# has no effect.
 _BEST_OF_VALIDATIONS = 3
 # The median of this many gaps decides whether training is behind. One bad validation changes two gaps,
 # which does not move the median.
 _MEDIAN_OF_GAPS = 5
-# The noise of validation accuracy is estimated over this many epochs, so that the steep start of a run
-# does not count for long.
+# The noise of validation accuracy is estimated over this many epochs, so that the steep rise at the
+# start of a run is soon left out.
 _NOISE_EPOCHS = 6
 _NOISE_BEFORE_ESTIMATE = 0.05
 _DEAD_ZONE_STANDARD_ERRORS = 2.0
 _DEAD_ZONE_MIN, _DEAD_ZONE_MAX = 0.02, 0.1  # differences of accuracy
 # How far beyond the dead zone the accuracy difference has to be for a full step.
 _AHEAD_FOR_FULL_STEP = 0.15
-# A median of five gaps is less noisy than one difference, and a gap that moves it has lasted. So the
-# dead zone and the full step are smaller downwards.
+# A median of five gaps is less noisy than one difference, and only a lasting gap changes it. For a
+# decrease, the dead zone and the full step are therefore smaller.
 _BEHIND_DEAD_ZONE_FACTOR, _BEHIND_FOR_FULL_STEP = 0.25, 0.04
-# The least push (1 is a full step) while the validation loss rises and the train loss falls.
-_PUSH_OF_PARTING_LOSSES = 0.5
+# The smallest push (1 is a full step) while the validation loss rises and the train loss falls.
+_PUSH_OF_DIVERGING_LOSSES = 0.5
 # A full step multiplies the strength by exp(3.3 / epochs), within limits. Over a whole run that
 # allows a factor of exp(3.3) = 27, a little less than MAX_STRENGTH / MIN_STRENGTH.
 _LOG_RANGE_PER_RUN, _LOG_STEP_MIN, _LOG_STEP_MAX = 3.3, 0.03, 0.35
@@ -66,20 +66,20 @@ def next_strength(
         rate     = min(max(3.3 / epochs, 0.03), 0.35)
         s[t+1]   = min(max(s[t] exp(rate push), 0.1), 3), to 4 decimals
 
-    Memorization does not go away by itself, whereas one bad validation (after a high learning rate, or
-    with inaccurate batch statistics) is over in the next epoch, and so is one that is good by chance;
-    each of them changes two gaps at most. Hence the best of three validations and the median of five
-    gaps. The strength can rise after 3 epochs and fall after 6.
+    Memorization persists from epoch to epoch. A single bad validation (after a high learning rate, or
+    with inaccurate batch statistics) affects only one epoch, and so does a validation that is good by
+    chance; each of them changes at most two gaps. This is why the rule uses the best of three
+    validations and the median of five gaps. The strength can rise after 3 epochs and fall after 6.
 
     The second difference of values with standard deviation σ around a line has the standard deviation
     sqrt(6) σ, and 1.4826 turns a median of absolute values into a standard deviation; the mean of two
-    validations has σ / sqrt(2). Below 4 epochs σ is assumed to be 0.05. An epoch changes the
+    validations has σ / sqrt(2). In the first 3 epochs σ is assumed to be 0.05. An epoch changes the
     strength by a factor of at most exp(0.35) = 1.42; in a run of 12 epochs by 1.32, of 200 epochs
     by 1.03. The strength is 1 in the first 3 epochs, and does not change after an epoch whose
     accuracies are unknown. Earlier epochs with unknown accuracies are left out.
 
-    Of the losses only the direction counts, because label smoothing and mixed labels shift their
-    values, and only while train accuracy is not below validation.
+    Only the direction of the losses is used, because label smoothing and mixed labels shift their
+    values, and only while train accuracy is not below validation accuracy.
 
     Args:
         rows: the epochs so far, as in history.csv. The keys loss, accuracy, val_loss and
@@ -87,8 +87,8 @@ def next_strength(
             above 0, it counts as 1.
         epochs: the planned length of the run.
         mixed: whether MixUp or CutMix is on. Train accuracy is then the fraction of images whose
-            larger part was recognized, which is below validation accuracy whatever the strength is.
-            So it never lowers the strength; it still raises it where train accuracy is ahead.
+            larger part was recognized, which is below validation accuracy at every strength. The
+            strength is therefore never lowered; it is still raised if train accuracy is ahead.
 
     Returns:
         A number from ``MIN_STRENGTH`` to ``MAX_STRENGTH``; the same for the same arguments.
@@ -122,13 +122,13 @@ def _push(rows: Sequence[Mapping[str, float]]) -> float:
         push = min((ahead - dead_zone) / _AHEAD_FOR_FULL_STEP, 1.0)
     elif behind > behind_dead_zone:
         push = -min((behind - behind_dead_zone) / _BEHIND_FOR_FULL_STEP, 1.0)
-    if push >= 0 and ahead >= 0 and _losses_part(rows[-_BEST_OF_VALIDATIONS:]):
-        return max(push, _PUSH_OF_PARTING_LOSSES)
+    if push >= 0 and ahead >= 0 and _losses_diverge(rows[-_BEST_OF_VALIDATIONS:]):
+        return max(push, _PUSH_OF_DIVERGING_LOSSES)
     return push
 
 
 def _behind(rows: Sequence[Mapping[str, float]]) -> float:
-    """How far train accuracy is behind validation accuracy; 0 while there are too few epochs."""
+    """By how much train accuracy is behind validation accuracy; 0 while there are too few epochs."""
     gaps = [
         row["accuracy"] - (previous["val_accuracy"] + row["val_accuracy"]) / 2
         for previous, row in list(pairwise(rows))[-_MEDIAN_OF_GAPS:]
@@ -149,7 +149,7 @@ def _dead_zone(accuracies: Sequence[float]) -> float:
     return min(max(dead_zone, _DEAD_ZONE_MIN), _DEAD_ZONE_MAX)
 
 
-def _losses_part(rows: Sequence[Mapping[str, float]]) -> bool:
+def _losses_diverge(rows: Sequence[Mapping[str, float]]) -> bool:
     """Whether from each epoch to the next the train loss fell and the validation loss rose."""
     return all(
         row["loss"] < previous["loss"] and row["val_loss"] > previous["val_loss"]

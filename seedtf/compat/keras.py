@@ -1,9 +1,9 @@
 """Keras: what differs between Keras 3 and Keras 2.15, and every private name of Keras that seedtf uses.
 
 seedtf runs in two environments: the default one has TensorFlow 2.21 with Keras 3, the other one has
-TensorFlow 2.15 with Keras 2.15, the only one that TensorFlow Addons 0.23 supports. Each function says
-what it is for, the versions it was tried with and the test that fails when Keras changes. The functions
-themselves import Keras, so that importing this module is fast.
+TensorFlow 2.15 with Keras 2.15, the only version that TensorFlow Addons 0.23 supports. Each docstring
+states the function's purpose, the versions it was tried with and the test that fails when Keras
+changes. Keras is imported inside the functions, so that importing this module is fast.
 """
 
 from __future__ import annotations
@@ -46,9 +46,9 @@ KERAS_2 = KERAS_VERSION.startswith("2.")
 
 
 def keep_random_states() -> None:
-    """Makes layers built from now on keep their random state in variables, which can be saved.
+    """Makes layers that are built later keep their random state in variables, which can be saved.
 
-    Keras 3 always does. Keras 2.15 by default draws dropout from a state inside TensorFlow's
+    Keras 3 always does so. The dropout of Keras 2.15 by default uses a random state inside TensorFlow's
     operations, which cannot be read.
 
     Tried with Keras 2.15.0 and 3.15.1; tested by
@@ -78,7 +78,7 @@ def all_variables(model: Any) -> list[Any]:
 
 
 def with_values(model: Any, values: Sequence[Any] | None) -> AbstractContextManager[Any]:
-    """A context in which, for this thread alone, the model's variables read as ``values``.
+    """A context in which the model's variables have ``values``, for the current thread only.
 
     Args:
         model: a built model.
@@ -121,8 +121,8 @@ def innermost_optimizer(optimizer: Any) -> Any:
 def build_optimizer(optimizer: Any, variables: list[Any]) -> None:
     """Creates the slots and the step count before the first step.
 
-    The optimizers of TensorFlow Addons derive from the class that Keras 2.11 replaced and calls
-    legacy; its method for this is private.
+    The optimizers of TensorFlow Addons derive from the legacy optimizer class, which Keras 2.11
+    replaced; the method of that class is private.
 
     Tried with Keras 2.15.0, Addons 0.23.0 and Keras 3.15.1; tested by
     ``test_optimizer_variables_are_the_step_count_and_the_slots``.
@@ -151,8 +151,8 @@ def optimizer_variables(optimizer: Any) -> list[Any]:
 def check_keras_version(path: Path) -> None:
     """Raises UserError when the other environment's Keras wrote the ``.keras`` file ``path``.
 
-    Keras 2.15 and Keras 3 name their classes differently. A file that cannot be read here passes:
-    the code that loads it reports what is wrong with it.
+    Keras 2.15 and Keras 3 name their classes differently. A file that cannot be read is accepted here,
+    because the code that loads it reports the error.
 
     Tried with Keras 2.15.0 and 3.15.1; tested by
     ``test_a_model_of_the_other_keras_version_is_refused``.
@@ -164,8 +164,8 @@ def check_keras_version(path: Path) -> None:
         return
     if writer.partition(".")[0] in {"2", "3"} - {KERAS_VERSION.partition(".")[0]}:
         raise UserError(
-            f"{path}: written by Keras {writer[:20]}, here is Keras {KERAS_VERSION}; use the "
-            "environment that it was trained in"
+            f"{path}: written by Keras {writer[:20]}, but this environment has Keras "
+            f"{KERAS_VERSION}; use the environment that it was trained in"
         )
 
 
@@ -184,7 +184,7 @@ def producing_node(tensor: Any) -> Any:
 
 
 def node_parents(node: Any) -> Collection[Any]:
-    """The nodes whose outputs a node takes, each once.
+    """The distinct nodes whose outputs are the inputs of a node.
 
     Tried with Keras 2.15.0 and 3.15.1; tested by
     ``test_a_branch_is_zeroed_on_either_side_of_its_sum``.
@@ -193,7 +193,7 @@ def node_parents(node: Any) -> Collection[Any]:
 
 
 def node_layer(node: Any) -> Any:
-    """The layer, or in Keras 3 the layer or operation, that a node records a call of.
+    """The layer whose call a node records; in Keras 3 it may be an operation.
 
     Tried with Keras 2.15.0 and 3.15.1; tested by
     ``test_a_branch_is_zeroed_on_either_side_of_its_sum``.
@@ -204,7 +204,7 @@ def node_layer(node: Any) -> Any:
 def replace_layer_class(layer: Any, new_class: type) -> None:
     """Turns a built layer into one of ``new_class``, a subclass that adds no attributes.
 
-    With a new layer instead, the model's graph of layers would have to be built a second time.
+    Replacing the layer by a new one would require rebuilding the model's graph of layers.
 
     Tried with Keras 2.15.0 and 3.15.1; tested by
     ``test_fusing_keeps_names_variables_and_momentum``.
@@ -215,8 +215,8 @@ def replace_layer_class(layer: Any, new_class: type) -> None:
 def set_weights_group_name(layer_class: type, name: str) -> None:
     """Makes Keras store the weights of ``layer_class`` under the group name of the class ``name``.
 
-    Keras names the groups of a weights file by the Python name of the class. Under the stock layer's
-    name, ``load_weights`` takes files of the stock layer, and stock models take ours.
+    Keras names the groups of a weights file after the Python name of the class. With the name of the
+    stock layer, ``load_weights`` accepts files of the stock layer, and stock models accept our files.
 
     Tried with Keras 2.15.0 and 3.15.1; tested by
     ``test_weights_files_of_either_layer_load_into_the_other``.
@@ -225,20 +225,20 @@ def set_weights_group_name(layer_class: type, name: str) -> None:
 
 
 LRScales = Mapping[str, float] | Callable[[Any], float]
-"""Learning rates relative to the optimizer's: by a variable's path, or a function of the variable."""
+"""Factors on the learning rate: a mapping from a variable's path, or a function of the variable."""
 
 
 def layerwise_lr_class(base: type, scales: LRScales) -> type:
-    """A subclass of a Keras optimizer that multiplies each variable's change by the variable's factor.
+    """A subclass of a Keras optimizer that multiplies each variable's update by the variable's factor.
 
-    Every Keras optimizer changes a variable in proportion to the rate that ``update_step`` gets, or
-    keeps a velocity in proportion to it, so the factor multiplies that rate. Multiplying the gradient
-    would not change Adam at all. Weight decay is applied here, because Keras applies it to all
+    In every Keras optimizer, the update of a variable, or the velocity that it keeps, is proportional
+    to the rate that is passed to ``update_step``, so the factor multiplies that rate. Multiplying the
+    gradient would not change Adam at all. Weight decay is applied here, because Keras applies it to all
     variables at one rate. Nothing is added to the optimizer's state.
 
     Args:
         base: a class of ``keras.optimizers``.
-        scales: the factor of each variable that is trained.
+        scales: the factor of each trainable variable.
 
     Tried with Keras 3.15.1, the only environment that uses it; tested by
     ``test_an_lr_scale_is_a_factor_on_the_whole_change`` and
@@ -258,34 +258,34 @@ def layerwise_lr_class(base: type, scales: LRScales) -> type:
             super().update_step(gradient, variable, lr)
 
         def _apply_weight_decay(self, variables: list[Any]) -> None:
-            """Nothing is left to do: ``update_step`` has applied each variable's own decay."""
+            """Does nothing, because ``update_step`` has applied the decay of each variable."""
 
     return LayerwiseLR
 
 
 class OneReplicaBuild:
-    """For a ``keras.Model``: makes the metrics' variables from one replica's part of a batch.
+    """For a ``keras.Model``: creates the variables of metrics from one replica's part of a batch.
 
-    Under a distribution strategy Keras 3 makes them from a whole distributed batch, whose values are
-    ``PerReplica`` objects that its metrics cannot take (keras-team/keras issue 20585). It does so again
-    before every validation.
+    Under a distribution strategy Keras 3 creates them from a whole distributed batch, whose values are
+    ``PerReplica`` objects that its metrics do not accept (keras-team/keras issue 20585). It does so
+    again before every validation.
 
     Tried with Keras 3.15.1; ``test_keras_still_needs_these_workarounds`` fails when Keras has fixed
     this.
     """
 
-    _metrics_made = False
+    _metrics_built = False
 
     def compile(self, *args: Any, **kwargs: Any) -> None:
         super().compile(*args, **kwargs)  # type: ignore[misc]
-        self._metrics_made = False
+        self._metrics_built = False
 
     def prepare_one_replica(self, batch: Any) -> Any:
-        """Turns one replica's part of a batch into what the loss and the metrics get."""
+        """Turns one replica's part of a batch into the inputs of the loss and the metrics."""
         return batch
 
     def _maybe_symbolic_build(self, iterator: Any = None, data_batch: Any = None) -> None:
-        if self._metrics_made:
+        if self._metrics_built:
             return
         import keras
 
@@ -298,4 +298,4 @@ class OneReplicaBuild:
             data_batch = self.prepare_one_replica(first_replica)
         with strategy.scope():
             self._symbolic_build(data_batch=data_batch)  # type: ignore[attr-defined]
-        self._metrics_made = True
+        self._metrics_built = True

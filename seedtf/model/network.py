@@ -67,7 +67,7 @@ class InputScaling(keras.layers.Layer):
         self.mode = mode
 
     def call(self, inputs: Any) -> Any:
-        """Returns ``[..., 3]`` pixels of any number type scaled, in the compute dtype."""
+        """Scales ``[..., 3]`` pixels of any numeric dtype; the result has the compute dtype."""
         pixels = tf.cast(inputs, tf.float32)
         if self.mode == "caffe":
             pixels = tf.reverse(pixels, axis=[-1]) - tf.constant(_CAFFE_MEAN)
@@ -82,7 +82,7 @@ class InputScaling(keras.layers.Layer):
         return input_shape
 
     def get_config(self) -> dict[str, Any]:
-        """Returns what Keras needs to build the layer again."""
+        """Returns the arguments from which Keras recreates the layer."""
         return {**super().get_config(), "mode": self.mode}
 
 
@@ -131,7 +131,7 @@ def build_network(
         image_size: S, the side of the square input in pixels.
         weights: ``"none"`` (random), ``"imagenet"`` (Keras downloads the weights of the body) or the
             path of a ``.keras``, ``.weights.h5`` or legacy ``.h5`` file (see ``load_weights``).
-        bn_momentum: momentum of every batch normalization; None keeps the values of the network.
+        bn_momentum: momentum of every batch normalization; None keeps the network's own values.
         sync_bn: whether batch statistics are computed over all replicas of a distribution strategy.
         zero_init_residual: whether the output of every residual branch is 0 at first if the weights
             are random (see ``zero_init_residuals``).
@@ -189,8 +189,8 @@ def save_model(
     Args:
         model: a built network.
         path: the file to create or replace.
-        values: values of all variables, which are written instead of the current ones, so that a
-            background thread can save while the model trains. Keras 3 only.
+        values: values of all variables to write instead of the current ones, so that a background
+            thread can save the model while it trains. Keras 3 only.
     """
     with atomic_path(path) as temporary, with_values(model, values):
         model.save(temporary)
@@ -200,8 +200,8 @@ def load_model(path: str | os.PathLike[str]) -> keras.Model:
     """Reads a model that ``save_model`` wrote, without compiling it; no code in the file is executed.
 
     Raises:
-        UserError: the file is missing, damaged, not a model of seedtf, or was written by the Keras of
-            the other environment.
+        UserError: the file is missing, damaged, not a model of seedtf, or was written by the Keras
+            version of the other environment.
     """
     path = Path(path)
     if not path.exists():
@@ -246,16 +246,18 @@ def _warn_of_missing_scaling(name: str) -> None:
     # weights, so a weights file does not show whether the network that it belongs to had the layer.
     if re.fullmatch(r"EfficientNetB\d", name):
         warn(
-            f"{name}: weights that were trained from ImageNet weights expect the input to be divided "
-            "by the square root of the standard deviations once more, by a layer that only "
-            "--weights=imagenet builds; the first epochs will correct for it"
+            f"{name}: if these weights were trained from ImageNet weights, their network had one more "
+            "input layer, which divides by the square root of the standard deviations; it is built "
+            "only with --weights=imagenet, and the first epochs will correct for its absence"
         )
 
 
 def _tiny_body(scaled: Any, weights: str) -> Any:
     """Returns the features ``[B, S/8, S/8, 64]`` of three strided convolutions of ``scaled``."""
     if weights == "imagenet":
-        raise UserError("--weights=imagenet: Tiny has none; pass --weights=none or --weights=PATH")
+        raise UserError(
+            "--weights=imagenet: Tiny has no ImageNet weights; pass --weights=none or --weights=PATH"
+        )
     features = scaled
     for block, filters in enumerate((16, 32, 64), start=1):
         features = keras.layers.Conv2D(

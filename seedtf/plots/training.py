@@ -22,7 +22,7 @@ from seedtf.plots.base import (
 
 __all__ = ["draw_curves", "draw_schedule"]
 
-# Up to this many epochs each one gets a dot; beyond, dots would only thicken the line.
+# Epochs are marked by dots up to this number of epochs; more dots would merge into the line.
 _MAX_DOTS = 40
 # A logarithmic axis is used where the median lies below this fraction of the largest value.
 _LOG_SCALE_MEDIAN = 1 / 20
@@ -43,13 +43,14 @@ def draw_curves(
     Args:
         rows: history rows, at least one, with the keys epoch (1-based), lr, loss, accuracy, val_loss
             and val_accuracy; NaN leaves a gap.
-        title: shown above the panels, never read as mathematics.
+        title: shown above the panels as plain text; ``$`` does not start a formula.
         best_epoch: the 1-based epoch to mark; an epoch without a row is not marked.
         planned_lr: the learning rate of every planned epoch, from epoch 1 on, drawn as a dashed line
             behind the rates that were used.
-        show_strength: whether a fourth panel shows ``augment_strength``, then a key of every row; NaN
-            leaves a gap.
-        figure: an existing figure to clear and draw in, such as a window's; by default a new one.
+        show_strength: whether a fourth panel shows ``augment_strength``, which must then be a key of
+            every row; NaN leaves a gap.
+        figure: an existing figure to clear and draw in, such as that of a window; by default a new
+            one.
 
     Example:
         >>> row = {"epoch": 1, "lr": 0.1, "loss": 2.0, "accuracy": 0.3}
@@ -146,7 +147,7 @@ def _draw_strength(axes: Axes, rows: Sequence[Mapping[str, float]], planned_epoc
 
 
 def _add_legend(axes: Axes) -> None:
-    """A legend above the panel, like the note, where it can hide no curve."""
+    """Adds a legend above the panel, beside the note, where it does not cover a curve."""
     axes.legend(
         loc="lower left",
         bbox_to_anchor=(0, 1),
@@ -165,7 +166,7 @@ def _write_note(axes: Axes, text: str, color: str) -> None:
 
 
 def _scale(values: Iterable[float]) -> str:
-    """``log`` where a linear axis would press most of the values against zero, else ``linear``."""
+    """``log`` if most values would lie close to zero on a linear axis, otherwise ``linear``."""
     finite = np.array([value for value in values if np.isfinite(value)])
     if finite.size == 0 or finite.min() <= 0:
         return "linear"
