@@ -39,7 +39,7 @@ YIQ_TO_RGB = (
     (1.0, -1.103744, 1.70062309),
 )
 _MID_GREY = 127.5
-# Bits after the point of a pixel position; in an image of 256 pixels a float32 has no more of them.
+# Fractional bits of a pixel position; a float32 position in an image 256 pixels wide has as many.
 _FRACTION_BITS = 16
 
 
@@ -59,7 +59,7 @@ def affine_matrices(
     p = parameters
     (in_h, in_w), (out_h, out_w) = in_size, out_size
     cos, sin, tan = tf.cos(p.rotate), tf.sin(p.rotate), tf.tan(p.shear)
-    # [cos −sin; sin cos] · [1 tan; 0 1] · diag(flip), in units of the output's half side
+    # [cos −sin; sin cos] · [1 tan; 0 1] · diag(flip), in coordinates from −1 to 1 about the centre
     xx, xy = cos * p.flip_x, (cos * tan - sin) * p.flip_y
     yx, yy = sin * p.flip_x, (sin * tan + cos) * p.flip_y
     a, b = p.scale_x * xx * (in_w / out_w), p.scale_x * xy * (in_w / out_h)
@@ -93,8 +93,8 @@ def sample_positions(
     """The position in the input that each output pixel reads; the image is mirrored beyond its edges.
 
     Positions are fixed-point numbers in units of 1/65,536 pixel, so that the index of a pixel and its
-    interpolation weight follow from the same integer. Computed from a float in two places, they would
-    contradict each other where XLA rounds the float differently in one of them.
+    interpolation weight follow from the same integer. If both were computed from a float, XLA might
+    round it differently in the two places, and index and weight would disagree.
 
     Args:
         matrices: float32 ``[B, 2, 3]`` from ``affine_matrices``.
@@ -142,17 +142,17 @@ def resample_and_recolor(
     count = tf.shape(pixels)[0] - width - 1
 
     def neighbours(offset: int) -> tf.Tensor:
-        # For speed: all four gathers use the same index, which XLA then clamps once; and the table has
-        # three equal columns, because XLA would write every gather to memory to broadcast its result
-        # over the channels.
+        # For speed: all four gathers use the same index, which XLA then clamps once; and the table
+        # holds each pixel once per channel, because XLA would otherwise write every gather to memory
+        # before broadcasting it.
         table = tf.broadcast_to(pixels[offset : offset + count], [count, 3])
         return tf.gather(table, index)
 
     corners = [neighbours(offset) for offset in (0, 1, width, width + 1)]
     weight_x, weight_y = weight_x[..., None], weight_y[..., None]
 
-    def channel(bits: int) -> tf.Tensor:
-        a, b, c, d = (_byte(corner, bits) for corner in corners)
+    def channel(shift: int) -> tf.Tensor:
+        a, b, c, d = (_byte(corner, shift) for corner in corners)
         return _blend(_blend(a, b, weight_x), _blend(c, d, weight_x), weight_y)
 
     rows = colors[:, None, None]  # [B, 1, 1, 3, 4]
@@ -198,14 +198,16 @@ def compile_augmentation(
     whole_batch: bool = False,
     deterministic: bool = False,
 ) -> Callable[..., tf.Tensor]:
-    """Returns a function that draws and applies, compiled by XLA, for ``Dataset.map`` or a train step.
+    """Returns a function that draws parameters and applies them, for ``Dataset.map`` or a train step.
+
+    Drawing is plain TensorFlow; applying is compiled by XLA.
 
     On a CPU it processes one image after the other, so that packed pixels and positions are still in
     the core's cache when they are read. On a GPU it processes the whole batch at once, which keeps the
     whole device busy.
 
     Args:
-        policy: the ranges, strength already applied.
+        policy: the ranges; a constant ``--augment_strength`` is already included.
         seed: root seed of the run.
         out_size: (height, width) of the result.
         strength: float32 scalar that is read for each batch and multiplies every range; None means 1.
@@ -215,8 +217,8 @@ def compile_augmentation(
 
     Returns:
         ``(images uint8 [N, h, w, 3], epoch int64 [], records int64 [B], rows int64 [B] or None)
-        → float32 [B, H, W, 3]``. ``rows`` are the indices in ``images`` of the records' images, so that
-        images in memory need not be copied into a batch; None means that N = B, in the records' order.
+        → float32 [B, H, W, 3]``. ``rows[i]`` is the row of ``images`` that holds record
+        ``records[i]``, so that images in memory need no copy; None means that row i holds it.
     """
 
     @tf.function(jit_compile=True, autograph=False)
@@ -235,7 +237,7 @@ def compile_augmentation(
         memory = tf.raw_ops.ReadVariableOp(resource=result, dtype=tf.float32)
         augmented = _augment_one_by_one(images, rows, parameters, out_size, memory)
         tf.raw_ops.AssignVariableOp(resource=result, value=augmented)
-        return tf.size(rows)
+        return tf.size(rows)  # The images are in the variable; this output is not used.
 
     def augment(
         images: tf.Tensor, epoch: tf.Tensor, records: tf.Tensor, rows: tf.Tensor | None = None
@@ -262,7 +264,7 @@ def _augment_one_by_one(
     out_size: tuple[int, int],
     memory: tf.Tensor | None = None,
 ) -> tf.Tensor:
-    """``augment_images`` of ``images[rows]``, one image at a time, in a loop that XLA makes fast.
+    """``augment_images`` of ``images[rows]``, one image at a time, in a loop compiled by XLA.
 
     The result overwrites ``memory``, float32 ``[B, H, W, 3]``, if that is given.
     """
@@ -286,7 +288,7 @@ def _augment_one_by_one(
     return results.stack()
 
 
-def _bits(count: int) -> tf.Tensor:
+def _uint32(count: int) -> tf.Tensor:
     return tf.constant(count, tf.uint32)
 
 
@@ -317,9 +319,9 @@ def _split(position: tf.Tensor, size: int) -> tuple[tf.Tensor, tf.Tensor]:
     return first, tf.cast(fraction, tf.float32) * (1.0 / (1 << _FRACTION_BITS))
 
 
-def _byte(packed: tf.Tensor, bits: int) -> tf.Tensor:
-    """The byte at bit ``bits`` as float32, by way of int32, which processors convert directly."""
-    byte = tf.bitwise.bitwise_and(tf.bitwise.right_shift(packed, _bits(bits)), _bits(255))
+def _byte(packed: tf.Tensor, shift: int) -> tf.Tensor:
+    """The byte at bit ``shift`` as float32, through int32: CPUs convert that in one instruction."""
+    byte = tf.bitwise.bitwise_and(tf.bitwise.right_shift(packed, _uint32(shift)), _uint32(255))
     return tf.cast(tf.cast(byte, tf.int32), tf.float32)
 
 

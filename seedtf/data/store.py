@@ -1,7 +1,7 @@
 """Decoded uint8 images: in memory, in a memory-mapped cache file, or decoded again at each reading.
 
 ``Store.read(indices)`` works for all three, also in a graph. Images in memory or in the cache file
-reach TensorFlow without a copy, as one captured tensor that is never a constant of a graph.
+reach TensorFlow without a copy, as one tensor that graphs capture, never as a copy inside a graph.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ class Store:
         size: side S of every image in pixels.
         mode: ``ram``, ``disk`` or ``off``.
         from_cache: whether the images come from a cache file that an earlier run wrote.
-        opened: number of files that were opened before training; fewer than all only for ``off``.
+        opened: number of files known to be usable or not before training, from this run or the cache.
         images: uint8 ``[N, S, S, 3]``, RGB, in memory or mapped; None for ``off``.
         cache_file: for ``disk``, the file with the pixels of all images, without a header.
         files: for ``off``, the reader of the files.
@@ -105,7 +105,7 @@ class Store:
         return tf.ensure_shape(images, [indices.shape[0], self.size, self.size, 3]), None
 
     def recently_read(self) -> np.ndarray:
-        """For ``off``, the records read last, int64; a file that stopped training is among them."""
+        """For ``off``, the records read last, int64; after a read error they include the faulty one."""
         return self.files.recently_read() if self.files else np.empty(0, np.int64)
 
 
@@ -160,7 +160,7 @@ def build_store(
     *,
     sample: int = 0,
 ) -> Store:
-    """Opens every file once; the store's catalog has the usable ones only.
+    """Checks the files, decodes them unless the mode is ``off``, and keeps the usable ones.
 
     A ``disk`` cache that an earlier run completed for the same files is reused. A bad file is never
     replaced by another image: every file is decoded, or it is named in ``store.catalog.faults``.
@@ -180,8 +180,9 @@ def build_store(
     if plan.mode == "off":
         count = len(catalog)
         opened = np.linspace(0, count - 1, min(sample or count, count)).astype(np.int64)
-        good, faults = _inspect(catalog.take(opened), max_pixels)
-        usable = catalog.take(np.delete(np.arange(count), np.delete(opened, good)), faults)
+        good_in_sample, faults = _inspect(catalog.take(opened), max_pixels)
+        bad = np.delete(opened, good_in_sample)
+        usable = catalog.take(np.delete(np.arange(count), bad), faults)
         files = FileReader(usable, size, max_pixels)
         return Store(usable, size, "off", False, len(opened), files=files)
     if plan.mode == "ram":
@@ -244,7 +245,7 @@ def _write_cache(
 
 
 class _FileRows:
-    """Images in a file, read and written by row like an array; filling a mapped file takes longer."""
+    """Images in a file, read and written by row like an array; faster than through a memory map."""
 
     def __init__(self, handle: int, size: int) -> None:
         self._handle, self._shape, self._bytes = handle, (size, size, 3), size * size * 3

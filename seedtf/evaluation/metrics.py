@@ -34,7 +34,7 @@ __all__ = [
 
 CALIBRATION_BINS = 15
 _MIN_TEMPERATURE, _MAX_TEMPERATURE = 0.05, 20.0
-# The smallest normal float32 keeps the logarithm of a probability that underflowed finite.
+# The smallest normal float32: a probability that underflowed to 0 still has a finite logarithm.
 _MIN_PROBABILITY = float(np.finfo(np.float32).tiny)
 _EXACT_MCNEMAR_BELOW = 25
 _NEWTON_STEPS = 60
@@ -189,17 +189,21 @@ def fit_temperature(probabilities: Array, labels: Integers) -> float:
     logits = _logits(probabilities)
     of_label = logits[np.arange(len(labels)), labels]
     low, high = 1 / _MAX_TEMPERATURE, 1 / _MIN_TEMPERATURE
-    if _slope(logits, of_label, low)[0] >= 0 or _slope(logits, of_label, high)[0] <= 0:
+    if (
+        _slope_and_curvature(logits, of_label, low)[0] >= 0
+        or _slope_and_curvature(logits, of_label, high)[0] <= 0
+    ):
         return 1.0
     inverse = 1.0
     for _ in range(_NEWTON_STEPS):
-        slope, curvature = _slope(logits, of_label, inverse)
+        slope, curvature = _slope_and_curvature(logits, of_label, inverse)
         low, high = (inverse, high) if slope < 0 else (low, inverse)
+        # Without curvature take `low`: it lies outside the open bracket, so the next line bisects.
         newton = inverse - slope / curvature if curvature > 0 else low
-        following = newton if low < newton < high else (low + high) / 2
-        if abs(following - inverse) <= 1e-9 * inverse:
+        next_inverse = newton if low < newton < high else (low + high) / 2
+        if abs(next_inverse - inverse) <= 1e-9 * inverse:
             break
-        inverse = following
+        inverse = next_inverse
     return 1.0 / inverse
 
 
@@ -230,8 +234,8 @@ def rejection_threshold(
     order = np.argsort(-confidence, kind="stable")
     ranked, hits = confidence[order], np.cumsum(correct[order])
     kept = np.arange(1, len(ranked) + 1)
-    last_of_its_value = np.append(ranked[1:] != ranked[:-1], True)[: len(ranked)]
-    reached = np.flatnonzero(last_of_its_value & (hits >= precision * kept))
+    ends_tie = np.append(ranked[1:] != ranked[:-1], True)[: len(ranked)]
+    reached = np.flatnonzero(ends_tie & (hits >= precision * kept))
     if not reached.size:
         return None
     last = int(reached[-1])
@@ -273,7 +277,7 @@ def _softmax(logits: Array) -> Array:
     return powers / powers.sum(axis=1, keepdims=True)
 
 
-def _slope(logits: Array, of_label: Array, inverse: float) -> tuple[float, float]:
+def _slope_and_curvature(logits: Array, of_label: Array, inverse: float) -> tuple[float, float]:
     """First and second derivative of the mean cross-entropy with respect to 1/T."""
     weights = _softmax(logits * inverse)
     mean = (weights * logits).sum(axis=1)

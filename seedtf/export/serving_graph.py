@@ -5,8 +5,8 @@ with training's own functions. A file that is refused or corrupt gets its ``stat
 probabilities; the rest of its batch is classified as usual. For that, decoding runs in a
 ``tf.data.Dataset`` inside the signature, whose ``ignore_errors`` drops what a decoder rejects.
 
-A whole request fails only for an input of another dtype or rank than the signature's, for images of
-zero height or width passed to ``image`` or ``pixels``, and when memory runs out. Damage that a decoder
+A whole request fails only for an input of another dtype or shape than the signature's, for images of
+zero height or width passed to ``image``, and when memory runs out. Damage that a decoder
 cannot detect, such as a flipped bit inside JPEG data, is classified as if the image were intact.
 """
 
@@ -37,11 +37,11 @@ def decode_batch(image_bytes: tf.Tensor, size: int) -> tuple[tf.Tensor, tf.Tenso
         size: side of the resized images in pixels.
 
     Returns:
-        uint8 ``[B, size, size, 3]``, and fault int64 ``[B]``: an index into ``header_graph.STATUSES``.
-        An image whose fault is not 0 is black.
+        uint8 ``[B, size, size, 3]``, and status int64 ``[B]``: an index into ``header_graph.STATUSES``.
+        An image whose status is not 0 (ok) is black.
     """
     count = tf.size(image_bytes, out_type=tf.int64)
-    # An empty file at the end, so that no batch of a dataset is empty.
+    # Append an empty file, so that the datasets below have an element if B is 0; removed at the end.
     contents = tf.concat([image_bytes, [""]], 0)
 
     def parse(data: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
@@ -57,19 +57,19 @@ def decode_batch(image_bytes: tf.Tensor, size: int) -> tuple[tf.Tensor, tf.Tenso
 
     files = tf.data.Dataset.from_tensor_slices(contents)
     parsed = files.map(parse, num_parallel_calls=tf.data.AUTOTUNE)
-    faults, headers = parsed.batch(count + 1).get_single_element()
+    statuses, headers = parsed.batch(count + 1).get_single_element()
     is_large = tf.reduce_prod(tf.cast(headers[:, :2], tf.int64), 1) > _LARGE_PIXELS
-    small = decode_all((faults == 0) & ~is_large, tf.data.AUTOTUNE)
-    large = decode_all((faults == 0) & is_large, 1)
+    small = decode_all((statuses == 0) & ~is_large, tf.data.AUTOTUNE)
+    large = decode_all((statuses == 0) & is_large, 1)
     sentinel = tf.data.Dataset.from_tensors((count, tf.zeros([size, size, 3], tf.uint8)))
     decoded = small.concatenate(large).concatenate(sentinel).batch(count + 1)
     indices, images = decoded.get_single_element()
-    # Scatter by index: a file that failed to decode stays black and gets the fault "corrupt".
+    # Mark every accepted file as corrupt, then clear the mark of those that decoded.
     positions = indices[:, tf.newaxis]
     all_images = tf.scatter_nd(positions, images, tf.stack([count + 1, size, size, 3]))
-    faults = tf.where(faults == 0, tf.constant(_CORRUPT, tf.int64), faults)
-    faults = tf.tensor_scatter_nd_update(faults, positions, tf.zeros_like(indices))
-    return tf.ensure_shape(all_images[:-1], [None, size, size, 3]), faults[:-1]
+    statuses = tf.where(statuses == 0, tf.constant(_CORRUPT, tf.int64), statuses)
+    statuses = tf.tensor_scatter_nd_update(statuses, positions, tf.zeros_like(indices))
+    return tf.ensure_shape(all_images[:-1], [None, size, size, 3]), statuses[:-1]
 
 
 class ServingModule(tf.Module):
@@ -103,9 +103,9 @@ class ServingModule(tf.Module):
     def serve_bytes(self, image_bytes: tf.Tensor) -> dict[str, tf.Tensor]:
         """Classifies whole image files, string ``[B]``; also returns ``status``, string ``[B]``."""
         with tf.device("/cpu:0"):
-            images, faults = decode_batch(image_bytes, self._size)
-        outputs = self._outputs(self.probabilities(tf.cast(images, tf.float32)), faults == 0)
-        return {**outputs, "status": tf.gather(tf.constant(STATUSES), faults)}
+            images, statuses = decode_batch(image_bytes, self._size)
+        outputs = self._outputs(self.probabilities(tf.cast(images, tf.float32)), statuses == 0)
+        return {**outputs, "status": tf.gather(tf.constant(STATUSES), statuses)}
 
     def serve_image(self, image: tf.Tensor) -> dict[str, tf.Tensor]:
         """Classifies decoded images, uint8 ``[B, H, W, 3]`` RGB of any size."""

@@ -50,7 +50,7 @@ STATUSES = (
 
 _OK, _EMPTY, _NOT_AN_IMAGE, _TRUNCATED, _TOO_LARGE, _UNSUPPORTED, _CORRUPT = range(len(STATUSES))
 _PARSING = -1
-# Markers without a length. libjpeg also skips the zero that it expects in entropy-coded data alone.
+# Markers without a length. libjpeg also skips FF 00, which is valid only in entropy-coded data.
 _JPEG_STANDALONE = (0x00, 0x01, *range(0xD0, 0xD8))
 # The start-of-frame markers. C4, C8 and CC are tables, not frames.
 _JPEG_FRAMES = (0xC0, 0xC1, 0xC2, 0xC3, 0xC5, 0xC6, 0xC7, 0xC9, 0xCA, 0xCB, 0xCD, 0xCE, 0xCF)
@@ -94,10 +94,10 @@ def parse_header_graph(contents: tf.Tensor) -> HeaderStatus:
         header = _webp(file) if DECODES_WEBP else _undecodable_webp(file)
     else:
         header = _refused(_NOT_AN_IMAGE)
-    return _bounded(header)
+    return _check_size(header)
 
 
-def _bounded(header: HeaderStatus) -> HeaderStatus:
+def _check_size(header: HeaderStatus) -> HeaderStatus:
     """Refuses an accepted header whose size is zero, negative or too large."""
     status = header.status
     if status == _OK:
@@ -195,20 +195,22 @@ def _gif(file: FileBytes) -> HeaderStatus:
         status = int64(_TRUNCATED)
     else:
         status = int64(_OK)
-    header = _bounded(HeaderStatus(status, width, height, int64(1), tf.constant(False)))
+    header = _check_size(HeaderStatus(status, width, height, int64(1), tf.constant(False)))
     return HeaderStatus(_gif_status(file, header, end, steps), *header[1:])
 
 
 def _gif_status(
     file: FileBytes, header: HeaderStatus, position: tf.Tensor, steps: tf.Tensor
 ) -> tf.Tensor:
-    """The status of a GIF with all its frames; the first, ``header``, ends at ``position``."""
+    """The status with the other frames checked too; ``header`` is the first, up to ``position``."""
     status = header.status
     if status == _OK:
         # TensorFlow decodes every frame, although only the first one is used. It allocates the
         # largest width × the largest height, not the canvas.
-        others, is_larger, steps = gif_frames(file, position, steps, header.width, header.height)
-        if header.width * header.height + others > MAX_PIXELS:
+        other_pixels, is_larger, steps = gif_frames(
+            file, position, steps, header.width, header.height
+        )
+        if header.width * header.height + other_pixels > MAX_PIXELS:
             status = int64(_TOO_LARGE)
         elif steps >= MAX_STEPS or is_larger:
             status = int64(_UNSUPPORTED)
@@ -216,11 +218,12 @@ def _gif_status(
 
 
 def _bmp(file: FileBytes) -> HeaderStatus:
-    bits, plain = read_le(file, 28, 2), read_le(file, 14, 4) == 40
-    plain = plain and is_in(bits, (24, 32)) and read_le(file, 30, 4) == 0
+    # Supported: BITMAPINFOHEADER, 24 or 32 bits a pixel, uncompressed.
+    is_info_header, bits = read_le(file, 14, 4) == 40, read_le(file, 28, 2)
+    is_supported = is_info_header and is_in(bits, (24, 32)) and read_le(file, 30, 4) == 0
     if file.length < 34:
         status = int64(_TRUNCATED)
-    elif not plain:
+    elif not is_supported:
         status = int64(_UNSUPPORTED)
     else:
         status = int64(_OK)
@@ -259,7 +262,7 @@ def _undecodable_webp(file: FileBytes) -> HeaderStatus:
 def _fixed_header(
     file: FileBytes, needed: int, is_unsupported: tf.Tensor, width: tf.Tensor, height: tf.Tensor
 ) -> HeaderStatus:
-    """The header of a format where it has ``needed`` bytes, checked for its length and variant."""
+    """The result for a format whose header has ``needed`` bytes; refuses a shorter file."""
     if file.length < needed:
         status = int64(_TRUNCATED)
     elif is_unsupported:
@@ -293,7 +296,7 @@ def _exif_orientation(file: FileBytes, start: tf.Tensor, end: tf.Tensor) -> tf.T
     count = tf.minimum(read_ordered(file, first - 2, 2, is_little), (end - first + 2) // 12)
     orientation = int64(1)
     if is_tiff and first <= end and count > 0:
-        # An entry has 12 bytes: tag, type, count, value. The orientation is in the first two of value.
+        # An entry has 12 bytes: tag, type, count, value. The orientation is in the value's first 2.
         entries = tf.cast(file.data[first : first + 12 * count], tf.int64)
         entries = tf.reshape(entries, [-1, 12])
         weights = tf.where(

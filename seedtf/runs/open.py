@@ -114,12 +114,12 @@ def load_run(path: str | os.PathLike[str]) -> Run:
 
 
 def open_validation(run: Run) -> tuple[Store, np.ndarray]:
-    """The run's validation images and their record numbers, int64 ``[n]``, sorted by path.
+    """The run's validation images and their record indices, int64 ``[n]``, sorted by path.
 
     Raises:
         UserError: split.csv or an image that it names is missing.
     """
-    return _decoded(run, _listed(run, "val"))
+    return _open_store(run, _split_catalog(run, "val"))
 
 
 def open_training_sample(run: Run, count: int) -> np.ndarray:
@@ -128,29 +128,29 @@ def open_training_sample(run: Run, count: int) -> np.ndarray:
     Raises:
         UserError: split.csv or an image that it names is missing.
     """
-    catalog = _listed(run, "train")
+    catalog = _split_catalog(run, "train")
     spaced = np.linspace(0, len(catalog) - 1, min(len(catalog), count)).astype(np.int64)
-    store, records = _decoded(run, catalog.take(spaced))
+    store, records = _open_store(run, catalog.take(spaced))
     return store.read(tf.constant(records)).numpy()
 
 
 def open_labelled(run: Run, data_dir: str, labels_csv: str = "") -> tuple[Store, np.ndarray]:
-    """Other labelled images, with labels in the run's class list, and all their record numbers.
+    """Labelled images of another folder, labels as indices into the run's classes, and all records.
 
     Raises:
         UserError: the folder or table cannot be used, or holds a class that the run does not know.
     """
     catalog = read_labels_csv(labels_csv, data_dir) if labels_csv else scan_folder(data_dir)
-    return _decoded(run, align_labels(catalog, run.class_names, "--data_dir"))
+    return _open_store(run, align_labels(catalog, run.class_names, "--data_dir"))
 
 
-def _listed(run: Run, side: str) -> Catalog:
+def _split_catalog(run: Run, side: str) -> Catalog:
     """The images that split.csv assigns to ``side`` (``train`` or ``val``), sorted by path."""
     table = run.paths.split
     rows = list(read_csv(table, ("file", "label", "split"), table.name))
     images = sorted((path, label) for path, label, of_side in rows if of_side == side)
     root = _data_root(run)
-    # A remote file would take one request each; a missing one is reported when it is read.
+    # Checking remote files takes one request each, so a missing one is reported when it is read.
     local = images if isinstance(root, Path) else []
     missing = [path for path, _ in local if not os.path.isfile(root / path)]
     if missing:
@@ -168,7 +168,7 @@ def _data_root(run: Run) -> Folder:
     return folder_at(run.settings["resolved"]["data_root"])
 
 
-def _decoded(run: Run, catalog: Catalog) -> tuple[Store, np.ndarray]:
+def _open_store(run: Run, catalog: Catalog) -> tuple[Store, np.ndarray]:
     plan = plan_cache("auto", len(catalog), run.image_size, run.cache_dir)
     store = build_store(catalog, run.image_size, plan, run.cache_dir, run.max_pixels)
     if not len(store.catalog):

@@ -1,4 +1,7 @@
-"""Every file name of a run folder, once; nobody outside ``runs/`` spells one."""
+"""The names of the files of a run folder; other packages take them from here.
+
+Only the state files' own names (``training.state``) and the lock's (``files``) stand elsewhere.
+"""
 
 from __future__ import annotations
 

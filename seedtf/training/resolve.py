@@ -25,7 +25,7 @@ _SMALLEST_STAGE = 8
 
 @dataclass(frozen=True)
 class Settings:
-    """The flags of a training with everything decided that needs no data.
+    """All choices of a run that can be made before any image is read.
 
     Attributes:
         config: the flags; paths are absolute and the number of threads is fixed.
@@ -38,7 +38,7 @@ class Settings:
         lr_per_step: whether the learning rate is set at every step, not once an epoch.
         stages: image sizes over the epochs.
         on_device: whether the train step augments, not the data pipeline.
-        placement_reason: why, as part of a sentence; empty where the step augments.
+        placement_reason: why the pipeline augments, as a phrase; empty if the train step does.
         gpus: number of GPUs.
         keras_2: whether this is the Keras 2.15 environment.
     """
@@ -100,7 +100,7 @@ def resolve(config: TrainConfig, machine: Machine) -> Settings:
         lr=config.highest_rate,
         weight_decay=decay,
         schedule=_schedule(config),
-        # Set once an epoch, a warm-up would spend its whole first epoch near 0.
+        # With one rate per epoch, the first epoch of a warm-up would run at 1 % of its target.
         lr_per_step=config.schedule_per_step or config.warmup_epochs > 0,
         stages=parse_size_stages(
             config.progressive_sizes, config.image_size, config.epochs, smallest
@@ -124,13 +124,13 @@ def _check_packages(config: TrainConfig, machine: Machine) -> None:
 def _check_devices(config: TrainConfig, devices: DeviceChoice) -> None:
     if config.dry_run and devices.cluster is not None:
         raise UserError(
-            "--dry_run: times one machine; leave TF_CONFIG out, or pass --strategy=none"
+            "--dry_run: times one machine only; unset TF_CONFIG, or pass --strategy=none"
         )
     check_even_batch(devices.replicas, config.batch_size)
     if config.ema_horizon and devices.replicas > 1:
         raise UserError(
             f"--ema_horizon={config.ema_horizon:g}: averages on one device only, and "
-            f"{devices.replicas} share the batch here; pass --strategy=none, or leave it out"
+            f"{devices.replicas} share the batch here; pass --strategy=none, or leave --ema_horizon out"
         )
 
 
@@ -156,13 +156,14 @@ def _place_augmentation(config: TrainConfig, gpus: int) -> tuple[bool, str]:
     """Whether the train step augments, and why not.
 
     ``auto`` takes the device where there is a GPU and the augmentation can be compiled into the step:
-    the host then only gathers uint8. On a CPU both are the same cores, and the host works ahead.
+    the host then only gathers uint8. Without a GPU both use the same cores, and the pipeline can
+    prepare batches in advance.
     """
     obstacle = _why_not_on_device(config)
     if config.placement == "host":
         return False, "on the host, as asked for"
     if config.placement == "device" and obstacle:
-        raise UserError(f"--placement=device: {obstacle}; pass --placement=host, or leave that out")
+        raise UserError(f"--placement=device: {obstacle}; leave one of the two flags out")
     if config.placement == "auto" and (not gpus or obstacle):
         return False, f"on the host: {obstacle or 'there is no GPU'}"
     return True, ""

@@ -1,4 +1,7 @@
-"""Resuming a run only where that can be exact: a refusal names what differs."""
+"""Resuming a run only where that is exact: a refusal names what differs.
+
+``runs.saved_config.RESUME_MAY_CHANGE`` lists the flags that may differ.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,9 @@
-"""Writes checkpoints and states in a background thread while training continues."""
+"""Writes checkpoints and states in a background thread while training continues.
+
+Checkpoint callbacks call ``Saver.checkpoint``, which only copies the weights. ``SaveState`` then calls
+``Saver.state``, which copies the state and hands one job to a ``SerialWorker``: it writes the
+checkpoints and then, through ``StateFolder``, the state.
+"""
 
 from __future__ import annotations
 

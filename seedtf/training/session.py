@@ -41,10 +41,10 @@ class Session:
         plan: what the run will do.
         dataset: its images.
         devices: what it trains on.
-        network: what is trained; its first weights are loaded.
-        trainer: the network in training.
+        network: the network to train, with its initial weights.
+        trainer: the ``keras.Model`` that wraps ``network`` and is compiled and fitted.
         batches: training and validation batches.
-        callbacks: those of every ``fit``, with log and timer.
+        callbacks: the callbacks of every ``fit``, with the history log and the epoch timer.
         paths: the run folder; a temporary folder on a worker that is not the chief.
     """
 
@@ -112,7 +112,7 @@ class Session:
             WorkerLostError: another worker has died.
             UserError: the disk is full or the run folder has been removed.
         """
-        with _finishing(self, self._saver, self._stop, self._resume_dir):
+        with _signals_and_cleanup(self, self._saver, self._stop, self._resume_dir):
             if self._state is not None:
                 states.restore_weights(self.network, self._state)
                 states.restore_average(self.trainer, self._state)
@@ -132,12 +132,12 @@ class Session:
         """Makes the train step take images of this side, in pixels, and traces it again."""
         self._image_size = size
         self.trainer.prepare = self.batches.prepare(size)
-        # Without a forced retrace Keras would trace this step for images of any size.
+        # Without force=True Keras would keep its function and retrace it for images of unknown size.
         self.trainer.make_train_function(force=True)
 
     def train_batches(self, start_step: int) -> Any:
         """The distributed training batches from ``start_step`` on, as ``fit`` takes them."""
-        if self.devices.strategy is not None:  # it prefetches, so its own thread waits for data
+        if self.devices.strategy is not None:  # prefetches in its own thread
             return self.devices.distribute(lambda: self.batches.train(self._image_size, start_step))
         return self.batches.measure_wait(self.batches.train(self._image_size, start_step))
 
@@ -151,7 +151,9 @@ class Session:
             self._start_phase(segment)
         if is_new_phase or segment.image_size != self._image_size:
             self.set_image_size(segment.image_size)
-        self.callbacks.strength.set(segment.first_epoch)  # before batches are made ahead
+        self.callbacks.strength.set(
+            segment.first_epoch
+        )  # read by batches that the pipeline prefetches
         steps = self.batches.steps_per_epoch
         self.trainer.fit(
             self.train_batches(segment.first_epoch * steps + segment.start_step),
@@ -166,7 +168,8 @@ class Session:
         )
 
     def _start_phase(self, segment: Segment) -> None:
-        self._saver.wait()  # A checkpoint also records which layers are trainable.
+        # Finish pending checkpoints first: they record which layers are trainable.
+        self._saver.wait()
         set_body_trainable(self.network, segment.train_body)
         self.compile_phase(segment.phase_start)
         if self._state is None:
@@ -191,12 +194,14 @@ class Session:
         }
         if self.devices.chief:
             self._saver.state(trainer, epoch=epoch, step=step, facts=facts)
-        else:  # The chief cannot read the sums of the metrics without all others.
+        else:  # Reading the metric sums is a collective operation: every worker takes part.
             states.capture_state(trainer, epoch=epoch, step=step, facts=facts)
 
 
 @contextmanager
-def _finishing(session: Session, saver: Saver, stop: StopSignal, resume_dir: str) -> Iterator[None]:
+def _signals_and_cleanup(
+    session: Session, saver: Saver, stop: StopSignal, resume_dir: str
+) -> Iterator[None]:
     """Listens for signals, waits for files being written, and closes the live page."""
     callbacks, ending = session.callbacks, "failed"
     try:

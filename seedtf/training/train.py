@@ -56,7 +56,7 @@ class TrainResult:
         best_epoch: the one with the lowest validation loss, counted from 1; its model is saved.
         val_loss, val_accuracy: of that epoch; accuracy in [0, 1].
         val_accuracy_interval: Wilson's 95 % interval.
-        epoch_seconds: median over the epochs with validation and writing, the first left out.
+        epoch_seconds: median duration of an epoch with validation and writing, the first left out.
         images_per_second: median training throughput, the first epoch left out.
         stopped: why training ended before its last epoch, or empty.
     """
@@ -108,7 +108,7 @@ def train_and_evaluate(config: TrainConfig) -> TrainResult:
 
 
 def forecast_training(config: TrainConfig) -> Forecast:
-    """What the training that ``config`` describes would take; times a few steps, leaves no run.
+    """Forecasts time, memory and disk space of a training from a few timed steps; leaves no run.
 
     Raises:
         UserError: as ``train_and_evaluate``, and where several workers would train.
@@ -127,7 +127,8 @@ def open_session(config: TrainConfig) -> Iterator[Session]:
         check_run_dir(config)
     report_worker(settings.devices)
     devices = Devices.start(settings.devices, config.worker_timeout)
-    cluster, writes_run = devices.cluster, devices.chief and not config.dry_run
+    cluster = devices.cluster
+    writes_run = devices.chief and not config.dry_run
     with _silent_unless_chief(devices), devices.lost_workers_reported():
         check_equal_across_workers(
             {"the number of devices of a worker": devices.shard.count}, cluster
@@ -138,9 +139,9 @@ def open_session(config: TrainConfig) -> Iterator[Session]:
         with devices.scope():
             network = make_network(plan, dataset)
         identity = run_identity(plan, dataset, devices.replicas)
-        # These change no number, but a worker with another value would wait for the others forever.
-        together = {"--save_minutes": config.save_minutes, "--time_limit": config.time_limit}
-        check_equal_across_workers({**identity, **together}, cluster)
+        # They do not change the result, but workers that save at different steps would deadlock.
+        must_agree = {"--save_minutes": config.save_minutes, "--time_limit": config.time_limit}
+        check_equal_across_workers({**identity, **must_agree}, cluster)
         with (
             _run_folder(config, writes_run) as paths,
             runtime_errors_as_user_errors(config, dataset, paths.root if writes_run else None),
@@ -194,7 +195,7 @@ def _write_first_files(paths: RunPaths, plan: Plan, dataset: Dataset) -> None:
 def _forecast(session: Session) -> Forecast:
     """Times a few steps of every image size. Leaves weights and optimizer modified.
 
-    Epochs that train the head alone count as whole ones.
+    Epochs with a frozen body are timed as if the whole network were trained.
     """
     plan, store = session.plan, session.dataset.store
     session.compile_phase(0)

@@ -26,7 +26,7 @@ __all__ = [
 ]
 
 Save = Callable[[keras.Model, Path], None]
-"""Writes a model to a path, atomically."""
+"""Saves a model to a path. ``Saver.checkpoint`` writes the file later, in the background."""
 
 
 class BestCheckpoint(keras.callbacks.Callback):
@@ -34,7 +34,7 @@ class BestCheckpoint(keras.callbacks.Callback):
 
     Args:
         path: where the model is written.
-        save: writes it.
+        save: saves it there.
         log: the history of the run; must stand before this callback in the list.
     """
 
@@ -54,7 +54,7 @@ class LastCheckpoint(keras.callbacks.Callback):
 
     Args:
         path: where the model is written.
-        save: writes it.
+        save: saves it there.
     """
 
     def __init__(self, path: Path, save: Save) -> None:
@@ -67,12 +67,12 @@ class LastCheckpoint(keras.callbacks.Callback):
 
 
 def snapshot_epochs(cycle_epochs: float, epochs: int, *, per_step: bool) -> list[int]:
-    """The 1-based epochs whose final model is a snapshot: each has the lowest rate of its cycle.
+    """The epochs, from 1, at whose end a snapshot is saved: the last epoch of each cycle.
 
-    Where a cycle ends within an epoch, a rate that is set at every step has risen again when that
-    epoch ends, so the epoch before it is taken; a rate that is set once per epoch still has the value
-    of the cycle's end. A cycle that the end of training cuts short has no snapshot. Each snapshot is
-    one more file of the size of ``last.keras``.
+    If a cycle ends within an epoch, a rate that is set at every step has risen again by the end of
+    that epoch, so the epoch before it is taken; a rate that is set once per epoch was set before the
+    cycle ended, so that epoch is taken. A cycle that the end of training cuts short has no snapshot.
+    Each snapshot is one more file of the size of ``last.keras``.
 
     Args:
         cycle_epochs: the length of a cycle in epochs, above 0; need not be an integer.
@@ -133,7 +133,7 @@ class SaveState(keras.callbacks.Callback):
 
     Args:
         save: called with (model, completed epochs, completed steps of the next epoch).
-        stop: the signal to check for.
+        stop: records the signal that was received, if any.
         stop_reason: returns why the run has to end now (a time limit), or an empty string; the epoch
             is then left unfinished.
         position: must stand before this callback in the list.
@@ -179,6 +179,7 @@ class SaveState(keras.callbacks.Callback):
         self._saved_at = self._clock()
         if self._stop.name:
             where = f"step {step} of epoch {epoch + 1}" if step else f"the end of epoch {epoch}"
+            where = where if epoch or step else "the start, before the first step"
             raise StoppedError(
                 f"{self._stop.name}: saved at {where}; continue with --resume={self._run_dir}"
             )

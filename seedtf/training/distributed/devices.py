@@ -1,4 +1,4 @@
-"""Training on several devices or machines: choice of the strategy, and fixes for Keras 3's ``fit``."""
+"""Training on several devices or machines: starts the chosen strategy, and fixes Keras 3's ``fit``."""
 
 from __future__ import annotations
 
