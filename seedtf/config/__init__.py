@@ -1,7 +1,7 @@
-"""The flags of a training run: declared in groups, summed up in ``TrainConfig``, saved and read back.
+"""The flags of a training run: declared in groups, combined in ``TrainConfig``, saved and read back.
 
-The groups stand here and not beside the code that they configure, because imports point down: most of
-that code lies in ``training/``, above this package, and ``runs/`` between the two needs the whole
-configuration. Nothing here imports TensorFlow at module level, so ``seedtf train --help`` prints at
-once.
+The groups are in this package, not next to the code that they configure, because of the direction of
+imports: most of that code is in ``training/``, above this package, and ``runs/``, which lies between
+the two, needs the whole configuration. No module here imports TensorFlow at module level, so that
+``seedtf train --help`` is fast.
 """

@@ -23,26 +23,29 @@ class AugmentFlags(Flags):
 
     augment_strength: float | str = option(
         1.0,
-        "Factor on every augmentation range at once, 0 to 10; 0 is off; auto raises it while training "
-        "is ahead of validation and lowers it where training falls behind.",
+        "Factor on all augmentation ranges, 0 to 10; 0 is off; auto raises it while train accuracy is "
+        "above validation accuracy and lowers it while train accuracy is below.",
         low=0.0,
         high=10.0,
     )
     flip: str = option(
         "both",
-        "Mirror half of the images; both suits images without an up, such as from above.",
+        "Directions of random flips, each applied to half of the images; both suits images without a "
+        "fixed orientation, such as photos from above.",
         choices=FLIPS,
     )
     crop: float = option(
-        0.2, "Largest fraction of each side cut away, 0 to 0.9.", low=0.0, high=0.9
+        0.2, "Largest fraction of each side that is cropped away, 0 to 0.9.", low=0.0, high=0.9
     )
     stretch: float = option(
         0.1, "Largest relative change of the aspect ratio, 0 to 1.", low=0.0, high=1.0
     )
     rotate: float = option(
-        0.0, "Largest rotation either way in degrees, 0 to 180.", low=0.0, high=180.0
+        0.0, "Largest rotation in either direction, 0 to 180 degrees.", low=0.0, high=180.0
     )
-    shear: float = option(0.0, "Largest shear either way in degrees, 0 to 45.", low=0.0, high=45.0)
+    shear: float = option(
+        0.0, "Largest shear angle in either direction, 0 to 45 degrees.", low=0.0, high=45.0
+    )
     brightness: float = option(
         0.1,
         "Largest change of brightness as a fraction of the full range, 0 to 1.",
@@ -54,34 +57,37 @@ class AugmentFlags(Flags):
         0.1, "Largest relative change of saturation, 0 to 1.", low=0.0, high=1.0
     )
     hue: float = option(
-        5.0, "Largest rotation of the hue either way in degrees, 0 to 180.", low=0, high=180.0
+        5.0, "Largest rotation of the hue in either direction, 0 to 180 degrees.", low=0, high=180.0
     )
     mixup: float = option(
         0.0,
-        "Blend images and labels in pairs, with a fraction from Beta(a, a) for this a, 0 to 10; 0 is "
-        "off.",
+        "MixUp: blends images and labels in pairs, with a weight from Beta(a, a); the value is a, 0 to "
+        "10; 0 is off.",
         low=0.0,
         high=10.0,
     )
     cutmix: float = option(
         0.0,
-        "Paste a rectangle of another image, its area from Beta(a, a) for this a, 0 to 10; 0 is off; "
-        "with --mixup one of both by chance.",
+        "CutMix: pastes a rectangle of another image, with an area from Beta(a, a); the value is a, 0 "
+        "to 10; 0 is off; together with --mixup, each image gets one of the two at random.",
         low=0.0,
         high=10.0,
     )
     random_erasing: float = option(
-        0.0, "Fraction of the images that lose a rectangle to noise, 0 to 1.", low=0.0, high=1.0
+        0.0,
+        "Fraction of the images in which a random rectangle is replaced by noise, 0 to 1.",
+        low=0.0,
+        high=1.0,
     )
     augment_impl: str = option(
         "fused",
-        "One compiled resample and colour matrix, or a chain of plain TensorFlow ops, or of "
-        "TensorFlow Addons' (seedtf[addons]).",
+        "Implementation: one compiled resampling and colour matrix (fused), a chain of TensorFlow ops "
+        "(tf_image), or a chain of TensorFlow Addons ops (addons, which needs seedtf[addons]).",
         choices=AUGMENT_IMPLS,
     )
 
     def policy(self) -> Policy:
-        """The ranges of geometry and colour, ``augment_strength`` applied where it is a number."""
+        """The ranges of geometry and colour, scaled by ``augment_strength`` if that is a number."""
         from seedtf.augment.policy import Policy
 
         strength = self.augment_strength

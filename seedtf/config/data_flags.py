@@ -1,4 +1,4 @@
-"""``DataFlags``: which images train and validate, and where their pixels are kept."""
+"""``DataFlags``: the images for training and validation, and where their pixels are stored."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ SAMPLE = "sample"
 """The value of ``data_dir`` that means the embedded sample data."""
 
 BALANCED = "balanced"
-"""The value of ``sampler`` that draws as many images of every class."""
+"""The value of ``sampler`` that draws the same number of images from every class."""
 
 PATHS = ("data_dir", "val_dir", "labels_csv", "split_csv", "cache_dir")
-"""Fields that say where the data is. A resumed run may change them, because it compares the data."""
+"""The paths of the data. A resumed run may change them, because the data itself is compared."""
 
 SAMPLERS = ("shuffle", BALANCED)
 CACHES = (AUTO, "ram", "disk", "off")
@@ -52,18 +52,22 @@ class DataFlags(Flags):
         0.15, "Fraction of each class held out for validation, 0.01 to 0.9.", low=0.01, high=0.9
     )
     val_dir: str = option(
-        "", "Folder of validation images with the same classes, in place of a split."
+        "", "Folder of validation images with the same classes, instead of a split of --data_dir."
     )
-    split_csv: str = option("", "A run's split.csv, to train on exactly its split.")
-    labels_csv: str = option("", "Table with the columns file (below --data_dir) and label.")
+    split_csv: str = option("", "The split.csv of another run, to train on exactly the same split.")
+    labels_csv: str = option(
+        "", "CSV table with the columns file (relative to --data_dir) and label."
+    )
     sampler: str = option(
         "shuffle",
-        "Which images an epoch takes: each image once, or as many images of every class.",
+        "How an epoch chooses images: each image once in random order (shuffle), or the same number "
+        "of images from every class (balanced).",
         choices=SAMPLERS,
     )
     cache: str = option(
         AUTO,
-        "Where decoded images are kept: memory, a memory-mapped file, or nowhere (decoded again).",
+        "Where decoded images are stored: in memory (ram), in a memory-mapped file (disk), or nowhere "
+        "(off), so that they are decoded again in every epoch.",
         choices=CACHES,
     )
     cache_dir: str = option(
@@ -71,17 +75,18 @@ class DataFlags(Flags):
     )
     check: str = option(
         AUTO,
-        "With --cache=off, open every image before training, or open 1,000 of them and check the "
-        "others when they are read; auto opens all of up to 20,000.",
+        "With --cache=off: open every image before training (all), or open 1,000 of them and check "
+        "the others when they are read (sample); auto opens all if there are at most 20,000.",
         choices=CHECKS,
     )
-    strict: bool = option(False, "Stop when a file cannot be used, rather than leave it out.")
+    strict: bool = option(False, "Stop if a file cannot be used, instead of leaving it out.")
     max_pixels: int = option(
         MAX_PIXELS, "Largest width × height of an image that is decoded, 1024 or more.", low=1024
     )
     data_service: str = option(
         "",
-        "Address host:port of a tf.data service (seedtf data_service) that prepares the batches.",
+        "Address (host:port) of a tf.data service that prepares the training batches; see seedtf "
+        "data_service.",
     )
 
     @property
@@ -103,6 +108,6 @@ class DataFlags(Flags):
 
 
 def check_local(name: str, path: str) -> None:
-    """Raises UserError if the flag ``name``, which takes a folder to write to, has a URL."""
+    """Raises UserError if ``path``, the value of the flag ``name``, is a URL and not a local folder."""
     if is_url(path):
         raise UserError(f"--{name}={path}: must be on a disk of this machine; pass a local folder")

@@ -24,7 +24,7 @@ __all__ = [
 ]
 
 AUTO = "auto"
-"""The value of a flag that leaves the choice to the program."""
+"""The value of a flag whose actual value seedtf chooses."""
 
 
 def option(
@@ -46,9 +46,9 @@ def option(
         help_text: one or two sentences that name unit and range.
         low: the smallest value that is allowed.
         high: the largest value that is allowed.
-        choices: the only values that are allowed; empty for any.
-        bare: the value that ``--name`` stands for when no ``=value`` follows.
-        default_text: what the help shows as the default where that is chosen later.
+        choices: the values that are allowed; empty for any value.
+        bare: the value of ``--name`` without ``=value``.
+        default_text: the default that the help shows if the actual default is chosen later.
         alias: a second name of the flag, which the help shows as well.
         old_name: a former name of the flag. It is still accepted, with a notice on stderr, and the help
             does not show it.
@@ -84,7 +84,7 @@ class Flags:
     from Python, from a command line and from JSON compare equal.
 
     Attributes:
-        HEADING: the title of the group in ``--help``; empty for a class that is no group.
+        HEADING: the title of the group in ``--help``; empty for a class that is not a group.
     """
 
     HEADING: ClassVar[str] = ""
@@ -104,14 +104,14 @@ class Flags:
     def check_together(self) -> None:
         """Raises UserError for flags that exclude each other.
 
-        Each group checks its own flags and calls ``super().check_together()`` first, so that a sum of
-        groups runs the checks of all of them.
+        Each group calls ``super().check_together()`` and then checks its own flags, so that a class
+        that combines groups runs the checks of all of them.
         """
 
 
 @functools.cache
 def field_types(config_class: type) -> dict[str, Any]:
-    """The types of a dataclass's fields by name, annotations evaluated, in the order of the fields."""
+    """The evaluated types of a dataclass's fields by name, in the order of the fields."""
     types = typing.get_type_hints(config_class)
     return {each.name: types[each.name] for each in dataclasses.fields(config_class)}
 
@@ -122,7 +122,7 @@ def number_or_auto(config_class: type, name: str, value: Any) -> Any:
     Args:
         config_class: a dataclass of ``option``s.
         name: one of its fields.
-        value: a number, ``auto`` or the text of either, as a command line gives it.
+        value: a number or ``auto``, or a string from the command line.
 
     Raises:
         UserError: the field takes a number or ``auto``, and ``value`` is neither.

@@ -20,17 +20,23 @@ class NetworkFlags(RecipeFlags):
 
     HEADING: ClassVar[str] = "Network"
 
-    model: str = option("ResNet50", "A keras.applications network, in any case, or 'tiny'.")
+    model: str = option(
+        "ResNet50",
+        "Name of a keras.applications network, in upper or lower case, or 'tiny' for a small one.",
+    )
     weights: str = option(
-        "imagenet", "Initial weights: imagenet (downloaded), none (random), or a .keras/.h5 file."
+        "imagenet",
+        "Initial weights: imagenet (downloaded), none (random), or the path of a .keras or .h5 file.",
     )
     precision: str = option(
         AUTO,
-        "Number format of the network; auto takes 16 bits on GPUs that compute faster with them.",
+        "Number format of the network; auto uses 16 bits on GPUs that compute faster with them.",
         choices=PRECISIONS,
     )
     jit_compile: str = option(
-        AUTO, "Compile the train step with XLA; auto compiles it on a GPU.", choices=JIT_COMPILE
+        AUTO,
+        "Whether to compile the train step with XLA; auto compiles it on a GPU.",
+        choices=JIT_COMPILE,
     )
     bn_momentum: float | str = by_recipe(
         "bn_momentum",
@@ -41,7 +47,7 @@ class NetworkFlags(RecipeFlags):
     )
     zero_init_residual: bool = by_recipe(
         "zero_init_residual",
-        "Initialize the last normalization of each residual branch to zero, where weights are random.",
+        "Initialize the last normalization of each residual branch to zero, if weights are random.",
     )
 
     @property

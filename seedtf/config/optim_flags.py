@@ -15,28 +15,29 @@ CYCLIC = "cyclic"
 SCHEDULES = (CYCLIC, "smooth", "one_cycle", "cosine", "constant")
 SWA = "swa"
 ADDONS_OPTIMIZERS = ("radam", "lookahead", "ranger", SWA)
-"""The optimizers that only TensorFlow Addons has; they know no weight decay."""
+"""The optimizers of TensorFlow Addons, which do not support weight decay."""
 OPTIMIZERS = ("adam", "adamw", "sgd", "rmsprop", "lamb", *ADDONS_OPTIMIZERS)
 
 
 @dataclass(frozen=True)
 class OptimFlags(RecipeFlags):
-    """Everything that decides how the weights change from step to step, except the images."""
+    """Everything but the images that determines how the weights change from step to step."""
 
     HEADING: ClassVar[str] = "Training"
 
     epochs: int = by_recipe("epochs", "Passes over the training images, 1 or more.", low=1)
-    batch_size: int = option(32, "Images in a step, over all devices together, 1 or more.", low=1)
+    batch_size: int = option(32, "Images per step on all devices together, 1 or more.", low=1)
     optimizer: str = by_recipe(
         "optimizer",
-        "Update rule; sgd has Nesterov momentum 0.9; ranger is lookahead around radam, swa averages "
-        "the weights of the last quarter; radam and those after it need seedtf[addons].",
+        "Optimizer; sgd uses Nesterov momentum 0.9; ranger is lookahead with radam; swa averages the "
+        "weights of the last quarter of training; radam, lookahead, ranger and swa need "
+        "seedtf[addons].",
         choices=OPTIMIZERS,
     )
     lr: float | None = option(
         None,
-        "Highest learning rate, above 0; default by optimizer (sgd 5e-2, lamb 5e-3, others "
-        "1e-3) for random weights, a tenth of it for pretrained ones.",
+        "Highest learning rate, above 0; the default depends on the optimizer (sgd 5e-2, lamb 5e-3, "
+        "others 1e-3) and is ten times lower for pretrained weights.",
         low=1e-12,
         high=100.0,
     )
@@ -46,12 +47,12 @@ class OptimFlags(RecipeFlags):
     schedule: str = by_recipe(
         "schedule",
         "Learning-rate schedule: cosine cycles with decaying peaks (cyclic), exponential decay "
-        "(smooth), one rise and fall, half a cosine, or none.",
+        "(smooth), one rise and fall (one_cycle), half a cosine (cosine), or constant.",
         choices=SCHEDULES,
     )
     schedule_per_step: bool = by_recipe(
         "schedule_per_step",
-        "Set the learning rate at every step, not every epoch; a warm-up implies it.",
+        "Set the learning rate at every step instead of every epoch; implied by --warmup_epochs.",
     )
     warmup_epochs: float = option(
         0.0, "Epochs over which the learning rate rises from near 0, 0 or more.", low=0.0
@@ -60,12 +61,12 @@ class OptimFlags(RecipeFlags):
         10.0, "Length of a cycle of --schedule=cyclic in epochs, 0.1 or more.", low=0.1
     )
     cycle_decay: float = option(
-        0.8, "Peak of a cycle relative to the previous one, 0.01 to 1.", low=0.01, high=1.0
+        0.8, "Peak of a cycle relative to that of the previous one, 0.01 to 1.", low=0.01, high=1.0
     )
     weight_decay: float | str = by_recipe(
         "weight_decay",
-        "Decoupled weight decay, 0 to 1: a step subtracts learning rate × this × weight, except from "
-        "biases and the scales of normalizations; auto: 0.05 for adamw and lamb, 5e-4 for sgd, 0 for "
+        "Decoupled weight decay d, 0 to 1: each step subtracts learning rate × d × weight, except from "
+        "biases and normalization scales; auto is 0.05 for adamw and lamb, 5e-4 for sgd and 0 for "
         "others.",
         low=0.0,
         high=1.0,
@@ -79,35 +80,35 @@ class OptimFlags(RecipeFlags):
     class_weights: str = option(
         "",
         "Weight of each class in the training loss: auto (inverse to its number of images), or "
-        "name:weight,… with 1 for the others.",
+        "name:weight,… with weight 1 for all other classes.",
     )
     freeze_epochs: int = option(
-        0, "Epochs at the start that train the head alone, 0 or more.", low=0
+        0, "Number of epochs at the start in which only the head is trained, 0 or more.", low=0
     )
     body_lr_factor: float = option(
         1.0,
-        "Learning rate of the body's first layers relative to the head's, 0.0001 to 1; the rates of "
-        "the layers between are interpolated.",
+        "Learning rate of the first layers relative to that of the head, 0.0001 to 1; the rates of "
+        "the layers between them are interpolated.",
         low=1e-4,
         high=1.0,
     )
     clip_norm: float = option(
-        0.0, "Clip the gradient's global norm to this value, 0 or more; 0 is off.", low=0.0
+        0.0, "Clip the global norm of the gradients to this value, 0 or more; 0 is off.", low=0.0
     )
     ema_horizon: float = option(
         0.0,
-        "Validate and keep a moving average of the weights and batch statistics over this fraction "
+        "Validate and save a moving average of the weights and batch statistics over this fraction "
         "of all steps, 0 to 0.5; 0 is off.",
         low=0.0,
         high=0.5,
     )
     snapshots: bool = option(
-        False, "Keep a model at the end of every cycle of --schedule=cyclic as well."
+        False, "Also save the model at the end of every cycle of --schedule=cyclic."
     )
     progressive_sizes: str = option(
         "off",
-        "Smaller image sizes to begin with, such as 32,40, each for an equal part of the epochs, "
-        "before --image_size; auto: two thirds of it for the first half; or off.",
+        "Train on smaller images first: sizes in pixels, such as 32,40, which share the epochs equally "
+        "with --image_size; auto (two thirds of --image_size for the first half), or off.",
     )
     patience: int = option(
         0, "Stop after this many epochs without a new lowest validation loss; 0 is off.", low=0
@@ -128,7 +129,7 @@ class OptimFlags(RecipeFlags):
         if self.freeze_epochs >= self.epochs:
             raise UserError(
                 f"--freeze_epochs={self.freeze_epochs} leaves no epoch for the whole network; pass "
-                f"less than --epochs={self.epochs}"
+                f"fewer than --epochs={self.epochs}"
             )
         if self.ema_horizon > 0 and self.optimizer == SWA:
             raise UserError(

@@ -1,4 +1,4 @@
-"""Recipes: named sets of flag defaults; a flag that is given overrides its recipe."""
+"""Recipes: named sets of flag defaults; a flag on the command line overrides its recipe."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _PRETRAINED_FACTOR = 0.1
 _DECAYS = {"adamw": 0.05, "lamb": 0.05, "sgd": 5e-4}
 
 RECIPES: dict[str, dict[str, Any]] = {
-    # the Kaggle solution that seedtf grew from, as its description gives it
+    # the published settings of the Kaggle solution that seedtf is based on
     ORIGINAL: {
         "epochs": 200,
         "optimizer": "adam",
@@ -50,7 +50,7 @@ RECIPES: dict[str, dict[str, Any]] = {
         "label_smoothing": 0.1,
     },
 }
-"""Flag defaults by recipe; every recipe names the same flags."""
+"""Flag defaults by recipe; every recipe sets the same flags."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,8 @@ class RecipeFlags(Flags):
 
     recipe: str = option(
         FAST,
-        "Named set of defaults for the flags whose help says so; a flag that is given overrides it.",
+        "Named set of defaults for the flags whose help lists a default for each recipe; flags on the "
+        "command line override it.",
         choices=tuple(RECIPES),
     )
 
@@ -83,7 +84,7 @@ def by_recipe(name: str, help_text: str, **limits: Any) -> Any:
 
 
 def default_rate(optimizer: str, weights: str) -> float:
-    """The highest learning rate where ``--lr`` is not given.
+    """The highest learning rate if ``--lr`` is not given.
 
     Args:
         optimizer: a value of ``--optimizer``.
@@ -108,7 +109,7 @@ def default_decay(optimizer: str) -> float:
 
 
 def recipe_changes(recipe: str, values: dict[str, Any]) -> dict[str, Any]:
-    """The flags of ``recipe`` that have another value in ``values``, with that value.
+    """The flags whose values in ``values`` differ from the defaults of ``recipe``, with their values.
 
     Args:
         recipe: a key of ``RECIPES``.

@@ -12,7 +12,7 @@ from seedtf.errors import UserError
 __all__ = ["NEWEST", "PLACEMENTS", "STRATEGIES", "DeviceFlags", "RunFlags"]
 
 NEWEST = "newest"
-"""The value of ``resume`` that means the newest run below ``runs/``; also a bare ``--resume``."""
+"""The value of ``resume`` that means the newest run in ``runs/``; ``--resume`` without a value too."""
 
 STRATEGIES = (AUTO, "none", "mirrored", "multi_worker")
 PLACEMENTS = (AUTO, "host", "device")
@@ -28,22 +28,24 @@ class RunFlags(Flags):
         "", "New folder for the results; default runs/<date>-<time>-<model>.", alias="out"
     )
     resume: str = option(
-        "", "Resume an interrupted run: its folder, or bare for the newest.", bare=NEWEST
+        "",
+        "Folder of an interrupted run to resume; --resume without a value resumes the newest run.",
+        bare=NEWEST,
     )
     dry_run: bool = option(
         False,
-        "Time at most 20 steps, print how long the training would take and how much memory and disk "
-        "it needs, and stop.",
+        "Do not train, but time at most 20 steps and print how much time, memory and disk space the "
+        "training would take.",
     )
-    seed: int = option(0, "Root of all randomness, 0 to 2147483647.", low=0, high=2**31 - 1)
+    seed: int = option(0, "Seed of all random numbers, 0 to 2147483647.", low=0, high=2**31 - 1)
     save_minutes: float = option(
         0.0,
-        "Also save the state within an epoch whenever this many minutes have passed; 0 saves at the "
-        "end of an epoch only.",
+        "Also save the training state within an epoch, each time this many minutes have passed; 0 "
+        "saves it only at the end of each epoch.",
         low=0.0,
     )
     tensorboard: bool = option(False, "Also write TensorBoard events to <run_dir>/tensorboard.")
-    show: bool = option(False, "Open a window with the live curves where there is a display.")
+    show: bool = option(False, "Open a window with the live curves if there is a display.")
 
     def check_together(self) -> None:
         """Raises UserError for flags that exclude each other."""
@@ -57,39 +59,40 @@ class RunFlags(Flags):
 
 @dataclass(frozen=True)
 class DeviceFlags(Flags):
-    """How the devices share the work, and how exactly they repeat it."""
+    """The distribution of training over devices, and the reproducibility of its results."""
 
     HEADING: ClassVar[str] = "Devices"
 
     strategy: str = option(
         AUTO,
-        "Devices that share each batch: one, all of this machine, or those of all machines in "
-        "TF_CONFIG; auto takes all there are.",
+        "Devices that each batch is divided among: one device (none), all devices of this machine "
+        "(mirrored), or those of all machines in TF_CONFIG (multi_worker); auto uses all that are "
+        "available.",
         choices=STRATEGIES,
     )
     placement: str = option(
         AUTO,
-        "Augment in the data pipeline on the host, or inside the train step on the device; auto "
-        "takes the device where there is a GPU.",
+        "Where images are augmented: in the input pipeline (host) or inside the train step (device); "
+        "auto chooses device if there is a GPU.",
         choices=PLACEMENTS,
     )
     threads: int = option(
         0,
-        "Compute threads, 1 to 1024; the same number gives the same result; 0 for all cores.",
+        "Compute threads, 1 to 1024, or 0 for one per core; the same number gives the same results.",
         low=0,
         high=1024,
     )
     deterministic: bool = option(
-        False, "Use only operations that repeat to the bit, on a GPU too; slower there."
+        False, "Use only operations with bit-reproducible results; this is slower on a GPU."
     )
     sync_bn: bool = option(
         False,
-        "Compute the statistics of batch normalization over the whole batch, not over the part of "
-        "one device.",
+        "Compute the statistics of batch normalization over the whole batch, instead of over the part "
+        "of it on each device.",
     )
     worker_timeout: int = option(
         30,
-        "Seconds without a sign of life after which another worker counts as lost and this one "
+        "Seconds without a heartbeat after which another worker is considered lost and this one "
         "stops, 5 to 3600.",
         low=5,
         high=3600,

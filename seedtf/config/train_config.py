@@ -1,6 +1,6 @@
-"""``TrainConfig``: every choice of a training run, the sum of the groups of flags.
+"""``TrainConfig``: all settings of a training run, combined from the groups of flags.
 
-The command line is made from these fields: a flag's name is the field's name.
+The command line has one flag for each field, with the same name.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ from seedtf.errors import UserError
 __all__ = ["AUTO", "BALANCED", "NEWEST", "PATHS", "SAMPLE", "TrainConfig"]
 
 
-# A dataclass orders its fields from the last base to the first: data stands first in --help.
+# A dataclass orders its fields from the last base to the first, so the data flags come first in --help.
 @dataclass(frozen=True)
 class TrainConfig(DeviceFlags, RunFlags, AugmentFlags, OptimFlags, NetworkFlags, DataFlags):
-    """What ``train_and_evaluate`` needs; also the flags of ``seedtf train``.
+    """The settings of ``train_and_evaluate``, which are also the flags of ``seedtf train``.
 
     Each field's metadata holds its help, its inclusive range (``low``, ``high``) or its ``choices``.
-    Creating one fills in the recipe's defaults, checks every range and raises ``UserError`` naming the
-    flag.
+    The constructor fills in the recipe's defaults and checks every value. It raises ``UserError``,
+    whose message names the flag.
 
     Example:
         >>> config = TrainConfig(data_dir="sample", optimizer="sgd", weights="none")
@@ -50,8 +50,8 @@ class TrainConfig(DeviceFlags, RunFlags, AugmentFlags, OptimFlags, NetworkFlags,
             raise UserError("--data_dir is missing; pass a folder of images, or 'sample'")
         if self.data_service and self.augment_strength == AUTO:
             raise UserError(
-                "--augment_strength=auto: the workers of --data_service cannot follow it; pass a "
-                "number"
+                "--augment_strength=auto: the workers of --data_service do not receive the changing "
+                "strength; pass a number"
             )
 
     @property
@@ -75,10 +75,10 @@ class TrainConfig(DeviceFlags, RunFlags, AugmentFlags, OptimFlags, NetworkFlags,
         return dataclasses.replace(self, **absolute)
 
     def flagfile(self) -> str:
-        """The run as an absl flagfile: ``seedtf train --flagfile=…`` repeats it in a new run folder.
+        """The flags as an absl flagfile: ``seedtf train --flagfile=…`` repeats the run in a new folder.
 
         Paths are absolute, so that it works from any folder. ``run_dir`` is left out, because that
-        folder exists already.
+        folder already exists.
 
         Example:
             >>> print(TrainConfig(data_dir="sample", snapshots=False).flagfile()[:40])
