@@ -83,7 +83,7 @@ def test_an_old_name_is_accepted_with_a_notice_and_hidden(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     assert parse("--number=2", "m", "a") == Config("m", ("a",), 2)
-    notice = "seedtf name: --number is now --top_k; the next release drops --number\n"
+    notice = "seedtf name: --number is now --top_k; the next release removes --number\n"
     assert capsys.readouterr().err == notice
     with pytest.raises(SystemExit):
         parse("--help")
@@ -99,7 +99,7 @@ def test_commands_accept_the_old_name_of_out(command, old, capsys) -> None:
     assert main([command, "--data_dir=x", f"--{old}=y", "--batch_size=0"]) == 2
     notice, error = capsys.readouterr().err.splitlines()
     old = old.replace("-", "_")
-    assert notice == f"seedtf {command}: --{old} is now --out; the next release drops --{old}"
+    assert notice == f"seedtf {command}: --{old} is now --out; the next release removes --{old}"
     assert error == f"seedtf {command}: --batch_size=0: out of range; pass 1 or more"
 
 

@@ -235,7 +235,7 @@ def test_the_command_prints_a_flag_and_writes_plot_and_table(tmp_path, data):
     [
         ("--end_lr=1e-9", "--end_lr=1e-09: is not above --start_lr=1e-07"),
         ("--resume=runs/x", "--resume=runs/x: lr_find does not resume a run"),
-        ("--dry_run", "--dry_run=True: lr_find is short"),
+        ("--dry_run", "--dry_run=True: lr_find has no dry run"),
         ("--steps=3", "--steps=3: out of range"),
         ("--out=run", "--out=run: is the folder of a run"),
     ],

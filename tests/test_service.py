@@ -326,7 +326,7 @@ def test_an_address_with_a_dispatcher_is_accepted(two: ClusterProcess) -> None:
     ("arguments", "message"),
     [
         (["worker"], "--dispatcher: missing; pass the host:port of the dispatcher"),
-        (["dispatcher", "--dispatcher=a:1"], "--dispatcher: only for a worker, which takes"),
+        (["dispatcher", "--dispatcher=a:1"], "--dispatcher: is only for a worker; leave it out"),
         (["both"], "--role=both: choose one of dispatcher, worker"),
         (["worker", "--dispatcher=localhost"], "--dispatcher=localhost: "),
     ],

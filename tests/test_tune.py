@@ -481,7 +481,7 @@ def test_the_plot_has_bars_and_a_panel_for_every_flag() -> None:
         ("--storage=sqlite:////no/such/folder/x.db", "unable to open database file"),
         ("--resume=runs/x", "--resume=runs/x: the same command continues a search"),
         ("--run_dir=runs/x", "--run_dir=runs/x: each trial has its own folder"),
-        ("--dry_run", "--dry_run=True: trains no model to compare"),
+        ("--dry_run", "--dry_run=True: a dry run trains no model to compare"),
         ("--trials=0", "--trials=0: out of range"),
         ("--pruner=plum", "--pruner=plum: choose one of median, hyperband, none"),
         ("--study= ", "--study=' ': is empty"),

@@ -1,6 +1,6 @@
-"""Turns a command line into a dataclass of ``option``s: absl flags made from its fields.
+"""Parses a command line into a dataclass of ``option``s, with absl flags made from its fields.
 
-Every command uses it, so ``--help``, ``--flagfile``, suggestions and refusals are the same everywhere.
+Every command uses it, so ``--help``, ``--flagfile``, suggestions and error messages are the same.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from seedtf.report import report_error, report_text
 __all__ = ["HELP_FLAGS", "check_refused", "parse_config", "parse_given", "part_of", "suggest"]
 
 HELP_FLAGS = ("--help", "-h", "--helpfull", "-help")
-"""The spellings of a request for help, those of absl included."""
+"""The flags that print the help, including those of absl."""
 
 Config = TypeVar("Config")
 
@@ -49,15 +49,15 @@ def parse_given(
 ) -> dict[str, Any]:
     """Returns the fields that the command line sets; prints the help and exits on ``--help``.
 
-    Dashes in names count as underscores, ``--flagfile=`` is read, ``--no<name>`` clears a switch. After
-    ``--`` every argument is positional.
+    Dashes in flag names are read as underscores, ``--flagfile=`` is read, and ``--no<name>`` sets a
+    boolean flag to false. After ``--`` every argument is positional.
 
     Args:
         config_class: a dataclass of ``option``s.
         command: the name of the command, for the help and for notices.
-        arguments: the command line behind the command.
+        arguments: the command line after the command.
         positionals: the fields that positional arguments set, in this order; they are not flags.
-            ``"name..."`` at the end takes one or more arguments into a tuple.
+            ``"name..."`` at the end collects one or more arguments in a tuple.
 
     Raises:
         UserError: an unknown flag, a value of the wrong type, too few or too many positional arguments.
@@ -86,23 +86,23 @@ def parse_given(
     for old, name in ((each.metadata["old_name"], each.name) for each in options):
         if old and values[old].present:
             report_error(
-                f"seedtf {command}: --{old} is now --{name}; the next release drops --{old}"
+                f"seedtf {command}: --{old} is now --{name}; the next release removes --{old}"
             )
     given = {each.name: values[each.name].value for each in options if values[each.name].present}
     return {**_take_positionals(config_class, positionals, rest), **given}
 
 
 def part_of(config: Any, base: type[Config]) -> Config:
-    """Returns a ``base`` with the values of the fields that ``config`` inherited from it."""
+    """Returns a ``base`` with the values of the fields that ``config`` inherits from it."""
     names = [each.name for each in dataclasses.fields(base)]  # type: ignore[arg-type]
     return base(**{name: getattr(config, name) for name in names})
 
 
 def check_refused(config: Any) -> None:
-    """Raises UserError if a flag is set that the command's ``REFUSED`` names.
+    """Raises UserError if a flag is set that is a key of the command's ``REFUSED``.
 
-    ``REFUSED`` is a class variable: inherited flags that have no meaning for the command and that its
-    help leaves out, each with a remedy. They remain flags, because a flagfile may switch them off.
+    The class variable ``REFUSED`` maps inherited flags that do not apply to the command to a remedy.
+    The help leaves them out. They are still parsed, because a flagfile may set them to false.
     """
     for name, remedy in config.REFUSED.items():
         if getattr(config, name):
@@ -180,15 +180,15 @@ def _normalized(argument: str, bare: Mapping[str, str]) -> str:
 
 
 def _wrong_type(message: str, config_class: type) -> str:
-    """absl's ``flag --x=abc: invalid literal …`` as the flag, the value and the type wanted."""
+    """Replaces the reason in absl's ``flag --x=abc: invalid literal …`` by the expected type."""
     given = " ".join(message.split()).removeprefix("flag ").split(": ", 1)[0]
-    wanted: dict[type, str] = {int: "a whole number", float: "a number", bool: "true or false"}
+    expected: dict[type, str] = {int: "a whole number", float: "a number", bool: "true or false"}
     kind = _kind(config_class, given.removeprefix("--").partition("=")[0])
-    return f"{given}: pass {wanted.get(kind, 'another value')}"
+    return f"{given}: pass {expected.get(kind, 'another value')}"
 
 
 def _kind(config_class: type, name: str) -> type:
-    """The type that the command line parses: ``str`` where a field takes a number or ``auto``."""
+    """The type of the absl flag: ``str`` for a field that takes a number or ``auto``."""
     kind = field_types(config_class).get(name, str)
     types = [each for each in typing.get_args(kind) or (kind,) if each is not type(None)]
     return types[0] if len(types) == 1 else str

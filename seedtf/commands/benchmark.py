@@ -1,4 +1,4 @@
-"""``seedtf benchmark KIND``: finds the kind of measurement, runs its module and prints its result."""
+"""``seedtf benchmark KIND``: runs the module of the requested kind of measurement."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ __all__ = ["KINDS", "print_benchmark", "run"]
 
 # what each kind measures; its code is in benchmark_<kind>.py, imported when the kind runs
 KINDS = {
-    "pipeline": "augmented batches per second, on the host or left to a device",
-    "step": "milliseconds of the bare train step, beside stock Keras",
-    "epoch": "seconds of an epoch of seedtf train, and where they go",
+    "pipeline": "training images per second, with augmentation on the host or not",
+    "step": "milliseconds of the train step alone, compared with stock Keras",
+    "epoch": "seconds of an epoch of seedtf train, and of each of its parts",
     "startup": "time from the shell to the first step, cost of the cache, memory",
     "serving": "images per second and latency of an exported model",
 }
@@ -43,8 +43,8 @@ def print_benchmark(result: Mapping[str, Any], table: Iterable[str], *, as_json:
 
     Args:
         result: JSON values.
-        table: the same as text.
-        as_json: print ``result`` alone, without the word ``RESULT``.
+        table: the lines of a table with the same values.
+        as_json: whether to print only ``result``, without the word ``RESULT``.
     """
     if as_json:
         report_text(json.dumps(result))

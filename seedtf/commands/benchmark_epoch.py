@@ -18,7 +18,7 @@ __all__ = ["EpochConfig", "run"]
 _PARTS = {
     "step": "bare train steps on a constant batch",
     "wait": "waiting for data",
-    "loop": "the rest of training: callbacks at every step, other work on its cores",
+    "loop": "the rest of training: callbacks at every step, other work on the same cores",
     "validation": "validation",
     "callbacks": "between epochs: copies for checkpoint and state, curves",
 }
@@ -31,13 +31,16 @@ _HOST = {
 
 @dataclass(frozen=True)
 class EpochConfig(TrainConfig):
-    """The flags of ``seedtf train``, two of them with another default, and ``--json``."""
+    """The flags of ``seedtf train``, with other defaults for two of them, and ``--json``."""
 
     epochs: int = option(
-        3, "Epochs to measure, 1 or more; two more are trained before and after.", low=1
+        3, "Epochs to measure, 1 or more; one more is trained before them and one after.", low=1
     )
-    weights: str = option("none", "Initial weights: none (random), imagenet or a .keras/.h5 file.")
-    json: bool = option(False, "Print one JSON object in place of the table.")
+    weights: str = option(
+        "none",
+        "Initial weights: none (random), imagenet (downloaded), or the path of a .keras or .h5 file.",
+    )
+    json: bool = option(False, "Print one JSON object instead of the table.")
 
 
 def run(arguments: list[str]) -> int:
@@ -65,12 +68,12 @@ def run(arguments: list[str]) -> int:
         f"{epoch.images} images in {epoch.steps} steps",
         f"original  {ORIGINAL_SECONDS:.0f} s on a {ORIGINAL_CARD}",
         *(f"{part:10.2f} s {part / epoch.seconds:6.1%}  {text}" for part, text in parts),
-        "beside training, each by itself on all cores:",
+        "overlapping with training, each timed alone on all cores:",
         *(
             f"{getattr(epoch, name):10.2f} s         {text.format(often=often)}"
             for name, text in _HOST.items()
         ),
-        f"ratio     {epoch.training_ratio:.3f} without validation, to the bare steps",
+        f"ratio     {epoch.training_ratio:.3f} of the epoch without validation to the bare steps",
         f"flag      {result['flag']}",
     ]
     print_benchmark(result, table, as_json=flags.json)

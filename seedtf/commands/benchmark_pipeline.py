@@ -1,4 +1,4 @@
-"""``seedtf benchmark pipeline``: training batches per second, on the host or left to a device."""
+"""``seedtf benchmark pipeline``: training images per second, with augmentation on the host or not."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ __all__ = ["PipelineConfig", "run"]
 _VARIANTS = {
     "fused": "augmented on the host, compiled",
     "tf_image": "augmented on the host, plain TensorFlow ops",
-    "device": "left to the device: the host sends uint8",
+    "device": "not augmented on the host, which sends uint8 to the device",
 }
 
 
@@ -24,20 +24,20 @@ class PipelineConfig(Flags):
     """The flags of ``seedtf benchmark pipeline``."""
 
     data_dir: str = option(
-        "", "Folder of class folders to take images from; empty takes coloured noise."
+        "", "Folder with one sub-folder of images per class; empty uses coloured noise."
     )
     image_size: int = option(
         224, "Side of the augmented images in pixels, 8 to 2048.", low=8, high=2048
     )
     batch_size: int = option(64, "Images in a batch, 1 or more.", low=1)
     rotate: float = option(
-        180.0, "Largest rotation either way in degrees, 0 to 180.", low=0, high=180
+        180.0, "Largest rotation in either direction, 0 to 180 degrees.", low=0, high=180
     )
     seconds: float = option(2.0, "Seconds of one measurement, 0.05 to 600.", low=0.05, high=600.0)
     rounds: int = option(
         5, "Measurements of each variant, 1 to 100; medians are shown.", low=1, high=100
     )
-    json: bool = option(False, "Print one JSON object in place of the table.")
+    json: bool = option(False, "Print one JSON object instead of the table.")
 
 
 def run(arguments: list[str]) -> int:
@@ -62,7 +62,7 @@ def run(arguments: list[str]) -> int:
     table = [
         f"images  {len(store.catalog)} of {result['images']}, {store.size}² uint8 -> {size}² "
         f"float32, batches of {batch}",
-        f"{'images/s':>10} {'a core':>10}  variant",
+        f"{'images/s':>10} {'per core':>10}  variant",
         *(
             f"{rate.images_per_second:10,.0f} {rate.images_per_cpu_second:10,.0f}  "
             f"{_VARIANTS[rate.way]}"

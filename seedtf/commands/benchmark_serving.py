@@ -22,10 +22,10 @@ _NUM_CALLERS = (1, 2, 4, 8)
 class ServingConfig(Flags):
     """The export and the flags of ``seedtf benchmark serving``."""
 
-    export: str = option("", "Folder of an export, or of its versions.")
-    image: str = option("", "Image to send; empty draws a JPEG of 512×512 pixels.")
-    seconds: float = option(2.0, "Seconds for each load, 0.05 to 600.", low=0.05, high=600.0)
-    json: bool = option(False, "Print one JSON object in place of the table.")
+    export: str = option("", "Folder of an exported model, or the folder that holds its versions.")
+    image: str = option("", "Image to send; empty generates a JPEG of 512×512 pixels.")
+    seconds: float = option(2.0, "Seconds to measure each load, 0.05 to 600.", low=0.05, high=600.0)
+    json: bool = option(False, "Print one JSON object instead of the table.")
 
 
 def run(arguments: list[str]) -> int:
@@ -56,7 +56,7 @@ def run(arguments: list[str]) -> int:
     }
     table = [
         f"export    {saved_model}",
-        f"image     {config.image or 'drawn, 512×512 JPEG'}, {len(encoded)} bytes",
+        f"image     {config.image or 'generated, 512×512 JPEG'}, {len(encoded)} bytes",
         f"{'batch':>6} {'callers':>8} {'images/s':>10} {'p50 ms':>9} {'p99 ms':>9} {'requests':>9}",
         *(
             f"{load.batch_size:6} {load.callers:8} {load.images_per_second:10.1f} "

@@ -20,16 +20,16 @@ class StartupConfig(Flags):
     """The flags of ``seedtf benchmark startup``."""
 
     data_dir: str = option("", "Folder with one sub-folder of images per class.")
-    model: str = option("ResNet50", "A keras.applications network, in any case.")
+    model: str = option("ResNet50", "A keras.applications network, in upper or lower case.")
     image_size: int = option(
         224, "Side in pixels that images are resized to, 8 to 2048.", low=8, high=2048
     )
-    batch_size: int = option(32, "Images in a step, 1 or more.", low=1)
+    batch_size: int = option(32, "Images per step, 1 or more.", low=1)
     rounds: int = option(3, "Repetitions of each measurement, 1 to 100.", low=1, high=100)
     epochs: int = option(
         20, "Epochs over which the growth of memory is measured, 0 or more; 0 skips it.", low=0
     )
-    json: bool = option(False, "Print one JSON object in place of the table.")
+    json: bool = option(False, "Print one JSON object instead of the table.")
 
     def check_together(self) -> None:
         """Raises UserError if there is no folder of images."""
@@ -66,7 +66,7 @@ def run(arguments: list[str]) -> int:
         ]
         plain_keras = (name, config.image_size, config.batch_size, classes)
         start = startup.measure_start([*flags, f"--model={name}"], plain_keras, config.rounds)
-        # A small network is enough: if anything grows, it is not the network.
+        # A small network is enough, because the memory of the network itself does not grow.
         growth = (
             startup.measure_growth([*flags, "--model=tiny"], config.epochs)
             if config.epochs

@@ -1,4 +1,4 @@
-"""``seedtf benchmark step``: times the bare train step beside stock Keras."""
+"""``seedtf benchmark step``: times the train step alone and compares it with stock Keras."""
 
 from __future__ import annotations
 
@@ -22,32 +22,36 @@ _CHOICES = {"precision": PRECISIONS, "jit_compile": JIT_COMPILE}
 class StepConfig(Flags):
     """The flags of ``seedtf benchmark step``; lists are separated by commas."""
 
-    model: str = option("ResNet50", "A keras.applications network, in any case, or 'tiny'.")
-    image_size: str = option("224", "Sides in pixels, 8 to 2048, such as 96,150.")
-    batch_size: int = option(32, "Images in a step, 1 or more.", low=1)
-    precision: str = option("auto", f"Number formats, from {', '.join(PRECISIONS)}.")
-    jit_compile: str = option("auto", f"Whether XLA compiles, from {', '.join(JIT_COMPILE)}.")
+    model: str = option(
+        "ResNet50", "A keras.applications network, in upper or lower case, or 'tiny'."
+    )
+    image_size: str = option("224", "Sides of the images in pixels, 8 to 2048, such as 96,150.")
+    batch_size: int = option(32, "Images per step, 1 or more.", low=1)
+    precision: str = option("auto", f"Number formats: any of {', '.join(PRECISIONS)}.")
+    jit_compile: str = option(
+        "auto", f"Whether to compile with XLA: any of {', '.join(JIT_COMPILE)}."
+    )
     stock: bool = option(
         True, "Also time the keras.applications network with the defaults of Keras."
     )
     rounds: int = option(
         5, "Rounds, each of which times every variant, 1 to 1000.", low=1, high=1000
     )
-    steps: int = option(4, "Steps of a variant in a round, 1 to 10000.", low=1, high=10000)
-    threads: int = option(0, "Compute threads, 1 to 1024; 0 for all cores.", low=0, high=1024)
-    json: bool = option(False, "Print one JSON object in place of the table.")
+    steps: int = option(4, "Steps per variant and round, 1 to 10000.", low=1, high=10000)
+    threads: int = option(0, "Compute threads, 1 to 1024, or 0 for one per core.", low=0, high=1024)
+    json: bool = option(False, "Print one JSON object instead of the table.")
 
     def check_together(self) -> None:
-        """Raises UserError for a list with a value that is no choice, or no image size."""
+        """Raises UserError if a list contains a value that is not allowed."""
         super().check_together()
         for name, choices in _CHOICES.items():
             for value in getattr(self, name).split(","):
                 if value not in choices:
-                    raise UserError(f"--{name}={value}: choose among {', '.join(choices)}")
+                    raise UserError(f"--{name}={value}: choose from {', '.join(choices)}")
         self.sizes()
 
     def sizes(self) -> list[int]:
-        """``image_size`` as numbers; raises UserError if one is no number or out of range."""
+        """``image_size`` as numbers; raises UserError if one is not a number or is out of range."""
         words = self.image_size.split(",")
         if not all(word.isdigit() and 8 <= int(word) <= 2048 for word in words):
             raise UserError(f"--image_size={self.image_size}: pass whole numbers from 8 to 2048")
@@ -93,7 +97,7 @@ def run(arguments: list[str]) -> int:
     table = [
         f"model     {name}, batches of {config.batch_size}, constant",
         f"device    {result['device']}; TensorFlow {tf.__version__}, Keras {keras.__version__}",
-        f"{'':{width}} {'ms':>9} {'images/s':>10} {'CPU ms':>9} {'times':>7}",
+        f"{'':{width}} {'ms':>9} {'images/s':>10} {'CPU ms':>9} {'speed':>7}",
         *(
             f"{row.variant:{width}} {row.milliseconds:9.1f} {row.images_per_second:10.1f} "
             f"{row.cpu_milliseconds:9.0f} {row.relative:7.2f}"

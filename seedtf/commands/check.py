@@ -1,4 +1,4 @@
-"""``seedtf check``: finds what is wrong with a folder of images before a training uses it."""
+"""``seedtf check``: finds problems in a folder of images before it is used for training."""
 
 from __future__ import annotations
 
@@ -28,11 +28,15 @@ class CheckConfig(Flags):
     """The folder and the flags of ``seedtf check``."""
 
     data_dir: str = option("", "Folder with one sub-folder of images per class.")
-    labels_csv: str = option("", "Table with the columns file (below DATA_DIR) and label.")
-    max_pixels: int = option(
-        MAX_PIXELS, "Largest width × height that is decoded, 1024 or more.", low=1024
+    labels_csv: str = option(
+        "", "CSV table with the columns file (relative to DATA_DIR) and label."
     )
-    out: str = option(DATA_REPORT, "Table to write: path, fault, detail, severity.")
+    max_pixels: int = option(
+        MAX_PIXELS, "Largest width × height of an image that is decoded, 1024 or more.", low=1024
+    )
+    out: str = option(
+        DATA_REPORT, "CSV file to write, with the columns path, fault, detail and severity."
+    )
 
 
 def run(arguments: list[str]) -> int:
@@ -71,4 +75,4 @@ def _report_summary(data_check: DataCheck) -> None:
 def _spread(data_check: DataCheck) -> list[tuple[int, int]]:
     """Width and height of the images with the fewest, the median and the most pixels."""
     ordered = data_check.sizes[data_check.sizes.prod(1).argsort(kind="stable")]
-    return [(int(ordered[at, 0]), int(ordered[at, 1])) for at in (0, len(ordered) // 2, -1)]
+    return [(int(ordered[row, 0]), int(ordered[row, 1])) for row in (0, len(ordered) // 2, -1)]

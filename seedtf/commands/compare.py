@@ -1,4 +1,4 @@
-"""``seedtf compare``: two evaluated runs on the images that both have predictions for."""
+"""``seedtf compare``: compares two evaluated runs on the images that were predicted by both."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def run(arguments: list[str]) -> int:
     comparison = compare(config.run_a, config.run_b)
     unshared = comparison.only_in_a + comparison.only_in_b
     low, high = comparison.interval
-    others = f", {unshared} in one only" if unshared else ""
+    others = f", {unshared} in only one of the runs" if unshared else ""
     report("shared", f"{comparison.shared} files{others}")
     report("A", f"{comparison.accuracy_a:.4f}  {config.run_a}")
     report("B", f"{comparison.accuracy_b:.4f}  {config.run_b}")

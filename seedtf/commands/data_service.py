@@ -1,4 +1,4 @@
-"""``seedtf data_service``: a dispatcher or a worker of a tf.data service, until it is stopped."""
+"""``seedtf data_service``: runs a dispatcher or a worker of a tf.data service until it is stopped."""
 
 from __future__ import annotations
 
@@ -25,26 +25,29 @@ class DataServiceConfig(Flags):
     """The role and the addresses of one process of the service."""
 
     role: str = option(
-        "", "Role of the process: dispatcher, of which there is one, or worker.", choices=ROLES
+        "",
+        "Role of the process: dispatcher (one per service) or worker (any number).",
+        choices=ROLES,
     )
-    port: int = option(0, "Port to listen on, 1 to 65535; 0 takes a free one.", low=0, high=65535)
-    dispatcher: str = option("", "For a worker: the dispatcher's host:port.")
+    port: int = option(0, "Port to listen on, 1 to 65535, or 0 for a free one.", low=0, high=65535)
+    dispatcher: str = option("", "For a worker: host:port of the dispatcher.")
     address: str = option(
         "",
-        "For a worker: its own host or host:port as the training reaches it; empty takes this "
-        "machine's address towards the dispatcher.",
+        "For a worker: the host or host:port at which training processes can reach it; by default "
+        "the address from which this machine reaches the dispatcher.",
     )
 
     def check_together(self) -> None:
         """Raises UserError for a worker without a dispatcher and a dispatcher with one."""
         super().check_together()
         if (self.role == "worker") != bool(self.dispatcher):
-            verb = "missing; pass" if self.role == "worker" else "only for a worker, which takes"
-            raise UserError(f"--dispatcher: {verb} the host:port of the dispatcher")
+            if self.role == "worker":
+                raise UserError("--dispatcher: missing; pass the host:port of the dispatcher")
+            raise UserError("--dispatcher: is only for a worker; leave it out")
 
 
 def run(arguments: list[str]) -> int:
-    """Serves until SIGTERM or SIGINT, then ends the process with 0."""
+    """Serves until SIGTERM or SIGINT, then ends the process with exit code 0."""
     config = parse_config(DataServiceConfig, "data_service", arguments, positionals=("role",))
     stopped = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -57,7 +60,7 @@ def run(arguments: list[str]) -> int:
     server = _start(tf, config)
     while server and not stopped.wait(1):
         pass
-    # An orderly shutdown would wait minutes for the clients; the server has nothing to save.
+    # A regular shutdown would wait for the clients for minutes, and the server has nothing to save.
     os._exit(0)
 
 

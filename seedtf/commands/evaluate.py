@@ -1,4 +1,4 @@
-"""``seedtf evaluate``: flags to ``evaluate_run``, the figures in a few lines, the ``RESULT`` line."""
+"""``seedtf evaluate``: calls ``evaluate_run`` and prints its metrics and the ``RESULT`` line."""
 
 from __future__ import annotations
 
@@ -16,8 +16,10 @@ if TYPE_CHECKING:
 
 __all__ = ["SNAPSHOTS_HELP", "TTA_HELP", "EvaluateConfig", "run"]
 
-TTA_HELP = "Test-time augmentation: 8 averages over the eight flips and quarter turns of an image."
-SNAPSHOTS_HELP = "Average over all snapshots of the run, in place of its best model."
+TTA_HELP = (
+    "Test-time augmentation: 8 averages over the eight rotations and reflections of an image."
+)
+SNAPSHOTS_HELP = "Average over all snapshots of the run, instead of using its best model."
 
 
 @dataclass(frozen=True)
@@ -28,17 +30,23 @@ class EvaluateConfig(Flags):
     data_dir: str = option(
         "", "Evaluate on this folder of class folders instead of the run's own validation images."
     )
-    labels_csv: str = option("", "Table with the columns file and label, relative to data_dir.")
+    labels_csv: str = option(
+        "", "CSV table with the columns file (relative to --data_dir) and label."
+    )
     tta: int = option(1, TTA_HELP, choices=(1, 8))
     snapshots: bool = option(False, SNAPSHOTS_HELP)
     precision_target: float = option(
-        0.95, "Fraction of right predictions wanted among those kept, 0 to 1.", low=0, high=1
+        0.95,
+        "Fraction of correct predictions to reach among those above a confidence threshold, 0 to 1.",
+        low=0,
+        high=1,
     )
     batch_size: int = option(64, "Images in a batch, 1 or more.", low=1)
     out: str = option(
-        "", "Folder of the report; by default report in the run, or report-<name of data_dir>."
+        "",
+        "Folder of the report; by default the folder report in the run, or report-<name of data_dir>.",
     )
-    overwrite: bool = option(False, "Replace the report that --out holds.")
+    overwrite: bool = option(False, "Replace an existing report in --out.")
 
 
 def run(arguments: list[str]) -> int:
@@ -88,11 +96,11 @@ def _lines(evaluation: Evaluation) -> list[tuple[str, str]]:
 def _reject_text(evaluation: Evaluation) -> str:
     figures, rule = evaluation.report, evaluation.report.reject
     if rule is None:
-        return f"no threshold makes {figures.precision_target:.0%} of the kept predictions right"
+        return f"no threshold makes {figures.precision_target:.0%} of the kept predictions correct"
     kept = rule.kept / len(figures.losses)
     return (
         f"confidence below {rule.threshold:.4f}: keeps {kept:.1%} of the images, "
-        f"{rule.kept_correct / rule.kept:.1%} of these right"
+        f"{rule.kept_correct / rule.kept:.1%} of these correct"
     )
 
 

@@ -1,4 +1,4 @@
-"""``seedtf export RUN``: writes a run as a folder that a server loads."""
+"""``seedtf export RUN``: exports a run as a folder that a server can load."""
 
 from __future__ import annotations
 
@@ -25,15 +25,19 @@ class ExportConfig(Flags):
     """The run and the flags of ``seedtf export``."""
 
     run: str = option("", "Folder of a run.")
-    out: str = option("", "Folder of versions, to which one is added; empty takes RUN/export.")
+    out: str = option("", "Folder to which a new version is added; default RUN/export.")
     format: str = option(
         "saved_model",
         "Formats, separated by commas: saved_model (always written), litert, litert_int8, onnx.",
     )
     data_dir: str = option(
-        "", "Labelled images to compare on; empty takes the run's validation images."
+        "",
+        "Folder of labelled images to compare the formats on; by default the validation images of the "
+        "run.",
     )
-    labels_csv: str = option("", "Table with the columns file and label for --data_dir.")
+    labels_csv: str = option(
+        "", "CSV table with the columns file (relative to --data_dir) and label."
+    )
 
 
 def run(arguments: list[str]) -> int:

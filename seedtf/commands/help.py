@@ -18,9 +18,9 @@ _WIDTH = 80
 def help_text(config_class: type, command: str, positionals: Sequence[str] = ()) -> str:
     """Returns what ``--help`` prints: usage, positional arguments, then one entry for each flag.
 
-    The flags that a command adds to those of ``seedtf train`` come first. Inherited ones follow under
-    the ``HEADING`` of their group, without those in the class's ``REFUSED``; a class with
-    ``HELP_GROUPS``, a tuple of groups, shows only these.
+    The flags that a command adds to those of ``seedtf train`` come first. Inherited flags follow under
+    the ``HEADING`` of their group, except those in the class's ``REFUSED``. A class with
+    ``HELP_GROUPS``, a tuple of groups, shows the inherited flags of these groups only.
 
     Args:
         config_class: a dataclass of ``option``s.
@@ -41,16 +41,16 @@ def help_text(config_class: type, command: str, positionals: Sequence[str] = ())
     for heading, group in groupby(inherited, lambda each: _group_of(config_class, each).HEADING):
         lines += ["", heading, *_flag_lines(config_class, group, width)]
     if hasattr(config_class, "HELP_GROUPS"):
-        text = "The other flags of seedtf train are accepted, because a run's flags.txt has them."
+        text = "The other flags of seedtf train are accepted too, so that a run's flags.txt works."
         lines += ["", *textwrap.wrap(text, width)]
     lines += ["", "  --flagfile"]
     return "\n".join(
-        [*lines, *_wrapped("A file with one flag a line, such as a run's flags.txt.", width)]
+        [*lines, *_wrapped("A file with one flag per line, such as the flags.txt of a run.", width)]
     )
 
 
 def visible_alias(config_class: type, option: dataclasses.Field) -> str:
-    """The second name of a flag; empty without one, or where a command has a flag of that name."""
+    """The second name of a flag; empty if it has none, or if the command has a flag of that name."""
     alias = option.metadata["alias"]
     names = {each.name for each in dataclasses.fields(config_class)}
     return "" if alias in names else alias

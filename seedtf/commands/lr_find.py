@@ -21,7 +21,7 @@ class LrFindConfig(TrainConfig):
 
     REFUSED: ClassVar[dict[str, str]] = {
         "resume": "lr_find does not resume a run; pass --weights instead",
-        "dry_run": "lr_find is short and always trains; leave it out",
+        "dry_run": "lr_find has no dry run; leave it out",
     }
 
     start_lr: float = option(1e-7, "First learning rate, above 0.", low=1e-12, high=100.0)
@@ -38,7 +38,7 @@ class LrFindConfig(TrainConfig):
     )
 
     def check_together(self) -> None:
-        """Raises UserError for flags that exclude each other and for those without a meaning here."""
+        """Raises UserError for flags that exclude each other and for flags that do not apply."""
         super().check_together()
         check_refused(self)
         if self.end_lr <= self.start_lr:
@@ -50,7 +50,7 @@ class LrFindConfig(TrainConfig):
 
 
 def run(arguments: list[str]) -> int:
-    """Sweeps the rate, writes plot and table, prints the rate as a flag; returns the exit code."""
+    """Runs the finder, which writes a plot and a table and prints a flag; returns the exit code."""
     config = parse_config(LrFindConfig, "lr_find", arguments)
     import_tensorflow()
     from seedtf.training.lr_finder.run import find_learning_rate

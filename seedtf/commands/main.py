@@ -1,4 +1,4 @@
-"""``seedtf COMMAND --flags``: runs a command, and turns a mistake into one line and an exit code."""
+"""``seedtf COMMAND --flags``: runs a command; prints an error as one line and sets the exit code."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ COMMANDS = {
     "evaluate": "evaluate a run and write its report page",
     "compare": "compare two evaluated runs, image by image",
     "predict": "predict the classes of unlabelled images",
-    "export": "write a run as a SavedModel, ready to serve, LiteRT or ONNX",
+    "export": "export a run as a SavedModel for serving, LiteRT or ONNX",
     "benchmark": "measure speed and memory, with warm-up and medians",
-    "check": "find what is wrong with a folder of images",
+    "check": "find problems in a folder of images",
     "data_service": "prepare batches on other machines for seedtf train --data_service",
     "preview": "draw what augmentation does to the images",
     "sample": "write the embedded sample images as class folders",
@@ -40,11 +40,11 @@ def main(argv: list[str] | None = None) -> int:
         try:
             return _run(arguments)
         finally:
-            # --help raises SystemExit. If the interpreter flushed stdout at its end, a reader that has
-            # closed the pipe would be reported as an error.
+            # Flush here, also when --help raises SystemExit: if the reader has closed the pipe, a flush
+            # by the interpreter at exit would print an error.
             sys.stdout.flush()
     except BrokenPipeError:
-        # The reader has closed the pipe, as `head` does; discard what the interpreter still flushes.
+        # The reader, such as `head`, has closed the pipe. Discard what the interpreter flushes at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_BROKEN_PIPE
 
@@ -70,11 +70,11 @@ def run_command(command: str, arguments: list[str]) -> int:
     except UserError as error:
         report_error(f"seedtf {command}: {error}")
         if isinstance(error, WorkerLostError):
-            # An orderly exit would let TensorFlow wait for the lost worker, or print its own errors.
+            # In a regular exit, TensorFlow would wait for the lost worker or print its own errors.
             sys.stdout.flush()
             os._exit(error.exit_code)
         return error.exit_code
-    except BrokenPipeError:  # an OSError, but about stdout and not about a file: see main
+    except BrokenPipeError:  # an OSError of stdout, not of a file; `main` handles it
         raise
     except OSError as error:
         where = error.filename or "a file"

@@ -1,4 +1,4 @@
-"""``seedtf predict``: images in; a table or a competition's submission file out."""
+"""``seedtf predict``: writes the predictions of images to a table or a competition's submission."""
 
 from __future__ import annotations
 
@@ -23,19 +23,20 @@ class PredictConfig(Flags):
 
     run_or_export: str = option(
         "",
-        "Folder of a run, or of an exported model (its probabilities carry the run's temperature).",
+        "Folder of a run, or of an exported model, whose probabilities are temperature-scaled.",
     )
     files_or_folders: tuple[str, ...] = option((), "Images, or folders of images at any depth.")
-    out: str = option("predictions.csv", "Table to write.")
+    out: str = option("predictions.csv", "CSV file to write.")
     topk: int = option(5, "Classes to list for each image, 1 or more.", low=1)
     batch_size: int = option(64, "Images in a batch, 1 or more.", low=1)
     tta: int = option(1, TTA_HELP, choices=(1, 8))
     snapshots: bool = option(False, SNAPSHOTS_HELP)
     submission: str = option(
         "",
-        "Sample table of a competition: its heading and rows are filled in and written to --out.",
+        "Sample submission of a competition: its rows are filled with predictions and written to "
+        "--out.",
     )
-    overwrite: bool = option(False, "Replace --out where it exists.")
+    overwrite: bool = option(False, "Replace --out if it exists.")
 
 
 def run(arguments: list[str]) -> int:

@@ -21,14 +21,14 @@ __all__ = ["PreviewConfig", "run"]
 
 @dataclass(frozen=True)
 class PreviewConfig(TrainConfig):
-    """The flags of ``train``, so that a run's flags.txt can be previewed, and where to draw."""
+    """The flags of ``train``, so that a run's flags.txt can be previewed, and the output file."""
 
     HELP_GROUPS: ClassVar[tuple[type[Flags], ...]] = (DataFlags, AugmentFlags)
 
     out: str = option(AUGMENTED, "Image to write or replace; the suffix .png is expected.")
     seed: int = option(
         0,
-        "Root of the random draws, 0 to 2147483647; a run's own seed shows what its training sees.",
+        "Seed of the augmentation, 0 to 2147483647; the seed of a run shows its training images.",
         low=0,
         high=2**31 - 1,
     )

@@ -1,4 +1,4 @@
-"""``seedtf train``: flags to ``TrainConfig``, one call, the ``RESULT`` line."""
+"""``seedtf train``: parses the flags, trains, and prints the result and the ``RESULT`` line."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``seedtf tune``: a search over training flags; each trial is a ``seedtf train`` process."""
+"""``seedtf tune``: searches for training flags; each trial is a ``seedtf train`` process."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class TuneConfig(TrainConfig):
     REFUSED: ClassVar[dict[str, str]] = {
         "resume": "the same command continues a search; leave it out",
         "run_dir": "each trial has its own folder; pass --out",
-        "dry_run": "trains no model to compare; leave it out",
+        "dry_run": "a dry run trains no model to compare; leave it out",
     }
 
     cache: str = option(
@@ -41,14 +41,14 @@ class TuneConfig(TrainConfig):
     )
     search: str = option(
         "",
-        f"Flags to search, separated by commas; default all of {', '.join(BY_DEFAULT)} that are not "
-        f"set; also possible: {_MORE}.",
+        f"Flags to search, separated by commas; by default those of {', '.join(BY_DEFAULT)} that are "
+        f"not set; also possible: {_MORE}.",
     )
     study: str = option("tune", "Name of the search in its storage; the same name continues it.")
     storage: str = option(
         "",
-        "Database URL of the search, such as postgresql://user@host/name, which several machines may "
-        "share; default a SQLite file in --out.",
+        "Database URL of the search, such as postgresql://user@host/name, for a search on several "
+        "machines; by default a SQLite file in --out.",
     )
     out: str = option(
         "",
@@ -57,22 +57,24 @@ class TuneConfig(TrainConfig):
     )
     pruner: str = option(
         "median",
-        "Which trials end early: those worse than the median of the others at the same epoch, those "
-        "that hyperband stops, or none.",
+        "Which trials end early: those that are worse than the median of the others at the same epoch "
+        "(median), those that Hyperband stops (hyperband), or none.",
         choices=PRUNERS,
     )
-    keep_models: bool = option(False, "Keep the models of all trials, not only the best one's.")
+    keep_models: bool = option(
+        False, "Keep the models of all trials, not only that of the best one."
+    )
 
     def check_together(self) -> None:
-        """Raises UserError for flags that exclude each other and for those without a meaning here."""
+        """Raises UserError for flags that exclude each other and for flags that do not apply."""
         super().check_together()
         check_refused(self)
         if self.strategy == "multi_worker" or (
             self.strategy == "auto" and os.environ.get("TF_CONFIG")
         ):
             raise UserError(
-                f"--strategy={self.strategy}: a trial runs on one machine; start the search on each of "
-                "them with one --storage, and without TF_CONFIG"
+                f"--strategy={self.strategy}: a trial runs on one machine; start the search on every "
+                "machine with the same --storage, and without TF_CONFIG"
             )
         if not self.study.strip():
             raise UserError(f"--study={self.study!r}: is empty; pass a name")

@@ -1,4 +1,4 @@
-"""Predicts any number of unlabelled images into a table, with two batches in memory at a time."""
+"""Writes predictions of any number of images to a table, with at most two batches in memory."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ OK = "ok"
 
 @dataclass(frozen=True)
 class PredictionCounts:
-    """What was written.
+    """The numbers of files in a table of predictions.
 
     Attributes:
         files: number of rows in the table.
         bad: number of files that could not be predicted.
-        first_bad: the first of these, with its fault.
+        first_bad: the first of them with its fault; empty if there are none.
     """
 
     files: int
@@ -45,8 +45,8 @@ class PredictionCounts:
 def list_images(inputs: Sequence[str]) -> Iterator[str]:
     """Yields every given file, in the order given; a folder yields all files below it, sorted.
 
-    Hidden and system files of a folder are skipped. Files that are not images are not: they get a
-    row in the table with their fault.
+    Hidden files and system files in a folder are skipped. Other files that are not images are not
+    skipped, so that the table has a row with their fault.
 
     Raises:
         UserError: no such file or folder, or a folder that cannot be listed.
@@ -78,9 +78,9 @@ def check_out(out: str | os.PathLike[str], overwrite: bool) -> Path:
 def write_predictions(
     classifier: Classifier, inputs: Sequence[str], out: Path, *, topk: int, batch_size: int
 ) -> PredictionCounts:
-    """Writes a table with file, status, top1, p1, … of every image; it appears once complete.
+    """Atomically writes a table with the columns file, status, top1, p1, … and a row per image.
 
-    A file that cannot be predicted keeps its row: ``status`` names the fault, the other cells are
+    In the row of a file that cannot be predicted, ``status`` is the fault and the other cells are
     empty.
 
     Args:
@@ -109,7 +109,7 @@ def write_predictions(
     topk = min(topk, classifier.num_classes)
     headings = [cell for rank in range(1, topk + 1) for cell in (f"top{rank}", f"p{rank}")]
     files, bad, first_bad = 0, 0, ""
-    # A file name that is not valid text is written with its bytes as escapes.
+    # In a file name that is not valid UTF-8, the invalid bytes are written as escapes.
     with (
         atomic_path(out) as temporary,
         temporary.open("w", encoding="utf-8", errors="backslashreplace", newline="") as table,

@@ -1,4 +1,4 @@
-"""A competition's submission: the sample's heading, columns and rows with the predicted classes."""
+"""Writes a competition's submission: a sample submission, filled in with the predicted classes."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ __all__ = ["Sample", "read_sample", "write_submission"]
 
 @dataclass(frozen=True)
 class Sample:
-    """A sample submission: its path, its two headings, and its rows of two cells, in order."""
+    """A sample submission: its path, the headings of its two columns, and its rows in order."""
 
     path: Path
     heading: tuple[str, str]
@@ -32,7 +32,7 @@ def read_sample(path: str) -> Sample:
     """Reads a sample submission of two columns.
 
     Raises:
-        UserError: no such file, not a UTF-8 table of two columns, or without rows.
+        UserError: the file does not exist, is not a UTF-8 table of two columns, or has no rows.
 
     Example:
         >>> _ = Path("sample.csv").write_text("file,species\\n1.png,Maize\\n")
@@ -50,7 +50,7 @@ def read_sample(path: str) -> Sample:
     if malformed is not None:
         raise UserError(
             f"--submission={path}: row {malformed} has {len(lines[malformed - 1])} columns; "
-            "a sample has two, the file's name and the class"
+            "a sample submission has two, the file name and the class"
         )
     if len(lines) < 2:
         raise UserError(f"--submission={path}: no rows below a heading; pass the sample table")
@@ -63,8 +63,8 @@ def write_submission(
 ) -> int:
     """Writes ``out`` with the sample's heading and rows and the most probable class of each image.
 
-    The column that holds file names is recognised by the images; the other one is filled in. Images
-    that the sample does not list are ignored.
+    The column that contains names of the images is the column of file names; the other one is filled
+    in. Images that are not in the sample are ignored.
 
     Args:
         classifier: from ``open_classifier``.
@@ -88,7 +88,7 @@ def write_submission(
     for path, prediction in bar:
         if isinstance(prediction, RefusedError):
             raise UserError(
-                f"{path}: {prediction}; --submission needs every image, replace this one"
+                f"{path}: {prediction}; --submission needs every image, so replace this one"
             )
         labels[name_of[path]] = prediction.names[0]
     lines = [csv_line(*sample.heading)]
