@@ -13,7 +13,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from seedtf.data.catalog import align_labels, read_labels_csv, scan_folder
+from seedtf.data.catalog import align_labels, scan_folder
+from seedtf.data.label_table import read_labels_csv
 from seedtf.data.layouts import read_csv
 from seedtf.data.string_array import NameFinder, StringArray
 from seedtf.errors import UserError

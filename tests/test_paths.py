@@ -11,9 +11,10 @@ from tiny_run import make_run
 
 from seedtf.config.train_config import TrainConfig
 from seedtf.data import paths
-from seedtf.data.catalog import read_labels_csv, scan_folder
+from seedtf.data.catalog import scan_folder
 from seedtf.data.check.check import check_data
 from seedtf.data.dataset import Dataset, load_dataset
+from seedtf.data.label_table import read_labels_csv
 from seedtf.data.paths import common_folder, folder_at
 from seedtf.data.store import cache_key
 from seedtf.errors import UserError

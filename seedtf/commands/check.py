@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from seedtf.commands.arguments import parse_config
 from seedtf.compat.tensorflow_env import import_tensorflow
 from seedtf.config.flags import Flags, option
+from seedtf.data.columns import Columns
 from seedtf.images.header import MAX_PIXELS
 from seedtf.report import report, report_text
 from seedtf.runs.paths import DATA_REPORT
@@ -29,8 +30,10 @@ class CheckConfig(Flags):
 
     data_dir: str = option("", "Folder with one sub-folder of images per class.")
     labels_csv: str = option(
-        "", "CSV table with the columns file (relative to DATA_DIR) and label."
+        "", "Table of files (relative to DATA_DIR) and labels; separator and columns are recognised."
     )
+    file_column: str = option("", "Column of --labels_csv with the files: its header or number.")
+    label_column: str = option("", "Column of --labels_csv with the labels: its header or number.")
     max_pixels: int = option(
         MAX_PIXELS, "Largest width × height of an image that is decoded, 1024 or more.", low=1024
     )
@@ -45,7 +48,8 @@ def run(arguments: list[str]) -> int:
     import_tensorflow()
     from seedtf.data.check.check import check_data, write_findings
 
-    data_check = check_data(config.data_dir, config.labels_csv, config.max_pixels)
+    columns = Columns(config.file_column, config.label_column)
+    data_check = check_data(config.data_dir, config.labels_csv, config.max_pixels, columns)
     write_findings(Path(config.out), data_check.findings, config.data_dir)
     _report_summary(data_check)
     report("report", f"{config.out}: {len(data_check.findings)} lines")

@@ -15,6 +15,7 @@ __all__ = [
     "BALANCED",
     "CACHES",
     "CHECKS",
+    "LAYOUT",
     "PATHS",
     "SAMPLE",
     "SAMPLERS",
@@ -30,6 +31,9 @@ BALANCED = "balanced"
 
 PATHS = ("data_dir", "val_dir", "labels_csv", "split_csv", "cache_dir")
 """The paths of the data. A resumed run may change them, because the data itself is compared."""
+
+LAYOUT = ("file_column", "label_column", "split_column")
+"""Fields that say how the data is read. A resumed run may change them for the same reason."""
 
 SAMPLERS = ("shuffle", BALANCED)
 CACHES = (AUTO, "ram", "disk", "off")
@@ -56,7 +60,12 @@ class DataFlags(Flags):
     )
     split_csv: str = option("", "The split.csv of another run, to train on exactly the same split.")
     labels_csv: str = option(
-        "", "CSV table with the columns file (relative to --data_dir) and label."
+        "", "Table of files (relative to --data_dir) and labels; separator and columns are recognised."
+    )
+    file_column: str = option("", "Column of --labels_csv with the files: its header or number.")
+    label_column: str = option("", "Column of --labels_csv with the labels: its header or number.")
+    split_column: str = option(
+        "", "Column of --labels_csv with train, val or test: its header or number."
     )
     sampler: str = option(
         "shuffle",
@@ -100,6 +109,11 @@ class DataFlags(Flags):
         check_local("cache_dir", self.cache_dir)
         if self.val_dir and self.split_csv:
             raise UserError("--val_dir and --split_csv exclude each other; pass one")
+        for name in LAYOUT:
+            if name.endswith("_column") and getattr(self, name) and not self.labels_csv:
+                raise UserError(
+                    f"--{name}={getattr(self, name)}: needs --labels_csv, the table with that column"
+                )
         if self.data_service and self.cache == "ram":
             raise UserError(
                 "--cache=ram: the workers of --data_service cannot read this machine's memory; pass "

@@ -5,17 +5,15 @@ This module opens no image and does not import TensorFlow.
 
 from __future__ import annotations
 
-import itertools
 import os
 from array import array
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import numpy as np
 
-from seedtf.data.layouts import IMAGE_SUFFIXES, SkipCallback, read_csv, walk_files
-from seedtf.data.paths import Folder, RemotePath, folder_at
+from seedtf.data.layouts import IMAGE_SUFFIXES, SkipCallback, walk_files
+from seedtf.data.paths import Folder, folder_at
 from seedtf.data.string_array import StringArray
 from seedtf.errors import UserError
 
@@ -23,7 +21,7 @@ __all__ = [
     "Catalog",
     "Fault",
     "align_labels",
-    "read_labels_csv",
+    "make_catalog",
     "scan_folder",
 ]
 
@@ -117,6 +115,7 @@ def scan_folder(
         UserError: the folder is missing, cannot be read, or contains no images.
 
     Example:
+        >>> from pathlib import Path
         >>> for name in ["maize/1.jpg", "maize/2.JPG", "wheat/row 3/3.png", "wheat/notes.txt"]:
         ...     file = Path("field", name)
         ...     file.parent.mkdir(parents=True, exist_ok=True)
@@ -152,7 +151,7 @@ def scan_folder(
             else:
                 yield path, class_name
 
-    catalog = _make_catalog(root, images(), faults)
+    catalog = make_catalog(root, images(), faults)
     if not len(catalog):
         suffixes = " ".join(IMAGE_SUFFIXES)
         raise UserError(
@@ -160,65 +159,6 @@ def scan_folder(
             f"expected {root}/<class>/<image> with suffix {suffixes}"
         )
     return catalog
-
-
-def read_labels_csv(
-    csv_path: str | os.PathLike[str], root: str | os.PathLike[str], flag: str = "--labels_csv"
-) -> Catalog:
-    """Reads a CSV table with the columns ``file`` (relative to ``root``) and ``label``.
-
-    Other columns are ignored.
-
-    Raises:
-        UserError: the table, a column or a listed file is missing, a row is incomplete, or two rows
-            give one file different labels.
-    """
-    root = folder_at(root)
-    rows = _make_catalog(root, _labelled_rows(csv_path, flag), [])
-    if not len(rows):
-        raise UserError(f"{flag}={csv_path}: no rows; give one line per image")
-    order = np.array(sorted(range(len(rows)), key=rows.paths.__getitem__), np.int64)
-    catalog = rows.take(order)
-    repeated = _repeated(catalog)
-    for index in repeated.tolist():
-        if catalog.labels[index] != catalog.labels[index - 1]:
-            earlier, later = (catalog.class_names[catalog.labels[i]] for i in (index - 1, index))
-            raise UserError(
-                f"{flag}={csv_path}: row {order[index] + 2} labels {catalog.paths[index]!r} as "
-                f"{later!r}, an earlier row as {earlier!r}; keep one"
-            )
-    catalog = catalog.take(np.delete(np.arange(len(catalog)), repeated))
-    _check_present(catalog, f"{flag}={csv_path}")
-    return catalog
-
-
-def _labelled_rows(csv_path: str | os.PathLike[str], flag: str) -> Iterator[tuple[str, str]]:
-    for row, cells in enumerate(read_csv(csv_path, ("file", "label"), flag), start=2):
-        path, label = (cell.strip() for cell in cells)
-        if not path or not label:
-            raise UserError(f"{flag}={csv_path}: row {row} is incomplete; give a file and a label")
-        yield Path(path).as_posix(), label
-
-
-def _repeated(catalog: Catalog) -> np.ndarray:
-    """Indices in a sorted catalog whose path equals the one before, int64."""
-    pairs = enumerate(itertools.pairwise(catalog.paths), start=1)
-    return np.array([index for index, (before, path) in pairs if before == path], np.int64)
-
-
-def _check_present(catalog: Catalog, source: str) -> None:
-    """Raises UserError if a listed file is missing; at a URL, this is found when files are read."""
-    if isinstance(catalog.root, RemotePath):
-        return
-    count, first = 0, ""
-    for path, absolute in zip(catalog.paths, catalog.absolute_paths(), strict=True):
-        if not os.path.isfile(absolute):
-            count, first = count + 1, first or path
-    if count:
-        raise UserError(
-            f"{source}: {count} of {len(catalog)} files are not in {catalog.root}, "
-            f"first {first!r}; check --data_dir or the table"
-        )
 
 
 def align_labels(catalog: Catalog, class_names: Sequence[str], flag: str) -> Catalog:
@@ -238,10 +178,19 @@ def align_labels(catalog: Catalog, class_names: Sequence[str], flag: str) -> Cat
     return Catalog(catalog.root, catalog.paths, labels, tuple(class_names), catalog.faults)
 
 
-def _make_catalog(root: Folder, records: Iterable[tuple[str, str]], faults: list[Fault]) -> Catalog:
+def make_catalog(
+    root: Folder,
+    records: Iterable[tuple[str, str]],
+    faults: list[Fault],
+    order: Callable[[Iterable[str]], list[str]] = sorted,
+) -> Catalog:
     """A catalog of pairs (path, class name).
 
-    Iterating over ``records`` may append to ``faults``.
+    Args:
+        root: the folder that the paths are relative to.
+        records: the pairs; iterating over them may append to ``faults``.
+        faults: the files that were left out.
+        order: sorts the class names.
     """
     number_of: dict[str, int] = {}  # of a class, by first appearance
     labels = array("i")
@@ -252,7 +201,7 @@ def _make_catalog(root: Folder, records: Iterable[tuple[str, str]], faults: list
             yield path
 
     names = StringArray(paths())
-    class_names = tuple(sorted(number_of))
+    class_names = tuple(order(number_of))
     position = np.empty(len(number_of), np.int32)
     position[[number_of[name] for name in class_names]] = np.arange(len(number_of))
     indices = position[np.frombuffer(labels, np.int32)] if labels else np.empty(0, np.int32)

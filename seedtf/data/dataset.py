@@ -8,7 +8,9 @@ from pathlib import Path
 
 import numpy as np
 
-from seedtf.data.catalog import Catalog, Fault, align_labels, read_labels_csv, scan_folder
+from seedtf.data.catalog import Catalog, Fault, align_labels, scan_folder
+from seedtf.data.columns import ANY_COLUMNS, Columns
+from seedtf.data.label_table import LabelTable, read_label_table
 from seedtf.data.split import (
     Split,
     check_split,
@@ -63,20 +65,44 @@ class Dataset:
         return self.num_listed - self.store.opened
 
 
-def list_files(data_dir: str, labels_csv: str = "") -> Catalog:
-    """Lists the labelled files of a folder of class folders, or those that a CSV table names.
+def list_files(
+    data_dir: str, labels_csv: str = "", columns: Columns = ANY_COLUMNS
+) -> tuple[Catalog, Split | None]:
+    """Lists the labelled files of a folder of class folders, or those that a table names.
 
     Args:
         data_dir: the folder, or what the table's paths are relative to.
         labels_csv: the table; empty for class folders.
+        columns: the columns of the table that the user named.
+
+    Returns:
+        The files, and their split where the table gives one with validation images. Files that the
+        table keeps for a test are left out.
 
     Raises:
         UserError: the folder or table is missing or unusable, there is only one class, or a class has
             only one image.
     """
-    catalog = read_labels_csv(labels_csv, data_dir) if labels_csv else scan_folder(data_dir)
+    if not labels_csv:
+        catalog = scan_folder(data_dir)
+        check_trainable(catalog)
+        return catalog, None
+    table = read_label_table(labels_csv, data_dir, columns=columns)
+    if table.description:
+        report("table", table.description)
+    return _table_split(table)
+
+
+def _table_split(table: LabelTable) -> tuple[Catalog, Split | None]:
+    catalog, sides = table.catalog, table.sides
+    if sides is not None and (held_out := int((sides == "test").sum())):
+        report("test", f"{held_out:,} images are kept for the end; they neither train nor validate")
+        kept = np.flatnonzero(sides != "test")
+        catalog, sides = catalog.take(kept), sides[kept]
     check_trainable(catalog)
-    return catalog
+    if sides is None or "val" not in sides:
+        return catalog, None
+    return catalog, Split(np.flatnonzero(sides == "train"), np.flatnonzero(sides == "val"))
 
 
 def load_dataset(
@@ -84,6 +110,9 @@ def load_dataset(
     *,
     image_size: int,
     labels_csv: str = "",
+    file_column: str = "",
+    label_column: str = "",
+    split_column: str = "",
     val_dir: str = "",
     split_csv: str = "",
     val_fraction: float = 0.15,
@@ -125,8 +154,14 @@ def load_dataset(
         >>> dataset.store.read([0]).shape
         TensorShape([1, 16, 16, 3])
     """
-    catalog, split = list_files(data_dir, labels_csv), None
+    columns = Columns(file_column, label_column, split_column)
+    catalog, split = list_files(data_dir, labels_csv, columns)
+    split_source = f"--labels_csv={labels_csv}"
+    if split_csv:
+        split = None
     if val_dir:
+        catalog = catalog.take(split.train) if split else catalog
+        split_source = f"--val_dir={val_dir}"
         val = align_labels(scan_folder(val_dir, "--val_dir"), catalog.class_names, "--val_dir")
         catalog, split = join_catalogs(catalog, val)
     # The workers of a data service read the images too, and they cannot read this process's memory.
@@ -139,7 +174,7 @@ def load_dataset(
     groups = find_duplicates(store.catalog) if all_opened else np.arange(len(store.catalog))
     if split is not None:
         split = _without_refused(split, catalog, store.catalog)
-        check_split(store.catalog, split, f"--val_dir={val_dir}")
+        check_split(store.catalog, split, split_source)
     elif split_csv:
         split = read_split_csv(split_csv, store.catalog)
     else:

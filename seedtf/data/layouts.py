@@ -6,14 +6,11 @@ This module opens no image and does not import TensorFlow.
 from __future__ import annotations
 
 import csv
-import io
 import os
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from pathlib import Path
-from typing import TextIO
 
-from seedtf.data.paths import RemotePath, folder_at, is_url, read_url
+from seedtf.data.paths import RemotePath, folder_at
+from seedtf.data.tables import open_table, table_errors
 from seedtf.errors import UserError
 
 __all__ = ["IMAGE_SUFFIXES", "SkipCallback", "read_csv", "walk_files"]
@@ -98,29 +95,15 @@ def read_csv(
     Raises:
         UserError: the file is missing, is not such a table, or lacks one of ``columns``.
     """
-    try:
-        with _open_table(csv_path) as file:
-            reader = csv.DictReader(file)
-            header = reader.fieldnames or []
-            missing = [column for column in columns if column not in header]
-            if missing:
-                found = ", ".join(header) or "none"
-                raise UserError(
-                    f"{flag}={csv_path}: no column {missing[0]!r}, found {found}; "
-                    f"the first line must name {', '.join(columns)}"
-                )
-            for row in reader:
-                yield [row[column] or "" for column in columns]
-    except FileNotFoundError:
-        raise UserError(f"{flag}={csv_path}: no such file; pass a CSV table") from None
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise UserError(f"{flag}={csv_path}: cannot be read as UTF-8 CSV: {error}") from error
-
-
-@contextmanager
-def _open_table(path: str | os.PathLike[str]) -> Iterator[TextIO]:
-    if is_url(path):
-        yield io.StringIO(read_url(os.fspath(path)).decode("utf-8-sig"), newline="")
-        return
-    with Path(path).open(newline="", encoding="utf-8-sig") as file:
-        yield file
+    with table_errors(csv_path, flag), open_table(csv_path) as file:
+        reader = csv.DictReader(file)
+        header = reader.fieldnames or []
+        missing = [column for column in columns if column not in header]
+        if missing:
+            found = ", ".join(header) or "none"
+            raise UserError(
+                f"{flag}={csv_path}: no column {missing[0]!r}, found {found}; "
+                f"the first line must name {', '.join(columns)}"
+            )
+        for row in reader:
+            yield [row[column] or "" for column in columns]

@@ -156,11 +156,13 @@ def write_split_csv(path: Path, catalog: Catalog, split: Split) -> None:
 
 
 def read_split_csv(csv_path: str | os.PathLike[str], catalog: Catalog) -> Split:
-    """Reads a table that ``write_split_csv`` wrote; files that are not in the table are not used.
+    """Reads a table that ``write_split_csv`` wrote, or one like it.
+
+    Files that are not in the table, and those whose split is ``test``, are not used.
 
     Raises:
         UserError: a column is missing, a file is not in the catalog or has another label there, a
-            side is neither ``train`` nor ``val``, or a class has no training images.
+            side is not ``train``, ``val`` or ``test``, or a class has no training images.
     """
     flag = "--split_csv"
     finder = NameFinder(catalog.paths)
@@ -181,6 +183,8 @@ def read_split_csv(csv_path: str | os.PathLike[str], catalog: Catalog) -> Split:
             raise UserError(
                 f"{flag}={csv_path}: {path!r} has the label {label!r}, but {listed_as!r} in the data"
             )
+        if side == "test":  # kept for the end
+            continue
         if side not in sides:
             raise UserError(f"{flag}={csv_path}: split {side!r} of {path!r}; use train or val")
         sides[side][index] = True

@@ -12,7 +12,8 @@ import numpy as np
 import tensorflow as tf
 
 from seedtf.config.flags import default_cache_dir
-from seedtf.data.catalog import Catalog, align_labels, read_labels_csv, scan_folder
+from seedtf.data.catalog import Catalog, align_labels, scan_folder
+from seedtf.data.label_table import read_labels_csv
 from seedtf.data.layouts import read_csv
 from seedtf.data.paths import Folder, folder_at
 from seedtf.data.store import Store, build_store, plan_cache

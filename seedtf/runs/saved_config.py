@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from seedtf.config.data_flags import LAYOUT
 from seedtf.config.flags import number_or_auto
 from seedtf.config.recipes import RECIPES, recipe_changes
 from seedtf.config.train_config import NEWEST, PATHS, TrainConfig
@@ -30,6 +31,7 @@ RESUME_MAY_CHANGE = (
     "strict",
     "worker_timeout",
     *PATHS,
+    *LAYOUT,
 )
 """Flags that do not change the numbers, so a resumed run may change them. The location of the data is
 one of them, because the data itself is compared."""

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from seedtf.config.train_config import TrainConfig
+from seedtf.data.columns import Columns
 from seedtf.data.dataset import Dataset, list_files
 from seedtf.data.store import build_store, plan_cache
 from seedtf.errors import UserError
@@ -45,7 +46,8 @@ def write_preview(config: TrainConfig, out: Path) -> None:
     Raises:
         UserError: the data cannot be listed, or none of the sampled images can be decoded.
     """
-    catalog = list_files(data_folder(config), config.labels_csv)
+    columns = Columns(config.file_column, config.label_column, config.split_column)
+    catalog, _ = list_files(data_folder(config), config.labels_csv, columns)
     sampled = np.linspace(0, len(catalog) - 1, min(len(catalog), _MAX_IMAGES)).astype(np.int64)
     cache_dir = config.cache_folder
     plan = plan_cache("ram", len(sampled), config.image_size, cache_dir)

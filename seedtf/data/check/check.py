@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from seedtf.data.catalog import Catalog, Fault, read_labels_csv, scan_folder
+from seedtf.data.catalog import Catalog, Fault, scan_folder
 from seedtf.data.check.near_duplicates import (
     FINGERPRINT_SIZE,
     THUMBNAIL,
@@ -20,6 +20,8 @@ from seedtf.data.check.near_duplicates import (
     fingerprint,
 )
 from seedtf.data.check.traits import image_traits, looks_like, name_traits
+from seedtf.data.columns import ANY_COLUMNS, Columns
+from seedtf.data.label_table import read_labels_csv
 from seedtf.data.layouts import IMAGE_SUFFIXES
 from seedtf.data.map_files import map_files
 from seedtf.data.paths import RemotePath, read_file
@@ -105,14 +107,20 @@ class _Facts:
     thumbnails: np.ndarray
 
 
-def check_data(data_dir: str, labels_csv: str = "", max_pixels: int = MAX_PIXELS) -> DataCheck:
+def check_data(
+    data_dir: str,
+    labels_csv: str = "",
+    max_pixels: int = MAX_PIXELS,
+    columns: Columns = ANY_COLUMNS,
+) -> DataCheck:
     """Reads every file of a class folder, or of a table, once, on all cores.
 
     Args:
         data_dir: folder with one sub-folder per class; with ``labels_csv``, the folder that the
             files of the table are relative to.
-        labels_csv: a table with the columns file and label; only its files are read.
+        labels_csv: a table of files and labels; only its files are read.
         max_pixels: larger images are refused before anything is allocated.
+        columns: the columns of the table that the user named.
 
     Raises:
         UserError: the folder or table is missing or contains no image.
@@ -136,7 +144,7 @@ def check_data(data_dir: str, labels_csv: str = "", max_pixels: int = MAX_PIXELS
         skipped.append(Fault(printable, fault, detail))
 
     if labels_csv:
-        listed = read_labels_csv(labels_csv, data_dir)
+        listed = read_labels_csv(labels_csv, data_dir, columns=columns)
     else:
         listed = scan_folder(data_dir, "DATA", add_skipped)
     facts, good, faults = _read_all(listed, max_pixels)

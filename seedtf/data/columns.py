@@ -1,0 +1,230 @@
+"""Recognises which columns of a table hold files, labels and the split.
+
+This module does not import TensorFlow.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from seedtf.errors import UserError
+
+__all__ = [
+    "ANY_COLUMNS",
+    "SPLIT_WORDS",
+    "Columns",
+    "cell_at",
+    "has_header",
+    "named_columns",
+    "numbered_columns",
+]
+
+# Header names, in lower case and without blanks and marks. A name of the second group counts only if
+# the table has none of the first.
+_FILE_NAMES = (
+    {
+        *("file", "filename", "filepath", "path", "image", "img", "images", "imagepath"),
+        *("imgpath", "imagefile", "imagefilename", "imagename", "imgname", "photo", "picture"),
+    },
+    {"id", "imageid", "imgid", "idcode", "photoid", "pictureid", "fileid", "uuid"},
+)
+_LABEL_NAMES = (
+    {
+        *("label", "labels", "class", "classname", "category", "categoryname", "species", "breed"),
+        *("target", "diagnosis", "labelname", "variety", "cultivar", "disease", "choice", "tag"),
+    },
+    {"labelid", "classid", "categoryid", "speciesid", "breedid", "targetid", "y"},
+)
+_SPLIT_NAMES = ({"split", "subset", "partition"}, {"set", "fold"})
+
+SPLIT_WORDS = {
+    **dict.fromkeys(("train", "training"), "train"),
+    **dict.fromkeys(("val", "valid", "validation", "dev"), "val"),
+    **dict.fromkeys(("test", "testing"), "test"),
+}
+"""What tables and folders call the parts of a split, in lower case."""
+
+
+@dataclass(frozen=True)
+class Columns:
+    """The header names, or the numbers from 1, that the user gave; empty to recognise a column."""
+
+    file: str = ""
+    label: str = ""
+    split: str = ""
+
+
+ANY_COLUMNS = Columns()
+"""The user named no column, so that all of them are recognised."""
+
+
+def named_columns(
+    source: str,
+    header: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    columns: Columns,
+    is_file: Callable[[str], bool],
+) -> tuple[int, int, int | None]:
+    """The columns of file, label and split in a table with a header.
+
+    Args:
+        source: the table, for error messages.
+        header: the cells of the first line.
+        rows: some lines after it.
+        columns: what the user said about the columns.
+        is_file: whether a cell names an image that exists.
+
+    Raises:
+        UserError: a column is missing, or several could be meant.
+    """
+    picker = _Picker(source, header, rows, is_file)
+    file_at = picker.file(columns.file)
+    return file_at, picker.label(columns.label, file_at), picker.split(columns.split)
+
+
+def has_header(first: tuple[str, ...], columns: Columns, is_file: Callable[[str], bool]) -> bool:
+    """Whether the first line names columns, rather than an image and its label."""
+    given = {name for name in (columns.file, columns.label, columns.split) if name}
+    if given & set(first):
+        return True
+    if any(is_file(cell) for cell in first):
+        return False
+    if any(_matches(name, (*_FILE_NAMES, *_LABEL_NAMES)) for name in first):
+        return True
+    return not any(_looks_like_file(cell) for cell in first)
+
+
+def numbered_columns(
+    source: str,
+    rows: list[list[str]],
+    columns: Columns,
+    is_file: Callable[[str], bool],
+) -> tuple[int, int, int | None]:
+    """The columns of file, label and split in a table without header."""
+    numbers = [str(index + 1) for index in range(len(rows[0]))]
+    if columns.file:
+        file_at = _numbered("file", columns.file, numbers, source)
+    else:
+        candidates = [i for i in range(len(numbers)) if is_file(cell_at(rows[0], i))] or [
+            i for i in range(len(numbers)) if _looks_like_file(cell_at(rows[0], i))
+        ]
+        if len(candidates) != 1:
+            raise UserError(
+                f"{source}: no header, and the columns {', '.join(numbers)} may name the files; "
+                "pass --file_column and --label_column with their numbers"
+            )
+        file_at = candidates[0]
+    if columns.label:
+        label_at = _numbered("label", columns.label, numbers, source)
+    else:
+        others = [index for index in range(len(numbers)) if index != file_at]
+        if len(others) != 1:
+            found = ", ".join(numbers[index] for index in others) or "none"
+            raise UserError(
+                f"{source}: no header, and the label may be in the columns {found}; pass "
+                "--label_column with its number"
+            )
+        label_at = others[0]
+    split_at = _numbered("split", columns.split, numbers, source) if columns.split else None
+    return file_at, label_at, split_at
+
+
+def _numbered(role: str, given: str, header: Sequence[str], source: str) -> int:
+    """The index of the column that the user named, by its header or by its number from 1."""
+    if given in header:
+        return list(header).index(given)
+    plain = [_plain(name) for name in header]
+    if plain.count(_plain(given)) == 1:
+        return plain.index(_plain(given))
+    if given.isdecimal() and 1 <= int(given) <= len(header):
+        return int(given) - 1
+    found = ", ".join(header) or "none"
+    raise UserError(f"--{role}_column={given}: no such column in {source}, found {found}")
+
+
+class _Picker:
+    """Picks the columns of a table with a header."""
+
+    def __init__(
+        self,
+        source: str,
+        header: Sequence[str],
+        rows: Sequence[Sequence[str]],
+        is_file: Callable[[str], bool],
+    ) -> None:
+        self.source, self.header, self.rows, self.is_file = source, header, rows, is_file
+
+    def file(self, given: str) -> int:
+        """The column of files: the one that was given, named `file`, or recognised."""
+        return self._pick("file", given, _FILE_NAMES, self._with_files)
+
+    def label(self, given: str, file_at: int) -> int:
+        """The column of labels; of two columns, the one that does not name the files."""
+        others = [index for index in range(len(self.header)) if index != file_at]
+        known = any(_matches(name, _LABEL_NAMES) for name in self.header)
+        if not given and not known and len(others) == 1:
+            return others[0]
+        return self._pick("label", given, _LABEL_NAMES, lambda candidates: candidates)
+
+    def split(self, given: str) -> int | None:
+        """The column of the split, or None; a recognised one holds known words alone."""
+        if given:
+            return _numbered("split", given, self.header, self.source)
+        for index, name in enumerate(self.header):
+            cells = {cell_at(row, index).lower() for row in self.rows}
+            if _matches(name, _SPLIT_NAMES) and cells and cells <= SPLIT_WORDS.keys():
+                return index
+        return None
+
+    def _pick(
+        self,
+        role: str,
+        given: str,
+        names: tuple[set[str], ...],
+        narrow: Callable[[list[int]], list[int]],
+    ) -> int:
+        if given:
+            return _numbered(role, given, self.header, self.source)
+        if role in self.header:
+            return self.header.index(role)
+        for group in names:
+            candidates = [i for i, name in enumerate(self.header) if _matches(name, (group,))]
+            if len(candidates) > 1:
+                candidates = narrow(candidates)
+            if len(candidates) == 1:
+                return candidates[0]
+            if candidates:
+                found = ", ".join(self.header[index] for index in candidates)
+                raise UserError(
+                    f"{self.source}: the {role} may be in the columns {found}; pass --{role}_column="
+                    f"{self.header[candidates[0]]} or another of them"
+                )
+        found = ", ".join(self.header) or "none"
+        raise UserError(
+            f"{self.source}: no column {role!r}, found {found}; the first line must name file, "
+            f"label, or pass --{role}_column"
+        )
+
+    def _with_files(self, candidates: list[int]) -> list[int]:
+        """Those of ``candidates`` whose cells name images, or all of them if none does."""
+        good = [i for i in candidates if any(self.is_file(cell_at(row, i)) for row in self.rows)]
+        return good or candidates
+
+
+def _plain(name: str) -> str:
+    return re.sub(r"[\W_]", "", name).lower()
+
+
+def _matches(name: str, groups: tuple[set[str], ...]) -> bool:
+    return any(_plain(name) in group for group in groups)
+
+
+def _looks_like_file(cell: str) -> bool:
+    return re.search(r"\.(jpe?g|jpe|png|bmp|gif|webp|tiff?)$", cell.strip().lower()) is not None
+
+
+def cell_at(row: Sequence[str], index: int) -> str:
+    """A cell without blanks around it; empty where the row is too short."""
+    return row[index].strip() if index < len(row) else ""

@@ -1,0 +1,142 @@
+"""Finds the image that a cell of a table means: a path in any spelling, or an id without suffix.
+
+This module opens no image and does not import TensorFlow.
+"""
+
+from __future__ import annotations
+
+import os
+import posixpath
+import re
+
+from seedtf.data.layouts import IMAGE_SUFFIXES, walk_files
+from seedtf.data.paths import Folder, RemotePath
+from seedtf.errors import UserError
+
+__all__ = ["FileFinder"]
+
+_AMBIGUOUS = ""
+
+
+class FileFinder:
+    """Turns the cells of one table into paths below a folder.
+
+    A cell is tried as it is, with a suffix behind it, without the leading folders that the table has
+    in front of every path, and at last as the name of the one file below the folder with that name or
+    stem. At a URL, where every try is a request, a cell is only normalized.
+
+    Attributes:
+        suffix: what had to be put behind the cells; empty if nothing.
+        leading: the folders that had to be taken away from the front of the cells; empty if none.
+        by_name: whether files were found by their names alone, in sub-folders.
+
+    Example:
+        >>> from pathlib import Path
+        >>> Path("photos").mkdir()
+        >>> Path("photos/7.png").touch()
+        >>> finder = FileFinder(Path("photos"))
+        >>> finder.find("7"), finder.find("C:\\\\Users\\\\me\\\\photos\\\\7.png"), finder.describe()
+        ('7.png', '7.png', ' + `.png` without the leading `C:/Users/me/photos/`')
+    """
+
+    def __init__(self, root: Folder) -> None:
+        """Opens nothing yet; ``root`` is the folder of the images."""
+        self.suffix, self.leading, self.by_name = "", "", False
+        self._root = root
+        self._index: dict[str, str] | None = None
+        self._absolute = "" if isinstance(root, RemotePath) else os.path.abspath(root) + "/"
+
+    def describe(self) -> str:
+        """How files are made from the cells, as text that follows the name of the column."""
+        text = f" + `{self.suffix}`" if self.suffix else ""
+        text += f" without the leading `{self.leading}`" if self.leading else ""
+        return text + (", found in sub-folders" if self.by_name else "")
+
+    def is_file(self, cell: str) -> bool:
+        """Whether ``cell`` names an image that exists; nothing is remembered."""
+        if isinstance(self._root, RemotePath) or not cell.strip():
+            return False
+        attempt = FileFinder(self._root)
+        attempt._index = {}  # a search of all sub-folders is too much for a question
+        return attempt._exists(attempt.find(cell.strip()))
+
+    def find(self, cell: str) -> str:
+        """The path of an image relative to the folder, or the normalized cell if there is none.
+
+        Raises:
+            UserError: several files have the name that the cell gives.
+        """
+        path = posixpath.normpath(cell)
+        if isinstance(self._root, RemotePath):
+            return path
+        if path.startswith(self._absolute):
+            path = path[len(self._absolute) :]
+        if not os.path.isabs(path) and self._exists(path):
+            return path
+        slashed = posixpath.normpath(path.replace("\\", "/"))
+        return (
+            self._with_suffix(slashed)
+            or self._without_leading(slashed)
+            or self._named(slashed)
+            or slashed
+        )
+
+    def _exists(self, path: str) -> bool:
+        return os.path.isfile(os.path.join(self._root, path))
+
+    def _with_suffix(self, path: str) -> str:
+        """``path``, or ``path`` and an image suffix, if that exists and is relative."""
+        if _is_absolute(path):
+            return ""
+        if self._exists(path):
+            return path
+        for suffix in dict.fromkeys(
+            (self.suffix, *IMAGE_SUFFIXES, *(suffix.upper() for suffix in IMAGE_SUFFIXES))
+        ):
+            if suffix and self._exists(path + suffix):
+                self.suffix = suffix
+                return path + suffix
+        return ""
+
+    def _without_leading(self, path: str) -> str:
+        """The path without the same leading folders as in the rows before.
+
+        Taking away different folders in different rows could find another file than the one meant.
+        """
+        if self.leading:
+            shorter = path.removeprefix(self.leading)
+            return self._with_suffix(shorter) if shorter != path else ""
+        start = 0
+        while (start := path.find("/", start) + 1) > 0:
+            if result := self._with_suffix(path[start:]):
+                self.leading = path[:start]
+                return result
+        return ""
+
+    def _named(self, path: str) -> str:
+        """The one file anywhere below the folder that has this name, or this stem."""
+        if "/" in path or _is_absolute(path):
+            return ""
+        if self._index is None:
+            self._index = self._names_below()
+        result = self._index.get(path)
+        if result == _AMBIGUOUS:
+            raise UserError(
+                f"several files below {self._root} are called {path!r}; give their paths in the table"
+            )
+        if result:
+            self.by_name = True
+        return result or ""
+
+    def _names_below(self) -> dict[str, str]:
+        index: dict[str, str] = {}
+        for path in walk_files(self._root, "--data_dir"):
+            if path.lower().endswith(IMAGE_SUFFIXES):
+                name = path.rpartition("/")[2]
+                for key in (name, os.path.splitext(name)[0]):
+                    index[key] = _AMBIGUOUS if key in index else path
+        return index
+
+
+def _is_absolute(path: str) -> bool:
+    return path.startswith("/") or re.match("[A-Za-z]:/", path) is not None

@@ -1,0 +1,268 @@
+"""The folders and tables that people have: each is read as what it is, or refused in one line."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from seedtf.data.columns import ANY_COLUMNS, Columns
+from seedtf.data.dataset import list_files
+from seedtf.data.label_table import read_label_table
+from seedtf.data.split import read_split_csv
+from seedtf.errors import UserError
+
+FILES = ("cat/1.jpg", "cat/2.jpg", "dog/3.png", "dog/4.png")
+IDS = ("00a.jpg", "00b.jpg", "00c.jpg", "00d.jpg")
+LABELS = ("cat", "cat", "dog", "dog")
+
+Touch = Callable[..., Path]
+
+
+@pytest.fixture
+def touch(tmp_path: Path) -> Touch:
+    """Creates empty files below the folder ``data``."""
+
+    def create(*names: str, root: str = "data") -> Path:
+        for name in names:
+            path = tmp_path / root / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.touch()
+        return tmp_path / root
+
+    return create
+
+
+def read(
+    root: Path, text: str | bytes, columns: Columns = ANY_COLUMNS
+) -> tuple[dict[str, str], str]:
+    """What a table gives each file below ``root``, and what it was taken for."""
+    path = root.parent / "labels.csv"
+    path.write_bytes(text if isinstance(text, bytes) else text.encode())
+    table = read_label_table(path, root, columns=columns)
+    names = [table.catalog.class_names[label] for label in table.catalog.labels]
+    return dict(zip(table.catalog.paths, names, strict=True)), table.description
+
+
+def refusal(root: Path, text: str | bytes, columns: Columns = ANY_COLUMNS) -> str:
+    with pytest.raises(UserError) as error:
+        read(root, text, columns)
+    message = str(error.value)
+    assert "\n" not in message
+    return message.partition("labels.csv: ")[2] or message
+
+
+def rows(separator: str = ",", header: str = "", files: tuple[str, ...] = FILES) -> str:
+    lines = [separator.join(pair) for pair in zip(files, LABELS, strict=True)]
+    return "\n".join([header, *lines] if header else lines) + "\n"
+
+
+EXPECTED = dict(zip(FILES, LABELS, strict=True))
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        "File,Label",
+        "image,category",
+        "File , Label",
+        "Image_ID,Target",
+        "filename,class",
+        "path,species",
+        "image_name,breed",
+        "Image,Id",
+        "img path,Variety",
+        "id,diagnosis",
+        "photo,disease",
+    ],
+)
+def test_the_header_names_that_people_use_are_known(touch: Touch, header: str) -> None:
+    labels, description = read(touch(*FILES), rows(header=header))
+    assert labels == EXPECTED
+    file_name, label_name = header.split(",")
+    assert description.startswith(
+        f"file = `{file_name.strip()}`, label = `{label_name.strip()}`, separator"
+    )
+
+
+@pytest.mark.parametrize(("separator", "name"), [(";", "`;`"), ("\t", "tab"), ("|", "`|`")])
+def test_the_separator_is_recognised_and_said(touch: Touch, separator: str, name: str) -> None:
+    labels, description = read(touch(*FILES), rows(separator, f"file{separator}label"))
+    assert labels == EXPECTED
+    assert description == f"file = `file`, label = `label`, separator {name}"
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "cp1252"])
+def test_the_encodings_of_excel_are_read(touch: Touch, encoding: str) -> None:
+    root = touch("müsli/1.jpg", "ä.png")
+    labels, description = read(root, "file,label\nmüsli/1.jpg,Weiß\nä.png,Schön\n".encode(encoding))
+    assert labels == {"müsli/1.jpg": "Weiß", "ä.png": "Schön"}
+    assert ("encoding" in description) == (encoding != "utf-8-sig")
+
+
+def test_a_spreadsheet_is_named(touch: Touch) -> None:
+    assert refusal(touch(*FILES), b"PK\x03\x04rest").startswith(
+        "is a spreadsheet or a ZIP archive; save"
+    )
+
+
+def test_a_table_may_lack_a_header(touch: Touch) -> None:
+    labels, description = read(touch(*FILES), rows(";"))
+    assert labels == EXPECTED
+    assert description == "file = column 1, label = column 2, no header, separator `;`"
+
+
+def test_columns_without_header_may_be_given_by_number(touch: Touch) -> None:
+    text = "x,cat,cat/1.jpg\nx,dog,dog/3.png\n"
+    assert "label may be in the columns 1, 2; pass --label_column" in refusal(touch(*FILES), text)
+    labels, _ = read(touch(*FILES), text, Columns(label="2"))
+    assert labels == {"cat/1.jpg": "cat", "dog/3.png": "dog"}
+
+
+def test_ids_without_suffix_are_found(touch: Touch) -> None:
+    ids = tuple(name[:-4] for name in IDS)
+    labels, description = read(touch(*IDS), rows(header="id,breed", files=ids))
+    assert labels == dict(zip(IDS, LABELS, strict=True))
+    assert description == "file = `id` + `.jpg`, label = `breed`, separator comma"
+
+
+def test_ids_are_found_in_sub_folders(touch: Touch) -> None:
+    root = touch(*(f"train/images/{name}" for name in IDS))
+    labels, description = read(root, rows(header="id,breed", files=tuple(n[:-4] for n in IDS)))
+    assert list(labels) == [f"train/images/{name}" for name in IDS]
+    assert "found in sub-folders" in description
+
+
+def test_an_id_of_two_files_is_refused(touch: Touch) -> None:
+    root = touch("a/7.jpg", "b/7.jpg")
+    assert "are called '7'" in refusal(root, "id,breed\n7,x\n")
+
+
+@pytest.mark.parametrize(
+    "form",
+    ["./{}", "cat/../{}", "data/{}", "{root}/{}", "/old/machine/data/{}", "C:\\me\\data\\{}"],
+)
+def test_paths_in_any_spelling_are_found(touch: Touch, form: str) -> None:
+    root = touch(*FILES)
+    files = tuple(form.format(name, root=root) for name in FILES)
+    if "\\" in form:
+        files = tuple(name.replace("/", "\\") for name in files)
+    labels, _ = read(root, rows(header="file,label", files=files))
+    assert labels == EXPECTED
+
+
+def test_leading_folders_must_be_the_same_in_every_row(touch: Touch) -> None:
+    root = touch("1.jpg", "2.jpg")
+    message = refusal(root, "file,label\nsiteA/1.jpg,a\nsiteB/1.jpg,a\nsiteB/2.jpg,b\n")
+    assert message.startswith("2 of 3 files are not in")
+
+
+def test_two_spellings_of_a_path_are_one_file(touch: Touch) -> None:
+    labels, _ = read(touch(*FILES), "file,label\ncat/1.jpg,a\ncat/../cat/1.jpg,a\ndog/3.png,b\n")
+    assert labels == {"cat/1.jpg": "a", "dog/3.png": "b"}
+
+
+def test_a_plain_table_is_not_described(touch: Touch) -> None:
+    assert read(touch(*FILES), rows(header="file,label")) == (EXPECTED, "")
+
+
+def test_more_columns_are_ignored(touch: Touch) -> None:
+    text = "n,id,image,breed,url\n" + "".join(
+        f"{n},{n},{name},{label},http://x\n" for n, (name, label) in enumerate(EXPECTED.items())
+    )
+    assert read(touch(*FILES), text)[0] == EXPECTED
+
+
+def test_of_two_file_columns_the_one_whose_files_exist_is_taken(touch: Touch) -> None:
+    text = "path,filename,label\nold/x.jpg,cat/1.jpg,a\nold/y.jpg,dog/3.png,b\n"
+    assert read(touch(*FILES), text)[0] == {"cat/1.jpg": "a", "dog/3.png": "b"}
+
+
+def test_an_ambiguous_column_is_refused_with_the_candidates(touch: Touch) -> None:
+    text = "file,species,breed\ncat/1.jpg,cat,tabby\ndog/3.png,dog,pug\n"
+    message = refusal(touch(*FILES), text)
+    assert message.startswith("the label may be in the columns species, breed; pass --label_column")
+    labels, _ = read(touch(*FILES), text, Columns(label="Breed"))
+    assert labels == {"cat/1.jpg": "tabby", "dog/3.png": "pug"}
+
+
+def test_a_name_is_preferred_to_the_number_of_a_class(touch: Touch) -> None:
+    text = "file,class_id,class_name\ncat/1.jpg,0,cat\ndog/3.png,1,dog\n"
+    assert read(touch(*FILES), text)[0] == {"cat/1.jpg": "cat", "dog/3.png": "dog"}
+
+
+def test_a_column_that_does_not_exist_is_refused(touch: Touch) -> None:
+    message = refusal(touch(*FILES), rows(header="file,label"), Columns(file="image"))
+    assert message.startswith("--file_column=image: no such column in ")
+
+
+def test_integer_labels_sort_as_numbers(touch: Touch, tmp_path: Path) -> None:
+    root = touch(*(f"{n}.jpg" for n in range(12)))
+    (tmp_path / "t.csv").write_text("id,label\n" + "".join(f"{n},{n}\n" for n in range(12)))
+    assert read_label_table(tmp_path / "t.csv", root).catalog.class_names == tuple(
+        map(str, range(12))
+    )
+
+
+def test_several_labels_in_a_cell_are_refused(touch: Touch) -> None:
+    text = 'file,label\ncat/1.jpg,cat\ncat/2.jpg,"cat,dog"\ndog/3.png,dog\n'
+    assert refusal(touch(*FILES), text).startswith(
+        "a row has several labels ('cat,dog'), and seedtf"
+    )
+
+
+def test_a_label_of_several_words_is_one_label(touch: Touch) -> None:
+    text = 'file,label\ncat/1.jpg,"Maize, young"\ndog/3.png,"Maize, old"\ndog/4.png,Fat Hen\n'
+    assert set(read(touch(*FILES), text)[0].values()) == {"Maize, young", "Maize, old", "Fat Hen"}
+
+
+SPLIT_ROWS = "".join(
+    f"{label}/{side}{n}.jpg,{label},{side}\n"
+    for label in ("cat", "dog")
+    for side in ("train", "valid", "test")
+    for n in range(2)
+)
+SPLIT_FILES = tuple(row.split(",")[0] for row in SPLIT_ROWS.splitlines())
+
+
+def test_a_split_column_is_the_split_and_test_rows_are_kept(
+    touch: Touch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = touch(*SPLIT_FILES)
+    (tmp_path / "t.csv").write_text("image,label,split\n" + SPLIT_ROWS)
+    catalog, split = list_files(str(root), str(tmp_path / "t.csv"))
+    assert split is not None
+    assert all("/train" in catalog.paths[index] for index in split.train)
+    assert all("/valid" in catalog.paths[index] for index in split.val)
+    assert (len(catalog), len(split.train), len(split.val)) == (8, 4, 4)
+    printed = capsys.readouterr().out
+    assert "split = `split`" in printed
+    assert "4 images are kept for the end" in printed
+
+
+def test_a_runs_own_split_table_is_split_anew(touch: Touch, tmp_path: Path) -> None:
+    root = touch(*SPLIT_FILES)
+    text = "file,label,split\n" + SPLIT_ROWS.replace("valid\n", "val\n").replace(
+        ",test\n", ",val\n"
+    )
+    (tmp_path / "t.csv").write_text(text)
+    assert list_files(str(root), str(tmp_path / "t.csv"))[1] is None
+    assert list_files(str(root), str(tmp_path / "t.csv"), Columns(split="split"))[1] is not None
+
+
+def test_a_word_that_is_no_side_is_refused_in_a_named_column(touch: Touch, tmp_path: Path) -> None:
+    message = refusal(touch(*FILES), "file,label,s\ncat/1.jpg,a,x\n", Columns(split="s"))
+    assert message == "row 2: split 'x'; use train, val or test"
+
+
+def test_the_test_rows_of_a_split_table_are_kept(touch: Touch, tmp_path: Path) -> None:
+    root = touch(*SPLIT_FILES)
+    text = "file,label,split\n" + SPLIT_ROWS.replace("valid\n", "val\n")
+    (tmp_path / "t.csv").write_text(text)
+    catalog, _ = list_files(str(root))
+    split = read_split_csv(tmp_path / "t.csv", catalog)
+    used = {catalog.paths[index] for index in np.concatenate([split.train, split.val])}
+    assert (len(catalog), len(used)) == (12, 8)
+    assert not any("/test" in path for path in used)
