@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from seedtf.data.catalog import align_labels, scan_folder
 from seedtf.data.columns import ANY_COLUMNS, Columns
 from seedtf.data.dataset import list_files
 from seedtf.data.label_table import read_label_table
 from seedtf.data.split import read_split_csv
 from seedtf.errors import UserError
+from seedtf.runs.folder import format_class_names, read_class_names
+from seedtf.runs.paths import RunPaths
 
 FILES = ("cat/1.jpg", "cat/2.jpg", "dog/3.png", "dog/4.png")
 IDS = ("00a.jpg", "00b.jpg", "00c.jpg", "00d.jpg")
@@ -266,3 +272,80 @@ def test_the_test_rows_of_a_split_table_are_kept(touch: Touch, tmp_path: Path) -
     used = {catalog.paths[index] for index in np.concatenate([split.train, split.val])}
     assert (len(catalog), len(used)) == (12, 8)
     assert not any("/test" in path for path in used)
+
+
+@pytest.mark.parametrize(
+    "folder",
+    ["$RECYCLE.BIN", "lost+found", "System Volume Information", "#recycle", "__MACOSX", "@eaDir"],
+)
+def test_system_folders_are_no_classes_and_are_said(
+    touch: Touch, capsys: pytest.CaptureFixture[str], folder: str
+) -> None:
+    catalog = scan_folder(touch(*FILES, f"{folder}/S-1/1.jpg"))
+    assert catalog.class_names == ("cat", "dog")
+    assert catalog.faults == ()
+    expected = f"left out  {folder}: written by the system or by seedtf, not classes\n"
+    assert capsys.readouterr().out == expected
+
+
+def test_hidden_folders_are_no_classes(touch: Touch, capsys: pytest.CaptureFixture[str]) -> None:
+    assert scan_folder(touch(*FILES, ".ipynb_checkpoints/1.jpg")).class_names == ("cat", "dog")
+    assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize(
+    "output",
+    [
+        ("runs/1/curves.png", "runs/1/state/lock", "runs/1/checkpoints/best.keras"),
+        ("runs/2-lr_find/lr_find.png", "runs/2-lr_find/lr_find.csv"),
+        ("search/trials.csv", "search/importance.png", "search/trial-0001/state/lock"),
+        ("cache/sample/.seedtf-sample.json", "cache/sample/Maize/0000.png"),
+    ],
+)
+def test_what_seedtf_wrote_is_no_class(
+    touch: Touch, capsys: pytest.CaptureFixture[str], output: tuple[str, ...]
+) -> None:
+    root = touch(*FILES, *output)
+    assert scan_folder(root).class_names == ("cat", "dog")
+    assert "written by the system or by seedtf" in capsys.readouterr().out
+
+
+def test_the_sample_itself_can_be_listed(touch: Touch) -> None:
+    assert scan_folder(touch(".seedtf-sample.json", *FILES)).class_names == ("cat", "dog")
+
+
+COMPOSED, SEPARATE = "S\u00e9n\u00e9", "Se\u0301ne\u0301"
+
+
+def test_a_class_is_the_same_with_separate_accents(touch: Touch) -> None:
+    train = scan_folder(touch(f"{COMPOSED}/1.jpg", "Mais/2.jpg", root="train"))
+    val = scan_folder(touch(f"{SEPARATE}/3.jpg", "Mais/4.jpg", root="val"))
+    aligned = align_labels(val, train.class_names, "--val_dir")
+    assert aligned.class_names == ("Mais", COMPOSED)
+    assert [aligned.class_names[label] for label in aligned.labels] == ["Mais", COMPOSED]
+
+
+def test_two_spellings_in_one_folder_are_one_class(touch: Touch) -> None:
+    catalog = scan_folder(touch(f"{COMPOSED}/1.jpg", f"{SEPARATE}/2.jpg"))
+    assert catalog.class_names == (COMPOSED,)
+    assert len(catalog) == 2
+
+
+def test_one_spelling_is_kept_as_it_is(touch: Touch) -> None:
+    assert scan_folder(touch(f"{SEPARATE}/2.jpg")).class_names == (SEPARATE,)
+
+
+NAMES = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=6)
+
+
+@given(st.lists(NAMES | st.sampled_from(['"a"', '"a\\nb"', "a\u2028b", "a\vb", "a\x85", "a\r"])))
+def test_any_class_name_survives_its_file(names: list[str]) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        RunPaths.of(folder).classes.write_bytes(format_class_names(names).encode())
+        assert read_class_names(folder) == tuple(names or [""])
+
+
+def test_old_files_of_class_names_are_read(tmp_path: Path) -> None:
+    names = ("Maize", '"quoted"', 'a "b"', "Fat\u2028Hen", "back\\slash")
+    RunPaths(tmp_path).classes.write_text("".join(f"{name}\n" for name in names))
+    assert read_class_names(tmp_path) == names

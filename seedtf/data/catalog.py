@@ -6,6 +6,7 @@ This module opens no image and does not import TensorFlow.
 from __future__ import annotations
 
 import os
+import unicodedata
 from array import array
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -16,11 +17,13 @@ from seedtf.data.layouts import IMAGE_SUFFIXES, SkipCallback, walk_files
 from seedtf.data.paths import Folder, folder_at
 from seedtf.data.string_array import StringArray
 from seedtf.errors import UserError
+from seedtf.report import report
 
 __all__ = [
     "Catalog",
     "Fault",
     "align_labels",
+    "composed",
     "make_catalog",
     "scan_folder",
 ]
@@ -102,9 +105,10 @@ def scan_folder(
 ) -> Catalog:
     """Lists ``root/<class>/**/<image>``; the first folder below ``root`` is the class.
 
-    Suffixes may be in upper or lower case. Hidden and system entries are skipped; any other file that
-    has no image suffix, or is not in a class folder, becomes a fault. Links to folders are followed,
-    and a loop of links ends where it would repeat.
+    Suffixes may be in upper or lower case. Hidden and system entries are skipped. So are the folders
+    that seedtf wrote itself, and one line names them. Any other file that has no image suffix, or is
+    not in a class folder, becomes a fault. Links to folders are followed, and a loop of links ends
+    where it would repeat.
 
     Args:
         root: a folder, or the URL of one.
@@ -133,10 +137,11 @@ def scan_folder(
         problem = "a file" if root.exists() else "no such folder"
         raise UserError(f"{flag}={root}: {problem}; pass a folder with one sub-folder per class")
     faults: list[Fault] = []
+    left_out: list[str] = []
     details: dict[str, str] = {}  # keeps one copy of each text, for any number of files
 
     def images() -> Iterator[tuple[str, str]]:
-        for path in walk_files(root, flag, on_skip):
+        for path in walk_files(root, flag, on_skip, left_out.append):
             class_name, _, rest = path.partition("/")
             if not _is_text(path):
                 readable = os.fsencode(path).decode("utf-8", "backslashreplace")
@@ -152,6 +157,8 @@ def scan_folder(
                 yield path, class_name
 
     catalog = make_catalog(root, images(), faults)
+    if left_out and on_skip is None:
+        report("left out", _describe_left_out(left_out))
     if not len(catalog):
         suffixes = " ".join(IMAGE_SUFFIXES)
         raise UserError(
@@ -167,13 +174,17 @@ def align_labels(catalog: Catalog, class_names: Sequence[str], flag: str) -> Cat
     Raises:
         UserError: ``catalog`` has a class that is not in ``class_names``.
     """
-    unknown = sorted(set(catalog.class_names) - set(class_names))
+    index_of = {composed(name): index for index, name in enumerate(class_names)}
+    index_of |= {name: index for index, name in enumerate(class_names)}
+    indices = [index_of.get(n, index_of.get(composed(n), -1)) for n in catalog.class_names]
+    pairs = zip(catalog.class_names, indices, strict=True)
+    unknown = sorted(name for name, index in pairs if index < 0)
     if unknown:
         raise UserError(
             f"{flag}={catalog.root}: class {unknown[0]!r} has no training images "
             f"({len(unknown)} such); remove its folder or add training images"
         )
-    position = np.array([class_names.index(n) for n in catalog.class_names], np.int32)
+    position = np.array(indices, np.int32)
     labels = position[catalog.labels]
     return Catalog(catalog.root, catalog.paths, labels, tuple(class_names), catalog.faults)
 
@@ -186,6 +197,8 @@ def make_catalog(
 ) -> Catalog:
     """A catalog of pairs (path, class name).
 
+    Two spellings of a class name, with composed and with separate accents, are one class.
+
     Args:
         root: the folder that the paths are relative to.
         records: the pairs; iterating over them may append to ``faults``.
@@ -193,19 +206,40 @@ def make_catalog(
         order: sorts the class names.
     """
     number_of: dict[str, int] = {}  # of a class, by first appearance
+    spelling_of: dict[str, str] = {}
     labels = array("i")
 
     def paths() -> Iterator[str]:
         for path, class_name in records:
-            labels.append(number_of.setdefault(class_name, len(number_of)))
+            key = composed(class_name)
+            labels.append(number_of.setdefault(key, len(number_of)))
+            if spelling_of.setdefault(key, class_name) != class_name:
+                spelling_of[key] = key
             yield path
 
     names = StringArray(paths())
-    class_names = tuple(order(number_of))
+    key_of = {spelling: key for key, spelling in spelling_of.items()}
+    class_names = tuple(order(key_of))
     position = np.empty(len(number_of), np.int32)
-    position[[number_of[name] for name in class_names]] = np.arange(len(number_of))
+    position[[number_of[key_of[name]] for name in class_names]] = np.arange(len(number_of))
     indices = position[np.frombuffer(labels, np.int32)] if labels else np.empty(0, np.int32)
     return Catalog(root, names, indices, class_names, tuple(faults))
+
+
+def composed(name: str) -> str:
+    """``name`` with composed accents (NFC), in which the names of a Mac equal those of other systems.
+
+    Example:
+        >>> composed("e\\u0301") == "\\u00e9"
+        True
+    """
+    return name if name.isascii() else unicodedata.normalize("NFC", name)
+
+
+def _describe_left_out(folders: Sequence[str]) -> str:
+    """One line about the folders that are no classes: the first three, and how many others."""
+    shown = ", ".join(folders[:3]) + (f" and {len(folders) - 3:,} more" if len(folders) > 3 else "")
+    return f"{shown}: written by the system or by seedtf, not classes"
 
 
 def _is_text(path: str) -> bool:

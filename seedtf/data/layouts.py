@@ -16,8 +16,23 @@ from seedtf.errors import UserError
 __all__ = ["IMAGE_SUFFIXES", "SkipCallback", "read_csv", "walk_files"]
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".jpe", ".png", ".bmp", ".gif", ".webp")
-# File managers and archivers leave these; they are never the user's images.
-_SYSTEM_NAMES = frozenset({"__macosx", "thumbs.db", "ehthumbs.db", "desktop.ini", "@eadir"})
+# File managers, archivers, file systems and network storages leave these; they are never the user's
+# images.
+_SYSTEM_NAMES = frozenset(
+    {
+        *("__macosx", "thumbs.db", "ehthumbs.db", "desktop.ini", "@eadir", "lost+found"),
+        *("$recycle.bin", "recycler", "recycled", "system volume information", "found.000"),
+        *("#recycle", "@recycle", "#snapshot", "@recently-snapshot", "lost.dir"),
+    }
+)
+# The names in a folder by which it is known as an output of seedtf: a run, a learning-rate search, a
+# tuning, and the embedded sample in a cache folder. Folders end with a slash.
+_OUTPUTS = (
+    frozenset({"checkpoints/", "state/"}),
+    frozenset({"lr_find.csv", "lr_find.png"}),
+    frozenset({"trials.csv", "importance.png"}),
+    frozenset({".seedtf-sample.json"}),
+)
 
 
 SkipCallback = Callable[[str, str, str], None]
@@ -25,7 +40,10 @@ SkipCallback = Callable[[str, str, str], None]
 
 
 def walk_files(
-    root: str | os.PathLike[str], flag: str, on_skip: SkipCallback | None = None
+    root: str | os.PathLike[str],
+    flag: str,
+    on_skip: SkipCallback | None = None,
+    on_left_out: Callable[[str], None] | None = None,
 ) -> Iterator[str]:
     """Yields the path of every file below ``root``, relative, ``/``-separated and sorted.
 
@@ -37,6 +55,8 @@ def walk_files(
         flag: the flag that named it, for error messages.
         on_skip: called for each skipped entry. If given, a folder that cannot be listed is skipped
             too, instead of ending the walk.
+        on_left_out: called with each system folder that is not hidden. If given, the runs, searches
+            and samples that seedtf wrote below ``root`` are left out too, and it is called with them.
 
     Raises:
         UserError: a folder cannot be listed.
@@ -64,10 +84,16 @@ def walk_files(
                 raise UserError(f"{flag}: cannot list {folder}: {error.strerror}") from error
             skip(relative, "unreadable", f"folder cannot be listed: {error.strerror}")
             return
+        if relative and on_left_out and _is_output(names):
+            on_left_out(relative.rstrip("/"))
+            skip(relative.rstrip("/"), "seedtf output", "skipped")
+            return
         for entry in names:
             name = entry.rstrip("/")
             if name.startswith(".") or name.lower() in _SYSTEM_NAMES:
                 skip(relative + name, "system file", "skipped")
+                if on_left_out and name != entry and not name.startswith("."):
+                    on_left_out(relative + name)
             elif name == entry:
                 yield relative + name
             elif remote is not None:
@@ -78,6 +104,11 @@ def walk_files(
                 yield from walk(relative + entry, ancestors | {real})
 
     return walk("", frozenset({os.path.realpath(top)}))
+
+
+def _is_output(names: list[str]) -> bool:
+    """Whether the entries of a folder show that seedtf wrote it."""
+    return any(marks.issubset(names) for marks in _OUTPUTS)
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:

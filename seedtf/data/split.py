@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from seedtf.data.catalog import Catalog, Fault
+from seedtf.data.catalog import Catalog, Fault, composed
 from seedtf.data.layouts import read_csv
 from seedtf.data.paths import common_folder, file_statuses, open_file
 from seedtf.data.string_array import NameFinder, StringArray
@@ -179,7 +179,7 @@ def read_split_csv(csv_path: str | os.PathLike[str], catalog: Catalog) -> Split:
                 "the first sub-folders"
             )
         listed_as = catalog.class_names[catalog.labels[index]]
-        if listed_as != label:
+        if composed(listed_as) != composed(label):
             raise UserError(
                 f"{flag}={csv_path}: {path!r} has the label {label!r}, but {listed_as!r} in the data"
             )

@@ -39,11 +39,16 @@ class FileFinder:
         ('7.png', '7.png', ' + `.png` without the leading `C:/Users/me/photos/`')
     """
 
-    def __init__(self, root: Folder) -> None:
-        """Opens nothing yet; ``root`` is the folder of the images."""
+    def __init__(self, root: Folder, *, search: bool = True) -> None:
+        """Opens nothing yet.
+
+        Args:
+            root: the folder of the images.
+            search: whether to look for names in all sub-folders.
+        """
         self.suffix, self.leading, self.by_name = "", "", False
         self._root = root
-        self._index: dict[str, str] | None = None
+        self._index: dict[str, str] | None = None if search else {}
         self._absolute = "" if isinstance(root, RemotePath) else os.path.abspath(root) + "/"
 
     def describe(self) -> str:
@@ -56,9 +61,8 @@ class FileFinder:
         """Whether ``cell`` names an image that exists; nothing is remembered."""
         if isinstance(self._root, RemotePath) or not cell.strip():
             return False
-        attempt = FileFinder(self._root)
-        attempt._index = {}  # a search of all sub-folders is too much for a question
-        return attempt._exists(attempt.find(cell.strip()))
+        attempt = FileFinder(self._root, search=False)
+        return self._exists(attempt.find(cell.strip()))
 
     def find(self, cell: str) -> str:
         """The path of an image relative to the folder, or the normalized cell if there is none.

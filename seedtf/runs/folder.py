@@ -9,7 +9,7 @@ import json
 import math
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ __all__ = [
     "check_run_dir",
     "create_named_folder",
     "create_run_dir",
+    "format_class_names",
     "is_run_locked",
     "lock_run",
     "newest_run",
@@ -149,10 +150,45 @@ def read_class_names(run_dir: str | os.PathLike[str]) -> tuple[str, ...]:
     """
     paths = RunPaths.of(run_dir)
     try:
-        return tuple(paths.classes.read_text(encoding="utf-8").splitlines())
+        text = paths.classes.read_bytes().decode("utf-8")
     except OSError:
         message = f"{paths.root}: not a run of seedtf train (no {paths.classes.name})"
         raise UserError(message) from None
+    return tuple(
+        _class_name(line.removesuffix("\r")) for line in text.removesuffix("\n").split("\n")
+    )
+
+
+def format_class_names(names: Sequence[str]) -> str:
+    """The content of classes.txt: one name per line, so that line k is output k of the model.
+
+    A name with a line end, or one that would be read as another, is written as a JSON string. Every
+    other character, also the line separators of Unicode, is written as it is.
+
+    Example:
+        >>> format_class_names(["maize", "two\\nlines"])
+        'maize\\n"two\\\\nlines"\\n'
+    """
+    return "".join(f"{_class_line(name)}\n" for name in names)
+
+
+def _class_line(name: str) -> str:
+    return json.dumps(name, ensure_ascii=False) if _needs_quotes(name) else name
+
+
+def _needs_quotes(name: str) -> bool:
+    return "\n" in name or "\r" in name or _class_name(name) != name
+
+
+def _class_name(line: str) -> str:
+    """The name that a line means; only a name that needs quotes is ever written in them."""
+    if not (line.startswith('"') and line.endswith('"')):
+        return line
+    try:
+        name = json.loads(line)
+    except ValueError:
+        return line
+    return name if _needs_quotes(name) else line
 
 
 def read_temperature(report: ReportPaths) -> float | None:

@@ -17,6 +17,7 @@ from seedtf.config.train_config import TrainConfig
 from seedtf.data.dataset import Dataset, write_data_report
 from seedtf.data.split import write_split_csv
 from seedtf.files import write_text
+from seedtf.runs.folder import format_class_names
 from seedtf.runs.paths import RunPaths
 
 __all__ = ["describe_devices", "write_records"]
@@ -42,7 +43,7 @@ def write_records(
     write_text(paths.config, json.dumps(settings, indent=2) + "\n")
     write_text(paths.flags, config.flagfile())
     write_text(paths.env, json.dumps(_environment(), indent=2) + "\n")
-    write_text(paths.classes, "".join(f"{name}\n" for name in catalog.class_names))
+    write_text(paths.classes, format_class_names(catalog.class_names))
     write_split_csv(paths.split, catalog, dataset.split)
     write_data_report(paths.data_report, catalog, dataset.unopened)
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from seedtf.data.catalog import Catalog, Fault, scan_folder
+from seedtf.data.catalog import Catalog, Fault, composed, scan_folder
 from seedtf.data.check.near_duplicates import (
     FINGERPRINT_SIZE,
     THUMBNAIL,
@@ -250,8 +250,9 @@ def _empty_classes(catalog: Catalog, skipped: set[str]) -> Iterator[Fault]:
         listed = {name for name, _ in root.list("", IMAGE_SUFFIXES)}
     else:
         listed = set(os.listdir(root))
-    for name in sorted(listed - {*catalog.class_names, *skipped}):
-        if (root / name).is_dir():
+    names = {composed(name) for name in catalog.class_names}
+    for name in sorted(listed - skipped):
+        if composed(name) not in names and (root / name).is_dir():
             yield Fault(name, "empty class", "a folder without images is not a class")
 
 
