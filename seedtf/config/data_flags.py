@@ -60,7 +60,8 @@ class DataFlags(Flags):
     )
     split_csv: str = option("", "The split.csv of another run, to train on exactly the same split.")
     labels_csv: str = option(
-        "", "Table of files (relative to --data_dir) and labels; separator and columns are recognised."
+        "",
+        "Table of files (relative to --data_dir) and labels; separator and columns are recognised.",
     )
     file_column: str = option("", "Column of --labels_csv with the files: its header or number.")
     label_column: str = option("", "Column of --labels_csv with the labels: its header or number.")
