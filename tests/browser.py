@@ -42,13 +42,13 @@ class Browser:
 
     def attach(self) -> None:
         """Opens a tab and subscribes to its events."""
-        target = self.ask("Target.createTarget", url="about:blank")["targetId"]
-        found = self.ask("Target.attachToTarget", targetId=target, flatten=True)
+        target = self.call("Target.createTarget", url="about:blank")["targetId"]
+        found = self.call("Target.attachToTarget", targetId=target, flatten=True)
         self._session = found["sessionId"]
         for domain in ("Page", "Network", "Runtime", "Log"):
-            self.ask(f"{domain}.enable")
+            self.call(f"{domain}.enable")
 
-    def ask(self, method: str, **params: Any) -> dict[str, Any]:
+    def call(self, method: str, **params: Any) -> dict[str, Any]:
         """Sends a command and returns its result; events received before the result are stored."""
         self._count += 1
         message: dict[str, Any] = {"id": self._count, "method": method, "params": params}
@@ -56,11 +56,11 @@ class Browser:
             message["sessionId"] = self._session
         os.write(self._to, json.dumps(message).encode() + b"\0")
         while True:
-            answer = self._receive()
-            if answer.get("id") == self._count:
-                assert "error" not in answer, answer
-                return answer["result"]
-            self.events.append(answer)
+            response = self._receive()
+            if response.get("id") == self._count:
+                assert "error" not in response, response
+                return response["result"]
+            self.events.append(response)
 
     def wait_for(self, event: str) -> None:
         """Returns once an event of this name has been received since the last navigation."""
@@ -71,13 +71,13 @@ class Browser:
         """Opens a file in a window of ``width`` CSS pixels and evaluates ``script`` to ``facts``."""
         self.events.clear()
         scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
-        self.ask("Emulation.setEmulatedMedia", features=[scheme])
+        self.call("Emulation.setEmulatedMedia", features=[scheme])
         size = {"width": width, "height": height, "deviceScaleFactor": 1}
-        self.ask("Emulation.setDeviceMetricsOverride", **size, mobile=width < 600)
-        self.ask("Page.navigate", url=path.resolve().as_uri())
+        self.call("Emulation.setDeviceMetricsOverride", **size, mobile=width < 600)
+        self.call("Page.navigate", url=path.resolve().as_uri())
         self.wait_for("Page.loadEventFired")
-        value = self.ask("Runtime.evaluate", expression=f"JSON.stringify({script})")
-        shot = self.ask("Page.captureScreenshot", captureBeyondViewport=True)
+        value = self.call("Runtime.evaluate", expression=f"JSON.stringify({script})")
+        shot = self.call("Page.captureScreenshot", captureBeyondViewport=True)
         page = Page(facts=json.loads(value["result"]["value"]))
         page.png = base64.b64decode(shot["data"])
         for event in self.events:

@@ -199,7 +199,7 @@ def train(trainer: Trainer, epochs: int) -> float:
         ("swa", "mixed_bfloat16"),
     ],
 )
-def test_a_restored_optimizer_continues_to_the_bit(name, policy) -> None:
+def test_a_restored_optimizer_continues_exactly(name, policy) -> None:
     first = compiled_trainer(name, policy)
     early = train(first, epochs=1)
     train(first, epochs=1)
@@ -316,7 +316,7 @@ def test_train_resume_evaluate_predict_export(data, tmp_path, monkeypatch, capsy
     accuracy = json.loads((whole / "report" / "report.json").read_text())["accuracy"]
     best = min(history(whole), key=lambda row: float(row["val_loss"]))
     assert accuracy == pytest.approx(float(best["val_accuracy"]), abs=1e-6)
-    table = tmp_path / "answers.csv"
+    table = tmp_path / "predictions.csv"
     assert main(["predict", str(whole), str(data), f"--out={table}"]) == 0
     assert len(table.read_text().splitlines()) == 1 + 12 * 5
     assert main(["export", str(whole)]) == 0

@@ -1,4 +1,4 @@
-"""The first lines of a run say what is on, and the image of the augmentation shows it."""
+"""The first lines of a run name the options that are on, and the preview shows them."""
 
 from __future__ import annotations
 
@@ -43,36 +43,36 @@ def store(tiny_folder: Path, tmp_path: Path) -> Store:
     return build_store(scan_folder(tiny_folder), 16, CachePlan("ram", 0, ""), tmp_path)
 
 
-def test_all_that_is_on_is_said(
+def test_the_first_lines_name_everything_that_is_on(
     tiny_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     train_and_evaluate(
         TrainConfig(data_dir=str(tiny_folder), run_dir=str(tmp_path / "run"), **TINY, **ON)
     )
-    said = lines(capsys.readouterr().out)
-    assert said["augment"].startswith(
+    printed = lines(capsys.readouterr().out)
+    assert printed["augment"].startswith(
         "strength auto, MixUp by Beta(0.2), CutMix by Beta(1), a rectangle erased in 0.25 of the "
         "images; on the host"
     )
-    assert said["update"] == (
+    assert printed["update"] == (
         "weight decay 0.001, gradient clipped to norm 2, first layers at 0.5 of the learning rate, "
         "label smoothing 0.05"
     )
-    assert "the same number of images from every class" in said["sampler"]
-    assert said["averages"] == (
+    assert "the same number of images from every class" in printed["sampler"]
+    assert printed["averages"] == (
         "weights over 0.1 of all steps, validated and saved; a snapshot at the end of every cycle"
     )
 
 
-def test_what_is_off_is_not_said(
+def test_the_first_lines_leave_out_what_is_off(
     tiny_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run = {"data_dir": str(tiny_folder), "run_dir": str(tmp_path / "run"), "recipe": "original"}
     train_and_evaluate(TrainConfig(**run, **TINY))
-    said = lines(capsys.readouterr().out)
-    assert said["augment"].startswith("strength 1; on the host")
-    assert said["update"] == "weight decay 0"
-    assert not {"sampler", "averages", "weights", "sizes"} & set(said)
+    printed = lines(capsys.readouterr().out)
+    assert printed["augment"].startswith("strength 1; on the host")
+    assert printed["update"] == "weight decay 0"
+    assert not {"sampler", "averages", "weights", "sizes"} & set(printed)
 
 
 def preview_titles(store: Store, mixing: Mixing) -> list[str]:

@@ -56,7 +56,7 @@ def test_a_superfluous_positional_argument_is_named() -> None:
         parse_config(OnePositional, "name", ["m", "stray"], ["model"])
 
 
-def test_a_positional_argument_is_no_flag_and_help_shows_its_place(
+def test_a_positional_argument_is_not_a_flag_and_is_in_the_usage(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     with pytest.raises(UserError, match="unknown flag --model"):

@@ -75,7 +75,7 @@ def test_table_and_json(served: Path, capsys: pytest.CaptureFixture[str]) -> Non
     assert result["image_bytes"] == len(example_jpeg(512))
 
 
-def test_mistakes_are_one_line(
+def test_mistakes_give_a_one_line_error(
     served: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "short").write_bytes(b"x")

@@ -86,7 +86,7 @@ def test_steps_are_measured_in_separate_processes(capsys) -> None:
         ("--model=resnet51", "--model=resnet51 is not a known network"),
     ],
 )
-def test_a_wrong_flag_of_the_step_is_one_line(flag, message, capsys) -> None:
+def test_a_wrong_flag_of_the_step_gives_a_one_line_error(flag, message, capsys) -> None:
     assert main(["benchmark", "step", flag]) == 2
     assert message in capsys.readouterr().err
 
@@ -110,7 +110,7 @@ def test_a_cache_is_measured_against_a_decode_pass(tiny_folder) -> None:
     assert built.ratio == pytest.approx(built.seconds / built.pass_seconds)
 
 
-def test_a_child_that_fails_is_one_line() -> None:
+def test_a_child_that_fails_gives_a_one_line_error() -> None:
     with pytest.raises(UserError, match=r"a benchmark process failed: .*No module named .*absent"):
         startup._run("absent")
 

@@ -73,7 +73,7 @@ def deep_png() -> bytes:
 
 
 def ycck(data: bytes) -> bytes:
-    """A CMYK JPEG whose Adobe segment says YCCK."""
+    """A CMYK JPEG whose Adobe segment specifies YCCK."""
     at = data.index(b"Adobe") + 11
     return data[:at] + b"\x02" + data[at + 1 :]
 
@@ -427,7 +427,7 @@ def test_the_table_replaces_no_other_file(tiny_copy: Path, tmp_path: Path) -> No
         (["x", "--max_pixels=10"], "--max_pixels=10: out of range"),
     ],
 )
-def test_a_user_error_is_one_line(
+def test_a_user_error_is_printed_as_one_line(
     arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["check", *arguments]) == 2

@@ -139,7 +139,7 @@ def test_optimizers_that_wrap_another_are_for_one_device(name: str) -> None:
         check_strategy(name, "mirrored")
 
 
-def test_an_optimizer_says_what_it_is() -> None:
+def test_the_description_of_an_optimizer() -> None:
     assert describe_optimizer("adam", 10) == "adam"
     assert describe_optimizer("ranger", 10).startswith("ranger (lookahead around radam)")
     assert "end of epoch 8 and of each" in describe_optimizer("swa", 10)

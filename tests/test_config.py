@@ -206,7 +206,7 @@ def test_a_negated_switch_and_the_last_of_two_values_win() -> None:
         ("--flagfile=/no/such/file", "/no/such/file"),
     ],
 )
-def test_a_mistyped_command_line_is_one_clear_line(argument: str, message: str) -> None:
+def test_a_mistyped_command_line_gives_a_one_line_error(argument: str, message: str) -> None:
     with pytest.raises(UserError) as refusal:
         parse("--data_dir=x", argument)
     assert message in str(refusal.value)

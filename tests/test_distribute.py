@@ -215,7 +215,7 @@ def test_a_model_with_sync_bn_loads_without_a_strategy(two_workers, alone) -> No
 
 
 @pytest.mark.parametrize("workers", [2, 3])
-def test_workers_end_with_equal_weights_and_as_one_process_does(
+def test_workers_end_with_equal_weights_which_are_those_of_one_process(
     launcher, data, alone, two_workers, workers
 ) -> None:
     run_dir, processes = two_workers
@@ -368,7 +368,9 @@ def test_tf_config_as_operators_set_it() -> None:
         (config_text("chief", 0, chief=["a:1", "b:1"]), "more than one chief"),
     ],
 )
-def test_a_wrong_tf_config_is_one_line(text, fault, monkeypatch, tiny_folder, capsys) -> None:
+def test_a_wrong_tf_config_gives_a_one_line_error(
+    text, fault, monkeypatch, tiny_folder, capsys
+) -> None:
     with pytest.raises(UserError, match=r"^TF_CONFIG ") as raised:
         read_cluster(text)
     assert fault in str(raised.value)
@@ -529,11 +531,11 @@ def test_shards_of_validation_hold_the_same_images(tiny_folder, tmp_path) -> Non
 
 
 def test_all_workers_see_a_signal_at_the_same_step(monkeypatch) -> None:
-    asked, other = [], [0.0, float(1 * signal.NSIG + signal.SIGTERM)]
+    sent, other = [], [0.0, float(1 * signal.NSIG + signal.SIGTERM)]
 
     def all_reduce_max(values, workers):
-        asked.append(values)
-        return np.maximum(values, other if len(asked) == 2 else [0.0, 0.0])
+        sent.append(values)
+        return np.maximum(values, other if len(sent) == 2 else [0.0, 0.0])
 
     monkeypatch.setattr(sync, "_all_reduce_max", all_reduce_max)
     chief = sync.WorkerSync(TWO, StopSignal())
@@ -548,7 +550,7 @@ def test_all_workers_see_a_signal_at_the_same_step(monkeypatch) -> None:
     worker = sync.WorkerSync(Cluster(TWO.roles, TWO.addresses, 1), stop)
     worker.on_train_batch_begin(0)
     # The clock is 0, because only the chief's clock counts.
-    assert asked[-1] == [0.0, 1 * signal.NSIG + signal.SIGINT]
+    assert sent[-1] == [0.0, 1 * signal.NSIG + signal.SIGINT]
 
 
 def test_a_difference_between_workers_is_named(monkeypatch) -> None:

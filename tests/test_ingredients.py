@@ -161,7 +161,7 @@ QUICK = {"augment_impl": "tf_image"}
 
 @pytest.fixture
 def seen(monkeypatch: pytest.MonkeyPatch) -> Seen:
-    """The images that were asked for, by the step that their dataset begins at."""
+    """The training images that were produced, by the first step of their dataset."""
     found: Seen = {}
     real = TrainBatches.train
 
@@ -183,11 +183,11 @@ def seen(monkeypatch: pytest.MonkeyPatch) -> Seen:
 
 
 def follow(monkeypatch: pytest.MonkeyPatch, rule: Callable[[Any], float]) -> None:
-    """Puts a function of the rows so far in the controller's place."""
+    """Replaces the controller by a function of the rows so far."""
     monkeypatch.setattr(learning_rate, "next_strength", lambda rows, epochs, *, mixed: rule(rows))
 
 
-def test_each_epoch_is_augmented_with_its_own_strength_and_says_so(
+def test_each_epoch_is_augmented_with_its_own_strength_and_records_it(
     config: TrainConfig, seen: Seen, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     strengths = [2.0, 0.0, 0.25]
@@ -219,7 +219,7 @@ def test_a_step_that_augments_follows_the_strength_too(
     assert moved[1] != still[1]
 
 
-def test_a_run_stopped_while_the_strength_moves_goes_on_as_if_it_had_not_been(
+def test_a_stopped_run_with_a_changing_strength_resumes_exactly(
     config: TrainConfig, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     # The strength differs in every epoch and depends on all losses before it.

@@ -166,7 +166,7 @@ def test_a_sweep_stops_when_the_loss_diverges_and_restores_all():
 
 def test_a_first_loss_of_nan_is_an_error_and_restores_all():
     trainer = make_trainer()
-    trainer.compile(make_optimizer("adamw", 1e-3), loss=lambda label, answer: answer[:, 0] * np.nan)
+    trainer.compile(make_optimizer("adamw", 1e-3), loss=lambda label, output: output[:, 0] * np.nan)
     before = [each.numpy().tobytes() for each in all_variables(trainer.network)]
     with pytest.raises(UserError, match=r"^--start_lr=0\.001: the loss was nan"):
         sweep_lr(trainer, batches(), start=1e-3, end=1.0, steps=5)
@@ -329,7 +329,7 @@ def test_an_image_that_became_unreadable_is_named(data, tmp_path, monkeypatch):
         )
 
 
-def test_out_of_memory_is_one_line(data, tmp_path, monkeypatch):
+def test_out_of_memory_gives_a_one_line_error(data, tmp_path, monkeypatch):
     def full(*_, **__):
         raise tf.errors.ResourceExhaustedError(None, None, "OOM when allocating")
 

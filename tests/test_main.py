@@ -35,14 +35,14 @@ def test_every_command_has_help(command, capsys) -> None:
 
 
 @pytest.mark.parametrize("arguments", ["--help", "train --help", "sample --help"])
-def test_a_pipe_closed_before_the_first_write_is_no_traceback(arguments: str) -> None:
+def test_a_pipe_closed_before_the_first_write_prints_no_traceback(arguments: str) -> None:
     # stdout is buffered, as in a user's shell, so the short text is written when the process ends
     pipeline = f"(sleep 0.2; {sys.executable} -m seedtf {arguments}) | true"
     shell = ["env", "-u", "PYTHONUNBUFFERED", "bash", "-c", pipeline]
     assert subprocess.run(shell, capture_output=True, text=True, check=False).stderr == ""
 
 
-def test_a_closed_pipe_is_no_traceback() -> None:
+def test_a_closed_pipe_prints_no_traceback() -> None:
     command = f"{sys.executable} -m seedtf train --help | head -n 1"
     done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False)
     assert done.stderr == ""

@@ -212,7 +212,9 @@ def test_freezing_leaves_the_head_trainable() -> None:
 # ImageNet weights: the errors are those of keras.utils.get_file without a network connection
 
 
-def test_a_failed_download_is_one_line_with_the_remedies(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failed_download_gives_a_one_line_error_with_the_remedies(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     def offline(_: str, origin: str, **__: Any) -> None:
         try:
             raise urllib.error.URLError(OSError(-3, "Temporary failure in name resolution"))
@@ -324,7 +326,7 @@ def damaged_files(folder: Path) -> dict[str, Path]:
     return {name: folder / name for name in (*contents, *others)}
 
 
-def test_unusable_weights_files_are_a_one_line_error(tmp_path: Path) -> None:
+def test_unusable_weights_files_give_a_one_line_error(tmp_path: Path) -> None:
     for path in damaged_files(tmp_path).values():
         with pytest.raises(UserError) as raised:
             tiny(weights=str(path))

@@ -197,7 +197,7 @@ def test_an_lr_scale_is_a_factor_on_the_whole_change(name: str, decay: float) ->
 
 @keras_3_only
 @pytest.mark.parametrize("name", NAMES)
-def test_lr_scales_of_one_are_the_plain_optimizer_to_the_bit(name: str) -> None:
+def test_lr_scales_of_one_equal_the_plain_optimizer_exactly(name: str) -> None:
     network = randomized(tiny())
     options: dict[str, Any] = {
         "weight_decay": DECAY,
@@ -228,7 +228,7 @@ def test_the_state_has_the_same_variables_in_the_same_order(name: str) -> None:
 
 @keras_3_only
 @pytest.mark.parametrize("scaled", [False, True])
-def test_a_restored_state_continues_to_the_bit(scaled: bool) -> None:
+def test_a_restored_state_continues_exactly(scaled: bool) -> None:
     network = randomized(tiny())
     variables = network.trainable_variables
     grads = gradients(network, 256.0 if scaled else 1.0)

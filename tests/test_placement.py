@@ -1,4 +1,4 @@
-"""Augmenting in the train step: the host's pixels, the host's history, and a choice that is told."""
+"""Augmenting in the train step gives the pixels and the history of the host; the choice is printed."""
 
 from __future__ import annotations
 
@@ -112,7 +112,7 @@ def test_a_run_on_the_device_has_the_history_of_one_on_the_host(
         ({"placement": "device"}, 0, 1, "device, resident"),
     ],
 )
-def test_auto_takes_the_device_where_there_is_a_gpu_that_can(
+def test_auto_chooses_the_device_if_there_is_a_gpu_that_can_augment(
     store: Store, flags: dict[str, str], gpus: int, replicas: int, chosen: str
 ) -> None:
     placement = choose_placement(store, gpus, replicas, **flags)

@@ -235,7 +235,7 @@ def test_a_folder_is_listed_lazily_and_sorted(flat):
         (["{run}", "{flat}", "--submission=nowhere.csv"], "--submission=nowhere.csv: no such file"),
     ],
 )
-def test_mistakes_are_one_line_and_code_2(run_dir, flat, capsys, arguments, message):
+def test_mistakes_give_a_one_line_error_and_code_2(run_dir, flat, capsys, arguments, message):
     out, empty = flat.parent / "p.csv", flat.parent / "empty"
     empty.mkdir()
     places = {"run": run_dir, "flat": flat, "empty": empty}

@@ -140,7 +140,7 @@ def test_what_cannot_work_is_refused_before_any_data(
 
 
 @given(st.integers(1, 10**6))
-def test_momentum_lets_an_epoch_forget(steps_per_epoch: int) -> None:
+def test_the_momentum_forgets_old_statistics_within_an_epoch(steps_per_epoch: int) -> None:
     momentum = batch_norm_momentum(steps_per_epoch)
     assert 0.8 <= momentum <= 0.99
     if steps_per_epoch >= 50:

@@ -104,13 +104,13 @@ def model_weights(run_dir: Path, name: str) -> list[bytes]:
 
 
 def next_arguments(data: Path, run_dir: Path) -> list[str]:
-    """What a user types after a kill: go on, or start where nothing had begun."""
+    """The command after a kill: resumes the run, or starts it if it was killed before it began."""
     if (run_dir / "config.json").exists():
         return ["train", f"--resume={run_dir}"]
     return train_flags(data, run_dir)
 
 
-def test_killed_inside_writes_and_between_them(data, undisturbed, tmp_path) -> None:
+def test_a_run_killed_at_any_moment_resumes_exactly(data, undisturbed, tmp_path) -> None:
     draw, run_dir, killed = random.Random(1), tmp_path / "run", 0
     while killed < KILLS:
         arguments = next_arguments(data, run_dir)
@@ -119,7 +119,7 @@ def test_killed_inside_writes_and_between_them(data, undisturbed, tmp_path) -> N
             returncode, output = done.returncode, done.stderr
         else:
             returncode, output = kill_after(arguments, draw.uniform(3.0, 8.0)), ""
-        if returncode == 0:  # it got to the end first: begin another run
+        if returncode == 0:  # the run ended before it was killed, so start another one
             assert_same_end(run_dir, undisturbed)
             shutil.rmtree(run_dir)
         else:
@@ -167,7 +167,7 @@ def finished(undisturbed, tmp_path) -> Path:
     return Path(shutil.copytree(undisturbed, tmp_path / "copy"))
 
 
-def test_a_damaged_state_falls_back_to_the_one_before_and_says_so(
+def test_a_damaged_state_falls_back_to_the_previous_one_with_a_warning(
     finished, undisturbed, capsys
 ) -> None:
     newest = max((finished / "state").glob("*.state"))
@@ -215,7 +215,7 @@ def test_new_states_survive_a_damaged_one_ahead(undisturbed, tmp_path) -> None:
     assert load_newest_state(tmp_path)[0].epoch == 3
 
 
-def test_states_of_which_none_is_whole_are_refused_not_forgotten(finished, capsys) -> None:
+def test_a_resume_without_a_complete_state_is_refused(finished, capsys) -> None:
     history = (finished / "history.csv").read_bytes()
     for path in (finished / "state").glob("*.state"):
         path.write_bytes(path.read_bytes()[:-1])
@@ -224,7 +224,9 @@ def test_states_of_which_none_is_whole_are_refused_not_forgotten(finished, capsy
     assert (finished / "history.csv").read_bytes() == history
 
 
-def test_bare_resume_takes_the_newest_run(finished, tmp_path, monkeypatch, capsys) -> None:
+def test_resume_without_a_value_takes_the_newest_run(
+    finished, tmp_path, monkeypatch, capsys
+) -> None:
     (tmp_path / "runs").mkdir()
     for name in ("old", "new"):
         shutil.copytree(finished, tmp_path / "runs" / name)
@@ -279,7 +281,7 @@ def test_a_running_run_cannot_be_resumed_twice(finished) -> None:
         pass
 
 
-def test_a_folder_removed_while_running_is_one_line(data, tmp_path) -> None:
+def test_a_folder_removed_while_running_gives_a_one_line_error(data, tmp_path) -> None:
     run_dir = tmp_path / "run"
     with subprocess.Popen(
         command(train_flags(data, run_dir)),
@@ -297,7 +299,9 @@ def test_a_folder_removed_while_running_is_one_line(data, tmp_path) -> None:
     assert "Traceback" not in errors
 
 
-def test_a_full_disk_is_one_line_and_keeps_the_state_before(data, undisturbed, tmp_path) -> None:
+def test_a_full_disk_gives_a_one_line_error_and_keeps_the_last_state(
+    data, undisturbed, tmp_path
+) -> None:
     import resource
 
     run_dir = tmp_path / "run"

@@ -17,7 +17,7 @@ def test_auto_is_two_thirds_for_the_first_half() -> None:
     assert parse_size_stages("auto", 48, 12, 32) == [SizeStage(32, 0, 6), SizeStage(48, 6, 12)]
 
 
-def test_auto_goes_no_lower_than_the_network_takes() -> None:
+def test_auto_is_at_least_the_smallest_size_of_the_network() -> None:
     assert parse_size_stages("auto", 40, 12, 32) == [SizeStage(40, 0, 12)]
 
 

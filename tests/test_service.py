@@ -331,7 +331,7 @@ def test_an_address_with_a_dispatcher_is_accepted(two: ClusterProcess) -> None:
         (["worker", "--dispatcher=localhost"], "--dispatcher=localhost: "),
     ],
 )
-def test_a_mistaken_command_is_one_line(
+def test_a_wrong_command_line_gives_a_one_line_error(
     arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     handlers = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)]

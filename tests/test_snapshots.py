@@ -154,7 +154,7 @@ def test_the_ensemble_uses_the_temperature_fitted_on_it(run_dir, tiny_folder, tm
     assert found.page.parent == run / f"report-{tiny_folder.name}-snapshots"
 
 
-def test_a_run_without_snapshots_is_an_error_of_one_line(tmp_path, tiny_folder, capsys):
+def test_a_run_without_snapshots_gives_a_one_line_error(tmp_path, tiny_folder, capsys):
     run = make_run(tmp_path / "run", tiny_folder)
     for command in (
         ["evaluate", str(run), "--snapshots"],

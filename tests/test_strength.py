@@ -148,7 +148,7 @@ def parting(accuracy, validation=0.8):
     return [row(accuracy, validation, loss=1 - i / 10, val_loss=1 + i / 10) for i in range(6)]
 
 
-def test_parting_losses_raise_it_unless_train_accuracy_is_behind():
+def test_diverging_losses_raise_it_unless_train_accuracy_is_behind():
     assert next_strength(parting(0.8), EPOCHS) == pytest.approx(STEP**0.5, abs=1e-4)
     assert next_strength(parting(0.799), EPOCHS) == 1.0
     assert next_strength(parting(0.7), EPOCHS) < 1.0

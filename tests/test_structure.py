@@ -97,7 +97,7 @@ def test_there_is_no_import_cycle():
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(PACKAGE)))
-def test_a_file_has_one_size_of_job(path):
+def test_the_length_of_a_file_is_within_limits(path):
     name, lines = str(path.relative_to(PACKAGE)), len(path.read_text().splitlines())
     assert lines <= MAX_LINES
     if path.name != "__init__.py" and name not in SHORT_FOR_A_REASON:

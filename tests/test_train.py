@@ -108,14 +108,14 @@ def test_the_last_line_is_the_result(finished) -> None:
     assert result["images_per_second"] > 0
 
 
-def test_off_a_terminal_there_is_one_line_an_epoch_and_no_control_code(finished) -> None:
+def test_without_a_terminal_there_is_one_line_per_epoch_and_no_control_code(finished) -> None:
     done, _ = finished
     assert sum(line.startswith("epoch ") for line in done.stdout.splitlines()) == 2
     assert not set("\r\x1b\b") & set(done.stdout + done.stderr)
     assert done.stderr == ""
 
 
-def test_the_first_lines_tell_what_was_found_and_chosen(finished) -> None:
+def test_the_first_lines_list_the_data_and_the_settings(finished) -> None:
     done, run_dir = finished
     heads = [line.split()[0] for line in done.stdout.splitlines()]
     expected = [
@@ -182,7 +182,7 @@ def test_python_does_what_the_command_does(finished, faulty, tmp_path, capsys) -
     assert result.val_loss == min(float(row["val_loss"]) for row in history(run_dir))
 
 
-def test_the_best_checkpoint_answers_as_in_training(finished, faulty) -> None:
+def test_the_best_checkpoint_predicts_as_in_training(finished, faulty) -> None:
     from seedtf.data.catalog import scan_folder
     from seedtf.data.split import read_split_csv
     from seedtf.data.store import CachePlan, build_store
@@ -192,11 +192,11 @@ def test_the_best_checkpoint_answers_as_in_training(finished, faulty) -> None:
     result = json.loads(done.stdout.splitlines()[-1].removeprefix("RESULT "))
     store = build_store(scan_folder(faulty), 16, CachePlan("ram", 0, ""), run_dir)
     val = read_split_csv(run_dir / "split.csv", store.catalog).val
-    answers = load_model(run_dir / "checkpoints" / "best.keras").predict(
+    probabilities = load_model(run_dir / "checkpoints" / "best.keras").predict(
         store.read(val).numpy(), verbose=0
     )
-    hits = np.mean(answers.argmax(-1) == store.catalog.labels[val])
-    assert hits == pytest.approx(result["val_accuracy"])
+    accuracy = np.mean(probabilities.argmax(-1) == store.catalog.labels[val])
+    assert accuracy == pytest.approx(result["val_accuracy"])
     names = (run_dir / "classes.txt").read_text().splitlines()
     assert names == list(store.catalog.class_names)
 
@@ -239,7 +239,7 @@ def test_freezing_then_training_everything_counts_epochs_through(seedlings, tmp_
     assert "only the head in the first 1" in done.stdout
 
 
-def test_limits_stop_early_and_say_so(seedlings, tmp_path) -> None:
+def test_a_time_limit_stops_early_and_is_the_reason_in_the_result(seedlings, tmp_path) -> None:
     done = seedtf("train", *flags(seedlings, tmp_path / "run", "--time_limit=0.00001"))
     result = json.loads(done.stdout.splitlines()[-1].removeprefix("RESULT "))
     assert done.returncode == 0, done.stderr
@@ -259,7 +259,7 @@ def test_limits_stop_early_and_say_so(seedlings, tmp_path) -> None:
         (["--cache=disk", "--cache_dir=/proc/nowhere"], "another --cache_dir"),
     ],
 )
-def test_mistakes_are_one_line_and_exit_code_2(seedlings, tmp_path, more, message) -> None:
+def test_mistakes_give_a_one_line_error_and_exit_code_2(seedlings, tmp_path, more, message) -> None:
     done = seedtf("train", *flags(seedlings, tmp_path / "run", *more))
     assert done.returncode == 2, done.stderr
     assert done.stderr.startswith("seedtf train: ")

@@ -406,7 +406,9 @@ def test_a_trial_of_another_machine_is_not_resumed_here(tmp_path, monkeypatch) -
     assert [row.number for row in rows] == [0, 1, 2]
 
 
-def test_a_lost_database_is_one_line_and_the_search_continues(tmp_path, monkeypatch) -> None:
+def test_a_lost_database_gives_a_one_line_error_and_the_search_continues(
+    tmp_path, monkeypatch
+) -> None:
     folder, away = tmp_path / "tune", []
 
     def change(statement: str) -> None:
@@ -489,7 +491,7 @@ def test_the_plot_has_bars_and_a_panel_for_every_flag() -> None:
         ("--crop=2", "--crop=2.0: out of range"),
     ],
 )
-def test_bad_flags_are_one_line(tmp_path, flag, message, capsys) -> None:
+def test_bad_flags_give_a_one_line_error(tmp_path, flag, message, capsys) -> None:
     flags = ["--data_dir=data", f"--out={tmp_path / 't'}", flag]
     assert main(["tune", *flags]) == 2
     (line,) = capsys.readouterr().err.splitlines()

@@ -15,22 +15,22 @@ TESTS = Path(__file__).resolve().parent
 PROMISES: dict[str, dict[str, tuple[str, ...]]] = {
     "Interrupted runs": {
         "A run that is killed at any moment and resumed ends with the same bytes.": (
-            "test_killed_inside_writes_and_between_them",
+            "test_a_run_killed_at_any_moment_resumes_exactly",
         ),
         "Best model, patience, learning rate and curves survive a resume.": (
-            "test_killed_inside_writes_and_between_them",
+            "test_a_run_killed_at_any_moment_resumes_exactly",
             "test_a_time_limit_within_an_epoch_leaves_it_to_the_resumed_run",
         ),
         "SIGTERM and Ctrl-C save and exit with code 75.": (
             "test_a_signal_saves_and_exits_with_75",
         ),
         "A damaged state is skipped, and the one before it is complete.": (
-            "test_a_damaged_state_falls_back_to_the_one_before_and_says_so",
+            "test_a_damaged_state_falls_back_to_the_previous_one_with_a_warning",
             "test_new_states_survive_a_damaged_one_ahead",
         ),
         "A full disk or a removed folder is one line, and the last good state is kept.": (
-            "test_a_full_disk_is_one_line_and_keeps_the_state_before",
-            "test_a_folder_removed_while_running_is_one_line",
+            "test_a_full_disk_gives_a_one_line_error_and_keeps_the_last_state",
+            "test_a_folder_removed_while_running_gives_a_one_line_error",
         ),
         "A resume that cannot be exact is refused by name.": (
             "test_flags_that_change_the_run_are_refused_by_name",
@@ -122,7 +122,9 @@ PROMISES: dict[str, dict[str, tuple[str, ...]]] = {
         "An existing run folder is never overwritten.": (
             "test_a_run_folder_in_use_is_refused_and_kept",
         ),
-        "A mistake is one line and exit code 2.": ("test_mistakes_are_one_line_and_exit_code_2",),
+        "A mistake is one line and exit code 2.": (
+            "test_mistakes_give_a_one_line_error_and_exit_code_2",
+        ),
         "A loss that is not finite stops the run with step, files and remedy.": (
             "test_the_first_step_that_is_not_finite_is_named",
         ),

@@ -242,7 +242,7 @@ def layerwise_lr_class(base: type, scales: LRScales) -> type:
 
     Tried with Keras 3.15.1, the only environment that uses it; tested by
     ``test_an_lr_scale_is_a_factor_on_the_whole_change`` and
-    ``test_lr_scales_of_one_are_the_plain_optimizer_to_the_bit``.
+    ``test_lr_scales_of_one_equal_the_plain_optimizer_exactly``.
     """
     scale_of = scales if callable(scales) else lambda variable: scales[variable.path]
 

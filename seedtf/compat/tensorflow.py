@@ -1,7 +1,8 @@
 """TensorFlow and TensorFlow Addons: what only one version has, and what is not public.
 
-Each function says what it is for, the versions it was tried with and the test that fails when
-TensorFlow changes. The functions themselves import TensorFlow, so that importing this module is fast.
+Each docstring states the function's purpose, the versions it was tried with and the test that fails
+when TensorFlow changes. TensorFlow is imported inside the functions, so that importing this module is
+fast.
 """
 
 from __future__ import annotations
@@ -69,10 +70,10 @@ def import_addons(wanted: str) -> Any:
 
 
 def silence_first_xla_log() -> None:
-    """Triggers TensorFlow 2.15's one-time XLA start-up message with stderr redirected to nowhere.
+    """Triggers TensorFlow 2.15's one-time XLA start-up message with stderr redirected to the null device.
 
     That version logs its first XLA compilation whatever the log level is. Nothing happens in other
-    versions, or when the user asked for TensorFlow's log.
+    versions, or when the user has enabled TensorFlow's log.
 
     Tried with TensorFlow 2.15.1, and may go with it.
     """
@@ -214,7 +215,7 @@ def make_all_reduce_max(length: int, workers: int) -> Callable[[tf.Tensor], tf.T
         all have called it.
 
     Tried with TensorFlow 2.21.0; tested by
-    ``test_workers_end_with_equal_weights_and_as_one_process_does``.
+    ``test_workers_end_with_equal_weights_which_are_those_of_one_process``.
     """
     import tensorflow as tf
 

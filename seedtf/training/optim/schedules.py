@@ -43,7 +43,7 @@ def cyclic_decay(
         rate = min_lr + (peak - min_lr) * (1 + cos(pi * t)) / 2
 
     This is SGDR (Loshchilov & Hutter, 2017, arXiv 1608.03983, equation 5) with ``T_mult = 1`` and
-    decaying peaks. The cycles go on forever.
+    decaying peaks. The cycles continue without end.
 
     Args:
         epoch: a float; a negative one is treated as 0.
