@@ -28,7 +28,7 @@ PROMISES: dict[str, dict[str, tuple[str, ...]]] = {
             "test_a_damaged_state_falls_back_to_the_previous_one_with_a_warning",
             "test_new_states_survive_a_damaged_one_ahead",
         ),
-        "A full disk or a removed folder is one line, and the last good state is kept.": (
+        "A full disk or a removed folder gives a one-line error, and the last good state is kept.": (
             "test_a_full_disk_gives_a_one_line_error_and_keeps_the_last_state",
             "test_a_folder_removed_while_running_gives_a_one_line_error",
         ),
@@ -122,7 +122,7 @@ PROMISES: dict[str, dict[str, tuple[str, ...]]] = {
         "An existing run folder is never overwritten.": (
             "test_a_run_folder_in_use_is_refused_and_kept",
         ),
-        "A mistake is one line and exit code 2.": (
+        "A mistake gives a one-line error and exit code 2.": (
             "test_mistakes_give_a_one_line_error_and_exit_code_2",
         ),
         "A loss that is not finite stops the run with step, files and remedy.": (

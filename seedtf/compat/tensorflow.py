@@ -70,7 +70,7 @@ def import_addons(wanted: str) -> Any:
 
 
 def silence_first_xla_log() -> None:
-    """Triggers TensorFlow 2.15's one-time XLA start-up message with stderr redirected to the null device.
+    """Triggers TensorFlow 2.15's one-time XLA message while stderr is discarded.
 
     That version logs its first XLA compilation whatever the log level is. Nothing happens in other
     versions, or when the user has enabled TensorFlow's log.
