@@ -60,6 +60,9 @@ def __getattr__(name: str) -> Any:
         close = difflib.get_close_matches(name, _PUBLIC, n=1)
         hint = f"; did you mean {close[0]!r}?" if close else ""
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}{hint}")
+    if name != "TrainConfig":  # the others import Keras, which imports Matplotlib
+        importlib.import_module("seedtf.compat.keras_settings").check_keras_settings()
+        importlib.import_module("seedtf.compat.matplotlib").import_matplotlib()
     module, attribute = _PUBLIC[name]
     value = getattr(importlib.import_module(module), attribute)
     globals()[name] = value

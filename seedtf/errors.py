@@ -2,6 +2,7 @@
 
 __all__ = [
     "DivergedError",
+    "OutputError",
     "StoppedError",
     "UserError",
     "WorkerLostError",
@@ -23,6 +24,18 @@ class DivergedError(UserError):
     """The loss is not finite; the message names the step, its files and the remedy."""
 
     exit_code = 4
+
+
+class OutputError(UserError):
+    """The console cannot be written: the disk behind it is full, or its reader is gone.
+
+    Attributes:
+        closed: whether the reader of a pipe has closed it, as ``head`` does, which is no mistake.
+    """
+
+    def __init__(self, error: OSError) -> None:
+        super().__init__(f"the output cannot be written: {error.strerror or error}")
+        self.closed = isinstance(error, BrokenPipeError)
 
 
 class StoppedError(UserError):

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import itertools
 import os
 import secrets
+import stat
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+
+from seedtf.report import warn
 
 __all__ = [
     "atomic_path",
@@ -24,6 +28,9 @@ __all__ = [
 ]
 
 _TEMPORARY = ".seedtf-tmp-"
+
+# what a file system returns for an operation that it does not have
+_UNSUPPORTED = (errno.EINVAL, errno.ENOTSUP, errno.ENOSYS, errno.ENOLCK)
 
 LOCK = "lock"
 """Name of the file that a process locks while it uses the folder."""
@@ -59,6 +66,15 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
         yield temporary
         fsync(temporary)
         os.replace(temporary, path)
+    except OSError as error:
+        with suppress(OSError):  # such as: its folder is no folder
+            temporary.unlink()
+        if error.filename in (
+            None,
+            str(temporary),
+        ):  # the user knows the path, not the temporary file
+            error.filename, error.filename2 = str(path), None
+        raise
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
@@ -120,6 +136,9 @@ def free_names(base: str | os.PathLike[str]) -> Iterator[Path]:
 def lock_folder(folder: Path, *, file: str = LOCK) -> Iterator[None]:
     """Locks a file of ``folder`` for the body; the kernel releases it however the process ends.
 
+    A file system without locks, such as NFS without its lock service, lets every process in; a warning
+    says so.
+
     Args:
         folder: an existing folder.
         file: name of the lock file; empty locks the folder itself, which leaves no file in it.
@@ -131,7 +150,12 @@ def lock_folder(folder: Path, *, file: str = LOCK) -> Iterator[None]:
     flags = os.O_WRONLY | os.O_CREAT if file else os.O_RDONLY
     descriptor = os.open(folder / file, flags, 0o666)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            if error.errno not in _UNSUPPORTED:
+                raise
+            warn(f"{folder}: its file system has no locks; let only one process use the folder")
         yield
     finally:
         os.close(descriptor)
@@ -148,11 +172,14 @@ def is_locked(folder: Path) -> bool:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             return True
+        except OSError as error:
+            if error.errno not in _UNSUPPORTED:
+                raise
     return False
 
 
 def fsync(path: str | os.PathLike[str]) -> None:
-    """Flushes a file or folder to disk.
+    """Flushes a file or folder to disk; does nothing for a folder whose file system cannot flush one.
 
     Raises:
         OSError: the path is missing, or the disk reports an error.
@@ -160,6 +187,10 @@ def fsync(path: str | os.PathLike[str]) -> None:
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
+    except OSError as error:
+        # VirtualBox's vboxsf and older CIFS refuse folders, although the rename itself has succeeded.
+        if error.errno not in _UNSUPPORTED or not stat.S_ISDIR(os.fstat(descriptor).st_mode):
+            raise
     finally:
         os.close(descriptor)
 

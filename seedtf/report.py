@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TextIO
 
+from seedtf.errors import OutputError
+
 __all__ = [
     "format_bytes",
     "format_duration",
@@ -112,5 +114,10 @@ def format_bytes(count: float) -> str:
 
 
 def _print(line: str, stream: TextIO) -> None:
-    if not _silent:
+    if _silent:
+        return
+    try:
         print(line, file=stream, flush=True)
+    except OSError as error:
+        # a type of its own, so that a caller that handles errors of its files does not take it for one
+        raise OutputError(error) from error

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import os
 import sys
 
 import seedtf
 from seedtf.commands.arguments import HELP_FLAGS, suggest
-from seedtf.errors import UserError, WorkerLostError
+from seedtf.commands.process import (
+    describe_os_error,
+    prepare_process,
+    restart_in_utf8,
+    write_fault_log,
+)
+from seedtf.errors import OutputError, UserError, WorkerLostError, first_line
 from seedtf.report import report_error, report_text
 
 __all__ = ["COMMANDS", "main", "run_command"]
@@ -31,10 +38,15 @@ COMMANDS = {
 
 EXIT_INTERRUPTED = 130
 EXIT_BROKEN_PIPE = 141
+EXIT_FAULT = 70
+"""EX_SOFTWARE of sysexits.h: a fault of seedtf itself."""
 
 
 def main(argv: list[str] | None = None) -> int:
     """Runs the command line ``argv`` (default: the process's own) and returns its exit code."""
+    if argv is None:
+        restart_in_utf8()
+    prepare_process()
     arguments = sys.argv[1:] if argv is None else argv
     try:
         try:
@@ -43,10 +55,22 @@ def main(argv: list[str] | None = None) -> int:
             # Flush here, also when --help raises SystemExit: if the reader has closed the pipe, a flush
             # by the interpreter at exit would print an error.
             sys.stdout.flush()
-    except BrokenPipeError:
-        # The reader, such as `head`, has closed the pipe. Discard what the interpreter flushes at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except OutputError as error:
+        return _output_failed(error)
+    except OSError as error:
+        return _output_failed(OutputError(error))
+
+
+def _output_failed(error: OutputError) -> int:
+    """Discards what the interpreter still flushes, and reports the error unless a pipe was closed."""
+    null = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, 1)
+    if error.closed:  # such as by `head`
+        os.dup2(null, 2)
         return EXIT_BROKEN_PIPE
+    with contextlib.suppress(UserError):
+        report_error(f"seedtf: {error}")
+    return error.exit_code
 
 
 def _run(arguments: list[str]) -> int:
@@ -60,13 +84,18 @@ def _run(arguments: list[str]) -> int:
 
 
 def run_command(command: str, arguments: list[str]) -> int:
-    """Runs one command; a ``UserError`` becomes one line on stderr and its exit code."""
+    """Runs one command; an error becomes one line on stderr and an exit code, never a traceback.
+
+    A fault of seedtf itself is one line too, with the path of a log file for a bug report.
+    """
     try:
         if command not in COMMANDS:
             hint = suggest(command, COMMANDS)
             raise UserError(f"{command!r} is not a seedtf command{hint}; see --help")
         module = importlib.import_module(f"seedtf.commands.{command}")
         return int(module.run(arguments) or 0)
+    except OutputError:  # see main
+        raise
     except UserError as error:
         report_error(f"seedtf {command}: {error}")
         if isinstance(error, WorkerLostError):
@@ -77,12 +106,20 @@ def run_command(command: str, arguments: list[str]) -> int:
     except BrokenPipeError:  # an OSError of stdout, not of a file; `main` handles it
         raise
     except OSError as error:
-        where = error.filename or "a file"
-        report_error(f"seedtf {command}: {where}: {error.strerror or error}")
+        report_error(f"seedtf {command}: {describe_os_error(error, command, arguments)}")
         return UserError.exit_code
     except KeyboardInterrupt:
         report_error(f"\nseedtf {command}: interrupted")
         return EXIT_INTERRUPTED
+    except MemoryError as error:
+        report_error(f"seedtf {command}: not enough memory ({first_line(error)})")
+        return UserError.exit_code
+    except Exception as error:
+        log = write_fault_log(error, command, arguments)
+        cause = f"{type(error).__name__}: {first_line(error)}"
+        where = f"; traceback and versions for a bug report are in {log}" if log else ""
+        report_error(f"seedtf {command}: a fault of seedtf itself ({cause}){where}")
+        return EXIT_FAULT
 
 
 def _usage() -> str:

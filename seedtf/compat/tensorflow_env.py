@@ -9,6 +9,10 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from seedtf.compat.keras_settings import override_keras_settings
+from seedtf.compat.matplotlib import import_matplotlib
+from seedtf.report import report_error
+
 __all__ = ["import_tensorflow", "set_performance_switches", "silent_start"]
 
 # XLA ends the process at a flag that it does not know, so only the version that these were tried with
@@ -21,14 +25,20 @@ _ONE_THREAD = "--xla_disable_hlo_passes=cpu-parallel-task-assigner"
 def import_tensorflow() -> None:
     """Imports TensorFlow and starts its devices: fast kernels chosen, log lines hidden.
 
+    Keras gets the settings that seedtf needs; one line on stderr names each setting that is not obeyed.
+
     Every command calls it before anything else imports TensorFlow. Tried with TensorFlow 2.15 and 2.21;
     ``tests/test_tensorflow_env.py`` holds it to that.
     """
     set_performance_switches()
+    import_matplotlib()  # Keras imports it too, and TensorFlow imports Keras
     with silent_start():
+        notes = override_keras_settings()
         import tensorflow as tf
 
         tf.config.list_physical_devices("GPU")
+    for note in notes:
+        report_error(note)
 
 
 def set_performance_switches() -> None:
@@ -58,22 +68,22 @@ def silent_start() -> Iterator[None]:
 
     ``TF_CPP_MIN_LOG_LEVEL`` must be set before the import. Some lines are logged before that level is
     read, so the file descriptor of stderr itself is redirected meanwhile; what was written to it is
-    shown if the body fails. Nothing is hidden for a user who has set ``TF_CPP_MIN_LOG_LEVEL``.
+    shown if the body fails. Nothing is hidden for a user who has set the level below 3.
 
     Tried with TensorFlow 2.15 and 2.21;
     ``test_stderr_is_hidden_during_the_start_and_shown_if_it_fails``.
     """
-    if "TF_CPP_MIN_LOG_LEVEL" in os.environ:
+    if os.environ.get("TF_CPP_MIN_LOG_LEVEL", "3") not in ("3", "4", "5"):
         yield
         return
-    os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     sys.stderr.flush()
     stderr = os.dup(2)
     with tempfile.TemporaryFile() as hidden:
         os.dup2(hidden.fileno(), 2)
         try:
             yield
-        except BaseException:
+        except Exception:
             hidden.seek(0)
             os.write(stderr, hidden.read())
             raise

@@ -6,18 +6,21 @@ import dataclasses
 import functools
 import math
 import os
+import tempfile
 import typing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
 from seedtf.errors import UserError
+from seedtf.report import report
 
 __all__ = [
     "AUTO",
     "Flags",
     "check_ranges",
     "default_cache_dir",
+    "expand_home",
     "field_types",
     "number_or_auto",
     "option",
@@ -80,7 +83,8 @@ def option(
 class Flags:
     """Base of the dataclasses whose fields are ``option``s; creating one checks every value.
 
-    Paths become strings, and text becomes a number in a field of type ``float | str``, so that values
+    Paths become strings, in which ``~`` at the beginning becomes the home folder, and text becomes a
+    number in a field of type ``float | str``, so that values
     from Python, from a command line and from JSON compare equal.
 
     Attributes:
@@ -95,8 +99,13 @@ class Flags:
         for name, kind in field_types(config_class).items():
             value = getattr(self, name)
             if isinstance(value, os.PathLike):
-                object.__setattr__(self, name, os.fspath(value))
-            elif kind == float | str:
+                value = os.fspath(value)
+                object.__setattr__(self, name, value)
+            if isinstance(value, str):
+                object.__setattr__(self, name, expand_home(name, value))
+            elif isinstance(value, tuple):
+                object.__setattr__(self, name, tuple(_expanded(name, part) for part in value))
+            if kind == float | str:
                 object.__setattr__(self, name, number_or_auto(config_class, name, value))
         check_ranges(self)
         self.check_together()
@@ -154,7 +163,56 @@ def check_ranges(config: Any) -> None:
             raise UserError(f"--{each.name}={value}: out of range; pass {allowed}")
 
 
+def expand_home(name: str, value: str) -> str:
+    """Returns a flag's value with ``~`` at its beginning replaced, as a shell does for a bare argument.
+
+    A shell leaves ``~`` alone behind the ``=`` of ``--data_dir=~/photos``. Only paths begin with it.
+
+    Args:
+        name: the flag, for the message.
+        value: what the user passed.
+
+    Raises:
+        UserError: the home folder is not known, or the value is not UTF-8, in which TensorFlow takes
+            file names and a run's files are written.
+    """
+    if any("\udc80" <= char <= "\udcff" for char in value):
+        shown = os.fsencode(value).decode("utf-8", "backslashreplace")
+        raise UserError(f"--{name}={shown}: the name is not UTF-8; rename the file or folder")
+    if not value.startswith("~"):
+        return value
+    expanded = os.path.expanduser(value)
+    if expanded == value and (value == "~" or value.startswith("~/")):
+        raise UserError(f"--{name}={value}: no home folder is known; set HOME or pass a full path")
+    return expanded
+
+
+def _expanded(name: str, part: Any) -> Any:
+    """One of several paths: a file among them whose name is not UTF-8 is left to the command."""
+    return os.path.expanduser(part) if isinstance(part, str) else part
+
+
 def default_cache_dir() -> Path:
-    """``$XDG_CACHE_HOME/seedtf``, or ``~/.cache/seedtf`` (XDG Base Directory Specification)."""
-    base = os.environ.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser()
-    return Path(base) / "seedtf"
+    """``$XDG_CACHE_HOME/seedtf``, or ``~/.cache/seedtf`` (XDG Base Directory Specification).
+
+    Without a home folder, as in a container with a user of no name, it is ``seedtf-<user number>`` in
+    the temporary folder.
+
+    Raises:
+        UserError: there is no home folder, and that folder of the temporary one is another user's.
+    """
+    base = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+    if not base.startswith("~"):
+        return Path(base) / "seedtf"
+    folder = Path(tempfile.gettempdir()) / f"seedtf-{os.getuid()}"
+    if folder.exists() and folder.stat().st_uid != os.getuid():
+        raise UserError(
+            f"--cache_dir: no home folder, and {folder} is another user's; pass a folder"
+        )
+    _report_fallback(folder)
+    return folder
+
+
+@functools.cache
+def _report_fallback(folder: Path) -> None:
+    report("cache", f"no home folder is known; cache files go to {folder} (--cache_dir)")

@@ -14,6 +14,7 @@ import numpy as np
 import tensorflow as tf
 
 from seedtf.compat.keras import check_keras_version, keep_random_states, with_values
+from seedtf.compat.keras_settings import check_keras_settings
 from seedtf.errors import UserError, first_line
 from seedtf.files import atomic_path
 from seedtf.model.archive import check_model_archive
@@ -142,14 +143,15 @@ def build_network(
         every global dtype policy.
 
     Raises:
-        UserError: the model is unknown, the image size is too small for it, or the weights cannot be
-            downloaded or loaded.
+        UserError: the model is unknown, the image size is too small for it, the weights cannot be
+            downloaded or loaded, or Keras's own settings do not fit (see ``check_keras_settings``).
 
     Example:
         >>> network = build_network(model="tiny", num_classes=3, image_size=16, weights="none")
         >>> network.name, network.output_shape
         ('tiny', (None, 3))
     """
+    check_keras_settings()
     name = resolve_model_name(model)
     check_image_size(name, image_size)
     keep_random_states()

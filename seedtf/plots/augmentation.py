@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 from seedtf.augment import fused, reference
 from seedtf.augment.mixing import Mixing, mix
 from seedtf.augment.policy import Parameters, Policy, draw_parameters
+from seedtf.compat.matplotlib import default_style
 from seedtf.data.store import Store
 from seedtf.plots.base import GREY, VALIDATION, clip_label, new_figure
 
@@ -25,6 +26,7 @@ _COLUMNS = 8
 _CELL = 1.35  # inches, of one image
 
 
+@default_style
 def draw_preview(
     store: Store, records: np.ndarray, policy: Policy, *, seed: int, impl: str, mixing: Mixing
 ) -> Figure:
@@ -68,6 +70,7 @@ def draw_preview(
     )
 
 
+@default_style
 def draw_augmentations(
     original: npt.NDArray[Any],
     augmented: npt.NDArray[Any],

@@ -17,6 +17,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from seedtf.compat.matplotlib import default_style
 from seedtf.files import write_bytes
 
 __all__ = [
@@ -27,6 +28,7 @@ __all__ = [
     "STRENGTH",
     "TRAIN",
     "VALIDATION",
+    "Figure",
     "clip_label",
     "figure_png",
     "new_figure",
@@ -106,6 +108,7 @@ def clip_label(text: str, limit: int) -> str:
     return text if len(text) <= limit else text[: limit - 1] + "…"
 
 
+@default_style
 def figure_png(figure: Figure, *, dpi: int = DPI) -> bytes:
     """The figure as the bytes of a PNG file; the same figure always gives the same bytes."""
     data = io.BytesIO()

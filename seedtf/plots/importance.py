@@ -10,6 +10,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from seedtf.compat.matplotlib import default_style
 from seedtf.plots.base import BEST, GREY, TRAIN, new_figure, style_axes
 
 __all__ = ["Axis", "Trial", "draw_importance"]
@@ -63,6 +64,7 @@ class Trial(Protocol):
         """The value of each flag."""
 
 
+@default_style
 def draw_importance(
     space: Sequence[Axis],
     trials: Sequence[Trial],

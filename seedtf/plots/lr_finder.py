@@ -7,6 +7,7 @@ from typing import Protocol
 import numpy as np
 from matplotlib.figure import Figure
 
+from seedtf.compat.matplotlib import default_style
 from seedtf.plots.base import BEST, GREY, RATE, TRAIN, new_figure, style_axes
 
 __all__ = ["Suggestion", "Sweep", "draw_lr_sweep"]
@@ -46,6 +47,7 @@ class Suggestion(Protocol):
         """The suggested rate, one of the two."""
 
 
+@default_style
 def draw_lr_sweep(sweep: Sweep, suggestion: Suggestion | None, *, title: str) -> Figure:
     """Draws the loss over the learning rate on a logarithmic axis, with the suggested rates.
 

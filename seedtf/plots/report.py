@@ -9,6 +9,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from seedtf.compat.matplotlib import default_style
 from seedtf.plots.base import GREY, TRAIN, VALIDATION, clip_label, new_figure, style_axes
 
 __all__ = ["MAX_NAMED_CLASSES", "MAX_NUMBERED_CLASSES", "draw_confusion", "draw_reliability"]
@@ -33,6 +34,7 @@ class _Reliability(Protocol):
     def ece(self) -> float: ...
 
 
+@default_style
 def draw_confusion(confusion: np.ndarray, class_names: Sequence[str], *, title: str) -> Figure:
     """The confusion matrix with true classes in rows; a cell shows its count and percentage of the row.
 
@@ -61,6 +63,7 @@ def draw_confusion(confusion: np.ndarray, class_names: Sequence[str], *, title: 
     return figure
 
 
+@default_style
 def draw_reliability(before: _Reliability, after: _Reliability | None, *, title: str) -> Figure:
     """Accuracy against confidence, above the number of images in each bin.
 

@@ -8,6 +8,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from seedtf.compat.matplotlib import default_style
 from seedtf.plots.base import (
     BEST,
     GREY,
@@ -29,6 +30,7 @@ _LOG_SCALE_MEDIAN = 1 / 20
 _PANEL_HEIGHTS = (3, 3, 1.6, 1.2)  # loss, accuracy, learning rate, augmentation strength
 
 
+@default_style
 def draw_curves(
     rows: Sequence[Mapping[str, float]],
     *,
@@ -74,6 +76,7 @@ def draw_curves(
     return figure
 
 
+@default_style
 def draw_schedule(schedule: Callable[[float], float], epochs: float, *, title: str) -> Figure:
     """The learning rate over the whole training, with its highest and its last value marked.
 

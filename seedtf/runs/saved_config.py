@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from seedtf.config.data_flags import LAYOUT
-from seedtf.config.flags import number_or_auto
+from seedtf.config.flags import expand_home, number_or_auto
 from seedtf.config.recipes import RECIPES, recipe_changes
 from seedtf.config.train_config import NEWEST, PATHS, TrainConfig
 from seedtf.errors import UserError
@@ -47,12 +47,13 @@ def resumed_config(resume: str, given: Mapping[str, Any]) -> TrainConfig:
     Raises:
         UserError: no such run, or a given flag differs from the run's.
     """
-    run_dir = newest_run() if resume == NEWEST else Path(resume)
+    run_dir = newest_run() if resume == NEWEST else Path(expand_home("resume", resume))
     saved = read_settings(run_dir, flag="--resume")
     names = {field.name for field in dataclasses.fields(TrainConfig)}
     values = {name: value for name, value in saved.items() if name in names}
     for name, value in given.items():
         value = number_or_auto(TrainConfig, name, value)
+        value = expand_home(name, value) if isinstance(value, str) else value
         if name not in RESUME_MAY_CHANGE and values.get(name) != value:
             raise UserError(
                 f"--{name}={value}: the run in {run_dir} has {values.get(name)!r}; leave the flag "

@@ -186,8 +186,6 @@ def runtime_errors_as_user_errors(
             f"{broken[0].detail}); restore it{resume} or remove it (seedtf check finds all such "
             "files) and start again"
         ) from error
-    except BrokenPipeError:  # stdout was closed (e.g. `| head`); this is not a run-folder error
-        raise
     except OSError as error:
         if run_dir is None:
             raise

@@ -7,10 +7,9 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import keras
-from matplotlib.figure import Figure
 
 from seedtf.files import write_bytes, write_text
-from seedtf.plots.base import figure_png
+from seedtf.plots.base import Figure, figure_png
 from seedtf.plots.page import image_uri, render_page
 from seedtf.plots.training import draw_curves
 from seedtf.report import format_duration, report_error

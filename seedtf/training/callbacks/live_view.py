@@ -8,9 +8,7 @@ import sys
 from collections.abc import Callable
 from typing import Any, Protocol
 
-from matplotlib.figure import Figure
-
-from seedtf.plots.base import figure_png
+from seedtf.plots.base import Figure, figure_png
 
 __all__ = ["View", "in_notebook", "open_view"]
 
@@ -42,8 +40,11 @@ def open_view(title: str) -> View | None:
     ):
         return None
     # imported only here, because importing pyplot selects a window system
-    pyplot = importlib.import_module("matplotlib.pyplot")
-    figure = pyplot.figure(num=title, figsize=(5.4, 6.8))
+    try:
+        pyplot = importlib.import_module("matplotlib.pyplot")
+        figure = pyplot.figure(num=title, figsize=(5.4, 6.8))
+    except ImportError:  # MPLBACKEND names a window system that is not installed
+        return None
     if figure.canvas.required_interactive_framework is None:  # a backend that only writes files
         pyplot.close(figure)
         return None

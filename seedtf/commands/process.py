@@ -1,0 +1,119 @@
+"""Prepares the process of a command before anything heavy is imported; logs faults of seedtf.
+
+The settings of libraries are handled beside their imports: Matplotlib's in ``compat.matplotlib``, those
+of TensorFlow and Keras in ``compat.tensorflow_env`` and ``compat.keras_settings``.
+"""
+
+from __future__ import annotations
+
+import errno
+import importlib.metadata
+import os
+import platform
+import shlex
+import sys
+import tempfile
+import time
+import traceback
+from collections.abc import Sequence
+from pathlib import Path
+
+import seedtf
+
+__all__ = ["describe_os_error", "prepare_process", "restart_in_utf8", "write_fault_log"]
+
+_PACKAGES = ("tensorflow", "keras", "numpy", "matplotlib", "pillow", "absl-py")
+# the flag that names a command's output, for errors about a path that no argument names
+_OUTPUT_FLAGS = {"train": "run_dir", "benchmark": "", "compare": "", "data_service": ""}
+_WRITE_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)
+
+
+def restart_in_utf8() -> None:
+    """Starts this process again in Python's UTF-8 mode where the locale has another encoding.
+
+    Otherwise file names with other characters than the locale's could not be passed to TensorFlow,
+    which takes UTF-8 alone. The text shown keeps the encoding of the terminal.
+    """
+    if sys.getfilesystemencoding().lower() in ("utf-8", "utf8") or sys.flags.utf8_mode:
+        return
+    if sys.stdout is not None:
+        os.environ.setdefault("PYTHONIOENCODING", f"{sys.stdout.encoding}:backslashreplace")
+    os.environ["PYTHONUTF8"] = "1"
+    os.execv(sys.executable, [sys.orig_argv[0], "-X", "utf8", *sys.orig_argv[1:]])
+
+
+def prepare_process() -> None:
+    """Makes stdout and stderr usable: open, and able to show any text.
+
+    A character that the encoding of a stream lacks is shown as an escape such as ``\\xb2``. A stream
+    that the caller has closed discards what is written to it; otherwise the next file that the process
+    opens would get the stream's number, and receive its text.
+    """
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        try:
+            os.fstat(number)
+        except OSError:
+            null = os.open(os.devnull, os.O_RDWR)
+            if null != number:
+                os.dup2(null, number)
+                os.close(null)
+        if getattr(sys, name) is None:
+            mode = "r" if name == "stdin" else "w"
+            setattr(sys, name, open(number, mode, encoding="utf-8", closefd=False))  # noqa: SIM115
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def describe_os_error(error: OSError, command: str, arguments: Sequence[str]) -> str:
+    """The one line for an operating-system error: the flag or path, the cause and, if known, a remedy.
+
+    Args:
+        error: an error about a file.
+        command: the name of the command.
+        arguments: its arguments; the flag whose value leads to the file is named.
+    """
+    cause = error.strerror or str(error)
+    path = str(error.filename or "")
+    for argument in arguments:
+        name, equals, value = argument.partition("=")
+        if path and equals and name.startswith("--") and value and _leads_to(value, path):
+            detail = "" if path == value else f" ({path})"
+            return f"{name}={value}: {cause}{detail}; pass another path"
+    flag = _OUTPUT_FLAGS.get(command, "out")
+    if flag and error.errno in _WRITE_ERRORS:
+        return f"{path or 'the output'}: {cause}; make room or pass another path as --{flag}"
+    return f"{path or 'a file'}: {cause}"
+
+
+def write_fault_log(error: BaseException, command: str, arguments: Sequence[str]) -> str:
+    """Writes traceback, command line and versions to a new file and returns its path.
+
+    The file lies in the temporary folder, or in the working folder; the text goes to stderr, and the
+    path is empty, where neither can be written.
+    """
+    versions = {"seedtf": seedtf.__version__, "python": platform.python_version()}
+    for name in _PACKAGES:
+        try:
+            versions[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            versions[name] = "not installed"
+    lines = [f"seedtf {shlex.join([command, *arguments])}", f"system {platform.platform()}"]
+    lines += [f"{name} {version}" for name, version in versions.items()]
+    text = "\n".join([*lines, "", "".join(traceback.format_exception(error))])
+    data = text.encode("utf-8", "backslashreplace")
+    prefix = f"seedtf-fault-{time.strftime('%Y%m%d-%H%M%S')}-"
+    try:
+        descriptor, path = tempfile.mkstemp(".log", prefix)
+        with open(descriptor, "wb") as file:
+            file.write(data)
+    except OSError:
+        sys.stderr.write(data.decode())
+        return ""
+    return path
+
+
+def _leads_to(value: str, path: str) -> bool:
+    """Whether a flag's value is the path, or a folder above it."""
+    named, full = Path(value).absolute(), Path(path).absolute()
+    return named == full or named in full.parents

@@ -1,0 +1,132 @@
+"""Keras's own settings: its backend, its image layout, its float type and its limits of training.
+
+They belong to the whole process and come from the environment and from ``~/.keras/keras.json``, where
+another project may have left them. seedtf needs TensorFlow, channels last and float32. A command sets
+these and reports what it did not obey; a function called from Python refuses other settings, because
+the caller's own models use them too.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+from seedtf.errors import UserError
+
+__all__ = ["check_keras_settings", "override_keras_settings"]
+
+_NEEDED = {
+    "backend": "tensorflow",
+    "floatx": "float32",
+    "image_data_format": "channels_last",
+    "epsilon": 1e-7,
+}
+_ALLOWED = {
+    "floatx": ("bfloat16", "float16", "float32", "float64"),
+    "image_data_format": ("channels_first", "channels_last"),
+}
+# They stop every training early, without a line in its output.
+_LIMITS = ("KERAS_MAX_EPOCHS", "KERAS_MAX_STEPS_PER_EPOCH")
+
+
+def override_keras_settings() -> list[str]:
+    """Makes Keras use what seedtf needs; to be called before Keras is imported.
+
+    Returns:
+        one text for each setting of the user that is not obeyed.
+
+    Raises:
+        UserError: keras.json holds a value with which Keras cannot be imported.
+
+    Tried with Keras 2.15.0 and 3.15.1; tested by
+    ``test_settings_of_keras_do_not_reach_a_command``.
+    """
+    notes = []
+    backend = os.environ.get("KERAS_BACKEND", "tensorflow")
+    if backend != "tensorflow":
+        notes.append(f"KERAS_BACKEND={backend} is ignored; seedtf uses tensorflow")
+    os.environ["KERAS_BACKEND"] = "tensorflow"
+    for name in _LIMITS:
+        if name in os.environ:
+            notes.append(f"{name}={os.environ.pop(name)} is ignored; pass --epochs")
+    path, settings = _read_keras_json()
+    ignored = {
+        name: settings[name]
+        for name, needed in _NEEDED.items()
+        if name != "backend" and settings.get(name, needed) != needed
+    }
+    if ignored:
+        found = ", ".join(f"{name} {value}" for name, value in ignored.items())
+        needed = ", ".join(str(_NEEDED[name]) for name in ignored)
+        notes.append(f"{path}: {found} is ignored; seedtf uses {needed}")
+        _set_needed()
+    return notes
+
+
+def check_keras_settings() -> None:
+    """Raises UserError if the process has settings of Keras with which seedtf does not work.
+
+    Keras is not imported here: before its import, the environment and keras.json decide.
+
+    Tried with Keras 3.15.1; tested by
+    ``test_a_function_called_from_python_refuses_settings_of_keras_by_name``.
+    """
+    keras = sys.modules.get("keras")
+    if keras is None:
+        path, settings = _read_keras_json()
+        settings["backend"] = os.environ.get("KERAS_BACKEND", settings.get("backend", "tensorflow"))
+        source = f"the environment or {path}"
+    else:
+        path, source = None, "keras.config"
+        settings = {
+            "backend": keras.backend.backend(),
+            "floatx": keras.backend.floatx(),
+            "image_data_format": keras.backend.image_data_format(),
+        }
+    for name in ("backend", "floatx", "image_data_format"):
+        value, needed = settings.get(name, _NEEDED[name]), _NEEDED[name]
+        if value == needed:
+            continue
+        if name == "backend":
+            remedy = "set KERAS_BACKEND=tensorflow before Keras is imported"
+        elif path is not None:
+            remedy = f"correct it in {path}"
+        else:
+            remedy = f"call keras.backend.set_{name}({needed!r}) first"
+        raise UserError(f"{name}={value} in {source}: seedtf needs {needed}; {remedy}")
+
+
+def _set_needed() -> None:
+    import keras
+
+    keras.backend.set_floatx(_NEEDED["floatx"])
+    keras.backend.set_image_data_format(_NEEDED["image_data_format"])
+    keras.backend.set_epsilon(_NEEDED["epsilon"])
+
+
+def _read_keras_json() -> tuple[Path, dict[str, Any]]:
+    """The file that Keras reads at its import, and its content; empty where Keras ignores the file."""
+    home = os.path.expanduser("~")
+    folder = os.environ.get("KERAS_HOME") or os.path.join(
+        home if os.access(home, os.W_OK) else "/tmp", ".keras"
+    )
+    path = Path(os.path.expanduser(folder)) / "keras.json"
+    try:
+        settings = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return path, {}
+    if not isinstance(settings, dict):
+        raise UserError(f"{path}: holds no JSON object; correct or remove it")
+    for name, allowed in _ALLOWED.items():
+        if settings.get(name, allowed[0]) not in allowed:
+            raise UserError(
+                f"{path}: {name} is {settings[name]!r}, which Keras refuses; correct or remove it"
+            )
+    if not isinstance(settings.get("epsilon", 1e-7), float):
+        raise UserError(
+            f"{path}: epsilon is {settings['epsilon']!r}, which Keras refuses; correct or remove it"
+        )
+    return path, settings

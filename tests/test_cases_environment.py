@@ -1,0 +1,376 @@
+"""Environments that people have: notebooks, containers, clusters, old locales, settings of others.
+
+One process runs the commands with everything hostile at once, because each import of TensorFlow takes
+seconds; the tests of a row look at its part of the output.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+import stat
+import subprocess
+import sys
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+from seedtf.commands import main as command_line
+from seedtf.commands.main import COMMANDS, main
+from seedtf.config.flags import default_cache_dir
+from seedtf.config.train_config import TrainConfig
+from seedtf.errors import UserError
+from seedtf.files import fsync, is_locked, lock_folder, write_text
+
+ROOT = Path(__file__).resolve().parent.parent
+NOTEBOOK = {"MPLBACKEND": "module://a_backend_of_another_environment"}
+KERAS_JSON = '{"backend": "torch", "floatx": "float16", "image_data_format": "channels_first"}'
+
+# Runs each line of stdin as a command, and prints its exit code behind a mark to both streams.
+MANY_COMMANDS = """
+import os, shlex, sys
+from seedtf.commands.main import main
+for line in sys.stdin.read().splitlines():
+    try:
+        code = main(shlex.split(line))
+    except SystemExit as end:
+        code = end.code
+    for stream in (1, 2):
+        os.write(stream, f"\\n@@ {line.split()[0]} {code}\\n".encode())
+"""
+
+
+class Shown(NamedTuple):
+    code: int
+    out: str
+    err: str
+
+
+def child_environment(changes: Mapping[str, str | None]) -> dict[str, str]:
+    """The environment of the tests with changes; None removes a variable."""
+    merged = {**os.environ, "PYTHONPATH": str(ROOT), **changes}
+    return {name: value for name, value in merged.items() if value is not None}
+
+
+def run_commands(
+    lines: list[str], folder: Path, changes: Mapping[str, str | None]
+) -> dict[str, Shown]:
+    """Runs command lines in one new process and returns, by command, the code and both outputs."""
+    done = subprocess.run(
+        [sys.executable, "-c", MANY_COMMANDS],
+        input="\n".join(lines),
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=folder,
+        env=child_environment(changes),
+        errors="backslashreplace",
+    )
+    parts = [re.split(r"\n@@ (\w+) (\d+)\n", text) for text in (done.stdout, done.stderr)]
+    assert done.returncode == 0, done.stderr
+    out, err = parts
+    return {
+        command: Shown(int(code), shown, log)
+        for command, code, shown, log in zip(
+            out[1::3], out[2::3], out[0::3], err[0::3], strict=False
+        )
+    }
+
+
+@pytest.fixture(scope="module")
+def hostile(tiny_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Shown]:
+    """What the commands show with all hostile settings at once; ``folder`` is their working folder."""
+    folder = tmp_path_factory.mktemp("hostile")
+    (folder / "matplotlibrc").write_text("text.usetex: True\nfont.family: no such font\n")
+    (folder / "keras.json").write_text(KERAS_JSON)
+    lines = [
+        f"check '{tiny_folder}'",
+        f"train --data_dir='{tiny_folder}' --weights=none --model=tiny --image_size=16 --epochs=1"
+        " --batch_size=4 --run_dir=run --seed=1",
+        "evaluate run",
+        f"predict run '{tiny_folder}'",
+        f"preview --data_dir='{tiny_folder}' --image_size=16",
+        "compare run run",
+    ]
+    changes = {
+        **NOTEBOOK,
+        "KERAS_BACKEND": "jax",
+        "KERAS_HOME": str(folder),
+        "KERAS_MAX_STEPS_PER_EPOCH": "1",
+        "PYTHONIOENCODING": "ascii",
+        "TF_CPP_MIN_LOG_LEVEL": "3",
+    }
+    shown = run_commands(lines, folder, changes)
+    assert set(shown) == {line.split()[0] for line in lines}
+    return {**shown, "folder": Shown(0, str(folder), "")}
+
+
+@pytest.mark.parametrize("command", ["check", "train", "evaluate", "predict", "preview", "compare"])
+def test_a_command_works_with_everything_hostile_at_once(command, hostile) -> None:
+    shown = hostile[command]
+    assert shown.code in ((0, 1) if command == "check" else (0,)), shown
+    assert "Traceback" not in shown.out + shown.err
+
+
+def test_settings_of_keras_do_not_reach_a_command(hostile) -> None:
+    with zipfile.ZipFile(Path(hostile["folder"].out, "run/checkpoints/best.keras")) as archive:
+        saved = archive.read("config.json").decode()
+    assert "channels_last" in saved
+    assert "channels_first" not in saved
+    notes = hostile["check"].err.splitlines()  # the first command of the process
+    assert "KERAS_BACKEND=jax is ignored; seedtf uses tensorflow" in notes
+    assert any("floatx float16, image_data_format channels_first is ignored" in n for n in notes)
+    assert any(note.startswith("KERAS_MAX_STEPS_PER_EPOCH=1 is ignored") for note in notes)
+
+
+def test_level_3_of_tensorflows_log_is_silent(hostile) -> None:
+    lines = [line for line in hostile["check"].err.splitlines() if line]
+    assert all("is ignored" in line for line in lines), lines
+
+
+def test_matplotlib_is_imported_whatever_mplbackend_names(tmp_path: Path) -> None:
+    code = "import seedtf.plots.training, os; print(os.environ['MPLBACKEND'])"
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        check=False,
+        env=child_environment(NOTEBOOK),
+    )
+    assert (done.stdout.strip(), done.stderr) == (NOTEBOOK["MPLBACKEND"], "")
+
+
+def test_a_figure_does_not_depend_on_the_users_style() -> None:
+    import matplotlib as mpl
+
+    from seedtf.plots.base import figure_png
+    from seedtf.plots.training import draw_schedule
+
+    def draw() -> bytes:
+        return figure_png(draw_schedule(lambda epoch: 0.1, 2, title="x"), dpi=40)
+
+    plain = draw()
+    own = {"text.usetex": True, "savefig.bbox": "tight", "font.size": 30.0}
+    with mpl.rc_context(own):
+        assert draw() == plain
+        assert {name: mpl.rcParams[name] for name in own} == own
+
+
+@pytest.mark.parametrize(
+    ("variables", "message"),
+    [
+        ({"KERAS_BACKEND": "jax"}, "backend=jax in the environment"),
+        (
+            {"KERAS_BACKEND": None, "KERAS_HOME": "."},
+            "backend=torch in the environment or keras.json",
+        ),
+        ({"KERAS_BACKEND": "tensorflow", "KERAS_HOME": "."}, "floatx=float16"),
+    ],
+)
+def test_a_function_called_from_python_refuses_settings_of_keras_by_name(
+    variables, message, tmp_path: Path
+) -> None:
+    (tmp_path / "keras.json").write_text(KERAS_JSON)
+    done = subprocess.run(
+        [sys.executable, "-c", "import seedtf; seedtf.train_and_evaluate"],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=tmp_path,
+        env=child_environment(variables),
+    )
+    assert f"UserError: {message}" in done.stderr
+
+
+@pytest.mark.parametrize("content", ['{"floatx": "int8"}', "[]", '{"epsilon": 1}'])
+def test_a_keras_json_that_keras_cannot_read_is_named(content, tmp_path: Path) -> None:
+    (tmp_path / "keras.json").write_text(content)
+    shown = run_commands(["check data"], tmp_path, {"KERAS_HOME": str(tmp_path)})["check"]
+    assert shown.code == 2
+    assert "keras.json: " in shown.err
+    assert "correct or remove it" in shown.err
+
+
+ENVIRONMENTS = {
+    "notebook": NOTEBOOK,
+    "ascii": {"PYTHONIOENCODING": "ascii"},
+    "latin-1": {"PYTHONIOENCODING": "latin-1"},
+    "C locale": {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"},
+    "keras": {"KERAS_BACKEND": "torch"},
+    "no home": {"HOME": None, "XDG_CACHE_HOME": None},
+    "no temporary folder": {"TMPDIR": "/no/such/folder"},
+    "every warning an error": {"PYTHONWARNINGS": "error"},
+}
+
+
+@pytest.mark.parametrize("environment", ENVIRONMENTS)
+def test_every_command_has_help_in_a_hostile_environment(environment, tmp_path: Path) -> None:
+    lines = [f"{command} --help" for command in COMMANDS]
+    shown = run_commands(lines, tmp_path, ENVIRONMENTS[environment])
+    assert {command: shown[command].code for command in COMMANDS} == dict.fromkeys(COMMANDS, 0)
+    assert all(each.err == "" for each in shown.values())
+
+
+def test_names_with_umlauts_are_names_in_a_locale_without_utf_8(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "seedtf", "sample", "--out=Bäume", "--images_per_class=1"],
+        capture_output=True,
+        check=False,
+        cwd=tmp_path,
+        env=child_environment(ENVIRONMENTS["C locale"] | {"PYTHONIOENCODING": None}),
+    )
+    assert done.stdout.strip() == b"B\\xe4ume"
+    assert (tmp_path / "Bäume").is_dir()
+
+
+def test_a_tilde_is_the_home_folder_in_every_path_flag(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    config = TrainConfig(data_dir="~/data", run_dir="~/runs/x", cache_dir="~")
+    assert config.data_dir == f"{tmp_path}/data"
+    assert config.run_dir == f"{tmp_path}/runs/x"
+    assert config.cache_dir == str(tmp_path)
+    assert TrainConfig(data_dir="./~").data_dir == "./~"
+
+
+def test_a_tilde_in_a_flagfile_is_the_home_folder(tmp_path: Path, monkeypatch, capsys) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "flags.txt").write_text("--out=~/drawn\n--images_per_class=1\n--image_size=16\n")
+    assert main(["sample", "--flagfile=~/flags.txt"]) == 0
+    assert capsys.readouterr().out == f"{tmp_path}/drawn\n"
+
+
+def test_a_tilde_without_a_home_is_refused(monkeypatch) -> None:
+    monkeypatch.setattr(os.path, "expanduser", lambda path: path)
+    with pytest.raises(UserError, match="--data_dir=~/data: no home folder is known"):
+        TrainConfig(data_dir="~/data")
+
+
+def test_a_path_that_is_not_utf_8_is_refused_by_name() -> None:
+    with pytest.raises(UserError, match=r"--data_dir=Bilder\\xe4/data: the name is not UTF-8"):
+        TrainConfig(data_dir="Bilder\udce4/data")
+
+
+def test_without_a_home_the_cache_lies_in_the_temporary_folder(
+    tmp_path: Path, monkeypatch, capsys
+) -> None:
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.setattr(os.path, "expanduser", lambda path: path)
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    folder = default_cache_dir()
+    assert folder == tmp_path / f"seedtf-{os.getuid()}"
+    assert str(folder) in capsys.readouterr().out
+    folder.mkdir()
+    monkeypatch.setattr(os, "getuid", lambda: folder.stat().st_uid + 1)
+    (tmp_path / f"seedtf-{os.getuid()}").mkdir()
+    with pytest.raises(UserError, match=r"--cache_dir: .* is another user's"):
+        default_cache_dir()
+
+
+@pytest.mark.parametrize("number", [errno.EINVAL, errno.ENOTSUP])
+def test_a_folder_that_cannot_be_flushed_is_no_error(number, tmp_path: Path, monkeypatch) -> None:
+    def refuse(descriptor: int) -> None:
+        if stat.S_ISDIR(os.fstat(descriptor).st_mode):
+            raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, "fsync", refuse)
+    write_text(tmp_path / "table.csv", "a\n")
+    assert (tmp_path / "table.csv").read_text() == "a\n"
+
+
+def test_a_file_that_cannot_be_flushed_is_an_error(tmp_path: Path, monkeypatch) -> None:
+    def refuse(descriptor: int) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(os, "fsync", refuse)
+    with pytest.raises(OSError, match="Input/output"):
+        fsync(tmp_path)
+
+
+def test_a_file_system_without_locks_gives_a_warning(tmp_path: Path, monkeypatch, capsys) -> None:
+    def refuse(*arguments: object) -> None:
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr("fcntl.flock", refuse)
+    with lock_folder(tmp_path):
+        assert not is_locked(tmp_path)
+    assert "has no locks" in capsys.readouterr().out
+
+
+def test_an_error_names_the_file_and_not_its_temporary_name(tmp_path: Path) -> None:
+    with pytest.raises(OSError, match="No such file") as missing:
+        write_text(tmp_path / "missing/table.csv", "")
+    assert missing.value.filename == str(tmp_path / "missing/table.csv")
+    (tmp_path / "file").touch()
+    with pytest.raises(NotADirectoryError) as no_folder:
+        write_text(tmp_path / "file/table.csv", "")
+    assert no_folder.value.filename == str(tmp_path / "file/table.csv")
+
+
+class _Module:
+    """Stands for the module of a command whose ``run`` fails."""
+
+    def __init__(self, error: BaseException) -> None:
+        self._error = error
+
+    def run(self, arguments: list[str]) -> int:
+        raise self._error
+
+
+@pytest.fixture
+def failing(monkeypatch, tmp_path: Path):
+    """Makes every command raise an error; logs of faults go to ``tmp_path``."""
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+
+    def fail_with(error: BaseException) -> None:
+        monkeypatch.setattr(command_line.importlib, "import_module", lambda name: _Module(error))
+
+    return fail_with
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_fault_is_one_line_with_the_path_of_a_log(command, failing, capsys, tmp_path) -> None:
+    failing(KeyError("colour"))
+    assert main([command, "--out=a b"]) == 70
+    (line,) = capsys.readouterr().err.splitlines()
+    (log,) = tmp_path.glob("seedtf-fault-*.log")
+    assert line.startswith(f"seedtf {command}: a fault of seedtf itself (KeyError: 'colour')")
+    assert line.endswith(str(log))
+    text = log.read_text()
+    assert f"seedtf {command} '--out=a b'" in text
+    assert "Traceback (most recent call last)" in text
+    assert re.search(r"^tensorflow \d", text, re.MULTILINE)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_ctrl_c_is_one_line(command, failing, capsys) -> None:
+    failing(KeyboardInterrupt())
+    assert main([command]) == 130
+    assert capsys.readouterr().err.strip() == f"seedtf {command}: interrupted"
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_full_disk_is_one_line_that_names_the_flag(command, failing, capsys) -> None:
+    failing(OSError(errno.ENOSPC, "No space left on device", "/full/table.csv"))
+    assert main([command, "--x=1", "--out=/full"]) == 2
+    expected = f"seedtf {command}: --out=/full: No space left on device (/full/table.csv); "
+    assert capsys.readouterr().err == f"{expected}pass another path\n"
+
+
+def test_memory_that_does_not_suffice_is_one_line(failing, capsys) -> None:
+    failing(MemoryError("7 GB"))
+    assert main(["evaluate"]) == 2
+    assert capsys.readouterr().err == "seedtf evaluate: not enough memory (7 GB)\n"
+
+
+@pytest.mark.parametrize("redirection", [">/dev/full", ">&-", "2>&-", "<&-"])
+def test_a_full_or_closed_stream_is_no_traceback(redirection: str) -> None:
+    command = f"{sys.executable} -m seedtf train --help {redirection}"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False)
+    full = "seedtf: the output cannot be written: No space left on device\n"
+    assert done.stderr == (full if redirection == ">/dev/full" else "")
+    assert done.returncode == (2 if redirection == ">/dev/full" else 0)
