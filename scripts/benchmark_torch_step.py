@@ -60,7 +60,7 @@ def torch_network(torch: Any) -> Any:
 
 
 def torch_step(size: int, batch: int, threads: int, compiled: bool) -> Callable[[], float]:
-    """Builds the model; the returned function takes one step and returns the loss."""
+    """Builds the model; the returned function runs one step and returns the loss."""
     import torch
 
     torch.set_num_threads(threads)
@@ -127,7 +127,7 @@ def main() -> None:
     parser.add_argument("--image_size", default="96,150", help="image sizes, separated by commas")
     parser.add_argument("--batch_size", type=int, default=32, help="images per step")
     parser.add_argument("--rounds", type=int, default=5, help="turns of each; medians are printed")
-    parser.add_argument("--steps", type=int, default=4, help="steps per turn")
+    parser.add_argument("--steps", type=int, default=4, help="steps per round")
     parser.add_argument("--threads", type=int, default=os.cpu_count(), help="threads for everyone")
     parser.add_argument("--worker", help=argparse.SUPPRESS)
     arguments = parser.parse_args()

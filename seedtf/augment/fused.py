@@ -39,7 +39,7 @@ YIQ_TO_RGB = (
     (1.0, -1.103744, 1.70062309),
 )
 _MID_GREY = 127.5
-# Fractional bits of a pixel position; a float32 position in an image 256 pixels wide has as many.
+# Fractional bits of a pixel position: as many as a float32 position has in an image of 256 pixels.
 _FRACTION_BITS = 16
 
 

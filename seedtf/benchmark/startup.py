@@ -43,7 +43,7 @@ class Start:
 
 @dataclass(frozen=True)
 class Build:
-    """What it costs to build the cache.
+    """The cost of building the cache.
 
     Attributes:
         mode: ``ram`` or ``disk``.
@@ -94,13 +94,13 @@ class Growth:
 
 
 def measure_start(flags: Sequence[str], plain: Sequence[object], rounds: int) -> Start:
-    """Starts ``seedtf train`` and a plain Keras script in turn, ``rounds`` times each.
+    """Starts ``seedtf train`` and a plain Keras script alternately, ``rounds`` times each.
 
-    One round before these, which is not counted, warms the caches.
+    One more round, which comes first and is not counted, warms the caches.
 
     Args:
         flags: flags of ``seedtf train``, without ``--run_dir``.
-        plain: network by its proper name, image size, batch size and number of classes.
+        plain: name of the network in Keras, image size, batch size and number of classes.
         rounds: how often each is started.
     """
     times = []
@@ -114,9 +114,9 @@ def measure_start(flags: Sequence[str], plain: Sequence[object], rounds: int) ->
 
 
 def measure_build(root: str, size: int, mode: str, rounds: int) -> Build:
-    """Builds a cache of the images below ``root`` and decodes them without one, in turn.
+    """Alternately builds a cache of the images below ``root`` and decodes them without one.
 
-    One round before these, which is not counted, brings the files into the page cache.
+    One more round, which comes first and is not counted, reads the files into the page cache.
     """
     times, peaks = [], []
     decoded_bytes = 1

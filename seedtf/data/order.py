@@ -113,14 +113,14 @@ class BatchIndices:
 class BalancedIndices(BatchIndices):
     """Batches of indices in which all classes are equally frequent (``--sampler=balanced``).
 
-    An epoch has n slots, as many as there are records. Each of the K classes gets ``n // K`` slots;
-    the ``n % K`` remaining slots go to the classes in turn, continuing from epoch to epoch. The slots
+    An epoch has n slots, the number of records. Each of the K classes gets ``n // K`` slots; the
+    ``n % K`` remaining slots are assigned to the classes round-robin across epochs. The slots
     of a class are filled in passes over its records: every record once in a random order, then every
     record again in another order. A pass may continue in the next epoch.
 
     Guarantees:
 
-    1. The batch at a step follows from (labels, batch_size, seed, step) alone.
+    1. The batch at a step depends only on (labels, batch_size, seed, step).
     2. Over any number of epochs, counted from the first, the numbers of slots of two classes differ
        by at most one, and so do those of two records of one class.
     3. A dataset that starts at step k yields what the dataset from step 0 yields from step k on.
@@ -175,8 +175,8 @@ class BalancedIndices(BatchIndices):
     def _slots_before(self, epoch: tf.Tensor) -> tf.Tensor:
         """How many slots each class had in all epochs before ``epoch``: int64 ``[K]``.
 
-        The remaining ``n % K`` slots of an epoch are dealt to the classes in turn, starting where the
-        last epoch stopped, so class k has ``ceil((m − k) / K)`` of the first m of them.
+        The remaining ``n % K`` slots of an epoch are assigned round-robin, starting where the last
+        epoch stopped, so class k has ``ceil((m − k) / K)`` of the first m of them.
         """
         per_class, remaining = divmod(self.n, self._classes)
         k = tf.range(self._classes, dtype=tf.int64)

@@ -19,7 +19,7 @@ def load_weights(model: keras.Model, path: str | os.PathLike[str], *, head: str)
     """Loads the weights in ``path`` into ``model``: all of them, or all but the head's.
 
     Args:
-        model: a functional model whose body ends in front of a layer named ``"pool"``.
+        model: a functional model whose body ends before a layer named ``"pool"``.
         path: a ``.weights.h5`` or ``.keras`` file of the whole network or of its body, or a legacy
             ``.h5`` file of the body (``*_notop.h5`` of keras.applications).
         head: name of the classification layer.

@@ -22,7 +22,7 @@ _SHOWN_QUANTILE = 0.9
 
 
 class Axis(Protocol):
-    """What is drawn of a searched flag; ``tuning.space.Dimension`` describes the values."""
+    """The drawn attributes of a searched flag, which ``tuning.space.Dimension`` describes."""
 
     @property
     def name(self) -> str:
@@ -49,7 +49,7 @@ class Axis(Protocol):
 
 
 class Trial(Protocol):
-    """What is drawn of a trial; ``tuning.trial.TrialRow`` describes the values."""
+    """The drawn attributes of a trial, which ``tuning.trial.TrialRow`` describes."""
 
     @property
     def outcome(self) -> str:

@@ -16,7 +16,7 @@ _MARGIN = 0.1
 
 
 class Sweep(Protocol):
-    """What is drawn of an ``LRSweep``; ``training.lr_finder`` describes the values."""
+    """The drawn attributes of an ``LRSweep``, which ``training.lr_finder`` describes."""
 
     @property
     def lrs(self) -> list[float]:
@@ -32,7 +32,7 @@ class Sweep(Protocol):
 
 
 class Suggestion(Protocol):
-    """What is drawn of an ``LRSuggestion``."""
+    """The drawn attributes of an ``LRSuggestion``."""
 
     @property
     def steepest(self) -> float:

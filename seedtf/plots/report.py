@@ -22,7 +22,7 @@ MAX_NAMED_CLASSES = 80
 
 
 class _Reliability(Protocol):
-    """What is drawn of ``seedtf.evaluation.metrics.Reliability``: arrays ``[bins]``, and the ECE."""
+    """The drawn attributes of ``seedtf.evaluation.metrics.Reliability``: ``[bins]`` and the ECE."""
 
     @property
     def counts(self) -> np.ndarray: ...

@@ -1,6 +1,7 @@
-"""The names of the files of a run folder; other packages take them from here.
+"""The names of the files in a run folder, for all other packages.
 
-Only the state files' own names (``training.state``) and the lock's (``files``) stand elsewhere.
+Only the names of state files (``training.state``) and of the lock file (``files``) are defined in
+other modules.
 """
 
 from __future__ import annotations

@@ -83,5 +83,5 @@ def newest_saved_model(path: Path) -> Path | None:
 
 
 def is_version(name: str) -> bool:
-    """Whether a model server would take a folder of this name for a version: ASCII digits only."""
+    """Whether a model server treats a folder of this name as a version: ASCII digits only."""
     return name.isascii() and name.isdigit()

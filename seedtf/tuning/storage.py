@@ -19,7 +19,7 @@ PRUNERS = ("median", "hyperband", "none")
 
 # How long to wait while another process writes the SQLite file.
 _LOCK_SECONDS = 60
-# The median pruner prunes only after so many trials, and the sampler draws at random for so many.
+# The number of trials before the median pruner starts, and the number of trials drawn at random.
 _TRIALS_BEFORE_PRUNING, _RANDOM_TRIALS = 5, 10
 
 

@@ -16,15 +16,15 @@ from seedtf.training.optim.ema import MovingAverage
 __all__ = ["AveragedWeights", "EmaWeights"]
 
 _MAX_BATCHES = 100
-"""At most so many training batches determine the batch statistics of averaged weights."""
+"""The largest number of training batches from which batch statistics are computed."""
 
 
 class EmaWeights(keras.callbacks.Callback):
     """Swaps the exponential moving average into the network for validation and saving, then back.
 
-    ``best.keras`` and ``last.keras`` therefore hold what was validated. Must stand behind the
-    checkpoints and before ``SaveState``, because a state holds the weights as trained and, separately,
-    the average.
+    ``best.keras`` and ``last.keras`` therefore hold what was validated. The callback must come after
+    the checkpoints and before ``SaveState``, because a state holds the weights as trained and,
+    separately, the average.
 
     Keras's own ``use_ema=True`` with ``SwapEMAWeights`` is not used because it averages the trainable
     variables only, not the moving statistics of batch normalization, and keeps no float32 copy of
@@ -55,17 +55,18 @@ class AveragedWeights(keras.callbacks.Callback):
     """Puts the average of stochastic weight averaging into the network for validation and saving.
 
     ``best.keras`` and ``last.keras`` therefore hold what was validated: the weights as trained until
-    averaging starts, the average from then on. Batch statistics belong to the weights they were
-    gathered with, so the averaged weights get their own from training batches of the epoch (Izmailov
-    et al. 2018, algorithm 1); the momentum of each layer decides how many batches count.
+    averaging starts, and the average after that. Batch statistics are valid only for the weights with
+    which they were computed, so those of the averaged weights are computed from training batches of
+    the epoch (Izmailov et al. 2018, algorithm 1); the momentum of each layer determines how many
+    batches are needed.
 
-    Must stand behind the checkpoints and before ``SaveState``, because a state holds the weights as
-    trained, and the average among the variables of the optimizer.
+    The callback must come after the checkpoints and before ``SaveState``, because a state holds the
+    weights as trained, and holds the average among the variables of the optimizer.
 
     Args:
         batches: returns the training batches of an epoch, counted from 0: images float32
             ``[B, S, S, 3]`` and labels.
-        position: must stand before this callback in the list.
+        position: must come before this callback in the list.
     """
 
     def __init__(

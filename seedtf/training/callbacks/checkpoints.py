@@ -35,7 +35,7 @@ class BestCheckpoint(keras.callbacks.Callback):
     Args:
         path: where the model is written.
         save: saves it there.
-        log: the history of the run; must stand before this callback in the list.
+        log: the history of the run; must come before this callback in the list.
     """
 
     def __init__(self, path: Path, save: Save, log: HistoryLog) -> None:
@@ -136,7 +136,7 @@ class SaveState(keras.callbacks.Callback):
         stop: records the signal that was received, if any.
         stop_reason: returns why the run has to end now (a time limit), or an empty string; the epoch
             is then left unfinished.
-        position: must stand before this callback in the list.
+        position: must come before this callback in the list.
         minutes: time between two states within an epoch; 0 saves at the end of epochs only.
         run_dir: the folder named in the message after a signal.
         clock: a monotonic clock in seconds.

@@ -26,8 +26,8 @@ class ConsoleLine(keras.callbacks.Callback):
     line names the strength of the augmentation once it has changed within the run.
 
     Args:
-        log: the history of the run; must stand before this callback in the list.
-        position: must stand before this callback in the list.
+        log: the history of the run; must come before this callback in the list.
+        position: must come before this callback in the list.
         epochs: the total number of planned epochs.
         steps_per_epoch: training steps in one epoch.
         stream: where to write; standard output by default.

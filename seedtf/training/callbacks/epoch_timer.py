@@ -120,5 +120,5 @@ class EpochTimer(keras.callbacks.Callback):
 
 
 def _without_first(values: list[float]) -> list[float]:
-    """All values but the first, whose epoch also traces and compiles; the first if it is alone."""
+    """All values but the first, whose epoch also traces and compiles, unless it is the only one."""
     return values[1:] or values

@@ -30,7 +30,7 @@ class HistoryLog(keras.callbacks.Callback):
     Args:
         path_history: history.csv.
         path_timing: timing.csv.
-        timer: the callback that measures the epoch; must stand before this one in the list.
+        timer: the callback that measures the epoch; must come before this one in the list.
         completed_epochs: lines up to this epoch are kept; later ones, whose epochs a resumed run
             repeats, are dropped. 0 starts with empty files. Lines of an older file that ends at
             val_accuracy get a strength of NaN.

@@ -27,7 +27,7 @@ class LearningRate(keras.callbacks.Callback):
         per_step: evaluate the schedule at ``epoch + step / steps_per_epoch`` before every step instead
             of once, at the start of the epoch.
         steps_per_epoch: training steps in one epoch.
-        position: must stand before this callback in the list.
+        position: must come before this callback in the list.
 
     Example:
         >>> def halving(epoch: float) -> float:

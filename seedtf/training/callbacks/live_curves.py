@@ -54,7 +54,7 @@ class LiveCurves(keras.callbacks.Callback):
 
     Args:
         paths: the run folder.
-        log: the history of the run; must stand before this callback in the list.
+        log: the history of the run; must come before this callback in the list.
         title: the name of the run, in any script.
         planned_lr: the learning rate of every planned epoch.
         show: also show the curves in a window if there is a display; a notebook shows them anyway.

@@ -24,8 +24,8 @@ class Patience(keras.callbacks.Callback):
 
     Args:
         epochs: how many epochs without a new minimum to allow, at least 1.
-        log: the history of the run, which a resumed run starts with; must stand before this callback
-            in the list. The patience of a resumed run may already be exhausted.
+        log: the history of the run, with the earlier epochs of a resumed run; must come before this
+            callback in the list. The patience of a resumed run may already be exhausted.
 
     Attributes:
         reason: why training was stopped; empty unless it was.
@@ -60,7 +60,7 @@ class TimeLimit(keras.callbacks.Callback):
 
     Args:
         minutes: the limit, above 0.
-        position: must stand before this callback in the list.
+        position: must come before this callback in the list.
         clock: a monotonic clock in seconds.
 
     Attributes:
@@ -104,7 +104,7 @@ class StopOnNaN(keras.callbacks.Callback):
     wait for the device; the error reaches the training loop one or two steps later.
 
     Args:
-        position: must stand before this callback in the list.
+        position: must come before this callback in the list.
         batch_files: returns the names of the images in a batch, given epoch and step from 0.
     """
 

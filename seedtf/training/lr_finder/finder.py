@@ -31,7 +31,7 @@ __all__ = ["LRSuggestion", "LRSweep", "lr_at", "smooth", "suggest_lr", "sweep_lr
 # The weight of the earlier losses in the running average: it spans about ten steps, a tenth of a
 # sweep of the default length.
 _MEMORY = 0.9
-# A loss of so many times the lowest one is diverging (Howard & Gugger 2020, arXiv 2002.04688).
+# A loss diverges if it is this many times the lowest one (Howard & Gugger 2020, arXiv 2002.04688).
 _DIVERGED = 4.0
 # The running average of the first few losses is noisy.
 _SKIPPED_STEPS = 5
