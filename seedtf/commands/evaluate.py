@@ -26,7 +26,9 @@ SNAPSHOTS_HELP = "Average over all snapshots of the run, instead of using its be
 class EvaluateConfig(Flags):
     """The run and the flags of ``seedtf evaluate``."""
 
-    run: str = option("", "Folder of a finished run, as seedtf train printed it.")
+    run: str = option(
+        "", "Folder of a finished run, as seedtf train printed it, or a .keras file in it."
+    )
     data_dir: str = option(
         "", "Evaluate on this folder of class folders instead of the run's own validation images."
     )

@@ -24,7 +24,7 @@ EXIT_INCOMPLETE = 3
 class ExportConfig(Flags):
     """The run and the flags of ``seedtf export``."""
 
-    run: str = option("", "Folder of a run.")
+    run: str = option("", "Folder of a run, or a .keras file in it.")
     out: str = option("", "Folder to which a new version is added; default RUN/export.")
     format: str = option(
         "saved_model",

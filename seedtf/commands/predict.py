@@ -23,7 +23,8 @@ class PredictConfig(Flags):
 
     run_or_export: str = option(
         "",
-        "Folder of a run, or of an exported model, whose probabilities are temperature-scaled.",
+        "Folder of a run, a .keras file in it, or the folder of an exported model, whose probabilities "
+        "are temperature-scaled.",
     )
     files_or_folders: tuple[str, ...] = option((), "Images, or folders of images at any depth.")
     out: str = option("predictions.csv", "CSV file to write.")

@@ -26,7 +26,8 @@ class NetworkFlags(RecipeFlags):
     )
     weights: str = option(
         "imagenet",
-        "Initial weights: imagenet (downloaded), none (random), or the path of a .keras or .h5 file.",
+        "Initial weights: imagenet (downloaded), none (random), the path of a .keras or .h5 file, or a "
+        "run folder, whose best model is taken.",
     )
     precision: str = option(
         AUTO,
@@ -52,5 +53,5 @@ class NetworkFlags(RecipeFlags):
 
     @property
     def has_weights_file(self) -> bool:
-        """Whether ``weights`` is the path of a file."""
+        """Whether ``weights`` is the path of a file or of a run."""
         return self.weights not in ("none", "imagenet")

@@ -66,10 +66,10 @@ class Classifier:
 def open_classifier(
     path: str | os.PathLike[str], tta: int = 1, *, snapshots: bool = False
 ) -> Classifier:
-    """Opens a run folder, a SavedModel, or a folder of numbered SavedModels (the highest number).
+    """Opens a run, a SavedModel, or a folder of numbered SavedModels (the highest number).
 
     Args:
-        path: the folder.
+        path: the folder, or a checkpoint inside a run.
         tta: 1, or 8 for the mean over the eight rotations and reflections; for a run only.
         snapshots: whether to average all snapshots of a run instead of using its best model.
 

@@ -50,14 +50,15 @@ def evaluate_run(
     report on the validation images; where there is none, nothing is scaled.
 
     Args:
-        run_dir: a run folder.
+        run_dir: a run folder, or a checkpoint inside one, such as ``RUN/checkpoints/last.keras``.
         data_dir, labels_csv: other labelled images, as for training.
         tta: 1, or 8 for the mean over the eight rotations and reflections of the square.
         snapshots: whether to average all snapshots of the run instead of using its best model.
         precision_target: wanted fraction of correct predictions among the accepted ones.
         batch_size: images per batch; changes the speed, not the predictions.
         out: the folder of the report. The default is ``report`` in the run, with the suffixes
-            ``-<name of data_dir>``, ``-snapshots`` and ``-tta8`` that apply; it is replaced.
+            ``-<name of data_dir>``, ``-<checkpoint>``, ``-snapshots`` and ``-tta8`` that apply; it is
+            replaced.
         overwrite: whether ``out`` may already hold files.
 
     Raises:
@@ -74,22 +75,25 @@ def evaluate_run(
     run = load_run(run_dir)
     if labels_csv and not data_dir:
         raise UserError(f"--labels_csv={labels_csv}: needs --data_dir, the folder of its images")
-    default = run.paths.report_on(data_dir, tta=tta, snapshots=snapshots).root
+    checkpoint = run.checkpoint.stem if run.checkpoint else ""
+    way = {"checkpoint": checkpoint, "tta": tta, "snapshots": snapshots}
+    default = run.paths.report_on(data_dir, **way).root
     folder = _check_out(out, overwrite) if out else default
     models = run.load_members(snapshots)
     store, records = open_labelled(run, data_dir, labels_csv) if data_dir else open_validation(run)
     predictions = predict_store(make_ensemble(models, tta), store, records, batch_size)
     if data_dir:
-        temperature = read_temperature(run.paths.report_on(tta=tta, snapshots=snapshots))
+        temperature = read_temperature(run.paths.report_on(**way))
     else:
         temperature = fit_temperature(predictions.probabilities, predictions.labels)
     report = compute_report(predictions, precision_target=precision_target, temperature=temperature)
     ensemble = f", mean of {len(models)} snapshots" if snapshots else ""
+    file = f", {run.checkpoint.name}" if run.checkpoint else ""
     context = ReportContext(
         run_dir=run.run_dir,
         data=data_dir or "validation",
         data_root=store.catalog.root,
-        model=f"{run.settings['model']}{ensemble}",
+        model=f"{run.settings['model']}{file}{ensemble}",
         image_size=run.image_size,
         tta=tta,
         skipped=store.catalog.faults,

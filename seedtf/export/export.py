@@ -100,7 +100,8 @@ def export_run(
         (PosixPath('models/1'), 1.0)
     """
     with new_version(out_dir) as version:
-        fitted = read_temperature(run.paths.report)
+        checkpoint = run.checkpoint.stem if run.checkpoint else ""
+        fitted = read_temperature(run.paths.report_on(checkpoint=checkpoint))
         temperature = 1.0 if fitted is None else fitted
         trained = run.load_model()
         model = rebuild_in_float32(trained)

@@ -23,6 +23,8 @@ __all__ = [
     "check_run_dir",
     "create_named_folder",
     "create_run_dir",
+    "find_run",
+    "find_weights",
     "format_class_names",
     "is_run_locked",
     "lock_run",
@@ -115,6 +117,55 @@ def newest_run() -> Path:
     if not runs:
         raise UserError(f"--resume: there is no run below {RUNS}/; pass --resume=<run folder>")
     return max(runs, key=lambda run: (run.config.stat().st_mtime_ns, run.root.name)).root
+
+
+def find_run(path: str | os.PathLike[str]) -> tuple[Path, Path | None]:
+    """The run folder that ``path`` names, and the checkpoint of it to use instead of the best one.
+
+    Args:
+        path: a run folder, its folder of checkpoints, or a ``.keras`` file anywhere inside a run.
+
+    Returns:
+        The run folder, which is not checked, and the file; None for the best model of the run.
+
+    Raises:
+        UserError: a ``.keras`` file that does not exist or lies in no run.
+    """
+    given = Path(path)
+    if given.suffix == ".keras" and not given.is_dir():
+        if not given.is_file():
+            raise UserError(f"{given}: no such file; pass a run folder or a checkpoint in one")
+        for folder in (*given.parents, *given.resolve().parents):
+            paths = RunPaths(folder)
+            if paths.config.is_file() and paths.classes.is_file():
+                is_best = given.resolve() == paths.best.resolve()
+                return folder, None if is_best else given
+        raise UserError(
+            f"{given}: lies in no run folder, so its classes are not known; pass a .keras file in "
+            "the folder that seedtf train printed"
+        )
+    around = RunPaths(given.parent)
+    is_checkpoints = given.resolve() == around.checkpoints.resolve() and around.config.is_file()
+    return (around.root if is_checkpoints else given), None
+
+
+def find_weights(weights: str) -> str:
+    """The value of ``--weights`` with a run folder replaced by the absolute path of its best model.
+
+    Raises:
+        UserError: the folder holds no run, or a run without a best model.
+    """
+    folder = Path(weights)
+    if weights in ("none", "imagenet") or not folder.is_dir():
+        return weights
+    read_settings(folder, flag="--weights")
+    best = RunPaths(folder).best
+    if not best.is_file():
+        raise UserError(
+            f"--weights={folder}: the run has no {best.relative_to(folder)} yet; pass another run, "
+            "or a .keras file"
+        )
+    return os.path.abspath(best)
 
 
 def read_settings(run_dir: str | os.PathLike[str], *, flag: str = "") -> dict[str, Any]:

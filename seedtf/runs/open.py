@@ -20,7 +20,8 @@ from seedtf.data.store import Store, build_store, plan_cache
 from seedtf.errors import UserError
 from seedtf.images.header import MAX_PIXELS
 from seedtf.model.network import load_model
-from seedtf.runs.folder import read_class_names, read_settings
+from seedtf.report import report
+from seedtf.runs.folder import find_run, read_class_names, read_settings
 from seedtf.runs.paths import RunPaths
 
 __all__ = ["Run", "load_run", "open_labelled", "open_training_sample", "open_validation"]
@@ -34,11 +35,13 @@ class Run:
         run_dir: the run folder.
         settings: the content of config.json.
         class_names: in the order of the model's outputs.
+        checkpoint: the ``.keras`` file to use instead of the best model, or None.
     """
 
     run_dir: Path
     settings: dict[str, Any]
     class_names: tuple[str, ...]
+    checkpoint: Path | None = None
 
     @property
     def paths(self) -> RunPaths:
@@ -61,12 +64,12 @@ class Run:
         return Path(self.settings["cache_dir"] or default_cache_dir())
 
     def load_model(self) -> keras.Model:
-        """The model of the best epoch, uncompiled.
+        """The model of the best epoch, or of ``checkpoint``, uncompiled.
 
         Raises:
             UserError: the file is missing or damaged, or the model has another number of classes.
         """
-        return self._load(self.paths.best)
+        return self._load(self.checkpoint or self.paths.best)
 
     def load_members(self, use_snapshots: bool) -> list[keras.Model]:
         """The models of an ensemble: all snapshots in the order of their epochs, or the best model.
@@ -75,10 +78,15 @@ class Run:
             use_snapshots: whether to load the snapshots; False loads the best model alone.
 
         Raises:
-            UserError: as ``load_model``, for any of them, or the run kept no snapshots.
+            UserError: as ``load_model``, for any of them; the run kept no snapshots, or a checkpoint
+                was named.
         """
         if not use_snapshots:
             return [self.load_model()]
+        if self.checkpoint:
+            raise UserError(
+                f"--snapshots: averages all snapshots, not {self.checkpoint}; pass the run folder"
+            )
         snapshots = self.paths.snapshots()
         if not snapshots:
             raise UserError(
@@ -100,8 +108,12 @@ class Run:
 def load_run(path: str | os.PathLike[str]) -> Run:
     """Reads the settings and class names of a run.
 
+    Args:
+        path: a run folder, or a ``.keras`` file inside one, which is then used instead of the best
+            model; one line reports that.
+
     Raises:
-        UserError: no such folder, or not a run folder.
+        UserError: no such folder, not a run folder, or a file that lies in no run.
 
     Example:
         >>> run = load_run("runs/seedlings")
@@ -110,8 +122,11 @@ def load_run(path: str | os.PathLike[str]) -> Run:
         >>> run.load_model().output_shape
         (None, 2)
     """
-    run_dir = Path(path)
-    return Run(run_dir, read_settings(run_dir), read_class_names(run_dir))
+    run_dir, checkpoint = find_run(path)
+    run = Run(run_dir, read_settings(run_dir), read_class_names(run_dir), checkpoint)
+    if run_dir != Path(path):
+        report("run", f"{run_dir}, with {checkpoint or run.paths.best}")
+    return run
 
 
 def open_validation(run: Run) -> tuple[Store, np.ndarray]:

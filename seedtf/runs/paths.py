@@ -154,7 +154,7 @@ class RunPaths:
         return self.report_on()
 
     def report_on(
-        self, data_dir: str = "", *, tta: int = 1, snapshots: bool = False
+        self, data_dir: str = "", *, checkpoint: str = "", tta: int = 1, snapshots: bool = False
     ) -> ReportPaths:
         """The report on other images, or of another way to predict.
 
@@ -163,12 +163,14 @@ class RunPaths:
 
         Args:
             data_dir: folder of the images; empty for the validation images.
+            checkpoint: name of the checkpoint that predicted; empty for the best model.
             tta: number of views averaged, 1 or 8.
             snapshots: whether the snapshots predicted rather than the best model.
         """
         data = f"-{Path(data_dir).resolve().name}" if data_dir else ""
+        model = f"-{checkpoint}" if checkpoint else ""
         members, views = "-snapshots" if snapshots else "", "-tta8" if tta == 8 else ""
-        return ReportPaths(self.root / f"report{data}{members}{views}")
+        return ReportPaths(self.root / f"report{data}{model}{members}{views}")
 
     @property
     def export(self) -> Path:

@@ -1,0 +1,106 @@
+"""What people do after a training: each test is a case that a user has reported."""
+
+from __future__ import annotations
+
+import csv
+import shutil
+from pathlib import Path
+
+import pytest
+from tiny_run import copy_run, draw_classes, make_run
+
+from seedtf.commands.main import main
+from seedtf.config.train_config import TrainConfig
+from seedtf.errors import UserError
+from seedtf.evaluation.evaluate_run import evaluate_run
+from seedtf.model.network import build_network, save_model
+from seedtf.runs.folder import find_run, find_weights
+from seedtf.runs.open import load_run
+from seedtf.training.machine import Machine
+from seedtf.training.resolve import resolve
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory) -> Path:
+    return draw_classes(tmp_path_factory.mktemp("data") / "photos", ["maize", "wheat"])
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory, photos) -> Path:
+    """A run whose last model predicts differently from its best one; not to be changed."""
+    run_dir = make_run(tmp_path_factory.mktemp("runs") / "oak", photos)
+    other = build_network(model="tiny", num_classes=2, image_size=16, weights="none")
+    save_model(other, run_dir / "checkpoints" / "last.keras")
+    return run_dir
+
+
+@pytest.fixture
+def run_dir(finished, tmp_path) -> Path:
+    return copy_run(finished, tmp_path / "run")
+
+
+def read_table(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+# checkpoints and run folders where the other one is expected
+
+
+def test_predict_takes_a_checkpoint_inside_a_run(run_dir, photos, tmp_path, capsys):
+    tables = []
+    for name in ("best", "last"):
+        file, out = run_dir / "checkpoints" / f"{name}.keras", tmp_path / f"{name}.csv"
+        assert main(["predict", str(file), str(photos), f"--out={out}"]) == 0
+        lines = capsys.readouterr().out.splitlines()
+        assert [line for line in lines if line.startswith("run ")] == [
+            f"run       {run_dir}, with {file}"
+        ]
+        tables.append(out.read_text())
+    assert main(["predict", str(run_dir), str(photos), f"--out={tmp_path / 'run.csv'}"]) == 0
+    assert (tmp_path / "run.csv").read_text() == tables[0] != tables[1]
+
+
+def test_the_report_of_a_checkpoint_does_not_replace_that_of_the_best_model(run_dir):
+    best = evaluate_run(str(run_dir / "checkpoints" / "best.keras"))
+    last = evaluate_run(str(run_dir / "checkpoints" / "last.keras"))
+    assert best.page.parent == run_dir / "report"
+    assert last.page.parent == run_dir / "report-last"
+    assert best.report.loss != last.report.loss
+
+
+def test_any_keras_file_and_the_folder_of_checkpoints_lead_to_the_run(run_dir, monkeypatch):
+    copied = Path(shutil.copy(run_dir / "checkpoints" / "last.keras", run_dir / "mine.keras"))
+    assert find_run(copied) == (run_dir, copied)
+    assert find_run(run_dir / "checkpoints") == (run_dir, None)
+    monkeypatch.chdir(run_dir / "checkpoints")
+    assert find_run("best.keras") == (run_dir.resolve(), None)
+    assert load_run("last.keras").checkpoint == Path("last.keras")
+
+
+def test_a_keras_file_outside_of_every_run_is_refused(run_dir, photos, tmp_path, capsys):
+    alone = Path(shutil.copy(run_dir / "checkpoints" / "best.keras", tmp_path / "alone.keras"))
+    assert main(["predict", str(alone), str(photos), f"--out={tmp_path / 'p.csv'}"]) == 2
+    assert "alone.keras: lies in no run folder" in capsys.readouterr().err
+    assert main(["export", str(run_dir / "nothing.keras")]) == 2
+    assert "nothing.keras: no such file" in capsys.readouterr().err
+
+
+def test_snapshots_and_a_checkpoint_exclude_each_other(run_dir, capsys):
+    assert main(["evaluate", str(run_dir / "checkpoints" / "last.keras"), "--snapshots"]) == 2
+    assert "last.keras; pass the run folder" in capsys.readouterr().err
+
+
+def test_weights_may_be_a_run_folder(run_dir, photos, capsys):
+    best = run_dir / "checkpoints" / "best.keras"
+    config = TrainConfig(data_dir="sample", weights=str(run_dir), model="tiny", lr=0.01)
+    weights = resolve(config, Machine()).config.weights
+    assert weights == str(best)
+    build_network(model="tiny", num_classes=3, image_size=24, weights=weights)
+    assert "loaded all weights but those of the classifier" in capsys.readouterr().out
+    assert find_weights("none") == "none"
+    best.unlink()
+    with pytest.raises(UserError, match=r"the run has no .*best.keras yet"):
+        resolve(config, Machine())
+    with pytest.raises(UserError, match="not a run of seedtf train"):
+        find_weights(str(photos))
