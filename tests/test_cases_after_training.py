@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import csv
+import json
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 from tiny_run import copy_run, draw_classes, make_run
 
 from seedtf.commands.main import main
 from seedtf.config.train_config import TrainConfig
 from seedtf.errors import UserError
+from seedtf.evaluation.evaluate import Predictions, compute_report
 from seedtf.evaluation.evaluate_run import evaluate_run
+from seedtf.evaluation.report import ReportContext, write_report
 from seedtf.model.network import build_network, save_model
+from seedtf.plots.base import DPI
+from seedtf.plots.report import draw_confusion
 from seedtf.runs.folder import find_run, find_weights
 from seedtf.runs.open import load_run
 from seedtf.training.machine import Machine
@@ -104,3 +110,62 @@ def test_weights_may_be_a_run_folder(run_dir, photos, capsys):
         resolve(config, Machine())
     with pytest.raises(UserError, match="not a run of seedtf train"):
         find_weights(str(photos))
+
+
+# reports
+
+
+def test_reports_on_two_folders_of_one_name_are_both_kept(run_dir, tmp_path, monkeypatch):
+    for site in ("siteA", "siteB"):
+        draw_classes(tmp_path / site / "test", ["maize", "wheat"], per_class=3)
+    folders = []
+    for site in ("siteA", "siteB", "siteB"):
+        monkeypatch.chdir(tmp_path / site)
+        folders.append(evaluate_run(str(run_dir), data_dir="test").page.parent.name)
+    assert folders == ["report-test", "report-test-2", "report-test-2"]
+    values = json.loads((run_dir / "report-test" / "report.json").read_text())
+    assert values["data_root"] == str(tmp_path / "siteA" / "test")
+
+
+def test_a_data_folder_that_is_called_as_a_way_to_predict_keeps_its_report(run_dir, tmp_path):
+    data = draw_classes(tmp_path / "tta8", ["maize", "wheat"], per_class=3)
+    assert evaluate_run(str(run_dir), data_dir=str(data)).page.parent.name == "report-tta8-2"
+    assert evaluate_run(str(run_dir), tta=8).page.parent.name == "report-tta8"
+
+
+@pytest.mark.parametrize("size", [300, 3000])
+def test_the_confusion_matrix_of_many_classes_is_an_image_of_bounded_size(size):
+    confusion = np.diag(np.full(size, 5))
+    confusion[size - 1, 7] = 9
+    confusion[4, size - 2] = 3
+    figure = draw_confusion(confusion, [f"class {n}" for n in range(size)], title="run")
+    axes = figure.axes[0]
+    assert np.shape(axes.images[0].get_array()) == (80, 80)
+    named = [tick.get_text() for tick in axes.get_yticklabels()]
+    assert {"class 4", "class 7", f"class {size - 1}", f"class {size - 2}"} <= set(named)
+    assert f"80 of {size:,} classes" in axes.get_title()
+    assert axes.images[0].get_array().max() == 1
+    assert max(figure.get_size_inches()) * DPI < 2600
+
+
+def test_the_report_of_ten_thousand_classes_is_written(tmp_path):
+    labels = np.arange(0, 10_000, 500)
+    probabilities = np.full((len(labels), 10_000), 1e-5, np.float32)
+    probabilities[np.arange(len(labels)), (labels + labels // 5000) % 10_000] = 0.9
+    names = tuple(f"class {n}" for n in range(10_000))
+    paths = tuple(f"{n}.png" for n in labels)
+    report = compute_report(Predictions(paths, labels, probabilities, names), precision_target=0.9)
+    context = ReportContext(
+        run_dir=tmp_path,
+        data="test",
+        data_root=tmp_path,
+        model="tiny",
+        image_size=16,
+        tta=1,
+        skipped=(),
+    )
+    write_report(report, context, tmp_path / "report")
+    cells = read_table(tmp_path / "report" / "confusion_matrix.csv")
+    assert len(cells) == 20
+    assert cells[-1] == {"true": "class 9500", "predicted": "class 9501", "count": "1"}
+    assert (tmp_path / "report" / "report.json").stat().st_size < 3_000_000

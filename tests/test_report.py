@@ -19,7 +19,13 @@ from seedtf.plots.base import figure_png
 from seedtf.plots.report import draw_confusion, draw_reliability
 
 NAMES = ("<b>&\"'bold", "comma, name", "$x^2$", "öland {{ rye }}", "an-endless-name-" * 6, "plain")
-FILES = {"index.html", "report.json", "confusion_matrix.png", "predictions_val.csv"}
+FILES = {
+    "index.html",
+    "report.json",
+    "confusion_matrix.png",
+    "confusion_matrix.csv",
+    "predictions_val.csv",
+}
 
 
 @pytest.fixture(scope="module")

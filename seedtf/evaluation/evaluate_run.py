@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,8 +11,10 @@ from seedtf.errors import UserError
 from seedtf.evaluation.evaluate import Report, compute_report, make_ensemble, predict_store
 from seedtf.evaluation.metrics import fit_temperature
 from seedtf.evaluation.report import ReportContext, write_report
+from seedtf.files import free_names
 from seedtf.runs.folder import read_temperature
-from seedtf.runs.open import load_run, open_labelled, open_validation
+from seedtf.runs.open import Run, load_run, open_labelled, open_validation
+from seedtf.runs.paths import ReportPaths
 
 __all__ = ["Evaluation", "evaluate_run"]
 
@@ -57,8 +61,9 @@ def evaluate_run(
         precision_target: wanted fraction of correct predictions among the accepted ones.
         batch_size: images per batch; changes the speed, not the predictions.
         out: the folder of the report. The default is ``report`` in the run, with the suffixes
-            ``-<name of data_dir>``, ``-<checkpoint>``, ``-snapshots`` and ``-tta8`` that apply; it is
-            replaced.
+            ``-<name of data_dir>``, ``-<checkpoint>``, ``-snapshots`` and ``-tta8`` that apply. An
+            older report on the same images is replaced; where that folder holds a report on other
+            images, ``-2``, ``-3``, … is appended.
         overwrite: whether ``out`` may already hold files.
 
     Raises:
@@ -77,8 +82,9 @@ def evaluate_run(
         raise UserError(f"--labels_csv={labels_csv}: needs --data_dir, the folder of its images")
     checkpoint = run.checkpoint.stem if run.checkpoint else ""
     way = {"checkpoint": checkpoint, "tta": tta, "snapshots": snapshots}
-    default = run.paths.report_on(data_dir, **way).root
-    folder = _check_out(out, overwrite) if out else default
+    base = run.paths.report_on(data_dir, **way).root
+    if out:
+        _check_out(out, overwrite)
     models = run.load_members(snapshots)
     store, records = open_labelled(run, data_dir, labels_csv) if data_dir else open_validation(run)
     predictions = predict_store(make_ensemble(models, tta), store, records, batch_size)
@@ -97,7 +103,9 @@ def evaluate_run(
         image_size=run.image_size,
         tta=tta,
         skipped=store.catalog.faults,
+        labels_csv=labels_csv,
     )
+    folder = Path(out) if out else _report_folder(run, base, context) if data_dir else base
     try:
         page = write_report(report, context, folder)
     except OSError as error:
@@ -107,10 +115,32 @@ def evaluate_run(
     return Evaluation(page, report, context, len(models) if snapshots else 0)
 
 
-def _check_out(out: str, overwrite: bool) -> Path:
+def _report_folder(run: Run, base: Path, context: ReportContext) -> Path:
+    """``base``, or the first of ``base-2``, … without a report on other images than ``context``'s."""
+    reports = free_names(base)
+    ways = ("snapshots", "tta8", "snapshots-tta8")
+    checkpoints = (path.stem for path in run.paths.checkpoints.glob("*.keras"))
+    # These names belong to reports on the validation images.
+    if base.name in (f"report-{name}" for name in (*ways, *checkpoints)):
+        next(reports)
+    return next(folder for folder in reports if _may_replace(ReportPaths(folder), context))
+
+
+def _may_replace(report: ReportPaths, context: ReportContext) -> bool:
+    try:
+        values = json.loads(report.values.read_text(encoding="utf-8"))
+        # Reports of older releases have no data_root.
+        folder = values.get("data_root") or os.path.abspath(values["data"])
+        return {"data_root": folder, "labels_csv": values.get("labels_csv", "")} == context.source
+    except FileNotFoundError:
+        return True
+    except (OSError, ValueError, TypeError, AttributeError, KeyError):
+        return False
+
+
+def _check_out(out: str, overwrite: bool) -> None:
     folder = Path(out)
     if folder.exists() and not folder.is_dir():
         raise UserError(f"--out={folder}: is a file; pass a folder")
     if folder.is_dir() and any(folder.iterdir()) and not overwrite:
         raise UserError(f"--out={folder}: already exists; pass another folder or --overwrite")
-    return folder

@@ -26,6 +26,7 @@ __all__ = [
     "margins",
     "mcnemar_p",
     "most_confused",
+    "nonzero_cells",
     "per_image_loss",
     "rejection_threshold",
     "reliability",
@@ -129,16 +130,23 @@ def macro_f1(scores: ClassScores) -> float:
 
 def most_confused(confusion: Integers, limit: int) -> list[Confusion]:
     """The ``limit`` largest counts off the diagonal, largest first, ties in class order."""
-    mistakes = confusion.copy()
-    np.fill_diagonal(mistakes, 0)
-    order = np.argsort(-mistakes, axis=None, kind="stable")[:limit]
-    rows, columns = np.unravel_index(order, mistakes.shape)
-    pairs = zip(rows.tolist(), columns.tolist(), strict=True)
-    return [
-        Confusion(row, column, int(mistakes[row, column]))
-        for row, column in pairs
-        if mistakes[row, column]
-    ]
+    cells = nonzero_cells(confusion)
+    mistakes = cells[cells[:, 0] != cells[:, 1]]
+    order = np.argsort(-mistakes[:, 2], kind="stable")[:limit]
+    return [Confusion(*cell) for cell in mistakes[order].tolist()]
+
+
+def nonzero_cells(confusion: Integers) -> Integers:
+    """True class, predicted class and count of every cell that is not 0, int64 ``[n, 3]``, by rows.
+
+    There are at most as many cells as images, however many classes the matrix has.
+
+    Example:
+        >>> nonzero_cells(np.array([[0, 2], [0, 5]])).tolist()
+        [[0, 1, 2], [1, 1, 5]]
+    """
+    rows, columns = np.nonzero(confusion)
+    return np.stack([rows, columns, confusion[rows, columns]], axis=1)
 
 
 def per_image_loss(probabilities: Array, labels: Integers) -> Array:
@@ -160,8 +168,8 @@ def margins(probabilities: Array, labels: Integers) -> Array:
     A negative margin is a wrong prediction.
     """
     rows = np.arange(len(labels))
-    others = probabilities.astype(np.float64)
-    of_label = others[rows, labels].copy()
+    of_label = probabilities[rows, labels].astype(np.float64)
+    others = probabilities.copy()  # not as float64: with many classes it is the largest array
     others[rows, labels] = -np.inf
     return of_label - others.max(axis=1)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +17,7 @@ from seedtf.data.catalog import Fault
 from seedtf.data.paths import Folder
 from seedtf.evaluation import metrics
 from seedtf.evaluation.evaluate import Report, top_classes, top_losses
-from seedtf.files import csv_line, write_bytes, write_text
+from seedtf.files import csv_line, write_bytes, write_lines, write_text
 from seedtf.images.decode import decode_image
 from seedtf.images.header import RefusedError, read_header
 from seedtf.plots.base import figure_png
@@ -29,6 +30,8 @@ __all__ = ["ReportContext", "format_probability", "report_values", "write_report
 TOP_CLASSES = 5
 TOP_LOSSES = 36
 MOST_CONFUSED = 12
+MAX_JSON_CLASSES = 1000
+"""With more classes report.json holds null for the confusion matrix, whose table is complete."""
 THUMBNAIL_SIZE = 192
 """Largest side of an image on the page, in pixels."""
 
@@ -41,6 +44,7 @@ class ReportContext:
         run_dir: the run folder; the page shows the curves in it, if any.
         data: ``"validation"`` for the run's own validation images, else the folder as given.
         data_root: the folder that the paths of the predictions are relative to.
+        labels_csv: the table with the labels of ``data``, if any.
         model: the name of the network.
         image_size: the side of its input in pixels.
         tta: 1, or 8 if eight views were averaged.
@@ -54,10 +58,19 @@ class ReportContext:
     image_size: int
     tta: int
     skipped: tuple[Fault, ...]
+    labels_csv: str = ""
+
+    @property
+    def source(self) -> dict[str, str]:
+        """Where the images and labels come from, wherever the command ran."""
+        root = self.data_root
+        folder = os.path.abspath(root) if isinstance(root, Path) else str(root)
+        table = self.labels_csv and os.path.abspath(self.labels_csv)
+        return {"data_root": folder, "labels_csv": table}
 
 
 def write_report(report: Report, context: ReportContext, folder: Path) -> Path:
-    """Writes index.html, confusion_matrix.png, predictions_val.csv and report.json into ``folder``.
+    """Writes index.html, report.json, predictions_val.csv and the confusion matrix into ``folder``.
 
     Everything is computed before the first file is written, so an error leaves an older report as it
     was.
@@ -79,6 +92,7 @@ def write_report(report: Report, context: ReportContext, folder: Path) -> Path:
     paths = ReportPaths(folder)
     write_text(paths.predictions, table)
     write_bytes(paths.confusion_matrix, matrix)
+    write_lines(paths.confusion_table, confusion_lines(report))
     write_text(paths.page, page)
     write_text(paths.values, json.dumps(values, indent=1, allow_nan=False) + "\n")
     return paths.page
@@ -96,6 +110,7 @@ def report_values(report: Report, context: ReportContext) -> dict[str, Any]:
         "format": 1,
         "run": context.run_dir.resolve().name,
         "data": context.data,
+        **context.source,
         "tta": context.tta,
         "images": len(report.predictions.labels),
         "correct": int(report.confusion.trace()),
@@ -116,10 +131,18 @@ def report_values(report: Report, context: ReportContext) -> dict[str, Any]:
             {"true": names[pair.true], "predicted": names[pair.predicted], "count": pair.count}
             for pair in confused
         ],
-        "confusion_matrix": report.confusion.tolist(),
+        "confusion_matrix": None if len(names) > MAX_JSON_CLASSES else report.confusion.tolist(),
         "reliability": _reliability_values(report.reliability),
         "skipped": [{"path": fault.path, "fault": fault.fault} for fault in context.skipped],
     }
+
+
+def confusion_lines(report: Report) -> Iterable[str]:
+    """Lines of confusion_matrix.csv: true, predicted, count of every cell that is not 0."""
+    names = report.predictions.class_names
+    yield csv_line("true", "predicted", "count")
+    for true, predicted, count in metrics.nonzero_cells(report.confusion).tolist():
+        yield csv_line(names[true], names[predicted], str(count))
 
 
 def prediction_lines(report: Report) -> Iterable[str]:

@@ -12,13 +12,13 @@ from matplotlib.figure import Figure
 from seedtf.compat.matplotlib import default_style
 from seedtf.plots.base import GREY, TRAIN, VALIDATION, clip_label, new_figure, style_axes
 
-__all__ = ["MAX_NAMED_CLASSES", "MAX_NUMBERED_CLASSES", "draw_confusion", "draw_reliability"]
+__all__ = ["MAX_DRAWN_CLASSES", "MAX_NUMBERED_CLASSES", "draw_confusion", "draw_reliability"]
 
 MAX_NUMBERED_CLASSES = 40
 """With more classes the cells of a confusion matrix have colours only, because text would not fit."""
 
-MAX_NAMED_CLASSES = 80
-"""With more classes the axes of a confusion matrix have no class names."""
+MAX_DRAWN_CLASSES = 80
+"""With more classes only those with the most mistakes are drawn, which bounds the image's size."""
 
 
 class _Reliability(Protocol):
@@ -38,15 +38,22 @@ class _Reliability(Protocol):
 def draw_confusion(confusion: np.ndarray, class_names: Sequence[str], *, title: str) -> Figure:
     """The confusion matrix with true classes in rows; a cell shows its count and percentage of the row.
 
-    The colour of a cell shows the percentage too.
+    The colour of a cell shows the percentage too. Of more than ``MAX_DRAWN_CLASSES`` classes those with
+    the most mistakes, in either direction, are drawn, in the order of the classes.
 
     Args:
         confusion: counts int64 ``[K, K]``.
         class_names: K names in any script; long ones are cut.
         title: shown above the matrix.
     """
-    size = len(class_names)
-    support = confusion.sum(axis=1, keepdims=True)
+    drawn = _most_mistaken(confusion, MAX_DRAWN_CLASSES)
+    size = len(drawn)
+    if size < len(class_names):
+        title = (
+            f"{clip_label(title, 40)}; {size} of {len(class_names):,} classes, the most confused"
+        )
+    support = confusion.sum(axis=1)[drawn, np.newaxis]
+    confusion = confusion[np.ix_(drawn, drawn)]
     rates = confusion / np.maximum(support, 1)
     cell = 0.62 if size <= MAX_NUMBERED_CLASSES else max(0.16, 16 / size / 2)
     figure = new_figure(3.0 + cell * size, 1.9 + cell * size)
@@ -57,7 +64,7 @@ def draw_confusion(confusion: np.ndarray, class_names: Sequence[str], *, title: 
     axes.set_title(clip_label(title, 80), parse_math=False)
     axes.set_xlabel("predicted")
     axes.set_ylabel("true")
-    _name_ticks(axes, class_names)
+    _name_ticks(axes, [class_names[index] for index in drawn])
     if size <= MAX_NUMBERED_CLASSES:
         _write_cells(axes, confusion, rates)
     return figure
@@ -92,10 +99,13 @@ def draw_reliability(before: _Reliability, after: _Reliability | None, *, title:
     return figure
 
 
+def _most_mistaken(confusion: np.ndarray, limit: int) -> np.ndarray:
+    """Ascending indices of the ``limit`` classes with the most mistakes in their row and column."""
+    mistakes = confusion.sum(axis=1) + confusion.sum(axis=0) - 2 * np.diag(confusion)
+    return np.sort(np.argsort(-mistakes, kind="stable")[:limit])
+
+
 def _name_ticks(axes: Axes, class_names: Sequence[str]) -> None:
-    if len(class_names) > MAX_NAMED_CLASSES:
-        axes.set(xticks=[], yticks=[])
-        return
     names = [clip_label(name, 28) for name in class_names]
     style: dict[str, Any] = {"fontsize": 8, "parse_math": False}
     axes.set_xticks(

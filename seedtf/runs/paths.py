@@ -209,5 +209,10 @@ class ReportPaths:
 
     @property
     def confusion_matrix(self) -> Path:
-        """The confusion matrix as an image."""
+        """The confusion matrix as an image; of many classes, those with the most mistakes."""
         return self.root / "confusion_matrix.png"
+
+    @property
+    def confusion_table(self) -> Path:
+        """Every cell of the confusion matrix that is not 0: true, predicted, count."""
+        return self.root / "confusion_matrix.csv"
