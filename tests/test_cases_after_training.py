@@ -16,6 +16,7 @@ from seedtf.config.train_config import TrainConfig
 from seedtf.errors import UserError
 from seedtf.evaluation.evaluate import Predictions, compute_report
 from seedtf.evaluation.evaluate_run import evaluate_run
+from seedtf.evaluation.predict import list_images
 from seedtf.evaluation.report import ReportContext, write_report
 from seedtf.model.network import build_network, save_model
 from seedtf.plots.base import DPI
@@ -169,3 +170,35 @@ def test_the_report_of_ten_thousand_classes_is_written(tmp_path):
     assert len(cells) == 20
     assert cells[-1] == {"true": "class 9500", "predicted": "class 9501", "count": "1"}
     assert (tmp_path / "report" / "report.json").stat().st_size < 3_000_000
+
+
+# which files predict takes
+
+
+def test_a_quoted_pattern_is_expanded(photos):
+    maize = sorted(str(path) for path in (photos / "maize").iterdir())
+    assert list(list_images([str(photos / "maize" / "*.png")])) == maize
+    assert list(list_images([str(photos / "**" / "0-*.png")])) == maize
+    assert len(list(list_images([str(photos / "*")]))) == 8
+    with pytest.raises(UserError, match="no file matches"):
+        list(list_images([str(photos / "*.gif")]))
+
+
+def test_a_file_whose_name_looks_like_a_pattern_is_that_file(tmp_path):
+    for name in ("leaf[1].png", "leaf1.png"):
+        (tmp_path / name).write_bytes(b"x")
+    assert list(list_images([str(tmp_path / "leaf[1].png")])) == [str(tmp_path / "leaf[1].png")]
+    dangling = tmp_path / "z.png"
+    dangling.symlink_to(tmp_path / "nowhere")
+    assert str(dangling) in list(list_images([str(tmp_path / "*.png")]))
+
+
+def test_each_file_comes_once_in_the_order_given(photos, tmp_path):
+    link = tmp_path / "link"
+    link.symlink_to(photos / "wheat")
+    first = str(photos / "wheat" / "1-2.png")
+    paths = list(list_images([first, str(photos / "maize"), str(photos / "wheat"), str(link)]))
+    assert paths[0] == first
+    names = [Path(path).name for path in paths]
+    assert names[1:5] == ["0-0.png", "0-1.png", "0-2.png", "0-3.png"]
+    assert len(paths) == len(set(names)) == 8

@@ -26,7 +26,9 @@ class PredictConfig(Flags):
         "Folder of a run, a .keras file in it, or the folder of an exported model, whose probabilities "
         "are temperature-scaled.",
     )
-    files_or_folders: tuple[str, ...] = option((), "Images, or folders of images at any depth.")
+    files_or_folders: tuple[str, ...] = option(
+        (), "Images, patterns such as 'photos/*.jpg', or folders of images."
+    )
     out: str = option("predictions.csv", "CSV file to write.")
     topk: int = option(5, "Classes to list for each image, 1 or more.", low=1)
     batch_size: int = option(64, "Images in a batch, 1 or more.", low=1)

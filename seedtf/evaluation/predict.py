@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import glob
 import itertools
 import os
 from collections import deque
@@ -43,21 +45,47 @@ class PredictionCounts:
 
 
 def list_images(inputs: Sequence[str]) -> Iterator[str]:
-    """Yields every given file, in the order given; a folder yields all files below it, sorted.
+    """Yields every given file once, in the order given.
+
+    A folder yields all files below it, sorted, and a pattern such as ``leaves/*.jpg`` or ``**/*.png``
+    that is not itself a file yields its sorted matches. A file that is given again, also through
+    another link to its folder, is left out.
 
     Hidden files and system files in a folder are skipped. Other files that are not images are not
     skipped, so that the table has a row with their fault.
 
     Raises:
-        UserError: no such file or folder, or a folder that cannot be listed.
+        UserError: no such file or folder, a pattern without a match, or a folder that cannot be
+            listed.
     """
+    seen: set[tuple[str, str]] = set()
+    real_folder = functools.cache(os.path.realpath)
     for given in inputs:
-        if os.path.isdir(given):
-            yield from (os.path.join(given, path) for path in walk_files(given, "FILES_OR_FOLDERS"))
-        elif os.path.exists(given):
-            yield given
-        else:
-            raise UserError(f"{given}: no such file or folder; pass images or a folder of them")
+        for path in _expand(given):
+            folder, name = os.path.split(path)
+            # Two links of different names to one file are two files, as everywhere in seedtf.
+            if (key := (real_folder(folder or "."), name)) not in seen:
+                seen.add(key)
+                yield path
+
+
+def _expand(given: str) -> Iterator[str]:
+    """The files that one argument stands for."""
+    if os.path.isdir(given):
+        yield from (os.path.join(given, path) for path in walk_files(given, "FILES_OR_FOLDERS"))
+    elif os.path.exists(given):
+        yield given
+    elif glob.has_magic(given):
+        matches = sorted(glob.glob(given, recursive=True))
+        if not matches:
+            raise UserError(f"{given}: no file matches; pass images or a folder of them")
+        for match in matches:
+            if not os.path.isdir(match):
+                yield match
+            elif "**" not in given:  # ** has matched the files in the folder
+                yield from _expand(match)
+    else:
+        raise UserError(f"{given}: no such file or folder; pass images or a folder of them")
 
 
 def check_out(out: str | os.PathLike[str], overwrite: bool) -> Path:
