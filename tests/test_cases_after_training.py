@@ -11,7 +11,9 @@ import numpy as np
 import pytest
 from tiny_run import copy_run, draw_classes, make_run
 
+from seedtf.commands.arguments import parse_given
 from seedtf.commands.main import main
+from seedtf.commands.predict import PredictConfig
 from seedtf.config.train_config import TrainConfig
 from seedtf.errors import UserError
 from seedtf.evaluation.evaluate import Predictions, compute_report
@@ -202,3 +204,54 @@ def test_each_file_comes_once_in_the_order_given(photos, tmp_path):
     names = [Path(path).name for path in paths]
     assert names[1:5] == ["0-0.png", "0-1.png", "0-2.png", "0-3.png"]
     assert len(paths) == len(set(names)) == 8
+
+
+# flags as other tools write them
+
+
+@pytest.mark.parametrize(
+    ("command", "message"),
+    [
+        ("train data=photos epochs=2", "write --data_dir=photos --epochs=2"),
+        ("train —epochs=2 --data_dir=x", "write --epochs=2"),
+        ("train --data_dir=x --epochs = 2", "write --epochs=value, without blanks"),
+        ("train --data_dir=x --epochs= 2", "write --epochs=value, without blanks"),
+        ("train --data_dir=x --strict True", "write --strict"),
+        ("train --data_dir=x --zero-init-residual False", "write --nozero_init_residual"),
+        ("train --data_dir=x --strict=yes", "write --strict=true"),
+        ("predict run photos --no-overwrite", "write --nooverwrite"),
+        ("train --data_dir=x --lr=0,001", "write --lr=0.001"),
+        ("train --data_dir=x --weight_decay=0,05", "write --weight_decay=0.05"),
+        ("train --data_dir=x --val_fraction=15%", "write --val_fraction=0.15"),
+        ("train --data_dir=x --image_size=64x64", "write --image_size=64"),
+        ("train --data_dir=x --image_size=64x48", "pass one whole number, such as 64"),
+        ("train --data_dir=x --epochs=1e2", "write --epochs=100"),
+        ("train --data_dir=x --max_pixels=1,000,000", "write --max_pixels=1000000"),
+        ("train --data_dir=x --weights=None", "write --weights=none"),
+        ("train --data_dir=x --weights=ImageNet", "write --weights=imagenet"),
+        ("train --data_dir=x --optimizer=Adam", "write --optimizer=adam"),
+        ("train --data_dir=x --strategy=None", "write --strategy=none"),
+        ("train --data_dir=x --run_dir=None", "leave the flag out"),
+        ("train --data_dir=x --learning_rate=0.1", "did you mean 'lr'?"),
+        ("train --data_dir=x --imgsz=64", "did you mean 'image_size'?"),
+        ("predict run photos out=p.csv", "write --out=p.csv"),
+    ],
+)
+def test_a_flag_in_another_style_is_answered_with_what_to_type(command, message, capsys):
+    assert main(command.split()) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert message in line
+
+
+def test_one_dash_in_front_of_a_whole_name_is_enough():
+    given = parse_given(TrainConfig, "train", ["-data-dir", "x", "-epochs=2", "--rotate", "-5"])
+    assert given == {"data_dir": "x", "epochs": 2, "rotate": -5.0}
+
+
+def test_a_file_whose_name_is_an_assignment_is_a_file(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("out=1.png").write_bytes(b"")
+    given = parse_given(
+        PredictConfig, "predict", ["run", "out=1.png"], ("run_or_export", "files_or_folders...")
+    )
+    assert given["files_or_folders"] == ("out=1.png",)

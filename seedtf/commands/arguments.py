@@ -7,15 +7,16 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import re
 import sys
-import typing
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
 from absl import flags
 
 from seedtf.commands.help import help_text, visible_alias
-from seedtf.config.flags import field_types
+from seedtf.commands.spelling import check_spelling, known_name, wrong_type
+from seedtf.config.flags import flag_kind
 from seedtf.errors import UserError
 from seedtf.report import report_error, report_text
 
@@ -65,6 +66,7 @@ def parse_given(
     values = _define(config_class, positionals)
     arguments = list(arguments)
     end = arguments.index("--") if "--" in arguments else len(arguments)
+    check_spelling(config_class, arguments[:end])
     bare = {f"--{each.name}": each.metadata["bare"] for each in dataclasses.fields(config_class)}
     normalized = [_normalized(argument, bare) for argument in arguments[:end]] + arguments[end:]
     if any(argument in HELP_FLAGS for argument in normalized[:end]):
@@ -75,7 +77,8 @@ def parse_given(
         rest = values([command, *normalized])[1:]
     except flags.UnrecognizedFlagError as error:
         shown = set(values) - {each.metadata["old_name"] for each in options}
-        hint = suggest(error.flagname, sorted(shown))
+        other = known_name(error.flagname, shown)
+        hint = suggest(other or error.flagname, sorted(shown))
         raise UserError(f"unknown flag --{error.flagname}{hint}; see --help") from None
     except flags.IllegalFlagValueError as error:
         raise UserError(_wrong_type(str(error), config_class)) from None
@@ -125,7 +128,7 @@ def _define(config_class: type, positionals: Sequence[str]) -> flags.FlagValues:
     values = flags.FlagValues()
     options = _flag_fields(config_class, positionals)
     for option in options:
-        kind = _kind(config_class, option.name)
+        kind = flag_kind(config_class, option.name)
         define: Any = {
             str: flags.DEFINE_string,
             int: flags.DEFINE_integer,
@@ -169,26 +172,21 @@ def _take_positionals(
 
 
 def _normalized(argument: str, bare: Mapping[str, str]) -> str:
-    """``--image-size=64`` as ``--image_size=64``, ``--resume`` as ``--resume=newest``."""
-    if not argument.startswith("--"):
+    """``--image-size=64`` as ``--image_size=64``, ``--resume`` as ``--resume=newest``.
+
+    One dash counts as two, unless a digit or a single letter follows.
+    """
+    if not re.match(r"--|-[A-Za-z][\w-]", argument):
         return argument
     name, equals, value = argument.partition("=")
-    name = f"--{name[2:].replace('-', '_')}"
+    name = f"--{name.lstrip('-').replace('-', '_')}"
     if not equals and bare.get(name):
         return f"{name}={bare[name]}"
     return name + equals + value
 
 
 def _wrong_type(message: str, config_class: type) -> str:
-    """Replaces the reason in absl's ``flag --x=abc: invalid literal …`` by the expected type."""
+    """Replaces the reason in absl's ``flag --x=abc: invalid literal …`` by what to type."""
     given = " ".join(message.split()).removeprefix("flag ").split(": ", 1)[0]
-    expected: dict[type, str] = {int: "a whole number", float: "a number", bool: "true or false"}
-    kind = _kind(config_class, given.removeprefix("--").partition("=")[0])
-    return f"{given}: pass {expected.get(kind, 'another value')}"
-
-
-def _kind(config_class: type, name: str) -> type:
-    """The type of the absl flag: ``str`` for a field that takes a number or ``auto``."""
-    kind = field_types(config_class).get(name, str)
-    types = [each for each in typing.get_args(kind) or (kind,) if each is not type(None)]
-    return types[0] if len(types) == 1 else str
+    name, _, value = given.removeprefix("--").partition("=")
+    return wrong_type(config_class, name, value)

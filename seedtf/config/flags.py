@@ -6,6 +6,7 @@ import dataclasses
 import functools
 import math
 import os
+import re
 import tempfile
 import typing
 from dataclasses import dataclass, field
@@ -22,8 +23,10 @@ __all__ = [
     "default_cache_dir",
     "expand_home",
     "field_types",
+    "flag_kind",
     "number_or_auto",
     "option",
+    "suggest_value",
 ]
 
 AUTO = "auto"
@@ -125,6 +128,38 @@ def field_types(config_class: type) -> dict[str, Any]:
     return {each.name: types[each.name] for each in dataclasses.fields(config_class)}
 
 
+def flag_kind(config_class: type, name: str) -> type:
+    """The type that the command line parses: ``str`` where a field takes a number or ``auto``."""
+    kind = field_types(config_class).get(name, str)
+    types = [each for each in typing.get_args(kind) or (kind,) if each is not type(None)]
+    return types[0] if len(types) == 1 else str
+
+
+def suggest_value(kind: type, text: str) -> str:
+    """How a value that is written as elsewhere is written here; empty if that is not known.
+
+    Example:
+        >>> suggest_value(float, "0,001"), suggest_value(int, "64x64"), suggest_value(bool, "yes")
+        ('0.001', '64', 'true')
+    """
+    text = text.strip()
+    if kind is bool:
+        words = {"yes": "true", "on": "true", "no": "false", "off": "false"}
+        return words.get(text.lower(), "")
+    if kind is int and (sides := re.fullmatch(r"(\d+) *[x×,] *\1", text)):
+        return sides[1]
+    if kind is int and re.fullmatch(r"\d{1,3}([ ,.]\d{3})+", text):
+        return re.sub(r"\D", "", text)
+    number = text.rstrip("%").replace(",", ".", 1)
+    try:
+        value = float(number) / (100 if text.endswith("%") else 1)
+    except ValueError:
+        return ""
+    if kind is float and not text.endswith("%"):
+        return number
+    return f"{value:g}" if kind is float else str(int(value)) if value.is_integer() else ""
+
+
 def number_or_auto(config_class: type, name: str, value: Any) -> Any:
     """Returns ``value`` as a float where the field takes a number or ``auto``, otherwise unchanged.
 
@@ -141,6 +176,8 @@ def number_or_auto(config_class: type, name: str, value: Any) -> Any:
     try:
         return float(value)
     except ValueError:
+        if written := suggest_value(float, str(value)):
+            raise UserError(f"--{name}={value}: write --{name}={written}") from None
         limits = {each.name: each.metadata for each in dataclasses.fields(config_class)}[name]
         raise UserError(
             f"--{name}={value}: pass a number from {limits['low']:g} to {limits['high']:g}, or auto"
@@ -153,6 +190,8 @@ def check_ranges(config: Any) -> None:
         value = getattr(config, each.name)
         choices, low, high = (each.metadata[key] for key in ("choices", "low", "high"))
         if choices and value not in choices:
+            if isinstance(value, str) and value.lower() in choices:
+                raise UserError(f"--{each.name}={value}: write --{each.name}={value.lower()}")
             allowed = ", ".join(str(choice) for choice in choices)
             raise UserError(f"--{each.name}={value}: choose one of {allowed}")
         if isinstance(value, bool) or not isinstance(value, (int, float)):

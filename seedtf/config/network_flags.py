@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from typing import ClassVar
 
 from seedtf.config.flags import AUTO, option
 from seedtf.config.recipes import RecipeFlags, by_recipe
+from seedtf.errors import UserError
 
 __all__ = ["JIT_COMPILE", "PRECISIONS", "NetworkFlags"]
 
@@ -50,6 +52,19 @@ class NetworkFlags(RecipeFlags):
         "zero_init_residual",
         "Initialize the last normalization of each residual branch to zero, if weights are random.",
     )
+
+    def check_together(self) -> None:
+        """Raises UserError for another spelling of ``none`` or ``imagenet``."""
+        super().check_together()
+        words = {"null": "none", "random": "none", "scratch": "none", "default": "imagenet"}
+        given = self.weights.lower()
+        word = words.get(given, given)
+        if (
+            word in ("none", "imagenet")
+            and self.weights != word
+            and not os.path.exists(self.weights)
+        ):
+            raise UserError(f"--weights={self.weights}: write --weights={word}")
 
     @property
     def has_weights_file(self) -> bool:

@@ -1,0 +1,116 @@
+"""Flags written as other tools write them: each is refused with one line that says what to type."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import re
+from collections.abc import Iterable, Sequence
+
+from seedtf.config.flags import flag_kind, suggest_value
+from seedtf.errors import UserError
+
+__all__ = ["check_spelling", "known_name", "wrong_type"]
+
+# what Keras, timm, fastai, Ultralytics and Hugging Face's trainer call these flags
+_OTHER_NAMES = {
+    "arch": "model",
+    "backbone": "model",
+    "batch": "batch_size",
+    "bs": "batch_size",
+    "data": "data_dir",
+    "data_path": "data_dir",
+    "dataset": "data_dir",
+    "imgsz": "image_size",
+    "img_size": "image_size",
+    "input_size": "image_size",
+    "learning_rate": "lr",
+    "lr0": "lr",
+    "num_epochs": "epochs",
+    "num_train_epochs": "epochs",
+    "opt": "optimizer",
+    "output": "out",
+    "output_dir": "out",
+    "pretrained": "weights",
+    "project": "run_dir",
+    "save_dir": "out",
+    "train_dir": "data_dir",
+    "val_split": "val_fraction",
+    "validation_split": "val_fraction",
+    "wd": "weight_decay",
+}
+_TRUE, _FALSE = ("true", "yes", "on"), ("false", "no", "off")
+_ASSIGNMENT = re.compile(r"([–—-]*)([A-Za-z][\w-]*)=(.*)", re.DOTALL)
+
+
+def known_name(word: str, names: Iterable[str]) -> str:
+    """The flag that ``word`` stands for here or in other tools; empty if there is none.
+
+    Example:
+        >>> known_name("imgsz", ["image_size", "epochs"])
+        'image_size'
+    """
+    word = word.replace("-", "_").lower()
+    other = _OTHER_NAMES.get(word, "")
+    return word if word in set(names) else other if other in set(names) else ""
+
+
+def check_spelling(config_class: type, arguments: Sequence[str]) -> None:
+    """Raises UserError for arguments that are flags in the style of another tool.
+
+    Args:
+        config_class: a dataclass of ``option``s.
+        arguments: the command line behind the command, up to a ``--``.
+    """
+    fields = {each.name: each for each in dataclasses.fields(config_class)}
+    names = [*fields, *(each.metadata["alias"] for each in fields.values())]
+    _check_assignments(arguments, names)
+    for argument, following in zip(arguments, [*arguments[1:], ""], strict=True):
+        name, equals, value = argument.lstrip("-").partition("=")
+        name = name.replace("-", "_")
+        if not argument.startswith("-"):
+            continue
+        is_number = flag_kind(config_class, name) in (int, float)
+        is_cut = equals and not value and not following.startswith("-")
+        if following == "=" or (is_number and is_cut):
+            raise UserError(f"{argument} {following}: write --{name}=value, without blanks")
+        positive = name.removeprefix("no_")
+        if positive != name and name not in fields and _is_switch(config_class, positive):
+            raise UserError(f"{argument}: write --no{positive}")
+        is_value = following.lower() in (*_TRUE, *_FALSE) and not os.path.exists(following)
+        if not equals and is_value and _is_switch(config_class, name):
+            no = "" if following.lower() in _TRUE else "no"
+            raise UserError(f"{argument} {following}: write --{no}{name}")
+        if name in fields and value in ("None", "null") and not os.path.exists(value):
+            has_none = name == "weights" or "none" in fields[name].metadata["choices"]
+            remedy = f"write --{name}=none" if has_none else "leave the flag out"
+            raise UserError(f"{argument}: {remedy}")
+
+
+def _check_assignments(arguments: Sequence[str], names: Sequence[str]) -> None:
+    """Refuses ``epochs=2``, and dashes that an editor has joined into a longer one."""
+    wrong, right = [], []
+    for argument in arguments:
+        match = _ASSIGNMENT.fullmatch(argument)
+        if not match or match[1] in ("-", "--") or os.path.exists(argument):
+            continue
+        if name := known_name(match[2], names):
+            wrong.append(argument)
+            right.append(f"--{name}={match[3]}")
+    if wrong:
+        raise UserError(f"{' '.join(wrong)}: flags have two dashes; write {' '.join(right)}")
+
+
+def _is_switch(config_class: type, name: str) -> bool:
+    return flag_kind(config_class, name) is bool
+
+
+def wrong_type(config_class: type, name: str, text: str) -> str:
+    """The message for a value that is not of the flag's type, with the value to type if it is known."""
+    kind = flag_kind(config_class, name)
+    if written := suggest_value(kind, text):
+        return f"--{name}={text}: write --{name}={written}"
+    if sides := re.fullmatch(r"(\d+) *[x×,] *(\d+)", text):
+        return f"--{name}={text}: pass one whole number, such as {max(map(int, sides.groups()))}"
+    wanted: dict[type, str] = {int: "a whole number", float: "a number", bool: "true or false"}
+    return f"--{name}={text}: pass {wanted.get(kind, 'another value')}"
