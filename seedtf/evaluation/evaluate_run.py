@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 from dataclasses import dataclass
@@ -81,15 +82,17 @@ def evaluate_run(
     if labels_csv and not data_dir:
         raise UserError(f"--labels_csv={labels_csv}: needs --data_dir, the folder of its images")
     checkpoint = run.checkpoint.stem if run.checkpoint else ""
-    way = {"checkpoint": checkpoint, "tta": tta, "snapshots": snapshots}
-    base = run.paths.report_on(data_dir, **way).root
+    report_on = functools.partial(
+        run.paths.report_on, checkpoint=checkpoint, tta=tta, snapshots=snapshots
+    )
+    base = report_on(data_dir).root
     if out:
         _check_out(out, overwrite)
     models = run.load_members(snapshots)
     store, records = open_labelled(run, data_dir, labels_csv) if data_dir else open_validation(run)
     predictions = predict_store(make_ensemble(models, tta), store, records, batch_size)
     if data_dir:
-        temperature = read_temperature(run.paths.report_on(**way))
+        temperature = read_temperature(report_on())
     else:
         temperature = fit_temperature(predictions.probabilities, predictions.labels)
     report = compute_report(predictions, precision_target=precision_target, temperature=temperature)
