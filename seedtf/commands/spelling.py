@@ -65,7 +65,7 @@ def check_spelling(config_class: type, arguments: Sequence[str]) -> None:
     fields = {each.name: each for each in dataclasses.fields(config_class)}
     names = [*fields, *(each.metadata["alias"] for each in fields.values())]
     _check_assignments(arguments, names)
-    for argument, following in zip(arguments, [*arguments[1:], ""], strict=True):
+    for argument, following in zip(arguments, [*arguments[1:], ""], strict=False):
         name, equals, value = argument.lstrip("-").partition("=")
         name = name.replace("-", "_")
         if not argument.startswith("-"):
