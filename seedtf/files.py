@@ -67,7 +67,7 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
         fsync(temporary)
         os.replace(temporary, path)
     except OSError as error:
-        with suppress(OSError):  # such as: its folder is no folder
+        with suppress(OSError):  # for example, its folder is a file
             temporary.unlink()
         if error.filename in (
             None,

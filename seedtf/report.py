@@ -119,5 +119,5 @@ def _print(line: str, stream: TextIO) -> None:
     try:
         print(line, file=stream, flush=True)
     except OSError as error:
-        # a type of its own, so that a caller that handles errors of its files does not take it for one
+        # A separate type, so that a caller does not mistake it for an error of one of its files.
         raise OutputError(error) from error

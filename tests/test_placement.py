@@ -96,7 +96,7 @@ def test_a_run_on_the_device_has_the_history_of_one_on_the_host(
         histories.append(np.loadtxt(run / "history.csv", delimiter=",", skiprows=1))
     np.testing.assert_allclose(histories[0], histories[1], rtol=1e-5)
     output = capsys.readouterr().out
-    assert "; on the host, as asked for" in output
+    assert "; on the host, as requested" in output
     assert "in the train step, which is fed only indices" in output
 
 

@@ -1,8 +1,8 @@
-"""Matplotlib, whatever the user's own settings of it are: its import, and its default style.
+"""Imports Matplotlib and draws in its default style, independently of the user's settings.
 
-A user's settings are made for other programs. ``MPLBACKEND`` may name a backend of another environment,
-as every notebook's does for the commands started from its cells, and a ``matplotlibrc`` may ask for
-LaTeX. seedtf draws on Agg canvases in Matplotlib's own style, so it depends on neither.
+The user's settings may not suit seedtf. ``MPLBACKEND`` may name a backend of another environment, as it
+does in every command that is started from a notebook cell, and a ``matplotlibrc`` may request LaTeX.
+seedtf draws on Agg canvases in Matplotlib's default style, so it depends on neither.
 """
 
 from __future__ import annotations

@@ -95,5 +95,5 @@ def silent_start() -> Iterator[None]:
 def _tensorflow_version() -> str:
     try:
         return importlib.metadata.version("tensorflow")
-    except importlib.metadata.PackageNotFoundError:  # a build of one's own, or another distribution
+    except importlib.metadata.PackageNotFoundError:  # a custom build, or another distribution
         return ""

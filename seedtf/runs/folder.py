@@ -169,7 +169,7 @@ def find_weights(weights: str) -> str:
 
 
 def read_settings(run_dir: str | os.PathLike[str], *, flag: str = "") -> dict[str, Any]:
-    """The content of config.json: every flag and, under ``resolved``, what each ``auto`` became.
+    """The content of config.json: every flag and, under ``resolved``, the value of each ``auto``.
 
     Args:
         run_dir: a run folder.

@@ -47,10 +47,10 @@ class RunPaths:
         """The paths of the run folder ``root``."""
         return cls(Path(root))
 
-    # what the user asked for, and on what
+    # the flags, the data and the machine of the run
     @property
     def config(self) -> Path:
-        """Every flag and, under ``resolved``, what each ``auto`` became; JSON."""
+        """Every flag and, under ``resolved``, the value chosen for each ``auto``; JSON."""
         return self.root / "config.json"
 
     @property
@@ -81,12 +81,12 @@ class RunPaths:
     # what training wrote
     @property
     def history(self) -> Path:
-        """Metrics per epoch: what the seed decides."""
+        """Metrics per epoch, which depend only on the flags and the data."""
         return self.root / "history.csv"
 
     @property
     def timing(self) -> Path:
-        """Seconds and images per second per epoch: what the clock says."""
+        """Measured seconds and images per second of each epoch."""
         return self.root / "timing.csv"
 
     @property

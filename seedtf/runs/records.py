@@ -32,7 +32,7 @@ def write_records(
 
     Args:
         run_dir: an existing folder.
-        config: what the user asked for.
+        config: the flags of the run.
         dataset: the data of the run.
         resolved: what ``auto`` and missing values became, for config.json.
     """

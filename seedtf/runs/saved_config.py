@@ -64,7 +64,7 @@ def resumed_config(resume: str, given: Mapping[str, Any]) -> TrainConfig:
 
 
 def load_resumed(config: TrainConfig) -> TrainConfig:
-    """``config``, or, where its ``resume`` names a run, that run's flags with the changes asked for.
+    """``config``, or the flags of the run that its ``resume`` names, with the changes in ``config``.
 
     Raises:
         UserError: as ``resumed_config``.
@@ -76,7 +76,7 @@ def load_resumed(config: TrainConfig) -> TrainConfig:
 
 
 def _changed_flags(config: TrainConfig) -> dict[str, Any]:
-    """The flags that differ from their defaults: those that a caller in Python asked for."""
+    """The flags that differ from their defaults, which are those that a Python caller has set."""
     by_recipe = recipe_changes(config.recipe, config.as_dict())
     return {
         field.name: getattr(config, field.name)

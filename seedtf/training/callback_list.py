@@ -97,7 +97,7 @@ def make_callbacks(
     sync: WorkerSync | None,
     resume_dir: str,
 ) -> RunCallbacks:
-    """The callbacks that the flags ask for; also writes the first lines of history and timing.
+    """Creates the callbacks for the flags; also writes the first lines of history and timing.
 
     Args:
         plan: what the run will do.

@@ -14,7 +14,7 @@ __all__ = ["Machine", "gpu_compute_capabilities", "inspect_machine"]
 
 @dataclass(frozen=True)
 class Machine:
-    """The facts that ``resolve`` decides by.
+    """The properties of the machine on which ``resolve`` bases its choices.
 
     Attributes:
         gpus: compute capability, (major, minor), of every GPU that TensorFlow sees.
@@ -22,7 +22,7 @@ class Machine:
         cores: CPU cores.
         tf_config: the value of ``TF_CONFIG``, which describes a cluster; None where it is not set.
         networks: names of the networks that ``--model`` can take.
-        keras_2: whether this is Keras 2.15, beside TensorFlow Addons.
+        keras_2: whether this is the Keras 2.15 environment.
         addons: whether TensorFlow Addons is installed.
         tensorboard: whether TensorBoard is installed.
     """

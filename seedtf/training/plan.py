@@ -81,11 +81,11 @@ class Plan:
 
     @property
     def restarts_every_epoch(self) -> bool:
-        """Whether batches made ahead are stale after an epoch, because its strength is another one."""
+        """Whether every epoch needs a new ``fit``, because prefetched batches have the old strength."""
         return self.config.augment_strength == AUTO and not self.placement.on_device
 
     def segments(self, epoch: int = 0, step: int = 0) -> list[Segment]:
-        """The ``fit`` calls that are left of the run after ``epoch`` epochs and ``step`` steps."""
+        """The remaining ``fit`` calls of the run after ``epoch`` epochs and ``step`` steps."""
         return plan_segments(
             self.settings.stages,
             epochs=self.config.epochs,
@@ -113,7 +113,7 @@ class Plan:
 
 
 def bind(settings: Settings, dataset: Dataset) -> Plan:
-    """Decides what depends on the data and refuses what the data cannot do.
+    """Chooses the settings that depend on the data, and checks that the data fits the flags.
 
     Raises:
         UserError: the batch is larger than the training data, there are fewer validation images than

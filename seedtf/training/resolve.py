@@ -1,4 +1,4 @@
-"""Every choice that needs no data: each ``auto`` decided, each impossible demand refused, with reasons.
+"""Makes every choice that needs no data: resolves each ``auto``, and refuses what cannot work.
 
 ``resolve`` is a function of the flags and the machine, except that a run folder as ``--weights`` is
 looked up on the disk; nothing here imports TensorFlow.
@@ -61,10 +61,10 @@ class Settings:
 
 
 def resolve(config: TrainConfig, machine: Machine) -> Settings:
-    """Decides every ``auto`` and refuses what cannot work, before any image is read.
+    """Resolves every ``auto`` and checks the flags against the machine, before any image is read.
 
     Args:
-        config: what the user asked for.
+        config: the flags of the run.
         machine: from ``inspect_machine``.
 
     Raises:
@@ -164,7 +164,7 @@ def _place_augmentation(config: TrainConfig, gpus: int) -> tuple[bool, str]:
     """
     obstacle = _why_not_on_device(config)
     if config.placement == "host":
-        return False, "on the host, as asked for"
+        return False, "on the host, as requested"
     if config.placement == "device" and obstacle:
         raise UserError(f"--placement=device: {obstacle}; leave one of the two flags out")
     if config.placement == "auto" and (not gpus or obstacle):

@@ -77,15 +77,15 @@ class TrainResult:
 
 
 def train_and_evaluate(config: TrainConfig) -> TrainResult:
-    """Trains as ``config`` says and leaves a run folder; reports its choices and a line per epoch.
+    """Trains with ``config`` and writes a run folder; prints the settings and a line per epoch.
 
     On a CPU the same ``config`` gives the same ``history.csv``.
 
     Args:
-        config: every choice of the run.
+        config: all settings of the run.
 
     Returns:
-        The figures of the best epoch, and where everything is.
+        The metrics of the best epoch, and the paths of the results.
 
     Raises:
         UserError: whatever the user can correct, naming the flag or file.

@@ -1,4 +1,4 @@
-"""``Trainer``: the network in training, with the work on a batch that the device does first."""
+"""``Trainer``: a model that trains the network, with preprocessing inside the train step."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ class Trainer(keras.Model):
 
     Attributes:
         network: the trained model; float32 ``[B, S, S, 3]`` in 0–255 -> probabilities ``[B, K]``.
-        prepare: what the train step does to a batch first, or None.
-        average: exponential moving average that is updated at every step, or None.
+        prepare: the preprocessing of a training batch inside the train step, or None.
+        average: the exponential moving average that is updated at every step, or None.
     """
 
     def __init__(self, network: keras.Model, prepare: Prepare | None = None) -> None:
@@ -30,8 +30,8 @@ class Trainer(keras.Model):
         Args:
             network: a built model.
             prepare: turns a training batch of the pipeline into ``(images, labels)`` or ``(images,
-                labels, weights)``; compiled into the train step. None if the pipeline yields these
-                already. Validation batches are never prepared.
+                labels, weights)``; compiled into the train step. None if the pipeline already
+                yields these. It is never applied to validation batches.
         """
         super().__init__(name="trainer")
         self.network = network
@@ -40,7 +40,7 @@ class Trainer(keras.Model):
         self.build(network.input_shape)
 
     def call(self, images: Any, training: bool | None = None) -> Any:
-        """Calls the network, also on images of another size than its input's."""
+        """Calls the network; the images may have another size than the network's input."""
         if images.shape[1:] == self.network.input_shape[1:]:
             return self.network(images, training=training)
         # Called as a layer, a functional model refuses another size.

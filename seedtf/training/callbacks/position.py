@@ -1,4 +1,4 @@
-"""The one place that knows which epoch and step a training is at."""
+"""``Position``: the current epoch and step of a training, for all other callbacks."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ __all__ = ["Position"]
 class Position(keras.callbacks.Callback):
     """Keeps the current epoch and step, both counted from 0, for the other callbacks to read.
 
-    Keras counts the batches of a ``fit`` from 0, also where the ``fit`` starts in the middle of an
-    epoch that an interrupted run had begun. Must be first in the list of callbacks.
+    Keras counts the batches of a ``fit`` from 0, even if the ``fit`` continues an interrupted epoch
+    at a later step. Must be first in the list of callbacks.
 
     Args:
         resumed_epoch: the epoch that a resumed run starts in.

@@ -33,7 +33,7 @@ def check_optimizer(
     clip_norm: float = 0.0,
     body_lr_factor: float = 1.0,
 ) -> None:
-    """Checks that ``name`` is available on ``machine`` and can do what the other flags ask for.
+    """Checks that ``name`` is available on ``machine`` and supports the other flags.
 
     Raises:
         UserError: TensorFlow Addons is needed and not installed; its optimizers have no weight decay,

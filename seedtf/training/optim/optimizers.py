@@ -47,14 +47,14 @@ def make_optimizer(
         steps_per_epoch: for ``swa``, the optimizer's steps in one epoch.
         weight_decay: before its update a step subtracts ``lr * weight_decay * w`` from each weight w
             (decoupled: Loshchilov and Hutter, arXiv 1711.05101); 0 for none.
-        no_decay: the variables that weight decay leaves alone, see ``no_decay_variables``.
+        no_decay: the variables without weight decay, see ``no_decay_variables``.
         clip_norm: the largest norm of the gradient over all variables; 0 for no clipping.
         lr_scales: factors on the whole change of a variable in a step, weight decay included, by the
             variable's path or as a function of the variable; None for 1 everywhere.
 
     Raises:
-        ValueError: TensorFlow Addons' optimizers are asked for decay, clipping or layer-wise rates, or
-            Keras 2.15 for the latter; ``check_optimizer`` refuses both for the flags.
+        ValueError: decay, clipping or layer-wise rates are requested of an optimizer of TensorFlow
+            Addons, or layer-wise rates in Keras 2.15; ``check_optimizer`` refuses such flags.
 
     Example:
         >>> optimizer = make_optimizer("adamw", 1e-3, weight_decay=0.05)

@@ -15,7 +15,7 @@ _BIASES_AND_SCALES = frozenset({"bias", "gamma", "beta"})
 
 
 def is_decayed(variable: Any) -> bool:
-    """Whether weight decay applies to a variable: its rank is 2 or more, and it is no bias or scale.
+    """Whether weight decay applies to a variable: its rank is 2 or more, and it is not a bias or scale.
 
     The variable's own name decides, not its layer's: the kernel of a layer named ``gamma`` decays.
     """
@@ -24,7 +24,7 @@ def is_decayed(variable: Any) -> bool:
 
 
 def no_decay_variables(network: keras.Model) -> list[Any]:
-    """Returns the variables of a network, frozen ones included, that weight decay leaves alone."""
+    """Returns the variables of a network, frozen ones included, to which no weight decay is applied."""
     return [variable for variable in network.weights if not is_decayed(variable)]
 
 
