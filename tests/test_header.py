@@ -150,7 +150,7 @@ CASES = {
     ),
     "png of no width": (tiny_png(0, 5, png_chunk(b"IDAT", b"x")), "corrupt", "size 0×5"),
     "jpeg without a frame": (b"\xff\xd8\xff\xd9", "corrupt", "JPEG without a frame header"),
-    "12-bit jpeg": (jpeg_of_12_bits(), "unsupported variant", "JPEG with 12 bits a sample"),
+    "12-bit jpeg": (jpeg_of_12_bits(), "unsupported variant", "JPEG with 12 bits per sample"),
     "8-bit bmp": (
         encode(IMAGE.quantize(8), "BMP"),
         "unsupported variant",

@@ -102,7 +102,7 @@ def test_workers_multiply_their_gpus() -> None:
         (Machine(tensorboard=False), {"tensorboard": True}, "--tensorboard: .* not installed"),
         (Machine(), {"strategy": "multi_worker"}, "--strategy=multi_worker: TF_CONFIG is not set"),
         (Machine(tf_config="{"), {}, "TF_CONFIG is not JSON"),
-        (Machine(tf_config=WORKERS % 0), {"dry_run": True}, "--dry_run: times one machine only"),
+        (Machine(tf_config=WORKERS % 0), {"dry_run": True}, "--dry_run: works on one machine only"),
         (Machine(tf_config=WORKERS % 0), {"batch_size": 31}, "--batch_size=31: 2 replicas"),
         (
             Machine(tf_config=WORKERS % 0),

@@ -69,7 +69,7 @@ def history(run_dir: Path) -> list[dict[str, str]]:
 
 @pytest.fixture(scope="module")
 def faulty(seedlings: Path, tmp_path_factory) -> Path:
-    """The seedlings and three files that are no images."""
+    """The seedlings and three files that are not images."""
     folder = tmp_path_factory.mktemp("faulty") / "data"
     shutil.copytree(seedlings, folder)
     first = next(iter(sorted((folder / "Maize").iterdir())))

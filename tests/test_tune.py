@@ -478,7 +478,7 @@ def test_the_plot_has_bars_and_a_panel_for_every_flag() -> None:
 @pytest.mark.parametrize(
     ("flag", "message"),
     [
-        ("--storage=study.db", "--storage=study.db: is no database URL; pass one such as"),
+        ("--storage=study.db", "--storage=study.db: is not a database URL; pass one such as"),
         ("--storage=oak://me:secret@host/x", "--storage=oak://me:***@host/x: cannot be used"),
         ("--storage=sqlite:////no/such/folder/x.db", "unable to open database file"),
         ("--resume=runs/x", "--resume=runs/x: the same command continues a search"),

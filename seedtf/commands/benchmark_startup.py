@@ -32,7 +32,7 @@ class StartupConfig(Flags):
     json: bool = option(False, "Print one JSON object instead of the table.")
 
     def check_together(self) -> None:
-        """Raises UserError if there is no folder of images."""
+        """Raises UserError if ``data_dir`` is missing."""
         super().check_together()
         if not self.data_dir:
             raise UserError("--data_dir is missing; pass a folder of images")

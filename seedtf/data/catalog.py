@@ -182,7 +182,7 @@ def align_labels(catalog: Catalog, class_names: Sequence[str], flag: str) -> Cat
     if unknown:
         raise UserError(
             f"{flag}={catalog.root}: class {unknown[0]!r} has no training images "
-            f"({len(unknown)} such); remove its folder or add training images"
+            f"({len(unknown)} in total); remove its folder or add training images"
         )
     position = np.array(indices, np.int32)
     labels = position[catalog.labels]
@@ -237,7 +237,7 @@ def composed(name: str) -> str:
 
 
 def _describe_left_out(folders: Sequence[str]) -> str:
-    """One line about the folders that are no classes: the first three, and how many others."""
+    """One line about the folders that are not classes: the first three, and how many others."""
     shown = ", ".join(folders[:3]) + (f" and {len(folders) - 3:,} more" if len(folders) > 3 else "")
     return f"{shown}: written by the system or by seedtf, not classes"
 

@@ -118,7 +118,7 @@ def find_form(
             could name files, and whether the first line is a header.
 
     Raises:
-        UserError: the table is missing, is no text, or its columns are not clear.
+        UserError: the table is missing, is not text, or its columns are not clear.
 
     Example:
         >>> _ = Path("labels.csv").write_text("id;breed\\n000bec;boston_bull\\n")

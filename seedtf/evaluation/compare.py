@@ -73,7 +73,7 @@ def compare(run_a: str | os.PathLike[str], run_b: str | os.PathLike[str]) -> Com
         path = conflicts[0]
         raise UserError(
             f"{run_b}: labels {path!r} as {b[path][0]!r}, but {run_a} as {a[path][0]!r} "
-            f"({len(conflicts)} such); evaluate both on the same labels"
+            f"({len(conflicts)} in total); evaluate both on the same labels"
         )
     correct = [(a[path][0] == a[path][1], b[path][0] == b[path][1]) for path in shared]
     n, both = len(correct), correct.count((True, True))

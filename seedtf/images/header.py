@@ -139,9 +139,9 @@ def _read_jpeg(data: bytes) -> Header:
         if marker in _JPEG_FRAMES:
             precision, height, width = struct.unpack_from(">BHH", data, position + 2)
             if precision != 8:
-                raise RefusedError("unsupported variant", f"JPEG with {precision} bits a sample")
+                raise RefusedError("unsupported variant", f"JPEG with {precision} bits per sample")
             if _has_many_scans(data, position + length):
-                raise RefusedError("unsupported variant", f"JPEG of over {MAX_SCANS} scans")
+                raise RefusedError("unsupported variant", f"JPEG with more than {MAX_SCANS} scans")
             return Header("jpeg", width, height, orientation)
     raise RefusedError("corrupt", "JPEG without a frame header")
 

@@ -74,8 +74,8 @@ def check_weights_file(path: Path) -> None:
         )
     if path.suffix not in (".keras", ".h5", ".hdf5"):
         raise UserError(
-            f"--weights={path} has not the suffix of a weights file; pass a .keras, .weights.h5 or "
-            "legacy .h5 file"
+            f"--weights={path} does not have the suffix of a weights file; pass a .keras, .weights.h5 "
+            "or legacy .h5 file"
         )
     try:
         if path.suffix == ".keras":

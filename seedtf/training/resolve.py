@@ -127,7 +127,7 @@ def _check_packages(config: TrainConfig, machine: Machine) -> None:
 def _check_devices(config: TrainConfig, devices: DeviceChoice) -> None:
     if config.dry_run and devices.cluster is not None:
         raise UserError(
-            "--dry_run: times one machine only; unset TF_CONFIG, or pass --strategy=none"
+            "--dry_run: works on one machine only; unset TF_CONFIG, or pass --strategy=none"
         )
     check_even_batch(devices.replicas, config.batch_size)
     if config.ema_horizon and devices.replicas > 1:

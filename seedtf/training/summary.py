@@ -202,7 +202,7 @@ def _training(plan: Plan) -> str:
     text = f"{config.epochs} epochs of {plan.steps_per_epoch} steps of {config.batch_size} images"
     rule = describe_optimizer(config.optimizer, config.epochs, settings.keras_2)
     rate = f"{rule}, {config.schedule} learning rate from {settings.lr:g}, "
-    rate += "set at every step" if settings.lr_per_step else "set once an epoch"
+    rate += "set at every step" if settings.lr_per_step else "set once per epoch"
     frozen = f"; only the head in the first {config.freeze_epochs}" if config.freeze_epochs else ""
     return f"{text}, {rate}{frozen}"
 

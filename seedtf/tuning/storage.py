@@ -61,7 +61,7 @@ def open_study(
     masked_url = mask_password(url)
     if "://" not in url:
         raise UserError(
-            f"--storage={masked_url}: is no database URL; pass one such as "
+            f"--storage={masked_url}: is not a database URL; pass one such as "
             "sqlite:////shared/study.db or postgresql://user@host/name"
         )
     from sqlalchemy.exc import SQLAlchemyError  # noqa: PLC0415  It is installed with Optuna.

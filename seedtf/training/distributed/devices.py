@@ -123,7 +123,7 @@ class DistributedTrainer(OneReplicaBuild, Trainer):
     """
 
     def prepare_one_replica(self, batch: Any) -> Any:
-        """Turns a batch that has no images yet into images and targets, as the train step does."""
+        """Applies ``prepare`` to a training batch, and returns a validation batch unchanged."""
         if self.prepare is not None and isinstance(batch[0], dict):
             return self.prepare(batch)
         return batch
