@@ -123,7 +123,7 @@ class DistributedTrainer(OneReplicaBuild, Trainer):
     """
 
     def prepare_one_replica(self, batch: Any) -> Any:
-        """Applies ``prepare`` to a training batch, and returns a validation batch unchanged."""
+        """Applies ``prepare`` to a batch of features; returns a batch of images unchanged."""
         if self.prepare is not None and isinstance(batch[0], dict):
             return self.prepare(batch)
         return batch
