@@ -27,10 +27,10 @@ class DivergedError(UserError):
 
 
 class OutputError(UserError):
-    """The console cannot be written: the disk behind it is full, or its reader is gone.
+    """The output cannot be written: its disk is full, or the reader of the pipe has closed it.
 
     Attributes:
-        closed: whether the reader of a pipe has closed it, as ``head`` does, which is no mistake.
+        closed: whether the reader of a pipe has closed it, as ``head`` does; this is not an error.
     """
 
     def __init__(self, error: OSError) -> None:
@@ -54,8 +54,8 @@ def first_line(error: BaseException | str, limit: int = 160) -> str:
     """The first non-empty line of an error's message, at most ``limit`` characters.
 
     Args:
-        error: an exception or its text. TensorFlow's errors carry several lines; only the first one
-            says what happened. An exception without a message gives its ``repr``.
+        error: an exception or its text. The errors of TensorFlow have several lines, of which only the
+            first one describes the error. For an exception without a message it is the ``repr``.
         limit: largest number of characters returned.
 
     Example:

@@ -31,7 +31,7 @@ class CheckConfig(Flags):
     data_dir: str = option("", "Folder with one sub-folder of images per class.")
     labels_csv: str = option(
         "",
-        "Table of files (relative to DATA_DIR) and labels; separator and columns are recognised.",
+        "Table of files (relative to DATA_DIR) and labels; its separator and columns are detected.",
     )
     file_column: str = option("", "Column of --labels_csv with the files: its header or number.")
     label_column: str = option("", "Column of --labels_csv with the labels: its header or number.")

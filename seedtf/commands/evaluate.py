@@ -33,7 +33,8 @@ class EvaluateConfig(Flags):
         "", "Evaluate on this folder of class folders instead of the run's own validation images."
     )
     labels_csv: str = option(
-        "", "CSV table with the columns file (relative to --data_dir) and label."
+        "",
+        "Table of files (relative to --data_dir) and labels; its separator and columns are detected.",
     )
     tta: int = option(1, TTA_HELP, choices=(1, 8))
     snapshots: bool = option(False, SNAPSHOTS_HELP)

@@ -36,7 +36,8 @@ class ExportConfig(Flags):
         "run.",
     )
     labels_csv: str = option(
-        "", "CSV table with the columns file (relative to --data_dir) and label."
+        "",
+        "Table of files (relative to --data_dir) and labels; its separator and columns are detected.",
     )
 
 

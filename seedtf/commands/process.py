@@ -1,6 +1,6 @@
-"""Prepares the process of a command before anything heavy is imported; logs faults of seedtf.
+"""Prepares the process of a command before large libraries are imported; logs unexpected errors.
 
-The settings of libraries are handled beside their imports: Matplotlib's in ``compat.matplotlib``, those
+The settings of libraries are made where they are imported: Matplotlib's in ``compat.matplotlib``, those
 of TensorFlow and Keras in ``compat.tensorflow_env`` and ``compat.keras_settings``.
 """
 
@@ -29,10 +29,10 @@ _WRITE_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EP
 
 
 def restart_in_utf8() -> None:
-    """Starts this process again in Python's UTF-8 mode where the locale has another encoding.
+    """Restarts this process in Python's UTF-8 mode if the locale has another encoding.
 
-    Otherwise file names with other characters than the locale's could not be passed to TensorFlow,
-    which takes UTF-8 alone. The text shown keeps the encoding of the terminal.
+    Otherwise file names with characters outside that encoding could not be passed to TensorFlow, which
+    accepts only UTF-8. Console output keeps the encoding of the terminal.
     """
     if sys.getfilesystemencoding().lower() in ("utf-8", "utf8") or sys.flags.utf8_mode:
         return
@@ -43,11 +43,11 @@ def restart_in_utf8() -> None:
 
 
 def prepare_process() -> None:
-    """Makes stdout and stderr usable: open, and able to show any text.
+    """Makes sure that stdout and stderr are open and can print any text.
 
-    A character that the encoding of a stream lacks is shown as an escape such as ``\\xb2``. A stream
-    that the caller has closed discards what is written to it; otherwise the next file that the process
-    opens would get the stream's number, and receive its text.
+    A character that a stream cannot encode is printed as an escape such as ``\\xb2``. A stream that the
+    caller has closed is replaced by the null device; otherwise the next file that the process opens
+    would get the stream's file descriptor, and the text of the stream.
     """
     for number, name in enumerate(("stdin", "stdout", "stderr")):
         try:
@@ -66,7 +66,7 @@ def prepare_process() -> None:
 
 
 def describe_os_error(error: OSError, command: str, arguments: Sequence[str]) -> str:
-    """The one line for an operating-system error: the flag or path, the cause and, if known, a remedy.
+    """Describes an operating-system error in one line: flag or path, cause and, if known, a remedy.
 
     Args:
         error: an error about a file.
@@ -82,15 +82,15 @@ def describe_os_error(error: OSError, command: str, arguments: Sequence[str]) ->
             return f"{name}={value}: {cause}{detail}; pass another path"
     flag = _OUTPUT_FLAGS.get(command, "out")
     if flag and error.errno in _WRITE_ERRORS:
-        return f"{path or 'the output'}: {cause}; make room or pass another path as --{flag}"
+        return f"{path or 'the output'}: {cause}; free some space or pass another path as --{flag}"
     return f"{path or 'a file'}: {cause}"
 
 
 def write_fault_log(error: BaseException, command: str, arguments: Sequence[str]) -> str:
     """Writes traceback, command line and versions to a new file and returns its path.
 
-    The file lies in the temporary folder, or in the working folder; the text goes to stderr, and the
-    path is empty, where neither can be written.
+    The file is in the temporary folder, or in the working folder. If neither can be written, the text
+    is printed to stderr and the path is empty.
     """
     versions = {"seedtf": seedtf.__version__, "python": platform.python_version()}
     for name in _PACKAGES:
@@ -114,6 +114,6 @@ def write_fault_log(error: BaseException, command: str, arguments: Sequence[str]
 
 
 def _leads_to(value: str, path: str) -> bool:
-    """Whether a flag's value is the path, or a folder above it."""
+    """Whether a flag's value is the path or a parent folder of it."""
     named, full = Path(value).absolute(), Path(path).absolute()
     return named == full or named in full.parents

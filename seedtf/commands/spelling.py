@@ -1,4 +1,4 @@
-"""Flags written as other tools write them: each is refused with one line that says what to type."""
+"""Rejects flags in the style of other tools with an error that contains the correct flag."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from seedtf.errors import UserError
 
 __all__ = ["check_spelling", "known_name", "wrong_type"]
 
-# what Keras, timm, fastai, Ultralytics and Hugging Face's trainer call these flags
+# the names of these flags in Keras, timm, fastai, Ultralytics and Hugging Face's trainer
 _OTHER_NAMES = {
     "arch": "model",
     "backbone": "model",
@@ -44,7 +44,7 @@ _ASSIGNMENT = re.compile(r"([–—-]*)([A-Za-z][\w-]*)=(.*)", re.DOTALL)
 
 
 def known_name(word: str, names: Iterable[str]) -> str:
-    """The flag that ``word`` stands for here or in other tools; empty if there is none.
+    """The flag with the name ``word`` in seedtf or in another tool; empty if there is none.
 
     Example:
         >>> known_name("imgsz", ["image_size", "epochs"])
@@ -60,7 +60,7 @@ def check_spelling(config_class: type, arguments: Sequence[str]) -> None:
 
     Args:
         config_class: a dataclass of ``option``s.
-        arguments: the command line behind the command, up to a ``--``.
+        arguments: the command line after the command, up to a ``--``.
     """
     fields = {each.name: each for each in dataclasses.fields(config_class)}
     names = [*fields, *(each.metadata["alias"] for each in fields.values())]
@@ -88,7 +88,7 @@ def check_spelling(config_class: type, arguments: Sequence[str]) -> None:
 
 
 def _check_assignments(arguments: Sequence[str], names: Sequence[str]) -> None:
-    """Refuses ``epochs=2``, and dashes that an editor has joined into a longer one."""
+    """Refuses ``epochs=2``, and flags whose dashes an editor has replaced by a longer dash."""
     wrong, right = [], []
     for argument in arguments:
         match = _ASSIGNMENT.fullmatch(argument)
@@ -106,11 +106,11 @@ def _is_switch(config_class: type, name: str) -> bool:
 
 
 def wrong_type(config_class: type, name: str, text: str) -> str:
-    """The message for a value that is not of the flag's type, with the value to type if it is known."""
+    """The message for a value that is not of the flag's type, with the correct value if it is known."""
     kind = flag_kind(config_class, name)
     if written := suggest_value(kind, text):
         return f"--{name}={text}: write --{name}={written}"
     if sides := re.fullmatch(r"(\d+) *[x×,] *(\d+)", text):
         return f"--{name}={text}: pass one whole number, such as {max(map(int, sides.groups()))}"
-    wanted: dict[type, str] = {int: "a whole number", float: "a number", bool: "true or false"}
-    return f"--{name}={text}: pass {wanted.get(kind, 'another value')}"
+    expected: dict[type, str] = {int: "a whole number", float: "a number", bool: "true or false"}
+    return f"--{name}={text}: pass {expected.get(kind, 'another value')}"

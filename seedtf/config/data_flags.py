@@ -61,7 +61,7 @@ class DataFlags(Flags):
     split_csv: str = option("", "The split.csv of another run, to train on exactly the same split.")
     labels_csv: str = option(
         "",
-        "Table of files (relative to --data_dir) and labels; separator and columns are recognised.",
+        "Table of files (relative to --data_dir) and labels; its separator and columns are detected.",
     )
     file_column: str = option("", "Column of --labels_csv with the files: its header or number.")
     label_column: str = option("", "Column of --labels_csv with the labels: its header or number.")

@@ -203,17 +203,17 @@ def check_ranges(config: Any) -> None:
 
 
 def expand_home(name: str, value: str) -> str:
-    """Returns a flag's value with ``~`` at its beginning replaced, as a shell does for a bare argument.
+    """Returns a flag's value with a leading ``~`` replaced by the home folder, as a shell does.
 
-    A shell leaves ``~`` alone behind the ``=`` of ``--data_dir=~/photos``. Only paths begin with it.
+    A shell does not replace ``~`` after the ``=`` of ``--data_dir=~/photos``. Only paths start with it.
 
     Args:
         name: the flag, for the message.
         value: what the user passed.
 
     Raises:
-        UserError: the home folder is not known, or the value is not UTF-8, in which TensorFlow takes
-            file names and a run's files are written.
+        UserError: the home folder is unknown, or the value is not UTF-8, the encoding of TensorFlow's
+            file names and of the files of a run.
     """
     if any("\udc80" <= char <= "\udcff" for char in value):
         shown = os.fsencode(value).decode("utf-8", "backslashreplace")
@@ -227,18 +227,18 @@ def expand_home(name: str, value: str) -> str:
 
 
 def _expanded(name: str, part: Any) -> Any:
-    """One of several paths: a file among them whose name is not UTF-8 is left to the command."""
+    """Expands ``~`` in one of several paths; the command itself reports a name that is not UTF-8."""
     return os.path.expanduser(part) if isinstance(part, str) else part
 
 
 def default_cache_dir() -> Path:
     """``$XDG_CACHE_HOME/seedtf``, or ``~/.cache/seedtf`` (XDG Base Directory Specification).
 
-    Without a home folder, as in a container with a user of no name, it is ``seedtf-<user number>`` in
+    Without a home folder, as in a container whose user has no name, it is ``seedtf-<user number>`` in
     the temporary folder.
 
     Raises:
-        UserError: there is no home folder, and that folder of the temporary one is another user's.
+        UserError: there is no home folder, and the folder in the temporary folder is another user's.
     """
     base = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
     if not base.startswith("~"):

@@ -29,7 +29,7 @@ class NetworkFlags(RecipeFlags):
     weights: str = option(
         "imagenet",
         "Initial weights: imagenet (downloaded), none (random), the path of a .keras or .h5 file, or a "
-        "run folder, whose best model is taken.",
+        "run folder, whose best model is used.",
     )
     precision: str = option(
         AUTO,

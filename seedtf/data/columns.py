@@ -1,4 +1,4 @@
-"""Recognises which columns of a table hold files, labels and the split.
+"""Detects which columns of a table contain files, labels and the split.
 
 This module does not import TensorFlow.
 """
@@ -21,8 +21,8 @@ __all__ = [
     "numbered_columns",
 ]
 
-# Header names, in lower case and without blanks and marks. A name of the second group counts only if
-# the table has none of the first.
+# Header names, in lower case and without spaces and punctuation. A name of the second group is used
+# only if the table has no name of the first group.
 _FILE_NAMES = (
     {
         *("file", "filename", "filepath", "path", "image", "img", "images", "imagepath"),
@@ -44,12 +44,12 @@ SPLIT_WORDS = {
     **dict.fromkeys(("val", "valid", "validation", "dev"), "val"),
     **dict.fromkeys(("test", "testing"), "test"),
 }
-"""What tables and folders call the parts of a split, in lower case."""
+"""The names of the parts of a split in tables and folders, in lower case."""
 
 
 @dataclass(frozen=True)
 class Columns:
-    """The header names, or the numbers from 1, that the user gave; empty to recognise a column."""
+    """The columns that the user named, by header or by number from 1; empty to detect a column."""
 
     file: str = ""
     label: str = ""
@@ -57,7 +57,7 @@ class Columns:
 
 
 ANY_COLUMNS = Columns()
-"""The user named no column, so that all of them are recognised."""
+"""The user named no column, so that all of them are detected."""
 
 
 def named_columns(
@@ -73,11 +73,11 @@ def named_columns(
         source: the table, for error messages.
         header: the cells of the first line.
         rows: some lines after it.
-        columns: what the user said about the columns.
+        columns: the columns that the user named.
         is_file: whether a cell names an image that exists.
 
     Raises:
-        UserError: a column is missing, or several could be meant.
+        UserError: a column is missing or ambiguous.
     """
     picker = _Picker(source, header, rows, is_file)
     file_at = picker.file(columns.file)
@@ -157,7 +157,7 @@ class _Picker:
         self.source, self.header, self.rows, self.is_file = source, header, rows, is_file
 
     def file(self, given: str) -> int:
-        """The column of files: the one that was given, named `file`, or recognised."""
+        """The column of files: one that the user named, one called ``file``, or a detected one."""
         return self._pick("file", given, _FILE_NAMES, self._with_files)
 
     def label(self, given: str, file_at: int) -> int:
@@ -169,7 +169,7 @@ class _Picker:
         return self._pick("label", given, _LABEL_NAMES, lambda candidates: candidates)
 
     def split(self, given: str) -> int | None:
-        """The column of the split, or None; a recognised one holds known words alone."""
+        """The column of the split, or None; a detected one contains only ``SPLIT_WORDS``."""
         if given:
             return _numbered("split", given, self.header, self.source)
         for index, name in enumerate(self.header):
@@ -208,7 +208,7 @@ class _Picker:
         )
 
     def _with_files(self, candidates: list[int]) -> list[int]:
-        """Those of ``candidates`` whose cells name images, or all of them if none does."""
+        """The ``candidates`` whose cells name images, or all of them if there are none."""
         good = [i for i in candidates if any(self.is_file(cell_at(row, i)) for row in self.rows)]
         return good or candidates
 
@@ -226,5 +226,5 @@ def _looks_like_file(cell: str) -> bool:
 
 
 def cell_at(row: Sequence[str], index: int) -> str:
-    """A cell without blanks around it; empty where the row is too short."""
+    """A cell without surrounding spaces; empty if the row is too short."""
     return row[index].strip() if index < len(row) else ""

@@ -30,8 +30,8 @@ class LabelTable:
 
     Attributes:
         catalog: the labelled files, sorted by path.
-        sides: for each of them ``train``, ``val`` or ``test``; None if they are to be drawn.
-        description: what the table was taken for; empty for commas and the columns file and label.
+        sides: for each of them ``train``, ``val`` or ``test``; None if the table has no split.
+        description: the detected format; empty for the default one.
     """
 
     catalog: Catalog
@@ -45,7 +45,7 @@ def read_labels_csv(
     flag: str = "--labels_csv",
     columns: Columns = ANY_COLUMNS,
 ) -> Catalog:
-    """Reads a table of files and labels, and reports what it was taken for.
+    """Reads a table of files and labels, and prints its detected format.
 
     The arguments and errors are those of ``read_label_table``.
     """
@@ -61,15 +61,15 @@ def read_label_table(
     flag: str = "--labels_csv",
     columns: Columns = ANY_COLUMNS,
 ) -> LabelTable:
-    """Reads a table whose columns are ``file`` (relative to ``root``) and ``label``, or like these.
+    """Reads a table with a column of files, relative to ``root``, and a column of labels.
 
-    Separator, encoding, header and the spelling of paths are recognised. Other columns are ignored.
-    If all labels are integers, the classes are sorted as numbers.
+    Separator, encoding, header and the form of the paths are detected. Other columns are ignored. If
+    all labels are integers, the classes are sorted as numbers.
 
     Args:
         csv_path: the table.
         root: the folder of the images.
-        flag: the flag that named the table, for error messages.
+        flag: the flag that the table was passed with, for error messages.
         columns: the columns that the user named.
 
     Raises:
@@ -108,7 +108,7 @@ def read_label_table(
     kept = np.delete(np.arange(len(catalog)), repeated)
     catalog = catalog.take(kept)
     _check_present(catalog, form, source)
-    if form.split is not None and not columns.split and not _says_split(sides, form):
+    if form.split is not None and not columns.split and not _uses_split(sides, form):
         form = replace(form, split=None)
     detail = finder.describe()
     return LabelTable(
@@ -118,11 +118,11 @@ def read_label_table(
     )
 
 
-def _says_split(sides: list[str], form: TableForm) -> bool:
-    """Whether a column that the user did not name is used as the split.
+def _uses_split(sides: list[str], form: TableForm) -> bool:
+    """Whether a detected split column, which the user did not name, is used.
 
-    A table with the columns file and label, such as a run's own, has always been split anew; but its
-    test rows must not train.
+    For compatibility, a table in the default format, such as the split.csv of a run, is split again,
+    unless it has test rows, which must not be used for training.
     """
     return all(sides) and (not form.is_plain or "test" in sides)
 
@@ -136,7 +136,7 @@ def _number_order(names: Iterable[str]) -> list[str]:
 
 
 def _check_single_label(class_names: Sequence[str], source: str) -> None:
-    """Raises UserError if a class name consists of other class names: a table of several labels."""
+    """Raises UserError if a class name is a list of other class names, as in multi-label tables."""
     known = set(class_names)
     for name in class_names:
         parts = [part.strip() for part in re.split("[,;|]", name)]
@@ -148,13 +148,13 @@ def _check_single_label(class_names: Sequence[str], source: str) -> None:
 
 
 def _repeated(catalog: Catalog) -> np.ndarray:
-    """Indices in a sorted catalog whose path equals the one before, int64."""
+    """Indices in a sorted catalog whose path equals the previous path, int64."""
     pairs = enumerate(itertools.pairwise(catalog.paths), start=1)
     return np.array([index for index, (before, path) in pairs if before == path], np.int64)
 
 
 def _check_present(catalog: Catalog, form: TableForm, source: str) -> None:
-    """Raises UserError if a listed file is missing; at a URL, this is found when files are read."""
+    """Raises UserError if a listed file is missing; files at a URL are checked when they are read."""
     if isinstance(catalog.root, RemotePath):
         return
     count, first = 0, ""

@@ -1,4 +1,4 @@
-"""Finds the image that a cell of a table means: a path in any spelling, or an id without suffix.
+"""Finds the image that a cell of a table refers to: a path in any form, or an id without suffix.
 
 This module opens no image and does not import TensorFlow.
 """
@@ -21,14 +21,14 @@ _AMBIGUOUS = ""
 class FileFinder:
     """Turns the cells of one table into paths below a folder.
 
-    A cell is tried as it is, with a suffix behind it, without the leading folders that the table has
-    in front of every path, and at last as the name of the one file below the folder with that name or
-    stem. At a URL, where every try is a request, a cell is only normalized.
+    A cell is tried unchanged, with a suffix appended, without the leading folders that the table has
+    in all paths, and finally as the name or stem of a file anywhere below the folder. At a URL, where
+    every attempt is a request, a cell is only normalized.
 
     Attributes:
-        suffix: what had to be put behind the cells; empty if nothing.
-        leading: the folders that had to be taken away from the front of the cells; empty if none.
-        by_name: whether files were found by their names alone, in sub-folders.
+        suffix: the suffix that was appended to the cells; empty if none.
+        leading: the leading folders that were removed from the cells; empty if none.
+        by_name: whether files in sub-folders were found by name only.
 
     Example:
         >>> from pathlib import Path
@@ -52,13 +52,13 @@ class FileFinder:
         self._absolute = "" if isinstance(root, RemotePath) else os.path.abspath(root) + "/"
 
     def describe(self) -> str:
-        """How files are made from the cells, as text that follows the name of the column."""
+        """How paths are made from the cells, as text that follows the name of the column."""
         text = f" + `{self.suffix}`" if self.suffix else ""
         text += f" without the leading `{self.leading}`" if self.leading else ""
         return text + (", found in sub-folders" if self.by_name else "")
 
     def is_file(self, cell: str) -> bool:
-        """Whether ``cell`` names an image that exists; nothing is remembered."""
+        """Whether ``cell`` names an image that exists; the attributes do not change."""
         if isinstance(self._root, RemotePath) or not cell.strip():
             return False
         attempt = FileFinder(self._root, search=False)
@@ -103,9 +103,9 @@ class FileFinder:
         return ""
 
     def _without_leading(self, path: str) -> str:
-        """The path without the same leading folders as in the rows before.
+        """The path without the leading folders that were removed in earlier rows.
 
-        Taking away different folders in different rows could find another file than the one meant.
+        Removing different folders in different rows could find the wrong file.
         """
         if self.leading:
             shorter = path.removeprefix(self.leading)
@@ -118,7 +118,7 @@ class FileFinder:
         return ""
 
     def _named(self, path: str) -> str:
-        """The one file anywhere below the folder that has this name, or this stem."""
+        """The only file anywhere below the folder that has this name or this stem."""
         if "/" in path or _is_absolute(path):
             return ""
         if self._index is None:

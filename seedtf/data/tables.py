@@ -1,8 +1,8 @@
-"""Recognises the form of a table of labels: encoding, separator, header, and the columns to use.
+"""Detects the format of a table of labels: encoding, separator, header, and the columns to use.
 
-People have tables of Kaggle, Excel, Label Studio and their own scripts. Whatever is recognised is
-described in one line, and whatever is ambiguous is refused with the candidates and the flag to pass.
-This module does not import TensorFlow.
+Tables come from Kaggle, Excel, Label Studio and users' own scripts. The detected format is described in
+one line. If it is ambiguous, the error names the candidates and the flag to pass. This module does not
+import TensorFlow.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from seedtf.errors import UserError
 __all__ = ["UTF8", "TableForm", "find_form", "open_table", "read_rows", "table_errors"]
 
 UTF8 = "utf-8-sig"
-"""UTF-8, with or without a mark at the start."""
+"""UTF-8, with or without a byte-order mark."""
 
 _SEPARATORS = {",": "comma", ";": "`;`", "\t": "tab", "|": "`|`"}
 _HEAD_BYTES, _HEAD_ROWS = 1 << 16, 20
@@ -45,15 +45,15 @@ _BINARY_KINDS = {
 
 @dataclass(frozen=True)
 class TableForm:
-    """How a table is read.
+    """The format of a table.
 
     Attributes:
-        encoding: of the bytes.
-        separator: one character.
+        encoding: the encoding of the file.
+        separator: the character between the cells.
         header: the cells of the first line; None if the table has no header.
         file: index of the column of files or ids.
         label: index of the column of labels.
-        split: index of the column that says train, val or test; None if no column does.
+        split: index of the column that contains train, val or test; None if there is none.
     """
 
     encoding: str
@@ -70,7 +70,7 @@ class TableForm:
 
     @property
     def is_plain(self) -> bool:
-        """Whether nothing had to be recognised: UTF-8, commas, and the columns file and label."""
+        """Whether this is the default format: UTF-8, commas, and the columns file and label."""
         return (
             self.header is not None
             and self.encoding == UTF8
@@ -83,7 +83,7 @@ class TableForm:
         return f"`{self.header[index]}`" if self.header else f"column {index + 1}"
 
     def describe(self, file_detail: str = "") -> str:
-        """What the table was taken for, in one line.
+        """Describes the detected format in one line.
 
         Args:
             file_detail: how a file name was made from a cell, such as `` + `.jpg` ``.
@@ -108,17 +108,17 @@ def find_form(
     columns: Columns = ANY_COLUMNS,
     is_file: Callable[[str], bool] = lambda cell: False,
 ) -> TableForm:
-    """Recognises the form of a table from its first lines.
+    """Detects the format of a table from its first lines.
 
     Args:
         path: the table, local or at a URL.
-        flag: the flag that named it, for error messages.
-        columns: what the user said about the columns.
-        is_file: whether a cell names an image that exists; decides between two columns that both
-            could name files, and whether the first line is a header.
+        flag: the flag that the table was passed with, for error messages.
+        columns: the columns that the user named.
+        is_file: whether a cell names an image that exists; it decides between two columns that may
+            both contain files, and whether the first line is a header.
 
     Raises:
-        UserError: the table is missing, is not text, or its columns are not clear.
+        UserError: the table is missing, is not text, or its columns are ambiguous.
 
     Example:
         >>> _ = Path("labels.csv").write_text("id;breed\\n000bec;boston_bull\\n")
@@ -169,7 +169,7 @@ def open_table(path: str | os.PathLike[str], encoding: str = UTF8) -> Iterator[T
 
 
 def _find_encoding(path: str | os.PathLike[str], flag: str) -> str:
-    """UTF-8 or UTF-16 by their marks or content; cp1252 (Excel) for text that is not UTF-8."""
+    """UTF-8 or UTF-16, detected by byte-order mark or content; otherwise cp1252, as Excel writes."""
     if is_url(path):
         return UTF8
     decoder = codecs.getincrementaldecoder("utf-8")()
@@ -197,8 +197,9 @@ def _find_encoding(path: str | os.PathLike[str], flag: str) -> str:
 def _find_separator(head: str) -> tuple[str, list[list[str]]]:
     """The separator of the first lines, and their cells.
 
-    It is the comma if the first line then names file and label. Otherwise it is the one that divides
-    most lines into as many cells as the first; of two such, the one that makes more cells.
+    It is the comma if the first line then contains ``file`` and ``label``. Otherwise it is the one with
+    which most lines have the same number of cells as the first line; if there are several, the one with
+    the most cells.
     """
     parsed: dict[str, list[list[str]]] = {}
     for separator in _SEPARATORS:
@@ -218,7 +219,7 @@ def _find_separator(head: str) -> tuple[str, list[list[str]]]:
 
 @contextmanager
 def table_errors(path: str | os.PathLike[str], flag: str) -> Iterator[None]:
-    """Turns what reading a table raises into a line that names the flag."""
+    """Converts the errors of reading a table to a UserError that names the flag."""
     try:
         yield
     except FileNotFoundError:
