@@ -44,7 +44,7 @@ def touch(tmp_path: Path) -> Touch:
 def read(
     root: Path, text: str | bytes, columns: Columns = ANY_COLUMNS
 ) -> tuple[dict[str, str], str]:
-    """What a table gives each file below ``root``, and what it was taken for."""
+    """What a table gives each file below ``root``, and the detected format."""
     path = root.parent / "labels.csv"
     path.write_bytes(text if isinstance(text, bytes) else text.encode())
     table = read_label_table(path, root, columns=columns)

@@ -99,8 +99,8 @@ def choose_strategy(
     if gpus > 1 or (requested == "mirrored" and not gpus and cpus > 1):
         found = f"{gpus} GPUs" if gpus else f"{cpus} logical CPU devices"
         return "mirrored", f"{alone}there are {found}"
-    asked = "" if requested == "auto" else f"{requested} was requested, but "
-    return "none", f"{asked}{alone}there is one device"
+    prefix = "" if requested == "auto" else f"{requested} was requested, but "
+    return "none", f"{prefix}{alone}there is one device"
 
 
 def check_even_batch(replicas: int, batch_size: int) -> None:
