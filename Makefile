@@ -22,9 +22,9 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 demo: $(VENV)/.installed
 	$(BIN)/seedtf train $(DEMO_FLAGS)
 
-# Two workers, a file to each: the tests wait for starting processes more than they compute.
+# Two workers that take single tests from each other, so that both are busy until the end.
 test: lint browser
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/python -m pytest -n 2 --dist worksteal
 
 # TensorFlow Addons has wheels for Python 3.10 and 3.11 alone
 test-addons:
@@ -34,7 +34,7 @@ test-addons:
 	else $(MAKE) --no-print-directory addons-tests; fi
 
 addons-tests: $(ADDONS_VENV)/.installed
-	$(ADDONS_VENV)/bin/python -m pytest -n 2 --dist loadfile $(ADDONS_TESTS:%=tests/test_%.py)
+	$(ADDONS_VENV)/bin/python -m pytest -n 2 --dist worksteal $(ADDONS_TESTS:%=tests/test_%.py)
 
 # The tests of HTML pages open them in headless Chromium; without it they are skipped with a message.
 browser:

@@ -14,7 +14,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tensorflow as tf  # noqa: F401  what it logs at import must not end up in a test
 
+from seedtf.commands.main import main
 from seedtf.data.sample.write import write_sample
 
 EXPECTED_FILES = [
@@ -259,13 +261,23 @@ def test_a_time_limit_stops_early_and_is_the_reason_in_the_result(seedlings, tmp
         (["--cache=disk", "--cache_dir=/proc/nowhere"], "another --cache_dir"),
     ],
 )
-def test_mistakes_give_a_one_line_error_and_exit_code_2(seedlings, tmp_path, more, message) -> None:
+def test_mistakes_give_a_one_line_error_and_exit_code_2(
+    seedlings, tmp_path, capfd, more, message
+) -> None:
+    assert main(["train", *flags(seedlings, tmp_path / "run", *more)]) == 2
+    stderr = capfd.readouterr().err
+    assert stderr.startswith("seedtf train: ")
+    assert len(stderr.splitlines()) == 1, stderr
+    assert message in stderr
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("more", [["--batch_size=1000"], ["--model=resnet5"]])
+def test_in_its_own_process_the_error_is_all_that_is_printed(seedlings, tmp_path, more) -> None:
     done = seedtf("train", *flags(seedlings, tmp_path / "run", *more))
     assert done.returncode == 2, done.stderr
-    assert done.stderr.startswith("seedtf train: ")
+    assert done.stderr.startswith(f"seedtf train: {more[0]}")
     assert len(done.stderr.splitlines()) == 1, done.stderr
-    assert message in done.stderr
-    assert not (tmp_path / "run").exists()
 
 
 def test_preview_draws_a_runs_flagfile(finished, tmp_path) -> None:
