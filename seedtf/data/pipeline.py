@@ -9,9 +9,7 @@ from collections.abc import Callable
 import numpy as np
 import tensorflow as tf
 
-from seedtf.augment import AUGMENT_CHAINS, AUGMENT_IMPLS
-from seedtf.augment import fused as augment
-from seedtf.augment import reference as reference_ops
+from seedtf.augment import AUGMENT_CHAINS, AUGMENT_IMPLS, fused, reference
 from seedtf.augment.mixing import Mixing, mix
 from seedtf.augment.policy import Policy, draw_parameters
 from seedtf.compat.tensorflow import silence_first_xla_log
@@ -58,7 +56,7 @@ class DataWaitTimer:
         # `zip` fetches one element from each of its inputs in this order.
         timed = tf.data.Dataset.zip((now, dataset, now)).map(add)
         options = tf.data.Options()
-        # TensorFlow would append a prefetch, and then the time that it waits would be measured.
+        # TensorFlow would append a prefetch, and its thread's wait would be measured, not training's.
         options.experimental_optimization.inject_prefetch = False
         return timed.with_options(options)
 
@@ -89,8 +87,8 @@ def make_augmentation(
         strength: factor on every range of ``policy``, read for each batch; None for 1.
         whole_batch: whether to process all images at once, for a train step that augments on a GPU.
             The pixels are the same up to rounding.
-        deterministic: whether ``tf.config.experimental.enable_op_determinism`` is on. It changes no
-            pixel.
+        deterministic: whether ``tf.config.experimental.enable_op_determinism`` is on. If so, the result
+            is not written into a variable; the pixels are the same.
 
     Raises:
         UserError: ``impl`` needs TensorFlow Addons, which is not installed.
@@ -99,7 +97,7 @@ def make_augmentation(
     out_size = (size, size)
     silence_first_xla_log()
     if impl == "fused":
-        return augment.compile_augmentation(
+        return fused.compile_augmentation(
             policy,
             seed,
             out_size,
@@ -108,7 +106,7 @@ def make_augmentation(
             deterministic=deterministic,
         )
     if impl in AUGMENT_CHAINS:
-        chain = reference_ops.make_chain(impl)
+        chain = reference.make_chain(impl)
 
         # This is not compiled, because TensorFlow's projective transform has no XLA kernel.
         def plain(
@@ -153,7 +151,9 @@ def train_dataset(
     data_service: str = "",
     mixer: Mixer | None = None,
 ) -> tf.data.Dataset:
-    """Endless training batches; every pixel of the batch at a step follows from (seed, step).
+    """Endless training batches; every pixel follows from seed and step.
+
+    With ``--augment_strength=auto`` it also follows from the history.
 
     Args:
         store: the decoded images.
@@ -284,7 +284,7 @@ def eval_dataset(
 
 
 def _prefetch(batches: tf.data.Dataset) -> tf.data.Dataset:
-    """Prefetches endless batches; one thread works on a batch, and several batches are made at once.
+    """Prefetches endless batches; each batch is made by one thread, several at a time.
 
     The pipeline has a thread pool of its own. In TensorFlow's shared pool, two cores were 1.3 to 1.5
     times as fast as one; in a private pool, 1.9 times. The pool has one thread more than there are

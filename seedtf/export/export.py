@@ -31,7 +31,7 @@ __all__ = ["Exported", "export_run"]
 _BATCH_SIZE = 32
 _CALIBRATION_IMAGES = 100
 _MAX_PIXEL_IMAGES = 1000
-"""Images on which a LiteRT or ONNX file is compared: their pixels travel in one file."""
+"""Largest number of images on which a LiteRT or ONNX file is compared; one file holds their pixels."""
 
 
 @dataclass(frozen=True)
@@ -59,13 +59,13 @@ class Exported:
 
     def as_json(self) -> str:
         """The value of the ``RESULT`` line."""
-        saved_model = self.rows[0]
+        saved_model_row = self.rows[0]
         values = {
             "export": str(self.folder),
             "version": self.version,
-            "images": saved_model.images,
-            "top1_agreement": saved_model.top1_agreement,
-            "max_abs_difference": saved_model.max_abs_difference,
+            "images": saved_model_row.images,
+            "top1_agreement": saved_model_row.top1_agreement,
+            "max_abs_difference": saved_model_row.max_abs_difference,
             "temperature": self.temperature,
             "formats": {row.format: not row.fault for row in self.rows},
         }
@@ -78,7 +78,8 @@ def export_run(
     """Writes the next version to ``out_dir``, and ``out_dir``/parity.json.
 
     The folder of the version appears only after the SavedModel has predicted every image as the
-    evaluation does, in a process that can import TensorFlow alone. Other formats are written to its
+    float32 model does, in a process that can import neither Keras nor seedtf. Other formats are
+    written to its
     ``assets.extra``; one that disagrees is left out, and its row says so. For a model trained in mixed
     precision, ``as_trained`` in parity.json compares the trained model with the float32 one.
 
@@ -109,8 +110,8 @@ def export_run(
         reference = _Reference(store, records, expected)
         classes_file = str(run.paths.classes)
         module = ServingModule(model, run.class_names, temperature, classes_file)
-        saved_model = _write_saved_model(version.folder, module, run, reference)
-        rows = (saved_model, *_write_formats(version.folder, formats, module, run, reference))
+        saved_model_row = _write_saved_model(version.folder, module, run, reference)
+        rows = (saved_model_row, *_write_formats(version.folder, formats, module, run, reference))
         facts = {
             "version": version.number,
             "run": str(run.run_dir),
@@ -163,7 +164,7 @@ def _write_formats(
     count = len(reference.records)
     sample = np.linspace(0, count - 1, min(count, _MAX_PIXEL_IMAGES)).astype(np.int64)
     pixels = reference.store.read(tf.constant(reference.records[sample])).numpy()
-    calibration = pixels[:1]
+    calibration = pixels[:1]  # only litert_int8 uses it
     if "litert_int8" in formats:
         calibration = open_training_sample(run, _CALIBRATION_IMAGES)
     rows = []

@@ -58,14 +58,15 @@ def decode_image(contents: tf.Tensor, header: tf.Tensor) -> tf.Tensor:
     Args:
         contents: string scalar, a whole file that ``header.read_header`` accepts.
         header: int32 ``[4]``, ``Header.for_decoder`` of the file. A PNG with alpha is blended over
-            white; the orientation is applied; the size must be the size of the decoded image.
+            white, the orientation is applied, and the size is compared with that of the decoded image.
 
     Returns:
         uint8 ``[H, W, 3]``, RGB, upright.
 
     Raises:
         tf.errors.InvalidArgumentError: the data after the header is truncated or corrupt, or the
-            size of the image differs from that in ``header``, which was then parsed incorrectly.
+            size of the image differs from that in ``header``, that is, the header was parsed
+            incorrectly.
     """
     width, height, orientation, has_alpha = tf.unstack(header)
 
@@ -183,10 +184,11 @@ def _blend_over_white(image: tf.Tensor) -> tf.Tensor:
     """``round(rgb·a + 255·(1 − a))`` with alpha a from 0 to 1, in integers."""
     pixels = tf.cast(image, tf.uint16)
     white, half, shift = (tf.constant(value, tf.uint16) for value in (255, 128, 8))
+    # rgb·a + 255·(1 − a) = 255 − a·(255 − rgb) = white − darkening.
     # round(x / 255) is (y + y // 256) // 256 with y = x + 128, for x up to 255².
-    shade = pixels[..., 3:] * (white - pixels[..., :3]) + half
-    shade = tf.bitwise.right_shift(shade + tf.bitwise.right_shift(shade, shift), shift)
-    return tf.cast(white - shade, tf.uint8)
+    darkening = pixels[..., 3:] * (white - pixels[..., :3]) + half
+    darkening = tf.bitwise.right_shift(darkening + tf.bitwise.right_shift(darkening, shift), shift)
+    return tf.cast(white - darkening, tf.uint8)
 
 
 def _upright(image: tf.Tensor, orientation: tf.Tensor) -> tf.Tensor:

@@ -30,7 +30,7 @@ class SessionHooks:
 
     Attributes:
         save_state: saves the state of (model, completed epochs, completed steps of the next epoch).
-        save_model: writes a model to a path.
+        save_model: copies a model's weights for a path; the file appears with the next state.
         batch_files: returns the names of the images in a batch, given epoch and step from 0.
         epoch_batches: returns the training batches of an epoch, counted from 0.
         draw_preview: draws the sample of augmented images.
@@ -53,7 +53,7 @@ class RunCallbacks:
         fit: all of them, in the order that every ``fit`` of the run takes.
         timer: duration and throughput of epochs.
         log: the history so far.
-        strength: the factor on the augmentation of an epoch.
+        strength: the factor by which every augmentation range of an epoch is multiplied.
         limits: what can end the run early.
         console: the line of each epoch.
         curves: curves.png and live.html.
@@ -75,7 +75,8 @@ class RunCallbacks:
         return _stop_reason(self.limits)
 
     def finish(self, ending: str) -> None:
-        """Removes the bar of an unfinished epoch and writes the last live page; for the chief.
+        """Removes the bar of an unfinished epoch and writes the last live page. Call it on the
+        chief only.
 
         Args:
             ending: how training ended, for the page.
@@ -89,7 +90,7 @@ def make_callbacks(
     paths: RunPaths,
     hooks: SessionHooks,
     *,
-    strength: tf.Variable,
+    strength_variable: tf.Variable,
     state: TrainState | None,
     chief: bool,
     average: MovingAverage | None,
@@ -97,13 +98,15 @@ def make_callbacks(
     sync: WorkerSync | None,
     resume_dir: str,
 ) -> RunCallbacks:
-    """Creates the callbacks for the flags; also writes the first lines of history and timing.
+    """Creates the callbacks for the flags, and history.csv and timing.csv.
+
+    Both files hold the completed epochs of a resumed run, otherwise only their header.
 
     Args:
         plan: what the run will do.
         paths: the run folder; a temporary folder on a worker that is not the chief.
         hooks: functions of the session.
-        strength: float32 scalar, the factor on the augmentation.
+        strength_variable: float32 scalar, the factor by which every augmentation range is multiplied.
         state: the state that the run resumes from, if any.
         chief: whether this process writes the run folder.
         average: the exponential moving average of the weights, if any.
@@ -115,7 +118,7 @@ def make_callbacks(
     resumed = (state.epoch, state.step) if state else (0, 0)
     position = cb.Position(*resumed)
     timer = cb.EpochTimer(config.batch_size, data_wait=hooks.data_wait)
-    set_strength = cb.AugmentStrength(config, strength)
+    set_strength = cb.AugmentStrength(config, strength_variable)
     if state is not None:
         write_text(paths.history, state.facts["history"])
     log = cb.HistoryLog(
@@ -125,8 +128,9 @@ def make_callbacks(
         completed_epochs=resumed[0],
         strength=set_strength.factor,
     )
+    # The log records the factor, and `auto` computes the factor from the rows of the log.
     set_strength.rows = log.rows
-    rate = cb.LearningRate(
+    learning_rate = cb.LearningRate(
         settings.schedule,
         per_step=settings.lr_per_step,
         steps_per_epoch=plan.steps_per_epoch,
@@ -151,14 +155,14 @@ def make_callbacks(
         paths,
         log,
         title=paths.root.name,
-        planned_lr=rate.planned(config.epochs),
+        planned_lr=learning_rate.planned(config.epochs),
         show=config.show and chief,
     )
     preview = cb.AfterFirstStep(hooks.draw_preview)
     console = cb.ConsoleLine(
         log, position, epochs=config.epochs, steps_per_epoch=plan.steps_per_epoch
     )
-    written_by_chief = [
+    chief_only = [
         console,
         cb.BestCheckpoint(paths.best, hooks.save_model, log),
         cb.LastCheckpoint(paths.last, hooks.save_model),
@@ -171,12 +175,14 @@ def make_callbacks(
         position,
         *([sync] if sync else []),  # before those that read its clock
         timer,
-        rate,
+        learning_rate,
         set_strength,
         cb.StopOnNaN(position, hooks.batch_files),
         log,
-        *(written_by_chief if chief else []),
+        *(chief_only if chief else []),
         *limits,
+        # After the checkpoints, which hold the averaged weights; before the state, which holds the
+        # weights as trained.
         *([cb.AveragedWeights(hooks.epoch_batches, position)] if config.optimizer == SWA else []),
         *([cb.EmaWeights(average)] if average else []),
         # last: a saved state implies that history and checkpoints of the epoch are on disk

@@ -94,7 +94,7 @@ class Session:
                 data_wait=self.batches.data_wait,
                 draw_preview=lambda: draw_run_preview(config, dataset, paths.augmented),
             ),
-            strength=self.batches.strength,
+            strength_variable=self.batches.strength,
             state=state,
             chief=devices.chief,
             average=self.trainer.average,

@@ -167,7 +167,8 @@ def runtime_errors_as_user_errors(
         run_dir: the folder to name for ``--resume``; None where no run is written.
 
     Raises:
-        UserError: out of memory, a file that has become unreadable, or ``run_dir`` not writable.
+        UserError: out of memory, a file that has become unreadable, or ``run_dir`` not writable,
+            for example because the disk is full.
     """
     try:
         yield

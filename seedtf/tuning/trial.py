@@ -89,7 +89,8 @@ def finished_epochs(run_dir: Path) -> list[dict[str, float]]:
 
 
 def lowest_loss(history: History) -> Mapping[str, float] | None:
-    """Returns the row of the lowest finite validation loss, the first of equals; None if none is.
+    """Returns the row of the lowest finite validation loss, the first of equals; None if no loss
+    is finite.
 
     Example:
         >>> lowest_loss([{"epoch": 1, "val_loss": 0.9}, {"epoch": 2, "val_loss": 0.4}])
@@ -115,7 +116,7 @@ class TrialProcess:
     """A process whose output is appended to a file; at the end of the ``with`` body it is stopped.
 
     The process runs in its own session, so Ctrl-C in the terminal reaches it only through ``end``. On
-    Linux it gets SIGTERM, on which it saves and stops, when this process dies for whatever reason.
+    Linux the kernel sends it SIGTERM when this process dies, however it dies; it then saves and stops.
 
     Args:
         command: the command to run.
@@ -138,7 +139,7 @@ class TrialProcess:
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         if self._process.poll() is None:
-            # A user who presses Ctrl-C a second time does not want to wait.
+            # Only a second Ctrl-C raises KeyboardInterrupt, and that user does not want to wait.
             self.end(grace=0.0 if kind is KeyboardInterrupt else _GRACE_SECONDS)
 
     def poll(self) -> int | None:

@@ -56,7 +56,7 @@ class LearningRate(keras.callbacks.Callback):
         self._set_rate()
 
     def on_train_batch_begin(self, batch: int, logs: dict[str, float] | None = None) -> None:
-        if self._per_step and batch > 0:
+        if self._per_step and batch > 0:  # on_epoch_begin has set the rate of the first step
             self._set_rate()
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
@@ -70,11 +70,14 @@ class LearningRate(keras.callbacks.Callback):
 
 
 class AugmentStrength(keras.callbacks.Callback):
-    """Sets the factor on the augmentation at the start of every epoch.
+    """Sets the factor by which every augmentation range is multiplied, at the start of an epoch.
 
     Args:
         config: ``augment_strength`` is a fixed factor, or ``auto``: computed from the history.
         variable: float32 scalar that the augmentation reads.
+
+    Attributes:
+        rows: the history, from which ``auto`` computes the factor; set it to the rows of the log.
     """
 
     def __init__(self, config: TrainConfig, variable: tf.Variable) -> None:
@@ -92,7 +95,7 @@ class AugmentStrength(keras.callbacks.Callback):
         return next_strength(self.rows[:epoch], config.epochs, mixed=mixed)
 
     def set(self, epoch: int) -> None:
-        """Assigns the factor of ``epoch``, for batches that are made before the epoch begins."""
+        """Assigns the factor of ``epoch``, which the pipeline reads when it prefetches batches."""
         self._variable.assign(self.factor(epoch))
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:

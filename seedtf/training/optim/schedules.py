@@ -3,7 +3,8 @@
 The epoch is a float: 0.0 is the start of training, 1.5 is the middle of the second epoch. Every
 function takes ``lr`` above 0 and ``min_lr`` in ``[0, lr]`` and returns a value within
 ``[min_lr, lr]``; only warm-up goes below ``min_lr``. An epoch before 0 is treated as 0, an epoch
-past the end as the end. ``TrainConfig`` checks the range of each value and ``make_schedule`` checks
+past the end as the end; only ``cyclic_decay`` has no end, where ``make_schedule`` stops it.
+``TrainConfig`` checks the range of each value and ``make_schedule`` checks
 how the values fit together; the functions themselves check nothing.
 """
 
@@ -97,9 +98,10 @@ def with_warmup(schedule: Schedule, warmup_epochs: float) -> Schedule:
     """Returns ``schedule`` preceded by a linear ramp that meets it at ``warmup_epochs``.
 
     With ``target = schedule(warmup_epochs)`` the ramp is
-    ``target * (0.01 + 0.99 * epoch / warmup_epochs)``. It starts at 1 % of the target, which may be
-    below ``min_lr`` but is never 0, so the first step already trains. Set the rate at every step: if
-    it is set once an epoch, the whole first epoch runs at that 1 %. If ``warmup_epochs`` is 0, the
+    ``target * (0.01 + 0.99 * epoch / warmup_epochs)``. The first rate, 1 % of the target, may be
+    below ``min_lr`` but is never 0, so the first step already trains. Use it with a rate that is set
+    at every step: set once an epoch, the whole first epoch would run at that 1 %. If
+    ``warmup_epochs`` is 0, the
     schedule itself is returned. Gradual warm-up is from Goyal et al. (2017, arXiv 1706.02677, section
     2.2).
 
@@ -132,8 +134,8 @@ def make_schedule(
 ) -> Schedule:
     """Returns the named schedule as a function from epoch (float) to learning rate (float).
 
-    From ``epochs`` on the rate is the last one before it, so a cyclic schedule does not restart
-    there. ``TrainConfig`` checks the range of each value alone, so it is not checked again here.
+    At ``epochs`` and after it, the rate is that of just before ``epochs``; a cyclic schedule would
+    otherwise jump to a new peak. ``TrainConfig`` has checked the range of each value by itself.
 
     Args:
         name: a value of ``--schedule``.
