@@ -16,17 +16,24 @@ from seedtf.commands.main import main
 from seedtf.commands.predict import PredictConfig
 from seedtf.config.train_config import TrainConfig
 from seedtf.errors import UserError
+from seedtf.evaluation.classifier import Classifier, Prediction
 from seedtf.evaluation.evaluate import Predictions, compute_report
 from seedtf.evaluation.evaluate_run import evaluate_run
 from seedtf.evaluation.predict import list_images
 from seedtf.evaluation.report import ReportContext, write_report
+from seedtf.evaluation.submission import read_sample, write_submission
 from seedtf.model.network import build_network, save_model
 from seedtf.plots.base import DPI
 from seedtf.plots.report import draw_confusion
 from seedtf.runs.folder import find_run, find_weights
 from seedtf.runs.open import load_run
+from seedtf.runs.saved_config import continued_config, load_resumed, resumed_config
 from seedtf.training.machine import Machine
+from seedtf.training.plan import Plan, bind
 from seedtf.training.resolve import resolve
+from seedtf.training.setup import load_training_data
+from seedtf.tuning.records import trial_config
+from seedtf.tuning.space import SEARCHABLE, first_values
 
 
 @pytest.fixture(scope="module")
@@ -255,3 +262,170 @@ def test_a_file_whose_name_is_an_assignment_is_a_file(tmp_path, monkeypatch):
         PredictConfig, "predict", ["run", "out=1.png"], ("run_or_export", "files_or_folders...")
     )
     assert given["files_or_folders"] == ("out=1.png",)
+
+
+# resuming, continuing, tiny folders
+
+
+def test_a_bare_resume_takes_the_run_in_run_dir(run_dir, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    given = {"run_dir": str(run_dir), "image_size": 16}
+    assert resumed_config("newest", given).resume == str(run_dir)
+    with pytest.raises(UserError, match="no such run"):
+        resumed_config("newest", {"run_dir": "nothing"})
+    with pytest.raises(UserError, match="there is no run below runs/"):
+        resumed_config("newest", {})
+
+
+def test_the_same_command_resumes_with_relative_weights(run_dir, tmp_path, monkeypatch):
+    settings = json.loads((run_dir / "config.json").read_text())
+    settings["weights"] = str(run_dir / "checkpoints" / "best.keras")
+    (run_dir / "config.json").write_text(json.dumps(settings))
+    monkeypatch.chdir(tmp_path)
+    for weights in ("run", "run/checkpoints/best.keras"):
+        assert resumed_config("run", {"weights": weights}).weights == settings["weights"]
+    with pytest.raises(UserError, match="leave the flag out, or start a new run"):
+        resumed_config("run", {"weights": "run/checkpoints/last.keras"})
+
+
+def bound(data: Path, **flags) -> Plan:
+    config = TrainConfig(data_dir=data, model="tiny", weights="none", image_size=8, **flags)
+    settings = resolve(config, Machine())
+    return bind(settings, load_training_data(settings.config))
+
+
+def test_the_default_batch_shrinks_to_the_training_images_and_says_so(photos):
+    plan = bound(photos, val_fraction=0.25)
+    assert (plan.config.batch_size, plan.steps_per_epoch) == (6, 1)
+    assert plan.smaller_batch.startswith("6 images instead of 32")
+    given = bound(photos, val_fraction=0.25, batch_size=5)
+    assert (given.config.batch_size, given.smaller_batch) == (5, "")
+    with pytest.raises(UserError, match="--batch_size=7: more than the 6 training images"):
+        bound(photos, val_fraction=0.25, batch_size=7)
+
+
+def test_lr_find_shrinks_the_default_batch_as_train_does(photos, tmp_path, monkeypatch, capsys):
+    def stop(*_, **__):
+        raise UserError("before the first step")
+
+    monkeypatch.setattr("seedtf.training.lr_finder.run.sweep_lr", stop)
+    flags = ["--model=tiny", "--weights=none", "--image_size=8", f"--out={tmp_path / 'out'}"]
+    assert main(["lr_find", f"--data_dir={photos}", *flags]) == 2
+    shown = capsys.readouterr()
+    assert "batch     6 images instead of 32" in shown.out
+    assert "before the first step" in shown.err
+    assert main(["lr_find", f"--data_dir={photos}", *flags, "--batch_size=32"]) == 2
+    assert "--batch_size=32: more than the 6 training images" in capsys.readouterr().err
+
+
+def test_a_trial_of_tune_leaves_the_default_batch_to_train():
+    config = TrainConfig(data_dir="sample")
+    assert "batch_size" not in trial_config(config, {"lr": 0.1}, Path("trial")).flagfile()
+    assert first_values([SEARCHABLE["batch_size"]], config) == {"batch_size": 32}
+
+
+def test_preview_of_a_tiny_folder_is_drawn(tmp_path, capsys):
+    data = draw_classes(tmp_path / "four", ["maize", "wheat"], per_class=2)
+    out = tmp_path / "four.png"
+    flags = [f"--data_dir={data}", "--image_size=16", "--mixup=0.2", f"--out={out}"]
+    assert main(["preview", *flags]) == 0
+    assert out.stat().st_size > 1000
+    assert main(["preview", f"--out={out}", "--continue=run"]) == 2
+    assert "--data_dir is missing" in capsys.readouterr().err
+
+
+def test_continue_starts_a_new_run_from_the_best_weights_and_the_split(run_dir, photos, capsys):
+    settings = json.loads((run_dir / "config.json").read_text())
+    settings |= {"data_dir": str(photos), "run_dir": str(run_dir), "epochs": 3, "lr": 0.02}
+    (run_dir / "config.json").write_text(json.dumps(settings))
+    given = parse_given(TrainConfig, "train", [f"--continue={run_dir}", "--epochs=20"])
+    config = continued_config(given["continue_from"], given)
+    shown = capsys.readouterr().out
+    assert shown.startswith(f"continue  {run_dir}: a new run")
+    assert "the optimizer's state is not taken over" in shown
+    assert (config.epochs, config.lr, config.run_dir, config.resume) == (20, 0.02, "", "")
+    assert config.weights == str(run_dir / "checkpoints" / "best.keras")
+    dataset = load_training_data(config)
+    validation = [dataset.store.catalog.paths[index] for index in dataset.split.val]
+    rows = read_table(run_dir / "split.csv")
+    assert validation == [row["file"] for row in rows if row["split"] == "val"]
+    assert "--continue" not in config.flagfile()
+    from_python = TrainConfig(continue_from=run_dir, epochs=20)
+    assert load_resumed(from_python) == config
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--weights=none"], "leave --weights out"),
+        (["--continue=nothing"], "--continue=nothing: no such run"),
+    ],
+)
+def test_what_cannot_be_continued_is_refused(run_dir, flags, message, capsys):
+    assert main(["train", f"--continue={run_dir}", *flags]) == 2
+    assert message in capsys.readouterr().err
+
+
+# sample submissions
+
+
+CLASSES = ("Fat Hen", "Maize", "wheat")
+
+
+def classifier_of_contents() -> Classifier:
+    """Predicts the class that a file holds with 0.5, and the others with 0.25 each."""
+
+    def classify(files, k):
+        names = [sorted(CLASSES, key=file.decode().__ne__) for file in files]
+        values = tuple(np.float32([0.5, 0.25, 0.25])[:k])
+        return [Prediction(tuple(each[:k]), values) for each in names]
+
+    return Classifier(3, lambda data: data, classify)
+
+
+@pytest.fixture
+def unlabelled(tmp_path) -> Path:
+    folder = tmp_path / "test"
+    folder.mkdir()
+    for number, name in enumerate(CLASSES):
+        (folder / f"id{number}.png").write_text(name)
+    (folder / "id0.txt").write_text("notes")
+    return folder
+
+
+def submitted(folder: Path, *lines: str) -> list[str]:
+    sample, out = folder.parent / "sample.csv", folder.parent / "out.csv"
+    sample.write_text("".join(f"{line}\n" for line in lines))
+    inputs = [str(folder)]
+    write_submission(classifier_of_contents(), inputs, read_sample(str(sample)), out, batch_size=2)
+    return out.read_text().splitlines()
+
+
+@pytest.mark.parametrize("form", ["id{}", "id{}.png", "test/id{}.png", "./test/id{}", "test\\id{}"])
+def test_ids_without_suffix_and_with_folders_are_matched(unlabelled, form):
+    ids = [form.format(number) for number in (2, 0)]
+    lines = submitted(unlabelled, "id_code,diagnosis", *(f"{name},0" for name in ids))
+    assert lines == ["id_code,diagnosis", f"{ids[0]},wheat", f"{ids[1]},Fat Hen"]
+
+
+def test_one_column_for_each_class_receives_the_probabilities(unlabelled):
+    lines = submitted(unlabelled, "wheat,id,fat_hen,Maize", "0,id0,0,1", "0,id2,0,1")
+    assert lines == ["wheat,id,fat_hen,Maize", "0.25,id0,0.5,0.25", "0.5,id2,0.25,0.25"]
+
+
+def test_columns_that_are_not_the_classes_are_named(unlabelled):
+    with pytest.raises(UserError, match="column 'oak' is no class of the model"):
+        submitted(unlabelled, "id,wheat,Fat Hen,oak", "id0,0,0,0")
+    with pytest.raises(UserError, match="class 'Maize' has no column"):
+        submitted(unlabelled, "id,wheat,Fat Hen", "id0,0,0")
+    with pytest.raises(UserError, match="row 2 has 2 columns"):
+        submitted(unlabelled, "id,wheat,Fat Hen", "id0,0")
+
+
+def test_a_folder_in_an_id_chooses_between_files_of_one_name(unlabelled):
+    for site, name in (("a", "Maize"), ("b", "wheat")):
+        (unlabelled / site).mkdir()
+        (unlabelled / site / "same.png").write_text(name)
+    assert submitted(unlabelled, "id,label", "b/same.png,x")[1] == "b/same.png,wheat"
+    with pytest.raises(UserError, match="has the same name as"):
+        submitted(unlabelled, "id,label", "same,x")

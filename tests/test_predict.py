@@ -360,7 +360,7 @@ def test_a_submission_for_the_command_line(run_dir, tiny_folder, tmp_path, sampl
         (["file,species", "000.png,x", "nope.png,x"], "1 of 2 files are not among .*'nope.png'"),
         (["file,species", "bad.png,x", "000.png,x"], "bad.png: not an image"),
         (["file,species", "twice.png,x"], "same name as"),
-        (["id,a,b", "000.png,1,0"], "row 1 has 3 columns"),
+        (["id,a,b", "000.png,1,0"], "column 'a' is no class of the model"),
         (["file,species", "000.png"], "row 2 has 1 columns"),
         (["file,species"], "no rows"),
     ],

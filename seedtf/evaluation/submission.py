@@ -1,17 +1,21 @@
-"""Writes a competition's submission: a sample submission, filled in with the predicted classes."""
+"""Writes a competition's submission: a sample submission, filled in with classes or probabilities."""
 
 from __future__ import annotations
 
 import csv
+import unicodedata
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from tqdm import tqdm
 
+from seedtf.data.layouts import IMAGE_SUFFIXES
 from seedtf.errors import UserError
 from seedtf.evaluation.classifier import Classifier
 from seedtf.evaluation.predict import list_images, predict_files
+from seedtf.evaluation.report import format_probability
 from seedtf.files import csv_line, write_text
 from seedtf.images.header import RefusedError
 from seedtf.report import is_silent
@@ -21,18 +25,18 @@ __all__ = ["Sample", "read_sample", "write_submission"]
 
 @dataclass(frozen=True)
 class Sample:
-    """A sample submission: its path, the headings of its two columns, and its rows in order."""
+    """A sample submission: its path, its headings, and its rows of as many cells, in order."""
 
     path: Path
-    heading: tuple[str, str]
-    rows: tuple[tuple[str, str], ...]
+    heading: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
 
 
 def read_sample(path: str) -> Sample:
-    """Reads a sample submission of two columns.
+    """Reads a sample submission: two columns or more, one of them with the ids of the images.
 
     Raises:
-        UserError: the file does not exist, is not a UTF-8 table of two columns, or has no rows.
+        UserError: the file does not exist, is not a UTF-8 table of equally long rows, or has no rows.
 
     Example:
         >>> _ = Path("sample.csv").write_text("file,species\\n1.png,Maize\\n")
@@ -46,25 +50,27 @@ def read_sample(path: str) -> Sample:
         raise UserError(f"--submission={path}: no such file; pass the sample table") from None
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise UserError(f"--submission={path}: cannot be read as UTF-8 CSV: {error}") from error
-    malformed = next((row for row, line in enumerate(lines, start=1) if len(line) != 2), None)
-    if malformed is not None:
-        raise UserError(
-            f"--submission={path}: row {malformed} has {len(lines[malformed - 1])} columns; "
-            "a sample submission has two, the file name and the class"
-        )
     if len(lines) < 2:
         raise UserError(f"--submission={path}: no rows below a heading; pass the sample table")
-    heading, *rows = [(first, second) for first, second in lines]
+    for row, line in enumerate(lines, start=1):
+        if len(line) != len(lines[0]) or len(line) < 2:
+            raise UserError(
+                f"--submission={path}: row {row} has {len(line)} columns; a sample submission has "
+                "the file name and the class, or the file name and a column for each class"
+            )
+    heading, *rows = map(tuple, lines)
     return Sample(Path(path), heading, tuple(rows))
 
 
 def write_submission(
     classifier: Classifier, inputs: Sequence[str], sample: Sample, out: Path, *, batch_size: int
 ) -> int:
-    """Writes ``out`` with the sample's heading and rows and the most probable class of each image.
+    """Writes ``out`` with the sample's heading and rows and the prediction for each image.
 
-    The column that contains names of the images is the column of file names; the other one is filled
-    in. Images that are not in the sample are ignored.
+    The column that contains names of the images is the column of ids: an id is a file name, with or
+    without its suffix and the folders in front of it. If there is one other column, it receives the most
+    probable class; if there are several, each named as a class, they receive the probabilities. Images
+    that are not in the sample are ignored.
 
     Args:
         classifier: from ``open_classifier``.
@@ -77,46 +83,110 @@ def write_submission(
         The number of rows.
 
     Raises:
-        UserError: a listed image is missing, ambiguous or unreadable; nothing is written.
+        UserError: a listed image is missing, ambiguous or unreadable, or the columns are not those of
+            the classes; nothing is written.
     """
     path_of, column = _match_files(inputs, sample)
-    name_of = {path: name for name, path in path_of.items()}
-    labels: dict[str, str] = {}
-    predictions = predict_files(classifier, name_of, 1, batch_size)
+    headings = [name for index, name in enumerate(sample.heading) if index != column]
+    has_classes = len(headings) > 1
+    paths = dict.fromkeys(path_of.values())
+    cells: dict[str, list[str]] = {}
+    k = classifier.num_classes if has_classes else 1
+    predictions = predict_files(classifier, paths, k, batch_size)
     hidden = is_silent() or None
-    bar = tqdm(predictions, "predicting", len(name_of), unit="img", disable=hidden, leave=False)
+    bar = tqdm(predictions, "predicting", len(paths), unit="img", disable=hidden, leave=False)
+    class_of: dict[str, str] = {}
     for path, prediction in bar:
         if isinstance(prediction, RefusedError):
             raise UserError(
-                f"{path}: {prediction}; --submission needs every image, so replace this one"
+                f"{path}: {prediction}; --submission needs every image, replace this one"
             )
-        labels[name_of[path]] = prediction.names[0]
+        if not has_classes:
+            cells[path] = [prediction.names[0]]
+            continue
+        class_of = class_of or _match_classes(sample.path, headings, prediction.names)
+        probability_of = dict(zip(prediction.names, prediction.probabilities, strict=True))
+        cells[path] = [format_probability(probability_of[class_of[name]]) for name in headings]
     lines = [csv_line(*sample.heading)]
     for row in sample.rows:
-        cells = list(row)
-        cells[1 - column] = labels[row[column].strip()]
-        lines.append(csv_line(*cells))
+        filled = cells[path_of[row[column]]]
+        lines.append(csv_line(*filled[:column], row[column], *filled[column:]))
     write_text(out, "".join(lines))
     return len(sample.rows)
 
 
+def _match_classes(path: Path, headings: Sequence[str], names: Sequence[str]) -> dict[str, str]:
+    """The class of each heading: the same name, or the only one that differs in case and separators.
+
+    Raises:
+        UserError: a heading or a class has no counterpart, or several.
+    """
+    plain = Counter(map(_plain, names))
+    by_plain = {_plain(name): name for name in names if plain[_plain(name)] == 1}
+    class_of = {
+        heading: heading if heading in names else by_plain.get(_plain(heading), "")
+        for heading in headings
+    }
+    unknown = [heading for heading in headings if not class_of[heading]]
+    missing = [name for name in names if name not in class_of.values()]
+    if unknown or missing or len(set(class_of.values())) < len(headings):
+        wrong = (
+            f"column {unknown[0]!r} is no class of the model"
+            if unknown
+            else f"the model's class {missing[0]!r} has no column"
+            if missing
+            else "two columns are the same class"
+        )
+        raise UserError(
+            f"--submission={path}: {wrong}; pass a sample with the id and one column, or with the id "
+            f"and one column for each class: {', '.join(sorted(names)[:5])}, …"
+        )
+    return class_of
+
+
+def _plain(name: str) -> str:
+    return "".join(char for char in unicodedata.normalize("NFC", name).casefold() if char.isalnum())
+
+
 def _match_files(inputs: Sequence[str], sample: Sample) -> tuple[dict[str, str], int]:
-    """The path of every listed file name, in the sample's order, and the column with the names."""
-    listed = [{row[column].strip() for row in sample.rows} for column in (0, 1)]
-    matches: dict[str, str] = {}
+    """The path of every id, in the sample's order, and the column of the ids."""
+    columns = [[row[column] for row in sample.rows] for column in range(len(sample.heading))]
+    wanted = {_parts(cell)[-1] for column in columns for cell in column}
+    by_name: dict[str, list[str]] = defaultdict(list)
     for path in list_images(inputs):
-        name = Path(path).name
-        if name not in listed[0] and name not in listed[1]:
-            continue
-        if matches.setdefault(name, path) != path:
-            raise UserError(f"{path}: has the same name as {matches[name]}; pass one of them")
-    hits = [len(names & matches.keys()) for names in listed]
-    column = 1 if hits[1] > hits[0] else 0
-    names = list(dict.fromkeys(row[column].strip() for row in sample.rows))
-    missing = [name for name in names if name not in matches]
+        file = Path(path)
+        for name in {file.name, file.stem} & wanted:
+            by_name[name].append(path)
+    hits = [len({cell for cell in column if _parts(cell)[-1] in by_name}) for column in columns]
+    column = hits.index(max(hits))
+    ids = list(dict.fromkeys(columns[column]))
+    matches = {cell: _matching(cell, by_name.get(_parts(cell)[-1], [])) for cell in ids}
+    missing = [cell for cell in ids if not matches[cell]]
     if missing:
         raise UserError(
-            f"--submission={sample.path}: {len(missing)} of {len(names)} files are not among the "
-            f"images given, first {missing[0]!r}; pass their folder"
+            f"--submission={sample.path}: {len(missing)} of {len(ids)} files are not among the "
+            f"images given, first {missing[0].strip()!r}; pass their folder"
         )
-    return {name: matches[name] for name in names}, column
+    for cell, paths in matches.items():
+        if len(paths) > 1:
+            raise UserError(
+                f"{paths[1]}: has the same name as {paths[0]}, so {cell.strip()!r} may be either; pass "
+                "one of them"
+            )
+    return {cell: paths[0] for cell, paths in matches.items()}, column
+
+
+def _matching(cell: str, paths: list[str]) -> list[str]:
+    """The files that an id may mean: of several, those with its suffix, then those in its folders."""
+    parts = _parts(cell)
+    exact = [path for path in paths if Path(path).name == parts[-1]]
+    paths = exact or [path for path in paths if path.lower().endswith(IMAGE_SUFFIXES)] or paths
+    if len(paths) == 1:
+        return paths
+    inside = [path for path in paths if Path(path).parts[-len(parts) : -1] == parts[:-1]]
+    return inside if len(parts) > 1 and inside else paths
+
+
+def _parts(cell: str) -> tuple[str, ...]:
+    """The folders and the name in an id, with either kind of slash; at least one part."""
+    return Path(cell.strip().replace("\\", "/")).parts or ("",)
