@@ -94,7 +94,9 @@ def measure_epoch(config: TrainConfig) -> Epoch:
         run_dir = f"{folder}/run"
         train_and_evaluate(replace(config, run_dir=run_dir, epochs=config.epochs + 2))
         rows = read_timing(RunPaths.of(run_dir).timing)[1:]
-        resolved = read_settings(run_dir)["resolved"]
+        settings = read_settings(run_dir)
+        resolved = settings["resolved"]
+        config = replace(config, batch_size=settings["batch_size"])
         classes = len(read_class_names(run_dir))
     steps = int(resolved["steps_per_epoch"])
     images = steps * config.batch_size

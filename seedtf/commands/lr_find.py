@@ -21,6 +21,7 @@ class LrFindConfig(TrainConfig):
 
     REFUSED: ClassVar[dict[str, str]] = {
         "resume": "lr_find does not resume a run; pass --weights instead",
+        "continue_from": "lr_find makes no run; pass --weights and --split_csv instead",
         "dry_run": "lr_find has no dry run; leave it out",
     }
 

@@ -33,6 +33,12 @@ class PreviewConfig(TrainConfig):
         high=2**31 - 1,
     )
 
+    def check_together(self) -> None:
+        """Raises UserError without images: a preview takes no flags from an earlier run."""
+        super().check_together()
+        if not self.data_dir:
+            raise UserError("--data_dir is missing; pass a folder of images, or 'sample'")
+
 
 def run(arguments: list[str]) -> int:
     """Writes the image and returns the exit code."""

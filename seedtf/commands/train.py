@@ -9,7 +9,7 @@ from seedtf.compat.tensorflow_env import import_tensorflow
 from seedtf.config.train_config import TrainConfig
 from seedtf.report import report, report_result
 from seedtf.runs.paths import RunPaths
-from seedtf.runs.saved_config import resumed_config
+from seedtf.runs.saved_config import continued_config, resumed_config
 
 __all__ = ["run"]
 
@@ -18,7 +18,12 @@ def run(arguments: list[str]) -> int:
     """Trains with the given flags and returns the exit code."""
     given = parse_given(TrainConfig, "train", arguments)
     resume = given.pop("resume", "")
-    config = resumed_config(resume, given) if resume else TrainConfig(**given)
+    if resume:
+        config = resumed_config(resume, given)
+    elif given.get("continue_from"):
+        config = continued_config(given["continue_from"], given)
+    else:
+        config = TrainConfig(**given)
     import_tensorflow()
     from seedtf.training.train import forecast_training, train_and_evaluate
 

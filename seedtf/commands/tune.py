@@ -28,6 +28,7 @@ class TuneConfig(TrainConfig):
     REFUSED: ClassVar[dict[str, str]] = {
         "resume": "the same command continues a search; leave it out",
         "run_dir": "each trial has its own folder; pass --out",
+        "continue_from": "every trial starts anew; pass --weights and --split_csv instead",
         "dry_run": "a dry run trains no model to compare; leave it out",
     }
 

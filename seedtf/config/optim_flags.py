@@ -18,6 +18,9 @@ ADDONS_OPTIMIZERS = ("radam", "lookahead", "ranger", SWA)
 """The optimizers of TensorFlow Addons, which do not support weight decay."""
 OPTIMIZERS = ("adam", "adamw", "sgd", "rmsprop", "lamb", *ADDONS_OPTIMIZERS)
 
+DEFAULT_BATCH_SIZE = 32
+"""Images per step where ``--batch_size`` is not given and there are that many training images."""
+
 
 @dataclass(frozen=True)
 class OptimFlags(RecipeFlags):
@@ -26,7 +29,12 @@ class OptimFlags(RecipeFlags):
     HEADING: ClassVar[str] = "Training"
 
     epochs: int = by_recipe("epochs", "Passes over the training images, 1 or more.", low=1)
-    batch_size: int = option(32, "Images per step on all devices together, 1 or more.", low=1)
+    batch_size: int = option(
+        None,  # until the number of training images is known
+        "Images per step on all devices together, 1 or more.",
+        low=1,
+        default_text=f"{DEFAULT_BATCH_SIZE}, or all training images where they are fewer",
+    )
     optimizer: str = by_recipe(
         "optimizer",
         "Optimizer; sgd uses Nesterov momentum 0.9; ranger is lookahead with radam; swa averages the "

@@ -29,8 +29,15 @@ class RunFlags(Flags):
     )
     resume: str = option(
         "",
-        "Folder of an interrupted run to resume; --resume without a value resumes the newest run.",
+        "Folder of an interrupted run to resume; --resume without a value resumes the run in "
+        "--run_dir, or else the newest run.",
         bare=NEWEST,
+    )
+    continue_from: str = option(
+        "",
+        "Folder of a finished run: starts a new run with its flags, split and best weights and with a "
+        "new optimizer; the flags that are given replace its flags.",
+        alias="continue",
     )
     dry_run: bool = option(
         False,

@@ -46,7 +46,7 @@ class TrainConfig(DeviceFlags, RunFlags, AugmentFlags, OptimFlags, NetworkFlags,
     def check_together(self) -> None:
         """Raises UserError for flags of different groups that exclude each other."""
         super().check_together()
-        if not self.data_dir and not self.resume:
+        if not (self.data_dir or self.resume or self.continue_from):
             raise UserError("--data_dir is missing; pass a folder of images, or 'sample'")
         if self.data_service and self.augment_strength == AUTO:
             raise UserError(
@@ -88,7 +88,7 @@ class TrainConfig(DeviceFlags, RunFlags, AugmentFlags, OptimFlags, NetworkFlags,
         """
         lines = []
         for name, value in self.with_absolute_paths().as_dict().items():
-            if name in ("run_dir", "resume") or value is None or value == "":
+            if name in ("run_dir", "resume", "continue_from") or value is None or value == "":
                 continue
             if isinstance(value, bool):
                 lines.append(f"--{'' if value else 'no'}{name}")

@@ -68,9 +68,9 @@ def write_submission(
     """Writes ``out`` with the sample's heading and rows and the prediction for each image.
 
     The column that contains names of the images is the column of ids: an id is a file name, with or
-    without its suffix and the folders in front of it. If there is one other column, it receives the most
-    probable class; if there are several, each named as a class, they receive the probabilities. Images
-    that are not in the sample are ignored.
+    without its suffix and the folders in front of it. One other column receives the most probable
+    class; several other columns, each named as a class, receive the probabilities. Images that are not
+    in the sample are ignored.
 
     Args:
         classifier: from ``open_classifier``.

@@ -149,7 +149,7 @@ def find_run(path: str | os.PathLike[str]) -> tuple[Path, Path | None]:
     return (around.root if is_checkpoints else given), None
 
 
-def find_weights(weights: str) -> str:
+def find_weights(weights: str, *, flag: str = "--weights") -> str:
     """The value of ``--weights`` with a run folder replaced by the absolute path of its best model.
 
     Raises:
@@ -158,11 +158,11 @@ def find_weights(weights: str) -> str:
     folder = Path(weights)
     if weights in ("none", "imagenet") or not folder.is_dir():
         return weights
-    read_settings(folder, flag="--weights")
+    read_settings(folder, flag=flag)
     best = RunPaths(folder).best
     if not best.is_file():
         raise UserError(
-            f"--weights={folder}: the run has no {best.relative_to(folder)} yet; pass another run, "
+            f"{flag}={folder}: the run has no {best.relative_to(folder)} yet; pass another run, "
             "or a .keras file"
         )
     return os.path.abspath(best)

@@ -1,22 +1,26 @@
-"""The flags of an earlier run, read back so that it can be resumed."""
+"""The flags of an earlier run, read back so that it can be resumed or continued by a new run."""
 
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from seedtf.config.data_flags import LAYOUT
 from seedtf.config.flags import expand_home, number_or_auto
-from seedtf.config.recipes import RECIPES, recipe_changes
+from seedtf.config.recipes import ORIGINAL, RECIPES, recipe_changes
 from seedtf.config.train_config import NEWEST, PATHS, TrainConfig
 from seedtf.errors import UserError
-from seedtf.runs.folder import newest_run, read_settings
+from seedtf.report import report
+from seedtf.runs.folder import find_weights, newest_run, read_settings
+from seedtf.runs.paths import RunPaths
 
-__all__ = ["RESUME_MAY_CHANGE", "load_resumed", "resumed_config"]
+__all__ = ["RESUME_MAY_CHANGE", "continued_config", "load_resumed", "resumed_config"]
 
 RESUME_MAY_CHANGE = (
+    "continue_from",
     "resume",
     "run_dir",
     "show",
@@ -41,34 +45,85 @@ def resumed_config(resume: str, given: Mapping[str, Any]) -> TrainConfig:
     """The flags of an earlier run, overridden by those in ``given`` that do not change the numbers.
 
     Args:
-        resume: a run folder, or ``newest`` for the newest below ``runs/``.
+        resume: a run folder, or ``newest`` for the run in ``given["run_dir"]``, or else for the newest
+            below ``runs/``.
         given: the flags of the resuming command.
 
     Raises:
         UserError: no such run, or a given flag differs from the run's.
     """
-    run_dir = newest_run() if resume == NEWEST else Path(expand_home("resume", resume))
-    saved = read_settings(run_dir, flag="--resume")
-    names = {field.name for field in dataclasses.fields(TrainConfig)}
-    values = {name: value for name, value in saved.items() if name in names}
+    own = given.get("run_dir", "") if resume == NEWEST else resume
+    run_dir = Path(expand_home("resume", own)) if own else newest_run()
+    values = _saved_flags(run_dir, "--resume")
     for name, value in given.items():
         value = number_or_auto(TrainConfig, name, value)
         value = expand_home(name, value) if isinstance(value, str) else value
+        if name == "weights" and value not in ("none", "imagenet"):
+            value = os.path.abspath(find_weights(value))  # as the run has saved it
         if name not in RESUME_MAY_CHANGE and values.get(name) != value:
             raise UserError(
                 f"--{name}={value}: the run in {run_dir} has {values.get(name)!r}; leave the flag "
                 "out, or start a new run"
             )
         values[name] = value
-    return TrainConfig(**{**values, "run_dir": str(run_dir), "resume": str(run_dir)})
+    own = {"run_dir": str(run_dir), "resume": str(run_dir), "continue_from": ""}
+    return TrainConfig(**{**values, **own})
+
+
+def continued_config(continue_from: str, given: Mapping[str, Any]) -> TrainConfig:
+    """The flags of a new run that starts from the best weights of an earlier one, with its split.
+
+    Everything that the run takes over is in its flags, so its own flags.txt repeats it. The state of
+    the optimizer is not taken over, because it belongs to the end of the earlier schedule.
+
+    Args:
+        continue_from: the folder of the earlier run.
+        given: the flags of the command, which replace those of the earlier run.
+
+    Raises:
+        UserError: no such run, it has no best model, or ``given`` names other weights.
+    """
+    run_dir = Path(expand_home("continue", continue_from))
+    values = _saved_flags(run_dir, "--continue")
+    if "weights" in given:
+        raise UserError(
+            f"--continue={run_dir}: starts from the weights of that run; leave --weights out"
+        )
+    values |= {"weights": find_weights(str(run_dir), flag="--continue")}
+    values |= {"run_dir": "", "resume": "", "dry_run": False}
+    if given.get("recipe", values.get("recipe")) != values.get("recipe"):
+        values = {name: value for name, value in values.items() if name not in RECIPES[ORIGINAL]}
+    has_other_split = given.get("val_dir") or given.get("split_csv")
+    if has_other_split:
+        values |= {"val_dir": "", "split_csv": ""}
+    elif not values.get("val_dir"):
+        values["split_csv"] = os.path.abspath(RunPaths(run_dir).split)
+    split = "" if has_other_split else " and with its split"
+    report(
+        "continue",
+        f"{run_dir}: a new run with its flags, from the weights of its best epoch{split}; the "
+        "optimizer's state is not taken over, and the learning-rate schedule starts again",
+    )
+    return TrainConfig(**{**values, **given, "continue_from": ""})
+
+
+def _saved_flags(run_dir: Path, flag: str) -> dict[str, Any]:
+    """The flags in config.json that this version has; ``flag`` is for the error message."""
+    names = {field.name for field in dataclasses.fields(TrainConfig)}
+    saved = read_settings(run_dir, flag=flag)
+    return {name: value for name, value in saved.items() if name in names}
 
 
 def load_resumed(config: TrainConfig) -> TrainConfig:
-    """``config``, or the flags of the run that its ``resume`` names, with the changes in ``config``.
+    """``config``, or the flags of the run that it resumes or continues, with the changes in ``config``.
 
     Raises:
-        UserError: as ``resumed_config``.
+        UserError: as ``resumed_config`` and ``continued_config``.
     """
+    if config.continue_from and not config.resume:
+        # The number of epochs is the point of continuing, also where it is the recipe's default.
+        given = {**_changed_flags(config), "epochs": config.epochs}
+        return continued_config(config.continue_from, given)
     # The command line has resolved it already: then run_dir and resume are the same folder.
     if not config.resume or config.resume == config.run_dir:
         return config

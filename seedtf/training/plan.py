@@ -6,12 +6,13 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
+from seedtf.config.optim_flags import DEFAULT_BATCH_SIZE
 from seedtf.config.train_config import AUTO, BALANCED, TrainConfig
 from seedtf.errors import UserError
 from seedtf.training.optim.class_weights import parse_class_weights
@@ -55,6 +56,7 @@ class Plan:
 
     Attributes:
         settings: what was decided without the data.
+        config: the flags, with the number of images in a batch.
         steps_per_epoch: training steps in an epoch.
         bn_momentum: momentum of batch normalisation's moving statistics.
         placement: where the augmentation runs.
@@ -62,15 +64,22 @@ class Plan:
     """
 
     settings: Settings
+    config: TrainConfig
     steps_per_epoch: int
     bn_momentum: float
     placement: Placement
     class_weights: npt.NDArray[np.float32] | None
 
     @property
-    def config(self) -> TrainConfig:
-        """The flags."""
-        return self.settings.config
+    def smaller_batch(self) -> str:
+        """Why a batch is smaller than the default, for the console; empty if it is not."""
+        size = self.config.batch_size
+        if self.settings.config.batch_size is not None or size == DEFAULT_BATCH_SIZE:
+            return ""
+        return (
+            f"{size} images instead of {DEFAULT_BATCH_SIZE}, because there are no more for training; "
+            "--batch_size sets another number"
+        )
 
     def lr_schedule(self) -> Schedule:
         """The learning rate as training will set it: constant within an epoch, unless set per step."""
@@ -119,13 +128,16 @@ def bind(settings: Settings, dataset: Dataset) -> Plan:
         UserError: the batch is larger than the training data, there are fewer validation images than
             replicas, or ``--class_weights`` does not fit the classes.
     """
-    config, images = settings.config, len(dataset.split.train)
+    images, replicas = len(dataset.split.train), settings.devices.replicas
+    config = settings.config
+    if config.batch_size is None:
+        size = min(DEFAULT_BATCH_SIZE, images)
+        config = replace(config, batch_size=max(size - size % replicas, replicas))
     if config.batch_size > images:
         raise UserError(
             f"--batch_size={config.batch_size}: more than the {images} training images; "
             f"pass {images} or less"
         )
-    replicas = settings.devices.replicas
     if len(dataset.split.val) < replicas:
         raise UserError(
             f"--strategy: {replicas} replicas share {len(dataset.split.val)} validation images, and "
@@ -135,6 +147,7 @@ def bind(settings: Settings, dataset: Dataset) -> Plan:
     momentum = config.bn_momentum
     return Plan(
         settings=settings,
+        config=config,
         steps_per_epoch=steps,
         bn_momentum=batch_norm_momentum(steps) if isinstance(momentum, str) else momentum,
         placement=_place(settings, dataset.store),

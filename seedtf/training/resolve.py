@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from seedtf.config.optim_flags import DEFAULT_BATCH_SIZE
 from seedtf.config.train_config import TrainConfig
 from seedtf.errors import UserError, missing_addons
 from seedtf.model.families import check_image_size, match_model_name, minimum_image_size
@@ -129,7 +130,7 @@ def _check_devices(config: TrainConfig, devices: DeviceChoice) -> None:
         raise UserError(
             "--dry_run: works on one machine only; unset TF_CONFIG, or pass --strategy=none"
         )
-    check_even_batch(devices.replicas, config.batch_size)
+    check_even_batch(devices.replicas, config.batch_size or DEFAULT_BATCH_SIZE)
     if config.ema_horizon and devices.replicas > 1:
         raise UserError(
             f"--ema_horizon={config.ema_horizon:g}: averages on one device only, and "

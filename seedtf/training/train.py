@@ -136,6 +136,7 @@ def open_session(config: TrainConfig) -> Iterator[Session]:
         seed_and_set_precision(settings)
         dataset = load_training_data(config)
         plan = bind(settings, dataset)
+        config = plan.config
         with devices.scope():
             network = make_network(plan, dataset)
         identity = run_identity(plan, dataset, devices.replicas)

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from seedtf.augment import FLIPS
-from seedtf.config.optim_flags import ADDONS_OPTIMIZERS
+from seedtf.config.optim_flags import ADDONS_OPTIMIZERS, DEFAULT_BATCH_SIZE
 from seedtf.config.train_config import TrainConfig
 from seedtf.errors import UserError
 
@@ -166,6 +166,7 @@ def first_values(space: Iterable[Dimension], config: TrainConfig) -> dict[str, A
     """Returns the values of the first trial: the defaults of ``seedtf train``, or the nearest ones."""
     defaults = {
         **config.as_dict(),
+        "batch_size": config.batch_size or DEFAULT_BATCH_SIZE,
         "lr": config.highest_rate,
         "weight_decay": config.decay,
     }

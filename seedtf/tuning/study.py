@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from seedtf.compat.optuna import reopen_trial
+from seedtf.config.optim_flags import DEFAULT_BATCH_SIZE
 from seedtf.config.train_config import TrainConfig
 from seedtf.errors import UserError
 from seedtf.runs.saved_config import RESUME_MAY_CHANGE
@@ -51,6 +52,8 @@ class Study:
             for name, value in config.as_dict().items()
             if name not in RESUME_MAY_CHANGE and name not in names
         }
+        if "batch_size" in flags:
+            flags["batch_size"] = config.batch_size or DEFAULT_BATCH_SIZE
         ranges = {dimension.name: str(dimension) for dimension in self._space}
         states = {trial.state.name for trial in self._study.get_trials(deepcopy=False)}
         if states & {"RUNNING", "COMPLETE", "PRUNED"}:

@@ -60,9 +60,9 @@ def find_learning_rate(
     """
     _report_unused(config)
     with _output_folder(out) as folder:
-        sweep, num_steps = _sweep(config, start, end, steps)
+        sweep, num_steps, batch_size = _sweep(config, start, end, steps)
         suggestion = suggest_lr(sweep.lrs, sweep.smoothed)
-        title = f"{config.model}, {config.optimizer}, batches of {config.batch_size}"
+        title = f"{config.model}, {config.optimizer}, batches of {batch_size}"
         image = _write_results(folder, sweep, suggestion, title)
     if sweep.stopped:
         report("stopped", f"after {len(sweep.losses)} steps: {sweep.stopped}")
@@ -71,7 +71,7 @@ def find_learning_rate(
     if suggestion is None:
         if num_steps < steps:
             raise UserError(
-                f"--batch_size={config.batch_size}: the loss never fell in {num_steps} steps, the "
+                f"--batch_size={batch_size}: the loss never fell in {num_steps} steps, the "
                 f"length of {_MAX_EPOCHS} epochs (see {image}); lower --batch_size"
             )
         raise UserError(
@@ -82,8 +82,8 @@ def find_learning_rate(
     return suggestion
 
 
-def _sweep(config: TrainConfig, start: float, end: float, steps: int) -> tuple[LRSweep, int]:
-    """Returns the sweep and its planned number of steps."""
+def _sweep(config: TrainConfig, start: float, end: float, steps: int) -> tuple[LRSweep, int, int]:
+    """Returns the sweep, its planned number of steps and the number of images per step."""
     # One device: a sweep of several workers would have to agree on every learning rate.
     machine = replace(inspect_machine(), tf_config=None)
     settings = resolve(replace(config, strategy="none"), machine)
@@ -92,6 +92,9 @@ def _sweep(config: TrainConfig, start: float, end: float, steps: int) -> tuple[L
     config = settings.config
     dataset = load_training_data(config)
     plan = bind(settings, dataset)
+    config = plan.config
+    if plan.smaller_batch:
+        report("batch", plan.smaller_batch)
     network = make_network(plan, dataset)
     num_steps = max(min(steps, _MAX_EPOCHS * plan.steps_per_epoch), 2)
     report(
@@ -106,7 +109,8 @@ def _sweep(config: TrainConfig, start: float, end: float, steps: int) -> tuple[L
         optimizer = make_phase_optimizer(plan, network, lr=start)
         trainer.compile_for(optimizer, jit_compile=settings.compilation.enabled)
         train = batches.train(config.image_size, start_step=0)
-        return sweep_lr(trainer, train, start=start, end=end, steps=num_steps), num_steps
+        sweep = sweep_lr(trainer, train, start=start, end=end, steps=num_steps)
+        return sweep, num_steps, config.batch_size
 
 
 def _report_unused(config: TrainConfig) -> None:
