@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import shutil
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -12,11 +14,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from seedtf.data.catalog import align_labels, scan_folder
+from seedtf.data.check.check import check_data
 from seedtf.data.columns import ANY_COLUMNS, Columns
 from seedtf.data.dataset import list_files
 from seedtf.data.label_table import read_label_table
+from seedtf.data.layouts import find_layout
 from seedtf.data.split import read_split_csv
 from seedtf.errors import UserError
+from seedtf.report import silent
 from seedtf.runs.folder import format_class_names, read_class_names
 from seedtf.runs.paths import RunPaths
 
@@ -349,3 +354,165 @@ def test_old_files_of_class_names_are_read(tmp_path: Path) -> None:
     names = ("Maize", '"quoted"', 'a "b"', "Fat\u2028Hen", "back\\slash")
     RunPaths(tmp_path).classes.write_text("".join(f"{name}\n" for name in names))
     assert read_class_names(tmp_path) == names
+
+
+def split_names(*sides: str) -> tuple[str, ...]:
+    """Two images of each of two classes in each folder of a split."""
+    return tuple(
+        f"{side}/{c}/{side}{n}.jpg" for side in sides for c in ("cat", "dog") for n in "12"
+    )
+
+
+@pytest.mark.parametrize(
+    ("train", "val", "test"),
+    [
+        ("train", "val", "test"),
+        ("train", "valid", "test"),
+        ("Train", "Validation", "Test"),
+        ("training", "validation", "testing"),
+        ("train", "valid", ""),
+    ],
+)
+def test_split_folders_are_the_split(
+    touch: Touch, capsys: pytest.CaptureFixture[str], train: str, val: str, test: str
+) -> None:
+    root = touch(*split_names(*filter(None, (train, val, test))), "README.txt")
+    catalog, split = list_files(str(root))
+    assert catalog.class_names == ("cat", "dog")
+    assert split is not None
+    assert {catalog.paths[index].split("/")[0] for index in split.train} == {train}
+    assert {catalog.paths[index].split("/")[0] for index in split.val} == {val}
+    first, *others = capsys.readouterr().out.splitlines()
+    assert first.startswith(f"layout    folders of a split in {root}: {train} (train), {val} (val)")
+    assert [line.startswith(f"test      {root / test} is kept") for line in others] == [
+        True
+    ] * bool(test)
+
+
+def test_a_test_folder_without_validation_is_kept(touch: Touch) -> None:
+    catalog, split = list_files(str(touch(*split_names("train", "test"))))
+    assert split is None  # drawn from the training images
+    assert not any("test" in path for path in catalog.paths)
+    assert len(catalog) == 4
+
+
+def test_layout_folders_takes_split_folders_for_classes(touch: Touch) -> None:
+    catalog, split = list_files(str(touch(*split_names("train", "val"))), layout="folders")
+    assert (catalog.class_names, split) == (("train", "val"), None)
+
+
+def test_classes_that_are_called_train_and_bus_are_classes(touch: Touch) -> None:
+    root = touch("train/1.jpg", "train/2.jpg", "bus/1.jpg", "bus/2.jpg", "test/1.jpg", "test/2.jpg")
+    assert list_files(str(root))[0].class_names == ("bus", "test", "train")
+
+
+def test_split_folders_beside_a_class_are_ambiguous(touch: Touch) -> None:
+    root = touch(*split_names("train", "val"), "bus/1.jpg")
+    with pytest.raises(UserError, match="holds train, val beside bus; pass --layout=folders"):
+        list_files(str(root))
+    assert list_files(str(root), layout="split_folders")[0].class_names == ("cat", "dog")
+
+
+def test_two_folders_of_one_side_are_ambiguous(touch: Touch) -> None:
+    with pytest.raises(UserError, match="holds both val and valid; pass --layout=folders"):
+        list_files(str(touch(*split_names("train", "val", "valid"))))
+
+
+def test_split_folders_without_class_folders_need_a_table(touch: Touch) -> None:
+    with pytest.raises(
+        UserError, match="train, test hold images without class folders; pass --lab"
+    ):
+        list_files(str(touch("train/1.jpg", "test/2.jpg")))
+
+
+def test_split_folders_that_do_not_exist_are_refused(touch: Touch) -> None:
+    with pytest.raises(UserError, match="no folder train beside val or test; leave --layout out"):
+        list_files(str(touch(*FILES)), layout="split_folders")
+
+
+@pytest.mark.parametrize("wrapper", ["archive", "archive/PlantSeedlings", "a/b/c"])
+def test_one_wrapping_folder_is_entered_and_said(
+    touch: Touch, capsys: pytest.CaptureFixture[str], wrapper: str
+) -> None:
+    root = touch(*(f"{wrapper}/{name}" for name in FILES), "readme.md", "docs/x.txt")
+    catalog, _ = list_files(str(root))
+    assert catalog.class_names == ("cat", "dog")
+    assert catalog.root == root / wrapper
+    assert capsys.readouterr().out.startswith(
+        f"layout    class folders in {root / wrapper}, the only"
+    )
+
+
+def test_split_folders_are_found_in_a_wrapping_folder(touch: Touch) -> None:
+    root = touch(*(f"data/{name}" for name in split_names("train", "val")))
+    catalog, split = list_files(str(root))
+    assert (catalog.class_names, split is not None) == (("cat", "dog"), True)
+
+
+def test_one_class_is_not_entered(touch: Touch) -> None:
+    with pytest.raises(UserError, match=r"only one class \('cat'\)"):
+        list_files(str(touch("cat/1.jpg", "cat/2.jpg", "cat/old/3.jpg", "cat/new/4.jpg")))
+
+
+def test_a_class_that_is_expected_is_not_entered(touch: Touch) -> None:
+    root = touch("cat/old/3.jpg", "cat/new/4.jpg")
+    assert find_layout(root, class_names=("cat", "dog")).root == root
+    assert find_layout(root).root == root / "cat"
+
+
+def test_a_flat_folder_names_the_ways_on(touch: Touch) -> None:
+    root = touch("cat.1.jpg", "cat.2.jpg", "Black-grass_1.png", "Black-grass_2.png")
+    with pytest.raises(
+        UserError, match="images lie directly in it, without class folders; pass --la"
+    ):
+        list_files(str(root))
+    catalog, _ = list_files(str(root), layout="flat")
+    assert catalog.class_names == ("Black-grass", "cat")
+    assert catalog.labels.tolist() == [0, 0, 1, 1]
+
+
+CLASSES = st.sets(st.sampled_from(["oak", "elm", "Fat Hen", "ü", "7"]), min_size=2, max_size=4)
+
+
+@given(
+    classes=CLASSES,
+    sides=st.sampled_from([(), ("train",), ("train", "val"), ("train", "valid", "test")]),
+    wrappers=st.lists(st.sampled_from(["archive", "images", "d 1"]), max_size=2),
+    depth=st.sampled_from(["", "plot/", "plot/row/"]),
+    noise=st.sets(st.sampled_from(["notes.txt", "docs/a.pdf", ".git/x", "__MACOSX/oak/1.jpg"])),
+)
+def test_whatever_lies_around_the_class_folders_the_classes_are_found(
+    classes: set[str], sides: tuple[str, ...], wrappers: list[str], depth: str, noise: set[str]
+) -> None:
+    inner = "".join(f"{name}/" for name in wrappers)
+    with tempfile.TemporaryDirectory() as folder, silent():
+        for number, (side, name) in enumerate(itertools.product(sides or ("",), sorted(classes))):
+            for copy in "ab":
+                path = Path(folder, inner, side, name, depth, f"{number}{copy}.jpg")
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.touch()
+        for name in noise:
+            Path(folder, name).parent.mkdir(parents=True, exist_ok=True)
+            Path(folder, name).touch()
+        catalog, split = list_files(folder)
+    assert catalog.class_names == tuple(sorted(classes))
+    assert not any("test/" in path for path in catalog.paths)
+    assert (split is not None) == (len(sides) > 1)
+    if split is not None:
+        assert all("train/" in catalog.paths[index] for index in split.train)
+        assert all("val" in catalog.paths[index] for index in split.val)
+
+
+def test_a_check_reads_every_folder_of_a_split(
+    tiny_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first, second = sorted(folder.name for folder in tiny_folder.iterdir())[:2]
+    for side, number in (("train", 0), ("val", 1), ("test", 2)):
+        for name in (first, second):
+            (tmp_path / side / name).mkdir(parents=True)
+            image = sorted((tiny_folder / name).iterdir())[number]
+            shutil.copy(image, tmp_path / side / name)
+    result = check_data(str(tmp_path))
+    assert result.catalog.class_counts() == {first: 3, second: 3}
+    assert not any(finding.fault == "empty class" for finding in result.findings)
+    assert capsys.readouterr().out.startswith("layout    folders of a split")

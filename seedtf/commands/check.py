@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 
 from seedtf.commands.arguments import parse_config
 from seedtf.compat.tensorflow_env import import_tensorflow
-from seedtf.config.flags import Flags, option
+from seedtf.config.data_flags import LAYOUTS
+from seedtf.config.flags import AUTO, Flags, option
 from seedtf.data.columns import Columns
 from seedtf.images.header import MAX_PIXELS
 from seedtf.report import report, report_text
@@ -29,6 +30,7 @@ class CheckConfig(Flags):
     """The folder and the flags of ``seedtf check``."""
 
     data_dir: str = option("", "Folder with one sub-folder of images per class.")
+    layout: str = option(AUTO, "What lies in DATA_DIR, as for seedtf train.", choices=LAYOUTS)
     labels_csv: str = option(
         "",
         "Table of files (relative to DATA_DIR) and labels; its separator and columns are detected.",
@@ -50,7 +52,9 @@ def run(arguments: list[str]) -> int:
     from seedtf.data.check.check import check_data, write_findings
 
     columns = Columns(config.file_column, config.label_column)
-    data_check = check_data(config.data_dir, config.labels_csv, config.max_pixels, columns)
+    data_check = check_data(
+        config.data_dir, config.labels_csv, config.max_pixels, columns, config.layout
+    )
     write_findings(Path(config.out), data_check.findings, config.data_dir)
     _report_summary(data_check)
     report("report", f"{config.out}: {len(data_check.findings)} lines")

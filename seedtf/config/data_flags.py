@@ -16,6 +16,7 @@ __all__ = [
     "CACHES",
     "CHECKS",
     "LAYOUT",
+    "LAYOUTS",
     "PATHS",
     "SAMPLE",
     "SAMPLERS",
@@ -32,9 +33,10 @@ BALANCED = "balanced"
 PATHS = ("data_dir", "val_dir", "labels_csv", "split_csv", "cache_dir")
 """The paths of the data. A resumed run may change them, because the data itself is compared."""
 
-LAYOUT = ("file_column", "label_column", "split_column")
+LAYOUT = ("layout", "file_column", "label_column", "split_column")
 """Fields that say how the data is read. A resumed run may change them for the same reason."""
 
+LAYOUTS = (AUTO, "folders", "split_folders", "table", "flat")
 SAMPLERS = ("shuffle", BALANCED)
 CACHES = (AUTO, "ram", "disk", "off")
 CHECKS = (AUTO, "all", "sample")
@@ -62,6 +64,12 @@ class DataFlags(Flags):
     labels_csv: str = option(
         "",
         "Table of files (relative to --data_dir) and labels; its separator and columns are detected.",
+    )
+    layout: str = option(
+        AUTO,
+        "What lies in --data_dir: class folders, folders train, val and test with class folders, the "
+        "images of --labels_csv, or images whose names begin with the class (flat).",
+        choices=LAYOUTS,
     )
     file_column: str = option("", "Column of --labels_csv with the files: its header or number.")
     label_column: str = option("", "Column of --labels_csv with the labels: its header or number.")
@@ -110,6 +118,9 @@ class DataFlags(Flags):
         check_local("cache_dir", self.cache_dir)
         if self.val_dir and self.split_csv:
             raise UserError("--val_dir and --split_csv exclude each other; pass one")
+        if (self.layout == "table") != bool(self.labels_csv) and self.layout != AUTO:
+            remedy = "excludes --labels_csv" if self.labels_csv else "needs --labels_csv, the table"
+            raise UserError(f"--layout={self.layout}: {remedy}")
         for name in LAYOUT:
             if name.endswith("_column") and getattr(self, name) and not self.labels_csv:
                 raise UserError(

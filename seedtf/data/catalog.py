@@ -6,6 +6,7 @@ This module opens no image and does not import TensorFlow.
 from __future__ import annotations
 
 import os
+import re
 import unicodedata
 from array import array
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -102,6 +103,9 @@ def scan_folder(
     root: str | os.PathLike[str],
     flag: str = "--data_dir",
     on_skip: SkipCallback | None = None,
+    *,
+    flat: bool = False,
+    split_folders: bool = False,
 ) -> Catalog:
     """Lists ``root/<class>/**/<image>``; the first folder below ``root`` is the class.
 
@@ -114,6 +118,9 @@ def scan_folder(
         root: a folder, or the URL of one.
         flag: the flag that named it, for error messages.
         on_skip: called for each skipped entry, as in ``walk_files``.
+        flat: whether the images lie in no class folders, but their names begin with the class and end
+            with a number, such as ``cat.1.jpg``.
+        split_folders: whether the first folder is a side of a split, and the second one the class.
 
     Raises:
         UserError: the folder is missing, cannot be read, or contains no images.
@@ -142,7 +149,8 @@ def scan_folder(
 
     def images() -> Iterator[tuple[str, str]]:
         for path in walk_files(root, flag, on_skip, left_out.append):
-            class_name, _, rest = path.partition("/")
+            below = path.partition("/")[2] if split_folders else path
+            class_name, _, rest = below.partition("/")
             if not _is_text(path):
                 readable = os.fsencode(path).decode("utf-8", "backslashreplace")
                 faults.append(Fault(readable, "unreadable name", "not UTF-8; rename it"))
@@ -151,6 +159,8 @@ def scan_folder(
                 detail = f"suffix {os.path.splitext(path)[1] or 'none'}"
                 detail = details.setdefault(detail, detail)
                 faults.append(Fault(path, "unsupported suffix", detail))
+            elif flat:
+                yield path, _class_in_name(path)
             elif not rest:
                 faults.append(Fault(path, "no class folder", "lies directly in the data folder"))
             else:
@@ -224,6 +234,12 @@ def make_catalog(
     position[[number_of[key_of[name]] for name in class_names]] = np.arange(len(number_of))
     indices = position[np.frombuffer(labels, np.int32)] if labels else np.empty(0, np.int32)
     return Catalog(root, names, indices, class_names, tuple(faults))
+
+
+def _class_in_name(path: str) -> str:
+    """The name of a file without suffix and the number at its end, such as ``cat`` of ``cat.1.jpg``."""
+    stem = os.path.splitext(path.rpartition("/")[2])[0]
+    return re.sub(r"[\s._-]*\(?\d+\)?$", "", stem) or stem
 
 
 def composed(name: str) -> str:

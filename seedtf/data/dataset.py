@@ -11,6 +11,7 @@ import numpy as np
 from seedtf.data.catalog import Catalog, Fault, align_labels, scan_folder
 from seedtf.data.columns import ANY_COLUMNS, Columns
 from seedtf.data.label_table import LabelTable, read_label_table
+from seedtf.data.layouts import FLAT, find_layout
 from seedtf.data.split import (
     Split,
     check_split,
@@ -49,6 +50,7 @@ class Dataset:
         duplicates_across_split: number of validation images with an identical training image; only
             the user's own split can have some.
         conflicting_labels: pairs of identical files with different labels.
+        split_source: the folder or table that gives the split; empty if it was drawn.
     """
 
     store: Store
@@ -58,6 +60,7 @@ class Dataset:
     duplicates: int
     duplicates_across_split: int
     conflicting_labels: tuple[tuple[str, str], ...] = ()
+    split_source: str = ""
 
     @property
     def unopened(self) -> int:
@@ -66,7 +69,7 @@ class Dataset:
 
 
 def list_files(
-    data_dir: str, labels_csv: str = "", columns: Columns = ANY_COLUMNS
+    data_dir: str, labels_csv: str = "", columns: Columns = ANY_COLUMNS, layout: str = "auto"
 ) -> tuple[Catalog, Split | None]:
     """Lists the labelled files of a folder of class folders, or those that a table names.
 
@@ -74,23 +77,34 @@ def list_files(
         data_dir: the folder, or what the table's paths are relative to.
         labels_csv: the table; empty for class folders.
         columns: the columns of the table that the user named.
+        layout: what lies in the folder, or ``auto`` to recognise it.
 
     Returns:
-        The files, and their split where the table gives one with validation images. Files that the
-        table keeps for a test are left out.
+        The files, and their split where the folder or table gives one with validation images. Files
+        that are kept for a test are left out.
 
     Raises:
         UserError: the folder or table is missing or unusable, there is only one class, or a class has
             only one image.
     """
-    if not labels_csv:
-        catalog = scan_folder(data_dir)
-        check_trainable(catalog)
+    if labels_csv:
+        table = read_label_table(labels_csv, data_dir, columns=columns)
+        if table.description:
+            report("table", table.description)
+        return _table_split(table)
+    found = find_layout(data_dir, choice=layout)
+    if found.description:
+        report("layout", found.description)
+    catalog = scan_folder(found.root, flat=found.kind == FLAT)
+    check_trainable(catalog)
+    if found.test:
+        report(
+            "test", f"{found.test} is kept for the end: seedtf evaluate RUN --data_dir={found.test}"
+        )
+    if not found.val:
         return catalog, None
-    table = read_label_table(labels_csv, data_dir, columns=columns)
-    if table.description:
-        report("table", table.description)
-    return _table_split(table)
+    val = scan_folder(found.val)
+    return join_catalogs(catalog, align_labels(val, catalog.class_names, "--data_dir"))
 
 
 def _table_split(table: LabelTable) -> tuple[Catalog, Split | None]:
@@ -113,6 +127,7 @@ def load_dataset(
     file_column: str = "",
     label_column: str = "",
     split_column: str = "",
+    layout: str = "auto",
     val_dir: str = "",
     split_csv: str = "",
     val_fraction: float = 0.15,
@@ -155,13 +170,13 @@ def load_dataset(
         TensorShape([1, 16, 16, 3])
     """
     columns = Columns(file_column, label_column, split_column)
-    catalog, split = list_files(data_dir, labels_csv, columns)
-    split_source = f"--labels_csv={labels_csv}"
+    catalog, split = list_files(data_dir, labels_csv, columns, layout)
+    source_flag = f"--labels_csv={labels_csv}" if labels_csv else f"--data_dir={data_dir}"
     if split_csv:
         split = None
     if val_dir:
         catalog = catalog.take(split.train) if split else catalog
-        split_source = f"--val_dir={val_dir}"
+        source_flag = f"--val_dir={val_dir}"
         val = align_labels(scan_folder(val_dir, "--val_dir"), catalog.class_names, "--val_dir")
         catalog, split = join_catalogs(catalog, val)
     # The workers of a data service read the images too, and they cannot read this process's memory.
@@ -172,9 +187,10 @@ def load_dataset(
     check_trainable(store.catalog)
     all_opened = store.opened == len(catalog)
     groups = find_duplicates(store.catalog) if all_opened else np.arange(len(store.catalog))
+    split_source = split_csv or (source_flag.partition("=")[2] if split is not None else "")
     if split is not None:
         split = _without_refused(split, catalog, store.catalog)
-        check_split(store.catalog, split, split_source)
+        check_split(store.catalog, split, source_flag)
     elif split_csv:
         split = read_split_csv(split_csv, store.catalog)
     else:
@@ -188,6 +204,7 @@ def load_dataset(
         duplicates=len(groups) - len(np.unique(groups)),
         duplicates_across_split=int(np.isin(groups[split.val], groups[split.train]).sum()),
         conflicting_labels=_conflicting_labels(store.catalog, groups),
+        split_source=split_source,
     )
 
 

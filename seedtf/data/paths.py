@@ -66,6 +66,11 @@ class RemotePath(os.PathLike):
     def __truediv__(self, name: str) -> RemotePath:
         return RemotePath(f"{self.url.rstrip('/')}/{name}")
 
+    @property
+    def parent(self) -> RemotePath:
+        """The folder that this one lies in."""
+        return RemotePath(self.url.rstrip("/").rpartition("/")[0])
+
     def resolve(self) -> RemotePath:
         """Returns itself, because a URL is always absolute."""
         return self

@@ -13,8 +13,9 @@ import tensorflow as tf
 
 from seedtf.config.flags import default_cache_dir
 from seedtf.data.catalog import Catalog, align_labels, scan_folder
+from seedtf.data.columns import SPLIT_WORDS
 from seedtf.data.label_table import read_labels_csv
-from seedtf.data.layouts import read_csv
+from seedtf.data.layouts import SPLIT_FOLDERS, find_layout, read_csv
 from seedtf.data.paths import Folder, folder_at
 from seedtf.data.store import Store, build_store, plan_cache
 from seedtf.errors import UserError
@@ -156,8 +157,30 @@ def open_labelled(run: Run, data_dir: str, labels_csv: str = "") -> tuple[Store,
     Raises:
         UserError: the folder or table cannot be used, or holds a class that the run does not know.
     """
-    catalog = read_labels_csv(labels_csv, data_dir) if labels_csv else scan_folder(data_dir)
+    if labels_csv:
+        catalog = read_labels_csv(labels_csv, data_dir)
+    else:
+        catalog = scan_folder(_class_folders(run, data_dir))
     return _open_store(run, align_labels(catalog, run.class_names, "--data_dir"))
+
+
+def _class_folders(run: Run, data_dir: str) -> Folder:
+    """The folder of the class folders in ``data_dir``; a line says where that is another one.
+
+    Raises:
+        UserError: ``data_dir`` has the folders of a split, of which the user has to choose one.
+    """
+    if set(run.class_names) & SPLIT_WORDS.keys():
+        return folder_at(data_dir)
+    layout = find_layout(data_dir, class_names=run.class_names)
+    if layout.kind == SPLIT_FOLDERS:
+        part = layout.test or layout.val or layout.root
+        raise UserError(
+            f"--data_dir={data_dir}: has the folders of a split; pass one, such as {part}"
+        )
+    if layout.description:
+        report("layout", layout.description)
+    return layout.root
 
 
 def _split_catalog(run: Run, side: str) -> Catalog:

@@ -99,6 +99,7 @@ def load_training_data(config: TrainConfig) -> Dataset:
         file_column=config.file_column,
         label_column=config.label_column,
         split_column=config.split_column,
+        layout=config.layout,
         val_dir=config.val_dir,
         split_csv=config.split_csv,
         val_fraction=config.val_fraction,

@@ -117,8 +117,8 @@ def _images(dataset: Dataset) -> str:
 def _split(config: TrainConfig, dataset: Dataset) -> str:
     split = dataset.split
     source = f"stratified {config.val_fraction:.0%}, seed {config.seed}"
-    if config.val_dir or config.split_csv:
-        source = f"from {config.val_dir or config.split_csv}"
+    if given := config.val_dir or config.split_csv or dataset.split_source:
+        source = f"from {given}"
     text = f"{len(split.train):,} train, {len(split.val):,} validation ({source})"
     if dataset.duplicates and not dataset.duplicates_across_split:
         text += f"; {dataset.duplicates} duplicates, each on the same side as its original"

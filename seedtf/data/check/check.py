@@ -22,7 +22,7 @@ from seedtf.data.check.near_duplicates import (
 from seedtf.data.check.traits import image_traits, looks_like, name_traits
 from seedtf.data.columns import ANY_COLUMNS, Columns
 from seedtf.data.label_table import read_labels_csv
-from seedtf.data.layouts import IMAGE_SUFFIXES
+from seedtf.data.layouts import FLAT, FOLDERS, IMAGE_SUFFIXES, SPLIT_FOLDERS, find_layout
 from seedtf.data.map_files import map_files
 from seedtf.data.paths import RemotePath, read_file
 from seedtf.data.store import Store
@@ -30,6 +30,7 @@ from seedtf.errors import UserError
 from seedtf.files import csv_line, write_lines
 from seedtf.images.decode import make_decoder
 from seedtf.images.header import MAX_PIXELS, RefusedError, read_header
+from seedtf.report import report
 
 __all__ = [
     "LEFT_OUT",
@@ -112,6 +113,7 @@ def check_data(
     labels_csv: str = "",
     max_pixels: int = MAX_PIXELS,
     columns: Columns = ANY_COLUMNS,
+    layout: str = "auto",
 ) -> DataCheck:
     """Reads every file of a class folder, or of a table, once, on all cores.
 
@@ -121,6 +123,7 @@ def check_data(
         labels_csv: a table of files and labels; only its files are read.
         max_pixels: larger images are refused before anything is allocated.
         columns: the columns of the table that the user named.
+        layout: what lies in the folder, or ``auto`` to recognise it.
 
     Raises:
         UserError: the folder or table is missing or contains no image.
@@ -146,7 +149,14 @@ def check_data(
     if labels_csv:
         listed = read_labels_csv(labels_csv, data_dir, columns=columns)
     else:
-        listed = scan_folder(data_dir, "DATA", add_skipped)
+        found = find_layout(data_dir, "DATA", layout)
+        is_split = found.kind == SPLIT_FOLDERS
+        if found.description:
+            report("layout", found.description)
+        root = found.root.parent if is_split else found.root
+        listed = scan_folder(
+            root, "DATA", add_skipped, flat=found.kind == FLAT, split_folders=is_split
+        )
     facts, good, faults = _read_all(listed, max_pixels)
     usable = listed.take(good, faults)
     unusual = [
@@ -154,7 +164,7 @@ def check_data(
         *_trait_faults(listed, facts),
         *_duplicates(usable, good, facts),
     ]
-    if not labels_csv:
+    if not labels_csv and found.kind == FOLDERS:
         unusual += _empty_classes(usable, {fault.path for fault in skipped})
     findings = [Finding(f.path, f.fault, f.detail, LEFT_OUT) for f in usable.faults]
     findings += [Finding(f.path, f.fault, f.detail, _severity(f)) for f in (*skipped, *unusual)]
