@@ -12,10 +12,12 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from seedtf.errors import UserError
 from seedtf.report import warn
 
 __all__ = [
     "atomic_path",
+    "check_parent",
     "csv_line",
     "free_names",
     "fsync",
@@ -117,6 +119,21 @@ def csv_line(*cells: str) -> str:
     if plain.count(",") == len(cells) - 1 and not any(mark in plain for mark in '"\r\n'):
         return plain + "\n"
     return ",".join(map(_quoted, cells)) + "\n"
+
+
+def check_parent(path: Path, flag: str) -> None:
+    """Raises UserError unless the folder of ``path`` exists and can be written.
+
+    A command calls it before work of minutes, whose result it could not write.
+
+    Args:
+        path: the file that will be written.
+        flag: the flag that named it, such as ``--out``.
+    """
+    if not path.parent.is_dir():
+        raise UserError(f"{flag}={path}: no folder {path.parent}; create it or pass another path")
+    if not os.access(path.parent, os.W_OK):
+        raise UserError(f"{flag}={path}: {path.parent} cannot be written; pass another path")
 
 
 def free_names(base: str | os.PathLike[str]) -> Iterator[Path]:

@@ -374,3 +374,63 @@ def test_a_full_or_closed_stream_is_no_traceback(redirection: str) -> None:
     full = "seedtf: the output cannot be written: No space left on device\n"
     assert done.stderr == (full if redirection == ">/dev/full" else "")
     assert done.returncode == (2 if redirection == ">/dev/full" else 0)
+
+
+@pytest.fixture
+def empty_file(tmp_path: Path, monkeypatch) -> None:
+    """An empty file in the working folder, so that no folder can have its name, ``file``."""
+    (tmp_path / "file").touch()
+    monkeypatch.chdir(tmp_path)
+
+
+TRAINING = "--model=tiny --image_size=16 --weights=none --batch_size=4 --epochs=1"
+
+
+@pytest.mark.usefixtures("empty_file")
+@pytest.mark.parametrize(
+    ("line", "flag"),
+    [
+        ("sample", "--out"),
+        ("check {data}", "--out"),
+        ("preview --data_dir={data}", "--out"),
+        ("predict run {data}", "--out"),
+        (f"train --data_dir={{data}} {TRAINING}", "--run_dir"),
+        (f"train --data_dir={{data}} {TRAINING} --cache=disk", "--cache_dir"),
+        (f"lr_find --data_dir={{data}} {TRAINING}", "--out"),
+        (f"tune --data_dir={{data}} {TRAINING} --trials=1", "--out"),
+        ("evaluate {run}", "--out"),
+        ("export {run}", "--out"),
+    ],
+)
+def test_an_output_that_cannot_be_made_is_one_line_that_names_the_flag(
+    line, flag, hostile, tiny_folder, capfd
+) -> None:
+    run = Path(hostile["folder"].out, "run")
+    words = [word.format(data=tiny_folder, run=run) for word in line.split()]
+    assert main([*words, f"{flag}=file/x"]) == 2
+    error = capfd.readouterr().err.strip().splitlines()[-1]
+    assert error.startswith(f"seedtf {words[0]}: "), error
+    assert flag in error
+    assert "file" in error
+
+
+def test_check_asks_for_its_table_before_it_reads(tiny_copy, monkeypatch, capsys) -> None:
+    monkeypatch.chdir(tiny_copy)
+    monkeypatch.setattr("seedtf.data.check.check.check_data", None)
+    assert main(["check", "."]) == 2
+    assert "is in the data folder" in capsys.readouterr().err
+
+
+def test_a_warning_is_no_error_although_python_was_told_so(tmp_path: Path) -> None:
+    code = (
+        "from seedtf.commands.main import main; import warnings; main(['--version']);"
+        "warnings.warn('old', DeprecationWarning)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", code],
+        capture_output=True,
+        text=True,
+        check=False,
+        env=child_environment({}),
+    )
+    assert done.returncode == 0, done.stderr

@@ -49,8 +49,9 @@ def run(arguments: list[str]) -> int:
     """Writes the table and prints a summary; returns 0 if there are only notes, otherwise 1."""
     config = parse_config(CheckConfig, "check", arguments, positionals=("data_dir",))
     import_tensorflow()
-    from seedtf.data.check.check import check_data, write_findings
+    from seedtf.data.check.check import check_data, check_report_path, write_findings
 
+    check_report_path(Path(config.out), config.data_dir)
     columns = Columns(config.file_column, config.label_column)
     data_check = check_data(
         config.data_dir, config.labels_csv, config.max_pixels, columns, config.layout

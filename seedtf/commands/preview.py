@@ -13,6 +13,7 @@ from seedtf.config.data_flags import DataFlags
 from seedtf.config.flags import Flags, option
 from seedtf.config.train_config import TrainConfig
 from seedtf.errors import UserError
+from seedtf.files import check_parent
 from seedtf.report import report_text
 from seedtf.runs.paths import AUGMENTED
 
@@ -44,8 +45,7 @@ def run(arguments: list[str]) -> int:
     """Writes the image and returns the exit code."""
     config = parse_config(PreviewConfig, "preview", arguments)
     out = Path(config.out)
-    if not out.parent.is_dir():
-        raise UserError(f"--out={out}: no folder {out.parent}; create it or pass another path")
+    check_parent(out, "--out")
     import_tensorflow()
     from seedtf.training.preview import write_preview
 

@@ -15,6 +15,7 @@ import sys
 import tempfile
 import time
 import traceback
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -43,7 +44,7 @@ def restart_in_utf8() -> None:
 
 
 def prepare_process() -> None:
-    """Makes sure that stdout and stderr are open and can print any text.
+    """Makes sure that stdout and stderr are open and can print any text; no warning is an error.
 
     A character that a stream cannot encode is printed as an escape such as ``\\xb2``. A stream that the
     caller has closed is replaced by the null device; otherwise the next file that the process opens
@@ -63,6 +64,8 @@ def prepare_process() -> None:
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
+    if sys.warnoptions:  # python -W error: a warning of some library would end a training
+        warnings.filterwarnings("default", append=False)
 
 
 def describe_os_error(error: OSError, command: str, arguments: Sequence[str]) -> str:

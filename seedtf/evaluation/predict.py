@@ -20,7 +20,7 @@ from seedtf.data.paths import read_file
 from seedtf.errors import UserError
 from seedtf.evaluation.classifier import Classifier, Prediction
 from seedtf.evaluation.report import format_probability
-from seedtf.files import atomic_path, csv_line
+from seedtf.files import atomic_path, check_parent, csv_line
 from seedtf.images.header import RefusedError
 from seedtf.report import is_silent
 
@@ -92,14 +92,14 @@ def check_out(out: str | os.PathLike[str], overwrite: bool) -> Path:
     """``out`` as a path that can be written.
 
     Raises:
-        UserError: ``out`` exists and must not be replaced, or its folder does not exist.
+        UserError: ``out`` exists and must not be replaced, or its folder does not exist or cannot be
+            written.
     """
     path = Path(out)
     if path.is_dir() or (path.exists() and not overwrite):
         remedy = "pass a file name" if path.is_dir() else "pass another name or --overwrite"
         raise UserError(f"--out={path}: already exists; {remedy}")
-    if not path.parent.is_dir():
-        raise UserError(f"--out={path}: no folder {path.parent}; create it or pass another path")
+    check_parent(path, "--out")
     return path
 
 

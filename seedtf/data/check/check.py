@@ -27,7 +27,7 @@ from seedtf.data.map_files import map_files
 from seedtf.data.paths import RemotePath, read_file
 from seedtf.data.store import Store
 from seedtf.errors import UserError
-from seedtf.files import csv_line, write_lines
+from seedtf.files import check_parent, csv_line, write_lines
 from seedtf.images.decode import make_decoder
 from seedtf.images.header import MAX_PIXELS, RefusedError, read_header
 from seedtf.report import report
@@ -39,6 +39,7 @@ __all__ = [
     "DataCheck",
     "Finding",
     "check_data",
+    "check_report_path",
     "name_broken_files",
     "write_findings",
 ]
@@ -176,6 +177,15 @@ def check_data(
     return DataCheck(usable, tuple(findings), dict(formats.most_common()), facts.sizes[good])
 
 
+def check_report_path(path: Path, data_dir: str) -> None:
+    """Raises UserError if ``write_findings`` would refuse the path; to be called before the reading."""
+    check_parent(path, "--out")
+    if Path(data_dir).resolve() in path.resolve().parents:
+        raise UserError(f"--out={path}: is in the data folder; pass a path outside it")
+    if path.exists() and not path.read_bytes().startswith(_HEADING.encode()):
+        raise UserError(f"--out={path}: is a file of another kind; pass a new path")
+
+
 def write_findings(path: Path, findings: tuple[Finding, ...], data_dir: str) -> None:
     """Writes the table ``data_report.csv``: path, fault, detail, severity.
 
@@ -183,13 +193,10 @@ def write_findings(path: Path, findings: tuple[Finding, ...], data_dir: str) -> 
         UserError: ``path`` is in the data folder, is an existing file other than such a table, or
             cannot be written.
     """
-    if Path(data_dir).resolve() in path.resolve().parents:
-        raise UserError(f"--out={path}: is in the data folder; pass a path outside it")
     lines = (csv_line(f.path, f.fault, f.detail, f.severity) for f in findings)
     table = itertools.chain([_HEADING], lines)
     try:
-        if path.exists() and not path.read_bytes().startswith(_HEADING.encode()):
-            raise UserError(f"--out={path}: is a file of another kind; pass a new path")
+        check_report_path(path, data_dir)
         write_lines(path, table)
     except OSError as error:
         raise UserError(f"--out={path}: {error.strerror}; pass another path") from error
