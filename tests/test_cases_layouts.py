@@ -19,7 +19,7 @@ from seedtf.data.columns import ANY_COLUMNS, Columns
 from seedtf.data.dataset import list_files
 from seedtf.data.label_table import read_label_table
 from seedtf.data.layouts import find_layout
-from seedtf.data.split import read_split_csv
+from seedtf.data.split import classes_without_validation, read_split_csv
 from seedtf.errors import UserError
 from seedtf.report import silent
 from seedtf.runs.folder import format_class_names, read_class_names
@@ -516,3 +516,15 @@ def test_a_check_reads_every_folder_of_a_split(
     assert result.catalog.class_counts() == {first: 3, second: 3}
     assert not any(finding.fault == "empty class" for finding in result.findings)
     assert capsys.readouterr().out.startswith("layout    folders of a split")
+
+
+def test_one_training_image_of_a_class_is_enough_where_the_split_is_given(touch: Touch) -> None:
+    root = touch("train/cat/1.jpg", "train/dog/2.jpg", "val/cat/3.jpg")
+    catalog, split = list_files(str(root))
+    assert split is not None
+    assert classes_without_validation(catalog, split) == ["dog"]
+    with pytest.raises(
+        UserError, match=r"class 'cat' has 1 usable image; add images .at least two"
+    ):
+        list_files(str(root / "train"))
+    assert len(list_files(str(root / "train"), min_images=1)[0]) == 2

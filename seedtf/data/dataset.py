@@ -69,7 +69,11 @@ class Dataset:
 
 
 def list_files(
-    data_dir: str, labels_csv: str = "", columns: Columns = ANY_COLUMNS, layout: str = "auto"
+    data_dir: str,
+    labels_csv: str = "",
+    columns: Columns = ANY_COLUMNS,
+    layout: str = "auto",
+    min_images: int = 2,
 ) -> tuple[Catalog, Split | None]:
     """Lists the labelled files of a folder of class folders, or those that a table names.
 
@@ -78,6 +82,7 @@ def list_files(
         labels_csv: the table; empty for class folders.
         columns: the columns of the table that the user named.
         layout: what lies in the folder, or ``auto`` to recognise it.
+        min_images: images that each class needs, unless the folder or table gives the split; then one.
 
     Returns:
         The files, and their split where the folder or table gives one with validation images. Files
@@ -85,18 +90,18 @@ def list_files(
 
     Raises:
         UserError: the folder or table is missing or unusable, there is only one class, or a class has
-            only one image.
+            fewer images than it needs.
     """
     if labels_csv:
         table = read_label_table(labels_csv, data_dir, columns=columns)
         if table.description:
             report("table", table.description)
-        return _table_split(table)
+        return _table_split(table, min_images)
     found = find_layout(data_dir, choice=layout)
     if found.description:
         report("layout", found.description)
     catalog = scan_folder(found.root, flat=found.kind == FLAT)
-    check_trainable(catalog)
+    check_trainable(catalog, 1 if found.val else min_images)
     if found.test:
         report(
             "test", f"{found.test} is kept for the end: seedtf evaluate RUN --data_dir={found.test}"
@@ -107,15 +112,16 @@ def list_files(
     return join_catalogs(catalog, align_labels(val, catalog.class_names, "--data_dir"))
 
 
-def _table_split(table: LabelTable) -> tuple[Catalog, Split | None]:
+def _table_split(table: LabelTable, min_images: int) -> tuple[Catalog, Split | None]:
     catalog, sides = table.catalog, table.sides
     if sides is not None and (held_out := int((sides == "test").sum())):
         report("test", f"{held_out:,} images are kept for the end; they neither train nor validate")
         kept = np.flatnonzero(sides != "test")
         catalog, sides = catalog.take(kept), sides[kept]
-    check_trainable(catalog)
     if sides is None or "val" not in sides:
+        check_trainable(catalog, min_images)
         return catalog, None
+    check_trainable(catalog, 1)
     return catalog, Split(np.flatnonzero(sides == "train"), np.flatnonzero(sides == "val"))
 
 
@@ -170,7 +176,9 @@ def load_dataset(
         TensorShape([1, 16, 16, 3])
     """
     columns = Columns(file_column, label_column, split_column)
-    catalog, split = list_files(data_dir, labels_csv, columns, layout)
+    catalog, split = list_files(
+        data_dir, labels_csv, columns, layout, min_images=1 if val_dir or split_csv else 2
+    )
     source_flag = f"--labels_csv={labels_csv}" if labels_csv else f"--data_dir={data_dir}"
     if split_csv:
         split = None
@@ -184,7 +192,7 @@ def load_dataset(
     store = _open_store(catalog, image_size, plan, cache_dir, max_pixels=max_pixels, check=check)
     if strict and store.catalog.faults:
         raise UserError(_strict_message(store.catalog))
-    check_trainable(store.catalog)
+    check_trainable(store.catalog, 2 if split is None and not split_csv else 1)
     all_opened = store.opened == len(catalog)
     groups = find_duplicates(store.catalog) if all_opened else np.arange(len(store.catalog))
     split_source = split_csv or (source_flag.partition("=")[2] if split is not None else "")

@@ -22,6 +22,7 @@ __all__ = [
     "Split",
     "check_split",
     "check_trainable",
+    "classes_without_validation",
     "find_duplicates",
     "join_catalogs",
     "read_split_csv",
@@ -125,8 +126,11 @@ def split_catalog(catalog: Catalog, val_fraction: float, seed: int, groups: np.n
     return Split(np.flatnonzero(~is_val), np.flatnonzero(is_val))
 
 
-def check_trainable(catalog: Catalog) -> None:
-    """Raises UserError unless there are at least two classes with at least two images each."""
+def check_trainable(catalog: Catalog, min_images: int = 2) -> None:
+    """Raises UserError unless there are at least two classes with ``min_images`` images each.
+
+    A split that is drawn needs two images of each class; one that is given needs one.
+    """
     names = catalog.class_names
     if len(names) < 2:
         raise UserError(
@@ -134,11 +138,18 @@ def check_trainable(catalog: Catalog) -> None:
             "a classifier needs at least two class folders"
         )
     for name, count in catalog.class_counts().items():
-        if count < 2:
+        if count < min_images:
+            least = {1: "one", 2: "two"}.get(min_images, str(min_images))
             raise UserError(
                 f"--data_dir={catalog.root}: class {name!r} has {count} usable image"
-                f"{'s' if count != 1 else ''}; add images (at least two) or remove the class"
+                f"{'s' if count != 1 else ''}; add images (at least {least}) or remove the class"
             )
+
+
+def classes_without_validation(catalog: Catalog, split: Split) -> list[str]:
+    """The classes whose accuracy is not measured, because no validation image has them."""
+    present = np.isin(np.arange(len(catalog.class_names)), catalog.labels[split.val])
+    return [name for name, has in zip(catalog.class_names, present, strict=True) if not has]
 
 
 def write_split_csv(path: Path, catalog: Catalog, split: Split) -> None:

@@ -11,6 +11,7 @@ import numpy as np
 from seedtf.config.recipes import RECIPES, recipe_changes
 from seedtf.config.train_config import BALANCED, TrainConfig
 from seedtf.data.dataset import Dataset
+from seedtf.data.split import classes_without_validation
 from seedtf.report import report, warn
 from seedtf.runs.records import describe_devices
 from seedtf.training.distributed.choice import DeviceChoice
@@ -210,8 +211,18 @@ def _training(plan: Plan) -> str:
 
 
 def data_warnings(dataset: Dataset) -> list[str]:
-    """Returns warnings about identical images on both sides of the split or with different labels."""
+    """Returns warnings about classes that are not validated, and about identical images.
+
+    Those are images on both sides of the split, or with different labels.
+    """
     sentences = []
+    catalog = dataset.store.catalog
+    if missing := classes_without_validation(catalog, dataset.split):
+        shown = ", ".join(missing[:3]) + (", …" if len(missing) > 3 else "")
+        sentences.append(
+            f"no validation image of {len(missing)} of {len(catalog.class_names)} classes: {shown}; "
+            "their accuracy is not measured"
+        )
     if dataset.duplicates_across_split:
         sentences.append(
             "validation images that are identical to a training image: "
