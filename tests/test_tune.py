@@ -99,10 +99,12 @@ def test_the_first_trial_has_the_defaults_of_train(recipe, weights, optimizer) -
 
 
 def test_optimizers_without_decay_are_those_of_tensorflow_addons() -> None:
-    from seedtf.training.optim.optimizers import needs_addons
+    from seedtf.training.optim.choice import needs_addons
 
-    assert all(map(needs_addons, ADDONS_OPTIMIZERS))
-    assert not any(map(needs_addons, {*OPTIMIZERS} - {*ADDONS_OPTIMIZERS, "lamb"}))
+    assert all(needs_addons(name, keras_2=False) for name in ADDONS_OPTIMIZERS)
+    keras_optimizers = {*OPTIMIZERS} - {*ADDONS_OPTIMIZERS}
+    assert not any(needs_addons(name, keras_2=False) for name in keras_optimizers)
+    assert {name for name in keras_optimizers if needs_addons(name, keras_2=True)} == {"lamb"}
     names = [each.name for each in choose_space("", (), fixed(optimizer="ranger"))]
     assert "weight_decay" not in names
 
