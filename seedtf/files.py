@@ -71,10 +71,9 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
     except OSError as error:
         with suppress(OSError):  # for example, its folder is a file
             temporary.unlink()
-        if error.filename in (
-            None,
-            str(temporary),
-        ):  # the user knows the path, not the temporary file
+        # Name the path that the user knows, not the temporary file. Without an error number (h5py
+        # raises such errors) a file name would replace the message.
+        if error.errno is not None and error.filename in (None, str(temporary)):
             error.filename, error.filename2 = str(path), None
         raise
     except BaseException:

@@ -69,6 +69,13 @@ def run(arguments: list[str], fatal: int = 0, **options) -> subprocess.Completed
     )
 
 
+def finish(arguments: list[str]) -> str:
+    """Runs a command to its end in a fresh process, as the undisturbed run had one."""
+    done = run(arguments)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
 @pytest.fixture(scope="module")
 def undisturbed(data, tmp_path_factory) -> Path:
     run_dir = tmp_path_factory.mktemp("undisturbed") / "run"
@@ -158,7 +165,7 @@ def test_a_signal_saves_and_exits_with_75(data, undisturbed, tmp_path, number) -
         _, errors = process.communicate(timeout=60)
     assert process.returncode == 75, errors
     assert f"continue with --resume={run_dir}" in errors.splitlines()[-1]
-    assert main(["train", f"--resume={run_dir}"]) == 0
+    finish(["train", f"--resume={run_dir}"])
     assert_same_end(run_dir, undisturbed)
 
 
@@ -168,35 +175,34 @@ def finished(undisturbed, tmp_path) -> Path:
 
 
 def test_a_damaged_state_falls_back_to_the_previous_one_with_a_warning(
-    finished, undisturbed, capsys
+    finished, undisturbed
 ) -> None:
     newest = max((finished / "state").glob("*.state"))
     data = bytearray(newest.read_bytes())
     data[len(data) // 2] ^= 1
     newest.write_bytes(bytes(data))
-    assert main(["train", f"--resume={finished}"]) == 0
-    assert f"{newest.name}: altered: its checksum does not match" in capsys.readouterr().out
+    output = finish(["train", f"--resume={finished}"])
+    assert f"{newest.name}: altered: its checksum does not match" in output
     assert_same_end(finished, undisturbed)
 
 
 def test_a_time_limit_within_an_epoch_leaves_it_to_the_resumed_run(
-    data, undisturbed, tmp_path, capsys
+    data, undisturbed, tmp_path
 ) -> None:
     run_dir = tmp_path / "run"
-    assert main([*train_flags(data, run_dir), "--time_limit=0.00001"]) == 0
-    assert "the time limit" in capsys.readouterr().out
-    assert main(["train", f"--resume={run_dir}", "--time_limit=0"]) == 0
+    assert "the time limit" in finish([*train_flags(data, run_dir), "--time_limit=0.00001"])
+    finish(["train", f"--resume={run_dir}", "--time_limit=0"])
     assert_same_end(run_dir, undisturbed)
 
 
 def test_a_run_moves_with_its_folder_and_its_data(data, undisturbed, tmp_path) -> None:
     run_dir = tmp_path / "run"
-    assert main([*train_flags(data, run_dir), "--time_limit=0.00001"]) == 0
+    finish([*train_flags(data, run_dir), "--time_limit=0.00001"])
     moved, elsewhere = tmp_path / "moved", tmp_path / "elsewhere"
     run_dir.rename(moved)
     shutil.copytree(data, elsewhere)
     resume = ["train", f"--resume={moved}", f"--data_dir={elsewhere}", "--time_limit=0"]
-    assert main(resume) == 0
+    finish(resume)
     assert_same_end(moved, undisturbed)
 
 
@@ -319,5 +325,5 @@ def test_a_full_disk_gives_a_one_line_error_and_keeps_the_last_state(
     assert "--resume" in done.stderr.splitlines()[-1]
     after = {path.name: path.read_bytes() for path in (run_dir / "state").glob("*.state")}
     assert after == kept
-    assert main(["train", f"--resume={run_dir}"]) == 0
+    finish(["train", f"--resume={run_dir}"])
     assert_same_end(run_dir, undisturbed)

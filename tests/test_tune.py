@@ -23,7 +23,7 @@ from sqlalchemy import event
 from sqlalchemy.engine import Engine
 
 from seedtf.commands.main import main
-from seedtf.config.optim_flags import ADDONS_OPTIMIZERS, OPTIMIZERS
+from seedtf.config.optim_flags import ADDONS_OPTIMIZERS, DEFAULT_BATCH_SIZE, OPTIMIZERS
 from seedtf.config.recipes import RECIPES
 from seedtf.config.train_config import TrainConfig
 from seedtf.errors import StoppedError, UserError
@@ -94,7 +94,8 @@ def test_the_first_trial_has_the_defaults_of_train(recipe, weights, optimizer) -
     assert values["lr"] == pytest.approx(config.highest_rate, rel=1e-9)
     decay = config.decay
     assert values["weight_decay"] == (decay or SEARCHABLE["weight_decay"].low)
-    for name in set(SEARCHABLE) - {"lr", "weight_decay"}:
+    assert values["batch_size"] == DEFAULT_BATCH_SIZE
+    for name in set(SEARCHABLE) - {"lr", "weight_decay", "batch_size"}:
         assert values[name] == getattr(config, name), name
 
 

@@ -1,7 +1,7 @@
 """The state that a run resumes from exactly: arrays and JSON in one checksummed file.
 
-A state file is an ``.npz`` archive, its SHA-256 and a magic line at the end; it holds no code and no
-pickle. Every batch follows from seed and step, so the data pipeline has no state to save.
+A state file is an ``.npz`` archive without Python objects, its SHA-256 and a magic line at the end.
+It holds no code. Every batch follows from seed and step, so the data pipeline has no state to save.
 """
 
 from __future__ import annotations
