@@ -76,7 +76,7 @@ def describe_optimizer(name: str, epochs: int, keras_2: bool = False) -> str:
         "lookahead": "lookahead around adam",
         "ranger": "ranger (lookahead around radam)",
         SWA: f"swa (adam, weights averaged at the end of epoch {first_averaged(epochs) + 1} "
-        "and of each later one)",
+        "and of each after it)",
     }
     text = wrapped.get(name, name)
     return f"{text} of TensorFlow Addons" if needs_addons(name, keras_2) else text
