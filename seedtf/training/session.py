@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -44,6 +44,7 @@ class Session:
         network: the network to train, with its initial weights.
         trainer: the ``keras.Model`` that wraps ``network`` and is compiled and fitted.
         batches: training and validation batches.
+        image_size: side of the training images in pixels, now.
         callbacks: the callbacks of every ``fit``, with the history log and the epoch timer.
         paths: the run folder; a temporary folder on a worker that is not the chief.
     """
@@ -61,10 +62,8 @@ class Session:
     ) -> None:
         """Prepares the trainer, the batches and the callbacks.
 
-        Args:
-            plan, dataset, network, paths, devices: see the attributes.
-            identity: what a resumed run must agree with; kept in every state.
-            state: where to resume; None for the start.
+        ``identity`` is what every state records and a resumed run must agree with; ``state`` is the
+        one to resume from, or None. The other arguments are the attributes of the same name.
         """
         self.plan, self.dataset, self.network, self.paths = plan, dataset, network, paths
         self.devices, self._identity, self._state = devices, identity, state
@@ -76,7 +75,7 @@ class Session:
             steps = config.epochs * plan.steps_per_epoch
             self.trainer.average = MovingAverage(network, config.ema_horizon, steps)
         self._phase: int | None = None
-        self._image_size = config.image_size
+        self.image_size = config.image_size
         self._stop = StopSignal()
         self._resume_dir = str(paths.root) if devices.chief else "<the chief's run folder>"
         self._saver = Saver(
@@ -86,14 +85,7 @@ class Session:
         self.callbacks = make_callbacks(
             plan,
             paths,
-            SessionHooks(
-                save_state=self._save_state,
-                save_model=lambda trainer, path: self._saver.checkpoint(trainer.network, path),
-                batch_files=self.batches.files,
-                epoch_batches=lambda epoch: self.batches.epoch(self._image_size, epoch),
-                data_wait=self.batches.data_wait,
-                draw_preview=lambda: draw_run_preview(config, dataset, paths.augmented),
-            ),
+            _hooks(self, self._saver, self._save_state),
             strength_variable=self.batches.strength,
             state=state,
             chief=devices.chief,
@@ -130,7 +122,7 @@ class Session:
 
     def set_image_size(self, size: int) -> None:
         """Makes the train step take images of this side, in pixels, and traces it again."""
-        self._image_size = size
+        self.image_size = size
         self.trainer.prepare = self.batches.prepare(size)
         # Without force=True Keras would keep its function and retrace it for images of unknown size.
         self.trainer.make_train_function(force=True)
@@ -138,18 +130,17 @@ class Session:
     def train_batches(self, start_step: int) -> Any:
         """The distributed training batches from ``start_step`` on, as ``fit`` takes them."""
         if self.devices.strategy is not None:  # prefetches in its own thread
-            return self.devices.distribute(lambda: self.batches.train(self._image_size, start_step))
-        return self.batches.measure_wait(self.batches.train(self._image_size, start_step))
+            return self.devices.distribute(lambda: self.batches.train(self.image_size, start_step))
+        return self.batches.measure_wait(self.batches.train(self.image_size, start_step))
 
     def val_batches(self) -> Any:
         """The distributed validation batches."""
         return self.devices.distribute(self.batches.validation)
 
     def _fit(self, segment: Segment) -> None:
-        is_new_phase = segment.phase_start != self._phase
-        if is_new_phase:
+        if segment.phase_start != self._phase:
             self._start_phase(segment)
-        if is_new_phase or segment.image_size != self._image_size:
+        elif segment.image_size != self.image_size:
             self.set_image_size(segment.image_size)
         self.callbacks.strength.set(
             segment.first_epoch
@@ -162,7 +153,7 @@ class Session:
             steps_per_epoch=steps - segment.start_step,
             initial_epoch=segment.first_epoch,
             epochs=segment.last_epoch,
-            callbacks=[*self._restore_metrics(segment), *self.callbacks.fit],
+            callbacks=[*_metrics_to_restore(self, segment, self._state), *self.callbacks.fit],
             shuffle=False,  # The order is ours; Keras warns otherwise.
             verbose=0,
         )
@@ -172,6 +163,7 @@ class Session:
         self._saver.wait()
         set_body_trainable(self.network, segment.train_body)
         self.compile_phase(segment.phase_start)
+        self.set_image_size(segment.image_size)
         if self._state is None:
             return
         if "optimizer" in segment.restore:
@@ -180,11 +172,6 @@ class Session:
         if "metrics" not in segment.restore:
             # Free the restored arrays: they are as large as the model and its optimizer.
             self._state.arrays.clear()
-
-    def _restore_metrics(self, segment: Segment) -> list[keras.callbacks.Callback]:
-        if self._state is None or "metrics" not in segment.restore:
-            return []
-        return [_RestoreMetrics(self.trainer, self.plan.config.image_size, self._state)]
 
     def _save_state(self, trainer: Any, epoch: int, step: int) -> None:
         facts = {
@@ -196,6 +183,27 @@ class Session:
             self._saver.state(trainer, epoch=epoch, step=step, facts=facts)
         else:  # Reading the metric sums is a collective operation: every worker takes part.
             states.capture_state(trainer, epoch=epoch, step=step, facts=facts)
+
+
+def _hooks(session: Session, saver: Saver, save_state: Callable[..., None]) -> SessionHooks:
+    """The functions of a session that its callbacks call."""
+    plan, dataset, batches = session.plan, session.dataset, session.batches
+    return SessionHooks(
+        save_state=save_state,
+        save_model=lambda trainer, path: saver.checkpoint(trainer.network, path),
+        batch_files=batches.files,
+        epoch_batches=lambda epoch: batches.epoch(session.image_size, epoch),
+        data_wait=batches.data_wait,
+        draw_preview=lambda: draw_run_preview(plan.config, dataset, session.paths.augmented),
+    )
+
+
+def _metrics_to_restore(
+    session: Session, segment: Segment, state: TrainState | None
+) -> list[keras.callbacks.Callback]:
+    if state is None or "metrics" not in segment.restore:
+        return []
+    return [_RestoreMetrics(session.trainer, session.plan.config.image_size, state)]
 
 
 @contextmanager
