@@ -19,10 +19,10 @@ __all__ = [
     "atomic_path",
     "check_parent",
     "csv_line",
-    "free_names",
     "fsync",
     "is_locked",
     "lock_folder",
+    "numbered_names",
     "remove_leftovers",
     "write_bytes",
     "write_lines",
@@ -135,11 +135,11 @@ def check_parent(path: Path, flag: str) -> None:
         raise UserError(f"{flag}={path}: {path.parent} cannot be written; pass another path")
 
 
-def free_names(base: str | os.PathLike[str]) -> Iterator[Path]:
-    """Yields ``base``, ``base-2``, ``base-3``, …; the caller takes the first one that it can create.
+def numbered_names(base: str | os.PathLike[str]) -> Iterator[Path]:
+    """Yields ``base``, ``base-2``, ``base-3``, … without end; does not check whether they exist.
 
     Example:
-        >>> names = free_names("runs/oak")
+        >>> names = numbered_names("runs/oak")
         >>> str(next(names)), str(next(names))
         ('runs/oak', 'runs/oak-2')
     """

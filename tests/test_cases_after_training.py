@@ -25,7 +25,7 @@ from seedtf.evaluation.submission import read_sample, write_submission
 from seedtf.model.network import build_network, save_model
 from seedtf.plots.base import DPI
 from seedtf.plots.report import draw_confusion
-from seedtf.runs.folder import find_run, find_weights
+from seedtf.runs.folder import find_run, resolve_weights
 from seedtf.runs.open import load_run
 from seedtf.runs.saved_config import continued_config, load_resumed, resumed_config
 from seedtf.training.machine import Machine
@@ -114,12 +114,12 @@ def test_weights_may_be_a_run_folder(run_dir, photos, capsys):
     assert weights == str(best)
     build_network(model="tiny", num_classes=3, image_size=24, weights=weights)
     assert "loaded all weights but those of the classifier" in capsys.readouterr().out
-    assert find_weights("none") == "none"
+    assert resolve_weights("none") == "none"
     best.unlink()
     with pytest.raises(UserError, match=r"the run has no .*best.keras yet"):
         resolve(config, Machine())
     with pytest.raises(UserError, match="not a run of seedtf train"):
-        find_weights(str(photos))
+        resolve_weights(str(photos))
 
 
 # reports

@@ -231,7 +231,7 @@ def test_labels_index_the_class_list_of_training(tmp_path: Path) -> None:
     with pytest.raises(UserError) as error:
         align_labels(catalog, ("a", "b"), "--val_dir")
     assert one_line(error) == (
-        f"--val_dir={tmp_path}: class 'd' has no training images (1 in total); "
+        f"--val_dir={tmp_path}: class 'd' has no training images; "
         "remove its folder or add training images"
     )
 

@@ -49,14 +49,14 @@ class Fault:
 class Catalog:
     """Labelled files and the class list that every later stage uses.
 
-    A file takes the bytes of its name and about 12 more.
+    In memory, a file takes the bytes of its name and about 12 more.
 
     Attributes:
         root: the folder that ``paths`` are relative to.
         paths: N file paths, ``/``-separated; any sequence is converted to a ``StringArray``.
         labels: int32 ``[N]``, indices into ``class_names``.
         class_names: K names, sorted; saved with the model.
-        faults: the files of the folder that were left out.
+        faults: the files of the folder that cannot be used.
     """
 
     root: Folder
@@ -144,11 +144,11 @@ def scan_folder(
         problem = "a file" if root.exists() else "no such folder"
         raise UserError(f"{flag}={root}: {problem}; pass a folder with one sub-folder per class")
     faults: list[Fault] = []
-    left_out: list[str] = []
-    details: dict[str, str] = {}  # keeps one copy of each text, for any number of files
+    skipped_folders: list[str] = []
+    details: dict[str, str] = {}  # so that a million files share one copy of each text
 
     def images() -> Iterator[tuple[str, str]]:
-        for path in walk_files(root, flag, on_skip, left_out.append):
+        for path in walk_files(root, flag, on_skip, skipped_folders.append):
             below = path.partition("/")[2] if split_folders else path
             class_name, _, rest = below.partition("/")
             if not _is_text(path):
@@ -167,8 +167,8 @@ def scan_folder(
                 yield path, class_name
 
     catalog = make_catalog(root, images(), faults)
-    if left_out and on_skip is None:
-        report("left out", _describe_left_out(left_out))
+    if skipped_folders and on_skip is None:
+        report("left out", _describe_skipped(skipped_folders))
     if not len(catalog):
         suffixes = " ".join(IMAGE_SUFFIXES)
         raise UserError(
@@ -190,12 +190,13 @@ def align_labels(catalog: Catalog, class_names: Sequence[str], flag: str) -> Cat
     pairs = zip(catalog.class_names, indices, strict=True)
     unknown = sorted(name for name, index in pairs if index < 0)
     if unknown:
+        more = f" and {len(unknown) - 1:,} more" if len(unknown) > 1 else ""
         raise UserError(
-            f"{flag}={catalog.root}: class {unknown[0]!r} has no training images "
-            f"({len(unknown)} in total); remove its folder or add training images"
+            f"{flag}={catalog.root}: class {unknown[0]!r}{more} has no training images; "
+            "remove its folder or add training images"
         )
-    position = np.array(indices, np.int32)
-    labels = position[catalog.labels]
+    new_label = np.array(indices, np.int32)
+    labels = new_label[catalog.labels]
     return Catalog(catalog.root, catalog.paths, labels, tuple(class_names), catalog.faults)
 
 
@@ -212,11 +213,11 @@ def make_catalog(
     Args:
         root: the folder that the paths are relative to.
         records: the pairs; iterating over them may append to ``faults``.
-        faults: the files that were left out.
+        faults: the files that cannot be used.
         order: sorts the class names.
     """
-    number_of: dict[str, int] = {}  # of a class, by first appearance
-    spelling_of: dict[str, str] = {}
+    number_of: dict[str, int] = {}  # composed name → number of the class, by first appearance
+    spelling_of: dict[str, str] = {}  # composed name → name as the class list will spell it
     labels = array("i")
 
     def paths() -> Iterator[str]:
@@ -224,15 +225,15 @@ def make_catalog(
             key = composed(class_name)
             labels.append(number_of.setdefault(key, len(number_of)))
             if spelling_of.setdefault(key, class_name) != class_name:
-                spelling_of[key] = key
+                spelling_of[key] = key  # two spellings: the composed one is taken
             yield path
 
     names = StringArray(paths())
     key_of = {spelling: key for key, spelling in spelling_of.items()}
     class_names = tuple(order(key_of))
-    position = np.empty(len(number_of), np.int32)
-    position[[number_of[key_of[name]] for name in class_names]] = np.arange(len(number_of))
-    indices = position[np.frombuffer(labels, np.int32)] if labels else np.empty(0, np.int32)
+    label_of = np.empty(len(number_of), np.int32)  # number of a class → its place in the class list
+    label_of[[number_of[key_of[name]] for name in class_names]] = np.arange(len(number_of))
+    indices = label_of[np.frombuffer(labels, np.int32)] if labels else np.empty(0, np.int32)
     return Catalog(root, names, indices, class_names, tuple(faults))
 
 
@@ -252,7 +253,7 @@ def composed(name: str) -> str:
     return name if name.isascii() else unicodedata.normalize("NFC", name)
 
 
-def _describe_left_out(folders: Sequence[str]) -> str:
+def _describe_skipped(folders: Sequence[str]) -> str:
     """One line about the folders that are not classes: the first three, and how many others."""
     shown = ", ".join(folders[:3]) + (f" and {len(folders) - 3:,} more" if len(folders) > 3 else "")
     return f"{shown}: written by the system or by seedtf, not classes"

@@ -12,7 +12,7 @@ from seedtf.errors import UserError
 from seedtf.evaluation.evaluate import Report, compute_report, make_ensemble, predict_store
 from seedtf.evaluation.metrics import fit_temperature
 from seedtf.evaluation.report import ReportContext, write_report
-from seedtf.files import free_names
+from seedtf.files import numbered_names
 from seedtf.runs.folder import read_temperature
 from seedtf.runs.open import Run, load_run, open_labelled, open_validation
 from seedtf.runs.paths import ReportPaths
@@ -82,17 +82,17 @@ def evaluate_run(
     if labels_csv and not data_dir:
         raise UserError(f"--labels_csv={labels_csv}: needs --data_dir, the folder of its images")
     checkpoint = run.checkpoint.stem if run.checkpoint else ""
-    report_on = functools.partial(
-        run.paths.report_on, checkpoint=checkpoint, tta=tta, snapshots=snapshots
+    report_paths = functools.partial(
+        run.paths.report_paths, checkpoint=checkpoint, tta=tta, snapshots=snapshots
     )
-    base = report_on(data_dir).root
+    base = report_paths(data_dir).root
     if out:
         _check_out(out, overwrite)
     models = run.load_members(snapshots)
     store, records = open_labelled(run, data_dir, labels_csv) if data_dir else open_validation(run)
     predictions = predict_store(make_ensemble(models, tta), store, records, batch_size)
     if data_dir:
-        temperature = read_temperature(report_on())
+        temperature = read_temperature(report_paths())
     else:
         temperature = fit_temperature(predictions.probabilities, predictions.labels)
     report = compute_report(predictions, precision_target=precision_target, temperature=temperature)
@@ -119,12 +119,12 @@ def evaluate_run(
 
 
 def _report_folder(run: Run, base: Path, context: ReportContext) -> Path:
-    """``base``, or the first of ``base-2``, … without a report on other images than ``context``'s."""
-    reports = free_names(base)
-    ways = ("snapshots", "tta8", "snapshots-tta8")
-    checkpoints = (path.stem for path in run.paths.checkpoints.glob("*.keras"))
-    # These names belong to reports on the validation images.
-    if base.name in (f"report-{name}" for name in (*ways, *checkpoints)):
+    """The first of ``base``, ``base-2``, … that is free or holds a report on the same images."""
+    reports = numbered_names(base)
+    suffixes = ["snapshots", "tta8", "snapshots-tta8"]
+    suffixes += [path.stem for path in run.paths.checkpoints.glob("*.keras")]
+    # Reports on the validation images have these names, so other images never take them.
+    if base.name in {f"report-{suffix}" for suffix in suffixes}:
         next(reports)
     return next(folder for folder in reports if _may_replace(ReportPaths(folder), context))
 

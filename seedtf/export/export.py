@@ -102,7 +102,7 @@ def export_run(
     """
     with new_version(out_dir) as version:
         checkpoint = run.checkpoint.stem if run.checkpoint else ""
-        fitted = read_temperature(run.paths.report_on(checkpoint=checkpoint))
+        fitted = read_temperature(run.paths.report_paths(checkpoint=checkpoint))
         temperature = 1.0 if fitted is None else fitted
         trained = run.load_model()
         model = rebuild_in_float32(trained)

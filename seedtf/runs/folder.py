@@ -16,7 +16,7 @@ from typing import Any
 
 from seedtf.config.train_config import TrainConfig
 from seedtf.errors import UserError
-from seedtf.files import LOCK, free_names, is_locked, lock_folder
+from seedtf.files import LOCK, is_locked, lock_folder, numbered_names
 from seedtf.runs.paths import RUNS, ReportPaths, RunPaths
 
 __all__ = [
@@ -24,7 +24,6 @@ __all__ = [
     "create_named_folder",
     "create_run_dir",
     "find_run",
-    "find_weights",
     "format_class_names",
     "is_run_locked",
     "lock_run",
@@ -32,6 +31,7 @@ __all__ = [
     "read_class_names",
     "read_settings",
     "read_temperature",
+    "resolve_weights",
 ]
 
 
@@ -72,11 +72,11 @@ def create_named_folder(name: str) -> Path:
     Raises:
         OSError: the folder cannot be created.
     """
-    for folder in free_names(RUNS / f"{time.strftime('%Y%m%d-%H%M%S')}-{name}"):
+    for folder in numbered_names(RUNS / f"{time.strftime('%Y%m%d-%H%M%S')}-{name}"):
         try:
             folder.mkdir(parents=True)
         except FileExistsError:
-            # where ``runs`` is a dangling link, every name would fail
+            # If ``runs`` is a dangling link, no name can be created: do not try forever.
             if not folder.parent.is_dir():
                 raise
         else:
@@ -144,12 +144,12 @@ def find_run(path: str | os.PathLike[str]) -> tuple[Path, Path | None]:
             f"{given}: lies in no run folder, so its classes are not known; pass a .keras file in "
             "the folder that seedtf train printed"
         )
-    around = RunPaths(given.parent)
-    is_checkpoints = given.resolve() == around.checkpoints.resolve() and around.config.is_file()
-    return (around.root if is_checkpoints else given), None
+    run = RunPaths(given.parent)
+    is_checkpoints = given.resolve() == run.checkpoints.resolve() and run.config.is_file()
+    return (run.root if is_checkpoints else given), None
 
 
-def find_weights(weights: str, *, flag: str = "--weights") -> str:
+def resolve_weights(weights: str, *, flag: str = "--weights") -> str:
     """The value of ``--weights`` with a run folder replaced by the absolute path of its best model.
 
     Raises:
@@ -169,7 +169,7 @@ def find_weights(weights: str, *, flag: str = "--weights") -> str:
 
 
 def read_settings(run_dir: str | os.PathLike[str], *, flag: str = "") -> dict[str, Any]:
-    """The content of config.json: every flag and, under ``resolved``, the value of each ``auto``.
+    """The content of config.json: every flag and, in ``resolved``, the value chosen for each ``auto``.
 
     Args:
         run_dir: a run folder.

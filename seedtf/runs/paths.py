@@ -151,12 +151,12 @@ class RunPaths:
     @property
     def report(self) -> ReportPaths:
         """The report on the validation images; exports take their temperature from it."""
-        return self.report_on()
+        return self.report_paths()
 
-    def report_on(
+    def report_paths(
         self, data_dir: str = "", *, checkpoint: str = "", tta: int = 1, snapshots: bool = False
     ) -> ReportPaths:
-        """The report on other images, or of another way to predict.
+        """The report on certain images with a certain checkpoint; by default the report above.
 
         The folders are separate, because ``report`` holds the temperature of an export, which
         predicts as the best model without test-time augmentation does.

@@ -14,7 +14,7 @@ from seedtf.config.recipes import ORIGINAL, RECIPES, recipe_changes
 from seedtf.config.train_config import NEWEST, PATHS, TrainConfig
 from seedtf.errors import UserError
 from seedtf.report import report
-from seedtf.runs.folder import find_weights, newest_run, read_settings
+from seedtf.runs.folder import newest_run, read_settings, resolve_weights
 from seedtf.runs.paths import RunPaths
 
 __all__ = ["RESUME_MAY_CHANGE", "continued_config", "load_resumed", "resumed_config"]
@@ -59,7 +59,7 @@ def resumed_config(resume: str, given: Mapping[str, Any]) -> TrainConfig:
         value = number_or_auto(TrainConfig, name, value)
         value = expand_home(name, value) if isinstance(value, str) else value
         if name == "weights" and value not in ("none", "imagenet"):
-            value = os.path.abspath(find_weights(value))  # as the run has saved it
+            value = os.path.abspath(resolve_weights(value))  # as the run has saved it
         if name not in RESUME_MAY_CHANGE and values.get(name) != value:
             raise UserError(
                 f"--{name}={value}: the run in {run_dir} has {values.get(name)!r}; leave the flag "
@@ -89,7 +89,7 @@ def continued_config(continue_from: str, given: Mapping[str, Any]) -> TrainConfi
         raise UserError(
             f"--continue={run_dir}: starts from the weights of that run; leave --weights out"
         )
-    values |= {"weights": find_weights(str(run_dir), flag="--continue")}
+    values |= {"weights": resolve_weights(str(run_dir), flag="--continue")}
     values |= {"run_dir": "", "resume": "", "dry_run": False}
     if given.get("recipe", values.get("recipe")) != values.get("recipe"):
         values = {name: value for name, value in values.items() if name not in RECIPES[ORIGINAL]}

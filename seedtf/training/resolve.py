@@ -1,7 +1,7 @@
 """Makes every choice that needs no data: resolves each ``auto``, and refuses what cannot work.
 
-``resolve`` is a function of the flags and the machine, except that a run folder as ``--weights`` is
-looked up on the disk; nothing here imports TensorFlow.
+``resolve`` is a function of the flags and the machine: it reads no file, and nothing here imports
+TensorFlow.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ from seedtf.config.train_config import TrainConfig
 from seedtf.errors import UserError, missing_addons
 from seedtf.model.families import check_image_size, match_model_name, minimum_image_size
 from seedtf.model.precision import Compilation, Precision, choose_jit, choose_precision
-from seedtf.runs.folder import find_weights
 from seedtf.training.distributed.choice import DeviceChoice, check_even_batch, choose_devices
 from seedtf.training.machine import Machine
 from seedtf.training.optim.choice import check_optimizer, check_strategy, needs_addons
@@ -79,7 +78,6 @@ def resolve(config: TrainConfig, machine: Machine) -> Settings:
         (0.001, 'float32')
     """
     config = replace(config.with_absolute_paths(), threads=config.threads or machine.cores)
-    config = replace(config, weights=find_weights(config.weights))
     network = match_model_name(config.model, machine.networks)
     check_image_size(network, config.image_size)
     _check_packages(config, machine)

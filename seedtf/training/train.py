@@ -9,7 +9,7 @@ import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from seedtf.config.train_config import TrainConfig
@@ -19,7 +19,7 @@ from seedtf.files import remove_leftovers
 from seedtf.intervals import wilson_interval
 from seedtf.plots.base import save_figure
 from seedtf.plots.training import draw_schedule
-from seedtf.runs.folder import check_run_dir, create_run_dir, lock_run
+from seedtf.runs.folder import check_run_dir, create_run_dir, lock_run, resolve_weights
 from seedtf.runs.history import best_epoch
 from seedtf.runs.paths import RunPaths
 from seedtf.runs.records import write_records
@@ -120,7 +120,9 @@ def forecast_training(config: TrainConfig) -> Forecast:
 @contextmanager
 def open_session(config: TrainConfig) -> Iterator[Session]:
     """Everything up to the first step: from flags to a session that is ready to train."""
-    settings = resolve(load_resumed(config), inspect_machine())
+    config = load_resumed(config)
+    config = replace(config, weights=resolve_weights(config.weights))
+    settings = resolve(config, inspect_machine())
     config = settings.config
     configure_tensorflow(settings)
     if not config.resume and settings.devices.chief:

@@ -1,8 +1,9 @@
 """Keras callbacks, one job each.
 
-The order in the list of ``fit`` matters where one callback reads what another wrote: ``Position``
-first, then ``EpochTimer`` and ``LearningRate``, then ``HistoryLog``, then those that read its rows;
-``SaveState`` last. ``callback_list.make_callbacks`` builds that list.
+``callback_list.make_callbacks`` builds the list for ``fit``. Its order matters where one callback reads
+what another wrote: ``Position`` is first, then come ``EpochTimer`` and ``LearningRate``, then
+``HistoryLog`` and those that read its rows. ``AveragedWeights`` and ``EmaWeights`` come after the
+checkpoints, because at the end of an epoch they put the trained weights back. ``SaveState`` is last.
 
 Keras has callbacks for the same purposes. They are not used because a run consists of several ``fit``
 calls (frozen body, image sizes, a resumed epoch) and must resume at any step with the same numbers:

@@ -15,7 +15,7 @@ from seedtf.files import csv_line, write_lines
 from seedtf.plots.base import save_figure
 from seedtf.plots.lr_finder import draw_lr_sweep
 from seedtf.report import report, warn
-from seedtf.runs.folder import create_named_folder
+from seedtf.runs.folder import create_named_folder, resolve_weights
 from seedtf.runs.paths import RUNS
 from seedtf.training.batches import TrainBatches
 from seedtf.training.lr_finder.finder import LRSuggestion, LRSweep, suggest_lr, sweep_lr
@@ -86,7 +86,8 @@ def _sweep(config: TrainConfig, start: float, end: float, steps: int) -> tuple[L
     """Returns the sweep, its planned number of steps and the number of images per step."""
     # One device: a sweep of several workers would have to agree on every learning rate.
     machine = replace(inspect_machine(), tf_config=None)
-    settings = resolve(replace(config, strategy="none"), machine)
+    weights = resolve_weights(config.weights)
+    settings = resolve(replace(config, strategy="none", weights=weights), machine)
     configure_tensorflow(settings)
     seed_and_set_precision(settings)
     config = settings.config
