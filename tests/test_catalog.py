@@ -264,7 +264,7 @@ def test_a_repeated_row_counts_once(tmp_path: Path) -> None:
         ),
         ("file,label\nx.jpg,a\ngone.jpg,b\n", "1 of 2 files are not in {root}, first 'gone.jpg'"),
         ("file,label\n", "no rows; give one line per image"),
-        (b"file,label\n\xff\xfe,a\n", "cannot be read as UTF-8 CSV"),
+        (b"file,label\n\xff\xfe,a\n", "is not a UTF-8 CSV file"),
     ],
 )
 def test_an_unusable_table_is_refused_in_one_line(

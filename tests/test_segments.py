@@ -29,7 +29,7 @@ def test_named_sizes_share_the_epochs() -> None:
 @given(st.lists(st.integers(32, 99), min_size=1, max_size=5, unique=True), st.integers(1, 60))
 def test_stages_cover_every_epoch_once_in_rising_sizes(sizes: list[int], epochs: int) -> None:
     stages = parse_size_stages(",".join(map(str, sorted(sizes))), 100, epochs, 32)
-    covered = [epoch for stage in stages for epoch in range(stage.first, stage.last)]
+    covered = [epoch for stage in stages for epoch in range(stage.first, stage.end)]
     assert covered == list(range(epochs))
     assert [s.size for s in stages] == sorted({s.size for s in stages})
     assert stages[-1].size == 100
@@ -46,7 +46,7 @@ STAGES = [SizeStage(32, 0, 3), SizeStage(64, 3, 6)]
 
 def spans(**position: int) -> list[tuple[int, int, int, int, bool]]:
     found = plan_segments(STAGES, epochs=6, freeze_epochs=2, **position)
-    return [(s.first_epoch, s.last_epoch, s.start_step, s.image_size, s.train_body) for s in found]
+    return [(s.first_epoch, s.end_epoch, s.start_step, s.image_size, s.train_body) for s in found]
 
 
 def test_segments_end_where_size_or_trained_layers_change() -> None:
@@ -102,13 +102,13 @@ def test_segments_cover_what_is_left_once_in_order(
         epoch=done,
         step=step,
     )
-    covered = [epoch for s in found for epoch in range(s.first_epoch, s.last_epoch)]
+    covered = [epoch for s in found for epoch in range(s.first_epoch, s.end_epoch)]
     assert covered == list(range(done, epochs))
     assert [s.start_step for s in found] == [step, *[0] * (len(found) - 1)][: len(found)]
     for segment in found:
         assert segment.train_body == (segment.first_epoch >= freeze)
         assert segment.phase_start == (freeze if segment.train_body else 0)
-        (stage,) = [s for s in stages if s.first <= segment.first_epoch < s.last]
+        (stage,) = [s for s in stages if s.first <= segment.first_epoch < s.end]
         assert segment.image_size == stage.size
-        assert segment.last_epoch <= stage.last
-        assert not every_epoch or segment.last_epoch - segment.first_epoch == 1
+        assert segment.end_epoch <= stage.end
+        assert not every_epoch or segment.end_epoch - segment.first_epoch == 1

@@ -26,13 +26,13 @@ __all__ = [
     "transform_with_addons",
 ]
 
-Transform = Callable[[tf.Tensor, Parameters, tuple[int, int]], tf.Tensor]
+ImageOp = Callable[[tf.Tensor, Parameters, tuple[int, int]], tf.Tensor]
 ColorChange = Callable[[tf.Tensor, tf.Tensor, tf.Tensor], tf.Tensor]
 
 _MID_GREY = 127.5
 
 
-def make_chain(impl: str) -> Transform:
+def make_chain(impl: str) -> ImageOp:
     """The function that applies the whole policy with the operations of ``impl``.
 
     Args:
@@ -123,8 +123,8 @@ def adjust_hue_saturation_with_addons(
 def adjust_contrast(images: tf.Tensor, factor: tf.Tensor) -> tf.Tensor:
     """Multiplies the differences from mid-grey by ``factor`` ``[B]``.
 
-    ``tf.image.adjust_contrast`` takes the differences from the mean of the image, which needs a second
-    pass over the image and leaves a dark image dark.
+    ``tf.image.adjust_contrast`` is not used: it scales around the mean of each image, which needs a
+    second pass over the pixels and keeps a dark image dark.
     """
     return (images - _MID_GREY) * factor[:, None, None, None] + _MID_GREY
 
@@ -138,11 +138,11 @@ def _apply(
     images: tf.Tensor,
     parameters: Parameters,
     out_size: tuple[int, int],
-    transform: Transform,
+    warp: ImageOp,
     change_colors: ColorChange,
 ) -> tf.Tensor:
     p = parameters
-    pixels = transform(tf.cast(images, tf.float32), p, out_size)
+    pixels = warp(tf.cast(images, tf.float32), p, out_size)
     pixels = change_colors(pixels, p.hue, p.saturation)
     pixels = adjust_contrast(pixels, p.contrast)
     pixels = adjust_brightness(pixels, p.brightness)

@@ -1,9 +1,9 @@
-"""Keras's own settings: its backend, its image layout, its float type and its limits of training.
+"""Keras's own settings: backend, image layout, float type, and caps on the length of training.
 
 They belong to the whole process and come from the environment and from ``~/.keras/keras.json``, where
 another project may have left them. seedtf needs TensorFlow, channels last and float32. A command sets
-these and reports what it did not obey; a function called from Python refuses other settings, because
-the caller's own models use them too.
+these and reports each setting that it ignores; a function called from Python refuses other settings,
+because the caller's own models use them too.
 """
 
 from __future__ import annotations
@@ -24,11 +24,12 @@ _NEEDED = {
     "image_data_format": "channels_last",
     "epsilon": 1e-7,
 }
-_ALLOWED = {
+# With any other value, importing Keras fails.
+_KERAS_ACCEPTS = {
     "floatx": ("bfloat16", "float16", "float32", "float64"),
     "image_data_format": ("channels_first", "channels_last"),
 }
-# They stop every training early, without a line in its output.
+# With these environment variables set, Keras ends every ``fit`` early and prints nothing.
 _LIMITS = ("KERAS_MAX_EPOCHS", "KERAS_MAX_STEPS_PER_EPOCH")
 
 
@@ -36,7 +37,7 @@ def override_keras_settings() -> list[str]:
     """Makes Keras use what seedtf needs; to be called before Keras is imported.
 
     Returns:
-        one text for each setting of the user that is not obeyed.
+        One message for each of the user's settings that is ignored.
 
     Raises:
         UserError: keras.json holds a value with which Keras cannot be imported.
@@ -69,7 +70,8 @@ def override_keras_settings() -> list[str]:
 def check_keras_settings() -> None:
     """Raises UserError if the process has settings of Keras with which seedtf does not work.
 
-    Keras is not imported here: before its import, the environment and keras.json decide.
+    Does not import Keras. If it is not imported yet, the settings that it will read are checked: the
+    environment and keras.json. ``epsilon`` is not checked, because seedtf works with any.
 
     Tried with Keras 3.15.1; tested by
     ``test_a_function_called_from_python_refuses_settings_of_keras_by_name``.
@@ -120,7 +122,7 @@ def _read_keras_json() -> tuple[Path, dict[str, Any]]:
         return path, {}
     if not isinstance(settings, dict):
         raise UserError(f"{path}: holds no JSON object; correct or remove it")
-    for name, allowed in _ALLOWED.items():
+    for name, allowed in _KERAS_ACCEPTS.items():
         if settings.get(name, allowed[0]) not in allowed:
             raise UserError(
                 f"{path}: {name} is {settings[name]!r}, which Keras refuses; correct or remove it"

@@ -1,4 +1,4 @@
-"""The environment that TensorFlow starts in: performance switches, and no log lines of its own."""
+"""The environment variables set before TensorFlow is imported: fast kernels, and a silenced log."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from seedtf.report import report_error
 
 __all__ = ["import_tensorflow", "set_performance_switches", "silent_start"]
 
-# XLA ends the process at a flag that it does not know, so only the version that these were tried with
-# gets them.
+# XLA aborts the process if it does not know a flag, so these are set only for the version that they
+# were tried with.
 _TRIED_WITH = "2.21."
 _WIDE_VECTORS = "--xla_cpu_prefer_vector_width=512"
 _ONE_THREAD = "--xla_disable_hlo_passes=cpu-parallel-task-assigner"
@@ -25,10 +25,11 @@ _ONE_THREAD = "--xla_disable_hlo_passes=cpu-parallel-task-assigner"
 def import_tensorflow() -> None:
     """Imports TensorFlow and starts its devices: fast kernels chosen, log lines hidden.
 
-    Keras gets the settings that seedtf needs; one line on stderr names each setting that is not obeyed.
+    Keras gets the settings that seedtf needs; each setting of the user's that is ignored gets a line on
+    stderr.
 
     Every command calls it before anything else imports TensorFlow. Tried with TensorFlow 2.15 and 2.21;
-    ``tests/test_tensorflow_env.py`` holds it to that.
+    checked by ``tests/test_tensorflow_env.py``.
     """
     set_performance_switches()
     import_matplotlib()  # Keras imports it too, and TensorFlow imports Keras
@@ -42,7 +43,7 @@ def import_tensorflow() -> None:
 
 
 def set_performance_switches() -> None:
-    """Sets the environment variables that make TensorFlow faster on a CPU; the user's own remain.
+    """Sets the environment variables that make TensorFlow faster on a CPU; keeps those of the user.
 
     ``TF_ENABLE_ONEDNN_OPTS=1``: oneDNN computes convolutions. TensorFlow enables it by itself only on
     processors with AVX-512 VNNI; on one with AVX2 alone a train step of ResNet-50 takes half the time
@@ -50,9 +51,10 @@ def set_performance_switches() -> None:
 
     ``XLA_FLAGS``, with the one version of TensorFlow that they were tried with: XLA prefers vectors of
     256 bits; with all 512 bits of AVX-512 the augmentation takes a fifth less time, and processors
-    without AVX-512 are not affected. XLA would also divide a single pass over an image among threads.
-    The pipeline keeps all threads busy with whole batches already, and with that division two cores
-    produce a third less. A train step on a CPU is not compiled by default, so it is not affected.
+    without AVX-512 are not affected. By default XLA also splits each pass over an image among
+    threads. The pipeline already keeps all threads busy with whole batches; with that split, two cores
+    produce a third fewer images per second. A train step on a CPU is not compiled by default, so it is
+    not affected.
 
     Tried with TensorFlow 2.21; ``test_a_version_that_may_not_know_the_xla_flags_does_not_get_them``
     fails when another version gets them.
@@ -64,7 +66,7 @@ def set_performance_switches() -> None:
 
 @contextmanager
 def silent_start() -> Iterator[None]:
-    """Hides what TensorFlow logs to stderr, for good, and everything on stderr within the body.
+    """Silences TensorFlow's log until the process ends, and all of stderr inside the ``with`` block.
 
     ``TF_CPP_MIN_LOG_LEVEL`` must be set before the import. Some lines are logged before that level is
     read, so the file descriptor of stderr itself is redirected meanwhile; what was written to it is

@@ -47,7 +47,8 @@ def read_labels_csv(
 ) -> Catalog:
     """Reads a table of files and labels, and prints its detected format.
 
-    The arguments and errors are those of ``read_label_table``.
+    Returns only the catalog of ``read_label_table``: a split column is ignored, so the images of every
+    side are included. The arguments and errors are those of ``read_label_table``.
     """
     table = read_label_table(csv_path, root, flag, columns)
     if table.description:
@@ -91,12 +92,13 @@ def read_label_table(
                     raise UserError(f"{source}: row {row}: split {side!r}; use train, val or test")
             yield finder.find(cell), label
 
-    rows = make_catalog(root, records(), [], _number_order)
-    if not len(rows):
+    in_table_order = make_catalog(root, records(), [], _sort_class_names)
+    if not len(in_table_order):
         raise UserError(f"{source}: no rows; give one line per image")
-    _check_single_label(rows.class_names, source)
-    order = np.array(sorted(range(len(rows)), key=rows.paths.__getitem__), np.int64)
-    catalog = rows.take(order)
+    _check_single_label(in_table_order.class_names, source)
+    paths = in_table_order.paths
+    order = np.array(sorted(range(len(paths)), key=paths.__getitem__), np.int64)
+    catalog = in_table_order.take(order)
     repeated = _repeated(catalog)
     for index in repeated.tolist():
         if catalog.labels[index] != catalog.labels[index - 1]:
@@ -121,13 +123,13 @@ def read_label_table(
 def _uses_split(sides: list[str], form: TableForm) -> bool:
     """Whether a detected split column, which the user did not name, is used.
 
-    For compatibility, a table in the default format, such as the split.csv of a run, is split again,
-    unless it has test rows, which must not be used for training.
+    A table in the default format, such as the split.csv of a run, is split again, as in earlier
+    versions. If it has test rows its split is used, because they must not be used for training.
     """
     return all(sides) and (not form.is_plain or "test" in sides)
 
 
-def _number_order(names: Iterable[str]) -> list[str]:
+def _sort_class_names(names: Iterable[str]) -> list[str]:
     """``names`` sorted, as numbers if all are integers."""
     names = sorted(names)
     if all(re.fullmatch(r"-?\d+", name, re.ASCII) for name in names):
@@ -157,17 +159,17 @@ def _check_present(catalog: Catalog, form: TableForm, source: str) -> None:
     """Raises UserError if a listed file is missing; files at a URL are checked when they are read."""
     if isinstance(catalog.root, RemotePath):
         return
-    count, first = 0, ""
+    num_missing, first_missing = 0, ""
     for path, absolute in zip(catalog.paths, catalog.absolute_paths(), strict=True):
         if not os.path.isfile(absolute):
-            count, first = count + 1, first or path
-    if count == len(catalog) and form.encoding not in (UTF8, "utf-16"):
+            num_missing, first_missing = num_missing + 1, first_missing or path
+    if num_missing == len(catalog) and form.encoding not in (UTF8, "utf-16"):
         raise UserError(
-            f"{source}: cannot be read as UTF-8 CSV, and as {form.encoding} none of its files is in "
-            f"{catalog.root}, first {first!r}; save it as UTF-8"
+            f"{source}: is not a UTF-8 CSV file, and read as {form.encoding} it names no file that is "
+            f"in {catalog.root}, first {first_missing!r}; save it as UTF-8"
         )
-    if count:
+    if num_missing:
         raise UserError(
-            f"{source}: {count} of {len(catalog)} files are not in {catalog.root}, "
-            f"first {first!r}; check --data_dir or the table"
+            f"{source}: {num_missing} of {len(catalog)} files are not in {catalog.root}, "
+            f"first {first_missing!r}; check --data_dir or the table"
         )

@@ -16,7 +16,7 @@ import numpy.typing as npt
 __all__ = [
     "CALIBRATION_BINS",
     "ClassScores",
-    "Confusion",
+    "ConfusedPair",
     "RejectionThreshold",
     "Reliability",
     "class_scores",
@@ -61,7 +61,7 @@ class ClassScores:
 
 
 @dataclass(frozen=True)
-class Confusion:
+class ConfusedPair:
     """``count`` images of class ``true`` were predicted as class ``predicted`` (class indices)."""
 
     true: int
@@ -128,12 +128,12 @@ def macro_f1(scores: ClassScores) -> float:
     return float(defined.mean()) if defined.size else math.nan
 
 
-def most_confused(confusion: Integers, limit: int) -> list[Confusion]:
+def most_confused(confusion: Integers, limit: int) -> list[ConfusedPair]:
     """The ``limit`` largest counts off the diagonal, largest first, ties in class order."""
     cells = nonzero_cells(confusion)
     mistakes = cells[cells[:, 0] != cells[:, 1]]
     order = np.argsort(-mistakes[:, 2], kind="stable")[:limit]
-    return [Confusion(*cell) for cell in mistakes[order].tolist()]
+    return [ConfusedPair(*cell) for cell in mistakes[order].tolist()]
 
 
 def nonzero_cells(confusion: Integers) -> Integers:
@@ -158,8 +158,8 @@ def per_image_loss(probabilities: Array, labels: Integers) -> Array:
         >>> per_image_loss(np.array([[0.5, 0.5]]), np.array([1])).round(3).tolist()
         [0.693]
     """
-    of_label = probabilities[np.arange(len(labels)), labels].astype(np.float64)
-    return -np.log(np.maximum(of_label, _MIN_PROBABILITY))
+    true_probability = probabilities[np.arange(len(labels)), labels].astype(np.float64)
+    return -np.log(np.maximum(true_probability, _MIN_PROBABILITY))
 
 
 def margins(probabilities: Array, labels: Integers) -> Array:
@@ -168,10 +168,10 @@ def margins(probabilities: Array, labels: Integers) -> Array:
     A negative margin is a wrong prediction.
     """
     rows = np.arange(len(labels))
-    of_label = probabilities[rows, labels].astype(np.float64)
+    true_probability = probabilities[rows, labels].astype(np.float64)
     others = probabilities.copy()  # not as float64: with many classes it is the largest array
     others[rows, labels] = -np.inf
-    return of_label - others.max(axis=1)
+    return true_probability - others.max(axis=1)
 
 
 def reliability(confidence: Array, correct: Booleans, bins: int = CALIBRATION_BINS) -> Reliability:
@@ -195,16 +195,16 @@ def fit_temperature(probabilities: Array, labels: Integers) -> float:
     0.05 to 20: then the images do not determine T, for example because every prediction is correct.
     """
     logits = _logits(probabilities)
-    of_label = logits[np.arange(len(labels)), labels]
+    true_logit = logits[np.arange(len(labels)), labels]
     low, high = 1 / _MAX_TEMPERATURE, 1 / _MIN_TEMPERATURE
     if (
-        _slope_and_curvature(logits, of_label, low)[0] >= 0
-        or _slope_and_curvature(logits, of_label, high)[0] <= 0
+        _slope_and_curvature(logits, true_logit, low)[0] >= 0
+        or _slope_and_curvature(logits, true_logit, high)[0] <= 0
     ):
         return 1.0
     inverse = 1.0
     for _ in range(_NEWTON_STEPS):
-        slope, curvature = _slope_and_curvature(logits, of_label, inverse)
+        slope, curvature = _slope_and_curvature(logits, true_logit, inverse)
         low, high = (inverse, high) if slope < 0 else (low, inverse)
         # Without curvature take `low`: it lies outside the open bracket, so the next line bisects.
         newton = inverse - slope / curvature if curvature > 0 else low
@@ -228,7 +228,7 @@ def scale_probabilities(probabilities: Array, temperature: float) -> Array:
 def rejection_threshold(
     confidence: Array, correct: Booleans, precision: float
 ) -> RejectionThreshold | None:
-    """The lowest threshold at which the accepted predictions reach a precision.
+    """The lowest threshold at which the accepted predictions have at least this ``precision``.
 
     Images of equal confidence are accepted or rejected together.
 
@@ -242,8 +242,9 @@ def rejection_threshold(
     order = np.argsort(-confidence, kind="stable")
     ranked, hits = confidence[order], np.cumsum(correct[order])
     kept = np.arange(1, len(ranked) + 1)
-    ends_tie = np.append(ranked[1:] != ranked[:-1], True)[: len(ranked)]
-    reached = np.flatnonzero(ends_tie & (hits >= precision * kept))
+    # Equal confidences are cut only after the last of them.
+    is_last_of_tie = np.append(ranked[1:] != ranked[:-1], True)[: len(ranked)]
+    reached = np.flatnonzero(is_last_of_tie & (hits >= precision * kept))
     if not reached.size:
         return None
     last = int(reached[-1])
@@ -285,9 +286,9 @@ def _softmax(logits: Array) -> Array:
     return powers / powers.sum(axis=1, keepdims=True)
 
 
-def _slope_and_curvature(logits: Array, of_label: Array, inverse: float) -> tuple[float, float]:
+def _slope_and_curvature(logits: Array, true_logit: Array, inverse: float) -> tuple[float, float]:
     """First and second derivative of the mean cross-entropy with respect to 1/T."""
     weights = _softmax(logits * inverse)
     mean = (weights * logits).sum(axis=1)
     variance = (weights * logits**2).sum(axis=1) - mean**2
-    return float((mean - of_label).mean()), float(variance.mean())
+    return float((mean - true_logit).mean()), float(variance.mean())

@@ -22,7 +22,7 @@ from seedtf.export import parity_worker
 
 __all__ = ["Parity", "compare_files", "compare_pixels", "compare_probabilities"]
 
-# format: (lowest top-1 agreement, largest difference of a probability) with which it is kept
+# format: (minimum top-1 agreement, maximum probability difference) for the file to be kept
 _TOLERANCES = {"litert_int8": (0.9, 1.0)}
 _FLOAT_TOLERANCE = (1.0, 1e-4)
 INT8_WARNING = 0.98
@@ -38,7 +38,8 @@ class Parity:
         runtime: the library that ran the file, and its version.
         images: number of images compared.
         top1_agreement: fraction of images for which both predict the same class.
-        max_abs_difference: largest absolute difference of a probability; None if any is not finite.
+        max_abs_difference: largest absolute difference of a probability; None if one is not finite, the
+            shapes differ, or the class names are in another order.
         refused: files for which the export predicted nothing, each with its status.
         seconds: time that the worker process took to load the model and predict.
     """
@@ -63,7 +64,7 @@ class Parity:
         if self.refused:
             return f"{len(self.refused)} images refused, first {self.refused[0]}"
         if self.max_abs_difference is None:
-            return "its probabilities are not finite, or its class names are in the wrong order"
+            return "its probabilities are not finite, or its classes differ in order or number"
         if self.top1_agreement < min_agreement or self.max_abs_difference > max_difference:
             return f"{self.summary}; required: {min_agreement:.0%} and {max_difference:g}"
         return ""
@@ -84,7 +85,7 @@ class Parity:
 
     @property
     def warning(self) -> bool:
-        """Whether an int8 file agrees so seldom that the user should know."""
+        """Whether an int8 file agrees so rarely that the user is warned."""
         return self.format == "litert_int8" and self.top1_agreement < INT8_WARNING
 
     def as_row(self) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""The records that a run writes before training starts: flags, environment, classes, split."""
+"""The files that describe a run, written before training: flags, environment, classes, split."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def write_records(
         run_dir: an existing folder.
         config: the flags of the run.
         dataset: the data of the run.
-        resolved: what ``auto`` and missing values became, for config.json.
+        resolved: the value chosen for each ``auto`` and each flag that was not given, for config.json.
     """
     catalog = dataset.store.catalog
     settings = {**config.as_dict(), "resolved": resolved}

@@ -21,7 +21,7 @@ from seedtf.training.plan import Plan
 from seedtf.training.state import TrainState
 from seedtf.training.stop_signal import StopSignal
 
-__all__ = ["RunCallbacks", "SessionHooks", "make_callbacks", "snapshots_of"]
+__all__ = ["RunCallbacks", "SessionHooks", "make_callbacks", "planned_snapshot_epochs"]
 
 
 @dataclass(frozen=True)
@@ -29,8 +29,10 @@ class SessionHooks:
     """The functions of a session that its callbacks call.
 
     Attributes:
-        save_state: saves the state of (model, completed epochs, completed steps of the next epoch).
-        save_model: copies a model's weights for a path; the file appears with the next state.
+        save_state: saves the state; called with (model, completed epochs, completed steps of the next
+            epoch).
+        save_model: called with (model, path); copies the weights, which are written to ``path`` with
+            the next state.
         batch_files: returns the names of the images in a batch, given epoch and step from 0.
         epoch_batches: returns the training batches of an epoch, counted from 0.
         draw_preview: draws the sample of augmented images.
@@ -50,7 +52,7 @@ class RunCallbacks:
     """The callbacks of a run, and those of them that the session uses by name.
 
     Attributes:
-        fit: all of them, in the order that every ``fit`` of the run takes.
+        fit: all of them, in order; every ``fit`` of the run gets this list.
         timer: duration and throughput of epochs.
         log: the history so far.
         strength: the factor by which every augmentation range of an epoch is multiplied.
@@ -98,7 +100,7 @@ def make_callbacks(
     sync: WorkerSync | None,
     resume_dir: str,
 ) -> RunCallbacks:
-    """Creates the callbacks for the flags, and history.csv and timing.csv.
+    """Creates the callbacks that the flags ask for, and the files history.csv and timing.csv.
 
     Both files hold the completed epochs of a resumed run, otherwise only their header.
 
@@ -118,7 +120,7 @@ def make_callbacks(
     resumed = (state.epoch, state.step) if state else (0, 0)
     position = cb.Position(*resumed)
     timer = cb.EpochTimer(config.batch_size, data_wait=hooks.data_wait)
-    set_strength = cb.AugmentStrength(config, strength_variable)
+    augment_strength = cb.AugmentStrength(config, strength_variable)
     if state is not None:
         write_text(paths.history, state.facts["history"])
     log = cb.HistoryLog(
@@ -126,10 +128,10 @@ def make_callbacks(
         paths.timing,
         timer,
         completed_epochs=resumed[0],
-        strength=set_strength.factor,
+        strength=augment_strength.factor,
     )
     # The log records the factor, and `auto` computes the factor from the rows of the log.
-    set_strength.rows = log.rows
+    augment_strength.rows = log.rows
     learning_rate = cb.LearningRate(
         settings.schedule,
         per_step=settings.lr_per_step,
@@ -166,7 +168,7 @@ def make_callbacks(
         console,
         cb.BestCheckpoint(paths.best, hooks.save_model, log),
         cb.LastCheckpoint(paths.last, hooks.save_model),
-        cb.Snapshots(paths, hooks.save_model, snapshots_of(plan)),
+        cb.Snapshots(paths, hooks.save_model, planned_snapshot_epochs(plan)),
         *([cb.tensorboard_callback(paths.tensorboard)] if config.tensorboard else []),
         curves,
         preview,
@@ -176,13 +178,13 @@ def make_callbacks(
         *([sync] if sync else []),  # before those that read its clock
         timer,
         learning_rate,
-        set_strength,
+        augment_strength,
         cb.StopOnNaN(position, hooks.batch_files),
         log,
         *(chief_only if chief else []),
         *limits,
-        # After the checkpoints, which hold the averaged weights; before the state, which holds the
-        # weights as trained.
+        # At the end of an epoch these put the trained weights back. So they come after the checkpoints,
+        # which hold the averaged weights, and before the state, which holds the trained ones.
         *([cb.AveragedWeights(hooks.epoch_batches, position)] if config.optimizer == SWA else []),
         *([cb.EmaWeights(average)] if average else []),
         # last: a saved state implies that history and checkpoints of the epoch are on disk
@@ -192,7 +194,7 @@ def make_callbacks(
         fit=fit,
         timer=timer,
         log=log,
-        strength=set_strength,
+        strength=augment_strength,
         limits=limits,
         console=console,
         curves=curves,
@@ -200,8 +202,8 @@ def make_callbacks(
     )
 
 
-def snapshots_of(plan: Plan) -> list[int]:
-    """The 1-based epochs whose final model ``--snapshots`` keeps; empty without that flag."""
+def planned_snapshot_epochs(plan: Plan) -> list[int]:
+    """The epochs, from 1, after which ``--snapshots`` saves the model; empty without that flag."""
     config = plan.config
     if not config.snapshots:
         return []

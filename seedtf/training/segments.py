@@ -1,4 +1,4 @@
-"""A training as a list of ``fit`` calls: where image size, trained layers or batches change.
+"""Splits a run into ``fit`` calls: a new one where image size, trained layers or batches change.
 
 Nothing here imports TensorFlow.
 """
@@ -13,17 +13,17 @@ from seedtf.errors import UserError
 __all__ = ["Segment", "SizeStage", "parse_size_stages", "plan_segments"]
 
 _OFF, _AUTO = "off", "auto"
-# Sizes that ResNet-like networks halve without a remainder more often.
+# ResNet-like networks can halve a multiple of 16 four times without a remainder.
 _MULTIPLE = 16
 
 
 @dataclass(frozen=True)
 class SizeStage:
-    """Epochs ``[first, last)``, counted from 0, that train on images of ``size``² pixels."""
+    """Epochs ``[first, end)``, counted from 0, that train on images of ``size``² pixels."""
 
     size: int
     first: int
-    last: int
+    end: int
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class Segment:
     """One call of ``fit``.
 
     Attributes:
-        first_epoch, last_epoch: epochs ``[first, last)``, counted from 0.
+        first_epoch, end_epoch: epochs ``[first, end)``, counted from 0.
         start_step: steps of the first epoch that are already done.
         image_size: side of the training images in pixels.
         train_body: whether all layers train, or the head alone.
@@ -41,7 +41,7 @@ class Segment:
     """
 
     first_epoch: int
-    last_epoch: int
+    end_epoch: int
     start_step: int
     image_size: int
     train_body: bool
@@ -52,9 +52,9 @@ class Segment:
 def parse_size_stages(text: str, image_size: int, epochs: int, smallest: int) -> list[SizeStage]:
     """The stages that ``--progressive_sizes=text`` describes; the last one is at ``image_size``.
 
-    With n sizes named, each takes ``epochs / (n + 1)`` epochs, rounded. ``auto`` is two thirds of
-    ``image_size``, rounded down to a multiple of 16, unless that is below ``smallest``. A stage that
-    would have no epoch is left out; together the stages cover all epochs.
+    With n sizes named, each takes ``epochs / (n + 1)`` epochs, rounded. ``auto`` is one
+    smaller stage at two thirds of ``image_size``, rounded down to a multiple of 16, or none if that is
+    below ``smallest``. A stage that would have no epoch is left out; the stages cover all epochs.
 
     Args:
         text: ``off``, ``auto``, or sizes in rising order, separated by commas.
@@ -67,7 +67,7 @@ def parse_size_stages(text: str, image_size: int, epochs: int, smallest: int) ->
 
     Example:
         >>> parse_size_stages("32,40", 48, 12, smallest=32)[0]
-        SizeStage(size=32, first=0, last=4)
+        SizeStage(size=32, first=0, end=4)
     """
     sizes = [*_parse(text, image_size, smallest), image_size]
     # The last epoch always has the full size, however few epochs there are.
@@ -94,44 +94,46 @@ def plan_segments(
         stages: from ``parse_size_stages``.
         epochs: length of the whole training.
         freeze_epochs: epochs at the start that train the head alone.
-        every_epoch: whether batches prepared ahead are of no use after the end of an epoch.
+        every_epoch: whether to end a segment after every epoch, because batches prepared ahead would
+            have the augmentation strength of the epoch before.
         epoch: epochs that a restored state has completed; 0 for a new run.
-        step: steps that it has done of the epoch after these.
+        step: steps that it has completed of the next epoch.
 
     Example:
         >>> whole, = plan_segments([SizeStage(64, 0, 5)], epochs=5)
-        >>> whole.first_epoch, whole.last_epoch, whole.train_body
+        >>> whole.first_epoch, whole.end_epoch, whole.train_body
         (0, 5, True)
     """
     segments: list[Segment] = []
     for start, end, train_body in ((0, freeze_epochs, False), (freeze_epochs, epochs, True)):
         if start >= end or epoch >= end:
             continue
-        # A state from the very start of a phase holds the optimizer of the phase before.
+        # A state from the very start of a phase has the optimizer of the previous phase: do not
+        # restore it.
         inside = (epoch, step) > (start, 0)
         cuts = _cuts(max(start, epoch), end, step if inside else 0, stages, every_epoch)
-        for first, last, start_step, size in cuts:
-            restore = _restored(inside and (first, start_step) == (epoch, step), start_step)
-            segments.append(Segment(first, last, start_step, size, train_body, start, restore))
+        for first, stop, start_step, size in cuts:
+            restore = _what_to_restore(inside and (first, start_step) == (epoch, step), start_step)
+            segments.append(Segment(first, stop, start_step, size, train_body, start, restore))
     return segments
 
 
 def _cuts(
     start: int, end: int, step: int, stages: Sequence[SizeStage], every_epoch: bool
 ) -> Iterator[tuple[int, int, int, int]]:
-    """First epoch, last epoch, first step and image size of each segment of one phase."""
+    """First epoch, end epoch, first step and image size of each segment of one phase."""
     if step:
-        size = next(stage.size for stage in stages if stage.first <= start < stage.last)
+        size = next(stage.size for stage in stages if stage.first <= start < stage.end)
         yield start, start + 1, step, size
         start += 1
     for stage in stages:
-        first, last = max(start, stage.first), min(end, stage.last)
-        length = 1 if every_epoch else max(last - first, 1)
-        for begin in range(first, last, length):
+        first, stop = max(start, stage.first), min(end, stage.end)
+        length = 1 if every_epoch else max(stop - first, 1)
+        for begin in range(first, stop, length):
             yield begin, begin + length, 0, stage.size
 
 
-def _restored(resumed: bool, start_step: int) -> tuple[str, ...]:
+def _what_to_restore(resumed: bool, start_step: int) -> tuple[str, ...]:
     if not resumed:
         return ()
     return ("optimizer", "metrics") if start_step else ("optimizer",)

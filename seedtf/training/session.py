@@ -152,7 +152,7 @@ class Session:
             validation_steps=self.batches.val_steps,
             steps_per_epoch=steps - segment.start_step,
             initial_epoch=segment.first_epoch,
-            epochs=segment.last_epoch,
+            epochs=segment.end_epoch,
             callbacks=[*_metrics_to_restore(self, segment, self._state), *self.callbacks.fit],
             shuffle=False,  # The order is ours; Keras warns otherwise.
             verbose=0,

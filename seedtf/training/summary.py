@@ -190,7 +190,7 @@ def _averages(config: TrainConfig) -> str:
 
 def _sizes(plan: Plan) -> str:
     stages = plan.settings.stages
-    parts = [f"{s.size}² pixels in epochs {s.first + 1} to {s.last}" for s in stages]
+    parts = [f"{s.size}² pixels in epochs {s.first + 1} to {s.end}" for s in stages]
     return f"{', '.join(parts)}; validation always at {stages[-1].size}²"
 
 

@@ -24,7 +24,7 @@ from seedtf.runs.history import best_epoch
 from seedtf.runs.paths import RunPaths
 from seedtf.runs.records import write_records
 from seedtf.runs.saved_config import load_resumed
-from seedtf.training.callback_list import snapshots_of
+from seedtf.training.callback_list import planned_snapshot_epochs
 from seedtf.training.distributed.devices import Devices
 from seedtf.training.distributed.sync import check_equal_across_workers
 from seedtf.training.dry_run.forecast import Forecast
@@ -205,7 +205,7 @@ def _forecast(session: Session) -> Forecast:
     stages = [
         TimedStage(
             stage.size,
-            stage.last - stage.first,
+            stage.end - stage.first,
             train=lambda: session.train_batches(0),
             val=session.val_batches,
             enter=functools.partial(session.set_image_size, stage.size),
@@ -219,7 +219,7 @@ def _forecast(session: Session) -> Forecast:
         steps_per_epoch=plan.steps_per_epoch,
         val_steps=session.batches.val_steps,
         startup=process_age(),
-        snapshots=len(snapshots_of(plan)),
+        snapshots=len(planned_snapshot_epochs(plan)),
         cache=len(store.catalog) * store.size**2 * 3 if store.mode == "disk" else 0,
     )
 
