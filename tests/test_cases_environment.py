@@ -417,7 +417,7 @@ def test_an_output_that_cannot_be_made_is_one_line_that_names_the_flag(
 def test_check_asks_for_its_table_before_it_reads(tiny_copy, monkeypatch, capsys) -> None:
     monkeypatch.chdir(tiny_copy)
     monkeypatch.setattr("seedtf.data.check.check.check_data", None)
-    assert main(["check", "."]) == 2
+    assert main(["check", ".", "--out=report.csv"]) == 2
     assert "is in the data folder" in capsys.readouterr().err
 
 

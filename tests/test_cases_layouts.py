@@ -16,9 +16,9 @@ from hypothesis import strategies as st
 from seedtf.data.catalog import align_labels, scan_folder
 from seedtf.data.check.check import check_data
 from seedtf.data.columns import ANY_COLUMNS, Columns
-from seedtf.data.dataset import list_files
 from seedtf.data.label_table import read_label_table
 from seedtf.data.layouts import find_layout
+from seedtf.data.listing import list_files
 from seedtf.data.split import classes_without_validation, read_split_csv
 from seedtf.errors import UserError
 from seedtf.report import silent

@@ -14,9 +14,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from seedtf.data.catalog import align_labels, scan_folder
-from seedtf.data.label_table import read_labels_csv
-from seedtf.data.layouts import read_csv
+from seedtf.data.label_table import read_label_table
 from seedtf.data.string_array import NameFinder, StringArray
+from seedtf.data.table_text import read_csv
 from seedtf.errors import UserError
 
 
@@ -140,7 +140,7 @@ def test_a_folder_that_cannot_be_listed_is_named(
         raise PermissionError(13, "Permission denied")
 
     touch(tmp_path, "c/1.jpg")
-    monkeypatch.setattr("seedtf.data.layouts.os.scandir", denied)
+    monkeypatch.setattr("seedtf.data.walk.os.scandir", denied)
     with pytest.raises(UserError) as error:
         scan_folder(tmp_path)
     assert one_line(error) == f"--data_dir: cannot list {tmp_path}: Permission denied"
@@ -239,7 +239,7 @@ def test_labels_index_the_class_list_of_training(tmp_path: Path) -> None:
 def test_a_table_may_have_a_bom_quotes_and_more_columns(tmp_path: Path) -> None:
     touch(tmp_path, "a, b.jpg", "sub/ü.png", "x.jpg")
     text = '\ufefflabel,file,who\n"two, words","a, b.jpg",me\n\nrye, ./sub/ü.png ,\nrye,x.jpg,you\n'
-    catalog = read_labels_csv(table(tmp_path, text), tmp_path)
+    catalog = read_label_table(table(tmp_path, text), tmp_path).catalog
     assert catalog.paths == ("a, b.jpg", "sub/ü.png", "x.jpg")
     assert catalog.class_names == ("rye", "two, words")
     assert catalog.labels.tolist() == [1, 0, 0]
@@ -248,7 +248,7 @@ def test_a_table_may_have_a_bom_quotes_and_more_columns(tmp_path: Path) -> None:
 def test_a_repeated_row_counts_once(tmp_path: Path) -> None:
     touch(tmp_path, "x.jpg", "y.jpg")
     text = "file,label\nx.jpg,a\n./x.jpg,a\ny.jpg,b\n"
-    assert read_labels_csv(table(tmp_path, text), tmp_path).paths == ("x.jpg", "y.jpg")
+    assert read_label_table(table(tmp_path, text), tmp_path).catalog.paths == ("x.jpg", "y.jpg")
 
 
 @pytest.mark.parametrize(
@@ -272,7 +272,7 @@ def test_an_unusable_table_is_refused_in_one_line(
 ) -> None:
     path = table(touch(tmp_path, "x.jpg"), text)
     with pytest.raises(UserError) as error:
-        read_labels_csv(path, tmp_path)
+        read_label_table(path, tmp_path)
     start = f"--labels_csv={path}: {message.format(root=tmp_path)}"
     assert one_line(error).startswith(start)
 

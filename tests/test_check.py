@@ -423,7 +423,7 @@ def test_the_table_replaces_no_other_file(tiny_copy: Path, tmp_path: Path) -> No
     ("arguments", "message"),
     [
         ([], "DATA_DIR is missing"),
-        (["/nonexistent"], "DATA=/nonexistent: no such folder"),
+        (["/nonexistent"], "DATA_DIR=/nonexistent: no such folder"),
         (["x", "--max_pixels=10"], "--max_pixels=10: out of range"),
     ],
 )

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from seedtf.data.dataset import Dataset, list_files, load_dataset, write_data_report
+from seedtf.data.dataset import Dataset, load_dataset, write_data_report
+from seedtf.data.listing import list_files
 from seedtf.data.split import write_split_csv
 from seedtf.errors import UserError
 

@@ -14,7 +14,7 @@ from seedtf.data import paths
 from seedtf.data.catalog import scan_folder
 from seedtf.data.check.check import check_data
 from seedtf.data.dataset import Dataset, load_dataset
-from seedtf.data.label_table import read_labels_csv
+from seedtf.data.label_table import read_label_table
 from seedtf.data.paths import common_folder, folder_at
 from seedtf.data.store import cache_key
 from seedtf.errors import UserError
@@ -99,11 +99,11 @@ def test_the_cache_key_follows_a_changed_object(bucket: str) -> None:
 
 def test_a_table_and_its_files_may_both_be_remote(bucket: str) -> None:
     put(f"{bucket}/labels.csv", "\ufefffile,label\nalder/0.png,é\nalder/1.png,f\n".encode())
-    catalog = read_labels_csv(f"{bucket}/labels.csv", bucket)
+    catalog = read_label_table(f"{bucket}/labels.csv", bucket).catalog
     assert catalog.class_names == ("f", "é")
     assert list(catalog.absolute_paths()) == [f"{bucket}/alder/0.png", f"{bucket}/alder/1.png"]
     with pytest.raises(UserError, match=r"^--labels_csv=ram://no/t\.csv: cannot be read"):
-        read_labels_csv("ram://no/t.csv", bucket)
+        read_label_table("ram://no/t.csv", bucket)
 
 
 def test_a_run_on_a_bucket_is_evaluated(bucket: str, tmp_path: Path) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import shlex
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,9 +11,19 @@ from typing import TYPE_CHECKING
 
 from seedtf.commands.arguments import parse_config
 from seedtf.compat.tensorflow_env import import_tensorflow
-from seedtf.config.data_flags import LAYOUTS
-from seedtf.config.flags import AUTO, Flags, option
+from seedtf.config.data_flags import (
+    FILE_COLUMN_HELP,
+    LABEL_COLUMN_HELP,
+    LABELS_CSV_HELP,
+    LAYOUT,
+    LAYOUTS,
+    SPLIT_COLUMN_HELP,
+    check_layout,
+)
+from seedtf.config.flags import AUTO, Flags, default_cache_dir, option
+from seedtf.data.archives import unpacked_folder
 from seedtf.data.columns import Columns
+from seedtf.errors import UserError
 from seedtf.images.header import MAX_PIXELS
 from seedtf.report import report, report_text
 from seedtf.runs.paths import DATA_REPORT
@@ -29,20 +41,29 @@ _MAX_SHOWN = 10
 class CheckConfig(Flags):
     """The folder and the flags of ``seedtf check``."""
 
-    data_dir: str = option("", "Folder with one sub-folder of images per class.")
-    layout: str = option(AUTO, "What lies in DATA_DIR, as for seedtf train.", choices=LAYOUTS)
-    labels_csv: str = option(
+    data_dir: str = option(
         "",
-        "Table of files (relative to DATA_DIR) and labels; its separator and columns are detected.",
+        "Folder with one sub-folder of images per class or in another layout, or an archive of it.",
     )
-    file_column: str = option("", "Column of --labels_csv with the files: its header or number.")
-    label_column: str = option("", "Column of --labels_csv with the labels: its header or number.")
+    layout: str = option(AUTO, "What lies in DATA_DIR, as for seedtf train.", choices=LAYOUTS)
+    labels_csv: str = option("", LABELS_CSV_HELP.replace("--data_dir", "DATA_DIR"))
+    file_column: str = option("", FILE_COLUMN_HELP)
+    label_column: str = option("", LABEL_COLUMN_HELP)
+    split_column: str = option("", SPLIT_COLUMN_HELP)
     max_pixels: int = option(
         MAX_PIXELS, "Largest width × height of an image that is decoded, 1024 or more.", low=1024
     )
     out: str = option(
-        DATA_REPORT, "CSV file to write, with the columns path, fault, detail and severity."
+        "",
+        "CSV file to write, with the columns path, fault, detail and severity. The default is left out "
+        "in a folder where it cannot be written.",
+        default_text=DATA_REPORT,
     )
+
+    def check_together(self) -> None:
+        """Raises UserError for flags that exclude each other."""
+        super().check_together()
+        check_layout(self)
 
 
 def run(arguments: list[str]) -> int:
@@ -51,15 +72,35 @@ def run(arguments: list[str]) -> int:
     import_tensorflow()
     from seedtf.data.check.check import check_data, check_report_path, write_findings
 
-    check_report_path(Path(config.out), config.data_dir)
-    columns = Columns(config.file_column, config.label_column)
-    data_check = check_data(
-        config.data_dir, config.labels_csv, config.max_pixels, columns, config.layout
-    )
-    write_findings(Path(config.out), data_check.findings, config.data_dir)
+    out, reason = Path(config.out or DATA_REPORT), ""
+    try:
+        check_report_path(out, config.data_dir)
+    except UserError as error:
+        if config.out:
+            raise
+        reason = str(error)
+    columns = Columns(config.file_column, config.label_column, config.split_column)
+    folder = unpacked_folder(config.data_dir, "DATA_DIR", default_cache_dir())
+    data_check = check_data(folder, config.labels_csv, config.max_pixels, columns, config.layout)
+    if not reason:
+        write_findings(out, data_check.findings, config.data_dir)
     _report_summary(data_check)
-    report("report", f"{config.out}: {len(data_check.findings)} lines")
+    written = f"not written; {reason}" if reason else f"{out}: {len(data_check.findings)} lines"
+    report("report", written)
+    if data_check.refusal:
+        report("train", f"would be refused: {data_check.refusal}")
+    else:
+        report("train", _train_command(config))
     return 0 if data_check.clean else EXIT_FINDINGS
+
+
+def _train_command(config: CheckConfig) -> str:
+    """The command that trains on what was checked."""
+    names = ("data_dir", "labels_csv", *LAYOUT)
+    defaults = {each.name: each.default for each in dataclasses.fields(CheckConfig)}
+    given = [(name, getattr(config, name)) for name in names]
+    flags = [f"--{name}={value}" for name, value in given if value != defaults[name]]
+    return shlex.join(["seedtf", "train", *flags])
 
 
 def _report_summary(data_check: DataCheck) -> None:

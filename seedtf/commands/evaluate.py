@@ -8,6 +8,12 @@ from typing import TYPE_CHECKING
 
 from seedtf.commands.arguments import parse_config
 from seedtf.compat.tensorflow_env import import_tensorflow
+from seedtf.config.data_flags import (
+    FILE_COLUMN_HELP,
+    LABEL_COLUMN_HELP,
+    LABELS_CSV_HELP,
+    SPLIT_COLUMN_HELP,
+)
 from seedtf.config.flags import Flags, option
 from seedtf.report import report, report_result
 
@@ -30,12 +36,14 @@ class EvaluateConfig(Flags):
         "", "Folder of a finished run, as seedtf train printed it, or a .keras file in it."
     )
     data_dir: str = option(
-        "", "Evaluate on this folder of class folders instead of the run's own validation images."
-    )
-    labels_csv: str = option(
         "",
-        "Table of files (relative to --data_dir) and labels; its separator and columns are detected.",
+        "Evaluate on the labelled images in this folder or archive instead of the run's own validation "
+        "images.",
     )
+    labels_csv: str = option("", LABELS_CSV_HELP)
+    file_column: str = option("", FILE_COLUMN_HELP)
+    label_column: str = option("", LABEL_COLUMN_HELP)
+    split_column: str = option("", f"{SPLIT_COLUMN_HELP} Its test rows are evaluated.")
     tta: int = option(1, TTA_HELP, choices=(1, 8))
     snapshots: bool = option(False, SNAPSHOTS_HELP)
     precision_target: float = option(
@@ -62,6 +70,9 @@ def run(arguments: list[str]) -> int:
         config.run,
         data_dir=config.data_dir,
         labels_csv=config.labels_csv,
+        file_column=config.file_column,
+        label_column=config.label_column,
+        split_column=config.split_column,
         tta=config.tta,
         snapshots=config.snapshots,
         precision_target=config.precision_target,

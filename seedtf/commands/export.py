@@ -8,7 +8,14 @@ from typing import TYPE_CHECKING
 
 from seedtf.commands.arguments import parse_config
 from seedtf.compat.tensorflow_env import import_tensorflow
+from seedtf.config.data_flags import (
+    FILE_COLUMN_HELP,
+    LABEL_COLUMN_HELP,
+    LABELS_CSV_HELP,
+    SPLIT_COLUMN_HELP,
+)
 from seedtf.config.flags import Flags, option
+from seedtf.data.columns import Columns
 from seedtf.report import report, report_result, warn
 
 if TYPE_CHECKING:
@@ -35,10 +42,10 @@ class ExportConfig(Flags):
         "Folder of labelled images to compare the formats on; by default the validation images of the "
         "run.",
     )
-    labels_csv: str = option(
-        "",
-        "Table of files (relative to --data_dir) and labels; its separator and columns are detected.",
-    )
+    labels_csv: str = option("", LABELS_CSV_HELP)
+    file_column: str = option("", FILE_COLUMN_HELP)
+    label_column: str = option("", LABEL_COLUMN_HELP)
+    split_column: str = option("", f"{SPLIT_COLUMN_HELP} Its test rows are compared.")
 
 
 def run(arguments: list[str]) -> int:
@@ -53,7 +60,8 @@ def run(arguments: list[str]) -> int:
     formats = parse_formats(config.format)
     source = load_run(config.run)
     if config.data_dir:
-        store, records = open_labelled(source, config.data_dir, config.labels_csv)
+        columns = Columns(config.file_column, config.label_column, config.split_column)
+        store, records = open_labelled(source, config.data_dir, config.labels_csv, columns)
     else:
         store, records = open_validation(source)
     out = Path(config.out) if config.out else RunPaths(source.run_dir).export

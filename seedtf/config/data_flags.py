@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from seedtf.config.flags import AUTO, Flags, default_cache_dir, option
+from seedtf.data.layouts import FLAT, FOLDERS, SPLIT_FOLDERS, TABLE
 from seedtf.data.paths import is_url
 from seedtf.errors import UserError
 from seedtf.images.header import MAX_PIXELS
@@ -15,12 +16,17 @@ __all__ = [
     "BALANCED",
     "CACHES",
     "CHECKS",
+    "FILE_COLUMN_HELP",
+    "LABELS_CSV_HELP",
+    "LABEL_COLUMN_HELP",
     "LAYOUT",
     "LAYOUTS",
     "PATHS",
     "SAMPLE",
     "SAMPLERS",
+    "SPLIT_COLUMN_HELP",
     "DataFlags",
+    "check_layout",
     "check_local",
 ]
 
@@ -36,7 +42,13 @@ PATHS = ("data_dir", "val_dir", "labels_csv", "split_csv", "cache_dir")
 LAYOUT = ("layout", "file_column", "label_column", "split_column")
 """Fields that say how the data is read. A resumed run may change them for the same reason."""
 
-LAYOUTS = (AUTO, "folders", "split_folders", "table", "flat")
+LAYOUTS = (AUTO, FOLDERS, SPLIT_FOLDERS, TABLE, FLAT)
+LABELS_CSV_HELP = (
+    "Table of files (relative to --data_dir) and labels; its separator and columns are detected."
+)
+FILE_COLUMN_HELP = "Column of the table with the files: its header or its number from 1."
+LABEL_COLUMN_HELP = "Column of the table with the labels: its header or its number from 1."
+SPLIT_COLUMN_HELP = "Column of the table with train, val or test: its header or number."
 SAMPLERS = ("shuffle", BALANCED)
 CACHES = (AUTO, "ram", "disk", "off")
 CHECKS = (AUTO, "all", "sample")
@@ -49,7 +61,9 @@ class DataFlags(Flags):
     HEADING: ClassVar[str] = "Data"
 
     data_dir: str = option(
-        "", "Folder with one sub-folder of images per class, or 'sample' for the embedded data."
+        "",
+        "Folder with one sub-folder of images per class, or in another layout; a ZIP or tar archive of "
+        "it; or 'sample' for the embedded data.",
     )
     image_size: int = option(
         224, "Side in pixels that images are resized to, 8 to 2048.", low=8, high=2048
@@ -61,21 +75,16 @@ class DataFlags(Flags):
         "", "Folder of validation images with the same classes, instead of a split of --data_dir."
     )
     split_csv: str = option("", "The split.csv of another run, to train on exactly the same split.")
-    labels_csv: str = option(
-        "",
-        "Table of files (relative to --data_dir) and labels; its separator and columns are detected.",
-    )
+    labels_csv: str = option("", LABELS_CSV_HELP)
     layout: str = option(
         AUTO,
         "What lies in --data_dir: class folders, folders train, val and test with class folders, the "
-        "images of --labels_csv, or images whose names begin with the class (flat).",
+        "images of a table, or images whose names begin with the class (flat).",
         choices=LAYOUTS,
     )
-    file_column: str = option("", "Column of --labels_csv with the files: its header or number.")
-    label_column: str = option("", "Column of --labels_csv with the labels: its header or number.")
-    split_column: str = option(
-        "", "Column of --labels_csv with train, val or test: its header or number."
-    )
+    file_column: str = option("", FILE_COLUMN_HELP)
+    label_column: str = option("", LABEL_COLUMN_HELP)
+    split_column: str = option("", SPLIT_COLUMN_HELP)
     sampler: str = option(
         "shuffle",
         "How an epoch chooses images: each image once in random order (shuffle), or the same number "
@@ -118,18 +127,25 @@ class DataFlags(Flags):
         check_local("cache_dir", self.cache_dir)
         if self.val_dir and self.split_csv:
             raise UserError("--val_dir and --split_csv exclude each other; pass one")
-        if (self.layout == "table") != bool(self.labels_csv) and self.layout != AUTO:
-            remedy = "excludes --labels_csv" if self.labels_csv else "needs --labels_csv, the table"
-            raise UserError(f"--layout={self.layout}: {remedy}")
-        for name in LAYOUT:
-            if name.endswith("_column") and getattr(self, name) and not self.labels_csv:
-                raise UserError(
-                    f"--{name}={getattr(self, name)}: needs --labels_csv, the table with that column"
-                )
+        check_layout(self)
         if self.data_service and self.cache == "ram":
             raise UserError(
                 "--cache=ram: the workers of --data_service cannot read this machine's memory; pass "
                 "--cache=disk or off"
+            )
+
+
+def check_layout(config: Any) -> None:
+    """Raises UserError if the flags of ``LAYOUT`` exclude each other or ``--labels_csv``."""
+    if config.layout in (AUTO, TABLE):
+        return
+    if config.labels_csv:
+        raise UserError(f"--layout={config.layout}: excludes --labels_csv")
+    for name in LAYOUT:
+        if name.endswith("_column") and getattr(config, name):
+            raise UserError(
+                f"--{name}={getattr(config, name)}: is of a table, and --layout={config.layout} has "
+                "none; leave one of the two out"
             )
 
 

@@ -14,9 +14,9 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from seedtf.data.layouts import IMAGE_SUFFIXES, SkipCallback, walk_files
 from seedtf.data.paths import Folder, folder_at
 from seedtf.data.string_array import StringArray
+from seedtf.data.walk import IMAGE_SUFFIXES, SkipCallback, is_image, walk_files
 from seedtf.errors import UserError
 from seedtf.report import report
 
@@ -154,7 +154,7 @@ def scan_folder(
             if not _is_text(path):
                 readable = os.fsencode(path).decode("utf-8", "backslashreplace")
                 faults.append(Fault(readable, "unreadable name", "not UTF-8; rename it"))
-            elif not path.lower().endswith(IMAGE_SUFFIXES):
+            elif not is_image(path):
                 # Not Path().suffix: pathlib interns every name for the life of the process.
                 detail = f"suffix {os.path.splitext(path)[1] or 'none'}"
                 detail = details.setdefault(detail, detail)

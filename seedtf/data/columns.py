@@ -14,9 +14,11 @@ from seedtf.errors import UserError
 __all__ = [
     "ANY_COLUMNS",
     "SPLIT_WORDS",
+    "ColumnIndices",
     "Columns",
     "cell_at",
     "has_header",
+    "is_marked",
     "named_columns",
     "numbered_columns",
 ]
@@ -37,6 +39,9 @@ _LABEL_NAMES = (
     },
     {"labelid", "classid", "categoryid", "speciesid", "breedid", "targetid", "y"},
 )
+# Columns of free text. They are labels only if the user says so, although they may be the only other
+# column: a caption is of one image.
+_TEXT_NAMES = {"text", "caption", "captions", "description", "prompt", "title", "url"}
 _SPLIT_NAMES = ({"split", "subset", "partition"}, {"set", "fold"})
 
 SPLIT_WORDS = {
@@ -60,14 +65,34 @@ ANY_COLUMNS = Columns()
 """The user named no column, so that all of them are detected."""
 
 
+@dataclass(frozen=True)
+class ColumnIndices:
+    """The columns that are used, by index from 0.
+
+    Attributes:
+        file: of files or ids.
+        label: of labels; None if there is one column for each class.
+        split: of train, val or test; None if there is none.
+        classes: one column for each class, in which the images of the class are marked; or none.
+    """
+
+    file: int
+    label: int | None
+    split: int | None
+    classes: tuple[int, ...] = ()
+
+
 def named_columns(
     source: str,
     header: Sequence[str],
     rows: Sequence[Sequence[str]],
     columns: Columns,
     is_file: Callable[[str], bool],
-) -> tuple[int, int, int | None]:
+) -> ColumnIndices:
     """The columns of file, label and split in a table with a header.
+
+    Where no column is called like a label, and all columns but those of file and split are marked in
+    the way of one column for each class (0 and 1, true and false), these are the classes.
 
     Args:
         source: the table, for error messages.
@@ -80,8 +105,10 @@ def named_columns(
         UserError: a column is missing or ambiguous.
     """
     picker = _Picker(source, header, rows, is_file)
-    file_at = picker.file(columns.file)
-    return file_at, picker.label(columns.label, file_at), picker.split(columns.split)
+    file_at, split_at = picker.file(columns.file), picker.split(columns.split)
+    if not columns.label and (classes := picker.classes(file_at, split_at)):
+        return ColumnIndices(file_at, None, split_at, classes)
+    return ColumnIndices(file_at, picker.label(columns.label, file_at, split_at), split_at)
 
 
 def has_header(first: tuple[str, ...], columns: Columns, is_file: Callable[[str], bool]) -> bool:
@@ -101,7 +128,7 @@ def numbered_columns(
     rows: list[list[str]],
     columns: Columns,
     is_file: Callable[[str], bool],
-) -> tuple[int, int, int | None]:
+) -> ColumnIndices:
     """The columns of file, label and split in a table without header."""
     numbers = [str(index + 1) for index in range(len(rows[0]))]
     if columns.file:
@@ -128,7 +155,7 @@ def numbered_columns(
             )
         label_at = others[0]
     split_at = _numbered("split", columns.split, numbers, source) if columns.split else None
-    return file_at, label_at, split_at
+    return ColumnIndices(file_at, label_at, split_at)
 
 
 def _numbered(role: str, given: str, header: Sequence[str], source: str) -> int:
@@ -138,7 +165,7 @@ def _numbered(role: str, given: str, header: Sequence[str], source: str) -> int:
     plain = [_plain(name) for name in header]
     if plain.count(_plain(given)) == 1:
         return plain.index(_plain(given))
-    if given.isdecimal() and 1 <= int(given) <= len(header):
+    if given.isdecimal() and len(given) < 10 and 1 <= int(given) <= len(header):
         return int(given) - 1
     found = ", ".join(header) or "none"
     raise UserError(f"--{role}_column={given}: no such column in {source}, found {found}")
@@ -160,11 +187,11 @@ class _Picker:
         """The column of files: one that the user named, one called ``file``, or a detected one."""
         return self._pick("file", given, _FILE_NAMES, self._with_files)
 
-    def label(self, given: str, file_at: int) -> int:
+    def label(self, given: str, file_at: int, split_at: int | None) -> int:
         """The column of labels; of two columns, the one that does not name the files."""
-        others = [index for index in range(len(self.header)) if index != file_at]
-        known = any(_matches(name, _LABEL_NAMES) for name in self.header)
-        if not given and not known and len(others) == 1:
+        others = [i for i in range(len(self.header)) if i not in (file_at, split_at)]
+        is_only = len(others) == 1 and _plain(self.header[others[0]]) not in _TEXT_NAMES
+        if not given and not self._has_label_name() and is_only:
             return others[0]
         return self._pick("label", given, _LABEL_NAMES, lambda candidates: candidates)
 
@@ -177,6 +204,26 @@ class _Picker:
             if _matches(name, _SPLIT_NAMES) and cells and cells <= SPLIT_WORDS.keys():
                 return index
         return None
+
+    def classes(self, file_at: int, split_at: int | None) -> tuple[int, ...]:
+        """The columns of classes in a table with one column for each class; otherwise none.
+
+        All other columns must be such columns, because a table with further ones could have marks that
+        are not classes, such as whether an image is blurred.
+        """
+        others = tuple(
+            index
+            for index, name in enumerate(self.header)
+            # pandas writes the number of the row into a column without name
+            if index not in (file_at, split_at) and _plain(name) not in ("", "unnamed0")
+        )
+        marks = [[is_marked(cell_at(row, index)) for index in others] for row in self.rows]
+        is_classes = len(others) > 1 and not self._has_label_name() and bool(marks)
+        is_classes = is_classes and any(map(any, marks)) and not any(None in row for row in marks)
+        return others if is_classes else ()
+
+    def _has_label_name(self) -> bool:
+        return any(_matches(name, _LABEL_NAMES) for name in self.header)
 
     def _pick(
         self,
@@ -211,6 +258,22 @@ class _Picker:
         """The ``candidates`` whose cells name images, or all of them if there are none."""
         good = [i for i in candidates if any(self.is_file(cell_at(row, i)) for row in self.rows)]
         return good or candidates
+
+
+def is_marked(cell: str) -> bool | None:
+    """Whether a cell marks an image as one of a class; None if it is no such mark.
+
+    Example:
+        >>> is_marked("1"), is_marked("0.0"), is_marked("TRUE"), is_marked("oak")
+        (True, False, True, None)
+    """
+    return _MARKS.get(cell.lower())
+
+
+_MARKS = {
+    **dict.fromkeys(("1", "1.0", "true"), True),
+    **dict.fromkeys(("0", "0.0", "false", ""), False),
+}
 
 
 def _plain(name: str) -> str:

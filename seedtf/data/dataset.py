@@ -8,10 +8,9 @@ from pathlib import Path
 
 import numpy as np
 
-from seedtf.data.catalog import Catalog, Fault, align_labels, scan_folder
-from seedtf.data.columns import ANY_COLUMNS, Columns
-from seedtf.data.label_table import LabelTable, read_label_table
-from seedtf.data.layouts import FLAT, find_layout
+from seedtf.data.catalog import Catalog, Fault
+from seedtf.data.columns import Columns
+from seedtf.data.listing import list_files, list_known_classes
 from seedtf.data.split import (
     Split,
     check_split,
@@ -28,7 +27,7 @@ from seedtf.files import csv_line, write_lines
 from seedtf.images.header import MAX_PIXELS
 from seedtf.report import report
 
-__all__ = ["Dataset", "list_files", "load_dataset", "write_data_report"]
+__all__ = ["Dataset", "load_dataset", "write_data_report"]
 
 # Opening this many files takes about a minute on two cores.
 _MAX_OPENED = 20_000
@@ -66,63 +65,6 @@ class Dataset:
     def unopened(self) -> int:
         """Number of images that were not opened before training."""
         return self.num_listed - self.store.opened
-
-
-def list_files(
-    data_dir: str,
-    labels_csv: str = "",
-    columns: Columns = ANY_COLUMNS,
-    layout: str = "auto",
-    min_images: int = 2,
-) -> tuple[Catalog, Split | None]:
-    """Lists the labelled files of a folder of class folders, or those that a table names.
-
-    Args:
-        data_dir: the folder, or what the table's paths are relative to.
-        labels_csv: the table; empty for class folders.
-        columns: the columns of the table that the user named.
-        layout: what lies in the folder, or ``auto`` to recognise it.
-        min_images: images that each class needs, unless the folder or table gives the split; then one.
-
-    Returns:
-        The files, and their split where the folder or table gives one with validation images. Files
-        that are kept for a test are left out.
-
-    Raises:
-        UserError: the folder or table is missing or unusable, there is only one class, or a class has
-            fewer images than it needs.
-    """
-    if labels_csv:
-        table = read_label_table(labels_csv, data_dir, columns=columns)
-        if table.description:
-            report("table", table.description)
-        return _table_split(table, min_images)
-    found = find_layout(data_dir, choice=layout)
-    if found.description:
-        report("layout", found.description)
-    catalog = scan_folder(found.root, flat=found.kind == FLAT)
-    check_trainable(catalog, 1 if found.val else min_images)
-    if found.test:
-        report(
-            "test", f"{found.test} is kept for the end: seedtf evaluate RUN --data_dir={found.test}"
-        )
-    if not found.val:
-        return catalog, None
-    val = scan_folder(found.val)
-    return join_catalogs(catalog, align_labels(val, catalog.class_names, "--data_dir"))
-
-
-def _table_split(table: LabelTable, min_images: int) -> tuple[Catalog, Split | None]:
-    catalog, sides = table.catalog, table.sides
-    if sides is not None and (held_out := int((sides == "test").sum())):
-        report("test", f"{held_out:,} images are kept for the end; they neither train nor validate")
-        kept = np.flatnonzero(sides != "test")
-        catalog, sides = catalog.take(kept), sides[kept]
-    if sides is None or "val" not in sides:
-        check_trainable(catalog, min_images)
-        return catalog, None
-    check_trainable(catalog, 1)
-    return catalog, Split(np.flatnonzero(sides == "train"), np.flatnonzero(sides == "val"))
 
 
 def load_dataset(
@@ -185,7 +127,7 @@ def load_dataset(
     if val_dir:
         catalog = catalog.take(split.train) if split else catalog
         source_flag = f"--val_dir={val_dir}"
-        val = align_labels(scan_folder(val_dir, "--val_dir"), catalog.class_names, "--val_dir")
+        val = list_known_classes(val_dir, catalog.class_names, "--val_dir")
         catalog, split = join_catalogs(catalog, val)
     # The workers of a data service read the images too, and they cannot read this process's memory.
     plan = plan_cache(cache, len(catalog), image_size, cache_dir, shared=bool(data_service))

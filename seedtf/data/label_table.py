@@ -1,4 +1,4 @@
-"""Reads a table of labels: which file has which class, and on which side of a split it is.
+"""Reads tables of labels: which file has which class, and on which side of a split it is.
 
 This module opens no image and does not import TensorFlow.
 """
@@ -15,13 +15,13 @@ import numpy as np
 
 from seedtf.data.catalog import Catalog, make_catalog
 from seedtf.data.columns import ANY_COLUMNS, SPLIT_WORDS, Columns
-from seedtf.data.paths import RemotePath, folder_at
+from seedtf.data.paths import Folder, RemotePath, folder_at
 from seedtf.data.table_files import FileFinder
-from seedtf.data.tables import UTF8, TableForm, find_form, read_rows
+from seedtf.data.table_text import UTF8, name_table
+from seedtf.data.tables import TableForm, find_form, read_rows
 from seedtf.errors import UserError
-from seedtf.report import report
 
-__all__ = ["LabelTable", "read_label_table", "read_labels_csv"]
+__all__ = ["LabelTable", "read_label_table", "read_split_tables"]
 
 
 @dataclass(frozen=True)
@@ -32,28 +32,13 @@ class LabelTable:
         catalog: the labelled files, sorted by path.
         sides: for each of them ``train``, ``val`` or ``test``; None if the table has no split.
         description: the detected format; empty for the default one.
+        source: the table, for messages.
     """
 
     catalog: Catalog
     sides: np.ndarray | None
     description: str
-
-
-def read_labels_csv(
-    csv_path: str | os.PathLike[str],
-    root: str | os.PathLike[str],
-    flag: str = "--labels_csv",
-    columns: Columns = ANY_COLUMNS,
-) -> Catalog:
-    """Reads a table of files and labels, and prints its detected format.
-
-    Returns only the catalog of ``read_label_table``: a split column is ignored, so the images of every
-    side are included. The arguments and errors are those of ``read_label_table``.
-    """
-    table = read_label_table(csv_path, root, flag, columns)
-    if table.description:
-        report("table", table.description)
-    return table.catalog
+    source: str
 
 
 def read_label_table(
@@ -70,32 +55,112 @@ def read_label_table(
     Args:
         csv_path: the table.
         root: the folder of the images.
-        flag: the flag that the table was passed with, for error messages.
+        flag: the flag that the table was passed with, for error messages; empty if it was found.
         columns: the columns that the user named.
 
     Raises:
         UserError: the table, a column or a listed file is missing, a row is incomplete, two rows
             give one file different labels, or a row gives several labels.
     """
-    root, source = folder_at(root), f"{flag}={csv_path}"
-    finder = FileFinder(root)
-    form = find_form(csv_path, flag, columns, finder.is_file)
-    sides: list[str] = []
+    return _joined(folder_at(root), [_Rows(csv_path, folder_at(root), flag=flag, columns=columns)])
 
-    def records() -> Iterator[tuple[str, str]]:
-        for row, cell, label, side in read_rows(csv_path, form, flag):
+
+def read_split_tables(
+    root: Folder, tables: Sequence[tuple[str, str, str]], columns: Columns = ANY_COLUMNS
+) -> LabelTable:
+    """Reads tables that lie in the folders of a split, and whose files are relative to their folders.
+
+    Args:
+        root: the folder of the folders of the split.
+        tables: for each folder its side (``train``, ``val`` or ``test``), its name, and the name of
+            the table in it.
+        columns: the columns that the user named.
+
+    Raises:
+        UserError: as ``read_label_table``.
+    """
+    parts = [
+        _Rows(root / folder / name, root / folder, f"{folder}/", columns=columns, side=side)
+        for side, folder, name in tables
+    ]
+    return _joined(root, parts)
+
+
+class _Rows:
+    """The rows of one table, read once.
+
+    Attributes:
+        source: the table, for error messages.
+        form: its format.
+        finder: how its cells lead to files.
+        sides: the side of each row that was read, empty for none.
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        folder: Folder,
+        prefix: str = "",
+        *,
+        flag: str = "",
+        columns: Columns = ANY_COLUMNS,
+        side: str = "",
+    ) -> None:
+        """Detects the format.
+
+        Args:
+            path: the table.
+            folder: the folder that its files are relative to.
+            prefix: that folder relative to the folder of the catalog, empty or with a slash at the end.
+            flag: the flag that the table was passed with, for error messages; empty if it was found.
+            columns: the columns that the user named.
+            side: the side of all rows; empty if a column may give it.
+        """
+        self.source = name_table(flag, path)
+        self.finder = FileFinder(folder)
+        self.form = find_form(path, flag, columns, self.finder.is_file)
+        self.sides: list[str] = []
+        self._path, self._prefix, self._flag, self._side = path, prefix, flag, side
+        self._split_is_named = bool(columns.split)
+
+    def __iter__(self) -> Iterator[tuple[str, str]]:
+        for row, cell, label, side in read_rows(self._path, self.form, self._flag):
             if not cell or not label:
-                raise UserError(f"{source}: row {row} is incomplete; give a file and a label")
-            if form.split is not None:
-                sides.append(SPLIT_WORDS.get(side.lower(), ""))
-                if columns.split and not sides[-1]:
-                    raise UserError(f"{source}: row {row}: split {side!r}; use train, val or test")
-            yield finder.find(cell), label
+                raise UserError(f"{self.source}: row {row} is incomplete; give a file and a label")
+            self.sides.append(self._side or SPLIT_WORDS.get(side.lower(), ""))
+            if self._split_is_named and not self.sides[-1]:
+                raise UserError(f"{self.source}: row {row}: split {side!r}; use train, val or test")
+            yield self._prefix + self.finder.find(cell), label
 
-    in_table_order = make_catalog(root, records(), [], _sort_class_names)
+    @property
+    def has_split(self) -> bool:
+        """Whether the sides are used.
+
+        A table in the default format, such as the split.csv of a run, is split again, as in earlier
+        versions. If it has test rows its split is used, because they must not be used for training.
+        """
+        if self._side or self._split_is_named:
+            return True
+        is_detected = self.form.columns.split is not None and all(self.sides)
+        return is_detected and (not self.form.is_plain or "test" in self.sides)
+
+    def describe(self) -> str:
+        """The format in one line; empty for the default format."""
+        form, detail = self.form, self.finder.describe()
+        if not self.has_split or self._side:
+            form = replace(form, columns=replace(form.columns, split=None))
+        is_plain = form.is_plain and form.columns.split is None and not detail
+        return "" if is_plain else form.describe(detail)
+
+
+def _joined(root: Folder, tables: Sequence[_Rows]) -> LabelTable:
+    """The rows of all tables as one sorted catalog, each file once."""
+    in_table_order = make_catalog(
+        root, itertools.chain.from_iterable(tables), [], _sort_class_names
+    )
     if not len(in_table_order):
-        raise UserError(f"{source}: no rows; give one line per image")
-    _check_single_label(in_table_order.class_names, source)
+        raise UserError(f"{tables[0].source}: no rows; give one line per image")
+    _check_single_label(in_table_order.class_names, tables[0].source)
     paths = in_table_order.paths
     order = np.array(sorted(range(len(paths)), key=paths.__getitem__), np.int64)
     catalog = in_table_order.take(order)
@@ -104,35 +169,32 @@ def read_label_table(
         if catalog.labels[index] != catalog.labels[index - 1]:
             earlier, later = (catalog.class_names[catalog.labels[i]] for i in (index - 1, index))
             raise UserError(
-                f"{source}: row {order[index] + form.first_row} labels {catalog.paths[index]!r} as "
+                f"{_row_name(tables, order[index])} labels {catalog.paths[index]!r} as "
                 f"{later!r}, an earlier row as {earlier!r}; keep one"
             )
     kept = np.delete(np.arange(len(catalog)), repeated)
     catalog = catalog.take(kept)
-    _check_present(catalog, form, source)
-    if form.split is not None and not columns.split and not _uses_split(sides, form):
-        form = replace(form, split=None)
-    detail = finder.describe()
-    return LabelTable(
-        catalog,
-        np.array(sides)[order][kept] if form.split is not None else None,
-        "" if form.is_plain and form.split is None and not detail else form.describe(detail),
-    )
+    _check_present(catalog, tables[0].form, tables[0].source)
+    sides = None
+    if all(table.has_split for table in tables):
+        sides = np.array([side for table in tables for side in table.sides])[order][kept]
+    others = f" and {len(tables) - 1} more" if len(tables) > 1 else ""
+    return LabelTable(catalog, sides, tables[0].describe(), tables[0].source + others)
 
 
-def _uses_split(sides: list[str], form: TableForm) -> bool:
-    """Whether a detected split column, which the user did not name, is used.
-
-    A table in the default format, such as the split.csv of a run, is split again, as in earlier
-    versions. If it has test rows its split is used, because they must not be used for training.
-    """
-    return all(sides) and (not form.is_plain or "test" in sides)
+def _row_name(tables: Sequence[_Rows], index: int) -> str:
+    """The table and number of a row, for an error message."""
+    for table in tables:
+        if index < len(table.sides):
+            return f"{table.source}: row {index + 1 + table.form.has_header_line}"
+        index -= len(table.sides)
+    raise AssertionError("unreachable")
 
 
 def _sort_class_names(names: Iterable[str]) -> list[str]:
     """``names`` sorted, as numbers if all are integers."""
     names = sorted(names)
-    if all(re.fullmatch(r"-?\d+", name, re.ASCII) for name in names):
+    if all(re.fullmatch(r"-?\d{1,1000}", name, re.ASCII) for name in names):
         names.sort(key=int)
     return names
 
@@ -142,7 +204,7 @@ def _check_single_label(class_names: Sequence[str], source: str) -> None:
     known = set(class_names)
     for name in class_names:
         parts = [part.strip() for part in re.split("[,;|]", name)]
-        if len(parts) > 1 and (known.issuperset(parts) or re.fullmatch(r"\[.*\]", name)):
+        if len(parts) > 1 and (known.issuperset(parts) or re.fullmatch(r"[\[{].*[\]}]", name)):
             raise UserError(
                 f"{source}: a row has several labels ({name!r}), and seedtf trains on one label per "
                 "image; keep one label in each row"
@@ -163,9 +225,10 @@ def _check_present(catalog: Catalog, form: TableForm, source: str) -> None:
     for path, absolute in zip(catalog.paths, catalog.absolute_paths(), strict=True):
         if not os.path.isfile(absolute):
             num_missing, first_missing = num_missing + 1, first_missing or path
-    if num_missing == len(catalog) and form.encoding not in (UTF8, "utf-16"):
+    encoding = form.text.encoding
+    if num_missing == len(catalog) and encoding not in (UTF8, "utf-16"):
         raise UserError(
-            f"{source}: is not a UTF-8 CSV file, and read as {form.encoding} it names no file that is "
+            f"{source}: is not a UTF-8 CSV file, and read as {encoding} it names no file that is "
             f"in {catalog.root}, first {first_missing!r}; save it as UTF-8"
         )
     if num_missing:

@@ -1,54 +1,42 @@
-"""Reads what a data set consists of on disk: folders of files and CSV tables.
+"""Recognises what lies in a folder of labelled images: class folders, a split, a table, flat files.
 
 This module opens no image and does not import TensorFlow.
 """
 
 from __future__ import annotations
 
-import csv
 import itertools
 import os
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 
-from seedtf.data.columns import SPLIT_WORDS
-from seedtf.data.paths import Folder, RemotePath, folder_at
-from seedtf.data.tables import open_table, table_errors
+from seedtf.data.catalog import composed
+from seedtf.data.columns import ANY_COLUMNS, SPLIT_WORDS, Columns
+from seedtf.data.folder_checks import check_classes
+from seedtf.data.found_tables import find_tables, named_tables, read_found_tables, side_of
+from seedtf.data.label_table import LabelTable
+from seedtf.data.paths import Folder, folder_at
+from seedtf.data.walk import (
+    folder_names,
+    folders_with_images,
+    has_images,
+    has_images_directly,
+    image_paths,
+)
 from seedtf.errors import UserError
 
 __all__ = [
     "FLAT",
     "FOLDERS",
-    "IMAGE_SUFFIXES",
     "SPLIT_FOLDERS",
+    "TABLE",
     "Layout",
-    "SkipCallback",
+    "find_class_folders",
     "find_layout",
-    "read_csv",
-    "walk_files",
 ]
 
 _MAX_WRAPPERS = 8
-FOLDERS, SPLIT_FOLDERS, FLAT = "folders", "split_folders", "flat"
-
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".jpe", ".png", ".bmp", ".gif", ".webp")
-# File managers, archivers, file systems and network storages leave these; they are never the user's
-# images.
-_SYSTEM_NAMES = frozenset(
-    {
-        *("__macosx", "thumbs.db", "ehthumbs.db", "desktop.ini", "@eadir", "lost+found"),
-        *("$recycle.bin", "recycler", "recycled", "system volume information", "found.000"),
-        *("#recycle", "@recycle", "#snapshot", "@recently-snapshot", "lost.dir"),
-    }
-)
-# The names in a folder by which it is known as an output of seedtf: a run, a learning-rate search, a
-# tuning, and the embedded sample in a cache folder. Folders end with a slash.
-_OUTPUTS = (
-    frozenset({"checkpoints/", "state/"}),
-    frozenset({"lr_find.csv", "lr_find.png"}),
-    frozenset({"trials.csv", "importance.png"}),
-    frozenset({".seedtf-sample.json"}),
-)
+FOLDERS, SPLIT_FOLDERS, TABLE, FLAT = "folders", "split_folders", "table", "flat"
 
 
 @dataclass(frozen=True)
@@ -56,90 +44,21 @@ class Layout:
     """What lies in a folder of labelled images.
 
     Attributes:
-        kind: ``folders``, ``split_folders`` or ``flat``.
-        root: the folder of the class folders of training, or of the images if they lie flat.
+        kind: ``folders``, ``split_folders``, ``table`` or ``flat``.
+        root: the folder of the class folders of training, or of the images if they lie flat or are
+            listed in a table.
         val: the folder of validation, with class folders; None if a split is to be drawn.
         test: the folder that is kept for the end; None if there is none.
-        description: what the folder was taken for and why; empty for class folders in the folder that
-            the user named.
+        table: the table that lies beside the images, if ``kind`` is ``table``.
+        description: what the folder was taken for and why; empty if there is no such folder.
     """
 
     kind: str
     root: Folder
     val: Folder | None = None
     test: Folder | None = None
+    table: LabelTable | None = None
     description: str = ""
-
-
-SkipCallback = Callable[[str, str, str], None]
-"""Called with the path, a short fixed name and the detail of each entry that is skipped."""
-
-
-def walk_files(
-    root: str | os.PathLike[str],
-    flag: str,
-    on_skip: SkipCallback | None = None,
-    on_left_out: Callable[[str], None] | None = None,
-) -> Iterator[str]:
-    """Yields the path of every file below ``root``, relative, ``/``-separated and sorted.
-
-    Hidden and system entries are skipped. Links to folders are followed, except back to a folder that
-    contains the link. Only the names in the current folder and in those above it are held in memory.
-
-    Args:
-        root: a folder, or the URL of one.
-        flag: the flag that named it, for error messages.
-        on_skip: called for each skipped entry. If given, a folder that cannot be listed is skipped
-            too, instead of ending the walk.
-        on_left_out: called with each system folder that is not hidden. If given, the runs, searches
-            and samples that seedtf wrote below ``root`` are left out too, and it is called with them.
-
-    Raises:
-        UserError: a folder cannot be listed.
-    """
-    skip = on_skip or (lambda path, name, detail: None)
-    top = folder_at(root)
-    remote = top if isinstance(top, RemotePath) else None
-
-    def entries(folder: str, relative: str) -> Iterator[str]:
-        if remote is not None:
-            for name, is_folder in remote.list(relative, IMAGE_SUFFIXES):
-                yield f"{name}/" if is_folder else name
-            return
-        with os.scandir(folder) as listing:
-            for entry in listing:
-                yield f"{entry.name}/" if _is_folder(entry) else entry.name
-
-    def walk(relative: str, ancestors: frozenset[str]) -> Iterator[str]:
-        folder = os.path.join(top, relative[:-1]) if relative else os.fspath(top)
-        try:
-            # The names of folders end with a slash, so that the whole paths come out sorted.
-            names = sorted(entries(folder, relative))
-        except OSError as error:
-            if on_skip is None:
-                raise UserError(f"{flag}: cannot list {folder}: {error.strerror}") from error
-            skip(relative, "unreadable", f"folder cannot be listed: {error.strerror}")
-            return
-        if relative and on_left_out and _is_output(names):
-            on_left_out(relative.rstrip("/"))
-            skip(relative.rstrip("/"), "seedtf output", "skipped")
-            return
-        for entry in names:
-            name = entry.rstrip("/")
-            if name.startswith(".") or name.lower() in _SYSTEM_NAMES:
-                skip(relative + name, "system file", "skipped")
-                if on_left_out and name != entry and not name.startswith("."):
-                    on_left_out(relative + name)
-            elif name == entry:
-                yield relative + name
-            elif remote is not None:
-                yield from walk(relative + entry, ancestors)
-            elif (real := os.path.realpath(os.path.join(folder, name))) in ancestors:
-                skip(relative + name, "symlink loop", f"leads back to {real}; not entered again")
-            else:
-                yield from walk(relative + entry, ancestors | {real})
-
-    return walk("", frozenset({os.path.realpath(top)}))
 
 
 def find_layout(
@@ -147,10 +66,13 @@ def find_layout(
     flag: str = "--data_dir",
     choice: str = "auto",
     class_names: Sequence[str] = (),
+    columns: Columns = ANY_COLUMNS,
 ) -> Layout:
-    """Recognises class folders, the folders of a split, and one folder around either of them.
+    """Recognises class folders, the folders of a split, a table, and one folder around any of them.
 
     Folders called train, and val or test (or like these), are a split if each has class folders. A
+    table called ``metadata.csv``, ``metadata.jsonl`` (Hugging Face) or ``_classes.csv`` (Roboflow), in
+    the folder or in those of the split, gives the labels unless class folders give the same ones. A
     folder whose only folder with images has itself two class folders or more is entered.
 
     Args:
@@ -158,10 +80,11 @@ def find_layout(
         flag: the flag that named it, for error messages.
         choice: ``auto``, or the layout that the user knows it to have.
         class_names: the classes that are expected; a folder with such a name is never entered.
+        columns: the columns of a table that the user named; if any, the layout is a table.
 
     Raises:
         UserError: the folder does not have the layout that was chosen, is ambiguous, or has images
-            but no class folders.
+            but neither class folders nor a table of labels.
 
     Example:
         >>> from pathlib import Path
@@ -173,50 +96,205 @@ def find_layout(
         ('split_folders', 'd/train', 'd/valid', None)
     """
     top = folder_at(data_dir)
-    if choice in (FOLDERS, FLAT) or not top.is_dir():
-        return Layout(choice if choice == FLAT else FOLDERS, top)
-    source = f"{flag}={top}"
-    if layout := _split_layout(top, source, choice):
-        return layout
-    if choice == SPLIT_FOLDERS:
-        raise UserError(f"{source}: no folder train beside val or test; leave --layout out")
-    wrapped, entered = top, 0
-    while (inner := _only_folder(wrapped)) and inner not in class_names and entered < _MAX_WRAPPERS:
-        wrapped, entered = wrapped / inner, entered + 1
-        if _has_images_directly(wrapped):
-            break
-        if layout := _split_layout(wrapped, f"{flag}={wrapped}", choice):
+    if choice == "auto" and columns != ANY_COLUMNS:
+        choice = TABLE
+    if choice == FLAT:
+        text = f"images in {top} whose names begin with the class"
+        return Layout(FLAT, top, description=text)
+    if not top.is_dir():
+        return Layout(FOLDERS, top)
+    plain = Layout(FOLDERS, top, description=f"class folders in {top}")
+    if choice == FOLDERS:
+        return plain
+    finder = _Finder(top, flag, choice, class_names, columns)
+    for folder in _levels(top, class_names):
+        if layout := finder.layout_of(folder):
             return layout
-        if len(_folders_with_images(wrapped, at_most=2)) == 2:
-            text = f"class folders in {wrapped}, the only folder of images in {top}"
-            return Layout(FOLDERS, wrapped, description=text)
-    if _has_images_directly(top) and not _folders_with_images(top, at_most=1):
+    finder.check_top()
+    return plain
+
+
+def find_class_folders(
+    data_dir: str | os.PathLike[str],
+    flag: str,
+    class_names: Sequence[str],
+    columns: Columns = ANY_COLUMNS,
+) -> Layout:
+    """The layout of a folder of known classes, which has no split of its own.
+
+    Args:
+        data_dir: a folder, or the URL of one.
+        flag: the flag that named it, for error messages.
+        class_names: the classes that are expected.
+        columns: the columns of a table that the user named; if any, the layout is a table.
+
+    Raises:
+        UserError: as ``find_layout``; or the folder has the folders of a split, of which the user has
+            to choose one.
+    """
+    if set(class_names) & SPLIT_WORDS.keys() and columns == ANY_COLUMNS:
+        root = folder_at(data_dir)
+        return Layout(FOLDERS, root, description=f"class folders in {root}")
+    layout = find_layout(data_dir, flag, class_names=class_names, columns=columns)
+    if layout.kind == SPLIT_FOLDERS:
+        part = (layout.val if flag == "--val_dir" else layout.test) or layout.val or layout.root
+        raise UserError(f"{flag}={data_dir}: has the folders of a split; pass one, such as {part}")
+    return layout
+
+
+def _levels(top: Folder, class_names: Sequence[str]) -> Iterator[Folder]:
+    """The folder itself, then the only folder with images in it, and so on."""
+    folder = top
+    for _ in range(_MAX_WRAPPERS):
+        yield folder
+        if folder != top and has_images_directly(folder):
+            return
+        names = folders_with_images(folder, at_most=2)
+        if len(names) != 1 or names[0] in class_names:
+            return
+        folder = folder / names[0]
+    yield folder
+
+
+@dataclass
+class _Finder:
+    """Recognises the layout in a folder or in one of the folders that lead from it to the images.
+
+    Attributes:
+        top: the folder that the user named.
+        flag: the flag that named it, for error messages.
+        choice: the layout that the user named, or ``auto``.
+        class_names: the classes that are expected; empty if they are not known.
+        columns: the columns of a table that the user named.
+        unused: why a table that was found is not used.
+    """
+
+    top: Folder
+    flag: str
+    choice: str
+    class_names: Sequence[str]
+    columns: Columns
+    unused: UserError | None = None
+
+    def layout_of(self, folder: Folder) -> Layout | None:
+        """The layout of ``folder``, or None if it may lie in a folder below.
+
+        Raises:
+            UserError: the folder is ambiguous, or does not have the layout that the user named.
+        """
+        table = self._table_in(folder)
+        split = None
+        if self.choice != TABLE:
+            split = _split_layout(folder, self.flag, self.choice, table is not None, self.unused)
+        layout = _by_table(folder, table, split, self.choice) if table else None
+        layout = layout or split or self._class_folders(folder)
+        if layout is None:
+            _check_only_folder(folder, f"{self.flag}={folder}", self.class_names)
+        elif self.unused:
+            text = f"{layout.description}; not used: {self.unused}"
+            return replace(layout, description=text)
+        return layout
+
+    def check_top(self) -> None:
+        """Raises UserError unless the folder may hold a single folder of images, a class."""
+        source = f"{self.flag}={self.top}"
+        if self.choice == SPLIT_FOLDERS:
+            raise UserError(f"{source}: no folder train beside val or test; leave --layout out")
+        if self.choice == TABLE:
+            raise UserError(f"{source}: no table of labels in it; {_table_remedy(self.top)}")
+        if has_images_directly(self.top) and not folders_with_images(self.top, at_most=1):
+            raise self.unused or UserError(
+                f"{source}: images lie directly in it, without class folders; "
+                f"{_table_remedy(self.top)}, or --layout=flat if their names begin with the class "
+                "(cat.1.jpg)"
+            )
+
+    def _table_in(self, folder: Folder) -> LabelTable | None:
+        tables = find_tables(folder) if self.choice != SPLIT_FOLDERS else ()
+        try:
+            return read_found_tables(folder, tables, self.columns) if tables else None
+        except UserError as error:
+            if self.choice == TABLE:
+                raise
+            self.unused = error
+            return None
+
+    def _class_folders(self, folder: Folder) -> Layout | None:
+        if self.choice in (TABLE, SPLIT_FOLDERS) or len(folders_with_images(folder, 2)) < 2:
+            return None
+        if folder != self.top and has_images_directly(folder):
+            return None  # it is a class itself
+        if not self.class_names:
+            check_classes(folder, f"{self.flag}={folder}")
+        around = f", the only folder of images in {self.top}" if folder != self.top else ""
+        return Layout(FOLDERS, folder, description=f"class folders in {folder}{around}")
+
+
+def _by_table(
+    folder: Folder, table: LabelTable, split: Layout | None, choice: str
+) -> Layout | None:
+    """A layout by a table that was found; None if class folders beside it give the same labels.
+
+    Raises:
+        UserError: class folders and table contradict each other.
+    """
+    catalog, num_images = table.catalog, sum(1 for _ in image_paths(folder))
+    unlisted = num_images - len(catalog)
+    text = f"images in {folder} with the labels of {table.source}"
+    if unlisted > 0:
+        text += f"; {unlisted:,} of {num_images:,} images are not listed there and not used"
+    layout = Layout(TABLE, folder, table=table, description=text)
+    classes = (n for n in folder_names(folder) if not side_of(n) and has_images(folder / n))
+    if choice == TABLE or not (split or len(list(itertools.islice(classes, 2))) == 2):
+        return layout
+    depth = 1 if split else 0
+    for path, label in zip(catalog.paths, catalog.labels, strict=True):
+        parts, name = path.split("/"), catalog.class_names[label]
+        in_folder = parts[depth] if len(parts) > depth + 1 else ""
+        if composed(in_folder) != composed(name):
+            raise UserError(
+                f"{table.source}: labels {path!r} as {name!r}, but it lies beside class folders; pass "
+                "--layout=table or --layout=folders"
+            )
+    if table.sides is not None and not split:
+        return layout
+    if unlisted > 0:
         raise UserError(
-            f"{source}: images lie directly in it, without class folders; pass --labels_csv with a "
-            "table of their labels, or --layout=flat if their names begin with the class (cat.1.jpg)"
+            f"{table.source}: lists {len(catalog):,} of the {num_images:,} images in class folders "
+            "beside it; pass --layout=table for these, or --layout=folders for all"
         )
-    return Layout(FOLDERS, top)
+    return None
 
 
-def _split_layout(top: Folder, source: str, choice: str) -> Layout | None:
-    """The layout of a folder with train, and val or test; None if it has no such folders."""
-    names = _folder_names(top)
+def _split_layout(
+    top: Folder, flag: str, choice: str, has_table: bool, unused: UserError | None
+) -> Layout | None:
+    """The layout of a folder with train, and val or test; None if it has no such folders.
+
+    Args:
+        top: the folder.
+        flag: the flag that named it, for error messages.
+        choice: the layout that the user named, or ``auto``.
+        has_table: whether a table gives the labels, so that the parts need no class folders.
+        unused: the reason why a table that was found cannot be used.
+    """
+    names = folder_names(top)
     sides: dict[str, list[str]] = {"train": [], "val": [], "test": []}
     for name in names:
-        if side := SPLIT_WORDS.get(name.lower()):
+        if side := side_of(name):
             sides[side].append(name)
     if not sides["train"] or not (sides["val"] or sides["test"] or choice == SPLIT_FOLDERS):
         return None
     parts = [name for side in sides.values() for name in side]
-    nested = [name for name in parts if _folders_with_images(top / name, at_most=1)]
-    others = [n for n in names if n not in parts and _has_images(top / n)]
-    listed = ", ".join(parts)
+    nested = [name for name in parts if folders_with_images(top / name, at_most=1)]
+    others = [n for n in names if n not in parts and has_images(top / n)]
+    listed, source = ", ".join(parts), f"{flag}={top}"
     if sides["train"][0] not in nested:
-        if others or not any(_has_images_directly(top / name) for name in parts):
+        if others or has_table or not any(has_images_directly(top / name) for name in parts):
             return None  # a class may be called train
-        raise UserError(
-            f"{source}: {listed} hold images without class folders; pass --labels_csv with a table of "
-            "their labels, or --layout=folders if these are the classes"
+        raise unused or UserError(
+            f"{source}: {listed} hold images without class folders; {_table_remedy(top)}, or "
+            "--layout=folders if these are the classes"
         )
     doubled = next((names for names in sides.values() if len(names) > 1), [])
     if doubled or (others and choice != SPLIT_FOLDERS):
@@ -238,82 +316,25 @@ def _split_layout(top: Folder, source: str, choice: str) -> Layout | None:
     text = (
         f"folders of a split in {top}: {', '.join(told)}; --layout=folders takes them for classes"
     )
-    return Layout(SPLIT_FOLDERS, train, val, test, text)
+    return Layout(SPLIT_FOLDERS, train, val, test, description=text)
 
 
-def _entries(folder: Folder) -> list[str]:
-    """The names in a folder, those of folders with a slash; empty if it cannot be listed."""
-    try:
-        if isinstance(folder, RemotePath):
-            listed = folder.list("", IMAGE_SUFFIXES)
-            return sorted(f"{name}/" if is_folder else name for name, is_folder in listed)
-        with os.scandir(folder) as entries:
-            return sorted(f"{e.name}/" if _is_folder(e) else e.name for e in entries)
-    except OSError:
-        return []
-
-
-def _folder_names(folder: Folder) -> list[str]:
-    """The folders in a folder, without those of the system."""
-    names = (entry[:-1] for entry in _entries(folder) if entry.endswith("/"))
-    return [n for n in names if not n.startswith(".") and n.lower() not in _SYSTEM_NAMES]
-
-
-def _has_images_directly(folder: Folder) -> bool:
-    return any(
-        name.lower().endswith(IMAGE_SUFFIXES) and not name.startswith(".")
-        for name in _entries(folder)
-    )
-
-
-def _has_images(folder: Folder) -> bool:
-    """Whether an image lies anywhere below a folder that seedtf did not write."""
-    if _is_output(_entries(folder)):
-        return False
-    paths = walk_files(folder, "", lambda *_: None, lambda _: None)
-    return any(path.lower().endswith(IMAGE_SUFFIXES) for path in paths)
-
-
-def _folders_with_images(folder: Folder, at_most: int) -> list[str]:
-    images = (name for name in _folder_names(folder) if _has_images(folder / name))
-    return list(itertools.islice(images, at_most))
-
-
-def _only_folder(folder: Folder) -> str:
-    """The only folder with images in ``folder``; empty if there is none or another."""
-    names = _folders_with_images(folder, at_most=2)
-    return names[0] if len(names) == 1 else ""
-
-
-def _is_output(names: list[str]) -> bool:
-    """Whether the entries of a folder show that seedtf wrote it."""
-    return any(marks.issubset(names) for marks in _OUTPUTS)
-
-
-def _is_folder(entry: os.DirEntry[str]) -> bool:
-    try:
-        return entry.is_dir()
-    except OSError:  # a link that points to itself
-        return False
-
-
-def read_csv(
-    csv_path: str | os.PathLike[str], columns: Sequence[str], flag: str
-) -> Iterator[list[str]]:
-    """Yields the cells of ``columns``, unchanged, of each row of a UTF-8 CSV table with a header line.
-
-    Raises:
-        UserError: the file is missing, is not such a table, or lacks one of ``columns``.
-    """
-    with table_errors(csv_path, flag), open_table(csv_path) as file:
-        reader = csv.DictReader(file)
-        header = reader.fieldnames or []
-        missing = [column for column in columns if column not in header]
-        if missing:
-            found = ", ".join(header) or "none"
+def _check_only_folder(folder: Folder, source: str, class_names: Sequence[str]) -> None:
+    """Raises UserError for one folder of images beside a table that probably has their labels."""
+    names = folders_with_images(folder, at_most=2)
+    if len(names) == 1 and names[0] not in class_names and named_tables(folder):
+        images = folder / names[0]
+        if has_images_directly(images) and not folders_with_images(images, at_most=1):
             raise UserError(
-                f"{flag}={csv_path}: no column {missing[0]!r}, found {found}; "
-                f"the first line must name {', '.join(columns)}"
+                f"{source}: all images lie in {names[0]}, without class folders; "
+                f"{_table_remedy(folder)}"
             )
-        for row in reader:
-            yield [row[column] or "" for column in columns]
+
+
+def _table_remedy(folder: Folder) -> str:
+    """What to type where the labels of images are in a table: the table in ``folder`` if it has one."""
+    tables = named_tables(folder)
+    if not tables:
+        return "pass --labels_csv with a table of their labels"
+    others = f" or another of its {len(tables)} tables" if len(tables) > 1 else ""
+    return f"pass --labels_csv={folder / tables[0]}{others}"

@@ -12,9 +12,9 @@ from pathlib import Path
 import numpy as np
 
 from seedtf.data.catalog import Catalog, Fault, composed
-from seedtf.data.layouts import read_csv
 from seedtf.data.paths import common_folder, file_statuses, open_file
 from seedtf.data.string_array import NameFinder, StringArray
+from seedtf.data.table_text import read_csv
 from seedtf.errors import UserError
 from seedtf.files import csv_line, write_lines
 

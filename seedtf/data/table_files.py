@@ -8,27 +8,32 @@ from __future__ import annotations
 import os
 import posixpath
 import re
+from urllib.parse import unquote
 
-from seedtf.data.layouts import IMAGE_SUFFIXES, walk_files
 from seedtf.data.paths import Folder, RemotePath
+from seedtf.data.walk import IMAGE_SUFFIXES, image_paths
 from seedtf.errors import UserError
 
 __all__ = ["FileFinder"]
 
 _AMBIGUOUS = ""
+_MAX_LEADING = 64
+_UPLOADED = re.compile(r"/upload/\d+/[0-9a-f]{8}-([^/]+)$")
 
 
 class FileFinder:
     """Turns the cells of one table into paths below a folder.
 
     A cell is tried unchanged, with a suffix appended, without the leading folders that the table has
-    in all paths, and finally as the name or stem of a file anywhere below the folder. At a URL, where
-    every attempt is a request, a cell is only normalized.
+    in all paths, as the name or stem of a file anywhere below the folder, and finally without what
+    Label Studio adds to the name of a file. At a URL, where every attempt is a request, a cell is only
+    normalized.
 
     Attributes:
         suffix: the suffix that was appended to the cells; empty if none.
         leading: the leading folders that were removed from the cells; empty if none.
         by_name: whether files in sub-folders were found by name only.
+        by_label_studio: whether names were found without what Label Studio adds to them.
 
     Example:
         >>> from pathlib import Path
@@ -46,7 +51,7 @@ class FileFinder:
             root: the folder of the images.
             search: whether to look for names in all sub-folders.
         """
-        self.suffix, self.leading, self.by_name = "", "", False
+        self.suffix, self.leading, self.by_name, self.by_label_studio = "", "", False, False
         self._root = root
         self._index: dict[str, str] | None = None if search else {}
         self._absolute = "" if isinstance(root, RemotePath) else os.path.abspath(root) + "/"
@@ -55,6 +60,7 @@ class FileFinder:
         """How paths are made from the cells, as text that follows the name of the column."""
         text = f" + `{self.suffix}`" if self.suffix else ""
         text += f" without the leading `{self.leading}`" if self.leading else ""
+        text += ", without the prefix of Label Studio" if self.by_label_studio else ""
         return text + (", found in sub-folders" if self.by_name else "")
 
     def is_file(self, cell: str) -> bool:
@@ -82,6 +88,7 @@ class FileFinder:
             self._with_suffix(slashed)
             or self._without_leading(slashed)
             or self._named(slashed)
+            or self._of_label_studio(slashed)
             or slashed
         )
 
@@ -111,11 +118,30 @@ class FileFinder:
             shorter = path.removeprefix(self.leading)
             return self._with_suffix(shorter) if shorter != path else ""
         start = 0
-        while (start := path.find("/", start) + 1) > 0:
+        for _ in range(_MAX_LEADING):
+            start = path.find("/", start) + 1
+            if not start:
+                break
             if result := self._with_suffix(path[start:]):
                 self.leading = path[:start]
                 return result
         return ""
+
+    def _of_label_studio(self, path: str) -> str:
+        """The file that Label Studio serves under a path of its own.
+
+        Such a path is ``/data/upload/<project>/<8 digits>-<name>`` for an uploaded file, and
+        ``/data/local-files/?d=<path>``, with escapes, for a file on the server's disk.
+        """
+        result = ""
+        if "/local-files/?d=" in path:
+            local = unquote(path.partition("/local-files/?d=")[2])
+            result = self._with_suffix(local) or self._without_leading(local)
+        elif match := _UPLOADED.search(path):
+            name = unquote(match[1])
+            result = self._with_suffix(name) or self._named(name)
+        self.by_label_studio = self.by_label_studio or bool(result)
+        return result
 
     def _named(self, path: str) -> str:
         """The only file anywhere below the folder that has this name or this stem."""
@@ -134,11 +160,10 @@ class FileFinder:
 
     def _names_below(self) -> dict[str, str]:
         index: dict[str, str] = {}
-        for path in walk_files(self._root, "--data_dir"):
-            if path.lower().endswith(IMAGE_SUFFIXES):
-                name = path.rpartition("/")[2]
-                for key in (name, os.path.splitext(name)[0]):
-                    index[key] = _AMBIGUOUS if key in index else path
+        for path in image_paths(self._root):
+            name = path.rpartition("/")[2]
+            for key in (name, os.path.splitext(name)[0]):
+                index[key] = _AMBIGUOUS if key in index else path
         return index
 
 

@@ -6,7 +6,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from seedtf.data.layouts import read_csv
+from seedtf.data.table_text import read_csv
 from seedtf.errors import UserError
 from seedtf.evaluation.metrics import mcnemar_p
 from seedtf.intervals import paired_difference_interval

@@ -8,6 +8,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from seedtf.data.columns import Columns
 from seedtf.errors import UserError
 from seedtf.evaluation.evaluate import Report, compute_report, make_ensemble, predict_store
 from seedtf.evaluation.metrics import fit_temperature
@@ -42,6 +43,9 @@ def evaluate_run(
     *,
     data_dir: str = "",
     labels_csv: str = "",
+    file_column: str = "",
+    label_column: str = "",
+    split_column: str = "",
     tta: int = 1,
     snapshots: bool = False,
     precision_target: float = 0.95,
@@ -56,7 +60,9 @@ def evaluate_run(
 
     Args:
         run_dir: a run folder, or a checkpoint inside one, such as ``RUN/checkpoints/last.keras``.
-        data_dir, labels_csv: other labelled images, as for training.
+        data_dir, labels_csv: other labelled images, as for training. If a table has test rows, only
+            these are evaluated.
+        file_column, label_column, split_column: columns of the table, by header or by number from 1.
         tta: 1, or 8 for the mean over the eight rotations and reflections of the square.
         snapshots: whether to average all snapshots of the run instead of using its best model.
         precision_target: wanted fraction of correct predictions among the accepted ones.
@@ -89,7 +95,11 @@ def evaluate_run(
     if out:
         _check_out(out, overwrite)
     models = run.load_members(snapshots)
-    store, records = open_labelled(run, data_dir, labels_csv) if data_dir else open_validation(run)
+    columns = Columns(file_column, label_column, split_column)
+    if data_dir:
+        store, records = open_labelled(run, data_dir, labels_csv, columns)
+    else:
+        store, records = open_validation(run)
     predictions = predict_store(make_ensemble(models, tta), store, records, batch_size)
     if data_dir:
         temperature = read_temperature(report_paths())

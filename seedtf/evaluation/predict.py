@@ -15,8 +15,8 @@ from typing import Any
 
 from tqdm import tqdm
 
-from seedtf.data.layouts import IMAGE_SUFFIXES, walk_files
 from seedtf.data.paths import read_file
+from seedtf.data.walk import IMAGE_SUFFIXES, walk_files
 from seedtf.errors import UserError
 from seedtf.evaluation.classifier import Classifier, Prediction
 from seedtf.evaluation.report import format_probability

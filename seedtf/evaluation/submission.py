@@ -11,7 +11,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from seedtf.data.layouts import IMAGE_SUFFIXES
+from seedtf.data.walk import IMAGE_SUFFIXES
 from seedtf.errors import UserError
 from seedtf.evaluation.classifier import Classifier
 from seedtf.evaluation.predict import list_images, predict_files

@@ -12,12 +12,13 @@ import numpy as np
 import tensorflow as tf
 
 from seedtf.config.flags import default_cache_dir
-from seedtf.data.catalog import Catalog, align_labels, scan_folder
-from seedtf.data.columns import SPLIT_WORDS
-from seedtf.data.label_table import read_labels_csv
-from seedtf.data.layouts import SPLIT_FOLDERS, find_layout, read_csv
+from seedtf.data.archives import unpacked_folder
+from seedtf.data.catalog import Catalog
+from seedtf.data.columns import ANY_COLUMNS, Columns
+from seedtf.data.listing import list_known_classes
 from seedtf.data.paths import Folder, folder_at
 from seedtf.data.store import Store, build_store, plan_cache
+from seedtf.data.table_text import read_csv
 from seedtf.errors import UserError
 from seedtf.images.header import MAX_PIXELS
 from seedtf.model.network import load_model
@@ -151,36 +152,23 @@ def open_training_sample(run: Run, count: int) -> np.ndarray:
     return store.read(tf.constant(records)).numpy()
 
 
-def open_labelled(run: Run, data_dir: str, labels_csv: str = "") -> tuple[Store, np.ndarray]:
+def open_labelled(
+    run: Run, data_dir: str, labels_csv: str = "", columns: Columns = ANY_COLUMNS
+) -> tuple[Store, np.ndarray]:
     """Labelled images of another folder, labels as indices into the run's classes, and all records.
+
+    Args:
+        run: the run whose classes they have.
+        data_dir: the folder or archive, or what the table's paths are relative to.
+        labels_csv: a table of files and labels; if it has test rows, only these are used.
+        columns: the columns of the table that the user named.
 
     Raises:
         UserError: the folder or table cannot be used, or holds a class that the run does not know.
     """
-    if labels_csv:
-        catalog = read_labels_csv(labels_csv, data_dir)
-    else:
-        catalog = scan_folder(_class_folders(run, data_dir))
-    return _open_store(run, align_labels(catalog, run.class_names, "--data_dir"))
-
-
-def _class_folders(run: Run, data_dir: str) -> Folder:
-    """The folder of the class folders in ``data_dir``; a line says where that is another one.
-
-    Raises:
-        UserError: ``data_dir`` has the folders of a split, of which the user has to choose one.
-    """
-    if set(run.class_names) & SPLIT_WORDS.keys():
-        return folder_at(data_dir)
-    layout = find_layout(data_dir, class_names=run.class_names)
-    if layout.kind == SPLIT_FOLDERS:
-        part = layout.test or layout.val or layout.root
-        raise UserError(
-            f"--data_dir={data_dir}: has the folders of a split; pass one, such as {part}"
-        )
-    if layout.description:
-        report("layout", layout.description)
-    return layout.root
+    folder = unpacked_folder(data_dir, "--data_dir", run.cache_dir)
+    catalog = list_known_classes(folder, run.class_names, "--data_dir", labels_csv, columns)
+    return _open_store(run, catalog)
 
 
 def _split_catalog(run: Run, side: str) -> Catalog:

@@ -8,7 +8,8 @@ import numpy as np
 
 from seedtf.config.train_config import TrainConfig
 from seedtf.data.columns import Columns
-from seedtf.data.dataset import Dataset, list_files
+from seedtf.data.dataset import Dataset
+from seedtf.data.listing import list_files
 from seedtf.data.store import build_store, plan_cache
 from seedtf.errors import UserError
 from seedtf.plots.augmentation import draw_preview

@@ -10,6 +10,7 @@ import keras
 import tensorflow as tf
 
 from seedtf.config.train_config import SAMPLE, TrainConfig
+from seedtf.data.archives import unpacked_folder
 from seedtf.data.check.check import name_broken_files
 from seedtf.data.dataset import Dataset, load_dataset
 from seedtf.data.sample.write import write_sample
@@ -71,13 +72,13 @@ def seed_and_set_precision(settings: Settings) -> None:
 
 
 def data_folder(config: TrainConfig) -> str:
-    """``--data_dir``; for ``sample`` the folder of the sample data, generated if it does not exist.
+    """``--data_dir``, or the folder of the sample data or of an unpacked archive in the cache.
 
     Raises:
-        UserError: the sample data cannot be written.
+        UserError: the sample data cannot be written, or the archive cannot be unpacked.
     """
     if config.data_dir != SAMPLE:
-        return config.data_dir
+        return unpacked_folder(config.data_dir, "--data_dir", config.cache_folder)
     root = config.cache_folder / "sample"
     report("sample", str(root))
     try:
@@ -100,7 +101,7 @@ def load_training_data(config: TrainConfig) -> Dataset:
         label_column=config.label_column,
         split_column=config.split_column,
         layout=config.layout,
-        val_dir=config.val_dir,
+        val_dir=unpacked_folder(config.val_dir, "--val_dir", config.cache_folder),
         split_csv=config.split_csv,
         val_fraction=config.val_fraction,
         seed=config.seed,

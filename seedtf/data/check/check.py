@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from seedtf.data.catalog import Catalog, Fault, composed, scan_folder
+from seedtf.data.catalog import Catalog, Fault, composed
 from seedtf.data.check.near_duplicates import (
     FINGERPRINT_SIZE,
     THUMBNAIL,
@@ -21,16 +21,15 @@ from seedtf.data.check.near_duplicates import (
 )
 from seedtf.data.check.traits import image_traits, looks_like, name_traits
 from seedtf.data.columns import ANY_COLUMNS, Columns
-from seedtf.data.label_table import read_labels_csv
-from seedtf.data.layouts import FLAT, FOLDERS, IMAGE_SUFFIXES, SPLIT_FOLDERS, find_layout
+from seedtf.data.listing import list_for_check
 from seedtf.data.map_files import map_files
 from seedtf.data.paths import RemotePath, read_file
 from seedtf.data.store import Store
+from seedtf.data.walk import IMAGE_SUFFIXES
 from seedtf.errors import UserError
 from seedtf.files import check_parent, csv_line, write_lines
 from seedtf.images.decode import make_decoder
 from seedtf.images.header import MAX_PIXELS, RefusedError, read_header
-from seedtf.report import report
 
 __all__ = [
     "LEFT_OUT",
@@ -84,12 +83,14 @@ class DataCheck:
         findings: sorted by path, then by severity, the worst first.
         formats: number of usable files of each format, the most frequent first.
         sizes: int32 ``[N, 2]``, width and height in pixels of each usable file as stored.
+        refusal: why a training on these files would be refused; empty if it would not.
     """
 
     catalog: Catalog
     findings: tuple[Finding, ...]
     formats: dict[str, int]
     sizes: np.ndarray
+    refusal: str
 
     @property
     def clean(self) -> bool:
@@ -147,17 +148,8 @@ def check_data(
         printable = os.fsencode(path).decode("utf-8", "backslashreplace")
         skipped.append(Fault(printable, fault, detail))
 
-    if labels_csv:
-        listed = read_labels_csv(labels_csv, data_dir, columns=columns)
-    else:
-        found = find_layout(data_dir, "DATA", layout)
-        is_split = found.kind == SPLIT_FOLDERS
-        if found.description:
-            report("layout", found.description)
-        root = found.root.parent if is_split else found.root
-        listed = scan_folder(
-            root, "DATA", add_skipped, flat=found.kind == FLAT, split_folders=is_split
-        )
+    files = list_for_check(data_dir, labels_csv, columns, layout, add_skipped)
+    listed = files.catalog
     facts, good, faults = _read_all(listed, max_pixels)
     usable = listed.take(good, faults)
     unusual = [
@@ -165,7 +157,7 @@ def check_data(
         *_trait_faults(listed, facts),
         *_duplicates(usable, good, facts),
     ]
-    if not labels_csv and found.kind == FOLDERS:
+    if files.in_class_folders:
         unusual += _empty_classes(usable, {fault.path for fault in skipped})
     findings = [Finding(f.path, f.fault, f.detail, LEFT_OUT) for f in usable.faults]
     findings += [Finding(f.path, f.fault, f.detail, _severity(f)) for f in (*skipped, *unusual)]
@@ -174,7 +166,9 @@ def check_data(
     formats = Counter(
         {_FORMATS[k]: int(n) for k, n in enumerate(np.bincount(facts.formats[good])) if n}
     )
-    return DataCheck(usable, tuple(findings), dict(formats.most_common()), facts.sizes[good])
+    return DataCheck(
+        usable, tuple(findings), dict(formats.most_common()), facts.sizes[good], files.refusal(good)
+    )
 
 
 def check_report_path(path: Path, data_dir: str) -> None:

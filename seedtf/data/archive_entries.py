@@ -1,0 +1,189 @@
+"""The files and folders in a ZIP or tar archive, with the reason where one must not be unpacked.
+
+This module does not import TensorFlow.
+"""
+
+from __future__ import annotations
+
+import bz2
+import contextlib
+import functools
+import gzip
+import lzma
+import re
+import stat
+import tarfile
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import IO, Any, BinaryIO
+
+__all__ = ["DAMAGED", "ArchiveEntry", "archive_kind", "tar_entries", "zip_entries"]
+
+# A header of a tar archive that is longer than this does not hold the name of a file.
+_MAX_TAR_READ = 4 << 20
+_BLOCK = 512
+
+_COMPRESSED: dict[bytes, Callable[..., Any]] = {
+    b"\x1f\x8b": gzip.open,
+    b"BZh": bz2.open,
+    b"\xfd7zXZ\x00": lzma.open,
+}
+_ZIP, _EMPTY_ZIP = b"PK\x03\x04", b"PK\x05\x06"
+
+DAMAGED = (
+    *(zipfile.BadZipFile, tarfile.TarError, gzip.BadGzipFile, EOFError, zlib.error, lzma.LZMAError),
+    # an unknown compression, a name that is not UTF-8, a number that is out of range
+    *(NotImplementedError, RuntimeError, ValueError, OverflowError),
+)
+"""What the standard library raises for an archive that is damaged, or written with a method that it
+does not have."""
+
+
+@dataclass(frozen=True)
+class ArchiveEntry:
+    """A file or folder of an archive.
+
+    Attributes:
+        name: its path in the archive, as the archive gives it.
+        parts: the names of its folders and its own; empty for the root.
+        size: the bytes that it takes when it is unpacked.
+        is_folder: whether it is a folder.
+        refusal: why it must not be unpacked, as text that follows its name; empty if it may.
+        open: opens the file.
+    """
+
+    name: str
+    parts: tuple[str, ...]
+    size: int
+    is_folder: bool
+    refusal: str
+    open: Callable[[], IO[bytes]]
+
+
+def archive_kind(head: bytes) -> str:
+    """``zip``, ``tar`` or nothing, by the first 512 bytes of a file.
+
+    Example:
+        >>> archive_kind(b"PK\\x03\\x04"), archive_kind(b"\\x1f\\x8b"), archive_kind(b"\\xff\\xd8")
+        ('zip', 'tar', '')
+    """
+    if head.startswith((_ZIP, _EMPTY_ZIP)):
+        return "zip"
+    is_tar = head[257:262] == b"ustar" or head.startswith(tuple(_COMPRESSED))
+    return "tar" if is_tar else ""
+
+
+def zip_entries(file: BinaryIO) -> Iterator[ArchiveEntry]:
+    """The entries of a ZIP archive, whose list is read whole. Raises ``DAMAGED``."""
+    archive = zipfile.ZipFile(file)
+    for info in archive.infolist():
+        name = _zip_name(info)
+        kind = stat.S_IFMT(info.external_attr >> 16)
+        refusal = _name_refusal(name)
+        if kind not in (0, stat.S_IFREG, stat.S_IFDIR):
+            refusal = "is a link" if kind == stat.S_IFLNK else "is no file"
+        elif info.flag_bits & 1:
+            refusal = "is encrypted"
+        is_folder = name.endswith("/") or kind == stat.S_IFDIR
+        opener = functools.partial(archive.open, info)
+        yield ArchiveEntry(name, _parts(name), info.file_size, is_folder, refusal, opener)
+
+
+def _zip_name(info: zipfile.ZipInfo) -> str:
+    """The name with slashes. Without a declared encoding it is UTF-8 (macOS) or code page 437 (DOS)."""
+    name = info.orig_filename
+    if not info.flag_bits & 0x800:
+        with contextlib.suppress(UnicodeError):
+            name = name.encode("cp437").decode("utf-8")
+    return name.replace("\\", "/")
+
+
+def tar_entries(file: BinaryIO) -> Iterator[ArchiveEntry]:
+    """The entries of a tar archive, read one after the other. Raises ``DAMAGED``.
+
+    Each entry must be read before the next one is asked for.
+    """
+    head = file.read(8)
+    file.seek(0)
+    openers = (opener for magic, opener in _COMPRESSED.items() if head.startswith(magic))
+    stream = next(openers, lambda plain: plain)(file)
+    bounded: Any = _ForwardStream(stream)
+    archive: Any
+    with tarfile.open(
+        fileobj=bounded, mode="r:", encoding="utf-8", errors="surrogateescape"
+    ) as archive:
+        while (member := archive.next()) is not None:
+            archive.members = []  # tarfile would keep every member in memory
+            refusal = _name_refusal(member.name)
+            if member.issym() or member.islnk():
+                refusal = "is a link"
+            elif not (member.isfile() or member.isdir()):
+                refusal = "is no file"
+            opener = functools.partial(_open_member, archive, member)
+            parts = _parts(member.name)
+            yield ArchiveEntry(member.name, parts, member.size, member.isdir(), refusal, opener)
+
+
+def _open_member(archive: tarfile.TarFile, member: tarfile.TarInfo) -> IO[bytes]:
+    file = archive.extractfile(member)
+    assert file is not None
+    return file
+
+
+class _ForwardStream:
+    """A stream that tarfile reads: forwards, with a bound for one read, and back by one block at most.
+
+    Going further back would decompress the archive from its beginning again. A single large read is a
+    header, which tarfile would keep in memory.
+    """
+
+    def __init__(self, stream: IO[bytes]) -> None:
+        self._stream, self._end = stream, 0
+        self._kept = b""  # the last bytes before the end, for going back
+        self._position = 0
+
+    def tell(self) -> int:
+        """The position of the next byte."""
+        return self._position
+
+    def seek(self, position: int) -> int:
+        """Goes to a position. Raises TarError for one that is too far back or behind the end."""
+        if position < self._end - len(self._kept):
+            raise tarfile.ReadError("entries are out of order")
+        self._position = min(position, self._end)
+        while self._position < position:
+            if not self.read(min(position - self._position, _MAX_TAR_READ)):
+                raise tarfile.ReadError("unexpected end of data")
+        return position
+
+    def read(self, size: int) -> bytes:
+        """At most ``size`` bytes. Raises TarError if that is more than a header can have."""
+        if not 0 <= size <= _MAX_TAR_READ:
+            raise tarfile.ReadError(f"a header of {size} bytes")
+        start = len(self._kept) - (self._end - self._position)
+        again = self._kept[start : start + size]
+        fresh = self._stream.read(size - len(again)) if len(again) < size else b""
+        self._end += len(fresh)
+        self._position += len(again) + len(fresh)
+        self._kept = (self._kept + fresh)[-_BLOCK:]
+        return again + fresh
+
+
+def _parts(name: str) -> tuple[str, ...]:
+    return tuple(part for part in name.split("/") if part not in ("", "."))
+
+
+def _name_refusal(name: str) -> str:
+    """Why a name must not be unpacked; empty if it may."""
+    parts = name.split("/")
+    if "\0" in name:
+        return "has a name with a zero byte"
+    if name.startswith("/") or re.match("[A-Za-z]:", name) or ".." in parts:
+        return "lies outside the archive"
+    if len(name) > 1000 or any(
+        len(part.encode("utf-8", "surrogateescape")) > 250 for part in parts
+    ):
+        return "has too long a name"
+    return ""

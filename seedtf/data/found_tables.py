@@ -1,0 +1,97 @@
+"""Finds tables of labels that lie beside the images, as Hugging Face and Roboflow write them.
+
+This module opens no image and does not import TensorFlow.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from seedtf.data.columns import ANY_COLUMNS, SPLIT_WORDS, Columns
+from seedtf.data.label_table import LabelTable, read_label_table, read_split_tables
+from seedtf.data.paths import Folder
+from seedtf.data.walk import folder_names, names_in
+
+__all__ = ["FoundTable", "find_tables", "named_tables", "read_found_tables", "side_of"]
+
+_KNOWN_NAMES = ("metadata.csv", "metadata.jsonl", "_classes.csv")
+_TABLE_SUFFIXES = (".csv", ".tsv", ".jsonl")
+FoundTable = tuple[str, str, str]
+"""A side of a split or nothing, the name of its folder or nothing, and the name of the table."""
+
+
+def find_tables(folder: Folder) -> tuple[FoundTable, ...]:
+    """The table of labels in a folder, or those in its folders of a split if train has one.
+
+    They are found by the names that Hugging Face and Roboflow use.
+
+    Example:
+        >>> from pathlib import Path
+        >>> for name in ["d/train/1.jpg", "d/train/_classes.csv", "d/valid/_classes.csv"]:
+        ...     Path(name).parent.mkdir(parents=True, exist_ok=True)
+        ...     Path(name).touch()
+        >>> find_tables(Path("d"))
+        (('train', 'train', '_classes.csv'), ('val', 'valid', '_classes.csv'))
+    """
+    if name := _known_name(folder):
+        return (("", "", name),)
+    named = ((side_of(part), part, _known_name(folder / part)) for part in _split_parts(folder))
+    tables = tuple(table for table in named if table[2])
+    sides = [side for side, _, _ in tables]
+    is_split = "train" in sides and len(set(sides)) == len(sides)
+    return tables if is_split else ()
+
+
+def named_tables(folder: Folder) -> list[str]:
+    """The names of all files in a folder that may be tables, by their suffixes."""
+    names = names_in(folder)
+    return [n for n in names if n.lower().endswith(_TABLE_SUFFIXES) and not n.startswith(".")]
+
+
+def read_found_tables(
+    folder: Folder, tables: tuple[FoundTable, ...], columns: Columns = ANY_COLUMNS
+) -> LabelTable:
+    """Reads the tables that ``find_tables`` has found in a folder.
+
+    If one table lists the images of the folders of a split, these are the sides.
+
+    Raises:
+        UserError: as ``read_label_table``.
+    """
+    (side, _, name), *others = tables
+    if side:
+        return read_split_tables(folder, tables, columns)
+    assert not others
+    table = read_label_table(folder / name, folder, "", columns)
+    if table.sides is not None:
+        return table
+    sides = np.array([side_of(path.partition("/")[0]) for path in table.catalog.paths])
+    is_split = (sides != "").all() and "train" in sides and len(np.unique(sides)) > 1
+    return replace(table, sides=sides) if is_split else table
+
+
+def side_of(folder_name: str) -> str:
+    """The side of a split that a folder is called after, or nothing.
+
+    Example:
+        >>> side_of("valid"), side_of("Train_Images"), side_of("oak")
+        ('val', 'train', '')
+    """
+    words = folder_name.lower().replace("-", "_").replace(" ", "_").split("_")
+    kept = [word for word in words if word not in _FILLERS]
+    return SPLIT_WORDS.get(kept[0], "") if len(kept) == 1 else ""
+
+
+_FILLERS = {"image", "images", "img", "imgs", "photos", "pictures", "data", "dataset", "set"}
+
+
+def _split_parts(folder: Folder) -> list[str]:
+    return [name for name in folder_names(folder) if side_of(name)]
+
+
+def _known_name(folder: Folder) -> str:
+    """The name of the table in a folder; the first one if there are several."""
+    names = set(names_in(folder))
+    return next((name for name in _KNOWN_NAMES if name in names), "")

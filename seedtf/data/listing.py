@@ -1,0 +1,209 @@
+"""Lists the labelled files of a folder or table, with their split where the user's data has one.
+
+This module opens no image and does not import TensorFlow.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from seedtf.data.catalog import Catalog, align_labels, scan_folder
+from seedtf.data.columns import ANY_COLUMNS, Columns
+from seedtf.data.label_table import LabelTable, read_label_table
+from seedtf.data.layouts import FLAT, SPLIT_FOLDERS, Layout, find_class_folders, find_layout
+from seedtf.data.split import Split, check_trainable, join_catalogs
+from seedtf.data.walk import SkipCallback
+from seedtf.errors import UserError
+from seedtf.report import report
+
+__all__ = ["CheckedFiles", "list_files", "list_for_check", "list_known_classes"]
+
+
+@dataclass(frozen=True)
+class CheckedFiles:
+    """All labelled files of a folder or table, also those of validation and test.
+
+    Attributes:
+        catalog: the files.
+        sides: for each of them ``train``, ``val`` or ``test``; None if training draws the split.
+        in_class_folders: whether the folders directly below the root are the classes.
+    """
+
+    catalog: Catalog
+    sides: np.ndarray | None
+    in_class_folders: bool = False
+
+    def refusal(self, usable: np.ndarray) -> str:
+        """Why a training on the files at the indices ``usable`` would be refused; empty if not."""
+        trains, min_images = usable, 2
+        if self.sides is not None:
+            trains = usable[self.sides[usable] == "train"]
+            min_images = 1 if (self.sides[usable] == "val").any() else 2
+        try:
+            check_trainable(self.catalog.take(trains), min_images)
+        except UserError as error:
+            return str(error)
+        return ""
+
+
+def list_files(
+    data_dir: str,
+    labels_csv: str = "",
+    columns: Columns = ANY_COLUMNS,
+    layout: str = "auto",
+    min_images: int = 2,
+) -> tuple[Catalog, Split | None]:
+    """Lists the labelled files of a folder, or those that a table names; prints what was recognised.
+
+    Args:
+        data_dir: the folder, or what the table's paths are relative to.
+        labels_csv: the table; empty for the layout of the folder.
+        columns: the columns of the table that the user named.
+        layout: what lies in the folder, or ``auto`` to recognise it.
+        min_images: images that each class needs, unless the folder or table gives the split; then one.
+
+    Returns:
+        The files, and their split where the folder or table gives one with validation images. Files
+        that are kept for a test are left out.
+
+    Raises:
+        UserError: the folder or table is missing or unusable, there is only one class, or a class has
+            fewer images than it needs.
+
+    Example:
+        >>> from pathlib import Path
+        >>> for name in ["d/train/oak/1.jpg", "d/train/elm/2.jpg", "d/valid/oak/3.jpg"]:
+        ...     Path(name).parent.mkdir(parents=True, exist_ok=True)
+        ...     Path(name).touch()
+        >>> catalog, split = list_files("d")
+        layout    folders of a split in d: train (train), valid (val)
+        >>> [catalog.paths[index] for index in split.val]
+        ['valid/oak/3.jpg']
+    """
+    if labels_csv:
+        table = _read_reported(labels_csv, data_dir, columns)
+        return _table_split(table, min_images)
+    found = find_layout(data_dir, choice=layout, columns=columns)
+    _report_layout(found)
+    if found.table:
+        return _table_split(found.table, min_images)
+    catalog = scan_folder(found.root, flat=found.kind == FLAT)
+    check_trainable(catalog, 1 if found.val else min_images)
+    if found.test:
+        report(
+            "test", f"{found.test} is kept for the end: seedtf evaluate RUN --data_dir={found.test}"
+        )
+    if not found.val:
+        return catalog, None
+    val = scan_folder(found.val)
+    return join_catalogs(catalog, align_labels(val, catalog.class_names, "--data_dir"))
+
+
+def list_known_classes(
+    data_dir: str,
+    class_names: tuple[str, ...],
+    flag: str = "--data_dir",
+    labels_csv: str = "",
+    columns: Columns = ANY_COLUMNS,
+) -> Catalog:
+    """Lists labelled files of classes that are known, with labels that index ``class_names``.
+
+    If a table has test rows, only these are listed.
+
+    Args:
+        data_dir: a folder without a split of its own, or what the table's paths are relative to.
+        class_names: the classes of training.
+        flag: the flag that named the folder, for error messages.
+        labels_csv: the table; empty for the layout of the folder.
+        columns: the columns of the table that the user named.
+
+    Raises:
+        UserError: the folder or table cannot be used, or has a class that is not in ``class_names``.
+    """
+    if labels_csv:
+        table: LabelTable | None = _read_reported(labels_csv, data_dir, columns)
+    else:
+        found = find_class_folders(data_dir, flag, class_names, columns)
+        table = found.table
+        _report_layout(found)
+    catalog = _test_rows(table) if table else scan_folder(found.root, flag)
+    return align_labels(catalog, class_names, flag)
+
+
+def list_for_check(
+    data_dir: str,
+    labels_csv: str,
+    columns: Columns,
+    layout: str,
+    on_skip: SkipCallback,
+) -> CheckedFiles:
+    """Lists everything that a training and its test would use, for ``seedtf check``.
+
+    Args:
+        data_dir: the folder, or what the table's paths are relative to.
+        labels_csv: the table; empty for the layout of the folder.
+        columns: the columns of the table that the user named.
+        layout: what lies in the folder, or ``auto`` to recognise it.
+        on_skip: called for each skipped entry, as in ``walk_files``.
+
+    Raises:
+        UserError: as ``list_files``; but one class, or one image of a class, is no error here.
+    """
+    if labels_csv:
+        table: LabelTable | None = _read_reported(labels_csv, data_dir, columns)
+    else:
+        found = find_layout(data_dir, "DATA_DIR", layout, columns=columns)
+        table = found.table
+        _report_layout(found)
+    if table:
+        return CheckedFiles(table.catalog, table.sides)
+    if found.kind != SPLIT_FOLDERS:
+        is_flat = found.kind == FLAT
+        catalog = scan_folder(found.root, "DATA_DIR", on_skip, flat=is_flat)
+        return CheckedFiles(catalog, None, in_class_folders=not is_flat)
+    catalog = scan_folder(found.root.parent, "DATA_DIR", on_skip, split_folders=True)
+    side_names = {str(found.root): "train", str(found.val): "val", str(found.test): "test"}
+    folders = (str(found.root.parent / path.partition("/")[0]) for path in catalog.paths)
+    return CheckedFiles(catalog, np.array([side_names.get(folder, "") for folder in folders]))
+
+
+def _read_reported(labels_csv: str, data_dir: str, columns: Columns) -> LabelTable:
+    """Reads a table of labels and prints its detected format. Raises as ``read_label_table``."""
+    table = read_label_table(labels_csv, data_dir, columns=columns)
+    _report_table(table)
+    return table
+
+
+def _report_layout(layout: Layout) -> None:
+    if layout.description:
+        report("layout", layout.description)
+    if layout.table:
+        _report_table(layout.table)
+
+
+def _report_table(table: LabelTable) -> None:
+    if table.description:
+        report("table", table.description)
+
+
+def _test_rows(table: LabelTable) -> Catalog:
+    if table.sides is None or "test" not in table.sides:
+        return table.catalog
+    rows = np.flatnonzero(table.sides == "test")
+    report("test", f"the {len(rows):,} test rows of the {len(table.sides):,} rows of the table")
+    return table.catalog.take(rows)
+
+
+def _table_split(table: LabelTable, min_images: int) -> tuple[Catalog, Split | None]:
+    catalog, sides = table.catalog, table.sides
+    if sides is not None and (held_out := int((sides == "test").sum())):
+        report("test", f"{held_out:,} images are kept for the end; they neither train nor validate")
+        kept = np.flatnonzero(sides != "test")
+        catalog, sides = catalog.take(kept), sides[kept]
+    if sides is None or "val" not in sides:
+        check_trainable(catalog, min_images)
+        return catalog, None
+    check_trainable(catalog, 1)
+    return catalog, Split(np.flatnonzero(sides == "train"), np.flatnonzero(sides == "val"))

@@ -1,0 +1,187 @@
+"""Walks through folders: every file below one, without what systems and seedtf itself leave there.
+
+This module opens no file and does not import TensorFlow.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+from collections.abc import Callable, Iterator
+
+from seedtf.data.paths import Folder, RemotePath, folder_at
+from seedtf.errors import UserError
+
+__all__ = [
+    "IMAGE_SUFFIXES",
+    "SkipCallback",
+    "folder_names",
+    "folders_with_images",
+    "has_images",
+    "has_images_directly",
+    "image_paths",
+    "is_image",
+    "names_in",
+    "walk_files",
+]
+
+# Python's own limit of nested calls is 1,000.
+_MAX_DEPTH = 200
+
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".jpe", ".png", ".bmp", ".gif", ".webp")
+# File managers, archivers, file systems and network storages leave these; they are never the user's
+# images.
+_SYSTEM_NAMES = frozenset(
+    {
+        *("__macosx", "thumbs.db", "ehthumbs.db", "desktop.ini", "@eadir", "lost+found"),
+        *("$recycle.bin", "recycler", "recycled", "system volume information", "found.000"),
+        *("#recycle", "@recycle", "#snapshot", "@recently-snapshot", "lost.dir"),
+    }
+)
+# The names in a folder by which it is known as an output of seedtf: a run, a learning-rate search, a
+# tuning, and the embedded sample in a cache folder. Folders end with a slash.
+_OUTPUTS = (
+    frozenset({"checkpoints/", "state/"}),
+    frozenset({"lr_find.csv", "lr_find.png"}),
+    frozenset({"trials.csv", "importance.png"}),
+    frozenset({".seedtf-sample.json"}),
+)
+
+
+SkipCallback = Callable[[str, str, str], None]
+"""Called with the path, a short fixed name and the detail of each entry that is skipped."""
+
+
+def walk_files(
+    root: str | os.PathLike[str],
+    flag: str,
+    on_skip: SkipCallback | None = None,
+    on_left_out: Callable[[str], None] | None = None,
+) -> Iterator[str]:
+    """Yields the path of every file below ``root``, relative, ``/``-separated and sorted.
+
+    Hidden and system entries are skipped. Links to folders are followed, except back to a folder that
+    contains the link. Only the names in the current folder and in those above it are held in memory.
+
+    Args:
+        root: a folder, or the URL of one.
+        flag: the flag that named it, for error messages.
+        on_skip: called for each skipped entry. If given, a folder that cannot be listed is skipped
+            too, instead of ending the walk.
+        on_left_out: called with each system folder that is not hidden. If given, the runs, searches
+            and samples that seedtf wrote below ``root`` are left out too, and it is called with them.
+
+    Raises:
+        UserError: a folder cannot be listed.
+    """
+    skip = on_skip or (lambda path, name, detail: None)
+    top = folder_at(root)
+    remote = top if isinstance(top, RemotePath) else None
+
+    def entries(folder: str, relative: str) -> Iterator[str]:
+        if remote is not None:
+            for name, is_folder in remote.list(relative, IMAGE_SUFFIXES):
+                yield f"{name}/" if is_folder else name
+            return
+        with os.scandir(folder) as listing:
+            for entry in listing:
+                yield f"{entry.name}/" if _is_folder(entry) else entry.name
+
+    def walk(relative: str, ancestors: frozenset[str]) -> Iterator[str]:
+        folder = os.path.join(top, relative[:-1]) if relative else os.fspath(top)
+        if relative.count("/") > _MAX_DEPTH:
+            if on_skip is None:
+                raise UserError(
+                    f"{flag}: more than {_MAX_DEPTH} folders inside each other: {folder}"
+                )
+            skip(relative, "unreadable", f"more than {_MAX_DEPTH} folders inside each other")
+            return
+        try:
+            # The names of folders end with a slash, so that the whole paths come out sorted.
+            names = sorted(entries(folder, relative))
+        except OSError as error:
+            if on_skip is None:
+                raise UserError(f"{flag}: cannot list {folder}: {error.strerror}") from error
+            skip(relative, "unreadable", f"folder cannot be listed: {error.strerror}")
+            return
+        if relative and on_left_out and _is_output(names):
+            on_left_out(relative.rstrip("/"))
+            skip(relative.rstrip("/"), "seedtf output", "skipped")
+            return
+        for entry in names:
+            name = entry.rstrip("/")
+            if name.startswith(".") or name.lower() in _SYSTEM_NAMES:
+                skip(relative + name, "system file", "skipped")
+                if on_left_out and name != entry and not name.startswith("."):
+                    on_left_out(relative + name)
+            elif name == entry:
+                yield relative + name
+            elif remote is not None:
+                yield from walk(relative + entry, ancestors)
+            elif (real := os.path.realpath(os.path.join(folder, name))) in ancestors:
+                skip(relative + name, "symlink loop", f"leads back to {real}; not entered again")
+            else:
+                yield from walk(relative + entry, ancestors | {real})
+
+    return walk("", frozenset({os.path.realpath(top)}))
+
+
+def names_in(folder: Folder) -> list[str]:
+    """The sorted names in a folder, those of folders with a slash; empty if it cannot be listed."""
+    try:
+        if isinstance(folder, RemotePath):
+            listed = folder.list("", IMAGE_SUFFIXES)
+            return sorted(f"{name}/" if is_folder else name for name, is_folder in listed)
+        with os.scandir(folder) as entries:
+            return sorted(f"{e.name}/" if _is_folder(e) else e.name for e in entries)
+    except OSError:
+        return []
+
+
+def folder_names(folder: Folder) -> list[str]:
+    """The folders in a folder, without hidden ones and those of the system."""
+    names = (entry[:-1] for entry in names_in(folder) if entry.endswith("/"))
+    return [n for n in names if not n.startswith(".") and n.lower() not in _SYSTEM_NAMES]
+
+
+def folders_with_images(folder: Folder, at_most: int) -> list[str]:
+    """The first folders in ``folder`` that have an image anywhere below them."""
+    images = (name for name in folder_names(folder) if has_images(folder / name))
+    return list(itertools.islice(images, at_most))
+
+
+def has_images_directly(folder: Folder) -> bool:
+    """Whether an image lies in the folder itself."""
+    return any(is_image(name) and not name.startswith(".") for name in names_in(folder))
+
+
+def has_images(folder: Folder) -> bool:
+    """Whether an image lies anywhere below a folder that seedtf did not write."""
+    return not _is_output(names_in(folder)) and any(True for _ in image_paths(folder))
+
+
+def image_paths(folder: Folder) -> Iterator[str]:
+    """The path of each image below a folder, without those that seedtf or the system wrote."""
+    return filter(is_image, walk_files(folder, "", lambda *_: None, lambda _: None))
+
+
+def is_image(name: str) -> bool:
+    """Whether the suffix of a file is that of an image.
+
+    Example:
+        >>> is_image("oak.JPG"), is_image("oak.txt")
+        (True, False)
+    """
+    return name.lower().endswith(IMAGE_SUFFIXES)
+
+
+def _is_output(names: list[str]) -> bool:
+    """Whether the entries of a folder show that seedtf wrote it."""
+    return any(marks.issubset(names) for marks in _OUTPUTS)
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link that points to itself
+        return False
