@@ -22,6 +22,11 @@ ADDONS = [
 EXPORT = ["ai-edge-litert>=2.1,<3", "tf2onnx>=1.17,<2", "onnx>=1.17,<2", "onnxruntime>=1.20,<2"]
 # the search over training flags
 TUNE = ["optuna>=4.9,<5"]
+# networks and weights of KerasHub, which needs Python 3.11 and TensorFlow 2.21; Hugging Face's files
+HUB = [
+    f"{package}; python_version >= '3.11'"
+    for package in ("keras-hub>=0.32,<0.33", "huggingface_hub>=1,<3", "safetensors>=0.5,<1")
+]
 # what the tests need in both environments
 TEST = [
     *TUNE,
@@ -86,10 +91,12 @@ setup(
         "tensorboard": ["tensorboard>=2.15,<2.22"],
         "export": EXPORT,
         "tune": TUNE,
+        "hub": HUB,
         "docs": ["pdoc>=16,<17"],
         "test": TEST,
         "dev": [
             *EXPORT,
+            *HUB,
             "openvino>=2025.0,<2027",
             "tensorflow-serving-api>=2.21,<2.22",
             *TEST,

@@ -8,6 +8,7 @@ __all__ = [
     "WorkerLostError",
     "first_line",
     "missing_addons",
+    "missing_hub",
 ]
 
 
@@ -72,4 +73,12 @@ def missing_addons(wanted: str) -> UserError:
     return UserError(
         f"{wanted}: needs TensorFlow Addons, which is not installed here; in an environment of "
         "Python 3.10 or 3.11: pip install 'seedtf[addons]'"
+    )
+
+
+def missing_hub(wanted: str) -> UserError:
+    """The error for a network, such as ``--model=./folder``, that needs KerasHub."""
+    return UserError(
+        f"{wanted}: needs KerasHub, which is not installed here; with Python 3.11 or later: "
+        "pip install 'seedtf[hub]'"
     )

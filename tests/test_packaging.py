@@ -66,8 +66,10 @@ def test_requirements_have_both_bounds_and_hold_here(metadata: dict[str, Any]) -
     for line in metadata["install_requires"] + extras["test"] + extras[here]:
         requirement = Requirement(line)
         assert ends(requirement) == {">=", "<"}, requirement
-        assert importlib.metadata.version(requirement.name) in requirement.specifier
-    assert {"cuda", "tensorboard", "addons", "export", "tune", "docs", "test", "dev"} == set(extras)
+        if requirement.marker is None or requirement.marker.evaluate():
+            assert importlib.metadata.version(requirement.name) in requirement.specifier
+    others = {"cuda", "tensorboard", "export", "tune", "hub", "docs"}
+    assert others | {"addons", "test", "dev"} == set(extras)
     assert all(
         ends(Requirement(line)) == {">=", "<"} for lines in extras.values() for line in lines
     )

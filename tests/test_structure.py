@@ -110,7 +110,10 @@ RUN_FILES = re.compile(
     r"""predictions_val\.csv|parity\.json|report\.json)["']"""
 )
 
-NOT_OF_A_RUN = {"model/archive.py: config.json": "a member of Keras's .keras archives"}
+NOT_OF_A_RUN = {
+    "model/archive.py: config.json": "a member of Keras's .keras archives",
+    "model/presets.py: config.json": "a file of KerasHub's presets",
+}
 
 
 def code_strings(path: Path) -> list[str]:

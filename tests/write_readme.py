@@ -13,6 +13,17 @@ from pathlib import Path
 TESTS = Path(__file__).resolve().parent
 
 PROMISES: dict[str, dict[str, tuple[str, ...]]] = {
+    "Networks of KerasHub": {
+        "A preset gives the features that KerasHub gives, with its input scaling inside the model.": (
+            "test_features_equal_those_of_keras_hub_behind_its_own_scaling",
+        ),
+        "A run is resumed to the byte without the preset's folder.": (
+            "test_a_run_resumes_to_the_byte_without_the_folder",
+        ),
+        "Without KerasHub, one line says what to install.": (
+            "test_without_keras_hub_one_line_says_what_to_install",
+        ),
+    },
     "Interrupted runs": {
         "A run that is killed at any moment and resumed ends with the same bytes.": (
             "test_a_run_killed_at_any_moment_resumes_exactly",

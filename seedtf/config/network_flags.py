@@ -24,12 +24,13 @@ class NetworkFlags(RecipeFlags):
 
     model: str = option(
         "ResNet50",
-        "Name of a keras.applications network, in upper or lower case, or 'tiny' for a small one.",
+        "Name of a keras.applications network, in upper or lower case, 'tiny' for a small one, or the "
+        "folder of a KerasHub preset.",
     )
     weights: str = option(
         "imagenet",
-        "Initial weights: imagenet (downloaded), none (random), the path of a .keras or .h5 file, or a "
-        "run folder, whose best model is used.",
+        "Initial weights: imagenet (downloaded; of a preset its own weights), none (random), the path "
+        "of a .keras or .h5 file, or a run folder, whose best model is used.",
     )
     precision: str = option(
         AUTO,

@@ -19,6 +19,7 @@ from seedtf.config.recipes import default_rate
 from seedtf.config.run_flags import NEWEST, DeviceFlags, RunFlags
 from seedtf.data.paths import is_url
 from seedtf.errors import UserError
+from seedtf.model.presets import is_preset
 
 __all__ = ["AUTO", "BALANCED", "NEWEST", "PATHS", "SAMPLE", "TrainConfig"]
 
@@ -65,7 +66,8 @@ class TrainConfig(DeviceFlags, RunFlags, AugmentFlags, OptimFlags, NetworkFlags,
 
     def with_absolute_paths(self) -> TrainConfig:
         """A copy whose paths of data and weights are absolute, so that it works from any folder."""
-        names = (*PATHS, "weights") if self.has_weights_file else PATHS
+        names = (*PATHS, *(("weights",) if self.has_weights_file else ()))
+        names += ("model",) if is_preset(self.model) else ()
         paths = {name: getattr(self, name) for name in names}
         absolute = {
             name: os.path.abspath(path)

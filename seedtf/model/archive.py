@@ -17,6 +17,8 @@ from typing import IO, Any
 
 import h5py
 
+from seedtf.model.presets import check_backbone
+
 __all__ = ["check_archived_weights", "check_hdf5", "check_model_archive"]
 
 _WEIGHTS = "model.weights.h5"
@@ -34,6 +36,9 @@ _LAYERS = re.compile(
 )
 _CLASSES_WITHOUT_MODULE = frozenset({"__keras_tensor__", "__tuple__"})
 _MAX_DATASETS, _MAX_DEPTH = 100_000, 50
+# The arguments of KerasHub's backbones that are sides of images, not widths of layers.
+_IMAGE_SHAPES = ("image_shape", "input_shape", "position_embedding_shape")
+_MAX_IMAGE_SIDE = 10_000
 
 
 def check_model_archive(path: str | os.PathLike[str]) -> None:
@@ -109,6 +114,9 @@ def _serialized_objects(value: Any, depth: int = 0) -> Iterator[dict[str, Any]]:
 
 def _check_class(entry: dict[str, Any]) -> None:
     module, name = entry.get("module"), entry["class_name"]
+    if str(module).startswith("keras_hub."):
+        check_backbone(entry)
+        return
     is_known = (
         name in _CLASSES_WITHOUT_MODULE if module is None else bool(_MODULES.fullmatch(str(module)))
     )
@@ -123,6 +131,8 @@ def _count_parameters(entry: dict[str, Any]) -> int:
     config = entry.get("config")
     if not isinstance(config, dict):
         return 0
+    if str(entry.get("module")).startswith("keras_hub."):
+        return _least_parameters(config)
     outputs = config.get("units", config.get("filters"))
     kernel = math.prod(config.get("kernel_size", [1]))
     if outputs is None:
@@ -133,6 +143,30 @@ def _count_parameters(entry: dict[str, Any]) -> int:
     if "Separable" in entry["class_name"]:
         return abs(shape[-1] * (kernel + outputs))
     return abs(kernel * shape[-1] * outputs // config.get("groups", 1))
+
+
+def _least_parameters(config: dict[str, Any]) -> int:
+    """A number below that of the parameters of any backbone of KerasHub with these arguments.
+
+    The two largest widths are those of one matrix at most, and its numbers have four bytes each in the
+    file.
+    """
+    widths = sorted(map(abs, _integers({k: config[k] for k in config if k not in _IMAGE_SHAPES})))
+    sides = list(map(abs, _integers([config.get(name) for name in _IMAGE_SHAPES])))
+    if max(sides, default=0) > _MAX_IMAGE_SIDE:
+        raise ValueError(f"it is for images of {max(sides)} pixels")
+    return math.prod(widths[-2:])
+
+
+def _integers(value: Any) -> Iterator[int]:
+    """Every whole number in JSON values."""
+    if isinstance(value, (int, float)) and not isinstance(value, bool):
+        yield int(value)
+    elif isinstance(value, dict):
+        value = list(value.values())
+    if isinstance(value, list):
+        for item in value:
+            yield from _integers(item)
 
 
 def _datasets(group: h5py.Group, depth: int) -> Iterator[h5py.Dataset]:

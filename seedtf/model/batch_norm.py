@@ -7,7 +7,12 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from seedtf.compat.keras import KERAS_2, replace_layer_class, set_weights_group_name
+from seedtf.compat.keras import (
+    KERAS_2,
+    all_layers,
+    replace_layer_class,
+    set_weights_group_name,
+)
 
 __all__ = [
     "FusedBatchNormalization",
@@ -98,10 +103,10 @@ set_weights_group_name(FusedBatchNormalization, "BatchNormalization")
 def fuse_batch_norm(
     model: keras.Model, momentum: float | None = None, *, synchronized: bool = False
 ) -> None:
-    """Turns the BatchNormalization layers of a functional ``model`` into fused ones, in place.
+    """Turns all BatchNormalization layers of a functional ``model`` into fused ones, in place.
 
     The layers keep their names, order and variables, and the model keeps its graph of layers, so
-    nothing is built a second time. Models nested in ``model`` are not changed.
+    nothing is built a second time. Layers inside other layers are found too.
 
     Args:
         model: a functional model that was built but not called yet.
@@ -109,7 +114,7 @@ def fuse_batch_norm(
         synchronized: whether batch statistics are computed over all replicas of a distribution
             strategy.
     """
-    for layer in model.layers:
+    for layer in all_layers(model):
         if type(layer) not in (keras.layers.BatchNormalization, FusedBatchNormalization):
             continue
         replace_layer_class(layer, FusedBatchNormalization)
@@ -125,7 +130,7 @@ def finalize_layers(model: keras.Model) -> None:
 
     ``keras.layers.Normalization``, which EfficientNet contains, has such tensors.
     """
-    for layer in model.layers:
+    for layer in all_layers(model):
         if hasattr(layer, "finalize_state"):
             layer.finalize_state()
 
@@ -137,10 +142,8 @@ def moving_statistics(model: keras.Model) -> list[Any]:
     statistics on every replica, and frozen layers, because they update none.
     """
     statistics = []
-    for layer in model.layers:
-        if isinstance(layer, keras.Model):
-            statistics += moving_statistics(layer)
-        elif isinstance(layer, keras.layers.BatchNormalization) and layer.trainable:
+    for layer in all_layers(model):
+        if isinstance(layer, keras.layers.BatchNormalization) and layer.trainable:
             synchronized = getattr(layer, "synchronized", False)
             statistics += [] if synchronized else [layer.moving_mean, layer.moving_variance]
     return statistics

@@ -14,10 +14,12 @@ from seedtf.errors import UserError
 __all__ = [
     "TINY",
     "check_image_size",
+    "is_spelling",
     "is_supported",
     "match_model_name",
     "minimum_image_size",
     "scaling_mode",
+    "short_name",
 ]
 
 TINY = "Tiny"
@@ -46,6 +48,21 @@ _FAMILIES = {
 def is_supported(name: str) -> bool:
     """Whether ``name``, as keras.applications spells it, belongs to a family with known scaling."""
     return bool(_family(name))
+
+
+def is_spelling(name: str) -> bool:
+    """Whether ``name`` is a name of these families, in upper or lower case."""
+    return any(re.fullmatch(family, name, re.IGNORECASE) for family in _FAMILIES)
+
+
+def short_name(model: str) -> str:
+    """The last part of a path, without characters that a file name should not have; a name itself.
+
+    Example:
+        >>> short_name("models/efficientnet_lite0_imagenet/"), short_name("ResNet50")
+        ('efficientnet_lite0_imagenet', 'ResNet50')
+    """
+    return re.sub(r"[^\w.-]", "_", model.rstrip("/").rpartition("/")[2])
 
 
 def match_model_name(name: str, known: Iterable[str]) -> str:

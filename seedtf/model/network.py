@@ -1,4 +1,4 @@
-"""The network: input scaling, a body of keras.applications and a new classification head."""
+"""The network: input scaling, a body of keras.applications or KerasHub, a new classification head."""
 
 from __future__ import annotations
 
@@ -26,6 +26,8 @@ from seedtf.model.families import (
     match_model_name,
     scaling_mode,
 )
+from seedtf.model.hub import KerasHubBackbone, load_preset_weights
+from seedtf.model.presets import Numbers, Preset, find_preset
 from seedtf.model.residuals import zero_init_residuals
 from seedtf.model.weights import load_weights
 from seedtf.report import warn
@@ -34,6 +36,7 @@ __all__ = [
     "HEAD",
     "InputScaling",
     "available_models",
+    "build_features",
     "build_network",
     "load_model",
     "resolve_model_name",
@@ -57,15 +60,23 @@ class InputScaling(keras.layers.Layer):
     Args:
         mode: ``"caffe"``: BGR minus the means of ImageNet (about -124 to 152); ``"torch"``: RGB
             standardized by the means and standard deviations of ImageNet (about -2.1 to 2.6);
-            ``"tf"``: RGB in -1 to 1; ``"none"``: unchanged, for networks that scale their input.
+            ``"tf"``: RGB in -1 to 1; ``"none"``: unchanged, for networks that scale their input;
+            ``"affine"``: RGB times ``scale`` plus ``offset``.
+        scale, offset: for ``"affine"``, a number or one for each channel.
     """
 
-    def __init__(self, mode: str, **kwargs: Any) -> None:
+    def __init__(
+        self, mode: str, scale: Numbers = 1.0, offset: Numbers = 0.0, **kwargs: Any
+    ) -> None:
         # Autocast would round the pixels before they are scaled: 100.3 to 100.5 in bfloat16.
         super().__init__(autocast=False, **kwargs)
-        if mode not in ("caffe", "torch", "tf", "none"):
-            raise ValueError(f"mode must be caffe, torch, tf or none, not {mode!r}")
+        if mode not in ("affine", "caffe", "torch", "tf", "none"):
+            raise ValueError(f"mode must be affine, caffe, torch, tf or none, not {mode!r}")
         self.mode = mode
+        self.scale, self.offset = (
+            tuple(numbers) if isinstance(numbers, (list, tuple)) else numbers
+            for numbers in (scale, offset)
+        )
 
     def call(self, inputs: Any) -> Any:
         """Scales ``[..., 3]`` pixels of any numeric dtype; the result has the compute dtype."""
@@ -76,6 +87,8 @@ class InputScaling(keras.layers.Layer):
             pixels = (pixels / 255.0 - tf.constant(_TORCH_MEAN)) / tf.constant(_TORCH_DEVIATION)
         elif self.mode == "tf":
             pixels = pixels / 127.5 - 1.0
+        elif self.mode == "affine":
+            pixels = pixels * tf.constant(self.scale) + tf.constant(self.offset)
         return tf.cast(pixels, self.compute_dtype)
 
     def compute_output_shape(self, input_shape: Any) -> Any:
@@ -84,7 +97,10 @@ class InputScaling(keras.layers.Layer):
 
     def get_config(self) -> dict[str, Any]:
         """Returns the arguments from which Keras recreates the layer."""
-        return {**super().get_config(), "mode": self.mode}
+        config = {**super().get_config(), "mode": self.mode}
+        if self.mode == "affine":
+            config |= {"scale": self.scale, "offset": self.offset}
+        return config
 
 
 def available_models() -> tuple[str, ...]:
@@ -111,9 +127,30 @@ def resolve_model_name(name: str) -> str:
     return match_model_name(name, available_models())
 
 
+def build_features(model: str | Preset, image_size: int, weights: str) -> keras.Model:
+    """Builds the body of a classifier alone: from pixels to a feature map, for CNN and ViT alike.
+
+    Args:
+        model, image_size, weights: as for ``build_network``.
+
+    Returns:
+        A model that maps ``image``, float32 ``[B, S, S, 3]`` RGB in 0–255, to features
+        ``[B, h, w, C]``; batch normalization is fused.
+
+    Raises:
+        UserError: as ``build_network``.
+
+    Example:
+        >>> build_features("tiny", 16, "none").output_shape
+        (None, 2, 2, 64)
+    """
+    network = build_network(model=model, num_classes=2, image_size=image_size, weights=weights)
+    return keras.Model(network.input, network.get_layer("pool").input, name=network.name)
+
+
 def build_network(
     *,
-    model: str,
+    model: str | Preset,
     num_classes: int,
     image_size: int,
     weights: str,
@@ -123,15 +160,18 @@ def build_network(
 ) -> keras.Model:
     """Builds a classifier: input scaling, body, global average pooling, dense head, softmax.
 
-    The layers of the body are layers of the functional model itself, not of a nested model, and keep
-    their names; batch normalization is fused; every layer is trainable.
+    The layers of a body of keras.applications are layers of the functional model itself, not of a
+    nested model, and keep their names; a backbone of KerasHub is one layer, ``backbone``. Batch
+    normalization is fused; every layer is trainable.
 
     Args:
-        model: a name from ``available_models()``; upper and lower case do not matter.
+        model: a name from ``available_models()``, in upper or lower case; the folder of a KerasHub
+            preset; or a preset that was read before.
         num_classes: K, the width of the head.
         image_size: S, the side of the square input in pixels.
-        weights: ``"none"`` (random), ``"imagenet"`` (Keras downloads the weights of the body) or the
-            path of a ``.keras``, ``.weights.h5`` or legacy ``.h5`` file (see ``load_weights``).
+        weights: ``"none"`` (random), ``"imagenet"`` (Keras downloads the weights of the body; for a
+            preset its own weights, whatever they were trained on) or the path of a ``.keras``,
+            ``.weights.h5`` or legacy ``.h5`` file (see ``load_weights``).
         bn_momentum: momentum of every batch normalization; None keeps the network's own values.
         sync_bn: whether batch statistics are computed over all replicas of a distribution strategy.
         zero_init_residual: whether the output of every residual branch is 0 at first if the weights
@@ -143,8 +183,9 @@ def build_network(
         every global dtype policy.
 
     Raises:
-        UserError: the model is unknown, the image size is too small for it, the weights cannot be
-            downloaded or loaded, or Keras's own settings do not fit (see ``check_keras_settings``).
+        UserError: the model is unknown, does not accept the image size or needs KerasHub, which is not
+            installed; the weights cannot be downloaded or loaded; or Keras's own settings do not fit
+            (see ``check_keras_settings``).
 
     Example:
         >>> network = build_network(model="tiny", num_classes=3, image_size=16, weights="none")
@@ -152,19 +193,23 @@ def build_network(
         ('tiny', (None, 3))
     """
     check_keras_settings()
-    name = resolve_model_name(model)
-    check_image_size(name, image_size)
+    preset = model if isinstance(model, Preset) else find_preset(model)
+    name = preset.name if preset else resolve_model_name(str(model))
     keep_random_states()
     image = keras.Input((image_size, image_size, 3), dtype="float32", name="image")
-    scaled = InputScaling(scaling_mode(name), name="input_scaling")(image)
-    features = _tiny_body(scaled, weights) if name == TINY else _body(name, scaled, weights)
+    if preset:
+        features = _preset_body(preset, image, weights)
+    else:
+        check_image_size(name, image_size)
+        scaled = InputScaling(scaling_mode(name), name="input_scaling")(image)
+        features = _tiny_body(scaled, weights) if name == TINY else _body(name, scaled, weights)
     pooled = keras.layers.GlobalAveragePooling2D(name="pool")(features)
     logits = keras.layers.Dense(num_classes, dtype="float32", name=HEAD)(pooled)
     output = keras.layers.Activation("softmax", dtype="float32", name="probabilities")(logits)
     network = keras.Model(image, output, name=name.lower())
     fuse_batch_norm(network, bn_momentum, synchronized=sync_bn)
     if weights == "none" and zero_init_residual:
-        zero_init_residuals(network)
+        zero_init_residuals(network.get_layer("backbone").backbone if preset else network)
     if weights not in ("none", "imagenet"):
         load_weights(network, weights, head=HEAD)
         _warn_of_missing_scaling(name)
@@ -215,11 +260,26 @@ def load_model(path: str | os.PathLike[str]) -> keras.Model:
     try:
         check_model_archive(path)
         model = keras.models.load_model(path, compile=False, safe_mode=True)
+    except UserError as error:  # KerasHub is not installed
+        raise UserError(f"{path}: {error}") from error
     except Exception as error:  # a damaged archive can fail in any part of zip, JSON, HDF5 or Keras
         raise UserError(f"{path}: {remedy} ({first_line(error)})") from error
     if not {"image", HEAD, "probabilities"} <= {layer.name for layer in model.layers}:
         raise UserError(f"{path}: {remedy} (it has no layers named image, {HEAD}, probabilities)")
+    fuse_batch_norm(model)  # KerasHub's backbones are made again with the layer of Keras
     return model
+
+
+def _preset_body(preset: Preset, image: Any, weights: str) -> Any:
+    """Returns the features ``[B, h, w, C]`` of a preset's backbone applied to scaled pixels."""
+    size = image.shape[1]
+    preset.sizes.check(preset.name, size)
+    scaled = InputScaling("affine", preset.scale, preset.offset, name="input_scaling")(image)
+    backbone = KerasHubBackbone(preset.backbone_for(size), name="backbone")
+    features = backbone(scaled)
+    if weights == "imagenet":
+        load_preset_weights(backbone, preset, size)
+    return features
 
 
 def _body(name: str, scaled: Any, weights: str) -> Any:

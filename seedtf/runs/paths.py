@@ -64,6 +64,11 @@ class RunPaths:
         return self.root / "env.json"
 
     @property
+    def preset(self) -> Path:
+        """The backbone of a run with a KerasHub preset, without its weights; JSON."""
+        return self.root / "preset.json"
+
+    @property
     def classes(self) -> Path:
         """Class names, one per line, in the order of the model's outputs."""
         return self.root / "classes.txt"

@@ -17,6 +17,7 @@ from seedtf.config.train_config import TrainConfig
 from seedtf.data.dataset import Dataset, write_data_report
 from seedtf.data.split import write_split_csv
 from seedtf.files import write_text
+from seedtf.model.presets import Preset
 from seedtf.runs.folder import format_class_names
 from seedtf.runs.paths import RunPaths
 
@@ -26,20 +27,27 @@ _PACKAGES = ("tensorflow", "keras", "numpy", "matplotlib", "pillow", "absl-py")
 
 
 def write_records(
-    run_dir: Path, config: TrainConfig, dataset: Dataset, resolved: dict[str, Any]
+    run_dir: Path,
+    config: TrainConfig,
+    dataset: Dataset,
+    resolved: dict[str, Any],
+    preset: Preset | None = None,
 ) -> None:
-    """Writes config.json, flags.txt, env.json, classes.txt, split.csv and data_report.csv.
+    """Writes config.json, flags.txt, env.json, classes.txt, split.csv, data_report.csv, preset.json.
 
     Args:
         run_dir: an existing folder.
         config: the flags of the run.
         dataset: the data of the run.
         resolved: the value chosen for each ``auto`` and each flag that was not given, for config.json.
+        preset: the KerasHub preset that the network is made of; without one there is no preset.json.
     """
     catalog = dataset.store.catalog
     settings = {**config.as_dict(), "resolved": resolved}
     paths = RunPaths(run_dir)
-    # config.json comes first, because --resume recognises a run by it
+    if preset is not None:  # before config.json, without which the folder counts as no run
+        write_text(paths.preset, json.dumps(preset.as_dict(), indent=2) + "\n")
+    # config.json comes next, because --resume recognises a run by it
     write_text(paths.config, json.dumps(settings, indent=2) + "\n")
     write_text(paths.flags, config.flagfile())
     write_text(paths.env, json.dumps(_environment(), indent=2) + "\n")

@@ -13,6 +13,7 @@ from seedtf.config.flags import expand_home, number_or_auto
 from seedtf.config.recipes import ORIGINAL, RECIPES, recipe_changes
 from seedtf.config.train_config import NEWEST, PATHS, TrainConfig
 from seedtf.errors import UserError
+from seedtf.model.presets import is_preset
 from seedtf.report import report
 from seedtf.runs.folder import newest_run, read_settings, resolve_weights
 from seedtf.runs.paths import RunPaths
@@ -60,6 +61,8 @@ def resumed_config(resume: str, given: Mapping[str, Any]) -> TrainConfig:
         value = expand_home(name, value) if isinstance(value, str) else value
         if name == "weights" and value not in ("none", "imagenet"):
             value = os.path.abspath(resolve_weights(value))  # as the run has saved it
+        if name == "model" and is_preset(value):
+            value = os.path.abspath(value)
         if name not in RESUME_MAY_CHANGE and values.get(name) != value:
             raise UserError(
                 f"--{name}={value}: the run in {run_dir} has {values.get(name)!r}; leave the flag "

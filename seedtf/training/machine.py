@@ -24,6 +24,7 @@ class Machine:
         networks: names of the networks that ``--model`` can take.
         keras_2: whether this is the Keras 2.15 environment.
         addons: whether TensorFlow Addons is installed.
+        hub: whether KerasHub is installed.
         tensorboard: whether TensorBoard is installed.
     """
 
@@ -34,6 +35,7 @@ class Machine:
     networks: tuple[str, ...] = field(default=("ResNet50", "Tiny"))
     keras_2: bool = False
     addons: bool = False
+    hub: bool = True
     tensorboard: bool = True
 
 
@@ -42,6 +44,7 @@ def inspect_machine() -> Machine:
     import tensorflow as tf  # noqa: PLC0415  see the module's docstring
 
     from seedtf.compat.keras import KERAS_2  # noqa: PLC0415
+    from seedtf.compat.keras_hub import has_keras_hub  # noqa: PLC0415
     from seedtf.compat.tensorflow import has_addons  # noqa: PLC0415
     from seedtf.model.network import available_models  # noqa: PLC0415
 
@@ -55,6 +58,7 @@ def inspect_machine() -> Machine:
         networks=available_models(),
         keras_2=KERAS_2,
         addons=has_addons(),
+        hub=has_keras_hub(),
         tensorboard=importlib.util.find_spec("tensorboard") is not None,
     )
 

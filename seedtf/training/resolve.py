@@ -11,9 +11,10 @@ from dataclasses import dataclass, replace
 
 from seedtf.config.optim_flags import DEFAULT_BATCH_SIZE
 from seedtf.config.train_config import TrainConfig
-from seedtf.errors import UserError, missing_addons
+from seedtf.errors import UserError, missing_addons, missing_hub
 from seedtf.model.families import check_image_size, match_model_name, minimum_image_size
 from seedtf.model.precision import Compilation, Precision, choose_jit, choose_precision
+from seedtf.model.presets import ImageSizes, Preset
 from seedtf.training.distributed.choice import DeviceChoice, check_even_batch, choose_devices
 from seedtf.training.machine import Machine
 from seedtf.training.optim.choice import check_optimizer, check_strategy, needs_addons
@@ -31,6 +32,7 @@ class Settings:
 
     Attributes:
         config: the flags; paths are absolute and the number of threads is fixed.
+        preset: the KerasHub preset that ``--model`` names, or None.
         devices: which devices share a batch.
         precision: number format of the network.
         compilation: whether XLA compiles the train step.
@@ -46,6 +48,7 @@ class Settings:
     """
 
     config: TrainConfig
+    preset: Preset | None
     devices: DeviceChoice
     precision: Precision
     compilation: Compilation
@@ -60,12 +63,13 @@ class Settings:
     keras_2: bool
 
 
-def resolve(config: TrainConfig, machine: Machine) -> Settings:
+def resolve(config: TrainConfig, machine: Machine, preset: Preset | None = None) -> Settings:
     """Resolves every ``auto`` and checks the flags against the machine, before any image is read.
 
     Args:
         config: the flags of the run.
         machine: from ``inspect_machine``.
+        preset: from ``resolve_preset``; None for a network of keras.applications.
 
     Raises:
         UserError: naming the flag, its value and the remedy: an unknown network or an image size that
@@ -78,9 +82,8 @@ def resolve(config: TrainConfig, machine: Machine) -> Settings:
         (0.001, 'float32')
     """
     config = replace(config.with_absolute_paths(), threads=config.threads or machine.cores)
-    network = match_model_name(config.model, machine.networks)
-    check_image_size(network, config.image_size)
-    _check_packages(config, machine)
+    _check_packages(config, machine, preset)
+    sizes = _image_sizes(config, preset, machine)
     devices = choose_devices(config.strategy, machine)
     _check_devices(config, devices)
     check_strategy(config.optimizer, devices.kind)
@@ -93,9 +96,10 @@ def resolve(config: TrainConfig, machine: Machine) -> Settings:
         body_lr_factor=config.body_lr_factor,
     )
     on_device, placement_reason = _place_augmentation(config, len(machine.gpus))
-    smallest = max(minimum_image_size(network), _SMALLEST_STAGE)
+    smallest = max(sizes.minimum, _SMALLEST_STAGE)
     return Settings(
         config=config,
+        preset=preset,
         devices=devices,
         precision=choose_precision(config.precision, machine.gpus),
         compilation=choose_jit(config.jit_compile, len(machine.gpus), devices.replicas),
@@ -114,7 +118,24 @@ def resolve(config: TrainConfig, machine: Machine) -> Settings:
     )
 
 
-def _check_packages(config: TrainConfig, machine: Machine) -> None:
+def _image_sizes(config: TrainConfig, preset: Preset | None, machine: Machine) -> ImageSizes:
+    """The image sizes that the network accepts; raises UserError if the flags ask for another one."""
+    if preset is None:
+        network = match_model_name(config.model, machine.networks)
+        check_image_size(network, config.image_size)
+        return ImageSizes(minimum_image_size(network))
+    preset.sizes.check(preset.name, config.image_size)
+    if preset.sizes.fixed and config.progressive_sizes != "off":
+        raise UserError(
+            f"--progressive_sizes={config.progressive_sizes}: --model={preset.name} takes one image "
+            "size in a run, because its position embeddings belong to it; leave the flag out"
+        )
+    return preset.sizes
+
+
+def _check_packages(config: TrainConfig, machine: Machine, preset: Preset | None) -> None:
+    if preset is not None and not machine.hub:
+        raise missing_hub(f"--model={config.model}")
     if config.augment_impl == "addons" and not machine.addons:
         raise missing_addons("--augment_impl=addons")
     if config.tensorboard and not machine.tensorboard:

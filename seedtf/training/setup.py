@@ -122,7 +122,7 @@ def make_network(plan: Plan, dataset: Dataset) -> keras.Model:
     """
     config = plan.config
     return build_network(
-        model=config.model,
+        model=plan.settings.preset or config.model,
         num_classes=len(dataset.store.catalog.class_names),
         image_size=config.image_size,
         weights=_first_weights(config),

@@ -12,6 +12,7 @@ from seedtf.config.recipes import RECIPES, recipe_changes
 from seedtf.config.train_config import BALANCED, TrainConfig
 from seedtf.data.dataset import Dataset
 from seedtf.data.split import classes_without_validation
+from seedtf.model.families import short_name
 from seedtf.report import report, warn
 from seedtf.runs.records import describe_devices
 from seedtf.training.distributed.choice import DeviceChoice
@@ -142,8 +143,10 @@ def _service(config: TrainConfig) -> str:
 def _model(plan: Plan, network: keras.Model) -> str:
     config = plan.config
     weights = {"none": "random"}.get(config.weights, config.weights)
-    text = f"{config.model}, {network.count_params():,} parameters, first weights: {weights}"
-    return f"{text}; batch-norm momentum {plan.bn_momentum:.3g}"
+    if plan.settings.preset and config.weights == "imagenet":
+        weights = f"those of the preset (licence: {plan.settings.preset.licence})"
+    text = f"{short_name(config.model)}, {network.count_params():,} parameters"
+    return f"{text}, first weights: {weights}; batch-norm momentum {plan.bn_momentum:.3g}"
 
 
 def _recipe(config: TrainConfig) -> str:

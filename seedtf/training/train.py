@@ -19,7 +19,13 @@ from seedtf.files import remove_leftovers
 from seedtf.intervals import wilson_interval
 from seedtf.plots.base import save_figure
 from seedtf.plots.training import draw_schedule
-from seedtf.runs.folder import check_run_dir, create_run_dir, lock_run, resolve_weights
+from seedtf.runs.folder import (
+    check_run_dir,
+    create_run_dir,
+    lock_run,
+    resolve_preset,
+    resolve_weights,
+)
 from seedtf.runs.history import best_epoch
 from seedtf.runs.paths import RunPaths
 from seedtf.runs.records import write_records
@@ -122,7 +128,7 @@ def open_session(config: TrainConfig) -> Iterator[Session]:
     """Everything up to the first step: from flags to a session that is ready to train."""
     config = load_resumed(config)
     config = replace(config, weights=resolve_weights(config.weights))
-    settings = resolve(config, inspect_machine())
+    settings = resolve(config, inspect_machine(), resolve_preset(config))
     config = settings.config
     configure_tensorflow(settings)
     if not config.resume and settings.devices.chief:
@@ -190,7 +196,7 @@ def _run_folder(config: TrainConfig, writes_run: bool) -> Iterator[RunPaths]:
 def _write_first_files(paths: RunPaths, plan: Plan, dataset: Dataset) -> None:
     root = str(dataset.store.catalog.root.resolve())
     resolved = {**plan.resolved(), **plan.settings.devices.resolved(), "data_root": root}
-    write_records(paths.root, plan.config, dataset, resolved)
+    write_records(paths.root, plan.config, dataset, resolved, plan.settings.preset)
     planned = draw_schedule(plan.lr_schedule(), plan.config.epochs, title=paths.root.name)
     save_figure(planned, paths.planned_lr)
 

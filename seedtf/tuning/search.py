@@ -15,6 +15,7 @@ from typing import Any, TextIO
 from seedtf.config.train_config import TrainConfig
 from seedtf.errors import DivergedError, StoppedError, UserError
 from seedtf.files import lock_folder, write_text
+from seedtf.model.families import short_name
 from seedtf.runs.folder import is_run_locked
 from seedtf.runs.paths import RunPaths
 from seedtf.training.stop_signal import StopSignal
@@ -233,7 +234,7 @@ class _Searcher:
     def _write(self, rows: Sequence[TrialRow]) -> None:
         plan = self._plan
         importances = self._study.importances()
-        title = f"{plan.study}: {_count_ended(rows)} trials of {plan.config.model}"
+        title = f"{plan.study}: {_count_ended(rows)} trials of {short_name(plan.config.model)}"
         try:
             write_records(plan.tune_dir, plan.config, plan.space, rows, importances, title=title)
         except OSError as error:

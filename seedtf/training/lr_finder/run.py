@@ -12,10 +12,11 @@ from pathlib import Path
 from seedtf.config.train_config import TrainConfig
 from seedtf.errors import UserError
 from seedtf.files import csv_line, write_lines
+from seedtf.model.families import short_name
 from seedtf.plots.base import save_figure
 from seedtf.plots.lr_finder import draw_lr_sweep
 from seedtf.report import report, warn
-from seedtf.runs.folder import create_named_folder, resolve_weights
+from seedtf.runs.folder import create_named_folder, resolve_preset, resolve_weights
 from seedtf.runs.paths import RUNS
 from seedtf.training.batches import TrainBatches
 from seedtf.training.lr_finder.finder import LRSuggestion, LRSweep, suggest_lr, sweep_lr
@@ -62,7 +63,7 @@ def find_learning_rate(
     with _output_folder(out) as folder:
         sweep, num_steps, batch_size = _sweep(config, start, end, steps)
         suggestion = suggest_lr(sweep.lrs, sweep.smoothed)
-        title = f"{config.model}, {config.optimizer}, batches of {batch_size}"
+        title = f"{short_name(config.model)}, {config.optimizer}, batches of {batch_size}"
         image = _write_results(folder, sweep, suggestion, title)
     if sweep.stopped:
         report("stopped", f"after {len(sweep.losses)} steps: {sweep.stopped}")
@@ -86,8 +87,8 @@ def _sweep(config: TrainConfig, start: float, end: float, steps: int) -> tuple[L
     """Returns the sweep, its planned number of steps and the number of images per step."""
     # One device: a sweep of several workers would have to agree on every learning rate.
     machine = replace(inspect_machine(), tf_config=None)
-    weights = resolve_weights(config.weights)
-    settings = resolve(replace(config, strategy="none", weights=weights), machine)
+    config = replace(config, strategy="none", weights=resolve_weights(config.weights))
+    settings = resolve(config, machine, resolve_preset(config))
     configure_tensorflow(settings)
     seed_and_set_precision(settings)
     config = settings.config

@@ -6,7 +6,8 @@ from typing import Any
 
 import keras
 
-from seedtf.model.network import HEAD
+from seedtf.compat.keras import sublayers
+from seedtf.model.hub import KerasHubBackbone
 
 __all__ = ["is_decayed", "layerwise_lr", "no_decay_variables"]
 
@@ -34,7 +35,7 @@ def layerwise_lr(network: keras.Model, body_lr_factor: float) -> dict[str, float
     In ULMFiT (Howard and Ruder, arXiv 1801.06146, section 3.2) each layer has a fixed fraction of the
     rate of the layer above it. Here that fraction follows from the number of layers: of n body layers
     with weights, layer i = 0 … n - 1, counted from the input, gets ``body_lr_factor`` to the power of
-    (n - i) / n. Keras 3 only.
+    (n - i) / n. A block of a vision transformer counts as one layer. Keras 3 only.
 
     Args:
         network: a model made by ``build_network``; frozen layers get their rates too.
@@ -53,16 +54,30 @@ def layerwise_lr(network: keras.Model, body_lr_factor: float) -> dict[str, float
     # The statistics of a Normalization layer are constants that are never trained.
     layers = [
         layer
-        for layer in network.layers
+        for outer in network.layers
+        for layer in _parts(outer)
         if layer.weights and not isinstance(layer, keras.layers.Normalization)
     ]
-    body = [layer for layer in layers if layer.name != HEAD]
-    count = len(body)
-    factors = {
-        layer.name: body_lr_factor ** ((count - index) / count) for index, layer in enumerate(body)
-    }
+    count = len(layers) - 1  # without the head, which is the last one
     return {
-        variable.path: factors.get(layer.name, 1.0)
-        for layer in layers
+        variable.path: body_lr_factor ** ((count - index) / count)
+        for index, layer in enumerate(layers)
         for variable in layer.weights
     }
+
+
+def _parts(layer: keras.layers.Layer) -> list[keras.layers.Layer]:
+    """The layers that have a learning rate of their own, in the order in which they are applied.
+
+    A layer counts as a whole, as the blocks of KerasHub do, unless it consists of several such blocks.
+    """
+    inner = layer.layers if isinstance(layer, keras.Model) else sublayers(layer)
+    blocks = [
+        type(part)
+        for part in inner
+        if type(part).__module__.startswith("keras_hub.") and sublayers(part)
+    ]
+    is_container = isinstance(layer, (keras.Model, KerasHubBackbone))
+    if is_container or len(set(blocks)) < len(blocks):
+        return [part for each in inner for part in _parts(each)]
+    return [layer]
