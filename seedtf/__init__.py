@@ -22,7 +22,11 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from seedtf import callbacks
+    from seedtf.augment.mixing import Mixing
+    from seedtf.augment.policy import Policy as Augment
     from seedtf.config.train_config import TrainConfig
+    from seedtf.datasets import image_datasets
     from seedtf.evaluation.classifier import open_classifier as load
     from seedtf.evaluation.evaluate_run import evaluate_run
     from seedtf.export.export import export_run
@@ -32,22 +36,30 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
+    "Augment",
+    "Mixing",
     "TrainConfig",
     "TrainResult",
     "__version__",
+    "callbacks",
     "evaluate_run",
     "export_run",
+    "image_datasets",
     "load",
     "lr_find",
     "train_and_evaluate",
 ]
 
-# where each public name is defined: its module and its name there
+# where each public name is defined: its module and its name there, which is empty for the module
 _PUBLIC = {
+    "Augment": ("seedtf.augment.policy", "Policy"),
+    "Mixing": ("seedtf.augment.mixing", "Mixing"),
     "TrainConfig": ("seedtf.config.train_config", "TrainConfig"),
     "TrainResult": ("seedtf.training.train", "TrainResult"),
+    "callbacks": ("seedtf.callbacks", ""),
     "evaluate_run": ("seedtf.evaluation.evaluate_run", "evaluate_run"),
     "export_run": ("seedtf.export.export", "export_run"),
+    "image_datasets": ("seedtf.datasets", "image_datasets"),
     "load": ("seedtf.evaluation.classifier", "open_classifier"),
     "lr_find": ("seedtf.training.lr_finder.run", "find_learning_rate"),
     "train_and_evaluate": ("seedtf.training.train", "train_and_evaluate"),
@@ -64,7 +76,8 @@ def __getattr__(name: str) -> Any:
         importlib.import_module("seedtf.compat.keras_settings").check_keras_settings()
         importlib.import_module("seedtf.compat.matplotlib").import_matplotlib()
     module, attribute = _PUBLIC[name]
-    value = getattr(importlib.import_module(module), attribute)
+    value = importlib.import_module(module)
+    value = getattr(value, attribute) if attribute else value
     globals()[name] = value
     return value
 

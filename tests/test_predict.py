@@ -381,3 +381,23 @@ def test_a_submission_that_cannot_be_complete_writes_nothing(tmp_path, sample, l
     with pytest.raises(UserError, match=message):
         write_submission(stub(prepare), [str(folder)], read_sample(str(path)), out, batch_size=8)
     assert not out.exists()
+
+
+def test_one_image_and_many_in_every_form_get_the_same_prediction(classifier, flat):
+    path = flat / "b good.png"
+    pixels = np.asarray(Image.open(path).convert("RGB"))
+    expected = classifier.predict(path.read_bytes(), k=2)
+    assert classifier.predict(path, k=2) == expected
+    assert classifier.predict(str(path), k=2) == expected
+    assert classifier.predict(pixels, k=2) == expected
+    assert classifier.predict(np.stack([pixels] * 3), k=2) == [expected] * 3
+    names = {prediction.names for prediction in classifier.predict([path] * 40, k=2)}
+    assert names == {expected.names}
+    assert classifier.predict([]) == []
+
+
+def test_a_refused_image_is_named(classifier, flat):
+    with pytest.raises(RefusedError, match=r"cut\.png"):
+        classifier.predict([flat / "b good.png", flat / "cut.png"])
+    with pytest.raises(ValueError, match=r"Received: float64 \[8, 8, 3\]"):
+        classifier.predict(np.zeros([8, 8, 3]))

@@ -96,6 +96,15 @@ def test_a_run_ends_well_and_leaves_its_folder(finished) -> None:
     assert not [path for path in run_dir.rglob(".*") if path.is_file()]  # no temporary files
 
 
+def test_the_next_commands_are_ready_to_paste(finished) -> None:
+    done, run_dir = finished
+    lines = done.stdout.splitlines()
+    first = lines.index(f"next      seedtf evaluate {run_dir}")
+    following = [line.strip() for line in lines[first + 1 : first + 3]]
+    predict = f"seedtf predict {run_dir} IMAGES --out=predictions.csv"
+    assert following == [predict, f"seedtf export {run_dir}"]
+
+
 def test_the_last_line_is_the_result(finished) -> None:
     done, run_dir = finished
     last = done.stdout.splitlines()[-1]

@@ -34,6 +34,7 @@ COMMANDS = {
     "data_service": "prepare batches on other machines for seedtf train --data_service",
     "preview": "draw what augmentation does to the images",
     "sample": "write the embedded sample images as class folders",
+    "completion": "print a script that completes commands and flags in bash, zsh or fish",
 }
 
 EXIT_INTERRUPTED = 130

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import time
 
 from seedtf.commands.arguments import parse_given
@@ -48,5 +49,17 @@ def run(arguments: list[str]) -> int:
     )
     report("curves", f"{paths.curves} and {paths.live_page}")
     report("model", str(paths.best))
+    for number, command in enumerate(_next_commands(result.run_dir)):
+        report("" if number else "next", command)
     report_result(result.as_json())
     return 0
+
+
+def _next_commands(run_dir: str) -> list[str]:
+    """What to do with a trained run, as commands for the shell."""
+    run = shlex.quote(run_dir)
+    return [
+        f"seedtf evaluate {run}",
+        f"seedtf predict {run} IMAGES --out=predictions.csv",
+        f"seedtf export {run}",
+    ]

@@ -100,6 +100,23 @@ class BatchIndices:
         # Prefetch the order of the next epoch: shuffling a very long list would delay its first batch.
         return epochs.prefetch(1).flat_map(self._batches).skip(skip)
 
+    def next_epoch(self) -> tf.data.Dataset:
+        """A dataset of one epoch, in which each iteration yields the next epoch, from 0 on.
+
+        So a ``fit`` of several epochs sees a new order in each of them, as with
+        ``Dataset.shuffle(..., reshuffle_each_iteration=True)``. The order must outlive the dataset.
+
+        Example:
+            >>> epochs = BatchIndices(4, batch_size=2, seed=7).next_epoch()
+            >>> [int(epoch) for _ in range(2) for epoch, indices in epochs]
+            [0, 0, 1, 1]
+        """
+        with tf.device("/cpu:0"):
+            self._epochs_started = tf.Variable(0, dtype=tf.int64, trainable=False)
+        started = self._epochs_started
+        epoch = tf.data.Dataset.range(1).map(lambda _: started.assign_add(1) - 1)
+        return epoch.flat_map(lambda epoch: self._batches(epoch, self.epoch_order(epoch)))
+
     def _batches(self, epoch: tf.Tensor, order: tf.Tensor) -> tf.data.Dataset:
         def batch(step: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
             start = step * self.batch_size

@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
 import tensorflow as tf
@@ -19,6 +19,11 @@ from seedtf.runs.open import load_run
 from seedtf.runs.saved_model import ServingSignature, newest_saved_model
 
 __all__ = ["Classifier", "Prediction", "open_classifier"]
+
+
+Image = str | os.PathLike[str] | bytes | np.ndarray
+"""A file, the content of a file, or pixels, uint8 ``[H, W, 3]``."""
+_BATCH_SIZE = 32
 
 
 @dataclass(frozen=True)
@@ -47,20 +52,49 @@ class Classifier:
     classify: Callable[[Sequence[Any], int], list[Prediction | RefusedError]]
     max_pixels: int = MAX_PIXELS
 
-    def predict(self, image_bytes: bytes, k: int = 5) -> Prediction:
-        """The ``k`` most probable classes of one image file.
+    @overload
+    def predict(self, images: Image, k: int = 5) -> Prediction: ...  # type: ignore[overload-overlap]
+
+    @overload
+    def predict(self, images: Sequence[Image], k: int = 5) -> list[Prediction]: ...
+
+    def predict(self, images: Any, k: int = 5) -> Prediction | list[Prediction]:
+        """The ``k`` most probable classes of one image, or of each image of a sequence.
 
         Args:
-            image_bytes: the content of the file.
+            images: the path of a file, the content of a file as bytes, or pixels, uint8 ``[H, W, 3]``
+                RGB; or a sequence of these, such as uint8 ``[N, H, W, 3]``.
             k: number of classes; at most K are returned.
 
         Raises:
-            RefusedError: the file is not an image, is damaged, or is too large.
+            RefusedError: a file is not an image, is damaged, or is too large; the message names it.
+            ValueError: an array has another dtype or shape.
+            OSError: a file cannot be read.
         """
-        (prediction,) = self.classify([self.prepare(image_bytes)], k)
-        if isinstance(prediction, RefusedError):
-            raise prediction
-        return prediction
+        if _is_one_image(images):
+            return self._predict([images], k)[0]
+        predictions: list[Prediction] = []
+        for start in range(0, len(images), _BATCH_SIZE):
+            predictions += self._predict(images[start : start + _BATCH_SIZE], k)
+        return predictions
+
+    def _predict(self, images: Sequence[Image], k: int) -> list[Prediction]:
+        def refused(image: Image, error: RefusedError) -> RefusedError:
+            path = f"{os.fspath(image)}: " if isinstance(image, (str, os.PathLike)) else ""
+            return RefusedError(error.fault, f"{path}{error.detail}")
+
+        prepared = []
+        for image in images:
+            try:
+                prepared.append(self.prepare(_encoded(image)))
+            except RefusedError as error:
+                raise refused(image, error) from None
+        predictions: list[Prediction] = []
+        for image, prediction in zip(images, self.classify(prepared, k), strict=True):
+            if isinstance(prediction, RefusedError):
+                raise refused(image, prediction)
+            predictions.append(prediction)
+        return predictions
 
 
 def open_classifier(
@@ -79,7 +113,7 @@ def open_classifier(
 
     Example:
         >>> classifier = open_classifier("runs/seedlings")
-        >>> prediction = classifier.predict(Path("leaf.png").read_bytes(), k=2)
+        >>> prediction = classifier.predict("leaf.png", k=2)
         >>> sorted(prediction.names)
         ['Charlock', 'Maize']
         >>> bool(prediction.probabilities[0] >= prediction.probabilities[1])
@@ -92,6 +126,25 @@ def open_classifier(
         if given:
             raise UserError(f"{flag}: does not apply to an export; pass the run folder instead")
     return _open_export(saved_model)
+
+
+def _is_one_image(images: Any) -> bool:
+    if isinstance(images, np.ndarray):
+        return images.ndim == 3
+    return isinstance(images, (str, bytes, os.PathLike))
+
+
+def _encoded(image: Image) -> bytes:
+    """The content of an image file; pixels become a PNG, which loses nothing."""
+    if isinstance(image, bytes):
+        return image
+    if not isinstance(image, np.ndarray):
+        return Path(image).expanduser().read_bytes()
+    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[-1] != 3:
+        raise ValueError(
+            f"Pixels must be uint8 [H, W, 3]. Received: {image.dtype} {list(image.shape)}"
+        )
+    return tf.io.encode_png(image, compression=1).numpy()
 
 
 def _open_run(path: str | os.PathLike[str], tta: int, snapshots: bool) -> Classifier:

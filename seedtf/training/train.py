@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import html
 import json
 import os
 import tempfile
@@ -18,6 +19,7 @@ from seedtf.errors import UserError
 from seedtf.files import remove_leftovers
 from seedtf.intervals import wilson_interval
 from seedtf.plots.base import save_figure
+from seedtf.plots.page import image_uri
 from seedtf.plots.training import draw_schedule
 from seedtf.runs.folder import (
     check_run_dir,
@@ -80,6 +82,17 @@ class TrainResult:
     def as_json(self) -> str:
         """One line of JSON."""
         return json.dumps(asdict(self))
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: the best epoch and, if this process wrote the run, its curves."""
+        low, high = self.val_accuracy_interval
+        text = (
+            f"best epoch {self.best_epoch} of {self.epochs}: validation accuracy "
+            f"{self.val_accuracy:.4f} (95 % interval {low:.4f} to {high:.4f}), loss {self.val_loss:.4f}"
+        )
+        curves = RunPaths.of(self.run_dir).curves
+        image = f'<img src="{image_uri(curves.read_bytes())}">' if curves.is_file() else ""
+        return f"<p><b>{html.escape(self.run_dir)}</b><br>{text}</p>{image}"
 
 
 def train_and_evaluate(config: TrainConfig) -> TrainResult:

@@ -26,8 +26,13 @@ class LearningRate(keras.callbacks.Callback):
         schedule: learning rate as a function of the epoch (float; training starts at 0.0).
         per_step: evaluate the schedule at ``epoch + step / steps_per_epoch`` before every step instead
             of once, at the start of the epoch.
-        steps_per_epoch: training steps in one epoch.
-        position: must come before this callback in the list.
+        steps_per_epoch: training steps in one epoch; None for those of the ``fit``.
+        position: must come before this callback in the list; None where every ``fit`` starts at the
+            beginning of an epoch.
+
+    Raises:
+        ValueError: at the start of ``fit``, if ``per_step`` needs the number of steps and Keras does
+            not know it.
 
     Example:
         >>> def halving(epoch: float) -> float:
@@ -38,13 +43,20 @@ class LearningRate(keras.callbacks.Callback):
     """
 
     def __init__(
-        self, schedule: Schedule, *, per_step: bool, steps_per_epoch: int, position: Position
+        self,
+        schedule: Schedule,
+        *,
+        per_step: bool = True,
+        steps_per_epoch: int | None = None,
+        position: Position | None = None,
     ) -> None:
         super().__init__()
         self._schedule = schedule
         self._per_step = per_step
-        self._steps_per_epoch = steps_per_epoch
-        self._position = position
+        self._steps_per_epoch = steps_per_epoch or 1
+        self._steps_from_fit = steps_per_epoch is None
+        self._position = position or Position()
+        self._moves_position = position is None
         self._rate = 0.0
 
     def planned(self, epochs: int) -> list[float]:
@@ -52,10 +64,24 @@ class LearningRate(keras.callbacks.Callback):
         last = (self._steps_per_epoch - 1) / self._steps_per_epoch if self._per_step else 0.0
         return [self._schedule(epoch + last) for epoch in range(epochs)]
 
+    def on_train_begin(self, logs: dict[str, float] | None = None) -> None:
+        if self._steps_from_fit and self._per_step:
+            steps = self.params.get("steps")
+            if not steps:
+                raise ValueError(
+                    "The number of steps in an epoch is not known, but the learning rate follows it. "
+                    "Pass steps_per_epoch to fit, or per_step=False to the callback."
+                )
+            self._steps_per_epoch = steps
+
     def on_epoch_begin(self, epoch: int, logs: dict[str, float] | None = None) -> None:
+        if self._moves_position:
+            self._position.on_epoch_begin(epoch)
         self._set_rate()
 
     def on_train_batch_begin(self, batch: int, logs: dict[str, float] | None = None) -> None:
+        if self._moves_position:
+            self._position.on_train_batch_begin(batch)
         if self._per_step and batch > 0:  # on_epoch_begin has set the rate of the first step
             self._set_rate()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
@@ -60,6 +61,8 @@ class LiveCurves(keras.callbacks.Callback):
         show: also show the curves in a window if there is a display; a notebook shows them anyway.
         pause: minimum seconds between two drawings.
     """
+
+    _throughput_unit = "images / s"
 
     def __init__(
         self,
@@ -153,7 +156,8 @@ class LiveCurves(keras.callbacks.Callback):
             self._warn(f"warning: no curves written to {self._paths.root}: {error.strerror}")
 
     def _headline(self) -> list[tuple[str, str]]:
-        rows, epochs, timer = self._log.rows, len(self._planned_lr), self._log.timer
+        rows, timer = self._log.rows, self._log.timer
+        epochs = len(self._planned_lr) or self.params["epochs"]
         if not rows:
             return [("epoch", f"0 / {epochs}")]
         epoch, best = int(rows[-1]["epoch"]), best_epoch(rows)
@@ -161,10 +165,10 @@ class LiveCurves(keras.callbacks.Callback):
         return [
             ("epoch", f"{epoch} / {epochs}"),
             ("best epoch", "–" if best is None else str(best)),
-            ("validation loss", f"{rows[-1]['val_loss']:.4f}"),
-            ("validation accuracy", f"{rows[-1]['val_accuracy']:.4f}"),
+            ("validation loss", _number(rows[-1]["val_loss"])),
+            ("validation accuracy", _number(rows[-1]["val_accuracy"])),
             *(strength if strength_varies(rows) else []),
-            ("images / s", f"{timer.images_per_second:,.0f}"),
+            (self._throughput_unit, f"{timer.images_per_second:,.0f}"),
             ("time left", format_duration(timer.remaining(epochs - epoch))),
         ]
 
@@ -172,6 +176,10 @@ class LiveCurves(keras.callbacks.Callback):
         if warning != self._last_warning:  # the same warning once, not in every epoch
             report_error(warning)
         self._last_warning = warning
+
+
+def _number(value: float) -> str:
+    return "–" if math.isnan(value) else f"{value:.4f}"
 
 
 class AfterFirstStep(keras.callbacks.Callback):

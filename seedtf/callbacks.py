@@ -1,0 +1,195 @@
+"""Callbacks for a Keras script of one's own: learning-rate schedules and live curves.
+
+They are ordinary Keras callbacks for any model, with one output or several, and the same classes as in
+``seedtf train``.
+
+Example:
+    >>> import keras
+    >>> import numpy as np
+    >>> model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(2, activation="softmax")])
+    >>> model.compile("adam", "sparse_categorical_crossentropy", metrics=["accuracy"])
+    >>> x, y = np.zeros((8, 4)), np.zeros(8)
+    >>> history = model.fit(
+    ...     x, y, epochs=2, batch_size=4, verbose=0,
+    ...     callbacks=[CyclicDecay(1e-3, cycle_epochs=1), LiveCurves("runs/mine")],
+    ... )
+    >>> [round(rate, 6) for rate in history.history["lr"]]
+    [0.0005, 0.0005]
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from pathlib import Path
+
+from seedtf.errors import UserError
+from seedtf.runs.paths import RunPaths
+from seedtf.training.callbacks.epoch_timer import EpochTimer
+from seedtf.training.callbacks.history_log import HistoryLog
+from seedtf.training.callbacks.learning_rate import LearningRate
+from seedtf.training.callbacks.live_curves import LiveCurves as RunCurves
+from seedtf.training.optim.schedules import make_schedule
+
+__all__ = ["CyclicDecay", "LearningRate", "LiveCurves", "OneCycle", "SmoothDecay"]
+
+
+class _FitSchedule(LearningRate):
+    """A learning rate whose schedule has the length of the ``fit``."""
+
+    _schedule_name = ""
+
+    def __init__(
+        self,
+        lr: float,
+        *,
+        min_lr: float,
+        warmup_epochs: float = 0.0,
+        per_step: bool = True,
+        **cycles: float,
+    ) -> None:
+        super().__init__(lambda epoch: lr, per_step=per_step)
+        self._options = {"lr": lr, "min_lr": min_lr, "warmup_epochs": warmup_epochs, **cycles}
+
+    def on_train_begin(self, logs: dict[str, float] | None = None) -> None:
+        super().on_train_begin(logs)
+        self._schedule = make_schedule(
+            self._schedule_name, epochs=self.params["epochs"], **self._options
+        )
+
+
+class CyclicDecay(_FitSchedule):
+    """Cosine cycles, each from a peak down to ``min_lr``, whose peaks decay (SGDR, arXiv 1608.03983).
+
+    The epoch's last rate is added to the logs as ``lr``.
+
+    Args:
+        lr: the first peak, above 0.
+        cycle_epochs: the length of a cycle in epochs, above 0.
+        cycle_decay: the factor from one peak to the next, in (0, 1].
+        min_lr: the lowest rate, in [0, lr].
+        warmup_epochs: the length of a linear ramp at the start; 0 for none.
+        per_step: whether the rate changes with every step, not once an epoch.
+    """
+
+    _schedule_name = "cyclic"
+
+    def __init__(
+        self,
+        lr: float,
+        *,
+        cycle_epochs: float = 10.0,
+        cycle_decay: float = 1.0,
+        min_lr: float = 0.0,
+        warmup_epochs: float = 0.0,
+        per_step: bool = True,
+    ) -> None:
+        super().__init__(
+            lr,
+            min_lr=min_lr,
+            warmup_epochs=warmup_epochs,
+            per_step=per_step,
+            cycle_epochs=cycle_epochs,
+            cycle_decay=cycle_decay,
+        )
+
+
+class SmoothDecay(_FitSchedule):
+    """Exponential decay from ``lr`` to ``min_lr`` over the epochs of the ``fit``.
+
+    Args:
+        lr: the first rate, above 0.
+        min_lr: the last rate, in (0, lr].
+        warmup_epochs: the length of a linear ramp at the start; 0 for none.
+        per_step: whether the rate changes with every step, not once an epoch.
+    """
+
+    _schedule_name = "smooth"
+
+    def __init__(
+        self, lr: float, *, min_lr: float, warmup_epochs: float = 0.0, per_step: bool = True
+    ) -> None:
+        super().__init__(lr, min_lr=min_lr, warmup_epochs=warmup_epochs, per_step=per_step)
+
+
+class OneCycle(_FitSchedule):
+    """A linear rise to ``lr`` over 30 % of the ``fit``, then a cosine to ``min_lr`` (arXiv 1708.07120).
+
+    Args:
+        lr: the peak, above 0.
+        min_lr: the last rate, in [0, lr].
+    """
+
+    _schedule_name = "one_cycle"
+
+    def __init__(self, lr: float, *, min_lr: float = 0.0) -> None:
+        super().__init__(lr, min_lr=min_lr)
+
+
+class LiveCurves(RunCurves):
+    """Draws loss, accuracy and learning rate after each epoch: files in a folder, and in a notebook.
+
+    ``folder`` gets ``curves.png``, ``live.html`` (a page that reloads itself while training runs),
+    ``history.csv`` and ``timing.csv``; those of an earlier training in it are replaced. In a notebook,
+    the curves appear below the cell and are replaced in place.
+
+    The accuracy is the first metric whose name contains ``acc``; a model without one has loss curves
+    only. Place it after the callback that sets the learning rate.
+
+    Args:
+        folder: is created if it does not exist; not the folder of a ``seedtf train``.
+        show: also show the curves in a window if there is a display.
+
+    Raises:
+        UserError: ``folder`` holds a run of ``seedtf train``.
+    """
+
+    _throughput_unit = "steps / s"
+
+    def __init__(self, folder: str | os.PathLike[str], *, show: bool = False) -> None:
+        paths = RunPaths(Path(folder).expanduser())
+        if paths.config.exists():
+            raise UserError(
+                f"{paths.root}: is the folder of a seedtf train; pass a folder of its own"
+            )
+        paths.root.mkdir(parents=True, exist_ok=True)
+        timer = EpochTimer(images_per_step=1)
+        self._history = HistoryLog(paths.history, paths.timing, timer)
+        super().__init__(
+            paths, self._history, title=paths.root.resolve().name, planned_lr=[], show=show
+        )
+
+    def on_epoch_begin(self, epoch: int, logs: dict[str, float] | None = None) -> None:
+        self._history.timer.on_epoch_begin(epoch)
+
+    def on_train_batch_end(self, batch: int, logs: dict[str, float] | None = None) -> None:
+        self._history.timer.on_train_batch_end(batch)
+
+    def on_test_begin(self, logs: dict[str, float] | None = None) -> None:
+        self._history.timer.on_test_begin()
+
+    def on_test_end(self, logs: dict[str, float] | None = None) -> None:
+        self._history.timer.on_test_end()
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
+        self._history.timer.on_epoch_end(epoch)
+        self._history.on_epoch_end(epoch, self._standard_names(logs or {}))
+        super().on_epoch_end(epoch, logs)
+
+    def on_train_end(self, logs: dict[str, float] | None = None) -> None:
+        self.finish()
+
+    def _standard_names(self, logs: dict[str, float]) -> dict[str, float]:
+        """The logs under the names of history.csv; a missing number is NaN."""
+        accuracy = next((n for n in logs if "acc" in n and not n.startswith("val_")), "accuracy")
+        rate = logs.get("lr", logs.get("learning_rate"))
+        if rate is None:
+            rate = float(self.model.optimizer.learning_rate)
+        missing = math.nan
+        return {
+            "lr": rate,
+            "loss": logs.get("loss", missing),
+            "accuracy": logs.get(accuracy, missing),
+            "val_loss": logs.get("val_loss", missing),
+            "val_accuracy": logs.get(f"val_{accuracy}", missing),
+        }

@@ -1,0 +1,108 @@
+"""The input pipeline of ``seedtf train`` for a Keras script of one's own."""
+
+from __future__ import annotations
+
+import os
+from typing import NamedTuple
+
+import tensorflow as tf
+
+from seedtf.augment.mixing import Mixing
+from seedtf.augment.policy import Policy
+from seedtf.config.train_config import TrainConfig
+from seedtf.data.order import BatchIndices
+from seedtf.data.pipeline import eval_dataset, make_augmentation, make_mixer, train_dataset
+from seedtf.errors import UserError
+from seedtf.training.setup import load_training_data
+
+__all__ = ["ImageDatasets", "image_datasets"]
+
+
+class ImageDatasets(NamedTuple):
+    """What ``image_datasets`` returns; unpacks to ``train, val, class_names``.
+
+    Attributes:
+        train: augmented batches of one epoch; each iteration yields the next epoch, in another order.
+            Images float32 ``[B, S, S, 3]`` in 0–255; labels int32 ``[B]``, or float32 ``[B, K]`` if
+            they are mixed.
+        val: the validation images, each once, not augmented; the last batch may be short. Images
+            float32 ``[B, S, S, 3]`` in 0–255; labels int32 ``[B]``.
+        class_names: K names, in the order of the labels.
+    """
+
+    train: tf.data.Dataset
+    val: tf.data.Dataset
+    class_names: tuple[str, ...]
+
+
+def image_datasets(
+    data_dir: str | os.PathLike[str],
+    *,
+    image_size: int,
+    batch_size: int = 32,
+    augment: Policy | None = Policy(),  # noqa: B008  a frozen dataclass
+    mixing: Mixing | None = None,
+    val_fraction: float = 0.15,
+    val_dir: str | os.PathLike[str] = "",
+    labels_csv: str | os.PathLike[str] = "",
+    cache: str = "auto",
+    seed: int = 0,
+) -> ImageDatasets:
+    """Lists, checks, splits and decodes a folder of images, as ``seedtf train`` does with these flags.
+
+    Both datasets have a known cardinality, so ``fit`` needs no ``steps_per_epoch``. The same arguments
+    give the same batches. The last, short batch of a training epoch is left out; as the order changes
+    with the epoch, so do the images in it.
+
+    Args:
+        data_dir: a folder of class folders or one of the other layouts of ``--data_dir``; ``sample``
+            for the embedded sample images.
+        image_size: S, the side of the square images in pixels, 8 to 2048.
+        batch_size: images in a batch.
+        augment: the range of each random operation, ``seedtf.Augment``; None for no augmentation.
+        mixing: MixUp, CutMix and Random Erasing; None for none. Labels are float32 ``[B, K]`` with it.
+        val_fraction: fraction of each class that validates.
+        val_dir: folder of the validation images instead.
+        labels_csv: table of files and labels, instead of class folders.
+        cache: where decoded images are kept: ``auto``, ``ram``, ``disk`` or ``off``.
+        seed: of split, order and augmentation.
+
+    Raises:
+        UserError: anything that the user can correct, such as a folder without images.
+
+    Example:
+        >>> train, val, class_names = image_datasets("sample", image_size=16, batch_size=32)
+        >>> images, labels = next(iter(train))
+        >>> images.shape, labels.dtype.name, float(tf.reduce_max(images)) <= 255
+        (TensorShape([32, 16, 16, 3]), 'int32', True)
+        >>> int(train.cardinality()) > 1, len(class_names) > 1
+        (True, True)
+    """
+    config = TrainConfig(
+        data_dir=os.fspath(data_dir),
+        image_size=image_size,
+        batch_size=batch_size,
+        val_fraction=val_fraction,
+        val_dir=os.fspath(val_dir),
+        labels_csv=os.fspath(labels_csv),
+        cache=cache,
+        seed=seed,
+    )
+    dataset = load_training_data(config)
+    store, split, class_names = dataset.store, dataset.split, dataset.store.catalog.class_names
+    if batch_size > len(split.train):
+        raise UserError(
+            f"batch_size={batch_size}: there are {len(split.train)} training images; pass fewer"
+        )
+    train = train_dataset(
+        store,
+        split.train,
+        BatchIndices(len(split.train), batch_size, seed=seed),
+        make_augmentation(augment or Policy().scaled(0.0), seed, image_size, "fused"),
+        mixer=make_mixer(mixing, seed, len(class_names)) if mixing else None,
+        one_epoch=True,
+    )
+    val = eval_dataset(store, split.val, batch_size)
+    steps = -(-len(split.val) // batch_size)
+    val = val.apply(tf.data.experimental.assert_cardinality(steps))
+    return ImageDatasets(train, val, class_names)

@@ -1,0 +1,83 @@
+"""Shell completion: what bash offers for the beginning of a word, without starting Python."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+
+import pytest
+
+from seedtf.commands.completion import SHELLS
+from seedtf.commands.main import COMMANDS, run_command
+from seedtf.config.recipes import RECIPES
+
+
+@pytest.fixture(scope="module")
+def scripts() -> dict[str, str]:
+    command = [sys.executable, "-m", "seedtf", "completion"]
+    return {
+        shell: subprocess.run([*command, shell], capture_output=True, text=True, check=True).stdout
+        for shell in SHELLS
+    }
+
+
+def complete(script: str, *words: str) -> list[str]:
+    """What bash offers for the last of ``words``, which come after ``seedtf``."""
+    quoted = " ".join(f"'{word}'" for word in ("seedtf", *words))
+    program = (
+        f"{script}\nCOMP_WORDS=({quoted}); COMP_CWORD={len(words)}; _seedtf; "
+        'printf "%s\\n" "${COMPREPLY[@]}"'
+    )
+    done = subprocess.run(
+        [shutil.which("bash") or "bash", "--norc", "-c", program],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={"PATH": ""},  # bash's own commands are enough: no Python starts
+    )
+    assert done.stderr == ""
+    return done.stdout.split()
+
+
+def test_every_command_is_offered_first(scripts: dict[str, str]) -> None:
+    assert complete(scripts["bash"], "") == list(COMMANDS)
+    assert complete(scripts["bash"], "pre") == ["predict", "preview"]
+
+
+def test_flags_are_those_of_the_command(scripts: dict[str, str]) -> None:
+    assert complete(scripts["bash"], "train", "--epo") == ["--epochs="]
+    assert complete(scripts["bash"], "train", "--strict") == ["--strict"]
+    assert complete(scripts["bash"], "evaluate", "RUN", "--epo") == []
+    assert complete(scripts["bash"], "benchmark", "serving", "--j") == ["--json"]
+    assert complete(scripts["bash"], "benchmark", "st") == ["step", "startup"]
+
+
+def test_values_are_the_choices_of_the_flag(scripts: dict[str, str]) -> None:
+    recipes = [recipe for recipe in RECIPES if recipe.startswith("f")]
+    # bash splits at "=", zsh does not
+    found = complete(scripts["bash"], "train", "--recipe", "=", "f")
+    assert set(recipes) <= set(found)
+    assert complete(scripts["bash"], "train", "--recipe=f") == [f"--recipe={r}" for r in found]
+
+
+def test_files_are_offered_for_other_values(scripts: dict[str, str], tmp_path, monkeypatch) -> None:
+    (tmp_path / "photos").mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert complete(scripts["bash"], "train", "--data_dir", "=", "ph") == ["photos"]
+    assert complete(scripts["bash"], "evaluate", "ph") == ["photos"]
+
+
+@pytest.mark.parametrize("shell", ["zsh", "fish"])
+def test_the_script_is_valid(scripts: dict[str, str], shell: str) -> None:
+    program = shutil.which(shell)
+    if program is None:
+        pytest.skip(f"{shell} is not installed")
+    subprocess.run([program, "-n"], input=scripts[shell], text=True, check=True)
+
+
+def test_an_unknown_shell_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_command("completion", ["tcsh"]) == 2
+    assert capsys.readouterr().err == (
+        "seedtf completion: 'tcsh' is not one of the shells bash, zsh, fish\n"
+    )
