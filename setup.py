@@ -69,7 +69,7 @@ setup(
     packages=find_packages(include=["seedtf", "seedtf.*"]),
     package_data={
         "seedtf": ["py.typed"],
-        "seedtf.evaluation": ["report.html.jinja"],
+        "seedtf.evaluation": ["report.html.jinja", "runs.html.jinja"],
         "seedtf.plots": ["page.css"],
         "seedtf.training.callbacks": ["live.html.jinja"],
     },

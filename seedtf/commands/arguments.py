@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 from absl import flags
 
-from seedtf.commands.help import help_text, visible_alias
+from seedtf.commands.help import help_text, required_positionals, visible_alias
 from seedtf.commands.spelling import check_spelling, known_name, wrong_type
 from seedtf.config.flags import flag_kind
 from seedtf.errors import UserError
@@ -156,10 +156,14 @@ def _flag_fields(config_class: type, positionals: Sequence[str]) -> list[datacla
 def _take_positionals(
     config_class: type, positionals: Sequence[str], given: list[str]
 ) -> dict[str, Any]:
-    """The fields that ``positionals`` names, set from the positional arguments in order."""
+    """The fields that ``positionals`` names, set from the positional arguments in order.
+
+    An argument whose field has a default that is not empty may be left out.
+    """
     many = bool(positionals) and positionals[-1].endswith("...")
-    if len(given) < len(positionals):
-        missing = positionals[len(given)].removesuffix("...")
+    required = required_positionals(config_class, positionals)
+    if len(given) < len(required):
+        missing = required[len(given)].removesuffix("...")
         texts = {each.name: each.metadata["help"] for each in dataclasses.fields(config_class)}
         raise UserError(f"{missing.upper()} is missing: {texts[missing]} See --help")
     if len(given) > len(positionals) and not many:

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from itertools import groupby
 from typing import Any
 
-__all__ = ["help_text", "visible_alias"]
+__all__ = ["help_text", "required_positionals", "visible_alias"]
 
 _WIDTH = 80
 
@@ -29,7 +29,10 @@ def help_text(config_class: type, command: str, positionals: Sequence[str] = ())
     """
     own, inherited = _shown_flags(config_class, positionals)
     width = min(shutil.get_terminal_size().columns, _WIDTH)
-    places = "".join(f" {name.upper()}" for name in positionals)
+    required = required_positionals(config_class, positionals)
+    places = "".join(
+        f" {name.upper()}" if name in required else f" [{name.upper()}]" for name in positionals
+    )
     lines = [f"usage: seedtf {command}{places} --flag=value …"]
     lines += [""] if positionals or own else []
     texts = {each.name: each.metadata["help"] for each in dataclasses.fields(config_class)}
@@ -47,6 +50,12 @@ def help_text(config_class: type, command: str, positionals: Sequence[str] = ())
     return "\n".join(
         [*lines, *_wrapped("A file with one flag per line, such as the flags.txt of a run.", width)]
     )
+
+
+def required_positionals(config_class: type, positionals: Sequence[str]) -> list[str]:
+    """The positional arguments that must be given: those whose fields have an empty default."""
+    defaults = {each.name: each.default for each in dataclasses.fields(config_class)}
+    return [name for name in positionals if not defaults[name.removesuffix("...")]]
 
 
 def visible_alias(config_class: type, option: dataclasses.Field) -> str:

@@ -27,6 +27,7 @@ COMMANDS = {
     "tune": "search for better training flags",
     "evaluate": "evaluate a run and write its report page",
     "compare": "compare two evaluated runs, image by image",
+    "runs": "list runs: accuracy, time, and the flags that differ",
     "predict": "predict the classes of unlabelled images",
     "export": "export a run as a SavedModel for serving, LiteRT or ONNX",
     "benchmark": "measure speed and memory, with warm-up and medians",

@@ -11,7 +11,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-__all__ = ["AUGMENTED", "DATA_REPORT", "PARITY", "RUNS", "ReportPaths", "RunPaths"]
+__all__ = ["AUGMENTED", "DATA_REPORT", "PARITY", "RUNS", "RUNS_PAGE", "ReportPaths", "RunPaths"]
 
 RUNS = Path("runs")
 """Folder of runs that were not given a name, below the working directory."""
@@ -24,6 +24,9 @@ AUGMENTED = "augmented.png"
 
 PARITY = "parity.json"
 """How an export agrees with the evaluation; in the folder of versions and in each version."""
+
+RUNS_PAGE = "index.html"
+"""The page of ``seedtf runs``, in the folder that it lists."""
 
 _SNAPSHOT = re.compile(r"snapshot-(\d+)\.keras")
 

@@ -1,0 +1,49 @@
+"""The figure of many runs: their validation curves on common axes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from matplotlib.figure import Figure
+
+from seedtf.compat.matplotlib import default_style
+from seedtf.plots.base import clip_label, new_figure, style_axes
+
+__all__ = ["MAX_CURVES", "draw_runs"]
+
+MAX_CURVES = 12
+"""More curves than this cannot be told apart."""
+
+# Okabe and Ito (2008) without yellow, which is not readable on white.
+_COLORS = ("#0072B2", "#D55E00", "#009E73", "#B0508A", "#56B4E9", "#8A6D00")
+_DASHES = ("-", "--")
+
+
+@default_style
+def draw_runs(runs: Sequence[tuple[str, Sequence[Mapping[str, float]]]]) -> Figure:
+    """Validation accuracy and validation loss of each run over its epochs.
+
+    Args:
+        runs: pairs (name, rows of its history), of which the first ``MAX_CURVES`` are drawn; the rows
+            have the keys epoch, val_loss and val_accuracy, and NaN leaves a gap.
+
+    Example:
+        >>> rows = [{"epoch": 1, "val_loss": 1.0, "val_accuracy": 0.5}]
+        >>> [axes.get_ylabel() for axes in draw_runs([("oak", rows)]).axes]
+        ['validation accuracy', 'validation loss']
+    """
+    shown = runs[:MAX_CURVES]
+    figure = new_figure(7.6, 6.4 + 0.2 * len(shown))
+    for axes, key in zip(figure.subplots(2, 1), ("val_accuracy", "val_loss"), strict=True):
+        for number, (name, rows) in enumerate(shown):
+            axes.plot(
+                [row["epoch"] for row in rows],
+                [row[key] for row in rows],
+                color=_COLORS[number % len(_COLORS)],
+                linestyle=_DASHES[number // len(_COLORS)],
+                marker="." if len(rows) == 1 else "",
+                label=clip_label(name, 70).replace("$", r"\$"),
+            )
+        style_axes(axes, f"validation {key.removeprefix('val_')}", "epoch", integer_x=True)
+    figure.legend(*figure.axes[0].get_legend_handles_labels(), loc="outside lower center")
+    return figure

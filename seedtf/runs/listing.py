@@ -1,0 +1,218 @@
+"""The runs below a folder, read from their small files alone; a half-written run is listed too."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from seedtf.config.train_config import PATHS
+from seedtf.errors import UserError
+from seedtf.runs.folder import is_run_locked, read_settings
+from seedtf.runs.history import best_epoch, read_history, read_timing
+from seedtf.runs.paths import RunPaths
+
+__all__ = ["SORT_KEYS", "RunSummary", "differing_flags", "list_runs"]
+
+SORT_KEYS = ("name", "accuracy", "loss", "epochs", "seconds")
+
+# Flags that say where files are or how fast a run goes, not what it trains.
+_NOT_COMPARED = {
+    *(set(PATHS) - {"data_dir"}),
+    *(
+        "run_dir",
+        "resume",
+        "continue_from",
+        "cache",
+        "threads",
+        "show",
+        "save_minutes",
+        "time_limit",
+    ),
+    *("tensorboard", "worker_timeout", "dry_run", "placement", "data_service", "check"),
+}
+
+
+@dataclass(frozen=True)
+class RunSummary:
+    """One run, as far as its files say.
+
+    Attributes:
+        name: its folder, relative to the listed one.
+        model, data: the network and the data folder; empty if config.json is damaged.
+        state: ``finished``, ``training``, ``stopped`` before its last epoch, or ``damaged``.
+        epochs: completed epochs, and ``planned_epochs`` those that the flags ask for.
+        best_epoch: the epoch with the lowest validation loss, from 1; None before the first one.
+        val_loss, accuracy: of that epoch; NaN if unknown. With a report, its accuracy.
+        interval: the 95 % interval of the accuracy in the report; None without a report.
+        seconds: measured duration of all epochs.
+        page: its report or, without one, its live page, relative to the listed folder; empty without
+            both.
+        flags: all flags of the run.
+        history: the rows of history.csv.
+    """
+
+    name: str
+    model: str
+    data: str
+    state: str
+    epochs: int
+    planned_epochs: int
+    best_epoch: int | None
+    val_loss: float
+    accuracy: float
+    interval: tuple[float, float] | None
+    seconds: float
+    page: str
+    flags: dict[str, Any]
+    history: Sequence[dict[str, float]]
+
+    def as_json(self, flags: Sequence[str]) -> dict[str, Any]:
+        """JSON values, with the flags of these names and None for what is not known."""
+        values = {
+            name: getattr(self, name)
+            for name in ("name", "model", "data", "state", "epochs", "planned_epochs")
+        }
+        return {
+            **values,
+            "best_epoch": self.best_epoch,
+            "val_loss": _none_for_nan(self.val_loss),
+            "accuracy": _none_for_nan(self.accuracy),
+            "accuracy_interval_95": self.interval and list(self.interval),
+            "seconds": round(self.seconds, 1),
+            "flags": {name: self.flags.get(name) for name in flags},
+        }
+
+
+def list_runs(folder: str | os.PathLike[str], sort: str = "name") -> list[RunSummary]:
+    """The runs in and below ``folder``; the best comes first, or the newest if sorted by name.
+
+    A folder with a ``config.json`` is a run. Folders inside a run are not searched.
+
+    Args:
+        folder: such as ``runs``.
+        sort: one of ``SORT_KEYS``. Unknown numbers come last.
+
+    Raises:
+        UserError: the folder does not exist or has no runs.
+
+    Example:
+        >>> runs = list_runs("runs")
+        >>> [run.name for run in runs]
+        ['seedlings']
+    """
+    root = Path(folder)
+    if not root.is_dir():
+        raise UserError(f"{root}: no such folder; pass the folder that holds the runs")
+    runs = [_summary(path, root) for path in _run_folders(root)]
+    if not runs:
+        raise UserError(f"{root}: no runs of seedtf train; pass the folder that holds them")
+    if sort == "name":
+        return sorted(runs, key=lambda run: run.name, reverse=True)
+    rising = sort in ("loss", "seconds")
+    value = {"loss": "val_loss"}.get(sort, sort)
+
+    def key(run: RunSummary) -> tuple[bool, float]:
+        number = float(getattr(run, value))
+        return math.isnan(number), number if rising else -number
+
+    return sorted(sorted(runs, key=lambda run: run.name), key=key)
+
+
+def differing_flags(runs: Sequence[RunSummary]) -> list[str]:
+    """The flags that do not have the same value in all runs, in the order of the flags.
+
+    Paths but the data folder, and flags that change the speed alone, are not compared.
+    """
+    names = dict.fromkeys(name for run in runs for name in run.flags)
+    return [
+        name
+        for name in names
+        if name not in _NOT_COMPARED
+        and len({json.dumps(run.flags.get(name)) for run in runs if run.flags}) > 1
+    ]
+
+
+def _run_folders(root: Path) -> list[Path]:
+    found = []
+    for folder, folders, files in os.walk(root):
+        if RunPaths(Path(folder)).config.name in files:
+            found.append(Path(folder))
+            folders.clear()
+        folders[:] = [name for name in folders if not name.startswith(".")]
+    return found
+
+
+def _summary(folder: Path, root: Path) -> RunSummary:
+    paths = RunPaths(folder)
+    try:
+        settings = read_settings(folder)
+    except UserError:
+        settings = {}
+    flags = {name: value for name, value in settings.items() if name != "resolved"}
+    try:
+        history = read_history(paths.history)
+    except (OSError, ValueError, KeyError, TypeError):
+        history = []
+    best = best_epoch(history)
+    row = next((row for row in history if row["epoch"] == best), {})
+    report = _report_values(paths)
+    planned = flags.get("epochs")
+    planned = planned if isinstance(planned, int) else len(history)
+    return RunSummary(
+        name=folder.relative_to(root).as_posix() if folder != root else folder.resolve().name,
+        model=str(flags.get("model", "")),
+        data=str(flags.get("data_dir", "")),
+        state=_state(folder, settings, len(history), planned),
+        epochs=len(history),
+        planned_epochs=planned,
+        best_epoch=best,
+        val_loss=row.get("val_loss", math.nan),
+        accuracy=report[0] if report else row.get("val_accuracy", math.nan),
+        interval=report[1] if report else None,
+        seconds=_seconds(paths),
+        page=_page(paths, root),
+        flags=flags,
+        history=history,
+    )
+
+
+def _state(folder: Path, settings: dict[str, Any], epochs: int, planned: int) -> str:
+    if not settings:
+        return "damaged"
+    try:
+        if is_run_locked(folder):
+            return "training"
+    except OSError:  # the folder cannot be read as this user
+        return "damaged"
+    return "finished" if epochs >= planned else "stopped"
+
+
+def _report_values(paths: RunPaths) -> tuple[float, tuple[float, float]] | None:
+    """Accuracy and its interval from the report on the validation images; None if there is none."""
+    try:
+        values = json.loads(paths.report.values.read_text(encoding="utf-8"))
+        low, high = values["accuracy_interval_95"]
+        return float(values["accuracy"]), (float(low), float(high))
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _page(paths: RunPaths, root: Path) -> str:
+    pages = (paths.report.page, paths.live_page)
+    return next((page.relative_to(root).as_posix() for page in pages if page.is_file()), "")
+
+
+def _seconds(paths: RunPaths) -> float:
+    try:
+        return sum(row["seconds"] + row.get("between", 0.0) for row in read_timing(paths.timing))
+    except (OSError, ValueError, KeyError, TypeError):
+        return 0.0
+
+
+def _none_for_nan(value: float) -> float | None:
+    return None if math.isnan(value) else value

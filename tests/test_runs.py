@@ -1,0 +1,129 @@
+"""``seedtf runs``: every run below a folder, also a half-written one, and the flags that differ."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from seedtf.commands.main import run_command
+from seedtf.errors import UserError
+from seedtf.files import lock_folder
+from seedtf.runs.history import HISTORY_COLUMNS, TIMING_COLUMNS
+from seedtf.runs.listing import differing_flags, list_runs
+from seedtf.runs.paths import RunPaths
+
+FLAGS = {"model": "ResNet50", "data_dir": "/data/plants", "epochs": 3, "lr": 0.01, "threads": 2}
+
+
+def make(root: Path, name: str, accuracies: list[float], **flags: object) -> RunPaths:
+    """A run whose loss falls with every epoch; each epoch took a minute."""
+    paths = RunPaths(root / name)
+    paths.state.mkdir(parents=True)
+    paths.config.write_text(json.dumps({**FLAGS, **flags, "resolved": {"lr": 1}}))
+    rows = [
+        [epoch, 0.01, 1.0, 0.5, 1 / epoch, accuracy, 1.0]
+        for epoch, accuracy in enumerate(accuracies, start=1)
+    ]
+    times = [[row[0], 60.0, 100.0, 0.0, 1.0, 0.0] for row in rows]
+    for path, columns, lines in (
+        (paths.history, HISTORY_COLUMNS, rows),
+        (paths.timing, TIMING_COLUMNS, times),
+    ):
+        path.write_text("".join(",".join(map(str, line)) + "\n" for line in [columns, *lines]))
+    return paths
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    make(tmp_path, "a", [0.5, 0.6, 0.7])
+    make(tmp_path, "deep/b", [0.8, 0.9], lr=0.02, threads=4, run_dir="deep/b")
+    report = make(tmp_path, "c", [0.1, 0.2, 0.3], mixup=0.2).report
+    report.root.mkdir()
+    report.values.write_text(json.dumps({"accuracy": 0.35, "accuracy_interval_95": [0.3, 0.4]}))
+    report.page.write_text("a page")
+    return tmp_path
+
+
+def test_each_run_is_listed_with_its_best_epoch(root: Path) -> None:
+    c, b, a = sorted(list_runs(root), key=lambda run: run.accuracy)
+    assert (a.name, b.name, c.name) == ("deep/b", "a", "c")
+    assert (a.epochs, a.planned_epochs, a.best_epoch, a.val_loss) == (2, 3, 2, 0.5)
+    assert (a.accuracy, a.interval, a.state, a.seconds) == (0.9, None, "stopped", 120.0)
+    assert (b.accuracy, b.state) == (0.7, "finished")
+    assert (c.accuracy, c.interval, c.page) == (0.35, (0.3, 0.4), "c/report/index.html")
+
+
+@pytest.mark.parametrize(
+    ("sort", "names"),
+    [
+        ("name", ["deep/b", "c", "a"]),
+        ("accuracy", ["deep/b", "a", "c"]),
+        ("loss", ["a", "c", "deep/b"]),
+        ("epochs", ["a", "c", "deep/b"]),
+        ("seconds", ["deep/b", "a", "c"]),
+    ],
+)
+def test_the_best_or_newest_run_comes_first(root: Path, sort: str, names: list[str]) -> None:
+    assert [run.name for run in list_runs(root, sort)] == names
+
+
+def test_flags_that_differ_are_those_that_change_the_model(root: Path) -> None:
+    assert differing_flags(list_runs(root)) == ["lr", "mixup"]
+
+
+def test_a_half_written_run_is_listed(root: Path) -> None:
+    paths = make(root, "z", [0.5, 0.6])
+    paths.history.write_text(paths.history.read_text() + "3,0.01,1.0,")
+    RunPaths(root / "y").root.mkdir()
+    RunPaths(root / "y").config.write_text('{"model": "Res')
+    x = make(root, "x", [])
+    x.history.unlink()
+    x.timing.unlink()
+    with lock_folder(x.state):
+        states = {run.name: (run.state, run.epochs) for run in list_runs(root)}
+    assert states["z"] == ("stopped", 2)
+    assert states["y"] == ("damaged", 0)
+    assert states["x"] == ("training", 0)
+    assert run_command("runs", [str(root)]) == 0
+
+
+def test_the_table_and_the_page_show_every_run(root: Path, capsys) -> None:
+    assert run_command("runs", [str(root), "--sort=accuracy"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines[1:4]] == ["deep/b", "a", "c"]
+    assert "90.0 %" in lines[1]
+    assert "30.0 to 40.0" in lines[3]
+    assert "  --lr: 0.02, 0.01, 0.01" in lines
+    assert "  --mixup: –, –, 0.2" in lines
+    page = (root / "index.html").read_text(encoding="utf-8")
+    assert re.findall(r'<td data-value="(a|c|deep/b)">', page) == ["deep/b", "a", "c"]
+    assert '<a href="c/report/index.html">c</a>' in page
+    assert page.count("data:image/png") == 1
+    assert not re.search(r'(src|href)="https?:', page)
+
+
+def test_json_is_one_line_and_writes_no_page(root: Path, capsys) -> None:
+    assert run_command("runs", [str(root), "--json", "--sort=accuracy"]) == 0
+    first, *_ = json.loads(capsys.readouterr().out)
+    assert first["name"] == "deep/b"
+    assert first["accuracy_interval_95"] is None
+    assert first["flags"] == {"lr": 0.02, "mixup": None}
+    assert not (root / "index.html").exists()
+
+
+def test_a_name_from_outside_is_escaped(tmp_path: Path) -> None:
+    make(tmp_path, "<script>alert(1)<", [0.5], model="<b>")
+    assert run_command("runs", [str(tmp_path)]) == 0
+    page = (tmp_path / "index.html").read_text(encoding="utf-8")
+    assert "<script>alert" not in page
+    assert "<b>" not in page
+
+
+def test_a_folder_without_runs_is_one_line(tmp_path: Path, monkeypatch) -> None:
+    with pytest.raises(UserError, match=r"no runs of seedtf train"):
+        list_runs(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    assert run_command("runs", []) == 2  # the default folder runs/ does not exist
