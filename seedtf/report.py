@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import math
+import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,6 +16,7 @@ __all__ = [
     "format_bytes",
     "format_duration",
     "is_silent",
+    "one_line",
     "report",
     "report_error",
     "report_result",
@@ -24,19 +26,34 @@ __all__ = [
 ]
 
 _LABEL_WIDTH = 10
+_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 _silent = False
 
 
 def report(label: str, text: str) -> None:
     """Prints one line, ``text`` behind a ``label`` of ten columns, to stdout; flushes.
 
-    Nothing is printed inside ``silent()``.
+    Control characters, such as a file name can have, are escaped. Nothing is printed inside
+    ``silent()``.
 
     Example:
         >>> report("resume", "continuing after epoch 3")
         resume    continuing after epoch 3
     """
-    _print(f"{label:{_LABEL_WIDTH}}{text}".rstrip(), sys.stdout)
+    _print(f"{label:{_LABEL_WIDTH}}{one_line(text)}".rstrip(), sys.stdout)
+
+
+def one_line(text: str) -> str:
+    """``text`` with line ends and other control characters escaped.
+
+    A name with a line end would otherwise look like two messages, and one with an escape sequence
+    could change what the terminal shows.
+
+    Example:
+        >>> one_line("oak\\nelm/1.jpg")
+        'oak\\\\nelm/1.jpg'
+    """
+    return _CONTROL.sub(lambda match: match[0].encode("unicode_escape").decode(), text)
 
 
 def warn(text: str, *, after_progress: bool = False) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import shutil
 import tempfile
 from collections.abc import Callable
@@ -21,7 +20,6 @@ from seedtf.data.layouts import find_layout
 from seedtf.data.listing import list_files
 from seedtf.data.split import classes_without_validation, read_split_csv
 from seedtf.errors import UserError
-from seedtf.report import silent
 from seedtf.runs.folder import format_class_names, read_class_names
 from seedtf.runs.paths import RunPaths
 
@@ -469,38 +467,6 @@ def test_a_flat_folder_names_the_ways_on(touch: Touch) -> None:
     catalog, _ = list_files(str(root), layout="flat")
     assert catalog.class_names == ("Black-grass", "cat")
     assert catalog.labels.tolist() == [0, 0, 1, 1]
-
-
-CLASSES = st.sets(st.sampled_from(["oak", "elm", "Fat Hen", "ü", "7"]), min_size=2, max_size=4)
-
-
-@given(
-    classes=CLASSES,
-    sides=st.sampled_from([(), ("train",), ("train", "val"), ("train", "valid", "test")]),
-    wrappers=st.lists(st.sampled_from(["archive", "images", "d 1"]), max_size=2),
-    depth=st.sampled_from(["", "plot/", "plot/row/"]),
-    noise=st.sets(st.sampled_from(["notes.txt", "docs/a.pdf", ".git/x", "__MACOSX/oak/1.jpg"])),
-)
-def test_whatever_lies_around_the_class_folders_the_classes_are_found(
-    classes: set[str], sides: tuple[str, ...], wrappers: list[str], depth: str, noise: set[str]
-) -> None:
-    inner = "".join(f"{name}/" for name in wrappers)
-    with tempfile.TemporaryDirectory() as folder, silent():
-        for number, (side, name) in enumerate(itertools.product(sides or ("",), sorted(classes))):
-            for copy in "ab":
-                path = Path(folder, inner, side, name, depth, f"{number}{copy}.jpg")
-                path.parent.mkdir(parents=True, exist_ok=True)
-                path.touch()
-        for name in noise:
-            Path(folder, name).parent.mkdir(parents=True, exist_ok=True)
-            Path(folder, name).touch()
-        catalog, split = list_files(folder)
-    assert catalog.class_names == tuple(sorted(classes))
-    assert not any("test/" in path for path in catalog.paths)
-    assert (split is not None) == (len(sides) > 1)
-    if split is not None:
-        assert all("train/" in catalog.paths[index] for index in split.train)
-        assert all("val" in catalog.paths[index] for index in split.val)
 
 
 def test_a_check_reads_every_folder_of_a_split(

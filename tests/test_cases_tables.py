@@ -375,3 +375,25 @@ def test_a_check_of_the_working_folder_shows_its_findings(tiny_copy, monkeypatch
     assert "alder/empty.jpg: empty file" in shown
     assert "report    not written; --out=data_report.csv: is in the data folder" in shown
     assert sorted(path.name for path in tiny_copy.iterdir()) == ["alder", "two words", "öland rye"]
+
+
+@pytest.mark.parametrize(("first", "shown"), [(0, "0 = oak"), (1, "1 = oak")])
+def test_numbers_have_the_names_of_a_file_beside_the_table(
+    write: Write, first: int, shown: str, capsys
+) -> None:
+    rows = "".join(f"{n}.jpg,{(n + 1) // 2 - 1 + first}\n" for n in range(1, 5))
+    root = write(*FLAT_FILES, metadata_csv=f"file_name,label\n{rows}")
+    (root / "names.txt").write_text("oak\nFat Hen\n")
+    catalog, _ = list_files(str(root))
+    assert catalog.class_names == ("oak", "Fat Hen")
+    assert catalog.labels.tolist() == [0, 0, 1, 1]
+    assert f"names from {root}/names.txt ({shown})" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("names", ["oak\n", "oak\noak\n", ""])
+def test_a_file_of_too_few_names_is_refused(write: Write, names: str) -> None:
+    rows = "".join(f"{n}.jpg,{n % 2}\n" for n in range(1, 5))
+    root = write(*FLAT_FILES, metadata_csv=f"file_name,label\n{rows}")
+    (root / "class_names.txt").write_text(names)
+    with pytest.raises(UserError, match=r"different names, and .* has labels up to 1; give each"):
+        read_label_table(root / "metadata.csv", root)

@@ -16,7 +16,7 @@ from seedtf.commands.process import (
     write_fault_log,
 )
 from seedtf.errors import OutputError, UserError, WorkerLostError, first_line
-from seedtf.report import report_error, report_text
+from seedtf.report import one_line, report_error, report_text
 
 __all__ = ["COMMANDS", "main", "run_command"]
 
@@ -99,7 +99,7 @@ def run_command(command: str, arguments: list[str]) -> int:
     except OutputError:  # see main
         raise
     except UserError as error:
-        report_error(f"seedtf {command}: {error}")
+        report_error(f"seedtf {one_line(command)}: {one_line(str(error))}")
         if isinstance(error, WorkerLostError):
             # In a regular exit, TensorFlow would wait for the lost worker or print its own errors.
             sys.stdout.flush()
@@ -108,7 +108,8 @@ def run_command(command: str, arguments: list[str]) -> int:
     except BrokenPipeError:  # an OSError of stdout, not of a file; `main` handles it
         raise
     except OSError as error:
-        report_error(f"seedtf {command}: {describe_os_error(error, command, arguments)}")
+        text = describe_os_error(error, command, arguments)
+        report_error(f"seedtf {command}: {one_line(text)}")
         return UserError.exit_code
     except KeyboardInterrupt:
         report_error(f"\nseedtf {command}: interrupted")

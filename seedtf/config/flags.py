@@ -212,12 +212,14 @@ def expand_home(name: str, value: str) -> str:
         value: what the user passed.
 
     Raises:
-        UserError: the home folder is unknown, or the value is not UTF-8, the encoding of TensorFlow's
-            file names and of the files of a run.
+        UserError: the home folder is unknown, the value contains a zero byte, or it is not UTF-8, the
+            encoding of TensorFlow's file names and of the files of a run.
     """
     if any("\udc80" <= char <= "\udcff" for char in value):
         shown = os.fsencode(value).decode("utf-8", "backslashreplace")
         raise UserError(f"--{name}={shown}: the name is not UTF-8; rename the file or folder")
+    if "\0" in value:  # as in a binary file that was passed as --flagfile
+        raise UserError(f"--{name}={value}: contains a zero byte; correct the value")
     if not value.startswith("~"):
         return value
     expanded = os.path.expanduser(value)

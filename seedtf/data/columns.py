@@ -116,6 +116,9 @@ def has_header(first: tuple[str, ...], columns: Columns, is_file: Callable[[str]
     given = {name for name in (columns.file, columns.label, columns.split) if name}
     if given & set(first):
         return True
+    # a class may be called like a file: the id 7 and the class 7
+    if any(_matches(cell, _FILE_NAMES) and not is_file(cell) for cell in first):
+        return True
     if any(is_file(cell) for cell in first):
         return False
     if any(_matches(name, (*_FILE_NAMES, *_LABEL_NAMES)) for name in first):

@@ -17,11 +17,13 @@ from seedtf.data.catalog import Catalog, make_catalog
 from seedtf.data.columns import ANY_COLUMNS, SPLIT_WORDS, Columns
 from seedtf.data.paths import Folder, RemotePath, folder_at
 from seedtf.data.table_files import FileFinder
-from seedtf.data.table_text import UTF8, name_table
+from seedtf.data.table_text import UTF8, name_table, table_errors
 from seedtf.data.tables import TableForm, find_form, read_rows
 from seedtf.errors import UserError
 
 __all__ = ["LabelTable", "read_label_table", "read_split_tables"]
+
+_NAME_FILES = ("names.txt", "class_names.txt")
 
 
 @dataclass(frozen=True)
@@ -144,13 +146,18 @@ class _Rows:
         is_detected = self.form.columns.split is not None and all(self.sides)
         return is_detected and (not self.form.is_plain or "test" in self.sides)
 
-    def describe(self) -> str:
-        """The format in one line; empty for the default format."""
+    @property
+    def folder(self) -> Folder:
+        """The folder of the table itself."""
+        return folder_at(self._path).parent
+
+    def describe(self, names_detail: str) -> str:
+        """The format in one line, with where the class names are from; empty for the default."""
         form, detail = self.form, self.finder.describe()
         if not self.has_split or self._side:
             form = replace(form, columns=replace(form.columns, split=None))
-        is_plain = form.is_plain and form.columns.split is None and not detail
-        return "" if is_plain else form.describe(detail)
+        is_plain = form.is_plain and form.columns.split is None and not detail + names_detail
+        return "" if is_plain else form.describe(detail) + names_detail
 
 
 def _joined(root: Folder, tables: Sequence[_Rows]) -> LabelTable:
@@ -175,11 +182,13 @@ def _joined(root: Folder, tables: Sequence[_Rows]) -> LabelTable:
     kept = np.delete(np.arange(len(catalog)), repeated)
     catalog = catalog.take(kept)
     _check_present(catalog, tables[0].form, tables[0].source)
+    catalog, names_detail = _with_names(catalog, tables[0])
     sides = None
     if all(table.has_split for table in tables):
         sides = np.array([side for table in tables for side in table.sides])[order][kept]
     others = f" and {len(tables) - 1} more" if len(tables) > 1 else ""
-    return LabelTable(catalog, sides, tables[0].describe(), tables[0].source + others)
+    description = tables[0].describe(names_detail)
+    return LabelTable(catalog, sides, description, tables[0].source + others)
 
 
 def _row_name(tables: Sequence[_Rows], index: int) -> str:
@@ -194,7 +203,7 @@ def _row_name(tables: Sequence[_Rows], index: int) -> str:
 def _sort_class_names(names: Iterable[str]) -> list[str]:
     """``names`` sorted, as numbers if all are integers."""
     names = sorted(names)
-    if all(re.fullmatch(r"-?\d{1,1000}", name, re.ASCII) for name in names):
+    if all(re.fullmatch(r"-?\d{1,18}", name, re.ASCII) for name in names):
         names.sort(key=int)
     return names
 
@@ -209,6 +218,33 @@ def _check_single_label(class_names: Sequence[str], source: str) -> None:
                 f"{source}: a row has several labels ({name!r}), and seedtf trains on one label per "
                 "image; keep one label in each row"
             )
+
+
+def _with_names(catalog: Catalog, table: _Rows) -> tuple[Catalog, str]:
+    """``catalog`` with the names of a file beside the table in place of numbers, and what to say of it.
+
+    The file is ``names.txt`` or ``class_names.txt``, with one name in each line, which are counted from
+    0, or from 1 if the largest label is the number of names and 0 does not occur.
+    """
+    if isinstance(table.folder, RemotePath) or not all(map(str.isdecimal, catalog.class_names)):
+        return catalog, ""
+    files = [table.folder / name for name in _NAME_FILES if (table.folder / name).is_file()]
+    if not files:
+        return catalog, ""
+    with table_errors(files[0], ""):
+        lines = files[0].read_text(encoding=UTF8).split("\n")
+    names = [line.strip() for line in lines if line.strip()]
+    numbers = [int(name) for name in catalog.class_names]
+    first = 1 if 0 not in numbers and max(numbers) == len(names) else 0
+    if max(numbers) - first >= len(names) or len(set(names)) < len(names):
+        raise UserError(
+            f"{files[0]}: has {len(set(names))} different names, and {table.source} has labels up to "
+            f"{max(numbers)}; give each class one line, or rename the file"
+        )
+    class_names = tuple(names[number - first] for number in numbers)
+    return replace(
+        catalog, class_names=class_names
+    ), f", names from {files[0]} ({first} = {names[0]})"
 
 
 def _repeated(catalog: Catalog) -> np.ndarray:

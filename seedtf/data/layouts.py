@@ -188,9 +188,7 @@ class _Finder:
             split = _split_layout(folder, self.flag, self.choice, table is not None, self.unused)
         layout = _by_table(folder, table, split, self.choice) if table else None
         layout = layout or split or self._class_folders(folder)
-        if layout is None:
-            _check_only_folder(folder, f"{self.flag}={folder}", self.class_names)
-        elif self.unused:
+        if layout and self.unused:
             text = f"{layout.description}; not used: {self.unused}"
             return replace(layout, description=text)
         return layout
@@ -202,8 +200,12 @@ class _Finder:
             raise UserError(f"{source}: no folder train beside val or test; leave --layout out")
         if self.choice == TABLE:
             raise UserError(f"{source}: no table of labels in it; {_table_remedy(self.top)}")
+        if self.unused:
+            raise self.unused
+        for folder in _levels(self.top, self.class_names):
+            _check_only_folder(folder, f"{self.flag}={folder}", self.class_names)
         if has_images_directly(self.top) and not folders_with_images(self.top, at_most=1):
-            raise self.unused or UserError(
+            raise UserError(
                 f"{source}: images lie directly in it, without class folders; "
                 f"{_table_remedy(self.top)}, or --layout=flat if their names begin with the class "
                 "(cat.1.jpg)"
