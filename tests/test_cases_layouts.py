@@ -245,7 +245,7 @@ def test_a_split_column_is_the_split_and_test_rows_are_kept(
     assert split is not None
     assert all("/train" in catalog.paths[index] for index in split.train)
     assert all("/valid" in catalog.paths[index] for index in split.val)
-    assert (len(catalog), len(split.train), len(split.val)) == (8, 4, 4)
+    assert (len(catalog), *(len(side) for side in split.sides.values())) == (12, 4, 4, 4)
     printed = capsys.readouterr().out
     assert "split = `split`" in printed
     assert "4 images are kept for the end" in printed
@@ -273,7 +273,7 @@ def test_the_test_rows_of_a_split_table_are_kept(touch: Touch, tmp_path: Path) -
     catalog, _ = list_files(str(root))
     split = read_split_csv(tmp_path / "t.csv", catalog)
     used = {catalog.paths[index] for index in np.concatenate([split.train, split.val])}
-    assert (len(catalog), len(used)) == (12, 8)
+    assert (len(catalog), len(used), len(split.test)) == (12, 8, 4)
     assert not any("/test" in path for path in used)
 
 
@@ -389,9 +389,20 @@ def test_split_folders_are_the_split(
 
 def test_a_test_folder_without_validation_is_kept(touch: Touch) -> None:
     catalog, split = list_files(str(touch(*split_names("train", "test"))))
-    assert split is None  # drawn from the training images
-    assert not any("test" in path for path in catalog.paths)
-    assert len(catalog) == 4
+    assert split is not None
+    assert len(split.val) == 0  # drawn from the training images
+    assert all(catalog.paths[index].startswith("test/") for index in split.test)
+    assert (len(split.train), len(split.test)) == (4, 4)
+
+
+def test_a_test_folder_of_other_folders_than_classes_is_not_used(
+    touch: Touch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = touch(*split_names("train", "val"), "test/unknown/1.jpg")
+    _, split = list_files(str(root))
+    assert split is not None
+    assert not len(split.test)
+    assert f"{root / 'test'} is not used" in capsys.readouterr().out
 
 
 def test_layout_folders_takes_split_folders_for_classes(touch: Touch) -> None:

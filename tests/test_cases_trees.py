@@ -177,7 +177,7 @@ def read_tree(folder: str) -> dict[str, tuple[str, str]]:
     catalog, split = list_files(folder)
     sides = dict.fromkeys(range(len(catalog)), "")
     if split is not None:
-        sides = {int(k): "train" for k in split.train} | {int(k): "val" for k in split.val}
+        sides = {int(k): side for side, records in split.sides.items() for k in records}
     return {
         path.rpartition("/")[2]: (catalog.class_names[label], sides[index])
         for index, (path, label) in enumerate(zip(catalog.paths, catalog.labels, strict=True))
@@ -185,8 +185,8 @@ def read_tree(folder: str) -> dict[str, tuple[str, str]]:
 
 
 def expected(images: list[Image]) -> dict[str, tuple[str, str]]:
-    """What a training must list: no test images, and sides only where there are some."""
-    return {i.name: (i.label, i.side) for i in images if i.side != "test"}
+    """What a training must list: every image on its side, and sides only where there are some."""
+    return {i.name: (i.label, i.side) for i in images}
 
 
 few_examples = settings(max_examples=12)

@@ -312,6 +312,16 @@ def test_resized_and_recompressed_copies_are_found() -> None:
     assert len(result) >= 38
 
 
+def test_mirrored_and_turned_copies_are_found() -> None:
+    originals = [draw_image(80, 80) for _ in range(40)]
+    turns = list(Image.Transpose)
+    copies = [image.transpose(turns[n % len(turns)]) for n, image in enumerate(originals)]
+    saved = [Image.open(io.BytesIO(encode(image, quality=60))) for image in copies]
+    result = find_near_duplicates(*fingerprints([*originals, *saved]))
+    assert all(result[later] == later - 40 for later in result)
+    assert len(result) >= 38
+
+
 def test_different_images_are_not_near_duplicates() -> None:
     assert find_near_duplicates(*fingerprints([draw_image() for _ in range(300)])) == {}
 

@@ -67,7 +67,9 @@ def flags_of(module_name: str, *more: type) -> set[str]:
 
 
 FLAGS = {
-    command: flags_of(f"seedtf.commands.{command}", *([TrainConfig] if command == "train" else []))
+    command: flags_of(
+        f"seedtf.commands.{command}", *([TrainConfig] if command in ("train", "folds") else [])
+    )
     for command in COMMANDS
 } | {f"benchmark {kind}": flags_of(f"seedtf.commands.benchmark_{kind}") for kind in KINDS}
 COMMAND = re.compile(r"\bseedtf ((?:benchmark )?[a-z_]+)\b([^\n`#|]*)")

@@ -65,6 +65,26 @@ def test_validation_images_are_those_of_the_split(run_dir, model):
     assert list(found.paths) == sorted(r.split(",")[0] for r in rows if r.endswith(",val"))
 
 
+def test_test_images_are_evaluated_last_in_a_report_of_their_own(run_dir, tmp_path):
+    copy = copy_run(run_dir, tmp_path / "run")
+    header, *rows = (copy / "split.csv").read_text().splitlines()
+    rows = [row.replace(",val", ",test") if "/1.png" in row else row for row in rows]
+    (copy / "split.csv").write_text("\n".join([header, *rows, ""]))
+    evaluation = evaluate_run(str(copy))
+    test = evaluation.test
+    assert (len(evaluation.report.losses), len(test.report.losses)) == (6, 3)
+    assert {path.rpartition("/")[2] for path in test.report.predictions.paths} == {"1.png"}
+    assert test.report.temperature == evaluation.report.temperature
+    values = json.loads((copy / "report" / "report.json").read_text())
+    assert values["test"]["accuracy"] == test.report.accuracy
+    page = (copy / "report" / "index.html").read_text()
+    assert "validation accuracy" in page
+    assert "test accuracy" in page
+    own = (copy / "report" / "test" / "index.html").read_text()
+    assert "neither trained nor chose" in own
+    assert json.loads((copy / "report" / "test" / "report.json").read_text())["test"] is None
+
+
 def test_eight_views_are_the_symmetries_of_the_square(model):
     images = noise()
     views = [np.rot90(v, k, (1, 2)) for v in (images, images[:, :, ::-1]) for k in range(4)]

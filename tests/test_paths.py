@@ -149,7 +149,7 @@ def test_a_scheme_without_a_file_system_names_what_to_install(
 def test_common_folder_is_the_nearest_common_parent(
     first: str, second: str, expected: tuple[str, str, str]
 ) -> None:
-    root, *prefixes = common_folder(folder_at(first), folder_at(second))
+    root, prefixes = common_folder(folder_at(first), folder_at(second))
     assert (str(root), *prefixes) == expected
 
 

@@ -24,6 +24,7 @@ FLOORS = (
     ("runs",),
     ("training",),
     ("callbacks", "datasets", "evaluation"),
+    ("folds",),
     ("export",),
     ("tuning",),
     ("benchmark",),

@@ -28,17 +28,15 @@ from seedtf.config.recipes import RECIPES
 from seedtf.config.train_config import TrainConfig
 from seedtf.errors import StoppedError, UserError
 from seedtf.plots import importance as importance_plot
+from seedtf.training.process import TrainProcess, finished_epochs, last_error_line
 from seedtf.tuning import records
 from seedtf.tuning import search as search_module
 from seedtf.tuning.search import Search, search
 from seedtf.tuning.space import BY_DEFAULT, SEARCHABLE, choose_space, first_values
 from seedtf.tuning.storage import mask_password
 from seedtf.tuning.trial import (
-    TrialProcess,
     TrialRow,
     best_row,
-    finished_epochs,
-    last_error_line,
     lowest_loss,
 )
 
@@ -197,7 +195,7 @@ def test_a_process_that_ignores_the_request_is_killed(tmp_path) -> None:
     log = tmp_path / "log"
     code = "import signal,time; signal.signal(15, signal.SIG_IGN); print(1, flush=True)"
     code += "; time.sleep(60)"
-    with TrialProcess([sys.executable, "-c", code], log) as process:
+    with TrainProcess([sys.executable, "-c", code], log) as process:
         while not log.read_text():
             assert process.poll() is None
         assert process.end(grace=0.2) == -signal.SIGKILL
@@ -222,7 +220,7 @@ def test_a_process_is_stopped_and_saves_unless_interrupted(
     log, code = tmp_path / "log", SAVES_AND_STOPS
     if not saved:
         code = SAVES_AND_STOPS.replace("def save(*_):", "def save(*_):\n    time.sleep(60)")
-    with pytest.raises(error), TrialProcess([sys.executable, "-c", code], log) as process:
+    with pytest.raises(error), TrainProcess([sys.executable, "-c", code], log) as process:
         while not log.read_text():
             assert process.poll() is None
         raise error

@@ -27,21 +27,23 @@ def draw_classes(root: Path, names: Sequence[str], per_class: int = 4) -> Path:
     return root
 
 
-def make_run(run_dir: Path, data_root: Path, *, seed: int = 0) -> Path:
+def make_run(
+    run_dir: Path, data_root: Path, *, seed: int = 0, image_size: int = IMAGE_SIZE
+) -> Path:
     """Writes the files of a run that later commands read; every second image is for validation."""
     catalog = scan_folder(data_root)
     keras.utils.set_random_seed(seed)
     model = build_network(
         model="tiny",
         num_classes=len(catalog.class_names),
-        image_size=IMAGE_SIZE,
+        image_size=image_size,
         weights="none",
     )
     (run_dir / "checkpoints").mkdir(parents=True)
     save_model(model, run_dir / "checkpoints" / "best.keras")
     settings = {
         "model": "tiny",
-        "image_size": IMAGE_SIZE,
+        "image_size": image_size,
         "cache_dir": "",
         "resolved": {"data_root": str(data_root)},
     }

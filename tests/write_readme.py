@@ -47,6 +47,11 @@ PROMISES: dict[str, dict[str, tuple[str, ...]]] = {
             "test_flags_that_change_the_run_are_refused_by_name",
             "test_changed_data_is_refused_by_name",
         ),
+        "A cross-validation that is killed or shared by machines ends with the same bytes.": (
+            "test_killed_at_any_moment_it_ends_with_the_same_bytes",
+            "test_machines_share_the_folds_and_train_each_once",
+            "test_the_fold_of_a_killed_machine_is_taken_over",
+        ),
         "Two processes cannot train the same run.": ("test_a_running_run_cannot_be_resumed_twice",),
         "Checkpoints and state are of one moment, and are written beside the training.": (
             "test_saver.py",
@@ -91,6 +96,11 @@ PROMISES: dict[str, dict[str, tuple[str, ...]]] = {
         "A folder is listed in a stable order; hidden entries are skipped, loops are harmless.": (
             "test_every_visible_file_is_a_record_or_a_fault",
             "test_a_link_is_followed_and_a_loop_ends",
+        ),
+        "No group, no identical file and no near duplicate is on two sides of a drawn split.": (
+            "test_no_group_is_divided_and_every_class_trains_and_validates",
+            "test_identical_files_stay_on_one_side",
+            "test_twins_stay_together_unless_they_are_ignored",
         ),
         "Identical files across the split or in two classes are reported.": (
             "test_identical_images_in_both_sides_of_a_split_give_a_warning",

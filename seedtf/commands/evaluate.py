@@ -87,9 +87,16 @@ def run(arguments: list[str]) -> int:
 
 
 def _lines(evaluation: Evaluation) -> list[tuple[str, str]]:
+    from seedtf.evaluation.report import OUT_OF_FOLD, TEST, VALIDATION
+
     figures, context = evaluation.report, evaluation.context
     low, high = figures.accuracy_interval
-    images = "validation images" if context.data == "validation" else f"images of {context.data}"
+    own = {
+        VALIDATION: "validation images",
+        TEST: "test images",
+        OUT_OF_FOLD: "images, each by the run that did not train on it",
+    }
+    images = own.get(context.data, f"images of {context.data}")
     members = f", by the mean of {evaluation.snapshots} snapshots" if evaluation.snapshots else ""
     skipped = f", {len(context.skipped)} could not be read" if context.skipped else ""
     lines = [
@@ -104,6 +111,15 @@ def _lines(evaluation: Evaluation) -> list[tuple[str, str]]:
         scaled = f"{figures.reliability_scaled.ece:.4f} with temperature {figures.temperature:.4f}"
         lines.append(("ECE", f"{figures.reliability.ece:.4f}, {scaled}"))
     lines += [("reject", _reject_text(evaluation)), ("report", str(evaluation.page))]
+    if evaluation.test is not None:
+        test = evaluation.test.report
+        low, high = test.accuracy_interval
+        told = "which neither trained nor chose the best epoch"
+        lines += [
+            ("test", f"{len(test.losses)} test images, {told}"),
+            ("accuracy", f"{test.accuracy:.4f} on the test images (95 % {low:.4f} to {high:.4f})"),
+            ("report", str(evaluation.test.page)),
+        ]
     return lines
 
 
@@ -119,8 +135,10 @@ def _reject_text(evaluation: Evaluation) -> str:
 
 
 def _result(evaluation: Evaluation) -> dict[str, object]:
-    figures = evaluation.report
+    figures, test = evaluation.report, evaluation.test
+    tested = {} if test is None else {"test": _result(test)}
     return {
+        **tested,
         "report": str(evaluation.page),
         "images": len(figures.losses),
         "snapshots": evaluation.snapshots,

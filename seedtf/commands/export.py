@@ -37,6 +37,10 @@ class ExportConfig(Flags):
         "saved_model",
         "Formats, separated by commas: saved_model (always written), litert, litert_int8, onnx.",
     )
+    heatmap: bool = option(
+        False,
+        "Also return heatmap, which shows how much each place of an image adds to the best class.",
+    )
     data_dir: str = option(
         "",
         "Folder of labelled images to compare the formats on; by default the validation images of the "
@@ -65,7 +69,7 @@ def run(arguments: list[str]) -> int:
     else:
         store, records = open_validation(source)
     out = Path(config.out) if config.out else RunPaths(source.run_dir).export
-    exported = export_run(source, out, store, records, formats)
+    exported = export_run(source, out, store, records, formats, heatmap=config.heatmap)
     _show(exported)
     return EXIT_INCOMPLETE if exported.refused else 0
 

@@ -25,6 +25,8 @@ COMMANDS = {
     "train": "train a classifier on a folder of labelled images",
     "lr_find": "find a learning rate before training",
     "tune": "search for better training flags",
+    "folds": "train on each part of the images but one, and judge every image once",
+    "ensemble": "average runs of different networks and sizes as one model",
     "evaluate": "evaluate a run and write its report page",
     "compare": "compare two evaluated runs, image by image",
     "runs": "list runs: accuracy, time, and the flags that differ",

@@ -39,7 +39,18 @@ class PredictConfig(Flags):
         "Sample submission of a competition: its rows are filled with predictions and written to "
         "--out.",
     )
+    heatmaps: str = option(
+        "",
+        "Folder for a PNG of every image that shows where the network saw the predicted class; for a "
+        "run, not for an export.",
+    )
     overwrite: bool = option(False, "Replace --out if it exists.")
+
+    def check_together(self) -> None:
+        """Raises UserError for flags that exclude each other."""
+        super().check_together()
+        if self.heatmaps and self.submission:
+            raise UserError("--heatmaps excludes --submission; predict twice")
 
 
 def run(arguments: list[str]) -> int:
@@ -60,18 +71,31 @@ def _predict(config: PredictConfig) -> int:
     from pathlib import Path
 
     from seedtf.evaluation.classifier import open_classifier
-    from seedtf.evaluation.predict import write_predictions
+    from seedtf.evaluation.predict import make_heatmap_folder, write_predictions
     from seedtf.evaluation.submission import read_sample, write_submission
 
     out, inputs, batch_size = Path(config.out), config.files_or_folders, config.batch_size
     sample = read_sample(config.submission) if config.submission else None
-    classifier = open_classifier(config.run_or_export, config.tta, snapshots=config.snapshots)
+    classifier = open_classifier(
+        config.run_or_export,
+        config.tta,
+        snapshots=config.snapshots,
+        heatmaps=bool(config.heatmaps),
+    )
     if sample is not None:
         rows = write_submission(classifier, inputs, sample, out, batch_size=batch_size)
         result = {"out": str(out), "files": rows, "bad": 0}
         report_text(f"{out}: {rows} rows")
     else:
-        counts = write_predictions(classifier, inputs, out, topk=config.topk, batch_size=batch_size)
+        heatmaps = make_heatmap_folder(config.heatmaps, config.overwrite)
+        counts = write_predictions(
+            classifier,
+            inputs,
+            out,
+            topk=config.topk,
+            batch_size=batch_size,
+            heatmaps=heatmaps,
+        )
         result = {"out": str(out), "files": counts.files, "bad": counts.bad}
         report_text(f"{out}: {counts.files} files, {counts.files - counts.bad} predicted")
         if counts.bad:

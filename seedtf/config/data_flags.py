@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
 from seedtf.config.flags import AUTO, Flags, default_cache_dir, option
+from seedtf.data.groups import FOLDER
 from seedtf.data.layouts import FLAT, FOLDERS, SPLIT_FOLDERS, TABLE
 from seedtf.data.paths import is_url
 from seedtf.errors import UserError
@@ -17,6 +19,7 @@ __all__ = [
     "CACHES",
     "CHECKS",
     "FILE_COLUMN_HELP",
+    "GROUPS",
     "LABELS_CSV_HELP",
     "LABEL_COLUMN_HELP",
     "LAYOUT",
@@ -25,6 +28,7 @@ __all__ = [
     "SAMPLE",
     "SAMPLERS",
     "SPLIT_COLUMN_HELP",
+    "TWINS",
     "DataFlags",
     "check_layout",
     "check_local",
@@ -36,7 +40,7 @@ SAMPLE = "sample"
 BALANCED = "balanced"
 """The value of ``sampler`` that draws the same number of images from every class."""
 
-PATHS = ("data_dir", "val_dir", "labels_csv", "split_csv", "cache_dir")
+PATHS = ("data_dir", "val_dir", "labels_csv", "split_csv", "groups_csv", "cache_dir")
 """The paths of the data. A resumed run may change them, because the data itself is compared."""
 
 LAYOUT = ("layout", "file_column", "label_column", "split_column")
@@ -49,7 +53,12 @@ LABELS_CSV_HELP = (
 FILE_COLUMN_HELP = "Column of the table with the files: its header or its number from 1."
 LABEL_COLUMN_HELP = "Column of the table with the labels: its header or its number from 1."
 SPLIT_COLUMN_HELP = "Column of the table with train, val or test: its header or number."
+GROUPS = ("group_by", "group_regex", "test_fraction", "twins")
+"""Fields that decide the split. A resumed run may name them, because the split itself is compared."""
+
+TWINS = (AUTO, "together", "ignore")
 SAMPLERS = ("shuffle", BALANCED)
+_MAX_HELD_OUT = 0.9
 CACHES = (AUTO, "ram", "disk", "off")
 CHECKS = (AUTO, "all", "sample")
 
@@ -75,6 +84,32 @@ class DataFlags(Flags):
         "", "Folder of validation images with the same classes, instead of a split of --data_dir."
     )
     split_csv: str = option("", "The split.csv of another run, to train on exactly the same split.")
+    test_fraction: float = option(
+        0.0,
+        "Fraction of each class kept for the end, 0 to 0.5: these images neither train nor choose the "
+        "best epoch, and seedtf evaluate judges them last.",
+        low=0.0,
+        high=0.5,
+    )
+    group_by: str = option(
+        "",
+        "Keep images of one group on one side of the split: a column of --labels_csv or --groups_csv, "
+        "or 'folder' for the folder of the image.",
+    )
+    group_regex: str = option(
+        "",
+        "Pattern whose captured part in a path is the group of the image, such as '(plant\\d+)_'.",
+    )
+    groups_csv: str = option(
+        "", "Table of files and their groups, in the column 'group' or the one of --group_by."
+    )
+    twins: str = option(
+        AUTO,
+        "Near duplicates (re-encoded, resized, mirrored or turned copies): keep them on one side of "
+        "the split (together), or do not look for them (ignore); auto looks among at most 20,000 "
+        "images.",
+        choices=TWINS,
+    )
     labels_csv: str = option("", LABELS_CSV_HELP)
     layout: str = option(
         AUTO,
@@ -128,11 +163,40 @@ class DataFlags(Flags):
         if self.val_dir and self.split_csv:
             raise UserError("--val_dir and --split_csv exclude each other; pass one")
         check_layout(self)
+        self._check_groups()
         if self.data_service and self.cache == "ram":
             raise UserError(
                 "--cache=ram: the workers of --data_service cannot read this machine's memory; pass "
                 "--cache=disk or off"
             )
+
+    def _check_groups(self) -> None:
+        if self.group_regex and (self.group_by or self.groups_csv):
+            raise UserError("--group_regex excludes --group_by and --groups_csv; pass one")
+        _check_pattern(self.group_regex)
+        if self.group_by not in ("", FOLDER) and not (self.labels_csv or self.groups_csv):
+            raise UserError(
+                f"--group_by={self.group_by}: needs --labels_csv or --groups_csv, the table with that "
+                "column; 'folder' needs none"
+            )
+        if self.test_fraction + self.val_fraction > _MAX_HELD_OUT:
+            raise UserError(
+                f"--test_fraction={self.test_fraction:g}: with --val_fraction={self.val_fraction:g} "
+                "leaves less than a tenth for training; lower one of them"
+            )
+        given = "val_dir" if self.val_dir else "split_csv" if self.split_csv else ""
+        if self.test_fraction and given:
+            raise UserError(
+                f"--test_fraction={self.test_fraction:g}: --{given} gives the split, so nothing is "
+                "drawn; leave one of them out"
+            )
+
+
+def _check_pattern(pattern: str) -> None:
+    try:
+        re.compile(pattern)
+    except re.error as error:
+        raise UserError(f"--group_regex={pattern}: not a pattern ({error})") from None
 
 
 def check_layout(config: Any) -> None:

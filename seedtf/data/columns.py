@@ -54,11 +54,15 @@ SPLIT_WORDS = {
 
 @dataclass(frozen=True)
 class Columns:
-    """The columns that the user named, by header or by number from 1; empty to detect a column."""
+    """The columns that the user named, by header or by number from 1; empty to detect a column.
+
+    ``label_flag`` is the flag that named the column of labels, for messages.
+    """
 
     file: str = ""
     label: str = ""
     split: str = ""
+    label_flag: str = "label_column"
 
 
 ANY_COLUMNS = Columns()
@@ -108,7 +112,8 @@ def named_columns(
     file_at, split_at = picker.file(columns.file), picker.split(columns.split)
     if not columns.label and (classes := picker.classes(file_at, split_at)):
         return ColumnIndices(file_at, None, split_at, classes)
-    return ColumnIndices(file_at, picker.label(columns.label, file_at, split_at), split_at)
+    label_at = picker.label(columns.label, file_at, split_at, columns.label_flag)
+    return ColumnIndices(file_at, label_at, split_at)
 
 
 def has_header(first: tuple[str, ...], columns: Columns, is_file: Callable[[str], bool]) -> bool:
@@ -135,7 +140,7 @@ def numbered_columns(
     """The columns of file, label and split in a table without header."""
     numbers = [str(index + 1) for index in range(len(rows[0]))]
     if columns.file:
-        file_at = _numbered("file", columns.file, numbers, source)
+        file_at = _numbered("file_column", columns.file, numbers, source)
     else:
         candidates = [i for i in range(len(numbers)) if is_file(cell_at(rows[0], i))] or [
             i for i in range(len(numbers)) if _looks_like_file(cell_at(rows[0], i))
@@ -147,7 +152,7 @@ def numbered_columns(
             )
         file_at = candidates[0]
     if columns.label:
-        label_at = _numbered("label", columns.label, numbers, source)
+        label_at = _numbered(columns.label_flag, columns.label, numbers, source)
     else:
         others = [index for index in range(len(numbers)) if index != file_at]
         if len(others) != 1:
@@ -157,11 +162,11 @@ def numbered_columns(
                 "--label_column with its number"
             )
         label_at = others[0]
-    split_at = _numbered("split", columns.split, numbers, source) if columns.split else None
+    split_at = _numbered("split_column", columns.split, numbers, source) if columns.split else None
     return ColumnIndices(file_at, label_at, split_at)
 
 
-def _numbered(role: str, given: str, header: Sequence[str], source: str) -> int:
+def _numbered(flag: str, given: str, header: Sequence[str], source: str) -> int:
     """The index of the column that the user named, by its header or by its number from 1."""
     if given in header:
         return list(header).index(given)
@@ -171,7 +176,7 @@ def _numbered(role: str, given: str, header: Sequence[str], source: str) -> int:
     if given.isdecimal() and len(given) < 10 and 1 <= int(given) <= len(header):
         return int(given) - 1
     found = ", ".join(header) or "none"
-    raise UserError(f"--{role}_column={given}: no such column in {source}, found {found}")
+    raise UserError(f"--{flag}={given}: no such column in {source}, found {found}")
 
 
 class _Picker:
@@ -190,18 +195,18 @@ class _Picker:
         """The column of files: one that the user named, one called ``file``, or a detected one."""
         return self._pick("file", given, _FILE_NAMES, self._with_files)
 
-    def label(self, given: str, file_at: int, split_at: int | None) -> int:
+    def label(self, given: str, file_at: int, split_at: int | None, flag: str) -> int:
         """The column of labels; of two columns, the one that does not name the files."""
         others = [i for i in range(len(self.header)) if i not in (file_at, split_at)]
         is_only = len(others) == 1 and _plain(self.header[others[0]]) not in _TEXT_NAMES
         if not given and not self._has_label_name() and is_only:
             return others[0]
-        return self._pick("label", given, _LABEL_NAMES, lambda candidates: candidates)
+        return self._pick("label", given, _LABEL_NAMES, lambda candidates: candidates, flag)
 
     def split(self, given: str) -> int | None:
         """The column of the split, or None; a detected one contains only ``SPLIT_WORDS``."""
         if given:
-            return _numbered("split", given, self.header, self.source)
+            return _numbered("split_column", given, self.header, self.source)
         for index, name in enumerate(self.header):
             cells = {cell_at(row, index).lower() for row in self.rows}
             if _matches(name, _SPLIT_NAMES) and cells and cells <= SPLIT_WORDS.keys():
@@ -234,9 +239,10 @@ class _Picker:
         given: str,
         names: tuple[set[str], ...],
         narrow: Callable[[list[int]], list[int]],
+        flag: str = "",
     ) -> int:
         if given:
-            return _numbered(role, given, self.header, self.source)
+            return _numbered(flag or f"{role}_column", given, self.header, self.source)
         if role in self.header:
             return self.header.index(role)
         for group in names:

@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 import itertools
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
 from seedtf.data.catalog import Catalog, Fault
 from seedtf.data.columns import Columns
+from seedtf.data.draw_split import check_given_split, count_across, draw_split
+from seedtf.data.groups import GroupFlags, Grouping, read_groups
 from seedtf.data.listing import list_files, list_known_classes
+from seedtf.data.related import find_related
 from seedtf.data.split import (
     Split,
-    check_split,
-    check_trainable,
-    find_duplicates,
     join_catalogs,
     read_split_csv,
-    split_catalog,
 )
 from seedtf.data.store import CachePlan, Store, build_store, plan_cache
 from seedtf.data.string_array import NameFinder
@@ -38,7 +37,8 @@ _SAMPLE_SIZE = 1_000
 class Dataset:
     """The images of a run and their split into training and validation.
 
-    Duplicates and conflicting labels are searched for only where every file was opened.
+    Duplicates, near duplicates and conflicting labels are searched for only where every file was
+    opened.
 
     Attributes:
         store: the images; ``store.catalog`` lists them and, in ``faults``, the files left out.
@@ -46,10 +46,14 @@ class Dataset:
         cache_plan: where the decoded images are kept, and why.
         num_listed: number of listed images, before any was left out.
         duplicates: number of images whose bytes equal those of an image before them in the list.
-        duplicates_across_split: number of validation images with an identical training image; only
-            the user's own split can have some.
+        near_duplicates: number of images that look like an image before them in the list.
+        duplicates_across_split: number of validation and test images with an identical image on
+            another side; only the user's own split can have some.
+        near_duplicates_across_split: the same for images that look alike or are identical.
         conflicting_labels: pairs of identical files with different labels.
         split_source: the folder or table that gives the split; empty if it was drawn.
+        grouping: the user's groups of the records; None if there are none.
+        together: int64 ``[N]``, groups of records that a split must not divide.
     """
 
     store: Store
@@ -60,6 +64,10 @@ class Dataset:
     duplicates_across_split: int
     conflicting_labels: tuple[tuple[str, str], ...] = ()
     split_source: str = ""
+    near_duplicates: int = 0
+    near_duplicates_across_split: int = 0
+    grouping: Grouping | None = None
+    together: np.ndarray = field(default_factory=lambda: np.empty(0, np.int64))
 
     @property
     def unopened(self) -> int:
@@ -79,6 +87,11 @@ def load_dataset(
     val_dir: str = "",
     split_csv: str = "",
     val_fraction: float = 0.15,
+    test_fraction: float = 0.0,
+    group_by: str = "",
+    group_regex: str = "",
+    groups_csv: str = "",
+    twins: str = "auto",
     seed: int = 0,
     cache: str = "auto",
     cache_dir: Path,
@@ -125,36 +138,55 @@ def load_dataset(
     if split_csv:
         split = None
     if val_dir:
-        catalog = catalog.take(split.train) if split else catalog
         source_flag = f"--val_dir={val_dir}"
         val = list_known_classes(val_dir, catalog.class_names, "--val_dir")
-        catalog, split = join_catalogs(catalog, val)
+        test = catalog.take(split.test) if split and len(split.test) else None
+        catalog = catalog.take(split.train) if split else catalog
+        catalog, split = join_catalogs(catalog, val, test)
     # The workers of a data service read the images too, and they cannot read this process's memory.
     plan = plan_cache(cache, len(catalog), image_size, cache_dir, shared=bool(data_service))
     store = _open_store(catalog, image_size, plan, cache_dir, max_pixels=max_pixels, check=check)
     if strict and store.catalog.faults:
         raise UserError(_strict_message(store.catalog))
-    check_trainable(store.catalog, 2 if split is None and not split_csv else 1)
-    all_opened = store.opened == len(catalog)
-    groups = find_duplicates(store.catalog) if all_opened else np.arange(len(store.catalog))
-    split_source = split_csv or (source_flag.partition("=")[2] if split is not None else "")
-    if split is not None:
-        split = _without_refused(split, catalog, store.catalog)
-        check_split(store.catalog, split, source_flag)
-    elif split_csv:
+    flags = GroupFlags(group_by, group_regex, groups_csv, labels_csv, file_column)
+    related = find_related(
+        store.catalog,
+        opened=store.opened == len(catalog),
+        twins=twins,
+        named=read_groups(store.catalog, flags),
+        cache_dir=cache_dir,
+        max_pixels=max_pixels,
+    )
+    is_given = bool(split_csv) or (split is not None and len(split.val) > 0)
+    if split_csv:
         split = read_split_csv(split_csv, store.catalog)
+    elif split is not None:
+        split = _without_refused(split, catalog, store.catalog)
+    if split is not None and is_given:
+        source = f"--split_csv={split_csv}" if split_csv else source_flag
+        check_given_split(store.catalog, split, source, related.named, test_fraction)
     else:
-        split = split_catalog(store.catalog, val_fraction, seed, groups)
-        _check_has_val(split, val_fraction)
+        split = draw_split(
+            store.catalog,
+            split,
+            related,
+            val_fraction=val_fraction,
+            test_fraction=test_fraction,
+            seed=seed,
+        )
     return Dataset(
         store,
         split,
         plan,
         num_listed=len(catalog),
-        duplicates=len(groups) - len(np.unique(groups)),
-        duplicates_across_split=int(np.isin(groups[split.val], groups[split.train]).sum()),
-        conflicting_labels=_conflicting_labels(store.catalog, groups),
-        split_source=split_source,
+        duplicates=related.duplicates,
+        duplicates_across_split=count_across(split, related.identical),
+        conflicting_labels=_conflicting_labels(store.catalog, related.identical),
+        split_source=(split_csv or source_flag.partition("=")[2]) if is_given else "",
+        near_duplicates=related.near_duplicates,
+        near_duplicates_across_split=count_across(split, related.alike),
+        grouping=related.named,
+        together=related.together,
     )
 
 
@@ -197,10 +229,8 @@ def _without_refused(split: Split, listed: Catalog, usable: Catalog) -> Split:
     finder = NameFinder(usable.paths)
     new_index = np.fromiter(map(finder.find, listed.paths), np.int64, len(listed))
 
-    def remaining(side: np.ndarray) -> np.ndarray:
-        return new_index[side][new_index[side] >= 0]
-
-    return Split(remaining(split.train), remaining(split.val))
+    sides = (new_index[side] for side in split.sides.values())
+    return Split(*(side[side >= 0] for side in sides))
 
 
 def _conflicting_labels(catalog: Catalog, groups: np.ndarray) -> tuple[tuple[str, str], ...]:
@@ -217,11 +247,3 @@ def _strict_message(catalog: Catalog) -> str:
         f"--strict: {first.path} ({first.fault}: {first.detail}){and_others} cannot be used; "
         "seedtf check lists them: repair or remove them"
     )
-
-
-def _check_has_val(split: Split, val_fraction: float) -> None:
-    if not len(split.val):
-        raise UserError(
-            f"--val_fraction={val_fraction:g}: no validation images, because all images of each "
-            "class are identical; add different images or pass --val_dir"
-        )

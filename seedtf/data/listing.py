@@ -13,6 +13,7 @@ from seedtf.data.catalog import Catalog, align_labels, scan_folder
 from seedtf.data.columns import ANY_COLUMNS, Columns
 from seedtf.data.label_table import LabelTable, read_label_table
 from seedtf.data.layouts import FLAT, SPLIT_FOLDERS, Layout, find_class_folders, find_layout
+from seedtf.data.paths import Folder
 from seedtf.data.split import Split, check_trainable, join_catalogs
 from seedtf.data.walk import SkipCallback
 from seedtf.errors import UserError
@@ -65,8 +66,8 @@ def list_files(
         min_images: images that each class needs, unless the folder or table gives the split; then one.
 
     Returns:
-        The files, and their split where the folder or table gives one with validation images. Files
-        that are kept for a test are left out.
+        The files, and their split where the folder or table gives one. Its ``val`` is empty where only
+        the test images are given.
 
     Raises:
         UserError: the folder or table is missing or unusable, there is only one class, or a class has
@@ -91,14 +92,24 @@ def list_files(
         return _table_split(found.table, min_images)
     catalog = scan_folder(found.root, flat=found.kind == FLAT)
     check_trainable(catalog, 1 if found.val else min_images)
-    if found.test:
-        report(
-            "test", f"{found.test} is kept for the end: seedtf evaluate RUN --data_dir={found.test}"
-        )
-    if not found.val:
+    test = _scan_test(found.test, catalog) if found.test else None
+    if not found.val and test is None:
         return catalog, None
-    val = scan_folder(found.val)
-    return join_catalogs(catalog, align_labels(val, catalog.class_names, "--data_dir"))
+    val = scan_folder(found.val) if found.val else None
+    if val is not None:
+        val = align_labels(val, catalog.class_names, "--data_dir")
+    return join_catalogs(catalog, val, test)
+
+
+def _scan_test(folder: Folder, train: Catalog) -> Catalog | None:
+    """The images of a test folder; None if its sub-folders are not classes of the training."""
+    try:
+        test = align_labels(scan_folder(folder), train.class_names, "test")
+    except UserError as error:
+        report("test", f"{folder} is not used ({error})")
+        return None
+    report("test", f"{folder} is kept for the end: seedtf evaluate judges it last")
+    return test
 
 
 def list_known_classes(
@@ -200,10 +211,9 @@ def _table_split(table: LabelTable, min_images: int) -> tuple[Catalog, Split | N
     catalog, sides = table.catalog, table.sides
     if sides is not None and (held_out := int((sides == "test").sum())):
         report("test", f"{held_out:,} images are kept for the end; they neither train nor validate")
-        kept = np.flatnonzero(sides != "test")
-        catalog, sides = catalog.take(kept), sides[kept]
-    if sides is None or "val" not in sides:
+    if sides is None or not {"val", "test"} & set(sides.tolist()):
         check_trainable(catalog, min_images)
         return catalog, None
-    check_trainable(catalog, 1)
-    return catalog, Split(np.flatnonzero(sides == "train"), np.flatnonzero(sides == "val"))
+    split = Split(*(np.flatnonzero(sides == side) for side in ("train", "val", "test")))
+    check_trainable(catalog.take(split.train), 1 if len(split.val) else min_images)
+    return catalog, split

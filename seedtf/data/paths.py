@@ -139,8 +139,8 @@ def folder_at(path: str | os.PathLike[str]) -> Folder:
     return RemotePath(text.rstrip("/")) if is_url(text) else Path(text)
 
 
-def common_folder(first: Folder, second: Folder) -> tuple[Folder, str, str]:
-    """The nearest common parent of two folders, and the two relative to it.
+def common_folder(*folders: Folder) -> tuple[Folder, list[str]]:
+    """The nearest common parent of some folders, and each of them relative to it.
 
     A relative folder is empty or ends in a slash.
 
@@ -148,23 +148,23 @@ def common_folder(first: Folder, second: Folder) -> tuple[Folder, str, str]:
         ValueError: the folders are in different file systems or buckets.
 
     Example:
-        >>> root, first, second = common_folder(folder_at("gs://b/train"), folder_at("gs://b/val"))
-        >>> str(root), first, second
-        ('gs://b', 'train/', 'val/')
+        >>> root, below = common_folder(folder_at("gs://b/train"), folder_at("gs://b/val"))
+        >>> str(root), below
+        ('gs://b', ['train/', 'val/'])
     """
-    folders = [str(folder.resolve()) for folder in (first, second)]
-    schemes = [folder.partition("://")[0] if is_url(folder) else "" for folder in folders]
-    if schemes[0] != schemes[1]:
+    names = [str(folder.resolve()) for folder in folders]
+    schemes = [name.partition("://")[0] if is_url(name) else "" for name in names]
+    if len(set(schemes)) > 1:
         raise ValueError("different file systems")
     start = f"{schemes[0]}://" if schemes[0] else ""
     # Unlike the folders of a local file system, buckets and hosts have no common root.
-    tails = [f"/{folder.removeprefix(start)}" if start else folder for folder in folders]
+    tails = [f"/{name.removeprefix(start)}" if start else name for name in names]
     common = os.path.commonpath(tails)
     if start and common == "/":
         raise ValueError("different buckets")
     relative = [os.path.relpath(tail, common) for tail in tails]
     prefixes = [("" if path == "." else f"{path}/") for path in relative]
-    return folder_at(f"{start}{common[1:]}" if start else common), prefixes[0], prefixes[1]
+    return folder_at(f"{start}{common[1:]}" if start else common), prefixes
 
 
 def num_threads(paths: StringArray) -> int:

@@ -1,4 +1,4 @@
-"""Splits a catalog into training and validation: stratified, with identical files on one side."""
+"""Splits a catalog into training, validation and test: stratified, with no group divided."""
 
 from __future__ import annotations
 
@@ -6,13 +6,14 @@ import hashlib
 import itertools
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
 from seedtf.data.catalog import Catalog, Fault, composed
 from seedtf.data.paths import common_folder, file_statuses, open_file
+from seedtf.data.stratify import assign_groups, classes_in_one_group
 from seedtf.data.string_array import NameFinder, StringArray
 from seedtf.data.table_text import read_csv
 from seedtf.errors import UserError
@@ -20,48 +21,68 @@ from seedtf.files import csv_line, write_lines
 
 __all__ = [
     "Split",
+    "check_groups",
     "check_split",
     "check_trainable",
     "classes_without_validation",
     "find_duplicates",
+    "groups_with_two_labels",
     "join_catalogs",
     "read_split_csv",
     "split_catalog",
+    "split_groups",
     "write_split_csv",
+    "write_split_summary",
 ]
 
 _HASH_CHUNK_BYTES = 1 << 20
-_SIDES = ("train", "val")
+_SIDES = ("train", "val", "test")
 
 
 @dataclass(frozen=True)
 class Split:
-    """Indices into a catalog: ``train`` and ``val``, int64, both sorted, with no common index."""
+    """Indices into a catalog: int64, sorted, with no common index.
+
+    Attributes:
+        train: images that train.
+        val: images that choose the best epoch; empty where they are still to be drawn.
+        test: images that do neither, and are evaluated last.
+    """
 
     train: np.ndarray
     val: np.ndarray
+    test: np.ndarray = field(default_factory=lambda: np.empty(0, np.int64))
+
+    @property
+    def sides(self) -> dict[str, np.ndarray]:
+        """The indices of each side by its name in ``split.csv``."""
+        return {"train": self.train, "val": self.val, "test": self.test}
 
 
-def join_catalogs(train: Catalog, val: Catalog) -> tuple[Catalog, Split]:
-    """One catalog of both folders, with paths relative to their common parent, and its split.
+def join_catalogs(
+    train: Catalog, val: Catalog | None, test: Catalog | None = None
+) -> tuple[Catalog, Split]:
+    """One catalog of several folders, with paths relative to their common parent, and its split.
 
     Raises:
         UserError: the folders have no common parent.
     """
+    others = [catalog for catalog in (val, test) if catalog is not None]
     try:
-        root, *prefixes = common_folder(train.root, val.root)
+        root, prefixes = common_folder(train.root, *(other.root for other in others))
     except ValueError as error:
         raise UserError(
-            f"--val_dir={val.root}: no common parent with --data_dir={train.root} ({error}); "
+            f"--val_dir={others[0].root}: no common parent with --data_dir={train.root} ({error}); "
             "put both on the same disk or in the same bucket"
         ) from None
-    parts = list(zip((train, val), prefixes, strict=True))
+    parts = list(zip((train, *others), prefixes, strict=True))
     paths = itertools.chain(*(part.path_array.with_prefix(prefix) for part, prefix in parts))
     faults = [Fault(p + f.path, f.fault, f.detail) for part, p in parts for f in part.faults]
-    labels = np.concatenate([train.labels, val.labels])
+    labels = np.concatenate([part.labels for part, _ in parts])
     joined = Catalog(root, StringArray(paths), labels, train.class_names, tuple(faults))
     order = np.arange(len(joined), dtype=np.int64)
-    return joined, Split(order[: len(train)], order[len(train) :])
+    test_start = len(joined) - (len(test) if test is not None else 0)
+    return joined, Split(order[: len(train)], order[len(train) : test_start], order[test_start:])
 
 
 def find_duplicates(catalog: Catalog) -> np.ndarray:
@@ -117,13 +138,56 @@ def split_catalog(catalog: Catalog, val_fraction: float, seed: int, groups: np.n
     """
     check_trainable(catalog)
     rng = np.random.default_rng([seed, 0])
-    conflicting = _groups_with_two_labels(catalog.labels, groups)
+    conflicting = groups_with_two_labels(catalog.labels, groups)
     is_val = np.zeros(len(catalog), bool)
     for label in range(len(catalog.class_names)):
         members = np.flatnonzero(catalog.labels == label)
         num_val = min(max(round(val_fraction * len(members)), 1), len(members) - 1)
         is_val[members] = _draw_groups(groups[members], conflicting, num_val, rng)
     return Split(np.flatnonzero(~is_val), np.flatnonzero(is_val))
+
+
+def split_groups(
+    catalog: Catalog,
+    fractions: tuple[float, float],
+    seed: int,
+    *,
+    groups: np.ndarray,
+    locked: np.ndarray,
+) -> Split:
+    """Draws a split in which no group is divided, stratified as well as the groups allow.
+
+    Args:
+        catalog: N labelled files, at least two of each class.
+        fractions: wanted shares of each class for validation and test; their sum is below 1.
+        seed: root seed of the run.
+        groups: int64 ``[N]``, images that must stay together.
+        locked: groups that train, so that validation has no conflicting labels.
+
+    Raises:
+        UserError: all images of a class are in one group.
+    """
+    check_trainable(catalog)
+    check_groups(catalog, groups)
+    shares = (1 - sum(fractions), *fractions)
+    rng = np.random.default_rng([seed, 0, 1])
+    needed = (0, 1, 2) if fractions[1] else (0, 1)
+    sides = assign_groups(catalog.labels, groups, shares, rng, needed=needed, locked=locked)
+    return Split(*(np.flatnonzero(sides == side) for side in range(3)))
+
+
+def check_groups(catalog: Catalog, groups: np.ndarray) -> None:
+    """Raises UserError if all images of a class are in one group, which cannot be on two sides."""
+    alone = classes_in_one_group(catalog.labels, groups)
+    if len(alone):
+        name = catalog.class_names[alone[0]]
+        others = f" ({len(alone)} classes in total)" if len(alone) > 1 else ""
+        count = int((catalog.labels == alone[0]).sum())
+        raise UserError(
+            f"--data_dir={catalog.root}: all {count} images of class {name!r} belong together{others}, "
+            "because they are in one group or look alike, so they cannot both train and validate; add "
+            "other images, or group otherwise"
+        )
 
 
 def check_trainable(catalog: Catalog, min_images: int = 2) -> None:
@@ -153,10 +217,11 @@ def classes_without_validation(catalog: Catalog, split: Split) -> list[str]:
 
 
 def write_split_csv(path: Path, catalog: Catalog, split: Split) -> None:
-    """Writes ``split.csv``: file, label, split (``train`` or ``val``), in the catalog's order."""
+    """Writes ``split.csv``: file, label, split (train, val or test), in the catalog's order."""
     side_names = ("", *_SIDES)  # Files with the side "" are not written.
     sides = np.zeros(len(catalog), np.uint8)
-    sides[split.train], sides[split.val] = 1, 2
+    for number, name in enumerate(_SIDES, 1):
+        sides[split.sides[name]] = number
     rows = zip(catalog.paths, catalog.labels, sides, strict=True)
     lines = (
         csv_line(path, catalog.class_names[label], side_names[side])
@@ -166,10 +231,29 @@ def write_split_csv(path: Path, catalog: Catalog, split: Split) -> None:
     write_lines(path, itertools.chain([csv_line("file", "label", "split")], lines))
 
 
+def write_split_summary(path: Path, catalog: Catalog, split: Split) -> None:
+    """Writes the images of each class on each side of a split, and at the end those of all classes.
+
+    The columns are class, images, train, val, test, val_share and test_share; shares are in [0, 1].
+    """
+    names = catalog.class_names
+    counts = [
+        np.bincount(catalog.labels[side], minlength=len(names)) for side in split.sides.values()
+    ]
+    table = np.stack(counts, axis=1)
+    rows = [*zip(names, table.tolist(), strict=True), ("", table.sum(axis=0).tolist())]
+    lines = [csv_line("class", "images", *_SIDES, "val_share", "test_share")]
+    for name, (train, val, test) in rows:
+        images = train + val + test
+        shares = (f"{part / max(images, 1):.4f}" for part in (val, test))
+        lines.append(csv_line(name, *map(str, (images, train, val, test)), *shares))
+    write_lines(path, lines)
+
+
 def read_split_csv(csv_path: str | os.PathLike[str], catalog: Catalog) -> Split:
     """Reads a table that ``write_split_csv`` wrote, or one like it.
 
-    Files that are not in the table, and those whose split is ``test``, are not used.
+    Files that are not in the table are not used.
 
     Raises:
         UserError: a column is missing, a file is not in the catalog or has another label there, a
@@ -194,10 +278,10 @@ def read_split_csv(csv_path: str | os.PathLike[str], catalog: Catalog) -> Split:
             raise UserError(
                 f"{flag}={csv_path}: {path!r} has the label {label!r}, but {listed_as!r} in the data"
             )
-        if side == "test":  # kept for the end
-            continue
         if side not in sides:
-            raise UserError(f"{flag}={csv_path}: split {side!r} of {path!r}; use train or val")
+            raise UserError(
+                f"{flag}={csv_path}: split {side!r} of {path!r}; use train, val or test"
+            )
         sides[side][index] = True
     split = Split(*(np.flatnonzero(sides[side]) for side in _SIDES))
     check_split(catalog, split, f"{flag}={csv_path}")
@@ -206,11 +290,11 @@ def read_split_csv(csv_path: str | os.PathLike[str], catalog: Catalog) -> Split:
 
 def check_split(catalog: Catalog, split: Split, source: str) -> None:
     """Raises UserError if a side is empty, the sides overlap, or a class has no training images."""
-    for side, indices in (("train", split.train), ("val", split.val)):
-        if not len(indices):
+    for side in ("train", "val"):
+        if not len(split.sides[side]):
             raise UserError(f"{source}: no {side} images; both sides need at least one")
-    overlap = np.intersect1d(split.train, split.val)
-    if len(overlap):
+    used, counts = np.unique(np.concatenate(list(split.sides.values())), return_counts=True)
+    if len(overlap := used[counts > 1]):
         raise UserError(f"{source}: {catalog.paths[overlap[0]]!r} is on both sides; keep it on one")
     missing = np.setdiff1d(np.arange(len(catalog.class_names)), catalog.labels[split.train])
     if len(missing):
@@ -218,7 +302,7 @@ def check_split(catalog: Catalog, split: Split, source: str) -> None:
         raise UserError(f"{source}: class {name!r} has no training images; add some or remove it")
 
 
-def _groups_with_two_labels(labels: np.ndarray, groups: np.ndarray) -> np.ndarray:
+def groups_with_two_labels(labels: np.ndarray, groups: np.ndarray) -> np.ndarray:
     """The groups of identical files whose labels differ."""
     order = np.argsort(groups, kind="stable")
     same = groups[order][1:] == groups[order][:-1]

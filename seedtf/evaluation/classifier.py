@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, overload
 
@@ -15,6 +15,7 @@ from seedtf.errors import UserError, first_line
 from seedtf.evaluation.evaluate import make_ensemble, top_classes
 from seedtf.images.decode import make_decoder
 from seedtf.images.header import MAX_PIXELS, RefusedError, read_header
+from seedtf.model.activation_map import check_has_maps, mean_maps
 from seedtf.runs.open import load_run
 from seedtf.runs.saved_model import ServingSignature, newest_saved_model
 
@@ -28,10 +29,14 @@ _BATCH_SIZE = 32
 
 @dataclass(frozen=True)
 class Prediction:
-    """The most probable classes of one image, best first: names and float32 probabilities."""
+    """The most probable classes of one image, best first: names and float32 probabilities.
+
+    ``heatmap`` is the class activation map of the first class, float32 ``[h, w]``, if it was asked for.
+    """
 
     names: tuple[str, ...]
     probabilities: tuple[np.float32, ...]
+    heatmap: np.ndarray | None = field(default=None, compare=False, repr=False)
 
 
 @dataclass(frozen=True)
@@ -98,7 +103,11 @@ class Classifier:
 
 
 def open_classifier(
-    path: str | os.PathLike[str], tta: int = 1, *, snapshots: bool = False
+    path: str | os.PathLike[str],
+    tta: int = 1,
+    *,
+    snapshots: bool = False,
+    heatmaps: bool = False,
 ) -> Classifier:
     """Opens a run, a SavedModel, or a folder of numbered SavedModels (the highest number).
 
@@ -106,6 +115,7 @@ def open_classifier(
         path: the folder, or a checkpoint inside a run.
         tta: 1, or 8 for the mean over the eight rotations and reflections; for a run only.
         snapshots: whether to average all snapshots of a run instead of using its best model.
+        heatmaps: whether predictions have a class activation map; for a run only.
 
     Raises:
         UserError: the folder is none of the three or is damaged; ``tta`` 8 or ``snapshots`` for an
@@ -121,8 +131,9 @@ def open_classifier(
     """
     saved_model = newest_saved_model(Path(path))
     if saved_model is None:
-        return _open_run(path, tta, snapshots)
-    for flag, given in (("--snapshots", snapshots), (f"--tta={tta}", tta != 1)):
+        return _open_run(path, tta, snapshots, heatmaps)
+    not_for_exports = {"--snapshots": snapshots, f"--tta={tta}": tta != 1, "--heatmaps": heatmaps}
+    for flag, given in not_for_exports.items():
         if given:
             raise UserError(f"{flag}: does not apply to an export; pass the run folder instead")
     return _open_export(saved_model)
@@ -147,16 +158,25 @@ def _encoded(image: Image) -> bytes:
     return tf.io.encode_png(image, compression=1).numpy()
 
 
-def _open_run(path: str | os.PathLike[str], tta: int, snapshots: bool) -> Classifier:
+def _open_run(
+    path: str | os.PathLike[str], tta: int, snapshots: bool, heatmaps: bool
+) -> Classifier:
     run = load_run(path)
-    predict = make_ensemble(run.load_members(snapshots), tta)
+    models = run.load_members(snapshots)
+    predict = make_ensemble(models, tta, run.weights)
+    if heatmaps:
+        for model in models:
+            check_has_maps(model, "--heatmaps")
+    maps = mean_maps(models, run.weights) if heatmaps else None
 
     def classify(images: Sequence[Any], k: int) -> list[Prediction | RefusedError]:
-        probabilities = predict(tf.stack(images))
+        batch = tf.stack(images)
+        probabilities = predict(batch)
         top = top_classes(probabilities, k)
         names = [tuple(run.class_names[index] for index in row) for row in top]
         values = np.take_along_axis(probabilities, top, axis=1)
-        return [Prediction(*pair) for pair in zip(names, map(tuple, values), strict=True)]
+        drawn = [None] * len(top) if maps is None else list(maps(batch, top[:, 0]).numpy())
+        return [Prediction(*row) for row in zip(names, map(tuple, values), drawn, strict=True)]
 
     prepare = make_decoder(run.image_size, run.max_pixels)
     return Classifier(len(run.class_names), prepare, classify, run.max_pixels)

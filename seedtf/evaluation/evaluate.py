@@ -15,6 +15,7 @@ from seedtf.data.store import Store
 from seedtf.errors import UserError
 from seedtf.evaluation import metrics
 from seedtf.intervals import wilson_interval
+from seedtf.model.members import resize_for
 from seedtf.report import is_silent
 
 __all__ = [
@@ -116,22 +117,30 @@ def make_classifier(model: keras.Model, tta: int = 1) -> PredictFn:
     return lambda images: graph(tf.cast(images, tf.float32)).numpy()
 
 
-def make_ensemble(models: Sequence[keras.Model], tta: int = 1) -> PredictFn:
+def make_ensemble(
+    models: Sequence[keras.Model], tta: int = 1, weights: Sequence[float] = ()
+) -> PredictFn:
     """``make_classifier`` for several models: the mean of their probabilities.
 
     As in Huang et al., Snapshot Ensembles, arXiv 1704.00109, section 3.
 
     Args:
-        models: at least one; all with the same input and the same classes.
+        models: at least one, all with the same classes; the images are resized for models of another
+            size.
         tta: as for ``make_classifier``.
+        weights: of the models in the mean; they add up to 1. Empty for equal weights.
     """
     members = [make_classifier(model, tta) for model in models]
     if len(members) == 1:
         return members[0]
 
     def predict(images: tf.Tensor) -> np.ndarray:
-        probabilities = [member(images) for member in members]
-        return np.asarray(np.mean(probabilities, axis=0, dtype=np.float64), np.float32)
+        pixels = tf.cast(images, tf.float32)
+        probabilities = [
+            member(resize_for(model, pixels)) for model, member in zip(models, members, strict=True)
+        ]
+        mean = np.average(np.asarray(probabilities, np.float64), axis=0, weights=weights or None)
+        return np.asarray(mean, np.float32)
 
     return predict
 

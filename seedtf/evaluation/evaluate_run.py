@@ -5,17 +5,29 @@ from __future__ import annotations
 import functools
 import json
 import os
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+
+import keras
 
 from seedtf.data.columns import Columns
 from seedtf.errors import UserError
-from seedtf.evaluation.evaluate import Report, compute_report, make_ensemble, predict_store
+from seedtf.evaluation.evaluate import Report, compute_report
+from seedtf.evaluation.folds_report import folds_values, write_out_of_fold
+from seedtf.evaluation.judged import Judged, judge, judge_folds
 from seedtf.evaluation.metrics import fit_temperature
-from seedtf.evaluation.report import ReportContext, write_report
+from seedtf.evaluation.report import (
+    OUT_OF_FOLD,
+    TEST,
+    TOP_LOSSES,
+    VALIDATION,
+    ReportContext,
+    write_report,
+)
 from seedtf.files import numbered_names
 from seedtf.runs.folder import read_temperature
-from seedtf.runs.open import Run, load_run, open_labelled, open_validation
+from seedtf.runs.open import Run, load_run, open_labelled, open_test, open_validation
 from seedtf.runs.paths import ReportPaths
 
 __all__ = ["Evaluation", "evaluate_run"]
@@ -30,12 +42,14 @@ class Evaluation:
         report: its metrics.
         context: the run and the images that it is about.
         snapshots: number of snapshots that were averaged; 0 for the best model.
+        test: the report on the run's test images; None if it has none, or for other images.
     """
 
     page: Path
     report: Report
     context: ReportContext
     snapshots: int = 0
+    test: Evaluation | None = None
 
 
 def evaluate_run(
@@ -54,6 +68,12 @@ def evaluate_run(
     overwrite: bool = False,
 ) -> Evaluation:
     """Evaluates a run on its validation images, or on those in ``data_dir``, and writes the report.
+
+    Where the run has test images, they are evaluated last, with the temperature of the validation
+    images, and have a report of their own in the folder ``test`` of the report.
+
+    In a folder of ``seedtf folds`` every image is predicted by the run that did not train on it, and
+    ``oof.csv`` is written. Test images and those in ``data_dir`` are predicted by the mean of all runs.
 
     The temperature is fitted on the validation images only. For other images it is read from the
     report on the validation images; where there is none, nothing is scaled.
@@ -94,38 +114,107 @@ def evaluate_run(
     base = report_paths(data_dir).root
     if out:
         _check_out(out, overwrite)
-    models = run.load_members(snapshots)
     columns = Columns(file_column, label_column, split_column)
-    if data_dir:
-        store, records = open_labelled(run, data_dir, labels_csv, columns)
+    is_pooled = run.is_folds and not data_dir
+    if run.members and not run.is_folds and not data_dir:
+        raise UserError(
+            f"{run.run_dir}: an ensemble has no images of its own; pass --data_dir with labelled images"
+        )
+    models = [] if is_pooled else run.load_members(snapshots)
+    predict = functools.partial(judge, tta=tta, batch_size=batch_size, weights=run.weights)
+    if is_pooled:
+        judged = judge_folds(run, tta=tta, batch_size=batch_size)
+    elif data_dir:
+        judged = predict(models, *open_labelled(run, data_dir, labels_csv, columns))
     else:
-        store, records = open_validation(run)
-    predictions = predict_store(make_ensemble(models, tta), store, records, batch_size)
+        judged = predict(models, *open_validation(run))
     if data_dir:
-        temperature = read_temperature(report_paths())
+        # The temperature of a cross-validation belongs to single runs, not to their mean.
+        temperature = None if run.members else read_temperature(report_paths())
     else:
+        predictions = judged.predictions
         temperature = fit_temperature(predictions.probabilities, predictions.labels)
-    report = compute_report(predictions, precision_target=precision_target, temperature=temperature)
-    ensemble = f", mean of {len(models)} snapshots" if snapshots else ""
-    file = f", {run.checkpoint.name}" if run.checkpoint else ""
     context = ReportContext(
         run_dir=run.run_dir,
-        data=data_dir or "validation",
-        data_root=store.catalog.root,
-        model=f"{run.settings['model']}{file}{ensemble}",
+        data=data_dir or (OUT_OF_FOLD if is_pooled else VALIDATION),
+        data_root=judged.data_root,
+        model=_describe_model(run, models, snapshots),
         image_size=run.image_size,
         tta=tta,
-        skipped=store.catalog.faults,
+        skipped=judged.faults,
         labels_csv=labels_csv,
     )
-    folder = Path(out) if out else _report_folder(run, base, context) if data_dir else base
-    try:
-        page = write_report(report, context, folder)
-    except OSError as error:
-        raise UserError(
-            f"{folder}: {error.strerror or error}; pass another folder as --out"
-        ) from None
-    return Evaluation(page, report, context, len(models) if snapshots else 0)
+    writer = _Writer(
+        Path(out) if out else _report_folder(run, base, context) if data_dir else base,
+        precision_target,
+        batch_size,
+        len(models) if snapshots else 0,
+    )
+    # The test images come last: nothing is chosen or fitted on them.
+    opened = None if data_dir else open_test(run)
+    if opened is None:
+        return writer.write(run, judged, context, temperature)
+    models = models or run.load_members(use_snapshots=False)
+    tested = predict(models, *opened)
+    about_test = replace(
+        context,
+        data=TEST,
+        skipped=tested.faults,
+        model=_describe_model(run, models, snapshots),
+    )
+    test_writer = replace(writer, folder=ReportPaths(writer.folder).test.root)
+    test = test_writer.write(run, tested, about_test, None if run.members else temperature)
+    return writer.write(run, judged, context, temperature, test)
+
+
+@dataclass(frozen=True)
+class _Writer:
+    """Computes and writes the report of some images; the fields are those of ``evaluate_run``."""
+
+    folder: Path
+    precision_target: float
+    batch_size: int
+    snapshots: int
+
+    def write(
+        self,
+        run: Run,
+        judged: Judged,
+        context: ReportContext,
+        temperature: float | None,
+        test: Evaluation | None = None,
+    ) -> Evaluation:
+        """Writes the report on ``judged``, which also shows the metrics of the test images."""
+        is_pooled = context.data == OUT_OF_FOLD
+        report = compute_report(
+            judged.predictions, precision_target=self.precision_target, temperature=temperature
+        )
+        try:
+            page = write_report(
+                report,
+                context,
+                self.folder,
+                test=test.report if test else None,
+                heatmaps=judged.heatmaps(report, TOP_LOSSES, self.batch_size),
+                folds=folds_values(run, report) if is_pooled else None,
+            )
+            if is_pooled:
+                write_out_of_fold(run, judged.predictions)
+        except OSError as error:
+            raise UserError(
+                f"{self.folder}: {error.strerror or error}; pass another folder as --out"
+            ) from None
+        return Evaluation(page, report, context, self.snapshots, test)
+
+
+def _describe_model(run: Run, models: Sequence[keras.Model], snapshots: bool) -> str:
+    """The network, its checkpoint, and how many models predicted each image."""
+    file = f", {run.checkpoint.name}" if run.checkpoint else ""
+    name = f"{run.settings['model']}{file}"
+    if run.members and not models:
+        return f"{name}, {len(run.members)} runs, each on the images of its fold"
+    members = "snapshots" if snapshots else "runs" if run.members else ""
+    return f"{name}, mean of {len(models)} {members}" if members else name
 
 
 def _report_folder(run: Run, base: Path, context: ReportContext) -> Path:

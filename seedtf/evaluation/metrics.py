@@ -22,6 +22,7 @@ __all__ = [
     "class_scores",
     "confusion_matrix",
     "fit_temperature",
+    "fit_weights",
     "macro_f1",
     "margins",
     "mcnemar_p",
@@ -39,6 +40,7 @@ _MIN_TEMPERATURE, _MAX_TEMPERATURE = 0.05, 20.0
 _MIN_PROBABILITY = float(np.finfo(np.float32).tiny)
 _EXACT_MCNEMAR_BELOW = 25
 _NEWTON_STEPS = 60
+_WEIGHT_STEPS, _WEIGHT_TOLERANCE = 500, 1e-9
 
 Array = npt.NDArray[np.floating]
 Integers = npt.NDArray[np.integer]
@@ -213,6 +215,31 @@ def fit_temperature(probabilities: Array, labels: Integers) -> float:
             break
         inverse = next_inverse
     return 1.0 / inverse
+
+
+def fit_weights(of_label: Array) -> Array:
+    """The weights of the mean that give the labels the highest likelihood: float64 ``[M]``.
+
+    They are at least 0 and add up to 1. The cross-entropy of a mean of probabilities is convex in the
+    weights; each step of expectation maximization for a mixture of fixed distributions lowers it.
+
+    Args:
+        of_label: float ``[M, N]``, the probability that each member gives to the label of each image.
+
+    Example:
+        >>> good, bad = [0.9, 0.8, 0.9], [0.3, 0.2, 0.1]
+        >>> fit_weights(np.array([good, bad])).round(2).tolist()
+        [1.0, 0.0]
+    """
+    probabilities = np.maximum(of_label.astype(np.float64), _MIN_PROBABILITY)
+    weights = np.full(len(probabilities), 1 / len(probabilities))
+    for _ in range(_WEIGHT_STEPS):
+        joint = weights[:, None] * probabilities
+        new = (joint / joint.sum(axis=0)).mean(axis=1)
+        if np.abs(new - weights).max() < _WEIGHT_TOLERANCE:
+            return new
+        weights = new
+    return weights
 
 
 def scale_probabilities(probabilities: Array, temperature: float) -> Array:

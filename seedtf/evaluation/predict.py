@@ -6,7 +6,7 @@ import functools
 import glob
 import itertools
 import os
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -19,14 +19,24 @@ from seedtf.data.paths import read_file
 from seedtf.data.walk import IMAGE_SUFFIXES, walk_files
 from seedtf.errors import UserError
 from seedtf.evaluation.classifier import Classifier, Prediction
-from seedtf.evaluation.report import format_probability
-from seedtf.files import atomic_path, check_parent, csv_line
+from seedtf.evaluation.report import format_probability, read_thumbnail
+from seedtf.files import atomic_path, check_parent, csv_line, write_bytes
 from seedtf.images.header import RefusedError
+from seedtf.plots.heatmap import draw_heatmap, encode_image
 from seedtf.report import is_silent
 
-__all__ = ["PredictionCounts", "check_out", "list_images", "predict_files", "write_predictions"]
+__all__ = [
+    "PredictionCounts",
+    "check_out",
+    "list_images",
+    "make_heatmap_folder",
+    "predict_files",
+    "write_predictions",
+]
 
 OK = "ok"
+_HEATMAP_SIZE = 512
+"""Longer side of the file of a heat map, in pixels."""
 
 
 @dataclass(frozen=True)
@@ -103,8 +113,32 @@ def check_out(out: str | os.PathLike[str], overwrite: bool) -> Path:
     return path
 
 
+def make_heatmap_folder(folder: str, overwrite: bool) -> Path | None:
+    """Creates the folder of ``--heatmaps``; None if the flag is empty.
+
+    Raises:
+        UserError: the folder holds files and must not be changed, or cannot be created.
+    """
+    if not folder:
+        return None
+    path = Path(folder)
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        if any(path.iterdir()) and not overwrite:
+            raise UserError(f"--heatmaps={path}: holds files; pass another folder or --overwrite")
+    except OSError as error:
+        raise UserError(f"--heatmaps={path}: {error.strerror}; pass another folder") from error
+    return path
+
+
 def write_predictions(
-    classifier: Classifier, inputs: Sequence[str], out: Path, *, topk: int, batch_size: int
+    classifier: Classifier,
+    inputs: Sequence[str],
+    out: Path,
+    *,
+    topk: int,
+    batch_size: int,
+    heatmaps: Path | None = None,
 ) -> PredictionCounts:
     """Atomically writes a table with the columns file, status, top1, p1, … and a row per image.
 
@@ -117,10 +151,12 @@ def write_predictions(
         out: the CSV file to create or replace.
         topk: number of classes per image; at most K are written.
         batch_size: images per batch; changes the speed, not the predictions.
+        heatmaps: an existing folder for one PNG per predicted image, whose name is in the last column
+            of the table; for a classifier that was opened with heat maps.
 
     Raises:
         UserError: an input does not exist, or there are no files.
-        OSError: ``out`` cannot be written.
+        OSError: ``out`` or ``heatmaps`` cannot be written.
 
     Example:
         >>> from seedtf.evaluation.classifier import open_classifier
@@ -136,6 +172,8 @@ def write_predictions(
         raise UserError(f"{inputs[0]}: no files; pass images or a folder of them")
     topk = min(topk, classifier.num_classes)
     headings = [cell for rank in range(1, topk + 1) for cell in (f"top{rank}", f"p{rank}")]
+    headings += ["heatmap"] if heatmaps else []
+    names: Counter[str] = Counter()
     files, bad, first_bad = 0, 0, ""
     # In a file name that is not valid UTF-8, the invalid bytes are written as escapes.
     with (
@@ -147,7 +185,8 @@ def write_predictions(
         hidden = is_silent() or None
         bar = tqdm(predictions, "predicting", total, unit="img", disable=hidden, leave=False)
         for path, prediction in bar:
-            table.write(_row(path, prediction, topk))
+            cells = [_write_heatmap(path, prediction, heatmaps, names)] if heatmaps else []
+            table.write(_row(path, prediction, topk, cells))
             files += 1
             if isinstance(prediction, RefusedError):
                 bad += 1
@@ -198,9 +237,27 @@ def _read(path: str, max_pixels: int) -> bytes:
         raise RefusedError("unreadable", error.strerror or str(error)) from None
 
 
-def _row(path: str, prediction: Prediction | RefusedError, topk: int) -> str:
+def _write_heatmap(
+    path: str, prediction: Prediction | RefusedError, folder: Path, names: Counter[str]
+) -> str:
+    """Writes the heat map over the image and returns its file name; empty if there is none."""
+    if isinstance(prediction, RefusedError) or prediction.heatmap is None:
+        return ""
+    image = read_thumbnail(Path(path), _HEATMAP_SIZE)
+    if image is None:  # the file has changed meanwhile
+        return ""
+    stem = Path(path).stem
+    names[stem] += 1
+    name = f"{stem}.png" if names[stem] == 1 else f"{stem}~{names[stem]}.png"
+    write_bytes(folder / name, encode_image(draw_heatmap(image, prediction.heatmap)))
+    return name
+
+
+def _row(
+    path: str, prediction: Prediction | RefusedError, topk: int, more: Sequence[str] = ()
+) -> str:
     if isinstance(prediction, RefusedError):
-        return csv_line(path, prediction.fault, *[""] * (2 * topk))
+        return csv_line(path, prediction.fault, *[""] * (2 * topk), *more)
     probabilities = map(format_probability, prediction.probabilities)
     pairs = zip(prediction.names, probabilities, strict=True)
-    return csv_line(path, OK, *itertools.chain.from_iterable(pairs))
+    return csv_line(path, OK, *itertools.chain.from_iterable(pairs), *more)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,11 +21,23 @@ from seedtf.files import csv_line, write_bytes, write_lines, write_text
 from seedtf.images.decode import decode_image
 from seedtf.images.header import RefusedError, read_header
 from seedtf.plots.base import figure_png
+from seedtf.plots.heatmap import draw_heatmap, encode_image
 from seedtf.plots.page import image_uri, render_page
 from seedtf.plots.report import draw_confusion, draw_reliability
 from seedtf.runs.paths import ReportPaths, RunPaths
 
-__all__ = ["ReportContext", "format_probability", "report_values", "write_report"]
+__all__ = [
+    "OUT_OF_FOLD",
+    "TEST",
+    "VALIDATION",
+    "ReportContext",
+    "format_probability",
+    "read_thumbnail",
+    "report_values",
+    "write_report",
+]
+
+VALIDATION, TEST, OUT_OF_FOLD = "validation", "test", "out-of-fold"
 
 TOP_CLASSES = 5
 TOP_LOSSES = 36
@@ -42,7 +54,8 @@ class ReportContext:
 
     Attributes:
         run_dir: the run folder; the page shows the curves in it, if any.
-        data: ``"validation"`` for the run's own validation images, else the folder as given.
+        data: ``VALIDATION``, ``TEST`` or ``OUT_OF_FOLD`` for the run's own images, else the folder as
+            given.
         data_root: the folder that the paths of the predictions are relative to.
         labels_csv: the table with the labels of ``data``, if any.
         model: the name of the network.
@@ -69,8 +82,20 @@ class ReportContext:
         return {"data_root": folder, "labels_csv": table}
 
 
-def write_report(report: Report, context: ReportContext, folder: Path) -> Path:
+def write_report(
+    report: Report,
+    context: ReportContext,
+    folder: Path,
+    *,
+    test: Report | None = None,
+    heatmaps: Sequence[np.ndarray] = (),
+    folds: dict[str, Any] | None = None,
+) -> Path:
     """Writes index.html, report.json, predictions_val.csv and the confusion matrix into ``folder``.
+
+    The metrics of ``test``, if any, stand beside those of the report. ``heatmaps``, float ``[h, w]``,
+    belong to the first of the top losses, in that order. ``folds`` has the figures of each fold, from
+    ``folds_values``.
 
     Everything is computed before the first file is written, so an error leaves an older report as it
     was.
@@ -85,8 +110,12 @@ def write_report(report: Report, context: ReportContext, folder: Path) -> Path:
     matrix = figure_png(
         draw_confusion(report.confusion, report.predictions.class_names, title=title)
     )
-    values = report_values(report, context)
-    page = _render_page(report, context, values, matrix)
+    values = {
+        **report_values(report, context),
+        "test": _test_values(test),
+        "cross_validation": folds,
+    }
+    page = _render_page(report, context, values, matrix, heatmaps)
     table = "".join(prediction_lines(report))
     folder.mkdir(parents=True, exist_ok=True)
     paths = ReportPaths(folder)
@@ -134,6 +163,21 @@ def report_values(report: Report, context: ReportContext) -> dict[str, Any]:
         "confusion_matrix": None if len(names) > MAX_JSON_CLASSES else report.confusion.tolist(),
         "reliability": _reliability_values(report.reliability),
         "skipped": [{"path": fault.path, "fault": fault.fault} for fault in context.skipped],
+    }
+
+
+def _test_values(test: Report | None) -> dict[str, Any] | None:
+    """The metrics of the test images, for the page and the report of the validation images."""
+    if test is None:
+        return None
+    scaled = test.reliability_scaled
+    return {
+        "images": len(test.losses),
+        "accuracy": test.accuracy,
+        "accuracy_interval_95": list(test.accuracy_interval),
+        "macro_f1": _none_for_nan(test.macro_f1),
+        "loss": test.loss,
+        "ece": {"before": test.reliability.ece, "after": None if scaled is None else scaled.ece},
     }
 
 
@@ -199,7 +243,11 @@ def _reliability_values(diagram: metrics.Reliability) -> list[dict[str, Any]]:
 
 
 def _render_page(
-    report: Report, context: ReportContext, values: dict[str, Any], matrix: bytes
+    report: Report,
+    context: ReportContext,
+    values: dict[str, Any],
+    matrix: bytes,
+    heatmaps: Sequence[np.ndarray],
 ) -> str:
     calibration = draw_reliability(
         report.reliability, report.reliability_scaled, title="confidence and accuracy"
@@ -213,7 +261,8 @@ def _render_page(
         matrix=image_uri(matrix),
         calibration=image_uri(figure_png(calibration)),
         figures=_run_images(context.run_dir),
-        top_losses=_top_loss_cards(report, context.data_root),
+        top_losses=_top_loss_cards(report, context.data_root, heatmaps),
+        has_heatmaps=len(heatmaps) > 0,
         num_wrong=values["images"] - values["correct"],
     )
 
@@ -232,13 +281,19 @@ def _run_images(run_dir: Path) -> list[tuple[str, str]]:
     ]
 
 
-def _top_loss_cards(report: Report, root: Folder) -> list[dict[str, Any]]:
+def _top_loss_cards(
+    report: Report, root: Folder, heatmaps: Sequence[np.ndarray]
+) -> list[dict[str, Any]]:
     """What the page shows of each image in ``top_losses``."""
     predictions = report.predictions
     names, probabilities = predictions.class_names, predictions.probabilities
     classes = predictions.classes
     cards = []
-    for index in top_losses(report, TOP_LOSSES):
+    for rank, index in enumerate(top_losses(report, TOP_LOSSES)):
+        thumbnail = read_thumbnail(root / predictions.paths[index], THUMBNAIL_SIZE)
+        heat = None
+        if thumbnail is not None and rank < len(heatmaps):
+            heat = draw_heatmap(thumbnail, heatmaps[rank])
         label, predicted = predictions.labels[index], classes[index]
         cards.append(
             {
@@ -248,21 +303,28 @@ def _top_loss_cards(report: Report, root: Folder) -> list[dict[str, Any]]:
                 "true_probability": float(probabilities[index, label]),
                 "confidence": float(probabilities[index, predicted]),
                 "loss": float(report.losses[index]),
-                "image": _thumbnail(root / predictions.paths[index]),
+                "image": _jpeg_uri(thumbnail),
+                "heatmap": _jpeg_uri(heat),
             }
         )
     return cards
 
 
-def _thumbnail(path: Folder) -> str | None:
-    """The image as the model's decoder reads it, as a JPEG data URI; None if it cannot be read."""
+def _jpeg_uri(image: np.ndarray | None) -> str | None:
+    return None if image is None else image_uri(encode_image(image, "JPEG"), "jpeg")
+
+
+def read_thumbnail(path: Folder, size: int) -> np.ndarray | None:
+    """The image as the model's decoder reads it, with ``size`` pixels on its longer side.
+
+    Returns:
+        uint8 ``[h, w, 3]``; None if the file cannot be read.
+    """
     try:
         data = path.read_bytes()
         header = read_header(data)
         image = decode_image(tf.constant(data), tf.constant(header.for_decoder))
     except (OSError, RefusedError, tf.errors.OpError):
         return None
-    size = [THUMBNAIL_SIZE, THUMBNAIL_SIZE]
-    small = tf.image.resize(image, size, preserve_aspect_ratio=True, antialias=True)
-    pixels = tf.saturate_cast(tf.round(small), tf.uint8)
-    return image_uri(tf.io.encode_jpeg(pixels, quality=85).numpy(), "jpeg")
+    small = tf.image.resize(image, [size, size], preserve_aspect_ratio=True, antialias=True)
+    return tf.saturate_cast(tf.round(small), tf.uint8).numpy()

@@ -14,7 +14,7 @@ import tensorflow as tf
 
 from seedtf.data.store import Store
 from seedtf.errors import UserError
-from seedtf.evaluation.evaluate import make_classifier, predict_store
+from seedtf.evaluation.evaluate import make_ensemble, predict_store
 from seedtf.evaluation.metrics import scale_probabilities
 from seedtf.export.formats import OPTIONAL_FORMATS, convert, rebuild_in_float32
 from seedtf.export.parity import Parity, compare_files, compare_pixels, compare_probabilities
@@ -22,6 +22,7 @@ from seedtf.export.serving_graph import ServingModule
 from seedtf.export.versions import new_version
 from seedtf.export.warmup import write_warmup
 from seedtf.files import write_text
+from seedtf.model.activation_map import check_has_maps
 from seedtf.runs.folder import read_temperature
 from seedtf.runs.open import Run, open_training_sample
 from seedtf.runs.paths import PARITY
@@ -73,7 +74,13 @@ class Exported:
 
 
 def export_run(
-    run: Run, out_dir: Path, store: Store, records: np.ndarray, formats: Sequence[str] = ()
+    run: Run,
+    out_dir: Path,
+    store: Store,
+    records: np.ndarray,
+    formats: Sequence[str] = (),
+    *,
+    heatmap: bool = False,
 ) -> Exported:
     """Writes the next version to ``out_dir``, and ``out_dir``/parity.json.
 
@@ -84,11 +91,12 @@ def export_run(
     precision, ``as_trained`` in parity.json compares the trained model with the float32 one.
 
     Args:
-        run: a finished run.
+        run: a finished run, or a folder of ``seedtf folds``, whose runs are then averaged.
         out_dir: the folder of versions, which is a server's base path.
         store: labelled images.
         records: int64 ``[N]``, the images of ``store`` to compare.
         formats: keys of ``OPTIONAL_FORMATS`` to write beside the SavedModel.
+        heatmap: whether the SavedModel also returns the class activation map of the best class.
 
     Raises:
         UserError: ``out_dir`` cannot be used, the model is damaged, or the predictions differ.
@@ -102,14 +110,28 @@ def export_run(
     """
     with new_version(out_dir) as version:
         checkpoint = run.checkpoint.stem if run.checkpoint else ""
-        fitted = read_temperature(run.paths.report_paths(checkpoint=checkpoint))
+        # The temperature of a cross-validation belongs to single runs, and no image is left to fit one
+        # for their mean.
+        report = run.paths.report_paths(checkpoint=checkpoint)
+        fitted = None if run.members else read_temperature(report)
         temperature = 1.0 if fitted is None else fitted
-        trained = run.load_model()
-        model = rebuild_in_float32(trained)
-        expected = _probabilities(model, store, records, temperature)
+        trained = run.load_members(use_snapshots=False)
+        if heatmap:
+            for each in trained:
+                check_has_maps(each, "--heatmap")
+        models = [rebuild_in_float32(each) for each in trained]
+        expected = _probabilities(run, models, store, records, temperature)
         reference = _Reference(store, records, expected)
         classes_file = str(run.paths.classes)
-        module = ServingModule(model, run.class_names, temperature, classes_file)
+        module = ServingModule(
+            models[0],
+            run.class_names,
+            temperature,
+            classes_file,
+            heatmap=heatmap,
+            others=models[1:],
+            weights=run.weights,
+        )
         saved_model_row = _write_saved_model(version.folder, module, run, reference)
         rows = (saved_model_row, *_write_formats(version.folder, formats, module, run, reference))
         facts = {
@@ -119,8 +141,8 @@ def export_run(
             "temperature_fitted": fitted is not None,
             "rows": [row.as_row() for row in rows],
         }
-        if model is not trained:
-            as_trained = _probabilities(trained, store, records, temperature)
+        if any(each is not before for each, before in zip(models, trained, strict=True)):
+            as_trained = _probabilities(run, trained, store, records, temperature)
             facts["as_trained"] = compare_probabilities(as_trained, expected)
         text = json.dumps(facts, indent=1, ensure_ascii=False) + "\n"
         write_text(version.folder / "assets.extra" / PARITY, text)
@@ -180,11 +202,17 @@ def _write_formats(
 
 
 def _probabilities(
-    model: keras.Model, store: Store, records: np.ndarray, temperature: float
+    run: Run,
+    models: Sequence[keras.Model],
+    store: Store,
+    records: np.ndarray,
+    temperature: float,
 ) -> np.ndarray:
     """The evaluation's probabilities, float32 ``[N, K]``, with the temperature applied."""
     with _without_tensor_float_32():
-        predictions = predict_store(make_classifier(model), store, records, _BATCH_SIZE)
+        predictions = predict_store(
+            make_ensemble(models, weights=run.weights), store, records, _BATCH_SIZE
+        )
     return scale_probabilities(predictions.probabilities, temperature).astype(np.float32)
 
 

@@ -16,10 +16,13 @@ from collections.abc import Sequence
 from typing import Any
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from seedtf.images.decode import decode_image, resize_image
 from seedtf.images.header_graph import STATUSES, parse_header_graph
+from seedtf.model.activation_map import average_maps, features_and_logits
+from seedtf.model.members import input_size, resize_for, weighted_mean
 from seedtf.model.network import HEAD
 
 __all__ = ["ServingModule", "decode_batch"]
@@ -27,6 +30,7 @@ __all__ = ["ServingModule", "decode_batch"]
 _CORRUPT = STATUSES.index("corrupt")
 # A file of more pixels is decoded alone: the memory for one of 100 megapixels is up to 1.1 GB.
 _LARGE_PIXELS = 25_000_000
+_TINY = float(np.finfo(np.float32).tiny)  # the logarithm of a probability of 0 would be infinite
 
 
 def decode_batch(image_bytes: tf.Tensor, size: int) -> tuple[tf.Tensor, tf.Tensor]:
@@ -72,6 +76,11 @@ def decode_batch(image_bytes: tf.Tensor, size: int) -> tuple[tf.Tensor, tf.Tenso
     return tf.ensure_shape(all_images[:-1], [None, size, size, 3]), statuses[:-1]
 
 
+def _run_each(models: Sequence[keras.Model], pixels: tf.Tensor) -> list[Any]:
+    """The outputs of each network for float32 ``[B, S, S, 3]``, resized for it if necessary."""
+    return [model(resize_for(model, pixels), training=False) for model in models]
+
+
 class ServingModule(tf.Module):
     """A classifier with the signatures that it is served with.
 
@@ -80,31 +89,75 @@ class ServingModule(tf.Module):
         class_names: K names in the order of the model's outputs.
         temperature: divides the logits before the softmax (Guo et al. 2017).
         classes_file: a file with the names, which the SavedModel carries in ``assets``.
+        heatmap: whether ``serving_default`` and ``image`` also return ``heatmap``, the class
+            activation map of the best class.
+        others: more networks with the same classes; the probabilities are then the mean of those of
+            all. Images are decoded at the largest size and resized for smaller networks.
+        weights: of all networks in the mean; they add up to 1. Empty for equal weights.
     """
 
     def __init__(
-        self, model: keras.Model, class_names: Sequence[str], temperature: float, classes_file: str
+        self,
+        model: keras.Model,
+        class_names: Sequence[str],
+        temperature: float,
+        classes_file: str,
+        *,
+        heatmap: bool = False,
+        others: Sequence[keras.Model] = (),
+        weights: Sequence[float] = (),
     ) -> None:
         super().__init__(name="seedtf")
-        size = int(model.input_shape[1])
+        models = (model, *others)
+        size = max(map(input_size, models))
         self.image_shape = (size, size, 3)
         self._size, self._temperature = size, temperature
         self._names = tuple(class_names)
+        self._mean_weights = tuple(weights)
         # Track only the variables: a SavedModel that tracks Keras objects needs Keras to be loaded.
-        self.weights = [v if isinstance(v, tf.Variable) else v.value for v in model.variables]
+        self.weights = [
+            v if isinstance(v, tf.Variable) else v.value for each in models for v in each.variables
+        ]
         self.classes_file = tf.saved_model.Asset(classes_file)
-        logits = keras.Model(model.input, model.get_layer(HEAD).output)
-        self._logits = lambda pixels: logits(pixels, training=False)
+        logits = [keras.Model(each.input, each.get_layer(HEAD).output) for each in models]
+        self._logits = lambda pixels: _run_each(logits, pixels)
+        with_features = [features_and_logits(each) for each in models] if heatmap else []
+        self._to_maps = [to_map for _, to_map in with_features]
+        self._features = lambda pixels: _run_each([each for each, _ in with_features], pixels)
 
     def probabilities(self, pixels: tf.Tensor) -> tf.Tensor:
         """Maps float32 ``[B, S, S, 3]`` in 0–255 to float32 ``[B, K]``."""
-        return tf.nn.softmax(tf.cast(self._logits(pixels), tf.float32) / self._temperature)
+        return self._mean(self._logits(pixels))
+
+    def _mean(self, logits: Sequence[tf.Tensor]) -> tf.Tensor:
+        """The mean probabilities of networks with these logits, with the temperature applied."""
+        whole = [tf.cast(each, tf.float32) for each in logits]
+        if len(whole) == 1:
+            return tf.nn.softmax(whole[0] / self._temperature)
+        mean = weighted_mean([tf.nn.softmax(each) for each in whole], self._mean_weights)
+        if self._temperature == 1:
+            return mean
+        return tf.nn.softmax(tf.math.log(tf.maximum(mean, _TINY)) / self._temperature)
+
+    def _classify(self, images: tf.Tensor, valid: tf.Tensor | None = None) -> dict[str, tf.Tensor]:
+        """The outputs for uint8 ``[B, S, S, 3]``; zeros where ``valid`` is False."""
+        pixels = tf.cast(images, tf.float32)
+        if not self._to_maps:
+            return self._outputs(self.probabilities(pixels), valid)
+        features, logits = zip(*self._features(pixels), strict=True)
+        probabilities = self._mean(logits)
+        best = tf.argmax(probabilities, axis=1)
+        pairs = zip(self._to_maps, features, strict=True)
+        heat = average_maps([to_map(each, best) for to_map, each in pairs], self._mean_weights)
+        if valid is not None:
+            heat = tf.where(valid[:, tf.newaxis, tf.newaxis], heat, 0.0)
+        return {**self._outputs(probabilities, valid), "heatmap": heat}
 
     def serve_bytes(self, image_bytes: tf.Tensor) -> dict[str, tf.Tensor]:
         """Classifies whole image files, string ``[B]``; also returns ``status``, string ``[B]``."""
         with tf.device("/cpu:0"):
             images, statuses = decode_batch(image_bytes, self._size)
-        outputs = self._outputs(self.probabilities(tf.cast(images, tf.float32)), statuses == 0)
+        outputs = self._classify(images, statuses == 0)
         return {**outputs, "status": tf.gather(tf.constant(STATUSES), statuses)}
 
     def serve_image(self, image: tf.Tensor) -> dict[str, tf.Tensor]:
@@ -120,7 +173,7 @@ class ServingModule(tf.Module):
         with tf.device("/cpu:0"):
             images = tf.cond(has_model_size, lambda: image, resize)
         images = tf.ensure_shape(images, [None, size, size, 3])
-        return self._outputs(self.probabilities(tf.cast(images, tf.float32)))
+        return self._classify(images)
 
     def serve_pixels(self, pixels: tf.Tensor) -> dict[str, tf.Tensor]:
         """Maps float32 ``[B, S, S, 3]`` RGB in 0–255 to ``probabilities`` alone."""

@@ -23,10 +23,19 @@ from seedtf.errors import UserError
 from seedtf.images.header import MAX_PIXELS
 from seedtf.model.network import load_model
 from seedtf.report import report
+from seedtf.runs.ensembles import is_ensemble, read_ensemble
 from seedtf.runs.folder import find_run, read_class_names, read_settings
+from seedtf.runs.folds import is_folds, read_folds
 from seedtf.runs.paths import RunPaths
 
-__all__ = ["Run", "load_run", "open_labelled", "open_training_sample", "open_validation"]
+__all__ = [
+    "Run",
+    "load_run",
+    "open_labelled",
+    "open_test",
+    "open_training_sample",
+    "open_validation",
+]
 
 
 @dataclass(frozen=True)
@@ -38,12 +47,19 @@ class Run:
         settings: the content of config.json.
         class_names: in the order of the model's outputs.
         checkpoint: the ``.keras`` file to use instead of the best model, or None.
+        members: the runs whose mean predicts, if ``run_dir`` is a folder of ``seedtf folds`` or of
+            ``seedtf ensemble``. Settings and images are then those of the first one.
+        weights: of the members in the mean; empty for equal weights.
+        is_folds: whether the members are the runs of all folds of a cross-validation.
     """
 
     run_dir: Path
     settings: dict[str, Any]
     class_names: tuple[str, ...]
     checkpoint: Path | None = None
+    members: tuple[RunPaths, ...] = ()
+    weights: tuple[float, ...] = ()
+    is_folds: bool = False
 
     @property
     def paths(self) -> RunPaths:
@@ -51,9 +67,15 @@ class Run:
         return RunPaths(self.run_dir)
 
     @property
+    def split_table(self) -> Path:
+        """The table of the images that train, validate and test."""
+        return (self.members[0] if self.members else self.paths).split
+
+    @property
     def image_size(self) -> int:
-        """The side of the model's input in pixels."""
-        return int(self.settings["image_size"])
+        """The side of the model's input in pixels; of several members, the largest."""
+        sizes = [read_settings(run.root)["image_size"] for run in self.members]
+        return max(map(int, sizes or [self.settings["image_size"]]))
 
     @property
     def max_pixels(self) -> int:
@@ -74,7 +96,7 @@ class Run:
         return self._load(self.checkpoint or self.paths.best)
 
     def load_members(self, use_snapshots: bool) -> list[keras.Model]:
-        """The models of an ensemble: all snapshots in the order of their epochs, or the best model.
+        """The models whose probabilities are averaged: all snapshots, those of all folds, or the best.
 
         Args:
             use_snapshots: whether to load the snapshots; False loads the best model alone.
@@ -83,6 +105,10 @@ class Run:
             UserError: as ``load_model``, for any of them; the run kept no snapshots, or a checkpoint
                 was named.
         """
+        if self.members and use_snapshots:
+            raise UserError(f"--snapshots: {self.run_dir} averages several runs; leave it out")
+        if self.members:
+            return [self._load(run.best) for run in self.members]
         if not use_snapshots:
             return [self.load_model()]
         if self.checkpoint:
@@ -108,11 +134,11 @@ class Run:
 
 
 def load_run(path: str | os.PathLike[str]) -> Run:
-    """Reads the settings and class names of a run.
+    """Reads the settings and class names of a run, or of several runs whose mean predicts.
 
     Args:
         path: a run folder, or a ``.keras`` file inside one, which is then used instead of the best
-            model; one line reports that.
+            model; one line reports that. Or a folder of ``seedtf folds`` or ``seedtf ensemble``.
 
     Raises:
         UserError: no such folder, not a run folder, or a file that lies in no run.
@@ -124,11 +150,29 @@ def load_run(path: str | os.PathLike[str]) -> Run:
         >>> run.load_model().output_shape
         (None, 2)
     """
+    if is_folds(path):
+        folds = tuple(read_folds(path))
+        return _of_members(Path(path), folds, is_folds=True)
+    if is_ensemble(path):
+        runs, weights = read_ensemble(path)
+        return _of_members(Path(path), tuple(runs), tuple(weights))
     run_dir, checkpoint = find_run(path)
     run = Run(run_dir, read_settings(run_dir), read_class_names(run_dir), checkpoint)
     if run_dir != Path(path):
         report("run", f"{run_dir}, with {checkpoint or run.paths.best}")
     return run
+
+
+def _of_members(
+    path: Path,
+    members: tuple[RunPaths, ...],
+    weights: tuple[float, ...] = (),
+    *,
+    is_folds: bool = False,
+) -> Run:
+    names = read_class_names(path)
+    settings = read_settings(members[0].root)
+    return Run(path, settings, names, members=members, weights=weights, is_folds=is_folds)
 
 
 def open_validation(run: Run) -> tuple[Store, np.ndarray]:
@@ -138,6 +182,16 @@ def open_validation(run: Run) -> tuple[Store, np.ndarray]:
         UserError: split.csv or an image that it names is missing.
     """
     return _open_store(run, _split_catalog(run, "val"))
+
+
+def open_test(run: Run) -> tuple[Store, np.ndarray] | None:
+    """The run's test images and their record indices, int64 ``[n]``; None if it has no test images.
+
+    Raises:
+        UserError: split.csv or an image that it names is missing.
+    """
+    catalog = _split_catalog(run, "test")
+    return _open_store(run, catalog) if len(catalog) else None
 
 
 def open_training_sample(run: Run, count: int) -> np.ndarray:
@@ -172,8 +226,8 @@ def open_labelled(
 
 
 def _split_catalog(run: Run, side: str) -> Catalog:
-    """The images that split.csv assigns to ``side`` (``train`` or ``val``), sorted by path."""
-    table = run.paths.split
+    """The images that split.csv assigns to ``side`` (train, val or test), sorted by path."""
+    table = run.split_table
     rows = list(read_csv(table, ("file", "label", "split"), table.name))
     images = sorted((path, label) for path, label, of_side in rows if of_side == side)
     root = _data_root(run)
@@ -181,7 +235,7 @@ def _split_catalog(run: Run, side: str) -> Catalog:
     local = images if isinstance(root, Path) else []
     missing = [path for path, _ in local if not os.path.isfile(root / path)]
     if missing:
-        kind = {"val": "validation", "train": "training"}[side]
+        kind = {"val": "validation", "train": "training", "test": "test"}[side]
         raise UserError(
             f"{table}: {len(missing)} of {len(images)} {kind} images are not in {root}, "
             f"first {missing[0]!r}; pass --data_dir with labelled images"

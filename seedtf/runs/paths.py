@@ -82,6 +82,11 @@ class RunPaths:
         return self.root / "split.csv"
 
     @property
+    def split_summary(self) -> Path:
+        """Images of each class and side of the split, and their shares."""
+        return self.root / "split_summary.csv"
+
+    @property
     def data_report(self) -> Path:
         """Files left out, and why."""
         return self.root / DATA_REPORT
@@ -214,6 +219,11 @@ class ReportPaths:
     def predictions(self) -> Path:
         """Every image with its label, top classes, loss and margin."""
         return self.root / "predictions_val.csv"
+
+    @property
+    def test(self) -> ReportPaths:
+        """The report on the test images, which neither train nor choose the best epoch."""
+        return ReportPaths(self.root / "test")
 
     @property
     def confusion_matrix(self) -> Path:

@@ -15,7 +15,7 @@ import seedtf
 from seedtf.compat.tensorflow import has_addons
 from seedtf.config.train_config import TrainConfig
 from seedtf.data.dataset import Dataset, write_data_report
-from seedtf.data.split import write_split_csv
+from seedtf.data.split import write_split_csv, write_split_summary
 from seedtf.files import write_text
 from seedtf.model.presets import Preset
 from seedtf.runs.folder import format_class_names
@@ -33,7 +33,7 @@ def write_records(
     resolved: dict[str, Any],
     preset: Preset | None = None,
 ) -> None:
-    """Writes config.json, flags.txt, env.json, classes.txt, split.csv, data_report.csv, preset.json.
+    """Writes config.json, flags.txt, env.json, classes.txt, the split, data_report.csv, preset.json.
 
     Args:
         run_dir: an existing folder.
@@ -53,6 +53,7 @@ def write_records(
     write_text(paths.env, json.dumps(_environment(), indent=2) + "\n")
     write_text(paths.classes, format_class_names(catalog.class_names))
     write_split_csv(paths.split, catalog, dataset.split)
+    write_split_summary(paths.split_summary, catalog, dataset.split)
     write_data_report(paths.data_report, catalog, dataset.unopened)
 
 

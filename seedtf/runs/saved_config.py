@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from seedtf.config.data_flags import LAYOUT
+from seedtf.config.data_flags import GROUPS, LAYOUT
 from seedtf.config.flags import expand_home, number_or_auto
 from seedtf.config.recipes import ORIGINAL, RECIPES, recipe_changes
 from seedtf.config.train_config import NEWEST, PATHS, TrainConfig
@@ -37,9 +37,10 @@ RESUME_MAY_CHANGE = (
     "worker_timeout",
     *PATHS,
     *LAYOUT,
+    *GROUPS,
 )
 """Flags that do not change the numbers, so a resumed run may change them. The location of the data is
-one of them, because the data itself is compared."""
+one of them, because the data itself is compared, and so are the flags that decide the split."""
 
 
 def resumed_config(resume: str, given: Mapping[str, Any]) -> TrainConfig:
@@ -100,7 +101,7 @@ def continued_config(continue_from: str, given: Mapping[str, Any]) -> TrainConfi
     if has_other_split:
         values |= {"val_dir": "", "split_csv": ""}
     elif not values.get("val_dir"):
-        values["split_csv"] = os.path.abspath(RunPaths(run_dir).split)
+        values |= {"split_csv": os.path.abspath(RunPaths(run_dir).split), "test_fraction": 0.0}
     split = "" if has_other_split else " and with its split"
     report(
         "continue",
@@ -114,7 +115,8 @@ def _saved_flags(run_dir: Path, flag: str) -> dict[str, Any]:
     """The flags in config.json that this version has; ``flag`` is for the error message."""
     names = {field.name for field in dataclasses.fields(TrainConfig)}
     saved = read_settings(run_dir, flag=flag)
-    return {name: value for name, value in saved.items() if name in names}
+    # Runs of releases without --twins did not look for near duplicates, and keep their split.
+    return {"twins": "ignore"} | {name: saved[name] for name in saved if name in names}
 
 
 def load_resumed(config: TrainConfig) -> TrainConfig:

@@ -48,7 +48,9 @@ def write_preview(config: TrainConfig, out: Path) -> None:
         UserError: the data cannot be listed, or none of the sampled images can be decoded.
     """
     columns = Columns(config.file_column, config.label_column, config.split_column)
-    catalog, _ = list_files(data_folder(config), config.labels_csv, columns, config.layout)
+    catalog, split = list_files(data_folder(config), config.labels_csv, columns, config.layout)
+    if split is not None:
+        catalog = catalog.take(split.train)
     sampled = np.linspace(0, len(catalog) - 1, min(len(catalog), _MAX_IMAGES)).astype(np.int64)
     cache_dir = config.cache_folder
     plan = plan_cache("ram", len(sampled), config.image_size, cache_dir)

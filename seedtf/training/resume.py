@@ -118,6 +118,7 @@ def _data_digest(catalog: Catalog) -> str:
 def _split_digest(dataset: Dataset) -> str:
     digest = hashlib.blake2b(dataset.split.train.tobytes(), digest_size=16)
     digest.update(dataset.split.val.tobytes())
+    digest.update(dataset.split.test.tobytes())
     return digest.hexdigest()
 
 

@@ -121,9 +121,16 @@ def _split(config: TrainConfig, dataset: Dataset) -> str:
     source = f"stratified {config.val_fraction:.0%}, seed {config.seed}"
     if given := config.val_dir or config.split_csv or dataset.split_source:
         source = f"from {given}"
-    text = f"{len(split.train):,} train, {len(split.val):,} validation ({source})"
-    if dataset.duplicates and not dataset.duplicates_across_split:
-        text += f"; {dataset.duplicates} duplicates, each on the same side as its original"
+    test = f", {len(split.test):,} test" if len(split.test) else ""
+    text = f"{len(split.train):,} train, {len(split.val):,} validation{test} ({source})"
+    same_side = {"duplicates": dataset.duplicates, "near duplicates": dataset.near_duplicates}
+    if dataset.near_duplicates_across_split:
+        same_side = {}
+    kept = " and ".join(f"{count} {name}" for name, count in same_side.items() if count)
+    if kept:
+        text += f"; {kept}, each on the same side as its original"
+    if dataset.grouping:
+        text += f"; {dataset.grouping.describe()}"
     return text
 
 
@@ -230,6 +237,11 @@ def data_warnings(dataset: Dataset) -> list[str]:
         sentences.append(
             "validation images that are identical to a training image: "
             f"{dataset.duplicates_across_split}; the accuracy will be too optimistic"
+        )
+    elif dataset.near_duplicates_across_split:
+        sentences.append(
+            "validation and test images that look like an image of another side of the split: "
+            f"{dataset.near_duplicates_across_split}; the accuracy may be too optimistic"
         )
     if dataset.conflicting_labels:
         later, first = dataset.conflicting_labels[0]

@@ -18,6 +18,7 @@ from seedtf.files import lock_folder, write_text
 from seedtf.model.families import short_name
 from seedtf.runs.folder import is_run_locked
 from seedtf.runs.paths import RunPaths
+from seedtf.training.process import TRAIN, TrainProcess, finished_epochs, last_error_line
 from seedtf.training.stop_signal import StopSignal
 from seedtf.tuning.records import Console, print_best, trial_config, write_records
 from seedtf.tuning.space import Dimension
@@ -28,13 +29,9 @@ from seedtf.tuning.trial import (
     DONE,
     FAILED,
     PRUNED,
-    TRAIN,
     History,
-    TrialProcess,
     TrialRow,
     best_row,
-    finished_epochs,
-    last_error_line,
     lowest_loss,
 )
 
@@ -175,7 +172,7 @@ class _Searcher:
         if self._study.should_prune(trial):
             return PRUNED, finished_epochs(run_dir), ""
         num_reported = -1
-        with TrialProcess([*self._command, *self._arguments(trial.number, values)], log) as process:
+        with TrainProcess([*self._command, *self._arguments(trial.number, values)], log) as process:
             while True:
                 # Read the history after the exit code, so that no epoch is missed.
                 code = process.poll()

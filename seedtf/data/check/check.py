@@ -16,6 +16,7 @@ from seedtf.data.catalog import Catalog, Fault, composed
 from seedtf.data.check.near_duplicates import (
     FINGERPRINT_SIZE,
     THUMBNAIL,
+    VIEWS,
     find_near_duplicates,
     fingerprint,
 )
@@ -217,8 +218,8 @@ def _read_all(catalog: Catalog, max_pixels: int) -> tuple[_Facts, np.ndarray, li
         np.zeros(count, np.uint8),
         {},
         np.zeros((count, 2), np.int32),
-        np.zeros(count, np.uint64),
-        np.zeros((count, *THUMBNAIL), np.uint8),
+        np.zeros((count, VIEWS), np.uint64),
+        np.zeros((count, VIEWS, *THUMBNAIL), np.uint8),
     )
     decode = make_decoder(FINGERPRINT_SIZE, max_pixels)
 

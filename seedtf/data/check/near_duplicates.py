@@ -1,7 +1,8 @@
-"""Finds images that look alike although their bytes differ: resized, re-encoded or edited copies.
+"""Finds images that look alike although their bytes differ: resized, edited or turned copies.
 
 Two images must agree in a 64-bit difference hash (N. Krawetz, "Kind of like that", 2013) and in a
-small colour thumbnail. The thresholds prefer to miss a pair over reporting two different images.
+small colour thumbnail, either as they are, or after each is turned and mirrored so that its bright
+side is at the same place. The thresholds prefer to miss a pair over reporting two different images.
 """
 
 from __future__ import annotations
@@ -10,13 +11,23 @@ from collections.abc import Iterator
 
 import numpy as np
 
-__all__ = ["FINGERPRINT_SIZE", "THUMBNAIL", "find_near_duplicates", "fingerprint"]
+__all__ = [
+    "FINGERPRINT_SIZE",
+    "THUMBNAIL",
+    "VIEWS",
+    "find_near_duplicates",
+    "fingerprint",
+    "near_duplicate_pairs",
+]
 
 FINGERPRINT_SIZE = 72
 """Side in pixels of the images that ``fingerprint`` takes; a multiple of both 8 and 9."""
 
 THUMBNAIL = (12, 12, 3)
 """Shape of a thumbnail."""
+
+VIEWS = 2
+"""Views of an image that are compared: as it is, and turned as ``_turned`` describes."""
 
 _MAX_BITS = 6
 # Mean absolute difference of two thumbnails, of 255. Measured: half-size copies at JPEG quality 60
@@ -29,52 +40,93 @@ _BAND_BITS = 16
 _NEIGHBOURS = 32
 
 
-def fingerprint(image: np.ndarray) -> tuple[np.uint64, np.ndarray]:
-    """Computes the difference hash and the thumbnail of one image.
+def fingerprint(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Computes the difference hash and the thumbnail of both views of each image.
 
     Args:
-        image: uint8 ``[72, 72, 3]``, the whole image resized to a square.
+        images: uint8 ``[..., 72, 72, 3]``, whole images resized to a square.
 
     Returns:
-        The hash, one bit for each of 8 × 8 blocks: whether the block is brighter than its left
-        neighbour; and the thumbnail, uint8 ``[12, 12, 3]``.
+        The hashes, uint64 ``[..., 2]``, one bit for each of 8 × 8 blocks: whether the block is brighter
+        than its left neighbour; and the thumbnails, uint8 ``[..., 2, 12, 12, 3]``.
 
     Example:
         >>> gradient = np.arange(72, dtype=np.uint8)[None, :, None].repeat(72, 0).repeat(3, 2)
-        >>> bits, thumbnail = fingerprint(gradient)
-        >>> hex(bits), thumbnail.shape
-        ('0xffffffffffffffff', (12, 12, 3))
+        >>> bits, thumbnails = fingerprint(gradient)
+        >>> hex(bits[0]), thumbnails.shape
+        ('0xffffffffffffffff', (2, 12, 12, 3))
+        >>> mirrored_bits, _ = fingerprint(gradient[:, ::-1])
+        >>> bool(mirrored_bits[0] == bits[0]), bool(mirrored_bits[1] == bits[1])
+        (False, True)
     """
-    blocks = image.mean(-1).reshape(8, 9, 9, 8).mean((1, 3))
-    bits = blocks[:, 1:] > blocks[:, :-1]
-    thumbnail = image.reshape(12, 6, 12, 6, 3).mean((1, 3)).round().astype(np.uint8)
-    return np.packbits(bits).view(np.uint64)[0], thumbnail
+    batch = images.shape[:-3]
+    views = np.stack([images, _turned(images)], axis=-4)
+    grey = views.mean(-1, dtype=np.float32)
+    blocks = grey.reshape(*batch, VIEWS, 8, 9, 9, 8).mean((-3, -1))
+    bits = blocks[..., 1:] > blocks[..., :-1]
+    packed = np.packbits(bits.reshape(*batch, VIEWS, 64), axis=-1)
+    means = views.reshape(*batch, VIEWS, 12, 6, 12, 6, 3).mean((-4, -2), dtype=np.float32)
+    return packed.view(np.uint64)[..., 0], means.round().astype(np.uint8)
 
 
 def find_near_duplicates(hashes: np.ndarray, thumbnails: np.ndarray) -> dict[int, int]:
-    """Finds the images that look like an earlier one.
+    """For the index of each image that looks like an earlier one, the smallest index of such a one.
+
+    The arguments are those of ``near_duplicate_pairs``.
+    """
+    duplicates: dict[int, int] = {}
+    for earlier, later in near_duplicate_pairs(hashes, thumbnails).tolist():
+        duplicates[later] = min(earlier, duplicates.get(later, later))
+    return duplicates
+
+
+def near_duplicate_pairs(hashes: np.ndarray, thumbnails: np.ndarray) -> np.ndarray:
+    """Finds the pairs of images that look alike.
 
     Each hash is split into four bands. Hashes that differ in at most three bits agree in at least
     one band; most of those that differ in up to six do so too. The list is therefore sorted by each
     band, and each image is compared with the next few of the same band: O(N log N).
 
     Args:
-        hashes: uint64 ``[N]`` from ``fingerprint``.
-        thumbnails: uint8 ``[N, 12, 12, 3]``.
+        hashes: uint64 ``[N, 2]`` from ``fingerprint``.
+        thumbnails: uint8 ``[N, 2, 12, 12, 3]``.
 
     Returns:
-        For the index of each such image the smallest index of an image that it looks like.
+        int64 ``[P, 2]``: each pair once, the smaller index first, sorted.
     """
+    found = [np.empty((0, 2), np.int64)]
+    for view in range(VIEWS):
+        found += _pairs_in_view(hashes[:, view], thumbnails[:, view])
+    return np.unique(np.concatenate(found), axis=0)
+
+
+def _pairs_in_view(hashes: np.ndarray, thumbnails: np.ndarray) -> Iterator[np.ndarray]:
     contrast = thumbnails.reshape(len(thumbnails), -1, 3).std(1).max(-1, initial=0)
     usable = np.flatnonzero(contrast >= _MIN_CONTRAST)
-    duplicates: dict[int, int] = {}
     for pairs in _candidates(hashes[usable]):
         first, second = np.sort(usable[pairs], axis=0)
         difference = np.abs(thumbnails[first].astype(np.int16) - thumbnails[second])
         alike = difference.mean((1, 2, 3)) <= _MAX_DIFFERENCE
-        for earlier, later in zip(first[alike].tolist(), second[alike].tolist(), strict=True):
-            duplicates[later] = min(earlier, duplicates.get(later, later))
-    return duplicates
+        yield np.stack([first[alike], second[alike]], axis=1)
+
+
+def _turned(images: np.ndarray) -> np.ndarray:
+    """Each image mirrored and transposed so that it is brighter on the right, then at the bottom.
+
+    The eight rotations and reflections of an image give the same result, unless two sides are equally
+    bright: then the copy may be missed.
+
+    Args:
+        images: uint8 ``[..., S, S, 3]``.
+    """
+    size = images.shape[-2]
+    offset = np.arange(size, dtype=np.float32) - (size - 1) / 2
+    grey = images.mean(-1, dtype=np.float32)
+    right = (grey * offset).sum((-2, -1))[..., None, None, None]
+    bottom = (grey * offset[:, None]).sum((-2, -1))[..., None, None, None]
+    images = np.where(right < 0, images[..., ::-1, :], images)
+    images = np.where(bottom < 0, images[..., ::-1, :, :], images)
+    return np.where(np.abs(bottom) > np.abs(right), images.swapaxes(-3, -2), images)
 
 
 def _candidates(hashes: np.ndarray) -> Iterator[np.ndarray]:

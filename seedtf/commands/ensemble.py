@@ -1,0 +1,52 @@
+"""``seedtf ensemble RUN…``: averages runs of different networks, sizes and folds as one model."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+
+from seedtf.commands.arguments import parse_config
+from seedtf.compat.tensorflow_env import import_tensorflow
+from seedtf.config.flags import Flags, option
+from seedtf.errors import UserError
+from seedtf.report import report, report_result
+
+__all__ = ["EnsembleConfig", "run"]
+
+
+@dataclass(frozen=True)
+class EnsembleConfig(Flags):
+    """The runs and the flags of ``seedtf ensemble``."""
+
+    runs: tuple[str, ...] = option((), "Two or more runs, or folders of seedtf folds.")
+    out: str = option("", "New folder of the ensemble; predict, evaluate and export take it.")
+    equal: bool = option(False, "Give all members the same weight, instead of fitting the weights.")
+    batch_size: int = option(64, "Images in a batch, 1 or more.", low=1)
+
+
+def run(arguments: list[str]) -> int:
+    """Writes the ensemble, prints its weights and returns the exit code."""
+    config = parse_config(EnsembleConfig, "ensemble", arguments, positionals=("runs...",))
+    if not config.out:
+        raise UserError("--out is missing; pass a new folder for the ensemble")
+    import_tensorflow()
+    from seedtf.evaluation.ensemble import make_weighted_ensemble
+
+    made = make_weighted_ensemble(
+        config.runs, config.out, fit=not config.equal, batch_size=config.batch_size
+    )
+    for number, (member, weight) in enumerate(zip(made.members, made.weights, strict=True)):
+        accuracy = f", accuracy {made.accuracies[number]:.4f}" if made.images else ""
+        report("member", f"weight {weight:.3f}{accuracy}: {member}")
+    if made.images:
+        report(
+            "fitted",
+            f"on {made.images:,} images that no member has trained on; the mean has an accuracy of "
+            f"{made.accuracies[-1]:.4f} on them",
+        )
+    else:
+        reason = "as requested" if config.equal else "too few images are unseen for all members"
+        report("weights", f"equal, {reason}")
+    report("ensemble", config.out)
+    report_result(json.dumps({"out": config.out, **asdict(made)}))
+    return 0

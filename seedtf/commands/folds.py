@@ -1,0 +1,107 @@
+"""``seedtf folds``: trains a run for each fold of the data, and reports on all images together."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+from seedtf.commands.arguments import check_refused, parse_given, part_of
+from seedtf.compat.tensorflow_env import import_tensorflow
+from seedtf.config.data_flags import CACHES
+from seedtf.config.flags import option
+from seedtf.config.train_config import TrainConfig
+from seedtf.errors import UserError
+from seedtf.report import report, report_result
+from seedtf.runs.folder import create_named_folder
+from seedtf.runs.folds import GROUPS, FoldsPaths
+from seedtf.runs.paths import RunPaths
+
+__all__ = ["FoldsConfig", "run"]
+
+
+@dataclass(frozen=True)
+class FoldsConfig(TrainConfig):
+    """The flags of ``train``, which apply to the runs of all folds, and those of the folds."""
+
+    REFUSED: ClassVar[dict[str, str]] = {
+        "resume": "the same command continues; leave it out",
+        "run_dir": "each fold has its own folder; pass --out",
+        "continue_from": "every fold starts anew; pass --weights instead",
+        "dry_run": "use it with seedtf train; the folds take as many times as long",
+        "val_dir": "the folds divide the images of --data_dir; leave it out",
+        "split_csv": "the folds divide all images; leave it out",
+    }
+
+    folds: str = option(
+        "5", "Number of folds, 2 to 200, or 'groups' for one fold per group of images."
+    )
+    out: str = option("", "Folder of the folds; default runs/<date>-<time>-folds-<model>.")
+    cache: str = option(
+        "disk",
+        "As in seedtf train; with disk the images are decoded once for all folds.",
+        choices=CACHES,
+    )
+    takeover_seconds: float = option(
+        120.0,
+        "Seconds without a sign of life after which the fold of a process on another machine is taken "
+        "over, 10 or more.",
+        low=10.0,
+    )
+    divide_only: bool = option(False, "Divide the images and write folds.csv, but do not train.")
+
+    def check_together(self) -> None:
+        """Raises UserError for flags that exclude each other and for flags that do not apply."""
+        super().check_together()
+        check_refused(self)
+        if self.folds != GROUPS and not (self.folds.isdecimal() and 2 <= int(self.folds) <= 200):
+            raise UserError(f"--folds={self.folds}: pass a number from 2 to 200, or groups")
+        if self.divide_only and not self.out:
+            raise UserError("--divide_only: needs --out, the folder to write to")
+        if self.strategy == "multi_worker" or (
+            self.strategy == "auto" and os.environ.get("TF_CONFIG")
+        ):
+            raise UserError(
+                f"--strategy={self.strategy}: a fold is trained by one machine; start the command on "
+                "every machine with the same --out, and without TF_CONFIG"
+            )
+
+
+def run(arguments: list[str]) -> int:
+    """Trains the folds, or only divides the images, and returns the exit code."""
+    config = FoldsConfig(**parse_given(FoldsConfig, "folds", arguments))
+    training = part_of(config, TrainConfig)
+    if config.divide_only:
+        _divide(config, training)
+        return 0
+    from seedtf.folds.train_folds import train_folds
+
+    folder = (
+        Path(config.out) if config.out else create_named_folder(f"folds-{config.model.lower()}")
+    )
+    report("folder", f"{folder}; the same command with --out={folder} continues, on any machine")
+    train_folds(training, config.folds, arguments, folder, takeover_seconds=config.takeover_seconds)
+    paths = FoldsPaths(folder)
+    values = json.loads(RunPaths(folder).report.values.read_text(encoding="utf-8"))
+    spread, (low, high) = values["cross_validation"], values["accuracy_interval_95"]
+    report("accuracy", f"{values['accuracy']:.4f} of all images (95 % {low:.4f} to {high:.4f})")
+    report(
+        "folds",
+        f"{spread['accuracy_mean']:.4f} ± {spread['accuracy_deviation']:.4f} over the folds",
+    )
+    report("report", str(RunPaths(folder).report.page))
+    report("images", f"{paths.predictions}, each predicted by the run that did not train on it")
+    keys = ("images", "accuracy", "accuracy_interval_95", "macro_f1", "loss", "temperature")
+    report_result(json.dumps({"out": str(folder), **{key: values[key] for key in keys}}))
+    return 0
+
+
+def _divide(config: FoldsConfig, training: TrainConfig) -> None:
+    import_tensorflow()
+    from seedtf.folds.divide import divide
+
+    paths = FoldsPaths(Path(config.out))
+    paths.root.mkdir(parents=True, exist_ok=True)
+    divide(training, config.folds, paths)

@@ -1,0 +1,144 @@
+"""Draws the split of a run, or checks the one that the user gives, with related images on one side."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from seedtf.data.catalog import Catalog
+from seedtf.data.groups import Grouping
+from seedtf.data.related import Related
+from seedtf.data.split import (
+    Split,
+    check_split,
+    check_trainable,
+    groups_with_two_labels,
+    split_catalog,
+    split_groups,
+)
+from seedtf.errors import UserError
+
+__all__ = ["check_given_split", "count_across", "draw_split"]
+
+
+def draw_split(
+    catalog: Catalog,
+    given: Split | None,
+    related: Related,
+    *,
+    val_fraction: float,
+    test_fraction: float,
+    seed: int,
+) -> Split:
+    """Draws the validation images, and the test images unless ``given`` has some.
+
+    Without groups and test images, the draw is that of ``split_catalog``, which is older and is kept,
+    so that runs without near duplicates have the same split as before.
+
+    Args:
+        catalog: N usable files.
+        given: where the data gives test images, those in ``test`` and all others in ``train``.
+        related: which images belong together.
+        val_fraction, test_fraction: wanted shares of each class.
+        seed: root seed of the run.
+
+    Raises:
+        UserError: a class has too few images, or its images all belong together.
+    """
+    if given is not None and len(given.test):
+        if test_fraction:
+            raise UserError(
+                f"--test_fraction={test_fraction:g}: the data has {len(given.test)} test images "
+                "already; leave the flag out"
+            )
+        drawn = _draw(catalog, given.train, related, (val_fraction, 0.0), seed)
+        return Split(drawn.train, drawn.val, given.test)
+    everything = np.arange(len(catalog), dtype=np.int64)
+    return _draw(catalog, everything, related, (val_fraction, test_fraction), seed)
+
+
+def _draw(
+    catalog: Catalog,
+    records: np.ndarray,
+    related: Related,
+    fractions: tuple[float, float],
+    seed: int,
+) -> Split:
+    """Divides ``records``, int64 and sorted, by the fractions for validation and test."""
+    val_fraction, test_fraction = fractions
+    part = catalog.take(records)
+    together = related.together[records]
+    if related.named is None and not test_fraction:
+        split = split_catalog(part, val_fraction, seed, together)
+    else:
+        conflicting = groups_with_two_labels(part.labels, related.alike[records])
+        locked = np.unique(together[np.isin(related.alike[records], conflicting)])
+        split = split_groups(part, fractions, seed, groups=together, locked=locked)
+    if not len(split.val):
+        raise UserError(
+            f"--val_fraction={val_fraction:g}: no validation images, because all images of each "
+            "class are identical or belong together; add different images or pass --val_dir"
+        )
+    return Split(*(records[side] for side in split.sides.values()))
+
+
+def check_given_split(
+    catalog: Catalog,
+    split: Split,
+    source: str,
+    named: Grouping | None,
+    test_fraction: float,
+) -> None:
+    """Checks a split that the user gives: both sides have images, and no group is on two sides.
+
+    Args:
+        catalog: the files.
+        split: their split.
+        source: the flag that gives it, for messages.
+        named: the user's groups, or None.
+        test_fraction: the flag, which a given split excludes.
+
+    Raises:
+        UserError: naming the first thing that is wrong.
+    """
+    if test_fraction:
+        raise UserError(
+            f"--test_fraction={test_fraction:g}: {source} gives the split, so nothing is drawn; leave "
+            "one of them out"
+        )
+    check_trainable(catalog, 1)
+    check_split(catalog, split, source)
+    if named is None:
+        return
+    across = np.flatnonzero(_is_across(split, named.groups))
+    if len(across):
+        name = named.names[across[0]]
+        count = len(np.unique(named.groups[across]))
+        raise UserError(
+            f"{source}: {count} groups are on two sides of the split, first {name!r}; leave the flags "
+            "of the groups out, or let seedtf draw the split"
+        )
+
+
+def count_across(split: Split, groups: np.ndarray) -> int:
+    """The number of validation and test images that have an image of their group on another side.
+
+    Example:
+        >>> split = Split(np.array([0, 1]), np.array([2, 3]))
+        >>> count_across(split, np.array([0, 1, 1, 3]))
+        1
+    """
+    across = _is_across(split, groups)
+    return int(across[split.val].sum() + across[split.test].sum())
+
+
+def _is_across(split: Split, groups: np.ndarray) -> np.ndarray:
+    """Whether the group of each image has images on two sides: bool ``[N]``."""
+    sides = list(split.sides.values())
+    crossing = [
+        np.intersect1d(groups[side], groups[other])
+        for number, side in enumerate(sides)
+        for other in sides[:number]
+    ]
+    used = np.zeros(len(groups), bool)
+    used[np.concatenate(sides)] = True
+    return used & np.isin(groups, np.concatenate(crossing))

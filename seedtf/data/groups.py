@@ -1,0 +1,139 @@
+"""Reads which images show the same thing, such as one plant: from a table, the folders or the names.
+
+This module opens no image and does not import TensorFlow.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from seedtf.data.catalog import Catalog
+from seedtf.data.columns import Columns
+from seedtf.data.string_array import NameFinder
+from seedtf.data.table_files import FileFinder
+from seedtf.data.tables import find_form, read_rows
+from seedtf.errors import UserError
+
+__all__ = ["FOLDER", "GroupFlags", "Grouping", "read_groups"]
+
+FOLDER = "folder"
+"""The value of ``--group_by`` for which the images of a folder are a group."""
+
+_DEFAULT_COLUMN = "group"
+
+
+@dataclass(frozen=True)
+class GroupFlags:
+    """The flags that define groups, with the names of ``TrainConfig``, and the table of labels."""
+
+    group_by: str = ""
+    group_regex: str = ""
+    groups_csv: str = ""
+    labels_csv: str = ""
+    file_column: str = ""
+
+    def __bool__(self) -> bool:
+        return bool(self.group_by or self.group_regex or self.groups_csv)
+
+    def __str__(self) -> str:
+        """The flags as the user typed them, for messages."""
+        names = ("groups_csv", "group_by", "group_regex")
+        return " ".join(f"--{n}={getattr(self, n)}" for n in names if getattr(self, n))
+
+
+@dataclass(frozen=True)
+class Grouping:
+    """The user's groups of N images.
+
+    Attributes:
+        names: for each image the name of its group; empty if it has none.
+        groups: int64 ``[N]``, for each image the smallest index in its group. An image without a group
+            is a group of its own.
+    """
+
+    names: tuple[str, ...]
+    groups: np.ndarray
+
+    def describe(self) -> str:
+        """The number of groups and the size of the largest, for the console."""
+        named = {name for name in self.names if name}
+        largest = np.unique(self.groups, return_counts=True)[1].max()
+        without = self.names.count("")
+        text = f"{len(named):,} groups, the largest of {largest:,} images"
+        return f"{text}; {without:,} images without a group" if without else text
+
+
+def read_groups(catalog: Catalog, flags: GroupFlags) -> Grouping | None:
+    """The group of every image, or None if the user named no groups.
+
+    Args:
+        catalog: N files.
+        flags: where the groups come from.
+
+    Raises:
+        UserError: the table or column is missing, a table gives one file two groups, or no image has a
+            group.
+
+    Example:
+        >>> from pathlib import Path
+        >>> paths = [f"oak/plant{plant}_{day}.jpg" for plant in (1, 2) for day in (1, 2)]
+        >>> catalog = Catalog(Path("field"), paths, np.zeros(4, np.int32), ("oak",))
+        >>> read_groups(catalog, GroupFlags(group_regex=r"(plant\\d+)_")).groups.tolist()
+        [0, 0, 2, 2]
+    """
+    if not flags:
+        return None
+    if flags.group_regex:
+        names = tuple(_matches(catalog, re.compile(flags.group_regex)))
+    elif flags.group_by == FOLDER and not flags.groups_csv:
+        names = tuple(os.path.dirname(path) for path in catalog.paths)
+    else:
+        names = _read_column(catalog, flags)
+    if not any(names):
+        raise UserError(f"{flags}: no image of {catalog.root} has a group; check the flag")
+    first: dict[str, int] = {}
+    groups = np.fromiter(
+        (first.setdefault(name, i) if name else i for i, name in enumerate(names)),
+        np.int64,
+        len(names),
+    )
+    return Grouping(names, groups)
+
+
+def _matches(catalog: Catalog, pattern: re.Pattern[str]) -> Iterator[str]:
+    """The captured groups of the first match in each path, or the match if nothing is captured."""
+    for path in catalog.paths:
+        match = pattern.search(path)
+        yield "/".join(part or "" for part in match.groups() or (match[0],)) if match else ""
+
+
+def _read_column(catalog: Catalog, flags: GroupFlags) -> tuple[str, ...]:
+    """The cells of a column of ``--groups_csv``, or else of ``--labels_csv``, for each image."""
+    table, flag = (
+        (flags.groups_csv, "--groups_csv")
+        if flags.groups_csv
+        else (flags.labels_csv, "--labels_csv")
+    )
+    column = flags.group_by or _DEFAULT_COLUMN
+    file_column = "" if flags.groups_csv else flags.file_column
+    finder = FileFinder(catalog.root)
+    columns = Columns(file_column, column, label_flag="group_by")
+    form = find_form(table, flag, columns, finder.is_file)
+    index_of = NameFinder(catalog.paths)
+    names = [""] * len(catalog)
+    for row, cell, group, _ in read_rows(table, form, flag):
+        index = index_of.find(finder.find(cell)) if cell else -1
+        if index < 0:  # a file of the table that is not in the data, or that cannot be used
+            continue
+        if names[index] not in ("", group):
+            raise UserError(
+                f"{flag}={table}: row {row} puts {catalog.paths[index]!r} in the group {group!r}, an "
+                f"earlier row in {names[index]!r}; keep one"
+            )
+        names[index] = group
+    return tuple(names)

@@ -1,0 +1,174 @@
+"""Which images belong together, so that a split keeps them on one side.
+
+Images belong together if their files are identical, if they look alike (``check.near_duplicates``), or
+if the user says that they show the same thing (``groups``). Each of these relations is an array of
+groups: int64 ``[N]``, for each image the smallest index in its group.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from seedtf.data.catalog import Catalog
+from seedtf.data.check.near_duplicates import (
+    FINGERPRINT_SIZE,
+    THUMBNAIL,
+    VIEWS,
+    fingerprint,
+    near_duplicate_pairs,
+)
+from seedtf.data.decode_files import Decoded, make_batch_decoder
+from seedtf.data.groups import Grouping
+from seedtf.data.map_files import map_file_batches
+from seedtf.data.paths import RemotePath
+from seedtf.data.split import find_duplicates
+from seedtf.data.store import cache_key
+from seedtf.files import atomic_path
+from seedtf.report import report
+
+__all__ = ["Related", "connect", "find_related", "search_near_duplicates"]
+
+MAX_SEARCHED = 20_000
+"""``--twins=auto`` looks for near duplicates among at most this many images."""
+
+# Part of the name of the cached pairs: raise it when the fingerprints or the thresholds change.
+_FORMAT = "near-duplicates-1"
+
+
+@dataclass(frozen=True)
+class Related:
+    """Which of N images belong together.
+
+    Attributes:
+        identical: groups of files with the same bytes.
+        alike: groups of files that are identical or look alike.
+        together: groups that a split must not divide: ``alike``, joined with the user's groups.
+        named: the user's groups; None if there are none.
+    """
+
+    identical: np.ndarray
+    alike: np.ndarray
+    together: np.ndarray
+    named: Grouping | None
+
+    @property
+    def duplicates(self) -> int:
+        """Number of images whose bytes equal those of an earlier image."""
+        return len(self.identical) - len(np.unique(self.identical))
+
+    @property
+    def near_duplicates(self) -> int:
+        """Number of images that look like an earlier one and are not identical to it."""
+        return len(np.unique(self.identical)) - len(np.unique(self.alike))
+
+
+def find_related(
+    catalog: Catalog,
+    *,
+    opened: bool,
+    twins: str,
+    named: Grouping | None,
+    cache_dir: Path,
+    max_pixels: int,
+) -> Related:
+    """Finds identical files and near duplicates, and joins them with the user's groups.
+
+    Args:
+        catalog: N files.
+        opened: whether every file was opened; only then are duplicates searched for.
+        twins: ``together`` to search for near duplicates among any number of images, ``auto`` among
+            local files and at most ``MAX_SEARCHED``, ``ignore`` for no search.
+        named: the user's groups, or None.
+        cache_dir: folder of the pairs found in an earlier run.
+        max_pixels: larger images are not compared.
+    """
+    alone = np.arange(len(catalog), dtype=np.int64)
+    identical = find_duplicates(catalog) if opened else alone
+    pairs = np.empty((0, 2), np.int64)
+    if opened and twins == "auto" and len(catalog) > MAX_SEARCHED:
+        report(
+            "twins",
+            f"near duplicates are not searched for among more than {MAX_SEARCHED:,} images; "
+            "--twins=together does",
+        )
+    elif opened and twins != "ignore" and not isinstance(catalog.root, RemotePath):
+        pairs = search_near_duplicates(catalog, cache_dir, max_pixels)
+    alike = connect(identical, pairs)
+    together = alike if named is None else connect(alike, _edges(named.groups))
+    return Related(identical, alike, together, named)
+
+
+def connect(groups: np.ndarray, pairs: np.ndarray) -> np.ndarray:
+    """Joins the groups that ``pairs`` connect: int64 ``[N]``.
+
+    Args:
+        groups: int64 ``[N]``, for each image the smallest index in its group.
+        pairs: int64 ``[P, 2]``, indices of images that belong together.
+
+    Example:
+        >>> connect(np.array([0, 1, 1, 3, 4]), np.array([[3, 2]])).tolist()
+        [0, 1, 1, 1, 4]
+    """
+    while True:
+        ends = groups[pairs]
+        low = ends.min(axis=1)
+        joined = groups.copy()
+        for end in ends.T:
+            np.minimum.at(joined, end, low)
+        while not np.array_equal(shorter := joined[joined], joined):
+            joined = shorter
+        if np.array_equal(joined, groups):
+            return joined
+        groups = joined
+
+
+def search_near_duplicates(catalog: Catalog, cache_dir: Path, max_pixels: int) -> np.ndarray:
+    """The pairs of images that look alike, int64 ``[P, 2]``; cached until a file changes.
+
+    The first search decodes every file to 72² pixels, whatever the image size of the training, so that
+    runs of different image sizes have the same split. A cache that cannot be written is not used.
+    """
+    size = FINGERPRINT_SIZE
+    key = hashlib.blake2b(
+        f"{_FORMAT} {cache_key(catalog, size, max_pixels)}".encode(), digest_size=16
+    )
+    cached = cache_dir / f"{key.hexdigest()}.pairs.npy"
+    with suppress(OSError, ValueError, EOFError):
+        return np.load(cached)
+    pairs = near_duplicate_pairs(*_fingerprints(catalog, max_pixels))
+    with suppress(OSError):
+        os.makedirs(cache_dir, exist_ok=True)
+        with atomic_path(cached) as temporary:
+            np.save(temporary, pairs)
+    return pairs
+
+
+def _fingerprints(catalog: Catalog, max_pixels: int) -> tuple[np.ndarray, np.ndarray]:
+    """Hashes and thumbnails of all files; those of a file that cannot be decoded stay 0."""
+    hashes = np.zeros((len(catalog), VIEWS), np.uint64)
+    thumbnails = np.zeros((len(catalog), VIEWS, *THUMBNAIL), np.uint8)
+    decode = make_batch_decoder(FINGERPRINT_SIZE, max_pixels)
+
+    def work(first: int, paths: Sequence[str]) -> Iterator[Decoded]:
+        outcomes = list(decode(paths))
+        good = {row: image for row, image in enumerate(outcomes) if isinstance(image, np.ndarray)}
+        if good:
+            rows = first + np.array(list(good))
+            hashes[rows], thumbnails[rows] = fingerprint(np.stack(list(good.values())))
+        return iter(outcomes)
+
+    map_file_batches(catalog, work, "looking for near duplicates")
+    return hashes, thumbnails
+
+
+def _edges(groups: np.ndarray) -> np.ndarray:
+    """Pairs (image, smallest index in its group) of the images that are not alone: int64 ``[P, 2]``."""
+    members = np.flatnonzero(groups != np.arange(len(groups)))
+    return np.stack([members, groups[members]], axis=1)

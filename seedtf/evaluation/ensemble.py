@@ -1,0 +1,153 @@
+"""``seedtf ensemble``: runs of different networks and sizes as one model, with fitted weights."""
+
+from __future__ import annotations
+
+import csv
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from seedtf.errors import UserError
+from seedtf.evaluation.judged import judge
+from seedtf.evaluation.metrics import fit_weights
+from seedtf.runs.ensembles import is_ensemble, write_ensemble
+from seedtf.runs.folds import FoldsPaths
+from seedtf.runs.open import Run, load_run, open_validation
+from seedtf.runs.paths import RunPaths
+
+__all__ = ["Ensemble", "make_weighted_ensemble"]
+
+_MIN_IMAGES = 50
+
+_Unseen = dict[str, tuple[str, np.ndarray]]
+"""Path to label and probabilities, float ``[K]``, of images that a member has not trained on."""
+
+
+@dataclass(frozen=True)
+class Ensemble:
+    """A written ensemble.
+
+    Attributes:
+        members: what the user named, runs or folders of ``seedtf folds``.
+        weights: of each of them; they add up to 1.
+        images: number of images that the weights were fitted on; 0 if they are equal.
+        accuracies: of each member, and at last of the mean, on these images; empty without images.
+    """
+
+    members: tuple[str, ...]
+    weights: tuple[float, ...]
+    images: int
+    accuracies: tuple[float, ...]
+
+
+def make_weighted_ensemble(
+    members: Sequence[str], out: str, *, fit: bool = True, batch_size: int = 64
+) -> Ensemble:
+    """Writes the folder of an ensemble, which ``predict``, ``evaluate`` and ``export`` take.
+
+    The weights are fitted on images that no member has trained on: the out-of-fold images of a
+    cross-validation, the validation images of a run. Only images that are unseen for all members count;
+    with fewer than 50 of them the weights are equal.
+
+    Args:
+        members: at least two runs or folders of ``seedtf folds``.
+        out: the new folder.
+        fit: whether to fit the weights; False for equal ones.
+        batch_size: images per batch; changes the speed, not the predictions.
+
+    Raises:
+        UserError: there are fewer than two members, their classes differ, or ``out`` exists.
+    """
+    folder = Path(out)
+    if len(members) < 2:
+        raise UserError("RUNS: an ensemble needs two runs or more; name them one after another")
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise UserError(f"--out={folder}: already exists; pass a new folder")
+    runs = [_open_member(member) for member in members]
+    first = runs[0]
+    for member, run in zip(members, runs, strict=True):
+        if run.class_names != first.class_names:
+            raise UserError(f"{member}: has other classes than {members[0]}; retrain one of them")
+    unseen = [_unseen(run, batch_size) for run in runs] if fit else [{} for _ in runs]
+    shared = sorted(set.intersection(*(set(each) for each in unseen)))
+    if len(shared) < _MIN_IMAGES:
+        shared = []
+    weights = np.full(len(runs), 1 / len(runs))
+    accuracies: tuple[float, ...] = ()
+    if shared:
+        weights, accuracies = _fit(unseen, shared, first.class_names)
+    _write(folder, runs, weights, len(shared))
+    return Ensemble(tuple(members), tuple(weights.tolist()), len(shared), accuracies)
+
+
+def _open_member(member: str) -> Run:
+    if is_ensemble(member):
+        raise UserError(f"{member}: is an ensemble itself; name its runs instead")
+    return load_run(member)
+
+
+def _fit(
+    unseen: Sequence[_Unseen], shared: Sequence[str], class_names: Sequence[str]
+) -> tuple[np.ndarray, tuple[float, ...]]:
+    """The weights, and the accuracy of each member and of the weighted mean."""
+    position = {name: index for index, name in enumerate(class_names)}
+    labels = np.array([position[unseen[0][path][0]] for path in shared])
+    probabilities = np.array([[each[path][1] for path in shared] for each in unseen])
+    weights = fit_weights(probabilities[:, np.arange(len(shared)), labels])
+    mean = np.average(probabilities, axis=0, weights=weights)
+    accuracies = [float((each.argmax(axis=1) == labels).mean()) for each in (*probabilities, mean)]
+    return weights, tuple(accuracies)
+
+
+def _write(folder: Path, runs: Sequence[Run], weights: np.ndarray, images: int) -> None:
+    """Writes the ensemble; the runs of a cross-validation share its weight equally."""
+    paths: list[RunPaths] = []
+    shares: list[float] = []
+    for run, weight in zip(runs, weights.tolist(), strict=True):
+        members = run.members or (run.paths,)
+        paths += members
+        shares += [weight / len(members)] * len(members)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        write_ensemble(folder, paths, shares, runs[0].class_names, images)
+    except OSError as error:
+        raise UserError(
+            f"--out={folder}: {error.strerror or error}; pass another folder"
+        ) from error
+
+
+def _unseen(run: Run, batch_size: int) -> _Unseen:
+    """The images that a member has not trained on, by absolute path, with its probabilities."""
+    if run.is_folds:
+        return _read_out_of_fold(run)
+    judged = judge(
+        run.load_members(use_snapshots=False), *open_validation(run), tta=1, batch_size=batch_size
+    )
+    predictions = judged.predictions
+    rows = zip(predictions.paths, predictions.labels, predictions.probabilities, strict=True)
+    return {
+        os.path.join(judged.data_root, path): (run.class_names[label], values)
+        for path, label, values in rows
+    }
+
+
+def _read_out_of_fold(run: Run) -> _Unseen:
+    table = FoldsPaths(run.run_dir).predictions
+    columns = [f"p:{name}" for name in run.class_names]
+    root = run.settings["resolved"]["data_root"]
+    try:
+        with table.open(newline="", encoding="utf-8") as file:
+            return {
+                os.path.join(root, row["path"]): (
+                    row["true"],
+                    np.array([float(row[column]) for column in columns]),
+                )
+                for row in csv.DictReader(file)
+            }
+    except (OSError, KeyError, ValueError) as error:
+        raise UserError(
+            f"{table}: missing or damaged ({error}); run seedtf evaluate {run.run_dir} again"
+        ) from None

@@ -1,0 +1,132 @@
+"""What the report of a cross-validation adds: the spread over folds, the groups, and ``oof.csv``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from seedtf.evaluation.evaluate import Predictions, Report
+from seedtf.files import csv_line, write_lines
+from seedtf.intervals import wilson_interval
+from seedtf.runs.folds import FoldRow, FoldsPaths
+from seedtf.runs.history import best_epoch, read_history
+from seedtf.runs.open import Run
+
+__all__ = ["folds_values", "group_interval", "write_out_of_fold"]
+
+_WORST_GROUPS = 30
+_RESAMPLES = 2000
+
+
+def folds_values(run: Run, report: Report) -> dict[str, Any]:
+    """The figures of each fold and group, for the page and report.json.
+
+    Args:
+        run: a folder of ``seedtf folds``.
+        report: of all images, each predicted by the run that did not train on it.
+    """
+    predictions = report.predictions
+    rows = _rows(run)
+    correct = predictions.classes == predictions.labels
+    fold_of = np.array([int(rows[path].fold) for path in predictions.paths])
+    folds = []
+    for number, paths in enumerate(run.members):
+        hits, images = int(correct[fold_of == number].sum()), int((fold_of == number).sum())
+        history = read_history(paths.history)
+        folds.append(
+            {
+                "fold": number,
+                "images": images,
+                "correct": hits,
+                "accuracy": hits / max(images, 1),
+                "accuracy_interval_95": list(wilson_interval(hits, images)),
+                "best_epoch": best_epoch(history),
+                "epochs": len(history),
+            }
+        )
+    accuracies = np.array([fold["accuracy"] for fold in folds])
+    return {
+        "folds": folds,
+        "accuracy_mean": float(accuracies.mean()),
+        "accuracy_deviation": float(accuracies.std(ddof=1)),
+        "groups": _group_values([rows[path].group for path in predictions.paths], correct),
+    }
+
+
+def _group_values(groups: list[str], correct: np.ndarray) -> dict[str, Any] | None:
+    """The accuracy of each group, the worst first; None if there are no groups."""
+    if not any(groups):
+        return None
+    # An image without a group is a group of its own.
+    names = np.array([group or f"\0{row}" for row, group in enumerate(groups)])
+    unique, index = np.unique(names, return_inverse=True)
+    images = np.bincount(index)
+    hits = np.bincount(index, weights=correct).astype(int)
+    order = np.lexsort((-images, hits / images))
+    listed = [place for place in order if not unique[place].startswith("\0")][:_WORST_GROUPS]
+    return {
+        "number": len(unique),
+        "accuracy_interval_95": list(group_interval(hits, images)),
+        "worst": [
+            {
+                "group": str(unique[place]),
+                "images": int(images[place]),
+                "accuracy": float(hits[place] / images[place]),
+            }
+            for place in listed
+        ],
+    }
+
+
+def group_interval(hits: np.ndarray, images: np.ndarray) -> tuple[float, float]:
+    """A 95 % interval of the accuracy where the images of a group are not independent.
+
+    It is the percentile bootstrap over groups (Field and Welsh 2007) with fixed random numbers. The
+    images of one plant are right or wrong together, so this interval is wider than Wilson's.
+
+    Args:
+        hits, images: int ``[G]``, correct and all images of each group.
+
+    Example:
+        >>> low, high = group_interval(np.array([8, 9, 10]), np.array([10, 10, 10]))
+        >>> 0.8 <= low <= 0.9 <= high <= 1.0
+        True
+    """
+    rng = np.random.default_rng(0)
+    accuracies = np.empty(_RESAMPLES)
+    for number in range(_RESAMPLES):
+        drawn = rng.integers(0, len(images), len(images))
+        accuracies[number] = hits[drawn].sum() / images[drawn].sum()
+    low, high = np.quantile(accuracies, [0.025, 0.975])
+    return float(low), float(high)
+
+
+def write_out_of_fold(run: Run, predictions: Predictions) -> None:
+    """Writes ``oof.csv``: path, true, group, fold, top1 and the probability of every class, by path.
+
+    Every image of the folds has one row, with the probabilities of the run that did not train on it.
+    """
+    write_lines(FoldsPaths(run.run_dir).predictions, _lines(run, predictions))
+
+
+def _lines(run: Run, predictions: Predictions) -> Iterator[str]:
+    rows, names = _rows(run), predictions.class_names
+    yield csv_line("path", "true", "group", "fold", "top1", *(f"p:{name}" for name in names))
+    classes = predictions.classes
+    for index in sorted(range(len(predictions.paths)), key=predictions.paths.__getitem__):
+        row = rows[predictions.paths[index]]
+        probabilities = (str(value) for value in predictions.probabilities[index])
+        yield csv_line(
+            row.file,
+            names[predictions.labels[index]],
+            row.group,
+            row.fold,
+            names[classes[index]],
+            *probabilities,
+        )
+
+
+def _rows(run: Run) -> dict[str, FoldRow]:
+    return {row.file: row for row in FoldsPaths(run.run_dir).read_table()}

@@ -1,0 +1,141 @@
+"""Labelled images with the probabilities that a run, or each run of a cross-validation, gives them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from seedtf.data.catalog import Fault
+from seedtf.data.paths import Folder
+from seedtf.data.store import Store
+from seedtf.errors import UserError
+from seedtf.evaluation.evaluate import (
+    Predictions,
+    Report,
+    make_ensemble,
+    predict_store,
+    top_losses,
+)
+from seedtf.model.activation_map import has_maps, mean_maps
+from seedtf.runs.folds import TEST_FOLD, FoldsPaths
+from seedtf.runs.open import Run, load_run, open_validation
+
+__all__ = ["Judged", "judge", "judge_folds"]
+
+
+@dataclass(frozen=True)
+class _Part:
+    """Images that the same models predict: the ``records`` of a store, in order."""
+
+    models: Sequence[keras.Model]
+    store: Store
+    records: np.ndarray
+    weights: Sequence[float] = ()
+
+
+@dataclass(frozen=True)
+class Judged:
+    """Images and their probabilities.
+
+    Attributes:
+        predictions: of all images, those of one part after another.
+        parts: which models predicted which images.
+    """
+
+    predictions: Predictions
+    parts: tuple[_Part, ...]
+
+    @property
+    def data_root(self) -> Folder:
+        """The folder that the paths are relative to."""
+        return self.parts[0].store.catalog.root
+
+    @property
+    def faults(self) -> tuple[Fault, ...]:
+        """The images that could not be read."""
+        return tuple(fault for part in self.parts for fault in part.store.catalog.faults)
+
+    def heatmaps(self, report: Report, limit: int, batch_size: int) -> list[np.ndarray]:
+        """Class activation maps of the predicted class, float32 ``[h, w]``, of the top losses.
+
+        Args:
+            report: of these predictions.
+            limit: largest number of maps.
+            batch_size: images per batch.
+
+        Returns:
+            The maps in the order of ``top_losses``; none if a network has no maps.
+        """
+        if not all(has_maps(model) for part in self.parts for model in part.models):
+            return []
+        worst, classes = top_losses(report, limit), report.predictions.classes
+        found: dict[int, np.ndarray] = {}
+        start = 0
+        for part in self.parts:
+            end = start + len(part.records)
+            rows = worst[(worst >= start) & (worst < end)]
+            maps = mean_maps(part.models, part.weights)
+            for first in range(0, len(rows), batch_size):
+                batch = rows[first : first + batch_size]
+                images = part.store.read(tf.constant(part.records[batch - start]))
+                found |= dict(
+                    zip(batch.tolist(), maps(images, classes[batch]).numpy(), strict=True)
+                )
+            start = end
+        return [found[row] for row in worst.tolist()]
+
+
+def judge(
+    models: Sequence[keras.Model],
+    store: Store,
+    records: np.ndarray,
+    *,
+    tta: int,
+    batch_size: int,
+    weights: Sequence[float] = (),
+) -> Judged:
+    """Predicts the ``records`` (int64 ``[n]``) of a store by the mean of ``models``, with ``weights``.
+
+    Raises:
+        UserError: the model returns NaN or infinity.
+    """
+    predict = make_ensemble(models, tta, weights)
+    predictions = predict_store(predict, store, records, batch_size)
+    return Judged(predictions, (_Part(models, store, records, weights),))
+
+
+def judge_folds(run: Run, *, tta: int, batch_size: int) -> Judged:
+    """Predicts every image of a cross-validation by the one run that did not train on it.
+
+    Raises:
+        UserError: a run or an image is missing, or an image would be predicted twice or never.
+    """
+    judged = []
+    for paths in run.members:
+        fold = load_run(paths.root)
+        judged.append(
+            judge([fold.load_model()], *open_validation(fold), tta=tta, batch_size=batch_size)
+        )
+    parts = [each.predictions for each in judged]
+    predictions = Predictions(
+        tuple(path for part in parts for path in part.paths),
+        np.concatenate([part.labels for part in parts]),
+        np.concatenate([part.probabilities for part in parts]),
+        run.class_names,
+    )
+    _check_each_once(run, predictions.paths, {f.path for each in judged for f in each.faults})
+    return Judged(predictions, tuple(part for each in judged for part in each.parts))
+
+
+def _check_each_once(run: Run, paths: Sequence[str], unreadable: set[str]) -> None:
+    table = FoldsPaths(run.run_dir)
+    expected = {row.file for row in table.read_table() if row.fold != TEST_FOLD} - unreadable
+    if len(paths) != len(expected) or set(paths) != expected:
+        raise UserError(
+            f"{table.table}: lists {len(expected)} images, but the splits of the runs have "
+            f"{len(paths)}; restore the files that seedtf folds wrote"
+        )

@@ -1,0 +1,123 @@
+"""Divides images into folds without dividing a group, and writes the split of each run."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from seedtf.config.train_config import TrainConfig
+from seedtf.data.dataset import Dataset
+from seedtf.data.split import Split, check_groups, write_split_csv
+from seedtf.data.stratify import assign_groups
+from seedtf.errors import UserError
+from seedtf.files import write_text
+from seedtf.report import report
+from seedtf.runs.folder import format_class_names
+from seedtf.runs.folds import GROUPS, TEST_FOLD, FoldRow, FoldsPaths
+from seedtf.training.setup import load_training_data
+
+__all__ = ["assign_folds", "divide", "write_division"]
+
+_MAX_FOLDS = 200
+
+
+def divide(config: TrainConfig, folds: str, paths: FoldsPaths) -> None:
+    """Opens the images, assigns each to a fold and writes the division.
+
+    Args:
+        config: the flags of training.
+        folds: the number of folds, or ``groups``.
+        paths: the folder, which exists.
+
+    Raises:
+        UserError: as ``load_dataset``, or the images cannot be divided so.
+    """
+    dataset = load_training_data(config)
+    write_division(dataset, assign_folds(dataset, folds, config.seed), config, paths)
+
+
+def assign_folds(dataset: Dataset, folds: str, seed: int) -> np.ndarray:
+    """The fold of each image, int64 ``[N]``; −1 for a test image.
+
+    Args:
+        dataset: the images; those that it trains and validates on are divided.
+        folds: the number of folds, or ``groups`` for one fold per group.
+        seed: root seed of the runs.
+
+    Raises:
+        UserError: a class is in one group only, or there are fewer groups than folds.
+    """
+    split, catalog = dataset.split, dataset.store.catalog
+    records = np.sort(np.concatenate([split.train, split.val]))
+    together = dataset.together[records]
+    check_groups(catalog.take(records), together)
+    assigned = np.full(len(catalog), -1, np.int64)
+    if folds == GROUPS:
+        assigned[records] = _one_fold_per_group(dataset, records, together)
+        return assigned
+    count = int(folds)
+    if len(np.unique(together)) < count:
+        raise UserError(
+            f"--folds={folds}: there are only {len(np.unique(together))} groups of images; pass fewer "
+            "folds"
+        )
+    rng = np.random.default_rng([seed, 0, 2])
+    labels = catalog.labels[records]
+    assigned[records] = assign_groups(
+        labels, together, [1 / count] * count, rng, needed=range(count)
+    )
+    return assigned
+
+
+def _one_fold_per_group(dataset: Dataset, records: np.ndarray, together: np.ndarray) -> np.ndarray:
+    if dataset.grouping is None:
+        raise UserError(
+            f"--folds={GROUPS}: needs the groups; pass --group_by, --group_regex or --groups_csv"
+        )
+    without = [record for record in records if not dataset.grouping.names[record]]
+    if without:
+        raise UserError(
+            f"--folds={GROUPS}: {len(without)} images have no group, first "
+            f"{dataset.store.catalog.paths[without[0]]!r}; give them one, or pass a number of folds"
+        )
+    numbers, folds = np.unique(together, return_inverse=True)
+    if not 2 <= len(numbers) <= _MAX_FOLDS:
+        raise UserError(
+            f"--folds={GROUPS}: {len(numbers)} groups, but 2 to {_MAX_FOLDS} folds can be trained; "
+            "pass a number of folds"
+        )
+    return folds
+
+
+def write_division(
+    dataset: Dataset, assigned: np.ndarray, config: TrainConfig, paths: FoldsPaths
+) -> None:
+    """Writes classes.txt, the split and the flags of each fold, and at last folds.csv.
+
+    Everything follows from the data and the flags, so several processes may write it at once.
+    """
+    catalog, grouping = dataset.store.catalog, dataset.grouping
+    count = int(assigned.max()) + 1
+    for folder in (paths.claims, paths.split(0).parent, paths.flags(0).parent):
+        folder.mkdir(exist_ok=True)
+    write_text(paths.classes, format_class_names(catalog.class_names))
+    for number in range(count):
+        split = Split(
+            np.flatnonzero((assigned >= 0) & (assigned != number)),
+            np.flatnonzero(assigned == number),
+            np.flatnonzero(assigned < 0),
+        )
+        write_split_csv(paths.split(number), catalog, split)
+    paths.write_settings(count, config.as_dict())
+    paths.write_table(
+        FoldRow(
+            path,
+            catalog.class_names[label],
+            str(fold) if fold >= 0 else TEST_FOLD,
+            grouping.names[index] if grouping else "",
+        )
+        for index, (path, label, fold) in enumerate(
+            zip(catalog.paths, catalog.labels, assigned, strict=True)
+        )
+    )
+    sizes = np.bincount(assigned[assigned >= 0], minlength=count)
+    report("folds", f"{count} folds of {sizes.min():,} to {sizes.max():,} images in {paths.root}")

@@ -1,0 +1,245 @@
+"""Trains the runs of all folds one after another, together with other machines, and has them reported.
+
+This process imports no TensorFlow: it starts ``seedtf`` commands, watches them and keeps its claims
+alive.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from seedtf.config.train_config import TrainConfig
+from seedtf.errors import DivergedError, StoppedError, UserError
+from seedtf.files import write_text
+from seedtf.folds.claims import Claim, Claims
+from seedtf.report import is_silent, report
+from seedtf.runs.folder import is_run_locked
+from seedtf.runs.folds import FoldsPaths
+from seedtf.runs.history import best_epoch
+from seedtf.runs.saved_config import RESUME_MAY_CHANGE
+from seedtf.training.process import TRAIN, TrainProcess, finished_epochs, last_error_line
+from seedtf.training.stop_signal import StopSignal
+
+__all__ = ["SEEDTF", "Commands", "train_folds"]
+
+SEEDTF = (sys.executable, "-m", "seedtf")
+REPORT = "report"
+_POLL_SECONDS = 0.2
+
+
+@dataclass(frozen=True)
+class Commands:
+    """The commands that are started, which tests replace.
+
+    Attributes:
+        divide: writes the division; the arguments of ``seedtf folds`` follow.
+        train: trains one run; its flags follow.
+        evaluate: writes the report; the folder follows.
+    """
+
+    divide: Sequence[str] = (*SEEDTF, "folds", "--divide_only")
+    train: Sequence[str] = TRAIN
+    evaluate: Sequence[str] = (*SEEDTF, "evaluate")
+
+
+def train_folds(
+    config: TrainConfig,
+    folds: str,
+    arguments: Sequence[str],
+    folder: Path,
+    *,
+    takeover_seconds: float = 120.0,
+    commands: Commands | None = None,
+) -> None:
+    """Divides the images, trains every fold that no other process trains, and writes the report.
+
+    It returns when the report is complete, whoever wrote it. Repeated after an interruption, it
+    continues where it stopped, and ends with the same bytes as without the interruption.
+
+    Args:
+        config: the flags of training.
+        folds: the number of folds, or ``groups``.
+        arguments: the command line of ``seedtf folds``, for the process that divides the images.
+        folder: the folder of the folds; created if needed.
+        takeover_seconds: after this time without a sign of life of a process on another machine its
+            fold is taken over.
+        commands: what to start.
+
+    Raises:
+        UserError: the flags differ from those of the folder, or a fold cannot be trained.
+        StoppedError: a signal arrived; the state of the run is saved.
+    """
+    stop = StopSignal()
+    paths = FoldsPaths(folder)
+    _make_folder(paths)
+    work = _Work(
+        config, paths, Claims(paths.claims, takeover_seconds), commands or Commands(), stop
+    )
+    with stop.listening():
+        if paths.table.is_file():
+            _check_flags(paths, config, folds)
+        work.share(["divide"], lambda name, claim: work.divide(arguments, claim))
+        count = paths.read_settings()["folds"]
+        work.share([f"fold-{number}" for number in range(count)], work.train)
+        work.share([REPORT], work.evaluate)
+
+
+def _make_folder(paths: FoldsPaths) -> None:
+    try:
+        paths.claims.mkdir(parents=True, exist_ok=True)
+        paths.log("").parent.mkdir(exist_ok=True)
+    except OSError as error:
+        raise UserError(f"--out={paths.root}: {error.strerror}; pass another folder") from error
+
+
+def _check_flags(paths: FoldsPaths, config: TrainConfig, folds: str) -> None:
+    """Raises UserError if a flag that changes the numbers differs from the one of the folder."""
+    settings = paths.read_settings()
+    if folds.isdecimal() and int(folds) != settings["folds"]:
+        raise UserError(
+            f"--folds={folds}: {paths.root} is divided into {settings['folds']} folds; pass that "
+            "number, or another --out"
+        )
+    saved = settings["flags"]
+    now = json.loads(json.dumps(config.as_dict()))
+    for name, value in now.items():
+        if name not in RESUME_MAY_CHANGE and saved.get(name, value) != value:
+            raise UserError(
+                f"--{name}={value}: the folds in {paths.root} have {saved[name]!r}; leave the flag as "
+                "it was, or pass another --out"
+            )
+
+
+@dataclass
+class _Work:
+    """The pieces of work of one command: dividing, each fold, the report."""
+
+    config: TrainConfig
+    paths: FoldsPaths
+    claims: Claims
+    commands: Commands
+    stop: StopSignal
+
+    def share(self, names: Sequence[str], do: Callable[[str, Claim], dict[str, Any]]) -> None:
+        """Does every piece that is neither done nor taken, until all of them are done by anyone."""
+        told = ""
+        while pending := [name for name in names if not self.paths.done(name).is_file()]:
+            for name in pending:
+                claim = self.claims.take(name)
+                if claim is None:
+                    continue
+                try:
+                    self._do(name, claim, do)
+                finally:
+                    claim.release()
+                break
+            else:
+                waiting = ", ".join(f"{name} by {self.claims.owner(name)}" for name in pending)
+                if waiting != told:
+                    report("waiting", f"for {waiting}")
+                    told = waiting
+                self._check_stop("while other processes were working")
+                time.sleep(_POLL_SECONDS)
+
+    def _do(self, name: str, claim: Claim, do: Callable[[str, Claim], dict[str, Any]]) -> None:
+        # The process that had it may have finished it between the two looks.
+        if self.paths.done(name).is_file():
+            return
+        result = do(name, claim)
+        if not claim.is_lost():
+            write_text(self.paths.done(name), json.dumps(result, indent=1) + "\n")
+
+    def divide(self, arguments: Sequence[str], claim: Claim) -> dict[str, Any]:
+        """Starts the process that divides the images."""
+        report("divide", f"opens the images, once for all folds; log in {self.paths.log('divide')}")
+        command = [*self.commands.divide, *arguments, f"--out={self.paths.root}"]
+        self._run(command, "divide", claim)
+        report(
+            "folds", f"{self.paths.read_settings()['folds']} folds, listed in {self.paths.table}"
+        )
+        return {"folds": self.paths.read_settings()["folds"]}
+
+    def train(self, name: str, claim: Claim) -> dict[str, Any]:
+        """Trains, or continues to train, the run of a fold."""
+        number = int(name.rpartition("-")[2])
+        run = self.paths.fold(number)
+        verb = "continues" if run.config.exists() else "trains"
+        report(name, f"{verb}; log in {self.paths.log(name)}")
+        self._run([*self.commands.train, *self._train_flags(number, claim)], name, claim)
+        rows = finished_epochs(run.root)
+        best = best_epoch(rows)
+        if best is None:
+            raise UserError(f"{run.root}: no epoch had a finite validation loss; lower --lr")
+        accuracy = rows[best - 1]["val_accuracy"]
+        report(name, f"accuracy {accuracy:.4f} in epoch {best} of {len(rows)}; {run.root}")
+        return {"epochs": len(rows), "best_epoch": best, "val_accuracy": accuracy}
+
+    def evaluate(self, name: str, claim: Claim) -> dict[str, Any]:
+        """Starts the process that evaluates all runs and writes the report."""
+        self._run([*self.commands.evaluate, str(self.paths.root)], name, claim)
+        return {"report": str(self.paths.predictions)}
+
+    def _train_flags(self, number: int, claim: Claim) -> list[str]:
+        """The flags of a new run, or those that resume an interrupted one."""
+        run = self.paths.fold(number)
+        # The process of an owner that was killed may still be saving its state.
+        while is_run_locked(run.root):
+            claim.beat()
+            self._check_stop(f"while another process was still training fold {number}")
+            time.sleep(_POLL_SECONDS)
+        if run.config.exists():
+            return [f"--resume={run.root}"]
+        shutil.rmtree(run.root, ignore_errors=True)
+        config = replace(
+            self.config,
+            run_dir=str(run.root),
+            split_csv=str(self.paths.split(number)),
+            test_fraction=0.0,
+        )
+        flagfile = self.paths.flags(number)
+        write_text(flagfile, f"{config.flagfile()}--run_dir={run.root}\n")
+        return [f"--flagfile={flagfile}"]
+
+    def _run(self, command: Sequence[str], name: str, claim: Claim) -> None:
+        """Runs a command to its end, with its output in a log, and keeps the claim alive."""
+        log = self.paths.log(name)
+        with _progress(name, self.config.epochs) as bar, TrainProcess(command, log) as process:
+            while (code := process.poll()) is None:
+                claim.beat()
+                if self.stop.name or claim.is_lost():
+                    process.end()
+                    self._check_stop(f"in {name}, whose state is kept")
+                    raise UserError(f"{self.paths.root}: another process took over {name}")
+                if name.startswith("fold-"):
+                    bar.n = len(finished_epochs(self.paths.root / name))
+                    bar.refresh()
+                time.sleep(_POLL_SECONDS)
+        if code == StoppedError.exit_code:  # The signal went to the started process only.
+            self.stop.name = self.stop.name or "a signal"
+            self._check_stop(f"in {name}, whose state is kept")
+        if code:
+            kind = DivergedError if code == DivergedError.exit_code else UserError
+            reason = last_error_line(log) or f"exit code {code}"
+            raise kind(f"{name}: {reason} (see {log})")
+
+    def _check_stop(self, where: str) -> None:
+        if self.stop.name:
+            raise StoppedError(
+                f"{self.stop.name}: stopped {where}; repeat the same command to continue"
+            )
+
+
+def _progress(name: str, epochs: int) -> tqdm:
+    """A bar of epochs for a fold; for other work it shows that something is going on."""
+    total = epochs if name.startswith("fold-") else None
+    hidden = is_silent() or None
+    return tqdm(desc=name, total=total, unit="epoch", leave=False, disable=hidden)

@@ -1,0 +1,113 @@
+"""Class activation maps: how much each place of an image adds to the logit of a class.
+
+The head is global average pooling and a dense layer, so a logit is the mean over all places of
+``features · kernel[:, class]``, plus the bias. The map needs no gradient and splits the logit exactly.
+B. Zhou et al., "Learning deep features for discriminative localization", 2016.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import keras
+import tensorflow as tf
+
+from seedtf.errors import UserError
+from seedtf.model.members import resize_for, weighted_mean
+from seedtf.model.network import HEAD
+
+__all__ = [
+    "ActivationMaps",
+    "average_maps",
+    "check_has_maps",
+    "features_and_logits",
+    "has_maps",
+    "mean_maps",
+]
+
+_POOL = "pool"  # the name that build_network gives to the layer
+
+ActivationMaps = Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
+"""Images ``[B, S, S, 3]`` in 0–255 and a class for each, int ``[B]``, to maps float32 ``[B, h, w]``."""
+
+
+def has_maps(model: keras.Model) -> bool:
+    """Whether the network ends with global average pooling and a dense head."""
+    layers = {layer.name: layer for layer in model.layers}
+    is_pooled = isinstance(layers.get(_POOL), keras.layers.GlobalAveragePooling2D)
+    return is_pooled and isinstance(layers.get(HEAD), keras.layers.Dense)
+
+
+def check_has_maps(model: keras.Model, flag: str) -> None:
+    """Raises UserError unless ``has_maps``; ``flag`` is the flag that asks for maps."""
+    if not has_maps(model):
+        raise UserError(
+            f"{flag}: {model.name} does not end with global average pooling, so its logits cannot be "
+            "divided among places; leave the flag out"
+        )
+
+
+def features_and_logits(
+    model: keras.Model,
+) -> tuple[keras.Model, Callable[[tf.Tensor, tf.Tensor], tf.Tensor]]:
+    """A model that returns the last feature map and the logits, and the function to a map.
+
+    The function takes the features ``[B, h, w, C]`` and a class for each image, int ``[B]``, and
+    returns the map of that class, float32 ``[B, h, w]``. Its mean plus the bias is the logit.
+
+    Example:
+        >>> from seedtf.model.network import build_network
+        >>> network = build_network(model="tiny", num_classes=3, image_size=16, weights="none")
+        >>> outputs, to_map = features_and_logits(network)
+        >>> features, logits = outputs(tf.zeros([1, 16, 16, 3]))
+        >>> to_map(features, tf.constant([2])).shape
+        TensorShape([1, 2, 2])
+    """
+    pool, head = model.get_layer(_POOL), model.get_layer(HEAD)
+    outputs = keras.Model(model.input, [pool.input, head.output])
+    kernel = head.kernel if isinstance(head.kernel, tf.Variable) else head.kernel.value
+
+    def to_map(features: tf.Tensor, classes: tf.Tensor) -> tf.Tensor:
+        weights = tf.gather(tf.cast(kernel, tf.float32), classes, axis=1)
+        return tf.einsum("bhwc,cb->bhw", tf.cast(features, tf.float32), weights)
+
+    return outputs, to_map
+
+
+def mean_maps(models: Sequence[keras.Model], weights: Sequence[float] = ()) -> ActivationMaps:
+    """The mean of the maps of several networks, resized to the largest of them.
+
+    Args:
+        models: networks of ``build_network`` with the same classes; the images are resized for networks
+            of another size.
+        weights: of the networks; they add up to 1. Empty for equal weights.
+
+    Example:
+        >>> from seedtf.model.network import build_network
+        >>> network = build_network(model="tiny", num_classes=3, image_size=16, weights="none")
+        >>> mean_maps([network])(tf.zeros([4, 16, 16, 3]), tf.zeros([4], tf.int64)).shape
+        TensorShape([4, 2, 2])
+    """
+    members = [features_and_logits(model) for model in models]
+
+    def maps(images: tf.Tensor, classes: tf.Tensor) -> tf.Tensor:
+        pixels = tf.cast(images, tf.float32)
+        found = [
+            to_map(outputs(resize_for(model, pixels), training=False)[0], classes)
+            for model, (outputs, to_map) in zip(models, members, strict=True)
+        ]
+        return average_maps(found, weights)
+
+    return maps
+
+
+def average_maps(maps: Sequence[tf.Tensor], weights: Sequence[float] = ()) -> tf.Tensor:
+    """The mean of maps float32 ``[B, h, w]``, of which smaller ones are resized to the largest."""
+    largest = max(tuple(heat.shape[1:]) for heat in maps)
+    resized = [
+        heat
+        if tuple(heat.shape[1:]) == largest
+        else tf.image.resize(heat[..., tf.newaxis], largest)[..., 0]
+        for heat in maps
+    ]
+    return weighted_mean(resized, weights)

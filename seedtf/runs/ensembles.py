@@ -1,0 +1,69 @@
+"""The folder of ``seedtf ensemble``: which runs are averaged, and with which weights.
+
+Nothing here imports TensorFlow or Keras.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from seedtf.errors import UserError
+from seedtf.files import write_text
+from seedtf.runs.folder import format_class_names
+from seedtf.runs.paths import RunPaths
+
+__all__ = ["is_ensemble", "read_ensemble", "write_ensemble"]
+
+_NAME = "ensemble.json"
+
+
+def is_ensemble(path: str | os.PathLike[str]) -> bool:
+    """Whether a folder is one of ``seedtf ensemble``."""
+    return (Path(path) / _NAME).is_file()
+
+
+def write_ensemble(
+    folder: Path,
+    runs: Sequence[RunPaths],
+    weights: Sequence[float],
+    class_names: Sequence[str],
+    images: int,
+) -> None:
+    """Writes classes.txt and, last, ensemble.json, with the paths of the runs relative to the folder.
+
+    Args:
+        folder: an existing folder.
+        runs: the members.
+        weights: of each member; they add up to 1.
+        class_names: in the order of the members' outputs.
+        images: number of images that the weights were fitted on; 0 for equal weights.
+    """
+    members = [
+        {"run": os.path.relpath(run.root, folder), "weight": weight}
+        for run, weight in zip(runs, weights, strict=True)
+    ]
+    write_text(RunPaths(folder).classes, format_class_names(class_names))
+    text = json.dumps({"fitted_on": images, "members": members}, indent=1) + "\n"
+    write_text(folder / _NAME, text)
+
+
+def read_ensemble(path: str | os.PathLike[str]) -> tuple[list[RunPaths], list[float]]:
+    """The members of an ensemble and their weights.
+
+    Raises:
+        UserError: ensemble.json is damaged, or a run is missing.
+    """
+    folder = Path(path)
+    try:
+        members = json.loads((folder / _NAME).read_text(encoding="utf-8"))["members"]
+        runs = [RunPaths(folder / member["run"]) for member in members]
+        weights = [float(member["weight"]) for member in members]
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise UserError(f"{folder / _NAME}: damaged ({error}); run seedtf ensemble again") from None
+    for run in runs:
+        if not run.best.is_file():
+            raise UserError(f"{folder}: its run {run.root} is missing; move the runs along with it")
+    return runs, weights

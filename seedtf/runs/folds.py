@@ -1,0 +1,151 @@
+"""The folder of ``seedtf folds``: k runs, the table that divides the images among them, and a report.
+
+Nothing here imports TensorFlow or Keras.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from seedtf.data.table_text import read_csv
+from seedtf.errors import UserError
+from seedtf.files import csv_line, write_lines, write_text
+from seedtf.runs.paths import RunPaths
+
+__all__ = ["GROUPS", "TEST_FOLD", "FoldRow", "FoldsPaths", "is_folds", "read_folds"]
+
+GROUPS = "groups"
+"""The value of ``--folds`` for which every group is a fold."""
+
+TEST_FOLD = "test"
+"""The fold, in ``folds.csv``, of images that no run trains or validates on."""
+
+
+@dataclass(frozen=True)
+class FoldRow:
+    """One image: its path, its class, its fold from 0 or ``test``, and its group or an empty string."""
+
+    file: str
+    label: str
+    fold: str
+    group: str
+
+
+@dataclass(frozen=True)
+class FoldsPaths:
+    """Where everything of a cross-validation lies; a path need not exist.
+
+    Attributes:
+        root: the folder.
+
+    Example:
+        >>> FoldsPaths(Path("runs/oak")).fold(2).best.as_posix()
+        'runs/oak/fold-2/checkpoints/best.keras'
+    """
+
+    root: Path
+
+    @property
+    def settings(self) -> Path:
+        """The number of folds and the flags of training; JSON."""
+        return self.root / "folds.json"
+
+    @property
+    def table(self) -> Path:
+        """The fold of each image: file, label, fold, group. It is written last of the division."""
+        return self.root / "folds.csv"
+
+    @property
+    def classes(self) -> Path:
+        """Class names, as in a run."""
+        return RunPaths(self.root).classes
+
+    @property
+    def predictions(self) -> Path:
+        """Every image with the probabilities of the run that did not train on it."""
+        return self.root / "oof.csv"
+
+    @property
+    def claims(self) -> Path:
+        """Folder of the files with which processes take folds, and of finished folds."""
+        return self.root / "claims"
+
+    def fold(self, number: int) -> RunPaths:
+        """The run whose validation images are those of a fold, counted from 0."""
+        return RunPaths(self.root / f"fold-{number}")
+
+    def split(self, number: int) -> Path:
+        """The split of a fold's run: file, label, split."""
+        return self.root / "splits" / f"fold-{number}.csv"
+
+    def flags(self, number: int) -> Path:
+        """The flags of a fold's run."""
+        return self.root / "logs" / f"fold-{number}.txt"
+
+    def log(self, name: str) -> Path:
+        """What a process printed."""
+        return self.root / "logs" / f"{name}.log"
+
+    def done(self, name: str) -> Path:
+        """The file that marks a finished fold, or the finished report; JSON."""
+        return self.claims / f"{name}.done"
+
+    def read_settings(self) -> dict[str, Any]:
+        """The content of ``folds.json``.
+
+        Raises:
+            UserError: it is missing or damaged.
+        """
+        try:
+            settings = json.loads(self.settings.read_text(encoding="utf-8"))
+            return {"folds": int(settings["folds"]), "flags": dict(settings["flags"])}
+        except OSError:
+            raise UserError(f"{self.root}: not a folder of seedtf folds") from None
+        except (ValueError, TypeError, KeyError) as error:
+            raise UserError(f"{self.settings}: damaged ({error}); restore it") from None
+
+    def write_settings(self, folds: int, flags: dict[str, Any]) -> None:
+        """Writes ``folds.json``."""
+        text = json.dumps({"folds": folds, "flags": flags}, indent=2) + "\n"
+        write_text(self.settings, text)
+
+    def read_table(self) -> list[FoldRow]:
+        """The rows of ``folds.csv``.
+
+        Raises:
+            UserError: it is missing or damaged.
+        """
+        rows = read_csv(self.table, ("file", "label", "fold", "group"), "folds")
+        return [FoldRow(*row) for row in rows]
+
+    def write_table(self, rows: Iterable[FoldRow]) -> None:
+        """Writes ``folds.csv``."""
+        lines = [csv_line(row.file, row.label, row.fold, row.group) for row in rows]
+        write_lines(self.table, [csv_line("file", "label", "fold", "group"), *lines])
+
+
+def is_folds(path: str | os.PathLike[str]) -> bool:
+    """Whether a folder is one of ``seedtf folds``."""
+    return FoldsPaths(Path(path)).settings.is_file()
+
+
+def read_folds(path: str | os.PathLike[str]) -> list[RunPaths]:
+    """The finished runs of all folds.
+
+    Raises:
+        UserError: a fold is not finished.
+    """
+    paths = FoldsPaths(Path(path))
+    count = paths.read_settings()["folds"]
+    missing = [n for n in range(count) if not paths.done(f"fold-{n}").is_file()]
+    if missing:
+        raise UserError(
+            f"{path}: {len(missing)} of {count} folds are not trained yet, first {missing[0]}; repeat "
+            "the command of seedtf folds to continue"
+        )
+    return [paths.fold(number) for number in range(count)]

@@ -1,0 +1,110 @@
+"""A ``seedtf train`` process that another command starts, watches and stops.
+
+Nothing here imports TensorFlow: the history.csv that the process writes has all that is needed.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from seedtf.runs.history import read_history
+from seedtf.runs.paths import RunPaths
+
+__all__ = ["TRAIN", "TrainProcess", "finished_epochs", "last_error_line"]
+
+TRAIN = (sys.executable, "-m", "seedtf", "train")
+"""The command that trains."""
+
+# Saving the state of a large network takes a while on a slow disk.
+_GRACE_SECONDS = 60.0
+_PR_SET_PDEATHSIG = 1  # prctl(2), Linux
+
+
+def finished_epochs(run_dir: Path) -> list[dict[str, float]]:
+    """Returns the rows of a run's history.csv, one for each finished epoch; empty before it exists."""
+    try:
+        return read_history(RunPaths(run_dir).history)
+    except FileNotFoundError:
+        return []
+
+
+def last_error_line(log: Path) -> str:
+    """Returns the last error line of seedtf in a log, or else the last line of any kind."""
+    try:
+        lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
+    except FileNotFoundError:
+        return ""
+    lines = [line.strip() for line in lines if line.strip()]
+    errors = [line for line in lines if re.match(r"seedtf \w+: ", line)]
+    return re.sub(r"^seedtf \w+: ", "", (errors or lines or [""])[-1])
+
+
+class TrainProcess:
+    """A process whose output is appended to a file; at the end of the ``with`` body it is stopped.
+
+    The process runs in its own session, so Ctrl-C in the terminal reaches it only through ``end``. On
+    Linux the kernel sends it SIGTERM when this process dies, however it dies; it then saves and stops.
+
+    Args:
+        command: the command to run.
+        log: the file that gets everything that the process prints.
+    """
+
+    def __init__(self, command: Sequence[str], log: Path) -> None:
+        with log.open("ab") as output:
+            self._process = subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+                preexec_fn=_die_with_parent(),  # noqa: PLW1509  No other thread is running.
+            )
+
+    def __enter__(self) -> TrainProcess:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if self._process.poll() is None:
+            # Only a second Ctrl-C raises KeyboardInterrupt, and that user does not want to wait.
+            self.end(grace=0.0 if kind is KeyboardInterrupt else _GRACE_SECONDS)
+
+    def poll(self) -> int | None:
+        """Returns its exit code, negative for a signal; None while it runs."""
+        return self._process.poll()
+
+    def end(self, grace: float = _GRACE_SECONDS) -> int:
+        """Sends SIGTERM, kills the process after ``grace`` seconds, and returns its exit code."""
+        deadline = time.monotonic() + grace
+        self._process.send_signal(signal.SIGTERM)
+        try:
+            # Wait in short steps, so that a second Ctrl-C is handled at once.
+            while self._process.poll() is None and time.monotonic() < deadline:
+                time.sleep(0.05)
+        finally:
+            if self._process.poll() is None:
+                self._process.kill()
+            self._process.wait()
+        return self._process.returncode
+
+
+def _die_with_parent() -> Callable[[], None] | None:
+    """A function for the new process, which requests SIGTERM at the death of this one; Linux only."""
+    if not sys.platform.startswith("linux"):
+        return None
+    prctl, parent = ctypes.CDLL(None).prctl, os.getpid()
+
+    def request_signal() -> None:
+        prctl(_PR_SET_PDEATHSIG, int(signal.SIGTERM), 0, 0, 0)
+        if os.getppid() != parent:  # The parent died before the request.
+            os._exit(1)
+
+    return request_signal

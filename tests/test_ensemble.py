@@ -1,0 +1,120 @@
+"""``seedtf ensemble``: the weighted mean of runs of any size, with weights that fit unseen images."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from hypothesis import given
+from hypothesis import strategies as st
+from tiny_run import draw_classes, make_run
+
+from seedtf.commands.main import run_command
+from seedtf.errors import UserError
+from seedtf.evaluation.classifier import open_classifier
+from seedtf.evaluation.ensemble import make_weighted_ensemble
+from seedtf.evaluation.evaluate import make_ensemble
+from seedtf.evaluation.metrics import fit_weights
+from seedtf.export.serving_graph import ServingModule
+from seedtf.images.decode import make_decoder
+from seedtf.model.members import resize_for
+from seedtf.runs.open import load_run, open_validation
+
+NAMES = ("ash", "elm", "oak")
+
+
+@given(st.integers(2, 4), st.integers(5, 60), st.integers(0, 1000))
+def test_no_other_weights_fit_better(members: int, images: int, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    of_label = rng.uniform(0.01, 1, (members, images))
+    weights = fit_weights(of_label)
+    assert weights.min() >= 0
+    assert weights.sum() == pytest.approx(1)
+    loss = -np.log(weights @ of_label).mean()
+    others = rng.dirichlet(np.ones(members), 200)
+    assert loss <= -np.log(others @ of_label).mean(axis=1).min() + 1e-4
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return draw_classes(tmp_path_factory.mktemp("data") / "d", NAMES, per_class=40)
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory, data: Path) -> list[str]:
+    root = tmp_path_factory.mktemp("runs")
+    small = make_run(root / "small", data, seed=1)
+    return [str(small), str(make_run(root / "large", data, seed=2, image_size=24))]
+
+
+@pytest.fixture(scope="module")
+def ensemble(tmp_path_factory: pytest.TempPathFactory, runs: list[str]) -> Path:
+    folder = tmp_path_factory.mktemp("ensembles") / "both"
+    assert run_command("ensemble", [*runs, f"--out={folder}"]) == 0
+    return folder
+
+
+def test_the_weights_are_those_of_the_shared_validation_images(
+    ensemble: Path, runs: list[str]
+) -> None:
+    written = json.loads((ensemble / "ensemble.json").read_text())
+    assert written["fitted_on"] == 60
+    of_label = []
+    for name in runs:
+        run = load_run(name)
+        store, records = open_validation(run)
+        images = tf.cast(store.read(tf.constant(records)), tf.float32)
+        probabilities = run.load_model()(images).numpy()
+        of_label.append(probabilities[np.arange(60), store.catalog.labels[records]])
+    expected = fit_weights(np.array(of_label))
+    assert [member["weight"] for member in written["members"]] == pytest.approx(expected, abs=1e-4)
+
+
+def test_it_predicts_the_weighted_mean_of_members_of_two_sizes(ensemble: Path, data: Path) -> None:
+    image = (data / "elm" / "1-3.png").read_bytes()
+    run = load_run(ensemble)
+    assert run.image_size == 24
+    pixels = tf.cast(make_decoder(24)(image)[None], tf.float32)
+    models = run.load_members(use_snapshots=False)
+    outputs = [model(resize_for(model, pixels)).numpy()[0] for model in models]
+    mean = np.average(outputs, axis=0, weights=run.weights)
+    prediction = open_classifier(ensemble).predict(image, 3)
+    found = dict(zip(prediction.names, prediction.probabilities, strict=True))
+    assert [found[name] for name in NAMES] == pytest.approx(mean, abs=1e-6)
+
+
+def test_a_served_ensemble_predicts_as_it_does(ensemble: Path, tmp_path: Path) -> None:
+    run = load_run(ensemble)
+    store, records = open_validation(run)
+    images = store.read(tf.constant(records[:5]))
+    models = run.load_members(use_snapshots=False)
+    (tmp_path / "classes.txt").touch()
+    module = ServingModule(
+        models[0],
+        run.class_names,
+        1.0,
+        str(tmp_path / "classes.txt"),
+        others=models[1:],
+        weights=run.weights,
+    )
+    expected = make_ensemble(models, weights=run.weights)(images)
+    np.testing.assert_allclose(module.serve_image(images)["probabilities"], expected, atol=1e-6)
+
+
+def test_equal_weights_and_mistakes(
+    ensemble: Path, runs: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    made = make_weighted_ensemble(runs, str(tmp_path / "equal"), fit=False)
+    assert (made.weights, made.images) == ((0.5, 0.5), 0)
+    for members, out, message in (
+        (runs[:1], "a", "needs two runs or more"),
+        (runs, "equal", "already exists; pass a new folder"),
+        ([str(ensemble), runs[0]], "a", "is an ensemble itself; name its runs instead"),
+    ):
+        with pytest.raises(UserError, match=message):
+            make_weighted_ensemble(members, str(tmp_path / out))
+    assert run_command("evaluate", [str(ensemble)]) == 2
+    assert "an ensemble has no images of its own; pass --data_dir" in capsys.readouterr().err

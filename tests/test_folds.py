@@ -1,0 +1,336 @@
+"""``seedtf folds``: every image is judged once, whoever trains, and whenever a process dies."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from seedtf.commands.folds import FoldsConfig
+from seedtf.commands.main import run_command
+from seedtf.config.train_config import TrainConfig
+from seedtf.data.table_text import read_csv
+from seedtf.errors import StoppedError, UserError
+from seedtf.folds import train_folds as train_folds_module
+from seedtf.folds.claims import Claims, this_process
+from seedtf.folds.train_folds import Commands, train_folds
+from seedtf.runs.folds import FoldsPaths
+from seedtf.runs.paths import RunPaths
+
+TESTS = Path(__file__).parent
+FAKE = (sys.executable, str(TESTS / "fake_folds.py"))
+COMMANDS = Commands((*FAKE, "divide"), (*FAKE, "train"), (*FAKE, "evaluate"))
+# What a machine runs in these tests; it prints nothing but errors.
+MACHINE = f"""
+import sys
+from pathlib import Path
+from seedtf.config.train_config import TrainConfig
+from seedtf.folds.train_folds import Commands, train_folds
+fake = {FAKE!r}
+commands = Commands((*fake, "divide"), (*fake, "train"), (*fake, "evaluate"))
+config = TrainConfig(data_dir="d", model="tiny", weights="none", epochs=4)
+train_folds(config, "3", ["--folds=3"], Path(sys.argv[1]), commands=commands)
+"""
+CONFIG = TrainConfig(data_dir="d", model="tiny", weights="none", epochs=4)
+
+
+def start_machine(folder: Path, **environment: str) -> subprocess.Popen:
+    return subprocess.Popen(
+        [sys.executable, "-c", MACHINE, str(folder)],
+        env={**os.environ, **environment},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    folder = tmp_path_factory.mktemp("folds") / "all"
+    train_folds(CONFIG, "3", ["--folds=3"], folder, commands=COMMANDS)
+    return FoldsPaths(folder).predictions.read_bytes()
+
+
+# Claims
+
+
+def test_of_many_processes_one_gets_the_work(tmp_path: Path) -> None:
+    code = (
+        "import sys, time; from pathlib import Path; from seedtf.folds.claims import Claims\n"
+        "claims = Claims(Path(sys.argv[1]), 60)\n"
+        "while not Path(sys.argv[1], 'go').exists(): time.sleep(0.001)\n"
+        "print(sum(claims.take(f'fold-{n}') is not None for n in range(5))); time.sleep(2)"
+    )
+    started = [
+        subprocess.Popen(
+            [sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE, text=True
+        )
+        for _ in range(5)
+    ]
+    time.sleep(1)
+    (tmp_path / "go").touch()
+    assert sum(int(process.communicate()[0]) for process in started) == 5
+    assert len(list(tmp_path.glob("fold-*.*"))) == 5
+
+
+def test_the_work_of_a_dead_process_of_this_machine_is_taken_over_at_once(tmp_path: Path) -> None:
+    code = (
+        "import sys; from pathlib import Path; from seedtf.folds.claims import Claims\n"
+        "assert Claims(Path(sys.argv[1]), 60).take('fold-0')"
+    )
+    subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=True)
+    first = Claims(tmp_path, 60).take("fold-0")
+    assert first is not None
+    assert first.path.name == "fold-0.2"
+    assert Claims(tmp_path, 60).take("fold-0") is None  # this process is alive
+    assert not first.is_lost()
+    first.release()
+    second = Claims(tmp_path, 60).take("fold-0")
+    assert second is not None
+    assert first.is_lost()
+
+
+def test_another_machine_is_dead_after_a_time_without_a_touch(tmp_path: Path) -> None:
+    content = {**this_process(), "host": "elsewhere"}
+    (tmp_path / "fold-0.1").write_text(json.dumps(content))
+    claims = Claims(tmp_path, 0.4)
+    assert claims.owner("fold-0") == f"elsewhere (process {os.getpid()})"
+    for beat in range(3):
+        os.utime(tmp_path / "fold-0.1", (beat, beat))
+        assert claims.take("fold-0") is None
+        time.sleep(0.3)
+        assert claims.take("fold-0") is None
+    time.sleep(0.5)
+    assert claims.take("fold-0") is not None
+
+
+# Sharing, with processes that write computed histories instead of training
+
+
+def test_machines_share_the_folds_and_train_each_once(tmp_path: Path, undisturbed: bytes) -> None:
+    folder, trained = tmp_path / "shared", tmp_path / "trained.txt"
+    machines = [
+        start_machine(folder, FAKE_SLEEP="0.1", FAKE_TRAINED=str(trained)) for _ in range(3)
+    ]
+    for machine in machines:
+        assert machine.wait() == 0, machine.stderr.read()
+    assert sorted(trained.read_text().splitlines()) == ["fold-0", "fold-1", "fold-2"]
+    assert FoldsPaths(folder).predictions.read_bytes() == undisturbed
+
+
+def test_the_fold_of_a_killed_machine_is_taken_over(tmp_path: Path, undisturbed: bytes) -> None:
+    folder = tmp_path / "shared"
+    first = start_machine(folder, FAKE_SLEEP="0.2")
+    history = FoldsPaths(folder).fold(0).history
+    while not (history.exists() and len(history.read_text().splitlines()) > 1):
+        time.sleep(0.02)
+    second = start_machine(folder)
+    first.send_signal(signal.SIGKILL)
+    first.wait()
+    assert second.wait() == 0, second.stderr.read()
+    assert FoldsPaths(folder).predictions.read_bytes() == undisturbed
+
+
+def test_killed_at_any_moment_it_ends_with_the_same_bytes(
+    tmp_path: Path, undisturbed: bytes
+) -> None:
+    rng = random.Random(3)
+    folder, kills = tmp_path / "killed", 0
+    for _ in range(10):
+        machine = start_machine(folder, FAKE_SLEEP="0.05")
+        try:
+            machine.wait(rng.uniform(0.5, 1.2))
+        except subprocess.TimeoutExpired:
+            machine.kill()
+            kills += 1
+        machine.wait()
+    train_folds(CONFIG, "3", ["--folds=3"], folder, commands=COMMANDS)
+    assert kills >= 2
+    assert FoldsPaths(folder).predictions.read_bytes() == undisturbed
+
+
+def test_a_signal_stops_with_75_and_says_how_to_continue(tmp_path: Path) -> None:
+    folder = tmp_path / "stopped"
+    code = MACHINE.replace("import sys\n", "import os, signal, sys, threading, time\n").replace(
+        "train_folds(config",
+        "threading.Timer(1.5, lambda: os.kill(os.getpid(), signal.SIGTERM)).start()\n"
+        "train_folds(config",
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(folder)],
+        env={**os.environ, "FAKE_SLEEP": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert StoppedError.__name__ in done.stderr
+    assert "whose state is kept; repeat the same command to continue" in done.stderr
+
+
+def test_other_flags_than_those_of_the_folder_are_refused(tmp_path: Path) -> None:
+    train_folds(CONFIG, "2", ["--folds=2"], tmp_path / "f", commands=COMMANDS)
+    settings = FoldsPaths(tmp_path / "f").settings
+    saved = {"folds": 2, "flags": CONFIG.as_dict()}
+    settings.write_text(json.dumps(saved))
+    other = TrainConfig(data_dir="d", model="tiny", weights="none", epochs=9)
+    with pytest.raises(UserError, match=r"^--epochs=9: the folds in .* have 4; leave the flag"):
+        train_folds(other, "2", [], tmp_path / "f", commands=COMMANDS)
+    with pytest.raises(UserError, match=r"^--folds=3: .* is divided into 2 folds"):
+        train_folds(CONFIG, "3", [], tmp_path / "f", commands=COMMANDS)
+
+
+def test_the_error_of_a_fold_names_it_and_its_log(tmp_path: Path) -> None:
+    broken = Commands(
+        COMMANDS.divide,
+        (sys.executable, "-c", "import sys; sys.exit('seedtf train: --lr=9: too high')"),
+        COMMANDS.evaluate,
+    )
+    with pytest.raises(UserError, match=r"^fold-0: --lr=9: too high \(see .*fold-0\.log\)$"):
+        train_folds(CONFIG, "2", ["--folds=2"], tmp_path / "f", commands=broken)
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        ({"folds": "1"}, "--folds=1: pass a number from 2 to 200, or groups"),
+        ({"split_csv": "s.csv"}, "--split_csv=s.csv: the folds divide all images"),
+        ({"resume": "x"}, "--resume=x: the same command continues"),
+        ({"divide_only": True}, "--divide_only: needs --out"),
+    ],
+)
+def test_flags_that_do_not_apply_are_refused(flags: dict[str, object], message: str) -> None:
+    with pytest.raises(UserError) as error:
+        FoldsConfig(data_dir="d", **flags)
+    assert str(error.value).startswith(message)
+
+
+# The whole command, whose started commands run in this process, because importing TensorFlow is slow
+
+
+class InThisProcess:
+    """Replaces ``TrainProcess``: runs the same command line at once."""
+
+    def __init__(self, command: Sequence[str], log: Path) -> None:
+        assert list(command[:3]) == [sys.executable, "-m", "seedtf"]
+        self.code = run_command(command[3], list(command[4:]))
+
+    def __enter__(self) -> InThisProcess:
+        return self
+
+    def __exit__(self, *_: object) -> None: ...
+
+    def poll(self) -> int:
+        return self.code
+
+
+@pytest.fixture(scope="module")
+def folds(tmp_path_factory: pytest.TempPathFactory, tiny_folder: Path) -> Iterator[Path]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(train_folds_module, "TrainProcess", InThisProcess)
+        yield make_folds(tmp_path_factory.mktemp("whole") / "folds", tiny_folder)
+
+
+def make_folds(folder: Path, tiny_folder: Path) -> Path:
+    flags = "--folds=2 --model=tiny --weights=none --image_size=16 --epochs=1 --batch_size=4"
+    arguments = [f"--data_dir={tiny_folder}", f"--out={folder}", *flags.split()]
+    groups = [r"--group_regex=(\w+ ?\w*/\d)", "--test_fraction=0.2"]
+    assert run_command("folds", [*arguments, *groups]) == 0
+    return folder
+
+
+def test_every_image_has_one_row_by_a_run_that_did_not_train_on_it(folds: Path) -> None:
+    paths = FoldsPaths(folds)
+    table = {row.file: row for row in paths.read_table()}
+    with paths.predictions.open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    judged = [row["path"] for row in rows]
+    assert len(table) == 18
+    assert judged == sorted(set(judged)) == sorted(n for n, r in table.items() if r.fold != "test")
+    for number in range(2):
+        split = dict(read_csv(paths.split(number), ("file", "split"), ""))
+        for row in rows:
+            is_val = split[row["path"]] == "val"
+            assert is_val == (row["fold"] == str(number))
+    for row in rows:
+        probabilities = {k[2:]: float(v) for k, v in row.items() if k.startswith("p:")}
+        assert sum(probabilities.values()) == pytest.approx(1, abs=1e-5)
+        assert max(probabilities, key=probabilities.get) == row["top1"]
+        assert row["true"] == table[row["path"]].label
+
+
+def test_the_report_is_about_all_images_and_has_the_test_images_apart(folds: Path) -> None:
+    values = json.loads(RunPaths(folds).report.values.read_text())
+    with FoldsPaths(folds).predictions.open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    assert values["images"] == len(rows)
+    assert values["correct"] == sum(row["true"] == row["top1"] for row in rows)
+    spread = values["cross_validation"]
+    assert sum(fold["correct"] for fold in spread["folds"]) == values["correct"]
+    accuracies = [fold["accuracy"] for fold in spread["folds"]]
+    assert spread["accuracy_deviation"] == pytest.approx(np.std(accuracies, ddof=1))
+    assert spread["groups"]["number"] == len({row["group"] for row in rows})
+    assert values["test"]["images"] == 18 - len(rows) > 0
+    page = RunPaths(folds).report.page.read_text()
+    assert "pooled accuracy" in page
+    assert "test accuracy" in page
+
+
+def test_folds_predict_evaluate_and_export_as_the_mean_of_their_runs(
+    folds: Path, tiny_folder: Path, tmp_path: Path
+) -> None:
+    import tensorflow as tf
+
+    from seedtf.evaluation.classifier import open_classifier
+    from seedtf.evaluation.evaluate import make_ensemble
+    from seedtf.evaluation.evaluate_run import evaluate_run
+    from seedtf.export.export import export_run
+    from seedtf.model.activation_map import mean_maps
+    from seedtf.runs.open import load_run, open_validation
+
+    image = (tiny_folder / "alder" / "0.png").read_bytes()
+    members = [open_classifier(folds / f"fold-{number}") for number in range(2)]
+    mean: dict[str, float] = {}
+    for member in members:
+        prediction = member.predict(image, 3)
+        for name, value in zip(prediction.names, prediction.probabilities, strict=True):
+            mean[name] = mean.get(name, 0.0) + float(value) / 2
+    together = open_classifier(folds).predict(image, 3)
+    assert dict(zip(together.names, map(float, together.probabilities), strict=True)) == (
+        pytest.approx(mean, abs=1e-6)
+    )
+    evaluation = evaluate_run(str(folds), data_dir=str(tiny_folder), out=str(tmp_path / "r"))
+    assert len(evaluation.report.losses) == 18
+    run = load_run(folds)
+    store, records = open_validation(run)
+    exported = export_run(run, tmp_path / "export", store, records, heatmap=True)
+    assert exported.rows[0].top1_agreement == 1
+    assert exported.rows[0].max_abs_difference < 1e-5
+    images = store.read(tf.constant(records[:3]))
+    best = make_ensemble(run.load_members(use_snapshots=False))(images).argmax(1)
+    outputs = tf.saved_model.load(str(exported.folder)).signatures["image"](image=images)
+    heat = mean_maps(run.load_members(use_snapshots=False))(images, best)
+    np.testing.assert_allclose(outputs["heatmap"], heat, atol=1e-4)
+    served = open_classifier(exported.folder).predict(image, 3)
+    assert dict(zip(served.names, map(float, served.probabilities), strict=True)) == (
+        pytest.approx(mean, abs=1e-5)
+    )
+
+
+def test_the_same_command_again_changes_nothing(folds: Path, tiny_folder: Path) -> None:
+    before = {path: path.stat().st_mtime_ns for path in folds.glob("fold-*/history.csv")}
+    flags = "--folds=2 --model=tiny --weights=none --image_size=16 --epochs=1 --batch_size=4"
+    arguments = [f"--data_dir={tiny_folder}", f"--out={folds}", *flags.split()]
+    groups = [r"--group_regex=(\w+ ?\w*/\d)", "--test_fraction=0.2"]
+    assert run_command("folds", [*arguments, *groups]) == 0
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+    assert run_command("folds", [*arguments, *groups, "--lr=0.5"]) == 2

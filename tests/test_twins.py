@@ -1,0 +1,113 @@
+"""Near duplicates stay on one side of the split by default, are counted, and are searched for once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from seedtf.config.train_config import TrainConfig
+from seedtf.data import related
+from seedtf.data.catalog import scan_folder
+from seedtf.data.dataset import Dataset, load_dataset
+from seedtf.runs.paths import RunPaths
+from seedtf.runs.records import write_records
+from seedtf.runs.saved_config import resumed_config
+from seedtf.training.summary import data_warnings
+
+TWINS = ("elm/3.png", "elm/turned.jpg", "elm/smaller.png")
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two classes of twelve images with the structure of photographs, and two copies of one image."""
+    root, rng = tmp_path_factory.mktemp("photos"), np.random.default_rng(5)
+    for name in ("elm", "oak"):
+        (root / name).mkdir()
+        for number in range(12):
+            coarse = Image.fromarray(rng.integers(0, 256, (6, 6, 3)).astype(np.uint8))
+            coarse.resize((64, 64), Image.Resampling.BICUBIC).save(root / name / f"{number}.png")
+    with Image.open(root / "elm" / "3.png") as original:
+        turned = original.transpose(Image.Transpose.ROTATE_90)
+        turned.save(root / "elm" / "turned.jpg", quality=80)
+        original.resize((40, 40)).save(root / "elm" / "smaller.png")
+    return root
+
+
+def load(root: Path, tmp_path: Path, **options: object) -> Dataset:
+    defaults = {"image_size": 8, "cache": "ram", "cache_dir": tmp_path / "cache"}
+    return load_dataset(str(root), **{**defaults, "val_fraction": 0.4, **options})
+
+
+def sides_of_twins(dataset: Dataset) -> set[bool]:
+    val = {dataset.store.catalog.paths[index] for index in dataset.split.val}
+    return {name in val for name in TWINS}
+
+
+def test_twins_stay_together_unless_they_are_ignored(photos: Path, tmp_path: Path) -> None:
+    divided = []
+    for seed in range(6):
+        kept = load(photos, tmp_path, seed=seed)
+        assert len(sides_of_twins(kept)) == 1
+        assert (kept.near_duplicates, kept.duplicates, kept.near_duplicates_across_split) == (
+            2,
+            0,
+            0,
+        )
+        ignored = load(photos, tmp_path, seed=seed, twins="ignore")
+        assert ignored.near_duplicates == 0
+        divided.append(len(sides_of_twins(ignored)) == 2)
+    assert any(divided)
+
+
+def test_the_search_is_read_from_the_cache_until_a_file_changes(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    catalog, searches = scan_folder(photos), []
+    first = related.search_near_duplicates(catalog, tmp_path / "c", 10**6)
+    search = related._fingerprints
+
+    def counted(*arguments: object) -> object:
+        searches.append(1)
+        return search(*arguments)
+
+    monkeypatch.setattr(related, "_fingerprints", counted)
+    again = related.search_near_duplicates(catalog, tmp_path / "c", 10**6)
+    assert np.array_equal(first, again)
+    assert not searches
+    related.search_near_duplicates(catalog.take(np.arange(20)), tmp_path / "c", 10**6)
+    assert len(searches) == 1
+
+
+def test_twins_on_both_sides_of_a_given_split_are_a_warning(photos: Path, tmp_path: Path) -> None:
+    table = tmp_path / "split.csv"
+    names = [f"{name}/{n}.png" for name in ("elm", "oak") for n in range(12)] + list(TWINS[1:])
+    lines = [f"{n},{n[:3]},{'val' if n in (TWINS[1], 'oak/1.png') else 'train'}" for n in names]
+    table.write_text("\n".join(["file,label,split", *lines]))
+    dataset = load(photos, tmp_path, split_csv=str(table))
+    assert dataset.near_duplicates_across_split == 1
+    assert any("look like an image of another side" in text for text in data_warnings(dataset))
+
+
+def test_groups_and_test_images_of_files_on_disk(photos: Path, tmp_path: Path) -> None:
+    dataset = load(photos, tmp_path, test_fraction=0.2, val_fraction=0.2, group_regex=r"/(\d)\d?\.")
+    groups, sides = dataset.grouping.groups, dataset.split.sides
+    for name, other in (("train", "val"), ("train", "test"), ("val", "test")):
+        assert not np.intersect1d(groups[sides[name]], groups[sides[other]]).size
+    assert all(len(side) for side in sides.values())
+    config = TrainConfig(data_dir=str(photos), group_regex=r"/(\d)\d?\.", test_fraction=0.2)
+    run_dir = tmp_path / "run"
+    run_dir.mkdir()
+    write_records(run_dir, config, dataset, {})
+    again = load(photos, tmp_path, split_csv=str(RunPaths(run_dir).split))
+    assert {k: v.tolist() for k, v in again.split.sides.items()} == {
+        k: v.tolist() for k, v in sides.items()
+    }
+    assert RunPaths(run_dir).split_summary.is_file()
+
+
+def test_a_run_of_an_older_release_resumes_without_the_search(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text('{"data_dir": "d", "model": "tiny"}')
+    assert resumed_config(str(tmp_path), {}).twins == "ignore"
