@@ -62,8 +62,11 @@ def hash_words(seed: tf.Tensor, records: tf.Tensor, draws: tf.Tensor) -> tf.Tens
         seed: int64 ``[2]`` from ``fold_seed``.
         records, draws: int64, with shapes that can be broadcast.
     """
-    words = tf.cast(seed, tf.uint32)
-    key = tf.cast(words[0], tf.uint64) * (1 << 32) + tf.cast(words[1], tf.uint64)
+    words = tf.cast(tf.cast(seed, tf.uint32), tf.uint64)
+    # Joined by bits: TensorFlow would turn a chain of additions into one operation, AddN, that no GPU
+    # can execute for uint64.
+    high = tf.bitwise.left_shift(words[0], tf.constant(32, tf.uint64))
+    key = tf.bitwise.bitwise_or(high, words[1])
     record_keys = _mix64(key + tf.cast(records, tf.uint64) * 0x9E3779B97F4A7C15)
     return _mix64(record_keys + tf.cast(draws, tf.uint64) * 0xD1342543DE82EF95)
 

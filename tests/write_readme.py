@@ -67,6 +67,9 @@ PROMISES: dict[str, dict[str, tuple[str, ...]]] = {
             "test_the_number_of_cores_changes_no_number",
         ),
         "Augmenting on the device gives the pixels of the host.": ("test_placement.py",),
+        "Random numbers are the same bits on every device, with and without XLA.": (
+            "test_seeds.py",
+        ),
         "Several devices or workers train as one does, and a lost worker stops the others.": (
             "test_distribute.py",
         ),
@@ -74,6 +77,9 @@ PROMISES: dict[str, dict[str, tuple[str, ...]]] = {
             "test_service.py",
         ),
         "The augmentation equals the ops of TensorFlow Addons.": ("test_addons.py",),
+    },
+    "Training on a GPU": {
+        "Every operation of a train step without XLA has a GPU kernel.": ("test_gpu_kernels.py",),
     },
     "Files that are not what they seem": {
         "A file is decoded as a viewer shows it, or refused by name.": (

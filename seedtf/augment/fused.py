@@ -6,11 +6,12 @@ Drawing the parameters (``policy``) and applying them are separate: ``augment_im
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 
 import tensorflow as tf
 
-from seedtf.augment.policy import Parameters, Policy, draw_parameters
+from seedtf.augment.policy import Parameters, Policy, draw_units, scale_units
 from seedtf.compat.tensorflow import uninitialized_output
 
 __all__ = [
@@ -176,6 +177,7 @@ def augment_images(
         float32 ``[B, H, W, 3]`` in 0–255.
 
     Example:
+        >>> from seedtf.augment.policy import draw_parameters
         >>> images = tf.zeros([2, 8, 8, 3], tf.uint8)
         >>> epoch, records = tf.constant(0, tf.int64), tf.range(2, dtype=tf.int64)
         >>> parameters = draw_parameters(Policy(rotate=90.0), 0, epoch, records)
@@ -204,7 +206,8 @@ def compile_augmentation(
 
     On a CPU it processes one image after the other, so that packed pixels and positions are still in
     the core's cache when they are read. On a GPU it processes the whole batch at once, which keeps the
-    whole device busy.
+    whole device busy. There the hash and the reading of ``images[rows]`` are compiled too, because
+    TensorFlow has no GPU kernel that gathers uint8, and would copy the images to the host.
 
     Args:
         policy: the ranges; a constant ``--augment_strength`` is already included.
@@ -220,9 +223,15 @@ def compile_augmentation(
         → float32 [B, H, W, 3]``. ``rows[i]`` is the row of ``images`` that holds record
         ``records[i]``, so that images in memory need no copy; None means that row i holds it.
     """
+    units = functools.partial(draw_units, seed)
+    if whole_batch:
+        units = tf.function(units, jit_compile=True, autograph=False)
 
     @tf.function(jit_compile=True, autograph=False)
-    def augment_batch(images: tf.Tensor, parameters: Parameters) -> tf.Tensor:
+    def augment_batch(
+        images: tf.Tensor, parameters: Parameters, rows: tf.Tensor | None
+    ) -> tf.Tensor:
+        images = images if rows is None else tf.gather(images, rows)
         return augment_images(images, parameters, out_size)
 
     @tf.function(jit_compile=True, autograph=False)
@@ -242,9 +251,9 @@ def compile_augmentation(
     def augment(
         images: tf.Tensor, epoch: tf.Tensor, records: tf.Tensor, rows: tf.Tensor | None = None
     ) -> tf.Tensor:
-        parameters = draw_parameters(policy.at(strength), seed, epoch, records)
+        parameters = scale_units(policy.at(strength), units(epoch, records))
         if whole_batch:
-            return augment_batch(images if rows is None else tf.gather(images, rows), parameters)
+            return augment_batch(images, parameters, rows)
         # Images without rows may come from a tf.data service, where variables have not been tried.
         if rows is None or deterministic:
             rows = tf.range(tf.size(records), dtype=tf.int64) if rows is None else rows

@@ -13,7 +13,7 @@ import tensorflow as tf
 
 from seedtf.seeds import AUGMENT, fold_seed, uniform
 
-__all__ = ["Parameters", "Policy", "draw_parameters"]
+__all__ = ["Parameters", "Policy", "draw_parameters", "draw_units", "scale_units"]
 
 _UNIFORMS = 12  # random numbers per image
 
@@ -125,7 +125,20 @@ def draw_parameters(policy: Policy, seed: int, epoch: tf.Tensor, records: tf.Ten
         >>> bool(alone.hue[0] == parameters.hue[1])
         True
     """
-    units = uniform(fold_seed(seed, AUGMENT, epoch), records, _UNIFORMS)  # [12, B] in [0, 1)
+    return scale_units(policy, draw_units(seed, epoch, records))
+
+
+def draw_units(seed: int, epoch: tf.Tensor, records: tf.Tensor) -> tf.Tensor:
+    """The random numbers of each record in an epoch: float32 ``[12, B]`` in [0, 1).
+
+    They are multiples of 2⁻²⁴ that are computed with integers, so they are the same bits on every
+    device, with and without XLA. The arguments are those of ``draw_parameters``.
+    """
+    return uniform(fold_seed(seed, AUGMENT, epoch), records, _UNIFORMS)
+
+
+def scale_units(policy: Policy, units: tf.Tensor) -> Parameters:
+    """The parameters, float32 ``[B]`` each, that ``draw_units`` gives with the ranges of a policy."""
     signed = 2.0 * units - 1.0
     window = 1.0 - policy.crop * units[0]
     aspect = tf.exp(0.5 * _log1p(policy.stretch) * signed[1])

@@ -43,6 +43,14 @@ def draw_preview(
         impl: a value of ``--augment_impl``.
         mixing: how the images of the batch are mixed.
     """
+    # On the CPU, also beside a training on a GPU, whose memory and time the training needs.
+    with tf.device("/cpu:0"):
+        return _draw_preview(store, records, policy, seed=seed, impl=impl, mixing=mixing)
+
+
+def _draw_preview(
+    store: Store, records: np.ndarray, policy: Policy, *, seed: int, impl: str, mixing: Mixing
+) -> Figure:
     augment = fused.augment_images if impl == "fused" else reference.make_chain(impl)
     size = (store.size, store.size)
     spread = np.linspace(0, len(records) - 1, min(_BATCH, len(records))).astype(np.int64)

@@ -27,10 +27,7 @@ from seedtf.training.optim.losses import make_targets
 from seedtf.training.plan import Plan
 from seedtf.training.trainer import Prepare
 
-__all__ = ["Reader", "TrainBatches", "make_order", "make_prepare", "resident_reader"]
-
-Reader = Callable[[tf.Tensor], tf.Tensor]
-"""From records, int64 ``[B]``, to their images, uint8 ``[B, S, S, 3]``."""
+__all__ = ["TrainBatches", "make_order", "make_prepare", "resident_images"]
 
 
 class TrainBatches:
@@ -60,7 +57,7 @@ class TrainBatches:
             classes, smoothing=config.label_smoothing, weights=plan.class_weights
         )
         # Called only once per run, because it copies every image to the GPU if there is one.
-        self._read = resident_reader(dataset.store) if plan.placement.resident else None
+        self._images = resident_images(dataset.store) if plan.placement.resident else None
         self._wait = DataWaitTimer()
         self.order = make_order(config, dataset)
         self.steps_per_epoch = self.order.steps_per_epoch
@@ -78,7 +75,7 @@ class TrainBatches:
         augment = None
         if not self.augments_on_host:
             augment = make_prepare(
-                self._augmentation(size, whole_batch=True), self._mixer, self._read
+                self._augmentation(size, whole_batch=True), self._mixer, self._images
             )
         targets = self._targets
         if targets is None:
@@ -97,7 +94,7 @@ class TrainBatches:
             self._dataset.store,
             self._dataset.split.train,
             self.order,
-            with_images=self._read is None,
+            with_images=self._images is None,
             start_step=start_step,
             shard=self._shard,
         )
@@ -164,33 +161,39 @@ def make_order(config: TrainConfig, dataset: Dataset) -> BatchIndices:
 
 
 def make_prepare(
-    augmentation: Augmentation, mixer: Mixer | None = None, read: Reader | None = None
+    augmentation: Augmentation, mixer: Mixer | None = None, images: tf.Tensor | None = None
 ) -> Callable[[Any], tuple[tf.Tensor, tf.Tensor]]:
     """Returns the preprocessing that the train step applies to a batch of ``device_dataset``.
 
     Args:
         augmentation: from ``make_augmentation``.
         mixer: from ``make_mixer``.
-        read: from ``resident_reader``; None if the batch contains the images.
+        images: from ``resident_images``; None if the batch contains the images.
     """
 
     def prepare(batch: Any) -> tuple[tf.Tensor, tf.Tensor]:
         features, labels = batch
         records = features["record"]
-        images = features["image"] if read is None else read(records)
         # One epoch per batch; a vector, so that a strategy can split it like the others.
         epoch = features["epoch"][0]
-        images = augmentation(images, epoch, records)
-        return (images, labels) if mixer is None else mixer(images, labels, epoch, records)
+        if images is None:
+            augmented = augmentation(features["image"], epoch, records)
+        else:  # The records are the rows of the table.
+            augmented = augmentation(images, epoch, records, records)
+        return (augmented, labels) if mixer is None else mixer(augmented, labels, epoch, records)
 
     return prepare
 
 
-def resident_reader(store: Store) -> Reader:
-    """Copies all images to the first GPU and returns their reader; without a GPU, ``store.read``."""
+def resident_images(store: Store) -> tf.Tensor:
+    """All images of a store, uint8 ``[N, S, S, 3]``, in the memory of the first GPU if there is one.
+
+    Raises:
+        ValueError: the images are not in memory or mapped.
+    """
+    if store.images is None:
+        raise ValueError(f"only images that are kept can be resident. Received: {store.mode!r}")
     if not tf.config.list_physical_devices("GPU"):
-        return store.read
-    images = store.read(tf.range(len(store.catalog), dtype=tf.int64))
+        return store.images
     with tf.device("/gpu:0"):
-        table = tf.identity(images)
-    return lambda records: tf.gather(table, records)
+        return tf.identity(store.images)

@@ -1,0 +1,93 @@
+"""Which operations of a traced function TensorFlow cannot execute on a GPU: its registry of kernels.
+
+TensorFlow executes such an operation on the CPU without a word, and copies what it needs from the GPU
+and back at every step. TensorFlow is imported inside the functions, so that importing this module is
+fast.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterator
+from typing import Any
+
+__all__ = ["ops_without_gpu_kernel"]
+
+# What TensorFlow itself removes, or places wherever its input lies.
+_STRUCTURE = frozenset({"Placeholder", "_Arg", "_Retval", "NoOp"})
+
+
+def ops_without_gpu_kernel(function: Any) -> list[str]:
+    """The operations that TensorFlow would execute on the host: ``["GatherV2(Tparams=uint8)"]``.
+
+    The functions that it calls are searched too, unless XLA compiles them. TensorFlow's graph optimizer
+    has not changed the graph yet, so an operation that only the optimizer adds is not found. Works
+    without a GPU, in builds of TensorFlow that have GPU kernels.
+
+    Args:
+        function: a ``ConcreteFunction``.
+
+    Returns:
+        Each kind once, sorted.
+
+    Tried with TensorFlow 2.21.0; tested by
+    ``test_every_operation_of_a_step_without_xla_has_a_gpu_kernel``.
+    """
+    graph = function.graph.as_graph_def()
+    library = {each.signature.name: each for each in graph.library.function}
+    found, pending, seen = set(), [graph.node], set()
+    while pending:
+        for node in pending.pop():
+            if node.op not in _STRUCTURE and not _compiled(node.attr):
+                called = [name for name in _called(node) if name not in seen]
+                seen.update(called)
+                pending += [library[name].node_def for name in called if _plain(library, name)]
+                if not _has_gpu_kernel(node):
+                    found.add(_describe(node))
+    return sorted(found)
+
+
+def _compiled(attributes: Any) -> bool:
+    return "_XlaMustCompile" in attributes and attributes["_XlaMustCompile"].b
+
+
+def _plain(library: Any, name: str) -> bool:
+    """Whether TensorFlow executes the function itself. The library does not have operations."""
+    return name in library and not _compiled(library[name].attr)
+
+
+def _called(node: Any) -> Iterator[str]:
+    yield node.op
+    for value in node.attr.values():
+        yield from (each.name for each in (value.func, *value.list.func) if each.name)
+
+
+def _has_gpu_kernel(node: Any) -> bool:
+    kernels = _gpu_kernels(node.op)
+    return any(all(_allows(each, node) for each in kernel.constraint) for kernel in kernels)
+
+
+def _allows(constraint: Any, node: Any) -> bool:
+    value = node.attr[constraint.name]
+    types = value.list.type or [value.type]
+    return set(types) <= set(constraint.allowed_values.list.type)
+
+
+@functools.cache
+def _gpu_kernels(op: str) -> list[Any]:
+    from tensorflow.python.framework import kernels
+
+    # A kernel of the device type DEFAULT serves every device that has none of its own.
+    registered = kernels.get_registered_kernels_for_op(op).kernel
+    return [kernel for kernel in registered if kernel.device_type in ("GPU", "DEFAULT")]
+
+
+def _describe(node: Any) -> str:
+    import tensorflow as tf
+
+    types = [
+        f"{name}={tf.dtypes.as_dtype(value.type).name}"
+        for name, value in sorted(node.attr.items())
+        if value.type
+    ]
+    return f"{node.op}({', '.join(types)})"
