@@ -99,3 +99,17 @@ def test_an_unknown_compute_capability_counts_as_the_lowest(
     monkeypatch.setattr(tf.config.experimental, "get_device_details", details.__getitem__)
     assert gpu_compute_capabilities() == [(9, 0), (0, 0)]
     assert choose_precision("auto", gpu_compute_capabilities()).policy == "float32"
+
+
+def test_float32_names_the_rounding_of_newer_gpus() -> None:
+    assert "TF32" in choose_precision("float32", [(8, 0), (9, 0)]).reason
+    for older in ([], [(8, 0), (7, 5)]):
+        assert "TF32" not in choose_precision("float32", older).reason
+
+
+def test_deterministic_operations_are_not_compiled() -> None:
+    """Keras compiles nothing then, whatever it was asked for."""
+    choice = choose_jit("auto", 1, deterministic=True)
+    assert not choice.enabled and "--deterministic" in choice.reason
+    with pytest.raises(UserError, match="--jit_compile=on: --deterministic"):
+        choose_jit("on", 1, deterministic=True)

@@ -10,6 +10,7 @@ from seedtf.compat import tensorflow_env
 
 CHOSEN = {
     "TF_ENABLE_ONEDNN_OPTS": "1",
+    "TF_USE_CUDNN_BATCHNORM_SPATIAL_PERSISTENT": "1",
     "XLA_FLAGS": "--xla_cpu_prefer_vector_width=512"
     " --xla_disable_hlo_passes=cpu-parallel-task-assigner",
     "TF_CPP_MIN_LOG_LEVEL": "3",

@@ -129,7 +129,9 @@ def start_variant(
 ) -> contextlib.AbstractContextManager[subprocess.Popen]:
     """Starts a worker process that runs steps of a variant on request."""
     command = [sys.executable, "-m", _CHILD, json.dumps(asdict(variant))]
-    return start_worker(command, {"TF_CPP_MIN_LOG_LEVEL": "3", **environment})
+    # The workers share a GPU, of which TensorFlow would give nearly all memory to the first one.
+    shared = {"TF_CPP_MIN_LOG_LEVEL": "3", "TF_FORCE_GPU_ALLOW_GROWTH": "true"}
+    return start_worker(command, {**shared, **environment})
 
 
 @contextlib.contextmanager
@@ -180,6 +182,8 @@ def make_step(variant: Variant) -> Step:
     images = rng.integers(0, 256, shape).astype(np.float32)
     labels = (np.arange(variant.batch_size) % variant.classes).astype(np.int32)
     batches = tf.data.Dataset.from_tensors((images, labels)).repeat()
+    if tf.config.list_physical_devices("GPU"):  # the copy of the next batch is not part of a step
+        batches = batches.apply(tf.data.experimental.prefetch_to_device("/gpu:0"))
     model.fit(batches, steps_per_epoch=1, verbose=0, shuffle=False)
     iterator = iter(batches)
     return lambda: float(np.mean(model.train_function(iterator)["loss"]))

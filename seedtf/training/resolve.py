@@ -102,7 +102,12 @@ def resolve(config: TrainConfig, machine: Machine, preset: Preset | None = None)
         preset=preset,
         devices=devices,
         precision=choose_precision(config.precision, machine.gpus),
-        compilation=choose_jit(config.jit_compile, len(machine.gpus), devices.replicas),
+        compilation=choose_jit(
+            config.jit_compile,
+            len(machine.gpus),
+            devices.replicas,
+            deterministic=config.deterministic,
+        ),
         lr=config.highest_rate,
         weight_decay=decay,
         schedule=_schedule(config),
