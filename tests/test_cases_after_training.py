@@ -251,8 +251,8 @@ def test_a_flag_in_another_style_is_answered_with_what_to_type(command, message,
 
 
 def test_one_dash_in_front_of_a_whole_name_is_enough():
-    given = parse_given(TrainConfig, "train", ["-data-dir", "x", "-epochs=2", "--rotate", "-5"])
-    assert given == {"data_dir": "x", "epochs": 2, "rotate": -5.0}
+    given = parse_given(TrainConfig, "train", ["-data-dir", "x", "-epochs=2", "--shear", "-5"])
+    assert given == {"data_dir": "x", "epochs": 2, "shear": -5.0}
 
 
 def test_a_file_whose_name_is_an_assignment_is_a_file(tmp_path, monkeypatch):

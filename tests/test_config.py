@@ -149,7 +149,7 @@ def test_a_group_alone_checks_its_flags_and_its_recipe() -> None:
         DataFlags(val_dir="a", split_csv="b")
     with pytest.raises(UserError, match="--hue=400: out of range; pass 0 to 180"):
         AugmentFlags(hue=400)
-    with pytest.raises(UserError, match="--recipe=slow: choose one of original, fast"):
+    with pytest.raises(UserError, match="--recipe=slow: choose one of auto, original, fast"):
         OptimFlags(recipe="slow")
 
 
@@ -213,7 +213,7 @@ def test_a_mistyped_command_line_gives_a_one_line_error(argument: str, message: 
     assert "\n" not in str(refusal.value)
 
 
-@pytest.mark.parametrize("name", ["augment_strength", "bn_momentum", "weight_decay"])
+@pytest.mark.parametrize("name", ["augment_strength", "bn_momentum", "rotate", "weight_decay"])
 def test_a_number_or_auto_is_read_from_text_and_from_a_saved_run(name: str, tmp_path) -> None:
     assert getattr(parse("--data_dir=x", f"--{name}=auto", "--recipe=original"), name) == "auto"
     assert getattr(parse("--data_dir=x", f"--{name}=0.5"), name) == 0.5

@@ -1,11 +1,14 @@
-"""Recipes: named defaults, which a given flag overrides."""
+"""Recipes: named defaults, which a given flag overrides; the first weights choose one of two."""
 
 import dataclasses
+import json
 
 import pytest
 
-from seedtf.config.recipes import RECIPES, recipe_changes
+from seedtf.config.augment_flags import AugmentFlags
+from seedtf.config.recipes import AUTO, RECIPES, recipe_changes
 from seedtf.config.train_config import TrainConfig
+from seedtf.runs.saved_config import continued_config, load_resumed, resumed_config
 
 
 def test_every_recipe_sets_the_same_flags_whose_own_default_is_none() -> None:
@@ -32,6 +35,7 @@ def test_the_recipe_original_is_the_kaggle_solution() -> None:
         "zero_init_residual": False,
         "weight_decay": 0.0,
         "label_smoothing": 0.0,
+        "rotate": 0.0,
     }
     config = TrainConfig(data_dir="x", recipe="original")
     # values of the Kaggle solution that are the default of every recipe
@@ -47,7 +51,7 @@ def test_a_flag_overrides_its_recipe_even_with_another_recipes_value() -> None:
 
 def test_the_help_names_the_default_of_every_recipe() -> None:
     field = {each.name: each for each in dataclasses.fields(TrainConfig)}["epochs"]
-    assert field.metadata["default_text"] == "original 200, fast 20"
+    assert field.metadata["default_text"] == "original 200, fast 20, finetune 12"
 
 
 def test_a_flagfile_holds_the_values_that_the_recipe_set() -> None:
@@ -56,9 +60,63 @@ def test_a_flagfile_holds_the_values_that_the_recipe_set() -> None:
     assert "--epochs=200" in lines
 
 
-def test_the_fast_recipe_is_the_default_and_has_the_measured_values() -> None:
-    config = TrainConfig(data_dir="x")
-    assert (config.recipe, config.epochs, config.optimizer) == ("fast", 20, "adamw")
+@pytest.mark.parametrize(
+    ("weights", "recipe"),
+    [("none", "fast"), ("imagenet", "finetune"), ("some.keras", "finetune")],
+)
+def test_by_default_the_first_weights_choose_the_recipe(weights: str, recipe: str) -> None:
+    config = TrainConfig(data_dir="x", weights=weights)
+    assert (config.recipe, config.recipe_in_use) == (AUTO, recipe)
+    asked = TrainConfig(data_dir="x", weights=weights, recipe=recipe)
+    assert dataclasses.replace(config, recipe=recipe) == asked
+
+
+@pytest.mark.parametrize("weights", ["none", "imagenet"])
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_a_requested_recipe_does_not_depend_on_the_weights(recipe: str, weights: str) -> None:
+    assert TrainConfig(data_dir="x", recipe=recipe, weights=weights).recipe_in_use == recipe
+
+
+def test_the_fast_recipe_has_the_measured_values() -> None:
+    config = TrainConfig(data_dir="x", weights="none")
+    assert (config.recipe_in_use, config.epochs, config.optimizer) == ("fast", 20, "adamw")
     assert (config.schedule, config.schedule_per_step) == ("one_cycle", True)
     assert (config.label_smoothing, config.zero_init_residual) == (0.1, True)
     assert (config.weight_decay, config.bn_momentum) == ("auto", "auto")
+
+
+def test_images_without_a_fixed_orientation_are_rotated_when_finetuning() -> None:
+    angles = {flip: AugmentFlags(rotate="auto", flip=flip).rotation for flip in ("both", "none")}
+    assert angles == {"both": 180.0, "none": 0.0}
+    assert AugmentFlags(rotate=15.0, flip="both").rotation == 15.0
+    assert TrainConfig(data_dir="x", weights="none").rotation == 0.0
+    assert TrainConfig(data_dir="x", flip="horizontal").rotation == 0.0
+
+
+def saved_run(folder, **flags) -> str:
+    """A run folder with nothing but the flags and a model file."""
+    config = TrainConfig(data_dir="x", **flags)
+    (folder / "checkpoints").mkdir()
+    (folder / "checkpoints" / "best.keras").write_bytes(b"")
+    (folder / "config.json").write_text(json.dumps(config.as_dict()), encoding="utf-8")
+    return str(folder)
+
+
+def test_a_run_that_was_saved_before_there_was_auto_keeps_its_recipe(tmp_path) -> None:
+    run_dir = saved_run(tmp_path, recipe="fast")
+    for config in (resumed_config(run_dir, {}), load_resumed(TrainConfig(resume=run_dir))):
+        assert (config.recipe, config.recipe_in_use, config.epochs) == ("fast", "fast", 20)
+
+
+@pytest.mark.parametrize(("weights", "recipe"), [("none", "fast"), ("imagenet", "finetune")])
+def test_resume_and_continue_keep_the_recipe_that_auto_chose(tmp_path, weights, recipe) -> None:
+    run_dir = saved_run(tmp_path, weights=weights)
+    resumed = resumed_config(run_dir, {"recipe": "auto"})
+    assert (resumed.recipe, resumed.recipe_in_use) == ("auto", recipe)
+    # The weights of the earlier run are trained ones, and would choose another recipe.
+    continued = continued_config(run_dir, {"epochs": 3})
+    assert (continued.recipe, continued.epochs) == (recipe, 3)
+    assert recipe_changes(recipe, continued.as_dict()) == {"epochs": 3}
+    chosen_again = continued_config(run_dir, {"recipe": "auto"})
+    assert chosen_again.recipe_in_use == "finetune"
+    assert recipe_changes("finetune", chosen_again.as_dict()) == {}

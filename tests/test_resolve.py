@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from seedtf.config.train_config import TrainConfig
 from seedtf.errors import UserError
+from seedtf.model.presets import ImageSizes, Preset
 from seedtf.training.machine import Machine
 from seedtf.training.plan import batch_norm_momentum
 from seedtf.training.resolve import Settings, resolve
@@ -56,15 +57,29 @@ def test_the_slowest_gpu_decides_the_precision() -> None:
     ("flags", "lr"),
     [
         ({"weights": "none"}, 1e-3),
-        ({"weights": "imagenet"}, 1e-4),
+        ({"weights": "imagenet"}, 2.5e-3),
+        ({"weights": "imagenet", "recipe": "fast"}, 1e-4),
+        ({"weights": "imagenet", "model": "convnexttiny"}, 1e-4),
+        ({"weights": "imagenet", "optimizer": "sgd"}, 5e-3),
+        ({"weights": "none", "recipe": "finetune"}, 1e-3),
         ({"weights": "none", "optimizer": "sgd"}, 5e-2),
         ({"weights": "none", "lr": 0.25}, 0.25),
     ],
 )
-def test_the_default_learning_rate_follows_optimizer_and_weights(
+def test_the_default_learning_rate_follows_optimizer_weights_recipe_and_network(
     flags: dict[str, object], lr: float
 ) -> None:
-    assert resolved(**flags).lr == pytest.approx(lr)
+    machine = Machine(networks=("ResNet50", "ConvNeXtTiny"))
+    assert resolved(machine, **flags).lr == pytest.approx(lr)
+
+
+@pytest.mark.parametrize(
+    ("name", "lr"), [("EfficientNetBackbone", 2.5e-3), ("VGGBackbone", 1e-4), ("ViTBackbone", 1e-4)]
+)
+def test_a_preset_without_batch_norm_is_finetuned_at_a_low_rate(name: str, lr: float) -> None:
+    preset = Preset("/gone", {"class_name": name, "config": {}}, 1.0, 0.0, ImageSizes(), "mit", 0)
+    config = TrainConfig(data_dir="x", model="/gone")
+    assert resolve(config, Machine(hub=True), preset).lr == pytest.approx(lr)
 
 
 def test_a_warm_up_sets_the_rate_at_every_step() -> None:

@@ -92,8 +92,8 @@ def test_the_first_trial_has_the_defaults_of_train(recipe, weights, optimizer) -
     assert values["lr"] == pytest.approx(config.highest_rate, rel=1e-9)
     decay = config.decay
     assert values["weight_decay"] == (decay or SEARCHABLE["weight_decay"].low)
-    assert values["batch_size"] == DEFAULT_BATCH_SIZE
-    for name in set(SEARCHABLE) - {"lr", "weight_decay", "batch_size"}:
+    assert (values["batch_size"], values["rotate"]) == (DEFAULT_BATCH_SIZE, config.rotation)
+    for name in set(SEARCHABLE) - {"lr", "weight_decay", "batch_size", "rotate"}:
         assert values[name] == getattr(config, name), name
 
 

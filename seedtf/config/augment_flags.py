@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from seedtf.augment import AUGMENT_IMPLS, FLIPS
-from seedtf.config.flags import Flags, option
+from seedtf.config.flags import option
+from seedtf.config.recipes import RecipeFlags, by_recipe
 
 if TYPE_CHECKING:
     from seedtf.augment.mixing import Mixing
@@ -16,7 +17,7 @@ __all__ = ["AugmentFlags"]
 
 
 @dataclass(frozen=True)
-class AugmentFlags(Flags):
+class AugmentFlags(RecipeFlags):
     """Geometry, colour, mixing of images, and the implementation that applies them."""
 
     HEADING: ClassVar[str] = "Augmentation"
@@ -40,8 +41,12 @@ class AugmentFlags(Flags):
     stretch: float = option(
         0.1, "Largest relative change of the aspect ratio, 0 to 1.", low=0.0, high=1.0
     )
-    rotate: float = option(
-        0.0, "Largest rotation in either direction, 0 to 180 degrees.", low=0.0, high=180.0
+    rotate: float | str = by_recipe(
+        "rotate",
+        "Largest rotation in either direction, 0 to 180 degrees; auto is 180 with --flip=both, because "
+        "then images have no fixed orientation, and 0 otherwise.",
+        low=0.0,
+        high=180.0,
     )
     shear: float = option(
         0.0, "Largest shear angle in either direction, 0 to 45 degrees.", low=0.0, high=45.0
@@ -86,6 +91,13 @@ class AugmentFlags(Flags):
         choices=AUGMENT_IMPLS,
     )
 
+    @property
+    def rotation(self) -> float:
+        """``rotate`` in degrees; with ``auto`` 180 if ``flip`` is ``both``, and 0 otherwise."""
+        if isinstance(self.rotate, str):
+            return 180.0 if self.flip == "both" else 0.0
+        return self.rotate
+
     def policy(self) -> Policy:
         """The ranges of geometry and colour, scaled by ``augment_strength`` if that is a number."""
         from seedtf.augment.policy import Policy
@@ -94,7 +106,7 @@ class AugmentFlags(Flags):
         ranges = Policy(
             crop=self.crop,
             stretch=self.stretch,
-            rotate=self.rotate,
+            rotate=self.rotation,
             shear=self.shear,
             flip=self.flip,
             brightness=self.brightness,

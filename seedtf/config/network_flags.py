@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from seedtf.config.flags import AUTO, option
-from seedtf.config.recipes import RecipeFlags, by_recipe
+from seedtf.config.recipes import DEFAULT_WEIGHTS, RANDOM_WEIGHTS, RecipeFlags, by_recipe
 from seedtf.errors import UserError
 
 __all__ = ["JIT_COMPILE", "PRECISIONS", "NetworkFlags"]
@@ -28,7 +28,7 @@ class NetworkFlags(RecipeFlags):
         "folder of a KerasHub preset.",
     )
     weights: str = option(
-        "imagenet",
+        DEFAULT_WEIGHTS,
         "Initial weights: imagenet (downloaded; of a preset its own weights), none (random), the path "
         "of a .keras or .h5 file, or a run folder, whose best model is used.",
     )
@@ -61,7 +61,7 @@ class NetworkFlags(RecipeFlags):
         given = self.weights.lower()
         word = words.get(given, given)
         if (
-            word in ("none", "imagenet")
+            word in (RANDOM_WEIGHTS, DEFAULT_WEIGHTS)
             and self.weights != word
             and not os.path.exists(self.weights)
         ):
@@ -70,4 +70,4 @@ class NetworkFlags(RecipeFlags):
     @property
     def has_weights_file(self) -> bool:
         """Whether ``weights`` is the path of a file or of a run."""
-        return self.weights not in ("none", "imagenet")
+        return self.weights not in (RANDOM_WEIGHTS, DEFAULT_WEIGHTS)

@@ -45,7 +45,8 @@ class OptimFlags(RecipeFlags):
     lr: float | None = option(
         None,
         "Highest learning rate, above 0; the default depends on the optimizer (sgd 5e-2, lamb 5e-3, "
-        "others 1e-3) and is ten times lower for pretrained weights.",
+        "others 1e-3) and is ten times lower for pretrained weights; with --recipe=finetune it is "
+        "2.5e-3 for adam and adamw, if the network has batch normalization.",
         low=1e-12,
         high=100.0,
     )

@@ -19,7 +19,7 @@ from seedtf.config.recipes import default_rate
 from seedtf.config.run_flags import NEWEST, DeviceFlags, RunFlags
 from seedtf.data.paths import is_url
 from seedtf.errors import UserError
-from seedtf.model.presets import is_preset
+from seedtf.model.presets import has_batch_norm, is_preset
 
 __all__ = ["AUTO", "BALANCED", "NEWEST", "PATHS", "SAMPLE", "TrainConfig"]
 
@@ -57,8 +57,14 @@ class TrainConfig(DeviceFlags, RunFlags, AugmentFlags, OptimFlags, NetworkFlags,
 
     @property
     def highest_rate(self) -> float:
-        """``lr``, or the usual value for the optimizer and the initial weights."""
-        return self.lr or default_rate(self.optimizer, self.weights)
+        """``lr``, or the usual value; reads the preset where ``model`` is a folder."""
+        return self.lr or self.default_rate(has_batch_norm(self.model))
+
+    def default_rate(self, batch_norm: bool) -> float:
+        """The highest rate without ``lr``, for a network with or without batch normalization."""
+        return default_rate(
+            self.optimizer, self.weights, recipe=self.recipe_in_use, batch_norm=batch_norm
+        )
 
     def as_dict(self) -> dict[str, Any]:
         """The fields as JSON values."""

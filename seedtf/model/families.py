@@ -18,6 +18,7 @@ __all__ = [
     "is_supported",
     "match_model_name",
     "minimum_image_size",
+    "normalizes_batches",
     "scaling_mode",
     "short_name",
 ]
@@ -43,6 +44,19 @@ _FAMILIES = {
     r"Xception": ("tf", 71),
     TINY: ("tf", 8),
 }
+
+# They have layer normalization, or none.
+_WITHOUT_BATCH_NORM = r"ConvNeXt|VGG"
+
+
+def normalizes_batches(name: str) -> bool:
+    """Whether a network has batch normalization; upper and lower case do not matter.
+
+    Example:
+        >>> normalizes_batches("resnet50"), normalizes_batches("ConvNeXtTiny")
+        (True, False)
+    """
+    return not re.match(_WITHOUT_BATCH_NORM, name, re.IGNORECASE)
 
 
 def is_supported(name: str) -> bool:

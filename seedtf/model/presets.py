@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from seedtf.errors import UserError, first_line
-from seedtf.model.families import is_spelling, short_name
+from seedtf.model.families import is_spelling, normalizes_batches, short_name
 
 __all__ = [
     "ImageSizes",
@@ -22,6 +22,7 @@ __all__ = [
     "Preset",
     "check_backbone",
     "find_preset",
+    "has_batch_norm",
     "is_preset",
     "token_grid",
 ]
@@ -47,6 +48,8 @@ _ONE_SIZE = {
 }
 # They return tokens too, and can be built for every multiple of the patch size.
 _PATCH_MULTIPLES = {"DINOV2Backbone": "dinov2", "DINOV3Backbone": "dinov3"}
+# Among the others, these have no batch normalization.
+_MAPS_WITHOUT_BATCH_NORM = ("MiTBackbone", "VGGBackbone")
 _PACKAGES = {**_MAPS, **_ONE_SIZE, **_PATCH_MULTIPLES}
 
 _CONFIG, _CONVERTER, _METADATA = "config.json", "image_converter.json", "metadata.json"
@@ -125,6 +128,12 @@ class Preset:
         """The last part of ``source``."""
         return short_name(self.source)
 
+    @property
+    def has_batch_norm(self) -> bool:
+        """Whether the network has batch normalization; networks of tokens have layer normalization."""
+        name = self.backbone["class_name"]
+        return name in _MAPS and name not in _MAPS_WITHOUT_BATCH_NORM
+
     def backbone_for(self, image_size: int) -> dict[str, Any]:
         """``backbone`` with its configuration for square images of this side in pixels."""
         name, config = self.backbone["class_name"], dict(self.backbone["config"])
@@ -168,6 +177,16 @@ def find_preset(model: str) -> Preset | None:
         UserError: no such folder, or it holds no preset of a network that seedtf can use.
     """
     return _read_folder(Path(model)) if is_preset(model) else None
+
+
+def has_batch_norm(model: str) -> bool:
+    """Whether the network that a value of ``--model`` names has batch normalization.
+
+    Raises:
+        UserError: as ``find_preset``.
+    """
+    preset = find_preset(model)
+    return normalizes_batches(model) if preset is None else preset.has_batch_norm
 
 
 def check_backbone(description: Mapping[str, Any]) -> None:

@@ -9,8 +9,14 @@ from pathlib import Path
 from typing import Any
 
 from seedtf.config.data_flags import GROUPS, LAYOUT
-from seedtf.config.flags import expand_home, number_or_auto
-from seedtf.config.recipes import ORIGINAL, RECIPES, recipe_changes
+from seedtf.config.flags import AUTO, expand_home, number_or_auto
+from seedtf.config.recipes import (
+    DEFAULT_WEIGHTS,
+    ORIGINAL,
+    RECIPES,
+    choose_recipe,
+    recipe_changes,
+)
 from seedtf.config.train_config import NEWEST, PATHS, TrainConfig
 from seedtf.errors import UserError
 from seedtf.model.presets import is_preset
@@ -93,9 +99,12 @@ def continued_config(continue_from: str, given: Mapping[str, Any]) -> TrainConfi
         raise UserError(
             f"--continue={run_dir}: starts from the weights of that run; leave --weights out"
         )
+    # The recipe that the earlier run had: with auto the new weights would choose another one.
+    recipe = choose_recipe(values.get("recipe", AUTO), values.get("weights", DEFAULT_WEIGHTS))
+    values |= {"recipe": recipe}
     values |= {"weights": resolve_weights(str(run_dir), flag="--continue")}
     values |= {"run_dir": "", "resume": "", "dry_run": False}
-    if given.get("recipe", values.get("recipe")) != values.get("recipe"):
+    if given.get("recipe", recipe) != recipe:
         values = {name: value for name, value in values.items() if name not in RECIPES[ORIGINAL]}
     has_other_split = given.get("val_dir") or given.get("split_csv")
     if has_other_split:
@@ -137,13 +146,14 @@ def load_resumed(config: TrainConfig) -> TrainConfig:
 
 def _changed_flags(config: TrainConfig) -> dict[str, Any]:
     """The flags that differ from their defaults, which are those that a Python caller has set."""
-    by_recipe = recipe_changes(config.recipe, config.as_dict())
+    recipe = config.recipe_in_use
+    by_recipe = recipe_changes(recipe, config.as_dict())
     return {
         field.name: getattr(config, field.name)
         for field in dataclasses.fields(config)
         if (
             field.name in by_recipe
-            if field.name in RECIPES[config.recipe]
+            if field.name in RECIPES[recipe]
             else getattr(config, field.name) != field.default
         )
     }

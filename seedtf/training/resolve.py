@@ -97,6 +97,7 @@ def resolve(config: TrainConfig, machine: Machine, preset: Preset | None = None)
     )
     on_device, placement_reason = _place_augmentation(config, len(machine.gpus))
     smallest = max(sizes.minimum, _SMALLEST_STAGE)
+    lr = _highest_rate(config, preset)
     return Settings(
         config=config,
         preset=preset,
@@ -108,9 +109,9 @@ def resolve(config: TrainConfig, machine: Machine, preset: Preset | None = None)
             devices.replicas,
             deterministic=config.deterministic,
         ),
-        lr=config.highest_rate,
+        lr=lr,
         weight_decay=decay,
-        schedule=_schedule(config),
+        schedule=_schedule(config, lr),
         # With one rate per epoch, the first epoch of a warm-up would run at 1 % of its target.
         lr_per_step=config.schedule_per_step or config.warmup_epochs > 0,
         stages=parse_size_stages(
@@ -168,10 +169,17 @@ def _weight_decay(config: TrainConfig, machine: Machine) -> float:
     return 0.0 if is_default and needs_addons(config.optimizer, machine.keras_2) else config.decay
 
 
-def _schedule(config: TrainConfig) -> Schedule:
+def _highest_rate(config: TrainConfig, preset: Preset | None) -> float:
+    """As ``config.highest_rate``, for a preset whose folder may be gone when a run is resumed."""
+    if preset is None:
+        return config.highest_rate
+    return config.lr or config.default_rate(preset.has_batch_norm)
+
+
+def _schedule(config: TrainConfig, lr: float) -> Schedule:
     return make_schedule(
         config.schedule,
-        lr=config.highest_rate,
+        lr=lr,
         min_lr=config.min_lr,
         epochs=config.epochs,
         warmup_epochs=config.warmup_epochs,

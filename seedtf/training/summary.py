@@ -8,8 +8,8 @@ from typing import Any
 import keras
 import numpy as np
 
-from seedtf.config.recipes import RECIPES, recipe_changes
-from seedtf.config.train_config import BALANCED, TrainConfig
+from seedtf.config.recipes import RANDOM_WEIGHTS, RECIPES, recipe_changes
+from seedtf.config.train_config import AUTO, BALANCED, TrainConfig
 from seedtf.data.dataset import Dataset
 from seedtf.data.split import classes_without_validation
 from seedtf.model.families import short_name
@@ -157,10 +157,23 @@ def _model(plan: Plan, network: keras.Model) -> str:
 
 
 def _recipe(config: TrainConfig) -> str:
-    values = ", ".join(f"{k}={_value(v)}" for k, v in RECIPES[config.recipe].items())
-    changed = recipe_changes(config.recipe, config.as_dict())
+    recipe = config.recipe_in_use
+    values = ", ".join(f"{k}={_value(v)}" for k, v in RECIPES[recipe].items())
+    changed = recipe_changes(recipe, config.as_dict())
     others = ", ".join(f"{k}={_value(v)}" for k, v in changed.items())
-    return f"{config.recipe} ({values})" + (f"; changed by flags: {others}" if others else "")
+    return f"{recipe}, {_why(config)} ({values})" + (
+        f"; changed by flags: {others}" if others else ""
+    )
+
+
+def _why(config: TrainConfig) -> str:
+    """Why a run has its recipe, as a phrase."""
+    if config.recipe != AUTO:
+        return "as requested"
+    weights = config.weights
+    if weights == RANDOM_WEIGHTS:
+        return "because the first weights are random"
+    return f"because the first weights are trained: {weights}"
 
 
 def _value(value: Any) -> str:

@@ -168,6 +168,7 @@ def first_values(space: Iterable[Dimension], config: TrainConfig) -> dict[str, A
         **config.as_dict(),
         "batch_size": config.batch_size or DEFAULT_BATCH_SIZE,
         "lr": config.highest_rate,
+        "rotate": config.rotation,
         "weight_decay": config.decay,
     }
     return {dimension.name: dimension.nearest(defaults[dimension.name]) for dimension in space}
