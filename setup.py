@@ -40,7 +40,7 @@ TEST = [
     "scipy>=1.11,<2",
     "statsmodels>=0.14.2,<0.15",
     # to check the Kubernetes manifest
-    "jsonschema>=4.20,<5",
+    "kubernetes-validate>=1.31,<2",
     "pyyaml>=6,<7",
 ]
 

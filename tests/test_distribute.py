@@ -14,12 +14,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import jsonschema
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -100,7 +98,9 @@ class Launcher:
             # Else Python would write the bytecode of sources that TensorFlow generates there.
             variables["PYTHONDONTWRITEBYTECODE"] = "1"
             variables.pop("TF_CPP_MIN_LOG_LEVEL", None)  # what a user sees
-            if workers > 1:
+            if workers == 3:
+                variables |= slurm_variables(index, workers)
+            elif workers > 1:
                 variables["TF_CONFIG"] = text
             process = subprocess.Popen(
                 [sys.executable, HERE / "worker.py", str(cpus), weights, *arguments],
@@ -140,6 +140,17 @@ def tf_configs(workers: int) -> list[str]:
         json.dumps({"cluster": {"worker": addresses}, "task": {"type": "worker", "index": index}})
         for index in range(workers)
     ]
+
+
+def slurm_variables(rank: int, tasks: int) -> dict[str, str]:
+    """What srun sets in a task of a step with all tasks on this machine."""
+    return {
+        "SLURM_JOB_ID": str(os.getpid()),  # decides the ports
+        "SLURM_STEP_NODELIST": "localhost",
+        "SLURM_STEP_NUM_TASKS": str(tasks),
+        "SLURM_STEP_TASKS_PER_NODE": str(tasks),
+        "SLURM_PROCID": str(rank),
+    }
 
 
 @pytest.fixture(scope="module")
@@ -222,6 +233,7 @@ def test_workers_end_with_equal_weights_which_are_those_of_one_process(
     if workers == 3:
         run_dir = launcher.folder / "three"
         processes = launcher.run(train_flags(data, run_dir), workers=3)
+        assert "SLURM names 3 workers" in processes[0].output
     first, *others = (np.load(process.weights) for process in processes)
     for other in others:
         assert [first[name].tobytes() for name in first] == [
@@ -585,33 +597,3 @@ def test_a_synchronized_layer_is_the_plain_one_on_one_device() -> None:
         expected, found = plain(images, training=training), whole(images, training=training)
         np.testing.assert_allclose(found, expected, atol=1e-5)
     assert [w.shape for w in plain.weights] == [w.shape for w in whole.weights]
-
-
-MANIFEST = HERE.parent / "scripts" / "kubernetes" / "tfjob.yaml"
-
-
-def test_the_kubernetes_manifest_fits_the_schema_and_the_program() -> None:
-    schema = json.loads((HERE / "tfjob.schema.json").read_text())
-    validator = jsonschema.Draft202012Validator(schema)
-    validator.check_schema(schema)
-    manifest = yaml.safe_load(MANIFEST.read_text())
-    validator.validate(manifest)
-    replica = manifest["spec"]["tfReplicaSpecs"]["Worker"]
-    replica["restartPolicy"] = "Sometimes"
-    assert not validator.is_valid(manifest)
-
-    pod = replica["template"]["spec"]
-    (container,) = pod["containers"]
-    assert {mount["name"] for mount in container["volumeMounts"]} == {
-        volume["name"] for volume in pod["volumes"]
-    }
-    script = container["args"][0].replace("\\\n", " ")
-    assert subprocess.run(["sh", "-n", "-c", script], check=False).returncode == 0
-    from seedtf.commands.arguments import parse_given
-    from seedtf.config.train_config import TrainConfig
-
-    commands = [line.split("seedtf train ")[1] for line in script.splitlines() if "train" in line]
-    for command in commands:
-        given = parse_given(TrainConfig, "train", command.split())
-        check_even_batch(replica["replicas"], given.get("batch_size", replica["replicas"]))
-    assert len(commands) == 2

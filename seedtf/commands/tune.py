@@ -13,6 +13,7 @@ from seedtf.config.data_flags import CACHES
 from seedtf.config.flags import option
 from seedtf.config.train_config import TrainConfig
 from seedtf.errors import UserError
+from seedtf.training.distributed.slurm import in_slurm_step
 from seedtf.tuning.space import BY_DEFAULT, SEARCHABLE, choose_space
 from seedtf.tuning.storage import PRUNERS
 
@@ -71,11 +72,12 @@ class TuneConfig(TrainConfig):
         super().check_together()
         check_refused(self)
         if self.strategy == "multi_worker" or (
-            self.strategy == "auto" and os.environ.get("TF_CONFIG")
+            self.strategy == "auto" and (os.environ.get("TF_CONFIG") or in_slurm_step())
         ):
             raise UserError(
                 f"--strategy={self.strategy}: a trial runs on one machine; start the search on every "
-                "machine with the same --storage, and without TF_CONFIG"
+                "machine with the same --storage, without TF_CONFIG; in a srun of several tasks, pass "
+                "--strategy=none"
             )
         if not self.study.strip():
             raise UserError(f"--study={self.study!r}: is empty; pass a name")

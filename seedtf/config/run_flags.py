@@ -9,12 +9,13 @@ from seedtf.config.data_flags import check_local
 from seedtf.config.flags import AUTO, Flags, option
 from seedtf.errors import UserError
 
-__all__ = ["NEWEST", "PLACEMENTS", "STRATEGIES", "DeviceFlags", "RunFlags"]
+__all__ = ["CLUSTERS", "NEWEST", "PLACEMENTS", "STRATEGIES", "DeviceFlags", "RunFlags"]
 
 NEWEST = "newest"
 """The value of ``resume`` that means the newest run in ``runs/``; ``--resume`` without a value too."""
 
 STRATEGIES = (AUTO, "none", "mirrored", "multi_worker")
+CLUSTERS = (AUTO, "tf_config", "slurm")
 PLACEMENTS = (AUTO, "host", "device")
 
 
@@ -73,9 +74,16 @@ class DeviceFlags(Flags):
     strategy: str = option(
         AUTO,
         "Devices that each batch is divided among: one device (none), all devices of this machine "
-        "(mirrored), or those of all machines in TF_CONFIG (multi_worker); auto uses all that are "
+        "(mirrored), or those of all machines of the cluster (multi_worker); auto uses all that are "
         "available.",
         choices=STRATEGIES,
+    )
+    cluster: str = option(
+        AUTO,
+        "Where the machines of a cluster are named: in the variable TF_CONFIG (tf_config), or in those "
+        "that srun sets (slurm); auto uses TF_CONFIG if it is set, and otherwise SLURM if srun has "
+        "started several tasks.",
+        choices=CLUSTERS,
     )
     placement: str = option(
         AUTO,

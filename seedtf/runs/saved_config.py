@@ -34,6 +34,7 @@ RESUME_MAY_CHANGE = (
     "time_limit",
     "cache",
     "check",
+    "cluster",
     "data_service",
     "dry_run",
     "placement",

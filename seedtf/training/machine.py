@@ -9,6 +9,8 @@ import importlib.util
 import os
 from dataclasses import dataclass, field
 
+from seedtf.training.distributed.slurm import in_slurm_step, slurm_tf_config
+
 __all__ = ["Machine", "gpu_compute_capabilities", "inspect_machine"]
 
 
@@ -21,6 +23,8 @@ class Machine:
         cpu_devices: logical CPU devices; one unless the program split its CPU.
         cores: CPU cores.
         tf_config: the value of ``TF_CONFIG``, which describes a cluster; None where it is not set.
+        slurm_config: the cluster of the SLURM job step, in the form of ``TF_CONFIG``; None where srun
+            did not start several tasks.
         networks: names of the networks that ``--model`` can take.
         keras_2: whether this is the Keras 2.15 environment.
         addons: whether TensorFlow Addons is installed.
@@ -32,6 +36,7 @@ class Machine:
     cpu_devices: int = 1
     cores: int = 1
     tf_config: str | None = None
+    slurm_config: str | None = None
     networks: tuple[str, ...] = field(default=("ResNet50", "Tiny"))
     keras_2: bool = False
     addons: bool = False
@@ -55,6 +60,7 @@ def inspect_machine() -> Machine:
         cpu_devices=len(tf.config.get_logical_device_configuration(cpus[0]) or [None]),
         cores=os.cpu_count() or 1,
         tf_config=os.environ.get("TF_CONFIG"),
+        slurm_config=slurm_tf_config() if in_slurm_step() else None,
         networks=available_models(),
         keras_2=KERAS_2,
         addons=has_addons(),

@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from seedtf.config.flags import AUTO
 from seedtf.errors import UserError
 from seedtf.training.distributed.cluster import Cluster, read_cluster
 from seedtf.training.machine import Machine
@@ -46,19 +47,20 @@ class DeviceChoice:
         return {"strategy": self.kind, "replicas": self.replicas, "workers": self.workers}
 
 
-def choose_devices(requested: str, machine: Machine) -> DeviceChoice:
-    """Resolves ``--strategy=requested`` on ``machine``.
+def choose_devices(requested: str, machine: Machine, cluster_from: str = AUTO) -> DeviceChoice:
+    """Resolves ``--strategy=requested`` and ``--cluster=cluster_from`` on ``machine``.
 
     Raises:
-        UserError: ``TF_CONFIG`` is wrong, missing where it is needed, or needs Keras 3.
+        UserError: the cluster is described wrongly, or not at all where it is needed, or needs Keras 3.
 
     Example:
         >>> choose_devices("auto", Machine(gpus=((9, 0), (9, 0)))).replicas
         2
     """
-    cluster = read_cluster(machine.tf_config)
+    text, source = _find_cluster(cluster_from, machine)
+    cluster = read_cluster(text)
     gpus = len(machine.gpus)
-    kind, reason = choose_strategy(requested, cluster, gpus, machine.cpu_devices)
+    kind, reason = choose_strategy(requested, cluster, gpus, machine.cpu_devices, source)
     if kind == "mirrored":
         return DeviceChoice(kind, reason, replicas=gpus or machine.cpu_devices)
     if kind == "none" or cluster is None:
@@ -66,21 +68,22 @@ def choose_devices(requested: str, machine: Machine) -> DeviceChoice:
     if machine.keras_2:  # the chief alone cannot read moving statistics there
         raise UserError(
             f"--strategy={requested}: {reason}, which needs Keras 3; install seedtf without [addons], "
-            "or unset TF_CONFIG"
+            "or pass --strategy=none"
         )
     return DeviceChoice(kind, reason, replicas=cluster.size * max(gpus, 1), cluster=cluster)
 
 
 def choose_strategy(
-    requested: str, cluster: Cluster | None, gpus: int, cpus: int
+    requested: str, cluster: Cluster | None, gpus: int, cpus: int, source: str = "TF_CONFIG"
 ) -> tuple[str, str]:
     """The strategy for ``--strategy=requested`` and a sentence that gives the reason.
 
     Args:
         requested: ``auto``, ``none``, ``mirrored`` or ``multi_worker``.
-        cluster: what ``TF_CONFIG`` describes.
+        cluster: the workers, if any are described.
         gpus: GPUs that TensorFlow sees here.
         cpus: logical CPU devices; one, unless the program split its CPU.
+        source: what described the cluster, for the sentence.
 
     Raises:
         UserError: ``multi_worker`` without a cluster.
@@ -88,19 +91,32 @@ def choose_strategy(
     workers = cluster.size if cluster else 1
     if requested == "multi_worker" and cluster is None:
         raise UserError(
-            "--strategy=multi_worker: TF_CONFIG is not set; set it on every worker, or pass auto"
+            "--strategy=multi_worker: TF_CONFIG is not set; set it on every worker, start them with "
+            "srun, or pass auto"
         )
     if workers > 1 and requested in ("auto", "multi_worker"):
-        return "multi_worker", f"TF_CONFIG names {workers} workers"
+        return "multi_worker", f"{source} names {workers} workers"
     if requested == "none":
-        unused = f"; the {workers} workers of TF_CONFIG are not used" if workers > 1 else ""
+        unused = f"; the {workers} workers of {source} are not used" if workers > 1 else ""
         return "none", f"one device was requested{unused}"
-    alone = "TF_CONFIG names one worker and " if cluster and workers == 1 else ""
+    alone = f"{source} names one worker and " if cluster and workers == 1 else ""
     if gpus > 1 or (requested == "mirrored" and not gpus and cpus > 1):
         found = f"{gpus} GPUs" if gpus else f"{cpus} logical CPU devices"
         return "mirrored", f"{alone}there are {found}"
     prefix = "" if requested == "auto" else f"{requested} was requested, but "
     return "none", f"{prefix}{alone}there is one device"
+
+
+def _find_cluster(cluster_from: str, machine: Machine) -> tuple[str | None, str]:
+    """The description of the cluster that ``--cluster`` selects, if there is one, and its source."""
+    if cluster_from == "slurm" and machine.slurm_config is None:
+        raise UserError(
+            "--cluster=slurm: srun has not started several tasks; start seedtf with srun, one task on "
+            "each machine"
+        )
+    if cluster_from == "slurm" or (cluster_from == AUTO and not machine.tf_config):
+        return machine.slurm_config, "SLURM"
+    return machine.tf_config, "TF_CONFIG"
 
 
 def check_even_batch(replicas: int, batch_size: int) -> None:

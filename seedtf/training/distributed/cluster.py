@@ -42,6 +42,21 @@ class Cluster:
         """The number of workers."""
         return len(self.addresses)
 
+    @property
+    def tf_config(self) -> str:
+        """The value of ``TF_CONFIG`` that describes this cluster.
+
+        Example:
+            >>> cluster = Cluster(("worker", "worker"), ("a:1", "b:1"), 1)
+            >>> read_cluster(cluster.tf_config) == cluster
+            True
+        """
+        members: dict[str, list[str]] = {}
+        for role, address in zip(self.roles, self.addresses, strict=True):
+            members.setdefault(role, []).append(address)
+        role, number = self.task(self.index)
+        return json.dumps({"cluster": members, "task": {"type": role, "index": number}})
+
     def task(self, index: int) -> tuple[str, int]:
         """Returns the role of a worker and its number within that role, as TensorFlow counts."""
         return self.roles[index], self.roles[:index].count(self.roles[index])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import signal
 import subprocess
@@ -165,6 +166,8 @@ def _make_strategy(choice: DeviceChoice, worker_timeout: int) -> tf.distribute.S
 
 
 def _join(cluster: Cluster, worker_timeout: int) -> tf.distribute.Strategy:
+    # TensorFlow reads the cluster from this variable alone; SLURM described it in others.
+    os.environ["TF_CONFIG"] = cluster.tf_config
     try:
         configure_coordination_service(cluster.roles, worker_timeout)
         with _missing_workers_reported(cluster):
