@@ -32,6 +32,7 @@ COMMANDS = {
     "runs": "list runs: accuracy, time, and the flags that differ",
     "predict": "predict the classes of unlabelled images",
     "export": "export a run as a SavedModel for serving, LiteRT or ONNX",
+    "publish": "write a folder with the export and a model card, or upload it",
     "benchmark": "measure speed and memory, with warm-up and medians",
     "check": "find problems in a folder of images",
     "data_service": "prepare batches on other machines for seedtf train --data_service",

@@ -1,0 +1,175 @@
+"""The model card of a run: what the model is for, how well it was measured to do it, and its limits."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from seedtf.errors import UserError
+from seedtf.model.presets import Preset
+from seedtf.runs.folder import read_class_names, read_preset, read_settings
+from seedtf.runs.paths import RunPaths
+
+__all__ = ["model_card"]
+
+_MAX_CLASSES = 200
+_MAX_CONFUSED = 5
+
+
+def model_card(run_dir: Any, name: str) -> str:
+    """The text of README.md: Markdown, with the header that Hugging Face reads.
+
+    Everything in it comes from the files of the run, so it states nothing that was not measured.
+
+    Args:
+        run_dir: a run that ``seedtf evaluate`` has evaluated.
+        name: the title.
+
+    Raises:
+        UserError: the run has no report, or one of its files is damaged.
+    """
+    paths = RunPaths.of(run_dir)
+    settings = read_settings(run_dir)
+    report = _read_json(paths.report.values, f"run: seedtf evaluate {paths.root}")
+    environment = _read_json(paths.env, "the run is incomplete")
+    counts = _split_counts(paths, read_class_names(run_dir))
+    parts = [
+        _header(settings),
+        f"# {_text(name)}",
+        _summary(settings, report),
+        "## Data\n\n" + _data(settings, counts),
+        "## Measured\n\n" + _measured(report),
+        "## Use and limits\n\n" + _limits(report),
+        "## Training\n\n" + _training(settings, environment, read_preset(paths.root)),
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def _header(settings: Mapping[str, Any]) -> str:
+    """The YAML block of a model card; the licence is left out, because only the owner knows it."""
+    lines = ["---", "library_name: tf-keras", "pipeline_tag: image-classification"]
+    tags = ["seedtf", str(settings.get("model", ""))]
+    lines += ["tags:", *(f"- {json.dumps(tag)}" for tag in tags if tag), "---"]
+    return "\n".join(lines)
+
+
+def _summary(settings: Mapping[str, Any], report: Mapping[str, Any]) -> str:
+    names = report["class_names"]
+    low, high = report["accuracy_interval_95"]
+    return (
+        f"An image classifier of {len(names)} classes: {settings['model']} at "
+        f"{settings['image_size']} pixels. On {report['images']} validation images, which did not "
+        f"train it but chose its best epoch, {report['accuracy']:.1%} of the answers were correct "
+        f"(95 % interval {low:.1%} to {high:.1%})."
+    )
+
+
+def _data(settings: Mapping[str, Any], counts: Mapping[str, Counter[str]]) -> str:
+    sides = [side for side in ("train", "val", "test") if any(c[side] for c in counts.values())]
+    lines = [
+        f"| class | {' | '.join(sides)} |",
+        f"|---|{'---|' * len(sides)}",
+        *(
+            f"| {_text(name)} | {' | '.join(str(counts[name][side]) for side in sides)} |"
+            for name in list(counts)[:_MAX_CLASSES]
+        ),
+    ]
+    if len(counts) > _MAX_CLASSES:
+        lines.append(f"| … and {len(counts) - _MAX_CLASSES} more classes |{' |' * len(sides)}")
+    given = settings.get("val_dir") or settings.get("split_csv")
+    source = "The split was given by the user." if given else "The split was drawn at random."
+    return "\n".join(lines) + f"\n\n{source}"
+
+
+def _measured(report: Mapping[str, Any]) -> str:
+    rows = [
+        ("accuracy", f"{report['accuracy']:.4f}"),
+        ("macro-F1", _number(report["macro_f1"])),
+        ("cross-entropy in nats", f"{report['loss']:.4f}"),
+        ("expected calibration error", f"{report['ece']['before']:.4f}"),
+    ]
+    if report["temperature"] is not None:
+        rows.append(
+            (
+                f"the same with temperature {report['temperature']:.3f}, as exported",
+                _number(report["ece"]["after"]),
+            )
+        )
+    lines = ["| measure | value |", "|---|---|", *(f"| {name} | {value} |" for name, value in rows)]
+    lines += ["", "| class | precision | recall | F1 | images |", "|---|---|---|---|---|"]
+    for row in report["per_class"][:_MAX_CLASSES]:
+        values = " | ".join(_number(row[key]) for key in ("precision", "recall", "f1"))
+        lines.append(f"| {_text(row['class'])} | {values} | {row['support']} |")
+    return "\n".join(lines)
+
+
+def _limits(report: Mapping[str, Any]) -> str:
+    lines = [
+        "The model always answers with one of its classes, also for an image that shows none of them. "
+        "The figures hold for images that were taken like those of the training data."
+    ]
+    scaled = report["temperature"] is not None
+    rule = report["reject_with_temperature" if scaled else "reject"]
+    if rule["threshold"] is not None:
+        lines.append(
+            f"If answers with a confidence below {rule['threshold']:.4f} are rejected, "
+            f"{rule['kept_share']:.1%} of the validation images remain, and {rule['precision']:.1%} of "
+            "their answers are correct."
+        )
+    confused = report["most_confused"][:_MAX_CONFUSED]
+    if confused:
+        lines.append("The most frequent mistakes on the validation images:")
+        lines.append(
+            "\n".join(
+                f"* {_text(each['true'])}, taken for {_text(each['predicted'])}: {each['count']}"
+                for each in confused
+            )
+        )
+    return "\n\n".join(lines)
+
+
+def _training(
+    settings: Mapping[str, Any], environment: Mapping[str, Any], preset: Preset | None
+) -> str:
+    pretrained = f"those of {_text(preset.name)}" if preset else "trained on ImageNet"
+    first = {"none": "random", "imagenet": pretrained}.get(settings.get("weights", ""), "a file")
+    stated = f" (licence: {_text(preset.licence)})" if preset else ""
+    return (
+        f"{settings['epochs']} epochs with `--recipe={settings.get('recipe')}`, first weights: "
+        f"{first}{stated}. `config.json` has every flag. seedtf {environment.get('seedtf')}, "
+        f"TensorFlow {environment.get('tensorflow')}, {environment.get('device')}."
+    )
+
+
+def _split_counts(paths: RunPaths, names: Sequence[str]) -> dict[str, Counter[str]]:
+    """The number of images of each class on each side of the split."""
+    counts: dict[str, Counter[str]] = {name: Counter() for name in names}
+    try:
+        with paths.split.open(newline="", encoding="utf-8") as file:
+            for row in csv.DictReader(file):
+                counts[row["label"]][row["split"]] += 1
+    except (OSError, ValueError, KeyError, csv.Error) as error:
+        raise UserError(f"{paths.split}: cannot be read ({error}); restore it") from None
+    return counts
+
+
+def _read_json(path: Any, remedy: str) -> dict[str, Any]:
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file; {remedy}") from None
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: damaged ({error}); {remedy}") from None
+    return values
+
+
+def _number(value: float | None) -> str:
+    return "–" if value is None else f"{value:.4f}"
+
+
+def _text(text: str) -> str:
+    """``text`` on one line, without characters that would end a cell of a table or start a tag."""
+    return " ".join(text.split()).replace("\\", "\\\\").replace("|", "\\|").replace("<", "&lt;")

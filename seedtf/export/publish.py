@@ -1,0 +1,93 @@
+"""A folder that can be handed on: the newest export of a run, its flags, and a model card."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import re
+import shutil
+import tempfile
+from pathlib import Path
+
+from seedtf.errors import UserError, first_line
+from seedtf.export.model_card import model_card
+from seedtf.files import write_text
+from seedtf.runs.folder import read_settings
+from seedtf.runs.paths import RunPaths
+from seedtf.runs.saved_model import newest_saved_model
+
+__all__ = ["HUB", "publish_run"]
+
+HUB = "hf://"
+"""The beginning of a destination on Hugging Face: ``hf://user/name``."""
+
+_CARD, _MODEL = "README.md", "saved_model"
+
+
+def publish_run(run_dir: str | os.PathLike[str], out: str) -> str:
+    """Writes the folder, or uploads it to Hugging Face, and returns where it is.
+
+    It holds the newest SavedModel of the run with its other formats, ``config.json``, the class names,
+    and a model card as ``README.md``.
+
+    Args:
+        run_dir: a run that was evaluated and exported.
+        out: a folder that does not exist yet, or ``hf://user/name``.
+
+    Raises:
+        UserError: the run has no report or no export, ``out`` exists, or the upload failed.
+    """
+    paths = RunPaths.of(run_dir)
+    read_settings(run_dir)
+    saved_model = newest_saved_model(paths.export)
+    if saved_model is None:
+        raise UserError(f"{paths.root}: has no export; run: seedtf export {paths.root}")
+    if out.startswith(HUB):
+        repository = out.removeprefix(HUB)
+        if not re.fullmatch(r"[\w.-]+/[\w.-]+", repository):
+            raise UserError(f"--out={out}: is not {HUB}user/name")
+        card = model_card(run_dir, repository.partition("/")[2])
+        with tempfile.TemporaryDirectory() as folder:
+            _write(Path(folder), paths, saved_model, card)
+            return _upload(Path(folder), repository)
+    target = Path(out)
+    if target.exists():
+        raise UserError(f"--out={target}: already exists; pass a new folder")
+    card = model_card(run_dir, target.name)
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        # The folder appears under its name only when it is complete.
+        with tempfile.TemporaryDirectory(dir=target.parent, prefix=".publishing.") as folder:
+            content = Path(folder) / target.name
+            content.mkdir()
+            _write(content, paths, saved_model, card)
+            content.rename(target)
+    except OSError as error:
+        raise UserError(f"--out={target}: {error.strerror or error}; pass another folder") from None
+    return str(target)
+
+
+def _write(folder: Path, paths: RunPaths, saved_model: Path, card: str) -> None:
+    shutil.copytree(saved_model, folder / _MODEL)
+    for path in (paths.config, paths.classes):
+        shutil.copyfile(path, folder / path.name)
+    write_text(folder / _CARD, card)
+
+
+def _upload(folder: Path, repository: str) -> str:
+    try:
+        hub = importlib.import_module("huggingface_hub")
+    except ImportError:
+        raise UserError(
+            f"--out={HUB}{repository}: needs huggingface_hub; run: pip install 'seedtf[hub]'"
+        ) from None
+    try:
+        api = hub.HfApi()
+        api.create_repo(repository, exist_ok=True, private=True)
+        api.upload_folder(repo_id=repository, folder_path=str(folder))
+    except Exception as error:  # requests, the hub and the local login raise errors of many types
+        raise UserError(
+            f"--out={HUB}{repository}: upload failed ({first_line(error)}); log in with "
+            "huggingface-cli login, or pass a folder"
+        ) from error
+    return f"https://huggingface.co/{repository}"
