@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -109,15 +110,14 @@ def test_snapshots_and_a_checkpoint_exclude_each_other(run_dir, capsys):
 
 def test_weights_may_be_a_run_folder(run_dir, photos, capsys):
     best = run_dir / "checkpoints" / "best.keras"
-    config = TrainConfig(data_dir="sample", weights=str(run_dir), model="tiny", lr=0.01)
-    weights = resolve(config, Machine()).config.weights
+    weights = resolve_weights(str(run_dir))
     assert weights == str(best)
     build_network(model="tiny", num_classes=3, image_size=24, weights=weights)
     assert "loaded all weights but those of the classifier" in capsys.readouterr().out
     assert resolve_weights("none") == "none"
     best.unlink()
     with pytest.raises(UserError, match=r"the run has no .*best.keras yet"):
-        resolve(config, Machine())
+        resolve_weights(str(run_dir))
     with pytest.raises(UserError, match="not a run of seedtf train"):
         resolve_weights(str(photos))
 
@@ -188,6 +188,8 @@ def test_a_quoted_pattern_is_expanded(photos):
     maize = sorted(str(path) for path in (photos / "maize").iterdir())
     assert list(list_images([str(photos / "maize" / "*.png")])) == maize
     assert list(list_images([str(photos / "**" / "0-*.png")])) == maize
+    assert list(list_images([str(photos / "**" / "maize")])) == maize
+    assert len(list(list_images([str(photos / "**")]))) == 8
     assert len(list(list_images([str(photos / "*")]))) == 8
     with pytest.raises(UserError, match="no file matches"):
         list(list_images([str(photos / "*.gif")]))
@@ -297,9 +299,16 @@ def bound(data: Path, **flags) -> Plan:
 def test_the_default_batch_shrinks_to_the_training_images_and_says_so(photos):
     plan = bound(photos, val_fraction=0.25)
     assert (plan.config.batch_size, plan.steps_per_epoch) == (6, 1)
-    assert plan.smaller_batch.startswith("6 images instead of 32")
+    assert plan.batch_size_note.startswith("6 images instead of 32")
     given = bound(photos, val_fraction=0.25, batch_size=5)
-    assert (given.config.batch_size, given.smaller_batch) == (5, "")
+    assert (given.config.batch_size, given.batch_size_note) == (5, "")
+    settings = resolve(
+        TrainConfig(data_dir=photos, model="tiny", weights="none", image_size=8), Machine()
+    )
+    devices = replace(settings.devices, replicas=2)
+    shared = bind(replace(settings, devices=devices), load_training_data(settings.config))
+    assert shared.config.batch_size == 6
+    assert "because 2 devices share a batch evenly" in shared.batch_size_note
     with pytest.raises(UserError, match="--batch_size=7: more than the 6 training images"):
         bound(photos, val_fraction=0.25, batch_size=7)
 

@@ -132,7 +132,7 @@ def test_a_validation_folder_without_usable_images_is_refused(
     (tmp_path / "val" / "alder").mkdir(parents=True)
     (tmp_path / "val" / "alder" / "1.png").write_bytes(b"")
     with pytest.raises(
-        UserError, match=r"^--val_dir=.*: no val images; both sides need at least one$"
+        UserError, match=r"^--val_dir=.*: no val images; train and val need at least one each$"
     ):
         dataset(tiny_folder, val_dir=str(tmp_path / "val"))
 

@@ -226,7 +226,7 @@ def test_a_resume_without_a_complete_state_is_refused(finished, capsys) -> None:
     for path in (finished / "state").glob("*.state"):
         path.write_bytes(path.read_bytes()[:-1])
     assert main(["train", f"--resume={finished}"]) == 2
-    assert "all states in it are damaged" in capsys.readouterr().err
+    assert "none of its states can be used" in capsys.readouterr().err
     assert (finished / "history.csv").read_bytes() == history
 
 

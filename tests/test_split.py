@@ -188,13 +188,13 @@ TABLE = "c0/000.png,c0,train\nc0/001.png,c0,val\nc1/002.png,c1,train\n"
         (TABLE + "c9/7.png,c0,train\n", "'c9/7.png' is not in /data"),
         (TABLE + "c1/003.png,c0,val\n", "'c1/003.png' has the label 'c0', but 'c1' in the data"),
         (TABLE + "c1/003.png,c1,tset\n", "split 'tset' of 'c1/003.png'; use train, val or test"),
-        (TABLE + "c0/001.png,c0,train\n", "'c0/001.png' is on both sides; keep it on one"),
+        (TABLE + "c0/001.png,c0,train\n", "'c0/001.png' is on two sides; keep it on one"),
         ("c0/000.png,c0,train\nc0/001.png,c0,val\n", "class 'c1' has no training images"),
         (
             "c0/000.png,c0,train\nc1/002.png,c1,train\n",
-            "no val images; both sides need at least one",
+            "no val images; train and val need at least one each",
         ),
-        ("c0/000.png,c0,val\n", "no train images; both sides need at least one"),
+        ("c0/000.png,c0,val\n", "no train images; train and val need at least one each"),
     ],
 )
 def test_an_unusable_split_table_is_refused(tmp_path: Path, rows: str, message: str) -> None:

@@ -357,9 +357,7 @@ def test_a_trial_that_diverges_or_breaks_does_not_end_the_search(
 
 def test_flags_that_no_trial_can_train_with_end_the_search_at_once(tmp_path, monkeypatch) -> None:
     misbehave(monkeypatch, exit={"0": 2})
-    with pytest.raises(
-        UserError, match="first trial could not train: --model=oak: no such network"
-    ):
+    with pytest.raises(UserError, match="trial 0 could not train: --model=oak: no such network"):
         search(plan(tmp_path, 3), command=FAKE)
     # With a corrected flag the same study starts again, with the defaults first.
     rows = search(plan(tmp_path, 1, config=fixed(image_size=32)), command=FAKE)

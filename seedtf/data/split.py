@@ -44,9 +44,9 @@ class Split:
     """Indices into a catalog: int64, sorted, with no common index.
 
     Attributes:
-        train: images that train.
-        val: images that choose the best epoch; empty where they are still to be drawn.
-        test: images that do neither, and are evaluated last.
+        train: images to train on.
+        val: images whose loss selects the best epoch; empty if they are still to be drawn.
+        test: images used for neither; they are evaluated last.
     """
 
     train: np.ndarray
@@ -93,7 +93,7 @@ def find_duplicates(catalog: Catalog) -> np.ndarray:
     statuses = file_statuses(catalog.absolute_paths())
     sizes = np.fromiter((status[0] if status else -1 for status in statuses), np.int64)
     groups = np.arange(len(catalog), dtype=np.int64)
-    for same_size in _runs(sizes):
+    for same_size in _equal_values(sizes):
         first: dict[bytes, int] = {}
         for index in same_size.tolist():
             digest = _digest(catalog, index)
@@ -102,28 +102,29 @@ def find_duplicates(catalog: Catalog) -> np.ndarray:
     return groups
 
 
-def _runs(values: np.ndarray) -> Iterator[np.ndarray]:
+def _equal_values(values: np.ndarray) -> Iterator[np.ndarray]:
     """Yields the ascending indices of each value that occurs more than once."""
     order = np.argsort(values, kind="stable")
     in_order = values[order]
     starts = np.flatnonzero(np.concatenate([[True], in_order[1:] != in_order[:-1]]))
     ends = np.append(starts[1:], len(values))
-    for run in np.flatnonzero(ends - starts > 1):
-        yield order[starts[run] : ends[run]]
+    for number in np.flatnonzero(ends - starts > 1):
+        yield order[starts[number] : ends[number]]
 
 
 def split_catalog(catalog: Catalog, val_fraction: float, seed: int, groups: np.ndarray) -> Split:
     """Draws a stratified split from ``default_rng([seed, 0])``.
 
     Of the n images of a class, ``round(val_fraction · n)`` are used for validation, at least one and
-    at most ``n − 1``; fewer only if a group of identical files would be divided. Identical files with
-    different labels are always used for training, so that validation has no conflicting labels.
+    at most ``n − 1``; fewer only if a group would be divided. Groups of files with different labels
+    are always used for training, so that validation has no conflicting labels.
 
     Args:
         catalog: N labelled files, at least two of each class.
         val_fraction: in (0, 1).
         seed: root seed of the run.
-        groups: int64 ``[N]`` from ``find_duplicates``.
+        groups: int64 ``[N]``, equal for files that must stay together: identical ones, or also similar
+            ones.
 
     Raises:
         UserError: there is only one class, or a class has fewer than two images.
@@ -162,7 +163,7 @@ def split_groups(
         fractions: wanted shares of each class for validation and test; their sum is below 1.
         seed: root seed of the run.
         groups: int64 ``[N]``, images that must stay together.
-        locked: groups that train, so that validation has no conflicting labels.
+        locked: groups that must be in training, so that validation has no conflicting labels.
 
     Raises:
         UserError: all images of a class are in one group.
@@ -181,7 +182,7 @@ def check_groups(catalog: Catalog, groups: np.ndarray) -> None:
     alone = classes_in_one_group(catalog.labels, groups)
     if len(alone):
         name = catalog.class_names[alone[0]]
-        others = f" ({len(alone)} classes in total)" if len(alone) > 1 else ""
+        others = f" (so in {len(alone)} classes)" if len(alone) > 1 else ""
         count = int((catalog.labels == alone[0]).sum())
         raise UserError(
             f"--data_dir={catalog.root}: all {count} images of class {name!r} belong together{others}, "
@@ -289,13 +290,13 @@ def read_split_csv(csv_path: str | os.PathLike[str], catalog: Catalog) -> Split:
 
 
 def check_split(catalog: Catalog, split: Split, source: str) -> None:
-    """Raises UserError if a side is empty, the sides overlap, or a class has no training images."""
+    """Raises UserError if nothing trains or validates, sides overlap, or a class does not train."""
     for side in ("train", "val"):
         if not len(split.sides[side]):
-            raise UserError(f"{source}: no {side} images; both sides need at least one")
+            raise UserError(f"{source}: no {side} images; train and val need at least one each")
     used, counts = np.unique(np.concatenate(list(split.sides.values())), return_counts=True)
     if len(overlap := used[counts > 1]):
-        raise UserError(f"{source}: {catalog.paths[overlap[0]]!r} is on both sides; keep it on one")
+        raise UserError(f"{source}: {catalog.paths[overlap[0]]!r} is on two sides; keep it on one")
     missing = np.setdiff1d(np.arange(len(catalog.class_names)), catalog.labels[split.train])
     if len(missing):
         name = catalog.class_names[missing[0]]
@@ -303,7 +304,7 @@ def check_split(catalog: Catalog, split: Split, source: str) -> None:
 
 
 def groups_with_two_labels(labels: np.ndarray, groups: np.ndarray) -> np.ndarray:
-    """The groups of identical files whose labels differ."""
+    """The groups whose files have different labels."""
     order = np.argsort(groups, kind="stable")
     same = groups[order][1:] == groups[order][:-1]
     return np.unique(groups[order][1:][same & (labels[order][1:] != labels[order][:-1])])
@@ -318,7 +319,7 @@ def _draw_groups(
         groups: int64 ``[n]``, the group of each member of a class.
         conflicting: groups that are never drawn.
         wanted: number of members to draw.
-        rng: draws one permutation of the groups, which are numbered by their first members.
+        rng: draws one permutation of the groups, which are first sorted by their first members.
     """
     numbers, first, inverse = np.unique(groups, return_index=True, return_inverse=True)
     sizes = np.bincount(inverse, minlength=len(numbers))

@@ -1,7 +1,7 @@
 """Decoded uint8 images: in memory, in a memory-mapped cache file, or decoded again at each reading.
 
 ``Store.read(indices)`` works for all three, also in a graph. Images in memory or in the cache file
-reach TensorFlow without a copy, as one tensor that graphs capture, never as a copy inside a graph.
+become one tensor without a copy. Graphs capture that tensor; the images are never copied into a graph.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ class Store:
         size: side S of every image in pixels.
         mode: ``ram``, ``disk`` or ``off``.
         from_cache: whether the images come from a cache file that an earlier run wrote.
-        opened: number of files known to be usable or not before training, from this run or the cache.
+        opened: number of files checked before training, by this run or by the writer of the cache.
         images: uint8 ``[N, S, S, 3]``, RGB, in memory or mapped; None for ``off``.
         cache_file: for ``disk``, the file with the pixels of all images, without a header.
         files: for ``off``, the reader of the files.

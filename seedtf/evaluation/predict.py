@@ -73,7 +73,8 @@ def list_images(inputs: Sequence[str]) -> Iterator[str]:
     for given in inputs:
         for path in _expand(given):
             folder, name = os.path.split(path)
-            # Two links of different names to one file are two files, as everywhere in seedtf.
+            # Only the folder is resolved: two links with different names to one file are two files, as
+            # everywhere in seedtf.
             if (key := (real_folder(folder or "."), name)) not in seen:
                 seen.add(key)
                 yield path
@@ -90,10 +91,8 @@ def _expand(given: str) -> Iterator[str]:
         if not matches:
             raise UserError(f"{given}: no file matches; pass images or a folder of them")
         for match in matches:
-            if not os.path.isdir(match):
-                yield match
-            elif "**" not in given:  # ** has matched the files in the folder
-                yield from _expand(match)
+            # A file that ``**`` has matched beside its folder is given twice, and listed once.
+            yield from _expand(match) if os.path.isdir(match) else (match,)
     else:
         raise UserError(f"{given}: no such file or folder; pass images or a folder of them")
 
@@ -151,8 +150,8 @@ def write_predictions(
         out: the CSV file to create or replace.
         topk: number of classes per image; at most K are written.
         batch_size: images per batch; changes the speed, not the predictions.
-        heatmaps: an existing folder for one PNG per predicted image, whose name is in the last column
-            of the table; for a classifier that was opened with heat maps.
+        heatmaps: an existing folder that gets one PNG for each predicted image; the last column of
+            the table has its file name. The classifier must have been opened with heat maps.
 
     Raises:
         UserError: an input does not exist, or there are no files.

@@ -1,4 +1,4 @@
-"""Exports a finished run as a SavedModel, which must predict as the evaluation did or is discarded."""
+"""Exports a finished run as a SavedModel; keeps it only if it predicts as the evaluation does."""
 
 from __future__ import annotations
 
@@ -31,8 +31,9 @@ __all__ = ["Exported", "export_run"]
 
 _BATCH_SIZE = 32
 _CALIBRATION_IMAGES = 100
-_MAX_PIXEL_IMAGES = 1000
-"""Largest number of images on which a LiteRT or ONNX file is compared; one file holds their pixels."""
+_MAX_COMPARED_IMAGES = 1000
+"""Largest number of images on which a LiteRT or ONNX file is compared, because the pixels of all of
+them are sent to the worker process in one file."""
 
 
 @dataclass(frozen=True)
@@ -110,8 +111,8 @@ def export_run(
     """
     with new_version(out_dir) as version:
         checkpoint = run.checkpoint.stem if run.checkpoint else ""
-        # The temperature of a cross-validation belongs to single runs, and no image is left to fit one
-        # for their mean.
+        # A temperature fits a single run, not the mean of several, and no image is left to fit one for
+        # the mean.
         report = run.paths.report_paths(checkpoint=checkpoint)
         fitted = None if run.members else read_temperature(report)
         temperature = 1.0 if fitted is None else fitted
@@ -154,7 +155,7 @@ def export_run(
 
 @dataclass(frozen=True)
 class _Reference:
-    """The images of a comparison, and the evaluation's probabilities for them, float32 ``[N, K]``."""
+    """The images of a comparison, and the probabilities of the float32 model, float32 ``[N, K]``."""
 
     store: Store
     records: np.ndarray
@@ -184,7 +185,7 @@ def _write_formats(
     if not formats:
         return []
     count = len(reference.records)
-    sample = np.linspace(0, count - 1, min(count, _MAX_PIXEL_IMAGES)).astype(np.int64)
+    sample = np.linspace(0, count - 1, min(count, _MAX_COMPARED_IMAGES)).astype(np.int64)
     pixels = reference.store.read(tf.constant(reference.records[sample])).numpy()
     calibration = pixels[:1]  # only litert_int8 uses it
     if "litert_int8" in formats:
@@ -208,7 +209,7 @@ def _probabilities(
     records: np.ndarray,
     temperature: float,
 ) -> np.ndarray:
-    """The evaluation's probabilities, float32 ``[N, K]``, with the temperature applied."""
+    """The probabilities that ``models`` predict as in an evaluation, float32 ``[N, K]``, scaled."""
     with _without_tensor_float_32():
         predictions = predict_store(
             make_ensemble(models, weights=run.weights), store, records, _BATCH_SIZE

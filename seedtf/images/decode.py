@@ -49,7 +49,8 @@ class _PixelBudget:
 
 
 pixel_budget = _PixelBudget(2 * MAX_PIXELS)
-"""The budget of all decoders of the process: two images of the largest size, or many small ones."""
+"""Limits what is decoded at a time while a cache is filled or files are predicted: two images of the
+largest size, or many small ones."""
 
 
 def decode_image(contents: tf.Tensor, header: tf.Tensor) -> tf.Tensor:

@@ -22,7 +22,7 @@ MAX_DRAWN_CLASSES = 80
 
 
 class _Reliability(Protocol):
-    """The drawn attributes of ``seedtf.evaluation.metrics.Reliability``: ``[bins]`` and the ECE."""
+    """What is drawn of ``evaluation.metrics.Reliability``: three arrays ``[bins]``, and the ECE."""
 
     @property
     def counts(self) -> np.ndarray: ...
@@ -38,8 +38,8 @@ class _Reliability(Protocol):
 def draw_confusion(confusion: np.ndarray, class_names: Sequence[str], *, title: str) -> Figure:
     """The confusion matrix with true classes in rows; a cell shows its count and percentage of the row.
 
-    The colour of a cell shows the percentage too. Of more than ``MAX_DRAWN_CLASSES`` classes those with
-    the most mistakes, in either direction, are drawn, in the order of the classes.
+    The colour of a cell shows the percentage too. If there are more than ``MAX_DRAWN_CLASSES`` classes,
+    only those with the most mistakes (row and column together) are drawn, in their order.
 
     Args:
         confusion: counts int64 ``[K, K]``.
@@ -75,8 +75,8 @@ def draw_reliability(before: _Reliability, after: _Reliability | None, *, title:
     """Accuracy against confidence, above the number of images in each bin.
 
     Args:
-        before: of the probabilities as the model returns them.
-        after: of the same probabilities with the temperature applied; None leaves it out.
+        before: the reliability of the probabilities as the model returns them.
+        after: that of the same probabilities with the temperature applied; None leaves it out.
         title: shown above the panels.
     """
     figure = new_figure(5.4, 5.6, title)

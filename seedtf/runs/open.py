@@ -49,7 +49,7 @@ class Run:
         checkpoint: the ``.keras`` file to use instead of the best model, or None.
         members: the runs whose mean predicts, if ``run_dir`` is a folder of ``seedtf folds`` or of
             ``seedtf ensemble``. Settings and images are then those of the first one.
-        weights: of the members in the mean; empty for equal weights.
+        weights: the weight of each member in the mean; empty if all weights are equal.
         is_folds: whether the members are the runs of all folds of a cross-validation.
     """
 
@@ -68,7 +68,7 @@ class Run:
 
     @property
     def split_table(self) -> Path:
-        """The table of the images that train, validate and test."""
+        """``split.csv``, which says whether an image is for training, validation or test."""
         return (self.members[0] if self.members else self.paths).split
 
     @property
@@ -79,7 +79,7 @@ class Run:
 
     @property
     def max_pixels(self) -> int:
-        """The largest width × height that the run decoded; older runs used the default."""
+        """The run's limit on width × height of an image; the default if an older run has none."""
         return int(self.settings.get("max_pixels", MAX_PIXELS))
 
     @property
@@ -96,17 +96,19 @@ class Run:
         return self._load(self.checkpoint or self.paths.best)
 
     def load_members(self, use_snapshots: bool) -> list[keras.Model]:
-        """The models whose probabilities are averaged: all snapshots, those of all folds, or the best.
+        """The models whose mean predicts: the best of each member, all snapshots, or the run's best.
 
         Args:
-            use_snapshots: whether to load the snapshots; False loads the best model alone.
+            use_snapshots: whether to load all snapshots of a single run.
 
         Raises:
             UserError: as ``load_model``, for any of them; the run kept no snapshots, or a checkpoint
                 was named.
         """
         if self.members and use_snapshots:
-            raise UserError(f"--snapshots: {self.run_dir} averages several runs; leave it out")
+            raise UserError(
+                f"--snapshots: {self.run_dir} averages several runs; leave --snapshots out"
+            )
         if self.members:
             return [self._load(run.best) for run in self.members]
         if not use_snapshots:
@@ -209,7 +211,9 @@ def open_training_sample(run: Run, count: int) -> np.ndarray:
 def open_labelled(
     run: Run, data_dir: str, labels_csv: str = "", columns: Columns = ANY_COLUMNS
 ) -> tuple[Store, np.ndarray]:
-    """Labelled images of another folder, labels as indices into the run's classes, and all records.
+    """The labelled images of another folder, and the indices of all of them, int64 ``[n]``.
+
+    The labels are indices into the run's classes.
 
     Args:
         run: the run whose classes they have.

@@ -1,5 +1,6 @@
-"""The settings of a training bound to its data: steps, statistics, class weights, placement.
+"""Completes the settings of a run with what depends on its data.
 
+That is the steps, the momentum of batch normalisation, the class weights and the placement.
 ``bind`` is a pure function of the settings and the dataset; nothing here imports TensorFlow.
 """
 
@@ -56,7 +57,7 @@ class Plan:
 
     Attributes:
         settings: what was decided without the data.
-        config: the flags, with the number of images in a batch.
+        config: the flags; here ``batch_size`` is a number even if the flag was not given.
         steps_per_epoch: training steps in an epoch.
         bn_momentum: momentum of batch normalisation's moving statistics.
         placement: where the augmentation runs.
@@ -71,14 +72,18 @@ class Plan:
     class_weights: npt.NDArray[np.float32] | None
 
     @property
-    def smaller_batch(self) -> str:
-        """Why a batch is smaller than the default, for the console; empty if it is not."""
+    def batch_size_note(self) -> str:
+        """Why the default of ``--batch_size`` was not used, for the console; empty if it was."""
         size = self.config.batch_size
         if self.settings.config.batch_size is not None or size == DEFAULT_BATCH_SIZE:
             return ""
+        replicas = self.settings.devices.replicas
+        reason = "there are no more for training" if size < DEFAULT_BATCH_SIZE else ""
+        if replicas > 1:
+            reason = f"{replicas} devices share a batch evenly"
         return (
-            f"{size} images instead of {DEFAULT_BATCH_SIZE}, because there are no more for training; "
-            "--batch_size sets another number"
+            f"{size} images instead of {DEFAULT_BATCH_SIZE}, because {reason}; --batch_size sets "
+            "another number"
         )
 
     def lr_schedule(self) -> Schedule:
@@ -90,7 +95,11 @@ class Plan:
 
     @property
     def restarts_every_epoch(self) -> bool:
-        """Whether every epoch needs a new ``fit``, because prefetched batches have the old strength."""
+        """Whether every epoch needs a ``fit`` of its own.
+
+        With ``--augment_strength=auto`` the strength changes after each epoch. Batches that the
+        pipeline had prefetched for the next epoch would still have the old strength.
+        """
         return self.config.augment_strength == AUTO and not self.placement.on_device
 
     def segments(self, epoch: int = 0, step: int = 0) -> list[Segment]:
@@ -133,6 +142,11 @@ def bind(settings: Settings, dataset: Dataset) -> Plan:
     if config.batch_size is None:
         size = min(DEFAULT_BATCH_SIZE, images)
         config = replace(config, batch_size=max(size - size % replicas, replicas))
+    if images < replicas:
+        raise UserError(
+            f"--strategy: {replicas} replicas share {images} training images, and each needs one; add "
+            "images, or use fewer devices"
+        )
     if config.batch_size > images:
         raise UserError(
             f"--batch_size={config.batch_size}: more than the {images} training images; "

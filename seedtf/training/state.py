@@ -1,11 +1,13 @@
 """The state that a run resumes from exactly: arrays and JSON in one checksummed file.
 
-A state file is an ``.npz`` archive without Python objects, its SHA-256 and a magic line at the end.
-It holds no code. Every batch follows from seed and step, so the data pipeline has no state to save.
+A state file is an ``.npz`` archive, followed by its SHA-256 and a magic line. The archive holds no
+Python objects and no code. Every batch follows from seed and step, so the data pipeline has no state to
+save.
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
 import json
@@ -56,7 +58,7 @@ class TrainState:
 
     Attributes:
         epoch: epochs completed.
-        step: steps completed of the next epoch; 0 between epochs.
+        step: steps completed in the epoch after those; 0 between epochs.
         facts: JSON values: the history so far, and what a resumed run must agree with.
         arrays: host copies of the variables by group (weights, optimizer, metrics, average), in a
             fixed order.
@@ -175,18 +177,22 @@ def load_newest_state(folder: Path) -> tuple[TrainState | None, list[str]]:
     Returns None only if no state was ever written.
 
     Raises:
-        UserError: there are states, but all are damaged, or one cannot be read.
+        UserError: there are states, but none is complete and of this format, or one cannot be read.
     """
     warnings: list[str] = []
+    causes: list[str] = []
     for path in reversed(_states(folder)):
         try:
             return read_state(path), warnings
         except DamagedStateError as error:
             warnings.append(f"{path}: {error}; using the state before it")
+            causes.append(f"{path.name}: {error}")
         except OSError as error:
             raise UserError(f"{path}: cannot be read ({error.strerror}); try again") from error
     if warnings:
-        raise UserError(f"{folder}: all states in it are damaged; restore one, or start a new run")
+        raise UserError(
+            f"{folder}: none of its states can be used ({causes[0]}); restore one, or start a new run"
+        )
     return None, warnings
 
 
@@ -208,17 +214,19 @@ class StateFolder:
         path = self._folder / _file_name(state)
         try:
             write_state(path, state)
-            # Keep what was written last, not what sorts last: a damaged state may have a later name.
-            self._kept = [*(p for p in self._kept if p != path), path][-_GENERATIONS:]
-            for old in _states(self._folder):
-                if old not in self._kept:
-                    old.unlink(missing_ok=True)
         except OSError as error:
             cause = error.strerror or str(error)
             raise UserError(
                 f"{self._folder}: the state could not be written ({cause}); the previous one is "
                 "kept: free some space or repair the folder, then continue with --resume"
             ) from error
+        # Keep the files written last, not those with the last names: a damaged state that a resume has
+        # skipped may have a later name than the new states.
+        self._kept = [*(p for p in self._kept if p != path), path][-_GENERATIONS:]
+        for old in _states(self._folder):
+            if old not in self._kept:
+                with contextlib.suppress(OSError):  # the next write tries again
+                    old.unlink()
 
 
 def _file_name(state: TrainState) -> str:
@@ -234,8 +242,8 @@ def _assign(variables: list[Any], arrays: list[np.ndarray]) -> None:
     wanted, found = [tuple(v.shape) for v in variables], [a.shape for a in arrays]
     if wanted != found:
         raise UserError(
-            f"--resume: the state has {len(found)} arrays that do not fit the {len(wanted)} of this "
-            "network and optimizer; resume with the flags the run was started with"
+            f"--resume: the {len(found)} arrays of the state do not fit the {len(wanted)} variables of "
+            "this network and optimizer; resume with the flags the run was started with"
         )
     for variable, array in zip(variables, arrays, strict=True):
         variable.assign(array)

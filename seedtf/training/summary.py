@@ -60,8 +60,8 @@ def report_plan(plan: Plan, dataset: Dataset, network: keras.Model, run_dir: Pat
     }
     if config.sampler == BALANCED:
         lines["sampler"] = "balanced: an epoch draws the same number of images from every class"
-    if plan.smaller_batch:
-        lines["batch"] = plan.smaller_batch
+    if plan.batch_size_note:
+        lines["batch"] = plan.batch_size_note
     if averages := _averages(config):
         lines["averages"] = averages
     if len(settings.stages) > 1:

@@ -88,8 +88,8 @@ def search(
         All trials of the study that have ended, by number.
 
     Raises:
-        UserError: no trial can train with the flags, the storage or the folder is or becomes
-            unusable, several trials fail in a row, or optuna is not installed.
+        UserError: no trial has trained yet and one cannot; several trials fail in a row; the storage
+            or the folder is or becomes unusable; or optuna is not installed.
         StoppedError: SIGTERM or SIGINT was received; the same command continues the search.
     """
     optuna = import_optuna()
@@ -185,12 +185,12 @@ class _Searcher:
                     break
                 if self._stop.name:
                     process.end()
-                    self._check_stop(self._progress_kept(trial.number))
+                    self._check_stop(self._where_stopped(trial.number))
                 self._console.progress(self._progress(trial.number, history))
                 time.sleep(_POLL_SECONDS)
         if code == StoppedError.exit_code:  # The signal went to the trial's process only.
             self._stop.name = self._stop.name or "a signal"
-            self._check_stop(self._progress_kept(trial.number))
+            self._check_stop(self._where_stopped(trial.number))
         if code == DivergedError.exit_code:
             return DIVERGED, history, ""
         if code == 0 and lowest_loss(history) is not None:
@@ -216,11 +216,11 @@ class _Searcher:
     def _report_failure(
         self, number: int, history: History, reason: str, rows: Sequence[TrialRow]
     ) -> None:
-        """Prints why a trial failed; raises UserError if the next trial would fail too."""
+        """Prints why a trial failed; raises UserError where it is likely that all others would fail."""
         self._failures_in_a_row += 1
-        if not history and not _count_ended(rows):
-            raise UserError(f"the first trial could not train: {reason}")
         log = self._trial_path(number, ".log")
+        if not history and not _count_ended(rows):
+            raise UserError(f"trial {number} could not train: {reason} (see {log})")
         if self._failures_in_a_row >= _MAX_FAILURES_IN_A_ROW:
             raise UserError(
                 f"{self._failures_in_a_row} trials failed in a row, the last one with: {reason} (see "
@@ -256,10 +256,10 @@ class _Searcher:
         text = f"trial {number}  epoch {len(history) + 1}/{self._plan.config.epochs}"
         return f"{text}  val_loss {history[-1]['val_loss']:.4f}" if history else text
 
-    def _progress_kept(self, number: int) -> str:
+    def _where_stopped(self, number: int) -> str:
         epochs = len(finished_epochs(self._run_dir(number)))
         return (
-            f"in trial {number} after epoch {epochs} of {self._plan.config.epochs}, which is kept"
+            f"in trial {number}, whose first {epochs} of {self._plan.config.epochs} epochs are kept"
         )
 
     def _check_stop(self, where: str) -> None:

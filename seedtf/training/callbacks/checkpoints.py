@@ -69,9 +69,12 @@ class LastCheckpoint(keras.callbacks.Callback):
 def snapshot_epochs(cycle_epochs: float, epochs: int, *, per_step: bool) -> list[int]:
     """The epochs, from 1, at whose end a snapshot is saved: the last epoch of each cycle.
 
-    If a cycle ends within an epoch, a rate that is set at every step has risen again by the end of
-    that epoch, so the epoch before it is taken; a rate that is set once per epoch was set before the
-    cycle ended, so that epoch is taken. A cycle that the end of training cuts short has no snapshot.
+    If a cycle ends within an epoch, the snapshot is taken at the end of that epoch or of the one
+    before. A rate that is set at every step has already risen again by the end of that epoch, so the
+    epoch before is taken. A rate that is set once per epoch was set before the cycle ended and does not
+    change until the epoch ends, so that epoch is taken. A cycle that the end of training cuts short has
+    no snapshot.
+
     Each snapshot is one more file of the size of ``last.keras``.
 
     Args:
@@ -83,7 +86,7 @@ def snapshot_epochs(cycle_epochs: float, epochs: int, *, per_step: bool) -> list
         >>> snapshot_epochs(2.5, 10, per_step=True)
         [2, 5, 7, 10]
     """
-    # rounded to nine decimals, so that 30 × 0.1 is exactly 3
+    # The product is rounded to nine decimals, because 100 × 0.29 gives 28.999999999999996.
     ends = (round(n * cycle_epochs, 9) for n in range(1, math.floor(epochs / cycle_epochs) + 2))
     to_epoch = math.floor if per_step else math.ceil
     return sorted({to_epoch(end) for end in ends if end <= epochs} - {0})
@@ -128,14 +131,14 @@ class SaveState(keras.callbacks.Callback):
     """Saves the state at the end of every epoch and, optionally, every few minutes within one.
 
     Must be last in the list, so that the history and the checkpoints of an epoch are written before
-    the state that marks it as complete. Signals and clock are checked before a step, not after it: that
-    needs no result of the step, so training does not wait for the device.
+    the state that marks it as complete. Signals and clock are checked before a step: a check after it
+    would have to wait until the device has finished the step.
 
     Args:
         save: called with (model, completed epochs, completed steps of the next epoch).
         stop: records the signal that was received, if any.
-        stop_reason: returns why the run has to end now (a time limit), or an empty string; the epoch
-            is then left unfinished.
+        stop_reason: returns why the run has to end now (a time limit), or an empty string. If there is
+            a reason, the run ends before the next step and leaves the epoch unfinished.
         position: must come before this callback in the list.
         minutes: time between two states within an epoch; 0 saves at the end of epochs only.
         run_dir: the folder named in the message after a signal.

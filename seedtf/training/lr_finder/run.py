@@ -95,8 +95,8 @@ def _sweep(config: TrainConfig, start: float, end: float, steps: int) -> tuple[L
     dataset = load_training_data(config)
     plan = bind(settings, dataset)
     config = plan.config
-    if plan.smaller_batch:
-        report("batch", plan.smaller_batch)
+    if plan.batch_size_note:
+        report("batch", plan.batch_size_note)
     network = make_network(plan, dataset)
     num_steps = max(min(steps, _MAX_EPOCHS * plan.steps_per_epoch), 2)
     report(
