@@ -30,8 +30,8 @@ _RATES = {"sgd": 5e-2, "lamb": 5e-3}
 _OTHER_RATE = 1e-3
 # Pretrained weights take a tenth of these rates, because larger steps would destroy their features.
 _PRETRAINED_FACTOR = 0.1
-# Networks with batch normalization recover from larger steps: with these, which were measured, they
-# learn more in as many epochs.
+# EfficientNet-Lite0 learned more in as many epochs with this rate, measured with AdamW. It is taken for
+# every network with batch normalization, and for Adam.
 _FINETUNE_RATES = {"adam": 2.5e-3, "adamw": 2.5e-3}
 _DECAYS = {"adamw": 0.05, "lamb": 0.05, "sgd": 5e-4}
 
