@@ -302,6 +302,7 @@ def test_hidden_folders_are_no_classes(touch: Touch, capsys: pytest.CaptureFixtu
         ("runs/1/curves.png", "runs/1/state/lock", "runs/1/checkpoints/best.keras"),
         ("runs/2-lr_find/lr_find.png", "runs/2-lr_find/lr_find.csv"),
         ("search/trials.csv", "search/importance.png", "search/trial-0001/state/lock"),
+        ("five/folds.csv", "five/folds.json", "five/report/confusion_matrix.png"),
         ("cache/sample/.seedtf-sample.json", "cache/sample/Maize/0000.png"),
     ],
 )

@@ -80,6 +80,20 @@ class OptimFlags(RecipeFlags):
         low=0.0,
         high=1.0,
     )
+    teacher: str = option(
+        "",
+        "Folder of seedtf folds that teaches: the label of a training image is mixed with the "
+        "probabilities of the run that did not train on it.",
+    )
+    teacher_weight: float = option(
+        0.5, "Weight of the teacher's probabilities in a label, 0 to 1.", low=0.0, high=1.0
+    )
+    teacher_temperature: float = option(
+        2.0,
+        "Divides the logits of the teacher, 0.1 to 20; above 1 it softens its probabilities.",
+        low=0.1,
+        high=20.0,
+    )
     label_smoothing: float = by_recipe(
         "label_smoothing",
         "Fraction of each training label that is spread over all classes, 0 to 0.5.",

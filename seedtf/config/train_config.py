@@ -74,6 +74,7 @@ class TrainConfig(DeviceFlags, RunFlags, AugmentFlags, OptimFlags, NetworkFlags,
         """A copy whose paths of data and weights are absolute, so that it works from any folder."""
         names = (*PATHS, *(("weights",) if self.has_weights_file else ()))
         names += ("model",) if is_preset(self.model) else ()
+        names += ("teacher",) if self.teacher else ()
         paths = {name: getattr(self, name) for name in names}
         absolute = {
             name: os.path.abspath(path)

@@ -124,8 +124,8 @@ def make_mixer(mixing: Mixing, seed: int, classes: int) -> Mixer | None:
     """A function that mixes the augmented images and the labels of a batch.
 
     Returns:
-        ``(images float32 [B, S, S, 3], labels int32 [B], epoch int64 [], records int64 [B]) →
-        (images, labels float32 [B, classes])``; None if ``mixing`` mixes nothing.
+        ``(images float32 [B, S, S, 3], labels int32 [B] or float32 [B, classes], epoch int64 [],
+        records int64 [B]) → (images, labels float32 [B, classes])``; None if ``mixing`` mixes nothing.
     """
     if not mixing.active:
         return None
@@ -134,7 +134,7 @@ def make_mixer(mixing: Mixing, seed: int, classes: int) -> Mixer | None:
     def mixer(
         images: tf.Tensor, labels: tf.Tensor, epoch: tf.Tensor, records: tf.Tensor
     ) -> tuple[tf.Tensor, tf.Tensor]:
-        soft = tf.one_hot(labels, classes)
+        soft = labels if labels.shape.rank == 2 else tf.one_hot(labels, classes)
         return mix(images, soft, epoch, records, seed=seed, mixing=mixing)
 
     return mixer
@@ -171,7 +171,7 @@ def train_dataset(
 
     Returns:
         A dataset of images float32 ``[B, S, S, 3]`` in 0–255 and labels int32 ``[B]``, or float32
-        ``[B, K]`` with a mixer. With a shard, ``B`` is the size of a slice.
+        ``[B, K]`` with a mixer or soft labels. With a shard, ``B`` is the size of a slice.
 
     Example:
         >>> from seedtf.data.catalog import Catalog
@@ -191,7 +191,7 @@ def train_dataset(
         (TensorShape([3, 16, 16, 3]), 'float32', TensorShape([3]))
     """
     records = tf.constant(records, tf.int64)
-    labels = tf.constant(store.catalog.labels)
+    labels = _train_labels(store)
 
     def make_batch(
         epoch: tf.Tensor, positions: tf.Tensor, look_up: LookUp = store.look_up
@@ -239,11 +239,12 @@ def device_dataset(
         shard: the slices of every batch to produce.
 
     Returns:
-        A dataset of (features, labels int32 ``[B]``). The features are ``epoch`` and ``record``, int64
-        ``[B]``, and with ``with_images`` also ``image``, uint8 ``[B, S, S, 3]``.
+        A dataset of (features, labels int32 ``[B]``, or float32 ``[B, K]`` if they are soft). The
+        features are ``epoch`` and ``record``, int64 ``[B]``, and with ``with_images`` also ``image``,
+        uint8 ``[B, S, S, 3]``.
     """
     records = tf.constant(records, tf.int64)
-    labels = tf.constant(store.catalog.labels)
+    labels = _train_labels(store)
 
     def make_batch(
         epoch: tf.Tensor, positions: tf.Tensor
@@ -284,6 +285,11 @@ def eval_dataset(
     batches = shard.of_records(records, batch_size)
     batches = batches.map(make_batch, tf.data.AUTOTUNE, deterministic=True)
     return batches.prefetch(tf.data.AUTOTUNE)
+
+
+def _train_labels(store: Store) -> tf.Tensor:
+    """Labels int32 ``[N]``, or the store's soft labels float32 ``[N, K]``."""
+    return tf.constant(store.catalog.labels if store.soft_labels is None else store.soft_labels)
 
 
 def _prefetch(

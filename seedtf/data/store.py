@@ -46,7 +46,7 @@ FORMAT = 2
 """Version of the cache format; it is part of the cache key, so older cache files are not reused."""
 
 _CGROUP = Path("/sys/fs/cgroup")
-# The images may fill these fractions of what is free; training needs memory and disk for itself too.
+# The images may fill these fractions of what is free, because training needs some of it too.
 _RAM_FRACTION = 0.5
 _DISK_FRACTION = 0.8
 
@@ -73,6 +73,7 @@ class Store:
         images: uint8 ``[N, S, S, 3]``, RGB, in memory or mapped; None for ``off``.
         cache_file: for ``disk``, the file with the pixels of all images, without a header.
         files: for ``off``, the reader of the files.
+        soft_labels: float32 ``[N, K]`` that training uses instead of the catalog's labels, or None.
     """
 
     catalog: Catalog
@@ -83,6 +84,7 @@ class Store:
     images: tf.Tensor | None = None
     cache_file: str = ""
     files: FileReader | None = None
+    soft_labels: np.ndarray | None = None
 
     def read(self, indices: tf.Tensor) -> tf.Tensor:
         """int64 ``[B]`` → uint8 ``[B, S, S, 3]``, RGB; in a graph or eagerly."""
@@ -114,9 +116,8 @@ def plan_cache(
 ) -> CachePlan:
     """Decides where to keep ``num_images`` images of ``size``² pixels.
 
-    ``auto`` chooses memory if the images fill at most half of the free memory, otherwise the disk if
-    they fill at most 80 % of its free space, otherwise ``off``. With ``shared``, other processes read
-    the images too, and ``auto`` never chooses memory.
+    ``auto`` is memory if they fill at most half of what is free, else the disk up to 80 %, else
+    ``off``; never memory if ``shared``, because other processes read them too.
 
     Raises:
         UserError: ``ram`` or ``disk`` was requested and has too little free space.
@@ -304,8 +305,7 @@ def _as_tensor(images: np.ndarray) -> tf.Tensor:
 def _empty_aligned(shape: tuple[int, ...]) -> np.ndarray:
     """An uninitialised uint8 array that is aligned to 64 bytes, so that TensorFlow can share it.
 
-    It is in huge pages if the system has them, because they are cleared and mapped in a tenth of the
-    time.
+    Huge pages, where the system has them, are cleared and mapped in a tenth of the time.
     """
     pages = mmap.mmap(-1, math.prod(shape))
     if hasattr(mmap, "MADV_HUGEPAGE"):

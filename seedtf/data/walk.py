@@ -39,11 +39,12 @@ _SYSTEM_NAMES = frozenset(
     }
 )
 # The names in a folder by which it is known as an output of seedtf: a run, a learning-rate search, a
-# tuning, and the embedded sample in a cache folder. Folders end with a slash.
+# tuning, a cross-validation, and the embedded sample in a cache folder. Folders end with a slash.
 _OUTPUTS = (
     frozenset({"checkpoints/", "state/"}),
     frozenset({"lr_find.csv", "lr_find.png"}),
     frozenset({"trials.csv", "importance.png"}),
+    frozenset({"folds.csv", "folds.json"}),
     frozenset({".seedtf-sample.json"}),
 )
 

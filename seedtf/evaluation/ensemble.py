@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -122,7 +121,7 @@ def _write(folder: Path, runs: Sequence[Run], weights: np.ndarray, images: int) 
 def _unseen(run: Run, batch_size: int) -> _Unseen:
     """The images that a member has not trained on, by absolute path, with its probabilities."""
     if run.is_folds:
-        return _read_out_of_fold(run)
+        return FoldsPaths(run.run_dir).read_predictions(run.class_names)
     judged = judge(
         run.load_members(use_snapshots=False), *open_validation(run), tta=1, batch_size=batch_size
     )
@@ -132,22 +131,3 @@ def _unseen(run: Run, batch_size: int) -> _Unseen:
         os.path.join(judged.data_root, path): (run.class_names[label], values)
         for path, label, values in rows
     }
-
-
-def _read_out_of_fold(run: Run) -> _Unseen:
-    table = FoldsPaths(run.run_dir).predictions
-    columns = [f"p:{name}" for name in run.class_names]
-    root = run.settings["resolved"]["data_root"]
-    try:
-        with table.open(newline="", encoding="utf-8") as file:
-            return {
-                os.path.join(root, row["path"]): (
-                    row["true"],
-                    np.array([float(row[column]) for column in columns]),
-                )
-                for row in csv.DictReader(file)
-            }
-    except (OSError, KeyError, ValueError) as error:
-        raise UserError(
-            f"{table}: missing or damaged ({error}); run seedtf evaluate {run.run_dir} again"
-        ) from None

@@ -7,14 +7,17 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from seedtf.data.table_text import read_csv
 from seedtf.errors import UserError
 from seedtf.files import csv_line, write_lines, write_text
+from seedtf.runs.folder import read_settings
 from seedtf.runs.paths import RunPaths
 
 __all__ = ["GROUPS", "TEST_FOLD", "FoldRow", "FoldsPaths", "is_folds", "read_folds"]
@@ -122,6 +125,25 @@ class FoldsPaths:
         """
         rows = read_csv(self.table, ("file", "label", "fold", "group"), "folds")
         return [FoldRow(*row) for row in rows]
+
+    def read_predictions(self, class_names: Sequence[str]) -> dict[str, tuple[str, np.ndarray]]:
+        """The rows of ``oof.csv`` by absolute path: the label, and float64 ``[K]`` probabilities.
+
+        Raises:
+            UserError: the table is missing or damaged, or lacks a class.
+        """
+        root = read_settings(self.fold(0).root)["resolved"]["data_root"]
+        columns = [f"p:{name}" for name in class_names]
+        rows = read_csv(self.predictions, ("path", "true", *columns), "folds")
+        try:
+            return {
+                os.path.join(root, path): (label, np.array(values, np.float64))
+                for path, label, *values in rows
+            }
+        except ValueError as error:
+            raise UserError(
+                f"{self.predictions}: damaged ({error}); run seedtf evaluate {self.root} again"
+            ) from None
 
     def write_table(self, rows: Iterable[FoldRow]) -> None:
         """Writes ``folds.csv``."""

@@ -41,13 +41,15 @@ RESUME_MAY_CHANGE = (
     "save_minutes",
     "strategy",
     "strict",
+    "teacher",
     "worker_timeout",
     *PATHS,
     *LAYOUT,
     *GROUPS,
 )
 """Flags that do not change the numbers, so a resumed run may change them. The location of the data is
-one of them, because the data itself is compared, and so are the flags that decide the split."""
+one of them, because the data itself is compared, and so are the flags that decide the split
+and the probabilities of a teacher."""
 
 
 def resumed_config(resume: str, given: Mapping[str, Any]) -> TrainConfig:

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import importlib.metadata
 import json
@@ -13,6 +14,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from seedtf.config.train_config import TrainConfig
 from seedtf.data.catalog import Catalog
 from seedtf.data.dataset import Dataset
 from seedtf.data.paths import RemotePath
@@ -52,6 +54,7 @@ def run_identity(plan: Plan, dataset: Dataset, replicas: int = 1) -> dict[str, A
         "the number of pictures": len(catalog),
         "the pictures (names, sizes, labels)": _data_digest(catalog),
         "the split": _split_digest(dataset),
+        **({"the probabilities of --teacher": _teacher_digest(dataset)} if config.teacher else {}),
     }
 
 
@@ -94,12 +97,15 @@ def load_resume_state(
 
 def check_identity(run_dir: str, saved: Mapping[str, Any], now: Mapping[str, Any]) -> None:
     """Raises UserError naming the first thing that differs between a state and this run."""
+    # A flag that the release of the state did not have yet counts as its default.
+    defaults = {f"--{each.name}": each.default for each in dataclasses.fields(TrainConfig)}
     for name, value in now.items():
-        if saved.get(name) != value:
+        before = saved.get(name, defaults.get(name))
+        if before != value:
             # The keys of older states say "pictures"; the console says "images".
             shown = name.replace("pictures", "images")
             raise UserError(
-                f"--resume={run_dir}: {shown} was {_short(saved.get(name))} and is now "
+                f"--resume={run_dir}: {shown} was {_short(before)} and is now "
                 f"{_short(value)}; restore it, or start a new run"
             )
 
@@ -120,6 +126,11 @@ def _split_digest(dataset: Dataset) -> str:
     digest.update(dataset.split.val.tobytes())
     digest.update(dataset.split.test.tobytes())
     return digest.hexdigest()
+
+
+def _teacher_digest(dataset: Dataset) -> str:
+    soft = dataset.store.soft_labels
+    return hashlib.blake2b(b"" if soft is None else soft.tobytes(), digest_size=16).hexdigest()
 
 
 def _short(value: Any) -> str:

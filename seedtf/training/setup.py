@@ -24,6 +24,7 @@ from seedtf.training.optim.optimizers import make_optimizer
 from seedtf.training.optim.param_groups import layerwise_lr, no_decay_variables
 from seedtf.training.plan import Plan
 from seedtf.training.resolve import Settings
+from seedtf.training.teacher import with_teacher
 
 __all__ = [
     "configure_tensorflow",
@@ -93,7 +94,7 @@ def load_training_data(config: TrainConfig) -> Dataset:
     Raises:
         UserError: as ``load_dataset``.
     """
-    return load_dataset(
+    dataset = load_dataset(
         data_folder(config),
         image_size=config.image_size,
         labels_csv=config.labels_csv,
@@ -117,6 +118,7 @@ def load_training_data(config: TrainConfig) -> Dataset:
         data_service=config.data_service,
         strict=config.strict,
     )
+    return with_teacher(config, dataset)
 
 
 def make_network(plan: Plan, dataset: Dataset) -> keras.Model:

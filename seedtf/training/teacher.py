@@ -1,0 +1,88 @@
+"""Soft labels from a cross-validation, so that one network learns what several runs know.
+
+G. Hinton, O. Vinyals, J. Dean, "Distilling the knowledge in a neural network", 2015. The teacher of an
+image is the one run that did not train on it, because a run is too sure of the images that it has seen.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from seedtf.config.train_config import TrainConfig
+from seedtf.data.dataset import Dataset
+from seedtf.errors import UserError
+from seedtf.report import report
+from seedtf.runs.folder import read_class_names
+from seedtf.runs.folds import FoldsPaths, is_folds
+
+__all__ = ["soften", "with_teacher"]
+
+
+def with_teacher(config: TrainConfig, dataset: Dataset) -> Dataset:
+    """``dataset`` with the soft labels of ``--teacher``; unchanged without the flag.
+
+    The labels of validation and test images stay as they are. A training image that is not in the
+    cross-validation keeps its label, and the number of the others is reported.
+
+    Raises:
+        UserError: the folder is no finished cross-validation, its classes differ, or it has none of
+            the training images.
+    """
+    if not config.teacher:
+        return dataset
+    catalog, folder = dataset.store.catalog, Path(config.teacher)
+    if not is_folds(folder):
+        raise UserError(
+            f"--teacher={folder}: not a folder of seedtf folds; pass one that is finished"
+        )
+    if read_class_names(folder) != catalog.class_names:
+        raise UserError(f"--teacher={folder}: has other classes than --data_dir; pass another one")
+    known = FoldsPaths(folder).read_predictions(catalog.class_names)
+    paths = [os.path.realpath(catalog.absolute_paths()[record]) for record in dataset.split.train]
+    taught = {os.path.realpath(path): row[1] for path, row in known.items()}
+    places = [place for place, path in enumerate(paths) if path in taught]
+    if not places:
+        raise UserError(
+            f"--teacher={folder}: has predicted none of the {len(paths)} training images; pass one of "
+            "the same images"
+        )
+    labels = np.eye(len(catalog.class_names), dtype=np.float32)[catalog.labels]
+    records = dataset.split.train[places]
+    probabilities = np.array([taught[paths[place]] for place in places])
+    labels[records] = soften(
+        labels[records], probabilities, config.teacher_weight, config.teacher_temperature
+    )
+    report(
+        "teacher",
+        f"{folder}: {len(places):,} of {len(paths):,} training images have soft labels, "
+        f"{config.teacher_weight:g} of them its probabilities at temperature "
+        f"{config.teacher_temperature:g}",
+    )
+    return replace(dataset, store=replace(dataset.store, soft_labels=labels))
+
+
+def soften(
+    labels: np.ndarray, probabilities: np.ndarray, weight: float, temperature: float
+) -> np.ndarray:
+    """``(1 − weight) · labels + weight · softmax(log probabilities / temperature)``.
+
+    Args:
+        labels, probabilities: float ``[N, K]``, rows that sum to 1.
+        weight: in [0, 1].
+        temperature: above 0.
+
+    Returns:
+        float32 ``[N, K]``.
+
+    Example:
+        >>> soften(np.array([[1.0, 0.0]]), np.array([[0.8, 0.2]]), 0.5, 2.0).round(3).tolist()
+        [[0.8330000042915344, 0.16699999570846558]]
+    """
+    logits = np.log(np.maximum(probabilities, np.finfo(np.float32).tiny)) / temperature
+    powers = np.exp(logits - logits.max(axis=1, keepdims=True))
+    soft = powers / powers.sum(axis=1, keepdims=True)
+    return ((1 - weight) * labels + weight * soft).astype(np.float32)
