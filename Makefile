@@ -1,6 +1,7 @@
 # make demo   trains on the embedded sample images   make docs       builds an API page into build/docs
 # make test   lints and runs every test              make promises   writes tests/README.md
 # make lint   runs Ruff and mypy                     make clean      removes what these made
+# make fuzz   gives hostile inputs to every reader of foreign data, for an hour
 # make test-addons   runs the tests of the environment with TensorFlow 2.15 and TensorFlow Addons
 
 PYTHON ?= python3
@@ -17,7 +18,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: demo test test-addons addons-tests browser lint docs promises clean
+.PHONY: demo test test-addons addons-tests browser lint docs promises fuzz clean
 
 demo: $(VENV)/.installed
 	$(BIN)/seedtf train $(DEMO_FLAGS)
@@ -57,6 +58,18 @@ docs: $(VENV)/.installed-docs
 
 promises: $(VENV)/.installed
 	$(BIN)/python tests/write_readme.py
+
+# Each target for an equal part of FUZZ_SECONDS; atheris has wheels for Linux only.
+FUZZ_TARGETS := header decode table layout archive
+FUZZ_SECONDS ?= 3600
+
+fuzz: $(VENV)/.installed-dev
+	$(BIN)/python -m pip install --quiet 'atheris>=2.3,<4'
+	@for target in $(FUZZ_TARGETS); do \
+	  echo "fuzzing $$target"; \
+	  $(BIN)/python tests/fuzz.py $$target \
+	    -max_total_time=$$(($(FUZZ_SECONDS) / $(words $(FUZZ_TARGETS)))) -verbosity=0 || exit 1; \
+	done
 
 clean:
 	rm -rf $(VENV) $(ADDONS_VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -100,6 +100,9 @@ setup(
             "openvino>=2025.0,<2027",
             "tensorflow-serving-api>=2.21,<2.22",
             *TEST,
+            # the test that trains in a notebook
+            "ipykernel>=6.29,<8",
+            "nbclient>=0.10,<0.12",
             "ruff>=0.17,<0.18",
             "mypy>=1.19,<3",
             "types-psutil>=6,<8",

@@ -7,13 +7,16 @@ seconds; the tests of a row look at its part of the output.
 from __future__ import annotations
 
 import errno
+import functools
 import os
 import re
+import shutil
 import stat
 import subprocess
 import sys
+import tempfile
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -56,12 +59,37 @@ def child_environment(changes: Mapping[str, str | None]) -> dict[str, str]:
     return {name: value for name, value in merged.items() if value is not None}
 
 
+# As in a container: a user without a name, who may read everything but write only what is his, and
+# whose shared memory is that of Docker. Only root can start such a process.
+USER = 54321
+CONTAINER = (
+    *("unshare", "--mount", "sh", "-c"),
+    'mount -t tmpfs -o size=64m tmpfs /dev/shm && exec "$@"',
+    *("sh", "setpriv", f"--reuid={USER}", f"--regid={USER}", "--clear-groups"),
+    *("--inh-caps=-all,+dac_read_search", "--ambient-caps=+dac_read_search"),
+)
+
+
+@functools.cache
+def why_no_container() -> str:
+    """Why this machine cannot start a process as in a container; empty if it can."""
+    if os.getuid() != 0:
+        return "only root can start a process as another user"
+    if missing := [name for name in ("unshare", "setpriv") if not shutil.which(name)]:
+        return f"{missing[0]} is not installed"
+    done = subprocess.run([*CONTAINER, "true"], capture_output=True, text=True, check=False)
+    return done.stderr.strip()
+
+
 def run_commands(
-    lines: list[str], folder: Path, changes: Mapping[str, str | None]
+    lines: list[str],
+    folder: Path,
+    changes: Mapping[str, str | None],
+    prefix: Sequence[str] = (),
 ) -> dict[str, Shown]:
     """Runs command lines in one new process and returns, by command, the code and both outputs."""
     done = subprocess.run(
-        [sys.executable, "-c", MANY_COMMANDS],
+        [*prefix, sys.executable, "-c", MANY_COMMANDS],
         input="\n".join(lines),
         capture_output=True,
         text=True,
@@ -83,8 +111,14 @@ def run_commands(
 
 @pytest.fixture(scope="module")
 def hostile(tiny_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Shown]:
-    """What the commands show with all hostile settings at once; ``folder`` is their working folder."""
+    """What the commands show with all hostile settings at once; ``folder`` is their working folder.
+
+    If root runs the tests, they run as in a container, for a user without a home folder.
+    """
     folder = tmp_path_factory.mktemp("hostile")
+    container = not why_no_container()
+    if container:
+        os.chown(folder, USER, USER)
     (folder / "matplotlibrc").write_text("text.usetex: True\nfont.family: no such font\n")
     (folder / "keras.json").write_text(KERAS_JSON)
     lines = [
@@ -103,8 +137,9 @@ def hostile(tiny_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> dict
         "KERAS_MAX_STEPS_PER_EPOCH": "1",
         "PYTHONIOENCODING": "ascii",
         "TF_CPP_MIN_LOG_LEVEL": "3",
+        **({"HOME": None, "XDG_CACHE_HOME": None, "USER": None} if container else {}),
     }
-    shown = run_commands(lines, folder, changes)
+    shown = run_commands(lines, folder, changes, CONTAINER if container else ())
     assert set(shown) == {line.split()[0] for line in lines}
     return {**shown, "folder": Shown(0, str(folder), "")}
 
@@ -114,6 +149,36 @@ def test_a_command_works_with_everything_hostile_at_once(command, hostile) -> No
     shown = hostile[command]
     assert shown.code in ((0, 1) if command == "check" else (0,)), shown
     assert "Traceback" not in shown.out + shown.err
+
+
+def test_commands_work_as_in_a_container(hostile) -> None:
+    if reason := why_no_container():
+        pytest.skip(reason)
+    run = Path(hostile["folder"].out, "run")
+    assert run.stat().st_uid == USER
+    cache = f"no home folder is known; cache files go to {tempfile.gettempdir()}/seedtf-{USER}"
+    assert any(cache in shown.out for shown in hostile.values())
+
+
+def test_commands_work_with_a_home_folder_that_is_read_only(
+    tiny_folder: Path, tmp_path: Path
+) -> None:
+    if reason := why_no_container():
+        pytest.skip(reason)
+    home, folder = tmp_path / "home", tmp_path / "work"
+    home.mkdir(0o555)
+    folder.mkdir()
+    os.chown(folder, USER, USER)
+    lines = [f"preview --data_dir='{tiny_folder}'", f"check '{tiny_folder}'"]
+    lines.append(f"lr_find --data_dir=sample {TRAINING}")
+    changes = {"HOME": str(home), "XDG_CACHE_HOME": None}
+    shown = run_commands(lines, folder, changes, CONTAINER)
+    assert (shown["preview"].code, shown["preview"].err) == (0, "")
+    assert (shown["check"].code, shown["check"].err.strip()) == (1, "")  # tiny images
+    refused = f"seedtf lr_find: --cache_dir={home}/.cache/seedtf: Permission denied; pass another"
+    assert shown["lr_find"].code == 2
+    assert shown["lr_find"].err.strip().startswith(refused)
+    assert list(home.iterdir()) == []
 
 
 def test_settings_of_keras_do_not_reach_a_command(hostile) -> None:

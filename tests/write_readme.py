@@ -1,7 +1,8 @@
 """Writes tests/README.md: what seedtf promises, and the tests that hold it. Run by ``make promises``.
 
-The promises are listed here, each with its tests. The second table has the first sentence of every
-test module's docstring. ``test_docs.py`` fails if the page is not up to date.
+The promises are listed here, each with its tests, and the cases that people have reported in
+``reported_cases.py``. The last table has the first sentence of every test module's docstring.
+``test_docs.py`` fails if the page is not up to date.
 """
 
 from __future__ import annotations
@@ -9,6 +10,8 @@ from __future__ import annotations
 import ast
 import re
 from pathlib import Path
+
+from reported_cases import CASES
 
 TESTS = Path(__file__).resolve().parent
 
@@ -180,20 +183,31 @@ def page() -> str:
                 modules_of.setdefault(node.name, []).append(name)
     parts = [HEAD]
     for heading, promises in PROMISES.items():
-        parts.append(f"## {heading}\n\n| promise | tests |\n|---|---|")
-        for promise, tests in promises.items():
-            cells = ", ".join(_links(test, modules_of) for test in tests)
-            parts.append(f"| {promise} | {cells} |")
-        parts[-1] += "\n"
+        parts.append(_table(f"## {heading}", "promise", promises, modules_of))
+    parts.append("## Cases that people have reported\n")
+    for heading, cases in CASES.items():
+        parts.append(_table(f"### {heading}", "case", cases, modules_of))
     parts.append("## Every test module\n\n| module | contents |\n|---|---|")
     parts += [f"| [{name}]({name}) | {_summary(tree)} |" for name, tree in trees.items()]
     return "\n".join(parts) + "\n"
 
 
+def _table(
+    heading: str, kind: str, rows: dict[str, tuple[str, ...]], modules_of: dict[str, list[str]]
+) -> str:
+    lines = [f"{heading}\n\n| {kind} | tests |\n|---|---|"]
+    for row, tests in rows.items():
+        cells = ", ".join(_links(test, modules_of) for test in tests)
+        lines.append(f"| {row} | {cells} |")
+    return "\n".join(lines) + "\n"
+
+
 def _links(test: str, modules_of: dict[str, list[str]]) -> str:
     """Links to a test, which may stand in more than one module; or to a whole module."""
     if test not in modules_of:
-        raise ValueError(f"{Path(__file__).name}: there is no test {test}; correct PROMISES")
+        raise ValueError(
+            f"{Path(__file__).name}: there is no test {test}; correct PROMISES or CASES"
+        )
     return ", ".join(f"[{test}]({module})" for module in modules_of[test])
 
 

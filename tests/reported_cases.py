@@ -1,0 +1,150 @@
+"""What people have reported or asked in public, by kind, and the tests of each case.
+
+``write_readme.py`` writes it into tests/README.md.
+"""
+
+from __future__ import annotations
+
+CASES: dict[str, dict[str, tuple[str, ...]]] = {
+    "Environments": {
+        "A notebook: `MPLBACKEND` of another environment; a `matplotlibrc` with LaTeX.": (
+            "test_a_command_works_with_everything_hostile_at_once",
+            "test_matplotlib_is_imported_whatever_mplbackend_names",
+            "test_a_figure_does_not_depend_on_the_users_style",
+            "test_a_notebook_trains",
+        ),
+        "`KERAS_BACKEND`, or a `keras.json` of another project.": (
+            "test_settings_of_keras_do_not_reach_a_command",
+            "test_a_function_called_from_python_refuses_settings_of_keras_by_name",
+            "test_a_keras_json_that_keras_cannot_read_is_named",
+        ),
+        "A container: no `HOME`, a read-only one, 64 MB of `/dev/shm`, another user.": (
+            "test_commands_work_as_in_a_container",
+            "test_commands_work_with_a_home_folder_that_is_read_only",
+            "test_without_a_home_the_cache_lies_in_the_temporary_folder",
+        ),
+        "A locale that is not UTF-8; `PYTHONIOENCODING`.": (
+            "test_every_command_has_help_in_a_hostile_environment",
+            "test_names_with_umlauts_are_names_in_a_locale_without_utf_8",
+        ),
+        "`TF_CPP_MIN_LOG_LEVEL=3`.": ("test_level_3_of_tensorflows_log_is_silent",),
+        "A folder whose name is not UTF-8.": ("test_a_path_that_is_not_utf_8_is_refused_by_name",),
+        "`--data_dir=~/data`.": (
+            "test_a_tilde_is_the_home_folder_in_every_path_flag",
+            "test_a_tilde_in_a_flagfile_is_the_home_folder",
+            "test_a_tilde_without_a_home_is_refused",
+        ),
+        "Ctrl-C, a full disk, an output that cannot be made, in every command.": (
+            "test_ctrl_c_is_one_line",
+            "test_a_full_disk_is_one_line_that_names_the_flag",
+            "test_an_output_that_cannot_be_made_is_one_line_that_names_the_flag",
+            "test_a_full_or_closed_stream_is_no_traceback",
+        ),
+        "A file system without `fsync` of folders, or without locks.": (
+            "test_a_folder_that_cannot_be_flushed_is_no_error",
+            "test_a_file_system_without_locks_gives_a_warning",
+        ),
+    },
+    "Folders and tables": {
+        "`train`, `val`, `test` with class folders.": (
+            "test_split_folders_are_the_split",
+            "test_a_test_folder_without_validation_is_kept",
+            "test_folders_of_a_split_may_be_called_images",
+        ),
+        "One folder too high; several folders with the same class folders.": (
+            "test_one_wrapping_folder_is_entered_and_said",
+            "test_a_validation_folder_may_lie_in_another_folder",
+            "test_folders_that_all_have_the_same_folders_are_no_classes",
+        ),
+        "`--data_dir=.` with `runs/`; folders of the system.": (
+            "test_system_folders_are_no_classes_and_are_said",
+            "test_what_seedtf_wrote_is_no_class",
+            "test_hidden_folders_are_no_classes",
+        ),
+        "Headers, separators, encodings, ids, and forms of paths in tables.": (
+            "test_the_header_names_that_people_use_are_known",
+            "test_the_separator_is_recognised_and_said",
+            "test_the_encodings_of_excel_are_read",
+            "test_a_table_may_lack_a_header",
+            "test_ids_without_suffix_are_found",
+            "test_paths_in_any_spelling_are_found",
+            "test_more_columns_are_ignored",
+            "test_an_ambiguous_column_is_refused_with_the_candidates",
+        ),
+        "Integers as labels, and their names.": (
+            "test_integer_labels_sort_as_numbers",
+            "test_a_name_is_preferred_to_the_number_of_a_class",
+            "test_numbers_have_the_names_of_a_file_beside_the_table",
+        ),
+        "Two labels for a file; several labels in a cell.": (
+            "test_an_unusable_table_is_refused_in_one_line",
+            "test_several_labels_in_a_cell_are_refused",
+            "test_a_label_of_several_words_is_one_label",
+        ),
+        "Rows of train, val and test.": (
+            "test_a_split_column_is_the_split_and_test_rows_are_kept",
+            "test_the_test_rows_of_a_split_table_are_kept",
+            "test_the_test_rows_of_a_table_are_evaluated",
+        ),
+        "Accents in NFC here and in NFD there.": (
+            "test_a_class_is_the_same_with_separate_accents",
+            "test_two_spellings_in_one_folder_are_one_class",
+        ),
+        "Line separators in the name of a class.": (
+            "test_any_class_name_survives_its_file",
+            "test_a_name_with_control_characters_is_one_line",
+        ),
+        "Thousands of classes.": (
+            "test_the_confusion_matrix_of_many_classes_is_an_image_of_bounded_size",
+            "test_the_report_of_ten_thousand_classes_is_written",
+        ),
+        "One image of a class, a class only in training, fewer images than a batch.": (
+            "test_one_training_image_of_a_class_is_enough_where_the_split_is_given",
+            "test_the_default_batch_shrinks_to_the_training_images_and_says_so",
+        ),
+        "Hugging Face's `metadata.csv` and `.jsonl`, Roboflow's `_classes.csv`, Label Studio's CSV.": (
+            "test_metadata_csv_beside_the_images_gives_the_labels",
+            "test_metadata_jsonl_gives_the_labels",
+            "test_metadata_in_every_folder_of_a_split_gives_the_split",
+            "test_roboflows_table_has_one_column_for_each_class",
+            "test_the_paths_of_label_studio_are_found",
+        ),
+        "Archives, also hostile ones.": ("test_cases_archives.py",),
+        "Any tree of any layout is read as what it is, or refused.": ("test_cases_trees.py",),
+        "Any command line ends with a result or in one line.": ("test_cases_command_lines.py",),
+    },
+    "After a training": {
+        "Train 20 epochs more.": (
+            "test_continue_starts_a_new_run_from_the_best_weights_and_the_split",
+            "test_what_cannot_be_continued_is_refused",
+        ),
+        "The same command again with `--resume`.": (
+            "test_a_bare_resume_takes_the_run_in_run_dir",
+            "test_the_same_command_resumes_with_relative_weights",
+        ),
+        "`--weights=RUN`.": ("test_weights_may_be_a_run_folder",),
+        "`evaluate` and `predict` on a checkpoint.": (
+            "test_predict_takes_a_checkpoint_inside_a_run",
+            "test_any_keras_file_and_the_folder_of_checkpoints_lead_to_the_run",
+        ),
+        "Two folders of the same name evaluated.": (
+            "test_reports_on_two_folders_of_one_name_are_both_kept",
+        ),
+        "Sample submissions of other forms.": (
+            "test_ids_without_suffix_and_with_folders_are_matched",
+            "test_one_column_for_each_class_receives_the_probabilities",
+        ),
+        "Quoted patterns; one file through two folders.": (
+            "test_a_quoted_pattern_is_expanded",
+            "test_each_file_comes_once_in_the_order_given",
+        ),
+        "Flags in the style of other tools.": (
+            "test_a_flag_in_another_style_is_answered_with_what_to_type",
+        ),
+        "`lr_find`, `tune` and `preview` on tiny folders.": (
+            "test_lr_find_shrinks_the_default_batch_as_train_does",
+            "test_a_trial_of_tune_leaves_the_default_batch_to_train",
+            "test_preview_of_a_tiny_folder_is_drawn",
+        ),
+    },
+}
