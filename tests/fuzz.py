@@ -8,6 +8,7 @@ pytest does not collect this module.
 
 from __future__ import annotations
 
+import functools
 import io
 import os
 import shutil
@@ -64,11 +65,19 @@ def fuzz_header(data: bytes) -> None:
 def fuzz_decode(data: bytes) -> None:
     """An image is decoded to an array of the right shape, or refused by name."""
     try:
-        image = _decoder()(data).numpy()
+        image = decoder()(data).numpy()
     except RefusedError as error:
         assert error.fault
         return
     assert image.shape == (16, 16, 3)
+
+
+@functools.cache
+def decoder() -> Callable:
+    """The decoder of images; importing TensorFlow for it takes longer than an input may."""
+    from seedtf.images.decode import make_decoder
+
+    return make_decoder(16, MAX_PIXELS)
 
 
 def fuzz_table(data: bytes) -> None:
@@ -129,17 +138,6 @@ def fuzz_archive(data: bytes) -> None:
         assert all(inside in path.resolve().parents for path in inside.rglob("*"))
 
 
-def _decoder() -> Callable:
-    if "decode" not in _CACHE:
-        from seedtf.images.decode import make_decoder
-
-        _CACHE["decode"] = make_decoder(16, MAX_PIXELS)
-    return _CACHE["decode"]
-
-
-_CACHE: dict[str, Callable] = {}
-
-
 def first_inputs(target: str) -> list[bytes]:
     """A whole input of each kind, from which the corpus of a target grows."""
     if target == "table":
@@ -171,6 +169,8 @@ def main() -> None:
     if len(sys.argv) < 2 or sys.argv[1] not in TARGETS:
         sys.exit(f"usage: python tests/fuzz.py {'|'.join(TARGETS)} [-max_total_time=60]")
     target = sys.argv[1]
+    if target == "decode":
+        decoder()
     corpus = OUT / target
     corpus.mkdir(parents=True, exist_ok=True)
     WORK.mkdir(exist_ok=True)

@@ -25,18 +25,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from seedtf.commands.benchmark import KINDS
-from seedtf.commands.check import CheckConfig
-from seedtf.commands.compare import CompareConfig
-from seedtf.commands.data_service import DataServiceConfig
-from seedtf.commands.evaluate import EvaluateConfig
-from seedtf.commands.export import ExportConfig
-from seedtf.commands.lr_find import LrFindConfig
 from seedtf.commands.main import COMMANDS, main
-from seedtf.commands.predict import PredictConfig
-from seedtf.commands.preview import PreviewConfig
-from seedtf.commands.sample import SampleConfig
-from seedtf.commands.tune import TuneConfig
-from seedtf.config.flags import flag_kind
+from seedtf.config.flags import Flags, flag_kind
 from seedtf.config.train_config import TrainConfig
 from seedtf.data.archives import unpacked_folder
 from seedtf.data.columns import Columns
@@ -46,20 +36,20 @@ from seedtf.runs.saved_config import load_resumed
 from seedtf.training.machine import Machine
 from seedtf.training.resolve import resolve
 
-CONFIGS: dict[str, type] = {
-    "train": TrainConfig,
-    "lr_find": LrFindConfig,
-    "tune": TuneConfig,
-    "evaluate": EvaluateConfig,
-    "compare": CompareConfig,
-    "predict": PredictConfig,
-    "export": ExportConfig,
-    "benchmark": CheckConfig,
-    "check": CheckConfig,
-    "data_service": DataServiceConfig,
-    "preview": PreviewConfig,
-    "sample": SampleConfig,
-}
+
+def config_of(command: str) -> type:
+    """The flags of a command: the class in its module, or those of train."""
+    module = importlib.import_module(f"seedtf.commands.{command}")
+    own = [
+        value
+        for value in vars(module).values()
+        if isinstance(value, type) and issubclass(value, Flags)
+        if value.__module__ == module.__name__
+    ]
+    return own[0] if own else TrainConfig
+
+
+CONFIGS = {command: config_of(command) for command in COMMANDS}
 FOLDERS = {
     "plain": ("oak/1.jpg", "oak/2.jpg", "elm/3.png", "elm/4.PNG", "elm/notes.txt"),
     "split": (
@@ -147,6 +137,7 @@ STUBS: dict[str, dict[str, Callable]] = {
         "Search": types.SimpleNamespace,
         "search": lambda search: list_training(search.config),
     },
+    "seedtf.folds.train_folds": {"train_folds": list_training},
     "seedtf.training.preview": {"write_preview": list_training},
     "seedtf.evaluation.evaluate_run": {"evaluate_run": list_evaluation},
     "seedtf.data.check.check": {
@@ -181,7 +172,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         modules = [*COMMANDS, *(f"benchmark_{kind}" for kind in KINDS)]
         for name in modules:
             module = importlib.import_module(f"seedtf.commands.{name}")
-            is_listed = name in ("train", "lr_find", "evaluate", "check", "preview")
+            is_listed = name in ("train", "lr_find", "evaluate", "check", "preview", "folds")
             if hasattr(module, "import_tensorflow"):
                 patch.setattr(module, "import_tensorflow", (lambda: None) if is_listed else stop)
         patch.setattr("seedtf.commands.sample.write_sample", stop)
@@ -267,7 +258,7 @@ def command_lines(draw: st.DrawFn) -> list[str]:
         st.sampled_from([*FOLDERS, "plants.zip"]),
         st.sampled_from(["run", "plain"]),
     )
-    if command in ("train", "lr_find", "tune", "preview"):
+    if command in ("train", "lr_find", "tune", "preview", "folds"):
         line.append(f"--data_dir={draw(folders)}")
         if draw(st.booleans()):
             line.append(f"--labels_csv={draw(st.sampled_from(list(FILES)))}")
@@ -275,12 +266,15 @@ def command_lines(draw: st.DrawFn) -> list[str]:
         line.append(draw(st.sampled_from(list(KINDS))))
     elif command == "check":
         line.append(draw(folders))
+    elif command == "completion":
+        line.append(draw(st.sampled_from(["bash", "sh"])))
     elif command not in ("data_service", "sample"):
-        line += [draw(runs), *(draw(runs) for _ in range(command in ("compare", "predict")))]
+        two = command in ("compare", "predict", "ensemble")
+        line += [draw(runs), *(draw(runs) for _ in range(two))]
     flags = [f for f in fields if f.name not in ("data_dir", "help", "storage", "study")]
-    for field in draw(st.lists(st.sampled_from(flags), max_size=3)):
+    for field in draw(st.lists(st.sampled_from(flags), max_size=3)) if flags else ():
         line.append(draw(st.sampled_from(good_flags(config_class, field))))
-    if draw(st.booleans()):
+    if flags and draw(st.booleans()):
         fields = draw(st.lists(st.sampled_from(flags), min_size=1, max_size=2))
         line += [draw(wrong_arguments(field)) for field in fields]
     return line

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from seedtf.data.catalog import Catalog, Fault, composed
+from seedtf.data.check.decoder_warnings import DecoderWarnings
 from seedtf.data.check.near_duplicates import (
     FINGERPRINT_SIZE,
     THUMBNAIL,
@@ -53,6 +54,7 @@ NOTE = "note"
 
 _WARNINGS = frozenset(
     {
+        "damaged",
         "empty class",
         "extreme aspect",
         "identical file",
@@ -222,6 +224,7 @@ def _read_all(catalog: Catalog, max_pixels: int) -> tuple[_Facts, np.ndarray, li
         np.zeros((count, VIEWS, *THUMBNAIL), np.uint8),
     )
     decode = make_decoder(FINGERPRINT_SIZE, max_pixels)
+    warnings = DecoderWarnings()
 
     def check(index: int, path: str) -> None:
         data = read_file(path, max_pixels)
@@ -232,15 +235,20 @@ def _read_all(catalog: Catalog, max_pixels: int) -> tuple[_Facts, np.ndarray, li
             raise RefusedError(
                 error.fault, f"{kind}; {error.detail}" if kind else error.detail
             ) from None
-        facts.hashes[index], facts.thumbnails[index] = fingerprint(decode(data).numpy())
+        pixels, damage = warnings.decode(lambda: decode(data).numpy())
+        facts.hashes[index], facts.thumbnails[index] = fingerprint(pixels)
         digest = hashlib.blake2b(data, digest_size=_DIGEST.itemsize)
         facts.digests[index] = np.frombuffer(digest.digest(), _DIGEST)[0]
         facts.formats[index] = _FORMATS.index(header.format)
         facts.sizes[index] = header.width, header.height
-        if traits := image_traits(catalog.paths[index], data, header):
+        traits = image_traits(catalog.paths[index], data, header)
+        if damage:
+            traits.append(("damaged", damage))
+        if traits:
             facts.traits[index] = traits
 
-    good, faults = map_files(catalog, check, "checking")
+    with warnings.collect():
+        good, faults = map_files(catalog, check, "checking")
     return facts, good, faults
 
 
