@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from figures import replace_figures
 from hypothesis import HealthCheck, settings
 from PIL import Image
 
@@ -43,6 +45,39 @@ def _private_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("xdg_cache")))
         yield
+
+
+Shared = Callable[[str, Callable[[Path], object]], Path]
+
+
+@pytest.fixture(scope="session")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Shared:
+    """``shared(name, make)`` is a folder that ``make`` fills once for all processes that run tests.
+
+    The first test that needs it makes it, and others wait meanwhile. No test may change it.
+    """
+    base = tmp_path_factory.getbasetemp()
+    # With several processes that run tests, each has a folder of its own in a common one.
+    base = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+
+    def shared_folder(name: str, make: Callable[[Path], object]) -> Path:
+        folder, made = base / f"shared-{name}", base / f"shared-{name}-made"
+        with (base / f"shared-{name}-lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not made.exists():
+                shutil.rmtree(folder, ignore_errors=True)  # left by an attempt that failed
+                folder.mkdir()
+                make(folder)
+                made.touch()
+        return folder
+
+    return shared_folder
+
+
+@pytest.fixture
+def without_figures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Figures are a tiny image; see ``figures.py``."""
+    replace_figures(monkeypatch.setattr)
 
 
 @pytest.fixture(scope="session")

@@ -13,7 +13,7 @@ from seedtf.config.train_config import TrainConfig
 from seedtf.data.catalog import scan_folder
 from seedtf.data.store import CachePlan, Store, build_store
 from seedtf.plots.augmentation import draw_preview
-from seedtf.training.train import train_and_evaluate
+from seedtf.training.train import open_session
 
 TINY = {"model": "tiny", "weights": "none", "image_size": 16, "batch_size": 4, "epochs": 2}
 ON = {
@@ -46,9 +46,9 @@ def store(tiny_folder: Path, tmp_path: Path) -> Store:
 def test_the_first_lines_name_everything_that_is_on(
     tiny_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    train_and_evaluate(
-        TrainConfig(data_dir=str(tiny_folder), run_dir=str(tmp_path / "run"), **TINY, **ON)
-    )
+    run = {"data_dir": str(tiny_folder), "run_dir": str(tmp_path / "run")}
+    with open_session(TrainConfig(**run, **TINY, **ON)):
+        pass  # everything up to the first step
     printed = lines(capsys.readouterr().out)
     assert printed["augment"].startswith(
         "strength auto, MixUp by Beta(0.2), CutMix by Beta(1), a rectangle erased in 0.25 of the "
@@ -69,7 +69,8 @@ def test_the_first_lines_leave_out_what_is_off(
     tiny_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run = {"data_dir": str(tiny_folder), "run_dir": str(tmp_path / "run"), "recipe": "original"}
-    train_and_evaluate(TrainConfig(**run, **TINY))
+    with open_session(TrainConfig(**run, **TINY)):
+        pass
     printed = lines(capsys.readouterr().out)
     assert printed["augment"].startswith("strength 1; on the host")
     assert printed["update"] == "weight decay 0"

@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import forked
 import keras
 import numpy as np
 import pytest
@@ -164,12 +165,8 @@ def test_the_signatures_are_what_clients_rely_on(signatures: dict[str, Any]) -> 
 
 def test_saved_model_cli_shows_the_contract(exported: export.Exported) -> None:
     arguments = f"show --dir {exported.folder} --tag_set serve --signature_def serving_default"
-    completed = subprocess.run(
-        [sys.executable, "-m", "tensorflow.python.tools.saved_model_cli", *arguments.split()],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    command = [sys.executable, "-m", "tensorflow.python.tools.saved_model_cli", *arguments.split()]
+    completed = forked.run_python(command)
     assert completed.returncode == 0, completed.stderr
     shown = " ".join(completed.stdout.split())
     assert "inputs['image_bytes'] tensor_info: dtype: DT_STRING shape: (-1)" in shown

@@ -9,10 +9,9 @@ from __future__ import annotations
 import os
 import resource
 import signal
-import subprocess
-import sys
 from pathlib import Path
 
+import forked
 import pytest
 from hostile_files import hostile_files, whole_files
 
@@ -33,12 +32,12 @@ LARGE_PIXELS = 25_000_000
 LARGE_MEMORY_BYTES = 512 << 20  # 100 MB are RGBA, 75 MB the result
 
 
-def decode_under_limits(folder: Path) -> None:
+def decode_under_limits(arguments: list[str]) -> None:
     """The process under test: prints the name of a file before it is opened, then the outcome."""
     from seedtf.images.decode import make_decoder
     from seedtf.images.header import RefusedError
 
-    decode = make_decoder(32, MAX_PIXELS)
+    folder, decode = Path(arguments[0]), make_decoder(32, MAX_PIXELS)
     for data in whole_files().values():  # starts TensorFlow's threads
         decode(data)
     limit_memory(MEMORY_BYTES)
@@ -74,8 +73,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def outcomes(folder: Path) -> dict[str, str]:
-    command = [sys.executable, __file__, str(folder)]
-    done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=300)
+    done = forked.run("test_hostile:decode_under_limits", [str(folder)])
     assert done.returncode == 0, done.stdout.splitlines()[-1:] + done.stderr.splitlines()[-3:]
     *lines, large = done.stdout.splitlines()
     # It would take over 900 MB if all of its pixels were blended at once.
@@ -127,7 +125,3 @@ def test_check_lists_every_hostile_file_as_usable_or_left_out(
     by_path = {f"class/{name}": outcome for name, outcome in outcomes.items()}
     assert left_out == {path: v for path, v in by_path.items() if not v.startswith("array")}
     assert set(result.catalog.paths) == by_path.keys() - left_out.keys()
-
-
-if __name__ == "__main__":
-    decode_under_limits(Path(sys.argv[1]))

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import tensorflow as tf
+from figures import replace_figures
 
 from seedtf.commands.main import main
 from seedtf.compat.keras import all_variables
@@ -30,6 +31,8 @@ from seedtf.training.setup import load_training_data
 from seedtf.training.state import TrainState, read_state
 from seedtf.training.train import train_and_evaluate
 from seedtf.training.trainer import Trainer
+
+pytestmark = pytest.mark.usefixtures("without_figures")
 
 SIZE = 16
 PLAIN = {
@@ -256,7 +259,10 @@ def stop_before(patch: pytest.MonkeyPatch, *, epoch: int, step: int) -> None:
 @pytest.fixture(scope="module")
 def plain_run(tiny_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     run_dir = tmp_path_factory.mktemp("plain") / "run"
-    return trained(TrainConfig(data_dir=str(tiny_folder), run_dir=str(run_dir), **PLAIN, **QUICK))
+    config = TrainConfig(data_dir=str(tiny_folder), run_dir=str(run_dir), **PLAIN, **QUICK)
+    with pytest.MonkeyPatch.context() as patch:
+        replace_figures(patch.setattr)
+        return trained(config)
 
 
 def learnt(run_dir: Path) -> list[float]:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import csv
-import os
 import random
 import re
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
+import forked
 import keras
 import numpy as np
 import pytest
@@ -197,12 +196,8 @@ def data(tmp_path_factory) -> Path:
 
 
 def lr_find(folder: Path, data: Path, *more: str) -> subprocess.CompletedProcess:
-    command = [sys.executable, "-m", "seedtf", "lr_find", f"--data_dir={data}", "--model=tiny"]
-    flags = ["--weights=none", "--image_size=16", "--batch_size=8", *more]
-    environment = {k: v for k, v in os.environ.items() if k != "TF_CPP_MIN_LOG_LEVEL"}
-    return subprocess.run(
-        [*command, *flags], capture_output=True, text=True, check=False, cwd=folder, env=environment
-    )
+    flags = ["--model=tiny", "--weights=none", "--image_size=16", "--batch_size=8", *more]
+    return forked.seedtf("lr_find", f"--data_dir={data}", *flags, cwd=folder)
 
 
 def test_the_command_prints_a_flag_and_writes_plot_and_table(tmp_path, data):

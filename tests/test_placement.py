@@ -68,6 +68,7 @@ def test_the_step_sees_the_pixels_of_the_host(store: Store, streamed: bool) -> N
     assert steps == 4  # across the end of an epoch
 
 
+@pytest.mark.usefixtures("without_figures")
 @pytest.mark.parametrize("strength", [1.0, "auto"])
 def test_a_run_on_the_device_has_the_history_of_one_on_the_host(
     strength: float | str,
@@ -90,6 +91,8 @@ def test_a_run_on_the_device_has_the_history_of_one_on_the_host(
                 image_size=SIZE,
                 batch_size=4,
                 epochs=2,
+                recipe="original",
+                optimizer="sgd",
                 placement=placement,
                 augment_strength=strength,
             )

@@ -1,7 +1,9 @@
 """Killed at any moment, a run that is resumed ends as if it had never been interrupted."""
 
+import json
 import os
 import random
+import resource
 import shutil
 import signal
 import subprocess
@@ -9,49 +11,33 @@ import sys
 import time
 from pathlib import Path
 
-import numpy as np
+import forked
 import pytest
 
 from seedtf.commands.main import main
 from seedtf.data.sample.write import write_sample
 
+HERE = Path(__file__).parent
 # a longer mode: SEEDTF_KILLS=50 SEEDTF_KILL_DATA=folder SEEDTF_KILL_FLAGS="--image_size=32 …"
 KILLS = int(os.environ.get("SEEDTF_KILLS", "10"))
 SMALL = (
-    "--image_size=16 --batch_size=16 --epochs=4 --freeze_epochs=1 --save_minutes=0.001 "
+    "--image_size=16 --batch_size=16 --epochs=3 --freeze_epochs=1 --save_minutes=0.001 "
     # every ingredient that has a state, or draws, of its own
     "--progressive_sizes=12 --ema_horizon=0.2 --augment_strength=auto --mixup=0.2 --cutmix=1 "
     "--random_erasing=0.2 --class_weights=auto --sampler=balanced --body_lr_factor=0.5 --clip_norm=5"
 )
 FLAGS = os.environ.get("SEEDTF_KILL_FLAGS", SMALL).split()
 
-# Kills its own process at a chosen call of the functions that every write goes through: before a
-# rename, before a flush to disk, or with half a file written.
-DEADLY = """
-import os, pathlib, signal, sys
-fatal, calls = int(sys.argv.pop(1)), 0
-def deadly(function, torn=False):
-    def call(*arguments, **options):
-        global calls
-        calls += 1
-        if calls == fatal:
-            if torn:
-                function(arguments[0], arguments[1][: len(arguments[1]) // 2])
-            os.kill(os.getpid(), signal.SIGKILL)
-        return function(*arguments, **options)
-    return call
-os.replace, os.fsync = deadly(os.replace), deadly(os.fsync)
-pathlib.Path.write_bytes = deadly(pathlib.Path.write_bytes, torn=True)
-from seedtf.commands.main import main
-sys.exit(main(sys.argv[1:]))
-"""
-
 
 @pytest.fixture(scope="module")
-def data(tmp_path_factory) -> Path:
+def data(shared) -> Path:
     if "SEEDTF_KILL_DATA" in os.environ:
         return Path(os.environ["SEEDTF_KILL_DATA"])
-    return write_sample(tmp_path_factory.mktemp("data") / "s", images_per_class=5, image_size=20)
+    return shared("seedlings", draw_seedlings) / "s"
+
+
+def draw_seedlings(folder: Path) -> None:
+    write_sample(folder / "s", images_per_class=5, image_size=20)
 
 
 def train_flags(data: Path, run_dir: Path) -> list[str]:
@@ -59,14 +45,12 @@ def train_flags(data: Path, run_dir: Path) -> list[str]:
     return ["train", *first, "--lr=0.01", "--warmup_epochs=1", *FLAGS]
 
 
-def command(arguments: list[str], fatal: int = 0) -> list[str]:
-    return [sys.executable, "-c", DEADLY, str(fatal), *arguments]
+def start(arguments: list[str], fatal: int = 0) -> forked.Process:
+    return forked.Process("killed_run:main", [str(fatal), *arguments])
 
 
-def run(arguments: list[str], fatal: int = 0, **options) -> subprocess.CompletedProcess:
-    return subprocess.run(
-        command(arguments, fatal), capture_output=True, text=True, check=False, **options
-    )
+def run(arguments: list[str], fatal: int = 0) -> subprocess.CompletedProcess:
+    return forked.run("killed_run:main", [str(fatal), *arguments])
 
 
 def finish(arguments: list[str]) -> str:
@@ -77,29 +61,40 @@ def finish(arguments: list[str]) -> str:
 
 
 @pytest.fixture(scope="module")
-def undisturbed(data, tmp_path_factory) -> Path:
-    run_dir = tmp_path_factory.mktemp("undisturbed") / "run"
-    done = run(train_flags(data, run_dir))
-    assert done.returncode == 0, done.stderr
-    return run_dir
+def undisturbed(data, shared) -> Path:
+    """In an interpreter of its own, with another order of sets of strings than the forked processes."""
+
+    def train(folder: Path) -> None:
+        command = [sys.executable, HERE / "killed_run.py", "0", *train_flags(data, folder / "run")]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+
+    return shared("undisturbed", train) / "run"
 
 
-def final_arrays(run_dir: Path) -> dict[str, list[np.ndarray]]:
+def end_of(run_dir: Path) -> dict[str, object]:
+    """Everything that a resumed run must have in common with the undisturbed one."""
     from seedtf.training.state import load_newest_state
 
     state, warnings = load_newest_state(run_dir / "state")
     assert not warnings
-    return state.arrays
-
-
-def assert_same_end(run_dir: Path, undisturbed: Path) -> None:
-    assert (run_dir / "history.csv").read_bytes() == (undisturbed / "history.csv").read_bytes()
-    found, wanted = final_arrays(run_dir), final_arrays(undisturbed)
-    assert len(wanted["average"]) > 1 or SMALL.split() != FLAGS
+    assert len(state.arrays["average"]) > 1 or SMALL.split() != FLAGS
+    end: dict[str, object] = {"history": (run_dir / "history.csv").read_bytes()}
     for group in ("weights", "optimizer", "average"):
-        assert [a.tobytes() for a in found[group]] == [a.tobytes() for a in wanted[group]]
+        end[group] = [array.tobytes() for array in state.arrays[group]]
     for name in ("best.keras", "last.keras"):
-        assert model_weights(run_dir, name) == model_weights(undisturbed, name)
+        end[name] = model_weights(run_dir, name)
+    return end
+
+
+@pytest.fixture(scope="module")
+def wanted(undisturbed) -> dict[str, object]:
+    return end_of(undisturbed)
+
+
+def assert_same(found: dict[str, object], wanted: dict[str, object]) -> None:
+    for name, value in wanted.items():
+        assert found[name] == value, name
 
 
 def model_weights(run_dir: Path, name: str) -> list[bytes]:
@@ -117,7 +112,7 @@ def next_arguments(data: Path, run_dir: Path) -> list[str]:
     return train_flags(data, run_dir)
 
 
-def test_a_run_killed_at_any_moment_resumes_exactly(data, undisturbed, tmp_path) -> None:
+def test_a_run_killed_at_any_moment_resumes_exactly(data, wanted, tmp_path) -> None:
     draw, run_dir, killed = random.Random(1), tmp_path / "run", 0
     while killed < KILLS:
         arguments = next_arguments(data, run_dir)
@@ -125,48 +120,114 @@ def test_a_run_killed_at_any_moment_resumes_exactly(data, undisturbed, tmp_path)
             done = run(arguments, fatal=draw.randint(1, 70))
             returncode, output = done.returncode, done.stderr
         else:
-            returncode, output = kill_after(arguments, draw.uniform(3.0, 8.0)), ""
+            returncode, output = kill_after(arguments, draw.uniform(0.2, 4.0)), ""
         if returncode == 0:  # the run ended before it was killed, so start another one
-            assert_same_end(run_dir, undisturbed)
+            assert_same(end_of(run_dir), wanted)
             shutil.rmtree(run_dir)
         else:
             assert returncode == -signal.SIGKILL, output
             killed += 1
     done = run(next_arguments(data, run_dir))
     assert done.returncode == 0, done.stderr
-    assert_same_end(run_dir, undisturbed)
+    assert_same(end_of(run_dir), wanted)
     assert not [path for path in run_dir.rglob(".*") if path.is_file()]  # leftovers are removed
 
 
 def kill_after(arguments: list[str], seconds: float) -> int:
-    with subprocess.Popen(
-        command(arguments), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    ) as process:
-        try:
-            return process.wait(seconds)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            return process.wait()
+    process = start(arguments)
+    try:
+        return process.wait(seconds)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        return process.wait()
+
+
+@pytest.fixture(scope="module")
+def interrupted(data, shared) -> Path:
+    """A run that is stopped in every way and moved; ``steps.json`` has what each process printed.
+
+    ``run`` is where it starts and ``moved`` where it ends. ``before`` and ``after`` are its states
+    around a resume on a full disk.
+    """
+    return shared("interrupted", lambda folder: interrupt(data, folder))
+
+
+@pytest.fixture(scope="module")
+def end_after_all(interrupted) -> dict[str, object]:
+    return end_of(interrupted / "moved")
+
+
+def interrupt(data: Path, folder: Path) -> None:
+    run_dir, moved, elsewhere = (folder / name for name in ("run", "moved", "elsewhere"))
+    resume = ["train", f"--resume={run_dir}"]
+    steps = {"SIGTERM": stop(train_flags(data, run_dir), "epoch 1/", signal.SIGTERM)}
+    shutil.copytree(run_dir / "state", folder / "before")
+    full = start(resume)
+    # Every larger write fails as on a full disk, with an OSError.
+    resource.prlimit(full.pid, resource.RLIMIT_FSIZE, (30_000, 30_000))
+    steps["full disk"] = [*full.communicate(), full.returncode]
+    shutil.copytree(run_dir / "state", folder / "after")
+    steps["SIGINT"] = stop(resume, "epoch 2/", signal.SIGINT)
+    limited = run([*resume, "--time_limit=0.00001"])
+    steps["time limit"] = [limited.stdout, limited.stderr, limited.returncode]
+    run_dir.rename(moved)
+    shutil.copytree(data, elsewhere)
+    rest = run(["train", f"--resume={moved}", f"--data_dir={elsewhere}", "--time_limit=0"])
+    steps["moved"] = [rest.stdout, rest.stderr, rest.returncode]
+    (folder / "steps.json").write_text(json.dumps(steps))
+
+
+def stop(arguments: list[str], line_start: str, number: int) -> list[str | int]:
+    """Sends a signal at a line of the output; returns the rest of it, the errors and the exit code."""
+    process = start(arguments)
+    for line in process.stdout:
+        if line.startswith(line_start):
+            process.send_signal(number)
+            break
+    return [*process.communicate(timeout=60), process.returncode]
+
+
+def step(interrupted: Path, name: str) -> tuple[str, str, int]:
+    return tuple(json.loads((interrupted / "steps.json").read_text())[name])
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_saves_and_exits_with_75(data, undisturbed, tmp_path, number) -> None:
-    run_dir = tmp_path / "run"
-    with subprocess.Popen(
-        command(train_flags(data, run_dir)),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    ) as process:
-        for line in process.stdout:
-            if line.startswith("epoch 1/"):
-                process.send_signal(number)
-                break
-        _, errors = process.communicate(timeout=60)
-    assert process.returncode == 75, errors
-    assert f"continue with --resume={run_dir}" in errors.splitlines()[-1]
-    finish(["train", f"--resume={run_dir}"])
-    assert_same_end(run_dir, undisturbed)
+def test_a_signal_saves_and_exits_with_75(interrupted, end_after_all, wanted, number) -> None:
+    _, errors, returncode = step(interrupted, number.name)
+    assert returncode == 75, errors
+    assert f"continue with --resume={interrupted / 'run'}" in errors.splitlines()[-1]
+    assert_same(end_after_all, wanted)
+
+
+def test_a_time_limit_within_an_epoch_leaves_it_to_the_resumed_run(
+    interrupted, end_after_all, wanted
+) -> None:
+    output, errors, returncode = step(interrupted, "time limit")
+    assert returncode == 0, errors
+    assert "the time limit" in output
+    assert_same(end_after_all, wanted)
+
+
+def test_a_run_moves_with_its_folder_and_its_data(interrupted, end_after_all, wanted) -> None:
+    _, errors, returncode = step(interrupted, "moved")
+    assert returncode == 0, errors
+    assert_same(end_after_all, wanted)
+
+
+def test_a_full_disk_gives_a_one_line_error_and_keeps_the_last_state(
+    interrupted, end_after_all, wanted
+) -> None:
+    output, errors, returncode = step(interrupted, "full disk")
+    assert returncode == 2, output
+    assert "Traceback" not in errors
+    assert "--resume" in errors.splitlines()[-1]
+    kept, after = (
+        {path.name: path.read_bytes() for path in (interrupted / name).glob("*.state")}
+        for name in ("before", "after")
+    )
+    assert kept
+    assert after == kept
+    assert_same(end_after_all, wanted)
 
 
 @pytest.fixture
@@ -174,36 +235,14 @@ def finished(undisturbed, tmp_path) -> Path:
     return Path(shutil.copytree(undisturbed, tmp_path / "copy"))
 
 
-def test_a_damaged_state_falls_back_to_the_previous_one_with_a_warning(
-    finished, undisturbed
-) -> None:
+def test_a_damaged_state_falls_back_to_the_previous_one_with_a_warning(finished, wanted) -> None:
     newest = max((finished / "state").glob("*.state"))
     data = bytearray(newest.read_bytes())
     data[len(data) // 2] ^= 1
     newest.write_bytes(bytes(data))
     output = finish(["train", f"--resume={finished}"])
     assert f"{newest.name}: altered: its checksum does not match" in output
-    assert_same_end(finished, undisturbed)
-
-
-def test_a_time_limit_within_an_epoch_leaves_it_to_the_resumed_run(
-    data, undisturbed, tmp_path
-) -> None:
-    run_dir = tmp_path / "run"
-    assert "the time limit" in finish([*train_flags(data, run_dir), "--time_limit=0.00001"])
-    finish(["train", f"--resume={run_dir}", "--time_limit=0"])
-    assert_same_end(run_dir, undisturbed)
-
-
-def test_a_run_moves_with_its_folder_and_its_data(data, undisturbed, tmp_path) -> None:
-    run_dir = tmp_path / "run"
-    finish([*train_flags(data, run_dir), "--time_limit=0.00001"])
-    moved, elsewhere = tmp_path / "moved", tmp_path / "elsewhere"
-    run_dir.rename(moved)
-    shutil.copytree(data, elsewhere)
-    resume = ["train", f"--resume={moved}", f"--data_dir={elsewhere}", "--time_limit=0"]
-    finish(resume)
-    assert_same_end(moved, undisturbed)
+    assert_same(end_of(finished), wanted)
 
 
 def test_new_states_survive_a_damaged_one_ahead(undisturbed, tmp_path) -> None:
@@ -256,22 +295,10 @@ def test_flags_that_change_the_run_are_refused_by_name(finished, flag, message, 
     assert message in capsys.readouterr().err
 
 
-def test_changed_data_is_refused_by_name(data, tmp_path, capsys) -> None:
-    from seedtf.training.train import TrainConfig, train_and_evaluate
-
+def test_changed_data_is_refused_by_name(data, finished, tmp_path, capsys) -> None:
     folder = Path(shutil.copytree(data, tmp_path / "data"))
-    config = TrainConfig(
-        data_dir=str(folder),
-        run_dir=str(tmp_path / "run"),
-        model="tiny",
-        weights="none",
-        image_size=16,
-        batch_size=16,
-        epochs=1,
-    )
-    train_and_evaluate(config)
     next(folder.glob("Maize/*.png")).unlink()
-    assert main(["train", f"--resume={tmp_path / 'run'}"]) == 2
+    assert main(["train", f"--resume={finished}", f"--data_dir={folder}"]) == 2
     assert "the number of images was 60 and is now 59" in capsys.readouterr().err
 
 
@@ -289,41 +316,14 @@ def test_a_running_run_cannot_be_resumed_twice(finished) -> None:
 
 def test_a_folder_removed_while_running_gives_a_one_line_error(data, tmp_path) -> None:
     run_dir = tmp_path / "run"
-    with subprocess.Popen(
-        command(train_flags(data, run_dir)),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    ) as process:
-        for line in process.stdout:
-            if line.startswith("epoch 1/"):
-                shutil.rmtree(run_dir)
-                break
-        _, errors = process.communicate(timeout=60)
+    # the default flags and so many epochs that the run does not end before its folder is gone
+    plain = ["--image_size=16", "--batch_size=16", "--epochs=500", "--augment_impl=tf_image"]
+    process = start([*train_flags(data, run_dir)[:5], *plain])
+    for line in process.stdout:
+        if line.startswith("epoch   1/"):
+            shutil.rmtree(run_dir)
+            break
+    _, errors = process.communicate(timeout=60)
     assert process.returncode == 2, errors
     assert errors.splitlines()[-1].startswith("seedtf train: ")
     assert "Traceback" not in errors
-
-
-def test_a_full_disk_gives_a_one_line_error_and_keeps_the_last_state(
-    data, undisturbed, tmp_path
-) -> None:
-    import resource
-
-    run_dir = tmp_path / "run"
-    done = run(train_flags(data, run_dir), fatal=60)
-    assert done.returncode == -signal.SIGKILL
-    kept = {path.name: path.read_bytes() for path in (run_dir / "state").glob("*.state")}
-    assert kept
-
-    def limit() -> None:  # every larger write fails as on a full disk, with an OSError
-        resource.setrlimit(resource.RLIMIT_FSIZE, (30_000, 30_000))
-
-    done = run(["train", f"--resume={run_dir}"], preexec_fn=limit)
-    assert done.returncode == 2, done.stdout
-    assert "Traceback" not in done.stderr
-    assert "--resume" in done.stderr.splitlines()[-1]
-    after = {path.name: path.read_bytes() for path in (run_dir / "state").glob("*.state")}
-    assert after == kept
-    finish(["train", f"--resume={run_dir}"])
-    assert_same_end(run_dir, undisturbed)

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import gc
+import os
 import signal
-import subprocess
 import sys
 import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import forked
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -66,35 +67,29 @@ class ClusterProcess:
     Stopped in order, they would wait minutes for clients that Python has not released yet.
     """
 
-    _PROGRAM = """
-import sys
-sys.path.insert(0, {folder!r})
-from test_service import Cluster
-cluster = Cluster(2)
-print(cluster.address, flush=True)
-for line in sys.stdin:
-    print(*(worker._num_tasks() for worker in cluster.workers), flush=True)
-"""
-
     def __init__(self) -> None:
-        program = self._PROGRAM.format(folder=str(Path(__file__).parent))
-        self._process = subprocess.Popen(
-            [sys.executable, "-c", program],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
+        reading, self._requests = os.pipe()
+        self._process = forked.Process("test_service:serve", [], stdin=reading)
+        os.close(reading)
         self.address = self._process.stdout.readline().strip()
 
     def tasks(self) -> list[int]:
         """The number of datasets that each worker has worked on."""
-        self._process.stdin.write("\n")
-        self._process.stdin.flush()
+        os.write(self._requests, b"\n")
         return [int(count) for count in self._process.stdout.readline().split()]
 
     def stop(self) -> None:
         self._process.kill()
         self._process.communicate()
+        os.close(self._requests)
+
+
+def serve(_: list[str]) -> None:
+    """What a ``ClusterProcess`` does."""
+    cluster = Cluster(2)
+    print(cluster.address, flush=True)
+    for _ in sys.stdin:
+        print(*(worker._num_tasks() for worker in cluster.workers), flush=True)
 
 
 @pytest.fixture(scope="module")
@@ -344,11 +339,10 @@ def test_a_wrong_command_line_gives_a_one_line_error(
 
 
 def test_the_commands_run_until_they_are_stopped() -> None:
-    command = [sys.executable, "-m", "seedtf", "data_service"]
-    started: list[subprocess.Popen[str]] = []
+    started: list[forked.Process] = []
 
     def start(*arguments: str) -> str:
-        process = subprocess.Popen([*command, *arguments], stdout=subprocess.PIPE, text=True)
+        process = forked.Process("seedtf.commands.main:main", ["data_service", *arguments])
         started.append(process)
         return process.stdout.readline()
 
@@ -361,6 +355,6 @@ def test_the_commands_run_until_they_are_stopped() -> None:
         wait_for_clients(ignore=before)
     finally:
         for process in reversed(started):
-            process.terminate()
+            process.send_signal(signal.SIGTERM)
         codes = [process.wait(30) for process in started]
     assert codes == [0, 0]

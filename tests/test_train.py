@@ -1,4 +1,7 @@
-"""The whole command in subprocesses, on drawn seedlings and the tiny network."""
+"""The whole command in subprocesses, on drawn seedlings and the tiny network.
+
+The first run and the mistakes are commands as a shell starts them; later runs are forked.
+"""
 
 import csv
 import fcntl
@@ -12,6 +15,7 @@ import sys
 import termios
 from pathlib import Path
 
+import forked
 import numpy as np
 import pytest
 import tensorflow as tf  # noqa: F401  what it logs at import must not end up in a test
@@ -38,8 +42,11 @@ EXPECTED_FILES = [
 
 
 @pytest.fixture(scope="module")
-def seedlings(tmp_path_factory) -> Path:
-    return write_sample(tmp_path_factory.mktemp("data") / "s", images_per_class=8, image_size=24)
+def seedlings(shared) -> Path:
+    def draw(folder: Path) -> None:
+        write_sample(folder / "s", images_per_class=8, image_size=24)
+
+    return shared("train-seedlings", draw) / "s"
 
 
 def flags(data: Path, run_dir: Path, *more: str) -> list[str]:
@@ -56,12 +63,11 @@ def flags(data: Path, run_dir: Path, *more: str) -> list[str]:
     ]
 
 
-def seedtf(*arguments: str, **options) -> subprocess.CompletedProcess:
+def seedtf(*arguments: str) -> subprocess.CompletedProcess:
+    """Runs a command in a new interpreter."""
     command = [sys.executable, "-m", "seedtf", *arguments]
     environment = {k: v for k, v in os.environ.items() if k != "TF_CPP_MIN_LOG_LEVEL"}
-    return subprocess.run(
-        command, capture_output=True, text=True, check=False, env=environment, **options
-    )
+    return subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
 
 
 def history(run_dir: Path) -> list[dict[str, str]]:
@@ -70,22 +76,30 @@ def history(run_dir: Path) -> list[dict[str, str]]:
 
 
 @pytest.fixture(scope="module")
-def faulty(seedlings: Path, tmp_path_factory) -> Path:
+def faulty(seedlings: Path, shared) -> Path:
     """The seedlings and three files that are not images."""
-    folder = tmp_path_factory.mktemp("faulty") / "data"
-    shutil.copytree(seedlings, folder)
-    first = next(iter(sorted((folder / "Maize").iterdir())))
-    (folder / "Maize" / "cut.png").write_bytes(first.read_bytes()[:-200])
-    (folder / "Maize" / "empty.jpg").touch()
-    (folder / "Charlock" / "page.jpg").write_text("<html>not found</html>")
-    return folder
+
+    def damage(folder: Path) -> None:
+        data = Path(shutil.copytree(seedlings, folder / "data"))
+        first = next(iter(sorted((data / "Maize").iterdir())))
+        (data / "Maize" / "cut.png").write_bytes(first.read_bytes()[:-200])
+        (data / "Maize" / "empty.jpg").touch()
+        (data / "Charlock" / "page.jpg").write_text("<html>not found</html>")
+
+    return shared("train-faulty", damage) / "data"
 
 
 @pytest.fixture(scope="module")
-def finished(faulty: Path, tmp_path_factory) -> tuple[subprocess.CompletedProcess, Path]:
+def finished(faulty: Path, shared) -> tuple[subprocess.CompletedProcess, Path]:
     """A run over the faulty folder, and what it printed."""
-    run_dir = tmp_path_factory.mktemp("runs") / "first"
-    return seedtf("train", *flags(faulty, run_dir)), run_dir
+
+    def train(folder: Path) -> None:
+        done = seedtf("train", *flags(faulty, folder / "first"))
+        (folder / "done.json").write_text(json.dumps(vars(done), default=str))
+
+    folder = shared("train-finished", train)
+    done = json.loads((folder / "done.json").read_text())
+    return subprocess.CompletedProcess(**done), folder / "first"
 
 
 def test_a_run_ends_well_and_leaves_its_folder(finished) -> None:
@@ -168,7 +182,7 @@ def test_bad_files_are_named_and_skipped(finished) -> None:
 def test_the_flagfile_repeats_the_run_exactly(finished, tmp_path) -> None:
     _, run_dir = finished
     arguments = (f"--flagfile={run_dir / 'flags.txt'}", "--run_dir=again")
-    done = seedtf("train", *arguments, cwd=tmp_path)
+    done = forked.seedtf("train", *arguments, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     again = (tmp_path / "again" / "history.csv").read_bytes()
     assert again == (run_dir / "history.csv").read_bytes()
@@ -216,7 +230,7 @@ def test_the_best_checkpoint_predicts_as_in_training(finished, faulty) -> None:
 def test_a_run_folder_in_use_is_refused_and_kept(finished, faulty) -> None:
     _, run_dir = finished
     before = (run_dir / "history.csv").read_bytes()
-    done = seedtf("train", *flags(faulty, run_dir))
+    done = forked.seedtf("train", *flags(faulty, run_dir))
     assert done.returncode == 2
     assert done.stderr == (
         f"seedtf train: --run_dir={run_dir}: already exists; pass a new folder or remove it\n"
@@ -224,11 +238,18 @@ def test_a_run_folder_in_use_is_refused_and_kept(finished, faulty) -> None:
     assert (run_dir / "history.csv").read_bytes() == before
 
 
-def test_on_a_terminal_the_line_is_redrawn(seedlings, tmp_path) -> None:
-    leader, follower = pty.openpty()
-    fcntl.ioctl(follower, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 100, 0, 0))
-    command = [sys.executable, "-m", "seedtf", "train", *flags(seedlings, tmp_path / "run")]
-    with subprocess.Popen(command, stdout=follower, stderr=follower) as process:
+@pytest.fixture(scope="module")
+def on_terminal(seedlings, shared) -> tuple[Path, str]:
+    """A run that first trains the head alone, and what a terminal of 100 columns received of it."""
+    more = ("--freeze_epochs=1", "--augment_impl=tf_image", "--schedule=one_cycle", "--cache=disk")
+
+    def train(folder: Path) -> None:
+        arguments = flags(seedlings, folder / "run", *more, "--schedule_per_step")
+        leader, follower = pty.openpty()
+        fcntl.ioctl(follower, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 100, 0, 0))
+        process = forked.Process(
+            "seedtf.commands.main:main", ["train", *arguments], terminal=follower
+        )
         os.close(follower)
         seen = b""
         try:
@@ -236,25 +257,31 @@ def test_on_a_terminal_the_line_is_redrawn(seedlings, tmp_path) -> None:
                 seen += part
         except OSError:  # the other end closed: Linux answers with EIO
             pass
-    os.close(leader)
-    assert process.returncode == 0, seen.decode()
-    assert b"\repoch 2/2" in seen
-    assert b"RESULT {" in seen
+        os.close(leader)
+        assert process.wait() == 0, seen.decode()
+        (folder / "seen").write_bytes(seen)
+
+    folder = shared("train-on-terminal", train)
+    return folder / "run", (folder / "seen").read_bytes().decode()
 
 
-def test_freezing_then_training_everything_counts_epochs_through(seedlings, tmp_path) -> None:
-    run_dir = tmp_path / "run"
-    more = ("--freeze_epochs=1", "--augment_impl=tf_image", "--schedule=one_cycle", "--cache=disk")
-    done = seedtf("train", *flags(seedlings, run_dir, *more, "--schedule_per_step"))
-    assert done.returncode == 0, done.stderr
+def test_on_a_terminal_the_line_is_redrawn(on_terminal) -> None:
+    _, seen = on_terminal
+    assert "\repoch 2/2" in seen
+    assert "RESULT {" in seen
+
+
+def test_freezing_then_training_everything_counts_epochs_through(on_terminal) -> None:
+    run_dir, seen = on_terminal
     assert [row["epoch"] for row in history(run_dir)] == ["1", "2"]
-    assert "only the head in the first 1" in done.stdout
+    assert "only the head in the first 1" in seen
 
 
-def test_a_time_limit_stops_early_and_is_the_reason_in_the_result(seedlings, tmp_path) -> None:
-    done = seedtf("train", *flags(seedlings, tmp_path / "run", "--time_limit=0.00001"))
-    result = json.loads(done.stdout.splitlines()[-1].removeprefix("RESULT "))
-    assert done.returncode == 0, done.stderr
+def test_a_time_limit_stops_early_and_is_the_reason_in_the_result(
+    seedlings, tmp_path, capsys
+) -> None:
+    assert main(["train", *flags(seedlings, tmp_path / "run", "--time_limit=0.00001")]) == 0
+    result = json.loads(capsys.readouterr().out.splitlines()[-1].removeprefix("RESULT "))
     assert result["epochs"] == 1
     assert "time limit" in result["stopped"]
 
@@ -295,30 +322,33 @@ def test_preview_draws_a_runs_flagfile(finished, tmp_path) -> None:
 
     _, run_dir = finished
     out = tmp_path / "seen.png"
-    done = seedtf("preview", f"--flagfile={run_dir / 'flags.txt'}", f"--out={out}")
+    done = forked.seedtf("preview", f"--flagfile={run_dir / 'flags.txt'}", f"--out={out}")
     assert done.returncode == 0, done.stderr
     assert done.stdout == f"{out}\n"
     with Image.open(out) as image:
         assert min(image.size) > 300
-    refused = seedtf("preview", "--data_dir=sample", f"--out={tmp_path}/no/such/x.png")
+    refused = forked.seedtf("preview", "--data_dir=sample", f"--out={tmp_path}/no/such/x.png")
     assert refused.returncode == 2
     assert "--out=" in refused.stderr
 
 
-def test_the_number_of_cores_changes_no_number(finished, faulty, tmp_path) -> None:
+def test_the_number_of_cores_changes_no_number(finished, faulty, tmp_path, monkeypatch) -> None:
     """One core and a stray environment variable; then the same under op determinism."""
     _, run_dir = finished
 
-    def train(name: str, *more: str, **options) -> bytes:
-        command = [sys.executable, "-m", "seedtf", "train", *flags(faulty, tmp_path / name), *more]
-        done = subprocess.run(command, capture_output=True, text=True, check=False, **options)
+    def train(name: str, *more: str) -> bytes:
+        arguments = ["0", "train", *flags(faulty, tmp_path / name), *more]
+        done = forked.run("killed_run:main", arguments)
         assert done.returncode == 0, done.stderr
         assert ("determinism" in done.stdout) == bool(more)
         return (tmp_path / name / "history.csv").read_bytes()
 
-    def one_core() -> None:
-        os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
-
-    one = {"preexec_fn": one_core, "env": {**os.environ, "TF_NUM_INTRAOP_THREADS": "1"}}
-    assert train("core", **one) == (run_dir / "history.csv").read_bytes()
-    assert train("ops", "--deterministic") == train("ops_core", "--deterministic", **one)
+    deterministic = train("ops", "--deterministic")
+    cores = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {min(cores)})  # a forked process inherits it
+    monkeypatch.setenv("TF_NUM_INTRAOP_THREADS", "1")
+    try:
+        assert train("core") == (run_dir / "history.csv").read_bytes()
+        assert train("ops_core", "--deterministic") == deterministic
+    finally:
+        os.sched_setaffinity(0, cores)

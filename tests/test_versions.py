@@ -5,28 +5,16 @@ from __future__ import annotations
 import os
 import random
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
+import forked
 import pytest
+from version_writer import FILES
 
 from seedtf.errors import UserError
 from seedtf.export.versions import new_version
 from seedtf.runs.saved_model import find_saved_model
-
-FILES = 40
-WRITER = f"""
-import sys, time
-from seedtf.export.versions import new_version
-print("ready", flush=True)
-while True:
-    with new_version(sys.argv[1]) as version:
-        for number in range({FILES}):
-            (version.folder / str(number)).write_text(str(version.number))
-            time.sleep(0.0005)
-"""
 
 
 def versions(folder: Path) -> list[str]:
@@ -89,10 +77,7 @@ def test_killed_exports_leave_only_complete_versions(tmp_path: Path) -> None:
     rng = random.Random(0)
     killed_midway = 0
     for _ in range(8):
-        writer = subprocess.Popen(
-            [sys.executable, "-c", WRITER, str(tmp_path)], stdout=subprocess.PIPE, text=True
-        )
-        assert writer.stdout is not None
+        writer = forked.Process("version_writer:main", [str(tmp_path)])
         writer.stdout.readline()
         until = time.monotonic() + rng.uniform(0.0, 0.12)
         while time.monotonic() < until:  # polls as a server does

@@ -1,0 +1,229 @@
+"""Processes of the program that do not import TensorFlow again, which takes five seconds.
+
+A server imports the program once and forks itself for each process. A forked process differs from a
+new one only in the modules that it finds imported: its environment, working folder and random seeds
+are its own, and TensorFlow starts its devices and threads when they are first used, after the fork.
+Tests of the start itself run ``python -m seedtf``. So does one run in each comparison of two runs: all
+forked processes have the same order of sets of strings, and a new interpreter has another one.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import random
+import runpy
+import select
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Mapping, Sequence
+from functools import cache
+from pathlib import Path
+from typing import NoReturn
+
+from figures import replace_figures
+
+MODULES = (
+    "seedtf.commands.train",
+    "seedtf.evaluation.evaluate_run",
+    "seedtf.export.versions",
+    "seedtf.plots.report",
+    "seedtf.plots.training",
+    "seedtf.training.lr_finder.run",
+    "seedtf.training.train",
+)
+
+_DIGITS = 12
+"""Width of a number that the server sends, so that two in a row can be told apart."""
+
+
+class Process:
+    """A forked process that runs ``target(arguments)``; its attributes are those of a text-mode Popen.
+
+    Args:
+        target: a function that returns the exit code, as ``"module:function"``.
+        arguments: what it is called with.
+        cwd: its working folder; by default the one of the caller, whose cores it inherits too.
+        env: its whole environment; by default that of the caller.
+        stdin: a descriptor that it reads from; by default nothing can be read.
+        terminal: a descriptor that receives its output and errors instead of this object.
+    """
+
+    def __init__(
+        self,
+        target: str,
+        arguments: list[str],
+        *,
+        cwd: Path | None = None,
+        env: Mapping[str, str] | None = None,
+        stdin: int | None = None,
+        terminal: int | None = None,
+    ) -> None:
+        self.args = [target, *arguments]
+        self.returncode: int | None = None
+        request = {
+            "target": target,
+            "arguments": [str(each) for each in arguments],
+            "cwd": str((cwd or Path()).resolve()),
+            "env": {**(os.environ if env is None else env)},
+            "cores": [*os.sched_getaffinity(0)],
+        }
+        output, their_output = os.pipe()
+        self._status, their_status = os.pipe()
+        # A file, so that a process that prints much to both never waits for a reader.
+        self._errors = tempfile.TemporaryFile()  # noqa: SIM115
+        nothing = os.open(os.devnull, os.O_RDONLY)
+        handles = [
+            nothing if stdin is None else stdin,
+            their_output if terminal is None else terminal,
+            self._errors.fileno() if terminal is None else terminal,
+            their_status,
+        ]
+        socket.send_fds(_server(), [json.dumps(request).encode()], handles)
+        for each in (nothing, their_output, their_status):
+            os.close(each)
+        self.stdout = open(output, encoding="utf-8")  # noqa: SIM115
+        self.pid = int(os.read(self._status, _DIGITS))
+
+    def poll(self) -> int | None:
+        if self.returncode is None and select.select([self._status], [], [], 0)[0]:
+            self.wait()
+        return self.returncode
+
+    def wait(self, timeout: float | None = None) -> int:
+        if self.returncode is None:
+            if not select.select([self._status], [], [], timeout)[0]:
+                raise subprocess.TimeoutExpired(self.args, timeout)
+            self.returncode = int(os.read(self._status, _DIGITS))
+            os.close(self._status)
+        return self.returncode
+
+    def communicate(self, timeout: float | None = None) -> tuple[str, str]:
+        """The rest of the output, and all errors, of a process that is killed after ``timeout`` s."""
+        alarm = threading.Timer(timeout or 1e6, os.kill, (self.pid, signal.SIGKILL))
+        alarm.start()
+        try:
+            output = self.stdout.read()
+            self.wait()
+        finally:
+            alarm.cancel()
+        with self.stdout, self._errors as errors:
+            errors.seek(0)
+            return output, errors.read().decode()
+
+    def send_signal(self, number: int) -> None:
+        if self.poll() is None:
+            os.kill(self.pid, number)
+
+    def kill(self) -> None:
+        self.send_signal(signal.SIGKILL)
+
+
+def run(target: str, arguments: list[str], **options: object) -> subprocess.CompletedProcess[str]:
+    """Runs a forked process to its end."""
+    process = Process(target, arguments, **options)
+    output, errors = process.communicate()
+    return subprocess.CompletedProcess(process.args, process.returncode, output, errors)
+
+
+def seedtf(*arguments: str, **options: object) -> subprocess.CompletedProcess[str]:
+    """Runs ``seedtf ARGUMENT…`` in a forked process."""
+    return run("seedtf.commands.main:main", [*arguments], **options)
+
+
+def run_python(command: Sequence[str], **_: object) -> subprocess.CompletedProcess[str]:
+    """Replaces ``subprocess.run`` of ``python -m MODULE ARGUMENT…`` or ``python -I FILE ARGUMENT…``."""
+    return run("forked:run_as_main", [str(each) for each in command[1:]])
+
+
+def run_as_main(arguments: list[str]) -> None:
+    """What ``run_python`` does in the forked process; figures are a tiny image."""
+    replace_figures()
+    kind, name, *sys.argv[1:] = arguments
+    if kind == "-m":
+        runpy.run_module(name, run_name="__main__", alter_sys=True)
+    else:
+        assert kind == "-I", arguments
+        runpy.run_path(name, run_name="__main__")
+
+
+@cache
+def _server() -> socket.socket:
+    """The connection to the server, which ends when this process does."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    environment = {k: v for k, v in os.environ.items() if k != "TF_CPP_MIN_LOG_LEVEL"}
+    with theirs:
+        subprocess.Popen(
+            [sys.executable, __file__, str(theirs.fileno())],
+            pass_fds=[theirs.fileno()],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            env=environment,
+        )
+    return ours
+
+
+def _next_request(connection: socket.socket) -> tuple[dict, list[int]]:
+    """Forks for each request and returns it in the new process; ends when no test needs the server."""
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # The system removes those that have ended.
+    while True:
+        message, handles, _, _ = socket.recv_fds(connection, 1 << 20, 4)
+        if not message:
+            sys.exit()
+        if os.fork() == 0:
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+            connection.close()
+            return json.loads(message), handles
+        for each in handles:
+            os.close(each)
+
+
+def _become(request: dict, stdin: int, output: int, errors: int, status: int) -> None:
+    """Forks once more: the parent reports the end of the process, which the child becomes."""
+    process = os.fork()
+    if process:
+        os.write(status, b"%*d" % (_DIGITS, process))
+        for each in (stdin, output, errors):
+            os.close(each)
+        _, code = os.waitpid(process, 0)
+        os.write(status, b"%*d" % (_DIGITS, os.waitstatus_to_exitcode(code)))
+        os._exit(0)
+    os.close(status)
+    for number, each in enumerate((stdin, output, errors)):
+        os.dup2(each, number)
+        os.close(each)
+    sys.stdin = os.fdopen(0, encoding="utf-8", closefd=False)
+    sys.stdout = os.fdopen(1, "w", encoding="utf-8", closefd=False)
+    sys.stderr = os.fdopen(2, "w", 1, "utf-8", "backslashreplace", closefd=False)
+    os.environ.clear()
+    os.environ.update(request["env"])
+    os.chdir(request["cwd"])
+    os.sched_setaffinity(0, request["cores"])
+    sys.dont_write_bytecode = "PYTHONDONTWRITEBYTECODE" in os.environ
+    sys.argv = ["seedtf", *request["arguments"]]
+    tempfile.tempdir = None
+    import numpy as np
+
+    random.seed()
+    np.random.seed()
+
+
+def _serve(connection: socket.socket) -> NoReturn:
+    from seedtf.compat.tensorflow_env import import_tensorflow
+
+    import_tensorflow()
+    for name in MODULES:
+        importlib.import_module(name)
+    request, handles = _next_request(connection)
+    _become(request, *handles)
+    module, _, function = request["target"].partition(":")
+    sys.exit(getattr(importlib.import_module(module), function)(request["arguments"]))
+
+
+if __name__ == "__main__":
+    _serve(socket.socket(fileno=int(sys.argv[1])))
