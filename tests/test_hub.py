@@ -13,226 +13,325 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from hub_presets import (
+    CONVERTER,
+    SIZES,
+    TINY,
+    write_preset,
+    write_timm_resnet18,
+    write_transformers_vit,
+)
 
 from seedtf.config.train_config import TrainConfig
 from seedtf.errors import UserError
+from seedtf.evaluation.evaluate_run import evaluate_run
+from seedtf.export.export import export_run
+from seedtf.export.formats import convert, rebuild_in_float32
+from seedtf.export.serving_graph import ServingModule
 from seedtf.model.batch_norm import FusedBatchNormalization
-from seedtf.model.network import build_features, build_network, load_model, save_model
-from seedtf.model.presets import ImageSizes, Preset, find_preset, is_preset
-from seedtf.runs.folder import read_preset, resolve_preset, resolve_weights
-from seedtf.training.machine import Machine
-from seedtf.training.optim.param_groups import layerwise_lr
-from seedtf.training.resolve import resolve
+from seedtf.model.network import (
+    build_features,
+    build_network,
+    load_model,
+    save_model,
+    set_body_trainable,
+)
+from seedtf.model.presets import find_preset
+from seedtf.runs.open import load_run, open_validation
+from seedtf.runs.presets import read_preset
+from seedtf.training.optim.optimizers import make_optimizer
+from seedtf.training.optim.param_groups import layerwise_lr, no_decay_variables
+from seedtf.training.state import capture_state, restore_optimizer, restore_weights
+from seedtf.training.trainer import Trainer
 
-needs_hub = pytest.mark.skipif(
+pytestmark = pytest.mark.skipif(
     importlib.util.find_spec("keras_hub") is None, reason="KerasHub is not installed: seedtf[hub]"
 )
 
-TINY = {
-    "EfficientNetBackbone": {
-        "stackwise_width_coefficients": [1.0, 1.0],
-        "stackwise_depth_coefficients": [1.0, 1.0],
-        "stackwise_kernel_sizes": [3, 3],
-        "stackwise_num_repeats": [1, 2],
-        "stackwise_input_filters": [8, 8],
-        "stackwise_output_filters": [8, 16],
-        "stackwise_expansion_ratios": [1, 2],
-        "stackwise_squeeze_and_excite_ratios": [0.25, 0.25],
-        "stackwise_strides": [1, 2],
-        "stackwise_block_types": ["v1", "unfused"],
-        "stackwise_force_input_filters": [0, 0],
-        "stackwise_nores_option": [False, True],
-        "num_features": 24,
-    },
-    "ResNetBackbone": {
-        "input_conv_filters": [64],
-        "input_conv_kernel_sizes": [7],
-        "stackwise_num_filters": [64, 64],
-        "stackwise_num_blocks": [1, 1],
-        "stackwise_num_strides": [1, 2],
-        "block_type": "basic_block",
-    },
-    "ViTBackbone": {
-        "image_shape": [32, 32, 3],
-        "patch_size": 8,
-        "num_layers": 2,
-        "num_heads": 2,
-        "hidden_dim": 16,
-        "mlp_dim": 32,
-    },
-    "DINOV2Backbone": {
-        "patch_size": 14,
-        "num_layers": 2,
-        "hidden_dim": 16,
-        "num_heads": 2,
-        "intermediate_dim": 32,
-        "num_register_tokens": 2,
-        "image_shape": [56, 56, 3],
-        "position_embedding_shape": [56, 56],
-    },
-}
-"""Arguments of a small backbone of each family, by its class."""
-
-VIT = {"module": "", "class_name": "ViTBackbone", "config": TINY["ViTBackbone"]}
-PRESET = Preset("/x/vit", VIT, 1.0, 0.0, ImageSizes(minimum=1, only=32), "mit", 0)
-
-SIZES = {"EfficientNetBackbone": 32, "ResNetBackbone": 32, "ViTBackbone": 32, "DINOV2Backbone": 28}
-CONVERTER = {"scale": [0.02, 0.01, 0.03], "offset": [-2.0, -1.0, 0.5]}
+CLASSES = 3
 
 
-def write_preset(folder: Path, name: str, *, seed: int = 0) -> Path:
-    """Saves a small backbone with random weights as KerasHub does, with every variable changed."""
+def pixels_of(size: int, count: int = 2) -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 256, (count, size, size, 3)).astype(np.float32)
+
+
+class Family:
+    """A family's preset, its network with the preset's weights, and images of its size."""
+
+    def __init__(self, name: str, folder: Path) -> None:
+        self.name, self.folder, self.size = name, folder, SIZES[name]
+        self.network = self.build("imagenet")
+        self.pixels = pixels_of(self.size)
+
+    def build(self, weights: str) -> keras.Model:
+        return build_network(
+            model=str(self.folder),
+            num_classes=CLASSES,
+            image_size=self.size,
+            weights=weights,
+            bn_momentum=0.7,
+        )
+
+    def trainer(self, network: keras.Model) -> Trainer:
+        trainer = Trainer(network)
+        scales = layerwise_lr(network, 0.01)
+        optimizer = make_optimizer("adamw", 1e-2, weight_decay=0.01, lr_scales=scales)
+        trainer.compile_for(optimizer, jit_compile=False)
+        trainer.run_eagerly = True  # tracing would take most of the time of these tests
+        return trainer
+
+
+@pytest.fixture(scope="module", params=TINY)
+def family(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Family:
+    root = tmp_path_factory.mktemp("family")
+    return Family(request.param, write_preset(root / "preset", request.param))
+
+
+def test_features_equal_those_of_keras_hub_behind_its_own_scaling(family: Family) -> None:
     import keras_hub
 
-    keras.utils.set_random_seed(seed)
-    backbone = getattr(keras_hub.models, name)(**TINY[name])
-    for variable in backbone.weights:
-        variable.assign(variable + 0.05 * np.random.default_rng(seed).random(variable.shape))
-    backbone.save_to_preset(str(folder))
-    # KerasHub leaves these two arguments out of the files it writes itself
-    config = json.loads((folder / "config.json").read_text())
-    config["config"].update(TINY[name])
-    (folder / "config.json").write_text(json.dumps(config))
-    (folder / "image_converter.json").write_text(json.dumps({"config": CONVERTER}))
-    (folder / "README.md").write_text("---\nlibrary_name: keras-hub\nlicense: mit\n---\n# Tiny\n")
-    return folder
-
-
-@pytest.fixture(scope="module")
-def presets(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    root = tmp_path_factory.mktemp("presets")
-    return {name: write_preset(root / name.lower(), name) for name in TINY}
-
-
-@needs_hub
-@pytest.mark.parametrize("name", TINY)
-def test_features_equal_those_of_keras_hub_behind_its_own_scaling(
-    presets: dict[str, Path], name: str
-) -> None:
-    import keras_hub
-
-    size = SIZES[name]
-    model = build_features(str(presets[name]), size, "imagenet")
-    pixels = np.random.default_rng(0).integers(0, 256, (2, size, size, 3)).astype(np.float32)
-    features = model.predict(pixels, verbose=0)
-    options = {"image_shape": (size, size, 3)} if name == "DINOV2Backbone" else {}
-    backbone = keras_hub.models.Backbone.from_preset(str(presets[name]), **options)
-    scaled = pixels * np.array(CONVERTER["scale"]) + np.array(CONVERTER["offset"])
-    scaled = {"images": scaled} if isinstance(backbone.input, dict) else scaled
-    expected = np.asarray(backbone(tf.nest.map_structure(np.float32, scaled), training=False))
+    options = {"image_shape": (family.size, family.size, 3)} if "DINO" in family.name else {}
+    preset = find_preset(str(family.folder))
+    assert preset is not None
+    description = preset.backbone
+    backbone = getattr(keras_hub.models, family.name)(**{**description["config"], **options})
+    backbone.load_weights(str(family.folder / "model.weights.h5"))
+    scaled = family.pixels * np.float32(CONVERTER["scale"]) + np.float32(CONVERTER["offset"])
+    inputs = {"images": scaled} if isinstance(backbone.input, dict) else scaled
+    expected = np.asarray(backbone(inputs, training=False))
     if expected.ndim == 3:  # tokens: the class token, the register tokens, then row by row
-        skipped = {"ViTBackbone": 1, "DINOV2Backbone": 3}[name]
-        side = {"ViTBackbone": 4, "DINOV2Backbone": 2}[name]
+        skipped, side = {"ViTBackbone": (1, 4), "DINOV2Backbone": (3, 2)}[family.name]
         expected = expected[:, skipped:].reshape(2, side, side, -1)
-    np.testing.assert_allclose(features, expected, atol=1e-4, rtol=1e-4)
+    body = keras.Model(family.network.input, family.network.get_layer("pool").input)
+    np.testing.assert_allclose(body(family.pixels), expected, atol=2e-4, rtol=2e-4)
 
 
-@needs_hub
-def test_batch_norm_inside_other_layers_is_fused(presets: dict[str, Path], tmp_path: Path) -> None:
-    folder = str(presets["EfficientNetBackbone"])
-    model = build_network(
-        model=folder, num_classes=3, image_size=32, weights="imagenet", bn_momentum=0.7
+def test_a_saved_network_predicts_the_same(family: Family, tmp_path: Path) -> None:
+    network = family.network
+    norms = [x for x in network.get_layer("backbone").backbone.layers if "batch" in x.name]
+    assert all(type(x) is FusedBatchNormalization for x in norms)
+    values = [np.asarray(variable) for variable in network.variables]
+    save_model(network, tmp_path / "model.keras", values)
+    loaded = load_model(tmp_path / "model.keras")
+    np.testing.assert_array_equal(loaded(family.pixels), network(family.pixels))
+    # as the first weights of a network with other classes
+    other = build_network(
+        model=str(family.folder),
+        num_classes=CLASSES + 1,
+        image_size=family.size,
+        weights=str(tmp_path / "model.keras"),
     )
-    block = next(x for x in model.get_layer("backbone").backbone.layers if hasattr(x, "bn2"))
+    body, wanted = other.get_layer("backbone"), network.get_layer("backbone")
+    for value, expected in zip(body.get_weights(), wanted.get_weights(), strict=True):
+        np.testing.assert_array_equal(value, expected)
+
+
+def test_converted_networks_predict_the_same(family: Family, tmp_path: Path) -> None:
+    import onnxruntime
+    from ai_edge_litert.interpreter import Interpreter
+
+    (tmp_path / "classes.txt").write_text("a\nb\nc\n")
+    module = ServingModule(family.network, ("a", "b", "c"), 1.0, str(tmp_path / "classes.txt"))
+    expected = family.network(family.pixels)
+    session = onnxruntime.InferenceSession(convert(module, "onnx", family.pixels))
+    (onnx,) = session.run(None, {"pixels": family.pixels})
+    np.testing.assert_allclose(onnx, expected, atol=1e-4)
+    interpreter = Interpreter(model_content=convert(module, "litert", family.pixels))
+    interpreter.allocate_tensors()
+    interpreter.set_tensor(interpreter.get_input_details()[0]["index"], family.pixels[:1])
+    interpreter.invoke()
+    litert = interpreter.get_tensor(interpreter.get_output_details()[0]["index"])
+    np.testing.assert_allclose(litert, expected[:1], atol=1e-4)
+
+
+def test_a_restored_state_trains_on_with_the_same_bits(family: Family) -> None:
+    labels = np.array([0, 2], np.int32)
+    trainer = family.trainer(family.network)
+    trainer.train_on_batch(family.pixels, labels)
+    state = capture_state(trainer, epoch=0, step=0, facts={})
+    trainer.train_on_batch(family.pixels, labels)
+    other = family.build("none")
+    restored = family.trainer(other)
+    restore_weights(other, state)
+    restore_optimizer(restored, state)
+    restored.train_on_batch(family.pixels, labels)
+    for value, wanted in zip(other.get_weights(), family.network.get_weights(), strict=True):
+        np.testing.assert_array_equal(value, wanted)
+
+
+def test_a_frozen_body_does_not_change(family: Family) -> None:
+    set_body_trainable(family.network, False)
+    body = family.network.get_layer("backbone")
+    before, head = body.get_weights(), family.network.get_layer("logits").get_weights()
+    trainer = family.trainer(family.network)
+    trainer.train_on_batch(family.pixels, np.array([0, 2], np.int32))
+    assert len(trainer.optimizer.variables) < 10
+    for value, wanted in zip(body.get_weights(), before, strict=True):
+        np.testing.assert_array_equal(value, wanted)
+    assert np.abs(family.network.get_layer("logits").get_weights()[0] - head[0]).min() > 0
+
+
+def test_the_rates_of_a_vision_transformer_rise_by_block(family: Family) -> None:
+    scales = layerwise_lr(family.network, 0.01)
+    assert set(scales) == {variable.path for variable in family.network.weights}
+    if "ResNet" not in family.name and "Efficient" not in family.name:
+        # embedding, two blocks, last normalization; the head has the full rate
+        expected = [0.01 ** (k / 4) for k in range(5)]
+        np.testing.assert_allclose(sorted(set(scales.values())), sorted(expected))
+        kept = {variable.path.rpartition("/")[2] for variable in no_decay_variables(family.network)}
+        tokens = {"class_token"} if "ViT" in family.name else {"cls_token", "register_tokens"}
+        assert tokens < kept
+        assert not any("kernel" in name for name in kept)
+
+
+def test_batch_norm_inside_other_layers_is_fused(tmp_path: Path) -> None:
+    family = Family("EfficientNetBackbone", write_preset(tmp_path, "EfficientNetBackbone"))
+    layers = family.network.get_layer("backbone").backbone.layers
+    block = next(layer for layer in layers if hasattr(layer, "bn2"))
     assert type(block.bn2) is FusedBatchNormalization
     assert block.bn2.momentum == 0.7
-    save_model(model, tmp_path / "model.keras")
-    pixels = np.random.default_rng(0).random((2, 32, 32, 3), np.float32) * 255
-    loaded = load_model(tmp_path / "model.keras")
-    np.testing.assert_array_equal(
-        loaded.predict(pixels, verbose=0), model.predict(pixels, verbose=0)
-    )
+    # KerasHub's own configuration leaves these out, so a saved network would be another one
+    assert block.nores
+    assert family.network.get_layer("pool").input.shape[-1] == 24
 
 
-@needs_hub
+def test_every_layer_of_a_backbone_has_the_precision_of_the_run(tmp_path: Path) -> None:
+    folder = write_preset(tmp_path / "preset", "EfficientNetBackbone")
+    keras.mixed_precision.set_global_policy("mixed_bfloat16")
+    try:
+        network = build_network(
+            model=str(folder), num_classes=CLASSES, image_size=32, weights="imagenet"
+        )
+    finally:
+        keras.mixed_precision.set_global_policy("float32")
+    save_model(network, tmp_path / "model.keras")
+    loaded, pixels = load_model(tmp_path / "model.keras"), pixels_of(32)
+    for model in (network, loaded):
+        layers = model.get_layer("backbone").backbone.layers[1:]
+        assert {layer.compute_dtype for layer in layers} == {"bfloat16"}
+    assert keras.mixed_precision.dtype_policy().name == "float32"
+    exported = rebuild_in_float32(loaded)
+    assert {x.compute_dtype for x in exported.get_layer("backbone").backbone.layers} == {"float32"}
+    np.testing.assert_allclose(exported(pixels), loaded(pixels), atol=0.05)
+
+
 @pytest.mark.parametrize("change", [-0.1, 0.1])
-def test_trained_position_embeddings_are_saved_exactly(
-    presets: dict[str, Path], tmp_path: Path, change: float
-) -> None:
-    folder = str(presets["DINOV2Backbone"])
+def test_trained_position_embeddings_are_saved_exactly(tmp_path: Path, change: float) -> None:
+    folder = str(write_preset(tmp_path / "preset", "DINOV2Backbone"))
     model = build_network(model=folder, num_classes=3, image_size=28, weights="imagenet")
     embeddings = model.get_layer("backbone").backbone.embeddings.interpolated_position_embeddings
     embeddings.assign(embeddings + change)
-    save_model(model, tmp_path / "model.keras", [np.asarray(v) for v in model.variables])
+    save_model(model, tmp_path / "model.keras")
     loaded = load_model(tmp_path / "model.keras").get_layer("backbone").backbone.embeddings
     np.testing.assert_array_equal(loaded.interpolated_position_embeddings, embeddings)
 
 
-@needs_hub
-def test_the_rates_of_a_vision_transformer_rise_by_block(presets: dict[str, Path]) -> None:
-    for name in ("ViTBackbone", "DINOV2Backbone"):
-        network = build_network(
-            model=str(presets[name]), num_classes=3, image_size=SIZES[name], weights="none"
+def test_files_of_timm_are_converted(tmp_path: Path) -> None:
+    tensors = write_timm_resnet18(tmp_path / "resnet18.a1_in1k")
+    pixels = pixels_of(64, 1)
+    model = build_features(str(tmp_path / "resnet18.a1_in1k"), 64, "imagenet")
+    scaled = (pixels / 255 - np.float32([0.4, 0.5, 0.6])) / np.float32([0.2, 0.25, 0.3])
+    expected = resnet18(tensors, tf.constant(scaled))
+    np.testing.assert_allclose(model(pixels), expected, rtol=2e-3, atol=2e-3)
+
+
+def resnet18(tensors: dict[str, np.ndarray], x: tf.Tensor) -> tf.Tensor:
+    """The forward pass of torchvision's ResNet-18 without its classifier, in plain TensorFlow."""
+
+    def conv(x: tf.Tensor, name: str, stride: int = 1) -> tf.Tensor:
+        kernel = tensors[f"{name}.weight"].transpose(2, 3, 1, 0)
+        pad = kernel.shape[0] // 2
+        padded = tf.pad(x, [[0, 0], [pad, pad], [pad, pad], [0, 0]])
+        return tf.nn.conv2d(padded, kernel, stride, "VALID")
+
+    def norm(x: tf.Tensor, name: str) -> tf.Tensor:
+        parts = [tensors[f"{name}.{part}"] for part in ("running_mean", "running_var")]
+        return tf.nn.batch_normalization(
+            x, *parts, tensors[f"{name}.bias"], tensors[f"{name}.weight"], 1e-5
         )
-        scales = layerwise_lr(network, 0.01)
-        assert set(scales) == {variable.path for variable in network.weights}
-        # embedding, two blocks, last normalization; the head has the full rate
-        expected = {0.01 ** (k / 4) for k in range(5)}
-        np.testing.assert_allclose(sorted(set(scales.values())), sorted(expected))
+
+    x = tf.nn.relu(norm(conv(x, "conv1", 2), "bn1"))
+    x = tf.nn.max_pool2d(tf.pad(x, [[0, 0], [1, 1], [1, 1], [0, 0]]), 3, 2, "VALID")
+    for stage in range(1, 5):
+        for block in range(2):
+            name, stride = f"layer{stage}.{block}", 2 if stage > 1 and block == 0 else 1
+            shortcut = x
+            if f"{name}.downsample.0.weight" in tensors:
+                shortcut = norm(conv(x, f"{name}.downsample.0", stride), f"{name}.downsample.1")
+            x = tf.nn.relu(norm(conv(x, f"{name}.conv1", stride), f"{name}.bn1"))
+            x = tf.nn.relu(norm(conv(x, f"{name}.conv2"), f"{name}.bn2") + shortcut)
+    return x
 
 
-@pytest.mark.parametrize(
-    ("sizes", "size", "words"),
-    [
-        (ImageSizes(only=224), 96, "pass --image_size=224"),
-        (ImageSizes(minimum=14, multiple=14), 100, "pass 98 or 112"),
-        (ImageSizes(minimum=14, multiple=14), 7, "takes 14 or more"),
-        (ImageSizes(minimum=32), 16, "takes 32 or more"),
-    ],
-)
-def test_an_image_size_that_does_not_work_is_one_line(
-    sizes: ImageSizes, size: int, words: str
-) -> None:
-    with pytest.raises(UserError, match=words):
-        sizes.check("name", size)
+def test_files_of_transformers_are_converted(tmp_path: Path) -> None:
+    import keras_hub
+
+    folder = tmp_path / "small-vit"
+    write_transformers_vit(folder)
+    preset = find_preset(str(folder))
+    assert preset is not None
+    assert (preset.licence, preset.sizes.only, preset.converted) == ("apache-2.0", 32, True)
+    pixels = pixels_of(32)
+    scaled = (pixels / 255 - np.float32([0.5, 0.4, 0.3])) / np.float32([0.5, 0.2, 0.1])
+    tokens = keras_hub.models.Backbone.from_preset(str(folder))(scaled)
+    features = build_features(str(folder), 32, "imagenet")(pixels)
+    np.testing.assert_allclose(features, np.reshape(tokens[:, 1:], (2, 4, 4, 16)), atol=1e-4)
+    (folder / "model.safetensors").unlink()
+    with pytest.raises(UserError, match="its weights cannot be loaded"):
+        build_features(str(folder), 32, "imagenet")
 
 
-def test_a_folder_is_told_from_a_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    Path("resnet50").mkdir()
-    Path("mine").mkdir()
-    assert [is_preset(x) for x in ("resnet50", "./resnet50", "mine", "other")] == [
-        False,
-        True,
-        True,
-        False,
-    ]
-
-
-@pytest.mark.parametrize(
-    ("content", "words"),
-    [
-        (None, "no KerasHub preset"),
-        ("{", "cannot be read"),
-        ("[]", "no JSON object"),
-        ('{"class_name": "GemmaBackbone", "config": {}}', "GemmaBackbone, which is no image"),
-    ],
-)
-def test_a_folder_without_an_image_network_is_refused(
-    tmp_path: Path, content: str | None, words: str
-) -> None:
-    if content is not None:
-        (tmp_path / "config.json").write_text(content)
-    with pytest.raises(UserError, match=words):
+def test_an_architecture_without_a_converter_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text(json.dumps({"architecture": "convnext_tiny"}))
+    with pytest.raises(UserError, match=r"KerasHub cannot convert this network .*convnext_tiny"):
         find_preset(str(tmp_path))
-    with pytest.raises(UserError, match="no such folder"):
-        find_preset(str(tmp_path / "missing"))
 
 
-def test_without_keras_hub_one_line_says_what_to_install() -> None:
-    with pytest.raises(
-        UserError, match=r"--model=.*x/y: needs KerasHub.*pip install 'seedtf\[hub\]'"
-    ):
-        resolve(TrainConfig(data_dir="x", model="x/y"), Machine(hub=False), PRESET)
+@pytest.mark.parametrize("change", ["module", "class", "width", "position"])
+def test_hostile_networks_are_refused_before_anything_is_built(
+    family: Family, tmp_path: Path, change: str
+) -> None:
+    path = tmp_path / "model.keras"
+    save_model(family.network, path)
+    with_config(path, change)
+    with pytest.raises(UserError, match="damaged or not a seedtf model"):
+        load_model(path)
+
+
+def with_config(path: Path, change: str) -> None:
+    """Rewrites one value in the configuration of the backbone in a ``.keras`` file."""
+    import zipfile
+
+    with zipfile.ZipFile(path) as archive:
+        members = {name: archive.read(name) for name in archive.namelist()}
+    config = json.loads(members["config.json"])
+    layers = config["config"]["layers"]
+    layer = next(each for each in layers if each["class_name"] == "KerasHubBackbone")
+    backbone = layer["config"]["backbone"]
+    if change == "module":
+        backbone["module"] = "keras_hub.src.models.clip.clip_backbone"
+    elif change == "class":
+        backbone["class_name"] = "Task"
+    elif change == "width":
+        widths = ("hidden_dim", "stackwise_num_filters", "stackwise_output_filters")
+        name = next(each for each in widths if each in backbone["config"])
+        value = backbone["config"][name]
+        backbone["config"][name] = 10**8 if isinstance(value, int) else [10**8] * len(value)
+    else:
+        backbone["config"]["image_shape"] = [10**6, 10**6, 3]
+    members["config.json"] = json.dumps(config).encode()
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, data in members.items():
+            archive.writestr(name, data)
 
 
 @pytest.fixture(scope="module")
-def run(presets: dict[str, Path], tiny_folder: Path, tmp_path_factory: Any) -> TrainConfig:
-    """A finished run of two epochs; its preset has been moved away."""
+def run(tiny_folder: Path, tmp_path_factory: Any) -> TrainConfig:
+    """A finished run of two epochs; its preset has been removed."""
     from seedtf.training.train import train_and_evaluate
 
     root = tmp_path_factory.mktemp("hub_run")
-    folder = shutil.copytree(presets["EfficientNetBackbone"], root / "preset")
+    folder = write_preset(root / "preset", "ViTBackbone")
     config = TrainConfig(
         data_dir=str(tiny_folder),
         run_dir=str(root / "run"),
@@ -241,7 +340,6 @@ def run(presets: dict[str, Path], tiny_folder: Path, tmp_path_factory: Any) -> T
         epochs=2,
         batch_size=4,
         val_fraction=0.34,
-        freeze_epochs=1,
         body_lr_factor=0.1,
         cache="ram",
     )
@@ -250,39 +348,34 @@ def run(presets: dict[str, Path], tiny_folder: Path, tmp_path_factory: Any) -> T
     return config
 
 
-@needs_hub
-def test_a_run_records_its_preset(run: TrainConfig) -> None:
+def test_a_run_records_its_preset_and_its_licence(run: TrainConfig) -> None:
     preset = read_preset(run.run_dir)
     assert preset is not None
-    assert (preset.name, preset.licence, preset.parameters > 0) == ("preset", "mit", True)
+    assert (preset.name, preset.licence, preset.parameters) == ("preset", "mit", 1234)
+    environment = json.loads((Path(run.run_dir) / "env.json").read_text())
+    assert environment["weights_licence"] == "mit"
+    assert environment["keras-hub"]
 
 
-@needs_hub
 def test_a_run_resumes_to_the_byte_without_the_folder(run: TrainConfig, tmp_path: Path) -> None:
     from seedtf.training.train import train_and_evaluate
 
-    resumed = shutil.copytree(run.run_dir, tmp_path / "run")
-    states = sorted((resumed / "state").glob("*.state"))
-    states[-1].unlink()
+    resumed, whole = Path(shutil.copytree(run.run_dir, tmp_path / "run")), Path(run.run_dir)
+    sorted((resumed / "state").glob("*.state"))[-1].unlink()
+    for name in ("best", "last"):
+        (resumed / "checkpoints" / f"{name}.keras").unlink()
     train_and_evaluate(replace(run, run_dir="", resume=str(resumed)))
-    for name in ("history.csv", "checkpoints/last.keras"):
-        assert (resumed / name).stat().st_size == (Path(run.run_dir) / name).stat().st_size
-    assert (resumed / "history.csv").read_bytes() == (
-        Path(run.run_dir) / "history.csv"
-    ).read_bytes()
-    one, other = (load_model(Path(x) / "checkpoints/last.keras") for x in (resumed, run.run_dir))
+    assert (resumed / "history.csv").read_bytes() == (whole / "history.csv").read_bytes()
+    one, other = (load_model(x / "checkpoints" / "last.keras") for x in (resumed, whole))
     for first, second in zip(one.get_weights(), other.get_weights(), strict=True):
         np.testing.assert_array_equal(first, second)
 
 
-@needs_hub
-def test_a_run_is_the_first_weights_of_another_one_without_the_folder(run: TrainConfig) -> None:
-    best = resolve_weights(run.run_dir)
-    preset = resolve_preset(replace(run, weights=best, run_dir=""))
-    assert preset == read_preset(run.run_dir)
-
-
-def test_progressive_sizes_are_refused_where_position_embeddings_have_one_size() -> None:
-    config = TrainConfig(data_dir="x", model="/x/vit", image_size=32, progressive_sizes="16")
-    with pytest.raises(UserError, match="--progressive_sizes=16: --model=vit takes one image size"):
-        resolve(config, Machine(), PRESET)
+def test_a_run_is_evaluated_and_exported_without_the_folder(run: TrainConfig) -> None:
+    evaluate_run(run.run_dir)
+    opened = load_run(run.run_dir)
+    out = Path(run.run_dir) / "export"
+    exported = export_run(opened, out, *open_validation(opened))
+    assert exported.rows[0].top1_agreement == 1.0
+    parity = json.loads((exported.folder / "assets.extra" / "parity.json").read_text())
+    assert parity["weights_licence"] == "mit"

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from seedtf.config.train_config import TrainConfig
 from seedtf.errors import UserError
-from seedtf.model.presets import ImageSizes, Preset
+from seedtf.model.backbones import ImageSizes
+from seedtf.model.presets import Preset
 from seedtf.training.machine import Machine
 from seedtf.training.plan import batch_norm_momentum
 from seedtf.training.resolve import Settings, resolve

@@ -20,8 +20,23 @@ PROMISES: dict[str, dict[str, tuple[str, ...]]] = {
         "A preset gives the features that KerasHub gives, with its input scaling inside the model.": (
             "test_features_equal_those_of_keras_hub_behind_its_own_scaling",
         ),
-        "A run is resumed to the byte without the preset's folder.": (
+        "Training goes on from a saved state with the same bits, and a run is resumed without the "
+        "preset's files.": (
+            "test_a_restored_state_trains_on_with_the_same_bits",
             "test_a_run_resumes_to_the_byte_without_the_folder",
+        ),
+        "Files of timm and transformers give the features of the original network.": (
+            "test_files_of_timm_are_converted",
+            "test_files_of_transformers_are_converted",
+        ),
+        "LiteRT and ONNX files of these networks predict as the network does.": (
+            "test_converted_networks_predict_the_same",
+        ),
+        "What is in the caches of Hugging Face and Kaggle needs no network; a failed download is one "
+        "line.": (
+            "test_a_preset_by_name_comes_from_the_cache_of_kaggle",
+            "test_files_of_hugging_face_come_from_its_cache",
+            "test_a_download_that_fails_is_one_line",
         ),
         "Without KerasHub, one line says what to install.": (
             "test_without_keras_hub_one_line_says_what_to_install",

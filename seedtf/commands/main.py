@@ -34,6 +34,7 @@ COMMANDS = {
     "export": "export a run as a SavedModel for serving, LiteRT or ONNX",
     "publish": "write a folder with the export and a model card, or upload it",
     "benchmark": "measure speed and memory, with warm-up and medians",
+    "models": "list the networks that --model takes",
     "check": "find problems in a folder of images",
     "data_service": "prepare batches on other machines for seedtf train --data_service",
     "preview": "draw what augmentation does to the images",

@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
+import importlib.util
+import json
+import runpy
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from seedtf.compat.keras import replace_layer_class, set_weights_group_name
-from seedtf.errors import UserError, missing_hub
+from seedtf.errors import UserError, first_line, missing_hub
 
 __all__ = [
+    "BuiltinPreset",
+    "builtin_presets",
+    "convert_config",
     "find_position_embeddings",
     "has_keras_hub",
+    "import_hugging_face",
     "import_keras_hub",
     "save_position_embeddings",
 ]
@@ -20,8 +30,6 @@ def has_keras_hub() -> bool:
 
     Tried with KerasHub 0.32.0; tested by ``tests/test_hub.py``.
     """
-    import importlib.util
-
     return importlib.util.find_spec("keras_hub") is not None
 
 
@@ -45,6 +53,101 @@ def import_keras_hub(wanted: str) -> Any:
             f"{wanted}: KerasHub cannot be imported ({error}); run: pip install -U 'seedtf[hub]'"
         ) from error
     return keras_hub
+
+
+def import_hugging_face(wanted: str) -> Any:
+    """The package ``huggingface_hub``.
+
+    Raises:
+        UserError: it is not installed.
+
+    Tried with KerasHub 0.32.0 and huggingface_hub 2.4.0; tested by
+    ``test_files_of_hugging_face_come_from_its_cache``.
+    """
+    try:
+        import huggingface_hub
+    except ImportError as error:
+        raise missing_hub(wanted) from error
+    return huggingface_hub
+
+
+@dataclass(frozen=True)
+class BuiltinPreset:
+    """A preset that KerasHub offers by name.
+
+    Attributes:
+        class_name: of its backbone.
+        parameters: number of parameters.
+        handle: ``kaggle://…``, from where its files are downloaded.
+
+    Tried with KerasHub 0.32.0; tested by ``test_the_presets_of_keras_hub_are_listed``.
+    """
+
+    class_name: str
+    parameters: int
+    handle: str
+
+
+def builtin_presets(wanted: str, packages: Mapping[str, str]) -> dict[str, BuiltinPreset]:
+    """The image networks that KerasHub offers by name.
+
+    The tables are read from its files, because to import KerasHub takes ten seconds. That of version
+    0.32 gives the address of another network for three of them (efficientnet_el, _em and _es), which
+    are therefore left out.
+
+    Args:
+        wanted: what needs KerasHub, for the error.
+        packages: the package of each backbone class.
+
+    Raises:
+        UserError: KerasHub is not installed.
+
+    Tried with KerasHub 0.32.0; tested by ``test_the_presets_of_keras_hub_are_listed``.
+    """
+    spec = importlib.util.find_spec("keras_hub")
+    if spec is None or not spec.submodule_search_locations:
+        raise missing_hub(wanted)
+    models = Path(spec.submodule_search_locations[0]) / "src" / "models"
+    presets = {}
+    for class_name, package in packages.items():
+        tables = runpy.run_path(str(models / package / f"{package}_presets.py"))
+        for name, entry in tables["backbone_presets"].items():
+            if f"/{name}/" in f"{entry['kaggle_handle']}/":
+                parameters = int(entry["metadata"]["params"])
+                presets[name] = BuiltinPreset(class_name, parameters, entry["kaggle_handle"])
+    return presets
+
+
+def convert_config(folder: Path, wanted: str) -> dict[str, Any]:
+    """The class and the arguments that KerasHub makes of a config.json of timm or transformers.
+
+    ``get_config`` of a backbone that was made of them omits some, so its converters are asked.
+
+    Args:
+        folder: with ``config.json``.
+        wanted: what needs KerasHub, for the error.
+
+    Returns:
+        ``class_name`` and ``config``, JSON values.
+
+    Raises:
+        UserError: KerasHub has no converter for this network.
+
+    Tried with KerasHub 0.32.0; tested by ``test_files_of_timm_are_converted``.
+    """
+    import_keras_hub(wanted)
+    from keras_hub.src.utils.preset_utils import get_preset_loader
+
+    try:
+        loader = get_preset_loader(str(folder))
+        arguments = loader.converter.convert_backbone_config(loader.config)
+        name = loader.check_backbone_class().__name__
+        return {"class_name": name, "config": json.loads(json.dumps(arguments))}
+    except Exception as error:  # its converters raise errors of many types
+        raise UserError(
+            f"{wanted}: KerasHub cannot convert this network ({first_line(error)}); seedtf models "
+            "lists networks that work"
+        ) from error
 
 
 def find_position_embeddings(backbone: Any) -> tuple[Any, Any] | None:

@@ -24,8 +24,8 @@ class NetworkFlags(RecipeFlags):
 
     model: str = option(
         "ResNet50",
-        "Name of a keras.applications network, in upper or lower case, 'tiny' for a small one, or the "
-        "folder of a KerasHub preset.",
+        "Name of a keras.applications network, in upper or lower case, 'tiny' for a small one, or a "
+        "pretrained network of KerasHub: the name of a preset, a folder, hf://owner/name or kaggle://….",
     )
     weights: str = option(
         DEFAULT_WEIGHTS,

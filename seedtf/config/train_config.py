@@ -19,7 +19,7 @@ from seedtf.config.recipes import default_rate
 from seedtf.config.run_flags import NEWEST, DeviceFlags, RunFlags
 from seedtf.data.paths import is_url
 from seedtf.errors import UserError
-from seedtf.model.presets import has_batch_norm, is_preset
+from seedtf.model.presets import has_batch_norm, is_folder
 
 __all__ = ["AUTO", "BALANCED", "NEWEST", "PATHS", "SAMPLE", "TrainConfig"]
 
@@ -73,7 +73,7 @@ class TrainConfig(DeviceFlags, RunFlags, AugmentFlags, OptimFlags, NetworkFlags,
     def with_absolute_paths(self) -> TrainConfig:
         """A copy whose paths of data and weights are absolute, so that it works from any folder."""
         names = (*PATHS, *(("weights",) if self.has_weights_file else ()))
-        names += ("model",) if is_preset(self.model) else ()
+        names += ("model",) if is_folder(self.model) else ()
         names += ("teacher",) if self.teacher else ()
         paths = {name: getattr(self, name) for name in names}
         absolute = {

@@ -26,6 +26,7 @@ from seedtf.evaluation.report import (
     write_report,
 )
 from seedtf.files import numbered_names
+from seedtf.model.families import short_name
 from seedtf.runs.folder import read_temperature
 from seedtf.runs.open import Run, load_run, open_labelled, open_test, open_validation
 from seedtf.runs.paths import ReportPaths
@@ -210,7 +211,7 @@ class _Writer:
 def _describe_model(run: Run, models: Sequence[keras.Model], snapshots: bool) -> str:
     """The network, its checkpoint, and how many models predicted each image."""
     file = f", {run.checkpoint.name}" if run.checkpoint else ""
-    name = f"{run.settings['model']}{file}"
+    name = f"{short_name(run.settings['model'])}{file}"
     if run.members and not models:
         return f"{name}, {len(run.members)} runs, each on the images of its fold"
     members = "snapshots" if snapshots else "runs" if run.members else ""

@@ -26,6 +26,7 @@ from seedtf.model.activation_map import check_has_maps
 from seedtf.runs.folder import read_temperature
 from seedtf.runs.open import Run, open_training_sample
 from seedtf.runs.paths import PARITY
+from seedtf.runs.presets import WEIGHTS_LICENCE, read_weights_licence
 
 __all__ = ["Exported", "export_run"]
 
@@ -142,6 +143,9 @@ def export_run(
             "temperature_fitted": fitted is not None,
             "rows": [row.as_row() for row in rows],
         }
+        licences = {read_weights_licence(paths.root) for paths in run.members or (run.paths,)}
+        if licence := ", ".join(sorted(licences - {""})):
+            facts[WEIGHTS_LICENCE] = licence
         if any(each is not before for each, before in zip(models, trained, strict=True)):
             as_trained = _probabilities(run, trained, store, records, temperature)
             facts["as_trained"] = compare_probabilities(as_trained, expected)

@@ -170,8 +170,19 @@ def _onnx(module: ServingModule) -> bytes:
         output_names=[probabilities.name],
         tensors_to_rename={pixels.name: "pixels", probabilities.name: "probabilities"},
         opset=_ONNX_OPSET,
+        custom_op_handlers={"Erfc": (_erfc, [])},
     )
     return proto.SerializeToString()
+
+
+def _erfc(graph: Any, node: Any, name: str, arguments: list[Any]) -> None:
+    """Writes Erfc, which ``tf.nn.gelu`` uses and tf2onnx does not know, as 1 - Erf."""
+    shapes, dtypes = node.output_shapes, node.output_dtypes
+    one = graph.make_const(f"{name}_one", np.ones([], np.float32))
+    erf = graph.make_node("Erf", node.input, name=f"{name}_erf", shapes=shapes, dtypes=dtypes)
+    graph.remove_node(name)
+    inputs = [one.output[0], erf.output[0]]
+    graph.make_node("Sub", inputs, name=name, outputs=node.output, shapes=shapes, dtypes=dtypes)
 
 
 @contextmanager

@@ -9,9 +9,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from seedtf.errors import UserError
+from seedtf.model.families import short_name
 from seedtf.model.presets import Preset
-from seedtf.runs.folder import read_class_names, read_preset, read_settings
+from seedtf.runs.folder import read_class_names, read_settings
 from seedtf.runs.paths import RunPaths
+from seedtf.runs.presets import WEIGHTS_LICENCE, read_preset
 
 __all__ = ["model_card"]
 
@@ -51,7 +53,7 @@ def model_card(run_dir: Any, name: str) -> str:
 def _header(settings: Mapping[str, Any]) -> str:
     """The YAML block of a model card; the licence is left out, because only the owner knows it."""
     lines = ["---", "library_name: tf-keras", "pipeline_tag: image-classification"]
-    tags = ["seedtf", str(settings.get("model", ""))]
+    tags = ["seedtf", short_name(str(settings.get("model", "")))]
     lines += ["tags:", *(f"- {json.dumps(tag)}" for tag in tags if tag), "---"]
     return "\n".join(lines)
 
@@ -60,7 +62,7 @@ def _summary(settings: Mapping[str, Any], report: Mapping[str, Any]) -> str:
     names = report["class_names"]
     low, high = report["accuracy_interval_95"]
     return (
-        f"An image classifier of {len(names)} classes: {settings['model']} at "
+        f"An image classifier of {len(names)} classes: {short_name(settings['model'])} at "
         f"{settings['image_size']} pixels. On {report['images']} validation images, which did not "
         f"train it but chose its best epoch, {report['accuracy']:.1%} of the answers were correct "
         f"(95 % interval {low:.1%} to {high:.1%})."
@@ -136,7 +138,8 @@ def _training(
 ) -> str:
     pretrained = f"those of {_text(preset.name)}" if preset else "trained on ImageNet"
     first = {"none": "random", "imagenet": pretrained}.get(settings.get("weights", ""), "a file")
-    stated = f" (licence: {_text(preset.licence)})" if preset else ""
+    licence = environment.get(WEIGHTS_LICENCE)
+    stated = f" (licence: {_text(licence)})" if licence else ""
     return (
         f"{settings['epochs']} epochs with `--recipe={settings.get('recipe')}`, first weights: "
         f"{first}{stated}. `config.json` has every flag. seedtf {environment.get('seedtf')}, "

@@ -17,7 +17,7 @@ from typing import IO, Any
 
 import h5py
 
-from seedtf.model.presets import check_backbone
+from seedtf.model.backbones import check_backbone
 
 __all__ = ["check_archived_weights", "check_hdf5", "check_model_archive"]
 

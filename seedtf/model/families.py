@@ -21,6 +21,7 @@ __all__ = [
     "normalizes_batches",
     "scaling_mode",
     "short_name",
+    "weights_licence",
 ]
 
 TINY = "Tiny"
@@ -59,6 +60,17 @@ def normalizes_batches(name: str) -> bool:
     return not re.match(_WITHOUT_BATCH_NORM, name, re.IGNORECASE)
 
 
+# Licences of the ImageNet weights of keras.applications, as Keras's documentation states them. It
+# states none for the families that are missing here.
+_LICENCES = {
+    r"DenseNet\d+": "bsd-3-clause",
+    r"InceptionV3|InceptionResNetV2|MobileNet(V2)?|NASNet\w+": "apache-2.0",
+    r"ResNet\d+|Xception": "mit",
+    r"ResNet\d+V2": "bsd",
+    r"VGG\d+": "cc-by-4.0",
+}
+
+
 def is_supported(name: str) -> bool:
     """Whether ``name``, as keras.applications spells it, belongs to a family with known scaling."""
     return bool(_family(name))
@@ -70,13 +82,16 @@ def is_spelling(name: str) -> bool:
 
 
 def short_name(model: str) -> str:
-    """The last part of a path, without characters that a file name should not have; a name itself.
+    """The last part of a path or an address, as a file name; a name itself.
 
     Example:
-        >>> short_name("models/efficientnet_lite0_imagenet/"), short_name("ResNet50")
-        ('efficientnet_lite0_imagenet', 'ResNet50')
+        >>> short_name("models/mine/"), short_name("kaggle://keras/vit/keras/vit_base/4")
+        ('mine', 'vit_base')
     """
-    return re.sub(r"[^\w.-]", "_", model.rstrip("/").rpartition("/")[2])
+    parts = [part for part in model.split("/") if part] or [""]
+    if "://" in model and parts[-1].isdigit():  # the version
+        parts.pop()
+    return re.sub(r"[^\w.-]", "_", parts[-1])
 
 
 def match_model_name(name: str, known: Iterable[str]) -> str:
@@ -105,6 +120,16 @@ def scaling_mode(name: str) -> str:
 def minimum_image_size(name: str) -> int:
     """Returns the smallest image side in pixels that a supported network accepts."""
     return _FAMILIES[_family(name)][1]
+
+
+def weights_licence(name: str) -> str:
+    """Returns the licence of the ImageNet weights of a supported network."""
+    found = (
+        licence
+        for family, licence in _LICENCES.items()
+        if re.fullmatch(family, name, re.IGNORECASE)
+    )
+    return next(found, "not stated")
 
 
 def check_image_size(name: str, image_size: int) -> None:

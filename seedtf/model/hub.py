@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import keras
+import numpy as np
 
 from seedtf.compat.keras_hub import (
     find_position_embeddings,
@@ -14,7 +16,9 @@ from seedtf.compat.keras_hub import (
     save_position_embeddings,
 )
 from seedtf.errors import UserError, first_line
-from seedtf.model.presets import Preset, check_backbone, token_grid
+from seedtf.model.archive import check_hdf5
+from seedtf.model.backbones import check_backbone, has_patch_multiples, token_grid
+from seedtf.model.presets import Preset
 
 __all__ = ["KerasHubBackbone", "load_preset_weights"]
 
@@ -76,23 +80,53 @@ def load_preset_weights(layer: KerasHubBackbone, preset: Preset, image_size: int
     Raises:
         UserError: the weights are missing or damaged.
     """
-    hub = import_keras_hub(f"--model={preset.name}")
-    options: dict[str, Any] = {"dtype": "float32"}
-    if preset.sizes.multiple > 1:
-        options["image_shape"] = (image_size, image_size, 3)
+    shape = [image_size, image_size, 3]
     try:
-        source = hub.models.Backbone.from_preset(preset.source, **options)
-        values = source.get_weights()
-        embeddings = find_position_embeddings(source)
-        for index, variable in enumerate(source.weights):
-            if embeddings and variable is embeddings[0]:
-                values[index] = embeddings[1].numpy()
-        layer.backbone.set_weights(values)
+        if preset.converted:
+            source = _convert(preset, shape)
+        else:
+            source = layer.backbone
+            if has_patch_multiples(preset.class_name):  # the file has another image size, and more
+                config = {**preset.backbone["config"], "image_shape": shape, "dtype": None}
+                source = _construct({**preset.backbone, "config": config})
+            source.load_weights(_weights_file(Path(preset.folder)))
+        if source is not layer.backbone:
+            layer.backbone.set_weights(_values(source))
+    except UserError:
+        raise
     except Exception as error:  # Keras, HDF5 and KerasHub raise errors of many types
         raise UserError(
             f"--model={preset.source}: its weights cannot be loaded ({first_line(error)}); restore "
-            "the folder, or pass --weights=none for random weights"
+            "the files, or pass --weights=none for random weights"
         ) from error
+
+
+def _convert(preset: Preset, shape: list[int]) -> Any:
+    """The backbone that KerasHub makes of files of timm or transformers."""
+    hub = import_keras_hub(f"--model={preset.source}")
+    options = {"image_shape": shape} if has_patch_multiples(preset.class_name) else {}
+    return hub.models.Backbone.from_preset(preset.folder, dtype="float32", **options)
+
+
+def _weights_file(folder: Path) -> str:
+    """The file of the weights, or the table of its parts, which hold only arrays."""
+    whole, table = folder / "model.weights.h5", folder / "model.weights.json"
+    for file in [whole] if whole.is_file() else sorted(folder.glob("model_*.weights.h5")):
+        check_hdf5(str(file), file.stat().st_size)
+    return str(whole if whole.is_file() else table)
+
+
+def _values(source: Any) -> list[np.ndarray]:
+    """The weights of a backbone, without the token that hides patches.
+
+    Position embeddings are returned as they are used, not as they are saved.
+    """
+    embeddings = find_position_embeddings(source)
+    return [
+        (embeddings[1] if embeddings and variable is embeddings[0] else variable).numpy()
+        for variable in source.weights
+        if variable.name != "mask_token"
+    ]
 
 
 def _construct(description: Mapping[str, Any]) -> Any:

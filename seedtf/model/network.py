@@ -11,7 +11,6 @@ from typing import Any
 
 import keras
 import numpy as np
-import tensorflow as tf
 
 from seedtf.compat.keras import check_keras_version, keep_random_states, with_values
 from seedtf.compat.keras_settings import check_keras_settings
@@ -27,7 +26,8 @@ from seedtf.model.families import (
     scaling_mode,
 )
 from seedtf.model.hub import KerasHubBackbone, load_preset_weights
-from seedtf.model.presets import Numbers, Preset, find_preset
+from seedtf.model.input_scaling import InputScaling
+from seedtf.model.presets import Preset, find_preset
 from seedtf.model.residuals import zero_init_residuals
 from seedtf.model.weights import load_weights
 from seedtf.report import warn
@@ -46,61 +46,6 @@ __all__ = [
 
 HEAD = "logits"
 """Name of the dense layer that is the head."""
-
-# Channel means and standard deviations of ImageNet, of RGB in 0–1 ("torch") and of BGR in 0–255
-# ("caffe"), with which the weights of keras.applications were trained.
-_TORCH_MEAN, _TORCH_DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-_CAFFE_MEAN = (103.939, 116.779, 123.68)
-
-
-@keras.saving.register_keras_serializable(package="seedtf")
-class InputScaling(keras.layers.Layer):
-    """Scales RGB pixels in 0–255 to the range that a network was trained on, in float32.
-
-    Args:
-        mode: ``"caffe"``: BGR minus the means of ImageNet (about -124 to 152); ``"torch"``: RGB
-            standardized by the means and standard deviations of ImageNet (about -2.1 to 2.6);
-            ``"tf"``: RGB in -1 to 1; ``"none"``: unchanged, for networks that scale their input;
-            ``"affine"``: RGB times ``scale`` plus ``offset``.
-        scale, offset: for ``"affine"``, a number or one for each channel.
-    """
-
-    def __init__(
-        self, mode: str, scale: Numbers = 1.0, offset: Numbers = 0.0, **kwargs: Any
-    ) -> None:
-        # Autocast would round the pixels before they are scaled: 100.3 to 100.5 in bfloat16.
-        super().__init__(autocast=False, **kwargs)
-        if mode not in ("affine", "caffe", "torch", "tf", "none"):
-            raise ValueError(f"mode must be affine, caffe, torch, tf or none, not {mode!r}")
-        self.mode = mode
-        self.scale, self.offset = (
-            tuple(numbers) if isinstance(numbers, (list, tuple)) else numbers
-            for numbers in (scale, offset)
-        )
-
-    def call(self, inputs: Any) -> Any:
-        """Scales ``[..., 3]`` pixels of any numeric dtype; the result has the compute dtype."""
-        pixels = tf.cast(inputs, tf.float32)
-        if self.mode == "caffe":
-            pixels = tf.reverse(pixels, axis=[-1]) - tf.constant(_CAFFE_MEAN)
-        elif self.mode == "torch":
-            pixels = (pixels / 255.0 - tf.constant(_TORCH_MEAN)) / tf.constant(_TORCH_DEVIATION)
-        elif self.mode == "tf":
-            pixels = pixels / 127.5 - 1.0
-        elif self.mode == "affine":
-            pixels = pixels * tf.constant(self.scale) + tf.constant(self.offset)
-        return tf.cast(pixels, self.compute_dtype)
-
-    def compute_output_shape(self, input_shape: Any) -> Any:
-        """Returns ``input_shape``: scaling changes values only."""
-        return input_shape
-
-    def get_config(self) -> dict[str, Any]:
-        """Returns the arguments from which Keras recreates the layer."""
-        config = {**super().get_config(), "mode": self.mode}
-        if self.mode == "affine":
-            config |= {"scale": self.scale, "offset": self.offset}
-        return config
 
 
 def available_models() -> tuple[str, ...]:
@@ -165,8 +110,8 @@ def build_network(
     normalization is fused; every layer is trainable.
 
     Args:
-        model: a name from ``available_models()``, in upper or lower case; the folder of a KerasHub
-            preset; or a preset that was read before.
+        model: a name from ``available_models()``, in upper or lower case; the folder, the address or
+            the name of a preset (see ``find_preset``); or a preset that was read before.
         num_classes: K, the width of the head.
         image_size: S, the side of the square input in pixels.
         weights: ``"none"`` (random), ``"imagenet"`` (Keras downloads the weights of the body; for a
@@ -193,7 +138,9 @@ def build_network(
         ('tiny', (None, 3))
     """
     check_keras_settings()
-    preset = model if isinstance(model, Preset) else find_preset(model)
+    preset = model if isinstance(model, Preset) else None
+    if isinstance(model, str):
+        preset = find_preset(model, with_weights=weights == "imagenet")
     name = preset.name if preset else resolve_model_name(str(model))
     keep_random_states()
     image = keras.Input((image_size, image_size, 3), dtype="float32", name="image")

@@ -1,6 +1,8 @@
-"""What the folder of a KerasHub preset says: class, input scaling, image sizes and licence.
+"""What the folder of a pretrained network says: class, input scaling, image sizes and licence.
 
-Nothing here imports TensorFlow, Keras or KerasHub, so ``--model`` can be checked before they load.
+A folder is a preset of KerasHub, or has the files of timm or of Hugging Face's transformers
+(``config.json``, ``model.safetensors``), which KerasHub converts. Nothing here imports TensorFlow or
+Keras, except to convert such files.
 """
 
 from __future__ import annotations
@@ -13,106 +15,53 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from seedtf.compat.keras_hub import convert_config
 from seedtf.errors import UserError, first_line
+from seedtf.model.backbones import (
+    CLASSES,
+    DINOV2,
+    NOT_STATED,
+    ImageSizes,
+    has_patch_multiples,
+    image_sizes,
+    normalizes_with_batches,
+    original_licence,
+    returns_map,
+    size_argument,
+    supported_module,
+)
+from seedtf.model.downloads import is_url, locate
 from seedtf.model.families import is_spelling, normalizes_batches, short_name
+from seedtf.report import warn
 
-__all__ = [
-    "ImageSizes",
-    "Numbers",
-    "Preset",
-    "check_backbone",
-    "find_preset",
-    "has_batch_norm",
-    "is_preset",
-    "token_grid",
-]
-
-# Backbone class of KerasHub -> its package. The first ones return a feature map [B, h, w, C].
-_MAPS = {
-    "CSPNetBackbone": "cspnet",
-    "DenseNetBackbone": "densenet",
-    "EfficientNetBackbone": "efficientnet",
-    "HGNetV2Backbone": "hgnetv2",
-    "MiTBackbone": "mit",
-    "MobileNetBackbone": "mobilenet",
-    "MobileNetV5Backbone": "mobilenetv5",
-    "ResNetBackbone": "resnet",
-    "VGGBackbone": "vgg",
-    "XceptionBackbone": "xception",
-}
-# They return tokens [B, T, C] and have weights for one image size.
-_ONE_SIZE = {
-    "DeiTBackbone": "deit",
-    "SwinTransformerBackbone": "swin_transformer",
-    "ViTBackbone": "vit",
-}
-# They return tokens too, and can be built for every multiple of the patch size.
-_PATCH_MULTIPLES = {"DINOV2Backbone": "dinov2", "DINOV3Backbone": "dinov3"}
-# Among the others, these have no batch normalization.
-_MAPS_WITHOUT_BATCH_NORM = ("MiTBackbone", "VGGBackbone")
-_PACKAGES = {**_MAPS, **_ONE_SIZE, **_PATCH_MULTIPLES}
+__all__ = ["Numbers", "Preset", "find_preset", "has_batch_norm", "is_folder", "is_preset"]
 
 _CONFIG, _CONVERTER, _METADATA = "config.json", "image_converter.json", "metadata.json"
+_PROCESSOR = "preprocessor_config.json"
 _LICENCE = re.compile(r"^licen[sc]e:\s*[\"']?([^\s\"']+)", re.MULTILINE)
-_UNKNOWN_LICENCE = "not stated"
 # Most networks without a recorded scaling were trained on pixels in -1 to 1.
 _DEFAULT_SCALE, _DEFAULT_OFFSET = 1 / 127.5, -1.0
+_KERAS_HUB = ("hf://keras/", "kaggle://keras/")
+_IMAGENET = {"mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]}
 
 Numbers = float | Sequence[float]
 """A number, or one for each channel."""
 
 
 @dataclass(frozen=True)
-class ImageSizes:
-    """The sides in pixels of the square images that a network accepts.
-
-    Attributes:
-        minimum: the smallest one.
-        multiple: they are multiples of this number.
-        only: the only one; 0 if there are others.
-    """
-
-    minimum: int = 32
-    multiple: int = 1
-    only: int = 0
-
-    @property
-    def fixed(self) -> bool:
-        """Whether a network accepts no other size than the one that it was built for."""
-        return bool(self.only) or self.multiple > 1
-
-    def check(self, model: str, image_size: int) -> None:
-        """Raises UserError, naming the sizes that work, if ``image_size`` does not.
-
-        Example:
-            >>> ImageSizes(minimum=14, multiple=14).check("vit", 100)
-            Traceback (most recent call last):
-            seedtf.errors.UserError: --image_size=100: --model=vit takes multiples of 14; pass 98 or 112
-        """
-        below = image_size // self.multiple * self.multiple
-        if self.only and image_size != self.only:
-            remedy = f"takes {self.only} alone; pass --image_size={self.only}"
-        elif image_size < self.minimum:
-            remedy = f"takes {self.minimum} or more; pass at least that"
-        elif image_size != below:
-            remedy = f"takes multiples of {self.multiple}; pass {below} or {below + self.multiple}"
-        else:
-            return
-        raise UserError(f"--image_size={image_size}: --model={model} {remedy}")
-
-
-@dataclass(frozen=True)
 class Preset:
-    """A pretrained network of KerasHub. A run records it, so that it can be resumed without the folder.
+    """A pretrained network of KerasHub. A run records it, so that it can be resumed without the files.
 
     Attributes:
-        source: the absolute path of the folder.
+        source: the value of ``--model``; the absolute path of a folder.
         backbone: ``module``, ``class_name`` and ``config`` of KerasHub's class, JSON values.
         scale, offset: the network was trained on ``pixels * scale + offset`` with pixels in 0–255; a
             number, or one for each channel.
         sizes: the image sizes that work.
         licence: of the weights, such as ``apache-2.0``.
-        parameters: number of parameters of the backbone; 0 if the folder does not say.
+        parameters: number of parameters of the backbone; 0 if the files do not say.
+        folder: the absolute path of the files.
+        converted: whether the files are those of timm or of transformers.
     """
 
     source: str
@@ -122,6 +71,8 @@ class Preset:
     sizes: ImageSizes
     licence: str
     parameters: int
+    folder: str = ""
+    converted: bool = False
 
     @property
     def name(self) -> str:
@@ -129,22 +80,25 @@ class Preset:
         return short_name(self.source)
 
     @property
+    def class_name(self) -> str:
+        """The name of KerasHub's class."""
+        return str(self.backbone["class_name"])
+
+    @property
     def has_batch_norm(self) -> bool:
         """Whether the network has batch normalization; networks of tokens have layer normalization."""
-        name = self.backbone["class_name"]
-        return name in _MAPS and name not in _MAPS_WITHOUT_BATCH_NORM
+        return normalizes_with_batches(self.class_name)
 
     def backbone_for(self, image_size: int) -> dict[str, Any]:
         """``backbone`` with its configuration for square images of this side in pixels."""
-        name, config = self.backbone["class_name"], dict(self.backbone["config"])
+        config = dict(self.backbone["config"])
         config.pop("dtype", None)  # the dtype policy of the run decides
-        if name == "EfficientNetBackbone":
-            config["input_shape"] = [None, None, 3]
-        elif name in _MAPS:
-            config["image_shape"] = [None, None, 3]
-        elif name in _PATCH_MULTIPLES:
+        if returns_map(self.class_name):
+            config[size_argument(self.class_name)] = [None, None, 3]
+        elif has_patch_multiples(self.class_name):
             config["image_shape"] = [image_size, image_size, 3]
-        if name == "DINOV2Backbone":  # see ``compat.keras_hub.save_position_embeddings``
+            config["use_mask_token"] = False  # only for training on hidden patches
+        if self.class_name == DINOV2:  # see ``compat.keras_hub.save_position_embeddings``
             config["position_embedding_shape"] = [image_size, image_size, 3]
         return {**self.backbone, "config": config}
 
@@ -158,25 +112,47 @@ class Preset:
         return cls(**{**values, "sizes": ImageSizes(**values["sizes"])})
 
 
-def is_preset(model: str) -> bool:
-    """Whether a value of ``--model`` is a folder, not the name of a network.
+def is_folder(model: str) -> bool:
+    """Whether a value of ``--model`` is a path.
 
     A name of keras.applications wins over a folder of the same name; ``./name`` is always a folder.
+    """
+    return not is_url(model) and ("/" in model or (os.path.isdir(model) and not is_spelling(model)))
+
+
+def is_preset(model: str) -> bool:
+    """Whether a value of ``--model`` is a folder, an address or the name of a preset of KerasHub.
+
+    The names of its presets have underscores, which no name of keras.applications has.
 
     Example:
-        >>> is_preset("models/efficientnet_lite0_imagenet"), is_preset("ResNet50")
-        (True, False)
+        >>> is_preset("models/mine"), is_preset("hf://timm/resnet18.a1_in1k"), is_preset("dinov2_small")
+        (True, True, True)
+        >>> is_preset("ResNet50"), is_preset("resnet_50")
+        (False, False)
     """
-    return "/" in model or (os.path.isdir(model) and not is_spelling(model))
+    is_name = "_" in model and not is_spelling(model.replace("_", ""))
+    return is_url(model) or is_folder(model) or is_name
 
 
-def find_preset(model: str) -> Preset | None:
+def find_preset(model: str, *, with_weights: bool = True) -> Preset | None:
     """The preset that a value of ``--model`` names; None for the name of a network.
 
+    Args:
+        model: a folder, an address such as ``hf://timm/resnet18.a1_in1k``, or a name.
+        with_weights: whether the weights are needed too; only then they are downloaded.
+
     Raises:
-        UserError: no such folder, or it holds no preset of a network that seedtf can use.
+        UserError: there is no such preset, its network is not one that seedtf can use, it cannot be
+            downloaded, or a package is missing.
     """
-    return _read_folder(Path(model)) if is_preset(model) else None
+    if not is_preset(model):
+        return None
+    if not is_folder(model):
+        return _read_folder(locate(model, with_weights=with_weights), model)
+    if not os.path.isdir(model):
+        raise UserError(f"--model={model}: no such folder; pass the folder of a KerasHub preset")
+    return _read_folder(Path(model), os.path.abspath(model))
 
 
 def has_batch_norm(model: str) -> bool:
@@ -185,51 +161,41 @@ def has_batch_norm(model: str) -> bool:
     Raises:
         UserError: as ``find_preset``.
     """
-    preset = find_preset(model)
+    preset = find_preset(model, with_weights=False)
     return normalizes_batches(model) if preset is None else preset.has_batch_norm
 
 
-def check_backbone(description: Mapping[str, Any]) -> None:
-    """Raises ValueError unless ``module`` and ``class_name`` are those of a supported backbone."""
-    name = description["class_name"]
-    package = _PACKAGES.get(name)
-    module = f"keras_hub.src.models.{package}.{package}_backbone"
-    if package is None or description["module"] != module:
-        raise ValueError(f"it uses {description['module']} {name!r}, which seedtf does not use")
-
-
-def token_grid(description: Mapping[str, Any]) -> int:
-    """The number of tokens along a side of the image; 0 for a backbone that returns a feature map."""
-    name, config = description["class_name"], description["config"]
-    if name in _MAPS:
-        return 0
-    halvings = len(config["depths"]) - 1 if name == "SwinTransformerBackbone" else 0
-    return int(config["image_shape"][0]) // _patch_size(config) // 2**halvings
-
-
-def _read_folder(folder: Path) -> Preset:
-    if not folder.is_dir():
-        raise UserError(f"--model={folder}: no such folder; pass the folder of a KerasHub preset")
+def _read_folder(folder: Path, source: str) -> Preset:
     config = _read_json(folder, _CONFIG)
     if config is None:
-        raise UserError(f"--model={folder}: no KerasHub preset (no {_CONFIG}); pass its folder")
-    name = config.get("class_name")
-    if name not in _PACKAGES or not isinstance(config.get("config"), dict):
         raise UserError(
-            f"--model={folder}: {_CONFIG} describes {name or 'no class'}, which is no image network "
-            f"that seedtf can use; those are {', '.join(sorted(_PACKAGES))}"
+            f"--model={source}: no pretrained network (no {_CONFIG}); pass the folder of a KerasHub "
+            f"preset, or one with {_CONFIG} and model.safetensors"
         )
-    package = _PACKAGES[name]
-    module = f"keras_hub.src.models.{package}.{package}_backbone"
-    scale, offset = _scaling(_read_json(folder, _CONVERTER))
+    converted = "registered_name" not in config and not {"model_type", "architecture"}.isdisjoint(
+        config
+    )
+    if converted:
+        backbone = convert_config(folder, f"--model={source}")
+    else:
+        backbone = {name: config.get(name) for name in ("class_name", "config")}
+    name = backbone["class_name"]
+    if name not in CLASSES or not isinstance(backbone["config"], dict):
+        raise UserError(
+            f"--model={source}: {_CONFIG} describes {name or 'no class'}, which is no image network "
+            f"that seedtf can use; those are {', '.join(CLASSES)}"
+        )
+    scale, offset = _converted_scaling(folder, config) if converted else _scaling(folder)
     return Preset(
-        source=os.path.abspath(folder),
-        backbone={"module": module, "class_name": name, "config": config["config"]},
+        source=source,
+        folder=os.path.abspath(folder),
+        backbone={"module": supported_module(name), **backbone},
         scale=scale,
         offset=offset,
-        sizes=_sizes(name, config["config"]),
-        licence=_licence(folder),
+        sizes=image_sizes(name, backbone["config"]),
+        licence=_licence(folder) or _licence_of_origin(source, name),
         parameters=int((_read_json(folder, _METADATA) or {}).get("parameter_count", 0)),
+        converted=converted,
     )
 
 
@@ -248,38 +214,57 @@ def _read_json(folder: Path, name: str) -> dict[str, Any] | None:
     return values
 
 
-def _scaling(converter: dict[str, Any] | None) -> tuple[Numbers, Numbers]:
-    """Scale and offset of an image converter of KerasHub."""
+def _scaling(folder: Path) -> tuple[Numbers, Numbers]:
+    """Scale and offset of KerasHub's image converter."""
+    converter = _read_json(folder, _CONVERTER)
     if converter is None:
+        warn(
+            f"{folder}: has no {_CONVERTER}, so it is not known how the pixels were scaled that the "
+            "weights were trained on; -1 to 1 is assumed"
+        )
         return _DEFAULT_SCALE, _DEFAULT_OFFSET
     config = converter.get("config", {})
     scale, offset = config.get("scale"), config.get("offset")
     if "mean" in config and "variance" in config:  # as presets of KerasHub 0.17 and before have it
         deviations = [variance**0.5 for variance in config["variance"]]
-        pairs = zip(config["mean"], deviations, strict=True)
-        return [scale / d for d in deviations], [-m / d for m, d in pairs]
+        return _standardization(config["mean"], deviations, scale)
     return 1.0 if scale is None else scale, 0.0 if offset is None else offset
 
 
-def _sizes(name: str, config: Mapping[str, Any]) -> ImageSizes:
-    if name in _MAPS:
-        return ImageSizes()
-    if name in _PATCH_MULTIPLES:
-        return ImageSizes(minimum=_patch_size(config), multiple=_patch_size(config))
-    return ImageSizes(minimum=1, only=int(config["image_shape"][0]))
+def _converted_scaling(folder: Path, config: Mapping[str, Any]) -> tuple[Numbers, Numbers]:
+    """Scale and offset of files of timm (in config.json) or of transformers (in a file of its own)."""
+    statistics = config.get("pretrained_cfg") or {}
+    if processor := _read_json(folder, _PROCESSOR):
+        statistics = {"mean": processor.get("image_mean"), "std": processor.get("image_std")}
+    if not (statistics.get("mean") and statistics.get("std")):
+        warn(
+            f"{folder}: does not say how the pixels were scaled that the weights were trained on; the "
+            "means and standard deviations of ImageNet are assumed"
+        )
+        statistics = _IMAGENET
+    return _standardization(statistics["mean"], statistics["std"], 1 / 255)
 
 
-def _patch_size(config: Mapping[str, Any]) -> int:
-    size = config["patch_size"]
-    return int(size[0] if isinstance(size, (list, tuple)) else size)
+def _standardization(
+    mean: Sequence[float], deviations: Sequence[float], scale: float
+) -> tuple[list[float], list[float]]:
+    """Scale and offset of ``(pixels * scale - mean) / deviation``."""
+    pairs = zip(mean, deviations, strict=True)
+    return [scale / deviation for deviation in deviations], [-m / d for m, d in pairs]
 
 
 def _licence(folder: Path) -> str:
-    """The licence in the header of the model card, as Hugging Face writes it."""
+    """The licence in the header of the model card, as Hugging Face writes it; empty without one."""
     try:
         card = (folder / "README.md").read_text(encoding="utf-8", errors="replace")
     except OSError:
-        return _UNKNOWN_LICENCE
+        return ""
     header = card.partition("---")[2].partition("\n---")[0]
     found = _LICENCE.search(header)
-    return found[1] if found else _UNKNOWN_LICENCE
+    return found[1] if found else ""
+
+
+def _licence_of_origin(source: str, class_name: str) -> str:
+    """The licence of the weights of a preset that KerasHub itself offers; its cards state none."""
+    is_keras_hub = source.startswith(_KERAS_HUB) if is_url(source) else not is_folder(source)
+    return original_licence(class_name) if is_keras_hub else NOT_STATED

@@ -5,7 +5,6 @@ Nothing here imports TensorFlow or Keras.
 
 from __future__ import annotations
 
-import contextlib
 import json
 import math
 import os
@@ -16,10 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from seedtf.config.train_config import TrainConfig
-from seedtf.errors import UserError, first_line
+from seedtf.errors import UserError
 from seedtf.files import LOCK, is_locked, lock_folder, numbered_names
 from seedtf.model.families import short_name
-from seedtf.model.presets import Preset, find_preset, is_preset
 from seedtf.runs.paths import RUNS, ReportPaths, RunPaths
 
 __all__ = [
@@ -32,10 +30,8 @@ __all__ = [
     "lock_run",
     "newest_run",
     "read_class_names",
-    "read_preset",
     "read_settings",
     "read_temperature",
-    "resolve_preset",
     "resolve_weights",
 ]
 
@@ -173,27 +169,6 @@ def resolve_weights(weights: str, *, flag: str = "--weights") -> str:
     return os.path.abspath(best)
 
 
-def resolve_preset(config: TrainConfig) -> Preset | None:
-    """The KerasHub preset that ``--model`` names; None for a network of keras.applications.
-
-    A resumed run takes its own record, and a run that starts from the weights of another one takes the
-    record of that one if the folder of the preset is gone.
-
-    Raises:
-        UserError: no such folder, or it holds no preset of a network that seedtf can use.
-    """
-    if not is_preset(config.model):
-        return None
-    run_dir: str | os.PathLike[str] = config.resume
-    if not run_dir and config.weights.endswith(".keras") and not os.path.isdir(config.model):
-        with contextlib.suppress(UserError):  # a file that lies in no run
-            run_dir, _ = find_run(config.weights)
-    recorded = read_preset(run_dir) if run_dir else None
-    if recorded is not None and recorded.source == os.path.abspath(config.model):
-        return recorded
-    return find_preset(config.model)
-
-
 def read_settings(run_dir: str | os.PathLike[str], *, flag: str = "") -> dict[str, Any]:
     """The content of config.json: every flag and, in ``resolved``, the value chosen for each ``auto``.
 
@@ -217,21 +192,6 @@ def read_settings(run_dir: str | os.PathLike[str], *, flag: str = "") -> dict[st
     if not isinstance(settings, dict):
         raise UserError(f"{name}: {paths.config.name} is damaged (no JSON object); restore it")
     return settings
-
-
-def read_preset(run_dir: str | os.PathLike[str]) -> Preset | None:
-    """The KerasHub preset that a run recorded; None if its network is another one.
-
-    Raises:
-        UserError: the record is damaged.
-    """
-    path = RunPaths.of(run_dir).preset
-    try:
-        return Preset.from_dict(json.loads(path.read_text(encoding="utf-8")))
-    except FileNotFoundError:
-        return None
-    except (OSError, ValueError, TypeError, KeyError) as error:
-        raise UserError(f"{path}: damaged ({first_line(error)}); restore it") from None
 
 
 def read_class_names(run_dir: str | os.PathLike[str]) -> tuple[str, ...]:

@@ -12,6 +12,7 @@ from typing import Any
 
 from seedtf.config.train_config import PATHS
 from seedtf.errors import UserError
+from seedtf.model.families import short_name
 from seedtf.runs.folder import is_run_locked, read_settings
 from seedtf.runs.history import best_epoch, read_history, read_timing
 from seedtf.runs.paths import RunPaths
@@ -165,7 +166,7 @@ def _summary(folder: Path, root: Path) -> RunSummary:
     planned = planned if isinstance(planned, int) else len(history)
     return RunSummary(
         name=folder.relative_to(root).as_posix() if folder != root else folder.resolve().name,
-        model=str(flags.get("model", "")),
+        model=short_name(str(flags.get("model") or "")),
         data=str(flags.get("data_dir", "")),
         state=_state(folder, settings, len(history), planned),
         epochs=len(history),

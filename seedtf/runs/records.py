@@ -20,6 +20,7 @@ from seedtf.files import write_text
 from seedtf.model.presets import Preset
 from seedtf.runs.folder import format_class_names
 from seedtf.runs.paths import RunPaths
+from seedtf.runs.presets import WEIGHTS_LICENCE, first_weights_licence
 
 __all__ = ["describe_devices", "write_records"]
 
@@ -50,7 +51,10 @@ def write_records(
     # config.json comes next, because --resume recognises a run by it
     write_text(paths.config, json.dumps(settings, indent=2) + "\n")
     write_text(paths.flags, config.flagfile())
-    write_text(paths.env, json.dumps(_environment(), indent=2) + "\n")
+    environment = _environment(preset is not None)
+    if licence := first_weights_licence(config, preset):
+        environment[WEIGHTS_LICENCE] = licence
+    write_text(paths.env, json.dumps(environment, indent=2) + "\n")
     write_text(paths.classes, format_class_names(catalog.class_names))
     write_split_csv(paths.split, catalog, dataset.split)
     write_split_summary(paths.split_summary, catalog, dataset.split)
@@ -70,8 +74,9 @@ def describe_devices() -> str:
     )
 
 
-def _environment() -> dict[str, Any]:
+def _environment(with_hub: bool) -> dict[str, Any]:
     packages = (*_PACKAGES, *(("tensorflow-addons",) if has_addons() else ()))
+    packages += ("keras-hub",) if with_hub else ()
     versions = {name: importlib.metadata.version(name) for name in packages}
     return {
         "seedtf": seedtf.__version__,

@@ -19,7 +19,7 @@ from seedtf.config.recipes import (
 )
 from seedtf.config.train_config import NEWEST, PATHS, TrainConfig
 from seedtf.errors import UserError
-from seedtf.model.presets import is_preset
+from seedtf.model.presets import is_folder
 from seedtf.report import report
 from seedtf.runs.folder import newest_run, read_settings, resolve_weights
 from seedtf.runs.paths import RunPaths
@@ -71,7 +71,7 @@ def resumed_config(resume: str, given: Mapping[str, Any]) -> TrainConfig:
         value = expand_home(name, value) if isinstance(value, str) else value
         if name == "weights" and value not in ("none", "imagenet"):
             value = os.path.abspath(resolve_weights(value))  # as the run has saved it
-        if name == "model" and is_preset(value):
+        if name == "model" and is_folder(value):
             value = os.path.abspath(value)
         if name not in RESUME_MAY_CHANGE and values.get(name) != value:
             raise UserError(

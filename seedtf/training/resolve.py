@@ -12,9 +12,10 @@ from dataclasses import dataclass, replace
 from seedtf.config.optim_flags import DEFAULT_BATCH_SIZE
 from seedtf.config.train_config import TrainConfig
 from seedtf.errors import UserError, missing_addons, missing_hub
+from seedtf.model.backbones import ImageSizes
 from seedtf.model.families import check_image_size, match_model_name, minimum_image_size
 from seedtf.model.precision import Compilation, Precision, choose_jit, choose_precision
-from seedtf.model.presets import ImageSizes, Preset
+from seedtf.model.presets import Preset
 from seedtf.training.distributed.choice import DeviceChoice, check_even_batch, choose_devices
 from seedtf.training.machine import Machine
 from seedtf.training.optim.choice import check_optimizer, check_strategy, needs_addons

@@ -42,7 +42,8 @@ def run_identity(plan: Plan, dataset: Dataset, replicas: int = 1) -> dict[str, A
     replicas_are_equal = config.sync_bn and not mixed
     reason = "pictures are mixed" if mixed else "--sync_bn not given"
     flags = {k: v for k, v in config.as_dict().items() if k not in RESUME_MAY_CHANGE}
-    versions = {name: importlib.metadata.version(name) for name in _VERSIONS}
+    packages = (*_VERSIONS, *(("keras-hub",) if settings.preset else ()))
+    versions = {name: importlib.metadata.version(name) for name in packages}
     catalog = dataset.store.catalog
     return {
         **{f"--{name}": value for name, value in flags.items()},

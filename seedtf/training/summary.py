@@ -14,6 +14,7 @@ from seedtf.data.dataset import Dataset
 from seedtf.data.split import classes_without_validation
 from seedtf.model.families import short_name
 from seedtf.report import report, warn
+from seedtf.runs.presets import first_weights_licence
 from seedtf.runs.records import describe_devices
 from seedtf.training.distributed.choice import DeviceChoice
 from seedtf.training.optim.choice import describe_optimizer
@@ -151,7 +152,9 @@ def _model(plan: Plan, network: keras.Model) -> str:
     config = plan.config
     weights = {"none": "random"}.get(config.weights, config.weights)
     if plan.settings.preset and config.weights == "imagenet":
-        weights = f"those of the preset (licence: {plan.settings.preset.licence})"
+        weights = "those of the preset"
+    if licence := first_weights_licence(config, plan.settings.preset):
+        weights += f" (licence: {licence})"
     text = f"{short_name(config.model)}, {network.count_params():,} parameters"
     return f"{text}, first weights: {weights}; batch-norm momentum {plan.bn_momentum:.3g}"
 

@@ -25,11 +25,11 @@ from seedtf.runs.folder import (
     check_run_dir,
     create_run_dir,
     lock_run,
-    resolve_preset,
     resolve_weights,
 )
 from seedtf.runs.history import best_epoch
 from seedtf.runs.paths import RunPaths
+from seedtf.runs.presets import resolve_preset
 from seedtf.runs.records import write_records
 from seedtf.runs.saved_config import load_resumed
 from seedtf.training.callback_list import planned_snapshot_epochs

@@ -16,8 +16,9 @@ from seedtf.model.families import short_name
 from seedtf.plots.base import save_figure
 from seedtf.plots.lr_finder import draw_lr_sweep
 from seedtf.report import report, warn
-from seedtf.runs.folder import create_named_folder, resolve_preset, resolve_weights
+from seedtf.runs.folder import create_named_folder, resolve_weights
 from seedtf.runs.paths import RUNS
+from seedtf.runs.presets import resolve_preset
 from seedtf.training.batches import TrainBatches
 from seedtf.training.lr_finder.finder import LRSuggestion, LRSweep, suggest_lr, sweep_lr
 from seedtf.training.machine import inspect_machine

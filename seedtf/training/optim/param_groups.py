@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import keras
@@ -13,15 +14,19 @@ __all__ = ["is_decayed", "layerwise_lr", "no_decay_variables"]
 
 # Keras's names for biases and for the scales and shifts of normalization layers.
 _BIASES_AND_SCALES = frozenset({"bias", "gamma", "beta"})
+# KerasHub's names for the learned inputs of vision transformers, which timm does not decay either.
+_TOKENS = re.compile("(class|cls|register|distillation)_tokens?|position_embedding")
 
 
 def is_decayed(variable: Any) -> bool:
     """Whether weight decay applies to a variable: its rank is 2 or more, and it is not a bias or scale.
 
-    The variable's own name decides, not its layer's: the kernel of a layer named ``gamma`` decays.
+    The variable's own name decides, not its layer's: the kernel of a layer named ``gamma`` decays. The
+    tokens and position embeddings of a vision transformer do not decay.
     """
     name = variable.name.rpartition("/")[2].partition(":")[0]  # in Keras 2.15: layer/kernel:0
-    return len(variable.shape) > 1 and name not in _BIASES_AND_SCALES
+    is_token = bool(_TOKENS.search(getattr(variable, "path", "")))
+    return len(variable.shape) > 1 and name not in _BIASES_AND_SCALES and not is_token
 
 
 def no_decay_variables(network: keras.Model) -> list[Any]:

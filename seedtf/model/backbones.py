@@ -1,0 +1,189 @@
+"""The backbones of KerasHub that seedtf can use: their classes, image sizes, outputs and licences.
+
+Nothing here imports TensorFlow, Keras or KerasHub.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from seedtf.errors import UserError
+
+__all__ = [
+    "CLASSES",
+    "DINOV2",
+    "NOT_STATED",
+    "PACKAGES",
+    "ImageSizes",
+    "check_backbone",
+    "has_patch_multiples",
+    "image_sizes",
+    "named_image_sizes",
+    "normalizes_with_batches",
+    "original_licence",
+    "returns_map",
+    "size_argument",
+    "supported_module",
+    "token_grid",
+]
+
+DINOV2 = "DINOV2Backbone"
+NOT_STATED = "not stated"
+
+# Backbone class of KerasHub -> (its package, the licence under which the authors of its presets'
+# weights released them). These return a feature map [B, h, w, C].
+_MAPS = {
+    "CSPNetBackbone": ("cspnet", "apache-2.0"),
+    "DenseNetBackbone": ("densenet", "apache-2.0"),
+    "EfficientNetBackbone": ("efficientnet", "apache-2.0"),
+    "HGNetV2Backbone": ("hgnetv2", "apache-2.0"),
+    "MiTBackbone": ("mit", "NVIDIA's for SegFormer, not commercial"),
+    "MobileNetBackbone": ("mobilenet", "apache-2.0"),
+    "MobileNetV5Backbone": ("mobilenetv5", "gemma"),
+    "ResNetBackbone": ("resnet", "apache-2.0"),
+    "VGGBackbone": ("vgg", "bsd-3-clause"),
+    "XceptionBackbone": ("xception", "apache-2.0"),
+}
+# They return tokens [B, T, C] and have weights for one image size.
+_ONE_SIZE = {
+    "DeiTBackbone": ("deit", "apache-2.0"),
+    "SwinTransformerBackbone": ("swin_transformer", "apache-2.0"),
+    "ViTBackbone": ("vit", "apache-2.0"),
+}
+# They return tokens too, and can be built for every multiple of the patch size.
+_PATCH_MULTIPLES = {DINOV2: ("dinov2", "apache-2.0"), "DINOV3Backbone": ("dinov3", "DINOv3's own")}
+# Among those that return maps, these have no batch normalization.
+_WITHOUT_BATCH_NORM = ("MiTBackbone", "VGGBackbone")
+_FAMILIES = {**_MAPS, **_ONE_SIZE, **_PATCH_MULTIPLES}
+
+CLASSES = tuple(sorted(_FAMILIES))
+"""The names of the supported classes."""
+
+PACKAGES = {name: package for name, (package, _) in _FAMILIES.items()}
+"""The package of each class in KerasHub."""
+
+_PATCHES = {DINOV2: 14, "DINOV3Backbone": 16}
+
+
+@dataclass(frozen=True)
+class ImageSizes:
+    """The sides in pixels of the square images that a network accepts.
+
+    Attributes:
+        minimum: the smallest one.
+        multiple: they are multiples of this number.
+        only: the only one; 0 if there are others.
+    """
+
+    minimum: int = 32
+    multiple: int = 1
+    only: int = 0
+
+    @property
+    def fixed(self) -> bool:
+        """Whether a network accepts no other size than the one that it was built for."""
+        return bool(self.only) or self.multiple > 1
+
+    def __str__(self) -> str:
+        if self.only:
+            return f"{self.only}"
+        return f"multiples of {self.multiple}" if self.multiple > 1 else f"{self.minimum} or more"
+
+    def check(self, model: str, image_size: int) -> None:
+        """Raises UserError, naming the sizes that work, if ``image_size`` does not.
+
+        Example:
+            >>> ImageSizes(minimum=14, multiple=14).check("vit", 100)
+            Traceback (most recent call last):
+            seedtf.errors.UserError: --image_size=100: --model=vit takes multiples of 14; pass 98 or 112
+        """
+        below = image_size // self.multiple * self.multiple
+        if self.only and image_size != self.only:
+            remedy = f"takes {self.only} alone; pass --image_size={self.only}"
+        elif image_size < self.minimum:
+            remedy = f"takes {self.minimum} or more; pass at least that"
+        elif image_size != below:
+            remedy = f"takes multiples of {self.multiple}; pass {below} or {below + self.multiple}"
+        else:
+            return
+        raise UserError(f"--image_size={image_size}: --model={model} {remedy}")
+
+
+def supported_module(class_name: str) -> str:
+    """The module of a supported class."""
+    package = PACKAGES[class_name]
+    return f"keras_hub.src.models.{package}.{package}_backbone"
+
+
+def check_backbone(description: Mapping[str, Any]) -> None:
+    """Raises ValueError unless ``module`` and ``class_name`` are those of a supported backbone."""
+    module, name = description["module"], description["class_name"]
+    if name not in _FAMILIES or module != supported_module(name):
+        raise ValueError(f"it uses {module} {name!r}, which seedtf does not use")
+
+
+def returns_map(class_name: str) -> bool:
+    """Whether the backbone returns a feature map, not tokens."""
+    return class_name in _MAPS
+
+
+def normalizes_with_batches(class_name: str) -> bool:
+    """Whether the backbone has batch normalization; those of tokens have layer normalization."""
+    return class_name in _MAPS and class_name not in _WITHOUT_BATCH_NORM
+
+
+def has_patch_multiples(class_name: str) -> bool:
+    """Whether the backbone can be built for every image size that is a multiple of its patches."""
+    return class_name in _PATCH_MULTIPLES
+
+
+def size_argument(class_name: str) -> str:
+    """The argument of the class that takes the shape of an image."""
+    return "input_shape" if class_name == "EfficientNetBackbone" else "image_shape"
+
+
+def image_sizes(class_name: str, config: Mapping[str, Any]) -> ImageSizes:
+    """The image sizes that a backbone with these arguments accepts."""
+    if returns_map(class_name):
+        return ImageSizes()
+    if has_patch_multiples(class_name):
+        return ImageSizes(minimum=_patch_size(config), multiple=_patch_size(config))
+    return ImageSizes(minimum=1, only=int(config["image_shape"][0]))
+
+
+def named_image_sizes(class_name: str, preset: str) -> ImageSizes:
+    """The image sizes of a preset that is not at hand; of a ViT its name contains the only one.
+
+    Example:
+        >>> str(named_image_sizes("ViTBackbone", "vit_base_patch16_384_imagenet"))
+        '384'
+    """
+    if has_patch_multiples(class_name):
+        patch = _PATCHES[class_name]
+        return ImageSizes(minimum=patch, multiple=patch)
+    found = re.search(r"_(\d{3})(_|$)", preset)
+    if returns_map(class_name) or not found:
+        return ImageSizes()
+    return ImageSizes(minimum=1, only=int(found[1]))
+
+
+def original_licence(class_name: str) -> str:
+    """The licence under which the weights of KerasHub's own presets were released."""
+    return _FAMILIES[class_name][1]
+
+
+def token_grid(description: Mapping[str, Any]) -> int:
+    """The number of tokens along a side of the image; 0 for a backbone that returns a feature map."""
+    name, config = description["class_name"], description["config"]
+    if returns_map(name):
+        return 0
+    halvings = len(config["depths"]) - 1 if name == "SwinTransformerBackbone" else 0
+    return int(config["image_shape"][0]) // _patch_size(config) // 2**halvings
+
+
+def _patch_size(config: Mapping[str, Any]) -> int:
+    size = config["patch_size"]
+    return int(size[0] if isinstance(size, (list, tuple)) else size)

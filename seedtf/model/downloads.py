@@ -1,0 +1,150 @@
+"""Finds the files of a pretrained network on Hugging Face or Kaggle: in their caches, or by download.
+
+Both libraries keep their own cache, draw their own progress bars, and obey their own settings, such as
+``HF_HUB_OFFLINE=1`` and ``KAGGLEHUB_CACHE``. What is in a cache is used without asking the network.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import os
+import sys
+from pathlib import Path
+
+from seedtf.compat.keras_hub import builtin_presets, has_keras_hub, import_hugging_face
+from seedtf.errors import UserError, first_line, missing_hub
+from seedtf.model.backbones import PACKAGES
+from seedtf.report import report
+
+__all__ = ["cached_folder", "is_url", "locate"]
+
+_HUGGING_FACE, _KAGGLE = "hf://", "kaggle://"
+_CONFIG = "config.json"
+_INFORMATION = ("metadata.json", "image_converter.json", "preprocessor_config.json", "README.md")
+# whole files, and the table of the parts of one that was divided
+_WEIGHTS = ("model.weights.h5", "model.safetensors")
+_TABLES = ("model.weights.json", "model.safetensors.index.json")
+_PARTS = ("model_*.weights.h5", "model-*.safetensors")
+
+
+def is_url(model: str) -> bool:
+    """Whether a value of ``--model`` is an address, such as ``hf://timm/resnet18.a1_in1k``."""
+    return "://" in model
+
+
+def locate(model: str, *, with_weights: bool) -> Path:
+    """The folder in a cache with the files of a pretrained network, downloaded if they are not there.
+
+    Args:
+        model: ``hf://owner/name``, ``kaggle://owner/model/framework/variation``, or the name of a
+            preset of KerasHub.
+        with_weights: whether the weights are needed.
+
+    Raises:
+        UserError: another address or name, a package is missing, or the download fails.
+    """
+    wanted = f"--model={model}"
+    if model.startswith(_HUGGING_FACE):
+        return _from_hugging_face(wanted, model.removeprefix(_HUGGING_FACE), with_weights)
+    if model.startswith(_KAGGLE):
+        if not has_keras_hub():
+            raise missing_hub(wanted)
+        return _from_kaggle(wanted, model.removeprefix(_KAGGLE), with_weights)
+    if is_url(model):
+        raise UserError(f"{wanted}: pass hf://…, kaggle://…, the name of a preset, or a folder")
+    presets = builtin_presets(wanted, PACKAGES)
+    if model not in presets:
+        close = difflib.get_close_matches(model, presets, n=3, cutoff=0.5)
+        hint = f"did you mean {', '.join(close)}?" if close else "see: seedtf models"
+        raise UserError(f"{wanted} is not a known network; {hint}")
+    return _from_kaggle(wanted, presets[model].handle.removeprefix(_KAGGLE), with_weights)
+
+
+def cached_folder(handle: str) -> Path | None:
+    """The folder of a ``kaggle://`` handle with a version, if all its files are in Kaggle's cache."""
+    cache = os.environ.get("KAGGLEHUB_CACHE") or Path.home() / ".cache" / "kagglehub"
+    folder = Path(cache) / "models" / handle.removeprefix(_KAGGLE)
+    return folder if _is_complete(folder, with_weights=True) else None
+
+
+def _from_hugging_face(wanted: str, repository: str, with_weights: bool) -> Path:
+    hub = import_hugging_face(wanted)
+    patterns = [_CONFIG, *_INFORMATION]
+    patterns += [*_WEIGHTS, *_TABLES, *_PARTS] if with_weights else []
+    try:
+        found = hub.try_to_load_from_cache(repository, _CONFIG)
+        if isinstance(found, str) and _is_complete(Path(found).parent, with_weights):
+            return Path(found).parent
+        report("download", f"{repository} from Hugging Face")
+        if not sys.stderr.isatty():
+            hub.utils.disable_progress_bars()
+        return Path(hub.snapshot_download(repository, allow_patterns=patterns))
+    except hub.errors.HFValidationError as error:
+        raise UserError(f"{wanted}: write it as hf://owner/name") from error
+    except hub.errors.GatedRepoError as error:
+        raise UserError(
+            f"{wanted}: its owner gives access on request; accept the terms on its page at Hugging "
+            "Face and set HF_TOKEN"
+        ) from error
+    except hub.errors.RepositoryNotFoundError as error:
+        raise UserError(
+            f"{wanted}: Hugging Face has no such repository, or it is private (set HF_TOKEN)"
+        ) from error
+    except Exception as error:  # of the network, of the disk, or that it is switched off
+        if hub.constants.HF_HUB_OFFLINE:
+            raise UserError(
+                f"{wanted}: not in the cache of Hugging Face, and HF_HUB_OFFLINE allows no download; "
+                "unset it, or pass a folder"
+            ) from error
+        raise _failed(wanted, error) from error
+
+
+def _from_kaggle(wanted: str, handle: str, with_weights: bool) -> Path:
+    import kagglehub  # noqa: PLC0415  an optional package
+
+    if (folder := cached_folder(handle)) is not None:
+        return folder
+    report("download", f"{handle} from Kaggle")
+
+    def fetch(name: str) -> Path | None:
+        try:
+            return Path(kagglehub.model_download(handle, name))
+        except Exception as error:  # kagglehub has no type of its own for a missing file
+            text = str(error)
+            if "404 Client Error" in text or "is not present in the model files" in text:
+                return None
+            raise _failed(wanted, error) from error
+
+    config = fetch(_CONFIG)
+    if config is None:
+        raise UserError(f"{wanted}: Kaggle has no such preset (no {_CONFIG}); check the address")
+    for name in ("metadata.json", "image_converter.json"):
+        fetch(name)
+    if with_weights and fetch("model.weights.h5") is None:
+        table = fetch("model.weights.json")
+        for name in _parts(table) if table else ():
+            fetch(name)
+    return config.parent
+
+
+def _is_complete(folder: Path, with_weights: bool) -> bool:
+    if not with_weights or not (folder / _CONFIG).is_file():
+        return (folder / _CONFIG).is_file()
+    tables = [folder / name for name in _TABLES if (folder / name).is_file()]
+    return any((folder / name).is_file() for name in _WEIGHTS) or any(
+        all((folder / part).is_file() for part in _parts(table)) for table in tables
+    )
+
+
+def _parts(table: Path) -> set[str]:
+    """The files that a table of weights names."""
+    names = json.loads(table.read_text(encoding="utf-8"))["weight_map"].values()
+    return {part for name in names for part in ([name] if isinstance(name, str) else name)}
+
+
+def _failed(wanted: str, error: Exception) -> UserError:
+    return UserError(
+        f"{wanted} could not be downloaded ({first_line(error)}); check the network, or copy the "
+        "files here and pass their folder"
+    )

@@ -1,0 +1,89 @@
+"""The pretrained network of a run: where it comes from, what the run records of it, and its licence.
+
+Nothing here imports TensorFlow or Keras, except to convert files of timm or transformers.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+
+from seedtf.config.train_config import TrainConfig
+from seedtf.errors import UserError, first_line
+from seedtf.model.backbones import NOT_STATED
+from seedtf.model.families import weights_licence
+from seedtf.model.presets import Preset, find_preset, is_folder, is_preset
+from seedtf.runs.folder import find_run
+from seedtf.runs.paths import RunPaths
+
+__all__ = [
+    "WEIGHTS_LICENCE",
+    "first_weights_licence",
+    "read_preset",
+    "read_weights_licence",
+    "resolve_preset",
+]
+
+WEIGHTS_LICENCE = "weights_licence"
+"""The key of the licence of the first weights in env.json."""
+
+
+def resolve_preset(config: TrainConfig) -> Preset | None:
+    """The KerasHub preset that ``--model`` names; None for a network of keras.applications.
+
+    A resumed run takes its own record, and a run that starts from the weights of another one takes the
+    record of that one, so neither needs the files of the preset.
+
+    Raises:
+        UserError: as ``find_preset``.
+    """
+    if not is_preset(config.model):
+        return None
+    run_dir: str | os.PathLike[str] = config.resume
+    if not run_dir and config.weights.endswith(".keras"):
+        with contextlib.suppress(UserError):  # a file that lies in no run
+            run_dir, _ = find_run(config.weights)
+    recorded = read_preset(run_dir) if run_dir else None
+    source = os.path.abspath(config.model) if is_folder(config.model) else config.model
+    if recorded is not None and recorded.source == source:
+        return recorded
+    return find_preset(config.model, with_weights=config.weights == "imagenet")
+
+
+def read_preset(run_dir: str | os.PathLike[str]) -> Preset | None:
+    """The KerasHub preset that a run recorded; None if its network is another one.
+
+    Raises:
+        UserError: the record is damaged.
+    """
+    path = RunPaths.of(run_dir).preset
+    try:
+        return Preset.from_dict(json.loads(path.read_text(encoding="utf-8")))
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise UserError(f"{path}: damaged ({first_line(error)}); restore it") from None
+
+
+def first_weights_licence(config: TrainConfig, preset: Preset | None) -> str:
+    """The licence of the weights that a run starts from; empty if they are random.
+
+    The weights of an earlier run have the licence of the weights that it started from.
+    """
+    if config.weights == "imagenet":
+        return preset.licence if preset else weights_licence(config.model)
+    if config.weights == "none":
+        return ""
+    with contextlib.suppress(UserError):  # a file that lies in no run
+        return read_weights_licence(find_run(config.weights)[0])
+    return NOT_STATED
+
+
+def read_weights_licence(run_dir: str | os.PathLike[str]) -> str:
+    """The licence of the first weights that a run recorded; empty if they were random."""
+    try:
+        recorded = json.loads(RunPaths.of(run_dir).env.read_text(encoding="utf-8"))
+        return str(recorded.get(WEIGHTS_LICENCE, ""))
+    except (OSError, ValueError, AttributeError):
+        return ""
