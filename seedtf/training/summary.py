@@ -173,10 +173,8 @@ def _why(config: TrainConfig) -> str:
     """Why a run has its recipe, as a phrase."""
     if config.recipe != AUTO:
         return "as requested"
-    weights = config.weights
-    if weights == RANDOM_WEIGHTS:
-        return "because the first weights are random"
-    return f"because the first weights are trained: {weights}"
+    state = "random" if config.weights == RANDOM_WEIGHTS else "trained"
+    return f"because the first weights are {state}"
 
 
 def _value(value: Any) -> str:
