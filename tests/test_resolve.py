@@ -58,7 +58,8 @@ def test_the_slowest_gpu_decides_the_precision() -> None:
     ("flags", "lr"),
     [
         ({"weights": "none"}, 1e-3),
-        ({"weights": "imagenet"}, 2.5e-3),
+        ({"weights": "imagenet"}, 1e-4),
+        ({"weights": "imagenet", "model": "efficientnetb0"}, 2.5e-3),
         ({"weights": "imagenet", "recipe": "fast"}, 1e-4),
         ({"weights": "imagenet", "model": "convnexttiny"}, 1e-4),
         ({"weights": "imagenet", "optimizer": "sgd"}, 5e-3),
@@ -70,14 +71,14 @@ def test_the_slowest_gpu_decides_the_precision() -> None:
 def test_the_default_learning_rate_follows_optimizer_weights_recipe_and_network(
     flags: dict[str, object], lr: float
 ) -> None:
-    machine = Machine(networks=("ResNet50", "ConvNeXtTiny"))
+    machine = Machine(networks=("ResNet50", "ConvNeXtTiny", "EfficientNetB0"))
     assert resolved(machine, **flags).lr == pytest.approx(lr)
 
 
 @pytest.mark.parametrize(
     ("name", "lr"), [("EfficientNetBackbone", 2.5e-3), ("VGGBackbone", 1e-4), ("ViTBackbone", 1e-4)]
 )
-def test_a_preset_without_batch_norm_is_finetuned_at_a_low_rate(name: str, lr: float) -> None:
+def test_only_presets_of_efficientnets_are_finetuned_at_a_high_rate(name: str, lr: float) -> None:
     preset = Preset("/gone", {"class_name": name, "config": {}}, 1.0, 0.0, ImageSizes(), "mit", 0)
     config = TrainConfig(data_dir="x", model="/gone")
     assert resolve(config, Machine(hub=True), preset).lr == pytest.approx(lr)

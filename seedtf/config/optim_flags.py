@@ -46,7 +46,7 @@ class OptimFlags(RecipeFlags):
         None,
         "Highest learning rate, above 0; the default depends on the optimizer (sgd 5e-2, lamb 5e-3, "
         "others 1e-3) and is ten times lower for pretrained weights; with --recipe=finetune it is "
-        "2.5e-3 for adam and adamw, if the network has batch normalization.",
+        "2.5e-3 for EfficientNets with adam or adamw.",
         low=1e-12,
         high=100.0,
     )

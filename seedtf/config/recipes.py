@@ -31,7 +31,7 @@ _OTHER_RATE = 1e-3
 # Pretrained weights take a tenth of these rates, because larger steps would destroy their features.
 _PRETRAINED_FACTOR = 0.1
 # EfficientNet-Lite0 learned more in as many epochs with this rate, measured with AdamW. It is taken for
-# every network with batch normalization, and for Adam.
+# all EfficientNets and also for Adam, but for no other network, because none was measured.
 _FINETUNE_RATES = {"adam": 2.5e-3, "adamw": 2.5e-3}
 _DECAYS = {"adamw": 0.05, "lamb": 0.05, "sgd": 5e-4}
 
@@ -128,7 +128,7 @@ def choose_recipe(recipe: str, weights: str) -> str:
 
 
 def default_rate(
-    optimizer: str, weights: str, *, recipe: str = FAST, batch_norm: bool = True
+    optimizer: str, weights: str, *, recipe: str = FAST, efficientnet: bool = False
 ) -> float:
     """The highest learning rate if ``--lr`` is not given.
 
@@ -137,20 +137,22 @@ def default_rate(
         weights: a value of ``--weights``; all but ``none`` are pretrained. They take a tenth of the
             rate for random weights, except with the recipe ``finetune``.
         recipe: a key of ``RECIPES``.
-        batch_norm: whether the network has batch normalization. Without it, or with another optimizer
+        efficientnet: whether the network is an EfficientNet. For others, and with other optimizers
             than Adam and AdamW, ``finetune`` takes a tenth as well.
 
     Example:
         >>> default_rate("adam", "none"), default_rate("adam", "imagenet")
         (0.001, 0.0001)
-        >>> default_rate("adam", "imagenet", recipe="finetune")
+        >>> default_rate("adam", "imagenet", recipe="finetune", efficientnet=True)
         0.0025
     """
     rate = _RATES.get(optimizer, _OTHER_RATE)
     if weights == RANDOM_WEIGHTS:
         return rate
     lowered = rate * _PRETRAINED_FACTOR
-    return _FINETUNE_RATES.get(optimizer, lowered) if recipe == FINETUNE and batch_norm else lowered
+    return (
+        _FINETUNE_RATES.get(optimizer, lowered) if recipe == FINETUNE and efficientnet else lowered
+    )
 
 
 def default_decay(optimizer: str) -> float:

@@ -19,7 +19,7 @@ from seedtf.config.recipes import default_rate
 from seedtf.config.run_flags import NEWEST, DeviceFlags, RunFlags
 from seedtf.data.paths import is_url
 from seedtf.errors import UserError
-from seedtf.model.presets import has_batch_norm, is_folder
+from seedtf.model.presets import is_folder, names_efficientnet
 
 __all__ = ["AUTO", "BALANCED", "NEWEST", "PATHS", "SAMPLE", "TrainConfig"]
 
@@ -58,12 +58,12 @@ class TrainConfig(DeviceFlags, RunFlags, AugmentFlags, OptimFlags, NetworkFlags,
     @property
     def highest_rate(self) -> float:
         """``lr``, or the usual value; reads the preset where ``model`` is a folder."""
-        return self.lr or self.default_rate(has_batch_norm(self.model))
+        return self.lr or self.default_rate(names_efficientnet(self.model))
 
-    def default_rate(self, batch_norm: bool) -> float:
-        """The highest rate without ``lr``, for a network with or without batch normalization."""
+    def default_rate(self, efficientnet: bool) -> float:
+        """The highest rate without ``lr``, for an EfficientNet or for another network."""
         return default_rate(
-            self.optimizer, self.weights, recipe=self.recipe_in_use, batch_norm=batch_norm
+            self.optimizer, self.weights, recipe=self.recipe_in_use, efficientnet=efficientnet
         )
 
     def as_dict(self) -> dict[str, Any]:

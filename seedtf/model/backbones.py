@@ -22,7 +22,6 @@ __all__ = [
     "has_patch_multiples",
     "image_sizes",
     "named_image_sizes",
-    "normalizes_with_batches",
     "original_licence",
     "returns_map",
     "size_argument",
@@ -55,8 +54,6 @@ _ONE_SIZE = {
 }
 # They return tokens too, and can be built for every multiple of the patch size.
 _PATCH_MULTIPLES = {DINOV2: ("dinov2", "apache-2.0"), "DINOV3Backbone": ("dinov3", "DINOv3's own")}
-# Among those that return maps, these have no batch normalization.
-_WITHOUT_BATCH_NORM = ("MiTBackbone", "VGGBackbone")
 _FAMILIES = {**_MAPS, **_ONE_SIZE, **_PATCH_MULTIPLES}
 
 CLASSES = tuple(sorted(_FAMILIES))
@@ -128,11 +125,6 @@ def check_backbone(description: Mapping[str, Any]) -> None:
 def returns_map(class_name: str) -> bool:
     """Whether the backbone returns a feature map, not tokens."""
     return class_name in _MAPS
-
-
-def normalizes_with_batches(class_name: str) -> bool:
-    """Whether the backbone has batch normalization; those of tokens have layer normalization."""
-    return class_name in _MAPS and class_name not in _WITHOUT_BATCH_NORM
 
 
 def has_patch_multiples(class_name: str) -> bool:

@@ -14,11 +14,11 @@ from seedtf.errors import UserError
 __all__ = [
     "TINY",
     "check_image_size",
+    "is_efficientnet",
     "is_spelling",
     "is_supported",
     "match_model_name",
     "minimum_image_size",
-    "normalizes_batches",
     "scaling_mode",
     "short_name",
     "weights_licence",
@@ -46,18 +46,15 @@ _FAMILIES = {
     TINY: ("tf", 8),
 }
 
-# They have layer normalization, or none.
-_WITHOUT_BATCH_NORM = r"ConvNeXt|VGG"
 
-
-def normalizes_batches(name: str) -> bool:
-    """Whether a network has batch normalization; upper and lower case do not matter.
+def is_efficientnet(name: str) -> bool:
+    """Whether a network belongs to the EfficientNets; upper and lower case do not matter.
 
     Example:
-        >>> normalizes_batches("resnet50"), normalizes_batches("ConvNeXtTiny")
+        >>> is_efficientnet("efficientnetb0"), is_efficientnet("ResNet50")
         (True, False)
     """
-    return not re.match(_WITHOUT_BATCH_NORM, name, re.IGNORECASE)
+    return name.lower().startswith("efficientnet")
 
 
 # Licences of the ImageNet weights of keras.applications, as Keras's documentation states them. It

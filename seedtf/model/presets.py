@@ -24,17 +24,16 @@ from seedtf.model.backbones import (
     ImageSizes,
     has_patch_multiples,
     image_sizes,
-    normalizes_with_batches,
     original_licence,
     returns_map,
     size_argument,
     supported_module,
 )
 from seedtf.model.downloads import is_url, locate
-from seedtf.model.families import is_spelling, normalizes_batches, short_name
+from seedtf.model.families import is_efficientnet, is_spelling, short_name
 from seedtf.report import warn
 
-__all__ = ["Numbers", "Preset", "find_preset", "has_batch_norm", "is_folder", "is_preset"]
+__all__ = ["Numbers", "Preset", "find_preset", "is_folder", "is_preset", "names_efficientnet"]
 
 _CONFIG, _CONVERTER, _METADATA = "config.json", "image_converter.json", "metadata.json"
 _PROCESSOR = "preprocessor_config.json"
@@ -85,9 +84,9 @@ class Preset:
         return str(self.backbone["class_name"])
 
     @property
-    def has_batch_norm(self) -> bool:
-        """Whether the network has batch normalization; networks of tokens have layer normalization."""
-        return normalizes_with_batches(self.class_name)
+    def is_efficientnet(self) -> bool:
+        """Whether the network is an EfficientNet."""
+        return self.class_name == "EfficientNetBackbone"
 
     def backbone_for(self, image_size: int) -> dict[str, Any]:
         """``backbone`` with its configuration for square images of this side in pixels."""
@@ -155,14 +154,14 @@ def find_preset(model: str, *, with_weights: bool = True) -> Preset | None:
     return _read_folder(Path(model), os.path.abspath(model))
 
 
-def has_batch_norm(model: str) -> bool:
-    """Whether the network that a value of ``--model`` names has batch normalization.
+def names_efficientnet(model: str) -> bool:
+    """Whether a value of ``--model`` names an EfficientNet.
 
     Raises:
         UserError: as ``find_preset``.
     """
     preset = find_preset(model, with_weights=False)
-    return normalizes_batches(model) if preset is None else preset.has_batch_norm
+    return is_efficientnet(model) if preset is None else preset.is_efficientnet
 
 
 def _read_folder(folder: Path, source: str) -> Preset:

@@ -174,7 +174,7 @@ def _highest_rate(config: TrainConfig, preset: Preset | None) -> float:
     """As ``config.highest_rate``, for a preset whose folder may be gone when a run is resumed."""
     if preset is None:
         return config.highest_rate
-    return config.lr or config.default_rate(preset.has_batch_norm)
+    return config.lr or config.default_rate(preset.is_efficientnet)
 
 
 def _schedule(config: TrainConfig, lr: float) -> Schedule:
