@@ -112,7 +112,8 @@ def list_evaluation(run_dir: str, data_dir: str = "", labels_csv: str = "", **gi
     names = read_class_names(folder)
     if data_dir:
         columns = Columns(given["file_column"], given["label_column"], given["split_column"])
-        list_known_classes(data_dir, names, labels_csv=labels_csv, columns=columns)
+        layout = given["layout"]
+        list_known_classes(data_dir, names, labels_csv=labels_csv, columns=columns, layout=layout)
     raise ReachedTensorFlow
 
 

@@ -397,3 +397,14 @@ def test_a_file_of_too_few_names_is_refused(write: Write, names: str) -> None:
     (root / "class_names.txt").write_text(names)
     with pytest.raises(UserError, match=r"different names, and .* has labels up to 1; give each"):
         read_label_table(root / "metadata.csv", root)
+
+
+def test_the_layout_of_images_to_evaluate_may_be_given(write: Write) -> None:
+    rows = "".join(f"{path},{'dog' if path[0] == 'c' else 'cat'}\n" for path in IN_FOLDERS)
+    root, names = str(write(*IN_FOLDERS, metadata_csv=f"file_name,label\n{rows}")), ("cat", "dog")
+    with pytest.raises(UserError, match="pass --layout=table or --layout=folders"):
+        list_known_classes(root, names)
+    assert list_known_classes(root, names, layout="folders").labels.tolist() == [0, 0, 1, 1]
+    assert list_known_classes(root, names, layout="table").labels.tolist() == [1, 1, 0, 0]
+    flat = str(write("flat/cat.1.jpg", "flat/dog.2.jpg") / "flat")
+    assert list_known_classes(flat, names, "--val_dir", layout="flat").labels.tolist() == [0, 1]

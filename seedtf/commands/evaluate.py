@@ -12,9 +12,11 @@ from seedtf.config.data_flags import (
     FILE_COLUMN_HELP,
     LABEL_COLUMN_HELP,
     LABELS_CSV_HELP,
+    LAYOUTS,
     SPLIT_COLUMN_HELP,
+    check_layout,
 )
-from seedtf.config.flags import Flags, option
+from seedtf.config.flags import AUTO, Flags, option
 from seedtf.report import report, report_result
 
 if TYPE_CHECKING:
@@ -44,6 +46,7 @@ class EvaluateConfig(Flags):
     file_column: str = option("", FILE_COLUMN_HELP)
     label_column: str = option("", LABEL_COLUMN_HELP)
     split_column: str = option("", f"{SPLIT_COLUMN_HELP} Its test rows are evaluated.")
+    layout: str = option(AUTO, "What lies in --data_dir, as for seedtf train.", choices=LAYOUTS)
     tta: int = option(1, TTA_HELP, choices=(1, 8))
     snapshots: bool = option(False, SNAPSHOTS_HELP)
     precision_target: float = option(
@@ -59,6 +62,11 @@ class EvaluateConfig(Flags):
     )
     overwrite: bool = option(False, "Replace an existing report in --out.")
 
+    def check_together(self) -> None:
+        """Raises UserError for flags that exclude each other."""
+        super().check_together()
+        check_layout(self)
+
 
 def run(arguments: list[str]) -> int:
     """Writes the report, prints its figures and returns the exit code."""
@@ -73,6 +81,7 @@ def run(arguments: list[str]) -> int:
         file_column=config.file_column,
         label_column=config.label_column,
         split_column=config.split_column,
+        layout=config.layout,
         tta=config.tta,
         snapshots=config.snapshots,
         precision_target=config.precision_target,

@@ -12,9 +12,11 @@ from seedtf.config.data_flags import (
     FILE_COLUMN_HELP,
     LABEL_COLUMN_HELP,
     LABELS_CSV_HELP,
+    LAYOUTS,
     SPLIT_COLUMN_HELP,
+    check_layout,
 )
-from seedtf.config.flags import Flags, option
+from seedtf.config.flags import AUTO, Flags, option
 from seedtf.data.columns import Columns
 from seedtf.report import report, report_result, warn
 
@@ -50,6 +52,12 @@ class ExportConfig(Flags):
     file_column: str = option("", FILE_COLUMN_HELP)
     label_column: str = option("", LABEL_COLUMN_HELP)
     split_column: str = option("", f"{SPLIT_COLUMN_HELP} Its test rows are compared.")
+    layout: str = option(AUTO, "What lies in --data_dir, as for seedtf train.", choices=LAYOUTS)
+
+    def check_together(self) -> None:
+        """Raises UserError for flags that exclude each other."""
+        super().check_together()
+        check_layout(self)
 
 
 def run(arguments: list[str]) -> int:
@@ -65,7 +73,9 @@ def run(arguments: list[str]) -> int:
     source = load_run(config.run)
     if config.data_dir:
         columns = Columns(config.file_column, config.label_column, config.split_column)
-        store, records = open_labelled(source, config.data_dir, config.labels_csv, columns)
+        store, records = open_labelled(
+            source, config.data_dir, config.labels_csv, columns, config.layout
+        )
     else:
         store, records = open_validation(source)
     out = Path(config.out) if config.out else RunPaths(source.run_dir).export

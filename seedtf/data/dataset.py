@@ -12,6 +12,7 @@ from seedtf.data.catalog import Catalog, Fault
 from seedtf.data.columns import Columns
 from seedtf.data.draw_split import check_given_split, count_across, draw_split
 from seedtf.data.groups import GroupFlags, Grouping, read_groups
+from seedtf.data.layouts import FLAT, FOLDERS
 from seedtf.data.listing import list_files, list_known_classes
 from seedtf.data.related import find_related
 from seedtf.data.split import (
@@ -139,7 +140,9 @@ def load_dataset(
         split = None
     if val_dir:
         source_flag = f"--val_dir={val_dir}"
-        val = list_known_classes(val_dir, catalog.class_names, "--val_dir")
+        val_layout = layout if layout in (FOLDERS, FLAT) else "auto"
+        names = catalog.class_names
+        val = list_known_classes(val_dir, names, "--val_dir", layout=val_layout)
         test = catalog.take(split.test) if split and len(split.test) else None
         catalog = catalog.take(split.train) if split else catalog
         catalog, split = join_catalogs(catalog, val, test)

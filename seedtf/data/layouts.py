@@ -119,6 +119,7 @@ def find_class_folders(
     flag: str,
     class_names: Sequence[str],
     columns: Columns = ANY_COLUMNS,
+    choice: str = "auto",
 ) -> Layout:
     """The layout of a folder of known classes, which has no split of its own.
 
@@ -127,15 +128,15 @@ def find_class_folders(
         flag: the flag that named it, for error messages.
         class_names: the classes that are expected.
         columns: the columns of a table that the user named; if any, the layout is a table.
+        choice: ``auto``, or the layout that the user knows it to have.
 
     Raises:
         UserError: as ``find_layout``; or the folder has the folders of a split, of which the user has
             to choose one.
     """
-    if set(class_names) & SPLIT_WORDS.keys() and columns == ANY_COLUMNS:
-        root = folder_at(data_dir)
-        return Layout(FOLDERS, root, description=f"class folders in {root}")
-    layout = find_layout(data_dir, flag, class_names=class_names, columns=columns)
+    if set(class_names) & SPLIT_WORDS.keys() and columns == ANY_COLUMNS and choice == "auto":
+        choice = FOLDERS
+    layout = find_layout(data_dir, flag, choice, class_names, columns)
     if layout.kind == SPLIT_FOLDERS:
         part = (layout.val if flag == "--val_dir" else layout.test) or layout.val or layout.root
         raise UserError(f"{flag}={data_dir}: has the folders of a split; pass one, such as {part}")

@@ -118,6 +118,8 @@ def list_known_classes(
     flag: str = "--data_dir",
     labels_csv: str = "",
     columns: Columns = ANY_COLUMNS,
+    *,
+    layout: str = "auto",
 ) -> Catalog:
     """Lists labelled files of classes that are known, with labels that index ``class_names``.
 
@@ -129,6 +131,7 @@ def list_known_classes(
         flag: the flag that named the folder, for error messages.
         labels_csv: the table; empty for the layout of the folder.
         columns: the columns of the table that the user named.
+        layout: what lies in the folder, or ``auto`` to recognise it.
 
     Raises:
         UserError: the folder or table cannot be used, or has a class that is not in ``class_names``.
@@ -136,10 +139,12 @@ def list_known_classes(
     if labels_csv:
         table: LabelTable | None = _read_reported(labels_csv, data_dir, columns)
     else:
-        found = find_class_folders(data_dir, flag, class_names, columns)
+        found = find_class_folders(data_dir, flag, class_names, columns, layout)
         table = found.table
         _report_layout(found)
-    catalog = _test_rows(table) if table else scan_folder(found.root, flag)
+    if table:
+        return align_labels(_test_rows(table), class_names, flag)
+    catalog = scan_folder(found.root, flag, flat=found.kind == FLAT)
     return align_labels(catalog, class_names, flag)
 
 

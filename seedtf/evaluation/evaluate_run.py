@@ -61,6 +61,7 @@ def evaluate_run(
     file_column: str = "",
     label_column: str = "",
     split_column: str = "",
+    layout: str = "auto",
     tta: int = 1,
     snapshots: bool = False,
     precision_target: float = 0.95,
@@ -84,6 +85,7 @@ def evaluate_run(
         data_dir, labels_csv: other labelled images, as for training. If a table has test rows, only
             these are evaluated.
         file_column, label_column, split_column: columns of the table, by header or by number from 1.
+        layout: what lies in ``data_dir``, as for training.
         tta: 1, or 8 for the mean over the eight rotations and reflections of the square.
         snapshots: whether to average all snapshots of the run instead of using its best model.
         precision_target: wanted fraction of correct predictions among the accepted ones.
@@ -126,7 +128,7 @@ def evaluate_run(
     if is_pooled:
         judged = judge_folds(run, tta=tta, batch_size=batch_size)
     elif data_dir:
-        judged = predict(models, *open_labelled(run, data_dir, labels_csv, columns))
+        judged = predict(models, *open_labelled(run, data_dir, labels_csv, columns, layout))
     else:
         judged = predict(models, *open_validation(run))
     if data_dir:

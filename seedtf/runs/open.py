@@ -209,7 +209,11 @@ def open_training_sample(run: Run, count: int) -> np.ndarray:
 
 
 def open_labelled(
-    run: Run, data_dir: str, labels_csv: str = "", columns: Columns = ANY_COLUMNS
+    run: Run,
+    data_dir: str,
+    labels_csv: str = "",
+    columns: Columns = ANY_COLUMNS,
+    layout: str = "auto",
 ) -> tuple[Store, np.ndarray]:
     """The labelled images of another folder, and the indices of all of them, int64 ``[n]``.
 
@@ -220,12 +224,14 @@ def open_labelled(
         data_dir: the folder or archive, or what the table's paths are relative to.
         labels_csv: a table of files and labels; if it has test rows, only these are used.
         columns: the columns of the table that the user named.
+        layout: what lies in the folder, or ``auto`` to recognise it.
 
     Raises:
         UserError: the folder or table cannot be used, or holds a class that the run does not know.
     """
     folder = unpacked_folder(data_dir, "--data_dir", run.cache_dir)
-    catalog = list_known_classes(folder, run.class_names, "--data_dir", labels_csv, columns)
+    names = run.class_names
+    catalog = list_known_classes(folder, names, "--data_dir", labels_csv, columns, layout=layout)
     return _open_store(run, catalog)
 
 
