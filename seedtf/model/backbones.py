@@ -33,23 +33,23 @@ DINOV2 = "DINOV2Backbone"
 NOT_STATED = "not stated"
 
 # Backbone class of KerasHub -> (its package, the licence under which the authors of its presets'
-# weights released them). These return a feature map [B, h, w, C].
+# weights released them, where that was looked up). These return a feature map [B, h, w, C].
 _MAPS = {
-    "CSPNetBackbone": ("cspnet", "apache-2.0"),
-    "DenseNetBackbone": ("densenet", "apache-2.0"),
+    "CSPNetBackbone": ("cspnet", NOT_STATED),
+    "DenseNetBackbone": ("densenet", NOT_STATED),
     "EfficientNetBackbone": ("efficientnet", "apache-2.0"),
-    "HGNetV2Backbone": ("hgnetv2", "apache-2.0"),
+    "HGNetV2Backbone": ("hgnetv2", NOT_STATED),
     "MiTBackbone": ("mit", "NVIDIA's for SegFormer, not commercial"),
-    "MobileNetBackbone": ("mobilenet", "apache-2.0"),
-    "MobileNetV5Backbone": ("mobilenetv5", "gemma"),
+    "MobileNetBackbone": ("mobilenet", NOT_STATED),
+    "MobileNetV5Backbone": ("mobilenetv5", NOT_STATED),
     "ResNetBackbone": ("resnet", "apache-2.0"),
-    "VGGBackbone": ("vgg", "bsd-3-clause"),
-    "XceptionBackbone": ("xception", "apache-2.0"),
+    "VGGBackbone": ("vgg", NOT_STATED),
+    "XceptionBackbone": ("xception", NOT_STATED),
 }
 # They return tokens [B, T, C] and have weights for one image size.
 _ONE_SIZE = {
     "DeiTBackbone": ("deit", "apache-2.0"),
-    "SwinTransformerBackbone": ("swin_transformer", "apache-2.0"),
+    "SwinTransformerBackbone": ("swin_transformer", NOT_STATED),
     "ViTBackbone": ("vit", "apache-2.0"),
 }
 # They return tokens too, and can be built for every multiple of the patch size.
