@@ -494,6 +494,7 @@ class CountingStore:
 
     def __init__(self, store) -> None:
         self.catalog, self.size, self._store = store.catalog, store.size, store
+        self.soft_labels = None
         self.read_at_once: set[int | None] = set()
 
     def look_up(self, indices):

@@ -203,7 +203,8 @@ def lr_find(folder: Path, data: Path, *more: str) -> subprocess.CompletedProcess
 def test_the_command_prints_a_flag_and_writes_plot_and_table(tmp_path, data):
     done = lr_find(tmp_path, data, "--start_lr=1e-5", "--steps=100", "--optimizer=adam")
     assert done.returncode == 0, done.stderr
-    first, *lines = done.stdout.splitlines()
+    layout, first, *lines = done.stdout.splitlines()
+    assert layout.startswith("layout    class folders in ")
     # 3 classes of 12 images, 2 of each for validation: 30 to train are 3 batches; 3 epochs, 9 steps.
     assert first.startswith("lr_find   9 steps of 8 images with adam, learning rates 1e-05 to 1")
     assert lines[0] == (

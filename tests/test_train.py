@@ -144,6 +144,7 @@ def test_the_first_lines_list_the_data_and_the_settings(finished) -> None:
     done, run_dir = finished
     heads = [line.split()[0] for line in done.stdout.splitlines()]
     expected = [
+        "layout",
         "run",
         "images",
         "split",
@@ -324,7 +325,9 @@ def test_preview_draws_a_runs_flagfile(finished, tmp_path) -> None:
     out = tmp_path / "seen.png"
     done = forked.seedtf("preview", f"--flagfile={run_dir / 'flags.txt'}", f"--out={out}")
     assert done.returncode == 0, done.stderr
-    assert done.stdout == f"{out}\n"
+    layout, last = done.stdout.splitlines()
+    assert layout.startswith("layout    class folders in ")
+    assert last == str(out)
     with Image.open(out) as image:
         assert min(image.size) > 300
     refused = forked.seedtf("preview", "--data_dir=sample", f"--out={tmp_path}/no/such/x.png")

@@ -306,8 +306,8 @@ def test_a_killed_search_ends_with_the_same_result(tmp_path, number, uninterrupt
     else:
         assert done.returncode == 75
         assert done.stderr.splitlines()[-1] == (
-            f"seedtf tune: {signal.Signals(number).name}: stopped in trial 2 after epoch 3 of 4, which "
-            "is kept; repeat the same command to continue"
+            f"seedtf tune: {signal.Signals(number).name}: stopped in trial 2, whose first 3 of 4 "
+            "epochs are kept; repeat the same command to continue"
         )
     assert "Traceback" not in done.stderr
     rows = search(plan(folder, 4), command=FAKE)
@@ -446,7 +446,7 @@ def test_one_search_at_a_time_in_a_folder(tmp_path) -> None:
 
 def test_a_signal_to_the_trial_alone_stops_the_search(tmp_path, monkeypatch) -> None:
     misbehave(monkeypatch, exit={"1": 75})
-    with pytest.raises(StoppedError, match="stopped in trial 1 after epoch 4 of 4"):
+    with pytest.raises(StoppedError, match="stopped in trial 1, whose first 4 of 4 epochs"):
         search(plan(tmp_path, 3), command=FAKE)
 
 

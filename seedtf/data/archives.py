@@ -58,6 +58,7 @@ def unpacked_folder(path: str, flag: str, cache_dir: Path) -> str:
             the folder, or two files of one name; or it would need too much of the disk.
 
     Example:
+        >>> import zipfile
         >>> with zipfile.ZipFile("plants.zip", "w") as archive:
         ...     archive.writestr("oak/1.jpg", b"")
         >>> folder = Path(unpacked_folder("plants.zip", "--data_dir", Path("cache")))

@@ -124,6 +124,7 @@ def load_dataset(
         >>> dataset = load_dataset(
         ...     "seedlings", image_size=16, val_fraction=0.25, cache="ram", cache_dir=Path("cache")
         ... )
+        layout    class folders in seedlings
         >>> dataset.store.catalog.class_names
         ('maize', 'wheat')
         >>> len(dataset.split.train), len(dataset.split.val)

@@ -79,7 +79,7 @@ def list_files(
         ...     Path(name).parent.mkdir(parents=True, exist_ok=True)
         ...     Path(name).touch()
         >>> catalog, split = list_files("d")
-        layout    folders of a split in d: train (train), valid (val)
+        layout    folders of a split in d: train (train), valid (val); --layout=folders takes them ...
         >>> [catalog.paths[index] for index in split.val]
         ['valid/oak/3.jpg']
     """

@@ -139,6 +139,7 @@ def check_data(
         ...     Path("photos", name).mkdir(parents=True)
         ...     Image.radial_gradient("L").save(f"photos/{name}/1.png")
         >>> result = check_data("photos")
+        layout    class folders in photos
         >>> print(*sorted({finding.fault for finding in result.findings}), sep=", ")
         grey, same image in two classes, small class
         >>> result.clean
