@@ -16,7 +16,7 @@ FAKE = (sys.executable, "-I", "-S", str(Path(__file__).parent / "fake_train.py")
 """The command that replaces ``seedtf train``; without site packages, so that it starts faster."""
 
 if __name__ == "__main__":
-    search_module._POLL_SECONDS = 0.01
+    search_module.POLL_SECONDS = 0.01
     search_module.search = functools.partial(search_module.search, command=FAKE)
     records.draw_importance = lambda *_, **__: Figure((1, 1))
     sys.exit(main(["tune", *sys.argv[1:]]))

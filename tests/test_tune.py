@@ -53,7 +53,7 @@ def _never_flushed(connection, _) -> None:
 def _quick() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("seedtf.files.fsync", lambda path: None)
-        patch.setattr(search_module, "_POLL_SECONDS", 0.01)
+        patch.setattr(search_module, "POLL_SECONDS", 0.01)
         patch.setattr(records, "draw_importance", lambda *_, **__: Figure((1, 1)))
         patch.delenv("FAKE", raising=False)
         yield

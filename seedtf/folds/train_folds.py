@@ -7,7 +7,6 @@ alive.
 from __future__ import annotations
 
 import json
-import shutil
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -22,18 +21,23 @@ from seedtf.errors import DivergedError, StoppedError, UserError
 from seedtf.files import write_text
 from seedtf.folds.claims import Claim, Claims
 from seedtf.report import is_silent, report
-from seedtf.runs.folder import is_run_locked
 from seedtf.runs.folds import FoldsPaths
 from seedtf.runs.history import best_epoch
 from seedtf.runs.saved_config import RESUME_MAY_CHANGE
-from seedtf.training.process import TRAIN, TrainProcess, finished_epochs, last_error_line
+from seedtf.training.process import (
+    POLL_SECONDS,
+    TRAIN,
+    TrainProcess,
+    finished_epochs,
+    flags_to_train,
+    last_error_line,
+)
 from seedtf.training.stop_signal import StopSignal
 
 __all__ = ["SEEDTF", "Commands", "train_folds"]
 
 SEEDTF = (sys.executable, "-m", "seedtf")
 REPORT = "report"
-_POLL_SECONDS = 0.2
 
 
 @dataclass(frozen=True)
@@ -148,7 +152,7 @@ class _Work:
                     report("waiting", f"for {waiting}")
                     told = waiting
                 self._check_stop("while other processes were working")
-                time.sleep(_POLL_SECONDS)
+                time.sleep(POLL_SECONDS)
 
     def _do(self, name: str, claim: Claim, do: Callable[[str, Claim], dict[str, Any]]) -> None:
         # The process that had it may have finished it between the two looks.
@@ -191,23 +195,14 @@ class _Work:
     def _train_flags(self, number: int, claim: Claim) -> list[str]:
         """The flags of a new run, or those that resume an interrupted one."""
         run = self.paths.fold(number)
-        # The process of an owner that was killed may still be saving its state.
-        while is_run_locked(run.root):
+        split = str(self.paths.split(number))
+        config = replace(self.config, run_dir=str(run.root), split_csv=split, test_fraction=0.0)
+
+        def while_locked() -> None:
             claim.beat()
             self._check_stop(f"while another process was still training fold {number}")
-            time.sleep(_POLL_SECONDS)
-        if run.config.exists():
-            return [f"--resume={run.root}"]
-        shutil.rmtree(run.root, ignore_errors=True)
-        config = replace(
-            self.config,
-            run_dir=str(run.root),
-            split_csv=str(self.paths.split(number)),
-            test_fraction=0.0,
-        )
-        flagfile = self.paths.flags(number)
-        write_text(flagfile, f"{config.flagfile()}--run_dir={run.root}\n")
-        return [f"--flagfile={flagfile}"]
+
+        return flags_to_train(config, run.root, self.paths.flags(number), while_locked)
 
     def _run(self, command: Sequence[str], name: str, claim: Claim) -> None:
         """Runs a command to its end, with its output in a log, and keeps the claim alive."""
@@ -222,7 +217,7 @@ class _Work:
                 if name.startswith("fold-"):
                     bar.n = len(finished_epochs(self.paths.root / name))
                     bar.refresh()
-                time.sleep(_POLL_SECONDS)
+                time.sleep(POLL_SECONDS)
         if code == StoppedError.exit_code:  # The signal went to the started process only.
             self.stop.name = self.stop.name or "a signal"
             self._check_stop(f"in {name}, whose state is kept")

@@ -8,6 +8,7 @@ from __future__ import annotations
 import ctypes
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,17 +16,52 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from seedtf.config.train_config import TrainConfig
+from seedtf.files import write_text
+from seedtf.runs.folder import is_run_locked
 from seedtf.runs.history import read_history
 from seedtf.runs.paths import RunPaths
 
-__all__ = ["TRAIN", "TrainProcess", "finished_epochs", "last_error_line"]
+__all__ = [
+    "POLL_SECONDS",
+    "TRAIN",
+    "TrainProcess",
+    "finished_epochs",
+    "flags_to_train",
+    "last_error_line",
+]
 
 TRAIN = (sys.executable, "-m", "seedtf", "train")
 """The command that trains."""
 
+POLL_SECONDS = 0.2
+"""Time between two looks at a process."""
+
 # Saving the state of a large network takes a while on a slow disk.
 _GRACE_SECONDS = 60.0
 _PR_SET_PDEATHSIG = 1  # prctl(2), Linux
+
+
+def flags_to_train(
+    config: TrainConfig, run_dir: Path, flagfile: Path, while_locked: Callable[[], None]
+) -> list[str]:
+    """The flags that start a run, or those that resume it if it was interrupted.
+
+    Args:
+        config: the flags of a new run, which are written to ``flagfile``.
+        run_dir: its folder. What is left of a run that had not begun is removed.
+        flagfile: the file to create or replace.
+        while_locked: is called again and again while another process is still training the run, such
+            as one that saves its state because it was stopped.
+    """
+    while is_run_locked(run_dir):
+        while_locked()
+        time.sleep(POLL_SECONDS)
+    if RunPaths(run_dir).config.exists():
+        return [f"--resume={run_dir}"]
+    shutil.rmtree(run_dir, ignore_errors=True)
+    write_text(flagfile, f"{config.flagfile()}--run_dir={run_dir}\n")
+    return [f"--flagfile={flagfile}"]
 
 
 def finished_epochs(run_dir: Path) -> list[dict[str, float]]:

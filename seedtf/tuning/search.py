@@ -16,9 +16,15 @@ from seedtf.config.train_config import TrainConfig
 from seedtf.errors import DivergedError, StoppedError, UserError
 from seedtf.files import lock_folder, write_text
 from seedtf.model.families import short_name
-from seedtf.runs.folder import is_run_locked
 from seedtf.runs.paths import RunPaths
-from seedtf.training.process import TRAIN, TrainProcess, finished_epochs, last_error_line
+from seedtf.training.process import (
+    POLL_SECONDS,
+    TRAIN,
+    TrainProcess,
+    finished_epochs,
+    flags_to_train,
+    last_error_line,
+)
 from seedtf.training.stop_signal import StopSignal
 from seedtf.tuning.records import Console, print_best, trial_config, write_records
 from seedtf.tuning.space import Dimension
@@ -37,7 +43,6 @@ from seedtf.tuning.trial import (
 
 __all__ = ["Search", "search"]
 
-_POLL_SECONDS = 0.2
 # A full disk or a broken driver fails every trial; a bad combination of values fails some.
 _MAX_FAILURES_IN_A_ROW = 3
 
@@ -187,7 +192,7 @@ class _Searcher:
                     process.end()
                     self._check_stop(self._where_stopped(trial.number))
                 self._console.progress(self._progress(trial.number, history))
-                time.sleep(_POLL_SECONDS)
+                time.sleep(POLL_SECONDS)
         if code == StoppedError.exit_code:  # The signal went to the trial's process only.
             self._stop.name = self._stop.name or "a signal"
             self._check_stop(self._where_stopped(trial.number))
@@ -200,18 +205,13 @@ class _Searcher:
     def _arguments(self, number: int, values: dict[str, Any]) -> list[str]:
         """The flags of a new run, or those that resume an interrupted one."""
         run_dir = self._run_dir(number)
-        # The process of a search that was killed may still be saving.
-        while is_run_locked(run_dir):
+        config = trial_config(self._plan.config, values, run_dir)
+
+        def while_locked() -> None:
             self._check_stop(f"while an earlier process was still training trial {number}")
             self._console.progress(f"trial {number}: an earlier process is still training it")
-            time.sleep(_POLL_SECONDS)
-        if RunPaths(run_dir).config.exists():
-            return [f"--resume={run_dir}"]
-        shutil.rmtree(run_dir, ignore_errors=True)
-        config = trial_config(self._plan.config, values, run_dir)
-        flagfile = self._trial_path(number, ".txt")
-        write_text(flagfile, f"{config.flagfile()}--run_dir={run_dir}\n")
-        return [f"--flagfile={flagfile}"]
+
+        return flags_to_train(config, run_dir, self._trial_path(number, ".txt"), while_locked)
 
     def _report_failure(
         self, number: int, history: History, reason: str, rows: Sequence[TrialRow]
