@@ -1,4 +1,4 @@
-"""``seedtf folds``: every image is judged once, whoever trains, and whenever a process dies."""
+"""``seedtf folds``: every image is predicted once, whoever trains, and whenever a process dies."""
 
 from __future__ import annotations
 
@@ -253,9 +253,13 @@ def test_every_image_has_one_row_by_a_run_that_did_not_train_on_it(folds: Path) 
     table = {row.file: row for row in paths.read_table()}
     with paths.predictions.open(newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
-    judged = [row["path"] for row in rows]
+    predicted = [row["path"] for row in rows]
     assert len(table) == 18
-    assert judged == sorted(set(judged)) == sorted(n for n, r in table.items() if r.fold != "test")
+    assert (
+        predicted
+        == sorted(set(predicted))
+        == sorted(n for n, r in table.items() if r.fold != "test")
+    )
     for number in range(2):
         split = dict(read_csv(paths.split(number), ("file", "split"), ""))
         for row in rows:

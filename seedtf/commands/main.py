@@ -25,7 +25,7 @@ COMMANDS = {
     "train": "train a classifier on a folder of labelled images",
     "lr_find": "find a learning rate before training",
     "tune": "search for better training flags",
-    "folds": "train on each part of the images but one, and judge every image once",
+    "folds": "cross-validate: k runs, and every image predicted by the run that did not train on it",
     "ensemble": "average runs of different networks and sizes as one model",
     "evaluate": "evaluate a run and write its report page",
     "compare": "compare two evaluated runs, image by image",

@@ -87,7 +87,7 @@ class DataFlags(Flags):
     test_fraction: float = option(
         0.0,
         "Fraction of each class kept for the end, 0 to 0.5: these images neither train nor choose the "
-        "best epoch, and seedtf evaluate judges them last.",
+        "best epoch, and seedtf evaluate reports on them last.",
         low=0.0,
         high=0.5,
     )

@@ -108,7 +108,7 @@ def _scan_test(folder: Folder, train: Catalog) -> Catalog | None:
     except UserError as error:
         report("test", f"{folder} is not used ({error})")
         return None
-    report("test", f"{folder} is kept for the end: seedtf evaluate judges it last")
+    report("test", f"{folder} is kept for the end: seedtf evaluate reports on it last")
     return test
 
 

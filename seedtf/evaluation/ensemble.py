@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from seedtf.errors import UserError
-from seedtf.evaluation.judged import judge
+from seedtf.evaluation.labelled import predict_labelled
 from seedtf.evaluation.metrics import fit_weights
 from seedtf.runs.ensembles import is_ensemble, write_ensemble
 from seedtf.runs.folds import FoldsPaths
@@ -122,12 +122,12 @@ def _unseen(run: Run, batch_size: int) -> _Unseen:
     """The images that a member has not trained on, by absolute path, with its probabilities."""
     if run.is_folds:
         return FoldsPaths(run.run_dir).read_predictions(run.class_names)
-    judged = judge(
+    labelled = predict_labelled(
         run.load_members(use_snapshots=False), *open_validation(run), tta=1, batch_size=batch_size
     )
-    predictions = judged.predictions
+    predictions = labelled.predictions
     rows = zip(predictions.paths, predictions.labels, predictions.probabilities, strict=True)
     return {
-        os.path.join(judged.data_root, path): (run.class_names[label], values)
+        os.path.join(labelled.data_root, path): (run.class_names[label], values)
         for path, label, values in rows
     }

@@ -15,7 +15,7 @@ from seedtf.data.columns import Columns
 from seedtf.errors import UserError
 from seedtf.evaluation.evaluate import Report, compute_report
 from seedtf.evaluation.folds_report import folds_values, write_out_of_fold
-from seedtf.evaluation.judged import Judged, judge, judge_folds
+from seedtf.evaluation.labelled import LabelledPredictions, predict_labelled, predict_out_of_fold
 from seedtf.evaluation.metrics import fit_temperature
 from seedtf.evaluation.report import (
     OUT_OF_FOLD,
@@ -124,27 +124,29 @@ def evaluate_run(
             f"{run.run_dir}: an ensemble has no images of its own; pass --data_dir with labelled images"
         )
     models = [] if is_pooled else run.load_members(snapshots)
-    predict = functools.partial(judge, tta=tta, batch_size=batch_size, weights=run.weights)
+    predict = functools.partial(
+        predict_labelled, tta=tta, batch_size=batch_size, weights=run.weights
+    )
     if is_pooled:
-        judged = judge_folds(run, tta=tta, batch_size=batch_size)
+        labelled = predict_out_of_fold(run, tta=tta, batch_size=batch_size)
     elif data_dir:
-        judged = predict(models, *open_labelled(run, data_dir, labels_csv, columns, layout))
+        labelled = predict(models, *open_labelled(run, data_dir, labels_csv, columns, layout))
     else:
-        judged = predict(models, *open_validation(run))
+        labelled = predict(models, *open_validation(run))
     if data_dir:
         # The temperature of a cross-validation belongs to single runs, not to their mean.
         temperature = None if run.members else read_temperature(report_paths())
     else:
-        predictions = judged.predictions
+        predictions = labelled.predictions
         temperature = fit_temperature(predictions.probabilities, predictions.labels)
     context = ReportContext(
         run_dir=run.run_dir,
         data=data_dir or (OUT_OF_FOLD if is_pooled else VALIDATION),
-        data_root=judged.data_root,
+        data_root=labelled.data_root,
         model=_describe_model(run, models, snapshots),
         image_size=run.image_size,
         tta=tta,
-        skipped=judged.faults,
+        skipped=labelled.faults,
         labels_csv=labels_csv,
     )
     writer = _Writer(
@@ -156,7 +158,7 @@ def evaluate_run(
     # The test images come last: nothing is chosen or fitted on them.
     opened = None if data_dir else open_test(run)
     if opened is None:
-        return writer.write(run, judged, context, temperature)
+        return writer.write(run, labelled, context, temperature)
     models = models or run.load_members(use_snapshots=False)
     tested = predict(models, *opened)
     about_test = replace(
@@ -167,7 +169,7 @@ def evaluate_run(
     )
     test_writer = replace(writer, folder=ReportPaths(writer.folder).test.root)
     test = test_writer.write(run, tested, about_test, None if run.members else temperature)
-    return writer.write(run, judged, context, temperature, test)
+    return writer.write(run, labelled, context, temperature, test)
 
 
 @dataclass(frozen=True)
@@ -182,15 +184,15 @@ class _Writer:
     def write(
         self,
         run: Run,
-        judged: Judged,
+        labelled: LabelledPredictions,
         context: ReportContext,
         temperature: float | None,
         test: Evaluation | None = None,
     ) -> Evaluation:
-        """Writes the report on ``judged``, which also shows the metrics of the test images."""
+        """Writes the report on ``labelled``, which also shows the metrics of the test images."""
         is_pooled = context.data == OUT_OF_FOLD
         report = compute_report(
-            judged.predictions, precision_target=self.precision_target, temperature=temperature
+            labelled.predictions, precision_target=self.precision_target, temperature=temperature
         )
         try:
             page = write_report(
@@ -198,11 +200,11 @@ class _Writer:
                 context,
                 self.folder,
                 test=test.report if test else None,
-                heatmaps=judged.heatmaps(report, TOP_LOSSES, self.batch_size),
+                heatmaps=labelled.heatmaps(report, TOP_LOSSES, self.batch_size),
                 folds=folds_values(run, report) if is_pooled else None,
             )
             if is_pooled:
-                write_out_of_fold(run, judged.predictions)
+                write_out_of_fold(run, labelled.predictions)
         except OSError as error:
             raise UserError(
                 f"{self.folder}: {error.strerror or error}; pass another folder as --out"

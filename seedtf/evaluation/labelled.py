@@ -24,7 +24,7 @@ from seedtf.model.activation_map import has_maps, mean_maps
 from seedtf.runs.folds import TEST_FOLD, FoldsPaths
 from seedtf.runs.open import Run, load_run, open_validation
 
-__all__ = ["Judged", "judge", "judge_folds"]
+__all__ = ["LabelledPredictions", "predict_labelled", "predict_out_of_fold"]
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class _Part:
 
 
 @dataclass(frozen=True)
-class Judged:
+class LabelledPredictions:
     """Images and their probabilities.
 
     Attributes:
@@ -89,7 +89,7 @@ class Judged:
         return [found[row] for row in worst.tolist()]
 
 
-def judge(
+def predict_labelled(
     models: Sequence[keras.Model],
     store: Store,
     records: np.ndarray,
@@ -97,7 +97,7 @@ def judge(
     tta: int,
     batch_size: int,
     weights: Sequence[float] = (),
-) -> Judged:
+) -> LabelledPredictions:
     """Predicts the ``records`` (int64 ``[n]``) of a store by the mean of ``models``, with ``weights``.
 
     Raises:
@@ -105,30 +105,32 @@ def judge(
     """
     predict = make_ensemble(models, tta, weights)
     predictions = predict_store(predict, store, records, batch_size)
-    return Judged(predictions, (_Part(models, store, records, weights),))
+    return LabelledPredictions(predictions, (_Part(models, store, records, weights),))
 
 
-def judge_folds(run: Run, *, tta: int, batch_size: int) -> Judged:
+def predict_out_of_fold(run: Run, *, tta: int, batch_size: int) -> LabelledPredictions:
     """Predicts every image of a cross-validation by the one run that did not train on it.
 
     Raises:
         UserError: a run or an image is missing, or an image would be predicted twice or never.
     """
-    judged = []
+    labelled = []
     for paths in run.members:
         fold = load_run(paths.root)
-        judged.append(
-            judge([fold.load_model()], *open_validation(fold), tta=tta, batch_size=batch_size)
+        labelled.append(
+            predict_labelled(
+                [fold.load_model()], *open_validation(fold), tta=tta, batch_size=batch_size
+            )
         )
-    parts = [each.predictions for each in judged]
+    parts = [each.predictions for each in labelled]
     predictions = Predictions(
         tuple(path for part in parts for path in part.paths),
         np.concatenate([part.labels for part in parts]),
         np.concatenate([part.probabilities for part in parts]),
         run.class_names,
     )
-    _check_each_once(run, predictions.paths, {f.path for each in judged for f in each.faults})
-    return Judged(predictions, tuple(part for each in judged for part in each.parts))
+    _check_each_once(run, predictions.paths, {f.path for each in labelled for f in each.faults})
+    return LabelledPredictions(predictions, tuple(part for each in labelled for part in each.parts))
 
 
 def _check_each_once(run: Run, paths: Sequence[str], unreadable: set[str]) -> None:
