@@ -27,6 +27,8 @@ HUB = [
     f"{package}; python_version >= '3.11'"
     for package in ("keras-hub>=0.32,<0.33", "huggingface_hub>=1,<3", "safetensors>=0.5,<1")
 ]
+# tables in parquet: predictions
+PARQUET = ["pyarrow>=15,<27"]
 # what the tests need in both environments
 TEST = [
     *TUNE,
@@ -92,11 +94,13 @@ setup(
         "export": EXPORT,
         "tune": TUNE,
         "hub": HUB,
+        "parquet": PARQUET,
         "docs": ["pdoc>=16,<17"],
         "test": TEST,
         "dev": [
             *EXPORT,
             *HUB,
+            *PARQUET,
             "openvino>=2025.0,<2027",
             "tensorflow-serving-api>=2.21,<2.22",
             *TEST,

@@ -1,16 +1,19 @@
-"""Prediction: a row per file, the numbers of evaluate, two batches in memory, complete files only."""
+"""Prediction: a row per file, the numbers of evaluate, shards that join to the whole, whole tables."""
 
 from __future__ import annotations
 
 import csv
 import json
 import os
+import sys
 import threading
 from pathlib import Path
 
 import numpy as np
 import pytest
 import tensorflow as tf
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from PIL import Image
 from tiny_run import copy_run, make_run
 
@@ -171,6 +174,61 @@ def test_the_batch_size_does_not_change_the_rows(flat, tmp_path, batch_size):
     assert (counts.files, counts.bad) == (15, 2)
 
 
+@settings(deadline=None, max_examples=15)
+@given(
+    files=st.integers(1, 9), shards=st.integers(1, 12), suffix=st.sampled_from(["csv", "parquet"])
+)
+def test_the_shards_one_after_the_other_are_the_whole(tmp_path_factory, files, shards, suffix):
+    """Every file is in exactly one shard, also with more shards than files and with bad files."""
+    if suffix == "parquet":
+        pytest.importorskip("pyarrow")
+    folder = tmp_path_factory.mktemp("shards")
+    photos = write_files(folder / "photos", files)
+    (photos / "000.txt").touch()  # cannot be predicted
+
+    def predicted(name, shard):
+        out = folder / f"{name}.{suffix}"
+        write_predictions(stub(), [str(photos)], out, topk=1, batch_size=2, shard=shard)
+        return read_rows(out)
+
+    parts = [predicted(number, (number, shards)) for number in range(1, shards + 1)]
+    joined = [row for part in parts for row in part]
+    assert joined == predicted("whole", (1, 1))
+    assert len(joined) == files + 1
+    assert max(map(len, parts)) - min(map(len, parts)) <= 1
+
+
+def read_rows(out):
+    if out.suffix == ".csv":
+        return read_table(out)
+    import pyarrow.parquet
+
+    return pyarrow.parquet.read_table(out).to_pylist()
+
+
+def test_a_parquet_table_has_the_values_of_the_csv_table(classifier, flat, tmp_path, monkeypatch):
+    pytest.importorskip("pyarrow")
+    monkeypatch.setattr("seedtf.evaluation.prediction_table._ROW_GROUP", 2)
+    for suffix in ("csv", "parquet"):
+        out = tmp_path / f"p.{suffix}"
+        write_predictions(classifier, [str(flat)], out, topk=2, batch_size=2)
+    rows, expected = read_rows(tmp_path / "p.parquet"), read_rows(tmp_path / "p.csv")
+    assert len(rows) == 5
+    for row, texts in zip(rows, expected, strict=True):
+        assert {name: "" if cell is None else cell for name, cell in row.items()} == {
+            name: float(np.float32(text)) if text and name.startswith("p") else text
+            for name, text in texts.items()
+        }
+
+
+def test_without_pyarrow_one_line_says_what_to_install(run_dir, flat, capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "pyarrow.parquet", None)
+    assert main(["predict", str(run_dir), str(flat), f"--out={flat.parent}/p.parquet"]) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert "pip install 'seedtf[parquet]'" in error
+
+
 def test_only_two_batches_are_held(tmp_path):
     folder = write_files(tmp_path / "many", 40)
     prepared, seen = [], []
@@ -233,6 +291,11 @@ def test_a_folder_is_listed_lazily_and_sorted(flat):
         (["{run}", "{flat}", "--out={flat}/no/p.csv"], "no folder"),
         (["{run}", "{flat}", "--topk=0"], "--topk=0: out of range"),
         (["{run}", "{flat}", "--submission=nowhere.csv"], "--submission=nowhere.csv: no such file"),
+        (["{run}", "{flat}", "--shard=17/16"], "--shard=17/16: no shard; pass its number and"),
+        (["{run}", "{flat}", "--shard=0/2"], "--shard=0/2: no shard"),
+        (["{run}", "{flat}", "--shard=third"], "--shard=third: no shard"),
+        (["{run}", "{flat}", "--shard=1/2", "--submission=s.csv"], "excludes --submission"),
+        (["{run}", "{flat}", "--out=p.parquet", "--submission=s.csv"], "a submission is CSV"),
     ],
 )
 def test_mistakes_give_a_one_line_error_and_code_2(run_dir, flat, capsys, arguments, message):

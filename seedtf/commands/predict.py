@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass
 
 from seedtf.commands.arguments import parse_config
@@ -12,7 +13,7 @@ from seedtf.config.flags import Flags, option
 from seedtf.errors import UserError
 from seedtf.report import report_error, report_result, report_text
 
-__all__ = ["PredictConfig", "run"]
+__all__ = ["PredictConfig", "parse_shard", "run"]
 
 EXIT_BAD_FILES = 3
 
@@ -29,7 +30,14 @@ class PredictConfig(Flags):
     files_or_folders: tuple[str, ...] = option(
         (), "Images, patterns such as 'photos/*.jpg', or folders of images."
     )
-    out: str = option("predictions.csv", "CSV file to write.")
+    out: str = option(
+        "predictions.csv", "Table to write: CSV, or parquet if the name ends in .parquet."
+    )
+    shard: str = option(
+        "",
+        "Part of the files to predict, such as 3/16 for the third of 16; the tables of all parts, one "
+        "after the other, are the table of all files.",
+    )
     topk: int = option(5, "Classes to list for each image, 1 or more.", low=1)
     batch_size: int = option(64, "Images in a batch, 1 or more.", low=1)
     tta: int = option(1, TTA_HELP, choices=(1, 8))
@@ -51,6 +59,33 @@ class PredictConfig(Flags):
         super().check_together()
         if self.heatmaps and self.submission:
             raise UserError("--heatmaps excludes --submission; predict twice")
+        if self.shard and (self.submission or self.heatmaps):
+            other = "--submission" if self.submission else "--heatmaps"
+            raise UserError(
+                f"--shard={self.shard}: excludes {other}, which needs all files; leave one"
+            )
+        if self.submission and self.out.endswith(".parquet"):
+            raise UserError(f"--out={self.out}: a submission is CSV; pass a name ending in .csv")
+        parse_shard(self.shard)
+
+
+def parse_shard(text: str) -> tuple[int, int]:
+    """The number of a shard, counted from 1, and the number of shards; an empty text is all files.
+
+    Raises:
+        UserError: ``text`` is not of this form, or there is no such shard.
+
+    Example:
+        >>> parse_shard("3/16"), parse_shard("")
+        ((3, 16), (1, 1))
+    """
+    match = re.fullmatch(r"([0-9]{1,9})/([0-9]{1,9})", text or "1/1")
+    number, count = map(int, match.groups()) if match else (0, 0)
+    if not 1 <= number <= count:
+        raise UserError(
+            f"--shard={text}: no shard; pass its number and their count, 1/16 to 16/16 for 16 shards"
+        )
+    return number, count
 
 
 def run(arguments: list[str]) -> int:
@@ -95,6 +130,7 @@ def _predict(config: PredictConfig) -> int:
             topk=config.topk,
             batch_size=batch_size,
             heatmaps=heatmaps,
+            shard=parse_shard(config.shard),
         )
         result = {"out": str(out), "files": counts.files, "bad": counts.bad}
         report_text(f"{out}: {counts.files} files, {counts.files - counts.bad} predicted")

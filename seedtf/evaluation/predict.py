@@ -19,8 +19,9 @@ from seedtf.data.paths import read_file
 from seedtf.data.walk import IMAGE_SUFFIXES, walk_files
 from seedtf.errors import UserError
 from seedtf.evaluation.classifier import Classifier, Prediction
-from seedtf.evaluation.report import format_probability, read_thumbnail
-from seedtf.files import atomic_path, check_parent, csv_line, write_bytes
+from seedtf.evaluation.prediction_table import check_table_format, open_prediction_table
+from seedtf.evaluation.report import read_thumbnail
+from seedtf.files import check_parent, write_bytes
 from seedtf.images.header import RefusedError
 from seedtf.plots.heatmap import draw_heatmap, encode_image
 from seedtf.report import is_silent
@@ -34,7 +35,6 @@ __all__ = [
     "write_predictions",
 ]
 
-OK = "ok"
 _HEATMAP_SIZE = 512
 """Longer side of the file of a heat map, in pixels."""
 
@@ -101,14 +101,15 @@ def check_out(out: str | os.PathLike[str], overwrite: bool) -> Path:
     """``out`` as a path that can be written.
 
     Raises:
-        UserError: ``out`` exists and must not be replaced, or its folder does not exist or cannot be
-            written.
+        UserError: ``out`` exists and must not be replaced, its folder does not exist or cannot be
+            written, or it is a parquet file and pyarrow is not installed.
     """
     path = Path(out)
     if path.is_dir() or (path.exists() and not overwrite):
         remedy = "pass a file name" if path.is_dir() else "pass another name or --overwrite"
         raise UserError(f"--out={path}: already exists; {remedy}")
     check_parent(path, "--out")
+    check_table_format(path)
     return path
 
 
@@ -138,20 +139,20 @@ def write_predictions(
     topk: int,
     batch_size: int,
     heatmaps: Path | None = None,
+    shard: tuple[int, int] = (1, 1),
 ) -> PredictionCounts:
-    """Atomically writes a table with the columns file, status, top1, p1, … and a row per image.
-
-    In the row of a file that cannot be predicted, ``status`` is the fault and the other cells are
-    empty.
+    """Atomically writes a table with a row per image; see ``open_prediction_table`` for its columns.
 
     Args:
         classifier: from ``open_classifier``.
         inputs: files and folders, as for ``list_images``.
-        out: the CSV file to create or replace.
+        out: the file to create or replace.
         topk: number of classes per image; at most K are written.
         batch_size: images per batch; changes the speed, not the predictions.
         heatmaps: an existing folder that gets one PNG for each predicted image; the last column of
             the table has its file name. The classifier must have been opened with heat maps.
+        shard: the number of a shard, counted from 1, and the number of shards. Each is a part of the
+            list without gaps, so the tables of all shards, one after the other, are the whole table.
 
     Raises:
         UserError: an input does not exist, or there are no files.
@@ -170,22 +171,18 @@ def write_predictions(
     if not total:
         raise UserError(f"{inputs[0]}: no files; pass images or a folder of them")
     topk = min(topk, classifier.num_classes)
-    headings = [cell for rank in range(1, topk + 1) for cell in (f"top{rank}", f"p{rank}")]
-    headings += ["heatmap"] if heatmaps else []
+    number, count = shard
+    start, end = total * (number - 1) // count, total * number // count
+    paths = itertools.islice(list_images(inputs), start, end)
     names: Counter[str] = Counter()
     files, bad, first_bad = 0, 0, ""
-    # In a file name that is not valid UTF-8, the invalid bytes are written as escapes.
-    with (
-        atomic_path(out) as temporary,
-        temporary.open("w", encoding="utf-8", errors="backslashreplace", newline="") as table,
-    ):
-        table.write(csv_line("file", "status", *headings))
-        predictions = predict_files(classifier, list_images(inputs), topk, batch_size)
+    with open_prediction_table(out, topk, heatmaps=heatmaps is not None) as table:
+        predictions = predict_files(classifier, paths, topk, batch_size)
         hidden = is_silent() or None
-        bar = tqdm(predictions, "predicting", total, unit="img", disable=hidden, leave=False)
+        bar = tqdm(predictions, "predicting", end - start, unit="img", disable=hidden, leave=False)
         for path, prediction in bar:
             cells = [_write_heatmap(path, prediction, heatmaps, names)] if heatmaps else []
-            table.write(_row(path, prediction, topk, cells))
+            table.write(path, prediction, *cells)
             files += 1
             if isinstance(prediction, RefusedError):
                 bad += 1
@@ -250,13 +247,3 @@ def _write_heatmap(
     name = f"{stem}.png" if names[stem] == 1 else f"{stem}~{names[stem]}.png"
     write_bytes(folder / name, encode_image(draw_heatmap(image, prediction.heatmap)))
     return name
-
-
-def _row(
-    path: str, prediction: Prediction | RefusedError, topk: int, more: Sequence[str] = ()
-) -> str:
-    if isinstance(prediction, RefusedError):
-        return csv_line(path, prediction.fault, *[""] * (2 * topk), *more)
-    probabilities = map(format_probability, prediction.probabilities)
-    pairs = zip(prediction.names, probabilities, strict=True)
-    return csv_line(path, OK, *itertools.chain.from_iterable(pairs), *more)
