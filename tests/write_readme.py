@@ -130,6 +130,10 @@ PROMISES: dict[str, dict[str, tuple[str, ...]]] = {
             "test_identical_images_in_both_sides_of_a_split_give_a_warning",
             "test_identical_images_in_two_classes_give_a_warning",
         ),
+        "Labels are mended in a table: no file is touched, and every change is listed.": (
+            "test_exactly_the_named_images_change",
+            "test_the_split_stays_and_only_the_labels_change",
+        ),
         "A model file cannot run code, and a damaged one is called damaged.": (
             "test_a_lambda_layer_runs_nothing",
             "test_no_source_file_can_run_what_it_loads",

@@ -29,6 +29,8 @@ def run(arguments: list[str]) -> int:
     unshared = comparison.only_in_a + comparison.only_in_b
     low, high = comparison.interval
     others = f", {unshared} in only one of the runs" if unshared else ""
+    if comparison.relabelled:
+        others += f"; {comparison.relabelled} that --fixes relabelled are left out"
     report("shared", f"{comparison.shared} files{others}")
     report("A", f"{comparison.accuracy_a:.4f}  {config.run_a}")
     report("B", f"{comparison.accuracy_b:.4f}  {config.run_b}")

@@ -10,6 +10,7 @@ from seedtf.commands.arguments import parse_config
 from seedtf.compat.tensorflow_env import import_tensorflow
 from seedtf.config.data_flags import (
     FILE_COLUMN_HELP,
+    FIXES_HELP,
     LABEL_COLUMN_HELP,
     LABELS_CSV_HELP,
     LAYOUTS,
@@ -47,6 +48,7 @@ class EvaluateConfig(Flags):
     label_column: str = option("", LABEL_COLUMN_HELP)
     split_column: str = option("", f"{SPLIT_COLUMN_HELP} Its test rows are evaluated.")
     layout: str = option(AUTO, "What lies in --data_dir, as for seedtf train.", choices=LAYOUTS)
+    fixes: str = option("", FIXES_HELP)
     tta: int = option(1, TTA_HELP, choices=(1, 8))
     snapshots: bool = option(False, SNAPSHOTS_HELP)
     precision_target: float = option(
@@ -82,6 +84,7 @@ def run(arguments: list[str]) -> int:
         label_column=config.label_column,
         split_column=config.split_column,
         layout=config.layout,
+        fixes=config.fixes,
         tta=config.tta,
         snapshots=config.snapshots,
         precision_target=config.precision_target,

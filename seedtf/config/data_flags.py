@@ -19,6 +19,7 @@ __all__ = [
     "CACHES",
     "CHECKS",
     "FILE_COLUMN_HELP",
+    "FIXES_HELP",
     "GROUPS",
     "LABELS_CSV_HELP",
     "LABEL_COLUMN_HELP",
@@ -40,7 +41,7 @@ SAMPLE = "sample"
 BALANCED = "balanced"
 """The value of ``sampler`` that draws the same number of images from every class."""
 
-PATHS = ("data_dir", "val_dir", "labels_csv", "split_csv", "groups_csv", "cache_dir")
+PATHS = ("data_dir", "val_dir", "labels_csv", "split_csv", "groups_csv", "fixes", "cache_dir")
 """The paths of the data. A resumed run may change them, because the data itself is compared."""
 
 LAYOUT = ("layout", "file_column", "label_column", "split_column")
@@ -52,6 +53,10 @@ LABELS_CSV_HELP = (
 )
 FILE_COLUMN_HELP = "Column of the table with the files: its header or its number from 1."
 LABEL_COLUMN_HELP = "Column of the table with the labels: its header or its number from 1."
+FIXES_HELP = (
+    "Table with the columns path, action (relabel, keep or drop) and label, as seedtf explore writes "
+    "it: these images get other labels or are left out; no file is changed."
+)
 SPLIT_COLUMN_HELP = "Column of the table with train, val or test: its header or number."
 GROUPS = ("group_by", "group_regex", "test_fraction", "twins")
 """Fields that decide the split. A resumed run may name them, because the split itself is compared."""
@@ -111,6 +116,7 @@ class DataFlags(Flags):
         choices=TWINS,
     )
     labels_csv: str = option("", LABELS_CSV_HELP)
+    fixes: str = option("", FIXES_HELP)
     layout: str = option(
         AUTO,
         "What lies in --data_dir: class folders, folders train, val and test with class folders, the "

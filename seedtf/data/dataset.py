@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import itertools
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -11,12 +12,14 @@ import numpy as np
 from seedtf.data.catalog import Catalog, Fault
 from seedtf.data.columns import Columns
 from seedtf.data.draw_split import check_given_split, count_across, draw_split
+from seedtf.data.fixes import Fixes, FixTable
 from seedtf.data.groups import GroupFlags, Grouping, read_groups
 from seedtf.data.layouts import FLAT, FOLDERS
 from seedtf.data.listing import list_files, list_known_classes
 from seedtf.data.related import find_related
 from seedtf.data.split import (
     Split,
+    check_split,
     join_catalogs,
     read_split_csv,
 )
@@ -55,6 +58,8 @@ class Dataset:
         split_source: the folder or table that gives the split; empty if it was drawn.
         grouping: the user's groups of the records; None if there are none.
         together: int64 ``[N]``, groups of records that a split must not divide.
+        changes: the labels that ``--fixes`` changed and the images that it left out.
+        unfixed: the same images without ``--fixes``; None where there are no fixes.
     """
 
     store: Store
@@ -69,6 +74,8 @@ class Dataset:
     near_duplicates_across_split: int = 0
     grouping: Grouping | None = None
     together: np.ndarray = field(default_factory=lambda: np.empty(0, np.int64))
+    changes: tuple[Fault, ...] = ()
+    unfixed: Dataset | None = None
 
     @property
     def unopened(self) -> int:
@@ -92,6 +99,7 @@ def load_dataset(
     group_by: str = "",
     group_regex: str = "",
     groups_csv: str = "",
+    fixes: str = "",
     twins: str = "auto",
     seed: int = 0,
     cache: str = "auto",
@@ -109,7 +117,8 @@ def load_dataset(
 
     The arguments are the fields of ``TrainConfig`` with these names. The class list is fixed from the
     listing of the training folder, before unusable files are known, so a damaged file never changes
-    the label of another.
+    the label of another. The split is drawn before ``fixes`` are applied, so that a run with them has
+    the same split as one without.
 
     Raises:
         UserError: anything that the user can correct; the message names the flag.
@@ -147,6 +156,9 @@ def load_dataset(
         test = catalog.take(split.test) if split and len(split.test) else None
         catalog = catalog.take(split.train) if split else catalog
         catalog, split = join_catalogs(catalog, val, test)
+    table = FixTable(fixes) if fixes else None
+    if table:
+        table.find(catalog, data_dir)  # A mistake is reported before any image is decoded.
     # The workers of a data service read the images too, and they cannot read this process's memory.
     plan = plan_cache(cache, len(catalog), image_size, cache_dir, shared=bool(data_service))
     store = _open_store(catalog, image_size, plan, cache_dir, max_pixels=max_pixels, check=check)
@@ -163,7 +175,8 @@ def load_dataset(
     )
     is_given = bool(split_csv) or (split is not None and len(split.val) > 0)
     if split_csv:
-        split = read_split_csv(split_csv, store.catalog)
+        found = table.find(store.catalog, data_dir, others_allowed=True) if table else None
+        split = read_split_csv(split_csv, store.catalog, found.labels if found else None)
     elif split is not None:
         split = _without_refused(split, catalog, store.catalog)
     if split is not None and is_given:
@@ -178,7 +191,7 @@ def load_dataset(
             test_fraction=test_fraction,
             seed=seed,
         )
-    return Dataset(
+    dataset = Dataset(
         store,
         split,
         plan,
@@ -191,6 +204,29 @@ def load_dataset(
         near_duplicates_across_split=count_across(split, related.alike),
         grouping=related.named,
         together=related.together,
+    )
+    if table is None:
+        return dataset
+    return _with_fixes(dataset, table, data_dir, related.identical)
+
+
+def _with_fixes(dataset: Dataset, table: FixTable, data_dir: str, identical: np.ndarray) -> Dataset:
+    """``dataset`` with the labels of a table, and without the images that it leaves out."""
+    catalog = dataset.store.catalog
+    fixes: Fixes = table.find(catalog, data_dir, others_allowed=True)
+    report("fixes", f"{table.source.partition('=')[2]}: {fixes.describe()}")
+    fixed = fixes.relabel(catalog)
+    split = Split(*(side[~fixes.dropped[side]] for side in dataset.split.sides.values()))
+    check_split(fixed, split, table.source)
+    # An image that is left out conflicts with none.
+    groups = np.where(fixes.dropped | fixes.dropped[identical], np.arange(len(fixed)), identical)
+    return replace(
+        dataset,
+        store=replace(dataset.store, catalog=fixed),
+        split=split,
+        conflicting_labels=_conflicting_labels(fixed, groups),
+        changes=fixes.changes,
+        unfixed=dataset,
     )
 
 
@@ -212,13 +248,17 @@ def _open_store(
     return build_store(catalog, size, plan, cache_dir, max_pixels)
 
 
-def write_data_report(path: Path, catalog: Catalog, unopened: int = 0) -> None:
+def write_data_report(
+    path: Path, catalog: Catalog, unopened: int = 0, changes: Sequence[Fault] = ()
+) -> None:
     """Writes ``data_report.csv``: path, fault and detail of every file that was left out.
+
+    The rows of ``changes``, what ``--fixes`` changed, follow.
 
     If ``unopened`` images were not opened before training, a last row with the path ``*`` gives their
     number.
     """
-    faults = catalog.faults
+    faults = (*catalog.faults, *changes)
     if unopened:
         detail = (
             f"{unopened} images; each is checked when it is read, and a bad one stops the training"

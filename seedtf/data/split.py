@@ -251,10 +251,13 @@ def write_split_summary(path: Path, catalog: Catalog, split: Split) -> None:
     write_lines(path, lines)
 
 
-def read_split_csv(csv_path: str | os.PathLike[str], catalog: Catalog) -> Split:
+def read_split_csv(
+    csv_path: str | os.PathLike[str], catalog: Catalog, fixed: np.ndarray | None = None
+) -> Split:
     """Reads a table that ``write_split_csv`` wrote, or one like it.
 
-    Files that are not in the table are not used.
+    Files that are not in the table are not used. The table may have the labels of the catalog or those
+    in ``fixed``, int32 ``[N]``, which are the labels after ``--fixes``.
 
     Raises:
         UserError: a column is missing, a file is not in the catalog or has another label there, a
@@ -275,7 +278,8 @@ def read_split_csv(csv_path: str | os.PathLike[str], catalog: Catalog) -> Split:
                 "the first sub-folders"
             )
         listed_as = catalog.class_names[catalog.labels[index]]
-        if composed(listed_as) != composed(label):
+        fixed_as = listed_as if fixed is None else catalog.class_names[fixed[index]]
+        if composed(label) not in (composed(listed_as), composed(fixed_as)):
             raise UserError(
                 f"{flag}={csv_path}: {path!r} has the label {label!r}, but {listed_as!r} in the data"
             )

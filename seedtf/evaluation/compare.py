@@ -6,10 +6,12 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from seedtf.data.fixes import RELABELLED
 from seedtf.data.table_text import read_csv
 from seedtf.errors import UserError
 from seedtf.evaluation.metrics import mcnemar_p
 from seedtf.intervals import paired_difference_interval
+from seedtf.runs.folds import is_folds, read_folds
 from seedtf.runs.paths import ReportPaths, RunPaths
 
 __all__ = ["Comparison", "compare"]
@@ -22,6 +24,8 @@ class Comparison:
     Attributes:
         shared: number of images in both tables.
         only_in_a, only_in_b: number of images in one table only; they are left out.
+        relabelled: number of images in both tables that ``--fixes`` relabelled for one of them; they
+            are left out.
         accuracy_a, accuracy_b: on the shared images, in [0, 1].
         difference: accuracy B minus accuracy A; ``interval`` is its 95 % interval.
         both_right, only_a_right, only_b_right, both_wrong: counts that add up to ``shared``.
@@ -31,6 +35,7 @@ class Comparison:
     shared: int
     only_in_a: int
     only_in_b: int
+    relabelled: int
     accuracy_a: float
     accuracy_b: float
     difference: float
@@ -49,7 +54,8 @@ def compare(run_a: str | os.PathLike[str], run_b: str | os.PathLike[str]) -> Com
         run_a, run_b: run folders that ``seedtf evaluate`` has evaluated, or report folders.
 
     Raises:
-        UserError: a run has no report, the two share no images, or an image has different labels.
+        UserError: a run has no report, the two share no images, or an image has different labels that
+            ``--fixes`` does not explain.
 
     Example:
         >>> header = "path,true,top1"
@@ -62,7 +68,10 @@ def compare(run_a: str | os.PathLike[str], run_b: str | os.PathLike[str]) -> Com
         (1.0, 0.5, 1)
     """
     a, b = _read_predictions(run_a), _read_predictions(run_b)
-    shared = a.keys() & b.keys()
+    in_both = a.keys() & b.keys()
+    # Images that were relabelled for one run are harder for the other one by definition.
+    relabelled = in_both & (_relabelled(run_a) | _relabelled(run_b))
+    shared = in_both - relabelled
     if not shared:
         raise UserError(
             f"{run_b}: shares no file with {run_a}; evaluate both on the same images with "
@@ -80,8 +89,9 @@ def compare(run_a: str | os.PathLike[str], run_b: str | os.PathLike[str]) -> Com
     only_a, only_b = correct.count((True, False)), correct.count((False, True))
     return Comparison(
         shared=n,
-        only_in_a=len(a) - n,
-        only_in_b=len(b) - n,
+        only_in_a=len(a.keys() - b.keys()),
+        only_in_b=len(b.keys() - a.keys()),
+        relabelled=len(relabelled),
         accuracy_a=(both + only_a) / n,
         accuracy_b=(both + only_b) / n,
         difference=(only_b - only_a) / n,
@@ -92,6 +102,19 @@ def compare(run_a: str | os.PathLike[str], run_b: str | os.PathLike[str]) -> Com
         both_wrong=n - both - only_a - only_b,
         mcnemar_p=mcnemar_p(only_a, only_b),
     )
+
+
+def _relabelled(run: str | os.PathLike[str]) -> set[str]:
+    """The images that ``--fixes`` relabelled for a run or report, from the tables in and around it."""
+    folder = Path(run)
+    places = (folder, *folder.resolve().parents[:2])
+    tables = [RunPaths(place).data_report for place in places]
+    tables += [RunPaths(folder).report.data_report]
+    if is_folds(folder):
+        tables += [RunPaths(fold.root).data_report for fold in read_folds(folder)]
+    columns = ("path", "fault")
+    rows = (read_csv(table, columns, "") for table in tables if table.is_file())
+    return {path for table in rows for path, fault in table if fault == RELABELLED}
 
 
 def _read_predictions(run: str | os.PathLike[str]) -> dict[str, tuple[str, str]]:

@@ -10,8 +10,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import keras
+import numpy as np
 
+from seedtf.data.catalog import Catalog, Fault
 from seedtf.data.columns import Columns
+from seedtf.data.dataset import write_data_report
+from seedtf.data.fixes import FixTable
 from seedtf.errors import UserError
 from seedtf.evaluation.evaluate import Report, compute_report
 from seedtf.evaluation.folds_report import folds_values, write_out_of_fold
@@ -27,6 +31,7 @@ from seedtf.evaluation.report import (
 )
 from seedtf.files import numbered_names
 from seedtf.model.families import short_name
+from seedtf.report import report as report_line
 from seedtf.runs.folder import read_temperature
 from seedtf.runs.open import Run, load_run, open_labelled, open_test, open_validation
 from seedtf.runs.paths import ReportPaths
@@ -62,6 +67,7 @@ def evaluate_run(
     label_column: str = "",
     split_column: str = "",
     layout: str = "auto",
+    fixes: str = "",
     tta: int = 1,
     snapshots: bool = False,
     precision_target: float = 0.95,
@@ -86,14 +92,17 @@ def evaluate_run(
             these are evaluated.
         file_column, label_column, split_column: columns of the table, by header or by number from 1.
         layout: what lies in ``data_dir``, as for training.
+        fixes: a table of labels to change and images to leave out, for this report only. It goes to a
+            folder of its own, because an export takes its temperature from ``report``, and ``oof.csv``
+            keeps its labels.
         tta: 1, or 8 for the mean over the eight rotations and reflections of the square.
         snapshots: whether to average all snapshots of the run instead of using its best model.
         precision_target: wanted fraction of correct predictions among the accepted ones.
         batch_size: images per batch; changes the speed, not the predictions.
         out: the folder of the report. The default is ``report`` in the run, with the suffixes
-            ``-<name of data_dir>``, ``-<checkpoint>``, ``-snapshots`` and ``-tta8`` that apply. An
-            older report on the same images is replaced; where that folder holds a report on other
-            images, ``-2``, ``-3``, … is appended.
+            ``-<name of data_dir>``, ``-<checkpoint>``, ``-snapshots``, ``-tta8`` and ``-fixes`` that
+            apply. An older report on the same images is replaced; where that folder holds a report on
+            other images, ``-2``, ``-3``, … is appended.
         overwrite: whether ``out`` may already hold files.
 
     Raises:
@@ -114,7 +123,8 @@ def evaluate_run(
     report_paths = functools.partial(
         run.paths.report_paths, checkpoint=checkpoint, tta=tta, snapshots=snapshots
     )
-    base = report_paths(data_dir).root
+    table = FixTable(fixes) if fixes else None
+    base = report_paths(data_dir, fixes=bool(fixes)).root
     if out:
         _check_out(out, overwrite)
     columns = Columns(file_column, label_column, split_column)
@@ -133,6 +143,7 @@ def evaluate_run(
         labelled = predict(models, *open_labelled(run, data_dir, labels_csv, columns, layout))
     else:
         labelled = predict(models, *open_validation(run))
+    labelled, changes = _with_fixes(labelled, table, data_dir)
     if data_dir:
         # The temperature of a cross-validation belongs to single runs, not to their mean.
         temperature = None if run.members else read_temperature(report_paths())
@@ -154,32 +165,51 @@ def evaluate_run(
         precision_target,
         batch_size,
         len(models) if snapshots else 0,
+        changes,
     )
     # The test images come last: nothing is chosen or fitted on them.
     opened = None if data_dir else open_test(run)
     if opened is None:
         return writer.write(run, labelled, context, temperature)
     models = models or run.load_members(use_snapshots=False)
-    tested = predict(models, *opened)
+    tested, changes = _with_fixes(predict(models, *opened), table)
     about_test = replace(
         context,
         data=TEST,
         skipped=tested.faults,
         model=_describe_model(run, models, snapshots),
     )
-    test_writer = replace(writer, folder=ReportPaths(writer.folder).test.root)
+    test_folder = ReportPaths(writer.folder).test.root
+    test_writer = replace(writer, folder=test_folder, changes=changes)
     test = test_writer.write(run, tested, about_test, None if run.members else temperature)
     return writer.write(run, labelled, context, temperature, test)
 
 
+def _with_fixes(
+    labelled: LabelledPredictions, table: FixTable | None, data_dir: str = ""
+) -> tuple[LabelledPredictions, tuple[Fault, ...] | None]:
+    """The predictions with the labels of a table, and what it changed; None without a table."""
+    if table is None:
+        return labelled, None
+    fixes = table.find(labelled.catalog, data_dir, others_allowed=True)
+    report_line("fixes", f"{table.source.partition('=')[2]}: {fixes.describe()}")
+    if fixes.dropped.all():
+        raise UserError(f"{table.source}: leaves out all {len(fixes.dropped)} images; keep some")
+    return labelled.fixed(fixes), fixes.changes
+
+
 @dataclass(frozen=True)
 class _Writer:
-    """Computes and writes the report of some images; the fields are those of ``evaluate_run``."""
+    """Computes and writes the report of some images; the fields are those of ``evaluate_run``.
+
+    ``changes`` are what ``--fixes`` changed; None without the flag.
+    """
 
     folder: Path
     precision_target: float
     batch_size: int
     snapshots: int
+    changes: tuple[Fault, ...] | None = None
 
     def write(
         self,
@@ -203,7 +233,10 @@ class _Writer:
                 heatmaps=labelled.heatmaps(report, TOP_LOSSES, self.batch_size),
                 folds=folds_values(run, report) if is_pooled else None,
             )
-            if is_pooled:
+            if self.changes is not None:
+                changed = Catalog(labelled.data_root, (), np.empty(0, np.int32), (), self.changes)
+                write_data_report(ReportPaths(self.folder).data_report, changed)
+            elif is_pooled:
                 write_out_of_fold(run, labelled.predictions)
         except OSError as error:
             raise UserError(
@@ -225,7 +258,7 @@ def _describe_model(run: Run, models: Sequence[keras.Model], snapshots: bool) ->
 def _report_folder(run: Run, base: Path, context: ReportContext) -> Path:
     """The first of ``base``, ``base-2``, … that is free or holds a report on the same images."""
     reports = numbered_names(base)
-    suffixes = ["snapshots", "tta8", "snapshots-tta8"]
+    suffixes = ["snapshots", "tta8", "snapshots-tta8", "fixes"]
     suffixes += [path.stem for path in run.paths.checkpoints.glob("*.keras")]
     # Reports on the validation images have these names, so other images never take them.
     if base.name in {f"report-{suffix}" for suffix in suffixes}:

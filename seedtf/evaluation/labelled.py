@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import keras
 import numpy as np
 import tensorflow as tf
 
-from seedtf.data.catalog import Fault
+from seedtf.data.catalog import Catalog, Fault
+from seedtf.data.fixes import Fixes
 from seedtf.data.paths import Folder
 from seedtf.data.store import Store
 from seedtf.errors import UserError
@@ -58,6 +59,35 @@ class LabelledPredictions:
     def faults(self) -> tuple[Fault, ...]:
         """The images that could not be read."""
         return tuple(fault for part in self.parts for fault in part.store.catalog.faults)
+
+    def fixed(self, fixes: Fixes) -> LabelledPredictions:
+        """The same predictions with the labels of ``fixes``, without the images that it leaves out."""
+        keep, predictions = ~fixes.dropped, self.predictions
+        parts, start = [], 0
+        for part in self.parts:
+            end = start + len(part.records)
+            parts.append(replace(part, records=part.records[keep[start:end]]))
+            start = end
+        paths = (path for path, kept in zip(predictions.paths, keep, strict=True) if kept)
+        kept = Predictions(
+            tuple(paths),
+            fixes.labels[keep],
+            predictions.probabilities[keep],
+            predictions.class_names,
+        )
+        return LabelledPredictions(kept, tuple(parts))
+
+    @property
+    def catalog(self) -> Catalog:
+        """The predicted images with their labels, in the order of the predictions."""
+        predictions = self.predictions
+        return Catalog(
+            self.data_root,
+            predictions.paths,
+            predictions.labels,
+            predictions.class_names,
+            self.faults,
+        )
 
     def heatmaps(self, report: Report, limit: int, batch_size: int) -> list[np.ndarray]:
         """Class activation maps of the predicted class, float32 ``[h, w]``, of the top losses.

@@ -12,12 +12,13 @@ from seedtf.errors import UserError
 from seedtf.files import write_text
 from seedtf.report import report
 from seedtf.runs.folder import format_class_names
-from seedtf.runs.folds import GROUPS, TEST_FOLD, FoldRow, FoldsPaths
+from seedtf.runs.folds import FIXES_DIGEST, GROUPS, TEST_FOLD, FoldRow, FoldsPaths, file_digest
 from seedtf.training.setup import load_training_data
 
 __all__ = ["assign_folds", "divide", "write_division"]
 
 _MAX_FOLDS = 200
+_TEST, _UNUSED = -1, -2
 
 
 def divide(config: TrainConfig, folds: str, paths: FoldsPaths) -> None:
@@ -32,11 +33,15 @@ def divide(config: TrainConfig, folds: str, paths: FoldsPaths) -> None:
         UserError: as ``load_dataset``, or the images cannot be divided so.
     """
     dataset = load_training_data(config)
-    write_division(dataset, assign_folds(dataset, folds, config.seed), config, paths)
+    # The division does not depend on --fixes, so that two cross-validations can be compared.
+    assigned = assign_folds(dataset.unfixed or dataset, folds, config.seed)
+    used = np.concatenate(list(dataset.split.sides.values()))
+    assigned[~np.isin(np.arange(len(assigned)), used)] = _UNUSED
+    write_division(dataset, assigned, config, paths)
 
 
 def assign_folds(dataset: Dataset, folds: str, seed: int) -> np.ndarray:
-    """The fold of each image, int64 ``[N]``; −1 for a test image.
+    """The fold of each image, int64 ``[N]``; −1 for a test image, −2 for one that is not used.
 
     Args:
         dataset: the images; those that it trains and validates on are divided.
@@ -50,7 +55,8 @@ def assign_folds(dataset: Dataset, folds: str, seed: int) -> np.ndarray:
     records = np.sort(np.concatenate([split.train, split.val]))
     together = dataset.together[records]
     check_groups(catalog.take(records), together)
-    assigned = np.full(len(catalog), -1, np.int64)
+    assigned = np.full(len(catalog), _UNUSED, np.int64)
+    assigned[split.test] = _TEST
     if folds == GROUPS:
         assigned[records] = _one_fold_per_group(dataset, records, together)
         return assigned
@@ -104,10 +110,10 @@ def write_division(
         split = Split(
             np.flatnonzero((assigned >= 0) & (assigned != number)),
             np.flatnonzero(assigned == number),
-            np.flatnonzero(assigned < 0),
+            np.flatnonzero(assigned == _TEST),
         )
         write_split_csv(paths.split(number), catalog, split)
-    paths.write_settings(count, config.as_dict())
+    paths.write_settings(count, {**config.as_dict(), FIXES_DIGEST: file_digest(config.fixes)})
     paths.write_table(
         FoldRow(
             path,
@@ -118,6 +124,7 @@ def write_division(
         for index, (path, label, fold) in enumerate(
             zip(catalog.paths, catalog.labels, assigned, strict=True)
         )
+        if fold != _UNUSED
     )
     sizes = np.bincount(assigned[assigned >= 0], minlength=count)
     report("folds", f"{count} folds of {sizes.min():,} to {sizes.max():,} images in {paths.root}")

@@ -5,6 +5,7 @@ Nothing here imports TensorFlow or Keras.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from collections.abc import Iterable, Sequence
@@ -20,13 +21,36 @@ from seedtf.files import csv_line, write_lines, write_text
 from seedtf.runs.folder import read_settings
 from seedtf.runs.paths import RunPaths
 
-__all__ = ["GROUPS", "TEST_FOLD", "FoldRow", "FoldsPaths", "is_folds", "read_folds"]
+__all__ = [
+    "FIXES_DIGEST",
+    "GROUPS",
+    "TEST_FOLD",
+    "FoldRow",
+    "FoldsPaths",
+    "file_digest",
+    "is_folds",
+    "read_folds",
+]
 
 GROUPS = "groups"
 """The value of ``--folds`` for which every group is a fold."""
 
 TEST_FOLD = "test"
 """The fold, in ``folds.csv``, of images that no run trains or validates on."""
+
+
+FIXES_DIGEST = "fixes_digest"
+"""Key of the digest of ``--fixes`` among the flags in ``folds.json``."""
+
+
+def file_digest(path: str) -> str:
+    """A hash of a file's content; empty without a path. Raises UserError if it cannot be read."""
+    if not path:
+        return ""
+    try:
+        return hashlib.blake2b(Path(path).read_bytes(), digest_size=16).hexdigest()
+    except OSError as error:
+        raise UserError(f"{path}: {error.strerror}; pass the file again") from None
 
 
 @dataclass(frozen=True)

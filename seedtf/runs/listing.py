@@ -23,7 +23,7 @@ SORT_KEYS = ("name", "accuracy", "loss", "epochs", "seconds")
 
 # Flags that say where files are or how fast a run goes, not what it trains.
 _NOT_COMPARED = {
-    *(set(PATHS) - {"data_dir"}),
+    *(set(PATHS) - {"data_dir", "fixes"}),
     *(
         "run_dir",
         "resume",

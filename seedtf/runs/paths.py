@@ -167,7 +167,13 @@ class RunPaths:
         return self.report_paths()
 
     def report_paths(
-        self, data_dir: str = "", *, checkpoint: str = "", tta: int = 1, snapshots: bool = False
+        self,
+        data_dir: str = "",
+        *,
+        checkpoint: str = "",
+        tta: int = 1,
+        snapshots: bool = False,
+        fixes: bool = False,
     ) -> ReportPaths:
         """The report on certain images with a certain checkpoint; by default the report above.
 
@@ -179,11 +185,13 @@ class RunPaths:
             checkpoint: name of the checkpoint that predicted; empty for the best model.
             tta: number of views averaged, 1 or 8.
             snapshots: whether the snapshots predicted rather than the best model.
+            fixes: whether ``--fixes`` changed the labels.
         """
         data = f"-{Path(data_dir).resolve().name}" if data_dir else ""
         model = f"-{checkpoint}" if checkpoint else ""
         members, views = "-snapshots" if snapshots else "", "-tta8" if tta == 8 else ""
-        return ReportPaths(self.root / f"report{data}{model}{members}{views}")
+        fixed = "-fixes" if fixes else ""
+        return ReportPaths(self.root / f"report{data}{model}{members}{views}{fixed}")
 
     @property
     def export(self) -> Path:
@@ -219,6 +227,11 @@ class ReportPaths:
     def predictions(self) -> Path:
         """Every image with its label, top classes, loss and margin."""
         return self.root / "predictions_val.csv"
+
+    @property
+    def data_report(self) -> Path:
+        """What ``--fixes`` changed for this report only."""
+        return self.root / DATA_REPORT
 
     @property
     def test(self) -> ReportPaths:

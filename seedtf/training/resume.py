@@ -53,6 +53,7 @@ def run_identity(plan: Plan, dataset: Dataset, replicas: int = 1) -> dict[str, A
         "compilation with XLA": settings.compilation.enabled,
         "the class list": list(catalog.class_names),
         "the number of pictures": len(catalog),
+        **({"the changes by --fixes": _fixes_digest(dataset)} if config.fixes else {}),
         "the pictures (names, sizes, labels)": _data_digest(catalog),
         "the split": _split_digest(dataset),
         **({"the probabilities of --teacher": _teacher_digest(dataset)} if config.teacher else {}),
@@ -127,6 +128,11 @@ def _split_digest(dataset: Dataset) -> str:
     digest.update(dataset.split.val.tobytes())
     digest.update(dataset.split.test.tobytes())
     return digest.hexdigest()
+
+
+def _fixes_digest(dataset: Dataset) -> str:
+    lines = (f"{change.path}\0{change.fault}\0{change.detail}\n" for change in dataset.changes)
+    return hashlib.blake2b("".join(lines).encode(), digest_size=16).hexdigest()
 
 
 def _teacher_digest(dataset: Dataset) -> str:

@@ -109,6 +109,7 @@ def load_training_data(config: TrainConfig) -> Dataset:
         group_by=config.group_by,
         group_regex=config.group_regex,
         groups_csv=config.groups_csv,
+        fixes=config.fixes,
         twins=config.twins,
         seed=config.seed,
         cache=config.cache,

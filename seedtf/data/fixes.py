@@ -1,0 +1,182 @@
+"""Reads ``fixes.csv``: which images get another label or are left out, while the files stay untouched.
+
+``seedtf explore`` writes such a table. This module opens no image and does not import TensorFlow.
+"""
+
+from __future__ import annotations
+
+import csv
+import os
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from seedtf.data.catalog import Catalog, Fault, composed
+from seedtf.data.paths import RemotePath
+from seedtf.data.string_array import NameFinder
+from seedtf.data.table_text import UTF8, table_errors
+from seedtf.errors import UserError
+
+__all__ = ["DROP", "DROPPED", "FIX_COLUMNS", "KEEP", "RELABEL", "RELABELLED", "FixTable", "Fixes"]
+
+RELABEL, KEEP, DROP = "relabel", "keep", "drop"
+
+FIX_COLUMNS = ("path", "action", "label")
+"""The header of ``fixes.csv``."""
+
+RELABELLED, DROPPED = "relabelled", "left out by --fixes"
+"""The faults in ``data_report.csv`` of the images that were changed."""
+
+_FLAG = "--fixes"
+
+
+@dataclass(frozen=True)
+class _Row:
+    """A row of the table: its line, and its cells without spaces around them."""
+
+    line: int
+    path: str
+    action: str
+    label: str
+
+
+@dataclass(frozen=True)
+class Fixes:
+    """The rows of a table, found in a catalog of N images.
+
+    Attributes:
+        labels: int32 ``[N]``, the labels after the changes.
+        dropped: bool ``[N]``, the images to leave out.
+        kept: number of images that were looked at and are to stay as they are.
+        others: number of rows about images that are not in the catalog.
+        changes: what was changed, as rows of ``data_report.csv``.
+    """
+
+    labels: np.ndarray
+    dropped: np.ndarray
+    kept: int
+    others: int
+    changes: tuple[Fault, ...]
+
+    def relabel(self, catalog: Catalog) -> Catalog:
+        """``catalog`` with the labels after the changes."""
+        return replace(catalog, labels=self.labels)
+
+    def describe(self) -> str:
+        """The number of rows of each kind, for the console."""
+        counts = Counter(change.fault for change in self.changes)
+        parts = [
+            f"{counts[RELABELLED]:,} relabelled",
+            f"{counts[DROPPED]:,} left out",
+            f"{self.kept:,} kept",
+        ]
+        others = f"; {self.others:,} rows are about other images" if self.others else ""
+        return ", ".join(parts) + others
+
+
+class FixTable:
+    """A table with the columns path, action (relabel, keep or drop) and label.
+
+    Args:
+        path: the table; commas, UTF-8.
+
+    Raises:
+        UserError: the table cannot be read, or a row is wrong; the message has its line number.
+
+    Example:
+        >>> _ = Path("fixes.csv").write_text("path,action,label\\noak/2.jpg,relabel,elm\\n")
+        >>> labels = np.array([0, 1, 1], np.int32)
+        >>> paths = ["elm/1.jpg", "oak/2.jpg", "oak/3.jpg"]
+        >>> fixes = FixTable("fixes.csv").find(Catalog(Path("d"), paths, labels, ("elm", "oak")))
+        >>> fixes.labels.tolist(), fixes.describe()
+        ([0, 0, 1], '1 relabelled, 0 left out, 0 kept')
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        """Reads the rows and checks everything that needs no catalog."""
+        self.source = f"{_FLAG}={os.fspath(path)}"
+        rows: dict[str, _Row] = {}
+        for row in self._read(Path(path)):
+            earlier = rows.setdefault(row.path, row)
+            if (earlier.action, earlier.label) != (row.action, row.label):
+                raise self._error(row, f"has another answer than line {earlier.line}; keep one")
+        self._rows = tuple(rows.values())
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def find(self, catalog: Catalog, data_dir: str = "", *, others_allowed: bool = False) -> Fixes:
+        """Finds the images of the rows.
+
+        Args:
+            catalog: N images; rows about its faults, which nothing uses, are counted as others.
+            data_dir: the folder that paths may be relative to, if it is not that of the catalog.
+            others_allowed: whether rows about images that are not in the catalog are counted instead
+                of refused, because the catalog is only one side of a split.
+
+        Raises:
+            UserError: an image or a class does not exist; the message has the line number.
+        """
+        finder = NameFinder(catalog.paths)
+        unusable = {fault.path for fault in catalog.faults}
+        index_of = {composed(name): index for index, name in enumerate(catalog.class_names)}
+        index_of |= {name: index for index, name in enumerate(catalog.class_names)}
+        labels, dropped = catalog.labels.copy(), np.zeros(len(catalog), bool)
+        kept, others, changes = 0, 0, []
+        for row in self._rows:
+            label = index_of.get(row.label, index_of.get(composed(row.label), -1))
+            if row.action == RELABEL and label < 0:
+                raise self._error(row, f"no class {row.label!r} in the data; correct it")
+            index = _find(finder, catalog, data_dir, row.path)
+            if index < 0:
+                if not others_allowed and row.path not in unusable:
+                    raise self._error(row, f"is not in {catalog.root}; correct or remove the row")
+                others += 1
+                continue
+            path, before = catalog.paths[index], catalog.class_names[labels[index]]
+            if row.action == DROP:
+                dropped[index] = True
+                changes.append(Fault(path, DROPPED, f"label {before}"))
+            elif row.action == RELABEL and label != labels[index]:
+                labels[index] = label
+                after = catalog.class_names[label]
+                changes.append(Fault(path, RELABELLED, f"from {before} to {after}"))
+            else:
+                kept += 1
+        return Fixes(labels, dropped, kept, others, tuple(changes))
+
+    def _read(self, path: Path) -> Iterator[_Row]:
+        with table_errors(path, _FLAG), path.open(newline="", encoding=UTF8) as file:
+            reader = csv.DictReader(file)
+            header = reader.fieldnames or []
+            if missing := [name for name in FIX_COLUMNS if name not in header]:
+                found = ", ".join(header) or "none"
+                raise UserError(
+                    f"{self.source}: no column {missing[0]!r}, found {found}; the first line must "
+                    f"name {', '.join(FIX_COLUMNS)}"
+                )
+            for cells in reader:
+                values = [(cells[name] or "").strip() for name in FIX_COLUMNS]
+                row = _Row(reader.line_num, values[0], values[1].lower(), values[2])
+                if not row.path:
+                    raise self._error(row, "has no path; give one, or remove the row")
+                if row.action not in (RELABEL, KEEP, DROP):
+                    raise self._error(row, f"action {row.action!r}; use relabel, keep or drop")
+                if row.action == RELABEL and not row.label:
+                    raise self._error(row, "relabel without a label; give the right class")
+                yield row if row.action == RELABEL else replace(row, label="")
+
+    def _error(self, row: _Row, reason: str) -> UserError:
+        image = f"{row.path!r} " if row.path else ""
+        return UserError(f"{self.source}: line {row.line}: {image}{reason}")
+
+
+def _find(finder: NameFinder, catalog: Catalog, data_dir: str, path: str) -> int:
+    """The index of an image that is named relative to the catalog or to ``data_dir``, or −1."""
+    index = finder.find(path)
+    if index >= 0 or isinstance(catalog.root, RemotePath):
+        return index
+    return finder.find(os.path.relpath(os.path.join(data_dir or catalog.root, path), catalog.root))
