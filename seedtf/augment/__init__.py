@@ -1,7 +1,7 @@
 """Random changes to training images: a policy draws the parameters, an implementation applies them.
 
-The values of both flags are listed in this file because it imports no TensorFlow: ``config/`` reads
-them for ``--help``.
+The values of ``--flip`` and ``--augment_impl`` are listed in this file because it does not import
+TensorFlow: ``config/`` reads them for ``--help``.
 """
 
 __all__ = ["AUGMENT_CHAINS", "AUGMENT_IMPLS", "FLIPS"]
@@ -10,7 +10,7 @@ FLIPS = ("none", "horizontal", "vertical", "both")
 """The values of ``--flip``."""
 
 AUGMENT_CHAINS = ("tf_image", "addons")
-"""The values of ``--augment_impl`` that apply one plain operation after another (``reference``)."""
+"""The values of ``--augment_impl`` that apply one plain operation after another."""
 
 AUGMENT_IMPLS = ("fused", *AUGMENT_CHAINS)
 """All values of ``--augment_impl``."""

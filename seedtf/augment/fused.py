@@ -1,7 +1,7 @@
 """The fused augmentation: one resample of the pixels and one colour matrix for each image.
 
-Drawing the parameters (``policy``) and applying them are separate: ``augment_images`` is deterministic.
-``reference`` does the same with one plain operation after another.
+``augment_images`` is deterministic: it applies the random parameters that ``augment/policy.py`` draws.
+``augment/reference.py`` computes the same result with one plain operation after another.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ __all__ = [
 ]
 
 # The constants of TensorFlow Addons' adjust_hsv_in_yiq: the NTSC matrix rounded to three decimals, and
-# the inverse of the rounded one. tf.image.rgb_to_yiq does not round; the results differ by up to one
-# grey level when the hue is rotated by 180 degrees.
+# its inverse. tf.image.rgb_to_yiq does not round; when the hue is rotated by 180 degrees, the results
+# differ by up to one grey level.
 RGB_TO_YIQ = (
     (0.299, 0.587, 0.114),
     (0.596, -0.274, -0.322),
@@ -40,7 +40,7 @@ YIQ_TO_RGB = (
     (1.0, -1.103744, 1.70062309),
 )
 _MID_GREY = 127.5
-# Fractional bits of a pixel position: as many as a float32 position has in an image of 256 pixels.
+# The fractional bits of a pixel position, as many as a float32 below 256 has.
 _FRACTION_BITS = 16
 
 
@@ -74,8 +74,8 @@ def affine_matrices(
 def color_matrices(parameters: Parameters) -> tf.Tensor:
     """One affine map of RGB for each image: float32 ``[B, 3, 4]``, the last column is an offset.
 
-    Saturation scales and hue rotates the chroma plane of YIQ, as ``adjust_hsv_in_yiq`` of TensorFlow
-    Addons does; contrast scales the differences from mid-grey; brightness adds a constant.
+    In YIQ, saturation multiplies the chroma and hue rotates it, as in ``adjust_hsv_in_yiq`` of
+    TensorFlow Addons. Contrast scales the differences from mid-grey; brightness adds a constant.
     """
     p = parameters
     to_yiq, to_rgb = tf.constant(RGB_TO_YIQ), tf.constant(YIQ_TO_RGB)
@@ -91,7 +91,7 @@ def color_matrices(parameters: Parameters) -> tf.Tensor:
 def sample_positions(
     matrices: tf.Tensor, in_size: tuple[int, int], out_size: tuple[int, int]
 ) -> tf.Tensor:
-    """The position in the input that each output pixel reads; the image is mirrored beyond its edges.
+    """The position in the input that each output pixel reads, mirrored at the edges of the image.
 
     Positions are fixed-point numbers in units of 1/65,536 pixel, so that the index of a pixel and its
     interpolation weight follow from the same integer. If both were computed from a float, XLA might
@@ -143,9 +143,9 @@ def resample_and_recolor(
     count = tf.shape(pixels)[0] - width - 1
 
     def neighbours(offset: int) -> tf.Tensor:
-        # For speed: all four gathers use the same index, which XLA then clamps once; and the table
-        # holds each pixel once per channel, because XLA would otherwise write every gather to memory
-        # before broadcasting it.
+        # For speed, all four gathers use the same index, so that XLA clamps it once. The table holds
+        # each pixel three times, once per channel: if the gathered pixels were broadcast instead, XLA
+        # would first write them to memory.
         table = tf.broadcast_to(pixels[offset : offset + count], [count, 3])
         return tf.gather(table, index)
 
@@ -202,21 +202,21 @@ def compile_augmentation(
 ) -> Callable[..., tf.Tensor]:
     """Returns a function that draws parameters and applies them, for ``Dataset.map`` or a train step.
 
-    Drawing is plain TensorFlow; applying is compiled by XLA.
+    On a CPU, XLA compiles a loop over the images, so that the packed pixels and positions of an image
+    are still in the core's cache when they are read. The parameters are drawn without XLA.
 
-    On a CPU it processes one image after the other, so that packed pixels and positions are still in
-    the core's cache when they are read. On a GPU it processes the whole batch at once, which keeps the
-    whole device busy. There the hash and the reading of ``images[rows]`` are compiled too, because
-    TensorFlow has no GPU kernel that gathers uint8, and would copy the images to the host.
+    On a GPU (``whole_batch``), XLA compiles the drawing too, and processes all images at once to keep
+    the device busy. It also gathers ``images[rows]``, because TensorFlow has no GPU kernel that gathers
+    uint8 and would copy the images to the host.
 
     Args:
         policy: the ranges; a constant ``--augment_strength`` is already included.
         seed: root seed of the run.
         out_size: (height, width) of the result.
         strength: float32 scalar that is read for each batch and multiplies every range; None means 1.
-        whole_batch: whether to process the batch at once; the pixels are equal up to rounding.
-        deterministic: whether TensorFlow's op determinism is on. Ops that assign to variables would
-            then be executed one after the other, so the result is not written into a variable.
+        whole_batch: whether to process all images at once; the pixels are equal up to rounding.
+        deterministic: whether TensorFlow's op determinism is on. It executes ops that assign to
+            variables one after the other, so the result is then not written into a variable.
 
     Returns:
         ``(images uint8 [N, h, w, 3], epoch int64 [], records int64 [B], rows int64 [B] or None)
@@ -275,7 +275,7 @@ def _augment_one_by_one(
 ) -> tf.Tensor:
     """``augment_images`` of ``images[rows]``, one image at a time, in a loop compiled by XLA.
 
-    The result overwrites ``memory``, float32 ``[B, H, W, 3]``, if that is given.
+    If ``memory``, float32 ``[B, H, W, 3]``, is given, the result overwrites it.
     """
     count = tf.size(rows)
     results = tf.TensorArray(tf.float32, count, element_shape=[*out_size, 3])
@@ -304,7 +304,8 @@ def _uint32(count: int) -> tf.Tensor:
 def _materialized_dot(terms: tf.Tensor, factors: list[int]) -> tf.Tensor:
     """``Σ terms[..., i] · factors[i]`` as a reduction, which XLA computes once and stores in memory.
 
-    XLA would fuse a sum of products into each of the four gathers and so pack every pixel four times.
+    XLA would fuse a plain sum of products into each of the four gathers, and so pack every pixel four
+    times.
     """
     return tf.reduce_sum(terms * tf.constant(factors, terms.dtype), axis=-1)
 
@@ -319,7 +320,7 @@ def _materialized_minimum(value: tf.Tensor, limit: tf.Tensor) -> tf.Tensor:
 
 
 def _split(position: tf.Tensor, size: int) -> tuple[tf.Tensor, tf.Tensor]:
-    """The index of the first of the two pixels around a position, int32, and the second one's weight.
+    """A position as the index of a pixel, int32, and the weight of the next pixel, float32 in [0, 1].
 
     A position at the last pixel has the index of the pixel before it and the weight 1.
     """
@@ -329,7 +330,7 @@ def _split(position: tf.Tensor, size: int) -> tuple[tf.Tensor, tf.Tensor]:
 
 
 def _byte(packed: tf.Tensor, shift: int) -> tf.Tensor:
-    """The byte at bit ``shift`` as float32, through int32: CPUs convert that in one instruction."""
+    """The byte at bit ``shift`` as float32, by way of int32, which CPUs convert in one instruction."""
     byte = tf.bitwise.bitwise_and(tf.bitwise.right_shift(packed, _uint32(shift)), _uint32(255))
     return tf.cast(tf.cast(byte, tf.int32), tf.float32)
 
@@ -339,9 +340,9 @@ def _blend(first: tf.Tensor, second: tf.Tensor, weight: tf.Tensor) -> tf.Tensor:
 
 
 def _mirror(position: tf.Tensor, size: tf.Tensor) -> tf.Tensor:
-    """Mirrors coordinates at the outer pixel edges (d c b a | a b c d | d c …); none is below 0.
+    """Mirrors coordinates at the outer pixel edges: d c b a | a b c d | d c b a.
 
-    They are mirrored once in each direction, because no policy reaches further than one image beyond
-    the edge; a coordinate that did would read the edge pixel.
+    One mirror image on each side is enough, because no policy reads further than one image beyond an
+    edge. A coordinate further out becomes 0.
     """
     return tf.maximum(size - tf.abs(size - tf.abs(position + 0.5)) - 0.5, 0.0)

@@ -1,8 +1,8 @@
 """MixUp, CutMix and Random Erasing of a batch whose labels are distributions over the classes.
 
-The random numbers of a record depend only on (seed, epoch, record). Its partner is the next image of
-the batch, which is random because batches are shuffled. Sizes and positions are computed with
-integers and tables, so they are the same in the input pipeline and in the train step, with and
+The random numbers of a record depend only on (seed, epoch, record). An image is mixed with the next
+image of its batch, which is random because batches are shuffled. Sizes and positions are computed
+with integers and tables, so they are the same in the input pipeline and in the train step, with and
 without XLA, and on every device.
 """
 
@@ -22,7 +22,7 @@ __all__ = ["Mixing", "beta_quantiles", "mix"]
 # Random Erasing, https://arxiv.org/abs/1708.04896, section 3.2: fraction of the area; height / width
 _ERASED_AREA = (0.02, 0.33)
 _ERASED_ASPECT = (0.3, 3.3)
-# The use of each random number of a record; the numbers from _UNIFORMS on are for its pixels.
+# What each random number of a record decides. The numbers from _UNIFORMS on give the noise of a pixel.
 _WHICH, _WEIGHT, _CENTER_Y, _CENTER_X, _ERASE, _AREA, _ASPECT, _TOP, _LEFT = range(9)
 _UNIFORMS = 16
 _UNIFORM_BITS = 24
@@ -78,7 +78,7 @@ def mix(
         labels: float32 ``[B, K]``, rows that sum to 1.
         epoch: int64 scalar, counted from 0.
         records: int64 ``[B]``; the random numbers of a record do not depend on the batch that it is
-            in, but its partner does.
+            in; only the image that it is mixed with does.
         seed: root seed of the run.
         mixing: the operations that are on.
 
@@ -111,10 +111,10 @@ def mix(
 def beta_quantiles(a: float, count: int = 1 << _TABLE_BITS) -> npt.NDArray[np.float64]:
     """The quantiles of Beta(a, a) at the midpoints of ``count`` equal strata: ``[count]`` in [0, 1].
 
-    One of them, chosen uniformly, follows Beta(a, a) with an error of at most 1/(2·count) in the
-    distribution function, and needs no rejection loop. The density is integrated by the trapezoid
-    rule over the lower half, as a function of x for a ≥ 1 and of xᵃ for a < 1, where it has no
-    pole; the upper half is its mirror image.
+    A quantile that is chosen uniformly from them follows Beta(a, a), with an error of at most
+    1/(2·count) in the distribution function, and without a rejection loop. The density is integrated by
+    the trapezoid rule from 0 to 1/2; the upper half is the mirror image. For a < 1 the density has a
+    pole at x = 0, so it is integrated as a function of xᵃ, which has none.
 
     Args:
         a: above 0.
@@ -153,7 +153,7 @@ def _choose(table: npt.NDArray, uniform: tf.Tensor) -> tf.Tensor:
 def _own_weights(
     uniforms: tf.Tensor, mixing: Mixing, height: int, width: int
 ) -> tuple[tf.Tensor, tf.Tensor]:
-    """The weights, in [0, 1], of each image itself; its partner has the rest.
+    """The weights, in [0, 1], of each image itself; the next image has 1 minus the weight.
 
     Returns:
         The weights of the pixels ``[B, H, W, 1]``, or ``[B, 1, 1, 1]`` if all pixels of an image have
@@ -173,7 +173,7 @@ def _own_weights(
 
 
 def _cut(uniforms: tf.Tensor, a: float, height: int, width: int) -> tuple[tf.Tensor, tf.Tensor]:
-    """CutMix weights ``[B, H, W, 1]``, 0 where the partner is pasted and 1 elsewhere; their mean."""
+    """CutMix weights ``[B, H, W, 1]``, 0 where the next image is pasted; and their mean ``[B, 1]``."""
     side = np.sqrt(1.0 - beta_quantiles(a))
 
     def span(center: tf.Tensor, length: int) -> tuple[tf.Tensor, tf.Tensor]:
@@ -183,8 +183,8 @@ def _cut(uniforms: tf.Tensor, a: float, height: int, width: int) -> tuple[tf.Ten
 
     rows, columns = span(uniforms[_CENTER_Y], height), span(uniforms[_CENTER_X], width)
     pasted = (rows[1] - rows[0]) * (columns[1] - columns[0])
-    # XLA would replace a division by this multiplication. With the multiplication written here, the
-    # result is the same with and without XLA.
+    # XLA would replace a division by a multiplication. With the multiplication written here, the result
+    # is the same with and without XLA.
     fraction = 1.0 - tf.cast(pasted, tf.float32) * np.float32(1.0 / (height * width))
     inside = _rectangle(rows, columns, height, width)
     return tf.where(inside, 0.0, 1.0), fraction[:, None]
@@ -200,8 +200,8 @@ def _erase(
     root_aspect = np.exp(0.5 * np.interp(strata, [0.0, 1.0], np.log(_ERASED_ASPECT)))
 
     def span(shape: npt.NDArray, position: tf.Tensor, length: int) -> tuple[tf.Tensor, tf.Tensor]:
-        # Only one product of two table entries: with more arithmetic XLA could fuse and round it
-        # differently.
+        # The size is a single product of two table entries, because XLA could fuse a longer
+        # computation and round it differently.
         size = _choose(root_area * np.float32(length), uniforms[_AREA]) * _choose(
             shape.astype(np.float32), uniforms[_ASPECT]
         )
@@ -234,7 +234,7 @@ def _rectangle(
     """Which pixels of each image lie in its rectangle: bool ``[B, H, W, 1]``.
 
     Args:
-        rows, columns: the first index inside and the first one after the end, int32 ``[B]`` each.
+        rows, columns: the first index inside and the first one after it, int32 ``[B]`` each.
         height, width: size of the images.
     """
 
@@ -246,6 +246,6 @@ def _rectangle(
 
 
 def _blend(values: tf.Tensor, weight: tf.Tensor) -> tf.Tensor:
-    """``weight`` times each entry plus 1 - ``weight`` times the next; the first follows the last."""
+    """Each entry times ``weight`` plus the next one times 1 - ``weight``; the last one wraps around."""
     # Two products rather than `next + weight * (value - next)`: exact where the weight is 0 or 1.
     return values * weight + tf.concat([values[1:], values[:1]], 0) * (1.0 - weight)

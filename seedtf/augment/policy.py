@@ -1,6 +1,7 @@
-"""The augmentation policy, and each image's random parameters as a function of seed, epoch, record.
+"""The augmentation policy, and the random parameters that it gives to an image.
 
-``draw_parameters`` is a pure function, so the parameters of any image can be drawn again later.
+``draw_parameters`` is a pure function of seed, epoch and record, so the parameters of any image can be
+drawn again later.
 """
 
 from __future__ import annotations
@@ -28,12 +29,12 @@ class Policy:
             factor in [1/(1+s), 1+s].
         rotate: largest angle in either direction, degrees in [0, 180].
         shear: largest shear angle in either direction, degrees in [0, 45].
-        flip: ``none``, ``horizontal``, ``vertical`` or ``both``; each with ``flip_probability``.
+        flip: ``none``, ``horizontal``, ``vertical`` or ``both`` (each drawn on its own).
         brightness: largest shift in either direction, as a fraction of the full range, in [0, 1].
         contrast: c in [0, 1]; differences from mid-grey are multiplied by a factor in [1 − c, 1 + c].
         saturation: s in [0, 1]; the saturation is multiplied by a factor in [1 − s, 1 + s].
         hue: largest rotation of the hue in either direction, degrees in [0, 180].
-        flip_probability: of each flip that ``flip`` allows, in [0, 0.5].
+        flip_probability: the probability of each flip that ``flip`` allows, in [0, 0.5].
 
     Example:
         >>> Policy(rotate=30.0).scaled(0.5).rotate
@@ -55,8 +56,8 @@ class Policy:
         """The policy with every range multiplied by ``strength`` and clipped to its limits.
 
         Args:
-            strength: 0 or more; with 0 no pixel changes. A float, or a float32 scalar tensor if the
-                strength changes during training; the ranges are then tensors too.
+            strength: 0 (no augmentation) or more. A float, or a float32 scalar tensor if the strength
+                changes during training; the ranges are then tensors too.
         """
         minimum = tf.minimum if tf.is_tensor(strength) else min
         limits = {
@@ -76,7 +77,7 @@ class Policy:
         return replace(self, **ranges)
 
     def at(self, strength: tf.Variable | None) -> Policy:
-        """The policy, ``scaled`` by the current value of ``strength`` unless that is None."""
+        """The policy ``scaled`` by the current value of ``strength``; unchanged for None."""
         return self if strength is None else self.scaled(tf.identity(strength))
 
 
@@ -131,18 +132,18 @@ def draw_parameters(policy: Policy, seed: int, epoch: tf.Tensor, records: tf.Ten
 def draw_units(seed: int, epoch: tf.Tensor, records: tf.Tensor) -> tf.Tensor:
     """The random numbers of each record in an epoch: float32 ``[12, B]`` in [0, 1).
 
-    They are multiples of 2⁻²⁴ that are computed with integers, so they are the same bits on every
-    device, with and without XLA. The arguments are those of ``draw_parameters``.
+    They are multiples of 2⁻²⁴ and computed with integers, so every device computes the same bits, with
+    and without XLA. The arguments are those of ``draw_parameters``.
     """
     return uniform(fold_seed(seed, AUGMENT, epoch), records, _UNIFORMS)
 
 
 def scale_units(policy: Policy, units: tf.Tensor) -> Parameters:
-    """The parameters, float32 ``[B]`` each, that ``draw_units`` gives with the ranges of a policy."""
+    """Turns the result of ``draw_units`` into parameters within the ranges of a policy."""
     signed = 2.0 * units - 1.0
     window = 1.0 - policy.crop * units[0]
     aspect = tf.exp(0.5 * _log1p(policy.stretch) * signed[1])
-    # A stretched window may be larger than the image; the whole side is used then.
+    # A stretched window that would be larger than the image takes the whole side.
     scale_x = tf.minimum(window * aspect, 1.0)
     scale_y = tf.minimum(window / aspect, 1.0)
     flip_x, flip_y = (

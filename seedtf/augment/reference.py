@@ -1,4 +1,4 @@
-"""The augmentation policy as a chain of plain operations, which the fused version is tested against.
+"""The augmentation policy as a chain of plain operations; tests compare the fused version with it.
 
 ``--augment_impl=tf_image`` trains with TensorFlow's own ops, ``--augment_impl=addons`` with the
 transform and the colour change of TensorFlow Addons. Neither is compiled, so both are slower than
@@ -57,7 +57,7 @@ def make_chain(impl: str) -> ImageOp:
 def augment_images(
     images: tf.Tensor, parameters: Parameters, out_size: tuple[int, int]
 ) -> tf.Tensor:
-    """Applies the parameters with TensorFlow's own ops; see ``fused.augment_images`` for arguments."""
+    """As ``fused.augment_images``, with TensorFlow's own ops."""
     return _apply(images, parameters, out_size, transform, adjust_hue_saturation)
 
 
@@ -152,7 +152,7 @@ def _apply(
 def _output_to_input(
     parameters: Parameters, in_size: tuple[int, int], out_size: tuple[int, int]
 ) -> tf.Tensor:
-    """The map from output to input pixels in the form that both transforms accept: ``[B, 8]``."""
+    """The map from output to input pixels, ``[B, 8]``, as TensorFlow and TensorFlow Addons take it."""
     p = parameters
     (in_h, in_w), (out_h, out_w) = in_size, out_size
     one, zero = tf.ones_like(p.rotate), tf.zeros_like(p.rotate)
@@ -174,7 +174,7 @@ def _output_to_input(
 
 
 def _matrix(first: tuple[tf.Tensor, ...], second: tuple[tf.Tensor, ...]) -> tf.Tensor:
-    """Stacks two rows of ``[B]`` tensors over ``(0, 0, 1)``: float32 ``[B, 3, 3]``."""
+    """The matrices, float32 ``[B, 3, 3]``, with these two rows of ``[B]`` tensors above (0, 0, 1)."""
     zero = tf.zeros_like(first[0] + second[0])
     third = (zero, zero, zero + 1.0)
     return tf.stack([tf.stack(row, -1) for row in (first, second, third)], -2)

@@ -22,8 +22,8 @@ INITIAL_STRENGTH, MIN_STRENGTH, MAX_STRENGTH = 1.0, 0.1, 3.0
 # Train accuracy is compared with the best of this many validations, so that a single bad validation
 # has no effect.
 _BEST_OF_VALIDATIONS = 3
-# The median of this many gaps decides whether training is behind. One bad validation changes two gaps,
-# which does not move the median.
+# The median of this many gaps decides whether train accuracy is behind. A single bad validation changes
+# two gaps, which moves the median little.
 _MEDIAN_OF_GAPS = 5
 # The noise of validation accuracy is estimated over this many epochs, so that the steep rise at the
 # start of a run is soon left out.
@@ -33,8 +33,8 @@ _DEAD_ZONE_STANDARD_ERRORS = 2.0
 _DEAD_ZONE_MIN, _DEAD_ZONE_MAX = 0.02, 0.1  # differences of accuracy
 # How far beyond the dead zone the accuracy difference has to be for a full step.
 _AHEAD_FOR_FULL_STEP = 0.15
-# A median of five gaps is less noisy than one difference, and only a lasting gap changes it. For a
-# decrease, the dead zone and the full step are therefore smaller.
+# A median of five gaps is less noisy than one difference, and only a lasting gap changes it. So the
+# strength is lowered after a smaller difference than the one that raises it.
 _BEHIND_DEAD_ZONE_FACTOR, _BEHIND_FOR_FULL_STEP = 0.25, 0.04
 # The smallest push (1 is a full step) while the validation loss rises and the train loss falls.
 _PUSH_OF_DIVERGING_LOSSES = 0.5
@@ -53,7 +53,7 @@ def next_strength(
     With a the train accuracy, v the validation accuracy, s the strength used and t the last epoch
     (all of this is a heuristic of this project; nothing in it is learned from data)::
 
-        gap[t]   = a[t] - (v[t-1] + v[t]) / 2     a is the mean over the epoch: half an epoch behind v
+        gap[t]   = a[t] - (v[t-1] + v[t]) / 2     a is the mean over the epoch, v is from its end
         behind   = -median(gap[t-4], …, gap[t])
         ahead    = a[t] - max(v[t-2], v[t-1], v[t])
         noise    = 1.4826 / sqrt(6) * median |v[i] - 2 v[i-1] + v[i-2]|     over the last 6 epochs
@@ -66,20 +66,22 @@ def next_strength(
         rate     = min(max(3.3 / epochs, 0.03), 0.35)
         s[t+1]   = min(max(s[t] exp(rate push), 0.1), 3), to 4 decimals
 
-    Memorization persists from epoch to epoch. A single bad validation (after a high learning rate, or
-    with inaccurate batch statistics) affects only one epoch, and so does a validation that is good by
-    chance; each of them changes at most two gaps. This is why the rule uses the best of three
-    validations and the median of five gaps. The strength can rise after 3 epochs and fall after 6.
+    Memorization lasts for many epochs, but a single bad validation (after a high learning rate, or
+    with inaccurate batch statistics) or one that is good by chance affects one epoch and two gaps. This
+    is why the rule uses the best of three validations and the median of five gaps. The strength can
+    rise after 3 epochs and fall after 6.
 
-    The second difference of values with standard deviation σ around a line has the standard deviation
-    sqrt(6) σ, and 1.4826 turns a median of absolute values into a standard deviation; the mean of two
-    validations has σ / sqrt(2). In the first 3 epochs σ is assumed to be 0.05. An epoch changes the
-    strength by a factor of at most exp(0.35) = 1.42; in a run of 12 epochs by 1.32, of 200 epochs
-    by 1.03. The strength is 1 in the first 3 epochs, and does not change after an epoch whose
-    accuracies are unknown. Earlier epochs with unknown accuracies are left out.
+    ``noise`` estimates the standard deviation σ of one validation: the second difference of values that
+    scatter by σ around a line has the standard deviation sqrt(6) σ, and 1.4826 turns a median of
+    absolute values into a standard deviation. The mean of two validations scatters by σ / sqrt(2). In
+    the first 3 epochs σ is assumed to be 0.05.
 
-    Only the direction of the losses is used, because label smoothing and mixed labels shift their
-    values, and only while train accuracy is not below validation accuracy.
+    An epoch changes the strength by a factor of at most exp(0.35) = 1.42; in a run of 12 epochs by
+    1.32, of 200 epochs by 1.03. The strength is 1 in the first 3 epochs, and does not change after an
+    epoch whose accuracies are unknown. Earlier epochs with unknown accuracies are left out.
+
+    Only the direction of the losses counts, because label smoothing and mixed labels shift their
+    values. It counts only while train accuracy is not below validation accuracy.
 
     Args:
         rows: the epochs so far, as in history.csv. The keys loss, accuracy, val_loss and
@@ -87,8 +89,8 @@ def next_strength(
             above 0, it counts as 1.
         epochs: the planned length of the run.
         mixed: whether MixUp or CutMix is on. Train accuracy is then the fraction of images whose
-            larger part was recognized, which is below validation accuracy at every strength. The
-            strength is therefore never lowered; it is still raised if train accuracy is ahead.
+            larger part was recognized, which stays below validation accuracy. The strength is therefore
+            never lowered; it is still raised if train accuracy is ahead.
 
     Returns:
         A number from ``MIN_STRENGTH`` to ``MAX_STRENGTH``; the same for the same arguments.
@@ -128,7 +130,7 @@ def _push(rows: Sequence[Mapping[str, float]]) -> float:
 
 
 def _behind(rows: Sequence[Mapping[str, float]]) -> float:
-    """By how much train accuracy is behind validation accuracy; 0 while there are too few epochs."""
+    """The median amount by which train accuracy is behind validation accuracy; 0 before 6 epochs."""
     gaps = [
         row["accuracy"] - (previous["val_accuracy"] + row["val_accuracy"]) / 2
         for previous, row in list(pairwise(rows))[-_MEDIAN_OF_GAPS:]
@@ -167,5 +169,5 @@ def _last_strength(rows: Sequence[Mapping[str, float]]) -> float:
 
 
 def _clip(strength: float) -> float:
-    # Rounding makes runs equal on machines whose `exp` differs in the last bit.
+    # Rounded, so that machines whose exp() differs in the last bit compute the same strength.
     return min(max(round(strength, 4), MIN_STRENGTH), MAX_STRENGTH)
