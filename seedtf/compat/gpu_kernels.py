@@ -1,8 +1,8 @@
-"""Which operations of a traced function TensorFlow cannot execute on a GPU: its registry of kernels.
+"""Finds the operations of a traced function for which TensorFlow has no GPU kernel.
 
-TensorFlow executes such an operation on the CPU without a word, and copies what it needs from the GPU
-and back at every step. TensorFlow is imported inside the functions, so that importing this module is
-fast.
+TensorFlow executes such an operation on the CPU without a warning, and copies its inputs from the GPU
+and its outputs back at every step. TensorFlow is imported inside the functions, so that importing this
+module is fast.
 """
 
 from __future__ import annotations
@@ -13,22 +13,22 @@ from typing import Any
 
 __all__ = ["ops_without_gpu_kernel"]
 
-# What TensorFlow itself removes, or places wherever its input lies.
+# Nodes that TensorFlow removes, or places on the device of their input.
 _STRUCTURE = frozenset({"Placeholder", "_Arg", "_Retval", "NoOp"})
 
 
 def ops_without_gpu_kernel(function: Any) -> list[str]:
-    """The operations that TensorFlow would execute on the host: ``["GatherV2(Tparams=uint8)"]``.
+    """The operations that TensorFlow would execute on the host, as ``["GatherV2(Tparams=uint8)"]``.
 
-    The functions that it calls are searched too, unless XLA compiles them. TensorFlow's graph optimizer
-    has not changed the graph yet, so an operation that only the optimizer adds is not found. Works
-    without a GPU, in builds of TensorFlow that have GPU kernels.
+    The functions that ``function`` calls are searched too, unless XLA compiles them. Operations that
+    TensorFlow's graph optimizer adds later are not found. Works without a GPU, in builds of TensorFlow
+    that have GPU kernels.
 
     Args:
         function: a ``ConcreteFunction``.
 
     Returns:
-        Each kind once, sorted.
+        Each operation and its types once, sorted.
 
     Tried with TensorFlow 2.21.0; tested by
     ``test_every_operation_of_a_step_without_xla_has_a_gpu_kernel``.
@@ -38,26 +38,27 @@ def ops_without_gpu_kernel(function: Any) -> list[str]:
     found, pending, seen = set(), [graph.node], set()
     while pending:
         for node in pending.pop():
-            if node.op not in _STRUCTURE and not _compiled(node.attr):
-                called = [name for name in _called(node) if name not in seen]
+            if node.op not in _STRUCTURE and not _is_compiled(node.attr):
+                called = [name for name in _called_functions(node) if name not in seen]
                 seen.update(called)
-                pending += [library[name].node_def for name in called if _plain(library, name)]
+                searched = [name for name in called if _is_searched(library, name)]
+                pending += [library[name].node_def for name in searched]
                 if not _has_gpu_kernel(node):
                     found.add(_describe(node))
     return sorted(found)
 
 
-def _compiled(attributes: Any) -> bool:
+def _is_compiled(attributes: Any) -> bool:
     return "_XlaMustCompile" in attributes and attributes["_XlaMustCompile"].b
 
 
-def _plain(library: Any, name: str) -> bool:
-    """Whether TensorFlow executes the function itself. The library does not have operations."""
-    return name in library and not _compiled(library[name].attr)
+def _is_searched(library: Any, name: str) -> bool:
+    """Whether ``name`` is a function, not an operation, and XLA does not compile it."""
+    return name in library and not _is_compiled(library[name].attr)
 
 
-def _called(node: Any) -> Iterator[str]:
-    yield node.op
+def _called_functions(node: Any) -> Iterator[str]:
+    yield node.op  # a function, or an operation
     for value in node.attr.values():
         yield from (each.name for each in (value.func, *value.list.func) if each.name)
 

@@ -104,8 +104,8 @@ def with_values(model: Any, values: Sequence[Any] | None) -> AbstractContextMana
 
     Args:
         model: a built model.
-        values: one array for each of ``all_variables(model)``; None leaves the variables as they are,
-            which is all that Keras 2.15 can do.
+        values: one array for each of ``all_variables(model)``; None leaves the variables as they are.
+            Keras 2.15 supports only None.
 
     Tried with Keras 3.15.1; tested by ``tests/test_saver.py``.
     """
@@ -235,10 +235,10 @@ def replace_layer_class(layer: Any, new_class: type) -> None:
 
 
 def set_weights_group_name(layer_class: type, name: str) -> None:
-    """Makes Keras store the weights of ``layer_class`` under the group name of the class ``name``.
+    """Makes Keras store the weights of ``layer_class`` as it stores those of the class ``name``.
 
-    Keras names the groups of a weights file after the Python name of the class. With the name of the
-    stock layer, ``load_weights`` accepts files of the stock layer, and stock models accept our files.
+    Keras names the groups of a weights file after the Python name of the class. With the name of
+    Keras's own layer, ``load_weights`` accepts files of that layer, and that layer accepts our files.
 
     Tried with Keras 2.15.0 and 3.15.1; tested by
     ``test_weights_files_of_either_layer_load_into_the_other``.
@@ -286,11 +286,11 @@ def layerwise_lr_class(base: type, scales: LRScales) -> type:
 
 
 class OneReplicaBuild:
-    """For a ``keras.Model``: creates the variables of metrics from one replica's part of a batch.
+    """A mixin for ``keras.Model`` that creates the variables of metrics from one replica's batch.
 
-    Under a distribution strategy Keras 3 creates them from a whole distributed batch, whose values are
-    ``PerReplica`` objects that its metrics do not accept (keras-team/keras issue 20585). It does so
-    again before every validation.
+    Under a distribution strategy, Keras 3 creates these variables from a whole distributed batch. Its
+    values are ``PerReplica`` objects, which metrics do not accept (keras-team/keras issue 20585). Keras
+    also creates the variables again before every validation; here they are created once.
 
     Tried with Keras 3.15.1; ``test_keras_still_needs_these_workarounds`` fails when Keras has fixed
     this.

@@ -26,7 +26,7 @@ __all__ = [
 
 
 def has_keras_hub() -> bool:
-    """Whether KerasHub is installed; it is not imported, which takes seconds.
+    """Whether KerasHub is installed. The package is not imported, because that takes seconds.
 
     Tried with KerasHub 0.32.0; tested by ``tests/test_hub.py``.
     """
@@ -78,7 +78,7 @@ class BuiltinPreset:
     Attributes:
         class_name: of its backbone.
         parameters: number of parameters.
-        handle: ``kaggle://…``, from where its files are downloaded.
+        handle: ``kaggle://…``, the address of its files.
 
     Tried with KerasHub 0.32.0; tested by ``test_the_presets_of_keras_hub_are_listed``.
     """
@@ -91,9 +91,9 @@ class BuiltinPreset:
 def builtin_presets(wanted: str, packages: Mapping[str, str]) -> dict[str, BuiltinPreset]:
     """The image networks that KerasHub offers by name.
 
-    The tables are read from its files, because to import KerasHub takes ten seconds. That of version
-    0.32 gives the address of another network for three of them (efficientnet_el, _em and _es), which
-    are therefore left out.
+    The tables of presets are read from KerasHub's files, because importing KerasHub takes ten seconds.
+    Presets whose address is that of another network are left out: in version 0.32 these are
+    efficientnet_el, _em and _es.
 
     Args:
         wanted: what needs KerasHub, for the error.
@@ -119,12 +119,13 @@ def builtin_presets(wanted: str, packages: Mapping[str, str]) -> dict[str, Built
 
 
 def convert_config(folder: Path, wanted: str) -> dict[str, Any]:
-    """The class and the arguments that KerasHub makes of a config.json of timm or transformers.
+    """The backbone class, with its arguments, that KerasHub makes from a config.json.
 
-    ``get_config`` of a backbone that was made of them omits some, so its converters are asked.
+    The file is one of timm or of transformers. KerasHub's converters are called directly, because
+    ``get_config`` of a converted backbone omits some arguments.
 
     Args:
-        folder: with ``config.json``.
+        folder: the folder that contains ``config.json``.
         wanted: what needs KerasHub, for the error.
 
     Returns:
@@ -143,7 +144,7 @@ def convert_config(folder: Path, wanted: str) -> dict[str, Any]:
         arguments = loader.converter.convert_backbone_config(loader.config)
         name = loader.check_backbone_class().__name__
         return {"class_name": name, "config": json.loads(json.dumps(arguments))}
-    except Exception as error:  # its converters raise errors of many types
+    except Exception as error:  # the converters raise errors of many types
         raise UserError(
             f"{wanted}: KerasHub cannot convert this network ({first_line(error)}); seedtf models "
             "lists networks that work"
@@ -153,8 +154,8 @@ def convert_config(folder: Path, wanted: str) -> dict[str, Any]:
 def find_position_embeddings(backbone: Any) -> tuple[Any, Any] | None:
     """The two variables of position embeddings of a DINOv2 backbone; None for another backbone.
 
-    The first one is for the image size of the weights file, and only saved and loaded. The second one
-    is computed from it for the size of the images, and used.
+    The first one has the image size of the weights file and is only loaded and saved. The second one is
+    the first one resized to the image size of the model, which uses it.
 
     Tried with KerasHub 0.32.0; tested by ``test_trained_position_embeddings_are_saved_exactly``.
     """
@@ -166,10 +167,10 @@ def find_position_embeddings(backbone: Any) -> tuple[Any, Any] | None:
 def save_position_embeddings(backbone: Any) -> None:
     """Makes a DINOv2 backbone save the position embeddings that it uses, without changing them.
 
-    KerasHub saves them resized to the image size of the first weights, and resizes them again when they
-    are loaded. It does so only if the sum of all changes is positive; otherwise it saves the first
+    KerasHub itself would save them resized to the image size of the pretrained weights, and resize them
+    back when it loads them. If training has not increased their sum, it would even save the pretrained
     ones. The backbone must have been built with ``position_embedding_shape`` equal to ``image_shape``,
-    so that nothing is resized.
+    so that loading resizes nothing.
 
     Tried with KerasHub 0.32.0; tested by ``test_trained_position_embeddings_are_saved_exactly``.
     """

@@ -1,9 +1,9 @@
 """Keras's own settings: backend, image layout, float type, and caps on the length of training.
 
-They belong to the whole process and come from the environment and from ``~/.keras/keras.json``, where
-another project may have left them. seedtf needs TensorFlow, channels last and float32. A command sets
-these and reports each setting that it ignores; a function called from Python refuses other settings,
-because the caller's own models use them too.
+The settings apply to the whole process. They come from the environment and from
+``~/.keras/keras.json``, where another project may have left them. seedtf needs TensorFlow, channels
+last and float32. A command uses these and reports each setting of the user that it ignores. A function
+called from Python raises an error for other settings, because the caller's own models may need them.
 """
 
 from __future__ import annotations
@@ -24,17 +24,17 @@ _NEEDED = {
     "image_data_format": "channels_last",
     "epsilon": 1e-7,
 }
-# With any other value, importing Keras fails.
+# The only values with which Keras can be imported.
 _KERAS_ACCEPTS = {
     "floatx": ("bfloat16", "float16", "float32", "float64"),
     "image_data_format": ("channels_first", "channels_last"),
 }
-# With these environment variables set, Keras ends every ``fit`` early and prints nothing.
+# These environment variables make Keras end every ``fit`` early, without a message.
 _LIMITS = ("KERAS_MAX_EPOCHS", "KERAS_MAX_STEPS_PER_EPOCH")
 
 
 def override_keras_settings() -> list[str]:
-    """Makes Keras use what seedtf needs; to be called before Keras is imported.
+    """Makes Keras use the settings that seedtf needs; call it before Keras is imported.
 
     Returns:
         One message for each of the user's settings that is ignored.
@@ -68,10 +68,10 @@ def override_keras_settings() -> list[str]:
 
 
 def check_keras_settings() -> None:
-    """Raises UserError if the process has settings of Keras with which seedtf does not work.
+    """Raises UserError if seedtf does not work with the Keras settings of this process.
 
-    Does not import Keras. If it is not imported yet, the settings that it will read are checked: the
-    environment and keras.json. ``epsilon`` is not checked, because seedtf works with any.
+    Keras is not imported here. If it has not been imported before, the environment and keras.json are
+    checked, because Keras will read them. ``epsilon`` is not checked, because seedtf works with any.
 
     Tried with Keras 3.15.1; tested by
     ``test_a_function_called_from_python_refuses_settings_of_keras_by_name``.
@@ -110,7 +110,7 @@ def _set_needed() -> None:
 
 
 def _read_keras_json() -> tuple[Path, dict[str, Any]]:
-    """The file that Keras reads at its import, and its content; empty where Keras ignores the file."""
+    """The path of keras.json, and its settings; empty if Keras ignores the file."""
     home = os.path.expanduser("~")
     folder = os.environ.get("KERAS_HOME") or os.path.join(
         home if os.access(home, os.W_OK) else "/tmp", ".keras"

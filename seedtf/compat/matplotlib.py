@@ -1,7 +1,8 @@
 """Imports Matplotlib and draws in its default style, independently of the user's settings.
 
-The user's settings may not suit seedtf. ``MPLBACKEND`` may name a backend of another environment, as it
-does in every command that is started from a notebook cell, and a ``matplotlibrc`` may request LaTeX.
+The user's settings may not suit seedtf. ``MPLBACKEND`` may name a backend of another environment: a
+command that is started from a notebook cell inherits the notebook's. A ``matplotlibrc`` may request
+LaTeX.
 seedtf draws on Agg canvases in Matplotlib's default style, so it depends on neither.
 """
 
@@ -24,15 +25,15 @@ Result = TypeVar("Result")
 
 # Matplotlib's settings are global, and the curves are drawn in a thread beside the training.
 _settings_lock = threading.RLock()
-# Another backend would close the windows of a user.
+# Settings that drawing leaves alone: a change of the backend would close the user's windows.
 _NOT_OF_STYLE = ("backend", "backend_fallback", "interactive", "toolbar")
 
 
 def import_matplotlib() -> None:
-    """Imports Matplotlib without its backend variable, which is applied afterwards where it is valid.
+    """Imports Matplotlib without ``MPLBACKEND``, and applies it afterwards if it is valid.
 
-    The variable is removed from the environment only meanwhile. A warning about the user's matplotlibrc
-    or about a folder for the font list is not shown, because neither changes a figure.
+    The variable is back in the environment when the function returns. Warnings about the user's
+    matplotlibrc or about a folder for the font list are hidden, because neither changes a figure.
 
     Raises:
         UserError: Matplotlib cannot read the user's matplotlibrc.
@@ -63,9 +64,9 @@ def import_matplotlib() -> None:
 
 
 def default_style(draw: Callable[Parameters, Result]) -> Callable[Parameters, Result]:
-    """Decorates a function that draws: it runs in Matplotlib's default style, one at a time.
+    """Decorator: the function draws in Matplotlib's default style, and in one thread at a time.
 
-    The user's own settings are in force again when it returns.
+    The user's own settings are restored when the function returns.
 
     Tried with Matplotlib 3.11; tested by ``test_a_figure_does_not_depend_on_the_users_style``.
 
@@ -82,7 +83,7 @@ def default_style(draw: Callable[Parameters, Result]) -> Callable[Parameters, Re
         settings: Any = mpl.rcParams
         defaults: Any = mpl.rcParamsDefault
         with _settings_lock, mpl.rc_context():
-            # The defaults are valid already, so dict.update saves checking each of them again.
+            # dict.update does not check each setting again; the defaults are valid.
             style = {key: value for key, value in defaults.items() if key not in _NOT_OF_STYLE}
             dict.update(settings, style)
             return draw(*args, **kwargs)
@@ -91,7 +92,7 @@ def default_style(draw: Callable[Parameters, Result]) -> Callable[Parameters, Re
 
 
 def _choose_backend(mpl: Any, backend: str) -> None:
-    """Sets the user's backend for ``--show``, unless this Matplotlib does not know it."""
+    """Sets the user's backend, which ``--show`` uses, unless Matplotlib does not know it."""
     try:
         mpl.rcParams["backend"] = backend
     except ValueError:

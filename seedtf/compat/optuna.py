@@ -8,10 +8,10 @@ __all__ = ["reopen_trial"]
 
 
 def reopen_trial(study: Any, frozen: Any) -> Any:
-    """A trial that was interrupted, as an ``optuna.trial.Trial`` which can suggest and report again.
+    """Continues an interrupted trial: an ``optuna.trial.Trial``, which can suggest and report again.
 
-    Optuna makes a ``Trial`` from the number of a row in its storage; a ``FrozenTrial`` shows that
-    number only in a private attribute.
+    A ``Trial`` is made from its ID in Optuna's storage, which a ``FrozenTrial`` has only as a private
+    attribute.
 
     Args:
         study: the ``optuna.study.Study`` that the trial belongs to.

@@ -36,8 +36,8 @@ __all__ = [
 DECODES_WEBP = not KERAS_2
 """Whether TensorFlow's decoder, which the exported graph uses, supports WebP; 2.15 does not."""
 
-# ResourceHandle::ANONYMOUS_NAME of TensorFlow: a variable of this name is reachable by its handle only,
-# so each execution of VarHandleOp creates a new one.
+# ResourceHandle::ANONYMOUS_NAME of TensorFlow. With this name, each execution of VarHandleOp creates a
+# new variable, which only its handle refers to.
 _ANONYMOUS = "cd2c89b7-88b7-44c8-ad83-06c2a9158347"
 
 
@@ -72,8 +72,8 @@ def import_addons(wanted: str) -> Any:
 def silence_first_xla_log() -> None:
     """Triggers TensorFlow 2.15's one-time XLA message while stderr is discarded.
 
-    That version logs its first XLA compilation whatever the log level is. Nothing happens in other
-    versions, or when the user has enabled TensorFlow's log.
+    TensorFlow 2.15 logs its first XLA compilation at every log level. In other versions, or when the
+    user has enabled TensorFlow's log, this function does nothing.
 
     Tried with TensorFlow 2.15.1, and may go with it.
     """
@@ -93,13 +93,13 @@ def silence_first_xla_log() -> None:
 
 
 def memory_mapped_tensor(path: str, shape: list[int], dtype: tf.DType) -> tf.Tensor:
-    """The content of a file as a tensor, mapped into memory by whichever process executes the op.
+    """The content of a file as a tensor, mapped into the memory of the process that executes the op.
 
-    Unlike a captured tensor, the op can be sent to the worker of a tf.data service: the graph holds
-    the path only. The documentation of TensorFlow does not describe ``ImmutableConst``.
+    The graph contains only the path, so it can be sent to a worker of a tf.data service, which a graph
+    with a captured tensor of this size cannot. TensorFlow does not document ``ImmutableConst``.
 
     Args:
-        path: file that is exactly as large as the tensor; the executing process must see it.
+        path: a file exactly as large as the tensor, which the executing process can open.
         shape: static shape of the tensor.
         dtype: of the tensor.
 
@@ -115,10 +115,10 @@ def uninitialized_output(
 ) -> tf.Tensor:
     """The result that ``compute`` writes into a new float32 variable whose memory is not initialized.
 
-    XLA fills the result of a loop with zeros before the loop, which costs the augmentation an eighth
-    of its time. It overwrites the memory of a variable in place instead, and reading the variable
-    afterwards does not copy it. Where TensorFlow does not create such variables any more, ``compute``
-    returns its result as usual.
+    XLA fills the result of a loop with zeros before the loop, which takes an eighth of the time of the
+    augmentation. Memory that belongs to a variable is overwritten in place, without the zeros, and
+    reading the variable afterwards does not copy it. If TensorFlow no longer creates such variables,
+    ``compute`` returns its result as usual.
 
     Args:
         compute: a function that XLA compiles. Given the resource handle of the variable, it assigns the
@@ -152,9 +152,9 @@ def _anonymous_variable(shape: list) -> tf.Tensor:
 
 @functools.cache
 def _creates_anonymous_variables() -> bool:
-    """Whether the name still makes a new variable each time.
+    """Whether TensorFlow still creates a new variable for each use of the name ``_ANONYMOUS``.
 
-    If it were an ordinary name, batches computed at the same time would write into the same memory.
+    If it did not, batches computed at the same time would be written into the same memory.
     """
     import tensorflow as tf
 
@@ -165,10 +165,10 @@ def _creates_anonymous_variables() -> bool:
 
 
 def configure_coordination_service(roles: Sequence[str], heartbeat_seconds: int) -> None:
-    """Sets how soon TensorFlow's coordination service considers a silent worker lost.
+    """Sets after how many seconds TensorFlow's coordination service considers a silent worker lost.
 
-    Call it before ``MultiWorkerMirroredStrategy`` is made, which sets the service up with ten seconds
-    unless that was done before; there is no public way to choose another time.
+    Call it before ``MultiWorkerMirroredStrategy`` is made, which would otherwise choose ten seconds.
+    TensorFlow has no public way to choose another time.
 
     Args:
         roles: ``chief`` or ``worker`` of each process, the leader first.
@@ -238,7 +238,7 @@ def make_all_reduce_max(length: int, workers: int) -> Callable[[tf.Tensor], tf.T
 def freeze_variables(function: Any) -> Any:
     """A ``ConcreteFunction`` with its variables and captured constants frozen into the graph.
 
-    tf2onnx has a freezing of its own, which turns captured constants, such as the mean of
+    tf2onnx can freeze a function itself, but it turns captured constants, such as the mean of
     ``keras.layers.Normalization``, into inputs of the graph.
 
     Tried with TensorFlow 2.21.0; tested by ``test_onnx_names_and_constants``.

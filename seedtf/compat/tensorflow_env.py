@@ -1,4 +1,4 @@
-"""The environment variables set before TensorFlow is imported: fast kernels, and a silenced log."""
+"""Imports TensorFlow with environment variables for fast kernels, and with its log hidden."""
 
 from __future__ import annotations
 
@@ -15,21 +15,20 @@ from seedtf.report import report_error
 
 __all__ = ["import_tensorflow", "set_performance_switches", "silent_start"]
 
-# XLA aborts the process if it does not know a flag, so these are set only for the version that they
-# were tried with.
+# XLA aborts the process if it does not know a flag, so these flags are set only for the TensorFlow
+# version that they were tried with.
 _TRIED_WITH = "2.21."
 _WIDE_VECTORS = "--xla_cpu_prefer_vector_width=512"
 _ONE_THREAD = "--xla_disable_hlo_passes=cpu-parallel-task-assigner"
 
 
 def import_tensorflow() -> None:
-    """Imports TensorFlow and starts its devices: fast kernels chosen, log lines hidden.
+    """Imports TensorFlow and starts its devices, with fast kernels and without log lines.
 
-    Keras gets the settings that seedtf needs; each setting of the user's that is ignored gets a line on
-    stderr.
+    Keras gets the settings that seedtf needs; stderr names each setting of the user that is ignored.
+    Every command calls this function before anything else imports TensorFlow.
 
-    Every command calls it before anything else imports TensorFlow. Tried with TensorFlow 2.15 and 2.21;
-    checked by ``tests/test_tensorflow_env.py``.
+    Tried with TensorFlow 2.15 and 2.21; tested by ``tests/test_tensorflow_env.py``.
     """
     set_performance_switches()
     import_matplotlib()  # Keras imports it too, and TensorFlow imports Keras
@@ -49,12 +48,11 @@ def set_performance_switches() -> None:
     processors with AVX-512 VNNI; on one with AVX2 alone a train step of ResNet-50 takes half the time
     with it.
 
-    ``XLA_FLAGS``, with the one version of TensorFlow that they were tried with: XLA prefers vectors of
-    256 bits; with all 512 bits of AVX-512 the augmentation takes a fifth less time, and processors
-    without AVX-512 are not affected. By default XLA also splits each pass over an image among
-    threads. The pipeline already keeps all threads busy with whole batches; with that split, two cores
-    produce a third fewer images per second. A train step on a CPU is not compiled by default, so it is
-    not affected.
+    ``XLA_FLAGS`` (set for TensorFlow 2.21 only): XLA prefers vectors of 256 bits; with all 512 bits of
+    AVX-512 the augmentation takes a fifth less time, and processors without AVX-512 are not affected.
+    By default XLA also splits each pass over an image among threads, although the pipeline already
+    keeps all threads busy with whole batches; with that split, two cores produce a third fewer images
+    per second. A train step on a CPU is not affected, because it is not compiled by default.
 
     ``TF_USE_CUDNN_BATCHNORM_SPATIAL_PERSISTENT=1``: without it, and without XLA, TensorFlow transposes
     every float16 batch to another layout and back to normalize it on a GPU.
@@ -72,11 +70,11 @@ def set_performance_switches() -> None:
 def silent_start() -> Iterator[None]:
     """Silences TensorFlow's log until the process ends, and all of stderr inside the ``with`` block.
 
-    ``TF_CPP_MIN_LOG_LEVEL`` must be set before the import. Some lines are logged before that level is
-    read, so the file descriptor of stderr itself is redirected meanwhile; what was written to it is
-    shown if the body fails. Nothing is hidden for a user who has set the level below 3.
+    ``TF_CPP_MIN_LOG_LEVEL`` must be set before the import. TensorFlow logs some lines before it reads
+    that level, so the file descriptor of stderr is redirected inside the block. The hidden lines are
+    shown if the block raises an error. If the user has set a level below 3, nothing is hidden.
 
-    Tried with TensorFlow 2.15 and 2.21;
+    Tried with TensorFlow 2.15 and 2.21; tested by
     ``test_stderr_is_hidden_during_the_start_and_shown_if_it_fails``.
     """
     if os.environ.get("TF_CPP_MIN_LOG_LEVEL", "3") not in ("3", "4", "5"):
