@@ -50,10 +50,11 @@ def check_has_maps(model: keras.Model, flag: str) -> None:
 def features_and_logits(
     model: keras.Model,
 ) -> tuple[keras.Model, Callable[[tf.Tensor, tf.Tensor], tf.Tensor]]:
-    """A model that returns the last feature map and the logits, and the function to a map.
+    """A model with the last feature map and the logits as outputs, and a function that makes the maps.
 
     The function takes the features ``[B, h, w, C]`` and a class for each image, int ``[B]``, and
-    returns the map of that class, float32 ``[B, h, w]``. Its mean plus the bias is the logit.
+    returns the map of that class, float32 ``[B, h, w]``. The mean of the map plus the bias of the head
+    is the logit.
 
     Example:
         >>> from seedtf.model.network import build_network
@@ -75,11 +76,11 @@ def features_and_logits(
 
 
 def mean_maps(models: Sequence[keras.Model], weights: Sequence[float] = ()) -> ActivationMaps:
-    """The mean of the maps of several networks, resized to the largest of them.
+    """A function that computes the mean of several networks' maps, at the size of the largest map.
 
     Args:
-        models: networks of ``build_network`` with the same classes; the images are resized for networks
-            of another size.
+        models: networks of ``build_network`` with the same classes; the function resizes the images for
+            networks of another size.
         weights: of the networks; they add up to 1. Empty for equal weights.
 
     Example:
@@ -102,7 +103,7 @@ def mean_maps(models: Sequence[keras.Model], weights: Sequence[float] = ()) -> A
 
 
 def average_maps(maps: Sequence[tf.Tensor], weights: Sequence[float] = ()) -> tf.Tensor:
-    """The mean of maps float32 ``[B, h, w]``, of which smaller ones are resized to the largest."""
+    """The mean of maps, float32 ``[B, h, w]``; smaller maps are resized to the largest."""
     largest = max(tuple(heat.shape[1:]) for heat in maps)
     resized = [
         heat

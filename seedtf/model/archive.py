@@ -1,8 +1,8 @@
 """Checks a model or weights file before Keras loads it: it may contain only layers and numbers.
 
-Keras instantiates the classes that the configuration in a file names and allocates the arrays that it
-declares. So the members of the archive, the classes and the declared sizes are checked first, and
-nothing is extracted.
+Keras instantiates every class that the configuration in a file names, and allocates every array that
+the file declares. So the members of the archive, the classes and the declared sizes are checked first,
+without extracting anything.
 """
 
 from __future__ import annotations
@@ -28,7 +28,8 @@ _MODULES = re.compile(
     r"keras|keras\.(layers|initializers|activations|regularizers|constraints|mixed_precision)|"
     r"keras\.src\.(models|engine|applications|ops)\..+|seedtf\.model\.\w+"
 )
-# The layers that keras.applications uses. Lambda, TFSMLayer and some others contain code or read files.
+# The layers that keras.applications uses. Lambda, TFSMLayer and some others are not among them: they
+# contain code or read files.
 _LAYERS = re.compile(
     "Activation|Add|Concatenate|Cropping2D|Dense|Dropout|Flatten|InputLayer|LeakyReLU|Multiply|"
     "Permute|ReLU|Rescaling|Reshape|Softmax|ZeroPadding2D|(Batch|Layer)?Normalization|"
@@ -64,7 +65,7 @@ def check_model_archive(path: str | os.PathLike[str]) -> None:
 
 
 def check_archived_weights(path: str | os.PathLike[str]) -> None:
-    """As ``check_model_archive`` for the weights only, in the ``.keras`` file of any Keras model."""
+    """Checks only the weights in the ``.keras`` file of any Keras model; as ``check_model_archive``."""
     with zipfile.ZipFile(path) as archive:
         _check_stored(archive, path)
         with archive.open(_WEIGHTS) as weights:
@@ -94,13 +95,13 @@ def check_hdf5(file: str | IO[bytes], size: int) -> None:
 
 
 def _check_stored(archive: zipfile.ZipFile, path: str | os.PathLike[str]) -> None:
-    # Keras never compresses, so the contents of an archive that it wrote are not larger than the file.
+    # Keras does not compress, so the members of an archive that it wrote are not larger than the file.
     if sum(member.file_size for member in archive.infolist()) > os.path.getsize(path):
         raise ValueError("its members are larger than the file")
 
 
 def _serialized_objects(value: Any, depth: int = 0) -> Iterator[dict[str, Any]]:
-    """Every serialized object in a configuration, an outer one before those inside it."""
+    """Every serialized object in a configuration; an object comes before the objects inside it."""
     if depth > _MAX_DEPTH:
         raise ValueError("its configuration is nested too deeply")
     if isinstance(value, dict):
@@ -127,12 +128,12 @@ def _check_class(entry: dict[str, Any]) -> None:
 
 
 def _count_parameters(entry: dict[str, Any]) -> int:
-    """The approximate number of parameters of a dense or convolution layer; 0 for other objects."""
+    """The approximate number of parameters of a layer; a small number for objects without weights."""
     config = entry.get("config")
     if not isinstance(config, dict):
         return 0
     if str(entry.get("module")).startswith("keras_hub."):
-        return _least_parameters(config)
+        return _minimum_parameters(config)
     outputs = config.get("units", config.get("filters"))
     kernel = math.prod(config.get("kernel_size", [1]))
     if outputs is None:
@@ -145,11 +146,11 @@ def _count_parameters(entry: dict[str, Any]) -> int:
     return abs(kernel * shape[-1] * outputs // config.get("groups", 1))
 
 
-def _least_parameters(config: dict[str, Any]) -> int:
-    """A number below that of the parameters of any backbone of KerasHub with these arguments.
+def _minimum_parameters(config: dict[str, Any]) -> int:
+    """Roughly a lower bound of the number of parameters of a KerasHub backbone with these arguments.
 
-    The two largest widths are those of one matrix at most, and its numbers have four bytes each in the
-    file.
+    It is the product of the two largest widths, which are at most the two sides of one matrix. The
+    caller compares it with the file's size in bytes, of which a parameter takes four.
     """
     widths = sorted(map(abs, _integers({k: config[k] for k in config if k not in _IMAGE_SHAPES})))
     sides = list(map(abs, _integers([config.get(name) for name in _IMAGE_SHAPES])))
@@ -159,7 +160,7 @@ def _least_parameters(config: dict[str, Any]) -> int:
 
 
 def _integers(value: Any) -> Iterator[int]:
-    """Every whole number in JSON values."""
+    """Every number in nested JSON values, truncated to an integer."""
     if isinstance(value, (int, float)) and not isinstance(value, bool):
         yield int(value)
     elif isinstance(value, dict):

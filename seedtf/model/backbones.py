@@ -32,8 +32,8 @@ __all__ = [
 DINOV2 = "DINOV2Backbone"
 NOT_STATED = "not stated"
 
-# Backbone class of KerasHub -> (its package, the licence under which the authors of its presets'
-# weights released them, where that was looked up). These return a feature map [B, h, w, C].
+# Backbone class of KerasHub -> (its package, the licence of the weights of its presets as their authors
+# released them). These backbones return a feature map [B, h, w, C].
 _MAPS = {
     "CSPNetBackbone": ("cspnet", NOT_STATED),
     "DenseNetBackbone": ("densenet", NOT_STATED),
@@ -46,13 +46,13 @@ _MAPS = {
     "VGGBackbone": ("vgg", NOT_STATED),
     "XceptionBackbone": ("xception", NOT_STATED),
 }
-# They return tokens [B, T, C] and have weights for one image size.
+# These backbones return tokens [B, T, C], and their weights are for one image size.
 _ONE_SIZE = {
     "DeiTBackbone": ("deit", "apache-2.0"),
     "SwinTransformerBackbone": ("swin_transformer", NOT_STATED),
     "ViTBackbone": ("vit", "apache-2.0"),
 }
-# They return tokens too, and can be built for every multiple of the patch size.
+# These backbones return tokens too, but can be built for every multiple of the patch size.
 _PATCH_MULTIPLES = {DINOV2: ("dinov2", "apache-2.0"), "DINOV3Backbone": ("dinov3", "DINOv3's own")}
 _FAMILIES = {**_MAPS, **_ONE_SIZE, **_PATCH_MULTIPLES}
 
@@ -70,9 +70,9 @@ class ImageSizes:
     """The sides in pixels of the square images that a network accepts.
 
     Attributes:
-        minimum: the smallest one.
-        multiple: they are multiples of this number.
-        only: the only one; 0 if there are others.
+        minimum: the smallest side.
+        multiple: every side is a multiple of this number.
+        only: the only side that is accepted; 0 if there are several.
     """
 
     minimum: int = 32
@@ -81,7 +81,7 @@ class ImageSizes:
 
     @property
     def fixed(self) -> bool:
-        """Whether a network accepts no other size than the one that it was built for."""
+        """Whether a network accepts only the size that it was built for."""
         return bool(self.only) or self.multiple > 1
 
     def __str__(self) -> str:
@@ -90,7 +90,7 @@ class ImageSizes:
         return f"multiples of {self.multiple}" if self.multiple > 1 else f"{self.minimum} or more"
 
     def check(self, model: str, image_size: int) -> None:
-        """Raises UserError, naming the sizes that work, if ``image_size`` does not.
+        """Raises UserError if the network does not accept ``image_size``; names sizes that it does.
 
         Example:
             >>> ImageSizes(minimum=14, multiple=14).check("vit", 100)
@@ -110,7 +110,7 @@ class ImageSizes:
 
 
 def supported_module(class_name: str) -> str:
-    """The module of a supported class."""
+    """The module that defines a supported class."""
     package = PACKAGES[class_name]
     return f"keras_hub.src.models.{package}.{package}_backbone"
 
@@ -147,7 +147,9 @@ def image_sizes(class_name: str, config: Mapping[str, Any]) -> ImageSizes:
 
 
 def named_image_sizes(class_name: str, preset: str) -> ImageSizes:
-    """The image sizes of a preset that is not at hand; of a ViT its name contains the only one.
+    """The image sizes of a preset, from its name alone, because its files may not be downloaded yet.
+
+    The name of a ViT contains the only size that it accepts.
 
     Example:
         >>> str(named_image_sizes("ViTBackbone", "vit_base_patch16_384_imagenet"))

@@ -31,13 +31,13 @@ class FusedBatchNormalization(keras.layers.BatchNormalization):
 
     Keras 3 casts a 16-bit input to float32 and normalizes it in many small operations. The kernel
     accepts float16, bfloat16 and float32, and only the statistics are float32. The arguments, the
-    variables, their names and their order are those of the Keras layer, so both can load the weights
-    of the other.
+    variables, their names and their order are those of the Keras layer, so each of the two layers can
+    load the weights of the other.
 
-    The kernel is used for 4-D ``[B, H, W, C]`` input that is normalized over its last axis. Any other
-    input (another axis or rank, float64, a mask, ``renorm``, an epsilon below 1.001e-5) is handled by
-    the Keras layer, and so is training with ``synchronized``, where the statistics are computed over
-    all replicas of a distribution strategy. ``trainable=False`` means inference mode, as in Keras.
+    The kernel is used for 4-D ``[B, H, W, C]`` input that is normalized over its last axis. The Keras
+    layer handles everything else: another axis or rank, float64, a mask, ``renorm``, an epsilon below
+    1.001e-5, and training with ``synchronized``, where the statistics are computed over all replicas of
+    a distribution strategy. ``trainable=False`` means inference mode, as in Keras.
     """
 
     def call(self, inputs: Any, training: bool | None = None, mask: Any = None) -> Any:
@@ -122,11 +122,11 @@ def fuse_batch_norm(
             layer.momentum = momentum
         if synchronized:
             layer.synchronized = True
-            layer.fused = False  # only Keras 2.15 reads it
+            layer.fused = False  # only Keras 2.15 reads this attribute
 
 
 def finalize_layers(model: keras.Model) -> None:
-    """Makes layers recompute the tensors that they derive from their weights, after these were set.
+    """Makes layers recompute tensors that depend on their weights; call it after the weights were set.
 
     ``keras.layers.Normalization``, which EfficientNet contains, has such tensors.
     """
@@ -138,8 +138,8 @@ def finalize_layers(model: keras.Model) -> None:
 def moving_statistics(model: keras.Model) -> list[Any]:
     """The moving means and variances that each replica updates from its own part of the batch.
 
-    Synchronized layers are left out, because they use all images of a batch and so have equal
-    statistics on every replica, and frozen layers, because they update none.
+    Synchronized layers are left out: they use all images of a batch, so their statistics are equal on
+    every replica. Frozen layers are left out too, because they do not update their statistics.
     """
     statistics = []
     for layer in all_layers(model):

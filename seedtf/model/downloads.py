@@ -1,7 +1,7 @@
-"""Finds the files of a pretrained network on Hugging Face or Kaggle: in their caches, or by download.
+"""Gets the files of a pretrained network: from the cache of Hugging Face or Kaggle, or by download.
 
-Both libraries keep their own cache, draw their own progress bars, and obey their own settings, such as
-``HF_HUB_OFFLINE=1`` and ``KAGGLEHUB_CACHE``. What is in a cache is used without asking the network.
+``huggingface_hub`` and ``kagglehub`` each have their own cache, progress bars and settings, such as
+``HF_HUB_OFFLINE=1`` and ``KAGGLEHUB_CACHE``. Files in a cache are used without a network access.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ __all__ = ["cached_folder", "is_url", "locate"]
 _HUGGING_FACE, _KAGGLE = "hf://", "kaggle://"
 _CONFIG = "config.json"
 _INFORMATION = ("metadata.json", "image_converter.json", "preprocessor_config.json", "README.md")
-# whole files, and the table of the parts of one that was divided
+# Large weights are divided into several files (_PARTS), which a table (_TABLES) lists.
 _WEIGHTS = ("model.weights.h5", "model.safetensors")
 _TABLES = ("model.weights.json", "model.safetensors.index.json")
 _PARTS = ("model_*.weights.h5", "model-*.safetensors")
@@ -34,7 +34,7 @@ def is_url(model: str) -> bool:
 
 
 def locate(model: str, *, with_weights: bool) -> Path:
-    """The folder in a cache with the files of a pretrained network, downloaded if they are not there.
+    """The cache folder with the files of a pretrained network; missing files are downloaded.
 
     Args:
         model: ``hf://owner/name``, ``kaggle://owner/model/framework/variation``, or the name of a
@@ -42,7 +42,7 @@ def locate(model: str, *, with_weights: bool) -> Path:
         with_weights: whether the weights are needed.
 
     Raises:
-        UserError: another address or name, a package is missing, or the download fails.
+        UserError: the address or name is unknown, a package is missing, or the download fails.
     """
     wanted = f"--model={model}"
     if model.startswith(_HUGGING_FACE):
@@ -62,7 +62,7 @@ def locate(model: str, *, with_weights: bool) -> Path:
 
 
 def cached_folder(handle: str) -> Path | None:
-    """The folder of a ``kaggle://`` handle with a version, if all its files are in Kaggle's cache."""
+    """The folder of a ``kaggle://`` handle with a version in Kaggle's cache; None if incomplete."""
     cache = os.environ.get("KAGGLEHUB_CACHE") or Path.home() / ".cache" / "kagglehub"
     folder = Path(cache) / "models" / handle.removeprefix(_KAGGLE)
     return folder if _is_complete(folder, with_weights=True) else None
@@ -91,13 +91,13 @@ def _from_hugging_face(wanted: str, repository: str, with_weights: bool) -> Path
         raise UserError(
             f"{wanted}: Hugging Face has no such repository, or it is private (set HF_TOKEN)"
         ) from error
-    except Exception as error:  # of the network, of the disk, or that it is switched off
+    except Exception as error:  # the network or the disk fails, or downloads are switched off
         if hub.constants.HF_HUB_OFFLINE:
             raise UserError(
                 f"{wanted}: not in the cache of Hugging Face, and HF_HUB_OFFLINE allows no download; "
                 "unset it, or pass a folder"
             ) from error
-        raise _failed(wanted, error) from error
+        raise _download_error(wanted, error) from error
 
 
 def _from_kaggle(wanted: str, handle: str, with_weights: bool) -> Path:
@@ -114,7 +114,7 @@ def _from_kaggle(wanted: str, handle: str, with_weights: bool) -> Path:
             text = str(error)
             if "404 Client Error" in text or "is not present in the model files" in text:
                 return None
-            raise _failed(wanted, error) from error
+            raise _download_error(wanted, error) from error
 
     config = fetch(_CONFIG)
     if config is None:
@@ -143,7 +143,7 @@ def _parts(table: Path) -> set[str]:
     return {part for name in names for part in ([name] if isinstance(name, str) else name)}
 
 
-def _failed(wanted: str, error: Exception) -> UserError:
+def _download_error(wanted: str, error: Exception) -> UserError:
     return UserError(
         f"{wanted} could not be downloaded ({first_line(error)}); check the network, or copy the "
         "files here and pass their folder"

@@ -1,4 +1,4 @@
-"""What the name of a network determines: its spelling, input scaling and smallest image size.
+"""The networks of keras.applications by name: spelling, input scaling, smallest image size, licence.
 
 Nothing here imports TensorFlow or Keras, so flags can be checked before either is loaded.
 """
@@ -15,7 +15,7 @@ __all__ = [
     "TINY",
     "check_image_size",
     "is_efficientnet",
-    "is_spelling",
+    "is_network_name",
     "is_supported",
     "match_model_name",
     "minimum_image_size",
@@ -48,7 +48,7 @@ _FAMILIES = {
 
 
 def is_efficientnet(name: str) -> bool:
-    """Whether a network belongs to the EfficientNets; upper and lower case do not matter.
+    """Whether a network is an EfficientNet; case is ignored.
 
     Example:
         >>> is_efficientnet("efficientnetb0"), is_efficientnet("ResNet50")
@@ -73,13 +73,13 @@ def is_supported(name: str) -> bool:
     return bool(_family(name))
 
 
-def is_spelling(name: str) -> bool:
-    """Whether ``name`` is a name of these families, in upper or lower case."""
+def is_network_name(name: str) -> bool:
+    """Whether ``name`` is the name of a network of these families; case is ignored."""
     return any(re.fullmatch(family, name, re.IGNORECASE) for family in _FAMILIES)
 
 
 def short_name(model: str) -> str:
-    """The last part of a path or an address, as a file name; a name itself.
+    """The last part of a name, path or address of a network, in characters that a file name may have.
 
     Example:
         >>> short_name("models/mine/"), short_name("kaggle://keras/vit/keras/vit_base/4")
@@ -92,7 +92,7 @@ def short_name(model: str) -> str:
 
 
 def match_model_name(name: str, known: Iterable[str]) -> str:
-    """Returns the entry of ``known`` that equals ``name`` when upper and lower case are ignored.
+    """Returns the entry of ``known`` that equals ``name`` if case is ignored.
 
     Raises:
         UserError: there is no such network; the message suggests similar names.

@@ -1,4 +1,4 @@
-"""A backbone of KerasHub as one layer: scaled pixels in, a feature map out, for CNN and ViT alike."""
+"""A backbone of KerasHub as one layer, from scaled pixels to a feature map, for CNN and ViT alike."""
 
 from __future__ import annotations
 
@@ -27,22 +27,23 @@ __all__ = ["KerasHubBackbone", "load_preset_weights"]
 class KerasHubBackbone(keras.layers.Layer):
     """Applies a backbone of KerasHub and returns its last feature map.
 
-    KerasHub's own ``get_config`` omits arguments of some backbones, and some of its layers cannot be
-    made again from their configuration, so this layer records the arguments of the whole backbone.
+    The configuration of this layer contains all arguments of the backbone, because KerasHub's own
+    ``get_config`` omits some of them, and some of its layers cannot be recreated from their
+    configuration.
 
     Args:
-        backbone: ``module``, ``class_name`` and ``config`` of a supported class, JSON values; see
+        backbone: ``module``, ``class_name`` and ``config`` of a supported class, as JSON values; see
             ``Preset.backbone_for``.
 
     Raises:
-        ValueError: another class.
+        ValueError: the class is not supported.
         UserError: KerasHub is not installed.
     """
 
     def __init__(self, backbone: Mapping[str, Any], **kwargs: Any) -> None:
         super().__init__(**kwargs)
         check_backbone(backbone)
-        # As text: Keras would track the layers that it looks for in a mapping.
+        # Stored as text, because Keras would search a mapping for layers to track.
         self._description = json.dumps(backbone)
         self._grid = token_grid(backbone)
         before = keras.mixed_precision.dtype_policy()
@@ -57,12 +58,12 @@ class KerasHubBackbone(keras.layers.Layer):
     def call(self, inputs: Any, training: bool | None = None) -> Any:
         """Maps scaled pixels ``[B, S, S, 3]`` to features ``[B, h, w, C]``.
 
-        The tokens of a ViT are laid out as the patches of the image are; the class token and the
-        register tokens, which come before them, are left out.
+        The patch tokens of a ViT become the places of the map. The class token and the register tokens,
+        which come before the patch tokens, are left out.
         """
         names = list(self.backbone.input) if isinstance(self.backbone.input, dict) else []
         outputs = self.backbone({names[0]: inputs} if names else inputs, training=training)
-        if isinstance(outputs, dict):  # of every stage: stem, stage1, stage2, …
+        if isinstance(outputs, dict):  # the outputs of all stages: stem, stage1, stage2, …
             outputs = outputs[max(name for name in outputs if name != "stem")]
         if not self._grid:
             return outputs
@@ -75,7 +76,7 @@ class KerasHubBackbone(keras.layers.Layer):
 
 
 def load_preset_weights(layer: KerasHubBackbone, preset: Preset, image_size: int) -> None:
-    """Loads the trained weights of a preset into a layer that was made of it.
+    """Loads the pretrained weights of a preset into a layer that was built from the preset.
 
     Raises:
         UserError: the weights are missing or damaged.
@@ -86,7 +87,8 @@ def load_preset_weights(layer: KerasHubBackbone, preset: Preset, image_size: int
             source = _convert(preset, shape)
         else:
             source = layer.backbone
-            if has_patch_multiples(preset.class_name):  # the file has another image size, and more
+            if has_patch_multiples(preset.class_name):
+                # The file has position embeddings of another image size, and a mask token.
                 config = {**preset.backbone["config"], "image_shape": shape, "dtype": None}
                 source = _construct({**preset.backbone, "config": config})
             source.load_weights(_weights_file(Path(preset.folder)))
@@ -102,14 +104,14 @@ def load_preset_weights(layer: KerasHubBackbone, preset: Preset, image_size: int
 
 
 def _convert(preset: Preset, shape: list[int]) -> Any:
-    """The backbone that KerasHub makes of files of timm or transformers."""
+    """The backbone, with its weights, that KerasHub makes from files of timm or transformers."""
     hub = import_keras_hub(f"--model={preset.source}")
     options = {"image_shape": shape} if has_patch_multiples(preset.class_name) else {}
     return hub.models.Backbone.from_preset(preset.folder, dtype="float32", **options)
 
 
 def _weights_file(folder: Path) -> str:
-    """The file of the weights, or the table of its parts, which hold only arrays."""
+    """The weights file, or the table of its parts. Raises ValueError unless these are plain arrays."""
     whole, table = folder / "model.weights.h5", folder / "model.weights.json"
     for file in [whole] if whole.is_file() else sorted(folder.glob("model_*.weights.h5")):
         check_hdf5(str(file), file.stat().st_size)
@@ -117,9 +119,9 @@ def _weights_file(folder: Path) -> str:
 
 
 def _values(source: Any) -> list[np.ndarray]:
-    """The weights of a backbone, without the token that hides patches.
+    """The weights of a backbone, without the mask token.
 
-    Position embeddings are returned as they are used, not as they are saved.
+    Position embeddings have the image size of the backbone, not that of the weights file.
     """
     embeddings = find_position_embeddings(source)
     return [

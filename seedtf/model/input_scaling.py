@@ -1,4 +1,4 @@
-"""The first layer of every network: from pixels in 0–255 to the range that its weights expect."""
+"""The first layer of every network: it scales pixels in 0–255 to the range that the weights expect."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import tensorflow as tf
 
 __all__ = ["InputScaling"]
 
-# Channel means and standard deviations of ImageNet, of RGB in 0–1 ("torch") and of BGR in 0–255
-# ("caffe"), with which the weights of keras.applications were trained.
+# Channel statistics of ImageNet with which the weights of keras.applications were trained: of RGB in
+# 0–1 for "torch", and of BGR in 0–255 for "caffe".
 _TORCH_MEAN, _TORCH_DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 _CAFFE_MEAN = (103.939, 116.779, 123.68)
 
@@ -25,7 +25,7 @@ class InputScaling(keras.layers.Layer):
             standardized by the means and standard deviations of ImageNet (about -2.1 to 2.6);
             ``"tf"``: RGB in -1 to 1; ``"none"``: unchanged, for networks that scale their input;
             ``"affine"``: RGB times ``scale`` plus ``offset``.
-        scale, offset: for ``"affine"``, a number or one for each channel.
+        scale, offset: for ``"affine"``, one number, or one for each channel.
     """
 
     def __init__(
@@ -35,7 +35,7 @@ class InputScaling(keras.layers.Layer):
         offset: float | Sequence[float] = 0.0,
         **kwargs: Any,
     ) -> None:
-        # Autocast would round the pixels before they are scaled: 100.3 to 100.5 in bfloat16.
+        # Autocast would round the pixels before they are scaled, in bfloat16 100.3 to 100.5.
         super().__init__(autocast=False, **kwargs)
         if mode not in ("affine", "caffe", "torch", "tf", "none"):
             raise ValueError(f"mode must be affine, caffe, torch, tf or none, not {mode!r}")

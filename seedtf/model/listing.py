@@ -1,4 +1,4 @@
-"""The networks that ``--model`` takes by name: parameters, image sizes, licence, extra, whether cached.
+"""The table of ``seedtf models``: the networks that ``--model`` takes by name.
 
 Nothing here imports TensorFlow, Keras or KerasHub.
 """
@@ -63,20 +63,20 @@ PARAMETERS: dict[str, int] = {
 """Number of parameters of each network of keras.applications, without the classifier."""
 
 _HEADER = ("model", "parameters", "image sizes", "licence", "extra", "cached")
-# the parts in which the names of Keras's files differ from those of its networks
+# Networks whose name differs from that of their weights file, both as ``_simplified`` returns them.
 _FILE_NAMES = {"MobileNet": "mobilenet10"}
 
 
 @dataclass(frozen=True)
 class ListedModel:
-    """A network.
+    """A row of the table of ``seedtf models``.
 
     Attributes:
         name: the value of ``--model``.
-        parameters: their number, without a classifier.
-        sizes: the image sizes that work, sides in pixels.
+        parameters: number of parameters, without a classifier.
+        sizes: the image sizes that the network accepts.
         licence: of the pretrained weights.
-        extra: the extra of seedtf that it needs, or an empty string.
+        extra: the extra of seedtf that the network needs, such as ``hub``, or an empty string.
         cached: whether its pretrained weights are on this machine.
     """
 
@@ -89,10 +89,10 @@ class ListedModel:
 
 
 def list_models(word: str = "") -> tuple[list[ListedModel], bool]:
-    """The networks whose names contain ``word`` in upper or lower case, those of Keras first.
+    """The networks whose names contain ``word``, those of Keras first; case is ignored.
 
     Returns:
-        The networks, and whether KerasHub is installed; those of KerasHub are listed only then.
+        The networks, and whether KerasHub is installed. Without KerasHub, its networks are not listed.
 
     Example:
         >>> [model.name for model in list_models("vgg1")[0] if not model.extra]
@@ -127,7 +127,7 @@ def list_models(word: str = "") -> tuple[list[ListedModel], bool]:
 
 
 def table_lines(models: Sequence[ListedModel]) -> list[str]:
-    """The lines of a table, its header first."""
+    """The lines of the table, the header first."""
     rows = [_HEADER]
     for model in models:
         millions = f"{model.parameters / 1e6:.1f} M"
@@ -144,14 +144,14 @@ def table_lines(models: Sequence[ListedModel]) -> list[str]:
 
 
 def _keras_files() -> list[str]:
-    """The names of the weights files without a classifier that Keras has downloaded, simplified."""
+    """The simplified names of the weights files that Keras has downloaded, those without classifier."""
     home = os.environ.get("KERAS_HOME") or Path.home() / ".keras"
     names = [_simplified(path.name) for path in (Path(home) / "models").glob("*.h5")]
     return [name for name in names if "notop" in name]
 
 
 def _has_file(name: str, files: Sequence[str]) -> bool:
-    """Whether one of the files is that of the network; ResNet50V2 is not ResNet50."""
+    """Whether one of the files belongs to the network; a file of ResNet50V2 does not to ResNet50."""
     start = _FILE_NAMES.get(name, _simplified(name))
     return any(re.match(rf"(weights)?{start}(?!v\d)", file) for file in files)
 

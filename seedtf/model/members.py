@@ -1,4 +1,4 @@
-"""Several networks that predict the same images, each at its own size, and their mean."""
+"""The mean of the predictions of several networks, each of which takes images of its own size."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ def input_size(model: keras.Model) -> int:
 def resize_for(model: keras.Model, images: tf.Tensor) -> tf.Tensor:
     """Images of any side S, float32 ``[B, S, S, 3]`` in 0–255, at the side that a network takes.
 
-    They are resized as files are (bilinear, antialiased, rounded), and returned unchanged if they have
-    the side. Whole images of the largest side of an ensemble are resized once more for its smaller
-    members, so that one decoding serves all of them.
+    They are resized as decoded files are (bilinear, antialiased, rounded); images of the right side are
+    returned unchanged. So an ensemble decodes an image once, at the side of its largest member, and
+    resizes it for the others.
 
     Example:
         >>> image = keras.Input((4, 4, 3))

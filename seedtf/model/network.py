@@ -1,4 +1,4 @@
-"""The network: input scaling, a body of keras.applications or KerasHub, a new classification head."""
+"""Builds, saves and loads the network: input scaling, body (keras.applications, KerasHub), head."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def resolve_model_name(name: str) -> str:
 
 
 def build_features(model: str | Preset, image_size: int, weights: str) -> keras.Model:
-    """Builds the body of a classifier alone: from pixels to a feature map, for CNN and ViT alike.
+    """Builds a classifier without its head: from pixels to a feature map, for CNN and ViT alike.
 
     Args:
         model, image_size, weights: as for ``build_network``.
@@ -213,7 +213,7 @@ def load_model(path: str | os.PathLike[str]) -> keras.Model:
         raise UserError(f"{path}: {remedy} ({first_line(error)})") from error
     if not {"image", HEAD, "probabilities"} <= {layer.name for layer in model.layers}:
         raise UserError(f"{path}: {remedy} (it has no layers named image, {HEAD}, probabilities)")
-    fuse_batch_norm(model)  # KerasHub's backbones are made again with the layer of Keras
+    fuse_batch_norm(model)  # loading a KerasHub backbone creates Keras's own batch normalization
     return model
 
 
@@ -251,8 +251,8 @@ def _body(name: str, scaled: Any, weights: str) -> Any:
 
 
 def _warn_of_missing_scaling(name: str) -> None:
-    # With weights="imagenet" Keras adds a Rescaling layer to EfficientNetB0 to B7. It has no
-    # weights, so a weights file does not show whether the network that it belongs to had the layer.
+    # With weights="imagenet" Keras adds a Rescaling layer to EfficientNetB0 to B7. This layer has no
+    # weights, so a weights file does not show whether its network had the layer.
     if re.fullmatch(r"EfficientNetB\d", name):
         warn(
             f"{name}: if these weights were trained from ImageNet weights, their network had one more "

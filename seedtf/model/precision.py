@@ -14,9 +14,9 @@ __all__ = [
     "choose_precision",
 ]
 
-# NVIDIA's compute capability from which on tensor cores support a format (CUDA C Programming Guide,
-# "Compute Capabilities"): Ampere for bfloat16 and for TF32, which TensorFlow uses for float32 unless it
-# is switched off; Volta for float16.
+# The lowest compute capability of NVIDIA GPUs whose tensor cores support a format (CUDA C Programming
+# Guide, "Compute Capabilities"): Ampere for bfloat16 and for TF32, with which TensorFlow multiplies
+# float32 by default; Volta for float16.
 _BFLOAT16_SINCE = _TF32_SINCE = (8, 0)
 _FLOAT16_SINCE = (7, 0)
 
@@ -48,7 +48,7 @@ def choose_precision(requested: str, compute_capabilities: Sequence[tuple[int, i
 
     Args:
         requested: ``auto``, ``float32``, ``mixed_bfloat16`` or ``mixed_float16``. An explicit
-            choice is respected, with a warning in the reason if the device is slow at it.
+            choice is kept, with a warning in the reason if the device is slow at it.
         compute_capabilities: (major, minor) of every GPU in use; empty if there is none.
 
     Raises:
@@ -75,7 +75,7 @@ def choose_jit(
     ``auto`` compiles if there is a GPU and one replica. On a CPU, ResNet-50 at 96 px trained at
     21 images per second with XLA and at 30 without. With several replicas, Keras would compile the
     step as a whole, and XLA cannot compile a step that uses several devices. With ``--deterministic``
-    Keras compiles nothing, because some compiled operations are not deterministic.
+    Keras compiles nothing, because XLA does not have a deterministic form of every operation.
 
     Raises:
         UserError: ``requested`` is another value, or ``on`` with several replicas or ``deterministic``.
@@ -87,8 +87,8 @@ def choose_jit(
         )
     if requested == "on" and deterministic:
         raise UserError(
-            "--jit_compile=on: --deterministic needs operations that XLA does not have; leave one of "
-            "the two flags out"
+            "--jit_compile=on: XLA does not have a deterministic form of every operation, which "
+            "--deterministic needs; leave one of the two flags out"
         )
     if requested == "on":
         slow = "" if num_gpus else "; without a GPU this is usually slower than not compiling"

@@ -1,4 +1,4 @@
-"""What the folder of a pretrained network says: class, input scaling, image sizes and licence.
+"""Reads class, input scaling, image sizes and licence of a pretrained network from its folder.
 
 A folder is a preset of KerasHub, or has the files of timm or of Hugging Face's transformers
 (``config.json``, ``model.safetensors``), which KerasHub converts. Nothing here imports TensorFlow or
@@ -30,7 +30,7 @@ from seedtf.model.backbones import (
     supported_module,
 )
 from seedtf.model.downloads import is_url, locate
-from seedtf.model.families import is_efficientnet, is_spelling, short_name
+from seedtf.model.families import is_efficientnet, is_network_name, short_name
 from seedtf.report import warn
 
 __all__ = ["Numbers", "Preset", "find_preset", "is_folder", "is_preset", "names_efficientnet"]
@@ -44,21 +44,20 @@ _KERAS_HUB = ("hf://keras/", "kaggle://keras/")
 _IMAGENET = {"mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]}
 
 Numbers = float | Sequence[float]
-"""A number, or one for each channel."""
+"""One number, or one for each channel."""
 
 
 @dataclass(frozen=True)
 class Preset:
-    """A pretrained network of KerasHub. A run records it, so that it can be resumed without the files.
+    """A pretrained network of KerasHub. A run records it, so that the run can resume without the files.
 
     Attributes:
-        source: the value of ``--model``; the absolute path of a folder.
-        backbone: ``module``, ``class_name`` and ``config`` of KerasHub's class, JSON values.
-        scale, offset: the network was trained on ``pixels * scale + offset`` with pixels in 0–255; a
-            number, or one for each channel.
-        sizes: the image sizes that work.
+        source: the value of ``--model``; a folder as its absolute path.
+        backbone: ``module``, ``class_name`` and ``config`` of KerasHub's class, as JSON values.
+        scale, offset: the network was trained on ``pixels * scale + offset`` with pixels in 0–255.
+        sizes: the image sizes that the network accepts.
         licence: of the weights, such as ``apache-2.0``.
-        parameters: number of parameters of the backbone; 0 if the files do not say.
+        parameters: number of parameters of the backbone; 0 if unknown.
         folder: the absolute path of the files.
         converted: whether the files are those of timm or of transformers.
     """
@@ -89,7 +88,7 @@ class Preset:
         return self.class_name == "EfficientNetBackbone"
 
     def backbone_for(self, image_size: int) -> dict[str, Any]:
-        """``backbone`` with its configuration for square images of this side in pixels."""
+        """``backbone``, configured for square images of this side in pixels."""
         config = dict(self.backbone["config"])
         config.pop("dtype", None)  # the dtype policy of the run decides
         if returns_map(self.class_name):
@@ -102,12 +101,12 @@ class Preset:
         return {**self.backbone, "config": config}
 
     def as_dict(self) -> dict[str, Any]:
-        """JSON values, from which ``from_dict`` makes the preset again."""
+        """The preset as JSON values; ``from_dict`` is the inverse."""
         return asdict(self)
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Preset:
-        """The preset that ``as_dict`` described."""
+        """The preset from the JSON values of ``as_dict``."""
         return cls(**{**values, "sizes": ImageSizes(**values["sizes"])})
 
 
@@ -116,13 +115,16 @@ def is_folder(model: str) -> bool:
 
     A name of keras.applications wins over a folder of the same name; ``./name`` is always a folder.
     """
-    return not is_url(model) and ("/" in model or (os.path.isdir(model) and not is_spelling(model)))
+    if is_url(model) or is_network_name(model):
+        return False
+    return "/" in model or os.path.isdir(model)
 
 
 def is_preset(model: str) -> bool:
     """Whether a value of ``--model`` is a folder, an address or the name of a preset of KerasHub.
 
-    The names of its presets have underscores, which no name of keras.applications has.
+    A name with an underscore is that of a preset, unless it only spells a name of keras.applications
+    with underscores, as ``resnet_50``.
 
     Example:
         >>> is_preset("models/mine"), is_preset("hf://timm/resnet18.a1_in1k"), is_preset("dinov2_small")
@@ -130,20 +132,20 @@ def is_preset(model: str) -> bool:
         >>> is_preset("ResNet50"), is_preset("resnet_50")
         (False, False)
     """
-    is_name = "_" in model and not is_spelling(model.replace("_", ""))
+    is_name = "_" in model and not is_network_name(model.replace("_", ""))
     return is_url(model) or is_folder(model) or is_name
 
 
 def find_preset(model: str, *, with_weights: bool = True) -> Preset | None:
-    """The preset that a value of ``--model`` names; None for the name of a network.
+    """The preset that a value of ``--model`` names; None for a network of keras.applications.
 
     Args:
         model: a folder, an address such as ``hf://timm/resnet18.a1_in1k``, or a name.
-        with_weights: whether the weights are needed too; only then they are downloaded.
+        with_weights: whether to download the weights too.
 
     Raises:
-        UserError: there is no such preset, its network is not one that seedtf can use, it cannot be
-            downloaded, or a package is missing.
+        UserError: there is no such preset, seedtf cannot use its network, the download fails, or a
+            package is missing.
     """
     if not is_preset(model):
         return None
@@ -218,13 +220,13 @@ def _scaling(folder: Path) -> tuple[Numbers, Numbers]:
     converter = _read_json(folder, _CONVERTER)
     if converter is None:
         warn(
-            f"{folder}: has no {_CONVERTER}, so it is not known how the pixels were scaled that the "
-            "weights were trained on; -1 to 1 is assumed"
+            f"{folder}: has no {_CONVERTER}, so the input scaling of the weights is unknown; pixels "
+            "are scaled to -1 to 1"
         )
         return _DEFAULT_SCALE, _DEFAULT_OFFSET
     config = converter.get("config", {})
     scale, offset = config.get("scale"), config.get("offset")
-    if "mean" in config and "variance" in config:  # as presets of KerasHub 0.17 and before have it
+    if "mean" in config and "variance" in config:  # presets of KerasHub 0.17 and before
         deviations = [variance**0.5 for variance in config["variance"]]
         return _standardization(config["mean"], deviations, scale)
     return 1.0 if scale is None else scale, 0.0 if offset is None else offset
@@ -237,8 +239,8 @@ def _converted_scaling(folder: Path, config: Mapping[str, Any]) -> tuple[Numbers
         statistics = {"mean": processor.get("image_mean"), "std": processor.get("image_std")}
     if not (statistics.get("mean") and statistics.get("std")):
         warn(
-            f"{folder}: does not say how the pixels were scaled that the weights were trained on; the "
-            "means and standard deviations of ImageNet are assumed"
+            f"{folder}: does not state the input scaling of the weights; pixels are standardized with "
+            "the means and standard deviations of ImageNet"
         )
         statistics = _IMAGENET
     return _standardization(statistics["mean"], statistics["std"], 1 / 255)
@@ -253,7 +255,7 @@ def _standardization(
 
 
 def _licence(folder: Path) -> str:
-    """The licence in the header of the model card, as Hugging Face writes it; empty without one."""
+    """The licence in the metadata of the model card (README.md); empty if there is none."""
     try:
         card = (folder / "README.md").read_text(encoding="utf-8", errors="replace")
     except OSError:
@@ -264,6 +266,6 @@ def _licence(folder: Path) -> str:
 
 
 def _licence_of_origin(source: str, class_name: str) -> str:
-    """The licence of the weights of a preset that KerasHub itself offers; its cards state none."""
+    """The licence of weights whose model card states none: known only for KerasHub's own presets."""
     is_keras_hub = source.startswith(_KERAS_HUB) if is_url(source) else not is_folder(source)
     return original_licence(class_name) if is_keras_hub else NOT_STATED

@@ -1,4 +1,4 @@
-"""Zero initialization of residual branches, which are found in a model's graph of layers."""
+"""Zero initialization of the residual branches of a model."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from seedtf.compat.keras import node_layer, node_parents, producing_node
 
 __all__ = ["zero_init_residuals"]
 
-# The layers that a shortcut may contain where the branch changes the number of channels or the size.
+# The layers that a shortcut may contain if the branch changes the number of channels or the size.
 _LINEAR = (
     keras.layers.Conv2D,
     keras.layers.BatchNormalization,
@@ -26,14 +26,14 @@ _LINEAR = (
 def zero_init_residuals(model: keras.Model) -> int:
     """Sets gamma to 0 in the batch normalization at the end of each residual branch.
 
-    Every block is then the identity at first, so a deep network learns like a shallow one until it
-    needs its branches (Goyal et al. 2017, arXiv 1706.02677, section 5.1). Only for random weights.
+    Every block is then the identity at first, which makes the start of training easier (Goyal et al.
+    2017, arXiv 1706.02677, section 5.1). Only for random weights.
 
-    Networks of keras.applications add the shortcut and the branch in either order. The branch is the
-    input that is computed from the other input, or from a tensor of which the other input is a linear
-    projection. Some sums are not changed: sums of equal branches (as in NASNet), branches that end in
-    anything but batch normalization and dropout (in ResNetV2 a convolution), and batch normalization
-    whose output another layer uses too.
+    An ``Add`` layer has the shortcut and the branch as inputs, in either order. The branch is the input
+    that is computed from the other input, or from a tensor of which the other input is a linear
+    projection. Gamma is not changed if both inputs are alike (as in NASNet), if the branch does not end
+    in batch normalization, with or without dropout (as in ResNetV2), or if another layer also uses the
+    output of the batch normalization.
 
     Args:
         model: a functional model; models nested in it are not changed.
@@ -55,12 +55,12 @@ def zero_init_residuals(model: keras.Model) -> int:
 
 
 def _find_branch(inputs: list[Any]) -> Any:
-    """The node of a sum's inputs that ends a residual branch; None if there is not exactly one."""
+    """The node, among the two inputs of a sum, that ends a residual branch; None if neither does."""
     if len(inputs) != 2:
         return None
     first, second = (_with_ancestors([node]) for node in inputs)
-    # The nodes that only one of the inputs depends on. There are none for an input that the other one
-    # depends on: that input is the shortcut.
+    # Pairs of the nodes that only one input depends on, and the other input. The set is empty if the
+    # other input depends on this one: then this input is the shortcut, and the other one the branch.
     exclusive = [(first - second, inputs[1]), (second - first, inputs[0])]
     (shortcut, branch), (other, _) = sorted(exclusive, key=lambda pair: len(pair[0]))
     is_linear = all(isinstance(node_layer(node), _LINEAR) for node in shortcut)
@@ -80,12 +80,12 @@ def _last_norm(node: Any, num_consumers: Counter) -> Any:
 
 
 def _is_dropout(layer: Any) -> bool:
-    """Whether the layer is some kind of dropout; ConvNeXt brings its own class."""
+    """Whether the layer is some kind of dropout; ConvNeXt has a class of its own."""
     return isinstance(layer, keras.layers.Dropout) or type(layer).__name__ == "StochasticDepth"
 
 
 def _with_ancestors(nodes: Iterable[Any]) -> set[Any]:
-    """The nodes and all nodes that they depend on."""
+    """The nodes, and all nodes that these depend on."""
     visited: set[Any] = set()
     stack = list(nodes)
     while stack:

@@ -1,4 +1,4 @@
-"""Loading weights from a file into a network, where every failure is an error message of one line."""
+"""Loads weights from a file into a network; every failure is a UserError."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ def load_weights(model: keras.Model, path: str | os.PathLike[str], *, head: str)
         head: name of the classification layer.
 
     Returns:
-        Whether the head was loaded, which requires that the file has one of the same shape. Otherwise
-        the head keeps its values and a warning is printed.
+        Whether the head was loaded too, which needs a head of the same shape in the file. Otherwise the
+        head keeps its values and a warning is printed.
 
     Raises:
         UserError: the file is missing or damaged, or contains the weights of another network. The
@@ -35,7 +35,7 @@ def load_weights(model: keras.Model, path: str | os.PathLike[str], *, head: str)
     path = Path(path)
     check_weights_file(path)
     body = keras.Model(model.input, model.get_layer("pool").input)
-    if path.name.endswith((".weights.h5", ".keras")) and _loads(model, path):
+    if path.name.endswith((".weights.h5", ".keras")) and _try_load(model, path):
         return True
     try:
         _load(body, path)
@@ -50,24 +50,24 @@ def load_weights(model: keras.Model, path: str | os.PathLike[str], *, head: str)
     return False
 
 
-def _loads(model: keras.Model, path: Path) -> bool:
+def _try_load(model: keras.Model, path: Path) -> bool:
     try:
         _load(model, path)
-    except Exception:  # the file may fit the body; if not, that error names the cause
+    except Exception:  # the caller tries the body alone next, and reports the error of that
         return False
     return True
 
 
 def _load(model: keras.Model, path: Path) -> None:
     with warnings.catch_warnings():
-        # Keras 3 warns about internal lists that are missing in the file. A layer whose weights are
-        # missing still raises an error.
+        # Keras 3 warns about internal lists that the file lacks. If the weights of a layer are missing,
+        # it still raises an error.
         warnings.filterwarnings("ignore", message="Skipping nested container")
         model.load_weights(str(path))
 
 
 def check_weights_file(path: Path) -> None:
-    """Raises UserError unless the contents of ``path`` are those of one of the three file types."""
+    """Raises UserError unless ``path`` is an undamaged ``.keras``, ``.weights.h5`` or ``.h5`` file."""
     if not path.exists():
         raise UserError(
             f"--weights={path}: no such file; pass none, imagenet, or a .keras or .weights.h5 file"
