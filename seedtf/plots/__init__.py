@@ -1,4 +1,4 @@
-"""The figures. Importing a module of this package imports Matplotlib, whatever MPLBACKEND says."""
+"""The figures. Importing a module of this package imports Matplotlib; MPLBACKEND has no influence."""
 
 from seedtf.compat.matplotlib import import_matplotlib
 

@@ -1,4 +1,4 @@
-"""The figure of augmented images: one image many times, and a training batch with its labels."""
+"""The figure of augmented images: many versions of one image, and a training batch with its labels."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ from seedtf.plots.base import GREY, VALIDATION, clip_label, new_figure
 
 __all__ = ["draw_augmentations", "draw_preview"]
 
-_EPOCHS = 15  # shown of one image
+_EPOCHS = 15  # the number of versions of one image
 _BATCH = 16
 _COLUMNS = 8
-_CELL = 1.35  # inches, of one image
+_CELL = 1.35  # side of one image in inches
 
 
 @default_style
@@ -32,8 +32,8 @@ def draw_preview(
 ) -> Figure:
     """One training image as the first 15 epochs see it, and a batch of the first epoch with labels.
 
-    The images of the batch are spread over all classes. Where images are mixed, each is mixed with the
-    next one in the figure; in training, its partner is the next one of the training batch.
+    The images of the batch are spread over all classes. MixUp and CutMix mix each image with the next
+    one in the figure; in training, they mix it with the next one of the training batch.
 
     Args:
         store: decoded images.
@@ -43,7 +43,7 @@ def draw_preview(
         impl: a value of ``--augment_impl``.
         mixing: how the images of the batch are mixed.
     """
-    # On the CPU, also beside a training on a GPU, whose memory and time the training needs.
+    # On the CPU, because a training may need all of a GPU's memory and time.
     with tf.device("/cpu:0"):
         return _draw_preview(store, records, policy, seed=seed, impl=impl, mixing=mixing)
 
@@ -87,7 +87,7 @@ def draw_augmentations(
     *,
     title: str,
 ) -> Figure:
-    """One image beside many augmented versions of it, and below a training batch with its labels.
+    """One image beside many augmented versions of it, above a training batch with its labels.
 
     Args:
         original: ``[H, W, 3]``, uint8 or float in 0–255; framed and labelled "original".

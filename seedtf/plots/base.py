@@ -1,7 +1,7 @@
-"""What all figures share: colours, a figure's size and titles, the style of axes, writing a PNG file.
+"""What all figures share: colours, titles, the style of axes, writing a PNG file.
 
-Only Matplotlib's object-oriented interface is used (``Figure`` on an Agg canvas), so nothing needs a
-display, keeps a global list of figures or affects the user's own plots.
+Only Matplotlib's object-oriented interface is used (``Figure`` on an Agg canvas). So no display is
+needed, figures are freed when they are no longer used, and the user's own plots are not affected.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ DPI = 160
 
 
 def new_figure(width: float, height: float, title: str = "", *, title_limit: int = 46) -> Figure:
-    """An empty figure that arranges its panels by itself.
+    """An empty figure with Matplotlib's constrained layout.
 
     Args:
         width, height: in inches.
@@ -62,7 +62,7 @@ def new_figure(width: float, height: float, title: str = "", *, title_limit: int
 
 
 def set_title(figure: Figure, title: str, limit: int = 46) -> None:
-    """Shows ``title`` above all panels, at most ``limit`` characters of it; ``$`` starts no formula."""
+    """Shows ``title`` above all panels as plain text, cut after ``limit`` characters."""
     figure.suptitle(clip_label(title, limit), parse_math=False)
 
 
@@ -74,7 +74,7 @@ def style_axes(
     grid: bool = True,
     integer_x: bool = False,
 ) -> None:
-    """Labels both axes and gives a panel its grid; the frame is left open at the top and the right.
+    """Labels the axes of a panel, draws its grid, and hides its frame at the top and at the right.
 
     Args:
         axes: the panel.
@@ -112,9 +112,9 @@ def clip_label(text: str, limit: int) -> str:
 def figure_png(figure: Figure, *, dpi: int = DPI) -> bytes:
     """The figure as the bytes of a PNG file; the same figure always gives the same bytes."""
     data = io.BytesIO()
-    # Matplotlib warns of each character that the font lacks, at every draw; it draws a box instead.
     metadata: dict[str, Any] = {"Software": None}
     with warnings.catch_warnings():
+        # For a character that the font lacks, Matplotlib draws a box, and warns at every draw.
         warnings.filterwarnings("ignore", message="Glyph .* missing from")
         figure.savefig(data, format="png", dpi=dpi, metadata=metadata)
     return data.getvalue()

@@ -1,4 +1,4 @@
-"""Draws a class activation map over its image: dark where a place speaks against the class."""
+"""Draws a class activation map over its image: bright where the map is high."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _OPACITY = 0.55
 
 
 def draw_heatmap(image: np.ndarray, heat: np.ndarray) -> np.ndarray:
-    """The image in grey under the colours of the map, from its lowest value to its highest.
+    """The image in grey, covered with the colours of the map from its lowest to its highest value.
 
     Args:
         image: uint8 ``[H, W, 3]``, RGB.
@@ -32,7 +32,7 @@ def draw_heatmap(image: np.ndarray, heat: np.ndarray) -> np.ndarray:
     resized = np.asarray(
         Image.fromarray(heat.astype(np.float32)).resize((width, height), Image.Resampling.BICUBIC)
     )
-    # Bicubic resizing overshoots, so the range is that of the map itself.
+    # Bicubic resizing can leave the range of the map, so the range is taken before resizing.
     low, high = float(heat.min()), float(heat.max())
     scaled = np.clip((resized - low) / max(high - low, 1e-12), 0, 1)
     colors = mpl.colormaps["inferno"](scaled)[..., :3] * 255

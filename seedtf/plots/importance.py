@@ -1,4 +1,4 @@
-"""The figure of a hyperparameter search: importances, and each flag's values against the loss."""
+"""The figure of a hyperparameter search: importance of each flag, and the loss against its values."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from matplotlib.figure import Figure
 from seedtf.compat.matplotlib import default_style
 from seedtf.plots.base import BEST, GREY, TRAIN, new_figure, style_axes
 
-__all__ = ["Axis", "Trial", "draw_importance"]
+__all__ = ["SearchedFlag", "Trial", "draw_importance"]
 
 _COLUMNS = 4
 _BAR_INCHES, _PANEL_INCHES = 0.24, 2.1
-# The axis of the loss ends at this quantile, because a diverged trial would flatten all others.
+# The axis of the loss ends at this quantile, because a very high loss would flatten all others.
 _SHOWN_QUANTILE = 0.9
 
 
-class Axis(Protocol):
+class SearchedFlag(Protocol):
     """The drawn attributes of a searched flag, which ``tuning.space.Dimension`` describes."""
 
     @property
@@ -66,24 +66,24 @@ class Trial(Protocol):
 
 @default_style
 def draw_importance(
-    space: Sequence[Axis],
+    space: Sequence[SearchedFlag],
     trials: Sequence[Trial],
     best: Trial,
     importances: Mapping[str, float],
     *,
     title: str,
 ) -> Figure:
-    """Draws a bar for each flag's importance, and below a panel of its values against the loss.
+    """Draws a bar with the importance of each flag, and below a panel with the loss against its values.
 
     Args:
         space: the searched flags, at least one.
         trials: trials that have ended.
-        best: the best of them, which has a loss.
+        best: the best of ``trials``, with a finite loss.
         importances: importance by flag, 0 to 1; if empty, a sentence replaces the bars.
         title: the title of the figure, drawn as plain text.
     """
-    names = sorted((axis.name for axis in space), key=lambda name: -importances.get(name, 0.0))
-    axis_of = {axis.name: axis for axis in space}
+    names = sorted((flag.name for flag in space), key=lambda name: -importances.get(name, 0.0))
+    flag_by_name = {flag.name: flag for flag in space}
     columns = min(len(names), _COLUMNS)
     rows = -(-len(names) // columns)
     upper_height = _BAR_INCHES * len(names) + 0.9 if importances else 0.5
@@ -99,7 +99,7 @@ def draw_importance(
         if index >= len(names):
             axes.set_visible(False)
             continue
-        _draw_values(axes, axis_of[names[index]], drawn, best)
+        _draw_values(axes, flag_by_name[names[index]], drawn, best)
         if index % columns == 0:
             axes.set_ylabel("validation loss", fontsize="small")
     low = min(trial.val_loss for trial in drawn)
@@ -128,12 +128,12 @@ def _draw_bars(figure: Any, names: Sequence[str], importances: Mapping[str, floa
     axes.xaxis.set_major_formatter("{x:.0%}")
 
 
-def _draw_values(axes: Axes, axis: Axis, trials: Sequence[Trial], best: Trial) -> None:
+def _draw_values(axes: Axes, flag: SearchedFlag, trials: Sequence[Trial], best: Trial) -> None:
     styles = (("done", TRAIN, "o", "trained"), ("pruned", GREY, "x", "pruned"))
-    positions = {choice: position for position, choice in enumerate(axis.choices)}
+    positions = {choice: position for position, choice in enumerate(flag.choices)}
 
     def position_of(trial: Trial) -> float:
-        value = trial.values[axis.name]
+        value = trial.values[flag.name]
         return positions[value] if positions else value
 
     for outcome, color, marker, label in styles:
@@ -159,14 +159,14 @@ def _draw_values(axes: Axes, axis: Axis, trials: Sequence[Trial], best: Trial) -
         label="best",
     )
     if positions:
-        axes.set_xticks(range(len(positions)), axis.choice_labels())
+        axes.set_xticks(range(len(positions)), flag.choice_labels())
         axes.set_xlim(-0.5, len(positions) - 0.5)
-    elif not axis.step:
+    elif not flag.step:
         axes.set_xscale("log")
-        axes.set_xlim(axis.low / 1.2, axis.high * 1.2)
+        axes.set_xlim(flag.low / 1.2, flag.high * 1.2)
     else:
-        margin = 0.04 * (axis.high - axis.low)
-        axes.set_xlim(axis.low - margin, axis.high + margin)
-    axes.set_title(axis.name, fontsize="small")
+        margin = 0.04 * (flag.high - flag.low)
+        axes.set_xlim(flag.low - margin, flag.high + margin)
+    axes.set_title(flag.name, fontsize="small")
     axes.tick_params(labelsize="x-small")
     style_axes(axes)

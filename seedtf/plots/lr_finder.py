@@ -49,7 +49,7 @@ class Suggestion(Protocol):
 
 @default_style
 def draw_lr_sweep(sweep: Sweep, suggestion: Suggestion | None, *, title: str) -> Figure:
-    """Draws the loss over the learning rate on a logarithmic axis, with the suggested rates.
+    """Draws the loss against the learning rate, on a logarithmic axis, with the suggested rates.
 
     Args:
         sweep: a sweep of at least one step.
@@ -78,7 +78,7 @@ def draw_lr_sweep(sweep: Sweep, suggestion: Suggestion | None, *, title: str) ->
 
 
 def _loss_range(sweep: Sweep) -> tuple[float, float]:
-    """The range of the losses up to the lowest one: a loss that diverges would flatten the curve."""
+    """The range of the losses up to the lowest one; divergence after it would flatten the curve."""
     end = sweep.smoothed.index(min(sweep.smoothed)) + 1
     losses = np.array([*sweep.losses[:end], *sweep.smoothed[:end]])
     return float(losses.min()), float(losses.max())

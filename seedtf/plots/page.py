@@ -1,4 +1,4 @@
-"""HTML pages of one file each: Jinja templates with a common stylesheet and embedded images."""
+"""HTML pages that consist of one file: Jinja templates with a common stylesheet and embedded images."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ __all__ = ["format_percent", "image_uri", "render_page"]
 
 
 def render_page(package: str, template: str, **values: Any) -> str:
-    """Renders a template that lies beside the modules of a package.
+    """Renders a template that is a file in the folder of a package.
 
-    Every value is escaped, because run, class and file names may hold any character; a lone surrogate
-    becomes ``?``, so that the page can be encoded as UTF-8. The template includes the stylesheet as
-    ``page.css`` and has a filter ``percent``. A page must need nothing outside its file.
+    Every value is escaped, because run, class and file names may contain any character. A character
+    that UTF-8 cannot encode becomes ``?``. The template includes the stylesheet as ``page.css`` and can
+    use the filter ``percent``. A page must not load other files.
 
     Args:
         package: the package's name, such as ``seedtf.evaluation``.
-        template: the file's name in it.
+        template: the name of the file in the package.
         values: the variables of the template.
 
     Raises:
@@ -36,7 +36,7 @@ def render_page(package: str, template: str, **values: Any) -> str:
 
 
 def format_percent(fraction: float | None) -> str:
-    """One decimal and a no-break space; an en dash for None.
+    """A fraction as a percentage with one decimal and a no-break space; an en dash for None.
 
     Example:
         >>> format_percent(0.9653).replace("\\N{NO-BREAK SPACE}", " ")

@@ -15,14 +15,14 @@ from seedtf.plots.base import GREY, TRAIN, VALIDATION, clip_label, new_figure, s
 __all__ = ["MAX_DRAWN_CLASSES", "MAX_NUMBERED_CLASSES", "draw_confusion", "draw_reliability"]
 
 MAX_NUMBERED_CLASSES = 40
-"""With more classes the cells of a confusion matrix have colours only, because text would not fit."""
+"""With more classes, the cells of a confusion matrix have no numbers, which would not fit."""
 
 MAX_DRAWN_CLASSES = 80
-"""With more classes only those with the most mistakes are drawn, which bounds the image's size."""
+"""With more classes, only those with the most mistakes are drawn, to limit the size of the image."""
 
 
 class _Reliability(Protocol):
-    """What is drawn of ``evaluation.metrics.Reliability``: three arrays ``[bins]``, and the ECE."""
+    """The drawn attributes of ``evaluation.metrics.Reliability``: arrays ``[bins]``, and the ECE."""
 
     @property
     def counts(self) -> np.ndarray: ...
@@ -36,10 +36,10 @@ class _Reliability(Protocol):
 
 @default_style
 def draw_confusion(confusion: np.ndarray, class_names: Sequence[str], *, title: str) -> Figure:
-    """The confusion matrix with true classes in rows; a cell shows its count and percentage of the row.
+    """The confusion matrix, true classes in rows; a cell shows a count and the percentage of its row.
 
     The colour of a cell shows the percentage too. If there are more than ``MAX_DRAWN_CLASSES`` classes,
-    only those with the most mistakes (row and column together) are drawn, in their order.
+    only those with the most mistakes (row and column together) are drawn, in the order of the classes.
 
     Args:
         confusion: counts int64 ``[K, K]``.
@@ -72,11 +72,11 @@ def draw_confusion(confusion: np.ndarray, class_names: Sequence[str], *, title: 
 
 @default_style
 def draw_reliability(before: _Reliability, after: _Reliability | None, *, title: str) -> Figure:
-    """Accuracy against confidence, above the number of images in each bin.
+    """Accuracy against confidence, and below it the number of images in each bin.
 
     Args:
-        before: the reliability of the probabilities as the model returns them.
-        after: that of the same probabilities with the temperature applied; None leaves it out.
+        before: the reliability of the probabilities that the model returns.
+        after: the reliability after temperature scaling; None if there is no temperature.
         title: shown above the panels.
     """
     figure = new_figure(5.4, 5.6, title)

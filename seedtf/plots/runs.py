@@ -12,9 +12,9 @@ from seedtf.plots.base import clip_label, new_figure, style_axes
 __all__ = ["MAX_CURVES", "draw_runs"]
 
 MAX_CURVES = 12
-"""More curves than this cannot be told apart."""
+"""The largest number of curves that can be told apart."""
 
-# Okabe and Ito (2008) without yellow, which is not readable on white.
+# The colours of Okabe and Ito (2008), without yellow, which is hard to see on white.
 _COLORS = ("#0072B2", "#D55E00", "#009E73", "#B0508A", "#56B4E9", "#8A6D00")
 _DASHES = ("-", "--")
 
@@ -24,8 +24,8 @@ def draw_runs(runs: Sequence[tuple[str, Sequence[Mapping[str, float]]]]) -> Figu
     """Validation accuracy and validation loss of each run over its epochs.
 
     Args:
-        runs: pairs (name, rows of its history), of which the first ``MAX_CURVES`` are drawn; the rows
-            have the keys epoch, val_loss and val_accuracy, and NaN leaves a gap.
+        runs: pairs of a name and the rows of a history, with the keys epoch, val_loss and
+            val_accuracy; NaN leaves a gap. The first ``MAX_CURVES`` runs are drawn.
 
     Example:
         >>> rows = [{"epoch": 1, "val_loss": 1.0, "val_accuracy": 0.5}]

@@ -23,9 +23,9 @@ from seedtf.plots.base import (
 
 __all__ = ["draw_curves", "draw_schedule"]
 
-# Epochs are marked by dots up to this number of epochs; more dots would merge into the line.
+# With more epochs, the curves have no dots, because they would merge into a thick line.
 _MAX_DOTS = 40
-# A logarithmic axis is used where the median lies below this fraction of the largest value.
+# An axis is logarithmic if the median of its values is below this fraction of the largest one.
 _LOG_SCALE_MEDIAN = 1 / 20
 _PANEL_HEIGHTS = (3, 3, 1.6, 1.2)  # loss, accuracy, learning rate, augmentation strength
 
@@ -46,7 +46,7 @@ def draw_curves(
         rows: history rows, at least one, with the keys epoch (1-based), lr, loss, accuracy, val_loss
             and val_accuracy; NaN leaves a gap.
         title: shown above the panels as plain text; ``$`` does not start a formula.
-        best_epoch: the 1-based epoch to mark; an epoch without a row is not marked.
+        best_epoch: the 1-based epoch to mark, if it has a row.
         planned_lr: the learning rate of every planned epoch, from epoch 1 on, drawn as a dashed line
             behind the rates that were used.
         show_strength: whether a fourth panel shows ``augment_strength``, which must then be a key of
@@ -80,8 +80,8 @@ def draw_curves(
 def draw_schedule(schedule: Callable[[float], float], epochs: float, *, title: str) -> Figure:
     """The learning rate over the whole training, with its highest and its last value marked.
 
-    The vertical axis is logarithmic where the rate is below a twentieth of its highest value for more
-    than half of the training, and linear otherwise.
+    The vertical axis is logarithmic if the rate is below a twentieth of its highest value for more than
+    half of the training, and linear otherwise.
 
     Args:
         schedule: maps an epoch (float, 0.0 is the start) to a rate above 0.

@@ -67,7 +67,7 @@ def write_records(
 
 
 class Console:
-    """Prints a line for each trial and, on a terminal, the progress of the trial that is running.
+    """Prints a line for each trial and, on a terminal, the progress of the running trial.
 
     Prints nothing inside ``report.silent()``.
 
@@ -81,19 +81,19 @@ class Console:
         self._trials = trials
         self._status: tqdm | None = None
 
-    def say(self, name: str, text: str) -> None:
-        """Prints a line with a label of ten columns, as ``report`` does."""
+    def print_line(self, name: str, text: str) -> None:
+        """Prints a line that begins with a label, padded to ten columns as by ``report``."""
         self.clear()
         if not is_silent():
             self._stream.write(f"{name:10}{text}\n")
             self._stream.flush()
 
     def progress(self, text: str) -> None:
-        """Shows ``text`` on a terminal until the next line or text."""
+        """On a terminal, shows ``text`` until the next call of a method."""
         if not self._stream.isatty() or is_silent():
             return
         if self._status is None:
-            # with a bar, even of width 0, tqdm cuts the text at the width of the terminal
+            # tqdm cuts the text at the width of the terminal only if there is a bar, here of width 0.
             layout = "{desc}{bar:0}"
             self._status = tqdm(
                 bar_format=layout, dynamic_ncols=True, leave=False, file=self._stream
@@ -112,7 +112,7 @@ class Console:
             f"best {best.val_loss:.4f} in trial {best.number}" if best else "no best yet",
             f"left {format_duration(self._seconds_left(rows))}",
         ]
-        self.say(f"trial {row.number}", "  ".join([*figures, as_flags(row.values)]))
+        self.print_line(f"trial {row.number}", "  ".join([*figures, as_flags(row.values)]))
 
     def clear(self) -> None:
         """Removes the text of ``progress``."""
@@ -134,21 +134,23 @@ def as_flags(values: Mapping[str, Any]) -> str:
 
 
 def print_best(console: Console, tune_dir: Path, study: str, rows: Sequence[TrialRow]) -> None:
-    """Prints the last lines: the best trial, its flags, the files of the search, and ``RESULT``."""
+    """Prints the best trial, its flags, the files of the search and, last, the ``RESULT`` line."""
     best = best_row(rows)
     if best is None:
-        console.say("best", "no trial has completed its training")
+        console.print_line("best", "no trial has completed its training")
         return
     flagfile = tune_dir / "best.txt"
-    console.say(
+    console.print_line(
         "best",
         f"trial {best.number}: validation accuracy {best.val_accuracy:.4f}, loss "
         f"{best.val_loss:.4f}; it is the best of {len(rows)} trials, so expect less with another seed",
     )
-    console.say("flagfile", shlex.join(flagfile.read_text(encoding="utf-8").split("\n")[:-1]))
-    console.say("table", str(tune_dir / "trials.csv"))
-    console.say("image", str(tune_dir / "importance.png"))
-    console.say("train", f"seedtf train --flagfile={shlex.quote(str(flagfile))}")
+    console.print_line(
+        "flagfile", shlex.join(flagfile.read_text(encoding="utf-8").split("\n")[:-1])
+    )
+    console.print_line("table", str(tune_dir / "trials.csv"))
+    console.print_line("image", str(tune_dir / "importance.png"))
+    console.print_line("train", f"seedtf train --flagfile={shlex.quote(str(flagfile))}")
     counts = {name: sum(row.outcome == name for row in rows) for name in OUTCOMES}
     result = {
         "study": study,
@@ -159,4 +161,4 @@ def print_best(console: Console, tune_dir: Path, study: str, rows: Sequence[Tria
         "val_accuracy": best.val_accuracy,
         **counts,
     }
-    console.say("RESULT", json.dumps(result))
+    console.print_line("RESULT", json.dumps(result))

@@ -1,4 +1,4 @@
-"""Runs a hyperparameter search: draws values, trains the trials, prunes, records and continues."""
+"""Runs a hyperparameter search: draws values, trains and prunes trials, and records the results."""
 
 from __future__ import annotations
 
@@ -43,7 +43,8 @@ from seedtf.tuning.trial import (
 
 __all__ = ["Search", "search"]
 
-# A full disk or a broken driver fails every trial; a bad combination of values fails some.
+# After this many failures in a row the search ends: a bad combination of values lets some trials fail,
+# but a full disk or a broken driver all of them.
 _MAX_FAILURES_IN_A_ROW = 3
 
 
@@ -81,11 +82,11 @@ def search(
 
     An interrupted trial resumes from its own state, and the values of a trial depend only on the
     seed, its number and the trials before it. An interrupted search therefore ends with the same
-    result as an uninterrupted one. Trials are compared by their lowest validation loss, which is the
-    loss of the model that they keep.
+    result as an uninterrupted one. Trials are compared by their lowest validation loss, which is that
+    of their best model.
 
     Args:
-        plan: what to search.
+        plan: the settings of the search.
         command: the command that trains; ``--flagfile=`` or ``--resume=`` is appended to it.
         stream: where to print; standard output by default.
 
@@ -93,8 +94,8 @@ def search(
         All trials of the study that have ended, by number.
 
     Raises:
-        UserError: no trial has trained yet and one cannot; several trials fail in a row; the storage
-            or the folder is or becomes unusable; or optuna is not installed.
+        UserError: the first trial cannot train, several trials fail in a row, the storage or the folder
+            cannot be used, or optuna is not installed.
         StoppedError: SIGTERM or SIGINT was received; the same command continues the search.
     """
     optuna = import_optuna()
@@ -139,10 +140,12 @@ class _Searcher:
         plan, console = self._plan, self._console
         storage = mask_password(plan.storage) if plan.storage else str(plan.tune_dir / "study.db")
         ended = _count_ended(self._study.rows())
-        console.say("search", ", ".join(map(str, plan.space)))
-        console.say("study", f"{plan.study} in {storage}, {ended} of {plan.trials} trials ended")
+        console.print_line("search", ", ".join(map(str, plan.space)))
+        console.print_line(
+            "study", f"{plan.study} in {storage}, {ended} of {plan.trials} trials ended"
+        )
         for trial in self._study.interrupted_trials(self._owner, shared=bool(plan.storage)):
-            console.say("resume", f"trial {trial.number}, which was interrupted")
+            console.print_line("resume", f"trial {trial.number}, which was interrupted")
             self._run_trial(trial)
         while _count_ended(self._study.rows()) < plan.trials:
             self._check_stop("between two trials")
@@ -173,7 +176,7 @@ class _Searcher:
     def _train(self, trial: Any, values: dict[str, Any]) -> tuple[str, History, str]:
         """Trains one trial; returns its outcome, its history and the reason for a failure."""
         run_dir, log = self._run_dir(trial.number), self._trial_path(trial.number, ".log")
-        # The search may have been interrupted after it decided to prune this trial.
+        # An earlier process may have been interrupted when it had decided to prune this trial.
         if self._study.should_prune(trial):
             return PRUNED, finished_epochs(run_dir), ""
         num_reported = -1
@@ -193,7 +196,7 @@ class _Searcher:
                     self._check_stop(self._where_stopped(trial.number))
                 self._console.progress(self._progress(trial.number, history))
                 time.sleep(POLL_SECONDS)
-        if code == StoppedError.exit_code:  # The signal went to the trial's process only.
+        if code == StoppedError.exit_code:  # Only the process of the trial received the signal.
             self._stop.name = self._stop.name or "a signal"
             self._check_stop(self._where_stopped(trial.number))
         if code == DivergedError.exit_code:
@@ -216,7 +219,7 @@ class _Searcher:
     def _report_failure(
         self, number: int, history: History, reason: str, rows: Sequence[TrialRow]
     ) -> None:
-        """Prints why a trial failed; raises UserError where it is likely that all others would fail."""
+        """Prints why a trial failed; raises UserError if all other trials would probably fail too."""
         self._failures_in_a_row += 1
         log = self._trial_path(number, ".log")
         if not history and not _count_ended(rows):
@@ -226,7 +229,7 @@ class _Searcher:
                 f"{self._failures_in_a_row} trials failed in a row, the last one with: {reason} (see "
                 f"{log}); correct that, then repeat the same command to continue"
             )
-        self._console.say("failed", f"trial {number}: {reason} (see {log})")
+        self._console.print_line("failed", f"trial {number}: {reason} (see {log})")
 
     def _write(self, rows: Sequence[TrialRow]) -> None:
         plan = self._plan

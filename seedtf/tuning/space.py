@@ -1,4 +1,4 @@
-"""The search space of ``seedtf tune``: flags with their ranges, and the arithmetic of the ranges.
+"""The search space of ``seedtf tune``: the flags that can be searched, with their ranges.
 
 Nothing here imports TensorFlow or Optuna.
 """
@@ -30,7 +30,7 @@ class Dimension:
         low, high: the ends of the range; both 0 if there are ``choices``.
         step: the distance between neighbouring values, starting at ``low``; 0 means a logarithmic
             range, for which ``low`` is above 0.
-        choices: the possible values if they are not a range; else empty.
+        choices: the possible values; empty for a range.
     """
 
     name: str
@@ -40,7 +40,7 @@ class Dimension:
     choices: tuple[Any, ...] = ()
 
     def round_for_flag(self, value: Any) -> Any:
-        """Returns ``value`` as the flag gets it, without the rounding noise of the last digits.
+        """Returns ``value`` rounded to the digits that are passed to the flag.
 
         A value of a logarithmic range has three significant digits, any other number ten decimals.
 
@@ -73,7 +73,7 @@ class Dimension:
         return self.round_for_flag(self.low + round((clipped - self.low) / self.step) * self.step)
 
     def ends(self) -> tuple[Any, ...]:
-        """Returns the ends of the range, or all choices: the flag must accept each of them."""
+        """Returns the ends of the range, or all choices."""
         return self.choices or (self.low, self.high)
 
     def choice_labels(self) -> tuple[str, ...]:
@@ -128,12 +128,12 @@ def choose_space(search: str, given: Collection[str], config: TrainConfig) -> li
 
     Args:
         search: names separated by commas; empty for ``BY_DEFAULT``.
-        given: the flags that the user has set; they are fixed.
+        given: the flags that the user has set, which are therefore not searched.
         config: the fixed values; the range of lr lies around the rate that ``config`` would use.
 
     Raises:
-        UserError: a name cannot be searched or is fixed, the other flags do not allow a range, or no
-            flag is left to search.
+        UserError: a name cannot be searched or is fixed, a fixed flag does not allow the whole range of
+            another one, or no flag is left to search.
     """
     names = [name.strip().lstrip("-") for name in search.split(",") if name.strip()]
     for name in names:
@@ -163,7 +163,7 @@ def choose_space(search: str, given: Collection[str], config: TrainConfig) -> li
 
 
 def first_values(space: Iterable[Dimension], config: TrainConfig) -> dict[str, Any]:
-    """Returns the values of the first trial: the defaults of ``seedtf train``, or the nearest ones."""
+    """Returns the values of the first trial: those in the ranges nearest to the defaults of train."""
     defaults = {
         **config.as_dict(),
         "batch_size": config.batch_size or DEFAULT_BATCH_SIZE,
@@ -184,7 +184,7 @@ def _around_default(dimension: Dimension, config: TrainConfig) -> Dimension:
 
 
 def _check_ends(space: Iterable[Dimension], config: TrainConfig) -> None:
-    """Raises UserError before the search, not in the first trial that draws a forbidden value."""
+    """Raises UserError if the fixed flags do not allow an end of a range, so that no trial fails."""
     for dimension in space:
         for value in dimension.ends():
             try:

@@ -1,4 +1,4 @@
-"""Opening a study of Optuna: its database, its sampler and its pruner."""
+"""Opens a study of Optuna, with its database, sampler and pruner."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ def open_study(
 
 @contextmanager
 def storage_errors(optuna: Any, storage: str, tune_dir: Path) -> Iterator[None]:
-    """Turns database errors of the body into one line; arguments as in ``open_study``.
+    """Turns database errors in the ``with`` block into a UserError; arguments as in ``open_study``.
 
     Raises:
         UserError: the database is missing, full, locked for too long or damaged.
@@ -100,8 +100,8 @@ def storage_errors(optuna: Any, storage: str, tune_dir: Path) -> Iterator[None]:
         yield
     except (optuna.exceptions.StorageInternalError, SQLAlchemyError) as error:
         raise UserError(
-            f"--storage={mask_password(url)}: lost ({_cause(error, url)}); repeat the same command "
-            "to continue"
+            f"--storage={mask_password(url)}: the database failed ({_cause(error, url)}); repeat the "
+            "same command to continue"
         ) from error
 
 
@@ -121,13 +121,13 @@ def _url(storage: str, tune_dir: Path) -> str:
 
 
 def _cause(error: BaseException, url: str) -> str:
-    """The first line of the driver's own error, or which driver to install if it is missing."""
+    """The first line of the database driver's error, or the name of a driver that is not installed."""
     cause: BaseException | None = error
     while cause is not None:
         if isinstance(cause, ModuleNotFoundError):
             return f"Python's driver {cause.name} for it is not installed; pip install it"
         cause = cause.__cause__ or cause.__context__
-    # Optuna's own message for every error is that a value may be too long.
+    # Optuna's own message is the same for every error (a value may be too long), so it is not used.
     while error.__cause__ is not None:
         error = error.__cause__
     text = str(error).replace(url, mask_password(url)).strip()
@@ -137,7 +137,7 @@ def _cause(error: BaseException, url: str) -> str:
 def _sampler(optuna: Any, seed: int) -> Any:
     """Tree-structured Parzen estimators (Bergstra et al. 2011), seeded by (seed, trial, flag) alone.
 
-    A sampler that lives as long as the search would repeat its first draws after each restart.
+    A single seeded sampler for the whole search would repeat its first draws after each restart.
     """
 
     class Sampler(optuna.samplers.BaseSampler):

@@ -38,10 +38,11 @@ class Study:
         self._epochs = epochs
 
     def check_same_search(self, config: TrainConfig) -> None:
-        """Compares the search with the study's; a new study records it and queues its first trial.
+        """Checks that the study was started with the same flags and ranges.
 
-        The first trial has the default values. A study whose trials have all failed counts as new.
-        Flags that change no number, such as the folder of the images, may differ between machines.
+        A new study records them and queues a first trial with the default values. A study whose trials
+        have all failed counts as new. Flags that do not change the results, such as the folder of the
+        images, may differ, for example between machines.
 
         Raises:
             UserError: the study was started with other flags or ranges.
@@ -68,9 +69,9 @@ class Study:
         """Yields the trials of ``owner`` that were interrupted.
 
         Args:
-            owner: the identifier of the folder, which is locked, so that no trial of it runs now.
-            shared: whether other folders use the same database. If not, all of its trials belong to
-                this folder, also one that was interrupted before its owner was recorded.
+            owner: the identifier of the folder. The folder is locked, so none of its trials runs now.
+            shared: whether other folders use the same database. If not, all trials in it belong to this
+                folder, even one that was interrupted before its owner was recorded.
         """
         for frozen in self._study.get_trials(deepcopy=False, states=(self._states.RUNNING,)):
             if not shared or frozen.user_attrs.get("owner", "") == owner:
@@ -81,7 +82,7 @@ class Study:
         return self._study.ask()
 
     def suggest(self, trial: Any) -> dict[str, Any]:
-        """Returns the values of a trial's flags; they are the same if it is called again."""
+        """Returns the values of a trial's flags, drawn in the first call and then kept."""
         return {
             dimension.name: dimension.round_for_flag(_suggest(trial, dimension))
             for dimension in self._space
@@ -99,7 +100,7 @@ class Study:
         return False
 
     def should_prune(self, trial: Any) -> bool:
-        """Whether to prune a trial now; after its last epoch pruning would save nothing."""
+        """Whether to prune a trial now; never after its last epoch, when pruning would save nothing."""
         reported = self._reported_epochs(trial)
         return bool(reported) and max(reported) < self._epochs and trial.should_prune()
 
@@ -120,7 +121,7 @@ class Study:
         elif outcome == FAILED:
             self._study.tell(trial, state=self._states.FAIL)
         else:
-            # That a trial diverged is as bad a sign for its values as a high loss.
+            # A diverged trial counts as pruned: its values are as bad as those of a pruned trial.
             self._study.tell(trial, state=self._states.PRUNED)
 
     def rows(self) -> list[TrialRow]:
@@ -129,10 +130,10 @@ class Study:
         return [self._row(trial) for trial in self._study.get_trials(deepcopy=False, states=states)]
 
     def importances(self) -> dict[str, float]:
-        """Returns how much each flag separates the best tenth of the completed trials, 0 to 1.
+        """Returns how important each flag is for being among the best tenth of the completed trials.
 
-        The values sum to 1 (PED-ANOVA: Watanabe, Bansal, Hutter 2023). Empty if there are too few
-        trials.
+        The values are from 0 to 1 and sum to 1 (PED-ANOVA: Watanabe, Bansal, Hutter 2023). Empty if
+        there are too few trials.
         """
         states = (self._states.COMPLETE,)
         if len(self._study.get_trials(deepcopy=False, states=states)) < _MIN_TRIALS_FOR_IMPORTANCE:
@@ -166,18 +167,18 @@ class Study:
         )
 
     def _compare(self, flags: Mapping[str, Any], ranges: Mapping[str, str]) -> None:
-        name_of_study = repr(self._study.study_name)
+        study_name = repr(self._study.study_name)
         saved_flags = self._study.user_attrs.get("flags", {})
         saved_ranges = self._study.user_attrs.get("ranges", {})
         remedy = "use the same value, or start another search with --study and --out"
         for name, value in flags.items():
             if name in saved_flags and saved_flags[name] != value:
                 raise UserError(
-                    f"--{name}={value}: the study {name_of_study} has {saved_flags[name]!r}; {remedy}"
+                    f"--{name}={value}: the study {study_name} has {saved_flags[name]!r}; {remedy}"
                 )
         if saved_ranges != ranges:
             raise UserError(
-                f"--search={','.join(ranges)}: the study {name_of_study} searches "
+                f"--search={','.join(ranges)}: the study {study_name} searches "
                 f"{', '.join(saved_ranges.values())}; {remedy}"
             )
 

@@ -36,11 +36,11 @@ class TrialRow:
     Attributes:
         number: its number in the study, from 0.
         outcome: one of ``OUTCOMES``.
-        val_loss, val_accuracy: those of its best epoch, or of its last epoch if it was pruned; NaN if
-            there is none.
+        val_loss, val_accuracy: of its best epoch, or of its last epoch if it was pruned; NaN if there
+            is none.
         epochs: the number of epochs trained.
         seconds: how long its processes ran.
-        values: the searched flags as the run got them.
+        values: the values of the searched flags, as passed to the run.
     """
 
     number: int
@@ -53,7 +53,7 @@ class TrialRow:
 
 
 def best_row(rows: Sequence[TrialRow]) -> TrialRow | None:
-    """Returns the trial with the lowest validation loss of those with the outcome ``done``, if any."""
+    """Returns the ``done`` trial with the lowest validation loss; None if no trial is done."""
     done = [row for row in rows if row.outcome == DONE]
     return min(done, key=lambda row: (row.val_loss, row.number)) if done else None
 
