@@ -1,4 +1,4 @@
-"""Exports a finished run as a SavedModel; keeps it only if it predicts as the evaluation does."""
+"""Exports a finished run as a SavedModel, which must predict as the evaluation does."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ __all__ = ["Exported", "export_run"]
 _BATCH_SIZE = 32
 _CALIBRATION_IMAGES = 100
 _MAX_COMPARED_IMAGES = 1000
-"""Largest number of images on which a LiteRT or ONNX file is compared, because the pixels of all of
-them are sent to the worker process in one file."""
+"""The largest number of images on which a LiteRT or ONNX file is compared, because the pixels of all
+these images are sent to the worker process in one file."""
 
 
 @dataclass(frozen=True)
@@ -43,9 +43,9 @@ class Exported:
 
     Attributes:
         folder: folder of the version.
-        version: its number.
-        temperature: divides the logits; 1.0 if no evaluation fitted one.
-        temperature_fitted: whether an evaluation fitted it.
+        version: the number of the version.
+        temperature: divides the logits; 1.0 if no evaluation fitted a temperature.
+        temperature_fitted: whether an evaluation fitted the temperature.
         rows: the comparison of each format, the SavedModel's first.
     """
 
@@ -57,7 +57,7 @@ class Exported:
 
     @property
     def refused(self) -> tuple[Parity, ...]:
-        """The rows of the formats that were not kept."""
+        """The rows of the formats that were left out because they predict differently."""
         return tuple(row for row in self.rows if row.fault)
 
     def as_json(self) -> str:
@@ -87,14 +87,14 @@ def export_run(
     """Writes the next version to ``out_dir``, and ``out_dir``/parity.json.
 
     The folder of the version appears only after the SavedModel has predicted every image as the
-    float32 model does, in a process that can import neither Keras nor seedtf. Other formats are
-    written to its
-    ``assets.extra``; one that disagrees is left out, and its row says so. For a model trained in mixed
-    precision, ``as_trained`` in parity.json compares the trained model with the float32 one.
+    float32 model does, in a process that can import neither Keras nor seedtf. Other formats are files
+    in its ``assets.extra``. A format that predicts differently is left out, with the reason in its row.
+    For a model trained in mixed precision, ``as_trained`` in parity.json compares the trained model
+    with the float32 one.
 
     Args:
-        run: a finished run, or a folder of ``seedtf folds``, whose runs are then averaged.
-        out_dir: the folder of versions, which is a server's base path.
+        run: a finished run, or several runs that are averaged.
+        out_dir: the folder of versions, which is the base path of a model server.
         store: labelled images.
         records: int64 ``[N]``, the images of ``store`` to compare.
         formats: keys of ``OPTIONAL_FORMATS`` to write beside the SavedModel.
@@ -112,8 +112,8 @@ def export_run(
     """
     with new_version(out_dir) as version:
         checkpoint = run.checkpoint.stem if run.checkpoint else ""
-        # A temperature fits a single run, not the mean of several, and no image is left to fit one for
-        # the mean.
+        # The temperature of a single run does not suit the mean of several runs, and no images are left
+        # on which one could be fitted for the mean.
         report = run.paths.report_paths(checkpoint=checkpoint)
         fitted = None if run.members else read_temperature(report)
         temperature = 1.0 if fitted is None else fitted
@@ -185,7 +185,7 @@ def _write_saved_model(
 def _write_formats(
     folder: Path, formats: Sequence[str], module: ServingModule, run: Run, reference: _Reference
 ) -> list[Parity]:
-    """Converts to each format and compares; deletes a file that disagrees. Returns a row per format."""
+    """Converts to each format, and deletes a file that predicts differently; returns all rows."""
     if not formats:
         return []
     count = len(reference.records)
@@ -213,7 +213,7 @@ def _probabilities(
     records: np.ndarray,
     temperature: float,
 ) -> np.ndarray:
-    """The probabilities that ``models`` predict as in an evaluation, float32 ``[N, K]``, scaled."""
+    """The mean probabilities of ``models``, predicted as in an evaluation: float32 ``[N, K]``."""
     with _without_tensor_float_32():
         predictions = predict_store(
             make_ensemble(models, weights=run.weights), store, records, _BATCH_SIZE

@@ -1,4 +1,4 @@
-"""The classifier as LiteRT and ONNX files: pixels in, probabilities out, no image decoding.
+"""Converts a classifier to LiteRT and ONNX files, from pixels to probabilities, without image decoding.
 
 Input is RGB in 0–255 at the model's size: float32 ``[1, S, S, 3]`` (``litert``), uint8
 ``[1, S, S, 3]`` (``litert_int8``, weights and activations in 8 bits), float32 ``[B, S, S, 3]``
@@ -32,7 +32,7 @@ class _Format:
 
     Attributes:
         file: name of its file in assets.extra.
-        runtime: the argument of ``parity_worker`` that runs it.
+        runtime: the name of the library that runs the file, as ``parity_worker`` takes it.
         packages: packages of the extra ``[export]`` that conversion and comparison import.
     """
 
@@ -133,15 +133,15 @@ def _in_float32(config: Any) -> Any:
 def _litert_converter(module: ServingModule) -> Any:
     spec = tf.TensorSpec([1, *module.image_shape], tf.float32, "pixels")
     graph = tf.function(module.serve_pixels, autograph=False).get_concrete_function(spec)
-    # Conversion from a concrete function freezes the variables; converted from a SavedModel, the
-    # file would predict NaN.
+    # Conversion from a concrete function freezes the variables. A file that is converted from a
+    # SavedModel would predict NaN.
     return tf.lite.TFLiteConverter.from_concrete_functions([graph], module)
 
 
 def _litert_int8(module: ServingModule, calibration: np.ndarray) -> bytes:
     images = calibration.astype(np.float32)
-    # One black and one white pixel extend the input range to 0–255, so that scale is 1 and zero
-    # point 0: a uint8 pixel is its own quantized value.
+    # One black and one white pixel extend the input range to 0–255, so that the scale is 1 and the zero
+    # point 0: a quantized uint8 pixel then equals the pixel.
     images[0, 0, 0], images[0, -1, -1] = 0.0, 255.0
 
     def samples() -> Iterator[list[np.ndarray]]:
@@ -161,7 +161,6 @@ def _onnx(module: ServingModule) -> bytes:
 
     spec = tf.TensorSpec([None, *module.image_shape], tf.float32, "pixels")
     graph = tf.function(module.serve_pixels, autograph=False).get_concrete_function(spec)
-    # tf2onnx's own freezing turns captured constants, as in keras.layers.Normalization, into inputs.
     frozen = freeze_variables(graph)
     (pixels,), (probabilities,) = frozen.inputs, frozen.outputs
     proto, _ = tf2onnx.convert.from_graph_def(
@@ -176,7 +175,7 @@ def _onnx(module: ServingModule) -> bytes:
 
 
 def _erfc(graph: Any, node: Any, name: str, arguments: list[Any]) -> None:
-    """Writes Erfc, which ``tf.nn.gelu`` uses and tf2onnx does not know, as 1 - Erf."""
+    """Replaces Erfc, which ``tf.nn.gelu`` uses but tf2onnx does not support, by 1 - Erf."""
     shapes, dtypes = node.output_shapes, node.output_dtypes
     one = graph.make_const(f"{name}_one", np.ones([], np.float32))
     erf = graph.make_node("Erf", node.input, name=f"{name}_erf", shapes=shapes, dtypes=dtypes)
@@ -187,7 +186,7 @@ def _erfc(graph: Any, node: Any, name: str, arguments: list[Any]) -> None:
 
 @contextmanager
 def _errors_only_logging() -> Iterator[None]:
-    """Suppresses the converters' progress messages; exceptions still propagate."""
+    """Hides the converters' log messages below the level ERROR."""
     loggers = [logging.getLogger(name) for name in ("tensorflow", "tf2onnx", "absl")]
     levels = [logger.level for logger in loggers]
     for logger in loggers:

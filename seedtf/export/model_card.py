@@ -1,4 +1,4 @@
-"""The model card of a run: what the model is for, how well it was measured to do it, and its limits."""
+"""The model card of a run: data, measured accuracy, limits and training of the model."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ _MAX_CONFUSED = 5
 
 
 def model_card(run_dir: Any, name: str) -> str:
-    """The text of README.md: Markdown, with the header that Hugging Face reads.
+    """The model card in Markdown, with the metadata header that Hugging Face reads.
 
-    Everything in it comes from the files of the run, so it states nothing that was not measured.
+    All numbers come from the files of the run, so they were measured.
 
     Args:
         run_dir: a run that ``seedtf evaluate`` has evaluated.
@@ -51,7 +51,7 @@ def model_card(run_dir: Any, name: str) -> str:
 
 
 def _header(settings: Mapping[str, Any]) -> str:
-    """The YAML block of a model card; the licence is left out, because only the owner knows it."""
+    """The YAML header of a model card. It states no licence, because only the owner can choose one."""
     lines = ["---", "library_name: tf-keras", "pipeline_tag: image-classification"]
     tags = ["seedtf", short_name(str(settings.get("model", "")))]
     lines += ["tags:", *(f"- {json.dumps(tag)}" for tag in tags if tag), "---"]
@@ -63,9 +63,9 @@ def _summary(settings: Mapping[str, Any], report: Mapping[str, Any]) -> str:
     low, high = report["accuracy_interval_95"]
     return (
         f"An image classifier of {len(names)} classes: {short_name(settings['model'])} at "
-        f"{settings['image_size']} pixels. On {report['images']} validation images, which did not "
-        f"train it but chose its best epoch, {report['accuracy']:.1%} of the answers were correct "
-        f"(95 % interval {low:.1%} to {high:.1%})."
+        f"{settings['image_size']} pixels. On {report['images']} validation images, which were used to "
+        f"choose the best epoch but not for training, {report['accuracy']:.1%} of the answers were "
+        f"correct (95 % interval {low:.1%} to {high:.1%})."
     )
 
 
@@ -141,14 +141,14 @@ def _training(
     licence = environment.get(WEIGHTS_LICENCE)
     stated = f" (licence: {_text(licence)})" if licence else ""
     return (
-        f"{settings['epochs']} epochs with `--recipe={settings.get('recipe')}`, first weights: "
+        f"{settings['epochs']} epochs with `--recipe={settings.get('recipe')}`, initial weights: "
         f"{first}{stated}. `config.json` has every flag. seedtf {environment.get('seedtf')}, "
         f"TensorFlow {environment.get('tensorflow')}, {environment.get('device')}."
     )
 
 
 def _split_counts(paths: RunPaths, names: Sequence[str]) -> dict[str, Counter[str]]:
-    """The number of images of each class on each side of the split."""
+    """The number of training, validation and test images of each class."""
     counts: dict[str, Counter[str]] = {name: Counter() for name in names}
     try:
         with paths.split.open(newline="", encoding="utf-8") as file:
@@ -174,5 +174,5 @@ def _number(value: float | None) -> str:
 
 
 def _text(text: str) -> str:
-    """``text`` on one line, without characters that would end a cell of a table or start a tag."""
+    """``text`` on one line, with characters escaped that would end a table cell or start a tag."""
     return " ".join(text.split()).replace("\\", "\\\\").replace("|", "\\|").replace("<", "&lt;")

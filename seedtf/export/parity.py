@@ -40,8 +40,8 @@ class Parity:
         top1_agreement: fraction of images for which both predict the same class.
         max_abs_difference: largest absolute difference of a probability; None if one is not finite, the
             shapes differ, or the class names are in another order.
-        refused: files for which the export predicted nothing, each with its status.
-        seconds: time that the worker process took to load the model and predict.
+        refused: files that the export did not classify, each with its status.
+        seconds: time that the worker process took to load the model and to predict.
     """
 
     format: str
@@ -54,7 +54,7 @@ class Parity:
 
     @classmethod
     def of(cls, name: str, result: dict[str, Any]) -> Parity:
-        """The row of a format from what ``parity_worker.evaluate`` returned."""
+        """The row of the format ``name``, from the result of ``parity_worker.evaluate``."""
         return cls(name, **{**result, "refused": tuple(result["refused"])})
 
     @property
@@ -85,7 +85,7 @@ class Parity:
 
     @property
     def warning(self) -> bool:
-        """Whether an int8 file agrees so rarely that the user is warned."""
+        """Whether to warn the user that an int8 file often predicts another class."""
         return self.format == "litert_int8" and self.top1_agreement < INT8_WARNING
 
     def as_row(self) -> dict[str, Any]:
@@ -156,8 +156,8 @@ def _run_worker(name: str, runtime: str, model: Path, request: dict[str, np.ndar
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "request.npz"
         np.savez(path, **request)  # type: ignore[arg-type]
-        # -I isolates the child from user packages, PYTHON* variables and the working directory;
-        # it runs on the CPU because this process holds the memory of the GPU.
+        # -I isolates the child from user packages, PYTHON* variables and the working directory. The
+        # child runs on the CPU, because this process holds the memory of the GPU.
         completed = subprocess.run(
             [sys.executable, "-I", parity_worker.__file__, runtime, str(model), str(path)],
             capture_output=True,

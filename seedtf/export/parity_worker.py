@@ -2,12 +2,12 @@
 
     python -I parity_worker.py RUNTIME MODEL REQUEST.npz
 
-This process can import neither seedtf nor Keras; RUNTIME (``tensorflow``, ``litert`` or ``onnx``) is
-the one library that runs MODEL. REQUEST.npz holds the expected ``probabilities``, float32 ``[N, K]``,
-and either ``class_names`` ``[K]`` and ``files`` ``[N]`` (paths, which the script reads and sends as
-bytes) or ``pixels`` uint8 ``[N, S, S, 3]``. The last line of stdout is JSON: ``runtime``, ``images``,
-``top1_agreement`` (fraction), ``max_abs_difference`` (of probabilities; null if any is not finite),
-``refused`` (files whose status is not ok), ``seconds``.
+This process can import neither seedtf nor Keras. RUNTIME (``tensorflow``, ``litert`` or ``onnx``) is
+the only library that it uses to run MODEL. REQUEST.npz contains the expected ``probabilities``, float32
+``[N, K]``, and either ``class_names`` ``[K]`` and ``files`` ``[N]`` (paths of images) or ``pixels``,
+uint8 ``[N, S, S, 3]``. The last line of stdout is JSON: ``runtime``, ``images``, ``top1_agreement``
+(fraction), ``max_abs_difference`` (of probabilities; null if any is not finite), ``refused`` (files
+whose status is not ok), ``seconds``.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ _BATCH_SIZE = 32
 def run_tensorflow(model: str, request: Any) -> tuple[np.ndarray, list[str], str]:
     """Predictions of the signature ``serving_default`` for whole files.
 
-    A row becomes NaN where ``classes`` and ``scores`` do not match ``probabilities``: the names that a
-    client reads must have the same order as the numbers.
+    The row of an image becomes NaN if ``classes`` and ``scores`` do not match ``probabilities``,
+    because a client would then read a wrong class name.
 
     Returns:
         float32 ``[N, K]``, the refused files with their status, and the runtime's version.
@@ -53,7 +53,7 @@ def run_tensorflow(model: str, request: Any) -> tuple[np.ndarray, list[str], str
 
 
 def run_litert(model: str, request: Any) -> tuple[np.ndarray, list[str], str]:
-    """Predictions of a LiteRT file, one image at a time; returns as ``run_tensorflow`` does."""
+    """Predictions of a LiteRT file, one image at a time; see ``run_tensorflow`` for the result."""
     import ai_edge_litert  # noqa: PLC0415
     from ai_edge_litert.interpreter import Interpreter  # noqa: PLC0415
 
@@ -69,7 +69,7 @@ def run_litert(model: str, request: Any) -> tuple[np.ndarray, list[str], str]:
 
 
 def run_onnx(model: str, request: Any) -> tuple[np.ndarray, list[str], str]:
-    """Predictions of an ONNX file, in batches; returns as ``run_tensorflow`` does."""
+    """Predictions of an ONNX file, in batches; see ``run_tensorflow`` for the result."""
     import onnxruntime  # noqa: PLC0415
 
     session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
@@ -82,7 +82,7 @@ def run_onnx(model: str, request: Any) -> tuple[np.ndarray, list[str], str]:
 
 
 def compare(actual: np.ndarray, expected: np.ndarray) -> tuple[float, float | None]:
-    """Top-1 agreement in 0–1, and the largest absolute difference of two ``[N, K]``.
+    """Top-1 agreement in 0–1, and the largest absolute difference of two arrays ``[N, K]``.
 
     Returns:
         ``(0.0, None)`` if the shapes differ or an actual value is not finite.
@@ -111,7 +111,7 @@ def evaluate(runtime: str, model: str, request: dict[str, Any]) -> dict[str, Any
 
 
 def main(runtime: str, model: str, request_path: str) -> None:
-    """Makes seedtf and Keras impossible to import, then writes the comparison to stdout."""
+    """Prevents the import of seedtf and Keras, then writes the comparison to stdout."""
     for name in ("seedtf", "keras"):
         sys.modules[name] = None  # type: ignore[assignment]
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")

@@ -1,4 +1,4 @@
-"""A folder that can be handed on: the newest export of a run, its flags, and a model card."""
+"""Publishes a run, as a folder or on Hugging Face: the newest export, the flags, and a model card."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ _CARD, _MODEL = "README.md", "saved_model"
 
 
 def publish_run(run_dir: str | os.PathLike[str], out: str) -> str:
-    """Writes the folder, or uploads it to Hugging Face, and returns where it is.
+    """Writes a folder, or uploads it to Hugging Face; returns its path or address.
 
-    It holds the newest SavedModel of the run with its other formats, ``config.json``, the class names,
-    and a model card as ``README.md``.
+    It contains the newest SavedModel of the run with its other formats, ``config.json``, the class
+    names, and a model card as ``README.md``.
 
     Args:
         run_dir: a run that was evaluated and exported.

@@ -1,13 +1,14 @@
-"""The graph that is served, from file bytes or pixels to class names; no Python and no custom op.
+"""The graph that is served, from file bytes or pixels to class names, without Python or custom ops.
 
-The graph checks the header of every file as training does (``header_graph``) and decodes and resizes
-with training's own functions. A file that is refused or corrupt gets its ``status`` and zero
-probabilities; the rest of its batch is classified as usual. For that, decoding runs in a
-``tf.data.Dataset`` inside the signature, whose ``ignore_errors`` drops what a decoder rejects.
+The graph checks the header of every file as training does (``header_graph``), and decodes and resizes
+with the functions that training uses. A file that is refused or corrupt gets a ``status`` and zero
+probabilities; the other files of the batch are classified as usual. To make this possible, files are
+decoded in a ``tf.data.Dataset`` inside the signature, whose ``ignore_errors`` drops files that a
+decoder rejects.
 
-A whole request fails only for an input of another dtype or shape than the signature's, for images of
-zero height or width passed to ``image``, and when memory runs out. Damage that a decoder
-cannot detect, such as a flipped bit inside JPEG data, is classified as if the image were intact.
+A whole request fails only if an input has another dtype or shape than the signature, if images passed
+to ``image`` have zero height or width, or if memory runs out. An image with damage that a decoder
+cannot detect, such as a flipped bit inside JPEG data, is classified as if it were intact.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from seedtf.model.network import HEAD
 __all__ = ["ServingModule", "decode_batch"]
 
 _CORRUPT = STATUSES.index("corrupt")
-# A file of more pixels is decoded alone: the memory for one of 100 megapixels is up to 1.1 GB.
+# A larger image is decoded alone, because decoding 100 megapixels takes up to 1.1 GB of memory.
 _LARGE_PIXELS = 25_000_000
 _TINY = float(np.finfo(np.float32).tiny)  # the logarithm of a probability of 0 would be infinite
 
@@ -45,7 +46,7 @@ def decode_batch(image_bytes: tf.Tensor, size: int) -> tuple[tf.Tensor, tf.Tenso
         An image whose status is not 0 (ok) is black.
     """
     count = tf.size(image_bytes, out_type=tf.int64)
-    # Append an empty file, so that the datasets below have an element if B is 0; removed at the end.
+    # Append an empty file, so that the datasets are not empty if B is 0; its row is removed at the end.
     contents = tf.concat([image_bytes, [""]], 0)
 
     def parse(data: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
@@ -68,7 +69,7 @@ def decode_batch(image_bytes: tf.Tensor, size: int) -> tuple[tf.Tensor, tf.Tenso
     sentinel = tf.data.Dataset.from_tensors((count, tf.zeros([size, size, 3], tf.uint8)))
     decoded = small.concatenate(large).concatenate(sentinel).batch(count + 1)
     indices, images = decoded.get_single_element()
-    # Mark every accepted file as corrupt, then clear the mark of those that decoded.
+    # Set the status of every accepted file to corrupt, then that of every decoded file to ok.
     positions = indices[:, tf.newaxis]
     all_images = tf.scatter_nd(positions, images, tf.stack([count + 1, size, size, 3]))
     statuses = tf.where(statuses == 0, tf.constant(_CORRUPT, tf.int64), statuses)
@@ -77,23 +78,23 @@ def decode_batch(image_bytes: tf.Tensor, size: int) -> tuple[tf.Tensor, tf.Tenso
 
 
 def _run_each(models: Sequence[keras.Model], pixels: tf.Tensor) -> list[Any]:
-    """The outputs of each network for float32 ``[B, S, S, 3]``, resized for it if necessary."""
+    """The outputs of each network for float32 ``[B, S, S, 3]``, resized if the network needs it."""
     return [model(resize_for(model, pixels), training=False) for model in models]
 
 
 class ServingModule(tf.Module):
-    """A classifier with the signatures that it is served with.
+    """A classifier, with the signatures of its SavedModel.
 
     Args:
-        model: a float32 network of ``model.network`` for images of ``size``² pixels.
+        model: a float32 network of ``build_network``.
         class_names: K names in the order of the model's outputs.
         temperature: divides the logits before the softmax (Guo et al. 2017).
-        classes_file: a file with the names, which the SavedModel carries in ``assets``.
+        classes_file: a file with the names, which is copied to ``assets`` of the SavedModel.
         heatmap: whether ``serving_default`` and ``image`` also return ``heatmap``, the class
             activation map of the best class.
-        others: more networks with the same classes; the probabilities are then the mean of those of
-            all. Images are decoded at the largest size and resized for smaller networks.
-        weights: of all networks in the mean; they add up to 1. Empty for equal weights.
+        others: more networks with the same classes, whose probabilities are averaged with those of
+            ``model``. Images are decoded at the largest size and resized for smaller networks.
+        weights: the weight of each network in the mean; they add up to 1. Empty for equal weights.
     """
 
     def __init__(
@@ -114,7 +115,7 @@ class ServingModule(tf.Module):
         self._size, self._temperature = size, temperature
         self._names = tuple(class_names)
         self._mean_weights = tuple(weights)
-        # Track only the variables: a SavedModel that tracks Keras objects needs Keras to be loaded.
+        # Track the variables alone, because a SavedModel that tracks Keras objects needs Keras to load.
         self.weights = [
             v if isinstance(v, tf.Variable) else v.value for each in models for v in each.variables
         ]
@@ -130,7 +131,7 @@ class ServingModule(tf.Module):
         return self._mean(self._logits(pixels))
 
     def _mean(self, logits: Sequence[tf.Tensor]) -> tf.Tensor:
-        """The mean probabilities of networks with these logits, with the temperature applied."""
+        """The mean probabilities for the logits of all networks, with the temperature applied."""
         whole = [tf.cast(each, tf.float32) for each in logits]
         if len(whole) == 1:
             return tf.nn.softmax(whole[0] / self._temperature)

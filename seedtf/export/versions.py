@@ -1,4 +1,4 @@
-"""Numbered version folders, which a polling server sees complete or not at all."""
+"""Creates numbered version folders, which a model server finds complete or not at all."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from seedtf.runs.saved_model import is_version
 
 __all__ = ["Version", "new_version"]
 
-# A server takes every folder whose name parses as an integer for a version; this one does not.
+# A model server treats every folder whose name is an integer as a version; this name is none.
 _UNFINISHED = ".exporting."
 
 
@@ -35,11 +35,11 @@ class Version:
 
 @contextmanager
 def new_version(out_dir: str | os.PathLike[str]) -> Iterator[Version]:
-    """Yields a version to fill; at the end its folder is flushed to disk and renamed to its number.
+    """Yields a hidden folder to fill; at the end it is flushed to disk and renamed to its number.
 
-    The number is one more than the largest in ``out_dir``, which is created if missing. If the body
-    raises, nothing remains; what a killed process left behind is removed by the next call. Only one
-    process at a time may export to ``out_dir``.
+    The number is one more than the largest in ``out_dir``, which is created if missing. If the ``with``
+    block raises an error, the folder is deleted; if the process is killed, the next call deletes it.
+    Only one process at a time may export to ``out_dir``.
 
     Raises:
         UserError: ``out_dir`` is a file or cannot be written, or another export is running there.
@@ -73,7 +73,7 @@ def new_version(out_dir: str | os.PathLike[str]) -> Iterator[Version]:
 
 
 def _create(out_dir: Path) -> Version:
-    """Removes what killed exports left behind and makes a folder for the next version."""
+    """Deletes the folders of killed exports, and creates the hidden folder of the next version."""
     for leftover in out_dir.glob(f"{_UNFINISHED}*"):
         shutil.rmtree(leftover)
     numbers = [int(entry.name) for entry in out_dir.iterdir() if is_version(entry.name)]
@@ -82,12 +82,12 @@ def _create(out_dir: Path) -> Version:
 
 
 def _publish(folder: Path, target: Path) -> None:
-    """Flushes every file and folder, then renames: a number means complete, even after a power cut."""
+    """Flushes all files, then renames the folder: a version is complete even after a power cut."""
     for parent, _, files in os.walk(folder):
         for name in files:
             fsync(os.path.join(parent, name))
         fsync(parent)
-    # mkdtemp creates private folders (0700), but a server often runs as another user.
+    # mkdtemp creates private folders (0700), but a model server often runs as another user.
     mask = os.umask(0)
     os.umask(mask)
     folder.chmod(0o777 & ~mask)

@@ -1,7 +1,7 @@
 """Warm-up requests, which TensorFlow Serving runs before the first client's request.
 
-The file is a TFRecord of ``tensorflow.serving.PredictionLog`` messages. Its few outer messages are
-encoded here (Protocol Buffers encoding, wire type 2), so that tensorflow-serving-api is not needed:
+The file is a TFRecord of ``tensorflow.serving.PredictionLog`` messages. They are encoded here (Protocol
+Buffers encoding, wire type 2), so that tensorflow-serving-api is not needed:
 
     PredictionLog.predict_log = 6    PredictLog.request = 1    ModelSpec.name = 1, signature_name = 3
     PredictRequest.model_spec = 1, inputs = 2 (map: key = 1, value = 2, a TensorProto)
@@ -23,7 +23,7 @@ _BATCH_SIZES = (1, 8)
 def write_warmup(saved_model: Path, size: int) -> None:
     """Writes a few requests for each signature of a SavedModel.
 
-    The images are synthetic: an export must not disclose training images.
+    The images are synthetic, because an export must not disclose training images.
 
     Args:
         saved_model: folder of the SavedModel.
@@ -31,7 +31,7 @@ def write_warmup(saved_model: Path, size: int) -> None:
     """
     path = saved_model / WARMUP_FILE
     path.parent.mkdir(exist_ok=True)
-    # At twice the model's size, so that resizing is warmed up too.
+    # Twice the model's size, so that resizing is warmed up too.
     encoded = example_jpeg(2 * size)
     pixels = np.zeros([1, size, size, 3], np.uint8)
     with tf.io.TFRecordWriter(str(path)) as writer:

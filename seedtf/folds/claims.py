@@ -1,9 +1,9 @@
-"""Shares pieces of work among processes, also of several machines, through files in a shared folder.
+"""Divides tasks among processes, also on several machines, through files in a shared folder.
 
-A piece is taken by creating the file ``NAME.1``, which only one process can do. Its owner touches the
-file every few seconds. If the owner has died, the next process creates ``NAME.2``, and so on: the
-highest number is the claim that counts, so that nothing is ever removed and two processes that see the
-same dead owner cannot both succeed it.
+A process takes the task ``NAME`` by creating the file ``NAME.1``, which only one process can do. It
+then touches the file every few seconds. If the process dies, another one takes the task by creating
+``NAME.2``, and so on; the file with the highest number is the valid claim. Files are never removed, so
+if two processes notice the same death, only one of them can take the task.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ from seedtf.files import write_text
 
 __all__ = ["Claim", "Claims", "this_process"]
 
-BEAT_SECONDS = 3.0
-"""How often an owner touches its claim."""
+HEARTBEAT_SECONDS = 3.0
+"""Seconds between two touches of a claim by its owner."""
 
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 
 def this_process() -> dict[str, Any]:
-    """What identifies this process on its machine: host, boot, pid namespace, pid and start time."""
+    """Identifies this process: host, boot, pid namespace, pid and start time."""
     return {
         "host": socket.gethostname(),
         "boot": _read(_BOOT_ID),
@@ -42,29 +42,29 @@ def this_process() -> dict[str, Any]:
 
 @dataclass
 class Claim:
-    """A piece of work that this process has taken.
+    """A task that this process has taken.
 
     Attributes:
-        path: its file.
+        path: the file of the claim.
     """
 
     path: Path
-    _next_beat: float = field(default=0.0, init=False)
+    _next_heartbeat: float = field(default=0.0, init=False)
 
-    def beat(self) -> None:
-        """Touches the file, unless that was done a moment ago; to be called often."""
-        if time.monotonic() >= self._next_beat:
-            self._next_beat = time.monotonic() + BEAT_SECONDS
-            with suppress(OSError):  # A file server may be away for a while.
+    def heartbeat(self) -> None:
+        """Touches the file if ``HEARTBEAT_SECONDS`` have passed since the last time; call it often."""
+        if time.monotonic() >= self._next_heartbeat:
+            self._next_heartbeat = time.monotonic() + HEARTBEAT_SECONDS
+            with suppress(OSError):  # A file server may be unreachable for a while.
                 os.utime(self.path)
 
     def is_lost(self) -> bool:
-        """Whether another process took the work over because it thought that this one had died."""
+        """Whether another process took the task over because it considered this one dead."""
         name, number = self.path.name.rsplit(".", 1)
         return (self.path.parent / f"{name}.{int(number) + 1}").exists()
 
     def release(self) -> None:
-        """Lets another process take the work at once."""
+        """Lets another process take the task at once."""
         with suppress(OSError):
             write_text(self.path, json.dumps({"released": True}))
 
@@ -74,8 +74,8 @@ class Claims:
 
     Args:
         folder: an existing folder that all processes share.
-        timeout: seconds without a touch after which the owner on another machine counts as dead. The
-            time is measured here, so that the clocks of the machines need not agree.
+        timeout: seconds without a touch after which an owner on another machine counts as dead. This
+            process measures them itself, so the clocks of the machines need not agree.
     """
 
     def __init__(self, folder: Path, timeout: float) -> None:
@@ -83,7 +83,7 @@ class Claims:
         self._seen: dict[Path, tuple[int, float]] = {}
 
     def take(self, name: str) -> Claim | None:
-        """Takes a piece of work, or returns None if a living process has it.
+        """Takes a task, or returns None if a living process has it.
 
         Raises:
             OSError: the folder cannot be written.
@@ -92,7 +92,7 @@ class Claims:
         if newest and self._is_alive(self._folder / f"{name}.{newest}"):
             return None
         path = self._folder / f"{name}.{newest + 1}"
-        # A link to a complete file: unlike a file opened exclusively, it is never seen half written.
+        # A link to a complete file, because a file opened exclusively could be read half written.
         temporary = self._folder / f".{name}.{secrets.token_hex(8)}"
         temporary.write_text(json.dumps(this_process()), encoding="utf-8")
         try:
@@ -104,7 +104,7 @@ class Claims:
         return Claim(path)
 
     def owner(self, name: str) -> str:
-        """The host and process number of the newest claim, for the console; empty if there is none."""
+        """The host and process of the newest claim, as text; empty if there is none."""
         content = _content(self._folder / f"{name}.{self._newest(name)}")
         return f"{content['host']} (process {content['pid']})" if "pid" in content else ""
 
@@ -140,7 +140,7 @@ def _content(path: Path) -> dict[str, Any]:
 
 def _start_time(pid: int) -> str:
     """When a process started, in ticks since the boot; empty if there is no such process (Linux)."""
-    # The name in parentheses may itself contain spaces and parentheses.
+    # The name of the program is in parentheses, and may itself contain spaces and parentheses.
     fields = _read(Path(f"/proc/{pid}/stat")).rpartition(")")[2].split()
     return fields[19] if len(fields) > 19 and fields[0] != "Z" else ""
 

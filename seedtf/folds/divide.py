@@ -1,4 +1,4 @@
-"""Divides images into folds without dividing a group, and writes the split of each run."""
+"""Divides images into folds, keeping groups together, and writes the split of each run."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ _TEST, _UNUSED = -1, -2
 
 
 def divide(config: TrainConfig, folds: str, paths: FoldsPaths) -> None:
-    """Opens the images, assigns each to a fold and writes the division.
+    """Opens the images, assigns each to a fold, and writes folds.csv and the split of each run.
 
     Args:
         config: the flags of training.
         folds: the number of folds, or ``groups``.
-        paths: the folder, which exists.
+        paths: the paths of an existing folder.
 
     Raises:
-        UserError: as ``load_dataset``, or the images cannot be divided so.
+        UserError: as ``load_dataset``, or the images cannot be divided into these folds.
     """
     dataset = load_training_data(config)
     # The division does not depend on --fixes, so that two cross-validations can be compared.
@@ -44,7 +44,7 @@ def assign_folds(dataset: Dataset, folds: str, seed: int) -> np.ndarray:
     """The fold of each image, int64 ``[N]``; −1 for a test image, −2 for one that is not used.
 
     Args:
-        dataset: the images; those that it trains and validates on are divided.
+        dataset: the images; its training and validation images are divided.
         folds: the number of folds, or ``groups`` for one fold per group.
         seed: root seed of the runs.
 
@@ -97,9 +97,9 @@ def _one_fold_per_group(dataset: Dataset, records: np.ndarray, together: np.ndar
 def write_division(
     dataset: Dataset, assigned: np.ndarray, config: TrainConfig, paths: FoldsPaths
 ) -> None:
-    """Writes classes.txt, the split and the flags of each fold, and at last folds.csv.
+    """Writes classes.txt, the split of each fold, folds.json and, last, folds.csv.
 
-    Everything follows from the data and the flags, so several processes may write it at once.
+    The files depend only on the data and the flags, so several processes may write them at once.
     """
     catalog, grouping = dataset.store.catalog, dataset.grouping
     count = int(assigned.max()) + 1

@@ -1,7 +1,7 @@
-"""Trains the runs of all folds one after another, together with other machines, and has them reported.
+"""Trains the runs of all folds, together with other machines, and writes the report.
 
-This process imports no TensorFlow: it starts ``seedtf`` commands, watches them and keeps its claims
-alive.
+This process does not import TensorFlow. It starts ``seedtf`` commands, one after another, and touches
+its claim while one runs.
 """
 
 from __future__ import annotations
@@ -42,12 +42,12 @@ REPORT = "report"
 
 @dataclass(frozen=True)
 class Commands:
-    """The commands that are started, which tests replace.
+    """The commands that are started; tests replace them.
 
     Attributes:
-        divide: writes the division; the arguments of ``seedtf folds`` follow.
-        train: trains one run; its flags follow.
-        evaluate: writes the report; the folder follows.
+        divide: divides the images; the arguments of ``seedtf folds`` are appended.
+        train: trains one run; its flags are appended.
+        evaluate: writes the report; the folder is appended.
     """
 
     divide: Sequence[str] = (*SEEDTF, "folds", "--divide_only")
@@ -66,20 +66,21 @@ def train_folds(
 ) -> None:
     """Divides the images, trains every fold that no other process trains, and writes the report.
 
-    It returns when the report is complete, whoever wrote it. Repeated after an interruption, it
-    continues where it stopped, and ends with the same bytes as without the interruption.
+    Returns when the report is complete, even if another process wrote it. After an interruption, the
+    same call continues where it stopped, and the files in the end are the same to the byte.
 
     Args:
         config: the flags of training.
         folds: the number of folds, or ``groups``.
         arguments: the command line of ``seedtf folds``, for the process that divides the images.
         folder: the folder of the folds; created if needed.
-        takeover_seconds: after this time without a sign of life of a process on another machine its
-            fold is taken over.
-        commands: what to start.
+        takeover_seconds: seconds without a heartbeat after which a fold is taken over from a process on
+            another machine.
+        commands: the commands to start.
 
     Raises:
-        UserError: the flags differ from those of the folder, or a fold cannot be trained.
+        UserError: the flags differ from those that the folder was started with, or a fold cannot be
+            trained.
         StoppedError: a signal arrived; the state of the run is saved.
     """
     stop = StopSignal()
@@ -91,10 +92,10 @@ def train_folds(
     with stop.listening():
         if paths.table.is_file():
             _check_flags(paths, config, folds)
-        work.share(["divide"], lambda name, claim: work.divide(arguments, claim))
+        work.run_all(["divide"], lambda name, claim: work.divide(arguments, claim))
         count = paths.read_settings()["folds"]
-        work.share([f"fold-{number}" for number in range(count)], work.train)
-        work.share([REPORT], work.evaluate)
+        work.run_all([f"fold-{number}" for number in range(count)], work.train)
+        work.run_all([REPORT], work.evaluate)
 
 
 def _make_folder(paths: FoldsPaths) -> None:
@@ -106,7 +107,7 @@ def _make_folder(paths: FoldsPaths) -> None:
 
 
 def _check_flags(paths: FoldsPaths, config: TrainConfig, folds: str) -> None:
-    """Raises UserError if a flag that changes the numbers differs from the one of the folder."""
+    """Raises UserError if a flag that changes the results differs from the one saved in the folder."""
     settings = paths.read_settings()
     if folds.isdecimal() and int(folds) != settings["folds"]:
         raise UserError(
@@ -130,7 +131,7 @@ def _check_flags(paths: FoldsPaths, config: TrainConfig, folds: str) -> None:
 
 @dataclass
 class _Work:
-    """The pieces of work of one command: dividing, each fold, the report."""
+    """The tasks of one command: dividing the images, training each fold, the report."""
 
     config: TrainConfig
     paths: FoldsPaths
@@ -138,32 +139,34 @@ class _Work:
     commands: Commands
     stop: StopSignal
 
-    def share(self, names: Sequence[str], do: Callable[[str, Claim], dict[str, Any]]) -> None:
-        """Does every piece that is neither done nor taken, until all of them are done by anyone."""
-        told = ""
+    def run_all(self, names: Sequence[str], run: Callable[[str, Claim], dict[str, Any]]) -> None:
+        """Runs each task that no other process has taken; returns when all are done, also by others."""
+        last_reported = ""
         while pending := [name for name in names if not self.paths.done(name).is_file()]:
             for name in pending:
                 claim = self.claims.take(name)
                 if claim is None:
                     continue
                 try:
-                    self._do(name, claim, do)
+                    self._run_task(name, claim, run)
                 finally:
                     claim.release()
                 break
             else:
                 waiting = ", ".join(f"{name} by {self.claims.owner(name)}" for name in pending)
-                if waiting != told:
+                if waiting != last_reported:
                     report("waiting", f"for {waiting}")
-                    told = waiting
+                    last_reported = waiting
                 self._check_stop("while other processes were working")
                 time.sleep(POLL_SECONDS)
 
-    def _do(self, name: str, claim: Claim, do: Callable[[str, Claim], dict[str, Any]]) -> None:
-        # The process that had it may have finished it between the two looks.
+    def _run_task(
+        self, name: str, claim: Claim, run: Callable[[str, Claim], dict[str, Any]]
+    ) -> None:
+        # Another process may have finished the task just before this one took it.
         if self.paths.done(name).is_file():
             return
-        result = do(name, claim)
+        result = run(name, claim)
         if not claim.is_lost():
             write_text(self.paths.done(name), json.dumps(result, indent=1) + "\n")
 
@@ -171,7 +174,7 @@ class _Work:
         """Starts the process that divides the images."""
         report("divide", f"opens the images, once for all folds; log in {self.paths.log('divide')}")
         command = [*self.commands.divide, *arguments, f"--out={self.paths.root}"]
-        self._run(command, "divide", claim)
+        self._run_command(command, "divide", claim)
         report(
             "folds", f"{self.paths.read_settings()['folds']} folds, listed in {self.paths.table}"
         )
@@ -181,9 +184,9 @@ class _Work:
         """Trains, or continues to train, the run of a fold."""
         number = int(name.rpartition("-")[2])
         run = self.paths.fold(number)
-        verb = "continues" if run.config.exists() else "trains"
-        report(name, f"{verb}; log in {self.paths.log(name)}")
-        self._run([*self.commands.train, *self._train_flags(number, claim)], name, claim)
+        action = "continues" if run.config.exists() else "trains"
+        report(name, f"{action}; log in {self.paths.log(name)}")
+        self._run_command([*self.commands.train, *self._train_flags(number, claim)], name, claim)
         rows = finished_epochs(run.root)
         best = best_epoch(rows)
         if best is None:
@@ -194,7 +197,7 @@ class _Work:
 
     def evaluate(self, name: str, claim: Claim) -> dict[str, Any]:
         """Starts the process that evaluates all runs and writes the report."""
-        self._run([*self.commands.evaluate, str(self.paths.root)], name, claim)
+        self._run_command([*self.commands.evaluate, str(self.paths.root)], name, claim)
         return {"report": str(self.paths.predictions)}
 
     def _train_flags(self, number: int, claim: Claim) -> list[str]:
@@ -204,17 +207,17 @@ class _Work:
         config = replace(self.config, run_dir=str(run.root), split_csv=split, test_fraction=0.0)
 
         def while_locked() -> None:
-            claim.beat()
+            claim.heartbeat()
             self._check_stop(f"while another process was still training fold {number}")
 
         return flags_to_train(config, run.root, self.paths.flags(number), while_locked)
 
-    def _run(self, command: Sequence[str], name: str, claim: Claim) -> None:
+    def _run_command(self, command: Sequence[str], name: str, claim: Claim) -> None:
         """Runs a command to its end, with its output in a log, and keeps the claim alive."""
         log = self.paths.log(name)
         with _progress(name, self.config.epochs) as bar, TrainProcess(command, log) as process:
             while (code := process.poll()) is None:
-                claim.beat()
+                claim.heartbeat()
                 if self.stop.name or claim.is_lost():
                     process.end()
                     self._check_stop(f"in {name}, whose state is kept")
@@ -239,7 +242,7 @@ class _Work:
 
 
 def _progress(name: str, epochs: int) -> tqdm:
-    """A bar of epochs for a fold; for other work it shows that something is going on."""
+    """A progress bar over the epochs of a fold; for another task it only shows the time."""
     total = epochs if name.startswith("fold-") else None
     hidden = is_silent() or None
     return tqdm(desc=name, total=total, unit="epoch", leave=False, disable=hidden)
