@@ -114,7 +114,7 @@ def test_a_saved_network_predicts_the_same(family: Family, tmp_path: Path) -> No
     save_model(network, tmp_path / "model.keras", values)
     loaded = load_model(tmp_path / "model.keras")
     np.testing.assert_array_equal(loaded(family.pixels), network(family.pixels))
-    # as the first weights of a network with other classes
+    # as the initial weights of a network with other classes
     other = build_network(
         model=str(family.folder),
         num_classes=CLASSES + 1,

@@ -20,7 +20,7 @@ from seedtf.model.backbones import PACKAGES, ImageSizes, check_backbone, named_i
 from seedtf.model.families import weights_licence
 from seedtf.model.listing import PARAMETERS, list_models
 from seedtf.model.presets import Preset, find_preset, is_folder, is_preset
-from seedtf.runs.presets import first_weights_licence, resolve_preset
+from seedtf.runs.presets import initial_weights_licence, resolve_preset
 from seedtf.training.machine import Machine
 from seedtf.training.resolve import resolve
 
@@ -327,7 +327,7 @@ def test_every_network_of_keras_has_a_number_of_parameters() -> None:
 )
 def test_the_licence_of_the_first_weights(weights: str, model: str, licence: str) -> None:
     config = TrainConfig(data_dir="x", model=model, weights=weights)
-    assert first_weights_licence(config, None) == licence
+    assert initial_weights_licence(config, None) == licence
     assert weights_licence("ResNet50V2") == "bsd"
 
 
@@ -351,5 +351,5 @@ def test_a_run_that_starts_from_another_one_needs_its_record_alone(
     (vit / "config.json").unlink()
     config = TrainConfig(data_dir="x", model=str(vit), weights=str(best))
     assert resolve_preset(config) == preset
-    assert first_weights_licence(config, preset) == "mit"
+    assert initial_weights_licence(config, preset) == "mit"
     assert set(TINY) <= set(PACKAGES)

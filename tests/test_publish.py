@@ -87,7 +87,7 @@ def test_the_card_states_what_was_measured(run: RunPaths, tmp_path) -> None:
         assert line in card.splitlines(), line
     assert "66.7% of the answers were correct (95 % interval 20.0% to 90.0%)" in card
     assert "below 0.8000 are rejected, 33.3% of the validation images remain" in card
-    assert "first weights: random" in card
+    assert "initial weights: random" in card
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Recipes: named defaults, which a given flag overrides; the first weights choose one of two."""
+"""Recipes: named defaults, which a given flag overrides; the initial weights choose one of two."""
 
 import dataclasses
 import json

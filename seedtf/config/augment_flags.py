@@ -93,13 +93,13 @@ class AugmentFlags(RecipeFlags):
 
     @property
     def rotation(self) -> float:
-        """``rotate`` in degrees; with ``auto`` 180 if ``flip`` is ``both``, and 0 otherwise."""
+        """The largest angle in degrees; with ``rotate=auto`` 180 if ``flip`` is ``both``, else 0."""
         if isinstance(self.rotate, str):
             return 180.0 if self.flip == "both" else 0.0
         return self.rotate
 
     def policy(self) -> Policy:
-        """The ranges of geometry and colour, scaled by ``augment_strength`` if that is a number."""
+        """The ranges of geometry and colour, times ``augment_strength`` unless it is ``auto``."""
         from seedtf.augment.policy import Policy
 
         strength = self.augment_strength
@@ -117,7 +117,7 @@ class AugmentFlags(RecipeFlags):
         return ranges.scaled(strength if isinstance(strength, float) else 1.0)
 
     def mixing(self) -> Mixing:
-        """How the images of a batch are mixed and erased."""
+        """The settings of MixUp, CutMix and Random Erasing."""
         from seedtf.augment.mixing import Mixing
 
         return Mixing(self.mixup, self.cutmix, self.random_erasing)

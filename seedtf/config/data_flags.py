@@ -45,7 +45,7 @@ PATHS = ("data_dir", "val_dir", "labels_csv", "split_csv", "groups_csv", "fixes"
 """The paths of the data. A resumed run may change them, because the data itself is compared."""
 
 LAYOUT = ("layout", "file_column", "label_column", "split_column")
-"""Fields that say how the data is read. A resumed run may change them for the same reason."""
+"""How the data is read. A resumed run may change these flags too, because the data is compared."""
 
 LAYOUTS = (AUTO, FOLDERS, SPLIT_FOLDERS, TABLE, FLAT)
 LABELS_CSV_HELP = (
@@ -59,7 +59,7 @@ FIXES_HELP = (
 )
 SPLIT_COLUMN_HELP = "Column of the table with train, val or test: its header or number."
 GROUPS = ("group_by", "group_regex", "test_fraction", "twins")
-"""Fields that decide the split. A resumed run may name them, because the split itself is compared."""
+"""Flags that decide the split. A resumed run may change them, because the split itself is compared."""
 
 TWINS = (AUTO, "together", "ignore")
 SAMPLERS = ("shuffle", BALANCED)
@@ -119,8 +119,9 @@ class DataFlags(Flags):
     fixes: str = option("", FIXES_HELP)
     layout: str = option(
         AUTO,
-        "What lies in --data_dir: class folders, folders train, val and test with class folders, the "
-        "images of a table, or images whose names begin with the class (flat).",
+        "Layout of --data_dir: class folders (folders), class folders in train, val and test "
+        "(split_folders), images that a table lists (table), or images whose names begin with their "
+        "class (flat).",
         choices=LAYOUTS,
     )
     file_column: str = option("", FILE_COLUMN_HELP)
@@ -182,8 +183,8 @@ class DataFlags(Flags):
         _check_pattern(self.group_regex)
         if self.group_by not in ("", FOLDER) and not (self.labels_csv or self.groups_csv):
             raise UserError(
-                f"--group_by={self.group_by}: needs --labels_csv or --groups_csv, the table with that "
-                "column; 'folder' needs none"
+                f"--group_by={self.group_by}: needs --labels_csv or --groups_csv with this column; "
+                "'folder' needs no table"
             )
         if self.test_fraction + self.val_fraction > _MAX_HELD_OUT:
             raise UserError(
@@ -214,12 +215,12 @@ def check_layout(config: Any) -> None:
     for name in LAYOUT:
         if name.endswith("_column") and getattr(config, name):
             raise UserError(
-                f"--{name}={getattr(config, name)}: is of a table, and --layout={config.layout} has "
-                "none; leave one of the two out"
+                f"--{name}={getattr(config, name)}: is a column of a table, which "
+                f"--layout={config.layout} does not read; leave one of the two out"
             )
 
 
 def check_local(name: str, path: str) -> None:
-    """Raises UserError if ``path``, the value of the flag ``name``, is a URL and not a local folder."""
+    """Raises UserError if ``path``, the value of the flag ``name``, is a URL."""
     if is_url(path):
         raise UserError(f"--{name}={path}: must be on a disk of this machine; pass a local folder")

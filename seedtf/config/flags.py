@@ -1,4 +1,4 @@
-"""Dataclass fields that are also command-line flags: default, help, range and choices in one place."""
+"""Dataclass fields that are also command-line flags, with default, help, range and choices."""
 
 from __future__ import annotations
 
@@ -53,9 +53,9 @@ def option(
         low: the smallest value that is allowed.
         high: the largest value that is allowed.
         choices: the values that are allowed; empty for any value.
-        bare: the value of ``--name`` without ``=value``.
-        default_text: the default that the help shows if the actual default is chosen later.
-        alias: a second name of the flag, which the help shows as well.
+        bare: the value of the flag if it is given as ``--name``, without ``=value``.
+        default_text: the text that the help shows as the default, if the default is chosen later.
+        alias: a second name of the flag, which the help shows too.
         old_name: a former name of the flag. It is still accepted, with a notice on stderr, and the help
             does not show it.
 
@@ -84,11 +84,11 @@ def option(
 
 @dataclass(frozen=True)
 class Flags:
-    """Base of the dataclasses whose fields are ``option``s; creating one checks every value.
+    """Base of the dataclasses whose fields are ``option``s; the constructor checks every value.
 
-    Paths become strings, in which ``~`` at the beginning becomes the home folder, and text becomes a
-    number in a field of type ``float | str``, so that values
-    from Python, from a command line and from JSON compare equal.
+    The constructor turns paths into strings, ``~`` at their beginning into the home folder, and text in
+    a field of type ``float | str`` into a number. So values from Python, from a command line and from
+    JSON compare equal.
 
     Attributes:
         HEADING: the title of the group in ``--help``; empty for a class that is not a group.
@@ -116,8 +116,8 @@ class Flags:
     def check_together(self) -> None:
         """Raises UserError for flags that exclude each other.
 
-        Each group calls ``super().check_together()`` and then checks its own flags, so that a class
-        that combines groups runs the checks of all of them.
+        Each group calls ``super().check_together()`` and then checks its own flags. So a class that
+        combines groups runs the checks of all of them.
         """
 
 
@@ -129,14 +129,14 @@ def field_types(config_class: type) -> dict[str, Any]:
 
 
 def flag_kind(config_class: type, name: str) -> type:
-    """The type that the command line parses: ``str`` where a field takes a number or ``auto``."""
+    """The type of a flag on the command line: ``str`` for a field that takes a number or ``auto``."""
     kind = field_types(config_class).get(name, str)
     types = [each for each in typing.get_args(kind) or (kind,) if each is not type(None)]
     return types[0] if len(types) == 1 else str
 
 
 def suggest_value(kind: type, text: str) -> str:
-    """How a value that is written as elsewhere is written here; empty if that is not known.
+    """The spelling that a flag accepts for a value in another notation; empty if there is none.
 
     Example:
         >>> suggest_value(float, "0,001"), suggest_value(int, "64x64"), suggest_value(bool, "yes")
@@ -161,7 +161,7 @@ def suggest_value(kind: type, text: str) -> str:
 
 
 def number_or_auto(config_class: type, name: str, value: Any) -> Any:
-    """Returns ``value`` as a float where the field takes a number or ``auto``, otherwise unchanged.
+    """Returns ``value`` as a float if the field takes a number or ``auto``, otherwise unchanged.
 
     Args:
         config_class: a dataclass of ``option``s.
@@ -185,7 +185,7 @@ def number_or_auto(config_class: type, name: str, value: Any) -> Any:
 
 
 def check_ranges(config: Any) -> None:
-    """Raises UserError for the first field of a dataclass of ``option``s that is out of its range."""
+    """Raises UserError for the first field that is out of its range or not one of its choices."""
     for each in dataclasses.fields(config):
         value = getattr(config, each.name)
         choices, low, high = (each.metadata[key] for key in ("choices", "low", "high"))
@@ -196,7 +196,7 @@ def check_ranges(config: Any) -> None:
             raise UserError(f"--{each.name}={value}: choose one of {allowed}")
         if isinstance(value, bool) or not isinstance(value, (int, float)):
             continue
-        # every comparison with NaN is false, so this refuses NaN as well
+        # Every comparison with NaN is false, so this refuses NaN too.
         if not low <= value <= high or math.isinf(value):
             allowed = f"{low:g} to {high:g}" if math.isfinite(high) else f"{low:g} or more"
             raise UserError(f"--{each.name}={value}: out of range; pass {allowed}")
@@ -205,11 +205,12 @@ def check_ranges(config: Any) -> None:
 def expand_home(name: str, value: str) -> str:
     """Returns a flag's value with a leading ``~`` replaced by the home folder, as a shell does.
 
-    A shell does not replace ``~`` after the ``=`` of ``--data_dir=~/photos``. Only paths start with it.
+    A shell does not replace ``~`` after ``=``, as in ``--data_dir=~/photos``. No value but a path
+    begins with ``~``.
 
     Args:
         name: the flag, for the message.
-        value: what the user passed.
+        value: the value that the user passed.
 
     Raises:
         UserError: the home folder is unknown, the value contains a zero byte, or it is not UTF-8, the
@@ -218,7 +219,7 @@ def expand_home(name: str, value: str) -> str:
     if any("\udc80" <= char <= "\udcff" for char in value):
         shown = os.fsencode(value).decode("utf-8", "backslashreplace")
         raise UserError(f"--{name}={shown}: the name is not UTF-8; rename the file or folder")
-    if "\0" in value:  # as in a binary file that was passed as --flagfile
+    if "\0" in value:  # for example, a binary file was passed as --flagfile
         raise UserError(f"--{name}={value}: contains a zero byte; correct the value")
     if not value.startswith("~"):
         return value
@@ -229,18 +230,18 @@ def expand_home(name: str, value: str) -> str:
 
 
 def _expanded(name: str, part: Any) -> Any:
-    """Expands ``~`` in one of several paths; the command itself reports a name that is not UTF-8."""
+    """Expands ``~`` in one of several paths; the command reports a name that is not UTF-8 later."""
     return os.path.expanduser(part) if isinstance(part, str) else part
 
 
 def default_cache_dir() -> Path:
     """``$XDG_CACHE_HOME/seedtf``, or ``~/.cache/seedtf`` (XDG Base Directory Specification).
 
-    Without a home folder, as in a container whose user has no name, it is ``seedtf-<user number>`` in
-    the temporary folder.
+    Without a home folder, as in a container whose user has no name, it is ``seedtf-<user ID>`` in the
+    temporary folder.
 
     Raises:
-        UserError: there is no home folder, and the folder in the temporary folder is another user's.
+        UserError: there is no home folder, and ``seedtf-<user ID>`` belongs to another user.
     """
     base = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
     if not base.startswith("~"):

@@ -29,7 +29,7 @@ class NetworkFlags(RecipeFlags):
     )
     weights: str = option(
         DEFAULT_WEIGHTS,
-        "Initial weights: imagenet (downloaded; of a preset its own weights), none (random), the path "
+        "Initial weights: imagenet (downloaded; for a preset its own weights), none (random), the path "
         "of a .keras or .h5 file, or a run folder, whose best model is used.",
     )
     precision: str = option(

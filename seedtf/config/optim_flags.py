@@ -19,12 +19,12 @@ ADDONS_OPTIMIZERS = ("radam", "lookahead", "ranger", SWA)
 OPTIMIZERS = ("adam", "adamw", "sgd", "rmsprop", "lamb", *ADDONS_OPTIMIZERS)
 
 DEFAULT_BATCH_SIZE = 32
-"""Images per step where ``--batch_size`` is not given and there are that many training images."""
+"""Images per step if ``--batch_size`` is not given and there are at least as many training images."""
 
 
 @dataclass(frozen=True)
 class OptimFlags(RecipeFlags):
-    """Everything but the images that determines how the weights change from step to step."""
+    """Optimizer, learning rate, regularization and length of training."""
 
     HEADING: ClassVar[str] = "Training"
 
@@ -82,15 +82,15 @@ class OptimFlags(RecipeFlags):
     )
     teacher: str = option(
         "",
-        "Folder of seedtf folds that teaches: the label of a training image is mixed with the "
-        "probabilities of the run that did not train on it.",
+        "Folder of seedtf folds for distillation: the label of each training image is mixed with the "
+        "probabilities of the fold's run that did not train on the image.",
     )
     teacher_weight: float = option(
         0.5, "Weight of the teacher's probabilities in a label, 0 to 1.", low=0.0, high=1.0
     )
     teacher_temperature: float = option(
         2.0,
-        "Divides the logits of the teacher, 0.1 to 20; above 1 it softens its probabilities.",
+        "Divisor of the teacher's logits, 0.1 to 20; above 1 it makes the probabilities softer.",
         low=0.1,
         high=20.0,
     )
@@ -140,7 +140,7 @@ class OptimFlags(RecipeFlags):
 
     @property
     def decay(self) -> float:
-        """``weight_decay``, or with ``auto`` the usual value of the optimizer."""
+        """The value of ``weight_decay``; with ``auto`` the usual one for the optimizer."""
         given = self.weight_decay
         return default_decay(self.optimizer) if isinstance(given, str) else given
 

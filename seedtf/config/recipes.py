@@ -25,13 +25,13 @@ __all__ = [
 ORIGINAL, FAST, FINETUNE = "original", "fast", "finetune"
 DEFAULT_WEIGHTS, RANDOM_WEIGHTS = "imagenet", "none"
 
-# the usual highest learning rates for random weights
+# The usual highest learning rates for random weights.
 _RATES = {"sgd": 5e-2, "lamb": 5e-3}
 _OTHER_RATE = 1e-3
 # Pretrained weights take a tenth of these rates, because larger steps would destroy their features.
 _PRETRAINED_FACTOR = 0.1
-# EfficientNet-Lite0 learned more in as many epochs with this rate, measured with AdamW. It is taken for
-# all EfficientNets and also for Adam, but for no other network, because none was measured.
+# With this rate and AdamW, EfficientNet-Lite0 was measured to learn more in the same number of epochs.
+# It is used for all EfficientNets and also with Adam, but not for other networks: none was measured.
 _FINETUNE_RATES = {"adam": 2.5e-3, "adamw": 2.5e-3}
 _DECAYS = {"adamw": 0.05, "lamb": 0.05, "sgd": 5e-4}
 
@@ -76,7 +76,7 @@ RECIPES: dict[str, dict[str, Any]] = {
 
 @dataclass(frozen=True)
 class RecipeFlags(Flags):
-    """The recipe, which fills in the flags that are not given.
+    """The flag ``recipe``, and the default values that it gives to other flags.
 
     A group that declares flags with ``by_recipe`` inherits from this class.
     """
@@ -85,8 +85,8 @@ class RecipeFlags(Flags):
 
     recipe: str = option(
         AUTO,
-        "Named set of defaults for the flags whose help lists a default for each recipe; flags on the "
-        "command line override it; auto is finetune if the first weights are trained, and fast if "
+        "Named set of defaults, for the flags whose help lists a default of each recipe; flags on the "
+        "command line override it; auto is finetune if the initial weights are trained, and fast if "
         "they are random (--weights=none).",
         choices=(AUTO, *RECIPES),
     )
@@ -100,8 +100,8 @@ class RecipeFlags(Flags):
 
     @property
     def recipe_in_use(self) -> str:
-        """``recipe``, or with ``auto`` the recipe for the first weights."""
-        # The flag --weights is in another group, which a group alone does not have.
+        """The value of ``recipe``; with ``auto`` the recipe for the initial weights."""
+        # An instance of a single group may lack ``weights``, which is in NetworkFlags.
         return choose_recipe(self.recipe, getattr(self, "weights", DEFAULT_WEIGHTS))
 
 
@@ -112,7 +112,7 @@ def by_recipe(name: str, help_text: str, **limits: Any) -> Any:
 
 
 def choose_recipe(recipe: str, weights: str) -> str:
-    """The name of a recipe, which with ``auto`` depends on the first weights.
+    """The recipe in use: with ``auto`` it depends on the initial weights.
 
     Args:
         recipe: a value of ``--recipe``.
@@ -137,8 +137,8 @@ def default_rate(
         weights: a value of ``--weights``; all but ``none`` are pretrained. They take a tenth of the
             rate for random weights, except with the recipe ``finetune``.
         recipe: a key of ``RECIPES``.
-        efficientnet: whether the network is an EfficientNet. For others, and with other optimizers
-            than Adam and AdamW, ``finetune`` takes a tenth as well.
+        efficientnet: whether the network is an EfficientNet. For other networks, and for optimizers
+            other than Adam and AdamW, ``finetune`` takes a tenth too.
 
     Example:
         >>> default_rate("adam", "none"), default_rate("adam", "imagenet")

@@ -12,7 +12,7 @@ from seedtf.errors import UserError
 __all__ = ["CLUSTERS", "NEWEST", "PLACEMENTS", "STRATEGIES", "DeviceFlags", "RunFlags"]
 
 NEWEST = "newest"
-"""The value of ``resume`` that means the newest run in ``runs/``; ``--resume`` without a value too."""
+"""The value of ``resume`` that means the newest run in ``runs/``; also that of a bare ``--resume``."""
 
 STRATEGIES = (AUTO, "none", "mirrored", "multi_worker")
 CLUSTERS = (AUTO, "tf_config", "slurm")
@@ -36,8 +36,8 @@ class RunFlags(Flags):
     )
     continue_from: str = option(
         "",
-        "Folder of a finished run: starts a new run with its flags, split and best weights and with a "
-        "new optimizer; the flags that are given replace its flags.",
+        "Folder of a finished run: starts a new run with its flags, split and best weights, and with a "
+        "new optimizer; flags on the command line replace its flags.",
         alias="continue",
     )
     dry_run: bool = option(

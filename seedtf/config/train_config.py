@@ -24,7 +24,7 @@ from seedtf.model.presets import is_folder, names_efficientnet
 __all__ = ["AUTO", "BALANCED", "NEWEST", "PATHS", "SAMPLE", "TrainConfig"]
 
 
-# A dataclass orders its fields from the last base to the first, so the data flags come first in --help.
+# The fields of the last base class come first in a dataclass, so --help begins with the data flags.
 @dataclass(frozen=True)
 class TrainConfig(DeviceFlags, RunFlags, AugmentFlags, OptimFlags, NetworkFlags, DataFlags):
     """The settings of ``train_and_evaluate``, which are also the flags of ``seedtf train``.
@@ -57,11 +57,11 @@ class TrainConfig(DeviceFlags, RunFlags, AugmentFlags, OptimFlags, NetworkFlags,
 
     @property
     def highest_rate(self) -> float:
-        """``lr``, or the usual value; reads the preset where ``model`` is a folder."""
+        """The value of ``lr``, or its default, which may read the files of the preset ``model``."""
         return self.lr or self.default_rate(names_efficientnet(self.model))
 
     def default_rate(self, efficientnet: bool) -> float:
-        """The highest rate without ``lr``, for an EfficientNet or for another network."""
+        """The default of ``lr``, for an EfficientNet or for another network."""
         return default_rate(
             self.optimizer, self.weights, recipe=self.recipe_in_use, efficientnet=efficientnet
         )
@@ -86,8 +86,8 @@ class TrainConfig(DeviceFlags, RunFlags, AugmentFlags, OptimFlags, NetworkFlags,
     def flagfile(self) -> str:
         """The flags as an absl flagfile: ``seedtf train --flagfile=…`` repeats the run in a new folder.
 
-        Paths are absolute, so that it works from any folder. ``run_dir`` is left out, because that
-        folder already exists.
+        Paths are absolute, so that the flagfile can be used in any folder. ``run_dir`` is left out,
+        because that folder already exists.
 
         Example:
             >>> print(TrainConfig(data_dir="sample", snapshots=False).flagfile()[:40])

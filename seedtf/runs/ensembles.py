@@ -32,13 +32,13 @@ def write_ensemble(
     class_names: Sequence[str],
     images: int,
 ) -> None:
-    """Writes classes.txt and, last, ensemble.json, with the paths of the runs relative to the folder.
+    """Writes classes.txt, then ensemble.json. It contains the paths of the runs relative to the folder.
 
     Args:
         folder: an existing folder.
         runs: the members.
-        weights: of each member; they add up to 1.
-        class_names: in the order of the members' outputs.
+        weights: the weight of each member; they add up to 1.
+        class_names: the classes in the order of the members' outputs.
         images: number of images that the weights were fitted on; 0 for equal weights.
     """
     members = [
@@ -65,5 +65,5 @@ def read_ensemble(path: str | os.PathLike[str]) -> tuple[list[RunPaths], list[fl
         raise UserError(f"{folder / _NAME}: damaged ({error}); run seedtf ensemble again") from None
     for run in runs:
         if not run.best.is_file():
-            raise UserError(f"{folder}: its run {run.root} is missing; move the runs along with it")
+            raise UserError(f"{folder}: its run {run.root} is missing; move both folders together")
     return runs, weights

@@ -1,4 +1,4 @@
-"""The run folder as a whole: creating it, locking it, finding the newest, reading its settings.
+"""Creates, locks and finds run folders, and reads their settings, class names and temperature.
 
 Nothing here imports TensorFlow or Keras.
 """
@@ -37,7 +37,7 @@ __all__ = [
 
 
 def check_run_dir(config: TrainConfig) -> None:
-    """Raises UserError when ``run_dir`` already holds files; called before the data is decoded."""
+    """Raises UserError if ``run_dir`` already contains files; call it before decoding the data."""
     folder = Path(config.run_dir)
     if not config.run_dir or not folder.exists():
         return
@@ -87,12 +87,12 @@ def create_named_folder(name: str) -> Path:
 
 @contextmanager
 def lock_run(run_dir: str | os.PathLike[str]) -> Iterator[None]:
-    """Holds the lock of a run, so that one process trains in its folder at a time.
+    """Locks a run within the ``with`` block, so that one process at a time trains in its folder.
 
-    The kernel releases the lock however the process ends.
+    The kernel releases the lock even if the process is killed.
 
     Raises:
-        UserError: another process holds it.
+        UserError: another process holds the lock.
     """
     paths = RunPaths.of(run_dir)
     try:
@@ -121,16 +121,16 @@ def newest_run() -> Path:
 
 
 def find_run(path: str | os.PathLike[str]) -> tuple[Path, Path | None]:
-    """The run folder that ``path`` names, and the checkpoint of it to use instead of the best one.
+    """The run folder that ``path`` names, and the checkpoint to use instead of the best model.
 
     Args:
         path: a run folder, its folder of checkpoints, or a ``.keras`` file anywhere inside a run.
 
     Returns:
-        The run folder, which is not checked, and the file; None for the best model of the run.
+        The run folder, which need not exist, and the checkpoint; None for the best model of the run.
 
     Raises:
-        UserError: a ``.keras`` file that does not exist or lies in no run.
+        UserError: ``path`` is a ``.keras`` file that does not exist or is not inside a run.
     """
     given = Path(path)
     if given.suffix == ".keras" and not given.is_dir():
@@ -151,10 +151,10 @@ def find_run(path: str | os.PathLike[str]) -> tuple[Path, Path | None]:
 
 
 def resolve_weights(weights: str, *, flag: str = "--weights") -> str:
-    """The value of ``--weights`` with a run folder replaced by the absolute path of its best model.
+    """The value of ``--weights``; a run folder is replaced by the absolute path of its best model.
 
     Raises:
-        UserError: the folder holds no run, or a run without a best model.
+        UserError: the folder is not a run, or the run has no best model.
     """
     folder = Path(weights)
     if weights in ("none", "imagenet") or not folder.is_dir():
@@ -214,8 +214,8 @@ def read_class_names(run_dir: str | os.PathLike[str]) -> tuple[str, ...]:
 def format_class_names(names: Sequence[str]) -> str:
     """The content of classes.txt: one name per line, so that line k is output k of the model.
 
-    A name with a line end, or one that would be read as another, is written as a JSON string. Every
-    other character, also the line separators of Unicode, is written as it is.
+    A name is written as a JSON string if it contains a line end, or if reading it unquoted would change
+    it. Other names are written as they are, with all their Unicode characters.
 
     Example:
         >>> format_class_names(["maize", "two\\nlines"])
@@ -233,7 +233,7 @@ def _needs_quotes(name: str) -> bool:
 
 
 def _class_name(line: str) -> str:
-    """The name that a line means; only a name that needs quotes is ever written in them."""
+    """The class name in a line; a line in quotes is only decoded if the name needed the quotes."""
     if not (line.startswith('"') and line.endswith('"')):
         return line
     try:
@@ -244,7 +244,7 @@ def _class_name(line: str) -> str:
 
 
 def read_temperature(report: ReportPaths) -> float | None:
-    """The temperature that ``seedtf evaluate`` fitted; None if there is no report or it has none.
+    """The temperature that ``seedtf evaluate`` fitted; None if no report contains one.
 
     Raises:
         UserError: report.json is damaged, or its temperature is not a positive finite number.
@@ -265,5 +265,5 @@ def read_temperature(report: ReportPaths) -> float | None:
 
 
 def _is_content(path: Path) -> bool:
-    """Whether a file makes a folder count as used; hidden files and a left-over lock do not."""
+    """Whether a file is content of a folder: hidden files and a left-over lock file are not."""
     return path.is_file() and not path.name.startswith(".") and path.name != LOCK

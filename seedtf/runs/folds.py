@@ -1,4 +1,4 @@
-"""The folder of ``seedtf folds``: k runs, the table that divides the images among them, and a report.
+"""The folder of ``seedtf folds``: the runs, the table of the fold of each image, and the report.
 
 Nothing here imports TensorFlow or Keras.
 """
@@ -55,7 +55,7 @@ def file_digest(path: str) -> str:
 
 @dataclass(frozen=True)
 class FoldRow:
-    """One image: its path, its class, its fold from 0 or ``test``, and its group or an empty string."""
+    """One image: its path, its class, its fold (from 0, or ``test``), and its group (may be empty)."""
 
     file: str
     label: str
@@ -65,7 +65,7 @@ class FoldRow:
 
 @dataclass(frozen=True)
 class FoldsPaths:
-    """Where everything of a cross-validation lies; a path need not exist.
+    """The paths of the files of a cross-validation; they need not exist.
 
     Attributes:
         root: the folder.
@@ -84,7 +84,7 @@ class FoldsPaths:
 
     @property
     def table(self) -> Path:
-        """The fold of each image: file, label, fold, group. It is written last of the division."""
+        """The fold of each image: file, label, fold, group. If it exists, the division is complete."""
         return self.root / "folds.csv"
 
     @property
@@ -94,12 +94,12 @@ class FoldsPaths:
 
     @property
     def predictions(self) -> Path:
-        """Every image with the probabilities of the run that did not train on it."""
+        """The probabilities of every image, predicted by the run that did not train on it."""
         return self.root / "oof.csv"
 
     @property
     def claims(self) -> Path:
-        """Folder of the files with which processes take folds, and of finished folds."""
+        """Folder of the files that mark folds as taken by a process, or as finished."""
         return self.root / "claims"
 
     def fold(self, number: int) -> RunPaths:
@@ -115,11 +115,11 @@ class FoldsPaths:
         return self.root / "logs" / f"fold-{number}.txt"
 
     def log(self, name: str) -> Path:
-        """What a process printed."""
+        """The output of the process that trained a fold, or of another one."""
         return self.root / "logs" / f"{name}.log"
 
     def done(self, name: str) -> Path:
-        """The file that marks a finished fold, or the finished report; JSON."""
+        """The file that marks a fold, the division or the report as finished; JSON."""
         return self.claims / f"{name}.done"
 
     def read_settings(self) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""The rows of ``history.csv`` and what follows from them: best epoch, whether strength varies."""
+"""Reads ``history.csv`` and ``timing.csv``; finds the best epoch, and whether the strength varies."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ TIMING_COLUMNS = ("epoch", "seconds", "images_per_second", "data_wait", "validat
 def read_history(path: str | os.PathLike[str]) -> list[dict[str, float]]:
     """The rows of a history.csv: epoch as int, the other columns as float.
 
-    A column that an older file lacks, such as ``augment_strength``, is NaN. A last line without a
-    line end is still being written and is left out.
+    A column that an older file lacks, such as ``augment_strength``, is NaN. A last line without a line
+    end is left out, because it is still being written.
 
     Raises:
         OSError: there is no such file.
@@ -43,12 +43,12 @@ def read_history(path: str | os.PathLike[str]) -> list[dict[str, float]]:
 
 
 def read_timing(path: str | os.PathLike[str]) -> list[dict[str, float]]:
-    """The rows of a timing.csv, every column as float; as ``read_history``."""
+    """The rows of a timing.csv, every column as float; otherwise as ``read_history``."""
     return [{name: float(value) for name, value in row.items()} for row in _read_rows(path)]
 
 
 def best_epoch(rows: Sequence[Mapping[str, float]]) -> int | None:
-    """The 1-based epoch of the lowest ``val_loss``, the first of equals; None if none is finite.
+    """The epoch, from 1, with the lowest ``val_loss``, the first of equal ones; None if none is finite.
 
     Example:
         >>> best_epoch([{"epoch": 1, "val_loss": 0.9}, {"epoch": 2, "val_loss": 0.4}])

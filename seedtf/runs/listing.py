@@ -1,4 +1,4 @@
-"""The runs below a folder, read from their small files alone; a half-written run is listed too."""
+"""Lists the runs below a folder, from their small files alone; incomplete runs are listed too."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ __all__ = ["SORT_KEYS", "RunSummary", "differing_flags", "list_runs"]
 
 SORT_KEYS = ("name", "accuracy", "loss", "epochs", "seconds")
 
-# Flags that say where files are or how fast a run goes, not what it trains.
+# Flags that change where files are, or the speed of a run, but not its results.
 _NOT_COMPARED = {
     *(set(PATHS) - {"data_dir", "fixes"}),
     *(
@@ -40,19 +40,20 @@ _NOT_COMPARED = {
 
 @dataclass(frozen=True)
 class RunSummary:
-    """One run, as far as its files say.
+    """A run in the list.
 
     Attributes:
         name: its folder, relative to the listed one.
         model, data: the network and the data folder; empty if config.json is damaged.
         state: ``finished``, ``training``, ``stopped`` before its last epoch, or ``damaged``.
-        epochs: completed epochs, and ``planned_epochs`` those that the flags ask for.
+        epochs, planned_epochs: the completed epochs, and the value of ``--epochs``.
         best_epoch: the epoch with the lowest validation loss, from 1; None before the first one.
-        val_loss, accuracy: of that epoch; NaN if unknown. With a report, its accuracy.
+        val_loss: of the best epoch; NaN if unknown.
+        accuracy: of the report, or of the best epoch if there is no report; NaN if unknown.
         interval: the 95 % interval of the accuracy in the report; None without a report.
         seconds: measured duration of all epochs.
-        page: its report or, without one, its live page, relative to the listed folder; empty without
-            both.
+        page: the page of the report, or the live page if there is no report, relative to the listed
+            folder; empty if there is neither.
         flags: all flags of the run.
         history: the rows of history.csv.
     """
@@ -73,7 +74,7 @@ class RunSummary:
     history: Sequence[dict[str, float]]
 
     def as_json(self, flags: Sequence[str]) -> dict[str, Any]:
-        """JSON values, with the flags of these names and None for what is not known."""
+        """The attributes as JSON values, with the named ``flags``; None for an unknown value."""
         values = {
             name: getattr(self, name)
             for name in ("name", "model", "data", "state", "epochs", "planned_epochs")
@@ -90,13 +91,15 @@ class RunSummary:
 
 
 def list_runs(folder: str | os.PathLike[str], sort: str = "name") -> list[RunSummary]:
-    """The runs in and below ``folder``; the best comes first, or the newest if sorted by name.
+    """The runs in and below ``folder``.
 
     A folder with a ``config.json`` is a run. Folders inside a run are not searched.
 
     Args:
         folder: such as ``runs``.
-        sort: one of ``SORT_KEYS``. Unknown numbers come last.
+        sort: one of ``SORT_KEYS``. Names are in reverse order, so that of runs named by their date the
+            newest comes first. Accuracy and epochs are sorted from high to low, loss and seconds from
+            low to high; unknown numbers come last.
 
     Raises:
         UserError: the folder does not exist or has no runs.
@@ -114,12 +117,12 @@ def list_runs(folder: str | os.PathLike[str], sort: str = "name") -> list[RunSum
         raise UserError(f"{root}: no runs of seedtf train; pass the folder that holds them")
     if sort == "name":
         return sorted(runs, key=lambda run: run.name, reverse=True)
-    rising = sort in ("loss", "seconds")
-    value = {"loss": "val_loss"}.get(sort, sort)
+    ascending = sort in ("loss", "seconds")
+    attribute = {"loss": "val_loss"}.get(sort, sort)
 
     def key(run: RunSummary) -> tuple[bool, float]:
-        number = float(getattr(run, value))
-        return math.isnan(number), number if rising else -number
+        number = float(getattr(run, attribute))
+        return math.isnan(number), number if ascending else -number
 
     return sorted(sorted(runs, key=lambda run: run.name), key=key)
 
@@ -127,7 +130,7 @@ def list_runs(folder: str | os.PathLike[str], sort: str = "name") -> list[RunSum
 def differing_flags(runs: Sequence[RunSummary]) -> list[str]:
     """The flags that do not have the same value in all runs, in the order of the flags.
 
-    Paths but the data folder, and flags that change the speed alone, are not compared.
+    Paths other than the data folder, and flags that change only the speed, are not compared.
     """
     names = dict.fromkeys(name for run in runs for name in run.flags)
     return [
@@ -188,7 +191,7 @@ def _state(folder: Path, settings: dict[str, Any], epochs: int, planned: int) ->
     try:
         if is_run_locked(folder):
             return "training"
-    except OSError:  # the folder cannot be read as this user
+    except OSError:  # the user may not read the folder
         return "damaged"
     return "finished" if epochs >= planned else "stopped"
 

@@ -40,15 +40,14 @@ __all__ = [
 
 @dataclass(frozen=True)
 class Run:
-    """A finished run.
+    """A finished run, or several runs whose predictions are averaged.
 
     Attributes:
-        run_dir: the run folder.
-        settings: the content of config.json.
-        class_names: in the order of the model's outputs.
+        run_dir: the run folder, or the folder of ``seedtf folds`` or ``seedtf ensemble``.
+        settings: the content of config.json; of several runs, that of the first one.
+        class_names: the classes in the order of the model's outputs.
         checkpoint: the ``.keras`` file to use instead of the best model, or None.
-        members: the runs whose mean predicts, if ``run_dir`` is a folder of ``seedtf folds`` or of
-            ``seedtf ensemble``. Settings and images are then those of the first one.
+        members: the runs that are averaged; empty for a single run. The images are those of the first.
         weights: the weight of each member in the mean; empty if all weights are equal.
         is_folds: whether the members are the runs of all folds of a cross-validation.
     """
@@ -63,23 +62,23 @@ class Run:
 
     @property
     def paths(self) -> RunPaths:
-        """Where the files of the run are."""
+        """The paths of the files in ``run_dir``."""
         return RunPaths(self.run_dir)
 
     @property
     def split_table(self) -> Path:
-        """``split.csv``, which says whether an image is for training, validation or test."""
+        """``split.csv``: whether each image is for training, validation or test."""
         return (self.members[0] if self.members else self.paths).split
 
     @property
     def image_size(self) -> int:
-        """The side of the model's input in pixels; of several members, the largest."""
+        """The side of the model's input in pixels; with several members, the largest."""
         sizes = [read_settings(run.root)["image_size"] for run in self.members]
         return max(map(int, sizes or [self.settings["image_size"]]))
 
     @property
     def max_pixels(self) -> int:
-        """The run's limit on width × height of an image; the default if an older run has none."""
+        """The largest width × height of an image; the default if an older run recorded none."""
         return int(self.settings.get("max_pixels", MAX_PIXELS))
 
     @property
@@ -96,14 +95,14 @@ class Run:
         return self._load(self.checkpoint or self.paths.best)
 
     def load_members(self, use_snapshots: bool) -> list[keras.Model]:
-        """The models whose mean predicts: the best of each member, all snapshots, or the run's best.
+        """The models to average: the best of each member, all snapshots, or only the run's best one.
 
         Args:
             use_snapshots: whether to load all snapshots of a single run.
 
         Raises:
-            UserError: as ``load_model``, for any of them; the run kept no snapshots, or a checkpoint
-                was named.
+            UserError: as ``load_model``; or snapshots are wanted, but the run has none, has members or
+                a ``checkpoint``.
         """
         if self.members and use_snapshots:
             raise UserError(
@@ -136,14 +135,14 @@ class Run:
 
 
 def load_run(path: str | os.PathLike[str]) -> Run:
-    """Reads the settings and class names of a run, or of several runs whose mean predicts.
+    """Reads the settings and class names of a run, or of several runs that are averaged.
 
     Args:
-        path: a run folder, or a ``.keras`` file inside one, which is then used instead of the best
-            model; one line reports that. Or a folder of ``seedtf folds`` or ``seedtf ensemble``.
+        path: a run folder; a ``.keras`` file inside one, which is then used instead of the best model,
+            as one line reports; or a folder of ``seedtf folds`` or ``seedtf ensemble``.
 
     Raises:
-        UserError: no such folder, not a run folder, or a file that lies in no run.
+        UserError: there is no such folder, it is not a run, or the file is not inside a run.
 
     Example:
         >>> run = load_run("runs/seedlings")
@@ -220,14 +219,14 @@ def open_labelled(
     The labels are indices into the run's classes.
 
     Args:
-        run: the run whose classes they have.
-        data_dir: the folder or archive, or what the table's paths are relative to.
+        run: the run whose classes the images have.
+        data_dir: a folder or archive; the paths in a table are relative to it.
         labels_csv: a table of files and labels; if it has test rows, only these are used.
         columns: the columns of the table that the user named.
-        layout: what lies in the folder, or ``auto`` to recognise it.
+        layout: the layout of the folder, or ``auto`` to detect it.
 
     Raises:
-        UserError: the folder or table cannot be used, or holds a class that the run does not know.
+        UserError: the folder or table cannot be used, or contains a class that the run does not have.
     """
     folder = unpacked_folder(data_dir, "--data_dir", run.cache_dir)
     names = run.class_names
@@ -241,7 +240,7 @@ def _split_catalog(run: Run, side: str) -> Catalog:
     rows = list(read_csv(table, ("file", "label", "split"), table.name))
     images = sorted((path, label) for path, label, of_side in rows if of_side == side)
     root = _data_root(run)
-    # Checking remote files takes one request each, so a missing one is reported when it is read.
+    # Each check of a remote file would be a request, so a missing one is only reported when it is read.
     local = images if isinstance(root, Path) else []
     missing = [path for path, _ in local if not os.path.isfile(root / path)]
     if missing:

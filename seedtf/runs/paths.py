@@ -23,7 +23,7 @@ AUGMENTED = "augmented.png"
 """Sample of augmented images; ``seedtf preview`` writes one, too."""
 
 PARITY = "parity.json"
-"""How an export agrees with the evaluation; in the folder of versions and in each version."""
+"""The comparison of an export with the evaluation, in the folder of versions and in each version."""
 
 RUNS_PAGE = "index.html"
 """The page of ``seedtf runs``, in the folder that it lists."""
@@ -33,7 +33,7 @@ _SNAPSHOT = re.compile(r"snapshot-(\d+)\.keras")
 
 @dataclass(frozen=True)
 class RunPaths:
-    """Where everything of one run lies; a path need not exist.
+    """The paths of the files of a run; they need not exist.
 
     Attributes:
         root: the run folder.
@@ -78,23 +78,23 @@ class RunPaths:
 
     @property
     def split(self) -> Path:
-        """Which image trains and which one validates: file, label, split."""
+        """Whether each image is for training, validation or test: file, label, split."""
         return self.root / "split.csv"
 
     @property
     def split_summary(self) -> Path:
-        """Images of each class and side of the split, and their shares."""
+        """The number of images of each class for training, validation and test, and the fractions."""
         return self.root / "split_summary.csv"
 
     @property
     def data_report(self) -> Path:
-        """Files left out, and why."""
+        """The files that were left out, and why."""
         return self.root / DATA_REPORT
 
     # what training wrote
     @property
     def history(self) -> Path:
-        """Metrics per epoch, which depend only on the flags and the data."""
+        """Metrics of each epoch, which depend only on the flags and the data."""
         return self.root / "history.csv"
 
     @property
@@ -175,10 +175,10 @@ class RunPaths:
         snapshots: bool = False,
         fixes: bool = False,
     ) -> ReportPaths:
-        """The report on certain images with a certain checkpoint; by default the report above.
+        """The report on certain images with a certain checkpoint; by default ``report``.
 
-        The folders are separate, because ``report`` holds the temperature of an export, which
-        predicts as the best model without test-time augmentation does.
+        Each kind of report has its own folder, because an export takes its temperature from
+        ``report``: it predicts as the best model without test-time augmentation does.
 
         Args:
             data_dir: folder of the images; empty for the validation images.
@@ -235,7 +235,7 @@ class ReportPaths:
 
     @property
     def test(self) -> ReportPaths:
-        """The report on the test images, which neither train nor choose the best epoch."""
+        """The report on the test images, which are not used to train or to choose the best epoch."""
         return ReportPaths(self.root / "test")
 
     @property

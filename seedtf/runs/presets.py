@@ -1,4 +1,4 @@
-"""The pretrained network of a run: where it comes from, what the run records of it, and its licence.
+"""The KerasHub preset of a run, which the run records, and the licence of its initial weights.
 
 Nothing here imports TensorFlow or Keras, except to convert files of timm or transformers.
 """
@@ -19,21 +19,21 @@ from seedtf.runs.paths import RunPaths
 
 __all__ = [
     "WEIGHTS_LICENCE",
-    "first_weights_licence",
+    "initial_weights_licence",
     "read_preset",
     "read_weights_licence",
     "resolve_preset",
 ]
 
 WEIGHTS_LICENCE = "weights_licence"
-"""The key of the licence of the first weights in env.json."""
+"""The key of the licence of the initial weights in env.json."""
 
 
 def resolve_preset(config: TrainConfig) -> Preset | None:
     """The KerasHub preset that ``--model`` names; None for a network of keras.applications.
 
-    A resumed run takes its own record, and a run that starts from the weights of another one takes the
-    record of that one, so neither needs the files of the preset.
+    A resumed run reads the preset that it recorded. A run that starts from the weights of another run
+    reads that run's record. So neither needs the files of the preset.
 
     Raises:
         UserError: as ``find_preset``.
@@ -42,7 +42,7 @@ def resolve_preset(config: TrainConfig) -> Preset | None:
         return None
     run_dir: str | os.PathLike[str] = config.resume
     if not run_dir and config.weights.endswith(".keras"):
-        with contextlib.suppress(UserError):  # a file that lies in no run
+        with contextlib.suppress(UserError):  # the file is not inside a run
             run_dir, _ = find_run(config.weights)
     recorded = read_preset(run_dir) if run_dir else None
     source = os.path.abspath(config.model) if is_folder(config.model) else config.model
@@ -52,7 +52,7 @@ def resolve_preset(config: TrainConfig) -> Preset | None:
 
 
 def read_preset(run_dir: str | os.PathLike[str]) -> Preset | None:
-    """The KerasHub preset that a run recorded; None if its network is another one.
+    """The KerasHub preset that a run recorded; None if its network is not a preset.
 
     Raises:
         UserError: the record is damaged.
@@ -66,7 +66,7 @@ def read_preset(run_dir: str | os.PathLike[str]) -> Preset | None:
         raise UserError(f"{path}: damaged ({first_line(error)}); restore it") from None
 
 
-def first_weights_licence(config: TrainConfig, preset: Preset | None) -> str:
+def initial_weights_licence(config: TrainConfig, preset: Preset | None) -> str:
     """The licence of the weights that a run starts from; empty if they are random.
 
     The weights of an earlier run have the licence of the weights that it started from.
@@ -75,13 +75,13 @@ def first_weights_licence(config: TrainConfig, preset: Preset | None) -> str:
         return preset.licence if preset else weights_licence(config.model)
     if config.weights == "none":
         return ""
-    with contextlib.suppress(UserError):  # a file that lies in no run
+    with contextlib.suppress(UserError):  # the file is not inside a run
         return read_weights_licence(find_run(config.weights)[0])
     return NOT_STATED
 
 
 def read_weights_licence(run_dir: str | os.PathLike[str]) -> str:
-    """The licence of the first weights that a run recorded; empty if they were random."""
+    """The licence of the initial weights that a run recorded; empty if they were random."""
     try:
         recorded = json.loads(RunPaths.of(run_dir).env.read_text(encoding="utf-8"))
         return str(recorded.get(WEIGHTS_LICENCE, ""))

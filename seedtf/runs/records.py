@@ -20,7 +20,7 @@ from seedtf.files import write_text
 from seedtf.model.presets import Preset
 from seedtf.runs.folder import format_class_names
 from seedtf.runs.paths import RunPaths
-from seedtf.runs.presets import WEIGHTS_LICENCE, first_weights_licence
+from seedtf.runs.presets import WEIGHTS_LICENCE, initial_weights_licence
 
 __all__ = ["describe_devices", "write_records"]
 
@@ -41,18 +41,18 @@ def write_records(
         config: the flags of the run.
         dataset: the data of the run.
         resolved: the value chosen for each ``auto`` and each flag that was not given, for config.json.
-        preset: the KerasHub preset that the network is made of; without one there is no preset.json.
+        preset: the KerasHub preset of the network; None writes no preset.json.
     """
     catalog = dataset.store.catalog
     settings = {**config.as_dict(), "resolved": resolved}
     paths = RunPaths(run_dir)
-    if preset is not None:  # before config.json, without which the folder counts as no run
+    # A folder with a config.json counts as a run, so preset.json comes before it and the rest after it.
+    if preset is not None:
         write_text(paths.preset, json.dumps(preset.as_dict(), indent=2) + "\n")
-    # config.json comes next, because --resume recognises a run by it
     write_text(paths.config, json.dumps(settings, indent=2) + "\n")
     write_text(paths.flags, config.flagfile())
     environment = _environment(preset is not None)
-    if licence := first_weights_licence(config, preset):
+    if licence := initial_weights_licence(config, preset):
         environment[WEIGHTS_LICENCE] = licence
     write_text(paths.env, json.dumps(environment, indent=2) + "\n")
     write_text(paths.classes, format_class_names(catalog.class_names))

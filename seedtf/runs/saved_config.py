@@ -1,4 +1,4 @@
-"""The flags of an earlier run, read back so that it can be resumed or continued by a new run."""
+"""Reads the flags of an earlier run, to resume it or to continue it in a new run."""
 
 from __future__ import annotations
 
@@ -47,30 +47,31 @@ RESUME_MAY_CHANGE = (
     *LAYOUT,
     *GROUPS,
 )
-"""Flags that do not change the numbers, so a resumed run may change them. The location of the data is
-one of them, because the data itself is compared, and so are the flags that decide the split
-and the probabilities of a teacher."""
+"""Flags that a resumed run may change, because they do not change its results. They include the paths
+of the data, the flags that decide the split, and ``teacher``, because the data, the split and the
+teacher's probabilities themselves are compared."""
 
 
 def resumed_config(resume: str, given: Mapping[str, Any]) -> TrainConfig:
-    """The flags of an earlier run, overridden by those in ``given`` that do not change the numbers.
+    """The flags of an earlier run, with the changes in ``given``.
 
     Args:
-        resume: a run folder, or ``newest`` for the run in ``given["run_dir"]``, or else for the newest
-            below ``runs/``.
+        resume: a run folder, or ``newest``: the run in ``given["run_dir"]`` if that is given, otherwise
+            the newest run below ``runs/``.
         given: the flags of the resuming command.
 
     Raises:
-        UserError: no such run, or a given flag differs from the run's.
+        UserError: there is no such run, or ``given`` changes a flag that is not in
+            ``RESUME_MAY_CHANGE``.
     """
-    own = given.get("run_dir", "") if resume == NEWEST else resume
-    run_dir = Path(expand_home("resume", own)) if own else newest_run()
+    named = given.get("run_dir", "") if resume == NEWEST else resume
+    run_dir = Path(expand_home("resume", named)) if named else newest_run()
     values = _saved_flags(run_dir, "--resume")
     for name, value in given.items():
         value = number_or_auto(TrainConfig, name, value)
         value = expand_home(name, value) if isinstance(value, str) else value
         if name == "weights" and value not in ("none", "imagenet"):
-            value = os.path.abspath(resolve_weights(value))  # as the run has saved it
+            value = os.path.abspath(resolve_weights(value))  # the run has saved an absolute path
         if name == "model" and is_folder(value):
             value = os.path.abspath(value)
         if name not in RESUME_MAY_CHANGE and values.get(name) != value:
@@ -79,22 +80,22 @@ def resumed_config(resume: str, given: Mapping[str, Any]) -> TrainConfig:
                 "out, or start a new run"
             )
         values[name] = value
-    own = {"run_dir": str(run_dir), "resume": str(run_dir), "continue_from": ""}
-    return TrainConfig(**{**values, **own})
+    folders = {"run_dir": str(run_dir), "resume": str(run_dir), "continue_from": ""}
+    return TrainConfig(**{**values, **folders})
 
 
 def continued_config(continue_from: str, given: Mapping[str, Any]) -> TrainConfig:
-    """The flags of a new run that starts from the best weights of an earlier one, with its split.
+    """The flags of a new run that starts from the best weights of an earlier run and uses its split.
 
-    Everything that the run takes over is in its flags, so its own flags.txt repeats it. The state of
-    the optimizer is not taken over, because it belongs to the end of the earlier schedule.
+    The flags name these weights and this split, so the flags.txt of the new run repeats it. The
+    optimizer's state is not used, because it belongs to the end of the earlier schedule.
 
     Args:
         continue_from: the folder of the earlier run.
         given: the flags of the command, which replace those of the earlier run.
 
     Raises:
-        UserError: no such run, it has no best model, or ``given`` names other weights.
+        UserError: there is no such run, it has no best model, or ``given`` names other weights.
     """
     run_dir = Path(expand_home("continue", continue_from))
     values = _saved_flags(run_dir, "--continue")
@@ -102,7 +103,7 @@ def continued_config(continue_from: str, given: Mapping[str, Any]) -> TrainConfi
         raise UserError(
             f"--continue={run_dir}: starts from the weights of that run; leave --weights out"
         )
-    # The recipe that the earlier run had: with auto the new weights would choose another one.
+    # The recipe of the earlier run, because auto could choose another one for its trained weights.
     recipe = choose_recipe(values.get("recipe", AUTO), values.get("weights", DEFAULT_WEIGHTS))
     values |= {"recipe": recipe}
     values |= {"weights": resolve_weights(str(run_dir), flag="--continue")}
@@ -132,23 +133,25 @@ def _saved_flags(run_dir: Path, flag: str) -> dict[str, Any]:
 
 
 def load_resumed(config: TrainConfig) -> TrainConfig:
-    """``config``, or the flags of the run that it resumes or continues, with the changes in ``config``.
+    """The flags of the run that ``config`` resumes or continues; ``config`` itself if it does neither.
+
+    The flags that ``config`` changes from their defaults replace those of the run.
 
     Raises:
         UserError: as ``resumed_config`` and ``continued_config``.
     """
     if config.continue_from and not config.resume:
-        # The number of epochs is the point of continuing, also where it is the recipe's default.
+        # The epochs are always those of ``config``, even if they are the recipe's default.
         given = {**_changed_flags(config), "epochs": config.epochs}
         return continued_config(config.continue_from, given)
-    # The command line has resolved it already: then run_dir and resume are the same folder.
+    # If the command line has already read the flags of the run, run_dir and resume are the same folder.
     if not config.resume or config.resume == config.run_dir:
         return config
     return resumed_config(config.resume, _changed_flags(config))
 
 
 def _changed_flags(config: TrainConfig) -> dict[str, Any]:
-    """The flags that differ from their defaults, which are those that a Python caller has set."""
+    """The flags that differ from their defaults, so a Python caller has set them."""
     recipe = config.recipe_in_use
     by_recipe = recipe_changes(recipe, config.as_dict())
     return {

@@ -17,7 +17,7 @@ _INPUT, _OUTPUTS = "image_bytes", {"probabilities", "classes"}
 
 
 class ServingSignature:
-    """The signature ``serving_default`` of an exported model: encoded images to predictions.
+    """The signature ``serving_default`` of an exported model, from encoded images to predictions.
 
     Args:
         path: the folder of a SavedModel.
@@ -62,17 +62,17 @@ def find_saved_model(path: str | os.PathLike[str]) -> Path:
     """
     path = Path(path)
     if not path.is_dir():
-        raise UserError(f"{path}: no such folder; pass what seedtf export printed")
+        raise UserError(f"{path}: no such folder; pass the folder that seedtf export printed")
     newest = newest_saved_model(path)
     if newest is None:
         raise UserError(
-            f"{path}: not an export (no {_SAVED_MODEL}); pass what seedtf export printed"
+            f"{path}: not an export (no {_SAVED_MODEL}); pass the folder that seedtf export printed"
         )
     return newest
 
 
 def newest_saved_model(path: Path) -> Path | None:
-    """``path`` if it is a SavedModel, else its highest version if that is one, else None."""
+    """``path`` if it is a SavedModel, else the highest version in it; None if that is not one."""
     if (path / _SAVED_MODEL).is_file():
         return path
     if not path.is_dir():
@@ -83,5 +83,5 @@ def newest_saved_model(path: Path) -> Path | None:
 
 
 def is_version(name: str) -> bool:
-    """Whether a model server treats a folder of this name as a version: ASCII digits only."""
+    """Whether the name of a folder is a version to a model server, which means ASCII digits only."""
     return name.isascii() and name.isdigit()

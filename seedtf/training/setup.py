@@ -123,7 +123,7 @@ def load_training_data(config: TrainConfig) -> Dataset:
 
 
 def make_network(plan: Plan, dataset: Dataset) -> keras.Model:
-    """The network of a run with its first weights.
+    """The network of a run with its initial weights.
 
     Raises:
         UserError: as ``build_network``.

@@ -14,7 +14,7 @@ from seedtf.data.dataset import Dataset
 from seedtf.data.split import classes_without_validation
 from seedtf.model.families import short_name
 from seedtf.report import report, warn
-from seedtf.runs.presets import first_weights_licence
+from seedtf.runs.presets import initial_weights_licence
 from seedtf.runs.records import describe_devices
 from seedtf.training.distributed.choice import DeviceChoice
 from seedtf.training.optim.choice import describe_optimizer
@@ -153,10 +153,10 @@ def _model(plan: Plan, network: keras.Model) -> str:
     weights = {"none": "random"}.get(config.weights, config.weights)
     if plan.settings.preset and config.weights == "imagenet":
         weights = "those of the preset"
-    if licence := first_weights_licence(config, plan.settings.preset):
+    if licence := initial_weights_licence(config, plan.settings.preset):
         weights += f" (licence: {licence})"
     text = f"{short_name(config.model)}, {network.count_params():,} parameters"
-    return f"{text}, first weights: {weights}; batch-norm momentum {plan.bn_momentum:.3g}"
+    return f"{text}, initial weights: {weights}; batch-norm momentum {plan.bn_momentum:.3g}"
 
 
 def _recipe(config: TrainConfig) -> str:
@@ -174,7 +174,7 @@ def _why(config: TrainConfig) -> str:
     if config.recipe != AUTO:
         return "as requested"
     state = "random" if config.weights == RANDOM_WEIGHTS else "trained"
-    return f"because the first weights are {state}"
+    return f"because the initial weights are {state}"
 
 
 def _value(value: Any) -> str:
