@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from seedtf.config.train_config import TrainConfig
     from seedtf.datasets import image_datasets
     from seedtf.evaluation.classifier import open_classifier as load
+    from seedtf.evaluation.embed import embed_images
     from seedtf.evaluation.evaluate_run import evaluate_run
     from seedtf.export.export import export_run
     from seedtf.training.lr_finder.run import find_learning_rate as lr_find
@@ -42,6 +43,7 @@ __all__ = [
     "TrainResult",
     "__version__",
     "callbacks",
+    "embed_images",
     "evaluate_run",
     "export_run",
     "image_datasets",
@@ -57,6 +59,7 @@ _PUBLIC = {
     "TrainConfig": ("seedtf.config.train_config", "TrainConfig"),
     "TrainResult": ("seedtf.training.train", "TrainResult"),
     "callbacks": ("seedtf.callbacks", ""),
+    "embed_images": ("seedtf.evaluation.embed", "embed_images"),
     "evaluate_run": ("seedtf.evaluation.evaluate_run", "evaluate_run"),
     "export_run": ("seedtf.export.export", "export_run"),
     "image_datasets": ("seedtf.datasets", "image_datasets"),

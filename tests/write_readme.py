@@ -42,6 +42,12 @@ PROMISES: dict[str, dict[str, tuple[str, ...]]] = {
             "test_without_keras_hub_one_line_says_what_to_install",
         ),
     },
+    "Features of images": {
+        "The features of a run are what its head reads, and a second call computes nothing.": (
+            "test_the_features_are_what_the_head_of_the_run_reads",
+            "test_a_second_call_builds_no_network_and_decodes_nothing",
+        ),
+    },
     "Interrupted runs": {
         "A run that is killed at any moment and resumed ends with the same bytes.": (
             "test_a_run_killed_at_any_moment_resumes_exactly",

@@ -32,6 +32,7 @@ COMMANDS = {
     "runs": "list runs: accuracy, time, and the flags that differ",
     "predict": "predict the classes of unlabelled images",
     "export": "export a run as a SavedModel for serving, LiteRT or ONNX",
+    "embed": "write the features that a network computes from images",
     "publish": "write a folder with the export and a model card, or upload it",
     "benchmark": "measure speed and memory, with warm-up and medians",
     "models": "list the networks that --model takes",

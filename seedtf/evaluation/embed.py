@@ -1,0 +1,247 @@
+"""Images to features of a network: streamed batch by batch, and cached like pixels."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from seedtf.config.train_config import TrainConfig
+from seedtf.data.catalog import Catalog, Fault
+from seedtf.data.columns import ANY_COLUMNS, Columns
+from seedtf.data.decode_files import Decoded, make_batch_decoder
+from seedtf.data.listing import list_files
+from seedtf.data.map_files import map_file_batches
+from seedtf.data.paths import folder_at
+from seedtf.data.store import cache_key
+from seedtf.data.walk import image_paths
+from seedtf.errors import UserError
+from seedtf.evaluation.embedder import Embedder, open_embedder
+from seedtf.files import atomic_path, csv_line, write_lines, write_text
+from seedtf.report import report
+from seedtf.training.setup import data_folder
+
+__all__ = ["Embeddings", "embed_catalog", "embed_images", "list_catalog", "write_embeddings"]
+
+# Part of the name of a cache file: raise it when the same pixels would give other features.
+_FORMAT = "embeddings-1"
+
+
+@dataclass(frozen=True)
+class Embeddings:
+    """The features of N images.
+
+    Attributes:
+        catalog: the images; ``catalog.faults`` names the files that were left out. Without labels, all
+            labels are 0 and the only class name is empty.
+        features: float32 ``[N, D]``; row k belongs to ``catalog.paths[k]``. May be a read-only map of
+            the cache file.
+        from_cache: whether an earlier call had computed them.
+        seconds: how long it took.
+    """
+
+    catalog: Catalog
+    features: np.ndarray
+    from_cache: bool
+    seconds: float
+
+    @property
+    def has_labels(self) -> bool:
+        """Whether the images have labels."""
+        return self.catalog.class_names != ("",)
+
+
+def embed_images(
+    data_dir: str | os.PathLike[str],
+    model: str | os.PathLike[str],
+    *,
+    image_size: int = 0,
+    weights: str = "imagenet",
+    layout: str = "auto",
+    labels_csv: str = "",
+    columns: Columns = ANY_COLUMNS,
+    cache_dir: str = "",
+    batch_size: int = 32,
+) -> Embeddings:
+    """Computes the features of all images of a folder, or takes them from the cache.
+
+    Args:
+        data_dir: images in any layout that training takes, or in a folder without labels; an archive of
+            these; or ``sample``.
+        model: a network as for training, or a run folder, for the features of that run.
+        image_size: side of the images in pixels; 0 for that of the run or the network, else 224.
+        weights: as for training; a run has its own.
+        layout, labels_csv, columns: how the labels are read, as for training.
+        cache_dir: the folder of cache files; empty for the default.
+        batch_size: images in a batch.
+
+    Raises:
+        UserError: there are no images, none can be decoded, or the network cannot be used.
+
+    Example:
+        >>> from PIL import Image
+        >>> os.makedirs("leaves")
+        >>> for number in range(3):
+        ...     Image.new("RGB", (20, 20), (0, 80 * number, 0)).save(f"leaves/{number}.png")
+        >>> embeddings = embed_images("leaves", "tiny", image_size=16, weights="none")
+        labels    none (...)
+        >>> embeddings.features.shape, list(embeddings.catalog.paths)
+        ((3, 64), ['0.png', '1.png', '2.png'])
+    """
+    config = TrainConfig(data_dir=os.fspath(data_dir), cache_dir=cache_dir)
+    embedder = open_embedder(os.fspath(model), image_size, weights)
+    catalog = list_catalog(data_folder(config), labels_csv, columns, layout)
+    return embed_catalog(catalog, embedder, config.cache_folder, batch_size)
+
+
+def list_catalog(
+    data_dir: str, labels_csv: str = "", columns: Columns = ANY_COLUMNS, layout: str = "auto"
+) -> Catalog:
+    """Lists labelled images as training does, or else all images of the folder, without labels.
+
+    Raises:
+        UserError: there are no images; or they have no labels although a flag says how to read them.
+    """
+    try:
+        return list_files(data_dir, labels_csv, columns, layout, min_images=1)[0]
+    except UserError as error:
+        folder, must_have = folder_at(data_dir), (labels_csv, layout != "auto")
+        paths = list(image_paths(folder)) if folder.is_dir() else []
+        if any(must_have) or columns != ANY_COLUMNS or not paths:
+            raise UserError(str(error).replace("--data_dir", "DATA_DIR")) from None
+        report("labels", f"none ({error})")
+        return Catalog(folder, sorted(paths), np.zeros(len(paths), np.int32), ("",))
+
+
+def embed_catalog(
+    catalog: Catalog, embedder: Embedder, cache_dir: Path, batch_size: int = 32
+) -> Embeddings:
+    """The features of the files of a catalog; see ``embed_images``.
+
+    Files that cannot be decoded are left out. The cache has one file for each network and list of
+    files; it is not used if it cannot be written.
+
+    Raises:
+        UserError: no file can be decoded.
+    """
+    start = time.perf_counter()
+    pixels = cache_key(catalog, embedder.image_size, embedder.max_pixels)
+    key = hashlib.blake2b(f"{_FORMAT} {pixels} {embedder.key}".encode(), digest_size=16).hexdigest()
+    cache = _Cache(cache_dir / f"{key}.features.npy", cache_dir / f"{key}.json")
+    found = cache.read(len(catalog))
+    rows, good, faults = found or _compute(catalog, embedder, cache, batch_size)
+    if not len(good):
+        raise UserError(
+            f"{catalog.root}: none of {len(catalog)} images can be decoded, first {faults[0].path} "
+            f"({faults[0].fault}: {faults[0].detail}); seedtf check names the faults"
+        )
+    features = rows if len(good) == len(rows) else rows[good]
+    seconds = time.perf_counter() - start
+    return Embeddings(catalog.take(good, faults), features, found is not None, seconds)
+
+
+def write_embeddings(embeddings: Embeddings, out: Path) -> Path:
+    """Writes the features to ``out`` (``*.npy``), and beside it a table with the file of each row.
+
+    Both files appear when they are complete, the table first.
+
+    Returns:
+        The path of the table, which has the columns ``file`` and, with labels, ``label``.
+    """
+    catalog, table = embeddings.catalog, out.with_suffix(".csv")
+
+    def lines() -> Iterator[str]:
+        yield csv_line("file", "label") if embeddings.has_labels else csv_line("file")
+        for path, label in zip(catalog.paths, catalog.labels, strict=True):
+            labels = [catalog.class_names[label]] if embeddings.has_labels else []
+            yield csv_line(path, *labels)
+
+    write_lines(table, lines())
+    with atomic_path(out) as temporary:
+        np.save(temporary, embeddings.features)
+    return table
+
+
+_Rows = tuple[np.ndarray, np.ndarray, list[Fault]]
+"""Features float32 ``[listed, D]``, the indices of the good files, the faults of the others."""
+
+
+@dataclass(frozen=True)
+class _Cache:
+    """A file of features, and a file of the faults, which is written last and marks it as complete."""
+
+    features: Path
+    faults: Path
+
+    def read(self, listed: int) -> _Rows | None:
+        """The content; None if it is not complete."""
+        with suppress(OSError, ValueError, EOFError, KeyError, TypeError):
+            faults = json.loads(self.faults.read_text("utf-8"))
+            rows = np.load(self.features, mmap_mode="r")
+            if len(rows) == listed:
+                good = np.delete(np.arange(listed), np.array(faults["left_out"], np.int64))
+                return rows, good, [Fault(*fault) for fault in faults["faults"]]
+        return None
+
+    def write_faults(self, listed: int, good: np.ndarray, faults: Sequence[Fault]) -> None:
+        """Marks the file of features as complete."""
+        left_out = np.delete(np.arange(listed), good).tolist()
+        texts = [[fault.path, fault.fault, fault.detail] for fault in faults]
+        write_text(self.faults, json.dumps({"left_out": left_out, "faults": texts}))
+
+
+def _compute(catalog: Catalog, embedder: Embedder, cache: _Cache, batch_size: int) -> _Rows:
+    """Computes the features into the cache file, or into memory if it cannot be written."""
+    body = embedder.build()
+    shape = (len(catalog), int(body.output_shape[-1]))
+    try:
+        cache.features.parent.mkdir(parents=True, exist_ok=True)
+        with atomic_path(cache.features) as temporary:
+            rows: np.ndarray = np.lib.format.open_memmap(temporary, "w+", np.float32, shape)
+            with temporary.open("r+b") as file:
+                # A write to a mapped file on a full disk would end the process.
+                os.posix_fallocate(file.fileno(), 0, temporary.stat().st_size)
+            good, faults = _fill(rows, catalog, embedder, body, batch_size)
+        cache.write_faults(len(catalog), good, faults)
+    except OSError as error:
+        report("cache", f"not used ({cache.features.parent}: {error.strerror or error})")
+        rows = np.empty(shape, np.float32)
+        good, faults = _fill(rows, catalog, embedder, body, batch_size)
+    return rows, good, faults
+
+
+def _fill(
+    rows: np.ndarray, catalog: Catalog, embedder: Embedder, body: keras.Model, batch_size: int
+) -> tuple[np.ndarray, list[Fault]]:
+    """Writes the features of every good file to its row; returns the good indices and the faults."""
+    size = embedder.image_size
+    decode = make_batch_decoder(size, embedder.max_pixels)
+
+    @tf.function(input_signature=[tf.TensorSpec([None, size, size, 3], tf.uint8)], autograph=False)
+    def embed(images: tf.Tensor) -> tf.Tensor:
+        features = body(tf.cast(images, tf.float32), training=False)
+        return tf.cast(features, tf.float32)
+
+    # While one thread holds the network, which uses all cores, the others read and decode.
+    network = threading.Lock()
+
+    def work(first: int, paths: Sequence[str]) -> list[Decoded]:
+        outcomes = list(decode(paths))
+        images = {i: image for i, image in enumerate(outcomes) if isinstance(image, np.ndarray)}
+        if images:
+            pixels = np.stack(list(images.values()))
+            with network:
+                rows[first + np.array(list(images))] = embed(pixels).numpy()
+        return outcomes
+
+    return map_file_batches(catalog, work, "embedding", batch_size)

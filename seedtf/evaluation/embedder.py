@@ -1,0 +1,166 @@
+"""Which network gives the features of images: a pretrained one, or the body of a run."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import keras
+
+from seedtf.errors import UserError
+from seedtf.images.header import MAX_PIXELS
+from seedtf.model.families import check_image_size, short_name, weights_licence
+from seedtf.model.network import build_network, resolve_model_name
+from seedtf.model.presets import Preset, find_preset
+from seedtf.model.weights import check_weights_file
+from seedtf.runs.folder import find_run, resolve_weights
+from seedtf.runs.open import load_run
+from seedtf.runs.paths import RunPaths
+from seedtf.runs.presets import read_weights_licence
+
+__all__ = ["DEFAULT_SIZE", "Embedder", "open_embedder", "pooled_body"]
+
+DEFAULT_SIZE = 224
+"""Side of the images in pixels, unless the network takes one size only."""
+
+_WEIGHTS_SUFFIXES = (".json", ".h5", ".safetensors")
+
+
+@dataclass(frozen=True)
+class Embedder:
+    """A network without its head. It is built only if its features are not in the cache.
+
+    Attributes:
+        name: of the network, for people.
+        image_size: side S of its input in pixels.
+        key: a hash of everything that the features depend on, except for the images.
+        build: returns the model from ``image``, float32 ``[B, S, S, 3]`` RGB in 0–255, to its features
+            ``[B, D]``, the mean over all places of the last feature map.
+        licence: of the weights; empty if they are random.
+        max_pixels: images with a larger width × height are refused.
+        preset: the preset of KerasHub that the network is made of, or None.
+    """
+
+    name: str
+    image_size: int
+    key: str
+    build: Callable[[], keras.Model]
+    licence: str = ""
+    max_pixels: int = MAX_PIXELS
+    preset: Preset | None = None
+
+
+def open_embedder(model: str, image_size: int = 0, weights: str = "imagenet") -> Embedder:
+    """The network that ``--model``, ``--image_size`` and ``--weights`` name.
+
+    Args:
+        model: as for training; or a run folder or a ``.keras`` file in one, for the features of that
+            run.
+        image_size: side of the images in pixels; 0 for that of the run or the network, else 224.
+        weights: as for training; a run has its own.
+
+    Raises:
+        UserError: the network is unknown, does not accept the image size, or its files are missing.
+
+    Example:
+        >>> embedder = open_embedder("tiny", 16, weights="none")
+        >>> embedder.build().output_shape
+        (None, 64)
+    """
+    if not model:
+        raise UserError("--model: is missing; pass the name of a network, a folder, or a run")
+    if model.endswith(".keras") or RunPaths.of(model).classes.is_file():
+        return _of_run(model, image_size)
+    weights = os.path.abspath(resolve_weights(weights)) if _is_file(weights) else weights
+    preset = find_preset(model, with_weights=weights == "imagenet")
+    name = preset.name if preset else resolve_model_name(model)
+    size = image_size or (preset.sizes.only if preset else 0) or DEFAULT_SIZE
+    if preset:
+        preset.sizes.check(name, size)
+        licence = preset.licence
+    else:
+        check_image_size(name, size)
+        licence = weights_licence(name)
+    identity = [name, weights]
+    if _is_file(weights):
+        check_weights_file(Path(weights))
+        identity.append(_digest([Path(weights)]))
+        licence = _licence_of(weights)
+    elif preset:
+        files = sorted(Path(preset.folder).glob("*"))
+        identity.append(_digest([each for each in files if each.suffix in _WEIGHTS_SUFFIXES]))
+
+    def build() -> keras.Model:
+        if weights == "none":
+            keras.utils.set_random_seed(0)  # the key stands for these random weights
+        return pooled_body(
+            build_network(model=preset or name, num_classes=2, image_size=size, weights=weights)
+        )
+
+    return Embedder(
+        name,
+        size,
+        _key(*identity, str(size)),
+        build,
+        "" if weights == "none" else licence,
+        preset=preset,
+    )
+
+
+def pooled_body(network: keras.Model) -> keras.Model:
+    """The model from the input of a classifier to what its head reads, float ``[B, D]``."""
+    return keras.Model(network.input, network.get_layer("pool").output, name=network.name)
+
+
+def _of_run(model: str, image_size: int) -> Embedder:
+    """The body of a run's best model, or of another checkpoint of it."""
+    run = load_run(model)
+    if run.members:
+        raise UserError(f"--model={model}: averages several runs; pass one of them")
+    if image_size not in (0, run.image_size):
+        raise UserError(
+            f"--image_size={image_size}: the run was trained at {run.image_size}; leave the flag out"
+        )
+    file = run.checkpoint or run.paths.best
+    if not file.is_file():
+        raise UserError(f"--model={model}: the run has no best model yet; pass another run")
+    return Embedder(
+        f"{short_name(str(run.settings['model']))} of {run.run_dir}",
+        run.image_size,
+        _key(_digest([file]), str(run.image_size)),
+        lambda: pooled_body(run.load_model()),
+        read_weights_licence(run.run_dir),
+        run.max_pixels,
+    )
+
+
+def _is_file(weights: str) -> bool:
+    return weights not in ("none", "imagenet")
+
+
+def _licence_of(weights: str) -> str:
+    try:
+        return read_weights_licence(find_run(weights)[0])
+    except UserError:  # the file lies in no run
+        return ""
+
+
+def _digest(files: list[Path]) -> str:
+    """A hash of names and contents, because the same path can hold other weights tomorrow."""
+    digest = hashlib.blake2b(digest_size=16)
+    for path in files:
+        digest.update(f"{path.name}\0{path.stat().st_size}\0".encode())
+        with path.open("rb") as file:
+            while block := file.read(1 << 20):
+                digest.update(block)
+    return digest.hexdigest()
+
+
+def _key(*parts: str) -> str:
+    """A hash of ``parts`` and of the versions of the libraries that compute the features."""
+    versions = [importlib.metadata.version(name) for name in ("keras", "tensorflow")]
+    return hashlib.blake2b("\0".join([*parts, *versions]).encode(), digest_size=16).hexdigest()

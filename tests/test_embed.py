@@ -1,0 +1,211 @@
+"""``seedtf embed``: the features of a network or a run for every image, computed once and cached."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+from tiny_run import make_run
+
+from seedtf.commands.main import main
+from seedtf.data.catalog import scan_folder
+from seedtf.errors import UserError
+from seedtf.evaluation import embed as embed_module
+from seedtf.evaluation.embed import embed_images
+from seedtf.evaluation.embedder import Embedder, open_embedder
+from seedtf.images.decode import make_decoder
+from seedtf.model.network import load_model
+from seedtf.runs.paths import RunPaths
+
+SIZE = 16
+
+
+def pixels_of(folder: Path) -> np.ndarray:
+    decode = make_decoder(SIZE)
+    paths = scan_folder(folder).absolute_paths()
+    return np.stack([decode(Path(path).read_bytes()).numpy() for path in paths])
+
+
+def tiny(data: Path, cache: Path, **flags: object) -> embed_module.Embeddings:
+    options = {"image_size": SIZE, "weights": "none", "cache_dir": str(cache), "batch_size": 4}
+    return embed_images(data, "tiny", **{**options, **flags})  # type: ignore[arg-type]
+
+
+@pytest.fixture(scope="module")
+def run_dir(tiny_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_run(tmp_path_factory.mktemp("embedded") / "run", tiny_folder)
+
+
+@pytest.fixture
+def builds(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The names of the networks that are built while the test runs."""
+    built: list[str] = []
+    build = Embedder.__init__
+
+    def counting(self: Embedder, name: str, *args: object, **kwargs: object) -> None:
+        build(self, name, *args, **kwargs)  # type: ignore[arg-type]
+        original = self.build
+
+        def make() -> keras.Model:
+            built.append(name)
+            return original()
+
+        object.__setattr__(self, "build", make)
+
+    monkeypatch.setattr(Embedder, "__init__", counting)
+    return built
+
+
+def test_the_features_are_what_the_head_of_the_run_reads(
+    tiny_folder: Path, run_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "features.npy"
+    assert main(["embed", str(tiny_folder), f"--model={run_dir}", f"--out={out}"]) == 0
+    shown = capsys.readouterr()
+    result = json.loads(shown.out.split("RESULT ")[1])
+    assert (result["images"], result["dimensions"], result["left_out"]) == (18, 64, 0)
+    network = load_model(RunPaths(run_dir).best)
+    head_input = keras.Model(network.input, network.get_layer("logits").input)
+    expected = head_input.predict(pixels_of(tiny_folder).astype(np.float32), verbose=0)
+    features = np.load(out)
+    assert features.dtype == np.float32
+    np.testing.assert_allclose(features, expected, rtol=1e-4, atol=1e-5)
+    rows = out.with_suffix(".csv").read_text("utf-8").splitlines()
+    catalog = scan_folder(tiny_folder)
+    labels = [catalog.class_names[label] for label in catalog.labels]
+    assert rows == ["file,label", *map(",".join, zip(catalog.paths, labels, strict=True))]
+
+
+def test_a_second_call_builds_no_network_and_decodes_nothing(
+    tiny_copy: Path, tmp_path: Path, builds: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = tiny(tiny_copy, tmp_path)
+    assert (builds, first.from_cache) == (["Tiny"], False)
+    with monkeypatch.context() as patch:
+        patch.setattr(embed_module, "make_batch_decoder", None)
+        again = tiny(tiny_copy, tmp_path)
+    assert (builds, again.from_cache) == (["Tiny"], True)
+    np.testing.assert_array_equal(again.features, first.features)
+    os.utime(next(tiny_copy.rglob("*.png")), (0, 0))  # another file of the same name
+    assert not tiny(tiny_copy, tmp_path).from_cache
+
+
+def test_other_weights_of_the_same_path_have_other_features(
+    tiny_folder: Path, tmp_path: Path
+) -> None:
+    weights = tmp_path / "run"
+    features = []
+    for seed in (0, 1):
+        shutil.rmtree(weights, ignore_errors=True)
+        make_run(weights, tiny_folder, seed=seed)
+        found = embed_images(tiny_folder, weights, cache_dir=str(tmp_path / "cache"))
+        assert not found.from_cache
+        features.append(found.features)
+    assert not np.allclose(*features)
+
+
+def test_a_file_that_cannot_be_decoded_is_named_and_has_no_row(
+    tiny_copy: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    whole = tiny(tiny_copy, tmp_path / "cache").features
+    bad = tiny_copy / "alder" / "2.png"
+    bad.write_bytes(bad.read_bytes()[:40])
+    flags = ["--model=tiny", f"--image_size={SIZE}", "--weights=none", "--batch_size=4"]
+    for overwrite in ([], ["--overwrite"]):  # the second time from the cache
+        out = tmp_path / "features.npy"
+        assert main(["embed", str(tiny_copy), f"--out={out}", *flags, *overwrite]) == 3
+        assert "1 files have no row, first alder/2.png: truncated" in capsys.readouterr().err
+        np.testing.assert_allclose(np.load(out), np.delete(whole, 2, axis=0), rtol=1e-5, atol=1e-6)
+        rows = out.with_suffix(".csv").read_text("utf-8").splitlines()
+        assert "alder/2.png,alder" not in rows
+        assert len(rows) == 1 + 17
+
+
+def test_a_folder_without_labels_has_a_table_without_them(
+    tiny_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    plain = tmp_path / "plain"
+    plain.mkdir()
+    for number, path in enumerate(sorted(tiny_folder.rglob("*.png"))[::-1]):
+        shutil.copy(path, plain / f"img{number:02}.png")
+    out = tmp_path / "plain.npy"
+    flags = ["--model=tiny", f"--image_size={SIZE}", "--weights=none", f"--out={out}"]
+    assert main(["embed", str(plain), *flags]) == 0
+    assert "labels    none" in capsys.readouterr().out
+    names = [f"img{number:02}.png" for number in range(18)]
+    assert out.with_suffix(".csv").read_text("utf-8").splitlines() == ["file", *names]
+    expected = tiny(tiny_folder, tmp_path).features[::-1]
+    np.testing.assert_allclose(np.load(out), expected, rtol=1e-5, atol=1e-6)
+
+
+def test_an_interrupted_call_leaves_no_cache_file(
+    tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(embed_module, "map_file_batches", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            tiny(tiny_folder, tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_cache_that_cannot_be_written_is_not_needed(
+    tiny_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").touch()
+    found = tiny(tiny_folder, tmp_path / "file" / "cache")
+    assert found.features.shape == (18, 64)
+    assert "not used" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("flags", "text"),
+    [
+        (["--model=tinny"], "--model=tinny"),
+        ([], "--model: is missing"),
+        (["--model={run}", "--image_size=32"], "--image_size=32: the run was trained at 16"),
+        (["--model=tiny", "--weights=none", "--out=features.txt"], "ends with .npy"),
+        (["--model=tiny", "--weights=none", "--out={run}/classes.npy"], "already exists"),
+        (["--model=tiny", "--weights=none", "--layout=table"], "no table of labels"),
+    ],
+)
+def test_a_mistake_is_one_line(
+    flags: list[str],
+    text: str,
+    tiny_folder: Path,
+    run_dir: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    (run_dir / "classes.csv").touch()
+    given = [flag.replace("{run}", str(run_dir)) for flag in flags]
+    assert main(["embed", str(tiny_folder), *given]) == 2
+    error = capsys.readouterr().err.splitlines()
+    assert len(error) == 1
+    assert text in error[0]
+
+
+def test_a_folder_that_does_not_exist_or_holds_no_good_image_is_one_line(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="DATA_DIR="):
+        tiny(tmp_path / "missing", tmp_path)
+    (tmp_path / "images").mkdir()
+    (tmp_path / "images" / "1.png").write_bytes(b"no image")
+    with pytest.raises(UserError, match=r"none of 1 images can be decoded, first 1\.png"):
+        tiny(tmp_path / "images", tmp_path)
+
+
+def test_the_key_is_of_the_weights_and_the_size() -> None:
+    keys = {
+        open_embedder("tiny", 16, "none").key,
+        open_embedder("tiny", 32, "none").key,
+        open_embedder("ResNet50", 32, "none").key,
+        open_embedder("ResNet50", 32).key,
+    }
+    assert len(keys) == 4
+    assert open_embedder("TINY", 16, "none").key in keys
