@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import subprocess
 import time
 
+import forked
 import pytest
 
-from seedtf.benchmark import startup
+from seedtf.benchmark import epoch, startup
 from seedtf.benchmark.epoch import Epoch, best_flag
 from seedtf.commands.main import main
 from seedtf.errors import UserError
@@ -55,7 +57,10 @@ def test_the_training_ratio_leaves_out_validation() -> None:
     assert EPOCH.training_ratio == pytest.approx(9.5 / 9.0)
 
 
-def test_epochs_are_measured_and_their_parts_add_up(tiny_folder, capsys) -> None:
+@pytest.mark.usefixtures("without_figures")
+def test_epochs_are_measured_and_their_parts_add_up(tiny_folder, capsys, monkeypatch) -> None:
+    monkeypatch.setattr(epoch, "_STEPS", 2)
+    monkeypatch.setattr(epoch, "_ROUND_SECONDS", 0.05)
     flags = ["--model=tiny", "--image_size=16", "--batch_size=4", "--epochs=1", "--json"]
     assert main(["benchmark", "epoch", f"--data_dir={tiny_folder}", *flags]) == 0
     (line,) = capsys.readouterr().out.splitlines()
@@ -97,6 +102,13 @@ def test_growth_leaves_out_the_first_epoch_and_compares_quarters() -> None:
     assert startup.Growth((5, 7)).fraction == 0.0
 
 
+@pytest.fixture
+def _forked_children(monkeypatch) -> None:
+    """The processes that are measured do not import TensorFlow again."""
+    monkeypatch.setattr(subprocess, "run", forked.run_python)
+
+
+@pytest.mark.usefixtures("_forked_children")
 def test_memory_is_recorded_at_every_epoch(tiny_folder) -> None:
     flags = [f"--data_dir={tiny_folder}", "--model=tiny", "--weights=none", "--image_size=16"]
     grown = startup.measure_growth([*flags, "--batch_size=4"], 2)
@@ -104,6 +116,7 @@ def test_memory_is_recorded_at_every_epoch(tiny_folder) -> None:
     assert all(size > 50 << 20 for size in grown.sizes)
 
 
+@pytest.mark.usefixtures("_forked_children")
 def test_a_cache_is_measured_against_a_decode_pass(tiny_folder) -> None:
     built = startup.measure_build(str(tiny_folder), 16, "ram", rounds=1)
     assert built.decoded_bytes == 18 * 16 * 16 * 3
@@ -125,7 +138,7 @@ def test_the_start_is_measured_up_to_the_end_of_the_first_step(tiny_folder, tmp_
     ]
     before = time.time()
     seedtf = startup._run("train", "first_step", *flags, f"--run_dir={tmp_path / 'run'}")
-    keras = startup._run("plain_keras", "MobileNet", "32", "4", "3")
+    keras = startup._run("plain_keras", "VGG16", "32", "4", "3")
     assert before < seedtf < keras < time.time()
     assert not list((tmp_path / "run" / "checkpoints").iterdir())
 

@@ -1,4 +1,4 @@
-"""Several devices and several machines: real processes on loopback, a tiny network, few steps."""
+"""Several devices and several machines: processes on loopback, a tiny network, few steps."""
 
 from __future__ import annotations
 
@@ -14,10 +14,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import forked
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from figures import replace_figures
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -57,7 +59,7 @@ HANG = "SEEDTF_HANG" in os.environ
 class Process:
     """A process of a run, while it runs and after it has ended."""
 
-    process: subprocess.Popen[str]
+    process: forked.Process
     home: Path
     weights: Path
     output: str = ""
@@ -78,6 +80,16 @@ class Process:
                 return
         self.wait()
         pytest.fail(f"ended without {start!r}:\n{self.output}\n{self.errors}")
+
+
+@dataclass
+class Ended:
+    """What a process of a run leaves."""
+
+    home: Path
+    weights: Path
+    output: str
+    errors: str
 
 
 @dataclass
@@ -102,25 +114,20 @@ class Launcher:
                 variables |= slurm_variables(index, workers)
             elif workers > 1:
                 variables["TF_CONFIG"] = text
-            process = subprocess.Popen(
-                [sys.executable, HERE / "worker.py", str(cpus), weights, *arguments],
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-                text=True,
-                cwd=home,
-                env=variables,
+            process = forked.Process(
+                "worker:main", [str(cpus), str(weights), *arguments], cwd=home, env=variables
             )
             started.append(Process(process, home, weights))
             self.processes.append(started[index])
         return started
 
-    def run(self, arguments: list[str], **options) -> list[Process]:
+    def run(self, arguments: list[str], **options) -> list[Ended]:
         started = self.start(arguments, **options)
         for each in started:
             each.wait()
         for each in started:
             assert each.code == 0, each.output + each.errors
-        return started
+        return [Ended(each.home, each.weights, each.output, each.errors) for each in started]
 
     def close(self) -> None:
         for each in self.processes:
@@ -161,11 +168,14 @@ def launcher(tmp_path_factory) -> Iterator[Launcher]:
 
 
 @pytest.fixture(scope="module")
-def data(tmp_path_factory) -> Path:
+def data(shared) -> Path:
     """Eleven classes, 55 training and 11 validation images, which no number of workers divides."""
-    root = write_sample(tmp_path_factory.mktemp("data") / "s", images_per_class=6, image_size=20)
-    shutil.rmtree(min(path for path in root.iterdir() if path.is_dir()))
-    return root
+
+    def draw(folder: Path) -> None:
+        root = write_sample(folder / "s", images_per_class=6, image_size=20)
+        shutil.rmtree(min(path for path in root.iterdir() if path.is_dir()))
+
+    return shared("distribute-data", draw) / "s"
 
 
 def train_flags(data: Path, run_dir: Path) -> list[str]:
@@ -173,18 +183,33 @@ def train_flags(data: Path, run_dir: Path) -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def alone(launcher, data) -> Path:
+def alone(data, shared) -> Path:
     """The run on one device, with which all others are compared; in the process of the tests."""
-    run_dir = launcher.folder / "alone"
-    assert main([*train_flags(data, run_dir), "--strategy=none"]) == 0
-    return run_dir
+
+    def train(folder: Path) -> None:
+        with pytest.MonkeyPatch.context() as patch:
+            replace_figures(patch.setattr)
+            assert main([*train_flags(data, folder / "run"), "--strategy=none"]) == 0
+
+    return shared("distribute-alone", train) / "run"
 
 
 @pytest.fixture(scope="module")
-def two_workers(launcher, data) -> tuple[Path, list[Process]]:
+def two_workers(data, shared) -> tuple[Path, list[Ended]]:
     """An undisturbed run of two workers, which at its end probe what the run folder does not show."""
-    run_dir = launcher.folder / "two"
-    return run_dir, launcher.run(train_flags(data, run_dir), workers=2, PROBE="1")
+
+    def train(folder: Path) -> None:
+        with contextlib.closing(Launcher(folder)) as started:
+            ended = started.run(train_flags(data, folder / "two"), workers=2, PROBE="1")
+        lines = [json.dumps(vars(each), default=str) for each in ended]
+        (folder / "ended.jsonl").write_text("\n".join(lines))
+
+    folder = shared("distribute-two", train)
+    lines = (folder / "ended.jsonl").read_text().splitlines()
+    return folder / "two", [
+        Ended(Path(each.pop("home")), Path(each.pop("weights")), **each)
+        for each in map(json.loads, lines)
+    ]
 
 
 def final_arrays(run_dir: Path) -> dict[str, list[np.ndarray]]:
@@ -281,7 +306,7 @@ def test_a_run_resumes_with_other_replicas_only_if_that_is_exact(
     assert refusal in capsys.readouterr().err
 
 
-def probed(process: Process) -> dict:
+def probed(process: Ended) -> dict:
     return json.loads(process.weights.with_suffix(".json").read_text())
 
 

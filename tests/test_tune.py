@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import functools
 import json
 import math
 import os
@@ -535,7 +536,12 @@ def test_help_needs_neither_tensorflow_nor_optuna() -> None:
     assert not {"resume", "run_dir", "dry_run"} & set(flags)
 
 
-def test_real_trials_end_to_end(tiny_folder, tmp_path, capsys) -> None:
+def test_real_trials_end_to_end(tiny_folder, tmp_path, capsys, monkeypatch) -> None:
+    # as `seedtf train` in a new interpreter, but for the figures
+    command = (sys.executable, str(Path(__file__).parent / "killed_run.py"), "0", "train")
+    monkeypatch.setattr(
+        search_module, "search", functools.partial(search_module.search, command=command)
+    )
     folder = tmp_path / "tune"
     flags = ["--model=tiny", "--weights=none", "--image_size=16", "--batch_size=4", "--epochs=2"]
     # The fused augmentation takes each trial seconds to compile.

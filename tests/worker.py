@@ -1,50 +1,51 @@
-"""One process of a distributed run: ``worker.py CPUS WEIGHTS ARGUMENT…``.
+"""One process of a distributed run, called with CPUS WEIGHTS ARGUMENT….
 
 Splits the CPU into that many logical devices, runs ``seedtf ARGUMENT…`` and, after training, writes
 this process's copy of the network's variables to the file WEIGHTS. With PROBE in the environment it
 then probes what a run folder does not show and writes the results to WEIGHTS with the suffix ``.json``.
 """
 
-# ruff: noqa: E402  TensorFlow's log level must be set before anything imports it
 from __future__ import annotations
 
 import json
 import os
-import sys
 from pathlib import Path
 from typing import Any
-
-from seedtf.compat.tensorflow_env import import_tensorflow
-
-import_tensorflow()
 
 import keras
 import numpy as np
 import tensorflow as tf
+from figures import replace_figures
 
-from seedtf.commands.main import main
+from seedtf.commands.main import main as run_command_line
 from seedtf.model.batch_norm import moving_statistics
 from seedtf.model.network import build_network
 from seedtf.training.distributed.devices import DistributedTrainer
 from seedtf.training.session import Session
 from seedtf.training.trainer import Trainer
 
-cpus, weights, *arguments = sys.argv[1:]
-tf.config.set_logical_device_configuration(
-    tf.config.list_physical_devices("CPU")[0],
-    [tf.config.LogicalDeviceConfiguration()] * int(cpus),
-)
 train = Session.train
 
 
-def train_and_write(session: Session) -> str:
-    stopped = train(session)
-    np.savez(weights, *(variable.numpy() for variable in session.network.variables))
-    if "PROBE" in os.environ:
-        probes = {name: fault_of_keras(session, name) for name in ("metrics", "logs")}
-        probes["statistics"] = statistics_of_replicas(session)
-        Path(weights).with_suffix(".json").write_text(json.dumps(probes))
-    return stopped
+def main(arguments: list[str]) -> int:
+    cpus, weights, *command = arguments
+    tf.config.set_logical_device_configuration(
+        tf.config.list_physical_devices("CPU")[0],
+        [tf.config.LogicalDeviceConfiguration()] * int(cpus),
+    )
+
+    def train_and_write(session: Session) -> str:
+        stopped = train(session)
+        np.savez(weights, *(variable.numpy() for variable in session.network.variables))
+        if "PROBE" in os.environ:
+            probes = {name: fault_of_keras(session, name) for name in ("metrics", "logs")}
+            probes["statistics"] = statistics_of_replicas(session)
+            Path(weights).with_suffix(".json").write_text(json.dumps(probes))
+        return stopped
+
+    Session.train = train_and_write
+    replace_figures()
+    return run_command_line(command)
 
 
 def fault_of_keras(session: Session, gap: str) -> str:
@@ -72,7 +73,3 @@ def statistics_of_replicas(session: Session) -> list[list[float]]:
     batches = session.devices.distribute(lambda: session.batches.train_on_host(16, 0))
     trainer.fit(batches, steps_per_epoch=2, shuffle=False, verbose=0)
     return [variable.numpy().tolist() for variable in moving_statistics(network)]
-
-
-Session.train = train_and_write
-sys.exit(main(arguments))
