@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import importlib.metadata
 import os
 import sys
@@ -32,7 +33,7 @@ def import_tensorflow() -> None:
     """
     set_performance_switches()
     import_matplotlib()  # Keras imports it too, and TensorFlow imports Keras
-    with silent_start():
+    with silent_start(), _without_garbage_collection():
         notes = override_keras_settings()
         import tensorflow as tf
 
@@ -94,6 +95,18 @@ def silent_start() -> Iterator[None]:
         finally:
             os.dup2(stderr, 2)
             os.close(stderr)
+
+
+@contextmanager
+def _without_garbage_collection() -> Iterator[None]:
+    """Keeps the collector from searching the modules that are imported, which all stay in use."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
 
 
 def _tensorflow_version() -> str:
