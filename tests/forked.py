@@ -9,6 +9,7 @@ forked processes have the same order of sets of strings, and a new interpreter h
 
 from __future__ import annotations
 
+import gc
 import importlib
 import json
 import os
@@ -219,6 +220,7 @@ def _serve(connection: socket.socket) -> NoReturn:
     import_tensorflow()
     for name in MODULES:
         importlib.import_module(name)
+    gc.freeze()  # The forked processes do not search, and thereby copy, what is imported.
     request, handles = _next_request(connection)
     _become(request, *handles)
     module, _, function = request["target"].partition(":")
