@@ -81,7 +81,7 @@ def test_test_images_are_evaluated_last_in_a_report_of_their_own(run_dir, tmp_pa
     assert "validation accuracy" in page
     assert "test accuracy" in page
     own = (copy / "report" / "test" / "index.html").read_text()
-    assert "neither trained nor chose" in own
+    assert "neither for training nor to choose" in own
     assert json.loads((copy / "report" / "test" / "report.json").read_text())["test"] is None
 
 

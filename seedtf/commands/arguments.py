@@ -1,6 +1,6 @@
-"""Parses a command line into a dataclass of ``option``s, with absl flags made from its fields.
+"""Parses a command line into a dataclass of ``option``s, with an absl flag for each field.
 
-Every command uses it, so ``--help``, ``--flagfile``, suggestions and error messages are the same.
+All commands use this module, so they have the same ``--help``, ``--flagfile`` and error messages.
 """
 
 from __future__ import annotations
@@ -48,20 +48,21 @@ def parse_config(
 def parse_given(
     config_class: type, command: str, arguments: Sequence[str], positionals: Sequence[str] = ()
 ) -> dict[str, Any]:
-    """Returns the fields that the command line sets; prints the help and exits on ``--help``.
+    """Returns the values of the fields that the command line sets; on ``--help``, prints it and exits.
 
-    Dashes in flag names are read as underscores, ``--flagfile=`` is read, and ``--no<name>`` sets a
-    boolean flag to false. After ``--`` every argument is positional.
+    Dashes in flag names count as underscores, ``--flagfile=`` names a file with more flags, and
+    ``--no<name>`` sets a boolean flag to false. After ``--`` every argument is positional.
 
     Args:
         config_class: a dataclass of ``option``s.
         command: the name of the command, for the help and for notices.
         arguments: the command line after the command.
-        positionals: the fields that positional arguments set, in this order; they are not flags.
-            ``"name..."`` at the end collects one or more arguments in a tuple.
+        positionals: the fields that positional arguments set, in this order; they have no flags. A
+            last one ``"name..."`` collects one or more arguments in a tuple.
 
     Raises:
-        UserError: an unknown flag, a value of the wrong type, too few or too many positional arguments.
+        UserError: a flag is unknown, a value has the wrong type, or there are too few or too many
+            positional arguments.
     """
     values = _define(config_class, positionals)
     arguments = list(arguments)
@@ -96,16 +97,16 @@ def parse_given(
 
 
 def part_of(config: Any, base: type[Config]) -> Config:
-    """Returns a ``base`` with the values of the fields that ``config`` inherits from it."""
+    """Returns an instance of ``base`` with the values that ``config``, a subclass of it, has."""
     names = [each.name for each in dataclasses.fields(base)]  # type: ignore[arg-type]
     return base(**{name: getattr(config, name) for name in names})
 
 
 def check_refused(config: Any) -> None:
-    """Raises UserError if a flag is set that is a key of the command's ``REFUSED``.
+    """Raises UserError if a flag is set that does not apply to the command.
 
-    The class variable ``REFUSED`` maps inherited flags that do not apply to the command to a remedy.
-    The help leaves them out. They are still parsed, because a flagfile may set them to false.
+    The class variable ``REFUSED`` maps such flags, which the command inherits from ``TrainConfig``, to
+    a remedy. The help leaves them out. They are still parsed, because a flagfile may set them to false.
     """
     for name, remedy in config.REFUSED.items():
         if getattr(config, name):
@@ -156,9 +157,9 @@ def _flag_fields(config_class: type, positionals: Sequence[str]) -> list[datacla
 def _take_positionals(
     config_class: type, positionals: Sequence[str], given: list[str]
 ) -> dict[str, Any]:
-    """The fields that ``positionals`` names, set from the positional arguments in order.
+    """The values of the fields that ``positionals`` names, from the positional arguments in order.
 
-    An argument whose field has a default that is not empty may be left out.
+    An argument may be left out if the default of its field is not empty.
     """
     many = bool(positionals) and positionals[-1].endswith("...")
     required = required_positionals(config_class, positionals)
@@ -176,7 +177,7 @@ def _take_positionals(
 
 
 def _normalized(argument: str, bare: Mapping[str, str]) -> str:
-    """``--image-size=64`` as ``--image_size=64``, ``--resume`` as ``--resume=newest``.
+    """Turns ``--image-size=64`` into ``--image_size=64``, and ``--resume`` into ``--resume=newest``.
 
     One dash counts as two, unless a digit or a single letter follows.
     """
@@ -190,7 +191,7 @@ def _normalized(argument: str, bare: Mapping[str, str]) -> str:
 
 
 def _wrong_type(message: str, config_class: type) -> str:
-    """Replaces the reason in absl's ``flag --x=abc: invalid literal …`` by what to type."""
+    """Replaces absl's message ``flag --x=abc: invalid literal …`` by one that says what to type."""
     given = " ".join(message.split()).removeprefix("flag ").split(": ", 1)[0]
     name, _, value = given.removeprefix("--").partition("=")
     return wrong_type(config_class, name, value)

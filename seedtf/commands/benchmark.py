@@ -1,4 +1,4 @@
-"""``seedtf benchmark KIND``: runs the module of the requested kind of measurement."""
+"""``seedtf benchmark KIND``: runs one kind of measurement."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from seedtf.report import report_result, report_text
 
 __all__ = ["KINDS", "print_benchmark", "run"]
 
-# what each kind measures; its code is in benchmark_<kind>.py, imported when the kind runs
+# What each kind measures. Its code is in benchmark_<kind>.py, which is imported when the kind runs.
 KINDS = {
     "pipeline": "training images per second, with augmentation on the host or not",
     "step": "milliseconds of the train step alone, compared with stock Keras",
@@ -39,7 +39,7 @@ def run(arguments: list[str]) -> int:
 
 
 def print_benchmark(result: Mapping[str, Any], table: Iterable[str], *, as_json: bool) -> None:
-    """Prints the lines of ``table`` for people, then ``result`` for programs.
+    """Prints the lines of ``table`` to read, then ``result`` for programs.
 
     Args:
         result: JSON values.

@@ -31,10 +31,10 @@ _HOST = {
 
 @dataclass(frozen=True)
 class EpochConfig(TrainConfig):
-    """The flags of ``seedtf train``, with other defaults for two of them, and ``--json``."""
+    """The flags of ``seedtf train``, two of them with other defaults, and ``--json``."""
 
     epochs: int = option(
-        3, "Epochs to measure, 1 or more; one more is trained before them and one after.", low=1
+        3, "Epochs to measure, 1 or more; two more are trained, one before and one after.", low=1
     )
     weights: str = option(
         "none",
@@ -50,7 +50,7 @@ def run(arguments: list[str]) -> int:
     from seedtf.benchmark.epoch import ORIGINAL_CARD, ORIGINAL_SECONDS, best_flag, measure_epoch
     from seedtf.runs.records import describe_devices
 
-    # stdout is for the result; the lines of the training itself go to stderr
+    # The training prints to stderr, because stdout is for the result.
     with contextlib.redirect_stdout(sys.stderr):
         epoch = measure_epoch(part_of(flags, TrainConfig))
     result = {
@@ -73,7 +73,7 @@ def run(arguments: list[str]) -> int:
             f"{getattr(epoch, name):10.2f} s         {text.format(often=often)}"
             for name, text in _HOST.items()
         ),
-        f"ratio     {epoch.training_ratio:.3f} of the epoch without validation to the bare steps",
+        f"ratio     {epoch.training_ratio:.3f}: epoch without validation, relative to the bare steps",
         f"flag      {result['flag']}",
     ]
     print_benchmark(result, table, as_json=flags.json)

@@ -45,7 +45,7 @@ class CheckConfig(Flags):
         "",
         "Folder with one sub-folder of images per class or in another layout, or an archive of it.",
     )
-    layout: str = option(AUTO, "What lies in DATA_DIR, as for seedtf train.", choices=LAYOUTS)
+    layout: str = option(AUTO, "Layout of DATA_DIR, as for seedtf train.", choices=LAYOUTS)
     labels_csv: str = option("", LABELS_CSV_HELP.replace("--data_dir", "DATA_DIR"))
     file_column: str = option("", FILE_COLUMN_HELP)
     label_column: str = option("", LABEL_COLUMN_HELP)
@@ -55,8 +55,8 @@ class CheckConfig(Flags):
     )
     out: str = option(
         "",
-        "CSV file to write, with the columns path, fault, detail and severity. The default is left out "
-        "in a folder where it cannot be written.",
+        "CSV file to write, with the columns path, fault, detail and severity. The default is not "
+        "written into the data folder or a folder that is read-only.",
         default_text=DATA_REPORT,
     )
 
@@ -95,7 +95,7 @@ def run(arguments: list[str]) -> int:
 
 
 def _train_command(config: CheckConfig) -> str:
-    """The command that trains on what was checked."""
+    """The command that trains on the checked images."""
     names = ("data_dir", "labels_csv", *LAYOUT)
     defaults = {each.name: each.default for each in dataclasses.fields(CheckConfig)}
     given = [(name, getattr(config, name)) for name in names]

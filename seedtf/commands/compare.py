@@ -1,4 +1,4 @@
-"""``seedtf compare``: compares two evaluated runs on the images that were predicted by both."""
+"""``seedtf compare``: compares two evaluated runs on the images that both have predicted."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """``seedtf completion SHELL``: prints a script for completing commands, flags and values.
 
-The script holds every name, so that completing a word starts no Python.
+The script contains all names, so that completing a word does not start Python.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class CompletionConfig(Flags):
 
 @dataclass(frozen=True)
 class _Flag:
-    """What a shell shows of a flag; ``help`` is the first sentence of its help."""
+    """A flag as a shell shows it; ``help`` is the first sentence of its help."""
 
     name: str
     help: str
@@ -56,7 +56,7 @@ def run(arguments: list[str]) -> int:
 
 
 def _flags(module_name: str) -> list[_Flag]:
-    """The flags of the command in a module, without its positional arguments and refused flags."""
+    """The flags of the command in a module, without the flags that it refuses."""
     module = importlib.import_module(f"seedtf.commands.{module_name}")
     config_class = next(
         (
@@ -92,7 +92,7 @@ def _commands() -> Iterator[tuple[str, list[_Flag]]]:
 
 
 def _bash_script(shell: str) -> str:
-    """A completion function; zsh runs it through its own emulation of bash's completion."""
+    """A completion function in bash, which zsh can run with its module ``bashcompinit``."""
     flags_of, values_of = [], []
     for command, flags in _commands():
         names = " ".join(f"--{flag.name}{'=' if flag.takes_value else ''}" for flag in flags)
@@ -142,7 +142,7 @@ def _quoted(text: str) -> str:
     return "'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"
 
 
-# bash splits a word at "=", zsh does not: a value is completed with and without the flag before it.
+# bash splits a word at "=", and zsh does not, so values are completed with and without the flag.
 _BASH = textwrap.dedent(
     """\
     _seedtf_flags() {{

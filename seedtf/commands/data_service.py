@@ -1,4 +1,4 @@
-"""``seedtf data_service``: runs a dispatcher or a worker of a tf.data service until it is stopped."""
+"""``seedtf data_service``: runs a dispatcher or a worker of a tf.data service until a signal."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ class DataServiceConfig(Flags):
     dispatcher: str = option("", "For a worker: host:port of the dispatcher.")
     address: str = option(
         "",
-        "For a worker: the host or host:port at which training processes can reach it; by default "
-        "the address from which this machine reaches the dispatcher.",
+        "For a worker: the host or host:port at which the training processes can reach the worker; by "
+        "default the address of this machine in the network of the dispatcher.",
     )
 
     def check_together(self) -> None:
@@ -55,12 +55,12 @@ def run(arguments: list[str]) -> int:
     import_tensorflow()
     import tensorflow as tf
 
-    # A process that only prepares batches must not take the GPU memory of the training.
+    # This process only prepares batches, so it must not take GPU memory from the training.
     tf.config.set_visible_devices([], "GPU")
     server = _start(tf, config)
     while server and not stopped.wait(1):
         pass
-    # A regular shutdown would wait for the clients for minutes, and the server has nothing to save.
+    # A regular exit would wait minutes for the clients, and the server has nothing to save.
     os._exit(0)
 
 
@@ -100,9 +100,9 @@ def _start_worker(tf: Any, config: DataServiceConfig) -> Any:
 
 
 def _own_host(dispatcher: str) -> str:
-    """This machine's address on the route to the dispatcher.
+    """This machine's address in the network of the dispatcher.
 
-    Connecting a datagram socket chooses the route; no packet is sent.
+    Connecting a datagram socket chooses a route and an address, without sending a packet.
     """
     host, _, port = dispatcher.rpartition(":")
     try:

@@ -19,8 +19,8 @@ class EnsembleConfig(Flags):
     """The runs and the flags of ``seedtf ensemble``."""
 
     runs: tuple[str, ...] = option((), "Two or more runs, or folders of seedtf folds.")
-    out: str = option("", "New folder of the ensemble; predict, evaluate and export take it.")
-    equal: bool = option(False, "Give all members the same weight, instead of fitting the weights.")
+    out: str = option("", "New folder of the ensemble, for predict, evaluate and export.")
+    equal: bool = option(False, "Give all runs the same weight, instead of fitting the weights.")
     batch_size: int = option(64, "Images in a batch, 1 or more.", low=1)
 
 

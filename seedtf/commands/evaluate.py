@@ -47,13 +47,14 @@ class EvaluateConfig(Flags):
     file_column: str = option("", FILE_COLUMN_HELP)
     label_column: str = option("", LABEL_COLUMN_HELP)
     split_column: str = option("", f"{SPLIT_COLUMN_HELP} Its test rows are evaluated.")
-    layout: str = option(AUTO, "What lies in --data_dir, as for seedtf train.", choices=LAYOUTS)
+    layout: str = option(AUTO, "Layout of --data_dir, as for seedtf train.", choices=LAYOUTS)
     fixes: str = option("", FIXES_HELP)
     tta: int = option(1, TTA_HELP, choices=(1, 8))
     snapshots: bool = option(False, SNAPSHOTS_HELP)
     precision_target: float = option(
         0.95,
-        "Fraction of correct predictions to reach among those above a confidence threshold, 0 to 1.",
+        "Fraction of the predictions above the confidence threshold that must be correct, 0 to 1; it "
+        "determines the threshold.",
         low=0,
         high=1,
     )
@@ -126,9 +127,9 @@ def _lines(evaluation: Evaluation) -> list[tuple[str, str]]:
     if evaluation.test is not None:
         test = evaluation.test.report
         low, high = test.accuracy_interval
-        told = "which neither trained nor chose the best epoch"
+        unused = "used neither for training nor to choose the best epoch"
         lines += [
-            ("test", f"{len(test.losses)} test images, {told}"),
+            ("test", f"{len(test.losses)} test images, {unused}"),
             ("accuracy", f"{test.accuracy:.4f} on the test images (95 % {low:.4f} to {high:.4f})"),
             ("report", str(evaluation.test.page)),
         ]

@@ -1,4 +1,4 @@
-"""``seedtf export RUN``: exports a run as a folder that a server can load."""
+"""``seedtf export RUN``: exports a run as a folder that a model server can load."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class ExportConfig(Flags):
     )
     heatmap: bool = option(
         False,
-        "Also return heatmap, which shows how much each place of an image adds to the best class.",
+        "Also return heatmap: how much each place of an image contributes to the best class.",
     )
     data_dir: str = option(
         "",
@@ -52,7 +52,7 @@ class ExportConfig(Flags):
     file_column: str = option("", FILE_COLUMN_HELP)
     label_column: str = option("", LABEL_COLUMN_HELP)
     split_column: str = option("", f"{SPLIT_COLUMN_HELP} Its test rows are compared.")
-    layout: str = option(AUTO, "What lies in --data_dir, as for seedtf train.", choices=LAYOUTS)
+    layout: str = option(AUTO, "Layout of --data_dir, as for seedtf train.", choices=LAYOUTS)
 
     def check_together(self) -> None:
         """Raises UserError for flags that exclude each other."""

@@ -1,4 +1,4 @@
-"""``seedtf folds``: trains a run for each fold of the data, and reports on all images together."""
+"""``seedtf folds``: trains a run for each fold of the data, and writes one report on all images."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ class FoldsConfig(TrainConfig):
     REFUSED: ClassVar[dict[str, str]] = {
         "resume": "the same command continues; leave it out",
         "run_dir": "each fold has its own folder; pass --out",
-        "continue_from": "every fold starts anew; pass --weights instead",
-        "dry_run": "use it with seedtf train; the folds take as many times as long",
+        "continue_from": "each fold is a new run; pass --weights instead",
+        "dry_run": "use it with seedtf train, and multiply the time by the number of folds",
         "val_dir": "the folds divide the images of --data_dir; leave it out",
         "split_csv": "the folds divide all images; leave it out",
     }
@@ -46,8 +46,8 @@ class FoldsConfig(TrainConfig):
     )
     takeover_seconds: float = option(
         120.0,
-        "Seconds without a sign of life after which the fold of a process on another machine is taken "
-        "over, 10 or more.",
+        "Seconds without a heartbeat after which a fold is taken over from a process on another "
+        "machine, 10 or more.",
         low=10.0,
     )
     divide_only: bool = option(False, "Divide the images and write folds.csv, but do not train.")

@@ -1,4 +1,4 @@
-"""The text of ``seedtf COMMAND --help``: the flags of a command under the headings of their groups."""
+"""The text of ``seedtf COMMAND --help``: the flags of a command, grouped under headings."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ _WIDTH = 80
 
 
 def help_text(config_class: type, command: str, positionals: Sequence[str] = ()) -> str:
-    """Returns what ``--help`` prints: usage, positional arguments, then one entry for each flag.
+    """Returns the text of ``--help``: usage, positional arguments, then one entry for each flag.
 
-    The flags that a command adds to those of ``seedtf train`` come first. Inherited flags follow under
-    the ``HEADING`` of their group, except those in the class's ``REFUSED``. A class with
-    ``HELP_GROUPS``, a tuple of groups, shows the inherited flags of these groups only.
+    The command's own flags come first. Flags that it inherits from ``TrainConfig`` follow under the
+    ``HEADING`` of their group, except those in the class's ``REFUSED``. If the class has
+    ``HELP_GROUPS``, a tuple of groups, only inherited flags of these groups are shown.
 
     Args:
         config_class: a dataclass of ``option``s.

@@ -17,11 +17,11 @@ __all__ = ["LrFindConfig", "run"]
 
 @dataclass(frozen=True)
 class LrFindConfig(TrainConfig):
-    """The flags of ``train``, so that a run's flags.txt can be passed, and those of the finder."""
+    """The flags of the finder, and those of ``train``, so that a run's flags.txt can be passed."""
 
     REFUSED: ClassVar[dict[str, str]] = {
         "resume": "lr_find does not resume a run; pass --weights instead",
-        "continue_from": "lr_find makes no run; pass --weights and --split_csv instead",
+        "continue_from": "lr_find does not make a run; pass --weights and --split_csv instead",
         "dry_run": "lr_find has no dry run; leave it out",
     }
 
@@ -51,7 +51,7 @@ class LrFindConfig(TrainConfig):
 
 
 def run(arguments: list[str]) -> int:
-    """Runs the finder, which writes a plot and a table and prints a flag; returns the exit code."""
+    """Writes the plot and the table, prints the suggested rate, and returns the exit code."""
     config = parse_config(LrFindConfig, "lr_find", arguments)
     import_tensorflow()
     from seedtf.training.lr_finder.run import find_learning_rate

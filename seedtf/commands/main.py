@@ -1,4 +1,4 @@
-"""``seedtf COMMAND --flags``: runs a command; prints an error as one line and sets the exit code."""
+"""``seedtf COMMAND --flags``: runs a command; an error is printed as one line."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from seedtf.report import one_line, report_error, report_text
 
 __all__ = ["COMMANDS", "main", "run_command"]
 
-# what each command does; its code is in the module of the same name, imported when the command runs
+# What each command does. Its code is in the module of the same name, imported when the command runs.
 COMMANDS = {
     "train": "train a classifier on a folder of labelled images",
     "lr_find": "find a learning rate before training",
@@ -50,7 +50,7 @@ EXIT_FAULT = 70
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Runs the command line ``argv`` (default: the process's own) and returns its exit code."""
+    """Runs the command line ``argv`` (default: that of the process) and returns the exit code."""
     if argv is None:
         restart_in_utf8()
     prepare_process()
@@ -59,8 +59,8 @@ def main(argv: list[str] | None = None) -> int:
         try:
             return _run(arguments)
         finally:
-            # Flush here, also when --help raises SystemExit: if the reader has closed the pipe, a flush
-            # by the interpreter at exit would print an error.
+            # Flush here, even if --help raises SystemExit: if the reader has closed the pipe, the
+            # interpreter's own flush at exit would print an error.
             sys.stdout.flush()
     except OutputError as error:
         return _output_failed(error)
@@ -69,10 +69,10 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _output_failed(error: OutputError) -> int:
-    """Discards what the interpreter still flushes, and reports the error unless a pipe was closed."""
+    """Discards further output, and reports the error unless the reader has closed the pipe."""
     null = os.open(os.devnull, os.O_WRONLY)
     os.dup2(null, 1)
-    if error.closed:  # such as by `head`
+    if error.closed:  # for example by `head`
         os.dup2(null, 2)
         return EXIT_BROKEN_PIPE
     with contextlib.suppress(UserError):
@@ -93,7 +93,7 @@ def _run(arguments: list[str]) -> int:
 def run_command(command: str, arguments: list[str]) -> int:
     """Runs one command; an error becomes one line on stderr and an exit code, never a traceback.
 
-    A fault of seedtf itself is one line too, with the path of a log file for a bug report.
+    For an unexpected error, the line contains the path of a log file for a bug report.
     """
     try:
         if command not in COMMANDS:
@@ -110,7 +110,7 @@ def run_command(command: str, arguments: list[str]) -> int:
             sys.stdout.flush()
             os._exit(error.exit_code)
         return error.exit_code
-    except BrokenPipeError:  # an OSError of stdout, not of a file; `main` handles it
+    except BrokenPipeError:  # about stdout, not about a file; `main` handles it
         raise
     except OSError as error:
         text = describe_os_error(error, command, arguments)

@@ -1,4 +1,4 @@
-"""``seedtf models``: lists the networks that ``--model`` takes, with sizes and licences."""
+"""``seedtf models``: lists the networks that ``--model`` accepts, with sizes and licences."""
 
 from __future__ import annotations
 

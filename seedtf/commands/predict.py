@@ -49,8 +49,8 @@ class PredictConfig(Flags):
     )
     heatmaps: str = option(
         "",
-        "Folder for a PNG of every image that shows where the network saw the predicted class; for a "
-        "run, not for an export.",
+        "Folder for a PNG of every image that shows where the network saw the predicted class; only "
+        "for a run, not for an export.",
     )
     overwrite: bool = option(False, "Replace --out if it exists.")
 
@@ -89,7 +89,7 @@ def parse_shard(text: str) -> tuple[int, int]:
 
 
 def run(arguments: list[str]) -> int:
-    """Writes the table; returns 0, or 3 when a file has no prediction."""
+    """Writes the table; returns 0, or 3 if an image could not be predicted."""
     positionals = ("run_or_export", "files_or_folders...")
     config = parse_config(PredictConfig, "predict", arguments, positionals)
     import_tensorflow()

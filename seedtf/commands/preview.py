@@ -22,20 +22,21 @@ __all__ = ["PreviewConfig", "run"]
 
 @dataclass(frozen=True)
 class PreviewConfig(TrainConfig):
-    """The flags of ``train``, so that a run's flags.txt can be previewed, and the output file."""
+    """The output file, and the flags of ``train``, so that a run's flags.txt can be passed."""
 
     HELP_GROUPS: ClassVar[tuple[type[Flags], ...]] = (DataFlags, AugmentFlags)
 
     out: str = option(AUGMENTED, "Image to write or replace; the suffix .png is expected.")
     seed: int = option(
         0,
-        "Seed of the augmentation, 0 to 2147483647; the seed of a run shows its training images.",
+        "Seed of the augmentation, 0 to 2147483647; with the seed of a run, the preview shows the "
+        "images of its training.",
         low=0,
         high=2**31 - 1,
     )
 
     def check_together(self) -> None:
-        """Raises UserError without images: a preview takes no flags from an earlier run."""
+        """Raises UserError if ``data_dir`` is missing; a preview does not read it from a run."""
         super().check_together()
         if not self.data_dir:
             raise UserError("--data_dir is missing; pass a folder of images, or 'sample'")

@@ -1,7 +1,7 @@
 """Prepares the process of a command before large libraries are imported; logs unexpected errors.
 
-The settings of libraries are made where they are imported: Matplotlib's in ``compat.matplotlib``, those
-of TensorFlow and Keras in ``compat.tensorflow_env`` and ``compat.keras_settings``.
+The settings of libraries are in other modules: those of Matplotlib in ``compat.matplotlib``, those of
+TensorFlow and Keras in ``compat.tensorflow_env`` and ``compat.keras_settings``.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ import seedtf
 __all__ = ["describe_os_error", "prepare_process", "restart_in_utf8", "write_fault_log"]
 
 _PACKAGES = ("tensorflow", "keras", "numpy", "matplotlib", "pillow", "absl-py")
-# the flag that names a command's output, for errors about a path that no argument names
+# The flag for a command's output (by default ``out``), for errors about a file that no argument names.
 _OUTPUT_FLAGS = {"train": "run_dir", "benchmark": "", "compare": "", "data_service": ""}
 _WRITE_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)
 
@@ -44,11 +44,11 @@ def restart_in_utf8() -> None:
 
 
 def prepare_process() -> None:
-    """Makes sure that stdout and stderr are open and can print any text; no warning is an error.
+    """Makes sure that stdout and stderr can print any text, and that no warning becomes an error.
 
     A character that a stream cannot encode is printed as an escape such as ``\\xb2``. A stream that the
-    caller has closed is replaced by the null device; otherwise the next file that the process opens
-    would get the stream's file descriptor, and the text of the stream.
+    caller has closed is replaced by the null device. Otherwise the next file that the process opens
+    would get the file descriptor of the stream, and text for the stream would be written to the file.
     """
     for number, name in enumerate(("stdin", "stdout", "stderr")):
         try:
@@ -64,7 +64,7 @@ def prepare_process() -> None:
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
-    if sys.warnoptions:  # python -W error: a warning of some library would end a training
+    if sys.warnoptions:  # with `python -W error`, a library's warning would end a training
         warnings.filterwarnings("default", append=False)
 
 
@@ -74,7 +74,8 @@ def describe_os_error(error: OSError, command: str, arguments: Sequence[str]) ->
     Args:
         error: an error about a file.
         command: the name of the command.
-        arguments: its arguments; the flag whose value leads to the file is named.
+        arguments: the arguments of the command. The message names the flag whose value is the file or
+            a folder that contains it.
     """
     cause = error.strerror or str(error)
     path = str(error.filename or "")
@@ -92,8 +93,8 @@ def describe_os_error(error: OSError, command: str, arguments: Sequence[str]) ->
 def write_fault_log(error: BaseException, command: str, arguments: Sequence[str]) -> str:
     """Writes traceback, command line and versions to a new file and returns its path.
 
-    The file is in the temporary folder, or in the working folder. If neither can be written, the text
-    is printed to stderr and the path is empty.
+    The file is in the first of Python's temporary folders that can be written, which may be the working
+    folder. If there is none, the text is printed to stderr and the path is empty.
     """
     versions = {"seedtf": seedtf.__version__, "python": platform.python_version()}
     for name in _PACKAGES:
@@ -117,6 +118,6 @@ def write_fault_log(error: BaseException, command: str, arguments: Sequence[str]
 
 
 def _leads_to(value: str, path: str) -> bool:
-    """Whether a flag's value is the path or a parent folder of it."""
+    """Whether a flag's value is ``path`` or a folder that contains it."""
     named, full = Path(value).absolute(), Path(path).absolute()
     return named == full or named in full.parents

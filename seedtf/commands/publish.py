@@ -1,4 +1,4 @@
-"""``seedtf publish RUN``: a folder or a repository with the export of a run and its model card."""
+"""``seedtf publish RUN``: writes or uploads a folder with the export of a run and its model card."""
 
 from __future__ import annotations
 

@@ -19,15 +19,16 @@ __all__ = ["RunsConfig", "run"]
 class RunsConfig(Flags):
     """The folder and the flags of ``seedtf runs``."""
 
-    folder: str = option(str(RUNS), "Folder that holds the runs, also in sub-folders.")
+    folder: str = option(str(RUNS), "Folder that contains the runs, also in sub-folders.")
     sort: str = option(
         "name",
-        "Order of the runs: the newest name first, or the best value first.",
+        "Order of the runs: by name in reverse (runs named by their date: the newest first), or by a "
+        "value, the best first.",
         choices=SORT_KEYS,
     )
     out: str = option(
         "",
-        "HTML page to write; none if the folder cannot be written.",
+        "HTML page to write. The default is not written if the folder is read-only.",
         default_text=f"FOLDER/{RUNS_PAGE}",
     )
     json: bool = option(False, "Print one line of JSON instead of the table, and write no page.")

@@ -25,7 +25,7 @@ class SampleConfig(Flags):
 
 
 def run(arguments: list[str]) -> int:
-    """Draws the images and returns the exit code."""
+    """Generates and writes the images, and returns the exit code."""
     config = parse_config(SampleConfig, "sample", arguments)
     try:
         root = write_sample(

@@ -1,4 +1,4 @@
-"""Rejects flags in the style of other tools with an error that contains the correct flag."""
+"""Finds flags that are spelled as in other tools; the error contains the correct spelling."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from seedtf.errors import UserError
 
 __all__ = ["check_spelling", "known_name", "wrong_type"]
 
-# the names of these flags in Keras, timm, fastai, Ultralytics and Hugging Face's trainer
+# Names of these flags in Keras, timm, fastai, Ultralytics and Hugging Face's trainer.
 _OTHER_NAMES = {
     "arch": "model",
     "backbone": "model",
@@ -44,7 +44,7 @@ _ASSIGNMENT = re.compile(r"([–—-]*)([A-Za-z][\w-]*)=(.*)", re.DOTALL)
 
 
 def known_name(word: str, names: Iterable[str]) -> str:
-    """The flag with the name ``word`` in seedtf or in another tool; empty if there is none.
+    """The flag that is called ``word`` in seedtf or in another tool; empty if there is none.
 
     Example:
         >>> known_name("imgsz", ["image_size", "epochs"])
@@ -56,7 +56,7 @@ def known_name(word: str, names: Iterable[str]) -> str:
 
 
 def check_spelling(config_class: type, arguments: Sequence[str]) -> None:
-    """Raises UserError for arguments that are flags in the style of another tool.
+    """Raises UserError for arguments that are spelled as in another tool, such as ``epochs=2``.
 
     Args:
         config_class: a dataclass of ``option``s.
@@ -88,7 +88,7 @@ def check_spelling(config_class: type, arguments: Sequence[str]) -> None:
 
 
 def _check_assignments(arguments: Sequence[str], names: Sequence[str]) -> None:
-    """Refuses ``epochs=2``, and flags whose dashes an editor has replaced by a longer dash."""
+    """Raises UserError for ``epochs=2``, and for flags with a longer dash from a text editor."""
     wrong, right = [], []
     for argument in arguments:
         match = _ASSIGNMENT.fullmatch(argument)
@@ -106,7 +106,7 @@ def _is_switch(config_class: type, name: str) -> bool:
 
 
 def wrong_type(config_class: type, name: str, text: str) -> str:
-    """The message for a value that is not of the flag's type, with the correct value if it is known."""
+    """The message for a value that has not the flag's type, with the correct spelling if known."""
     kind = flag_kind(config_class, name)
     if written := suggest_value(kind, text):
         return f"--{name}={text}: write --{name}={written}"

@@ -56,7 +56,7 @@ def run(arguments: list[str]) -> int:
 
 
 def _next_commands(run_dir: str) -> list[str]:
-    """What to do with a trained run, as commands for the shell."""
+    """The commands that can be run next, for the shell."""
     run = shlex.quote(run_dir)
     return [
         f"seedtf evaluate {run}",

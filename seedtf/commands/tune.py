@@ -1,4 +1,4 @@
-"""``seedtf tune``: searches for training flags; each trial is a ``seedtf train`` process."""
+"""``seedtf tune``: searches for better values of training flags; each trial runs ``seedtf train``."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ class TuneConfig(TrainConfig):
     REFUSED: ClassVar[dict[str, str]] = {
         "resume": "the same command continues a search; leave it out",
         "run_dir": "each trial has its own folder; pass --out",
-        "continue_from": "every trial starts anew; pass --weights and --split_csv instead",
-        "dry_run": "a dry run trains no model to compare; leave it out",
+        "continue_from": "each trial is a new run; pass --weights and --split_csv instead",
+        "dry_run": "a dry run does not train, so trials cannot be compared; leave it out",
     }
 
     cache: str = option(
@@ -43,8 +43,8 @@ class TuneConfig(TrainConfig):
     )
     search: str = option(
         "",
-        f"Flags to search, separated by commas; by default those of {', '.join(BY_DEFAULT)} that are "
-        f"not set; also possible: {_MORE}.",
+        f"Flags to search, separated by commas; by default {', '.join(BY_DEFAULT)}, except those that "
+        f"are set; also possible: {_MORE}.",
     )
     study: str = option("tune", "Name of the search in its storage; the same name continues it.")
     storage: str = option(
@@ -86,7 +86,7 @@ class TuneConfig(TrainConfig):
 
     @property
     def folder(self) -> Path:
-        """``--out``, or the default that follows from ``--study``."""
+        """The value of ``--out``, or its default, which contains the name of the study."""
         name = re.sub(r"[^\w.-]+", "_", self.study)
         return Path(self.out or f"runs/tune-{name}")
 
