@@ -1,4 +1,4 @@
-"""The files and folders in a ZIP or tar archive, with the reason where one must not be unpacked.
+"""Lists the files and folders in a ZIP or tar archive, and the reason if one must not be unpacked.
 
 This module does not import TensorFlow.
 """
@@ -21,7 +21,7 @@ from typing import IO, Any, BinaryIO
 
 __all__ = ["DAMAGED", "ArchiveEntry", "archive_kind", "tar_entries", "zip_entries"]
 
-# A header of a tar archive that is longer than this does not hold the name of a file.
+# The largest header of a tar archive in bytes; the name of a file is shorter.
 _MAX_TAR_READ = 4 << 20
 _BLOCK = 512
 
@@ -37,8 +37,7 @@ DAMAGED = (
     # an unknown compression, a name that is not UTF-8, a number that is out of range
     *(NotImplementedError, RuntimeError, ValueError, OverflowError),
 )
-"""What the standard library raises for an archive that is damaged, or written with a method that it
-does not have."""
+"""The errors of the standard library for an archive that is damaged or uses an unknown method."""
 
 
 @dataclass(frozen=True)
@@ -46,11 +45,11 @@ class ArchiveEntry:
     """A file or folder of an archive.
 
     Attributes:
-        name: its path in the archive, as the archive gives it.
-        parts: the names of its folders and its own; empty for the root.
-        size: the bytes that it takes when it is unpacked.
+        name: the path in the archive.
+        parts: the parts of the path; empty for the root.
+        size: the unpacked size in bytes.
         is_folder: whether it is a folder.
-        refusal: why it must not be unpacked, as text that follows its name; empty if it may.
+        refusal: the reason if it must not be unpacked, such as ``is a link``; otherwise empty.
         open: opens the file.
     """
 
@@ -63,7 +62,7 @@ class ArchiveEntry:
 
 
 def archive_kind(head: bytes) -> str:
-    """``zip``, ``tar`` or nothing, by the first 512 bytes of a file.
+    """The kind of archive that begins with ``head`` (512 bytes): ``zip``, ``tar``, or empty for none.
 
     Example:
         >>> archive_kind(b"PK\\x03\\x04"), archive_kind(b"\\x1f\\x8b"), archive_kind(b"\\xff\\xd8")
@@ -76,7 +75,7 @@ def archive_kind(head: bytes) -> str:
 
 
 def zip_entries(file: BinaryIO) -> Iterator[ArchiveEntry]:
-    """The entries of a ZIP archive, whose list is read whole. Raises ``DAMAGED``."""
+    """The entries of a ZIP archive, from the list at its end. Raises the errors in ``DAMAGED``."""
     archive = zipfile.ZipFile(file)
     for info in archive.infolist():
         name = _zip_name(info)
@@ -92,7 +91,7 @@ def zip_entries(file: BinaryIO) -> Iterator[ArchiveEntry]:
 
 
 def _zip_name(info: zipfile.ZipInfo) -> str:
-    """The name with slashes. Without a declared encoding it is UTF-8 (macOS) or code page 437 (DOS)."""
+    """The name with slashes. An undeclared encoding is UTF-8 (macOS) or code page 437 (DOS)."""
     name = info.orig_filename
     if not info.flag_bits & 0x800:
         with contextlib.suppress(UnicodeError):
@@ -101,9 +100,9 @@ def _zip_name(info: zipfile.ZipInfo) -> str:
 
 
 def tar_entries(file: BinaryIO) -> Iterator[ArchiveEntry]:
-    """The entries of a tar archive, read one after the other. Raises ``DAMAGED``.
+    """The entries of a tar archive, in its order. Raises the errors in ``DAMAGED``.
 
-    Each entry must be read before the next one is asked for.
+    A file must be read before the next entry is requested.
     """
     head = file.read(8)
     file.seek(0)
@@ -133,15 +132,15 @@ def _open_member(archive: tarfile.TarFile, member: tarfile.TarInfo) -> IO[bytes]
 
 
 class _ForwardStream:
-    """A stream that tarfile reads: forwards, with a bound for one read, and back by one block at most.
+    """A stream for tarfile that limits the size of a read, and seeks back by at most one block.
 
-    Going further back would decompress the archive from its beginning again. A single large read is a
-    header, which tarfile would keep in memory.
+    To seek further back, the archive would have to be decompressed from its beginning again. A large
+    read is a large header, which tarfile would keep in memory.
     """
 
     def __init__(self, stream: IO[bytes]) -> None:
         self._stream, self._end = stream, 0
-        self._kept = b""  # the last bytes before the end, for going back
+        self._kept = b""  # the last bytes that were read, for seeking back
         self._position = 0
 
     def tell(self) -> int:
@@ -149,7 +148,7 @@ class _ForwardStream:
         return self._position
 
     def seek(self, position: int) -> int:
-        """Goes to a position. Raises TarError for one that is too far back or behind the end."""
+        """Moves to a position. Raises TarError if it is too far back or after the end."""
         if position < self._end - len(self._kept):
             raise tarfile.ReadError("entries are out of order")
         self._position = min(position, self._end)
@@ -176,7 +175,7 @@ def _parts(name: str) -> tuple[str, ...]:
 
 
 def _name_refusal(name: str) -> str:
-    """Why a name must not be unpacked; empty if it may."""
+    """The reason if a file of this name must not be unpacked; otherwise empty."""
     parts = name.split("/")
     if "\0" in name:
         return "has a name with a zero byte"

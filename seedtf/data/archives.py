@@ -1,7 +1,7 @@
 """Unpacks a ZIP or tar archive of a data set once, into a folder of the cache.
 
-Archives come from other people: nothing is written outside that folder, and an archive that could fill
-the disk is refused. This module does not import TensorFlow.
+An archive may be hostile. So nothing is written outside that folder, and an archive that could fill the
+disk is refused. This module does not import TensorFlow.
 """
 
 from __future__ import annotations
@@ -33,29 +33,29 @@ from seedtf.report import format_bytes, is_silent, report
 __all__ = ["unpacked_folder"]
 
 _CHUNK_BYTES = 1 << 20
-# Uncompressed drawings shrink to a hundredth; an archive that is made to fill a disk holds thousands of
-# times its own size.
+# Compression shrinks drawings to about a hundredth, but an archive that is made to fill a disk unpacks
+# to thousands of times its size.
 _MAX_RATIO, _ALWAYS_ALLOWED = 200, 100 << 20
 _MAX_DISK_FRACTION = 0.8
-_FILE_BYTES = 512  # what an empty file takes at least
+_FILE_BYTES = 512  # an empty file takes at least this much
 _TEMPORARY, _ABANDONED_SECONDS = ".unpacking-", 60
 _OTHER_ARCHIVES = {b"Rar!": "a RAR archive", b"7z\xbc\xaf\x27\x1c": "a 7-Zip archive"}
 
 
 def unpacked_folder(path: str, flag: str, cache_dir: Path) -> str:
-    """The folder of an archive's files; any other path is returned unchanged.
+    """The folder with the unpacked files of an archive; any other path is returned unchanged.
 
     An archive is unpacked below ``cache_dir`` when it is first used, and again after it has changed.
-    It is recognised by its content: ZIP, or tar, also compressed by gzip, bzip2 or xz.
+    Archives are recognised by their content: ZIP, or tar, which may be compressed by gzip, bzip2 or xz.
 
     Args:
-        path: what the user passed as a folder.
-        flag: the flag that it was passed with, for error messages.
+        path: a folder or an archive.
+        flag: the flag that ``path`` was passed with, for error messages.
         cache_dir: the folder of cache files; created if it does not exist.
 
     Raises:
-        UserError: the archive is damaged or encrypted, has a link, a file that would be written outside
-            the folder, or two files of one name; or it would need too much of the disk.
+        UserError: the archive is damaged or encrypted, contains a link, a file that would be written
+            outside the folder, or two files of one name; or it would take too much of the disk.
 
     Example:
         >>> import zipfile
@@ -103,7 +103,7 @@ def unpacked_folder(path: str, flag: str, cache_dir: Path) -> str:
 
 
 def _unpack(file: BinaryIO, kind: str, folder: Path, source: str) -> int:
-    """Unpacks an archive into a folder that appears when all is written; returns the number of files.
+    """Unpacks an archive into a folder that appears when it is complete; returns the number of files.
 
     Raises:
         UserError: the archive is damaged, or one of its entries is refused.
@@ -116,7 +116,7 @@ def _unpack(file: BinaryIO, kind: str, folder: Path, source: str) -> int:
     try:
         with lock_folder(temporary, file=""):
             check = _Checker(source, os.fstat(file.fileno()).st_size, temporary)
-            # The list of a ZIP archive is checked whole before anything is written.
+            # All entries of a ZIP archive are checked before the first file is written.
             checked = (
                 list(map(check, zip_entries(file)))
                 if kind == "zip"
@@ -126,7 +126,9 @@ def _unpack(file: BinaryIO, kind: str, folder: Path, source: str) -> int:
             try:
                 os.rename(temporary, folder)
             except OSError:
-                if not folder.is_dir():  # otherwise another process has unpacked it meanwhile
+                if (
+                    not folder.is_dir()
+                ):  # if it is, another process has unpacked the archive meanwhile
                     raise
     except DAMAGED as error:
         raise _damaged(source, error) from error
@@ -141,10 +143,10 @@ def _damaged(source: str, error: Exception) -> UserError:
 
 
 class _Checker:
-    """Refuses entries that leave the folder, replace each other, or take too much of the disk."""
+    """Refuses entries that would leave the folder, replace another one, or fill the disk."""
 
     def __init__(self, source: str, archive_bytes: int, folder: Path) -> None:
-        """Sets the limit of the bytes that may be written, from the archive and from the free disk."""
+        """Limits the unpacked bytes, by the size of the archive and by the free space on the disk."""
         self._source = source
         self._by_ratio = max(_MAX_RATIO * archive_bytes, _ALWAYS_ALLOWED)
         self._by_disk = int(_MAX_DISK_FRACTION * shutil.disk_usage(folder).free)
@@ -187,7 +189,7 @@ class _Checker:
 def _write_files(entries: Iterable[ArchiveEntry], folder: Path) -> int:
     """Writes the files below a new folder; returns their number."""
     count = 0
-    # disable=None: neither a bar nor control codes if stderr is not a terminal
+    # With disable=None, tqdm prints nothing if stderr is not a terminal.
     disable = True if is_silent() else None
     with tqdm(desc="unpacking", unit="B", unit_scale=True, disable=disable, leave=False) as bar:
         for entry in entries:
@@ -208,9 +210,9 @@ def _write_files(entries: Iterable[ArchiveEntry], folder: Path) -> int:
 
 
 def _remove_abandoned(folder: Path) -> None:
-    """Removes what killed processes have left half unpacked."""
+    """Removes the incomplete folders of killed processes."""
     for path in folder.glob(f"{_TEMPORARY}*"):
-        with suppress(OSError):  # it is locked by a process that is unpacking, or was removed
+        with suppress(OSError):  # another process is unpacking into it, or has removed it
             if time.time() - path.stat().st_mtime > _ABANDONED_SECONDS:
                 with lock_folder(path, file=""):
                     shutil.rmtree(path, ignore_errors=True)

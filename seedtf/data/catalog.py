@@ -75,16 +75,16 @@ class Catalog:
 
     @property
     def path_array(self) -> StringArray:
-        """``paths``, as the ``StringArray`` that they are."""
+        """``paths``, typed as a ``StringArray``."""
         assert isinstance(self.paths, StringArray)
         return self.paths
 
     def absolute_paths(self) -> StringArray:
-        """The N paths in the form that the operating system, or TensorFlow for a URL, opens."""
+        """The N paths with ``root``, which the operating system (for a URL, TensorFlow) can open."""
         return self.path_array.with_prefix(os.path.join(self.root, ""))
 
     def take(self, indices: np.ndarray, faults: Iterable[Fault] = ()) -> Catalog:
-        """A catalog of the records at ``indices`` (int ``[M]``), in that order, and more ``faults``."""
+        """The records at ``indices`` (int ``[M]``) in that order, with ``faults`` added."""
         return Catalog(
             self.root,
             self.path_array.take(indices),
@@ -109,17 +109,16 @@ def scan_folder(
 ) -> Catalog:
     """Lists ``root/<class>/**/<image>``; the first folder below ``root`` is the class.
 
-    Suffixes may be in upper or lower case. Hidden and system entries are skipped. So are the folders
-    that seedtf wrote itself, and one line names them. Any other file that has no image suffix, or is
-    not in a class folder, becomes a fault. Links to folders are followed, and a loop of links ends
-    where it would repeat.
+    Suffixes may be in upper or lower case. Hidden and system entries are skipped, and so are folders
+    that seedtf wrote itself, which one line names. Any other file that has no image suffix, or is not
+    in a class folder, becomes a fault. Links to folders are followed, but not in a loop.
 
     Args:
         root: a folder, or the URL of one.
-        flag: the flag that named it, for error messages.
+        flag: the flag that named the folder, for error messages.
         on_skip: called for each skipped entry, as in ``walk_files``.
-        flat: whether the images lie in no class folders, but their names begin with the class and end
-            with a number, such as ``cat.1.jpg``.
+        flat: whether there are no class folders, but the names of the images begin with the class and
+            end with a number, such as ``cat.1.jpg``.
         split_folders: whether the first folder is a side of a split, and the second one the class.
 
     Raises:
@@ -155,7 +154,7 @@ def scan_folder(
                 readable = os.fsencode(path).decode("utf-8", "backslashreplace")
                 faults.append(Fault(readable, "unreadable name", "not UTF-8; rename it"))
             elif not is_image(path):
-                # Not Path().suffix: pathlib interns every name for the life of the process.
+                # Path().suffix is not used, because pathlib keeps every name in memory.
                 detail = f"suffix {os.path.splitext(path)[1] or 'none'}"
                 detail = details.setdefault(detail, detail)
                 faults.append(Fault(path, "unsupported suffix", detail))
@@ -179,7 +178,7 @@ def scan_folder(
 
 
 def align_labels(catalog: Catalog, class_names: Sequence[str], flag: str) -> Catalog:
-    """``catalog`` with labels that index ``class_names``, the class list of training.
+    """``catalog`` with labels that are indices into ``class_names``, the class list of training.
 
     Raises:
         UserError: ``catalog`` has a class that is not in ``class_names``.
@@ -238,13 +237,13 @@ def make_catalog(
 
 
 def _class_in_name(path: str) -> str:
-    """The name of a file without suffix and the number at its end, such as ``cat`` of ``cat.1.jpg``."""
+    """The name of a file without its suffix and a number at the end: ``cat`` for ``cat.1.jpg``."""
     stem = os.path.splitext(path.rpartition("/")[2])[0]
     return re.sub(r"[\s._-]*\(?\d+\)?$", "", stem) or stem
 
 
 def composed(name: str) -> str:
-    """``name`` with composed accents (NFC), in which the names of a Mac equal those of other systems.
+    """``name`` with composed accents (NFC), so that names from a Mac equal those of other systems.
 
     Example:
         >>> composed("e\\u0301") == "\\u00e9"

@@ -39,8 +39,8 @@ _LABEL_NAMES = (
     },
     {"labelid", "classid", "categoryid", "speciesid", "breedid", "targetid", "y"},
 )
-# Columns of free text. They are labels only if the user says so, although they may be the only other
-# column: a caption is of one image.
+# Columns of free text, such as captions, differ for each image. They are labels only if the user names
+# them, even if there is no other column.
 _TEXT_NAMES = {"text", "caption", "captions", "description", "prompt", "title", "url"}
 _SPLIT_NAMES = ({"split", "subset", "partition"}, {"set", "fold"})
 
@@ -56,7 +56,7 @@ SPLIT_WORDS = {
 class Columns:
     """The columns that the user named, by header or by number from 1; empty to detect a column.
 
-    ``label_flag`` is the flag that named the column of labels, for messages.
+    ``label_flag`` is the flag that named the label column, for messages.
     """
 
     file: str = ""
@@ -74,10 +74,10 @@ class ColumnIndices:
     """The columns that are used, by index from 0.
 
     Attributes:
-        file: of files or ids.
-        label: of labels; None if there is one column for each class.
-        split: of train, val or test; None if there is none.
-        classes: one column for each class, in which the images of the class are marked; or none.
+        file: the column of files or ids.
+        label: the column of labels; None if there is one column for each class.
+        split: the column of train, val or test; None if there is none.
+        classes: one column for each class, which marks the images of the class; may be empty.
     """
 
     file: int
@@ -95,8 +95,8 @@ def named_columns(
 ) -> ColumnIndices:
     """The columns of file, label and split in a table with a header.
 
-    Where no column is called like a label, and all columns but those of file and split are marked in
-    the way of one column for each class (0 and 1, true and false), these are the classes.
+    If the header contains no usual name of a label column, and all columns but those of file and split
+    contain only marks (0 and 1, or true and false), each of these columns is a class.
 
     Args:
         source: the table, for error messages.
@@ -117,11 +117,11 @@ def named_columns(
 
 
 def has_header(first: tuple[str, ...], columns: Columns, is_file: Callable[[str], bool]) -> bool:
-    """Whether the first line names columns, rather than an image and its label."""
+    """Whether the first line is a header, not an image and its label."""
     given = {name for name in (columns.file, columns.label, columns.split) if name}
     if given & set(first):
         return True
-    # a class may be called like a file: the id 7 and the class 7
+    # A usual name of a file column is only a header if it is not itself the name of a file.
     if any(_matches(cell, _FILE_NAMES) and not is_file(cell) for cell in first):
         return True
     if any(is_file(cell) for cell in first):
@@ -192,11 +192,11 @@ class _Picker:
         self.source, self.header, self.rows, self.is_file = source, header, rows, is_file
 
     def file(self, given: str) -> int:
-        """The column of files: one that the user named, one called ``file``, or a detected one."""
+        """The column of files: the one that the user named, one called ``file``, or a detected one."""
         return self._pick("file", given, _FILE_NAMES, self._with_files)
 
     def label(self, given: str, file_at: int, split_at: int | None, flag: str) -> int:
-        """The column of labels; of two columns, the one that does not name the files."""
+        """The column of labels: the one that the user named, the only one left, or a detected one."""
         others = [i for i in range(len(self.header)) if i not in (file_at, split_at)]
         is_only = len(others) == 1 and _plain(self.header[others[0]]) not in _TEXT_NAMES
         if not given and not self._has_label_name() and is_only:
@@ -214,15 +214,15 @@ class _Picker:
         return None
 
     def classes(self, file_at: int, split_at: int | None) -> tuple[int, ...]:
-        """The columns of classes in a table with one column for each class; otherwise none.
+        """The columns of classes, if the table has one column for each class; otherwise none.
 
-        All other columns must be such columns, because a table with further ones could have marks that
-        are not classes, such as whether an image is blurred.
+        All columns but those of file and split must contain marks. In a table with other columns too,
+        a mark may not be a class, but for example mean that an image is blurred.
         """
         others = tuple(
             index
             for index, name in enumerate(self.header)
-            # pandas writes the number of the row into a column without name
+            # pandas writes the number of the row into a column without a name.
             if index not in (file_at, split_at) and _plain(name) not in ("", "unnamed0")
         )
         marks = [[is_marked(cell_at(row, index)) for index in others] for row in self.rows]
@@ -270,7 +270,7 @@ class _Picker:
 
 
 def is_marked(cell: str) -> bool | None:
-    """Whether a cell marks an image as one of a class; None if it is no such mark.
+    """Whether a cell marks an image as belonging to a class; None if it is not a mark.
 
     Example:
         >>> is_marked("1"), is_marked("0.0"), is_marked("TRUE"), is_marked("oak")

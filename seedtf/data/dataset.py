@@ -41,13 +41,12 @@ _SAMPLE_SIZE = 1_000
 class Dataset:
     """The images of a run and their split into training and validation.
 
-    Duplicates, near duplicates and conflicting labels are searched for only where every file was
-    opened.
+    Duplicates, near duplicates and conflicting labels are found only if every file was opened.
 
     Attributes:
         store: the images; ``store.catalog`` lists them and, in ``faults``, the files left out.
         split: indices of the store's records.
-        cache_plan: where the decoded images are kept, and why.
+        cache_plan: where the decoded images are stored, and why.
         num_listed: number of listed images, before any was left out.
         duplicates: number of images whose bytes equal those of an image before them in the list.
         near_duplicates: number of images that look like an image before them in the list.
@@ -57,7 +56,7 @@ class Dataset:
         conflicting_labels: pairs of identical files with different labels.
         split_source: the folder or table that gives the split; empty if it was drawn.
         grouping: the user's groups of the records; None if there are none.
-        together: int64 ``[N]``, groups of records that a split must not divide.
+        together: int64 ``[N]``, the number of the group of each record; a split divides no group.
         changes: the labels that ``--fixes`` changed and the images that it left out.
         unfixed: the same images without ``--fixes``; None where there are no fixes.
     """
@@ -109,16 +108,16 @@ def load_dataset(
     data_service: str = "",
     strict: bool = False,
 ) -> Dataset:
-    """Lists, decodes and splits the images; every file is opened once, before training starts.
+    """Lists, decodes and splits the images.
 
-    The exception is ``cache="off"``. There ``check="sample"`` opens 1,000 files, spread evenly over
-    the list. ``check="auto"`` opens all of up to 20,000 files, and 1,000 of a longer list, followed by
-    all if one of the 1,000 cannot be used.
+    Every file is opened once, before training starts, unless ``cache`` is ``"off"``. In that case
+    ``check="sample"`` opens 1,000 files, spread evenly over the list. ``check="auto"`` opens all of up
+    to 20,000 files; of a longer list it opens 1,000, and all if one of these cannot be used.
 
-    The arguments are the fields of ``TrainConfig`` with these names. The class list is fixed from the
-    listing of the training folder, before unusable files are known, so a damaged file never changes
-    the label of another. The split is drawn before ``fixes`` are applied, so that a run with them has
-    the same split as one without.
+    The arguments are the fields of ``TrainConfig`` with these names. The class list is that of all
+    listed files, before any is opened, so a damaged file never changes the label of another one. The
+    split is drawn before ``fixes`` are applied, so that a run with fixes has the same split as one
+    without.
 
     Raises:
         UserError: anything that the user can correct; the message names the flag.
@@ -233,7 +232,7 @@ def _with_fixes(dataset: Dataset, table: FixTable, data_dir: str, identical: np.
 def _open_store(
     catalog: Catalog, size: int, plan: CachePlan, cache_dir: Path, *, max_pixels: int, check: str
 ) -> Store:
-    """Opens all files, or a sample of them as ``--check`` demands, and keeps the usable ones."""
+    """Opens all files, or a sample of them according to ``check``, and keeps the usable ones."""
     open_all = check == "all" or (check == "auto" and len(catalog) <= _MAX_OPENED)
     sample = 0 if open_all or plan.mode != "off" else _SAMPLE_SIZE
     store = build_store(catalog, size, plan, cache_dir, max_pixels, sample=sample)
@@ -269,7 +268,7 @@ def write_data_report(
 
 
 def _without_refused(split: Split, listed: Catalog, usable: Catalog) -> Split:
-    """``split`` of the records of ``listed``, as indices into ``usable``, which lacks some of them."""
+    """``split``, indices into ``listed``, as indices into ``usable``, which lacks some of the files."""
     finder = NameFinder(usable.paths)
     new_index = np.fromiter(map(finder.find, listed.paths), np.int64, len(listed))
 

@@ -1,4 +1,4 @@
-"""Draws the split of a run, or checks the one that the user gives, with related images on one side."""
+"""Draws the split of a run, with related images on one side, or checks a split that the user gives."""
 
 from __future__ import annotations
 
@@ -31,14 +31,14 @@ def draw_split(
 ) -> Split:
     """Draws the validation images, and the test images unless ``given`` has some.
 
-    Without groups and test images, the draw is that of ``split_catalog``, which is older and is kept,
-    so that runs without near duplicates have the same split as before.
+    Without groups and test images, ``split_catalog`` draws the split, so that runs without near
+    duplicates have the same split as in earlier versions.
 
     Args:
         catalog: N usable files.
-        given: where the data gives test images, those in ``test`` and all others in ``train``.
+        given: if the data has test images, these in ``test`` and all others in ``train``.
         related: which images belong together.
-        val_fraction, test_fraction: wanted shares of each class.
+        val_fraction, test_fraction: wanted fractions of each class.
         seed: root seed of the run.
 
     Raises:
@@ -63,7 +63,7 @@ def _draw(
     fractions: tuple[float, float],
     seed: int,
 ) -> Split:
-    """Divides ``records``, int64 and sorted, by the fractions for validation and test."""
+    """Splits ``records``, int64 and sorted; ``fractions`` are those of validation and test."""
     val_fraction, test_fraction = fractions
     part = catalog.take(records)
     together = related.together[records]
@@ -92,13 +92,13 @@ def check_given_split(
 
     Args:
         catalog: the files.
-        split: their split.
-        source: the flag that gives it, for messages.
+        split: the split of the files.
+        source: the flag that gives the split, for messages.
         named: the user's groups, or None.
-        test_fraction: the flag, which a given split excludes.
+        test_fraction: the value of ``--test_fraction``, which must be 0.
 
     Raises:
-        UserError: naming the first thing that is wrong.
+        UserError: the split is not usable; the message names the first fault.
     """
     if test_fraction:
         raise UserError(

@@ -1,4 +1,4 @@
-"""Reads and decodes the files of a batch whenever it is needed (``--cache=off``)."""
+"""Reads and decodes the files of a batch each time that the batch is used (``--cache=off``)."""
 
 from __future__ import annotations
 
@@ -20,25 +20,25 @@ __all__ = ["FileReader"]
 class FileReader:
     """Decodes images by their index in a catalog; only the catalog stays in memory.
 
-    The header is checked at every read. A file that has changed since it was first checked is
-    therefore decoded correctly or refused by name.
+    The header is checked at every read. So a file that has changed since the start is decoded
+    correctly, or refused by name.
 
     Attributes:
         paths: the absolute paths of the files.
         size: side in pixels that images are resized to.
-        max_pixels: a file with more pixels is refused before anything is allocated.
+        max_pixels: a file with more pixels is refused before memory is allocated for it.
     """
 
     def __init__(self, catalog: Catalog, size: int, max_pixels: int) -> None:
-        """Opens no file. The arguments are the attributes."""
+        """Sets the attributes; opens no file."""
         self.paths, self.size, self.max_pixels = catalog.absolute_paths(), size, max_pixels
         self._names = catalog.paths
         is_remote = is_url(self.paths.prefix)
         self._pool = ThreadPoolExecutor(num_threads(self.paths)) if is_remote else None
-        # A graph even in an eager call, so that the type of an error does not depend on the caller.
+        # Eager calls use a graph too, so that the type of an error does not depend on the caller.
         spec = tf.TensorSpec([None], tf.int64)
         self._graph = tf.function(self._read, input_signature=[spec], autograph=False)
-        # More batches than the pipeline ever has in flight.
+        # Longer than the number of batches that the pipeline reads at the same time.
         self._recent: deque[np.ndarray] = deque(maxlen=4 * (os.cpu_count() or 1) + 64)
 
     def read(self, indices: tf.Tensor) -> tf.Tensor:
@@ -50,7 +50,7 @@ class FileReader:
         return self._graph(indices)
 
     def _read(self, indices: tf.Tensor) -> tf.Tensor:
-        # A stateful function would keep TensorFlow from reading several batches in parallel.
+        # TensorFlow would not read several batches in parallel with a stateful function.
         contents, headers = tf.numpy_function(
             self._load, [indices], [tf.string, tf.int32], stateful=False
         )
@@ -59,12 +59,12 @@ class FileReader:
         )
 
     def recently_read(self) -> np.ndarray:
-        """Indices of the last batches, int64; a file that has just failed to decode is among them."""
+        """Indices of the images of the last batches, int64, among them one that has just failed."""
         batches = list(self._recent)
         return np.unique(np.concatenate(batches)) if batches else np.empty(0, np.int64)
 
     def _load(self, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Whole files, bytes ``[B]``, and their ``Header.for_decoder``, int32 ``[B, 4]``."""
+        """The contents of files, bytes ``[B]``, and their ``Header.for_decoder``, int32 ``[B, 4]``."""
         self._recent.append(np.asarray(indices))
         contents, headers = np.empty(len(indices), object), np.empty((len(indices), 4), np.int32)
         map_function = self._pool.map if self._pool else map

@@ -1,4 +1,4 @@
-"""Refuses folders that would be read as classes although they are probably none.
+"""Refuses folders that would be read as classes but probably are not.
 
 This module opens no image and does not import TensorFlow.
 """
@@ -11,7 +11,7 @@ from seedtf.errors import UserError
 
 __all__ = ["check_classes"]
 
-# Folders of images for detection and segmentation, as in Pascal VOC.
+# Names of folders in data sets for detection and segmentation, such as Pascal VOC.
 _NOT_CLASSES = frozenset(
     {
         *("images", "image", "imgs", "img", "jpegimages", "photos", "masks", "mask", "labels"),
@@ -22,10 +22,10 @@ _MAX_NOT_CLASSES, _MAX_SHARED = 4, 20
 
 
 def check_classes(top: Folder, source: str) -> None:
-    """Raises UserError if the folders in ``top`` are probably no classes.
+    """Raises UserError if the folders in ``top`` are probably not classes.
 
-    That is the case for folders that all have the same sub-folders, such as folds or sites with the
-    class folders in each, and for images beside their masks.
+    They are not if all have the same sub-folders, such as folds or sites that each contain the class
+    folders, or if their names are those of images and masks.
     """
     names = folder_names(top)
     if len(names) <= _MAX_NOT_CLASSES:

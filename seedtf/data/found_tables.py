@@ -1,4 +1,4 @@
-"""Finds tables of labels that lie beside the images, as Hugging Face and Roboflow write them.
+"""Finds tables of labels beside the images, as Hugging Face and Roboflow write them.
 
 This module opens no image and does not import TensorFlow.
 """
@@ -19,13 +19,13 @@ __all__ = ["FoundTable", "find_tables", "named_tables", "read_found_tables", "si
 _KNOWN_NAMES = ("metadata.csv", "metadata.jsonl", "_classes.csv")
 _TABLE_SUFFIXES = (".csv", ".tsv", ".jsonl")
 FoundTable = tuple[str, str, str]
-"""A side of a split or nothing, the name of its folder or nothing, and the name of the table."""
+"""A side of a split and the name of its folder (both may be empty), and the name of the table."""
 
 
 def find_tables(folder: Folder) -> tuple[FoundTable, ...]:
-    """The table of labels in a folder, or those in its folders of a split if train has one.
+    """The table of labels in a folder, or in its folders train, val and test, at least in train.
 
-    They are found by the names that Hugging Face and Roboflow use.
+    Tables are recognised by the names that Hugging Face and Roboflow use.
 
     Example:
         >>> from pathlib import Path
@@ -45,7 +45,7 @@ def find_tables(folder: Folder) -> tuple[FoundTable, ...]:
 
 
 def named_tables(folder: Folder) -> list[str]:
-    """The names of all files in a folder that may be tables, by their suffixes."""
+    """The names of the files in a folder that have the suffix of a table."""
     names = names_in(folder)
     return [n for n in names if n.lower().endswith(_TABLE_SUFFIXES) and not n.startswith(".")]
 
@@ -55,7 +55,7 @@ def read_found_tables(
 ) -> LabelTable:
     """Reads the tables that ``find_tables`` has found in a folder.
 
-    If one table lists the images of the folders of a split, these are the sides.
+    If a single table lists images in folders such as train and val, these folders are the split.
 
     Raises:
         UserError: as ``read_label_table``.
@@ -73,7 +73,7 @@ def read_found_tables(
 
 
 def side_of(folder_name: str) -> str:
-    """The side of a split that a folder is called after, or nothing.
+    """The side of a split that the name of a folder means; empty if it means none.
 
     Example:
         >>> side_of("valid"), side_of("Train_Images"), side_of("oak")

@@ -1,4 +1,4 @@
-"""Reads which images show the same thing, such as one plant: from a table, the folders or the names.
+"""Reads the groups of images, such as those of one plant, from a table, the folders or the names.
 
 This module opens no image and does not import TensorFlow.
 """
@@ -22,14 +22,14 @@ from seedtf.errors import UserError
 __all__ = ["FOLDER", "GroupFlags", "Grouping", "read_groups"]
 
 FOLDER = "folder"
-"""The value of ``--group_by`` for which the images of a folder are a group."""
+"""The value of ``--group_by`` for which each folder is a group."""
 
 _DEFAULT_COLUMN = "group"
 
 
 @dataclass(frozen=True)
 class GroupFlags:
-    """The flags that define groups, with the names of ``TrainConfig``, and the table of labels."""
+    """The flags of groups and of the table of labels, with the names of ``TrainConfig``."""
 
     group_by: str = ""
     group_regex: str = ""
@@ -51,8 +51,8 @@ class Grouping:
     """The user's groups of N images.
 
     Attributes:
-        names: for each image the name of its group; empty if it has none.
-        groups: int64 ``[N]``, for each image the smallest index in its group. An image without a group
+        names: the name of the group of each image; empty if an image has none.
+        groups: int64 ``[N]``, the smallest index in the group of each image. An image without a group
             is a group of its own.
     """
 
@@ -106,14 +106,14 @@ def read_groups(catalog: Catalog, flags: GroupFlags) -> Grouping | None:
 
 
 def _matches(catalog: Catalog, pattern: re.Pattern[str]) -> Iterator[str]:
-    """The captured groups of the first match in each path, or the match if nothing is captured."""
+    """The text that ``pattern`` captures in each path; the whole match if it captures nothing."""
     for path in catalog.paths:
         match = pattern.search(path)
         yield "/".join(part or "" for part in match.groups() or (match[0],)) if match else ""
 
 
 def _read_column(catalog: Catalog, flags: GroupFlags) -> tuple[str, ...]:
-    """The cells of a column of ``--groups_csv``, or else of ``--labels_csv``, for each image."""
+    """The cell of each image in a column of ``--groups_csv``, or of ``--labels_csv`` without it."""
     table, flag = (
         (flags.groups_csv, "--groups_csv")
         if flags.groups_csv
@@ -128,7 +128,7 @@ def _read_column(catalog: Catalog, flags: GroupFlags) -> tuple[str, ...]:
     names = [""] * len(catalog)
     for row, cell, group, _ in read_rows(table, form, flag):
         index = index_of.find(finder.find(cell)) if cell else -1
-        if index < 0:  # a file of the table that is not in the data, or that cannot be used
+        if index < 0:  # the file is not in the data, or cannot be used
             continue
         if names[index] not in ("", group):
             raise UserError(

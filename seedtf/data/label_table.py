@@ -1,4 +1,4 @@
-"""Reads tables of labels: which file has which class, and on which side of a split it is.
+"""Reads tables of labels: the class of each file, and its side of a split if there is one.
 
 This module opens no image and does not import TensorFlow.
 """
@@ -32,7 +32,7 @@ class LabelTable:
 
     Attributes:
         catalog: the labelled files, sorted by path.
-        sides: for each of them ``train``, ``val`` or ``test``; None if the table has no split.
+        sides: ``train``, ``val`` or ``test`` for each file; None if the table has no split.
         description: the detected format; empty for the default one.
         source: the table, for messages.
     """
@@ -70,12 +70,12 @@ def read_label_table(
 def read_split_tables(
     root: Folder, tables: Sequence[tuple[str, str, str]], columns: Columns = ANY_COLUMNS
 ) -> LabelTable:
-    """Reads tables that lie in the folders of a split, and whose files are relative to their folders.
+    """Reads tables in the folders of a split; the paths in a table are relative to its folder.
 
     Args:
-        root: the folder of the folders of the split.
-        tables: for each folder its side (``train``, ``val`` or ``test``), its name, and the name of
-            the table in it.
+        root: the folder that contains the folders of the split.
+        tables: the side (``train``, ``val`` or ``test``) of each folder, its name, and the name of the
+            table in it.
         columns: the columns that the user named.
 
     Raises:
@@ -89,13 +89,13 @@ def read_split_tables(
 
 
 class _Rows:
-    """The rows of one table, read once.
+    """The rows of one table, which can be iterated over once.
 
     Attributes:
         source: the table, for error messages.
-        form: its format.
-        finder: how its cells lead to files.
-        sides: the side of each row that was read, empty for none.
+        form: the format of the table.
+        finder: finds the files that the cells name.
+        sides: the side of each row that was read; empty for none.
     """
 
     def __init__(
@@ -113,7 +113,8 @@ class _Rows:
         Args:
             path: the table.
             folder: the folder that its files are relative to.
-            prefix: that folder relative to the folder of the catalog, empty or with a slash at the end.
+            prefix: ``folder`` relative to the folder of the catalog, with a slash at the end; may be
+                empty.
             flag: the flag that the table was passed with, for error messages; empty if it was found.
             columns: the columns that the user named.
             side: the side of all rows; empty if a column may give it.
@@ -136,10 +137,10 @@ class _Rows:
 
     @property
     def has_split(self) -> bool:
-        """Whether the sides are used.
+        """Whether the split in the table is used.
 
-        A table in the default format, such as the split.csv of a run, is split again, as in earlier
-        versions. If it has test rows its split is used, because they must not be used for training.
+        For a table in the default format, such as the split.csv of a run, a new split is drawn, as in
+        earlier versions, unless the table has test rows, which must not be used for training.
         """
         if self._side or self._split_is_named:
             return True
@@ -152,7 +153,7 @@ class _Rows:
         return folder_at(self._path).parent
 
     def describe(self, names_detail: str) -> str:
-        """The format in one line, with where the class names are from; empty for the default."""
+        """The format in one line, with the source of the class names; empty for the default format."""
         form, detail = self.form, self.finder.describe()
         if not self.has_split or self._side:
             form = replace(form, columns=replace(form.columns, split=None))
@@ -221,10 +222,10 @@ def _check_single_label(class_names: Sequence[str], source: str) -> None:
 
 
 def _with_names(catalog: Catalog, table: _Rows) -> tuple[Catalog, str]:
-    """``catalog`` with the names of a file beside the table in place of numbers, and what to say of it.
+    """Replaces classes that are numbers by the names in a file beside the table; describes the file.
 
-    The file is ``names.txt`` or ``class_names.txt``, with one name in each line, which are counted from
-    0, or from 1 if the largest label is the number of names and 0 does not occur.
+    The file is ``names.txt`` or ``class_names.txt``, with one name in each line. Lines are counted from
+    0, or from 1 if the largest label equals the number of names and the label 0 does not occur.
     """
     if isinstance(table.folder, RemotePath) or not all(map(str.isdecimal, catalog.class_names)):
         return catalog, ""
@@ -254,7 +255,7 @@ def _repeated(catalog: Catalog) -> np.ndarray:
 
 
 def _check_present(catalog: Catalog, form: TableForm, source: str) -> None:
-    """Raises UserError if a listed file is missing; files at a URL are checked when they are read."""
+    """Raises UserError if a listed file is missing; remote files are checked when they are read."""
     if isinstance(catalog.root, RemotePath):
         return
     num_missing, first_missing = 0, ""

@@ -1,4 +1,4 @@
-"""Lists the labelled files of a folder or table, with their split where the user's data has one.
+"""Lists the labelled files of a folder or table, with their split if the data has one.
 
 This module opens no image and does not import TensorFlow.
 """
@@ -24,11 +24,11 @@ __all__ = ["CheckedFiles", "list_files", "list_for_check", "list_known_classes"]
 
 @dataclass(frozen=True)
 class CheckedFiles:
-    """All labelled files of a folder or table, also those of validation and test.
+    """All labelled files of a folder or table, including those for validation and test.
 
     Attributes:
         catalog: the files.
-        sides: for each of them ``train``, ``val`` or ``test``; None if training draws the split.
+        sides: ``train``, ``val`` or ``test`` for each file; None if training draws the split.
         in_class_folders: whether the folders directly below the root are the classes.
     """
 
@@ -37,7 +37,7 @@ class CheckedFiles:
     in_class_folders: bool = False
 
     def refusal(self, usable: np.ndarray) -> str:
-        """Why a training on the files at the indices ``usable`` would be refused; empty if not."""
+        """The error of a training on the files at the indices ``usable``; empty if there is none."""
         trains, min_images = usable, 2
         if self.sides is not None:
             trains = usable[self.sides[usable] == "train"]
@@ -56,22 +56,23 @@ def list_files(
     layout: str = "auto",
     min_images: int = 2,
 ) -> tuple[Catalog, Split | None]:
-    """Lists the labelled files of a folder, or those that a table names; prints what was recognised.
+    """Lists the labelled files of a folder, or those that a table names; prints the detected format.
 
     Args:
-        data_dir: the folder, or what the table's paths are relative to.
-        labels_csv: the table; empty for the layout of the folder.
+        data_dir: the folder; the paths in a table are relative to it.
+        labels_csv: the table; empty to list the folder.
         columns: the columns of the table that the user named.
-        layout: what lies in the folder, or ``auto`` to recognise it.
-        min_images: images that each class needs, unless the folder or table gives the split; then one.
+        layout: the layout of the folder, or ``auto`` to detect it.
+        min_images: the number of images that each class needs if the data gives no validation images;
+            otherwise it needs one.
 
     Returns:
-        The files, and their split where the folder or table gives one. Its ``val`` is empty where only
-        the test images are given.
+        The files, and the split if the data gives one. Its ``val`` is empty if the data gives only test
+        images.
 
     Raises:
         UserError: the folder or table is missing or unusable, there is only one class, or a class has
-            fewer images than it needs.
+            too few images.
 
     Example:
         >>> from pathlib import Path
@@ -121,17 +122,17 @@ def list_known_classes(
     *,
     layout: str = "auto",
 ) -> Catalog:
-    """Lists labelled files of classes that are known, with labels that index ``class_names``.
+    """Lists the labelled files of known classes; the labels are indices into ``class_names``.
 
     If a table has test rows, only these are listed.
 
     Args:
-        data_dir: a folder without a split of its own, or what the table's paths are relative to.
+        data_dir: a folder without a split of its own; the paths in a table are relative to it.
         class_names: the classes of training.
         flag: the flag that named the folder, for error messages.
-        labels_csv: the table; empty for the layout of the folder.
+        labels_csv: the table; empty to list the folder.
         columns: the columns of the table that the user named.
-        layout: what lies in the folder, or ``auto`` to recognise it.
+        layout: the layout of the folder, or ``auto`` to detect it.
 
     Raises:
         UserError: the folder or table cannot be used, or has a class that is not in ``class_names``.
@@ -155,17 +156,17 @@ def list_for_check(
     layout: str,
     on_skip: SkipCallback,
 ) -> CheckedFiles:
-    """Lists everything that a training and its test would use, for ``seedtf check``.
+    """Lists all files that training and evaluation would use, for ``seedtf check``.
 
     Args:
-        data_dir: the folder, or what the table's paths are relative to.
-        labels_csv: the table; empty for the layout of the folder.
+        data_dir: the folder; the paths in a table are relative to it.
+        labels_csv: the table; empty to list the folder.
         columns: the columns of the table that the user named.
-        layout: what lies in the folder, or ``auto`` to recognise it.
+        layout: the layout of the folder, or ``auto`` to detect it.
         on_skip: called for each skipped entry, as in ``walk_files``.
 
     Raises:
-        UserError: as ``list_files``; but one class, or one image of a class, is no error here.
+        UserError: as ``list_files``, except that too few classes or images are not an error here.
     """
     if labels_csv:
         table: LabelTable | None = _read_reported(labels_csv, data_dir, columns)
@@ -215,7 +216,7 @@ def _test_rows(table: LabelTable) -> Catalog:
 def _table_split(table: LabelTable, min_images: int) -> tuple[Catalog, Split | None]:
     catalog, sides = table.catalog, table.sides
     if sides is not None and (held_out := int((sides == "test").sum())):
-        report("test", f"{held_out:,} images are kept for the end; they neither train nor validate")
+        report("test", f"{held_out:,} images are kept for the end, not for training or validation")
     if sides is None or not {"val", "test"} & set(sides.tolist()):
         check_trainable(catalog, min_images)
         return catalog, None

@@ -31,7 +31,7 @@ def map_files(
         description: text of the progress bar.
 
     Returns:
-        The indices of the good files, int64 in order, and a fault for each of the others.
+        The ascending indices of the good files, int64, and a fault for each other file.
 
     Example:
         >>> from pathlib import Path
@@ -69,14 +69,14 @@ def map_file_batches(
     Args:
         catalog: the files.
         function: takes the index of the first file of a batch and the absolute paths of the batch.
-            For each path it returns the RefusedError or OSError of a file that cannot be used, or
-            any other value for a good one.
+            For each path it returns a RefusedError or OSError if the file cannot be used, and any other
+            value if it can.
         description: text of the progress bar.
-        batch_size: largest number of files in a call. It is lowered if there would be fewer batches
-            than threads.
+        batch_size: the largest number of files in a call; it is lowered if there were otherwise fewer
+            batches than threads.
 
     Returns:
-        The indices of the good files, int64 in order, and a fault for each of the others.
+        The ascending indices of the good files, int64, and a fault for each other file.
     """
     paths = catalog.absolute_paths()
     threads = num_threads(paths)
@@ -90,7 +90,7 @@ def map_file_batches(
     faults, is_good = [], np.ones(len(catalog), bool)
     with ThreadPoolExecutor(threads) as pool:
         results = _bounded_map(pool, call, starts, threads * _QUEUED_PER_THREAD)
-        # disable=None: neither a bar nor control codes if stderr is not a terminal
+        # With disable=None, tqdm prints nothing if stderr is not a terminal.
         bar = tqdm(desc=description, total=len(catalog), unit="img", disable=None, leave=False)
         for start, batch in zip(starts, results, strict=True):
             for index, fault in enumerate(batch, start):
@@ -103,7 +103,7 @@ def map_file_batches(
 
 
 def _fault(outcome: object) -> tuple[str, str] | None:
-    """Name and detail of the fault that an outcome stands for, or None for a good file."""
+    """The name and detail of the fault if ``outcome`` is an error; None for a good file."""
     if isinstance(outcome, RefusedError):
         return outcome.fault, outcome.detail
     if isinstance(outcome, OSError):
@@ -114,17 +114,17 @@ def _fault(outcome: object) -> tuple[str, str] | None:
 def _bounded_map(
     pool: ThreadPoolExecutor, function: Callable, items: Iterable, max_queued: int
 ) -> Iterator:
-    """``pool.map`` with at most ``max_queued`` pending tasks, so that memory does not grow."""
+    """``pool.map`` with at most ``max_queued`` pending tasks, to limit the memory."""
     pending: list = []
     try:
         for item in items:
             pending.append(pool.submit(function, item))
             if len(pending) >= max_queued:
-                # Collect the first half only: the threads are busy with the second one meanwhile.
+                # Collect only the first half, so that the threads have work meanwhile.
                 half = len(pending) // 2
                 yield from (task.result() for task in pending[:half])
                 del pending[:half]
         yield from (task.result() for task in pending)
     finally:
-        for task in pending:  # after Ctrl-C, the pool waits for running tasks only
+        for task in pending:  # so that the pool waits only for running tasks after Ctrl-C
             task.cancel()

@@ -1,4 +1,4 @@
-"""The order of training records as a function of (seed, step), so that there is no state to save.
+"""The order of training records, a function of seed and step, so that there is no state to save.
 
 Vocabulary: a *record* is one training image, its *index* is its number in ``[0, n)``, a *step* is one
 batch counted from the start of training, and an *epoch* is one pass over all records. The *slots* of
@@ -23,8 +23,8 @@ _plain = tf.autograph.experimental.do_not_convert
 
 _FOREVER = 1 << 62
 
-# A class can need several epochs for one pass over its records, so the order within a pass is drawn
-# with one seed for all epochs.
+# A pass over the records of a class can take several epochs, so the order within a pass is drawn with
+# one seed for all epochs.
 _ALL_EPOCHS = -1
 
 
@@ -60,7 +60,7 @@ class BatchIndices:
         seed: int = 0,
         drop_remainder: bool = True,
     ) -> None:
-        """Describes an order; nothing is computed yet.
+        """Stores the arguments; the order of an epoch is computed when it is needed.
 
         Args:
             n: number of records, at least 1.
@@ -107,7 +107,7 @@ class BatchIndices:
     def next_epoch(self) -> tf.data.Dataset:
         """A dataset of one epoch, in which each iteration yields the next epoch, from 0 on.
 
-        So a ``fit`` of several epochs sees a new order in each of them, as with
+        So each epoch of a ``fit`` has a new order, as with
         ``Dataset.shuffle(..., reshuffle_each_iteration=True)``. The order must outlive the dataset.
 
         Example:
@@ -142,12 +142,11 @@ class BalancedIndices(BatchIndices):
     Guarantees:
 
     1. The batch at a step depends only on (labels, batch_size, seed, step).
-    2. Over any number of epochs, counted from the first, the numbers of slots of two classes differ
-       by at most one, and so do those of two records of one class.
+    2. After any number of epochs, the numbers of slots that two classes have had differ by at most one,
+       and so do those of two records of one class.
     3. A dataset that starts at step k yields what the dataset from step 0 yields from step k on.
 
-    The slots of an epoch that do not fill a whole batch are dropped: fewer than ``batch_size``, chosen
-    at random.
+    If ``batch_size`` does not divide n, the remaining slots of an epoch, chosen at random, are dropped.
 
     Example:
         >>> order = BalancedIndices(labels=[0, 0, 0, 0, 0, 0, 1, 1], batch_size=4, seed=7)
@@ -178,13 +177,13 @@ class BalancedIndices(BatchIndices):
             self._first_of_class = tf.constant(np.cumsum(counts) - counts, tf.int64)
 
     def epoch_order(self, epoch: tf.Tensor | int) -> tf.Tensor:
-        """The records in ``epoch``'s slots: int64 ``[n]`` in ``[0, n)``, in which some may recur."""
+        """The records in the slots of ``epoch``: int64 ``[n]`` in ``[0, n)``; a record may recur."""
         epoch = tf.cast(epoch, tf.int64)
         before, after = self._slots_before(epoch), self._slots_before(epoch + 1)  # [K]
         first_pass, end_pass = before // self._counts, -(-after // self._counts)
         lengths = (end_pass - first_pass) * self._counts
         passes = self._passes(first_pass, lengths)
-        # An epoch touches whole passes of each class; take from them the part that lies in the epoch.
+        # The listed passes are whole; take the part of them that belongs to this epoch.
         starts = tf.cumsum(lengths, exclusive=True) + before - first_pass * self._counts
         class_of, position = _enumerate(after - before)
         records = tf.gather(passes, tf.gather(starts, class_of) + position)
@@ -218,9 +217,8 @@ class BalancedIndices(BatchIndices):
         )
         pass_number = tf.gather(first_pass, class_of) + position // count
         key = hash_words(fold_seed(self.seed, BALANCE, _ALL_EPOCHS), record, pass_number)
-        # One sort shuffles every pass: the upper 32 bits of the sort key identify the pass and keep
-        # its records together, the lower 32 bits are random. A pass is identified by the position of
-        # its first record, which is below 2³¹.
+        # One sort shuffles all passes. The upper 32 bits of the sort key keep the records of a pass
+        # together: they are the position of its first record, below 2³¹. The lower 32 bits are random.
         pass_start = tf.range(tf.size(record, tf.int64), dtype=tf.int64) - position % count
         random_bits = tf.cast(tf.bitwise.right_shift(key, tf.constant(32, tf.uint64)), tf.int64)
         order = tf.argsort(pass_start * (1 << 32) + random_bits, stable=True)

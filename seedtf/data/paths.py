@@ -1,6 +1,6 @@
 """Local paths and URLs (``gs://…``, ``s3://…``) of folders and files.
 
-URLs are opened through TensorFlow's file systems. TensorFlow is imported only when one is opened.
+URLs are opened through TensorFlow's file systems; TensorFlow is imported when a URL is first opened.
 """
 
 from __future__ import annotations
@@ -34,9 +34,10 @@ __all__ = [
     "read_url",
 ]
 
-# Concurrent requests over a network: a thread mostly waits, so there may be more than cores.
+# The number of threads for requests over a network. It may exceed the number of cores, because these
+# threads mostly wait.
 _REQUESTS = 64
-# An uncompressed 16-bit RGBA image has 8 bytes a pixel; metadata may be added to that.
+# A file has at most 8 bytes per pixel (uncompressed 16-bit RGBA), plus metadata.
 _BYTES_PER_PIXEL = 8
 _METADATA_BYTES = 64 << 20
 
@@ -68,7 +69,7 @@ class RemotePath(os.PathLike):
 
     @property
     def parent(self) -> RemotePath:
-        """The folder that this one lies in."""
+        """The folder that contains this one."""
         return RemotePath(self.url.rstrip("/").rpartition("/")[0])
 
     def resolve(self) -> RemotePath:
@@ -88,10 +89,10 @@ class RemotePath(os.PathLike):
         return self._status(folder=False)
 
     def list(self, subfolder: str, file_suffixes: tuple[str, ...]) -> list[tuple[str, bool]]:
-        """Lists ``subfolder`` of this folder, or this folder if it is empty.
+        """Lists ``subfolder`` of this folder, or this folder itself if ``subfolder`` is empty.
 
-        A name with one of ``file_suffixes`` counts as a file unless the listing itself marks it as a
-        folder. A separate check would be a request over the network for every image.
+        A name with one of ``file_suffixes`` counts as a file unless the listing marks it as a folder,
+        because a check would take one request over the network for every image.
 
         Returns:
             The name of each entry, and whether it is a folder.
@@ -118,7 +119,7 @@ class RemotePath(os.PathLike):
         tf = _tensorflow()
         _check_scheme(self.url)
         try:
-            # isdir and exists return False for every error.
+            # stat comes first, because isdir and exists return False for every error.
             tf.io.gfile.stat(self.url)
         except tf.errors.NotFoundError:
             pass
@@ -140,9 +141,9 @@ def folder_at(path: str | os.PathLike[str]) -> Folder:
 
 
 def common_folder(*folders: Folder) -> tuple[Folder, list[str]]:
-    """The nearest common parent of some folders, and each of them relative to it.
+    """The nearest common parent of some folders, and the path of each folder relative to it.
 
-    A relative folder is empty or ends in a slash.
+    A relative path is empty or ends with a slash.
 
     Raises:
         ValueError: the folders are in different file systems or buckets.
@@ -168,13 +169,13 @@ def common_folder(*folders: Folder) -> tuple[Folder, list[str]]:
 
 
 def num_threads(paths: StringArray) -> int:
-    """Threads to read ``paths`` with: one per core, or more if they wait for a network."""
+    """The number of threads to read ``paths``: one per core, or more for files on a network."""
     cores = os.cpu_count() or 1
     return max(cores, _REQUESTS) if is_url(paths.prefix) else cores
 
 
 def file_statuses(paths: StringArray) -> Iterator[tuple[int, int] | None]:
-    """Size in bytes and modification time in ns of each file; None if it cannot be read."""
+    """The size in bytes and the modification time in ns of each file; None if it cannot be read."""
 
     def status(path: str) -> tuple[int, int] | None:
         try:
@@ -188,14 +189,14 @@ def file_statuses(paths: StringArray) -> Iterator[tuple[int, int] | None]:
     if not is_url(paths.prefix):
         yield from map(status, paths)
         return
-    chunk = 64 * _REQUESTS  # pool.map queues all its tasks at once, which takes memory
+    chunk = 64 * _REQUESTS  # pool.map would queue all its tasks at once, which takes memory
     with ThreadPoolExecutor(num_threads(paths)) as pool:
         for start in range(0, len(paths), chunk):
             yield from pool.map(status, paths[start : start + chunk])
 
 
 def open_file(path: str) -> BinaryIO:
-    """Opens a file to read bytes from; a file at a URL is read whole at once. Raises OSError."""
+    """Opens a file to read bytes; a file at a URL is read completely. Raises OSError."""
     return io.BytesIO(read_url(path)) if is_url(path) else open(path, "rb")
 
 
@@ -203,8 +204,8 @@ def read_file(path: str, max_pixels: int) -> bytes:
     """Reads a regular file that may contain an image of at most ``max_pixels``.
 
     Raises:
-        RefusedError: the path is a pipe or device, which could block for ever; or the file has more
-            bytes than such an image can have.
+        RefusedError: the path is a pipe or device, which could block for ever, or the file is larger
+            than such an image can be.
         OSError: the file cannot be read.
     """
     limit = _BYTES_PER_PIXEL * max_pixels + _METADATA_BYTES
@@ -250,7 +251,8 @@ def _check_scheme(url: str) -> None:
     schemes = _tensorflow().io.gfile.get_registered_schemes
     scheme = url.partition("://")[0]
     if scheme not in schemes():
-        # The import registers file systems. It fails if the package is missing or does not fit.
+        # Importing tensorflow_io registers more file systems. The import fails if the package is
+        # missing or was made for another version of TensorFlow.
         with contextlib.suppress(Exception):
             importlib.import_module("tensorflow_io")
     supported = sorted(name for name in schemes() if name)

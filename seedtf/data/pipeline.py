@@ -1,4 +1,4 @@
-"""From order to batches: the training pipeline and the evaluation pipeline, one function each."""
+"""The input pipelines of training and evaluation, from the order of the records to batches."""
 
 from __future__ import annotations
 
@@ -39,8 +39,8 @@ Mixer = Callable[[tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor], tuple[tf.Tensor, 
 class DataWaitTimer:
     """Measures how many seconds training waits for batches, inside the input pipeline.
 
-    The dataset itself reads the clock before and after it fetches a batch from the stages above, so
-    the training loop does not have to be interrupted.
+    The dataset itself reads the clock before and after it gets a batch from the earlier stages, so the
+    training loop does not have to be interrupted.
     """
 
     def __init__(self) -> None:
@@ -49,17 +49,17 @@ class DataWaitTimer:
             self._seconds = tf.Variable(0.0, dtype=tf.float64, trainable=False)
 
     def attach(self, dataset: tf.data.Dataset) -> tf.data.Dataset:
-        """A dataset of the same elements that adds the waiting time; it must be the last stage."""
+        """A dataset of the same elements that measures the waiting time; it must be the last stage."""
         now = tf.data.Dataset.counter().map(_plain(lambda _: tf.timestamp()))
 
         def add(before: tf.Tensor, batch: tuple, after: tf.Tensor) -> tuple:
             with tf.control_dependencies([self._seconds.assign_add(after - before)]):
                 return tf.nest.map_structure(tf.identity, batch)
 
-        # `zip` fetches one element from each of its inputs in this order.
+        # `zip` gets one element from each of its inputs, in this order.
         timed = tf.data.Dataset.zip((now, dataset, now)).map(_plain(add))
         options = tf.data.Options()
-        # TensorFlow would append a prefetch, and its thread's wait would be measured, not training's.
+        # TensorFlow would append a prefetch; then the waiting of its thread would be measured instead.
         options.experimental_optimization.inject_prefetch = False
         return timed.with_options(options)
 
@@ -80,7 +80,7 @@ def make_augmentation(
     whole_batch: bool = False,
     deterministic: bool = False,
 ) -> Augmentation:
-    """The augmentation named by ``--augment_impl``: ``fused`` (compiled) or a chain of plain ops.
+    """The augmentation that ``impl`` names: ``fused`` (compiled), or a chain of plain ops.
 
     Args:
         policy: the ranges that parameters are drawn from.
@@ -90,8 +90,8 @@ def make_augmentation(
         strength: factor on every range of ``policy``, read for each batch; None for 1.
         whole_batch: whether to process all images at once, for a train step that augments on a GPU.
             The pixels are the same up to rounding.
-        deterministic: whether ``tf.config.experimental.enable_op_determinism`` is on. If so, the result
-            is not written into a variable; the pixels are the same.
+        deterministic: whether ``tf.config.experimental.enable_op_determinism`` is on, with which the
+            result is not written into a variable. The pixels are the same.
 
     Raises:
         UserError: ``impl`` needs TensorFlow Addons, which is not installed.
@@ -155,9 +155,9 @@ def train_dataset(
     mixer: Mixer | None = None,
     one_epoch: bool = False,
 ) -> tf.data.Dataset:
-    """Endless training batches; every pixel follows from seed and step.
+    """Endless training batches; every pixel depends only on seed and step.
 
-    With ``--augment_strength=auto`` it also follows from the history.
+    With ``--augment_strength=auto``, it also depends on the history of the run.
 
     Args:
         store: the decoded images.
@@ -169,8 +169,8 @@ def train_dataset(
         data_service: ``host:port`` of a tf.data service whose workers make the batches; empty to make
             them in this process.
         mixer: from ``make_mixer``.
-        one_epoch: whether the dataset ends after an epoch, and each iteration yields the next one;
-            without ``start_step`` and ``data_service``.
+        one_epoch: whether the dataset ends after an epoch, so that each iteration over it yields the
+            next epoch; not with ``start_step`` or ``data_service``.
 
     Returns:
         A dataset of images float32 ``[B, S, S, 3]`` in 0–255 and labels int32 ``[B]``, or float32
@@ -231,13 +231,14 @@ def device_dataset(
     start_step: int = 0,
     shard: Shard = WHOLE,
 ) -> tf.data.Dataset:
-    """Input for a train step that augments: the records of ``train_dataset``, in the same order.
+    """Batches for a train step that augments, of the same records and in the same order as
+    ``train_dataset``.
 
     Args:
         store: the decoded images.
         records: int64 ``[n]``, the training records of the store.
         order: an order of ``n`` positions in ``records``.
-        with_images: whether the batches contain the images; otherwise the step looks them up.
+        with_images: whether the batches contain the images; otherwise the train step gathers them.
         start_step: the step, counted from 0, of the first batch.
         shard: the slices of every batch to produce.
 
@@ -267,9 +268,10 @@ def device_dataset(
 def eval_dataset(
     store: Store, records: np.ndarray, batch_size: int, shard: Shard = WHOLE
 ) -> tf.data.Dataset:
-    """Every record exactly once, in the given order, without augmentation; the last batch may be short.
+    """Batches of every record exactly once, in the given order, without augmentation.
 
-    The graph does not know the batch dimension, so the short batch needs no second trace.
+    The last batch may be short. The batch dimension is unknown to the graph, so the short batch does
+    not need a second trace.
 
     Args:
         store: the decoded images.
@@ -298,16 +300,16 @@ def _train_labels(store: Store) -> tf.Tensor:
 def _prefetch(
     batches: tf.data.Dataset, steps: int = tf.data.INFINITE_CARDINALITY
 ) -> tf.data.Dataset:
-    """Prefetches ``steps`` batches; each batch is made by one thread, several at a time.
+    """Prefetches ``steps`` batches; several threads each make one batch at a time.
 
     The pipeline has a thread pool of its own. In TensorFlow's shared pool, two cores were 1.3 to 1.5
     times as fast as one; in a private pool, 1.9 times. The pool has one thread more than there are
-    cores, because one of them may be waiting.
+    cores, because one thread may be waiting.
     """
     options = tf.data.Options()
     options.threading.max_intra_op_parallelism = 1
     options.threading.private_threadpool_size = 1 + (os.cpu_count() or 1)
     batches = batches.prefetch(tf.data.AUTOTUNE).with_options(options)
-    # Declare the cardinality. If it were not known to be infinite, MultiWorkerMirroredStrategy would
-    # synchronise an end-of-data check among the workers at every step.
+    # Declare the cardinality. Unless it is known to be infinite, MultiWorkerMirroredStrategy checks
+    # together with all workers at every step whether the data has ended.
     return batches.apply(tf.data.experimental.assert_cardinality(steps))

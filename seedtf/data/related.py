@@ -1,8 +1,8 @@
-"""Which images belong together, so that a split keeps them on one side.
+"""Finds the images that belong together, which a split must keep on one side.
 
 Images belong together if their files are identical, if they look alike (``check.near_duplicates``), or
-if the user says that they show the same thing (``groups``). Each of these relations is an array of
-groups: int64 ``[N]``, for each image the smallest index in its group.
+if they are in one of the user's groups (``groups``). Each relation is an array int64 ``[N]``: the
+smallest index in the group of each image.
 """
 
 from __future__ import annotations
@@ -36,9 +36,9 @@ from seedtf.report import report
 __all__ = ["Related", "connect", "find_related", "search_near_duplicates"]
 
 MAX_SEARCHED = 20_000
-"""``--twins=auto`` looks for near duplicates among at most this many images."""
+"""The largest number of images among which ``--twins=auto`` looks for near duplicates."""
 
-# Part of the name of the cached pairs: raise it when the fingerprints or the thresholds change.
+# Part of the name of the cache file; raise the number when the fingerprints or the thresholds change.
 _FORMAT = "near-duplicates-1"
 
 
@@ -82,9 +82,9 @@ def find_related(
 
     Args:
         catalog: N files.
-        opened: whether every file was opened; only then are duplicates searched for.
-        twins: ``together`` to search for near duplicates among any number of images, ``auto`` among
-            local files and at most ``MAX_SEARCHED``, ``ignore`` for no search.
+        opened: whether every file was opened; otherwise duplicates are not searched for.
+        twins: ``together`` to search for near duplicates among any number of local files, ``auto``
+            among at most ``MAX_SEARCHED``, ``ignore`` for no search.
         named: the user's groups, or None.
         cache_dir: folder of the pairs found in an earlier run.
         max_pixels: larger images are not compared.
@@ -106,10 +106,10 @@ def find_related(
 
 
 def connect(groups: np.ndarray, pairs: np.ndarray) -> np.ndarray:
-    """Joins the groups that ``pairs`` connect: int64 ``[N]``.
+    """Joins the groups that ``pairs`` connect; returns the joined groups, int64 ``[N]``.
 
     Args:
-        groups: int64 ``[N]``, for each image the smallest index in its group.
+        groups: int64 ``[N]``, the smallest index in the group of each image.
         pairs: int64 ``[P, 2]``, indices of images that belong together.
 
     Example:
@@ -132,8 +132,9 @@ def connect(groups: np.ndarray, pairs: np.ndarray) -> np.ndarray:
 def search_near_duplicates(catalog: Catalog, cache_dir: Path, max_pixels: int) -> np.ndarray:
     """The pairs of images that look alike, int64 ``[P, 2]``; cached until a file changes.
 
-    The first search decodes every file to 72² pixels, whatever the image size of the training, so that
-    runs of different image sizes have the same split. A cache that cannot be written is not used.
+    The search decodes every file to 72² pixels, independently of the image size of the training, so
+    that runs with different image sizes have the same split. If the cache cannot be written, the next
+    run searches again.
     """
     size = FINGERPRINT_SIZE
     key = hashlib.blake2b(
@@ -151,7 +152,7 @@ def search_near_duplicates(catalog: Catalog, cache_dir: Path, max_pixels: int) -
 
 
 def _fingerprints(catalog: Catalog, max_pixels: int) -> tuple[np.ndarray, np.ndarray]:
-    """Hashes and thumbnails of all files; those of a file that cannot be decoded stay 0."""
+    """The hashes and thumbnails of all files; 0 for a file that cannot be decoded."""
     hashes = np.zeros((len(catalog), VIEWS), np.uint64)
     thumbnails = np.zeros((len(catalog), VIEWS, *THUMBNAIL), np.uint8)
     decode = make_batch_decoder(FINGERPRINT_SIZE, max_pixels)
@@ -169,6 +170,6 @@ def _fingerprints(catalog: Catalog, max_pixels: int) -> tuple[np.ndarray, np.nda
 
 
 def _edges(groups: np.ndarray) -> np.ndarray:
-    """Pairs (image, smallest index in its group) of the images that are not alone: int64 ``[P, 2]``."""
+    """Pairs of an image and the first image of its group, int64 ``[P, 2]``."""
     members = np.flatnonzero(groups != np.arange(len(groups)))
     return np.stack([members, groups[members]], axis=1)

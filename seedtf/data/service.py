@@ -35,14 +35,14 @@ __all__ = ["check_service", "numbered_order", "portable_reader", "service_datase
 
 Batch = tuple[tf.Tensor, ...]
 BatchFunction = Callable[[tf.Tensor, tf.Tensor], Batch]
-"""From epoch, int64 ``[]``, and indices, int64 ``[B]``, to a batch."""
+"""A function from an epoch, int64 ``[]``, and indices, int64 ``[B]``, to a batch."""
 
 _FOREVER = 1 << 62
 _SECONDS_TO_CONNECT = 5
-# How long to wait for a batch: the workers compile their graphs before the first one, and a worker may
-# hang later.
+# How long to wait for a batch before it is made in this process. The workers compile their graphs
+# before the first batch; later a worker may hang.
 _SECONDS_TO_WAIT = 120.0
-# When batches that arrived early fill this many bytes, the missing batch is made locally.
+# When the batches that arrived early take this many bytes, the missing batch is made in this process.
 _EARLY_BYTES = 2 << 30
 _MAX_REQUESTS = 16
 
@@ -65,7 +65,7 @@ def check_service(address: str) -> None:
 
 
 def numbered_order(order: BatchIndices, shard: Shard, first: int) -> tf.data.Dataset:
-    """An endless dataset of ``(number, epoch, indices)``, one process's elements from ``first`` on.
+    """An endless dataset of one process's elements ``(number, epoch, indices)``, from ``first`` on.
 
     Element ``number`` is slice ``number % shard.count`` of this process in step
     ``number // shard.count``. It depends only on its number, so a tf.data service may assign the
@@ -89,9 +89,9 @@ def numbered_order(order: BatchIndices, shard: Shard, first: int) -> tf.data.Dat
 
 
 def portable_reader(store: Store) -> Callable[[tf.Tensor], tf.Tensor]:
-    """``store.read`` with TensorFlow's own ops and without the images in the graph.
+    """``store.read`` as a graph of TensorFlow's own ops that does not contain the images.
 
-    Such a graph can be sent to a worker, which must see the cache file, or the image files, under the
+    Such a graph can be sent to a worker, on which the cache file, or the image files, must have the
     same paths.
 
     Raises:
@@ -101,7 +101,7 @@ def portable_reader(store: Store) -> Callable[[tf.Tensor], tf.Tensor]:
         shape = [len(store.catalog), store.size, store.size, 3]
 
         def read_cache(indices: tf.Tensor) -> tf.Tensor:
-            # Mapping the file again for every batch is free: the system keeps its pages in memory.
+            # The file is mapped again for every batch, which costs nothing: its pages stay in memory.
             return tf.gather(memory_mapped_tensor(store.cache_file, shape, tf.uint8), indices)
 
         return read_cache
@@ -111,7 +111,7 @@ def portable_reader(store: Store) -> Callable[[tf.Tensor], tf.Tensor]:
 
 
 def _names(files: FileReader) -> tuple[tf.Tensor, tf.Tensor, str]:
-    """All names as one string scalar, the end of each (int64 ``[N + 1]``), and their common prefix."""
+    """All paths as one string scalar, the end of each (int64 ``[N + 1]``), and their common prefix."""
     paths = files.paths
     prefix = (
         paths.prefix if is_url(paths.prefix) else os.path.join(os.path.abspath(paths.prefix), "")
@@ -174,8 +174,8 @@ def service_dataset(
     batches = _OrderedBatches(
         arriving, lambda number: iter(make_batches(local_fn, number)), address
     )
-    # TensorFlow never releases the function of a py_function. That function therefore holds a weak
-    # reference, and `take`, which belongs to the dataset, keeps the batches alive.
+    # TensorFlow never releases the function of a py_function, so that function has only a weak
+    # reference to `batches`. `take`, which belongs to the dataset, keeps them alive.
     weak_batches = weakref.ref(batches)
 
     def take_eagerly(number: tf.Tensor) -> Batch:
@@ -194,7 +194,7 @@ def service_dataset(
 
 
 class _OrderedBatches:
-    """Returns arriving batches in order, and makes those that do not arrive in this process."""
+    """Returns arriving batches in order; a batch that does not arrive is made in this process."""
 
     def __init__(
         self,
@@ -210,14 +210,14 @@ class _OrderedBatches:
         self._early: dict[int, Batch] = {}
         self._wait, self._warned = _SECONDS_TO_WAIT, set[str]()
         self._local: tuple[int, Iterator[Batch]] | None = (
-            None  # the number of the next batch, and the batches from there on
+            None  # the number of the next batch, and an iterator that begins with it
         )
         self._started = False
 
     def _start(self) -> None:
         self._started = True
         closed = threading.Event()
-        # The thread must not keep this object alive: it ends when the dataset is garbage-collected.
+        # The thread must not refer to this object: it ends when this object is garbage-collected.
         weakref.finalize(self, closed.set)
         arguments = (self._arriving, self._queue, closed)
         threading.Thread(target=_pull, args=arguments, name="data service", daemon=True).start()
@@ -247,7 +247,7 @@ class _OrderedBatches:
             self._wait = 0.0
             raise queue.Empty
         number, *batch = arrived
-        if int(number) >= wanted:  # An earlier batch has been made locally in the meantime.
+        if int(number) >= wanted:  # An earlier batch has been made in this process meanwhile.
             self._early[int(number)] = tuple(batch)
             self._wait = _SECONDS_TO_WAIT
 
@@ -258,8 +258,8 @@ class _OrderedBatches:
         try:
             _, *batch = next(batches)
         except tf.errors.OpError as error:
-            # TensorFlow reports a ValueError in a py_function as InvalidArgumentError, the error of
-            # bad data, but an OpError as an unknown error.
+            # For a ValueError in a py_function, TensorFlow raises InvalidArgumentError, the error of
+            # bad data; for an OpError it would raise an unknown error.
             raise ValueError(error.message) from error
         self._local = (wanted + 1, batches)
         return tuple(batch)
@@ -275,7 +275,7 @@ class _OrderedBatches:
 
 
 def _cause(error: Exception) -> str:
-    """The last 300 characters, which contain the cause, of TensorFlow's message without node names."""
+    """The end of TensorFlow's message, which contains the cause, without the names of nodes."""
     text = re.sub(r"\{\{.*?\}\}|\[\[.*?\]\]|\[Op:.*?\]", "", str(error))
     return " ".join(text.split())[-300:]
 
@@ -285,7 +285,7 @@ def _pull(
     into: queue.Queue[Batch | Exception],
     closed: threading.Event,
 ) -> None:
-    """Puts all arriving batches into a queue, and finally the error that ended them."""
+    """Puts all arriving batches into a queue and, at the end, the error that stopped them."""
 
     def put(item: Batch | Exception) -> None:
         while not closed.is_set():
@@ -300,5 +300,5 @@ def _pull(
                 if closed.is_set():
                     return
         put(RuntimeError("the stream of batches ended"))
-    except Exception as error:  # After any error, the batches are made locally.
+    except Exception as error:  # After any error, the batches are made in this process.
         put(error)

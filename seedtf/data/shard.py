@@ -1,4 +1,4 @@
-"""Which part of every batch a process produces, if several devices or machines share a batch."""
+"""The part of every batch that a process produces, if several devices or machines share a batch."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ class Shard:
 
     Attributes:
         replicas: number of replicas that share a batch; each takes one slice, in order.
-        first: the first replica of this process.
-        count: the number of replicas of this process; their slices are consecutive elements of its
-            dataset.
+        first: the number of the first replica of this process.
+        count: the number of replicas of this process. Their slices are consecutive elements of the
+            dataset of this process.
 
     Example:
         >>> order = tf.data.Dataset.from_tensors((0, [10, 11, 12, 13]))
@@ -33,7 +33,10 @@ class Shard:
     count: int = 1
 
     def of_batches(self, order: tf.data.Dataset) -> tf.data.Dataset:
-        """Cuts ``(epoch [], indices [B])`` into ``count`` elements of ``B / replicas`` indices each."""
+        """This process's part of each element ``(epoch [], indices [B])``, as ``count`` elements.
+
+        Each of them has ``B / replicas`` indices.
+        """
         if self.replicas == 1:
             return order
 
@@ -44,7 +47,7 @@ class Shard:
         return order.flat_map(slices)
 
     def steps(self, count: int, batch_size: int) -> int:
-        """The number of elements that each replica gets of ``count`` records from ``of_records``.
+        """The number of elements for each replica if ``of_records`` divides ``count`` records.
 
         Raises:
             ValueError: there are fewer records than replicas.
@@ -54,10 +57,10 @@ class Shard:
         return min(math.ceil(count / batch_size), count // self.replicas)
 
     def of_records(self, records: np.ndarray, batch_size: int) -> tf.data.Dataset:
-        """This process's part of ``records``, each once, as elements int64 ``[b]``.
+        """This process's part of ``records``, each record once, in elements int64 ``[b]``.
 
-        All replicas get equally many elements, so that they make the same number of steps. No element
-        is empty, and their lengths differ by at most one.
+        All replicas get the same number of elements, so that they make the same number of steps. No
+        element is empty, and their lengths differ by at most one.
 
         Raises:
             ValueError: there are fewer records than replicas.

@@ -1,4 +1,4 @@
-"""Splits a catalog into training, validation and test: stratified, with no group divided."""
+"""Splits a catalog into training, validation and test: stratified, and with every group on one side."""
 
 from __future__ import annotations
 
@@ -41,12 +41,12 @@ _SIDES = ("train", "val", "test")
 
 @dataclass(frozen=True)
 class Split:
-    """Indices into a catalog: int64, sorted, with no common index.
+    """The images for training, validation and test: sorted int64 indices into a catalog.
 
     Attributes:
         train: images to train on.
-        val: images whose loss selects the best epoch; empty if they are still to be drawn.
-        test: images used for neither; they are evaluated last.
+        val: images whose loss selects the best epoch; empty if they have not been drawn yet.
+        test: images that are used for neither and evaluated last.
     """
 
     train: np.ndarray
@@ -55,14 +55,14 @@ class Split:
 
     @property
     def sides(self) -> dict[str, np.ndarray]:
-        """The indices of each side by its name in ``split.csv``."""
+        """The indices of each side, by its name in ``split.csv``."""
         return {"train": self.train, "val": self.val, "test": self.test}
 
 
 def join_catalogs(
     train: Catalog, val: Catalog | None, test: Catalog | None = None
 ) -> tuple[Catalog, Split]:
-    """One catalog of several folders, with paths relative to their common parent, and its split.
+    """One catalog of several folders, and its split; paths are relative to their common parent.
 
     Raises:
         UserError: the folders have no common parent.
@@ -86,7 +86,7 @@ def join_catalogs(
 
 
 def find_duplicates(catalog: Catalog) -> np.ndarray:
-    """Groups identical files: int64 ``[N]``, for each file the first index with the same bytes.
+    """Groups identical files: int64 ``[N]``, the first index with the same bytes as each file.
 
     Only files of equal size are read. A file that cannot be read is the only one in its group.
     """
@@ -115,16 +115,15 @@ def _equal_values(values: np.ndarray) -> Iterator[np.ndarray]:
 def split_catalog(catalog: Catalog, val_fraction: float, seed: int, groups: np.ndarray) -> Split:
     """Draws a stratified split from ``default_rng([seed, 0])``.
 
-    Of the n images of a class, ``round(val_fraction · n)`` are used for validation, at least one and
-    at most ``n − 1``; fewer only if a group would be divided. Groups of files with different labels
-    are always used for training, so that validation has no conflicting labels.
+    Of the n images of a class, ``round(val_fraction · n)`` are used for validation, at least one and at
+    most ``n − 1``, or fewer if a group would otherwise be divided. Groups of files with different
+    labels are used for training, so that validation has no conflicting labels.
 
     Args:
         catalog: N labelled files, at least two of each class.
         val_fraction: in (0, 1).
         seed: root seed of the run.
-        groups: int64 ``[N]``, equal for files that must stay together: identical ones, or also similar
-            ones.
+        groups: int64 ``[N]``, the same number for files that must stay together.
 
     Raises:
         UserError: there is only one class, or a class has fewer than two images.
@@ -160,10 +159,10 @@ def split_groups(
 
     Args:
         catalog: N labelled files, at least two of each class.
-        fractions: wanted shares of each class for validation and test; their sum is below 1.
+        fractions: wanted fractions of each class for validation and test; their sum is below 1.
         seed: root seed of the run.
-        groups: int64 ``[N]``, images that must stay together.
-        locked: groups that must be in training, so that validation has no conflicting labels.
+        groups: int64 ``[N]``, the same number for images that must stay together.
+        locked: the numbers of groups that must be in training, because their labels conflict.
 
     Raises:
         UserError: all images of a class are in one group.
@@ -192,9 +191,9 @@ def check_groups(catalog: Catalog, groups: np.ndarray) -> None:
 
 
 def check_trainable(catalog: Catalog, min_images: int = 2) -> None:
-    """Raises UserError unless there are at least two classes with ``min_images`` images each.
+    """Raises UserError unless there are two classes or more, each with at least ``min_images`` images.
 
-    A split that is drawn needs two images of each class; one that is given needs one.
+    Drawing a split needs two images of each class; a split that is given needs one.
     """
     names = catalog.class_names
     if len(names) < 2:
@@ -212,7 +211,7 @@ def check_trainable(catalog: Catalog, min_images: int = 2) -> None:
 
 
 def classes_without_validation(catalog: Catalog, split: Split) -> list[str]:
-    """The classes whose accuracy is not measured, because no validation image has them."""
+    """The classes without a validation image, whose accuracy is therefore not measured."""
     present = np.isin(np.arange(len(catalog.class_names)), catalog.labels[split.val])
     return [name for name, has in zip(catalog.class_names, present, strict=True) if not has]
 
@@ -233,7 +232,7 @@ def write_split_csv(path: Path, catalog: Catalog, split: Split) -> None:
 
 
 def write_split_summary(path: Path, catalog: Catalog, split: Split) -> None:
-    """Writes the images of each class on each side of a split, and at the end those of all classes.
+    """Writes a table of the number of images on each side of a split, by class, and in all.
 
     The columns are class, images, train, val, test, val_share and test_share; shares are in [0, 1].
     """
@@ -260,8 +259,8 @@ def read_split_csv(
     in ``fixed``, int32 ``[N]``, which are the labels after ``--fixes``.
 
     Raises:
-        UserError: a column is missing, a file is not in the catalog or has another label there, a
-            side is not ``train``, ``val`` or ``test``, or a class has no training images.
+        UserError: a column is missing, a file is not in the catalog or has another label in it, a side
+            is not ``train``, ``val`` or ``test``, or a class has no training images.
     """
     flag = "--split_csv"
     finder = NameFinder(catalog.paths)
@@ -274,8 +273,8 @@ def read_split_csv(
                 continue
             raise UserError(
                 f"{flag}={csv_path}: {path!r} is not in {catalog.root}; pass the folder that it is "
-                f"relative to as --data_dir, with --labels_csv={csv_path} where its classes are not "
-                "the first sub-folders"
+                f"relative to as --data_dir, and --labels_csv={csv_path} if its classes are not the "
+                "first sub-folders"
             )
         listed_as = catalog.class_names[catalog.labels[index]]
         fixed_as = listed_as if fixed is None else catalog.class_names[fixed[index]]
@@ -294,7 +293,7 @@ def read_split_csv(
 
 
 def check_split(catalog: Catalog, split: Split, source: str) -> None:
-    """Raises UserError if nothing trains or validates, sides overlap, or a class does not train."""
+    """Raises UserError if train or val is empty, sides overlap, or a class has no training image."""
     for side in ("train", "val"):
         if not len(split.sides[side]):
             raise UserError(f"{source}: no {side} images; train and val need at least one each")
@@ -317,13 +316,13 @@ def groups_with_two_labels(labels: np.ndarray, groups: np.ndarray) -> np.ndarray
 def _draw_groups(
     groups: np.ndarray, conflicting: np.ndarray, wanted: int, rng: np.random.Generator
 ) -> np.ndarray:
-    """Draws whole groups in random order until ``wanted`` members are drawn, never more: bool ``[n]``.
+    """Draws whole groups with at most ``wanted`` members in all; returns who is drawn, bool ``[n]``.
 
     Args:
         groups: int64 ``[n]``, the group of each member of a class.
         conflicting: groups that are never drawn.
         wanted: number of members to draw.
-        rng: draws one permutation of the groups, which are first sorted by their first members.
+        rng: permutes the groups, sorted by their first members; those that fit are drawn in this order.
     """
     numbers, first, inverse = np.unique(groups, return_index=True, return_inverse=True)
     sizes = np.bincount(inverse, minlength=len(numbers))

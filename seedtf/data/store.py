@@ -1,7 +1,7 @@
-"""Decoded uint8 images: in memory, in a memory-mapped cache file, or decoded again at each reading.
+"""Decoded uint8 images: in memory, in a memory-mapped cache file, or decoded again at each read.
 
-``Store.read(indices)`` works for all three, also in a graph. Images in memory or in the cache file
-become one tensor without a copy. Graphs capture that tensor; the images are never copied into a graph.
+``Store.read(indices)`` works in all three cases, also in a graph. Images in memory or in the cache file
+are one tensor, which shares their memory. A graph captures this tensor without copying the images.
 """
 
 from __future__ import annotations
@@ -46,14 +46,14 @@ FORMAT = 2
 """Version of the cache format; it is part of the cache key, so older cache files are not reused."""
 
 _CGROUP = Path("/sys/fs/cgroup")
-# The images may fill these fractions of what is free, because training needs some of it too.
+# The images may take these fractions of the free space, because training needs some of it too.
 _RAM_FRACTION = 0.5
 _DISK_FRACTION = 0.8
 
 
 @dataclass(frozen=True)
 class CachePlan:
-    """Where the decoded images are kept: ``mode`` is ram, disk or off, ``reason`` has the sizes."""
+    """Where the decoded images are stored: ``mode`` is ram, disk or off, ``reason`` has the sizes."""
 
     mode: str
     bytes_needed: int
@@ -69,7 +69,7 @@ class Store:
         size: side S of every image in pixels.
         mode: ``ram``, ``disk`` or ``off``.
         from_cache: whether the images come from a cache file that an earlier run wrote.
-        opened: number of files checked before training, by this run or by the writer of the cache.
+        opened: number of files checked before training, by this run or the run that wrote the cache.
         images: uint8 ``[N, S, S, 3]``, RGB, in memory or mapped; None for ``off``.
         cache_file: for ``disk``, the file with the pixels of all images, without a header.
         files: for ``off``, the reader of the files.
@@ -92,7 +92,7 @@ class Store:
         return images if rows is None else tf.gather(images, rows)
 
     def look_up(self, indices: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor | None]:
-        """Images and the rows to take from them, without a copy if they are in memory or mapped.
+        """Images and the rows to gather from them; images in memory or mapped are not copied.
 
         Args:
             indices: int64 ``[B]``.
@@ -107,17 +107,17 @@ class Store:
         return tf.ensure_shape(images, [indices.shape[0], self.size, self.size, 3]), None
 
     def recently_read(self) -> np.ndarray:
-        """For ``off``, the records read last, int64; after a read error they include the faulty one."""
+        """For ``off``, the records read last, int64, among them one that has just failed."""
         return self.files.recently_read() if self.files else np.empty(0, np.int64)
 
 
 def plan_cache(
     requested: str, num_images: int, size: int, cache_dir: Path, *, shared: bool = False
 ) -> CachePlan:
-    """Decides where to keep ``num_images`` images of ``size``² pixels.
+    """Decides where to store ``num_images`` images of ``size``² pixels.
 
-    ``auto`` is memory if they fill at most half of what is free, else the disk up to 80 %, else
-    ``off``; never memory if ``shared``, because other processes read them too.
+    ``auto`` is memory if they take at most half of the free memory and are not ``shared`` with other
+    processes; otherwise the disk if they take at most 80 % of its free space; otherwise ``off``.
 
     Raises:
         UserError: ``ram`` or ``disk`` was requested and has too little free space.
@@ -139,8 +139,8 @@ def plan_cache(
 def cache_key(catalog: Catalog, size: int, max_pixels: int = MAX_PIXELS) -> str:
     """A hash of everything that the cached pixels depend on.
 
-    That is the cache format, the image size, ``max_pixels``, the resize method, and of every file its
-    path, size and modification time.
+    This is the cache format, the image size, ``max_pixels``, the resize method, and the path, size and
+    modification time of every file.
     """
     digest = hashlib.blake2b(digest_size=16)
     root = str(catalog.root.resolve())
@@ -163,17 +163,17 @@ def build_store(
 ) -> Store:
     """Checks the files, decodes them unless the mode is ``off``, and keeps the usable ones.
 
-    A ``disk`` cache that an earlier run completed for the same files is reused. A bad file is never
-    replaced by another image: every file is decoded, or it is named in ``store.catalog.faults``.
+    A complete ``disk`` cache of an earlier run for the same files is used again. Every file that is not
+    usable is named in ``store.catalog.faults``.
 
     Args:
         catalog: the files.
         size: side in pixels that images are resized to.
         plan: from ``plan_cache``.
         cache_dir: folder of the cache files; created if needed.
-        max_pixels: larger images are refused before anything is allocated.
-        sample: for ``off``, the number of files to open, spread evenly over the list; each of the
-            others is checked whenever it is read. 0 opens all.
+        max_pixels: larger images are refused before memory is allocated for them.
+        sample: for ``off``, the number of files to open, spread evenly over the list; 0 opens all. The
+            other files are checked each time they are read.
 
     Raises:
         UserError: the cache folder cannot be written, or the disk is full.
@@ -195,7 +195,7 @@ def build_store(
 
 
 def keep_in_memory(catalog: Catalog, images: np.ndarray) -> Store:
-    """A ``ram`` store of a copy of ``images``, uint8 ``[N, S, S, 3]``, one for each file."""
+    """A ``ram`` store with a copy of ``images``, uint8 ``[N, S, S, 3]``, one image for each file."""
     copy = _empty_aligned(images.shape)
     copy[...] = images
     return Store(catalog, images.shape[1], "ram", False, 0, _as_tensor(copy))
@@ -212,7 +212,7 @@ def _disk_store(catalog: Catalog, size: int, cache_dir: Path, max_pixels: int) -
     good = np.delete(np.arange(len(catalog)), np.array(meta["left_out"], np.int64))
     usable = catalog.take(good, [Fault(*fault) for fault in meta["faults"]])
     shape = (len(usable), size, size, 3)
-    # Mode "c" is a private mapping: all runs share the pages of the file, and none writes to it.
+    # Mode "c" maps the file privately: all runs share its pages in memory, and none writes to the file.
     images = (
         np.memmap(data_path, np.uint8, "c", shape=shape) if len(usable) else np.empty(shape, "u1")
     )
@@ -224,7 +224,7 @@ def _disk_store(catalog: Catalog, size: int, cache_dir: Path, max_pixels: int) -
 def _write_cache(
     catalog: Catalog, size: int, data_path: Path, meta_path: Path, max_pixels: int
 ) -> None:
-    """Decodes into a temporary file and renames it; a last file, ``.json``, marks it as complete."""
+    """Decodes into a temporary file and renames it; the ``.json`` file marks the cache as complete."""
     data_path.parent.mkdir(parents=True, exist_ok=True)
     handle, temporary = tempfile.mkstemp(prefix=".building.", dir=data_path.parent)
     try:
@@ -246,7 +246,7 @@ def _write_cache(
 
 
 class _FileRows:
-    """Images in a file, read and written by row like an array; faster than through a memory map."""
+    """Images in a file that are read and written by row, which is faster than with a memory map."""
 
     def __init__(self, handle: int, size: int) -> None:
         self._handle, self._shape, self._bytes = handle, (size, size, 3), size * size * 3
@@ -274,7 +274,7 @@ def _is_complete(data_path: Path, meta_path: Path, listed: int, size: int) -> bo
 def _decode_all(
     catalog: Catalog, size: int, images: np.ndarray | _FileRows, max_pixels: int
 ) -> tuple[np.ndarray, list[Fault]]:
-    """Fills ``images`` from the start with the good files; returns their indices and the faults."""
+    """Writes the good images to the first rows of ``images``; returns their indices and the faults."""
     decode = make_batch_decoder(size, max_pixels)
 
     def work(first: int, paths: Sequence[str]) -> Iterator[Decoded]:
@@ -285,7 +285,7 @@ def _decode_all(
 
     good, faults = map_file_batches(catalog, work, "decoding")
     for row, index in enumerate(good):
-        if row != index:  # Close the gaps of the files that were refused.
+        if row != index:  # Close the gaps that refused files have left.
             images[row] = images[index]
     return good, faults
 
@@ -303,9 +303,9 @@ def _as_tensor(images: np.ndarray) -> tf.Tensor:
 
 
 def _empty_aligned(shape: tuple[int, ...]) -> np.ndarray:
-    """An uninitialised uint8 array that is aligned to 64 bytes, so that TensorFlow can share it.
+    """An uninitialised uint8 array, aligned to 64 bytes so that TensorFlow can share its memory.
 
-    Huge pages, where the system has them, are cleared and mapped in a tenth of the time.
+    If the system has huge pages, clearing and mapping them takes a tenth of the time.
     """
     pages = mmap.mmap(-1, math.prod(shape))
     if hasattr(mmap, "MADV_HUGEPAGE"):
@@ -325,13 +325,13 @@ def _free_disk(folder: Path) -> int:
 
 
 def _free_ram() -> int:
-    """Bytes of free memory, at most what a container's limit leaves (cgroup v2)."""
+    """Bytes of free memory, also within the limit of a container (cgroup v2)."""
     free = psutil.virtual_memory().available
     try:
         limit, used = (
             int((_CGROUP / name).read_text()) for name in ("memory.max", "memory.current")
         )
-    except (OSError, ValueError):  # There is no such file, or it says "max": no limit.
+    except (OSError, ValueError):  # There is no limit: no such file, or its content is "max".
         return free
     return min(free, max(limit - used, 0))
 

@@ -1,6 +1,6 @@
-"""Divides groups of images among the sides of a split, each class in the wanted shares.
+"""Divides groups of images among the sides of a split, so that each side has its share of every class.
 
-The result is a function of the labels, the groups and the seed. This module does not import TensorFlow.
+The result depends only on labels, groups and seed. This module does not import TensorFlow.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ __all__ = ["assign_groups", "classes_in_one_group"]
 
 
 def classes_in_one_group(labels: np.ndarray, groups: np.ndarray) -> np.ndarray:
-    """The classes, int64, whose images are all in one group, so that they can be on one side only.
+    """The classes, int64, whose images are all in one group, and so cannot be on two sides.
 
     Example:
         >>> classes_in_one_group(np.array([0, 0, 1, 1]), np.array([0, 0, 0, 3])).tolist()
@@ -36,14 +36,16 @@ def assign_groups(
 ) -> np.ndarray:
     """Assigns each group to one side, so that each side has about its share of every class.
 
-    Groups of several images are assigned one by one, the largest first, to the side on which their
-    classes lack most; then single images fill what is missing in each class. Finally a group is moved
-    for every needed side that has no image of a class, unless another class would then lose its last
-    image on a side, and every group is moved that fits better on another side.
+    1. Groups of several images are assigned one by one, the largest first, to the side that lacks most
+       images of their classes.
+    2. Single images are assigned to the sides that lack images of their class.
+    3. If a needed side has no image of a class, a group is moved there, unless another needed side
+       would then lose its last image of a class.
+    4. Groups of several images that fit better on another side are moved there.
 
     Args:
         labels: int ``[N]``.
-        groups: int64 ``[N]``, the group of each image; any numbers.
+        groups: int64 ``[N]``, the number of the group of each image.
         shares: the wanted share of each of S sides; they add up to 1.
         rng: decides between equally good assignments.
         needed: the sides that should have an image of every class, the most important first.
@@ -80,15 +82,16 @@ class _Table:
     """The groups, and how many images of each class each side has so far.
 
     Attributes:
-        numbers: the G group numbers.
-        group_of_image: int64 ``[N]``, index of its group.
-        sizes: int64 ``[G]``, number of images of each group.
-        starts, classes, counts: the images of group g are ``counts[s:e]`` images of ``classes[s:e]``,
-            where s and e are ``starts[g]`` and ``starts[g + 1]``.
-        sides: uint8 ``[G]``.
-        wanted, present: float64 ``[S, K]``, images of each class on each side.
-        per_side: int64 ``[S, K]``, groups with the class on each side.
-        weights: float64 ``[K]``, 1 / number of images of the class.
+        numbers: int64 ``[G]``, the number of each group, ascending.
+        group_of_image: int64 ``[N]``, the index in ``numbers`` of the group of each image.
+        sizes: int64 ``[G]``, the number of images in each group.
+        starts, classes, counts: group g has ``counts[i]`` images of the class ``classes[i]``, for each
+            i from ``starts[g]`` to ``starts[g + 1] - 1``.
+        sides: uint8 ``[G]``, the side of each group.
+        wanted, present: float64 ``[S, K]``, the wanted and the present number of images of each class
+            on each side.
+        per_side: int64 ``[S, K]``, the number of groups on each side that have images of each class.
+        weights: float64 ``[K]``, 1 divided by the number of images of each class.
     """
 
     numbers: np.ndarray
@@ -128,12 +131,12 @@ class _Table:
         )
 
     def content(self, group: int) -> tuple[np.ndarray, np.ndarray]:
-        """The classes of a group and their numbers of images."""
+        """The classes in a group, and the number of images of each."""
         cells = slice(self.starts[group], self.starts[group + 1])
         return self.classes[cells], self.counts[cells]
 
     def groups_with(self, label: int) -> np.ndarray:
-        """The groups that have images of a class."""
+        """The groups that contain images of a class."""
         cells = np.flatnonzero(self.classes == label)
         return np.searchsorted(self.starts, cells, side="right") - 1
 
@@ -152,17 +155,17 @@ class _Table:
         self.put(group, side)
 
     def costs(self, group: int) -> np.ndarray:
-        """How much the squared deviation grows when the group joins each side: float64 ``[S]``."""
+        """The increase of the squared deviation if the group joins each side: float64 ``[S]``."""
         classes, counts = self.content(group)
         excess = self.present[:, classes] - self.wanted[:, classes]
         return ((2 * excess + counts) * counts * self.weights[classes]).sum(axis=1)
 
     def best_side(self, group: int) -> int:
-        """The side on which the classes of the group lack most; the first of equals."""
+        """The side that lacks most images of the group's classes; the first of equal ones."""
         return int(self.costs(group).argmin())
 
     def gains(self, group: int) -> np.ndarray:
-        """For each side how much the squared deviation falls when the group moves there."""
+        """The decrease of the squared deviation if the group moves to each side: float64 ``[S]``."""
         classes, counts = self.content(group)
         side = self.sides[group]
         excess = self.present[side, classes] - self.wanted[side, classes]
@@ -171,14 +174,14 @@ class _Table:
         return gains
 
     def may_leave(self, group: int, needed: Sequence[int]) -> bool:
-        """Whether every class of the group stays on its side, or is not needed there."""
+        """Whether the side keeps images of all classes of the group without it, or need not."""
         side = self.sides[group]
         classes, _ = self.content(group)
         return side not in needed or bool((self.per_side[side, classes] > 1).all())
 
 
 def _fill_with_singles(table: _Table, singles: np.ndarray, needed: Sequence[int]) -> None:
-    """Gives the single images of each class to the sides that lack most of it."""
+    """Assigns the single images of each class to the sides that lack images of the class."""
     labels = table.classes[table.starts[singles]]
     order = np.argsort(labels, kind="stable")
     bounds = np.searchsorted(labels[order], np.arange(table.wanted.shape[1] + 1))
@@ -193,15 +196,15 @@ def _fill_with_singles(table: _Table, singles: np.ndarray, needed: Sequence[int]
 
 
 def _round_to_sum(lacking: np.ndarray, total: int, needed: Sequence[int]) -> np.ndarray:
-    """Whole numbers ``[S]`` that add up to ``total``, near ``lacking``; at least 1 in ``needed``.
+    """Whole numbers ``[S]`` near ``lacking`` that add up to ``total``; at least 1 on ``needed`` sides.
 
-    Where there are too few, the first sides of ``needed`` get one.
+    If ``total`` is too small for that, only the first sides in ``needed`` get 1.
     """
     wanted = np.maximum(lacking, 0.0)
     if wanted.sum() > 0:
         wanted *= total / wanted.sum()
     numbers = np.floor(wanted).astype(np.int64)
-    # The largest remainders are rounded up; of equal ones, those of the last sides.
+    # The largest remainders are rounded up; among equal ones, those of the last sides.
     by_remainder = np.argsort(-(wanted - numbers)[::-1], kind="stable")
     rest = total - int(numbers.sum())
     for position in range(rest):
@@ -217,7 +220,7 @@ def _round_to_sum(lacking: np.ndarray, total: int, needed: Sequence[int]) -> np.
 
 
 def _add_missing(table: _Table, free: np.ndarray, needed: Sequence[int]) -> None:
-    """Moves the group that fits best to each needed side without an image of a class."""
+    """Moves a group to each needed side that has no image of a class: the group that fits best."""
     is_free = np.zeros(len(table.numbers), bool)
     is_free[free] = True
     for rank, side in enumerate(needed):
@@ -233,7 +236,7 @@ def _add_missing(table: _Table, free: np.ndarray, needed: Sequence[int]) -> None
 
 
 def _improve(table: _Table, several: np.ndarray, needed: Sequence[int], rounds: int = 3) -> None:
-    """Moves groups of several images as long as that lowers the squared deviation."""
+    """Moves groups of several images if that lowers the squared deviation."""
     for _ in range(rounds):
         moved = False
         for group in several:

@@ -1,4 +1,4 @@
-"""Stores millions of strings compactly: their bytes in one buffer, and where each of them ends."""
+"""Stores millions of strings compactly: their bytes in one buffer, and the end of each string."""
 
 from __future__ import annotations
 
@@ -10,16 +10,17 @@ import numpy as np
 
 __all__ = ["NameFinder", "StringArray"]
 
-# A file name may be in another encoding than UTF-8; it must be returned unchanged.
+# A file name that is not valid UTF-8 must be returned unchanged.
 _ENCODING, _ERRORS = "utf-8", "surrogateescape"
-# This many offsets at a time are converted to Python integers, which are far larger.
+# Offsets are converted to Python integers in chunks of this length, because these take more memory.
 _CHUNK = 1 << 16
 
 
 class StringArray(Sequence[str]):
-    """An immutable list of strings that takes their UTF-8 bytes and 8 more for each string.
+    """An immutable list of strings in compact form.
 
-    A Python list would take 100 more for each. A string object is created whenever one is accessed.
+    A string takes its UTF-8 bytes and 8 more; in a Python list it would take 100 more. Each access
+    creates a string object.
 
     Attributes:
         prefix: the common start of all strings, which is stored once.
@@ -35,7 +36,7 @@ class StringArray(Sequence[str]):
     __slots__ = ("data", "ends", "prefix")
 
     def __init__(self, names: Iterable[str] = (), prefix: str = "") -> None:
-        """Copies ``names``, one at a time."""
+        """Copies ``names`` one by one."""
         data, ends = bytearray(), _GrowingArray()
         ends.append(0)
         for name in names:
@@ -99,7 +100,7 @@ class StringArray(Sequence[str]):
 
 
 class NameFinder:
-    """Finds the index of a name in a list with 16 bytes for each name; a dict would take 200."""
+    """Finds the index of a name in a list. It takes 16 bytes for each name; a dict would take 200."""
 
     def __init__(self, names: Sequence[str]) -> None:
         """Reads every name once."""

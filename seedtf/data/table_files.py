@@ -24,16 +24,16 @@ _UPLOADED = re.compile(r"/upload/\d+/[0-9a-f]{8}-([^/]+)$")
 class FileFinder:
     """Turns the cells of one table into paths below a folder.
 
-    A cell is tried unchanged, with a suffix appended, without the leading folders that the table has
-    in all paths, as the name or stem of a file anywhere below the folder, and finally without what
-    Label Studio adds to the name of a file. At a URL, where every attempt is a request, a cell is only
-    normalized.
+    A cell is tried unchanged, with a suffix, without leading folders that all paths of the table have,
+    as the name or stem of a file anywhere below the folder, and finally without the prefix that Label
+    Studio adds to names. If the folder is at a URL, where each attempt would be a request, the cell is
+    only normalized.
 
     Attributes:
         suffix: the suffix that was appended to the cells; empty if none.
         leading: the leading folders that were removed from the cells; empty if none.
         by_name: whether files in sub-folders were found by name only.
-        by_label_studio: whether names were found without what Label Studio adds to them.
+        by_label_studio: whether files were found without the prefix of Label Studio.
 
     Example:
         >>> from pathlib import Path
@@ -45,11 +45,11 @@ class FileFinder:
     """
 
     def __init__(self, root: Folder, *, search: bool = True) -> None:
-        """Opens nothing yet.
+        """Opens no file.
 
         Args:
             root: the folder of the images.
-            search: whether to look for names in all sub-folders.
+            search: whether to search all sub-folders for names.
         """
         self.suffix, self.leading, self.by_name, self.by_label_studio = "", "", False, False
         self._root = root
@@ -57,7 +57,7 @@ class FileFinder:
         self._absolute = "" if isinstance(root, RemotePath) else os.path.abspath(root) + "/"
 
     def describe(self) -> str:
-        """How paths are made from the cells, as text that follows the name of the column."""
+        """How cells become paths, as text to append to the name of the column."""
         text = f" + `{self.suffix}`" if self.suffix else ""
         text += f" without the leading `{self.leading}`" if self.leading else ""
         text += ", without the prefix of Label Studio" if self.by_label_studio else ""
@@ -74,7 +74,7 @@ class FileFinder:
         """The path of an image relative to the folder, or the normalized cell if there is none.
 
         Raises:
-            UserError: several files have the name that the cell gives.
+            UserError: several files have the name in the cell.
         """
         path = posixpath.normpath(cell)
         if isinstance(self._root, RemotePath):
@@ -110,9 +110,9 @@ class FileFinder:
         return ""
 
     def _without_leading(self, path: str) -> str:
-        """The path without the leading folders that were removed in earlier rows.
+        """The path without leading folders, if that exists; empty otherwise.
 
-        Removing different folders in different rows could find the wrong file.
+        The same folders are removed in all rows, because removing others could find a wrong file.
         """
         if self.leading:
             shorter = path.removeprefix(self.leading)
@@ -128,10 +128,10 @@ class FileFinder:
         return ""
 
     def _of_label_studio(self, path: str) -> str:
-        """The file that Label Studio serves under a path of its own.
+        """The file to which a path in an export of Label Studio refers.
 
         Such a path is ``/data/upload/<project>/<8 digits>-<name>`` for an uploaded file, and
-        ``/data/local-files/?d=<path>``, with escapes, for a file on the server's disk.
+        ``/data/local-files/?d=<path>``, URL-encoded, for a file on the server's disk.
         """
         result = ""
         if "/local-files/?d=" in path:

@@ -1,4 +1,4 @@
-"""Opens tables as rows of cells: CSV in any encoding and with any separator, and JSON Lines.
+"""Reads tables as rows of cells: CSV with several encodings and separators, and JSON Lines.
 
 This module does not import TensorFlow.
 """
@@ -53,7 +53,7 @@ class TableText:
     Attributes:
         encoding: the encoding of the file.
         separator: the character between the cells, or ``JSON_LINES`` for one JSON object in each line.
-        keys: the columns of JSON Lines, which are the keys of the first objects; empty for CSV.
+        keys: for JSON Lines, the columns, which are the keys of the first objects; empty for CSV.
     """
 
     encoding: str
@@ -85,7 +85,7 @@ def find_text(path: str | os.PathLike[str], flag: str) -> TableText:
 
 
 def read_cells(path: str | os.PathLike[str], text: TableText, flag: str) -> Iterator[list[str]]:
-    """Yields the cells of each line that is not empty, including a header; JSON Lines have none.
+    """Yields the cells of each line that is not empty; for CSV, a header is one of the lines.
 
     Raises:
         UserError: the table cannot be read.
@@ -95,7 +95,7 @@ def read_cells(path: str | os.PathLike[str], text: TableText, flag: str) -> Iter
 
 
 def read_head(path: str | os.PathLike[str], text: TableText, flag: str) -> list[list[str]]:
-    """The cells of the first 20 lines, without empty ones. Raises as ``read_cells``."""
+    """The cells of the first 20 lines, except empty ones. Raises as ``read_cells``."""
     with table_errors(path, flag):
         head = _first_lines(path, text.encoding)
         return list(_cells(io.StringIO(head, newline=""), text))
@@ -104,7 +104,7 @@ def read_head(path: str | os.PathLike[str], text: TableText, flag: str) -> list[
 def read_csv(
     csv_path: str | os.PathLike[str], columns: Sequence[str], flag: str
 ) -> Iterator[list[str]]:
-    """Yields the cells of ``columns``, unchanged, of each row of a UTF-8 CSV table with a header line.
+    """Yields the cells of ``columns`` in each row of a UTF-8 CSV table with a header line.
 
     Raises:
         UserError: the file is missing, is not such a table, or lacks one of ``columns``.
@@ -124,7 +124,7 @@ def read_csv(
 
 
 def name_table(flag: str, path: str | os.PathLike[str]) -> str:
-    """How an error names a table: with the flag that named it, or by its path alone."""
+    """The name of a table in an error: with the flag that it was passed with, or only its path."""
     return f"{flag}={path}" if flag else os.fspath(path)
 
 
@@ -143,7 +143,7 @@ def table_errors(path: str | os.PathLike[str], flag: str) -> Iterator[None]:
 
 
 class _NotAnObjectError(Exception):
-    """A line of a table of JSON Lines is no JSON object."""
+    """A line of a JSON Lines table is not a JSON object."""
 
 
 @contextmanager
@@ -182,7 +182,7 @@ def _json_object(line: str) -> dict[str, Any]:
 
 
 def _cell_of(value: Any) -> str:
-    """A JSON value as the cell of a CSV table would have it; a list of one value is that value."""
+    """A JSON value as text, as in a cell of a CSV table; a list of one value counts as the value."""
     if isinstance(value, list) and len(value) == 1:
         value = value[0]
     if isinstance(value, str):
@@ -191,7 +191,7 @@ def _cell_of(value: Any) -> str:
 
 
 def _find_encoding(path: str | os.PathLike[str], flag: str) -> str:
-    """UTF-8 or UTF-16, detected by byte-order mark or content; otherwise cp1252, as Excel writes."""
+    """UTF-8 or UTF-16, detected by byte-order mark or content; otherwise cp1252, which Excel writes."""
     if is_url(path):
         return UTF8
     decoder = codecs.getincrementaldecoder("utf-8")()
@@ -219,9 +219,9 @@ def _find_encoding(path: str | os.PathLike[str], flag: str) -> str:
 def _find_separator(head: str) -> str:
     """The separator of the first lines of a table.
 
-    It is the comma if the first line then contains ``file`` and ``label``. Otherwise it is the one with
-    which most lines have the same number of cells as the first line; if there are several, the one with
-    the most cells.
+    It is the comma if the first line, divided at commas, contains ``file`` and ``label``. Otherwise it
+    is the separator for which most lines have the same number of cells as the first line, and among
+    several such separators the one with the most cells.
     """
     widths: dict[str, list[int]] = {}
     for separator in _SEPARATORS:

@@ -54,7 +54,7 @@ class TableForm:
 
     @property
     def has_header_line(self) -> bool:
-        """Whether the first line is not data."""
+        """Whether the first line is a header."""
         return self.header is not None and self.text.separator != JSON_LINES
 
     @property
@@ -76,7 +76,7 @@ class TableForm:
         """Describes the detected format in one line.
 
         Args:
-            file_detail: how a file name was made from a cell, such as `` + `.jpg` ``.
+            file_detail: how cells become file names, such as `` + `.jpg` ``.
         """
         columns = self.columns
         parts = [f"file = {self.column_name(columns.file)}{file_detail}"]
@@ -111,8 +111,8 @@ def find_form(
         path: the table, local or at a URL.
         flag: the flag that the table was passed with, for error messages; empty if it was found.
         columns: the columns that the user named.
-        is_file: whether a cell names an image that exists; it decides between two columns that may
-            both contain files, and whether the first line is a header.
+        is_file: whether a cell names an image that exists. It helps to choose between two possible
+            columns of files, and to detect a header.
 
     Raises:
         UserError: the table is missing, is not text, or its columns are ambiguous.
@@ -138,12 +138,13 @@ def find_form(
 def read_rows(
     path: str | os.PathLike[str], form: TableForm, flag: str
 ) -> Iterator[tuple[int, str, str, str]]:
-    """Yields the number of each row, from 1, and its cells of file, label and split, stripped.
+    """Yields the number of each row, and its stripped cells of file, label and split.
 
-    Empty lines are skipped and not counted. A missing cell is an empty string.
+    Rows are counted from 1, and a header line counts too. Empty lines are skipped and not counted. A
+    missing cell is an empty string.
 
     Raises:
-        UserError: the table cannot be read, or an image is marked as none or several of the classes.
+        UserError: the table cannot be read, or a row marks no class or several classes.
     """
     rows = read_cells(path, form.text, flag)
     if form.has_header_line:
@@ -160,7 +161,7 @@ def read_rows(
 
 
 def _marked_class(form: TableForm, row: list[str], source: str) -> str:
-    """The header of the only column in which a row is marked."""
+    """The header of the column that a row marks, which must be exactly one."""
     assert form.header is not None
     marked = [index for index in form.columns.classes if is_marked(cell_at(row, index))]
     wrong = [i for i in form.columns.classes if is_marked(cell_at(row, i)) is None]

@@ -1,8 +1,7 @@
 """Draws random images of seedlings of twelve field species, seen from above on soil.
 
-The species differ in what a botanist looks at: number of leaves, their arrangement, outline, size
-and hue. Position, rotation, growth stage, soil, stones, straw, light, blur and noise vary in the
-same way for all species.
+The species differ in the number, arrangement, outline, size and hue of their leaves. Position,
+rotation, growth stage, soil, stones, straw, light, blur and noise vary in the same way for all species.
 """
 
 from __future__ import annotations
@@ -27,9 +26,10 @@ GREENISH, REDDISH, PALE = (122, 150, 84), (146, 84, 84), (188, 200, 150)
 
 @dataclass(frozen=True)
 class Foliage:
-    """One kind of leaf: lengths are fractions of half the image's side, angles are in radians.
+    """One kind of leaf.
 
-    ``width`` and ``petiole`` (the stalk) are fractions of the leaf's length.
+    ``length`` is a fraction of half the image's side; ``width`` and ``petiole`` (the stalk) are
+    fractions of the length; ``bend`` is the standard deviation of the curvature in radians.
     """
 
     outline: str
@@ -96,7 +96,7 @@ PROFILES: dict[str, Callable[[Floats], Floats]] = {
     "feather": lambda t: 0.07 + np.sin(np.pi * t**0.8) * (np.abs((9 * t) % 1 - 0.5) < 0.17),
 }
 
-# Leaves that are wider than long: distance of the edge from the centre by angle; 0 is the tip.
+# Round leaves: the distance of the edge from the centre, by the angle, which is 0 at the tip.
 ROUND_OUTLINES: dict[str, Callable[[Floats], Floats]] = {
     # seven lobes, and a notch at the stalk
     "palmate": lambda a: 0.4 + 0.1 * np.cos(7 * a) - 0.3 * np.exp(-12 * (np.abs(a) - np.pi) ** 2),
@@ -105,7 +105,7 @@ ROUND_OUTLINES: dict[str, Callable[[Floats], Floats]] = {
 
 
 def draw_seedling(species: Species, size: int, rng: np.random.Generator) -> NDArray[np.uint8]:
-    """Draws one image of ``species`` with random numbers of ``rng``: uint8 RGB ``[size, size, 3]``.
+    """Draws a random image of ``species``: uint8 RGB ``[size, size, 3]``.
 
     Example:
         >>> draw_seedling(SPECIES[0], 32, np.random.default_rng(0)).shape
@@ -124,7 +124,7 @@ Polygon = tuple[Floats, tuple[int, ...]]  # points [n, 2] in canvas pixels, and 
 
 @dataclass(frozen=True)
 class PlacedLeaf:
-    """One leaf of a plant: where its stalk starts, its direction in radians, its length in pixels."""
+    """One leaf of a plant: the start of its stalk, its direction in radians, its length in pixels."""
 
     foliage: Foliage
     base: Floats

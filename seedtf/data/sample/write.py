@@ -36,8 +36,8 @@ def write_sample(
 ) -> Path:
     """Draws the sample into ``root`` unless the same sample already exists; returns ``root``.
 
-    A progress bar is drawn if stderr is a terminal. The same arguments give the same pixels. A
-    sample of other arguments is replaced, provided that ``root`` has no other files.
+    A progress bar is drawn if stderr is a terminal. The same arguments give the same pixels. A sample
+    with other arguments is replaced if ``root`` contains no other files.
 
     Args:
         root: the folder to create; its parents are created too.
@@ -83,7 +83,7 @@ def _within(name: str, value: int, low: int, high: int) -> int:
 
 def _draw_all(root: Path, arguments: dict[str, int]) -> None:
     count = arguments["images_per_class"]
-    # disable=None: neither a bar nor control codes if stderr is not a terminal
+    # With disable=None, tqdm prints nothing if stderr is not a terminal.
     bar = tqdm(total=len(SPECIES) * count, desc="drawing", unit="img", disable=None, leave=False)
     with bar:
         for label, species in enumerate(SPECIES):
