@@ -24,7 +24,7 @@ FLAGS = (
 
 @dataclass
 class Page:
-    """What a page requested, logged and showed while it was open at one width."""
+    """The requests, messages, evaluated facts and screenshot of a page that was open at one width."""
 
     requests: list[str] = field(default_factory=list)
     messages: list[str] = field(default_factory=list)

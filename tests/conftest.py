@@ -16,12 +16,12 @@ from PIL import Image
 
 # before anything imports TensorFlow
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-# what `seedtf train` fixes in a fresh process, also for runs inside the process of the tests
+# the settings that `seedtf train` makes in a new process, for runs in the process of the tests too
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
 os.environ["TF_NUM_INTRAOP_THREADS"] = str(os.cpu_count())
 
-# Everything that is made until the tests begin stays in use; the collector would search it again and
-# again, which takes a fifth of the time of the collection of tests.
+# Objects that are made before the tests begin stay in use. The garbage collector would search them
+# again and again, which takes a fifth of the time in which pytest collects the tests.
 gc.disable()
 
 
@@ -52,7 +52,7 @@ def tiny_color(label: int, number: int) -> tuple[int, int, int]:
 
 @pytest.fixture(scope="session", autouse=True)
 def _private_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """No test reads or writes the cache of the user who runs it."""
+    """Gives the tests a cache of their own instead of that of the user."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("xdg_cache")))
         yield
@@ -65,10 +65,10 @@ Shared = Callable[[str, Callable[[Path], object]], Path]
 def shared(tmp_path_factory: pytest.TempPathFactory) -> Shared:
     """``shared(name, make)`` is a folder that ``make`` fills once for all processes that run tests.
 
-    The first test that needs it makes it, and others wait meanwhile. No test may change it.
+    The first test that needs the folder makes it, and others wait meanwhile. No test may change it.
     """
     base = tmp_path_factory.getbasetemp()
-    # With several processes that run tests, each has a folder of its own in a common one.
+    # With pytest-xdist, each process has its own folder in a common one, which is used here.
     base = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
 
     def shared_folder(name: str, make: Callable[[Path], object]) -> Path:
@@ -87,13 +87,13 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Shared:
 
 @pytest.fixture
 def without_figures(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Figures are a tiny image; see ``figures.py``."""
+    """Replaces all figures by a tiny image; see ``figures.py``."""
     replace_figures(monkeypatch.setattr)
 
 
 @pytest.fixture(scope="session")
 def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Class folders of three classes, six PNG files each, 20×16 pixels; not to be changed."""
+    """Three class folders with six PNG files of 20×16 pixels each; no test may change them."""
     root = tmp_path_factory.mktemp("tiny")
     for label, name in enumerate(TINY_CLASSES):
         (root / name).mkdir()

@@ -1,8 +1,8 @@
 """Replaces ``seedtf train`` in the tests of the search: writes a computed history without training.
 
-``FAKE`` in the environment is JSON. ``exit`` maps a trial to its exit code. ``signal`` is [trial,
-epoch, number]: the search gets that signal just after that epoch is written. ``hang`` is a trial that
-waits after its first epoch until it is ended.
+The environment variable ``FAKE`` is JSON. ``exit`` maps a trial to its exit code. ``signal`` is [trial,
+epoch, number]: after this epoch the signal is sent to the search. ``hang`` is a trial that waits after
+its first epoch until it is ended.
 """
 
 import json

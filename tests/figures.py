@@ -1,6 +1,6 @@
-"""Replaces every figure of a run by a tiny image, for runs whose figures no test looks at.
+"""Replaces every figure of a run by a tiny image, for runs whose figures are not tested.
 
-Drawing them takes seconds of each short training. The files are written all the same.
+Drawing takes seconds in each short training. The files of the figures are still written.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ Replace = Callable[[Any, str, Any], None]
 
 
 def replace_figures(replace: Replace = setattr) -> None:
-    """Calls ``replace``, ``setattr`` or the one of a MonkeyPatch, with what draws figures."""
+    """Replaces the functions that draw figures, with ``setattr`` or that of a ``MonkeyPatch``."""
     from seedtf.training import preview
 
     data = io.BytesIO()

@@ -1,10 +1,10 @@
-"""Processes of the program that do not import TensorFlow again, which takes five seconds.
+"""Runs seedtf in forked processes, which need not import TensorFlow for five seconds.
 
-A server imports the program once and forks itself for each process. A forked process differs from a
-new one only in the modules that it finds imported: its environment, working folder and random seeds
-are its own, and TensorFlow starts its devices and threads when they are first used, after the fork.
-Tests of the start itself run ``python -m seedtf``. So does one run in each comparison of two runs: all
-forked processes have the same order of sets of strings, and a new interpreter has another one.
+A server imports seedtf once and forks itself for each process. A forked process differs from a new one
+only in the modules that are imported already: its environment, working folder and random seeds are its
+own, and TensorFlow starts its devices and threads when they are first used, after the fork. Tests of
+the start itself run ``python -m seedtf``. In a comparison of two runs, one run does so too, because all
+forked processes have the same hash seed of strings, and a new interpreter has another one.
 """
 
 from __future__ import annotations
@@ -48,11 +48,11 @@ class Process:
 
     Args:
         target: a function that returns the exit code, as ``"module:function"``.
-        arguments: what it is called with.
+        arguments: the arguments of ``target``.
         cwd: its working folder; by default the one of the caller, whose cores it inherits too.
         env: its whole environment; by default that of the caller.
-        stdin: a descriptor that it reads from; by default nothing can be read.
-        terminal: a descriptor that receives its output and errors instead of this object.
+        stdin: a descriptor for its standard input; empty by default.
+        terminal: a descriptor for its output and errors, which this object then does not receive.
     """
 
     def __init__(
@@ -76,7 +76,7 @@ class Process:
         }
         output, their_output = os.pipe()
         self._status, their_status = os.pipe()
-        # A file, so that a process that prints much to both never waits for a reader.
+        # Errors go to a file, so that a process that prints much to both streams does not block.
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115
         nothing = os.open(os.devnull, os.O_RDONLY)
         handles = [
@@ -105,7 +105,7 @@ class Process:
         return self.returncode
 
     def communicate(self, timeout: float | None = None) -> tuple[str, str]:
-        """The rest of the output, and all errors, of a process that is killed after ``timeout`` s."""
+        """The rest of the output, and all errors; kills the process after ``timeout`` seconds."""
         alarm = threading.Timer(timeout or 1e6, os.kill, (self.pid, signal.SIGKILL))
         alarm.start()
         try:
@@ -143,7 +143,7 @@ def run_python(command: Sequence[str], **_: object) -> subprocess.CompletedProce
 
 
 def run_as_main(arguments: list[str]) -> None:
-    """What ``run_python`` does in the forked process; figures are a tiny image."""
+    """The target of ``run_python`` in the forked process; figures are replaced by a tiny image."""
     replace_figures()
     kind, name, *sys.argv[1:] = arguments
     if kind == "-m":
@@ -171,7 +171,7 @@ def _server() -> socket.socket:
 
 def _next_request(connection: socket.socket) -> tuple[dict, list[int]]:
     """Forks for each request and returns it in the new process; ends when no test needs the server."""
-    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # The system removes those that have ended.
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # The system removes ended processes.
     while True:
         message, handles, _, _ = socket.recv_fds(connection, 1 << 20, 4)
         if not message:
@@ -185,7 +185,7 @@ def _next_request(connection: socket.socket) -> tuple[dict, list[int]]:
 
 
 def _become(request: dict, stdin: int, output: int, errors: int, status: int) -> None:
-    """Forks once more: the parent reports the end of the process, which the child becomes."""
+    """Forks once more: the child becomes the process, and the parent reports when it ends."""
     process = os.fork()
     if process:
         os.write(status, b"%*d" % (_DIGITS, process))
@@ -220,7 +220,8 @@ def _serve(connection: socket.socket) -> NoReturn:
     import_tensorflow()
     for name in MODULES:
         importlib.import_module(name)
-    gc.freeze()  # The forked processes do not search, and thereby copy, what is imported.
+    # Otherwise the garbage collector of a forked process would copy the memory of all modules.
+    gc.freeze()
     request, handles = _next_request(connection)
     _become(request, *handles)
     module, _, function = request["target"].partition(":")

@@ -1,8 +1,8 @@
 """Fuzzes the readers of foreign data with atheris: ``python tests/fuzz.py TARGET -max_total_time=60``.
 
-``make fuzz`` runs all targets, an hour in total. A finding is an exception other than the refusal of a
-bad input, a result that is not what the reader promises, a crash, or an input that takes over five
-seconds or 3 GB. libFuzzer saves the input in ``build/fuzz``, where its corpus grows from run to run.
+``make fuzz`` runs all targets, an hour in total. A finding is an exception that is not a
+refusal, a result that breaks a promise of the reader, a crash, or an input that takes over five seconds
+or 3 GB. libFuzzer saves the input in ``build/fuzz``, where its corpus grows from run to run.
 pytest does not collect this module.
 """
 
@@ -35,7 +35,7 @@ from seedtf.report import silent
 MAX_PIXELS = 1_000_000
 OUT = Path(__file__).resolve().parent.parent / "build" / "fuzz"
 IMAGES = ("oak/1.jpg", "oak/2.jpg", "elm/3.png", "4.jpg")
-# Pieces of the paths and tables of the layouts, which random bytes would hardly ever form.
+# Parts of paths and tables, because random bytes would hardly ever form them.
 NAMES = [
     *("train", "val", "test", "oak", "elm", "images", "archive", "runs", "state", "checkpoints"),
     *("1.jpg", "2.jpg", "3.png", "metadata.csv", "metadata.jsonl", "_classes.csv", "names.txt"),
@@ -74,14 +74,14 @@ def fuzz_decode(data: bytes) -> None:
 
 @functools.cache
 def decoder() -> Callable:
-    """The decoder of images; importing TensorFlow for it takes longer than an input may."""
+    """The decoder of images; importing TensorFlow for it takes longer than one input may."""
     from seedtf.images.decode import make_decoder
 
     return make_decoder(16, MAX_PIXELS)
 
 
 def fuzz_table(data: bytes) -> None:
-    """Every row of a table leads to an image that exists and has one class, or the table is refused."""
+    """Every row of a table names an existing image with one class, or the table is refused."""
     root = WORK / "images"
     for name in IMAGES:
         (root / name).parent.mkdir(parents=True, exist_ok=True)
@@ -97,7 +97,7 @@ def fuzz_table(data: bytes) -> None:
 
 
 def fuzz_layout(data: bytes) -> None:
-    """A tree is listed as images that exist, on disjoint sides without test images, or refused."""
+    """The images that are listed exist, and those of train and val differ; or the folder is refused."""
     source = atheris.FuzzedDataProvider(data)
     root = WORK / "tree"
     shutil.rmtree(root, ignore_errors=True)
@@ -139,7 +139,7 @@ def fuzz_archive(data: bytes) -> None:
 
 
 def first_inputs(target: str) -> list[bytes]:
-    """A whole input of each kind, from which the corpus of a target grows."""
+    """The first inputs of a target's corpus: a valid one of each kind."""
     if target == "table":
         return ["".join(ROWS[:3]).encode(), "".join(ROWS[4:6]).encode(), ROWS[6].encode()]
     if target == "layout":

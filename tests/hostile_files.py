@@ -46,7 +46,7 @@ def whole_files() -> dict[str, bytes]:
 
 
 def hostile_files(seed: int = 0) -> Iterator[tuple[str, bytes]]:
-    """Name and bytes of over 200 files; the same for the same ``seed``."""
+    """The names and bytes of over 200 files, which depend only on ``seed``."""
     rng = np.random.default_rng(seed)
     for name, data in whole_files().items():
         yield name, data

@@ -60,7 +60,7 @@ SIZES = {"EfficientNetBackbone": 32, "ResNetBackbone": 32, "ViTBackbone": 32, "D
 
 
 def write_texts(folder: Path, name: str) -> Path:
-    """The files of a preset but its weights."""
+    """Writes all files of a preset except its weights."""
     folder.mkdir(parents=True, exist_ok=True)
     config = {"registered_name": f"keras_hub>{name}", "class_name": name, "config": TINY[name]}
     (folder / "config.json").write_text(json.dumps(config))
@@ -71,7 +71,7 @@ def write_texts(folder: Path, name: str) -> Path:
 
 
 def write_preset(folder: Path, name: str) -> Path:
-    """A whole preset with random weights, none of which is 0 or 1."""
+    """Writes a complete preset with random weights, none of which is 0 or 1."""
     import keras
     import keras_hub
 
@@ -86,7 +86,7 @@ def write_preset(folder: Path, name: str) -> Path:
 
 
 def write_timm_resnet18(folder: Path) -> dict[str, np.ndarray]:
-    """``config.json`` and ``model.safetensors`` as timm writes them; returns the tensors."""
+    """Writes ``config.json`` and ``model.safetensors`` as timm does; returns the tensors."""
     from safetensors.numpy import save_file
 
     tensors: dict[str, np.ndarray] = {}

@@ -1,7 +1,8 @@
 """``seedtf`` in a process that kills itself: ``killed_run.py CALL ARGUMENT…``.
 
-It does so at the given call of the functions that every write goes through: before a rename, before a
-flush to disk, or with half a file written; call 0 never comes. Figures are replaced by a tiny image.
+Every write calls rename, fsync or ``write_bytes``. These calls are counted, and at call number CALL the
+process kills itself, for ``write_bytes`` with half of the file written; with CALL 0 it never does.
+ Figures are replaced by a tiny image.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""What people have reported or asked in public, by kind, and the tests of each case.
+"""Problems that people have reported or asked about in public, by kind, and the tests of each.
 
-``write_readme.py`` writes it into tests/README.md.
+``write_readme.py`` writes them into tests/README.md.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """The environment of TensorFlow Addons: its ops equal ours, its optimizers train, stop and resume.
 
-Without Addons only the flags that name it are tested here; ``make test-addons`` runs all tests.
+Without Addons, only the errors of flags that need it are tested; ``make test-addons`` runs all tests.
 """
 
 from __future__ import annotations
@@ -365,7 +365,7 @@ def test_swa_validates_and_saves_the_average_but_trains_without_it(
     for index, variable in enumerate(last.trainable_variables):
         mean = (trained[3][index] + trained[4][index]) / 2
         np.testing.assert_allclose(variable.numpy(), mean, rtol=1e-5, atol=1e-6)
-    # The state, from which training resumes, has the weights as trained.
+    # The state for resuming has the weights without averaging.
     network = build_network(
         model="tiny", num_classes=len(load_run(whole).class_names), image_size=SIZE, weights="none"
     )

@@ -34,7 +34,7 @@ ON = {
 
 
 def lines(output: str) -> dict[str, str]:
-    """The first word of every line and what follows."""
+    """The text of every line, by its label."""
     return {line[:10].strip(): line[10:] for line in output.splitlines()}
 
 

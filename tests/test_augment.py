@@ -1,4 +1,4 @@
-"""The policy: parameters that follow from (seed, epoch, record), and what they do to pixels."""
+"""The policy: parameters that depend only on seed, epoch and record, and their effect on pixels."""
 
 from __future__ import annotations
 

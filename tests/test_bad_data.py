@@ -52,7 +52,7 @@ def test_max_pixels_applies_to_every_kind_of_cache(load, tiny_copy: Path, cache:
     assert [(f.path, f.fault) for f in dataset.store.catalog.faults] == [
         ("alder/large.png", "too large")
     ]
-    # A cache that was written with one limit is not used with another.
+    # A cache that was written with another limit of pixels is not used.
     assert not load(tiny_copy, cache=cache, max_pixels=1040).store.catalog.faults
 
 

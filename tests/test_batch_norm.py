@@ -19,7 +19,7 @@ from seedtf.model.batch_norm import (
 from seedtf.model.residuals import zero_init_residuals
 
 Pair = tuple[keras.layers.Layer, keras.layers.Layer]
-# Largest difference from the Keras layer, in units of the outputs, by the rounding of the format.
+# The largest difference from the Keras layer that the rounding of each format allows.
 TOLERANCE = {"float32": 2e-5, "mixed_bfloat16": 0.04, "mixed_float16": 0.005}
 
 
@@ -48,7 +48,7 @@ def batch(seed: int, size: int = 8) -> np.ndarray:
 
 
 def train_step(layer: keras.layers.Layer, jit: bool | None = None) -> Callable[..., Any]:
-    """Returns images, cotangent -> outputs and gradients by input, gamma and beta."""
+    """A function from images and a cotangent to outputs and gradients by input, gamma and beta."""
 
     @tf.function(jit_compile=jit)
     def step(images: tf.Tensor, cotangent: tf.Tensor) -> tuple[tf.Tensor, list[tf.Tensor]]:

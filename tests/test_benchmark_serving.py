@@ -16,7 +16,7 @@ from seedtf.runs.saved_model import ServingSignature
 
 
 class Stub(tf.Module):
-    """Takes whole files as an export does."""
+    """Takes encoded images, as an export does."""
 
     @tf.function(input_signature=[tf.TensorSpec([None], tf.string, "image_bytes")])
     def serve(self, image_bytes: tf.Tensor) -> dict[str, tf.Tensor]:

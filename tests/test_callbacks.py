@@ -67,7 +67,7 @@ class Terminal(io.StringIO):
 
 
 class Losses(keras.callbacks.Callback):
-    """Stands first and replaces the measured ``val_loss`` by values from a list."""
+    """Replaces the measured ``val_loss`` by values from a list; must be the first callback."""
 
     def __init__(self, losses):
         super().__init__()
@@ -499,7 +499,7 @@ def test_on_a_terminal_a_bar_is_redrawn_within_its_width(fit, tmp_path, monkeypa
     leader, follower = pty.openpty()
     fcntl.ioctl(follower, termios.TIOCSWINSZ, struct.pack("HHHH", 20, 60, 0, 0))
     stream = Terminal()
-    stream.fileno = lambda: follower  # tqdm asks it for the width
+    stream.fileno = lambda: follower  # tqdm reads the width from it
     text = console_run(fit, tmp_path, stream)
     os.close(leader)
     os.close(follower)

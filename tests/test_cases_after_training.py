@@ -1,4 +1,4 @@
-"""What people do after a training: each test is a case that a user has reported."""
+"""Commands after a training: each test is a case that a user has reported."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def read_table(path: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-# checkpoints and run folders where the other one is expected
+# a checkpoint where a run folder is expected, and the reverse
 
 
 def test_predict_takes_a_checkpoint_inside_a_run(run_dir, photos, tmp_path, capsys):
@@ -382,7 +382,7 @@ CLASSES = ("Fat Hen", "Maize", "wheat")
 
 
 def classifier_of_contents() -> Classifier:
-    """Predicts the class that a file holds with 0.5, and the others with 0.25 each."""
+    """Predicts the class that is the content of a file with 0.5, and the others with 0.25 each."""
 
     def classify(files, k):
         names = [sorted(CLASSES, key=file.decode().__ne__) for file in files]

@@ -1,6 +1,6 @@
 """Archives as ``--data_dir``: unpacked once into the cache; hostile ones are refused by name.
 
-What is refused leaves nothing behind, neither outside the cache nor in it.
+A refused archive leaves no file behind, neither outside the cache nor in it.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ def unpack(path: Path) -> str:
 
 
 def refusal(path: Path) -> str:
-    """The reason of a refusal; nothing may be left of the archive."""
+    """The reason of a refusal; asserts that no file of the archive is left."""
     before = contents(path.parent)
     with pytest.raises(UserError) as error:
         unpack(path)

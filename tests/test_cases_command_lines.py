@@ -87,7 +87,7 @@ FILES = {
 
 
 class ReachedTensorFlow(BaseException):
-    """Raised instead of what needs TensorFlow; no handler of the commands catches it."""
+    """Raised where a command would import TensorFlow; the commands do not catch it."""
 
 
 def stop(*_: object, **__: object) -> None:
@@ -95,7 +95,7 @@ def stop(*_: object, **__: object) -> None:
 
 
 def list_training(config: TrainConfig, *_: object, **__: object) -> None:
-    """What a training does before it imports TensorFlow."""
+    """The part of a training before it imports TensorFlow."""
     config = resolve(load_resumed(config), Machine()).config
     columns = Columns(config.file_column, config.label_column, config.split_column)
     folder = unpacked_folder(config.data_dir, "--data_dir", config.cache_folder)
@@ -106,7 +106,7 @@ def list_training(config: TrainConfig, *_: object, **__: object) -> None:
 
 
 def list_evaluation(run_dir: str, data_dir: str = "", labels_csv: str = "", **given: Any) -> None:
-    """What an evaluation does before it imports TensorFlow."""
+    """The part of an evaluation before it imports TensorFlow."""
     folder, _ = find_run(run_dir)
     read_settings(folder)
     names = read_class_names(folder)
@@ -151,7 +151,7 @@ STUBS: dict[str, dict[str, Callable]] = {
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """The working folder with all folders and files, in a process without TensorFlow's parts."""
+    """A working folder with all data sets; code that needs TensorFlow raises ``ReachedTensorFlow``."""
     root = tmp_path_factory.mktemp("lines")
     for folder, names in FOLDERS.items():
         (root / folder).mkdir()
@@ -224,7 +224,7 @@ TEXT = st.text(st.characters(exclude_characters="/~\0", exclude_categories=["Cs"
 
 
 def good_flags(config_class: type, field: dataclasses.Field) -> list[str]:
-    """The flag with values that it may have."""
+    """Draws a flag with a valid value."""
     kind, limits = flag_kind(config_class, field.name), field.metadata
     if kind is bool:
         return [f"--{field.name}", f"--no{field.name}"]
@@ -241,7 +241,7 @@ def good_flags(config_class: type, field: dataclasses.Field) -> list[str]:
 
 @st.composite
 def wrong_arguments(draw: st.DrawFn, field: dataclasses.Field) -> str:
-    """A flag as people mistype it or with a value of another kind, or a file of flags."""
+    """Draws a mistyped flag, a flag with a wrong value, or a file of flags."""
     name = draw(st.sampled_from([field.name, field.name.replace("_", "-"), field.name[:3], "x"]))
     value = draw(st.sampled_from(NUMBERS + WORDS + PATHS) | TEXT)
     forms = (f"--{name}={value}", f"-{name}={value}", f"--{name}", f"--no{name}", f"{name}={value}")

@@ -1,7 +1,7 @@
-"""Environments that people have: notebooks, containers, clusters, old locales, settings of others.
+"""Environments of users: notebooks, containers, clusters, old locales, settings of other projects.
 
-One process runs the commands with everything hostile at once, because each import of TensorFlow takes
-seconds; the tests of a row look at its part of the output.
+One process runs all commands with all hostile settings at once, because each import of TensorFlow takes
+seconds. Each test looks at its part of the output.
 """
 
 from __future__ import annotations
@@ -59,8 +59,8 @@ def child_environment(changes: Mapping[str, str | None]) -> dict[str, str]:
     return {name: value for name, value in merged.items() if value is not None}
 
 
-# As in a container: a user without a name, who may read everything but write only what is his, and
-# whose shared memory is that of Docker. Only root can start such a process.
+# As in a container: the user has no name, may read everything but write only their own files, and has
+# the shared memory of Docker. Only root can start such a process.
 USER = 54321
 CONTAINER = (
     *("unshare", "--mount", "sh", "-c"),
@@ -377,7 +377,7 @@ def test_an_error_names_the_file_and_not_its_temporary_name(tmp_path: Path) -> N
 
 
 class _Module:
-    """Stands for the module of a command whose ``run`` fails."""
+    """A module of a command whose ``run`` raises an error."""
 
     def __init__(self, error: BaseException) -> None:
         self._error = error

@@ -1,4 +1,4 @@
-"""The folders and tables that people have: each is read as what it is, or refused in one line."""
+"""Folders and tables of users: each is read correctly, or refused in one line."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def touch(tmp_path: Path) -> Touch:
 def read(
     root: Path, text: str | bytes, columns: Columns = ANY_COLUMNS
 ) -> tuple[dict[str, str], str]:
-    """What a table gives each file below ``root``, and the detected format."""
+    """The label that a table gives to each file below ``root``, and the detected format."""
     path = root.parent / "labels.csv"
     path.write_bytes(text if isinstance(text, bytes) else text.encode())
     table = read_label_table(path, root, columns=columns)

@@ -49,7 +49,7 @@ def labels_of(root: Path, **options: object) -> dict[str, str]:
 
 
 def sides_of(root: Path) -> dict[str, list[str]]:
-    """The files of each side that the data itself gives."""
+    """The files of each side of the split that the data gives."""
     catalog, split = list_files(str(root))
     assert split is not None
     return {

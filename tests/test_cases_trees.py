@@ -1,7 +1,7 @@
-"""Generated folders of every layout: each is read as what it is, or refused; never as another one.
+"""Generated folders of every layout: each is read correctly or refused, never as another layout.
 
-``Hypothesis`` draws classes, sides of a split, names and what else lies around; the images are empty
-files, because only their places matter.
+``Hypothesis`` draws classes, sides of a split, names and other files; the images are empty files,
+because only their paths matter.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from seedtf.errors import UserError
 from seedtf.report import silent
 
 PLAIN = ("oak", "elm", "Fat Hen", "ü", "7", "10", "a,b", 'x "y"', "Maïs", "data 1")
-# Classes that have the name of a side, of a folder of images, or of what lies around.
+# Class names that are also names of a side, of a folder of images, or of other files.
 CONFUSING = ("train", "val", "test", "images", "masks", "archive", "runs", "metadata", "2019")
 SIDE_NAMES = (
     ("train", "val", "test"),
@@ -139,7 +139,7 @@ AROUND = st.tuples(
 
 
 def put_inside(files: Files, around: Around) -> Files:
-    """``files`` in folders around each other, with other files, and a run of seedtf, in the first."""
+    """``files`` inside nested folders; the outermost one also contains other files and a run."""
     wrappers, noise, own = around
     inner = "".join(f"{name}/" for name in wrappers)
     others = dict.fromkeys((*noise, *(OWN_RUN if own else ())), "")
@@ -148,7 +148,7 @@ def put_inside(files: Files, around: Around) -> Files:
 
 @st.composite
 def data_sets(draw: st.DrawFn, classes: tuple[str, ...]) -> tuple[list[Image], dict[str, str]]:
-    """Images with two or more of each class and side, and the folder of each side."""
+    """Draws at least two images of each class on each side, and the name of each side's folder."""
     labels = draw(st.sets(st.sampled_from(classes), min_size=2, max_size=4))
     count = draw(st.sampled_from([0, 2, 3]))
     sides = ("train", "val", "test")[:count] or ("",)
@@ -236,7 +236,7 @@ def test_a_layout_with_confusing_names_is_read_as_what_it_is_or_refused(
 def test_sides_or_folds_that_are_no_classes_are_refused(
     kind: str, drawn: tuple, around: Around
 ) -> None:
-    """``<class>/train/…`` and ``fold1/<class>/…``: read by depth alone, test images would train."""
+    """``<class>/train/…`` or ``fold1/<class>/…`` must not be read by depth alone, as class folders."""
     images, _ = drawn
     files = {}
     for number, image in enumerate(images):

@@ -159,7 +159,7 @@ OTHERS = {
     ("elm/locked.jpg", "unreadable", LEFT_OUT),
     ("elm/pipe.jpg", "unreadable", LEFT_OUT),
 }
-# A second finding about a file above.
+# Second findings about files above.
 ALSO = {
     ("oak/deep.png", "grey", NOTE),
     ("oak/moving.gif", "gif", NOTE),

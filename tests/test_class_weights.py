@@ -133,7 +133,7 @@ def test_a_mixed_image_gets_an_average_weight(weights: list[float], fraction: fl
 
 
 def test_the_weighted_loss_of_a_mixed_label_has_the_exact_gradient() -> None:
-    """d/dz of w · CE(y, softmax z) is w · (p − y) with w = y · weights: no argmax is involved."""
+    """d/dz of w · CE(y, softmax z) is w · (p − y), with w = y · weights and without an argmax."""
     weights = np.array([1.0, 4.0, 0.5], np.float32)
     labels = np.array([[0.6, 0.4, 0.0], [0.1, 0.1, 0.8]], np.float32)
     logits = tf.Variable([[0.3, -1.0, 2.0], [0.0, 0.5, 0.1]])

@@ -14,7 +14,7 @@ from seedtf.evaluation.evaluate_run import evaluate_run
 
 
 def make_report(folder, predictions):
-    """A run with a report of ``predictions``: path to (true, predicted)."""
+    """A run with a report; ``predictions`` maps a path to (true, predicted)."""
     (folder / "report").mkdir(parents=True)
     lines = ["path,true,top1,p1", *(f"{p},{t},{a},0.5" for p, (t, a) in predictions.items())]
     (folder / "report" / "predictions_val.csv").write_text("\n".join(lines) + "\n")
@@ -22,7 +22,7 @@ def make_report(folder, predictions):
 
 
 def outcome(both, only_a, only_b, neither):
-    """Predictions of A and of B with the given numbers of correct images in both, one or neither."""
+    """Predictions of A and B: given numbers of images are right in both, in one or in neither."""
     pairs = [("x", "x")] * both + [("x", "y")] * only_a + [("y", "x")] * only_b
     pairs += [("y", "y")] * neither
     named = {f"{index}.png": pair for index, pair in enumerate(pairs)}

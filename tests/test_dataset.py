@@ -1,4 +1,4 @@
-"""From a folder to images that can train, with every way to define the validation images."""
+"""Loading a data set, with every way to define the validation images."""
 
 from __future__ import annotations
 

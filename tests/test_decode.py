@@ -115,7 +115,7 @@ def decoder() -> Decoder:
 
 @pytest.fixture(scope="module")
 def limited_decoder() -> Decoder:
-    """With a small limit, so that damage to a size field does not cost much memory."""
+    """A decoder with a small limit of pixels, so that a damaged size field costs little memory."""
     return make_decoder(SIZE, max_pixels=1_000_000)
 
 
@@ -136,7 +136,7 @@ def test_lossy_files_are_close_to_pillow(name: str) -> None:
 
 
 def test_each_orientation_gives_different_pixels() -> None:
-    """Otherwise the tests above would also pass if decoder and reference both ignored them."""
+    """If two were equal, the tests above could not show that the orientation is applied."""
     turned = [decode_whole(LOSSLESS[f"png turned {o}"]).tobytes() for o in range(1, 9)]
     assert len(set(turned)) == 8
     assert np.array_equal(decode_whole(LOSSLESS["png turned 6"]), np.rot90(NOISE[..., :3], -1))

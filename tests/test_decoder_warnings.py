@@ -1,4 +1,4 @@
-"""Damaged JPEG files that a decoder shows with a warning only: ``seedtf check`` names each of them."""
+"""Damaged JPEG files that a decoder accepts with a warning: ``seedtf check`` names each of them."""
 
 from __future__ import annotations
 

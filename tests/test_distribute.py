@@ -50,8 +50,8 @@ FLAGS = [
     *("--model=tiny", "--weights=none", "--image_size=16", "--batch_size=12", f"--epochs={EPOCHS}"),
     *("--optimizer=sgd", "--lr=0.05", "--threads=1", "--sync_bn", "--save_minutes=0.001"),
 ]
-# SEEDTF_HANG=1 stops the lost worker instead of killing it: its sockets stay open, so only the missing
-# heartbeat shows that it is lost.
+# SEEDTF_HANG=1 stops the lost worker instead of killing it. Its sockets then stay open, so only the
+# missing heartbeat shows that it is lost.
 HANG = "SEEDTF_HANG" in os.environ
 
 
@@ -84,7 +84,7 @@ class Process:
 
 @dataclass
 class Ended:
-    """What a process of a run leaves."""
+    """The exit code and output of a process that has ended."""
 
     home: Path
     weights: Path
@@ -196,7 +196,7 @@ def alone(data, shared) -> Path:
 
 @pytest.fixture(scope="module")
 def two_workers(data, shared) -> tuple[Path, list[Ended]]:
-    """An undisturbed run of two workers, which at its end probe what the run folder does not show."""
+    """An undisturbed run of two workers, which at its end write facts that a run folder lacks."""
 
     def train(folder: Path) -> None:
         with contextlib.closing(Launcher(folder)) as started:

@@ -43,7 +43,7 @@ def run_dir(tiny_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
 
 @pytest.fixture
 def builds(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """The names of the networks that are built while the test runs."""
+    """Collects the names of the networks that are built during the test."""
     built: list[str] = []
     build = Embedder.__init__
 

@@ -142,7 +142,7 @@ def test_other_images_take_the_temperature_of_the_validation_report(run_dir, tin
     assert found.report.temperature == fitted is not None
     assert found.page == run / f"report-{tiny_folder.name}" / "index.html"
     assert len(found.report.losses) == 18
-    # Eight views have their own temperature; the one that an export reads must not change.
+    # Eight views have their own temperature; that of the report that an export reads must not change.
     before = (run / "report" / "report.json").read_bytes()
     assert evaluate_run(str(run), tta=8).page.parent == run / "report-tta8"
     assert (run / "report" / "report.json").read_bytes() == before

@@ -342,7 +342,7 @@ def test_openvino_serves_the_pixels_without_tensorflow(
     pytest.importorskip("openvino", reason="openvino is not installed")
     from tensorflow.core.protobuf import saved_model_pb2
 
-    # OpenVINO reads only serving_default and has no DecodeImage: a copy serves the float path there.
+    # OpenVINO reads only serving_default, and cannot decode images: in a copy, that is the float path.
     copy = Path(shutil.copytree(exported.folder, tmp_path / "copy"))
     saved = saved_model_pb2.SavedModel.FromString((copy / "saved_model.pb").read_bytes())
     signature = saved.meta_graphs[0].signature_def

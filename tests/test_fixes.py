@@ -1,4 +1,4 @@
-"""``--fixes``: labels change and images are left out; no file is touched, and each change is listed."""
+"""``--fixes`` changes labels and leaves images out, changes no file, and lists each change."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``seedtf folds``: every image is predicted once, whoever trains, and whenever a process dies."""
+"""``seedtf folds`` predicts every image once, with any number of processes that may die at any time."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from seedtf.runs.paths import RunPaths
 TESTS = Path(__file__).parent
 FAKE = (sys.executable, str(TESTS / "fake_folds.py"))
 COMMANDS = Commands((*FAKE, "divide"), (*FAKE, "train"), (*FAKE, "evaluate"))
-# What a machine runs in these tests; it prints nothing but errors.
+# The program of a machine in these tests; it prints only errors.
 MACHINE = f"""
 import sys
 from pathlib import Path

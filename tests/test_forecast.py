@@ -1,4 +1,4 @@
-"""The arithmetic of a forecast with fake clocks, and a tiny model that is really timed."""
+"""The forecast: its arithmetic, tested with fake clocks, and a tiny model that is really timed."""
 
 from __future__ import annotations
 
@@ -129,7 +129,7 @@ def test_the_duration_of_a_step_is_the_median_of_blocks(steps, costs, expected):
 
 
 class FakeTrainer:
-    """A step takes as many seconds as its batch is large, tracing a minute; counts the steps."""
+    """Counts steps. A step takes one second for each image, and tracing takes a minute."""
 
     def __init__(self, clock):
         self.clock = clock

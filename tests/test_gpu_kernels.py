@@ -1,4 +1,4 @@
-"""A train step without XLA needs no operation that TensorFlow has no GPU kernel for."""
+"""TensorFlow has a GPU kernel for every operation of a train step without XLA."""
 
 from __future__ import annotations
 

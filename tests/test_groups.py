@@ -223,7 +223,7 @@ def test_groups_are_connected_as_by_a_search(pairs) -> None:
     assert found.tolist() == expected
 
 
-# Where groups come from
+# Reading groups
 
 
 def write_images(root: Path, *names: str) -> Catalog:

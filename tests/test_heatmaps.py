@@ -1,4 +1,4 @@
-"""Heat maps split a logit exactly over the places of an image, in report, prediction and export."""
+"""Heat maps divide a logit exactly among the places of an image, in report, prediction and export."""
 
 from __future__ import annotations
 

@@ -33,7 +33,7 @@ LARGE_MEMORY_BYTES = 512 << 20  # 100 MB are RGBA, 75 MB the result
 
 
 def decode_under_limits(arguments: list[str]) -> None:
-    """The process under test: prints the name of a file before it is opened, then the outcome."""
+    """The program of the process: prints the name of each file before it opens it, then the outcome."""
     from seedtf.images.decode import make_decoder
     from seedtf.images.header import RefusedError
 

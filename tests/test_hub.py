@@ -190,7 +190,7 @@ def test_batch_norm_inside_other_layers_is_fused(tmp_path: Path) -> None:
     block = next(layer for layer in layers if hasattr(layer, "bn2"))
     assert type(block.bn2) is FusedBatchNormalization
     assert block.bn2.momentum == 0.7
-    # KerasHub's own configuration leaves these out, so a saved network would be another one
+    # KerasHub's own configuration lacks these arguments, so it would restore another network
     assert block.nores
     assert family.network.get_layer("pool").input.shape[-1] == 24
 

@@ -103,7 +103,7 @@ def test_a_run_keeps_a_snapshot_at_the_end_of_every_cycle(config: TrainConfig) -
         )
 
 
-# --- what a batch holds ------------------------------------------------------------------------
+# --- the contents of a batch -------------------------------------------------------------------
 
 
 def bound(config: TrainConfig) -> tuple[Plan, Dataset]:
@@ -158,7 +158,7 @@ def test_a_balanced_epoch_has_as_many_images_of_every_class(
 
 Seen = dict[int, list[np.ndarray]]
 
-# what is compiled would be compiled again in every epoch
+# the augmentation would be compiled again in every epoch
 QUICK = {"augment_impl": "tf_image"}
 
 
@@ -266,7 +266,7 @@ def plain_run(tiny_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Pa
 
 
 def learnt(run_dir: Path) -> list[float]:
-    """The validation losses. No flag below changes validation itself, so they show the weights."""
+    """The validation losses. No flag below changes validation, so they depend on the weights alone."""
     return [row["val_loss"] for row in read_history(run_dir / "history.csv")]
 
 
@@ -329,7 +329,7 @@ def test_a_dry_run_times_a_few_steps_and_leaves_nothing(
     assert found["disk_bytes"] > found["run_bytes"] > 0
     assert found["snapshots"] == 2
     assert 1 <= found["steps"] <= 20
-    # those beyond are not timed: they trace each stage and warm it up
+    # further steps are not timed: they trace and warm up each stage
     assert 0 < taken[0] - found["steps"] <= 2 * 6
 
 

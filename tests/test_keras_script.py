@@ -52,7 +52,7 @@ def test_each_epoch_of_fit_sees_every_image_in_another_order(folder: Path) -> No
     assert (int(train.cardinality()), int(val.cardinality())) == (4, 1)
 
     def epoch() -> list[tuple[int, int]]:
-        """Label and shade of the images of one iteration."""
+        """The label and shade of each image in one iteration over a dataset."""
         return [
             (int(label), round(float(shade)))
             for images, labels in train

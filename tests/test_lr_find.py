@@ -1,4 +1,4 @@
-"""The learning-rate finder: its arithmetic, that it restores everything, and the whole command."""
+"""The learning-rate finder: its arithmetic, the restored state, and the whole command."""
 
 from __future__ import annotations
 
@@ -119,7 +119,7 @@ def everything(trainer):
 
 @pytest.fixture(scope="module", params=[("adamw", False), ("sgd", True)], ids=["adamw", "sgd, ema"])
 def trained(request):
-    """A trainer after some steps, so that nothing that it holds has its initial value."""
+    """A trainer after some steps, so that none of its variables has its initial value."""
     trainer = make_trainer(*request.param)
     trainer.fit(batches(), steps_per_epoch=3, verbose=0, shuffle=False)
     return trainer
@@ -135,7 +135,7 @@ def test_a_sweep_restores_everything_that_it_changed(trained):
     assert everything(trained) == before
     assert (random.getstate(), np.random.get_state()[1].tobytes()) == states
     trained.fit(batches(), steps_per_epoch=2, verbose=0, shuffle=False)
-    assert everything(trained) != before  # The comparison can fail.
+    assert everything(trained) != before  # Without restoring, the comparison fails.
 
 
 def test_each_loss_is_that_of_its_own_step_and_rate():

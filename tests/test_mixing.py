@@ -1,4 +1,4 @@
-"""MixUp, CutMix and Random Erasing: weights, rectangles and noise that follow from the record."""
+"""MixUp, CutMix and Random Erasing: weights, rectangles and noise that depend only on the record."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def zebra(count: int, side: int = SIDE) -> np.ndarray:
 
 
 def kept_pixels(mixed: np.ndarray) -> np.ndarray:
-    """The own weight of each pixel of mixed zebra images: ``[B, H, W]``."""
+    """The weight of the image itself in each pixel of mixed zebra images: ``[B, H, W]``."""
     own = mixed[..., 0] / 255.0
     return np.where((np.arange(len(mixed)) % 2 == 1)[:, None, None], own, 1.0 - own)
 
@@ -46,7 +46,7 @@ def own_weight(labels: np.ndarray) -> np.ndarray:
 
 
 def assert_rectangle(inside: np.ndarray) -> tuple[int, int, int, int]:
-    """Top, bottom, left, right of the one filled rectangle in bool ``[H, W]``."""
+    """Asserts that bool ``[H, W]`` is one filled rectangle; returns its top, bottom, left and right."""
     rows, columns = np.flatnonzero(inside.any(1)), np.flatnonzero(inside.any(0))
     top, bottom, left, right = rows[0], rows[-1] + 1, columns[0], columns[-1] + 1
     assert inside[top:bottom, left:right].all()
@@ -120,7 +120,7 @@ def test_a_pasted_part_has_the_same_position_in_the_next_image() -> None:
 
 
 def test_the_mean_area_that_cutmix_keeps_follows_from_its_beta() -> None:
-    """With a large a the box has half of the area nearly always; it is clipped at the edges."""
+    """With a large a, the rectangle has nearly always half of the area before it is clipped."""
     _, labels = run(zebra(512, 32), list(range(512)), Mixing(cutmix=10.0))
     side = np.sqrt(0.5)
     # A span of length s around a uniform center has on average the length s − s²/4 inside [0, 1].

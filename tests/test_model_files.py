@@ -184,7 +184,7 @@ ARCHIVES: dict[str, Callable[[Members], Members]] = {
 
 @pytest.fixture(autouse=True)
 def _no_marker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    """No hostile file may create anything in the folder."""
+    """Asserts that no hostile file has created a file in the folder."""
     monkeypatch.chdir(tmp_path)
     yield
     assert not list(tmp_path.rglob("*marker*"))

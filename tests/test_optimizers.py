@@ -52,7 +52,7 @@ def zeros(network: keras.Model) -> list[Any]:
 
 
 def after(optimizer: Any, grads: list[Any], network: keras.Model, steps: int = 1) -> list[Any]:
-    """Returns the trainable weights after some equal steps, then restores those of before."""
+    """The trainable weights after some equal steps; restores the earlier weights."""
     variables = network.trainable_variables
     before = [each.numpy() for each in variables]
     for _ in range(steps):

@@ -45,7 +45,7 @@ def test_every_epoch_holds_each_index_once(n: int, batch: int, seed: int, drop: 
 def test_starting_at_any_step_continues_the_run(drop: bool) -> None:
     order = BatchIndices(10, 4, seed=3, drop_remainder=drop)
     whole = first_batches(order, 9)
-    # within an epoch of two or three steps, at its end and in later ones
+    # within an epoch of two or three steps, at its end, and in later epochs
     for step in (1, 2, 3, 5, 7):
         assert first_batches(order, 9 - step, step) == whole[step:]
 
@@ -71,7 +71,7 @@ def test_shapes_are_static_where_they_can_be() -> None:
 
 
 def test_the_order_of_seed_seven_stays_the_same() -> None:
-    """Runs of earlier versions can be resumed only as long as this holds."""
+    """Runs of earlier versions can be resumed only if these numbers stay the same."""
     order = BatchIndices(8, 4, seed=7)
     assert first_batches(order, 4) == [[6, 0, 1, 2], [7, 5, 3, 4], [4, 6, 7, 5], [3, 1, 0, 2]]
 
@@ -210,7 +210,7 @@ def test_the_remaining_slots_go_to_the_classes_in_turn() -> None:
 
 
 def test_the_balanced_order_of_seed_seven_stays_the_same() -> None:
-    """Runs of earlier versions can be resumed only as long as this holds."""
+    """Runs of earlier versions can be resumed only if these numbers stay the same."""
     order = BalancedIndices(LABELS, 6, seed=7)
     assert first_batches(order, 4) == [
         [5, 6, 7, 10, 3, 10],

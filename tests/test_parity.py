@@ -1,4 +1,4 @@
-"""The comparison in another process: what it measures, what it rejects, what it cannot import."""
+"""The comparison in another process: measures, rejections, and modules that it cannot import."""
 
 from __future__ import annotations
 

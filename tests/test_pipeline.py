@@ -38,7 +38,7 @@ def store(
 
 @functools.cache
 def compiled(policy: Policy, impl: str) -> Augmentation:
-    """Compiled once for all tests, because compilation takes most of their time."""
+    """The augmentation, compiled once for all tests, because that takes most of their time."""
     return make_augmentation(policy, 3, SIZE, impl)
 
 

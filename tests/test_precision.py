@@ -108,7 +108,7 @@ def test_float32_names_the_rounding_of_newer_gpus() -> None:
 
 
 def test_deterministic_operations_are_not_compiled() -> None:
-    """Keras compiles nothing then, whatever it was asked for."""
+    """With op determinism, Keras does not compile, whatever ``jit_compile`` is."""
     choice = choose_jit("auto", 1, deterministic=True)
     assert not choice.enabled and "--deterministic" in choice.reason
     with pytest.raises(UserError, match="--jit_compile=on: --deterministic"):

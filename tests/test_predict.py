@@ -1,4 +1,4 @@
-"""Prediction: a row per file, the numbers of evaluate, shards that join to the whole, whole tables."""
+"""Prediction: a row for each file, the probabilities of evaluate, shards, and complete tables."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def read_table(path):
 
 
 def content_as_class(file):
-    """Stands for a model: predicts the content of the file as its class."""
+    """Replaces a model: predicts the content of the file as its class."""
     return Prediction((file.decode(),), (np.float32(1),))
 
 

@@ -1,4 +1,4 @@
-"""``seedtf publish``: the export with a model card that states what the run's files say."""
+"""``seedtf publish``: the export, with a model card from the files of the run."""
 
 from __future__ import annotations
 

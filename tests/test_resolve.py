@@ -1,4 +1,4 @@
-"""Decisions before any data: each ``auto``, each refusal, on made-up machines, without TensorFlow."""
+"""Decisions without data: each ``auto`` and each refusal, on invented machines, without TensorFlow."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Killed at any moment, a run that is resumed ends as if it had never been interrupted."""
+"""A run that was killed at any moment and resumed ends as if it had never been interrupted."""
 
 import json
 import os
@@ -22,7 +22,7 @@ HERE = Path(__file__).parent
 KILLS = int(os.environ.get("SEEDTF_KILLS", "10"))
 SMALL = (
     "--image_size=16 --batch_size=16 --epochs=3 --freeze_epochs=1 --save_minutes=0.001 "
-    # every ingredient that has a state, or draws, of its own
+    # every option that has its own state or random numbers
     "--progressive_sizes=12 --ema_horizon=0.2 --augment_strength=auto --mixup=0.2 --cutmix=1 "
     "--random_erasing=0.2 --class_weights=auto --sampler=balanced --body_lr_factor=0.5 --clip_norm=5"
 )
@@ -54,7 +54,7 @@ def run(arguments: list[str], fatal: int = 0) -> subprocess.CompletedProcess:
 
 
 def finish(arguments: list[str]) -> str:
-    """Runs a command to its end in a fresh process, as the undisturbed run had one."""
+    """Runs a command to its end in a new process, as the undisturbed run."""
     done = run(arguments)
     assert done.returncode == 0, done.stderr
     return done.stdout
@@ -62,7 +62,7 @@ def finish(arguments: list[str]) -> str:
 
 @pytest.fixture(scope="module")
 def undisturbed(data, shared) -> Path:
-    """In an interpreter of its own, with another order of sets of strings than the forked processes."""
+    """A run that is not interrupted, in a new interpreter with another hash seed of strings."""
 
     def train(folder: Path) -> None:
         command = [sys.executable, HERE / "killed_run.py", "0", *train_flags(data, folder / "run")]

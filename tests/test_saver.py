@@ -1,4 +1,4 @@
-"""Checkpoints and states are written beside training, of one moment, in an order that holds."""
+"""Checkpoints and states are written during training, each of one moment, and in order."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The hash behind all random numbers keeps its bits, compiled or not, and can run on a GPU."""
+"""The hash for all random numbers never changes, is the same with XLA, and can run on a GPU."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def test_compiled_draws_are_the_same_bits(
 
 
 def test_no_sum_of_the_hash_becomes_an_operation_without_a_gpu_kernel() -> None:
-    """TensorFlow's optimizer joins two additions, one of which feeds the other, to one ``AddN``."""
+    """TensorFlow's graph optimizer joins two successive additions to one ``AddN``."""
     records = tf.TensorSpec([8], tf.int64)
     function = tf.function(lambda records: uniform(SEED_7_EPOCH_3, records, 12))
     graph = function.get_concrete_function(records).graph

@@ -69,7 +69,7 @@ def test_what_is_restored_depends_on_where_the_state_lies() -> None:
 
     assert restored(0) == [(), (), ()]
     assert restored(1) == [("optimizer",), (), ()]
-    # at the start of a phase the state holds the optimizer of the phase before
+    # at the start of a phase, the state has the optimizer of the previous phase
     assert restored(2) == [(), ()]
     assert restored(2, 4) == [("optimizer", "metrics"), ()]
     assert restored(4) == [("optimizer",)]

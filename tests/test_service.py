@@ -36,7 +36,7 @@ ORDER = BatchIndices(30, 4, seed=5)
 def wait_for_clients(
     seconds: float = 20.0, ignore: frozenset[threading.Thread] = frozenset()
 ) -> None:
-    """Waits until no client is left; a server that is stopped before would wait for it for minutes."""
+    """Waits until no client is left, because a server that stops earlier waits minutes for it."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         gc.collect()
@@ -64,7 +64,7 @@ class Cluster:
 class ClusterProcess:
     """A dispatcher and two workers in another process, which is killed at the end.
 
-    Stopped in order, they would wait minutes for clients that Python has not released yet.
+    A regular stop would wait minutes for clients that Python has not released yet.
     """
 
     def __init__(self) -> None:
@@ -74,7 +74,7 @@ class ClusterProcess:
         self.address = self._process.stdout.readline().strip()
 
     def tasks(self) -> list[int]:
-        """The number of datasets that each worker has worked on."""
+        """The number of datasets that each worker has processed."""
         os.write(self._requests, b"\n")
         return [int(count) for count in self._process.stdout.readline().split()]
 
@@ -85,7 +85,7 @@ class ClusterProcess:
 
 
 def serve(_: list[str]) -> None:
-    """What a ``ClusterProcess`` does."""
+    """The program of a ``ClusterProcess``."""
     cluster = Cluster(2)
     print(cluster.address, flush=True)
     for _ in sys.stdin:

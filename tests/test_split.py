@@ -94,7 +94,7 @@ def test_a_new_class_does_not_change_the_draw_of_earlier_ones() -> None:
 
 
 def test_the_split_of_seed_seven_stays_the_same() -> None:
-    """Only as long as this holds, runs of earlier versions validate on the same images."""
+    """Runs of earlier versions can be resumed only if these numbers stay the same."""
     catalog = make_catalog([10, 12])
     split = split_catalog(catalog, 0.25, 7, unique_groups(catalog))
     assert split.val.tolist() == [0, 8, 13, 14, 18]

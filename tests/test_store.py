@@ -1,4 +1,4 @@
-"""Decoded images in memory, in a cache file or read by name: the same pixels, no bad files."""
+"""Decoded images in memory, in a cache file, or decoded at each read: equal pixels, no bad files."""
 
 from __future__ import annotations
 

@@ -113,7 +113,7 @@ def test_a_wide_gap_makes_a_full_step_within_the_limits():
 
 
 def test_averaging_train_accuracy_over_the_epoch_does_not_count_as_behind():
-    """Train accuracy, a mean over the epoch, is half an epoch's gain below validation."""
+    """Train accuracy is a mean over the epoch, so it is half an epoch's progress below validation."""
     rows = [row(0.05 + 0.1 * epoch, 0.1 + 0.1 * epoch) for epoch in range(1, 8)]
     assert next_strength(rows, EPOCHS) == 1.0
 

@@ -1,4 +1,4 @@
-"""The house rules: imports point down, files have one size of job, names stay in their rooms."""
+"""The structure of the package: imports point down, files are short, names stay in their package."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "seedtf"
 SOURCES = sorted(PACKAGE.rglob("*.py"))
 
-# The road of an image, from the ground up: a module imports from its own floor or from below.
+# The packages from the lowest floor up: a module imports from its own floor or from a lower one.
 FLOORS = (
     ("errors", "files", "intervals", "report"),
     ("compat", "seeds"),
@@ -48,7 +48,7 @@ MODULES = {module_name(path): path for path in SOURCES}
 
 
 def imported(path: Path) -> set[str]:
-    """The modules of the package that a file names in an import, wherever in the file it stands."""
+    """The modules of the package that a file imports, at module level or inside a function."""
     found: set[str] = set()
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
@@ -81,8 +81,8 @@ def test_imports_point_down():
 
 def test_there_is_no_import_cycle():
     arrows = {name: imported(path) - {name} for name, path in MODULES.items()}
-    # The package itself names its public modules for type checkers alone; test_public_names.py checks
-    # that importing it imports none of them.
+    # The package itself imports its public modules for type checkers only; test_public_names.py checks
+    # that importing the package imports none of them.
     arrows["seedtf"] = set()
     done: set[str] = set()
 
@@ -183,7 +183,7 @@ def own_names(tree: ast.Module) -> set[str]:
 
 
 def private_uses(path: Path) -> list[str]:
-    """What a module takes from a library although it is not public, each with its line."""
+    """The private names of libraries that a module uses, each with its line."""
     tree = ast.parse(path.read_text(encoding="utf-8"))
     own, uses = own_names(tree), []
     for node in ast.walk(tree):

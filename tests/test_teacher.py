@@ -1,4 +1,4 @@
-"""``--teacher``: training images get soft labels by runs that did not see them; others keep theirs."""
+"""``--teacher``: training images get soft labels from runs that did not train on them."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def dataset(tiny_folder: Path, tmp_path: Path) -> Dataset:
 
 @pytest.fixture
 def teacher(dataset: Dataset, tmp_path: Path) -> Path:
-    """A cross-validation that has predicted all images but the first of training."""
+    """A cross-validation that has predicted all images except the first training image."""
     folder = tmp_path / "five"
     paths, catalog = FoldsPaths(folder), dataset.store.catalog
     paths.fold(0).root.mkdir(parents=True)

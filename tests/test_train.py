@@ -241,7 +241,7 @@ def test_a_run_folder_in_use_is_refused_and_kept(finished, faulty) -> None:
 
 @pytest.fixture(scope="module")
 def on_terminal(seedlings, shared) -> tuple[Path, str]:
-    """A run that first trains the head alone, and what a terminal of 100 columns received of it."""
+    """A run that trains the head alone first, and its output on a terminal of 100 columns."""
     more = ("--freeze_epochs=1", "--augment_impl=tf_image", "--schedule=one_cycle", "--cache=disk")
 
     def train(folder: Path) -> None:

@@ -46,7 +46,7 @@ EPOCHS = 4
 
 @event.listens_for(Engine, "connect")
 def _never_flushed(connection, _) -> None:
-    """Skips flushing: no test cuts the power, and a busy disk is slow to flush."""
+    """Skips flushing files, which is slow on a busy disk."""
     connection.execute("PRAGMA synchronous=OFF")
 
 

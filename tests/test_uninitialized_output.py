@@ -35,7 +35,7 @@ def made(value: tf.Tensor) -> tf.Tensor:
 
 @pytest.fixture
 def ordinary_name(monkeypatch):
-    """As if the name no longer made TensorFlow create a new variable each time."""
+    """Replaces the anonymous name by an ordinary one, which refers to one variable."""
     monkeypatch.setattr(compat, "_ANONYMOUS", "an_ordinary_name")
     compat._creates_anonymous_variables.cache_clear()
     yield

@@ -1,4 +1,4 @@
-"""A version folder is complete or absent, whatever happens to the process that writes it."""
+"""A version folder is complete or absent, even if the process that writes it is killed."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def test_killed_exports_leave_only_complete_versions(tmp_path: Path) -> None:
         killed_midway += any(entry.name.startswith(".") for entry in tmp_path.iterdir())
         for name in versions(tmp_path):
             assert {file.read_text() for file in (tmp_path / name).iterdir()} == {name}
-    assert killed_midway  # otherwise the test proved nothing
+    assert killed_midway  # otherwise the test would prove nothing
     number = publish(tmp_path)
     assert {entry.name for entry in tmp_path.iterdir()} == {str(n + 1) for n in range(number)}
 

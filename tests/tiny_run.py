@@ -1,4 +1,4 @@
-"""A run folder made without training: a tiny network with random weights over given images."""
+"""Makes a run folder without training: a tiny network with random weights, and given images."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """One process of a distributed run, called with CPUS WEIGHTS ARGUMENT….
 
 Splits the CPU into that many logical devices, runs ``seedtf ARGUMENT…`` and, after training, writes
-this process's copy of the network's variables to the file WEIGHTS. With PROBE in the environment it
-then probes what a run folder does not show and writes the results to WEIGHTS with the suffix ``.json``.
+this process's copy of the network's variables to the file WEIGHTS. If PROBE is in the environment, it
+also writes facts that a run folder does not show to WEIGHTS with the suffix ``.json``.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ def main(arguments: list[str]) -> int:
 
 
 def fault_of_keras(session: Session, gap: str) -> str:
-    """The error of a step in which Keras's own code makes the ``metrics`` or joins the ``logs``."""
+    """The error of a step in which Keras's own code creates the ``metrics`` or joins the ``logs``."""
     plain = "_maybe_symbolic_build" if gap == "metrics" else "train_step"
     methods: dict[str, Any] = {plain: getattr(Trainer, plain)}
     with session.devices.scope():
