@@ -164,6 +164,7 @@ ALSO = {
     ("oak/deep.png", "grey", NOTE),
     ("oak/moving.gif", "gif", NOTE),
     ("oak/deep.png", "tiny", WARNING),
+    ("oak/deep.png", "blurred", WARNING),  # it is small, and has no detail when enlarged
 }
 
 

@@ -278,5 +278,6 @@ def test_changes_of_a_training_are_left_out_of_a_comparison(tmp_path: Path) -> N
 
 def test_fixes_are_counted_in_words() -> None:
     changes = (Fault("a", RELABELLED, ""), Fault("b", DROPPED, ""))
-    fixes = Fixes(CATALOG.labels, np.zeros(8, bool), 2, 0, changes)
+    nothing = np.zeros(8, bool)
+    fixes = Fixes(CATALOG.labels, nothing, nothing, 2, 0, changes)
     assert fixes.describe() == "1 relabelled, 1 left out, 2 kept"

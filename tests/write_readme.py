@@ -136,6 +136,10 @@ PROMISES: dict[str, dict[str, tuple[str, ...]]] = {
             "test_identical_images_in_both_sides_of_a_split_give_a_warning",
             "test_identical_images_in_two_classes_give_a_warning",
         ),
+        "Poor images are reported under their names; the kind of a folder is no fault.": (
+            "test_each_fault_is_found_by_its_name",
+            "test_what_is_common_is_the_kind_of_the_folder",
+        ),
         "Labels are mended in a table: no file is touched, and every change is listed.": (
             "test_exactly_the_named_images_change",
             "test_the_split_stays_and_only_the_labels_change",

@@ -50,6 +50,7 @@ class Fixes:
     Attributes:
         labels: int32 ``[N]``, the labels after the changes.
         dropped: bool ``[N]``, the images to leave out.
+        reviewed: bool ``[N]``, the images that have a row.
         kept: number of images that were looked at and are to stay as they are.
         others: number of rows about images that are not in the catalog.
         changes: what was changed, as rows of ``data_report.csv``.
@@ -57,6 +58,7 @@ class Fixes:
 
     labels: np.ndarray
     dropped: np.ndarray
+    reviewed: np.ndarray
     kept: int
     others: int
     changes: tuple[Fault, ...]
@@ -105,8 +107,10 @@ class FixTable:
                 raise self._error(row, f"has another answer than line {earlier.line}; keep one")
         self._rows = tuple(rows.values())
 
-    def __len__(self) -> int:
-        return len(self._rows)
+    @property
+    def rows(self) -> list[tuple[str, str, str]]:
+        """Path, action and label of each row; the label is empty unless the action is ``relabel``."""
+        return [(row.path, row.action, row.label) for row in self._rows]
 
     def find(self, catalog: Catalog, data_dir: str = "", *, others_allowed: bool = False) -> Fixes:
         """Finds the images of the rows.
@@ -124,7 +128,8 @@ class FixTable:
         unusable = {fault.path for fault in catalog.faults}
         index_of = {composed(name): index for index, name in enumerate(catalog.class_names)}
         index_of |= {name: index for index, name in enumerate(catalog.class_names)}
-        labels, dropped = catalog.labels.copy(), np.zeros(len(catalog), bool)
+        labels = catalog.labels.copy()
+        dropped, reviewed = np.zeros(len(catalog), bool), np.zeros(len(catalog), bool)
         kept, others, changes = 0, 0, []
         for row in self._rows:
             label = index_of.get(row.label, index_of.get(composed(row.label), -1))
@@ -136,6 +141,7 @@ class FixTable:
                     raise self._error(row, f"is not in {catalog.root}; correct or remove the row")
                 others += 1
                 continue
+            reviewed[index] = True
             path, before = catalog.paths[index], catalog.class_names[labels[index]]
             if row.action == DROP:
                 dropped[index] = True
@@ -146,7 +152,7 @@ class FixTable:
                 changes.append(Fault(path, RELABELLED, f"from {before} to {after}"))
             else:
                 kept += 1
-        return Fixes(labels, dropped, kept, others, tuple(changes))
+        return Fixes(labels, dropped, reviewed, kept, others, tuple(changes))
 
     def _read(self, path: Path) -> Iterator[_Row]:
         with table_errors(path, _FLAG), path.open(newline="", encoding=UTF8) as file:

@@ -15,11 +15,18 @@ import numpy as np
 from seedtf.data.catalog import Catalog, Fault, composed
 from seedtf.data.check.decoder_warnings import DecoderWarnings
 from seedtf.data.check.near_duplicates import (
-    FINGERPRINT_SIZE,
     THUMBNAIL,
     VIEWS,
     find_near_duplicates,
     fingerprint,
+)
+from seedtf.data.check.quality import (
+    MEASURES,
+    QUALITY_FAULTS,
+    QUALITY_SIZE,
+    find_poor,
+    halve,
+    measure_quality,
 )
 from seedtf.data.check.traits import image_traits, looks_like, name_traits
 from seedtf.data.columns import ANY_COLUMNS, Columns
@@ -38,10 +45,12 @@ __all__ = [
     "NOTE",
     "WARNING",
     "DataCheck",
+    "Facts",
     "Finding",
     "check_data",
     "check_report_path",
     "name_broken_files",
+    "read_facts",
     "write_findings",
 ]
 
@@ -63,6 +72,7 @@ _WARNINGS = frozenset(
         "small class",
         "tiny",
         "wrong suffix",
+        *QUALITY_FAULTS,
     }
 )
 _FORMATS = ("jpeg", "png", "gif", "bmp", "webp")
@@ -102,8 +112,8 @@ class DataCheck:
 
 
 @dataclass(frozen=True)
-class _Facts:
-    """Properties of every file, by its index in the catalog."""
+class Facts:
+    """Properties of every file, by its index in the catalog: its bytes, its look and its quality."""
 
     digests: np.ndarray
     formats: np.ndarray
@@ -111,6 +121,22 @@ class _Facts:
     sizes: np.ndarray
     hashes: np.ndarray
     thumbnails: np.ndarray
+    quality: np.ndarray
+
+    def take(self, indices: np.ndarray) -> Facts:
+        """The properties of the files at ``indices``, in that order."""
+        traits = {
+            place: self.traits[index]
+            for place, index in enumerate(indices.tolist())
+            if index in self.traits
+        }
+        arrays = (self.sizes, self.hashes, self.thumbnails, self.quality)
+        return Facts(
+            self.digests[indices],
+            self.formats[indices],
+            traits,
+            *(each[indices] for each in arrays),
+        )
 
 
 def check_data(
@@ -154,12 +180,13 @@ def check_data(
 
     files = list_for_check(data_dir, labels_csv, columns, layout, add_skipped)
     listed = files.catalog
-    facts, good, faults = _read_all(listed, max_pixels)
+    facts, good, faults = read_facts(listed, max_pixels)
     usable = listed.take(good, faults)
     unusual = [
         *_small_classes(usable),
         *_trait_faults(listed, facts),
         *_duplicates(usable, good, facts),
+        *(Fault(usable.paths[row], *poor) for row, *poor in find_poor(facts.quality[good])),
     ]
     if files.in_class_folders:
         unusual += _empty_classes(usable, {fault.path for fault in skipped})
@@ -214,17 +241,24 @@ def name_broken_files(store: Store, max_pixels: int = MAX_PIXELS) -> list[Fault]
     return map_files(recent, check, "looking for the broken file")[1]
 
 
-def _read_all(catalog: Catalog, max_pixels: int) -> tuple[_Facts, np.ndarray, list[Fault]]:
+def read_facts(catalog: Catalog, max_pixels: int) -> tuple[Facts, np.ndarray, list[Fault]]:
+    """Reads every file of a catalog once, on all cores.
+
+    Returns:
+        The properties of all files, the indices of those that can be used, and a fault for each of the
+        others.
+    """
     count = len(catalog)
-    facts = _Facts(
+    facts = Facts(
         np.zeros(count, _DIGEST),
         np.zeros(count, np.uint8),
         {},
         np.zeros((count, 2), np.int32),
         np.zeros((count, VIEWS), np.uint64),
         np.zeros((count, VIEWS, *THUMBNAIL), np.uint8),
+        np.zeros((count, len(MEASURES)), np.float32),
     )
-    decode = make_decoder(FINGERPRINT_SIZE, max_pixels)
+    decode = make_decoder(QUALITY_SIZE, max_pixels)
     warnings = DecoderWarnings()
 
     def check(index: int, path: str) -> None:
@@ -237,7 +271,8 @@ def _read_all(catalog: Catalog, max_pixels: int) -> tuple[_Facts, np.ndarray, li
                 error.fault, f"{kind}; {error.detail}" if kind else error.detail
             ) from None
         pixels, damage = warnings.decode(lambda: decode(data).numpy())
-        facts.hashes[index], facts.thumbnails[index] = fingerprint(pixels)
+        facts.hashes[index], facts.thumbnails[index] = fingerprint(halve(pixels))
+        facts.quality[index] = measure_quality(pixels)
         digest = hashlib.blake2b(data, digest_size=_DIGEST.itemsize)
         facts.digests[index] = np.frombuffer(digest.digest(), _DIGEST)[0]
         facts.formats[index] = _FORMATS.index(header.format)
@@ -277,7 +312,7 @@ def _empty_classes(catalog: Catalog, skipped: set[str]) -> Iterator[Fault]:
             yield Fault(name, "empty class", "a folder without images is not a class")
 
 
-def _trait_faults(catalog: Catalog, facts: _Facts) -> Iterator[Fault]:
+def _trait_faults(catalog: Catalog, facts: Facts) -> Iterator[Fault]:
     folders: set[str] = set()
     for index, path in enumerate(catalog.paths):
         yield from (Fault(path, *trait) for trait in facts.traits.get(index, ()))
@@ -291,7 +326,7 @@ def _trait_faults(catalog: Catalog, facts: _Facts) -> Iterator[Fault]:
         yield from (Fault(path, *trait) for trait in name_traits(name))
 
 
-def _duplicates(usable: Catalog, good: np.ndarray, facts: _Facts) -> Iterator[Fault]:
+def _duplicates(usable: Catalog, good: np.ndarray, facts: Facts) -> Iterator[Fault]:
     """Files with the same bytes, or nearly the same image, as an earlier file of the list."""
     _, first, inverse = np.unique(facts.digests[good], return_index=True, return_inverse=True)
     originals = first[inverse]
