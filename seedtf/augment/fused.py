@@ -239,13 +239,13 @@ def compile_augmentation(
         images: tf.Tensor,
         rows: tf.Tensor,
         parameters: Parameters,
-        result: tf.Tensor | None = None,
+        variable: tf.Tensor | None = None,
     ) -> tf.Tensor:
-        if result is None:
+        if variable is None:
             return _augment_one_by_one(images, rows, parameters, out_size)
-        memory = tf.raw_ops.ReadVariableOp(resource=result, dtype=tf.float32)
+        memory = tf.raw_ops.ReadVariableOp(resource=variable, dtype=tf.float32)
         augmented = _augment_one_by_one(images, rows, parameters, out_size, memory)
-        tf.raw_ops.AssignVariableOp(resource=result, value=augmented)
+        tf.raw_ops.AssignVariableOp(resource=variable, value=augmented)
         return tf.size(rows)  # The images are in the variable; this output is not used.
 
     def augment(
@@ -259,7 +259,7 @@ def compile_augmentation(
             rows = tf.range(tf.size(records), dtype=tf.int64) if rows is None else rows
             return one_by_one(images, rows, parameters)
         return uninitialized_output(
-            lambda result: one_by_one(images, rows, parameters, result),
+            lambda variable: one_by_one(images, rows, parameters, variable),
             [records.shape[0], *out_size, 3],
         )
 

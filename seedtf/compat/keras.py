@@ -65,7 +65,7 @@ def keep_random_states() -> None:
 def all_layers(model: Any) -> list[Any]:
     """Every layer of a model, and the layers inside these, each once.
 
-    Keras has no public way to find the layers inside a layer that is no model.
+    Keras has no public way to find the layers inside a layer that is not a model.
 
     Tried with Keras 2.15.0 and 3.15.1; tested by
     ``test_batch_norm_inside_other_layers_is_fused``.
@@ -253,10 +253,10 @@ LRScales = Mapping[str, float] | Callable[[Any], float]
 def layerwise_lr_class(base: type, scales: LRScales) -> type:
     """A subclass of a Keras optimizer that multiplies each variable's update by the variable's factor.
 
-    In every Keras optimizer, the update of a variable, or the velocity that it keeps, is proportional
-    to the rate that is passed to ``update_step``, so the factor multiplies that rate. Multiplying the
-    gradient would not change Adam at all. Weight decay is applied here, because Keras applies it to all
-    variables at one rate. Nothing is added to the optimizer's state.
+    In every Keras optimizer, the update of a variable, or its velocity, is proportional to the learning
+    rate that is passed to ``update_step``, so the factor multiplies that rate. A factor on the gradient
+    would have no effect with Adam. Weight decay is applied here too, because Keras applies it to all
+    variables at the same rate. Nothing is added to the optimizer's state.
 
     Args:
         base: a class of ``keras.optimizers``.

@@ -2,8 +2,7 @@
 
 The user's settings may not suit seedtf. ``MPLBACKEND`` may name a backend of another environment: a
 command that is started from a notebook cell inherits the notebook's. A ``matplotlibrc`` may request
-LaTeX.
-seedtf draws on Agg canvases in Matplotlib's default style, so it depends on neither.
+LaTeX. seedtf draws on Agg canvases in Matplotlib's default style, so it depends on neither.
 """
 
 from __future__ import annotations

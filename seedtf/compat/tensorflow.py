@@ -95,13 +95,13 @@ def silence_first_xla_log() -> None:
 def memory_mapped_tensor(path: str, shape: list[int], dtype: tf.DType) -> tf.Tensor:
     """The content of a file as a tensor, mapped into the memory of the process that executes the op.
 
-    The graph contains only the path, so it can be sent to a worker of a tf.data service, which a graph
-    with a captured tensor of this size cannot. TensorFlow does not document ``ImmutableConst``.
+    The graph contains only the path. So it can be sent to a worker of a tf.data service, while a graph
+    that contains the tensor could not. TensorFlow does not document ``ImmutableConst``.
 
     Args:
         path: a file exactly as large as the tensor, which the executing process can open.
         shape: static shape of the tensor.
-        dtype: of the tensor.
+        dtype: dtype of the tensor.
 
     Tried with TensorFlow 2.21.0; tested by ``test_pixels_can_be_read_from_the_graph_alone``.
     """
@@ -123,7 +123,7 @@ def uninitialized_output(
     Args:
         compute: a function that XLA compiles. Given the resource handle of the variable, it assigns the
             whole result to it; given None, it returns the result.
-        shape: of the result; with an unknown dimension the variable is not used.
+        shape: shape of the result. If a dimension is unknown, the variable is not used.
 
     Returns:
         float32 of ``shape``, on the CPU.
@@ -207,7 +207,7 @@ def make_all_reduce_max(length: int, workers: int) -> Callable[[tf.Tensor], tf.T
     key that TensorFlow does not use itself.
 
     Args:
-        length: of the vector; each length is a collective of its own.
+        length: length of the vector; each length is a collective of its own.
         workers: the number of processes, all of which have to call the function.
 
     Returns:

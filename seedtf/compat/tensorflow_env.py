@@ -99,7 +99,7 @@ def silent_start() -> Iterator[None]:
 
 @contextmanager
 def _without_garbage_collection() -> Iterator[None]:
-    """Keeps the collector from searching the modules that are imported, which all stay in use."""
+    """Pauses the garbage collector, which would search imported modules although they stay in use."""
     was_enabled = gc.isenabled()
     gc.disable()
     try:

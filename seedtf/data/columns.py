@@ -170,9 +170,9 @@ def _numbered(flag: str, given: str, header: Sequence[str], source: str) -> int:
     """The index of the column that the user named, by its header or by its number from 1."""
     if given in header:
         return list(header).index(given)
-    plain = [_plain(name) for name in header]
-    if plain.count(_plain(given)) == 1:
-        return plain.index(_plain(given))
+    plain = [_normalized(name) for name in header]
+    if plain.count(_normalized(given)) == 1:
+        return plain.index(_normalized(given))
     if given.isdecimal() and len(given) < 10 and 1 <= int(given) <= len(header):
         return int(given) - 1
     found = ", ".join(header) or "none"
@@ -198,7 +198,7 @@ class _Picker:
     def label(self, given: str, file_at: int, split_at: int | None, flag: str) -> int:
         """The column of labels: the one that the user named, the only one left, or a detected one."""
         others = [i for i in range(len(self.header)) if i not in (file_at, split_at)]
-        is_only = len(others) == 1 and _plain(self.header[others[0]]) not in _TEXT_NAMES
+        is_only = len(others) == 1 and _normalized(self.header[others[0]]) not in _TEXT_NAMES
         if not given and not self._has_label_name() and is_only:
             return others[0]
         return self._pick("label", given, _LABEL_NAMES, lambda candidates: candidates, flag)
@@ -223,7 +223,7 @@ class _Picker:
             index
             for index, name in enumerate(self.header)
             # pandas writes the number of the row into a column without a name.
-            if index not in (file_at, split_at) and _plain(name) not in ("", "unnamed0")
+            if index not in (file_at, split_at) and _normalized(name) not in ("", "unnamed0")
         )
         marks = [[is_marked(cell_at(row, index)) for index in others] for row in self.rows]
         is_classes = len(others) > 1 and not self._has_label_name() and bool(marks)
@@ -285,12 +285,12 @@ _MARKS = {
 }
 
 
-def _plain(name: str) -> str:
+def _normalized(name: str) -> str:
     return re.sub(r"[\W_]", "", name).lower()
 
 
 def _matches(name: str, groups: tuple[set[str], ...]) -> bool:
-    return any(_plain(name) in group for group in groups)
+    return any(_normalized(name) in group for group in groups)
 
 
 def _looks_like_file(cell: str) -> bool:

@@ -19,7 +19,7 @@ __all__ = ["BalancedIndices", "BatchIndices"]
 
 # AutoGraph would translate every function that a dataset calls, which takes most of the time in which a
 # dataset is made. It is only needed by Python's `if` and `for` on tensors, which are not used here.
-_plain = tf.autograph.experimental.do_not_convert
+_without_autograph = tf.autograph.experimental.do_not_convert
 
 _FOREVER = 1 << 62
 
@@ -99,10 +99,10 @@ class BatchIndices:
         """
         first_epoch, skip = divmod(start_step, self.steps_per_epoch)
         epochs = tf.data.Dataset.range(first_epoch, _FOREVER).map(
-            _plain(lambda epoch: (epoch, self.epoch_order(epoch)))
+            _without_autograph(lambda epoch: (epoch, self.epoch_order(epoch)))
         )
         # Prefetch the order of the next epoch: shuffling a very long list would delay its first batch.
-        return epochs.prefetch(1).flat_map(_plain(self._batches)).skip(skip)
+        return epochs.prefetch(1).flat_map(_without_autograph(self._batches)).skip(skip)
 
     def next_epoch(self) -> tf.data.Dataset:
         """A dataset of one epoch, in which each iteration yields the next epoch, from 0 on.
@@ -118,8 +118,12 @@ class BatchIndices:
         with tf.device("/cpu:0"):
             self._epochs_started = tf.Variable(0, dtype=tf.int64, trainable=False)
         started = self._epochs_started
-        epoch = tf.data.Dataset.range(1).map(_plain(lambda _: started.assign_add(1) - 1))
-        return epoch.flat_map(_plain(lambda epoch: self._batches(epoch, self.epoch_order(epoch))))
+        epoch = tf.data.Dataset.range(1).map(
+            _without_autograph(lambda _: started.assign_add(1) - 1)
+        )
+        return epoch.flat_map(
+            _without_autograph(lambda epoch: self._batches(epoch, self.epoch_order(epoch)))
+        )
 
     def _batches(self, epoch: tf.Tensor, order: tf.Tensor) -> tf.data.Dataset:
         def batch(step: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:

@@ -30,7 +30,7 @@ __all__ = [
 Augmentation = Callable[..., tf.Tensor]
 """``(images, epoch, records, rows=None) → images``, as ``augment.compile_augmentation`` returns it."""
 # See `data/order.py`: no function of these pipelines needs AutoGraph.
-_plain = tf.autograph.experimental.do_not_convert
+_without_autograph = tf.autograph.experimental.do_not_convert
 
 LookUp = Callable[[tf.Tensor], tuple[tf.Tensor, tf.Tensor | None]]
 Mixer = Callable[[tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor], tuple[tf.Tensor, tf.Tensor]]
@@ -50,14 +50,14 @@ class DataWaitTimer:
 
     def attach(self, dataset: tf.data.Dataset) -> tf.data.Dataset:
         """A dataset of the same elements that measures the waiting time; it must be the last stage."""
-        now = tf.data.Dataset.counter().map(_plain(lambda _: tf.timestamp()))
+        now = tf.data.Dataset.counter().map(_without_autograph(lambda _: tf.timestamp()))
 
         def add(before: tf.Tensor, batch: tuple, after: tf.Tensor) -> tuple:
             with tf.control_dependencies([self._seconds.assign_add(after - before)]):
                 return tf.nest.map_structure(tf.identity, batch)
 
         # `zip` gets one element from each of its inputs, in this order.
-        timed = tf.data.Dataset.zip((now, dataset, now)).map(_plain(add))
+        timed = tf.data.Dataset.zip((now, dataset, now)).map(_without_autograph(add))
         options = tf.data.Options()
         # TensorFlow would append a prefetch; then the waiting of its thread would be measured instead.
         options.experimental_optimization.inject_prefetch = False
@@ -218,7 +218,7 @@ def train_dataset(
     else:
         batches = order.next_epoch() if one_epoch else order.dataset(start_step)
         batches = shard.of_batches(batches)
-        batches = batches.map(_plain(make_batch), tf.data.AUTOTUNE, deterministic=True)
+        batches = batches.map(_without_autograph(make_batch), tf.data.AUTOTUNE, deterministic=True)
     return _prefetch(batches, order.steps_per_epoch if one_epoch else tf.data.INFINITE_CARDINALITY)
 
 
@@ -261,7 +261,7 @@ def device_dataset(
 
     batches = order.dataset(start_step)
     batches = shard.of_batches(batches)
-    batches = batches.map(_plain(make_batch), tf.data.AUTOTUNE, deterministic=True)
+    batches = batches.map(_without_autograph(make_batch), tf.data.AUTOTUNE, deterministic=True)
     return _prefetch(batches)
 
 
@@ -288,7 +288,7 @@ def eval_dataset(
         return tf.cast(store.read(indices), tf.float32), tf.gather(labels, indices)
 
     batches = shard.of_records(records, batch_size)
-    batches = batches.map(_plain(make_batch), tf.data.AUTOTUNE, deterministic=True)
+    batches = batches.map(_without_autograph(make_batch), tf.data.AUTOTUNE, deterministic=True)
     return batches.prefetch(tf.data.AUTOTUNE)
 
 

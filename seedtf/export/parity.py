@@ -31,7 +31,7 @@ INT8_WARNING = 0.98
 
 @dataclass(frozen=True)
 class Parity:
-    """How closely an exported file matches the evaluation; one row of parity.json.
+    """The comparison of an exported file with the evaluation; one row of parity.json.
 
     Attributes:
         format: ``saved_model``, ``litert``, ``litert_int8`` or ``onnx``.

@@ -16,7 +16,7 @@ from seedtf.runs.saved_model import is_version
 
 __all__ = ["Version", "new_version"]
 
-# A model server treats every folder whose name is an integer as a version; this name is none.
+# A model server treats every folder whose name is an integer as a version; this name is not one.
 _UNFINISHED = ".exporting."
 
 

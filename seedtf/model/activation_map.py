@@ -81,7 +81,7 @@ def mean_maps(models: Sequence[keras.Model], weights: Sequence[float] = ()) -> A
     Args:
         models: networks of ``build_network`` with the same classes; the function resizes the images for
             networks of another size.
-        weights: of the networks; they add up to 1. Empty for equal weights.
+        weights: the weight of each network; they add up to 1. Empty for equal weights.
 
     Example:
         >>> from seedtf.model.network import build_network

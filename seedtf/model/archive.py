@@ -53,7 +53,7 @@ def check_model_archive(path: str | os.PathLike[str]) -> None:
         names = archive.namelist()
         if sorted(names) != sorted(_MEMBERS):
             raise ValueError(f"its members are {', '.join(map(repr, names[:4])) or 'none'}")
-        _check_stored(archive, path)
+        _check_uncompressed(archive, path)
         config = json.loads(archive.read("config.json"))
         config.pop("compile_config", None)  # not used, because a loaded model is not compiled
         for entry in _serialized_objects(config):
@@ -65,9 +65,9 @@ def check_model_archive(path: str | os.PathLike[str]) -> None:
 
 
 def check_archived_weights(path: str | os.PathLike[str]) -> None:
-    """Checks only the weights in the ``.keras`` file of any Keras model; as ``check_model_archive``."""
+    """Checks only the weights in the ``.keras`` file of any Keras model; the errors are the same."""
     with zipfile.ZipFile(path) as archive:
-        _check_stored(archive, path)
+        _check_uncompressed(archive, path)
         with archive.open(_WEIGHTS) as weights:
             check_hdf5(weights, archive.getinfo(_WEIGHTS).file_size)
 
@@ -79,7 +79,7 @@ def check_hdf5(file: str | IO[bytes], size: int) -> None:
 
     Args:
         file: a path or an open file.
-        size: of the file in bytes.
+        size: size of the file in bytes.
     """
     with h5py.File(file, "r") as opened:
         declared_bytes = num_datasets = 0
@@ -94,7 +94,7 @@ def check_hdf5(file: str | IO[bytes], size: int) -> None:
             raise ValueError("it contains no weights")
 
 
-def _check_stored(archive: zipfile.ZipFile, path: str | os.PathLike[str]) -> None:
+def _check_uncompressed(archive: zipfile.ZipFile, path: str | os.PathLike[str]) -> None:
     # Keras does not compress, so the members of an archive that it wrote are not larger than the file.
     if sum(member.file_size for member in archive.infolist()) > os.path.getsize(path):
         raise ValueError("its members are larger than the file")

@@ -110,7 +110,7 @@ def fuse_batch_norm(
 
     Args:
         model: a functional model that was built but not called yet.
-        momentum: of the moving statistics of every layer, in [0, 1); None keeps the layers' values.
+        momentum: momentum of the moving statistics, in [0, 1); None keeps the value of each layer.
         synchronized: whether batch statistics are computed over all replicas of a distribution
             strategy.
     """

@@ -1,7 +1,7 @@
 """Gets the files of a pretrained network: from the cache of Hugging Face or Kaggle, or by download.
 
 ``huggingface_hub`` and ``kagglehub`` each have their own cache, progress bars and settings, such as
-``HF_HUB_OFFLINE=1`` and ``KAGGLEHUB_CACHE``. Files in a cache are used without a network access.
+``HF_HUB_OFFLINE=1`` and ``KAGGLEHUB_CACHE``. Files in a cache are used without network access.
 """
 
 from __future__ import annotations

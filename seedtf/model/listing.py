@@ -75,7 +75,7 @@ class ListedModel:
         name: the value of ``--model``.
         parameters: number of parameters, without a classifier.
         sizes: the image sizes that the network accepts.
-        licence: of the pretrained weights.
+        licence: licence of the pretrained weights.
         extra: the extra of seedtf that the network needs, such as ``hub``, or an empty string.
         cached: whether its pretrained weights are on this machine.
     """
@@ -144,14 +144,14 @@ def table_lines(models: Sequence[ListedModel]) -> list[str]:
 
 
 def _keras_files() -> list[str]:
-    """The simplified names of the weights files that Keras has downloaded, those without classifier."""
+    """The simplified names of the weights files without a classifier that Keras has downloaded."""
     home = os.environ.get("KERAS_HOME") or Path.home() / ".keras"
     names = [_simplified(path.name) for path in (Path(home) / "models").glob("*.h5")]
     return [name for name in names if "notop" in name]
 
 
 def _has_file(name: str, files: Sequence[str]) -> bool:
-    """Whether one of the files belongs to the network; a file of ResNet50V2 does not to ResNet50."""
+    """Whether one of the files belongs to the network; one of ResNet50V2 is not one of ResNet50."""
     start = _FILE_NAMES.get(name, _simplified(name))
     return any(re.match(rf"(weights)?{start}(?!v\d)", file) for file in files)
 

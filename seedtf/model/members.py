@@ -39,7 +39,7 @@ def weighted_mean(values: Sequence[tf.Tensor], weights: Sequence[float] = ()) ->
 
     Args:
         values: one tensor of each member.
-        weights: of each member; they add up to 1. Empty for equal weights.
+        weights: the weight of each member; they add up to 1. Empty for equal weights.
     """
     factors = weights or [1 / len(values)] * len(values)
     return tf.add_n([value * float(w) for value, w in zip(values, factors, strict=True)])

@@ -32,7 +32,7 @@ def write_ensemble(
     class_names: Sequence[str],
     images: int,
 ) -> None:
-    """Writes classes.txt, then ensemble.json. It contains the paths of the runs relative to the folder.
+    """Writes classes.txt, then ensemble.json with the weights, and the paths relative to the folder.
 
     Args:
         folder: an existing folder.

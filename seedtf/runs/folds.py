@@ -115,7 +115,7 @@ class FoldsPaths:
         return self.root / "logs" / f"fold-{number}.txt"
 
     def log(self, name: str) -> Path:
-        """The output of the process that trained a fold, or of another one."""
+        """The output of the process of a task, such as ``fold-0`` or ``divide``."""
         return self.root / "logs" / f"{name}.log"
 
     def done(self, name: str) -> Path:

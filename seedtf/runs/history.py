@@ -22,6 +22,7 @@ __all__ = [
 METRICS = ("lr", "loss", "accuracy", "val_loss", "val_accuracy")
 HISTORY_COLUMNS = ("epoch", *METRICS, "augment_strength")
 TIMING_COLUMNS = ("epoch", "seconds", "images_per_second", "data_wait", "validation", "between")
+"""The columns of timing.csv; ``data_wait``, ``validation`` and ``between`` are seconds."""
 
 
 def read_history(path: str | os.PathLike[str]) -> list[dict[str, float]]:

@@ -51,7 +51,7 @@ class RunSummary:
         val_loss: of the best epoch; NaN if unknown.
         accuracy: of the report, or of the best epoch if there is no report; NaN if unknown.
         interval: the 95 % interval of the accuracy in the report; None without a report.
-        seconds: measured duration of all epochs.
+        seconds: measured duration of all epochs in seconds.
         page: the page of the report, or the live page if there is no report, relative to the listed
             folder; empty if there is neither.
         flags: all flags of the run.

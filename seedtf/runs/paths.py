@@ -177,8 +177,8 @@ class RunPaths:
     ) -> ReportPaths:
         """The report on certain images with a certain checkpoint; by default ``report``.
 
-        Each kind of report has its own folder, because an export takes its temperature from
-        ``report``: it predicts as the best model without test-time augmentation does.
+        Other reports have folders of their own, because an export takes its temperature from
+        ``report``: an export predicts as the best model without test-time augmentation.
 
         Args:
             data_dir: folder of the images; empty for the validation images.

@@ -83,5 +83,5 @@ def newest_saved_model(path: Path) -> Path | None:
 
 
 def is_version(name: str) -> bool:
-    """Whether the name of a folder is a version to a model server, which means ASCII digits only."""
+    """Whether a model server treats a folder of this name as a version: it has only ASCII digits."""
     return name.isascii() and name.isdigit()

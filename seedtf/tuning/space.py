@@ -163,7 +163,7 @@ def choose_space(search: str, given: Collection[str], config: TrainConfig) -> li
 
 
 def first_values(space: Iterable[Dimension], config: TrainConfig) -> dict[str, Any]:
-    """Returns the values of the first trial: those in the ranges nearest to the defaults of train."""
+    """Returns the values of the first trial: the possible ones nearest to the defaults of train."""
     defaults = {
         **config.as_dict(),
         "batch_size": config.batch_size or DEFAULT_BATCH_SIZE,

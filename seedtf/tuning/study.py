@@ -17,7 +17,7 @@ from seedtf.tuning.trial import DONE, FAILED, PRUNED, History, TrialRow, lowest_
 
 __all__ = ["Study"]
 
-# PED-ANOVA splits the trials; with fewer completed ones it has nothing to compare.
+# PED-ANOVA compares the best trials with the others, so it needs several completed trials.
 _MIN_TRIALS_FOR_IMPORTANCE = 4
 
 
@@ -58,7 +58,7 @@ class Study:
         ranges = {dimension.name: str(dimension) for dimension in self._space}
         states = {trial.state.name for trial in self._study.get_trials(deepcopy=False)}
         if states & {"RUNNING", "COMPLETE", "PRUNED"}:
-            self._compare(json.loads(json.dumps(flags)), ranges)
+            self._check_equal(json.loads(json.dumps(flags)), ranges)
             return
         self._study.set_user_attr("flags", flags)
         self._study.set_user_attr("ranges", ranges)
@@ -166,7 +166,7 @@ class Study:
             },
         )
 
-    def _compare(self, flags: Mapping[str, Any], ranges: Mapping[str, str]) -> None:
+    def _check_equal(self, flags: Mapping[str, Any], ranges: Mapping[str, str]) -> None:
         study_name = repr(self._study.study_name)
         saved_flags = self._study.user_attrs.get("flags", {})
         saved_ranges = self._study.user_attrs.get("ranges", {})
