@@ -97,7 +97,7 @@ def parse_given(
 
 
 def part_of(config: Any, base: type[Config]) -> Config:
-    """Returns an instance of ``base`` with the values that ``config``, a subclass of it, has."""
+    """Returns the part of ``config`` that a base class of it declares, as an instance of this class."""
     names = [each.name for each in dataclasses.fields(base)]  # type: ignore[arg-type]
     return base(**{name: getattr(config, name) for name in names})
 

@@ -1,4 +1,4 @@
-"""``seedtf data_service``: runs a dispatcher or a worker of a tf.data service until a signal."""
+"""``seedtf data_service``: runs a dispatcher or worker of a tf.data service until SIGTERM or Ctrl-C."""
 
 from __future__ import annotations
 

@@ -37,8 +37,7 @@ class EmbedConfig(Flags):
     )
     model: str = option(
         "",
-        "Network whose features are written: as for seedtf train, or a run folder, for the features "
-        "that this run has learned.",
+        "Network that computes the features: as for seedtf train, or the folder of a run.",
     )
     image_size: int = option(
         0,
@@ -54,7 +53,7 @@ class EmbedConfig(Flags):
     file_column: str = option("", FILE_COLUMN_HELP)
     label_column: str = option("", LABEL_COLUMN_HELP)
     split_column: str = option("", SPLIT_COLUMN_HELP)
-    layout: str = option(AUTO, "What lies in DATA_DIR, as for seedtf train.", choices=LAYOUTS)
+    layout: str = option(AUTO, "Layout of DATA_DIR, as for seedtf train.", choices=LAYOUTS)
     cache_dir: str = option("", "Folder for cache files; default $XDG_CACHE_HOME/seedtf.")
     batch_size: int = option(32, "Images in a batch, 1 or more.", low=1)
     out: str = option(

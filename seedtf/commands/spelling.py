@@ -106,7 +106,7 @@ def _is_switch(config_class: type, name: str) -> bool:
 
 
 def wrong_type(config_class: type, name: str, text: str) -> str:
-    """The message for a value that has not the flag's type, with the correct spelling if known."""
+    """The message for a value that is not of the flag's type, with the correct spelling if known."""
     kind = flag_kind(config_class, name)
     if written := suggest_value(kind, text):
         return f"--{name}={text}: write --{name}={written}"

@@ -76,7 +76,7 @@ class TuneConfig(TrainConfig):
         ):
             raise UserError(
                 f"--strategy={self.strategy}: a trial runs on one machine; start the search on every "
-                "machine with the same --storage, without TF_CONFIG; in a srun of several tasks, pass "
+                "machine with the same --storage, without TF_CONFIG; in an srun of several tasks, pass "
                 "--strategy=none"
             )
         if not self.study.strip():

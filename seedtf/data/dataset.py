@@ -217,7 +217,7 @@ def _with_fixes(dataset: Dataset, table: FixTable, data_dir: str, identical: np.
     fixed = fixes.relabel(catalog)
     split = Split(*(side[~fixes.dropped[side]] for side in dataset.split.sides.values()))
     check_split(fixed, split, table.source)
-    # An image that is left out conflicts with none.
+    # An image that is left out does not conflict with another one.
     groups = np.where(fixes.dropped | fixes.dropped[identical], np.arange(len(fixed)), identical)
     return replace(
         dataset,
@@ -252,7 +252,7 @@ def write_data_report(
 ) -> None:
     """Writes ``data_report.csv``: path, fault and detail of every file that was left out.
 
-    The rows of ``changes``, what ``--fixes`` changed, follow.
+    Rows for the labels and images that ``--fixes`` changed (``changes``) follow.
 
     If ``unopened`` images were not opened before training, a last row with the path ``*`` gives their
     number.

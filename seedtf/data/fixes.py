@@ -51,7 +51,7 @@ class Fixes:
         labels: int32 ``[N]``, the labels after the changes.
         dropped: bool ``[N]``, the images to leave out.
         reviewed: bool ``[N]``, the images that have a row.
-        kept: number of images that were looked at and are to stay as they are.
+        kept: number of images that a row leaves unchanged.
         others: number of rows about images that are not in the catalog.
         changes: what was changed, as rows of ``data_report.csv``.
     """
@@ -116,8 +116,8 @@ class FixTable:
         """Finds the images of the rows.
 
         Args:
-            catalog: N images; rows about its faults, which nothing uses, are counted as others.
-            data_dir: the folder that paths may be relative to, if it is not that of the catalog.
+            catalog: N images; rows about files in its ``faults`` are counted as others.
+            data_dir: a folder that paths may be relative to, besides that of the catalog.
             others_allowed: whether rows about images that are not in the catalog are counted instead
                 of refused, because the catalog is only one side of a split.
 

@@ -33,7 +33,7 @@ class BatchIndices:
 
     Guarantees:
 
-    1. The batch at a step follows from ``(n, batch_size, seed, step)`` alone.
+    1. The batch at a step depends only on ``(n, batch_size, seed, step)``.
     2. An epoch holds each index at most once, and exactly once without ``drop_remainder``.
     3. A dataset that starts at step k yields what the dataset from step 0 yields from step k on.
     4. Two seeds give independent orders.
@@ -146,8 +146,8 @@ class BalancedIndices(BatchIndices):
     Guarantees:
 
     1. The batch at a step depends only on (labels, batch_size, seed, step).
-    2. After any number of epochs, the numbers of slots that two classes have had differ by at most one,
-       and so do those of two records of one class.
+    2. After any number of epochs, two classes have had the same number of slots, or one of them one
+       more; the same holds for two records of one class.
     3. A dataset that starts at step k yields what the dataset from step 0 yields from step k on.
 
     If ``batch_size`` does not divide n, the remaining slots of an epoch, chosen at random, are dropped.

@@ -316,7 +316,7 @@ def groups_with_two_labels(labels: np.ndarray, groups: np.ndarray) -> np.ndarray
 def _draw_groups(
     groups: np.ndarray, conflicting: np.ndarray, wanted: int, rng: np.random.Generator
 ) -> np.ndarray:
-    """Draws whole groups with at most ``wanted`` members in all; returns who is drawn, bool ``[n]``.
+    """Draws whole groups of at most ``wanted`` members; returns which are drawn, bool ``[n]``.
 
     Args:
         groups: int64 ``[n]``, the group of each member of a class.

@@ -174,7 +174,7 @@ class _Table:
         return gains
 
     def may_leave(self, group: int, needed: Sequence[int]) -> bool:
-        """Whether the side keeps images of all classes of the group without it, or need not."""
+        """Whether its side is not needed, or keeps images of all the group's classes if it leaves."""
         side = self.sides[group]
         classes, _ = self.content(group)
         return side not in needed or bool((self.per_side[side, classes] > 1).all())
