@@ -280,16 +280,16 @@ def _augment_one_by_one(
     count = tf.size(rows)
     results = tf.TensorArray(tf.float32, count, element_shape=[*out_size, 3])
 
-    def step(image: tf.Tensor, results: tf.TensorArray) -> tuple[tf.Tensor, tf.TensorArray]:
+    def step(i: tf.Tensor, results: tf.TensorArray) -> tuple[tf.Tensor, tf.TensorArray]:
         # The matrices are computed for one image at a time. For a whole batch some sines would be
         # computed with vector instructions, and their last bit would depend on the position in the
         # batch and on XLA's flags. For the same reason the parameters are drawn outside of XLA.
-        row, *fields = (tf.gather(value, image)[None] for value in (rows, *parameters))
+        row, *fields = (tf.gather(value, i)[None] for value in (rows, *parameters))
         augmented = augment_images(tf.gather(images, row), Parameters(*fields), out_size)
-        return image + 1, results.write(image, augmented[0])
+        return i + 1, results.write(i, augmented[0])
 
     _, results = tf.while_loop(
-        lambda image, _: image < count,
+        lambda i, _: i < count,
         step,
         (tf.constant(0), results if memory is None else results.unstack(memory)),
         maximum_iterations=count,

@@ -114,7 +114,7 @@ def beta_quantiles(a: float, count: int = 1 << _TABLE_BITS) -> npt.NDArray[np.fl
     A quantile that is chosen uniformly from them follows Beta(a, a), with an error of at most
     1/(2·count) in the distribution function, and without a rejection loop. The density is integrated by
     the trapezoid rule from 0 to 1/2; the upper half is the mirror image. For a < 1 the density has a
-    pole at x = 0, so it is integrated as a function of xᵃ, which has none.
+    pole at x = 0, so the integral is taken over z = xᵃ, where there is no pole.
 
     Args:
         a: above 0.

@@ -143,7 +143,7 @@ def scale_units(policy: Policy, units: tf.Tensor) -> Parameters:
     signed = 2.0 * units - 1.0
     window = 1.0 - policy.crop * units[0]
     aspect = tf.exp(0.5 * _log1p(policy.stretch) * signed[1])
-    # A stretched window that would be larger than the image takes the whole side.
+    # The sides of the window are at most those of the image.
     scale_x = tf.minimum(window * aspect, 1.0)
     scale_y = tf.minimum(window / aspect, 1.0)
     flip_x, flip_y = (

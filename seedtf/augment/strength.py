@@ -84,9 +84,9 @@ def next_strength(
     values. It counts only while train accuracy is not below validation accuracy.
 
     Args:
-        rows: the epochs so far, as in history.csv. The keys loss, accuracy, val_loss and
-            val_accuracy are read, and the last ``augment_strength``; where that is missing or not
-            above 0, it counts as 1.
+        rows: the epochs so far, as in history.csv, with the keys loss, accuracy, val_loss and
+            val_accuracy. The current strength is ``augment_strength`` of the last row, or 1 if this
+            is missing or not above 0.
         epochs: the planned length of the run.
         mixed: whether MixUp or CutMix is on. Train accuracy is then the fraction of images whose
             larger part was recognized, which stays below validation accuracy. The strength is therefore

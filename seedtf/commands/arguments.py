@@ -68,7 +68,9 @@ def parse_given(
     arguments = list(arguments)
     end = arguments.index("--") if "--" in arguments else len(arguments)
     check_spelling(config_class, arguments[:end])
-    bare = {f"--{each.name}": each.metadata["bare"] for each in dataclasses.fields(config_class)}
+    bare = {
+        f"--{option.name}": option.metadata["bare"] for option in dataclasses.fields(config_class)
+    }
     normalized = [_normalized(argument, bare) for argument in arguments[:end]] + arguments[end:]
     if any(argument in HELP_FLAGS for argument in normalized[:end]):
         report_text(help_text(config_class, command, positionals))
@@ -77,7 +79,7 @@ def parse_given(
     try:
         rest = values([command, *normalized])[1:]
     except flags.UnrecognizedFlagError as error:
-        shown = set(values) - {each.metadata["old_name"] for each in options}
+        shown = set(values) - {option.metadata["old_name"] for option in options}
         other = known_name(error.flagname, shown)
         hint = suggest(other or error.flagname, sorted(shown))
         raise UserError(f"unknown flag --{error.flagname}{hint}; see --help") from None
@@ -87,18 +89,20 @@ def parse_given(
         raise UserError("--flagfile: not a text file; pass a run's flags.txt") from None
     except flags.Error as error:
         raise UserError(" ".join(str(error).split())) from None
-    for old, name in ((each.metadata["old_name"], each.name) for each in options):
+    for old, name in ((option.metadata["old_name"], option.name) for option in options):
         if old and values[old].present:
             report_error(
                 f"seedtf {command}: --{old} is now --{name}; the next release removes --{old}"
             )
-    given = {each.name: values[each.name].value for each in options if values[each.name].present}
+    given = {
+        option.name: values[option.name].value for option in options if values[option.name].present
+    }
     return {**_take_positionals(config_class, positionals, rest), **given}
 
 
 def part_of(config: Any, base: type[Config]) -> Config:
     """Returns the part of ``config`` that a base class of it declares, as an instance of this class."""
-    names = [each.name for each in dataclasses.fields(base)]  # type: ignore[arg-type]
+    names = [option.name for option in dataclasses.fields(base)]  # type: ignore[arg-type]
     return base(**{name: getattr(config, name) for name in names})
 
 
@@ -151,7 +155,7 @@ def _text(default: Any) -> str | None:
 
 def _flag_fields(config_class: type, positionals: Sequence[str]) -> list[dataclasses.Field]:
     taken = {name.removesuffix("...") for name in positionals}
-    return [each for each in dataclasses.fields(config_class) if each.name not in taken]
+    return [option for option in dataclasses.fields(config_class) if option.name not in taken]
 
 
 def _take_positionals(
@@ -165,7 +169,9 @@ def _take_positionals(
     required = required_positionals(config_class, positionals)
     if len(given) < len(required):
         missing = required[len(given)].removesuffix("...")
-        texts = {each.name: each.metadata["help"] for each in dataclasses.fields(config_class)}
+        texts = {
+            option.name: option.metadata["help"] for option in dataclasses.fields(config_class)
+        }
         raise UserError(f"{missing.upper()} is missing: {texts[missing]} See --help")
     if len(given) > len(positionals) and not many:
         raise UserError(f"{given[len(positionals)]!r}: flags are written --name=value; see --help")

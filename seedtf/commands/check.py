@@ -97,7 +97,7 @@ def run(arguments: list[str]) -> int:
 def _train_command(config: CheckConfig) -> str:
     """The command that trains on the checked images."""
     names = ("data_dir", "labels_csv", *LAYOUT)
-    defaults = {each.name: each.default for each in dataclasses.fields(CheckConfig)}
+    defaults = {flag.name: flag.default for flag in dataclasses.fields(CheckConfig)}
     given = [(name, getattr(config, name)) for name in names]
     flags = [f"--{name}={value}" for name, value in given if value != defaults[name]]
     return shlex.join(["seedtf", "train", *flags])

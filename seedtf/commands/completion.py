@@ -71,13 +71,13 @@ def _flags(module_name: str) -> list[_Flag]:
     hidden = getattr(config_class, "REFUSED", {})
     return [
         _Flag(
-            each.name,
-            each.metadata["help"].partition(". ")[0].rstrip("."),
-            tuple(map(str, each.metadata["choices"])),
-            flag_kind(config_class, each.name) is not bool,
+            option.name,
+            option.metadata["help"].partition(". ")[0].rstrip("."),
+            tuple(map(str, option.metadata["choices"])),
+            flag_kind(config_class, option.name) is not bool,
         )
-        for each in dataclasses.fields(config_class)
-        if each.name not in hidden
+        for option in dataclasses.fields(config_class)
+        if option.name not in hidden
     ]
 
 

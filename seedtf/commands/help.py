@@ -35,13 +35,15 @@ def help_text(config_class: type, command: str, positionals: Sequence[str] = ())
     )
     lines = [f"usage: seedtf {command}{places} --flag=value …"]
     lines += [""] if positionals or own else []
-    texts = {each.name: each.metadata["help"] for each in dataclasses.fields(config_class)}
+    texts = {option.name: option.metadata["help"] for option in dataclasses.fields(config_class)}
     for name in (name.removesuffix("...") for name in positionals):
         lines += [f"  {name.upper()}", *_wrapped(texts[name], width)]
     lines += _flag_lines(config_class, own, width)
     if own and inherited:
         lines += ["", "and the flags of seedtf train:"]
-    for heading, group in groupby(inherited, lambda each: _group_of(config_class, each).HEADING):
+    for heading, group in groupby(
+        inherited, lambda option: _group_of(config_class, option).HEADING
+    ):
         lines += ["", heading, *_flag_lines(config_class, group, width)]
     if hasattr(config_class, "HELP_GROUPS"):
         text = "The other flags of seedtf train are accepted too, so that a run's flags.txt works."
@@ -54,14 +56,14 @@ def help_text(config_class: type, command: str, positionals: Sequence[str] = ())
 
 def required_positionals(config_class: type, positionals: Sequence[str]) -> list[str]:
     """The positional arguments that must be given: those whose fields have an empty default."""
-    defaults = {each.name: each.default for each in dataclasses.fields(config_class)}
+    defaults = {option.name: option.default for option in dataclasses.fields(config_class)}
     return [name for name in positionals if not defaults[name.removesuffix("...")]]
 
 
 def visible_alias(config_class: type, option: dataclasses.Field) -> str:
     """The second name of a flag; empty if it has none, or if the command has a flag of that name."""
     alias = option.metadata["alias"]
-    names = {each.name for each in dataclasses.fields(config_class)}
+    names = {option.name for option in dataclasses.fields(config_class)}
     return "" if alias in names else alias
 
 
@@ -89,22 +91,22 @@ def _shown_flags(
     hidden = {*getattr(config_class, "REFUSED", {}), *(p.removesuffix("...") for p in positionals)}
     groups = getattr(config_class, "HELP_GROUPS", None)
     own, inherited = [], []
-    for each in dataclasses.fields(config_class):
-        group = _group_of(config_class, each)
-        if each.name in hidden:
+    for option in dataclasses.fields(config_class):
+        group = _group_of(config_class, option)
+        if option.name in hidden:
             continue
         if group is config_class:
-            own.append(each)
+            own.append(option)
         elif groups is None or group in groups:
-            inherited.append(each)
+            inherited.append(option)
     order = list(inspect.get_annotations(config_class))
-    return sorted(own, key=lambda each: order.index(each.name)), inherited
+    return sorted(own, key=lambda option: order.index(option.name)), inherited
 
 
 def _group_of(config_class: type, option: dataclasses.Field) -> Any:
     """The class that declares the field: the command itself or a group of ``TrainConfig``."""
     return next(
-        each for each in config_class.__mro__ if option.name in inspect.get_annotations(each)
+        base for base in config_class.__mro__ if option.name in inspect.get_annotations(base)
     )
 
 

@@ -33,7 +33,7 @@ def run(arguments: list[str]) -> int:
         hint = "" if has_hub else "; pip install 'seedtf[hub]' brings a hundred more"
         raise UserError(f"{config.word}: no network has this in its name{hint}")
     if config.json:
-        report_text(json.dumps([{**asdict(each), "sizes": str(each.sizes)} for each in models]))
+        report_text(json.dumps([{**asdict(model), "sizes": str(model.sizes)} for model in models]))
         return 0
     for line in table_lines(models):
         report_text(line)

@@ -40,7 +40,7 @@ def run(arguments: list[str]) -> int:
     runs = list_runs(config.folder, config.sort)
     flags = differing_flags(runs)
     if config.json:
-        report_text(json.dumps([each.as_json(flags) for each in runs]))
+        report_text(json.dumps([summary.as_json(flags) for summary in runs]))
         return 0
     from seedtf.evaluation.runs_page import table_lines, write_runs_page
 

@@ -62,8 +62,8 @@ def check_spelling(config_class: type, arguments: Sequence[str]) -> None:
         config_class: a dataclass of ``option``s.
         arguments: the command line after the command, up to a ``--``.
     """
-    fields = {each.name: each for each in dataclasses.fields(config_class)}
-    names = [*fields, *(each.metadata["alias"] for each in fields.values())]
+    fields = {option.name: option for option in dataclasses.fields(config_class)}
+    names = [*fields, *(option.metadata["alias"] for option in fields.values())]
     _check_assignments(arguments, names)
     for argument, following in zip(arguments, [*arguments[1:], ""], strict=False):
         name, equals, value = argument.lstrip("-").partition("=")

@@ -34,7 +34,7 @@ def ops_without_gpu_kernel(function: Any) -> list[str]:
     ``test_every_operation_of_a_step_without_xla_has_a_gpu_kernel``.
     """
     graph = function.graph.as_graph_def()
-    library = {each.signature.name: each for each in graph.library.function}
+    library = {definition.signature.name: definition for definition in graph.library.function}
     found, pending, seen = set(), [graph.node], set()
     while pending:
         for node in pending.pop():
@@ -60,12 +60,14 @@ def _is_searched(library: Any, name: str) -> bool:
 def _called_functions(node: Any) -> Iterator[str]:
     yield node.op  # a function, or an operation
     for value in node.attr.values():
-        yield from (each.name for each in (value.func, *value.list.func) if each.name)
+        yield from (function.name for function in (value.func, *value.list.func) if function.name)
 
 
 def _has_gpu_kernel(node: Any) -> bool:
     kernels = _gpu_kernels(node.op)
-    return any(all(_allows(each, node) for each in kernel.constraint) for kernel in kernels)
+    return any(
+        all(_allows(constraint, node) for constraint in kernel.constraint) for kernel in kernels
+    )
 
 
 def _allows(constraint: Any, node: Any) -> bool:

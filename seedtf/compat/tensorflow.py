@@ -75,7 +75,7 @@ def silence_first_xla_log() -> None:
     TensorFlow 2.15 logs its first XLA compilation at every log level. In other versions, or when the
     user has enabled TensorFlow's log, this function does nothing.
 
-    Tried with TensorFlow 2.15.1, and may go with it.
+    Tried with TensorFlow 2.15.1, the only version that needs it.
     """
     if not KERAS_2 or os.environ.get("TF_CPP_MIN_LOG_LEVEL") != "3":
         return

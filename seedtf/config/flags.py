@@ -125,13 +125,13 @@ class Flags:
 def field_types(config_class: type) -> dict[str, Any]:
     """The evaluated types of a dataclass's fields by name, in the order of the fields."""
     types = typing.get_type_hints(config_class)
-    return {each.name: types[each.name] for each in dataclasses.fields(config_class)}
+    return {flag.name: types[flag.name] for flag in dataclasses.fields(config_class)}
 
 
 def flag_kind(config_class: type, name: str) -> type:
     """The type of a flag on the command line: ``str`` for a field that takes a number or ``auto``."""
     kind = field_types(config_class).get(name, str)
-    types = [each for each in typing.get_args(kind) or (kind,) if each is not type(None)]
+    types = [part for part in typing.get_args(kind) or (kind,) if part is not type(None)]
     return types[0] if len(types) == 1 else str
 
 
@@ -178,7 +178,7 @@ def number_or_auto(config_class: type, name: str, value: Any) -> Any:
     except ValueError:
         if written := suggest_value(float, str(value)):
             raise UserError(f"--{name}={value}: write --{name}={written}") from None
-        limits = {each.name: each.metadata for each in dataclasses.fields(config_class)}[name]
+        limits = {flag.name: flag.metadata for flag in dataclasses.fields(config_class)}[name]
         raise UserError(
             f"--{name}={value}: pass a number from {limits['low']:g} to {limits['high']:g}, or auto"
         ) from None
@@ -186,20 +186,20 @@ def number_or_auto(config_class: type, name: str, value: Any) -> Any:
 
 def check_ranges(config: Any) -> None:
     """Raises UserError for the first field that is out of its range or not one of its choices."""
-    for each in dataclasses.fields(config):
-        value = getattr(config, each.name)
-        choices, low, high = (each.metadata[key] for key in ("choices", "low", "high"))
+    for flag in dataclasses.fields(config):
+        value = getattr(config, flag.name)
+        choices, low, high = (flag.metadata[key] for key in ("choices", "low", "high"))
         if choices and value not in choices:
             if isinstance(value, str) and value.lower() in choices:
-                raise UserError(f"--{each.name}={value}: write --{each.name}={value.lower()}")
+                raise UserError(f"--{flag.name}={value}: write --{flag.name}={value.lower()}")
             allowed = ", ".join(str(choice) for choice in choices)
-            raise UserError(f"--{each.name}={value}: choose one of {allowed}")
+            raise UserError(f"--{flag.name}={value}: choose one of {allowed}")
         if isinstance(value, bool) or not isinstance(value, (int, float)):
             continue
         # Every comparison with NaN is false, so this refuses NaN too.
         if not low <= value <= high or math.isinf(value):
             allowed = f"{low:g} to {high:g}" if math.isfinite(high) else f"{low:g} or more"
-            raise UserError(f"--{each.name}={value}: out of range; pass {allowed}")
+            raise UserError(f"--{flag.name}={value}: out of range; pass {allowed}")
 
 
 def expand_home(name: str, value: str) -> str:

@@ -80,7 +80,7 @@ def find_text(path: str | os.PathLike[str], flag: str) -> TableText:
             return TableText(encoding, _find_separator(head))
         lines = io.StringIO(head, newline="")  # splitlines() also splits at U+2028
         objects = [_json_object(line) for line in lines if line.strip()]
-        keys = dict.fromkeys(key for each in objects for key in each)
+        keys = dict.fromkeys(key for record in objects for key in record)
         return TableText(encoding, JSON_LINES, tuple(keys))
 
 

@@ -119,9 +119,9 @@ def export_run(
         temperature = 1.0 if fitted is None else fitted
         trained = run.load_members(use_snapshots=False)
         if heatmap:
-            for each in trained:
-                check_has_maps(each, "--heatmap")
-        models = [rebuild_in_float32(each) for each in trained]
+            for model in trained:
+                check_has_maps(model, "--heatmap")
+        models = [rebuild_in_float32(model) for model in trained]
         expected = _probabilities(run, models, store, records, temperature)
         reference = _Reference(store, records, expected)
         classes_file = str(run.paths.classes)
@@ -146,7 +146,7 @@ def export_run(
         licences = {read_weights_licence(paths.root) for paths in run.members or (run.paths,)}
         if licence := ", ".join(sorted(licences - {""})):
             facts[WEIGHTS_LICENCE] = licence
-        if any(each is not before for each, before in zip(models, trained, strict=True)):
+        if any(model is not original for model, original in zip(models, trained, strict=True)):
             as_trained = _probabilities(run, trained, store, records, temperature)
             facts["as_trained"] = compare_probabilities(as_trained, expected)
         text = json.dumps(facts, indent=1, ensure_ascii=False) + "\n"

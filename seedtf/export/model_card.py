@@ -126,8 +126,8 @@ def _limits(report: Mapping[str, Any]) -> str:
         lines.append("The most frequent mistakes on the validation images:")
         lines.append(
             "\n".join(
-                f"* {_text(each['true'])}, taken for {_text(each['predicted'])}: {each['count']}"
-                for each in confused
+                f"* {_text(pair['true'])}, taken for {_text(pair['predicted'])}: {pair['count']}"
+                for pair in confused
             )
         )
     return "\n\n".join(lines)
@@ -137,12 +137,12 @@ def _training(
     settings: Mapping[str, Any], environment: Mapping[str, Any], preset: Preset | None
 ) -> str:
     pretrained = f"those of {_text(preset.name)}" if preset else "trained on ImageNet"
-    first = {"none": "random", "imagenet": pretrained}.get(settings.get("weights", ""), "a file")
+    origin = {"none": "random", "imagenet": pretrained}.get(settings.get("weights", ""), "a file")
     licence = environment.get(WEIGHTS_LICENCE)
     stated = f" (licence: {_text(licence)})" if licence else ""
     return (
         f"{settings['epochs']} epochs with `--recipe={settings.get('recipe')}`, initial weights: "
-        f"{first}{stated}. `config.json` has every flag. seedtf {environment.get('seedtf')}, "
+        f"{origin}{stated}. `config.json` has every flag. seedtf {environment.get('seedtf')}, "
         f"TensorFlow {environment.get('tensorflow')}, {environment.get('device')}."
     )
 

@@ -27,8 +27,8 @@ _CARD, _MODEL = "README.md", "saved_model"
 def publish_run(run_dir: str | os.PathLike[str], out: str) -> str:
     """Writes a folder, or uploads it to Hugging Face; returns its path or address.
 
-    It contains the newest SavedModel of the run with its other formats, ``config.json``, the class
-    names, and a model card as ``README.md``.
+    The folder contains the newest SavedModel of the run with its other formats, ``config.json``, the
+    class names, and a model card as ``README.md``.
 
     Args:
         run_dir: a run that was evaluated and exported.

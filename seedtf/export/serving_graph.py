@@ -77,7 +77,7 @@ def decode_batch(image_bytes: tf.Tensor, size: int) -> tuple[tf.Tensor, tf.Tenso
     return tf.ensure_shape(all_images[:-1], [None, size, size, 3]), statuses[:-1]
 
 
-def _run_each(models: Sequence[keras.Model], pixels: tf.Tensor) -> list[Any]:
+def _run_models(models: Sequence[keras.Model], pixels: tf.Tensor) -> list[Any]:
     """The outputs of each network for float32 ``[B, S, S, 3]``, resized if the network needs it."""
     return [model(resize_for(model, pixels), training=False) for model in models]
 
@@ -117,14 +117,18 @@ class ServingModule(tf.Module):
         self._mean_weights = tuple(weights)
         # Track the variables alone, because a SavedModel that tracks Keras objects needs Keras to load.
         self.weights = [
-            v if isinstance(v, tf.Variable) else v.value for each in models for v in each.variables
+            v if isinstance(v, tf.Variable) else v.value
+            for network in models
+            for v in network.variables
         ]
         self.classes_file = tf.saved_model.Asset(classes_file)
-        logits = [keras.Model(each.input, each.get_layer(HEAD).output) for each in models]
-        self._logits = lambda pixels: _run_each(logits, pixels)
-        with_features = [features_and_logits(each) for each in models] if heatmap else []
+        logits = [keras.Model(network.input, network.get_layer(HEAD).output) for network in models]
+        self._logits = lambda pixels: _run_models(logits, pixels)
+        with_features = [features_and_logits(network) for network in models] if heatmap else []
         self._to_maps = [to_map for _, to_map in with_features]
-        self._features = lambda pixels: _run_each([each for each, _ in with_features], pixels)
+        self._features = lambda pixels: _run_models(
+            [network for network, _ in with_features], pixels
+        )
 
     def probabilities(self, pixels: tf.Tensor) -> tf.Tensor:
         """Maps float32 ``[B, S, S, 3]`` in 0–255 to float32 ``[B, K]``."""
@@ -132,10 +136,10 @@ class ServingModule(tf.Module):
 
     def _mean(self, logits: Sequence[tf.Tensor]) -> tf.Tensor:
         """The mean probabilities for the logits of all networks, with the temperature applied."""
-        whole = [tf.cast(each, tf.float32) for each in logits]
-        if len(whole) == 1:
-            return tf.nn.softmax(whole[0] / self._temperature)
-        mean = weighted_mean([tf.nn.softmax(each) for each in whole], self._mean_weights)
+        logits = [tf.cast(values, tf.float32) for values in logits]
+        if len(logits) == 1:
+            return tf.nn.softmax(logits[0] / self._temperature)
+        mean = weighted_mean([tf.nn.softmax(values) for values in logits], self._mean_weights)
         if self._temperature == 1:
             return mean
         return tf.nn.softmax(tf.math.log(tf.maximum(mean, _TINY)) / self._temperature)
@@ -149,7 +153,7 @@ class ServingModule(tf.Module):
         probabilities = self._mean(logits)
         best = tf.argmax(probabilities, axis=1)
         pairs = zip(self._to_maps, features, strict=True)
-        heat = average_maps([to_map(each, best) for to_map, each in pairs], self._mean_weights)
+        heat = average_maps([to_map(values, best) for to_map, values in pairs], self._mean_weights)
         if valid is not None:
             heat = tf.where(valid[:, tf.newaxis, tf.newaxis], heat, 0.0)
         return {**self._outputs(probabilities, valid), "heatmap": heat}

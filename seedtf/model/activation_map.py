@@ -25,7 +25,7 @@ __all__ = [
     "mean_maps",
 ]
 
-_POOL = "pool"  # the name that build_network gives to the layer
+_POOL = "pool"  # the pooling layer in a network of build_network
 
 ActivationMaps = Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
 """Images ``[B, S, S, 3]`` in 0–255 and a class for each, int ``[B]``, to maps float32 ``[B, h, w]``."""

@@ -63,7 +63,7 @@ PARAMETERS: dict[str, int] = {
 """Number of parameters of each network of keras.applications, without the classifier."""
 
 _HEADER = ("model", "parameters", "image sizes", "licence", "extra", "cached")
-# Networks whose name differs from that of their weights file, both as ``_simplified`` returns them.
+# The weights files of MobileNet are named mobilenet_1_0_….
 _FILE_NAMES = {"MobileNet": "mobilenet10"}
 
 

@@ -59,12 +59,12 @@ def _find_branch(inputs: list[Any]) -> Any:
     if len(inputs) != 2:
         return None
     first, second = (_with_ancestors([node]) for node in inputs)
-    # Pairs of the nodes that only one input depends on, and the other input. The set is empty if the
-    # other input depends on this one: then this input is the shortcut, and the other one the branch.
+    # For each input: the nodes that only this input depends on, and the other input. The input with
+    # fewer of them is the shortcut; for an identity shortcut there are none.
     exclusive = [(first - second, inputs[1]), (second - first, inputs[0])]
-    (shortcut, branch), (other, _) = sorted(exclusive, key=lambda pair: len(pair[0]))
-    is_linear = all(isinstance(node_layer(node), _LINEAR) for node in shortcut)
-    return branch if is_linear and len(shortcut) < len(other) else None
+    (shortcut_nodes, branch), (branch_nodes, _) = sorted(exclusive, key=lambda pair: len(pair[0]))
+    is_linear = all(isinstance(node_layer(node), _LINEAR) for node in shortcut_nodes)
+    return branch if is_linear and len(shortcut_nodes) < len(branch_nodes) else None
 
 
 def _last_norm(node: Any, num_consumers: Counter) -> Any:

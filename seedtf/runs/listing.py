@@ -97,8 +97,8 @@ def list_runs(folder: str | os.PathLike[str], sort: str = "name") -> list[RunSum
 
     Args:
         folder: such as ``runs``.
-        sort: one of ``SORT_KEYS``. Names are in reverse order, so that of runs named by their date the
-            newest comes first. Accuracy and epochs are sorted from high to low, loss and seconds from
+        sort: one of ``SORT_KEYS``. Names are in reverse order: if they begin with a date, the newest
+            run comes first. Accuracy and epochs are sorted from high to low, loss and seconds from
             low to high; unknown numbers come last.
 
     Raises:

@@ -46,7 +46,7 @@ def write_records(
     catalog = dataset.store.catalog
     settings = {**config.as_dict(), "resolved": resolved}
     paths = RunPaths(run_dir)
-    # A folder with a config.json counts as a run, so preset.json comes before it and the rest after it.
+    # A folder with a config.json counts as a run, and opening a run needs preset.json, if it has one.
     if preset is not None:
         write_text(paths.preset, json.dumps(preset.as_dict(), indent=2) + "\n")
     write_text(paths.config, json.dumps(settings, indent=2) + "\n")

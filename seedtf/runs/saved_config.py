@@ -87,7 +87,7 @@ def resumed_config(resume: str, given: Mapping[str, Any]) -> TrainConfig:
 def continued_config(continue_from: str, given: Mapping[str, Any]) -> TrainConfig:
     """The flags of a new run that starts from the best weights of an earlier run and uses its split.
 
-    The flags name these weights and this split, so the flags.txt of the new run repeats it. The
+    The flags.txt of the new run names these weights and this split, so it is complete. The
     optimizer's state is not used, because it belongs to the end of the earlier schedule.
 
     Args:

@@ -54,10 +54,10 @@ def write_records(
     columns = ("trial", "outcome", "val_loss", "val_accuracy", "epochs", "seconds", *names)
     lines = [csv_line(*columns)]
     for row in sorted(rows, key=lambda row: row.number):
-        figures = (row.number, row.outcome, row.val_loss, row.val_accuracy, row.epochs)
+        result = (row.number, row.outcome, row.val_loss, row.val_accuracy, row.epochs)
         seconds = round(row.seconds, 1)
         values = (row.values.get(name, "") for name in names)
-        lines.append(csv_line(*map(str, (*figures, seconds, *values))))
+        lines.append(csv_line(*map(str, (*result, seconds, *values))))
     write_lines(tune_dir / "trials.csv", lines)
     best = best_row(rows)
     if best is not None:
@@ -103,7 +103,7 @@ class Console:
     def trial(self, row: TrialRow, rows: Sequence[TrialRow]) -> None:
         """Prints the line of a trial that has just ended; ``rows`` are all trials that have ended."""
         best = best_row(rows)
-        figures = [
+        result = [
             f"val_loss {row.val_loss:.4f}" if math.isfinite(row.val_loss) else "val_loss   -   ",
             f"val_acc {row.val_accuracy:.4f}"
             if math.isfinite(row.val_accuracy)
@@ -112,7 +112,7 @@ class Console:
             f"best {best.val_loss:.4f} in trial {best.number}" if best else "no best yet",
             f"left {format_duration(self._seconds_left(rows))}",
         ]
-        self.print_line(f"trial {row.number}", "  ".join([*figures, as_flags(row.values)]))
+        self.print_line(f"trial {row.number}", "  ".join([*result, as_flags(row.values)]))
 
     def clear(self) -> None:
         """Removes the text of ``progress``."""

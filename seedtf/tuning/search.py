@@ -176,7 +176,7 @@ class _Searcher:
     def _train(self, trial: Any, values: dict[str, Any]) -> tuple[str, History, str]:
         """Trains one trial; returns its outcome, its history and the reason for a failure."""
         run_dir, log = self._run_dir(trial.number), self._trial_path(trial.number, ".log")
-        # An earlier process may have been interrupted when it had decided to prune this trial.
+        # An earlier process may have been interrupted after the decision to prune this trial.
         if self._study.should_prune(trial):
             return PRUNED, finished_epochs(run_dir), ""
         num_reported = -1

@@ -17,7 +17,7 @@ from seedtf.errors import UserError
 
 __all__ = ["BY_DEFAULT", "SEARCHABLE", "Dimension", "choose_space", "first_values"]
 
-# The learning rate is searched from its default divided by this factor to its default times it.
+# The learning rate is searched from its default / _LR_FACTOR to its default * _LR_FACTOR.
 _LR_FACTOR = 10.0
 
 

@@ -127,7 +127,7 @@ def _cause(error: BaseException, url: str) -> str:
         if isinstance(cause, ModuleNotFoundError):
             return f"Python's driver {cause.name} for it is not installed; pip install it"
         cause = cause.__cause__ or cause.__context__
-    # Optuna's own message is the same for every error (a value may be too long), so it is not used.
+    # Optuna's own message is not used: it suggests for every error that a value is too long.
     while error.__cause__ is not None:
         error = error.__cause__
     text = str(error).replace(url, mask_password(url)).strip()
