@@ -32,21 +32,21 @@ def run(arguments: list[str]) -> int:
     import_tensorflow()
     from seedtf.evaluation.ensemble import make_weighted_ensemble
 
-    made = make_weighted_ensemble(
+    ensemble = make_weighted_ensemble(
         config.runs, config.out, fit=not config.equal, batch_size=config.batch_size
     )
-    for number, (member, weight) in enumerate(zip(made.members, made.weights, strict=True)):
-        accuracy = f", accuracy {made.accuracies[number]:.4f}" if made.images else ""
+    for number, (member, weight) in enumerate(zip(ensemble.members, ensemble.weights, strict=True)):
+        accuracy = f", accuracy {ensemble.accuracies[number]:.4f}" if ensemble.images else ""
         report("member", f"weight {weight:.3f}{accuracy}: {member}")
-    if made.images:
+    if ensemble.images:
         report(
             "fitted",
-            f"on {made.images:,} images that no member has trained on; the mean has an accuracy of "
-            f"{made.accuracies[-1]:.4f} on them",
+            f"on {ensemble.images:,} images that no member has trained on; the mean has an accuracy of "
+            f"{ensemble.accuracies[-1]:.4f} on them",
         )
     else:
         reason = "as requested" if config.equal else "too few images are unseen for all members"
         report("weights", f"equal, {reason}")
     report("ensemble", config.out)
-    report_result(json.dumps({"out": config.out, **asdict(made)}))
+    report_result(json.dumps({"out": config.out, **asdict(ensemble)}))
     return 0

@@ -72,7 +72,7 @@ class EvaluateConfig(Flags):
 
 
 def run(arguments: list[str]) -> int:
-    """Writes the report, prints its figures and returns the exit code."""
+    """Writes the report, prints its metrics and returns the exit code."""
     config = parse_config(EvaluateConfig, "evaluate", arguments, positionals=("run",))
     import_tensorflow()
     from seedtf.evaluation.evaluate_run import evaluate_run
@@ -102,27 +102,27 @@ def run(arguments: list[str]) -> int:
 def _lines(evaluation: Evaluation) -> list[tuple[str, str]]:
     from seedtf.evaluation.report import OUT_OF_FOLD, TEST, VALIDATION
 
-    figures, context = evaluation.report, evaluation.context
-    low, high = figures.accuracy_interval
-    own = {
+    metrics, context = evaluation.report, evaluation.context
+    low, high = metrics.accuracy_interval
+    descriptions = {
         VALIDATION: "validation images",
         TEST: "test images",
         OUT_OF_FOLD: "images, each by the run that did not train on it",
     }
-    images = own.get(context.data, f"images of {context.data}")
+    images = descriptions.get(context.data, f"images of {context.data}")
     members = f", by the mean of {evaluation.snapshots} snapshots" if evaluation.snapshots else ""
     skipped = f", {len(context.skipped)} could not be read" if context.skipped else ""
     lines = [
-        ("evaluated", f"{len(figures.losses)} {images}{members}{skipped}"),
-        ("accuracy", f"{figures.accuracy:.4f} (95 % interval {low:.4f} to {high:.4f})"),
-        ("macro-F1", f"{figures.macro_f1:.4f}, loss {figures.loss:.4f}"),
+        ("evaluated", f"{len(metrics.losses)} {images}{members}{skipped}"),
+        ("accuracy", f"{metrics.accuracy:.4f} (95 % interval {low:.4f} to {high:.4f})"),
+        ("macro-F1", f"{metrics.macro_f1:.4f}, loss {metrics.loss:.4f}"),
     ]
-    if figures.reliability_scaled is None:
-        without = "no temperature known; run seedtf evaluate without --data_dir first"
-        lines.append(("ECE", f"{figures.reliability.ece:.4f}, {without}"))
+    if metrics.reliability_scaled is None:
+        hint = "no temperature known; run seedtf evaluate without --data_dir first"
+        lines.append(("ECE", f"{metrics.reliability.ece:.4f}, {hint}"))
     else:
-        scaled = f"{figures.reliability_scaled.ece:.4f} with temperature {figures.temperature:.4f}"
-        lines.append(("ECE", f"{figures.reliability.ece:.4f}, {scaled}"))
+        scaled = f"{metrics.reliability_scaled.ece:.4f} with temperature {metrics.temperature:.4f}"
+        lines.append(("ECE", f"{metrics.reliability.ece:.4f}, {scaled}"))
     lines += [("reject", _reject_text(evaluation)), ("report", str(evaluation.page))]
     if evaluation.test is not None:
         test = evaluation.test.report
@@ -137,10 +137,10 @@ def _lines(evaluation: Evaluation) -> list[tuple[str, str]]:
 
 
 def _reject_text(evaluation: Evaluation) -> str:
-    figures, rule = evaluation.report, evaluation.report.reject
+    metrics, rule = evaluation.report, evaluation.report.reject
     if rule is None:
-        return f"no threshold makes {figures.precision_target:.0%} of the kept predictions correct"
-    kept = rule.kept / len(figures.losses)
+        return f"no threshold makes {metrics.precision_target:.0%} of the kept predictions correct"
+    kept = rule.kept / len(metrics.losses)
     return (
         f"confidence below {rule.threshold:.4f}: keeps {kept:.1%} of the images, "
         f"{rule.kept_correct / rule.kept:.1%} of these correct"
@@ -148,18 +148,18 @@ def _reject_text(evaluation: Evaluation) -> str:
 
 
 def _result(evaluation: Evaluation) -> dict[str, object]:
-    figures, test = evaluation.report, evaluation.test
+    metrics, test = evaluation.report, evaluation.test
     tested = {} if test is None else {"test": _result(test)}
     return {
         **tested,
         "report": str(evaluation.page),
-        "images": len(figures.losses),
+        "images": len(metrics.losses),
         "snapshots": evaluation.snapshots,
         "skipped": len(evaluation.context.skipped),
-        "accuracy": figures.accuracy,
-        "accuracy_interval_95": figures.accuracy_interval,
-        "macro_f1": figures.macro_f1,
-        "loss": figures.loss,
-        "ece": figures.reliability.ece,
-        "temperature": figures.temperature,
+        "accuracy": metrics.accuracy,
+        "accuracy_interval_95": metrics.accuracy_interval,
+        "macro_f1": metrics.macro_f1,
+        "loss": metrics.loss,
+        "ece": metrics.reliability.ece,
+        "temperature": metrics.temperature,
     }

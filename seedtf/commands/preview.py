@@ -26,7 +26,7 @@ class PreviewConfig(TrainConfig):
 
     HELP_GROUPS: ClassVar[tuple[type[Flags], ...]] = (DataFlags, AugmentFlags)
 
-    out: str = option(AUGMENTED, "Image to write or replace; the suffix .png is expected.")
+    out: str = option(AUGMENTED, "PNG image to write or replace.")
     seed: int = option(
         0,
         "Seed of the augmentation, 0 to 2147483647; with the seed of a run, the preview shows the "

@@ -22,8 +22,8 @@ class RunsConfig(Flags):
     folder: str = option(str(RUNS), "Folder that contains the runs, also in sub-folders.")
     sort: str = option(
         "name",
-        "Order of the runs: by name in reverse (runs named by their date: the newest first), or by a "
-        "value, the best first.",
+        "Order of the runs: by name in reverse, which puts the newest first if names begin with the "
+        "date, or by a value, the best first.",
         choices=SORT_KEYS,
     )
     out: str = option(
