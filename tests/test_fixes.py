@@ -58,7 +58,7 @@ def labels_of(dataset: Dataset, side: np.ndarray) -> dict[str, str]:
         ("oak/1.png,relabel,", r"line 3: 'oak/1\.png' relabel without a label"),
         ("oak/1.png,remove,", r"line 3: 'oak/1\.png' action 'remove'; use relabel, keep or drop"),
         (",drop,", r"line 3: has no path"),
-        ("elm/0.png,relabel,oak", r"line 3: 'elm/0\.png' has another answer than line 2"),
+        ("elm/0.png,relabel,oak", r"line 3: 'elm/0\.png' contradicts line 2"),
     ],
 )
 def test_a_wrong_row_is_one_line_with_file_and_line(tmp_path: Path, row: str, message: str) -> None:

@@ -126,9 +126,8 @@ def _unpack(file: BinaryIO, kind: str, folder: Path, source: str) -> int:
             try:
                 os.rename(temporary, folder)
             except OSError:
-                if (
-                    not folder.is_dir()
-                ):  # if it is, another process has unpacked the archive meanwhile
+                # If the folder exists now, another process has unpacked the archive meanwhile.
+                if not folder.is_dir():
                     raise
     except DAMAGED as error:
         raise _damaged(source, error) from error

@@ -104,7 +104,7 @@ class FixTable:
         for row in self._read(Path(path)):
             earlier = rows.setdefault(row.path, row)
             if (earlier.action, earlier.label) != (row.action, row.label):
-                raise self._error(row, f"has another answer than line {earlier.line}; keep one")
+                raise self._error(row, f"contradicts line {earlier.line}; keep one of them")
         self._rows = tuple(rows.values())
 
     @property

@@ -38,12 +38,12 @@ class CheckedFiles:
 
     def refusal(self, usable: np.ndarray) -> str:
         """The error of a training on the files at the indices ``usable``; empty if there is none."""
-        trains, min_images = usable, 2
+        train, min_images = usable, 2
         if self.sides is not None:
-            trains = usable[self.sides[usable] == "train"]
+            train = usable[self.sides[usable] == "train"]
             min_images = 1 if (self.sides[usable] == "val").any() else 2
         try:
-            check_trainable(self.catalog.take(trains), min_images)
+            check_trainable(self.catalog.take(train), min_images)
         except UserError as error:
             return str(error)
         return ""

@@ -112,14 +112,14 @@ def make_augmentation(
         chain = reference.make_chain(impl)
 
         # This is not compiled, because TensorFlow's projective transform has no XLA kernel.
-        def plain(
+        def augment(
             images: tf.Tensor, epoch: tf.Tensor, records: tf.Tensor, rows: tf.Tensor | None = None
         ) -> tf.Tensor:
             images = images if rows is None else tf.gather(images, rows)
             parameters = draw_parameters(policy.at(strength), seed, epoch, records)
             return chain(images, parameters, out_size)
 
-        return plain
+        return augment
     raise ValueError(f"impl must be one of {AUGMENT_IMPLS}. Received: {impl!r}")
 
 
@@ -231,8 +231,7 @@ def device_dataset(
     start_step: int = 0,
     shard: Shard = WHOLE,
 ) -> tf.data.Dataset:
-    """Batches for a train step that augments, of the same records and in the same order as
-    ``train_dataset``.
+    """Batches for a train step that augments: those of ``train_dataset``, but not augmented yet.
 
     Args:
         store: the decoded images.

@@ -209,9 +209,8 @@ class _OrderedBatches:
         self._queue: queue.Queue[Batch | Exception] = queue.Queue(2)
         self._early: dict[int, Batch] = {}
         self._wait, self._warned = _SECONDS_TO_WAIT, set[str]()
-        self._local: tuple[int, Iterator[Batch]] | None = (
-            None  # the number of the next batch, and an iterator that begins with it
-        )
+        # The number of a batch, and an iterator over the batches made in this process from it on.
+        self._local: tuple[int, Iterator[Batch]] | None = None
         self._started = False
 
     def _start(self) -> None:

@@ -124,16 +124,16 @@ def plan_cache(
     """
     needed = num_images * size * size * 3
     ram, disk = _free_ram(), _free_disk(cache_dir)
-    figures = f"needs {_gib(needed)}; free: {_gib(ram)} of memory, {_gib(disk)} of disk"
+    sizes = f"needs {_gib(needed)}; free: {_gib(ram)} of memory, {_gib(disk)} of disk"
     if requested == "auto":
         disk_or_off = "disk" if needed <= _DISK_FRACTION * disk else "off"
         mode = "ram" if needed <= _RAM_FRACTION * ram and not shared else disk_or_off
-        return CachePlan(mode, needed, figures)
+        return CachePlan(mode, needed, sizes)
     free = {"ram": ram, "disk": disk}.get(requested, needed)
     if needed > free:
         smaller = "disk or off" if requested == "ram" else "off, or another --cache_dir"
-        raise UserError(f"--cache={requested}: {figures}; pass --cache={smaller}")
-    return CachePlan(requested, needed, figures)
+        raise UserError(f"--cache={requested}: {sizes}; pass --cache={smaller}")
+    return CachePlan(requested, needed, sizes)
 
 
 def cache_key(catalog: Catalog, size: int, max_pixels: int = MAX_PIXELS) -> str:
