@@ -20,6 +20,8 @@ ADDONS = [
 ]
 # export formats beside SavedModel, each with the runtime that checks it
 EXPORT = ["ai-edge-litert>=2.1,<3", "tf2onnx>=1.17,<2", "onnx>=1.17,<2", "onnxruntime>=1.20,<2"]
+# the map of seedtf explore; without it, principal components
+EXPLORE = ["umap-learn>=0.5.7,<0.6"]
 # the search over training flags
 TUNE = ["optuna>=4.9,<5"]
 # networks and weights of KerasHub, which needs Python 3.11 and TensorFlow 2.21; Hugging Face's files
@@ -72,6 +74,7 @@ setup(
     package_data={
         "seedtf": ["py.typed"],
         "seedtf.evaluation": ["report.html.jinja", "runs.html.jinja"],
+        "seedtf.explore": ["explore.css", "explore.html.jinja", "explore.js"],
         "seedtf.plots": ["page.css"],
         "seedtf.training.callbacks": ["live.html.jinja"],
     },
@@ -92,6 +95,7 @@ setup(
         "addons": ADDONS,
         "tensorboard": ["tensorboard>=2.15,<2.22"],
         "export": EXPORT,
+        "explore": EXPLORE,
         "tune": TUNE,
         "hub": HUB,
         "parquet": PARQUET,
@@ -102,6 +106,8 @@ setup(
             *HUB,
             *PARQUET,
             "openvino>=2025.0,<2027",
+            # the oracle of the quality of labels
+            "cleanlab>=2.7,<3",
             "tensorflow-serving-api>=2.21,<2.22",
             *TEST,
             # the test that trains in a notebook

@@ -68,7 +68,7 @@ def test_requirements_have_both_bounds_and_hold_here(metadata: dict[str, Any]) -
         assert ends(requirement) == {">=", "<"}, requirement
         if requirement.marker is None or requirement.marker.evaluate():
             assert importlib.metadata.version(requirement.name) in requirement.specifier
-    others = {"cuda", "tensorboard", "export", "tune", "hub", "docs"}
+    others = {"cuda", "tensorboard", "export", "tune", "hub", "docs", "explore"}
     assert others | {"addons", "test", "dev"} == set(extras)
     assert all(
         ends(Requirement(line)) == {">=", "<"} for lines in extras.values() for line in lines

@@ -24,7 +24,7 @@ FLOORS = (
     ("runs",),
     ("training",),
     ("callbacks", "datasets", "evaluation"),
-    ("folds",),
+    ("explore", "folds"),
     ("export",),
     ("tuning",),
     ("benchmark",),

@@ -136,6 +136,11 @@ PROMISES: dict[str, dict[str, tuple[str, ...]]] = {
             "test_identical_images_in_both_sides_of_a_split_give_a_warning",
             "test_identical_images_in_two_classes_give_a_warning",
         ),
+        "Wrong labels come first on a page that requests nothing and keeps what was decided.": (
+            "test_flipped_labels_come_first",
+            "test_the_page_requests_nothing_and_fits_every_window",
+            "test_decisions_by_key_survive_a_reload_and_are_saved",
+        ),
         "Poor images are reported under their names; the kind of a folder is no fault.": (
             "test_each_fault_is_found_by_its_name",
             "test_what_is_common_is_the_kind_of_the_folder",

@@ -37,6 +37,7 @@ COMMANDS = {
     "benchmark": "measure speed and memory, with warm-up and medians",
     "models": "list the networks that --model takes",
     "check": "find problems in a folder of images",
+    "explore": "review suspected labels, near duplicates and poor images on one page",
     "data_service": "prepare batches on other machines for seedtf train --data_service",
     "preview": "draw what augmentation does to the images",
     "sample": "write the embedded sample images as class folders",

@@ -1,0 +1,37 @@
+"""Flips labels at random, to measure how many of them ``seedtf explore`` finds.
+
+    python scripts/flip_labels.py DATA FLIPPED.csv FIXES.csv
+
+DATA has class folders of JPEG files. FLIPPED.csv lists all of them, with 5 % of the labels flipped;
+FIXES.csv is the table for ``--fixes`` that mends exactly those.
+"""
+
+from __future__ import annotations
+
+import csv
+import random
+import sys
+from pathlib import Path
+
+_SHARE, _SEED = 0.05, 0
+
+
+def main(data: str, flipped_csv: str, fixes_csv: str) -> None:
+    """Writes both tables."""
+    root = Path(data)
+    labelled = sorted((p.relative_to(root).as_posix(), p.parent.name) for p in root.glob("*/*.jpg"))
+    classes, rng = sorted({label for _, label in labelled}), random.Random(_SEED)
+    drawn = rng.sample(labelled, round(_SHARE * len(labelled)))
+    flipped = {path: rng.choice([c for c in classes if c != label]) for path, label in drawn}
+    rows = [(path, flipped.get(path, label)) for path, label in labelled]
+    fixes = [(path, "relabel", label) for path, label in labelled if path in flipped]
+    for name, table in (
+        (flipped_csv, [("file", "label"), *rows]),
+        (fixes_csv, [("path", "action", "label"), *fixes]),
+    ):
+        with Path(name).open("w", newline="", encoding="utf-8") as file:
+            csv.writer(file).writerows(table)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

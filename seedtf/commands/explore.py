@@ -1,0 +1,156 @@
+"""``seedtf explore``: writes a page on which suspected labels, twins and poor images are reviewed."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from seedtf.commands.arguments import parse_config
+from seedtf.compat.tensorflow_env import import_tensorflow
+from seedtf.config.data_flags import (
+    FILE_COLUMN_HELP,
+    FIXES_HELP,
+    LABEL_COLUMN_HELP,
+    LABELS_CSV_HELP,
+    LAYOUTS,
+    SPLIT_COLUMN_HELP,
+    check_layout,
+)
+from seedtf.config.flags import AUTO, Flags, option
+from seedtf.config.train_config import TrainConfig
+from seedtf.errors import UserError
+from seedtf.images.header import MAX_PIXELS
+from seedtf.report import report, report_result
+from seedtf.runs.folds import is_folds
+
+__all__ = ["ExploreConfig", "run"]
+
+_OF_THE_FOLDER = (
+    *("model", "weights", "image_size", "layout", "labels_csv", "file_column", "label_column"),
+    *("split_column", "group_by", "group_regex", "groups_csv"),
+)
+
+
+@dataclass(frozen=True)
+class ExploreConfig(Flags):
+    """The images and the flags of ``seedtf explore``."""
+
+    source: str = option(
+        "", "Labelled images as for seedtf train, or a finished folder of seedtf folds."
+    )
+    model: str = option(
+        "",
+        "For a folder of images: the network whose features are used, or a run. The folds have their "
+        "own.",
+        default_text="EfficientNetV2B0",
+    )
+    weights: str = option("imagenet", "Weights of --model, as for seedtf train.")
+    image_size: int = option(
+        0,
+        "Side of the images in pixels; 0 for that of the run or the network, else 224.",
+        high=2048,
+    )
+    layout: str = option(AUTO, "What lies in the folder, as for seedtf train.", choices=LAYOUTS)
+    labels_csv: str = option("", LABELS_CSV_HELP.replace("--data_dir", "the folder"))
+    file_column: str = option("", FILE_COLUMN_HELP)
+    label_column: str = option("", LABEL_COLUMN_HELP)
+    split_column: str = option("", SPLIT_COLUMN_HELP)
+    group_by: str = option("", "Groups of images, as for seedtf train.")
+    group_regex: str = option("", "Pattern of groups, as for seedtf train.")
+    groups_csv: str = option("", "Table of groups, as for seedtf train.")
+    fixes: str = option("", f"{FIXES_HELP} What it decides is not asked again.")
+    map: str = option(
+        AUTO, "How the map is computed; auto is umap if installed.", choices=(AUTO, "umap", "pca")
+    )
+    max_pixels: int = option(
+        MAX_PIXELS, "Largest width × height of an image that is decoded, 1024 or more.", low=1024
+    )
+    out: str = option(
+        "",
+        "Folder of the page.",
+        default_text="explore, in the folder of seedtf folds if it is one",
+    )
+    overwrite: bool = option(False, "Replace an existing page in --out.")
+
+    def check_together(self) -> None:
+        """Raises UserError for flags that exclude each other."""
+        super().check_together()
+        check_layout(self)
+
+
+def run(arguments: list[str]) -> int:
+    """Writes the page and the table, prints what was found, and returns the exit code."""
+    config = parse_config(ExploreConfig, "explore", arguments, positionals=("source",))
+    of_folds = is_folds(config.source)
+    if of_folds:
+        _check_folds_flags(config)
+    out = Path(config.out or (Path(config.source) / "explore" if of_folds else "explore"))
+    _check_out(out, config.overwrite)
+    import_tensorflow()
+    from seedtf.explore.page import write_page
+    from seedtf.explore.review import review
+    from seedtf.explore.sources import open_folder, open_folds
+
+    limit = config.max_pixels
+    if of_folds:
+        explored = open_folds(Path(config.source), fixes=config.fixes, max_pixels=limit)
+    else:
+        model = config.model or "EfficientNetV2B0"
+        explored = open_folder(
+            _data_config(config), model, config.image_size, config.weights, max_pixels=limit
+        )
+    found = review(explored)
+    title = Path(config.source).resolve().name
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        written = write_page(explored, found, out, title=title, method=config.map, max_pixels=limit)
+    except OSError as error:
+        raise UserError(f"--out={out}: {error.strerror or error}; pass another folder") from error
+    across, images = sum(found.across), len(explored.catalog)
+    report("decide", f"{len(found.suspects):,} images, the most doubtful labels first")
+    report("wrong", f"{int(found.wrong.sum()):,} of {images:,} labels, by confident learning")
+    split = f", {across} of them on different sides of the split" if across else ""
+    report("twins", f"{len(found.twins):,} sets of images that look alike{split}")
+    report("outliers", f"{len(found.outliers):,} images that are farthest from all others")
+    report("quality", f"{len(found.poor):,} poor images")
+    if written.shown < images:
+        report(
+            "sample",
+            f"the page has {written.shown:,} of {images:,} images: those above and a sample of the "
+            "others with the same share of every class; explore.csv has all",
+        )
+    report("page", f"{written.page}; the map is {written.projection}")
+    report("table", str(written.table))
+    result = {
+        "page": str(written.page),
+        "table": str(written.table),
+        "images": images,
+        "shown": written.shown,
+        "to_decide": len(found.suspects),
+        "likely_wrong": int(found.wrong.sum()),
+    }
+    report_result(json.dumps(result))
+    return 0
+
+
+def _check_folds_flags(config: ExploreConfig) -> None:
+    defaults = ExploreConfig()
+    for name in _OF_THE_FOLDER:
+        if getattr(config, name) != getattr(defaults, name):
+            raise UserError(
+                f"--{name}={getattr(config, name)}: {config.source} is a folder of seedtf folds, which "
+                "has its own; leave it out"
+            )
+
+
+def _data_config(config: ExploreConfig) -> TrainConfig:
+    names = (*_OF_THE_FOLDER[3:], "fixes", "max_pixels")
+    return TrainConfig(data_dir=config.source, **{name: getattr(config, name) for name in names})
+
+
+def _check_out(out: Path, overwrite: bool) -> None:
+    if out.exists() and not out.is_dir():
+        raise UserError(f"--out={out}: is a file; pass a folder")
+    if out.is_dir() and any(out.iterdir()) and not overwrite:
+        raise UserError(f"--out={out}: already exists; pass another folder or --overwrite")

@@ -1,0 +1,1 @@
+"""``seedtf explore``: one page on which the images of a folder or a cross-validation are reviewed."""

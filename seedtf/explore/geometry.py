@@ -1,0 +1,121 @@
+"""Where images lie among each other: nearest neighbours, outliers, and two dimensions for a map."""
+
+from __future__ import annotations
+
+import importlib.util
+
+import numpy as np
+
+from seedtf.errors import UserError
+
+__all__ = ["MAPS", "find_outliers", "nearest", "project"]
+
+MAPS = ("auto", "umap", "pca")
+"""The values of ``--map``; ``auto`` is UMAP if it is installed."""
+
+_BLOCK = 1024
+_UMAP_DIMENSIONS = 50
+_FEWEST, _MOST = 12, 60
+
+
+def nearest(features: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
+    """The nearest other images by cosine distance, after each feature was scaled to variance 1.
+
+    Args:
+        features: float ``[N, D]``.
+        count: number k of neighbours; less if there are fewer other images.
+
+    Returns:
+        Indices int64 ``[N, k]``, the nearest first, and distances float32 ``[N, k]``, 0 to 2.
+
+    Example:
+        >>> nearest(np.array([[0.0, 1], [0, 2], [5, 1], [6, 1]]), 1)[0][:, 0].tolist()
+        [1, 0, 3, 2]
+    """
+    scaled = (features - features.mean(axis=0)).astype(np.float32)
+    scaled /= np.maximum(scaled.std(axis=0), 1e-6)
+    scaled /= np.maximum(np.linalg.norm(scaled, axis=1, keepdims=True), 1e-6)
+    count = min(count, len(scaled) - 1)
+    indices = np.empty((len(scaled), count), np.int64)
+    distances = np.empty((len(scaled), count), np.float32)
+    for start in range(0, len(scaled), _BLOCK):
+        block = slice(start, min(start + _BLOCK, len(scaled)))
+        rows = np.arange(block.stop - block.start)
+        similarity = scaled[block] @ scaled.T
+        similarity[rows, start + rows] = -np.inf
+        # Sorting by the rounded value makes ties, and so the page, the same on every machine.
+        found = np.argsort(-similarity.round(5), axis=1, kind="stable")[:, :count]
+        indices[block] = found
+        distances[block] = np.clip(1 - np.take_along_axis(similarity, found, axis=1), 0, 2)
+    return indices, distances
+
+
+def find_outliers(distances: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The images that are farthest from their nearest neighbours: a hundredth, 12 to 60 of them.
+
+    Args:
+        distances: float ``[N, k]``, from ``nearest``.
+
+    Returns:
+        The mean distance of each image, float ``[N]``, and the indices of the outliers, the farthest
+        first.
+    """
+    mean = distances.mean(axis=1)
+    count = min(max(len(mean) // 100, _FEWEST), _MOST, len(mean) // 4)
+    return mean, np.argsort(-mean, kind="stable")[:count]
+
+
+def project(features: np.ndarray, method: str, seed: int = 0) -> tuple[np.ndarray, str]:
+    """Two dimensions for a map.
+
+    Args:
+        features: float ``[N, D]``.
+        method: one of ``MAPS``.
+        seed: of random starts.
+
+    Returns:
+        float64 ``[N, 2]`` in [0, 1], and the name of the method.
+
+    Raises:
+        UserError: ``umap`` is not installed.
+
+    Example:
+        >>> points, name = project(np.array([[0.0, 0, 1], [10, 1, 0], [20, 0, 1]]), "pca")
+        >>> sorted(points[:, 0].round(2).tolist()), name
+        ([0.0, 0.5, 1.0], 'PCA')
+    """
+    is_installed = importlib.util.find_spec("umap") is not None
+    if method == "umap" and not is_installed:
+        raise UserError("--map=umap: is not installed; pip install 'seedtf[explore]', or pass pca")
+    if method == "pca" or not is_installed or len(features) < 50:
+        return _to_unit(_principal(features, 2, seed)), "PCA"
+    import umap
+
+    reducer = umap.UMAP(n_components=2, metric="cosine", random_state=seed, n_jobs=1)
+    return _to_unit(reducer.fit_transform(_principal(features, _UMAP_DIMENSIONS, seed))), "UMAP"
+
+
+def _principal(features: np.ndarray, count: int, seed: int) -> np.ndarray:
+    """The first principal components, float64 ``[N, count]``, by randomized subspace iteration.
+
+    N. Halko, P.-G. Martinsson, J. Tropp, "Finding structure with randomness", 2011. The value
+    of the largest magnitude is positive, so that the sign is not arbitrary.
+    """
+    centered = (features - features.mean(axis=0)).astype(np.float64)
+    count = min(count, *centered.shape)
+    width = min(count + 10, *centered.shape)
+    basis = np.random.default_rng(seed).normal(size=(centered.shape[1], width))
+    for _ in range(6):
+        basis = np.linalg.qr(centered.T @ np.linalg.qr(centered @ basis)[0])[0]
+    left, values, _ = np.linalg.svd(centered @ basis, full_matrices=False)
+    points = left[:, :count] * values[:count]
+    signs = np.sign(points[np.abs(points).argmax(axis=0), np.arange(count)])
+    points = points * np.where(signs == 0, 1, signs)
+    return np.pad(points, ((0, 0), (0, max(2 - count, 0))))
+
+
+def _to_unit(points: np.ndarray) -> np.ndarray:
+    """Points in the unit square, both axes by the same factor, in the middle of the shorter one."""
+    low, high = points.min(axis=0), points.max(axis=0)
+    side = max(float((high - low).max()), 1e-12)
+    return (points - (low + high) / 2) / side + 0.5

@@ -1,0 +1,257 @@
+"""Writes the page of ``seedtf explore``: one file with everything in it, and a table beside it."""
+
+from __future__ import annotations
+
+import colorsys
+import hashlib
+import io
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from seedtf.data.map_files import map_files
+from seedtf.data.paths import folder_at, read_file
+from seedtf.evaluation.report import read_thumbnail
+from seedtf.explore.geometry import project
+from seedtf.explore.review import (
+    NEIGHBOURS,
+    SHOWN_NEIGHBOURS,
+    Review,
+    choose_shown,
+    table_lines,
+)
+from seedtf.explore.sources import Explored
+from seedtf.files import write_lines, write_text
+from seedtf.images.decode import make_decoder
+from seedtf.plots.heatmap import draw_heatmap
+from seedtf.plots.page import image_uri, render_page
+from seedtf.report import report
+
+__all__ = ["Written", "write_page"]
+
+_THUMBNAIL, _PER_ROW = 48, 16
+_PICTURE = 128
+_MAX_GROUPS, _MAX_TWINS, _MAX_POOR = 200, 200, 300
+
+
+@dataclass(frozen=True)
+class Written:
+    """The files of ``seedtf explore``, and how many images are on the page."""
+
+    page: Path
+    table: Path
+    shown: int
+    projection: str
+
+
+def write_page(
+    explored: Explored, found: Review, out: Path, *, title: str, method: str, max_pixels: int
+) -> Written:
+    """Writes ``index.html`` and ``explore.csv`` into the folder ``out``, which exists.
+
+    Args:
+        explored: N images.
+        found: what was found about them.
+        out: the folder.
+        title: of the page.
+        method: of the map, one of ``geometry.MAPS``.
+        max_pixels: larger images are not read.
+
+    Raises:
+        UserError: ``umap`` is asked for and not installed.
+        OSError: the folder cannot be written.
+    """
+    shown = choose_shown(explored, found)
+    report("map", f"{len(shown):,} of {len(explored.catalog):,} images, in two dimensions")
+    points, projection = project(explored.features[shown], method)
+    page = out / "index.html"
+    text = _Page(explored, found, shown, points, max_pixels).render(title, projection)
+    write_text(page, text)
+    table = out / "explore.csv"
+    write_lines(table, table_lines(explored, found, points, shown))
+    return Written(page, table, len(shown), projection)
+
+
+class _Page:
+    """The values of the template."""
+
+    def __init__(
+        self,
+        explored: Explored,
+        found: Review,
+        shown: np.ndarray,
+        points: np.ndarray,
+        max_pixels: int,
+    ) -> None:
+        self.explored, self.found, self.shown, self.points = explored, found, shown, points
+        self.max_pixels = max_pixels
+        # The place of an image on the page, by which the sheets and the script know it.
+        self.place_of = {index: place for place, index in enumerate(shown.tolist())}
+
+    def render(self, title: str, projection: str) -> str:
+        """The page as text."""
+        explored, found = self.explored, self.found
+        suspects = set(found.suspects.tolist())
+        return render_page(
+            __package__,
+            "explore.html.jinja",
+            title=title,
+            answered_by=explored.answered_by,
+            images=len(explored.catalog),
+            classes=explored.catalog.class_names,
+            colors=_colors(len(explored.catalog.class_names)),
+            num_shown=len(self.shown),
+            num_wrong=int(found.wrong.sum()),
+            num_differ=int(
+                (explored.probabilities.argmax(axis=1) != explored.catalog.labels).sum()
+            ),
+            faults=explored.catalog.faults,
+            sheets=[_webp(sheet, 55) for sheet in self._sheets()],
+            size=_THUMBNAIL,
+            suspects=list(self._suspects()),
+            dots=self._dots(suspects),
+            projection=projection,
+            twins=self._twins(),
+            num_twins=len(found.twins),
+            outliers=[self._card(index) for index in found.outliers.tolist()],
+            neighbours=NEIGHBOURS,
+            poor=[
+                {**self._card(index), "faults": faults}
+                for index, faults in sorted(found.poor.items())[:_MAX_POOR]
+            ],
+            num_poor=len(found.poor),
+            groups=found.groups[:_MAX_GROUPS],
+            num_groups=len(found.groups),
+            data=self._data(suspects),
+        )
+
+    def _sheets(self) -> Iterator[np.ndarray]:
+        """Thumbnails of all images on the page, 256 on a sheet: uint8 ``[h, w, 3]``."""
+        catalog = self.explored.catalog.take(self.shown)
+        small = np.zeros((len(catalog), _THUMBNAIL, _THUMBNAIL, 3), np.uint8)
+        decode = make_decoder(_THUMBNAIL, self.max_pixels)
+
+        def draw(index: int, path: str) -> None:
+            small[index] = decode(read_file(path, self.max_pixels)).numpy()
+
+        map_files(catalog, draw, "thumbnails")
+        per_sheet = _PER_ROW**2
+        for start in range(0, len(small), per_sheet):
+            part = small[start : start + per_sheet]
+            rows = -(-len(part) // _PER_ROW)
+            sheet = np.zeros((rows * _PER_ROW, *part.shape[1:]), np.uint8)
+            sheet[: len(part)] = part
+            grid = sheet.reshape(rows, _PER_ROW, _THUMBNAIL, _THUMBNAIL, 3)
+            yield grid.swapaxes(1, 2).reshape(rows * _THUMBNAIL, _PER_ROW * _THUMBNAIL, 3)
+
+    def _card(self, index: int) -> dict[str, Any]:
+        """What every card shows of an image."""
+        explored, names = self.explored, self.explored.catalog.class_names
+        label, proposed = explored.catalog.labels[index], self.found.proposed[index]
+        return {
+            "place": self.place_of.get(index, -1),
+            "path": explored.catalog.paths[index],
+            "label": names[label],
+            "quality": float(self.found.quality[index]),
+            "proposed": names[proposed],
+            "probability": float(explored.probabilities[index, proposed]),
+            "side": explored.sides[index],
+            "thumbnail": self._thumbnail(index),
+        }
+
+    def _thumbnail(self, index: int) -> tuple[int, int, int] | None:
+        """Sheet and offset in pixels of a thumbnail; None if the image is not on the page."""
+        place = self.place_of.get(index)
+        if place is None:
+            return None
+        sheet, rest = divmod(place, _PER_ROW**2)
+        row, column = divmod(rest, _PER_ROW)
+        return sheet, column * _THUMBNAIL, row * _THUMBNAIL
+
+    def _suspects(self) -> Iterator[dict[str, Any]]:
+        explored, found = self.explored, self.found
+        root, indices = folder_at(str(explored.catalog.root)), found.suspects.tolist()
+        maps = explored.heat(indices, found.proposed[found.suspects])
+        for index, heat in zip(indices, maps, strict=True):
+            picture = read_thumbnail(root / explored.catalog.paths[index], _PICTURE)
+            drawn = None if picture is None or heat is None else draw_heatmap(picture, heat)
+            near = found.neighbours[index, :SHOWN_NEIGHBOURS].tolist()
+            yield {
+                **self._card(index),
+                "wrong": bool(found.wrong[index]),
+                "picture": None if picture is None else _webp(picture, 70),
+                "heat": None if drawn is None else _webp(drawn, 50),
+                "near": [self._card(each) for each in near],
+            }
+
+    def _dots(self, suspects: set[int]) -> list[list[tuple[int, int, bool]]]:
+        """For each class the points of its images: x and y in 0 to 1000, and whether it is suspect."""
+        labels = self.explored.catalog.labels
+        dots: list[list[tuple[int, int, bool]]] = [[] for _ in self.explored.catalog.class_names]
+        for index, point in zip(self.shown.tolist(), self._coordinates(), strict=True):
+            dots[labels[index]].append((*point, index in suspects))
+        return dots
+
+    def _coordinates(self) -> list[tuple[int, int]]:
+        scaled = np.rint(20 + 960 * self.points).astype(int)
+        return [(x, 1000 - y) for x, y in scaled.tolist()]
+
+    def _twins(self) -> list[dict[str, Any]]:
+        pairs = zip(self.found.twins, self.found.across, strict=True)
+        return [
+            {
+                "across": across,
+                "clashing": len({self.explored.catalog.labels[index] for index in part}) > 1,
+                "cards": [self._card(index) for index in part[:12]],
+                "more": max(len(part) - 12, 0),
+            }
+            for part, across in list(pairs)[:_MAX_TWINS]
+        ]
+
+    def _data(self, suspects: set[int]) -> dict[str, Any]:
+        """What the script needs: the images on the page in the order of the sheets."""
+        explored, found = self.explored, self.found
+        catalog = explored.catalog
+        digest = hashlib.blake2b(digest_size=12)
+        for path in catalog.paths:
+            digest.update(path.encode("utf-8", "surrogateescape") + b"\0")
+        rows = [
+            [
+                catalog.paths[index],
+                int(catalog.labels[index]),
+                *point,
+                int(found.proposed[index]),
+                round(float(found.quality[index]), 3),
+                round(float(explored.probabilities[index, found.proposed[index]]), 3),
+                int(index in suspects),
+            ]
+            for index, point in zip(self.shown.tolist(), self._coordinates(), strict=True)
+        ]
+        return {
+            "key": f"seedtf-explore-{digest.hexdigest()}",
+            "classes": catalog.class_names,
+            "earlier": explored.earlier,
+            "size": _THUMBNAIL,
+            "columns": _PER_ROW,
+            "images": rows,
+        }
+
+
+def _webp(image: np.ndarray, quality: int) -> str:
+    buffer = io.BytesIO()
+    Image.fromarray(image).save(buffer, "WEBP", quality=quality, method=4)
+    return image_uri(buffer.getvalue(), "webp")
+
+
+def _colors(count: int) -> Sequence[str]:
+    """A colour for each class: hues at equal distances, alternately light and dark."""
+    colors = []
+    for number in range(count):
+        lightness = 0.62 if number % 2 else 0.42
+        channels = colorsys.hls_to_rgb(number / count, lightness, 0.75)
+        colors.append("#" + "".join(f"{round(255 * value):02x}" for value in channels))
+    return colors
