@@ -45,8 +45,7 @@ def test_every_epoch_holds_each_index_once(n: int, batch: int, seed: int, drop: 
 def test_starting_at_any_step_continues_the_run(drop: bool) -> None:
     order = BatchIndices(10, 4, seed=3, drop_remainder=drop)
     whole = first_batches(order, 9)
-    # within an epoch of two or three steps, at its end, and in later epochs
-    for step in (1, 2, 3, 5, 7):
+    for step in range(8):
         assert first_batches(order, 9 - step, step) == whole[step:]
 
 
@@ -224,7 +223,7 @@ def test_a_balanced_order_continues_from_any_step() -> None:
     order = BalancedIndices(LABELS[:11], 4, seed=3)
     assert order.steps_per_epoch == 2
     whole = first_batches(order, 7)
-    for step in (1, 2, 3, 5):
+    for step in range(6):
         assert first_batches(order, 7 - step, step) == whole[step:]
 
 
