@@ -12,10 +12,10 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from seedtf.data import decode_files
-from seedtf.data import store as store_module
+from seedtf.data import decode_files, free_space
 from seedtf.data.catalog import scan_folder
-from seedtf.data.store import CachePlan, Store, build_store, cache_key, plan_cache
+from seedtf.data.dataset import load_dataset
+from seedtf.data.store import CachePlan, Store, build_store, cache_key, has_cache, plan_cache
 from seedtf.errors import UserError
 
 MODES = ("ram", "disk", "off")
@@ -238,8 +238,8 @@ def test_images_are_captured_and_not_constants_of_the_graph(
 
 def set_free_space(monkeypatch: pytest.MonkeyPatch, *, ram: int, disk: int) -> None:
     memory, space = SimpleNamespace(available=ram), SimpleNamespace(free=disk)
-    monkeypatch.setattr(store_module.psutil, "virtual_memory", lambda: memory)
-    monkeypatch.setattr(store_module.shutil, "disk_usage", lambda _: space)
+    monkeypatch.setattr(free_space.psutil, "virtual_memory", lambda: memory)
+    monkeypatch.setattr(free_space.shutil, "disk_usage", lambda _: space)
 
 
 NEEDED = 10 * 20 * 20 * 3
@@ -280,3 +280,26 @@ def test_a_cache_without_enough_space_is_refused(
             f"--cache={requested}: needs 2.79 GiB; free: 1.00 GiB of memory, 2.00 GiB of disk; "
             f"pass --cache={remedy}"
         )
+
+
+@pytest.mark.parametrize("requested", ["auto", "disk"])
+def test_a_finished_cache_needs_no_free_disk(
+    requested: str, tiny_copy: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    set_free_space(monkeypatch, ram=0, disk=10**9)
+    build(tiny_copy, "disk", cache)
+    set_free_space(monkeypatch, ram=0, disk=0)
+
+    def load() -> Store:
+        options = {"cache": requested, "cache_dir": cache, "image_size": SIZE, "val_fraction": 0.3}
+        return load_dataset(data_dir=str(tiny_copy), **options).store
+
+    store = load()
+    assert (store.mode, store.from_cache) == ("disk", True)
+    assert not has_cache(store.catalog, SIZE + 1, cache)
+    (tiny_copy / "alder" / "0.png").write_bytes((tiny_copy / "alder" / "1.png").read_bytes())
+    if requested == "disk":
+        with pytest.raises(UserError, match=r"^--cache=disk: needs .* 0\.00 GiB of disk"):
+            load()
+    else:
+        assert load().mode == "off"

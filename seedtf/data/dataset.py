@@ -23,7 +23,7 @@ from seedtf.data.split import (
     join_catalogs,
     read_split_csv,
 )
-from seedtf.data.store import CachePlan, Store, build_store, plan_cache
+from seedtf.data.store import CachePlan, Store, build_store, has_cache, plan_cache
 from seedtf.data.string_array import NameFinder
 from seedtf.errors import UserError
 from seedtf.files import csv_line, write_lines
@@ -159,7 +159,14 @@ def load_dataset(
     if table:
         table.find(catalog, data_dir)  # A mistake is reported before any image is decoded.
     # The workers of a data service read the images too, and they cannot read this process's memory.
-    plan = plan_cache(cache, len(catalog), image_size, cache_dir, shared=bool(data_service))
+    plan = plan_cache(
+        cache,
+        len(catalog),
+        image_size,
+        cache_dir,
+        shared=bool(data_service),
+        is_cached=lambda: has_cache(catalog, image_size, cache_dir, max_pixels),
+    )
     store = _open_store(catalog, image_size, plan, cache_dir, max_pixels=max_pixels, check=check)
     if strict and store.catalog.faults:
         raise UserError(_strict_message(store.catalog))

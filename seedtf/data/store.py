@@ -11,20 +11,19 @@ import json
 import math
 import mmap
 import os
-import shutil
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import psutil
 import tensorflow as tf
 
 from seedtf.data.catalog import Catalog, Fault
 from seedtf.data.decode_files import Decoded, make_batch_decoder
 from seedtf.data.file_reader import FileReader
+from seedtf.data.free_space import free_disk, free_ram, gib
 from seedtf.data.map_files import map_file_batches
 from seedtf.data.paths import file_statuses
 from seedtf.errors import UserError
@@ -38,6 +37,7 @@ __all__ = [
     "Store",
     "build_store",
     "cache_key",
+    "has_cache",
     "keep_in_memory",
     "plan_cache",
 ]
@@ -45,7 +45,6 @@ __all__ = [
 FORMAT = 2
 """Version of the cache format; it is part of the cache key, so older cache files are not reused."""
 
-_CGROUP = Path("/sys/fs/cgroup")
 # The images may take these fractions of the free space, because training needs some of it too.
 _RAM_FRACTION = 0.5
 _DISK_FRACTION = 0.8
@@ -112,25 +111,41 @@ class Store:
 
 
 def plan_cache(
-    requested: str, num_images: int, size: int, cache_dir: Path, *, shared: bool = False
+    requested: str,
+    num_images: int,
+    size: int,
+    cache_dir: Path,
+    *,
+    shared: bool = False,
+    is_cached: Callable[[], bool] = lambda: False,
 ) -> CachePlan:
-    """Decides where to store ``num_images`` images of ``size``² pixels.
+    """Decides where to keep ``num_images`` images of ``size``² pixels.
 
-    ``auto`` is memory if they take at most half of the free memory and are not ``shared`` with other
-    processes; otherwise the disk if they take at most 80 % of its free space; otherwise ``off``.
+    ``auto`` is memory if they fill at most half of what is free, else the disk up to 80 %, else
+    ``off``; never memory if ``shared``, because other processes read them too. A cache file that an
+    earlier run completed needs no free disk.
+
+    Args:
+        requested: the value of ``--cache``.
+        num_images: of the catalog.
+        size: side in pixels of each image.
+        cache_dir: folder of the cache files, which need not exist.
+        shared: whether other processes have to read the images.
+        is_cached: ``has_cache`` of these images; called only if the disk has too little room.
 
     Raises:
         UserError: ``ram`` or ``disk`` was requested and has too little free space.
     """
     needed = num_images * size * size * 3
-    ram, disk = _free_ram(), _free_disk(cache_dir)
-    sizes = f"needs {_gib(needed)}; free: {_gib(ram)} of memory, {_gib(disk)} of disk"
+    ram, disk = free_ram(), free_disk(cache_dir)
+    sizes = f"needs {gib(needed)}; free: {gib(ram)} of memory, {gib(disk)} of disk"
     if requested == "auto":
-        disk_or_off = "disk" if needed <= _DISK_FRACTION * disk else "off"
-        mode = "ram" if needed <= _RAM_FRACTION * ram and not shared else disk_or_off
-        return CachePlan(mode, needed, sizes)
+        if needed <= _RAM_FRACTION * ram and not shared:
+            return CachePlan("ram", needed, sizes)
+        on_disk = needed <= _DISK_FRACTION * disk or is_cached()
+        return CachePlan("disk" if on_disk else "off", needed, sizes)
     free = {"ram": ram, "disk": disk}.get(requested, needed)
-    if needed > free:
+    if needed > free and not (requested == "disk" and is_cached()):
         smaller = "disk or off" if requested == "ram" else "off, or another --cache_dir"
         raise UserError(f"--cache={requested}: {sizes}; pass --cache={smaller}")
     return CachePlan(requested, needed, sizes)
@@ -201,9 +216,19 @@ def keep_in_memory(catalog: Catalog, images: np.ndarray) -> Store:
     return Store(catalog, images.shape[1], "ram", False, 0, _as_tensor(copy))
 
 
-def _disk_store(catalog: Catalog, size: int, cache_dir: Path, max_pixels: int) -> Store:
+def has_cache(catalog: Catalog, size: int, cache_dir: Path, max_pixels: int = MAX_PIXELS) -> bool:
+    """Whether an earlier run completed the cache file of these files, as they are now."""
+    return _is_complete(*_cache_paths(catalog, size, cache_dir, max_pixels), len(catalog), size)
+
+
+def _cache_paths(catalog: Catalog, size: int, folder: Path, max_pixels: int) -> tuple[Path, Path]:
+    """The files with the pixels and with the description of a cache."""
     name = cache_key(catalog, size, max_pixels)
-    data_path, meta_path = cache_dir / f"{name}.u8", cache_dir / f"{name}.json"
+    return folder / f"{name}.u8", folder / f"{name}.json"
+
+
+def _disk_store(catalog: Catalog, size: int, cache_dir: Path, max_pixels: int) -> Store:
+    data_path, meta_path = _cache_paths(catalog, size, cache_dir, max_pixels)
     from_cache = _is_complete(data_path, meta_path, len(catalog), size)
     if not from_cache:
         with _disk_errors(cache_dir):
@@ -312,32 +337,6 @@ def _empty_aligned(shape: tuple[int, ...]) -> np.ndarray:
         with suppress(OSError):  # The kernel does not support huge pages.
             pages.madvise(mmap.MADV_HUGEPAGE)
     return np.frombuffer(pages, np.uint8).reshape(shape)
-
-
-def _free_disk(folder: Path) -> int:
-    folder = folder.absolute()
-    while not os.path.exists(folder) and folder != folder.parent:
-        folder = folder.parent
-    try:
-        return shutil.disk_usage(folder).free
-    except OSError:  # The folder cannot be accessed.
-        return 0
-
-
-def _free_ram() -> int:
-    """Bytes of free memory, also within the limit of a container (cgroup v2)."""
-    free = psutil.virtual_memory().available
-    try:
-        limit, used = (
-            int((_CGROUP / name).read_text()) for name in ("memory.max", "memory.current")
-        )
-    except (OSError, ValueError):  # There is no limit: no such file, or its content is "max".
-        return free
-    return min(free, max(limit - used, 0))
-
-
-def _gib(count: int) -> str:
-    return f"{count / 2**30:.2f} GiB"
 
 
 @contextmanager

@@ -17,7 +17,7 @@ from seedtf.data.catalog import Catalog
 from seedtf.data.columns import ANY_COLUMNS, Columns
 from seedtf.data.listing import list_known_classes
 from seedtf.data.paths import Folder, folder_at
-from seedtf.data.store import Store, build_store, plan_cache
+from seedtf.data.store import Store, build_store, has_cache, plan_cache
 from seedtf.data.table_text import read_csv
 from seedtf.errors import UserError
 from seedtf.images.header import MAX_PIXELS
@@ -259,8 +259,15 @@ def _data_root(run: Run) -> Folder:
 
 
 def _open_store(run: Run, catalog: Catalog) -> tuple[Store, np.ndarray]:
-    plan = plan_cache("auto", len(catalog), run.image_size, run.cache_dir)
-    store = build_store(catalog, run.image_size, plan, run.cache_dir, run.max_pixels)
+    size, cache_dir = run.image_size, run.cache_dir
+    plan = plan_cache(
+        "auto",
+        len(catalog),
+        size,
+        cache_dir,
+        is_cached=lambda: has_cache(catalog, size, cache_dir, run.max_pixels),
+    )
+    store = build_store(catalog, size, plan, cache_dir, run.max_pixels)
     if not len(store.catalog):
         raise UserError(f"{catalog.root}: none of {len(catalog)} images can be decoded")
     return store, np.arange(len(store.catalog), dtype=np.int64)
