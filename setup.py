@@ -31,6 +31,8 @@ HUB = [
 ]
 # tables in parquet: predictions
 PARQUET = ["pyarrow>=15,<27"]
+# few large files instead of many images; the sources may be parquet
+PACK = ["array-record>=0.8,<0.9", *PARQUET]
 # what the tests need in both environments
 TEST = [
     *TUNE,
@@ -99,12 +101,13 @@ setup(
         "tune": TUNE,
         "hub": HUB,
         "parquet": PARQUET,
+        "pack": PACK,
         "docs": ["pdoc>=16,<17"],
         "test": TEST,
         "dev": [
             *EXPORT,
             *HUB,
-            *PARQUET,
+            *PACK,
             "openvino>=2025.0,<2027",
             # the oracle of the quality of labels
             "cleanlab>=2.7,<3",

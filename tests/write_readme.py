@@ -82,6 +82,12 @@ PROMISES: dict[str, dict[str, tuple[str, ...]]] = {
         ),
     },
     "Same flags, same numbers": {
+        "A packed folder trains to the same history, split and report as the folder.": (
+            "test_a_pack_trains_to_the_same_history",
+        ),
+        "The tables of all shards of a prediction, one after the other, are the whole table.": (
+            "test_the_shards_one_after_the_other_are_the_whole",
+        ),
         "Every epoch has every image once, from whatever step it starts.": (
             "test_every_epoch_holds_each_index_once",
             "test_starting_at_any_step_continues_the_run",

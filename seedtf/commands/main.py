@@ -36,6 +36,7 @@ COMMANDS = {
     "publish": "write a folder with the export and a model card, or upload it",
     "benchmark": "measure speed and memory, with warm-up and medians",
     "models": "list the networks that --model takes",
+    "pack": "pack images, tars or tables into few large files that train like a folder",
     "check": "find problems in a folder of images",
     "explore": "review suspected labels, near duplicates and poor images on one page",
     "data_service": "prepare batches on other machines for seedtf train --data_service",

@@ -11,6 +11,7 @@ import tensorflow as tf
 
 from seedtf.data.catalog import Catalog
 from seedtf.data.paths import is_url, num_threads, read_file
+from seedtf.errors import UserError
 from seedtf.images.decode import decode_images
 from seedtf.images.header import Header, RefusedError, read_header
 
@@ -80,3 +81,5 @@ class FileReader:
             raise ValueError(f"{self._names[index]}: {error}") from None
         except OSError as error:
             raise ValueError(f"{self._names[index]}: unreadable: {error.strerror}") from None
+        except UserError as error:  # a damaged pack
+            raise ValueError(str(error)) from None

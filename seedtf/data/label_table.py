@@ -10,18 +10,19 @@ import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 
 from seedtf.data.catalog import Catalog, make_catalog
 from seedtf.data.columns import ANY_COLUMNS, SPLIT_WORDS, Columns
-from seedtf.data.paths import Folder, RemotePath, folder_at
+from seedtf.data.paths import Folder, RemotePath, folder_at, is_file
 from seedtf.data.table_files import FileFinder
 from seedtf.data.table_text import UTF8, name_table, table_errors
 from seedtf.data.tables import TableForm, find_form, read_rows
 from seedtf.errors import UserError
 
-__all__ = ["LabelTable", "read_label_table", "read_split_tables"]
+__all__ = ["LabelTable", "read_label_table", "read_split_tables", "sort_class_names"]
 
 _NAME_FILES = ("names.txt", "class_names.txt")
 
@@ -163,9 +164,7 @@ class _Rows:
 
 def _joined(root: Folder, tables: Sequence[_Rows]) -> LabelTable:
     """The rows of all tables as one sorted catalog, each file once."""
-    in_table_order = make_catalog(
-        root, itertools.chain.from_iterable(tables), [], _sort_class_names
-    )
+    in_table_order = make_catalog(root, itertools.chain.from_iterable(tables), [], sort_class_names)
     if not len(in_table_order):
         raise UserError(f"{tables[0].source}: no rows; give one line per image")
     _check_single_label(in_table_order.class_names, tables[0].source)
@@ -201,7 +200,7 @@ def _row_name(tables: Sequence[_Rows], index: int) -> str:
     raise AssertionError("unreachable")
 
 
-def _sort_class_names(names: Iterable[str]) -> list[str]:
+def sort_class_names(names: Iterable[str]) -> list[str]:
     """``names`` sorted, as numbers if all are integers."""
     names = sorted(names)
     if all(re.fullmatch(r"-?\d{1,18}", name, re.ASCII) for name in names):
@@ -227,7 +226,7 @@ def _with_names(catalog: Catalog, table: _Rows) -> tuple[Catalog, str]:
     The file is ``names.txt`` or ``class_names.txt``, with one name in each line. Lines are counted from
     0, or from 1 if the largest label equals the number of names and the label 0 does not occur.
     """
-    if isinstance(table.folder, RemotePath) or not all(map(str.isdecimal, catalog.class_names)):
+    if not isinstance(table.folder, Path) or not all(map(str.isdecimal, catalog.class_names)):
         return catalog, ""
     files = [table.folder / name for name in _NAME_FILES if (table.folder / name).is_file()]
     if not files:
@@ -260,7 +259,7 @@ def _check_present(catalog: Catalog, form: TableForm, source: str) -> None:
         return
     num_missing, first_missing = 0, ""
     for path, absolute in zip(catalog.paths, catalog.absolute_paths(), strict=True):
-        if not os.path.isfile(absolute):
+        if not is_file(absolute):
             num_missing, first_missing = num_missing + 1, first_missing or path
     encoding = form.text.encoding
     if num_missing == len(catalog) and encoding not in (UTF8, "utf-16"):

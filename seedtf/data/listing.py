@@ -9,11 +9,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from seedtf.data.catalog import Catalog, align_labels, scan_folder
+from seedtf.data.catalog import Catalog, Fault, align_labels, scan_folder
 from seedtf.data.columns import ANY_COLUMNS, Columns
 from seedtf.data.label_table import LabelTable, read_label_table
 from seedtf.data.layouts import FLAT, SPLIT_FOLDERS, Layout, find_class_folders, find_layout
-from seedtf.data.paths import Folder
+from seedtf.data.packed import PackedPath
+from seedtf.data.paths import Folder, folder_at
 from seedtf.data.split import Split, check_trainable, join_catalogs
 from seedtf.data.walk import SkipCallback
 from seedtf.errors import UserError
@@ -87,6 +88,8 @@ def list_files(
     if labels_csv:
         table = _read_reported(labels_csv, data_dir, columns)
         return _table_split(table, min_images)
+    if packed := _packed_table(data_dir, "--data_dir", layout, columns):
+        return _table_split(packed, min_images)
     found = find_layout(data_dir, choice=layout, columns=columns)
     _report_layout(found)
     if found.table:
@@ -139,7 +142,7 @@ def list_known_classes(
     """
     if labels_csv:
         table: LabelTable | None = _read_reported(labels_csv, data_dir, columns)
-    else:
+    elif not (table := _packed_table(data_dir, flag, layout, columns)):
         found = find_class_folders(data_dir, flag, class_names, columns, layout)
         table = found.table
         _report_layout(found)
@@ -170,7 +173,7 @@ def list_for_check(
     """
     if labels_csv:
         table: LabelTable | None = _read_reported(labels_csv, data_dir, columns)
-    else:
+    elif not (table := _packed_table(data_dir, "DATA_DIR", layout, columns)):
         found = find_layout(data_dir, "DATA_DIR", layout, columns=columns)
         table = found.table
         _report_layout(found)
@@ -191,6 +194,27 @@ def _read_reported(labels_csv: str, data_dir: str, columns: Columns) -> LabelTab
     table = read_label_table(labels_csv, data_dir, columns=columns)
     _report_table(table)
     return table
+
+
+def _packed_table(data_dir: str, flag: str, layout: str, columns: Columns) -> LabelTable | None:
+    """The labels of a packed folder, and a line about it; None for any other folder.
+
+    Raises:
+        UserError: the pack is damaged, or the user named a layout or columns, which it does not have.
+    """
+    folder = folder_at(data_dir)
+    if not isinstance(folder, PackedPath):
+        return None
+    pack = folder.pack
+    if layout != "auto" or columns != ANY_COLUMNS:
+        raise UserError(
+            f"{flag}={data_dir}: is packed with its labels; leave out --layout and the columns, or "
+            "pass --labels_csv with other labels"
+        )
+    faults = tuple(Fault(*row) for row in pack.left_out)
+    catalog = Catalog(folder, pack.names, pack.labels, pack.class_names, faults)
+    report("layout", f"{len(catalog):,} images packed in {folder}")
+    return LabelTable(catalog, pack.sides, "", str(folder))
 
 
 def _report_layout(layout: Layout) -> None:

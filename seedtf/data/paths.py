@@ -1,5 +1,6 @@
-"""Local paths and URLs (``gs://…``, ``s3://…``) of folders and files.
+"""Local paths, images of packed folders, and URLs (``gs://…``, ``s3://…``) of folders and files.
 
+An image of a packed folder has the path that it would have if the folder were unpacked there.
 URLs are opened through TensorFlow's file systems; TensorFlow is imported when a URL is first opened.
 """
 
@@ -17,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from seedtf.data.packed import PackedPath, find_packed, is_pack, open_pack
 from seedtf.data.string_array import StringArray
 from seedtf.errors import UserError, first_line
 from seedtf.images.header import RefusedError
@@ -27,6 +29,7 @@ __all__ = [
     "common_folder",
     "file_statuses",
     "folder_at",
+    "is_file",
     "is_url",
     "num_threads",
     "open_file",
@@ -128,16 +131,29 @@ class RemotePath(os.PathLike):
         return bool((tf.io.gfile.isdir if folder else tf.io.gfile.exists)(self.url))
 
 
-Folder = Path | RemotePath
-"""A folder, local or at a URL."""
+Folder = Path | RemotePath | PackedPath
+"""A folder, local, packed or at a URL."""
 
 
 def folder_at(path: str | os.PathLike[str]) -> Folder:
-    """Converts ``path`` to a ``Path`` or ``RemotePath``; nothing is opened."""
-    text = os.fspath(path)
-    if isinstance(path, RemotePath):
+    """Converts ``path`` to a ``Path``, ``RemotePath`` or ``PackedPath``.
+
+    Only a packed folder is opened.
+
+    Raises:
+        UserError: the packed folder is damaged, or array-record is not installed.
+    """
+    if isinstance(path, (RemotePath, PackedPath)):
         return path
-    return RemotePath(text.rstrip("/")) if is_url(text) else Path(text)
+    text = os.fspath(path)
+    if is_url(text):
+        return RemotePath(text.rstrip("/"))
+    return PackedPath(open_pack(text), text) if is_pack(text) else Path(text)
+
+
+def is_file(path: str) -> bool:
+    """Whether a local file exists, or a packed folder has this image. Raises as ``folder_at``."""
+    return os.path.isfile(path) or find_packed(path) is not None
 
 
 def common_folder(*folders: Folder) -> tuple[Folder, list[str]]:
@@ -183,7 +199,8 @@ def file_statuses(paths: StringArray) -> Iterator[tuple[int, int] | None]:
                 return _url_status(path)
             result = os.stat(path)
         except OSError:
-            return None
+            packed = find_packed(path)
+            return (packed.size(), packed.pack.mtime_ns) if packed else None
         return result.st_size, result.st_mtime_ns
 
     if not is_url(paths.prefix):
@@ -196,8 +213,19 @@ def file_statuses(paths: StringArray) -> Iterator[tuple[int, int] | None]:
 
 
 def open_file(path: str) -> BinaryIO:
-    """Opens a file to read bytes; a file at a URL is read completely. Raises OSError."""
-    return io.BytesIO(read_url(path)) if is_url(path) else open(path, "rb")
+    """Opens a file to read bytes; a file at a URL or in a pack is read completely.
+
+    Raises:
+        OSError: the file cannot be read.
+    """
+    if is_url(path):
+        return io.BytesIO(read_url(path))
+    try:
+        return open(path, "rb")
+    except OSError:
+        if packed := find_packed(path):
+            return io.BytesIO(packed.read_bytes())
+        raise
 
 
 def read_file(path: str, max_pixels: int) -> bytes:
@@ -207,6 +235,7 @@ def read_file(path: str, max_pixels: int) -> bytes:
         RefusedError: the path is a pipe or device, which could block for ever, or the file is larger
             than such an image can be.
         OSError: the file cannot be read.
+        UserError: the pack that has the image is damaged.
     """
     limit = _BYTES_PER_PIXEL * max_pixels + _METADATA_BYTES
     if is_url(path):
@@ -214,7 +243,15 @@ def read_file(path: str, max_pixels: int) -> bytes:
         if len(data) > limit:
             raise RefusedError("too large", f"more than {limit} bytes")
         return data
-    status = os.stat(path)
+    try:
+        status = os.stat(path)
+    except OSError:
+        packed = find_packed(path)
+        if packed is None:
+            raise
+        if packed.size() > limit:
+            raise RefusedError("too large", f"{packed.size()} bytes") from None
+        return packed.read_bytes()
     if not stat.S_ISREG(status.st_mode):
         raise RefusedError("unreadable", "not an ordinary file")
     if status.st_size > limit:

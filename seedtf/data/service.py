@@ -23,6 +23,7 @@ import tensorflow as tf
 from seedtf.compat.tensorflow import memory_mapped_tensor
 from seedtf.data.file_reader import FileReader
 from seedtf.data.order import BatchIndices
+from seedtf.data.packed import PackedPath
 from seedtf.data.paths import is_url
 from seedtf.data.shard import WHOLE, Shard
 from seedtf.data.store import Store
@@ -96,6 +97,7 @@ def portable_reader(store: Store) -> Callable[[tf.Tensor], tf.Tensor]:
 
     Raises:
         ValueError: the images are in this process's memory.
+        UserError: the images are read from a packed folder.
     """
     if store.mode == "disk":
         shape = [len(store.catalog), store.size, store.size, 3]
@@ -107,6 +109,11 @@ def portable_reader(store: Store) -> Callable[[tf.Tensor], tf.Tensor]:
         return read_cache
     if store.files is None:
         raise ValueError("images in memory cannot be read by another process")
+    if isinstance(store.catalog.root, PackedPath):
+        raise UserError(
+            f"--data_service: its workers cannot read the packed folder {store.catalog.root}; pass "
+            "--cache=disk, or the folder that was packed"
+        )
     return functools.partial(_read_files, *_names(store.files), store.files)
 
 

@@ -10,7 +10,7 @@ import posixpath
 import re
 from urllib.parse import unquote
 
-from seedtf.data.paths import Folder, RemotePath
+from seedtf.data.paths import Folder, RemotePath, is_file
 from seedtf.data.walk import IMAGE_SUFFIXES, image_paths
 from seedtf.errors import UserError
 
@@ -93,7 +93,7 @@ class FileFinder:
         )
 
     def _exists(self, path: str) -> bool:
-        return os.path.isfile(os.path.join(self._root, path))
+        return is_file(os.path.join(self._root, path))
 
     def _with_suffix(self, path: str) -> str:
         """``path``, or ``path`` and an image suffix, if that exists and is relative."""

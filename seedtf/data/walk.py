@@ -9,6 +9,7 @@ import itertools
 import os
 from collections.abc import Callable, Iterator
 
+from seedtf.data.packed import PackedPath
 from seedtf.data.paths import Folder, RemotePath, folder_at
 from seedtf.errors import UserError
 
@@ -77,6 +78,8 @@ def walk_files(
     """
     skip = on_skip or (lambda path, name, detail: None)
     top = folder_at(root)
+    if isinstance(top, PackedPath):
+        return iter(sorted(top.pack.names))
     remote = top if isinstance(top, RemotePath) else None
 
     def entries(folder: str, relative: str) -> Iterator[str]:
@@ -130,6 +133,8 @@ def walk_files(
 def names_in(folder: Folder) -> list[str]:
     """The sorted names in a folder, those of folders with a slash; empty if it cannot be listed."""
     try:
+        if isinstance(folder, PackedPath):
+            return []
         if isinstance(folder, RemotePath):
             listed = folder.list("", IMAGE_SUFFIXES)
             return sorted(f"{name}/" if is_folder else name for name, is_folder in listed)

@@ -15,7 +15,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from seedtf.data.paths import read_file
+from seedtf.data.paths import is_file, read_file
 from seedtf.data.walk import IMAGE_SUFFIXES, walk_files
 from seedtf.errors import UserError
 from seedtf.evaluation.classifier import Classifier, Prediction
@@ -84,7 +84,7 @@ def _expand(given: str) -> Iterator[str]:
     """The files that one argument stands for."""
     if os.path.isdir(given):
         yield from (os.path.join(given, path) for path in walk_files(given, "FILES_OR_FOLDERS"))
-    elif os.path.exists(given):
+    elif os.path.exists(given) or is_file(given):
         yield given
     elif glob.has_magic(given):
         matches = sorted(glob.glob(given, recursive=True))

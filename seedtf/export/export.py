@@ -12,6 +12,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from seedtf.data.packed import unpacked_files
 from seedtf.data.store import Store
 from seedtf.errors import UserError
 from seedtf.evaluation.evaluate import make_ensemble, predict_store
@@ -172,8 +173,8 @@ def _write_saved_model(
     tf.saved_model.save(module, str(folder), signatures=module.signatures())
     write_warmup(folder, run.image_size)
     paths = reference.store.catalog.absolute_paths()
-    files = [paths[record] for record in reference.records]
-    row = compare_files(folder, files, reference.expected, run.class_names)
+    with unpacked_files([paths[record] for record in reference.records]) as files:
+        row = compare_files(folder, files, reference.expected, run.class_names)
     if row.fault:
         raise UserError(
             f"{run.run_dir}: the export does not predict as the evaluation does ({row.fault}); "

@@ -16,7 +16,7 @@ from seedtf.data.archives import unpacked_folder
 from seedtf.data.catalog import Catalog
 from seedtf.data.columns import ANY_COLUMNS, Columns
 from seedtf.data.listing import list_known_classes
-from seedtf.data.paths import Folder, folder_at
+from seedtf.data.paths import Folder, RemotePath, folder_at, is_file
 from seedtf.data.store import Store, build_store, has_cache, plan_cache
 from seedtf.data.table_text import read_csv
 from seedtf.errors import UserError
@@ -241,8 +241,8 @@ def _split_catalog(run: Run, side: str) -> Catalog:
     images = sorted((path, label) for path, label, of_side in rows if of_side == side)
     root = _data_root(run)
     # Each check of a remote file would be a request, so a missing one is only reported when it is read.
-    local = images if isinstance(root, Path) else []
-    missing = [path for path, _ in local if not os.path.isfile(root / path)]
+    local = [] if isinstance(root, RemotePath) else images
+    missing = [path for path, _ in local if not is_file(os.path.join(root, path))]
     if missing:
         kind = {"val": "validation", "train": "training", "test": "test"}[side]
         raise UserError(

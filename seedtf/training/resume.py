@@ -8,8 +8,8 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import importlib.metadata
+import itertools
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from typing import Any
 from seedtf.config.train_config import TrainConfig
 from seedtf.data.catalog import Catalog
 from seedtf.data.dataset import Dataset
-from seedtf.data.paths import RemotePath
+from seedtf.data.paths import RemotePath, file_statuses
 from seedtf.errors import UserError
 from seedtf.report import report, warn
 from seedtf.runs.paths import RunPaths
@@ -114,11 +114,11 @@ def check_identity(run_dir: str, saved: Mapping[str, Any], now: Mapping[str, Any
 
 def _data_digest(catalog: Catalog) -> str:
     digest = hashlib.blake2b(digest_size=16)
-    files = zip(catalog.paths, catalog.absolute_paths(), catalog.labels, strict=True)
     # Asking a remote file system for a million sizes would take hours.
     has_sizes = not isinstance(catalog.root, RemotePath)
-    for path, absolute, label in files:
-        line = f"{path}\0{os.stat(absolute).st_size if has_sizes else ''}\0{label}\n"
+    statuses = file_statuses(catalog.absolute_paths()) if has_sizes else itertools.repeat(None)
+    for path, status, label in zip(catalog.paths, statuses, catalog.labels, strict=False):
+        line = f"{path}\0{status[0] if status else ''}\0{label}\n"
         digest.update(line.encode("utf-8", "surrogateescape"))
     return digest.hexdigest()
 

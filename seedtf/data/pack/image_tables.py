@@ -1,0 +1,134 @@
+"""Reads tables with images in them: parquet and Arrow files, as Hugging Face's datasets are stored."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from typing import Any
+
+from seedtf.data.catalog import Fault
+from seedtf.data.pack.records import ClassNumbers, NameGiver, Record, Records, optional_module
+from seedtf.errors import UserError, first_line
+
+__all__ = ["is_image_table", "table_records"]
+
+_SUFFIXES = (".parquet", ".arrow")
+_BATCH = 32
+_LABELS = ("label", "labels", "class_name", "class", "fine_label", "species", "category", "target")
+
+
+def is_image_table(name: str) -> bool:
+    """Whether the suffix of a file is that of a parquet or Arrow file."""
+    return name.lower().endswith(_SUFFIXES)
+
+
+def table_records(
+    path: str, folder: str, side: str, numbers: ClassNumbers, label_column: str
+) -> Records:
+    """The images of a table, in its order; one row group is in memory at a time.
+
+    The image is the column of ``{bytes, path}``, or of bytes. The label is the column of the type
+    ``ClassLabel``, or one called ``label`` or alike; numbers of a ``ClassLabel`` become its names.
+
+    Args:
+        path: the table.
+        folder: the folder of the images' names.
+        side: the side of all images, empty for none.
+        numbers: names of classes, for a column of numbers that has none.
+        label_column: the column of the label; empty for the usual ones.
+
+    Raises:
+        UserError: the table is damaged, or has no column of images or labels; or pyarrow is missing.
+    """
+    pyarrow = optional_module("pyarrow", path, "pack")
+    try:
+        schema, batches = _open(path)
+        columns = _Columns(path, schema, label_column)
+        name_of, number = NameGiver(folder), 0
+        for batch in batches(columns.names):
+            images = batch.column(columns.image).to_pylist()
+            labels = batch.column(columns.label).to_pylist()
+            for cell, value in zip(images, labels, strict=True):
+                cell = cell if isinstance(cell, dict) else {"bytes": cell}
+                data, shown = cell.get("bytes"), f"{folder}/{number:07}"
+                number += 1
+                label = columns.name_of(value, numbers)
+                if not data:
+                    yield Fault(shown, "no image", cell.get("path") or "the cell is empty")
+                elif not (name := name_of(cell.get("path") or "", data)):
+                    yield Fault(shown, "not an image", "neither its name nor its bytes are of one")
+                elif not label:
+                    yield Fault(name, "no label", f"{columns.label} is {value}")
+                else:
+                    yield Record(name, label, side, data)
+    except (OSError, pyarrow.ArrowException) as error:
+        raise UserError(f"{path}: damaged table ({first_line(error, 80)}); copy it again") from None
+
+
+def _open(path: str) -> tuple[Any, Any]:
+    """The schema of a table, and a function from names of columns to batches of rows."""
+    if path.lower().endswith(".parquet"):
+        parquet = optional_module("pyarrow.parquet", path, "pack")
+        file = parquet.ParquetFile(path, pre_buffer=False)
+        return file.schema_arrow, lambda names: file.iter_batches(_BATCH, columns=names)
+    pyarrow = optional_module("pyarrow", path, "pack")
+    source = pyarrow.memory_map(path)
+    try:
+        reader = pyarrow.ipc.open_stream(source)
+        return reader.schema, lambda names: (batch.select(names) for batch in reader)
+    except pyarrow.ArrowInvalid:  # the other of Arrow's two formats
+        reader = pyarrow.ipc.open_file(source)
+
+        def batches(names: list[str]) -> Iterator[Any]:
+            for index in range(reader.num_record_batches):
+                yield reader.get_batch(index).select(names)
+
+        return reader.schema, batches
+
+
+class _Columns:
+    """The columns of images and labels, and the names of the classes where the table has them."""
+
+    def __init__(self, path: str, schema: Any, label_column: str) -> None:
+        features = _features(schema)
+        names = list(schema.names)
+        listed = ", ".join(names)
+        images = [name for name in names if _is_image(schema.field(name).type, features.get(name))]
+        if not images:
+            raise UserError(f"{os.fspath(path)}: no column of images, only {listed}")
+        labels = [name for name in names if features.get(name, {}).get("_type") == "ClassLabel"]
+        labels = labels or [name for name in _LABELS if name in names]
+        if label_column and label_column not in names:
+            raise UserError(f"--label_column={label_column}: {path} has only {listed}")
+        if not label_column and len(labels) != 1:
+            found = f"the columns {', '.join(labels)}" if labels else f"no label, only {listed}"
+            raise UserError(f"{path}: has {found}; pass --label_column")
+        self.image, self.label = images[0], label_column or labels[0]
+        self.names = [self.image, self.label]
+        self._classes: list[str] = features.get(self.label, {}).get("names") or []
+
+    def name_of(self, value: Any, numbers: ClassNumbers) -> str:
+        """The class of a cell of the column of labels; empty if it has none."""
+        if value is None or value == -1:  # -1 is the label of Hugging Face's unlabelled test rows
+            return ""
+        if self._classes and isinstance(value, int):
+            return str(self._classes[value]) if 0 <= value < len(self._classes) else ""
+        return numbers(str(value).strip())
+
+
+def _features(schema: Any) -> dict[str, Any]:
+    """What Hugging Face's ``datasets`` says of each column; empty if it did not write the table."""
+    try:
+        text = (schema.metadata or {})[b"huggingface"]
+        features = json.loads(text)["info"]["features"]
+        return {name: value for name, value in features.items() if isinstance(value, dict)}
+    except (KeyError, TypeError, ValueError, AttributeError):
+        return {}
+
+
+def _is_image(kind: Any, feature: Any) -> bool:
+    if isinstance(feature, dict) and "_type" in feature:
+        return feature["_type"] == "Image"
+    text = str(kind)
+    return text.startswith("struct<bytes: binary") or text in ("binary", "large_binary")

@@ -1,0 +1,211 @@
+"""Reads the images of a packed folder: ArrayRecord shards, with an index of names, labels and sizes.
+
+``seedtf pack`` writes such a folder. This module does not import TensorFlow.
+"""
+
+from __future__ import annotations
+
+import bisect
+import csv
+import hashlib
+import importlib
+import itertools
+import json
+import os
+import threading
+from array import array
+from collections import OrderedDict
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+
+from seedtf.data.string_array import NameFinder, StringArray
+from seedtf.errors import UserError, first_line
+
+__all__ = ["FORMAT", "INDEX", "INDEX_COLUMNS", "LEFT_OUT", "META", "Pack", "array_record"]
+
+FORMAT = 1
+"""Version of the format; ``Pack`` reads no other."""
+META, INDEX, LEFT_OUT = "pack.json", "index.csv", "left_out.csv"
+INDEX_COLUMNS = ["path", "label", "split", "bytes"]
+_MAX_OPEN_SHARDS = 128
+# The defaults are for reading from the start to the end; these are for single records.
+_RANDOM_ACCESS = "readahead_buffer_size:0,max_parallelism:0"
+
+
+class Pack:
+    """The images of a packed folder.
+
+    In memory, an image takes the bytes of its name and about 40 more.
+
+    Attributes:
+        folder: the folder, absolute.
+        class_names: K names, in the order of the labels.
+        names: N names, in the order of the source.
+        labels: int32 ``[N]``, indices into ``class_names``.
+        sides: for each image ``train``, ``val`` or ``test``; None if the source has no split.
+        sizes: int64 ``[N]``, bytes of each image.
+        left_out: path, fault and detail of each file of the source that is not in the pack.
+        mtime_ns: when the pack was written.
+    """
+
+    def __init__(self, folder: str) -> None:
+        """Reads the index and compares the sizes of the shards; reads no image.
+
+        Raises:
+            UserError: a file is missing or damaged, or array-record is not installed.
+        """
+        self.folder = folder
+        meta_path = os.path.join(folder, META)
+        self.mtime_ns = os.stat(meta_path).st_mtime_ns
+        meta = _read_meta(meta_path)
+        try:
+            self.class_names = tuple(map(str, meta["classes"]))
+            self._shards = [str(shard["file"]) for shard in meta["shards"]]
+            counts = [int(shard["images"]) for shard in meta["shards"]]
+            sizes = [int(shard["bytes"]) for shard in meta["shards"]]
+            index_digest, left_out_digest = meta["index_sha256"], meta["left_out_sha256"]
+        except (KeyError, TypeError, ValueError) as error:
+            raise _damaged(meta_path, f"no valid {first_line(error)}") from None
+        self._starts = list(
+            itertools.accumulate(counts, initial=0)
+        )  # the first image of each shard
+        for file, size in zip(self._shards, sizes, strict=True):
+            _check_size(os.path.join(folder, file), size)
+        self.names, self.labels, self.sides, self.sizes = _read_index(
+            os.path.join(folder, INDEX), index_digest, self.class_names
+        )
+        if len(self.names) != self._starts[-1]:
+            raise _damaged(
+                meta_path, f"{self._starts[-1]} images, but {INDEX} has {len(self.names)}"
+            )
+        rows = _checked_rows(os.path.join(folder, LEFT_OUT), left_out_digest)
+        self.left_out = [
+            (path, fault, detail) for path, fault, detail in itertools.islice(rows, 1, None)
+        ]
+        self._finder = NameFinder(self.names)
+        self._module = array_record(f"{folder}")
+        self._readers: OrderedDict[int, Any] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def find(self, name: str) -> int:
+        """The number of the image called ``name``, or -1."""
+        return self._finder.find(name)
+
+    def read(self, index: int) -> bytes:
+        """The bytes of an image, as they were in the source; may be called from many threads.
+
+        Raises:
+            UserError: the shard is damaged.
+        """
+        shard = bisect.bisect_right(self._starts, index) - 1
+        path = os.path.join(self.folder, self._shards[shard])
+        try:
+            [data] = self._reader(shard, path).read([index - self._starts[shard]])
+        except (RuntimeError, ValueError, IndexError) as error:
+            raise _damaged(path, first_line(error, 80)) from None
+        if len(data) != self.sizes[index]:
+            raise _damaged(path, f"{self.names[index]} has {len(data)} bytes")
+        return bytes(data)
+
+    def _reader(self, shard: int, path: str) -> Any:
+        """The open reader of a shard; the one that was used least recently is closed for it."""
+        with self._lock:
+            reader = self._readers.get(shard)
+            if reader is None:
+                reader = self._module.ArrayRecordReader(path, _RANDOM_ACCESS)
+                self._readers[shard] = reader
+                if len(self._readers) > _MAX_OPEN_SHARDS:
+                    self._readers.popitem(
+                        last=False
+                    )  # closed when no thread reads from it any more
+            self._readers.move_to_end(shard)
+            return reader
+
+
+def array_record(wanted: str) -> Any:
+    """The module that reads and writes ArrayRecord files.
+
+    Raises:
+        UserError: the package is not installed; the message begins with ``wanted``.
+    """
+    try:
+        return importlib.import_module("array_record.python.array_record_module")
+    except ImportError:
+        raise UserError(f"{wanted}: needs array-record; run: pip install 'seedtf[pack]'") from None
+
+
+def _read_meta(path: str) -> dict[str, Any]:
+    try:
+        with open(path, encoding="utf-8") as file:
+            meta = json.load(file)
+    except (OSError, ValueError) as error:
+        raise _damaged(path, first_line(error, 80)) from None
+    if not isinstance(meta, dict) or not isinstance(meta.get("format"), int):
+        raise _damaged(path, "no format version")
+    if meta["format"] != FORMAT:
+        raise UserError(
+            f"{path}: format {meta['format']}, and this seedtf reads format {FORMAT}; run seedtf pack "
+            "again, or install the seedtf that wrote it"
+        )
+    return meta
+
+
+def _read_index(
+    path: str, digest: str, class_names: Sequence[str]
+) -> tuple[StringArray, np.ndarray, np.ndarray | None, np.ndarray]:
+    label_of = {name: label for label, name in enumerate(class_names)}
+    labels, sizes = array("i"), array("q")
+    sides: list[str] = []
+    shared: dict[str, str] = {}  # a million rows share one copy of each side
+
+    def names() -> Iterator[str]:
+        rows = _checked_rows(path, digest)
+        if next(rows, None) != INDEX_COLUMNS:
+            raise ValueError(f"columns are not {','.join(INDEX_COLUMNS)}")
+        for name, label, side, size in rows:
+            labels.append(label_of[label])
+            sizes.append(int(size))
+            sides.append(shared.setdefault(side, side))
+            yield name
+
+    try:
+        array_of_names = StringArray(names())
+    except (ValueError, KeyError, csv.Error) as error:
+        raise _damaged(path, first_line(error, 80)) from None
+    has_sides = any(sides)
+    return (
+        array_of_names,
+        np.array(labels, np.int32),
+        np.array(sides) if has_sides else None,
+        np.array(sizes, np.int64),
+    )
+
+
+def _checked_rows(path: str, digest: str) -> Iterator[list[str]]:
+    """The rows of a table of the pack. Raises UserError if its checksum is another one."""
+    try:
+        with open(path, "rb") as file:
+            found = hashlib.sha256(file.read()).hexdigest()
+    except OSError as error:
+        raise _damaged(path, error.strerror or str(error)) from None
+    if found != digest:
+        raise _damaged(path, f"another checksum than {META} has")
+    with open(path, encoding="utf-8", newline="") as file:
+        yield from csv.reader(file)
+
+
+def _check_size(path: str, size: int) -> None:
+    try:
+        found = os.path.getsize(path)
+    except OSError as error:
+        raise _damaged(path, error.strerror or str(error)) from None
+    if found != size:
+        raise _damaged(path, f"{found:,} bytes, and {META} says {size:,}")
+
+
+def _damaged(path: str, reason: str) -> UserError:
+    return UserError(
+        f"{path}: the pack is damaged ({reason}); copy it again, or run seedtf pack again"
+    )

@@ -1,0 +1,174 @@
+"""Recognises what ``seedtf pack`` is given, and yields its images in order."""
+
+from __future__ import annotations
+
+import functools
+import os
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from seedtf.data.archives import unpacked_folder
+from seedtf.data.catalog import Catalog, Fault
+from seedtf.data.columns import Columns
+from seedtf.data.listing import list_files
+from seedtf.data.pack.image_tables import is_image_table, table_records
+from seedtf.data.pack.records import ClassNumbers, Record, Records, sides_of_files
+from seedtf.data.pack.tfrecords import is_tfrecord, tfrecord_records
+from seedtf.data.pack.webdataset import is_webdataset, webdataset_records
+from seedtf.data.paths import is_url, num_threads, read_file
+from seedtf.data.split import Split
+from seedtf.data.walk import is_image, walk_files
+from seedtf.errors import UserError
+from seedtf.images.header import MAX_PIXELS, RefusedError
+from seedtf.report import report
+
+__all__ = ["Source", "open_source"]
+
+_Reader = Callable[[str, str, str, ClassNumbers, str], Records]
+_KINDS: dict[str, _Reader] = {
+    "WebDataset": webdataset_records,
+    "TFRecord": tfrecord_records,
+    "table": table_records,
+}
+
+
+@dataclass(frozen=True)
+class Source:
+    """The images that are packed.
+
+    Attributes:
+        description: what the source is.
+        records: yields the images in order, and what is left out.
+        class_names: the classes, if they are known before the images are read.
+        count: number of images, if it is known.
+    """
+
+    description: str
+    records: Callable[[], Records]
+    class_names: tuple[str, ...] = ()
+    count: int | None = None
+
+
+def open_source(
+    path: str, labels_csv: str, columns: Columns, layout: str, cache_dir: Path
+) -> Source:
+    """Recognises the layouts of ``--data_dir``, WebDataset tars, TFRecords and tables.
+
+    Args:
+        path: a folder, a file, or the URL of a folder of images.
+        labels_csv: a table of labels of a folder of images; empty for the layout of the folder.
+        columns: the columns of that table; its ``label`` is the label in the other sources, too.
+        layout: what lies in a folder of images, or ``auto``.
+        cache_dir: where an archive of a folder is unpacked.
+
+    Raises:
+        UserError: there are no images, the source has files of several kinds, or as ``list_files``.
+    """
+    if not is_url(path) and not os.path.exists(path):
+        raise UserError(f"{path}: no such file or folder; pass what holds the labelled images")
+    kind, files = ("", []) if is_url(path) or labels_csv else _find_files(path)
+    if kind:
+        return _stream(path, kind, files, columns.label)
+    folder = unpacked_folder(path, "SOURCE", cache_dir)
+    if not is_url(folder) and not os.path.isdir(folder):
+        raise UserError(
+            f"{path}: neither an archive, nor a tar with .cls or .json, a TFRecord, parquet or Arrow "
+            "file; pass one of these or a folder"
+        )
+    catalog, split = list_files(folder, labels_csv, columns, layout, min_images=1)
+    return Source(
+        f"{len(catalog):,} files of {path}",
+        functools.partial(_folder_records, catalog, split),
+        catalog.class_names,
+        len(catalog),
+    )
+
+
+def _find_files(path: str) -> tuple[str, list[str]]:
+    """The kind of a source that is no folder of images, and its files relative to ``path``."""
+    if os.path.isfile(path):
+        kind = _kind(path, path)
+        return kind, [""] if kind else []
+    found: dict[str, list[str]] = {}
+    for name in walk_files(path, "SOURCE"):
+        if is_image(name):
+            return "", []
+        if kind := _kind(name, os.path.join(path, name)):
+            found.setdefault(kind, []).append(name)
+    if len(found) > 1:
+        shown = ", ".join(f"{kind} ({names[0]})" for kind, names in found.items())
+        raise UserError(f"{path}: has files of several kinds: {shown}; pass a folder of one kind")
+    return next(iter(found.items()), ("", []))
+
+
+def _kind(name: str, path: str) -> str:
+    if is_tfrecord(name):
+        return "TFRecord"
+    if is_image_table(name):
+        return "table"
+    is_tar = name.lower().endswith((".tar", ".tar.gz", ".tgz"))
+    return "WebDataset" if is_tar and is_webdataset(path) else ""
+
+
+def _stream(path: str, kind: str, files: list[str], label: str) -> Source:
+    """A source whose labels are known only when its images are read."""
+    is_file = files == [""]
+    folder = os.path.dirname(path) if is_file else path
+    numbers = ClassNumbers(folder or ".")
+    names = [os.path.basename(path)] if is_file else files
+    sides = sides_of_files(names)
+
+    def records() -> Records:
+        for name, side in zip(names, sides, strict=True):
+            stem = os.path.join(os.path.dirname(name), os.path.basename(name).partition(".")[0])
+            yield from _KINDS[kind](os.path.join(folder, name), stem, side, numbers, label)
+
+    text = f"{len(names)} {kind} file{'s' if len(names) > 1 else ''} of {path}"
+    text += f", names of classes from {numbers.source}" if numbers.source else ""
+    parts = [f"{side} ({sides.count(side)})" for side in ("train", "val", "test") if side in sides]
+    text += f", split by their names: {', '.join(parts)}" if parts else ""
+    report("source", text)
+    return Source(text, records)
+
+
+def _folder_records(catalog: Catalog, split: Split | None) -> Records:
+    """The files of a catalog, read by threads ahead of the writer, and its faults."""
+    sides = np.full(len(catalog), "", object)
+    for side, indices in (split.sides if split else {}).items():
+        sides[indices] = side
+    names = catalog.class_names
+    for index, data in enumerate(_read_ahead(catalog)):
+        path = catalog.paths[index]
+        if isinstance(data, bytes):
+            yield Record(path, names[catalog.labels[index]], sides[index], data)
+        else:
+            yield Fault(path, *data)
+    yield from catalog.faults
+
+
+def _read_ahead(catalog: Catalog) -> Iterator[bytes | tuple[str, str]]:
+    """The bytes of each file in order, or why it cannot be read; few files are in memory at a time."""
+    paths = catalog.absolute_paths()
+    threads = num_threads(paths)
+
+    def read(path: str) -> bytes | tuple[str, str]:
+        try:
+            return read_file(path, MAX_PIXELS)
+        except RefusedError as error:
+            return error.fault, error.detail
+        except OSError as error:
+            return "unreadable", error.strerror or str(error)
+
+    pending: deque[Future[bytes | tuple[str, str]]] = deque()
+    with ThreadPoolExecutor(threads) as pool:
+        for path in paths:
+            pending.append(pool.submit(read, path))
+            if len(pending) >= 2 * threads:
+                yield pending.popleft().result()
+        while pending:
+            yield pending.popleft().result()

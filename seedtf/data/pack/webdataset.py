@@ -1,0 +1,131 @@
+"""Reads WebDataset tars: the files of one key lie one after the other, such as 7.jpg and 7.cls."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from typing import Any
+
+from seedtf.data.archive_entries import DAMAGED, ArchiveEntry, archive_kind, tar_entries
+from seedtf.data.catalog import Fault
+from seedtf.data.pack.records import ClassNumbers, NameGiver, Record, Records
+from seedtf.data.walk import is_image
+from seedtf.errors import UserError, first_line
+
+__all__ = ["is_webdataset", "webdataset_records"]
+
+_MAX_PEEKED = 100
+_LABEL_KEYS = ("class_name", "label", "cls", "class", "category", "species")
+_MAX_LABEL_BYTES = 16 << 20
+
+
+def is_webdataset(path: str) -> bool:
+    """Whether a file is a tar with a label beside an image among its first hundred entries."""
+    labels, images = set(), set()
+    try:
+        with open(path, "rb") as file:
+            if archive_kind(file.read(512)) != "tar":
+                return False
+            file.seek(0)
+            for number, entry in enumerate(tar_entries(file)):
+                if number == _MAX_PEEKED:
+                    break
+                key, extension = _split(entry)
+                if extension in ("cls", "json"):
+                    labels.add(key)
+                elif is_image(f".{extension}"):
+                    images.add(key)
+    except (OSError, *DAMAGED):
+        pass  # what was read until here decides; the reader of the tar names the damage
+    return bool(labels & images)
+
+
+def webdataset_records(
+    path: str, folder: str, side: str, numbers: ClassNumbers, label_key: str
+) -> Records:
+    """The images of a tar, in its order.
+
+    The label is the text of ``key.cls``, or a value of ``key.json``.
+
+    Args:
+        path: the tar, which may be compressed.
+        folder: the folder of the images' names.
+        side: the side of all images, empty for none.
+        numbers: names of classes.
+        label_key: the key of the label in ``key.json``; empty for the usual ones.
+
+    Raises:
+        UserError: the tar is damaged, or ``label_key`` is missing.
+    """
+    name_of = NameGiver(folder)
+    try:
+        with open(path, "rb") as file:
+            for key, fields in _samples(file):
+                images = [extension for extension in fields if is_image(f".{extension}")]
+                images.sort(key=lambda extension: extension.count("."))  # jpg before seg.png
+                shown = f"{folder}/{key}"
+                for extension in images[1:]:
+                    detail = f"{key}.{images[0]} is used"
+                    yield Fault(f"{shown}.{extension}", "second image", detail)
+                if not images:
+                    others = ", ".join(filter(None, fields)) or "other files"
+                    yield Fault(shown, "no image", f"only {others}")
+                elif not (label := _label(path, key, fields, label_key)):
+                    detail = "neither .cls nor a label in .json"
+                    yield Fault(f"{shown}.{images[0]}", "no label", detail)
+                else:
+                    data = fields[images[0]]
+                    name = name_of(f"{key}.{images[0]}", data)
+                    yield Record(name, numbers(label), side, data)
+    except DAMAGED as error:
+        raise UserError(f"{path}: damaged tar ({first_line(error, 80)}); copy it again") from None
+
+
+def _samples(file: Any) -> Iterator[tuple[str, dict[str, bytes]]]:
+    """Each key with its files by extension; the files of a key follow each other."""
+    current, fields = "", {}  # type: ignore[var-annotated]
+    for entry in tar_entries(file):
+        if entry.is_folder or entry.refusal or os.path.basename(entry.name).startswith("."):
+            continue
+        key, extension = _split(entry)
+        if key != current and fields:
+            yield current, fields
+            fields = {}
+        current = key
+        is_wanted = extension in ("cls", "json") and entry.size <= _MAX_LABEL_BYTES
+        if is_wanted or is_image(f".{extension}"):
+            with entry.open() as stream:
+                fields[extension] = stream.read()
+        else:
+            fields.setdefault("", b"")
+    if fields:
+        yield current, fields
+
+
+def _label(path: str, key: str, fields: dict[str, bytes], label_key: str) -> str:
+    if "cls" in fields and not label_key:
+        return fields["cls"].decode("utf-8", "replace").strip()
+    if "json" not in fields:
+        return ""
+    try:
+        values = json.loads(fields["json"])
+    except ValueError:
+        raise UserError(f"{path}: {key}.json is no JSON; correct the tar") from None
+    values = values if isinstance(values, dict) else {"label": values}
+    if label_key and label_key not in values:
+        raise UserError(
+            f"--label_column={label_key}: {key}.json in {path} has only {', '.join(values)}"
+        )
+    found = (
+        values[name] for name in ((label_key,) if label_key else _LABEL_KEYS) if name in values
+    )
+    label = next((value for value in found if isinstance(value, (str, int))), "")
+    return str(label).strip()
+
+
+def _split(entry: ArchiveEntry) -> tuple[str, str]:
+    """Key and extension: the key ends at the first dot of the file's name, as in WebDataset."""
+    *folders, name = entry.parts or ("",)
+    stem, _, extension = name.partition(".")
+    return "/".join((*folders, stem)), extension.lower()

@@ -1,0 +1,217 @@
+"""Writes a packed folder: images in ArrayRecord shards, an index, and what was left out."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+import shutil
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from seedtf.data.catalog import Fault
+from seedtf.data.label_table import sort_class_names
+from seedtf.data.pack.reader import FORMAT, INDEX, INDEX_COLUMNS, LEFT_OUT, META, array_record
+from seedtf.data.pack.sources import Source
+from seedtf.errors import UserError, first_line
+from seedtf.files import csv_line, fsync, lock_folder
+from seedtf.report import is_silent
+
+__all__ = ["Packed", "check_pack_out", "write_pack"]
+
+# An image is a chunk of its own, which is read without its neighbours. Files of images are compressed.
+_OPTIONS = "group_size:1,uncompressed"
+_HASH_CHUNK = 1 << 20
+
+
+@dataclass(frozen=True)
+class Packed:
+    """What a pack holds.
+
+    Attributes:
+        images: number of images.
+        classes: number of classes.
+        shards: number of shards.
+        bytes: bytes of all images.
+        left_out: number of files that were left out, by the name of the reason.
+    """
+
+    images: int
+    classes: int
+    shards: int
+    bytes: int
+    left_out: dict[str, int]
+
+
+def check_pack_out(out: Path) -> None:
+    """Raises UserError if ``out`` exists, its folder is missing, or array-record is."""
+    if out.exists():
+        raise UserError(f"--out={out}: already exists; pass a new folder, or remove it first")
+    if not out.parent.is_dir():
+        raise UserError(f"--out={out}: no folder {out.parent}; create it or pass another path")
+    array_record(f"--out={out}")
+
+
+def write_pack(source: Source, out: Path, *, shard_bytes: int) -> Packed:
+    """Writes the images of a source into a new folder, which appears when all is written.
+
+    A pack that was interrupted leaves a hidden folder beside ``out``, which the next attempt removes.
+    One shard is written at a time, and only few images are in memory.
+
+    Args:
+        source: from ``open_source``.
+        out: the folder to create.
+        shard_bytes: bytes of images after which a shard ends, at least one image.
+
+    Raises:
+        UserError: ``out`` exists, another process is writing it, or the source has no usable image.
+        OSError: the folder cannot be written, or the disk is full.
+    """
+    check_pack_out(out)
+    with _temporary_folder(out) as folder:
+        shards = _Shards(folder, shard_bytes)
+        left_out: Counter[str] = Counter()
+        classes: dict[str, None] = {}
+        with (
+            (folder / INDEX).open("w", encoding="utf-8", newline="") as index,
+            (folder / LEFT_OUT).open("w", encoding="utf-8", newline="") as faults,
+        ):
+            index.write(csv_line(*INDEX_COLUMNS))
+            faults.write(csv_line("path", "fault", "detail"))
+            hidden = True if is_silent() else None
+            records = source.records()
+            for record in tqdm(
+                records, "packing", source.count, unit="img", disable=hidden, leave=False
+            ):
+                if isinstance(record, Fault):
+                    faults.write(csv_line(record.path, record.fault, record.detail))
+                    left_out[record.fault] += 1
+                    continue
+                shards.add(record.data)
+                classes.setdefault(record.label)
+                index.write(csv_line(record.name, record.label, record.side, str(len(record.data))))
+        shards.close()
+        if not shards.images:
+            raise UserError(f"{source.description}: no usable image; {_counts(left_out)}")
+        class_names = list(source.class_names or sort_class_names(classes))
+        meta = {
+            "format": FORMAT,
+            "container": "ArrayRecord",
+            "images": shards.images,
+            "bytes": shards.bytes,
+            "classes": class_names,
+            "index_sha256": _sha256(folder / INDEX),
+            "left_out": dict(left_out),
+            "left_out_sha256": _sha256(folder / LEFT_OUT),
+            "shards": shards.written,
+            "source": source.description,
+        }
+        # The last file: without it, a folder is no pack.
+        (folder / META).write_text(
+            json.dumps(meta, indent=1, ensure_ascii=False) + "\n", encoding="utf-8"
+        )
+        for path in (folder / INDEX, folder / LEFT_OUT, folder / META, folder):
+            fsync(path)
+        os.rename(folder, out)
+        fsync(out.parent)
+    return Packed(
+        shards.images, len(class_names), len(shards.written), shards.bytes, dict(left_out)
+    )
+
+
+@contextmanager
+def _temporary_folder(out: Path) -> Iterator[Path]:
+    """A locked hidden folder beside ``out``, removed if the body does not rename it."""
+    folder = out.parent / f".{out.name}.packing"
+    folder.mkdir(exist_ok=True)
+    try:
+        with lock_folder(folder, file=""):
+            for path in folder.iterdir():  # left by a process that was killed
+                path.unlink()
+            try:
+                yield folder
+            finally:
+                shutil.rmtree(folder, ignore_errors=True)
+    except BlockingIOError:
+        raise UserError(f"--out={out}: another process is writing it; wait for it") from None
+
+
+class _Shards:
+    """Writes images one after the other into shards of at most ``limit`` bytes, or of one image."""
+
+    def __init__(self, folder: Path, limit: int) -> None:
+        self.images, self.bytes = 0, 0
+        self.written: list[dict[str, Any]] = []
+        self._folder, self._limit = folder, limit
+        self._module = array_record(str(folder))
+        self._writer: Any = None
+        self._shard_images, self._shard_bytes = 0, 0
+
+    def add(self, data: bytes) -> None:
+        """Appends an image; raises OSError if the disk is full."""
+        if self._writer and self._shard_bytes + len(data) > self._limit:
+            self.close()
+        with self._as_os_error():
+            if not self._writer:
+                self._shard_images, self._shard_bytes = 0, 0
+                self._writer = self._module.ArrayRecordWriter(str(self._path), _OPTIONS)
+            self._writer.write(data)
+        self._shard_images += 1
+        self._shard_bytes += len(data)
+
+    def close(self) -> None:
+        """Completes the current shard, and reads its number of images back."""
+        if not self._writer:
+            return
+        path = self._path
+        with self._as_os_error():
+            self._writer.close()
+            self._writer = None
+            found = self._module.ArrayRecordReader(str(path)).num_records()
+        if found != self._shard_images:
+            raise OSError(errno.EIO, f"{found} of {self._shard_images} images arrived", str(path))
+        fsync(path)
+        self.images += self._shard_images
+        self.bytes += self._shard_bytes
+        self.written.append(
+            {
+                "file": path.name,
+                "images": self._shard_images,
+                "bytes": path.stat().st_size,
+                "sha256": _sha256(path),
+            }
+        )
+
+    @property
+    def _path(self) -> Path:
+        return self._folder / f"images-{len(self.written):05}.array_record"
+
+    @contextmanager
+    def _as_os_error(self) -> Iterator[None]:
+        """Turns the errors of array-record into OSError, of which the text has the reason."""
+        try:
+            yield
+        except (RuntimeError, ValueError) as error:
+            self._writer = None
+            text = first_line(error, 120)
+            code = errno.ENOSPC if shutil.disk_usage(self._folder).free < 1 << 20 else errno.EIO
+            raise OSError(code, f"{os.strerror(code)} ({text})", str(self._path)) from None
+
+
+def _sha256(path: Path) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(_HASH_CHUNK):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def _counts(left_out: Counter[str]) -> str:
+    return ", ".join(f"{name}: {count:,}" for name, count in left_out.most_common()) or "no files"

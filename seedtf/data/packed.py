@@ -1,0 +1,138 @@
+"""Paths of packed folders and of the images in them, by which ``data/paths.py`` reads these.
+
+This module does not import TensorFlow.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import tempfile
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from seedtf.data.pack.reader import META, Pack
+
+__all__ = ["PackedPath", "find_packed", "is_pack", "open_pack", "unpacked_files"]
+
+
+@dataclass(frozen=True)
+class PackedPath(os.PathLike):
+    """A packed folder, or an image in one, with the methods of ``pathlib.Path`` that seedtf uses.
+
+    Attributes:
+        pack: the pack.
+        root: its folder, as the user named it.
+        name: the name of an image; empty for the folder.
+    """
+
+    pack: Pack
+    root: str
+    name: str = ""
+
+    def __str__(self) -> str:
+        return os.path.join(self.root, self.name) if self.name else self.root
+
+    def __fspath__(self) -> str:
+        return str(self)
+
+    def __truediv__(self, name: str) -> PackedPath:
+        return PackedPath(self.pack, self.root, f"{self.name}/{name}" if self.name else name)
+
+    @property
+    def parent(self) -> Path:
+        """The folder that this one lies in."""
+        return Path(self).parent
+
+    def resolve(self) -> PackedPath:
+        """The same image or folder under its absolute path."""
+        return PackedPath(self.pack, self.pack.folder, self.name)
+
+    def is_dir(self) -> bool:
+        """Whether this is the packed folder itself."""
+        return not self.name
+
+    def exists(self) -> bool:
+        """Whether this is the packed folder, or an image that is in it."""
+        return not self.name or self._found >= 0
+
+    def size(self) -> int:
+        """The bytes of the image. Raises FileNotFoundError."""
+        return int(self.pack.sizes[self._index()])
+
+    def read_bytes(self) -> bytes:
+        """The image. Raises FileNotFoundError, and UserError if the pack is damaged."""
+        return self.pack.read(self._index())
+
+    @functools.cached_property
+    def _found(self) -> int:
+        return self.pack.find(self.name)
+
+    def _index(self) -> int:
+        if self._found < 0:
+            raise FileNotFoundError(2, "no such image in the pack", str(self))
+        return self._found
+
+
+_opened: dict[str, Pack] = {}  # by the folder as it was named, with a slash at its end
+_opened_lock = threading.Lock()
+
+
+def is_pack(folder: str) -> bool:
+    """Whether ``seedtf pack`` wrote a local folder."""
+    return os.path.isfile(os.path.join(folder, META))
+
+
+def open_pack(folder: str) -> Pack:
+    """The pack in ``folder``, which is read once in a process, and again after it was replaced.
+
+    Raises:
+        UserError: as ``Pack``.
+    """
+    real = os.path.realpath(folder)
+    with _opened_lock:
+        pack = _opened.get(os.path.join(real, ""))
+        if pack is None or pack.mtime_ns != os.stat(os.path.join(real, META)).st_mtime_ns:
+            pack = Pack(real)
+        _opened[os.path.join(real, "")] = _opened[os.path.join(folder, "")] = pack
+    return pack
+
+
+def find_packed(path: str) -> PackedPath | None:
+    """The image of a packed folder that ``path`` names; None if no pack has it.
+
+    Raises:
+        UserError: the pack is damaged.
+    """
+    for prefix, pack in list(_opened.items()):
+        if path.startswith(prefix):
+            found = PackedPath(pack, prefix[:-1], path[len(prefix) :])
+            return found if found.exists() else None
+    folder = os.path.dirname(path)
+    while folder and not os.path.isdir(folder) and folder != os.path.dirname(folder):
+        folder = os.path.dirname(folder)
+    if not folder or not is_pack(folder):
+        return None
+    found = PackedPath(open_pack(folder), folder, os.path.relpath(path, folder))
+    return found if found.exists() else None
+
+
+@contextmanager
+def unpacked_files(paths: Sequence[str]) -> Iterator[list[str]]:
+    """Yields paths that any process can open: packed images are copied to a temporary folder.
+
+    Raises:
+        UserError: the pack is damaged.
+    """
+    with tempfile.TemporaryDirectory(prefix="seedtf-unpacked-") as folder:
+        files = []
+        for number, path in enumerate(paths):
+            packed = None if os.path.exists(path) else find_packed(path)
+            if packed:
+                path = os.path.join(folder, f"{number}{os.path.splitext(path)[1]}")
+                Path(path).write_bytes(packed.read_bytes())
+            files.append(path)
+        yield files

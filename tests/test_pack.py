@@ -1,0 +1,325 @@
+"""Packed folders: the same order, bytes, split and history as the folder; damage is one line."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import random
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from pack_sources import labelled_files
+from PIL import Image
+from tiny_run import make_run
+
+from seedtf.commands.main import main
+from seedtf.config.train_config import TrainConfig
+from seedtf.data.catalog import Fault
+from seedtf.data.check.check import check_data
+from seedtf.data.columns import Columns
+from seedtf.data.dataset import load_dataset
+from seedtf.data.listing import list_files
+from seedtf.data.pack.sources import Source
+from seedtf.data.pack.write import write_pack
+from seedtf.data.packed import open_pack, unpacked_files
+from seedtf.data.paths import file_statuses, folder_at, open_file, read_file
+from seedtf.data.related import find_related
+from seedtf.errors import UserError
+from seedtf.evaluation.evaluate_run import evaluate_run
+from seedtf.evaluation.predict import list_images
+from seedtf.runs.open import load_run, open_labelled, open_validation
+from seedtf.training.train import train_and_evaluate
+
+pytest.importorskip("array_record")
+SHARD_BYTES = 600  # several shards for the few small files of these tests
+
+
+def pack(source: Path | str, out: Path, *flags: str) -> Path:
+    assert main(["pack", str(source), f"--out={out}", *flags]) == 0
+    return out
+
+
+@pytest.fixture(scope="module")
+def folder(tiny_folder, tmp_path_factory) -> Path:
+    """Class folders with a duplicate, a damaged image, an empty one and files of other kinds."""
+    root = Path(shutil.copytree(tiny_folder, tmp_path_factory.mktemp("pack") / "photos"))
+    alder, other = root / "alder", root / "two words"
+    (alder / "9.png").write_bytes((alder / "0.png").read_bytes())
+    (alder / "cut.png").write_bytes((alder / "0.png").read_bytes()[:-30])
+    (other / "Ä, empty.jpg").touch()
+    (other / "notes.txt").write_text("no image")
+    Image.radial_gradient("L").save(other / "deep.png")
+    return root
+
+
+@pytest.fixture(scope="module")
+def packed(folder, tmp_path_factory) -> Path:
+    out = tmp_path_factory.mktemp("packed") / "p"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("seedtf.commands.pack.MEGABYTE", SHARD_BYTES)
+        return pack(folder, out, "--shard_mb=1")
+
+
+@pytest.fixture
+def copy(packed, tmp_path) -> Path:
+    return Path(shutil.copytree(packed, tmp_path / "copy"))
+
+
+def test_names_order_and_bytes_are_those_of_the_source(folder, packed):
+    files = [file for file in labelled_files(folder) if not file[0].endswith(".txt")]
+    pack = open_pack(str(packed))
+    assert list(pack.names) == [path for path, *_ in files]
+    assert [pack.class_names[label] for label in pack.labels] == [name for _, name, _ in files]
+    order = list(range(len(files)))
+    random.Random(0).shuffle(order)
+    assert [pack.read(index) for index in order] == [files[index][2] for index in order]
+    assert len(list(packed.glob("*.array_record"))) > 3
+    assert pack.left_out == [("two words/notes.txt", "unsupported suffix", "suffix .txt")]
+    assert json.loads((packed / "pack.json").read_text())["left_out"] == {"unsupported suffix": 1}
+    # by the paths that the files would have
+    path = os.path.join(packed, files[0][0])
+    assert read_file(path, 1 << 20) == open_file(path).read() == files[0][2]
+    with pytest.raises(FileNotFoundError):
+        read_file(os.path.join(packed, "alder/none.png"), 1 << 20)
+
+
+@pytest.mark.parametrize("cache", ["ram", "off"])
+def test_the_dataset_is_that_of_the_folder(folder, packed, tmp_path, cache):
+    options = {"image_size": 8, "cache": cache, "cache_dir": tmp_path / "cache", "seed": 3}
+    one, other = (load_dataset(str(root), **options) for root in (folder, packed))
+    catalogs = one.store.catalog, other.store.catalog
+    assert catalogs[0].paths == catalogs[1].paths
+    assert catalogs[0].class_names == catalogs[1].class_names
+    assert sorted(catalogs[0].faults, key=str) == sorted(catalogs[1].faults, key=str)
+    assert len(catalogs[1].faults) == 3
+    for side in ("train", "val", "test"):
+        assert np.array_equal(getattr(one.split, side), getattr(other.split, side))
+    assert one.duplicates == other.duplicates == 1
+    every = tf.range(len(catalogs[0]), dtype=tf.int64)
+    assert np.array_equal(one.store.read(every), other.store.read(every))
+
+
+def test_a_pack_trains_to_the_same_history(folder, packed, tmp_path, without_figures):
+    """Not to be told from the folder by the files of a run."""
+    for name, root in (("folder", folder), ("pack", packed)):
+        config = TrainConfig(
+            data_dir=str(root),
+            run_dir=str(tmp_path / name),
+            model="tiny",
+            weights="none",
+            image_size=16,
+            epochs=1,
+            batch_size=8,
+            cache="off",
+        )
+        train_and_evaluate(config)
+    for file in ("history.csv", "split.csv", "data_report.csv", "classes.txt"):
+        assert (tmp_path / "folder" / file).read_bytes() == (tmp_path / "pack" / file).read_bytes()
+
+
+def test_every_command_reads_a_pack(folder, packed, tmp_path, capsys):
+    run_dir = make_run(tmp_path / "run", folder)
+    settings = json.loads((run_dir / "config.json").read_text())
+    settings["resolved"]["data_root"] = str(packed)  # as if it had trained on the pack
+    (run_dir / "config.json").write_text(json.dumps(settings))
+    result = evaluate_run(str(run_dir))
+    assert result.report.predictions.paths == tuple(
+        path for path in sorted(result.report.predictions.paths)
+    )
+    page = (run_dir / "report" / "index.html").read_text()
+    assert "data:image/jpeg" in page  # thumbnails come from the pack
+    store, records = open_labelled(load_run(run_dir), str(packed))
+    assert len(records) == len(store.catalog) == 20
+    out = tmp_path / "p.csv"
+    assert main(["predict", str(run_dir), str(packed), f"--out={out}"]) == 3
+    assert f"{packed}/alder/cut.png,truncated" in out.read_text()
+    assert len(list(list_images([f"{packed}/alder/0.png"]))) == 1
+    check = check_data(str(packed))
+    expected = check_data(str(folder))
+    assert [f for f in check.findings if f.fault != "seedtf output"] == list(expected.findings)
+    paths = open_validation(load_run(run_dir))[0].catalog.absolute_paths()
+    with unpacked_files(list(paths)) as files:
+        assert [Path(file).read_bytes() for file in files] == [
+            (folder / os.path.relpath(path, packed)).read_bytes() for path in paths
+        ]
+
+
+def test_a_split_and_a_table_are_kept(tiny_folder, tmp_path):
+    root = tmp_path / "split"
+    for side in ("train", "valid", "test"):
+        shutil.copytree(tiny_folder, root / side)
+    one = list_files(str(root))
+    other = list_files(str(pack(root, tmp_path / "p1")))
+    assert one[0].paths == other[0].paths
+    assert one[0].labels.tolist() == other[0].labels.tolist()
+    for side, indices in one[1].sides.items():
+        assert np.array_equal(indices, other[1].sides[side])
+    table = tmp_path / "labels.csv"
+    table.write_text("file,label\n" + "".join(f"{i}.png,{10 - i}\n" for i in range(6)))
+    folder = str(tiny_folder / "alder")
+    flags = (folder, str(table), Columns())
+    one = list_files(*flags, min_images=1)
+    other = list_files(str(pack(folder, tmp_path / "p2", f"--labels_csv={table}")), min_images=1)
+    assert one[0].class_names == other[0].class_names == ("5", "6", "7", "8", "9", "10")
+    # other labels for the images of a pack
+    table.write_text("file,label\nalder/0,a\nalder/1.png,a\ntwo words/0.png,b\ntwo words/1,b\n")
+    relabelled, _ = list_files(str(pack(tiny_folder, tmp_path / "p3")), str(table))
+    assert list(relabelled.paths) == [
+        "alder/0.png",
+        "alder/1.png",
+        "two words/0.png",
+        "two words/1.png",
+    ]
+
+
+def test_a_replaced_pack_is_read_again(tiny_folder, packed, copy):
+    before = list(file_statuses(list_files(str(copy))[0].absolute_paths()))
+    shutil.rmtree(copy)
+    pack(tiny_folder, copy)
+    catalog, _ = list_files(str(copy))
+    assert len(catalog) == 18
+    assert next(iter(file_statuses(catalog.absolute_paths()))) != before[0]
+
+
+def flip(path: Path) -> None:
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 0xFF
+    path.write_bytes(data)
+
+
+def test_a_flipped_bit_ends_with_one_line(tiny_folder, tmp_path, capsys):
+    out = pack(tiny_folder, tmp_path / "p")
+    [shard] = out.glob("*.array_record")
+    data = bytearray(shard.read_bytes())
+    image = (tiny_folder / "two words" / "3.png").read_bytes()
+    data[data.index(image) + 20] ^= 1
+    shard.write_bytes(data)
+    flags = ["--model=tiny", "--weights=none", "--image_size=16", "--epochs=1", "--cache=ram"]
+    capsys.readouterr()
+    assert main(["train", f"--data_dir={out}", f"--run_dir={tmp_path}/run", *flags]) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert f"{shard}: the pack is damaged" in error
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda p: flip(p / "index.csv"), "another checksum than pack.json has"),
+        (lambda p: (p / "index.csv").unlink(), "No such file"),
+        (lambda p: flip(p / "left_out.csv"), "another checksum"),
+        (lambda p: (p / "images-00001.array_record").unlink(), "No such file"),
+        (
+            lambda p: os.truncate(p / "images-00001.array_record", 99),
+            "99 bytes, and pack.json says",
+        ),
+        (lambda p: (p / "pack.json").write_text("{"), "the pack is damaged"),
+        (lambda p: (p / "pack.json").write_text('{"format": 1}'), "no valid 'classes'"),
+        (
+            lambda p: (p / "pack.json").write_text('{"format": 2}'),
+            "format 2, and this seedtf reads",
+        ),
+    ],
+)
+def test_a_damaged_pack_is_one_line(copy, damage, message, capsys):
+    damage(copy)
+    assert main(["train", f"--data_dir={copy}"]) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert message in error
+    assert str(copy) in error
+
+
+def test_an_interrupted_pack_leaves_nothing_and_can_start_again(tiny_folder, tmp_path):
+    def interrupted():
+        yield Fault("a", "no label", "")
+        raise KeyboardInterrupt
+
+    out = tmp_path / "out" / "p"
+    out.parent.mkdir()
+    with pytest.raises(KeyboardInterrupt):
+        write_pack(Source("a source", interrupted), out, shard_bytes=9)
+    assert list(out.parent.iterdir()) == []
+    with pytest.raises(UserError, match="a source: no usable image; no label: 1"):
+        write_pack(
+            Source("a source", lambda: iter([Fault("a", "no label", "")])), out, shard_bytes=9
+        )
+    killed = out.parent / ".p.packing"  # what a killed process leaves
+    killed.mkdir()
+    (killed / "images-00007.array_record").write_bytes(b"half")
+    descriptor = os.open(killed, os.O_RDONLY)
+    fcntl.flock(descriptor, fcntl.LOCK_EX)
+    with pytest.raises(UserError, match="another process is writing it"):
+        write_pack(Source("a source", interrupted), out, shard_bytes=9)
+    os.close(descriptor)
+    pack(tiny_folder, out)
+    assert sorted(path.name for path in out.parent.iterdir()) == ["p"]
+    assert not list(out.glob("images-00007*"))
+
+
+def test_a_full_disk_is_one_line(folder, tmp_path):
+    script = "ulimit -f 40; exec $0 -m seedtf pack $1 --out=$2"
+    command = ["bash", "-c", script, sys.executable, str(folder), str(tmp_path / "p")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert done.stderr.count("\n") == 1
+    assert f"--out={tmp_path}/p: " in done.stderr
+    assert "File too large" in done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["nowhere"], "nowhere: no such file or folder"),
+        (["{folder}", "--out={folder}"], "already exists; pass a new folder"),
+        (["{folder}", "--out={folder}/no/p"], "no folder"),
+        (["{folder}/two words/notes.txt"], "neither an archive, nor a tar with .cls"),
+        (["{packed}", "--layout=flat"], "is packed with its labels"),
+        (["{folder}", "--shard_mb=0"], "--shard_mb=0: out of range"),
+    ],
+)
+def test_mistakes_are_one_line(folder, packed, capsys, arguments, message):
+    filled = [text.format(folder=folder, packed=packed) for text in arguments]
+    filled += [] if any("--out" in text for text in filled) else [f"--out={packed.parent}/new"]
+    assert main(["pack", *filled]) == 2
+    error = capsys.readouterr().err
+    assert not (packed.parent / "new").exists()
+    assert error.count("\n") == 1
+    assert message in error
+
+
+def test_without_array_record_one_line_says_what_to_install(folder, tmp_path, capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "array_record.python.array_record_module", None)
+    assert main(["pack", str(folder), f"--out={tmp_path}/p"]) == 2
+    assert "needs array-record; run: pip install 'seedtf[pack]'" in capsys.readouterr().err
+
+
+def test_workers_of_a_data_service_need_a_cache(packed, tmp_path):
+    from seedtf.data.service import portable_reader
+
+    dataset = load_dataset(str(packed), image_size=8, cache="off", cache_dir=tmp_path)
+    with pytest.raises(UserError, match="--data_service: its workers cannot read the packed"):
+        portable_reader(dataset.store)
+
+
+def test_near_duplicates_are_found_in_a_pack(folder, packed, tmp_path):
+    found = [
+        find_related(
+            list_files(str(root))[0],
+            opened=True,
+            twins="together",
+            named=None,
+            cache_dir=tmp_path,
+            max_pixels=1 << 20,
+        ).together.tolist()
+        for root in (folder, packed)
+    ]
+    assert found[0] == found[1]
+    assert folder_at(packed).is_dir()

@@ -1,0 +1,191 @@
+"""What ``seedtf pack`` reads: WebDataset tars, TFRecords, parquet and Arrow tables, and archives."""
+
+from __future__ import annotations
+
+import shutil
+
+import pytest
+from conftest import TINY_CLASSES
+from pack_sources import labelled_files, write_parquet, write_tar, write_tfrecord
+
+from seedtf.commands.main import main
+from seedtf.data.listing import list_files
+from seedtf.data.packed import open_pack
+
+pytest.importorskip("array_record")
+CLASSES = list(TINY_CLASSES)
+
+
+@pytest.fixture(scope="module")
+def files(tiny_folder):
+    return labelled_files(tiny_folder)
+
+
+def packed(source, tmp_path, *flags):
+    out = tmp_path / "packed"
+    assert main(["pack", str(source), f"--out={out}", *flags]) == 0
+    return open_pack(str(out))
+
+
+def contents(pack):
+    """Class and bytes of every image, in the order of the pack."""
+    labels = [pack.class_names[label] for label in pack.labels]
+    return [(label, pack.read(index)) for index, label in enumerate(labels)]
+
+
+def reasons(pack):
+    return [(path, fault) for path, fault, _ in pack.left_out]
+
+
+def test_webdataset_tars(files, tmp_path):
+    entries = {}
+    for number, (_, label, data) in enumerate(files):
+        entries[f"./{number:03}.png"] = data
+        entries[f"./{number:03}.cls"] = f"{CLASSES.index(label)}\n".encode()
+    first = dict(list(entries.items())[:16])
+    second = dict(list(entries.items())[16:])
+    extra = {
+        "a.png": b"x",
+        "b.cls": b"1",
+        "c.seg.png": b"s",
+        "c.png": b"x",
+        "c.json": b'{"label": 2}',
+    }
+    write_tar(tmp_path / "data" / "train-0.tar", first)
+    write_tar(tmp_path / "data" / "train-1.tar", {**second, **extra})
+    (tmp_path / "data" / "classnames.txt").write_text("".join(f"{name}\n" for name in CLASSES))
+    pack = packed(tmp_path / "data", tmp_path)
+    assert contents(pack) == [(label, data) for _, label, data in files] + [(CLASSES[2], b"x")]
+    assert pack.names[0] == "train-0/000.png"
+    assert pack.names[len(pack.names) - 1] == "train-1/c.png"
+    assert pack.sides is None
+    assert reasons(pack) == [
+        ("train-1/a.png", "no label"),
+        ("train-1/b", "no image"),
+        ("train-1/c.seg.png", "second image"),
+    ]
+
+
+def test_labels_in_json_and_a_split_by_names(files, tmp_path):
+    import json
+
+    for side, part in (("train", files), ("val", files[::3])):
+        entries = {}
+        for path, label, data in part:
+            key = path.removesuffix(".png")
+            entries[f"{key}.json"] = json.dumps({"id": 7, "species": label}).encode()
+            entries[f"{key}.png"] = data
+        write_tar(tmp_path / "data" / f"plants-{side}-000.tar", entries)
+    pack = packed(tmp_path / "data", tmp_path, "--label_column=species")
+    assert contents(pack) == [(label, data) for _, label, data in (*files, *files[::3])]
+    catalog, split = list_files(str(tmp_path / "packed"))
+    assert split.train.tolist() == list(range(len(files)))
+    assert split.val.tolist() == list(range(len(files), len(catalog)))
+
+
+def test_tfrecords(files, tmp_path):
+    rows = [
+        {
+            "image/encoded": data,
+            "image/class/label": CLASSES.index(label) + 1,
+            "image/class/text": label.encode(),
+            "image/filename": path.split("/")[1].encode(),
+        }
+        for path, label, data in files
+    ]
+    bad = [
+        {"image/class/label": 1},
+        {"image/encoded": files[0][2]},
+        {"image/encoded": b"?", "label": 1},
+    ]
+    write_tfrecord(tmp_path / "data" / "train-00000-of-00002", rows[:5])
+    write_tfrecord(tmp_path / "data" / "train-00001-of-00002", rows[5:] + bad, "GZIP")
+    pack = packed(tmp_path / "data", tmp_path)
+    assert contents(pack) == [(label, data) for _, label, data in files]
+    assert list(pack.names)[:2] == ["train-00000-of-00002/0.png", "train-00000-of-00002/1.png"]
+    assert "train-00001-of-00002/0~2.png" in pack.names  # 0.png of another class
+    assert [fault for _, fault in reasons(pack)] == ["no image", "no label", "not an image"]
+
+
+@pytest.mark.parametrize("suffix", ["parquet", "arrow"])
+def test_tables_of_hugging_face(files, tmp_path, suffix):
+    rows = [(data, path.split("/")[1], CLASSES.index(label)) for path, label, data in files]
+    rows += [(None, "lost.png", 0), (files[0][2], None, -1)]
+    write_parquet(tmp_path / "data" / f"train-00000-of-00002.{suffix}", rows[:7], CLASSES)
+    write_parquet(tmp_path / "data" / f"train-00001-of-00002.{suffix}", rows[7:], CLASSES)
+    write_parquet(tmp_path / "data" / f"test-00000-of-00001.{suffix}", rows[:6], CLASSES)
+    pack = packed(tmp_path / "data", tmp_path)
+    expected = [(label, data) for _, label, data in files]
+    assert contents(pack) == expected[:6] + expected
+    assert pack.sides.tolist() == ["test"] * 6 + ["train"] * 18
+    assert [fault for _, fault in reasons(pack)] == ["no image", "no label"]
+
+
+def test_a_table_of_bytes_and_names(files, tmp_path):
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    table = pa.table(
+        {"photo": [data for *_, data in files], "kind": [label for _, label, _ in files]}
+    )
+    pq.write_table(table, tmp_path / "one.parquet")
+    pack = packed(tmp_path / "one.parquet", tmp_path, "--label_column=kind")
+    assert contents(pack) == [(label, data) for _, label, data in files]
+    assert pack.names[0] == "one/0000000.png"
+
+
+def test_an_archive_of_class_folders_is_no_webdataset(tiny_folder, files, tmp_path):
+    archive = shutil.make_archive(str(tmp_path / "plants"), "tar", tiny_folder)
+    assert contents(packed(archive, tmp_path)) == [(label, data) for _, label, data in files]
+
+
+def break_tar(folder, png):
+    tar = write_tar(
+        folder / "a.tar", {"1.png": png, "1.cls": b"a", "2.png": png * 300, "2.cls": b"b"}
+    )
+    tar.write_bytes(tar.read_bytes()[:-12000])
+
+
+def break_tfrecord(folder, png):
+    row = {"image/encoded": png, "image/class/label": 1}
+    path = write_tfrecord(folder / "a.tfrecord", [row, row])
+    path.write_bytes(path.read_bytes()[:-9])
+
+
+def break_parquet(folder, png):
+    path = write_parquet(folder / "a.parquet", [(png, "1.png", 0)], CLASSES)
+    path.write_bytes(path.read_bytes()[:-9])
+
+
+def two_labels(folder, png):
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    table = pa.table({"image": [png], "label": [1], "class": [2]})
+    pq.write_table(table, folder / "a.parquet")
+
+
+def two_kinds(folder, png):
+    write_tfrecord(folder / "a.tfrecord", [])
+    write_parquet(folder / "b.parquet", [(png, "1.png", 0)], CLASSES)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (break_tar, "a.tar: damaged tar"),
+        (break_tfrecord, "a.tfrecord: damaged TFRecord"),
+        (break_parquet, "a.parquet: damaged table"),
+        (two_labels, "has the columns label, class; pass --label_column"),
+        (two_kinds, "has files of several kinds: TFRecord (a.tfrecord), table (b.parquet)"),
+    ],
+)
+def test_a_damaged_or_ambiguous_source_is_one_line(files, tmp_path, capsys, make, message):
+    folder = tmp_path / "data"
+    folder.mkdir()
+    make(folder, files[0][2])
+    assert main(["pack", str(folder), f"--out={tmp_path}/packed"]) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert message in error
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["data"]
