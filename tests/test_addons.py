@@ -87,7 +87,7 @@ SIZES = [((16, 16), (16, 16)), ((24, 17), (12, 20)), ((12, 12), (29, 23))]
 BATCH = 4
 
 
-def drawn(low: float, high: float) -> st.SearchStrategy[list[float]]:
+def float_lists(low: float, high: float) -> st.SearchStrategy[list[float]]:
     return st.lists(st.floats(low, high, width=32), min_size=BATCH, max_size=BATCH)
 
 
@@ -95,18 +95,18 @@ PARAMETERS = st.builds(
     lambda **lists: Parameters(
         **{name: tf.constant(each, tf.float32) for name, each in lists.items()}
     ),
-    scale_x=drawn(0.125, 1),
-    scale_y=drawn(0.125, 1),
-    center_x=drawn(0.125, 0.875),
-    center_y=drawn(0.125, 0.875),
-    rotate=drawn(-3.125, 3.125),
-    shear=drawn(-0.75, 0.75),
+    scale_x=float_lists(0.125, 1),
+    scale_y=float_lists(0.125, 1),
+    center_x=float_lists(0.125, 0.875),
+    center_y=float_lists(0.125, 0.875),
+    rotate=float_lists(-3.125, 3.125),
+    shear=float_lists(-0.75, 0.75),
     flip_x=st.lists(st.sampled_from([-1.0, 1.0]), min_size=BATCH, max_size=BATCH),
     flip_y=st.lists(st.sampled_from([-1.0, 1.0]), min_size=BATCH, max_size=BATCH),
-    brightness=drawn(-128, 128),
-    contrast=drawn(0, 2),
-    saturation=drawn(0, 2),
-    hue=drawn(-3.125, 3.125),
+    brightness=float_lists(-128, 128),
+    contrast=float_lists(0, 2),
+    saturation=float_lists(0, 2),
+    hue=float_lists(-3.125, 3.125),
 )
 
 
@@ -213,7 +213,7 @@ def test_a_restored_optimizer_continues_exactly(name, policy) -> None:
     assert train(second, epochs=8) == late
     ends = [capture_state(trainer, epoch=10, step=0, facts={}) for trainer in (first, second)]
     for group in ("weights", "optimizer"):
-        assert same(*(end.arrays[group] for end in ends))
+        assert are_equal(*(end.arrays[group] for end in ends))
 
 
 @needs_addons
@@ -247,7 +247,7 @@ def test_the_learning_rate_that_is_set_is_the_one_used(name) -> None:
     trainer.optimizer.learning_rate = 0.0
     assert float(trainer.optimizer.learning_rate) == 0.0
     trainer.train_on_batch(*batches())
-    assert same([each.numpy() for each in trainer.network.trainable_variables], before)
+    assert are_equal([each.numpy() for each in trainer.network.trainable_variables], before)
 
 
 # the whole program
@@ -279,7 +279,7 @@ def arrays(run_dir: Path) -> dict[str, list[np.ndarray]]:
     return state.arrays
 
 
-def same(first: list[np.ndarray], second: list[np.ndarray]) -> bool:
+def are_equal(first: list[np.ndarray], second: list[np.ndarray]) -> bool:
     return [each.tobytes() for each in first] == [each.tobytes() for each in second]
 
 
@@ -309,8 +309,8 @@ def test_train_resume_evaluate_predict_export(data, tmp_path, monkeypatch, capsy
     assert main(["train", f"--resume={parted}"]) == 0
     assert (parted / "history.csv").read_bytes() == (whole / "history.csv").read_bytes()
     for group in ("weights", "optimizer"):
-        assert same(arrays(parted)[group], arrays(whole)[group])
-    assert same(weights_of(parted, "best.keras"), weights_of(whole, "best.keras"))
+        assert are_equal(arrays(parted)[group], arrays(whole)[group])
+    assert are_equal(weights_of(parted, "best.keras"), weights_of(whole, "best.keras"))
 
     assert main(["evaluate", str(whole)]) == 0
     accuracy = json.loads((whole / "report" / "report.json").read_text())["accuracy"]
@@ -370,7 +370,7 @@ def test_swa_validates_and_saves_the_average_but_trains_without_it(
         model="tiny", num_classes=len(load_run(whole).class_names), image_size=SIZE, weights="none"
     )
     restore_weights(network, load_newest_state(whole / "state")[0])
-    assert same([each.numpy() for each in network.trainable_variables], trained[4])
+    assert are_equal([each.numpy() for each in network.trainable_variables], trained[4])
     statistics = zip(network.non_trainable_variables, last.non_trainable_variables, strict=True)
     assert not any(np.array_equal(one.numpy(), other.numpy()) for one, other in statistics)
 
@@ -379,4 +379,4 @@ def test_swa_validates_and_saves_the_average_but_trains_without_it(
         assert main(flags(data, parted, *more)) == 75
     assert main(["train", f"--resume={parted}"]) == 0
     assert (parted / "history.csv").read_bytes() == (whole / "history.csv").read_bytes()
-    assert same(weights_of(parted, "last.keras"), weights_of(whole, "last.keras"))
+    assert are_equal(weights_of(parted, "last.keras"), weights_of(whole, "last.keras"))

@@ -29,7 +29,7 @@ def float32_after() -> Iterator[None]:
     keras.mixed_precision.set_global_policy("float32")
 
 
-def pair(**arguments: Any) -> Pair:
+def keras_and_fused(**arguments: Any) -> Pair:
     """Returns a Keras layer and a fused layer with the same random gamma and beta."""
     layers = keras.layers.BatchNormalization(**arguments), FusedBatchNormalization(**arguments)
     draw = np.random.default_rng(1)
@@ -71,7 +71,7 @@ def assert_close(actual: Any, expected: Any, policy: str) -> None:
 @pytest.mark.parametrize("policy", TOLERANCE)
 @pytest.mark.parametrize("jit", [None, True], ids=["graph", "xla"])
 def test_training_equals_keras(policy: str, jit: bool | None) -> None:
-    stock, fused = pair(dtype=policy, momentum=0.7)
+    stock, fused = keras_and_fused(dtype=policy, momentum=0.7)
     stock_step, fused_step = train_step(stock, jit), train_step(fused, jit)
     for seed in range(3):
         images, cotangent = tf.constant(batch(seed)), tf.constant(batch(seed + 100))
@@ -87,7 +87,7 @@ def test_training_equals_keras(policy: str, jit: bool | None) -> None:
 
 @pytest.mark.parametrize("policy", TOLERANCE)
 def test_inference_and_frozen_training_equal_keras(policy: str) -> None:
-    stock, fused = pair(dtype=policy)
+    stock, fused = keras_and_fused(dtype=policy)
     values = [weight + 0.5 for weight in stock.get_weights()]
     for layer in (stock, fused):
         layer.set_weights(values)
@@ -136,7 +136,7 @@ def kernels(layer: keras.layers.Layer) -> list[tf.DType]:
 
 
 def test_the_kernel_is_used_for_16_bit_input_without_a_cast() -> None:
-    stock, fused = pair(dtype="mixed_bfloat16")
+    stock, fused = keras_and_fused(dtype="mixed_bfloat16")
     assert kernels(fused) == [tf.bfloat16]
     assert kernels(stock) == []
 
@@ -243,8 +243,8 @@ def test_loss_curves_in_16_bit_are_equal_up_to_rounding(policy: str, tolerance: 
 def zeroed_in(join: Callable[[Any, Any], Any]) -> set[str]:
     """The layers with gamma 0 in a network whose trunk and branch are combined by ``join``."""
     image = keras.Input((8, 8, 3))
-    trunk = keras.layers.ReLU(name="trunk")(normed(image, "stem"))
-    outputs = join(trunk, normed(keras.layers.ReLU()(normed(trunk, "first")), "last"))
+    trunk = keras.layers.ReLU(name="trunk")(conv_bn(image, "stem"))
+    outputs = join(trunk, conv_bn(keras.layers.ReLU()(conv_bn(trunk, "first")), "last"))
     model = keras.Model(image, keras.layers.GlobalAveragePooling2D()(outputs))
     count = zero_init_residuals(model)
     norms = [norm for norm in model.layers if isinstance(norm, keras.layers.BatchNormalization)]
@@ -253,7 +253,7 @@ def zeroed_in(join: Callable[[Any, Any], Any]) -> set[str]:
     return zeroed
 
 
-def normed(features: Any, name: str, **options: Any) -> Any:
+def conv_bn(features: Any, name: str, **options: Any) -> Any:
     features = keras.layers.Conv2D(8, 3, padding="same", use_bias=False)(features)
     return keras.layers.BatchNormalization(name=name, **options)(features)
 
@@ -268,8 +268,8 @@ def test_a_branch_is_zeroed_on_either_side_of_its_sum() -> None:
 
 
 def test_a_projected_shortcut_is_not_a_branch() -> None:
-    assert zeroed_in(lambda trunk, branch: add(normed(trunk, "p"), branch)) == {"last"}
-    assert zeroed_in(lambda trunk, branch: add(branch, normed(trunk, "p"))) == {"last"}
+    assert zeroed_in(lambda trunk, branch: add(conv_bn(trunk, "p"), branch)) == {"last"}
+    assert zeroed_in(lambda trunk, branch: add(branch, conv_bn(trunk, "p"))) == {"last"}
 
 
 def test_only_dropout_may_follow_the_norm_of_a_branch() -> None:
@@ -287,13 +287,13 @@ def test_a_norm_whose_output_is_used_twice_is_not_changed() -> None:
 def test_sums_without_exactly_one_branch_are_not_changed() -> None:
     def other(trunk: Any, length: int) -> Any:
         for number in range(length):
-            trunk = keras.layers.ReLU()(normed(trunk, f"other{number}"))
-        return normed(trunk, "other")
+            trunk = keras.layers.ReLU()(conv_bn(trunk, f"other{number}"))
+        return conv_bn(trunk, "other")
 
     for length in (0, 1, 2):
         zeroed = zeroed_in(lambda trunk, branch: add(other(trunk, length), branch))  # noqa: B023
         assert zeroed == ({"last"} if length == 0 else set())
     assert zeroed_in(lambda trunk, branch: add(trunk, trunk)) == set()
-    assert zeroed_in(lambda trunk, branch: add(trunk, branch, normed(trunk, "p"))) == set()
+    assert zeroed_in(lambda trunk, branch: add(trunk, branch, conv_bn(trunk, "p"))) == set()
     unscaled = {"scale": False}
-    assert zeroed_in(lambda trunk, branch: add(trunk, normed(branch, "n", **unscaled))) == set()
+    assert zeroed_in(lambda trunk, branch: add(trunk, conv_bn(branch, "n", **unscaled))) == set()

@@ -290,17 +290,17 @@ def test_the_same_command_resumes_with_relative_weights(run_dir, tmp_path, monke
         resumed_config("run", {"weights": "run/checkpoints/last.keras"})
 
 
-def bound(data: Path, **flags) -> Plan:
+def make_plan(data: Path, **flags) -> Plan:
     config = TrainConfig(data_dir=data, model="tiny", weights="none", image_size=8, **flags)
     settings = resolve(config, Machine())
     return bind(settings, load_training_data(settings.config))
 
 
 def test_the_default_batch_shrinks_to_the_training_images_and_says_so(photos):
-    plan = bound(photos, val_fraction=0.25)
+    plan = make_plan(photos, val_fraction=0.25)
     assert (plan.config.batch_size, plan.steps_per_epoch) == (6, 1)
     assert plan.batch_size_note.startswith("6 images instead of 32")
-    given = bound(photos, val_fraction=0.25, batch_size=5)
+    given = make_plan(photos, val_fraction=0.25, batch_size=5)
     assert (given.config.batch_size, given.batch_size_note) == (5, "")
     settings = resolve(
         TrainConfig(data_dir=photos, model="tiny", weights="none", image_size=8), Machine()
@@ -310,7 +310,7 @@ def test_the_default_batch_shrinks_to_the_training_images_and_says_so(photos):
     assert shared.config.batch_size == 6
     assert "because 2 devices share a batch evenly" in shared.batch_size_note
     with pytest.raises(UserError, match="--batch_size=7: more than the 6 training images"):
-        bound(photos, val_fraction=0.25, batch_size=7)
+        make_plan(photos, val_fraction=0.25, batch_size=7)
 
 
 def test_lr_find_shrinks_the_default_batch_as_train_does(photos, tmp_path, monkeypatch, capsys):
@@ -402,7 +402,7 @@ def unlabelled(tmp_path) -> Path:
     return folder
 
 
-def submitted(folder: Path, *lines: str) -> list[str]:
+def submission_lines(folder: Path, *lines: str) -> list[str]:
     sample, out = folder.parent / "sample.csv", folder.parent / "out.csv"
     sample.write_text("".join(f"{line}\n" for line in lines))
     inputs = [str(folder)]
@@ -413,28 +413,28 @@ def submitted(folder: Path, *lines: str) -> list[str]:
 @pytest.mark.parametrize("form", ["id{}", "id{}.png", "test/id{}.png", "./test/id{}", "test\\id{}"])
 def test_ids_without_suffix_and_with_folders_are_matched(unlabelled, form):
     ids = [form.format(number) for number in (2, 0)]
-    lines = submitted(unlabelled, "id_code,diagnosis", *(f"{name},0" for name in ids))
+    lines = submission_lines(unlabelled, "id_code,diagnosis", *(f"{name},0" for name in ids))
     assert lines == ["id_code,diagnosis", f"{ids[0]},wheat", f"{ids[1]},Fat Hen"]
 
 
 def test_one_column_for_each_class_receives_the_probabilities(unlabelled):
-    lines = submitted(unlabelled, "wheat,id,fat_hen,Maize", "0,id0,0,1", "0,id2,0,1")
+    lines = submission_lines(unlabelled, "wheat,id,fat_hen,Maize", "0,id0,0,1", "0,id2,0,1")
     assert lines == ["wheat,id,fat_hen,Maize", "0.25,id0,0.5,0.25", "0.5,id2,0.25,0.25"]
 
 
 def test_columns_that_are_not_the_classes_are_named(unlabelled):
     with pytest.raises(UserError, match="column 'oak' is no class of the model"):
-        submitted(unlabelled, "id,wheat,Fat Hen,oak", "id0,0,0,0")
+        submission_lines(unlabelled, "id,wheat,Fat Hen,oak", "id0,0,0,0")
     with pytest.raises(UserError, match="class 'Maize' has no column"):
-        submitted(unlabelled, "id,wheat,Fat Hen", "id0,0,0")
+        submission_lines(unlabelled, "id,wheat,Fat Hen", "id0,0,0")
     with pytest.raises(UserError, match="row 2 has 2 columns"):
-        submitted(unlabelled, "id,wheat,Fat Hen", "id0,0")
+        submission_lines(unlabelled, "id,wheat,Fat Hen", "id0,0")
 
 
 def test_a_folder_in_an_id_chooses_between_files_of_one_name(unlabelled):
     for site, name in (("a", "Maize"), ("b", "wheat")):
         (unlabelled / site).mkdir()
         (unlabelled / site / "same.png").write_text(name)
-    assert submitted(unlabelled, "id,label", "b/same.png,x")[1] == "b/same.png,wheat"
+    assert submission_lines(unlabelled, "id,label", "b/same.png,x")[1] == "b/same.png,wheat"
     with pytest.raises(UserError, match="has the same name as"):
-        submitted(unlabelled, "id,label", "same,x")
+        submission_lines(unlabelled, "id,label", "same,x")

@@ -150,7 +150,7 @@ STUBS: dict[str, dict[str, Callable]] = {
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+def working_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A working folder with all data sets; code that needs TensorFlow raises ``ReachedTensorFlow``."""
     root = tmp_path_factory.mktemp("lines")
     for folder, names in FOLDERS.items():
@@ -283,7 +283,7 @@ def command_lines(draw: st.DrawFn) -> list[str]:
 
 @settings(max_examples=300)
 @given(line=command_lines())
-def test_a_command_line_never_ends_in_a_traceback(line: list[str], place: Path) -> None:
+def test_a_command_line_never_ends_in_a_traceback(line: list[str], working_folder: Path) -> None:
     out, err = io.StringIO(), io.StringIO()
     code: object = None
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
@@ -302,12 +302,13 @@ def test_a_command_line_never_ends_in_a_traceback(line: list[str], place: Path) 
         assert all(re.search("is now --|circular flagfile", n) for n in notices), shown
 
 
-def test_a_name_with_control_characters_is_one_line(place: Path, capsys) -> None:
+def test_a_name_with_control_characters_is_one_line(working_folder: Path, capsys) -> None:
     assert main(["train", "--data_dir=a\nb\x1b[2J"]) == 2
-    expected = f"seedtf train: --data_dir={place}/a\\nb\\x1b[2J: no such folder; pass a folder with"
+    path = f"{working_folder}/a\\nb\\x1b[2J"
+    expected = f"seedtf train: --data_dir={path}: no such folder; pass a folder with"
     assert capsys.readouterr().err.startswith(expected)
 
 
-def test_a_zero_byte_of_a_flagfile_is_refused(place: Path, capsys) -> None:
+def test_a_zero_byte_of_a_flagfile_is_refused(working_folder: Path, capsys) -> None:
     assert main(["evaluate", "--flagfile=binary.csv"]) == 2
     assert "contains a zero byte; correct the value" in capsys.readouterr().err

@@ -21,7 +21,7 @@ def make_report(folder, predictions):
     return folder
 
 
-def outcome(both, only_a, only_b, neither):
+def predictions_of_both(both, only_a, only_b, neither):
     """Predictions of A and B: given numbers of images are right in both, in one or in neither."""
     pairs = [("x", "x")] * both + [("x", "y")] * only_a + [("y", "x")] * only_b
     pairs += [("y", "y")] * neither
@@ -33,15 +33,15 @@ def outcome(both, only_a, only_b, neither):
 
 
 @pytest.fixture
-def two(tmp_path):
+def make_reports(tmp_path):
     def make(a, b):
         return make_report(tmp_path / "a", a), make_report(tmp_path / "b", b)
 
     return make
 
 
-def test_a_worked_example(two):
-    found = compare(*two(*outcome(both=50, only_a=5, only_b=20, neither=25)))
+def test_a_worked_example(make_reports):
+    found = compare(*make_reports(*predictions_of_both(both=50, only_a=5, only_b=20, neither=25)))
     assert (found.shared, found.only_in_a, found.only_in_b) == (100, 0, 0)
     counts = (found.both_right, found.only_a_right, found.only_b_right, found.both_wrong)
     assert counts == (50, 5, 20, 25)
@@ -52,27 +52,27 @@ def test_a_worked_example(two):
     assert found.mcnemar_p == pytest.approx(0.0051, abs=1e-4)
 
 
-def test_files_are_paired_by_path_not_by_order(two):
-    a, b = outcome(both=3, only_a=2, only_b=1, neither=1)
+def test_files_are_paired_by_path_not_by_order(make_reports):
+    a, b = predictions_of_both(both=3, only_a=2, only_b=1, neither=1)
     b = dict(reversed(b.items()))
     b["only b.png"] = ("x", "x")
-    found = compare(*two(a, b))
+    found = compare(*make_reports(a, b))
     assert (found.shared, found.only_in_a, found.only_in_b) == (7, 0, 1)
     assert (found.only_a_right, found.only_b_right) == (2, 1)
 
 
-def test_no_shared_file_is_refused(two):
+def test_no_shared_file_is_refused(make_reports):
     with pytest.raises(UserError, match="shares no file"):
-        compare(*two({"1.png": ("x", "x")}, {"2.png": ("x", "x")}))
+        compare(*make_reports({"1.png": ("x", "x")}, {"2.png": ("x", "x")}))
 
 
-def test_other_labels_are_refused(two):
+def test_other_labels_are_refused(make_reports):
     with pytest.raises(UserError, match=r"labels '1\.png' as 'y', but .* as 'x'"):
-        compare(*two({"1.png": ("x", "x")}, {"1.png": ("y", "y")}))
+        compare(*make_reports({"1.png": ("x", "x")}, {"1.png": ("y", "y")}))
 
 
-def test_the_error_of_a_run_without_report_names_the_command(two, tmp_path, capsys):
-    a, b = two({"1.png": ("x", "x")}, {"1.png": ("x", "x")})
+def test_the_error_of_a_run_without_report_names_the_command(make_reports, tmp_path, capsys):
+    a, b = make_reports({"1.png": ("x", "x")}, {"1.png": ("x", "x")})
     (b / "report" / "predictions_val.csv").unlink()
     assert main(["compare", str(a), str(b)]) == 2
     error = capsys.readouterr().err
@@ -82,8 +82,8 @@ def test_the_error_of_a_run_without_report_names_the_command(two, tmp_path, caps
     assert "no such run" in capsys.readouterr().err
 
 
-def test_a_table_without_its_columns_is_refused(two):
-    a, b = two({"1.png": ("x", "x")}, {"1.png": ("x", "x")})
+def test_a_table_without_its_columns_is_refused(make_reports):
+    a, b = make_reports({"1.png": ("x", "x")}, {"1.png": ("x", "x")})
     (b / "report" / "predictions_val.csv").write_text("path,true\n1.png,x\n")
     with pytest.raises(UserError, match="no column 'top1'"):
         compare(a, b)

@@ -183,7 +183,7 @@ def train_flags(data: Path, run_dir: Path) -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def alone(data, shared) -> Path:
+def one_device_run(data, shared) -> Path:
     """The run on one device, with which all others are compared; in the process of the tests."""
 
     def train(folder: Path) -> None:
@@ -218,21 +218,24 @@ def final_arrays(run_dir: Path) -> dict[str, list[np.ndarray]]:
     return state.arrays
 
 
-def assert_equal_to_rounding(run_dir: Path, alone: Path) -> None:
-    found, wanted = read_history(run_dir / "history.csv"), read_history(alone / "history.csv")
+def assert_equal_to_rounding(run_dir: Path, one_device_run: Path) -> None:
+    found, wanted = (
+        read_history(run_dir / "history.csv"),
+        read_history(one_device_run / "history.csv"),
+    )
     assert len(found) == len(wanted) == EPOCHS
     for row, expected in zip(found, wanted, strict=True):
         assert row == pytest.approx(expected, rel=1e-4, abs=1e-6)
     arrays = final_arrays(run_dir)
-    for group, expected in final_arrays(alone).items():
+    for group, expected in final_arrays(one_device_run).items():
         for array, other in zip(arrays[group], expected, strict=True):
             np.testing.assert_allclose(array, other, rtol=1e-3, atol=1e-4)
 
 
-def test_two_devices_train_as_one_does(launcher, data, alone) -> None:
+def test_two_devices_train_as_one_does(launcher, data, one_device_run) -> None:
     run_dir = launcher.folder / "mirrored"
     (process,) = launcher.run([*train_flags(data, run_dir), "--strategy=mirrored"], cpus=2)
-    assert_equal_to_rounding(run_dir, alone)
+    assert_equal_to_rounding(run_dir, one_device_run)
     assert "mirrored, because there are 2 logical CPU devices" in process.output
     assert "each of 2 replicas gets 6 images of a batch" in process.output
     resolved = json.loads((run_dir / "config.json").read_text())["resolved"]
@@ -240,9 +243,9 @@ def test_two_devices_train_as_one_does(launcher, data, alone) -> None:
     assert not process.errors  # no warning of Keras either
 
 
-def test_a_model_with_sync_bn_loads_without_a_strategy(two_workers, alone) -> None:
+def test_a_model_with_sync_bn_loads_without_a_strategy(two_workers, one_device_run) -> None:
     model, other = (
-        load_model(run / "checkpoints" / "last.keras") for run in (two_workers[0], alone)
+        load_model(run / "checkpoints" / "last.keras") for run in (two_workers[0], one_device_run)
     )
     images = np.random.default_rng(0).uniform(0, 255, (5, 16, 16, 3)).astype(np.float32)
     np.testing.assert_allclose(model.predict(images, verbose=0), other(images), atol=1e-4)
@@ -252,7 +255,7 @@ def test_a_model_with_sync_bn_loads_without_a_strategy(two_workers, alone) -> No
 
 @pytest.mark.parametrize("workers", [2, 3])
 def test_workers_end_with_equal_weights_which_are_those_of_one_process(
-    launcher, data, alone, two_workers, workers
+    launcher, data, one_device_run, two_workers, workers
 ) -> None:
     run_dir, processes = two_workers
     if workers == 3:
@@ -264,7 +267,7 @@ def test_workers_end_with_equal_weights_which_are_those_of_one_process(
         assert [first[name].tobytes() for name in first] == [
             other[name].tobytes() for name in other
         ]
-    assert_equal_to_rounding(run_dir, alone)
+    assert_equal_to_rounding(run_dir, one_device_run)
 
 
 def test_only_the_chief_writes_and_prints(two_workers) -> None:
@@ -306,12 +309,12 @@ def test_a_run_resumes_with_other_replicas_only_if_that_is_exact(
     assert refusal in capsys.readouterr().err
 
 
-def probed(process: Ended) -> dict:
+def probe_results(process: Ended) -> dict:
     return json.loads(process.weights.with_suffix(".json").read_text())
 
 
 def test_keras_still_needs_these_workarounds(two_workers) -> None:
-    faults = probed(two_workers[1][0])
+    faults = probe_results(two_workers[1][0])
     remedy = "Keras has fixed its part of issue 20585: {} can go"
     assert "PerReplica" in faults["metrics"], remedy.format("compat.keras.OneReplicaBuild")
     assert "reduction dimension 0" in faults["logs"], remedy.format(
@@ -320,7 +323,7 @@ def test_keras_still_needs_these_workarounds(two_workers) -> None:
 
 
 def test_moving_statistics_are_the_average_of_the_replicas(two_workers) -> None:
-    first, other = (probed(process)["statistics"] for process in two_workers[1])
+    first, other = (probe_results(process)["statistics"] for process in two_workers[1])
     assert first == other
     means = np.concatenate(first[::2])
     assert np.abs(means).max() > 0.01  # They have been updated.

@@ -55,7 +55,7 @@ def start_machine(folder: Path, **environment: str) -> subprocess.Popen:
 
 
 @pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+def expected_predictions(tmp_path_factory: pytest.TempPathFactory) -> bytes:
     folder = tmp_path_factory.mktemp("folds") / "all"
     train_folds(CONFIG, "3", ["--folds=3"], folder, commands=COMMANDS)
     return FoldsPaths(folder).predictions.read_bytes()
@@ -117,7 +117,9 @@ def test_another_machine_is_dead_after_a_time_without_a_touch(tmp_path: Path) ->
 # Sharing, with processes that write computed histories instead of training
 
 
-def test_machines_share_the_folds_and_train_each_once(tmp_path: Path, undisturbed: bytes) -> None:
+def test_machines_share_the_folds_and_train_each_once(
+    tmp_path: Path, expected_predictions: bytes
+) -> None:
     folder, trained = tmp_path / "shared", tmp_path / "trained.txt"
     machines = [
         start_machine(folder, FAKE_SLEEP="0.1", FAKE_TRAINED=str(trained)) for _ in range(3)
@@ -125,10 +127,12 @@ def test_machines_share_the_folds_and_train_each_once(tmp_path: Path, undisturbe
     for machine in machines:
         assert machine.wait() == 0, machine.stderr.read()
     assert sorted(trained.read_text().splitlines()) == ["fold-0", "fold-1", "fold-2"]
-    assert FoldsPaths(folder).predictions.read_bytes() == undisturbed
+    assert FoldsPaths(folder).predictions.read_bytes() == expected_predictions
 
 
-def test_the_fold_of_a_killed_machine_is_taken_over(tmp_path: Path, undisturbed: bytes) -> None:
+def test_the_fold_of_a_killed_machine_is_taken_over(
+    tmp_path: Path, expected_predictions: bytes
+) -> None:
     folder = tmp_path / "shared"
     first = start_machine(folder, FAKE_SLEEP="0.2")
     history = FoldsPaths(folder).fold(0).history
@@ -138,11 +142,11 @@ def test_the_fold_of_a_killed_machine_is_taken_over(tmp_path: Path, undisturbed:
     first.send_signal(signal.SIGKILL)
     first.wait()
     assert second.wait() == 0, second.stderr.read()
-    assert FoldsPaths(folder).predictions.read_bytes() == undisturbed
+    assert FoldsPaths(folder).predictions.read_bytes() == expected_predictions
 
 
 def test_killed_at_any_moment_it_ends_with_the_same_bytes(
-    tmp_path: Path, undisturbed: bytes
+    tmp_path: Path, expected_predictions: bytes
 ) -> None:
     rng = random.Random(3)
     folder, kills = tmp_path / "killed", 0
@@ -156,7 +160,7 @@ def test_killed_at_any_moment_it_ends_with_the_same_bytes(
         machine.wait()
     train_folds(CONFIG, "3", ["--folds=3"], folder, commands=COMMANDS)
     assert kills >= 2
-    assert FoldsPaths(folder).predictions.read_bytes() == undisturbed
+    assert FoldsPaths(folder).predictions.read_bytes() == expected_predictions
 
 
 def test_a_signal_stops_with_75_and_says_how_to_continue(tmp_path: Path) -> None:

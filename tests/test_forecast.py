@@ -34,28 +34,31 @@ STAGES = (StageTime(32, 4, 6.0, 2.0, 8.0), StageTime(48, 6, 15.0, 3.0, 12.0))
 
 
 @pytest.fixture
-def known():
+def sample_forecast():
     return Forecast(STAGES, WRITING, startup=20.0, host_memory=2_500_000_000, cache=60_000_000)
 
 
-def test_the_duration_of_a_training_is_the_sum_of_its_parts(known):
+def test_the_duration_of_a_training_is_the_sum_of_its_parts(sample_forecast):
     # an epoch: 6 + 2 + 0.5 + 1.5, then 15 + 3 + 0.5 + 1.5
-    assert [known.epoch_seconds(stage) for stage in known.stages] == [10.0, 20.0]
-    assert known.training_seconds == 4 * 10 + 8 + 6 * 20 + 12
-    assert known.seconds == 20 + 180 + 3
+    assert [sample_forecast.epoch_seconds(stage) for stage in sample_forecast.stages] == [
+        10.0,
+        20.0,
+    ]
+    assert sample_forecast.training_seconds == 4 * 10 + 8 + 6 * 20 + 12
+    assert sample_forecast.seconds == 20 + 180 + 3
 
 
-def test_epochs_shorter_than_the_writing_wait_for_it(known):
-    slow = replace(known, writing=replace(WRITING, beside=30.0))
+def test_epochs_shorter_than_the_writing_wait_for_it(sample_forecast):
+    slow = replace(sample_forecast, writing=replace(WRITING, beside=30.0))
     assert [slow.epoch_seconds(stage) for stage in slow.stages] == [30.5, 30.5]
     assert slow.seconds == 20 + 10 * 30.5 + 8 + 12 + 30
 
 
-def test_disk_space_is_the_sum_of_the_files(known):
+def test_disk_space_is_the_sum_of_the_files(sample_forecast):
     # two networks and two states; while a third state is written it needs room too
-    assert known.run_bytes == 2 * 10_000_000 + 2 * 25_000_000
-    assert known.disk_bytes == 70_000_000 + 25_000_000 + 60_000_000
-    assert replace(known, snapshots=3).run_bytes == 100_000_000
+    assert sample_forecast.run_bytes == 2 * 10_000_000 + 2 * 25_000_000
+    assert sample_forecast.disk_bytes == 70_000_000 + 25_000_000 + 60_000_000
+    assert replace(sample_forecast, snapshots=3).run_bytes == 100_000_000
 
 
 @pytest.fixture
@@ -68,9 +71,9 @@ def _utc():
 
 
 @pytest.mark.usefixtures("_utc")
-def test_the_console_lines_of_a_forecast(known):
+def test_the_console_lines_of_a_forecast(sample_forecast):
     now = 1_000_000_000.0  # 2001-09-09 01:46:40 UTC
-    assert replace(known, gpu_memory=1_000_000).lines(now) == [
+    assert replace(sample_forecast, gpu_memory=1_000_000).lines(now) == [
         ("epoch", "10.00 s at 32² pixels (4 epochs): training 6.00, validation 2.00, writing 2.00"),
         (
             "epoch",
@@ -87,16 +90,16 @@ def test_the_console_lines_of_a_forecast(known):
             "60.0 MB; 155.0 MB while a file is being replaced",
         ),
     ]
-    long = replace(known, startup=86_420.0)
+    long = replace(sample_forecast, startup=86_420.0)
     assert long.lines(now)[2][1].startswith("2001-09-10 01:50 if started now: 1 day, 0:03:23")
 
 
-def test_the_json_holds_the_measured_and_the_derived_values(known):
-    read = json.loads(known.as_json())
+def test_the_json_holds_the_measured_and_the_derived_values(sample_forecast):
+    read = json.loads(sample_forecast.as_json())
     assert read["stages"][1]["train"] == 15.0
     assert read["epoch_seconds"] == [10.0, 20.0]
-    assert read["seconds"] == known.seconds
-    assert read["disk_bytes"] == known.disk_bytes
+    assert read["seconds"] == sample_forecast.seconds
+    assert read["disk_bytes"] == sample_forecast.disk_bytes
 
 
 class Clock:
@@ -262,9 +265,9 @@ def test_the_age_of_the_process_rises():
     assert process_age() >= first
 
 
-def test_a_new_fit_in_every_epoch_adds_to_each(known):
+def test_a_new_fit_in_every_epoch_adds_to_each(sample_forecast):
     stages = tuple(replace(stage, restart=1.5) for stage in STAGES)
-    again = replace(known, stages=stages)
+    again = replace(sample_forecast, stages=stages)
     assert [again.epoch_seconds(stage) for stage in stages] == [11.5, 21.5]
     assert "restart of fit 1.50, writing 2.00" in again.lines(0.0)[0][1]
-    assert "restart of fit" not in known.lines(0.0)[0][1]
+    assert "restart of fit" not in sample_forecast.lines(0.0)[0][1]

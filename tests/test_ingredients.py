@@ -106,15 +106,17 @@ def test_a_run_keeps_a_snapshot_at_the_end_of_every_cycle(config: TrainConfig) -
 # --- the contents of a batch -------------------------------------------------------------------
 
 
-def bound(config: TrainConfig) -> tuple[Plan, Dataset]:
+def plan_and_dataset(config: TrainConfig) -> tuple[Plan, Dataset]:
     settings = resolve(config, inspect_machine())
     dataset = load_training_data(settings.config)
     return bind(settings, dataset), dataset
 
 
-def fed(config: TrainConfig, *, steps: int, start: int = 0) -> list[tuple[np.ndarray, ...]]:
+def network_batches(
+    config: TrainConfig, *, steps: int, start: int = 0
+) -> list[tuple[np.ndarray, ...]]:
     """Training batches as the network gets them."""
-    batches = TrainBatches(*bound(config))
+    batches = TrainBatches(*plan_and_dataset(config))
     prepare = batches.prepare(SIZE) or (lambda batch: batch)
     pipeline = batches.train(SIZE, start).take(steps)
     made = [prepare(tf.nest.map_structure(tf.identity, batch)) for batch in pipeline]
@@ -127,7 +129,7 @@ def test_mixed_labels_have_two_classes(
     config: TrainConfig, ingredient: str, placement: str
 ) -> None:
     mixed = dataclasses.replace(config, placement=placement, batch_size=12, **{ingredient: 5.0})
-    ((images, labels),) = fed(mixed, steps=1)
+    ((images, labels),) = network_batches(mixed, steps=1)
     assert labels.shape == (12, 3)
     assert labels.sum(1) == pytest.approx(np.ones(12), abs=1e-6)
     assert ((labels > 0).sum(1) == 2).sum() >= 3
@@ -146,8 +148,8 @@ def test_a_balanced_epoch_has_as_many_images_of_every_class(
 
     def counts(sampler: str) -> list[int]:
         chosen = dataclasses.replace(one_by_one, sampler=sampler)
-        steps = len(bound(chosen)[1].split.train)
-        labels = [int(labels[0]) for _, labels in fed(chosen, steps=steps)]
+        steps = len(plan_and_dataset(chosen)[1].split.train)
+        labels = [int(labels[0]) for _, labels in network_batches(chosen, steps=steps)]
         return np.bincount(labels, minlength=3).tolist()
 
     assert counts("shuffle") == [1, 2, 4]
@@ -163,7 +165,7 @@ QUICK = {"augment_impl": "tf_image"}
 
 
 @pytest.fixture
-def seen(monkeypatch: pytest.MonkeyPatch) -> Seen:
+def produced_images(monkeypatch: pytest.MonkeyPatch) -> Seen:
     """The training images that were produced, by the first step of their dataset."""
     found: Seen = {}
     real = TrainBatches.train
@@ -185,16 +187,16 @@ def seen(monkeypatch: pytest.MonkeyPatch) -> Seen:
     return found
 
 
-def follow(monkeypatch: pytest.MonkeyPatch, rule: Callable[[Any], float]) -> None:
+def replace_controller(monkeypatch: pytest.MonkeyPatch, rule: Callable[[Any], float]) -> None:
     """Replaces the controller by a function of the rows so far."""
     monkeypatch.setattr(learning_rate, "next_strength", lambda rows, epochs, *, mixed: rule(rows))
 
 
 def test_each_epoch_is_augmented_with_its_own_strength_and_records_it(
-    config: TrainConfig, seen: Seen, monkeypatch: pytest.MonkeyPatch
+    config: TrainConfig, produced_images: Seen, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     strengths = [2.0, 0.0, 0.25]
-    follow(monkeypatch, lambda rows: strengths[len(rows)])
+    replace_controller(monkeypatch, lambda rows: strengths[len(rows)])
     config = dataclasses.replace(config, epochs=3, **QUICK)
     run_dir = trained(config, augment_strength="auto")
     rows = read_history(run_dir / "history.csv")
@@ -202,9 +204,9 @@ def test_each_epoch_is_augmented_with_its_own_strength_and_records_it(
     for epoch, strength in enumerate(strengths):
         for factor, is_it in ((strength, True), (0.5, False)):
             fixed = dataclasses.replace(config, augment_strength=factor)
-            wanted = fed(fixed, steps=STEPS, start=epoch * STEPS)
+            wanted = network_batches(fixed, steps=STEPS, start=epoch * STEPS)
             # The pipeline may have prefetched more batches than were used.
-            taken = seen[epoch * STEPS][:STEPS]
+            taken = produced_images[epoch * STEPS][:STEPS]
             for found, (images, _) in zip(taken, wanted, strict=True):
                 assert (np.abs(found - images).max() < 0.5) == is_it
 
@@ -213,9 +215,11 @@ def test_a_step_that_augments_follows_the_strength_too(
     config: TrainConfig, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     def losses(strengths: list[float]) -> list[float]:
-        follow(monkeypatch, lambda rows: strengths[len(rows)])
+        replace_controller(monkeypatch, lambda rows: strengths[len(rows)])
         place = str(tmp_path / str(strengths))
-        return learnt(trained(config, run_dir=place, placement="device", augment_strength="auto"))
+        return validation_losses(
+            trained(config, run_dir=place, placement="device", augment_strength="auto")
+        )
 
     moved, still = losses([0.0, 2.0]), losses([0.0, 0.0])
     assert moved[0] == still[0]
@@ -226,7 +230,9 @@ def test_a_stopped_run_with_a_changing_strength_resumes_exactly(
     config: TrainConfig, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     # The strength differs in every epoch and depends on all losses before it.
-    follow(monkeypatch, lambda rows: round(0.2 + 2 * sum(row["loss"] for row in rows) % 1, 4))
+    replace_controller(
+        monkeypatch, lambda rows: round(0.2 + 2 * sum(row["loss"] for row in rows) % 1, 4)
+    )
     auto = dataclasses.replace(config, epochs=4, augment_strength="auto", **QUICK)
     whole = trained(auto, run_dir=str(tmp_path / "whole"))
     with monkeypatch.context() as patch:
@@ -265,7 +271,7 @@ def plain_run(tiny_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Pa
         return trained(config)
 
 
-def learnt(run_dir: Path) -> list[float]:
+def validation_losses(run_dir: Path) -> list[float]:
     """The validation losses. No flag below changes validation, so they depend on the weights alone."""
     return [row["val_loss"] for row in read_history(run_dir / "history.csv")]
 
@@ -286,8 +292,10 @@ def learnt(run_dir: Path) -> list[float]:
 def test_a_flag_changes_what_is_learned(
     config: TrainConfig, plain_run: Path, flags: dict[str, Any]
 ) -> None:
-    found = learnt(trained(config, **QUICK, **flags))
-    assert all(abs(a - b) > 1e-4 * b for a, b in zip(found, learnt(plain_run), strict=True))
+    found = validation_losses(trained(config, **QUICK, **flags))
+    assert all(
+        abs(a - b) > 1e-4 * b for a, b in zip(found, validation_losses(plain_run), strict=True)
+    )
 
 
 # --- a forecast --------------------------------------------------------------------------------

@@ -106,7 +106,7 @@ def batches():
     return tf.data.Dataset.from_tensor_slices((images, labels)).batch(8).repeat()
 
 
-def everything(trainer):
+def all_values(trainer):
     variables = [
         *all_variables(trainer.network),
         *optimizer_variables(trainer.optimizer),
@@ -126,16 +126,16 @@ def trained(request):
 
 
 def test_a_sweep_restores_everything_that_it_changed(trained):
-    before = everything(trained)
+    before = all_values(trained)
     random.seed(1)
     np.random.seed(2)
     states = random.getstate(), np.random.get_state()[1].tobytes()
     sweep = sweep_lr(trained, batches(), start=1e-4, end=1.0, steps=12)
     assert len(sweep.losses) == 12 or sweep.stopped
-    assert everything(trained) == before
+    assert all_values(trained) == before
     assert (random.getstate(), np.random.get_state()[1].tobytes()) == states
     trained.fit(batches(), steps_per_epoch=2, verbose=0, shuffle=False)
-    assert everything(trained) != before  # Without restoring, the comparison fails.
+    assert all_values(trained) != before  # Without restoring, the comparison fails.
 
 
 def test_each_loss_is_that_of_its_own_step_and_rate():

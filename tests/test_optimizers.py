@@ -51,7 +51,9 @@ def zeros(network: keras.Model) -> list[Any]:
     return gradients(network, 0.0)
 
 
-def after(optimizer: Any, grads: list[Any], network: keras.Model, steps: int = 1) -> list[Any]:
+def weights_after(
+    optimizer: Any, grads: list[Any], network: keras.Model, steps: int = 1
+) -> list[Any]:
     """The trainable weights after some equal steps; restores the earlier weights."""
     variables = network.trainable_variables
     before = [each.numpy() for each in variables]
@@ -110,7 +112,7 @@ def test_a_step_takes_rate_times_decay_off_kernels_only(name: str) -> None:
     network = randomized(tiny())
     before = [each.numpy() for each in network.trainable_variables]
     optimizer = with_decay(name, network, DECAY)
-    values = after(optimizer, zeros(network), network)
+    values = weights_after(optimizer, zeros(network), network)
     for variable, old, new in zip(network.trainable_variables, before, values, strict=True):
         # Powers of two: only the difference itself is rounded.
         taken = old * np.float32(LR * DECAY) if is_decayed(variable) else np.float32(0.0)
@@ -120,7 +122,7 @@ def test_a_step_takes_rate_times_decay_off_kernels_only(name: str) -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_without_decay_no_weight_shrinks(name: str) -> None:
     network = randomized(tiny())
-    values = after(make_optimizer(name, LR), zeros(network), network)
+    values = weights_after(make_optimizer(name, LR), zeros(network), network)
     for variable, new in zip(network.trainable_variables, values, strict=True):
         np.testing.assert_array_equal(new, variable.numpy(), err_msg=variable.name)
 
@@ -128,8 +130,8 @@ def test_without_decay_no_weight_shrinks(name: str) -> None:
 def test_decay_is_decoupled_from_adams_moments() -> None:
     network = randomized(tiny())
     grads = gradients(network)
-    plain = after(make_optimizer("adam", LR), grads, network)
-    adamw = after(
+    plain = weights_after(make_optimizer("adam", LR), grads, network)
+    adamw = weights_after(
         with_decay("adamw", network, DECAY),
         grads,
         network,
@@ -182,12 +184,12 @@ def test_an_lr_scale_is_a_factor_on_the_whole_change(name: str, decay: float) ->
     before = [each.numpy() for each in network.trainable_variables]
     for scale in (1.0, 1e3):
         grads = gradients(network, scale)
-        plain = after(
+        plain = weights_after(
             with_decay(name, network, decay),
             grads,
             network,
         )
-        rated = after(with_decay(name, network, decay, lr_scales=scales), grads, network)
+        rated = weights_after(with_decay(name, network, decay, lr_scales=scales), grads, network)
         for variable, old, one, other in zip(
             network.trainable_variables, before, plain, rated, strict=True
         ):
@@ -206,7 +208,7 @@ def test_lr_scales_of_one_equal_the_plain_optimizer_exactly(name: str) -> None:
     }
     plain = make_optimizer(name, LR, **options)
     rated = make_optimizer(name, LR, lr_scales=layerwise_lr(network, 1.0), **options)
-    results = [after(each, gradients(network), network, steps=3) for each in (plain, rated)]
+    results = [weights_after(each, gradients(network), network, steps=3) for each in (plain, rated)]
     for one, other in zip(*results, strict=True):
         np.testing.assert_array_equal(one, other)
 
@@ -242,10 +244,10 @@ def test_a_restored_state_continues_exactly(scaled: bool) -> None:
         return made
 
     first, second = make(), make()
-    after(first, grads, network, steps=2)
+    weights_after(first, grads, network, steps=2)
     for mine, its in zip(optimizer_variables(second), optimizer_variables(first), strict=True):
         mine.assign(its.numpy())
-    one, other = after(first, grads, network), after(second, grads, network)
+    one, other = weights_after(first, grads, network), weights_after(second, grads, network)
     for variable, a, b in zip(variables, one, other, strict=True):
         np.testing.assert_array_equal(a, b)
         assert not np.array_equal(a, variable.numpy())
@@ -260,11 +262,11 @@ def test_loss_scaling_changes_no_layer_wise_rate() -> None:
         "no_decay": no_decay_variables(network),
         "lr_scales": scales,
     }
-    plain = after(make_optimizer("sgd", LR, **options), gradients(network), network)
+    plain = weights_after(make_optimizer("sgd", LR, **options), gradients(network), network)
     wrapped = keras.mixed_precision.LossScaleOptimizer(
         make_optimizer("sgd", LR, **options), initial_scale=256.0
     )
-    scaled = after(wrapped, gradients(network, 256.0), network)
+    scaled = weights_after(wrapped, gradients(network, 256.0), network)
     for one, other in zip(plain, scaled, strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-6)
 

@@ -65,17 +65,17 @@ def test_requirements_have_both_bounds_and_hold_here(metadata: dict[str, Any]) -
     here = "addons" if has_addons() else "dev"
     for line in metadata["install_requires"] + extras["test"] + extras[here]:
         requirement = Requirement(line)
-        assert ends(requirement) == {">=", "<"}, requirement
+        assert operators(requirement) == {">=", "<"}, requirement
         if requirement.marker is None or requirement.marker.evaluate():
             assert importlib.metadata.version(requirement.name) in requirement.specifier
     others = {"cuda", "tensorboard", "export", "tune", "hub", "docs", "explore"}
     assert others | {"addons", "test", "dev"} == set(extras)
     assert all(
-        ends(Requirement(line)) == {">=", "<"} for lines in extras.values() for line in lines
+        operators(Requirement(line)) == {">=", "<"} for lines in extras.values() for line in lines
     )
 
 
-def ends(requirement: Requirement) -> set[str]:
+def operators(requirement: Requirement) -> set[str]:
     return {specifier.operator for specifier in requirement.specifier} - {"!="}
 
 

@@ -93,7 +93,7 @@ def serve(_: list[str]) -> None:
 
 
 @pytest.fixture(scope="module")
-def two() -> Iterator[ClusterProcess]:
+def two_workers() -> Iterator[ClusterProcess]:
     cluster = ClusterProcess()
     yield cluster
     cluster.stop()
@@ -119,17 +119,17 @@ def taken(dataset: tf.data.Dataset, count: int) -> list[tuple[int, list[int]]]:
     return [(int(e), i.tolist()) for e, i in dataset.take(count).as_numpy_iterator()]
 
 
-def test_an_epoch_holds_every_record_once_in_training_s_order(two: ClusterProcess) -> None:
+def test_an_epoch_holds_every_record_once_in_training_s_order(two_workers: ClusterProcess) -> None:
     order = BatchIndices(200, 2, seed=1)
-    batches = taken(served_indices(two.address, 0, order), 300)
+    batches = taken(served_indices(two_workers.address, 0, order), 300)
     for epoch in range(3):
         records = [i for e, batch in batches if e == epoch for i in batch]
         assert sorted(records) == list(range(200))
     assert batches == ordered(order, 0, 300)
 
 
-def test_a_resumed_run_continues_at_its_step(two: ClusterProcess) -> None:
-    assert taken(served_indices(two.address, 10), 12) == ordered(ORDER, 10, 12)
+def test_a_resumed_run_continues_at_its_step(two_workers: ClusterProcess) -> None:
+    assert taken(served_indices(two_workers.address, 10), 12) == ordered(ORDER, 10, 12)
 
 
 @pytest.mark.parametrize("shard", [WHOLE, Shard(2, 1, 1), Shard(4, 1, 2)])
@@ -144,9 +144,9 @@ def test_numbers_follow_the_shards(shard: Shard) -> None:
         assert np.array_equal(rest[1], indices)
 
 
-def test_both_workers_work(two: ClusterProcess) -> None:
-    taken(served_indices(two.address, 0), 50)
-    assert all(count >= 1 for count in two.tasks())
+def test_both_workers_work(two_workers: ClusterProcess) -> None:
+    taken(served_indices(two_workers.address, 0), 50)
+    assert all(count >= 1 for count in two_workers.tasks())
 
 
 def test_no_batch_is_lost_when_workers_stop(
@@ -180,32 +180,32 @@ def test_without_workers_batches_are_made_locally_with_one_warning(
 
 
 def test_what_a_worker_cannot_do_is_done_locally(
-    two: ClusterProcess, capsys: pytest.CaptureFixture[str]
+    two_workers: ClusterProcess, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def remote_fn(epoch: tf.Tensor, indices: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         length = tf.strings.length(tf.io.read_file("/no/such/file"))
         return epoch + tf.cast(length, tf.int64), indices
 
-    dataset = served_indices(two.address, 0, remote_fn=remote_fn)
+    dataset = served_indices(two_workers.address, 0, remote_fn=remote_fn)
     assert taken(dataset, 20) == ordered(ORDER, 0, 20)
     output = capsys.readouterr().out
     assert output.count("warning") == 1
     assert "/no/such/file" in output
 
 
-def test_a_bad_file_found_locally_is_reported_as_bad_data(two: ClusterProcess) -> None:
+def test_a_bad_file_found_locally_is_reported_as_bad_data(two_workers: ClusterProcess) -> None:
     def bad(epoch: tf.Tensor, indices: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         with tf.control_dependencies([tf.Assert(False, ["cut.png is corrupt"])]):
             return epoch, tf.identity(indices)
 
-    dataset = service_dataset(ORDER, 0, local_fn=bad, remote_fn=bad, address=two.address)
+    dataset = service_dataset(ORDER, 0, local_fn=bad, remote_fn=bad, address=two_workers.address)
     with pytest.raises(tf.errors.InvalidArgumentError, match=r"cut\.png is corrupt"):
         next(iter(dataset))
 
 
-def test_a_finished_dataset_leaves_no_thread(two: ClusterProcess) -> None:
+def test_a_finished_dataset_leaves_no_thread(two_workers: ClusterProcess) -> None:
     before = frozenset(threading.enumerate())
-    batches = iter(served_indices(two.address, 0))
+    batches = iter(served_indices(two_workers.address, 0))
     next(batches)
     assert {*threading.enumerate()} - before
     del batches
@@ -241,13 +241,15 @@ def store(request: pytest.FixtureRequest, varied: Path, tmp_path: Path) -> Store
     return stored(varied, request.param, tmp_path)
 
 
-def test_a_worker_makes_the_same_pixels(varied: Path, tmp_path: Path, two: ClusterProcess) -> None:
+def test_a_worker_makes_the_same_pixels(
+    varied: Path, tmp_path: Path, two_workers: ClusterProcess
+) -> None:
     store = stored(varied, "disk", tmp_path)
     records, order = np.array([0, 1, 2, 3]), BatchIndices(4, 2, seed=2)
     augmentation = make_augmentation(Policy(rotate=20.0), 2, 12, "tf_image")
     local, remote = (
         train_dataset(store, records, order, augmentation, start_step=3, data_service=address)
-        for address in ("", two.address)
+        for address in ("", two_workers.address)
     )
     assert local.element_spec == remote.element_spec
     pairs = zip(local.take(5).as_numpy_iterator(), remote.take(5).as_numpy_iterator(), strict=True)
@@ -312,9 +314,9 @@ def test_an_address_without_a_dispatcher_is_refused(address: str, message: str) 
     assert str(error.value).startswith(f"--data_service={address}: {message}")
 
 
-def test_an_address_with_a_dispatcher_is_accepted(two: ClusterProcess) -> None:
-    check_service(two.address)
-    check_service(f"grpc://{two.address}")
+def test_an_address_with_a_dispatcher_is_accepted(two_workers: ClusterProcess) -> None:
+    check_service(two_workers.address)
+    check_service(f"grpc://{two_workers.address}")
 
 
 @pytest.mark.parametrize(

@@ -26,7 +26,7 @@ def build(root: Path, mode: str, cache_dir: Path, size: int = SIZE) -> Store:
     return build_store(scan_folder(root), size, CachePlan(mode, 0, ""), cache_dir)
 
 
-def everything(store: Store) -> np.ndarray:
+def read_all(store: Store) -> np.ndarray:
     return store.read(tf.range(len(store.catalog), dtype=tf.int64)).numpy()
 
 
@@ -51,7 +51,7 @@ def test_known_colors_survive(
     mode: str, tiny_folder: Path, tiny_colors: dict[str, tuple[int, int, int]], cache: Path
 ) -> None:
     store = build(tiny_folder, mode, cache)
-    images = everything(store)
+    images = read_all(store)
     assert images.dtype == np.uint8
     assert images.shape == (18, SIZE, SIZE, 3)
     for path, image in zip(store.catalog.paths, images, strict=True):
@@ -69,7 +69,7 @@ def test_all_modes_give_identical_pixels(tmp_path: Path, cache: Path) -> None:
     Image.fromarray(noise[1, ..., :3]).save(tmp_path / "a" / "1.jpg", exif=exif)
     Image.fromarray(noise[2, ..., :3]).save(tmp_path / "b" / "2.webp")
     Image.fromarray(noise[3, ..., :3]).save(tmp_path / "b" / "3.bmp")
-    ram, disk, off = (everything(build(tmp_path, mode, cache)) for mode in MODES)
+    ram, disk, off = (read_all(build(tmp_path, mode, cache)) for mode in MODES)
     assert np.array_equal(ram, disk)
     assert np.array_equal(ram, off)
 
@@ -77,7 +77,7 @@ def test_all_modes_give_identical_pixels(tmp_path: Path, cache: Path) -> None:
 @pytest.mark.parametrize("mode", MODES)
 def test_any_indices_can_be_read_in_any_order(mode: str, tiny_folder: Path, cache: Path) -> None:
     store = build(tiny_folder, mode, cache)
-    images = everything(store)
+    images = read_all(store)
     indices = np.array([17, 0, 0, 9], np.int64)
     read = store.read(tf.constant(indices))
     assert read.shape == [4, SIZE, SIZE, 3]
@@ -104,7 +104,7 @@ def test_bad_files_are_named_and_labels_stay_right(
             "two words/gone.png": "unreadable",
         }
         assert len(store.catalog) == 16
-        images = everything(store)
+        images = read_all(store)
         rows = zip(store.catalog.paths, store.catalog.labels, images, strict=True)
         for path, label, image in rows:
             assert store.catalog.class_names[label] == path.split("/")[0]
@@ -124,7 +124,7 @@ def test_the_second_run_reuses_the_cache_file(tiny_folder: Path, cache: Path) ->
     first = build(tiny_folder, "disk", cache)
     second = build(tiny_folder, "disk", cache)
     assert (first.from_cache, second.from_cache) == (False, True)
-    assert np.array_equal(everything(first), everything(second))
+    assert np.array_equal(read_all(first), read_all(second))
     suffixes = sorted(path.suffix for path in cache.iterdir())
     assert suffixes == [".json", ".u8"]
 
@@ -137,7 +137,7 @@ def test_changed_files_are_decoded_again(tiny_copy: Path, cache: Path) -> None:
     os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns + 1_000_000_000))
     changed = build(tiny_copy, "disk", cache)
     assert not changed.from_cache
-    assert np.all(everything(changed)[0] == (1, 2, 3))
+    assert np.all(read_all(changed)[0] == (1, 2, 3))
 
 
 def test_the_cache_key_depends_on_files_and_size(tiny_copy: Path) -> None:
@@ -184,12 +184,12 @@ def remove_data(data: Path, meta: Path) -> None:
 
 @pytest.mark.parametrize("damage", [remove_json, cut_json, foreign_json, cut_data, remove_data])
 def test_a_damaged_cache_is_built_again(damage, tiny_folder: Path, cache: Path) -> None:
-    whole = everything(build(tiny_folder, "disk", cache))
+    whole = read_all(build(tiny_folder, "disk", cache))
     (data,), (meta,) = cache.glob("*.u8"), cache.glob("*.json")
     damage(data, meta)
     again = build(tiny_folder, "disk", cache)
     assert not again.from_cache
-    assert np.array_equal(everything(again), whole)
+    assert np.array_equal(read_all(again), whole)
     assert build(tiny_folder, "disk", cache).from_cache
 
 
@@ -233,7 +233,7 @@ def test_images_are_captured_and_not_constants_of_the_graph(
     store = build(tiny_folder, mode, cache, size=64)
     spec = tf.TensorSpec([4], tf.int64)
     graph = tf.function(store.read).get_concrete_function(spec).graph.as_graph_def()
-    assert len(graph.SerializeToString()) < 10_000 < everything(store).nbytes
+    assert len(graph.SerializeToString()) < 10_000 < read_all(store).nbytes
 
 
 def set_free_space(monkeypatch: pytest.MonkeyPatch, *, ram: int, disk: int) -> None:

@@ -28,7 +28,7 @@ def row(accuracy, val_accuracy, strength=1.0, loss=1.0, val_loss=1.0):
     }
 
 
-def flat(accuracy, val_accuracy, epochs=6, strength=1.0):
+def constant_rows(accuracy, val_accuracy, epochs=6, strength=1.0):
     """A run that has converged: without noise the dead zone is narrow."""
     return [row(accuracy, val_accuracy, strength)] * epochs
 
@@ -78,7 +78,7 @@ def test_more_train_accuracy_never_means_less_strength(accuracies, more, parting
 @many
 @given(st.floats(0, 1), st.floats(-0.0049, 0.0199), st.floats(MIN_STRENGTH, MAX_STRENGTH))
 def test_strength_does_not_change_inside_the_dead_zone(validation, gap, strength):
-    rows = flat(validation + gap, validation, strength=strength)
+    rows = constant_rows(validation + gap, validation, strength=strength)
     assert next_strength(rows, EPOCHS) == pytest.approx(strength, abs=5.1e-5)
 
 
@@ -89,9 +89,9 @@ def test_strength_does_not_change_before_three_epochs(rows, epochs):
 
 
 def test_strength_can_rise_after_three_epochs_and_fall_after_six():
-    assert next_strength(flat(0.9, 0.1, epochs=3), EPOCHS) > INITIAL_STRENGTH
-    assert next_strength(flat(0.1, 0.9, epochs=5), EPOCHS) == INITIAL_STRENGTH
-    assert next_strength(flat(0.1, 0.9, epochs=6), EPOCHS) < INITIAL_STRENGTH
+    assert next_strength(constant_rows(0.9, 0.1, epochs=3), EPOCHS) > INITIAL_STRENGTH
+    assert next_strength(constant_rows(0.1, 0.9, epochs=5), EPOCHS) == INITIAL_STRENGTH
+    assert next_strength(constant_rows(0.1, 0.9, epochs=6), EPOCHS) < INITIAL_STRENGTH
 
 
 # --- the formula, by numbers -------------------------------------------------------------------
@@ -99,17 +99,17 @@ def test_strength_can_rise_after_three_epochs_and_fall_after_six():
 
 def test_ahead_of_validation_raises_and_behind_lowers():
     # the dead zone ahead is 0.02, the push is (0.095 - 0.02) / 0.15 = 0.5
-    assert next_strength(flat(0.895, 0.8), EPOCHS) == pytest.approx(STEP**0.5, abs=1e-4)
+    assert next_strength(constant_rows(0.895, 0.8), EPOCHS) == pytest.approx(STEP**0.5, abs=1e-4)
     # the dead zone behind is 0.02 / 4, the push is (0.025 - 0.005) / 0.04 = 0.5
-    assert next_strength(flat(0.775, 0.8), EPOCHS) == pytest.approx(STEP**-0.5, abs=1e-4)
+    assert next_strength(constant_rows(0.775, 0.8), EPOCHS) == pytest.approx(STEP**-0.5, abs=1e-4)
 
 
 def test_a_wide_gap_makes_a_full_step_within_the_limits():
-    assert next_strength(flat(0.99, 0.5), EPOCHS) == pytest.approx(STEP, abs=1e-4)
-    assert next_strength(flat(0.99, 0.5), 1) == pytest.approx(math.exp(0.35), abs=1e-4)
-    assert next_strength(flat(0.99, 0.5), 200) == pytest.approx(math.exp(0.03), abs=1e-4)
-    assert next_strength(flat(0.99, 0.5, strength=2.9), EPOCHS) == MAX_STRENGTH
-    assert next_strength(flat(0.5, 0.99, strength=0.11), EPOCHS) == MIN_STRENGTH
+    assert next_strength(constant_rows(0.99, 0.5), EPOCHS) == pytest.approx(STEP, abs=1e-4)
+    assert next_strength(constant_rows(0.99, 0.5), 1) == pytest.approx(math.exp(0.35), abs=1e-4)
+    assert next_strength(constant_rows(0.99, 0.5), 200) == pytest.approx(math.exp(0.03), abs=1e-4)
+    assert next_strength(constant_rows(0.99, 0.5, strength=2.9), EPOCHS) == MAX_STRENGTH
+    assert next_strength(constant_rows(0.5, 0.99, strength=0.11), EPOCHS) == MIN_STRENGTH
 
 
 def test_averaging_train_accuracy_over_the_epoch_does_not_count_as_behind():
@@ -121,7 +121,7 @@ def test_averaging_train_accuracy_over_the_epoch_does_not_count_as_behind():
 @many
 @given(st.integers(0, 5), st.floats(0, 1))
 def test_one_bad_validation_changes_nothing(when, value):
-    rows = flat(0.8, 0.8)
+    rows = constant_rows(0.8, 0.8)
     rows[when] = row(0.8, value)
     assert next_strength(rows, EPOCHS) == 1.0
 
@@ -130,7 +130,7 @@ def test_the_dead_zone_grows_with_the_noise_of_validation():
     noisy = [row(0.87, 0.8 + wiggle) for wiggle in (0, 0.03, 0, 0.03, 0, 0.03)]
     # second differences of 0.06 make 0.0363 of noise and a dead zone of 0.0514; ahead by 0.04
     assert next_strength(noisy, EPOCHS) == 1.0
-    assert next_strength(flat(0.87, 0.83), EPOCHS) > 1.0
+    assert next_strength(constant_rows(0.87, 0.83), EPOCHS) > 1.0
     ahead = [each | {"accuracy": 0.9} for each in noisy]
     push = (0.07 - 2 / math.sqrt(2) * 1.4826 / math.sqrt(6) * 0.06) / 0.15
     assert next_strength(ahead, EPOCHS) == pytest.approx(STEP**push, abs=1e-4)
@@ -140,41 +140,44 @@ def test_the_dead_zone_is_limited_and_wide_while_the_noise_is_unknown():
     wild = [row(0.95, validation) for validation in (0.2, 0.6) * 3]
     assert next_strength(wild, EPOCHS) == pytest.approx(STEP, abs=1e-4)
     # 2 / sqrt(2) * 0.05 = 0.0707
-    assert next_strength(flat(0.865, 0.8, epochs=3), EPOCHS) == 1.0
-    assert next_strength(flat(0.88, 0.8, epochs=3), EPOCHS) > 1.0
+    assert next_strength(constant_rows(0.865, 0.8, epochs=3), EPOCHS) == 1.0
+    assert next_strength(constant_rows(0.88, 0.8, epochs=3), EPOCHS) > 1.0
 
 
-def parting(accuracy, validation=0.8):
+def diverging_rows(accuracy, validation=0.8):
     return [row(accuracy, validation, loss=1 - i / 10, val_loss=1 + i / 10) for i in range(6)]
 
 
 def test_diverging_losses_raise_it_unless_train_accuracy_is_behind():
-    assert next_strength(parting(0.8), EPOCHS) == pytest.approx(STEP**0.5, abs=1e-4)
-    assert next_strength(parting(0.799), EPOCHS) == 1.0
-    assert next_strength(parting(0.7), EPOCHS) < 1.0
-    assert next_strength(parting(0.99), EPOCHS) == pytest.approx(STEP, abs=1e-4)
-    rows = parting(0.8)
+    assert next_strength(diverging_rows(0.8), EPOCHS) == pytest.approx(STEP**0.5, abs=1e-4)
+    assert next_strength(diverging_rows(0.799), EPOCHS) == 1.0
+    assert next_strength(diverging_rows(0.7), EPOCHS) < 1.0
+    assert next_strength(diverging_rows(0.99), EPOCHS) == pytest.approx(STEP, abs=1e-4)
+    rows = diverging_rows(0.8)
     rows[-1]["val_loss"] = rows[-2]["val_loss"]
     assert next_strength(rows, EPOCHS) == 1.0
 
 
 def test_mixed_labels_never_lower_it():
-    assert next_strength(flat(0.4, 0.8), EPOCHS, mixed=True) == 1.0
-    assert next_strength(flat(0.895, 0.8), EPOCHS, mixed=True) == next_strength(
-        flat(0.895, 0.8), EPOCHS
+    assert next_strength(constant_rows(0.4, 0.8), EPOCHS, mixed=True) == 1.0
+    assert next_strength(constant_rows(0.895, 0.8), EPOCHS, mixed=True) == next_strength(
+        constant_rows(0.895, 0.8), EPOCHS
     )
 
 
 @pytest.mark.parametrize("name", ["accuracy", "val_accuracy"])
 def test_without_an_accuracy_it_stays_and_then_continues(name):
-    rows = flat(0.99, 0.5, strength=1.5)
+    rows = constant_rows(0.99, 0.5, strength=1.5)
     unknown = [*rows, rows[-1] | {name: math.nan}]
     assert next_strength(unknown, EPOCHS) == 1.5
     assert next_strength([*unknown, rows[-1]], EPOCHS) > 1.5
 
 
 def test_a_history_without_the_column_starts_at_one():
-    rows = [{k: v for k, v in each.items() if k != "augment_strength"} for each in flat(0.8, 0.8)]
+    rows = [
+        {k: v for k, v in each.items() if k != "augment_strength"}
+        for each in constant_rows(0.8, 0.8)
+    ]
     assert next_strength(rows, EPOCHS) == INITIAL_STRENGTH
 
 

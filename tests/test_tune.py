@@ -425,7 +425,9 @@ def test_a_lost_database_gives_a_one_line_error_and_the_search_continues(
 
     monkeypatch.setattr(search_module, "finished_epochs", lose_it_once)
     misbehave(monkeypatch, hang=1)
-    lost = r"^--storage=sqlite:///.*/study\.db: lost \(no such table: trial_\w+\); repeat the same"
+    lost = (
+        r"^--storage=sqlite:.*study\.db: the database failed \(no such table: trial_\w+\); repeat"
+    )
     with pytest.raises(UserError, match=lost):
         search(plan(folder, 3), command=FAKE)
     misbehave(monkeypatch)
@@ -483,7 +485,7 @@ def test_the_plot_has_bars_and_a_panel_for_every_flag() -> None:
         ("--storage=sqlite:////no/such/folder/x.db", "unable to open database file"),
         ("--resume=runs/x", "--resume=runs/x: the same command continues a search"),
         ("--run_dir=runs/x", "--run_dir=runs/x: each trial has its own folder"),
-        ("--dry_run", "--dry_run=True: a dry run trains no model to compare"),
+        ("--dry_run", "--dry_run=True: a dry run does not train"),
         ("--trials=0", "--trials=0: out of range"),
         ("--pruner=plum", "--pruner=plum: choose one of median, hyperband, none"),
         ("--study= ", "--study=' ': is empty"),

@@ -29,7 +29,7 @@ def _filled(value: tf.Tensor, result: tf.Tensor | None = None) -> tf.Tensor:
 
 
 @tf.function(autograph=False)
-def made(value: tf.Tensor) -> tf.Tensor:
+def through_variable(value: tf.Tensor) -> tf.Tensor:
     return uninitialized_output(lambda result: _filled(value, result), [SIDE, SIDE])
 
 
@@ -44,22 +44,22 @@ def ordinary_name(monkeypatch):
 
 def test_a_variable_is_created_for_each_call() -> None:
     assert compat._creates_anonymous_variables()
-    assert made(tf.constant(3.0)).shape == [SIDE, SIDE]
-    assert tf.reduce_all(made(tf.constant(3.0)) == _filled(tf.constant(3.0)))
+    assert through_variable(tf.constant(3.0)).shape == [SIDE, SIDE]
+    assert tf.reduce_all(through_variable(tf.constant(3.0)) == _filled(tf.constant(3.0)))
 
 
 def test_parallel_and_earlier_results_are_not_overwritten() -> None:
     values = tf.data.Dataset.range(400).map(lambda i: tf.cast(i, tf.float32))
-    results = [*values.map(made, num_parallel_calls=8, deterministic=True)]
+    results = [*values.map(through_variable, num_parallel_calls=8, deterministic=True)]
     for value, result in enumerate(results):
         assert tf.reduce_all(result == float(value))
 
 
 def test_the_memory_is_released() -> None:
-    made(tf.constant(0.0))
+    through_variable(tf.constant(0.0))
     before = psutil.Process().memory_info().rss
     for value in range(300):  # each has 1 MiB
-        made(tf.constant(float(value)))
+        through_variable(tf.constant(float(value)))
     assert psutil.Process().memory_info().rss - before < 60 << 20
 
 
