@@ -61,7 +61,7 @@ def measure_quality(image: np.ndarray) -> np.ndarray:
         >>> stripes = np.zeros((144, 144, 3), np.uint8)
         >>> stripes[:, ::2] = 255
         >>> sharpness, _, brightness, white, contrast = measure_quality(stripes)
-        >>> round(float(brightness)), float(white), float(contrast)
+        >>> round(float(brightness)), float(white), round(float(contrast), 1)
         (255, 0.5, 127.5)
     """
     pixels = image.astype(np.float32)
