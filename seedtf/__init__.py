@@ -52,7 +52,7 @@ __all__ = [
     "train_and_evaluate",
 ]
 
-# where each public name is defined: its module and its name there, which is empty for the module
+# Public name -> its module, and its name in this module; empty for the module itself.
 _PUBLIC = {
     "Augment": ("seedtf.augment.policy", "Policy"),
     "Mixing": ("seedtf.augment.mixing", "Mixing"),

@@ -1,4 +1,4 @@
-"""Callbacks for a Keras script of one's own: learning-rate schedules and live curves.
+"""Callbacks for your own Keras script: learning-rate schedules and live curves.
 
 They are ordinary Keras callbacks for any model, with one output or several, and the same classes as in
 ``seedtf train``.
@@ -134,7 +134,7 @@ class LiveCurves(RunCurves):
     the curves appear below the cell and are replaced in place.
 
     The accuracy is the first metric whose name contains ``acc``; a model without one has loss curves
-    only. Place it after the callback that sets the learning rate.
+    only. Place this callback after the one that sets the learning rate.
 
     Args:
         folder: is created if it does not exist; not the folder of a ``seedtf train``.

@@ -1,4 +1,4 @@
-"""The input pipeline of ``seedtf train`` for a Keras script of one's own."""
+"""The input pipeline of ``seedtf train`` for your own Keras script."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def image_datasets(
         augment: the range of each random operation, ``seedtf.Augment``; None for no augmentation.
         mixing: MixUp, CutMix and Random Erasing; None for none. Labels are float32 ``[B, K]`` with it.
         val_fraction: fraction of each class that validates.
-        val_dir: folder of the validation images instead.
+        val_dir: folder of the validation images; ``val_fraction`` is then not used.
         labels_csv: table of files and labels, instead of class folders.
         cache: where decoded images are kept: ``auto``, ``ram``, ``disk`` or ``off``.
         seed: of split, order and augmentation.

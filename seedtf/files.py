@@ -31,7 +31,7 @@ __all__ = [
 
 _TEMPORARY = ".seedtf-tmp-"
 
-# what a file system returns for an operation that it does not have
+# The errors of a file system that does not support an operation.
 _UNSUPPORTED = (errno.EINVAL, errno.ENOTSUP, errno.ENOSYS, errno.ENOLCK)
 
 LOCK = "lock"
@@ -42,9 +42,9 @@ LOCK = "lock"
 def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
     """Yields a temporary path in the folder of ``path``; at the end it is renamed to ``path``.
 
-    A reader sees the old file or the new one, never a part. If the body raises, the temporary file is
-    removed and ``path`` stays unchanged. The temporary name keeps the suffix, because writers such as
-    Keras choose a format by it, and starts with a dot, so that folder scans skip it.
+    A reader sees the old file or the new one, never a part. If the ``with`` block raises an error, the
+    temporary file is removed and ``path`` stays unchanged. The temporary name keeps the suffix, because
+    writers such as Keras choose a format by it, and starts with a dot, so that folder scans skip it.
 
     Args:
         path: the file to create or replace; its folder must exist.
@@ -123,7 +123,7 @@ def csv_line(*cells: str) -> str:
 def check_parent(path: Path, flag: str) -> None:
     """Raises UserError unless the folder of ``path`` exists and can be written.
 
-    A command calls it before work of minutes, whose result it could not write.
+    Commands call it before minutes of work whose result could not be written.
 
     Args:
         path: the file that will be written.
@@ -150,10 +150,10 @@ def numbered_names(base: str | os.PathLike[str]) -> Iterator[Path]:
 
 @contextmanager
 def lock_folder(folder: Path, *, file: str = LOCK) -> Iterator[None]:
-    """Locks a file of ``folder`` for the body; the kernel releases it however the process ends.
+    """Locks a file of ``folder`` within the ``with`` block, against other processes.
 
-    A file system without locks, such as NFS without its lock service, lets every process in; a warning
-    says so.
+    The kernel releases the lock even if the process is killed. If the file system has no locks, as NFS
+    without its lock service, a warning is printed and nothing is locked.
 
     Args:
         folder: an existing folder.
@@ -204,7 +204,7 @@ def fsync(path: str | os.PathLike[str]) -> None:
     try:
         os.fsync(descriptor)
     except OSError as error:
-        # VirtualBox's vboxsf and older CIFS refuse folders, although the rename itself has succeeded.
+        # VirtualBox's vboxsf and older CIFS cannot flush folders; renaming in them works all the same.
         if error.errno not in _UNSUPPORTED or not stat.S_ISDIR(os.fstat(descriptor).st_mode):
             raise
     finally:

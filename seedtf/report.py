@@ -96,7 +96,7 @@ def is_silent() -> bool:
 
 @contextmanager
 def silent() -> Iterator[None]:
-    """Switches all of seedtf's own console output off for the body, also progress bars.
+    """Switches off all console output of seedtf, also progress bars, within the ``with`` block.
 
     Example:
         >>> with silent():
