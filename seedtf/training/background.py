@@ -48,9 +48,9 @@ class SerialWorker:
 
 
 class LatestOnlyWorker:
-    """Runs the newest job as soon as it is free; drops an older job that has not started by then.
+    """Runs one job at a time; of the jobs that are submitted meanwhile, only the newest.
 
-    What a job raises is raised by the next ``submit`` or ``wait``.
+    An exception in a job is raised by the next ``submit`` or ``wait``.
 
     Args:
         pause: minimum seconds between the end of a job and the start of the next one.

@@ -47,7 +47,7 @@ class TrainBatches:
 
         Args:
             plan: what the run will do.
-            dataset: its images.
+            dataset: the images of the run.
             shard: the part of every batch that this process makes.
         """
         config, classes = plan.config, len(dataset.store.catalog.class_names)
@@ -87,7 +87,7 @@ class TrainBatches:
         return prepare
 
     def train(self, size: int, start_step: int) -> tf.data.Dataset:
-        """Endless input of ``prepare``: augmented batches, or indices with or without raw images."""
+        """Endless training batches; if the train step augments, see ``device_dataset``."""
         if self.augments_on_host:
             return self.train_on_host(size, start_step)
         return device_dataset(
@@ -174,11 +174,11 @@ def make_prepare(
     def prepare(batch: Any) -> tuple[tf.Tensor, tf.Tensor]:
         features, labels = batch
         records = features["record"]
-        # One epoch per batch; a vector, so that a strategy can split it like the others.
+        # All entries are equal. It is a vector, so that a strategy can split it like the records.
         epoch = features["epoch"][0]
         if images is None:
             augmented = augmentation(features["image"], epoch, records)
-        else:  # The records are the rows of the table.
+        else:  # Record i is row i of all images.
             augmented = augmentation(images, epoch, records, records)
         return (augmented, labels) if mixer is None else mixer(augmented, labels, epoch, records)
 

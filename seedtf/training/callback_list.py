@@ -102,7 +102,7 @@ def make_callbacks(
 ) -> RunCallbacks:
     """Creates the callbacks that the flags ask for, and the files history.csv and timing.csv.
 
-    Both files hold the completed epochs of a resumed run, otherwise only their header.
+    For a resumed run, both files contain its completed epochs; for a new run, only their header.
 
     Args:
         plan: what the run will do.

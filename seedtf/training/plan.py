@@ -1,7 +1,8 @@
-"""Completes the settings of a run with what depends on its data.
+"""Chooses the settings of a run that depend on its data.
 
-That is the steps, the momentum of batch normalisation, the class weights and the placement.
-``bind`` is a pure function of the settings and the dataset; nothing here imports TensorFlow.
+These are the steps of an epoch, the momentum of batch normalisation, the class weights and where
+images are augmented. ``bind`` is a pure function of the settings and the dataset; nothing here
+imports TensorFlow.
 """
 
 from __future__ import annotations
@@ -47,7 +48,7 @@ class Placement:
 
     @property
     def name(self) -> str:
-        """For config.json."""
+        """``device`` or ``host``, for config.json."""
         return "device" if self.on_device else "host"
 
 
@@ -56,7 +57,7 @@ class Plan:
     """What a run will do.
 
     Attributes:
-        settings: what was decided without the data.
+        settings: the choices that do not depend on the data.
         config: the flags; here ``batch_size`` is a number even if the flag was not given.
         steps_per_epoch: training steps in an epoch.
         bn_momentum: momentum of batch normalisation's moving statistics.

@@ -1,4 +1,4 @@
-"""Resuming a run only where that is exact: a refusal names what differs.
+"""Checks that a resumed run will continue exactly; the error names what differs.
 
 ``runs.saved_config.RESUME_MAY_CHANGE`` lists the flags that may differ.
 """
@@ -33,9 +33,9 @@ _VERSIONS = ("tensorflow", "keras")
 def run_identity(plan: Plan, dataset: Dataset, replicas: int = 1) -> dict[str, Any]:
     """What must stay equal for a resumed run to end as if it had never stopped, as JSON values.
 
-    The number of replicas counts where each normalises its own part of the batch or mixes images
-    within it. With ``--sync_bn`` and without mixing, any number of replicas computes the same, to
-    rounding. The keys are part of the state's format: they are compared with those of older runs.
+    The number of replicas matters if each replica normalises its own part of the batch, or mixes
+    images within it. With ``--sync_bn`` and without mixing, any number of replicas computes the same,
+    to rounding. The keys are part of the state's format: they are compared with those of older runs.
     """
     config, settings = plan.config, plan.settings
     mixed = config.mixup or config.cutmix
@@ -74,7 +74,7 @@ def load_resume_state(
         None where no state was saved yet: the run starts again at epoch 1.
 
     Raises:
-        UserError: what differs, or no state in the folder is whole.
+        UserError: the data or a flag differs, or every state in the folder is damaged.
     """
     state, warnings = load_newest_state(RunPaths(run_dir).state)
     for warning in warnings:

@@ -29,8 +29,8 @@ class Saver:
     """Copies variables between two steps and writes the copies while training continues.
 
     The checkpoints and the state of one step are one job, the checkpoints first, so a state on disk
-    implies that its checkpoints are on disk too. Only one job runs at a time, which bounds memory to
-    one set of copies: the next job waits for it, and raises the error that it ended with.
+    implies that its checkpoints are on disk too. Only one job runs at a time, so that memory holds one
+    set of copies: ``state`` waits for the previous job and raises its error.
 
     Args:
         folder: where states are written.
@@ -47,7 +47,7 @@ class Saver:
 
     def checkpoint(self, network: keras.Model, path: Path) -> None:
         """Copies the current network; the file is written with the next state."""
-        if KERAS_2:  # It cannot write a model with other values than the model's own.
+        if KERAS_2:  # Keras 2.15 can only write the current values.
             save_model(network, path)
             return
         if self._weights is None:

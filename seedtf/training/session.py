@@ -44,7 +44,7 @@ class Session:
         network: the network to train, with its initial weights.
         trainer: the ``keras.Model`` that wraps ``network`` and is compiled and fitted.
         batches: training and validation batches.
-        image_size: side of the training images in pixels, now.
+        image_size: the current side of the training images in pixels.
         callbacks: the callbacks of every ``fit``, with the history log and the epoch timer.
         paths: the run folder; a temporary folder on a worker that is not the chief.
     """
@@ -142,9 +142,8 @@ class Session:
             self._start_phase(segment)
         elif segment.image_size != self.image_size:
             self.set_image_size(segment.image_size)
-        self.callbacks.strength.set(
-            segment.first_epoch
-        )  # read by batches that the pipeline prefetches
+        # Before `fit`, because the pipeline reads the strength when it prefetches batches.
+        self.callbacks.strength.set(segment.first_epoch)
         steps = self.batches.steps_per_epoch
         self.trainer.fit(
             self.train_batches(segment.first_epoch * steps + segment.start_step),

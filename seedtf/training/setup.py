@@ -133,7 +133,7 @@ def make_network(plan: Plan, dataset: Dataset) -> keras.Model:
         model=plan.settings.preset or config.model,
         num_classes=len(dataset.store.catalog.class_names),
         image_size=config.image_size,
-        weights=_first_weights(config),
+        weights=_initial_weights(config),
         bn_momentum=plan.bn_momentum,
         sync_bn=config.sync_bn and plan.settings.devices.replicas > 1,
         zero_init_residual=config.zero_init_residual,
@@ -207,8 +207,8 @@ def runtime_errors_as_user_errors(
         ) from error
 
 
-def _first_weights(config: TrainConfig) -> str:
-    """``config.weights``, or ``none`` for a resumed run, unless they affect the architecture."""
+def _initial_weights(config: TrainConfig) -> str:
+    """``config.weights``; ``none`` for a resumed run, unless the flag affects the architecture."""
     # Keras adds a layer to EfficientNetB0 to B7 when they start from ImageNet weights.
     extra_layer = config.weights == "imagenet" and config.model.lower().startswith("efficientnetb")
     return config.weights if extra_layer or not config.resume else "none"

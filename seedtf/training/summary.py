@@ -235,9 +235,10 @@ def _training(plan: Plan) -> str:
 
 
 def data_warnings(dataset: Dataset) -> list[str]:
-    """Returns warnings about classes that are not validated, and about identical images.
+    """Returns warnings about data with which the accuracy would be misleading or unknown.
 
-    Those are images on both sides of the split, or with different labels.
+    They are about classes without validation images, identical or similar images on two sides of the
+    split, and identical images with different labels.
     """
     sentences = []
     catalog = dataset.store.catalog

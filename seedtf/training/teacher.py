@@ -26,7 +26,7 @@ def with_teacher(config: TrainConfig, dataset: Dataset) -> Dataset:
     """``dataset`` with the soft labels of ``--teacher``; unchanged without the flag.
 
     The labels of validation and test images stay as they are. A training image that is not in the
-    cross-validation keeps its label, and the number of the others is reported.
+    cross-validation keeps its label. The number of images with soft labels is reported.
 
     Raises:
         UserError: the folder is no finished cross-validation, its classes differ, or it has none of

@@ -59,7 +59,7 @@ class TrainResult:
     """The outcome of a run; also the ``RESULT`` line.
 
     Attributes:
-        run_dir: the run folder; empty on a worker that is not the chief, which keeps none.
+        run_dir: the run folder; empty on a worker that is not the chief.
         epochs: epochs trained.
         best_epoch: the one with the lowest validation loss, counted from 1; its model is saved.
         val_loss, val_accuracy: of that epoch; accuracy in [0, 1].
@@ -138,7 +138,7 @@ def forecast_training(config: TrainConfig) -> Forecast:
 
 @contextmanager
 def open_session(config: TrainConfig) -> Iterator[Session]:
-    """Everything up to the first step: from flags to a session that is ready to train."""
+    """Does everything before the first step; yields a session that is ready to train."""
     config = load_resumed(config)
     config = replace(config, weights=resolve_weights(config.weights))
     settings = resolve(config, inspect_machine(), resolve_preset(config))
@@ -161,7 +161,7 @@ def open_session(config: TrainConfig) -> Iterator[Session]:
         with devices.scope():
             network = make_network(plan, dataset)
         identity = run_identity(plan, dataset, devices.replicas)
-        # They do not change the result, but workers that save at different steps would deadlock.
+        # These flags do not change the result, but workers that save at different steps would deadlock.
         must_agree = {"--save_minutes": config.save_minutes, "--time_limit": config.time_limit}
         check_equal_across_workers({**identity, **must_agree}, cluster)
         with (

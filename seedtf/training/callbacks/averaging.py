@@ -112,7 +112,7 @@ class AveragedWeights(keras.callbacks.Callback):
             if steps == _MAX_BATCHES:
                 break
         for layer, pair in zip(layers, statistics, strict=True):
-            # started at zero, a moving average is too small by the weight that zero still has
+            # bias correction: the moving averages started at zero
             correction = 1.0 - layer.momentum**steps
             for variable in pair:
                 variable.assign(variable / correction)

@@ -15,8 +15,8 @@ __all__ = ["EpochTimer"]
 class EpochTimer(keras.callbacks.Callback):
     """Measures an epoch: seconds, images per second, and seconds spent waiting for data.
 
-    Throughput covers training only, up to the moment at which the result of the last step was there;
-    validation, and the files written between epochs, are left out.
+    Throughput covers training only: the time from the start of the epoch to the result of its last
+    step, without validation and the writing of files.
 
     Args:
         images_per_step: images in a training batch, over all devices.
@@ -91,7 +91,7 @@ class EpochTimer(keras.callbacks.Callback):
 
     @property
     def median_images_per_second(self) -> float:
-        """Median training throughput of all epochs but the first, or of the first likewise."""
+        """Median training throughput, with the same epochs as ``median_seconds``."""
         return statistics.median(_without_first(self._throughputs)) if self._throughputs else 0.0
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, float] | None = None) -> None:

@@ -35,7 +35,7 @@ class Position(keras.callbacks.Callback):
         self.epoch = self.step = self._first_step = 0
 
     def step_of(self, batch: int) -> int:
-        """The step within the epoch of the ``batch`` that Keras counts from 0 in each epoch's call."""
+        """The step within the epoch; Keras counts ``batch`` from 0 also if the epoch was resumed."""
         return self._first_step + batch
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, float] | None = None) -> None:

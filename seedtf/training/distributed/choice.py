@@ -43,7 +43,7 @@ class DeviceChoice:
         return self.cluster is None or self.cluster.index == 0
 
     def resolved(self) -> dict[str, Any]:
-        """For config.json."""
+        """The choice as JSON values, for config.json."""
         return {"strategy": self.kind, "replicas": self.replicas, "workers": self.workers}
 
 

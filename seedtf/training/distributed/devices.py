@@ -101,7 +101,7 @@ class Devices(DeviceChoice):
             with_flag: the end of the advice "start all 4 again", such as `` with --resume=runs/1``.
 
         Raises:
-            WorkerLostError: another worker was lost in the body.
+            WorkerLostError: another worker was lost within the ``with`` block.
         """
         try:
             yield

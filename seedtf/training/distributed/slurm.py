@@ -18,13 +18,13 @@ _MAX_TASKS_PER_NODE = 64
 def in_slurm_step(environ: Mapping[str, str] = os.environ) -> bool:
     """Whether ``srun`` started this process as one of several tasks.
 
-    The batch script itself is none, although SLURM sets the number of tasks in it too.
+    The batch script itself is not such a task, although SLURM sets the number of tasks for it too.
     """
     return environ.get("SLURM_STEP_NUM_TASKS", "1") != "1" and "SLURM_PROCID" in environ
 
 
 def slurm_tf_config() -> str:
-    """The cluster of the step that this process is a task of: all its tasks are workers.
+    """The cluster of the SLURM step of this process, as ``TF_CONFIG``: all tasks are workers.
 
     TensorFlow's resolver reads ``SLURM_STEP_NODELIST``, ``SLURM_STEP_TASKS_PER_NODE`` and
     ``SLURM_PROCID``. The ports follow from ``SLURM_JOB_ID``.
@@ -32,7 +32,7 @@ def slurm_tf_config() -> str:
     Raises:
         UserError: a variable is missing or cannot be read.
     """
-    import tensorflow as tf  # noqa: PLC0415  machine.py, which uses this module, can be imported without
+    import tensorflow as tf  # noqa: PLC0415  machine.py, which imports this module, does not need it
 
     port = _FIRST_PORT + int(os.environ.get("SLURM_JOB_ID", "0")) * _MAX_TASKS_PER_NODE % _PORTS
     try:

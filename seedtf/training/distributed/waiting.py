@@ -34,7 +34,7 @@ def report_missing(names: Sequence[str], interval: float = _INTERVAL_SECONDS) ->
         time.sleep(interval)
         if os.getppid() != parent:
             return
-        # All ports are open, but a worker may itself be waiting for one that this one can reach.
+        # This process reaches all workers, but one of them may not reach another one.
         absent = ", ".join(missing(names)) or "a worker that waits for a third one"
         minutes = (time.monotonic() - started) / 60
         report_error(f"worker    still waiting after {minutes:.1f} min for {absent}")

@@ -41,7 +41,7 @@ class Writing:
 
     Attributes:
         waiting: seconds per epoch in which training is paused while variables are copied.
-        beside: seconds from then until all files are on disk; training continues meanwhile.
+        beside: seconds from the end of copying until all files are on disk; training continues.
         slowing: seconds by which this background work slows down a training on the same cores.
         checkpoint: bytes of a model file.
         state: bytes of a state file for exact resume.

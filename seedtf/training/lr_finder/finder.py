@@ -72,7 +72,7 @@ class LRSuggestion:
 
     @property
     def lr(self) -> float:
-        """The lower of the two: a rate that is too low slows training, too high a one ruins it."""
+        """The lower of the two: a rate that is too low only slows training, one too high ruins it."""
         return min(self.steepest, self.tenth)
 
 
@@ -201,7 +201,7 @@ class _SweepCallback(keras.callbacks.Callback):
 
 @contextlib.contextmanager
 def _restored_afterwards(trainer: Trainer) -> Iterator[None]:
-    """In the body a compiled trainer may be trained; afterwards it is as before."""
+    """Restores a compiled trainer after the ``with`` block, which may train it."""
     optimizer = trainer.optimizer
     if not getattr(optimizer, "built", False):
         with trainer.distribute_strategy.scope():
@@ -219,7 +219,7 @@ def _restored_afterwards(trainer: Trainer) -> Iterator[None]:
     try:
         yield
     finally:
-        # The metrics that `fit` created in the body are not in `variables`.
+        # Metrics that `fit` has created within the block are not in `variables`.
         trainer.reset_metrics()
         for variable, value in zip(variables, values, strict=True):
             variable.assign(tf.convert_to_tensor(value))

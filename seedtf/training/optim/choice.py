@@ -14,7 +14,7 @@ __all__ = [
     "needs_addons",
 ]
 
-# These change weights inside another optimizer's step, which fails where several devices share it.
+# They change weights inside the step of another optimizer, which fails if several devices share it.
 _WRAPPERS = ("lookahead", "ranger", SWA)
 # Fraction of training after which averaging starts, as in Izmailov et al.
 _AVERAGED_FROM = 0.75

@@ -84,5 +84,5 @@ def _parts(layer: keras.layers.Layer) -> list[keras.layers.Layer]:
     ]
     is_container = isinstance(layer, (keras.Model, KerasHubBackbone))
     if is_container or len(set(blocks)) < len(blocks):
-        return [part for each in inner for part in _parts(each)]
+        return [part for sublayer in inner for part in _parts(sublayer)]
     return [layer]

@@ -2,10 +2,9 @@
 
 The epoch is a float: 0.0 is the start of training, 1.5 is the middle of the second epoch. Every
 function takes ``lr`` above 0 and ``min_lr`` in ``[0, lr]`` and returns a value within
-``[min_lr, lr]``; only warm-up goes below ``min_lr``. An epoch before 0 is treated as 0, an epoch
-past the end as the end; only ``cyclic_decay`` has no end, where ``make_schedule`` stops it.
-``TrainConfig`` checks the range of each value and ``make_schedule`` checks
-how the values fit together; the functions themselves check nothing.
+``[min_lr, lr]``; only warm-up goes below ``min_lr``. An epoch before 0 is treated as 0, an epoch after
+the end as the end; ``cyclic_decay`` itself has no end. ``TrainConfig`` checks the range of each value,
+and ``make_schedule`` checks how the values fit together; the functions themselves check nothing.
 """
 
 from __future__ import annotations
@@ -98,12 +97,11 @@ def with_warmup(schedule: Schedule, warmup_epochs: float) -> Schedule:
     """Returns ``schedule`` preceded by a linear ramp that meets it at ``warmup_epochs``.
 
     With ``target = schedule(warmup_epochs)`` the ramp is
-    ``target * (0.01 + 0.99 * epoch / warmup_epochs)``. The first rate, 1 % of the target, may be
-    below ``min_lr`` but is never 0, so the first step already trains. Use it with a rate that is set
-    at every step: set once an epoch, the whole first epoch would run at that 1 %. If
-    ``warmup_epochs`` is 0, the
-    schedule itself is returned. Gradual warm-up is from Goyal et al. (2017, arXiv 1706.02677, section
-    2.2).
+    ``target * (0.01 + 0.99 * epoch / warmup_epochs)``. The first rate, 1 % of the target, may be below
+    ``min_lr`` but is never 0, so the first step already trains. Set the rate at every step: if it were
+    set once per epoch, the whole first epoch would have 1 % of the target. If ``warmup_epochs`` is 0,
+    the schedule itself is returned. Gradual warm-up is from Goyal et al. (2017, arXiv 1706.02677,
+    section 2.2).
 
     Example:
         >>> rate = with_warmup(lambda epoch: 1.0, 2)
