@@ -71,7 +71,7 @@ def make_weighted_ensemble(
         if run.class_names != first.class_names:
             raise UserError(f"{member}: has other classes than {members[0]}; retrain one of them")
     unseen = [_unseen(run, batch_size) for run in runs] if fit else [{} for _ in runs]
-    shared = sorted(set.intersection(*(set(each) for each in unseen)))
+    shared = sorted(set.intersection(*map(set, unseen)))
     if len(shared) < _MIN_IMAGES:
         shared = []
     weights = np.full(len(runs), 1 / len(runs))
@@ -94,10 +94,10 @@ def _fit(
     """The weights, and the accuracy of each member and of the weighted mean."""
     position = {name: index for index, name in enumerate(class_names)}
     labels = np.array([position[unseen[0][path][0]] for path in shared])
-    probabilities = np.array([[each[path][1] for path in shared] for each in unseen])
+    probabilities = np.array([[member[path][1] for path in shared] for member in unseen])
     weights = fit_weights(probabilities[:, np.arange(len(shared)), labels])
     mean = np.average(probabilities, axis=0, weights=weights)
-    accuracies = [float((each.argmax(axis=1) == labels).mean()) for each in (*probabilities, mean)]
+    accuracies = [float((p.argmax(axis=1) == labels).mean()) for p in (*probabilities, mean)]
     return weights, tuple(accuracies)
 
 

@@ -78,8 +78,8 @@ class Report:
         temperature: divides the logits; None where no validation report has one.
         reliability: of the unscaled probabilities; ``reliability_scaled`` with the temperature.
         precision_target: wanted fraction of correct predictions among the accepted ones.
-        reject: the threshold that reaches it on the unscaled probabilities, and ``reject_scaled``
-            with the temperature; None where no threshold does.
+        reject: the threshold that reaches ``precision_target`` on the unscaled probabilities, and
+            ``reject_scaled`` with the temperature; None if no threshold does.
     """
 
     predictions: Predictions

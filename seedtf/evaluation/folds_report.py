@@ -21,7 +21,7 @@ _RESAMPLES = 2000
 
 
 def folds_values(run: Run, report: Report) -> dict[str, Any]:
-    """The figures of each fold and group, for the page and report.json.
+    """The metrics of each fold and group, for the page and report.json.
 
     Args:
         run: a folder of ``seedtf folds``.

@@ -1,4 +1,4 @@
-"""Writes the table of predictions row by row: CSV, or parquet if the file name ends so."""
+"""Writes the table of predictions row by row: CSV, or parquet if the name ends in ``.parquet``."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def open_prediction_table(
 ) -> Iterator[PredictionTable]:
     """Yields a table with the columns file, status, top1, p1, …, and heatmap if ``heatmaps``.
 
-    The table replaces ``out`` when the body ends. In the row of a file that cannot be predicted,
+    The table replaces ``out`` after the ``with`` block. In the row of a file that cannot be predicted,
     ``status`` is the fault, and the other cells are empty, or null in parquet, where probabilities are
     float32 and all other columns are strings. A parquet table is written in row groups of 16,384 rows,
     so that memory does not grow with its length.

@@ -94,7 +94,7 @@ def write_report(
     """Writes index.html, report.json, predictions_val.csv and the confusion matrix into ``folder``.
 
     The metrics of ``test``, if any, stand beside those of the report. ``heatmaps``, float ``[h, w]``,
-    belong to the first of the top losses, in that order. ``folds`` has the figures of each fold, from
+    belong to the first of the top losses, in that order. ``folds`` has the metrics of each fold, from
     ``folds_values``.
 
     Everything is computed before the first file is written, so an error leaves an older report as it

@@ -40,7 +40,7 @@ def table_lines(runs: Sequence[RunSummary], flags: Sequence[str]) -> list[str]:
 def write_runs_page(path: Path, runs: Sequence[RunSummary], flags: Sequence[str]) -> None:
     """Writes the page: the table, the flags that differ, and the validation curves of the first runs.
 
-    It needs nothing outside its file, and no script but to sort by a column.
+    The page is a single file. Its only script sorts the table by a column.
 
     Raises:
         OSError: ``path`` cannot be written.

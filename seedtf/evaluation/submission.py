@@ -121,10 +121,10 @@ def _match_classes(path: Path, headings: Sequence[str], names: Sequence[str]) ->
     Raises:
         UserError: a heading or a class has no counterpart, or several.
     """
-    plain = Counter(map(_plain, names))
-    by_plain = {_plain(name): name for name in names if plain[_plain(name)] == 1}
+    counts = Counter(map(_normalized, names))
+    unique = {_normalized(name): name for name in names if counts[_normalized(name)] == 1}
     class_of = {
-        heading: heading if heading in names else by_plain.get(_plain(heading), "")
+        heading: heading if heading in names else unique.get(_normalized(heading), "")
         for heading in headings
     }
     unknown = [heading for heading in headings if not class_of[heading]]
@@ -144,7 +144,7 @@ def _match_classes(path: Path, headings: Sequence[str], names: Sequence[str]) ->
     return class_of
 
 
-def _plain(name: str) -> str:
+def _normalized(name: str) -> str:
     return "".join(char for char in unicodedata.normalize("NFC", name).casefold() if char.isalnum())
 
 
