@@ -24,6 +24,10 @@ EXPORT = ["ai-edge-litert>=2.1,<3", "tf2onnx>=1.17,<2", "onnx>=1.17,<2", "onnxru
 EXPLORE = ["umap-learn>=0.5.7,<0.6"]
 # the search over training flags
 TUNE = ["optuna>=4.9,<5"]
+# trackers of runs; MLflow's small package with what its SQLite store needs
+MLFLOW = ["mlflow-skinny>=3.17,<4", "sqlalchemy>=2,<3", "alembic>=1.13,<2"]
+WANDB = ["wandb>=0.31,<1"]
+TENSORBOARD = ["tensorboard>=2.15,<2.22"]
 # networks and weights of KerasHub, which needs Python 3.11 and TensorFlow 2.21; Hugging Face's files
 HUB = [
     f"{package}; python_version >= '3.11'"
@@ -95,19 +99,26 @@ setup(
     extras_require={
         "cuda": [f"tensorflow[and-cuda]{TENSORFLOW_RANGE}"],
         "addons": ADDONS,
-        "tensorboard": ["tensorboard>=2.15,<2.22"],
+        "tensorboard": TENSORBOARD,
+        "mlflow": MLFLOW,
+        "wandb": WANDB,
+        "trackio": ["trackio>=0.43,<1"],
         "export": EXPORT,
         "explore": EXPLORE,
         "tune": TUNE,
         "hub": HUB,
         "parquet": PARQUET,
         "pack": PACK,
+        "demo": ["gradio>=6.31,<7"],
         "docs": ["pdoc>=16,<17"],
         "test": TEST,
         "dev": [
             *EXPORT,
             *HUB,
             *PACK,
+            *MLFLOW,
+            *WANDB,
+            *TENSORBOARD,
             "openvino>=2025.0,<2027",
             # the oracle of the quality of labels
             "cleanlab>=2.7,<3",

@@ -37,7 +37,6 @@ from seedtf.training.callbacks import (
     StopOnNaN,
     TimeLimit,
     live_view,
-    tensorboard_callback,
 )
 
 STEPS = 4
@@ -682,17 +681,3 @@ def test_a_backend_that_only_writes_files_opens_no_window(monkeypatch):
     before = plt.get_fignums()
     assert live_view.open_view("run") is None
     assert plt.get_fignums() == before
-
-
-# --- tensorboard -------------------------------------------------------------------------------
-
-
-def test_missing_tensorboard_is_an_error_with_a_remedy(tmp_path, monkeypatch):
-    monkeypatch.setitem(sys.modules, "tensorboard", None)
-    with pytest.raises(UserError, match=r"--tensorboard.*pip install seedtf\[tensorboard\]"):
-        tensorboard_callback(tmp_path)
-
-
-def test_tensorboard_writes_to_the_given_folder(tmp_path, monkeypatch):
-    monkeypatch.setitem(sys.modules, "tensorboard", types.ModuleType("tensorboard"))
-    assert tensorboard_callback(tmp_path / "logs").log_dir == str(tmp_path / "logs")

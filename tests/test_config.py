@@ -60,7 +60,7 @@ REQUIRED_FLAGS = [
     "patience",
     "time_limit",
     "seed",
-    "tensorboard",
+    "track",
 ]
 
 
@@ -182,16 +182,16 @@ def test_each_list_of_choices_is_written_once() -> None:
 
 
 def test_flags_become_fields_and_dashes_count_as_underscores() -> None:
-    config = parse("--data-dir=a-b", "--image-size=64", "--lr=0.01", "--tensorboard", "--cache=off")
+    config = parse("--data-dir=a-b", "--image-size=64", "--lr=0.01", "--show", "--cache=off")
     assert (config.data_dir, config.image_size, config.lr) == ("a-b", 64, 0.01)
-    assert config.tensorboard is True
+    assert config.show is True
     assert config.cache == "off"
     assert config.epochs == TrainConfig(data_dir="x").epochs
 
 
 def test_a_negated_switch_and_the_last_of_two_values_win() -> None:
-    config = parse("--data_dir=x", "--tensorboard", "--notensorboard", "--seed=1", "--seed=2")
-    assert config.tensorboard is False
+    config = parse("--data_dir=x", "--show", "--noshow", "--seed=1", "--seed=2")
+    assert config.show is False
     assert config.seed == 2
 
 
@@ -201,7 +201,7 @@ def test_a_negated_switch_and_the_last_of_two_values_win() -> None:
         ("--image_sise=3", "unknown flag --image_sise; did you mean 'image_size'?; see --help"),
         ("--epochs=many", "--epochs=many: pass a whole number"),
         ("--crop=half", "--crop=half: pass a number"),
-        ("--tensorboard=perhaps", "--tensorboard=perhaps: pass true or false"),
+        ("--show=perhaps", "--show=perhaps: pass true or false"),
         ("stray", "'stray': flags are written --name=value; see --help"),
         ("--flagfile=/no/such/file", "/no/such/file"),
     ],
@@ -229,7 +229,7 @@ def test_a_number_or_auto_is_read_from_text_and_from_a_saved_run(name: str, tmp_
 
 def test_the_flagfile_repeats_the_configuration(tmp_path) -> None:
     config = TrainConfig(
-        data_dir="sample", run_dir="runs/x", val_dir="some dir", lr=3e-4, tensorboard=True, seed=7
+        data_dir="sample", run_dir="runs/x", val_dir="some dir", lr=3e-4, show=True, seed=7
     )
     (tmp_path / "flags.txt").write_text(config.flagfile(), encoding="utf-8")
     again = parse(f"--flagfile={tmp_path / 'flags.txt'}")

@@ -28,6 +28,7 @@ each_page = pytest.mark.parametrize("page", PAGES, ids=lambda path: str(path.rel
 
 FLAGS_OF_OTHER_PROGRAMS = {
     "editable": "pip",
+    "logdir": "tensorboard",
     "rm": "docker",
     "rounds": "scripts/benchmark_peers.py",
     "seconds": "scripts/benchmark_peers.py",

@@ -116,7 +116,7 @@ def test_workers_multiply_their_gpus() -> None:
         (Machine(), {"min_lr": 0.5}, "--min_lr=0.5"),
         (Machine(), {"optimizer": "ranger"}, "--optimizer=ranger: needs TensorFlow Addons"),
         (Machine(), {"augment_impl": "addons"}, "--augment_impl=addons: needs TensorFlow Addons"),
-        (Machine(tensorboard=False), {"tensorboard": True}, "--tensorboard: .* not installed"),
+        (Machine(trackers=frozenset()), {"track": "mlflow"}, "--track=mlflow: .* not installed"),
         (Machine(), {"strategy": "multi_worker"}, "--strategy=multi_worker: TF_CONFIG is not set"),
         (Machine(tf_config="{"), {}, "TF_CONFIG is not JSON"),
         (Machine(tf_config=WORKERS % 0), {"dry_run": True}, "--dry_run: works on one machine only"),

@@ -97,6 +97,12 @@ def parse_given(
     given = {
         option.name: values[option.name].value for option in options if values[option.name].present
     }
+    for option in options:
+        if (instead := option.metadata["replaced_by"]) and given.get(option.name):
+            report_error(
+                f"seedtf {command}: --{option.name} is now --{instead}; the next release removes "
+                f"--{option.name}"
+            )
     return {**_take_positionals(config_class, positionals, rest), **given}
 
 

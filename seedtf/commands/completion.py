@@ -77,7 +77,7 @@ def _flags(module_name: str) -> list[_Flag]:
             flag_kind(config_class, option.name) is not bool,
         )
         for option in dataclasses.fields(config_class)
-        if option.name not in hidden
+        if option.name not in hidden and not option.metadata["replaced_by"]
     ]
 
 

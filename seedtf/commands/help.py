@@ -93,7 +93,7 @@ def _shown_flags(
     own, inherited = [], []
     for option in dataclasses.fields(config_class):
         group = _group_of(config_class, option)
-        if option.name in hidden:
+        if option.name in hidden or option.metadata["replaced_by"]:
             continue
         if group is config_class:
             own.append(option)

@@ -44,6 +44,7 @@ def option(
     default_text: str = "",
     alias: str = "",
     old_name: str = "",
+    replaced_by: str = "",
 ) -> Any:
     """Returns a dataclass field that carries its help, inclusive range and choices in its metadata.
 
@@ -58,6 +59,8 @@ def option(
         alias: a second name of the flag, which the help shows too.
         old_name: a former name of the flag. It is still accepted, with a notice on stderr, and the help
             does not show it.
+        replaced_by: what to write instead of a flag that the next release removes, such as
+            ``track=tensorboard``. The flag is still accepted, with a notice, and is not shown.
 
     Example:
         >>> @dataclass(frozen=True)
@@ -78,6 +81,7 @@ def option(
         "default_text": default_text,
         "alias": alias,
         "old_name": old_name,
+        "replaced_by": replaced_by,
     }
     return field(default=default, metadata=metadata)
 

@@ -9,7 +9,15 @@ from seedtf.config.data_flags import check_local
 from seedtf.config.flags import AUTO, Flags, option
 from seedtf.errors import UserError
 
-__all__ = ["CLUSTERS", "NEWEST", "PLACEMENTS", "STRATEGIES", "DeviceFlags", "RunFlags"]
+__all__ = [
+    "CLUSTERS",
+    "NEWEST",
+    "PLACEMENTS",
+    "STRATEGIES",
+    "TRACKERS",
+    "DeviceFlags",
+    "RunFlags",
+]
 
 NEWEST = "newest"
 """The value of ``resume`` that means the newest run in ``runs/``; also that of a bare ``--resume``."""
@@ -17,6 +25,7 @@ NEWEST = "newest"
 STRATEGIES = (AUTO, "none", "mirrored", "multi_worker")
 CLUSTERS = (AUTO, "tf_config", "slurm")
 PLACEMENTS = (AUTO, "host", "device")
+TRACKERS = ("mlflow", "wandb", "tensorboard", "trackio", "dvclive")
 
 
 @dataclass(frozen=True)
@@ -52,17 +61,39 @@ class RunFlags(Flags):
         "saves it only at the end of each epoch.",
         low=0.0,
     )
-    tensorboard: bool = option(False, "Also write TensorBoard events to <run_dir>/tensorboard.")
+    track: str = option(
+        "",
+        f"Trackers that also record the run, separated by commas: {', '.join(TRACKERS)}.",
+    )
+    tensorboard: bool = option(
+        False, "Also write TensorBoard events.", replaced_by="track=tensorboard"
+    )
     show: bool = option(False, "Open a window with the live curves if there is a display.")
 
     def check_together(self) -> None:
         """Raises UserError for flags that exclude each other."""
         super().check_together()
         check_local("run_dir", self.run_dir)
+        self._check_trackers()
         if self.dry_run and self.resume:
             raise UserError(
                 f"--dry_run: times a new training, not --resume={self.resume}; leave one of them out"
             )
+
+    @property
+    def trackers(self) -> tuple[str, ...]:
+        """The names in ``track``."""
+        return tuple(filter(None, self.track.split(",")))
+
+    def _check_trackers(self) -> None:
+        """Normalizes ``track``: without spaces, each name once, and with ``tensorboard`` of old."""
+        names = [name.strip().lower() for name in self.track.split(",")]
+        names += ["tensorboard"] if self.tensorboard else []
+        for name in filter(None, names):
+            if name not in TRACKERS:
+                raise UserError(f"--track={name}: choose from {', '.join(TRACKERS)}")
+        object.__setattr__(self, "track", ",".join(dict.fromkeys(filter(None, names))))
+        object.__setattr__(self, "tensorboard", False)
 
 
 @dataclass(frozen=True)

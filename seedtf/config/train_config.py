@@ -96,8 +96,10 @@ class TrainConfig(DeviceFlags, RunFlags, AugmentFlags, OptimFlags, NetworkFlags,
             --val
         """
         lines = []
+        left_out = {"run_dir", "resume", "continue_from"}
+        left_out |= {each.name for each in dataclasses.fields(self) if each.metadata["replaced_by"]}
         for name, value in self.with_absolute_paths().as_dict().items():
-            if name in ("run_dir", "resume", "continue_from") or value is None or value == "":
+            if name in left_out or value is None or value == "":
                 continue
             if isinstance(value, bool):
                 lines.append(f"--{'' if value else 'no'}{name}")

@@ -35,6 +35,7 @@ from seedtf.report import report as report_line
 from seedtf.runs.folder import read_temperature
 from seedtf.runs.open import Run, load_run, open_labelled, open_test, open_validation
 from seedtf.runs.paths import ReportPaths
+from seedtf.training.trackers.group import attach_files
 
 __all__ = ["Evaluation", "evaluate_run"]
 
@@ -242,7 +243,18 @@ class _Writer:
             raise UserError(
                 f"{self.folder}: {error.strerror or error}; pass another folder as --out"
             ) from None
+        _send_to_trackers(run, self.folder)
         return Evaluation(page, report, context, self.snapshots, test)
+
+
+def _send_to_trackers(run: Run, folder: Path) -> None:
+    """Adds a report in the run folder to the run in the trackers that ``--track`` named."""
+    root, paths = run.paths.root.resolve(), ReportPaths(folder)
+    if not folder.resolve().is_relative_to(root):
+        return
+    files = (paths.page, paths.values, paths.predictions, paths.confusion_matrix)
+    name = folder.resolve().relative_to(root).as_posix()
+    attach_files(root, [path for path in files if path.is_file()], name)
 
 
 def _describe_model(run: Run, models: Sequence[keras.Model], snapshots: bool) -> str:

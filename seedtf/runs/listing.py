@@ -34,7 +34,7 @@ _NOT_COMPARED = {
         "save_minutes",
         "time_limit",
     ),
-    *("tensorboard", "worker_timeout", "dry_run", "placement", "data_service", "check"),
+    *("tensorboard", "track", "worker_timeout", "dry_run", "placement", "data_service", "check"),
 }
 
 

@@ -128,6 +128,16 @@ class RunPaths:
         return self.root / "tensorboard"
 
     @property
+    def dvclive(self) -> Path:
+        """Folder of DVCLive's files."""
+        return self.root / "dvclive"
+
+    @property
+    def trackers(self) -> Path:
+        """What identifies the run in each tracker; JSON. A search over flags has one, too."""
+        return self.root / "trackers.json"
+
+    @property
     def state(self) -> Path:
         """Folder of the states that ``--resume`` continues from, and of the run's lock."""
         return self.root / "state"

@@ -42,6 +42,8 @@ RESUME_MAY_CHANGE = (
     "strategy",
     "strict",
     "teacher",
+    "tensorboard",
+    "track",
     "worker_timeout",
     *PATHS,
     *LAYOUT,

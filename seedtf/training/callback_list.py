@@ -60,6 +60,8 @@ class RunCallbacks:
         console: the line of each epoch.
         curves: curves.png and live.html.
         preview: draws the sample of augmented images in the background.
+        track: tells the trackers of ``--track``; None without them, and on another worker than the
+            chief.
     """
 
     fit: list[keras.callbacks.Callback]
@@ -70,6 +72,7 @@ class RunCallbacks:
     console: cb.ConsoleLine
     curves: cb.LiveCurves
     preview: cb.AfterFirstStep
+    track: cb.Track | None
 
     @property
     def stop_reason(self) -> str:
@@ -77,14 +80,16 @@ class RunCallbacks:
         return _stop_reason(self.limits)
 
     def finish(self, ending: str) -> None:
-        """Removes the bar of an unfinished epoch and writes the last live page. Call it on the
-        chief only.
+        """Removes the bar of an unfinished epoch, writes the last live page and ends the run in its
+        trackers. Call it on the chief only.
 
         Args:
             ending: how training ended, for the page.
         """
         self.console.close()
         self.curves.finish(ending)
+        if self.track is not None:
+            self.track.finish(ending)
 
 
 def make_callbacks(
@@ -164,14 +169,15 @@ def make_callbacks(
     console = cb.ConsoleLine(
         log, position, epochs=config.epochs, steps_per_epoch=plan.steps_per_epoch
     )
+    track = cb.Track(config, paths, log) if config.trackers and chief else None
     chief_only = [
         console,
         cb.BestCheckpoint(paths.best, hooks.save_model, log),
         cb.LastCheckpoint(paths.last, hooks.save_model),
         cb.Snapshots(paths, hooks.save_model, planned_snapshot_epochs(plan)),
-        *([cb.tensorboard_callback(paths.tensorboard)] if config.tensorboard else []),
         curves,
         preview,
+        *([track] if track else []),
     ]
     fit = [
         position,
@@ -199,6 +205,7 @@ def make_callbacks(
         console=console,
         curves=curves,
         preview=preview,
+        track=track,
     )
 
 

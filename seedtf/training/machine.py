@@ -5,11 +5,12 @@ Importing this module does not import TensorFlow, so decisions can be tested wit
 
 from __future__ import annotations
 
-import importlib.util
 import os
 from dataclasses import dataclass, field
 
+from seedtf.config.run_flags import TRACKERS
 from seedtf.training.distributed.slurm import in_slurm_step, slurm_tf_config
+from seedtf.training.trackers.tracker import installed_trackers
 
 __all__ = ["Machine", "gpu_compute_capabilities", "inspect_machine"]
 
@@ -29,7 +30,7 @@ class Machine:
         keras_2: whether this is the Keras 2.15 environment.
         addons: whether TensorFlow Addons is installed.
         hub: whether KerasHub is installed.
-        tensorboard: whether TensorBoard is installed.
+        trackers: the values of ``--track`` whose package is installed.
     """
 
     gpus: tuple[tuple[int, int], ...] = ()
@@ -41,7 +42,7 @@ class Machine:
     keras_2: bool = False
     addons: bool = False
     hub: bool = True
-    tensorboard: bool = True
+    trackers: frozenset[str] = frozenset(TRACKERS)
 
 
 def inspect_machine() -> Machine:
@@ -65,7 +66,7 @@ def inspect_machine() -> Machine:
         keras_2=KERAS_2,
         addons=has_addons(),
         hub=has_keras_hub(),
-        tensorboard=importlib.util.find_spec("tensorboard") is not None,
+        trackers=installed_trackers(),
     )
 
 

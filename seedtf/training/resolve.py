@@ -21,6 +21,7 @@ from seedtf.training.machine import Machine
 from seedtf.training.optim.choice import check_optimizer, check_strategy, needs_addons
 from seedtf.training.optim.schedules import Schedule, make_schedule
 from seedtf.training.segments import SizeStage, parse_size_stages
+from seedtf.training.trackers.tracker import check_installed
 
 __all__ = ["Settings", "resolve"]
 
@@ -145,10 +146,7 @@ def _check_packages(config: TrainConfig, machine: Machine, preset: Preset | None
         raise missing_hub(f"--model={config.model}")
     if config.augment_impl == "addons" and not machine.addons:
         raise missing_addons("--augment_impl=addons")
-    if config.tensorboard and not machine.tensorboard:
-        raise UserError(
-            "--tensorboard: TensorBoard is not installed; run: pip install 'seedtf[tensorboard]'"
-        )
+    check_installed(config.trackers, machine.trackers)
 
 
 def _check_devices(config: TrainConfig, devices: DeviceChoice) -> None:

@@ -20,12 +20,24 @@ from seedtf.report import format_duration, is_silent
 from seedtf.tuning.space import Dimension
 from seedtf.tuning.trial import OUTCOMES, TrialRow, best_row
 
-__all__ = ["Console", "as_flags", "print_best", "trial_config", "write_records"]
+__all__ = [
+    "Console",
+    "as_flags",
+    "print_best",
+    "result_files",
+    "trial_config",
+    "write_records",
+]
 
 
 def trial_config(config: TrainConfig, values: Mapping[str, Any], run_dir: Path) -> TrainConfig:
     """Returns the flags of one trial. Raises UserError if they conflict."""
     return dataclasses.replace(config, run_dir=str(run_dir), **values)
+
+
+def result_files(tune_dir: Path) -> tuple[Path, ...]:
+    """The files of ``write_records``, which may not exist yet."""
+    return tuple(tune_dir / name for name in ("trials.csv", "best.txt", "importance.png"))
 
 
 def write_records(

@@ -26,10 +26,17 @@ from seedtf.training.process import (
     last_error_line,
 )
 from seedtf.training.stop_signal import StopSignal
-from seedtf.tuning.records import Console, print_best, trial_config, write_records
+from seedtf.tuning.records import (
+    Console,
+    print_best,
+    result_files,
+    trial_config,
+    write_records,
+)
 from seedtf.tuning.space import Dimension
 from seedtf.tuning.storage import import_optuna, mask_password, open_study, storage_errors
 from seedtf.tuning.study import Study
+from seedtf.tuning.tracking import SearchTracking
 from seedtf.tuning.trial import (
     DIVERGED,
     DONE,
@@ -133,10 +140,20 @@ class _Searcher:
         self._plan, self._study = plan, study
         self._command, self._console, self._stop = command, console, stop
         self._owner = _owner(plan.tune_dir)
+        self._tracking = SearchTracking(plan.config, plan.space, plan.tune_dir, plan.study)
         self._failures_in_a_row = 0
 
     def run(self) -> list[TrialRow]:
         """Runs all trials, prints the best one and returns them."""
+        interrupted = True
+        try:
+            rows = self._run()
+            interrupted = False
+        finally:
+            self._tracking.finish(result_files(self._plan.tune_dir), interrupted=interrupted)
+        return rows
+
+    def _run(self) -> list[TrialRow]:
         plan, console = self._plan, self._console
         storage = mask_password(plan.storage) if plan.storage else str(plan.tune_dir / "study.db")
         ended = _count_ended(self._study.rows())
@@ -144,6 +161,7 @@ class _Searcher:
         console.print_line(
             "study", f"{plan.study} in {storage}, {ended} of {plan.trials} trials ended"
         )
+        self._tracking.start(self._study.rows())
         for trial in self._study.interrupted_trials(self._owner, shared=bool(plan.storage)):
             console.print_line("resume", f"trial {trial.number}, which was interrupted")
             self._run_trial(trial)
@@ -167,6 +185,7 @@ class _Searcher:
         self._study.tell(trial, outcome, history)
         rows = self._study.rows()
         self._console.trial(next(row for row in rows if row.number == trial.number), rows)
+        self._tracking.trial(trial.number, rows)
         if outcome == FAILED:
             self._report_failure(trial.number, history, reason, rows)
         else:

@@ -28,11 +28,12 @@ from seedtf.training.callbacks.checkpoints import (
 )
 from seedtf.training.callbacks.console_line import ConsoleLine
 from seedtf.training.callbacks.epoch_timer import EpochTimer
-from seedtf.training.callbacks.history_log import HistoryLog, tensorboard_callback
+from seedtf.training.callbacks.history_log import HistoryLog
 from seedtf.training.callbacks.learning_rate import AugmentStrength, LearningRate
 from seedtf.training.callbacks.live_curves import AfterFirstStep, LiveCurves
 from seedtf.training.callbacks.position import Position
 from seedtf.training.callbacks.stopping import Patience, StopOnNaN, TimeLimit
+from seedtf.training.callbacks.tracking import Track
 
 __all__ = [
     "AfterFirstStep",
@@ -53,6 +54,6 @@ __all__ = [
     "Snapshots",
     "StopOnNaN",
     "TimeLimit",
+    "Track",
     "snapshot_epochs",
-    "tensorboard_callback",
 ]

@@ -1,8 +1,7 @@
-"""Callbacks that record training: history.csv, timing.csv and, on request, TensorBoard."""
+"""The callback that records training: history.csv and timing.csv."""
 
 from __future__ import annotations
 
-import importlib
 import math
 import os
 from collections.abc import Callable, Sequence
@@ -10,12 +9,11 @@ from pathlib import Path
 
 import keras
 
-from seedtf.errors import UserError
 from seedtf.files import write_text
 from seedtf.runs.history import HISTORY_COLUMNS, METRICS, TIMING_COLUMNS, read_history
 from seedtf.training.callbacks.epoch_timer import EpochTimer
 
-__all__ = ["HistoryLog", "tensorboard_callback"]
+__all__ = ["HistoryLog"]
 
 
 class HistoryLog(keras.callbacks.Callback):
@@ -73,22 +71,6 @@ class HistoryLog(keras.callbacks.Callback):
         )
         _append(self._path_history, list(row.values()))
         _append(self._path_timing, [epoch + 1, *(round(value, 4) for value in timing)])
-
-
-def tensorboard_callback(log_dir: Path) -> keras.callbacks.Callback:
-    """Keras's TensorBoard callback, writing to ``log_dir`` once per epoch.
-
-    Raises:
-        UserError: tensorboard is not installed; TensorFlow installs it only up to 2.20.
-    """
-    try:
-        importlib.import_module("tensorboard")
-    except ImportError as error:
-        raise UserError(
-            f"--tensorboard: tensorboard cannot be imported ({error});"
-            " run: pip install seedtf[tensorboard]"
-        ) from error
-    return keras.callbacks.TensorBoard(log_dir=str(log_dir), write_graph=False)
 
 
 def _restart(path: Path, columns: Sequence[str], completed_epochs: int) -> None:

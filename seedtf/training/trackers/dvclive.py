@@ -1,0 +1,87 @@
+"""DVCLive's files, written without its package: plain text that DVC and its VS Code extension read."""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from seedtf.files import write_text
+from seedtf.runs.paths import RunPaths
+from seedtf.training.trackers.tracker import TrackedRun, Tracker, is_image
+
+__all__ = ["DvcliveTracker"]
+
+
+class DvcliveTracker(Tracker):
+    """Writes to ``dvclive`` in the folder: ``metrics.json``, ``params.yaml``, ``plots/``, ``dvc.yaml``.
+
+    ``plots/metrics/NAME.tsv`` has the columns step and NAME. Images are copied to ``plots/images``.
+    Other files stay where they are, and the folder of a report is named in ``dvc.yaml``.
+    """
+
+    def start(self, run: TrackedRun, saved: Mapping[str, Any]) -> dict[str, Any]:
+        self.reopen(run, saved)
+        for path in self._series.glob("*.tsv"):
+            _write_series(path, [row for row in _read_series(path) if int(row[0]) <= run.done])
+        if run.flags:
+            lines = [f"{name}: {_scalar(value)}\n" for name, value in run.flags.items()]
+            write_text(self._folder / "params.yaml", "".join(lines))
+        self._write_dvc_yaml()
+        return {"last": run.done if saved else 0}
+
+    def reopen(self, run: TrackedRun, saved: Mapping[str, Any]) -> None:
+        self._folder = RunPaths(run.folder).dvclive
+        self._series = self._folder / "plots" / "metrics"
+        self._images = self._folder / "plots" / "images"
+        for folder in (self._series, self._images):
+            folder.mkdir(parents=True, exist_ok=True)
+        self.place = str(self._folder)
+
+    def log_metrics(self, epoch: int, metrics: Mapping[str, float]) -> None:
+        for name, value in metrics.items():
+            path = self._series / f"{name}.tsv"
+            rows = _read_series(path) if path.exists() else []
+            _write_series(path, [*rows, (str(epoch), repr(value))])
+        known = {name: value for name, value in metrics.items() if not math.isnan(value)}
+        text = json.dumps({**known, "step": epoch}, indent=4)
+        write_text(self._folder / "metrics.json", f"{text}\n")
+
+    def log_files(self, files: Sequence[Path], folder: str = "") -> None:
+        for path in filter(is_image, files):
+            shutil.copyfile(path, self._images / path.name)
+        if folder and files:
+            self._write_dvc_yaml(folder)
+
+    def finish(self, ending: str) -> None:
+        """Every file is complete after each epoch."""
+
+    def _write_dvc_yaml(self, report: str = "") -> None:
+        plots = "- plots/metrics:\n    x: step\n- plots/images\n"
+        text = f"params:\n- params.yaml\nmetrics:\n- metrics.json\nplots:\n{plots}"
+        if report:
+            name = report.replace("/", "-")
+            text += f"artifacts:\n  {name}:\n    path: ../{report}\n"
+        write_text(self._folder / "dvc.yaml", text)
+
+
+def _read_series(path: Path) -> list[tuple[str, str]]:
+    """The rows below the header: step and value."""
+    lines = path.read_text(encoding="utf-8").splitlines()[1:]
+    return [(step, value) for step, _, value in (line.partition("\t") for line in lines)]
+
+
+def _write_series(path: Path, rows: Sequence[tuple[str, str]]) -> None:
+    lines = "".join(f"{step}\t{value}\n" for step, value in rows)
+    write_text(path, f"step\t{path.stem}\n{lines}")
+
+
+def _scalar(value: Any) -> str:
+    """A JSON value as YAML: the same text, but 1e-05 needs a point to be a number in YAML 1.1."""
+    text = json.dumps(value)
+    if isinstance(value, float) and "e" in text and "." not in text:
+        return text.replace("e", ".0e")
+    return text

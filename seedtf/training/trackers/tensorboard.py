@@ -1,0 +1,97 @@
+"""TensorBoard: event files in the run folder, with scalars, images and the flags as HParams."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from seedtf.runs.paths import RunPaths
+from seedtf.training.trackers.tracker import FINISHED, TrackedRun, Tracker, is_image
+
+__all__ = ["TensorBoardTracker"]
+
+
+class TensorBoardTracker(Tracker):
+    """Writes to ``tensorboard`` in the folder; ``tensorboard --logdir=runs`` compares all runs.
+
+    A resumed run writes another file into the same folder. It begins with a mark that makes TensorBoard
+    forget the epochs that are trained again.
+    """
+
+    def start(self, run: TrackedRun, saved: Mapping[str, Any]) -> dict[str, Any]:
+        self._open(run)
+        # The first mark of a folder means a start, a later one a restart from its step.
+        self._add(run.done + 1, session_log=self._event_pb2.SessionLog(status="START"))
+        if not saved:
+            self._log_flags(run)
+        self._last = run.done
+        self._writer.flush()
+        return {"last": run.done if saved else 0}
+
+    def reopen(self, run: TrackedRun, saved: Mapping[str, Any]) -> None:
+        self._open(run)
+        self._last = saved.get("last", 0)
+
+    def log_metrics(self, epoch: int, metrics: Mapping[str, float]) -> None:
+        self._last = epoch
+        values = [{"tag": name, "simple_value": value} for name, value in metrics.items()]
+        self._add(epoch, summary=self._summary_pb2.Summary(value=values))
+        self._writer.flush()
+
+    def log_files(self, files: Sequence[Path], folder: str = "") -> None:
+        prefix = folder or "images"
+        for path in filter(is_image, files):
+            with Image.open(path) as image:
+                width, height = image.size
+            image = self._summary_pb2.Summary.Image(
+                width=width, height=height, colorspace=3, encoded_image_string=path.read_bytes()
+            )
+            value = self._summary_pb2.Summary.Value(tag=f"{prefix}/{path.stem}", image=image)
+            self._add(self._last, summary=self._summary_pb2.Summary(value=[value]))
+        for path in files:
+            if path.suffix == ".json":
+                text = f"    {path.read_text(encoding='utf-8')}".replace("\n", "\n    ")
+                summary = self._text_pb(f"{prefix}/{path.stem}", text)
+                self._add(self._last, summary=summary)
+
+    def finish(self, ending: str) -> None:
+        from tensorboard.plugins.hparams import api_pb2, summary
+
+        if ending:
+            is_done = ending == FINISHED
+            status = api_pb2.STATUS_SUCCESS if is_done else api_pb2.STATUS_FAILURE
+            self._add(self._last, summary=summary.session_end_pb(status))
+        self._writer.close()
+
+    def _open(self, run: TrackedRun) -> None:
+        from tensorboard.compat.proto import event_pb2, summary_pb2
+        from tensorboard.plugins.text.summary_v2 import text_pb
+        from tensorboard.summary.writer.event_file_writer import EventFileWriter
+
+        self._event_pb2, self._summary_pb2, self._text_pb = event_pb2, summary_pb2, text_pb
+        folder = RunPaths(run.folder).tensorboard
+        self._writer = EventFileWriter(str(folder))
+        self.place = str(folder)
+
+    def _log_flags(self, run: TrackedRun) -> None:
+        """HParams: the flags of a run, or which of them a search varies."""
+        from tensorboard.plugins.hparams import api
+
+        if run.searched is not None:
+            columns = [api.HParam(name) for name in run.searched]
+            shown = [api.Metric(name) for name in ("val_loss", "val_accuracy")]
+            self._add(0, summary=api.hparams_config_pb(columns, shown))
+            return
+        flags = {
+            name: value if isinstance(value, bool | int | float | str) else str(value)
+            for name, value in run.flags.items()
+        }
+        self._add(0, summary=api.hparams_pb(flags, trial_id=str(run.folder.resolve())))
+
+    def _add(self, step: int, **content: Any) -> None:
+        event = self._event_pb2.Event(wall_time=time.time(), step=step, **content)
+        self._writer.add_event(event)

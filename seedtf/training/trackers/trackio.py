@@ -1,0 +1,89 @@
+"""Trackio: a run in a local SQLite file, or where its own variables send it."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from seedtf.files import numbered_names
+from seedtf.training.trackers.tracker import PROJECT, TrackedRun, Tracker, is_image
+
+__all__ = ["TrackioTracker"]
+
+
+class TrackioTracker(Tracker):
+    """``TRACKIO_DIR``, ``TRACKIO_SPACE_ID``, ``TRACKIO_SERVER_URL``, … apply."""
+
+    def start(self, run: TrackedRun, saved: Mapping[str, Any]) -> dict[str, Any]:
+        os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
+        os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+        import trackio
+
+        name = saved.get("name") or _free_name(trackio, run.name)
+        group = saved.get("group") or run.study.get("name", "") or _group_of_search(run, name)
+        with contextlib.redirect_stdout(io.StringIO()):  # it prints how to open its page
+            self._run = trackio.init(
+                project=PROJECT,
+                name=name,
+                group=group or None,
+                config=dict(run.flags),
+                resume="must" if saved else "never",
+                embed=False,
+                auto_log_cpu=False,
+                auto_log_gpu=False,
+            )
+        self._trackio = trackio
+        self._last = _last_logged(self._run, saved)
+        self.place = f"run {name}; trackio show --project {PROJECT}"
+        return {"name": name, "group": group, "last": self._last}
+
+    def log_metrics(self, epoch: int, metrics: Mapping[str, float]) -> None:
+        self._last = epoch
+        self._run.log(dict(metrics), step=epoch)
+
+    def log_files(self, files: Sequence[Path], folder: str = "") -> None:
+        prefix = folder or "images"
+        images = {
+            f"{prefix}/{path.stem}": self._trackio.Image(str(path))
+            for path in files
+            if is_image(path)
+        }
+        if images:
+            self._run.log(images, step=self._last)
+        name = re.sub(r"[^A-Za-z0-9._-]", "_", f"{folder or 'run'}-{self._run.name}")
+        artifact = self._trackio.Artifact(name, type=folder or "run")
+        for path in files:
+            artifact.add_file(path)
+        self._run.log_artifact(artifact)
+
+    def finish(self, ending: str) -> None:
+        with contextlib.redirect_stdout(io.StringIO()):
+            self._run.finish()
+
+
+def _free_name(trackio: Any, name: str) -> str:
+    """``name``, or ``name-2``, …: Trackio finds a run by its name when it is resumed."""
+    try:
+        taken = {each.name for each in trackio.Api().runs(PROJECT)}
+    except ValueError:  # there is no such project yet
+        taken = set()
+    return next(each for each in map(str, numbered_names(name)) if each not in taken)
+
+
+def _group_of_search(run: TrackedRun, name: str) -> str:
+    return name if run.searched is not None else ""
+
+
+def _last_logged(run: Any, saved: Mapping[str, Any]) -> int:
+    """The last epoch in the local store; of a run elsewhere, the last one that was sent."""
+    if not saved or {"TRACKIO_SPACE_ID", "TRACKIO_SERVER_URL"} & os.environ.keys():
+        return int(saved.get("last", 0))
+    from trackio.sqlite_storage import SQLiteStorage
+
+    logs = SQLiteStorage.get_logs(PROJECT, run.name, run_id=run.id)
+    return max((int(row["step"]) for row in logs if "val_loss" in row), default=0)

@@ -1,0 +1,85 @@
+"""A search in the trackers of ``--track``: one parent, which has the trials' results and tables."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from seedtf.config.train_config import TrainConfig
+from seedtf.training.trackers.group import TrackerGroup
+from seedtf.training.trackers.tracker import (
+    FINISHED,
+    INTERRUPTED,
+    TrackedRun,
+    check_installed,
+    installed_trackers,
+    tracked_flags,
+)
+from seedtf.tuning.space import Dimension
+from seedtf.tuning.trial import TrialRow, best_row
+
+__all__ = ["SearchTracking"]
+
+
+class SearchTracking:
+    """The parent of the trials in every tracker; without ``--track`` all methods do nothing.
+
+    The trials are runs of ``seedtf train``. They find their parent in the folder of the search. What
+    counts as an epoch there is a trial here, from 1.
+
+    Args:
+        config: the fixed flags.
+        space: the searched flags.
+        tune_dir: the folder of the search, which exists.
+        name: the name of the study.
+
+    Raises:
+        UserError: the package of a tracker is not installed.
+    """
+
+    def __init__(
+        self, config: TrainConfig, space: Sequence[Dimension], tune_dir: Path, name: str
+    ) -> None:
+        check_installed(config.trackers, installed_trackers() if config.trackers else frozenset())
+        self._names, self._folder, self._name = config.trackers, tune_dir, name
+        searched = {dimension.name: str(dimension) for dimension in space}
+        self._searched: Mapping[str, str] = searched
+        self._flags = {k: v for k, v in tracked_flags(config).items() if k not in searched}
+        self._group: TrackerGroup | None = None
+
+    def start(self, rows: Sequence[TrialRow]) -> None:
+        """Opens the parent; ``rows`` are the trials that have ended."""
+        if not self._names:
+            return
+        past = tuple(_metrics(rows, row) for row in rows)
+        flags = {**self._flags, "search": ", ".join(self._searched.values())}
+        run = TrackedRun(self._folder, self._name, flags, past, searched=self._searched)
+        self._group = TrackerGroup(self._names, run)
+        self._group.start()
+
+    def trial(self, number: int, rows: Sequence[TrialRow]) -> None:
+        """Records the trial of this number, from 0, which has just ended."""
+        if self._group is not None:
+            row = next(each for each in rows if each.number == number)
+            values = _metrics(rows, row)
+            self._group.log_metrics(int(values.pop("epoch")), values)
+
+    def finish(self, files: Sequence[Path], *, interrupted: bool = False) -> None:
+        """Ends the parent, with the tables and images of the search."""
+        if self._group is not None:
+            self._group.finish(INTERRUPTED if interrupted else FINISHED, files)
+
+
+def _metrics(rows: Sequence[TrialRow], row: TrialRow) -> dict[str, Any]:
+    """The figures of a trial, and the lowest loss among the trials up to it."""
+    best = best_row([each for each in rows if each.number <= row.number])
+    return {
+        "epoch": row.number + 1,
+        "val_loss": row.val_loss,
+        "val_accuracy": row.val_accuracy,
+        "best_val_loss": best.val_loss if best else math.nan,
+        "epochs": float(row.epochs),
+        "seconds": row.seconds,
+    }

@@ -1,0 +1,472 @@
+"""Trackers: a killed and resumed run is one run in each, every epoch once; a failure ends no training.
+
+MLflow, Weights & Biases and TensorBoard are the real packages with local stores. Trackio is skipped
+where it is not installed: it needs an older Pillow than the other tests have.
+"""
+
+from __future__ import annotations
+
+import csv
+import importlib.util
+import json
+import os
+import struct
+import threading
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import forked
+import pytest
+import yaml
+from fake_tune import FAKE
+from matplotlib.figure import Figure
+
+from seedtf.commands.main import main
+from seedtf.config.train_config import TrainConfig
+from seedtf.errors import UserError
+from seedtf.runs.history import read_history
+from seedtf.runs.paths import RunPaths
+from seedtf.training.trackers import group as groups
+from seedtf.training.trackers.dvclive import DvcliveTracker
+from seedtf.training.trackers.group import TrackerGroup, attach_files
+from seedtf.training.trackers.tracker import TrackedRun, Tracker, check_installed
+from seedtf.tuning import records
+from seedtf.tuning import search as search_module
+from seedtf.tuning.search import Search, search
+from seedtf.tuning.space import choose_space
+from seedtf.tuning.tracking import SearchTracking
+
+NAMES = ("mlflow", "wandb", "tensorboard", "dvclive")
+EPOCHS = 3
+
+
+def variables(folder: Path) -> dict[str, str]:
+    store = {"MLFLOW_TRACKING_URI": f"sqlite:///{folder}/mlflow.db", "WANDB_MODE": "offline"}
+    return {**store, "WANDB_SILENT": "true", "WANDB_CACHE_DIR": f"{folder}/cache"}
+
+
+@pytest.fixture(scope="module")
+def tracked(tiny_folder: Path, tmp_path_factory) -> Iterator[tuple[Path, str]]:
+    """A trial of a search that was killed in epoch 2 and resumed, and what it printed at the end."""
+    folder = tmp_path_factory.mktemp("tracked")
+    config = TrainConfig(data_dir=str(tiny_folder), track=",".join(NAMES))
+    trial = folder / "tune" / "trial-0000"
+    trial.parent.mkdir()
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in variables(folder).items():
+            patch.setenv(name, value)
+        patch.chdir(folder)
+        space = choose_space("lr,crop", (), config)
+        parent = SearchTracking(config, space, trial.parent, "my search")
+        parent.start([])
+        arguments = [
+            f"--data_dir={tiny_folder}",
+            f"--run_dir={trial}",
+            f"--track={','.join(NAMES)}",
+        ]
+        arguments += ["--model=tiny", "--weights=none", "--image_size=16", "--batch_size=6"]
+        arguments += [f"--epochs={EPOCHS}", "--lr=0.02", "--seed=3"]
+        environment = {**os.environ, "KILL_AFTER": "2"}
+        killed = forked.run("tracked_run:main", ["train", *arguments], env=environment)
+        assert killed.returncode == -9, killed.stderr
+        done = forked.run("tracked_run:main", ["train", f"--resume={trial}"])
+        assert done.returncode == 0, done.stderr
+        parent.finish([])
+        yield trial, done.stdout
+
+
+def rows_of(trial: Path) -> list[dict[str, float]]:
+    rows = read_history(RunPaths(trial).history)
+    assert [row["epoch"] for row in rows] == list(range(1, EPOCHS + 1))
+    return rows
+
+
+def test_mlflow_has_one_run_with_every_epoch_once(tracked) -> None:
+    import mlflow
+
+    trial, printed = tracked
+    client = mlflow.MlflowClient()
+    experiment = client.get_experiment_by_name("seedtf").experiment_id
+    found = {run.info.run_name: run for run in client.search_runs([experiment])}
+    run, parent = found.pop("trial-0000"), found.pop("my search")
+    assert found == {}
+    assert (run.info.status, parent.info.status) == ("FINISHED", "FINISHED")
+    assert run.data.tags["mlflow.parentRunId"] == parent.info.run_id
+    assert (run.data.params["lr"], run.data.params["seed"]) == ("0.02", "3")
+    for name in ("lr", "loss", "val_loss", "val_accuracy"):
+        values = client.get_metric_history(run.info.run_id, name)
+        assert [(each.step, each.value) for each in values] == [
+            (row["epoch"], row[name]) for row in rows_of(trial)
+        ]
+    files = {each.path for each in client.list_artifacts(run.info.run_id)}
+    assert {"curves.png", "lr.png", "augmented.png", "history.csv", "flags.txt"} <= files
+    assert "mlflow: run" in printed
+
+
+def wandb_records(folder: Path) -> Iterator[Any]:
+    """The records of a ``.wandb`` file: blocks as in a log of LevelDB, of protocol buffers."""
+    from wandb.proto.wandb_internal_pb2 import Record
+
+    (path,) = folder.glob("*.wandb")
+    data, position, whole = path.read_bytes(), 7, b""
+    while position + 7 <= len(data):
+        if (left := -position % 32768) and left < 7:
+            position += left
+            continue
+        _, size, kind = struct.unpack_from("<IHB", data, position)
+        whole += data[position + 7 : position + 7 + size]
+        position += 7 + size
+        if kind in (1, 4):  # the whole record, or its last part
+            yield Record.FromString(whole)
+            whole = b""
+
+
+def test_wandb_has_one_run_with_every_epoch_once(tracked) -> None:
+    trial, _ = tracked
+    # The file of the killed process, which may be cut, is not found by `wandb sync` any more.
+    (folder,) = (trial / "wandb").glob("offline-run-*")
+    (replaced,) = (trial / "wandb").glob("replaced-*")
+    assert folder.name.endswith(replaced.name[-8:])  # the identifier of the run
+    runs, history, summary, uploaded = [], [], set(), set()
+    for record in wandb_records(folder):
+        if record.HasField("run"):
+            runs.append(record.run)
+        summary |= {item.key or "/".join(item.nested_key) for item in record.summary.update}
+        uploaded |= {item.path for item in record.artifact.manifest.contents}
+        if record.HasField("history"):
+            items = record.history.item
+            history.append({i.key or i.nested_key[0]: json.loads(i.value_json) for i in items})
+    assert runs[0].project == "seedtf"
+    group = json.loads((trial.parent / "trackers.json").read_text())["wandb"]["group"]
+    assert runs[0].run_group == group
+    assert group.startswith("my search-")
+    flags = {item.key: json.loads(item.value_json) for item in runs[0].config.update}
+    assert (flags["lr"], flags["seed"]) == (0.02, 3)
+    logged = [(row["epoch"], row["lr"], row["val_loss"]) for row in history if "val_loss" in row]
+    assert logged == [(row["epoch"], row["lr"], row["val_loss"]) for row in rows_of(trial)]
+    assert {"images/curves", "images/lr", "images/augmented"} <= summary
+    assert {"curves.png", "history.csv"} <= uploaded
+
+
+def test_tensorboard_shows_every_epoch_once_and_the_flags(tracked) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+    from tensorboard.backend.event_processing.plugin_event_accumulator import (
+        EventAccumulator as PluginAccumulator,
+    )
+    from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
+
+    trial, _ = tracked
+    folder = str(RunPaths(trial).tensorboard)
+    for reader in (EventAccumulator(folder), PluginAccumulator(folder)):
+        reader.Reload()
+        for name in ("lr", "loss", "val_accuracy"):
+            get = reader.Scalars if isinstance(reader, EventAccumulator) else reader.Tensors
+            events = get(name)
+            assert [each.step for each in events] == [1, 2, 3]
+            if isinstance(reader, EventAccumulator):
+                wanted = [pytest.approx(row[name], rel=1e-6) for row in rows_of(trial)]
+                assert [each.value for each in events] == wanted
+    reader = EventAccumulator(folder).Reload()
+    assert {"images/curves", "images/lr", "images/augmented"} <= set(reader.Tags()["images"])
+    (start,) = (
+        HParamsPluginData.FromString(data)
+        for tag, data in reader.PluginTagToContent("hparams").items()
+        if "start" in tag
+    )
+    assert start.session_start_info.hparams["lr"].number_value == 0.02
+    parent = EventAccumulator(str(RunPaths(trial.parent).tensorboard)).Reload()
+    (data,) = parent.PluginTagToContent("hparams").values()
+    columns = HParamsPluginData.FromString(data).experiment.hparam_infos
+    assert {each.name for each in columns} == {"lr", "crop"}
+
+
+def test_dvclive_files_have_every_epoch_once(tracked) -> None:
+    trial, _ = tracked
+    folder = trial / "dvclive"
+    for name in ("lr", "val_loss"):
+        with (folder / "plots" / "metrics" / f"{name}.tsv").open() as file:
+            table = list(csv.DictReader(file, delimiter="\t"))
+        assert [(float(row["step"]), float(row[name])) for row in table] == [
+            (row["epoch"], row[name]) for row in rows_of(trial)
+        ]
+    summary = json.loads((folder / "metrics.json").read_text())
+    assert (summary["step"], summary["val_loss"]) == (EPOCHS, rows_of(trial)[-1]["val_loss"])
+    assert yaml.safe_load((folder / "params.yaml").read_text())["lr"] == 0.02
+    described = yaml.safe_load((folder / "dvc.yaml").read_text())
+    assert described["metrics"] == ["metrics.json"]
+    named = [
+        *described["params"],
+        *described["metrics"],
+        "plots/metrics",
+        "plots/images/curves.png",
+    ]
+    assert all((folder / name).exists() for name in named)
+
+
+def test_a_report_is_added_to_the_run_that_has_ended(tracked, monkeypatch) -> None:
+    import mlflow
+
+    trial, _ = tracked
+    saved = json.loads(RunPaths(trial).trackers.read_text())
+    monkeypatch.setattr(groups, "_read_saved", lambda file: {**saved, "wandb": {}, "x": {}})
+    monkeypatch.setattr(
+        groups, "_CLASSES", {k: v for k, v in groups._CLASSES.items() if k != "wandb"}
+    )
+    page = trial / "report" / "index.html"
+    page.parent.mkdir()
+    page.write_text("<p>accuracy</p>")
+    values = page.with_name("report.json")
+    values.write_text('{"accuracy": 0.5}')
+    attach_files(trial, [page, values], "report")
+    client = mlflow.MlflowClient()
+    identity = saved["mlflow"]["run_id"]
+    files = {each.path for each in client.list_artifacts(identity, "report")}
+    assert files == {"report/index.html", "report/report.json"}
+    assert client.get_run(identity).info.status == "FINISHED"
+    described = yaml.safe_load((trial / "dvclive" / "dvc.yaml").read_text())
+    assert described["artifacts"] == {"report": {"path": "../report"}}
+    test_tensorboard_shows_every_epoch_once_and_the_flags(tracked)
+
+
+# failures
+
+
+class Recorder(Tracker):
+    """Keeps what it is told, and raises or waits in the method that ``trouble`` names."""
+
+    def __init__(self, trouble: str = "", error: BaseException | None = None) -> None:
+        self.trouble, self.error, self.told = trouble, error, []
+
+    def _tell(self, name: str, *values: Any) -> None:
+        if name == self.trouble:
+            if self.error is None:
+                threading.Event().wait(30)
+            raise self.error
+        self.told.append((name, *values))
+
+    def start(self, run: TrackedRun, saved: Mapping[str, Any]) -> dict[str, Any]:
+        self._tell("start", dict(saved))
+        return {"id": "7", "last": saved.get("last", 0)}
+
+    def log_metrics(self, epoch: int, metrics: Mapping[str, float]) -> None:
+        self._tell("log", epoch)
+
+    def log_files(self, files: Any, folder: str = "") -> None:
+        self._tell("files", [path.name for path in files])
+
+    def finish(self, ending: str) -> None:
+        self._tell("finish", ending)
+
+
+@pytest.mark.parametrize("trouble", ["start", "log", "files", "finish"])
+@pytest.mark.parametrize("error", [RuntimeError("no route\nto host"), SystemExit(1)])
+def test_a_failure_is_one_line_and_the_others_go_on(tmp_path, capsys, trouble, error) -> None:
+    bad, good = Recorder(trouble, error), Recorder()
+    made = {"mlflow": bad, "dvclive": good}
+    tracking = TrackerGroup(tuple(made), TrackedRun(tmp_path, "oak"), made.get)
+    tracking.start()
+    for epoch in (1, 2):
+        tracking.log_metrics(epoch, {"loss": 1.0})
+    (tmp_path / "a.png").touch()
+    tracking.finish("finished", [tmp_path / "a.png", tmp_path / "missing.png"])
+    out = capsys.readouterr().out
+    assert [line for line in out.splitlines() if "warning" in line] == [
+        f"warning   --track=mlflow: failed ({'no route' if error.args != (1,) else '1'}); "
+        "going on without it"
+    ]
+    assert good.told == [
+        ("start", {}),
+        ("log", 1),
+        ("log", 2),
+        ("files", ["a.png"]),
+        ("finish", "finished"),
+    ]
+
+
+def test_a_tracker_that_hangs_is_given_up(tmp_path, capsys, monkeypatch) -> None:
+    monkeypatch.setattr(groups, "_START_SECONDS", 0.1)
+    tracking = TrackerGroup(("wandb",), TrackedRun(tmp_path, "oak"), lambda _: Recorder("start"))
+    tracking.start()
+    tracking.finish("finished")
+    assert "--track=wandb: has not answered for 0.1 s; going on" in capsys.readouterr().out
+
+
+def test_epochs_that_a_tracker_lacks_are_added_when_a_run_is_resumed(tmp_path) -> None:
+    first, second = Recorder(), Recorder()
+    tracking = TrackerGroup(("mlflow",), TrackedRun(tmp_path, "oak"), lambda _: first)
+    tracking.start()
+    tracking.log_metrics(1, {})
+    tracking.finish("interrupted", [tmp_path])
+    assert ("finish", "interrupted") in first.told
+    rows = tuple({"epoch": epoch, "loss": 1.0} for epoch in (1, 2, 3))
+    names = ("mlflow", "wandb")
+    late = Recorder()
+    made = {"mlflow": second, "wandb": late}
+    tracking = TrackerGroup(names, TrackedRun(tmp_path, "oak", rows=rows), made.get)
+    tracking.start()
+    tracking.log_metrics(4, {})
+    tracking.finish("finished")
+    assert [told[1] for told in second.told if told[0] == "log"] == [2, 3, 4]
+    assert [told[1] for told in late.told if told[0] == "log"] == [1, 2, 3, 4]
+
+
+def test_a_damaged_file_of_identifiers_begins_a_new_run(tmp_path) -> None:
+    RunPaths(tmp_path).trackers.write_text("{")
+    seen = Recorder()
+    TrackerGroup(("mlflow",), TrackedRun(tmp_path, "oak"), lambda _: seen).start()
+    assert seen.told == [("start", {})]
+    assert json.loads(RunPaths(tmp_path).trackers.read_text()) == {"mlflow": {"id": "7", "last": 0}}
+
+
+def test_dvclive_drops_epochs_that_are_trained_again(tmp_path) -> None:
+    first = DvcliveTracker()
+    first.start(TrackedRun(tmp_path, "oak", {"lr": 1e-5}), {})
+    for epoch in (1, 2):
+        first.log_metrics(epoch, {"loss": 1 / epoch, "val_loss": float("nan")})
+    rows = ({"epoch": 1, "loss": 1.0},)
+    DvcliveTracker().start(TrackedRun(tmp_path, "oak", {"lr": 1e-5}, rows), {"last": 2})
+    folder = tmp_path / "dvclive"
+    assert (folder / "plots/metrics/loss.tsv").read_text() == "step\tloss\n1\t1.0\n"
+    assert json.loads((folder / "metrics.json").read_text()) == {"loss": 0.5, "step": 2}
+    assert yaml.safe_load((folder / "params.yaml").read_text()) == {"lr": 1e-5}
+
+
+# flags
+
+
+def test_an_unknown_tracker_is_refused_by_name() -> None:
+    with pytest.raises(UserError, match=r"--track=mlfow: choose from mlflow, wandb, tensorboard"):
+        TrainConfig(data_dir="x", track="wandb,mlfow")
+    assert TrainConfig(data_dir="x", track=" WandB, mlflow,wandb,").track == "wandb,mlflow"
+
+
+@pytest.mark.parametrize(("name", "extra"), [("mlflow", "mlflow"), ("wandb", "wandb")])
+def test_a_missing_package_is_one_line_with_the_extra(name: str, extra: str) -> None:
+    with pytest.raises(UserError, match=rf"--track={name}: .*pip install 'seedtf\[{extra}\]'"):
+        check_installed(("dvclive", name), frozenset({"dvclive"}))
+
+
+def test_a_missing_package_ends_the_command_before_it_reads_an_image(capsys, monkeypatch) -> None:
+    find = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name, *a: None if name == "trackio" else find(name, *a)
+    )
+    assert main(["train", "--data_dir=nowhere", "--weights=none", "--track=trackio"]) == 2
+    message = capsys.readouterr().err
+    assert message.count("\n") == 1
+    assert "--track=trackio: Trackio is not installed" in message
+
+
+def test_a_folder_of_that_name_is_no_package(tmp_path, monkeypatch) -> None:
+    from seedtf.training.trackers import tracker
+
+    (tmp_path / "offtracker").mkdir()
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setitem(tracker._PACKAGES, "wandb", ("offtracker", "W", "wandb"))
+    assert "wandb" not in tracker.installed_trackers()
+
+
+def test_the_former_flag_is_accepted_with_a_notice_and_not_shown(capsys) -> None:
+    from seedtf.commands.arguments import parse_config
+
+    config = parse_config(TrainConfig, "train", ["--data_dir=x", "--tensorboard", "--track=mlflow"])
+    assert (config.track, config.tensorboard) == ("mlflow,tensorboard", False)
+    assert "--tensorboard is now --track=tensorboard" in capsys.readouterr().err
+    assert "tensorboard" not in config.flagfile().replace("--track=mlflow,tensorboard", "")
+    with pytest.raises(SystemExit):
+        parse_config(TrainConfig, "train", ["--help"])
+    assert "--tensorboard" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("chief", [True, False])
+def test_only_the_chief_has_trackers(tmp_path, chief: bool) -> None:
+    import tensorflow as tf
+
+    from seedtf.training.callback_list import SessionHooks, make_callbacks
+    from seedtf.training.callbacks import Track
+    from seedtf.training.stop_signal import StopSignal
+
+    config = TrainConfig(data_dir="x", track="dvclive", epochs=2)
+    settings = SimpleNamespace(schedule=lambda epoch: 0.1, lr_per_step=False)
+    made = make_callbacks(
+        SimpleNamespace(config=config, settings=settings, steps_per_epoch=2),
+        RunPaths(tmp_path),
+        SessionHooks(*[lambda *_: None] * 6),
+        strength_variable=tf.Variable(1.0),
+        state=None,
+        chief=chief,
+        average=None,
+        stop=StopSignal(),
+        sync=None,
+        resume_dir="",
+    )
+    assert any(isinstance(each, Track) for each in made.fit) is chief
+    assert (made.track is not None) is chief
+
+
+# the search
+
+
+def test_a_search_is_one_parent_also_after_an_interruption(tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr("seedtf.files.fsync", lambda path: None)
+    monkeypatch.setattr(search_module, "POLL_SECONDS", 0.01)
+    monkeypatch.setattr(records, "draw_importance", lambda *_, **__: Figure((1, 1)))
+    config = TrainConfig(data_dir="data", weights="none", epochs=2, track="dvclive")
+    folder = tmp_path / "tune"
+    for trials in (2, 3):  # the second call continues the first one
+        plan = Search(
+            config=config,
+            space=choose_space("lr,crop", (), config),
+            trials=trials,
+            study="s",
+            storage="",
+            tune_dir=folder,
+            pruner="none",
+        )
+        search(plan, command=FAKE)
+    with (folder / "dvclive/plots/metrics/val_loss.tsv").open() as file:
+        logged = list(csv.DictReader(file, delimiter="\t"))
+    with (folder / "trials.csv").open() as file:
+        wanted = [row["val_loss"] for row in csv.DictReader(file)]
+    assert [row["step"] for row in logged] == ["1", "2", "3"]
+    assert [float(row["val_loss"]) for row in logged] == [float(loss) for loss in wanted]
+    assert "search" in (folder / "dvclive/params.yaml").read_text()
+    assert (folder / "dvclive/plots/images/importance.png").exists()
+
+
+# Trackio
+
+
+def test_trackio_has_one_run_with_every_epoch_once(tmp_path, monkeypatch) -> None:
+    if importlib.util.find_spec("trackio") is None:
+        pytest.skip("trackio is not installed: pip install 'seedtf[trackio]' in an environment")
+    monkeypatch.setenv("TRACKIO_DIR", str(tmp_path / "store"))
+    from PIL import Image
+    from trackio.sqlite_storage import SQLiteStorage
+
+    from seedtf.training.trackers.trackio import TrackioTracker
+
+    Image.new("RGB", (8, 8)).save(tmp_path / "curves.png")
+    other = TrackedRun(tmp_path, "oak", {"lr": 0.5})
+    earlier = TrackioTracker()
+    earlier.start(other, {})
+    earlier.log_metrics(1, {"val_loss": 1.0})
+    earlier.finish("finished")
+    first = TrackioTracker()
+    run = TrackedRun(tmp_path, "oak", {"lr": 0.1})
+    saved = first.start(run, {})
+    assert saved["name"] == "oak-2"  # the other run has the name
+    for epoch in (1, 2):
+        first.log_metrics(epoch, {"lr": 0.1, "val_loss": 1 / epoch})
+    first.finish("interrupted")
+    second = TrackioTracker()
+    values = second.start(run, saved)
+    assert values["last"] == 2
+    second.log_metrics(3, {"lr": 0.1, "val_loss": 0.3})
+    second.log_files([tmp_path / "curves.png"])
+    second.finish("finished")
+    rows = [row for row in SQLiteStorage.get_logs("seedtf", "oak-2") if "val_loss" in row]
+    assert [(row["step"], row["val_loss"]) for row in rows] == [(1, 1.0), (2, 0.5), (3, 0.3)]
+    assert SQLiteStorage.get_run_config("seedtf", "oak-2")["lr"] == 0.1
