@@ -115,7 +115,8 @@ def open_classifier(
         path: the folder, or a checkpoint inside a run.
         tta: 1, or 8 for the mean over the eight rotations and reflections; for a run only.
         snapshots: whether to average all snapshots of a run instead of using its best model.
-        heatmaps: whether predictions have a class activation map; for a run only.
+        heatmaps: whether predictions have a class activation map; for a run only. Those of an export
+            with the output ``heatmap`` always have it.
 
     Raises:
         UserError: the folder is none of the three or is damaged; ``tta`` 8 or ``snapshots`` for an
@@ -212,4 +213,5 @@ def _prediction_of_row(
         return RefusedError(status, "the exported model cannot decode it")
     names = tuple(name.decode() for name in outputs["classes"][row][:k])
     # The graph sorts ``classes`` by probability, but may list ``probabilities`` in class order.
-    return Prediction(names, tuple(np.sort(probabilities)[::-1][:k]))
+    heat = outputs["heatmap"][row] if "heatmap" in outputs else None
+    return Prediction(names, tuple(np.sort(probabilities)[::-1][:k]), heat)

@@ -1,0 +1,133 @@
+"""What ``seedtf demo`` answers for one image: classes, whether to believe them, and a heat map."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from seedtf.errors import UserError
+from seedtf.evaluation.classifier import Classifier, open_classifier
+from seedtf.evaluation.metrics import scale_probabilities
+from seedtf.evaluation.report import read_thumbnail
+from seedtf.images.header import RefusedError
+from seedtf.plots.heatmap import draw_heatmap
+from seedtf.report import warn
+from seedtf.runs.folder import read_temperature
+from seedtf.runs.paths import RunPaths
+from seedtf.runs.saved_model import newest_saved_model
+
+__all__ = ["Answer", "Demo"]
+
+_CLASSES = 5
+_HEATMAP_SIZE = 512
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What the page shows for one image.
+
+    Attributes:
+        probabilities: up to five classes, best first, and their calibrated probabilities; empty if
+            the file was refused.
+        verdict: whether the best answer is to be believed, and why, as a sentence.
+        heatmap: the image under the map of what spoke for the best class, uint8 ``[H, W, 3]``; None
+            if the file was refused, or the export has no such output.
+    """
+
+    probabilities: dict[str, float]
+    verdict: str
+    heatmap: np.ndarray | None
+
+
+class Demo:
+    """Answers for one image, from a run or an export.
+
+    Args:
+        path: a run folder, or what ``seedtf export`` wrote.
+        threshold: the confidence, 0 to 1, below which an answer is rejected; by default that of the
+            report of the run, also for an export inside its run folder.
+
+    Attributes:
+        threshold: the threshold in use; None if there is no report.
+
+    Raises:
+        UserError: the folder is neither of the two, or is damaged.
+
+    Example:
+        >>> answer = Demo("runs/seedlings").answer("leaf.png")
+        >>> len(answer.probabilities), answer.verdict.partition(":")[0]
+        (2, 'no verdict')
+    """
+
+    def __init__(self, path: str | os.PathLike[str], threshold: float | None = None) -> None:
+        is_run = newest_saved_model(Path(path)) is None
+        self._classifier = _open(path, is_run)
+        paths = RunPaths.of(path) if is_run else _run_of_export(Path(path))
+        # An export contains the temperature; the model of a run does not.
+        self._temperature = read_temperature(paths.report) if is_run and paths else None
+        self.threshold = threshold
+        if threshold is None and paths is not None:
+            self.threshold = _read_threshold(paths)
+
+    def answer(self, file: str | os.PathLike[str]) -> Answer:
+        """The answer for an image file; a file that is refused has no classes."""
+        try:
+            found = self._classifier.predict(Path(file), k=self._classifier.num_classes)
+        except RefusedError as error:
+            detail = error.detail.removeprefix(f"{os.fspath(file)}: ")
+            return Answer({}, f"not classified: {error.fault} ({detail})", None)
+        values = np.asarray(found.probabilities)
+        if self._temperature is not None:
+            values = scale_probabilities(values[None], self._temperature)[0]
+        best = zip(found.names[:_CLASSES], values[:_CLASSES].tolist(), strict=True)
+        heatmap = None if found.heatmap is None else _draw(Path(file), found.heatmap)
+        return Answer(dict(best), self._verdict(float(values[0])), heatmap)
+
+    def _verdict(self, confidence: float) -> str:
+        if self.threshold is None:
+            return "no verdict: no report has a threshold; run seedtf evaluate, or pass --threshold"
+        if confidence >= self.threshold:
+            return f"accepted: {confidence:.4f} is not below the threshold {self.threshold:.4f}"
+        return f"rejected: {confidence:.4f} is below the threshold {self.threshold:.4f}"
+
+
+def _open(path: str | os.PathLike[str], is_run: bool) -> Classifier:
+    if not is_run:
+        return open_classifier(path)
+    try:
+        return open_classifier(path, heatmaps=True)
+    except UserError as error:
+        if not str(error).startswith("--heatmaps"):
+            raise
+        warn(f"no heat maps: {str(error).partition(': ')[2]}")
+        return open_classifier(path)
+
+
+def _run_of_export(path: Path) -> RunPaths | None:
+    """The run folder that an export lies in, if it does."""
+    found = path.resolve()
+    for folder in (found.parent, found.parent.parent):
+        paths = RunPaths(folder)
+        if paths.config.is_file() and found.is_relative_to(paths.export):
+            return paths
+    return None
+
+
+def _read_threshold(paths: RunPaths) -> float | None:
+    """The threshold of the report, on calibrated probabilities if it has a temperature."""
+    try:
+        values = json.loads(paths.report.values.read_text(encoding="utf-8"))
+        scaled = values.get("temperature") is not None
+        threshold = values["reject_with_temperature" if scaled else "reject"]["threshold"]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return None
+    return None if threshold is None else float(threshold)
+
+
+def _draw(file: Path, heat: np.ndarray) -> np.ndarray | None:
+    image = read_thumbnail(file, _HEATMAP_SIZE)
+    return None if image is None else draw_heatmap(image, heat)

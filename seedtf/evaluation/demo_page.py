@@ -1,0 +1,96 @@
+"""The page of ``seedtf demo``, made with gradio; it is local unless a flag says otherwise."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from seedtf.errors import UserError, first_line
+
+if TYPE_CHECKING:  # it imports TensorFlow
+    from seedtf.evaluation.demo import Answer
+
+__all__ = ["import_gradio", "make_page", "start_page"]
+
+_KEEP_SECONDS = 600
+
+
+def import_gradio() -> Any:
+    """Imports gradio, with its usage statistics switched off.
+
+    Raises:
+        UserError: it is not installed.
+    """
+    os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    try:
+        import gradio  # noqa: PLC0415  an optional package
+    except ImportError:
+        raise UserError(
+            "gradio is not installed, and the page needs it: pip install 'seedtf[demo]'"
+        ) from None
+    return gradio
+
+
+def make_page(gradio: Any, answer: Callable[[str], Answer], title: str) -> Any:
+    """A ``gradio.Interface`` that shows what ``answer`` returns for the file of an image.
+
+    Images that were passed lie in a temporary folder for ten minutes; nothing else is kept.
+    """
+
+    def show(file: str | None) -> tuple[dict[str, float] | None, str, np.ndarray | None]:
+        if not file:
+            return None, "", None
+        found = answer(file)
+        return found.probabilities or None, found.verdict, found.heatmap
+
+    return gradio.Interface(
+        show,
+        # The mode None leaves the file as it is; otherwise gradio would decode and write it again.
+        gradio.Image(type="filepath", image_mode=None, label="image"),
+        [
+            gradio.Label(num_top_classes=5, label="classes"),
+            gradio.Textbox(label="verdict"),
+            gradio.Image(label="what spoke for the first class"),
+        ],
+        title=title,
+        api_name="predict",
+        flagging_mode="never",
+        analytics_enabled=False,
+        delete_cache=(_KEEP_SECONDS, _KEEP_SECONDS),
+    )
+
+
+def start_page(gradio: Any, page: Any, *, host: str, port: int = 0, share: bool = False) -> str:
+    """Starts the server of a page and returns its address; ``page.close()`` ends it.
+
+    Args:
+        gradio: the module.
+        page: from ``make_page``.
+        host: the address that it listens on.
+        port: its port, or 0 for the first free one from 7860.
+        share: whether to make the page public through a server of gradio's makers.
+
+    Raises:
+        UserError: the port is in use, or the address cannot be used.
+    """
+    try:
+        _, local, public = page.launch(
+            server_name=host,
+            server_port=port or None,
+            share=share,
+            prevent_thread_lock=True,
+            inbrowser=False,
+            quiet=True,
+            ssr_mode=False,
+            # Names of fonts of the system: gradio's own would be loaded from Google.
+            theme=gradio.themes.Default(font=["sans-serif"], font_mono=["monospace"]),
+        )
+    except OSError as error:
+        raise UserError(
+            f"--host={host} --port={port}: {first_line(error)}; pass another port"
+        ) from error
+    return str(public or local)
