@@ -13,6 +13,7 @@ import pytest
 import yaml
 
 from seedtf.commands.arguments import parse_given
+from seedtf.commands.folds import FoldsConfig
 from seedtf.commands.tune import TuneConfig
 from seedtf.config.train_config import TrainConfig
 from seedtf.errors import UserError
@@ -150,7 +151,9 @@ def test_the_pods_of_the_manifest_are_a_cluster_of_seedtf() -> None:
 
 
 def test_the_batch_scripts_are_valid_and_their_flags_exist() -> None:
-    for name, config_class in (("train", TrainConfig), ("tune", TuneConfig)):
+    classes = {"train": TrainConfig, "tune": TuneConfig, "folds": FoldsConfig}
+    assert {path.stem for path in (SCRIPTS / "slurm").iterdir()} == set(classes)
+    for name, config_class in classes.items():
         script = (SCRIPTS / "slurm" / f"{name}.sbatch").read_text()
         subprocess.run(["bash", "-n"], input=script, text=True, check=True)
         flags = re.findall(r"--(\w+)=", re.sub(r"^(#|srun --).*$", "", script, flags=re.M))
@@ -192,6 +195,26 @@ def test_the_batch_script_requeues_and_resumes(tmp_path: Path, code: int, requeu
     resumed = [line for line in lines if "--resume" in line]
     assert len(resumed) == 1
     assert f"--resume={run} " in resumed[0]
+
+
+@pytest.mark.parametrize("name", ["folds", "tune"])
+@pytest.mark.parametrize("code", [75, 4])
+def test_a_task_of_an_array_is_requeued_after_75(tmp_path: Path, name: str, code: int) -> None:
+    for program, text in STAND_INS.items():
+        (tmp_path / program).write_text(f"#!/bin/bash\n{text}\n")
+        (tmp_path / program).chmod(0o755)
+    (tmp_path / "code").write_text(str(code))
+    variables = {
+        "PATH": f"{tmp_path}:/usr/bin:/bin",
+        **{"DATA": "/data/plants", "RUN": str(tmp_path), "LOG": str(tmp_path / "log")},
+        **{"CODE": str(tmp_path / "code"), "STORAGE": "postgresql://u@h/s"},
+        **{"SLURM_JOB_ID": "14", "SLURM_ARRAY_JOB_ID": "12", "SLURM_ARRAY_TASK_ID": "2"},
+    }
+    command = ["bash", str(SCRIPTS / "slurm" / f"{name}.sbatch")]
+    assert subprocess.run(command, env=variables, check=False).returncode == code
+    first, *rest = (tmp_path / "log").read_text().splitlines()
+    assert first.startswith(f"{name} --data_dir=/data/plants")
+    assert rest == (["scontrol requeue 14"] if code == 75 else [])
 
 
 def seedtf_commands(script: str) -> list[list[str]]:

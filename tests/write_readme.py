@@ -188,7 +188,31 @@ PROMISES: dict[str, dict[str, tuple[str, ...]]] = {
         ),
         "The warm-up requests are valid.": ("test_warm_up_requests_run",),
     },
+    "Trackers": {
+        "A killed and resumed run is one run in each tracker, with every epoch once.": (
+            "test_mlflow_has_one_run_with_every_epoch_once",
+            "test_wandb_has_one_run_with_every_epoch_once",
+            "test_tensorboard_shows_every_epoch_once_and_the_flags",
+            "test_dvclive_files_have_every_epoch_once",
+            "test_trackio_has_one_run_with_every_epoch_once",
+        ),
+        "A failure of a tracker is one line, and ends no training.": (
+            "test_a_failure_is_one_line_and_the_others_go_on",
+            "test_a_tracker_that_hangs_is_given_up",
+        ),
+        "A search is one parent with its trials.": (
+            "test_a_search_is_one_parent_also_after_an_interruption",
+            "test_mlflow_has_one_run_with_every_epoch_once",
+        ),
+        "A missing package is one line at the start.": (
+            "test_a_missing_package_ends_the_command_before_it_reads_an_image",
+        ),
+    },
     "Commands": {
+        "The page of `seedtf demo` is calibrated, and local unless a flag says otherwise.": (
+            "test_the_answers_are_calibrated",
+            "test_the_page_is_local_unless_a_flag_says_otherwise",
+        ),
         "An existing run folder is never overwritten.": (
             "test_a_run_folder_in_use_is_refused_and_kept",
         ),
