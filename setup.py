@@ -37,16 +37,18 @@ HUB = [
 PARQUET = ["pyarrow>=15,<27"]
 # few large files instead of many images; the sources may be parquet
 PACK = ["array-record>=0.8,<0.9", *PARQUET]
+# heads that are fitted on the features of a frozen network
+PROBE = ["scikit-learn>=1.4,<2"]
 # what the tests need in both environments
 TEST = [
     *TUNE,
+    *PROBE,
     "pytest>=8,<10",
     "pytest-xdist>=3.6,<4",
     "packaging>=24,<27",
     "setuptools>=65,<90",
     "hypothesis>=6.100,<7",
-    # oracles of metrics and intervals
-    "scikit-learn>=1.4,<2",
+    # oracles of metrics and intervals, beside scikit-learn
     "scipy>=1.11,<2",
     "statsmodels>=0.14.2,<0.15",
     # to check the Kubernetes manifest
@@ -107,6 +109,7 @@ setup(
         "explore": EXPLORE,
         "tune": TUNE,
         "hub": HUB,
+        "probe": PROBE,
         "parquet": PARQUET,
         "pack": PACK,
         "demo": ["gradio>=6.31,<7"],

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from seedtf.evaluation.embed import embed_images
     from seedtf.evaluation.evaluate_run import evaluate_run
     from seedtf.export.export import export_run
+    from seedtf.probing.probe import probe
     from seedtf.training.lr_finder.run import find_learning_rate as lr_find
     from seedtf.training.train import TrainResult, train_and_evaluate
 
@@ -49,6 +50,7 @@ __all__ = [
     "image_datasets",
     "load",
     "lr_find",
+    "probe",
     "train_and_evaluate",
 ]
 
@@ -65,6 +67,7 @@ _PUBLIC = {
     "image_datasets": ("seedtf.datasets", "image_datasets"),
     "load": ("seedtf.evaluation.classifier", "open_classifier"),
     "lr_find": ("seedtf.training.lr_finder.run", "find_learning_rate"),
+    "probe": ("seedtf.probing.probe", "probe"),
     "train_and_evaluate": ("seedtf.training.train", "train_and_evaluate"),
 }
 

@@ -9,6 +9,7 @@ __all__ = [
     "first_line",
     "missing_addons",
     "missing_hub",
+    "missing_sklearn",
 ]
 
 
@@ -81,4 +82,11 @@ def missing_hub(wanted: str) -> UserError:
     return UserError(
         f"{wanted}: needs KerasHub, which is not installed here; with Python 3.11 or later: "
         "pip install 'seedtf[hub]'"
+    )
+
+
+def missing_sklearn(wanted: str) -> UserError:
+    """The error for a flag or command, such as ``--head=fitted``, that needs scikit-learn."""
+    return UserError(
+        f"{wanted}: needs scikit-learn, which is not installed here; run: pip install 'seedtf[probe]'"
     )

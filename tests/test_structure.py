@@ -25,7 +25,7 @@ FLOORS = (
     ("training",),
     ("callbacks", "datasets", "evaluation"),
     ("explore", "folds"),
-    ("export",),
+    ("export", "probing"),
     ("tuning",),
     ("benchmark",),
     ("commands",),

@@ -34,6 +34,7 @@ COMMANDS = {
     "export": "export a run as a SavedModel for serving, LiteRT or ONNX",
     "embed": "write the features that a network computes from images",
     "demo": "show a page in the browser that classifies one image at a time",
+    "probe": "compare pretrained networks on the data without training one",
     "publish": "write a folder with the export and a model card, or upload it",
     "benchmark": "measure speed and memory, with warm-up and medians",
     "models": "list the networks that --model takes",

@@ -10,9 +10,11 @@ from seedtf.config.flags import AUTO, option
 from seedtf.config.recipes import DEFAULT_WEIGHTS, RANDOM_WEIGHTS, RecipeFlags, by_recipe
 from seedtf.errors import UserError
 
-__all__ = ["JIT_COMPILE", "PRECISIONS", "NetworkFlags"]
+__all__ = ["FITTED", "HEADS", "JIT_COMPILE", "PRECISIONS", "NetworkFlags"]
 
 PRECISIONS = (AUTO, "float32", "mixed_bfloat16", "mixed_float16")
+FITTED = "fitted"
+HEADS = ("random", FITTED)
 JIT_COMPILE = (AUTO, "on", "off")
 
 
@@ -31,6 +33,12 @@ class NetworkFlags(RecipeFlags):
         DEFAULT_WEIGHTS,
         "Initial weights: imagenet (downloaded; for a preset its own weights), none (random), the path "
         "of a .keras or .h5 file, or a run folder, whose best model is used.",
+    )
+    head: str = option(
+        "random",
+        "How the head starts: with random weights, or fitted as a logistic regression on the features "
+        "that --weights give of the training images (needs seedtf[probe]).",
+        choices=HEADS,
     )
     precision: str = option(
         AUTO,

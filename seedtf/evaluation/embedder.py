@@ -14,15 +14,15 @@ import keras
 from seedtf.errors import UserError
 from seedtf.images.header import MAX_PIXELS
 from seedtf.model.families import check_image_size, short_name, weights_licence
-from seedtf.model.network import build_network, resolve_model_name
+from seedtf.model.network import build_network, pooled_body, resolve_model_name
 from seedtf.model.presets import Preset, find_preset
 from seedtf.model.weights import check_weights_file
 from seedtf.runs.folder import find_run, resolve_weights
 from seedtf.runs.open import load_run
 from seedtf.runs.paths import RunPaths
-from seedtf.runs.presets import read_weights_licence
+from seedtf.runs.presets import read_preset, read_weights_licence
 
-__all__ = ["DEFAULT_SIZE", "Embedder", "open_embedder", "pooled_body"]
+__all__ = ["DEFAULT_SIZE", "Embedder", "open_embedder"]
 
 DEFAULT_SIZE = 224
 """Side of the images in pixels, unless the network takes one size only."""
@@ -40,6 +40,7 @@ class Embedder:
         key: a hash of everything that the features depend on, except for the images.
         build: returns the model from ``image``, float32 ``[B, S, S, 3]`` RGB in 0–255, to its features
             ``[B, D]``, the mean over all places of the last feature map.
+        model, weights: the flags of a training that starts from this network.
         licence: of the weights; empty if they are random.
         max_pixels: images with a larger width × height are refused.
         preset: the preset of KerasHub that the network is made of, or None.
@@ -49,6 +50,8 @@ class Embedder:
     image_size: int
     key: str
     build: Callable[[], keras.Model]
+    model: str
+    weights: str
     licence: str = ""
     max_pixels: int = MAX_PIXELS
     preset: Preset | None = None
@@ -106,14 +109,11 @@ def open_embedder(model: str, image_size: int = 0, weights: str = "imagenet") ->
         size,
         _key(*identity, str(size)),
         build,
+        preset.source if preset else name,
+        weights,
         "" if weights == "none" else licence,
         preset=preset,
     )
-
-
-def pooled_body(network: keras.Model) -> keras.Model:
-    """The model from the input of a classifier to what its head reads, float ``[B, D]``."""
-    return keras.Model(network.input, network.get_layer("pool").output, name=network.name)
 
 
 def _of_run(model: str, image_size: int) -> Embedder:
@@ -133,8 +133,11 @@ def _of_run(model: str, image_size: int) -> Embedder:
         run.image_size,
         _key(_digest([file]), str(run.image_size)),
         lambda: pooled_body(run.load_model()),
+        str(run.settings["model"]),
+        os.path.abspath(file),
         read_weights_licence(run.run_dir),
         run.max_pixels,
+        read_preset(run.run_dir),
     )
 
 

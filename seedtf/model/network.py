@@ -39,9 +39,11 @@ __all__ = [
     "build_features",
     "build_network",
     "load_model",
+    "pooled_body",
     "resolve_model_name",
     "save_model",
     "set_body_trainable",
+    "with_head",
 ]
 
 HEAD = "logits"
@@ -151,9 +153,7 @@ def build_network(
         scaled = InputScaling(scaling_mode(name), name="input_scaling")(image)
         features = _tiny_body(scaled, weights) if name == TINY else _body(name, scaled, weights)
     pooled = keras.layers.GlobalAveragePooling2D(name="pool")(features)
-    logits = keras.layers.Dense(num_classes, dtype="float32", name=HEAD)(pooled)
-    output = keras.layers.Activation("softmax", dtype="float32", name="probabilities")(logits)
-    network = keras.Model(image, output, name=name.lower())
+    network = with_head(keras.Model(image, pooled, name=name.lower()), num_classes)
     fuse_batch_norm(network, bn_momentum, synchronized=sync_bn)
     if weights == "none" and zero_init_residual:
         zero_init_residuals(network.get_layer("backbone").backbone if preset else network)
@@ -161,6 +161,18 @@ def build_network(
         load_weights(network, weights, head=HEAD)
         _warn_of_missing_scaling(name)
     return network
+
+
+def pooled_body(network: keras.Model) -> keras.Model:
+    """The model from the input of a classifier to what its head reads, float ``[B, C]``."""
+    return keras.Model(network.input, network.get_layer("pool").output, name=network.name)
+
+
+def with_head(body: keras.Model, num_classes: int) -> keras.Model:
+    """``body``, such as ``pooled_body`` returns, with a new dense head and softmax."""
+    logits = keras.layers.Dense(num_classes, dtype="float32", name=HEAD)(body.output)
+    output = keras.layers.Activation("softmax", dtype="float32", name="probabilities")(logits)
+    return keras.Model(body.input, output, name=body.name)
 
 
 def set_body_trainable(model: keras.Model, trainable: bool) -> None:

@@ -5,6 +5,7 @@ Importing this module does not import TensorFlow, so decisions can be tested wit
 
 from __future__ import annotations
 
+import importlib.util
 import os
 from dataclasses import dataclass, field
 
@@ -31,6 +32,7 @@ class Machine:
         addons: whether TensorFlow Addons is installed.
         hub: whether KerasHub is installed.
         trackers: the values of ``--track`` whose package is installed.
+        sklearn: whether scikit-learn is installed.
     """
 
     gpus: tuple[tuple[int, int], ...] = ()
@@ -43,6 +45,7 @@ class Machine:
     addons: bool = False
     hub: bool = True
     trackers: frozenset[str] = frozenset(TRACKERS)
+    sklearn: bool = True
 
 
 def inspect_machine() -> Machine:
@@ -67,6 +70,7 @@ def inspect_machine() -> Machine:
         addons=has_addons(),
         hub=has_keras_hub(),
         trackers=installed_trackers(),
+        sklearn=importlib.util.find_spec("sklearn") is not None,
     )
 
 

@@ -9,9 +9,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from seedtf.config.network_flags import FITTED
 from seedtf.config.optim_flags import DEFAULT_BATCH_SIZE
 from seedtf.config.train_config import TrainConfig
-from seedtf.errors import UserError, missing_addons, missing_hub
+from seedtf.errors import UserError, missing_addons, missing_hub, missing_sklearn
 from seedtf.model.backbones import ImageSizes
 from seedtf.model.families import check_image_size, match_model_name, minimum_image_size
 from seedtf.model.precision import Compilation, Precision, choose_jit, choose_precision
@@ -147,12 +148,19 @@ def _check_packages(config: TrainConfig, machine: Machine, preset: Preset | None
     if config.augment_impl == "addons" and not machine.addons:
         raise missing_addons("--augment_impl=addons")
     check_installed(config.trackers, machine.trackers)
+    if config.head == FITTED and not machine.sklearn:
+        raise missing_sklearn(f"--head={FITTED}")
 
 
 def _check_devices(config: TrainConfig, devices: DeviceChoice) -> None:
     if config.dry_run and devices.cluster is not None:
         raise UserError(
             "--dry_run: works on one machine only; unset TF_CONFIG, or pass --strategy=none"
+        )
+    if config.head == FITTED and devices.cluster is not None:
+        raise UserError(
+            f"--head={FITTED}: several workers would fit different heads; fit it on one machine, and "
+            "start them from that run with --weights"
         )
     check_even_batch(devices.replicas, config.batch_size or DEFAULT_BATCH_SIZE)
     if config.ema_horizon and devices.replicas > 1:

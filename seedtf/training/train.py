@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
+from seedtf.config.network_flags import FITTED
 from seedtf.config.train_config import TrainConfig
 from seedtf.data.dataset import Dataset
 from seedtf.errors import UserError
@@ -37,6 +38,7 @@ from seedtf.training.distributed.devices import Devices
 from seedtf.training.distributed.sync import check_equal_across_workers
 from seedtf.training.dry_run.forecast import Forecast
 from seedtf.training.dry_run.timing import TimedStage, process_age, time_training
+from seedtf.training.fitted_head import start_from_fitted_head
 from seedtf.training.machine import inspect_machine
 from seedtf.training.plan import Plan, bind
 from seedtf.training.resolve import resolve
@@ -174,6 +176,8 @@ def open_session(config: TrainConfig) -> Iterator[Session]:
             position = [state.epoch, state.step] if state else None
             check_equal_across_workers({"the state to resume from": position}, cluster)
             report_plan(plan, dataset, network, paths.root)
+            if config.head == FITTED and state is None and not config.dry_run:
+                start_from_fitted_head(network, dataset, config.seed)
             if state is None and writes_run:
                 _write_first_files(paths, plan, dataset)
             yield Session(

@@ -1,0 +1,159 @@
+"""``seedtf probe``: compares pretrained networks on the data without training one."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from seedtf.commands.arguments import parse_config
+from seedtf.compat.tensorflow_env import import_tensorflow
+from seedtf.config.data_flags import (
+    FILE_COLUMN_HELP,
+    LABEL_COLUMN_HELP,
+    LABELS_CSV_HELP,
+    LAYOUTS,
+    SPLIT_COLUMN_HELP,
+    TWINS,
+    check_layout,
+)
+from seedtf.config.flags import AUTO, Flags, option
+from seedtf.errors import UserError
+from seedtf.report import report, report_result, report_text
+from seedtf.runs.folds import GROUPS
+
+__all__ = ["ProbeConfig", "run"]
+
+
+@dataclass(frozen=True)
+class ProbeConfig(Flags):
+    """The folder and the flags of ``seedtf probe``."""
+
+    data_dir: str = option(
+        "", "Folder of labelled images in any layout that seedtf train takes, or an archive of it."
+    )
+    models: str = option(
+        "",
+        "Networks to compare, separated by commas: as for --model of seedtf train, or run folders, for "
+        "the features that these runs have learned.",
+    )
+    image_size: int = option(
+        0,
+        "Side in pixels that images are resized to, 8 to 2048.",
+        low=0,
+        high=2048,
+        default_text="that of the run or the network, else 224",
+    )
+    weights: str = option(
+        "imagenet", "Weights of --models, as for seedtf train; a run folder has its own."
+    )
+    folds: str = option(
+        "5", "Number of folds, 2 to 200, or 'groups' for one fold for each group of images."
+    )
+    group_by: str = option("", "Keep images of one group in one fold, as for seedtf train.")
+    group_regex: str = option(
+        "", "Pattern whose captured part in a path is the group of the image."
+    )
+    groups_csv: str = option("", "Table of files and their groups, as for seedtf train.")
+    twins: str = option(
+        AUTO,
+        "Keep near duplicates in one fold (together) or not, as for seedtf train.",
+        choices=TWINS,
+    )
+    labels_csv: str = option("", LABELS_CSV_HELP.replace("--data_dir", "DATA_DIR"))
+    file_column: str = option("", FILE_COLUMN_HELP)
+    label_column: str = option("", LABEL_COLUMN_HELP)
+    split_column: str = option("", f"{SPLIT_COLUMN_HELP} Its test rows are left out.")
+    layout: str = option(AUTO, "What lies in DATA_DIR, as for seedtf train.", choices=LAYOUTS)
+    seed: int = option(0, "Seed of the folds, 0 or more.", low=0)
+    cache_dir: str = option("", "Folder for cache files; default $XDG_CACHE_HOME/seedtf.")
+    batch_size: int = option(32, "Images in a batch, 1 or more.", low=1)
+    out: str = option("probe", "Folder for probe.csv, probe.png and predictions.csv.")
+    save: str = option(
+        "",
+        "Folder for a run that is the network of the best logistic regression with the head of the "
+        "first fold; evaluate, predict, export and --continue take it.",
+    )
+    overwrite: bool = option(False, "Replace the files in --out if there are some.")
+
+    def check_together(self) -> None:
+        """Raises UserError for flags that exclude each other, and for another number of folds."""
+        super().check_together()
+        check_layout(self)
+        if self.folds != GROUPS and not (self.folds.isdecimal() and 2 <= int(self.folds) <= 200):
+            raise UserError(f"--folds={self.folds}: pass a number from 2 to 200, or groups")
+
+    def training_flags(self) -> dict[str, object]:
+        """The flags that ``seedtf train`` has too, with the same meaning."""
+        names = (
+            *(
+                "weights",
+                "seed",
+                "cache_dir",
+                "layout",
+                "labels_csv",
+                "file_column",
+                "label_column",
+            ),
+            *("split_column", "group_by", "group_regex", "groups_csv", "twins"),
+        )
+        return {name: getattr(self, name) for name in names}
+
+
+def run(arguments: list[str]) -> int:
+    """Prints the table, writes the files and returns the exit code."""
+    config = parse_config(ProbeConfig, "probe", arguments, positionals=("data_dir",))
+    out = _check_folder("out", config.out, config.overwrite)
+    if config.save:
+        _check_folder("save", config.save, overwrite=False)
+    import_tensorflow()
+    from seedtf.probing.output import save_best_head, table_lines, write_probe
+    from seedtf.probing.probe import probe
+
+    result = probe(
+        config.data_dir,
+        [name.strip() for name in config.models.split(",") if name.strip()],
+        image_size=config.image_size,
+        folds=config.folds,
+        embed_batch=config.batch_size,
+        **config.training_flags(),
+    )
+    for line in table_lines(result):
+        report_text(line)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        report("figure", str(write_probe(result, out)))
+    except OSError as error:
+        raise UserError(f"--out={out}: {error.strerror or error}; pass another folder") from error
+    best = result.rows[0]
+    values: dict[str, object] = {
+        "out": str(out),
+        "images": len(result.records),
+        "model": best.embedder.name,
+        "classifier": best.classifier,
+        "accuracy": best.accuracy,
+        "accuracy_interval_95": list(best.interval),
+    }
+    if config.save:
+        saved, accuracy = save_best_head(result, config.save)
+        images = int((result.folds == 0).sum())
+        row = result.best_head
+        report(
+            "saved",
+            f"{saved}: {row.embedder.name} with its fitted head; accuracy {accuracy:.4f} on its "
+            f"{images:,} validation images, the first fold",
+        )
+        values |= {"saved": str(saved), "val_accuracy": accuracy}
+    report_result(json.dumps(values))
+    return 0
+
+
+def _check_folder(flag: str, name: str, overwrite: bool) -> Path:
+    """The folder ``name``; raises UserError if it is a file or must not be written to."""
+    folder = Path(name)
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f"--{flag}={folder}: is a file; pass a folder")
+    if folder.is_dir() and any(folder.iterdir()) and not overwrite:
+        remedy = " or --overwrite" if flag == "out" else ""
+        raise UserError(f"--{flag}={folder}: already exists; pass another folder{remedy}")
+    return folder

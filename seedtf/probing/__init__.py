@@ -1,0 +1,1 @@
+"""``seedtf probe``: which pretrained network suits the data, without training one."""
