@@ -39,6 +39,8 @@ PARQUET = ["pyarrow>=15,<27"]
 PACK = ["array-record>=0.8,<0.9", *PARQUET]
 # heads that are fitted on the features of a frozen network
 PROBE = ["scikit-learn>=1.4,<2"]
+# object stores that TensorFlow has no file system for; it has one for gs:// on Linux
+REMOTE = ["fsspec>=2024.2,<2027", "s3fs>=2024.2,<2027", "gcsfs>=2024.2,<2027"]
 # what the tests need in both environments
 TEST = [
     *TUNE,
@@ -113,6 +115,7 @@ setup(
         "parquet": PARQUET,
         "pack": PACK,
         "demo": ["gradio>=6.31,<7"],
+        "remote": REMOTE,
         "docs": ["pdoc>=16,<17"],
         "test": TEST,
         "dev": [
@@ -122,6 +125,7 @@ setup(
             *MLFLOW,
             *WANDB,
             *TENSORBOARD,
+            "fsspec>=2024.2,<2027",
             "openvino>=2025.0,<2027",
             # the oracle of the quality of labels
             "cleanlab>=2.7,<3",

@@ -27,8 +27,8 @@ from seedtf.data.dataset import load_dataset
 from seedtf.data.listing import list_files
 from seedtf.data.pack.sources import Source
 from seedtf.data.pack.write import write_pack
-from seedtf.data.packed import open_pack, unpacked_files
-from seedtf.data.paths import file_statuses, folder_at, open_file, read_file
+from seedtf.data.packed import open_pack
+from seedtf.data.paths import file_statuses, files_for_tensorflow, folder_at, open_file, read_file
 from seedtf.data.related import find_related
 from seedtf.errors import UserError
 from seedtf.evaluation.evaluate_run import evaluate_run
@@ -144,7 +144,7 @@ def test_every_command_reads_a_pack(folder, packed, tmp_path, capsys):
     expected = check_data(str(folder))
     assert [f for f in check.findings if f.fault != "seedtf output"] == list(expected.findings)
     paths = open_validation(load_run(run_dir))[0].catalog.absolute_paths()
-    with unpacked_files(list(paths)) as files:
+    with files_for_tensorflow(list(paths)) as files:
         assert [Path(file).read_bytes() for file in files] == [
             (folder / os.path.relpath(path, packed)).read_bytes() for path in paths
         ]
@@ -305,7 +305,7 @@ def test_workers_of_a_data_service_need_a_cache(packed, tmp_path):
     from seedtf.data.service import portable_reader
 
     dataset = load_dataset(str(packed), image_size=8, cache="off", cache_dir=tmp_path)
-    with pytest.raises(UserError, match="--data_service: its workers cannot read the packed"):
+    with pytest.raises(UserError, match="--data_service: its workers cannot open"):
         portable_reader(dataset.store)
 
 

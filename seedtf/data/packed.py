@@ -7,16 +7,13 @@ from __future__ import annotations
 
 import functools
 import os
-import tempfile
 import threading
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from seedtf.data.pack.reader import META, Pack
 
-__all__ = ["PackedPath", "find_packed", "is_pack", "open_pack", "unpacked_files"]
+__all__ = ["PackedPath", "find_packed", "is_pack", "open_pack"]
 
 
 @dataclass(frozen=True)
@@ -118,21 +115,3 @@ def find_packed(path: str) -> PackedPath | None:
         return None
     found = PackedPath(open_pack(folder), folder, os.path.relpath(path, folder))
     return found if found.exists() else None
-
-
-@contextmanager
-def unpacked_files(paths: Sequence[str]) -> Iterator[list[str]]:
-    """Yields paths that any process can open: packed images are copied to a temporary folder.
-
-    Raises:
-        UserError: the pack is damaged.
-    """
-    with tempfile.TemporaryDirectory(prefix="seedtf-unpacked-") as folder:
-        files = []
-        for number, path in enumerate(paths):
-            packed = None if os.path.exists(path) else find_packed(path)
-            if packed:
-                path = os.path.join(folder, f"{number}{os.path.splitext(path)[1]}")
-                Path(path).write_bytes(packed.read_bytes())
-            files.append(path)
-        yield files

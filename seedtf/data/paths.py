@@ -1,26 +1,26 @@
 """Local paths, images of packed folders, and URLs (``gs://…``, ``s3://…``) of folders and files.
 
 An image of a packed folder has the path that it would have if the folder were unpacked there.
-URLs are opened through TensorFlow's file systems; TensorFlow is imported when a URL is first opened.
+``data/remote.py`` opens URLs.
 """
 
 from __future__ import annotations
 
 import contextlib
-import importlib
 import io
-import itertools
 import os
+import shutil
 import stat
-from collections.abc import Iterator
+import tempfile
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 from seedtf.data.packed import PackedPath, find_packed, is_pack, open_pack
+from seedtf.data.remote import REQUESTS, read_by_tensorflow, remote_files
 from seedtf.data.string_array import StringArray
-from seedtf.errors import UserError, first_line
 from seedtf.images.header import RefusedError
 
 __all__ = [
@@ -28,18 +28,17 @@ __all__ = [
     "RemotePath",
     "common_folder",
     "file_statuses",
+    "files_for_tensorflow",
     "folder_at",
     "is_file",
     "is_url",
+    "needs_copy",
     "num_threads",
     "open_file",
     "read_file",
     "read_url",
 ]
 
-# The number of threads for requests over a network. It may exceed the number of cores, because these
-# threads mostly wait.
-_REQUESTS = 64
 # A file has at most 8 bytes per pixel (uncompressed 16-bit RGBA), plus metadata.
 _BYTES_PER_PIXEL = 8
 _METADATA_BYTES = 64 << 20
@@ -83,13 +82,13 @@ class RemotePath(os.PathLike):
         """Whether the URL is an existing folder.
 
         Raises:
-            UserError: TensorFlow has no file system for the scheme, or cannot reach it.
+            UserError: no file system is installed for the scheme, or it cannot be reached.
         """
-        return self._status(folder=True)
+        return remote_files(self.url).is_dir(self.url)
 
     def exists(self) -> bool:
         """Whether the file or folder exists. Raises as ``is_dir``."""
-        return self._status(folder=False)
+        return remote_files(self.url).exists(self.url)
 
     def list(self, subfolder: str, file_suffixes: tuple[str, ...]) -> list[tuple[str, bool]]:
         """Lists ``subfolder`` of this folder, or this folder itself if ``subfolder`` is empty.
@@ -104,31 +103,11 @@ class RemotePath(os.PathLike):
             OSError: the folder cannot be listed.
         """
         folder = str(self / subfolder).rstrip("/") if subfolder else self.url
-        with _os_errors(folder) as gfile:
-            names = gfile.listdir(folder)
-            unknown = [
-                n for n in names if not n.endswith("/") and not n.lower().endswith(file_suffixes)
-            ]
-            with ThreadPoolExecutor(_REQUESTS) as pool:
-                is_dir = pool.map(lambda name: gfile.isdir(f"{folder}/{name}"), unknown)
-                folders = set(itertools.compress(unknown, is_dir))
-        return [(name.rstrip("/"), name.endswith("/") or name in folders) for name in names]
+        return remote_files(folder).list(folder, file_suffixes)
 
     def read_bytes(self) -> bytes:
         """Reads a whole file. Raises OSError."""
         return read_url(self.url)
-
-    def _status(self, *, folder: bool) -> bool:
-        tf = _tensorflow()
-        _check_scheme(self.url)
-        try:
-            # stat comes first, because isdir and exists return False for every error.
-            tf.io.gfile.stat(self.url)
-        except tf.errors.NotFoundError:
-            pass
-        except tf.errors.OpError as error:
-            raise UserError(f"{self.url}: cannot be reached: {first_line(error.message)}") from None
-        return bool((tf.io.gfile.isdir if folder else tf.io.gfile.exists)(self.url))
 
 
 Folder = Path | RemotePath | PackedPath
@@ -187,7 +166,7 @@ def common_folder(*folders: Folder) -> tuple[Folder, list[str]]:
 def num_threads(paths: StringArray) -> int:
     """The number of threads to read ``paths``: one per core, or more for files on a network."""
     cores = os.cpu_count() or 1
-    return max(cores, _REQUESTS) if is_url(paths.prefix) else cores
+    return max(cores, REQUESTS) if is_url(paths.prefix) else cores
 
 
 def file_statuses(paths: StringArray) -> Iterator[tuple[int, int] | None]:
@@ -196,7 +175,7 @@ def file_statuses(paths: StringArray) -> Iterator[tuple[int, int] | None]:
     def status(path: str) -> tuple[int, int] | None:
         try:
             if is_url(path):
-                return _url_status(path)
+                return remote_files(path).status(path)
             result = os.stat(path)
         except OSError:
             packed = find_packed(path)
@@ -206,7 +185,7 @@ def file_statuses(paths: StringArray) -> Iterator[tuple[int, int] | None]:
     if not is_url(paths.prefix):
         yield from map(status, paths)
         return
-    chunk = 64 * _REQUESTS  # pool.map would queue all its tasks at once, which takes memory
+    chunk = 64 * REQUESTS  # pool.map would queue all its tasks at once, which takes memory
     with ThreadPoolExecutor(num_threads(paths)) as pool:
         for start in range(0, len(paths), chunk):
             yield from pool.map(status, paths[start : start + chunk])
@@ -262,43 +241,31 @@ def read_file(path: str, max_pixels: int) -> bytes:
 
 def read_url(url: str, max_bytes: int = -1) -> bytes:
     """Reads a file, or its first ``max_bytes`` bytes. Raises OSError."""
-    with _os_errors(url) as gfile, gfile.GFile(url, "rb") as file:
-        return bytes(file.read(max_bytes))
+    return remote_files(url).read(url, max_bytes)
 
 
-def _url_status(url: str) -> tuple[int, int]:
-    """Size in bytes and modification time in ns, 0 in some file systems. Raises OSError."""
-    with _os_errors(url) as gfile:
-        status = gfile.stat(url)
-        return int(status.length), int(status.mtime_nsec)
+def needs_copy(path: str) -> bool:
+    """Whether TensorFlow's own ops cannot open a file: it is packed, or only fsspec reads the URL."""
+    if is_url(path):
+        return not read_by_tensorflow(path)
+    return not os.path.exists(path) and find_packed(path) is not None
 
 
 @contextlib.contextmanager
-def _os_errors(url: str) -> Iterator[Any]:
-    """Yields ``tf.io.gfile`` and converts TensorFlow's errors to OSError."""
-    tf = _tensorflow()
-    try:
-        yield tf.io.gfile
-    except tf.errors.OpError as error:
-        raise OSError(error.error_code, first_line(error.message) or "no such file", url) from None
+def files_for_tensorflow(paths: Sequence[str]) -> Iterator[list[str]]:
+    """Yields paths that TensorFlow opens; other files are copied to a temporary folder.
 
-
-def _check_scheme(url: str) -> None:
-    """Raises UserError unless TensorFlow, or an installed plug-in, supports the scheme."""
-    schemes = _tensorflow().io.gfile.get_registered_schemes
-    scheme = url.partition("://")[0]
-    if scheme not in schemes():
-        # Importing tensorflow_io registers more file systems. The import fails if the package is
-        # missing or was made for another version of TensorFlow.
-        with contextlib.suppress(Exception):
-            importlib.import_module("tensorflow_io")
-    supported = sorted(name for name in schemes() if name)
-    if scheme not in supported:
-        raise UserError(
-            f"{url}: this TensorFlow has no file system for {scheme}://, only {', '.join(supported)}; "
-            "install a tensorflow-io made for it (s3, az, hdfs, http), or mount the bucket as a folder"
-        )
-
-
-def _tensorflow() -> Any:
-    return importlib.import_module("tensorflow")
+    Raises:
+        OSError: a file cannot be read.
+        UserError: a pack is damaged.
+    """
+    with tempfile.TemporaryDirectory(prefix="seedtf-files-") as folder:
+        files = []
+        for number, path in enumerate(paths):
+            if needs_copy(path):
+                copy = os.path.join(folder, f"{number}{os.path.splitext(path)[1]}")
+                with open_file(path) as source, open(copy, "wb") as out:
+                    shutil.copyfileobj(source, out)
+                path = copy
+            files.append(path)
+        yield files

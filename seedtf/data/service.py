@@ -23,8 +23,7 @@ import tensorflow as tf
 from seedtf.compat.tensorflow import memory_mapped_tensor
 from seedtf.data.file_reader import FileReader
 from seedtf.data.order import BatchIndices
-from seedtf.data.packed import PackedPath
-from seedtf.data.paths import is_url
+from seedtf.data.paths import is_url, needs_copy
 from seedtf.data.shard import WHOLE, Shard
 from seedtf.data.store import Store
 from seedtf.errors import UserError
@@ -97,7 +96,7 @@ def portable_reader(store: Store) -> Callable[[tf.Tensor], tf.Tensor]:
 
     Raises:
         ValueError: the images are in this process's memory.
-        UserError: the images are read from a packed folder.
+        UserError: only this process can open the files: they are packed, or at a URL.
     """
     if store.mode == "disk":
         shape = [len(store.catalog), store.size, store.size, 3]
@@ -109,10 +108,10 @@ def portable_reader(store: Store) -> Callable[[tf.Tensor], tf.Tensor]:
         return read_cache
     if store.files is None:
         raise ValueError("images in memory cannot be read by another process")
-    if isinstance(store.catalog.root, PackedPath):
+    if len(store.files.paths) and needs_copy(store.files.paths[0]):
         raise UserError(
-            f"--data_service: its workers cannot read the packed folder {store.catalog.root}; pass "
-            "--cache=disk, or the folder that was packed"
+            f"--data_service: its workers cannot open {store.files.paths[0]}, which is packed or at a "
+            "URL that only fsspec reads; pass --cache=disk, or a folder of files"
         )
     return functools.partial(_read_files, *_names(store.files), store.files)
 

@@ -12,7 +12,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from seedtf.data.packed import unpacked_files
+from seedtf.data.paths import files_for_tensorflow
 from seedtf.data.store import Store
 from seedtf.errors import UserError
 from seedtf.evaluation.evaluate import make_ensemble, predict_store
@@ -173,7 +173,7 @@ def _write_saved_model(
     tf.saved_model.save(module, str(folder), signatures=module.signatures())
     write_warmup(folder, run.image_size)
     paths = reference.store.catalog.absolute_paths()
-    with unpacked_files([paths[record] for record in reference.records]) as files:
+    with files_for_tensorflow([paths[record] for record in reference.records]) as files:
         row = compare_files(folder, files, reference.expected, run.class_names)
     if row.fault:
         raise UserError(

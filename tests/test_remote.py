@@ -1,0 +1,117 @@
+"""Folders at URLs that only fsspec reads, tested with its in-memory file system in place of s3://."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from seedtf.commands.main import main
+from seedtf.data.catalog import scan_folder
+from seedtf.data.dataset import Dataset, load_dataset
+from seedtf.data.label_table import read_label_table
+from seedtf.data.paths import files_for_tensorflow, folder_at, read_file
+from seedtf.data.service import portable_reader
+from seedtf.data.store import cache_key
+from seedtf.errors import UserError
+from seedtf.images.header import RefusedError
+
+fsspec = pytest.importorskip("fsspec")
+
+
+@pytest.fixture
+def store():
+    """The in-memory file system, which all tests of a process share."""
+    files = fsspec.filesystem("memory")
+    yield files
+    files.store.clear()
+
+
+@pytest.fixture
+def bucket(store, tiny_folder: Path) -> str:
+    """The files of the tiny folder in a bucket."""
+    for path in tiny_folder.rglob("*.png"):
+        store.pipe_file(f"/b/images/{path.relative_to(tiny_folder).as_posix()}", path.read_bytes())
+    return "memory://b/images"
+
+
+def load(folder: str | Path, tmp_path: Path, **options: object) -> Dataset:
+    settings = {"image_size": 8, "cache": "off", "cache_dir": tmp_path / "cache", **options}
+    return load_dataset(str(folder), **settings)
+
+
+def test_a_bucket_gives_the_same_dataset_as_a_folder(bucket, store, tiny_folder, tmp_path):
+    store.pipe_file("/b/images/alder/cut.png", (tiny_folder / "alder/1.png").read_bytes()[:-20])
+    store.pipe_file("/b/images/alder/deep/x.json", b"{}")
+    store.pipe_file("/b/images/.git/3.png", b"x")
+    remote, local = load(bucket, tmp_path), load(tiny_folder, tmp_path)
+    catalog = remote.store.catalog
+    assert catalog.paths == local.store.catalog.paths
+    assert catalog.class_names == local.store.catalog.class_names
+    assert np.array_equal(remote.split.val, local.split.val)
+    every = tf.range(len(catalog), dtype=tf.int64)
+    assert np.array_equal(remote.store.read(every), local.store.read(every))
+    assert {(f.path, f.fault) for f in catalog.faults} == {
+        ("alder/cut.png", "truncated"),
+        ("alder/deep/x.json", "unsupported suffix"),
+    }
+    with pytest.raises(UserError, match="--data_service: its workers cannot open memory://"):
+        portable_reader(remote.store)
+    store.rm("/b/images/alder/0.png")
+    with pytest.raises(tf.errors.InvalidArgumentError, match=r"alder/0\.png: unreadable: No such"):
+        remote.store.read(tf.constant([0], tf.int64))
+
+
+def test_the_cache_key_follows_a_changed_object(bucket, store):
+    before = cache_key(scan_folder(bucket), 8)
+    assert cache_key(scan_folder(bucket), 8) == before
+    store.pipe_file("/b/images/alder/0.png", store.cat_file("/b/images/alder/0.png"))
+    assert cache_key(scan_folder(bucket), 8) != before  # of the same size, but written later
+
+
+def test_a_table_may_be_remote_and_files_are_copied_for_tensorflow(bucket, store):
+    store.pipe_file("/b/labels.csv", "\ufefffile,label\nalder/0.png,é\nalder/1.png,f\n".encode())
+    catalog = read_label_table("memory://b/labels.csv", bucket).catalog
+    assert catalog.class_names == ("f", "é")
+    with files_for_tensorflow(list(catalog.absolute_paths())) as files:
+        copies = [tf.io.read_file(file).numpy() for file in files]
+    assert copies == [store.cat_file(f"/b/images/{path}") for path in catalog.paths]
+
+
+def test_a_bucket_can_be_packed(bucket, store, tmp_path):
+    pytest.importorskip("array_record")
+    assert main(["pack", bucket, f"--out={tmp_path}/p"]) == 0
+    pack = folder_at(tmp_path / "p").pack
+    assert [pack.read(index) for index in range(18)] == [
+        store.cat_file(f"/b/images/{name}") for name in pack.names
+    ]
+
+
+def test_what_is_missing_or_empty_is_named(bucket, store):
+    with pytest.raises(UserError, match=r"^--data_dir=memory://b/none: no such folder; pass"):
+        scan_folder("memory://b/none")
+    with pytest.raises(UserError, match=r"^--data_dir=memory://.*png: a file; pass"):
+        scan_folder(f"{bucket}/alder/0.png")
+    store.pipe_file("/b/empty.png", b"")
+    assert read_file("memory://b/empty.png", 9) == b""
+    with pytest.raises(FileNotFoundError):
+        read_file("memory://b/none.png", 9)
+    store.pipe_file("/b/large.png", bytes((64 << 20) + 100))
+    with pytest.raises(RefusedError, match="more than"):
+        read_file("memory://b/large.png", 1)
+
+
+def test_an_error_of_the_store_is_one_line(bucket, store, monkeypatch, capsys):
+    class NoCredentialsError(Exception):
+        pass
+
+    def refuse(*args, **kwargs):
+        raise NoCredentialsError("Unable to locate credentials\nsee the manual")
+
+    monkeypatch.setattr(type(store), "info", refuse)
+    assert main(["train", f"--data_dir={bucket}"]) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert "memory://b/images: cannot be reached: Unable to locate credentials" in error
