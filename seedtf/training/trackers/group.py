@@ -118,7 +118,7 @@ class _Channel:
     ) -> None:
         self.name, self.tracker, self._run, self._save = name, tracker, run, save
         self._values: dict[str, Any] = saved.get(name, {})
-        self._jobs: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
+        self._jobs: queue.SimpleQueue[Callable[[], None] | threading.Event] = queue.SimpleQueue()
         self._failed = False
         # A daemon: a server that does not answer must not keep the process from ending.
         threading.Thread(target=self._work, name=f"track-{name}", daemon=True).start()
@@ -145,7 +145,7 @@ class _Channel:
     def wait(self, seconds: float) -> None:
         """Waits until all jobs so far are done; gives the tracker up after ``seconds``."""
         done = threading.Event()
-        self._jobs.put(done.set)
+        self._jobs.put(done)
         if not self._failed and not done.wait(seconds):
             self._give_up(f"has not answered for {seconds:g} s")
 
@@ -158,7 +158,10 @@ class _Channel:
     def _work(self) -> None:
         while True:
             job = self._jobs.get()
-            if self._failed and not isinstance(getattr(job, "__self__", None), threading.Event):
+            if isinstance(job, threading.Event):
+                job.set()
+                continue
+            if self._failed:
                 continue
             try:
                 job()
