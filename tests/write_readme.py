@@ -155,6 +155,9 @@ PROMISES: dict[str, dict[str, tuple[str, ...]]] = {
             "test_the_page_requests_nothing_and_fits_every_window",
             "test_decisions_by_key_survive_a_reload_and_are_saved",
         ),
+        "Images with predicted labels train, and neither validate nor change the split.": (
+            "test_confident_images_train_and_the_split_stays",
+        ),
         "Poor images are reported under their names; the kind of a folder is no fault.": (
             "test_each_fault_is_found_by_its_name",
             "test_what_is_common_is_the_kind_of_the_folder",

@@ -41,7 +41,10 @@ SAMPLE = "sample"
 BALANCED = "balanced"
 """The value of ``sampler`` that draws the same number of images from every class."""
 
-PATHS = ("data_dir", "val_dir", "labels_csv", "split_csv", "groups_csv", "fixes", "cache_dir")
+PATHS = (
+    *("data_dir", "val_dir", "labels_csv", "split_csv", "groups_csv", "fixes", "pseudo_labels"),
+    "cache_dir",
+)
 """The paths of the data. A resumed run may change them, because the data itself is compared."""
 
 LAYOUT = ("layout", "file_column", "label_column", "split_column")
@@ -117,6 +120,17 @@ class DataFlags(Flags):
     )
     labels_csv: str = option("", LABELS_CSV_HELP)
     fixes: str = option("", FIXES_HELP)
+    pseudo_labels: str = option(
+        "",
+        "Table of seedtf predict about unlabelled images: the confident ones join the training, never "
+        "the validation, with their predicted label.",
+    )
+    min_confidence: float = option(
+        0.95, "Smallest probability of a pseudo-label, 0 to 1.", low=0.0, high=1.0
+    )
+    pseudo_weight: float = option(
+        0.5, "Weight of an image with a pseudo-label in the loss, 0.01 to 1.", low=0.01, high=1.0
+    )
     layout: str = option(
         AUTO,
         "Layout of --data_dir: class folders (folders), class folders in train, val and test "

@@ -49,6 +49,8 @@ class TrainConfig(DeviceFlags, RunFlags, AugmentFlags, OptimFlags, NetworkFlags,
         super().check_together()
         if not (self.data_dir or self.resume or self.continue_from):
             raise UserError("--data_dir is missing; pass a folder of images, or 'sample'")
+        if self.pseudo_labels and self.teacher:
+            raise UserError("--pseudo_labels excludes --teacher; pass one")
         if self.data_service and self.augment_strength == AUTO:
             raise UserError(
                 "--augment_strength=auto: the workers of --data_service do not receive the changing "

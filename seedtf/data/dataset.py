@@ -16,6 +16,12 @@ from seedtf.data.fixes import Fixes, FixTable
 from seedtf.data.groups import GroupFlags, Grouping, read_groups
 from seedtf.data.layouts import FLAT, FOLDERS
 from seedtf.data.listing import list_files, list_known_classes
+from seedtf.data.pseudo_labels import (
+    PseudoLabels,
+    join_stores,
+    labelled_part,
+    read_pseudo_labels,
+)
 from seedtf.data.related import find_related
 from seedtf.data.split import (
     Split,
@@ -58,6 +64,7 @@ class Dataset:
         grouping: the user's groups of the records; None if there are none.
         together: int64 ``[N]``, the number of the group of each record; a split divides no group.
         changes: the labels that ``--fixes`` changed and the images that it left out.
+        pseudo: int64, the training images whose label was predicted.
         unfixed: the same images without ``--fixes``; None where there are no fixes.
     """
 
@@ -74,7 +81,13 @@ class Dataset:
     grouping: Grouping | None = None
     together: np.ndarray = field(default_factory=lambda: np.empty(0, np.int64))
     changes: tuple[Fault, ...] = ()
+    pseudo: np.ndarray = field(default_factory=lambda: np.empty(0, np.int64))
     unfixed: Dataset | None = None
+
+    @property
+    def labelled_split(self) -> Split:
+        """The split without images whose label was predicted."""
+        return replace(self.split, train=np.setdiff1d(self.split.train, self.pseudo))
 
     @property
     def unopened(self) -> int:
@@ -99,6 +112,9 @@ def load_dataset(
     group_regex: str = "",
     groups_csv: str = "",
     fixes: str = "",
+    pseudo_labels: str = "",
+    min_confidence: float = 0.95,
+    pseudo_weight: float = 0.5,
     twins: str = "auto",
     seed: int = 0,
     cache: str = "auto",
@@ -158,22 +174,26 @@ def load_dataset(
     table = FixTable(fixes) if fixes else None
     if table:
         table.find(catalog, data_dir)  # A mistake is reported before any image is decoded.
+    pseudo = read_pseudo_labels(pseudo_labels, catalog, min_confidence) if pseudo_labels else None
+    listed = pseudo.join(catalog) if pseudo else catalog
     # The workers of a data service read the images too, and they cannot read this process's memory.
     plan = plan_cache(
         cache,
-        len(catalog),
+        len(listed),
         image_size,
         cache_dir,
         shared=bool(data_service),
-        is_cached=lambda: has_cache(catalog, image_size, cache_dir, max_pixels),
+        is_cached=lambda: has_cache(listed, image_size, cache_dir, max_pixels),
     )
-    store = _open_store(catalog, image_size, plan, cache_dir, max_pixels=max_pixels, check=check)
-    if strict and store.catalog.faults:
-        raise UserError(_strict_message(store.catalog))
+    opened = _open_store(listed, image_size, plan, cache_dir, max_pixels=max_pixels, check=check)
+    if strict and opened.catalog.faults:
+        raise UserError(_strict_message(opened.catalog))
+    # Until the end only the labelled images count, so that the others change neither split nor groups.
+    store = labelled_part(opened, pseudo) if pseudo else opened
     flags = GroupFlags(group_by, group_regex, groups_csv, labels_csv, file_column)
     related = find_related(
         store.catalog,
-        opened=store.opened == len(catalog),
+        opened=store.opened == len(listed),
         twins=twins,
         named=read_groups(store.catalog, flags),
         cache_dir=cache_dir,
@@ -201,7 +221,7 @@ def load_dataset(
         store,
         split,
         plan,
-        num_listed=len(catalog),
+        num_listed=len(listed),
         duplicates=related.duplicates,
         duplicates_across_split=count_across(split, related.identical),
         conflicting_labels=_conflicting_labels(store.catalog, related.identical),
@@ -211,9 +231,22 @@ def load_dataset(
         grouping=related.named,
         together=related.together,
     )
-    if table is None:
-        return dataset
-    return _with_fixes(dataset, table, data_dir, related.identical)
+    if table is not None:
+        dataset = _with_fixes(dataset, table, data_dir, related.identical)
+    return dataset if pseudo is None else _with_pseudo(dataset, opened, pseudo, pseudo_weight)
+
+
+def _with_pseudo(dataset: Dataset, opened: Store, pseudo: PseudoLabels, weight: float) -> Dataset:
+    """``dataset`` with images that train with a predicted label and a weight."""
+    all_opened = opened.opened == dataset.num_listed
+    joined = join_stores(dataset.store, opened, pseudo, weight, leave_out_copies=all_opened)
+    return replace(
+        dataset,
+        store=joined.store,
+        split=replace(dataset.split, train=np.concatenate([dataset.split.train, joined.records])),
+        pseudo=joined.records,
+        changes=(*dataset.changes, *joined.changes),
+    )
 
 
 def _with_fixes(dataset: Dataset, table: FixTable, data_dir: str, identical: np.ndarray) -> Dataset:

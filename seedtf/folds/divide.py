@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from seedtf.config.train_config import TrainConfig
@@ -12,7 +14,7 @@ from seedtf.errors import UserError
 from seedtf.files import write_text
 from seedtf.report import report
 from seedtf.runs.folder import format_class_names
-from seedtf.runs.folds import FIXES_DIGEST, GROUPS, TEST_FOLD, FoldRow, FoldsPaths, file_digest
+from seedtf.runs.folds import GROUPS, TABLES, TEST_FOLD, FoldRow, FoldsPaths, table_digest
 from seedtf.training.setup import load_training_data
 
 __all__ = ["assign_folds", "divide", "write_division"]
@@ -32,7 +34,8 @@ def divide(config: TrainConfig, folds: str, paths: FoldsPaths) -> None:
     Raises:
         UserError: as ``load_dataset``, or the images cannot be divided into these folds.
     """
-    dataset = load_training_data(config)
+    # Pseudo-labels join the training of each fold, and are in none.
+    dataset = load_training_data(replace(config, pseudo_labels=""))
     # The division does not depend on --fixes, so that two cross-validations can be compared.
     assigned = assign_folds(dataset.unfixed or dataset, folds, config.seed)
     used = np.concatenate(list(dataset.split.sides.values()))
@@ -113,7 +116,9 @@ def write_division(
             np.flatnonzero(assigned == _TEST),
         )
         write_split_csv(paths.split(number), catalog, split)
-    paths.write_settings(count, {**config.as_dict(), FIXES_DIGEST: file_digest(config.fixes)})
+    flags = config.as_dict()
+    digests = {f"{name}_digest": table_digest(flags, name) for name in TABLES}
+    paths.write_settings(count, flags | digests)
     paths.write_table(
         FoldRow(
             path,

@@ -21,7 +21,7 @@ from seedtf.errors import DivergedError, StoppedError, UserError
 from seedtf.files import write_text
 from seedtf.folds.claims import Claim, Claims
 from seedtf.report import is_silent, report
-from seedtf.runs.folds import FIXES_DIGEST, FoldsPaths, file_digest
+from seedtf.runs.folds import TABLES, FoldsPaths, table_digest
 from seedtf.runs.history import best_epoch
 from seedtf.runs.saved_config import RESUME_MAY_CHANGE
 from seedtf.training.process import (
@@ -115,11 +115,12 @@ def _check_flags(paths: FoldsPaths, config: TrainConfig, folds: str) -> None:
             "number, or another --out"
         )
     saved = settings["flags"]
-    if saved.get(FIXES_DIGEST, "") != file_digest(config.fixes):
-        raise UserError(
-            f"--fixes={config.fixes}: is not the table with which {paths.root} was divided; restore "
-            "it, or pass another --out"
-        )
+    for name in TABLES:
+        if saved.get(f"{name}_digest", "") != table_digest(config.as_dict(), name):
+            raise UserError(
+                f"--{name}={getattr(config, name)}: is not the table with which {paths.root} was "
+                "divided; restore it, or pass another --out"
+            )
     now = json.loads(json.dumps(config.as_dict()))
     for name, value in now.items():
         if name not in RESUME_MAY_CHANGE and saved.get(name, value) != value:

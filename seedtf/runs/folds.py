@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,14 +22,14 @@ from seedtf.runs.folder import read_settings
 from seedtf.runs.paths import RunPaths
 
 __all__ = [
-    "FIXES_DIGEST",
     "GROUPS",
+    "TABLES",
     "TEST_FOLD",
     "FoldRow",
     "FoldsPaths",
-    "file_digest",
     "is_folds",
     "read_folds",
+    "table_digest",
 ]
 
 GROUPS = "groups"
@@ -39,18 +39,23 @@ TEST_FOLD = "test"
 """The fold, in ``folds.csv``, of images that no run trains or validates on."""
 
 
-FIXES_DIGEST = "fixes_digest"
-"""Key of the digest of ``--fixes`` among the flags in ``folds.json``."""
+TABLES = ("fixes", "pseudo_labels")
+"""Flags that name tables which must not change between the division and the last fold."""
 
 
-def file_digest(path: str) -> str:
-    """A hash of a file's content; empty without a path. Raises UserError if it cannot be read."""
+def table_digest(flags: Mapping[str, Any], name: str) -> str:
+    """A hash of the content of a table of ``TABLES``; empty if the flag is.
+
+    Raises:
+        UserError: the table cannot be read.
+    """
+    path = flags[name]
     if not path:
         return ""
     try:
         return hashlib.blake2b(Path(path).read_bytes(), digest_size=16).hexdigest()
     except OSError as error:
-        raise UserError(f"{path}: {error.strerror}; pass the file again") from None
+        raise UserError(f"--{name}={path}: {error.strerror}; restore the table") from None
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ SORT_KEYS = ("name", "accuracy", "loss", "epochs", "seconds")
 
 # Flags that change where files are, or the speed of a run, but not its results.
 _NOT_COMPARED = {
-    *(set(PATHS) - {"data_dir", "fixes"}),
+    *(set(PATHS) - {"data_dir", "fixes", "pseudo_labels"}),
     *(
         "run_dir",
         "resume",

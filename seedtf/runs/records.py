@@ -56,8 +56,8 @@ def write_records(
         environment[WEIGHTS_LICENCE] = licence
     write_text(paths.env, json.dumps(environment, indent=2) + "\n")
     write_text(paths.classes, format_class_names(catalog.class_names))
-    write_split_csv(paths.split, catalog, dataset.split)
-    write_split_summary(paths.split_summary, catalog, dataset.split)
+    write_split_csv(paths.split, catalog, dataset.labelled_split)
+    write_split_summary(paths.split_summary, catalog, dataset.labelled_split)
     write_data_report(paths.data_report, catalog, dataset.unopened, dataset.changes)
 
 

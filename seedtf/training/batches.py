@@ -54,7 +54,10 @@ class TrainBatches:
         self._config, self._plan, self._dataset, self._shard = config, plan, dataset, shard
         self._mixer = make_mixer(config.mixing(), config.seed, classes)
         self._targets = make_targets(
-            classes, smoothing=config.label_smoothing, weights=plan.class_weights
+            classes,
+            smoothing=config.label_smoothing,
+            weights=plan.class_weights,
+            weighted_labels=len(dataset.pseudo) > 0,
         )
         # Called only once per run, because it copies every image to the GPU if there is one.
         self._images = resident_images(dataset.store) if plan.placement.resident else None

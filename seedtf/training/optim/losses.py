@@ -51,7 +51,11 @@ def smooth(labels: tf.Tensor, smoothing: float) -> tf.Tensor:
 
 
 def make_targets(
-    classes: int, *, smoothing: float, weights: npt.ArrayLike | None = None
+    classes: int,
+    *,
+    smoothing: float,
+    weights: npt.ArrayLike | None = None,
+    weighted_labels: bool = False,
 ) -> Targets | None:
     """Returns a function that makes the targets of a training batch; None if labels stay as they are.
 
@@ -60,18 +64,27 @@ def make_targets(
         smoothing: the fraction of each label that is spread over all classes.
         weights: float32 ``[K]``, the weight of each class in the loss. A mixed image gets the average
             weight of its classes, computed before smoothing.
+        weighted_labels: whether the labels are float32 ``[B, K]`` whose sums are the weights of the
+            images, as with pseudo-labels. A mixed image has the mean of both, since labels are mixed
+            linearly.
 
     Returns:
-        ``(images, labels int32 [B] or float32 [B, K]) → (images, float32 [B, K])``; with ``weights``
-        the result has a third part, the weight of each image, float32 ``[B]``.
+        ``(images, labels int32 [B] or float32 [B, K]) → (images, float32 [B, K])``; with ``weights`` or
+        ``weighted_labels`` the result has a third part, the weight of each image, float32 ``[B]``.
     """
-    if not smoothing and weights is None:
+    if not smoothing and weights is None and not weighted_labels:
         return None
 
     def targets(images: tf.Tensor, labels: tf.Tensor) -> tuple:
         soft = labels if labels.shape.rank == 2 else tf.one_hot(labels, classes)
+        of_images = tf.reduce_sum(soft, axis=-1) if weighted_labels else None
+        if of_images is not None:
+            soft /= of_images[:, tf.newaxis]
         batch = (images, smooth(soft, smoothing) if smoothing else soft)
-        return batch if weights is None else (*batch, sample_weights(soft, weights))
+        if weights is None:
+            return batch if of_images is None else (*batch, of_images)
+        of_classes = sample_weights(soft, weights)
+        return (*batch, of_classes if of_images is None else of_classes * of_images)
 
     return targets
 
