@@ -6,9 +6,11 @@ import fcntl
 import gc
 import os
 import shutil
+import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import forked
 import pytest
 from figures import replace_figures
 from hypothesis import HealthCheck, settings
@@ -23,6 +25,16 @@ os.environ["TF_NUM_INTRAOP_THREADS"] = str(os.cpu_count())
 # Objects that are made before the tests begin stay in use. The garbage collector would search them
 # again and again, which takes a fifth of the time in which pytest collects the tests.
 gc.disable()
+
+
+# The modules with the longest tests. They run first, so that short tests are left at the end, when a
+# process that has finished takes tests from the other one.
+_LONGEST = ("distribute", "resume", "train", "benchmarks", "folds", "tune", "ingredients", "hub")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    first = {f"test_{name}.py": rank for rank, name in enumerate(_LONGEST)}
+    items.sort(key=lambda item: first.get(item.path.name, len(first)))
 
 
 def pytest_collection_finish() -> None:
@@ -89,6 +101,20 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Shared:
 def without_figures(monkeypatch: pytest.MonkeyPatch) -> None:
     """Replaces all figures by a tiny image; see ``figures.py``."""
     replace_figures(monkeypatch.setattr)
+
+
+@pytest.fixture(scope="module")
+def module_without_figures() -> Iterator[None]:
+    """``without_figures`` for all tests of a module, and for its other fixtures."""
+    with pytest.MonkeyPatch.context() as patch:
+        replace_figures(patch.setattr)
+        yield
+
+
+@pytest.fixture
+def forked_subprocesses(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Forks the Python programs that the code starts, so that they do not import TensorFlow again."""
+    monkeypatch.setattr(subprocess, "run", forked.run_python)
 
 
 @pytest.fixture(scope="session")

@@ -78,6 +78,7 @@ def test_predict_takes_a_checkpoint_inside_a_run(run_dir, photos, tmp_path, caps
     assert (tmp_path / "run.csv").read_text() == tables[0] != tables[1]
 
 
+@pytest.mark.usefixtures("without_figures")
 def test_the_report_of_a_checkpoint_does_not_replace_that_of_the_best_model(run_dir):
     best = evaluate_run(str(run_dir / "checkpoints" / "best.keras"))
     last = evaluate_run(str(run_dir / "checkpoints" / "last.keras"))
@@ -125,6 +126,7 @@ def test_weights_may_be_a_run_folder(run_dir, photos, capsys):
 # reports
 
 
+@pytest.mark.usefixtures("without_figures")
 def test_reports_on_two_folders_of_one_name_are_both_kept(run_dir, tmp_path, monkeypatch):
     for site in ("siteA", "siteB"):
         draw_classes(tmp_path / site / "test", ["maize", "wheat"], per_class=3)
@@ -137,6 +139,7 @@ def test_reports_on_two_folders_of_one_name_are_both_kept(run_dir, tmp_path, mon
     assert values["data_root"] == str(tmp_path / "siteA" / "test")
 
 
+@pytest.mark.usefixtures("without_figures")
 def test_a_data_folder_that_is_called_as_a_way_to_predict_keeps_its_report(run_dir, tmp_path):
     data = draw_classes(tmp_path / "tta8", ["maize", "wheat"], per_class=3)
     assert evaluate_run(str(run_dir), data_dir=str(data)).page.parent.name == "report-tta8-2"

@@ -12,6 +12,8 @@ from seedtf.errors import UserError
 from seedtf.evaluation.compare import compare
 from seedtf.evaluation.evaluate_run import evaluate_run
 
+pytestmark = pytest.mark.usefixtures("module_without_figures")
+
 
 def make_report(folder, predictions):
     """A run with a report; ``predictions`` maps a path to (true, predicted)."""

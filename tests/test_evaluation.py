@@ -24,6 +24,8 @@ from seedtf.evaluation.evaluate import (
 from seedtf.evaluation.evaluate_run import evaluate_run
 from seedtf.runs.open import load_run, open_labelled, open_validation
 
+pytestmark = pytest.mark.usefixtures("module_without_figures")
+
 
 @pytest.fixture(scope="module")
 def run_dir(tmp_path_factory, tiny_folder):
@@ -81,7 +83,7 @@ def test_test_images_are_evaluated_last_in_a_report_of_their_own(run_dir, tmp_pa
     assert "validation accuracy" in page
     assert "test accuracy" in page
     own = (copy / "report" / "test" / "index.html").read_text()
-    assert "neither for training nor to choose" in own
+    assert "not used for training or to choose" in own
     assert json.loads((copy / "report" / "test" / "report.json").read_text())["test"] is None
 
 

@@ -27,6 +27,7 @@ from seedtf.folds.train_folds import Commands, train_folds
 from seedtf.runs.folds import FoldsPaths
 from seedtf.runs.paths import RunPaths
 
+pytestmark = pytest.mark.usefixtures("module_without_figures")
 TESTS = Path(__file__).parent
 FAKE = (sys.executable, str(TESTS / "fake_folds.py"))
 COMMANDS = Commands((*FAKE, "divide"), (*FAKE, "train"), (*FAKE, "evaluate"))
@@ -293,6 +294,7 @@ def test_the_report_is_about_all_images_and_has_the_test_images_apart(folds: Pat
     assert "test accuracy" in page
 
 
+@pytest.mark.usefixtures("forked_subprocesses")
 def test_folds_predict_evaluate_and_export_as_the_mean_of_their_runs(
     folds: Path, tiny_folder: Path, tmp_path: Path
 ) -> None:

@@ -44,9 +44,13 @@ from seedtf.training.optim.param_groups import layerwise_lr, no_decay_variables
 from seedtf.training.state import capture_state, restore_optimizer, restore_weights
 from seedtf.training.trainer import Trainer
 
-pytestmark = pytest.mark.skipif(
-    importlib.util.find_spec("keras_hub") is None, reason="KerasHub is not installed: seedtf[hub]"
-)
+pytestmark = [
+    pytest.mark.skipif(
+        importlib.util.find_spec("keras_hub") is None,
+        reason="KerasHub is not installed: seedtf[hub]",
+    ),
+    pytest.mark.usefixtures("module_without_figures"),
+]
 
 CLASSES = 3
 
@@ -371,6 +375,7 @@ def test_a_run_resumes_to_the_byte_without_the_folder(run: TrainConfig, tmp_path
         np.testing.assert_array_equal(first, second)
 
 
+@pytest.mark.usefixtures("forked_subprocesses")
 def test_a_run_is_evaluated_and_exported_without_the_folder(run: TrainConfig) -> None:
     evaluate_run(run.run_dir)
     opened = load_run(run.run_dir)

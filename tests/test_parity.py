@@ -7,7 +7,6 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-import forked
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -69,13 +68,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     return paths
 
 
-@pytest.fixture
-def _forked_worker(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The other process is forked, so that it does not import TensorFlow again."""
-    monkeypatch.setattr(subprocess, "run", forked.run_python)
-
-
-@pytest.mark.usefixtures("_forked_worker")
+@pytest.mark.usefixtures("forked_subprocesses")
 def test_agreement_and_difference_are_measured(export: Path, files: list[str]) -> None:
     expected = TABLE[[0, 1, 0]].copy()
     expected[1] = [0.1, 0.4, 0.5]
@@ -102,7 +95,7 @@ def test_names_in_the_wrong_order_are_a_fault(tmp_path: Path, files: list[str]) 
     assert row.fault
 
 
-@pytest.mark.usefixtures("_forked_worker")
+@pytest.mark.usefixtures("forked_subprocesses")
 def test_a_damaged_export_is_a_user_error(tmp_path: Path, files: list[str]) -> None:
     with pytest.raises(UserError, match="does not run"):
         compare_files(tmp_path, files, TABLE[[0, 1, 0]], NAMES)

@@ -21,6 +21,8 @@ from seedtf.evaluation.evaluate_run import evaluate_run
 
 gfile = tf.io.gfile
 
+pytestmark = pytest.mark.usefixtures("module_without_figures")
+
 
 def put(url: str, data: bytes) -> None:
     gfile.makedirs(url.rpartition("/")[0])

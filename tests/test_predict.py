@@ -26,6 +26,8 @@ from seedtf.evaluation.submission import read_sample, write_submission
 from seedtf.images.header import RefusedError
 from seedtf.runs.open import load_run, open_validation
 
+pytestmark = pytest.mark.usefixtures("module_without_figures")
+
 
 @pytest.fixture(scope="module")
 def run_dir(tmp_path_factory, tiny_folder):

@@ -26,6 +26,7 @@ from seedtf.runs.paths import RunPaths
 from seedtf.training.callbacks.checkpoints import Snapshots, snapshot_epochs
 from seedtf.training.optim.schedules import cyclic_decay
 
+pytestmark = pytest.mark.usefixtures("module_without_figures")
 EPOCHS = (4, 10)
 
 
