@@ -1,4 +1,4 @@
-"""All-reduce of stop signals and the chief's clock before every step; comparison of the workers."""
+"""All-reduce of stop signals and the chief's clock between steps; comparison of the workers."""
 
 from __future__ import annotations
 
@@ -20,15 +20,18 @@ from seedtf.training.stop_signal import StopSignal
 
 __all__ = ["WorkerSync", "check_equal_across_workers"]
 
+_SECONDS = 0.25  # between two all-reduces; a signal is noticed so much later
 _EXACT_BITS = 52  # A float64 represents every integer of at most this many bits exactly.
 
 
 class WorkerSync(keras.callbacks.Callback):
-    """Before every step, shares stop signals and the chief's clock with all workers.
+    """Several times a second, shares stop signals and the chief's clock with all workers.
 
     Decisions that are based on these values are made at the same step by all workers. A worker that
     saved or stopped alone would leave the others waiting for its gradients. The values travel in one
-    small all-reduce between the hosts, so the devices continue with the steps that are queued.
+    small all-reduce between the hosts, so the devices continue with the steps that are queued. It
+    takes longer the more workers there are, so short steps are not delayed by one each. How many steps
+    go by until the next one follows from the chief's clock, so all workers know it.
 
     Args:
         cluster: the workers.
@@ -45,18 +48,30 @@ class WorkerSync(keras.callbacks.Callback):
         self._stop = stop
         self._started = time.monotonic()
         self._seconds = 0.0
+        self._interval = self._steps_left = 1
 
     def clock(self) -> float:
         """Returns the chief's seconds at the last all-reduce: the same number on every worker."""
         return self._seconds
 
     def on_train_batch_begin(self, batch: int, logs: dict[str, Any] | None = None) -> None:
-        is_chief = self._cluster.index == 0
+        self._steps_left -= 1
+        if self._steps_left > 0:
+            return
+        before, is_chief = self._seconds, self._cluster.index == 0
         seconds = time.monotonic() - self._started if is_chief else 0.0
         self._seconds, code = _all_reduce_max([seconds, self._signal_code()], self._cluster.size)
+        self._steps_left = self._interval = self._steps_until_next(before)
         if code:
             worker, number = divmod(int(code), signal.NSIG)
             self.name = f"{signal.Signals(number).name} at {self._cluster.name(worker)}"
+
+    def _steps_until_next(self, before: float) -> int:
+        """A function of the chief's clock and the last interval: the same number on every worker."""
+        if before == 0.0:  # there is no earlier reading
+            return 1
+        step_seconds = (self._seconds - before) / self._interval
+        return max(1, min(2 * self._interval, int(_SECONDS / max(step_seconds, 1e-6))))
 
     def _signal_code(self) -> float:
         """Encodes worker and signal as one number; 0 means no signal."""
