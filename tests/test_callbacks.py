@@ -27,6 +27,7 @@ from seedtf.runs.paths import RunPaths
 from seedtf.training.callbacks import (
     BestCheckpoint,
     ConsoleLine,
+    EpochEnds,
     EpochTimer,
     HistoryLog,
     LastCheckpoint,
@@ -34,10 +35,12 @@ from seedtf.training.callbacks import (
     LiveCurves,
     Patience,
     Position,
+    SaveState,
     StopOnNaN,
     TimeLimit,
     live_view,
 )
+from seedtf.training.stop_signal import StopSignal
 
 STEPS = 4
 BATCH = 8
@@ -183,6 +186,10 @@ def test_a_resumed_epoch_starts_at_its_step_and_the_next_one_at_0(fit):
     assert (position.epoch, position.step) == (2, STEPS - 1)
 
 
+def every_end(busy: bool = False, stopping: bool = False) -> EpochEnds:
+    return EpochEnds(3, busy=lambda: busy, stopping=lambda: stopping)
+
+
 # --- checkpoints -------------------------------------------------------------------------------
 
 
@@ -211,9 +218,30 @@ def test_a_resumed_run_knows_its_best_epoch(fit, tmp_path):
 
 def test_the_last_model_is_saved_after_every_epoch(fit, tmp_path):
     saved = []
-    last = LastCheckpoint(tmp_path / "last.keras", lambda _, path: saved.append(path.name))
+    last = LastCheckpoint(
+        tmp_path / "last.keras", lambda _, path: saved.append(path.name), every_end()
+    )
     fit([Losses([1.0, 2.0, math.nan]), last], epochs=3)
     assert saved == ["last.keras"] * 3
+
+
+def test_an_end_that_comes_while_files_are_written_is_left_out(fit, tmp_path):
+    saved = []
+    ends = every_end(busy=True)
+    last = LastCheckpoint(tmp_path, lambda *_: saved.append("last"), ends)
+    state = SaveState(
+        lambda _, epoch, step: saved.append((epoch, step)),
+        StopSignal(),
+        lambda: "",
+        Position(),
+        ends=ends,
+        postpone=lambda: saved.append("postponed"),
+        minutes=0,
+        run_dir="",
+    )
+    fit([last, state], epochs=3)
+    assert saved == ["postponed", "postponed", "last", (3, 0)]
+    assert every_end(busy=True, stopping=True).written(0)
 
 
 # --- timer -------------------------------------------------------------------------------------
@@ -435,13 +463,18 @@ def test_a_loss_that_is_not_finite_stops_training_with_a_remedy(fit):
     images = np.full((STEPS * BATCH, 3), np.nan, "float32")
     with pytest.raises(UserError, match=r"epoch 3, step \d+: the loss became nan .*0\.01.*--lr"):
         position = Position()
-        fit([position, StopOnNaN(position)], epochs=3, initial_epoch=2, images=images)
+        fit(
+            [position, StopOnNaN(position, lambda *_: 0.01)],
+            epochs=3,
+            initial_epoch=2,
+            images=images,
+        )
 
 
 @pytest.mark.parametrize("loss", [math.nan, math.inf, np.array([math.nan])])
 def test_the_first_step_that_is_not_finite_is_named(compiled, loss):
     position = Position()
-    stop = StopOnNaN(position)
+    stop = StopOnNaN(position, lambda epoch, step: 0.1)
     stop.set_model(compiled)
     position.on_epoch_begin(1)
     for batch in range(3):

@@ -21,7 +21,7 @@ from seedtf.compat.keras import (
     metrics_variables,
     optimizer_variables,
 )
-from seedtf.compat.tensorflow import has_addons, import_addons
+from seedtf.compat.tensorflow import gpu_memory_limits, has_addons, import_addons
 from seedtf.errors import UserError
 from seedtf.images import header
 from seedtf.images.header import RefusedError, read_header
@@ -34,6 +34,10 @@ def model_with_dropout() -> keras.Model:
     keep_random_states()
     image = keras.Input((8,))
     return keras.Model(image, keras.layers.Dropout(0.5)(keras.layers.Dense(8)(image)))
+
+
+def test_without_a_gpu_no_memory_limit_is_known() -> None:
+    assert gpu_memory_limits() == []
 
 
 def test_the_random_state_of_dropout_can_be_restored() -> None:

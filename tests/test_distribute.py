@@ -39,6 +39,7 @@ from seedtf.training import train
 from seedtf.training.distributed import sync
 from seedtf.training.distributed.choice import check_even_batch, choose_strategy
 from seedtf.training.distributed.cluster import Cluster, read_cluster
+from seedtf.training.distributed.halves import can_be_halved
 from seedtf.training.distributed.waiting import missing
 from seedtf.training.state import load_newest_state, read_state, write_state
 from seedtf.training.stop_signal import StopSignal
@@ -241,6 +242,33 @@ def test_two_devices_train_as_one_does(launcher, data, one_device_run) -> None:
     resolved = json.loads((run_dir / "config.json").read_text())["resolved"]
     assert (resolved["strategy"], resolved["replicas"], resolved["workers"]) == ("mirrored", 2, 1)
     assert not process.errors  # no warning of Keras either
+
+
+def test_two_halves_train_as_the_whole_step_does() -> None:
+    """The form of a step on several GPUs, here without XLA."""
+    worker = Path(__file__).with_name("halves_worker.py")
+    done = subprocess.run([sys.executable, worker], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout.splitlines()[-1])
+    assert found["equal"]
+    assert found["difference"] < 1e-5
+    assert found["losses"][1] == pytest.approx(found["losses"][0], rel=1e-5)
+
+
+def test_steps_that_communicate_or_draw_are_not_divided() -> None:
+    plain, wide = (
+        build_network(
+            model="tiny", num_classes=3, image_size=16, weights="none", sync_bn=synchronized
+        )
+        for synchronized in (False, True)
+    )
+    inputs = keras.Input((4,))
+    dropout = keras.Model(inputs, keras.layers.Dropout(0.5)(inputs))
+    optimizer = keras.optimizers.SGD(0.1)
+    assert can_be_halved(plain, optimizer)
+    assert not can_be_halved(wide, optimizer)
+    assert not can_be_halved(dropout, optimizer)
+    assert not can_be_halved(plain, keras.mixed_precision.LossScaleOptimizer(optimizer))
 
 
 def test_a_model_with_sync_bn_loads_without_a_strategy(two_workers, one_device_run) -> None:
@@ -484,11 +512,17 @@ def test_a_batch_that_cannot_be_split_is_refused_with_ones_that_can() -> None:
         check_even_batch(3, 2)
 
 
-def test_xla_is_off_with_several_replicas() -> None:
-    assert "2 replicas share a step" in choose_jit("auto", 2, replicas=2).reason
-    assert not choose_jit("auto", 2, replicas=2).enabled
-    with pytest.raises(UserError, match="--jit_compile=on: 2 replicas"):
-        choose_jit("on", 2, replicas=2)
+def test_xla_compiles_the_halves_of_a_step_of_several_gpus_and_nothing_on_cpus() -> None:
+    for requested in ("auto", "on"):
+        choice = choose_jit(requested, 2, replicas=2)
+        assert choice.halves and not choice.enabled and "two halves" in choice.reason
+    assert not choose_jit("off", 2, replicas=2).halves
+    assert not choose_jit("auto", 2, replicas=2, deterministic=True).halves
+    for gpus, can_halve in ((0, True), (2, False)):
+        choice = choose_jit("auto", gpus, replicas=2, can_halve=can_halve)
+        assert not choice.halves and "2 replicas share a step" in choice.reason
+        with pytest.raises(UserError, match="--jit_compile=on: 2 replicas"):
+            choose_jit("on", gpus, replicas=2, can_halve=can_halve)
 
 
 @given(
@@ -592,6 +626,37 @@ def test_all_workers_see_a_signal_at_the_same_step(monkeypatch) -> None:
     worker.on_train_batch_begin(0)
     # The clock is 0, because only the chief's clock counts.
     assert sent[-1] == [0.0, 1 * signal.NSIG + signal.SIGINT]
+
+
+def test_workers_agree_a_few_times_a_second_at_the_same_steps(monkeypatch) -> None:
+    now, step, waiting = [100.0], [0], []
+    monkeypatch.setattr(sync.time, "monotonic", lambda: now[0])
+
+    def all_reduce_max(values, workers):
+        waiting.append((step[0], values))  # as a process that waits for the others
+        return np.array([chief_clock(), signalled[0]])
+
+    def chief_clock():
+        return now[0] - 100.0
+
+    monkeypatch.setattr(sync, "_all_reduce_max", all_reduce_max)
+    signalled = [0.0]
+    workers = [
+        sync.WorkerSync(Cluster(TWO.roles, TWO.addresses, index), StopSignal()) for index in (0, 1)
+    ]
+    seen = {}
+    for step[0] in range(400):
+        now[0] += 0.02 if step[0] < 200 else 0.005
+        signalled[0] = float(signal.NSIG + signal.SIGTERM) if step[0] >= 300 else 0.0
+        for worker in workers:
+            worker.on_train_batch_begin(step[0])
+            if worker.name:
+                seen.setdefault(id(worker), step[0])
+    steps = [[at for at, _ in waiting[index::2]] for index in (0, 1)]
+    assert steps[0] == steps[1]
+    assert steps[0][:3] == [0, 1, 3]  # it starts with every step
+    assert len(steps[0]) < 400 / 10
+    assert len(set(seen.values())) == 1 and 300 <= next(iter(seen.values())) < 300 + 0.3 / 0.005
 
 
 def test_a_difference_between_workers_is_named(monkeypatch) -> None:

@@ -89,7 +89,7 @@ def test_a_failed_write_is_raised_by_the_next_call_and_no_state_follows(trainer,
     saver = Saver(StateFolder(tmp_path / "state"))
     save(saver, trainer, tmp_path / "gone" / "last.keras")
     with pytest.raises(OSError, match="gone"):
-        saver.checkpoint(trainer.network, tmp_path / "last.keras")
+        save(saver, trainer, tmp_path / "last.keras")
     saver.close()
     assert load_newest_state(tmp_path / "state") == (None, [])
 

@@ -118,6 +118,9 @@ PROMISES: dict[str, dict[str, tuple[str, ...]]] = {
     },
     "Training on a GPU": {
         "Every operation of a train step without XLA has a GPU kernel.": ("test_gpu_kernels.py",),
+        "Several steps in one call train, resume and report as single steps do.": (
+            "test_steps_per_execution.py",
+        ),
     },
     "Files that are not what they seem": {
         "A file is decoded as a viewer shows it, or refused by name.": (

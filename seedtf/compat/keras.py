@@ -22,9 +22,9 @@ __all__ = [
     "KERAS_2",
     "KERAS_VERSION",
     "LRScales",
-    "OneReplicaBuild",
     "all_layers",
     "all_variables",
+    "build_metrics",
     "build_optimizer",
     "check_keras_version",
     "innermost_optimizer",
@@ -129,6 +129,28 @@ def metrics_variables(model: Any) -> list[Any]:
     if not KERAS_2:
         return list(model.metrics_variables)
     return [variable for metric in model.metrics for variable in metric.variables]
+
+
+def build_metrics(trainer: Any) -> None:
+    """Creates the variables of a compiled trainer's metrics before its first step.
+
+    Keras 3 has a private method that needs the shapes of a batch only, and computes nothing: a step on
+    a GPU would be compiled first, for a minute. Keras 2.15 needs a batch.
+
+    Args:
+        trainer: a compiled model of images float32 ``[B, S, S, 3]`` with labels int32 ``[B]``.
+
+    Tried with Keras 2.15.0 and 3.15.1; tested by
+    ``test_metrics_can_be_built_before_the_first_step``.
+    """
+    import numpy as np
+
+    shape = trainer.network.input_shape[1:]
+    batch = np.zeros((1, *shape), np.float32), np.zeros(1, np.int32)
+    if KERAS_2:
+        trainer.test_on_batch(*batch)
+    else:
+        trainer._symbolic_build(data_batch=batch)
 
 
 def innermost_optimizer(optimizer: Any) -> Any:
@@ -283,41 +305,3 @@ def layerwise_lr_class(base: type, scales: LRScales) -> type:
             """Does nothing, because ``update_step`` has applied the decay of each variable."""
 
     return LayerwiseLR
-
-
-class OneReplicaBuild:
-    """A mixin for ``keras.Model`` that creates the variables of metrics from one replica's batch.
-
-    Under a distribution strategy, Keras 3 creates these variables from a whole distributed batch. Its
-    values are ``PerReplica`` objects, which metrics do not accept (keras-team/keras issue 20585). Keras
-    also creates the variables again before every validation; here they are created once.
-
-    Tried with Keras 3.15.1; ``test_keras_still_needs_these_workarounds`` fails when Keras has fixed
-    this.
-    """
-
-    _metrics_built = False
-
-    def compile(self, *args: Any, **kwargs: Any) -> None:
-        super().compile(*args, **kwargs)  # type: ignore[misc]
-        self._metrics_built = False
-
-    def prepare_one_replica(self, batch: Any) -> Any:
-        """Turns one replica's part of a batch into the inputs of the loss and the metrics."""
-        return batch
-
-    def _maybe_symbolic_build(self, iterator: Any = None, data_batch: Any = None) -> None:
-        if self._metrics_built:
-            return
-        import keras
-
-        strategy = self.distribute_strategy  # type: ignore[attr-defined]
-        if iterator is not None:
-            _, _, batches = next(iter(iterator))
-            first_replica = keras.tree.map_structure(
-                lambda value: strategy.experimental_local_results(value)[0], next(batches)
-            )
-            data_batch = self.prepare_one_replica(first_replica)
-        with strategy.scope():
-            self._symbolic_build(data_batch=data_batch)  # type: ignore[attr-defined]
-        self._metrics_built = True

@@ -25,6 +25,7 @@ __all__ = [
     "DECODES_WEBP",
     "configure_coordination_service",
     "freeze_variables",
+    "gpu_memory_limits",
     "has_addons",
     "import_addons",
     "make_all_reduce_max",
@@ -233,6 +234,24 @@ def make_all_reduce_max(length: int, workers: int) -> Callable[[tf.Tensor], tf.T
             )
 
     return all_reduce_max
+
+
+def gpu_memory_limits() -> list[int]:
+    """The bytes that TensorFlow may allocate on each GPU; ``[]`` without one.
+
+    TensorFlow's public functions tell how much it has allocated, not how much there is.
+
+    Tried with TensorFlow 2.21.0; tested by
+    ``test_without_a_gpu_no_memory_limit_is_known``.
+    """
+    import tensorflow as tf
+
+    if not tf.config.list_physical_devices("GPU"):
+        return []
+    from tensorflow.python.client import device_lib
+
+    devices = device_lib.list_local_devices()
+    return [device.memory_limit for device in devices if device.device_type == "GPU"]
 
 
 def freeze_variables(function: Any) -> Any:

@@ -122,6 +122,13 @@ class DeviceFlags(Flags):
         "auto chooses device if there is a GPU.",
         choices=PLACEMENTS,
     )
+    steps_per_execution: int = option(
+        0,
+        "Training steps that the host starts with one call, 1 to 1000; 0 chooses 10 where a GPU makes "
+        "the batches, else 1.",
+        low=0,
+        high=1000,
+    )
     threads: int = option(
         0,
         "Compute threads, 1 to 1024, or 0 for one per core; the same number gives the same results.",

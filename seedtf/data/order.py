@@ -125,6 +125,51 @@ class BatchIndices:
             _without_autograph(lambda epoch: self._batches(epoch, self.epoch_order(epoch)))
         )
 
+    def chunks(self, length: int, start_step: int = 0) -> tf.data.Dataset:
+        """The batches of ``dataset``, up to ``length`` in an element; none spans two epochs.
+
+        Args:
+            length: batches in an element, at least 1.
+            start_step: the step, counted from 0, of the first batch.
+
+        Returns:
+            Endless elements ``(epoch int64 [], indices int64 [length, B], count int32 [])``. Only the
+            first ``count`` rows are batches: the last element of an epoch has those that are left.
+
+        Raises:
+            ValueError: the last batch of an epoch may be short.
+
+        Example:
+            >>> order = BatchIndices(6, batch_size=2, seed=7)
+            >>> for epoch, indices, count in order.chunks(2, start_step=1).take(2):
+            ...     print(int(epoch), indices.numpy().tolist(), int(count))
+            0 [[1, 5], [3, 0]] 2
+            1 [[2, 5], [3, 4]] 2
+        """
+        if not self.drop_remainder:
+            raise ValueError("chunks needs drop_remainder")
+        first_epoch, skipped = divmod(start_step, self.steps_per_epoch)
+
+        def of_epoch(epoch: tf.Tensor, order: tf.Tensor) -> tf.data.Dataset:
+            done = tf.where(epoch == first_epoch, tf.constant(skipped, tf.int64), 0)
+            return tf.data.Dataset.range(done, self.steps_per_epoch, length).map(
+                lambda step: self._chunk(epoch, order, step, length)
+            )
+
+        epochs = tf.data.Dataset.range(first_epoch, _FOREVER).map(
+            lambda epoch: (epoch, self.epoch_order(epoch))
+        )
+        return epochs.prefetch(1).flat_map(of_epoch)
+
+    def _chunk(
+        self, epoch: tf.Tensor, order: tf.Tensor, step: tf.Tensor, length: int
+    ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+        count = tf.minimum(self.steps_per_epoch - step, length)
+        size = self.batch_size
+        indices = order[step * size : (step + count) * size]
+        indices = tf.pad(indices, [[0, (length - count) * size]])
+        return epoch, tf.reshape(indices, [length, size]), tf.cast(count, tf.int32)
+
     def _batches(self, epoch: tf.Tensor, order: tf.Tensor) -> tf.data.Dataset:
         def batch(step: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
             start = step * self.batch_size

@@ -20,6 +20,7 @@ from seedtf.data.store import Store
 
 __all__ = [
     "DataWaitTimer",
+    "device_chunks",
     "device_dataset",
     "eval_dataset",
     "make_augmentation",
@@ -262,6 +263,36 @@ def device_dataset(
     batches = shard.of_batches(batches)
     batches = batches.map(_without_autograph(make_batch), tf.data.AUTOTUNE, deterministic=True)
     return _prefetch(batches)
+
+
+def device_chunks(
+    store: Store, records: np.ndarray, order: BatchIndices, *, length: int, start_step: int = 0
+) -> tf.data.Dataset:
+    """Input for a call of several train steps that look up their images: only indices.
+
+    Args:
+        store: the decoded images.
+        records: int64 ``[n]``, the training records of the store.
+        order: an order of ``n`` positions in ``records``.
+        length: steps in a call; the last call of an epoch has those that are left.
+        start_step: the step, counted from 0, of the first batch.
+
+    Returns:
+        A dataset of (batches, count int32 ``[]``). The batches are those of ``device_dataset`` without
+        images, with ``length`` as their first dimension; only the first ``count`` are to be used.
+    """
+    records = tf.constant(records, tf.int64)
+    labels = tf.constant(store.catalog.labels)
+
+    def make_chunk(
+        epoch: tf.Tensor, positions: tf.Tensor, count: tf.Tensor
+    ) -> tuple[tuple[dict[str, tf.Tensor], tf.Tensor], tf.Tensor]:
+        indices = tf.gather(records, positions)
+        features = {"epoch": tf.fill(tf.shape(indices), epoch), "record": indices}
+        return (features, tf.gather(labels, indices)), count
+
+    chunks = order.chunks(length, start_step)
+    return _prefetch(chunks.map(make_chunk, tf.data.AUTOTUNE, deterministic=True))
 
 
 def eval_dataset(

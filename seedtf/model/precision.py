@@ -37,10 +37,17 @@ class Precision:
 
 @dataclass(frozen=True)
 class Compilation:
-    """Whether the train step is compiled with XLA, and why; ``reason`` is one sentence."""
+    """Whether the train step is compiled with XLA, and why.
+
+    Attributes:
+        enabled: whether it is compiled as a whole.
+        reason: one sentence.
+        halves: whether each replica's step is compiled in two halves, with an all-reduce between.
+    """
 
     enabled: bool
     reason: str
+    halves: bool = False
 
 
 def choose_precision(requested: str, compute_capabilities: Sequence[tuple[int, int]]) -> Precision:
@@ -68,43 +75,67 @@ def choose_precision(requested: str, compute_capabilities: Sequence[tuple[int, i
 
 
 def choose_jit(
-    requested: str, num_gpus: int, replicas: int = 1, *, deterministic: bool = False
+    requested: str,
+    num_gpus: int,
+    replicas: int = 1,
+    *,
+    deterministic: bool = False,
+    can_halve: bool = True,
 ) -> Compilation:
     """Whether to compile with XLA for ``--jit_compile=requested`` (``auto``, ``on`` or ``off``).
 
-    ``auto`` compiles if there is a GPU and one replica. On a CPU, ResNet-50 at 96 px trained at
-    21 images per second with XLA and at 30 without. With several replicas, Keras would compile the
-    step as a whole, and XLA cannot compile a step that uses several devices. With ``--deterministic``
-    Keras compiles nothing, because XLA does not have a deterministic form of every operation.
+    ``auto`` compiles if there is a GPU. On a CPU, ResNet-50 at 96 px trained at 21 images per second
+    with XLA and at 30 without. XLA cannot compile a step that uses several devices as a whole, so with
+    several replicas on GPUs each replica's part before and after the sum of the gradients is compiled.
+    With ``--deterministic`` Keras compiles nothing, because XLA does not have a deterministic form of
+    every operation.
+
+    Args:
+        requested: the flag.
+        num_gpus: GPUs of this process.
+        replicas: devices that share a batch.
+        deterministic: whether ``--deterministic`` is set.
+        can_halve: whether this environment can compile the halves of a step.
 
     Raises:
-        UserError: ``requested`` is another value, or ``on`` with several replicas or ``deterministic``.
+        UserError: ``requested`` is another value, or ``on`` where it is impossible.
     """
-    if requested == "on" and replicas > 1:
-        raise UserError(
-            f"--jit_compile=on: {replicas} replicas share a step, which XLA cannot compile as one; "
-            "pass auto, or --strategy=none"
-        )
+    if requested == "off":
+        return Compilation(False, "XLA was switched off.")
+    if requested not in ("auto", "on"):
+        raise UserError(f"--jit_compile={requested} is not a choice; pass auto, on or off")
     if requested == "on" and deterministic:
         raise UserError(
             "--jit_compile=on: XLA does not have a deterministic form of every operation, which "
             "--deterministic needs; leave one of the two flags out"
         )
+    if num_gpus and deterministic:
+        return Compilation(False, "XLA is off because of --deterministic.")
+    if replicas > 1:
+        return _choose_halves(requested, num_gpus, replicas, can_halve)
     if requested == "on":
         slow = "" if num_gpus else "; without a GPU this is usually slower than not compiling"
         return Compilation(True, f"XLA was requested{slow}.")
-    if requested == "off":
-        return Compilation(False, "XLA was switched off.")
-    if requested != "auto":
-        raise UserError(f"--jit_compile={requested} is not a choice; pass auto, on or off")
-    if replicas > 1:
-        reason = "Keras compiles no step that spans devices"
-        return Compilation(False, f"XLA is off because {replicas} replicas share a step: {reason}.")
-    if num_gpus and deterministic:
-        return Compilation(False, "XLA is off because of --deterministic.")
     if num_gpus:
         return Compilation(True, f"XLA is on because there is a GPU ({num_gpus} in use).")
     return Compilation(False, "XLA is off because there is no GPU: on a CPU it is slower.")
+
+
+def _choose_halves(requested: str, num_gpus: int, replicas: int, can_halve: bool) -> Compilation:
+    if num_gpus and can_halve:
+        return Compilation(
+            False,
+            f"XLA compiles the step of each of {replicas} replicas in two halves, with one all-reduce "
+            "between; not with --sync_bn or loss scaling, nor where layers draw random numbers.",
+            halves=True,
+        )
+    if requested == "on":
+        raise UserError(
+            f"--jit_compile=on: {replicas} replicas share a step, which XLA cannot compile as one; "
+            "pass auto, or --strategy=none"
+        )
+    reason = "Keras compiles no step that spans devices"
+    return Compilation(False, f"XLA is off because {replicas} replicas share a step: {reason}.")
 
 
 def _automatic_precision(capabilities: Sequence[tuple[int, int]]) -> Precision:

@@ -31,6 +31,11 @@ class SerialWorker:
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="serial-worker")
         self._pending: Future[None] | None = None
 
+    @property
+    def busy(self) -> bool:
+        """Whether the last job is still running."""
+        return self._pending is not None and not self._pending.done()
+
     def submit(self, job: Job) -> None:
         """Waits for the previous job and starts ``job``; raises what the previous job raised."""
         self.wait()

@@ -15,6 +15,7 @@ from seedtf.data.pipeline import (
     Augmentation,
     DataWaitTimer,
     Mixer,
+    device_chunks,
     device_dataset,
     eval_dataset,
     make_augmentation,
@@ -90,9 +91,17 @@ class TrainBatches:
         return prepare
 
     def train(self, size: int, start_step: int) -> tf.data.Dataset:
-        """Endless training batches; if the train step augments, see ``device_dataset``."""
+        """Endless input of the train function: augmented batches, or indices with or without images."""
         if self.augments_on_host:
             return self.train_on_host(size, start_step)
+        if self._plan.steps_per_execution > 1:
+            return device_chunks(
+                self._dataset.store,
+                self._dataset.split.train,
+                self.order,
+                length=self._plan.steps_per_execution,
+                start_step=start_step,
+            )
         return device_dataset(
             self._dataset.store,
             self._dataset.split.train,

@@ -23,6 +23,9 @@ from seedtf.training.stop_signal import StopSignal
 
 __all__ = ["RunCallbacks", "SessionHooks", "make_callbacks", "planned_snapshot_epochs"]
 
+# Enough that a GPU has a call queued while the host prepares the next one.
+_CALLS_AHEAD = 2
+
 
 @dataclass(frozen=True)
 class SessionHooks:
@@ -33,6 +36,8 @@ class SessionHooks:
             epoch).
         save_model: called with (model, path); copies the weights, which are written to ``path`` with
             the next state.
+        writing: returns whether files are being written.
+        postpone: called at the end of an epoch whose state is not saved.
         batch_files: returns the names of the images in a batch, given epoch and step from 0.
         epoch_batches: returns the training batches of an epoch, counted from 0.
         draw_preview: draws the sample of augmented images.
@@ -41,6 +46,8 @@ class SessionHooks:
 
     save_state: Callable[[Any, int, int], None]
     save_model: Callable[[Any, Path], None]
+    writing: Callable[[], bool]
+    postpone: Callable[[], None]
     batch_files: Callable[[int, int], Sequence[str]]
     epoch_batches: Callable[[int], Iterable[tuple[Any, Any]]]
     draw_preview: Callable[[], None]
@@ -52,7 +59,9 @@ class RunCallbacks:
     """The callbacks of a run, and those of them that the session uses by name.
 
     Attributes:
-        fit: all of them, in order; every ``fit`` of the run gets this list.
+        each_step: all of them, in order; they see every step.
+        per_call: the number of steps that one batch of ``fit`` runs.
+        ahead: calls of the train function that may be queued on a GPU; 0 without one.
         timer: duration and throughput of epochs.
         log: the history so far.
         strength: the factor by which every augmentation range of an epoch is multiplied.
@@ -64,7 +73,9 @@ class RunCallbacks:
             chief.
     """
 
-    fit: list[keras.callbacks.Callback]
+    each_step: list[keras.callbacks.Callback]
+    per_call: int
+    ahead: int
     timer: cb.EpochTimer
     log: cb.HistoryLog
     strength: cb.AugmentStrength
@@ -78,6 +89,12 @@ class RunCallbacks:
     def stop_reason(self) -> str:
         """Why the run ended early; empty unless a limit was reached."""
         return _stop_reason(self.limits)
+
+    def for_fit(self, steps: int) -> list[keras.callbacks.Callback]:
+        """The callbacks of a ``fit`` whose epochs have so many steps."""
+        if self.per_call == 1 and not self.ahead:
+            return self.each_step
+        return [cb.EachStep(self.each_step, steps=steps, per_call=self.per_call, ahead=self.ahead)]
 
     def finish(self, ending: str) -> None:
         """Removes the bar of an unfinished epoch, writes the last live page and ends the run in its
@@ -149,11 +166,20 @@ def make_callbacks(
         limits.append(cb.Patience(config.patience, log))
     if config.time_limit:
         limits.append(cb.TimeLimit(config.time_limit, position, clock))
+    signal = sync or stop
+    ends = cb.EpochEnds(
+        config.epochs,
+        # A GPU may train an epoch faster than it is written. Workers have to save at the same steps.
+        busy=hooks.writing if settings.gpus and not sync else lambda: False,
+        stopping=lambda: bool(signal.name or _stop_reason(limits)),
+    )
     save_state = cb.SaveState(
         hooks.save_state,
-        sync or stop,
+        signal,
         lambda: _stop_reason(limits),
         position,
+        ends=ends,
+        postpone=hooks.postpone,
         minutes=config.save_minutes,
         run_dir=resume_dir,
         clock=clock,
@@ -173,31 +199,33 @@ def make_callbacks(
     chief_only = [
         console,
         cb.BestCheckpoint(paths.best, hooks.save_model, log),
-        cb.LastCheckpoint(paths.last, hooks.save_model),
+        cb.LastCheckpoint(paths.last, hooks.save_model, ends),
         cb.Snapshots(paths, hooks.save_model, planned_snapshot_epochs(plan)),
         curves,
         preview,
         *([track] if track else []),
     ]
-    fit = [
+    # The state is written last, so that history and checkpoints of the epoch are on disk before it.
+    each_step = [
         position,
         *([sync] if sync else []),  # before those that read its clock
         timer,
         learning_rate,
         augment_strength,
-        cb.StopOnNaN(position, hooks.batch_files),
+        cb.StopOnNaN(position, learning_rate.rate, hooks.batch_files),
         log,
+        *limits,  # before the checkpoints, which are saved if the run ends
         *(chief_only if chief else []),
-        *limits,
         # At the end of an epoch these put the trained weights back. So they come after the checkpoints,
         # which hold the averaged weights, and before the state, which holds the trained ones.
         *([cb.AveragedWeights(hooks.epoch_batches, position)] if config.optimizer == SWA else []),
         *([cb.EmaWeights(average)] if average else []),
-        # last: a saved state implies that history and checkpoints of the epoch are on disk
         save_state,
     ]
     return RunCallbacks(
-        fit=fit,
+        each_step=each_step,
+        per_call=plan.steps_per_execution,
+        ahead=_CALLS_AHEAD if settings.gpus and not settings.keras_2 else 0,
         timer=timer,
         log=log,
         strength=augment_strength,

@@ -28,8 +28,11 @@ if TYPE_CHECKING:
 
 __all__ = ["Placement", "Plan", "batch_norm_momentum", "bind"]
 
-# Largest image table that is kept in a GPU's memory.
+# Largest image table that is kept in a GPU's memory: so much of it, or so many bytes if it is unknown.
+_RESIDENT_FRACTION = 1 / 3
 _RESIDENT_BYTES = 2 << 30
+# Enough that the call and the launch of the kernels take little of a step; a signal waits for the call.
+_STEPS_PER_EXECUTION = 10
 
 
 @dataclass(frozen=True)
@@ -62,6 +65,7 @@ class Plan:
         steps_per_epoch: training steps in an epoch.
         bn_momentum: momentum of batch normalisation's moving statistics.
         placement: where the augmentation runs.
+        steps_per_execution: training steps that the host starts with one call.
         class_weights: float32 ``[K]``, or None.
     """
 
@@ -70,6 +74,7 @@ class Plan:
     steps_per_epoch: int
     bn_momentum: float
     placement: Placement
+    steps_per_execution: int
     class_weights: npt.NDArray[np.float32] | None
 
     @property
@@ -123,20 +128,27 @@ class Plan:
             "schedule_per_step": settings.lr_per_step,
             "bn_momentum": self.bn_momentum,
             "precision": settings.precision.policy,
-            "jit_compile": settings.compilation.enabled,
+            "jit_compile": settings.compilation.enabled or settings.compilation.halves,
             "steps_per_epoch": self.steps_per_epoch,
             "placement": self.placement.name,
+            "steps_per_execution": self.steps_per_execution,
             "stages": [asdict(stage) for stage in settings.stages],
             "class_weights": None if self.class_weights is None else self.class_weights.tolist(),
         }
 
 
-def bind(settings: Settings, dataset: Dataset) -> Plan:
+def bind(settings: Settings, dataset: Dataset, gpu_memory: int = 0) -> Plan:
     """Chooses the settings that depend on the data, and checks that the data fits the flags.
+
+    Args:
+        settings: what was decided without the data.
+        dataset: the images.
+        gpu_memory: bytes that TensorFlow may use on a GPU; 0 if that is not known.
 
     Raises:
         UserError: the batch is larger than the training data, there are fewer validation images than
-            replicas, or ``--class_weights`` does not fit the classes.
+            replicas, ``--class_weights`` does not fit the classes, or ``--steps_per_execution`` needs
+            batches that the train step makes.
     """
     images, replicas = len(dataset.split.train), settings.devices.replicas
     config = settings.config
@@ -160,12 +172,14 @@ def bind(settings: Settings, dataset: Dataset) -> Plan:
         )
     steps = images // config.batch_size
     momentum = config.bn_momentum
+    placement = _place(settings, dataset.store, gpu_memory)
     return Plan(
         settings=settings,
         config=config,
         steps_per_epoch=steps,
         bn_momentum=batch_norm_momentum(steps) if isinstance(momentum, str) else momentum,
-        placement=_place(settings, dataset.store),
+        placement=placement,
+        steps_per_execution=_steps_per_execution(settings, placement, steps),
         class_weights=_class_weights(config, dataset),
     )
 
@@ -187,14 +201,31 @@ def batch_norm_momentum(steps_per_epoch: int) -> float:
     return min(max(1.0 - 10.0 / steps_per_epoch, 0.8), 0.99)
 
 
-def _place(settings: Settings, store: Store) -> Placement:
+def _place(settings: Settings, store: Store, gpu_memory: int) -> Placement:
     if not settings.on_device:
         return Placement(False, False, settings.placement_reason)
     needed = len(store.catalog) * store.size**2 * 3
-    fits = not settings.gpus or needed <= _RESIDENT_BYTES
+    most = _RESIDENT_FRACTION * gpu_memory or _RESIDENT_BYTES
+    fits = not settings.gpus or needed <= most
     resident = store.mode != "off" and settings.devices.replicas == 1 and fits
     fed = "only indices" if resident else "uint8 images"
     return Placement(True, resident, f"in the train step, which is fed {fed}")
+
+
+def _steps_per_execution(settings: Settings, placement: Placement, steps: int) -> int:
+    """Several steps where the step makes its batches: the host then only passes on indices."""
+    requested = settings.config.steps_per_execution
+    if settings.config.dry_run:  # times single steps
+        return 1
+    if placement.resident and not settings.keras_2:
+        auto = _STEPS_PER_EXECUTION if settings.gpus and settings.compilation.enabled else 1
+        return min(requested or auto, steps)
+    if requested > 1:
+        raise UserError(
+            f"--steps_per_execution={requested}: needs a train step that looks up its images itself; "
+            "pass --placement=device with --cache=ram or disk on one device, or leave it out"
+        )
+    return 1
 
 
 def _class_weights(config: TrainConfig, dataset: Dataset) -> npt.NDArray[np.float32] | None:

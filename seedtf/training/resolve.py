@@ -111,6 +111,7 @@ def resolve(config: TrainConfig, machine: Machine, preset: Preset | None = None)
             len(machine.gpus),
             devices.replicas,
             deterministic=config.deterministic,
+            can_halve=not machine.keras_2,
         ),
         lr=lr,
         weight_decay=decay,

@@ -2,11 +2,13 @@
 
 Checkpoint callbacks call ``Saver.checkpoint``, which only copies the weights. ``SaveState`` then calls
 ``Saver.state``, which copies the state and hands one job to a ``SerialWorker``: it writes the
-checkpoints and then, through ``StateFolder``, the state.
+checkpoints and then, through ``StateFolder``, the state. On a GPU an epoch can be shorter than that:
+the ends of epochs that come meanwhile are not written (``callbacks.checkpoints.EpochEnds``).
 """
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 from pathlib import Path
 from typing import Any
@@ -29,8 +31,9 @@ class Saver:
     """Copies variables between two steps and writes the copies while training continues.
 
     The checkpoints and the state of one step are one job, the checkpoints first, so a state on disk
-    implies that its checkpoints are on disk too. Only one job runs at a time, so that memory holds one
-    set of copies: ``state`` waits for the previous job and raises its error.
+    implies that its checkpoints are on disk too. Only one job runs at a time: the next one waits for
+    it, and raises the error that it ended with. Where no state follows a checkpoint (``postpone``), its
+    weights are kept until the next state, at most those of two moments.
 
     Args:
         folder: where states are written.
@@ -42,18 +45,29 @@ class Saver:
         self._folder = folder
         self._averaged = averaged
         self._writer = SerialWorker()
-        self._paths: list[Path] = []
+        self._network: keras.Model | None = None
+        self._pending: dict[Path, list[np.ndarray]] = {}
         self._weights: list[np.ndarray] | None = None
+
+    @property
+    def busy(self) -> bool:
+        """Whether files are being written."""
+        return self._writer.busy
 
     def checkpoint(self, network: keras.Model, path: Path) -> None:
         """Copies the current network; the file is written with the next state."""
         if KERAS_2:  # Keras 2.15 can only write the current values.
             save_model(network, path)
             return
+        self._network = network
         if self._weights is None:
-            self.wait()
+            others = {
+                id(weights): weights for each, weights in self._pending.items() if each != path
+            }
+            if len(others) > 1:
+                self._write(None)
             self._weights = copy_values(all_variables(network))
-        self._paths.append(path)
+        self._pending[path] = self._weights
 
     def state(self, trainer: Trainer, *, epoch: int, step: int, facts: dict[str, Any]) -> None:
         """Copies the state of a compiled trainer and starts to write it.
@@ -63,34 +77,49 @@ class Saver:
             UserError, OSError: the previous state or its checkpoints could not be written.
         """
         self.wait()
-        paths, weights = self._paths, self._weights
-        self._paths, self._weights = [], None
-        shared = None if self._averaged else weights
-        state = capture_state(trainer, epoch=epoch, step=step, facts=facts, weights=shared)
+        shared = None if self._averaged else self._weights
+        self._write(capture_state(trainer, epoch=epoch, step=step, facts=facts, weights=shared))
+        self.postpone()
 
-        def write() -> None:
-            _check_finite(state)
-            if weights is not None:
-                _write_checkpoints(trainer.network, weights, paths)
-            self._folder.write(state)
-
-        self._writer.submit(write)
+    def postpone(self) -> None:
+        """Says that training goes on without a state of this moment."""
+        self._weights = None
 
     def wait(self) -> None:
-        """Waits until everything is on disk; raises as ``state`` does."""
+        """Waits until everything that was started is on disk; raises as ``state`` does."""
         self._writer.wait()
 
     def close(self) -> None:
-        """Ends the thread after its last job; never raises."""
+        """Writes the checkpoints that waited for a state, and ends the thread; never raises."""
+        with contextlib.suppress(Exception):
+            self.wait()
+            self._write(None)
         self._writer.close()
 
+    def _write(self, state: TrainState | None) -> None:
+        network, pending = self._network, self._pending
+        self._pending = {}
 
-def _write_checkpoints(network: keras.Model, weights: list[np.ndarray], paths: list[Path]) -> None:
-    first, *others = paths
-    save_model(network, first, weights)
-    for path in others:  # copies of the same network
-        with atomic_path(path) as temporary:
-            shutil.copyfile(first, temporary)
+        def write() -> None:
+            if state is not None:
+                _check_finite(state)
+            if network is not None:
+                _write_checkpoints(network, pending)
+            if state is not None:
+                self._folder.write(state)
+
+        self._writer.submit(write)
+
+
+def _write_checkpoints(network: keras.Model, pending: dict[Path, list[np.ndarray]]) -> None:
+    written: dict[int, Path] = {}
+    for path, weights in pending.items():
+        first = written.setdefault(id(weights), path)
+        if first == path:
+            save_model(network, path, weights)
+        else:  # a copy of the same network
+            with atomic_path(path) as temporary:
+                shutil.copyfile(first, temporary)
 
 
 def _check_finite(state: TrainState) -> None:

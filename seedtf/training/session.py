@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import keras
-import numpy as np
 
+from seedtf.compat.keras import KERAS_2, build_metrics, build_optimizer
 from seedtf.config.optim_flags import SWA
 from seedtf.data.dataset import Dataset
 from seedtf.errors import StoppedError, WorkerLostError
@@ -19,9 +20,10 @@ from seedtf.training import callbacks as cb
 from seedtf.training import state as states
 from seedtf.training.batches import TrainBatches
 from seedtf.training.callback_list import SessionHooks, make_callbacks
-from seedtf.training.distributed.devices import Devices
+from seedtf.training.distributed.devices import Devices, DistributedTrainer
 from seedtf.training.distributed.sync import WorkerSync
 from seedtf.training.optim.ema import MovingAverage
+from seedtf.training.optim.step_rates import StepRates
 from seedtf.training.plan import Plan
 from seedtf.training.preview import draw_run_preview
 from seedtf.training.saver import Saver
@@ -71,6 +73,14 @@ class Session:
         config = plan.config
         self.batches = TrainBatches(plan, dataset, devices.shard)
         self.trainer = devices.make_trainer(network)
+        if plan.settings.gpus and plan.settings.compilation.enabled:
+            self.trainer.pad_validation = config.batch_size
+        if plan.settings.compilation.halves and isinstance(self.trainer, DistributedTrainer):
+            self.trainer.jit_halves = True
+        self.trainer.unread_logs = plan.settings.gpus > 0
+        self.trainer.steps_per_call = plan.steps_per_execution
+        if plan.settings.lr_per_step and devices.strategy is None and not KERAS_2:
+            self.trainer.rates = StepRates(plan.steps_per_epoch)
         if config.ema_horizon:
             steps = config.epochs * plan.steps_per_epoch
             self.trainer.average = MovingAverage(network, config.ema_horizon, steps)
@@ -116,8 +126,16 @@ class Session:
     def compile_phase(self, phase_start: int) -> None:
         """Compiles the trainer with a new optimizer for the phase that starts with this epoch."""
         with self.devices.scope():
+            settings = self.plan.settings
             optimizer = make_phase_optimizer(self.plan, self.network, phase_start=phase_start)
-            self.trainer.compile_for(optimizer, jit_compile=self.plan.settings.compilation.enabled)
+            compiled = settings.compilation.enabled
+            self.trainer.compile_for(optimizer, jit_compile=compiled)
+            build_first = compiled or settings.gpus or self.plan.steps_per_execution > 1
+            if build_first and self.devices.strategy is None and not KERAS_2:
+                # Neither a function that XLA compiles nor a loop inside a graph can create variables,
+                # and a GPU would be waited for to see whether they exist.
+                build_optimizer(optimizer, self.trainer.trainable_variables)
+                build_metrics(self.trainer)
         self._phase = phase_start
 
     def set_image_size(self, size: int) -> None:
@@ -145,14 +163,18 @@ class Session:
         # Before `fit`, because the pipeline reads the strength when it prefetches batches.
         self.callbacks.strength.set(segment.first_epoch)
         steps = self.batches.steps_per_epoch
+        left = steps - segment.start_step
         self.trainer.fit(
             self.train_batches(segment.first_epoch * steps + segment.start_step),
             validation_data=self.val_batches(),
             validation_steps=self.batches.val_steps,
-            steps_per_epoch=steps - segment.start_step,
+            steps_per_epoch=math.ceil(left / self.plan.steps_per_execution),
             initial_epoch=segment.first_epoch,
             epochs=segment.end_epoch,
-            callbacks=[*_metrics_to_restore(self, segment, self._state), *self.callbacks.fit],
+            callbacks=[
+                *_metrics_to_restore(self, segment, self._state),
+                *self.callbacks.for_fit(left),
+            ],
             shuffle=False,  # The order is ours; Keras warns otherwise.
             verbose=0,
         )
@@ -190,6 +212,8 @@ def _hooks(session: Session, saver: Saver, save_state: Callable[..., None]) -> S
     return SessionHooks(
         save_state=save_state,
         save_model=lambda trainer, path: saver.checkpoint(trainer.network, path),
+        writing=lambda: saver.busy,
+        postpone=saver.postpone,
         batch_files=batches.files,
         epoch_batches=lambda epoch: batches.epoch(session.image_size, epoch),
         data_wait=batches.data_wait,
@@ -202,7 +226,7 @@ def _metrics_to_restore(
 ) -> list[keras.callbacks.Callback]:
     if state is None or "metrics" not in segment.restore:
         return []
-    return [_RestoreMetrics(session.trainer, session.plan.config.image_size, state)]
+    return [_RestoreMetrics(session.trainer, state)]
 
 
 @contextmanager
@@ -234,12 +258,11 @@ def _signals_and_cleanup(
 class _RestoreMetrics(keras.callbacks.Callback):
     """Restores the metric sums of an interrupted epoch, right after Keras has reset them."""
 
-    def __init__(self, trainer: Trainer, image_size: int, state: TrainState) -> None:
+    def __init__(self, trainer: Trainer, state: TrainState) -> None:
         super().__init__()
         self._state = state
         # Keras creates the metrics' variables with the first batch; restoring needs them before.
-        image, label = np.zeros((1, image_size, image_size, 3), np.float32), np.zeros(1, np.int32)
-        trainer.test_on_batch(image, label)
+        build_metrics(trainer)
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         states.restore_metrics(self.model, self._state)

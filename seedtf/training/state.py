@@ -11,6 +11,7 @@ import contextlib
 import hashlib
 import io
 import json
+import math
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,7 @@ from typing import Any
 
 import keras
 import numpy as np
+import tensorflow as tf
 
 from seedtf.compat.keras import (
     all_variables,
@@ -97,8 +99,15 @@ def capture_state(
 
 
 def copy_values(variables: list[Any]) -> list[np.ndarray]:
-    """Host copies of variables, independent of later updates."""
-    return [np.asarray(variable.numpy()) for variable in variables]
+    """Host copies of variables, independent of later updates.
+
+    From a GPU all float32 values come in one transfer, because each transfer waits for the device.
+    """
+    joined = [each for each in variables if _joins(each)]
+    copies = dict(zip(map(id, joined), _copy_joined(joined), strict=True))
+    return [
+        copies[id(each)] if id(each) in copies else np.asarray(each.numpy()) for each in variables
+    ]
 
 
 def restore_weights(model: keras.Model, state: TrainState) -> None:
@@ -236,6 +245,24 @@ def _file_name(state: TrainState) -> str:
 def _states(folder: Path) -> list[Path]:
     """State files, oldest first; leftovers of an interrupted write start with a dot."""
     return sorted(path for path in folder.glob("*.state") if not path.name.startswith("."))
+
+
+def _joins(variable: Any) -> bool:
+    value = getattr(variable, "value", variable)  # of a Keras variable; a method of TensorFlow's
+    value = variable if callable(value) else value
+    if isinstance(value, tf.distribute.DistributedValues) or value.dtype != tf.float32:
+        return False
+    return "GPU" in value.device
+
+
+def _copy_joined(variables: list[Any]) -> list[np.ndarray]:
+    if not variables:
+        return []
+    values = [tf.convert_to_tensor(each) for each in variables]
+    flat = tf.concat([tf.reshape(each, [-1]) for each in values], 0).numpy()
+    ends = np.cumsum([math.prod(each.shape) for each in values])
+    parts = np.split(flat, ends[:-1])
+    return [part.reshape(each.shape) for part, each in zip(parts, values, strict=True)]
 
 
 def _assign(variables: list[Any], arrays: list[np.ndarray]) -> None:

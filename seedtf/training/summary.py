@@ -23,6 +23,9 @@ from seedtf.training.plan import Plan
 __all__ = ["data_warnings", "report_plan", "report_worker"]
 
 _SHOWN_FAULTS = 5
+_BUSY_BATCH = (
+    128  # images that keep a large GPU busy for longer than the host needs to start a step
+)
 _DETERMINISTIC = (
     "only bit-reproducible operations; no slowdown on 2 CPU cores (ResNet-50: 171 images/s without, "
     "174 with), not tested on a GPU; the time spent waiting for data is not measured"
@@ -61,8 +64,8 @@ def report_plan(plan: Plan, dataset: Dataset, network: keras.Model, run_dir: Pat
     }
     if config.sampler == BALANCED:
         lines["sampler"] = "balanced: an epoch draws the same number of images from every class"
-    if plan.batch_size_note:
-        lines["batch"] = plan.batch_size_note
+    if batch := plan.batch_size_note or _small_batch(plan):
+        lines["batch"] = batch
     if averages := _averages(config):
         lines["averages"] = averages
     if len(settings.stages) > 1:
@@ -201,6 +204,19 @@ def _update(plan: Plan) -> str:
     if config.label_smoothing:
         parts.append(f"label smoothing {config.label_smoothing:g}")
     return ", ".join(parts)
+
+
+def _small_batch(plan: Plan) -> str:
+    """Advice where the host, not the GPU, would limit the speed; empty elsewhere."""
+    settings, size = plan.settings, plan.config.batch_size
+    per_gpu = size // settings.devices.replicas
+    if not settings.gpus or per_gpu >= _BUSY_BATCH:
+        return ""
+    whole = _BUSY_BATCH * settings.devices.replicas
+    return (
+        f"{per_gpu} images for each GPU keep it waiting for the host; try --batch_size={whole} or "
+        "more, with a higher --lr"
+    )
 
 
 def _averages(config: TrainConfig) -> str:

@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
+from seedtf.compat.tensorflow import gpu_memory_limits
 from seedtf.config.network_flags import FITTED
 from seedtf.config.train_config import TrainConfig
 from seedtf.data.dataset import Dataset
@@ -158,7 +159,7 @@ def open_session(config: TrainConfig) -> Iterator[Session]:
         )
         seed_and_set_precision(settings)
         dataset = load_training_data(config)
-        plan = bind(settings, dataset)
+        plan = bind(settings, dataset, min(gpu_memory_limits(), default=0))
         config = plan.config
         with devices.scope():
             network = make_network(plan, dataset)

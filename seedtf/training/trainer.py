@@ -2,17 +2,41 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
 import keras
+import tensorflow as tf
 
+from seedtf.compat.keras import KERAS_2
 from seedtf.training.optim.ema import MovingAverage
 from seedtf.training.optim.losses import CrossEntropy, accuracy_metric
+from seedtf.training.optim.step_rates import StepRates
 
-__all__ = ["Prepare", "Trainer"]
+__all__ = ["Prepare", "Trainer", "Unread"]
 
 Prepare = Callable[[Any], Any]
+
+_LOGS = ("accuracy", "loss")
+
+
+class Unread:
+    """A metric on a device, which Keras leaves there.
+
+    Keras makes a number of everything that can become one, after every step and before any callback,
+    and that waits for the device.
+
+    Args:
+        value: the tensor.
+    """
+
+    def __init__(self, value: tf.Tensor) -> None:
+        self._value = value
+
+    def numpy(self) -> Any:
+        """Waits for the device and returns the value."""
+        return self._value.numpy()
 
 
 class Trainer(keras.Model):
@@ -22,6 +46,13 @@ class Trainer(keras.Model):
         network: the trained model; float32 ``[B, S, S, 3]`` in 0–255 -> probabilities ``[B, K]``.
         prepare: the preprocessing of a training batch inside the train step, or None.
         average: the exponential moving average that is updated at every step, or None.
+        rates: the learning rates that the steps set themselves, or None if callbacks set them.
+        steps_per_call: how many steps a call of the train function runs at most. Above 1 its input is
+            that of ``device_chunks``, and its logs are float32 ``[steps_per_call]``, the metrics after
+            each step.
+        unread_logs: whether train and test functions return their metrics as ``Unread``.
+        pad_validation: the images of a validation batch if shorter ones are filled up, so that XLA
+            compiles the network for one shape only; 0 if they are not.
     """
 
     def __init__(self, network: keras.Model, prepare: Prepare | None = None) -> None:
@@ -37,10 +68,19 @@ class Trainer(keras.Model):
         self.network = network
         self.prepare = prepare
         self.average: MovingAverage | None = None
+        self.rates: StepRates | None = None
+        self.steps_per_call = 1
+        self.unread_logs = False
+        self.pad_validation = 0
+        self._compiled_call: Callable[[Any], Any] | None = None
+        self.train_function: Any = None
+        self.test_function: Any = None
         self.build(network.input_shape)
 
     def call(self, images: Any, training: bool | None = None) -> Any:
         """Calls the network; the images may have another size than the network's input."""
+        if self.pad_validation and training is False:
+            return self._call_padded(images)
         if images.shape[1:] == self.network.input_shape[1:]:
             return self.network(images, training=training)
         # Called as a layer, a functional model refuses another size.
@@ -57,7 +97,83 @@ class Trainer(keras.Model):
 
     def train_step(self, data: Any) -> dict[str, Any]:
         """Runs one update; returns the metrics so far."""
+        if self.rates is not None:
+            self.rates.set_next(self.optimizer)
         logs = super().train_step(data if self.prepare is None else self.prepare(data))
         if self.average is not None:
             self.average.update()
         return logs
+
+    def train_steps(self, data: Any) -> dict[str, Any]:
+        """Runs the steps of an element of ``device_chunks``; returns the metrics after each of them."""
+        batches, count = data
+        most = self.steps_per_call
+
+        def one(step: tf.Tensor, logs: dict[str, Any]) -> tuple[tf.Tensor, dict[str, Any]]:
+            batch = tf.nest.map_structure(lambda values: values[step], batches)
+            done = self.train_step(batch)
+            return step + 1, {name: logs[name].write(step, done[name]) for name in _LOGS}
+
+        empty = {name: tf.TensorArray(tf.float32, most, element_shape=[]) for name in _LOGS}
+        _, logs = tf.while_loop(
+            lambda step, _: step < count,
+            one,
+            (tf.constant(0), empty),
+            parallel_iterations=1,
+            maximum_iterations=most,
+        )
+        return {name: values.stack() for name, values in logs.items()}
+
+    def make_train_function(self, force: bool = False) -> Callable[[Any], Any] | None:
+        """Makes ``train_function``, which takes an iterator over batches and runs one or more steps.
+
+        Keras's own function returns an ``Optional``, and asking it for a value copies a byte from the
+        device, behind everything that is queued there. Training would wait for the device at every
+        step, and the device would wait while the host prepares the next one.
+        """
+        if KERAS_2 or self.run_eagerly:
+            return super().make_train_function(force)
+        if self.train_function is None or force:
+            steps = self.train_step if self.steps_per_call == 1 else self.train_steps
+            self.train_function = self._function(steps, self.jit_compile)
+        return self.train_function
+
+    def make_test_function(self, force: bool = False) -> Callable[[Any], Any] | None:
+        """Makes ``test_function``, which takes an iterator over batches; it does not wait either."""
+        if KERAS_2 or self.run_eagerly:
+            return super().make_test_function(force)
+        if self.test_function is None or force:
+            jit_compile = self.jit_compile and not self.pad_validation
+            self.test_function = self._function(self.test_step, jit_compile)
+        return self.test_function
+
+    def run_step(self, step: Callable[[Any], Any], data: Any) -> Any:
+        """Runs a step on a batch: on the one device that there is."""
+        return step(data)
+
+    def _function(self, step: Callable[[Any], Any], jit_compile: bool) -> Callable[[Any], Any]:
+        on_batch = tf.function(
+            functools.partial(self.run_step, step),
+            jit_compile=jit_compile,
+            autograph=False,
+            reduce_retracing=True,
+        )
+        on_next = tf.function(
+            lambda batches: on_batch(batches.get_next()), autograph=False, reduce_retracing=True
+        )
+        if not self.unread_logs:
+            return on_next
+        return lambda batches: {name: Unread(value) for name, value in on_next(batches).items()}
+
+    def _call_padded(self, images: Any) -> Any:
+        """The predictions of at most ``pad_validation`` images, from a compiled call of so many."""
+        if self._compiled_call is None:
+            self._compiled_call = tf.function(
+                lambda images: self.network(images, training=False),
+                jit_compile=True,
+                autograph=False,
+            )
+        count, size = tf.shape(images)[0], self.pad_validation
+        padded = tf.pad(images, [[0, size - count], [0, 0], [0, 0], [0, 0]])
+        padded = tf.ensure_shape(padded, [size, *images.shape[1:]])
+        return self._compiled_call(padded)[:count]

@@ -12,14 +12,15 @@ calls (frozen body, image sizes, a resumed epoch) and must resume at any step wi
 of epochs that a resumed run repeats; ``LearningRateScheduler`` knows epochs but no steps; and
 ``TerminateOnNaN`` does not report which batch was at fault.
 
-Callbacks that override ``on_train_batch_end`` set ``async_safe``: Keras 3 then calls them from a
-thread with the numbers of a step, instead of making the training loop wait for the device. Keras 2
-ignores the attribute.
+On a GPU, ``EachStep`` is the only callback that Keras calls: it gives the others every step, with
+metrics that a thread has read, so that training does not wait for the device. Callbacks that override
+``on_train_batch_end`` set ``async_safe``: some versions of Keras 3 call these from threads too.
 """
 
 from seedtf.training.callbacks.averaging import AveragedWeights, EmaWeights
 from seedtf.training.callbacks.checkpoints import (
     BestCheckpoint,
+    EpochEnds,
     LastCheckpoint,
     LimitReachedError,
     SaveState,
@@ -27,6 +28,7 @@ from seedtf.training.callbacks.checkpoints import (
     snapshot_epochs,
 )
 from seedtf.training.callbacks.console_line import ConsoleLine
+from seedtf.training.callbacks.each_step import EachStep
 from seedtf.training.callbacks.epoch_timer import EpochTimer
 from seedtf.training.callbacks.history_log import HistoryLog
 from seedtf.training.callbacks.learning_rate import AugmentStrength, LearningRate
@@ -41,7 +43,9 @@ __all__ = [
     "AveragedWeights",
     "BestCheckpoint",
     "ConsoleLine",
+    "EachStep",
     "EmaWeights",
+    "EpochEnds",
     "EpochTimer",
     "HistoryLog",
     "LastCheckpoint",

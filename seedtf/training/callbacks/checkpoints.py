@@ -18,6 +18,7 @@ from seedtf.training.callbacks.position import Position
 
 __all__ = [
     "BestCheckpoint",
+    "EpochEnds",
     "LastCheckpoint",
     "LimitReachedError",
     "SaveState",
@@ -27,6 +28,38 @@ __all__ = [
 
 Save = Callable[[keras.Model, Path], None]
 """Saves a model to a path. ``Saver.checkpoint`` writes the file later, in the background."""
+
+
+class EpochEnds:
+    """Decides at which ends of epochs the last model and the state are written.
+
+    Training does not wait for the disk: an end that comes while the files of an earlier one are still
+    being written is left out, unless it is the last one. A run that is killed repeats those epochs.
+
+    Args:
+        epochs: the length of training.
+        busy: whether files are being written.
+        stopping: whether the run ends with this epoch.
+
+    Example:
+        >>> busy = [True, False, True]
+        >>> ends = EpochEnds(3, busy=lambda: busy.pop(0), stopping=lambda: False)
+        >>> [ends.written(0), ends.written(0), ends.written(1), ends.written(2)]
+        [False, False, True, True]
+    """
+
+    def __init__(
+        self, epochs: int, *, busy: Callable[[], bool], stopping: Callable[[], bool]
+    ) -> None:
+        self._epochs, self._busy, self._stopping = epochs, busy, stopping
+        self._epoch, self._written = -1, False
+
+    def written(self, epoch: int) -> bool:
+        """Whether the end of ``epoch``, from 0, is written: the same answer whenever it is asked."""
+        if epoch != self._epoch:
+            must = epoch + 1 == self._epochs or self._stopping()
+            self._epoch, self._written = epoch, must or not self._busy()
+        return self._written
 
 
 class BestCheckpoint(keras.callbacks.Callback):
@@ -50,20 +83,23 @@ class BestCheckpoint(keras.callbacks.Callback):
 
 
 class LastCheckpoint(keras.callbacks.Callback):
-    """Saves the model at the end of every epoch, replacing the one before.
+    """Saves the model at the end of an epoch, replacing the one before.
 
     Args:
         path: where the model is written.
         save: saves it there.
+        ends: the epochs at whose end it is saved.
     """
 
-    def __init__(self, path: Path, save: Save) -> None:
+    def __init__(self, path: Path, save: Save, ends: EpochEnds) -> None:
         super().__init__()
         self._path = path
         self._save = save
+        self._ends = ends
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
-        self._save(self.model, self._path)
+        if self._ends.written(epoch):
+            self._save(self.model, self._path)
 
 
 def snapshot_epochs(cycle_epochs: float, epochs: int, *, per_step: bool) -> list[int]:
@@ -128,7 +164,7 @@ class Stop(Protocol):
 
 
 class SaveState(keras.callbacks.Callback):
-    """Saves the state at the end of every epoch and, optionally, every few minutes within one.
+    """Saves the state at the end of epochs and, optionally, every few minutes within one.
 
     Must be last in the list, so that the history and the checkpoints of an epoch are written before
     the state that marks it as complete. Signals and clock are checked before a step: a check after it
@@ -140,6 +176,8 @@ class SaveState(keras.callbacks.Callback):
         stop_reason: returns why the run has to end now (a time limit), or an empty string. If there is
             a reason, the run ends before the next step and leaves the epoch unfinished.
         position: must come before this callback in the list.
+        ends: the epochs at whose end it is saved.
+        postpone: called at the end of any other epoch.
         minutes: time between two states within an epoch; 0 saves at the end of epochs only.
         run_dir: the folder named in the message after a signal.
         clock: a monotonic clock in seconds.
@@ -152,6 +190,8 @@ class SaveState(keras.callbacks.Callback):
         stop_reason: Callable[[], str],
         position: Position,
         *,
+        ends: EpochEnds,
+        postpone: Callable[[], None],
         minutes: float,
         run_dir: str,
         clock: Callable[[], float] = time.monotonic,
@@ -161,6 +201,7 @@ class SaveState(keras.callbacks.Callback):
         self._stop = stop
         self._stop_reason = stop_reason
         self._position = position
+        self._ends, self._postpone = ends, postpone
         self._seconds = 60 * minutes
         self._run_dir = run_dir
         self._clock = clock
@@ -175,7 +216,10 @@ class SaveState(keras.callbacks.Callback):
             raise LimitReachedError
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        self._save_at(epoch + 1, 0)
+        if self._ends.written(epoch):
+            self._save_at(epoch + 1, 0)
+        else:
+            self._postpone()
 
     def _save_at(self, epoch: int, step: int) -> None:
         self._save(self.model, epoch, step)

@@ -20,7 +20,7 @@ class LearningRate(keras.callbacks.Callback):
     """Sets the learning rate from a schedule and adds it to the logs of an epoch as ``lr`` (float).
 
     The rate depends only on the position, so a second ``fit(initial_epoch=...)`` and a resumed run
-    continue the schedule.
+    continue the schedule. If the trainer has ``rates``, its steps set the rates of an epoch themselves.
 
     Args:
         schedule: learning rate as a function of the epoch (float; training starts at 0.0).
@@ -57,12 +57,14 @@ class LearningRate(keras.callbacks.Callback):
         self._steps_from_fit = steps_per_epoch is None
         self._position = position or Position()
         self._moves_position = position is None
-        self._rate = 0.0
+
+    def rate(self, epoch: int, step: int) -> float:
+        """The rate of a step of an epoch, both counted from 0."""
+        return self._schedule(epoch + (step / self._steps_per_epoch if self._per_step else 0.0))
 
     def planned(self, epochs: int) -> list[float]:
         """The ``lr`` that each of ``epochs`` epochs will have in its logs: the last rate set in it."""
-        last = (self._steps_per_epoch - 1) / self._steps_per_epoch if self._per_step else 0.0
-        return [self._schedule(epoch + last) for epoch in range(epochs)]
+        return [self.rate(epoch, self._steps_per_epoch - 1) for epoch in range(epochs)]
 
     def on_train_begin(self, logs: dict[str, float] | None = None) -> None:
         if self._steps_from_fit and self._per_step:
@@ -77,22 +79,27 @@ class LearningRate(keras.callbacks.Callback):
     def on_epoch_begin(self, epoch: int, logs: dict[str, float] | None = None) -> None:
         if self._moves_position:
             self._position.on_epoch_begin(epoch)
-        self._set_rate()
+        position = self._position
+        self.model.optimizer.learning_rate = self.rate(position.epoch, position.step)
+        if self._in_step:
+            rates = [self.rate(position.epoch, step) for step in range(self._steps_per_epoch)]
+            self.model.rates.start(rates, position.step)
 
     def on_train_batch_begin(self, batch: int, logs: dict[str, float] | None = None) -> None:
         if self._moves_position:
             self._position.on_train_batch_begin(batch)
-        if self._per_step and batch > 0:  # on_epoch_begin has set the rate of the first step
-            self._set_rate()
+        # on_epoch_begin has set the rate of the first step
+        if self._per_step and batch > 0 and not self._in_step:
+            position = self._position
+            self.model.optimizer.learning_rate = self.rate(position.epoch, position.step)
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
         if logs is not None:
-            logs["lr"] = self._rate
+            logs["lr"] = self.rate(self._position.epoch, self._position.step)
 
-    def _set_rate(self) -> None:
-        fraction = self._position.step / self._steps_per_epoch if self._per_step else 0.0
-        self._rate = self._schedule(self._position.epoch + fraction)
-        self.model.optimizer.learning_rate = self._rate
+    @property
+    def _in_step(self) -> bool:
+        return getattr(self.model, "rates", None) is not None
 
 
 class AugmentStrength(keras.callbacks.Callback):

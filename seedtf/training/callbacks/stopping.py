@@ -101,21 +101,26 @@ class StopOnNaN(keras.callbacks.Callback):
     """Raises ``DivergedError`` as soon as the training loss is NaN or infinite.
 
     Keras reports the mean loss since the start of the epoch, which stays non-finite once a single step
-    was. It passes that mean as a plain number, Keras 3 from a thread, so checking every step does not
-    wait for the device; the error reaches the training loop one or two steps later.
+    was. On a GPU ``EachStep`` calls this from a thread, so the error reaches the training loop one or
+    two calls later, with the step at which it happened.
 
     Args:
         position: must come before this callback in the list.
+        rate: returns the learning rate of a step, given epoch and step from 0.
         batch_files: returns the names of the images in a batch, given epoch and step from 0.
     """
 
     async_safe = True
 
     def __init__(
-        self, position: Position, batch_files: BatchFiles = lambda epoch, step: []
+        self,
+        position: Position,
+        rate: Callable[[int, int], float],
+        batch_files: BatchFiles = lambda epoch, step: [],
     ) -> None:
         super().__init__()
         self._position = position
+        self._rate = rate
         self._batch_files = batch_files
 
     def on_train_batch_end(self, batch: int, logs: dict[str, float] | None = None) -> None:
@@ -134,8 +139,8 @@ class StopOnNaN(keras.callbacks.Callback):
         files = list(self._batch_files(epoch, step))
         batch_text = f"; batch: {', '.join(files[:3])}" if files else ""
         more = f" and {len(files) - 3} more" if len(files) > 3 else ""
-        rate = float(self.model.optimizer.learning_rate)
         raise DivergedError(
             f"epoch {epoch + 1}, step {step + 1}: the loss became {loss} at a learning rate of "
-            f"{rate:.3g}{batch_text}{more}; lower --lr, or train with --precision=float32"
+            f"{self._rate(epoch, step):.3g}{batch_text}{more}; lower --lr, or train with "
+            "--precision=float32"
         )

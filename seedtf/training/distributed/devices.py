@@ -16,7 +16,8 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from seedtf.compat.keras import KERAS_2, OneReplicaBuild
+from seedtf.compat.keras import KERAS_2, build_optimizer
+from seedtf.compat.keras_distribute import OneReplicaBuild, run_on_replicas
 from seedtf.compat.tensorflow import configure_coordination_service
 from seedtf.data.shard import Shard
 from seedtf.errors import UserError, WorkerLostError, first_line
@@ -24,6 +25,7 @@ from seedtf.model.batch_norm import moving_statistics
 from seedtf.training.distributed import waiting
 from seedtf.training.distributed.choice import DeviceChoice
 from seedtf.training.distributed.cluster import Cluster
+from seedtf.training.distributed.halves import TwoHalves, can_be_halved
 from seedtf.training.trainer import Prepare, Trainer
 
 __all__ = ["Devices", "DistributedTrainer"]
@@ -121,7 +123,13 @@ class DistributedTrainer(OneReplicaBuild, Trainer):
     issue 20585): ``OneReplicaBuild`` fixes the first one, the shape of the logs the second one. It also
     keeps the moving statistics of batch normalization equal on all replicas: in Keras 3 each replica
     updates its own copy, and only the first replica's copy is saved.
+
+    Attributes:
+        jit_halves: whether XLA compiles the step in two halves; None if the step is not divided.
     """
+
+    jit_halves: bool | None = None
+    _halves: TwoHalves | None = None
 
     def prepare_one_replica(self, batch: Any) -> Any:
         """Applies ``prepare`` to a batch of features; returns a batch of images unchanged."""
@@ -129,8 +137,20 @@ class DistributedTrainer(OneReplicaBuild, Trainer):
             return self.prepare(batch)
         return batch
 
+    def make_train_function(self, force: bool = False) -> Any:
+        """Makes the function of ``Trainer``, with a step in two halves where ``jit_halves`` is set."""
+        if force or self.train_function is None:
+            self._halves = self._make_halves()
+        return super().make_train_function(force)
+
+    def run_step(self, step: Callable[[Any], Any], data: Any) -> Any:
+        """Runs a step on every replica of this process; returns the mean of what they return."""
+        return run_on_replicas(self.distribute_strategy, step, data)
+
     def train_step(self, data: Any) -> dict[str, Any]:
         """Trains on one replica's part of a batch and returns the metrics so far."""
+        if self._halves is not None:
+            return _with_axis(self._halves.step(data, super().train_step))
         logs = super().train_step(data)
         statistics = moving_statistics(self.network)
         if statistics:
@@ -142,6 +162,14 @@ class DistributedTrainer(OneReplicaBuild, Trainer):
             for variable, average in zip(statistics, averages, strict=True):
                 variable.assign(average)
         return _with_axis(logs)
+
+    def _make_halves(self) -> TwoHalves | None:
+        if self.jit_halves is None or not can_be_halved(self.network, self.optimizer):
+            return None
+        strategy = self.distribute_strategy
+        with strategy.scope():
+            build_optimizer(self.optimizer, self.trainable_variables)
+        return TwoHalves(self, strategy.num_replicas_in_sync, jit_compile=self.jit_halves)
 
     def test_step(self, data: Any) -> dict[str, Any]:
         """Evaluates one replica's part of a batch and returns the metrics so far."""

@@ -94,7 +94,8 @@ def _sweep(config: TrainConfig, start: float, end: float, steps: int) -> tuple[L
     seed_and_set_precision(settings)
     config = settings.config
     dataset = load_training_data(config)
-    plan = bind(settings, dataset)
+    # The rate changes at every step.
+    plan = replace(bind(settings, dataset), steps_per_execution=1)
     config = plan.config
     if plan.batch_size_note:
         report("batch", plan.batch_size_note)

@@ -1,0 +1,46 @@
+"""``StepRates``: the learning rate of every step of an epoch, on the device that trains."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import tensorflow as tf
+
+__all__ = ["StepRates"]
+
+
+class StepRates:
+    """Lets each train step set its own learning rate from a table.
+
+    If the host set the rate before each step, the copy to a GPU would wait until the steps that are
+    queued there are done. The table is copied once an epoch. How many steps have been done is counted
+    here, because an optimizer with loss scaling does not count a step that it skips.
+
+    Args:
+        steps: training steps in an epoch.
+
+    Example:
+        >>> rates, optimizer = StepRates(3), tf.keras.optimizers.SGD()
+        >>> rates.start([0.3, 0.2, 0.1], step=1)
+        >>> rates.set_next(optimizer)
+        >>> round(float(optimizer.learning_rate), 6)
+        0.2
+    """
+
+    def __init__(self, steps: int) -> None:
+        self._table = tf.Variable(tf.zeros([steps]), trainable=False)
+        # int64, because TensorFlow keeps int32 variables in the memory of the host.
+        self._step = tf.Variable(0, trainable=False, dtype=tf.int64)
+
+    def start(self, rates: Sequence[float], step: int = 0) -> None:
+        """Starts an epoch with one rate for each of its steps; ``step`` is the next one, from 0."""
+        self._table.assign(rates)
+        self._step.assign(step)
+
+    def set_next(self, optimizer: Any) -> None:
+        """Sets the rate of the next step; called within the train step."""
+        # A step beyond the table, as in a timing of single steps, has the last rate.
+        last = self._table.shape[0] - 1
+        optimizer.learning_rate = tf.gather(self._table, tf.minimum(self._step, last))
+        self._step.assign_add(1)

@@ -1,0 +1,69 @@
+"""Trains the same network on two logical CPU devices with whole steps and with steps in two halves.
+
+Writes one JSON line: the largest difference between their variables, the losses, and whether the
+variables of the replicas are equal.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from seedtf.model.network import build_network
+from seedtf.training.distributed.devices import DistributedTrainer
+from seedtf.training.optim.optimizers import make_optimizer
+
+DEVICES, STEPS = 2, 3
+
+
+def train(
+    strategy: tf.distribute.Strategy, jit_halves: bool | None
+) -> tuple[list[np.ndarray], list[float], bool]:
+    keras.utils.set_random_seed(0)
+    with strategy.scope():
+        network = build_network(model="tiny", num_classes=3, image_size=16, weights="none")
+        trainer = DistributedTrainer(network)
+        trainer.jit_halves = jit_halves
+        optimizer = make_optimizer(
+            "adamw", 1e-2, averaged_from=0, steps_per_epoch=STEPS, weight_decay=0.05
+        )
+        trainer.compile_for(optimizer, jit_compile=False)
+    draw = np.random.default_rng(0)
+    images = draw.uniform(0, 255, (24, 16, 16, 3)).astype(np.float32)
+    labels = (np.arange(24) % 3).astype(np.int32)
+
+    def parts(context: Any) -> tf.data.Dataset:
+        return tf.data.Dataset.from_tensor_slices((images, labels)).batch(4).repeat()
+
+    batches = strategy.distribute_datasets_from_function(parts)
+    history = trainer.fit(batches, steps_per_epoch=STEPS, epochs=2, verbose=0, shuffle=False)
+    assert (trainer._halves is not None) is (jit_halves is not None)
+    copies = [
+        [copy.numpy() for copy in strategy.experimental_local_results(variable.value)]
+        for variable in network.variables
+    ]
+    equal = all(np.array_equal(first, second) for first, second in copies)
+    return [first for first, _ in copies], history.history["loss"], equal
+
+
+def main() -> None:
+    tf.config.set_logical_device_configuration(
+        tf.config.list_physical_devices("CPU")[0],
+        [tf.config.LogicalDeviceConfiguration()] * DEVICES,
+    )
+    # A second strategy would number its collective operations as the first one does.
+    strategy = tf.distribute.MirroredStrategy([f"/cpu:{number}" for number in range(DEVICES)])
+    whole, losses, equal = train(strategy, None)
+    halved, other, also = train(strategy, False)
+    most = max(float(np.abs(a - b).max()) for a, b in zip(whole, halved, strict=True))
+    found = {"difference": most, "losses": [losses, other], "equal": equal and also}
+    sys.stdout.write(json.dumps(found) + "\n")
+
+
+if __name__ == "__main__":
+    main()
