@@ -51,6 +51,16 @@ def test_a_version_that_may_not_know_the_xla_flags_does_not_get_them(
     assert "XLA_FLAGS" not in os.environ
 
 
+def test_xla_writes_its_modules_on_request(monkeypatch: pytest.MonkeyPatch) -> None:
+    tensorflow_env.write_xla_modules("folder")
+    written = "--xla_dump_to=folder --xla_dump_hlo_as_text"
+    assert os.environ["XLA_FLAGS"] == f"{CHOSEN['XLA_FLAGS']} {written}"
+    monkeypatch.setattr(tensorflow_env, "_tensorflow_version", lambda: "2.22.0")
+    monkeypatch.delenv("XLA_FLAGS")
+    tensorflow_env.write_xla_modules("folder")
+    assert "XLA_FLAGS" not in os.environ
+
+
 def test_stderr_is_hidden_during_the_start_and_shown_if_it_fails(
     capfd: pytest.CaptureFixture[str],
 ) -> None:

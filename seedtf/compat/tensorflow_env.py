@@ -14,7 +14,12 @@ from seedtf.compat.keras_settings import override_keras_settings
 from seedtf.compat.matplotlib import import_matplotlib
 from seedtf.report import report_error
 
-__all__ = ["import_tensorflow", "set_performance_switches", "silent_start"]
+__all__ = [
+    "import_tensorflow",
+    "set_performance_switches",
+    "silent_start",
+    "write_xla_modules",
+]
 
 # XLA aborts the process if it does not know a flag, so these flags are set only for the TensorFlow
 # version that they were tried with.
@@ -65,6 +70,18 @@ def set_performance_switches() -> None:
     os.environ.setdefault("TF_USE_CUDNN_BATCHNORM_SPATIAL_PERSISTENT", "1")
     if _tensorflow_version().startswith(_TRIED_WITH):
         os.environ.setdefault("XLA_FLAGS", f"{_WIDE_VECTORS} {_ONE_THREAD}")
+
+
+def write_xla_modules(folder: str) -> None:
+    """Makes XLA write every module that it compiles to ``folder``, as text; with one version only.
+
+    Call it before TensorFlow is imported. Tried with TensorFlow 2.21; tested by
+    ``test_xla_writes_its_modules_on_request``.
+    """
+    set_performance_switches()
+    if _tensorflow_version().startswith(_TRIED_WITH):
+        flags = f"--xla_dump_to={folder} --xla_dump_hlo_as_text"
+        os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {flags}".strip()
 
 
 @contextmanager

@@ -1,0 +1,107 @@
+"""The kernels of a step that XLA has compiled, and the bytes that they move, read off its own text."""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+__all__ = ["Module", "largest_module", "parse_module"]
+
+_BYTES = {
+    **dict.fromkeys(("pred", "s8", "u8"), 1),
+    **dict.fromkeys(("s16", "u16", "bf16", "f16"), 2),
+    **dict.fromkeys(("s32", "u32", "f32"), 4),
+    **dict.fromkeys(("s64", "u64", "f64"), 8),
+}
+_ARRAY = re.compile(rf"\b({'|'.join(_BYTES)})\[([0-9,]*)\]")
+_INSTRUCTION = re.compile(r"^\s+(?:ROOT )?%?([\w.\-]+) = (\(.*?\)|\S+) ([\w\-]+)\((.*)")
+# These name memory, but read and write none.
+_FREE = frozenset({"parameter", "constant", "tuple", "get-tuple-element", "bitcast"})
+
+
+@dataclass(frozen=True)
+class Module:
+    """What one execution of a compiled module costs.
+
+    Attributes:
+        kernels: launches; a loop counts as one.
+        bytes: read and written, each operand and result once per kernel.
+    """
+
+    kernels: int
+    bytes: int
+
+
+def parse_module(text: str) -> Module:
+    """Counts the instructions of a module after optimization, as XLA dumps it for a GPU.
+
+    A loop is counted by its body, once, if it has one: the steps of a call of several steps.
+
+    Args:
+        text: the content of a file ``….gpu_after_optimizations.txt``.
+
+    Example:
+        >>> lines = [
+        ...     "ENTRY %main (p: f32[4]) -> f32[2] {",
+        ...     "  %p = f32[4]{0} parameter(0)",
+        ...     "  ROOT %sum = f32[2]{0} fusion(%p), kind=kLoop, calls=%add",
+        ...     "}",
+        ... ]
+        >>> parse_module("\\n".join(lines))
+        Module(kernels=1, bytes=24)
+    """
+    computations = _computations(text)
+    entry = computations.get("ENTRY", [])
+    bodies = [
+        _cost(computations[name])
+        for line in entry
+        if " while(" in line
+        for name in re.findall(r"body=%?([\w.\-]+)", line)
+        if name in computations
+    ]
+    return max([_cost(entry), *bodies], key=lambda module: module.kernels)
+
+
+def largest_module(folder: Path) -> Module | None:
+    """The module with most kernels that XLA dumped to ``folder``; None if there is none."""
+    paths = folder.glob("*gpu_after_optimizations.txt")
+    modules = [parse_module(path.read_text(encoding="utf-8")) for path in paths]
+    return max(modules, key=lambda module: module.kernels, default=None)
+
+
+def _computations(text: str) -> dict[str, list[str]]:
+    """The lines of each computation by its name; those of the entry by ``ENTRY``."""
+    found: dict[str, list[str]] = {}
+    lines: list[str] = []
+    for line in text.splitlines():
+        header = re.match(r"^(ENTRY )?%?([\w.\-]+).*\{\s*$", line)
+        if header:
+            lines = found.setdefault("ENTRY" if header[1] else header[2], [])
+        else:
+            lines.append(line)
+    return found
+
+
+def _cost(lines: list[str]) -> Module:
+    sizes: dict[str, int] = {}
+    kernels = moved = 0
+    for line in lines:
+        found = _INSTRUCTION.match(line)
+        if found is None:
+            continue
+        name, shape, kind, rest = found.groups()
+        sizes[name] = _size(shape)
+        if kind not in _FREE:
+            kernels += 1
+            operands = re.findall(r"%([\w.\-]+)", rest.split("), ")[0])
+            moved += sizes[name] + sum(sizes.get(operand, 0) for operand in operands)
+    return Module(kernels, moved)
+
+
+def _size(shape: str) -> int:
+    return sum(
+        _BYTES[kind] * math.prod(int(side) for side in filter(None, sides.split(",")))
+        for kind, sides in _ARRAY.findall(shape)
+    )
