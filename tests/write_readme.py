@@ -223,6 +223,9 @@ PROMISES: dict[str, dict[str, tuple[str, ...]]] = {
         ),
     },
     "Commands": {
+        "The notebook that is shipped runs without internet.": (
+            "test_the_shipped_notebook_runs_from_top_to_bottom",
+        ),
         "The page of `seedtf demo` is calibrated, and local unless a flag says otherwise.": (
             "test_the_answers_are_calibrated",
             "test_the_page_is_local_unless_a_flag_says_otherwise",
