@@ -41,6 +41,8 @@ PACK = ["array-record>=0.8,<0.9", *PARQUET]
 PROBE = ["scikit-learn>=1.4,<2"]
 # object stores that TensorFlow has no file system for; it has one for gs:// on Linux
 REMOTE = ["fsspec>=2024.2,<2027", "s3fs>=2024.2,<2027", "gcsfs>=2024.2,<2027"]
+# photographs of iPhones
+HEIC = ["pillow-heif>=1.1,<2"]
 # what the tests need in both environments
 TEST = [
     *TUNE,
@@ -116,10 +118,12 @@ setup(
         "pack": PACK,
         "demo": ["gradio>=6.31,<7"],
         "remote": REMOTE,
+        "heic": HEIC,
         "docs": ["pdoc>=16,<17"],
         "test": TEST,
         "dev": [
             *EXPORT,
+            *HEIC,
             *HUB,
             *PACK,
             *MLFLOW,

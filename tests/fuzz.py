@@ -22,8 +22,9 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import atheris
 from hostile_files import whole_files
+from image_cases import image_cases
 
-with atheris.instrument_imports(include=["seedtf.data", "seedtf.images.header"]):
+with atheris.instrument_imports(include=["seedtf.data", "seedtf.images"]):
     from seedtf.data.archives import unpacked_folder
     from seedtf.data.label_table import read_label_table
     from seedtf.data.listing import list_files
@@ -32,7 +33,7 @@ with atheris.instrument_imports(include=["seedtf.data", "seedtf.images.header"])
 from seedtf.errors import UserError
 from seedtf.report import silent
 
-MAX_PIXELS = 1_000_000
+MAX_PIXELS, MAX_BYTES = 1_000_000, 20_000
 OUT = Path(__file__).resolve().parent.parent / "build" / "fuzz"
 IMAGES = ("oak/1.jpg", "oak/2.jpg", "elm/3.png", "4.jpg")
 # Parts of paths and tables, because random bytes would hardly ever form them.
@@ -145,7 +146,8 @@ def first_inputs(target: str) -> list[bytes]:
     if target == "layout":
         return [bytes(range(n, n + 120)) for n in (0, 60, 120)]
     if target != "archive":
-        return list(whole_files().values())
+        small = [data for data in image_cases().values() if len(data) < MAX_BYTES]
+        return [*whole_files().values(), *small]
     zipped, tarred = io.BytesIO(), io.BytesIO()
     with zipfile.ZipFile(zipped, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("oak/1.jpg", b"image" * 20)
@@ -181,7 +183,12 @@ def main() -> None:
         with silent():
             TARGETS[target](data)
 
-    limits = ["-timeout=5", "-rss_limit_mb=3000", "-max_len=20000", f"-artifact_prefix={OUT}/"]
+    limits = [
+        "-timeout=5",
+        "-rss_limit_mb=3000",
+        f"-max_len={MAX_BYTES}",
+        f"-artifact_prefix={OUT}/",
+    ]
     atheris.Setup([sys.argv[0], str(corpus), *limits, *sys.argv[2:]], once)
     atheris.Fuzz()
 

@@ -109,6 +109,12 @@ CASES: dict[str, dict[str, tuple[str, ...]]] = {
             "test_roboflows_table_has_one_column_for_each_class",
             "test_the_paths_of_label_studio_are_found",
         ),
+        "`.jfif`, `.JPG_large`, a wrong suffix or none; a class whose files are all of another kind.": (
+            "test_an_image_is_found_by_its_first_bytes_whatever_its_name",
+            "test_every_layout_finds_images_without_a_suffix",
+            "test_other_files_are_counted_and_a_stray_image_is_a_fault",
+            "test_a_folder_without_an_image_is_said_to_be_no_class",
+        ),
         "Archives, also hostile ones.": ("test_cases_archives.py",),
         "Any tree of any layout is read as what it is, or refused.": ("test_cases_trees.py",),
         "Any command line ends with a result or in one line.": ("test_cases_command_lines.py",),
@@ -145,6 +151,41 @@ CASES: dict[str, dict[str, tuple[str, ...]]] = {
             "test_lr_find_shrinks_the_default_batch_as_train_does",
             "test_a_trial_of_tune_leaves_the_default_batch_to_train",
             "test_preview_of_a_tiny_folder_is_drawn",
+        ),
+    },
+    "Images": {
+        "EXIF twice, late, of another type, in XMP; CMYK without a marker; alpha in WebP and GIF; "
+        "animations; BMP with a tail, a palette or 16 bits; TIFF, AVIF, PGM: as Pillow shows them.": (
+            "test_a_file_is_shown_as_pillow_shows_it_or_refused",
+            "test_the_orientation_and_the_transparency_matter",
+        ),
+        "The same pixels or the same refusal in an export.": (
+            "test_an_exported_graph_gives_the_pixels_and_statuses_of_training",
+            "test_both_agree_on_hostile_files",
+            "test_both_agree_on_damaged_files",
+        ),
+        "Frames, chunks and bytes that hide how large an image is.": (
+            "test_only_the_first_frame_of_a_gif_is_decoded",
+            "test_decompression_bombs_are_refused_by_name",
+            "test_a_png_must_start_with_its_header_chunk",
+            "test_a_stuffed_zero_before_the_frame_has_no_length",
+            "test_a_graph_refuses_an_image_of_another_size_than_its_header",
+        ),
+        "64 kB of tiny parts, to block a server.": (
+            "test_a_file_of_many_tiny_parts_is_parsed_in_50_ms_of_processor_time",
+        ),
+        "100 megapixels with transparency.": (
+            "test_every_hostile_file_gives_an_image_or_a_refusal",
+            "test_a_graph_decodes_large_images_one_at_a_time",
+        ),
+        "Photographs of iPhones (HEIC).": (
+            "test_a_heic_photograph_is_shown_as_its_encoder_got_it",
+            "test_without_its_extra_a_heic_file_is_refused_with_what_to_install",
+        ),
+        "Images that are not square.": (
+            "test_a_fit_is_what_tensorflow_calls_so",
+            "test_a_fit_keeps_the_aspect_ratio",
+            "test_a_file_fits_alike_alone_and_in_a_batch",
         ),
     },
 }

@@ -33,9 +33,11 @@ def test_strict_stops_and_names_the_first_file(load, tiny_copy: Path) -> None:
         "--strict: alder/0.png (empty file: 0 bytes) cannot be used; "
         "seedtf check lists them: repair or remove them"
     )
-    (tiny_copy / "notes.txt").touch()
+    shutil.copy(tiny_copy / "alder" / "2.png", tiny_copy / "lost.png")
     (tiny_copy / "alder" / "1.png").write_bytes(b"x")
-    with pytest.raises(UserError, match=r"^--strict: notes\.txt \(.*\) and 2 more files cannot be"):
+    # A file that is not an image is no fault of the data.
+    (tiny_copy / "alder" / "notes.txt").touch()
+    with pytest.raises(UserError, match=r"^--strict: lost\.png \(.*\) and 2 more files cannot be"):
         load(tiny_copy, strict=True)
     assert len(load(tiny_copy).store.catalog.faults) == 3
 

@@ -506,3 +506,68 @@ def test_one_training_image_of_a_class_is_enough_where_the_split_is_given(touch:
     ):
         list_files(str(root / "train"))
     assert len(list_files(str(root / "train"), min_images=1)[0]) == 2
+
+
+PNG = b"\x89PNG\r\n\x1a\n"
+STARTS = {
+    "jpeg": b"\xff\xd8\xff\xe0\0\x10JFIF",
+    "png": PNG,
+    "gif": b"GIF89a",
+    "bmp": b"BM" + bytes(12) + b"\x28\0\0\0",
+    "webp": b"RIFF\x1a\0\0\0WEBPVP8 ",
+    "tiff": b"MM\0*\0\0\0\x08",
+    "avif": b"\0\0\0\x1cftypavif",
+    "heic": b"\0\0\0\x1cftypmif1\0\0\0\0mif1heic",
+    "pnm": b"P6\n2 2\n255\n",
+}
+
+
+@pytest.mark.parametrize("kind", STARTS)
+@pytest.mark.parametrize("name", ["photo", "photo.JPG_large", "photo.dat", "photo.txt"])
+def test_an_image_is_found_by_its_first_bytes_whatever_its_name(
+    tmp_path: Path, kind: str, name: str
+) -> None:
+    for folder in ("cat", "dog"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / name).write_bytes(STARTS[kind] + bytes(60))
+        (tmp_path / folder / "notes").write_text("BMW is a car, and P6 and GIF are words\n")
+    catalog, _ = list_files(str(tmp_path), min_images=1)
+    assert catalog.paths == (f"cat/{name}", f"dog/{name}")
+    assert catalog.others == {"no suffix": 2}
+    assert catalog.faults == ()
+
+
+@pytest.mark.parametrize("layout", ["wrapped", "split", "flat", "metadata", "ids"])
+def test_every_layout_finds_images_without_a_suffix(tmp_path: Path, layout: str) -> None:
+    root = tmp_path / "data"
+    names = {
+        "wrapped": ["archive/cat/1", "archive/cat/2", "archive/dog/3", "archive/dog/4"],
+        "split": ["train/cat/1", "train/dog/2", "valid/cat/3", "valid/dog/4"],
+        "flat": ["cat.1", "cat.2", "dog.3", "dog.4"],
+    }.get(layout, ["1", "2", "3", "4"])
+    for name in names:
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_bytes(PNG)
+    rows = "".join(f"{name},{'cat' if name in '12' else 'dog'}\n" for name in names)
+    if layout == "metadata":
+        (root / "metadata.csv").write_text(f"file_name,label\n{rows}")
+    if layout == "ids":
+        (tmp_path / "labels.csv").write_text(f"id,breed\n{rows}")
+    labels = str(tmp_path / "labels.csv") if layout == "ids" else ""
+    forced = "flat" if layout == "flat" else "auto"
+    catalog, split = list_files(str(root), labels, layout=forced, min_images=1)
+    assert catalog.class_names == ("cat", "dog")
+    assert len(catalog) == 4
+    assert catalog.class_counts() == {"cat": 2, "dog": 2}
+    assert (split is not None) == (layout == "split")
+
+
+def test_a_folder_without_an_image_is_said_to_be_no_class(
+    touch: Touch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = touch(*FILES, "bird/a.xyz", "bird/b.xyz", "bird/c")
+    catalog, _ = list_files(str(root))
+    assert catalog.class_names == ("cat", "dog")
+    printed = capsys.readouterr()
+    line = "folder 'bird' is not a class: 3 files (2 .xyz, 1 no suffix), none an image"
+    assert line in printed.out + printed.err

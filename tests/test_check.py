@@ -83,6 +83,8 @@ CMYK = encode(draw_image().convert("CMYK"))
 WHOLE_JPEG, WHOLE_PNG = encode(draw_image()), encode(draw_image(), "PNG")
 RGBA = draw_image().convert("RGBA")
 RGBA.putalpha(90)
+CLEAR = draw_image().convert("RGBA")
+CLEAR.putalpha(200)
 DUPLICATE, SHARED, ORIGINAL, CLASH = (draw_image() for _ in range(4))
 LONG = "n" * 230
 
@@ -99,7 +101,7 @@ FAULTY = {
     "oak/text.jpg": (b"hello\nworld\n", "not an image", LEFT_OUT),
     "oak/page.jpg": (b"<!DOCTYPE html><title>404</title>", "not an image", LEFT_OUT),
     "oak/lfs.jpg": (b"version https://git-lfs.github.com/spec/v1\n", "not an image", LEFT_OUT),
-    "oak/notes.txt": (b"notes", "unsupported suffix", LEFT_OUT),
+    "oak/notes.txt": (b"notes", "not an image", NOTE),
     "stray.jpg": (encode(draw_image()), "no class folder", LEFT_OUT),
     "oak/png in disguise.jpg": (encode(draw_image(), "PNG"), "wrong suffix", WARNING),
     "oak/cmyk.jpg": (CMYK, "CMYK", NOTE),
@@ -116,9 +118,11 @@ FAULTY = {
     ),
     "oak/still.gif": (encode(draw_image().quantize(), "GIF"), "gif", NOTE),
     "oak/plain.bmp": (encode(draw_image(), "BMP"), "bmp", NOTE),
-    "oak/palette.bmp": (encode(PALETTE, "BMP"), "unsupported variant", LEFT_OUT),
+    "oak/palette.bmp": (encode(draw_image().quantize(32), "BMP"), "bmp", NOTE),
+    "oak/plain.tif": (encode(draw_image(), "TIFF"), "tiff", NOTE),
+    "oak/plain.jxl": (b"\0\0\0\x0cJXL \r\n\x87\n", "unsupported variant", LEFT_OUT),
     "oak/plain.webp": (encode(draw_image(), "WEBP"), "webp", NOTE),
-    "oak/alpha.webp": (encode(RGBA, "WEBP"), "unsupported variant", LEFT_OUT),
+    "oak/alpha.webp": (encode(CLEAR, "WEBP"), "alpha", NOTE),
     "oak/turned.jpg": (encode(draw_image(), exif=oriented(6)), "EXIF orientation", NOTE),
     "oak/wide.jpg": (encode(draw_image(300, 60)), "extreme aspect", WARNING),
     "oak/tiny.png": (encode(draw_image(16, 16), "PNG"), "tiny", WARNING),
@@ -163,6 +167,8 @@ OTHERS = {
 ALSO = {
     ("oak/deep.png", "grey", NOTE),
     ("oak/moving.gif", "gif", NOTE),
+    ("oak/alpha.webp", "webp", NOTE),
+    ("oak/ycck.jpg", "blurred", WARNING),  # its colours are not those that were drawn
     ("oak/deep.png", "tiny", WARNING),
     ("oak/deep.png", "blurred", WARNING),  # it is small, and has no detail when enlarged
 }
@@ -230,10 +236,11 @@ def test_every_fault_is_reported_and_nothing_else(checked: DataCheck) -> None:
 
 def test_the_catalog_has_exactly_the_usable_files(checked: DataCheck) -> None:
     left_out = {f.path for f in checked.findings if f.severity == LEFT_OUT}
-    ignored = {"oak/.DS_Store", "elm/Thumbs.db", "__MACOSX/elm/._0.jpg"}
+    ignored = {"oak/.DS_Store", "elm/Thumbs.db", "__MACOSX/elm/._0.jpg", "oak/notes.txt"}
     assert set(checked.catalog.paths) == FAULTY.keys() - left_out - ignored
     assert sum(checked.formats.values()) == len(checked.sizes) == len(checked.catalog)
-    assert checked.formats["webp"] == 1
+    assert checked.formats["webp"] == 2
+    assert checked.formats["tiff"] == 1
 
 
 def test_details_describe_the_fault(checked: DataCheck) -> None:

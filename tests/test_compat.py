@@ -24,7 +24,8 @@ from seedtf.compat.keras import (
 from seedtf.compat.tensorflow import gpu_memory_limits, has_addons, import_addons
 from seedtf.errors import UserError
 from seedtf.images import header
-from seedtf.images.header import RefusedError, read_header
+from seedtf.images.header import read_header
+from seedtf.images.transcode import to_decodable
 from seedtf.model.network import build_network, load_model, save_model
 from seedtf.training.optim.choice import check_strategy, describe_optimizer, first_averaged
 from seedtf.training.optim.optimizers import make_optimizer
@@ -116,12 +117,14 @@ def test_a_file_without_a_version_passes(tmp_path: Path) -> None:
     check_keras_version(tmp_path / "odd.keras")
 
 
-def test_webp_is_refused_by_name_if_tensorflow_cannot_decode_it(monkeypatch) -> None:
+def test_pillow_decodes_webp_if_tensorflow_cannot(monkeypatch) -> None:
     encoded = io.BytesIO()
     Image.new("RGB", (8, 8)).save(encoded, "WEBP")
     monkeypatch.setattr(header, "DECODES_WEBP", False)
-    with pytest.raises(RefusedError, match=r"unsupported variant: WebP.*save it as PNG or JPEG"):
-        read_header(encoded.getvalue())
+    found = read_header(encoded.getvalue())
+    assert found.by_pillow
+    data, for_decoder = to_decodable(encoded.getvalue(), found)
+    assert (data[:2], for_decoder) == (b"BM", (8, 8, 1, 0))
 
 
 def test_addons_are_imported_only_beside_a_supported_keras() -> None:

@@ -72,7 +72,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
 def test_agreement_and_difference_are_measured(export: Path, files: list[str]) -> None:
     expected = TABLE[[0, 1, 0]].copy()
     expected[1] = [0.1, 0.4, 0.5]
-    row = compare_files(export, files, expected, NAMES)
+    row = compare_files(export, files, expected, NAMES, 1_000_000)
     assert (row.images, row.refused) == (3, ())
     assert row.top1_agreement == pytest.approx(2 / 3)
     assert row.max_abs_difference == pytest.approx(0.2)
@@ -98,7 +98,7 @@ def test_names_in_the_wrong_order_are_a_fault(tmp_path: Path, files: list[str]) 
 @pytest.mark.usefixtures("forked_subprocesses")
 def test_a_damaged_export_is_a_user_error(tmp_path: Path, files: list[str]) -> None:
     with pytest.raises(UserError, match="does not run"):
-        compare_files(tmp_path, files, TABLE[[0, 1, 0]], NAMES)
+        compare_files(tmp_path, files, TABLE[[0, 1, 0]], NAMES, 1_000_000)
 
 
 def test_the_process_imports_only_tensorflow(

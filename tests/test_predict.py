@@ -108,7 +108,7 @@ def test_every_file_has_a_row_with_its_status(run_dir, flat, tmp_path, capsys):
         ("cut.png", "truncated"),
         ("deep/a.PNG", "ok"),
         ("empty.jpg", "empty file"),
-        ("notes.txt", "unsupported suffix"),
+        ("notes.txt", "not an image"),
     ]
     assert [bool(row["top1"]) for row in rows] == [True, False, True, False, False]
     shown = capsys.readouterr()
@@ -158,7 +158,7 @@ def test_the_batch_size_does_not_change_the_rows(flat, tmp_path, batch_size):
     inputs = [str(write_files(tmp_path / "many", 10)), str(flat)]
 
     def prepare(data):
-        if data.startswith(b"class 5"):
+        if data.startswith(b"class 5") or data == b"no image":
             raise RefusedError("corrupt", "on purpose")
         return data[:8]
 

@@ -224,9 +224,11 @@ def test_a_file_that_was_refused_may_stay_in_the_table(tmp_path: Path) -> None:
 def test_two_folders_are_joined_under_their_parent(tiny_folder: Path, tmp_path: Path) -> None:
     shutil.copytree(tiny_folder, tmp_path / "train")
     shutil.copytree(tiny_folder / "two words", tmp_path / "held out" / "two words")
+    (tmp_path / "held out" / "x.jpg").touch()
     (tmp_path / "held out" / "x.txt").touch()
     train, val = scan_folder(tmp_path / "train"), scan_folder(tmp_path / "held out")
-    val = Catalog(val.root, val.paths, val.labels + 1, train.class_names, val.faults)
+    labels = val.labels + 1
+    val = Catalog(val.root, val.paths, labels, train.class_names, val.faults, val.others)
     joined, split = join_catalogs(train, val)
     assert all(Path(path).is_file() for path in joined.absolute_paths())
     assert joined.root == tmp_path.resolve()
@@ -234,7 +236,8 @@ def test_two_folders_are_joined_under_their_parent(tiny_folder: Path, tmp_path: 
     assert split.val.tolist() == list(range(18, 24))
     assert Counter(joined.labels[split.val].tolist()) == {1: 6}
     assert joined.paths[18] == "held out/two words/0.png"
-    assert [fault.path for fault in joined.faults] == ["held out/x.txt"]
+    assert [fault.path for fault in joined.faults] == ["held out/x.jpg"]
+    assert joined.others == {".txt": 1}
     check_split(joined, split, "--val_dir")
 
 

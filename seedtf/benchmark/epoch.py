@@ -189,9 +189,9 @@ def _host_seconds(config: TrainConfig) -> tuple[float, float, float]:
     sample = sample_catalog(data_folder(config))
     size, first = config.image_size, np.arange(min(8, len(sample)))
     # TensorFlow traces the decoder in its first call, which is not measured.
-    build_store(sample.take(first), size, IN_MEMORY, Path(), config.max_pixels)
+    build_store(sample.take(first), size, IN_MEMORY, Path(), config.max_pixels, fit=config.fit)
     start = time.perf_counter()
-    store = build_store(sample, size, IN_MEMORY, Path(), config.max_pixels)
+    store = build_store(sample, size, IN_MEMORY, Path(), config.max_pixels, fit=config.fit)
     decode = (time.perf_counter() - start) / len(sample)
     return decode, *_pipeline_seconds(config, store)
 

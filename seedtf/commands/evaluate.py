@@ -100,6 +100,7 @@ def run(arguments: list[str]) -> int:
 
 
 def _lines(evaluation: Evaluation) -> list[tuple[str, str]]:
+    from seedtf.data.catalog import describe_faults
     from seedtf.evaluation.report import OUT_OF_FOLD, TEST, VALIDATION
 
     metrics, context = evaluation.report, evaluation.context
@@ -117,6 +118,8 @@ def _lines(evaluation: Evaluation) -> list[tuple[str, str]]:
         ("accuracy", f"{metrics.accuracy:.4f} (95 % interval {low:.4f} to {high:.4f})"),
         ("macro-F1", f"{metrics.macro_f1:.4f}, loss {metrics.loss:.4f}"),
     ]
+    if context.skipped:
+        lines.insert(1, ("left out", describe_faults(context.skipped)))
     if metrics.reliability_scaled is None:
         hint = "no temperature known; run seedtf evaluate without --data_dir first"
         lines.append(("ECE", f"{metrics.reliability.ece:.4f}, {hint}"))

@@ -12,7 +12,7 @@ from seedtf.data.groups import FOLDER
 from seedtf.data.layouts import FLAT, FOLDERS, SPLIT_FOLDERS, TABLE
 from seedtf.data.paths import is_url
 from seedtf.errors import UserError
-from seedtf.images.header import MAX_PIXELS
+from seedtf.images.header import FITS, MAX_PIXELS, STRETCH
 
 __all__ = [
     "BALANCED",
@@ -84,6 +84,12 @@ class DataFlags(Flags):
     )
     image_size: int = option(
         224, "Side in pixels that images are resized to, 8 to 2048.", low=8, high=2048
+    )
+    fit: str = option(
+        STRETCH,
+        "How an image that is not square becomes one: stretched, padded with black, or cropped to the "
+        "square in its middle.",
+        choices=FITS,
     )
     val_fraction: float = option(
         0.15, "Fraction of each class held out for validation, 0.01 to 0.9.", low=0.01, high=0.9

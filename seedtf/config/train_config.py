@@ -92,10 +92,9 @@ class TrainConfig(DeviceFlags, RunFlags, AugmentFlags, OptimFlags, NetworkFlags,
         because that folder already exists.
 
         Example:
-            >>> print(TrainConfig(data_dir="sample", snapshots=False).flagfile()[:40])
+            >>> print(TrainConfig(data_dir="sample", snapshots=False).flagfile()[:34])
             --data_dir=sample
             --image_size=224
-            --val
         """
         lines = []
         left_out = {"run_dir", "resume", "continue_from"}

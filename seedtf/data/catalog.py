@@ -1,6 +1,6 @@
 """Lists labelled image files and fixes one class list, before any split.
 
-This module opens no image and does not import TensorFlow.
+This module decodes nothing and does not import TensorFlow.
 """
 
 from __future__ import annotations
@@ -9,25 +9,31 @@ import os
 import re
 import unicodedata
 from array import array
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
+from seedtf.data.image_files import is_image, suffix_of
 from seedtf.data.paths import Folder, folder_at
 from seedtf.data.string_array import StringArray
-from seedtf.data.walk import IMAGE_SUFFIXES, SkipCallback, is_image, walk_files
+from seedtf.data.walk import SkipCallback, walk_files
 from seedtf.errors import UserError
-from seedtf.report import report
+from seedtf.report import report, warn
 
 __all__ = [
     "Catalog",
     "Fault",
     "align_labels",
     "composed",
+    "describe_faults",
+    "describe_others",
     "make_catalog",
     "scan_folder",
 ]
+
+_SHOWN_SUFFIXES = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +62,8 @@ class Catalog:
         paths: N file paths, ``/``-separated; any sequence is converted to a ``StringArray``.
         labels: int32 ``[N]``, indices into ``class_names``.
         class_names: K names, sorted; saved with the model.
-        faults: the files of the folder that cannot be used.
+        faults: the images of the folder that cannot be used.
+        others: the number of files that are not images, by suffix.
     """
 
     root: Folder
@@ -64,6 +71,7 @@ class Catalog:
     labels: np.ndarray
     class_names: tuple[str, ...]
     faults: tuple[Fault, ...] = field(default=())
+    others: Mapping[str, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Converts the paths to a compact array."""
@@ -91,6 +99,7 @@ class Catalog:
             self.labels[indices],
             self.class_names,
             (*self.faults, *faults),
+            self.others,
         )
 
     def class_counts(self) -> dict[str, int]:
@@ -109,14 +118,16 @@ def scan_folder(
 ) -> Catalog:
     """Lists ``root/<class>/**/<image>``; the first folder below ``root`` is the class.
 
-    Suffixes may be in upper or lower case. Hidden and system entries are skipped, and so are folders
-    that seedtf wrote itself, which one line names. Any other file that has no image suffix, or is not
-    in a class folder, becomes a fault. Links to folders are followed, but not in a loop.
+    A file is an image if its suffix or its first bytes say so. Hidden and system entries are skipped,
+    and so are folders that seedtf wrote itself, which one line names. Files that are not images are
+    counted. An image that is not in a class folder becomes a fault. Links to folders are followed, but
+    not in a loop.
 
     Args:
         root: a folder, or the URL of one.
         flag: the flag that named the folder, for error messages.
-        on_skip: called for each skipped entry, as in ``walk_files``.
+        on_skip: called for each skipped entry, as in ``walk_files``, and for each file that is not an
+            image.
         flat: whether there are no class folders, but the names of the images begin with the class and
             end with a number, such as ``cat.1.jpg``.
         split_folders: whether the first folder is a side of a split, and the second one the class.
@@ -135,8 +146,8 @@ def scan_folder(
         ['maize/1.jpg', 'maize/2.JPG', 'wheat/row 3/3.png']
         >>> catalog.class_names, catalog.labels.tolist()
         (('maize', 'wheat'), [0, 0, 1])
-        >>> catalog.faults
-        (Fault(path='wheat/notes.txt', fault='unsupported suffix', detail='suffix .txt'),)
+        >>> catalog.faults, dict(catalog.others)
+        ((), {'.txt': 1})
     """
     root = folder_at(root)
     if not root.is_dir():
@@ -144,7 +155,17 @@ def scan_folder(
         raise UserError(f"{flag}={root}: {problem}; pass a folder with one sub-folder per class")
     faults: list[Fault] = []
     skipped_folders: list[str] = []
-    details: dict[str, str] = {}  # so that a million files share one copy of each text
+    others: Counter[str] = Counter()
+    others_of: dict[str, Counter[str]] = {}  # of the folders without an image so far
+    with_images: set[str] = set()
+
+    def count_other(path: str, class_name: str) -> None:
+        suffix = suffix_of(path)
+        others[suffix] += 1
+        if class_name and class_name not in with_images:
+            others_of.setdefault(class_name, Counter())[suffix] += 1
+        if on_skip:
+            on_skip(path, "not an image", suffix)
 
     def images() -> Iterator[tuple[str, str]]:
         for path in walk_files(root, flag, on_skip, skipped_folders.append):
@@ -153,27 +174,29 @@ def scan_folder(
             if not _is_text(path):
                 readable = os.fsencode(path).decode("utf-8", "backslashreplace")
                 faults.append(Fault(readable, "unreadable name", "not UTF-8; rename it"))
-            elif not is_image(path):
-                # Path().suffix is not used, because pathlib keeps every name in memory.
-                detail = f"suffix {os.path.splitext(path)[1] or 'none'}"
-                detail = details.setdefault(detail, detail)
-                faults.append(Fault(path, "unsupported suffix", detail))
+            elif not is_image(root, path):
+                count_other(path, class_name if rest else "")
             elif flat:
                 yield path, _class_in_name(path)
             elif not rest:
                 faults.append(Fault(path, "no class folder", "lies directly in the data folder"))
             else:
+                with_images.add(class_name)
+                others_of.pop(class_name, None)
                 yield path, class_name
 
-    catalog = make_catalog(root, images(), faults)
+    catalog = make_catalog(root, images(), faults, others=others)
     if skipped_folders and on_skip is None:
         report("left out", _describe_skipped(skipped_folders))
     if not len(catalog):
-        suffixes = " ".join(IMAGE_SUFFIXES)
+        count = len(faults) + sum(others.values())
         raise UserError(
-            f"{flag}={root}: no images in class folders ({len(faults)} other files); "
-            f"expected {root}/<class>/<image> with suffix {suffixes}"
+            f"{flag}={root}: no images in class folders ({count:,} other files); "
+            f"expected {root}/<class>/<image>, in any common format"
         )
+    if on_skip is None:
+        for folder, suffixes in sorted(others_of.items()):
+            warn(f"folder {folder!r} is not a class: {describe_others(suffixes)}, none an image")
     return catalog
 
 
@@ -196,7 +219,8 @@ def align_labels(catalog: Catalog, class_names: Sequence[str], flag: str) -> Cat
         )
     new_label = np.array(indices, np.int32)
     labels = new_label[catalog.labels]
-    return Catalog(catalog.root, catalog.paths, labels, tuple(class_names), catalog.faults)
+    names = tuple(class_names)
+    return Catalog(catalog.root, catalog.paths, labels, names, catalog.faults, catalog.others)
 
 
 def make_catalog(
@@ -204,6 +228,7 @@ def make_catalog(
     records: Iterable[tuple[str, str]],
     faults: list[Fault],
     order: Callable[[Iterable[str]], list[str]] = sorted,
+    others: Mapping[str, int] | None = None,
 ) -> Catalog:
     """A catalog of pairs (path, class name).
 
@@ -214,6 +239,7 @@ def make_catalog(
         records: the pairs; iterating over them may append to ``faults``.
         faults: the files that cannot be used.
         order: sorts the class names.
+        others: the number of files that are not images, by suffix.
     """
     number_of: dict[str, int] = {}  # composed name → number of the class, by first appearance
     spelling_of: dict[str, str] = {}  # composed name → name as the class list will spell it
@@ -233,7 +259,7 @@ def make_catalog(
     label_of = np.empty(len(number_of), np.int32)  # number of a class → its place in the class list
     label_of[[number_of[key_of[name]] for name in class_names]] = np.arange(len(number_of))
     indices = label_of[np.frombuffer(labels, np.int32)] if labels else np.empty(0, np.int32)
-    return Catalog(root, names, indices, class_names, tuple(faults))
+    return Catalog(root, names, indices, class_names, tuple(faults), others or {})
 
 
 def _class_in_name(path: str) -> str:
@@ -256,6 +282,33 @@ def _describe_skipped(folders: Sequence[str]) -> str:
     """One line about the folders that are not classes: the first three, and how many others."""
     shown = ", ".join(folders[:3]) + (f" and {len(folders) - 3:,} more" if len(folders) > 3 else "")
     return f"{shown}: written by the system or by seedtf, not classes"
+
+
+def describe_faults(faults: Sequence[Fault]) -> str:
+    """The images that were left out, as text: their number, and that of each reason.
+
+    Example:
+        >>> describe_faults([Fault("c/1.png", "truncated", ""), Fault("c/2.png", "too large", "")])
+        '2 images: 1 too large, 1 truncated'
+    """
+    counts = sorted(Counter(fault.fault for fault in faults).items())
+    reasons = ", ".join(f"{count:,} {name}" for name, count in sorted(counts, key=lambda c: -c[1]))
+    return f"{len(faults):,} {'image' if len(faults) == 1 else 'images'}: {reasons}"
+
+
+def describe_others(others: Mapping[str, int]) -> str:
+    """Files that are not images, as text: their number, and that of each of the commonest suffixes.
+
+    Example:
+        >>> describe_others({".txt": 3, "no suffix": 1})
+        '4 files (3 .txt, 1 no suffix)'
+    """
+    ranked = sorted(others.items(), key=lambda item: (-item[1], item[0]))
+    shown = [f"{count:,} {suffix}" for suffix, count in ranked[:_SHOWN_SUFFIXES]]
+    if len(ranked) > _SHOWN_SUFFIXES:
+        shown.append(f"{sum(count for _, count in ranked[_SHOWN_SUFFIXES:]):,} others")
+    total = sum(others.values())
+    return f"{total:,} {'file' if total == 1 else 'files'} ({', '.join(shown)})"
 
 
 def _is_text(path: str) -> bool:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -33,7 +34,7 @@ from seedtf.data.store import CachePlan, Store, build_store, has_cache, plan_cac
 from seedtf.data.string_array import NameFinder
 from seedtf.errors import UserError
 from seedtf.files import csv_line, write_lines
-from seedtf.images.header import MAX_PIXELS
+from seedtf.images.header import MAX_PIXELS, STRETCH
 from seedtf.report import report
 
 __all__ = ["Dataset", "load_dataset", "write_data_report"]
@@ -120,6 +121,7 @@ def load_dataset(
     cache: str = "auto",
     cache_dir: Path,
     max_pixels: int = MAX_PIXELS,
+    fit: str = STRETCH,
     check: str = "all",
     data_service: str = "",
     strict: bool = False,
@@ -183,9 +185,12 @@ def load_dataset(
         image_size,
         cache_dir,
         shared=bool(data_service),
-        is_cached=lambda: has_cache(listed, image_size, cache_dir, max_pixels),
+        is_cached=lambda: has_cache(listed, image_size, cache_dir, max_pixels, fit),
     )
-    opened = _open_store(listed, image_size, plan, cache_dir, max_pixels=max_pixels, check=check)
+    build = functools.partial(
+        build_store, size=image_size, plan=plan, cache_dir=cache_dir, max_pixels=max_pixels, fit=fit
+    )
+    opened = _open_store(listed, plan, check, build)
     if strict and opened.catalog.faults:
         raise UserError(_strict_message(opened.catalog))
     # Until the end only the labelled images count, so that the others change neither split nor groups.
@@ -270,12 +275,15 @@ def _with_fixes(dataset: Dataset, table: FixTable, data_dir: str, identical: np.
 
 
 def _open_store(
-    catalog: Catalog, size: int, plan: CachePlan, cache_dir: Path, *, max_pixels: int, check: str
+    catalog: Catalog, plan: CachePlan, check: str, build: Callable[..., Store]
 ) -> Store:
-    """Opens all files, or a sample of them according to ``check``, and keeps the usable ones."""
+    """Opens all files, or a sample of them according to ``check``, and keeps the usable ones.
+
+    ``build`` is ``build_store`` without the catalog.
+    """
     open_all = check == "all" or (check == "auto" and len(catalog) <= _MAX_OPENED)
     sample = 0 if open_all or plan.mode != "off" else _SAMPLE_SIZE
-    store = build_store(catalog, size, plan, cache_dir, max_pixels, sample=sample)
+    store = build(catalog, sample=sample)
     faults = store.catalog.faults[len(catalog.faults) :]
     if not sample or not faults or check == "sample":
         return store
@@ -284,7 +292,7 @@ def _open_store(
         f"{len(faults)} of {sample:,} files opened cannot be used, first {faults[0].path} "
         f"({faults[0].fault}); opening all {len(catalog):,} (--check=sample skips this)",
     )
-    return build_store(catalog, size, plan, cache_dir, max_pixels)
+    return build(catalog)
 
 
 def write_data_report(

@@ -10,12 +10,16 @@ import tensorflow as tf
 
 from seedtf.data.paths import read_file
 from seedtf.images.decode import decode_images, make_decoder, pixel_budget
-from seedtf.images.header import MAX_PIXELS, Header, RefusedError, read_header
+from seedtf.images.header import MAX_PIXELS, STRETCH, Header, RefusedError, read_header
+from seedtf.images.transcode import to_decodable
 
-__all__ = ["Decoded", "make_batch_decoder"]
+__all__ = ["BatchDecoder", "Decoded", "make_batch_decoder"]
 
 Decoded = np.ndarray | RefusedError | OSError
 """The image, uint8 ``[S, S, 3]``, or the reason why the file cannot be used."""
+
+BatchDecoder = Callable[[Iterable[str]], Iterator[Decoded]]
+"""What ``make_batch_decoder`` returns."""
 
 # The limit of one call: bytes of its files and of their pixels together.
 _BATCH_BYTES = 16 << 20
@@ -24,9 +28,7 @@ _BYTES_PER_PIXEL = 3
 _File = tuple[bytes, Header] | RefusedError | OSError
 
 
-def make_batch_decoder(
-    size: int, max_pixels: int = MAX_PIXELS
-) -> Callable[[Iterable[str]], Iterator[Decoded]]:
+def make_batch_decoder(size: int, max_pixels: int = MAX_PIXELS, fit: str = STRETCH) -> BatchDecoder:
     """Returns a thread-safe function from paths to an image or an error for each, in order.
 
     Images and refusals are those of ``images.decode.make_decoder``. Small files share a call; the
@@ -40,18 +42,20 @@ def make_batch_decoder(
         >>> image.shape, type(error).__name__
         ((32, 32, 3), 'FileNotFoundError')
     """
-    graph = _decode_graph(size)
+    graph = _decode_graph(size, fit)
     # Traced only when a file turns out to be corrupt.
-    single_decoder = functools.cache(lambda: make_decoder(size, max_pixels))
+    single_decoder = functools.cache(lambda: make_decoder(size, max_pixels, fit))
 
     def decode_together(files: list[tuple[bytes, Header]]) -> Iterator[Decoded]:
-        contents = tf.constant([data for data, _ in files], tf.string)
-        pixels = sum(header.width * header.height for _, header in files)
-        headers = np.array([header.for_decoder for _, header in files], np.int32)
+        pixels = sum(header.pixels for _, header in files)
         try:
             with pixel_budget.reserve(pixels), tf.device("/cpu:0"):
+                decodable = [to_decodable(data, header, max_pixels) for data, header in files]
+                contents = tf.constant([data for data, _ in decodable], tf.string)
+                headers = np.array([header for _, header in decodable], np.int32)
+                del decodable
                 images = graph(contents, headers.reshape(-1, 4)).numpy()
-        except tf.errors.OpError:
+        except (tf.errors.OpError, RefusedError):
             # One file cannot be decoded: decode one by one, so that the others are not lost.
             for data, _ in files:
                 try:
@@ -71,11 +75,11 @@ def make_batch_decoder(
 
 
 @functools.lru_cache(maxsize=8)
-def _decode_graph(size: int) -> Callable[[tf.Tensor, tf.Tensor], tf.Tensor]:
+def _decode_graph(size: int, fit: str) -> Callable[[tf.Tensor, tf.Tensor], tf.Tensor]:
     """``decode_images`` as a graph, traced once for each size because that takes 0.3 s."""
     spec = [tf.TensorSpec([None], tf.string), tf.TensorSpec([None, 4], tf.int32)]
     return tf.function(
-        lambda contents, headers: decode_images(contents, headers, size),
+        lambda contents, headers: decode_images(contents, headers, size, fit),
         input_signature=spec,
         autograph=False,
     ).get_concrete_function()
@@ -105,4 +109,4 @@ def _batches(files: Iterable[_File]) -> Iterator[list[_File]]:
 
 
 def _bytes_needed(data: bytes, header: Header) -> int:
-    return len(data) + header.width * header.height * _BYTES_PER_PIXEL
+    return len(data) + header.pixels * _BYTES_PER_PIXEL

@@ -12,8 +12,9 @@ import tensorflow as tf
 from seedtf.data.catalog import Catalog
 from seedtf.data.paths import is_url, num_threads, read_file
 from seedtf.errors import UserError
-from seedtf.images.decode import decode_images
-from seedtf.images.header import Header, RefusedError, read_header
+from seedtf.images.decode import decode_images, pixel_budget
+from seedtf.images.header import STRETCH, RefusedError, read_header
+from seedtf.images.transcode import to_decodable
 
 __all__ = ["FileReader"]
 
@@ -28,11 +29,13 @@ class FileReader:
         paths: the absolute paths of the files.
         size: side in pixels that images are resized to.
         max_pixels: a file with more pixels is refused before memory is allocated for it.
+        fit: how an image that is not square becomes one, see ``images.decode.resize_image``.
     """
 
-    def __init__(self, catalog: Catalog, size: int, max_pixels: int) -> None:
+    def __init__(self, catalog: Catalog, size: int, max_pixels: int, fit: str = STRETCH) -> None:
         """Sets the attributes; opens no file."""
         self.paths, self.size, self.max_pixels = catalog.absolute_paths(), size, max_pixels
+        self.fit = fit
         self._names = catalog.paths
         is_remote = is_url(self.paths.prefix)
         self._pool = ThreadPoolExecutor(num_threads(self.paths)) if is_remote else None
@@ -55,9 +58,8 @@ class FileReader:
         contents, headers = tf.numpy_function(
             self._load, [indices], [tf.string, tf.int32], stateful=False
         )
-        return decode_images(
-            tf.ensure_shape(contents, [None]), tf.ensure_shape(headers, [None, 4]), self.size
-        )
+        contents, headers = tf.ensure_shape(contents, [None]), tf.ensure_shape(headers, [None, 4])
+        return decode_images(contents, headers, self.size, self.fit)
 
     def recently_read(self) -> np.ndarray:
         """Indices of the images of the last batches, int64, among them one that has just failed."""
@@ -65,18 +67,20 @@ class FileReader:
         return np.unique(np.concatenate(batches)) if batches else np.empty(0, np.int64)
 
     def _load(self, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """The contents of files, bytes ``[B]``, and their ``Header.for_decoder``, int32 ``[B, 4]``."""
+        """Bytes to decode ``[B]`` and their headers, int32 ``[B, 4]``, from ``to_decodable``."""
         self._recent.append(np.asarray(indices))
         contents, headers = np.empty(len(indices), object), np.empty((len(indices), 4), np.int32)
         map_function = self._pool.map if self._pool else map
-        for row, (data, header) in enumerate(map_function(self._load_one, indices.tolist())):
-            contents[row], headers[row] = data, header.for_decoder
+        for row, loaded in enumerate(map_function(self._load_one, indices.tolist())):
+            contents[row], headers[row] = loaded
         return contents, headers
 
-    def _load_one(self, index: int) -> tuple[bytes, Header]:
+    def _load_one(self, index: int) -> tuple[bytes, tuple[int, int, int, int]]:
         try:
             data = read_file(self.paths[index], self.max_pixels)
-            return data, read_header(data, self.max_pixels)
+            header = read_header(data, self.max_pixels)
+            with pixel_budget.reserve(header.pixels if header.by_pillow else 0):
+                return to_decodable(data, header, self.max_pixels)
         except RefusedError as error:
             raise ValueError(f"{self._names[index]}: {error}") from None
         except OSError as error:

@@ -28,7 +28,7 @@ from seedtf.data.shard import WHOLE, Shard
 from seedtf.data.store import Store
 from seedtf.errors import UserError
 from seedtf.images.decode import decode_images
-from seedtf.images.header_graph import parse_header_graph
+from seedtf.images.header_graph import apply_edits, parse_header_graph
 from seedtf.report import warn
 
 __all__ = ["check_service", "numbered_order", "portable_reader", "service_dataset"]
@@ -133,14 +133,13 @@ def _read_files(
         start = ends[index]
         name = tf.strings.substr(names, start, ends[index + 1] - start)
         contents = tf.io.read_file(tf.strings.join([prefix, name]))
-        header = parse_header_graph(contents)
-        usable = (header.status == 0) & (header.width * header.height <= files.max_pixels)
-        with tf.control_dependencies([tf.Assert(usable, [name, "cannot be used"])]):
-            return contents, tf.identity(header.for_decoder)
+        header = parse_header_graph(contents, tf.constant(files.max_pixels, tf.int64))
+        with tf.control_dependencies([tf.Assert(header.status == 0, [name, "cannot be used"])]):
+            return apply_edits(contents, header.edits), tf.identity(header.for_decoder)
 
     spec = (tf.TensorSpec([], tf.string), tf.TensorSpec([4], tf.int32))
     contents, headers = tf.map_fn(read_one, indices, fn_output_signature=spec)
-    return decode_images(contents, headers, files.size)
+    return decode_images(contents, headers, files.size, files.fit)
 
 
 def service_dataset(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import os
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -79,7 +80,8 @@ def join_catalogs(
     paths = itertools.chain(*(part.path_array.with_prefix(prefix) for part, prefix in parts))
     faults = [Fault(p + f.path, f.fault, f.detail) for part, p in parts for f in part.faults]
     labels = np.concatenate([part.labels for part, _ in parts])
-    joined = Catalog(root, StringArray(paths), labels, train.class_names, tuple(faults))
+    not_images = sum((Counter(part.others) for part, _ in parts), Counter())
+    joined = Catalog(root, StringArray(paths), labels, train.class_names, tuple(faults), not_images)
     order = np.arange(len(joined), dtype=np.int64)
     test_start = len(joined) - (len(test) if test is not None else 0)
     return joined, Split(order[: len(train)], order[len(train) : test_start], order[test_start:])

@@ -6,6 +6,7 @@ are one tensor, which shares their memory. A graph captures this tensor without 
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import math
@@ -21,7 +22,7 @@ import numpy as np
 import tensorflow as tf
 
 from seedtf.data.catalog import Catalog, Fault
-from seedtf.data.decode_files import Decoded, make_batch_decoder
+from seedtf.data.decode_files import BatchDecoder, Decoded, make_batch_decoder
 from seedtf.data.file_reader import FileReader
 from seedtf.data.free_space import free_disk, free_ram, gib
 from seedtf.data.map_files import map_file_batches
@@ -29,7 +30,7 @@ from seedtf.data.paths import file_statuses
 from seedtf.errors import UserError
 from seedtf.files import write_text
 from seedtf.images.decode import RESIZE_METHOD
-from seedtf.images.header import MAX_PIXELS
+from seedtf.images.header import MAX_PIXELS, STRETCH
 
 __all__ = [
     "FORMAT",
@@ -42,7 +43,7 @@ __all__ = [
     "plan_cache",
 ]
 
-FORMAT = 2
+FORMAT = 3
 """Version of the cache format; it is part of the cache key, so older cache files are not reused."""
 
 # The images may take these fractions of the free space, because training needs some of it too.
@@ -151,15 +152,11 @@ def plan_cache(
     return CachePlan(requested, needed, sizes)
 
 
-def cache_key(catalog: Catalog, size: int, max_pixels: int = MAX_PIXELS) -> str:
-    """A hash of everything that the cached pixels depend on.
-
-    This is the cache format, the image size, ``max_pixels``, the resize method, and the path, size and
-    modification time of every file.
-    """
+def cache_key(catalog: Catalog, size: int, max_pixels: int = MAX_PIXELS, fit: str = STRETCH) -> str:
+    """A hash of the format, the arguments, the resize method, and path, size and time of each file."""
     digest = hashlib.blake2b(digest_size=16)
     root = str(catalog.root.resolve())
-    digest.update(json.dumps([FORMAT, size, max_pixels, RESIZE_METHOD, root]).encode())
+    digest.update(json.dumps([FORMAT, size, max_pixels, RESIZE_METHOD, fit, root]).encode())
     statuses = file_statuses(catalog.absolute_paths())
     for path, status in zip(catalog.paths, statuses, strict=True):
         identity = f"{status[0]} {status[1]}" if status else "unreadable"
@@ -175,6 +172,7 @@ def build_store(
     max_pixels: int = MAX_PIXELS,
     *,
     sample: int = 0,
+    fit: str = STRETCH,
 ) -> Store:
     """Checks the files, decodes them unless the mode is ``off``, and keeps the usable ones.
 
@@ -189,24 +187,28 @@ def build_store(
         max_pixels: larger images are refused before memory is allocated for them.
         sample: for ``off``, the number of files to open, spread evenly over the list; 0 opens all. The
             other files are checked each time they are read.
+        fit: as for ``images.decode.resize_image``.
 
     Raises:
         UserError: the cache folder cannot be written, or the disk is full.
     """
+    decoder = functools.partial(make_batch_decoder, size, max_pixels, fit)
     if plan.mode == "off":
         count = len(catalog)
         opened = np.linspace(0, count - 1, min(sample or count, count)).astype(np.int64)
         good_in_sample, faults = _inspect(catalog.take(opened), max_pixels)
         bad = np.delete(opened, good_in_sample)
         usable = catalog.take(np.delete(np.arange(count), bad), faults)
-        files = FileReader(usable, size, max_pixels)
+        files = FileReader(usable, size, max_pixels, fit)
         return Store(usable, size, "off", False, len(opened), files=files)
     if plan.mode == "ram":
         images = _empty_aligned((len(catalog), size, size, 3))
-        good, faults = _decode_all(catalog, size, images, max_pixels)
+        good, faults = _decode_all(catalog, images, decoder())
         usable = catalog.take(good, faults)
         return Store(usable, size, "ram", False, len(catalog), _as_tensor(images[: len(good)]))
-    return _disk_store(catalog, size, cache_dir, max_pixels)
+    return _disk_store(
+        catalog, size, cache_dir / cache_key(catalog, size, max_pixels, fit), decoder
+    )
 
 
 def keep_in_memory(catalog: Catalog, images: np.ndarray) -> Store:
@@ -216,23 +218,22 @@ def keep_in_memory(catalog: Catalog, images: np.ndarray) -> Store:
     return Store(catalog, images.shape[1], "ram", False, 0, _as_tensor(copy))
 
 
-def has_cache(catalog: Catalog, size: int, cache_dir: Path, max_pixels: int = MAX_PIXELS) -> bool:
+def has_cache(
+    catalog: Catalog, size: int, cache_dir: Path, max_pixels: int = MAX_PIXELS, fit: str = STRETCH
+) -> bool:
     """Whether an earlier run completed the cache file of these files, as they are now."""
-    return _is_complete(*_cache_paths(catalog, size, cache_dir, max_pixels), len(catalog), size)
+    name = cache_dir / cache_key(catalog, size, max_pixels, fit)
+    return _is_complete(Path(f"{name}.u8"), Path(f"{name}.json"), len(catalog), size)
 
 
-def _cache_paths(catalog: Catalog, size: int, folder: Path, max_pixels: int) -> tuple[Path, Path]:
-    """The files with the pixels and with the description of a cache."""
-    name = cache_key(catalog, size, max_pixels)
-    return folder / f"{name}.u8", folder / f"{name}.json"
-
-
-def _disk_store(catalog: Catalog, size: int, cache_dir: Path, max_pixels: int) -> Store:
-    data_path, meta_path = _cache_paths(catalog, size, cache_dir, max_pixels)
+def _disk_store(
+    catalog: Catalog, size: int, name: Path, decoder: Callable[[], BatchDecoder]
+) -> Store:
+    data_path, meta_path = Path(f"{name}.u8"), Path(f"{name}.json")
     from_cache = _is_complete(data_path, meta_path, len(catalog), size)
     if not from_cache:
-        with _disk_errors(cache_dir):
-            _write_cache(catalog, size, data_path, meta_path, max_pixels)
+        with _disk_errors(name.parent):
+            _write_cache(catalog, size, data_path, meta_path, decoder())
     meta = json.loads(meta_path.read_text(encoding="utf-8"))
     good = np.delete(np.arange(len(catalog)), np.array(meta["left_out"], np.int64))
     usable = catalog.take(good, [Fault(*fault) for fault in meta["faults"]])
@@ -247,7 +248,7 @@ def _disk_store(catalog: Catalog, size: int, cache_dir: Path, max_pixels: int) -
 
 
 def _write_cache(
-    catalog: Catalog, size: int, data_path: Path, meta_path: Path, max_pixels: int
+    catalog: Catalog, size: int, data_path: Path, meta_path: Path, decode: BatchDecoder
 ) -> None:
     """Decodes into a temporary file and renames it; the ``.json`` file marks the cache as complete."""
     data_path.parent.mkdir(parents=True, exist_ok=True)
@@ -255,7 +256,7 @@ def _write_cache(
     try:
         # Reserve the space now, so that a full disk is detected before anything is decoded.
         os.posix_fallocate(handle, 0, len(catalog) * size * size * 3)
-        good, faults = _decode_all(catalog, size, _FileRows(handle, size), max_pixels)
+        good, faults = _decode_all(catalog, _FileRows(handle, size), decode)
         os.ftruncate(handle, len(good) * size * size * 3)
         os.fsync(handle)
         os.replace(temporary, data_path)
@@ -264,9 +265,9 @@ def _write_cache(
         raise
     finally:
         os.close(handle)
-    faults_as_lists = [[f.path, f.fault, f.detail] for f in faults]
     left_out = np.delete(np.arange(len(catalog)), good).tolist()
-    meta = {"format": FORMAT, "size": size, "left_out": left_out, "faults": faults_as_lists}
+    meta = {"format": FORMAT, "size": size, "left_out": left_out}
+    meta["faults"] = [[f.path, f.fault, f.detail] for f in faults]
     write_text(meta_path, json.dumps(meta))
 
 
@@ -297,10 +298,9 @@ def _is_complete(data_path: Path, meta_path: Path, listed: int, size: int) -> bo
 
 
 def _decode_all(
-    catalog: Catalog, size: int, images: np.ndarray | _FileRows, max_pixels: int
+    catalog: Catalog, images: np.ndarray | _FileRows, decode: BatchDecoder
 ) -> tuple[np.ndarray, list[Fault]]:
     """Writes the good images to the first rows of ``images``; returns their indices and the faults."""
-    decode = make_batch_decoder(size, max_pixels)
 
     def work(first: int, paths: Sequence[str]) -> Iterator[Decoded]:
         for index, outcome in enumerate(decode(paths), first):

@@ -11,8 +11,9 @@ import re
 from urllib.parse import unquote
 
 from seedtf.data.paths import Folder, RemotePath, is_file
-from seedtf.data.walk import IMAGE_SUFFIXES, image_paths
+from seedtf.data.walk import image_paths
 from seedtf.errors import UserError
+from seedtf.images.kinds import IMAGE_SUFFIXES
 
 __all__ = ["FileFinder"]
 

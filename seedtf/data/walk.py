@@ -1,6 +1,6 @@
 """Walks through folders: every file below one, without what systems and seedtf itself leave there.
 
-This module opens no file and does not import TensorFlow.
+This module decodes nothing and does not import TensorFlow.
 """
 
 from __future__ import annotations
@@ -9,19 +9,19 @@ import itertools
 import os
 from collections.abc import Callable, Iterator
 
+from seedtf.data.image_files import any_image, is_image
 from seedtf.data.packed import PackedPath
 from seedtf.data.paths import Folder, RemotePath, folder_at
 from seedtf.errors import UserError
+from seedtf.images.kinds import IMAGE_SUFFIXES
 
 __all__ = [
-    "IMAGE_SUFFIXES",
     "SkipCallback",
     "folder_names",
     "folders_with_images",
     "has_images",
     "has_images_directly",
     "image_paths",
-    "is_image",
     "names_in",
     "walk_files",
 ]
@@ -29,7 +29,6 @@ __all__ = [
 # Python's own limit of nested calls is 1,000.
 _MAX_DEPTH = 200
 
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".jpe", ".png", ".bmp", ".gif", ".webp")
 # File managers, archivers, file systems and network storages leave these; they are never the user's
 # images.
 _SYSTEM_NAMES = frozenset(
@@ -158,27 +157,22 @@ def folders_with_images(folder: Folder, at_most: int) -> list[str]:
 
 def has_images_directly(folder: Folder) -> bool:
     """Whether an image lies in the folder itself."""
-    return any(is_image(name) and not name.startswith(".") for name in names_in(folder))
+    files = (name for name in names_in(folder) if not name.startswith(".") and name[-1] != "/")
+    return any_image(folder, (name for name in files if name.lower() not in _SYSTEM_NAMES))
 
 
 def has_images(folder: Folder) -> bool:
     """Whether an image lies anywhere below a folder that seedtf did not write."""
-    return not _is_output(names_in(folder)) and any(True for _ in image_paths(folder))
+    return not _is_output(names_in(folder)) and any_image(folder, _visible_files(folder))
 
 
 def image_paths(folder: Folder) -> Iterator[str]:
     """The path of each image below a folder, without those that seedtf or the system wrote."""
-    return filter(is_image, walk_files(folder, "", lambda *_: None, lambda _: None))
+    return (path for path in _visible_files(folder) if is_image(folder, path))
 
 
-def is_image(name: str) -> bool:
-    """Whether the suffix of a file is that of an image.
-
-    Example:
-        >>> is_image("oak.JPG"), is_image("oak.txt")
-        (True, False)
-    """
-    return name.lower().endswith(IMAGE_SUFFIXES)
+def _visible_files(folder: Folder) -> Iterator[str]:
+    return walk_files(folder, "", lambda *_: None, lambda _: None)
 
 
 def _is_output(names: list[str]) -> bool:

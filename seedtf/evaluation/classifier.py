@@ -13,8 +13,9 @@ import tensorflow as tf
 
 from seedtf.errors import UserError, first_line
 from seedtf.evaluation.evaluate import make_ensemble, top_classes
-from seedtf.images.decode import make_decoder
-from seedtf.images.header import MAX_PIXELS, RefusedError, read_header
+from seedtf.images.decode import make_decoder, pixel_budget
+from seedtf.images.header import MAX_PIXELS, STRETCH, RefusedError, read_header
+from seedtf.images.transcode import to_decodable
 from seedtf.model.activation_map import check_has_maps, mean_maps
 from seedtf.runs.open import load_run
 from seedtf.runs.saved_model import ServingSignature, newest_saved_model
@@ -50,12 +51,14 @@ class Classifier:
         classify: takes a non-empty sequence of prepared images and k; returns for each image its k
             best classes, or a RefusedError if the model rejected the image.
         max_pixels: the largest width × height that ``prepare`` accepts.
+        fit: how ``prepare`` makes images square, see ``images.decode.resize_image``.
     """
 
     num_classes: int
     prepare: Callable[[bytes], Any]
     classify: Callable[[Sequence[Any], int], list[Prediction | RefusedError]]
     max_pixels: int = MAX_PIXELS
+    fit: str = STRETCH
 
     @overload
     def predict(self, images: Image, k: int = 5) -> Prediction: ...  # type: ignore[overload-overlap]
@@ -179,8 +182,8 @@ def _open_run(
         drawn = [None] * len(top) if maps is None else list(maps(batch, top[:, 0]).numpy())
         return [Prediction(*row) for row in zip(names, map(tuple, values), drawn, strict=True)]
 
-    prepare = make_decoder(run.image_size, run.max_pixels)
-    return Classifier(len(run.class_names), prepare, classify, run.max_pixels)
+    prepare = make_decoder(run.image_size, run.max_pixels, run.fit)
+    return Classifier(len(run.class_names), prepare, classify, run.max_pixels, run.fit)
 
 
 def _open_export(path: Path) -> Classifier:
@@ -196,12 +199,16 @@ def _open_export(path: Path) -> Classifier:
             return [prediction for file in files for prediction in classify([file], k)]
         return [_prediction_of_row(outputs, row, k) for row in range(len(files))]
 
-    return Classifier(signature.num_classes, _check_header, classify)
+    return Classifier(signature.num_classes, _decodable_bytes, classify)
 
 
-def _check_header(data: bytes) -> bytes:
-    read_header(data)
-    return data
+def _decodable_bytes(data: bytes) -> bytes:
+    """The file itself, or a BMP of it if the graph of an export cannot decode it but Pillow can."""
+    header = read_header(data)
+    if not header.by_pillow:
+        return data
+    with pixel_budget.reserve(header.pixels):
+        return to_decodable(data, header)[0]
 
 
 def _prediction_of_row(

@@ -135,7 +135,7 @@ def embed_catalog(
         UserError: no file can be decoded.
     """
     start = time.perf_counter()
-    pixels = cache_key(catalog, embedder.image_size, embedder.max_pixels)
+    pixels = cache_key(catalog, embedder.image_size, embedder.max_pixels, embedder.fit)
     key = hashlib.blake2b(f"{_FORMAT} {pixels} {embedder.key}".encode(), digest_size=16).hexdigest()
     cache = _Cache(cache_dir / f"{key}.features.npy", cache_dir / f"{key}.json")
     found = cache.read(len(catalog))
@@ -225,7 +225,7 @@ def _fill(
 ) -> tuple[np.ndarray, list[Fault]]:
     """Writes the features of every good file to its row; returns the good indices and the faults."""
     size = embedder.image_size
-    decode = make_batch_decoder(size, embedder.max_pixels)
+    decode = make_batch_decoder(size, embedder.max_pixels, embedder.fit)
 
     @tf.function(input_signature=[tf.TensorSpec([None, size, size, 3], tf.uint8)], autograph=False)
     def embed(images: tf.Tensor) -> tf.Tensor:

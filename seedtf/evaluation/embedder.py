@@ -12,7 +12,7 @@ from pathlib import Path
 import keras
 
 from seedtf.errors import UserError
-from seedtf.images.header import MAX_PIXELS
+from seedtf.images.header import MAX_PIXELS, STRETCH
 from seedtf.model.families import check_image_size, short_name, weights_licence
 from seedtf.model.network import build_network, pooled_body, resolve_model_name
 from seedtf.model.presets import Preset, find_preset
@@ -43,6 +43,7 @@ class Embedder:
         model, weights: the flags of a training that starts from this network.
         licence: of the weights; empty if they are random.
         max_pixels: images with a larger width × height are refused.
+        fit: how an image that is not square becomes one, see ``images.decode.resize_image``.
         preset: the preset of KerasHub that the network is made of, or None.
     """
 
@@ -55,6 +56,7 @@ class Embedder:
     licence: str = ""
     max_pixels: int = MAX_PIXELS
     preset: Preset | None = None
+    fit: str = STRETCH
 
 
 def open_embedder(model: str, image_size: int = 0, weights: str = "imagenet") -> Embedder:
@@ -138,6 +140,7 @@ def _of_run(model: str, image_size: int) -> Embedder:
         read_weights_licence(run.run_dir),
         run.max_pixels,
         read_preset(run.run_dir),
+        fit=run.fit,
     )
 
 

@@ -58,7 +58,8 @@ def make_weighted_ensemble(
         batch_size: images per batch; changes the speed, not the predictions.
 
     Raises:
-        UserError: there are fewer than two members, their classes differ, or ``out`` exists.
+        UserError: there are fewer than two members, their classes or ``--fit`` differ, or ``out``
+            exists.
     """
     folder = Path(out)
     if len(members) < 2:
@@ -70,6 +71,11 @@ def make_weighted_ensemble(
     for member, run in zip(members, runs, strict=True):
         if run.class_names != first.class_names:
             raise UserError(f"{member}: has other classes than {members[0]}; retrain one of them")
+        if run.fit != first.fit:
+            raise UserError(
+                f"{member}: was trained with --fit={run.fit}, and {members[0]} with --fit={first.fit}; "
+                "retrain one of them"
+            )
     unseen = [_unseen(run, batch_size) for run in runs] if fit else [{} for _ in runs]
     shared = sorted(set.intersection(*map(set, unseen)))
     if len(shared) < _MIN_IMAGES:

@@ -160,6 +160,7 @@ def evaluate_run(
         tta=tta,
         skipped=labelled.faults,
         labels_csv=labels_csv,
+        fit=run.fit,
     )
     writer = _Writer(
         Path(out) if out else _report_folder(run, base, context) if data_dir else base,

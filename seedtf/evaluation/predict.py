@@ -16,7 +16,7 @@ from typing import Any
 from tqdm import tqdm
 
 from seedtf.data.paths import is_file, read_file
-from seedtf.data.walk import IMAGE_SUFFIXES, walk_files
+from seedtf.data.walk import walk_files
 from seedtf.errors import UserError
 from seedtf.evaluation.classifier import Classifier, Prediction
 from seedtf.evaluation.prediction_table import check_table_format, open_prediction_table
@@ -181,7 +181,9 @@ def write_predictions(
         hidden = is_silent() or None
         bar = tqdm(predictions, "predicting", end - start, unit="img", disable=hidden, leave=False)
         for path, prediction in bar:
-            cells = [_write_heatmap(path, prediction, heatmaps, names)] if heatmaps else []
+            cells = []
+            if heatmaps:
+                cells = [_write_heatmap(path, prediction, heatmaps, names, classifier.fit)]
             table.write(path, prediction, *cells)
             files += 1
             if isinstance(prediction, RefusedError):
@@ -225,8 +227,6 @@ def _predict_batch(
 
 
 def _read(path: str, max_pixels: int) -> bytes:
-    if Path(path).suffix and not path.lower().endswith(IMAGE_SUFFIXES):
-        raise RefusedError("unsupported suffix", f"suffix {Path(path).suffix}")
     try:
         return read_file(path, max_pixels)
     except OSError as error:
@@ -234,12 +234,12 @@ def _read(path: str, max_pixels: int) -> bytes:
 
 
 def _write_heatmap(
-    path: str, prediction: Prediction | RefusedError, folder: Path, names: Counter[str]
+    path: str, prediction: Prediction | RefusedError, folder: Path, names: Counter[str], fit: str
 ) -> str:
     """Writes the heat map over the image and returns its file name; empty if there is none."""
     if isinstance(prediction, RefusedError) or prediction.heatmap is None:
         return ""
-    image = read_thumbnail(Path(path), _HEATMAP_SIZE)
+    image = read_thumbnail(Path(path), _HEATMAP_SIZE, fit)
     if image is None:  # the file has changed meanwhile
         return ""
     stem = Path(path).stem

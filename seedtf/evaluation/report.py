@@ -18,8 +18,9 @@ from seedtf.data.paths import Folder
 from seedtf.evaluation import metrics
 from seedtf.evaluation.evaluate import Report, top_classes, top_losses
 from seedtf.files import csv_line, write_bytes, write_lines, write_text
-from seedtf.images.decode import decode_image
-from seedtf.images.header import RefusedError, read_header
+from seedtf.images.decode import decode_image, resize_image
+from seedtf.images.header import STRETCH, RefusedError, read_header
+from seedtf.images.transcode import to_decodable
 from seedtf.plots.base import figure_png
 from seedtf.plots.heatmap import draw_heatmap, encode_image
 from seedtf.plots.page import image_uri, render_page
@@ -62,6 +63,7 @@ class ReportContext:
         image_size: the side of its input in pixels.
         tta: 1, or 8 if eight views were averaged.
         skipped: images that could not be decoded and are not part of the metrics.
+        fit: how the run made images square, see ``images.decode.resize_image``.
     """
 
     run_dir: Path
@@ -72,6 +74,7 @@ class ReportContext:
     tta: int
     skipped: tuple[Fault, ...]
     labels_csv: str = ""
+    fit: str = STRETCH
 
     @property
     def source(self) -> dict[str, str]:
@@ -261,7 +264,7 @@ def _render_page(
         matrix=image_uri(matrix),
         calibration=image_uri(figure_png(calibration)),
         figures=_run_images(context.run_dir),
-        top_losses=_top_loss_cards(report, context.data_root, heatmaps),
+        top_losses=_top_loss_cards(report, context, heatmaps),
         has_heatmaps=len(heatmaps) > 0,
         num_wrong=values["images"] - values["correct"],
     )
@@ -282,7 +285,7 @@ def _run_images(run_dir: Path) -> list[tuple[str, str]]:
 
 
 def _top_loss_cards(
-    report: Report, root: Folder, heatmaps: Sequence[np.ndarray]
+    report: Report, context: ReportContext, heatmaps: Sequence[np.ndarray]
 ) -> list[dict[str, Any]]:
     """What the page shows of each image in ``top_losses``."""
     predictions = report.predictions
@@ -290,7 +293,8 @@ def _top_loss_cards(
     classes = predictions.classes
     cards = []
     for rank, index in enumerate(top_losses(report, TOP_LOSSES)):
-        thumbnail = read_thumbnail(root / predictions.paths[index], THUMBNAIL_SIZE)
+        path = context.data_root / predictions.paths[index]
+        thumbnail = read_thumbnail(path, THUMBNAIL_SIZE, context.fit)
         heat = None
         if thumbnail is not None and rank < len(heatmaps):
             heat = draw_heatmap(thumbnail, heatmaps[rank])
@@ -314,17 +318,22 @@ def _jpeg_uri(image: np.ndarray | None) -> str | None:
     return None if image is None else image_uri(encode_image(image, "JPEG"), "jpeg")
 
 
-def read_thumbnail(path: Folder, size: int) -> np.ndarray | None:
+def read_thumbnail(path: Folder, size: int, fit: str = STRETCH) -> np.ndarray | None:
     """The image as the model's decoder reads it, with ``size`` pixels on its longer side.
+
+    If the model sees a padded or cropped image, this is that square; a stretched image keeps its
+    aspect ratio here.
 
     Returns:
         uint8 ``[h, w, 3]``; None if the file cannot be read.
     """
     try:
         data = path.read_bytes()
-        header = read_header(data)
-        image = decode_image(tf.constant(data), tf.constant(header.for_decoder))
+        decodable, header = to_decodable(data, read_header(data))
+        image = decode_image(tf.constant(decodable), tf.constant(header))
     except (OSError, RefusedError, tf.errors.OpError):
         return None
+    if fit != STRETCH:
+        return resize_image(image, size, fit).numpy()
     small = tf.image.resize(image, [size, size], preserve_aspect_ratio=True, antialias=True)
     return tf.saturate_cast(tf.round(small), tf.uint8).numpy()

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from seedtf.data.walk import IMAGE_SUFFIXES
+from seedtf.data.image_files import has_image_suffix
 from seedtf.errors import UserError
 from seedtf.evaluation.classifier import Classifier
 from seedtf.evaluation.predict import list_images, predict_files
@@ -180,7 +180,7 @@ def _matching(cell: str, paths: list[str]) -> list[str]:
     """The files that an id may mean: of several, those with its suffix, then those in its folders."""
     parts = _parts(cell)
     exact = [path for path in paths if Path(path).name == parts[-1]]
-    paths = exact or [path for path in paths if path.lower().endswith(IMAGE_SUFFIXES)] or paths
+    paths = exact or [path for path in paths if has_image_suffix(path)] or paths
     if len(paths) == 1:
         return paths
     inside = [path for path in paths if Path(path).parts[-len(parts) : -1] == parts[:-1]]

@@ -134,6 +134,8 @@ def export_run(
             heatmap=heatmap,
             others=models[1:],
             weights=run.weights,
+            max_pixels=run.max_pixels,
+            fit=run.fit,
         )
         saved_model_row = _write_saved_model(version.folder, module, run, reference)
         rows = (saved_model_row, *_write_formats(version.folder, formats, module, run, reference))
@@ -174,7 +176,7 @@ def _write_saved_model(
     write_warmup(folder, run.image_size)
     paths = reference.store.catalog.absolute_paths()
     with files_for_tensorflow([paths[record] for record in reference.records]) as files:
-        row = compare_files(folder, files, reference.expected, run.class_names)
+        row = compare_files(folder, files, reference.expected, run.class_names, run.max_pixels)
     if row.fault:
         raise UserError(
             f"{run.run_dir}: the export does not predict as the evaluation does ({row.fault}); "

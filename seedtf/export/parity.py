@@ -17,14 +17,19 @@ from typing import Any
 
 import numpy as np
 
+from seedtf.data.paths import read_file
 from seedtf.errors import UserError
 from seedtf.export import parity_worker
+from seedtf.images.header import RefusedError, read_header
+from seedtf.images.transcode import to_decodable
 
 __all__ = ["Parity", "compare_files", "compare_pixels", "compare_probabilities"]
 
 # format: (minimum top-1 agreement, maximum probability difference) for the file to be kept
 _TOLERANCES = {"litert_int8": (0.9, 1.0)}
 _FLOAT_TOLERANCE = (1.0, 1e-4)
+# Of the files that Pillow decodes, so many are compared, as copies that the graph can decode.
+_MAX_COPIES = 32
 INT8_WARNING = 0.98
 """Top-1 agreement, in 0–1, below which an int8 file is kept with a warning."""
 
@@ -99,25 +104,54 @@ class Parity:
 
 
 def compare_files(
-    saved_model: Path, files: Sequence[str], expected: np.ndarray, class_names: Sequence[str]
+    saved_model: Path,
+    files: Sequence[str],
+    expected: np.ndarray,
+    class_names: Sequence[str],
+    max_pixels: int,
 ) -> Parity:
     """Compares a SavedModel's predictions for whole image files with the expected probabilities.
 
     Args:
         saved_model: folder of the SavedModel.
-        files: N paths; the worker reads them and sends their bytes.
+        files: N paths; the worker reads them and sends their bytes. Of those that the graph cannot
+            decode but Pillow can, such as TIFF, the first 32 are sent as ``seedtf predict`` does, and
+            the others are not compared.
         expected: float32 ``[N, K]``.
         class_names: K names in the order of the columns of ``expected``.
+        max_pixels: the largest width × height that the run decoded.
 
     Raises:
         UserError: the SavedModel does not run.
     """
-    request = {
-        "files": np.array(files),
-        "class_names": np.array(class_names),
-        "probabilities": expected,
-    }
-    return _run_worker("saved_model", "tensorflow", saved_model, request)
+    with tempfile.TemporaryDirectory() as folder:
+        sent = _sent_files(files, Path(folder), max_pixels)
+        request = {
+            "files": np.array(list(sent.values())),
+            "class_names": np.array(class_names),
+            "probabilities": expected[list(sent)],
+        }
+        return _run_worker("saved_model", "tensorflow", saved_model, request)
+
+
+def _sent_files(files: Sequence[str], folder: Path, max_pixels: int) -> dict[int, str]:
+    """The file to send for each index; copies of the files that Pillow decodes are in ``folder``."""
+    sent, copies = {}, 0
+    for index, path in enumerate(files):
+        sent[index] = path
+        try:
+            data = read_file(path, max_pixels)
+            header = read_header(data, max_pixels)
+            if not header.by_pillow:
+                continue
+            del sent[index]
+            if copies < _MAX_COPIES:
+                copy = folder / f"{index}.bmp"
+                copy.write_bytes(to_decodable(data, header, max_pixels)[0])
+                sent[index], copies = str(copy), copies + 1
+        except (RefusedError, OSError):
+            continue  # The worker reports what the graph answers.
+    return sent
 
 
 def compare_pixels(

@@ -21,7 +21,8 @@ import numpy as np
 import tensorflow as tf
 
 from seedtf.images.decode import decode_image, resize_image
-from seedtf.images.header_graph import STATUSES, parse_header_graph
+from seedtf.images.header import MAX_PIXELS, STRETCH
+from seedtf.images.header_graph import STATUSES, Edits, apply_edits, parse_header_graph
 from seedtf.model.activation_map import average_maps, features_and_logits
 from seedtf.model.members import input_size, resize_for, weighted_mean
 from seedtf.model.network import HEAD
@@ -34,12 +35,16 @@ _LARGE_PIXELS = 25_000_000
 _TINY = float(np.finfo(np.float32).tiny)  # the logarithm of a probability of 0 would be infinite
 
 
-def decode_batch(image_bytes: tf.Tensor, size: int) -> tuple[tf.Tensor, tf.Tensor]:
+def decode_batch(
+    image_bytes: tf.Tensor, size: int, max_pixels: int = MAX_PIXELS, fit: str = STRETCH
+) -> tuple[tf.Tensor, tf.Tensor]:
     """Decodes whole files and resizes them.
 
     Args:
         image_bytes: string ``[B]``.
         size: side of the resized images in pixels.
+        max_pixels: the largest width × height that is decoded.
+        fit: how an image that is not square becomes one, see ``images.decode.resize_image``.
 
     Returns:
         uint8 ``[B, size, size, 3]``, and status int64 ``[B]``: an index into ``header_graph.STATUSES``.
@@ -49,12 +54,13 @@ def decode_batch(image_bytes: tf.Tensor, size: int) -> tuple[tf.Tensor, tf.Tenso
     # Append an empty file, so that the datasets are not empty if B is 0; its row is removed at the end.
     contents = tf.concat([image_bytes, [""]], 0)
 
-    def parse(data: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        header = parse_header_graph(data)
-        return header.status, header.for_decoder
+    def parse(data: tf.Tensor) -> tuple[tf.Tensor, ...]:
+        header = parse_header_graph(data, tf.constant(max_pixels, tf.int64))
+        return header.status, header.for_decoder, *header.edits
 
     def decode(index: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        return index, resize_image(decode_image(contents[index], headers[index]), size)
+        data = apply_edits(contents[index], Edits(spans[index], texts[index]))
+        return index, resize_image(decode_image(data, headers[index]), size, fit)
 
     def decode_all(selected: tf.Tensor, parallel_calls: int) -> tf.data.Dataset:
         indices = tf.data.Dataset.from_tensor_slices(tf.where(selected)[:, 0])
@@ -62,7 +68,7 @@ def decode_batch(image_bytes: tf.Tensor, size: int) -> tuple[tf.Tensor, tf.Tenso
 
     files = tf.data.Dataset.from_tensor_slices(contents)
     parsed = files.map(parse, num_parallel_calls=tf.data.AUTOTUNE)
-    statuses, headers = parsed.batch(count + 1).get_single_element()
+    statuses, headers, spans, texts = parsed.batch(count + 1).get_single_element()
     is_large = tf.reduce_prod(tf.cast(headers[:, :2], tf.int64), 1) > _LARGE_PIXELS
     small = decode_all((statuses == 0) & ~is_large, tf.data.AUTOTUNE)
     large = decode_all((statuses == 0) & is_large, 1)
@@ -95,6 +101,8 @@ class ServingModule(tf.Module):
         others: more networks with the same classes, whose probabilities are averaged with those of
             ``model``. Images are decoded at the largest size and resized for smaller networks.
         weights: the weight of each network in the mean; they add up to 1. Empty for equal weights.
+        max_pixels: the largest width × height that is decoded.
+        fit: how an image that is not square becomes one, see ``images.decode.resize_image``.
     """
 
     def __init__(
@@ -107,12 +115,15 @@ class ServingModule(tf.Module):
         heatmap: bool = False,
         others: Sequence[keras.Model] = (),
         weights: Sequence[float] = (),
+        max_pixels: int = MAX_PIXELS,
+        fit: str = STRETCH,
     ) -> None:
         super().__init__(name="seedtf")
         models = (model, *others)
         size = max(map(input_size, models))
         self.image_shape = (size, size, 3)
         self._size, self._temperature = size, temperature
+        self._max_pixels, self._fit = max_pixels, fit
         self._names = tuple(class_names)
         self._mean_weights = tuple(weights)
         # Track the variables alone, because a SavedModel that tracks Keras objects needs Keras to load.
@@ -161,17 +172,17 @@ class ServingModule(tf.Module):
     def serve_bytes(self, image_bytes: tf.Tensor) -> dict[str, tf.Tensor]:
         """Classifies whole image files, string ``[B]``; also returns ``status``, string ``[B]``."""
         with tf.device("/cpu:0"):
-            images, statuses = decode_batch(image_bytes, self._size)
+            images, statuses = decode_batch(image_bytes, self._size, self._max_pixels, self._fit)
         outputs = self._classify(images, statuses == 0)
         return {**outputs, "status": tf.gather(tf.constant(STATUSES), statuses)}
 
     def serve_image(self, image: tf.Tensor) -> dict[str, tf.Tensor]:
         """Classifies decoded images, uint8 ``[B, H, W, 3]`` RGB of any size."""
-        size = self._size
+        size, fit = self._size, self._fit
 
         def resize() -> tf.Tensor:
             return tf.map_fn(
-                lambda pixels: resize_image(pixels, size), image, fn_output_signature=tf.uint8
+                lambda pixels: resize_image(pixels, size, fit), image, fn_output_signature=tf.uint8
             )
 
         has_model_size = tf.reduce_all(tf.shape(image)[1:3] == size)

@@ -8,7 +8,8 @@ from contextlib import contextmanager
 
 import tensorflow as tf
 
-from seedtf.images.header import MAX_PIXELS, RefusedError, read_header
+from seedtf.images.header import CROP, MAX_PIXELS, STRETCH, RefusedError, read_header
+from seedtf.images.transcode import to_decodable
 
 __all__ = [
     "RESIZE_METHOD",
@@ -57,8 +58,8 @@ def decode_image(contents: tf.Tensor, header: tf.Tensor) -> tf.Tensor:
     """Decodes one image as an image viewer shows it, with TensorFlow ops only.
 
     Args:
-        contents: string scalar, a whole file that ``header.read_header`` accepts.
-        header: int32 ``[4]``, ``Header.for_decoder`` of the file. A PNG with alpha is blended over
+        contents: string scalar, a whole file, from ``transcode.to_decodable``.
+        header: int32 ``[4]``, ``Header.for_decoder`` of the file. An image with alpha is blended over
             white, the orientation is applied, and the size is compared with that of the decoded image.
 
     Returns:
@@ -79,7 +80,8 @@ def decode_image(contents: tf.Tensor, header: tf.Tensor) -> tf.Tensor:
         return tf.io.decode_image(contents, channels=3, expand_animations=False)
 
     def transparent() -> tf.Tensor:
-        return _over_white(tf.io.decode_png(contents, channels=4))
+        image = tf.io.decode_image(contents, channels=4, expand_animations=False)
+        return _over_white(tf.ensure_shape(image, [None, None, 4]))
 
     is_jpeg = tf.strings.substr(contents, 0, 3) == b"\xff\xd8\xff"
     image = tf.case([(is_jpeg, jpeg), (has_alpha > 0, transparent)], default=other)
@@ -92,39 +94,68 @@ def decode_image(contents: tf.Tensor, header: tf.Tensor) -> tf.Tensor:
     return tf.ensure_shape(_upright(image, orientation), [None, None, 3])
 
 
-def resize_image(image: tf.Tensor, size: int) -> tf.Tensor:
+def resize_image(image: tf.Tensor, size: int, fit: str = STRETCH) -> tf.Tensor:
     """Resizes uint8 ``[H, W, 3]`` to uint8 ``[size, size, 3]``: bilinear, antialiased, rounded.
 
-    The whole image is kept, so the aspect ratio of an image that is not square changes. An image
-    that already has the size is returned unchanged.
+    An image that already has the size is returned unchanged.
+
+    Args:
+        image: the image.
+        size: side of the result in pixels.
+        fit: ``stretch`` keeps the whole image and changes its aspect ratio. ``pad`` keeps both, and
+            adds black at two sides, as ``pad_to_aspect_ratio`` of Keras. ``crop`` keeps the aspect
+            ratio and the square in the middle, as ``crop_to_aspect_ratio`` of Keras.
 
     Example:
         >>> image = tf.fill([30, 40, 3], tf.constant(200, tf.uint8))
         >>> resize_image(image, 2)[..., 0].numpy().tolist()
         [[200, 200], [200, 200]]
     """
+    height, width = tf.unstack(tf.shape(image)[:2])
 
     def resized() -> tf.Tensor:
-        scaled = tf.image.resize(image, [size, size], method="bilinear", antialias=True)
-        return tf.saturate_cast(tf.round(scaled), tf.uint8)
+        if fit == CROP:
+            side = tf.minimum(height, width)
+            return _resize(_center_crop(image, side), [size, size])
+        if fit == STRETCH:
+            return _resize(image, [size, size])
+        longer = tf.maximum(height, width)
+        # Round to the nearest; the shorter side keeps at least a pixel.
+        inner = [
+            tf.maximum((2 * side * size + longer) // (2 * longer), 1) for side in (height, width)
+        ]
+        top, left = (size - inner[0]) // 2, (size - inner[1]) // 2
+        return tf.image.pad_to_bounding_box(_resize(image, inner), top, left, size, size)
 
     has_size = tf.reduce_all(tf.shape(image)[:2] == size)
     return tf.ensure_shape(tf.cond(has_size, lambda: image, resized), [size, size, 3])
 
 
-def decode_images(contents: tf.Tensor, headers: tf.Tensor, size: int) -> tf.Tensor:
+def _resize(image: tf.Tensor, size: list[tf.Tensor | int]) -> tf.Tensor:
+    scaled = tf.image.resize(image, size, method="bilinear", antialias=True)
+    return tf.saturate_cast(tf.round(scaled), tf.uint8)
+
+
+def _center_crop(image: tf.Tensor, side: tf.Tensor) -> tf.Tensor:
+    top, left = tf.unstack((tf.shape(image)[:2] - side) // 2)
+    return image[top : top + side, left : left + side]
+
+
+def decode_images(
+    contents: tf.Tensor, headers: tf.Tensor, size: int, fit: str = STRETCH
+) -> tf.Tensor:
     """Decodes and resizes whole files, string ``[B]``, to uint8 ``[B, size, size, 3]``.
 
     ``headers`` is int32 ``[B, 4]``: ``Header.for_decoder`` of each file.
     """
 
     def decode(element: tuple[tf.Tensor, tf.Tensor]) -> tf.Tensor:
-        return resize_image(decode_image(*element), size)
+        return resize_image(decode_image(*element), size, fit)
 
     return tf.map_fn(decode, (contents, headers), fn_output_signature=tf.uint8)
 
 
-def make_decoder(size: int, max_pixels: int = MAX_PIXELS) -> Decoder:
+def make_decoder(size: int, max_pixels: int = MAX_PIXELS, fit: str = STRETCH) -> Decoder:
     """Returns a thread-safe function that decodes a file's bytes to uint8 ``[size, size, 3]``.
 
     The function raises ``RefusedError`` for a file that cannot be used, because of its header or of
@@ -142,16 +173,16 @@ def make_decoder(size: int, max_pixels: int = MAX_PIXELS) -> Decoder:
 
     @tf.function(input_signature=spec, autograph=False)
     def graph(contents: tf.Tensor, header: tf.Tensor) -> tf.Tensor:
-        return resize_image(decode_image(contents, header), size)
+        return resize_image(decode_image(contents, header), size, fit)
 
     compiled = graph.get_concrete_function()
 
     def decode(data: bytes) -> tf.Tensor:
         header = read_header(data, max_pixels)
-        pixels = header.width * header.height
-        with pixel_budget.reserve(pixels), tf.device("/cpu:0"):
+        with pixel_budget.reserve(header.pixels), tf.device("/cpu:0"):
+            data, for_decoder = to_decodable(data, header, max_pixels)
             try:
-                return compiled(tf.constant(data), tf.constant(header.for_decoder, tf.int32))
+                return compiled(tf.constant(data), tf.constant(for_decoder, tf.int32))
             except tf.errors.ResourceExhaustedError as error:
                 raise RefusedError("too large", f"out of memory: {_last_line(error)}") from None
             except tf.errors.OpError as error:

@@ -20,7 +20,7 @@ from seedtf.data.paths import Folder, RemotePath, folder_at, is_file
 from seedtf.data.store import Store, build_store, has_cache, plan_cache
 from seedtf.data.table_text import read_csv
 from seedtf.errors import UserError
-from seedtf.images.header import MAX_PIXELS
+from seedtf.images.header import MAX_PIXELS, STRETCH
 from seedtf.model.network import load_model
 from seedtf.report import report
 from seedtf.runs.ensembles import is_ensemble, read_ensemble
@@ -80,6 +80,11 @@ class Run:
     def max_pixels(self) -> int:
         """The largest width × height of an image; the default if an older run recorded none."""
         return int(self.settings.get("max_pixels", MAX_PIXELS))
+
+    @property
+    def fit(self) -> str:
+        """How the run made images square; older runs stretched them."""
+        return str(self.settings.get("fit", STRETCH))
 
     @property
     def cache_dir(self) -> Path:
@@ -265,9 +270,9 @@ def _open_store(run: Run, catalog: Catalog) -> tuple[Store, np.ndarray]:
         len(catalog),
         size,
         cache_dir,
-        is_cached=lambda: has_cache(catalog, size, cache_dir, run.max_pixels),
+        is_cached=lambda: has_cache(catalog, size, cache_dir, run.max_pixels, run.fit),
     )
-    store = build_store(catalog, size, plan, cache_dir, run.max_pixels)
+    store = build_store(catalog, size, plan, cache_dir, run.max_pixels, fit=run.fit)
     if not len(store.catalog):
         raise UserError(f"{catalog.root}: none of {len(catalog)} images can be decoded")
     return store, np.arange(len(store.catalog), dtype=np.int64)

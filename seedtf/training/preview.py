@@ -54,8 +54,9 @@ def write_preview(config: TrainConfig, out: Path) -> None:
     sampled = np.linspace(0, len(catalog) - 1, min(len(catalog), _MAX_IMAGES)).astype(np.int64)
     cache_dir = config.cache_folder
     plan = plan_cache("ram", len(sampled), config.image_size, cache_dir)
+    catalog = catalog.take(sampled)
     store = build_store(
-        catalog.take(sampled), config.image_size, plan, cache_dir, config.max_pixels
+        catalog, config.image_size, plan, cache_dir, config.max_pixels, fit=config.fit
     )
     if not len(store.catalog):
         raise UserError(

@@ -118,6 +118,7 @@ def load_training_data(config: TrainConfig) -> Dataset:
         cache=config.cache,
         cache_dir=config.cache_folder,
         max_pixels=config.max_pixels,
+        fit=config.fit,
         check=config.check,
         data_service=config.data_service,
         strict=config.strict,

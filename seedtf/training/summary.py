@@ -10,6 +10,7 @@ import numpy as np
 
 from seedtf.config.recipes import RANDOM_WEIGHTS, RECIPES, recipe_changes
 from seedtf.config.train_config import AUTO, BALANCED, TrainConfig
+from seedtf.data.catalog import describe_faults, describe_others
 from seedtf.data.dataset import Dataset
 from seedtf.data.split import classes_without_validation
 from seedtf.model.families import short_name
@@ -284,7 +285,12 @@ def data_warnings(dataset: Dataset) -> list[str]:
 
 
 def _report_faults(dataset: Dataset) -> None:
-    faults = dataset.store.catalog.faults
+    catalog = dataset.store.catalog
+    faults = catalog.faults
+    if faults:
+        report("left out", describe_faults(faults))
+    if catalog.others:
+        report("ignored", f"{describe_others(catalog.others)} that are not images")
     for fault in faults[:_SHOWN_FAULTS]:
         report("left out", f"{fault.path}: {fault.fault} ({fault.detail})")
     if len(faults) > _SHOWN_FAULTS:

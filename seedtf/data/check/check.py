@@ -34,11 +34,11 @@ from seedtf.data.listing import list_for_check
 from seedtf.data.map_files import map_files
 from seedtf.data.paths import RemotePath, read_file
 from seedtf.data.store import Store
-from seedtf.data.walk import IMAGE_SUFFIXES
 from seedtf.errors import UserError
 from seedtf.files import check_parent, csv_line, write_lines
 from seedtf.images.decode import make_decoder
 from seedtf.images.header import MAX_PIXELS, RefusedError, read_header
+from seedtf.images.kinds import IMAGE_SUFFIXES, PILLOW_KINDS, TENSORFLOW_KINDS
 
 __all__ = [
     "LEFT_OUT",
@@ -75,7 +75,7 @@ _WARNINGS = frozenset(
         *QUALITY_FAULTS,
     }
 )
-_FORMATS = ("jpeg", "png", "gif", "bmp", "webp")
+_FORMATS = (*TENSORFLOW_KINDS, *PILLOW_KINDS)
 _DIGEST = np.dtype([("high", np.uint64), ("low", np.uint64)])
 _HEADING = csv_line("path", "fault", "detail", "severity")
 

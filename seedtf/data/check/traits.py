@@ -8,17 +8,12 @@ from pathlib import PurePosixPath
 
 from PIL.JpegImagePlugin import JpegImageFile
 
-from seedtf.images.header import Header, gif_frames
+from seedtf.images.formats.gif import gif_frames
+from seedtf.images.header import Header
+from seedtf.images.kinds import SUFFIXES
 
 __all__ = ["image_traits", "looks_like", "name_traits"]
 
-_SUFFIXES = {
-    "jpeg": (".jpg", ".jpeg", ".jpe"),
-    "png": (".png",),
-    "gif": (".gif",),
-    "bmp": (".bmp",),
-    "webp": (".webp",),
-}
 _MIN_SIDE = 32
 _MAX_ASPECT = 4
 _MAX_NAME_BYTES = 200
@@ -53,7 +48,7 @@ def image_traits(path: str, data: bytes, header: Header) -> list[tuple[str, str]
         traits.append(("alpha", "blended over white"))
     if header.orientation != 1:
         traits.append(("EXIF orientation", f"{header.orientation}; turned upright"))
-    if PurePosixPath(path).suffix.lower() not in _SUFFIXES[header.format]:
+    if PurePosixPath(path).suffix.lower() not in SUFFIXES[header.format]:
         traits.append(("wrong suffix", f"holds {header.format}"))
     size = f"{header.width}×{header.height} pixels"
     if min(header.width, header.height) < _MIN_SIDE:

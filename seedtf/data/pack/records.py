@@ -12,13 +12,13 @@ from typing import Any
 
 from seedtf.data.catalog import Fault
 from seedtf.data.columns import SPLIT_WORDS
-from seedtf.data.walk import is_image
+from seedtf.data.image_files import has_image_suffix
 from seedtf.errors import UserError
+from seedtf.images.kinds import SNIFFED_BYTES, SUFFIXES, sniff
 
 __all__ = ["ClassNumbers", "NameGiver", "Record", "Records", "optional_module", "sides_of_files"]
 
 # The first bytes of an image file, and the suffix of a name that has none.
-_SUFFIXES = {b"\xff\xd8\xff": ".jpg", b"\x89PNG": ".png", b"GIF8": ".gif", b"BM": ".bmp"}
 _NAME_FILES = ("classnames.txt", "class_names.txt", "names.txt", "label.labels.txt", "labels.txt")
 
 
@@ -60,7 +60,7 @@ class NameGiver:
         name = "/".join(part for part in parts if part not in ("", ".", ".."))
         name = name or f"{self._count:07}"
         self._count += 1
-        if not is_image(name):
+        if not has_image_suffix(name):
             suffix = _suffix_of(data)
             if not suffix:
                 return ""
@@ -73,9 +73,7 @@ class NameGiver:
 
 
 def _suffix_of(data: bytes) -> str:
-    if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
-        return ".webp"
-    return next((suffix for magic, suffix in _SUFFIXES.items() if data.startswith(magic)), "")
+    return SUFFIXES.get(sniff(data[:SNIFFED_BYTES]), ("",))[0]
 
 
 class ClassNumbers:

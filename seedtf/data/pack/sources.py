@@ -15,6 +15,7 @@ import numpy as np
 from seedtf.data.archives import unpacked_folder
 from seedtf.data.catalog import Catalog, Fault
 from seedtf.data.columns import Columns
+from seedtf.data.image_files import is_image
 from seedtf.data.listing import list_files
 from seedtf.data.pack.image_tables import is_image_table, table_records
 from seedtf.data.pack.records import ClassNumbers, Record, Records, sides_of_files
@@ -22,7 +23,7 @@ from seedtf.data.pack.tfrecords import is_tfrecord, tfrecord_records
 from seedtf.data.pack.webdataset import is_webdataset, webdataset_records
 from seedtf.data.paths import is_url, num_threads, read_file
 from seedtf.data.split import Split
-from seedtf.data.walk import is_image, walk_files
+from seedtf.data.walk import walk_files
 from seedtf.errors import UserError
 from seedtf.images.header import MAX_PIXELS, RefusedError
 from seedtf.report import report
@@ -96,7 +97,7 @@ def _find_files(path: str) -> tuple[str, list[str]]:
         return kind, [""] if kind else []
     found: dict[str, list[str]] = {}
     for name in walk_files(path, "SOURCE"):
-        if is_image(name):
+        if is_image(Path(path), name):
             return "", []
         if kind := _kind(name, os.path.join(path, name)):
             found.setdefault(kind, []).append(name)

@@ -9,8 +9,8 @@ from typing import Any
 
 from seedtf.data.archive_entries import DAMAGED, ArchiveEntry, archive_kind, tar_entries
 from seedtf.data.catalog import Fault
+from seedtf.data.image_files import has_image_suffix
 from seedtf.data.pack.records import ClassNumbers, NameGiver, Record, Records
-from seedtf.data.walk import is_image
 from seedtf.errors import UserError, first_line
 
 __all__ = ["is_webdataset", "webdataset_records"]
@@ -34,7 +34,7 @@ def is_webdataset(path: str) -> bool:
                 key, extension = _split(entry)
                 if extension in ("cls", "json"):
                     labels.add(key)
-                elif is_image(f".{extension}"):
+                elif has_image_suffix(f".{extension}"):
                     images.add(key)
     except (OSError, *DAMAGED):
         pass  # what was read until here decides; the reader of the tar names the damage
@@ -62,7 +62,7 @@ def webdataset_records(
     try:
         with open(path, "rb") as file:
             for key, fields in _samples(file):
-                images = [extension for extension in fields if is_image(f".{extension}")]
+                images = [extension for extension in fields if has_image_suffix(f".{extension}")]
                 images.sort(key=lambda extension: extension.count("."))  # jpg before seg.png
                 shown = f"{folder}/{key}"
                 for extension in images[1:]:
@@ -94,7 +94,7 @@ def _samples(file: Any) -> Iterator[tuple[str, dict[str, bytes]]]:
             fields = {}
         current = key
         is_wanted = extension in ("cls", "json") and entry.size <= _MAX_LABEL_BYTES
-        if is_wanted or is_image(f".{extension}"):
+        if is_wanted or has_image_suffix(f".{extension}"):
             with entry.open() as stream:
                 fields[extension] = stream.read()
         else:

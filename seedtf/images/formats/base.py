@@ -1,0 +1,78 @@
+"""``Header``, which every format's parser returns, and ``RefusedError``, which it may raise."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+__all__ = ["Edit", "Header", "RefusedError", "apply_edits"]
+
+Edit = tuple[int, int, bytes]
+"""Bytes from a position up to another one are replaced by others."""
+
+
+class RefusedError(Exception):
+    """The file cannot be used.
+
+    Attributes:
+        fault: a short fixed name of the reason, such as ``truncated``.
+        detail: one line that describes what the file contains.
+    """
+
+    def __init__(self, fault: str, detail: str) -> None:
+        super().__init__(f"{fault}: {detail}")
+        self.fault = fault
+        self.detail = detail
+
+
+@dataclass(frozen=True)
+class Header:
+    """What a decoder needs to know about a file before it decodes it.
+
+    Attributes:
+        format: the kind of the file by its first bytes, see ``images.kinds``; not by the suffix.
+        width, height: size in pixels as stored, before the orientation is applied.
+        orientation: the EXIF orientation, 1 to 8; 1 is upright.
+        has_alpha: whether TensorFlow decodes the file with a fourth channel, which is then blended
+            over white.
+        edits: sorted replacements after which TensorFlow decodes the bytes as a viewer shows them:
+            the first frame of an animation alone, transparent colours in white, no bytes at the end.
+        by_pillow: whether TensorFlow cannot decode the file, but Pillow can.
+    """
+
+    format: str
+    width: int
+    height: int
+    orientation: int = 1
+    has_alpha: bool = False
+    edits: tuple[Edit, ...] = field(default=(), repr=False)
+    by_pillow: bool = field(default=False, repr=False)
+
+    @property
+    def pixels(self) -> int:
+        """Width × height."""
+        return self.width * self.height
+
+    @property
+    def for_decoder(self) -> tuple[int, int, int, int]:
+        """What ``images.decode`` needs: width, height, orientation and has_alpha."""
+        return self.width, self.height, self.orientation, int(self.has_alpha)
+
+
+def apply_edits(data: bytes, edits: tuple[Edit, ...]) -> bytes:
+    """``data`` with the replacements of ``Header.edits``.
+
+    Example:
+        >>> apply_edits(b"abcdef", ((1, 2, b"XY"), (4, 6, b"")))
+        b'aXYcd'
+    """
+    return b"".join(_parts(data, edits)) if edits else data
+
+
+def _parts(data: bytes, edits: tuple[Edit, ...]) -> Iterator[bytes | memoryview]:
+    view, position = memoryview(data), 0
+    for start, stop, replacement in edits:
+        yield view[position:start]
+        yield replacement
+        position = stop
+    yield view[position:]

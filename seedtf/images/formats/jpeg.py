@@ -1,0 +1,109 @@
+"""Parses the segments of a JPEG up to its first scan (ITU-T T.81, B.1.1)."""
+
+from __future__ import annotations
+
+import re
+import struct
+from collections.abc import Iterator
+
+from seedtf.images.formats.base import Header, RefusedError
+from seedtf.images.formats.orientation import upright_orientation
+
+__all__ = ["ADOBE_SEGMENT", "MAX_SCANS", "XMP_PREFIX", "read_jpeg"]
+
+MAX_SCANS = 100
+"""Largest number of scans in a JPEG. A scan may be 10 bytes long and still costs the decoder a pass
+over the whole image; encoders write about 20 at most."""
+
+ADOBE_SEGMENT = b"\xff\xee\0\x0eAdobe\0\x64" + bytes(5)
+"""A segment that says that the four components are CMYK, stored inverted."""
+
+XMP_PREFIX = b"http://ns.adobe.com/xap/1.0/\0"
+_EXIF_PREFIX = b"Exif\0\0"
+
+_MARKER = re.compile(rb"\xff[^\xff]")
+# Inside entropy-coded data, stuffed zeros and restart markers do not end the scan.
+_MARKER_AFTER_SCAN = re.compile(rb"\xff[^\x00\x01\xd0-\xd7\xff]")
+# Markers without a length. libjpeg also skips the zero that it expects in entropy-coded data alone.
+_STANDALONE = frozenset(range(0xD0, 0xD8)) | {0x00, 0x01}
+# The start-of-frame markers. C4, C8 and CC are tables, not frames.
+_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
+_ARITHMETIC = (0xC9, 0xCA)
+_MIN_ADOBE_BYTES = 14
+
+
+def read_jpeg(data: bytes) -> Header:
+    """Parses a file that starts as a JPEG.
+
+    The first EXIF block and the first XMP packet count, wherever they are before the scan. Four
+    components are CMYK, which every viewer takes to be inverted; TensorFlow does so only with Adobe's
+    segment, which is added where it is missing.
+
+    Raises:
+        RefusedError: 12 bits per sample, too many scans, or no frame.
+        IndexError, struct.error: the file ends before its first scan.
+    """
+    exif = xmp = b""
+    has_adobe, header, components = False, None, 0
+    for marker, position, length in _segments(data):
+        payload = data[position + 2 : position + length]
+        if marker == 0xE1 and payload.startswith(_EXIF_PREFIX):
+            exif = exif or payload
+        elif marker == 0xE1 and payload.startswith(XMP_PREFIX):
+            xmp = xmp or payload
+        elif marker == 0xEE and length >= _MIN_ADOBE_BYTES and payload.startswith(b"Adobe"):
+            has_adobe = True
+        elif marker in _FRAMES and header is None:
+            header, components = _read_frame(data, marker, position, length)
+    if header is None:
+        raise RefusedError("corrupt", "JPEG without a frame header")
+    edits = ((2, 2, ADOBE_SEGMENT),) if components == 4 and not has_adobe else ()
+    orientation = upright_orientation(exif, xmp)
+    size = (header.width, header.height)
+    return Header("jpeg", *size, orientation, edits=edits, by_pillow=header.by_pillow)
+
+
+def _read_frame(data: bytes, marker: int, position: int, length: int) -> tuple[Header, int]:
+    """Size and number of components of the frame header at ``position``."""
+    precision, height, width, components = struct.unpack_from(">BHHB", data, position + 2)
+    if precision != 8:
+        raise RefusedError("unsupported variant", f"JPEG with {precision} bits per sample")
+    if _has_many_scans(data, position + length):
+        raise RefusedError("unsupported variant", f"JPEG with more than {MAX_SCANS} scans")
+    return Header("jpeg", width, height, by_pillow=marker in _ARITHMETIC), components
+
+
+def _has_many_scans(data: bytes, position: int) -> bool:
+    """Whether more than ``MAX_SCANS`` scans follow the frame header that ends at ``position``."""
+    scans = 0
+    while scans <= MAX_SCANS:
+        marker = _MARKER_AFTER_SCAN.search(data, position)
+        if marker is None or marker[0] == b"\xff\xd9" or marker.end() + 2 > len(data):
+            return False
+        scans += marker[0] == b"\xff\xda"
+        position = marker.end() + int.from_bytes(data[marker.end() : marker.end() + 2], "big")
+    return True
+
+
+def _segments(data: bytes) -> Iterator[tuple[int, int, int]]:
+    """Yields each segment before the first scan: marker, position, length.
+
+    ``position`` is where the two bytes of the length are; they count towards the length, and the
+    payload follows them.
+
+    Raises:
+        IndexError, struct.error: the file ends before its first scan.
+    """
+    position = 2
+    while True:
+        match = _MARKER.search(data, position)
+        if match is None:
+            raise IndexError("no further marker")
+        marker, position = match[0][1], match.end()
+        if marker in _STANDALONE:
+            continue
+        if marker in (0xD9, 0xDA):
+            return
+        (length,) = struct.unpack_from(">H", data, position)
+        yield marker, position, length
+        position += length

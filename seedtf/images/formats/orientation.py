@@ -1,0 +1,75 @@
+"""The orientation of an image: the tag 274 of its EXIF block, otherwise that of its XMP packet."""
+
+from __future__ import annotations
+
+import re
+import struct
+
+__all__ = [
+    "EXIF_PREFIX",
+    "MAX_PREFIXES",
+    "ORIENTATION",
+    "read_exif",
+    "read_xmp",
+    "upright_orientation",
+]
+
+ORIENTATION = 0x0112
+"""The tag of the orientation, in EXIF and in TIFF."""
+
+EXIF_PREFIX = b"Exif\0\0"
+MAX_PREFIXES = 3
+"""Some programs write the prefix of an EXIF block twice, and Pillow skips all."""
+
+# The byte order and the number 42, which Pillow accepts in either byte order.
+_BYTE_ORDERS = {b"II*\0": "<", b"II\0*": "<", b"MM\0*": ">", b"MM*\0": ">"}
+# The integer types of TIFF 6.0 with more than one byte: SHORT, LONG, SSHORT, SLONG.
+_INTEGERS = {3: "H", 4: "I", 8: "h", 9: "i"}
+_XMP = re.compile(rb'tiff:Orientation(?:="|>)([0-9])')
+
+
+def upright_orientation(exif: bytes, xmp: bytes = b"") -> int:
+    """The orientation, 1 to 8, from an EXIF block and an XMP packet, either of which may be empty.
+
+    Example:
+        >>> upright_orientation(b"", b'<rdf:Description tiff:Orientation="6"/>')
+        6
+    """
+    value = read_exif(exif) or read_xmp(xmp)
+    return value if 1 <= value <= 8 else 1
+
+
+def read_exif(block: bytes) -> int:
+    """The orientation tag of a TIFF block (TIFF 6.0, section 2).
+
+    Returns:
+        The value; 0 if the tag is missing or the block is damaged before it; 1 if its type is not an
+        integer of 16 or 32 bits.
+    """
+    tiff = block
+    for _ in range(MAX_PREFIXES):
+        tiff = tiff.removeprefix(EXIF_PREFIX)
+    byte_order = _BYTE_ORDERS.get(tiff[:4])
+    if byte_order is None:
+        return 0
+    try:
+        (offset,) = struct.unpack_from(f"{byte_order}I", tiff, 4)
+        (count,) = struct.unpack_from(f"{byte_order}H", tiff, offset)
+        for entry in range(offset + 2, offset + 2 + 12 * count, 12):
+            tag, kind, number = struct.unpack_from(f"{byte_order}HHI", tiff, entry)
+            value = tiff[entry + 8 : entry + 12]
+            if tag == ORIENTATION and len(value) == 4:
+                integer = _INTEGERS.get(kind)
+                # A longer list is stored elsewhere.
+                if integer is None or not 1 <= number <= 4 // struct.calcsize(integer):
+                    return 1
+                return struct.unpack_from(byte_order + integer, value)[0] or 1
+    except struct.error:
+        pass
+    return 0
+
+
+def read_xmp(packet: bytes) -> int:
+    """The property ``tiff:Orientation`` of an XMP packet, 0 to 9; 0 if it is missing."""
+    match = _XMP.search(packet)
+    return int(match[1]) if match else 0

@@ -1,0 +1,69 @@
+"""Parses the first directory of a TIFF (TIFF 6.0) or BigTIFF."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator
+
+from seedtf.images.formats.base import Header, RefusedError
+
+__all__ = ["read_tiff"]
+
+_WIDTH, _HEIGHT, _TILE_WIDTH, _TILE_HEIGHT = 256, 257, 322, 323
+_SUBFILE_TYPE, _DNG_VERSION = 254, 50706
+_MAX_TAGS = 4096
+# The bytes of a value of each type, from BYTE (1) to IFD8 (18).
+_TYPE_BYTES = (0, 1, 1, 2, 4, 8, 1, 1, 2, 4, 8, 4, 8, 4, 0, 0, 8, 8, 8)
+_INTEGERS = {1: "B", 3: "H", 4: "I", 16: "Q"}
+_MIN_TILE_PIXELS = 1 << 24
+
+
+def read_tiff(data: bytes) -> Header:
+    """Parses a file that starts as a TIFF; its first page is the image.
+
+    Raises:
+        RefusedError: the first page is a small copy of the image, as in camera raw files, or the tags
+            or tiles claim more memory than the image.
+        struct.error: the file ends inside its directory.
+    """
+    values: dict[int, int] = {}
+    tag_bytes = 0
+    for tag, value, size in _tags(data):
+        values.setdefault(tag, value)
+        tag_bytes += size
+    width, height = values.get(_WIDTH, 0), values.get(_HEIGHT, 0)
+    if _DNG_VERSION in values or values.get(_SUBFILE_TYPE, 0) & 1:
+        detail = "camera raw, whose first page is a preview; save it as TIFF, PNG or JPEG"
+        raise RefusedError("unsupported variant", detail)
+    tile = values.get(_TILE_WIDTH, 0), values.get(_TILE_HEIGHT, 0)
+    if tile[0] * tile[1] > max(width * height, _MIN_TILE_PIXELS):
+        raise RefusedError("too large", f"TIFF with tiles of {tile[0]}×{tile[1]} pixels")
+    # Pillow reads every tag into memory, also those that share their bytes.
+    if tag_bytes > len(data):
+        raise RefusedError("corrupt", f"TIFF with {tag_bytes} bytes of tags in {len(data)}")
+    return Header("tiff", width, height, by_pillow=True)
+
+
+def _tags(data: bytes) -> Iterator[tuple[int, int, int]]:
+    """Yields the number, the first value if it is an integer, and the bytes of each tag."""
+    order = "<" if data[:2] == b"II" else ">"
+    is_big = 43 in data[2:4]
+    word, count_code, start = ("Q", "Q", 8) if is_big else ("I", "H", 4)
+    (position,) = struct.unpack_from(order + word, data, start)
+    (count,) = struct.unpack_from(order + count_code, data, position)
+    if count > _MAX_TAGS:
+        raise RefusedError("corrupt", f"TIFF with {count} tags")
+    entry = struct.Struct(f"{order}HH{word}")
+    value_bytes = struct.calcsize(word)
+    first = position + struct.calcsize(count_code)
+    step = entry.size + value_bytes
+    for place in range(first, first + count * step, step):
+        tag, kind, number = entry.unpack_from(data, place)
+        size = number * _TYPE_BYTES[kind] if kind < len(_TYPE_BYTES) else 0
+        value, code = 0, _INTEGERS.get(kind)
+        if code and number:
+            at = place + entry.size
+            if size > value_bytes:
+                (at,) = struct.unpack_from(order + word, data, at)
+            (value,) = struct.unpack_from(order + code, data, at)
+        yield tag, value, size

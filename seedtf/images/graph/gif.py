@@ -1,0 +1,137 @@
+"""``images.formats.gif`` with TensorFlow ops."""
+
+from __future__ import annotations
+
+import tensorflow as tf
+
+from seedtf.images.graph.chains import WINDOW, along_chain
+from seedtf.images.graph.file_bytes import (
+    FileBytes,
+    big_endian,
+    field,
+    int64,
+    little_endian,
+    peek,
+    window,
+)
+from seedtf.images.graph.status import (
+    BY_PILLOW,
+    CORRUPT,
+    TRUNCATED,
+    UNSUPPORTED,
+    Edits,
+    HeaderStatus,
+    first_status,
+    make_edits,
+    parsed,
+)
+
+__all__ = ["read_gif"]
+
+# Sub-blocks have up to 255 bytes, so a larger window is worth its cost.
+_FRAME_WINDOW = 1 << 14
+_EXTENSION, _FRAME, _END = 0x21, 0x2C, b";"
+# An extension, the label of a graphic control, and the size of its block.
+_CONTROL = 0x21F904
+_WHITE = b"\xff\xff\xff"
+
+
+def read_gif(file: FileBytes) -> HeaderStatus:
+    """Parses a file that starts as a GIF, up to the end of its first frame."""
+    screen = peek(file, 6, 5)
+    width, height = little_endian(screen[:2]), little_endian(screen[2:4])
+    first_block = 13 + _table_bytes(screen[4])
+    start, transparent, has_two = _find_frame(file, first_block)
+    frame = peek(file, start, 10)
+    left, top, *size = (little_endian(frame[at : at + 2]) for at in (1, 3, 5, 7))
+    is_outside = (left + size[0] > width) | (top + size[1] > height)
+    is_whole = (left == 0) & (top == 0) & (size[0] == width) & (size[1] == height)
+    end = _skip_frame(file, start + 11 + _table_bytes(frame[9]))
+    status = first_status(
+        ((file.length < 11) | (start >= file.length), TRUNCATED),
+        (has_two, UNSUPPORTED),
+        (frame[0] != _FRAME, CORRUPT),
+        (start + 10 > file.length, TRUNCATED),
+        (is_outside | (~is_whole & (transparent < 0)), UNSUPPORTED),
+        (end > file.length, TRUNCATED),
+        (~is_whole, BY_PILLOW),
+    )
+    is_local = frame[9] >= 0x80
+    color = tf.where(is_local, start + 10, int64(13)) + 3 * transparent
+    table_bytes = _table_bytes(tf.where(is_local, frame[9], screen[4]))
+    has_white = (transparent >= 0) & (3 * transparent < table_bytes)
+    edits = _make_edits(file, first_block, start, end, tf.where(has_white, color, -1))
+    return parsed(file, status, width, height, edits=edits)
+
+
+def _make_edits(
+    file: FileBytes, first_block: tf.Tensor, frame: tf.Tensor, end: tf.Tensor, color: tf.Tensor
+) -> Edits:
+    """No extensions before ``frame``, white at ``color`` unless it is -1, and nothing after ``end``."""
+    has_white, is_before = color >= 0, (color >= 0) & (color < first_block)
+    extensions, nothing = tf.stack([first_block, frame]), tf.stack([frame, frame])
+    white = tf.where(has_white, tf.stack([color, color + 3]), nothing)
+    text = tf.where(has_white, _WHITE, b"")
+    first = (tf.where(is_before, white, extensions), tf.where(is_before, text, b""))
+    second = (tf.where(is_before, extensions, white), tf.where(is_before, b"", text))
+    edits = make_edits(
+        file,
+        (*tf.unstack(first[0]), first[1]),
+        (*tf.unstack(second[0]), second[1]),
+        (end, file.length, tf.constant(_END)),
+    )
+    is_alone = (end + 1 == file.length) & (peek(file, end, 1)[0] == ord(_END))
+    is_needed = has_white | (frame > first_block) | ~is_alone
+    return Edits(
+        tf.where(is_needed, edits.spans, file.length), tf.where(is_needed, edits.texts, b"")
+    )
+
+
+def _find_frame(file: FileBytes, position: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    """Skips the extensions from ``position`` on.
+
+    Returns:
+        The position of the block after them; the transparent colour, or -1; whether there are two.
+    """
+    transparent, has_two = int64(-1), tf.constant(False)
+    in_chain, searching = tf.constant(False), tf.constant(True)
+    while searching & (position < file.length):
+        # Position p has two places: 2p as the start of a block, and 2p + 1 as that of a sub-block.
+        part = window(file, position, WINDOW)
+        first = field(part, 0, 1)
+        is_extension = first == _EXTENSION
+        is_control = (field(part, 0, 3) == _CONTROL) & (field(part, 3, 1) % 2 == 1)
+        block_steps = tf.fill([tf.size(first)], int64(2 * 2 + 1))
+        chain_steps = 2 * (1 + first) - tf.cast(first == 0, tf.int64)
+        steps = tf.reshape(tf.stack([block_steps, chain_steps], 1), [-1])
+        is_stop = tf.stack([~is_extension | is_control, tf.zeros_like(is_control)], 1)
+        place = along_chain(
+            steps, tf.reshape(is_stop, [-1]), 2 * WINDOW, tf.cast(in_chain, tf.int32)
+        )
+        position, in_chain = position + place // 2, place % 2 == 1
+        part = peek(file, position, 7)
+        # Where the window ended, this is any extension.
+        is_control = ~in_chain & (big_endian(part[:3]) == _CONTROL) & (part[3] % 2 == 1)
+        has_two |= is_control & (transparent >= 0)
+        transparent = tf.where(is_control, part[6], transparent)
+        searching = (in_chain | (part[0] == _EXTENSION)) & ~has_two
+        step = tf.where(in_chain, 1 + part[0], 2)
+        position = tf.where(searching, position + step, position)
+        in_chain = ~in_chain | (part[0] != 0)
+    return position, transparent, has_two
+
+
+def _skip_frame(file: FileBytes, position: tf.Tensor) -> tf.Tensor:
+    """The position after the sub-blocks from ``position`` on; beyond the file if they have no end."""
+    size = int64(1)
+    while (size != 0) & (position < file.length):
+        sizes = field(window(file, position, _FRAME_WINDOW), 0, 1)
+        position += along_chain(1 + sizes, sizes == 0, _FRAME_WINDOW)
+        size = peek(file, position, 1)[0]
+        position += 1 + size
+    return tf.where(size == 0, position, file.length + 1)
+
+
+def _table_bytes(flags: tf.Tensor) -> tf.Tensor:
+    """The length of the colour table that a ``flags`` byte declares."""
+    return tf.where(flags >= 0x80, 3 * 2 ** (flags % 8 + 1), 0)

@@ -1,0 +1,177 @@
+"""``images.formats.jpeg`` with TensorFlow ops."""
+
+from __future__ import annotations
+
+import tensorflow as tf
+
+from seedtf.images.formats.jpeg import ADOBE_SEGMENT, MAX_SCANS, XMP_PREFIX
+from seedtf.images.graph.chains import WINDOW, along_chain, sum_along_chain
+from seedtf.images.graph.file_bytes import (
+    FileBytes,
+    big_endian,
+    field,
+    int64,
+    is_in,
+    is_text,
+    matches_at,
+    peek,
+    window,
+)
+from seedtf.images.graph.orientation import read_exif, read_xmp, upright_orientation
+from seedtf.images.graph.status import (
+    BY_PILLOW,
+    CORRUPT,
+    OK,
+    PARSING,
+    TRUNCATED,
+    UNSUPPORTED,
+    HeaderStatus,
+    first_status,
+    make_edits,
+    parsed,
+)
+
+__all__ = ["read_jpeg"]
+
+# Markers without a length. libjpeg also skips FF 00, which is valid only in entropy-coded data.
+_STANDALONE = (0x00, 0x01, *range(0xD0, 0xD8))
+# The start-of-frame markers. C4, C8 and CC are tables, not frames.
+_FRAMES = (0xC0, 0xC1, 0xC2, 0xC3, 0xC5, 0xC6, 0xC7, 0xC9, 0xCA, 0xCB, 0xCD, 0xCE, 0xCF)
+_ARITHMETIC = (0xC9, 0xCA)
+_END, _SCAN, _APP1, _APP14 = 0xD9, 0xDA, 0xE1, 0xEE
+_EXIF_PREFIX, _ADOBE_PREFIX = b"Exif\0\0", b"Adobe"
+_MIN_ADOBE_BYTES = 14
+_BYTES_AHEAD = 4 + len(XMP_PREFIX) - 8
+_FILL_BYTES = 1 << 16
+
+
+def read_jpeg(file: FileBytes) -> HeaderStatus:
+    """Parses a file that starts as a JPEG."""
+    status, position = int64(PARSING), int64(2)
+    width, height, components = int64(0), int64(0), int64(0)
+    has_frame, has_exif, has_xmp, has_adobe = (tf.constant(False) for _ in range(4))
+    is_arithmetic = tf.constant(False)
+    exif, xmp = int64(0), int64(0)
+    while status == PARSING:
+        seen = (has_frame, has_exif, has_xmp, has_adobe)
+        position = _skip_others(file, position, seen)
+        part = peek(file, position, 10)
+        marker, size, after = part[1], big_endian(part[2:4]), position + 2
+        is_marker = (part[0] == 0xFF) & (marker != 0xFF)
+        is_standalone = is_in(marker, _STANDALONE)
+        is_last = is_in(marker, (_END, _SCAN))
+        has_payload = is_marker & ~is_standalone & ~is_last
+        is_frame = has_payload & is_in(marker, _FRAMES) & ~has_frame
+        is_app1 = has_payload & (marker == _APP1)
+        is_exif = is_app1 & ~has_exif & _starts(file, after, size, _EXIF_PREFIX)
+        is_xmp = is_app1 & ~has_xmp & _starts(file, after, size, XMP_PREFIX)
+        is_adobe = has_payload & (marker == _APP14) & (size >= _MIN_ADOBE_BYTES)
+        has_adobe |= is_adobe & _starts(file, after, size, _ADOBE_PREFIX)
+        if is_exif:
+            exif = read_exif(file, after + 2, after + size)
+        if is_xmp:
+            xmp = read_xmp(file, after + 2, after + size)
+        has_many = is_frame & (part[4] == 8)
+        if has_many:
+            has_many = _has_many_scans(file, after + size)
+        status = first_status(
+            (after > file.length, TRUNCATED),
+            (~is_marker | is_standalone, PARSING),
+            (is_last & has_frame, OK),
+            (is_last, CORRUPT),
+            (after + 2 > file.length, TRUNCATED),
+            (~is_frame, PARSING),
+            (after + 8 > file.length, TRUNCATED),
+            ((part[4] != 8) | has_many, UNSUPPORTED),
+            default=PARSING,
+        )
+        is_arithmetic |= is_frame & is_in(marker, _ARITHMETIC)
+        height = tf.where(is_frame, big_endian(part[5:7]), height)
+        width = tf.where(is_frame, big_endian(part[7:9]), width)
+        components = tf.where(is_frame, part[9], components)
+        has_frame, has_exif, has_xmp = has_frame | is_frame, has_exif | is_exif, has_xmp | is_xmp
+        if is_marker:
+            position = tf.where(is_standalone, after, after + size)
+        else:
+            position = _next_marker(file, position)
+    status = tf.where((status == OK) & is_arithmetic, int64(BY_PILLOW), status)
+    is_inverted = (components == 4) & ~has_adobe
+    edits = make_edits(file, (int64(2), int64(2), tf.where(is_inverted, ADOBE_SEGMENT, b"")))
+    orientation = upright_orientation(exif, xmp)
+    return parsed(file, status, width, height, orientation=orientation, edits=edits)
+
+
+def _starts(file: FileBytes, after: tf.Tensor, size: tf.Tensor, prefix: bytes) -> tf.Tensor:
+    """Whether the payload of a segment, inside the file, starts with ``prefix``."""
+    end = tf.minimum(after + size, file.length)
+    return matches_at(file, after + 2, prefix) & (after + 2 + len(prefix) <= end)
+
+
+def _skip_others(file: FileBytes, position: tf.Tensor, seen: tuple[tf.Tensor, ...]) -> tf.Tensor:
+    """Skips the segments without influence that start in a window at ``position``.
+
+    ``seen`` says whether there was a frame, an EXIF block, an XMP packet and Adobe's segment.
+    """
+    has_frame, has_exif, has_xmp, has_adobe = seen
+    part = window(file, position, WINDOW, _BYTES_AHEAD)
+    count = tf.size(part) - _BYTES_AHEAD
+    marker, size = field(part[:count], 0, 2), field(part[:count], 2, 2)
+    is_marker = (marker >= 0xFF00) & (marker != 0xFFFF)
+    is_standalone = (marker <= 0xFF01) | ((marker >= 0xFFD0) & (marker <= 0xFFD7))
+    steps = tf.where(is_marker, tf.where(is_standalone, int64(2), 2 + size), 1)
+    is_table = (marker == 0xFFC4) | (marker == 0xFFC8) | (marker == 0xFFCC)
+    is_stop = (marker >= 0xFFC0) & (marker <= 0xFFCF) & ~is_table & ~has_frame
+    is_stop |= (marker == 0xFFD9) | (marker == 0xFFDA)
+    # Nothing less than the whole names, so that a file cannot have many stops.
+    for code, name, least, is_seen in (
+        (0xFFE1, _EXIF_PREFIX, 2 + len(_EXIF_PREFIX), has_exif),
+        (0xFFE1, XMP_PREFIX, 2 + len(XMP_PREFIX), has_xmp),
+        (0xFFEE, _ADOBE_PREFIX, _MIN_ADOBE_BYTES, has_adobe),
+    ):
+        is_named = (marker == code) & (size >= least) & is_text(part, 4, name, count)
+        is_stop |= is_named & ~is_seen
+    return position + along_chain(steps, is_stop)
+
+
+def _next_marker(file: FileBytes, position: tf.Tensor) -> tf.Tensor:
+    """The position of the first marker from ``position`` on, without its fill bytes.
+
+    If the next 65,536 bytes have none, the position after them is returned.
+    """
+    position = tf.minimum(position, file.length)
+    part = file.data[position : position + _FILL_BYTES + 1]
+    is_marker = (part[:-1] == 0xFF) & (part[1:] != 0xFF)
+    first = tf.argmax(tf.cast(is_marker, tf.uint8))
+    return position + tf.where(tf.reduce_any(is_marker), first, tf.size(is_marker, tf.int64))
+
+
+def _has_many_scans(file: FileBytes, position: tf.Tensor) -> tf.Tensor:
+    """Whether more than ``MAX_SCANS`` scans follow ``position``; bool."""
+    position = tf.minimum(position, file.length)
+    scans = (file.data[position:-1] == 0xFF) & (file.data[position + 1 :] == _SCAN)
+    has_many = tf.math.count_nonzero(scans) > MAX_SCANS
+    if has_many:
+        # Some of these bytes may be inside other segments, or after the end of the image.
+        has_many = _count_scans(file, position) > MAX_SCANS
+    return has_many
+
+
+def _count_scans(file: FileBytes, position: tf.Tensor) -> tf.Tensor:
+    """The number of scans after ``position``, int32."""
+    markers = _markers_after_scan(file, position)
+    code, high, low = (
+        tf.cast(tf.gather(file.data, markers + place), tf.int64) for place in (1, 2, 3)
+    )
+    is_end = (code == _END) | (markers + 4 > file.length)
+    target = tf.minimum(markers + 2 + 256 * high + low, file.length)
+    # The next marker is the first one after the segment of this one.
+    following = tf.where(is_end, tf.range(tf.size(markers)), tf.searchsorted(markers, target))
+    return sum_along_chain(following, tf.cast((code == _SCAN) & ~is_end, tf.int32))
+
+
+def _markers_after_scan(file: FileBytes, position: tf.Tensor) -> tf.Tensor:
+    """Positions of all markers except stuffed zeros and restarts, then the end of the file; int64."""
+    codes = file.data[position + 1 :]
+    restart = (codes >= 0xD0) & (codes <= 0xD7)
+    marker = (file.data[position:-1] == 0xFF) & (codes > 1) & (codes != 0xFF) & ~restart
+    return tf.concat([position + tf.where(marker)[:, 0], file.length[tf.newaxis]], 0)

@@ -1,0 +1,131 @@
+"""The result of parsing a header in a graph: a status, the fields of ``Header``, and its edits."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import tensorflow as tf
+
+from seedtf.images.graph.file_bytes import FileBytes, int64
+
+__all__ = [
+    "BY_PILLOW",
+    "CORRUPT",
+    "EMPTY",
+    "MAX_EDITS",
+    "NOT_AN_IMAGE",
+    "OK",
+    "PARSING",
+    "STATUSES",
+    "TOO_LARGE",
+    "TRUNCATED",
+    "UNSUPPORTED",
+    "Edits",
+    "HeaderStatus",
+    "apply_edits",
+    "first_status",
+    "make_edits",
+    "parsed",
+]
+
+STATUSES = (
+    "ok",
+    "empty file",
+    "not an image",
+    "truncated",
+    "too large",
+    "unsupported variant",
+    "corrupt",
+)
+"""Names of the statuses; except for ``ok`` they are the faults of a run's data_report.csv."""
+
+OK, EMPTY, NOT_AN_IMAGE, TRUNCATED, TOO_LARGE, UNSUPPORTED, CORRUPT = range(len(STATUSES))
+PARSING = -1
+"""The status of a header that is not complete yet."""
+
+BY_PILLOW = len(STATUSES)
+"""The status of a complete header of a variant that Pillow decodes; ``unsupported variant`` at last."""
+
+MAX_EDITS = 3
+"""The largest number of edits of one file."""
+
+
+class Edits(NamedTuple):
+    """``Header.edits`` as tensors: int64 ``[3, 2]``, start and stop of each, and string ``[3]``."""
+
+    spans: tf.Tensor
+    texts: tf.Tensor
+
+
+class HeaderStatus(NamedTuple):
+    """A parsed header: scalars, int64 except ``has_alpha`` (bool), and the edits.
+
+    ``status`` is an index into ``STATUSES``; the other fields are meaningful only where it is 0. They
+    are those of ``images.header.Header``: the size is as stored, before the orientation is applied.
+    """
+
+    status: tf.Tensor
+    width: tf.Tensor
+    height: tf.Tensor
+    orientation: tf.Tensor
+    has_alpha: tf.Tensor
+    edits: Edits
+
+    @property
+    def for_decoder(self) -> tf.Tensor:
+        """int32 ``[4]``: width, height, orientation and has_alpha."""
+        values = [self.width, self.height, self.orientation, tf.cast(self.has_alpha, tf.int64)]
+        return tf.cast(tf.stack(values), tf.int32)
+
+
+def parsed(
+    file: FileBytes,
+    status: tf.Tensor,
+    width: tf.Tensor,
+    height: tf.Tensor,
+    *,
+    orientation: tf.Tensor | int = 1,
+    has_alpha: tf.Tensor | bool = False,
+    edits: Edits | None = None,
+) -> HeaderStatus:
+    """A ``HeaderStatus``, by default upright, opaque and without edits."""
+    orientation = tf.cast(orientation, tf.int64)
+    edits = edits or make_edits(file)
+    return HeaderStatus(
+        tf.cast(status, tf.int64), width, height, orientation, tf.cast(has_alpha, tf.bool), edits
+    )
+
+
+def first_status(*cases: tuple[tf.Tensor, int], default: int = OK) -> tf.Tensor:
+    """The status of the first condition that holds, int64; otherwise the default."""
+    status = int64(default)
+    for condition, value in reversed(cases):
+        status = tf.where(condition, int64(value), status)
+    return status
+
+
+def make_edits(file: FileBytes, *edits: tuple[tf.Tensor, tf.Tensor, tf.Tensor | bytes]) -> Edits:
+    """Sorted edits: start, stop and replacement of each. Those that are missing replace nothing."""
+    end = file.length
+    filled = [*edits, *[(end, end, b"")] * (MAX_EDITS - len(edits))]
+    spans = [
+        tf.stack([tf.cast(start, tf.int64), tf.cast(stop, tf.int64)]) for start, stop, _ in filled
+    ]
+    return Edits(tf.stack(spans), tf.stack([tf.convert_to_tensor(text) for *_, text in filled]))
+
+
+def apply_edits(contents: tf.Tensor, edits: Edits) -> tf.Tensor:
+    """``contents``, a string scalar, with its edits; the same tensor if there is nothing to change."""
+    length = tf.cast(tf.strings.length(contents, "BYTE"), tf.int64)
+
+    def edited() -> tf.Tensor:
+        parts, position = [], tf.constant(0, tf.int64)
+        for edit in range(MAX_EDITS):
+            start, stop = tf.unstack(edits.spans[edit])
+            parts += [tf.strings.substr(contents, position, start - position), edits.texts[edit]]
+            position = stop
+        rest = tf.strings.substr(contents, position, length - position)
+        return tf.strings.join([*parts, rest])
+
+    is_changed = tf.reduce_any(edits.spans != length) | tf.reduce_any(edits.texts != b"")
+    return tf.cond(is_changed, edited, lambda: contents)

@@ -1,0 +1,144 @@
+"""``images.formats.webp`` with TensorFlow ops."""
+
+from __future__ import annotations
+
+import tensorflow as tf
+
+from seedtf.images.graph.chains import WINDOW, along_chain
+from seedtf.images.graph.file_bytes import (
+    FileBytes,
+    bytes_le,
+    field,
+    int64,
+    is_in,
+    little_endian,
+    matches_at,
+    peek,
+    text_between,
+    window,
+)
+from seedtf.images.graph.orientation import read_exif, read_xmp, upright_orientation
+from seedtf.images.graph.status import (
+    BY_PILLOW,
+    CORRUPT,
+    NOT_AN_IMAGE,
+    TRUNCATED,
+    UNSUPPORTED,
+    HeaderStatus,
+    first_status,
+    make_edits,
+    parsed,
+)
+
+__all__ = ["read_webp"]
+
+# Flags of the chunk VP8X.
+_ANIMATION, _XMP, _EXIF, _ALPHA = 0x02, 0x04, 0x08, 0x10
+_FRAME_HEADER_BYTES = 16
+
+
+def _code(name: bytes) -> int:
+    return int.from_bytes(name, "little")
+
+
+_LOSSY, _LOSSLESS, _EXTENDED = _code(b"VP8 "), _code(b"VP8L"), _code(b"VP8X")
+_PLANE, _FRAME = _code(b"ALPH"), _code(b"ANMF")
+_IMAGES = (_LOSSY, _LOSSLESS, _PLANE, _FRAME)
+
+
+def read_webp(file: FileBytes) -> HeaderStatus:
+    """Parses a file that starts with ``RIFF``."""
+    head = peek(file, 8, 22)
+    kind, flags = little_endian(head[4:8]), head[12]
+    is_extended, is_lossless = kind == _EXTENDED, kind == _LOSSLESS
+    canvas = little_endian(head[16:19]) + 1, little_endian(head[19:22]) + 1
+    packed = little_endian(head[13:17])
+    exact = packed % 0x4000 + 1, packed // 0x4000 % 0x4000 + 1
+    lossy = little_endian(head[18:20]) % 0x4000, little_endian(head[20:22]) % 0x4000
+    width, height = (
+        tf.where(is_extended, canvas[i], tf.where(is_lossless, exact[i], lossy[i])) for i in (0, 1)
+    )
+    # Of a file without the chunk VP8X, the search finds nothing but the image.
+    image, image_kind, exif, xmp = _find_chunks(file, tf.where(is_extended, flags, 0))
+    is_animated = is_extended & _has_flag(flags, _ANIMATION)
+    frame = peek(file, image, _FRAME_HEADER_BYTES + 4)
+    content = tf.where(is_animated, image + _FRAME_HEADER_BYTES + 8, image)
+    image_code = tf.where(is_animated, little_endian(frame[_FRAME_HEADER_BYTES:]), image_kind)
+    has_plane = is_extended & (image_code == _PLANE)
+    has_flag = is_extended & _has_flag(flags, _ALPHA)
+    has_bit = peek(file, content + 4, 1)[0] // 16 % 2 == 1
+    has_plane_or_flag = tf.where(is_animated, has_plane, has_flag)
+    has_alpha = tf.where(image_code == _LOSSLESS, has_bit, has_plane_or_flag)
+
+    length = little_endian(peek(file, image - 4, 4))
+    end, first = image + length, image + _FRAME_HEADER_BYTES
+    has_size = (little_endian(frame[6:9]) + 1 == width) & (little_endian(frame[9:12]) + 1 == height)
+    is_whole = (little_endian(frame[:6]) == 0) & has_size
+    status = first_status(
+        (~matches_at(file, 8, b"WEBP"), NOT_AN_IMAGE),
+        (~is_extended & ~is_lossless & (kind != _LOSSY), CORRUPT),
+        (file.length < tf.where(is_lossless, int64(25), int64(30)), TRUNCATED),
+        (is_animated & (image_kind != _FRAME), CORRUPT),
+        (is_animated & ((end > file.length) | (length < _FRAME_HEADER_BYTES + 8)), TRUNCATED),
+        (is_animated & ~is_whole, BY_PILLOW),
+        (has_plane & ~has_flag, UNSUPPORTED),
+    )
+    # The first frame of an animation becomes a still image.
+    first_flags = tf.where(has_alpha, bytes([_ALPHA, 0, 0, 0]), bytes(4))
+    size = text_between(file, int64(24), int64(30))
+    riff = [b"RIFF", bytes_le(22 + end - first, 4), b"WEBPVP8X", bytes([10, 0, 0, 0])]
+    still = tf.where(is_animated, tf.strings.join([*riff, first_flags, size]), b"")
+    end = tf.where(is_animated, tf.minimum(end, file.length), file.length)
+    first = tf.where(is_animated, tf.minimum(first, end), file.length)
+    start = tf.where(is_animated, int64(0), file.length)
+    edits = make_edits(file, (start, first, still), (end, file.length, b""))
+    return parsed(
+        file,
+        status,
+        width,
+        height,
+        orientation=upright_orientation(exif, xmp),
+        has_alpha=has_alpha,
+        edits=edits,
+    )
+
+
+def _find_chunks(
+    file: FileBytes, flags: tf.Tensor
+) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor]:
+    """Looks for the first image or frame, and for EXIF and XMP if ``flags`` announce them.
+
+    Returns:
+        The position of the image's payload, or 0; its kind; and the values of EXIF and XMP.
+    """
+    position, end = int64(12), tf.minimum(file.length, 8 + little_endian(peek(file, 4, 4)))
+    image, image_kind, exif, xmp = (int64(0) for _ in range(4))
+    wants_exif, wants_xmp = _has_flag(flags, _EXIF), _has_flag(flags, _XMP)
+    while position + 8 <= end:
+        part = window(file, position, WINDOW)
+        kind, size = (
+            little_endian([field(part, at, 1) for at in range(first, first + 4)])
+            for first in (0, 4)
+        )
+        is_image = tf.reduce_any([kind == code for code in _IMAGES], 0)
+        is_stop = is_image & (image == 0)
+        is_stop |= ((kind == _code(b"EXIF")) & wants_exif) | ((kind == _code(b"XMP ")) & wants_xmp)
+        position += along_chain(8 + size + size % 2, is_stop)
+        part = peek(file, position, 8)
+        code, length, start = little_endian(part[:4]), little_endian(part[4:]), position + 8
+        is_inside = start <= end
+        is_exif = is_inside & wants_exif & (code == _code(b"EXIF"))
+        is_xmp = is_inside & wants_xmp & (code == _code(b"XMP "))
+        is_first = is_inside & (image == 0) & is_in(code, _IMAGES)
+        if is_exif:
+            exif = read_exif(file, start, start + length)
+        if is_xmp:
+            xmp = read_xmp(file, start, start + length)
+        image, image_kind = tf.where(is_first, start, image), tf.where(is_first, code, image_kind)
+        wants_exif, wants_xmp = wants_exif & ~is_exif, wants_xmp & ~is_xmp
+        position = start + length + length % 2
+    return image, image_kind, exif, xmp
+
+
+def _has_flag(flags: tf.Tensor, flag: int) -> tf.Tensor:
+    return flags // flag % 2 == 1

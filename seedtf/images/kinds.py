@@ -1,0 +1,106 @@
+"""Kinds of image files, by their first bytes; a file name only saves opening a file.
+
+TensorFlow decodes the kinds in ``TENSORFLOW_KINDS``. Pillow decodes those in ``PILLOW_KINDS`` before
+training or prediction. The others are known, so that they can be refused by name.
+"""
+
+from __future__ import annotations
+
+import re
+
+__all__ = [
+    "BMP_HEADERS",
+    "IMAGE_SUFFIXES",
+    "OTHER_MAGIC",
+    "PILLOW_BRANDS",
+    "PILLOW_KINDS",
+    "SNIFFED_BYTES",
+    "SUFFIXES",
+    "TENSORFLOW_KINDS",
+    "sniff",
+]
+
+SNIFFED_BYTES = 64
+"""The number of bytes at the start of a file that ``sniff`` needs."""
+
+TENSORFLOW_KINDS = ("jpeg", "png", "gif", "bmp", "webp")
+PILLOW_KINDS = ("tiff", "avif", "heic", "pnm")
+
+SUFFIXES = {
+    "jpeg": (".jpg", ".jpeg", ".jpe", ".jfif", ".pjpeg", ".pjp"),
+    "png": (".png", ".apng"),
+    "gif": (".gif",),
+    "bmp": (".bmp", ".dib"),
+    "webp": (".webp",),
+    "tiff": (".tif", ".tiff"),
+    "avif": (".avif",),
+    "heic": (".heic", ".heif", ".hif"),
+    "pnm": (".ppm", ".pgm", ".pnm"),
+    "jpeg 2000": (".jp2", ".j2k", ".jpx"),
+    "jpeg xl": (".jxl",),
+}
+"""The usual suffixes of each kind, in lower case; no other file has them."""
+
+IMAGE_SUFFIXES = tuple(suffix for suffixes in SUFFIXES.values() for suffix in suffixes)
+"""A file with one of these suffixes is listed as an image without being opened."""
+
+_TENSORFLOW_MAGIC = (
+    (b"\xff\xd8\xff", "jpeg"),
+    (b"\x89PNG\r\n\x1a\n", "png"),
+    (b"GIF8", "gif"),
+)
+_OTHER_MAGIC = (
+    *((magic, "tiff") for magic in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")),
+    *((magic, "jpeg 2000") for magic in (b"\0\0\0\x0cjP  \r\n\x87\n", b"\xffO\xffQ")),
+    *((magic, "jpeg xl") for magic in (b"\0\0\0\x0cJXL \r\n\x87\n", b"\xff\n")),
+    (b"8BPS", "photoshop"),
+)
+BMP_HEADERS = (12, 40, 52, 56, 64, 108, 124)
+"""The lengths of the known headers of a BMP. "BM" alone is also the start of many texts."""
+
+_PNM = re.compile(rb"P[56][\t-\r ][0-9#]")
+_AVIF_BRANDS = (b"avif", b"avis")
+_HEIC_BRANDS = (b"heic", b"heix", b"hevc", b"hevx", b"heim", b"heis")
+# Brands of both; the list of compatible brands tells which.
+_EITHER = (b"mif1", b"msf1")
+
+OTHER_MAGIC = tuple(magic for magic, _ in _OTHER_MAGIC)
+"""The first bytes of images that TensorFlow does not decode."""
+
+PILLOW_BRANDS = (*_AVIF_BRANDS, *_HEIC_BRANDS, *_EITHER)
+"""The brands, at byte 8 after ``ftyp``, of AVIF and HEIC."""
+
+
+def sniff(start: bytes) -> str:
+    """The kind of a file that begins with ``start``, at least 64 bytes or the whole file.
+
+    Returns:
+        A key of ``SUFFIXES``, ``photoshop``, or an empty string if the file is not an image.
+
+    Example:
+        >>> sniff(b"II*\\0" + bytes(60)), sniff(b"BMI,age"), sniff(b"\\0\\0\\0\\x18ftypavif")
+        ('tiff', '', 'avif')
+    """
+    for magic, kind in (*_TENSORFLOW_MAGIC, *_OTHER_MAGIC):
+        if start.startswith(magic):
+            return kind
+    if start[:4] == b"RIFF" and start[8:12] == b"WEBP":
+        return "webp"
+    if start[:2] == b"BM" and int.from_bytes(start[14:18], "little") in BMP_HEADERS:
+        return "bmp"
+    if _PNM.match(start):
+        return "pnm"
+    return _sniff_brand(start) if start[4:8] == b"ftyp" else ""
+
+
+def _sniff_brand(start: bytes) -> str:
+    """Tells AVIF, HEIC and other files in boxes (ISO 14496-12) apart, such as videos."""
+    brand = start[8:12]
+    if brand in _AVIF_BRANDS:
+        return "avif"
+    if brand in _HEIC_BRANDS:
+        return "heic"
+    if brand in _EITHER:
+        compatible = start[16 : int.from_bytes(start[:4], "big")]
+        return "avif" if any(name in compatible for name in _AVIF_BRANDS) else "heic"
+    return ""

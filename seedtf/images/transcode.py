@@ -1,0 +1,126 @@
+"""Makes bytes that TensorFlow decodes as a viewer shows the file, with Pillow where that is needed.
+
+What Pillow decodes becomes an uncompressed BMP: upright, blended over white, 8 bits. Training, the
+prediction of a run and ``seedtf predict EXPORT`` all decode these bytes, so they see the same pixels.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from seedtf.compat.pillow import MissingDecoderError, open_image
+from seedtf.images.formats.base import apply_edits
+from seedtf.images.header import MAX_PIXELS, Header, RefusedError, check_size
+
+__all__ = ["to_decodable"]
+
+_STRIP_PIXELS = 1 << 20
+_BMP_HEADER_BYTES = 54
+_GREY_16 = ("I;16", "I;16L", "I;16B", "I;16N")
+_BITS_PER_SAMPLE = 258
+
+
+def to_decodable(
+    data: bytes, header: Header, max_pixels: int = MAX_PIXELS
+) -> tuple[bytes, tuple[int, int, int, int]]:
+    """The bytes that TensorFlow decodes in place of a file, and their ``Header.for_decoder``.
+
+    Args:
+        data: the whole file.
+        header: of the file, from ``read_header``.
+        max_pixels: the largest width × height that is decoded.
+
+    Returns:
+        The same bytes for most files; with ``Header.edits``; or a BMP of the image as Pillow decodes
+        it. Samples of 16 bits become their high byte, and floating-point numbers from 0 to 1 become
+        0 to 255.
+
+    Raises:
+        RefusedError: Pillow cannot decode the file, the decoder is not installed, or the range of its
+            numbers is unknown.
+
+    Example:
+        >>> import io
+        >>> from seedtf.images.header import read_header
+        >>> file = io.BytesIO()
+        >>> Image.new("RGB", (640, 480)).save(file, "TIFF")
+        >>> data, for_decoder = to_decodable(file.getvalue(), read_header(file.getvalue()))
+        >>> data[:2], for_decoder
+        (b'BM', (640, 480, 1, 0))
+    """
+    if not header.by_pillow:
+        return apply_edits(data, header.edits), header.for_decoder
+    try:
+        image = open_image(apply_edits(data, header.edits), header.format)
+        check_size(*image.size, max_pixels)
+        image = _to_8_bits(ImageOps.exif_transpose(image))
+        width, height = image.size
+        rows = -(-3 * width // 4) * 4
+        size = _BMP_HEADER_BYTES + rows * height
+        start = struct.pack("<2sIHHI", b"BM", size & 0xFFFFFFFF, 0, 0, _BMP_HEADER_BYTES)
+        # The negative height says that the top row comes first.
+        info = struct.pack("<IiiHHIIiiII", 40, width, -height, 1, 24, 0, 0, 0, 0, 0, 0)
+        strips = list(_bgr_strips(image, rows))
+    except (RefusedError, KeyboardInterrupt):
+        raise
+    except MissingDecoderError as error:
+        raise RefusedError("unsupported variant", str(error)) from None
+    except MemoryError:
+        raise RefusedError("too large", "out of memory") from None
+    except Exception as error:  # Pillow's errors for a damaged file are of many types.
+        message = " ".join(str(error).split())[:100] or type(error).__name__
+        raise RefusedError("corrupt", f"{header.format}: {message}") from None
+    del image  # It need not be in memory while the strips are joined.
+    return b"".join([start, info, *strips]), (width, height, 1, 0)
+
+
+def _to_8_bits(image: Image.Image) -> Image.Image:
+    """``image`` with samples of 8 bits; decodes it."""
+    if image.mode in _GREY_16:
+        bits = getattr(image, "tag_v2", {}).get(_BITS_PER_SAMPLE, 16)
+        shift = max((bits[0] if isinstance(bits, tuple) else bits) - 8, 0)
+        return Image.fromarray((np.asarray(image) >> shift).astype(np.uint8))
+    if image.mode == "I" and image.format == "PPM":  # 16 bits in a type of 32
+        return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+    if image.mode == "F":
+        values = np.asarray(image)
+        low, high = float(values.min()), float(values.max())
+        if not 0 <= low <= high <= 1:
+            raise RefusedError(
+                "unsupported variant",
+                f"floating-point numbers from {low:g} to {high:g}; scale them to 0 to 1, or 16 bits",
+            )
+        return Image.fromarray(np.round(255 * values).astype(np.uint8))
+    if image.mode == "I":
+        detail = "integers of 32 bits, or with a sign; save them as 8 or 16 bits without a sign"
+        raise RefusedError("unsupported variant", detail)
+    image.load()
+    return image
+
+
+def _bgr_strips(image: Image.Image, row_bytes: int) -> Iterator[bytes]:
+    """Yields the rows of a BMP, about a million pixels at a time, blended over white."""
+    width, height = image.size
+    is_transparent = (
+        image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info
+    )
+    rows = max(_STRIP_PIXELS // width, 1)
+    for top in range(0, height, rows):
+        strip = image.crop((0, top, width, min(top + rows, height)))
+        if is_transparent:
+            strip = _over_white(strip.convert("RGBA"))
+        elif strip.mode != "RGB":
+            strip = strip.convert("RGB")
+        yield strip.tobytes("raw", "BGR", row_bytes, 1)
+
+
+def _over_white(image: Image.Image) -> Image.Image:
+    """Blends RGBA over white with the rounding of ``images.decode``."""
+    pixels = np.asarray(image).astype(np.uint16)
+    darkening = pixels[..., 3:] * (255 - pixels[..., :3]) + 128
+    darkening += darkening >> 8
+    return Image.fromarray((255 - (darkening >> 8)).astype(np.uint8))

@@ -1,0 +1,189 @@
+"""Images that people have: each is shown as Pillow and the standards show it, or refused by name.
+
+Training and an exported graph, which gets what ``seedtf predict EXPORT`` sends, see the same pixels.
+"""
+
+from __future__ import annotations
+
+import io
+import sys
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from image_cases import IMAGE, image_cases
+from PIL import Image, ImageOps
+
+from seedtf.export.serving_graph import decode_batch
+from seedtf.images.decode import decode_image, make_decoder
+from seedtf.images.header import RefusedError, read_header
+from seedtf.images.header_graph import STATUSES, parse_header_graph
+from seedtf.images.transcode import to_decodable
+
+CASES = image_cases()
+SIZE = 12
+# How files are shown where Pillow leaves the PNG specification, which libpng follows; see the page of
+# the data: the transparent grey of 2 and 4 bits is compared before scaling, a tRNS chunk after the
+# pixels is ignored.
+NOT_AS_PILLOW = {"2-bit grey tRNS.png", "4-bit grey tRNS.png", "colour tRNS late.png"}
+REFUSED = {
+    "no end.jpg": "corrupt",
+    "exif twice.png": "unsupported variant",
+    "private chunk first.png": "unsupported variant",
+    "no end.png": "truncated",
+    "impossible size.png": "too large",
+    "two colours.gif": "unsupported variant",
+    "part of the canvas.gif": "unsupported variant",
+    "outside the canvas.gif": "unsupported variant",
+    "pixels missing.gif": "corrupt",
+    "short.bmp": "corrupt",
+    "offset in the header.bmp": "unsupported variant",
+    "animated, flag missing.webp": "corrupt",
+    "alpha plane without its flag.webp": "unsupported variant",
+    "still with the flag of animation.webp": "corrupt",
+    "cut.webp": "corrupt",
+    "large numbers.tif": "unsupported variant",
+    "32-bit integers.tif": "unsupported variant",
+    "cut.tif": "corrupt",
+    "cut.ppm": "truncated",
+    "cut.avif": "truncated",
+    "jpeg 2000.jp2": "unsupported variant",
+    "text.jpg": "not an image",
+    "nothing.png": "empty file",
+}
+# Pillow refuses it because of the checksum of a chunk without influence on the pixels.
+SHOWN_ALTHOUGH_PILLOW_REFUSES = {"exif of wrong checksum.png"}
+
+
+def in_training(data: bytes) -> np.ndarray | str:
+    """The whole image, or the fault."""
+    try:
+        decodable, header = to_decodable(data, read_header(data))
+        return decode_image(tf.constant(decodable), tf.constant(header)).numpy()
+    except RefusedError as error:
+        assert error.detail
+        assert "\n" not in str(error)
+        return error.fault
+    except tf.errors.OpError:
+        return "corrupt"
+
+
+def in_pillow(data: bytes) -> np.ndarray:
+    """The first frame, upright, over white, the high byte of 16 bits: uint8 [H, W, 3]."""
+    image = ImageOps.exif_transpose(Image.open(io.BytesIO(data)))
+    if image.mode.startswith("I;16"):
+        image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+    if image.mode == "F":
+        image = Image.fromarray(np.round(np.asarray(image) * 255).astype(np.uint8))
+    if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
+        white = Image.new("RGBA", image.size, (255, 255, 255, 255))
+        image = Image.alpha_composite(white, image.convert("RGBA"))
+    return np.asarray(image.convert("RGB"))
+
+
+@pytest.fixture(scope="module")
+def shown() -> dict[str, np.ndarray | str]:
+    return {name: in_training(data) for name, data in CASES.items()}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_a_file_is_shown_as_pillow_shows_it_or_refused(
+    name: str, shown: dict[str, np.ndarray | str]
+) -> None:
+    image = shown[name]
+    if name in REFUSED or isinstance(image, str):
+        assert image == REFUSED.get(name)
+        return
+    if name in SHOWN_ALTHOUGH_PILLOW_REFUSES:
+        assert image.shape == (24, 16, 3)
+        return
+    expected = in_pillow(CASES[name])
+    assert image.shape == expected.shape
+    difference = np.abs(image.astype(int) - expected)
+    if name in NOT_AS_PILLOW:
+        assert difference.max() > 100
+    else:
+        # Lossy decoders, CMYK and the blend over white may round differently.
+        assert difference.max() <= 2
+
+
+def test_the_orientation_and_the_transparency_matter(shown: dict[str, np.ndarray | str]) -> None:
+    """Otherwise the test above could pass although both ignored them."""
+    turned = [name for name, image in shown.items() if np.shape(image) == (24, 16, 3)]
+    assert len(turned) >= 15
+    for name in ("rgba.png", "alpha.webp", "transparent.gif", "rgba.tif", "rgba.avif"):
+        image = shown[name]
+        assert isinstance(image, np.ndarray)
+        assert (image == 255).all(-1).any(), name
+
+
+def test_an_exported_graph_gives_the_pixels_and_statuses_of_training() -> None:
+    """Each file alone, as a client sends it, and as ``seedtf predict EXPORT`` sends it."""
+    decode = make_decoder(SIZE)
+    graph = tf.function(
+        lambda files: decode_batch(files, SIZE),
+        input_signature=[tf.TensorSpec([None], tf.string)],
+        autograph=False,
+    )
+    images, statuses = (value.numpy() for value in graph(list(CASES.values())))
+    sent, by_pillow = dict(CASES), set()
+    for name, data in CASES.items():
+        try:
+            header = read_header(data)
+            if header.by_pillow:
+                by_pillow.add(name)
+                sent[name] = to_decodable(data, header)[0]
+        except RefusedError:
+            continue
+    transcoded, answers = (value.numpy() for value in graph(list(sent.values())))
+    for row, (name, data) in enumerate(CASES.items()):
+        try:
+            expected, fault = decode(data).numpy(), "ok"
+        except RefusedError as error:
+            expected, fault = np.zeros((SIZE, SIZE, 3), np.uint8), error.fault
+        status = STATUSES[statuses[row]]
+        if name in by_pillow:
+            assert status == "unsupported variant", name
+            assert not images[row].any()
+        elif name.endswith((".tif", ".avif", ".ppm")):
+            assert status == "unsupported variant", name
+        else:
+            assert status == fault, name
+            assert np.array_equal(images[row], expected), name
+        if name in by_pillow and fault == "ok":
+            assert STATUSES[answers[row]] == "ok", name
+            assert np.array_equal(transcoded[row], expected), name
+    assert len(by_pillow) >= 20
+
+
+def heic(image: Image.Image, **options: object) -> bytes:
+    """A real file of the encoder x265; skips the test where its extra is not installed."""
+    plugin = pytest.importorskip("pillow_heif", reason="needs pip install 'seedtf[heic]'")
+    buffer = io.BytesIO()
+    plugin.from_pillow(image).save(buffer, quality=95, **options)
+    return buffer.getvalue()
+
+
+def test_a_heic_photograph_is_shown_as_its_encoder_got_it() -> None:
+    y, x = np.mgrid[:96, :130]
+    pixels = np.stack([30 + x, 220 - 2 * y, 60 + (x + y) // 2], -1).astype(np.uint8)
+    data = heic(Image.fromarray(pixels))
+    header = read_header(data)
+    assert (header.format, header.by_pillow) == ("heic", True)
+    image = in_training(data)
+    assert isinstance(image, np.ndarray)
+    assert image.shape == pixels.shape
+    assert np.abs(image.astype(int) - pixels).mean() < 2
+    assert STATUSES[int(parse_header_graph(tf.constant(data)).status)] == "unsupported variant"
+    assert in_training(data[:200]) == "truncated"
+    assert in_training(data[: len(data) // 2]) == "corrupt"
+
+
+def test_without_its_extra_a_heic_file_is_refused_with_what_to_install(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    data = heic(IMAGE)
+    monkeypatch.setitem(sys.modules, "pillow_heif", None)
+    with pytest.raises(RefusedError, match=r"HEIC: pip install 'seedtf\[heic\]', or save") as error:
+        to_decodable(data, read_header(data))
+    assert error.value.fault == "unsupported variant"
