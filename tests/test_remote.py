@@ -9,9 +9,11 @@ import pytest
 import tensorflow as tf
 
 from seedtf.commands.main import main
+from seedtf.data.archives import unpacked_folder
 from seedtf.data.catalog import scan_folder
 from seedtf.data.dataset import Dataset, load_dataset
 from seedtf.data.label_table import read_label_table
+from seedtf.data.listing import list_files
 from seedtf.data.paths import files_for_tensorflow, folder_at, read_file
 from seedtf.data.service import portable_reader
 from seedtf.data.store import cache_key
@@ -87,6 +89,32 @@ def test_a_bucket_can_be_packed(bucket, store, tmp_path):
     assert [pack.read(index) for index in range(18)] == [
         store.cat_file(f"/b/images/{name}") for name in pack.names
     ]
+
+
+def test_a_pack_in_a_bucket_is_copied_once(store, tiny_folder, tmp_path, capsys):
+    pytest.importorskip("array_record")
+    assert main(["pack", str(tiny_folder), f"--out={tmp_path}/p"]) == 0
+    for path in (tmp_path / "p").iterdir():
+        store.pipe_file(f"/b/packed/{path.name}", path.read_bytes())
+    url, cache = "memory://b/packed", tmp_path / "cache"
+    copies = {unpacked_folder(url, "--data_dir", cache) for _ in range(2)}
+    [copy] = copies
+    assert "copied before" in capsys.readouterr().out
+    catalog, _ = list_files(copy)
+    files = [read_file(path, 1 << 20) for path in catalog.absolute_paths()]
+    assert files == [(tiny_folder / path).read_bytes() for path in catalog.paths]
+    assert [path.name for path in (cache / "packs").iterdir()] == [Path(copy).name]
+    shard = "/b/packed/images-00000.array_record"
+    store.pipe_file(shard, store.cat_file(shard)[:-1] + b"?")
+    with pytest.raises(
+        UserError, match=r"^--data_dir=memory://b/packed: images-00000.* is damaged"
+    ):
+        unpacked_folder(url, "--data_dir", tmp_path / "other")
+    assert list((tmp_path / "other" / "packs").iterdir()) == []
+    store.rm(shard)
+    with pytest.raises(UserError, match="cannot be copied: No such file"):
+        unpacked_folder(url, "--data_dir", tmp_path / "other")
+    assert unpacked_folder("memory://b/none", "--data_dir", cache) == "memory://b/none"
 
 
 def test_what_is_missing_or_empty_is_named(bucket, store):

@@ -25,6 +25,7 @@ from seedtf.data.archive_entries import (
     tar_entries,
     zip_entries,
 )
+from seedtf.data.pack.fetch import fetched_pack
 from seedtf.data.paths import is_url
 from seedtf.errors import UserError, first_line
 from seedtf.files import lock_folder
@@ -43,7 +44,7 @@ _OTHER_ARCHIVES = {b"Rar!": "a RAR archive", b"7z\xbc\xaf\x27\x1c": "a 7-Zip arc
 
 
 def unpacked_folder(path: str, flag: str, cache_dir: Path) -> str:
-    """The folder with the unpacked files of an archive; any other path is returned unchanged.
+    """The local folder of an archive's files or of a pack at a URL; other paths are returned unchanged.
 
     An archive is unpacked below ``cache_dir`` when it is first used, and again after it has changed.
     Archives are recognised by their content: ZIP, or tar, which may be compressed by gzip, bzip2 or xz.
@@ -55,7 +56,8 @@ def unpacked_folder(path: str, flag: str, cache_dir: Path) -> str:
 
     Raises:
         UserError: the archive is damaged or encrypted, contains a link, a file that would be written
-            outside the folder, or two files of one name; or it would take too much of the disk.
+            outside the folder, or two files of one name; or it would take too much of the disk. The
+            pack is damaged, or the URL has no file system.
 
     Example:
         >>> import zipfile
@@ -66,7 +68,9 @@ def unpacked_folder(path: str, flag: str, cache_dir: Path) -> str:
         >>> [path.relative_to(folder).as_posix() for path in folder.rglob("*.jpg")]
         ['oak/1.jpg']
     """
-    if is_url(path) or not os.path.isfile(path):
+    if is_url(path):
+        return fetched_pack(path, flag, cache_dir)
+    if not os.path.isfile(path):
         return path
     source = f"{flag}={path}"
     try:

@@ -46,6 +46,9 @@ class RemoteFiles(Protocol):
     def read(self, url: str, max_bytes: int = -1) -> bytes:
         """The file, or its first ``max_bytes`` bytes."""
 
+    def copy(self, url: str, path: str) -> None:
+        """Copies the file to a local path in parts, so that it may be larger than the memory."""
+
 
 def remote_files(url: str) -> RemoteFiles:
     """The file system of a URL.
@@ -115,6 +118,10 @@ class _TensorFlowFiles:
         with self._os_errors(url), self._gfile.GFile(url, "rb") as file:
             return bytes(file.read(max_bytes))
 
+    def copy(self, url: str, path: str) -> None:
+        with self._os_errors(url):
+            self._gfile.copy(url, path, overwrite=True)
+
     def _check_reachable(self, url: str) -> None:
         try:
             # stat comes first, because isdir and exists return False for every error.
@@ -173,6 +180,11 @@ class _FsspecFiles:
                 if files.info(path).get("size") == 0:
                     return b""
                 raise
+
+    def copy(self, url: str, path: str) -> None:
+        with _os_errors(url):
+            files, remote = self._url_to_fs(url)
+            files.get_file(remote, path)
 
     def _info(self, url: str) -> dict[str, Any] | None:
         try:
