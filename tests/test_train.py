@@ -183,12 +183,13 @@ def test_bad_files_are_named_and_skipped(finished) -> None:
 def test_the_flagfile_repeats_the_run_exactly(finished, tmp_path) -> None:
     _, run_dir = finished
     arguments = (f"--flagfile={run_dir / 'flags.txt'}", "--run_dir=again")
-    done = forked.seedtf("train", *arguments, cwd=tmp_path)
+    done = forked.run("killed_run:main", ["0", "train", *arguments], cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     again = (tmp_path / "again" / "history.csv").read_bytes()
     assert again == (run_dir / "history.csv").read_bytes()
 
 
+@pytest.mark.usefixtures("without_figures")
 def test_python_does_what_the_command_does(finished, faulty, tmp_path, capsys) -> None:
     from seedtf.training.train import TrainConfig, train_and_evaluate
 
@@ -248,9 +249,7 @@ def on_terminal(seedlings, shared) -> tuple[Path, str]:
         arguments = flags(seedlings, folder / "run", *more, "--schedule_per_step")
         leader, follower = pty.openpty()
         fcntl.ioctl(follower, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 100, 0, 0))
-        process = forked.Process(
-            "seedtf.commands.main:main", ["train", *arguments], terminal=follower
-        )
+        process = forked.Process("killed_run:main", ["0", "train", *arguments], terminal=follower)
         os.close(follower)
         seen = b""
         try:
@@ -278,6 +277,7 @@ def test_freezing_then_training_everything_counts_epochs_through(on_terminal) ->
     assert "only the head in the first 1" in seen
 
 
+@pytest.mark.usefixtures("without_figures")
 def test_a_time_limit_stops_early_and_is_the_reason_in_the_result(
     seedlings, tmp_path, capsys
 ) -> None:
