@@ -128,6 +128,7 @@ def test_wandb_has_one_run_with_every_epoch_once(tracked) -> None:
     # The file of the killed process, which may be cut, is not found by `wandb sync` any more.
     (folder,) = (trial / "wandb").glob("offline-run-*")
     (replaced,) = (trial / "wandb").glob("replaced-*")
+    assert not list(replaced.glob("*.wandb"))
     assert folder.name.endswith(replaced.name[-8:])  # the identifier of the run
     runs, history, summary, uploaded = [], [], set(), set()
     for record in wandb_records(folder):

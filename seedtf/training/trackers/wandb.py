@@ -88,6 +88,8 @@ class WandbTracker(Tracker):
 def _set_aside(folder: Path) -> None:
     """Renames the files of an interrupted process, so that ``wandb sync`` does not find them."""
     if folder.name.startswith("offline-run-") and folder.is_dir():
+        for file in folder.glob("*.wandb"):
+            file.rename(file.with_suffix(".wandb.replaced"))
         folder.rename(folder.with_name(folder.name.replace("offline-run", "replaced", 1)))
 
 
