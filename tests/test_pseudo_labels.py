@@ -16,8 +16,13 @@ from seedtf.data.dataset import Dataset, load_dataset
 from seedtf.errors import UserError
 from seedtf.files import csv_line
 from seedtf.runs.paths import RunPaths
+from seedtf.runs.records import write_records
+from seedtf.training.batches import TrainBatches
+from seedtf.training.machine import inspect_machine
 from seedtf.training.optim.losses import CrossEntropy, make_targets
-from seedtf.training.train import train_and_evaluate
+from seedtf.training.plan import bind
+from seedtf.training.resolve import resolve
+from seedtf.training.setup import load_training_data
 
 NAMES = ("alder", "two words", "öland rye")
 
@@ -149,25 +154,32 @@ def test_the_loss_of_an_image_has_its_weight(
     np.testing.assert_allclose(loss, np.mean(np.array(single) * before * weights), rtol=1e-5)
 
 
-@pytest.mark.usefixtures("without_figures")
-def test_a_run_trains_on_them_and_lists_them(
+def test_batches_carry_the_weights_and_the_run_lists_the_labels(
     tiny_folder: Path, tmp_path: Path, table: Path
 ) -> None:
     config = TrainConfig(
         data_dir=str(tiny_folder),
         pseudo_labels=str(table),
-        run_dir=str(tmp_path / "run"),
+        pseudo_weight=0.25,
         model="tiny",
         weights="none",
         image_size=8,
-        epochs=1,
-        batch_size=6,
+        batch_size=18,
         val_fraction=0.34,
-        mixup=0.2,
+        label_smoothing=0.1,
         cache="ram",
     )
-    assert train_and_evaluate(config).epochs == 1
+    settings = resolve(config, inspect_machine())
+    dataset = load_training_data(settings.config)
+    batches = TrainBatches(bind(settings, dataset), dataset)
+    prepare = batches.prepare(8)
+    assert prepare is not None
+    _, labels, weights = prepare(next(iter(batches.train(8, 0))))
+    assert sorted(np.asarray(weights).tolist()) == [0.25] * 6 + [1.0] * 12
+    np.testing.assert_allclose(np.asarray(labels).sum(1), 1, rtol=1e-6)
     paths = RunPaths(tmp_path / "run")
+    paths.root.mkdir()
+    write_records(paths.root, config, dataset, {})
     with paths.split.open(encoding="utf-8") as file:
         assert len(list(csv.DictReader(file))) == 18
     with paths.data_report.open(encoding="utf-8") as file:
