@@ -178,7 +178,8 @@ def open_session(config: TrainConfig) -> Iterator[Session]:
             check_equal_across_workers({"the state to resume from": position}, cluster)
             report_plan(plan, dataset, network, paths.root)
             if config.head == FITTED and state is None and not config.dry_run:
-                start_from_fitted_head(network, dataset, config.seed)
+                with devices.scope():
+                    start_from_fitted_head(network, dataset, config.seed)
             if state is None and writes_run:
                 _write_first_files(paths, plan, dataset)
             yield Session(

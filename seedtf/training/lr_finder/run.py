@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
+from seedtf.config.network_flags import FITTED
 from seedtf.config.train_config import TrainConfig
 from seedtf.errors import UserError
 from seedtf.files import csv_line, write_lines
@@ -20,6 +21,7 @@ from seedtf.runs.folder import create_named_folder, resolve_weights
 from seedtf.runs.paths import RUNS
 from seedtf.runs.presets import resolve_preset
 from seedtf.training.batches import TrainBatches
+from seedtf.training.fitted_head import start_from_fitted_head
 from seedtf.training.lr_finder.finder import LRSuggestion, LRSweep, suggest_lr, sweep_lr
 from seedtf.training.machine import inspect_machine
 from seedtf.training.plan import bind
@@ -100,6 +102,8 @@ def _sweep(config: TrainConfig, start: float, end: float, steps: int) -> tuple[L
     if plan.batch_size_note:
         report("batch", plan.batch_size_note)
     network = make_network(plan, dataset)
+    if config.head == FITTED:
+        start_from_fitted_head(network, dataset, config.seed)
     num_steps = max(min(steps, _MAX_EPOCHS * plan.steps_per_epoch), 2)
     report(
         "lr_find",
