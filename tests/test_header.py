@@ -6,6 +6,7 @@ import io
 import struct
 import subprocess
 import sys
+import time
 import zlib
 
 import numpy as np
@@ -243,3 +244,36 @@ def test_parsing_a_header_does_not_import_tensorflow() -> None:
     command = [sys.executable, "-c", code]
     result = subprocess.run(command, capture_output=True, text=True, check=True)
     assert result.stdout.strip() == "False"
+
+
+def box(kind: bytes, *parts: bytes) -> bytes:
+    content = b"".join(parts)
+    return struct.pack(">I4s", 8 + len(content), kind) + content
+
+
+def avif(sizes: int, *items: bytes) -> bytes:
+    """An AVIF of 8×8 pixels whose items have these entries; ``sizes`` are those of their fields."""
+    version = bytes(4)
+    iloc = box(b"iloc", version, struct.pack(">HH", sizes, len(items)), *items)
+    entries = (
+        box(b"infe", b"\2\0\0\0", struct.pack(">HH4s", number, 0, b"av01"))
+        for number in range(len(items))
+    )
+    iinf = box(b"iinf", version, struct.pack(">H", len(items)), *entries)
+    size = box(b"iprp", box(b"ipco", box(b"ispe", version, struct.pack(">II", 8, 8))))
+    return box(b"ftyp", b"avif" + version + b"avif") + box(b"meta", version, iloc, iinf, size)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        avif(0, *(struct.pack(">HHH", number, 0, 65_535) for number in range(900))),
+        avif(0, *(struct.pack(">HHH", number, 0, 1) for number in range(900))),
+        avif(0x4400, *(struct.pack(">HHHII", number, 0, 1, 40, 0) for number in range(900))),
+    ],
+    ids=["parts without bytes", "whole files", "overlapping parts"],
+)
+def test_an_avif_cannot_let_its_data_be_read_many_times(data: bytes) -> None:
+    start = time.process_time()
+    assert refusal(data)[0] == "corrupt"
+    assert time.process_time() - start < 0.2

@@ -93,6 +93,7 @@ def _coded_items(data: bytes) -> Iterator[tuple[int, int]]:
             number, coding = struct.unpack_from(code, data, item + 4)
             kinds[number] = coding
     idat = next((box[1] for box in _boxes(data, *meta) if box[0] == b"idat"), 0)
+    unread = len(data)
     for number, in_idat, extents in _locations(data):
         if kinds.get(number) == b"av01":
             for offset, length in extents:
@@ -100,6 +101,10 @@ def _coded_items(data: bytes) -> Iterator[tuple[int, int]]:
                 last = first + length if length else len(data)
                 if last > len(data):
                     raise RefusedError("truncated", "the image data exceed the file")
+                unread -= last - first
+                # Otherwise each of many items could cover the whole file.
+                if unread < 0:
+                    raise RefusedError("corrupt", "AVIF whose items share their data")
                 yield first, last
 
 
@@ -125,7 +130,11 @@ def _locations(data: bytes) -> Iterator[tuple[int, bool, list[tuple[int, int]]]]
         number(2)  # the file that holds the data, 0 for this one
         base = number(base_size)
         extents = []
-        for _ in range(number(2)):
+        count = number(2)
+        # Fields of no bytes would let a few bytes stand for 65,535 parts of each item.
+        if count > 1 and not offset_size + length_size:
+            raise RefusedError("corrupt", f"AVIF with {count} equal parts of an item")
+        for _ in range(count):
             number(index_size if version else 0)
             offset = base + number(offset_size)
             extents.append((offset, number(length_size)))
