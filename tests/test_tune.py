@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import functools
 import json
 import math
 import os
@@ -12,9 +11,10 @@ import signal
 import sqlite3
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import forked
 import pytest
 from fake_tune import FAKE
 from hypothesis import given
@@ -538,12 +538,24 @@ def test_help_needs_neither_tensorflow_nor_optuna() -> None:
     assert not {"resume", "run_dir", "dry_run"} & set(flags)
 
 
+def first_trial_new_others_forked() -> Callable[..., subprocess.Popen | forked.Process]:
+    """A ``Popen`` that starts one new interpreter; later ones do not import TensorFlow again."""
+    real, trials = subprocess.Popen, []
+
+    def start(command, **options) -> subprocess.Popen | forked.Process:
+        if list(command[:4]) == [sys.executable, "-m", "seedtf", "train"]:
+            trials.append(command)
+            if len(trials) > 1:
+                arguments = ["0", *command[3:]]
+                log = options["stdout"].fileno()
+                return forked.Process("killed_run:main", arguments, terminal=log)
+        return real(command, **options)
+
+    return start
+
+
 def test_real_trials_end_to_end(tiny_folder, tmp_path, capsys, monkeypatch) -> None:
-    # as `seedtf train` in a new interpreter, but for the figures
-    command = (sys.executable, str(Path(__file__).parent / "killed_run.py"), "0", "train")
-    monkeypatch.setattr(
-        search_module, "search", functools.partial(search_module.search, command=command)
-    )
+    monkeypatch.setattr(subprocess, "Popen", first_trial_new_others_forked())
     folder = tmp_path / "tune"
     flags = ["--model=tiny", "--weights=none", "--image_size=16", "--batch_size=4", "--epochs=2"]
     # The fused augmentation takes each trial seconds to compile.
