@@ -1,0 +1,111 @@
+"""Beam and Ray run a real export over file bytes and give what ``seedtf predict`` gives.
+
+The engines are too large for the environment of the tests. A variable such as
+``SEEDTF_BEAM_PYTHON=/path/to/venv/bin/python`` names an environment with one and with TensorFlow;
+without it, the test of an engine that is not installed is skipped by name.
+"""
+
+from __future__ import annotations
+
+import ast
+import csv
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from tiny_run import make_run
+
+SCRIPTS = Path(__file__).resolve().parent.parent / "scripts" / "batch"
+ENGINES = {
+    "beam": ("beam.py", "apache_beam"),
+    "ray": ("ray_data.py", "ray.data"),
+}
+
+
+def python_of(engine: str) -> str:
+    """An interpreter that has the engine, or a skip that says what is missing."""
+    _, module = ENGINES[engine]
+    python = os.environ.get(f"SEEDTF_{engine.upper()}_PYTHON", sys.executable)
+    found = f"import importlib.util as u; raise SystemExit(u.find_spec({module!r}) is None)"
+    code = f"try:\n {found}\nexcept ImportError: raise SystemExit(1)"
+    if subprocess.run([python, "-c", code], check=False).returncode:
+        pytest.skip(f"{module.partition('.')[0]} is not installed in {python}")
+    return python
+
+
+def read_csv_shards(out: Path) -> list[dict[str, str]]:
+    rows = []
+    for path in sorted(out.parent.glob(f"{out.name}-*")):
+        with path.open(newline="", encoding="utf-8") as file:
+            rows += list(csv.DictReader(file))
+    return rows
+
+
+def read_parquet_folder(out: Path) -> list[dict[str, str]]:
+    parquet = pytest.importorskip("pyarrow.parquet")
+    return parquet.read_table(out).to_pylist()
+
+
+READERS: dict[str, Callable[[Path], list[dict[str, str]]]] = {
+    "beam": read_csv_shards,
+    "ray": read_parquet_folder,
+}
+
+
+@pytest.fixture(scope="module")
+def export(tmp_path_factory, tiny_folder) -> tuple[Path, Path, dict[str, dict[str, str]]]:
+    """An export, a folder of images of which one is damaged, and what seedtf predicts for them."""
+    from seedtf.evaluation.classifier import open_classifier
+    from seedtf.evaluation.predict import write_predictions
+    from seedtf.export.export import export_run
+    from seedtf.runs.open import load_run, open_validation
+
+    root = tmp_path_factory.mktemp("batch")
+    run = load_run(make_run(root / "run", tiny_folder))
+    exported = export_run(run, root / "export", *open_validation(run)).folder
+    photos = Path(shutil.copytree(tiny_folder, root / "photos"))
+    (photos / "alder" / "cut.png").write_bytes((photos / "alder" / "0.png").read_bytes()[:-30])
+    write_predictions(
+        open_classifier(exported), [str(photos)], root / "p.csv", topk=1, batch_size=4
+    )
+    with (root / "p.csv").open(newline="", encoding="utf-8") as file:
+        expected = {row["file"]: row for row in csv.DictReader(file)}
+    return exported, photos, expected
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_an_engine_predicts_as_seedtf_does(engine: str, tmp_path: Path, request) -> None:
+    python = python_of(engine)
+    exported, photos, expected = request.getfixturevalue("export")
+    out = tmp_path / "predictions"
+    images = f"{photos}/**" if engine == "beam" else str(photos)
+    command = [python, str(SCRIPTS / ENGINES[engine][0]), str(exported), images, str(out)]
+    environment = {**os.environ, "PYTHONPATH": "", "TF_CPP_MIN_LOG_LEVEL": "3"}
+    done = subprocess.run(
+        command, capture_output=True, text=True, check=False, env=environment, cwd=tmp_path
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    rows = {row["file"].removeprefix("file:"): row for row in READERS[engine](out)}
+    assert rows.keys() == expected.keys()
+    for path, row in expected.items():
+        found = rows[path]
+        assert (found["status"], found["class_name"]) == (row["status"], row["top1"])
+        assert float(found["confidence"]) == pytest.approx(float(row["p1"] or 0), abs=1e-5)
+
+
+@pytest.mark.parametrize("script", sorted(path.name for path in SCRIPTS.glob("*.py")))
+def test_a_script_is_short_and_needs_no_seedtf(script: str) -> None:
+    text = (SCRIPTS / script).read_text()
+    nodes = list(ast.walk(ast.parse(text)))
+    imported = {
+        alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names
+    }
+    imported |= {node.module for node in nodes if isinstance(node, ast.ImportFrom)}
+    assert not {name for name in imported if name.split(".")[0] in ("seedtf", "keras")}
+    assert len(text.splitlines()) <= 70
+    # a script of the name of its engine would be imported in place of it
+    assert script.removesuffix(".py") not in {name.split(".")[0] for name in imported}
