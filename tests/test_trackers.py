@@ -103,6 +103,7 @@ def test_mlflow_has_one_run_with_every_epoch_once(tracked) -> None:
     files = {each.path for each in client.list_artifacts(run.info.run_id)}
     assert {"curves.png", "lr.png", "augmented.png", "history.csv", "flags.txt"} <= files
     assert "mlflow: run" in printed
+    assert "warning" not in printed
 
 
 def wandb_records(folder: Path) -> Iterator[Any]:
@@ -156,6 +157,7 @@ def test_tensorboard_shows_every_epoch_once_and_the_flags(tracked) -> None:
     from tensorboard.backend.event_processing.plugin_event_accumulator import (
         EventAccumulator as PluginAccumulator,
     )
+    from tensorboard.plugins.hparams import api_pb2
     from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 
     trial, _ = tracked
@@ -177,6 +179,12 @@ def test_tensorboard_shows_every_epoch_once_and_the_flags(tracked) -> None:
         if "start" in tag
     )
     assert start.session_start_info.hparams["lr"].number_value == 0.02
+    (end,) = (
+        HParamsPluginData.FromString(data).session_end_info
+        for tag, data in reader.PluginTagToContent("hparams").items()
+        if "end" in tag
+    )
+    assert end.status == api_pb2.STATUS_SUCCESS
     parent = EventAccumulator(str(RunPaths(trial.parent).tensorboard)).Reload()
     (data,) = parent.PluginTagToContent("hparams").values()
     columns = HParamsPluginData.FromString(data).experiment.hparam_infos

@@ -64,7 +64,9 @@ class TensorBoardTracker(Tracker):
         if ending:
             is_done = ending == FINISHED
             status = api_pb2.STATUS_SUCCESS if is_done else api_pb2.STATUS_FAILURE
-            self._add(self._last, summary=summary.session_end_pb(status))
+            # This one is of TensorFlow's class of the same message, not of TensorBoard's.
+            end = summary.session_end_pb(status).SerializeToString()
+            self._add(self._last, summary=self._summary_pb2.Summary.FromString(end))
         self._writer.close()
 
     def _open(self, run: TrackedRun) -> None:
