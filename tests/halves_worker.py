@@ -51,7 +51,7 @@ def train(
     return [first for first, _ in copies], history.history["loss"], equal
 
 
-def main() -> None:
+def main(_: list[str]) -> None:
     tf.config.set_logical_device_configuration(
         tf.config.list_physical_devices("CPU")[0],
         [tf.config.LogicalDeviceConfiguration()] * DEVICES,
@@ -63,7 +63,3 @@ def main() -> None:
     most = max(float(np.abs(a - b).max()) for a, b in zip(whole, halved, strict=True))
     found = {"difference": most, "losses": [losses, other], "equal": equal and also}
     sys.stdout.write(json.dumps(found) + "\n")
-
-
-if __name__ == "__main__":
-    main()

@@ -246,8 +246,7 @@ def test_two_devices_train_as_one_does(launcher, data, one_device_run) -> None:
 
 def test_two_halves_train_as_the_whole_step_does() -> None:
     """The form of a step on several GPUs, here without XLA."""
-    worker = Path(__file__).with_name("halves_worker.py")
-    done = subprocess.run([sys.executable, worker], capture_output=True, text=True, check=False)
+    done = forked.run("halves_worker:main", [])
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout.splitlines()[-1])
     assert found["equal"]
