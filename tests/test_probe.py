@@ -180,6 +180,7 @@ def test_accuracy_interval_and_comparison_follow_from_the_predictions(
         assert figure.width > 500
 
 
+@pytest.mark.usefixtures("without_figures")
 def test_the_saved_run_is_evaluated_predicts_and_has_the_accuracy_of_its_head(
     result: Probe, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -226,6 +227,7 @@ def test_training_starts_from_the_head_that_fits_the_training_images(
     np.testing.assert_allclose(probabilities, oracle.predict_proba(x), atol=0.03)
 
 
+@pytest.mark.usefixtures("without_figures")
 def test_a_run_with_a_fitted_head_begins_where_the_regression_ended(
     data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
