@@ -115,7 +115,8 @@ def open_folds(folder: Path, *, fixes: str = "", max_pixels: int) -> Explored:
             if not has_maps(model):
                 continue
             maps = mean_maps([model])
-            for some, pixels in _batches(catalog, indices, places, opened.image_size, max_pixels):
+            decode = make_decoder(opened.image_size, max_pixels, opened.fit)
+            for some, pixels in _batches(catalog, indices, places, decode, max_pixels):
                 found = maps(pixels, tf.constant(classes[some])).numpy()
                 drawn |= dict(zip(some, found, strict=True))
         yield from (drawn.get(place) for place in range(len(indices)))
@@ -177,7 +178,8 @@ def open_folder(
         pooled = embedder.build()
         body = keras.Model(pooled.input, pooled.get_layer("pool").input)
         places = list(range(len(indices)))
-        for some, pixels in _batches(catalog, indices, places, embedder.image_size, max_pixels):
+        decode = make_decoder(embedder.image_size, max_pixels, embedder.fit)
+        for some, pixels in _batches(catalog, indices, places, decode, max_pixels):
             places_of = body(pixels, training=False).numpy()
             for place, values in zip(some, places_of, strict=True):
                 kernel = answers.kernels[answers.folds[indices[place]]][:, classes[place]]
@@ -246,10 +248,14 @@ def _edges(groups: np.ndarray) -> np.ndarray:
 
 
 def _batches(
-    catalog: Catalog, indices: Sequence[int], places: Sequence[int], size: int, max_pixels: int
+    catalog: Catalog,
+    indices: Sequence[int],
+    places: Sequence[int],
+    decode: Callable[[bytes], tf.Tensor],
+    max_pixels: int,
 ) -> Iterator[tuple[list[int], tf.Tensor]]:
     """Yields some of the ``places`` of ``indices``, and their pixels, float32 ``[n, S, S, 3]``."""
-    decode, paths = make_decoder(size, max_pixels), catalog.absolute_paths()
+    paths = catalog.absolute_paths()
     for start in range(0, len(places), _BATCH_SIZE):
         some = list(places[start : start + _BATCH_SIZE])
         pixels = [decode(read_file(paths[indices[place]], max_pixels)) for place in some]
