@@ -102,13 +102,7 @@ def test_growth_leaves_out_the_first_epoch_and_compares_quarters() -> None:
     assert startup.Growth((5, 7)).fraction == 0.0
 
 
-@pytest.fixture
-def _forked_children(monkeypatch) -> None:
-    """The processes that are measured do not import TensorFlow again."""
-    monkeypatch.setattr(subprocess, "run", forked.run_python)
-
-
-@pytest.mark.usefixtures("_forked_children")
+@pytest.mark.usefixtures("forked_subprocesses")
 def test_memory_is_recorded_at_every_epoch(tiny_folder) -> None:
     flags = [f"--data_dir={tiny_folder}", "--model=tiny", "--weights=none", "--image_size=16"]
     grown = startup.measure_growth([*flags, "--batch_size=4"], 2)
@@ -116,7 +110,7 @@ def test_memory_is_recorded_at_every_epoch(tiny_folder) -> None:
     assert all(size > 50 << 20 for size in grown.sizes)
 
 
-@pytest.mark.usefixtures("_forked_children")
+@pytest.mark.usefixtures("forked_subprocesses")
 def test_a_cache_is_measured_against_a_decode_pass(tiny_folder) -> None:
     built = startup.measure_build(str(tiny_folder), 16, "ram", rounds=1)
     assert built.decoded_bytes == 18 * 16 * 16 * 3
@@ -128,7 +122,9 @@ def test_a_child_that_fails_gives_a_one_line_error() -> None:
         startup._run("absent")
 
 
-def test_the_start_is_measured_up_to_the_end_of_the_first_step(tiny_folder, tmp_path) -> None:
+def test_the_start_is_measured_up_to_the_end_of_the_first_step(
+    tiny_folder, tmp_path, monkeypatch
+) -> None:
     flags = [
         f"--data_dir={tiny_folder}",
         "--model=tiny",
@@ -138,6 +134,7 @@ def test_the_start_is_measured_up_to_the_end_of_the_first_step(tiny_folder, tmp_
     ]
     before = time.time()
     seedtf = startup._run("train", "first_step", *flags, f"--run_dir={tmp_path / 'run'}")
+    monkeypatch.setattr(subprocess, "run", forked.run_python)  # one new interpreter is enough
     keras = startup._run("plain_keras", "VGG16", "32", "4", "3")
     assert before < seedtf < keras < time.time()
     assert not list((tmp_path / "run" / "checkpoints").iterdir())
