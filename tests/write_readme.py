@@ -118,6 +118,12 @@ PROMISES: dict[str, dict[str, tuple[str, ...]]] = {
     },
     "Training on a GPU": {
         "Every operation of a train step without XLA has a GPU kernel.": ("test_gpu_kernels.py",),
+        "Every kind of training reaches its end on CUDA libraries without a GPU behind them.": (
+            "test_every_kind_of_run_reaches_its_end",
+        ),
+        "The training thread waits for nothing between two steps.": (
+            "test_the_training_thread_waits_for_nothing_between_two_steps",
+        ),
         "Several steps in one call train, resume and report as single steps do.": (
             "test_steps_per_execution.py",
         ),

@@ -152,12 +152,11 @@ class Trainer(keras.Model):
         return step(data)
 
     def _function(self, step: Callable[[Any], Any], jit_compile: bool) -> Callable[[Any], Any]:
-        on_batch = tf.function(
-            functools.partial(self.run_step, step),
-            jit_compile=jit_compile,
-            autograph=False,
-            reduce_retracing=True,
-        )
+        @functools.wraps(step)  # The name is that of graphs, profiles and XLA's modules.
+        def run(data: Any) -> Any:
+            return self.run_step(step, data)
+
+        on_batch = tf.function(run, jit_compile=jit_compile, autograph=False, reduce_retracing=True)
         on_next = tf.function(
             lambda batches: on_batch(batches.get_next()), autograph=False, reduce_retracing=True
         )
@@ -168,11 +167,11 @@ class Trainer(keras.Model):
     def _call_padded(self, images: Any) -> Any:
         """The predictions of at most ``pad_validation`` images, from a compiled call of so many."""
         if self._compiled_call is None:
-            self._compiled_call = tf.function(
-                lambda images: self.network(images, training=False),
-                jit_compile=True,
-                autograph=False,
-            )
+
+            def network(images: tf.Tensor) -> tf.Tensor:
+                return self.network(images, training=False)
+
+            self._compiled_call = tf.function(network, jit_compile=True, autograph=False)
         count, size = tf.shape(images)[0], self.pad_validation
         padded = tf.pad(images, [[0, size - count], [0, 0], [0, 0], [0, 0]])
         padded = tf.ensure_shape(padded, [size, *images.shape[1:]])

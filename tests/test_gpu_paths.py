@@ -1,0 +1,105 @@
+"""What training does on a GPU, as far as that can be seen without one: on made-up CUDA libraries.
+
+TensorFlow, its graph optimizer and XLA's compiler for GPUs are real; only the kernels do nothing
+(``fake_gpu.c``). So each kind of run must reach its end, no operation may lack a GPU kernel, and the
+driver counts what the training thread waits for and what is copied back to the host.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import fake_gpu
+import pytest
+
+from seedtf.benchmark.gpu.hlo import largest_module, parse_module
+
+ONE = {"strategy": "none"}
+CASES: dict[str, dict[str, Any]] = {
+    "default": {**ONE, "steps_per_execution": 2},
+    "host": {**ONE, "placement": "host", "precision": "mixed_float16", "epochs": 1},
+    "two GPUs": {"epochs": 1},
+    # Without XLA, as with jit_compile="off"; last, because it cannot be switched off in a process.
+    "deterministic": {**ONE, "deterministic": True},
+}
+IMAGES, SIDE = 18, 16
+
+pytestmark = pytest.mark.skipif(bool(fake_gpu.why_not()), reason=fake_gpu.why_not())
+
+
+@pytest.fixture(scope="module")
+def dump(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("xla")
+
+
+@pytest.fixture(scope="module")
+def runs(
+    tiny_folder: Path, dump: Path, tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, dict[str, Any]]:
+    """What happened in each run: all of them in one process, which has two made-up GPUs."""
+    folder = tmp_path_factory.mktemp("gpu")
+    libraries = folder / "lib"
+    libraries.mkdir()
+    worker = Path(__file__).with_name("gpu_worker.py")
+    done = subprocess.run(
+        [sys.executable, str(worker), str(tiny_folder), str(folder), json.dumps(CASES)],
+        env=fake_gpu.environment(fake_gpu.build(libraries), gpus=2, dump=dump),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    lines = [line for line in done.stdout.splitlines() if line.startswith("CASE ")]
+    found = [json.loads(line.removeprefix("CASE ")) for line in lines]
+    assert found, done.stderr[-2000:]
+    return {each["name"]: each for each in found}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_every_kind_of_run_reaches_its_end(runs: dict[str, dict[str, Any]], case: str) -> None:
+    assert case in runs, f"the process ended within or before it; it did {', '.join(runs)}"
+    assert runs[case]["error"] == ""
+    assert runs[case]["counts"]["kernels"] + runs[case]["counts"]["graphs"] > 0
+
+
+@pytest.mark.parametrize("case", ["default", "host", "deterministic"])
+def test_the_training_thread_waits_for_nothing_between_two_steps(
+    runs: dict[str, dict[str, Any]], case: str
+) -> None:
+    between = runs[case]["between"]
+    assert between
+    assert all(copies == waits == 0 for copies, waits in between), between
+
+
+def test_the_image_table_stays_on_the_gpu_without_xla(runs: dict[str, dict[str, Any]]) -> None:
+    """Each of six steps would copy all images; copies of the weights are counted in both runs."""
+    table = IMAGES * SIDE * SIDE * 3
+    names = ("default", "deterministic")
+    default, without = (runs[name]["counts"]["to_host_bytes"] for name in names)
+    assert without < default + 3 * table
+
+
+def test_xla_compiles_the_network_once_for_training_and_once_for_validation(
+    runs: dict[str, dict[str, Any]], dump: Path
+) -> None:
+    modules = [path.name for path in dump.glob("*gpu_after_optimizations.txt")]
+    found = {
+        name: sum(f"_{name}_" in each for each in modules)
+        for name in ("train_steps", "train_step", "network")
+    }
+    # "default" trains several steps in a call, "host" one; each validates.
+    assert found == {"train_steps": 1, "train_step": 1, "network": 2}, modules
+    assert runs["default"]["memory"][0] > 10 << 30  # what TensorFlow may allocate is known
+
+
+def test_the_compiled_step_has_no_more_kernels_and_moves_no_more_bytes(
+    runs: dict[str, dict[str, Any]], dump: Path
+) -> None:
+    (path,) = dump.glob("*train_steps*gpu_after_optimizations.txt")
+    module = parse_module(path.read_text())
+    assert largest_module(dump) is not None
+    assert 50 < module.kernels <= 75
+    assert module.bytes <= 2.2e6
