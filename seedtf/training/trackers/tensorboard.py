@@ -61,7 +61,7 @@ class TensorBoardTracker(Tracker):
     def finish(self, ending: str) -> None:
         from tensorboard.plugins.hparams import api_pb2, summary
 
-        if ending:
+        if ending and not self._is_search:  # a search is no session of HParams, its trials are
             is_done = ending == FINISHED
             status = api_pb2.STATUS_SUCCESS if is_done else api_pb2.STATUS_FAILURE
             # This one is of TensorFlow's class of the same message, not of TensorBoard's.
@@ -75,6 +75,7 @@ class TensorBoardTracker(Tracker):
         from tensorboard.summary.writer.event_file_writer import EventFileWriter
 
         self._event_pb2, self._summary_pb2, self._text_pb = event_pb2, summary_pb2, text_pb
+        self._is_search = run.searched is not None
         folder = RunPaths(run.folder).tensorboard
         self._writer = EventFileWriter(str(folder))
         self.place = str(folder)
