@@ -40,7 +40,7 @@ def test_a_part_that_fails_or_hangs_costs_only_its_own_time(tmp_path: Path) -> N
         parts,
         seconds=100.0,
         out=tmp_path / "gpu.json",
-        shown=lambda name, _: shown.append(name),
+        on_result=lambda name, _: shown.append(name),
         command=COMMAND,
     )
     assert "the card fell off the bus" in found["raises"]["error"]
@@ -56,7 +56,7 @@ def test_no_part_is_begun_when_the_time_is_over() -> None:
     parts = [Part(name, "speed:card", {"value": 1}, 60) for name in ("first", "second")]
     found = run_parts(parts, seconds=100.0, command=COMMAND, clock=lambda: next(clock))
     assert found["first"]["seconds"] == 90.0
-    assert found["second"]["error"] == "not begun: no time is left; raise --seconds"
+    assert found["second"]["error"] == "not begun: 5 s were left; raise --seconds"
 
 
 def test_the_parts_fit_into_the_time_and_are_chosen_by_name() -> None:

@@ -83,7 +83,7 @@ def test_mistakes_give_a_one_line_error(
     (tmp_path / "1" / "saved_model.pb").write_bytes(b"damaged")
     for arguments, text in [
         (["serving", str(tmp_path / "none")], "no such folder"),
-        (["serving", str(tmp_path)], "damaged SavedModel"),
+        (["serving", str(tmp_path)], "cannot be loaded as an export"),
         (["serving", str(served), f"--image={tmp_path / 'short'}"], "truncated"),
         (["serving", str(served), f"--image={tmp_path / 'none'}"], "No such file"),
         (["serving", str(served), "--seconds=0"], "out of range"),

@@ -277,3 +277,8 @@ def test_an_avif_cannot_let_its_data_be_read_many_times(data: bytes) -> None:
     start = time.process_time()
     assert refusal(data)[0] == "corrupt"
     assert time.process_time() - start < 0.2
+
+
+def test_a_part_of_an_avif_cannot_begin_behind_its_end() -> None:
+    # A part of length 0 reaches to the end of the file, so this one would have a negative length.
+    assert refusal(avif(0x4400, struct.pack(">HHHII", 0, 0, 1, 2**31, 0)))[0] == "truncated"

@@ -376,7 +376,7 @@ def test_an_export_predicts_and_survives_a_damaged_file(export, tmp_path):
 def test_an_export_refuses_tta_and_a_damaged_one_is_named(export):
     with pytest.raises(UserError, match="--tta=8: does not apply to an export"):
         open_classifier(export, tta=8)
-    with pytest.raises(UserError, match="damaged SavedModel"):
+    with pytest.raises(UserError, match="cannot be loaded as an export"):
         open_classifier(export / "2")
 
 

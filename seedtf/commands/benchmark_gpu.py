@@ -61,11 +61,11 @@ def run(arguments: list[str]) -> int:
             "measures a CPU, and pip install 'seedtf[cuda]' brings the libraries of a GPU"
         )
 
-    def shown(name: str, found: Mapping[str, Any]) -> None:
+    def show(name: str, result: Mapping[str, Any]) -> None:
         if not config.json:
-            report(name, describe(found))
+            report(name, describe(result))
 
-    results = run_parts(parts, seconds=config.seconds, out=out, shown=shown)
+    results = run_parts(parts, seconds=config.seconds, out=out, on_result=show)
     failed = [
         name for name, found in results.items() if "error" in found or not found.get("ok", True)
     ]

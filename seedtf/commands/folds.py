@@ -24,10 +24,10 @@ __all__ = ["FoldsConfig", "run"]
 
 @dataclass(frozen=True)
 class FoldsConfig(TrainConfig):
-    """The flags of ``train``, which apply to the runs of all folds, and those of the folds."""
+    """The flags of ``train`` but for those in ``REFUSED``, for the runs of all folds, and its own."""
 
     REFUSED: ClassVar[dict[str, str]] = {
-        "resume": "the same command continues; leave it out",
+        "resume": "the same command with the same --out continues; leave --resume out",
         "run_dir": "each fold has its own folder; pass --out",
         "continue_from": "each fold is a new run; pass --weights instead",
         "dry_run": "use it with seedtf train, and multiply the time by the number of folds",
@@ -36,7 +36,7 @@ class FoldsConfig(TrainConfig):
     }
 
     folds: str = option(
-        "5", "Number of folds, 2 to 200, or 'groups' for one fold per group of images."
+        "5", "Number of folds, 2 to 200, or 'groups' for one fold per group (--group_by)."
     )
     out: str = option("", "Folder of the folds; default runs/<date>-<time>-folds-<model>.")
     cache: str = option(
@@ -46,8 +46,8 @@ class FoldsConfig(TrainConfig):
     )
     takeover_seconds: float = option(
         120.0,
-        "Seconds without a heartbeat after which a fold is taken over from a process on another "
-        "machine, 10 or more.",
+        "If the machine that trains a fold gives no sign of life for this many seconds, another one "
+        "takes the fold over; at least 10.",
         low=10.0,
     )
     divide_only: bool = option(False, "Divide the images and write folds.csv, but do not train.")
@@ -84,15 +84,17 @@ def run(arguments: list[str]) -> int:
     report("folder", f"{folder}; the same command with --out={folder} continues, on any machine")
     train_folds(training, config.folds, arguments, folder, takeover_seconds=config.takeover_seconds)
     paths = FoldsPaths(folder)
+    # The folder of the folds has its report where a run has its own.
     values = json.loads(RunPaths(folder).report.values.read_text(encoding="utf-8"))
     spread, (low, high) = values["cross_validation"], values["accuracy_interval_95"]
-    report("accuracy", f"{values['accuracy']:.4f} of all images (95 % {low:.4f} to {high:.4f})")
+    interval = f"95 % interval {low:.4f} to {high:.4f}"
+    report("accuracy", f"{values['accuracy']:.4f} over all images ({interval})")
     report(
         "folds",
         f"{spread['accuracy_mean']:.4f} ± {spread['accuracy_deviation']:.4f} over the folds",
     )
     report("report", str(RunPaths(folder).report.page))
-    report("images", f"{paths.predictions}, each predicted by the run that did not train on it")
+    report("images", f"{paths.predictions}: each is predicted by the run that did not train on it")
     keys = ("images", "accuracy", "accuracy_interval_95", "macro_f1", "loss", "temperature")
     report_result(json.dumps({"out": str(folder), **{key: values[key] for key in keys}}))
     return 0

@@ -87,14 +87,15 @@ def export_run(
 ) -> Exported:
     """Writes the next version to ``out_dir``, and ``out_dir``/parity.json.
 
-    The folder of the version appears only after the SavedModel has predicted every image as the
-    float32 model does, in a process that can import neither Keras nor seedtf. Other formats are files
+    The model is first rebuilt in float32, which changes nothing unless it was trained in 16 bits. The
+    folder of the version appears only after the SavedModel has predicted every image as this float32
+    model does, in a process that can import neither Keras nor seedtf. Other formats are files
     in its ``assets.extra``. A format that predicts differently is left out, with the reason in its row.
     For a model trained in mixed precision, ``as_trained`` in parity.json compares the trained model
     with the float32 one.
 
     Args:
-        run: a finished run, or several runs that are averaged.
+        run: a finished run, or several runs whose predictions are averaged.
         out_dir: the folder of versions, which is the base path of a model server.
         store: labelled images.
         records: int64 ``[N]``, the images of ``store`` to compare.
@@ -216,7 +217,10 @@ def _probabilities(
     records: np.ndarray,
     temperature: float,
 ) -> np.ndarray:
-    """The mean probabilities of ``models``, predicted as in an evaluation: float32 ``[N, K]``."""
+    """The weighted mean of the probabilities of ``models``, float32 ``[N, K]``.
+
+    Its logits are divided by ``temperature``. It is computed without TensorFloat-32.
+    """
     with _without_tensor_float_32():
         predictions = predict_store(
             make_ensemble(models, weights=run.weights), store, records, _BATCH_SIZE

@@ -1,4 +1,4 @@
-"""Converts a classifier to LiteRT and ONNX files, from pixels to probabilities, without image decoding.
+"""Converts a classifier to LiteRT and ONNX files, which map pixels to probabilities.
 
 Input is RGB in 0–255 at the model's size: float32 ``[1, S, S, 3]`` (``litert``), uint8
 ``[1, S, S, 3]`` (``litert_int8``, weights and activations in 8 bits), float32 ``[B, S, S, 3]``

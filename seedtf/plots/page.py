@@ -13,9 +13,9 @@ __all__ = ["format_percent", "image_uri", "render_page"]
 def render_page(package: str, template: str, **values: Any) -> str:
     """Renders a template that is a file in the folder of a package.
 
-    Every value is escaped, because run, class and file names may contain any character. A character
-    that UTF-8 cannot encode becomes ``?``. The template includes the stylesheet as ``page.css`` and can
-    use the filter ``percent``. A page must not load other files.
+    Every value is escaped, because the names of runs, classes and files may contain any character.
+    A character that UTF-8 cannot encode becomes ``?``. The template includes the stylesheet as
+    ``page.css`` and can use the filter ``percent``. A page must not load other files.
 
     Args:
         package: the package's name, such as ``seedtf.evaluation``.

@@ -35,9 +35,11 @@ class ServingSignature:
             self._loaded = tf.saved_model.load(os.fspath(path))
             signature = self._loaded.signatures["serving_default"]
             inputs, outputs = signature.structured_input_signature[1], signature.structured_outputs
-        except Exception as error:  # each part of the loader raises errors of other types
+        except Exception as error:  # The loader has no common error type.
             cause = first_line(error)
-            raise UserError(f"{path}: damaged SavedModel ({cause}); export again") from error
+            raise UserError(
+                f"{path}: cannot be loaded as an export ({cause}); export the run again"
+            ) from error
         if set(inputs) != {_INPUT}:
             raise UserError(f"{path}: takes {', '.join(sorted(inputs))}; pass a seedtf export")
         if not isinstance(outputs, dict) or not outputs.keys() >= _OUTPUTS:
@@ -72,14 +74,18 @@ def find_saved_model(path: str | os.PathLike[str]) -> Path:
 
 
 def newest_saved_model(path: Path) -> Path | None:
-    """``path`` if it is a SavedModel, else the highest version in it; None if that is not one."""
+    """``path`` if it is a SavedModel, else its sub-folder with the highest version number.
+
+    None if there is no such sub-folder, or if it holds no SavedModel; lower versions are not tried,
+    because a model server does not serve them either.
+    """
     if (path / _SAVED_MODEL).is_file():
         return path
     if not path.is_dir():
         return None
     versions = [entry for entry in path.iterdir() if is_version(entry.name)]
-    newest = max(versions, key=lambda entry: int(entry.name), default=path)
-    return newest if (newest / _SAVED_MODEL).is_file() else None
+    newest = max(versions, key=lambda entry: int(entry.name), default=None)
+    return newest if newest and (newest / _SAVED_MODEL).is_file() else None
 
 
 def is_version(name: str) -> bool:

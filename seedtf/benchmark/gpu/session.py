@@ -20,9 +20,9 @@ from seedtf.files import write_text
 __all__ = ["read_result", "run_parts"]
 
 _CHILD = "seedtf.benchmark.children.gpu"
-# A part that could not even start TensorFlow and compile a step in so many seconds is not begun.
+# With less time left than this, no part is begun: it could hardly import TensorFlow and compile a step.
 _LEAST_SECONDS = 20.0
-_SHOWN = 600  # characters of an error
+_ERROR_CHARACTERS = 600
 
 
 def run_parts(
@@ -30,17 +30,18 @@ def run_parts(
     *,
     seconds: float,
     out: Path | None = None,
-    shown: Callable[[str, dict[str, Any]], None] = lambda name, found: None,
+    on_result: Callable[[str, dict[str, Any]], None] = lambda name, result: None,
     command: Sequence[str] = (sys.executable, "-m", _CHILD),
     clock: Callable[[], float] = time.monotonic,
 ) -> dict[str, dict[str, Any]]:
     """The results by the name of the part; a part that failed has ``error`` instead of values.
 
     Args:
-        parts: in order; one that would not end in time gets only what is left of ``seconds``.
-        seconds: for all of them.
+        parts: run in this order. Each may take ``part.seconds``, or what is left of ``seconds`` if that
+            is less, and is stopped then.
+        seconds: the time for all parts together.
         out: a JSON file that is written after each part, so that nothing is lost; None for none.
-        shown: called with each result.
+        on_result: called with the name of each part and its result.
         command: starts a process that takes a part as JSON.
         clock: a monotonic clock in seconds.
     """
@@ -48,13 +49,14 @@ def run_parts(
     for part in parts:
         left = end - clock()
         if left < min(_LEAST_SECONDS, part.seconds):
-            found: dict[str, Any] = {"error": "not begun: no time is left; raise --seconds"}
+            error = f"not begun: {max(left, 0):.0f} s were left; raise --seconds"
+            result: dict[str, Any] = {"error": error}
         else:
             started = clock()
-            found = _run(part, min(part.seconds, left), command)
-            found["seconds"] = round(clock() - started, 1)
-        results[part.name] = found
-        shown(part.name, found)
+            result = _run(part, min(part.seconds, left), command)
+            result["seconds"] = round(clock() - started, 1)
+        results[part.name] = result
+        on_result(part.name, result)
         if out is not None:
             write_text(out, json.dumps(results, indent=1))
     return results
@@ -67,10 +69,10 @@ def read_result(output: str) -> dict[str, Any] | None:
 
 
 def _run(part: Part, seconds: float, command: Sequence[str]) -> dict[str, Any]:
-    # The parts share the card with what else runs there, and leave it when they end.
-    shared = {"TF_FORCE_GPU_ALLOW_GROWTH": "true", "TF_CPP_MIN_LOG_LEVEL": "3"}
+    # Allocate GPU memory as it is needed, because other processes may use the card.
+    defaults = {"TF_FORCE_GPU_ALLOW_GROWTH": "true", "TF_CPP_MIN_LOG_LEVEL": "3"}
     with tempfile.TemporaryDirectory(prefix="seedtf-gpu-") as folder:
-        environment = {**shared, **os.environ, "SEEDTF_PART_FOLDER": folder}
+        environment = {**defaults, **os.environ, "SEEDTF_PART_FOLDER": folder}
         try:
             done = subprocess.run(
                 [*command, json.dumps(asdict(part))],
@@ -85,5 +87,5 @@ def _run(part: Part, seconds: float, command: Sequence[str]) -> dict[str, Any]:
     found = read_result(done.stdout)
     if found is None:
         last = (done.stderr or done.stdout).strip() or f"ended with exit code {done.returncode}"
-        return {"error": last[-_SHOWN:]}
+        return {"error": last[-_ERROR_CHARACTERS:]}
     return found

@@ -14,34 +14,37 @@ __all__ = ["read_avif", "read_heic"]
 def read_avif(data: bytes) -> Header:
     """Parses a file whose brand is AVIF.
 
-    The decoder allocates the size that the AV1 data claim, whatever the boxes claim; the larger one
-    is the size in the header.
+    The boxes and the AV1 data can claim different sizes, and the decoder allocates what the AV1 data
+    claim. The returned header has the larger of the two.
 
     Raises:
-        RefusedError: no size is found, or the data are not in the file.
-        struct.error: the file ends inside its boxes.
+        RefusedError: no size is found, a box or the data exceed the file, or items share their data.
+        struct.error, IndexError: the file ends inside a field of a box.
     """
     width, height = _largest(data)
     for start, end in _coded_items(data):
         coded = largest_frame(data, start, end)
         if coded[0] * coded[1] > width * height:
             width, height = coded
-    edits = ((8, 12, b"avif"),)  # the still image, also of an animation
+    # This major brand makes the decoder read the still image of an animation (avis) only.
+    edits = ((8, 12, b"avif"),)
     return Header("avif", width, height, edits=edits, by_pillow=True)
 
 
 def read_heic(data: bytes) -> Header:
-    """Parses a file whose brand is HEIC; libheif has limits of its own for what is coded.
+    """Parses a file whose brand is HEIC.
+
+    The coded data are not parsed, unlike those of AVIF, because libheif limits their size itself.
 
     Raises:
-        RefusedError: no size is found.
-        struct.error: the file ends inside its boxes.
+        RefusedError: no size is found, or a box exceeds the file.
+        struct.error, IndexError: the file ends inside a field of a box.
     """
     return Header("heic", *_largest(data), by_pillow=True)
 
 
 def _largest(data: bytes) -> tuple[int, int]:
-    """The size of the largest image of the file: of the whole, if it consists of tiles."""
+    """The largest size that a box ``ispe`` claims; for tiles it is the size of the whole image."""
     properties = _find(data, b"meta", b"iprp", b"ipco")
     sizes = [
         struct.unpack_from(">II", data, start + 4)
@@ -64,13 +67,13 @@ def _boxes(data: bytes, start: int, end: int) -> Iterator[tuple[bytes, int, int]
             content += 8
         stop = end if size == 0 else start + size
         if stop < content or stop > end:
-            raise RefusedError("truncated", f"box {kind!r} of {size} bytes exceeds the file")
+            raise RefusedError("truncated", f"box {kind!r} claims a wrong size of {size} bytes")
         yield kind, content, stop
         start = stop
 
 
 def _find(data: bytes, *path: bytes) -> tuple[int, int]:
-    """Start and end of the content of the first box with each kind, inside the one before."""
+    """Start and end of the content of a box, found by the kinds of the boxes around it and its own."""
     start, end = 0, len(data)
     for wanted in path:
         found = (box for box in _boxes(data, start, end) if box[0] == wanted)
@@ -82,41 +85,47 @@ def _find(data: bytes, *path: bytes) -> tuple[int, int]:
 
 
 def _coded_items(data: bytes) -> Iterator[tuple[int, int]]:
-    """Yields start and end of the AV1 data of each item."""
+    """Yields start and end of each part of the items that hold AV1 data."""
     meta = _find(data, b"meta")
     kinds = {}
     start, end = _find(data, b"meta", b"iinf")
     start += 2 if data[start - 4] == 0 else 4
-    for kind, item, _ in _boxes(data, start, end):
-        if kind == b"infe" and data[item] >= 2:
-            code = ">H2x4s" if data[item] == 2 else ">I2x4s"
-            number, coding = struct.unpack_from(code, data, item + 4)
-            kinds[number] = coding
-    idat = next((box[1] for box in _boxes(data, *meta) if box[0] == b"idat"), 0)
-    unread = len(data)
-    for number, in_idat, extents in _locations(data):
-        if kinds.get(number) == b"av01":
+    for kind, content, _ in _boxes(data, start, end):
+        if kind == b"infe" and data[content] >= 2:
+            code = ">H2x4s" if data[content] == 2 else ">I2x4s"
+            item_id, coding = struct.unpack_from(code, data, content + 4)
+            kinds[item_id] = coding
+    idat = next(((a, b) for kind, a, b in _boxes(data, *meta) if kind == b"idat"), (0, 0))
+    # All parts together may be as long as the file. Without this limit, each of many items could
+    # cover the whole file, and reading them would take quadratic time.
+    budget = len(data)
+    for item_id, in_idat, extents in _locations(data):
+        if kinds.get(item_id) == b"av01":
+            begin, end = idat if in_idat else (0, len(data))
             for offset, length in extents:
-                first = offset + (idat if in_idat else 0)
-                last = first + length if length else len(data)
-                if last > len(data):
+                first = begin + offset
+                last = first + length if length else end
+                # A part of length 0 reaches to the end, so it could begin behind its end.
+                if not first <= last <= end:
                     raise RefusedError("truncated", "the image data exceed the file")
-                unread -= last - first
-                # Otherwise each of many items could cover the whole file.
-                if unread < 0:
+                budget -= last - first
+                if budget < 0:
                     raise RefusedError("corrupt", "AVIF whose items share their data")
                 yield first, last
 
 
 def _locations(data: bytes) -> Iterator[tuple[int, bool, list[tuple[int, int]]]]:
-    """Yields number, whether it is in the box idat, and offset and length of the parts of each item."""
+    """Yields for each item its ID, whether its data are in the box idat, and its parts.
+
+    A part is an offset and a length in bytes.
+    """
     position, end = _find(data, b"meta", b"iloc")
     version = data[position - 4]
     sizes = struct.unpack_from(">BB", data, position)
     offset_size, length_size, base_size, index_size = (s >> n & 15 for s in sizes for n in (4, 0))
     position += 2
 
-    def number(size: int) -> int:
+    def read_uint(size: int) -> int:
         nonlocal position
         position += size
         if position > end:
@@ -124,18 +133,19 @@ def _locations(data: bytes) -> Iterator[tuple[int, bool, list[tuple[int, int]]]]
         return int.from_bytes(data[position - size : position], "big")
 
     wide = 2 if version < 2 else 4
-    for _ in range(number(wide)):
-        item = number(wide)
-        method = number(2) & 15 if version else 0
-        number(2)  # the file that holds the data, 0 for this one
-        base = number(base_size)
+    for _ in range(read_uint(wide)):
+        item_id = read_uint(wide)
+        method = read_uint(2) & 15 if version else 0
+        read_uint(2)  # Skip the number of the file that holds the data, 0 for this one.
+        base = read_uint(base_size)
         extents = []
-        count = number(2)
-        # Fields of no bytes would let a few bytes stand for 65,535 parts of each item.
+        count = read_uint(2)
+        # If offset and length take no bytes, a part takes none either, and a tiny file could list
+        # 65,535 parts of each item.
         if count > 1 and not offset_size + length_size:
             raise RefusedError("corrupt", f"AVIF with {count} equal parts of an item")
         for _ in range(count):
-            number(index_size if version else 0)
-            offset = base + number(offset_size)
-            extents.append((offset, number(length_size)))
-        yield item, method == 1, extents
+            read_uint(index_size if version else 0)
+            offset = base + read_uint(offset_size)
+            extents.append((offset, read_uint(length_size)))
+        yield item_id, method == 1, extents

@@ -14,7 +14,9 @@ __all__ = ["Track"]
 
 
 class Track(keras.callbacks.Callback):
-    """Logs the metrics of each epoch, with its learning rate, and the files of the run at its end.
+    """Logs the metrics of each epoch, with its learning rate.
+
+    Keras does not call ``finish``; call it after the last ``fit`` to send the files of the run.
 
     Args:
         config: the flags, of which ``track`` names at least one tracker.
@@ -44,7 +46,7 @@ class Track(keras.callbacks.Callback):
             self._group.log_metrics(int(row["epoch"]), metrics)
 
     def finish(self, ending: str) -> None:
-        """Sends the images and tables of the run, and ends it in every tracker.
+        """Sends the files of the run (figures, tables, flags, versions), and ends it in every tracker.
 
         Args:
             ending: how training ended, as for the live page.
