@@ -18,9 +18,9 @@ __all__ = ["SampleConfig", "run"]
 class SampleConfig(Flags):
     """The flags of ``seedtf sample``."""
 
-    out: str = option("sample_data", "Folder to create; one sub-folder per species.")
+    out: str = option("sample_data", "Folder to create, with a sub-folder for each class.")
     seed: int = option(0, "Random seed of the generated images, 0 or more.", low=0)
-    images_per_class: int = option(120, "Images of each species, 1 to 10000.", low=1, high=10_000)
+    images_per_class: int = option(120, "Images of each class, 1 to 10000.", low=1, high=10_000)
     image_size: int = option(96, "Side of the images in pixels, 16 to 1024.", low=16, high=1024)
 
 

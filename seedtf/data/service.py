@@ -4,6 +4,9 @@ The dispatcher assigns every batch number to one worker. The number determines t
 not matter which worker makes it. Batches arrive out of order and are reordered in this process. A batch
 that does not arrive, for example because its worker died, is made in this process. Training therefore
 sees the same batches as without the service: no batch is lost or duplicated.
+
+A batch of this module is the slice of a global batch that one replica of this process trains on.
+Batches are numbered by step, then by replica.
 """
 
 from __future__ import annotations
@@ -39,8 +42,8 @@ BatchFunction = Callable[[tf.Tensor, tf.Tensor], Batch]
 
 _FOREVER = 1 << 62
 _SECONDS_TO_CONNECT = 5
-# How long to wait for a batch before it is made in this process. The workers compile their graphs
-# before the first batch; later a worker may hang.
+# If no batch arrives for this long, the next one is made in this process. It is long enough for the
+# workers to build their graphs before the first batch.
 _SECONDS_TO_WAIT = 120.0
 # When the batches that arrived early take this many bytes, the missing batch is made in this process.
 _EARLY_BYTES = 2 << 30
@@ -67,9 +70,9 @@ def check_service(address: str) -> None:
 def numbered_order(order: BatchIndices, shard: Shard, first: int) -> tf.data.Dataset:
     """An endless dataset of one process's elements ``(number, epoch, indices)``, from ``first`` on.
 
-    Element ``number`` is slice ``number % shard.count`` of this process in step
-    ``number // shard.count``. It depends only on its number, so a tf.data service may assign the
-    numbers to any workers. For consecutive numbers, the order of an epoch is computed only once.
+    Step 0 has the numbers 0 to ``shard.count - 1``, step 1 the next ``shard.count``, and so on. An
+    element depends only on its number, so a tf.data service may assign the numbers to any workers. For
+    consecutive numbers, the order of an epoch is computed only once.
     """
     slice_size, per_step = order.batch_size // shard.replicas, shard.count
 
@@ -77,8 +80,8 @@ def numbered_order(order: BatchIndices, shard: Shard, first: int) -> tf.data.Dat
         state: tuple[tf.Tensor, tf.Tensor], number: tf.Tensor
     ) -> tuple[tuple[tf.Tensor, tf.Tensor], Batch]:
         last_epoch, last_order = state
-        step, part = number // per_step, shard.first + number % per_step
-        epoch, step = step // order.steps_per_epoch, step % order.steps_per_epoch
+        total_step, part = number // per_step, shard.first + number % per_step
+        epoch, step = total_step // order.steps_per_epoch, total_step % order.steps_per_epoch
         indices = tf.cond(epoch == last_epoch, lambda: last_order, lambda: order.epoch_order(epoch))
         start = step * order.batch_size + part * slice_size
         element = tf.ensure_shape(indices[start : start + slice_size], [slice_size])
@@ -96,7 +99,8 @@ def portable_reader(store: Store) -> Callable[[tf.Tensor], tf.Tensor]:
 
     Raises:
         ValueError: the images are in this process's memory.
-        UserError: only this process can open the files: they are packed, or at a URL.
+        UserError: only this process can open the files, because they are in a pack or at a URL that
+            only fsspec reads.
     """
     if store.mode == "disk":
         shape = [len(store.catalog), store.size, store.size, 3]
@@ -110,14 +114,17 @@ def portable_reader(store: Store) -> Callable[[tf.Tensor], tf.Tensor]:
         raise ValueError("images in memory cannot be read by another process")
     if len(store.files.paths) and needs_copy(store.files.paths[0]):
         raise UserError(
-            f"--data_service: its workers cannot open {store.files.paths[0]}, which is packed or at a "
-            "URL that only fsspec reads; pass --cache=disk, or a folder of files"
+            f"--data_service: its workers cannot open {store.files.paths[0]}, which is in a pack or at "
+            "a URL that only fsspec reads; pass --cache=disk, or a folder of files"
         )
     return functools.partial(_read_files, *_names(store.files), store.files)
 
 
 def _names(files: FileReader) -> tuple[tf.Tensor, tf.Tensor, str]:
-    """All paths as one string scalar, the end of each (int64 ``[N + 1]``), and their common prefix."""
+    """The paths without their common prefix in one string scalar, where they end, and the prefix.
+
+    Path i is between the positions i and i + 1 of the ends, int64 ``[N + 1]``.
+    """
     paths = files.paths
     prefix = (
         paths.prefix if is_url(paths.prefix) else os.path.join(os.path.abspath(paths.prefix), "")
@@ -159,12 +166,12 @@ def service_dataset(
         local_fn: makes a batch in this process.
         remote_fn: makes the same batch in any process.
         address: ``host:port`` of the dispatcher.
-        shard: the slices of every batch to produce.
+        shard: the slices of every global batch to produce.
     """
     first = start * shard.count
 
-    def make_batches(make_batch: BatchFunction, first: int) -> tf.data.Dataset:
-        return numbered_order(order, shard, first).map(
+    def make_batches(make_batch: BatchFunction, from_number: int) -> tf.data.Dataset:
+        return numbered_order(order, shard, from_number).map(
             lambda number, epoch, indices: (number, *make_batch(epoch, indices)), tf.data.AUTOTUNE
         )
 
@@ -176,20 +183,20 @@ def service_dataset(
             max_outstanding_requests=_MAX_REQUESTS,
         )
     )
-    batches = _OrderedBatches(
+    ordered = _OrderedBatches(
         arriving, lambda number: iter(make_batches(local_fn, number)), address
     )
     # TensorFlow never releases the function of a py_function, so that function has only a weak
-    # reference to `batches`. `take`, which belongs to the dataset, keeps them alive.
-    weak_batches = weakref.ref(batches)
+    # reference to `ordered`. The dataset holds the function `take`, which keeps it alive.
+    weak_ordered = weakref.ref(ordered)
 
     def take_eagerly(number: tf.Tensor) -> Batch:
-        batches = weak_batches()
+        batches = weak_ordered()
         assert batches is not None
         return batches.take(number)
 
     def take(number: tf.Tensor) -> Batch:
-        specs = batches.specs
+        specs = ordered.specs
         batch = tf.py_function(take_eagerly, [number], [spec.dtype for spec in specs])
         return tuple(
             tf.ensure_shape(part, spec.shape) for part, spec in zip(batch, specs, strict=True)
@@ -209,12 +216,14 @@ class _OrderedBatches:
     ) -> None:
         self.specs = arriving.element_spec[1:]
         sizes = (spec.shape.num_elements() * spec.dtype.size for spec in self.specs)
+        # At least as many as may be outstanding, however large they are.
         self._max_early = max(_EARLY_BYTES // sum(sizes), _MAX_REQUESTS)
         self._arriving, self._make_local, self._address = arriving, make_local, address
         self._queue: queue.Queue[Batch | Exception] = queue.Queue(2)
         self._early: dict[int, Batch] = {}
+        # Seconds to wait for the workers: 0 after an error or a timeout, until a batch arrives again.
         self._wait, self._warned = _SECONDS_TO_WAIT, set[str]()
-        # The number of a batch, and an iterator over the batches made in this process from it on.
+        # An iterator over batches made in this process, and the number of the batch it yields next.
         self._local: tuple[int, Iterator[Batch]] | None = None
         self._started = False
 
@@ -240,7 +249,7 @@ class _OrderedBatches:
             self._wait = 0.0
         if wanted in self._early:
             return self._early.pop(wanted)
-        if self._wait:
+        if self._wait:  # There was no timeout, but the limit of early batches is reached.
             self._warn("a batch is missing; its worker may have died", wanted)
         return self._make(wanted)
 
@@ -249,9 +258,10 @@ class _OrderedBatches:
         if isinstance(arrived, Exception):
             self._warn(_cause(arrived), wanted)
             self._wait = 0.0
-            raise queue.Empty
+            raise queue.Empty  # The caller treats an error like a timeout.
         number, *batch = arrived
-        if int(number) >= wanted:  # An earlier batch has been made in this process meanwhile.
+        # A smaller number comes too late: that batch has been made in this process meanwhile.
+        if int(number) >= wanted:
             self._early[int(number)] = tuple(batch)
             self._wait = _SECONDS_TO_WAIT
 
@@ -262,8 +272,8 @@ class _OrderedBatches:
         try:
             _, *batch = next(batches)
         except tf.errors.OpError as error:
-            # For a ValueError in a py_function, TensorFlow raises InvalidArgumentError, the error of
-            # bad data; for an OpError it would raise an unknown error.
+            # TensorFlow turns a ValueError in a py_function into InvalidArgumentError, which the caller
+            # reports as bad data, but an OpError into UnknownError.
             raise ValueError(error.message) from error
         self._local = (wanted + 1, batches)
         return tuple(batch)

@@ -2,7 +2,7 @@
 
 Input is RGB in 0–255 at the model's size: float32 ``[1, S, S, 3]`` (``litert``), uint8
 ``[1, S, S, 3]`` (``litert_int8``, weights and activations in 8 bits), float32 ``[B, S, S, 3]``
-(``onnx``). Output is float32 ``[B, K]`` probabilities, temperature scaling included.
+(``onnx``). Output is float32 ``[1, K]`` or ``[B, K]`` probabilities, temperature scaling included.
 """
 
 from __future__ import annotations
