@@ -1,4 +1,4 @@
-"""Beam and Ray run a real export over file bytes and give what ``seedtf predict`` gives.
+"""Beam, Spark and Ray run a real export over file bytes and give what ``seedtf predict`` gives.
 
 The engines are too large for the environment of the tests. A variable such as
 ``SEEDTF_BEAM_PYTHON=/path/to/venv/bin/python`` names an environment with one and with TensorFlow;
@@ -22,6 +22,7 @@ from tiny_run import make_run
 SCRIPTS = Path(__file__).resolve().parent.parent / "scripts" / "batch"
 ENGINES = {
     "beam": ("beam.py", "apache_beam"),
+    "spark": ("spark.py", "pyspark"),
     "ray": ("ray_data.py", "ray.data"),
 }
 
@@ -34,6 +35,8 @@ def python_of(engine: str) -> str:
     code = f"try:\n {found}\nexcept ImportError: raise SystemExit(1)"
     if subprocess.run([python, "-c", code], check=False).returncode:
         pytest.skip(f"{module.partition('.')[0]} is not installed in {python}")
+    if engine == "spark" and not shutil.which("java"):
+        pytest.skip("Spark needs Java, which is not installed")
     return python
 
 
@@ -52,6 +55,7 @@ def read_parquet_folder(out: Path) -> list[dict[str, str]]:
 
 READERS: dict[str, Callable[[Path], list[dict[str, str]]]] = {
     "beam": read_csv_shards,
+    "spark": read_parquet_folder,
     "ray": read_parquet_folder,
 }
 
@@ -85,6 +89,7 @@ def test_an_engine_predicts_as_seedtf_does(engine: str, tmp_path: Path, request)
     images = f"{photos}/**" if engine == "beam" else str(photos)
     command = [python, str(SCRIPTS / ENGINES[engine][0]), str(exported), images, str(out)]
     environment = {**os.environ, "PYTHONPATH": "", "TF_CPP_MIN_LOG_LEVEL": "3"}
+    environment |= {"PYSPARK_PYTHON": python, "SPARK_LOCAL_IP": "127.0.0.1"}
     done = subprocess.run(
         command, capture_output=True, text=True, check=False, env=environment, cwd=tmp_path
     )
