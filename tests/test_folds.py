@@ -209,7 +209,7 @@ def test_the_error_of_a_fold_names_it_and_its_log(tmp_path: Path) -> None:
     [
         ({"folds": "1"}, "--folds=1: pass a number from 2 to 200, or groups"),
         ({"split_csv": "s.csv"}, "--split_csv=s.csv: the folds divide all images"),
-        ({"resume": "x"}, "--resume=x: the same command continues"),
+        ({"resume": "x"}, "--resume=x: the same command with the same --out continues"),
         ({"divide_only": True}, "--divide_only: needs --out"),
     ],
 )

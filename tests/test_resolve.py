@@ -132,7 +132,7 @@ def test_workers_multiply_their_gpus() -> None:
             "--strategy=auto: TF_CONFIG names 2 workers, which needs Keras 3",
         ),
         (
-            Machine(gpus=(AMPERE, AMPERE)),
+            Machine(gpus=(AMPERE, AMPERE), keras_2=True),
             {"jit_compile": "on"},
             "--jit_compile=on: 2 replicas share a step",
         ),

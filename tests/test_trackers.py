@@ -398,11 +398,13 @@ def test_only_the_chief_has_trackers(tmp_path, chief: bool) -> None:
     from seedtf.training.stop_signal import StopSignal
 
     config = TrainConfig(data_dir="x", track="dvclive", epochs=2)
-    settings = SimpleNamespace(schedule=lambda epoch: 0.1, lr_per_step=False)
+    settings = SimpleNamespace(
+        schedule=lambda epoch: 0.1, lr_per_step=False, gpus=(), keras_2=False
+    )
     made = make_callbacks(
-        SimpleNamespace(config=config, settings=settings, steps_per_epoch=2),
+        SimpleNamespace(config=config, settings=settings, steps_per_epoch=2, steps_per_execution=1),
         RunPaths(tmp_path),
-        SessionHooks(*[lambda *_: None] * 6),
+        SessionHooks(*[lambda *_: None] * 8),
         strength_variable=tf.Variable(1.0),
         state=None,
         chief=chief,
@@ -411,7 +413,7 @@ def test_only_the_chief_has_trackers(tmp_path, chief: bool) -> None:
         sync=None,
         resume_dir="",
     )
-    assert any(isinstance(each, Track) for each in made.fit) is chief
+    assert any(isinstance(each, Track) for each in made.each_step) is chief
     assert (made.track is not None) is chief
 
 

@@ -160,9 +160,14 @@ class Trainer(keras.Model):
         on_next = tf.function(
             lambda batches: on_batch(batches.get_next()), autograph=False, reduce_retracing=True
         )
+
+        def run_next(batches: Any) -> Any:
+            # Keras's train_on_batch passes a generator of one batch, which a graph cannot take.
+            return on_next(batches) if hasattr(batches, "get_next") else on_batch(next(batches))
+
         if not self.unread_logs:
-            return on_next
-        return lambda batches: {name: Unread(value) for name, value in on_next(batches).items()}
+            return run_next
+        return lambda batches: {name: Unread(value) for name, value in run_next(batches).items()}
 
     def _call_padded(self, images: Any) -> Any:
         """The predictions of at most ``pad_validation`` images, from a compiled call of so many."""
