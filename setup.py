@@ -23,7 +23,7 @@ EXPORT = ["ai-edge-litert>=2.1,<3", "tf2onnx>=1.17,<2", "onnx>=1.17,<2", "onnxru
 # the map of seedtf explore; without it, principal components
 EXPLORE = ["umap-learn>=0.5.7,<0.6"]
 # the search over training flags
-TUNE = ["optuna>=4.9,<5"]
+TUNE = ["optuna>=4.9,<6"]
 # trackers of runs; MLflow's small package with what its SQLite store needs
 MLFLOW = ["mlflow-skinny>=3.17,<4", "sqlalchemy>=2,<3", "alembic>=1.13,<2"]
 WANDB = ["wandb>=0.31,<1"]
@@ -42,7 +42,7 @@ PROBE = ["scikit-learn>=1.4,<2"]
 # object stores that TensorFlow has no file system for; it has one for gs:// on Linux
 REMOTE = ["fsspec>=2024.2,<2027", "s3fs>=2024.2,<2027", "gcsfs>=2024.2,<2027"]
 # photographs of iPhones
-HEIC = ["pillow-heif>=1.1,<2"]
+HEIC = ["pillow-heif>=1.8,<2"]
 # what the tests need in both environments
 TEST = [
     *TUNE,

@@ -17,7 +17,7 @@ def reopen_trial(study: Any, frozen: Any) -> Any:
         study: the ``optuna.study.Study`` that the trial belongs to.
         frozen: an ``optuna.trial.FrozenTrial`` in the state RUNNING.
 
-    Tried with Optuna 4.9.0; tested by ``tests/test_tune.py``.
+    Tried with Optuna 4.9.0 and 5.0.0; tested by ``tests/test_tune.py``.
     """
     import optuna
 
