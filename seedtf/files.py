@@ -17,6 +17,7 @@ from seedtf.report import warn
 
 __all__ = [
     "atomic_path",
+    "check_out_folder",
     "check_parent",
     "csv_line",
     "fsync",
@@ -118,6 +119,24 @@ def csv_line(*cells: str) -> str:
     if plain.count(",") == len(cells) - 1 and not any(mark in plain for mark in '"\r\n'):
         return plain + "\n"
     return ",".join(map(_quoted, cells)) + "\n"
+
+
+def check_out_folder(
+    folder: str | os.PathLike[str], flag: str, *, overwrite: bool | None = False
+) -> None:
+    """Raises UserError if ``folder`` is a file, or has files that must not be replaced.
+
+    Args:
+        folder: the folder that will be written; it need not exist.
+        flag: the flag that named it, such as ``--out``.
+        overwrite: whether its files may be replaced; None if the command has no ``--overwrite`` for it.
+    """
+    folder = Path(folder)
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f"{flag}={folder}: is a file; pass a folder")
+    if folder.is_dir() and any(folder.iterdir()) and not overwrite:
+        remedy = "" if overwrite is None else " or --overwrite"
+        raise UserError(f"{flag}={folder}: already exists; pass another folder{remedy}")
 
 
 def check_parent(path: Path, flag: str) -> None:

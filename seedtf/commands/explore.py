@@ -20,12 +20,14 @@ from seedtf.config.data_flags import (
 from seedtf.config.flags import AUTO, Flags, option
 from seedtf.config.train_config import TrainConfig
 from seedtf.errors import UserError
+from seedtf.files import check_out_folder
 from seedtf.images.header import MAX_PIXELS
 from seedtf.report import report, report_result
 from seedtf.runs.folds import is_folds
 
 __all__ = ["ExploreConfig", "run"]
 
+_DEFAULT_MODEL = "EfficientNetV2B0"
 _OF_THE_FOLDER = (
     *("model", "weights", "image_size", "layout", "labels_csv", "file_column", "label_column"),
     *("split_column", "group_by", "group_regex", "groups_csv"),
@@ -43,7 +45,7 @@ class ExploreConfig(Flags):
         "",
         "For a folder of images: the network whose features are used, or a run. The folds have their "
         "own.",
-        default_text="EfficientNetV2B0",
+        default_text=_DEFAULT_MODEL,
     )
     weights: str = option("imagenet", "Weights of --model, as for seedtf train.")
     image_size: int = option(
@@ -86,7 +88,7 @@ def run(arguments: list[str]) -> int:
     if of_folds:
         _check_folds_flags(config)
     out = Path(config.out or (Path(config.source) / "explore" if of_folds else "explore"))
-    _check_out(out, config.overwrite)
+    check_out_folder(out, "--out", overwrite=config.overwrite)
     import_tensorflow()
     from seedtf.explore.page import write_page
     from seedtf.explore.review import review
@@ -96,7 +98,7 @@ def run(arguments: list[str]) -> int:
     if of_folds:
         explored = open_folds(Path(config.source), fixes=config.fixes, max_pixels=limit)
     else:
-        model = config.model or "EfficientNetV2B0"
+        model = config.model or _DEFAULT_MODEL
         explored = open_folder(
             _data_config(config), model, config.image_size, config.weights, max_pixels=limit
         )
@@ -147,10 +149,3 @@ def _check_folds_flags(config: ExploreConfig) -> None:
 def _data_config(config: ExploreConfig) -> TrainConfig:
     names = (*_OF_THE_FOLDER[3:], "fixes", "max_pixels")
     return TrainConfig(data_dir=config.source, **{name: getattr(config, name) for name in names})
-
-
-def _check_out(out: Path, overwrite: bool) -> None:
-    if out.exists() and not out.is_dir():
-        raise UserError(f"--out={out}: is a file; pass a folder")
-    if out.is_dir() and any(out.iterdir()) and not overwrite:
-        raise UserError(f"--out={out}: already exists; pass another folder or --overwrite")

@@ -16,7 +16,7 @@ from seedtf.config.train_config import TrainConfig
 from seedtf.errors import UserError
 from seedtf.report import report, report_result
 from seedtf.runs.folder import create_named_folder
-from seedtf.runs.folds import GROUPS, FoldsPaths
+from seedtf.runs.folds import FoldsPaths, check_folds
 from seedtf.runs.paths import RunPaths
 
 __all__ = ["FoldsConfig", "run"]
@@ -56,8 +56,7 @@ class FoldsConfig(TrainConfig):
         """Raises UserError for flags that exclude each other and for flags that do not apply."""
         super().check_together()
         check_refused(self)
-        if self.folds != GROUPS and not (self.folds.isdecimal() and 2 <= int(self.folds) <= 200):
-            raise UserError(f"--folds={self.folds}: pass a number from 2 to 200, or groups")
+        check_folds(self.folds)
         if self.divide_only and not self.out:
             raise UserError("--divide_only: needs --out, the folder to write to")
         if self.strategy == "multi_worker" or (

@@ -19,8 +19,9 @@ from seedtf.config.data_flags import (
 )
 from seedtf.config.flags import AUTO, Flags, option
 from seedtf.errors import UserError
+from seedtf.files import check_out_folder
 from seedtf.report import report, report_result, report_text
-from seedtf.runs.folds import GROUPS
+from seedtf.runs.folds import check_folds
 
 __all__ = ["ProbeConfig", "run"]
 
@@ -80,22 +81,13 @@ class ProbeConfig(Flags):
         """Raises UserError for flags that exclude each other, and for another number of folds."""
         super().check_together()
         check_layout(self)
-        if self.folds != GROUPS and not (self.folds.isdecimal() and 2 <= int(self.folds) <= 200):
-            raise UserError(f"--folds={self.folds}: pass a number from 2 to 200, or groups")
+        check_folds(self.folds)
 
     def training_flags(self) -> dict[str, object]:
         """The flags that ``seedtf train`` has too, with the same meaning."""
         names = (
-            *(
-                "weights",
-                "seed",
-                "cache_dir",
-                "layout",
-                "labels_csv",
-                "file_column",
-                "label_column",
-            ),
-            *("split_column", "group_by", "group_regex", "groups_csv", "twins"),
+            *("weights", "seed", "cache_dir", "layout", "labels_csv", "file_column"),
+            *("label_column", "split_column", "group_by", "group_regex", "groups_csv", "twins"),
         )
         return {name: getattr(self, name) for name in names}
 
@@ -103,9 +95,10 @@ class ProbeConfig(Flags):
 def run(arguments: list[str]) -> int:
     """Prints the table, writes the files and returns the exit code."""
     config = parse_config(ProbeConfig, "probe", arguments, positionals=("data_dir",))
-    out = _check_folder("out", config.out, config.overwrite)
+    out = Path(config.out)
+    check_out_folder(out, "--out", overwrite=config.overwrite)
     if config.save:
-        _check_folder("save", config.save, overwrite=False)
+        check_out_folder(config.save, "--save", overwrite=None)
     import_tensorflow()
     from seedtf.probing.output import save_best_head, table_lines, write_probe
     from seedtf.probing.probe import probe
@@ -146,14 +139,3 @@ def run(arguments: list[str]) -> int:
         values |= {"saved": str(saved), "val_accuracy": accuracy}
     report_result(json.dumps(values))
     return 0
-
-
-def _check_folder(flag: str, name: str, overwrite: bool) -> Path:
-    """The folder ``name``; raises UserError if it is a file or must not be written to."""
-    folder = Path(name)
-    if folder.exists() and not folder.is_dir():
-        raise UserError(f"--{flag}={folder}: is a file; pass a folder")
-    if folder.is_dir() and any(folder.iterdir()) and not overwrite:
-        remedy = " or --overwrite" if flag == "out" else ""
-        raise UserError(f"--{flag}={folder}: already exists; pass another folder{remedy}")
-    return folder

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import csv
 import os
 from collections import Counter
 from collections.abc import Iterator
@@ -17,7 +16,7 @@ import numpy as np
 from seedtf.data.catalog import Catalog, Fault, composed
 from seedtf.data.paths import RemotePath
 from seedtf.data.string_array import NameFinder
-from seedtf.data.table_text import UTF8, table_errors
+from seedtf.data.table_text import read_csv_rows
 from seedtf.errors import UserError
 
 __all__ = ["DROP", "DROPPED", "FIX_COLUMNS", "KEEP", "RELABEL", "RELABELLED", "FixTable", "Fixes"]
@@ -155,25 +154,16 @@ class FixTable:
         return Fixes(labels, dropped, reviewed, kept, others, tuple(changes))
 
     def _read(self, path: Path) -> Iterator[_Row]:
-        with table_errors(path, _FLAG), path.open(newline="", encoding=UTF8) as file:
-            reader = csv.DictReader(file)
-            header = reader.fieldnames or []
-            if missing := [name for name in FIX_COLUMNS if name not in header]:
-                found = ", ".join(header) or "none"
-                raise UserError(
-                    f"{self.source}: no column {missing[0]!r}, found {found}; the first line must "
-                    f"name {', '.join(FIX_COLUMNS)}"
-                )
-            for cells in reader:
-                values = [(cells[name] or "").strip() for name in FIX_COLUMNS]
-                row = _Row(reader.line_num, values[0], values[1].lower(), values[2])
-                if not row.path:
-                    raise self._error(row, "has no path; give one, or remove the row")
-                if row.action not in (RELABEL, KEEP, DROP):
-                    raise self._error(row, f"action {row.action!r}; use relabel, keep or drop")
-                if row.action == RELABEL and not row.label:
-                    raise self._error(row, "relabel without a label; give the right class")
-                yield row if row.action == RELABEL else replace(row, label="")
+        for line, cells in read_csv_rows(path, FIX_COLUMNS, _FLAG):
+            values = [(cells[name] or "").strip() for name in FIX_COLUMNS]
+            row = _Row(line, values[0], values[1].lower(), values[2])
+            if not row.path:
+                raise self._error(row, "has no path; give one, or remove the row")
+            if row.action not in (RELABEL, KEEP, DROP):
+                raise self._error(row, f"action {row.action!r}; use relabel, keep or drop")
+            if row.action == RELABEL and not row.label:
+                raise self._error(row, "relabel without a label; give the right class")
+            yield row if row.action == RELABEL else replace(row, label="")
 
     def _error(self, row: _Row, reason: str) -> UserError:
         image = f"{row.path!r} " if row.path else ""

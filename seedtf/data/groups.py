@@ -8,7 +8,8 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from typing import Any
 
 import numpy as np
 
@@ -36,6 +37,11 @@ class GroupFlags:
     groups_csv: str = ""
     labels_csv: str = ""
     file_column: str = ""
+
+    @classmethod
+    def of(cls, config: Any) -> GroupFlags:
+        """Those of ``config``, such as a ``TrainConfig``, which has attributes of these names."""
+        return cls(**{flag.name: getattr(config, flag.name) for flag in fields(cls)})
 
     def __bool__(self) -> bool:
         return bool(self.group_by or self.group_regex or self.groups_csv)

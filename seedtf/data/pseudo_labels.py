@@ -5,7 +5,6 @@ D.-H. Lee, "Pseudo-label: the simple and efficient semi-supervised learning meth
 
 from __future__ import annotations
 
-import csv
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -18,7 +17,7 @@ from seedtf.data.paths import RemotePath
 from seedtf.data.split import find_duplicates
 from seedtf.data.store import Store
 from seedtf.data.string_array import StringArray
-from seedtf.data.table_text import UTF8, table_errors
+from seedtf.data.table_text import read_csv_rows
 from seedtf.errors import UserError
 from seedtf.report import report
 
@@ -177,27 +176,18 @@ def join_stores(
 
 def _rows(table: Path, source: str) -> Iterator[tuple[int, str, str, float]]:
     """The line, file, class and probability of each row with a prediction."""
-    with table_errors(table, _FLAG), table.open(newline="", encoding=UTF8) as file:
-        reader = csv.DictReader(file)
-        header = reader.fieldnames or []
-        if missing := [name for name in _COLUMNS if name not in header]:
-            found = ", ".join(header) or "none"
-            raise UserError(
-                f"{source}: no column {missing[0]!r}, found {found}; pass a table of seedtf predict"
-            )
-        for row in reader:
-            if (row.get("status") or "ok") != "ok":
-                continue
-            try:
-                confidence = float(row["p1"] or "")
-            except ValueError:
-                confidence = float("nan")
-            if not 0 <= confidence <= 1 or not row["file"]:
-                raise UserError(
-                    f"{source}: line {reader.line_num}: p1 {row['p1']!r} of {row['file']!r}; pass a "
-                    "table of seedtf predict"
-                )
-            yield reader.line_num, row["file"], row["top1"] or "", confidence
+    remedy = "pass a table of seedtf predict"
+    for line, row in read_csv_rows(table, _COLUMNS, _FLAG, remedy):
+        if (row.get("status") or "ok") != "ok":
+            continue
+        try:
+            confidence = float(row["p1"] or "")
+        except ValueError:
+            confidence = float("nan")
+        file = row["file"]
+        if not 0 <= confidence <= 1 or not file:
+            raise UserError(f"{source}: line {line}: p1 {row['p1']!r} of {file!r}; {remedy}")
+        yield line, file, row["top1"] or "", confidence
 
 
 def _absolute(file: str, table: Path) -> str | None:

@@ -33,7 +33,7 @@ from seedtf.data.store import cache_key
 from seedtf.files import atomic_path
 from seedtf.report import report
 
-__all__ = ["Related", "connect", "find_related", "search_near_duplicates"]
+__all__ = ["Related", "connect", "find_related", "group_pairs", "search_near_duplicates"]
 
 MAX_SEARCHED = 20_000
 """The largest number of images among which ``--twins=auto`` looks for near duplicates."""
@@ -101,7 +101,7 @@ def find_related(
     elif opened and twins != "ignore" and not isinstance(catalog.root, RemotePath):
         pairs = search_near_duplicates(catalog, cache_dir, max_pixels)
     alike = connect(identical, pairs)
-    together = alike if named is None else connect(alike, _edges(named.groups))
+    together = alike if named is None else connect(alike, group_pairs(named.groups))
     return Related(identical, alike, together, named)
 
 
@@ -169,7 +169,7 @@ def _fingerprints(catalog: Catalog, max_pixels: int) -> tuple[np.ndarray, np.nda
     return hashes, thumbnails
 
 
-def _edges(groups: np.ndarray) -> np.ndarray:
+def group_pairs(groups: np.ndarray) -> np.ndarray:
     """Pairs of an image and the first image of its group, int64 ``[P, 2]``."""
     members = np.flatnonzero(groups != np.arange(len(groups)))
     return np.stack([members, groups[members]], axis=1)

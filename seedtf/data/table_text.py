@@ -29,6 +29,7 @@ __all__ = [
     "name_table",
     "read_cells",
     "read_csv",
+    "read_csv_rows",
     "read_head",
     "table_errors",
 ]
@@ -109,18 +110,37 @@ def read_csv(
     Raises:
         UserError: the file is missing, is not such a table, or lacks one of ``columns``.
     """
+    for _, row in read_csv_rows(csv_path, columns, flag):
+        yield [row[column] or "" for column in columns]
+
+
+def read_csv_rows(
+    csv_path: str | os.PathLike[str], columns: Sequence[str], flag: str, remedy: str = ""
+) -> Iterator[tuple[int, dict[str, str | None]]]:
+    """Yields the line number and the cells by column of each row of a UTF-8 CSV table with a header.
+
+    A cell that is missing at the end of a row is None.
+
+    Args:
+        csv_path: the table.
+        columns: those that the header must have; it may have more.
+        flag: the flag that named the table, or empty.
+        remedy: what to do if a column is missing; by default it names the columns.
+
+    Raises:
+        UserError: the file is missing, is not such a table, or lacks one of ``columns``.
+    """
     with table_errors(csv_path, flag), _open_table(csv_path) as file:
         reader = csv.DictReader(file)
         header = reader.fieldnames or []
         missing = [column for column in columns if column not in header]
         if missing:
             found = ", ".join(header) or "none"
-            raise UserError(
-                f"{name_table(flag, csv_path)}: no column {missing[0]!r}, found {found}; "
-                f"the first line must name {', '.join(columns)}"
-            )
+            remedy = remedy or f"the first line must name {', '.join(columns)}"
+            name = name_table(flag, csv_path)
+            raise UserError(f"{name}: no column {missing[0]!r}, found {found}; {remedy}")
         for row in reader:
-            yield [row[column] or "" for column in columns]
+            yield reader.line_num, row
 
 
 def name_table(flag: str, path: str | os.PathLike[str]) -> str:

@@ -29,7 +29,7 @@ from seedtf.evaluation.report import (
     ReportContext,
     write_report,
 )
-from seedtf.files import numbered_names
+from seedtf.files import check_out_folder, numbered_names
 from seedtf.model.families import short_name
 from seedtf.report import report as report_line
 from seedtf.runs.folder import read_temperature
@@ -127,7 +127,7 @@ def evaluate_run(
     table = FixTable(fixes) if fixes else None
     base = report_paths(data_dir, fixes=bool(fixes)).root
     if out:
-        _check_out(out, overwrite)
+        check_out_folder(out, "--out", overwrite=overwrite)
     columns = Columns(file_column, label_column, split_column)
     is_pooled = run.is_folds and not data_dir
     if run.members and not run.is_folds and not data_dir:
@@ -289,11 +289,3 @@ def _may_replace(report: ReportPaths, context: ReportContext) -> bool:
         return True
     except (OSError, ValueError, TypeError, AttributeError, KeyError):
         return False
-
-
-def _check_out(out: str, overwrite: bool) -> None:
-    folder = Path(out)
-    if folder.exists() and not folder.is_dir():
-        raise UserError(f"--out={folder}: is a file; pass a folder")
-    if folder.is_dir() and any(folder.iterdir()) and not overwrite:
-        raise UserError(f"--out={folder}: already exists; pass another folder or --overwrite")

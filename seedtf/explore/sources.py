@@ -20,7 +20,7 @@ from seedtf.data.fixes import FixTable
 from seedtf.data.groups import GroupFlags, read_groups
 from seedtf.data.listing import list_files
 from seedtf.data.paths import folder_at, read_file
-from seedtf.data.related import connect
+from seedtf.data.related import connect, group_pairs
 from seedtf.errors import UserError
 from seedtf.evaluation.embed import embed_catalog
 from seedtf.evaluation.embedder import Embedder, open_embedder
@@ -158,17 +158,10 @@ def open_folder(
         for side, records in split.sides.items():
             names[records] = side if side != "train" or len(split.val) else ""
     catalog, facts, kept, reviewed, earlier = _read(listed, config.fixes, folder, max_pixels)
-    flags = GroupFlags(
-        config.group_by,
-        config.group_regex,
-        config.groups_csv,
-        config.labels_csv,
-        config.file_column,
-    )
-    grouping = read_groups(catalog, flags)
+    grouping = read_groups(catalog, GroupFlags.of(config))
     groups = grouping.names if grouping else ("",) * len(catalog)
     twins = _find_twins(facts)
-    together = twins if grouping is None else connect(twins, _edges(grouping.groups))
+    together = twins if grouping is None else connect(twins, group_pairs(grouping.groups))
     report("features", f"of {embedder.name} at {embedder.image_size} pixels")
     features = _embed(catalog, embedder)
     num_classes = len(catalog.class_names)
@@ -240,11 +233,6 @@ def _find_twins(facts: Facts) -> np.ndarray:
     _, first, inverse = np.unique(facts.digests, return_index=True, return_inverse=True)
     pairs = near_duplicate_pairs(facts.hashes, facts.thumbnails)
     return connect(first[inverse], pairs)
-
-
-def _edges(groups: np.ndarray) -> np.ndarray:
-    members = np.flatnonzero(groups != np.arange(len(groups)))
-    return np.stack([members, groups[members]], axis=1)
 
 
 def _batches(

@@ -191,12 +191,11 @@ def probe(
 
 def _dataset(usable: Catalog, split: Split | None, listed: Catalog, config: TrainConfig) -> Dataset:
     """The usable images with what belongs together; test images that the user's data has stay apart."""
-    flags = {name: getattr(config, name) for name in GroupFlags.__dataclass_fields__}
     related = find_related(
         usable,
         opened=True,
         twins=config.twins,
-        named=read_groups(usable, GroupFlags(**flags)),
+        named=read_groups(usable, GroupFlags.of(config)),
         cache_dir=config.cache_folder,
         max_pixels=config.max_pixels,
     )

@@ -27,6 +27,7 @@ __all__ = [
     "TEST_FOLD",
     "FoldRow",
     "FoldsPaths",
+    "check_folds",
     "is_folds",
     "read_folds",
     "table_digest",
@@ -41,6 +42,12 @@ TEST_FOLD = "test"
 
 TABLES = ("fixes", "pseudo_labels")
 """Flags that name tables which must not change between the division and the last fold."""
+
+
+def check_folds(folds: str) -> None:
+    """Raises UserError unless ``folds`` is a value of ``--folds``: 2 to 200, or ``GROUPS``."""
+    if folds != GROUPS and not (folds.isdecimal() and 2 <= int(folds) <= 200):
+        raise UserError(f"--folds={folds}: pass a number from 2 to 200, or groups")
 
 
 def table_digest(flags: Mapping[str, Any], name: str) -> str:
