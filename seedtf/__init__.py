@@ -5,9 +5,10 @@ An image travels one way through the package::
     files -> images/ and data/ (catalog, split, store) -> order -> augment/ -> batches
           -> model/ -> training/ -> runs/ -> evaluation/ -> export/
 
-``commands/`` parses the flags of one command each. Importing ``seedtf`` imports none of its modules:
-the public names below are resolved at their first use (PEP 562), so ``seedtf --help`` and a script
-that only needs ``TrainConfig`` start without TensorFlow.
+Each module of ``commands/`` reads the flags of one command and calls one function of the library.
+
+``import seedtf`` imports none of these modules. A public name is imported when it is first used (PEP
+562), so a script that needs only ``TrainConfig`` starts without TensorFlow.
 
 Example:
     >>> import seedtf
@@ -54,7 +55,7 @@ __all__ = [
     "train_and_evaluate",
 ]
 
-# Public name -> its module, and its name in this module; empty for the module itself.
+# Public name -> (module, name in that module); an empty name stands for the module itself.
 _PUBLIC = {
     "Augment": ("seedtf.augment.policy", "Policy"),
     "Mixing": ("seedtf.augment.mixing", "Mixing"),
@@ -78,12 +79,13 @@ def __getattr__(name: str) -> Any:
         close = difflib.get_close_matches(name, _PUBLIC, n=1)
         hint = f"; did you mean {close[0]!r}?" if close else ""
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}{hint}")
-    if name != "TrainConfig":  # the others import Keras, which imports Matplotlib
+    if name != "TrainConfig":
+        # All other names import Keras and Matplotlib, whose user settings may not suit seedtf.
         importlib.import_module("seedtf.compat.keras_settings").check_keras_settings()
         importlib.import_module("seedtf.compat.matplotlib").import_matplotlib()
-    module, attribute = _PUBLIC[name]
-    value = importlib.import_module(module)
-    value = getattr(value, attribute) if attribute else value
+    module_name, attribute = _PUBLIC[name]
+    module = importlib.import_module(module_name)
+    value = getattr(module, attribute) if attribute else module
     globals()[name] = value
     return value
 

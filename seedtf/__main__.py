@@ -1,4 +1,4 @@
-"""``python -m seedtf`` is ``seedtf``."""
+"""Lets ``python -m seedtf`` do the same as the command ``seedtf``."""
 
 import sys
 

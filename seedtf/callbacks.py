@@ -1,7 +1,7 @@
 """Callbacks for your own Keras script: learning-rate schedules and live curves.
 
-They are ordinary Keras callbacks for any model, with one output or several, and the same classes as in
-``seedtf train``.
+They are ordinary Keras callbacks for any model, with one output or several. ``seedtf train`` computes
+its learning rates and draws its curves with the same code.
 
 Example:
     >>> import keras
@@ -35,7 +35,7 @@ __all__ = ["CyclicDecay", "LearningRate", "LiveCurves", "OneCycle", "SmoothDecay
 
 
 class _FitSchedule(LearningRate):
-    """A learning rate whose schedule has the length of the ``fit``."""
+    """Makes its schedule when training begins, from the number of epochs of the ``fit``."""
 
     _schedule_name = ""
 
@@ -46,10 +46,15 @@ class _FitSchedule(LearningRate):
         min_lr: float,
         warmup_epochs: float = 0.0,
         per_step: bool = True,
-        **cycles: float,
+        **cycle_options: float,
     ) -> None:
         super().__init__(lambda epoch: lr, per_step=per_step)
-        self._options = {"lr": lr, "min_lr": min_lr, "warmup_epochs": warmup_epochs, **cycles}
+        self._options = {
+            "lr": lr,
+            "min_lr": min_lr,
+            "warmup_epochs": warmup_epochs,
+            **cycle_options,
+        }
 
     def on_train_begin(self, logs: dict[str, float] | None = None) -> None:
         super().on_train_begin(logs)
@@ -68,8 +73,8 @@ class CyclicDecay(_FitSchedule):
         cycle_epochs: the length of a cycle in epochs, above 0.
         cycle_decay: the factor from one peak to the next, in (0, 1].
         min_lr: the lowest rate, in [0, lr].
-        warmup_epochs: the length of a linear ramp at the start; 0 for none.
-        per_step: whether the rate changes with every step, not once an epoch.
+        warmup_epochs: the length of a linear rise at the start, in epochs; 0 for none.
+        per_step: whether the rate changes at every step; if False, it changes at every epoch.
     """
 
     _schedule_name = "cyclic"
@@ -100,8 +105,8 @@ class SmoothDecay(_FitSchedule):
     Args:
         lr: the first rate, above 0.
         min_lr: the last rate, in (0, lr].
-        warmup_epochs: the length of a linear ramp at the start; 0 for none.
-        per_step: whether the rate changes with every step, not once an epoch.
+        warmup_epochs: the length of a linear rise at the start, in epochs; 0 for none.
+        per_step: whether the rate changes at every step; if False, it changes at every epoch.
     """
 
     _schedule_name = "smooth"
@@ -113,7 +118,7 @@ class SmoothDecay(_FitSchedule):
 
 
 class OneCycle(_FitSchedule):
-    """A linear rise to ``lr`` over 30 % of the ``fit``, then a cosine to ``min_lr`` (arXiv 1708.07120).
+    """A linear rise to ``lr`` over 30 % of the steps, then a cosine to ``min_lr`` (arXiv 1708.07120).
 
     Args:
         lr: the peak, above 0.
@@ -127,18 +132,18 @@ class OneCycle(_FitSchedule):
 
 
 class LiveCurves(RunCurves):
-    """Draws loss, accuracy and learning rate after each epoch: files in a folder, and in a notebook.
+    """Draws the curves of loss, accuracy and learning rate after each epoch.
 
     ``folder`` gets ``curves.png``, ``live.html`` (a page that reloads itself while training runs),
-    ``history.csv`` and ``timing.csv``; those of an earlier training in it are replaced. In a notebook,
-    the curves appear below the cell and are replaced in place.
+    ``history.csv`` and ``timing.csv``. Files of an earlier training with these names are replaced. In
+    a notebook, the curves also appear below the cell, and each epoch replaces them there.
 
-    The accuracy is the first metric whose name contains ``acc``; a model without one has loss curves
-    only. Place this callback after the one that sets the learning rate.
+    The accuracy is the first metric whose name contains ``acc``; if there is none, only loss and rate
+    are drawn. Place this callback after the one that sets the learning rate.
 
     Args:
-        folder: is created if it does not exist; not the folder of a ``seedtf train``.
-        show: also show the curves in a window if there is a display.
+        folder: the folder for the files; it is created if it does not exist.
+        show: whether to show the curves in a window as well, if there is a display.
 
     Raises:
         UserError: ``folder`` holds a run of ``seedtf train``.
@@ -149,10 +154,9 @@ class LiveCurves(RunCurves):
     def __init__(self, folder: str | os.PathLike[str], *, show: bool = False) -> None:
         paths = RunPaths(Path(folder).expanduser())
         if paths.config.exists():
-            raise UserError(
-                f"{paths.root}: is the folder of a seedtf train; pass a folder of its own"
-            )
+            raise UserError(f"{paths.root}: is the folder of a seedtf train; pass another folder")
         paths.root.mkdir(parents=True, exist_ok=True)
+        # With one image in a step, images per second are steps per second.
         timer = EpochTimer(images_per_step=1)
         self._history = HistoryLog(paths.history, paths.timing, timer)
         super().__init__(

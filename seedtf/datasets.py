@@ -1,4 +1,4 @@
-"""The input pipeline of ``seedtf train`` for your own Keras script."""
+"""``image_datasets``: the input pipeline of ``seedtf train``, for your own Keras script."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ __all__ = ["ImageDatasets", "image_datasets"]
 
 
 class ImageDatasets(NamedTuple):
-    """What ``image_datasets`` returns; unpacks to ``train, val, class_names``.
+    """The result of ``image_datasets``, a tuple ``(train, val, class_names)``.
 
     Attributes:
-        train: augmented batches of one epoch; each iteration yields the next epoch, in another order.
-            Images float32 ``[B, S, S, 3]`` in 0–255; labels int32 ``[B]``, or float32 ``[B, K]`` if
-            they are mixed.
-        val: the validation images, each once, not augmented; the last batch may be short. Images
-            float32 ``[B, S, S, 3]`` in 0–255; labels int32 ``[B]``.
-        class_names: K names, in the order of the labels.
+        train: augmented batches of one epoch; each iteration over it yields the next epoch, in another
+            order. Images are float32 ``[B, S, S, 3]`` in 0–255. Labels are int32 ``[B]``, or float32
+            ``[B, K]`` with ``mixing``.
+        val: batches of the validation images, each image once and not augmented; the last batch may
+            be short. Images are float32 ``[B, S, S, 3]`` in 0–255, labels int32 ``[B]``.
+        class_names: the names of the K classes; label i means ``class_names[i]``.
     """
 
     train: tf.data.Dataset
@@ -40,7 +40,7 @@ def image_datasets(
     *,
     image_size: int,
     batch_size: int = 32,
-    augment: Policy | None = Policy(),  # noqa: B008  a frozen dataclass
+    augment: Policy | None = Policy(),  # noqa: B008  immutable, so all calls may share it
     mixing: Mixing | None = None,
     val_fraction: float = 0.15,
     val_dir: str | os.PathLike[str] = "",
@@ -48,24 +48,24 @@ def image_datasets(
     cache: str = "auto",
     seed: int = 0,
 ) -> ImageDatasets:
-    """Lists, checks, splits and decodes a folder of images, as ``seedtf train`` does with these flags.
+    """Makes training and validation batches of a folder of images, as ``seedtf train`` does.
 
     Both datasets have a known cardinality, so ``fit`` needs no ``steps_per_epoch``. The same arguments
-    give the same batches. The last, short batch of a training epoch is left out; as the order changes
-    with the epoch, so do the images in it.
+    give the same batches. A training epoch leaves out its last, short batch. Its images are others in
+    every epoch, because the order changes.
 
     Args:
         data_dir: a folder of class folders or one of the other layouts of ``--data_dir``; ``sample``
             for the embedded sample images.
         image_size: S, the side of the square images in pixels, 8 to 2048.
         batch_size: images in a batch.
-        augment: the range of each random operation, ``seedtf.Augment``; None for no augmentation.
-        mixing: MixUp, CutMix and Random Erasing; None for none. Labels are float32 ``[B, K]`` with it.
-        val_fraction: fraction of each class that validates.
+        augment: a ``seedtf.Augment``, the range of each random operation; None for no augmentation.
+        mixing: a ``seedtf.Mixing``: MixUp, CutMix and Random Erasing; None for none of them.
+        val_fraction: the fraction of each class that is used for validation, in (0, 1).
         val_dir: folder of the validation images; ``val_fraction`` is then not used.
         labels_csv: table of files and labels, instead of class folders.
         cache: where decoded images are kept: ``auto``, ``ram``, ``disk`` or ``off``.
-        seed: of split, order and augmentation.
+        seed: the root seed of the split, the order and the augmentation.
 
     Raises:
         UserError: anything that the user can correct, such as a folder without images.
@@ -99,7 +99,7 @@ def image_datasets(
     store, split, class_names = dataset.store, dataset.split, dataset.store.catalog.class_names
     if batch_size > len(split.train):
         raise UserError(
-            f"batch_size={batch_size}: there are {len(split.train)} training images; pass fewer"
+            f"batch_size={batch_size}: there are {len(split.train)} training images; pass at most that"
         )
     train = train_dataset(
         store,
@@ -110,6 +110,6 @@ def image_datasets(
         one_epoch=True,
     )
     val = eval_dataset(store, split.val, batch_size)
-    steps = -(-len(split.val) // batch_size)
-    val = val.apply(tf.data.experimental.assert_cardinality(steps))
+    val_batches = -(-len(split.val) // batch_size)
+    val = val.apply(tf.data.experimental.assert_cardinality(val_batches))
     return ImageDatasets(train, val, class_names)

@@ -1,4 +1,4 @@
-"""Errors that end a command with one line instead of a traceback, and their exit codes."""
+"""Errors that end a command with one line instead of a traceback, and the exit code of each."""
 
 __all__ = [
     "DivergedError",
@@ -29,19 +29,23 @@ class DivergedError(UserError):
 
 
 class OutputError(UserError):
-    """The output cannot be written: its disk is full, or the reader of the pipe has closed it.
+    """stdout or stderr cannot be written: the disk is full, or the reader of a pipe has closed it.
 
     Attributes:
-        closed: whether the reader of a pipe has closed it, as ``head`` does; this is not an error.
+        is_closed: whether the reader of a pipe has closed it, as ``head`` does. The command then ends
+            without a message, because the reader has what it wanted.
     """
 
     def __init__(self, error: OSError) -> None:
         super().__init__(f"the output cannot be written: {error.strerror or error}")
-        self.closed = isinstance(error, BrokenPipeError)
+        self.is_closed = isinstance(error, BrokenPipeError)
 
 
 class StoppedError(UserError):
-    """A signal ended the run after its state was saved; 75 is EX_TEMPFAIL of sysexits.h: try again."""
+    """A signal ended the run after its state was saved.
+
+    The exit code 75, EX_TEMPFAIL of sysexits.h, tells a job scheduler to try again.
+    """
 
     exit_code = 75
 
@@ -53,20 +57,25 @@ class WorkerLostError(UserError):
 
 
 def first_line(error: BaseException | str, limit: int = 160) -> str:
-    """The first non-empty line of an error's message, at most ``limit`` characters.
+    """The first non-empty line of an error's message, cut to ``limit`` characters.
+
+    The messages of TensorFlow have several lines, of which only the first describes the error. For an
+    exception without a message, its ``repr`` is returned.
 
     Args:
-        error: an exception or its text. The errors of TensorFlow have several lines, of which only the
-            first one describes the error. For an exception without a message it is the ``repr``.
-        limit: largest number of characters returned.
+        error: an exception or the text of one.
+        limit: the largest number of characters returned.
 
     Example:
         >>> first_line(ValueError("bad header\\n  at node decode"))
         'bad header'
     """
-    text = error if isinstance(error, str) else str(getattr(error, "message", "") or error)
-    lines = text.strip().splitlines()
-    return (lines[0].strip() if lines else "" if isinstance(error, str) else repr(error))[:limit]
+    if isinstance(error, str):
+        message = error.strip()
+    else:
+        message = str(getattr(error, "message", "") or error).strip() or repr(error)
+    lines = message.splitlines()
+    return lines[0].strip()[:limit] if lines else ""
 
 
 def missing_addons(wanted: str) -> UserError:

@@ -32,7 +32,7 @@ __all__ = [
 
 _TEMPORARY = ".seedtf-tmp-"
 
-# The errors of a file system that does not support an operation.
+# The error numbers of a file system that does not support an operation.
 _UNSUPPORTED = (errno.EINVAL, errno.ENOTSUP, errno.ENOSYS, errno.ENOLCK)
 
 LOCK = "lock"
@@ -41,11 +41,12 @@ LOCK = "lock"
 
 @contextmanager
 def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
-    """Yields a temporary path in the folder of ``path``; at the end it is renamed to ``path``.
+    """Yields a temporary path beside ``path``, and renames it to ``path`` after the ``with`` block.
 
-    A reader sees the old file or the new one, never a part. If the ``with`` block raises an error, the
-    temporary file is removed and ``path`` stays unchanged. The temporary name keeps the suffix, because
-    writers such as Keras choose a format by it, and starts with a dot, so that folder scans skip it.
+    Another process sees the old file or the new one, never a part of it. If the block raises an error,
+    the temporary file is removed and ``path`` stays unchanged. The temporary name has the suffix of
+    ``path``, by which writers such as Keras choose the format. It starts with a dot, so that it is
+    hidden and not listed as an image.
 
     Args:
         path: the file to create or replace; its folder must exist.
@@ -70,10 +71,10 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
         fsync(temporary)
         os.replace(temporary, path)
     except OSError as error:
-        with suppress(OSError):  # for example, its folder is a file
+        with suppress(OSError):  # It was never created if, for example, its folder is a file.
             temporary.unlink()
-        # Name the path that the user knows, not the temporary file. Without an error number (h5py
-        # raises such errors) a file name would replace the message.
+        # Name the path that the user knows, not the temporary file. An error without a number, as h5py
+        # raises it, stays as it is: a file name would take the place of its message.
         if error.errno is not None and error.filename in (None, str(temporary)):
             error.filename, error.filename2 = str(path), None
         raise
@@ -90,12 +91,12 @@ def write_bytes(path: str | os.PathLike[str], data: bytes) -> None:
 
 
 def write_text(path: str | os.PathLike[str], text: str) -> None:
-    """Replaces the file ``path`` by ``text`` in UTF-8, atomically, line ends kept as given."""
+    """Replaces the file ``path`` by ``text`` in UTF-8, atomically; line ends are not converted."""
     write_bytes(path, text.encode("utf-8"))
 
 
 def write_lines(path: str | os.PathLike[str], lines: Iterable[str]) -> None:
-    """Replaces the file ``path`` by ``lines``, atomically; an iterator is written line by line."""
+    """Replaces the file ``path`` by ``lines`` in UTF-8, atomically, without having all in memory."""
     with atomic_path(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
         file.writelines(lines)
 
@@ -107,14 +108,14 @@ def remove_leftovers(folder: Path) -> None:
 
 
 def csv_line(*cells: str) -> str:
-    """One line of a CSV table (RFC 4180, but with ``\\n`` as line end); cells are quoted if necessary.
+    """One line of a CSV table: RFC 4180, except that it ends with ``\\n``; quotes cells if necessary.
 
     Example:
         >>> print(csv_line("oak/1.png", 'an "old" oak'), end="")
         oak/1.png,"an ""old"" oak"
     """
-    # csv.writer took twice as long for a million rows. It also left a cell with a bare CR unquoted,
-    # which csv.reader then takes for the end of the row.
+    # csv.writer is not used, because it took twice as long for a million rows. It also left a cell with
+    # a bare CR unquoted, and csv.reader takes that CR for the end of the row.
     plain = ",".join(cells)
     if plain.count(",") == len(cells) - 1 and not any(mark in plain for mark in '"\r\n'):
         return plain + "\n"
@@ -129,7 +130,8 @@ def check_out_folder(
     Args:
         folder: the folder that will be written; it need not exist.
         flag: the flag that named it, such as ``--out``.
-        overwrite: whether its files may be replaced; None if the command has no ``--overwrite`` for it.
+        overwrite: whether its files may be replaced. None means no, and that the command has no flag
+            ``--overwrite`` that the message could suggest.
     """
     folder = Path(folder)
     if folder.exists() and not folder.is_dir():
@@ -142,7 +144,7 @@ def check_out_folder(
 def check_parent(path: Path, flag: str) -> None:
     """Raises UserError unless the folder of ``path`` exists and can be written.
 
-    Commands call it before minutes of work whose result could not be written.
+    Commands call it first, so that minutes of work do not end with a result that cannot be written.
 
     Args:
         path: the file that will be written.
@@ -214,7 +216,7 @@ def is_locked(folder: Path) -> bool:
 
 
 def fsync(path: str | os.PathLike[str]) -> None:
-    """Flushes a file or folder to disk; does nothing for a folder whose file system cannot flush one.
+    """Flushes a file or folder to disk; a folder is left alone if its file system cannot flush folders.
 
     Raises:
         OSError: the path is missing, or the disk reports an error.
@@ -223,7 +225,7 @@ def fsync(path: str | os.PathLike[str]) -> None:
     try:
         os.fsync(descriptor)
     except OSError as error:
-        # VirtualBox's vboxsf and older CIFS cannot flush folders; renaming in them works all the same.
+        # VirtualBox's vboxsf and older CIFS cannot flush folders, but files can be renamed in them.
         if error.errno not in _UNSUPPORTED or not stat.S_ISDIR(os.fstat(descriptor).st_mode):
             raise
     finally:

@@ -1,4 +1,4 @@
-"""The one way to print: a label and a text per line, which Python callers can silence."""
+"""All console output of seedtf: mostly a label and a text on one line; ``silent`` switches it off."""
 
 from __future__ import annotations
 
@@ -31,10 +31,9 @@ _silent = False
 
 
 def report(label: str, text: str) -> None:
-    """Prints one line, ``text`` behind a ``label`` of ten columns, to stdout; flushes.
+    """Prints ``label``, padded to ten columns, and ``text`` as one line of stdout, and flushes it.
 
-    Control characters, such as a file name can have, are escaped. Nothing is printed inside
-    ``silent()``.
+    Control characters, which a file name may contain, are escaped.
 
     Example:
         >>> report("resume", "continuing after epoch 3")
@@ -46,8 +45,8 @@ def report(label: str, text: str) -> None:
 def one_line(text: str) -> str:
     """``text`` with line ends and other control characters escaped.
 
-    A name with a line end would otherwise look like two messages, and one with an escape sequence
-    could change what the terminal shows.
+    Without this, a file name with a line end would look like two messages, and a file name with an
+    escape sequence could change what the terminal shows.
 
     Example:
         >>> one_line("oak\\nelm/1.jpg")
@@ -61,8 +60,8 @@ def warn(text: str, *, after_progress: bool = False) -> None:
 
     Args:
         text: the warning.
-        after_progress: whether a progress line may be on the terminal, without a line end; the
-            warning is then printed below it.
+        after_progress: whether the terminal may show a progress line without a line end. If so, the
+            warning is printed below that line.
     """
     if after_progress:
         _print("", sys.stdout)
@@ -70,17 +69,17 @@ def warn(text: str, *, after_progress: bool = False) -> None:
 
 
 def report_error(text: str) -> None:
-    """Prints a line to stderr: what a user must see even when stdout goes to a file."""
+    """Prints a line to stderr, which the user sees even if stdout goes to a file."""
     _print(text, sys.stderr)
 
 
 def report_text(text: str) -> None:
-    """Prints ``text`` without a label to stdout: a help text, a table, a path for a script to read."""
+    """Prints ``text`` to stdout without a label and unescaped: a help text, a table, a path."""
     _print(text, sys.stdout)
 
 
 def report_result(values: str) -> None:
-    """Prints the last line of a command: ``RESULT`` and its values, one JSON object, for programs.
+    """Prints the last line of a command, which programs read: ``RESULT`` and a JSON object.
 
     Example:
         >>> report_result('{"images": 12}')
@@ -90,7 +89,7 @@ def report_result(values: str) -> None:
 
 
 def is_silent() -> bool:
-    """Whether output is switched off, for progress bars and live lines that draw by themselves."""
+    """Whether output is switched off; progress bars ask this, because they print by themselves."""
     return _silent
 
 
@@ -103,15 +102,15 @@ def silent() -> Iterator[None]:
         ...     report("images", "1,440 in 12 classes")
     """
     global _silent  # noqa: PLW0603  one console per process
-    before, _silent = _silent, True
+    previous, _silent = _silent, True
     try:
         yield
     finally:
-        _silent = before
+        _silent = previous
 
 
 def format_duration(seconds: float) -> str:
-    """Hours, minutes and seconds, ``1:02:03``; ``-`` where unknown (NaN).
+    """``seconds`` as hours, minutes and seconds, such as ``1:02:03``; ``-`` for NaN.
 
     Example:
         >>> format_duration(3723.4)
@@ -121,7 +120,7 @@ def format_duration(seconds: float) -> str:
 
 
 def format_bytes(count: float) -> str:
-    """Megabytes, or gigabytes from 10⁹ bytes on.
+    """A number of bytes as megabytes (10⁶), or as gigabytes (10⁹) if there is at least one.
 
     Example:
         >>> format_bytes(14_300_000)
@@ -136,5 +135,5 @@ def _print(line: str, stream: TextIO) -> None:
     try:
         print(line, file=stream, flush=True)
     except OSError as error:
-        # A separate type, so that a caller does not mistake it for an error of one of its files.
+        # Not an OSError, because a caller that reads or writes a file would blame that file.
         raise OutputError(error) from error

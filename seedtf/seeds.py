@@ -1,4 +1,7 @@
-"""Random numbers as functions of one root seed, a purpose and counters, without a global generator."""
+"""Random numbers as pure functions of a root seed, a purpose, an epoch and a record.
+
+No global generator is used, so there is no state to save: a resumed run computes the same numbers.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,8 @@ import tensorflow as tf
 
 __all__ = ["AUGMENT", "BALANCE", "MIX", "ORDER", "fold_seed", "hash_words", "uniform"]
 
-# The purposes that a root seed is split by. 0 is the split, which data/split.py draws with NumPy.
+# Each purpose has random numbers of its own, independent of the others. Purpose 0 is the split into
+# training and validation, which data/split.py draws with NumPy.
 ORDER = 1
 AUGMENT = 2
 MIX = 3
@@ -14,15 +18,18 @@ BALANCE = 4
 
 
 def fold_seed(seed: int, purpose: int, epoch: tf.Tensor | int) -> tf.Tensor:
-    """The stateless seed, int64 ``[2]``, of one purpose in one epoch of a run.
+    """The stateless seed of one purpose in one epoch of a run.
 
-    The epoch is folded into the seed, not added to it, so that seed 0 in epoch 1 and seed 1 in epoch 0
-    are unrelated.
+    The epoch is folded into the seed by a hash, not added to it. If it were added, seed 0 in epoch 1
+    and seed 1 in epoch 0 would give the same numbers.
 
     Args:
         seed: root seed of the run, 0 to 2³¹ − 1.
         purpose: ``ORDER``, ``AUGMENT``, ``MIX`` or ``BALANCE``.
         epoch: counted from 0; an int or an integer scalar.
+
+    Returns:
+        int64 ``[2]``, the ``seed`` of TensorFlow's stateless random ops.
 
     Example:
         >>> fold_seed(0, ORDER, epoch=1).shape
@@ -36,12 +43,14 @@ def fold_seed(seed: int, purpose: int, epoch: tf.Tensor | int) -> tf.Tensor:
 
 
 def uniform(seed: tf.Tensor, records: tf.Tensor, count: int) -> tf.Tensor:
-    """Counter-based uniform numbers, float32 ``[count, B]`` in [0, 1): hashes of (seed, record, draw).
+    """``count`` uniform random numbers for each record: float32 ``[count, B]`` in [0, 1).
+
+    Each number is a hash of the seed, the record and the number's row.
 
     Args:
-        seed: int64 ``[2]`` from ``fold_seed``.
-        records: int64 ``[B]``; the draws of a record do not depend on the rest of the batch.
-        count: number of draws for each record.
+        seed: the result of ``fold_seed``.
+        records: int64 ``[B]``; the numbers of a record do not depend on the rest of the batch.
+        count: how many numbers each record gets.
     """
     draws = tf.range(1, count + 1, dtype=tf.int64)[:, None]
     top_24_bits = tf.bitwise.right_shift(
@@ -51,20 +60,24 @@ def uniform(seed: tf.Tensor, records: tf.Tensor, count: int) -> tf.Tensor:
 
 
 def hash_words(seed: tf.Tensor, records: tf.Tensor, draws: tf.Tensor) -> tf.Tensor:
-    """64 random bits for each (seed, record, draw), uint64 in the shape that both broadcast to.
+    """64 random bits for each pair of a record and a draw.
 
-    TensorFlow's stateless generators take one seed per call, so all records of a batch would share
-    their draws, or a draw would depend on the record's position in the batch. A hash of the counters
-    gives every record its own draws. It is the output function of SplitMix64 (Steele, Lea and Flood
-    2014) with the constants of Stafford's mix 13.
+    TensorFlow's stateless generators take one seed per call. All records of a batch would share their
+    draws, or a draw would depend on the record's position in the batch. A hash gives every record its
+    own draws. The hash is the output function of SplitMix64 (Steele, Lea and Flood 2014) with the
+    constants of Stafford's mix 13.
 
     Args:
-        seed: int64 ``[2]`` from ``fold_seed``.
-        records, draws: int64, with shapes that can be broadcast.
+        seed: the result of ``fold_seed``.
+        records: int64, the indices of the records.
+        draws: int64, the numbers of the draws; its shape can be broadcast with that of ``records``.
+
+    Returns:
+        uint64, in the shape that ``records`` and ``draws`` broadcast to.
     """
     words = tf.cast(tf.cast(seed, tf.uint32), tf.uint64)
-    # Joined by bits: TensorFlow would turn a chain of additions into one operation, AddN, that no GPU
-    # can execute for uint64.
+    # Join the two halves by bits, because TensorFlow would merge their addition and the next one into
+    # the op AddN, which has no GPU kernel for uint64.
     high = tf.bitwise.left_shift(words[0], tf.constant(32, tf.uint64))
     key = tf.bitwise.bitwise_or(high, words[1])
     record_keys = _mix64(key + tf.cast(records, tf.uint64) * 0x9E3779B97F4A7C15)

@@ -10,7 +10,7 @@ import tensorflow as tf
 from hypothesis import given
 from hypothesis import strategies as st
 
-from seedtf.augment.policy import draw_units
+from seedtf.augment.policy import draw_uniforms
 from seedtf.seeds import fold_seed, hash_words, uniform
 
 int64s = st.integers(-(2**63), 2**63 - 1)
@@ -45,7 +45,7 @@ def hashes() -> dict[str, Callable[..., tf.Tensor]]:
 
 @pytest.fixture(scope="module")
 def compiled_units() -> Callable[..., tf.Tensor]:
-    return tf.function(lambda *arguments: draw_units(7, *arguments), jit_compile=True)
+    return tf.function(lambda *arguments: draw_uniforms(7, *arguments), jit_compile=True)
 
 
 @given(st.lists(int64s, min_size=2, max_size=2), int64s, int64s)
@@ -63,7 +63,7 @@ def test_compiled_draws_are_the_same_bits(
     compiled_units: Callable[..., tf.Tensor], epoch: int, records: list[int]
 ) -> None:
     arguments = tf.constant(epoch, tf.int64), tf.constant(records, tf.int64)
-    eager = draw_units(7, *arguments).numpy()
+    eager = draw_uniforms(7, *arguments).numpy()
     assert np.array_equal(compiled_units(*arguments).numpy(), eager)
     assert eager.min() >= 0 and eager.max() < 1
 

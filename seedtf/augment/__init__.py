@@ -1,7 +1,9 @@
-"""Random changes to training images: a policy draws the parameters, an implementation applies them.
+"""Random changes to training images.
 
-The values of ``--flip`` and ``--augment_impl`` are listed in this file because it does not import
-TensorFlow: ``config/`` reads them for ``--help``.
+``policy`` draws the parameters of each image, and ``fused`` or ``reference`` applies them.
+
+This file lists the values of ``--flip`` and ``--augment_impl`` without importing TensorFlow, because
+``config/`` reads them for ``--help``.
 """
 
 __all__ = ["AUGMENT_CHAINS", "AUGMENT_IMPLS", "FLIPS"]
@@ -10,7 +12,7 @@ FLIPS = ("none", "horizontal", "vertical", "both")
 """The values of ``--flip``."""
 
 AUGMENT_CHAINS = ("tf_image", "addons")
-"""The values of ``--augment_impl`` that apply one plain operation after another."""
+"""The values of ``--augment_impl`` that apply one operation after another, see ``reference``."""
 
 AUGMENT_IMPLS = ("fused", *AUGMENT_CHAINS)
 """All values of ``--augment_impl``."""

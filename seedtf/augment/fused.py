@@ -1,7 +1,7 @@
-"""The fused augmentation: one resample of the pixels and one colour matrix for each image.
+"""The fused augmentation: each image is resampled once and multiplied by one colour matrix.
 
-``augment_images`` is deterministic: it applies the random parameters that ``augment/policy.py`` draws.
-``augment/reference.py`` computes the same result with one plain operation after another.
+Nothing here is random: ``augment_images`` applies the parameters that ``augment/policy.py`` draws.
+``augment/reference.py`` computes the same result with one operation after another.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 import tensorflow as tf
 
-from seedtf.augment.policy import Parameters, Policy, draw_units, scale_units
+from seedtf.augment.policy import Parameters, Policy, draw_uniforms, make_parameters
 from seedtf.compat.tensorflow import uninitialized_output
 
 __all__ = [
@@ -40,18 +40,18 @@ YIQ_TO_RGB = (
     (1.0, -1.103744, 1.70062309),
 )
 _MID_GREY = 127.5
-# The fractional bits of a pixel position, as many as a float32 below 256 has.
+# The fractional bits of a pixel position; a float32 below 256 has as many.
 _FRACTION_BITS = 16
 
 
 def affine_matrices(
     parameters: Parameters, in_size: tuple[int, int], out_size: tuple[int, int]
 ) -> tf.Tensor:
-    """The map from output to input pixel coordinates: float32 ``[B, 2, 3]``, rows x then y.
+    """The affine map from output to input pixel coordinates of each image: float32 ``[B, 2, 3]``.
 
-    The map flips, then shears, then rotates about the centre of the crop window, then scales to the
+    A map flips, then shears, then rotates about the centre of the crop window, then scales to the
     window. With coordinates at pixel centres, an output pixel ``(u, v)`` reads the input at
-    ``x = a·u + b·v + c``, ``y = d·u + e·v + f``.
+    ``x = a·u + b·v + c``, ``y = d·u + e·v + f``; the rows of the matrix are (a, b, c) and (d, e, f).
 
     Args:
         parameters: float32 ``[B]`` each.
@@ -60,7 +60,7 @@ def affine_matrices(
     p = parameters
     (in_h, in_w), (out_h, out_w) = in_size, out_size
     cos, sin, tan = tf.cos(p.rotate), tf.sin(p.rotate), tf.tan(p.shear)
-    # [cos −sin; sin cos] · [1 tan; 0 1] · diag(flip), in coordinates from −1 to 1 about the centre
+    # [cos −sin; sin cos] · [1 tan; 0 1] · diag(flip), in coordinates from −1 to 1 in the crop window
     xx, xy = cos * p.flip_x, (cos * tan - sin) * p.flip_y
     yx, yy = sin * p.flip_x, (sin * tan + cos) * p.flip_y
     a, b = p.scale_x * xx * (in_w / out_w), p.scale_x * xy * (in_w / out_h)
@@ -72,7 +72,7 @@ def affine_matrices(
 
 
 def color_matrices(parameters: Parameters) -> tf.Tensor:
-    """One affine map of RGB for each image: float32 ``[B, 3, 4]``, the last column is an offset.
+    """One affine map of RGB for each image: float32 ``[B, 3, 4]``, whose last column is added.
 
     In YIQ, saturation multiplies the chroma and hue rotates it, as in ``adjust_hsv_in_yiq`` of
     TensorFlow Addons. Contrast scales the differences from mid-grey; brightness adds a constant.
@@ -93,16 +93,16 @@ def sample_positions(
 ) -> tf.Tensor:
     """The position in the input that each output pixel reads, mirrored at the edges of the image.
 
-    Positions are fixed-point numbers in units of 1/65,536 pixel, so that the index of a pixel and its
-    interpolation weight follow from the same integer. If both were computed from a float, XLA might
-    round it differently in the two places, and index and weight would disagree.
+    A position is an integer in units of 1/65,536 pixel, from which both the index of an input pixel and
+    its interpolation weight follow. If both were computed from a float, XLA might round it differently
+    in the two places, and index and weight would disagree.
 
     Args:
         matrices: float32 ``[B, 2, 3]`` from ``affine_matrices``.
         in_size, out_size: (height, width) in pixels, at most 32,767.
 
     Returns:
-        int32 ``[2, B, H, W]``: x, then y.
+        int32 ``[2, B, H, W]``: the x of each output pixel, then the y.
     """
     (in_h, in_w), (out_h, out_w) = in_size, out_size
     rows = tf.transpose(matrices, [2, 1, 0])[..., None, None]
@@ -116,7 +116,7 @@ def sample_positions(
 
 
 def pack_pixels(images: tf.Tensor) -> tf.Tensor:
-    """RGB uint8 ``[B, h, w, 3]`` → uint32 ``[B·h·w]``, red in the lowest byte: one load per pixel."""
+    """Packs RGB uint8 ``[B, h, w, 3]`` into uint32 ``[B·h·w]``, which need one load per pixel."""
     return _materialized_dot(tf.cast(tf.reshape(images, [-1, 3]), tf.uint32), [1, 1 << 8, 1 << 16])
 
 
@@ -128,45 +128,45 @@ def resample_and_recolor(
     Args:
         packed: uint32 ``[B·h·w]`` from ``pack_pixels``, fewer than 2³¹ pixels in all.
         in_size: (h, w).
-        positions: from ``sample_positions``.
+        positions: int32 ``[2, B, H, W]`` from ``sample_positions``.
         colors: float32 ``[B, 3, 4]`` from ``color_matrices``.
 
     Returns:
         float32 ``[B, H, W, 3]`` in 0–255.
     """
     height, width = in_size
-    column, weight_x = _split(positions[0], width)
-    row, weight_y = _split(positions[1], height)
+    column, weight_x = _split_position(positions[0], width)
+    row, weight_y = _split_position(positions[1], height)
     image = tf.range(tf.shape(positions)[1])[:, None, None]
     index = (image * height + row) * width + column
     pixels = packed[:, None]
-    count = tf.shape(pixels)[0] - width - 1
+    table_length = tf.shape(pixels)[0] - width - 1
 
-    def neighbours(offset: int) -> tf.Tensor:
-        # For speed, all four gathers use the same index, so that XLA clamps it once. The table holds
-        # each pixel three times, once per channel: if the gathered pixels were broadcast instead, XLA
-        # would first write them to memory.
-        table = tf.broadcast_to(pixels[offset : offset + count], [count, 3])
-        return tf.gather(table, index)
+    def gather_neighbours(offset: int) -> tf.Tensor:
+        # All four gathers use the same index, in tables that start at different pixels, so that XLA
+        # clamps the index only once. A table holds each pixel three times, once per channel: if the
+        # gathered pixels were broadcast instead, XLA would first write them to memory.
+        table = pixels[offset : offset + table_length]
+        return tf.gather(tf.broadcast_to(table, [table_length, 3]), index)
 
-    corners = [neighbours(offset) for offset in (0, 1, width, width + 1)]
+    corners = [gather_neighbours(offset) for offset in (0, 1, width, width + 1)]
     weight_x, weight_y = weight_x[..., None], weight_y[..., None]
 
-    def channel(shift: int) -> tf.Tensor:
+    def resample_channel(shift: int) -> tf.Tensor:
         a, b, c, d = (_byte(corner, shift) for corner in corners)
         return _blend(_blend(a, b, weight_x), _blend(c, d, weight_x), weight_y)
 
-    rows = colors[:, None, None]  # [B, 1, 1, 3, 4]
-    # Written out, because XLA fuses three multiply-adds into one pass, but not a small matrix product.
-    mixed = rows[..., 3] + channel(0) * rows[..., 0]
-    mixed = (mixed + channel(8) * rows[..., 1]) + channel(16) * rows[..., 2]
+    weights = colors[:, None, None]  # [B, 1, 1, 3, 4]
+    # XLA fuses three multiply-adds into one pass over the pixels, but not a small matrix product.
+    mixed = weights[..., 3] + resample_channel(0) * weights[..., 0]
+    mixed = (mixed + resample_channel(8) * weights[..., 1]) + resample_channel(16) * weights[..., 2]
     return tf.clip_by_value(mixed, 0.0, 255.0)
 
 
 def augment_images(
     images: tf.Tensor, parameters: Parameters, out_size: tuple[int, int]
 ) -> tf.Tensor:
-    """Applies the parameters to the images: one resample and one colour matrix.
+    """Applies the parameters to the images.
 
     Args:
         images: uint8 ``[B, h, w, 3]``, RGB, at least 2×2 pixels; fewer than 2³¹ pixels in all.
@@ -206,26 +206,26 @@ def compile_augmentation(
     are still in the core's cache when they are read. The parameters are drawn without XLA.
 
     On a GPU (``whole_batch``), XLA compiles the drawing too, and processes all images at once to keep
-    the device busy. It also gathers ``images[rows]``, because TensorFlow has no GPU kernel that gathers
-    uint8 and would copy the images to the host.
+    the device busy. The compiled code also gathers ``images[rows]``: TensorFlow has no GPU kernel that
+    gathers uint8, and would copy the images to the host.
 
     Args:
-        policy: the ranges; a constant ``--augment_strength`` is already included.
+        policy: the ranges, already multiplied by a constant ``--augment_strength``.
         seed: root seed of the run.
         out_size: (height, width) of the result.
         strength: float32 scalar that is read for each batch and multiplies every range; None means 1.
         whole_batch: whether to process all images at once; the pixels are equal up to rounding.
-        deterministic: whether TensorFlow's op determinism is on. It executes ops that assign to
-            variables one after the other, so the result is then not written into a variable.
+        deterministic: whether TensorFlow's op determinism is on. The result is then not written into a
+            variable, because op determinism executes assignments to variables one after the other.
 
     Returns:
         ``(images uint8 [N, h, w, 3], epoch int64 [], records int64 [B], rows int64 [B] or None)
         → float32 [B, H, W, 3]``. ``rows[i]`` is the row of ``images`` that holds record
         ``records[i]``, so that images in memory need no copy; None means that row i holds it.
     """
-    units = functools.partial(draw_units, seed)
+    draw = functools.partial(draw_uniforms, seed)
     if whole_batch:
-        units = tf.function(units, jit_compile=True, autograph=False)
+        draw = tf.function(draw, jit_compile=True, autograph=False)
 
     @tf.function(jit_compile=True, autograph=False)
     def augment_batch(
@@ -235,7 +235,7 @@ def compile_augmentation(
         return augment_images(images, parameters, out_size)
 
     @tf.function(jit_compile=True, autograph=False)
-    def one_by_one(
+    def compiled_one_by_one(
         images: tf.Tensor,
         rows: tf.Tensor,
         parameters: Parameters,
@@ -246,20 +246,20 @@ def compile_augmentation(
         memory = tf.raw_ops.ReadVariableOp(resource=variable, dtype=tf.float32)
         augmented = _augment_one_by_one(images, rows, parameters, out_size, memory)
         tf.raw_ops.AssignVariableOp(resource=variable, value=augmented)
-        return tf.size(rows)  # The images are in the variable; this output is not used.
+        return tf.size(rows)  # Not used: the images are in the variable.
 
     def augment(
         images: tf.Tensor, epoch: tf.Tensor, records: tf.Tensor, rows: tf.Tensor | None = None
     ) -> tf.Tensor:
-        parameters = scale_units(policy.at(strength), units(epoch, records))
+        parameters = make_parameters(policy.at(strength), draw(epoch, records))
         if whole_batch:
             return augment_batch(images, parameters, rows)
-        # Images without rows may come from a tf.data service, where variables have not been tried.
+        # Without rows, this may run in a worker of a tf.data service, where variables were not tried.
         if rows is None or deterministic:
             rows = tf.range(tf.size(records), dtype=tf.int64) if rows is None else rows
-            return one_by_one(images, rows, parameters)
+            return compiled_one_by_one(images, rows, parameters)
         return uninitialized_output(
-            lambda variable: one_by_one(images, rows, parameters, variable),
+            lambda variable: compiled_one_by_one(images, rows, parameters, variable),
             [records.shape[0], *out_size, 3],
         )
 
@@ -273,7 +273,7 @@ def _augment_one_by_one(
     out_size: tuple[int, int],
     memory: tf.Tensor | None = None,
 ) -> tf.Tensor:
-    """``augment_images`` of ``images[rows]``, one image at a time, in a loop compiled by XLA.
+    """Augments ``images[rows]`` one image at a time, in a loop that XLA compiles.
 
     If ``memory``, float32 ``[B, H, W, 3]``, is given, the result overwrites it.
     """
@@ -281,9 +281,9 @@ def _augment_one_by_one(
     results = tf.TensorArray(tf.float32, count, element_shape=[*out_size, 3])
 
     def step(i: tf.Tensor, results: tf.TensorArray) -> tuple[tf.Tensor, tf.TensorArray]:
-        # The matrices are computed for one image at a time. For a whole batch some sines would be
-        # computed with vector instructions, and their last bit would depend on the position in the
-        # batch and on XLA's flags. For the same reason the parameters are drawn outside of XLA.
+        # The matrices are computed for one image at a time. For a whole batch, vector instructions
+        # would compute some of the sines, and the last bit of a sine would depend on its position in
+        # the batch and on XLA's flags. For the same reason the parameters are drawn without XLA.
         row, *fields = (tf.gather(value, i)[None] for value in (rows, *parameters))
         augmented = augment_images(tf.gather(images, row), Parameters(*fields), out_size)
         return i + 1, results.write(i, augmented[0])
@@ -304,8 +304,8 @@ def _uint32(count: int) -> tf.Tensor:
 def _materialized_dot(terms: tf.Tensor, factors: list[int]) -> tf.Tensor:
     """``Σ terms[..., i] · factors[i]`` as a reduction, which XLA computes once and stores in memory.
 
-    XLA would fuse a plain sum of products into each of the four gathers, and so pack every pixel four
-    times.
+    XLA would fuse a plain sum of products into each of the four gathers, which would then pack every
+    pixel four times.
     """
     return tf.reduce_sum(terms * tf.constant(factors, terms.dtype), axis=-1)
 
@@ -313,16 +313,16 @@ def _materialized_dot(terms: tf.Tensor, factors: list[int]) -> tf.Tensor:
 def _materialized_minimum(value: tf.Tensor, limit: tf.Tensor) -> tf.Tensor:
     """``minimum(value, limit)`` as a reduction, which XLA computes once and stores in memory.
 
-    If XLA fused the positions into the gathers, processors without AVX-512 would compute one address
-    at a time.
+    XLA would fuse a plain minimum into the gathers. Processors without AVX-512 would then compute the
+    addresses of the pixels one at a time.
     """
     return tf.reduce_min(tf.stack([value, tf.broadcast_to(limit, tf.shape(value))], -1), -1)
 
 
-def _split(position: tf.Tensor, size: int) -> tuple[tf.Tensor, tf.Tensor]:
-    """A position as the index of a pixel, int32, and the weight of the next pixel, float32 in [0, 1].
+def _split_position(position: tf.Tensor, size: int) -> tuple[tf.Tensor, tf.Tensor]:
+    """Splits positions on one axis into a pixel index, int32, and the next pixel's weight, float32.
 
-    A position at the last pixel has the index of the pixel before it and the weight 1.
+    At the last of ``size`` pixels, the index is that of the pixel before it, and the weight is 1.
     """
     first = tf.minimum(tf.bitwise.right_shift(position, _FRACTION_BITS), size - 2)
     fraction = position - tf.bitwise.left_shift(first, _FRACTION_BITS)
@@ -330,7 +330,7 @@ def _split(position: tf.Tensor, size: int) -> tuple[tf.Tensor, tf.Tensor]:
 
 
 def _byte(packed: tf.Tensor, shift: int) -> tf.Tensor:
-    """The byte at bit ``shift`` as float32, by way of int32, which CPUs convert in one instruction."""
+    """The byte at bit ``shift`` as float32, cast from int32, which CPUs convert in one instruction."""
     byte = tf.bitwise.bitwise_and(tf.bitwise.right_shift(packed, _uint32(shift)), _uint32(255))
     return tf.cast(tf.cast(byte, tf.int32), tf.float32)
 
@@ -342,7 +342,7 @@ def _blend(first: tf.Tensor, second: tf.Tensor, weight: tf.Tensor) -> tf.Tensor:
 def _mirror(position: tf.Tensor, size: tf.Tensor) -> tf.Tensor:
     """Mirrors coordinates at the outer pixel edges: d c b a | a b c d | d c b a.
 
-    One mirror image on each side is enough, because no policy reads further than one image beyond an
-    edge. A coordinate further out becomes 0.
+    Only one mirror image is made on each side, because no policy reads further than one image beyond an
+    edge. A coordinate further out would become 0.
     """
     return tf.maximum(size - tf.abs(size - tf.abs(position + 0.5)) - 0.5, 0.0)

@@ -1,9 +1,9 @@
-"""MixUp, CutMix and Random Erasing of a batch whose labels are distributions over the classes.
+"""MixUp, CutMix and Random Erasing of a batch whose labels are probabilities of the classes.
 
 The random numbers of a record depend only on (seed, epoch, record). An image is mixed with the next
 image of its batch, which is random because batches are shuffled. Sizes and positions are computed
-with integers and tables, so they are the same in the input pipeline and in the train step, with and
-without XLA, and on every device.
+with integers and tables. They are therefore the same on every device, with and without XLA, in the
+input pipeline and in the train step.
 """
 
 from __future__ import annotations
@@ -19,11 +19,13 @@ from seedtf.seeds import MIX, fold_seed, hash_words
 
 __all__ = ["Mixing", "beta_quantiles", "mix"]
 
-# Random Erasing, https://arxiv.org/abs/1708.04896, section 3.2: fraction of the area; height / width
+# The ranges of Random Erasing (https://arxiv.org/abs/1708.04896, section 3.2): the rectangle's fraction
+# of the image area, and its height / width.
 _ERASED_AREA = (0.02, 0.33)
 _ERASED_ASPECT = (0.3, 3.3)
-# What each random number of a record decides. The numbers from _UNIFORMS on give the noise of a pixel.
-_WHICH, _WEIGHT, _CENTER_Y, _CENTER_X, _ERASE, _AREA, _ASPECT, _TOP, _LEFT = range(9)
+# A record has _UNIFORMS random numbers, of which the first nine are used. These are the names of what
+# they decide. The noise of the erased pixels is drawn with the numbers after them.
+_IS_CUTMIX, _WEIGHT, _CENTER_Y, _CENTER_X, _IS_ERASED, _AREA, _ASPECT, _TOP, _LEFT = range(9)
 _UNIFORMS = 16
 _UNIFORM_BITS = 24
 _TABLE_BITS = 14
@@ -32,13 +34,13 @@ _INTEGRATION_STEPS = 1 << 15
 
 @dataclass(frozen=True)
 class Mixing:
-    """How a batch is mixed; 0 switches an operation off.
+    """How the images of a batch are mixed and erased; 0 switches an operation off.
 
     Attributes:
         mixup: the parameter a of the distribution Beta(a, a) from which the weight of an image in a
             blend is drawn, in [0, 10].
-        cutmix: the parameter a of the distribution Beta(a, a) from which the fraction of an image's
-            area that is not replaced is drawn, in [0, 10].
+        cutmix: the parameter a of the distribution Beta(a, a) from which the fraction of the area that
+            an image keeps is drawn, in [0, 10].
         random_erasing: fraction of the images in which a rectangle is replaced by noise, in [0, 1].
 
     Example:
@@ -77,8 +79,8 @@ def mix(
         images: float32 ``[B, H, W, 3]`` in 0–255, H and W static and below 2¹⁵.
         labels: float32 ``[B, K]``, rows that sum to 1.
         epoch: int64 scalar, counted from 0.
-        records: int64 ``[B]``; the random numbers of a record do not depend on the batch that it is
-            in; only the image that it is mixed with does.
+        records: int64 ``[B]``. The random numbers of a record do not depend on its batch, but the image
+            that it is mixed with does.
         seed: root seed of the run.
         mixing: the operations that are on.
 
@@ -101,24 +103,26 @@ def mix(
     if mixing.random_erasing > 0:
         images = _erase(images, key, records, uniforms, mixing.random_erasing)
     if mixing.mixup > 0 or mixing.cutmix > 0:
-        weights, label_weights = _own_weights(uniforms, mixing, *images.shape[1:3])
-        images = _blend(images, weights)
-        labels = _blend(labels, label_weights)
+        weights, label_weights = _mix_weights(uniforms, mixing, *images.shape[1:3])
+        images = _blend_with_next(images, weights)
+        labels = _blend_with_next(labels, label_weights)
     return images, labels
 
 
 @functools.lru_cache(maxsize=8)
 def beta_quantiles(a: float, count: int = 1 << _TABLE_BITS) -> npt.NDArray[np.float64]:
-    """The quantiles of Beta(a, a) at the midpoints of ``count`` equal strata: ``[count]`` in [0, 1].
+    """A table of ``count`` quantiles of Beta(a, a), float64 ``[count]`` in [0, 1].
 
-    A quantile that is chosen uniformly from them follows Beta(a, a), with an error of at most
-    1/(2·count) in the distribution function, and without a rejection loop. The density is integrated by
-    the trapezoid rule from 0 to 1/2; the upper half is the mirror image. For a < 1 the density has a
-    pole at x = 0, so the integral is taken over z = xᵃ, where there is no pole.
+    The quantiles belong to the probabilities (i + 1/2) / count. A uniformly chosen entry follows
+    Beta(a, a), with an error of at most 1/(2·count) in the distribution function. Unlike rejection
+    sampling, this needs no loop.
+
+    The density is integrated by the trapezoid rule from 0 to 1/2; the upper half is the mirror image.
+    For a < 1 the density is infinite at x = 0, but finite as a function of z = xᵃ, which is integrated.
 
     Args:
-        a: above 0.
-        count: even, at least 2.
+        a: the parameter of the distribution, above 0.
+        count: length of the table, even and at least 2.
     """
     power = min(a, 1.0)
     z = np.linspace(0.0, 0.5**power, _INTEGRATION_STEPS + 1)
@@ -133,27 +137,27 @@ def beta_quantiles(a: float, count: int = 1 << _TABLE_BITS) -> npt.NDArray[np.fl
 
 
 def _integer_uniforms(key: tf.Tensor, records: tf.Tensor) -> tf.Tensor:
-    """Uniform integers below 2²⁴, int64 ``[_UNIFORMS, B]``."""
+    """Uniform integers in [0, 2²⁴), int64 ``[_UNIFORMS, B]``."""
     numbers = tf.range(_UNIFORMS, dtype=tf.int64)[:, None]
     words = hash_words(key, records[None], numbers)
     shift = tf.constant(64 - _UNIFORM_BITS, tf.uint64)
     return tf.cast(tf.bitwise.right_shift(words, shift), tf.int64)
 
 
-def _below(uniform: tf.Tensor, bound: tf.Tensor | int) -> tf.Tensor:
-    """Uniform integers in ``[0, bound)``, int32; the bound is an int32 tensor or an int."""
+def _scale_below(uniform: tf.Tensor, bound: tf.Tensor | int) -> tf.Tensor:
+    """Scales uniform integers in [0, 2²⁴) to ``[0, bound)``, int32; the bound is int32 or an int."""
     return tf.cast(uniform * tf.cast(bound, tf.int64) // (1 << _UNIFORM_BITS), tf.int32)
 
 
 def _choose(table: npt.NDArray, uniform: tf.Tensor) -> tf.Tensor:
     """A uniformly chosen entry of ``table``, of its dtype."""
-    return tf.gather(tf.constant(table), _below(uniform, len(table)))
+    return tf.gather(tf.constant(table), _scale_below(uniform, len(table)))
 
 
-def _own_weights(
+def _mix_weights(
     uniforms: tf.Tensor, mixing: Mixing, height: int, width: int
 ) -> tuple[tf.Tensor, tf.Tensor]:
-    """The weights, in [0, 1], of each image itself; the next image has 1 minus the weight.
+    """The weight of each image in its own mix, in [0, 1]; the next image has 1 minus this weight.
 
     Returns:
         The weights of the pixels ``[B, H, W, 1]``, or ``[B, 1, 1, 1]`` if all pixels of an image have
@@ -164,60 +168,67 @@ def _own_weights(
         blended = _choose(quantiles, uniforms[_WEIGHT])[:, None]
         if mixing.cutmix <= 0:
             return blended[:, :, None, None], blended
-    kept, kept_fraction = _cut(uniforms, mixing.cutmix, height, width)
+    kept, kept_fraction = _cutmix_weights(uniforms, mixing.cutmix, height, width)
     if mixing.mixup <= 0:
         return kept, kept_fraction
-    is_cutmix = (uniforms[_WHICH] < 1 << (_UNIFORM_BITS - 1))[:, None]
+    is_cutmix = (uniforms[_IS_CUTMIX] < 1 << (_UNIFORM_BITS - 1))[:, None]
     pixels = tf.where(is_cutmix[:, :, None, None], kept, blended[:, :, None, None])
     return pixels, tf.where(is_cutmix, kept_fraction, blended)
 
 
-def _cut(uniforms: tf.Tensor, a: float, height: int, width: int) -> tuple[tf.Tensor, tf.Tensor]:
+def _cutmix_weights(
+    uniforms: tf.Tensor, a: float, height: int, width: int
+) -> tuple[tf.Tensor, tf.Tensor]:
     """CutMix weights ``[B, H, W, 1]``, 0 where the next image is pasted; and their mean ``[B, 1]``."""
-    side = np.sqrt(1.0 - beta_quantiles(a))
+    # The pasted rectangle has the aspect ratio of the image, and these fractions of its sides.
+    side_fractions = np.sqrt(1.0 - beta_quantiles(a))
 
-    def span(center: tf.Tensor, length: int) -> tuple[tf.Tensor, tf.Tensor]:
-        size = _choose((side * length).astype(np.int32), uniforms[_WEIGHT])
-        start = _below(center, length) - size // 2
+    def draw_edges(center: tf.Tensor, length: int) -> tuple[tf.Tensor, tf.Tensor]:
+        size = _choose((side_fractions * length).astype(np.int32), uniforms[_WEIGHT])
+        start = _scale_below(center, length) - size // 2
         return tf.maximum(start, 0), tf.minimum(start + size, length)
 
-    rows, columns = span(uniforms[_CENTER_Y], height), span(uniforms[_CENTER_X], width)
+    rows = draw_edges(uniforms[_CENTER_Y], height)
+    columns = draw_edges(uniforms[_CENTER_X], width)
     pasted = (rows[1] - rows[0]) * (columns[1] - columns[0])
-    # XLA would replace a division by a multiplication. With the multiplication written here, the result
-    # is the same with and without XLA.
+    # XLA replaces a division by a constant by a multiplication, which rounds differently. With the
+    # multiplication written here, the result is the same with and without XLA.
     fraction = 1.0 - tf.cast(pasted, tf.float32) * np.float32(1.0 / (height * width))
-    inside = _rectangle(rows, columns, height, width)
-    return tf.where(inside, 0.0, 1.0), fraction[:, None]
+    is_inside = _is_in_rectangle(rows, columns, height, width)
+    return tf.where(is_inside, 0.0, 1.0), fraction[:, None]
 
 
 def _erase(
     images: tf.Tensor, key: tf.Tensor, records: tf.Tensor, uniforms: tf.Tensor, probability: float
 ) -> tf.Tensor:
-    """Random Erasing: fills one rectangle with noise; sides that are too long are shortened to fit."""
+    """Random Erasing: fills one rectangle with noise; sides longer than the image are shortened."""
     _, height, width, _ = images.shape
-    strata = (np.arange(1 << 10) + 0.5) / (1 << 10)
-    root_area = np.sqrt(np.interp(strata, [0.0, 1.0], _ERASED_AREA)).astype(np.float32)
-    root_aspect = np.exp(0.5 * np.interp(strata, [0.0, 1.0], np.log(_ERASED_ASPECT)))
+    # Tables from which the area (uniform) and the aspect ratio (uniform in its logarithm) are chosen.
+    fractions = (np.arange(1 << 10) + 0.5) / (1 << 10)
+    root_area = np.sqrt(np.interp(fractions, [0.0, 1.0], _ERASED_AREA)).astype(np.float32)
+    root_aspect = np.exp(0.5 * np.interp(fractions, [0.0, 1.0], np.log(_ERASED_ASPECT)))
 
-    def span(shape: npt.NDArray, position: tf.Tensor, length: int) -> tuple[tf.Tensor, tf.Tensor]:
+    def draw_edges(
+        factors: npt.NDArray, position: tf.Tensor, length: int
+    ) -> tuple[tf.Tensor, tf.Tensor]:
         # The size is a single product of two table entries, because XLA could fuse a longer
         # computation and round it differently.
         size = _choose(root_area * np.float32(length), uniforms[_AREA]) * _choose(
-            shape.astype(np.float32), uniforms[_ASPECT]
+            factors.astype(np.float32), uniforms[_ASPECT]
         )
         size = tf.clip_by_value(tf.cast(tf.round(size), tf.int32), 1, length)
-        start = _below(position, length - size + 1)
+        start = _scale_below(position, length - size + 1)
         return start, start + size
 
-    rows = span(root_aspect, uniforms[_TOP], height)
-    columns = span(1.0 / root_aspect, uniforms[_LEFT], width)
-    is_erased = uniforms[_ERASE] < round(probability * (1 << _UNIFORM_BITS))
-    inside = _rectangle(rows, columns, height, width) & is_erased[:, None, None, None]
-    return tf.where(inside, _noise(key, records, height, width), images)
+    rows = draw_edges(root_aspect, uniforms[_TOP], height)
+    columns = draw_edges(1.0 / root_aspect, uniforms[_LEFT], width)
+    is_erased = uniforms[_IS_ERASED] < round(probability * (1 << _UNIFORM_BITS))
+    is_inside = _is_in_rectangle(rows, columns, height, width) & is_erased[:, None, None, None]
+    return tf.where(is_inside, _noise(key, records, height, width), images)
 
 
 def _noise(key: tf.Tensor, records: tf.Tensor, height: int, width: int) -> tf.Tensor:
-    """Uniform integers in 0–255 as float32 ``[B, H, W, 3]``, from 3 bytes of each pixel's hash."""
+    """Random grey levels 0–255 as float32 ``[B, H, W, 3]``, from three bytes of a hash per pixel."""
     numbers = tf.range(_UNIFORMS, _UNIFORMS + height * width, dtype=tf.int64)
     pixels = tf.reshape(numbers, [height, width])
     words = hash_words(key, records[:, None, None], pixels[None])
@@ -228,7 +239,7 @@ def _noise(key: tf.Tensor, records: tf.Tensor, height: int, width: int) -> tf.Te
     return tf.cast(tf.stack(levels, -1), tf.float32)
 
 
-def _rectangle(
+def _is_in_rectangle(
     rows: tuple[tf.Tensor, tf.Tensor], columns: tuple[tf.Tensor, tf.Tensor], height: int, width: int
 ) -> tf.Tensor:
     """Which pixels of each image lie in its rectangle: bool ``[B, H, W, 1]``.
@@ -238,14 +249,15 @@ def _rectangle(
         height, width: size of the images.
     """
 
-    def between(edges: tuple[tf.Tensor, tf.Tensor], length: int) -> tf.Tensor:
+    def is_between(edges: tuple[tf.Tensor, tf.Tensor], length: int) -> tf.Tensor:
         index = tf.range(length)[None]
         return (index >= edges[0][:, None]) & (index < edges[1][:, None])
 
-    return (between(rows, height)[:, :, None] & between(columns, width)[:, None, :])[..., None]
+    is_inside = is_between(rows, height)[:, :, None] & is_between(columns, width)[:, None, :]
+    return is_inside[..., None]
 
 
-def _blend(values: tf.Tensor, weight: tf.Tensor) -> tf.Tensor:
-    """Each entry times ``weight`` plus the next one times 1 - ``weight``; the last one wraps around."""
-    # Two products rather than `next + weight * (value - next)`: exact where the weight is 0 or 1.
+def _blend_with_next(values: tf.Tensor, weight: tf.Tensor) -> tf.Tensor:
+    """``weight`` times each entry plus 1 - ``weight`` times the next; the first follows the last."""
+    # Two products are exact where the weight is 0 or 1; `next + weight * (value - next)` is not.
     return values * weight + tf.concat([values[1:], values[:1]], 0) * (1.0 - weight)

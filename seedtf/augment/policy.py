@@ -1,7 +1,7 @@
-"""The augmentation policy, and the random parameters that it gives to an image.
+"""The augmentation policy (the range of each operation), and the parameters drawn within its ranges.
 
-``draw_parameters`` is a pure function of seed, epoch and record, so the parameters of any image can be
-drawn again later.
+``draw_parameters`` is a pure function of policy, seed, epoch and record, so the parameters of any image
+can be drawn again later.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ import tensorflow as tf
 
 from seedtf.seeds import AUGMENT, fold_seed, uniform
 
-__all__ = ["Parameters", "Policy", "draw_parameters", "draw_units", "scale_units"]
+__all__ = ["Parameters", "Policy", "draw_parameters", "draw_uniforms", "make_parameters"]
 
 _UNIFORMS = 12  # random numbers per image
 
 
 @dataclass(frozen=True)
 class Policy:
-    """The range of each random operation; 0 (or ``none``) switches it off.
+    """The range of each random operation; 0, or ``none`` for ``flip``, switches the operation off.
 
     Attributes:
         crop: largest fraction of each side that is cropped away, in [0, 0.9].
@@ -29,7 +29,7 @@ class Policy:
             factor in [1/(1+s), 1+s].
         rotate: largest angle in either direction, degrees in [0, 180].
         shear: largest shear angle in either direction, degrees in [0, 45].
-        flip: ``none``, ``horizontal``, ``vertical`` or ``both`` (each drawn on its own).
+        flip: ``none``, ``horizontal``, ``vertical`` or ``both``, where the two are drawn independently.
         brightness: largest shift in either direction, as a fraction of the full range, in [0, 1].
         contrast: c in [0, 1]; differences from mid-grey are multiplied by a factor in [1 − c, 1 + c].
         saturation: s in [0, 1]; the saturation is multiplied by a factor in [1 − s, 1 + s].
@@ -57,7 +57,7 @@ class Policy:
 
         Args:
             strength: 0 (no augmentation) or more. A float, or a float32 scalar tensor if the strength
-                changes during training; the ranges are then tensors too.
+                changes during training; the ranges of the result are then tensors too.
         """
         minimum = tf.minimum if tf.is_tensor(strength) else min
         limits = {
@@ -77,17 +77,21 @@ class Policy:
         return replace(self, **ranges)
 
     def at(self, strength: tf.Variable | None) -> Policy:
-        """The policy ``scaled`` by the current value of ``strength``; unchanged for None."""
+        """The policy scaled by the current value of a variable; the same policy for None."""
         return self if strength is None else self.scaled(tf.identity(strength))
 
 
 class Parameters(NamedTuple):
     """The random parameters of B images; every field is float32 ``[B]``.
 
-    ``scale_x``, ``scale_y``: size of the crop window as a fraction of the image; ``center_x``,
-    ``center_y``: its centre, in [0, 1]; ``rotate``, ``shear``: radians; ``flip_x``, ``flip_y``: 1, or
-    −1 for a flip; ``brightness``: shift in grey levels; ``contrast``, ``saturation``: factors;
-    ``hue``: radians.
+    Attributes:
+        scale_x, scale_y: size of the crop window, as a fraction of the image.
+        center_x, center_y: centre of the crop window, as a fraction of the image.
+        rotate, shear: angles in radians.
+        flip_x, flip_y: −1 for a flip, otherwise 1.
+        brightness: shift in grey levels.
+        contrast, saturation: factors.
+        hue: angle in radians.
     """
 
     scale_x: tf.Tensor
@@ -126,29 +130,29 @@ def draw_parameters(policy: Policy, seed: int, epoch: tf.Tensor, records: tf.Ten
         >>> bool(alone.hue[0] == parameters.hue[1])
         True
     """
-    return scale_units(policy, draw_units(seed, epoch, records))
+    return make_parameters(policy, draw_uniforms(seed, epoch, records))
 
 
-def draw_units(seed: int, epoch: tf.Tensor, records: tf.Tensor) -> tf.Tensor:
-    """The random numbers of each record in an epoch: float32 ``[12, B]`` in [0, 1).
+def draw_uniforms(seed: int, epoch: tf.Tensor, records: tf.Tensor) -> tf.Tensor:
+    """Draws twelve uniform numbers for each record in an epoch: float32 ``[12, B]`` in [0, 1).
 
-    They are multiples of 2⁻²⁴ and computed with integers, so every device computes the same bits, with
-    and without XLA. The arguments are those of ``draw_parameters``.
+    The numbers are computed with integers and are multiples of 2⁻²⁴. Every device therefore computes
+    the same bits, with and without XLA. The arguments are those of ``draw_parameters``.
     """
     return uniform(fold_seed(seed, AUGMENT, epoch), records, _UNIFORMS)
 
 
-def scale_units(policy: Policy, units: tf.Tensor) -> Parameters:
-    """Turns the result of ``draw_units`` into parameters within the ranges of a policy."""
-    signed = 2.0 * units - 1.0
-    window = 1.0 - policy.crop * units[0]
+def make_parameters(policy: Policy, uniforms: tf.Tensor) -> Parameters:
+    """Turns the result of ``draw_uniforms`` into parameters within the ranges of a policy."""
+    signed = 2.0 * uniforms - 1.0  # uniform in [−1, 1)
+    window = 1.0 - policy.crop * uniforms[0]
     aspect = tf.exp(0.5 * _log1p(policy.stretch) * signed[1])
-    # The sides of the window are at most those of the image.
+    # Stretching must not make a side of the crop window longer than that of the image.
     scale_x = tf.minimum(window * aspect, 1.0)
     scale_y = tf.minimum(window / aspect, 1.0)
     flip_x, flip_y = (
         tf.where(
-            units[i] < policy.flip_probability * float(policy.flip in (direction, "both")),
+            uniforms[i] < policy.flip_probability * float(policy.flip in (direction, "both")),
             -1.0,
             1.0,
         )

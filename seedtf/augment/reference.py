@@ -1,8 +1,8 @@
-"""The augmentation policy as a chain of plain operations; tests compare the fused version with it.
+"""The augmentation as a chain of plain operations, with which tests compare the fused augmentation.
 
-``--augment_impl=tf_image`` trains with TensorFlow's own ops, ``--augment_impl=addons`` with the
-transform and the colour change of TensorFlow Addons. Neither is compiled, so both are slower than
-``fused``.
+``--augment_impl=tf_image`` trains with TensorFlow's own ops. ``--augment_impl=addons`` uses the
+functions of TensorFlow Addons for the transform and the colours. Neither is compiled by XLA, so both
+are slower than ``--augment_impl=fused``.
 """
 
 from __future__ import annotations
@@ -26,14 +26,16 @@ __all__ = [
     "transform_with_addons",
 ]
 
+# (images, parameters, (height, width) of the result) → images
 ImageOp = Callable[[tf.Tensor, Parameters, tuple[int, int]], tf.Tensor]
-ColorChange = Callable[[tf.Tensor, tf.Tensor, tf.Tensor], tf.Tensor]
+# (images, hue, saturation) → images
+ColorOp = Callable[[tf.Tensor, tf.Tensor, tf.Tensor], tf.Tensor]
 
 _MID_GREY = 127.5
 
 
 def make_chain(impl: str) -> ImageOp:
-    """The function that applies the whole policy with the operations of ``impl``.
+    """Returns the function that applies all parameters with the operations of ``impl``.
 
     Args:
         impl: one of ``seedtf.augment.AUGMENT_CHAINS``.
@@ -48,8 +50,8 @@ def make_chain(impl: str) -> ImageOp:
     def with_addons(
         images: tf.Tensor, parameters: Parameters, out_size: tuple[int, int]
     ) -> tf.Tensor:
-        steps = transform_with_addons, adjust_hue_saturation_with_addons
-        return _apply(images, parameters, out_size, *steps)
+        ops = transform_with_addons, adjust_hue_saturation_with_addons
+        return _apply_chain(images, parameters, out_size, *ops)
 
     return with_addons
 
@@ -58,11 +60,11 @@ def augment_images(
     images: tf.Tensor, parameters: Parameters, out_size: tuple[int, int]
 ) -> tf.Tensor:
     """As ``fused.augment_images``, with TensorFlow's own ops."""
-    return _apply(images, parameters, out_size, transform, adjust_hue_saturation)
+    return _apply_chain(images, parameters, out_size, transform, adjust_hue_saturation)
 
 
 def transform(images: tf.Tensor, parameters: Parameters, out_size: tuple[int, int]) -> tf.Tensor:
-    """Crops, stretches, rotates, shears and flips: a product of 3×3 matrices and one resample.
+    """Crops, stretches, rotates, shears and flips, with one resample by a product of 3×3 matrices.
 
     Args:
         images: float32 ``[B, h, w, 3]``.
@@ -70,7 +72,8 @@ def transform(images: tf.Tensor, parameters: Parameters, out_size: tuple[int, in
         out_size: (height, width) of the result.
 
     Returns:
-        float32 ``[B, H, W, 3]``; the image is mirrored beyond its edges.
+        float32 ``[B, H, W, 3]``. Output pixels that read beyond an edge of the image read its mirror
+        image.
     """
     return tf.raw_ops.ImageProjectiveTransformV3(
         images=images,
@@ -96,7 +99,10 @@ def transform_with_addons(
 
 
 def adjust_hue_saturation(images: tf.Tensor, hue: tf.Tensor, saturation: tf.Tensor) -> tf.Tensor:
-    """Rotates the chroma of YIQ by ``hue`` (radians ``[B]``) and multiplies it by ``saturation``."""
+    """Rotates the chroma of YIQ by ``hue`` (radians) and multiplies it by ``saturation`` (a factor).
+
+    ``images`` and the result are float32 ``[B, H, W, 3]``, ``hue`` and ``saturation`` float32 ``[B]``.
+    """
     yiq = tf.tensordot(images, tf.transpose(tf.constant(RGB_TO_YIQ)), 1)
     luma, in_phase, quadrature = tf.unstack(yiq, axis=-1)
     cos, sin = tf.cos(hue)[:, None, None], tf.sin(hue)[:, None, None]
@@ -123,8 +129,8 @@ def adjust_hue_saturation_with_addons(
 def adjust_contrast(images: tf.Tensor, factor: tf.Tensor) -> tf.Tensor:
     """Multiplies the differences from mid-grey by ``factor`` ``[B]``.
 
-    ``tf.image.adjust_contrast`` is not used: it scales around the mean of each image, which needs a
-    second pass over the pixels and keeps a dark image dark.
+    ``tf.image.adjust_contrast`` is not used, because it scales about the mean of each image: this takes
+    a second pass over the pixels, and a dark image would stay dark.
     """
     return (images - _MID_GREY) * factor[:, None, None, None] + _MID_GREY
 
@@ -134,16 +140,16 @@ def adjust_brightness(images: tf.Tensor, delta: tf.Tensor) -> tf.Tensor:
     return images + delta[:, None, None, None]
 
 
-def _apply(
+def _apply_chain(
     images: tf.Tensor,
     parameters: Parameters,
     out_size: tuple[int, int],
-    warp: ImageOp,
-    change_colors: ColorChange,
+    transform_op: ImageOp,
+    hue_saturation_op: ColorOp,
 ) -> tf.Tensor:
     p = parameters
-    pixels = warp(tf.cast(images, tf.float32), p, out_size)
-    pixels = change_colors(pixels, p.hue, p.saturation)
+    pixels = transform_op(tf.cast(images, tf.float32), p, out_size)
+    pixels = hue_saturation_op(pixels, p.hue, p.saturation)
     pixels = adjust_contrast(pixels, p.contrast)
     pixels = adjust_brightness(pixels, p.brightness)
     return tf.clip_by_value(pixels, 0.0, 255.0)
@@ -152,7 +158,7 @@ def _apply(
 def _output_to_input(
     parameters: Parameters, in_size: tuple[int, int], out_size: tuple[int, int]
 ) -> tf.Tensor:
-    """The map from output to input pixels, ``[B, 8]``, as TensorFlow and TensorFlow Addons take it."""
+    """The map from output to input pixels, float32 ``[B, 8]``: the ``transforms`` of the op."""
     p = parameters
     (in_h, in_w), (out_h, out_w) = in_size, out_size
     one, zero = tf.ones_like(p.rotate), tf.zeros_like(p.rotate)
@@ -174,7 +180,7 @@ def _output_to_input(
 
 
 def _matrix(first: tuple[tf.Tensor, ...], second: tuple[tf.Tensor, ...]) -> tf.Tensor:
-    """The matrices, float32 ``[B, 3, 3]``, with these two rows of ``[B]`` tensors above (0, 0, 1)."""
+    """Matrices float32 ``[B, 3, 3]`` with the rows ``first``, ``second`` (of ``[B]``) and 0, 0, 1."""
     zero = tf.zeros_like(first[0] + second[0])
     third = (zero, zero, zero + 1.0)
     return tf.stack([tf.stack(row, -1) for row in (first, second, third)], -2)

@@ -2,10 +2,10 @@
 
 The author of the Kaggle solution that seedtf is based on adjusted the augmentation by hand until
 there was "just enough that train accuracy goes to almost 1.0 while validation does not degrade".
-Train accuracy is measured on augmented images and validation accuracy on plain ones. If train
-accuracy is ahead of validation, the network memorizes its images and the augmentation should be
-stronger; if it is behind, the augmented images are harder than necessary and the augmentation
-should be weaker.
+The controller does this by a rule. Train accuracy is measured on augmented images, and validation
+accuracy on images without augmentation. If train accuracy is the higher of the two, the network
+memorizes its images and the augmentation should be stronger. If train accuracy is the lower one, the
+augmented images are harder than necessary and the augmentation should be weaker.
 """
 
 from __future__ import annotations
@@ -19,24 +19,24 @@ __all__ = ["INITIAL_STRENGTH", "MAX_STRENGTH", "MIN_STRENGTH", "next_strength"]
 
 INITIAL_STRENGTH, MIN_STRENGTH, MAX_STRENGTH = 1.0, 0.1, 3.0
 
-# Train accuracy is compared with the best of this many validations, so that a single bad validation
-# has no effect.
+# Train accuracy is compared with the best of this many last validations, so that a single bad
+# validation has no effect.
 _BEST_OF_VALIDATIONS = 3
-# The median of this many gaps decides whether train accuracy is behind. A single bad validation changes
-# two gaps, which moves the median little.
+# The median of this many gaps (see ``next_strength``) decides whether train accuracy is behind. A
+# single bad validation changes only two of the gaps, which moves the median little.
 _MEDIAN_OF_GAPS = 5
-# The noise of validation accuracy is estimated over this many epochs, so that the steep rise at the
-# start of a run is soon left out.
+# The noise of validation accuracy is estimated over this many last epochs. The number is small, so that
+# the steep rise at the start of a run is soon left out.
 _NOISE_EPOCHS = 6
 _NOISE_BEFORE_ESTIMATE = 0.05
 _DEAD_ZONE_STANDARD_ERRORS = 2.0
 _DEAD_ZONE_MIN, _DEAD_ZONE_MAX = 0.02, 0.1  # differences of accuracy
-# How far beyond the dead zone the accuracy difference has to be for a full step.
+# How far beyond the dead zone the difference of the accuracies has to be for a full step.
 _AHEAD_FOR_FULL_STEP = 0.15
-# A median of five gaps is less noisy than one difference, and only a lasting gap changes it. So the
-# strength is lowered after a smaller difference than the one that raises it.
+# A median of five gaps is less noisy than one difference, and only a lasting gap changes it. A smaller
+# difference is therefore enough to lower the strength than to raise it.
 _BEHIND_DEAD_ZONE_FACTOR, _BEHIND_FOR_FULL_STEP = 0.25, 0.04
-# The smallest push (1 is a full step) while the validation loss rises and the train loss falls.
+# The smallest push (see ``_push``) while the validation loss rises and the train loss falls.
 _PUSH_OF_DIVERGING_LOSSES = 0.5
 # A full step multiplies the strength by exp(3.3 / epochs), within limits. Over a whole run that
 # allows a factor of exp(3.3) = 27, a little less than MAX_STRENGTH / MIN_STRENGTH.
@@ -66,34 +66,34 @@ def next_strength(
         rate     = min(max(3.3 / epochs, 0.03), 0.35)
         s[t+1]   = min(max(s[t] exp(rate push), 0.1), 3), to 4 decimals
 
-    Memorization lasts for many epochs, but a single bad validation (after a high learning rate, or
-    with inaccurate batch statistics) or one that is good by chance affects one epoch and two gaps. This
-    is why the rule uses the best of three validations and the median of five gaps. The strength can
-    rise after 3 epochs and fall after 6.
+    Memorization lasts for many epochs. A single bad validation, caused by a high learning rate or
+    inaccurate batch statistics, affects one epoch and two gaps, and so does one that is good by chance.
+    This is why the rule uses the best of three validations and the median of five gaps. The strength
+    can rise after 3 epochs and fall after 6.
 
-    ``noise`` estimates the standard deviation σ of one validation: the second difference of values that
-    scatter by σ around a line has the standard deviation sqrt(6) σ, and 1.4826 turns a median of
-    absolute values into a standard deviation. The mean of two validations scatters by σ / sqrt(2). In
-    the first 3 epochs σ is assumed to be 0.05.
+    ``noise`` estimates the standard deviation σ of one validation accuracy. If values scatter by σ
+    around a line, their second difference has the standard deviation sqrt(6) σ, and 1.4826 turns a
+    median of absolute values into a standard deviation. The mean of two validations scatters by
+    σ / sqrt(2). In the first 3 epochs σ is assumed to be 0.05.
 
     An epoch changes the strength by a factor of at most exp(0.35) = 1.42; in a run of 12 epochs by
     1.32, of 200 epochs by 1.03. The strength is 1 in the first 3 epochs, and does not change after an
-    epoch whose accuracies are unknown. Earlier epochs with unknown accuracies are left out.
+    epoch whose accuracies are unknown (NaN). Earlier epochs with unknown accuracies are left out.
 
-    Only the direction of the losses counts, because label smoothing and mixed labels shift their
-    values. It counts only while train accuracy is not below validation accuracy.
+    Of the losses, only the direction is used, because label smoothing and mixed labels shift their
+    values, and only while train accuracy is not below validation accuracy.
 
     Args:
         rows: the epochs so far, as in history.csv, with the keys loss, accuracy, val_loss and
             val_accuracy. The current strength is ``augment_strength`` of the last row, or 1 if this
             is missing or not above 0.
         epochs: the planned length of the run.
-        mixed: whether MixUp or CutMix is on. Train accuracy is then the fraction of images whose
-            larger part was recognized, which stays below validation accuracy. The strength is therefore
+        mixed: whether MixUp or CutMix is on. Train accuracy is then the fraction of mixed images whose
+            larger part was recognized, and always lower than validation accuracy. The strength is then
             never lowered; it is still raised if train accuracy is ahead.
 
     Returns:
-        A number from ``MIN_STRENGTH`` to ``MAX_STRENGTH``; the same for the same arguments.
+        A number from ``MIN_STRENGTH`` to ``MAX_STRENGTH``.
 
     Example:
         >>> row = {"loss": 0.1, "accuracy": 0.99, "val_loss": 0.9, "val_accuracy": 0.7}
@@ -114,7 +114,7 @@ def next_strength(
 
 
 def _push(rows: Sequence[Mapping[str, float]]) -> float:
-    """The direction and size of the change, from -1 (weaker by a full step) to 1 (stronger)."""
+    """How to change the strength, from -1 (a full step weaker) to 1 (a full step stronger)."""
     validation = [row["val_accuracy"] for row in rows]
     dead_zone = _dead_zone(validation)
     ahead = rows[-1]["accuracy"] - max(validation[-_BEST_OF_VALIDATIONS:])
@@ -130,7 +130,7 @@ def _push(rows: Sequence[Mapping[str, float]]) -> float:
 
 
 def _behind(rows: Sequence[Mapping[str, float]]) -> float:
-    """The median amount by which train accuracy is behind validation accuracy; 0 before 6 epochs."""
+    """The median difference by which train accuracy is below validation accuracy; 0 before 6 epochs."""
     gaps = [
         row["accuracy"] - (previous["val_accuracy"] + row["val_accuracy"]) / 2
         for previous, row in list(pairwise(rows))[-_MEDIAN_OF_GAPS:]
@@ -139,7 +139,7 @@ def _behind(rows: Sequence[Mapping[str, float]]) -> float:
 
 
 def _dead_zone(accuracies: Sequence[float]) -> float:
-    """The largest difference of accuracies that is ignored because it may be chance."""
+    """The largest difference of accuracies that is ignored, because it may be due to chance."""
     last = accuracies[-_NOISE_EPOCHS:]
     second_differences = [
         abs(c - 2 * b + a) for a, b, c in zip(last, last[1:], last[2:], strict=False)
@@ -152,7 +152,7 @@ def _dead_zone(accuracies: Sequence[float]) -> float:
 
 
 def _losses_diverge(rows: Sequence[Mapping[str, float]]) -> bool:
-    """Whether from each epoch to the next the train loss fell and the validation loss rose."""
+    """Whether the train loss fell and the validation loss rose from each epoch to the next."""
     return all(
         row["loss"] < previous["loss"] and row["val_loss"] > previous["val_loss"]
         for previous, row in pairwise(rows)

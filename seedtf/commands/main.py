@@ -76,7 +76,7 @@ def _output_failed(error: OutputError) -> int:
     """Discards further output, and reports the error unless the reader has closed the pipe."""
     null = os.open(os.devnull, os.O_WRONLY)
     os.dup2(null, 1)
-    if error.closed:  # for example by `head`
+    if error.is_closed:  # for example by `head`
         os.dup2(null, 2)
         return EXIT_BROKEN_PIPE
     with contextlib.suppress(UserError):

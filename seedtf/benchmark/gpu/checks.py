@@ -8,7 +8,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from seedtf.augment.policy import Policy, draw_units
+from seedtf.augment.policy import Policy, draw_uniforms
 from seedtf.benchmark.gpu.speed import first_device
 from seedtf.data.pipeline import make_augmentation
 from seedtf.model.network import build_network
@@ -33,7 +33,7 @@ def pixels(image_size: int = 96, count: int = 64) -> dict[str, Any]:
 
     def augmented(where: str, whole_batch: bool) -> tuple[np.ndarray, np.ndarray]:
         augment = make_augmentation(_POLICY, 7, image_size, "fused", whole_batch=whole_batch)
-        draw = tf.function(lambda *given: draw_units(7, *given), jit_compile=whole_batch)
+        draw = tf.function(lambda *given: draw_uniforms(7, *given), jit_compile=whole_batch)
         with tf.device(where):
             epoch, records = tf.constant(3, tf.int64), tf.range(count, dtype=tf.int64)
             images = augment(tf.constant(noise), epoch, records)
