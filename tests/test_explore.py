@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import runpy
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -170,6 +171,40 @@ def test_flipped_labels_come_first() -> None:
     assert found.poor == {999: [("tiny", "8×8 pixels")]}
     assert 5 not in found.suspects  # it was reviewed
     assert len(found.groups) == 20
+
+
+@given(st.integers(0, 2**31 - 1), st.integers(2, 4), st.integers(2, 60))
+def test_no_group_is_on_both_sides_of_a_classifier(seed: int, classes: int, groups: int) -> None:
+    rng = np.random.default_rng(seed)
+    labels = rng.permutation(np.arange(80) % classes)
+    together = np.concatenate([[0, 1], rng.integers(0, groups, 78)])
+    answers = predict_out_of_fold(rng.normal(size=(80, 3)), labels, classes, together)
+    assert all(len(set(answers.folds[together == group])) == 1 for group in set(together))
+    np.testing.assert_allclose(answers.probabilities.sum(axis=1), 1)
+
+
+def test_the_script_counts_flipped_labels_and_compares_with_the_true_ones(tmp_path: Path) -> None:
+    script = Path(__file__).parents[1] / "scripts" / "judge_flips.py"
+    tables = {
+        "fixes.csv": "path,action,label\na/1,relabel,a\nb/1,relabel,b\n",
+        "explore.csv": "path,label\nb/1,a\n"
+        + "".join(f"a/{n},a\n" for n in range(2, 50))
+        + "a/1,b\n",
+        "one.csv": "path,top1\na/1,b\nb/1,b\na/2,b\na/3,a\n",
+        "two.csv": "file,label,net logistic,net kNN\na/1,b,a,b\nb/1,b,b,a\na/2,a,a,b\na/3,a,a,b\n",
+    }
+    for name, text in tables.items():
+        (tmp_path / name).write_text(text)
+    fixes, *others = (str(tmp_path / name) for name in tables)
+    found = runpy.run_path(str(script))["found"](fixes, others[0])
+    assert found[0].startswith("first 2%: 1 images, 1 flipped, 50.0% of all flipped")
+    assert found[-1].startswith("first 20%: 10 images, 1 flipped, 50.0%")
+    assert found[-1].endswith("precision 10.0%")
+    lines = runpy.run_path(str(script))["accuracy"](fixes, *others[1:])
+    assert lines[0].startswith("all images: 4 images, 0.5000 (")
+    assert "difference +0.5000 (" in lines[0]
+    assert "difference +0.5000 (" in lines[1]
+    assert lines[2].startswith("flipped: 2 images, 0.5000 (")
 
 
 @given(st.integers(0, 100), st.integers(150, 399))
@@ -454,6 +489,7 @@ def workplace(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pa
         (["data", "--layout=flat", "--labels_csv=x"], "excludes --labels_csv"),
         (["data", *FLAGS, "--out=full"], "already exists"),
         (["data", *FLAGS, "--fixes=none.csv"], "no such file"),
+        (["data", *FLAGS, "--group_regex=([.]png)"], "all 44 images are in one group"),
     ],
 )
 @pytest.mark.usefixtures("workplace")

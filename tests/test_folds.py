@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,7 +15,9 @@ import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+import forked
 import numpy as np
+import psutil
 import pytest
 
 from seedtf.commands.folds import FoldsConfig
@@ -29,6 +33,8 @@ from seedtf.runs.paths import RunPaths
 
 pytestmark = pytest.mark.usefixtures("module_without_figures")
 TESTS = Path(__file__).parent
+# SEEDTF_KILLS=10 kills real trainings ten times, as in the measurement on the page of folds.
+KILLS = int(os.environ.get("SEEDTF_KILLS", "3"))
 FAKE = (sys.executable, str(TESTS / "fake_folds.py"))
 COMMANDS = Commands((*FAKE, "divide"), (*FAKE, "train"), (*FAKE, "evaluate"))
 # The program of a machine in these tests; it prints only errors.
@@ -245,11 +251,14 @@ def folds(tmp_path_factory: pytest.TempPathFactory, tiny_folder: Path) -> Iterat
         yield make_folds(tmp_path_factory.mktemp("whole") / "folds", tiny_folder)
 
 
+def folds_arguments(folder: Path, tiny_folder: Path) -> list[str]:
+    flags = "--folds=2 --model=tiny --weights=none --image_size=16 --epochs=2 --batch_size=4"
+    groups = [r"--group_regex=(\w+ ?\w*/\d)", "--test_fraction=0.2", "--save_minutes=0.001"]
+    return [f"--data_dir={tiny_folder}", f"--out={folder}", *flags.split(), *groups]
+
+
 def make_folds(folder: Path, tiny_folder: Path) -> Path:
-    flags = "--folds=2 --model=tiny --weights=none --image_size=16 --epochs=1 --batch_size=4"
-    arguments = [f"--data_dir={tiny_folder}", f"--out={folder}", *flags.split()]
-    groups = [r"--group_regex=(\w+ ?\w*/\d)", "--test_fraction=0.2"]
-    assert run_command("folds", [*arguments, *groups]) == 0
+    assert run_command("folds", folds_arguments(folder, tiny_folder)) == 0
     return folder
 
 
@@ -338,9 +347,41 @@ def test_folds_predict_evaluate_and_export_as_the_mean_of_their_runs(
 
 def test_the_same_command_again_changes_nothing(folds: Path, tiny_folder: Path) -> None:
     before = {path: path.stat().st_mtime_ns for path in folds.glob("fold-*/history.csv")}
-    flags = "--folds=2 --model=tiny --weights=none --image_size=16 --epochs=1 --batch_size=4"
-    arguments = [f"--data_dir={tiny_folder}", f"--out={folds}", *flags.split()]
-    groups = [r"--group_regex=(\w+ ?\w*/\d)", "--test_fraction=0.2"]
-    assert run_command("folds", [*arguments, *groups]) == 0
+    arguments = folds_arguments(folds, tiny_folder)
+    assert run_command("folds", arguments) == 0
     assert {path: path.stat().st_mtime_ns for path in before} == before
-    assert run_command("folds", [*arguments, *groups, "--lr=0.5"]) == 2
+    assert run_command("folds", [*arguments, "--lr=0.5"]) == 2
+
+
+def test_real_trainings_killed_at_any_moment_end_with_the_same_bytes(
+    folds: Path, tiny_folder: Path, tmp_path: Path
+) -> None:
+    """Kills the command, what it has started, or both, as if the power failed."""
+    draw, folder, killed = random.Random(2), tmp_path / "killed", 0
+    arguments = ["folds", *folds_arguments(folder, tiny_folder)]
+    while killed < KILLS:
+        process = forked.Process("forked_folds:main", arguments)
+        try:
+            assert process.wait(draw.uniform(0.3, 5)) == 0, process.communicate()[1]
+        except subprocess.TimeoutExpired:
+            started = [child.pid for child in psutil.Process(process.pid).children()]
+            both = [*started, process.pid]
+            for pid in draw.choice([both, started or both, [process.pid]]):
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+            assert process.wait() in (-signal.SIGKILL, UserError.exit_code)
+            killed += 1
+            continue
+        assert_same_bytes(folder, folds)
+        shutil.rmtree(folder)  # it ended before it was killed, so another one is started
+    assert forked.run("forked_folds:main", arguments).returncode == 0
+    assert_same_bytes(folder, folds)
+
+
+def assert_same_bytes(folder: Path, expected: Path) -> None:
+    for number in range(2):
+        history = FoldsPaths(folder).fold(number).history.read_bytes()
+        assert history == FoldsPaths(expected).fold(number).history.read_bytes()
+    assert (
+        FoldsPaths(folder).predictions.read_bytes() == FoldsPaths(expected).predictions.read_bytes()
+    )

@@ -81,6 +81,7 @@ PROMISES: dict[str, dict[str, tuple[str, ...]]] = {
         ),
         "A cross-validation that is killed or shared by machines ends with the same bytes.": (
             "test_killed_at_any_moment_it_ends_with_the_same_bytes",
+            "test_real_trainings_killed_at_any_moment_end_with_the_same_bytes",
             "test_machines_share_the_folds_and_train_each_once",
             "test_the_fold_of_a_killed_machine_is_taken_over",
         ),
@@ -154,6 +155,7 @@ PROMISES: dict[str, dict[str, tuple[str, ...]]] = {
             "test_no_group_is_divided_and_every_class_trains_and_validates",
             "test_identical_files_stay_on_one_side",
             "test_twins_stay_together_unless_they_are_ignored",
+            "test_any_folder_is_divided_so_that_each_image_is_predicted_once",
         ),
         "Identical files across the split or in two classes are reported.": (
             "test_identical_images_in_both_sides_of_a_split_give_a_warning",

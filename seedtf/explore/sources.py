@@ -147,7 +147,7 @@ def open_folder(
         max_pixels: larger images are left out.
 
     Raises:
-        UserError: the folder or the network cannot be used, or has only one class.
+        UserError: the folder or the network cannot be used, or has only one class or one group.
     """
     embedder = open_embedder(model, image_size, weights)
     columns = Columns(config.file_column, config.label_column, config.split_column)
@@ -162,6 +162,11 @@ def open_folder(
     groups = grouping.names if grouping else ("",) * len(catalog)
     twins = _find_twins(facts)
     together = twins if grouping is None else connect(twins, group_pairs(grouping.groups))
+    if len(np.unique(together)) == 1:
+        raise UserError(
+            f"{folder}: all {len(catalog)} images are in one group or look alike, so none can be "
+            "predicted from the others; group otherwise"
+        )
     report("features", f"of {embedder.name} at {embedder.image_size} pixels")
     features = _embed(catalog, embedder)
     num_classes = len(catalog.class_names)
