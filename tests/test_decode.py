@@ -440,9 +440,9 @@ def test_every_error_of_tensorflow_is_a_refusal(
         return tf.ensure_shape(tf.numpy_function(fail, [], tf.uint8), [None, None, 3])
 
     monkeypatch.setattr(decode_module, "decode_image", failing)
-    # Another test may have traced the graph of this size already.
-    untraced = decode_files._decode_graph.__wrapped__
-    monkeypatch.setattr(decode_files, "_decode_graph", untraced)
+    # Other tests have traced these graphs already.
+    for module in (decode_module, decode_files):
+        monkeypatch.setattr(module, "_decode_graph", module._decode_graph.__wrapped__)
     with pytest.raises(RefusedError) as refused:
         make_decoder(SIZE)(LOSSLESS["png"])
     assert refused.value.fault == fault

@@ -24,7 +24,8 @@ SMALL = (
     "--image_size=16 --batch_size=16 --epochs=3 --freeze_epochs=1 --save_minutes=0.001 "
     # every option that has its own state or random numbers
     "--progressive_sizes=12 --ema_horizon=0.2 --augment_strength=auto --mixup=0.2 --cutmix=1 "
-    "--random_erasing=0.2 --class_weights=auto --sampler=balanced --body_lr_factor=0.5 --clip_norm=5"
+    "--random_erasing=0.2 --class_weights=auto --sampler=balanced --body_lr_factor=0.5 --clip_norm=5 "
+    "--augment_impl=tf_image"  # with auto, the fused augmentation is traced in every epoch
 )
 FLAGS = os.environ.get("SEEDTF_KILL_FLAGS", SMALL).split()
 

@@ -310,11 +310,15 @@ def test_mistakes_give_a_one_line_error_and_exit_code_2(
     assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.parametrize("more", [["--batch_size=1000"], ["--model=resnet5"]])
-def test_in_its_own_process_the_error_is_all_that_is_printed(seedlings, tmp_path, more) -> None:
-    done = seedtf("train", *flags(seedlings, tmp_path / "run", *more))
+@pytest.mark.parametrize(
+    ("more", "run"), [("--batch_size=1000", seedtf), ("--model=resnet5", forked.seedtf)]
+)
+def test_in_its_own_process_the_error_is_all_that_is_printed(
+    seedlings, tmp_path, more, run
+) -> None:
+    done = run("train", *flags(seedlings, tmp_path / "run", more))
     assert done.returncode == 2, done.stderr
-    assert done.stderr.startswith(f"seedtf train: {more[0]}")
+    assert done.stderr.startswith(f"seedtf train: {more}")
     assert len(done.stderr.splitlines()) == 1, done.stderr
 
 

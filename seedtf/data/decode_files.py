@@ -42,7 +42,7 @@ def make_batch_decoder(size: int, max_pixels: int = MAX_PIXELS, fit: str = STRET
         >>> image.shape, type(error).__name__
         ((32, 32, 3), 'FileNotFoundError')
     """
-    graph = _decode_graph(size, fit)
+    graph, side = _decode_graph(fit), tf.constant(size)
     # Traced only when a file turns out to be corrupt.
     single_decoder = functools.cache(lambda: make_decoder(size, max_pixels, fit))
 
@@ -54,7 +54,7 @@ def make_batch_decoder(size: int, max_pixels: int = MAX_PIXELS, fit: str = STRET
                 contents = tf.constant([data for data, _ in decodable], tf.string)
                 headers = np.array([header for _, header in decodable], np.int32)
                 del decodable
-                images = graph(contents, headers.reshape(-1, 4)).numpy()
+                images = graph(contents, headers.reshape(-1, 4), side).numpy()
         except (tf.errors.OpError, RefusedError):
             # One file cannot be decoded: decode one by one, so that the others are not lost.
             for data, _ in files:
@@ -74,12 +74,13 @@ def make_batch_decoder(size: int, max_pixels: int = MAX_PIXELS, fit: str = STRET
     return decode
 
 
-@functools.lru_cache(maxsize=8)
-def _decode_graph(size: int, fit: str) -> Callable[[tf.Tensor, tf.Tensor], tf.Tensor]:
-    """``decode_images`` as a graph, traced once for each size because that takes 0.3 s."""
-    spec = [tf.TensorSpec([None], tf.string), tf.TensorSpec([None, 4], tf.int32)]
+@functools.cache
+def _decode_graph(fit: str) -> Callable[[tf.Tensor, tf.Tensor, tf.Tensor], tf.Tensor]:
+    """``decode_images`` as a graph for every size, because tracing it takes 0.3 s."""
+    scalar = tf.TensorSpec([], tf.int32)
+    spec = [tf.TensorSpec([None], tf.string), tf.TensorSpec([None, 4], tf.int32), scalar]
     return tf.function(
-        lambda contents, headers: decode_images(contents, headers, size, fit),
+        lambda contents, headers, size: decode_images(contents, headers, size, fit),
         input_signature=spec,
         autograph=False,
     ).get_concrete_function()

@@ -128,14 +128,13 @@ class Session:
         with self.devices.scope():
             settings = self.plan.settings
             optimizer = make_phase_optimizer(self.plan, self.network, phase_start=phase_start)
-            compiled = settings.compilation.enabled
-            self.trainer.compile_for(optimizer, jit_compile=compiled)
-            build_first = compiled or settings.gpus or self.plan.steps_per_execution > 1
-            if build_first and self.devices.strategy is None and not KERAS_2:
-                # Neither a function that XLA compiles nor a loop inside a graph can create variables,
-                # and a GPU would be waited for to see whether they exist.
+            self.trainer.compile_for(optimizer, jit_compile=settings.compilation.enabled)
+            # A function that creates variables is traced twice. XLA and a loop inside a graph refuse to
+            # create them, and a GPU would be waited for to see whether they exist.
+            if not KERAS_2:
                 build_optimizer(optimizer, self.trainer.trainable_variables)
-                build_metrics(self.trainer)
+                if self.devices.strategy is None:  # DistributedTrainer builds them itself
+                    build_metrics(self.trainer)
         self._phase = phase_start
 
     def set_image_size(self, size: int) -> None:
