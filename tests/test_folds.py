@@ -301,6 +301,8 @@ def test_the_report_is_about_all_images_and_has_the_test_images_apart(folds: Pat
     page = RunPaths(folds).report.page.read_text()
     assert "pooled accuracy" in page
     assert "test accuracy" in page
+    assert "An export of all runs applies none" in page
+    assert "An export applies it" not in page
 
 
 @pytest.mark.usefixtures("forked_subprocesses")
