@@ -11,6 +11,8 @@ from typing import Any, overload
 import numpy as np
 import tensorflow as tf
 
+from seedtf.data.decode_files import BatchDecoder, make_batch_decoder
+from seedtf.data.paths import read_file
 from seedtf.errors import UserError, first_line
 from seedtf.evaluation.evaluate import make_ensemble, top_classes
 from seedtf.images.decode import make_decoder, pixel_budget
@@ -52,6 +54,8 @@ class Classifier:
             best classes, or a RefusedError if the model rejected the image.
         max_pixels: the largest width × height that ``prepare`` accepts.
         fit: how ``prepare`` makes images square, see ``images.decode.resize_image``.
+        decode_files: prepares several files with fewer TensorFlow calls than ``prepare`` would make;
+            None if ``prepare`` makes no such calls.
     """
 
     num_classes: int
@@ -59,6 +63,7 @@ class Classifier:
     classify: Callable[[Sequence[Any], int], list[Prediction | RefusedError]]
     max_pixels: int = MAX_PIXELS
     fit: str = STRETCH
+    decode_files: BatchDecoder | None = None
 
     @overload
     def predict(self, images: Image, k: int = 5) -> Prediction: ...  # type: ignore[overload-overlap]
@@ -85,6 +90,27 @@ class Classifier:
         for start in range(0, len(images), _BATCH_SIZE):
             predictions += self._predict(images[start : start + _BATCH_SIZE], k)
         return predictions
+
+    def prepare_files(self, paths: Sequence[str]) -> list[Any]:
+        """Reads and prepares files; may be called from many threads.
+
+        Returns:
+            For each path the input of ``classify``, or a RefusedError if the file cannot be used.
+        """
+        if self.decode_files is None:
+            return [self._prepare_file(path) for path in paths]
+        return [
+            _unreadable(image) if isinstance(image, OSError) else image
+            for image in self.decode_files(paths)
+        ]
+
+    def _prepare_file(self, path: str) -> Any:
+        try:
+            return self.prepare(read_file(path, self.max_pixels))
+        except OSError as error:
+            return _unreadable(error)
+        except RefusedError as error:
+            return error
 
     def _predict(self, images: Sequence[Image], k: int) -> list[Prediction]:
         def refused(image: Image, error: RefusedError) -> RefusedError:
@@ -143,6 +169,10 @@ def open_classifier(
     return _open_export(saved_model)
 
 
+def _unreadable(error: OSError) -> RefusedError:
+    return RefusedError("unreadable", error.strerror or str(error))
+
+
 def _is_one_image(images: Any) -> bool:
     if isinstance(images, np.ndarray):
         return images.ndim == 3
@@ -174,7 +204,7 @@ def _open_run(
     maps = mean_maps(models, run.weights) if heatmaps else None
 
     def classify(images: Sequence[Any], k: int) -> list[Prediction | RefusedError]:
-        batch = tf.stack(images)
+        batch = tf.constant(np.stack(images))
         probabilities = predict(batch)
         top = top_classes(probabilities, k)
         names = [tuple(run.class_names[index] for index in row) for row in top]
@@ -182,8 +212,15 @@ def _open_run(
         drawn = [None] * len(top) if maps is None else list(maps(batch, top[:, 0]).numpy())
         return [Prediction(*row) for row in zip(names, map(tuple, values), drawn, strict=True)]
 
-    prepare = make_decoder(run.image_size, run.max_pixels, run.fit)
-    return Classifier(len(run.class_names), prepare, classify, run.max_pixels, run.fit)
+    decoding = (run.image_size, run.max_pixels, run.fit)
+    return Classifier(
+        len(run.class_names),
+        make_decoder(*decoding),
+        classify,
+        run.max_pixels,
+        run.fit,
+        make_batch_decoder(*decoding),
+    )
 
 
 def _open_export(path: Path) -> Classifier:

@@ -5,17 +5,18 @@ from __future__ import annotations
 import functools
 import glob
 import itertools
+import math
 import os
 from collections import Counter, deque
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
 
-from seedtf.data.paths import is_file, read_file
+from seedtf.data.paths import is_file
 from seedtf.data.walk import walk_files
 from seedtf.errors import UserError
 from seedtf.evaluation.classifier import Classifier, Prediction
@@ -37,6 +38,11 @@ __all__ = [
 
 _HEATMAP_SIZE = 512
 """Longer side of the file of a heat map, in pixels."""
+
+_FILES_PER_CALL = 32
+
+_Batch = tuple[list[str], list[Future[list[Any]]]]
+"""The paths of a batch, and the calls of ``prepare_files`` that prepare them, in order."""
 
 
 @dataclass(frozen=True)
@@ -199,38 +205,31 @@ def predict_files(
 
     Threads decode the next batch while the model predicts the current one.
     """
-
-    def prepare(path: str) -> Any:
-        try:
-            return classifier.prepare(_read(path, classifier.max_pixels))
-        except RefusedError as error:
-            return error
-
-    paths, pending = iter(paths), deque[list[tuple[str, Any]]]()
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        while chunk := list(itertools.islice(paths, batch_size)):
-            pending.append([(path, pool.submit(prepare, path)) for path in chunk])
+    threads = os.cpu_count() or 1
+    # A thread decodes its files with one TensorFlow call, and every thread gets some of the batch.
+    files_per_call = min(math.ceil(batch_size / threads), _FILES_PER_CALL)
+    paths, pending = iter(paths), deque[_Batch]()
+    with ThreadPoolExecutor(threads) as pool:
+        while batch_paths := list(itertools.islice(paths, batch_size)):
+            calls = [
+                pool.submit(classifier.prepare_files, batch_paths[start : start + files_per_call])
+                for start in range(0, len(batch_paths), files_per_call)
+            ]
+            pending.append((batch_paths, calls))
             if len(pending) > 1:
-                yield from _predict_batch(classifier, pending.popleft(), topk)
+                yield from _predict_batch(classifier, *pending.popleft(), topk)
         for batch in pending:
-            yield from _predict_batch(classifier, batch, topk)
+            yield from _predict_batch(classifier, *batch, topk)
 
 
 def _predict_batch(
-    classifier: Classifier, batch: list[tuple[str, Any]], topk: int
+    classifier: Classifier, paths: list[str], calls: list[Future[list[Any]]], topk: int
 ) -> Iterator[tuple[str, Prediction | RefusedError]]:
-    prepared = [(path, future.result()) for path, future in batch]
-    images = [image for _, image in prepared if not isinstance(image, RefusedError)]
+    prepared = [image for call in calls for image in call.result()]
+    images = [image for image in prepared if not isinstance(image, RefusedError)]
     predictions = iter(classifier.classify(images, topk) if images else [])
-    for path, image in prepared:
+    for path, image in zip(paths, prepared, strict=True):
         yield path, image if isinstance(image, RefusedError) else next(predictions)
-
-
-def _read(path: str, max_pixels: int) -> bytes:
-    try:
-        return read_file(path, max_pixels)
-    except OSError as error:
-        raise RefusedError("unreadable", error.strerror or str(error)) from None
 
 
 def _write_heatmap(
