@@ -51,8 +51,8 @@ class _PixelBudget:
 
 
 pixel_budget = _PixelBudget(2 * MAX_PIXELS)
-"""Limits what is decoded at a time while a cache is filled or files are predicted: two images of the
-largest size, or many small ones."""
+"""All threads that fill a cache or predict files decode at most this many pixels at a time: two images
+of the largest size, or many small ones."""
 
 
 def decode_image(contents: tf.Tensor, header: tf.Tensor) -> tf.Tensor:
@@ -60,37 +60,37 @@ def decode_image(contents: tf.Tensor, header: tf.Tensor) -> tf.Tensor:
 
     Args:
         contents: string scalar, a whole file, from ``transcode.to_decodable``.
-        header: int32 ``[4]``, ``Header.for_decoder`` of the file. An image with alpha is blended over
-            white, the orientation is applied, and the size is compared with that of the decoded image.
+        header: int32 ``[4]``, ``Header.for_decoder`` of the file: the size, with which that of the
+            decoded image is compared, the orientation, and whether to blend alpha over white.
 
     Returns:
         uint8 ``[H, W, 3]``, RGB, upright.
 
     Raises:
-        tf.errors.InvalidArgumentError: the data after the header is truncated or corrupt, or the
-            size of the image differs from that in ``header``, that is, the header was parsed
-            incorrectly.
+        tf.errors.InvalidArgumentError: the data after the header is truncated or corrupt, or the size
+            of the image differs from that in ``header``, because the header was parsed incorrectly.
     """
     width, height, orientation, has_alpha = tf.unstack(header)
 
-    def jpeg() -> tf.Tensor:
+    def decode_jpeg() -> tf.Tensor:
         # The default inverse DCT is faster, but its pixels differ from those of viewers and Pillow.
         return tf.io.decode_jpeg(contents, channels=3, dct_method="INTEGER_ACCURATE")
 
-    def other() -> tf.Tensor:
+    def decode_opaque() -> tf.Tensor:
         return tf.io.decode_image(contents, channels=3, expand_animations=False)
 
-    def transparent() -> tf.Tensor:
+    def decode_transparent() -> tf.Tensor:
         image = tf.io.decode_image(contents, channels=4, expand_animations=False)
         return _over_white(tf.ensure_shape(image, [None, None, 4]))
 
     is_jpeg = tf.strings.substr(contents, 0, 3) == b"\xff\xd8\xff"
-    image = tf.case([(is_jpeg, jpeg), (has_alpha > 0, transparent)], default=other)
+    cases = [(is_jpeg, decode_jpeg), (has_alpha > 0, decode_transparent)]
+    image = tf.case(cases, default=decode_opaque)
     image = tf.ensure_shape(image, [None, None, 3])
     size = tf.shape(image)
-    has_size = tf.reduce_all(size[:2] == tf.stack([height, width]))
+    is_as_in_header = tf.reduce_all(size[:2] == tf.stack([height, width]))
     message = ["the size in the header differs from the image:", size]
-    with tf.control_dependencies([tf.Assert(has_size, message)]):
+    with tf.control_dependencies([tf.Assert(is_as_in_header, message)]):
         image = tf.identity(image)
     return tf.ensure_shape(_upright(image, orientation), [None, None, 3])
 
@@ -98,14 +98,15 @@ def decode_image(contents: tf.Tensor, header: tf.Tensor) -> tf.Tensor:
 def resize_image(image: tf.Tensor, size: int | tf.Tensor, fit: str = STRETCH) -> tf.Tensor:
     """Resizes uint8 ``[H, W, 3]`` to uint8 ``[size, size, 3]``: bilinear, antialiased, rounded.
 
-    An image that already has the size is returned unchanged.
+    An image that already has this size is returned unchanged.
 
     Args:
         image: the image.
         size: side of the result in pixels; with a tensor, int32 scalar, its static shape is unknown.
-        fit: ``stretch`` keeps the whole image and changes its aspect ratio. ``pad`` keeps both, and
-            adds black at two sides, as ``pad_to_aspect_ratio`` of Keras. ``crop`` keeps the aspect
-            ratio and the square in the middle, as ``crop_to_aspect_ratio`` of Keras.
+        fit: ``stretch`` keeps the whole image and changes its aspect ratio. ``pad`` keeps the whole
+            image and its aspect ratio, and adds black at two sides, as Keras does with
+            ``pad_to_aspect_ratio``. ``crop`` keeps the square in the middle of the image, as Keras does
+            with ``crop_to_aspect_ratio``.
 
     Example:
         >>> image = tf.fill([30, 40, 3], tf.constant(200, tf.uint8))
@@ -114,14 +115,14 @@ def resize_image(image: tf.Tensor, size: int | tf.Tensor, fit: str = STRETCH) ->
     """
     height, width = tf.unstack(tf.shape(image)[:2])
 
-    def resized() -> tf.Tensor:
+    def resize_to_square() -> tf.Tensor:
         if fit == CROP:
             side = tf.minimum(height, width)
             return _resize(_center_crop(image, side), [size, size])
         if fit == STRETCH:
             return _resize(image, [size, size])
         longer = tf.maximum(height, width)
-        # Round to the nearest; the shorter side keeps at least a pixel.
+        # side · size / longer, rounded to the nearest integer; the shorter side keeps at least a pixel.
         inner = [
             tf.maximum((2 * side * size + longer) // (2 * longer), 1) for side in (height, width)
         ]
@@ -129,8 +130,9 @@ def resize_image(image: tf.Tensor, size: int | tf.Tensor, fit: str = STRETCH) ->
         return tf.image.pad_to_bounding_box(_resize(image, inner), top, left, size, size)
 
     has_size = tf.reduce_all(tf.shape(image)[:2] == size)
+    square = tf.cond(has_size, lambda: image, resize_to_square)
     side = None if tf.is_tensor(size) else size
-    return tf.ensure_shape(tf.cond(has_size, lambda: image, resized), [side, side, 3])
+    return tf.ensure_shape(square, [side, side, 3])
 
 
 def _resize(image: tf.Tensor, size: list[tf.Tensor | int]) -> tf.Tensor:
@@ -148,8 +150,8 @@ def decode_images(
 ) -> tf.Tensor:
     """Decodes and resizes whole files, string ``[B]``, to uint8 ``[B, size, size, 3]``.
 
-    ``headers`` is int32 ``[B, 4]``: ``Header.for_decoder`` of each file. ``resize_image`` has the other
-    two arguments.
+    ``headers`` is int32 ``[B, 4]``: ``Header.for_decoder`` of each file. ``size`` and ``fit`` are as for
+    ``resize_image``.
     """
 
     def decode(element: tuple[tf.Tensor, tf.Tensor]) -> tf.Tensor:
@@ -161,8 +163,8 @@ def decode_images(
 def make_decoder(size: int, max_pixels: int = MAX_PIXELS, fit: str = STRETCH) -> Decoder:
     """Returns a thread-safe function that decodes a file's bytes to uint8 ``[size, size, 3]``.
 
-    The function raises ``RefusedError`` for a file that cannot be used, because of its header or of
-    the data after it. It allocates nothing for a header that claims more than ``max_pixels``.
+    The function raises ``RefusedError`` if the header of the file or the data after it cannot be used.
+    It allocates no image for a header that claims more than ``max_pixels``.
 
     Example:
         >>> from pathlib import Path
@@ -172,14 +174,14 @@ def make_decoder(size: int, max_pixels: int = MAX_PIXELS, fit: str = STRETCH) ->
         >>> decode(Path("leaf.png").read_bytes()).shape
         TensorShape([224, 224, 3])
     """
-    graph, side = _decode_graph(fit), tf.constant(size)
+    decode_graph, side = _decode_graph(fit), tf.constant(size)
 
     def decode(data: bytes) -> tf.Tensor:
         header = read_header(data, max_pixels)
         with pixel_budget.reserve(header.pixels), tf.device("/cpu:0"):
             data, for_decoder = to_decodable(data, header, max_pixels)
             try:
-                return graph(tf.constant(data), tf.constant(for_decoder, tf.int32), side)
+                return decode_graph(tf.constant(data), tf.constant(for_decoder, tf.int32), side)
             except tf.errors.ResourceExhaustedError as error:
                 raise RefusedError("too large", f"out of memory: {_last_line(error)}") from None
             except tf.errors.OpError as error:
@@ -190,7 +192,7 @@ def make_decoder(size: int, max_pixels: int = MAX_PIXELS, fit: str = STRETCH) ->
 
 @functools.cache
 def _decode_graph(fit: str) -> Callable[[tf.Tensor, tf.Tensor, tf.Tensor], tf.Tensor]:
-    """Decoding and resizing as a graph for every size, because tracing it takes 0.3 s."""
+    """A graph that decodes and resizes to any size; tracing it takes 0.3 s, so it is kept."""
     spec = [
         tf.TensorSpec([], tf.string),
         tf.TensorSpec([4], tf.int32),
@@ -251,7 +253,7 @@ def _upright(image: tf.Tensor, orientation: tf.Tensor) -> tf.Tensor:
 
 
 def _last_line(error: tf.errors.OpError) -> str:
-    """The decoder's message in an error of a graph: the last line before the name of the node."""
+    """The decoder's own message in an error of TensorFlow: the last line before the name of a node."""
     message = (error.message or "").split("[[", 1)[0]
     lines = [line.strip() for line in message.splitlines() if line.strip()]
     return lines[-1][:120] if lines else "cannot be decoded"

@@ -35,7 +35,7 @@ __all__ = [
 ]
 
 MAX_PIXELS = 100_000_000
-"""Largest width × height that is decoded. That takes 300 to 650 MB, or 1.1 GB with transparency."""
+"""Largest width × height that is decoded by default; ``images/README.md`` has the memory it takes."""
 
 STRETCH, PAD, CROP = FITS = ("stretch", "pad", "crop")
 """How ``images.decode.resize_image`` makes a square of an image that is not square."""
@@ -80,7 +80,11 @@ def read_header(data: bytes, max_pixels: int = MAX_PIXELS) -> Header:
         raise RefusedError("unsupported variant", f"{kind}; save it as PNG or JPEG")
     try:
         header = _READERS[kind](data)
-    except (struct.error, IndexError, OverflowError):  # a position after the end, up to 2^64
+    except (
+        struct.error,
+        IndexError,
+        OverflowError,
+    ):  # The header points to a position after the end.
         raise RefusedError("truncated", "ends inside the header") from None
     if kind == "webp" and not DECODES_WEBP:
         header = dataclasses.replace(header, by_pillow=True)

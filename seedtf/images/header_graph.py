@@ -1,8 +1,9 @@
 """``images.header.read_header`` with TensorFlow ops, so that an exported graph checks files itself.
 
 Both give the same result for every file; a test compares them on whole, damaged and hostile files.
-The graph refuses what Pillow has to decode as an unsupported variant. AutoGraph converts the
-functions, here and in ``images.graph``, so ``if`` and ``while`` on tensors become graph ops.
+The one exception is a file that only Pillow can decode: the graph calls it an unsupported variant.
+AutoGraph converts the functions, here and in ``images.graph``, so ``if`` and ``while`` on tensors
+become graph ops.
 """
 
 from __future__ import annotations
@@ -46,9 +47,10 @@ def parse_header_graph(
 ) -> HeaderStatus:
     """Parses the header of one encoded file, a string scalar, as ``images.header.read_header`` does.
 
-    Where the status is ok, the decoder takes ``apply_edits(contents, header.edits)``.
+    If the status is ``OK``, decode ``apply_edits(contents, header.edits)``.
     """
     file = open_bytes(contents)
+    # The empty start matches every file, so that `_read_other` gets the files of all other kinds.
     starts = [b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF8", b"BM", b"RIFF", b""]
     matches = tf.stack([matches_at(file, 0, start) for start in starts])
     reader = tf.argmax(tf.cast(matches, tf.uint8), output_type=tf.int32)
@@ -61,17 +63,17 @@ def parse_header_graph(
         lambda: _read_other(file),
     ]
     header = tf.switch_case(reader, readers)
-    # In float64, because the product of two sides may have more than 63 bits.
+    # Multiply in float64, because the product of two sides may have more than 63 bits.
     pixels = tf.cast(header.width, tf.float64) * tf.cast(header.height, tf.float64)
-    is_by_pillow = header.status == BY_PILLOW
-    is_parsed = (header.status == OK) | is_by_pillow
+    needs_pillow = header.status == BY_PILLOW
+    is_parsed = (header.status == OK) | needs_pillow
     status = first_status(
         (is_parsed & ((header.width < 1) | (header.height < 1)), CORRUPT),
         (is_parsed & (pixels > tf.cast(max_pixels, tf.float64)), TOO_LARGE),
-        (is_by_pillow, UNSUPPORTED),
+        (needs_pillow, UNSUPPORTED),
     )
     status = tf.where(is_parsed, status, header.status)
-    # The edits of a file that is not accepted may lie outside it.
+    # The edits of a refused file may lie outside it, so they are replaced by edits that change nothing.
     is_ok = status == OK
     spans, texts = header.edits
     edits = Edits(tf.where(is_ok, spans, file.length), tf.where(is_ok, texts, b""))
@@ -89,7 +91,7 @@ def _read_webp(file: FileBytes) -> HeaderStatus:
 
 
 def _read_other(file: FileBytes) -> HeaderStatus:
-    """The status of a file that TensorFlow cannot decode: an image of another kind, or none."""
+    """The status of a file of another kind: an image that TensorFlow cannot decode, or no image."""
     is_brand = tf.reduce_any([matches_at(file, 8, brand) for brand in PILLOW_BRANDS])
     start = peek(file, 0, 4)
     is_pnm = (start[0] == ord("P")) & is_in(start[1], tuple(b"56"))

@@ -1,7 +1,7 @@
-"""Kinds of image files, by their first bytes; a file name only saves opening a file.
+"""Recognises the kind of an image file by its first bytes.
 
 TensorFlow decodes the kinds in ``TENSORFLOW_KINDS``. Pillow decodes those in ``PILLOW_KINDS`` before
-training or prediction. The others are known, so that they can be refused by name.
+training or prediction. Other kinds are recognised only so that an error can name them.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ SUFFIXES = {
     "jpeg 2000": (".jp2", ".j2k", ".jpx"),
     "jpeg xl": (".jxl",),
 }
-"""The usual suffixes of each kind, in lower case; no other file has them."""
+"""The usual suffixes of each kind, in lower case; files that are not images do not have them."""
 
 IMAGE_SUFFIXES = tuple(suffix for suffixes in SUFFIXES.values() for suffix in suffixes)
 """A file with one of these suffixes is listed as an image without being opened."""
@@ -56,18 +56,18 @@ _OTHER_MAGIC = (
     (b"8BPS", "photoshop"),
 )
 BMP_HEADERS = (12, 40, 52, 56, 64, 108, 124)
-"""The lengths of the known headers of a BMP. "BM" alone is also the start of many texts."""
+"""The lengths of the known headers of a BMP, which tell it from a text that begins with "BM"."""
 
 _PNM = re.compile(rb"P[56][\t-\r ][0-9#]")
 _AVIF_BRANDS = (b"avif", b"avis")
 _HEIC_BRANDS = (b"heic", b"heix", b"hevc", b"hevx", b"heim", b"heis")
-# Brands of both; the list of compatible brands tells which.
-_EITHER = (b"mif1", b"msf1")
+# Brands of AVIF and of HEIC; the list of compatible brands tells which of the two a file is.
+_SHARED_BRANDS = (b"mif1", b"msf1")
 
 OTHER_MAGIC = tuple(magic for magic, _ in _OTHER_MAGIC)
 """The first bytes of images that TensorFlow does not decode."""
 
-PILLOW_BRANDS = (*_AVIF_BRANDS, *_HEIC_BRANDS, *_EITHER)
+PILLOW_BRANDS = (*_AVIF_BRANDS, *_HEIC_BRANDS, *_SHARED_BRANDS)
 """The brands, at byte 8 after ``ftyp``, of AVIF and HEIC."""
 
 
@@ -94,13 +94,13 @@ def sniff(start: bytes) -> str:
 
 
 def _sniff_brand(start: bytes) -> str:
-    """Tells AVIF, HEIC and other files in boxes (ISO 14496-12) apart, such as videos."""
+    """Tells AVIF, HEIC and other files made of boxes (ISO 14496-12), such as videos, apart."""
     brand = start[8:12]
     if brand in _AVIF_BRANDS:
         return "avif"
     if brand in _HEIC_BRANDS:
         return "heic"
-    if brand in _EITHER:
+    if brand in _SHARED_BRANDS:
         compatible = start[16 : int.from_bytes(start[:4], "big")]
         return "avif" if any(name in compatible for name in _AVIF_BRANDS) else "heic"
     return ""

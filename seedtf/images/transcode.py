@@ -1,7 +1,8 @@
-"""Makes bytes that TensorFlow decodes as a viewer shows the file, with Pillow where that is needed.
+"""Converts an image file into bytes that TensorFlow decodes as an image viewer shows the file.
 
-What Pillow decodes becomes an uncompressed BMP: upright, blended over white, 8 bits. Training, the
-prediction of a run and ``seedtf predict EXPORT`` all decode these bytes, so they see the same pixels.
+A file that TensorFlow cannot decode is decoded by Pillow and becomes an uncompressed BMP: upright,
+blended over white, 8 bits. Training, ``seedtf predict RUN`` and ``seedtf predict EXPORT`` all decode
+these bytes, so they see the same pixels.
 """
 
 from __future__ import annotations
@@ -20,24 +21,24 @@ __all__ = ["to_decodable"]
 
 _STRIP_PIXELS = 1 << 20
 _BMP_HEADER_BYTES = 54
-_GREY_16 = ("I;16", "I;16L", "I;16B", "I;16N")
-_BITS_PER_SAMPLE = 258
+_GREY_16 = ("I;16", "I;16L", "I;16B", "I;16N")  # Pillow's modes
+_BITS_PER_SAMPLE = 258  # a tag of TIFF
 
 
 def to_decodable(
     data: bytes, header: Header, max_pixels: int = MAX_PIXELS
 ) -> tuple[bytes, tuple[int, int, int, int]]:
-    """The bytes that TensorFlow decodes in place of a file, and their ``Header.for_decoder``.
+    """Returns the bytes that TensorFlow decodes in place of a file, and their ``Header.for_decoder``.
 
     Args:
         data: the whole file.
-        header: of the file, from ``read_header``.
+        header: the result of ``read_header`` for the file.
         max_pixels: the largest width × height that is decoded.
 
     Returns:
-        The same bytes for most files; with ``Header.edits``; or a BMP of the image as Pillow decodes
-        it. Samples of 16 bits become their high byte, and floating-point numbers from 0 to 1 become
-        0 to 255.
+        The bytes of the file with ``Header.edits`` applied, which are unchanged for most files; or, if
+        ``header.by_pillow``, a BMP of the image. In the BMP, samples of 16 bits are reduced to their
+        high byte, and floating-point numbers from 0 to 1 become 0 to 255.
 
     Raises:
         RefusedError: Pillow cannot decode the file, the decoder is not installed, or the range of its
@@ -59,32 +60,32 @@ def to_decodable(
         check_size(*image.size, max_pixels)
         image = _to_8_bits(ImageOps.exif_transpose(image))
         width, height = image.size
-        rows = -(-3 * width // 4) * 4
-        size = _BMP_HEADER_BYTES + rows * height
-        start = struct.pack("<2sIHHI", b"BM", size & 0xFFFFFFFF, 0, 0, _BMP_HEADER_BYTES)
+        row_bytes = -(-3 * width // 4) * 4
+        size = _BMP_HEADER_BYTES + row_bytes * height
+        file_header = struct.pack("<2sIHHI", b"BM", size & 0xFFFFFFFF, 0, 0, _BMP_HEADER_BYTES)
         # The negative height says that the top row comes first.
-        info = struct.pack("<IiiHHIIiiII", 40, width, -height, 1, 24, 0, 0, 0, 0, 0, 0)
-        strips = list(_bgr_strips(image, rows))
-    except (RefusedError, KeyboardInterrupt):
+        bitmap_header = struct.pack("<IiiHHIIiiII", 40, width, -height, 1, 24, 0, 0, 0, 0, 0, 0)
+        strips = list(_bgr_strips(image, row_bytes))
+    except RefusedError:
         raise
     except MissingDecoderError as error:
         raise RefusedError("unsupported variant", str(error)) from None
     except MemoryError:
         raise RefusedError("too large", "out of memory") from None
-    except Exception as error:  # Pillow's errors for a damaged file are of many types.
+    except Exception as error:  # Pillow raises many types of errors for damaged files.
         message = " ".join(str(error).split())[:100] or type(error).__name__
         raise RefusedError("corrupt", f"{header.format}: {message}") from None
-    del image  # It need not be in memory while the strips are joined.
-    return b"".join([start, info, *strips]), (width, height, 1, 0)
+    del image  # Free its memory before the strips are joined.
+    return b"".join([file_header, bitmap_header, *strips]), (width, height, 1, 0)
 
 
 def _to_8_bits(image: Image.Image) -> Image.Image:
-    """``image`` with samples of 8 bits; decodes it."""
+    """Decodes ``image`` and reduces its samples to 8 bits."""
     if image.mode in _GREY_16:
         bits = getattr(image, "tag_v2", {}).get(_BITS_PER_SAMPLE, 16)
         shift = max((bits[0] if isinstance(bits, tuple) else bits) - 8, 0)
         return Image.fromarray((np.asarray(image) >> shift).astype(np.uint8))
-    if image.mode == "I" and image.format == "PPM":  # 16 bits in a type of 32
+    if image.mode == "I" and image.format == "PPM":  # samples of 16 bits, stored in 32
         return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
     if image.mode == "F":
         values = np.asarray(image)
@@ -119,7 +120,7 @@ def _bgr_strips(image: Image.Image, row_bytes: int) -> Iterator[bytes]:
 
 
 def _over_white(image: Image.Image) -> Image.Image:
-    """Blends RGBA over white with the rounding of ``images.decode``."""
+    """Blends RGBA over white, with the same rounding as ``images.decode``."""
     pixels = np.asarray(image).astype(np.uint16)
     darkening = pixels[..., 3:] * (255 - pixels[..., :3]) + 128
     darkening += darkening >> 8

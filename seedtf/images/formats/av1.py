@@ -8,7 +8,7 @@ __all__ = ["largest_frame"]
 
 _SEQUENCE_HEADER = 1
 _MAX_LEB128_BYTES = 8
-# More than the fields before the frame size can take.
+# The bytes of a sequence header that are parsed; the fields up to the frame size take fewer.
 _MAX_HEADER_BYTES = 1024
 
 
@@ -22,9 +22,9 @@ def largest_frame(data: bytes, start: int, end: int) -> tuple[int, int]:
     largest = (0, 0)
     while start < end:
         header = data[start]
-        start += 2 if header & 4 else 1
+        start += 2 if header & 4 else 1  # The flag 4 announces a second byte of the header.
         length = end - start
-        if header & 2:
+        if header & 2:  # The length is given; otherwise this part reaches to the end.
             length, start = _read_leb128(data, start)
         if header >> 3 & 15 == _SEQUENCE_HEADER:
             size = _sequence_size(_Bits(data[start : start + min(length, _MAX_HEADER_BYTES)]))
@@ -46,7 +46,7 @@ class _Bits:
 
 
 def _read_leb128(data: bytes, start: int) -> tuple[int, int]:
-    """A number in groups of seven bits, and the position after it."""
+    """A number that is stored in groups of seven bits (LEB128), and the position after it."""
     value = 0
     for place in range(_MAX_LEB128_BYTES):
         byte = data[start + place]
@@ -57,7 +57,7 @@ def _read_leb128(data: bytes, start: int) -> tuple[int, int]:
 
 
 def _sequence_size(bits: _Bits) -> tuple[int, int]:
-    """Width and height of a sequence header."""
+    """The largest width and height that a sequence header allows."""
     bits.read(4)  # profile, and whether it is a still image
     if bits.read(1):  # the short header of a still image
         bits.read(5)
@@ -89,7 +89,7 @@ def _skip_operating_points(bits: _Bits) -> None:
 
 
 def _skip_uvlc(bits: _Bits) -> None:
-    """Skips a number of variable length: as many zeros as bits follow the first one."""
+    """Skips a number of variable length (uvlc): n zeros, a one, and n more bits."""
     zeros = 0
     while not bits.read(1) and zeros < 32:
         zeros += 1

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 __all__ = ["Edit", "Header", "RefusedError", "apply_edits"]
 
 Edit = tuple[int, int, bytes]
-"""Bytes from a position up to another one are replaced by others."""
+"""``(start, stop, replacement)``: the bytes ``[start, stop)`` of a file are replaced."""
 
 
 class RefusedError(Exception):
@@ -30,14 +30,15 @@ class Header:
     """What a decoder needs to know about a file before it decodes it.
 
     Attributes:
-        format: the kind of the file by its first bytes, see ``images.kinds``; not by the suffix.
+        format: the kind of the file, which its first bytes tell, see ``images.kinds``.
         width, height: size in pixels as stored, before the orientation is applied.
         orientation: the EXIF orientation, 1 to 8; 1 is upright.
         has_alpha: whether TensorFlow decodes the file with a fourth channel, which is then blended
             over white.
-        edits: sorted replacements after which TensorFlow decodes the bytes as a viewer shows them:
-            the first frame of an animation alone, transparent colours in white, no bytes at the end.
-        by_pillow: whether TensorFlow cannot decode the file, but Pillow can.
+        edits: sorted replacements, after which TensorFlow decodes the file as an image viewer shows it.
+            They remove all frames of an animation but the first, make a GIF's transparent colour
+            white, or cut off bytes after the pixels.
+        by_pillow: whether Pillow has to decode the file, because TensorFlow cannot.
     """
 
     format: str

@@ -1,4 +1,4 @@
-"""Parses the boxes of AVIF and HEIC (ISO 14496-12 and 23008-12) for the sizes of the images."""
+"""Reads the image size from the boxes of an AVIF or HEIC file (ISO 14496-12 and 23008-12)."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ def read_avif(data: bytes) -> Header:
     """Parses a file whose brand is AVIF.
 
     The boxes and the AV1 data can claim different sizes, and the decoder allocates what the AV1 data
-    claim. The returned header has the larger of the two.
+    claim. The returned header therefore has the larger size of the two.
 
     Raises:
         RefusedError: no size is found, a box or the data exceed the file, or items share their data.
         struct.error, IndexError: the file ends inside a field of a box.
     """
-    width, height = _largest(data)
+    width, height = _largest_size(data)
     for start, end in _coded_items(data):
         coded = largest_frame(data, start, end)
         if coded[0] * coded[1] > width * height:
             width, height = coded
-    # This major brand makes the decoder read the still image of an animation (avis) only.
+    # With this major brand, the decoder reads only the still image of an animation (avis).
     edits = ((8, 12, b"avif"),)
     return Header("avif", width, height, edits=edits, by_pillow=True)
 
@@ -40,12 +40,12 @@ def read_heic(data: bytes) -> Header:
         RefusedError: no size is found, or a box exceeds the file.
         struct.error, IndexError: the file ends inside a field of a box.
     """
-    return Header("heic", *_largest(data), by_pillow=True)
+    return Header("heic", *_largest_size(data), by_pillow=True)
 
 
-def _largest(data: bytes) -> tuple[int, int]:
-    """The largest size that a box ``ispe`` claims; for tiles it is the size of the whole image."""
-    properties = _find(data, b"meta", b"iprp", b"ipco")
+def _largest_size(data: bytes) -> tuple[int, int]:
+    """The largest width and height in a box ``ispe``; there is one for each tile and for the whole."""
+    properties = _find_box(data, b"meta", b"iprp", b"ipco")
     sizes = [
         struct.unpack_from(">II", data, start + 4)
         for kind, start, _ in _boxes(data, *properties)
@@ -58,7 +58,7 @@ def _largest(data: bytes) -> tuple[int, int]:
 
 
 def _boxes(data: bytes, start: int, end: int) -> Iterator[tuple[bytes, int, int]]:
-    """Yields kind, start and end of the content of each box between two positions."""
+    """Yields the kind of each box between two positions, and start and end of its content."""
     while start + 8 <= end:
         size, kind = struct.unpack_from(">I4s", data, start)
         content = start + 8
@@ -72,8 +72,14 @@ def _boxes(data: bytes, start: int, end: int) -> Iterator[tuple[bytes, int, int]
         start = stop
 
 
-def _find(data: bytes, *path: bytes) -> tuple[int, int]:
-    """Start and end of the content of a box, found by the kinds of the boxes around it and its own."""
+def _find_box(data: bytes, *path: bytes) -> tuple[int, int]:
+    """Start and end of the content of a box.
+
+    ``path`` has the kinds of the boxes around it, the outermost first, and then its own kind.
+
+    Raises:
+        RefusedError: there is no such box.
+    """
     start, end = 0, len(data)
     for wanted in path:
         found = (box for box in _boxes(data, start, end) if box[0] == wanted)
@@ -86,9 +92,9 @@ def _find(data: bytes, *path: bytes) -> tuple[int, int]:
 
 def _coded_items(data: bytes) -> Iterator[tuple[int, int]]:
     """Yields start and end of each part of the items that hold AV1 data."""
-    meta = _find(data, b"meta")
+    meta = _find_box(data, b"meta")
     kinds = {}
-    start, end = _find(data, b"meta", b"iinf")
+    start, end = _find_box(data, b"meta", b"iinf")
     start += 2 if data[start - 4] == 0 else 4
     for kind, content, _ in _boxes(data, start, end):
         if kind == b"infe" and data[content] >= 2:
@@ -97,19 +103,19 @@ def _coded_items(data: bytes) -> Iterator[tuple[int, int]]:
             kinds[item_id] = coding
     idat = next(((a, b) for kind, a, b in _boxes(data, *meta) if kind == b"idat"), (0, 0))
     # All parts together may be as long as the file. Without this limit, each of many items could
-    # cover the whole file, and reading them would take quadratic time.
-    budget = len(data)
+    # cover the whole file, and reading all of them would take quadratic time.
+    remaining = len(data)
     for item_id, in_idat, extents in _locations(data):
         if kinds.get(item_id) == b"av01":
             begin, end = idat if in_idat else (0, len(data))
             for offset, length in extents:
                 first = begin + offset
                 last = first + length if length else end
-                # A part of length 0 reaches to the end, so it could begin behind its end.
+                # A part of length 0 reaches to `end`, but its start could lie behind `end`.
                 if not first <= last <= end:
                     raise RefusedError("truncated", "the image data exceed the file")
-                budget -= last - first
-                if budget < 0:
+                remaining -= last - first
+                if remaining < 0:
                     raise RefusedError("corrupt", "AVIF whose items share their data")
                 yield first, last
 
@@ -119,7 +125,7 @@ def _locations(data: bytes) -> Iterator[tuple[int, bool, list[tuple[int, int]]]]
 
     A part is an offset and a length in bytes.
     """
-    position, end = _find(data, b"meta", b"iloc")
+    position, end = _find_box(data, b"meta", b"iloc")
     version = data[position - 4]
     sizes = struct.unpack_from(">BB", data, position)
     offset_size, length_size, base_size, index_size = (s >> n & 15 for s in sizes for n in (4, 0))
@@ -132,9 +138,9 @@ def _locations(data: bytes) -> Iterator[tuple[int, bool, list[tuple[int, int]]]]
             raise RefusedError("truncated", "ends inside the list of items")
         return int.from_bytes(data[position - size : position], "big")
 
-    wide = 2 if version < 2 else 4
-    for _ in range(read_uint(wide)):
-        item_id = read_uint(wide)
+    id_bytes = 2 if version < 2 else 4
+    for _ in range(read_uint(id_bytes)):
+        item_id = read_uint(id_bytes)
         method = read_uint(2) & 15 if version else 0
         read_uint(2)  # Skip the number of the file that holds the data, 0 for this one.
         base = read_uint(base_size)

@@ -19,13 +19,13 @@ _END = b";"
 def read_gif(data: bytes) -> Header:
     """Parses a file that starts as a GIF, up to the end of its first frame.
 
-    The edits leave the first frame alone, because TensorFlow decodes every frame, and allocates the
-    largest width × the largest height of all. They make its transparent colour white, and remove the
-    extensions, so that the colour is looked up like any other.
+    The edits cut off all frames after the first, because TensorFlow decodes every frame and allocates
+    the largest width × the largest height of all frames. The edits also make the transparent colour
+    of the first frame white, and remove the extension that declares it transparent.
 
     Raises:
-        RefusedError: the first frame is larger than the canvas, or covers a part of it without
-            transparency: viewers disagree on the colour around it.
+        RefusedError: the first frame is larger than the canvas; or it covers only a part of the canvas
+            and has no transparent colour, so that viewers disagree on the colour of the rest.
         IndexError, struct.error: the file ends before its first frame does.
     """
     width, height, flags = struct.unpack_from("<HHB", data, 6)
@@ -50,16 +50,19 @@ def read_gif(data: bytes) -> Header:
     if not is_whole:
         return Header("gif", width, height, by_pillow=True)
     if frame_flags & 0x80:
-        white = _white(table, frame_flags, transparent)
+        white = _white_edit(table, frame_flags, transparent)
     else:
-        white = _white(13, flags, transparent)
+        white = _white_edit(13, flags, transparent)
     edits = [(first_block, position, b""), *white, (end, len(data), _END)]
-    needed = sorted(edit for edit in edits if data[edit[0] : edit[1]] != edit[2])
-    return Header("gif", width, height, edits=tuple(needed))
+    changing = sorted(edit for edit in edits if data[edit[0] : edit[1]] != edit[2])
+    return Header("gif", width, height, edits=tuple(changing))
 
 
 def gif_frames(data: bytes) -> Iterator[tuple[int, int]]:
-    """Yields width and height of each frame of a file that ``read_gif`` accepts, up to any damage."""
+    """Yields width and height of each frame of a file that ``read_gif`` accepts.
+
+    If the file is damaged, the frames after the damage are missing.
+    """
     position = 13 + _table_bytes(data[10])
     try:
         while data[position] in (_EXTENSION, _FRAME):
@@ -73,8 +76,8 @@ def gif_frames(data: bytes) -> Iterator[tuple[int, int]]:
         return
 
 
-def _white(table: int, flags: int, index: int | None) -> list[Edit]:
-    """The edit that makes the transparent colour white, if the colour table at ``table`` has it."""
+def _white_edit(table: int, flags: int, index: int | None) -> list[Edit]:
+    """The edit that makes colour ``index`` white; none if the colour table at ``table`` is shorter."""
     if index is None or 3 * index >= _table_bytes(flags):
         return []
     return [(table + 3 * index, table + 3 * index + 3, _WHITE)]

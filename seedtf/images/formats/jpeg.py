@@ -7,24 +7,23 @@ import struct
 from collections.abc import Iterator
 
 from seedtf.images.formats.base import Header, RefusedError
-from seedtf.images.formats.orientation import upright_orientation
+from seedtf.images.formats.orientation import EXIF_PREFIX, upright_orientation
 
 __all__ = ["ADOBE_SEGMENT", "MAX_SCANS", "XMP_PREFIX", "read_jpeg"]
 
 MAX_SCANS = 100
-"""Largest number of scans in a JPEG. A scan may be 10 bytes long and still costs the decoder a pass
-over the whole image; encoders write about 20 at most."""
+"""Largest number of scans in a JPEG; encoders write about 20 at most. For a scan of only 10 bytes, the
+decoder still makes a pass over the whole image."""
 
 ADOBE_SEGMENT = b"\xff\xee\0\x0eAdobe\0\x64" + bytes(5)
-"""A segment that says that the four components are CMYK, stored inverted."""
+"""The segment by which Adobe marks four components as inverted CMYK."""
 
 XMP_PREFIX = b"http://ns.adobe.com/xap/1.0/\0"
-_EXIF_PREFIX = b"Exif\0\0"
 
 _MARKER = re.compile(rb"\xff[^\xff]")
 # Inside entropy-coded data, stuffed zeros and restart markers do not end the scan.
 _MARKER_AFTER_SCAN = re.compile(rb"\xff[^\x00\x01\xd0-\xd7\xff]")
-# Markers without a length. libjpeg also skips the zero that it expects in entropy-coded data alone.
+# Markers without a length. libjpeg also skips FF 00, which is valid only in entropy-coded data.
 _STANDALONE = frozenset(range(0xD0, 0xD8)) | {0x00, 0x01}
 # The start-of-frame markers. C4, C8 and CC are tables, not frames.
 _FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
@@ -35,36 +34,36 @@ _MIN_ADOBE_BYTES = 14
 def read_jpeg(data: bytes) -> Header:
     """Parses a file that starts as a JPEG.
 
-    The first EXIF block and the first XMP packet count, wherever they are before the scan. Four
-    components are CMYK, which every viewer takes to be inverted; TensorFlow does so only with Adobe's
-    segment, which is added where it is missing.
+    The first EXIF block and the first XMP packet before the scan are used. Four components are CMYK,
+    which every viewer takes to be inverted. TensorFlow does so only if the file has Adobe's segment,
+    so the edits add it where it is missing.
 
     Raises:
         RefusedError: 12 bits per sample, too many scans, or no frame.
         IndexError, struct.error: the file ends before its first scan.
     """
     exif = xmp = b""
-    has_adobe, header, components = False, None, 0
+    has_adobe, frame, components = False, None, 0
     for marker, position, length in _segments(data):
         payload = data[position + 2 : position + length]
-        if marker == 0xE1 and payload.startswith(_EXIF_PREFIX):
+        if marker == 0xE1 and payload.startswith(EXIF_PREFIX):
             exif = exif or payload
         elif marker == 0xE1 and payload.startswith(XMP_PREFIX):
             xmp = xmp or payload
         elif marker == 0xEE and length >= _MIN_ADOBE_BYTES and payload.startswith(b"Adobe"):
             has_adobe = True
-        elif marker in _FRAMES and header is None:
-            header, components = _read_frame(data, marker, position, length)
-    if header is None:
+        elif marker in _FRAMES and frame is None:
+            frame, components = _read_frame(data, marker, position, length)
+    if frame is None:
         raise RefusedError("corrupt", "JPEG without a frame header")
     edits = ((2, 2, ADOBE_SEGMENT),) if components == 4 and not has_adobe else ()
     orientation = upright_orientation(exif, xmp)
-    size = (header.width, header.height)
-    return Header("jpeg", *size, orientation, edits=edits, by_pillow=header.by_pillow)
+    size = (frame.width, frame.height)
+    return Header("jpeg", *size, orientation, edits=edits, by_pillow=frame.by_pillow)
 
 
 def _read_frame(data: bytes, marker: int, position: int, length: int) -> tuple[Header, int]:
-    """Size and number of components of the frame header at ``position``."""
+    """The size, as a ``Header``, and the number of components in the frame header at ``position``."""
     precision, height, width, components = struct.unpack_from(">BHHB", data, position + 2)
     if precision != 8:
         raise RefusedError("unsupported variant", f"JPEG with {precision} bits per sample")

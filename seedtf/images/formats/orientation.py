@@ -1,4 +1,4 @@
-"""The orientation of an image: the tag 274 of its EXIF block, otherwise that of its XMP packet."""
+"""Reads the orientation of an image from its EXIF block (tag 274), otherwise from its XMP packet."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ ORIENTATION = 0x0112
 
 EXIF_PREFIX = b"Exif\0\0"
 MAX_PREFIXES = 3
-"""Some programs write the prefix of an EXIF block twice, and Pillow skips all."""
+"""How many prefixes of an EXIF block are skipped. Some programs write the prefix twice."""
 
 # The byte order and the number 42, which Pillow accepts in either byte order.
 _BYTE_ORDERS = {b"II*\0": "<", b"II\0*": "<", b"MM\0*": ">", b"MM*\0": ">"}
@@ -60,7 +60,7 @@ def read_exif(block: bytes) -> int:
             value = tiff[entry + 8 : entry + 12]
             if tag == ORIENTATION and len(value) == 4:
                 integer = _INTEGERS.get(kind)
-                # A longer list is stored elsewhere.
+                # A list that takes more than 4 bytes is stored elsewhere, and is not read.
                 if integer is None or not 1 <= number <= 4 // struct.calcsize(integer):
                     return 1
                 return struct.unpack_from(byte_order + integer, value)[0] or 1

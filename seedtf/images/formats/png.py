@@ -19,8 +19,9 @@ _ALPHA_TYPES = (4, 6)
 def read_png(data: bytes) -> Header:
     """Parses a file that starts as a PNG.
 
-    Transparency is decoded as by libpng: a tRNS chunk after the pixels, or before the palette, is
-    ignored. The checksum of a chunk is not compared, and a compressed XMP packet is not read.
+    ``has_alpha`` is set for any tRNS chunk; libpng, which decodes the image, ignores one that comes
+    after the pixels or before the palette. Checksums are not compared, and a compressed XMP packet is
+    not read.
 
     Raises:
         RefusedError: the first chunk is not the header, a chunk exceeds the file, or there are two
@@ -37,7 +38,7 @@ def read_png(data: bytes) -> Header:
     while True:
         length, kind = struct.unpack_from(">I4s", data, position)
         if position + 12 + length > len(data):
-            # libpng would allocate the length that a chunk claims, even a gigabyte.
+            # Do not leave this to libpng, which would allocate what the chunk claims, even a gigabyte.
             raise RefusedError(
                 "truncated", f"PNG chunk {kind!r} of {length} bytes exceeds the file"
             )

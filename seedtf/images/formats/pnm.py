@@ -12,15 +12,16 @@ _SPACE = rb"(?:[\t-\r ]|#[^\n\r]*[\n\r])+"
 _HEADER = re.compile(
     rb"P([56])" + _SPACE + rb"(\d{1,10})" + _SPACE + rb"(\d{1,10})" + _SPACE + rb"(\d{1,5})[\t-\r ]"
 )
-# Comments may make the header longer, but a long search would only help a hostile file.
+# The header must end within this many bytes. Comments could make it longer, but then a hostile file
+# could make the search take long.
 _SEARCHED_BYTES = 4096
 
 
 def read_pnm(data: bytes) -> Header:
     """Parses a file that starts as a binary PGM or PPM.
 
-    Samples of 8 bits are accepted, and grey of 16 bits: in others, Pillow computes every sample in
-    Python, which takes a second for each megapixel.
+    Samples of 8 bits are accepted, and grey of 16 bits. Others are refused, because Pillow converts
+    each of their samples in Python, which takes a second for each megapixel.
 
     Raises:
         RefusedError: the header is damaged, the samples have another range, or the file is too short.

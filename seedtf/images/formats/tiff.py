@@ -19,11 +19,11 @@ _MIN_TILE_PIXELS = 1 << 24
 
 
 def read_tiff(data: bytes) -> Header:
-    """Parses a file that starts as a TIFF; its first page is the image.
+    """Parses the first page of a file that starts as a TIFF.
 
     Raises:
-        RefusedError: the first page is a small copy of the image, as in camera raw files, or the tags
-            or tiles claim more memory than the image.
+        RefusedError: the first page is a preview, as in camera raw files; or the tags or the tiles
+            claim more memory than the image.
         struct.error: the file ends inside its directory.
     """
     values: dict[int, int] = {}
@@ -38,32 +38,32 @@ def read_tiff(data: bytes) -> Header:
     tile = values.get(_TILE_WIDTH, 0), values.get(_TILE_HEIGHT, 0)
     if tile[0] * tile[1] > max(width * height, _MIN_TILE_PIXELS):
         raise RefusedError("too large", f"TIFF with tiles of {tile[0]}×{tile[1]} pixels")
-    # Pillow reads every tag into memory, also those that share their bytes.
+    # Pillow reads every tag into memory. Tags that share their bytes could take more than the file has.
     if tag_bytes > len(data):
         raise RefusedError("corrupt", f"TIFF with {tag_bytes} bytes of tags in {len(data)}")
     return Header("tiff", width, height, by_pillow=True)
 
 
 def _tags(data: bytes) -> Iterator[tuple[int, int, int]]:
-    """Yields the number, the first value if it is an integer, and the bytes of each tag."""
+    """Yields for each tag its number, its first value (0 if not an integer), and its size in bytes."""
     order = "<" if data[:2] == b"II" else ">"
-    is_big = 43 in data[2:4]
-    word, count_code, start = ("Q", "Q", 8) if is_big else ("I", "H", 4)
-    (position,) = struct.unpack_from(order + word, data, start)
-    (count,) = struct.unpack_from(order + count_code, data, position)
-    if count > _MAX_TAGS:
-        raise RefusedError("corrupt", f"TIFF with {count} tags")
-    entry = struct.Struct(f"{order}HH{word}")
-    value_bytes = struct.calcsize(word)
+    is_bigtiff = 43 in data[2:4]  # the version number, which is 42 in TIFF
+    offset_code, count_code, start = ("Q", "Q", 8) if is_bigtiff else ("I", "H", 4)
+    (position,) = struct.unpack_from(order + offset_code, data, start)
+    (num_tags,) = struct.unpack_from(order + count_code, data, position)
+    if num_tags > _MAX_TAGS:
+        raise RefusedError("corrupt", f"TIFF with {num_tags} tags")
+    entry = struct.Struct(f"{order}HH{offset_code}")
+    inline_bytes = struct.calcsize(offset_code)
     first = position + struct.calcsize(count_code)
-    step = entry.size + value_bytes
-    for place in range(first, first + count * step, step):
-        tag, kind, number = entry.unpack_from(data, place)
-        size = number * _TYPE_BYTES[kind] if kind < len(_TYPE_BYTES) else 0
+    step = entry.size + inline_bytes
+    for entry_at in range(first, first + num_tags * step, step):
+        tag, kind, num_values = entry.unpack_from(data, entry_at)
+        size = num_values * _TYPE_BYTES[kind] if kind < len(_TYPE_BYTES) else 0
         value, code = 0, _INTEGERS.get(kind)
-        if code and number:
-            at = place + entry.size
-            if size > value_bytes:
-                (at,) = struct.unpack_from(order + word, data, at)
-            (value,) = struct.unpack_from(order + code, data, at)
+        if code and num_values:
+            value_at = entry_at + entry.size
+            if size > inline_bytes:  # The entry has only the position of the values.
+                (value_at,) = struct.unpack_from(order + offset_code, data, value_at)
+            (value,) = struct.unpack_from(order + code, data, value_at)
         yield tag, value, size

@@ -18,11 +18,12 @@ _FRAME_HEADER_BYTES = 16
 def read_webp(data: bytes) -> Header:
     """Parses a file that starts as a WebP.
 
-    EXIF and XMP count as libwebp finds them: if their flag is set, and inside the size that the file
-    claims. The edits make a still image of the first frame of an animation.
+    EXIF and XMP are used only where libwebp finds them: their flag is set, and they lie inside the size
+    that the file claims. The edits turn the first frame of an animation into a still image.
 
     Raises:
-        RefusedError: the kind of the first chunk is unknown, or a flag contradicts the image.
+        RefusedError: the kind of the first chunk is unknown, the image is transparent without the flag
+            for it, or an animation has no whole frame.
         IndexError, struct.error: the file ends inside its header or its first frame.
     """
     kind = data[12:16]
@@ -54,24 +55,27 @@ def _read_extended(data: bytes) -> Header:
             image = kind, position, length
     orientation = upright_orientation(exif or b"", xmp or b"")
     if flags & _ANIMATION:
-        return _first_frame(data, width, height, orientation, image)
+        return _read_animation(data, width, height, orientation, image)
     kind, position, _ = image or (b"", 0, 0)
-    _check_plane(kind, flags)
-    # A lossless image says itself whether it is transparent.
-    has_alpha = _has_alpha(data, position) if kind == b"VP8L" else bool(flags & _ALPHA)
+    _check_alpha_flag(kind, flags)
+    # A lossless image (VP8L) has a transparency bit of its own.
+    has_alpha = _lossless_has_alpha(data, position) if kind == b"VP8L" else bool(flags & _ALPHA)
     return Header("webp", width, height, orientation, has_alpha)
 
 
-def _check_plane(kind: bytes, flags: int) -> None:
-    """Raises RefusedError for transparency without its flag, which not all decoders show."""
+def _check_alpha_flag(kind: bytes, flags: int) -> None:
+    """Raises RefusedError for transparency without its flag, which only some decoders show."""
     if kind == b"ALPH" and not flags & _ALPHA:
         raise RefusedError("unsupported variant", "WebP with transparency but without its flag")
 
 
-def _first_frame(
+def _read_animation(
     data: bytes, width: int, height: int, orientation: int, image: tuple[bytes, int, int] | None
 ) -> Header:
-    """The header of an animation; its first frame becomes a still image."""
+    """The header of an animation, with edits that turn its first frame into a still image.
+
+    ``image`` has the kind, the position and the length of the first chunk with pixels.
+    """
     if image is None or image[0] != b"ANMF":
         raise RefusedError("corrupt", "animated WebP without a frame")
     _, start, length = image
@@ -82,8 +86,8 @@ def _first_frame(
     if (x, y, sides[0] + 1, sides[1] + 1) != (0, 0, width, height):
         return Header("webp", width, height, orientation, by_pillow=True)
     kind = data[first : first + 4]
-    _check_plane(kind, data[20])
-    has_alpha = _has_alpha(data, first + 8) if kind == b"VP8L" else kind == b"ALPH"
+    _check_alpha_flag(kind, data[20])
+    has_alpha = _lossless_has_alpha(data, first + 8) if kind == b"VP8L" else kind == b"ALPH"
     flags = bytes([_ALPHA if has_alpha else 0, 0, 0, 0])
     canvas = struct.pack("<4sI", b"VP8X", 10) + flags + data[24:30]
     size = 4 + len(canvas) + end - first
@@ -102,8 +106,8 @@ def _chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:
         position += 8 + length + length % 2
 
 
-def _has_alpha(data: bytes, position: int) -> bool:
-    """The bit of a VP8L chunk whose payload starts at ``position``."""
+def _lossless_has_alpha(data: bytes, position: int) -> bool:
+    """The transparency bit of a VP8L chunk whose payload starts at ``position``."""
     return len(data) > position + 4 and bool(data[position + 4] >> 4 & 1)
 
 

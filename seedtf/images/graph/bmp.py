@@ -1,10 +1,10 @@
-"""``images.formats.bmp`` with TensorFlow ops."""
+"""Parses the header of a BMP with TensorFlow ops, as ``images.formats.bmp`` does in Python."""
 
 from __future__ import annotations
 
 import tensorflow as tf
 
-from seedtf.images.graph.file_bytes import FileBytes, int64, is_in, little_endian, peek, signed
+from seedtf.images.graph.file_bytes import FileBytes, as_signed, int64, is_in, little_endian, peek
 from seedtf.images.graph.status import (
     BY_PILLOW,
     NOT_AN_IMAGE,
@@ -24,17 +24,18 @@ _FILE_HEADER_BYTES, _CORE_HEADER_BYTES = 14, 12
 
 def read_bmp(file: FileBytes) -> HeaderStatus:
     """Parses a file that starts with ``BM``; it is an image only if its header has a known length."""
-    head = peek(file, 10, 24)  # offset, header length, width, height, planes, bits, compression
+    # The fields of these bytes: offset, header length, width, height, planes, bits, compression.
+    head = peek(file, 10, 24)
     offset, header_bytes, width, height = (little_endian(head[at : at + 4]) for at in (0, 4, 8, 12))
     bits, compression = little_endian(head[18:20]), little_endian(head[20:])
     is_core = header_bytes == _CORE_HEADER_BYTES
-    width = tf.where(is_core, little_endian(head[8:10]), signed(width))
-    height = tf.where(is_core, little_endian(head[10:12]), tf.abs(signed(height)))
-    is_other = ~is_in(bits, (24, 32)) | (compression != 0)
+    width = tf.where(is_core, little_endian(head[8:10]), as_signed(width))
+    height = tf.where(is_core, little_endian(head[10:12]), tf.abs(as_signed(height)))
+    needs_pillow = is_core | ~is_in(bits, (24, 32)) | (compression != 0)
     status = first_status(
         (~is_in(header_bytes, BMP_HEADERS), NOT_AN_IMAGE),
         (file.length < tf.where(is_core, int64(22), int64(34)), TRUNCATED),
-        (is_core | is_other, BY_PILLOW),
+        (needs_pillow, BY_PILLOW),
         (offset < _FILE_HEADER_BYTES + header_bytes, UNSUPPORTED),
     )
     row_bytes = (bits * width + 31) // 32 * 4

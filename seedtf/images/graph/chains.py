@@ -1,33 +1,35 @@
-"""Follows the parts of a file, each of which tells where the next one starts, without a step a part.
+"""Follows a chain of parts of a file, where each part says where the next one starts.
 
-A step of a TensorFlow loop takes up to 0.2 ms, so that a file of many tiny parts would block a server.
-Here the position of the next part is computed for every position of a window at once, and the chain is
-followed by doubling: after k gathers, each position knows where the chain is after 2^k parts.
+A loop with a step for each part is too slow: a step of a TensorFlow loop takes up to 0.2 ms, and a file
+of many tiny parts would block a server. Here the position of the next part is computed for all
+positions of a window at once, and the chain is followed by doubling. After k gathers, each position
+has the position that is 2^k parts later in the chain.
 """
 
 from __future__ import annotations
 
 import tensorflow as tf
 
-__all__ = ["WINDOW", "along_chain", "sum_along_chain"]
+__all__ = ["WINDOW", "follow_chain", "sum_along_chain"]
 
 WINDOW = 4096
-"""Positions in a window. A larger one costs more for large parts, a smaller one for tiny parts."""
+"""Positions in a window. A larger window takes longer for files of large parts, a smaller one for files
+of tiny parts."""
 
-# A longer step leaves every window; a position plus this fits in 32 bits.
+# Longer steps are shortened to this. It still leaves every window, and cannot overflow int32.
 _MAX_STEP = 1 << 24
 
 
-def along_chain(
+def follow_chain(
     steps: tf.Tensor, is_stop: tf.Tensor, length: int = WINDOW, start: tf.Tensor | int = 0
 ) -> tf.Tensor:
-    """The first position of a chain at which it stops or leaves the window.
+    """Follows a chain to the last position in the window, or to the first at which it has to stop.
 
     Args:
-        steps: integers ``[n]``, the positions from each part to the next one, at least 1.
-        is_stop: bool ``[n]``, the positions at which the chain stops.
-        length: the largest n.
-        start: where the chain starts.
+        steps: integers ``[n]``, the distance from each position to the next part, at least 1.
+        is_stop: bool ``[n]``, whether the chain has to stop at each position.
+        length: the largest possible n.
+        start: the position at which the chain starts.
 
     Returns:
         The position, int64.
@@ -42,11 +44,12 @@ def along_chain(
 
 
 def sum_along_chain(following: tf.Tensor, values: tf.Tensor) -> tf.Tensor:
-    """The sum of ``values``, int32 ``[n]``, along the chain from 0.
+    """The sum of ``values`` over all positions of the chain that starts at position 0.
 
     Args:
-        following: int32 ``[n]``, the next position of each; at the end of a chain, the position itself.
-        values: of each position; 0 at the end of a chain.
+        following: int32 ``[n]``, the position after each position in its chain; at the end of a chain,
+            the same position.
+        values: int32 ``[n]``, the value of each position; 0 at the end of a chain.
     """
     doublings = tf.constant(0)
     count = tf.size(following)

@@ -1,10 +1,10 @@
-"""``images.formats.gif`` with TensorFlow ops."""
+"""Parses the first frame of a GIF with TensorFlow ops, as ``images.formats.gif`` does in Python."""
 
 from __future__ import annotations
 
 import tensorflow as tf
 
-from seedtf.images.graph.chains import WINDOW, along_chain
+from seedtf.images.graph.chains import WINDOW, follow_chain
 from seedtf.images.graph.file_bytes import (
     FileBytes,
     big_endian,
@@ -28,10 +28,10 @@ from seedtf.images.graph.status import (
 
 __all__ = ["read_gif"]
 
-# Sub-blocks have up to 255 bytes, so a larger window is worth its cost.
+# The sub-blocks of a frame have up to 255 bytes, so a window larger than WINDOW is faster.
 _FRAME_WINDOW = 1 << 14
 _EXTENSION, _FRAME, _END = 0x21, 0x2C, b";"
-# An extension, the label of a graphic control, and the size of its block.
+# The first three bytes of a graphic control extension; the third is the size of its block.
 _CONTROL = 0x21F904
 _WHITE = b"\xff\xff\xff"
 
@@ -41,7 +41,7 @@ def read_gif(file: FileBytes) -> HeaderStatus:
     screen = peek(file, 6, 5)
     width, height = little_endian(screen[:2]), little_endian(screen[2:4])
     first_block = 13 + _table_bytes(screen[4])
-    start, transparent, has_two = _find_frame(file, first_block)
+    start, transparent, has_two_transparent = _find_frame(file, first_block)
     frame = peek(file, start, 10)
     left, top, *size = (little_endian(frame[at : at + 2]) for at in (1, 3, 5, 7))
     is_outside = (left + size[0] > width) | (top + size[1] > height)
@@ -49,7 +49,7 @@ def read_gif(file: FileBytes) -> HeaderStatus:
     end = _skip_frame(file, start + 11 + _table_bytes(frame[9]))
     status = first_status(
         ((file.length < 11) | (start >= file.length), TRUNCATED),
-        (has_two, UNSUPPORTED),
+        (has_two_transparent, UNSUPPORTED),
         (frame[0] != _FRAME, CORRUPT),
         (start + 10 > file.length, TRUNCATED),
         (is_outside | (~is_whole & (transparent < 0)), UNSUPPORTED),
@@ -67,7 +67,10 @@ def read_gif(file: FileBytes) -> HeaderStatus:
 def _make_edits(
     file: FileBytes, first_block: tf.Tensor, frame: tf.Tensor, end: tf.Tensor, color: tf.Tensor
 ) -> Edits:
-    """No extensions before ``frame``, white at ``color`` unless it is -1, and nothing after ``end``."""
+    """Edits that remove the extensions before ``frame`` and the bytes after ``end``, and write white.
+
+    White is written at the position ``color``, unless it is -1.
+    """
     has_white, is_before = color >= 0, (color >= 0) & (color < first_block)
     extensions, nothing = tf.stack([first_block, frame]), tf.stack([frame, frame])
     white = tf.where(has_white, tf.stack([color, color + 3]), nothing)
@@ -94,39 +97,45 @@ def _find_frame(file: FileBytes, position: tf.Tensor) -> tuple[tf.Tensor, tf.Ten
         The position of the block after them; the transparent colour, or -1; whether there are two.
     """
     transparent, has_two = int64(-1), tf.constant(False)
-    in_chain, searching = tf.constant(False), tf.constant(True)
+    in_sub_block, searching = tf.constant(False), tf.constant(True)
     while searching & (position < file.length):
-        # Position p has two places: 2p as the start of a block, and 2p + 1 as that of a sub-block.
+        # Where the next part starts depends on whether a block or a sub-block starts at position p. The
+        # chain therefore has two places for p: 2p for a block, and 2p + 1 for a sub-block.
         part = window(file, position, WINDOW)
         first = field(part, 0, 1)
         is_extension = first == _EXTENSION
         is_control = (field(part, 0, 3) == _CONTROL) & (field(part, 3, 1) % 2 == 1)
+        # From an extension to its first sub-block, two bytes later; from a sub-block to the next one;
+        # from the empty last sub-block to the next block.
         block_steps = tf.fill([tf.size(first)], int64(2 * 2 + 1))
-        chain_steps = 2 * (1 + first) - tf.cast(first == 0, tf.int64)
-        steps = tf.reshape(tf.stack([block_steps, chain_steps], 1), [-1])
+        sub_block_steps = 2 * (1 + first) - tf.cast(first == 0, tf.int64)
+        steps = tf.reshape(tf.stack([block_steps, sub_block_steps], 1), [-1])
         is_stop = tf.stack([~is_extension | is_control, tf.zeros_like(is_control)], 1)
-        place = along_chain(
-            steps, tf.reshape(is_stop, [-1]), 2 * WINDOW, tf.cast(in_chain, tf.int32)
+        place = follow_chain(
+            steps, tf.reshape(is_stop, [-1]), 2 * WINDOW, tf.cast(in_sub_block, tf.int32)
         )
-        position, in_chain = position + place // 2, place % 2 == 1
+        position, in_sub_block = position + place // 2, place % 2 == 1
         part = peek(file, position, 7)
-        # Where the window ended, this is any extension.
-        is_control = ~in_chain & (big_endian(part[:3]) == _CONTROL) & (part[3] % 2 == 1)
+        # At the end of the window, the chain stops at an extension of any kind.
+        is_control = ~in_sub_block & (big_endian(part[:3]) == _CONTROL) & (part[3] % 2 == 1)
         has_two |= is_control & (transparent >= 0)
         transparent = tf.where(is_control, part[6], transparent)
-        searching = (in_chain | (part[0] == _EXTENSION)) & ~has_two
-        step = tf.where(in_chain, 1 + part[0], 2)
+        searching = (in_sub_block | (part[0] == _EXTENSION)) & ~has_two
+        step = tf.where(in_sub_block, 1 + part[0], 2)
         position = tf.where(searching, position + step, position)
-        in_chain = ~in_chain | (part[0] != 0)
+        in_sub_block = ~in_sub_block | (part[0] != 0)
     return position, transparent, has_two
 
 
 def _skip_frame(file: FileBytes, position: tf.Tensor) -> tf.Tensor:
-    """The position after the sub-blocks from ``position`` on; beyond the file if they have no end."""
+    """The position after the sub-blocks that start at ``position``.
+
+    If the file ends before the sub-blocks do, this is a position after the end of the file.
+    """
     size = int64(1)
     while (size != 0) & (position < file.length):
         sizes = field(window(file, position, _FRAME_WINDOW), 0, 1)
-        position += along_chain(1 + sizes, sizes == 0, _FRAME_WINDOW)
+        position += follow_chain(1 + sizes, sizes == 0, _FRAME_WINDOW)
         size = peek(file, position, 1)[0]
         position += 1 + size
     return tf.where(size == 0, position, file.length + 1)

@@ -1,18 +1,19 @@
-"""``images.formats.jpeg`` with TensorFlow ops."""
+"""Parses the segments of a JPEG with TensorFlow ops, as ``images.formats.jpeg`` does in Python."""
 
 from __future__ import annotations
 
 import tensorflow as tf
 
 from seedtf.images.formats.jpeg import ADOBE_SEGMENT, MAX_SCANS, XMP_PREFIX
-from seedtf.images.graph.chains import WINDOW, along_chain, sum_along_chain
+from seedtf.images.formats.orientation import EXIF_PREFIX
+from seedtf.images.graph.chains import WINDOW, follow_chain, sum_along_chain
 from seedtf.images.graph.file_bytes import (
     FileBytes,
     big_endian,
     field,
+    has_text,
     int64,
     is_in,
-    is_text,
     matches_at,
     peek,
     window,
@@ -39,10 +40,12 @@ _STANDALONE = (0x00, 0x01, *range(0xD0, 0xD8))
 _FRAMES = (0xC0, 0xC1, 0xC2, 0xC3, 0xC5, 0xC6, 0xC7, 0xC9, 0xCA, 0xCB, 0xCD, 0xCE, 0xCF)
 _ARITHMETIC = (0xC9, 0xCA)
 _END, _SCAN, _APP1, _APP14 = 0xD9, 0xDA, 0xE1, 0xEE
-_EXIF_PREFIX, _ADOBE_PREFIX = b"Exif\0\0", b"Adobe"
+_ADOBE_PREFIX = b"Adobe"
 _MIN_ADOBE_BYTES = 14
+# The longest text that is compared begins 4 bytes after the start of a segment. An element of a window
+# has 8 bytes, so the last 8 bytes of the text are in the element this many positions further on.
 _BYTES_AHEAD = 4 + len(XMP_PREFIX) - 8
-_FILL_BYTES = 1 << 16
+_SEARCHED_BYTES = 1 << 16
 
 
 def read_jpeg(file: FileBytes) -> HeaderStatus:
@@ -54,7 +57,7 @@ def read_jpeg(file: FileBytes) -> HeaderStatus:
     exif, xmp = int64(0), int64(0)
     while status == PARSING:
         seen = (has_frame, has_exif, has_xmp, has_adobe)
-        position = _skip_others(file, position, seen)
+        position = _skip_irrelevant(file, position, seen)
         part = peek(file, position, 10)
         marker, size, after = part[1], big_endian(part[2:4]), position + 2
         is_marker = (part[0] == 0xFF) & (marker != 0xFF)
@@ -63,17 +66,17 @@ def read_jpeg(file: FileBytes) -> HeaderStatus:
         has_payload = is_marker & ~is_standalone & ~is_last
         is_frame = has_payload & is_in(marker, _FRAMES) & ~has_frame
         is_app1 = has_payload & (marker == _APP1)
-        is_exif = is_app1 & ~has_exif & _starts(file, after, size, _EXIF_PREFIX)
-        is_xmp = is_app1 & ~has_xmp & _starts(file, after, size, XMP_PREFIX)
+        is_exif = is_app1 & ~has_exif & _payload_starts(file, after, size, EXIF_PREFIX)
+        is_xmp = is_app1 & ~has_xmp & _payload_starts(file, after, size, XMP_PREFIX)
         is_adobe = has_payload & (marker == _APP14) & (size >= _MIN_ADOBE_BYTES)
-        has_adobe |= is_adobe & _starts(file, after, size, _ADOBE_PREFIX)
+        has_adobe |= is_adobe & _payload_starts(file, after, size, _ADOBE_PREFIX)
         if is_exif:
             exif = read_exif(file, after + 2, after + size)
         if is_xmp:
             xmp = read_xmp(file, after + 2, after + size)
-        has_many = is_frame & (part[4] == 8)
-        if has_many:
-            has_many = _has_many_scans(file, after + size)
+        has_many_scans = is_frame & (part[4] == 8)
+        if has_many_scans:
+            has_many_scans = _has_many_scans(file, after + size)
         status = first_status(
             (after > file.length, TRUNCATED),
             (~is_marker | is_standalone, PARSING),
@@ -82,7 +85,7 @@ def read_jpeg(file: FileBytes) -> HeaderStatus:
             (after + 2 > file.length, TRUNCATED),
             (~is_frame, PARSING),
             (after + 8 > file.length, TRUNCATED),
-            ((part[4] != 8) | has_many, UNSUPPORTED),
+            ((part[4] != 8) | has_many_scans, UNSUPPORTED),
             default=PARSING,
         )
         is_arithmetic |= is_frame & is_in(marker, _ARITHMETIC)
@@ -101,16 +104,22 @@ def read_jpeg(file: FileBytes) -> HeaderStatus:
     return parsed(file, status, width, height, orientation=orientation, edits=edits)
 
 
-def _starts(file: FileBytes, after: tf.Tensor, size: tf.Tensor, prefix: bytes) -> tf.Tensor:
-    """Whether the payload of a segment, inside the file, starts with ``prefix``."""
+def _payload_starts(file: FileBytes, after: tf.Tensor, size: tf.Tensor, prefix: bytes) -> tf.Tensor:
+    """Whether the payload of a segment starts with ``prefix``, all of it inside the file.
+
+    ``after`` is the position after the marker, where the two bytes of the length are.
+    """
     end = tf.minimum(after + size, file.length)
     return matches_at(file, after + 2, prefix) & (after + 2 + len(prefix) <= end)
 
 
-def _skip_others(file: FileBytes, position: tf.Tensor, seen: tuple[tf.Tensor, ...]) -> tf.Tensor:
-    """Skips the segments without influence that start in a window at ``position``.
+def _skip_irrelevant(
+    file: FileBytes, position: tf.Tensor, seen: tuple[tf.Tensor, ...]
+) -> tf.Tensor:
+    """Skips the segments in a window at ``position`` that do not change the result.
 
-    ``seen`` says whether there was a frame, an EXIF block, an XMP packet and Adobe's segment.
+    ``seen`` says whether there was a frame, an EXIF block, an XMP packet and Adobe's segment; a second
+    one of these does not change the result.
     """
     has_frame, has_exif, has_xmp, has_adobe = seen
     part = window(file, position, WINDOW, _BYTES_AHEAD)
@@ -122,36 +131,37 @@ def _skip_others(file: FileBytes, position: tf.Tensor, seen: tuple[tf.Tensor, ..
     is_table = (marker == 0xFFC4) | (marker == 0xFFC8) | (marker == 0xFFCC)
     is_stop = (marker >= 0xFFC0) & (marker <= 0xFFCF) & ~is_table & ~has_frame
     is_stop |= (marker == 0xFFD9) | (marker == 0xFFDA)
-    # Nothing less than the whole names, so that a file cannot have many stops.
-    for code, name, least, is_seen in (
-        (0xFFE1, _EXIF_PREFIX, 2 + len(_EXIF_PREFIX), has_exif),
+    # Compare the whole prefixes. Each stop costs a loop step, and with a shorter comparison a hostile
+    # file could have many stops.
+    for code, prefix, min_size, is_seen in (
+        (0xFFE1, EXIF_PREFIX, 2 + len(EXIF_PREFIX), has_exif),
         (0xFFE1, XMP_PREFIX, 2 + len(XMP_PREFIX), has_xmp),
         (0xFFEE, _ADOBE_PREFIX, _MIN_ADOBE_BYTES, has_adobe),
     ):
-        is_named = (marker == code) & (size >= least) & is_text(part, 4, name, count)
-        is_stop |= is_named & ~is_seen
-    return position + along_chain(steps, is_stop)
+        has_prefix = (marker == code) & (size >= min_size) & has_text(part, 4, prefix, count)
+        is_stop |= has_prefix & ~is_seen
+    return position + follow_chain(steps, is_stop)
 
 
 def _next_marker(file: FileBytes, position: tf.Tensor) -> tf.Tensor:
-    """The position of the first marker from ``position`` on, without its fill bytes.
+    """The position of the first marker from ``position`` on, after its fill bytes.
 
-    If the next 65,536 bytes have none, the position after them is returned.
+    If the next 65,536 bytes have no marker, the position after them is returned.
     """
     position = tf.minimum(position, file.length)
-    part = file.data[position : position + _FILL_BYTES + 1]
+    part = file.data[position : position + _SEARCHED_BYTES + 1]
     is_marker = (part[:-1] == 0xFF) & (part[1:] != 0xFF)
     first = tf.argmax(tf.cast(is_marker, tf.uint8))
     return position + tf.where(tf.reduce_any(is_marker), first, tf.size(is_marker, tf.int64))
 
 
 def _has_many_scans(file: FileBytes, position: tf.Tensor) -> tf.Tensor:
-    """Whether more than ``MAX_SCANS`` scans follow ``position``; bool."""
+    """Whether more than ``MAX_SCANS`` scans follow ``position``: a bool scalar."""
     position = tf.minimum(position, file.length)
-    scans = (file.data[position:-1] == 0xFF) & (file.data[position + 1 :] == _SCAN)
-    has_many = tf.math.count_nonzero(scans) > MAX_SCANS
+    looks_like_scan = (file.data[position:-1] == 0xFF) & (file.data[position + 1 :] == _SCAN)
+    has_many = tf.math.count_nonzero(looks_like_scan) > MAX_SCANS
     if has_many:
-        # Some of these bytes may be inside other segments, or after the end of the image.
+        # Count exactly, because some of these bytes may be inside other segments or after the image.
         has_many = _count_scans(file, position) > MAX_SCANS
     return has_many
 
@@ -164,13 +174,13 @@ def _count_scans(file: FileBytes, position: tf.Tensor) -> tf.Tensor:
     )
     is_end = (code == _END) | (markers + 4 > file.length)
     target = tf.minimum(markers + 2 + 256 * high + low, file.length)
-    # The next marker is the first one after the segment of this one.
+    # The marker that follows a marker is the first one after its segment.
     following = tf.where(is_end, tf.range(tf.size(markers)), tf.searchsorted(markers, target))
     return sum_along_chain(following, tf.cast((code == _SCAN) & ~is_end, tf.int32))
 
 
 def _markers_after_scan(file: FileBytes, position: tf.Tensor) -> tf.Tensor:
-    """Positions of all markers except stuffed zeros and restarts, then the end of the file; int64."""
+    """Positions, int64, of all markers except stuffed zeros and restarts, then the end of the file."""
     codes = file.data[position + 1 :]
     restart = (codes >= 0xD0) & (codes <= 0xD7)
     marker = (file.data[position:-1] == 0xFF) & (codes > 1) & (codes != 0xFF) & ~restart

@@ -1,4 +1,4 @@
-"""``images.formats.orientation`` with TensorFlow ops."""
+"""Reads the orientation of an image with TensorFlow ops, as ``images.formats.orientation`` does."""
 
 from __future__ import annotations
 
@@ -18,7 +18,8 @@ from seedtf.images.graph.file_bytes import (
 
 __all__ = ["read_exif", "read_xmp", "upright_orientation"]
 
-# The number 42 in either byte order, after the letter of the byte order, twice.
+# The first four bytes of a TIFF block: II (little-endian) or MM (big-endian), then the number 42, which
+# is accepted in either byte order.
 _LITTLE, _BIG = (0x49492A00, 0x4949002A), (0x4D4D002A, 0x4D4D2A00)
 _SHORTS, _LONGS = (3, 8), (4, 9)
 _XMP_VALUES = tuple(b'="%d' % digit for digit in range(10)) + tuple(
@@ -27,7 +28,7 @@ _XMP_VALUES = tuple(b'="%d' % digit for digit in range(10)) + tuple(
 
 
 def upright_orientation(exif: tf.Tensor, xmp: tf.Tensor) -> tf.Tensor:
-    """The orientation, 1 to 8, from the results of ``read_exif`` and ``read_xmp``."""
+    """The orientation, 1 to 8, from the results of ``read_exif`` and ``read_xmp``; by default 1."""
     value = tf.where(exif != 0, exif, xmp)
     return tf.where((value >= 1) & (value <= 8), value, int64(1))
 
@@ -42,19 +43,19 @@ def read_exif(file: FileBytes, start: tf.Tensor, end: tf.Tensor) -> tf.Tensor:
     byte_order = big_endian(head[:4])
     is_little = is_in(byte_order, _LITTLE)
     is_tiff = (is_little | is_in(byte_order, _BIG)) & (start + 8 <= end)
-    first = start + _ordered(head[4:], is_little) + 2
-    count = _ordered(peek(file, first - 2, 2), is_little)
+    first = start + _to_integer(head[4:], is_little) + 2
+    count = _to_integer(peek(file, first - 2, 2), is_little)
     count = tf.clip_by_value((end - first) // 12, 0, tf.where(is_tiff, count, 0))
-    # An entry has 12 bytes: tag, type, count, value.
+    # An entry has 12 bytes: its tag, its type, the number of its values, and the values.
     first = tf.minimum(first, file.length)
     entries = tf.cast(tf.slice(file.data, [first], [12 * count]), tf.int32)
     entries = tf.reshape(entries, [-1, 12])
     tags = tf.where(
         is_little, entries[:, 1] * 256 + entries[:, 0], entries[:, 0] * 256 + entries[:, 1]
     )
-    place = tf.concat([tf.where(tags == ORIENTATION)[:, 0], [-1]], 0)[0]
-    value = _value(peek(file, first + 12 * place, 12), is_little)
-    return tf.where(place >= 0, value, int64(0))
+    index = tf.concat([tf.where(tags == ORIENTATION)[:, 0], [-1]], 0)[0]
+    value = _value_of_entry(peek(file, first + 12 * index, 12), is_little)
+    return tf.where(index >= 0, value, int64(0))
 
 
 def read_xmp(file: FileBytes, start: tf.Tensor, end: tf.Tensor) -> tf.Tensor:
@@ -67,16 +68,16 @@ def read_xmp(file: FileBytes, start: tf.Tensor, end: tf.Tensor) -> tf.Tensor:
     return tf.concat([digits, [0]], 0)[0]
 
 
-def _value(entry: list[tf.Tensor], is_little: tf.Tensor) -> tf.Tensor:
+def _value_of_entry(entry: list[tf.Tensor], is_little: tf.Tensor) -> tf.Tensor:
     """The value of an entry of 12 bytes; 1 if it is 0 or not an integer of 16 or 32 bits."""
-    kind, count = _ordered(entry[2:4], is_little), _ordered(entry[4:8], is_little)
+    kind, count = _to_integer(entry[2:4], is_little), _to_integer(entry[4:8], is_little)
     is_short = is_in(kind, _SHORTS) & (count >= 1) & (count <= 2)
     is_long = is_in(kind, _LONGS) & (count == 1)
-    long = tf.where(is_long, _ordered(entry[8:], is_little), 1)
-    value = tf.where(is_short, _ordered(entry[8:10], is_little), long)
+    long = tf.where(is_long, _to_integer(entry[8:], is_little), 1)
+    value = tf.where(is_short, _to_integer(entry[8:10], is_little), long)
     return tf.where(value == 0, int64(1), value)
 
 
-def _ordered(digits: list[tf.Tensor], is_little: tf.Tensor) -> tf.Tensor:
-    """An integer whose byte order is a tensor."""
-    return tf.where(is_little, little_endian(digits), big_endian(digits))
+def _to_integer(values: list[tf.Tensor], is_little: tf.Tensor) -> tf.Tensor:
+    """The unsigned integer of some bytes, whose byte order is given by a bool tensor."""
+    return tf.where(is_little, little_endian(values), big_endian(values))

@@ -1,19 +1,19 @@
-"""``images.formats.png`` with TensorFlow ops."""
+"""Parses the chunks of a PNG with TensorFlow ops, as ``images.formats.png`` does in Python."""
 
 from __future__ import annotations
 
 import tensorflow as tf
 
 from seedtf.images.formats.png import XMP_KEY
-from seedtf.images.graph.chains import WINDOW, along_chain
+from seedtf.images.graph.chains import WINDOW, follow_chain
 from seedtf.images.graph.file_bytes import (
     FileBytes,
     big_endian,
     big_endian_code,
     field,
+    has_text,
     int64,
     is_in,
-    is_text,
     matches_at,
     peek,
     window,
@@ -34,6 +34,8 @@ __all__ = ["read_png"]
 _ALPHA_TYPES = (4, 6)
 _NAMES = (b"IEND", b"tRNS", b"eXIf", b"iTXt")
 _IEND, _TRNS, _EXIF, _ITXT = (big_endian_code(name) for name in _NAMES)
+# The key of an XMP packet begins 8 bytes after the start of its chunk. An element of a window has 8
+# bytes, so the last 8 bytes of the key are in the element this many positions further on.
 _BYTES_AHEAD = 8 + len(XMP_KEY) - 8
 
 
@@ -52,7 +54,7 @@ def read_png(file: FileBytes) -> HeaderStatus:
         default=PARSING,
     )
     while status == PARSING:
-        position = _skip_others(file, position, has_alpha, has_xmp)
+        position = _skip_irrelevant(file, position, has_alpha, has_xmp)
         part = peek(file, position, 8)
         length, kind = big_endian(part[:4]), big_endian(part[4:])
         start, end, after = position + 8, position + 8 + length, position + 12 + length
@@ -62,7 +64,7 @@ def read_png(file: FileBytes) -> HeaderStatus:
             exif = read_exif(file, start, end)
         if is_xmp:
             xmp = read_xmp(file, start, end)
-        # libpng would allocate the length that a chunk claims, even a gigabyte.
+        # Do not leave this to libpng, which would allocate what the chunk claims, even a gigabyte.
         status = first_status(
             ((start > file.length) | (after > file.length), TRUNCATED),
             (is_exif & has_exif, UNSUPPORTED),
@@ -76,14 +78,15 @@ def read_png(file: FileBytes) -> HeaderStatus:
     return parsed(file, status, width, height, orientation=orientation, has_alpha=has_alpha)
 
 
-def _skip_others(
+def _skip_irrelevant(
     file: FileBytes, position: tf.Tensor, has_alpha: tf.Tensor, has_xmp: tf.Tensor
 ) -> tf.Tensor:
-    """Skips the chunks without influence that start in a window at ``position``."""
+    """Skips the chunks in a window at ``position`` that do not change the result."""
     part = window(file, position, WINDOW, _BYTES_AHEAD)
     count = tf.size(part) - _BYTES_AHEAD
     length, kind = field(part[:count], 0, 4), field(part[:count], 4, 4)
     is_stop = (kind == _IEND) | (kind == _EXIF) | ((kind == _TRNS) & ~has_alpha)
-    # Nothing less than the whole name, so that a file cannot have many stops.
-    is_stop |= (kind == _ITXT) & is_text(part, 8, XMP_KEY, count) & ~has_xmp
-    return position + along_chain(12 + length, is_stop)
+    # Compare the whole key. Each stop costs a loop step, and with a shorter comparison a hostile file
+    # could have many stops.
+    is_stop |= (kind == _ITXT) & has_text(part, 8, XMP_KEY, count) & ~has_xmp
+    return position + follow_chain(12 + length, is_stop)

@@ -41,17 +41,22 @@ STATUSES = (
 
 OK, EMPTY, NOT_AN_IMAGE, TRUNCATED, TOO_LARGE, UNSUPPORTED, CORRUPT = range(len(STATUSES))
 PARSING = -1
-"""The status of a header that is not complete yet."""
+"""The status of a header that is still being parsed."""
 
 BY_PILLOW = len(STATUSES)
-"""The status of a complete header of a variant that Pillow decodes; ``unsupported variant`` at last."""
+"""The status of a complete header that only Pillow decodes; ``header_graph`` makes it UNSUPPORTED."""
 
 MAX_EDITS = 3
 """The largest number of edits of one file."""
 
 
 class Edits(NamedTuple):
-    """``Header.edits`` as tensors: int64 ``[3, 2]``, start and stop of each, and string ``[3]``."""
+    """``Header.edits`` as tensors; missing edits replace nothing.
+
+    Attributes:
+        spans: int64 ``[MAX_EDITS, 2]``, start and stop of the bytes that each edit replaces.
+        texts: string ``[MAX_EDITS]``, the replacements.
+    """
 
     spans: tf.Tensor
     texts: tf.Tensor
@@ -60,8 +65,8 @@ class Edits(NamedTuple):
 class HeaderStatus(NamedTuple):
     """A parsed header: scalars, int64 except ``has_alpha`` (bool), and the edits.
 
-    ``status`` is an index into ``STATUSES``; the other fields are meaningful only where it is 0. They
-    are those of ``images.header.Header``: the size is as stored, before the orientation is applied.
+    ``status`` is an index into ``STATUSES``. The other fields are those of ``images.header.Header`` and
+    are meaningful only if the status is ``OK``.
     """
 
     status: tf.Tensor
@@ -88,7 +93,7 @@ def parsed(
     has_alpha: tf.Tensor | bool = False,
     edits: Edits | None = None,
 ) -> HeaderStatus:
-    """A ``HeaderStatus``, by default upright, opaque and without edits."""
+    """Makes a ``HeaderStatus``, by default upright, opaque and without edits."""
     orientation = tf.cast(orientation, tf.int64)
     edits = edits or make_edits(file)
     return HeaderStatus(
@@ -97,7 +102,7 @@ def parsed(
 
 
 def first_status(*cases: tuple[tf.Tensor, int], default: int = OK) -> tf.Tensor:
-    """The status of the first condition that holds, int64; otherwise the default."""
+    """The status, int64, of the first of ``(condition, status)`` whose condition is true."""
     status = int64(default)
     for condition, value in reversed(cases):
         status = tf.where(condition, int64(value), status)
@@ -105,7 +110,7 @@ def first_status(*cases: tuple[tf.Tensor, int], default: int = OK) -> tf.Tensor:
 
 
 def make_edits(file: FileBytes, *edits: tuple[tf.Tensor, tf.Tensor, tf.Tensor | bytes]) -> Edits:
-    """Sorted edits: start, stop and replacement of each. Those that are missing replace nothing."""
+    """Converts up to ``MAX_EDITS`` sorted edits ``(start, stop, replacement)`` to ``Edits``."""
     end = file.length
     filled = [*edits, *[(end, end, b"")] * (MAX_EDITS - len(edits))]
     spans = [
@@ -115,7 +120,7 @@ def make_edits(file: FileBytes, *edits: tuple[tf.Tensor, tf.Tensor, tf.Tensor | 
 
 
 def apply_edits(contents: tf.Tensor, edits: Edits) -> tf.Tensor:
-    """``contents``, a string scalar, with its edits; the same tensor if there is nothing to change."""
+    """Applies ``edits`` to ``contents``, a string scalar; without edits, returns the same tensor."""
     length = tf.cast(tf.strings.length(contents, "BYTE"), tf.int64)
 
     def edited() -> tf.Tensor:

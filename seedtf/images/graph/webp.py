@@ -1,17 +1,17 @@
-"""``images.formats.webp`` with TensorFlow ops."""
+"""Parses the chunks of a WebP with TensorFlow ops, as ``images.formats.webp`` does in Python."""
 
 from __future__ import annotations
 
 import tensorflow as tf
 
-from seedtf.images.graph.chains import WINDOW, along_chain
+from seedtf.images.graph.chains import WINDOW, follow_chain
 from seedtf.images.graph.file_bytes import (
     FileBytes,
-    bytes_le,
     field,
     int64,
     is_in,
     little_endian,
+    little_endian_bytes,
     matches_at,
     peek,
     text_between,
@@ -37,13 +37,13 @@ _ANIMATION, _XMP, _EXIF, _ALPHA = 0x02, 0x04, 0x08, 0x10
 _FRAME_HEADER_BYTES = 16
 
 
-def _code(name: bytes) -> int:
+def _to_code(name: bytes) -> int:
     return int.from_bytes(name, "little")
 
 
-_LOSSY, _LOSSLESS, _EXTENDED = _code(b"VP8 "), _code(b"VP8L"), _code(b"VP8X")
-_PLANE, _FRAME = _code(b"ALPH"), _code(b"ANMF")
-_IMAGES = (_LOSSY, _LOSSLESS, _PLANE, _FRAME)
+_LOSSY, _LOSSLESS, _EXTENDED = _to_code(b"VP8 "), _to_code(b"VP8L"), _to_code(b"VP8X")
+_ALPHA_PLANE, _FRAME = _to_code(b"ALPH"), _to_code(b"ANMF")
+_IMAGES = (_LOSSY, _LOSSLESS, _ALPHA_PLANE, _FRAME)
 
 
 def read_webp(file: FileBytes) -> HeaderStatus:
@@ -53,18 +53,19 @@ def read_webp(file: FileBytes) -> HeaderStatus:
     is_extended, is_lossless = kind == _EXTENDED, kind == _LOSSLESS
     canvas = little_endian(head[16:19]) + 1, little_endian(head[19:22]) + 1
     packed = little_endian(head[13:17])
-    exact = packed % 0x4000 + 1, packed // 0x4000 % 0x4000 + 1
+    lossless = packed % 0x4000 + 1, packed // 0x4000 % 0x4000 + 1
     lossy = little_endian(head[18:20]) % 0x4000, little_endian(head[20:22]) % 0x4000
     width, height = (
-        tf.where(is_extended, canvas[i], tf.where(is_lossless, exact[i], lossy[i])) for i in (0, 1)
+        tf.where(is_extended, canvas[i], tf.where(is_lossless, lossless[i], lossy[i]))
+        for i in (0, 1)
     )
-    # Of a file without the chunk VP8X, the search finds nothing but the image.
+    # Without a chunk VP8X there are no flags, so the search looks for the image only.
     image, image_kind, exif, xmp = _find_chunks(file, tf.where(is_extended, flags, 0))
     is_animated = is_extended & _has_flag(flags, _ANIMATION)
     frame = peek(file, image, _FRAME_HEADER_BYTES + 4)
     content = tf.where(is_animated, image + _FRAME_HEADER_BYTES + 8, image)
     image_code = tf.where(is_animated, little_endian(frame[_FRAME_HEADER_BYTES:]), image_kind)
-    has_plane = is_extended & (image_code == _PLANE)
+    has_plane = is_extended & (image_code == _ALPHA_PLANE)
     has_flag = is_extended & _has_flag(flags, _ALPHA)
     has_bit = peek(file, content + 4, 1)[0] // 16 % 2 == 1
     has_plane_or_flag = tf.where(is_animated, has_plane, has_flag)
@@ -86,7 +87,7 @@ def read_webp(file: FileBytes) -> HeaderStatus:
     # The first frame of an animation becomes a still image.
     first_flags = tf.where(has_alpha, bytes([_ALPHA, 0, 0, 0]), bytes(4))
     size = text_between(file, int64(24), int64(30))
-    riff = [b"RIFF", bytes_le(22 + end - first, 4), b"WEBPVP8X", bytes([10, 0, 0, 0])]
+    riff = [b"RIFF", little_endian_bytes(22 + end - first, 4), b"WEBPVP8X", bytes([10, 0, 0, 0])]
     still = tf.where(is_animated, tf.strings.join([*riff, first_flags, size]), b"")
     end = tf.where(is_animated, tf.minimum(end, file.length), file.length)
     first = tf.where(is_animated, tf.minimum(first, end), file.length)
@@ -109,7 +110,8 @@ def _find_chunks(
     """Looks for the first image or frame, and for EXIF and XMP if ``flags`` announce them.
 
     Returns:
-        The position of the image's payload, or 0; its kind; and the values of EXIF and XMP.
+        The position of the image's payload and its kind, 0 if there is none; and the orientations in
+        EXIF and in XMP, 0 if missing.
     """
     position, end = int64(12), tf.minimum(file.length, 8 + little_endian(peek(file, 4, 4)))
     image, image_kind, exif, xmp = (int64(0) for _ in range(4))
@@ -122,13 +124,14 @@ def _find_chunks(
         )
         is_image = tf.reduce_any([kind == code for code in _IMAGES], 0)
         is_stop = is_image & (image == 0)
-        is_stop |= ((kind == _code(b"EXIF")) & wants_exif) | ((kind == _code(b"XMP ")) & wants_xmp)
-        position += along_chain(8 + size + size % 2, is_stop)
+        is_stop |= (kind == _to_code(b"EXIF")) & wants_exif
+        is_stop |= (kind == _to_code(b"XMP ")) & wants_xmp
+        position += follow_chain(8 + size + size % 2, is_stop)
         part = peek(file, position, 8)
         code, length, start = little_endian(part[:4]), little_endian(part[4:]), position + 8
         is_inside = start <= end
-        is_exif = is_inside & wants_exif & (code == _code(b"EXIF"))
-        is_xmp = is_inside & wants_xmp & (code == _code(b"XMP "))
+        is_exif = is_inside & wants_exif & (code == _to_code(b"EXIF"))
+        is_xmp = is_inside & wants_xmp & (code == _to_code(b"XMP "))
         is_first = is_inside & (image == 0) & is_in(code, _IMAGES)
         if is_exif:
             exif = read_exif(file, start, start + length)
