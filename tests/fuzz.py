@@ -25,7 +25,7 @@ from hostile_files import whole_files
 from image_cases import image_cases
 
 with atheris.instrument_imports(include=["seedtf.data", "seedtf.images"]):
-    from seedtf.data.archives import unpacked_folder
+    from seedtf.data.archives import unpack_archive
     from seedtf.data.label_table import read_label_table
     from seedtf.data.listing import list_files
     from seedtf.images.header import RefusedError, read_header
@@ -129,7 +129,7 @@ def fuzz_archive(data: bytes) -> None:
     (place / "inner").mkdir(parents=True)
     (place / "inner" / "archive").write_bytes(data)
     try:
-        folder = unpacked_folder(str(place / "inner/archive"), "--data_dir", place / "inner/cache")
+        folder = unpack_archive(str(place / "inner/archive"), "--data_dir", place / "inner/cache")
     except UserError:
         folder = ""
     assert [path.name for path in place.iterdir()] == ["inner"]

@@ -22,7 +22,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from seedtf.commands.main import main
-from seedtf.data.archives import unpacked_folder
+from seedtf.data.archives import unpack_archive
 from seedtf.data.listing import list_files
 from seedtf.errors import UserError
 from seedtf.report import silent
@@ -68,7 +68,7 @@ def contents(folder: str | Path) -> dict[str, bytes]:
 
 
 def unpack(path: Path) -> str:
-    return unpacked_folder(str(path), "--data_dir", path.parent / "cache")
+    return unpack_archive(str(path), "--data_dir", path.parent / "cache")
 
 
 def refusal(path: Path) -> str:
@@ -117,7 +117,7 @@ def test_what_is_no_archive_stays_as_it_is(path: str, tmp_path: Path, monkeypatc
     monkeypatch.chdir(tmp_path)
     Path("photos").mkdir()
     Path("photo.jpg").write_bytes(b"\xff\xd8\xff\xe0")
-    assert unpacked_folder(path, "--data_dir", tmp_path) == path
+    assert unpack_archive(path, "--data_dir", tmp_path) == path
 
 
 @pytest.mark.parametrize("name", ["../evil.jpg", "a/../../evil.jpg", "/evil.jpg", "C:/evil.jpg"])

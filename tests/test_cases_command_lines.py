@@ -28,7 +28,7 @@ from seedtf.commands.benchmark import KINDS
 from seedtf.commands.main import COMMANDS, main
 from seedtf.config.flags import Flags, flag_kind
 from seedtf.config.train_config import TrainConfig
-from seedtf.data.archives import unpacked_folder
+from seedtf.data.archives import unpack_archive
 from seedtf.data.columns import Columns
 from seedtf.data.listing import list_files, list_for_check, list_known_classes
 from seedtf.runs.folder import find_run, read_class_names, read_settings
@@ -98,7 +98,7 @@ def list_training(config: TrainConfig, *_: object, **__: object) -> None:
     """The part of a training before it imports TensorFlow."""
     config = resolve(load_resumed(config), Machine()).config
     columns = Columns(config.file_column, config.label_column, config.split_column)
-    folder = unpacked_folder(config.data_dir, "--data_dir", config.cache_folder)
+    folder = unpack_archive(config.data_dir, "--data_dir", config.cache_folder)
     catalog, _ = list_files(folder, config.labels_csv, columns, config.layout)
     if config.val_dir:
         list_known_classes(config.val_dir, catalog.class_names, "--val_dir")

@@ -20,7 +20,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from seedtf.data.archives import unpacked_folder
+from seedtf.data.archives import unpack_archive
 from seedtf.data.listing import list_files
 from seedtf.errors import UserError
 from seedtf.report import silent
@@ -207,7 +207,7 @@ def test_every_layout_is_read_as_what_it_is(
             with zipfile.ZipFile(f"{folder}/data.zip", "w") as archive:
                 for name, text in files.items():
                     archive.writestr(name, text)
-            data_dir = unpacked_folder(f"{folder}/data.zip", "--data_dir", Path(folder, "cache"))
+            data_dir = unpack_archive(f"{folder}/data.zip", "--data_dir", Path(folder, "cache"))
         else:
             write_tree(Path(data_dir), files)
         assert read_tree(data_dir) == expected(images)

@@ -539,9 +539,9 @@ def test_every_record_is_validated_once_in_equally_many_steps(
     records = np.arange(count) * 7
     if count < replicas:
         with pytest.raises(ValueError, match="each replica needs a record"):
-            shards[0].of_records(records, batch_size)
+            shards[0].divide_records(records, batch_size)
         return
-    parts = [[*shard.of_records(records, batch_size).as_numpy_iterator()] for shard in shards]
+    parts = [[*shard.divide_records(records, batch_size).as_numpy_iterator()] for shard in shards]
     steps = shards[0].steps(count, batch_size)
     assert {len(each) for each in parts} == {steps * local}
     assert min(len(part) for each in parts for part in each) >= 1

@@ -199,7 +199,7 @@ def test_a_class_in_one_group_is_named() -> None:
 def test_a_given_split_must_not_divide_a_group() -> None:
     catalog = make_catalog(np.tile([0, 1], 4))
     split = Split(np.arange(5), np.arange(5, 8))
-    named = related(np.arange(8) // 2).named
+    named = related(np.arange(8) // 2).user_groups
     with pytest.raises(UserError, match=r"^--split_csv=s\.csv: 1 groups are on two sides .* 'g2'"):
         check_given_split(catalog, split, "--split_csv=s.csv", named, 0.0)
     check_given_split(catalog, Split(np.arange(4), np.arange(4, 8)), "x", named, 0.0)

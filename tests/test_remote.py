@@ -9,7 +9,7 @@ import pytest
 import tensorflow as tf
 
 from seedtf.commands.main import main
-from seedtf.data.archives import unpacked_folder
+from seedtf.data.archives import unpack_archive
 from seedtf.data.catalog import scan_folder
 from seedtf.data.dataset import Dataset, load_dataset
 from seedtf.data.label_table import read_label_table
@@ -95,7 +95,7 @@ def test_a_pack_in_a_bucket_is_copied_once(store, tiny_folder, tmp_path, capsys)
     for path in (tmp_path / "p").iterdir():
         store.pipe_file(f"/b/packed/{path.name}", path.read_bytes())
     url, cache = "memory://b/packed", tmp_path / "cache"
-    copies = {unpacked_folder(url, "--data_dir", cache) for _ in range(2)}
+    copies = {unpack_archive(url, "--data_dir", cache) for _ in range(2)}
     [copy] = copies
     assert "copied before" in capsys.readouterr().out
     catalog, _ = list_files(copy)
@@ -107,12 +107,12 @@ def test_a_pack_in_a_bucket_is_copied_once(store, tiny_folder, tmp_path, capsys)
     with pytest.raises(
         UserError, match=r"^--data_dir=memory://b/packed: images-00000.* is damaged"
     ):
-        unpacked_folder(url, "--data_dir", tmp_path / "other")
+        unpack_archive(url, "--data_dir", tmp_path / "other")
     assert list((tmp_path / "other" / "packs").iterdir()) == []
     store.rm(shard)
     with pytest.raises(UserError, match="cannot be copied: No such file"):
-        unpacked_folder(url, "--data_dir", tmp_path / "other")
-    assert unpacked_folder("memory://b/none", "--data_dir", cache) == "memory://b/none"
+        unpack_archive(url, "--data_dir", tmp_path / "other")
+    assert unpack_archive("memory://b/none", "--data_dir", cache) == "memory://b/none"
 
 
 def test_what_is_missing_or_empty_is_named(bucket, store):

@@ -134,7 +134,7 @@ def test_a_resumed_run_continues_at_its_step(two_workers: ClusterProcess) -> Non
 
 @pytest.mark.parametrize("shard", [WHOLE, Shard(2, 1, 1), Shard(4, 1, 2)])
 def test_numbers_follow_the_shards(shard: Shard) -> None:
-    expected = shard.of_batches(ORDER.dataset(9)).take(20).as_numpy_iterator()
+    expected = shard.slice_batches(ORDER.dataset(9)).take(20).as_numpy_iterator()
     found = numbered_order(ORDER, shard, 9 * shard.count).take(20).as_numpy_iterator()
     for position, ((epoch, indices), (number, *rest)) in enumerate(
         zip(expected, found, strict=True)

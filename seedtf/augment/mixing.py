@@ -23,8 +23,8 @@ __all__ = ["Mixing", "beta_quantiles", "mix"]
 # of the image area, and its height / width.
 _ERASED_AREA = (0.02, 0.33)
 _ERASED_ASPECT = (0.3, 3.3)
-# A record has _UNIFORMS random numbers, of which the first nine are used. These are the names of what
-# they decide. The noise of the erased pixels is drawn with the numbers after them.
+# A record has _UNIFORMS random numbers. Each constant here is the index of a number and says what the
+# number decides. The numbers from _UNIFORMS on give the noise of the erased pixels.
 _IS_CUTMIX, _WEIGHT, _CENTER_Y, _CENTER_X, _IS_ERASED, _AREA, _ASPECT, _TOP, _LEFT = range(9)
 _UNIFORMS = 16
 _UNIFORM_BITS = 24

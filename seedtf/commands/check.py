@@ -21,7 +21,7 @@ from seedtf.config.data_flags import (
     check_layout,
 )
 from seedtf.config.flags import AUTO, Flags, default_cache_dir, option
-from seedtf.data.archives import unpacked_folder
+from seedtf.data.archives import unpack_archive
 from seedtf.data.columns import Columns
 from seedtf.errors import UserError
 from seedtf.images.header import MAX_PIXELS
@@ -80,7 +80,7 @@ def run(arguments: list[str]) -> int:
             raise
         reason = str(error)
     columns = Columns(config.file_column, config.label_column, config.split_column)
-    folder = unpacked_folder(config.data_dir, "DATA_DIR", default_cache_dir())
+    folder = unpack_archive(config.data_dir, "DATA_DIR", default_cache_dir())
     data_check = check_data(folder, config.labels_csv, config.max_pixels, columns, config.layout)
     if not reason:
         write_findings(out, data_check.findings, config.data_dir)

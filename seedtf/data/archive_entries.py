@@ -21,7 +21,7 @@ from typing import IO, Any, BinaryIO
 
 __all__ = ["DAMAGED", "ArchiveEntry", "archive_kind", "tar_entries", "zip_entries"]
 
-# The largest header of a tar archive in bytes; the name of a file is shorter.
+# The largest header of a tar archive, in bytes, that is read; no real file name is as long.
 _MAX_TAR_READ = 4 << 20
 _BLOCK = 512
 
@@ -34,7 +34,7 @@ _ZIP, _EMPTY_ZIP = b"PK\x03\x04", b"PK\x05\x06"
 
 DAMAGED = (
     *(zipfile.BadZipFile, tarfile.TarError, gzip.BadGzipFile, EOFError, zlib.error, lzma.LZMAError),
-    # an unknown compression, a name that is not UTF-8, a number that is out of range
+    # For an unknown compression, a name that is not UTF-8, or a number that is out of range:
     *(NotImplementedError, RuntimeError, ValueError, OverflowError),
 )
 """The errors of the standard library for an archive that is damaged or uses an unknown method."""
@@ -50,7 +50,7 @@ class ArchiveEntry:
         size: the unpacked size in bytes.
         is_folder: whether it is a folder.
         refusal: the reason if it must not be unpacked, such as ``is a link``; otherwise empty.
-        open: opens the file.
+        open: opens the file for reading.
     """
 
     name: str
@@ -75,7 +75,7 @@ def archive_kind(head: bytes) -> str:
 
 
 def zip_entries(file: BinaryIO) -> Iterator[ArchiveEntry]:
-    """The entries of a ZIP archive, from the list at its end. Raises the errors in ``DAMAGED``."""
+    """Yields the entries of a ZIP archive. Raises the errors in ``DAMAGED``."""
     archive = zipfile.ZipFile(file)
     for info in archive.infolist():
         name = _zip_name(info)
@@ -91,7 +91,11 @@ def zip_entries(file: BinaryIO) -> Iterator[ArchiveEntry]:
 
 
 def _zip_name(info: zipfile.ZipInfo) -> str:
-    """The name with slashes. An undeclared encoding is UTF-8 (macOS) or code page 437 (DOS)."""
+    """The name of an entry, with slashes.
+
+    An encoding that is not declared is taken for UTF-8 (macOS), or for code page 437 (DOS) if the name
+    is not valid UTF-8.
+    """
     name = info.orig_filename
     if not info.flag_bits & 0x800:
         with contextlib.suppress(UnicodeError):
@@ -100,9 +104,9 @@ def _zip_name(info: zipfile.ZipInfo) -> str:
 
 
 def tar_entries(file: BinaryIO) -> Iterator[ArchiveEntry]:
-    """The entries of a tar archive, in its order. Raises the errors in ``DAMAGED``.
+    """Yields the entries of a tar archive, in its order. Raises the errors in ``DAMAGED``.
 
-    A file must be read before the next entry is requested.
+    A file must be read before the next entry is requested, because the archive is read only once.
     """
     head = file.read(8)
     file.seek(0)
@@ -114,7 +118,7 @@ def tar_entries(file: BinaryIO) -> Iterator[ArchiveEntry]:
         fileobj=bounded, mode="r:", encoding="utf-8", errors="surrogateescape"
     ) as archive:
         while (member := archive.next()) is not None:
-            archive.members = []  # tarfile would keep every member in memory
+            archive.members = []  # Otherwise tarfile would keep all members in memory.
             refusal = _name_refusal(member.name)
             if member.issym() or member.islnk():
                 refusal = "is a link"
@@ -134,13 +138,13 @@ def _open_member(archive: tarfile.TarFile, member: tarfile.TarInfo) -> IO[bytes]
 class _ForwardStream:
     """A stream for tarfile that limits the size of a read, and seeks back by at most one block.
 
-    To seek further back, the archive would have to be decompressed from its beginning again. A large
-    read is a large header, which tarfile would keep in memory.
+    To seek further back, the archive would have to be decompressed from its beginning again. Reads are
+    limited because tarfile reads a header at once, and a hostile archive can claim one of any size.
     """
 
     def __init__(self, stream: IO[bytes]) -> None:
         self._stream, self._end = stream, 0
-        self._kept = b""  # the last bytes that were read, for seeking back
+        self._kept = b""  # The last bytes that were read, for seeking back.
         self._position = 0
 
     def tell(self) -> int:
@@ -175,7 +179,7 @@ def _parts(name: str) -> tuple[str, ...]:
 
 
 def _name_refusal(name: str) -> str:
-    """The reason if a file of this name must not be unpacked; otherwise empty."""
+    """Why a file of this name must not be unpacked; empty if it may be."""
     parts = name.split("/")
     if "\0" in name:
         return "has a name with a zero byte"

@@ -1,7 +1,7 @@
-"""Unpacks a ZIP or tar archive of a data set once, into a folder of the cache.
+"""Unpacks a ZIP or tar archive of a data set once, into a folder below ``--cache_dir``.
 
-An archive may be hostile. So nothing is written outside that folder, and an archive that could fill the
-disk is refused. This module does not import TensorFlow.
+Because an archive may be hostile, nothing is written outside that folder, and an archive that could
+fill the disk is refused. This module does not import TensorFlow.
 """
 
 from __future__ import annotations
@@ -25,29 +25,30 @@ from seedtf.data.archive_entries import (
     tar_entries,
     zip_entries,
 )
-from seedtf.data.pack.fetch import fetched_pack
+from seedtf.data.pack.fetch import fetch_pack
 from seedtf.data.paths import is_url
 from seedtf.errors import UserError, first_line
 from seedtf.files import lock_folder
 from seedtf.report import format_bytes, is_silent, report
 
-__all__ = ["unpacked_folder"]
+__all__ = ["unpack_archive"]
 
 _CHUNK_BYTES = 1 << 20
-# Compression shrinks drawings to about a hundredth, but an archive that is made to fill a disk unpacks
-# to thousands of times its size.
-_MAX_RATIO, _ALWAYS_ALLOWED = 200, 100 << 20
+# The limit of the unpacked size, as a multiple of the archive's. Drawings unpack to about 100 times
+# their compressed size, but an archive that is made to fill a disk to thousands of times its size.
+_MAX_RATIO, _ALWAYS_ALLOWED_BYTES = 200, 100 << 20
 _MAX_DISK_FRACTION = 0.8
-_FILE_BYTES = 512  # an empty file takes at least this much
+_FILE_BYTES = 512  # is counted for each file besides its content
 _TEMPORARY, _ABANDONED_SECONDS = ".unpacking-", 60
 _OTHER_ARCHIVES = {b"Rar!": "a RAR archive", b"7z\xbc\xaf\x27\x1c": "a 7-Zip archive"}
 
 
-def unpacked_folder(path: str, flag: str, cache_dir: Path) -> str:
-    """The local folder of an archive's files or of a pack at a URL; other paths are returned unchanged.
+def unpack_archive(path: str, flag: str, cache_dir: Path) -> str:
+    """Unpacks an archive, or copies a pack from a URL, and returns the folder; or returns ``path``.
 
     An archive is unpacked below ``cache_dir`` when it is first used, and again after it has changed.
     Archives are recognised by their content: ZIP, or tar, which may be compressed by gzip, bzip2 or xz.
+    Any other path is returned unchanged.
 
     Args:
         path: a folder or an archive.
@@ -55,21 +56,21 @@ def unpacked_folder(path: str, flag: str, cache_dir: Path) -> str:
         cache_dir: the folder of cache files; created if it does not exist.
 
     Raises:
-        UserError: the archive is damaged or encrypted, contains a link, a file that would be written
-            outside the folder, or two files of one name; or it would take too much of the disk. The
-            pack is damaged, or the URL has no file system.
+        UserError: the archive is damaged or encrypted, would take too much of the disk, or contains a
+            link, two files of one name, or a file that would be written outside the folder; the pack is
+            damaged, or there is no file system for the URL.
 
     Example:
         >>> import zipfile
         >>> with zipfile.ZipFile("plants.zip", "w") as archive:
         ...     archive.writestr("oak/1.jpg", b"")
-        >>> folder = Path(unpacked_folder("plants.zip", "--data_dir", Path("cache")))
+        >>> folder = Path(unpack_archive("plants.zip", "--data_dir", Path("cache")))
         archive   plants.zip: 1 file unpacked into cache/archives/plants-...
         >>> [path.relative_to(folder).as_posix() for path in folder.rglob("*.jpg")]
         ['oak/1.jpg']
     """
     if is_url(path):
-        return fetched_pack(path, flag, cache_dir)
+        return fetch_pack(path, flag, cache_dir)
     if not os.path.isfile(path):
         return path
     source = f"{flag}={path}"
@@ -95,7 +96,7 @@ def unpacked_folder(path: str, flag: str, cache_dir: Path) -> str:
         with open(path, "rb") as file:
             count = _unpack(file, kind, folder, source)
     except OSError as error:
-        if error.errno is None:  # bz2 reports damaged data like this
+        if error.errno is None:  # bz2 raises an OSError without a number for damaged data.
             raise _damaged(source, error) from error
         where = f" ({error.filename})" if error.filename else ""
         raise UserError(
@@ -119,8 +120,9 @@ def _unpack(file: BinaryIO, kind: str, folder: Path, source: str) -> int:
     temporary.mkdir()
     try:
         with lock_folder(temporary, file=""):
-            check = _Checker(source, os.fstat(file.fileno()).st_size, temporary)
-            # All entries of a ZIP archive are checked before the first file is written.
+            check = _EntryChecker(source, os.fstat(file.fileno()).st_size, temporary)
+            # Check all entries of a ZIP archive before the first file is written. The entries of a tar
+            # become known only while it is read.
             checked = (
                 list(map(check, zip_entries(file)))
                 if kind == "zip"
@@ -130,7 +132,7 @@ def _unpack(file: BinaryIO, kind: str, folder: Path, source: str) -> int:
             try:
                 os.rename(temporary, folder)
             except OSError:
-                # If the folder exists now, another process has unpacked the archive meanwhile.
+                # It is no error if another process has unpacked the archive meanwhile.
                 if not folder.is_dir():
                     raise
     except DAMAGED as error:
@@ -145,14 +147,14 @@ def _damaged(source: str, error: Exception) -> UserError:
     return UserError(f"{source}: cannot be unpacked ({reason}); unpack it and pass the folder")
 
 
-class _Checker:
+class _EntryChecker:
     """Refuses entries that would leave the folder, replace another one, or fill the disk."""
 
     def __init__(self, source: str, archive_bytes: int, folder: Path) -> None:
         """Limits the unpacked bytes, by the size of the archive and by the free space on the disk."""
         self._source = source
-        self._by_ratio = max(_MAX_RATIO * archive_bytes, _ALWAYS_ALLOWED)
-        self._by_disk = int(_MAX_DISK_FRACTION * shutil.disk_usage(folder).free)
+        self._max_by_ratio = max(_MAX_RATIO * archive_bytes, _ALWAYS_ALLOWED_BYTES)
+        self._max_by_disk = int(_MAX_DISK_FRACTION * shutil.disk_usage(folder).free)
         self._total = 0
         self._files: set[tuple[str, ...]] = set()
         self._folders: set[tuple[str, ...]] = {()}
@@ -163,25 +165,25 @@ class _Checker:
         parents = [entry.parts[:depth] for depth in range(len(entry.parts))]
         if entry.is_folder:
             self._folders.add(entry.parts)
-            clash = entry.parts in self._files
+            is_repeated = entry.parts in self._files
         else:
-            clash = entry.parts in self._files or entry.parts in self._folders
+            is_repeated = entry.parts in self._files or entry.parts in self._folders
             self._files.add(entry.parts)
             self._total += max(entry.size, 0) + _FILE_BYTES
         self._folders.update(parents)
-        if clash or any(parent in self._files for parent in parents):
+        if is_repeated or any(parent in self._files for parent in parents):
             refusal = refusal or "occurs twice"
         if refusal:
             shown = entry.name.encode("utf-8", "backslashreplace").decode()
             raise UserError(
                 f"{self._source}: {shown!r} {refusal}; unpack the archive and pass the folder"
             )
-        if self._total > min(self._by_ratio, self._by_disk):
+        if self._total > min(self._max_by_ratio, self._max_by_disk):
             size = format_bytes(self._total)
             reason = (
                 f"over {_MAX_RATIO} times its own size, as only archives made to fill a disk are"
-                if self._total > self._by_ratio
-                else f"with {format_bytes(self._by_disk)} of the disk to use"
+                if self._total > self._max_by_ratio
+                else f"with {format_bytes(self._max_by_disk)} of the disk to use"
             )
             raise UserError(
                 f"{self._source}: unpacks to {size} or more, {reason}; unpack it and pass the folder"
@@ -215,7 +217,7 @@ def _write_files(entries: Iterable[ArchiveEntry], folder: Path) -> int:
 def _remove_abandoned(folder: Path) -> None:
     """Removes the incomplete folders of killed processes."""
     for path in folder.glob(f"{_TEMPORARY}*"):
-        with suppress(OSError):  # another process is unpacking into it, or has removed it
+        with suppress(OSError):  # Another process holds the lock or has removed the folder.
             if time.time() - path.stat().st_mtime > _ABANDONED_SECONDS:
                 with lock_folder(path, file=""):
                     shutil.rmtree(path, ignore_errors=True)

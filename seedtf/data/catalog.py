@@ -1,4 +1,4 @@
-"""Lists labelled image files and fixes one class list, before any split.
+"""Lists labelled image files and their classes, before any split is made.
 
 This module decodes nothing and does not import TensorFlow.
 """
@@ -26,11 +26,11 @@ __all__ = [
     "Catalog",
     "Fault",
     "align_labels",
-    "composed",
     "describe_faults",
     "describe_others",
     "make_catalog",
     "scan_folder",
+    "to_nfc",
 ]
 
 _SHOWN_SUFFIXES = 5
@@ -53,7 +53,7 @@ class Fault:
 
 @dataclass(frozen=True)
 class Catalog:
-    """Labelled files and the class list that every later stage uses.
+    """Labelled files and their classes.
 
     In memory, a file takes the bytes of its name and about 12 more.
 
@@ -61,9 +61,9 @@ class Catalog:
         root: the folder that ``paths`` are relative to.
         paths: N file paths, ``/``-separated; any sequence is converted to a ``StringArray``.
         labels: int32 ``[N]``, indices into ``class_names``.
-        class_names: K names, sorted; saved with the model.
+        class_names: the sorted names of the K classes, which are saved with the model.
         faults: the images of the folder that cannot be used.
-        others: the number of files that are not images, by suffix.
+        others: the number of files that are not images, for each suffix.
     """
 
     root: Folder
@@ -88,11 +88,11 @@ class Catalog:
         return self.paths
 
     def absolute_paths(self) -> StringArray:
-        """The N paths with ``root``, which the operating system (for a URL, TensorFlow) can open."""
+        """The N paths with ``root``, by which ``data.paths`` opens the files."""
         return self.path_array.with_prefix(os.path.join(self.root, ""))
 
     def take(self, indices: np.ndarray, faults: Iterable[Fault] = ()) -> Catalog:
-        """The records at ``indices`` (int ``[M]``) in that order, with ``faults`` added."""
+        """A catalog of the files at ``indices`` (int ``[M]``), in that order, with ``faults`` added."""
         return Catalog(
             self.root,
             self.path_array.take(indices),
@@ -118,19 +118,20 @@ def scan_folder(
 ) -> Catalog:
     """Lists ``root/<class>/**/<image>``; the first folder below ``root`` is the class.
 
-    A file is an image if its suffix or its first bytes say so. Hidden and system entries are skipped,
-    and so are folders that seedtf wrote itself, which one line names. Files that are not images are
-    counted. An image that is not in a class folder becomes a fault. Links to folders are followed, but
-    not in a loop.
+    A file is an image if its suffix or its first bytes say so; other files are counted. An image that
+    is not in a class folder becomes a fault. Hidden files and folders, and those of the system, are
+    skipped, and so are folders that seedtf wrote itself; one line names the skipped folders. Links to
+    folders are followed, but not in a loop.
 
     Args:
         root: a folder, or the URL of one.
         flag: the flag that named the folder, for error messages.
         on_skip: called for each skipped entry, as in ``walk_files``, and for each file that is not an
             image.
-        flat: whether there are no class folders, but the names of the images begin with the class and
-            end with a number, such as ``cat.1.jpg``.
-        split_folders: whether the first folder is a side of a split, and the second one the class.
+        flat: whether there are no class folders, and the name of an image is its class and a number,
+            such as ``cat.1.jpg``.
+        split_folders: whether the first folder below ``root`` is a side of a split, and the second one
+            is the class.
 
     Raises:
         UserError: the folder is missing, cannot be read, or contains no images.
@@ -156,8 +157,9 @@ def scan_folder(
     faults: list[Fault] = []
     skipped_folders: list[str] = []
     others: Counter[str] = Counter()
-    others_of: dict[str, Counter[str]] = {}  # of the folders without an image so far
+    # The folders in which an image was found, and the suffixes in those in which none was found yet.
     with_images: set[str] = set()
+    others_of: dict[str, Counter[str]] = {}
 
     def count_other(path: str, class_name: str) -> None:
         suffix = suffix_of(path)
@@ -167,7 +169,7 @@ def scan_folder(
         if on_skip:
             on_skip(path, "not an image", suffix)
 
-    def images() -> Iterator[tuple[str, str]]:
+    def find_images() -> Iterator[tuple[str, str]]:
         for path in walk_files(root, flag, on_skip, skipped_folders.append):
             below = path.partition("/")[2] if split_folders else path
             class_name, _, rest = below.partition("/")
@@ -185,7 +187,7 @@ def scan_folder(
                 others_of.pop(class_name, None)
                 yield path, class_name
 
-    catalog = make_catalog(root, images(), faults, others=others)
+    catalog = make_catalog(root, find_images(), faults, others=others)
     if skipped_folders and on_skip is None:
         report("left out", _describe_skipped(skipped_folders))
     if not len(catalog):
@@ -201,14 +203,14 @@ def scan_folder(
 
 
 def align_labels(catalog: Catalog, class_names: Sequence[str], flag: str) -> Catalog:
-    """``catalog`` with labels that are indices into ``class_names``, the class list of training.
+    """``catalog`` with labels that are indices into ``class_names``, the classes of training.
 
     Raises:
         UserError: ``catalog`` has a class that is not in ``class_names``.
     """
-    index_of = {composed(name): index for index, name in enumerate(class_names)}
+    index_of = {to_nfc(name): index for index, name in enumerate(class_names)}
     index_of |= {name: index for index, name in enumerate(class_names)}
-    indices = [index_of.get(n, index_of.get(composed(n), -1)) for n in catalog.class_names]
+    indices = [index_of.get(n, index_of.get(to_nfc(n), -1)) for n in catalog.class_names]
     pairs = zip(catalog.class_names, indices, strict=True)
     unknown = sorted(name for name, index in pairs if index < 0)
     if unknown:
@@ -230,7 +232,7 @@ def make_catalog(
     order: Callable[[Iterable[str]], list[str]] = sorted,
     others: Mapping[str, int] | None = None,
 ) -> Catalog:
-    """A catalog of pairs (path, class name).
+    """Makes a catalog of pairs (path, class name).
 
     Two spellings of a class name, with composed and with separate accents, are one class.
 
@@ -239,53 +241,53 @@ def make_catalog(
         records: the pairs; iterating over them may append to ``faults``.
         faults: the files that cannot be used.
         order: sorts the class names.
-        others: the number of files that are not images, by suffix.
+        others: the number of files that are not images, for each suffix.
     """
-    number_of: dict[str, int] = {}  # composed name → number of the class, by first appearance
-    spelling_of: dict[str, str] = {}  # composed name → name as the class list will spell it
+    number_of: dict[str, int] = {}  # normalized name → number of the class, in order of appearance
+    spelling_of: dict[str, str] = {}  # normalized name → name in ``class_names``
     labels = array("i")
 
     def paths() -> Iterator[str]:
         for path, class_name in records:
-            key = composed(class_name)
+            key = to_nfc(class_name)
             labels.append(number_of.setdefault(key, len(number_of)))
             if spelling_of.setdefault(key, class_name) != class_name:
-                spelling_of[key] = key  # two spellings: the composed one is taken
+                spelling_of[key] = key  # Of two spellings, the one with composed accents is used.
             yield path
 
     names = StringArray(paths())
     key_of = {spelling: key for key, spelling in spelling_of.items()}
     class_names = tuple(order(key_of))
-    label_of = np.empty(len(number_of), np.int32)  # number of a class → its place in the class list
+    label_of = np.empty(len(number_of), np.int32)  # number of a class → index in ``class_names``
     label_of[[number_of[key_of[name]] for name in class_names]] = np.arange(len(number_of))
     indices = label_of[np.frombuffer(labels, np.int32)] if labels else np.empty(0, np.int32)
     return Catalog(root, names, indices, class_names, tuple(faults), others or {})
 
 
 def _class_in_name(path: str) -> str:
-    """The name of a file without its suffix and a number at the end: ``cat`` for ``cat.1.jpg``."""
+    """The name of a file without its suffix and the number at its end: ``cat`` for ``cat.1.jpg``."""
     stem = os.path.splitext(path.rpartition("/")[2])[0]
     return re.sub(r"[\s._-]*\(?\d+\)?$", "", stem) or stem
 
 
-def composed(name: str) -> str:
+def to_nfc(name: str) -> str:
     """``name`` with composed accents (NFC), so that names from a Mac equal those of other systems.
 
     Example:
-        >>> composed("e\\u0301") == "\\u00e9"
+        >>> to_nfc("e\\u0301") == "\\u00e9"
         True
     """
     return name if name.isascii() else unicodedata.normalize("NFC", name)
 
 
 def _describe_skipped(folders: Sequence[str]) -> str:
-    """One line about the folders that are not classes: the first three, and how many others."""
+    """The names of the first three skipped folders, how many more there are, and the reason."""
     shown = ", ".join(folders[:3]) + (f" and {len(folders) - 3:,} more" if len(folders) > 3 else "")
     return f"{shown}: written by the system or by seedtf, not classes"
 
 
 def describe_faults(faults: Sequence[Fault]) -> str:
-    """The images that were left out, as text: their number, and that of each reason.
+    """Describes the images that were left out: how many in all, and how many for each reason.
 
     Example:
         >>> describe_faults([Fault("c/1.png", "truncated", ""), Fault("c/2.png", "too large", "")])
@@ -297,7 +299,7 @@ def describe_faults(faults: Sequence[Fault]) -> str:
 
 
 def describe_others(others: Mapping[str, int]) -> str:
-    """Files that are not images, as text: their number, and that of each of the commonest suffixes.
+    """Describes files that are not images: how many in all, and how many with each common suffix.
 
     Example:
         >>> describe_others({".txt": 3, "no suffix": 1})

@@ -1,4 +1,4 @@
-"""Detects which columns of a table contain files, labels and the split.
+"""Finds the columns of a table that contain the files, the labels and the split.
 
 This module does not import TensorFlow.
 """
@@ -17,14 +17,14 @@ __all__ = [
     "ColumnIndices",
     "Columns",
     "cell_at",
+    "find_columns",
+    "find_columns_without_header",
     "has_header",
     "is_marked",
-    "named_columns",
-    "numbered_columns",
 ]
 
-# Header names, in lower case and without spaces and punctuation. A name of the second group is used
-# only if the table has no name of the first group.
+# The usual names of columns, in lower case and without spaces and punctuation. A name of the second
+# group is used only if the table has no column with a name of the first group.
 _FILE_NAMES = (
     {
         *("file", "filename", "filepath", "path", "image", "img", "images", "imagepath"),
@@ -39,8 +39,8 @@ _LABEL_NAMES = (
     },
     {"labelid", "classid", "categoryid", "speciesid", "breedid", "targetid", "y"},
 )
-# Columns of free text, such as captions, differ for each image. They are labels only if the user names
-# them, even if there is no other column.
+# Columns of free text, such as captions, differ for each image. Such a column is used for labels only
+# if the user names it, even if it is the only one left.
 _TEXT_NAMES = {"text", "caption", "captions", "description", "prompt", "title", "url"}
 _SPLIT_NAMES = ({"split", "subset", "partition"}, {"set", "fold"})
 
@@ -49,14 +49,18 @@ SPLIT_WORDS = {
     **dict.fromkeys(("val", "valid", "validation", "dev"), "val"),
     **dict.fromkeys(("test", "testing"), "test"),
 }
-"""The names of the parts of a split in tables and folders, in lower case."""
+"""What the sides of a split are called in tables and folders, in lower case, and the side."""
 
 
 @dataclass(frozen=True)
 class Columns:
     """The columns that the user named, by header or by number from 1; empty to detect a column.
 
-    ``label_flag`` is the flag that named the label column, for messages.
+    Attributes:
+        file: the column of files.
+        label: the column of labels.
+        split: the column of train, val or test.
+        label_flag: the flag that names the column of labels, for error messages.
     """
 
     file: str = ""
@@ -66,7 +70,7 @@ class Columns:
 
 
 ANY_COLUMNS = Columns()
-"""The user named no column, so that all of them are detected."""
+"""The user named no column, so all of them are detected."""
 
 
 @dataclass(frozen=True)
@@ -77,7 +81,7 @@ class ColumnIndices:
         file: the column of files or ids.
         label: the column of labels; None if there is one column for each class.
         split: the column of train, val or test; None if there is none.
-        classes: one column for each class, which marks the images of the class; may be empty.
+        classes: if there is one column for each class, these columns; otherwise empty.
     """
 
     file: int
@@ -86,17 +90,17 @@ class ColumnIndices:
     classes: tuple[int, ...] = ()
 
 
-def named_columns(
+def find_columns(
     source: str,
     header: Sequence[str],
     rows: Sequence[Sequence[str]],
     columns: Columns,
     is_file: Callable[[str], bool],
 ) -> ColumnIndices:
-    """The columns of file, label and split in a table with a header.
+    """Finds the columns of files, labels and split in a table with a header.
 
-    If the header contains no usual name of a label column, and all columns but those of file and split
-    contain only marks (0 and 1, or true and false), each of these columns is a class.
+    There is one column for each class if no column has a usual name of labels, and all columns but
+    those of files and split contain only marks (0 and 1, or true and false).
 
     Args:
         source: the table, for error messages.
@@ -121,7 +125,7 @@ def has_header(first: tuple[str, ...], columns: Columns, is_file: Callable[[str]
     given = {name for name in (columns.file, columns.label, columns.split) if name}
     if given & set(first):
         return True
-    # A usual name of a file column is only a header if it is not itself the name of a file.
+    # A cell with a usual name of a column of files, such as "image", might also be the name of a file.
     if any(_matches(cell, _FILE_NAMES) and not is_file(cell) for cell in first):
         return True
     if any(is_file(cell) for cell in first):
@@ -131,16 +135,16 @@ def has_header(first: tuple[str, ...], columns: Columns, is_file: Callable[[str]
     return not any(_looks_like_file(cell) for cell in first)
 
 
-def numbered_columns(
+def find_columns_without_header(
     source: str,
     rows: list[list[str]],
     columns: Columns,
     is_file: Callable[[str], bool],
 ) -> ColumnIndices:
-    """The columns of file, label and split in a table without header."""
+    """Finds the columns of files, labels and split in a table without header. Raises UserError."""
     numbers = [str(index + 1) for index in range(len(rows[0]))]
     if columns.file:
-        file_at = _numbered("file_column", columns.file, numbers, source)
+        file_at = _find_named("file_column", columns.file, numbers, source)
     else:
         candidates = [i for i in range(len(numbers)) if is_file(cell_at(rows[0], i))] or [
             i for i in range(len(numbers)) if _looks_like_file(cell_at(rows[0], i))
@@ -152,7 +156,7 @@ def numbered_columns(
             )
         file_at = candidates[0]
     if columns.label:
-        label_at = _numbered(columns.label_flag, columns.label, numbers, source)
+        label_at = _find_named(columns.label_flag, columns.label, numbers, source)
     else:
         others = [index for index in range(len(numbers)) if index != file_at]
         if len(others) != 1:
@@ -162,11 +166,13 @@ def numbered_columns(
                 "--label_column with its number"
             )
         label_at = others[0]
-    split_at = _numbered("split_column", columns.split, numbers, source) if columns.split else None
+    split_at = None
+    if columns.split:
+        split_at = _find_named("split_column", columns.split, numbers, source)
     return ColumnIndices(file_at, label_at, split_at)
 
 
-def _numbered(flag: str, given: str, header: Sequence[str], source: str) -> int:
+def _find_named(flag: str, given: str, header: Sequence[str], source: str) -> int:
     """The index of the column that the user named, by its header or by its number from 1."""
     if given in header:
         return list(header).index(given)
@@ -206,7 +212,7 @@ class _Picker:
     def split(self, given: str) -> int | None:
         """The column of the split, or None; a detected one contains only ``SPLIT_WORDS``."""
         if given:
-            return _numbered("split_column", given, self.header, self.source)
+            return _find_named("split_column", given, self.header, self.source)
         for index, name in enumerate(self.header):
             cells = {cell_at(row, index).lower() for row in self.rows}
             if _matches(name, _SPLIT_NAMES) and cells and cells <= SPLIT_WORDS.keys():
@@ -214,15 +220,15 @@ class _Picker:
         return None
 
     def classes(self, file_at: int, split_at: int | None) -> tuple[int, ...]:
-        """The columns of classes, if the table has one column for each class; otherwise none.
+        """The columns of the classes if the table has one column for each class; otherwise empty.
 
-        All columns but those of file and split must contain marks. In a table with other columns too,
-        a mark may not be a class, but for example mean that an image is blurred.
+        All columns but those of files and split must contain only marks. If there are other columns
+        too, a mark may have another meaning than a class, for example that an image is blurred.
         """
         others = tuple(
             index
             for index, name in enumerate(self.header)
-            # pandas writes the number of the row into a column without a name.
+            # pandas writes row numbers into a column without a name.
             if index not in (file_at, split_at) and _normalized(name) not in ("", "unnamed0")
         )
         marks = [[is_marked(cell_at(row, index)) for index in others] for row in self.rows]
@@ -242,7 +248,7 @@ class _Picker:
         flag: str = "",
     ) -> int:
         if given:
-            return _numbered(flag or f"{role}_column", given, self.header, self.source)
+            return _find_named(flag or f"{role}_column", given, self.header, self.source)
         if role in self.header:
             return self.header.index(role)
         for group in names:
@@ -264,13 +270,13 @@ class _Picker:
         )
 
     def _with_files(self, candidates: list[int]) -> list[int]:
-        """The ``candidates`` whose cells name images, or all of them if there are none."""
+        """The columns among ``candidates`` whose cells name images; all ``candidates`` if none do."""
         good = [i for i in candidates if any(self.is_file(cell_at(row, i)) for row in self.rows)]
         return good or candidates
 
 
 def is_marked(cell: str) -> bool | None:
-    """Whether a cell marks an image as belonging to a class; None if it is not a mark.
+    """Whether a cell marks its image, such as 1 or true; None if it is not a mark.
 
     Example:
         >>> is_marked("1"), is_marked("0.0"), is_marked("TRUE"), is_marked("oak")

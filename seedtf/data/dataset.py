@@ -1,4 +1,4 @@
-"""From a folder to images that can train: list, decode, split, and record which files were left out."""
+"""Loads the data of a run: lists, decodes and splits the images, and reports the files left out."""
 
 from __future__ import annotations
 
@@ -46,27 +46,28 @@ _SAMPLE_SIZE = 1_000
 
 @dataclass(frozen=True)
 class Dataset:
-    """The images of a run and their split into training and validation.
+    """The images of a run, and their split into training, validation and test.
 
     Duplicates, near duplicates and conflicting labels are found only if every file was opened.
 
     Attributes:
         store: the images; ``store.catalog`` lists them and, in ``faults``, the files left out.
-        split: indices of the store's records.
+        split: indices into ``store.catalog``.
         cache_plan: where the decoded images are stored, and why.
         num_listed: number of listed images, before any was left out.
-        duplicates: number of images whose bytes equal those of an image before them in the list.
-        near_duplicates: number of images that look like an image before them in the list.
+        duplicates: number of images whose bytes equal those of an earlier image.
+        near_duplicates: number of images that look like an earlier image.
         duplicates_across_split: number of validation and test images with an identical image on
-            another side; only the user's own split can have some.
+            another side; above 0 only if the user gave the split.
         near_duplicates_across_split: the same for images that look alike or are identical.
-        conflicting_labels: pairs of identical files with different labels.
+        conflicting_labels: pairs of paths of identical files with different labels.
         split_source: the folder or table that gives the split; empty if it was drawn.
-        grouping: the user's groups of the records; None if there are none.
-        together: int64 ``[N]``, the number of the group of each record; a split divides no group.
-        changes: the labels that ``--fixes`` changed and the images that it left out.
-        pseudo: int64, the training images whose label was predicted.
-        unfixed: the same images without ``--fixes``; None where there are no fixes.
+        grouping: the user's groups of the images; None if there are none.
+        together: int64 ``[N]``, the number of the group of each image; a split divides no group.
+        changes: one row for each image that ``--fixes`` changed or left out, or that has a
+            pseudo-label.
+        pseudo: int64, the indices of the training images with a pseudo-label.
+        unfixed: the same data set without ``--fixes``; None if there are no fixes.
     """
 
     store: Store
@@ -87,7 +88,7 @@ class Dataset:
 
     @property
     def labelled_split(self) -> Split:
-        """The split without images whose label was predicted."""
+        """The split without the images that have a pseudo-label."""
         return replace(self.split, train=np.setdiff1d(self.split.train, self.pseudo))
 
     @property
@@ -128,11 +129,11 @@ def load_dataset(
 ) -> Dataset:
     """Lists, decodes and splits the images.
 
-    Every file is opened once, before training starts, unless ``cache`` is ``"off"``. In that case
+    Every file is opened before training starts, unless ``cache`` is ``"off"``. In that case,
     ``check="sample"`` opens 1,000 files, spread evenly over the list. ``check="auto"`` opens all of up
     to 20,000 files; of a longer list it opens 1,000, and all if one of these cannot be used.
 
-    The arguments are the fields of ``TrainConfig`` with these names. The class list is that of all
+    The arguments are the fields of ``TrainConfig`` with these names. The classes are those of all
     listed files, before any is opened, so a damaged file never changes the label of another one. The
     split is drawn before ``fixes`` are applied, so that a run with fixes has the same split as one
     without.
@@ -178,7 +179,7 @@ def load_dataset(
         table.find(catalog, data_dir)  # A mistake is reported before any image is decoded.
     pseudo = read_pseudo_labels(pseudo_labels, catalog, min_confidence) if pseudo_labels else None
     listed = pseudo.join(catalog) if pseudo else catalog
-    # The workers of a data service read the images too, and they cannot read this process's memory.
+    # The workers of a data service cannot read this process's memory, so the images must be in files.
     plan = plan_cache(
         cache,
         len(listed),
@@ -193,14 +194,14 @@ def load_dataset(
     opened = _open_store(listed, plan, check, build)
     if strict and opened.catalog.faults:
         raise UserError(_strict_message(opened.catalog))
-    # Until the end only the labelled images count, so that the others change neither split nor groups.
+    # Images with pseudo-labels are added at the end, so that they change neither split nor groups.
     store = labelled_part(opened, pseudo) if pseudo else opened
     flags = GroupFlags(group_by, group_regex, groups_csv, labels_csv, file_column)
     related = find_related(
         store.catalog,
         opened=store.opened == len(listed),
         twins=twins,
-        named=read_groups(store.catalog, flags),
+        user_groups=read_groups(store.catalog, flags),
         cache_dir=cache_dir,
         max_pixels=max_pixels,
     )
@@ -209,10 +210,10 @@ def load_dataset(
         found = table.find(store.catalog, data_dir, others_allowed=True) if table else None
         split = read_split_csv(split_csv, store.catalog, found.labels if found else None)
     elif split is not None:
-        split = _without_refused(split, catalog, store.catalog)
+        split = _reindex(split, catalog, store.catalog)
     if split is not None and is_given:
         source = f"--split_csv={split_csv}" if split_csv else source_flag
-        check_given_split(store.catalog, split, source, related.named, test_fraction)
+        check_given_split(store.catalog, split, source, related.user_groups, test_fraction)
     else:
         split = draw_split(
             store.catalog,
@@ -233,16 +234,16 @@ def load_dataset(
         split_source=(split_csv or source_flag.partition("=")[2]) if is_given else "",
         near_duplicates=related.near_duplicates,
         near_duplicates_across_split=count_across(split, related.alike),
-        grouping=related.named,
+        grouping=related.user_groups,
         together=related.together,
     )
     if table is not None:
-        dataset = _with_fixes(dataset, table, data_dir, related.identical)
-    return dataset if pseudo is None else _with_pseudo(dataset, opened, pseudo, pseudo_weight)
+        dataset = _apply_fixes(dataset, table, data_dir, related.identical)
+    return dataset if pseudo is None else _add_pseudo(dataset, opened, pseudo, pseudo_weight)
 
 
-def _with_pseudo(dataset: Dataset, opened: Store, pseudo: PseudoLabels, weight: float) -> Dataset:
-    """``dataset`` with images that train with a predicted label and a weight."""
+def _add_pseudo(dataset: Dataset, opened: Store, pseudo: PseudoLabels, weight: float) -> Dataset:
+    """``dataset`` with the images that have pseudo-labels as additional training images."""
     all_opened = opened.opened == dataset.num_listed
     joined = join_stores(dataset.store, opened, pseudo, weight, leave_out_copies=all_opened)
     return replace(
@@ -254,7 +255,9 @@ def _with_pseudo(dataset: Dataset, opened: Store, pseudo: PseudoLabels, weight: 
     )
 
 
-def _with_fixes(dataset: Dataset, table: FixTable, data_dir: str, identical: np.ndarray) -> Dataset:
+def _apply_fixes(
+    dataset: Dataset, table: FixTable, data_dir: str, identical: np.ndarray
+) -> Dataset:
     """``dataset`` with the labels of a table, and without the images that it leaves out."""
     catalog = dataset.store.catalog
     fixes: Fixes = table.find(catalog, data_dir, others_allowed=True)
@@ -262,7 +265,7 @@ def _with_fixes(dataset: Dataset, table: FixTable, data_dir: str, identical: np.
     fixed = fixes.relabel(catalog)
     split = Split(*(side[~fixes.dropped[side]] for side in dataset.split.sides.values()))
     check_split(fixed, split, table.source)
-    # An image that is left out does not conflict with another one.
+    # Take images that are left out from their groups, so that no conflict with them is reported.
     groups = np.where(fixes.dropped | fixes.dropped[identical], np.arange(len(fixed)), identical)
     return replace(
         dataset,
@@ -277,9 +280,9 @@ def _with_fixes(dataset: Dataset, table: FixTable, data_dir: str, identical: np.
 def _open_store(
     catalog: Catalog, plan: CachePlan, check: str, build: Callable[..., Store]
 ) -> Store:
-    """Opens all files, or a sample of them according to ``check``, and keeps the usable ones.
+    """Opens all files, or a sample according to ``check``, and keeps the files that can be used.
 
-    ``build`` is ``build_store`` without the catalog.
+    ``build`` is ``build_store`` with all arguments but the catalog and the sample.
     """
     open_all = check == "all" or (check == "auto" and len(catalog) <= _MAX_OPENED)
     sample = 0 if open_all or plan.mode != "off" else _SAMPLE_SIZE
@@ -298,12 +301,10 @@ def _open_store(
 def write_data_report(
     path: Path, catalog: Catalog, unopened: int = 0, changes: Sequence[Fault] = ()
 ) -> None:
-    """Writes ``data_report.csv``: path, fault and detail of every file that was left out.
+    """Writes ``data_report.csv`` with the columns path, fault and detail.
 
-    Rows for the labels and images that ``--fixes`` changed (``changes``) follow.
-
-    If ``unopened`` images were not opened before training, a last row with the path ``*`` gives their
-    number.
+    It has a row for each file that was left out, then the rows of ``changes``. If ``unopened`` images
+    were not opened before training, a last row with the path ``*`` gives their number.
     """
     faults = (*catalog.faults, *changes)
     if unopened:
@@ -315,11 +316,10 @@ def write_data_report(
     write_lines(path, itertools.chain([csv_line("path", "fault", "detail")], lines))
 
 
-def _without_refused(split: Split, listed: Catalog, usable: Catalog) -> Split:
-    """``split``, indices into ``listed``, as indices into ``usable``, which lacks some of the files."""
+def _reindex(split: Split, listed: Catalog, usable: Catalog) -> Split:
+    """Converts indices into ``listed`` to indices into ``usable``, which lacks some of the files."""
     finder = NameFinder(usable.paths)
     new_index = np.fromiter(map(finder.find, listed.paths), np.int64, len(listed))
-
     sides = (new_index[side] for side in split.sides.values())
     return Split(*(side[side >= 0] for side in sides))
 

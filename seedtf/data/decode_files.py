@@ -1,4 +1,4 @@
-"""Decodes many files with few TensorFlow calls, whose overhead would exceed a small file's decoding."""
+"""Decodes several files in one call of TensorFlow; a call takes longer than decoding a small file."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Decoded = np.ndarray | RefusedError | OSError
 BatchDecoder = Callable[[Iterable[str]], Iterator[Decoded]]
 """What ``make_batch_decoder`` returns."""
 
-# The limit of one call: bytes of its files and of their pixels together.
+# The limit of one call, for the bytes of its files and of their pixels together.
 _BATCH_BYTES = 16 << 20
 _BYTES_PER_PIXEL = 3
 
@@ -29,10 +29,10 @@ _File = tuple[bytes, Header] | RefusedError | OSError
 
 
 def make_batch_decoder(size: int, max_pixels: int = MAX_PIXELS, fit: str = STRETCH) -> BatchDecoder:
-    """Returns a thread-safe function from paths to an image or an error for each, in order.
+    """Returns a thread-safe function that yields an image or an error for each path, in order.
 
-    Images and refusals are those of ``images.decode.make_decoder``. Small files share a call; the
-    bytes of files and pixels in memory are bounded, whatever the sizes of the images.
+    Images and refusals are those of ``images.decode.make_decoder``. Small files share a call. Files and
+    pixels in memory are bounded, however large the images are.
 
     Example:
         >>> from PIL import Image
@@ -43,7 +43,7 @@ def make_batch_decoder(size: int, max_pixels: int = MAX_PIXELS, fit: str = STRET
         ((32, 32, 3), 'FileNotFoundError')
     """
     graph, side = _decode_graph(fit), tf.constant(size)
-    # Traced only when a file turns out to be corrupt.
+    # This decoder is needed, and traced, only if a file turns out to be corrupt.
     single_decoder = functools.cache(lambda: make_decoder(size, max_pixels, fit))
 
     def decode_together(files: list[tuple[bytes, Header]]) -> Iterator[Decoded]:
@@ -56,7 +56,7 @@ def make_batch_decoder(size: int, max_pixels: int = MAX_PIXELS, fit: str = STRET
                 del decodable
                 images = graph(contents, headers.reshape(-1, 4), side).numpy()
         except (tf.errors.OpError, RefusedError):
-            # One file cannot be decoded: decode one by one, so that the others are not lost.
+            # A file cannot be decoded. Decode one by one, so that the others are not lost.
             for data, _ in files:
                 try:
                     yield single_decoder()(data).numpy()
@@ -76,7 +76,7 @@ def make_batch_decoder(size: int, max_pixels: int = MAX_PIXELS, fit: str = STRET
 
 @functools.cache
 def _decode_graph(fit: str) -> Callable[[tf.Tensor, tf.Tensor, tf.Tensor], tf.Tensor]:
-    """``decode_images`` as a graph for every size, because tracing it takes 0.3 s."""
+    """``decode_images`` as a graph for every size; tracing it takes 0.3 s, so it is kept."""
     scalar = tf.TensorSpec([], tf.int32)
     spec = [tf.TensorSpec([None], tf.string), tf.TensorSpec([None, 4], tf.int32), scalar]
     return tf.function(

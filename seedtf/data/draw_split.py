@@ -1,4 +1,4 @@
-"""Draws the split of a run, with related images on one side, or checks a split that the user gives."""
+"""Draws the split of a run, with related images on one side; or checks a split that the user gives."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def draw_split(
 
     Args:
         catalog: N usable files.
-        given: if the data has test images, these in ``test`` and all others in ``train``.
+        given: for data with test images, a split with these in ``test`` and all others in ``train``.
         related: which images belong together.
         val_fraction, test_fraction: wanted fractions of each class.
         seed: root seed of the run.
@@ -63,11 +63,11 @@ def _draw(
     fractions: tuple[float, float],
     seed: int,
 ) -> Split:
-    """Splits ``records``, int64 and sorted; ``fractions`` are those of validation and test."""
+    """Splits ``records``, sorted int64 indices; ``fractions`` are those of validation and test."""
     val_fraction, test_fraction = fractions
     part = catalog.take(records)
     together = related.together[records]
-    if related.named is None and not test_fraction:
+    if related.user_groups is None and not test_fraction:
         split = split_catalog(part, val_fraction, seed, together)
     else:
         conflicting = groups_with_two_labels(part.labels, related.alike[records])
@@ -85,16 +85,16 @@ def check_given_split(
     catalog: Catalog,
     split: Split,
     source: str,
-    named: Grouping | None,
+    user_groups: Grouping | None,
     test_fraction: float,
 ) -> None:
-    """Checks a split that the user gives: both sides have images, and no group is on two sides.
+    """Checks that a split of the user has training and validation images, and divides no group.
 
     Args:
         catalog: the files.
         split: the split of the files.
         source: the flag that gives the split, for messages.
-        named: the user's groups, or None.
+        user_groups: the groups of the images; None if the user named none.
         test_fraction: the value of ``--test_fraction``, which must be 0.
 
     Raises:
@@ -107,12 +107,12 @@ def check_given_split(
         )
     check_trainable(catalog, 1)
     check_split(catalog, split, source)
-    if named is None:
+    if user_groups is None:
         return
-    across = np.flatnonzero(_is_across(split, named.groups))
+    across = np.flatnonzero(_is_across(split, user_groups.groups))
     if len(across):
-        name = named.names[across[0]]
-        count = len(np.unique(named.groups[across]))
+        name = user_groups.names[across[0]]
+        count = len(np.unique(user_groups.groups[across]))
         raise UserError(
             f"{source}: {count} groups are on two sides of the split, first {name!r}; leave the flags "
             "of the groups out, or let seedtf draw the split"

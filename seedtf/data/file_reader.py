@@ -20,9 +20,9 @@ __all__ = ["FileReader"]
 
 
 class FileReader:
-    """Decodes images by their index in a catalog; only the catalog stays in memory.
+    """Decodes images by their index in a catalog; no image stays in memory.
 
-    The header is checked at every read. So a file that has changed since the start is decoded
+    The header is checked at every read, so a file that has changed since the start is decoded
     correctly, or refused by name.
 
     Attributes:
@@ -39,10 +39,10 @@ class FileReader:
         self._names = catalog.paths
         is_remote = is_url(self.paths.prefix)
         self._pool = ThreadPoolExecutor(num_threads(self.paths)) if is_remote else None
-        # Eager calls use a graph too, so that the type of an error does not depend on the caller.
+        # Eager calls use this graph too, so that they raise the same types of errors as graphs.
         spec = tf.TensorSpec([None], tf.int64)
         self._graph = tf.function(self._read, input_signature=[spec], autograph=False)
-        # Longer than the number of batches that the pipeline reads at the same time.
+        # The length exceeds the number of batches that the pipeline reads at the same time.
         self._recent: deque[np.ndarray] = deque(maxlen=4 * (os.cpu_count() or 1) + 64)
 
     def read(self, indices: tf.Tensor) -> tf.Tensor:
@@ -54,7 +54,7 @@ class FileReader:
         return self._graph(indices)
 
     def _read(self, indices: tf.Tensor) -> tf.Tensor:
-        # TensorFlow would not read several batches in parallel with a stateful function.
+        # A stateful function would keep TensorFlow from reading several batches in parallel.
         contents, headers = tf.numpy_function(
             self._load, [indices], [tf.string, tf.int32], stateful=False
         )
@@ -62,12 +62,12 @@ class FileReader:
         return decode_images(contents, headers, self.size, self.fit)
 
     def recently_read(self) -> np.ndarray:
-        """Indices of the images of the last batches, int64, among them one that has just failed."""
+        """The indices of the last batches, int64; if a read has just failed, its index is there."""
         batches = list(self._recent)
         return np.unique(np.concatenate(batches)) if batches else np.empty(0, np.int64)
 
     def _load(self, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Bytes to decode ``[B]`` and their headers, int32 ``[B, 4]``, from ``to_decodable``."""
+        """The results of ``to_decodable`` for a batch: bytes ``[B]`` and headers int32 ``[B, 4]``."""
         self._recent.append(np.asarray(indices))
         contents, headers = np.empty(len(indices), object), np.empty((len(indices), 4), np.int32)
         map_function = self._pool.map if self._pool else map

@@ -1,6 +1,7 @@
-"""Reads ``fixes.csv``: which images get another label or are left out, while the files stay untouched.
+"""Reads ``fixes.csv``, a table of images that get another label or are left out of the training.
 
-``seedtf explore`` writes such a table. This module opens no image and does not import TensorFlow.
+``seedtf explore`` writes such a table. The image files are neither opened nor changed. This module does
+not import TensorFlow.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from seedtf.data.catalog import Catalog, Fault, composed
+from seedtf.data.catalog import Catalog, Fault, to_nfc
 from seedtf.data.paths import RemotePath
 from seedtf.data.string_array import NameFinder
 from seedtf.data.table_text import read_csv_rows
@@ -27,14 +28,14 @@ FIX_COLUMNS = ("path", "action", "label")
 """The header of ``fixes.csv``."""
 
 RELABELLED, DROPPED = "relabelled", "left out by --fixes"
-"""The faults in ``data_report.csv`` of the images that were changed."""
+"""The faults in ``data_report.csv`` of images that got another label or were left out."""
 
 _FLAG = "--fixes"
 
 
 @dataclass(frozen=True)
 class _Row:
-    """A row of the table: its line, and its cells without spaces around them."""
+    """A row of the table: its line number, and its cells without surrounding spaces."""
 
     line: int
     path: str
@@ -44,15 +45,15 @@ class _Row:
 
 @dataclass(frozen=True)
 class Fixes:
-    """The rows of a table, found in a catalog of N images.
+    """What the rows of a table mean for a catalog of N images.
 
     Attributes:
         labels: int32 ``[N]``, the labels after the changes.
-        dropped: bool ``[N]``, the images to leave out.
-        reviewed: bool ``[N]``, the images that have a row.
-        kept: number of images that a row leaves unchanged.
+        dropped: bool ``[N]``, whether to leave out each image.
+        reviewed: bool ``[N]``, whether each image has a row.
+        kept: number of images that have a row and do not change.
         others: number of rows about images that are not in the catalog.
-        changes: what was changed, as rows of ``data_report.csv``.
+        changes: one row of ``data_report.csv`` for each image that was changed or left out.
     """
 
     labels: np.ndarray
@@ -67,7 +68,7 @@ class Fixes:
         return replace(catalog, labels=self.labels)
 
     def describe(self) -> str:
-        """The number of rows of each kind, for the console."""
+        """How many images were relabelled, left out and kept, for the console."""
         counts = Counter(change.fault for change in self.changes)
         parts = [
             f"{counts[RELABELLED]:,} relabelled",
@@ -97,7 +98,7 @@ class FixTable:
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
-        """Reads the rows and checks everything that needs no catalog."""
+        """Reads the rows and checks what can be checked without a catalog."""
         self.source = f"{_FLAG}={os.fspath(path)}"
         rows: dict[str, _Row] = {}
         for row in self._read(Path(path)):
@@ -112,26 +113,26 @@ class FixTable:
         return [(row.path, row.action, row.label) for row in self._rows]
 
     def find(self, catalog: Catalog, data_dir: str = "", *, others_allowed: bool = False) -> Fixes:
-        """Finds the images of the rows.
+        """Finds the images of the rows in a catalog.
 
         Args:
-            catalog: N images; rows about files in its ``faults`` are counted as others.
-            data_dir: a folder that paths may be relative to, besides that of the catalog.
-            others_allowed: whether rows about images that are not in the catalog are counted instead
-                of refused, because the catalog is only one side of a split.
+            catalog: N images; rows about files in its ``faults`` are counted as ``others``.
+            data_dir: a folder that paths may be relative to, besides the root of the catalog.
+            others_allowed: whether to count a row about an image that is not in the catalog, instead of
+                refusing it; for a catalog that has only one side of a split.
 
         Raises:
             UserError: an image or a class does not exist; the message has the line number.
         """
         finder = NameFinder(catalog.paths)
         unusable = {fault.path for fault in catalog.faults}
-        index_of = {composed(name): index for index, name in enumerate(catalog.class_names)}
+        index_of = {to_nfc(name): index for index, name in enumerate(catalog.class_names)}
         index_of |= {name: index for index, name in enumerate(catalog.class_names)}
         labels = catalog.labels.copy()
         dropped, reviewed = np.zeros(len(catalog), bool), np.zeros(len(catalog), bool)
         kept, others, changes = 0, 0, []
         for row in self._rows:
-            label = index_of.get(row.label, index_of.get(composed(row.label), -1))
+            label = index_of.get(row.label, index_of.get(to_nfc(row.label), -1))
             if row.action == RELABEL and label < 0:
                 raise self._error(row, f"no class {row.label!r} in the data; correct it")
             index = _find(finder, catalog, data_dir, row.path)
@@ -171,7 +172,7 @@ class FixTable:
 
 
 def _find(finder: NameFinder, catalog: Catalog, data_dir: str, path: str) -> int:
-    """The index of an image that is named relative to the catalog or to ``data_dir``, or −1."""
+    """The index of an image whose path is relative to the catalog's root or to ``data_dir``, or −1."""
     index = finder.find(path)
     if index >= 0 or isinstance(catalog.root, RemotePath):
         return index

@@ -18,22 +18,23 @@ _NOT_CLASSES = frozenset(
         *("annotations", "segmentationclass", "segmentationobject", "groundtruth", "ground_truth"),
     }
 )
+# The names are looked at in a folder of at most 4 folders, and at most 20 sub-folders are compared.
 _MAX_NOT_CLASSES, _MAX_SHARED = 4, 20
 
 
 def check_classes(top: Folder, source: str) -> None:
     """Raises UserError if the folders in ``top`` are probably not classes.
 
-    They are not if all have the same sub-folders, such as folds or sites that each contain the class
-    folders, or if their names are those of images and masks.
+    Folders are probably not classes if all have the same sub-folders, such as folds or sites that each
+    contain the class folders, or if their names are usual for images and masks.
     """
     names = folder_names(top)
     if len(names) <= _MAX_NOT_CLASSES:
-        kinds = folders_with_images(top, at_most=_MAX_NOT_CLASSES)
-        if all(name.lower() in _NOT_CLASSES for name in kinds):
+        with_images = folders_with_images(top, at_most=_MAX_NOT_CLASSES)
+        if all(name.lower() in _NOT_CLASSES for name in with_images):
             raise UserError(
-                f"{source}: {', '.join(kinds)} are no classes by their names; pass --labels_csv with a "
-                "table of labels, or --layout=folders if these are the classes"
+                f"{source}: {', '.join(with_images)} are no classes by their names; pass --labels_csv "
+                "with a table of labels, or --layout=folders if these are the classes"
             )
     shared: list[str] = []
     for name in names:

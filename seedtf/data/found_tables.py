@@ -14,18 +14,22 @@ from seedtf.data.label_table import LabelTable, read_label_table, read_split_tab
 from seedtf.data.paths import Folder
 from seedtf.data.walk import folder_names, names_in
 
-__all__ = ["FoundTable", "find_tables", "named_tables", "read_found_tables", "side_of"]
+__all__ = ["FoundTable", "find_tables", "read_found_tables", "side_of", "table_names"]
 
 _KNOWN_NAMES = ("metadata.csv", "metadata.jsonl", "_classes.csv")
 _TABLE_SUFFIXES = (".csv", ".tsv", ".jsonl")
 FoundTable = tuple[str, str, str]
-"""A side of a split and the name of its folder (both may be empty), and the name of the table."""
+"""The side of a split, the name of its folder, and the name of the table in it.
+
+The side and the folder are empty for a table that lies beside the images of all sides.
+"""
 
 
 def find_tables(folder: Folder) -> tuple[FoundTable, ...]:
-    """The table of labels in a folder, or in its folders train, val and test, at least in train.
+    """Finds the table of labels in a folder, or the tables in its folders train, val and test.
 
-    Tables are recognised by the names that Hugging Face and Roboflow use.
+    Tables are recognised by the names that Hugging Face and Roboflow use. The tables in folders of a
+    split are returned only if train has one.
 
     Example:
         >>> from pathlib import Path
@@ -44,7 +48,7 @@ def find_tables(folder: Folder) -> tuple[FoundTable, ...]:
     return tables if is_split else ()
 
 
-def named_tables(folder: Folder) -> list[str]:
+def table_names(folder: Folder) -> list[str]:
     """The names of the files in a folder that have the suffix of a table."""
     names = names_in(folder)
     return [n for n in names if n.lower().endswith(_TABLE_SUFFIXES) and not n.startswith(".")]
@@ -55,7 +59,7 @@ def read_found_tables(
 ) -> LabelTable:
     """Reads the tables that ``find_tables`` has found in a folder.
 
-    If a single table lists images in folders such as train and val, these folders are the split.
+    If a single table lists images in folders such as train and val, these folders give the split.
 
     Raises:
         UserError: as ``read_label_table``.
@@ -73,18 +77,18 @@ def read_found_tables(
 
 
 def side_of(folder_name: str) -> str:
-    """The side of a split that the name of a folder means; empty if it means none.
+    """The side of a split, ``train``, ``val`` or ``test``, that a folder's name means; empty for none.
 
     Example:
         >>> side_of("valid"), side_of("Train_Images"), side_of("oak")
         ('val', 'train', '')
     """
     words = folder_name.lower().replace("-", "_").replace(" ", "_").split("_")
-    kept = [word for word in words if word not in _FILLERS]
+    kept = [word for word in words if word not in _IGNORED_WORDS]
     return SPLIT_WORDS.get(kept[0], "") if len(kept) == 1 else ""
 
 
-_FILLERS = {"image", "images", "img", "imgs", "photos", "pictures", "data", "dataset", "set"}
+_IGNORED_WORDS = {"image", "images", "img", "imgs", "photos", "pictures", "data", "dataset", "set"}
 
 
 def _split_parts(folder: Folder) -> list[str]:

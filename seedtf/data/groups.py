@@ -1,4 +1,4 @@
-"""Reads the groups of images, such as those of one plant, from a table, the folders or the names.
+"""Reads which images are in one group, such as those of one plant, from a table, folders or names.
 
 This module opens no image and does not import TensorFlow.
 """
@@ -17,7 +17,7 @@ from seedtf.data.catalog import Catalog
 from seedtf.data.columns import Columns
 from seedtf.data.string_array import NameFinder
 from seedtf.data.table_files import FileFinder
-from seedtf.data.tables import find_form, read_rows
+from seedtf.data.tables import detect_format, read_rows
 from seedtf.errors import UserError
 
 __all__ = ["FOLDER", "GroupFlags", "Grouping", "read_groups"]
@@ -30,7 +30,7 @@ _DEFAULT_COLUMN = "group"
 
 @dataclass(frozen=True)
 class GroupFlags:
-    """The flags of groups and of the table of labels, with the names of ``TrainConfig``."""
+    """The flags that say which images are in one group; the names are those of ``TrainConfig``."""
 
     group_by: str = ""
     group_regex: str = ""
@@ -40,7 +40,7 @@ class GroupFlags:
 
     @classmethod
     def of(cls, config: Any) -> GroupFlags:
-        """Those of ``config``, such as a ``TrainConfig``, which has attributes of these names."""
+        """The flags of ``config``, such as a ``TrainConfig``, which has attributes of these names."""
         return cls(**{flag.name: getattr(config, flag.name) for flag in fields(cls)})
 
     def __bool__(self) -> bool:
@@ -57,16 +57,16 @@ class Grouping:
     """The user's groups of N images.
 
     Attributes:
-        names: the name of the group of each image; empty if an image has none.
-        groups: int64 ``[N]``, the smallest index in the group of each image. An image without a group
-            is a group of its own.
+        names: the name of the group of each image; empty for an image without a group.
+        groups: int64 ``[N]``, the number of the group of each image: the index of the group's first
+            image. An image without a group is the only one in its group.
     """
 
     names: tuple[str, ...]
     groups: np.ndarray
 
     def describe(self) -> str:
-        """The number of groups and the size of the largest, for the console."""
+        """The number of groups and the size of the largest group, for the console."""
         named = {name for name in self.names if name}
         largest = np.unique(self.groups, return_counts=True)[1].max()
         without = self.names.count("")
@@ -75,15 +75,15 @@ class Grouping:
 
 
 def read_groups(catalog: Catalog, flags: GroupFlags) -> Grouping | None:
-    """The group of every image, or None if the user named no groups.
+    """Reads the group of every image; returns None if no flag asks for groups.
 
     Args:
         catalog: N files.
         flags: where the groups come from.
 
     Raises:
-        UserError: the table or column is missing, a table gives one file two groups, or no image has a
-            group.
+        UserError: the table or its column is missing, a table gives one file two groups, or no image
+            has a group.
 
     Example:
         >>> from pathlib import Path
@@ -95,7 +95,7 @@ def read_groups(catalog: Catalog, flags: GroupFlags) -> Grouping | None:
     if not flags:
         return None
     if flags.group_regex:
-        names = tuple(_matches(catalog, re.compile(flags.group_regex)))
+        names = tuple(_captured_texts(catalog, re.compile(flags.group_regex)))
     elif flags.group_by == FOLDER and not flags.groups_csv:
         names = tuple(os.path.dirname(path) for path in catalog.paths)
     else:
@@ -111,15 +111,18 @@ def read_groups(catalog: Catalog, flags: GroupFlags) -> Grouping | None:
     return Grouping(names, groups)
 
 
-def _matches(catalog: Catalog, pattern: re.Pattern[str]) -> Iterator[str]:
-    """The text that ``pattern`` captures in each path; the whole match if it captures nothing."""
+def _captured_texts(catalog: Catalog, pattern: re.Pattern[str]) -> Iterator[str]:
+    """Yields what ``pattern`` captures in each path, or its whole match if it has no capture group.
+
+    The text is empty for a path that does not match.
+    """
     for path in catalog.paths:
         match = pattern.search(path)
         yield "/".join(part or "" for part in match.groups() or (match[0],)) if match else ""
 
 
 def _read_column(catalog: Catalog, flags: GroupFlags) -> tuple[str, ...]:
-    """The cell of each image in a column of ``--groups_csv``, or of ``--labels_csv`` without it."""
+    """Reads the group of each image from a column of ``--groups_csv``, otherwise ``--labels_csv``."""
     table, flag = (
         (flags.groups_csv, "--groups_csv")
         if flags.groups_csv
@@ -129,12 +132,12 @@ def _read_column(catalog: Catalog, flags: GroupFlags) -> tuple[str, ...]:
     file_column = "" if flags.groups_csv else flags.file_column
     finder = FileFinder(catalog.root)
     columns = Columns(file_column, column, label_flag="group_by")
-    form = find_form(table, flag, columns, finder.is_file)
+    table_format = detect_format(table, flag, columns, finder.is_file)
     index_of = NameFinder(catalog.paths)
     names = [""] * len(catalog)
-    for row, cell, group, _ in read_rows(table, form, flag):
+    for row, cell, group, _ in read_rows(table, table_format, flag):
         index = index_of.find(finder.find(cell)) if cell else -1
-        if index < 0:  # the file is not in the data, or cannot be used
+        if index < 0:  # The file is not in the data, or cannot be used.
             continue
         if names[index] not in ("", group):
             raise UserError(

@@ -1,4 +1,4 @@
-"""Tells images from other files: by the suffix where it is that of an image, otherwise by the content.
+"""Tells images from other files: by the suffix if only images have it, otherwise by the first bytes.
 
 This module decodes nothing and does not import TensorFlow.
 """
@@ -14,13 +14,13 @@ from seedtf.images.kinds import IMAGE_SUFFIXES, SNIFFED_BYTES, sniff
 
 __all__ = ["any_image", "has_image_suffix", "is_image", "suffix_of"]
 
-# In an object store, opening a file is a request, and beside a million images there may be a million
-# files of these kinds.
+# At a URL, files with these suffixes are not opened: opening a file is a request, and beside a million
+# images there may be a million such files.
 _NEVER_OPENED_REMOTELY = (
     *(".csv", ".db", ".gz", ".h5", ".html", ".json", ".jsonl", ".log", ".md", ".npy", ".npz"),
     *(".parquet", ".pdf", ".tar", ".tfrecord", ".tsv", ".txt", ".xml", ".yaml", ".yml", ".zip"),
 )
-# The layout of a folder is recognised by its first files.
+# `any_image` opens at most so many files, because it looks through a folder only to find its layout.
 _OPENED_FOR_LAYOUT = 100
 
 
@@ -35,16 +35,16 @@ def has_image_suffix(path: str) -> bool:
 
 
 def is_image(root: Folder, path: str) -> bool:
-    """Whether a file below ``root`` is an image; it is opened unless its suffix is that of an image.
+    """Whether a file below ``root`` is an image; a file with the suffix of an image is not opened.
 
-    A file that cannot be read is no image. At a URL, files with a common suffix of texts, tables and
-    archives are not opened.
+    A file that cannot be read is not an image. At a URL, files with a usual suffix of texts, tables or
+    archives are not opened either, and are not images.
     """
     return has_image_suffix(path) or _starts_as_image(root, path)
 
 
 def any_image(root: Folder, paths: Iterable[str]) -> bool:
-    """Whether any file below ``root`` is an image; of those with other suffixes, 100 are opened."""
+    """Whether any of these files is an image; at most 100 files with other suffixes are opened."""
     opened = 0
     for path in paths:
         if has_image_suffix(path):
@@ -58,7 +58,7 @@ def any_image(root: Folder, paths: Iterable[str]) -> bool:
 
 def suffix_of(path: str) -> str:
     """The suffix of a file in lower case, such as ``.txt``, or ``no suffix``."""
-    # Not Path().suffix: pathlib interns every name for the life of the process.
+    # Path().suffix is not used, because pathlib keeps every name until the process ends.
     return os.path.splitext(path)[1].lower() or "no suffix"
 
 
@@ -71,7 +71,7 @@ def _starts_as_image(root: Folder, path: str) -> bool:
             return bool(sniff((root / path).read_bytes()))
         if is_url(whole):
             return bool(sniff(read_url(whole, SNIFFED_BYTES)))
-        # Opening a pipe would wait for a writer.
+        # Without O_NONBLOCK, opening a pipe would wait for a process that writes to it.
         handle = os.open(whole, os.O_RDONLY | os.O_NONBLOCK)
         try:
             return bool(sniff(os.read(handle, SNIFFED_BYTES)))

@@ -1,4 +1,4 @@
-"""Reads tables of labels: the class of each file, and its side of a split if there is one.
+"""Reads tables of labels: the class of each file, and its side of the split if the table has one.
 
 This module opens no image and does not import TensorFlow.
 """
@@ -19,7 +19,7 @@ from seedtf.data.columns import ANY_COLUMNS, SPLIT_WORDS, Columns
 from seedtf.data.paths import Folder, RemotePath, folder_at, is_file
 from seedtf.data.table_files import FileFinder
 from seedtf.data.table_text import UTF8, name_table, table_errors
-from seedtf.data.tables import TableForm, find_form, read_rows
+from seedtf.data.tables import TableFormat, detect_format, read_rows
 from seedtf.errors import UserError
 
 __all__ = ["LabelTable", "read_label_table", "read_split_tables", "sort_class_names"]
@@ -34,7 +34,7 @@ class LabelTable:
     Attributes:
         catalog: the labelled files, sorted by path.
         sides: ``train``, ``val`` or ``test`` for each file; None if the table has no split.
-        description: the detected format; empty for the default one.
+        description: the detected format of the table; empty for the default format.
         source: the table, for messages.
     """
 
@@ -52,8 +52,8 @@ def read_label_table(
 ) -> LabelTable:
     """Reads a table with a column of files, relative to ``root``, and a column of labels.
 
-    Separator, encoding, header and the form of the paths are detected. Other columns are ignored. If
-    all labels are integers, the classes are sorted as numbers.
+    Separator, encoding, header and the way in which paths are written are detected. Other columns are
+    ignored. If all labels are integers, the classes are sorted as numbers.
 
     Args:
         csv_path: the table.
@@ -65,7 +65,8 @@ def read_label_table(
         UserError: the table, a column or a listed file is missing, a row is incomplete, two rows
             give one file different labels, or a row gives several labels.
     """
-    return _joined(folder_at(root), [_Rows(csv_path, folder_at(root), flag=flag, columns=columns)])
+    rows = _Rows(csv_path, folder_at(root), flag=flag, columns=columns)
+    return _join_tables(folder_at(root), [rows])
 
 
 def read_split_tables(
@@ -86,7 +87,7 @@ def read_split_tables(
         _Rows(root / folder / name, root / folder, f"{folder}/", columns=columns, side=side)
         for side, folder, name in tables
     ]
-    return _joined(root, parts)
+    return _join_tables(root, parts)
 
 
 class _Rows:
@@ -94,9 +95,9 @@ class _Rows:
 
     Attributes:
         source: the table, for error messages.
-        form: the format of the table.
+        format: the format of the table.
         finder: finds the files that the cells name.
-        sides: the side of each row that was read; empty for none.
+        sides: the side of each row that was read; an empty string if a row has none.
     """
 
     def __init__(
@@ -118,17 +119,17 @@ class _Rows:
                 empty.
             flag: the flag that the table was passed with, for error messages; empty if it was found.
             columns: the columns that the user named.
-            side: the side of all rows; empty if a column may give it.
+            side: the side of all rows; empty if a column of the table may give the sides.
         """
         self.source = name_table(flag, path)
         self.finder = FileFinder(folder)
-        self.form = find_form(path, flag, columns, self.finder.is_file)
+        self.format = detect_format(path, flag, columns, self.finder.is_file)
         self.sides: list[str] = []
         self._path, self._prefix, self._flag, self._side = path, prefix, flag, side
         self._split_is_named = bool(columns.split)
 
     def __iter__(self) -> Iterator[tuple[str, str]]:
-        for row, cell, label, side in read_rows(self._path, self.form, self._flag):
+        for row, cell, label, side in read_rows(self._path, self.format, self._flag):
             if not cell or not label:
                 raise UserError(f"{self.source}: row {row} is incomplete; give a file and a label")
             self.sides.append(self._side or SPLIT_WORDS.get(side.lower(), ""))
@@ -141,12 +142,13 @@ class _Rows:
         """Whether the split in the table is used.
 
         For a table in the default format, such as the split.csv of a run, a new split is drawn, as in
-        earlier versions, unless the table has test rows, which must not be used for training.
+        earlier versions. If it has test rows, its split is used, so that they do not become training
+        images.
         """
         if self._side or self._split_is_named:
             return True
-        is_detected = self.form.columns.split is not None and all(self.sides)
-        return is_detected and (not self.form.is_plain or "test" in self.sides)
+        is_detected = self.format.columns.split is not None and all(self.sides)
+        return is_detected and (not self.format.is_default or "test" in self.sides)
 
     @property
     def folder(self) -> Folder:
@@ -154,16 +156,19 @@ class _Rows:
         return folder_at(self._path).parent
 
     def describe(self, names_detail: str) -> str:
-        """The format in one line, with the source of the class names; empty for the default format."""
-        form, detail = self.form, self.finder.describe()
+        """The format in one line, followed by ``names_detail``; empty for the default format."""
+        table_format, detail = self.format, self.finder.describe()
         if not self.has_split or self._side:
-            form = replace(form, columns=replace(form.columns, split=None))
-        is_plain = form.is_plain and form.columns.split is None and not detail + names_detail
-        return "" if is_plain else form.describe(detail) + names_detail
+            columns = replace(table_format.columns, split=None)
+            table_format = replace(table_format, columns=columns)
+        is_default = table_format.is_default and table_format.columns.split is None
+        if is_default and not detail + names_detail:
+            return ""
+        return table_format.describe(detail) + names_detail
 
 
-def _joined(root: Folder, tables: Sequence[_Rows]) -> LabelTable:
-    """The rows of all tables as one sorted catalog, each file once."""
+def _join_tables(root: Folder, tables: Sequence[_Rows]) -> LabelTable:
+    """Joins the rows of all tables into one sorted catalog that has each file once."""
     in_table_order = make_catalog(root, itertools.chain.from_iterable(tables), [], sort_class_names)
     if not len(in_table_order):
         raise UserError(f"{tables[0].source}: no rows; give one line per image")
@@ -171,7 +176,7 @@ def _joined(root: Folder, tables: Sequence[_Rows]) -> LabelTable:
     paths = in_table_order.paths
     order = np.array(sorted(range(len(paths)), key=paths.__getitem__), np.int64)
     catalog = in_table_order.take(order)
-    repeated = _repeated(catalog)
+    repeated = _find_repeated(catalog)
     for index in repeated.tolist():
         if catalog.labels[index] != catalog.labels[index - 1]:
             earlier, later = (catalog.class_names[catalog.labels[i]] for i in (index - 1, index))
@@ -181,8 +186,8 @@ def _joined(root: Folder, tables: Sequence[_Rows]) -> LabelTable:
             )
     kept = np.delete(np.arange(len(catalog)), repeated)
     catalog = catalog.take(kept)
-    _check_present(catalog, tables[0].form, tables[0].source)
-    catalog, names_detail = _with_names(catalog, tables[0])
+    _check_present(catalog, tables[0].format, tables[0].source)
+    catalog, names_detail = _read_class_names(catalog, tables[0])
     sides = None
     if all(table.has_split for table in tables):
         sides = np.array([side for table in tables for side in table.sides])[order][kept]
@@ -192,16 +197,16 @@ def _joined(root: Folder, tables: Sequence[_Rows]) -> LabelTable:
 
 
 def _row_name(tables: Sequence[_Rows], index: int) -> str:
-    """The table and number of a row, for an error message."""
+    """The table and the number of the row that was read at ``index``, for an error message."""
     for table in tables:
         if index < len(table.sides):
-            return f"{table.source}: row {index + 1 + table.form.has_header_line}"
+            return f"{table.source}: row {index + 1 + table.format.has_header_line}"
         index -= len(table.sides)
     raise AssertionError("unreachable")
 
 
 def sort_class_names(names: Iterable[str]) -> list[str]:
-    """``names`` sorted, as numbers if all are integers."""
+    """Sorts ``names``; if all are integers, as numbers."""
     names = sorted(names)
     if all(re.fullmatch(r"-?\d{1,18}", name, re.ASCII) for name in names):
         names.sort(key=int)
@@ -220,11 +225,14 @@ def _check_single_label(class_names: Sequence[str], source: str) -> None:
             )
 
 
-def _with_names(catalog: Catalog, table: _Rows) -> tuple[Catalog, str]:
-    """Replaces classes that are numbers by the names in a file beside the table; describes the file.
+def _read_class_names(catalog: Catalog, table: _Rows) -> tuple[Catalog, str]:
+    """Replaces classes that are numbers by the names in a file beside the table, if there is one.
 
     The file is ``names.txt`` or ``class_names.txt``, with one name in each line. Lines are counted from
     0, or from 1 if the largest label equals the number of names and the label 0 does not occur.
+
+    Returns:
+        The catalog, and a description of the file; empty if there is none.
     """
     if not isinstance(table.folder, Path) or not all(map(str.isdecimal, catalog.class_names)):
         return catalog, ""
@@ -247,13 +255,13 @@ def _with_names(catalog: Catalog, table: _Rows) -> tuple[Catalog, str]:
     ), f", names from {files[0]} ({first} = {names[0]})"
 
 
-def _repeated(catalog: Catalog) -> np.ndarray:
-    """Indices in a sorted catalog whose path equals the previous path, int64."""
+def _find_repeated(catalog: Catalog) -> np.ndarray:
+    """The indices, int64, of the paths in a sorted catalog that equal the path before them."""
     pairs = enumerate(itertools.pairwise(catalog.paths), start=1)
     return np.array([index for index, (before, path) in pairs if before == path], np.int64)
 
 
-def _check_present(catalog: Catalog, form: TableForm, source: str) -> None:
+def _check_present(catalog: Catalog, table_format: TableFormat, source: str) -> None:
     """Raises UserError if a listed file is missing; remote files are checked when they are read."""
     if isinstance(catalog.root, RemotePath):
         return
@@ -261,7 +269,7 @@ def _check_present(catalog: Catalog, form: TableForm, source: str) -> None:
     for path, absolute in zip(catalog.paths, catalog.absolute_paths(), strict=True):
         if not is_file(absolute):
             num_missing, first_missing = num_missing + 1, first_missing or path
-    encoding = form.text.encoding
+    encoding = table_format.text.encoding
     if num_missing == len(catalog) and encoding not in (UTF8, "utf-16"):
         raise UserError(
             f"{source}: is not a UTF-8 CSV file, and read as {encoding} it names no file that is "

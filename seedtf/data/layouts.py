@@ -10,10 +10,10 @@ import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from seedtf.data.catalog import composed
+from seedtf.data.catalog import to_nfc
 from seedtf.data.columns import ANY_COLUMNS, SPLIT_WORDS, Columns
 from seedtf.data.folder_checks import check_classes
-from seedtf.data.found_tables import find_tables, named_tables, read_found_tables, side_of
+from seedtf.data.found_tables import find_tables, read_found_tables, side_of, table_names
 from seedtf.data.label_table import LabelTable
 from seedtf.data.paths import Folder, folder_at
 from seedtf.data.walk import (
@@ -35,6 +35,7 @@ __all__ = [
     "find_layout",
 ]
 
+# At most this many folders around the class folders, the split or the table are entered.
 _MAX_WRAPPERS = 8
 FOLDERS, SPLIT_FOLDERS, TABLE, FLAT = "folders", "split_folders", "table", "flat"
 
@@ -45,12 +46,12 @@ class Layout:
 
     Attributes:
         kind: ``folders``, ``split_folders``, ``table`` or ``flat``.
-        root: the folder of the class folders of training, or of the images if they lie flat or are
-            listed in a table.
-        val: the folder of validation, with class folders; None if a split is to be drawn.
-        test: the folder that is kept for the end; None if there is none.
+        root: the folder that contains the class folders for training; for ``flat`` and ``table``, the
+            folder that contains the images.
+        val: the folder that contains the class folders for validation; None if a split is to be drawn.
+        test: the folder of test images, which are evaluated last; None if there is none.
         table: the table that lies beside the images, if ``kind`` is ``table``.
-        description: what the folder was taken for and why; empty if there is no such folder.
+        description: what the folder was taken for and why; empty if the folder does not exist.
     """
 
     kind: str
@@ -68,18 +69,18 @@ def find_layout(
     class_names: Sequence[str] = (),
     columns: Columns = ANY_COLUMNS,
 ) -> Layout:
-    """Recognises class folders, the folders of a split, a table, and one folder around any of them.
+    """Recognises class folders, the folders of a split, or a table.
 
-    Folders called train, and val or test (or like these), are a split if each has class folders. A
+    Folders called train, and val or test (or like these), are a split if train has class folders. A
     table called ``metadata.csv``, ``metadata.jsonl`` (Hugging Face) or ``_classes.csv`` (Roboflow), in
-    the folder or in those of the split, gives the labels unless class folders give the same ones. A
-    folder whose only folder with images has itself two class folders or more is entered.
+    the folder or in those of the split, gives the labels unless class folders give the same ones. If
+    only one folder in the folder has images, it is searched in the same way.
 
     Args:
         data_dir: a folder, or the URL of one.
         flag: the flag that named it, for error messages.
-        choice: ``auto``, or the layout that the user knows it to have.
-        class_names: the classes that are expected; a folder with such a name is never entered.
+        choice: the layout that the user named, or ``auto``.
+        class_names: the classes that are expected; a folder with such a name is a class.
         columns: the columns of a table that the user named; if any, the layout is a table.
 
     Raises:
@@ -107,7 +108,7 @@ def find_layout(
     if choice == FOLDERS:
         return plain
     finder = _Finder(top, flag, choice, class_names, columns)
-    for folder in _levels(top, class_names):
+    for folder in _folders_to_search(top, class_names):
         if layout := finder.layout_of(folder):
             return layout
     finder.check_top()
@@ -121,18 +122,18 @@ def find_class_folders(
     columns: Columns = ANY_COLUMNS,
     choice: str = "auto",
 ) -> Layout:
-    """The layout of a folder of known classes, which has no split of its own.
+    """Recognises the layout of a folder whose classes are known, and which must not have a split.
 
     Args:
         data_dir: a folder, or the URL of one.
         flag: the flag that named it, for error messages.
         class_names: the classes that are expected.
         columns: the columns of a table that the user named; if any, the layout is a table.
-        choice: ``auto``, or the layout that the user knows it to have.
+        choice: the layout that the user named, or ``auto``.
 
     Raises:
-        UserError: as ``find_layout``; or the folder has the folders of a split, of which the user has
-            to choose one.
+        UserError: as ``find_layout``; or the folder has the folders of a split, so that the user has to
+            pass one of them.
     """
     if set(class_names) & SPLIT_WORDS.keys() and columns == ANY_COLUMNS and choice == "auto":
         choice = FOLDERS
@@ -143,8 +144,8 @@ def find_class_folders(
     return layout
 
 
-def _levels(top: Folder, class_names: Sequence[str]) -> Iterator[Folder]:
-    """The folder itself, then the only folder with images in it, and so on."""
+def _folders_to_search(top: Folder, class_names: Sequence[str]) -> Iterator[Folder]:
+    """Yields the folder itself, then the only folder with images in it, and so on."""
     folder = top
     for _ in range(_MAX_WRAPPERS):
         yield folder
@@ -159,7 +160,7 @@ def _levels(top: Folder, class_names: Sequence[str]) -> Iterator[Folder]:
 
 @dataclass
 class _Finder:
-    """Recognises the layout in a folder or in one of the folders that lead from it to the images.
+    """Recognises the layout of a folder, or of the folders that ``_folders_to_search`` yields.
 
     Attributes:
         top: the folder that the user named.
@@ -167,7 +168,7 @@ class _Finder:
         choice: the layout that the user named, or ``auto``.
         class_names: the classes that are expected; empty if they are not known.
         columns: the columns of a table that the user named.
-        unused: why a table that was found is not used.
+        unused: the error of the table that was found last, if it cannot be used; otherwise None.
     """
 
     top: Folder
@@ -178,7 +179,7 @@ class _Finder:
     unused: UserError | None = None
 
     def layout_of(self, folder: Folder) -> Layout | None:
-        """The layout of ``folder``, or None if it may lie in a folder below.
+        """The layout of ``folder``, or None if a folder in it has to be searched.
 
         Raises:
             UserError: the folder is ambiguous, or does not have the layout that the user named.
@@ -195,7 +196,7 @@ class _Finder:
         return layout
 
     def check_top(self) -> None:
-        """Raises UserError unless the folder may hold a single folder of images, a class."""
+        """Raises UserError unless ``top``, in which no layout was found, may have one class folder."""
         source = f"{self.flag}={self.top}"
         if self.choice == SPLIT_FOLDERS:
             raise UserError(f"{source}: no folder train beside val or test; leave --layout out")
@@ -203,7 +204,7 @@ class _Finder:
             raise UserError(f"{source}: no table of labels in it; {_table_remedy(self.top)}")
         if self.unused:
             raise self.unused
-        for folder in _levels(self.top, self.class_names):
+        for folder in _folders_to_search(self.top, self.class_names):
             _check_only_folder(folder, f"{self.flag}={folder}", self.class_names)
         if has_images_directly(self.top) and not folders_with_images(self.top, at_most=1):
             raise UserError(
@@ -226,7 +227,7 @@ class _Finder:
         if self.choice in (TABLE, SPLIT_FOLDERS) or len(folders_with_images(folder, 2)) < 2:
             return None
         if folder != self.top and has_images_directly(folder):
-            return None  # it is a class itself
+            return None  # The folder is a class itself.
         if not self.class_names:
             check_classes(folder, f"{self.flag}={folder}")
         around = f", the only folder of images in {self.top}" if folder != self.top else ""
@@ -236,7 +237,7 @@ class _Finder:
 def _by_table(
     folder: Folder, table: LabelTable, split: Layout | None, choice: str
 ) -> Layout | None:
-    """A layout by a table that was found; None if class folders beside it give the same labels.
+    """The layout by a table that was found; None if class folders beside it give the same labels.
 
     Raises:
         UserError: class folders and table contradict each other.
@@ -254,7 +255,7 @@ def _by_table(
     for path, label in zip(catalog.paths, catalog.labels, strict=True):
         parts, name = path.split("/"), catalog.class_names[label]
         in_folder = parts[depth] if len(parts) > depth + 1 else ""
-        if composed(in_folder) != composed(name):
+        if to_nfc(in_folder) != to_nfc(name):
             raise UserError(
                 f"{table.source}: labels {path!r} as {name!r}, but it lies beside class folders; pass "
                 "--layout=table or --layout=folders"
@@ -272,7 +273,7 @@ def _by_table(
 def _split_layout(
     top: Folder, flag: str, choice: str, has_table: bool, unused: UserError | None
 ) -> Layout | None:
-    """The layout of a folder with train, and val or test; None if it has no such folders.
+    """The layout of a folder that has folders called train, and val or test; None for other folders.
 
     Args:
         top: the folder.
@@ -289,43 +290,48 @@ def _split_layout(
     if not sides["train"] or not (sides["val"] or sides["test"] or choice == SPLIT_FOLDERS):
         return None
     parts = [name for side in sides.values() for name in side]
-    nested = [name for name in parts if folders_with_images(top / name, at_most=1)]
+    with_classes = [name for name in parts if folders_with_images(top / name, at_most=1)]
     others = [n for n in names if n not in parts and has_images(top / n)]
     listed, source = ", ".join(parts), f"{flag}={top}"
-    if sides["train"][0] not in nested:
+    if sides["train"][0] not in with_classes:
         if others or has_table or not any(has_images_directly(top / name) for name in parts):
-            return None  # a class may be called train
+            return None  # A class may be called train.
         raise unused or UserError(
             f"{source}: {listed} hold images without class folders; {_table_remedy(top)}, or "
             "--layout=folders if these are the classes"
         )
-    doubled = next((names for names in sides.values() if len(names) > 1), [])
-    if doubled or (others and choice != SPLIT_FOLDERS):
-        reason = f"both {' and '.join(doubled)}" if doubled else f"{listed} beside {others[0]}"
+    same_side = next((names for names in sides.values() if len(names) > 1), [])
+    if same_side or (others and choice != SPLIT_FOLDERS):
+        reason = f"both {' and '.join(same_side)}" if same_side else f"{listed} beside {others[0]}"
         raise UserError(
             f"{source}: holds {reason}; pass --layout=folders if these are the classes, or the folders "
             f"of the split: --data_dir={top / sides['train'][0]} --val_dir=…"
         )
     train, val, test = (
-        top / side[0] if side and side[0] in nested else None for side in sides.values()
+        top / side[0] if side and side[0] in with_classes else None for side in sides.values()
     )
     assert train is not None
-    told = [f"{name} ({side})" for side, found in sides.items() for name in found if name in nested]
-    told += [
+    roles = [
+        f"{name} ({side})"
+        for side, found in sides.items()
+        for name in found
+        if name in with_classes
+    ]
+    roles += [
         f"{name} is not used, because it has no class folders"
         for name in parts
-        if name not in nested
+        if name not in with_classes
     ]
     text = (
-        f"folders of a split in {top}: {', '.join(told)}; --layout=folders takes them for classes"
+        f"folders of a split in {top}: {', '.join(roles)}; --layout=folders takes them for classes"
     )
     return Layout(SPLIT_FOLDERS, train, val, test, description=text)
 
 
 def _check_only_folder(folder: Folder, source: str, class_names: Sequence[str]) -> None:
-    """Raises UserError for one folder of images beside a table that probably has their labels."""
+    """Raises UserError if ``folder`` has a table and one folder of images, which it probably labels."""
     names = folders_with_images(folder, at_most=2)
-    if len(names) == 1 and names[0] not in class_names and named_tables(folder):
+    if len(names) == 1 and names[0] not in class_names and table_names(folder):
         images = folder / names[0]
         if has_images_directly(images) and not folders_with_images(images, at_most=1):
             raise UserError(
@@ -335,8 +341,8 @@ def _check_only_folder(folder: Folder, source: str, class_names: Sequence[str]) 
 
 
 def _table_remedy(folder: Folder) -> str:
-    """What to type where the labels of images are in a table: the table in ``folder`` if it has one."""
-    tables = named_tables(folder)
+    """What the user should do if a table has the labels; names the table in ``folder``, if any."""
+    tables = table_names(folder)
     if not tables:
         return "pass --labels_csv with a table of their labels"
     others = f" or another of its {len(tables)} tables" if len(tables) > 1 else ""

@@ -20,11 +20,11 @@ from seedtf.data.walk import SkipCallback
 from seedtf.errors import UserError
 from seedtf.report import report
 
-__all__ = ["CheckedFiles", "list_files", "list_for_check", "list_known_classes"]
+__all__ = ["FilesToCheck", "list_files", "list_for_check", "list_known_classes"]
 
 
 @dataclass(frozen=True)
-class CheckedFiles:
+class FilesToCheck:
     """All labelled files of a folder or table, including those for validation and test.
 
     Attributes:
@@ -38,7 +38,7 @@ class CheckedFiles:
     in_class_folders: bool = False
 
     def refusal(self, usable: np.ndarray) -> str:
-        """The error of a training on the files at the indices ``usable``; empty if there is none."""
+        """Why training on the files at the indices ``usable`` would be refused; empty if it is not."""
         train, min_images = usable, 2
         if self.sides is not None:
             train = usable[self.sides[usable] == "train"]
@@ -57,7 +57,7 @@ def list_files(
     layout: str = "auto",
     min_images: int = 2,
 ) -> tuple[Catalog, Split | None]:
-    """Lists the labelled files of a folder, or those that a table names; prints the detected format.
+    """Lists the labelled files of a folder, or those that a table names; prints what was detected.
 
     Args:
         data_dir: the folder; the paths in a table are relative to it.
@@ -65,11 +65,11 @@ def list_files(
         columns: the columns of the table that the user named.
         layout: the layout of the folder, or ``auto`` to detect it.
         min_images: the number of images that each class needs if the data gives no validation images;
-            otherwise it needs one.
+            if it does, each class needs one training image.
 
     Returns:
-        The files, and the split if the data gives one. Its ``val`` is empty if the data gives only test
-        images.
+        The files, and the split if the data gives one. The split's ``val`` is empty if the data gives
+        only test images.
 
     Raises:
         UserError: the folder or table is missing or unusable, there is only one class, or a class has
@@ -86,14 +86,14 @@ def list_files(
         ['valid/oak/3.jpg']
     """
     if labels_csv:
-        table = _read_reported(labels_csv, data_dir, columns)
-        return _table_split(table, min_images)
-    if packed := _packed_table(data_dir, "--data_dir", layout, columns):
-        return _table_split(packed, min_images)
+        table = _read_and_report(labels_csv, data_dir, columns)
+        return _split_by_table(table, min_images)
+    if packed := _read_packed(data_dir, "--data_dir", layout, columns):
+        return _split_by_table(packed, min_images)
     found = find_layout(data_dir, choice=layout, columns=columns)
     _report_layout(found)
     if found.table:
-        return _table_split(found.table, min_images)
+        return _split_by_table(found.table, min_images)
     catalog = scan_folder(found.root, flat=found.kind == FLAT)
     check_trainable(catalog, 1 if found.val else min_images)
     test = _scan_test(found.test, catalog) if found.test else None
@@ -106,7 +106,7 @@ def list_files(
 
 
 def _scan_test(folder: Folder, train: Catalog) -> Catalog | None:
-    """The images of a test folder; None if its sub-folders are not classes of the training."""
+    """The images of a test folder; None if its sub-folders are not those of the training classes."""
     try:
         test = align_labels(scan_folder(folder), train.class_names, "test")
     except UserError as error:
@@ -125,12 +125,12 @@ def list_known_classes(
     *,
     layout: str = "auto",
 ) -> Catalog:
-    """Lists the labelled files of known classes; the labels are indices into ``class_names``.
+    """Lists labelled files whose classes are known; the labels are indices into ``class_names``.
 
     If a table has test rows, only these are listed.
 
     Args:
-        data_dir: a folder without a split of its own; the paths in a table are relative to it.
+        data_dir: a folder without folders of a split; the paths in a table are relative to it.
         class_names: the classes of training.
         flag: the flag that named the folder, for error messages.
         labels_csv: the table; empty to list the folder.
@@ -141,8 +141,8 @@ def list_known_classes(
         UserError: the folder or table cannot be used, or has a class that is not in ``class_names``.
     """
     if labels_csv:
-        table: LabelTable | None = _read_reported(labels_csv, data_dir, columns)
-    elif not (table := _packed_table(data_dir, flag, layout, columns)):
+        table: LabelTable | None = _read_and_report(labels_csv, data_dir, columns)
+    elif not (table := _read_packed(data_dir, flag, layout, columns)):
         found = find_class_folders(data_dir, flag, class_names, columns, layout)
         table = found.table
         _report_layout(found)
@@ -158,7 +158,7 @@ def list_for_check(
     columns: Columns,
     layout: str,
     on_skip: SkipCallback,
-) -> CheckedFiles:
+) -> FilesToCheck:
     """Lists all files that training and evaluation would use, for ``seedtf check``.
 
     Args:
@@ -172,35 +172,36 @@ def list_for_check(
         UserError: as ``list_files``, except that too few classes or images are not an error here.
     """
     if labels_csv:
-        table: LabelTable | None = _read_reported(labels_csv, data_dir, columns)
-    elif not (table := _packed_table(data_dir, "DATA_DIR", layout, columns)):
+        table: LabelTable | None = _read_and_report(labels_csv, data_dir, columns)
+    elif not (table := _read_packed(data_dir, "DATA_DIR", layout, columns)):
         found = find_layout(data_dir, "DATA_DIR", layout, columns=columns)
         table = found.table
         _report_layout(found)
     if table:
-        return CheckedFiles(table.catalog, table.sides)
+        return FilesToCheck(table.catalog, table.sides)
     if found.kind != SPLIT_FOLDERS:
         is_flat = found.kind == FLAT
         catalog = scan_folder(found.root, "DATA_DIR", on_skip, flat=is_flat)
-        return CheckedFiles(catalog, None, in_class_folders=not is_flat)
+        return FilesToCheck(catalog, None, in_class_folders=not is_flat)
     catalog = scan_folder(found.root.parent, "DATA_DIR", on_skip, split_folders=True)
     side_names = {str(found.root): "train", str(found.val): "val", str(found.test): "test"}
     folders = (str(found.root.parent / path.partition("/")[0]) for path in catalog.paths)
-    return CheckedFiles(catalog, np.array([side_names.get(folder, "") for folder in folders]))
+    return FilesToCheck(catalog, np.array([side_names.get(folder, "") for folder in folders]))
 
 
-def _read_reported(labels_csv: str, data_dir: str, columns: Columns) -> LabelTable:
+def _read_and_report(labels_csv: str, data_dir: str, columns: Columns) -> LabelTable:
     """Reads a table of labels and prints its detected format. Raises as ``read_label_table``."""
     table = read_label_table(labels_csv, data_dir, columns=columns)
     _report_table(table)
     return table
 
 
-def _packed_table(data_dir: str, flag: str, layout: str, columns: Columns) -> LabelTable | None:
-    """The labels of a packed folder, and a line about it; None for any other folder.
+def _read_packed(data_dir: str, flag: str, layout: str, columns: Columns) -> LabelTable | None:
+    """Reads the labels of a packed folder and prints a line about it; None for any other folder.
 
     Raises:
-        UserError: the pack is damaged, or the user named a layout or columns, which it does not have.
+        UserError: the pack is damaged, or the user named a layout or columns, which a pack does not
+            have.
     """
     folder = folder_at(data_dir)
     if not isinstance(folder, PackedPath):
@@ -230,6 +231,7 @@ def _report_table(table: LabelTable) -> None:
 
 
 def _test_rows(table: LabelTable) -> Catalog:
+    """The test rows of a table, and a line about them; all rows if it has no test rows."""
     if table.sides is None or "test" not in table.sides:
         return table.catalog
     rows = np.flatnonzero(table.sides == "test")
@@ -237,7 +239,8 @@ def _test_rows(table: LabelTable) -> Catalog:
     return table.catalog.take(rows)
 
 
-def _table_split(table: LabelTable, min_images: int) -> tuple[Catalog, Split | None]:
+def _split_by_table(table: LabelTable, min_images: int) -> tuple[Catalog, Split | None]:
+    """The files of a table, and its split if it has validation or test rows, as ``list_files``."""
     catalog, sides = table.catalog, table.sides
     if sides is not None and (held_out := int((sides == "test").sum())):
         report("test", f"{held_out:,} images are kept for the end, not for training or validation")

@@ -1,4 +1,4 @@
-"""Thread-pool map over a catalog; a file that fails becomes a ``Fault``."""
+"""Calls a function for every file of a catalog, in threads; a file that fails becomes a ``Fault``."""
 
 from __future__ import annotations
 
@@ -72,8 +72,8 @@ def map_file_batches(
             For each path it returns a RefusedError or OSError if the file cannot be used, and any other
             value if it can.
         description: text of the progress bar.
-        batch_size: the largest number of files in a call; it is lowered if there were otherwise fewer
-            batches than threads.
+        batch_size: the largest number of files in a call. A smaller number is used if there would
+            otherwise be fewer batches than threads.
 
     Returns:
         The ascending indices of the good files, int64, and a fault for each other file.
@@ -103,7 +103,7 @@ def map_file_batches(
 
 
 def _fault(outcome: object) -> tuple[str, str] | None:
-    """The name and detail of the fault if ``outcome`` is an error; None for a good file."""
+    """Name and detail of a fault if ``outcome`` is an error; otherwise None."""
     if isinstance(outcome, RefusedError):
         return outcome.fault, outcome.detail
     if isinstance(outcome, OSError):
@@ -114,17 +114,17 @@ def _fault(outcome: object) -> tuple[str, str] | None:
 def _bounded_map(
     pool: ThreadPoolExecutor, function: Callable, items: Iterable, max_queued: int
 ) -> Iterator:
-    """``pool.map`` with at most ``max_queued`` pending tasks, to limit the memory."""
+    """As ``pool.map``, but with at most ``max_queued`` pending tasks, to save memory."""
     pending: list = []
     try:
         for item in items:
             pending.append(pool.submit(function, item))
             if len(pending) >= max_queued:
-                # Collect only the first half, so that the threads have work meanwhile.
+                # Collect only the first half, so that the threads have work in the meantime.
                 half = len(pending) // 2
                 yield from (task.result() for task in pending[:half])
                 del pending[:half]
         yield from (task.result() for task in pending)
     finally:
-        for task in pending:  # so that the pool waits only for running tasks after Ctrl-C
+        for task in pending:  # After Ctrl-C, the pool then waits only for running tasks.
             task.cancel()

@@ -1,8 +1,8 @@
-"""The order of training records, a function of seed and step, so that there is no state to save.
+"""The order of the training images: a function of seed and step, so that there is no state to save.
 
-Vocabulary: a *record* is one training image, its *index* is its number in ``[0, n)``, a *step* is one
-batch counted from the start of training, and an *epoch* is one pass over all records. The *slots* of
-an epoch are the n places in its order.
+In this module, a *record* is a training image, and its *index* is its number in ``[0, n)``. A *step* is
+the number of a batch, counted from the start of training. An *epoch* has n *slots*, each of which is
+filled with a record.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from seedtf.seeds import BALANCE, ORDER, fold_seed, hash_words
 
 __all__ = ["BalancedIndices", "BatchIndices"]
 
-# AutoGraph would translate every function that a dataset calls, which takes most of the time in which a
-# dataset is made. It is only needed by Python's `if` and `for` on tensors, which are not used here.
+# AutoGraph would translate every function that a dataset calls, which would take most of the time in
+# which a dataset is made. Only `if` and `for` on tensors need AutoGraph; they are not used here.
 _without_autograph = tf.autograph.experimental.do_not_convert
 
 _FOREVER = 1 << 62
 
-# A pass over the records of a class can take several epochs, so the order within a pass is drawn with
-# one seed for all epochs.
+# The epoch in the seed of a pass over the records of a class. A pass can take several epochs, so its
+# order must not depend on the epoch.
 _ALL_EPOCHS = -1
 
 
@@ -34,8 +34,8 @@ class BatchIndices:
     Guarantees:
 
     1. The batch at a step depends only on ``(n, batch_size, seed, step)``.
-    2. An epoch holds each index at most once, and exactly once without ``drop_remainder``.
-    3. A dataset that starts at step k yields what the dataset from step 0 yields from step k on.
+    2. An epoch has each index at most once, and exactly once without ``drop_remainder``.
+    3. A dataset that starts at step k yields the same batches as one that has arrived at step k.
     4. Two seeds give independent orders.
 
     Example:
@@ -65,7 +65,7 @@ class BatchIndices:
         Args:
             n: number of records, at least 1.
             batch_size: records in a batch, at least 1.
-            shuffle: whether every epoch has a new uniform permutation instead of ``0 … n − 1``.
+            shuffle: whether every epoch has a new random order; if False, each has ``0 … n − 1``.
             seed: root seed of the run.
             drop_remainder: whether to leave out the last, short batch of an epoch, so that shapes
                 are static.
@@ -101,14 +101,16 @@ class BatchIndices:
         epochs = tf.data.Dataset.range(first_epoch, _FOREVER).map(
             _without_autograph(lambda epoch: (epoch, self.epoch_order(epoch)))
         )
-        # Prefetch the order of the next epoch: shuffling a very long list would delay its first batch.
+        # Prefetch the order of the next epoch, because shuffling a very long list would delay the first
+        # batch of that epoch.
         return epochs.prefetch(1).flat_map(_without_autograph(self._batches)).skip(skip)
 
     def next_epoch(self) -> tf.data.Dataset:
-        """A dataset of one epoch, in which each iteration yields the next epoch, from 0 on.
+        """A dataset of one epoch; each iteration over it yields the next epoch, from 0 on.
 
-        So each epoch of a ``fit`` has a new order, as with
-        ``Dataset.shuffle(..., reshuffle_each_iteration=True)``. The order must outlive the dataset.
+        Each epoch of a ``fit`` therefore has a new order, as with
+        ``Dataset.shuffle(..., reshuffle_each_iteration=True)``. Keep this object as long as the dataset
+        is used, because it holds the counter of the epochs.
 
         Example:
             >>> epochs = BatchIndices(4, batch_size=2, seed=7).next_epoch()
@@ -126,15 +128,15 @@ class BatchIndices:
         )
 
     def chunks(self, length: int, start_step: int = 0) -> tf.data.Dataset:
-        """The batches of ``dataset``, up to ``length`` in an element; none spans two epochs.
+        """The batches of ``dataset``, ``length`` of them in an element; no element spans two epochs.
 
         Args:
             length: batches in an element, at least 1.
             start_step: the step, counted from 0, of the first batch.
 
         Returns:
-            Endless elements ``(epoch int64 [], indices int64 [length, B], count int32 [])``. Only the
-            first ``count`` rows are batches: the last element of an epoch has those that are left.
+            An endless dataset of ``(epoch int64 [], indices int64 [length, B], count int32 [])``. Only
+            the first ``count`` rows are batches; the last element of an epoch may have fewer.
 
         Raises:
             ValueError: the last batch of an epoch may be short.
@@ -150,16 +152,16 @@ class BatchIndices:
             raise ValueError("chunks needs drop_remainder")
         first_epoch, skipped = divmod(start_step, self.steps_per_epoch)
 
-        def of_epoch(epoch: tf.Tensor, order: tf.Tensor) -> tf.data.Dataset:
-            done = tf.where(epoch == first_epoch, tf.constant(skipped, tf.int64), 0)
-            return tf.data.Dataset.range(done, self.steps_per_epoch, length).map(
+        def chunks_of_epoch(epoch: tf.Tensor, order: tf.Tensor) -> tf.data.Dataset:
+            first_step = tf.where(epoch == first_epoch, tf.constant(skipped, tf.int64), 0)
+            return tf.data.Dataset.range(first_step, self.steps_per_epoch, length).map(
                 lambda step: self._chunk(epoch, order, step, length)
             )
 
         epochs = tf.data.Dataset.range(first_epoch, _FOREVER).map(
             lambda epoch: (epoch, self.epoch_order(epoch))
         )
-        return epochs.prefetch(1).flat_map(of_epoch)
+        return epochs.prefetch(1).flat_map(chunks_of_epoch)
 
     def _chunk(
         self, epoch: tf.Tensor, order: tf.Tensor, step: tf.Tensor, length: int
@@ -183,19 +185,19 @@ class BatchIndices:
 class BalancedIndices(BatchIndices):
     """Batches of indices in which all classes are equally frequent (``--sampler=balanced``).
 
-    An epoch has n slots, the number of records. Each of the K classes gets ``n // K`` slots; the
-    ``n % K`` remaining slots are assigned to the classes round-robin across epochs. The slots
-    of a class are filled in passes over its records: every record once in a random order, then every
-    record again in another order. A pass may continue in the next epoch.
+    An epoch has as many slots as there are records, n. Each of the K classes gets ``n // K`` slots. The
+    ``n % K`` remaining slots are assigned to the classes in turn, across epochs. The slots of a class
+    are filled in passes over its records: every record once in a random order, then every record again
+    in another order. A pass may continue in the next epoch.
 
     Guarantees:
 
     1. The batch at a step depends only on (labels, batch_size, seed, step).
-    2. After any number of epochs, two classes have had the same number of slots, or one of them one
-       more; the same holds for two records of one class.
-    3. A dataset that starts at step k yields what the dataset from step 0 yields from step k on.
+    2. After any number of epochs, the numbers of slots of two classes differ by at most one, and so do
+       those of two records of one class.
+    3. A dataset that starts at step k yields the same batches as one that has arrived at step k.
 
-    If ``batch_size`` does not divide n, the remaining slots of an epoch, chosen at random, are dropped.
+    If ``batch_size`` does not divide n, the last, incomplete batch of an epoch is dropped.
 
     Example:
         >>> order = BalancedIndices(labels=[0, 0, 0, 0, 0, 0, 1, 1], batch_size=4, seed=7)
@@ -205,7 +207,7 @@ class BalancedIndices(BatchIndices):
     """
 
     def __init__(self, labels: npt.ArrayLike, batch_size: int, *, seed: int = 0) -> None:
-        """Describes an order.
+        """Prepares the order; nothing is drawn yet.
 
         Args:
             labels: int ``[n]``, the class of each record; a class without records gets no slots.
@@ -232,7 +234,7 @@ class BalancedIndices(BatchIndices):
         first_pass, end_pass = before // self._counts, -(-after // self._counts)
         lengths = (end_pass - first_pass) * self._counts
         passes = self._passes(first_pass, lengths)
-        # The listed passes are whole; take the part of them that belongs to this epoch.
+        # These are whole passes, of which only a part is in this epoch.
         starts = tf.cumsum(lengths, exclusive=True) + before - first_pass * self._counts
         class_of, position = _enumerate(after - before)
         records = tf.gather(passes, tf.gather(starts, class_of) + position)
@@ -244,8 +246,8 @@ class BalancedIndices(BatchIndices):
     def _slots_before(self, epoch: tf.Tensor) -> tf.Tensor:
         """How many slots each class had in all epochs before ``epoch``: int64 ``[K]``.
 
-        The remaining ``n % K`` slots of an epoch are assigned round-robin, starting where the last
-        epoch stopped, so class k has ``ceil((m − k) / K)`` of the first m of them.
+        The remaining ``n % K`` slots of an epoch are assigned in turn, starting after the class at
+        which the epoch before stopped, so class k has ``ceil((m − k) / K)`` of the first m of them.
         """
         per_class, remaining = divmod(self.n, self._classes)
         k = tf.range(self._classes, dtype=tf.int64)
@@ -255,8 +257,8 @@ class BalancedIndices(BatchIndices):
         """The records of each class in the order of its passes, class after class: int64 ``[M]``.
 
         Args:
-            first_pass: int64 ``[K]``, the number of the first pass to list.
-            lengths: int64 ``[K]``, how many records to list of each class: a multiple of the size of
+            first_pass: int64 ``[K]``, the number of the first pass of each class.
+            lengths: int64 ``[K]``, how many records to return of each class, a multiple of the size of
                 the class; their sum is M.
         """
         class_of, position = _enumerate(lengths)
@@ -266,8 +268,8 @@ class BalancedIndices(BatchIndices):
         )
         pass_number = tf.gather(first_pass, class_of) + position // count
         key = hash_words(fold_seed(self.seed, BALANCE, _ALL_EPOCHS), record, pass_number)
-        # One sort shuffles all passes. The upper 32 bits of the sort key keep the records of a pass
-        # together: they are the position of its first record, below 2³¹. The lower 32 bits are random.
+        # One sort shuffles all passes. The upper 32 bits of a sort key are the position of the first
+        # record of the pass, so that its records stay together. The lower 32 bits are random.
         pass_start = tf.range(tf.size(record, tf.int64), dtype=tf.int64) - position % count
         random_bits = tf.cast(tf.bitwise.right_shift(key, tf.constant(32, tf.uint64)), tf.int64)
         order = tf.argsort(pass_start * (1 << 32) + random_bits, stable=True)
@@ -275,7 +277,7 @@ class BalancedIndices(BatchIndices):
 
 
 def _enumerate(lengths: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """For consecutive runs of these lengths: the run of each element and its position in the run."""
+    """Divides a sequence into runs of these lengths; returns each element's run and position in it."""
     run = tf.repeat(tf.range(tf.size(lengths, tf.int64), dtype=tf.int64), lengths)
     starts = tf.gather(tf.cumsum(lengths, exclusive=True), run)
     return run, tf.range(tf.size(run, tf.int64), dtype=tf.int64) - starts

@@ -1,4 +1,4 @@
-"""Paths of packed folders and of the images in them, by which ``data/paths.py`` reads these.
+"""Paths of packed folders and of the images in them, through which ``data/paths.py`` reads the images.
 
 This module does not import TensorFlow.
 """
@@ -21,9 +21,9 @@ class PackedPath(os.PathLike):
     """A packed folder, or an image in one, with the methods of ``pathlib.Path`` that seedtf uses.
 
     Attributes:
-        pack: the pack.
-        root: its folder, as the user named it.
-        name: the name of an image; empty for the folder.
+        pack: the opened packed folder.
+        root: the path of the folder, as the user named it.
+        name: the name of an image in it; empty for the folder itself.
     """
 
     pack: Pack
@@ -41,11 +41,11 @@ class PackedPath(os.PathLike):
 
     @property
     def parent(self) -> Path:
-        """The folder that this one lies in."""
+        """The folder that contains this image or folder."""
         return Path(self).parent
 
     def resolve(self) -> PackedPath:
-        """The same image or folder under its absolute path."""
+        """The same image or folder with an absolute path."""
         return PackedPath(self.pack, self.pack.folder, self.name)
 
     def is_dir(self) -> bool:
@@ -57,11 +57,11 @@ class PackedPath(os.PathLike):
         return not self.name or self._found >= 0
 
     def size(self) -> int:
-        """The bytes of the image. Raises FileNotFoundError."""
+        """The size of the image in bytes. Raises FileNotFoundError."""
         return int(self.pack.sizes[self._index()])
 
     def read_bytes(self) -> bytes:
-        """The image. Raises FileNotFoundError, and UserError if the pack is damaged."""
+        """Reads the image file. Raises FileNotFoundError, and UserError if the pack is damaged."""
         return self.pack.read(self._index())
 
     @functools.cached_property
@@ -74,17 +74,18 @@ class PackedPath(os.PathLike):
         return self._found
 
 
-_opened: dict[str, Pack] = {}  # by the folder as it was named, with a slash at its end
+# The opened packs, by the path of the folder with a slash at its end: as it was given, and absolute.
+_opened: dict[str, Pack] = {}
 _opened_lock = threading.Lock()
 
 
 def is_pack(folder: str) -> bool:
-    """Whether ``seedtf pack`` wrote a local folder."""
+    """Whether ``folder`` is a local folder that ``seedtf pack`` wrote."""
     return os.path.isfile(os.path.join(folder, META))
 
 
 def open_pack(folder: str) -> Pack:
-    """The pack in ``folder``, which is read once in a process, and again after it was replaced.
+    """Opens the pack in ``folder``; a process opens a pack once, and again after it was replaced.
 
     Raises:
         UserError: as ``Pack``.

@@ -1,6 +1,6 @@
-"""Local paths, images of packed folders, and URLs (``gs://…``, ``s3://…``) of folders and files.
+"""Opens folders and files by their paths: local, in a packed folder, or URLs (``gs://…``, ``s3://…``).
 
-An image of a packed folder has the path that it would have if the folder were unpacked there.
+An image in a packed folder has the path that it would have if it were a file of that folder.
 ``data/remote.py`` opens URLs.
 """
 
@@ -39,7 +39,7 @@ __all__ = [
     "read_url",
 ]
 
-# A file has at most 8 bytes per pixel (uncompressed 16-bit RGBA), plus metadata.
+# An image file is not larger than this: 8 bytes per pixel (uncompressed 16-bit RGBA), plus metadata.
 _BYTES_PER_PIXEL = 8
 _METADATA_BYTES = 64 << 20
 
@@ -93,8 +93,8 @@ class RemotePath(os.PathLike):
     def list(self, subfolder: str, file_suffixes: tuple[str, ...]) -> list[tuple[str, bool]]:
         """Lists ``subfolder`` of this folder, or this folder itself if ``subfolder`` is empty.
 
-        A name with one of ``file_suffixes`` counts as a file unless the listing marks it as a folder,
-        because a check would take one request over the network for every image.
+        A name with one of ``file_suffixes`` is taken for a file unless the listing marks it as a
+        folder. To check this would take one request over the network for every image.
 
         Returns:
             The name of each entry, and whether it is a folder.
@@ -115,9 +115,7 @@ Folder = Path | RemotePath | PackedPath
 
 
 def folder_at(path: str | os.PathLike[str]) -> Folder:
-    """Converts ``path`` to a ``Path``, ``RemotePath`` or ``PackedPath``.
-
-    Only a packed folder is opened.
+    """Converts ``path`` to a ``Path``, ``RemotePath`` or ``PackedPath``; opens only a packed folder.
 
     Raises:
         UserError: the packed folder is damaged, or array-record is not installed.
@@ -131,12 +129,12 @@ def folder_at(path: str | os.PathLike[str]) -> Folder:
 
 
 def is_file(path: str) -> bool:
-    """Whether a local file exists, or a packed folder has this image. Raises as ``folder_at``."""
+    """Whether ``path`` is a local file or an image in a packed folder. Raises as ``folder_at``."""
     return os.path.isfile(path) or find_packed(path) is not None
 
 
 def common_folder(*folders: Folder) -> tuple[Folder, list[str]]:
-    """The nearest common parent of some folders, and the path of each folder relative to it.
+    """The nearest common parent of some folders, and the path of each folder relative to the parent.
 
     A relative path is empty or ends with a slash.
 
@@ -185,14 +183,15 @@ def file_statuses(paths: StringArray) -> Iterator[tuple[int, int] | None]:
     if not is_url(paths.prefix):
         yield from map(status, paths)
         return
-    chunk = 64 * REQUESTS  # pool.map would queue all its tasks at once, which takes memory
+    # pool.map queues all its tasks at once, so it gets a limited number of files to save memory.
+    chunk = 64 * REQUESTS
     with ThreadPoolExecutor(num_threads(paths)) as pool:
         for start in range(0, len(paths), chunk):
             yield from pool.map(status, paths[start : start + chunk])
 
 
 def open_file(path: str) -> BinaryIO:
-    """Opens a file to read bytes; a file at a URL or in a pack is read completely.
+    """Opens a file to read bytes; a file at a URL or in a pack is read into memory.
 
     Raises:
         OSError: the file cannot be read.
@@ -211,8 +210,8 @@ def read_file(path: str, max_pixels: int) -> bytes:
     """Reads a regular file that may contain an image of at most ``max_pixels``.
 
     Raises:
-        RefusedError: the path is a pipe or device, which could block for ever, or the file is larger
-            than such an image can be.
+        RefusedError: the path is a pipe or device, from which reading could block for ever; or the file
+            is larger than such an image can be.
         OSError: the file cannot be read.
         UserError: the pack that has the image is damaged.
     """

@@ -29,8 +29,8 @@ __all__ = [
 ]
 
 Augmentation = Callable[..., tf.Tensor]
-"""``(images, epoch, records, rows=None) → images``, as ``augment.compile_augmentation`` returns it."""
-# See `data/order.py`: no function of these pipelines needs AutoGraph.
+"""``(images, epoch, records, rows=None) → images``, as ``fused.compile_augmentation`` returns it."""
+# No function of these pipelines needs AutoGraph; `data/order.py` has the reason for leaving it out.
 _without_autograph = tf.autograph.experimental.do_not_convert
 
 LookUp = Callable[[tf.Tensor], tuple[tf.Tensor, tf.Tensor | None]]
@@ -40,8 +40,8 @@ Mixer = Callable[[tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor], tuple[tf.Tensor, 
 class DataWaitTimer:
     """Measures how many seconds training waits for batches, inside the input pipeline.
 
-    The dataset itself reads the clock before and after it gets a batch from the earlier stages, so the
-    training loop does not have to be interrupted.
+    The dataset reads the clock before and after it gets a batch from its earlier stages, so the
+    training loop need not be interrupted.
     """
 
     def __init__(self) -> None:
@@ -50,17 +50,17 @@ class DataWaitTimer:
             self._seconds = tf.Variable(0.0, dtype=tf.float64, trainable=False)
 
     def attach(self, dataset: tf.data.Dataset) -> tf.data.Dataset:
-        """A dataset of the same elements that measures the waiting time; it must be the last stage."""
+        """Returns a dataset of the same elements that measures; it must be the last stage."""
         now = tf.data.Dataset.counter().map(_without_autograph(lambda _: tf.timestamp()))
 
         def add(before: tf.Tensor, batch: tuple, after: tf.Tensor) -> tuple:
             with tf.control_dependencies([self._seconds.assign_add(after - before)]):
                 return tf.nest.map_structure(tf.identity, batch)
 
-        # `zip` gets one element from each of its inputs, in this order.
+        # `zip` takes one element from each of its inputs, in this order.
         timed = tf.data.Dataset.zip((now, dataset, now)).map(_without_autograph(add))
         options = tf.data.Options()
-        # TensorFlow would append a prefetch; then the waiting of its thread would be measured instead.
+        # Otherwise TensorFlow appends a prefetch, and the waiting of its thread would be measured.
         options.experimental_optimization.inject_prefetch = False
         return timed.with_options(options)
 
@@ -81,7 +81,7 @@ def make_augmentation(
     whole_batch: bool = False,
     deterministic: bool = False,
 ) -> Augmentation:
-    """The augmentation that ``impl`` names: ``fused`` (compiled), or a chain of plain ops.
+    """Returns the augmentation that ``impl`` names: ``fused`` (compiled), or a chain of plain ops.
 
     Args:
         policy: the ranges that parameters are drawn from.
@@ -125,7 +125,7 @@ def make_augmentation(
 
 
 def make_mixer(mixing: Mixing, seed: int, classes: int) -> Mixer | None:
-    """A function that mixes the augmented images and the labels of a batch.
+    """Returns a function that mixes the augmented images and the labels of a batch.
 
     Returns:
         ``(images float32 [B, S, S, 3], labels int32 [B] or float32 [B, classes], epoch int64 [],
@@ -156,9 +156,9 @@ def train_dataset(
     mixer: Mixer | None = None,
     one_epoch: bool = False,
 ) -> tf.data.Dataset:
-    """Endless training batches; every pixel depends only on seed and step.
+    """Endless training batches, in which every pixel depends only on seed and step.
 
-    With ``--augment_strength=auto``, it also depends on the history of the run.
+    With ``--augment_strength=auto``, the pixels also depend on the history of the run.
 
     Args:
         store: the decoded images.
@@ -218,7 +218,7 @@ def train_dataset(
         )
     else:
         batches = order.next_epoch() if one_epoch else order.dataset(start_step)
-        batches = shard.of_batches(batches)
+        batches = shard.slice_batches(batches)
         batches = batches.map(_without_autograph(make_batch), tf.data.AUTOTUNE, deterministic=True)
     return _prefetch(batches, order.steps_per_epoch if one_epoch else tf.data.INFINITE_CARDINALITY)
 
@@ -232,13 +232,13 @@ def device_dataset(
     start_step: int = 0,
     shard: Shard = WHOLE,
 ) -> tf.data.Dataset:
-    """Batches for a train step that augments: those of ``train_dataset``, but not augmented yet.
+    """The batches of ``train_dataset`` before augmentation, for a train step that augments.
 
     Args:
         store: the decoded images.
         records: int64 ``[n]``, the training records of the store.
         order: an order of ``n`` positions in ``records``.
-        with_images: whether the batches contain the images; otherwise the train step gathers them.
+        with_images: whether the batches contain the images; if not, the train step gathers them.
         start_step: the step, counted from 0, of the first batch.
         shard: the slices of every batch to produce.
 
@@ -260,7 +260,7 @@ def device_dataset(
         return features, tf.gather(labels, indices)
 
     batches = order.dataset(start_step)
-    batches = shard.of_batches(batches)
+    batches = shard.slice_batches(batches)
     batches = batches.map(_without_autograph(make_batch), tf.data.AUTOTUNE, deterministic=True)
     return _prefetch(batches)
 
@@ -268,18 +268,18 @@ def device_dataset(
 def device_chunks(
     store: Store, records: np.ndarray, order: BatchIndices, *, length: int, start_step: int = 0
 ) -> tf.data.Dataset:
-    """Input for a call of several train steps that look up their images: only indices.
+    """Several batches of ``device_dataset`` in one element, for one call of several train steps.
 
     Args:
         store: the decoded images.
         records: int64 ``[n]``, the training records of the store.
         order: an order of ``n`` positions in ``records``.
-        length: steps in a call; the last call of an epoch has those that are left.
+        length: steps in a call; the last call of an epoch may have fewer.
         start_step: the step, counted from 0, of the first batch.
 
     Returns:
         A dataset of (batches, count int32 ``[]``). The batches are those of ``device_dataset`` without
-        images, with ``length`` as their first dimension; only the first ``count`` are to be used.
+        images, with ``length`` as their first dimension; only the first ``count`` are valid.
     """
     records = tf.constant(records, tf.int64)
     labels = tf.constant(store.catalog.labels)
@@ -300,8 +300,8 @@ def eval_dataset(
 ) -> tf.data.Dataset:
     """Batches of every record exactly once, in the given order, without augmentation.
 
-    The last batch may be short. The batch dimension is unknown to the graph, so the short batch does
-    not need a second trace.
+    The last batch may be short. The static shape has no batch dimension, so that this batch does not
+    need a second trace.
 
     Args:
         store: the decoded images.
@@ -317,7 +317,7 @@ def eval_dataset(
     def make_batch(indices: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         return tf.cast(store.read(indices), tf.float32), tf.gather(labels, indices)
 
-    batches = shard.of_records(records, batch_size)
+    batches = shard.divide_records(records, batch_size)
     batches = batches.map(_without_autograph(make_batch), tf.data.AUTOTUNE, deterministic=True)
     return batches.prefetch(tf.data.AUTOTUNE)
 
@@ -330,16 +330,16 @@ def _train_labels(store: Store) -> tf.Tensor:
 def _prefetch(
     batches: tf.data.Dataset, steps: int = tf.data.INFINITE_CARDINALITY
 ) -> tf.data.Dataset:
-    """Prefetches ``steps`` batches; several threads each make one batch at a time.
+    """Prefetches batches, and declares that there are ``steps`` of them.
 
-    The pipeline has a thread pool of its own. In TensorFlow's shared pool, two cores were 1.3 to 1.5
-    times as fast as one; in a private pool, 1.9 times. The pool has one thread more than there are
-    cores, because one thread may be waiting.
+    Several threads each make one batch at a time, in a thread pool of the pipeline's own. In
+    TensorFlow's shared pool, two cores were 1.3 to 1.5 times as fast as one; in a private pool, 1.9
+    times. The pool has one thread more than there are cores, because one thread may be waiting.
     """
     options = tf.data.Options()
     options.threading.max_intra_op_parallelism = 1
     options.threading.private_threadpool_size = 1 + (os.cpu_count() or 1)
     batches = batches.prefetch(tf.data.AUTOTUNE).with_options(options)
-    # Declare the cardinality. Unless it is known to be infinite, MultiWorkerMirroredStrategy checks
-    # together with all workers at every step whether the data has ended.
+    # MultiWorkerMirroredStrategy asks all workers at every step whether their data has ended, unless
+    # the cardinality is known to be infinite.
     return batches.apply(tf.data.experimental.assert_cardinality(steps))

@@ -1,4 +1,4 @@
-"""Reads predictions of unlabelled images, of which the confident ones join the training.
+"""Adds unlabelled images to the training, with labels that an earlier model predicted (pseudo-labels).
 
 D.-H. Lee, "Pseudo-label: the simple and efficient semi-supervised learning method", 2013.
 """
@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from seedtf.data.catalog import Catalog, Fault, composed
+from seedtf.data.catalog import Catalog, Fault, to_nfc
 from seedtf.data.paths import RemotePath
 from seedtf.data.split import find_duplicates
 from seedtf.data.store import Store
@@ -21,7 +21,7 @@ from seedtf.data.table_text import read_csv_rows
 from seedtf.errors import UserError
 from seedtf.report import report
 
-__all__ = ["Joined", "PseudoLabels", "join_stores", "labelled_part", "read_pseudo_labels"]
+__all__ = ["JoinedImages", "PseudoLabels", "join_stores", "labelled_part", "read_pseudo_labels"]
 
 _FLAG = "--pseudo_labels"
 _COLUMNS = ("file", "top1", "p1")
@@ -35,8 +35,8 @@ class PseudoLabels:
         paths: relative to the folder of the labelled images; many begin with ``..``.
         labels: int32 ``[M]``.
         confidences: float64 ``[M]``, the probability of the label.
-        unsure: number of images below the smallest confidence.
-        labelled: number of images that are in the labelled data.
+        unsure: number of images that were left out because their probability was too low.
+        labelled: number of images that were left out because they are in the labelled data.
     """
 
     paths: tuple[str, ...]
@@ -46,7 +46,7 @@ class PseudoLabels:
     labelled: int
 
     def join(self, catalog: Catalog) -> Catalog:
-        """The labelled images of ``catalog``, and these after them."""
+        """A catalog of the labelled images of ``catalog``, then the images with pseudo-labels."""
         return replace(
             catalog,
             paths=StringArray([*catalog.paths, *self.paths]),
@@ -59,13 +59,13 @@ def read_pseudo_labels(
 ) -> PseudoLabels:
     """Reads a table that ``seedtf predict`` wrote.
 
-    Files are relative to the working directory, as ``predict`` was given them, or else to the folder
-    of the table. Rows without a prediction are left out.
+    Files are looked for in the working directory, and then in the folder of the table. Rows without a
+    prediction are left out.
 
     Args:
-        table: CSV with the columns file, top1 and p1.
+        table: CSV with the columns file, top1 (the predicted class) and p1 (its probability).
         catalog: the labelled images.
-        min_confidence: smallest p1 of an image that joins.
+        min_confidence: the smallest p1 of an image that is used, in [0, 1].
 
     Raises:
         UserError: the table cannot be read, or a row is wrong; the message has its line number.
@@ -76,12 +76,12 @@ def read_pseudo_labels(
         )
     source, root = f"{_FLAG}={table}", os.path.realpath(catalog.root)
     known = {os.path.realpath(path) for path in catalog.absolute_paths()}
-    label_of = {composed(name): number for number, name in enumerate(catalog.class_names)}
+    label_of = {to_nfc(name): number for number, name in enumerate(catalog.class_names)}
     paths: list[str] = []
     found: list[tuple[int, float]] = []
     unsure = labelled = 0
     for line, file, name, confidence in _rows(Path(table), source):
-        label = label_of.get(composed(name), -1)
+        label = label_of.get(to_nfc(name), -1)
         if label < 0:
             raise UserError(f"{source}: line {line}: no class {name!r} in the data; correct it")
         if confidence < min_confidence:
@@ -89,11 +89,14 @@ def read_pseudo_labels(
             continue
         path = _absolute(file, Path(table))
         if path is None:
-            raise UserError(f"{source}: line {line}: no file {file!r}; run it in the same folder")
+            raise UserError(
+                f"{source}: line {line}: no file {file!r}; start in the folder in which seedtf predict "
+                "was started"
+            )
         if path in known:
             labelled += 1
             continue
-        known.add(path)  # A file that is listed again is labelled by then.
+        known.add(path)  # A second row about this file counts as already labelled.
         paths.append(os.path.relpath(path, root))
         found.append((label, confidence))
     if not paths:
@@ -108,20 +111,20 @@ def read_pseudo_labels(
 
 
 def labelled_part(store: Store, pseudo: PseudoLabels) -> Store:
-    """A store of joined images with a catalog of the labelled ones only, which are its first ones."""
+    """A store of joined images whose catalog lists only the labelled images, which come first."""
     predicted = set(pseudo.paths)
     count = sum(path not in predicted for path in store.catalog.paths)
     return replace(store, catalog=store.catalog.take(np.arange(count)))
 
 
 @dataclass(frozen=True)
-class Joined:
-    """Labelled images, followed by those with a pseudo-label.
+class JoinedImages:
+    """Labelled images, followed by images with a pseudo-label.
 
     Attributes:
-        store: all of them, with soft labels.
-        records: int64, those with a pseudo-label that are to train.
-        changes: one row of ``data_report.csv`` for each of these.
+        store: all images, with soft labels.
+        records: int64, the images with a pseudo-label that are used for training.
+        changes: one row of ``data_report.csv`` for each image of ``records``.
     """
 
     store: Store
@@ -136,16 +139,16 @@ def join_stores(
     weight: float,
     *,
     leave_out_copies: bool,
-) -> Joined:
+) -> JoinedImages:
     """Joins labelled images and images with a pseudo-label, and reports their numbers.
 
     Args:
-        labelled: from ``labelled_part``; its labels may have changed since.
+        labelled: from ``labelled_part``; ``--fixes`` may have changed its labels.
         opened: the images of ``pseudo.join``, without those that cannot be used.
         pseudo: the predictions.
-        weight: sum of the soft labels of an image with a pseudo-label; that of the others is 1.
-        leave_out_copies: whether to leave out images with the bytes of a labelled one, which may be a
-            validation image. All files must have been opened.
+        weight: the sum of the soft labels of an image with a pseudo-label; for other images it is 1.
+        leave_out_copies: whether to leave out an image that has the same bytes as a labelled one, which
+            may be a validation image. This needs a check of all files.
     """
     count, everything = len(labelled.catalog), opened.catalog
     records = np.arange(count, len(everything), dtype=np.int64)
@@ -171,7 +174,7 @@ def join_stores(
     )
     catalog = replace(everything, labels=labels)
     store = replace(opened, catalog=catalog, soft_labels=soft_labels)
-    return Joined(store, records, tuple(changes))
+    return JoinedImages(store, records, tuple(changes))
 
 
 def _rows(table: Path, source: str) -> Iterator[tuple[int, str, str, float]]:
@@ -191,6 +194,7 @@ def _rows(table: Path, source: str) -> Iterator[tuple[int, str, str, float]]:
 
 
 def _absolute(file: str, table: Path) -> str | None:
+    """The absolute path of a file of the table; None if it does not exist."""
     for folder in (Path(), table.parent):
         if (folder / file).is_file():
             return os.path.realpath(folder / file)

@@ -1,8 +1,8 @@
 """Finds the images that belong together, which a split must keep on one side.
 
 Images belong together if their files are identical, if they look alike (``check.near_duplicates``), or
-if they are in one of the user's groups (``groups``). Each relation is an array int64 ``[N]``: the
-smallest index in the group of each image.
+if they are in one of the user's groups (``groups``). Each of these relations is an array int64 ``[N]``,
+the number of the group of each image, where the number of a group is the smallest index in it.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ __all__ = ["Related", "connect", "find_related", "group_pairs", "search_near_dup
 MAX_SEARCHED = 20_000
 """The largest number of images among which ``--twins=auto`` looks for near duplicates."""
 
-# Part of the name of the cache file; raise the number when the fingerprints or the thresholds change.
+# Part of the name of the cache file. Increase the number when the fingerprints or thresholds change.
 _FORMAT = "near-duplicates-1"
 
 
@@ -47,16 +47,17 @@ class Related:
     """Which of N images belong together.
 
     Attributes:
-        identical: groups of files with the same bytes.
-        alike: groups of files that are identical or look alike.
-        together: groups that a split must not divide: ``alike``, joined with the user's groups.
-        named: the user's groups; None if there are none.
+        identical: int64 ``[N]``, the groups of files with the same bytes.
+        alike: int64 ``[N]``, the groups of images that are identical or look alike.
+        together: int64 ``[N]``, the groups that a split must not divide: ``alike``, joined with
+            ``user_groups``.
+        user_groups: the groups of ``--group_by`` and similar flags; None if the user named none.
     """
 
     identical: np.ndarray
     alike: np.ndarray
     together: np.ndarray
-    named: Grouping | None
+    user_groups: Grouping | None
 
     @property
     def duplicates(self) -> int:
@@ -65,7 +66,7 @@ class Related:
 
     @property
     def near_duplicates(self) -> int:
-        """Number of images that look like an earlier one and are not identical to it."""
+        """Number of images that look like an earlier image but are not identical to it."""
         return len(np.unique(self.identical)) - len(np.unique(self.alike))
 
 
@@ -74,7 +75,7 @@ def find_related(
     *,
     opened: bool,
     twins: str,
-    named: Grouping | None,
+    user_groups: Grouping | None,
     cache_dir: Path,
     max_pixels: int,
 ) -> Related:
@@ -82,15 +83,15 @@ def find_related(
 
     Args:
         catalog: N files.
-        opened: whether every file was opened; otherwise duplicates are not searched for.
-        twins: ``together`` to search for near duplicates among any number of local files, ``auto``
-            among at most ``MAX_SEARCHED``, ``ignore`` for no search.
-        named: the user's groups, or None.
-        cache_dir: folder of the pairs found in an earlier run.
-        max_pixels: larger images are not compared.
+        opened: whether every file was opened before; if not, no duplicates are searched for.
+        twins: the value of ``--twins``. ``together``: search for near duplicates among any number of
+            local files; ``auto``: among at most ``MAX_SEARCHED`` files; ``ignore``: do not search.
+        user_groups: the groups that the user named; None for none.
+        cache_dir: the folder for the pairs that are found, so that a later run need not search.
+        max_pixels: images with more pixels are not compared.
     """
-    alone = np.arange(len(catalog), dtype=np.int64)
-    identical = find_duplicates(catalog) if opened else alone
+    every_image_alone = np.arange(len(catalog), dtype=np.int64)
+    identical = find_duplicates(catalog) if opened else every_image_alone
     pairs = np.empty((0, 2), np.int64)
     if opened and twins == "auto" and len(catalog) > MAX_SEARCHED:
         report(
@@ -101,8 +102,10 @@ def find_related(
     elif opened and twins != "ignore" and not isinstance(catalog.root, RemotePath):
         pairs = search_near_duplicates(catalog, cache_dir, max_pixels)
     alike = connect(identical, pairs)
-    together = alike if named is None else connect(alike, group_pairs(named.groups))
-    return Related(identical, alike, together, named)
+    together = alike
+    if user_groups is not None:
+        together = connect(alike, group_pairs(user_groups.groups))
+    return Related(identical, alike, together, user_groups)
 
 
 def connect(groups: np.ndarray, pairs: np.ndarray) -> np.ndarray:
@@ -130,11 +133,11 @@ def connect(groups: np.ndarray, pairs: np.ndarray) -> np.ndarray:
 
 
 def search_near_duplicates(catalog: Catalog, cache_dir: Path, max_pixels: int) -> np.ndarray:
-    """The pairs of images that look alike, int64 ``[P, 2]``; cached until a file changes.
+    """Finds the pairs of images that look alike, int64 ``[P, 2]``; cached until a file changes.
 
-    The search decodes every file to 72² pixels, independently of the image size of the training, so
-    that runs with different image sizes have the same split. If the cache cannot be written, the next
-    run searches again.
+    The search decodes every file to 72² pixels, whatever the image size of the training is, so that
+    runs with different image sizes have the same split. If the cache cannot be written, the next run
+    searches again.
     """
     size = FINGERPRINT_SIZE
     key = hashlib.blake2b(
@@ -152,7 +155,7 @@ def search_near_duplicates(catalog: Catalog, cache_dir: Path, max_pixels: int) -
 
 
 def _fingerprints(catalog: Catalog, max_pixels: int) -> tuple[np.ndarray, np.ndarray]:
-    """The hashes and thumbnails of all files; 0 for a file that cannot be decoded."""
+    """Computes the hashes and thumbnails of all files; 0 for a file that cannot be decoded."""
     hashes = np.zeros((len(catalog), VIEWS), np.uint64)
     thumbnails = np.zeros((len(catalog), VIEWS, *THUMBNAIL), np.uint8)
     decode = make_batch_decoder(FINGERPRINT_SIZE, max_pixels)
@@ -170,6 +173,6 @@ def _fingerprints(catalog: Catalog, max_pixels: int) -> tuple[np.ndarray, np.nda
 
 
 def group_pairs(groups: np.ndarray) -> np.ndarray:
-    """Pairs of an image and the first image of its group, int64 ``[P, 2]``."""
+    """Each image that is not the first of its group, paired with the first: int64 ``[P, 2]``."""
     members = np.flatnonzero(groups != np.arange(len(groups)))
     return np.stack([members, groups[members]], axis=1)

@@ -1,4 +1,4 @@
-"""Lists and reads files at URLs: through TensorFlow's file systems, or fsspec's where it has none.
+"""Lists and reads files at URLs, through the file systems of TensorFlow, or else those of fsspec.
 
 TensorFlow and fsspec are imported when a URL is first opened.
 """
@@ -21,10 +21,9 @@ from seedtf.errors import UserError, first_line
 __all__ = ["REQUESTS", "RemoteFiles", "read_by_tensorflow", "remote_files"]
 
 REQUESTS = 64
-"""The number of threads for requests over a network.
+"""The number of threads for requests over a network; more than cores, because they mostly wait."""
 
-It may exceed the number of cores, because these threads mostly wait.
-"""
+# What fsspec's file systems call the modification time of a file.
 _TIMES = ("mtime", "LastModified", "last_modified", "updated", "created")
 
 
@@ -41,20 +40,20 @@ class RemoteFiles(Protocol):
         """The name of each entry of a folder, and whether it is a folder."""
 
     def status(self, url: str) -> tuple[int, int]:
-        """Size in bytes and modification time in ns, 0 in some file systems."""
+        """Size in bytes, and modification time in ns, which is 0 in some file systems."""
 
     def read(self, url: str, max_bytes: int = -1) -> bytes:
         """The file, or its first ``max_bytes`` bytes."""
 
     def copy(self, url: str, path: str) -> None:
-        """Copies the file to a local path in parts, so that it may be larger than the memory."""
+        """Copies the file to a local path, in parts, because it may be larger than the memory."""
 
 
 def remote_files(url: str) -> RemoteFiles:
-    """The file system of a URL.
+    """The file system that opens a URL.
 
     Raises:
-        UserError: neither TensorFlow nor fsspec has one for the scheme.
+        UserError: neither TensorFlow nor fsspec has a file system for the scheme.
     """
     files = _files_of_scheme(url.partition("://")[0])
     if isinstance(files, str):
@@ -63,13 +62,13 @@ def remote_files(url: str) -> RemoteFiles:
 
 
 def read_by_tensorflow(url: str) -> bool:
-    """Whether TensorFlow's own ops open the URL. Raises as ``remote_files``."""
+    """Whether TensorFlow's own ops can open the URL. Raises as ``remote_files``."""
     return isinstance(remote_files(url), _TensorFlowFiles)
 
 
 @functools.lru_cache(maxsize=16)
 def _files_of_scheme(scheme: str) -> RemoteFiles | str:
-    """The file system of a scheme, or the reason why there is none, and what to do."""
+    """The file system of a scheme; or, as a text, why there is none and what the user can do."""
     registered = importlib.import_module("tensorflow").io.gfile.get_registered_schemes()
     if scheme in registered:
         return _TensorFlowFiles()
@@ -124,7 +123,7 @@ class _TensorFlowFiles:
 
     def _check_reachable(self, url: str) -> None:
         try:
-            # stat comes first, because isdir and exists return False for every error.
+            # Call stat first, because isdir and exists return False for every error.
             self._gfile.stat(url)
         except self._tf.errors.NotFoundError:
             pass
@@ -157,7 +156,7 @@ class _FsspecFiles:
             files, path = self._url_to_fs(folder)
             entries = files.ls(path, detail=True)
         names = ((entry["name"].rstrip("/"), entry["type"] == "directory") for entry in entries)
-        # A store may list the folder itself, which some tools create as an empty object.
+        # Leave out the folder itself, which a store lists if a tool created it as an empty object.
         below = (name for name in names if name[0] != path.rstrip("/"))
         return [(name.rpartition("/")[2], is_folder) for name, is_folder in below]
 
@@ -176,7 +175,7 @@ class _FsspecFiles:
             try:
                 return bytes(files.cat_file(path, start=0, end=max_bytes))
             except Exception:
-                # S3 refuses the range of an empty object.
+                # S3 refuses to read a range of an empty object.
                 if files.info(path).get("size") == 0:
                     return b""
                 raise
@@ -199,7 +198,7 @@ class _FsspecFiles:
 
 @contextlib.contextmanager
 def _os_errors(url: str) -> Iterator[None]:
-    """Converts the errors of an fsspec file system, which may have no number, to OSError with one."""
+    """Converts any error of an fsspec file system to an OSError with an error number."""
     try:
         yield
     except FileNotFoundError:
@@ -207,14 +206,12 @@ def _os_errors(url: str) -> Iterator[None]:
     except OSError as error:
         text = error.strerror or first_line(error)
         raise OSError(error.errno or errno.EIO, text, url) from None
-    except (
-        Exception
-    ) as error:  # such as missing credentials: each file system has errors of its own
+    except Exception as error:  # Each file system has its own types of errors.
         raise OSError(errno.EIO, first_line(error), url) from None
 
 
 def _nanoseconds(time: Any) -> int:
-    """A modification time, as a file system gives it, in ns; 0 if it is not understood.
+    """Converts a modification time, in any form that fsspec returns, to ns; 0 for an unknown form.
 
     Example:
         >>> _nanoseconds(1.5), _nanoseconds("1970-01-01T00:00:02Z"), _nanoseconds("soon")

@@ -5,7 +5,7 @@ not matter which worker makes it. Batches arrive out of order and are reordered 
 that does not arrive, for example because its worker died, is made in this process. Training therefore
 sees the same batches as without the service: no batch is lost or duplicated.
 
-A batch of this module is the slice of a global batch that one replica of this process trains on.
+In this module, a batch is the slice of a global batch that one replica of this process trains on.
 Batches are numbered by step, then by replica.
 """
 
@@ -42,10 +42,10 @@ BatchFunction = Callable[[tf.Tensor, tf.Tensor], Batch]
 
 _FOREVER = 1 << 62
 _SECONDS_TO_CONNECT = 5
-# If no batch arrives for this long, the next one is made in this process. It is long enough for the
-# workers to build their graphs before the first batch.
+# If no batch arrives for this long, the next one is made in this process. Before the first batch, the
+# workers need some of this time to build their graphs.
 _SECONDS_TO_WAIT = 120.0
-# When the batches that arrived early take this many bytes, the missing batch is made in this process.
+# When batches that arrived too early take this many bytes, the missing batch is made in this process.
 _EARLY_BYTES = 2 << 30
 _MAX_REQUESTS = 16
 
@@ -68,11 +68,11 @@ def check_service(address: str) -> None:
 
 
 def numbered_order(order: BatchIndices, shard: Shard, first: int) -> tf.data.Dataset:
-    """An endless dataset of one process's elements ``(number, epoch, indices)``, from ``first`` on.
+    """The batches of one process as an endless dataset ``(number, epoch, indices)``.
 
-    Step 0 has the numbers 0 to ``shard.count - 1``, step 1 the next ``shard.count``, and so on. An
-    element depends only on its number, so a tf.data service may assign the numbers to any workers. For
-    consecutive numbers, the order of an epoch is computed only once.
+    The first element has the number ``first``. Step 0 has the numbers 0 to ``shard.count - 1``, step 1
+    the next ``shard.count``, and so on. An element depends only on its number, so a tf.data service may
+    assign the numbers to any workers. For consecutive numbers, the order of an epoch is computed once.
     """
     slice_size, per_step = order.batch_size // shard.replicas, shard.count
 
@@ -80,10 +80,10 @@ def numbered_order(order: BatchIndices, shard: Shard, first: int) -> tf.data.Dat
         state: tuple[tf.Tensor, tf.Tensor], number: tf.Tensor
     ) -> tuple[tuple[tf.Tensor, tf.Tensor], Batch]:
         last_epoch, last_order = state
-        total_step, part = number // per_step, shard.first + number % per_step
-        epoch, step = total_step // order.steps_per_epoch, total_step % order.steps_per_epoch
+        step, replica = number // per_step, shard.first + number % per_step
+        epoch, step_in_epoch = step // order.steps_per_epoch, step % order.steps_per_epoch
         indices = tf.cond(epoch == last_epoch, lambda: last_order, lambda: order.epoch_order(epoch))
-        start = step * order.batch_size + part * slice_size
+        start = step_in_epoch * order.batch_size + replica * slice_size
         element = tf.ensure_shape(indices[start : start + slice_size], [slice_size])
         return (epoch, indices), (number, epoch, element)
 
@@ -92,10 +92,10 @@ def numbered_order(order: BatchIndices, shard: Shard, first: int) -> tf.data.Dat
 
 
 def portable_reader(store: Store) -> Callable[[tf.Tensor], tf.Tensor]:
-    """``store.read`` as a graph of TensorFlow's own ops that does not contain the images.
+    """Returns ``store.read`` as a function of TensorFlow's own ops that reads files.
 
-    Such a graph can be sent to a worker, on which the cache file, or the image files, must have the
-    same paths.
+    Its graph does not contain the images, so it can be sent to a worker. On the worker, the cache file
+    or the image files must have the same paths.
 
     Raises:
         ValueError: the images are in this process's memory.
@@ -106,7 +106,7 @@ def portable_reader(store: Store) -> Callable[[tf.Tensor], tf.Tensor]:
         shape = [len(store.catalog), store.size, store.size, 3]
 
         def read_cache(indices: tf.Tensor) -> tf.Tensor:
-            # The file is mapped again for every batch, which costs nothing: its pages stay in memory.
+            # Mapping the file again for every batch is cheap, because its pages stay in memory.
             return tf.gather(memory_mapped_tensor(store.cache_file, shape, tf.uint8), indices)
 
         return read_cache
@@ -117,14 +117,11 @@ def portable_reader(store: Store) -> Callable[[tf.Tensor], tf.Tensor]:
             f"--data_service: its workers cannot open {store.files.paths[0]}, which is in a pack or at "
             "a URL that only fsspec reads; pass --cache=disk, or a folder of files"
         )
-    return functools.partial(_read_files, *_names(store.files), store.files)
+    return functools.partial(_read_files, *_paths_as_tensors(store.files), store.files)
 
 
-def _names(files: FileReader) -> tuple[tf.Tensor, tf.Tensor, str]:
-    """The paths without their common prefix in one string scalar, where they end, and the prefix.
-
-    Path i is between the positions i and i + 1 of the ends, int64 ``[N + 1]``.
-    """
+def _paths_as_tensors(files: FileReader) -> tuple[tf.Tensor, tf.Tensor, str]:
+    """The paths as in a ``StringArray``: ``data``, a string scalar; ``ends``, int64; and ``prefix``."""
     paths = files.paths
     prefix = (
         paths.prefix if is_url(paths.prefix) else os.path.join(os.path.abspath(paths.prefix), "")
@@ -164,7 +161,7 @@ def service_dataset(
         order: the order of the records.
         start: the step, counted from 0, of the first batch.
         local_fn: makes a batch in this process.
-        remote_fn: makes the same batch in any process.
+        remote_fn: makes the same batch in a worker.
         address: ``host:port`` of the dispatcher.
         shard: the slices of every global batch to produce.
     """
@@ -186,8 +183,8 @@ def service_dataset(
     ordered = _OrderedBatches(
         arriving, lambda number: iter(make_batches(local_fn, number)), address
     )
-    # TensorFlow never releases the function of a py_function, so that function has only a weak
-    # reference to `ordered`. The dataset holds the function `take`, which keeps it alive.
+    # TensorFlow never releases `take_eagerly`, the function of a py_function, so it has only a weak
+    # reference to `ordered`. The dataset holds `take`, which keeps `ordered` alive as long as needed.
     weak_ordered = weakref.ref(ordered)
 
     def take_eagerly(number: tf.Tensor) -> Batch:
@@ -216,21 +213,21 @@ class _OrderedBatches:
     ) -> None:
         self.specs = arriving.element_spec[1:]
         sizes = (spec.shape.num_elements() * spec.dtype.size for spec in self.specs)
-        # At least as many as may be outstanding, however large they are.
+        # Keep at least as many batches as may be outstanding, however large they are.
         self._max_early = max(_EARLY_BYTES // sum(sizes), _MAX_REQUESTS)
         self._arriving, self._make_local, self._address = arriving, make_local, address
         self._queue: queue.Queue[Batch | Exception] = queue.Queue(2)
         self._early: dict[int, Batch] = {}
-        # Seconds to wait for the workers: 0 after an error or a timeout, until a batch arrives again.
+        # The seconds to wait for a batch: 0 after an error or a timeout, until a batch arrives again.
         self._wait, self._warned = _SECONDS_TO_WAIT, set[str]()
-        # An iterator over batches made in this process, and the number of the batch it yields next.
+        # An iterator over batches made in this process, after the number of the batch it yields next.
         self._local: tuple[int, Iterator[Batch]] | None = None
         self._started = False
 
     def _start(self) -> None:
         self._started = True
         closed = threading.Event()
-        # The thread must not refer to this object: it ends when this object is garbage-collected.
+        # The thread must not refer to this object, because it ends when the object is collected.
         weakref.finalize(self, closed.set)
         arguments = (self._arriving, self._queue, closed)
         threading.Thread(target=_pull, args=arguments, name="data service", daemon=True).start()
@@ -260,7 +257,7 @@ class _OrderedBatches:
             self._wait = 0.0
             raise queue.Empty  # The caller treats an error like a timeout.
         number, *batch = arrived
-        # A smaller number comes too late: that batch has been made in this process meanwhile.
+        # A batch with a smaller number is too late: it was made in this process meanwhile.
         if int(number) >= wanted:
             self._early[int(number)] = tuple(batch)
             self._wait = _SECONDS_TO_WAIT
@@ -289,7 +286,7 @@ class _OrderedBatches:
 
 
 def _cause(error: Exception) -> str:
-    """The end of TensorFlow's message, which contains the cause, without the names of nodes."""
+    """The end of TensorFlow's message, where the cause is, without the names of graph nodes."""
     text = re.sub(r"\{\{.*?\}\}|\[\[.*?\]\]|\[Op:.*?\]", "", str(error))
     return " ".join(text.split())[-300:]
 

@@ -1,4 +1,4 @@
-"""The part of every batch that a process produces, if several devices or machines share a batch."""
+"""The part of every batch that one process makes, if several devices or machines share a batch."""
 
 from __future__ import annotations
 
@@ -13,18 +13,19 @@ __all__ = ["WHOLE", "Shard"]
 
 @dataclass(frozen=True)
 class Shard:
-    """The part of every batch that one process produces for its replicas of the network.
+    """The part of every batch that one process makes for its replicas of the network.
 
     Attributes:
-        replicas: number of replicas that share a batch; each takes one slice, in order.
+        replicas: number of replicas that share a batch; replica i takes slice i of it.
         first: the number of the first replica of this process.
-        count: the number of replicas of this process. Their slices are consecutive elements of the
-            dataset of this process.
+        count: the number of replicas of this process. Their slices are consecutive elements of this
+            process's dataset.
 
     Example:
         >>> order = tf.data.Dataset.from_tensors((0, [10, 11, 12, 13]))
         >>> second_of_two = Shard(replicas=2, first=1, count=1)
-        >>> [indices.tolist() for _, indices in second_of_two.of_batches(order).as_numpy_iterator()]
+        >>> slices = second_of_two.slice_batches(order)
+        >>> [indices.tolist() for _, indices in slices.as_numpy_iterator()]
         [[12, 13]]
     """
 
@@ -32,10 +33,15 @@ class Shard:
     first: int = 0
     count: int = 1
 
-    def of_batches(self, order: tf.data.Dataset) -> tf.data.Dataset:
-        """This process's part of each element ``(epoch [], indices [B])``, as ``count`` elements.
+    def slice_batches(self, order: tf.data.Dataset) -> tf.data.Dataset:
+        """Takes this process's slices of each batch.
 
-        Each of them has ``B / replicas`` indices.
+        Args:
+            order: a dataset of ``(epoch int64 [], indices int64 [B])``.
+
+        Returns:
+            A dataset with ``count`` elements ``(epoch int64 [], indices int64 [B / replicas])`` for
+            each element of ``order``.
         """
         if self.replicas == 1:
             return order
@@ -47,7 +53,7 @@ class Shard:
         return order.flat_map(slices)
 
     def steps(self, count: int, batch_size: int) -> int:
-        """The number of elements for each replica if ``of_records`` divides ``count`` records.
+        """The number of elements for each replica if ``divide_records`` divides ``count`` records.
 
         Raises:
             ValueError: there are fewer records than replicas.
@@ -56,11 +62,13 @@ class Shard:
             raise ValueError(f"each replica needs a record. Received: {count} for {self.replicas}")
         return min(math.ceil(count / batch_size), count // self.replicas)
 
-    def of_records(self, records: np.ndarray, batch_size: int) -> tf.data.Dataset:
-        """This process's part of ``records``, each record once, in elements int64 ``[b]``.
+    def divide_records(self, records: np.ndarray, batch_size: int) -> tf.data.Dataset:
+        """Takes this process's part of ``records``, int64 ``[n]``, each record once.
 
-        All replicas get the same number of elements, so that they make the same number of steps. No
-        element is empty, and their lengths differ by at most one.
+        Returns:
+            A dataset of elements int64 ``[b]`` with b up to ``batch_size``. All replicas get the same
+            number of elements, so that they make the same number of steps. No element is empty, and
+            with several replicas the lengths differ by at most one.
 
         Raises:
             ValueError: there are fewer records than replicas.

@@ -1,4 +1,4 @@
-"""Splits a catalog into training, validation and test: stratified, and with every group on one side."""
+"""Splits a catalog into training, validation and test images: stratified, each group on one side."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from seedtf.data.catalog import Catalog, Fault, composed
+from seedtf.data.catalog import Catalog, Fault, to_nfc
 from seedtf.data.paths import common_folder, file_statuses, open_file
 from seedtf.data.stratify import assign_groups, classes_in_one_group
 from seedtf.data.string_array import NameFinder, StringArray
@@ -45,9 +45,9 @@ class Split:
     """The images for training, validation and test: sorted int64 indices into a catalog.
 
     Attributes:
-        train: images to train on.
-        val: images whose loss selects the best epoch; empty if they have not been drawn yet.
-        test: images that are used for neither and evaluated last.
+        train: the images for training.
+        val: the images for validation; empty if they have not been drawn yet.
+        test: the images for a last evaluation, which influence neither training nor the best epoch.
     """
 
     train: np.ndarray
@@ -63,7 +63,7 @@ class Split:
 def join_catalogs(
     train: Catalog, val: Catalog | None, test: Catalog | None = None
 ) -> tuple[Catalog, Split]:
-    """One catalog of several folders, and its split; paths are relative to their common parent.
+    """Joins catalogs into one, relative to the common parent of their folders; returns its split too.
 
     Raises:
         UserError: the folders have no common parent.
@@ -88,9 +88,9 @@ def join_catalogs(
 
 
 def find_duplicates(catalog: Catalog) -> np.ndarray:
-    """Groups identical files: int64 ``[N]``, the first index with the same bytes as each file.
+    """Finds identical files: int64 ``[N]``, for each file the first index of a file with its bytes.
 
-    Only files of equal size are read. A file that cannot be read is the only one in its group.
+    Only files of equal size are read. A file that cannot be read is identical to no other.
     """
     statuses = file_statuses(catalog.absolute_paths())
     sizes = np.fromiter((status[0] if status else -1 for status in statuses), np.int64)
@@ -105,7 +105,7 @@ def find_duplicates(catalog: Catalog) -> np.ndarray:
 
 
 def _equal_values(values: np.ndarray) -> Iterator[np.ndarray]:
-    """Yields the ascending indices of each value that occurs more than once."""
+    """Yields, for each value that occurs more than once, its indices in ascending order."""
     order = np.argsort(values, kind="stable")
     in_order = values[order]
     starts = np.flatnonzero(np.concatenate([[True], in_order[1:] != in_order[:-1]]))
@@ -115,17 +115,17 @@ def _equal_values(values: np.ndarray) -> Iterator[np.ndarray]:
 
 
 def split_catalog(catalog: Catalog, val_fraction: float, seed: int, groups: np.ndarray) -> Split:
-    """Draws a stratified split from ``default_rng([seed, 0])``.
+    """Draws a stratified split into training and validation, from ``default_rng([seed, 0])``.
 
     Of the n images of a class, ``round(val_fraction · n)`` are used for validation, at least one and at
-    most ``n − 1``, or fewer if a group would otherwise be divided. Groups of files with different
-    labels are used for training, so that validation has no conflicting labels.
+    most ``n − 1``; or fewer, if a group would otherwise be divided. Groups with different labels are
+    used for training, so that validation has no conflicting labels.
 
     Args:
         catalog: N labelled files, at least two of each class.
-        val_fraction: in (0, 1).
+        val_fraction: the fraction of each class for validation, in (0, 1).
         seed: root seed of the run.
-        groups: int64 ``[N]``, the same number for files that must stay together.
+        groups: int64 ``[N]``, the number of the group of each image; no group is divided.
 
     Raises:
         UserError: there is only one class, or a class has fewer than two images.
@@ -157,14 +157,14 @@ def split_groups(
     groups: np.ndarray,
     locked: np.ndarray,
 ) -> Split:
-    """Draws a split in which no group is divided, stratified as well as the groups allow.
+    """Draws a split into training, validation and test, stratified as well as the groups allow.
 
     Args:
         catalog: N labelled files, at least two of each class.
         fractions: wanted fractions of each class for validation and test; their sum is below 1.
         seed: root seed of the run.
-        groups: int64 ``[N]``, the same number for images that must stay together.
-        locked: the numbers of groups that must be in training, because their labels conflict.
+        groups: int64 ``[N]``, the number of the group of each image; no group is divided.
+        locked: int64, the groups that must be in training, because their labels conflict.
 
     Raises:
         UserError: all images of a class are in one group.
@@ -179,23 +179,22 @@ def split_groups(
 
 
 def check_groups(catalog: Catalog, groups: np.ndarray) -> None:
-    """Raises UserError if all images of a class are in one group, which cannot be on two sides."""
+    """Raises UserError if all images of a class are in one group, which a split must not divide."""
     alone = classes_in_one_group(catalog.labels, groups)
     if len(alone):
         name = catalog.class_names[alone[0]]
-        others = f" (so in {len(alone)} classes)" if len(alone) > 1 else ""
+        others = f" (as in {len(alone) - 1} more classes)" if len(alone) > 1 else ""
         count = int((catalog.labels == alone[0]).sum())
         raise UserError(
             f"--data_dir={catalog.root}: all {count} images of class {name!r} belong together{others}, "
-            "because they are in one group or look alike, so they cannot both train and validate; add "
-            "other images, or group otherwise"
+            "because they are in one group or look alike; add other images, or group otherwise"
         )
 
 
 def check_trainable(catalog: Catalog, min_images: int = 2) -> None:
-    """Raises UserError unless there are two classes or more, each with at least ``min_images`` images.
+    """Raises UserError unless there are two classes, and ``min_images`` images of each.
 
-    Drawing a split needs two images of each class; a split that is given needs one.
+    Two images of each class are needed to draw a split, and one if the user gives the split.
     """
     names = catalog.class_names
     if len(names) < 2:
@@ -219,8 +218,8 @@ def classes_without_validation(catalog: Catalog, split: Split) -> list[str]:
 
 
 def write_split_csv(path: Path, catalog: Catalog, split: Split) -> None:
-    """Writes ``split.csv``: file, label, split (train, val or test), in the catalog's order."""
-    side_names = ("", *_SIDES)  # Files with the side "" are not written.
+    """Writes ``split.csv`` with the columns file, label and split, in the catalog's order."""
+    side_names = ("", *_SIDES)  # Files that are on no side are not written.
     sides = np.zeros(len(catalog), np.uint8)
     for number, name in enumerate(_SIDES, 1):
         sides[split.sides[name]] = number
@@ -234,14 +233,12 @@ def write_split_csv(path: Path, catalog: Catalog, split: Split) -> None:
 
 
 def write_split_summary(path: Path, catalog: Catalog, split: Split) -> None:
-    """Writes a table of the number of images on each side of a split, by class, and in all.
+    """Writes how many images of each class, and of all, are on each side of a split.
 
     The columns are class, images, train, val, test, val_share and test_share; shares are in [0, 1].
     """
-    names = catalog.class_names
-    counts = [
-        np.bincount(catalog.labels[side], minlength=len(names)) for side in split.sides.values()
-    ]
+    names, sides = catalog.class_names, split.sides.values()
+    counts = [np.bincount(catalog.labels[side], minlength=len(names)) for side in sides]
     table = np.stack(counts, axis=1)
     rows = [*zip(names, table.tolist(), strict=True), ("", table.sum(axis=0).tolist())]
     lines = [csv_line("class", "images", *_SIDES, "val_share", "test_share")]
@@ -261,7 +258,7 @@ def read_split_csv(
     in ``fixed``, int32 ``[N]``, which are the labels after ``--fixes``.
 
     Raises:
-        UserError: a column is missing, a file is not in the catalog or has another label in it, a side
+        UserError: a column is missing, a file is not in the catalog or has another label there, a side
             is not ``train``, ``val`` or ``test``, or a class has no training images.
     """
     flag = "--split_csv"
@@ -280,7 +277,7 @@ def read_split_csv(
             )
         listed_as = catalog.class_names[catalog.labels[index]]
         fixed_as = listed_as if fixed is None else catalog.class_names[fixed[index]]
-        if composed(label) not in (composed(listed_as), composed(fixed_as)):
+        if to_nfc(label) not in (to_nfc(listed_as), to_nfc(fixed_as)):
             raise UserError(
                 f"{flag}={csv_path}: {path!r} has the label {label!r}, but {listed_as!r} in the data"
             )
@@ -318,13 +315,13 @@ def groups_with_two_labels(labels: np.ndarray, groups: np.ndarray) -> np.ndarray
 def _draw_groups(
     groups: np.ndarray, conflicting: np.ndarray, wanted: int, rng: np.random.Generator
 ) -> np.ndarray:
-    """Draws whole groups of at most ``wanted`` members; returns which are drawn, bool ``[n]``.
+    """Draws whole groups with at most ``wanted`` images; returns whether each image is drawn.
 
     Args:
-        groups: int64 ``[n]``, the group of each member of a class.
+        groups: int64 ``[n]``, the group of each image of a class.
         conflicting: groups that are never drawn.
-        wanted: number of members to draw.
-        rng: permutes the groups, sorted by their first members; those that fit are drawn in this order.
+        wanted: number of images to draw; groups that would exceed it are skipped.
+        rng: permutes the groups, which are sorted by their first images.
     """
     numbers, first, inverse = np.unique(groups, return_index=True, return_inverse=True)
     sizes = np.bincount(inverse, minlength=len(numbers))

@@ -1,7 +1,7 @@
 """Decoded uint8 images: in memory, in a memory-mapped cache file, or decoded again at each read.
 
-``Store.read(indices)`` works in all three cases, also in a graph. Images in memory or in the cache file
-are one tensor, which shares their memory. A graph captures this tensor without copying the images.
+``Store.read(indices)`` works in all three cases, eagerly and in a graph. Images in memory or in the
+cache file are one tensor that shares their memory, so a graph that captures it copies no image.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ import tensorflow as tf
 from seedtf.data.catalog import Catalog, Fault
 from seedtf.data.decode_files import BatchDecoder, Decoded, make_batch_decoder
 from seedtf.data.file_reader import FileReader
-from seedtf.data.free_space import free_disk, free_ram, gib
+from seedtf.data.free_space import format_gib, free_disk, free_ram
 from seedtf.data.map_files import map_file_batches
 from seedtf.data.paths import file_statuses
 from seedtf.errors import UserError
@@ -44,16 +44,16 @@ __all__ = [
 ]
 
 FORMAT = 3
-"""Version of the cache format; it is part of the cache key, so older cache files are not reused."""
+"""Version of the cache format. It is part of the cache key, so that older cache files are not used."""
 
-# The images may take these fractions of the free space, because training needs some of it too.
+# The decoded images may take these fractions of the free space, because training needs some too.
 _RAM_FRACTION = 0.5
 _DISK_FRACTION = 0.8
 
 
 @dataclass(frozen=True)
 class CachePlan:
-    """Where the decoded images are stored: ``mode`` is ram, disk or off, ``reason`` has the sizes."""
+    """Where to keep decoded images: ``mode`` is ram, disk or off; ``reason`` has the sizes."""
 
     mode: str
     bytes_needed: int
@@ -92,13 +92,14 @@ class Store:
         return images if rows is None else tf.gather(images, rows)
 
     def look_up(self, indices: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor | None]:
-        """Images and the rows to gather from them; images in memory or mapped are not copied.
+        """As ``read``, but images in memory or mapped are not copied.
 
         Args:
             indices: int64 ``[B]``.
 
         Returns:
-            uint8 ``[N, S, S, 3]`` and its rows int64 ``[B]``, or uint8 ``[B, S, S, 3]`` and None.
+            All images, uint8 ``[N, S, S, 3]``, and ``indices``, the rows to gather from them; for
+            ``off``, only the wanted images, uint8 ``[B, S, S, 3]``, and None.
         """
         if self.images is not None:
             return self.images, indices
@@ -107,7 +108,7 @@ class Store:
         return tf.ensure_shape(images, [indices.shape[0], self.size, self.size, 3]), None
 
     def recently_read(self) -> np.ndarray:
-        """For ``off``, the records read last, int64, among them one that has just failed."""
+        """For ``off``, the indices read last, int64; if a read has just failed, its index is there."""
         return self.files.recently_read() if self.files else np.empty(0, np.int64)
 
 
@@ -122,9 +123,8 @@ def plan_cache(
 ) -> CachePlan:
     """Decides where to keep ``num_images`` images of ``size``² pixels.
 
-    ``auto`` is memory if they fill at most half of what is free, else the disk up to 80 %, else
-    ``off``; never memory if ``shared``, because other processes read them too. A cache file that an
-    earlier run completed needs no free disk.
+    ``auto`` is ``ram`` if the images fill at most half of the free memory and are not ``shared``; else
+    ``disk`` if they fill at most 80 % of the free disk, or are cached already; else ``off``.
 
     Args:
         requested: the value of ``--cache``.
@@ -139,7 +139,9 @@ def plan_cache(
     """
     needed = num_images * size * size * 3
     ram, disk = free_ram(), free_disk(cache_dir)
-    sizes = f"needs {gib(needed)}; free: {gib(ram)} of memory, {gib(disk)} of disk"
+    sizes = (
+        f"needs {format_gib(needed)}; free: {format_gib(ram)} of memory, {format_gib(disk)} of disk"
+    )
     if requested == "auto":
         if needed <= _RAM_FRACTION * ram and not shared:
             return CachePlan("ram", needed, sizes)
@@ -153,7 +155,7 @@ def plan_cache(
 
 
 def cache_key(catalog: Catalog, size: int, max_pixels: int = MAX_PIXELS, fit: str = STRETCH) -> str:
-    """A hash of the format, the arguments, the resize method, and path, size and time of each file."""
+    """A hash of all that the decoded pixels depend on, such as path, size and time of each file."""
     digest = hashlib.blake2b(digest_size=16)
     root = str(catalog.root.resolve())
     digest.update(json.dumps([FORMAT, size, max_pixels, RESIZE_METHOD, fit, root]).encode())
@@ -174,10 +176,10 @@ def build_store(
     sample: int = 0,
     fit: str = STRETCH,
 ) -> Store:
-    """Checks the files, decodes them unless the mode is ``off``, and keeps the usable ones.
+    """Checks the files, decodes them unless the mode is ``off``, and leaves out the unusable ones.
 
-    A complete ``disk`` cache of an earlier run for the same files is used again. Every file that is not
-    usable is named in ``store.catalog.faults``.
+    A complete ``disk`` cache of an earlier run with the same files is used again. Every file that is
+    left out is named in ``store.catalog.faults``.
 
     Args:
         catalog: the files.
@@ -185,8 +187,7 @@ def build_store(
         plan: from ``plan_cache``.
         cache_dir: folder of the cache files; created if needed.
         max_pixels: larger images are refused before memory is allocated for them.
-        sample: for ``off``, the number of files to open, spread evenly over the list; 0 opens all. The
-            other files are checked each time they are read.
+        sample: for ``off``, how many files to open now, evenly spread; 0 for all of them.
         fit: as for ``images.decode.resize_image``.
 
     Raises:
@@ -196,7 +197,7 @@ def build_store(
     if plan.mode == "off":
         count = len(catalog)
         opened = np.linspace(0, count - 1, min(sample or count, count)).astype(np.int64)
-        good_in_sample, faults = _inspect(catalog.take(opened), max_pixels)
+        good_in_sample, faults = _check_files(catalog.take(opened), max_pixels)
         bad = np.delete(opened, good_in_sample)
         usable = catalog.take(np.delete(np.arange(count), bad), faults)
         files = FileReader(usable, size, max_pixels, fit)
@@ -238,7 +239,7 @@ def _disk_store(
     good = np.delete(np.arange(len(catalog)), np.array(meta["left_out"], np.int64))
     usable = catalog.take(good, [Fault(*fault) for fault in meta["faults"]])
     shape = (len(usable), size, size, 3)
-    # Mode "c" maps the file privately: all runs share its pages in memory, and none writes to the file.
+    # In mode "c", all runs share the pages of the file in memory, and none can write to the file.
     images = (
         np.memmap(data_path, np.uint8, "c", shape=shape) if len(usable) else np.empty(shape, "u1")
     )
@@ -250,7 +251,7 @@ def _disk_store(
 def _write_cache(
     catalog: Catalog, size: int, data_path: Path, meta_path: Path, decode: BatchDecoder
 ) -> None:
-    """Decodes into a temporary file and renames it; the ``.json`` file marks the cache as complete."""
+    """Decodes into a temporary file and renames it; then the ``.json`` file marks it as complete."""
     data_path.parent.mkdir(parents=True, exist_ok=True)
     handle, temporary = tempfile.mkstemp(prefix=".building.", dir=data_path.parent)
     try:
@@ -272,7 +273,7 @@ def _write_cache(
 
 
 class _FileRows:
-    """Images in a file that are read and written by row, which is faster than with a memory map."""
+    """The images in a file, read and written by index, which is faster than with a memory map."""
 
     def __init__(self, handle: int, size: int) -> None:
         self._handle, self._shape, self._bytes = handle, (size, size, 3), size * size * 3
@@ -310,12 +311,12 @@ def _decode_all(
 
     good, faults = map_file_batches(catalog, work, "decoding")
     for row, index in enumerate(good):
-        if row != index:  # Close the gaps that refused files have left.
+        if row != index:  # Close the gaps that unusable files have left.
             images[row] = images[index]
     return good, faults
 
 
-def _inspect(catalog: Catalog, max_pixels: int) -> tuple[np.ndarray, list[Fault]]:
+def _check_files(catalog: Catalog, max_pixels: int) -> tuple[np.ndarray, list[Fault]]:
     """Decodes every file once; returns the indices of the good files and the faults."""
     decode = make_batch_decoder(1, max_pixels)
     return map_file_batches(catalog, lambda _, paths: decode(paths), "checking")
@@ -330,7 +331,7 @@ def _as_tensor(images: np.ndarray) -> tf.Tensor:
 def _empty_aligned(shape: tuple[int, ...]) -> np.ndarray:
     """An uninitialised uint8 array, aligned to 64 bytes so that TensorFlow can share its memory.
 
-    If the system has huge pages, clearing and mapping them takes a tenth of the time.
+    Huge pages are requested, because clearing and mapping them takes a tenth of the time.
     """
     pages = mmap.mmap(-1, math.prod(shape))
     if hasattr(mmap, "MADV_HUGEPAGE"):

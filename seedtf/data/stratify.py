@@ -1,6 +1,6 @@
-"""Divides groups of images among the sides of a split, so that each side has its share of every class.
+"""Assigns groups of images to the sides of a split, so that each side has its share of every class.
 
-The result depends only on labels, groups and seed. This module does not import TensorFlow.
+The result depends only on the arguments. This module does not import TensorFlow.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ __all__ = ["assign_groups", "classes_in_one_group"]
 
 
 def classes_in_one_group(labels: np.ndarray, groups: np.ndarray) -> np.ndarray:
-    """The classes, int64, whose images are all in one group, and so cannot be on two sides.
+    """The classes, int64, whose images are all in one group, so that they cannot be on two sides.
 
     Example:
         >>> classes_in_one_group(np.array([0, 0, 1, 1]), np.array([0, 0, 0, 3])).tolist()
@@ -38,13 +38,13 @@ def assign_groups(
 
     1. Groups of several images are assigned one by one, the largest first, to the side that lacks most
        images of their classes.
-    2. Single images are assigned to the sides that lack images of their class.
+    2. Groups of one image are assigned to the sides that lack images of their class.
     3. If a needed side has no image of a class, a group is moved there, unless another needed side
        would then lose its last image of a class.
     4. Groups of several images that fit better on another side are moved there.
 
     Args:
-        labels: int ``[N]``.
+        labels: int ``[N]``, the class of each image.
         groups: int64 ``[N]``, the number of the group of each image.
         shares: the wanted share of each of S sides; they add up to 1.
         rng: decides between equally good assignments.
@@ -79,18 +79,18 @@ def assign_groups(
 
 @dataclass
 class _Table:
-    """The groups, and how many images of each class each side has so far.
+    """The groups, the side of each group, and how many images of each class each side has so far.
 
     Attributes:
         numbers: int64 ``[G]``, the number of each group, ascending.
         group_of_image: int64 ``[N]``, the index in ``numbers`` of the group of each image.
         sizes: int64 ``[G]``, the number of images in each group.
-        starts, classes, counts: group g has ``counts[i]`` images of the class ``classes[i]``, for each
-            i from ``starts[g]`` to ``starts[g + 1] - 1``.
+        starts, classes, counts: for each i from ``starts[g]`` to ``starts[g + 1] - 1``, group g has
+            ``counts[i]`` images of the class ``classes[i]``.
         sides: uint8 ``[G]``, the side of each group.
         wanted, present: float64 ``[S, K]``, the wanted and the present number of images of each class
             on each side.
-        per_side: int64 ``[S, K]``, the number of groups on each side that have images of each class.
+        num_groups: int64 ``[S, K]``, the number of groups on each side that have images of each class.
         weights: float64 ``[K]``, 1 divided by the number of images of each class.
     """
 
@@ -103,7 +103,7 @@ class _Table:
     sides: np.ndarray
     wanted: np.ndarray
     present: np.ndarray
-    per_side: np.ndarray
+    num_groups: np.ndarray
     weights: np.ndarray
 
     @classmethod
@@ -145,27 +145,30 @@ class _Table:
         classes, counts = self.content(group)
         self.sides[group] = side
         self.present[side, classes] += counts
-        self.per_side[side, classes] += 1
+        self.num_groups[side, classes] += 1
 
     def move(self, group: int, side: int) -> None:
         """Moves a group from its side to another."""
         classes, counts = self.content(group)
         self.present[self.sides[group], classes] -= counts
-        self.per_side[self.sides[group], classes] -= 1
+        self.num_groups[self.sides[group], classes] -= 1
         self.put(group, side)
 
     def costs(self, group: int) -> np.ndarray:
-        """The increase of the squared deviation if the group joins each side: float64 ``[S]``."""
+        """The increase of the squared deviation if the group joined each side: float64 ``[S]``.
+
+        The deviation is the sum of ``weights · (present − wanted)²`` over all sides and classes.
+        """
         classes, counts = self.content(group)
         excess = self.present[:, classes] - self.wanted[:, classes]
         return ((2 * excess + counts) * counts * self.weights[classes]).sum(axis=1)
 
     def best_side(self, group: int) -> int:
-        """The side that lacks most images of the group's classes; the first of equal ones."""
+        """The side with the lowest cost; of equal sides, the first."""
         return int(self.costs(group).argmin())
 
     def gains(self, group: int) -> np.ndarray:
-        """The decrease of the squared deviation if the group moves to each side: float64 ``[S]``."""
+        """The decrease of the squared deviation if the group moved to each side: float64 ``[S]``."""
         classes, counts = self.content(group)
         side = self.sides[group]
         excess = self.present[side, classes] - self.wanted[side, classes]
@@ -174,10 +177,10 @@ class _Table:
         return gains
 
     def may_leave(self, group: int, needed: Sequence[int]) -> bool:
-        """Whether its side is not needed, or keeps images of all the group's classes if it leaves."""
+        """Whether the group's side is not needed, or has other groups with images of its classes."""
         side = self.sides[group]
         classes, _ = self.content(group)
-        return side not in needed or bool((self.per_side[side, classes] > 1).all())
+        return side not in needed or bool((self.num_groups[side, classes] > 1).all())
 
 
 def _fill_with_singles(table: _Table, singles: np.ndarray, needed: Sequence[int]) -> None:
@@ -188,23 +191,23 @@ def _fill_with_singles(table: _Table, singles: np.ndarray, needed: Sequence[int]
     for label in range(table.wanted.shape[1]):
         members = singles[order[bounds[label] : bounds[label + 1]]]
         lacking = table.wanted[:, label] - table.present[:, label]
-        has_class = table.per_side[:, label] > 0
+        has_class = table.num_groups[:, label] > 0
         numbers = _round_to_sum(lacking, len(members), [s for s in needed if not has_class[s]])
         table.sides[members] = np.repeat(np.arange(len(numbers)), numbers)
         table.present[:, label] += numbers
-        table.per_side[:, label] += numbers
+        table.num_groups[:, label] += numbers
 
 
 def _round_to_sum(lacking: np.ndarray, total: int, needed: Sequence[int]) -> np.ndarray:
     """Whole numbers ``[S]`` near ``lacking`` that add up to ``total``; at least 1 on ``needed`` sides.
 
-    If ``total`` is too small for that, only the first sides in ``needed`` get 1.
+    If ``total`` is less than the number of sides in ``needed``, only the first of these sides get 1.
     """
     wanted = np.maximum(lacking, 0.0)
     if wanted.sum() > 0:
         wanted *= total / wanted.sum()
     numbers = np.floor(wanted).astype(np.int64)
-    # The largest remainders are rounded up; among equal ones, those of the last sides.
+    # Round up the largest remainders; of equal remainders, those of the last sides.
     by_remainder = np.argsort(-(wanted - numbers)[::-1], kind="stable")
     rest = total - int(numbers.sum())
     for position in range(rest):
@@ -220,11 +223,11 @@ def _round_to_sum(lacking: np.ndarray, total: int, needed: Sequence[int]) -> np.
 
 
 def _add_missing(table: _Table, free: np.ndarray, needed: Sequence[int]) -> None:
-    """Moves a group to each needed side that has no image of a class: the group that fits best."""
+    """Moves the group that fits best to each needed side that has no image of a class."""
     is_free = np.zeros(len(table.numbers), bool)
     is_free[free] = True
     for rank, side in enumerate(needed):
-        for label in np.flatnonzero(table.per_side[side] == 0).tolist():
+        for label in np.flatnonzero(table.num_groups[side] == 0).tolist():
             movable = [
                 group
                 for group in table.groups_with(label)
@@ -236,7 +239,7 @@ def _add_missing(table: _Table, free: np.ndarray, needed: Sequence[int]) -> None
 
 
 def _improve(table: _Table, several: np.ndarray, needed: Sequence[int], rounds: int = 3) -> None:
-    """Moves groups of several images if that lowers the squared deviation."""
+    """Moves groups of several images to other sides if this lowers the squared deviation."""
     for _ in range(rounds):
         moved = False
         for group in several:

@@ -1,4 +1,4 @@
-"""Stores millions of strings compactly: their bytes in one buffer, and the end of each string."""
+"""Stores millions of strings compactly: all bytes in one buffer, and the position of each string."""
 
 from __future__ import annotations
 
@@ -10,22 +10,23 @@ import numpy as np
 
 __all__ = ["NameFinder", "StringArray"]
 
-# A file name that is not valid UTF-8 must be returned unchanged.
+# With surrogateescape, a file name that is not valid UTF-8 is returned unchanged.
 _ENCODING, _ERRORS = "utf-8", "surrogateescape"
-# Offsets are converted to Python integers in chunks of this length, because these take more memory.
+# Positions are converted to Python integers in chunks of this length, because Python integers take
+# several times the memory of an array.
 _CHUNK = 1 << 16
 
 
 class StringArray(Sequence[str]):
     """An immutable list of strings in compact form.
 
-    A string takes its UTF-8 bytes and 8 more; in a Python list it would take 100 more. Each access
-    creates a string object.
+    A string takes its UTF-8 bytes and 8 bytes more; in a Python list it would take about 100 more. Each
+    access creates a string object.
 
     Attributes:
         prefix: the common start of all strings, which is stored once.
         data: the strings without ``prefix``, concatenated, in UTF-8.
-        ends: int64 ``[N + 1]``, string i is ``prefix`` and ``data[ends[i]:ends[i + 1]]``.
+        ends: int64 ``[N + 1]``; string i is ``prefix`` and ``data[ends[i]:ends[i + 1]]``.
 
     Example:
         >>> names = StringArray(["maize/1.jpg", "wheat/2.jpg"])
@@ -36,7 +37,7 @@ class StringArray(Sequence[str]):
     __slots__ = ("data", "ends", "prefix")
 
     def __init__(self, names: Iterable[str] = (), prefix: str = "") -> None:
-        """Copies ``names`` one by one."""
+        """Copies ``names``, which may be an iterator; only one of them is in memory at a time."""
         data, ends = bytearray(), _GrowingArray()
         ends.append(0)
         for name in names:
@@ -100,7 +101,7 @@ class StringArray(Sequence[str]):
 
 
 class NameFinder:
-    """Finds the index of a name in a list. It takes 16 bytes for each name; a dict would take 200."""
+    """Finds the index of a name in a list, with 16 bytes of memory for each name; a dict takes 200."""
 
     def __init__(self, names: Sequence[str]) -> None:
         """Reads every name once."""
@@ -137,6 +138,7 @@ class _GrowingArray:
 
 
 def _pairs(starts: np.ndarray, ends: np.ndarray) -> Iterator[tuple[int, int]]:
+    """Yields the pairs ``(starts[i], ends[i])`` as Python integers."""
     for at in range(0, len(starts), _CHUNK):
         part = slice(at, at + _CHUNK)
         yield from zip(starts[part].tolist(), ends[part].tolist(), strict=True)

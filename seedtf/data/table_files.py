@@ -25,10 +25,10 @@ _UPLOADED = re.compile(r"/upload/\d+/[0-9a-f]{8}-([^/]+)$")
 class FileFinder:
     """Turns the cells of one table into paths below a folder.
 
-    A cell is tried unchanged, with a suffix, without leading folders that all paths of the table have,
-    as the name or stem of a file anywhere below the folder, and finally without the prefix that Label
-    Studio adds to names. If the folder is at a URL, where each attempt would be a request, the cell is
-    only normalized.
+    These attempts are made in this order: the cell unchanged; with a suffix; without the leading
+    folders that all paths of the table have; as the name or stem of a file anywhere below the folder;
+    without the prefix that Label Studio adds to names. At a URL, where each attempt would be a request,
+    the cell is only normalized.
 
     Attributes:
         suffix: the suffix that was appended to the cells; empty if none.
@@ -58,7 +58,7 @@ class FileFinder:
         self._absolute = "" if isinstance(root, RemotePath) else os.path.abspath(root) + "/"
 
     def describe(self) -> str:
-        """How cells become paths, as text to append to the name of the column."""
+        """How cells become paths, as a text that follows the name of the column."""
         text = f" + `{self.suffix}`" if self.suffix else ""
         text += f" without the leading `{self.leading}`" if self.leading else ""
         text += ", without the prefix of Label Studio" if self.by_label_studio else ""
@@ -88,7 +88,7 @@ class FileFinder:
         return (
             self._with_suffix(slashed)
             or self._without_leading(slashed)
-            or self._named(slashed)
+            or self._by_file_name(slashed)
             or self._of_label_studio(slashed)
             or slashed
         )
@@ -97,7 +97,7 @@ class FileFinder:
         return is_file(os.path.join(self._root, path))
 
     def _with_suffix(self, path: str) -> str:
-        """``path``, or ``path`` and an image suffix, if that exists and is relative."""
+        """``path``, or else ``path`` with an image suffix, if such a file exists; empty otherwise."""
         if _is_absolute(path):
             return ""
         if self._exists(path):
@@ -111,9 +111,9 @@ class FileFinder:
         return ""
 
     def _without_leading(self, path: str) -> str:
-        """The path without leading folders, if that exists; empty otherwise.
+        """The path without leading folders, if such a file exists; empty otherwise.
 
-        The same folders are removed in all rows, because removing others could find a wrong file.
+        The same folders are removed in all rows, because removing others could lead to a wrong file.
         """
         if self.leading:
             shorter = path.removeprefix(self.leading)
@@ -140,16 +140,16 @@ class FileFinder:
             result = self._with_suffix(local) or self._without_leading(local)
         elif match := _UPLOADED.search(path):
             name = unquote(match[1])
-            result = self._with_suffix(name) or self._named(name)
+            result = self._with_suffix(name) or self._by_file_name(name)
         self.by_label_studio = self.by_label_studio or bool(result)
         return result
 
-    def _named(self, path: str) -> str:
-        """The only file anywhere below the folder that has this name or this stem."""
+    def _by_file_name(self, path: str) -> str:
+        """The only file anywhere below the folder that has this name or stem; empty for none."""
         if "/" in path or _is_absolute(path):
             return ""
         if self._index is None:
-            self._index = self._names_below()
+            self._index = self._index_names()
         result = self._index.get(path)
         if result == _AMBIGUOUS:
             raise UserError(
@@ -159,7 +159,8 @@ class FileFinder:
             self.by_name = True
         return result or ""
 
-    def _names_below(self) -> dict[str, str]:
+    def _index_names(self) -> dict[str, str]:
+        """The path of each image below the folder, by name and by stem; empty if two have the same."""
         index: dict[str, str] = {}
         for path in image_paths(self._root):
             name = path.rpartition("/")[2]

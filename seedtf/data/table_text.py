@@ -1,4 +1,4 @@
-"""Reads tables as rows of cells: CSV with several encodings and separators, and JSON Lines.
+"""Reads tables as rows of cells: CSV, of which encoding and separator are detected, and JSON Lines.
 
 This module does not import TensorFlow.
 """
@@ -24,8 +24,8 @@ __all__ = [
     "COMMA",
     "JSON_LINES",
     "UTF8",
-    "TableText",
-    "find_text",
+    "TextFormat",
+    "detect_text_format",
     "name_table",
     "read_cells",
     "read_csv",
@@ -48,8 +48,8 @@ _BINARY_KINDS = {
 
 
 @dataclass(frozen=True)
-class TableText:
-    """How the text of a table is divided into cells.
+class TextFormat:
+    """How the bytes of a table become rows of cells.
 
     Attributes:
         encoding: the encoding of the file.
@@ -62,7 +62,7 @@ class TableText:
     keys: tuple[str, ...] = ()
 
 
-def find_text(path: str | os.PathLike[str], flag: str) -> TableText:
+def detect_text_format(path: str | os.PathLike[str], flag: str) -> TextFormat:
     """Detects encoding and separator of a table from its first lines.
 
     Raises:
@@ -70,7 +70,7 @@ def find_text(path: str | os.PathLike[str], flag: str) -> TableText:
 
     Example:
         >>> _ = Path("labels.jsonl").write_text('{"file_name": "1.jpg", "label": 3}\\n')
-        >>> text = find_text("labels.jsonl", "--labels_csv")
+        >>> text = detect_text_format("labels.jsonl", "--labels_csv")
         >>> text.separator, text.keys, list(read_cells("labels.jsonl", text, "--labels_csv"))
         ('JSON Lines', ('file_name', 'label'), [['1.jpg', '3']])
     """
@@ -78,15 +78,15 @@ def find_text(path: str | os.PathLike[str], flag: str) -> TableText:
         encoding = _find_encoding(path, flag)
         head = _first_lines(path, encoding)
         if not head.lstrip().startswith("{"):
-            return TableText(encoding, _find_separator(head))
+            return TextFormat(encoding, _find_separator(head))
         lines = io.StringIO(head, newline="")  # splitlines() also splits at U+2028
         objects = [_json_object(line) for line in lines if line.strip()]
         keys = dict.fromkeys(key for record in objects for key in record)
-        return TableText(encoding, JSON_LINES, tuple(keys))
+        return TextFormat(encoding, JSON_LINES, tuple(keys))
 
 
-def read_cells(path: str | os.PathLike[str], text: TableText, flag: str) -> Iterator[list[str]]:
-    """Yields the cells of each line that is not empty; for CSV, a header is one of the lines.
+def read_cells(path: str | os.PathLike[str], text: TextFormat, flag: str) -> Iterator[list[str]]:
+    """Yields the cells of each line that is not empty, including the header line of a CSV table.
 
     Raises:
         UserError: the table cannot be read.
@@ -95,8 +95,8 @@ def read_cells(path: str | os.PathLike[str], text: TableText, flag: str) -> Iter
         yield from _cells(file, text)
 
 
-def read_head(path: str | os.PathLike[str], text: TableText, flag: str) -> list[list[str]]:
-    """The cells of the first 20 lines, except empty ones. Raises as ``read_cells``."""
+def read_head(path: str | os.PathLike[str], text: TextFormat, flag: str) -> list[list[str]]:
+    """The cells of the first 20 lines, without empty lines. Raises as ``read_cells``."""
     with table_errors(path, flag):
         head = _first_lines(path, text.encoding)
         return list(_cells(io.StringIO(head, newline=""), text))
@@ -123,9 +123,9 @@ def read_csv_rows(
 
     Args:
         csv_path: the table.
-        columns: those that the header must have; it may have more.
+        columns: the columns that the header must have; it may have more.
         flag: the flag that named the table, or empty.
-        remedy: what to do if a column is missing; by default it names the columns.
+        remedy: for the error if a column is missing: what to do; by default, to name the columns.
 
     Raises:
         UserError: the file is missing, is not such a table, or lacks one of ``columns``.
@@ -144,7 +144,7 @@ def read_csv_rows(
 
 
 def name_table(flag: str, path: str | os.PathLike[str]) -> str:
-    """The name of a table in an error: with the flag that it was passed with, or only its path."""
+    """How an error names a table: by flag and path, or only by its path if ``flag`` is empty."""
     return f"{flag}={path}" if flag else os.fspath(path)
 
 
@@ -181,7 +181,7 @@ def _first_lines(path: str | os.PathLike[str], encoding: str) -> str:
         return "".join(itertools.islice(file, _HEAD_ROWS))
 
 
-def _cells(file: TextIO, text: TableText) -> Iterator[list[str]]:
+def _cells(file: TextIO, text: TextFormat) -> Iterator[list[str]]:
     if text.separator != JSON_LINES:
         yield from filter(None, csv.reader(file, delimiter=text.separator))
         return
@@ -202,7 +202,7 @@ def _json_object(line: str) -> dict[str, Any]:
 
 
 def _cell_of(value: Any) -> str:
-    """A JSON value as text, as in a cell of a CSV table; a list of one value counts as the value."""
+    """A JSON value as the text of a cell; a list of one value becomes the text of that value."""
     if isinstance(value, list) and len(value) == 1:
         value = value[0]
     if isinstance(value, str):
@@ -211,7 +211,7 @@ def _cell_of(value: Any) -> str:
 
 
 def _find_encoding(path: str | os.PathLike[str], flag: str) -> str:
-    """UTF-8 or UTF-16, detected by byte-order mark or content; otherwise cp1252, which Excel writes."""
+    """UTF-8 or UTF-16, by byte-order mark or content; otherwise cp1252, in which Excel writes CSV."""
     if is_url(path):
         return UTF8
     decoder = codecs.getincrementaldecoder("utf-8")()
@@ -245,7 +245,7 @@ def _find_separator(head: str) -> str:
     """
     widths: dict[str, list[int]] = {}
     for separator in _SEPARATORS:
-        rows = list(_cells(io.StringIO(head, newline=""), TableText(UTF8, separator)))
+        rows = list(_cells(io.StringIO(head, newline=""), TextFormat(UTF8, separator)))
         if separator == COMMA and rows and {"file", "label"} <= set(rows[0]):
             return COMMA
         widths[separator] = [len(row) for row in rows]
@@ -254,4 +254,4 @@ def _find_separator(head: str) -> str:
         width = widths[separator][0] if widths[separator] else 0
         return width > 1, widths[separator].count(width), width
 
-    return max(_SEPARATORS, key=quality)  # the first of equals
+    return max(_SEPARATORS, key=quality)

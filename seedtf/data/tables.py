@@ -16,30 +16,30 @@ from seedtf.data.columns import (
     ColumnIndices,
     Columns,
     cell_at,
+    find_columns,
+    find_columns_without_header,
     has_header,
     is_marked,
-    named_columns,
-    numbered_columns,
 )
 from seedtf.data.table_text import (
     COMMA,
     JSON_LINES,
     UTF8,
-    TableText,
-    find_text,
+    TextFormat,
+    detect_text_format,
     name_table,
     read_cells,
     read_head,
 )
 from seedtf.errors import UserError
 
-__all__ = ["TableForm", "find_form", "read_rows"]
+__all__ = ["TableFormat", "detect_format", "read_rows"]
 
 _SEPARATOR_NAMES = {COMMA: "comma", "\t": "tab", ";": "`;`", "|": "`|`"}
 
 
 @dataclass(frozen=True)
-class TableForm:
+class TableFormat:
     """The format of a table.
 
     Attributes:
@@ -48,7 +48,7 @@ class TableForm:
         columns: the columns to use.
     """
 
-    text: TableText
+    text: TextFormat
     header: tuple[str, ...] | None
     columns: ColumnIndices
 
@@ -58,7 +58,7 @@ class TableForm:
         return self.header is not None and self.text.separator != JSON_LINES
 
     @property
-    def is_plain(self) -> bool:
+    def is_default(self) -> bool:
         """Whether this is the default format: UTF-8, commas, and the columns file and label."""
         columns = self.columns
         return (
@@ -76,7 +76,8 @@ class TableForm:
         """Describes the detected format in one line.
 
         Args:
-            file_detail: how cells become file names, such as `` + `.jpg` ``.
+            file_detail: how the cells become file names, such as `` + `.jpg` ``, which is appended to
+                the name of the column.
         """
         columns = self.columns
         parts = [f"file = {self.column_name(columns.file)}{file_detail}"]
@@ -99,19 +100,19 @@ class TableForm:
         return ", ".join(parts)
 
 
-def find_form(
+def detect_format(
     path: str | os.PathLike[str],
     flag: str,
     columns: Columns = ANY_COLUMNS,
     is_file: Callable[[str], bool] = lambda cell: False,
-) -> TableForm:
+) -> TableFormat:
     """Detects the format of a table from its first lines.
 
     Args:
         path: the table, local or at a URL.
         flag: the flag that the table was passed with, for error messages; empty if it was found.
         columns: the columns that the user named.
-        is_file: whether a cell names an image that exists. It helps to choose between two possible
+        is_file: whether a cell names an image that exists. This helps to choose between two possible
             columns of files, and to detect a header.
 
     Raises:
@@ -120,39 +121,39 @@ def find_form(
     Example:
         >>> from pathlib import Path
         >>> _ = Path("labels.csv").write_text("id;breed\\n000bec;boston_bull\\n")
-        >>> find_form("labels.csv", "--labels_csv").describe()
+        >>> detect_format("labels.csv", "--labels_csv").describe()
         'file = `id`, label = `breed`, separator `;`'
     """
-    text = find_text(path, flag)
+    text = detect_text_format(path, flag)
     rows, source = read_head(path, text, flag), name_table(flag, path)
     if text.separator == JSON_LINES:
         header = tuple(key.strip() for key in text.keys)
-        return TableForm(text, header, named_columns(source, header, rows, columns, is_file))
+        return TableFormat(text, header, find_columns(source, header, rows, columns, is_file))
     first = tuple(cell.strip() for cell in rows[0]) if rows else ()
     if not rows or has_header(first, columns, is_file):
-        indices = named_columns(source, first, rows[1:], columns, is_file)
-        return TableForm(text, first, indices)
-    return TableForm(text, None, numbered_columns(source, rows, columns, is_file))
+        indices = find_columns(source, first, rows[1:], columns, is_file)
+        return TableFormat(text, first, indices)
+    return TableFormat(text, None, find_columns_without_header(source, rows, columns, is_file))
 
 
 def read_rows(
-    path: str | os.PathLike[str], form: TableForm, flag: str
+    path: str | os.PathLike[str], table_format: TableFormat, flag: str
 ) -> Iterator[tuple[int, str, str, str]]:
-    """Yields the number of each row, and its stripped cells of file, label and split.
+    """Yields the number, the file, the label and the side of the split of each row.
 
-    Rows are counted from 1, and a header line counts too. Empty lines are skipped and not counted. A
-    missing cell is an empty string.
+    Rows are counted from 1, and a header line counts too. Empty lines are skipped and not counted.
+    Spaces around a cell are removed, and a missing cell is an empty string.
 
     Raises:
         UserError: the table cannot be read, or a row marks no class or several classes.
     """
-    rows = read_cells(path, form.text, flag)
-    if form.has_header_line:
+    rows = read_cells(path, table_format.text, flag)
+    if table_format.has_header_line:
         next(rows, None)
-    source, columns = name_table(flag, path), form.columns
-    for number, row in enumerate(rows, start=1 + form.has_header_line):
+    source, columns = name_table(flag, path), table_format.columns
+    for number, row in enumerate(rows, start=1 + table_format.has_header_line):
         label = (
-            _marked_class(form, row, f"{source}: row {number}")
+            _marked_class(table_format, row, f"{source}: row {number}")
             if columns.label is None
             else cell_at(row, columns.label)
         )
@@ -160,21 +161,22 @@ def read_rows(
         yield number, cell_at(row, columns.file), label, side
 
 
-def _marked_class(form: TableForm, row: list[str], source: str) -> str:
-    """The header of the column that a row marks, which must be exactly one."""
-    assert form.header is not None
-    marked = [index for index in form.columns.classes if is_marked(cell_at(row, index))]
-    wrong = [i for i in form.columns.classes if is_marked(cell_at(row, i)) is None]
+def _marked_class(table_format: TableFormat, row: list[str], source: str) -> str:
+    """The header of the column that a row marks; it must mark exactly one."""
+    header, classes = table_format.header, table_format.columns.classes
+    assert header is not None
+    marked = [index for index in classes if is_marked(cell_at(row, index))]
+    wrong = [index for index in classes if is_marked(cell_at(row, index)) is None]
     if wrong:
-        cell, name = cell_at(row, wrong[0]), form.header[wrong[0]]
+        cell, name = cell_at(row, wrong[0]), header[wrong[0]]
         raise UserError(
             f"{source}: {cell!r} in the column {name}; use 0 or 1, or pass --label_column"
         )
     if len(marked) != 1:
-        names = ", ".join(form.header[index] for index in marked)
+        names = ", ".join(header[index] for index in marked)
         found = f"{len(marked)} labels ({names})" if marked else "no label"
         raise UserError(
             f"{source} has {found}, and seedtf trains on one label per image; mark one column in each "
             "row, or pass --label_column"
         )
-    return form.header[marked[0]]
+    return header[marked[0]]

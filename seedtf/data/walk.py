@@ -1,4 +1,4 @@
-"""Walks through folders: every file below one, without what systems and seedtf itself leave there.
+"""Lists the files below a folder, except those that operating systems and seedtf itself leave there.
 
 This module decodes nothing and does not import TensorFlow.
 """
@@ -26,11 +26,11 @@ __all__ = [
     "walk_files",
 ]
 
-# Python's own limit of nested calls is 1,000.
+# Folders inside each other are walked by nested calls, of which Python allows 1,000.
 _MAX_DEPTH = 200
 
-# File managers, archivers, file systems and network storages leave these; they are never the user's
-# images.
+# Names, in lower case, of what file managers, archivers, file systems and network storages leave. They
+# are never the user's images.
 _SYSTEM_NAMES = frozenset(
     {
         *("__macosx", "thumbs.db", "ehthumbs.db", "desktop.ini", "@eadir", "lost+found"),
@@ -38,8 +38,8 @@ _SYSTEM_NAMES = frozenset(
         *("#recycle", "@recycle", "#snapshot", "@recently-snapshot", "lost.dir"),
     }
 )
-# The names in a folder by which it is known as an output of seedtf: a run, a learning-rate search, a
-# tuning, a cross-validation, and the embedded sample in a cache folder. Folders end with a slash.
+# A folder that has all names of one of these sets was written by seedtf: a run, a learning-rate search,
+# a tuning, a cross-validation, or the embedded sample in a cache folder. Folders end with a slash.
 _OUTPUTS = (
     frozenset({"checkpoints/", "state/"}),
     frozenset({"lr_find.csv", "lr_find.png"}),
@@ -50,7 +50,7 @@ _OUTPUTS = (
 
 
 SkipCallback = Callable[[str, str, str], None]
-"""Called with the path, a short fixed name and the detail of each entry that is skipped."""
+"""Called for each entry that is skipped, with its path, a short fixed reason, and a detail."""
 
 
 def walk_files(
@@ -68,9 +68,10 @@ def walk_files(
         root: a folder, or the URL of one.
         flag: the flag that named it, for error messages.
         on_skip: called for each skipped entry. If given, a folder that cannot be listed is skipped
-            too, instead of ending the walk.
-        on_left_out: called with each system folder that is not hidden. If given, the runs, searches
-            and samples that seedtf wrote below ``root`` are left out too, and it is called with them.
+            too, instead of raising an error.
+        on_left_out: called with the path of each system folder whose name does not begin with a dot.
+            If given, folders that seedtf wrote below ``root`` (runs, searches, samples) are left out
+            too, and this is called with their paths.
 
     Raises:
         UserError: a folder cannot be listed.
@@ -100,7 +101,7 @@ def walk_files(
             skip(relative, "unreadable", f"more than {_MAX_DEPTH} folders inside each other")
             return
         try:
-            # The names of folders end with a slash, so that the whole paths come out sorted.
+            # The names of folders end with a slash, so that sorting them sorts the whole paths.
             names = sorted(entries(folder, relative))
         except OSError as error:
             if on_skip is None:
@@ -144,13 +145,13 @@ def names_in(folder: Folder) -> list[str]:
 
 
 def folder_names(folder: Folder) -> list[str]:
-    """The folders in a folder, without hidden ones and those of the system."""
+    """The names of the folders in a folder, without hidden folders and those of the system."""
     names = (entry[:-1] for entry in names_in(folder) if entry.endswith("/"))
     return [n for n in names if not n.startswith(".") and n.lower() not in _SYSTEM_NAMES]
 
 
 def folders_with_images(folder: Folder, at_most: int) -> list[str]:
-    """The first folders in ``folder`` that have an image anywhere below them."""
+    """The names of the first folders in ``folder`` with an image anywhere below them."""
     images = (name for name in folder_names(folder) if has_images(folder / name))
     return list(itertools.islice(images, at_most))
 

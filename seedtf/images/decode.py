@@ -102,7 +102,8 @@ def resize_image(image: tf.Tensor, size: int | tf.Tensor, fit: str = STRETCH) ->
 
     Args:
         image: the image.
-        size: side of the result in pixels; with a tensor, int32 scalar, its static shape is unknown.
+        size: side of the result in pixels; an int, or an int32 scalar tensor, with which the static
+            shape of the result has no sides.
         fit: ``stretch`` keeps the whole image and changes its aspect ratio. ``pad`` keeps the whole
             image and its aspect ratio, and adds black at two sides, as Keras does with
             ``pad_to_aspect_ratio``. ``crop`` keeps the square in the middle of the image, as Keras does
@@ -150,7 +151,7 @@ def decode_images(
 ) -> tf.Tensor:
     """Decodes and resizes whole files, string ``[B]``, to uint8 ``[B, size, size, 3]``.
 
-    ``headers`` is int32 ``[B, 4]``: ``Header.for_decoder`` of each file. ``size`` and ``fit`` are as for
+    ``headers`` is int32 ``[B, 4]``: ``Header.for_decoder`` of each file. ``size`` and ``fit`` are as in
     ``resize_image``.
     """
 

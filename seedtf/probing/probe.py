@@ -195,7 +195,7 @@ def _dataset(usable: Catalog, split: Split | None, listed: Catalog, config: Trai
         usable,
         opened=True,
         twins=config.twins,
-        named=read_groups(usable, GroupFlags.of(config)),
+        user_groups=read_groups(usable, GroupFlags.of(config)),
         cache_dir=config.cache_folder,
         max_pixels=config.max_pixels,
     )
@@ -212,7 +212,7 @@ def _dataset(usable: Catalog, split: Split | None, listed: Catalog, config: Trai
         duplicates=related.duplicates,
         duplicates_across_split=0,
         near_duplicates=related.near_duplicates,
-        grouping=related.named,
+        grouping=related.user_groups,
         together=related.together,
     )
 

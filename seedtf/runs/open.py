@@ -12,7 +12,7 @@ import numpy as np
 import tensorflow as tf
 
 from seedtf.config.flags import default_cache_dir
-from seedtf.data.archives import unpacked_folder
+from seedtf.data.archives import unpack_archive
 from seedtf.data.catalog import Catalog
 from seedtf.data.columns import ANY_COLUMNS, Columns
 from seedtf.data.listing import list_known_classes
@@ -233,7 +233,7 @@ def open_labelled(
     Raises:
         UserError: the folder or table cannot be used, or contains a class that the run does not have.
     """
-    folder = unpacked_folder(data_dir, "--data_dir", run.cache_dir)
+    folder = unpack_archive(data_dir, "--data_dir", run.cache_dir)
     names = run.class_names
     catalog = list_known_classes(folder, names, "--data_dir", labels_csv, columns, layout=layout)
     return _open_store(run, catalog)

@@ -10,7 +10,7 @@ import keras
 import tensorflow as tf
 
 from seedtf.config.train_config import SAMPLE, TrainConfig
-from seedtf.data.archives import unpacked_folder
+from seedtf.data.archives import unpack_archive
 from seedtf.data.check.check import name_broken_files
 from seedtf.data.dataset import Dataset, load_dataset
 from seedtf.data.sample.write import write_sample
@@ -79,7 +79,7 @@ def data_folder(config: TrainConfig) -> str:
         UserError: the sample data cannot be written, or the archive cannot be unpacked.
     """
     if config.data_dir != SAMPLE:
-        return unpacked_folder(config.data_dir, "--data_dir", config.cache_folder)
+        return unpack_archive(config.data_dir, "--data_dir", config.cache_folder)
     root = config.cache_folder / "sample"
     report("sample", str(root))
     try:
@@ -102,7 +102,7 @@ def load_training_data(config: TrainConfig) -> Dataset:
         label_column=config.label_column,
         split_column=config.split_column,
         layout=config.layout,
-        val_dir=unpacked_folder(config.val_dir, "--val_dir", config.cache_folder),
+        val_dir=unpack_archive(config.val_dir, "--val_dir", config.cache_folder),
         split_csv=config.split_csv,
         val_fraction=config.val_fraction,
         test_fraction=config.test_fraction,

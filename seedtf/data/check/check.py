@@ -1,4 +1,4 @@
-"""Checks a folder of images before training: reads each file once and reports what is unusual."""
+"""``seedtf check``: reads each file of a data set once, and reports what is unusual or unusable."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from seedtf.data.catalog import Catalog, Fault, composed
+from seedtf.data.catalog import Catalog, Fault, to_nfc
 from seedtf.data.check.decoder_warnings import DecoderWarnings
 from seedtf.data.check.near_duplicates import (
     THUMBNAIL,
@@ -55,24 +55,16 @@ __all__ = [
 ]
 
 LEFT_OUT = "left out"
-"""Training cannot use the file."""
+"""Severity: training cannot use the file."""
 WARNING = "warning"
-"""Training uses the file, but it probably should be corrected."""
+"""Severity: training uses the file, but it probably should be corrected."""
 NOTE = "note"
-"""Training uses the file and decodes it correctly; for information."""
+"""Severity: training uses the file and decodes it correctly; only for information."""
 
 _WARNINGS = frozenset(
     {
-        "damaged",
-        "empty class",
-        "extreme aspect",
-        "identical file",
-        "near duplicate",
-        "same image in two classes",
-        "small class",
-        "tiny",
-        "wrong suffix",
-        *QUALITY_FAULTS,
+        *("damaged", "empty class", "extreme aspect", "identical file", "near duplicate"),
+        *("same image in two classes", "small class", "tiny", "wrong suffix", *QUALITY_FAULTS),
     }
 )
 _FORMATS = (*TENSORFLOW_KINDS, *PILLOW_KINDS)
@@ -92,11 +84,11 @@ class DataCheck:
     """The result of ``check_data``.
 
     Attributes:
-        catalog: the files that can be used.
-        findings: sorted by path, then by severity, the worst first.
+        catalog: the N files that can be used.
+        findings: what was found, sorted by path, then by severity, the worst first.
         formats: number of usable files of each format, the most frequent first.
         sizes: int32 ``[N, 2]``, width and height in pixels of each usable file as stored.
-        refusal: why a training on these files would be refused; empty if it would not.
+        refusal: why training on these files would be refused; empty if it is not.
     """
 
     catalog: Catalog
@@ -113,7 +105,17 @@ class DataCheck:
 
 @dataclass(frozen=True)
 class Facts:
-    """Properties of every file, by its index in the catalog: its bytes, its look and its quality."""
+    """Properties of the N files of a catalog; zeros for a file that cannot be used.
+
+    Attributes:
+        digests: ``[N]`` of 128 bits, a hash of the bytes of each file.
+        formats: uint8 ``[N]``, indices into ``_FORMATS``.
+        traits: name and detail of the unusual properties of each file that has any, by its index.
+        sizes: int32 ``[N, 2]``, width and height in pixels as stored.
+        hashes: uint64 ``[N, 2]``, see ``near_duplicates.fingerprint``.
+        thumbnails: uint8 ``[N, 2, 12, 12, 3]``, see ``near_duplicates.fingerprint``.
+        quality: float32 ``[N, 5]``, see ``quality.MEASURES``.
+    """
 
     digests: np.ndarray
     formats: np.ndarray
@@ -126,8 +128,8 @@ class Facts:
     def take(self, indices: np.ndarray) -> Facts:
         """The properties of the files at ``indices``, in that order."""
         traits = {
-            place: self.traits[index]
-            for place, index in enumerate(indices.tolist())
+            new_index: self.traits[index]
+            for new_index, index in enumerate(indices.tolist())
             if index in self.traits
         }
         arrays = (self.sizes, self.hashes, self.thumbnails, self.quality)
@@ -135,7 +137,7 @@ class Facts:
             self.digests[indices],
             self.formats[indices],
             traits,
-            *(each[indices] for each in arrays),
+            *(array[indices] for array in arrays),
         )
 
 
@@ -146,15 +148,14 @@ def check_data(
     columns: Columns = ANY_COLUMNS,
     layout: str = "auto",
 ) -> DataCheck:
-    """Reads every file of a class folder, or of a table, once, on all cores.
+    """Reads every file of a folder, or of a table, once, on all cores.
 
     Args:
-        data_dir: folder with one sub-folder per class; with ``labels_csv``, the folder that the
-            files of the table are relative to.
-        labels_csv: a table of files and labels; only its files are read.
-        max_pixels: larger images are refused before anything is allocated.
+        data_dir: the folder; the paths in a table are relative to it.
+        labels_csv: a table of files and labels; empty to list the folder.
+        max_pixels: images with more pixels are refused before memory is allocated for them.
         columns: the columns of the table that the user named.
-        layout: what lies in the folder, or ``auto`` to recognise it.
+        layout: the layout of the folder, or ``auto`` to detect it.
 
     Raises:
         UserError: the folder or table is missing or contains no image.
@@ -174,7 +175,7 @@ def check_data(
     skipped: list[Fault] = []
 
     def add_skipped(path: str, fault: str, detail: str) -> None:
-        # The table is UTF-8. In a name that is not valid UTF-8, the invalid bytes are escaped.
+        # The report is UTF-8, so bytes of a name that are not valid UTF-8 are escaped.
         printable = os.fsencode(path).decode("utf-8", "backslashreplace")
         skipped.append(Fault(printable, fault, detail))
 
@@ -203,7 +204,7 @@ def check_data(
 
 
 def check_report_path(path: Path, data_dir: str) -> None:
-    """Raises UserError if ``write_findings`` would refuse the path; to be called before the reading."""
+    """Raises UserError if ``write_findings`` would refuse the path; call it before reading images."""
     check_parent(path, "--out")
     if Path(data_dir).resolve() in path.resolve().parents:
         raise UserError(f"--out={path}: is in the data folder; pass a path outside it")
@@ -228,9 +229,9 @@ def write_findings(path: Path, findings: tuple[Finding, ...], data_dir: str) -> 
 
 
 def name_broken_files(store: Store, max_pixels: int = MAX_PIXELS) -> list[Fault]:
-    """Decodes the files of the last batches of ``--cache=off`` again and returns those that fail.
+    """Decodes the files of the last batches of ``--cache=off`` again; returns those that fail.
 
-    It is needed because TensorFlow's error about a damaged file does not contain the file's name.
+    TensorFlow's error about a damaged file does not contain the name of the file.
     """
     decode = make_decoder(1, max_pixels)
 
@@ -245,8 +246,8 @@ def read_facts(catalog: Catalog, max_pixels: int) -> tuple[Facts, np.ndarray, li
     """Reads every file of a catalog once, on all cores.
 
     Returns:
-        The properties of all files, the indices of those that can be used, and a fault for each of the
-        others.
+        The properties of all files; the indices, int64, of the files that can be used; and a fault for
+        each other file.
     """
     count = len(catalog)
     facts = Facts(
@@ -306,9 +307,9 @@ def _empty_classes(catalog: Catalog, skipped: set[str]) -> Iterator[Fault]:
         listed = {name for name, _ in root.list("", IMAGE_SUFFIXES)}
     else:
         listed = set(os.listdir(root))
-    names = {composed(name) for name in catalog.class_names}
+    names = {to_nfc(name) for name in catalog.class_names}
     for name in sorted(listed - skipped):
-        if composed(name) not in names and (root / name).is_dir():
+        if to_nfc(name) not in names and (root / name).is_dir():
             yield Fault(name, "empty class", "a folder without images is not a class")
 
 
@@ -317,7 +318,7 @@ def _trait_faults(catalog: Catalog, facts: Facts) -> Iterator[Fault]:
     for index, path in enumerate(catalog.paths):
         yield from (Fault(path, *trait) for trait in facts.traits.get(index, ()))
         *parents, name = path.split("/")
-        # A folder is reported once, not for each of its files.
+        # Report the name of a folder once, not for each of its files.
         for depth, folder in enumerate(parents, start=1):
             prefix = "/".join(parents[:depth])
             if prefix not in folders:
@@ -327,7 +328,7 @@ def _trait_faults(catalog: Catalog, facts: Facts) -> Iterator[Fault]:
 
 
 def _duplicates(usable: Catalog, good: np.ndarray, facts: Facts) -> Iterator[Fault]:
-    """Files with the same bytes, or nearly the same image, as an earlier file of the list."""
+    """Yields a fault for each file that has the bytes, or nearly the image, of an earlier file."""
     _, first, inverse = np.unique(facts.digests[good], return_index=True, return_inverse=True)
     originals = first[inverse]
     is_original = originals == np.arange(len(good))

@@ -1,7 +1,7 @@
-"""Finds the images that a decoder shows with a warning: what the C library prints, by file.
+"""Finds damaged JPEGs by the warnings that libjpeg prints while TensorFlow decodes them.
 
-libjpeg, inside TensorFlow, shows a JPEG with damaged data as well as it can, and prints a warning to
-the standard error of the process, without the name of the file. TensorFlow returns no sign of it.
+libjpeg decodes damaged data as well as it can. It prints a warning to the standard error of the
+process, without the name of the file, and TensorFlow returns the image as if nothing had happened.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ __all__ = ["DecoderWarnings"]
 
 Result = TypeVar("Result")
 
-# Warnings of libjpeg that mean missing or false pixels. Others are about unusual markers.
+# The warnings of libjpeg that mean missing or false pixels; the others are about unusual markers.
 _DAMAGE = re.compile(rb"(Corrupt JPEG data|Premature end of JPEG|Inconsistent progression).*")
 _LIBJPEG = re.compile(
     rb"(Corrupt JPEG data|Premature end of JPEG|Inconsistent progression|Warning: unknown JFIF|"
@@ -28,10 +28,10 @@ _LIBJPEG = re.compile(
 
 
 class DecoderWarnings:
-    """Collects what the process prints to standard error while files are decoded in several threads.
+    """Collects what C libraries print to standard error while several threads decode files.
 
-    Python's own output to standard error, such as a progress bar, is not affected. Without a temporary
-    folder, or with a closed standard error, no warning is found.
+    What Python prints to standard error, such as a progress bar, is shown as usual. If there is no
+    temporary folder, or standard error is closed, no warning is found.
 
     Example:
         >>> warnings = DecoderWarnings()
@@ -47,9 +47,9 @@ class DecoderWarnings:
 
     @contextmanager
     def collect(self) -> Iterator[None]:
-        """Collects for the body. What no decoder has printed is passed on at its end."""
+        """Collects during the ``with`` block; at its end, prints all lines that are not of libjpeg."""
         try:
-            self._file = tempfile.TemporaryFile()  # noqa: SIM115  it is closed below
+            self._file = tempfile.TemporaryFile()  # noqa: SIM115  closed below
             real = os.dup(2)
         except OSError:
             self._file = None
@@ -75,10 +75,10 @@ class DecoderWarnings:
             self._file = None
 
     def decode(self, function: Callable[[], Result]) -> tuple[Result, str]:
-        """Calls a decoder and returns its result and its first warning about damage, or nothing.
+        """Calls a decoder; returns its result and its first warning about damage, empty if none.
 
-        If anything was printed meanwhile, by this thread or another one, the decoder is called again
-        while no other thread decodes.
+        If anything was printed in the meantime, by this thread or another one, the decoder is called
+        again while no other thread decodes, so that the warning must be about its file.
         """
         with self._turn(alone=False):
             before = self._size()
@@ -93,7 +93,7 @@ class DecoderWarnings:
 
     @contextmanager
     def _turn(self, *, alone: bool) -> Iterator[None]:
-        """Waits until the body may decode: with others, or alone."""
+        """Waits until the ``with`` block may decode: beside other threads, or alone."""
         with self._changed:
             self._changed.wait_for(lambda: not self._alone and not (alone and self._decoding))
             self._decoding, self._alone = self._decoding + 1, alone
@@ -113,7 +113,7 @@ class DecoderWarnings:
 
 
 def _descriptor(stream: Any) -> int:
-    """The file descriptor of a stream; -1 for one in memory, as in a notebook."""
+    """The file descriptor of a stream; -1 for a stream without one, as in a notebook."""
     try:
         return int(stream.fileno())
     except (AttributeError, OSError, ValueError):

@@ -1,8 +1,9 @@
-"""Finds images that look alike although their bytes differ: resized, edited or turned copies.
+"""Finds images that look alike although their bytes differ: resized, edited or rotated copies.
 
-Two images must agree in a 64-bit difference hash (N. Krawetz, "Kind of like that", 2013) and in a
-small colour thumbnail, either as they are, or after each is turned and mirrored so that its bright
-side is at the same place. The thresholds prefer to miss a pair over reporting two different images.
+Two images look alike if they agree in a 64-bit difference hash (N. Krawetz, "Kind of like that", 2013)
+and in a small colour thumbnail. They are compared as they are, and also after both were rotated and
+mirrored so that their bright sides are at the same place. The thresholds are low: it is better to miss
+a pair than to report two different images.
 """
 
 from __future__ import annotations
@@ -27,14 +28,17 @@ THUMBNAIL = (12, 12, 3)
 """Shape of a thumbnail."""
 
 VIEWS = 2
-"""Views of an image that are compared: as it is, and turned as ``_turned`` describes."""
+"""The views of an image that are compared: the image as it is, and the result of ``_turn``."""
 
+# The largest number of bits in which the hashes of two images that look alike may differ.
 _MAX_BITS = 6
-# Mean absolute difference of two thumbnails, of 255. Measured: half-size copies at JPEG quality 60
-# stay below 3.5; different images of one series (seedlings on the same gravel) are above 8.
+# The largest mean absolute difference of their thumbnails, of 255. Measured: half-size copies at JPEG
+# quality 60 stay below 3.5; different images of one series (seedlings on the same gravel) are above 8.
 _MAX_DIFFERENCE = 4.0
-# Standard deviation of a thumbnail, of 255: the hash of an image without structure is noise.
+# Images whose thumbnail has a smaller standard deviation, of 255, are not compared, because the hash of
+# an image without structure is noise.
 _MIN_CONTRAST = 4.0
+# A hash is divided into four bands of 16 bits, see ``near_duplicate_pairs``.
 _BANDS = 4
 _BAND_BITS = 16
 _NEIGHBOURS = 32
@@ -47,8 +51,8 @@ def fingerprint(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         images: uint8 ``[..., 72, 72, 3]``, whole images resized to a square.
 
     Returns:
-        The hashes, uint64 ``[..., 2]``, one bit for each of 8 × 8 blocks: whether the block is brighter
-        than its left neighbour; and the thumbnails, uint8 ``[..., 2, 12, 12, 3]``.
+        The hashes, uint64 ``[..., 2]``, with a bit for each of 8 × 8 blocks that says whether the block
+        is brighter than its left neighbour; and the thumbnails, uint8 ``[..., 2, 12, 12, 3]``.
 
     Example:
         >>> gradient = np.arange(72, dtype=np.uint8)[None, :, None].repeat(72, 0).repeat(3, 2)
@@ -60,7 +64,7 @@ def fingerprint(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         (False, True)
     """
     batch = images.shape[:-3]
-    views = np.stack([images, _turned(images)], axis=-4)
+    views = np.stack([images, _turn(images)], axis=-4)
     grey = views.mean(-1, dtype=np.float32)
     blocks = grey.reshape(*batch, VIEWS, 8, 9, 9, 8).mean((-3, -1))
     bits = blocks[..., 1:] > blocks[..., :-1]
@@ -70,7 +74,7 @@ def fingerprint(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def find_near_duplicates(hashes: np.ndarray, thumbnails: np.ndarray) -> dict[int, int]:
-    """For the index of each image that looks like an earlier one, the smallest index of such a one.
+    """Maps the index of each image that looks like an earlier image to the first such image.
 
     The arguments are those of ``near_duplicate_pairs``.
     """
@@ -83,16 +87,16 @@ def find_near_duplicates(hashes: np.ndarray, thumbnails: np.ndarray) -> dict[int
 def near_duplicate_pairs(hashes: np.ndarray, thumbnails: np.ndarray) -> np.ndarray:
     """Finds the pairs of images that look alike.
 
-    Each hash is split into four bands. Hashes that differ in at most three bits agree in at least
-    one band; most of those that differ in up to six do so too. The list is therefore sorted by each
-    band, and each image is compared with the next few of the same band: O(N log N).
+    Each hash is divided into four bands. Hashes that differ in at most three bits agree in at least one
+    band, and so do most hashes that differ in up to six. The hashes are therefore sorted by each of the
+    bands, and each image is compared with the next few that agree in the band. This takes O(N log N).
 
     Args:
         hashes: uint64 ``[N, 2]`` from ``fingerprint``.
         thumbnails: uint8 ``[N, 2, 12, 12, 3]``.
 
     Returns:
-        int64 ``[P, 2]``: each pair once, the smaller index first, sorted.
+        int64 ``[P, 2]``, sorted: each pair once, with the smaller index first.
     """
     found = [np.empty((0, 2), np.int64)]
     for view in range(VIEWS):
@@ -110,11 +114,11 @@ def _pairs_in_view(hashes: np.ndarray, thumbnails: np.ndarray) -> Iterator[np.nd
         yield np.stack([first[alike], second[alike]], axis=1)
 
 
-def _turned(images: np.ndarray) -> np.ndarray:
-    """Each image mirrored and transposed so that it is brighter on the right, then at the bottom.
+def _turn(images: np.ndarray) -> np.ndarray:
+    """Mirrors and transposes each image so that it is brighter on the right, then at the bottom.
 
-    The eight rotations and reflections of an image give the same result, unless two sides are equally
-    bright: then the copy may be missed.
+    The eight rotations and reflections of an image give the same result, unless two of its sides are
+    equally bright; a copy of such an image may be missed.
 
     Args:
         images: uint8 ``[..., S, S, 3]``.
@@ -133,7 +137,7 @@ def _candidates(hashes: np.ndarray) -> Iterator[np.ndarray]:
     """Yields pairs of positions, int64 ``[2, n]``, whose hashes differ in few bits."""
     for band in range(_BANDS):
         shift = np.uint64(_BAND_BITS * band)
-        # Rotate the band to the top bits; the other bits then order the hashes that agree in it.
+        # Rotate the band to the highest bits; the other bits then order the hashes that agree in it.
         rotated = (hashes << shift) | (hashes >> (np.uint64(64) - shift)) if band else hashes
         order = np.argsort(rotated, kind="stable")
         keys = rotated[order]

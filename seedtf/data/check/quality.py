@@ -1,9 +1,9 @@
-"""Poor images: blurred, dark, over-exposed or nearly uniform, measured on small copies of equal size.
+"""Finds poor images: blurred, dark, over-exposed or nearly uniform, by small copies of equal size.
 
-The measures are those of S. Pertuz et al., "Analysis of focus measure operators for shape-from-focus",
-2013 (variance of the Laplacian), and shares of pixels. What is unusual depends on the folder, so a
-blurred image is one that is far from the others, and a property that many images of the folder have is
-their kind and not a fault.
+Sharpness is measured by the variance of the Laplacian (S. Pertuz et al., "Analysis of focus measure
+operators for shape-from-focus", 2013), the other properties by grey values and shares of pixels. What
+is unusual depends on the folder. So an image is blurred if it is much less sharp than the others, and a
+property that many images of the folder share is not a fault.
 """
 
 from __future__ import annotations
@@ -15,44 +15,46 @@ import numpy as np
 __all__ = ["MEASURES", "QUALITY_FAULTS", "QUALITY_SIZE", "find_poor", "halve", "measure_quality"]
 
 QUALITY_SIZE = 144
-"""Side in pixels of the images that are measured: about what networks see. A blur that is only visible
-in the full size of a large photograph does not count."""
+"""Side in pixels of the images that are measured, which is about what networks see. A blur that is only
+visible in a large photograph at its full size is therefore not found."""
 
 MEASURES = ("sharpness", "detail", "brightness", "white", "contrast")
 """What is measured of an image.
 
-``sharpness`` is the logarithm of the variance of the Laplacian. ``detail`` is ``sharpness`` minus that
-of the image at half the size, which depends less on what the image shows. ``brightness`` is the grey
-value, 0 to 255, that 5 % of the pixels exceed. ``white`` is the share of pixels whose channels are all
-250 or more. ``contrast`` is the largest standard deviation of a channel, 0 to 127.
+``sharpness`` is the logarithm of the variance of the Laplacian. ``detail`` is the sharpness minus the
+sharpness of the image at half the size; it depends less on what the image shows. ``brightness`` is the
+grey value, 0 to 255, that 5 % of the pixels exceed. ``white`` is the share of pixels whose channels are
+all 250 or more. ``contrast`` is the largest standard deviation of a channel, 0 to 127.5.
 """
 
 BLURRED, DARK, WHITE, UNIFORM = "blurred", "dark", "over-exposed", "nearly uniform"
 QUALITY_FAULTS = (BLURRED, DARK, WHITE, UNIFORM)
 
-# Robust standard deviations (1.4826 · median absolute deviation) below the median of the folder.
-# Measured with Gaussian blur on 150-pixel photographs of seedlings: a radius of 2 pixels is found in
-# 97 %, of 1.5 pixels in 59 %; of the 4,027 originals one is reported.
+# An image is blurred if it is so many robust standard deviations (1.4826 · median absolute deviation)
+# below the median of the folder. Measured with Gaussian blur on 150-pixel photographs of seedlings: a
+# radius of 2 pixels is found in 97 %, of 1.5 pixels in 59 %; of the 4,027 originals one is reported.
 _BLURRED = 3.0
-# Smallest standard deviations: in a folder of very similar images small differences are no fault.
+# Smaller standard deviations are raised to these, so that small differences in a folder of very similar
+# images are no fault.
 _MIN_DEVIATION = {"sharpness": 0.3, "detail": 0.15}
-_MIN_IMAGES = 30
-_DARK = 50.0
-_WHITE = 0.5
-_UNIFORM = 4.0
-# With more images than this share the property is the kind of the folder, such as a white background.
+_MIN_IMAGES = 30  # blur is looked for only among at least so many images
+_DARK = 50.0  # largest brightness of a dark image
+_WHITE = 0.5  # smallest share of white pixels in an over-exposed image
+_UNIFORM = 4.0  # largest contrast of a nearly uniform image
+# If more images than this share, and more than three, have a property, it is usual in the folder, as a
+# white background may be, and not a fault.
 _MAX_SHARE, _FEW = 0.05, 3
 
 
 def halve(image: np.ndarray) -> np.ndarray:
-    """uint8 ``[2s, 2s, 3]`` at half the size: the rounded mean of each four pixels."""
+    """Halves the size of an image, uint8 ``[2s, 2s, 3]``: the rounded mean of each 2 × 2 pixels."""
     size = image.shape[0] // 2
     means = image.reshape(size, 2, size, 2, 3).mean((1, 3), dtype=np.float32)
     return np.rint(means).astype(np.uint8)
 
 
 def measure_quality(image: np.ndarray) -> np.ndarray:
-    """The ``MEASURES`` of an image, float32 ``[5]``.
+    """Computes the ``MEASURES`` of an image: float32 ``[5]``.
 
     Args:
         image: uint8 ``[S, S, 3]`` with an even S, the whole image resized to a square.
@@ -89,20 +91,23 @@ def find_poor(measures: np.ndarray) -> Iterator[tuple[int, str, str]]:
     is_uniform = contrast < _UNIFORM
     is_dark = ~is_uniform & (brightness < _DARK)
     is_white = ~is_uniform & (white > _WHITE)
-    # An image with little structure or light has low values whether it is sharp or not.
-    rest = ~(is_uniform | is_dark | is_white)
-    low = _far_below(sharpness, "sharpness", rest) | _far_below(detail, "detail", rest)
-    uniform, dark, over, blurred = map(_unless_common, (is_uniform, is_dark, is_white, low))
-    for index in np.flatnonzero(uniform | dark | blurred | over).tolist():
-        if uniform[index]:
+    # Blur is looked for in the other images only, because uniform, dark and white images have a low
+    # sharpness even if they are sharp.
+    others = ~(is_uniform | is_dark | is_white)
+    is_blurred = _far_below(sharpness, "sharpness", others) | _far_below(detail, "detail", others)
+    is_uniform, is_dark, is_white, is_blurred = map(
+        _unless_common, (is_uniform, is_dark, is_white, is_blurred)
+    )
+    for index in np.flatnonzero(is_uniform | is_dark | is_white | is_blurred).tolist():
+        if is_uniform[index]:
             yield index, UNIFORM, f"standard deviation {contrast[index]:.1f} of 255"
-        if dark[index]:
+        if is_dark[index]:
             yield index, DARK, f"95 % of the pixels are darker than {brightness[index]:.0f} of 255"
-        if over[index]:
+        if is_white[index]:
             yield index, WHITE, f"{100 * white[index]:.0f} % of the pixels are white"
-        if blurred[index]:
-            typical = np.exp(sharpness[index] - np.median(sharpness[rest]))
-            yield index, BLURRED, f"{typical:.2g} times the sharpness of the median image"
+        if is_blurred[index]:
+            ratio = np.exp(sharpness[index] - np.median(sharpness[others]))
+            yield index, BLURRED, f"{ratio:.2g} times the sharpness of the median image"
 
 
 def _log_laplacian(grey: np.ndarray) -> float:
@@ -113,7 +118,7 @@ def _log_laplacian(grey: np.ndarray) -> float:
 
 
 def _far_below(values: np.ndarray, name: str, among: np.ndarray) -> np.ndarray:
-    """Whether each value is unusually low among those of the images with structure: bool ``[N]``."""
+    """Whether each value is among ``among`` (bool ``[N]``) and unusually low there: bool ``[N]``."""
     if among.sum() < _MIN_IMAGES:
         return np.zeros(len(values), bool)
     median = np.median(values[among])
@@ -122,6 +127,6 @@ def _far_below(values: np.ndarray, name: str, among: np.ndarray) -> np.ndarray:
 
 
 def _unless_common(found: np.ndarray) -> np.ndarray:
-    """``found``, or nothing if more than three images and a twentieth of the folder have it."""
+    """``found``, bool ``[N]``; all False if more than three images and 5 % of the folder are found."""
     is_common = found.sum() > max(_FEW, _MAX_SHARE * len(found))
     return np.zeros(len(found), bool) if is_common else found

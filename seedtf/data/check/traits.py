@@ -1,4 +1,4 @@
-"""Unusual properties of files that can be decoded: reported, but no reason to leave a file out."""
+"""Finds unusual properties of files that can be decoded; they are reported, but the files are used."""
 
 from __future__ import annotations
 
@@ -34,14 +34,16 @@ def image_traits(path: str, data: bytes, header: Header) -> list[tuple[str, str]
     """Unusual properties of a file that ``read_header`` accepts.
 
     Args:
-        path: for its suffix.
+        path: the path of the file, whose suffix is compared with its format.
         data: the whole file.
         header: the result of ``read_header``.
 
     Returns:
-        A short fixed name and a detail for each.
+        A short fixed name and a detail for each property.
     """
-    traits = {"jpeg": _jpeg, "png": _png, "gif": _gif}.get(header.format, _other)(data)
+    traits: list[tuple[str, str]] = []
+    if header.format in _TRAITS_OF_FORMAT:
+        traits = _TRAITS_OF_FORMAT[header.format](data)
     if header.format not in ("jpeg", "png"):
         traits.append((header.format, "decoded; only JPEG and PNG are common"))
     if header.has_alpha:
@@ -59,7 +61,7 @@ def image_traits(path: str, data: bytes, header: Header) -> list[tuple[str, str]
 
 
 def name_traits(name: str) -> list[tuple[str, str]]:
-    """Properties of the name of one file or folder that other tools may not handle.
+    """Unusual properties of the name of a file or folder, with which other tools may have problems.
 
     Example:
         >>> name_traits(" oak.jpg")
@@ -80,7 +82,7 @@ def name_traits(name: str) -> list[tuple[str, str]]:
 
 
 def looks_like(data: bytes) -> str:
-    """The probable kind of a file that is not an image; an empty string if it is unknown.
+    """What a file that is not an image probably is; an empty string if it is unknown.
 
     Example:
         >>> looks_like(b"%PDF-1.7")
@@ -99,11 +101,12 @@ def looks_like(data: bytes) -> str:
     return "text" if words and "".join(words).isprintable() else ""
 
 
-def _jpeg(data: bytes) -> list[tuple[str, str]]:
+def _jpeg_traits(data: bytes) -> list[tuple[str, str]]:
     try:
-        # Only the header is read. Image.open would also refuse more pixels than Pillow's limit.
+        # This reads only the header. Image.open would refuse an image with more pixels than Pillow's
+        # limit.
         image = JpegImageFile(io.BytesIO(data))
-    except (OSError, SyntaxError, ValueError):  # Pillow rejects some headers that decode well
+    except (OSError, SyntaxError, ValueError):  # Pillow rejects some files that TensorFlow decodes.
         return []
     if image.mode == "CMYK":
         is_ycck = image.info.get("adobe_transform") == 2
@@ -111,8 +114,8 @@ def _jpeg(data: bytes) -> list[tuple[str, str]]:
     return [("grey", "the three channels are equal")] if image.mode == "L" else []
 
 
-def _png(data: bytes) -> list[tuple[str, str]]:
-    # Pillow's mode of a 16-bit colour image is RGB, so it cannot replace the two bytes.
+def _png_traits(data: bytes) -> list[tuple[str, str]]:
+    # Read the bytes of the header: Pillow's mode is RGB for colour images of 8 and of 16 bits.
     depth, color_type = data[24], data[25]
     traits = []
     if depth == 16:
@@ -124,10 +127,9 @@ def _png(data: bytes) -> list[tuple[str, str]]:
     return traits
 
 
-def _gif(data: bytes) -> list[tuple[str, str]]:
+def _gif_traits(data: bytes) -> list[tuple[str, str]]:
     frames = sum(1 for _ in gif_frames(data))
     return [("animated", f"the first of {frames} frames is used")] if frames > 1 else []
 
 
-def _other(data: bytes) -> list[tuple[str, str]]:
-    return []
+_TRAITS_OF_FORMAT = {"jpeg": _jpeg_traits, "png": _png_traits, "gif": _gif_traits}

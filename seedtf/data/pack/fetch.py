@@ -1,4 +1,4 @@
-"""Copies a packed folder at a URL into the cache once: a few large files, one request each."""
+"""Copies a packed folder from a URL into the cache folder, when it is first used."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ from seedtf.data.remote import remote_files
 from seedtf.errors import UserError
 from seedtf.report import format_bytes, is_silent, report
 
-__all__ = ["fetched_pack"]
+__all__ = ["fetch_pack"]
 
 _MAX_META_BYTES = 64 << 20
 _HASH_CHUNK = 1 << 20
 
 
-def fetched_pack(url: str, flag: str, cache_dir: Path) -> str:
-    """The local copy of a packed folder; the URL of any other folder is returned unchanged.
+def fetch_pack(url: str, flag: str, cache_dir: Path) -> str:
+    """Copies a packed folder from a URL and returns the copy; returns any other URL unchanged.
 
     A pack is copied below ``cache_dir`` when it is first used, and again after it was replaced. Each
     file is compared with its SHA-256.
 
     Args:
-        url: what the user passed as a folder.
+        url: the URL that the user passed as a folder.
         flag: the flag that it was passed with, for error messages.
         cache_dir: the folder of cache files; created if it does not exist.
 
@@ -71,7 +71,8 @@ def fetched_pack(url: str, flag: str, cache_dir: Path) -> str:
 def _copy_files(url: str, flag: str, digests: dict[str, str], folder: Path) -> None:
     hidden = True if is_silent() else None
     for file, digest in tqdm(digests.items(), "copying", unit="file", disable=hidden, leave=False):
-        if os.path.basename(file) != file:  # a pack comes from other people
+        # A hostile pack could name a file outside of it, which the copy would overwrite.
+        if os.path.basename(file) != file:
             raise UserError(f"{flag}={url}: {META} names {file!r}, which lies outside the pack")
         remote_files(url).copy(f"{url}/{file}", str(folder / file))
         found = hashlib.sha256()
@@ -86,7 +87,7 @@ def _copy_files(url: str, flag: str, digests: dict[str, str], folder: Path) -> N
 
 
 def _publish(temporary: Path, folder: Path) -> None:
-    """Renames the complete copy, unless another process has made one meanwhile."""
+    """Renames the complete copy; if another process has made one meanwhile, that one is used."""
     try:
         os.rename(temporary, folder)
     except OSError:

@@ -1,4 +1,4 @@
-"""Reads tables with images in them: parquet and Arrow files, as Hugging Face's datasets are stored."""
+"""Reads tables that contain images: parquet and Arrow files, as Hugging Face stores datasets."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from seedtf.data.catalog import Fault
-from seedtf.data.pack.records import ClassNumbers, NameGiver, Record, Records, optional_module
+from seedtf.data.pack.records import ClassNumbers, NameGiver, Record, Records, import_optional
 from seedtf.errors import UserError, first_line
 
 __all__ = ["is_image_table", "table_records"]
@@ -26,22 +26,22 @@ def is_image_table(name: str) -> bool:
 def table_records(
     path: str, folder: str, side: str, numbers: ClassNumbers, label_column: str
 ) -> Records:
-    """The images of a table, in its order; one row group is in memory at a time.
+    """Yields the images of a table, in its order; one row group is in memory at a time.
 
-    The image is the column of ``{bytes, path}``, or of bytes. The label is the column of the type
-    ``ClassLabel``, or one called ``label`` or alike; numbers of a ``ClassLabel`` become its names.
+    The images are in a column of ``{bytes, path}``, or of bytes. The labels are in a column of the type
+    ``ClassLabel``, whose numbers become its names, or in one called ``label`` or similar.
 
     Args:
         path: the table.
-        folder: the folder of the images' names.
-        side: the side of all images, empty for none.
-        numbers: names of classes, for a column of numbers that has none.
-        label_column: the column of the label; empty for the usual ones.
+        folder: the folder of the images' names in the pack.
+        side: the side of all images; empty for none.
+        numbers: converts class numbers to names, if the column of labels has no names itself.
+        label_column: the column of labels; empty for the usual ones.
 
     Raises:
         UserError: the table is damaged, or has no column of images or labels; or pyarrow is missing.
     """
-    pyarrow = optional_module("pyarrow", path, "pack")
+    pyarrow = import_optional("pyarrow", path, "pack")
     try:
         schema, batches = _open(path)
         columns = _Columns(path, schema, label_column)
@@ -67,17 +67,17 @@ def table_records(
 
 
 def _open(path: str) -> tuple[Any, Any]:
-    """The schema of a table, and a function from names of columns to batches of rows."""
+    """Opens a table; returns its schema and a function that yields batches of rows of some columns."""
     if path.lower().endswith(".parquet"):
-        parquet = optional_module("pyarrow.parquet", path, "pack")
+        parquet = import_optional("pyarrow.parquet", path, "pack")
         file = parquet.ParquetFile(path, pre_buffer=False)
         return file.schema_arrow, lambda names: file.iter_batches(_BATCH, columns=names)
-    pyarrow = optional_module("pyarrow", path, "pack")
+    pyarrow = import_optional("pyarrow", path, "pack")
     source = pyarrow.memory_map(path)
     try:
         reader = pyarrow.ipc.open_stream(source)
         return reader.schema, lambda names: (batch.select(names) for batch in reader)
-    except pyarrow.ArrowInvalid:  # the other of Arrow's two formats
+    except pyarrow.ArrowInvalid:  # Arrow has two formats, a stream and a file.
         reader = pyarrow.ipc.open_file(source)
 
         def batches(names: list[str]) -> Iterator[Any]:
@@ -88,7 +88,7 @@ def _open(path: str) -> tuple[Any, Any]:
 
 
 class _Columns:
-    """The columns of images and labels, and the names of the classes where the table has them."""
+    """The columns of images and labels, and the names of the classes if the table has them."""
 
     def __init__(self, path: str, schema: Any, label_column: str) -> None:
         features = _features(schema)
@@ -109,8 +109,8 @@ class _Columns:
         self._classes: list[str] = features.get(self.label, {}).get("names") or []
 
     def name_of(self, value: Any, numbers: ClassNumbers) -> str:
-        """The class of a cell of the column of labels; empty if it has none."""
-        if value is None or value == -1:  # -1 is the label of Hugging Face's unlabelled test rows
+        """The class name for a cell of the column of labels; empty if the image has no label."""
+        if value is None or value == -1:  # Hugging Face gives unlabelled test rows the label -1.
             return ""
         if self._classes and isinstance(value, int):
             return str(self._classes[value]) if 0 <= value < len(self._classes) else ""
@@ -118,7 +118,7 @@ class _Columns:
 
 
 def _features(schema: Any) -> dict[str, Any]:
-    """What Hugging Face's ``datasets`` says of each column; empty if it did not write the table."""
+    """What Hugging Face's ``datasets`` has stored about each column; empty if it wrote nothing."""
     try:
         text = (schema.metadata or {})[b"huggingface"]
         features = json.loads(text)["info"]["features"]

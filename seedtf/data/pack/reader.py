@@ -30,7 +30,7 @@ FORMAT = 1
 META, INDEX, LEFT_OUT = "pack.json", "index.csv", "left_out.csv"
 INDEX_COLUMNS = ["path", "label", "split", "bytes"]
 _MAX_OPEN_SHARDS = 128
-# The defaults are for reading from the start to the end; these are for single records.
+# array-record's defaults are for reading all records in order; these options are for single records.
 _RANDOM_ACCESS = "readahead_buffer_size:0,max_parallelism:0"
 
 
@@ -40,18 +40,18 @@ class Pack:
     In memory, an image takes the bytes of its name and about 40 more.
 
     Attributes:
-        folder: the folder, absolute.
-        class_names: K names, in the order of the labels.
-        names: N names, in the order of the source.
+        folder: the absolute path of the folder.
+        class_names: the names of the K classes, in the order of the labels.
+        names: the names of the N images, in the order of the source.
         labels: int32 ``[N]``, indices into ``class_names``.
         sides: for each image ``train``, ``val`` or ``test``; None if the source has no split.
-        sizes: int64 ``[N]``, bytes of each image.
+        sizes: int64 ``[N]``, the size of each image file in bytes.
         left_out: path, fault and detail of each file of the source that is not in the pack.
-        mtime_ns: when the pack was written.
+        mtime_ns: the time at which the pack was written, in ns.
     """
 
     def __init__(self, folder: str) -> None:
-        """Reads the index and compares the sizes of the shards; reads no image.
+        """Reads the index and checks the sizes of the shards; reads no image.
 
         Raises:
             UserError: a file is missing or damaged, or array-record is not installed.
@@ -68,9 +68,8 @@ class Pack:
             index_digest, left_out_digest = meta["index_sha256"], meta["left_out_sha256"]
         except (KeyError, TypeError, ValueError) as error:
             raise _damaged(meta_path, f"no valid {first_line(error)}") from None
-        self._starts = list(
-            itertools.accumulate(counts, initial=0)
-        )  # the first image of each shard
+        # The number of the first image of each shard, and of all images.
+        self._starts = list(itertools.accumulate(counts, initial=0))
         for file, size in zip(self._shards, sizes, strict=True):
             _check_size(os.path.join(folder, file), size)
         self.names, self.labels, self.sides, self.sizes = _read_index(
@@ -94,7 +93,7 @@ class Pack:
         return self._finder.find(name)
 
     def read(self, index: int) -> bytes:
-        """The bytes of an image, as they were in the source; may be called from many threads.
+        """Reads an image file, as it was in the source; may be called from many threads.
 
         Raises:
             UserError: the shard is damaged.
@@ -110,16 +109,18 @@ class Pack:
         return bytes(data)
 
     def _reader(self, shard: int, path: str) -> Any:
-        """The open reader of a shard; the one that was used least recently is closed for it."""
+        """Returns the reader of a shard, and opens it if needed.
+
+        Of too many open readers, the one that was used least recently is closed.
+        """
         with self._lock:
             reader = self._readers.get(shard)
             if reader is None:
                 reader = self._module.ArrayRecordReader(path, _RANDOM_ACCESS)
                 self._readers[shard] = reader
                 if len(self._readers) > _MAX_OPEN_SHARDS:
-                    self._readers.popitem(
-                        last=False
-                    )  # closed when no thread reads from it any more
+                    # The reader is closed when no thread uses it any more.
+                    self._readers.popitem(last=False)
             self._readers.move_to_end(shard)
             return reader
 
@@ -158,7 +159,7 @@ def _read_index(
     label_of = {name: label for label, name in enumerate(class_names)}
     labels, sizes = array("i"), array("q")
     sides: list[str] = []
-    shared: dict[str, str] = {}  # a million rows share one copy of each side
+    shared: dict[str, str] = {}  # All rows share one copy of each side, to save memory.
 
     def names() -> Iterator[str]:
         rows = _checked_rows(path, digest)
@@ -184,7 +185,7 @@ def _read_index(
 
 
 def _checked_rows(path: str, digest: str) -> Iterator[list[str]]:
-    """The rows of a table of the pack. Raises UserError if its checksum is another one."""
+    """Yields the rows of a table of the pack. Raises UserError if its checksum is wrong."""
     try:
         with open(path, "rb") as file:
             found = hashlib.sha256(file.read()).hexdigest()

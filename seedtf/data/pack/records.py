@@ -1,4 +1,4 @@
-"""One image of a source on its way into a pack, and the rules that all sources share."""
+"""What the readers of all sources of ``seedtf pack`` share: records, names, classes, and sides."""
 
 from __future__ import annotations
 
@@ -16,15 +16,22 @@ from seedtf.data.image_files import has_image_suffix
 from seedtf.errors import UserError
 from seedtf.images.kinds import SNIFFED_BYTES, SUFFIXES, sniff
 
-__all__ = ["ClassNumbers", "NameGiver", "Record", "Records", "optional_module", "sides_of_files"]
+__all__ = ["ClassNumbers", "NameGiver", "Record", "Records", "import_optional", "sides_of_files"]
 
-# The first bytes of an image file, and the suffix of a name that has none.
+# Files beside a source that may have the names of the classes, one in each line.
 _NAME_FILES = ("classnames.txt", "class_names.txt", "names.txt", "label.labels.txt", "labels.txt")
 
 
 @dataclass(frozen=True)
 class Record:
-    """An image: its name, the name of its class, its side of the split or nothing, and its bytes."""
+    """An image of a source.
+
+    Attributes:
+        name: its name in the pack, a relative path.
+        label: the name of its class.
+        side: ``train``, ``val`` or ``test``; empty if the source has no split.
+        data: the bytes of the image file.
+    """
 
     name: str
     label: str
@@ -33,11 +40,11 @@ class Record:
 
 
 Records = Iterator[Record | Fault]
-"""Images in the order of the source, and what is left out."""
+"""The images of a source, in its order, and a fault for each that is left out."""
 
 
 class NameGiver:
-    """Gives the images of one file of a source names that are unique and end like those of images.
+    """Names the images of one file of a source; each name is unique and has the suffix of an image.
 
     Example:
         >>> name = NameGiver("train-00000")
@@ -46,15 +53,19 @@ class NameGiver:
     """
 
     def __init__(self, folder: str) -> None:
-        """``folder`` becomes the folder of all names: the name of the file without its suffix."""
+        """All names begin with ``folder``, which is the name of the file without its suffix."""
         self._folder, self._count = folder, 0
         self._seen: Counter[str] = Counter()
 
     def __call__(self, given: str, data: bytes) -> str:
-        """The name of the next image; ``given`` is what the source calls it, empty for nothing.
+        """Names the next image.
+
+        Args:
+            given: the name of the image in the source; empty if it has none.
+            data: the bytes of the image, by which it gets a suffix if ``given`` has none.
 
         Returns:
-            The name, or an empty string if neither ``given`` nor ``data`` looks like an image.
+            The name; empty if neither ``given`` nor ``data`` is that of an image.
         """
         parts = given.replace("\\", "/").split("/")
         name = "/".join(part for part in parts if part not in ("", ".", ".."))
@@ -77,7 +88,7 @@ def _suffix_of(data: bytes) -> str:
 
 
 class ClassNumbers:
-    """Turns numbers of classes into names, if a file beside the source lists the names from 0 on.
+    """Converts class numbers to names, if a file beside the source has the names, from number 0 on.
 
     Example:
         >>> from pathlib import Path
@@ -100,7 +111,7 @@ class ClassNumbers:
                 raise UserError(f"{self.source}: not a UTF-8 text; save it as UTF-8") from None
 
     def __call__(self, label: str) -> str:
-        """The name of a number; anything else is returned unchanged.
+        """The name of the class with this number; a label that is no number is returned unchanged.
 
         Raises:
             UserError: the file has no line for the number.
@@ -116,7 +127,7 @@ class ClassNumbers:
 
 
 def sides_of_files(files: Sequence[str]) -> list[str]:
-    """The side of each file of a source, from its folders or its name; empty if there is no split.
+    """The side of each file of a source, by its folders or its name; all empty if there is no split.
 
     Args:
         files: paths relative to the source.
@@ -138,8 +149,13 @@ def _side(file: str) -> str:
     return next((SPLIT_WORDS[word] for word in words if word in SPLIT_WORDS), "")
 
 
-def optional_module(name: str, wanted: str, extra: str) -> Any:
-    """The module ``name``, or a UserError that says that ``wanted`` needs it and how to install it."""
+def import_optional(name: str, wanted: str, extra: str) -> Any:
+    """Imports a module of an optional package.
+
+    Raises:
+        UserError: the package is not installed; the message says that ``wanted`` needs it, and which
+            extra of seedtf installs it.
+    """
     try:
         return importlib.import_module(name)
     except ImportError:

@@ -1,4 +1,4 @@
-"""Recognises what ``seedtf pack`` is given, and yields its images in order."""
+"""Recognises the kind of a source of ``seedtf pack``, and reads its images in order."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from seedtf.data.archives import unpacked_folder
+from seedtf.data.archives import unpack_archive
 from seedtf.data.catalog import Catalog, Fault
 from seedtf.data.columns import Columns
 from seedtf.data.image_files import is_image
@@ -43,10 +43,10 @@ class Source:
     """The images that are packed.
 
     Attributes:
-        description: what the source is.
-        records: yields the images in order, and what is left out.
-        class_names: the classes, if they are known before the images are read.
-        count: number of images, if it is known.
+        description: what the source is, for messages.
+        records: yields the images in order, and a fault for each that is left out.
+        class_names: the classes; empty if they are not known before the images are read.
+        count: number of images; None if it is not known before they are read.
     """
 
     description: str
@@ -58,14 +58,14 @@ class Source:
 def open_source(
     path: str, labels_csv: str, columns: Columns, layout: str, cache_dir: Path
 ) -> Source:
-    """Recognises the layouts of ``--data_dir``, WebDataset tars, TFRecords and tables.
+    """Recognises all that ``--data_dir`` accepts, and WebDataset tars, TFRecords and image tables.
 
     Args:
         path: a folder, a file, or the URL of a folder of images.
-        labels_csv: a table of labels of a folder of images; empty for the layout of the folder.
-        columns: the columns of that table; its ``label`` is the label in the other sources, too.
-        layout: what lies in a folder of images, or ``auto``.
-        cache_dir: where an archive of a folder is unpacked.
+        labels_csv: a table of labels for a folder of images; empty if the folder has the labels.
+        columns: the columns of that table. For other sources, ``columns.label`` names the label.
+        layout: the layout of a folder of images, or ``auto`` to detect it.
+        cache_dir: the folder below which an archive is unpacked.
 
     Raises:
         UserError: there are no images, the source has files of several kinds, or as ``list_files``.
@@ -74,8 +74,8 @@ def open_source(
         raise UserError(f"{path}: no such file or folder; pass what holds the labelled images")
     kind, files = ("", []) if is_url(path) or labels_csv else _find_files(path)
     if kind:
-        return _stream(path, kind, files, columns.label)
-    folder = unpacked_folder(path, "SOURCE", cache_dir)
+        return _stream_source(path, kind, files, columns.label)
+    folder = unpack_archive(path, "SOURCE", cache_dir)
     if not is_url(folder) and not os.path.isdir(folder):
         raise UserError(
             f"{path}: neither an archive, nor a tar with .cls or .json, a TFRecord, parquet or Arrow "
@@ -91,7 +91,10 @@ def open_source(
 
 
 def _find_files(path: str) -> tuple[str, list[str]]:
-    """The kind of a source that is no folder of images, and its files relative to ``path``."""
+    """The kind and the files of a source of large files; an empty kind and no files for other paths.
+
+    The files are relative to ``path``; if ``path`` is itself a file, the only one is an empty string.
+    """
     if os.path.isfile(path):
         kind = _kind(path, path)
         return kind, [""] if kind else []
@@ -116,8 +119,8 @@ def _kind(name: str, path: str) -> str:
     return "WebDataset" if is_tar and is_webdataset(path) else ""
 
 
-def _stream(path: str, kind: str, files: list[str], label: str) -> Source:
-    """A source whose labels are known only when its images are read."""
+def _stream_source(path: str, kind: str, files: list[str], label: str) -> Source:
+    """A source of large files, whose labels are known only after its images are read."""
     is_file = files == [""]
     folder = os.path.dirname(path) if is_file else path
     numbers = ClassNumbers(folder or ".")
@@ -138,7 +141,7 @@ def _stream(path: str, kind: str, files: list[str], label: str) -> Source:
 
 
 def _folder_records(catalog: Catalog, split: Split | None) -> Records:
-    """The files of a catalog, read by threads ahead of the writer, and its faults."""
+    """Yields the files of a catalog, which threads read in advance, and its faults."""
     sides = np.full(len(catalog), "", object)
     for side, indices in (split.sides if split else {}).items():
         sides[indices] = side
@@ -153,7 +156,7 @@ def _folder_records(catalog: Catalog, split: Split | None) -> Records:
 
 
 def _read_ahead(catalog: Catalog) -> Iterator[bytes | tuple[str, str]]:
-    """The bytes of each file in order, or why it cannot be read; few files are in memory at a time."""
+    """Yields the bytes of each file, or the fault and its detail; few files are in memory at a time."""
     paths = catalog.absolute_paths()
     threads = num_threads(paths)
 

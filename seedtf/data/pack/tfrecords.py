@@ -1,4 +1,4 @@
-"""Reads TFRecords of ``tf.train.Example`` with encoded images, as scripts for ImageNet and TFDS do."""
+"""Reads TFRecords of ``tf.train.Example`` with encoded images, as ImageNet scripts and TFDS write."""
 
 from __future__ import annotations
 
@@ -33,16 +33,17 @@ def is_tfrecord(name: str) -> bool:
 def tfrecord_records(
     path: str, folder: str, side: str, numbers: ClassNumbers, label_key: str
 ) -> Records:
-    """The images of a TFRecord, in its order.
+    """Yields the images of a TFRecord, in its order.
 
-    The image is the feature ``image/encoded`` or ``image``, its label ``image/class/text``,
-    ``image/class/label`` or ``label``, and its name ``image/filename``, if there is one.
+    The image is the feature ``image/encoded`` or ``image``. Its label is ``image/class/text``,
+    ``image/class/label`` or ``label``. Its name is ``image/filename``, ``file_name`` or ``filename``,
+    if there is one.
 
     Args:
         path: the file, which may be compressed with gzip.
-        folder: the folder of the images' names.
-        side: the side of all images, empty for none.
-        numbers: names of classes.
+        folder: the folder of the images' names in the pack.
+        side: the side of all images; empty for none.
+        numbers: converts class numbers to names.
         label_key: the feature of the label; empty for the usual ones.
 
     Raises:
@@ -58,13 +59,13 @@ def tfrecord_records(
             features = tf.train.Example.FromString(raw.numpy()).features.feature
             if not number:
                 _check_features(path, features, label_key)
-            data = _first(features, _IMAGES)
+            data = _first_value(features, _IMAGES)
             shown = f"{folder}/{number:07}"
             if not isinstance(data, bytes) or not data:
                 yield Fault(shown, "no image", f"no {_IMAGES[0]}")
                 continue
-            label = _text(_first(features, label_keys))
-            name = name_of(_text(_first(features, _FILES)), data)
+            label = _to_text(_first_value(features, label_keys))
+            name = name_of(_to_text(_first_value(features, _FILES)), data)
             if not name:
                 yield Fault(shown, "not an image", "neither its name nor its bytes are of one")
             elif not label:
@@ -73,7 +74,7 @@ def tfrecord_records(
                 yield Record(name, numbers(label), side, data)
     except (tf.errors.OpError, ValueError) as error:
         raise _damaged(path, error) from None
-    except Exception as error:  # protobuf's DecodeError is not part of TensorFlow's interface
+    except Exception as error:  # TensorFlow has no public name for protobuf's DecodeError.
         if type(error).__name__ != "DecodeError":
             raise
         raise _damaged(path, error) from None
@@ -87,8 +88,8 @@ def _check_features(path: str, features: Any, label_key: str) -> None:
         raise UserError(f"--label_column={label_key}: {path} has only the features {names}")
 
 
-def _first(features: Any, names: tuple[str, ...]) -> bytes | int | None:
-    """The value of the first feature of these names that has one."""
+def _first_value(features: Any, names: tuple[str, ...]) -> bytes | int | None:
+    """The value of the first of these features that has a value; None if none has."""
     for name in names:
         if name in features:
             values = features[name].bytes_list.value or features[name].int64_list.value
@@ -97,7 +98,7 @@ def _first(features: Any, names: tuple[str, ...]) -> bytes | int | None:
     return None
 
 
-def _text(value: bytes | int | None) -> str:
+def _to_text(value: bytes | int | None) -> str:
     if value is None:
         return ""
     return value.decode("utf-8", "replace").strip() if isinstance(value, bytes) else str(value)

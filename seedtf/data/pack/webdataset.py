@@ -1,4 +1,4 @@
-"""Reads WebDataset tars: the files of one key lie one after the other, such as 7.jpg and 7.cls."""
+"""Reads WebDataset tars, in which the files of one image follow each other, such as 7.jpg and 7.cls."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _MAX_LABEL_BYTES = 16 << 20
 
 
 def is_webdataset(path: str) -> bool:
-    """Whether a file is a tar with a label beside an image among its first hundred entries."""
+    """Whether a file is a tar that has an image with a label among its first hundred entries."""
     labels, images = set(), set()
     try:
         with open(path, "rb") as file:
@@ -31,28 +31,29 @@ def is_webdataset(path: str) -> bool:
             for number, entry in enumerate(tar_entries(file)):
                 if number == _MAX_PEEKED:
                     break
-                key, extension = _split(entry)
+                key, extension = _key_and_extension(entry)
                 if extension in ("cls", "json"):
                     labels.add(key)
                 elif has_image_suffix(f".{extension}"):
                     images.add(key)
     except (OSError, *DAMAGED):
-        pass  # what was read until here decides; the reader of the tar names the damage
+        pass  # Decide by the entries before the damage; `webdataset_records` reports the damage.
     return bool(labels & images)
 
 
 def webdataset_records(
     path: str, folder: str, side: str, numbers: ClassNumbers, label_key: str
 ) -> Records:
-    """The images of a tar, in its order.
+    """Yields the images of a tar, in its order.
 
-    The label is the text of ``key.cls``, or a value of ``key.json``.
+    Files with the same name up to the first dot, the key, belong together. The label of ``key.jpg`` is
+    the text of ``key.cls``, or a value of ``key.json``.
 
     Args:
         path: the tar, which may be compressed.
-        folder: the folder of the images' names.
-        side: the side of all images, empty for none.
-        numbers: names of classes.
+        folder: the folder of the images' names in the pack.
+        side: the side of all images; empty for none.
+        numbers: converts class numbers to names.
         label_key: the key of the label in ``key.json``; empty for the usual ones.
 
     Raises:
@@ -63,7 +64,8 @@ def webdataset_records(
         with open(path, "rb") as file:
             for key, fields in _samples(file):
                 images = [extension for extension in fields if has_image_suffix(f".{extension}")]
-                images.sort(key=lambda extension: extension.count("."))  # jpg before seg.png
+                # Prefer an image to its annotations: `jpg` comes before `seg.png`.
+                images.sort(key=lambda extension: extension.count("."))
                 shown = f"{folder}/{key}"
                 for extension in images[1:]:
                     detail = f"{key}.{images[0]} is used"
@@ -83,12 +85,15 @@ def webdataset_records(
 
 
 def _samples(file: Any) -> Iterator[tuple[str, dict[str, bytes]]]:
-    """Each key with its files by extension; the files of a key follow each other."""
+    """Yields each key, and the contents of its labels and images by extension.
+
+    If the key has other files, there is also an empty value with an empty extension.
+    """
     current, fields = "", {}  # type: ignore[var-annotated]
     for entry in tar_entries(file):
         if entry.is_folder or entry.refusal or os.path.basename(entry.name).startswith("."):
             continue
-        key, extension = _split(entry)
+        key, extension = _key_and_extension(entry)
         if key != current and fields:
             yield current, fields
             fields = {}
@@ -124,8 +129,8 @@ def _label(path: str, key: str, fields: dict[str, bytes], label_key: str) -> str
     return str(label).strip()
 
 
-def _split(entry: ArchiveEntry) -> tuple[str, str]:
-    """Key and extension: the key ends at the first dot of the file's name, as in WebDataset."""
+def _key_and_extension(entry: ArchiveEntry) -> tuple[str, str]:
+    """Divides a path at the first dot of the file's name, as WebDataset does."""
     *folders, name = entry.parts or ("",)
     stem, _, extension = name.partition(".")
     return "/".join((*folders, stem)), extension.lower()

@@ -1,4 +1,4 @@
-"""Writes a packed folder: images in ArrayRecord shards, an index, and what was left out."""
+"""Writes a packed folder: images in ArrayRecord shards, an index, and a list of left-out files."""
 
 from __future__ import annotations
 
@@ -24,23 +24,24 @@ from seedtf.errors import UserError, first_line
 from seedtf.files import csv_line, fsync, lock_folder
 from seedtf.report import is_silent
 
-__all__ = ["Packed", "check_pack_out", "write_pack"]
+__all__ = ["PackCounts", "check_pack_out", "write_pack"]
 
-# An image is a chunk of its own, which is read without its neighbours. Files of images are compressed.
+# Each image is a chunk of its own, so that it can be read without its neighbours. Chunks are not
+# compressed, because image files already are.
 _OPTIONS = "group_size:1,uncompressed"
 _HASH_CHUNK = 1 << 20
 
 
 @dataclass(frozen=True)
-class Packed:
-    """What a pack holds.
+class PackCounts:
+    """How much a pack contains.
 
     Attributes:
         images: number of images.
         classes: number of classes.
         shards: number of shards.
-        bytes: bytes of all images.
-        left_out: number of files that were left out, by the name of the reason.
+        bytes: size of all image files in bytes.
+        left_out: number of files that were left out, for each reason.
     """
 
     images: int
@@ -59,16 +60,16 @@ def check_pack_out(out: Path) -> None:
     array_record(f"--out={out}")
 
 
-def write_pack(source: Source, out: Path, *, shard_bytes: int) -> Packed:
-    """Writes the images of a source into a new folder, which appears when all is written.
+def write_pack(source: Source, out: Path, *, shard_bytes: int) -> PackCounts:
+    """Writes the images of a source into a new folder, which appears only when it is complete.
 
-    A pack that was interrupted leaves a hidden folder beside ``out``, which the next attempt removes.
-    One shard is written at a time, and only few images are in memory.
+    If the process is killed, it leaves a hidden folder beside ``out``, whose files the next attempt
+    removes. Only few images are in memory at a time.
 
     Args:
         source: from ``open_source``.
         out: the folder to create.
-        shard_bytes: bytes of images after which a shard ends, at least one image.
+        shard_bytes: the largest size of a shard in bytes; a larger image gets a shard of its own.
 
     Raises:
         UserError: ``out`` exists, another process is writing it, or the source has no usable image.
@@ -99,7 +100,7 @@ def write_pack(source: Source, out: Path, *, shard_bytes: int) -> Packed:
                 index.write(csv_line(record.name, record.label, record.side, str(len(record.data))))
         shards.close()
         if not shards.images:
-            raise UserError(f"{source.description}: no usable image; {_counts(left_out)}")
+            raise UserError(f"{source.description}: no usable image; {_describe_counts(left_out)}")
         class_names = list(source.class_names or sort_class_names(classes))
         meta = {
             "format": FORMAT,
@@ -113,7 +114,7 @@ def write_pack(source: Source, out: Path, *, shard_bytes: int) -> Packed:
             "shards": shards.written,
             "source": source.description,
         }
-        # The last file: without it, a folder is no pack.
+        # Write this file last, because a folder with this file is taken for a pack.
         (folder / META).write_text(
             json.dumps(meta, indent=1, ensure_ascii=False) + "\n", encoding="utf-8"
         )
@@ -121,19 +122,19 @@ def write_pack(source: Source, out: Path, *, shard_bytes: int) -> Packed:
             fsync(path)
         os.rename(folder, out)
         fsync(out.parent)
-    return Packed(
+    return PackCounts(
         shards.images, len(class_names), len(shards.written), shards.bytes, dict(left_out)
     )
 
 
 @contextmanager
 def _temporary_folder(out: Path) -> Iterator[Path]:
-    """A locked hidden folder beside ``out``, removed if the body does not rename it."""
+    """Yields a locked, hidden folder beside ``out``; removes it if it was not renamed."""
     folder = out.parent / f".{out.name}.packing"
     folder.mkdir(exist_ok=True)
     try:
         with lock_folder(folder, file=""):
-            for path in folder.iterdir():  # left by a process that was killed
+            for path in folder.iterdir():  # A process that was killed has left these.
                 path.unlink()
             try:
                 yield folder
@@ -167,7 +168,7 @@ class _Shards:
         self._shard_bytes += len(data)
 
     def close(self) -> None:
-        """Completes the current shard, and reads its number of images back."""
+        """Completes the current shard, and checks the number of images in it."""
         if not self._writer:
             return
         path = self._path
@@ -195,7 +196,7 @@ class _Shards:
 
     @contextmanager
     def _as_os_error(self) -> Iterator[None]:
-        """Turns the errors of array-record into OSError, of which the text has the reason."""
+        """Converts the errors of array-record to OSError with a number and the reason."""
         try:
             yield
         except (RuntimeError, ValueError) as error:
@@ -213,5 +214,5 @@ def _sha256(path: Path) -> str:
     return digest.hexdigest()
 
 
-def _counts(left_out: Counter[str]) -> str:
+def _describe_counts(left_out: Counter[str]) -> str:
     return ", ".join(f"{name}: {count:,}" for name, count in left_out.most_common()) or "no files"

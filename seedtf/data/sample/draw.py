@@ -19,7 +19,7 @@ __all__ = ["SPECIES", "Species", "draw_seedling"]
 Floats = NDArray[np.float64]
 Colour = tuple[float, float, float]
 
-OVERSAMPLE = 3  # images are drawn this many times larger, then averaged, for smooth edges
+OVERSAMPLE = 3  # images are drawn so many times larger and then averaged, which gives smooth edges
 GOLDEN_ANGLE = math.pi * (3 - math.sqrt(5))  # angle between successive leaves of a rosette
 GREENISH, REDDISH, PALE = (122, 150, 84), (146, 84, 84), (188, 200, 150)
 
@@ -41,7 +41,17 @@ class Foliage:
 
 @dataclass(frozen=True)
 class Species:
-    """What distinguishes a species; ``leaves`` is the smallest and largest number of stem nodes."""
+    """What distinguishes a species.
+
+    Attributes:
+        name: its name, which is the class.
+        arrangement: of the leaves on the stem: ``tuft``, ``rosette``, ``whorl`` or ``pairs``.
+        leaves: the smallest and the largest number of nodes of the stem, from which leaves grow.
+        leaf: the leaves.
+        colour: RGB of the leaves, 0 to 255.
+        stalk: RGB of the stalks of the leaves, 0 to 255.
+        seed_leaf: the two first leaves, if they differ from the others.
+    """
 
     name: str
     arrangement: str
@@ -80,7 +90,7 @@ SPECIES = (
 )  # fmt: skip
 
 
-# Half-width of a leaf along the midrib: t from 0 (base) to 1 (tip), values from 0 to 1.
+# The width of a leaf at each point t of the midrib, from 0 (base) to 1 (tip); the values are in [0, 1].
 PROFILES: dict[str, Callable[[Floats], Floats]] = {
     "blade": lambda t: np.minimum(1.0, 0.5 + 4 * t) * (1 - t**2.2),
     "ovate": lambda t: np.sin(np.pi * t**0.62) * (1 - 0.25 * t),
@@ -88,7 +98,7 @@ PROFILES: dict[str, Callable[[Floats], Floats]] = {
     "spatula": lambda t: np.sin(np.pi * t**1.9) * 0.88 + 0.12 * (1 - t),
     "strap": lambda t: np.sqrt(np.maximum(0.0, 1 - (2 * t - 1) ** 6)),
     "toothed": lambda t: np.sin(np.pi * t**0.75) * (0.72 + 0.28 * (1 - (5 * t) % 1)),
-    # a large round end lobe above two pairs of small ones
+    # a large round lobe at the tip, and two pairs of small lobes below it
     "lyrate": lambda t: np.maximum(
         np.sqrt(np.maximum(0.0, 1 - ((t - 0.68) / 0.32) ** 2)),
         (0.24 - 0.2 * np.cos(8.5 * np.pi * t)) * (t < 0.5),
@@ -96,7 +106,7 @@ PROFILES: dict[str, Callable[[Floats], Floats]] = {
     "feather": lambda t: 0.07 + np.sin(np.pi * t**0.8) * (np.abs((9 * t) % 1 - 0.5) < 0.17),
 }
 
-# Round leaves: the distance of the edge from the centre, by the angle, which is 0 at the tip.
+# For round leaves, the distance of the edge from the centre at each angle, which is 0 at the tip.
 ROUND_OUTLINES: dict[str, Callable[[Floats], Floats]] = {
     # seven lobes, and a notch at the stalk
     "palmate": lambda a: 0.4 + 0.1 * np.cos(7 * a) - 0.3 * np.exp(-12 * (np.abs(a) - np.pi) ** 2),
@@ -112,8 +122,8 @@ def draw_seedling(species: Species, size: int, rng: np.random.Generator) -> NDAr
         (32, 32, 3)
     """
     light = rng.uniform(0, 2 * math.pi)
-    canvas = _soil(size * OVERSAMPLE, light, rng)
-    polygons = list(_plant(species, size * OVERSAMPLE, light, rng))
+    canvas = _draw_soil(size * OVERSAMPLE, light, rng)
+    polygons = list(_plant_polygons(species, size * OVERSAMPLE, light, rng))
     canvas = _cast_shadow(canvas, [points for points, _ in polygons], light, rng)
     _paint(canvas, polygons)
     return _photograph(canvas.reduce(OVERSAMPLE), light, rng)
@@ -132,16 +142,20 @@ class PlacedLeaf:
     length: float
 
 
-def _plant(
+def _plant_polygons(
     species: Species, size: int, light: float, rng: np.random.Generator
 ) -> Iterator[Polygon]:
+    """Yields the polygons of a random plant in the order in which they are painted.
+
+    ``light`` is the direction in which the light shines, in radians.
+    """
     stage = rng.uniform()
     scale = size / 2 * (1.15 + 0.3 * stage) * rng.uniform(0.9, 1.1)
     centre = size * rng.uniform(0.43, 0.57, 2)
     tint = np.array(species.colour) * rng.uniform(0.9, 1.1) + rng.normal(0, [6, 4, 5])
     for leaf in _arrange(species, stage, scale, centre, rng):
         green = tint * rng.uniform(0.9, 1.1)
-        yield from _leaf(leaf, green, np.array(species.stalk), light, rng)
+        yield from _leaf_polygons(leaf, green, np.array(species.stalk), light, rng)
 
 
 def _arrange(
@@ -165,7 +179,7 @@ def _arrange(
 
 
 def _angles(arrangement: str, node: int, count: int) -> list[float]:
-    """Angles of the leaves at one node of the stem."""
+    """The angles, in radians, of the leaves at one node of the stem."""
     if arrangement == "rosette":
         return [node * GOLDEN_ANGLE]
     if arrangement == "pairs":  # each pair is perpendicular to the previous one
@@ -189,7 +203,7 @@ def _outline(name: str) -> Floats:
     return np.concatenate([upper, (upper * [1, -1])[::-1]])
 
 
-def _bent(points: Floats, leaf: PlacedLeaf, bend: float) -> Floats:
+def _bend(points: Floats, leaf: PlacedLeaf, bend: float) -> Floats:
     """Maps leaf coordinates (length 1) to canvas pixels; the midrib becomes an arc of ``bend`` rad."""
     along, across = points[:, 0], points[:, 1]
     bend = bend if abs(bend) > 1e-3 else 1e-3
@@ -200,9 +214,10 @@ def _bent(points: Floats, leaf: PlacedLeaf, bend: float) -> Floats:
     return leaf.base + leaf.length * np.stack([x, y], 1)
 
 
-def _leaf(
+def _leaf_polygons(
     leaf: PlacedLeaf, green: Floats, stalk: Floats, light: float, rng: np.random.Generator
 ) -> Iterator[Polygon]:
+    """Yields the polygons of a leaf: its shadow, its stalk, its two halves, and its midrib."""
     foliage = leaf.foliage
     bend = rng.normal(0, foliage.bend)
     outline = _outline(foliage.outline) * [1, foliage.width * rng.uniform(0.88, 1.12)]
@@ -214,19 +229,19 @@ def _leaf(
     ]
     lit = 18 * math.sin(leaf.angle - light)
 
-    whole = _bent(outline, leaf, bend)
+    whole = _bend(outline, leaf, bend)
     yield whole + 0.035 * leaf.length * _direction(light), (10, 14, 6, 90)
-    yield _bent(stem, leaf, bend), _rgb(stalk)
+    yield _bend(stem, leaf, bend), _rgb(stalk)
     yield whole, _rgb(green - lit)
-    yield _bent(outline.clip([-9, 0], [9, 9]), leaf, bend), _rgb(green + lit)
-    yield _bent(outline * [0.94, 0.5] + [0.03, 0], leaf, bend), (*_rgb(green * 1.12), 90)
+    yield _bend(outline.clip([-9, 0], [9, 9]), leaf, bend), _rgb(green + lit)
+    yield _bend(outline * [0.94, 0.5] + [0.03, 0], leaf, bend), (*_rgb(green * 1.12), 90)
     if foliage.width > 0.07:
         rib = np.array([[0, 0.012], [0.85, 0.004], [0.85, -0.004], [0, -0.012]])
         rib[:, 0] = foliage.petiole + rib[:, 0]
-        yield _bent(rib, leaf, bend), (*_rgb(green * 0.7 + 80), 170)
+        yield _bend(rib, leaf, bend), (*_rgb(green * 0.7 + 80), 170)
 
 
-def _soil(size: int, light: float, rng: np.random.Generator) -> Image.Image:
+def _draw_soil(size: int, light: float, rng: np.random.Generator) -> Image.Image:
     """Draws crumbly earth with stones and straw, RGB of size × size pixels."""
     earth = np.array([118, 96, 76]) * rng.uniform(0.6, 1.15) + rng.normal(0, 4, 3)
     relief = np.zeros((size, size))
@@ -237,20 +252,20 @@ def _soil(size: int, light: float, rng: np.random.Generator) -> Image.Image:
     canvas = Image.fromarray(pixels.clip(0, 255).astype(np.uint8))
     polygons: list[Polygon] = []
     for _ in range(rng.integers(4, 34)):
-        polygons += _stone(size, light, rng)
+        polygons += _stone_polygons(size, light, rng)
     for _ in range(rng.integers(0, 4)):
         straw = PlacedLeaf(
             SPECIES[0].leaf, rng.uniform(0, size, 2), rng.uniform(0, 6.3), 0.2 * size
         )
         bar = np.array([[0, 1], [1, 1], [1, -1], [0, -1]]) * [1, rng.uniform(0.015, 0.05)]
         polygons.append(
-            (_bent(bar, straw, 0.1), _rgb(np.array([168, 146, 100]) * rng.uniform(0.7, 1.1)))
+            (_bend(bar, straw, 0.1), _rgb(np.array([168, 146, 100]) * rng.uniform(0.7, 1.1)))
         )
     _paint(canvas, polygons)
     return canvas
 
 
-def _stone(size: int, light: float, rng: np.random.Generator) -> list[Polygon]:
+def _stone_polygons(size: int, light: float, rng: np.random.Generator) -> list[Polygon]:
     """The polygons of a pebble: its shadow, its body and its lit side."""
     angle = np.linspace(0, 2 * np.pi, 14, endpoint=False)
     radius = size * min(0.012 + rng.exponential(0.016), 0.09) * rng.uniform(0.8, 1.2, 14)
@@ -267,7 +282,7 @@ def _stone(size: int, light: float, rng: np.random.Generator) -> list[Polygon]:
 def _cast_shadow(
     ground: Image.Image, shapes: list[Floats], light: float, rng: np.random.Generator
 ) -> Image.Image:
-    """Darkens the ground under the plant, which is slightly above it."""
+    """Darkens the ground where the plant, which is slightly above it, throws its shadow."""
     mask = Image.new("L", ground.size)
     draw = ImageDraw.Draw(mask)
     offset = _direction(light) * ground.width * rng.uniform(0.015, 0.05)
@@ -290,7 +305,7 @@ def _photograph(image: Image.Image, light: float, rng: np.random.Generator) -> N
 
 
 def _paint(canvas: Image.Image, polygons: list[Polygon]) -> None:
-    draw = ImageDraw.Draw(canvas, "RGBA")  # blends colours that have an alpha
+    draw = ImageDraw.Draw(canvas, "RGBA")  # In this mode, colours with an alpha are blended.
     for points, colour in polygons:
         draw.polygon(points.ravel().tolist(), fill=colour)
 

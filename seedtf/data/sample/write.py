@@ -1,8 +1,8 @@
-"""Writes the sample data: class folders with PNG images of seedlings, generated from a seed.
+"""Writes the embedded sample data: class folders with PNG images of seedlings, drawn from a seed.
 
-The files are ``<root>/<species>/0000.png …`` and ``.seedtf-sample.json``, a marker with the
-arguments. The images are written to a temporary folder, which is renamed to ``root`` at the end, so
-``root`` is either complete or absent.
+The files are ``<root>/<species>/0000.png …``, and ``<root>/.seedtf-sample.json`` with the arguments.
+The images are written to a temporary folder, which is renamed to ``root`` at the end, so ``root`` is
+either complete or absent.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from seedtf.files import write_text
 __all__ = ["MARKER", "write_sample"]
 
 MARKER = ".seedtf-sample.json"
-FORMAT = 2  # increase it when the images change, so that older samples are drawn again
+FORMAT = 2  # Increase this when the images change, so that older samples are drawn again.
 
 
 def write_sample(
@@ -41,7 +41,7 @@ def write_sample(
 
     Args:
         root: the folder to create; its parents are created too.
-        seed: 0 or more; image i of class k depends on (seed, k, i) only.
+        seed: 0 or more; image i of class k depends only on (seed, k, i).
         images_per_class: images of each of the 12 species, 1 to 10,000.
         image_size: side of the square images in pixels, 16 to 1,024.
 
@@ -60,9 +60,9 @@ def write_sample(
     root = Path(root)
     arguments = {
         "format": FORMAT,
-        "seed": _within("seed", seed, 0, 2**63),
-        "images_per_class": _within("images_per_class", images_per_class, 1, 10_000),
-        "image_size": _within("image_size", image_size, 16, 1024),
+        "seed": _check_range("seed", seed, 0, 2**63),
+        "images_per_class": _check_range("images_per_class", images_per_class, 1, 10_000),
+        "image_size": _check_range("image_size", image_size, 16, 1024),
     }
     if _is_complete(root, arguments):
         return root
@@ -75,7 +75,8 @@ def write_sample(
     return root
 
 
-def _within(name: str, value: int, low: int, high: int) -> int:
+def _check_range(name: str, value: int, low: int, high: int) -> int:
+    """Returns ``value``; raises UserError if it is not in [low, high]."""
     if not low <= value <= high:
         raise UserError(f"sample {name}={value}: give a whole number from {low} to {high}")
     return int(value)
@@ -99,7 +100,7 @@ def _draw_all(root: Path, arguments: dict[str, int]) -> None:
 
 def _move_into_place(folder: Path, root: Path, arguments: dict[str, int]) -> None:
     if _is_complete(root, arguments):
-        return  # another process has written the same sample meanwhile and may be reading it
+        return  # Another process has written the same sample meanwhile, and may be reading it.
     if root.exists():
         _check_replaceable(root)
         shutil.rmtree(root)
@@ -135,7 +136,7 @@ def _read_marker(root: Path) -> dict[str, Any] | None:
 
 
 def _expected_files(arguments: dict[str, Any]) -> set[str]:
-    """The files of a sample, relative to its folder."""
+    """The files that a sample with these arguments has, relative to its folder."""
     numbers = range(arguments["images_per_class"])
     return {MARKER} | {f"{species.name}/{i:04d}.png" for species in SPECIES for i in numbers}
 
