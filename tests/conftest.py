@@ -28,8 +28,11 @@ gc.disable()
 
 
 # The modules with the longest tests. They run first, so that short tests are left at the end, when a
-# process that has finished takes tests from the other one.
-_LONGEST = ("distribute", "resume", "train", "benchmarks", "folds", "tune", "ingredients", "hub")
+# process that has finished takes tests from another one.
+_LONGEST = (
+    *("distribute", "gpu_paths", "resume", "cases_notebook", "train", "trackers", "benchmarks"),
+    *("folds", "tune", "ingredients", "hub"),
+)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -70,22 +73,31 @@ def _private_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         yield
 
 
+@pytest.fixture(scope="session")
+def common_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder for all processes that run tests; with pytest-xdist, it holds those of the processes."""
+    base = tmp_path_factory.getbasetemp()
+    return base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _one_fork_server(common_folder: Path) -> None:
+    os.environ[forked.ADDRESS] = str(common_folder / "forks")
+
+
 Shared = Callable[[str, Callable[[Path], object]], Path]
 
 
 @pytest.fixture(scope="session")
-def shared(tmp_path_factory: pytest.TempPathFactory) -> Shared:
+def shared(common_folder: Path) -> Shared:
     """``shared(name, make)`` is a folder that ``make`` fills once for all processes that run tests.
 
     The first test that needs the folder makes it, and others wait meanwhile. No test may change it.
     """
-    base = tmp_path_factory.getbasetemp()
-    # With pytest-xdist, each process has its own folder in a common one, which is used here.
-    base = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
 
     def shared_folder(name: str, make: Callable[[Path], object]) -> Path:
-        folder, made = base / f"shared-{name}", base / f"shared-{name}-made"
-        with (base / f"shared-{name}-lock").open("w") as lock:
+        folder, made = (common_folder / f"shared-{name}{end}" for end in ("", "-made"))
+        with (common_folder / f"shared-{name}-lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             if not made.exists():
                 shutil.rmtree(folder, ignore_errors=True)  # left by an attempt that failed
@@ -118,15 +130,17 @@ def forked_subprocesses(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(scope="session")
-def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def tiny_folder(shared: Shared) -> Path:
     """Three class folders with six PNG files of 20×16 pixels each; no test may change them."""
-    root = tmp_path_factory.mktemp("tiny")
-    for label, name in enumerate(TINY_CLASSES):
-        (root / name).mkdir()
-        for number in range(TINY_PER_CLASS):
-            image = Image.new("RGB", (20, 16), tiny_color(label, number))
-            image.save(root / name / f"{number}.png")
-    return root
+
+    def draw(folder: Path) -> None:
+        for label, name in enumerate(TINY_CLASSES):
+            (folder / name).mkdir()
+            for number in range(TINY_PER_CLASS):
+                image = Image.new("RGB", (20, 16), tiny_color(label, number))
+                image.save(folder / name / f"{number}.png")
+
+    return shared("tiny", draw)
 
 
 @pytest.fixture(scope="session")

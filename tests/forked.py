@@ -1,14 +1,16 @@
 """Runs seedtf in forked processes, which need not import TensorFlow for five seconds.
 
-A server imports seedtf once and forks itself for each process. A forked process differs from a new one
-only in the modules that are imported already: its environment, working folder and random seeds are its
-own, and TensorFlow starts its devices and threads when they are first used, after the fork. Tests of
-the start itself run ``python -m seedtf``. In a comparison of two runs, one run does so too, because all
-forked processes have the same hash seed of strings, and a new interpreter has another one.
+A server imports seedtf once for all processes that run tests, and forks itself for each request. A
+forked process differs from a new one only in the modules that are imported already: its environment,
+working folder and random seeds are its own, and TensorFlow starts its devices and threads when they are
+first used, after the fork. Tests of the start itself run ``python -m seedtf``. In a comparison of two
+runs, one run does so too, because all forked processes have the same hash seed of strings, and a new
+interpreter has another one.
 """
 
 from __future__ import annotations
 
+import fcntl
 import gc
 import importlib
 import json
@@ -38,6 +40,9 @@ MODULES = (
     "seedtf.training.lr_finder.run",
     "seedtf.training.train",
 )
+
+ADDRESS = "SEEDTF_FORK_SERVER"
+"""The environment variable with the path of the server's socket."""
 
 _DIGITS = 12
 """Width of a number that the server sends, so that two in a row can be told apart."""
@@ -155,33 +160,56 @@ def run_as_main(arguments: list[str]) -> None:
 
 @cache
 def _server() -> socket.socket:
-    """The connection to the server, which ends when this process does."""
-    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    """The connection to the server, which all processes that run tests share."""
+    address = os.environ[ADDRESS]
+    connection = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with open(f"{address}.lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        try:
+            connection.connect(address)
+        except OSError:  # there is none yet, or the last one has ended
+            Path(address).unlink(missing_ok=True)
+            _start_server(address)
+            connection.connect(address)
+    return connection
+
+
+def _start_server(address: str) -> None:
     environment = {k: v for k, v in os.environ.items() if k != "TF_CPP_MIN_LOG_LEVEL"}
-    with theirs:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listening:
+        listening.bind(address)
+        listening.listen()
         subprocess.Popen(
-            [sys.executable, __file__, str(theirs.fileno())],
-            pass_fds=[theirs.fileno()],
+            [sys.executable, __file__, str(listening.fileno())],
+            pass_fds=[listening.fileno()],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             env=environment,
         )
-    return ours
 
 
-def _next_request(connection: socket.socket) -> tuple[dict, list[int]]:
+def _next_request(listening: socket.socket) -> tuple[dict, list[int]]:
     """Forks for each request and returns it in the new process; ends when no test needs the server."""
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # The system removes ended processes.
+    connections: list[socket.socket] = []
     while True:
-        message, handles, _, _ = socket.recv_fds(connection, 1 << 20, 4)
-        if not message:
-            sys.exit()
-        if os.fork() == 0:
-            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-            connection.close()
-            return json.loads(message), handles
-        for each in handles:
-            os.close(each)
+        for ready in select.select([listening, *connections], [], [])[0]:
+            if ready is listening:
+                connections.append(listening.accept()[0])
+                continue
+            message, handles, _, _ = socket.recv_fds(ready, 1 << 20, 4)
+            if not message:
+                ready.close()
+                connections.remove(ready)
+                if not connections and not select.select([listening], [], [], 0)[0]:
+                    sys.exit()
+            elif os.fork() == 0:
+                signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+                for each in (listening, *connections):
+                    each.close()
+                return json.loads(message), handles
+            for each in handles:
+                os.close(each)
 
 
 def _become(request: dict, stdin: int, output: int, errors: int, status: int) -> None:
@@ -214,7 +242,7 @@ def _become(request: dict, stdin: int, output: int, errors: int, status: int) ->
     np.random.seed()
 
 
-def _serve(connection: socket.socket) -> NoReturn:
+def _serve(listening: socket.socket) -> NoReturn:
     from seedtf.compat.tensorflow_env import import_tensorflow
 
     import_tensorflow()
@@ -222,7 +250,7 @@ def _serve(connection: socket.socket) -> NoReturn:
         importlib.import_module(name)
     # Otherwise the garbage collector of a forked process would copy the memory of all modules.
     gc.freeze()
-    request, handles = _next_request(connection)
+    request, handles = _next_request(listening)
     _become(request, *handles)
     module, _, function = request["target"].partition(":")
     sys.exit(getattr(importlib.import_module(module), function)(request["arguments"]))

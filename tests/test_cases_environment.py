@@ -124,7 +124,7 @@ def hostile(tiny_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> dict
     lines = [
         f"check '{tiny_folder}'",
         f"train --data_dir='{tiny_folder}' --weights=none --model=tiny --image_size=16 --epochs=1"
-        " --batch_size=4 --run_dir=run --seed=1",
+        " --batch_size=4 --run_dir=run --seed=1 --augment_impl=tf_image",
         "evaluate run",
         f"predict run '{tiny_folder}'",
         f"preview --data_dir='{tiny_folder}' --image_size=16",

@@ -12,13 +12,14 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import forked
 import numpy as np
 import psutil
 import pytest
+from conftest import Shared
 
 from seedtf.commands.folds import FoldsConfig
 from seedtf.commands.main import run_command
@@ -245,16 +246,17 @@ class InThisProcess:
 
 
 @pytest.fixture(scope="module")
-def folds(tmp_path_factory: pytest.TempPathFactory, tiny_folder: Path) -> Iterator[Path]:
+def folds(tiny_folder: Path, shared: Shared) -> Path:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(train_folds_module, "TrainProcess", InThisProcess)
-        yield make_folds(tmp_path_factory.mktemp("whole") / "folds", tiny_folder)
+        return shared("folds", lambda folder: make_folds(folder / "folds", tiny_folder)) / "folds"
 
 
 def folds_arguments(folder: Path, tiny_folder: Path) -> list[str]:
     flags = "--folds=2 --model=tiny --weights=none --image_size=16 --epochs=2 --batch_size=4"
-    groups = [r"--group_regex=(\w+ ?\w*/\d)", "--test_fraction=0.2", "--save_minutes=0.001"]
-    return [f"--data_dir={tiny_folder}", f"--out={folder}", *flags.split(), *groups]
+    more = [r"--group_regex=(\w+ ?\w*/\d)", "--test_fraction=0.2", "--save_minutes=0.001"]
+    more += ["--augment_impl=tf_image"]  # the fused augmentation would be compiled in every process
+    return [f"--data_dir={tiny_folder}", f"--out={folder}", *flags.split(), *more]
 
 
 def make_folds(folder: Path, tiny_folder: Path) -> Path:

@@ -67,7 +67,7 @@ def tracked(tiny_folder: Path, tmp_path_factory) -> Iterator[tuple[Path, str]]:
             f"--track={','.join(NAMES)}",
         ]
         arguments += ["--model=tiny", "--weights=none", "--image_size=16", "--batch_size=6"]
-        arguments += [f"--epochs={EPOCHS}", "--lr=0.02", "--seed=3"]
+        arguments += [f"--epochs={EPOCHS}", "--lr=0.02", "--seed=3", "--augment_impl=tf_image"]
         environment = {**os.environ, "KILL_AFTER": "2"}
         killed = forked.run("tracked_run:main", ["train", *arguments], env=environment)
         assert killed.returncode == -9, killed.stderr
