@@ -16,7 +16,7 @@ from seedtf.commands.main import run_command
 from seedtf.errors import UserError
 from seedtf.evaluation.classifier import open_classifier
 from seedtf.evaluation.ensemble import make_weighted_ensemble
-from seedtf.evaluation.evaluate import make_ensemble
+from seedtf.evaluation.evaluate import make_mean_predict_fn
 from seedtf.evaluation.metrics import fit_weights
 from seedtf.export.serving_graph import ServingModule
 from seedtf.images.decode import make_decoder
@@ -29,13 +29,13 @@ NAMES = ("ash", "elm", "oak")
 @given(st.integers(2, 4), st.integers(5, 60), st.integers(0, 1000))
 def test_no_other_weights_fit_better(members: int, images: int, seed: int) -> None:
     rng = np.random.default_rng(seed)
-    of_label = rng.uniform(0.01, 1, (members, images))
-    weights = fit_weights(of_label)
+    label_probabilities = rng.uniform(0.01, 1, (members, images))
+    weights = fit_weights(label_probabilities)
     assert weights.min() >= 0
     assert weights.sum() == pytest.approx(1)
-    loss = -np.log(weights @ of_label).mean()
+    loss = -np.log(weights @ label_probabilities).mean()
     others = rng.dirichlet(np.ones(members), 200)
-    assert loss <= -np.log(others @ of_label).mean(axis=1).min() + 1e-4
+    assert loss <= -np.log(others @ label_probabilities).mean(axis=1).min() + 1e-4
 
 
 @pytest.fixture(scope="module")
@@ -62,14 +62,14 @@ def test_the_weights_are_those_of_the_shared_validation_images(
 ) -> None:
     written = json.loads((ensemble / "ensemble.json").read_text())
     assert written["fitted_on"] == 60
-    of_label = []
+    label_probabilities = []
     for name in runs:
         run = load_run(name)
         store, records = open_validation(run)
         images = tf.cast(store.read(tf.constant(records)), tf.float32)
         probabilities = run.load_model()(images).numpy()
-        of_label.append(probabilities[np.arange(60), store.catalog.labels[records]])
-    expected = fit_weights(np.array(of_label))
+        label_probabilities.append(probabilities[np.arange(60), store.catalog.labels[records]])
+    expected = fit_weights(np.array(label_probabilities))
     assert [member["weight"] for member in written["members"]] == pytest.approx(expected, abs=1e-4)
 
 
@@ -100,7 +100,7 @@ def test_a_served_ensemble_predicts_as_it_does(ensemble: Path, tmp_path: Path) -
         others=models[1:],
         weights=run.weights,
     )
-    expected = make_ensemble(models, weights=run.weights)(images)
+    expected = make_mean_predict_fn(models, weights=run.weights)(images)
     np.testing.assert_allclose(module.serve_image(images)["probabilities"], expected, atol=1e-6)
 
 

@@ -16,7 +16,7 @@ from seedtf.errors import UserError
 from seedtf.evaluation.evaluate import (
     Predictions,
     compute_report,
-    make_classifier,
+    make_predict_fn,
     predict_store,
     top_classes,
     top_losses,
@@ -52,7 +52,7 @@ def predictions(labels, probabilities):
 @pytest.mark.parametrize("batch_size", [1, 4, 64])
 def test_every_image_is_predicted_once_in_order(run_dir, model, batch_size):
     store, records = open_validation(load_run(run_dir))
-    found = predict_store(make_classifier(model), store, records, batch_size)
+    found = predict_store(make_predict_fn(model), store, records, batch_size)
     assert found.paths == store.catalog.paths
     images = store.read(tf.constant(records)).numpy()
     expected = model.predict(images.astype(np.float32), verbose=0)
@@ -62,7 +62,7 @@ def test_every_image_is_predicted_once_in_order(run_dir, model, batch_size):
 
 def test_validation_images_are_those_of_the_split(run_dir, model):
     store, records = open_validation(load_run(run_dir))
-    found = predict_store(make_classifier(model), store, records, 8)
+    found = predict_store(make_predict_fn(model), store, records, 8)
     rows = (run_dir / "split.csv").read_text().splitlines()
     assert list(found.paths) == sorted(r.split(",")[0] for r in rows if r.endswith(",val"))
 
@@ -92,11 +92,11 @@ def test_eight_views_are_the_symmetries_of_the_square(model):
     views = [np.rot90(v, k, (1, 2)) for v in (images, images[:, :, ::-1]) for k in range(4)]
     assert len({view.tobytes() for view in views}) == 8
     expected = np.mean([model.predict(view, verbose=0) for view in views], axis=0)
-    predict = make_classifier(model, tta=8)
+    predict = make_predict_fn(model, tta=8)
     np.testing.assert_allclose(predict(tf.constant(images)), expected, atol=1e-6)
     turned = predict(tf.constant(np.ascontiguousarray(np.rot90(images, 1, (1, 2))[:, ::-1])))
     np.testing.assert_allclose(turned, expected, atol=1e-6)
-    assert np.abs(make_classifier(model)(tf.constant(images)) - expected).max() > 1e-4
+    assert np.abs(make_predict_fn(model)(tf.constant(images)) - expected).max() > 1e-4
 
 
 def test_an_output_that_is_not_a_number_is_refused(run_dir):

@@ -24,8 +24,8 @@ from seedtf.data.check.check import Facts
 from seedtf.data.check.near_duplicates import THUMBNAIL, VIEWS
 from seedtf.data.fixes import FixTable
 from seedtf.explore import geometry
-from seedtf.explore.geometry import nearest, project
-from seedtf.explore.label_quality import likely_wrong, predict_out_of_fold, self_confidence
+from seedtf.explore.geometry import find_nearest, project_to_2d
+from seedtf.explore.label_quality import cross_val_predict, find_wrong_labels, self_confidence
 from seedtf.explore.review import COLUMNS, choose_shown, review, table_lines
 from seedtf.explore.sources import Explored, open_folds
 from seedtf.files import csv_line
@@ -61,7 +61,7 @@ def test_label_quality_is_that_of_cleanlab(seed: int) -> None:
     issues = filters.find_label_issues(
         labels, probabilities, filter_by="confident_learning", n_jobs=1
     )
-    np.testing.assert_array_equal(likely_wrong(labels, probabilities), issues)
+    np.testing.assert_array_equal(find_wrong_labels(labels, probabilities), issues)
 
 
 def test_answers_are_those_of_a_discriminant_analysis_of_the_other_images() -> None:
@@ -70,7 +70,7 @@ def test_answers_are_those_of_a_discriminant_analysis_of_the_other_images() -> N
     labels = np.arange(200) % 3
     features = RNG.normal(size=(200, 6)) + 2 * np.eye(6)[labels]
     groups = np.arange(200) - np.arange(200) % 2
-    answers = predict_out_of_fold(features, labels, 3, groups)
+    answers = cross_val_predict(features, labels, 3, groups)
     for group in np.unique(groups):
         assert len(set(answers.folds[groups == group])) == 1
     for fold in range(5):
@@ -99,12 +99,12 @@ def test_neighbours_and_components_are_those_of_scikit_learn() -> None:
     from sklearn.preprocessing import StandardScaler
 
     features = RNG.normal(size=(2100, 8)) * np.arange(1, 9)
-    indices, distances = nearest(features, 5)
+    indices, distances = find_nearest(features, 5)
     scaled = StandardScaler().fit_transform(features)
     expected = NearestNeighbors(n_neighbors=6, metric="cosine").fit(scaled).kneighbors(scaled)
     np.testing.assert_allclose(distances, expected[0][:, 1:], atol=1e-4)
     assert (indices == expected[1][:, 1:]).mean() > 0.99
-    points, name = project(features, "pca")
+    points, name = project_to_2d(features, "pca")
     components = PCA(2).fit_transform(features)
     assert name == "PCA"
     for axis in range(2):
@@ -116,9 +116,11 @@ def test_neighbours_and_components_are_those_of_scikit_learn() -> None:
 def test_without_umap_pca_is_taken_and_umap_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(geometry.importlib.util, "find_spec", lambda name: None)
     features = RNG.normal(size=(60, 4))
-    assert project(features, "auto")[1] == "PCA"
-    with pytest.raises(Exception, match=r"--map=umap: is not installed; pip install"):
-        project(features, "umap")
+    assert project_to_2d(features, "auto")[1] == "PCA"
+    with pytest.raises(
+        Exception, match=r"--map=umap: umap-learn is not installed; run: pip install"
+    ):
+        project_to_2d(features, "umap")
 
 
 # What is shown
@@ -161,7 +163,7 @@ def test_flipped_labels_come_first() -> None:
     flipped = rng.choice(1000, 50, replace=False)
     labels = true.copy()
     labels[flipped] = (true[flipped] + rng.integers(1, 5, 50)) % 5
-    answers = predict_out_of_fold(features, labels, 5, np.arange(1000))
+    answers = cross_val_predict(features, labels, 5, np.arange(1000))
     found = review(make_explored(labels, features, answers.probabilities))
     first = set(found.ranking[:80].tolist())
     assert len(first & set(flipped.tolist())) >= 40
@@ -465,7 +467,7 @@ def test_folds_are_explored_by_their_out_of_fold_answers(data: Path, tmp_path: P
     assert explored.sides[:2] == (f"fold {usable[0] % 2}", f"fold {usable[1] % 2}")
     found = review(explored)
     assert {name for name, *_ in found.groups} == {f"g{n}" for n in range(5)}
-    maps = list(explored.heat([0, 1, 2], np.array([0, 1, 2])))
+    maps = list(explored.heatmaps([0, 1, 2], np.array([0, 1, 2])))
     assert [each.shape for each in maps] == [(2, 2)] * 3
     assert run_command("explore", [str(folder), "--model=tiny"]) == 2
 

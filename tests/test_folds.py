@@ -27,7 +27,7 @@ from seedtf.config.train_config import TrainConfig
 from seedtf.data.table_text import read_csv
 from seedtf.errors import StoppedError, UserError
 from seedtf.folds import train_folds as train_folds_module
-from seedtf.folds.claims import Claims, this_process
+from seedtf.folds.claims import Claims, identify_process
 from seedtf.folds.train_folds import Commands, train_folds
 from seedtf.runs.folds import FoldsPaths
 from seedtf.runs.paths import RunPaths
@@ -109,10 +109,10 @@ def test_the_work_of_a_dead_process_of_this_machine_is_taken_over_at_once(tmp_pa
 
 
 def test_another_machine_is_dead_after_a_time_without_a_touch(tmp_path: Path) -> None:
-    content = {**this_process(), "host": "elsewhere"}
+    content = {**identify_process(), "host": "elsewhere"}
     (tmp_path / "fold-0.1").write_text(json.dumps(content))
     claims = Claims(tmp_path, 0.4)
-    assert claims.owner("fold-0") == f"elsewhere (process {os.getpid()})"
+    assert claims.describe_owner("fold-0") == f"elsewhere (process {os.getpid()})"
     for beat in range(3):
         os.utime(tmp_path / "fold-0.1", (beat, beat))
         assert claims.take("fold-0") is None
@@ -314,7 +314,7 @@ def test_folds_predict_evaluate_and_export_as_the_mean_of_their_runs(
     import tensorflow as tf
 
     from seedtf.evaluation.classifier import open_classifier
-    from seedtf.evaluation.evaluate import make_ensemble
+    from seedtf.evaluation.evaluate import make_mean_predict_fn
     from seedtf.evaluation.evaluate_run import evaluate_run
     from seedtf.export.export import export_run
     from seedtf.model.activation_map import mean_maps
@@ -339,7 +339,7 @@ def test_folds_predict_evaluate_and_export_as_the_mean_of_their_runs(
     assert exported.rows[0].top1_agreement == 1
     assert exported.rows[0].max_abs_difference < 1e-5
     images = store.read(tf.constant(records[:3]))
-    best = make_ensemble(run.load_members(use_snapshots=False))(images).argmax(1)
+    best = make_mean_predict_fn(run.load_members(use_snapshots=False))(images).argmax(1)
     outputs = tf.saved_model.load(str(exported.folder)).signatures["image"](image=images)
     heat = mean_maps(run.load_members(use_snapshots=False))(images, best)
     np.testing.assert_allclose(outputs["heatmap"], heat, atol=1e-4)

@@ -159,7 +159,7 @@ def test_a_converter_that_fails_is_a_user_error(
     def refuse(_: ServingModule) -> bytes:
         raise RuntimeError("no such op\nat node 5")
 
-    monkeypatch.setattr(formats, "_onnx", refuse)
+    monkeypatch.setattr(formats, "_to_onnx", refuse)
     with pytest.raises(UserError, match=r"^--format=onnx: .*\(no such op\); leave onnx out$"):
         convert(module, "onnx", pixels)
 

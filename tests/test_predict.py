@@ -210,7 +210,7 @@ def read_rows(out):
 
 def test_a_parquet_table_has_the_values_of_the_csv_table(classifier, flat, tmp_path, monkeypatch):
     pytest.importorskip("pyarrow")
-    monkeypatch.setattr("seedtf.evaluation.prediction_table._ROW_GROUP", 2)
+    monkeypatch.setattr("seedtf.evaluation.prediction_table._ROW_GROUP_SIZE", 2)
     for suffix in ("csv", "parquet"):
         out = tmp_path / f"p.{suffix}"
         write_predictions(classifier, [str(flat)], out, topk=2, batch_size=2)

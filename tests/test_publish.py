@@ -82,10 +82,10 @@ def test_the_card_states_what_was_measured(run: RunPaths, tmp_path) -> None:
         "| accuracy | 0.6667 |",
         "| macro-F1 | – |",
         "| the same with temperature 1.250, as exported | 0.1000 |",
-        "* a\\|b &lt;wheat>, taken for maize: 1",
+        "* a\\|b &lt;wheat>, predicted as maize: 1",
     ):
         assert line in card.splitlines(), line
-    assert "66.7% of the answers were correct (95 % interval 20.0% to 90.0%)" in card
+    assert "66.7% of the predictions were correct (95 % interval 20.0% to 90.0%)" in card
     assert "below 0.8000 are rejected, 33.3% of the validation images remain" in card
     assert "initial weights: random" in card
 
@@ -131,7 +131,7 @@ def test_an_upload_sends_the_same_folder(run: RunPaths, monkeypatch) -> None:
         ("me/plants", {"exist_ok": True, "private": True}),
         ("me/plants", ["README.md", "classes.txt", "config.json", "saved_model"]),
     ]
-    with pytest.raises(UserError, match="is not hf://user/name"):
+    with pytest.raises(UserError, match="is not of the form hf://user/name"):
         publish_run(run.root, "hf://plants")
 
 

@@ -19,7 +19,7 @@ from tiny_run import IMAGE_SIZE, copy_run, make_run
 from seedtf.commands.main import main
 from seedtf.errors import UserError
 from seedtf.evaluation.classifier import open_classifier
-from seedtf.evaluation.evaluate import make_classifier, make_ensemble
+from seedtf.evaluation.evaluate import make_mean_predict_fn, make_predict_fn
 from seedtf.evaluation.evaluate_run import evaluate_run
 from seedtf.model.network import build_network, load_model, save_model
 from seedtf.runs.paths import RunPaths
@@ -105,14 +105,14 @@ def test_an_ensemble_predicts_the_mean_of_probabilities(run_dir):
     models = [load_model(run_dir / "checkpoints" / f"snapshot-{e:04d}.keras") for e in EPOCHS]
     pixels = np.random.default_rng(0).uniform(0, 255, (5, IMAGE_SIZE, IMAGE_SIZE, 3))
     images = tf.constant(pixels, tf.float32)
-    members = [make_classifier(model)(images) for model in models]
-    found = make_ensemble(models)(images)
+    members = [make_predict_fn(model)(images) for model in models]
+    found = make_mean_predict_fn(models)(images)
     assert found.dtype == np.float32
     np.testing.assert_allclose(found, np.mean(members, axis=0), atol=1e-7)
     np.testing.assert_allclose(found.sum(axis=1), 1, atol=1e-6)
     assert all(np.abs(found - member).max() > 1e-3 for member in members)
-    alone = make_ensemble(models[:1])(images)
-    np.testing.assert_array_equal(alone, make_classifier(models[0])(images))
+    alone = make_mean_predict_fn(models[:1])(images)
+    np.testing.assert_array_equal(alone, make_predict_fn(models[0])(images))
 
 
 def test_evaluate_and_predict_use_all_snapshots(run_dir, tiny_folder, tmp_path, capsys):

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 __all__ = ["EXIT_INCOMPLETE", "ExportConfig", "run"]
 
 EXIT_INCOMPLETE = 3
-"""The SavedModel was written, but another requested format differs too much from the model."""
+"""Exit code if the SavedModel was written, but another format predicts too differently to be kept."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class ExportConfig(Flags):
     )
     heatmap: bool = option(
         False,
-        "Also return heatmap: how much each place of an image contributes to the best class.",
+        "Add the output heatmap: how much each place of an image contributes to the best class.",
     )
     data_dir: str = option(
         "",
@@ -61,7 +61,7 @@ class ExportConfig(Flags):
 
 
 def run(arguments: list[str]) -> int:
-    """Exports and returns the exit code: 0, or 3 if a requested format was not kept."""
+    """Exports the run and returns the exit code: 0, or 3 if a requested format was not kept."""
     config = parse_config(ExportConfig, "export", arguments, positionals=("run",))
     import_tensorflow()
     from seedtf.export.export import export_run
@@ -81,7 +81,7 @@ def run(arguments: list[str]) -> int:
     out = Path(config.out) if config.out else RunPaths(source.run_dir).export
     exported = export_run(source, out, store, records, formats, heatmap=config.heatmap)
     _show(exported)
-    return EXIT_INCOMPLETE if exported.refused else 0
+    return EXIT_INCOMPLETE if exported.left_out else 0
 
 
 def _show(exported: Exported) -> None:
@@ -94,7 +94,7 @@ def _show(exported: Exported) -> None:
         line = f"{row.format}: {row.summary} ({row.runtime})"
         if row.fault:
             report("not kept", f"{row.format}: {row.fault}")
-        elif row.warning:
+        elif row.needs_warning:
             warn(f"{line}; below {INT8_WARNING:.0%}")
         else:
             report("checked", line)

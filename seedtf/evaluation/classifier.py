@@ -1,4 +1,4 @@
-"""One interface to a run folder and to an exported SavedModel: encoded images to top classes."""
+"""``Classifier``: predicts the classes of image files by a run or by an exported SavedModel."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import tensorflow as tf
 from seedtf.data.decode_files import BatchDecoder, make_batch_decoder
 from seedtf.data.paths import read_file
 from seedtf.errors import UserError, first_line
-from seedtf.evaluation.evaluate import make_ensemble, top_classes
+from seedtf.evaluation.evaluate import make_mean_predict_fn, top_classes
 from seedtf.images.decode import make_decoder, pixel_budget
 from seedtf.images.header import MAX_PIXELS, STRETCH, RefusedError, read_header
 from seedtf.images.transcode import to_decodable
@@ -34,7 +34,8 @@ _BATCH_SIZE = 32
 class Prediction:
     """The most probable classes of one image, best first: names and float32 probabilities.
 
-    ``heatmap`` is the class activation map of the first class, float32 ``[h, w]``, if it was asked for.
+    ``heatmap`` is the class activation map of the first class, float32 ``[h, w]``, or None if heat maps
+    were not requested.
     """
 
     names: tuple[str, ...]
@@ -85,10 +86,10 @@ class Classifier:
             OSError: a file cannot be read.
         """
         if _is_one_image(images):
-            return self._predict([images], k)[0]
+            return self._predict_batch([images], k)[0]
         predictions: list[Prediction] = []
         for start in range(0, len(images), _BATCH_SIZE):
-            predictions += self._predict(images[start : start + _BATCH_SIZE], k)
+            predictions += self._predict_batch(images[start : start + _BATCH_SIZE], k)
         return predictions
 
     def prepare_files(self, paths: Sequence[str]) -> list[Any]:
@@ -112,21 +113,21 @@ class Classifier:
         except RefusedError as error:
             return error
 
-    def _predict(self, images: Sequence[Image], k: int) -> list[Prediction]:
-        def refused(image: Image, error: RefusedError) -> RefusedError:
+    def _predict_batch(self, images: Sequence[Image], k: int) -> list[Prediction]:
+        def with_path(image: Image, error: RefusedError) -> RefusedError:
             path = f"{os.fspath(image)}: " if isinstance(image, (str, os.PathLike)) else ""
             return RefusedError(error.fault, f"{path}{error.detail}")
 
         prepared = []
         for image in images:
             try:
-                prepared.append(self.prepare(_encoded(image)))
+                prepared.append(self.prepare(_read_or_encode(image)))
             except RefusedError as error:
-                raise refused(image, error) from None
+                raise with_path(image, error) from None
         predictions: list[Prediction] = []
         for image, prediction in zip(images, self.classify(prepared, k), strict=True):
             if isinstance(prediction, RefusedError):
-                raise refused(image, prediction)
+                raise with_path(image, prediction)
             predictions.append(prediction)
         return predictions
 
@@ -144,12 +145,12 @@ def open_classifier(
         path: the folder, or a checkpoint inside a run.
         tta: 1, or 8 for the mean over the eight rotations and reflections; for a run only.
         snapshots: whether to average all snapshots of a run instead of using its best model.
-        heatmaps: whether predictions have a class activation map; for a run only. Those of an export
-            with the output ``heatmap`` always have it.
+        heatmaps: whether predictions have a class activation map; for a run only. An export decides by
+            itself: its predictions have one if it was exported with the output ``heatmap``.
 
     Raises:
-        UserError: the folder is none of the three or is damaged; ``tta`` 8 or ``snapshots`` for an
-            export; ``snapshots`` for a run without any.
+        UserError: the folder is none of the three or is damaged; ``tta`` 8, ``snapshots`` or
+            ``heatmaps`` was passed for an export; or ``snapshots`` for a run that has none.
 
     Example:
         >>> classifier = open_classifier("runs/seedlings")
@@ -179,8 +180,8 @@ def _is_one_image(images: Any) -> bool:
     return isinstance(images, (str, bytes, os.PathLike))
 
 
-def _encoded(image: Image) -> bytes:
-    """The content of an image file; pixels become a PNG, which loses nothing."""
+def _read_or_encode(image: Image) -> bytes:
+    """Reads an image file, or encodes pixels as PNG, which is lossless; bytes stay as they are."""
     if isinstance(image, bytes):
         return image
     if not isinstance(image, np.ndarray):
@@ -197,7 +198,7 @@ def _open_run(
 ) -> Classifier:
     run = load_run(path)
     models = run.load_members(snapshots)
-    predict = make_ensemble(models, tta, run.weights)
+    predict = make_mean_predict_fn(models, tta, run.weights)
     if heatmaps:
         for model in models:
             check_has_maps(model, "--heatmaps")
@@ -209,8 +210,8 @@ def _open_run(
         top = top_classes(probabilities, k)
         names = [tuple(run.class_names[index] for index in row) for row in top]
         values = np.take_along_axis(probabilities, top, axis=1)
-        drawn = [None] * len(top) if maps is None else list(maps(batch, top[:, 0]).numpy())
-        return [Prediction(*row) for row in zip(names, map(tuple, values), drawn, strict=True)]
+        heats = [None] * len(top) if maps is None else list(maps(batch, top[:, 0]).numpy())
+        return [Prediction(*row) for row in zip(names, map(tuple, values), heats, strict=True)]
 
     decoding = (run.image_size, run.max_pixels, run.fit)
     return Classifier(
@@ -232,7 +233,7 @@ def _open_export(path: Path) -> Classifier:
         except tf.errors.OpError as error:
             if len(files) == 1:
                 return [RefusedError("corrupt", first_line(error, 120))]
-            # In some graphs one damaged image fails the batch: predict one by one instead.
+            # Some exports fail for the whole batch if one image is damaged, so predict each alone.
             return [prediction for file in files for prediction in classify([file], k)]
         return [_prediction_of_row(outputs, row, k) for row in range(len(files))]
 
@@ -240,7 +241,7 @@ def _open_export(path: Path) -> Classifier:
 
 
 def _decodable_bytes(data: bytes) -> bytes:
-    """The file itself, or a BMP of it if the graph of an export cannot decode it but Pillow can."""
+    """``data``, or the image as BMP if only Pillow, and not the graph of an export, can decode it."""
     header = read_header(data)
     if not header.by_pillow:
         return data

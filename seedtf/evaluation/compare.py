@@ -1,4 +1,4 @@
-"""Compares two runs on the same images: does the accuracy differ by more than chance?"""
+"""Compares two runs on the same images: is the difference in accuracy more than chance?"""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ class Comparison:
 
     Attributes:
         shared: number of images in both tables.
-        only_in_a, only_in_b: number of images in one table only; they are left out.
-        relabelled: number of images in both tables that ``--fixes`` relabelled for one of them; they
-            are left out.
+        only_in_a, only_in_b: number of images in one table only, which are not compared.
+        relabelled: number of images in both tables that ``--fixes`` relabelled for one or both runs;
+            they are not compared.
         accuracy_a, accuracy_b: on the shared images, in [0, 1].
         difference: accuracy B minus accuracy A; ``interval`` is its 95 % interval.
         both_right, only_a_right, only_b_right, both_wrong: counts that add up to ``shared``.
@@ -69,8 +69,8 @@ def compare(run_a: str | os.PathLike[str], run_b: str | os.PathLike[str]) -> Com
     """
     a, b = _read_predictions(run_a), _read_predictions(run_b)
     in_both = a.keys() & b.keys()
-    # Images that were relabelled for one run are harder for the other one by definition.
-    relabelled = in_both & (_relabelled(run_a) | _relabelled(run_b))
+    # A run that was trained or evaluated with corrected labels has an advantage on these images.
+    relabelled = in_both & (_read_relabelled(run_a) | _read_relabelled(run_b))
     shared = in_both - relabelled
     if not shared:
         raise UserError(
@@ -104,11 +104,14 @@ def compare(run_a: str | os.PathLike[str], run_b: str | os.PathLike[str]) -> Com
     )
 
 
-def _relabelled(run: str | os.PathLike[str]) -> set[str]:
-    """The images that ``--fixes`` relabelled for a run or report, from the tables in and around it."""
+def _read_relabelled(run: str | os.PathLike[str]) -> set[str]:
+    """Reads which images ``--fixes`` relabelled, from the data reports of a run or of a report's run.
+
+    ``run`` may be a report, which lies in the folder of its run or one level deeper.
+    """
     folder = Path(run)
-    places = (folder, *folder.resolve().parents[:2])
-    tables = [RunPaths(place).data_report for place in places]
+    candidates = (folder, *folder.resolve().parents[:2])
+    tables = [RunPaths(candidate).data_report for candidate in candidates]
     tables += [RunPaths(folder).report.data_report]
     if is_folds(folder):
         tables += [RunPaths(fold.root).data_report for fold in read_folds(folder)]

@@ -1,4 +1,4 @@
-"""What ``seedtf demo`` answers for one image: classes, whether to believe them, and a heat map."""
+"""Classifies one image for ``seedtf demo``: probabilities, accepted or rejected, and a heat map."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from seedtf.runs.saved_model import newest_saved_model
 
 __all__ = ["Answer", "Demo"]
 
-_CLASSES = 5
+_MAX_CLASSES = 5
 _HEATMAP_SIZE = 512
 
 
@@ -33,9 +33,9 @@ class Answer:
     Attributes:
         probabilities: up to five classes, best first, and their calibrated probabilities; empty if
             the file was refused.
-        verdict: whether the best answer is to be believed, and why, as a sentence.
-        heatmap: the image under the map of what spoke for the best class, uint8 ``[H, W, 3]``; None
-            if the file was refused, or the export has no such output.
+        verdict: whether the best class is accepted or rejected, and why, as a sentence.
+        heatmap: the image with the class activation map of the best class drawn over it, uint8
+            ``[H, W, 3]``; None if the file was refused, or if the model has no such map.
     """
 
     probabilities: dict[str, float]
@@ -44,7 +44,7 @@ class Answer:
 
 
 class Demo:
-    """Answers for one image, from a run or an export.
+    """Classifies one image at a time with a run or an export.
 
     Args:
         path: a run folder, or what ``seedtf export`` wrote.
@@ -74,17 +74,18 @@ class Demo:
             self.threshold = _read_threshold(paths)
 
     def answer(self, file: str | os.PathLike[str]) -> Answer:
-        """The answer for an image file; a file that is refused has no classes."""
+        """Classifies an image file; the answer for a file that is refused has no classes."""
         try:
-            found = self._classifier.predict(Path(file), k=self._classifier.num_classes)
+            prediction = self._classifier.predict(Path(file), k=self._classifier.num_classes)
         except RefusedError as error:
             detail = error.detail.removeprefix(f"{os.fspath(file)}: ")
             return Answer({}, f"not classified: {error.fault} ({detail})", None)
-        values = np.asarray(found.probabilities)
+        values = np.asarray(prediction.probabilities)
         if self._temperature is not None:
             values = scale_probabilities(values[None], self._temperature)[0]
-        best = zip(found.names[:_CLASSES], values[:_CLASSES].tolist(), strict=True)
-        heatmap = None if found.heatmap is None else _draw(Path(file), found.heatmap)
+        best = zip(prediction.names[:_MAX_CLASSES], values[:_MAX_CLASSES].tolist(), strict=True)
+        heat = prediction.heatmap
+        heatmap = None if heat is None else _draw(Path(file), heat)
         return Answer(dict(best), self._verdict(float(values[0])), heatmap)
 
     def _verdict(self, confidence: float) -> str:
@@ -108,17 +109,20 @@ def _open(path: str | os.PathLike[str], is_run: bool) -> Classifier:
 
 
 def _run_of_export(path: Path) -> RunPaths | None:
-    """The run folder that an export lies in, if it does."""
-    found = path.resolve()
-    for folder in (found.parent, found.parent.parent):
+    """The run whose folder ``export`` contains the export at ``path``; None if it lies elsewhere."""
+    export = path.resolve()
+    for folder in (export.parent, export.parent.parent):
         paths = RunPaths(folder)
-        if paths.config.is_file() and found.is_relative_to(paths.export):
+        if paths.config.is_file() and export.is_relative_to(paths.export):
             return paths
     return None
 
 
 def _read_threshold(paths: RunPaths) -> float | None:
-    """The threshold of the report, on calibrated probabilities if it has a temperature."""
+    """The threshold in a run's report; None if there is none.
+
+    If the report has a temperature, it is the threshold for temperature-scaled probabilities.
+    """
     try:
         values = json.loads(paths.report.values.read_text(encoding="utf-8"))
         scaled = values.get("temperature") is not None

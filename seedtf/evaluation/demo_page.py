@@ -1,4 +1,4 @@
-"""The page of ``seedtf demo``, made with gradio; it is local unless a flag says otherwise."""
+"""The page of ``seedtf demo``, made with gradio; only this machine sees it by default."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def import_gradio() -> Any:
     """Imports gradio, with its usage statistics switched off.
 
     Raises:
-        UserError: it is not installed.
+        UserError: gradio is not installed.
     """
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
@@ -36,25 +36,25 @@ def import_gradio() -> Any:
 
 
 def make_page(gradio: Any, answer: Callable[[str], Answer], title: str) -> Any:
-    """A ``gradio.Interface`` that shows what ``answer`` returns for the file of an image.
+    """Makes a ``gradio.Interface`` that shows what ``answer`` returns for an image file.
 
-    Images that were passed lie in a temporary folder for ten minutes; nothing else is kept.
+    gradio keeps the images of its users in a temporary folder for ten minutes, and nothing else.
     """
 
     def show(file: str | None) -> tuple[dict[str, float] | None, str, np.ndarray | None]:
         if not file:
             return None, "", None
-        found = answer(file)
-        return found.probabilities or None, found.verdict, found.heatmap
+        shown = answer(file)
+        return shown.probabilities or None, shown.verdict, shown.heatmap
 
     return gradio.Interface(
         show,
-        # The mode None leaves the file as it is; otherwise gradio would decode and write it again.
+        # With image_mode=None gradio passes the file unchanged, instead of encoding it again.
         gradio.Image(type="filepath", image_mode=None, label="image"),
         [
             gradio.Label(num_top_classes=5, label="classes"),
             gradio.Textbox(label="verdict"),
-            gradio.Image(label="what spoke for the first class"),
+            gradio.Image(label="class activation map of the first class"),
         ],
         title=title,
         api_name="predict",
@@ -68,10 +68,10 @@ def start_page(gradio: Any, page: Any, *, host: str, port: int = 0, share: bool 
     """Starts the server of a page and returns its address; ``page.close()`` ends it.
 
     Args:
-        gradio: the module.
+        gradio: the module ``gradio``.
         page: from ``make_page``.
-        host: the address that it listens on.
-        port: its port, or 0 for the first free one from 7860.
+        host: the address that the server listens on.
+        port: the port of the server, or 0 for the first free one from 7860.
         share: whether to make the page public through a server of gradio's makers.
 
     Raises:
@@ -86,7 +86,7 @@ def start_page(gradio: Any, page: Any, *, host: str, port: int = 0, share: bool 
             inbrowser=False,
             quiet=True,
             ssr_mode=False,
-            # Names of fonts of the system: gradio's own would be loaded from Google.
+            # Fonts of the system, because gradio's default fonts are loaded from Google.
             theme=gradio.themes.Default(font=["sans-serif"], font_mono=["monospace"]),
         )
     except OSError as error:

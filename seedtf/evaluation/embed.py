@@ -1,4 +1,4 @@
-"""Images to features of a network: streamed batch by batch, and cached like pixels."""
+"""Computes the features that a network has of images, batch by batch, and caches them on disk."""
 
 from __future__ import annotations
 
@@ -33,7 +33,8 @@ from seedtf.training.setup import data_folder
 
 __all__ = ["Embeddings", "embed_catalog", "embed_images", "list_catalog", "write_embeddings"]
 
-# Part of the name of a cache file: raise it when the same pixels would give other features.
+# Part of the hash that names a cache file. Raise it if other code computes other features, so that old
+# cache files are not used.
 _FORMAT = "embeddings-1"
 
 
@@ -44,10 +45,10 @@ class Embeddings:
     Attributes:
         catalog: the images; ``catalog.faults`` names the files that were left out. Without labels, all
             labels are 0 and the only class name is empty.
-        features: float32 ``[N, D]``; row k belongs to ``catalog.paths[k]``. May be a read-only map of
-            the cache file.
-        from_cache: whether an earlier call had computed them.
-        seconds: how long it took.
+        features: float32 ``[N, D]``; row k belongs to ``catalog.paths[k]``. May be a read-only memory
+            map of the cache file.
+        from_cache: whether the features were read from the cache.
+        seconds: the time that computing or reading the features took.
     """
 
     catalog: Catalog
@@ -73,12 +74,12 @@ def embed_images(
     cache_dir: str = "",
     batch_size: int = 32,
 ) -> Embeddings:
-    """Computes the features of all images of a folder, or takes them from the cache.
+    """Computes the features of all images of a folder, or reads them from the cache.
 
     Args:
-        data_dir: images in any layout that training takes, or in a folder without labels; an archive of
-            these; or ``sample``.
-        model: a network as for training, or a run folder, for the features of that run.
+        data_dir: a folder of images, with labels in any layout that training takes or without labels;
+            an archive of such a folder; or ``sample``.
+        model: a network as for training, or a run folder, whose network computes the features.
         image_size: side of the images in pixels; 0 for that of the run or the network, else 224.
         weights: as for training; a run has its own.
         layout, labels_csv, columns: how the labels are read, as for training.
@@ -107,17 +108,18 @@ def embed_images(
 def list_catalog(
     data_dir: str, labels_csv: str = "", columns: Columns = ANY_COLUMNS, layout: str = "auto"
 ) -> Catalog:
-    """Lists labelled images as training does, or else all images of the folder, without labels.
+    """Lists the labelled images of a folder; if it has no labels, all images with label 0.
 
     Raises:
-        UserError: there are no images; or they have no labels although a flag says how to read them.
+        UserError: there are no images; or there are no labels, but an argument says how to read them.
     """
     try:
         return list_files(data_dir, labels_csv, columns, layout, min_images=1)[0]
     except UserError as error:
-        folder, must_have = folder_at(data_dir), (labels_csv, layout != "auto")
+        folder = folder_at(data_dir)
+        labels_expected = labels_csv or layout != "auto" or columns != ANY_COLUMNS
         paths = list(image_paths(folder)) if folder.is_dir() else []
-        if any(must_have) or columns != ANY_COLUMNS or not paths:
+        if labels_expected or not paths:
             raise UserError(str(error).replace("--data_dir", "DATA_DIR")) from None
         report("labels", f"none ({error})")
         return Catalog(folder, sorted(paths), np.zeros(len(paths), np.int32), ("",))
@@ -126,10 +128,10 @@ def list_catalog(
 def embed_catalog(
     catalog: Catalog, embedder: Embedder, cache_dir: Path, batch_size: int = 32
 ) -> Embeddings:
-    """The features of the files of a catalog; see ``embed_images``.
+    """Computes the features of the files of a catalog, or reads them from the cache.
 
-    Files that cannot be decoded are left out. The cache has one file for each network and list of
-    files; it is not used if it cannot be written.
+    Files that cannot be decoded are left out. The cache has one file for each pair of a network and a
+    list of files. If the cache folder cannot be written, the features are computed in memory.
 
     Raises:
         UserError: no file can be decoded.
@@ -138,8 +140,8 @@ def embed_catalog(
     pixels = cache_key(catalog, embedder.image_size, embedder.max_pixels, embedder.fit)
     key = hashlib.blake2b(f"{_FORMAT} {pixels} {embedder.key}".encode(), digest_size=16).hexdigest()
     cache = _Cache(cache_dir / f"{key}.features.npy", cache_dir / f"{key}.json")
-    found = cache.read(len(catalog))
-    rows, good, faults = found or _compute(catalog, embedder, cache, batch_size)
+    cached = cache.read(len(catalog))
+    rows, good, faults = cached or _compute(catalog, embedder, cache, batch_size)
     if not len(good):
         raise UserError(
             f"{catalog.root}: none of {len(catalog)} images can be decoded, first {faults[0].path} "
@@ -147,13 +149,13 @@ def embed_catalog(
         )
     features = rows if len(good) == len(rows) else rows[good]
     seconds = time.perf_counter() - start
-    return Embeddings(catalog.take(good, faults), features, found is not None, seconds)
+    return Embeddings(catalog.take(good, faults), features, cached is not None, seconds)
 
 
 def write_embeddings(embeddings: Embeddings, out: Path) -> Path:
     """Writes the features to ``out`` (``*.npy``), and beside it a table with the file of each row.
 
-    Both files appear when they are complete, the table first.
+    Each file appears when it is complete, the table first.
 
     Returns:
         The path of the table, which has the columns ``file`` and, with labels, ``label``.
@@ -173,35 +175,35 @@ def write_embeddings(embeddings: Embeddings, out: Path) -> Path:
 
 
 _Rows = tuple[np.ndarray, np.ndarray, list[Fault]]
-"""Features float32 ``[listed, D]``, the indices of the good files, the faults of the others."""
+"""Features float32 ``[files, D]``, the indices of the decoded files, the faults of the others."""
 
 
 @dataclass(frozen=True)
 class _Cache:
-    """A file of features, and a file of the faults, which is written last and marks it as complete."""
+    """A file of features, and a file of faults. The faults are written last: then both are complete."""
 
     features: Path
     faults: Path
 
-    def read(self, listed: int) -> _Rows | None:
-        """The content; None if it is not complete."""
+    def read(self, num_files: int) -> _Rows | None:
+        """Returns the cached features of ``num_files`` files; None if they are not complete."""
         with suppress(OSError, ValueError, EOFError, KeyError, TypeError):
             faults = json.loads(self.faults.read_text("utf-8"))
             rows = np.load(self.features, mmap_mode="r")
-            if len(rows) == listed:
-                good = np.delete(np.arange(listed), np.array(faults["left_out"], np.int64))
+            if len(rows) == num_files:
+                good = np.delete(np.arange(num_files), np.array(faults["left_out"], np.int64))
                 return rows, good, [Fault(*fault) for fault in faults["faults"]]
         return None
 
-    def write_faults(self, listed: int, good: np.ndarray, faults: Sequence[Fault]) -> None:
-        """Marks the file of features as complete."""
-        left_out = np.delete(np.arange(listed), good).tolist()
+    def write_faults(self, num_files: int, good: np.ndarray, faults: Sequence[Fault]) -> None:
+        """Writes the file of faults, which also marks the features as complete."""
+        left_out = np.delete(np.arange(num_files), good).tolist()
         texts = [[fault.path, fault.fault, fault.detail] for fault in faults]
         write_text(self.faults, json.dumps({"left_out": left_out, "faults": texts}))
 
 
 def _compute(catalog: Catalog, embedder: Embedder, cache: _Cache, batch_size: int) -> _Rows:
-    """Computes the features into the cache file, or into memory if it cannot be written."""
+    """Computes the features into the cache file, or in memory if that file cannot be written."""
     body = embedder.build()
     shape = (len(catalog), int(body.output_shape[-1]))
     try:
@@ -209,7 +211,7 @@ def _compute(catalog: Catalog, embedder: Embedder, cache: _Cache, batch_size: in
         with atomic_path(cache.features) as temporary:
             rows: np.ndarray = np.lib.format.open_memmap(temporary, "w+", np.float32, shape)
             with temporary.open("r+b") as file:
-                # A write to a mapped file on a full disk would end the process.
+                # Reserves the disk space: writing to a memory map on a full disk kills the process.
                 os.posix_fallocate(file.fileno(), 0, temporary.stat().st_size)
             good, faults = _fill(rows, catalog, embedder, body, batch_size)
         cache.write_faults(len(catalog), good, faults)
@@ -232,16 +234,16 @@ def _fill(
         features = body(tf.cast(images, tf.float32), training=False)
         return tf.cast(features, tf.float32)
 
-    # While one thread holds the network, which uses all cores, the others read and decode.
-    network = threading.Lock()
+    # Only one thread at a time runs the network, which uses all cores; the others decode meanwhile.
+    network_lock = threading.Lock()
 
-    def work(first: int, paths: Sequence[str]) -> list[Decoded]:
-        outcomes = list(decode(paths))
-        images = {i: image for i, image in enumerate(outcomes) if isinstance(image, np.ndarray)}
+    def decode_and_embed(first: int, paths: Sequence[str]) -> list[Decoded]:
+        decoded = list(decode(paths))
+        images = {i: image for i, image in enumerate(decoded) if isinstance(image, np.ndarray)}
         if images:
             pixels = np.stack(list(images.values()))
-            with network:
+            with network_lock:
                 rows[first + np.array(list(images))] = embed(pixels).numpy()
-        return outcomes
+        return decoded
 
-    return map_file_batches(catalog, work, "embedding", batch_size)
+    return map_file_batches(catalog, decode_and_embed, "embedding", batch_size)

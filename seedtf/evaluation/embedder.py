@@ -1,4 +1,4 @@
-"""Which network gives the features of images: a pretrained one, or the body of a run."""
+"""``Embedder``: a network without its head, pretrained or from a run, that computes features."""
 
 from __future__ import annotations
 
@@ -25,26 +25,26 @@ from seedtf.runs.presets import read_preset, read_weights_licence
 __all__ = ["DEFAULT_SIZE", "Embedder", "open_embedder"]
 
 DEFAULT_SIZE = 224
-"""Side of the images in pixels, unless the network takes one size only."""
+"""Side of the images in pixels, unless the network accepts only one size."""
 
 _WEIGHTS_SUFFIXES = (".json", ".h5", ".safetensors")
 
 
 @dataclass(frozen=True)
 class Embedder:
-    """A network without its head. It is built only if its features are not in the cache.
+    """A network without its head, which is built only when features are not in the cache.
 
     Attributes:
-        name: of the network, for people.
+        name: the name of the network, to be shown.
         image_size: side S of its input in pixels.
         key: a hash of everything that the features depend on, except for the images.
-        build: returns the model from ``image``, float32 ``[B, S, S, 3]`` RGB in 0–255, to its features
-            ``[B, D]``, the mean over all places of the last feature map.
-        model, weights: the flags of a training that starts from this network.
-        licence: of the weights; empty if they are random.
+        build: returns the model from images, float32 ``[B, S, S, 3]`` RGB in 0–255, to features
+            ``[B, D]``, which are the mean over the height and width of the last feature map.
+        model, weights: the values of these flags with which a training starts from this network.
+        licence: the licence of the weights; empty if they are random.
         max_pixels: images with a larger width × height are refused.
         fit: how an image that is not square becomes one, see ``images.decode.resize_image``.
-        preset: the preset of KerasHub that the network is made of, or None.
+        preset: the preset of KerasHub that the network was loaded from, or None.
     """
 
     name: str
@@ -60,11 +60,10 @@ class Embedder:
 
 
 def open_embedder(model: str, image_size: int = 0, weights: str = "imagenet") -> Embedder:
-    """The network that ``--model``, ``--image_size`` and ``--weights`` name.
+    """Checks ``--model``, ``--image_size`` and ``--weights``, and returns the network that they name.
 
     Args:
-        model: as for training; or a run folder or a ``.keras`` file in one, for the features of that
-            run.
+        model: as for training; or a run folder, or a ``.keras`` file in one.
         image_size: side of the images in pixels; 0 for that of the run or the network, else 224.
         weights: as for training; a run has its own.
 
@@ -79,8 +78,8 @@ def open_embedder(model: str, image_size: int = 0, weights: str = "imagenet") ->
     if not model:
         raise UserError("--model: is missing; pass the name of a network, a folder, or a run")
     if model.endswith(".keras") or RunPaths.of(model).classes.is_file():
-        return _of_run(model, image_size)
-    weights = os.path.abspath(resolve_weights(weights)) if _is_file(weights) else weights
+        return _open_run(model, image_size)
+    weights = os.path.abspath(resolve_weights(weights)) if _is_path(weights) else weights
     preset = find_preset(model, with_weights=weights == "imagenet")
     name = preset.name if preset else resolve_model_name(model)
     size = image_size or (preset.sizes.only if preset else 0) or DEFAULT_SIZE
@@ -91,17 +90,18 @@ def open_embedder(model: str, image_size: int = 0, weights: str = "imagenet") ->
         check_image_size(name, size)
         licence = weights_licence(name)
     identity = [name, weights]
-    if _is_file(weights):
+    if _is_path(weights):
         check_weights_file(Path(weights))
         identity.append(_digest([Path(weights)]))
-        licence = _licence_of(weights)
+        licence = _read_licence(weights)
     elif preset:
         files = sorted(Path(preset.folder).glob("*"))
         identity.append(_digest([each for each in files if each.suffix in _WEIGHTS_SUFFIXES]))
 
     def build() -> keras.Model:
         if weights == "none":
-            keras.utils.set_random_seed(0)  # the key stands for these random weights
+            # Every process must draw the same weights, because they share the features in the cache.
+            keras.utils.set_random_seed(0)
         return pooled_body(
             build_network(model=preset or name, num_classes=2, image_size=size, weights=weights)
         )
@@ -118,8 +118,8 @@ def open_embedder(model: str, image_size: int = 0, weights: str = "imagenet") ->
     )
 
 
-def _of_run(model: str, image_size: int) -> Embedder:
-    """The body of a run's best model, or of another checkpoint of it."""
+def _open_run(model: str, image_size: int) -> Embedder:
+    """The best model of a run, or another checkpoint of it, without its head."""
     run = load_run(model)
     if run.members:
         raise UserError(f"--model={model}: averages several runs; pass one of them")
@@ -144,11 +144,12 @@ def _of_run(model: str, image_size: int) -> Embedder:
     )
 
 
-def _is_file(weights: str) -> bool:
+def _is_path(weights: str) -> bool:
     return weights not in ("none", "imagenet")
 
 
-def _licence_of(weights: str) -> str:
+def _read_licence(weights: str) -> str:
+    """The licence of a weights file, which the folder of its run names; empty if it is unknown."""
     try:
         return read_weights_licence(find_run(weights)[0])
     except UserError:  # the file lies in no run
@@ -156,7 +157,7 @@ def _licence_of(weights: str) -> str:
 
 
 def _digest(files: list[Path]) -> str:
-    """A hash of names and contents, because the same path can hold other weights tomorrow."""
+    """A hash of the names and contents of files, because a file may be replaced by another one."""
     digest = hashlib.blake2b(digest_size=16)
     for path in files:
         digest.update(f"{path.name}\0{path.stat().st_size}\0".encode())

@@ -1,4 +1,4 @@
-"""``seedtf ensemble``: runs of different networks and sizes as one model, with fitted weights."""
+"""``seedtf ensemble``: the weighted mean of several runs as one model; fits the weights."""
 
 from __future__ import annotations
 
@@ -22,18 +22,22 @@ __all__ = ["Ensemble", "make_weighted_ensemble"]
 _MIN_IMAGES = 50
 
 _Unseen = dict[str, tuple[str, np.ndarray]]
-"""Path to label and probabilities, float ``[K]``, of images that a member has not trained on."""
+"""Label and predicted probabilities, float ``[K]``, of images that a member has not trained on.
+
+The keys are absolute paths.
+"""
 
 
 @dataclass(frozen=True)
 class Ensemble:
-    """A written ensemble.
+    """An ensemble that was written.
 
     Attributes:
-        members: what the user named, runs or folders of ``seedtf folds``.
-        weights: of each of them; they add up to 1.
-        images: number of images that the weights were fitted on; 0 if they are equal.
-        accuracies: of each member, and at last of the mean, on these images; empty without images.
+        members: the runs and folders of ``seedtf folds`` that the user named.
+        weights: the weight of each member; they add up to 1.
+        images: number of images that the weights were fitted on; 0 if the weights are equal.
+        accuracies: the accuracies on these images, of each member and then of the ensemble; empty if
+            there are no such images.
     """
 
     members: tuple[str, ...]
@@ -45,11 +49,11 @@ class Ensemble:
 def make_weighted_ensemble(
     members: Sequence[str], out: str, *, fit: bool = True, batch_size: int = 64
 ) -> Ensemble:
-    """Writes the folder of an ensemble, which ``predict``, ``evaluate`` and ``export`` take.
+    """Writes the folder of an ensemble, which ``predict``, ``evaluate`` and ``export`` accept.
 
-    The weights are fitted on images that no member has trained on: the out-of-fold images of a
-    cross-validation, the validation images of a run. Only images that are unseen for all members count;
-    with fewer than 50 of them the weights are equal.
+    A member has not trained on its validation images, or, if it is a cross-validation, on its
+    out-of-fold images. The weights are fitted on the images for which this holds for all members; if
+    there are fewer than 50, the weights are equal.
 
     Args:
         members: at least two runs or folders of ``seedtf folds``.
@@ -58,8 +62,8 @@ def make_weighted_ensemble(
         batch_size: images per batch; changes the speed, not the predictions.
 
     Raises:
-        UserError: there are fewer than two members, their classes or ``--fit`` differ, or ``out``
-            exists.
+        UserError: there are fewer than two members, their classes or their ``--fit`` differ, or
+            ``out`` exists.
     """
     folder = Path(out)
     if len(members) < 2:
@@ -76,15 +80,15 @@ def make_weighted_ensemble(
                 f"{member}: was trained with --fit={run.fit}, and {members[0]} with --fit={first.fit}; "
                 "retrain one of them"
             )
-    unseen = [_unseen(run, batch_size) for run in runs] if fit else [{} for _ in runs]
+    unseen = [_predict_unseen(run, batch_size) for run in runs] if fit else [{} for _ in runs]
     shared = sorted(set.intersection(*map(set, unseen)))
     if len(shared) < _MIN_IMAGES:
         shared = []
     weights = np.full(len(runs), 1 / len(runs))
     accuracies: tuple[float, ...] = ()
     if shared:
-        weights, accuracies = _fit(unseen, shared, first.class_names)
-    _write(folder, runs, weights, len(shared))
+        weights, accuracies = _fit_weights(unseen, shared, first.class_names)
+    _write_members(folder, runs, weights, len(shared))
     return Ensemble(tuple(members), tuple(weights.tolist()), len(shared), accuracies)
 
 
@@ -94,10 +98,10 @@ def _open_member(member: str) -> Run:
     return load_run(member)
 
 
-def _fit(
+def _fit_weights(
     unseen: Sequence[_Unseen], shared: Sequence[str], class_names: Sequence[str]
 ) -> tuple[np.ndarray, tuple[float, ...]]:
-    """The weights, and the accuracy of each member and of the weighted mean."""
+    """Returns the weights, and the accuracies of each member and of the weighted mean."""
     position = {name: index for index, name in enumerate(class_names)}
     labels = np.array([position[unseen[0][path][0]] for path in shared])
     probabilities = np.array([[member[path][1] for path in shared] for member in unseen])
@@ -107,8 +111,8 @@ def _fit(
     return weights, tuple(accuracies)
 
 
-def _write(folder: Path, runs: Sequence[Run], weights: np.ndarray, images: int) -> None:
-    """Writes the ensemble; the runs of a cross-validation share its weight equally."""
+def _write_members(folder: Path, runs: Sequence[Run], weights: np.ndarray, images: int) -> None:
+    """Writes the ensemble; the weight of a cross-validation is divided equally among its runs."""
     paths: list[RunPaths] = []
     shares: list[float] = []
     for run, weight in zip(runs, weights.tolist(), strict=True):
@@ -124,8 +128,8 @@ def _write(folder: Path, runs: Sequence[Run], weights: np.ndarray, images: int) 
         ) from error
 
 
-def _unseen(run: Run, batch_size: int) -> _Unseen:
-    """The images that a member has not trained on, by absolute path, with its probabilities."""
+def _predict_unseen(run: Run, batch_size: int) -> _Unseen:
+    """Predicts the images that a member has not trained on; a cross-validation has done so already."""
     if run.is_folds:
         return FoldsPaths(run.run_dir).read_predictions(run.class_names)
     labelled = predict_labelled(

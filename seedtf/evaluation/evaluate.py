@@ -1,4 +1,4 @@
-"""Predicts labelled images with one or several models, and computes the report."""
+"""Predicts labelled images with one or several models, and computes the metrics of a report."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ __all__ = [
     "Predictions",
     "Report",
     "compute_report",
-    "make_classifier",
-    "make_ensemble",
+    "make_mean_predict_fn",
+    "make_predict_fn",
     "predict_store",
     "top_classes",
     "top_losses",
@@ -33,7 +33,7 @@ __all__ = [
 _ROWS_SORTED_AT_ONCE = 1024
 
 PredictFn = Callable[[tf.Tensor], np.ndarray]
-"""Images ``[B, S, S, 3]`` in 0–255 to probabilities float32 ``[B, K]``."""
+"""A function from images ``[B, S, S, 3]`` in 0–255 to probabilities, float32 ``[B, K]``."""
 
 
 @dataclass(frozen=True)
@@ -75,11 +75,12 @@ class Report:
         scores: precision, recall and F1 per class; ``macro_f1`` is the mean F1.
         losses: cross-entropy of each image in nats, float64 ``[N]``; ``loss`` is the mean.
         margins: the true class's probability minus the highest other one, float64 ``[N]``.
-        temperature: divides the logits; None where no validation report has one.
-        reliability: of the unscaled probabilities; ``reliability_scaled`` with the temperature.
+        temperature: the divisor of the logits; None if none was fitted on validation images.
+        reliability, reliability_scaled: calibration of the model's probabilities, and of the
+            temperature-scaled ones.
         precision_target: wanted fraction of correct predictions among the accepted ones.
-        reject: the threshold that reaches ``precision_target`` on the unscaled probabilities, and
-            ``reject_scaled`` with the temperature; None if no threshold does.
+        reject, reject_scaled: the thresholds that reach ``precision_target`` with the model's
+            probabilities, and with the temperature-scaled ones; None if no threshold does.
     """
 
     predictions: Predictions
@@ -99,8 +100,8 @@ class Report:
     reject_scaled: metrics.RejectionThreshold | None
 
 
-def make_classifier(model: keras.Model, tta: int = 1) -> PredictFn:
-    """A function from images ``[B, S, S, 3]`` in 0–255 to probabilities float32 ``[B, K]``.
+def make_predict_fn(model: keras.Model, tta: int = 1) -> PredictFn:
+    """Compiles a function from images ``[B, S, S, 3]`` in 0–255 to probabilities float32 ``[B, K]``.
 
     Args:
         model: takes float32 images of side S.
@@ -117,20 +118,20 @@ def make_classifier(model: keras.Model, tta: int = 1) -> PredictFn:
     return lambda images: graph(tf.cast(images, tf.float32)).numpy()
 
 
-def make_ensemble(
+def make_mean_predict_fn(
     models: Sequence[keras.Model], tta: int = 1, weights: Sequence[float] = ()
 ) -> PredictFn:
-    """``make_classifier`` for several models: the mean of their probabilities.
+    """``make_predict_fn`` for the mean of the probabilities of several models.
 
     As in Huang et al., Snapshot Ensembles, arXiv 1704.00109, section 3.
 
     Args:
-        models: at least one, all with the same classes; the images are resized for models of another
-            size.
-        tta: as for ``make_classifier``.
-        weights: of the models in the mean; they add up to 1. Empty for equal weights.
+        models: at least one, all with the same classes. Images are resized for each model whose input
+            has another size.
+        tta: as for ``make_predict_fn``.
+        weights: the weight of each model in the mean; they add up to 1. Empty for equal weights.
     """
-    members = [make_classifier(model, tta) for model in models]
+    members = [make_predict_fn(model, tta) for model in models]
     if len(members) == 1:
         return members[0]
 
@@ -148,7 +149,7 @@ def make_ensemble(
 def predict_store(
     predict: PredictFn, store: Store, records: np.ndarray, batch_size: int
 ) -> Predictions:
-    """Predicts the ``records`` (int64 ``[n]``) of a store, each once, in their order.
+    """Predicts the images ``records`` of a store (int64 ``[n]``, indices), in this order.
 
     Raises:
         UserError: the model returns NaN or infinity.
@@ -176,9 +177,9 @@ def compute_report(
     """Computes every metric of a report.
 
     Args:
-        predictions: at least one image.
+        predictions: of at least one image.
         precision_target: wanted fraction of correct predictions among the accepted ones, in [0, 1].
-        temperature: fitted before on other images; None leaves out the scaled metrics.
+        temperature: from ``fit_temperature``; None leaves out the metrics that end in ``_scaled``.
     """
     labels, probabilities = predictions.labels, predictions.probabilities
     confidence, correct = predictions.confidence, predictions.classes == labels
@@ -211,20 +212,20 @@ def compute_report(
 
 
 def top_classes(probabilities: np.ndarray, k: int) -> np.ndarray:
-    """Indices int64 ``[B, min(k, K)]`` of the most probable classes, ties in class order.
+    """Indices int64 ``[B, min(k, K)]`` of the most probable classes; ties are in class order.
 
     Example:
         >>> top_classes(np.array([[0.2, 0.5, 0.3]]), 2).tolist()
         [[1, 2]]
     """
-    # In parts, because all N × K ranks need twice the memory of the probabilities.
+    # Sorted in parts, because the int64 indices of all images take twice the memory of float32.
     starts = range(0, max(len(probabilities), 1), _ROWS_SORTED_AT_ONCE)
     parts = (probabilities[start : start + _ROWS_SORTED_AT_ONCE] for start in starts)
     return np.concatenate([np.argsort(-part, axis=1, kind="stable")[:, :k] for part in parts])
 
 
 def top_losses(report: Report, limit: int) -> np.ndarray:
-    """Positions int64 of at most ``limit`` wrong predictions, the highest loss first."""
+    """Indices int64 of at most ``limit`` wrong predictions, the highest loss first."""
     wrong = np.flatnonzero(report.predictions.classes != report.predictions.labels)
     return wrong[np.argsort(-report.losses[wrong], kind="stable")][:limit]
 

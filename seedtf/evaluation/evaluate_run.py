@@ -42,14 +42,15 @@ __all__ = ["Evaluation", "evaluate_run"]
 
 @dataclass(frozen=True)
 class Evaluation:
-    """A written report.
+    """A report that was written.
 
     Attributes:
-        page: the path of its page.
-        report: its metrics.
-        context: the run and the images that it is about.
+        page: the path of the HTML page.
+        report: the metrics.
+        context: the run, the model and the images that the report is about.
         snapshots: number of snapshots that were averaged; 0 for the best model.
-        test: the report on the run's test images; None if it has none, or for other images.
+        test: the report on the run's test images. None if the run has no test images, or if the images
+            were passed as ``data_dir``.
     """
 
     page: Path
@@ -78,33 +79,33 @@ def evaluate_run(
 ) -> Evaluation:
     """Evaluates a run on its validation images, or on those in ``data_dir``, and writes the report.
 
-    Where the run has test images, they are evaluated last, with the temperature of the validation
-    images, and have a report of their own in the folder ``test`` of the report.
+    If the run has test images, they are evaluated last, with the temperature of the validation images.
+    A second report on them is written to the folder ``test`` of the report.
 
     In a folder of ``seedtf folds`` every image is predicted by the run that did not train on it, and
     ``oof.csv`` is written. Test images and those in ``data_dir`` are predicted by the mean of all runs.
 
     The temperature is fitted on the validation images only. For other images it is read from the
-    report on the validation images; where there is none, nothing is scaled.
+    report on the validation images; without such a report, no probabilities are scaled.
 
     Args:
         run_dir: a run folder, or a checkpoint inside one, such as ``RUN/checkpoints/last.keras``.
         data_dir, labels_csv: other labelled images, as for training. If a table has test rows, only
             these are evaluated.
         file_column, label_column, split_column: columns of the table, by header or by number from 1.
-        layout: what lies in ``data_dir``, as for training.
-        fixes: a table of labels to change and images to leave out, for this report only. It goes to a
-            folder of its own, because an export takes its temperature from ``report``, and ``oof.csv``
-            keeps its labels.
+        layout: the layout of ``data_dir``, as for training.
+        fixes: a table of labels to change and images to leave out, for this report only. The default
+            folder gets a suffix, because exports read the temperature from ``report``. ``oof.csv`` is
+            not written, so its labels stay.
         tta: 1, or 8 for the mean over the eight rotations and reflections of the square.
         snapshots: whether to average all snapshots of the run instead of using its best model.
         precision_target: wanted fraction of correct predictions among the accepted ones.
         batch_size: images per batch; changes the speed, not the predictions.
         out: the folder of the report. The default is ``report`` in the run, with the suffixes
             ``-<name of data_dir>``, ``-<checkpoint>``, ``-snapshots``, ``-tta8`` and ``-fixes`` that
-            apply. An older report on the same images is replaced; where that folder holds a report on
-            other images, ``-2``, ``-3``, … is appended.
-        overwrite: whether ``out`` may already hold files.
+            apply. An older report on the same images is replaced. If the folder has a report on other
+            images, ``-2``, ``-3``, … is appended.
+        overwrite: whether ``out`` may already contain files.
 
     Raises:
         UserError: a mistake that the user can correct; the message names the flag or file.
@@ -129,31 +130,31 @@ def evaluate_run(
     if out:
         check_out_folder(out, "--out", overwrite=overwrite)
     columns = Columns(file_column, label_column, split_column)
-    is_pooled = run.is_folds and not data_dir
+    is_out_of_fold = run.is_folds and not data_dir
     if run.members and not run.is_folds and not data_dir:
         raise UserError(
             f"{run.run_dir}: an ensemble has no images of its own; pass --data_dir with labelled images"
         )
-    models = [] if is_pooled else run.load_members(snapshots)
+    models = [] if is_out_of_fold else run.load_members(snapshots)
     predict = functools.partial(
         predict_labelled, tta=tta, batch_size=batch_size, weights=run.weights
     )
-    if is_pooled:
+    if is_out_of_fold:
         labelled = predict_out_of_fold(run, tta=tta, batch_size=batch_size)
     elif data_dir:
         labelled = predict(models, *open_labelled(run, data_dir, labels_csv, columns, layout))
     else:
         labelled = predict(models, *open_validation(run))
-    labelled, changes = _with_fixes(labelled, table, data_dir)
+    labelled, changes = _apply_fixes(labelled, table, data_dir)
     if data_dir:
-        # The temperature of a cross-validation belongs to single runs, not to their mean.
+        # The temperature of a cross-validation was fitted on single runs and does not suit their mean.
         temperature = None if run.members else read_temperature(report_paths())
     else:
         predictions = labelled.predictions
         temperature = fit_temperature(predictions.probabilities, predictions.labels)
     context = ReportContext(
         run_dir=run.run_dir,
-        data=data_dir or (OUT_OF_FOLD if is_pooled else VALIDATION),
+        data=data_dir or (OUT_OF_FOLD if is_out_of_fold else VALIDATION),
         data_root=labelled.data_root,
         model=_describe_model(run, models, snapshots),
         image_size=run.image_size,
@@ -169,13 +170,13 @@ def evaluate_run(
         len(models) if snapshots else 0,
         changes,
     )
-    # The test images come last: nothing is chosen or fitted on them.
-    opened = None if data_dir else open_test(run)
-    if opened is None:
+    # Nothing is chosen or fitted on the test images, so they are evaluated last.
+    test_images = None if data_dir else open_test(run)
+    if test_images is None:
         return writer.write(run, labelled, context, temperature)
     models = models or run.load_members(use_snapshots=False)
-    tested, changes = _with_fixes(predict(models, *opened), table)
-    about_test = replace(
+    tested, changes = _apply_fixes(predict(models, *test_images), table)
+    test_context = replace(
         context,
         data=TEST,
         skipped=tested.faults,
@@ -183,28 +184,29 @@ def evaluate_run(
     )
     test_folder = ReportPaths(writer.folder).test.root
     test_writer = replace(writer, folder=test_folder, changes=changes)
-    test = test_writer.write(run, tested, about_test, None if run.members else temperature)
+    test = test_writer.write(run, tested, test_context, None if run.members else temperature)
     return writer.write(run, labelled, context, temperature, test)
 
 
-def _with_fixes(
+def _apply_fixes(
     labelled: LabelledPredictions, table: FixTable | None, data_dir: str = ""
 ) -> tuple[LabelledPredictions, tuple[Fault, ...] | None]:
-    """The predictions with the labels of a table, and what it changed; None without a table."""
+    """Returns the predictions with the labels of ``table``, and the changes; None without a table."""
     if table is None:
         return labelled, None
     fixes = table.find(labelled.catalog, data_dir, others_allowed=True)
     report_line("fixes", f"{table.source.partition('=')[2]}: {fixes.describe()}")
     if fixes.dropped.all():
         raise UserError(f"{table.source}: leaves out all {len(fixes.dropped)} images; keep some")
-    return labelled.fixed(fixes), fixes.changes
+    return labelled.with_fixes(fixes), fixes.changes
 
 
 @dataclass(frozen=True)
 class _Writer:
-    """Computes and writes the report of some images; the fields are those of ``evaluate_run``.
+    """Computes and writes the report of some images.
 
-    ``changes`` are what ``--fixes`` changed; None without the flag.
+    ``snapshots`` is the number of models that were averaged. ``changes`` is what ``--fixes`` changed,
+    or None without the flag. The other fields are arguments of ``evaluate_run``.
     """
 
     folder: Path
@@ -221,8 +223,8 @@ class _Writer:
         temperature: float | None,
         test: Evaluation | None = None,
     ) -> Evaluation:
-        """Writes the report on ``labelled``, which also shows the metrics of the test images."""
-        is_pooled = context.data == OUT_OF_FOLD
+        """Writes the report on ``labelled``, whose page also shows the metrics of ``test``."""
+        is_out_of_fold = context.data == OUT_OF_FOLD
         report = compute_report(
             labelled.predictions, precision_target=self.precision_target, temperature=temperature
         )
@@ -233,12 +235,12 @@ class _Writer:
                 self.folder,
                 test=test.report if test else None,
                 heatmaps=labelled.heatmaps(report, TOP_LOSSES, self.batch_size),
-                folds=folds_values(run, report) if is_pooled else None,
+                folds=folds_values(run, report) if is_out_of_fold else None,
             )
             if self.changes is not None:
                 changed = Catalog(labelled.data_root, (), np.empty(0, np.int32), (), self.changes)
                 write_data_report(ReportPaths(self.folder).data_report, changed)
-            elif is_pooled:
+            elif is_out_of_fold:
                 write_out_of_fold(run, labelled.predictions)
         except OSError as error:
             raise UserError(
@@ -249,7 +251,7 @@ class _Writer:
 
 
 def _send_to_trackers(run: Run, folder: Path) -> None:
-    """Adds a report in the run folder to the run in the trackers that ``--track`` named."""
+    """Uploads a report that lies in the run folder to the trackers that ``--track`` named."""
     root, paths = run.paths.root.resolve(), ReportPaths(folder)
     if not folder.resolve().is_relative_to(root):
         return
@@ -259,7 +261,7 @@ def _send_to_trackers(run: Run, folder: Path) -> None:
 
 
 def _describe_model(run: Run, models: Sequence[keras.Model], snapshots: bool) -> str:
-    """The network, its checkpoint, and how many models predicted each image."""
+    """Names the network, its checkpoint, and how many models predicted each image."""
     file = f", {run.checkpoint.name}" if run.checkpoint else ""
     name = f"{short_name(run.settings['model'])}{file}"
     if run.members and not models:
@@ -269,11 +271,11 @@ def _describe_model(run: Run, models: Sequence[keras.Model], snapshots: bool) ->
 
 
 def _report_folder(run: Run, base: Path, context: ReportContext) -> Path:
-    """The first of ``base``, ``base-2``, … that is free or holds a report on the same images."""
+    """The first of ``base``, ``base-2``, … that is free or has a report on the same images."""
     reports = numbered_names(base)
     suffixes = ["snapshots", "tta8", "snapshots-tta8", "fixes"]
     suffixes += [path.stem for path in run.paths.checkpoints.glob("*.keras")]
-    # Reports on the validation images have these names, so other images never take them.
+    # These are names of reports on the validation images, so reports on other images avoid them.
     if base.name in {f"report-{suffix}" for suffix in suffixes}:
         next(reports)
     return next(folder for folder in reports if _may_replace(ReportPaths(folder), context))

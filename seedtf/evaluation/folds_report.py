@@ -1,4 +1,4 @@
-"""What the report of a cross-validation adds: the spread over folds, the groups, and ``oof.csv``."""
+"""Parts of a cross-validation's report: metrics of each fold and group, and the table ``oof.csv``."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ _RESAMPLES = 2000
 
 
 def folds_values(run: Run, report: Report) -> dict[str, Any]:
-    """The metrics of each fold and group, for the page and report.json.
+    """Computes the metrics of each fold and group, as JSON values for the page and report.json.
 
     Args:
         run: a folder of ``seedtf folds``.
-        report: of all images, each predicted by the run that did not train on it.
+        report: the metrics of all images, each predicted by the run that did not train on it.
     """
     predictions = report.predictions
-    rows = _rows(run)
+    rows = _read_rows(run)
     correct = predictions.classes == predictions.labels
     fold_of = np.array([int(rows[path].fold) for path in predictions.paths])
     folds = []
@@ -65,29 +65,29 @@ def _group_values(groups: list[str], correct: np.ndarray) -> dict[str, Any] | No
     images = np.bincount(index)
     hits = np.bincount(index, weights=correct).astype(int)
     order = np.lexsort((-images, hits / images))
-    listed = [place for place in order if not unique[place].startswith("\0")][:_WORST_GROUPS]
+    worst = [group for group in order if not unique[group].startswith("\0")][:_WORST_GROUPS]
     return {
         "number": len(unique),
         "accuracy_interval_95": list(group_interval(hits, images)),
         "worst": [
             {
-                "group": str(unique[place]),
-                "images": int(images[place]),
-                "accuracy": float(hits[place] / images[place]),
+                "group": str(unique[group]),
+                "images": int(images[group]),
+                "accuracy": float(hits[group] / images[group]),
             }
-            for place in listed
+            for group in worst
         ],
     }
 
 
 def group_interval(hits: np.ndarray, images: np.ndarray) -> tuple[float, float]:
-    """A 95 % interval of the accuracy where the images of a group are not independent.
+    """A 95 % interval of the accuracy if the images of a group are not independent of each other.
 
-    It is the percentile bootstrap over groups (Field and Welsh 2007) with fixed random numbers. The
-    images of one plant are right or wrong together, so this interval is wider than Wilson's.
+    It is the percentile bootstrap over groups (Field and Welsh 2007) with a fixed seed. Images of one
+    plant tend to be all right or all wrong, so this interval is wider than Wilson's.
 
     Args:
-        hits, images: int ``[G]``, correct and all images of each group.
+        hits, images: int ``[G]``, the number of correct images and of all images of each group.
 
     Example:
         >>> low, high = group_interval(np.array([8, 9, 10]), np.array([10, 10, 10]))
@@ -104,15 +104,16 @@ def group_interval(hits: np.ndarray, images: np.ndarray) -> tuple[float, float]:
 
 
 def write_out_of_fold(run: Run, predictions: Predictions) -> None:
-    """Writes ``oof.csv``: path, true, group, fold, top1 and the probability of every class, by path.
+    """Writes ``oof.csv``: path, true, group, fold, top1 and the probability of every class.
 
-    Every image of the folds has one row, with the probabilities of the run that did not train on it.
+    Every image of the folds has one row, with the probabilities from the run that did not train on it.
+    The rows are sorted by path.
     """
     write_lines(FoldsPaths(run.run_dir).predictions, _lines(run, predictions))
 
 
 def _lines(run: Run, predictions: Predictions) -> Iterator[str]:
-    rows, names = _rows(run), predictions.class_names
+    rows, names = _read_rows(run), predictions.class_names
     yield csv_line("path", "true", "group", "fold", "top1", *(f"p:{name}" for name in names))
     classes = predictions.classes
     for index in sorted(range(len(predictions.paths)), key=predictions.paths.__getitem__):
@@ -128,5 +129,5 @@ def _lines(run: Run, predictions: Predictions) -> Iterator[str]:
         )
 
 
-def _rows(run: Run) -> dict[str, FoldRow]:
+def _read_rows(run: Run) -> dict[str, FoldRow]:
     return {row.file: row for row in FoldsPaths(run.run_dir).read_table()}

@@ -1,4 +1,4 @@
-"""Labelled images with the probabilities that a run, or each run of a cross-validation, gives them."""
+"""Predicts labelled images by a run, or by the runs of a cross-validation."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from seedtf.errors import UserError
 from seedtf.evaluation.evaluate import (
     Predictions,
     Report,
-    make_ensemble,
+    make_mean_predict_fn,
     predict_store,
     top_losses,
 )
@@ -30,7 +30,7 @@ __all__ = ["LabelledPredictions", "predict_labelled", "predict_out_of_fold"]
 
 @dataclass(frozen=True)
 class _Part:
-    """Images that the same models predict: the ``records`` of a store, in order."""
+    """Images that were predicted by the mean of the same models: the ``records`` of a store."""
 
     models: Sequence[keras.Model]
     store: Store
@@ -40,11 +40,11 @@ class _Part:
 
 @dataclass(frozen=True)
 class LabelledPredictions:
-    """Images and their probabilities.
+    """Labelled images and their predicted probabilities.
 
     Attributes:
-        predictions: of all images, those of one part after another.
-        parts: which models predicted which images.
+        predictions: the predictions of all images, in the order of ``parts``.
+        parts: groups of images that the same models predicted.
     """
 
     predictions: Predictions
@@ -60,8 +60,8 @@ class LabelledPredictions:
         """The images that could not be read."""
         return tuple(fault for part in self.parts for fault in part.store.catalog.faults)
 
-    def fixed(self, fixes: Fixes) -> LabelledPredictions:
-        """The same predictions with the labels of ``fixes``, without the images that it leaves out."""
+    def with_fixes(self, fixes: Fixes) -> LabelledPredictions:
+        """A copy with the labels of ``fixes`` and without the images that ``fixes`` leaves out."""
         keep, predictions = ~fixes.dropped, self.predictions
         parts, start = [], 0
         for part in self.parts:
@@ -90,10 +90,12 @@ class LabelledPredictions:
         )
 
     def heatmaps(self, report: Report, limit: int, batch_size: int) -> list[np.ndarray]:
-        """Class activation maps of the predicted class, float32 ``[h, w]``, of the top losses.
+        """Computes the class activation maps of the top losses, each float32 ``[h, w]``.
+
+        A map is that of the predicted class.
 
         Args:
-            report: of these predictions.
+            report: the metrics of these predictions.
             limit: largest number of maps.
             batch_size: images per batch.
 
@@ -128,12 +130,12 @@ def predict_labelled(
     batch_size: int,
     weights: Sequence[float] = (),
 ) -> LabelledPredictions:
-    """Predicts the ``records`` (int64 ``[n]``) of a store by the mean of ``models``, with ``weights``.
+    """Predicts the images ``records`` of a store (int64 ``[n]``) by the weighted mean of ``models``.
 
     Raises:
-        UserError: the model returns NaN or infinity.
+        UserError: a model returns NaN or infinity.
     """
-    predict = make_ensemble(models, tta, weights)
+    predict = make_mean_predict_fn(models, tta, weights)
     predictions = predict_store(predict, store, records, batch_size)
     return LabelledPredictions(predictions, (_Part(models, store, records, weights),))
 
@@ -144,23 +146,23 @@ def predict_out_of_fold(run: Run, *, tta: int, batch_size: int) -> LabelledPredi
     Raises:
         UserError: a run or an image is missing, or an image would be predicted twice or never.
     """
-    labelled = []
+    folds = []
     for paths in run.members:
-        fold = load_run(paths.root)
-        labelled.append(
+        fold_run = load_run(paths.root)
+        folds.append(
             predict_labelled(
-                [fold.load_model()], *open_validation(fold), tta=tta, batch_size=batch_size
+                [fold_run.load_model()], *open_validation(fold_run), tta=tta, batch_size=batch_size
             )
         )
-    parts = [each.predictions for each in labelled]
     predictions = Predictions(
-        tuple(path for part in parts for path in part.paths),
-        np.concatenate([part.labels for part in parts]),
-        np.concatenate([part.probabilities for part in parts]),
+        tuple(path for fold in folds for path in fold.predictions.paths),
+        np.concatenate([fold.predictions.labels for fold in folds]),
+        np.concatenate([fold.predictions.probabilities for fold in folds]),
         run.class_names,
     )
-    _check_each_once(run, predictions.paths, {f.path for each in labelled for f in each.faults})
-    return LabelledPredictions(predictions, tuple(part for each in labelled for part in each.parts))
+    unreadable = {fault.path for fold in folds for fault in fold.faults}
+    _check_each_once(run, predictions.paths, unreadable)
+    return LabelledPredictions(predictions, tuple(part for fold in folds for part in fold.parts))
 
 
 def _check_each_once(run: Run, paths: Sequence[str], unreadable: set[str]) -> None:

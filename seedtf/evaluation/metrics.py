@@ -192,9 +192,9 @@ def reliability(confidence: Array, correct: Booleans, bins: int = CALIBRATION_BI
 def fit_temperature(probabilities: Array, labels: Integers) -> float:
     """The T > 0 that minimises the cross-entropy of softmax(log p / T) (Guo et al. 2017).
 
-    The loss is convex in 1/T. Its minimum is found by Newton steps on the derivative; a step that
-    leaves the bracket is replaced by bisection. Returns 1.0 (no change) when the minimum is outside
-    0.05 to 20: then the images do not determine T, for example because every prediction is correct.
+    The loss is convex in 1/T. Its minimum is found by Newton's method; a step that leaves the bracket
+    is replaced by bisection. If the minimum is not in 0.05 to 20, the images do not determine T, for
+    example because every prediction is correct. Then 1.0 is returned, which changes no probability.
     """
     logits = _logits(probabilities)
     true_logit = logits[np.arange(len(labels)), labels]
@@ -208,7 +208,7 @@ def fit_temperature(probabilities: Array, labels: Integers) -> float:
     for _ in range(_NEWTON_STEPS):
         slope, curvature = _slope_and_curvature(logits, true_logit, inverse)
         low, high = (inverse, high) if slope < 0 else (low, inverse)
-        # Without curvature take `low`: it lies outside the open bracket, so the next line bisects.
+        # Without curvature there is no Newton step. `low` makes the next line choose bisection.
         newton = inverse - slope / curvature if curvature > 0 else low
         next_inverse = newton if low < newton < high else (low + high) / 2
         if abs(next_inverse - inverse) <= 1e-9 * inverse:
@@ -217,21 +217,21 @@ def fit_temperature(probabilities: Array, labels: Integers) -> float:
     return 1.0 / inverse
 
 
-def fit_weights(of_label: Array) -> Array:
-    """The weights of the mean that give the labels the highest likelihood: float64 ``[M]``.
+def fit_weights(label_probabilities: Array) -> Array:
+    """The weights of M models, float64 ``[M]``, with which their mean has the lowest cross-entropy.
 
-    They are at least 0 and add up to 1. The cross-entropy of a mean of probabilities is convex in the
-    weights; each step of expectation maximization for a mixture of fixed distributions lowers it.
+    They are at least 0 and add up to 1. The cross-entropy of a weighted mean is convex in the weights.
+    Each step of expectation maximization, for a mixture of fixed distributions, lowers it.
 
     Args:
-        of_label: float ``[M, N]``, the probability that each member gives to the label of each image.
+        label_probabilities: float ``[M, N]``, each model's probability for the label of each image.
 
     Example:
         >>> good, bad = [0.9, 0.8, 0.9], [0.3, 0.2, 0.1]
         >>> fit_weights(np.array([good, bad])).round(2).tolist()
         [1.0, 0.0]
     """
-    probabilities = np.maximum(of_label.astype(np.float64), _MIN_PROBABILITY)
+    probabilities = np.maximum(label_probabilities.astype(np.float64), _MIN_PROBABILITY)
     weights = np.full(len(probabilities), 1 / len(probabilities))
     for _ in range(_WEIGHT_STEPS):
         joint = weights[:, None] * probabilities
@@ -243,7 +243,7 @@ def fit_weights(of_label: Array) -> Array:
 
 
 def scale_probabilities(probabilities: Array, temperature: float) -> Array:
-    """softmax(log p / T), float64 ``[N, K]``; keeps the order of the classes in each row.
+    """softmax(log p / T), float64 ``[N, K]``; the ranking of the classes in each row stays.
 
     Example:
         >>> scale_probabilities(np.array([[0.8, 0.2]]), 2.0).round(3).tolist()
@@ -269,7 +269,7 @@ def rejection_threshold(
     order = np.argsort(-confidence, kind="stable")
     ranked, hits = confidence[order], np.cumsum(correct[order])
     kept = np.arange(1, len(ranked) + 1)
-    # Equal confidences are cut only after the last of them.
+    # A threshold can lie only behind the last of several equal confidences.
     is_last_of_tie = np.append(ranked[1:] != ranked[:-1], True)[: len(ranked)]
     reached = np.flatnonzero(is_last_of_tie & (hits >= precision * kept))
     if not reached.size:
@@ -279,10 +279,10 @@ def rejection_threshold(
 
 
 def mcnemar_p(only_a: int, only_b: int) -> float:
-    """Two-sided p-value of McNemar's test (1947): do two classifiers have the same error rate?
+    """Two-sided p-value of McNemar's test (1947) that two classifiers have the same error rate.
 
-    The exact binomial test below 25 discordant images, else chi-square with the continuity correction
-    of Edwards (1948).
+    With fewer than 25 discordant images it is the exact binomial test, otherwise the chi-square test
+    with the continuity correction of Edwards (1948).
 
     Args:
         only_a, only_b: number of images that only A, or only B, classifies correctly.

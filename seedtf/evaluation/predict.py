@@ -52,7 +52,7 @@ class PredictionCounts:
     Attributes:
         files: number of rows in the table.
         bad: number of files that could not be predicted.
-        first_bad: the first of them with its fault; empty if there are none.
+        first_bad: the path and fault of the first such file; empty if there is none.
     """
 
     files: int
@@ -61,14 +61,14 @@ class PredictionCounts:
 
 
 def list_images(inputs: Sequence[str]) -> Iterator[str]:
-    """Yields every given file once, in the order given.
+    """Yields the path of every file in ``inputs`` once, in order.
 
-    A folder yields all files below it, sorted, and a pattern such as ``leaves/*.jpg`` or ``**/*.png``
-    that is not itself a file yields its sorted matches. A file that is given again, also through
-    another link to its folder, is left out.
+    A folder yields all files below it, sorted. A pattern such as ``leaves/*.jpg`` or ``**/*.png``
+    yields its matches, sorted, unless a file has this name. A file that was yielded before, also
+    through another link to its folder, is not yielded again.
 
-    Hidden files and system files in a folder are skipped. Other files that are not images are not
-    skipped, so that the table has a row with their fault.
+    Hidden files and system files in a folder are skipped. Other files that are not images are yielded,
+    so that the table has a row with their fault.
 
     Raises:
         UserError: no such file or folder, a pattern without a match, or a folder that cannot be
@@ -79,15 +79,14 @@ def list_images(inputs: Sequence[str]) -> Iterator[str]:
     for given in inputs:
         for path in _expand(given):
             folder, name = os.path.split(path)
-            # Only the folder is resolved: two links with different names to one file are two files, as
-            # everywhere in seedtf.
+            # Links to files are not resolved, because everywhere in seedtf a link is a file of its own.
             if (key := (real_folder(folder or "."), name)) not in seen:
                 seen.add(key)
                 yield path
 
 
 def _expand(given: str) -> Iterator[str]:
-    """The files that one argument stands for."""
+    """Yields the files of one argument, which is a file, a folder or a pattern."""
     if os.path.isdir(given):
         yield from (os.path.join(given, path) for path in walk_files(given, "FILES_OR_FOLDERS"))
     elif os.path.exists(given) or is_file(given):
@@ -97,14 +96,14 @@ def _expand(given: str) -> Iterator[str]:
         if not matches:
             raise UserError(f"{given}: no file matches; pass images or a folder of them")
         for match in matches:
-            # A file that ``**`` has matched beside its folder is given twice, and listed once.
+            # ``**`` matches a folder and also the files in it; `list_images` removes the duplicates.
             yield from _expand(match) if os.path.isdir(match) else (match,)
     else:
         raise UserError(f"{given}: no such file or folder; pass images or a folder of them")
 
 
 def check_out(out: str | os.PathLike[str], overwrite: bool) -> Path:
-    """``out`` as a path that can be written.
+    """Returns ``out`` as a path, after checking that the table can be written there.
 
     Raises:
         UserError: ``out`` exists and must not be replaced, its folder does not exist or cannot be
@@ -157,8 +156,9 @@ def write_predictions(
         batch_size: images per batch; changes the speed, not the predictions.
         heatmaps: an existing folder that gets one PNG for each predicted image; the last column of
             the table has its file name. The classifier must have been opened with heat maps.
-        shard: the number of a shard, counted from 1, and the number of shards. Each is a part of the
-            list without gaps, so the tables of all shards, one after the other, are the whole table.
+        shard: the number of a shard, counted from 1, and the number of shards. A shard is a contiguous
+            part of the list of files, so the tables of all shards, joined in order, equal the table of
+            all files.
 
     Raises:
         UserError: an input does not exist, or there are no files.
@@ -180,7 +180,7 @@ def write_predictions(
     number, count = shard
     start, end = total * (number - 1) // count, total * number // count
     paths = itertools.islice(list_images(inputs), start, end)
-    names: Counter[str] = Counter()
+    name_counts: Counter[str] = Counter()
     files, bad, first_bad = 0, 0, ""
     with open_prediction_table(out, topk, heatmaps=heatmaps is not None) as table:
         predictions = predict_files(classifier, paths, topk, batch_size)
@@ -189,7 +189,7 @@ def write_predictions(
         for path, prediction in bar:
             cells = []
             if heatmaps:
-                cells = [_write_heatmap(path, prediction, heatmaps, names, classifier.fit)]
+                cells = [_write_heatmap(path, prediction, heatmaps, name_counts, classifier.fit)]
             table.write(path, prediction, *cells)
             files += 1
             if isinstance(prediction, RefusedError):
@@ -233,16 +233,23 @@ def _predict_batch(
 
 
 def _write_heatmap(
-    path: str, prediction: Prediction | RefusedError, folder: Path, names: Counter[str], fit: str
+    path: str,
+    prediction: Prediction | RefusedError,
+    folder: Path,
+    name_counts: Counter[str],
+    fit: str,
 ) -> str:
-    """Writes the heat map over the image and returns its file name; empty if there is none."""
+    """Writes the image with its heat map and returns the file name; empty if there is no heat map.
+
+    ``name_counts`` counts the images of each name, so that equal names get a number.
+    """
     if isinstance(prediction, RefusedError) or prediction.heatmap is None:
         return ""
     image = read_thumbnail(Path(path), _HEATMAP_SIZE, fit)
-    if image is None:  # the file has changed meanwhile
+    if image is None:  # the file has changed since it was predicted
         return ""
     stem = Path(path).stem
-    names[stem] += 1
-    name = f"{stem}.png" if names[stem] == 1 else f"{stem}~{names[stem]}.png"
+    name_counts[stem] += 1
+    name = f"{stem}.png" if name_counts[stem] == 1 else f"{stem}~{name_counts[stem]}.png"
     write_bytes(folder / name, encode_image(draw_heatmap(image, prediction.heatmap)))
     return name

@@ -21,7 +21,7 @@ __all__ = ["PredictionTable", "check_table_format", "open_prediction_table"]
 
 OK = "ok"
 PARQUET = ".parquet"
-_ROW_GROUP = 16_384
+_ROW_GROUP_SIZE = 16_384
 _HEATMAP = "heatmap"
 
 
@@ -29,7 +29,7 @@ class PredictionTable(Protocol):
     """A table that is being written."""
 
     def write(self, path: str, prediction: Prediction | RefusedError, *more: str) -> None:
-        """Adds the row of a file; ``more`` are the cells of further columns."""
+        """Adds the row of a file; ``more`` has the cell of the column heatmap, if there is one."""
 
 
 def check_table_format(out: Path) -> None:
@@ -45,14 +45,15 @@ def open_prediction_table(
     """Yields a table with the columns file, status, top1, p1, …, and heatmap if ``heatmaps``.
 
     The table replaces ``out`` after the ``with`` block. In the row of a file that cannot be predicted,
-    ``status`` is the fault, and the other cells are empty, or null in parquet, where probabilities are
-    float32 and all other columns are strings. A parquet table is written in row groups of 16,384 rows,
-    so that memory does not grow with its length.
+    ``status`` is the fault, and the other cells are empty, or null in parquet.
+
+    In parquet, probabilities are float32 and all other columns are strings. The rows are written in
+    groups of 16,384, so that memory does not grow with the number of rows.
 
     Args:
         out: the file to create or replace.
         topk: number of classes in a row, 1 to K.
-        heatmaps: whether each row has one more cell, the name of the file of a heat map.
+        heatmaps: whether each row has one more cell, the file name of a heat map.
 
     Raises:
         UserError: pyarrow is needed and not installed.
@@ -118,7 +119,7 @@ class _ParquetTable:
             cells = [OK, *itertools.chain.from_iterable(pairs)]
         for column, cell in zip(self._columns, [name, *cells, *more], strict=True):
             column.append(cell)
-        if len(self._columns[0]) >= _ROW_GROUP:
+        if len(self._columns[0]) >= _ROW_GROUP_SIZE:
             self._flush()
 
     def close(self) -> None:

@@ -44,7 +44,7 @@ TOP_CLASSES = 5
 TOP_LOSSES = 36
 MOST_CONFUSED = 12
 MAX_JSON_CLASSES = 1000
-"""With more classes report.json holds null for the confusion matrix, whose table is complete."""
+"""With more classes, report.json has no confusion matrix (null); confusion_matrix.csv is complete."""
 THUMBNAIL_SIZE = 192
 """Largest side of an image on the page, in pixels."""
 
@@ -78,7 +78,7 @@ class ReportContext:
 
     @property
     def source(self) -> dict[str, str]:
-        """Where the images and labels come from, wherever the command ran."""
+        """The folder of the images and the table of labels, as absolute paths or URLs."""
         root = self.data_root
         folder = os.path.abspath(root) if isinstance(root, Path) else str(root)
         table = self.labels_csv and os.path.abspath(self.labels_csv)
@@ -96,12 +96,16 @@ def write_report(
 ) -> Path:
     """Writes index.html, report.json, predictions_val.csv and the confusion matrix into ``folder``.
 
-    The metrics of ``test``, if any, stand beside those of the report. ``heatmaps``, float ``[h, w]``,
-    belong to the first of the top losses, in that order. ``folds`` has the metrics of each fold, from
-    ``folds_values``.
+    Everything is computed before the first file is written, so that an older report stays if computing
+    fails.
 
-    Everything is computed before the first file is written, so an error leaves an older report as it
-    was.
+    Args:
+        report: the metrics to show.
+        context: what ``report`` is about.
+        folder: created if it does not exist.
+        test: the metrics of the test images, which are shown beside those of ``report``.
+        heatmaps: class activation maps, each float ``[h, w]``, in the order of ``top_losses``.
+        folds: the metrics of each fold, from ``folds_values``.
 
     Returns:
         The path of the page.
@@ -263,15 +267,15 @@ def _render_page(
         run_name=context.run_dir.resolve().name,
         matrix=image_uri(matrix),
         calibration=image_uri(figure_png(calibration)),
-        figures=_run_images(context.run_dir),
+        figures=_read_figures(context.run_dir),
         top_losses=_top_loss_cards(report, context, heatmaps),
         has_heatmaps=len(heatmaps) > 0,
         num_wrong=values["images"] - values["correct"],
     )
 
 
-def _run_images(run_dir: Path) -> list[tuple[str, str]]:
-    """Caption and data URI of the figures that training wrote, if they exist."""
+def _read_figures(run_dir: Path) -> list[tuple[str, str]]:
+    """Caption and data URI of each figure in the run folder, which training wrote."""
     paths = RunPaths(run_dir)
     figures = {
         "Training and validation, epoch by epoch": paths.curves,
@@ -287,7 +291,7 @@ def _run_images(run_dir: Path) -> list[tuple[str, str]]:
 def _top_loss_cards(
     report: Report, context: ReportContext, heatmaps: Sequence[np.ndarray]
 ) -> list[dict[str, Any]]:
-    """What the page shows of each image in ``top_losses``."""
+    """What the page shows for each image in ``top_losses``."""
     predictions = report.predictions
     names, probabilities = predictions.class_names, predictions.probabilities
     classes = predictions.classes
@@ -319,10 +323,10 @@ def _jpeg_uri(image: np.ndarray | None) -> str | None:
 
 
 def read_thumbnail(path: Folder, size: int, fit: str = STRETCH) -> np.ndarray | None:
-    """The image as the model's decoder reads it, with ``size`` pixels on its longer side.
+    """Reads an image as the model's decoder does, and resizes it to ``size`` pixels on its longer side.
 
-    If the model sees a padded or cropped image, this is that square; a stretched image keeps its
-    aspect ratio here.
+    If ``fit`` pads or crops images, the thumbnail is the square that the model sees. If ``fit``
+    stretches them, the thumbnail keeps the aspect ratio of the image.
 
     Returns:
         uint8 ``[h, w, 3]``; None if the file cannot be read.

@@ -1,4 +1,4 @@
-"""Many runs side by side: the lines of a table for a terminal, and one page with their curves."""
+"""Compares many runs: the lines of a table for a terminal, and one page with their curves."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from seedtf.runs.listing import RunSummary
 __all__ = ["table_lines", "write_runs_page"]
 
 _HEADINGS = ("run", "network", "data", "state", "epochs", "accuracy", "95 % interval", "time")
-_MAX_CELL = 32
+_MAX_CELL_WIDTH = 32
 
 
 def table_lines(runs: Sequence[RunSummary], flags: Sequence[str]) -> list[str]:
@@ -79,14 +79,14 @@ def _cells(run: RunSummary) -> tuple[str, ...]:
 
 
 def _sort_values(run: RunSummary) -> tuple[str | float, ...]:
-    """For each heading the value by which the page sorts; an unknown number is the lowest."""
+    """The values by which the page sorts each column; an unknown number is lower than all others."""
     accuracy = -1.0 if math.isnan(run.accuracy) else run.accuracy
     low = run.interval[0] if run.interval else -1.0
     return (run.name, run.model, run.data, run.state, run.epochs, accuracy, low, run.seconds)
 
 
 def _clip(text: str) -> str:
-    return text if len(text) <= _MAX_CELL else text[: _MAX_CELL - 1] + "…"
+    return text if len(text) <= _MAX_CELL_WIDTH else text[: _MAX_CELL_WIDTH - 1] + "…"
 
 
 def _text(value: object) -> str:

@@ -25,7 +25,7 @@ __all__ = ["Sample", "read_sample", "write_submission"]
 
 @dataclass(frozen=True)
 class Sample:
-    """A sample submission: its path, its headings, and its rows of as many cells, in order."""
+    """A sample submission: its path, its heading, and its rows, which are as long as the heading."""
 
     path: Path
     heading: tuple[str, ...]
@@ -65,12 +65,12 @@ def read_sample(path: str) -> Sample:
 def write_submission(
     classifier: Classifier, inputs: Sequence[str], sample: Sample, out: Path, *, batch_size: int
 ) -> int:
-    """Writes ``out`` with the sample's heading and rows and the prediction for each image.
+    """Writes ``out``: the sample with its other columns replaced by the predictions.
 
-    The column that contains names of the images is the column of ids: an id is a file name, with or
-    without its suffix and the folders in front of it. One other column receives the most probable
-    class; several other columns, each named as a class, receive the probabilities. Images that are not
-    in the sample are ignored.
+    The column that contains names of the images is the column of ids. An id is a file name, with or
+    without its suffix and the folders in front of it. If there is one other column, it gets the most
+    probable class. If there are several, each is named as a class and gets the probability of that
+    class. Images that are not in the sample are ignored.
 
     Args:
         classifier: from ``open_classifier``.
@@ -83,8 +83,8 @@ def write_submission(
         The number of rows.
 
     Raises:
-        UserError: a listed image is missing, ambiguous or unreadable, or the columns are not those of
-            the classes; nothing is written.
+        UserError: an image of the sample is missing, ambiguous or unreadable, or the columns are not
+            those of the classes; nothing is written.
     """
     path_of, column = _match_files(inputs, sample)
     headings = [name for index, name in enumerate(sample.heading) if index != column]
@@ -99,7 +99,7 @@ def write_submission(
     for path, prediction in bar:
         if isinstance(prediction, RefusedError):
             raise UserError(
-                f"{path}: {prediction}; --submission needs every image, replace this one"
+                f"{path}: {prediction}; replace this file, because --submission needs all images"
             )
         if not has_classes:
             cells[path] = [prediction.names[0]]
@@ -116,15 +116,17 @@ def write_submission(
 
 
 def _match_classes(path: Path, headings: Sequence[str], names: Sequence[str]) -> dict[str, str]:
-    """The class of each heading: the same name, or the only one that differs in case and separators.
+    """Finds the class of each heading: the same name, or one that differs in case and separators only.
 
     Raises:
         UserError: a heading or a class has no counterpart, or several.
     """
-    counts = Counter(map(_normalized, names))
-    unique = {_normalized(name): name for name in names if counts[_normalized(name)] == 1}
+    counts = Counter(map(_letters_and_digits, names))
+    unique = {
+        _letters_and_digits(name): name for name in names if counts[_letters_and_digits(name)] == 1
+    }
     class_of = {
-        heading: heading if heading in names else unique.get(_normalized(heading), "")
+        heading: heading if heading in names else unique.get(_letters_and_digits(heading), "")
         for heading in headings
     }
     unknown = [heading for heading in headings if not class_of[heading]]
@@ -144,23 +146,24 @@ def _match_classes(path: Path, headings: Sequence[str], names: Sequence[str]) ->
     return class_of
 
 
-def _normalized(name: str) -> str:
+def _letters_and_digits(name: str) -> str:
+    """The letters, in lower case, and the digits of a name."""
     return "".join(char for char in unicodedata.normalize("NFC", name).casefold() if char.isalnum())
 
 
 def _match_files(inputs: Sequence[str], sample: Sample) -> tuple[dict[str, str], int]:
-    """The path of every id, in the sample's order, and the column of the ids."""
+    """Returns the path of every id, in the sample's order, and the index of the column of ids."""
     columns = [[row[column] for row in sample.rows] for column in range(len(sample.heading))]
-    wanted = {_parts(cell)[-1] for column in columns for cell in column}
+    wanted = {_split_id(cell)[-1] for column in columns for cell in column}
     by_name: dict[str, list[str]] = defaultdict(list)
     for path in list_images(inputs):
         file = Path(path)
         for name in {file.name, file.stem} & wanted:
             by_name[name].append(path)
-    hits = [len({cell for cell in column if _parts(cell)[-1] in by_name}) for column in columns]
+    hits = [len({cell for cell in column if _split_id(cell)[-1] in by_name}) for column in columns]
     column = hits.index(max(hits))
     ids = list(dict.fromkeys(columns[column]))
-    matches = {cell: _matching(cell, by_name.get(_parts(cell)[-1], [])) for cell in ids}
+    matches = {cell: _choose_paths(cell, by_name.get(_split_id(cell)[-1], [])) for cell in ids}
     missing = [cell for cell in ids if not matches[cell]]
     if missing:
         raise UserError(
@@ -176,9 +179,12 @@ def _match_files(inputs: Sequence[str], sample: Sample) -> tuple[dict[str, str],
     return {cell: paths[0] for cell, paths in matches.items()}, column
 
 
-def _matching(cell: str, paths: list[str]) -> list[str]:
-    """The files that an id may mean: of several, those with its suffix, then those in its folders."""
-    parts = _parts(cell)
+def _choose_paths(cell: str, paths: list[str]) -> list[str]:
+    """Those of ``paths`` that an id may mean: with its suffix, else with an image's suffix, else all.
+
+    If several remain and the id names folders, those in these folders.
+    """
+    parts = _split_id(cell)
     exact = [path for path in paths if Path(path).name == parts[-1]]
     paths = exact or [path for path in paths if has_image_suffix(path)] or paths
     if len(paths) == 1:
@@ -187,6 +193,6 @@ def _matching(cell: str, paths: list[str]) -> list[str]:
     return inside if len(parts) > 1 and inside else paths
 
 
-def _parts(cell: str) -> tuple[str, ...]:
-    """The folders and the name in an id, with either kind of slash; at least one part."""
+def _split_id(cell: str) -> tuple[str, ...]:
+    """Splits an id at slashes and backslashes into folders and name; returns at least one part."""
     return Path(cell.strip().replace("\\", "/")).parts or ("",)

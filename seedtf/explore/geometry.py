@@ -1,4 +1,4 @@
-"""Where images lie among each other: nearest neighbours, outliers, and two dimensions for a map."""
+"""Nearest neighbours and outliers among features, and their projection to two dimensions for a map."""
 
 from __future__ import annotations
 
@@ -8,28 +8,30 @@ import numpy as np
 
 from seedtf.errors import UserError
 
-__all__ = ["MAPS", "find_outliers", "nearest", "project"]
+__all__ = ["MAPS", "find_nearest", "find_outliers", "project_to_2d"]
 
 MAPS = ("auto", "umap", "pca")
 """The values of ``--map``; ``auto`` is UMAP if it is installed."""
 
 _BLOCK = 1024
 _UMAP_DIMENSIONS = 50
-_FEWEST, _MOST = 12, 60
+_MIN_OUTLIERS, _MAX_OUTLIERS = 12, 60
 
 
-def nearest(features: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
-    """The nearest other images by cosine distance, after each feature was scaled to variance 1.
+def find_nearest(features: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
+    """Finds the nearest neighbours of each image by cosine distance.
+
+    Each feature is first shifted to mean 0 and scaled to variance 1.
 
     Args:
         features: float ``[N, D]``.
-        count: number k of neighbours; less if there are fewer other images.
+        count: number k of neighbours; at most N − 1 are returned.
 
     Returns:
         Indices int64 ``[N, k]``, the nearest first, and distances float32 ``[N, k]``, 0 to 2.
 
     Example:
-        >>> nearest(np.array([[0.0, 1], [0, 2], [5, 1], [6, 1]]), 1)[0][:, 0].tolist()
+        >>> find_nearest(np.array([[0.0, 1], [0, 2], [5, 1], [6, 1]]), 1)[0][:, 0].tolist()
         [1, 0, 3, 2]
     """
     scaled = (features - features.mean(axis=0)).astype(np.float32)
@@ -43,7 +45,7 @@ def nearest(features: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
         rows = np.arange(block.stop - block.start)
         similarity = scaled[block] @ scaled.T
         similarity[rows, start + rows] = -np.inf
-        # Sorting by the rounded value makes ties, and so the page, the same on every machine.
+        # Rounding errors differ between machines, so the order is that of the rounded similarity.
         found = np.argsort(-similarity.round(5), axis=1, kind="stable")[:, :count]
         indices[block] = found
         distances[block] = np.clip(1 - np.take_along_axis(similarity, found, axis=1), 0, 2)
@@ -51,27 +53,29 @@ def nearest(features: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def find_outliers(distances: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The images that are farthest from their nearest neighbours: a hundredth, 12 to 60 of them.
+    """The images that are farthest from their nearest neighbours.
+
+    They are a hundredth of the images, but 12 to 60, and at most a quarter.
 
     Args:
-        distances: float ``[N, k]``, from ``nearest``.
+        distances: float ``[N, k]``, from ``find_nearest``.
 
     Returns:
         The mean distance of each image, float ``[N]``, and the indices of the outliers, the farthest
         first.
     """
     mean = distances.mean(axis=1)
-    count = min(max(len(mean) // 100, _FEWEST), _MOST, len(mean) // 4)
+    count = min(max(len(mean) // 100, _MIN_OUTLIERS), _MAX_OUTLIERS, len(mean) // 4)
     return mean, np.argsort(-mean, kind="stable")[:count]
 
 
-def project(features: np.ndarray, method: str, seed: int = 0) -> tuple[np.ndarray, str]:
-    """Two dimensions for a map.
+def project_to_2d(features: np.ndarray, method: str, seed: int = 0) -> tuple[np.ndarray, str]:
+    """Projects features to two dimensions, for a map.
 
     Args:
         features: float ``[N, D]``.
-        method: one of ``MAPS``.
-        seed: of random starts.
+        method: one of ``MAPS``. With fewer than 50 images, PCA is used anyway.
+        seed: the seed of the random starts.
 
     Returns:
         float64 ``[N, 2]`` in [0, 1], and the name of the method.
@@ -80,26 +84,29 @@ def project(features: np.ndarray, method: str, seed: int = 0) -> tuple[np.ndarra
         UserError: ``umap`` is not installed.
 
     Example:
-        >>> points, name = project(np.array([[0.0, 0, 1], [10, 1, 0], [20, 0, 1]]), "pca")
+        >>> points, name = project_to_2d(np.array([[0.0, 0, 1], [10, 1, 0], [20, 0, 1]]), "pca")
         >>> sorted(points[:, 0].round(2).tolist()), name
         ([0.0, 0.5, 1.0], 'PCA')
     """
     is_installed = importlib.util.find_spec("umap") is not None
     if method == "umap" and not is_installed:
-        raise UserError("--map=umap: is not installed; pip install 'seedtf[explore]', or pass pca")
+        raise UserError(
+            "--map=umap: umap-learn is not installed; run: pip install 'seedtf[explore]', or pass pca"
+        )
     if method == "pca" or not is_installed or len(features) < 50:
-        return _to_unit(_principal(features, 2, seed)), "PCA"
+        return _to_unit_square(_principal_components(features, 2, seed)), "PCA"
     import umap
 
     reducer = umap.UMAP(n_components=2, metric="cosine", random_state=seed, n_jobs=1)
-    return _to_unit(reducer.fit_transform(_principal(features, _UMAP_DIMENSIONS, seed))), "UMAP"
+    components = _principal_components(features, _UMAP_DIMENSIONS, seed)
+    return _to_unit_square(reducer.fit_transform(components)), "UMAP"
 
 
-def _principal(features: np.ndarray, count: int, seed: int) -> np.ndarray:
+def _principal_components(features: np.ndarray, count: int, seed: int) -> np.ndarray:
     """The first principal components, float64 ``[N, count]``, by randomized subspace iteration.
 
-    N. Halko, P.-G. Martinsson, J. Tropp, "Finding structure with randomness", 2011. The value
-    of the largest magnitude is positive, so that the sign is not arbitrary.
+    N. Halko, P.-G. Martinsson, J. Tropp, "Finding structure with randomness", 2011. The sign of a
+    component is arbitrary, so it is chosen to make the value of the largest magnitude positive.
     """
     centered = (features - features.mean(axis=0)).astype(np.float64)
     count = min(count, *centered.shape)
@@ -114,8 +121,8 @@ def _principal(features: np.ndarray, count: int, seed: int) -> np.ndarray:
     return np.pad(points, ((0, 0), (0, max(2 - count, 0))))
 
 
-def _to_unit(points: np.ndarray) -> np.ndarray:
-    """Points in the unit square, both axes by the same factor, in the middle of the shorter one."""
+def _to_unit_square(points: np.ndarray) -> np.ndarray:
+    """Scales both axes by the same factor to fit into [0, 1], and centres the points in the square."""
     low, high = points.min(axis=0), points.max(axis=0)
     side = max(float((high - low).max()), 1e-12)
     return (points - (low + high) / 2) / side + 0.5

@@ -1,4 +1,4 @@
-"""Writes the page of ``seedtf explore``: one file with everything in it, and a table beside it."""
+"""Writes the page of ``seedtf explore``, a single HTML file, and the table ``explore.csv``."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from PIL import Image
 from seedtf.data.map_files import map_files
 from seedtf.data.paths import folder_at, read_file
 from seedtf.evaluation.report import read_thumbnail
-from seedtf.explore.geometry import project
+from seedtf.explore.geometry import project_to_2d
 from seedtf.explore.review import (
     NEIGHBOURS,
     SHOWN_NEIGHBOURS,
@@ -33,14 +33,14 @@ from seedtf.report import report
 
 __all__ = ["Written", "write_page"]
 
-_THUMBNAIL, _PER_ROW = 48, 16
-_PICTURE = 128
+_THUMBNAIL_SIZE, _PER_ROW = 48, 16
+_SUSPECT_SIZE = 128
 _MAX_GROUPS, _MAX_TWINS, _MAX_POOR = 200, 200, 300
 
 
 @dataclass(frozen=True)
 class Written:
-    """The files of ``seedtf explore``, and how many images are on the page."""
+    """The files that were written, the number of images on the page, and the method of the map."""
 
     page: Path
     table: Path
@@ -54,20 +54,20 @@ def write_page(
     """Writes ``index.html`` and ``explore.csv`` into the folder ``out``, which exists.
 
     Args:
-        explored: N images.
-        found: what was found about them.
+        explored: the images.
+        found: the review of the images.
         out: the folder.
-        title: of the page.
-        method: of the map, one of ``geometry.MAPS``.
-        max_pixels: larger images are not read.
+        title: the title of the page.
+        method: the method of the map, one of ``geometry.MAPS``.
+        max_pixels: images with a larger width × height are not read.
 
     Raises:
-        UserError: ``umap`` is asked for and not installed.
+        UserError: ``method`` is ``umap``, which is not installed.
         OSError: the folder cannot be written.
     """
     shown = choose_shown(explored, found)
     report("map", f"{len(shown):,} of {len(explored.catalog):,} images, in two dimensions")
-    points, projection = project(explored.features[shown], method)
+    points, projection = project_to_2d(explored.features[shown], method)
     page = out / "index.html"
     text = _Page(explored, found, shown, points, max_pixels).render(title, projection)
     write_text(page, text)
@@ -77,7 +77,7 @@ def write_page(
 
 
 class _Page:
-    """The values of the template."""
+    """Computes the values that the template shows, and renders it."""
 
     def __init__(
         self,
@@ -89,7 +89,7 @@ class _Page:
     ) -> None:
         self.explored, self.found, self.shown, self.points = explored, found, shown, points
         self.max_pixels = max_pixels
-        # The place of an image on the page, by which the sheets and the script know it.
+        # The sheets and the script identify an image by its place on the page, counted from 0.
         self.place_of = {index: place for place, index in enumerate(shown.tolist())}
 
     def render(self, title: str, projection: str) -> str:
@@ -100,7 +100,7 @@ class _Page:
             __package__,
             "explore.html.jinja",
             title=title,
-            answered_by=explored.answered_by,
+            predicted_by=explored.predicted_by,
             images=len(explored.catalog),
             classes=explored.catalog.class_names,
             colors=_colors(len(explored.catalog.class_names)),
@@ -111,7 +111,7 @@ class _Page:
             ),
             faults=explored.catalog.faults,
             sheets=[_webp(sheet, 55) for sheet in self._sheets()],
-            size=_THUMBNAIL,
+            size=_THUMBNAIL_SIZE,
             suspects=list(self._suspects()),
             dots=self._dots(suspects),
             projection=projection,
@@ -130,26 +130,27 @@ class _Page:
         )
 
     def _sheets(self) -> Iterator[np.ndarray]:
-        """Thumbnails of all images on the page, 256 on a sheet: uint8 ``[h, w, 3]``."""
+        """Yields sheets, uint8 ``[h, w, 3]``, each with the thumbnails of 256 images of the page."""
         catalog = self.explored.catalog.take(self.shown)
-        small = np.zeros((len(catalog), _THUMBNAIL, _THUMBNAIL, 3), np.uint8)
-        decode = make_decoder(_THUMBNAIL, self.max_pixels)
+        side = _THUMBNAIL_SIZE
+        thumbnails = np.zeros((len(catalog), side, side, 3), np.uint8)
+        decode = make_decoder(side, self.max_pixels)
 
         def draw(index: int, path: str) -> None:
-            small[index] = decode(read_file(path, self.max_pixels)).numpy()
+            thumbnails[index] = decode(read_file(path, self.max_pixels)).numpy()
 
         map_files(catalog, draw, "thumbnails")
         per_sheet = _PER_ROW**2
-        for start in range(0, len(small), per_sheet):
-            part = small[start : start + per_sheet]
+        for start in range(0, len(thumbnails), per_sheet):
+            part = thumbnails[start : start + per_sheet]
             rows = -(-len(part) // _PER_ROW)
             sheet = np.zeros((rows * _PER_ROW, *part.shape[1:]), np.uint8)
             sheet[: len(part)] = part
-            grid = sheet.reshape(rows, _PER_ROW, _THUMBNAIL, _THUMBNAIL, 3)
-            yield grid.swapaxes(1, 2).reshape(rows * _THUMBNAIL, _PER_ROW * _THUMBNAIL, 3)
+            grid = sheet.reshape(rows, _PER_ROW, side, side, 3)
+            yield grid.swapaxes(1, 2).reshape(rows * side, _PER_ROW * side, 3)
 
     def _card(self, index: int) -> dict[str, Any]:
-        """What every card shows of an image."""
+        """What the page shows for an image in every section."""
         explored, names = self.explored, self.explored.catalog.class_names
         label, proposed = explored.catalog.labels[index], self.found.proposed[index]
         return {
@@ -164,32 +165,32 @@ class _Page:
         }
 
     def _thumbnail(self, index: int) -> tuple[int, int, int] | None:
-        """Sheet and offset in pixels of a thumbnail; None if the image is not on the page."""
+        """Sheet, x and y in pixels of a thumbnail; None if the image is not on the page."""
         place = self.place_of.get(index)
         if place is None:
             return None
         sheet, rest = divmod(place, _PER_ROW**2)
         row, column = divmod(rest, _PER_ROW)
-        return sheet, column * _THUMBNAIL, row * _THUMBNAIL
+        return sheet, column * _THUMBNAIL_SIZE, row * _THUMBNAIL_SIZE
 
     def _suspects(self) -> Iterator[dict[str, Any]]:
         explored, found = self.explored, self.found
         root, indices = folder_at(str(explored.catalog.root)), found.suspects.tolist()
-        maps = explored.heat(indices, found.proposed[found.suspects])
-        for index, heat in zip(indices, maps, strict=True):
-            picture = read_thumbnail(root / explored.catalog.paths[index], _PICTURE)
-            drawn = None if picture is None or heat is None else draw_heatmap(picture, heat)
-            near = found.neighbours[index, :SHOWN_NEIGHBOURS].tolist()
+        heats = explored.heatmaps(indices, found.proposed[found.suspects])
+        for index, heat in zip(indices, heats, strict=True):
+            image = read_thumbnail(root / explored.catalog.paths[index], _SUSPECT_SIZE)
+            heatmap = None if image is None or heat is None else draw_heatmap(image, heat)
+            neighbours = found.neighbours[index, :SHOWN_NEIGHBOURS].tolist()
             yield {
                 **self._card(index),
                 "wrong": bool(found.wrong[index]),
-                "picture": None if picture is None else _webp(picture, 70),
-                "heat": None if drawn is None else _webp(drawn, 50),
-                "near": [self._card(each) for each in near],
+                "picture": None if image is None else _webp(image, 70),
+                "heat": None if heatmap is None else _webp(heatmap, 50),
+                "near": [self._card(neighbour) for neighbour in neighbours],
             }
 
     def _dots(self, suspects: set[int]) -> list[list[tuple[int, int, bool]]]:
-        """For each class the points of its images: x and y in 0 to 1000, and whether it is suspect."""
+        """For each class, x and y in 0 to 1000 of each image, and whether the image is a suspect."""
         labels = self.explored.catalog.labels
         dots: list[list[tuple[int, int, bool]]] = [[] for _ in self.explored.catalog.class_names]
         for index, point in zip(self.shown.tolist(), self._coordinates(), strict=True):
@@ -213,7 +214,7 @@ class _Page:
         ]
 
     def _data(self, suspects: set[int]) -> dict[str, Any]:
-        """What the script needs: the images on the page in the order of the sheets."""
+        """What the script of the page needs; the images are in the order of the sheets."""
         explored, found = self.explored, self.found
         catalog = explored.catalog
         digest = hashlib.blake2b(digest_size=12)
@@ -235,7 +236,7 @@ class _Page:
             "key": f"seedtf-explore-{digest.hexdigest()}",
             "classes": catalog.class_names,
             "earlier": explored.earlier,
-            "size": _THUMBNAIL,
+            "size": _THUMBNAIL_SIZE,
             "columns": _PER_ROW,
             "images": rows,
         }
@@ -248,7 +249,7 @@ def _webp(image: np.ndarray, quality: int) -> str:
 
 
 def _colors(count: int) -> Sequence[str]:
-    """A colour for each class: hues at equal distances, alternately light and dark."""
+    """A colour for each class, as ``#rrggbb``: evenly spaced hues, alternately light and dark."""
     colors = []
     for number in range(count):
         lightness = 0.62 if number % 2 else 0.42

@@ -1,4 +1,4 @@
-"""What a person should look at: suspected labels, twins, outliers, poor images and groups, in order."""
+"""Finds the images to look at: suspected labels, near duplicates, outliers, poor images and groups."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from seedtf.data.check.quality import find_poor
-from seedtf.explore.geometry import find_outliers, nearest
-from seedtf.explore.label_quality import likely_wrong, self_confidence
+from seedtf.explore.geometry import find_nearest, find_outliers
+from seedtf.explore.label_quality import find_wrong_labels, self_confidence
 from seedtf.explore.sources import Explored
 from seedtf.files import csv_line
 
@@ -18,10 +18,10 @@ __all__ = ["COLUMNS", "Review", "choose_shown", "review", "table_lines"]
 NEIGHBOURS = 10
 SHOWN_NEIGHBOURS = 3
 MAX_ON_MAP = 5_000
-"""Images on the page; of more, all suspects, outliers, twins and poor ones, and a sample."""
+"""Largest number of images on the page."""
 MAX_SUSPECTS = 400
 
-_ODD = frozenset({"tiny", "extreme aspect", "damaged"})
+_POOR_TRAITS = frozenset({"tiny", "extreme aspect", "damaged"})
 
 COLUMNS = (
     *("path", "label", "rank", "quality", "proposed", "probability", "likely_wrong"),
@@ -36,17 +36,20 @@ class Review:
     """What was found about N images.
 
     Attributes:
-        quality: float ``[N]``, the probability of the given label.
-        ranking: int64 ``[N]``, all images, the most suspect first.
-        proposed: int64 ``[N]``, the most probable class other than the given label.
-        wrong: bool ``[N]``, whether confident learning holds the label for wrong.
-        suspects: int64, the images of the list "to decide", in its order.
-        neighbours, distances: the nearest images of each and their mean distance.
-        outliers: int64, the farthest from all others first.
-        twins: lists of indices that look alike; those on two sides, then those with two labels first.
-        across: for each of these lists whether its images are on different sides.
-        poor: index to the faults and details of its quality.
-        groups: name, images, share that is predicted as labelled, suspects; the lowest share first.
+        quality: float ``[N]``, the predicted probability of the label.
+        ranking: int64 ``[N]``, the indices of all images, the most suspect label first.
+        proposed: int64 ``[N]``, the most probable class other than the label.
+        wrong: bool ``[N]``, whether the label is wrong according to confident learning.
+        suspects: int64, the indices in the list "to decide", in its order.
+        neighbours: int64 ``[N, k]``, the indices of the nearest images.
+        distances: float ``[N]``, the mean distance of the neighbours.
+        outliers: int64, the indices of the outliers, the farthest first.
+        twins: sets of near duplicates, as lists of indices. Sets on different sides of the split come
+            first, then sets with different labels.
+        across: for each set of ``twins``, whether its images are on different sides of the split.
+        poor: for the index of each poor image, its faults with their details.
+        groups: name, number of images, fraction that is predicted as labelled, and number of suspects
+            of each group; the lowest fraction first.
     """
 
     quality: np.ndarray
@@ -64,10 +67,10 @@ class Review:
 
 
 def review(explored: Explored) -> Review:
-    """Ranks and groups the images.
+    """Finds suspects, near duplicates, outliers and poor images, and ranks them.
 
-    The list to decide has the images whose most probable class is not their label, at most
-    ``MAX_SUSPECTS``, without those that an earlier review has decided.
+    Suspects are at most ``MAX_SUSPECTS`` images whose most probable class is not their label, without
+    those that an earlier review has decided.
     """
     labels, probabilities = explored.catalog.labels, explored.probabilities
     quality = self_confidence(labels, probabilities)
@@ -76,20 +79,20 @@ def review(explored: Explored) -> Review:
     others[np.arange(len(labels)), labels] = -1
     differs = (probabilities.argmax(axis=1) != labels) & ~explored.reviewed
     suspects = ranking[differs[ranking]][:MAX_SUSPECTS]
-    neighbours, distances = nearest(explored.features, NEIGHBOURS)
+    neighbours, distances = find_nearest(explored.features, NEIGHBOURS)
     mean, outliers = find_outliers(distances)
     twins, across = _twins(explored)
     poor: dict[int, list[tuple[str, str]]] = {}
     for index, fault, detail in find_poor(explored.facts.quality):
         poor.setdefault(index, []).append((fault, detail))
     for index, traits in explored.facts.traits.items():
-        if odd := [trait for trait in traits if trait[0] in _ODD]:
-            poor.setdefault(index, []).extend(odd)
+        if found := [trait for trait in traits if trait[0] in _POOR_TRAITS]:
+            poor.setdefault(index, []).extend(found)
     return Review(
         quality,
         ranking,
         others.argmax(axis=1),
-        likely_wrong(labels, probabilities),
+        find_wrong_labels(labels, probabilities),
         suspects,
         neighbours,
         mean,
@@ -102,6 +105,7 @@ def review(explored: Explored) -> Review:
 
 
 def _twins(explored: Explored) -> tuple[list[list[int]], list[bool]]:
+    """The attributes ``twins`` and ``across`` of a ``Review``."""
     order = np.argsort(explored.twins, kind="stable")
     starts = np.flatnonzero(np.diff(explored.twins[order], prepend=-1))
     parts = [part.tolist() for part in np.split(order, starts[1:]) if len(part) > 1]
@@ -113,24 +117,27 @@ def _twins(explored: Explored) -> tuple[list[list[int]], list[bool]]:
 
 
 def _groups(explored: Explored, suspects: np.ndarray) -> list[tuple[str, int, float, int]]:
+    """The attribute ``groups`` of a ``Review``."""
     if not any(explored.groups):
         return []
-    names, index = np.unique(np.array(explored.groups), return_inverse=True)
-    right = explored.probabilities.argmax(axis=1) == explored.catalog.labels
-    images, hits = np.bincount(index), np.bincount(index, weights=right)
-    found = np.bincount(index[suspects], minlength=len(names))
-    shares = hits / images
+    names, group_of = np.unique(np.array(explored.groups), return_inverse=True)
+    correct = explored.probabilities.argmax(axis=1) == explored.catalog.labels
+    images, hits = np.bincount(group_of), np.bincount(group_of, weights=correct)
+    num_suspects = np.bincount(group_of[suspects], minlength=len(names))
+    fractions = hits / images
     return [
-        (str(names[place]), int(images[place]), float(shares[place]), int(found[place]))
-        for place in np.lexsort((-images, shares))
-        if names[place]
+        (str(names[group]), int(images[group]), float(fractions[group]), int(num_suspects[group]))
+        for group in np.lexsort((-images, fractions))
+        if names[group]
     ]
 
 
 def choose_shown(explored: Explored, found: Review, limit: int = MAX_ON_MAP) -> np.ndarray:
-    """The images on the page, int64 and sorted: all, or those worth a look and a stratified sample.
+    """The indices of the images on the page, int64, sorted.
 
-    Their nearest neighbours that the cards show belong to those worth a look.
+    If there are more than ``limit`` images, the page has the suspects with the neighbours that are
+    shown beside them, the outliers, near duplicates and poor images, and a stratified sample of the
+    rest.
     """
     count = len(explored.catalog)
     if count <= limit:
@@ -139,30 +146,34 @@ def choose_shown(explored: Explored, found: Review, limit: int = MAX_ON_MAP) -> 
     twins = np.array([index for part in found.twins for index in part], np.int64)
     poor = np.array(sorted(found.poor), np.int64)
     first = np.concatenate([found.suspects, near, found.outliers, twins, poor])
-    # A random order of each class, dealt out by rank, is a sample of the same shares.
+    # The images of every class get evenly spaced numbers in [0, 1). Sorted by this number, any first
+    # part of the images has the classes in the proportions of the whole.
     rng = np.random.default_rng(0)
     shuffled = rng.permutation(count)
     labels = explored.catalog.labels[shuffled]
-    place = np.empty(count)
+    number = np.empty(count)
     for label in np.unique(labels):
         members = np.flatnonzero(labels == label)
-        place[members] = (np.arange(len(members)) + rng.random()) / len(members)
-    wanted = np.concatenate([first, shuffled[np.argsort(place, kind="stable")]])
-    _, at = np.unique(wanted, return_index=True)
-    return np.sort(wanted[np.sort(at)][:limit])
+        number[members] = (np.arange(len(members)) + rng.random()) / len(members)
+    ordered = np.concatenate([first, shuffled[np.argsort(number, kind="stable")]])
+    _, first_occurrence = np.unique(ordered, return_index=True)
+    return np.sort(ordered[np.sort(first_occurrence)][:limit])
 
 
 def table_lines(
     explored: Explored, found: Review, points: np.ndarray, shown: np.ndarray
 ) -> Iterator[str]:
-    """The lines of ``explore.csv``: every image, the most suspect first; x and y only on the map."""
+    """The lines of ``explore.csv``: every image, the most suspect first.
+
+    ``points`` are x and y of the images ``shown``; in the rows of other images these cells are empty.
+    """
     catalog, names = explored.catalog, explored.catalog.class_names
     twins = {index: number for number, part in enumerate(found.twins, 1) for index in part}
     outliers = set(found.outliers.tolist())
     point_of = dict(zip(shown.tolist(), points.tolist(), strict=True))
     yield csv_line(*COLUMNS)
     for rank, index in enumerate(found.ranking.tolist(), 1):
-        near = found.neighbours[index, :SHOWN_NEIGHBOURS].tolist()
+        neighbours = found.neighbours[index, :SHOWN_NEIGHBOURS].tolist()
         point = point_of.get(index)
         yield csv_line(
             catalog.paths[index],
@@ -172,8 +183,8 @@ def table_lines(
             names[found.proposed[index]],
             f"{explored.probabilities[index, found.proposed[index]]:.6g}",
             str(int(found.wrong[index])),
-            "|".join(catalog.paths[each] for each in near),
-            "|".join(names[catalog.labels[each]] for each in near),
+            "|".join(catalog.paths[neighbour] for neighbour in neighbours),
+            "|".join(names[catalog.labels[neighbour]] for neighbour in neighbours),
             f"{found.distances[index]:.4g}",
             str(int(index in outliers)),
             str(twins.get(index, "")),

@@ -1,4 +1,7 @@
-"""The images to explore, each with answers of models that did not see it: a folder, or seedtf folds."""
+"""Reads the images to explore, with predictions of models that did not train on them.
+
+The images are those of a folder, or of a finished ``seedtf folds``.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +27,7 @@ from seedtf.data.related import connect, group_pairs
 from seedtf.errors import UserError
 from seedtf.evaluation.embed import embed_catalog
 from seedtf.evaluation.embedder import Embedder, open_embedder
-from seedtf.explore.label_quality import predict_out_of_fold
+from seedtf.explore.label_quality import cross_val_predict
 from seedtf.images.decode import make_decoder
 from seedtf.model.activation_map import has_maps, mean_maps
 from seedtf.report import report
@@ -35,28 +38,31 @@ from seedtf.training.setup import data_folder
 
 __all__ = ["Explored", "open_folder", "open_folds"]
 
-Heat = Callable[[Sequence[int], np.ndarray], Iterator[np.ndarray | None]]
-"""Indices of images and a class for each, int ``[n]``, to class activation maps, float ``[h, w]``."""
+HeatmapFn = Callable[[Sequence[int], np.ndarray], Iterator[np.ndarray | None]]
+"""A function from the indices of n images and a class for each, int ``[n]``, to heat maps.
+
+A heat map is a class activation map, float ``[h, w]``, or None if the network has none.
+"""
 
 _BATCH_SIZE = 32
 
 
 @dataclass(frozen=True)
 class Explored:
-    """N images and what is known of them.
+    """N images to explore, and what is known of them.
 
     Attributes:
-        catalog: the images; those that cannot be read are in ``faults``.
-        facts: look and quality of each.
-        twins: int64 ``[N]``, for each image the smallest index of those that look alike.
+        catalog: the images; ``catalog.faults`` names the files that cannot be read.
+        facts: digests, thumbnails and quality of the images.
+        twins: int64 ``[N]``, for each image the smallest index among its near duplicates.
         features: float ``[N, D]``.
         probabilities: float ``[N, K]``, of a model that did not train on the image.
-        sides: the fold or side of each image; empty where there is no split.
-        groups: the user's group of each image, or empty.
-        reviewed: bool ``[N]``, the images for which ``--fixes`` already has a row.
-        earlier: the rows of ``--fixes``.
-        heat: class activation maps of images.
-        answered_by: what gave the probabilities, for people.
+        sides: the fold or side of the split of each image; empty strings without a split.
+        groups: the group of each image (``--group_by``), or an empty string.
+        reviewed: bool ``[N]``, whether ``--fixes`` has a row for the image.
+        earlier: the rows of ``--fixes``: path, action and label.
+        heatmaps: computes heat maps.
+        predicted_by: which model the probabilities are from, in words for the page.
     """
 
     catalog: Catalog
@@ -68,17 +74,17 @@ class Explored:
     groups: tuple[str, ...]
     reviewed: np.ndarray
     earlier: tuple[tuple[str, str, str], ...]
-    heat: Heat
-    answered_by: str
+    heatmaps: HeatmapFn
+    predicted_by: str
 
 
 def open_folds(folder: Path, *, fixes: str = "", max_pixels: int) -> Explored:
-    """The images of a finished cross-validation, with the probabilities in its ``oof.csv``.
+    """Reads the images of a finished cross-validation, with the probabilities in its ``oof.csv``.
 
     Args:
-        folder: of ``seedtf folds``.
-        fixes: a table of earlier decisions; the one of the folds is taken as well.
-        max_pixels: larger images are left out.
+        folder: a folder of ``seedtf folds``.
+        fixes: a table of earlier decisions; if empty, that of the cross-validation.
+        max_pixels: images with a larger width × height are left out.
 
     Raises:
         UserError: a fold is not finished, or a file is missing or damaged.
@@ -86,17 +92,17 @@ def open_folds(folder: Path, *, fixes: str = "", max_pixels: int) -> Explored:
     paths = FoldsPaths(folder)
     runs = read_folds(folder)
     names = read_class_names(folder)
-    known = paths.read_predictions(names)
+    predicted = paths.read_predictions(names)
     root = folder_at(read_settings(runs[0].root)["resolved"]["data_root"])
     rows = [row for row in paths.read_table() if row.fold != TEST_FOLD]
-    rows = [row for row in rows if str(root / row.file) in known]
+    rows = [row for row in rows if str(root / row.file) in predicted]
     index_of = {name: index for index, name in enumerate(names)}
-    labels = np.array([index_of[known[str(root / row.file)][0]] for row in rows], np.int32)
-    given = fixes or str(paths.read_settings()["flags"].get("fixes", ""))
+    labels = np.array([index_of[predicted[str(root / row.file)][0]] for row in rows], np.int32)
+    fixes = fixes or str(paths.read_settings()["flags"].get("fixes", ""))
     listed = Catalog(root, [row.file for row in rows], labels, names)
-    catalog, facts, kept, reviewed, earlier = _read(listed, given, "", max_pixels)
+    catalog, facts, kept, reviewed, earlier = _read_images(listed, fixes, "", max_pixels)
     rows = [rows[index] for index in kept]
-    probabilities = np.array([known[str(root / row.file)][1] for row in rows])
+    probabilities = np.array([predicted[str(root / row.file)][1] for row in rows])
     folds = np.array([int(row.fold) for row in rows])
     parts = []
     for number, run in enumerate(runs):
@@ -104,22 +110,22 @@ def open_folds(folder: Path, *, fixes: str = "", max_pixels: int) -> Explored:
         parts.append(_embed(catalog, open_embedder(str(run.root))))
     sides = tuple(f"fold {row.fold}" for row in rows)
 
-    def heat(indices: Sequence[int], classes: np.ndarray) -> Iterator[np.ndarray | None]:
-        drawn: dict[int, np.ndarray | None] = {}
-        for number, run in enumerate(runs):
+    def heatmaps(indices: Sequence[int], classes: np.ndarray) -> Iterator[np.ndarray | None]:
+        heats: dict[int, np.ndarray | None] = {}
+        for number, run_paths in enumerate(runs):
             places = [place for place, index in enumerate(indices) if folds[index] == number]
             if not places:
                 continue
-            opened = load_run(run.root)
-            model = opened.load_model()
+            run = load_run(run_paths.root)
+            model = run.load_model()
             if not has_maps(model):
                 continue
             maps = mean_maps([model])
-            decode = make_decoder(opened.image_size, max_pixels, opened.fit)
-            for some, pixels in _batches(catalog, indices, places, decode, max_pixels):
-                found = maps(pixels, tf.constant(classes[some])).numpy()
-                drawn |= dict(zip(some, found, strict=True))
-        yield from (drawn.get(place) for place in range(len(indices)))
+            decode = make_decoder(run.image_size, max_pixels, run.fit)
+            for batch, pixels in _batches(catalog, indices, places, decode, max_pixels):
+                batch_heats = maps(pixels, tf.constant(classes[batch])).numpy()
+                heats |= dict(zip(batch, batch_heats, strict=True))
+        yield from (heats.get(place) for place in range(len(indices)))
 
     return Explored(
         catalog,
@@ -131,7 +137,7 @@ def open_folds(folder: Path, *, fixes: str = "", max_pixels: int) -> Explored:
         tuple(row.group for row in rows),
         reviewed,
         earlier,
-        heat,
+        heatmaps,
         "the run that did not train on it",
     )
 
@@ -139,12 +145,12 @@ def open_folds(folder: Path, *, fixes: str = "", max_pixels: int) -> Explored:
 def open_folder(
     config: TrainConfig, model: str, image_size: int, weights: str, *, max_pixels: int
 ) -> Explored:
-    """The images of a folder, with answers of linear classifiers on the features of a network.
+    """Reads the images of a folder, and predicts them by linear classifiers on a network's features.
 
     Args:
         config: the flags of the data: folder, layout, table, groups, fixes.
         model, image_size, weights: as for ``open_embedder``.
-        max_pixels: larger images are left out.
+        max_pixels: images with a larger width × height are left out.
 
     Raises:
         UserError: the folder or the network cannot be used, or has only one class or one group.
@@ -153,11 +159,11 @@ def open_folder(
     columns = Columns(config.file_column, config.label_column, config.split_column)
     folder = data_folder(config)
     listed, split = list_files(folder, config.labels_csv, columns, config.layout, min_images=1)
-    names = np.full(len(listed), "", dtype=object)
+    sides = np.full(len(listed), "", dtype=object)
     if split is not None:
         for side, records in split.sides.items():
-            names[records] = side if side != "train" or len(split.val) else ""
-    catalog, facts, kept, reviewed, earlier = _read(listed, config.fixes, folder, max_pixels)
+            sides[records] = side if side != "train" or len(split.val) else ""
+    catalog, facts, kept, reviewed, earlier = _read_images(listed, config.fixes, folder, max_pixels)
     grouping = read_groups(catalog, GroupFlags.of(config))
     groups = grouping.names if grouping else ("",) * len(catalog)
     twins = _find_twins(facts)
@@ -170,38 +176,44 @@ def open_folder(
     report("features", f"of {embedder.name} at {embedder.image_size} pixels")
     features = _embed(catalog, embedder)
     num_classes = len(catalog.class_names)
-    answers = predict_out_of_fold(features, catalog.labels, num_classes, together)
+    predictions = cross_val_predict(features, catalog.labels, num_classes, together)
 
-    def heat(indices: Sequence[int], classes: np.ndarray) -> Iterator[np.ndarray | None]:
-        pooled = embedder.build()
-        body = keras.Model(pooled.input, pooled.get_layer("pool").input)
+    def heatmaps(indices: Sequence[int], classes: np.ndarray) -> Iterator[np.ndarray | None]:
+        pooled_body = embedder.build()
+        body = keras.Model(pooled_body.input, pooled_body.get_layer("pool").input)
         places = list(range(len(indices)))
         decode = make_decoder(embedder.image_size, max_pixels, embedder.fit)
-        for some, pixels in _batches(catalog, indices, places, decode, max_pixels):
-            places_of = body(pixels, training=False).numpy()
-            for place, values in zip(some, places_of, strict=True):
-                kernel = answers.kernels[answers.folds[indices[place]]][:, classes[place]]
-                yield values.astype(np.float32) @ kernel.astype(np.float32)
+        for batch, pixels in _batches(catalog, indices, places, decode, max_pixels):
+            feature_maps = body(pixels, training=False).numpy()
+            for place, feature_map in zip(batch, feature_maps, strict=True):
+                fold = predictions.folds[indices[place]]
+                kernel = predictions.kernels[fold][:, classes[place]]
+                yield feature_map.astype(np.float32) @ kernel.astype(np.float32)
 
     return Explored(
         catalog,
         facts,
         twins,
         features,
-        answers.probabilities,
-        tuple(names[kept]),
+        predictions.probabilities,
+        tuple(sides[kept]),
         groups,
         reviewed,
         earlier,
-        heat,
+        heatmaps,
         f"a linear classifier on features of {embedder.name} that was fitted without it",
     )
 
 
-def _read(
+def _read_images(
     listed: Catalog, fixes: str, folder: str, max_pixels: int
 ) -> tuple[Catalog, Facts, np.ndarray, np.ndarray, tuple[tuple[str, str, str], ...]]:
-    """Opens every file, and applies ``--fixes``: the images that are left, and their indices."""
+    """Opens every file and applies ``--fixes``.
+
+    Returns:
+        The images that can be read and are not dropped, what is known of them, their indices in
+        ``listed``, whether ``--fixes`` has a row for each, and the rows of ``--fixes``.
+    """
     if len(listed.class_names) < 2:
         raise UserError(
             f"{listed.root}: only one class ({listed.class_names[0]!r}); explore needs at least two"
@@ -212,11 +224,11 @@ def _read(
         found = table.find(listed, folder, others_allowed=True)
         report("fixes", f"{fixes}: {found.describe()}")
         listed, reviewed = found.relabel(listed), found.reviewed
-        left = ~found.dropped
+        not_dropped = ~found.dropped
     else:
-        left = np.ones(len(listed), bool)
+        not_dropped = np.ones(len(listed), bool)
     facts, good, faults = read_facts(listed, max_pixels)
-    kept = good[left[good]]
+    kept = good[not_dropped[good]]
     if not len(kept):
         raise UserError(
             f"{listed.root}: none of {len(listed)} images can be used; see seedtf check"
@@ -226,15 +238,15 @@ def _read(
 
 
 def _embed(catalog: Catalog, embedder: Embedder) -> np.ndarray:
-    found = embed_catalog(catalog, embedder, default_cache_dir(), _BATCH_SIZE)
-    if len(found.features) != len(catalog):
-        lost: Fault = found.catalog.faults[-1]
-        raise UserError(f"{lost.path}: became unreadable ({lost.fault}); start again")
-    return np.asarray(found.features)
+    embeddings = embed_catalog(catalog, embedder, default_cache_dir(), _BATCH_SIZE)
+    if len(embeddings.features) != len(catalog):
+        lost: Fault = embeddings.catalog.faults[-1]
+        raise UserError(f"{lost.path}: became unreadable ({lost.fault}); run the command again")
+    return np.asarray(embeddings.features)
 
 
 def _find_twins(facts: Facts) -> np.ndarray:
-    """For each image the smallest index of those that are identical or look alike: int64 ``[N]``."""
+    """For each image the smallest index among its duplicates and near duplicates: int64 ``[N]``."""
     _, first, inverse = np.unique(facts.digests, return_index=True, return_inverse=True)
     pairs = near_duplicate_pairs(facts.hashes, facts.thumbnails)
     return connect(first[inverse], pairs)
@@ -247,9 +259,12 @@ def _batches(
     decode: Callable[[bytes], tf.Tensor],
     max_pixels: int,
 ) -> Iterator[tuple[list[int], tf.Tensor]]:
-    """Yields some of the ``places`` of ``indices``, and their pixels, float32 ``[n, S, S, 3]``."""
+    """Yields ``places`` in batches, with the pixels of their images, float32 ``[n, S, S, 3]``.
+
+    The image of a place is ``indices[place]`` in ``catalog``.
+    """
     paths = catalog.absolute_paths()
     for start in range(0, len(places), _BATCH_SIZE):
-        some = list(places[start : start + _BATCH_SIZE])
-        pixels = [decode(read_file(paths[indices[place]], max_pixels)) for place in some]
-        yield some, tf.cast(tf.stack(pixels), tf.float32)
+        batch = list(places[start : start + _BATCH_SIZE])
+        pixels = [decode(read_file(paths[indices[place]], max_pixels)) for place in batch]
+        yield batch, tf.cast(tf.stack(pixels), tf.float32)

@@ -15,7 +15,7 @@ import tensorflow as tf
 from seedtf.data.paths import files_for_tensorflow
 from seedtf.data.store import Store
 from seedtf.errors import UserError
-from seedtf.evaluation.evaluate import make_ensemble, predict_store
+from seedtf.evaluation.evaluate import make_mean_predict_fn, predict_store
 from seedtf.evaluation.metrics import scale_probabilities
 from seedtf.export.formats import OPTIONAL_FORMATS, convert, rebuild_in_float32
 from seedtf.export.parity import Parity, compare_files, compare_pixels, compare_probabilities
@@ -34,8 +34,10 @@ __all__ = ["Exported", "export_run"]
 _BATCH_SIZE = 32
 _CALIBRATION_IMAGES = 100
 _MAX_COMPARED_IMAGES = 1000
-"""The largest number of images on which a LiteRT or ONNX file is compared, because the pixels of all
-these images are sent to the worker process in one file."""
+"""Largest number of images on which a LiteRT or ONNX file is compared.
+
+There is a limit because their pixels are sent to the worker process in one file.
+"""
 
 
 @dataclass(frozen=True)
@@ -43,9 +45,9 @@ class Exported:
     """A finished export.
 
     Attributes:
-        folder: folder of the version.
+        folder: the folder of the version.
         version: the number of the version.
-        temperature: divides the logits; 1.0 if no evaluation fitted a temperature.
+        temperature: the divisor of the logits; 1.0 if no evaluation fitted a temperature.
         temperature_fitted: whether an evaluation fitted the temperature.
         rows: the comparison of each format, the SavedModel's first.
     """
@@ -57,7 +59,7 @@ class Exported:
     rows: tuple[Parity, ...]
 
     @property
-    def refused(self) -> tuple[Parity, ...]:
+    def left_out(self) -> tuple[Parity, ...]:
         """The rows of the formats that were left out because they predict differently."""
         return tuple(row for row in self.rows if row.fault)
 
@@ -87,12 +89,12 @@ def export_run(
 ) -> Exported:
     """Writes the next version to ``out_dir``, and ``out_dir``/parity.json.
 
-    The model is first rebuilt in float32, which changes nothing unless it was trained in 16 bits. The
-    folder of the version appears only after the SavedModel has predicted every image as this float32
-    model does, in a process that can import neither Keras nor seedtf. Other formats are files
-    in its ``assets.extra``. A format that predicts differently is left out, with the reason in its row.
-    For a model trained in mixed precision, ``as_trained`` in parity.json compares the trained model
-    with the float32 one.
+    A model that was trained in mixed precision is first rebuilt in float32; ``as_trained`` in
+    parity.json then compares the two. The folder of the version appears only if the SavedModel predicts
+    every image as the float32 model does, in a process that can import neither Keras nor seedtf.
+
+    Other formats are files in ``assets.extra`` of the version. A format that predicts differently is
+    left out, with the reason in its row.
 
     Args:
         run: a finished run, or several runs whose predictions are averaged.
@@ -114,8 +116,8 @@ def export_run(
     """
     with new_version(out_dir) as version:
         checkpoint = run.checkpoint.stem if run.checkpoint else ""
-        # The temperature of a single run does not suit the mean of several runs, and no images are left
-        # on which one could be fitted for the mean.
+        # The temperature of a single run does not suit the mean of several runs. None can be fitted for
+        # the mean, because every labelled image was used to train one of the runs.
         report = run.paths.report_paths(checkpoint=checkpoint)
         fitted = None if run.members else read_temperature(report)
         temperature = 1.0 if fitted is None else fitted
@@ -124,7 +126,7 @@ def export_run(
             for model in trained:
                 check_has_maps(model, "--heatmap")
         models = [rebuild_in_float32(model) for model in trained]
-        expected = _probabilities(run, models, store, records, temperature)
+        expected = _predict_probabilities(run, models, store, records, temperature)
         reference = _Reference(store, records, expected)
         classes_file = str(run.paths.classes)
         module = ServingModule(
@@ -140,7 +142,7 @@ def export_run(
         )
         saved_model_row = _write_saved_model(version.folder, module, run, reference)
         rows = (saved_model_row, *_write_formats(version.folder, formats, module, run, reference))
-        facts = {
+        values = {
             "version": version.number,
             "run": str(run.run_dir),
             "temperature": temperature,
@@ -149,13 +151,13 @@ def export_run(
         }
         licences = {read_weights_licence(paths.root) for paths in run.members or (run.paths,)}
         if licence := ", ".join(sorted(licences - {""})):
-            facts[WEIGHTS_LICENCE] = licence
+            values[WEIGHTS_LICENCE] = licence
         if any(model is not original for model, original in zip(models, trained, strict=True)):
-            as_trained = _probabilities(run, trained, store, records, temperature)
-            facts["as_trained"] = compare_probabilities(as_trained, expected)
-        text = json.dumps(facts, indent=1, ensure_ascii=False) + "\n"
+            as_trained = _predict_probabilities(run, trained, store, records, temperature)
+            values["as_trained"] = compare_probabilities(as_trained, expected)
+        text = json.dumps(values, indent=1, ensure_ascii=False) + "\n"
         write_text(version.folder / "assets.extra" / PARITY, text)
-    # A copy beside the versions is easy to find; the one inside the version is authoritative.
+    # This copy beside the versions is easier to find. The next export replaces it.
     write_text(out_dir / PARITY, text)
     folder = out_dir / str(version.number)
     return Exported(folder, version.number, temperature, fitted is not None, rows)
@@ -163,7 +165,7 @@ def export_run(
 
 @dataclass(frozen=True)
 class _Reference:
-    """The images of a comparison, and the probabilities of the float32 model, float32 ``[N, K]``."""
+    """The images to compare, and their probabilities by the float32 model, float32 ``[N, K]``."""
 
     store: Store
     records: np.ndarray
@@ -210,20 +212,20 @@ def _write_formats(
     return rows
 
 
-def _probabilities(
+def _predict_probabilities(
     run: Run,
     models: Sequence[keras.Model],
     store: Store,
     records: np.ndarray,
     temperature: float,
 ) -> np.ndarray:
-    """The weighted mean of the probabilities of ``models``, float32 ``[N, K]``.
+    """The weighted mean of the probabilities of ``models``, float32 ``[N, K]``, temperature-scaled.
 
-    Its logits are divided by ``temperature``. It is computed without TensorFloat-32.
+    TensorFloat-32 is off, so that a GPU computes in full float32.
     """
     with _without_tensor_float_32():
         predictions = predict_store(
-            make_ensemble(models, weights=run.weights), store, records, _BATCH_SIZE
+            make_mean_predict_fn(models, weights=run.weights), store, records, _BATCH_SIZE
         )
     return scale_probabilities(predictions.probabilities, temperature).astype(np.float32)
 

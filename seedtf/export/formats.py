@@ -95,7 +95,7 @@ def convert(module: ServingModule, name: str, calibration: np.ndarray) -> bytes:
     """Converts a classifier to another format.
 
     Args:
-        module: a float32 classifier.
+        module: a classifier that computes in float32.
         name: a key of ``OPTIONAL_FORMATS``.
         calibration: uint8 ``[N, S, S, 3]``, training images from which ``litert_int8`` estimates the
             range of every activation.
@@ -108,8 +108,8 @@ def convert(module: ServingModule, name: str, calibration: np.ndarray) -> bytes:
     """
     converters: dict[str, Callable[[], bytes]] = {
         "litert": lambda: _litert_converter(module).convert(),
-        "litert_int8": lambda: _litert_int8(module, calibration),
-        "onnx": lambda: _onnx(module),
+        "litert_int8": lambda: _to_litert_int8(module, calibration),
+        "onnx": lambda: _to_onnx(module),
     }
     try:
         with _errors_only_logging():
@@ -138,7 +138,7 @@ def _litert_converter(module: ServingModule) -> Any:
     return tf.lite.TFLiteConverter.from_concrete_functions([graph], module)
 
 
-def _litert_int8(module: ServingModule, calibration: np.ndarray) -> bytes:
+def _to_litert_int8(module: ServingModule, calibration: np.ndarray) -> bytes:
     images = calibration.astype(np.float32)
     # One black and one white pixel extend the input range to 0–255, so that the scale is 1 and the zero
     # point 0: a quantized uint8 pixel then equals the pixel.
@@ -156,7 +156,7 @@ def _litert_int8(module: ServingModule, calibration: np.ndarray) -> bytes:
     return converter.convert()
 
 
-def _onnx(module: ServingModule) -> bytes:
+def _to_onnx(module: ServingModule) -> bytes:
     import tf2onnx  # noqa: PLC0415  an optional package
 
     spec = tf.TensorSpec([None, *module.image_shape], tf.float32, "pixels")
@@ -169,12 +169,12 @@ def _onnx(module: ServingModule) -> bytes:
         output_names=[probabilities.name],
         tensors_to_rename={pixels.name: "pixels", probabilities.name: "probabilities"},
         opset=_ONNX_OPSET,
-        custom_op_handlers={"Erfc": (_erfc, [])},
+        custom_op_handlers={"Erfc": (_replace_erfc, [])},
     )
     return proto.SerializeToString()
 
 
-def _erfc(graph: Any, node: Any, name: str, arguments: list[Any]) -> None:
+def _replace_erfc(graph: Any, node: Any, name: str, arguments: list[Any]) -> None:
     """Replaces Erfc, which ``tf.nn.gelu`` uses but tf2onnx does not support, by 1 - Erf."""
     shapes, dtypes = node.output_shapes, node.output_dtypes
     one = graph.make_const(f"{name}_one", np.ones([], np.float32))

@@ -1,4 +1,4 @@
-"""The model card of a run: data, measured accuracy, limits and training of the model."""
+"""Writes the text of a run's model card: data, measured accuracy, limits and training of the model."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ from seedtf.runs.folder import read_class_names, read_settings
 from seedtf.runs.paths import RunPaths
 from seedtf.runs.presets import WEIGHTS_LICENCE, read_preset
 
-__all__ = ["model_card"]
+__all__ = ["render_model_card"]
 
 _MAX_CLASSES = 200
 _MAX_CONFUSED = 5
 
 
-def model_card(run_dir: Any, name: str) -> str:
-    """The model card in Markdown, with the metadata header that Hugging Face reads.
+def render_model_card(run_dir: Any, name: str) -> str:
+    """Returns the model card in Markdown, with the metadata header that Hugging Face reads.
 
     All numbers come from the files of the run, so they were measured.
 
     Args:
         run_dir: a run that ``seedtf evaluate`` has evaluated.
-        name: the title.
+        name: the title of the card.
 
     Raises:
         UserError: the run has no report, or one of its files is damaged.
@@ -64,7 +64,7 @@ def _summary(settings: Mapping[str, Any], report: Mapping[str, Any]) -> str:
     return (
         f"An image classifier of {len(names)} classes: {short_name(settings['model'])} at "
         f"{settings['image_size']} pixels. On {report['images']} validation images, which were used to "
-        f"choose the best epoch but not for training, {report['accuracy']:.1%} of the answers were "
+        f"choose the best epoch but not for training, {report['accuracy']:.1%} of the predictions were "
         f"correct (95 % interval {low:.1%} to {high:.1%})."
     )
 
@@ -110,23 +110,23 @@ def _measured(report: Mapping[str, Any]) -> str:
 
 def _limits(report: Mapping[str, Any]) -> str:
     lines = [
-        "The model always answers with one of its classes, also for an image that shows none of them. "
-        "The figures hold for images that were taken like those of the training data."
+        "The model always predicts one of its classes, also for an image that shows none of them. "
+        "The metrics hold for images that were taken like those of the training data."
     ]
     scaled = report["temperature"] is not None
     rule = report["reject_with_temperature" if scaled else "reject"]
     if rule["threshold"] is not None:
         lines.append(
-            f"If answers with a confidence below {rule['threshold']:.4f} are rejected, "
+            f"If predictions with a confidence below {rule['threshold']:.4f} are rejected, "
             f"{rule['kept_share']:.1%} of the validation images remain, and {rule['precision']:.1%} of "
-            "their answers are correct."
+            "their predictions are correct."
         )
     confused = report["most_confused"][:_MAX_CONFUSED]
     if confused:
         lines.append("The most frequent mistakes on the validation images:")
         lines.append(
             "\n".join(
-                f"* {_text(pair['true'])}, taken for {_text(pair['predicted'])}: {pair['count']}"
+                f"* {_text(pair['true'])}, predicted as {_text(pair['predicted'])}: {pair['count']}"
                 for pair in confused
             )
         )

@@ -28,8 +28,8 @@ __all__ = ["Parity", "compare_files", "compare_pixels", "compare_probabilities"]
 # format: (minimum top-1 agreement, maximum probability difference) for the file to be kept
 _TOLERANCES = {"litert_int8": (0.9, 1.0)}
 _FLOAT_TOLERANCE = (1.0, 1e-4)
-# Of the files that Pillow decodes, so many are compared, as copies that the graph can decode.
 _MAX_COPIES = 32
+"""Largest number of compared files that only Pillow can decode; BMP copies of these are compared."""
 INT8_WARNING = 0.98
 """Top-1 agreement, in 0–1, below which an int8 file is kept with a warning."""
 
@@ -42,10 +42,10 @@ class Parity:
         format: ``saved_model``, ``litert``, ``litert_int8`` or ``onnx``.
         runtime: the library that ran the file, and its version.
         images: number of images compared.
-        top1_agreement: fraction of images for which both predict the same class.
-        max_abs_difference: largest absolute difference of a probability; None if one is not finite, the
-            shapes differ, or the class names are in another order.
-        refused: files that the export did not classify, each with its status.
+        top1_agreement: fraction of images for which file and evaluation predict the same class.
+        max_abs_difference: largest absolute difference of a probability. None if a probability is not
+            finite, the shapes differ, or the class names are in another order.
+        refused: paths of images that the export did not classify, each with its status.
         seconds: time that the worker process took to load the model and to predict.
     """
 
@@ -59,7 +59,7 @@ class Parity:
 
     @classmethod
     def of(cls, name: str, result: dict[str, Any]) -> Parity:
-        """The row of the format ``name``, from the result of ``parity_worker.evaluate``."""
+        """Creates the row of the format ``name`` from the result of ``parity_worker.evaluate``."""
         return cls(name, **{**result, "refused": tuple(result["refused"])})
 
     @property
@@ -89,7 +89,7 @@ class Parity:
         )
 
     @property
-    def warning(self) -> bool:
+    def needs_warning(self) -> bool:
         """Whether to warn the user that an int8 file often predicts another class."""
         return self.format == "litert_int8" and self.top1_agreement < INT8_WARNING
 
@@ -99,7 +99,7 @@ class Parity:
             **asdict(self),
             "kept": not self.fault,
             "fault": self.fault,
-            "warning": self.warning,
+            "warning": self.needs_warning,
         }
 
 
@@ -114,10 +114,10 @@ def compare_files(
 
     Args:
         saved_model: folder of the SavedModel.
-        files: N paths; the worker reads them and sends their bytes. Of those that the graph cannot
-            decode but Pillow can, such as TIFF, the first 32 are sent as ``seedtf predict`` does, and
-            the others are not compared.
-        expected: float32 ``[N, K]``.
+        files: N paths; the worker reads them and passes their bytes to the SavedModel. Of the files
+            that only Pillow can decode, such as TIFF, the first 32 are passed as BMP, as ``seedtf
+            predict`` does, and the others are not compared.
+        expected: the probabilities of the evaluation, float32 ``[N, K]``.
         class_names: K names in the order of the columns of ``expected``.
         max_pixels: the largest width × height that the run decoded.
 
@@ -125,7 +125,7 @@ def compare_files(
         UserError: the SavedModel does not run.
     """
     with tempfile.TemporaryDirectory() as folder:
-        sent = _sent_files(files, Path(folder), max_pixels)
+        sent = _choose_files(files, Path(folder), max_pixels)
         request = {
             "files": np.array(list(sent.values())),
             "class_names": np.array(class_names),
@@ -134,8 +134,8 @@ def compare_files(
         return _run_worker("saved_model", "tensorflow", saved_model, request)
 
 
-def _sent_files(files: Sequence[str], folder: Path, max_pixels: int) -> dict[int, str]:
-    """The file to send for each index; copies of the files that Pillow decodes are in ``folder``."""
+def _choose_files(files: Sequence[str], folder: Path, max_pixels: int) -> dict[int, str]:
+    """The files to compare, by index; BMP copies in ``folder`` of those that only Pillow can decode."""
     sent, copies = {}, 0
     for index, path in enumerate(files):
         sent[index] = path
@@ -150,7 +150,7 @@ def _sent_files(files: Sequence[str], folder: Path, max_pixels: int) -> dict[int
                 copy.write_bytes(to_decodable(data, header, max_pixels)[0])
                 sent[index], copies = str(copy), copies + 1
         except (RefusedError, OSError):
-            continue  # The worker reports what the graph answers.
+            continue  # the worker reports the status that the SavedModel gives this file
     return sent
 
 
@@ -160,11 +160,11 @@ def compare_pixels(
     """Compares the predictions of a LiteRT or ONNX file with the expected probabilities.
 
     Args:
-        name: format of the file, for the row and for error messages.
+        name: the format of the file, for the row and for error messages.
         runtime: ``litert`` or ``onnx``.
-        path: the file.
-        pixels: uint8 ``[N, S, S, 3]``.
-        expected: float32 ``[N, K]``.
+        path: the LiteRT or ONNX file.
+        pixels: the images, uint8 ``[N, S, S, 3]``.
+        expected: the probabilities of the evaluation, float32 ``[N, K]``.
 
     Raises:
         UserError: the file does not run.
@@ -191,7 +191,7 @@ def _run_worker(name: str, runtime: str, model: Path, request: dict[str, np.ndar
         path = Path(folder) / "request.npz"
         np.savez(path, **request)  # type: ignore[arg-type]
         # -I isolates the child from user packages, PYTHON* variables and the working directory. The
-        # child runs on the CPU, because this process holds the memory of the GPU.
+        # child runs on the CPU, because this process has reserved the memory of the GPU.
         completed = subprocess.run(
             [sys.executable, "-I", parity_worker.__file__, runtime, str(model), str(path)],
             capture_output=True,

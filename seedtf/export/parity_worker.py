@@ -1,4 +1,4 @@
-"""Runs an exported model alone and compares its predictions: a script, started by ``parity``.
+"""A script, started by ``parity.py``, that runs an exported model and compares its predictions.
 
     python -I parity_worker.py RUNTIME MODEL REQUEST.npz
 
@@ -25,10 +25,10 @@ _BATCH_SIZE = 32
 
 
 def run_tensorflow(model: str, request: Any) -> tuple[np.ndarray, list[str], str]:
-    """Predictions of the signature ``serving_default`` for whole files.
+    """Predicts whole files with the signature ``serving_default``.
 
-    The row of an image becomes NaN if ``classes`` and ``scores`` do not match ``probabilities``,
-    because a client would then read a wrong class name.
+    If ``classes`` and ``scores`` of an image do not match its ``probabilities``, a client would read a
+    wrong class name. The row of such an image becomes NaN, so that the comparison fails.
 
     Returns:
         float32 ``[N, K]``, the refused files with their status, and the runtime's version.
@@ -53,7 +53,7 @@ def run_tensorflow(model: str, request: Any) -> tuple[np.ndarray, list[str], str
 
 
 def run_litert(model: str, request: Any) -> tuple[np.ndarray, list[str], str]:
-    """Predictions of a LiteRT file, one image at a time; see ``run_tensorflow`` for the result."""
+    """Predicts with a LiteRT file, one image at a time; see ``run_tensorflow`` for the result."""
     import ai_edge_litert  # noqa: PLC0415
     from ai_edge_litert.interpreter import Interpreter  # noqa: PLC0415
 
@@ -69,7 +69,7 @@ def run_litert(model: str, request: Any) -> tuple[np.ndarray, list[str], str]:
 
 
 def run_onnx(model: str, request: Any) -> tuple[np.ndarray, list[str], str]:
-    """Predictions of an ONNX file, in batches; see ``run_tensorflow`` for the result."""
+    """Predicts with an ONNX file, in batches; see ``run_tensorflow`` for the result."""
     import onnxruntime  # noqa: PLC0415
 
     session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])

@@ -1,4 +1,4 @@
-"""Publishes a run, as a folder or on Hugging Face: the newest export, the flags, and a model card."""
+"""Publishes a run as a folder or on Hugging Face, with its newest export, flags and a model card."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import tempfile
 from pathlib import Path
 
 from seedtf.errors import UserError, first_line
-from seedtf.export.model_card import model_card
+from seedtf.export.model_card import render_model_card
 from seedtf.files import write_text
 from seedtf.runs.folder import read_settings
 from seedtf.runs.paths import RunPaths
@@ -45,29 +45,29 @@ def publish_run(run_dir: str | os.PathLike[str], out: str) -> str:
     if out.startswith(HUB):
         repository = out.removeprefix(HUB)
         if not re.fullmatch(r"[\w.-]+/[\w.-]+", repository):
-            raise UserError(f"--out={out}: is not {HUB}user/name")
-        card = model_card(run_dir, repository.partition("/")[2])
+            raise UserError(f"--out={out}: is not of the form {HUB}user/name; correct it")
+        card = render_model_card(run_dir, repository.partition("/")[2])
         with tempfile.TemporaryDirectory() as folder:
-            _write(Path(folder), paths, saved_model, card)
+            _write_folder(Path(folder), paths, saved_model, card)
             return _upload(Path(folder), repository)
     target = Path(out)
     if target.exists():
         raise UserError(f"--out={target}: already exists; pass a new folder")
-    card = model_card(run_dir, target.name)
+    card = render_model_card(run_dir, target.name)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         # The folder appears under its name only when it is complete.
         with tempfile.TemporaryDirectory(dir=target.parent, prefix=".publishing.") as folder:
             content = Path(folder) / target.name
             content.mkdir()
-            _write(content, paths, saved_model, card)
+            _write_folder(content, paths, saved_model, card)
             content.rename(target)
     except OSError as error:
         raise UserError(f"--out={target}: {error.strerror or error}; pass another folder") from None
     return str(target)
 
 
-def _write(folder: Path, paths: RunPaths, saved_model: Path, card: str) -> None:
+def _write_folder(folder: Path, paths: RunPaths, saved_model: Path, card: str) -> None:
     shutil.copytree(saved_model, folder / _MODEL)
     for path in (paths.config, paths.classes):
         shutil.copyfile(path, folder / path.name)
@@ -88,6 +88,6 @@ def _upload(folder: Path, repository: str) -> str:
     except Exception as error:  # requests, the hub and the local login raise errors of many types
         raise UserError(
             f"--out={HUB}{repository}: upload failed ({first_line(error)}); log in with "
-            "huggingface-cli login, or pass a folder"
+            "hf auth login, or pass a folder"
         ) from error
     return f"https://huggingface.co/{repository}"

@@ -1,10 +1,10 @@
-"""The graph that is served, from file bytes or pixels to class names, without Python or custom ops.
+"""The graph of an export, from file bytes or pixels to class names, without Python or custom ops.
 
 The graph checks the header of every file as training does (``header_graph``), and decodes and resizes
 with the functions that training uses. A file that is refused or corrupt gets a ``status`` and zero
-probabilities; the other files of the batch are classified as usual. To make this possible, files are
-decoded in a ``tf.data.Dataset`` inside the signature, whose ``ignore_errors`` drops files that a
-decoder rejects.
+probabilities; the other files of the batch are classified as usual. A decoder would fail for the whole
+batch, so files are decoded in a ``tf.data.Dataset`` inside the signature. Its ``ignore_errors`` drops
+the files that cannot be decoded.
 
 A whole request fails only if an input has another dtype or shape than the signature, if images passed
 to ``image`` have zero height or width, or if memory runs out. An image with damage that a decoder
@@ -75,7 +75,8 @@ def decode_batch(
     sentinel = tf.data.Dataset.from_tensors((count, tf.zeros([size, size, 3], tf.uint8)))
     decoded = small.concatenate(large).concatenate(sentinel).batch(count + 1)
     indices, images = decoded.get_single_element()
-    # Set the status of every accepted file to corrupt, then that of every decoded file to ok.
+    # Which files ignore_errors has dropped is known only from those that remain. So every accepted file
+    # is marked as corrupt, and then every decoded one as ok.
     positions = indices[:, tf.newaxis]
     all_images = tf.scatter_nd(positions, images, tf.stack([count + 1, size, size, 3]))
     statuses = tf.where(statuses == 0, tf.constant(_CORRUPT, tf.int64), statuses)
@@ -84,7 +85,7 @@ def decode_batch(
 
 
 def _run_models(models: Sequence[keras.Model], pixels: tf.Tensor) -> list[Any]:
-    """The outputs of each network for float32 ``[B, S, S, 3]``, resized if the network needs it."""
+    """Runs each network on images, float32 ``[B, S, S, 3]``, resized to its input; returns outputs."""
     return [model(resize_for(model, pixels), training=False) for model in models]
 
 
@@ -94,7 +95,7 @@ class ServingModule(tf.Module):
     Args:
         model: a float32 network of ``build_network``.
         class_names: K names in the order of the model's outputs.
-        temperature: divides the logits before the softmax (Guo et al. 2017).
+        temperature: the divisor of the logits before the softmax (Guo et al. 2017).
         classes_file: a file with the names, which is copied to ``assets`` of the SavedModel.
         heatmap: whether ``serving_default`` and ``image`` also return ``heatmap``, the class
             activation map of the best class.
@@ -143,10 +144,10 @@ class ServingModule(tf.Module):
 
     def probabilities(self, pixels: tf.Tensor) -> tf.Tensor:
         """Maps float32 ``[B, S, S, 3]`` in 0–255 to float32 ``[B, K]``."""
-        return self._mean(self._logits(pixels))
+        return self._mean_probabilities(self._logits(pixels))
 
-    def _mean(self, logits: Sequence[tf.Tensor]) -> tf.Tensor:
-        """The mean probabilities for the logits of all networks, with the temperature applied."""
+    def _mean_probabilities(self, logits: Sequence[tf.Tensor]) -> tf.Tensor:
+        """The weighted mean of the networks' probabilities, temperature-scaled, from their logits."""
         logits = [tf.cast(values, tf.float32) for values in logits]
         if len(logits) == 1:
             return tf.nn.softmax(logits[0] / self._temperature)
@@ -156,12 +157,12 @@ class ServingModule(tf.Module):
         return tf.nn.softmax(tf.math.log(tf.maximum(mean, _TINY)) / self._temperature)
 
     def _classify(self, images: tf.Tensor, valid: tf.Tensor | None = None) -> dict[str, tf.Tensor]:
-        """The outputs for uint8 ``[B, S, S, 3]``; zeros where ``valid`` is False."""
+        """The outputs for uint8 ``[B, S, S, 3]``; zeros where ``valid``, bool ``[B]``, is False."""
         pixels = tf.cast(images, tf.float32)
         if not self._to_maps:
             return self._outputs(self.probabilities(pixels), valid)
         features, logits = zip(*self._features(pixels), strict=True)
-        probabilities = self._mean(logits)
+        probabilities = self._mean_probabilities(logits)
         best = tf.argmax(probabilities, axis=1)
         pairs = zip(self._to_maps, features, strict=True)
         heat = average_maps([to_map(values, best) for to_map, values in pairs], self._mean_weights)
@@ -213,11 +214,13 @@ class ServingModule(tf.Module):
     def _outputs(
         self, probabilities: tf.Tensor, valid: tf.Tensor | None = None
     ) -> dict[str, tf.Tensor]:
-        """The outputs for each image; zeros and empty names where ``valid``, bool ``[B]``, is False.
+        """The outputs of a signature; zeros and empty names where ``valid``, bool ``[B]``, is False.
 
-        ``probabilities`` float32 ``[B, K]`` in the order of assets/classes.txt; ``classes`` string
-        ``[B, K]``, best first, and ``scores`` float32 ``[B, K]``, the probabilities in that order;
-        ``class_name`` string ``[B]`` and ``confidence`` float32 ``[B]``, the first of each.
+        Returns:
+            ``probabilities``: float32 ``[B, K]`` in the order of assets/classes.txt.
+            ``classes``: string ``[B, K]``, the names of the classes, best first.
+            ``scores``: float32 ``[B, K]``, the probabilities in the order of ``classes``.
+            ``class_name``, ``confidence``: string ``[B]`` and float32 ``[B]``, the best class.
         """
         if valid is not None:
             probabilities = tf.where(valid[:, tf.newaxis], probabilities, 0.0)

@@ -1,4 +1,4 @@
-"""Creates numbered version folders, which a model server finds complete or not at all."""
+"""Creates numbered version folders; a model server never sees an incomplete one."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ _UNFINISHED = ".exporting."
 
 @dataclass(frozen=True)
 class Version:
-    """A version under construction.
+    """A version that is being written.
 
     Attributes:
-        number: the name that its folder will get.
+        number: the number of the version, which its folder will have as name.
         folder: the hidden folder to write to.
     """
 
@@ -35,11 +35,11 @@ class Version:
 
 @contextmanager
 def new_version(out_dir: str | os.PathLike[str]) -> Iterator[Version]:
-    """Yields a hidden folder to fill; at the end it is flushed to disk and renamed to its number.
+    """Yields a hidden folder to write to; at the end it is flushed to disk and renamed to its number.
 
     The number is one more than the largest in ``out_dir``, which is created if missing. If the ``with``
-    block raises an error, the folder is deleted; if the process is killed, the next call deletes it.
-    Only one process at a time may export to ``out_dir``.
+    block raises an error, the hidden folder is deleted. If the process is killed, the next call deletes
+    the hidden folder. Only one process at a time may export to ``out_dir``.
 
     Raises:
         UserError: ``out_dir`` is a file or cannot be written, or another export is running there.
@@ -63,7 +63,7 @@ def new_version(out_dir: str | os.PathLike[str]) -> Iterator[Version]:
                     f"--out={out_dir}: another export is running there; wait for it or pass another "
                     "folder"
                 ) from None
-            version = _create(out_dir)
+            version = _create_hidden_folder(out_dir)
         try:
             yield version
             with _os_errors_as_user_errors(out_dir):
@@ -72,7 +72,7 @@ def new_version(out_dir: str | os.PathLike[str]) -> Iterator[Version]:
             shutil.rmtree(version.folder, ignore_errors=True)
 
 
-def _create(out_dir: Path) -> Version:
+def _create_hidden_folder(out_dir: Path) -> Version:
     """Deletes the folders of killed exports, and creates the hidden folder of the next version."""
     for leftover in out_dir.glob(f"{_UNFINISHED}*"):
         shutil.rmtree(leftover)
@@ -82,7 +82,7 @@ def _create(out_dir: Path) -> Version:
 
 
 def _publish(folder: Path, target: Path) -> None:
-    """Flushes all files, then renames the folder: a version is complete even after a power cut."""
+    """Flushes all files before the folder is renamed, so that a power cut leaves no partial version."""
     for parent, _, files in os.walk(folder):
         for name in files:
             fsync(os.path.join(parent, name))

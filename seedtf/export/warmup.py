@@ -1,4 +1,4 @@
-"""Warm-up requests, which TensorFlow Serving runs before the first client's request.
+"""Writes warm-up requests, which TensorFlow Serving runs before the first client's request.
 
 The file is a TFRecord of ``tensorflow.serving.PredictionLog`` messages. They are encoded here (Protocol
 Buffers encoding, wire type 2), so that tensorflow-serving-api is not needed:
@@ -31,7 +31,7 @@ def write_warmup(saved_model: Path, size: int) -> None:
     """
     path = saved_model / WARMUP_FILE
     path.parent.mkdir(exist_ok=True)
-    # Twice the model's size, so that resizing is warmed up too.
+    # The image has twice the size of the input, so that the requests also run the resizing.
     encoded = example_jpeg(2 * size)
     pixels = np.zeros([1, size, size, 3], np.uint8)
     with tf.io.TFRecordWriter(str(path)) as writer:

@@ -21,7 +21,7 @@ from typing import Any
 
 from seedtf.files import write_text
 
-__all__ = ["Claim", "Claims", "this_process"]
+__all__ = ["Claim", "Claims", "identify_process"]
 
 HEARTBEAT_SECONDS = 3.0
 """Seconds between two touches of a claim by its owner."""
@@ -29,11 +29,11 @@ HEARTBEAT_SECONDS = 3.0
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 
-def this_process() -> dict[str, Any]:
-    """Identifies this process: host, boot, pid namespace, pid and start time."""
+def identify_process() -> dict[str, Any]:
+    """Identifies this process among all machines: host, boot, pid namespace, pid and start time."""
     return {
         "host": socket.gethostname(),
-        "boot": _read(_BOOT_ID),
+        "boot": _read_text(_BOOT_ID),
         "namespace": _inode("/proc/self/ns/pid"),
         "pid": os.getpid(),
         "started": _start_time(os.getpid()),
@@ -55,7 +55,9 @@ class Claim:
         """Touches the file if ``HEARTBEAT_SECONDS`` have passed since the last time; call it often."""
         if time.monotonic() >= self._next_heartbeat:
             self._next_heartbeat = time.monotonic() + HEARTBEAT_SECONDS
-            with suppress(OSError):  # A file server may be unreachable for a while.
+            with suppress(
+                OSError
+            ):  # the next heartbeat may succeed, if a file server was unreachable
                 os.utime(self.path)
 
     def is_lost(self) -> bool:
@@ -64,18 +66,18 @@ class Claim:
         return (self.path.parent / f"{name}.{int(number) + 1}").exists()
 
     def release(self) -> None:
-        """Lets another process take the task at once."""
+        """Lets another process take the task at once, without waiting for the timeout."""
         with suppress(OSError):
             write_text(self.path, json.dumps({"released": True}))
 
 
 class Claims:
-    """The claims in one folder, as one process sees them.
+    """Takes tasks for this process, and finds out whether the owners of other tasks are alive.
 
     Args:
         folder: an existing folder that all processes share.
         timeout: seconds without a touch after which an owner on another machine counts as dead. This
-            process measures them itself, so the clocks of the machines need not agree.
+            process measures the seconds by its own clock, so the clocks of the machines need not agree.
     """
 
     def __init__(self, folder: Path, timeout: float) -> None:
@@ -92,9 +94,10 @@ class Claims:
         if newest and self._is_alive(self._folder / f"{name}.{newest}"):
             return None
         path = self._folder / f"{name}.{newest + 1}"
-        # A link to a complete file, because a file opened exclusively could be read half written.
+        # The claim is a hard link to a complete file. Creating the claim itself with O_EXCL and then
+        # writing it would let another process read it half written.
         temporary = self._folder / f".{name}.{secrets.token_hex(8)}"
-        temporary.write_text(json.dumps(this_process()), encoding="utf-8")
+        temporary.write_text(json.dumps(identify_process()), encoding="utf-8")
         try:
             os.link(temporary, path)
         except FileExistsError:
@@ -103,9 +106,9 @@ class Claims:
             temporary.unlink(missing_ok=True)
         return Claim(path)
 
-    def owner(self, name: str) -> str:
+    def describe_owner(self, name: str) -> str:
         """The host and process of the newest claim, as text; empty if there is none."""
-        content = _content(self._folder / f"{name}.{self._newest(name)}")
+        content = _read_json(self._folder / f"{name}.{self._newest(name)}")
         return f"{content['host']} (process {content['pid']})" if "pid" in content else ""
 
     def _newest(self, name: str) -> int:
@@ -115,11 +118,11 @@ class Claims:
         return max((int(match[1]) for match in found if match), default=0)
 
     def _is_alive(self, path: Path) -> bool:
-        content = _content(path)
+        content = _read_json(path)
         if content.get("released"):
             return False
-        here = this_process()
-        if all(content.get(key) == here[key] for key in ("host", "boot", "namespace")):
+        own = identify_process()
+        if all(content.get(key) == own[key] for key in ("host", "boot", "namespace")):
             started = content.get("started")
             return bool(started) and _start_time(int(content["pid"])) == started
         touched = path.stat().st_mtime_ns
@@ -130,7 +133,7 @@ class Claims:
         return time.monotonic() - seen[1] < self._timeout
 
 
-def _content(path: Path) -> dict[str, Any]:
+def _read_json(path: Path) -> dict[str, Any]:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -140,8 +143,9 @@ def _content(path: Path) -> dict[str, Any]:
 
 def _start_time(pid: int) -> str:
     """When a process started, in ticks since the boot; empty if there is no such process (Linux)."""
-    # The name of the program is in parentheses, and may itself contain spaces and parentheses.
-    fields = _read(Path(f"/proc/{pid}/stat")).rpartition(")")[2].split()
+    # The fields are split behind the last parenthesis, because the name of the program, which is in
+    # parentheses, may contain spaces.
+    fields = _read_text(Path(f"/proc/{pid}/stat")).rpartition(")")[2].split()
     return fields[19] if len(fields) > 19 and fields[0] != "Z" else ""
 
 
@@ -151,7 +155,7 @@ def _inode(path: str) -> int:
     return 0
 
 
-def _read(path: Path) -> str:
+def _read_text(path: Path) -> str:
     with suppress(OSError):
         return path.read_text(encoding="utf-8").strip()
     return ""

@@ -34,7 +34,7 @@ def divide(config: TrainConfig, folds: str, paths: FoldsPaths) -> None:
     Raises:
         UserError: as ``load_dataset``, or the images cannot be divided into these folds.
     """
-    # Pseudo-labels join the training of each fold, and are in none.
+    # Images with pseudo-labels belong to no fold, because every fold trains on them.
     dataset = load_training_data(replace(config, pseudo_labels=""))
     # The division does not depend on --fixes, so that two cross-validations can be compared.
     assigned = assign_folds(dataset.unfixed or dataset, folds, config.seed)
@@ -44,12 +44,12 @@ def divide(config: TrainConfig, folds: str, paths: FoldsPaths) -> None:
 
 
 def assign_folds(dataset: Dataset, folds: str, seed: int) -> np.ndarray:
-    """The fold of each image, int64 ``[N]``; −1 for a test image, −2 for one that is not used.
+    """The fold of each image, int64 ``[N]``; −1 for a test image, −2 for an image that is not used.
 
     Args:
-        dataset: the images; its training and validation images are divided.
+        dataset: the images, of which those for training and validation are divided.
         folds: the number of folds, or ``groups`` for one fold per group.
-        seed: root seed of the runs.
+        seed: the root seed of the runs.
 
     Raises:
         UserError: a class is in one group only, or there are fewer groups than folds.
@@ -82,16 +82,17 @@ def _one_fold_per_group(dataset: Dataset, records: np.ndarray, together: np.ndar
         raise UserError(
             f"--folds={GROUPS}: needs the groups; pass --group_by, --group_regex or --groups_csv"
         )
-    without = [record for record in records if not dataset.grouping.names[record]]
-    if without:
+    ungrouped = [record for record in records if not dataset.grouping.names[record]]
+    if ungrouped:
         raise UserError(
-            f"--folds={GROUPS}: {len(without)} images have no group, first "
-            f"{dataset.store.catalog.paths[without[0]]!r}; give them one, or pass a number of folds"
+            f"--folds={GROUPS}: {len(ungrouped)} images have no group, first "
+            f"{dataset.store.catalog.paths[ungrouped[0]]!r}; give each a group, or pass a number of "
+            "folds"
         )
-    numbers, folds = np.unique(together, return_inverse=True)
-    if not 2 <= len(numbers) <= _MAX_FOLDS:
+    groups, folds = np.unique(together, return_inverse=True)
+    if not 2 <= len(groups) <= _MAX_FOLDS:
         raise UserError(
-            f"--folds={GROUPS}: {len(numbers)} groups, but 2 to {_MAX_FOLDS} folds can be trained; "
+            f"--folds={GROUPS}: {len(groups)} groups, but 2 to {_MAX_FOLDS} folds can be trained; "
             "pass a number of folds"
         )
     return folds
@@ -102,7 +103,7 @@ def write_division(
 ) -> None:
     """Writes classes.txt, the split of each fold, folds.json and, last, folds.csv.
 
-    The files depend only on the data and the flags, so several processes may write them at once.
+    The files depend only on the data and the flags, so processes that write them at once agree.
     """
     catalog, grouping = dataset.store.catalog, dataset.grouping
     count = int(assigned.max()) + 1

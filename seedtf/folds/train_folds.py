@@ -1,7 +1,7 @@
 """Trains the runs of all folds, together with other machines, and writes the report.
 
-This process does not import TensorFlow. It starts ``seedtf`` commands, one after another, and touches
-its claim while one runs.
+This process does not import TensorFlow. It starts ``seedtf`` commands, one after another. While a
+command runs, this process touches the claim of its task.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ REPORT = "report"
 
 @dataclass(frozen=True)
 class Commands:
-    """The commands that are started; tests replace them.
+    """The commands to start, without their arguments; tests replace them.
 
     Attributes:
         divide: divides the images; the arguments of ``seedtf folds`` are appended.
@@ -74,8 +74,8 @@ def train_folds(
         folds: the number of folds, or ``groups``.
         arguments: the command line of ``seedtf folds``, for the process that divides the images.
         folder: the folder of the folds; created if needed.
-        takeover_seconds: seconds without a heartbeat after which a fold is taken over from a process on
-            another machine.
+        takeover_seconds: seconds without a heartbeat of a process on another machine, after which this
+            process takes over its fold.
         commands: the commands to start.
 
     Raises:
@@ -86,16 +86,16 @@ def train_folds(
     stop = StopSignal()
     paths = FoldsPaths(folder)
     _make_folder(paths)
-    work = _Work(
+    tasks = _Tasks(
         config, paths, Claims(paths.claims, takeover_seconds), commands or Commands(), stop
     )
     with stop.listening():
         if paths.table.is_file():
             _check_flags(paths, config, folds)
-        work.run_all(["divide"], lambda name, claim: work.divide(arguments, claim))
+        tasks.run_all(["divide"], lambda name, claim: tasks.divide(arguments, claim))
         count = paths.read_settings()["folds"]
-        work.run_all([f"fold-{number}" for number in range(count)], work.train)
-        work.run_all([REPORT], work.evaluate)
+        tasks.run_all([f"fold-{number}" for number in range(count)], tasks.train)
+        tasks.run_all([REPORT], tasks.evaluate)
 
 
 def _make_folder(paths: FoldsPaths) -> None:
@@ -121,8 +121,8 @@ def _check_flags(paths: FoldsPaths, config: TrainConfig, folds: str) -> None:
                 f"--{name}={getattr(config, name)}: is not the table with which {paths.root} was "
                 "divided; restore it, or pass another --out"
             )
-    now = json.loads(json.dumps(config.as_dict()))
-    for name, value in now.items():
+    flags = json.loads(json.dumps(config.as_dict()))
+    for name, value in flags.items():
         if name not in RESUME_MAY_CHANGE and saved.get(name, value) != value:
             raise UserError(
                 f"--{name}={value}: the folds in {paths.root} have {saved[name]!r}; leave the flag as "
@@ -131,8 +131,8 @@ def _check_flags(paths: FoldsPaths, config: TrainConfig, folds: str) -> None:
 
 
 @dataclass
-class _Work:
-    """The tasks of one command: dividing the images, training each fold, the report."""
+class _Tasks:
+    """The tasks of ``seedtf folds``: dividing the images, training each fold, writing the report."""
 
     config: TrainConfig
     paths: FoldsPaths
@@ -141,7 +141,7 @@ class _Work:
     stop: StopSignal
 
     def run_all(self, names: Sequence[str], run: Callable[[str, Claim], dict[str, Any]]) -> None:
-        """Runs each task that no other process has taken; returns when all are done, also by others."""
+        """Runs each task that no other process has taken, and waits until all tasks are done."""
         last_reported = ""
         while pending := [name for name in names if not self.paths.done(name).is_file()]:
             for name in pending:
@@ -154,7 +154,9 @@ class _Work:
                     claim.release()
                 break
             else:
-                waiting = ", ".join(f"{name} by {self.claims.owner(name)}" for name in pending)
+                waiting = ", ".join(
+                    f"{name} by {self.claims.describe_owner(name)}" for name in pending
+                )
                 if waiting != last_reported:
                     report("waiting", f"for {waiting}")
                     last_reported = waiting
@@ -202,7 +204,7 @@ class _Work:
         return {"report": str(self.paths.predictions)}
 
     def _train_flags(self, number: int, claim: Claim) -> list[str]:
-        """The flags of a new run, or those that resume an interrupted one."""
+        """The flags that start the run of a fold, or that resume it if it was interrupted."""
         run = self.paths.fold(number)
         split = str(self.paths.split(number))
         config = replace(self.config, run_dir=str(run.root), split_csv=split, test_fraction=0.0)
@@ -214,7 +216,7 @@ class _Work:
         return flags_to_train(config, run.root, self.paths.flags(number), while_locked)
 
     def _run_command(self, command: Sequence[str], name: str, claim: Claim) -> None:
-        """Runs a command to its end, with its output in a log, and keeps the claim alive."""
+        """Runs a command to its end, with its output in a log, and touches the claim meanwhile."""
         log = self.paths.log(name)
         with _progress(name, self.config.epochs) as bar, TrainProcess(command, log) as process:
             while (code := process.poll()) is None:
@@ -227,7 +229,7 @@ class _Work:
                     bar.n = len(finished_epochs(self.paths.root / name))
                     bar.refresh()
                 time.sleep(POLL_SECONDS)
-        if code == StoppedError.exit_code:  # The signal went to the started process only.
+        if code == StoppedError.exit_code:  # the signal reached only the started process
             self.stop.name = self.stop.name or "a signal"
             self._check_stop(f"in {name}, whose state is kept")
         if code:
