@@ -62,10 +62,10 @@ def _prefetch(tf: Any, dataset: Any, threads: int) -> Batches:
 def _seedtf(threads: int, variant: str) -> Batches:
     _tensorflow(threads)
     from seedtf.augment.policy import Policy
-    from seedtf.benchmark.pipeline import batches, store_of_images
+    from seedtf.benchmark.pipeline import make_batches, store_of_images
 
     policy = Policy(crop=CROP, stretch=STRETCH, rotate=180.0, hue=HUE)
-    return iter(batches(store_of_images(noise_images()), OUT_SIZE, BATCH, policy, variant))
+    return iter(make_batches(store_of_images(noise_images()), OUT_SIZE, BATCH, policy, variant))
 
 
 def seedtf_host(threads: int) -> Batches:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from seedtf.commands.arguments import parse_config, parse_given
+from seedtf.commands.arguments import parse_config, parse_given_flags
 from seedtf.commands.lr_find import LrFindConfig
 from seedtf.commands.main import COMMANDS, main
 from seedtf.config.flags import Flags, option
@@ -71,7 +71,7 @@ def test_a_positional_argument_is_not_a_flag_and_is_in_the_usage(
 
 def test_an_alias_sets_the_flag_and_the_help_shows_it(capsys: pytest.CaptureFixture[str]) -> None:
     assert parse("--most=2", "m", "a") == Config("m", ("a",), 2)
-    assert parse_given(TrainConfig, "train", ["--out=runs/x"]) == {"run_dir": "runs/x"}
+    assert parse_given_flags(TrainConfig, "train", ["--out=runs/x"]) == {"run_dir": "runs/x"}
     with pytest.raises(SystemExit):
         parse("--help")
     shown = capsys.readouterr()
@@ -104,7 +104,7 @@ def test_commands_accept_the_old_name_of_out(command, old, capsys) -> None:
 
 
 def test_a_command_with_its_own_out_does_not_set_the_run_folder() -> None:
-    given = parse_given(LrFindConfig, "lr_find", ["--out=results", "--run_dir=runs/x"])
+    given = parse_given_flags(LrFindConfig, "lr_find", ["--out=results", "--run_dir=runs/x"])
     assert given == {"out": "results", "run_dir": "runs/x"}
 
 
@@ -130,7 +130,7 @@ def test_the_help_of_preview_shows_data_and_augmentation_only(capsys) -> None:
     shown = capsys.readouterr().out
     assert headings(shown) == ["Data", "Augmentation"]
     assert re.findall(r"^  --(\w+)$", shown, re.MULTILINE)[:2] == ["out", "seed"]
-    assert parse_given(TrainConfig, "preview", ["--epochs=3"]) == {"epochs": 3}
+    assert parse_given_flags(TrainConfig, "preview", ["--epochs=3"]) == {"epochs": 3}
 
 
 @pytest.mark.parametrize("command", COMMANDS)

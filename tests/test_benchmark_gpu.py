@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 
 from seedtf.benchmark.children import MARK
-from seedtf.benchmark.gpu.checks import pixels
+from seedtf.benchmark.gpu.checks import compare_pixels
 from seedtf.benchmark.gpu.hlo import Module, largest_module
 from seedtf.benchmark.gpu.parts import Part, choose_parts, list_parts
 from seedtf.benchmark.gpu.session import run_parts
-from seedtf.benchmark.gpu.speed import card
-from seedtf.commands.benchmark_gpu import describe, shares
+from seedtf.benchmark.gpu.speed import measure_card
+from seedtf.commands.benchmark_gpu import describe_result, utilization_lines
 from seedtf.commands.main import main
 from seedtf.errors import UserError
 
@@ -34,7 +34,10 @@ COMMAND = [sys.executable, "-c", CHILD]
 
 def test_a_part_that_fails_or_hangs_costs_only_its_own_time(tmp_path: Path) -> None:
     names = ("raises", "hangs", "dies", "works")
-    parts = [Part(name, "speed:card", {"value": 7}, 1 if name == "hangs" else 30) for name in names]
+    parts = [
+        Part(name, "speed:measure_card", {"value": 7}, 1 if name == "hangs" else 30)
+        for name in names
+    ]
     shown: list[str] = []
     found = run_parts(
         parts,
@@ -53,7 +56,7 @@ def test_a_part_that_fails_or_hangs_costs_only_its_own_time(tmp_path: Path) -> N
 
 def test_no_part_is_begun_when_the_time_is_over() -> None:
     clock = iter([0.0, 0.0, 0.0, 90.0, 95.0])
-    parts = [Part(name, "speed:card", {"value": 1}, 60) for name in ("first", "second")]
+    parts = [Part(name, "speed:measure_card", {"value": 1}, 60) for name in ("first", "second")]
     found = run_parts(parts, seconds=100.0, command=COMMAND, clock=lambda: next(clock))
     assert found["first"]["seconds"] == 90.0
     assert found["second"]["error"] == "not begun: 5 s were left; raise --seconds"
@@ -77,15 +80,15 @@ def test_without_a_gpu_it_is_one_line(capsys: pytest.CaptureFixture[str]) -> Non
 def test_the_table_says_what_is_wrong_and_how_much_of_the_card_is_used() -> None:
     limits = {"bfloat16_flops": 8e14, "bytes_per_second": 3e12}
     step = {"step_seconds": 0.02, "flops": 3.2e12, "bytes": 30e9, "kernels": 1220}
-    lines = shares({"card": limits, "bfloat16": step, "epoch": {"epoch_seconds": 1.0}})
+    lines = utilization_lines({"card": limits, "bfloat16": step, "epoch": {"epoch_seconds": 1.0}})
     (line,) = lines
-    assert "20.0% of the products" in line and "50.0% of its memory bandwidth" in line
+    assert "20.0% of the FLOP/s" in line and "50.0% of its memory bandwidth" in line
     assert "1,220 kernels" in line
-    assert shares({"card": {"error": "no"}, "bfloat16": step}) == []
-    assert describe({"error": "a\n  b"}) == "failed: a b"
-    wrong = describe({"ok": False, "equal_draws": True, "most_levels": 3.5, "seconds": 2.0})
+    assert utilization_lines({"card": {"error": "no"}, "bfloat16": step}) == []
+    assert describe_result({"error": "a\n  b"}) == "failed: a b"
+    wrong = describe_result({"ok": False, "equal_draws": True, "most_levels": 3.5, "seconds": 2.0})
     assert wrong == "differs: equal_draws True; most_levels 3.5"
-    assert describe({"ok": True, "seconds": 2.0}) == "as on the CPU"
+    assert describe_result({"ok": True, "seconds": 2.0}) == "as on the CPU"
 
 
 def test_a_call_of_several_steps_is_counted_by_its_loop(tmp_path: Path) -> None:
@@ -111,7 +114,7 @@ ENTRY %main.9 (q: f32[8]) -> f32[8] {
 
 
 def test_the_parts_that_need_no_training_run_on_the_cpu() -> None:
-    found = pixels(image_size=16, count=4)
+    found = compare_pixels(image_size=16, count=4)
     assert found["ok"] and found["equal_draws"]
-    limits = card(side=32, copied=1 << 10, times=3)
+    limits = measure_card(side=32, copied=1 << 10, times=3)
     assert limits["device"] == "CPU" and limits["bytes_per_second"] > 0

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from tiny_run import copy_run, draw_classes, make_run
 
-from seedtf.commands.arguments import parse_given
+from seedtf.commands.arguments import parse_given_flags
 from seedtf.commands.main import main
 from seedtf.commands.predict import PredictConfig
 from seedtf.config.train_config import TrainConfig
@@ -256,14 +256,16 @@ def test_a_flag_in_another_style_is_answered_with_what_to_type(command, message,
 
 
 def test_one_dash_in_front_of_a_whole_name_is_enough():
-    given = parse_given(TrainConfig, "train", ["-data-dir", "x", "-epochs=2", "--shear", "-5"])
+    given = parse_given_flags(
+        TrainConfig, "train", ["-data-dir", "x", "-epochs=2", "--shear", "-5"]
+    )
     assert given == {"data_dir": "x", "epochs": 2, "shear": -5.0}
 
 
 def test_a_file_whose_name_is_an_assignment_is_a_file(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Path("out=1.png").write_bytes(b"")
-    given = parse_given(
+    given = parse_given_flags(
         PredictConfig, "predict", ["run", "out=1.png"], ("run_or_export", "files_or_folders...")
     )
     assert given["files_or_folders"] == ("out=1.png",)
@@ -332,7 +334,7 @@ def test_lr_find_shrinks_the_default_batch_as_train_does(photos, tmp_path, monke
 
 def test_a_trial_of_tune_leaves_the_default_batch_to_train():
     config = TrainConfig(data_dir="sample")
-    assert "batch_size" not in trial_config(config, {"lr": 0.1}, Path("trial")).flagfile()
+    assert "batch_size" not in trial_config(config, {"lr": 0.1}, Path("trial")).to_flagfile()
     assert first_values([SEARCHABLE["batch_size"]], config) == {"batch_size": 32}
 
 
@@ -350,7 +352,7 @@ def test_continue_starts_a_new_run_from_the_best_weights_and_the_split(run_dir, 
     settings = json.loads((run_dir / "config.json").read_text())
     settings |= {"data_dir": str(photos), "run_dir": str(run_dir), "epochs": 3, "lr": 0.02}
     (run_dir / "config.json").write_text(json.dumps(settings))
-    given = parse_given(TrainConfig, "train", [f"--continue={run_dir}", "--epochs=20"])
+    given = parse_given_flags(TrainConfig, "train", [f"--continue={run_dir}", "--epochs=20"])
     config = continued_config(given["continue_from"], given)
     shown = capsys.readouterr().out
     assert shown.startswith(f"continue  {run_dir}: a new run")
@@ -361,7 +363,7 @@ def test_continue_starts_a_new_run_from_the_best_weights_and_the_split(run_dir, 
     validation = [dataset.store.catalog.paths[index] for index in dataset.split.val]
     rows = read_table(run_dir / "split.csv")
     assert validation == [row["file"] for row in rows if row["split"] == "val"]
-    assert "--continue" not in config.flagfile()
+    assert "--continue" not in config.to_flagfile()
     from_python = TrainConfig(continue_from=run_dir, epochs=20)
     assert load_resumed(from_python) == config
 

@@ -12,7 +12,7 @@ import kubernetes_validate
 import pytest
 import yaml
 
-from seedtf.commands.arguments import parse_given
+from seedtf.commands.arguments import parse_given_flags
 from seedtf.commands.folds import FoldsConfig
 from seedtf.commands.tune import TuneConfig
 from seedtf.config.train_config import TrainConfig
@@ -146,7 +146,7 @@ def test_the_pods_of_the_manifest_are_a_cluster_of_seedtf() -> None:
     commands = seedtf_commands(container["args"][0])
     assert len(commands) == 2
     for arguments in commands:
-        given = parse_given(TrainConfig, "train", arguments)
+        given = parse_given_flags(TrainConfig, "train", arguments)
         check_even_batch(spec["completions"], given.get("batch_size", spec["completions"]))
 
 

@@ -162,9 +162,13 @@ def test_paths_become_text(tmp_path) -> None:
 
 def test_the_augmentation_flags_make_a_policy_of_their_strength() -> None:
     flags = AugmentFlags(crop=0.2, rotate=90.0, flip="none", augment_strength=0.5, cutmix=1.0)
-    assert (flags.policy().crop, flags.policy().rotate, flags.policy().flip) == (0.1, 45.0, "none")
-    assert AugmentFlags(crop=0.2, augment_strength="auto").policy().crop == 0.2
-    assert (flags.mixing().mixup, flags.mixing().cutmix) == (0.0, 1.0)
+    assert (flags.make_policy().crop, flags.make_policy().rotate, flags.make_policy().flip) == (
+        0.1,
+        45.0,
+        "none",
+    )
+    assert AugmentFlags(crop=0.2, augment_strength="auto").make_policy().crop == 0.2
+    assert (flags.make_mixing().mixup, flags.make_mixing().cutmix) == (0.0, 1.0)
 
 
 def test_each_list_of_choices_is_written_once() -> None:
@@ -231,7 +235,7 @@ def test_the_flagfile_repeats_the_configuration(tmp_path) -> None:
     config = TrainConfig(
         data_dir="sample", run_dir="runs/x", val_dir="some dir", lr=3e-4, show=True, seed=7
     )
-    (tmp_path / "flags.txt").write_text(config.flagfile(), encoding="utf-8")
+    (tmp_path / "flags.txt").write_text(config.to_flagfile(), encoding="utf-8")
     again = parse(f"--flagfile={tmp_path / 'flags.txt'}")
     assert again.run_dir == ""  # that folder exists already
     assert again.val_dir.startswith("/")

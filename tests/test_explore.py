@@ -180,7 +180,7 @@ def test_no_group_is_on_both_sides_of_a_classifier(seed: int, classes: int, grou
     rng = np.random.default_rng(seed)
     labels = rng.permutation(np.arange(80) % classes)
     together = np.concatenate([[0, 1], rng.integers(0, groups, 78)])
-    answers = predict_out_of_fold(rng.normal(size=(80, 3)), labels, classes, together)
+    answers = cross_val_predict(rng.normal(size=(80, 3)), labels, classes, together)
     assert all(len(set(answers.folds[together == group])) == 1 for group in set(together))
     np.testing.assert_allclose(answers.probabilities.sum(axis=1), 1)
 

@@ -253,7 +253,7 @@ def tiny(data: Path, **flags) -> TrainConfig:
 
 def test_the_flags_of_a_run_are_read_and_unused_ones_reported(tmp_path, data, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    flags = tiny(data, freeze_epochs=1, progressive_sizes="12", run_dir="mine").flagfile()
+    flags = tiny(data, freeze_epochs=1, progressive_sizes="12", run_dir="mine").to_flagfile()
     Path("flags.txt").write_text(flags)
     # These rates are so low that the loss cannot fall.
     rates = ["--start_lr=1e-12", "--end_lr=1e-11", "--out=out"]

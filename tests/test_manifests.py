@@ -18,7 +18,7 @@ import pytest
 import yaml
 from test_cluster import KUBERNETES, SCRIPTS, seedtf_commands
 
-from seedtf.commands.arguments import parse_given
+from seedtf.commands.arguments import parse_given_flags
 from seedtf.config.train_config import TrainConfig
 from seedtf.training.distributed.choice import check_even_batch
 from seedtf.training.distributed.cluster import read_cluster
@@ -215,7 +215,7 @@ def test_the_pods_of_the_jobset_are_a_cluster_of_seedtf() -> None:
             for number in range(job["completions"])
         )
     for arguments in seedtf_commands(container["args"][0]):
-        given = parse_given(TrainConfig, "train", arguments)
+        given = parse_given_flags(TrainConfig, "train", arguments)
         check_even_batch(job["completions"], given.get("batch_size", job["completions"]))
 
 

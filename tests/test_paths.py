@@ -161,7 +161,7 @@ def test_urls_are_not_made_absolute_and_results_must_be_local() -> None:
     config = TrainConfig(data_dir="gs://b/x", val_dir="val", labels_csv="s3://b/t.csv")
     absolute = config.with_absolute_paths()
     assert (absolute.data_dir, absolute.labels_csv) == ("gs://b/x", "s3://b/t.csv")
-    assert "--data_dir=gs://b/x\n" in config.flagfile()
+    assert "--data_dir=gs://b/x\n" in config.to_flagfile()
     assert Path(absolute.val_dir).is_absolute()
     for name in ("run_dir", "cache_dir"):
         with pytest.raises(UserError, match=rf"^--{name}=gs://b/r: must be on a disk of this"):

@@ -112,7 +112,7 @@ def test_every_file_has_a_row_with_its_status(run_dir, flat, tmp_path, capsys):
     ]
     assert [bool(row["top1"]) for row in rows] == [True, False, True, False, False]
     shown = capsys.readouterr()
-    assert "3 of 5 without a prediction, first" in shown.err
+    assert "3 of 5 have no prediction, first" in shown.err
     result = json.loads(shown.out.splitlines()[-1].removeprefix("RESULT "))
     assert result == {"out": str(out), "files": 5, "bad": 3}
 
@@ -293,9 +293,9 @@ def test_a_folder_is_listed_lazily_and_sorted(flat):
         (["{run}", "{flat}", "--out={flat}/no/p.csv"], "no folder"),
         (["{run}", "{flat}", "--topk=0"], "--topk=0: out of range"),
         (["{run}", "{flat}", "--submission=nowhere.csv"], "--submission=nowhere.csv: no such file"),
-        (["{run}", "{flat}", "--shard=17/16"], "--shard=17/16: no shard; pass its number and"),
-        (["{run}", "{flat}", "--shard=0/2"], "--shard=0/2: no shard"),
-        (["{run}", "{flat}", "--shard=third"], "--shard=third: no shard"),
+        (["{run}", "{flat}", "--shard=17/16"], "--shard=17/16: no such shard; pass number/count"),
+        (["{run}", "{flat}", "--shard=0/2"], "--shard=0/2: no such shard"),
+        (["{run}", "{flat}", "--shard=third"], "--shard=third: no such shard"),
         (["{run}", "{flat}", "--shard=1/2", "--submission=s.csv"], "excludes --submission"),
         (["{run}", "{flat}", "--out=p.parquet", "--submission=s.csv"], "a submission is CSV"),
     ],

@@ -55,7 +55,7 @@ def test_the_help_names_the_default_of_every_recipe() -> None:
 
 
 def test_a_flagfile_holds_the_values_that_the_recipe_set() -> None:
-    lines = TrainConfig(data_dir="/x", recipe="original").flagfile().splitlines()
+    lines = TrainConfig(data_dir="/x", recipe="original").to_flagfile().splitlines()
     assert "--recipe=original" in lines
     assert "--epochs=200" in lines
 

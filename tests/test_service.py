@@ -323,7 +323,10 @@ def test_an_address_with_a_dispatcher_is_accepted(two_workers: ClusterProcess) -
     ("arguments", "message"),
     [
         (["worker"], "--dispatcher: missing; pass the host:port of the dispatcher"),
-        (["dispatcher", "--dispatcher=a:1"], "--dispatcher: is only for a worker; leave it out"),
+        (
+            ["dispatcher", "--dispatcher=a:1"],
+            "--dispatcher: is only for the role worker; leave it out",
+        ),
         (["both"], "--role=both: choose one of dispatcher, worker"),
         (["worker", "--dispatcher=localhost"], "--dispatcher=localhost: "),
     ],

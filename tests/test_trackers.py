@@ -383,7 +383,7 @@ def test_the_former_flag_is_accepted_with_a_notice_and_not_shown(capsys) -> None
     config = parse_config(TrainConfig, "train", ["--data_dir=x", "--tensorboard", "--track=mlflow"])
     assert (config.track, config.tensorboard) == ("mlflow,tensorboard", False)
     assert "--tensorboard is now --track=tensorboard" in capsys.readouterr().err
-    assert "tensorboard" not in config.flagfile().replace("--track=mlflow,tensorboard", "")
+    assert "tensorboard" not in config.to_flagfile().replace("--track=mlflow,tensorboard", "")
     with pytest.raises(SystemExit):
         parse_config(TrainConfig, "train", ["--help"])
     assert "--tensorboard" not in capsys.readouterr().out

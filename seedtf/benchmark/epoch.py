@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from seedtf.benchmark.pipeline import IN_MEMORY, batches, measure, sample_catalog
+from seedtf.benchmark.pipeline import IN_MEMORY, list_sample, make_batches, measure_rates
 from seedtf.benchmark.step import Variant, make_step
 from seedtf.config.train_config import TrainConfig
 from seedtf.data.store import Store, build_store
@@ -38,20 +38,21 @@ _ROUND_SECONDS, _ROUNDS = 0.3, 3
 
 @dataclass(frozen=True)
 class Epoch:
-    """Median seconds of the parts of an epoch; the first epoch is not counted.
+    """Median seconds of an epoch and of its parts.
 
     Attributes:
-        epochs: number of epochs measured.
+        epochs: number of epochs that were measured.
         steps: training steps per epoch.
         images: training images per epoch.
-        seconds: from the start of an epoch to the start of the next.
-        step: ``steps`` bare train steps on a constant batch.
-        wait: waiting for data.
-        loop: the rest of training: callbacks at every step, and other work that slows the steps.
-        validation: evaluating the validation images.
-        callbacks: work between epochs: checkpoint, state, curves.
-        read, decode, augment: work of the host for the same images, which overlaps with training.
-            Each is timed alone. With a cache, images are decoded once per run, not once per epoch.
+        seconds: the time from the start of an epoch to the start of the next one.
+        step: the time of ``steps`` bare train steps on a constant batch.
+        wait: the time of waiting for data.
+        loop: the rest of the training time: callbacks at every step, and work that slows the steps.
+        validation: the time of evaluating the validation images.
+        callbacks: the time between epochs, for checkpoint, state and curves.
+        read, decode, augment: the times in which the host reads, decodes and augments the images of an
+            epoch. Each is timed alone, but overlaps with training in a run. With a cache, images are
+            decoded once per run, not once per epoch.
         decodes_every_epoch: whether images are decoded in every epoch, because there is no cache.
         device: ``cpu`` or ``gpu``.
         precision: the precision policy of the network.
@@ -84,8 +85,9 @@ class Epoch:
 def measure_epoch(config: TrainConfig) -> Epoch:
     """Measures ``config.epochs`` epochs of a training in a temporary run folder.
 
-    Two more epochs are trained. The first one is not counted, because it traces and compiles. The
-    last one is not counted either: the callbacks after an epoch are timed until the next one starts.
+    Two more epochs are trained. The first one is not counted, because it traces and compiles. The last
+    one is not counted, because the time of its callbacks is unknown: they are timed until the next
+    epoch starts.
 
     Raises:
         UserError: as ``train_and_evaluate``.
@@ -111,7 +113,7 @@ def measure_epoch(config: TrainConfig) -> Epoch:
     )
     bare = steps * _median_seconds(make_step(variant), _STEPS)
     decode, read, augment = (images * seconds for seconds in _host_seconds(config))
-    # The time between two epochs is in the row of the later one.
+    # The time between two epochs is in the row of the later epoch.
     pairs = list(itertools.pairwise(rows))
     seconds, wait, validation = (
         statistics.median(row[name] for row, _ in pairs)
@@ -140,7 +142,7 @@ def measure_epoch(config: TrainConfig) -> Epoch:
 
 
 def best_flag(epoch: Epoch) -> str:
-    """The flag that would shorten the epoch most, and the reason, in one line."""
+    """The flag that would probably shorten the epoch most, and the reason, in one line."""
     waits = epoch.wait > 0.05 * epoch.seconds
     smaller = max(32, epoch.image_size * 2 // 3)
     rules = [
@@ -185,8 +187,8 @@ def _median_seconds(work: Callable[[], Any], times: int) -> float:
 
 
 def _host_seconds(config: TrainConfig) -> tuple[float, float, float]:
-    """Seconds per image to decode, to read from memory and to augment, using all cores."""
-    sample = sample_catalog(data_folder(config))
+    """Measures the seconds per image to decode, to read from memory and to augment, on all cores."""
+    sample = list_sample(data_folder(config))
     size, first = config.image_size, np.arange(min(8, len(sample)))
     # TensorFlow traces the decoder in its first call, which is not measured.
     build_store(sample.take(first), size, IN_MEMORY, Path(), config.max_pixels, fit=config.fit)
@@ -197,11 +199,11 @@ def _host_seconds(config: TrainConfig) -> tuple[float, float, float]:
 
 
 def _pipeline_seconds(config: TrainConfig, store: Store) -> tuple[float, float]:
-    batch, policy = min(config.batch_size, len(store.catalog)), config.policy()
+    batch, policy = min(config.batch_size, len(store.catalog)), config.make_policy()
     datasets = {
-        way: batches(store, config.image_size, batch, policy, way)
+        way: make_batches(store, config.image_size, batch, policy, way)
         for way in ("device", config.augment_impl)
     }
-    rates = measure(datasets, batch, seconds=_ROUND_SECONDS, rounds=_ROUNDS)
-    reading, both = (1.0 / rate.images_per_second for rate in rates)
-    return reading, max(both - reading, 0.0)
+    rates = measure_rates(datasets, batch, seconds=_ROUND_SECONDS, rounds=_ROUNDS)
+    reading, reading_and_augmenting = (1.0 / rate.images_per_second for rate in rates)
+    return reading, max(reading_and_augmenting - reading, 0.0)

@@ -1,4 +1,4 @@
-"""Throughput of the input pipeline of ``seedtf train``."""
+"""Measures the throughput of the input pipeline of ``seedtf train``."""
 
 from __future__ import annotations
 
@@ -20,28 +20,29 @@ from seedtf.data.store import CachePlan, Store, build_store, keep_in_memory
 __all__ = [
     "IN_MEMORY",
     "Rate",
-    "batches",
-    "measure",
-    "sample_catalog",
-    "sample_store",
+    "list_sample",
+    "load_sample",
+    "make_batches",
+    "measure_rates",
     "store_of_images",
 ]
 
 IN_MEMORY = CachePlan("ram", 0, "")
 """A cache plan without a memory estimate, for the few images of a benchmark."""
 
-_SAMPLE, _NOISE_SIZE = 256, 256
+_SAMPLE_SIZE, _NOISE_SIDE = 256, 256
 
-# Part of a turn, at its start, that is not counted: it consumes batches prefetched in other turns.
+# Before each turn, batches are taken for this fraction of its length without being counted: some of
+# them were prefetched during the turns of other datasets.
 _UNCOUNTED = 0.3
 
 
 @dataclass(frozen=True)
 class Rate:
-    """Throughput: medians over the turns.
+    """The throughput of one dataset, as medians over its turns.
 
     Attributes:
-        way: what was measured: where the augmentation runs, or its implementation.
+        way: the name of the dataset: a value of ``--augment_impl``, or ``device``.
         images_per_second: per second of wall-clock time.
         images_per_cpu_second: per second of CPU time over all threads, that is, per core.
     """
@@ -51,40 +52,40 @@ class Rate:
     images_per_cpu_second: float
 
 
-def sample_catalog(data_dir: str) -> Catalog:
-    """At most 256 images of a folder, evenly spaced in its sorted list."""
+def list_sample(data_dir: str) -> Catalog:
+    """Lists at most 256 images of a folder, evenly spaced in path order."""
     catalog = scan_folder(data_dir)
     count = len(catalog)
-    return catalog.take(np.linspace(0, count - 1, min(_SAMPLE, count)).astype(np.int64))
+    return catalog.take(np.linspace(0, count - 1, min(_SAMPLE_SIZE, count)).astype(np.int64))
 
 
-def sample_store(data_dir: str, size: int) -> Store:
-    """``sample_catalog`` decoded to ``size``² in memory; noise of 256² if ``data_dir`` is empty."""
+def load_sample(data_dir: str, size: int) -> Store:
+    """Decodes ``list_sample`` to ``size``² in memory; without a folder, makes noise of 256²."""
     if not data_dir:
-        shape = (_SAMPLE, _NOISE_SIZE, _NOISE_SIZE, 3)
+        shape = (_SAMPLE_SIZE, _NOISE_SIDE, _NOISE_SIDE, 3)
         return store_of_images(np.random.default_rng(0).integers(0, 256, shape, np.uint8))
-    return build_store(sample_catalog(data_dir), size, IN_MEMORY, Path())
+    return build_store(list_sample(data_dir), size, IN_MEMORY, Path())
 
 
 def store_of_images(images: np.ndarray) -> Store:
-    """A store with a copy of ``images``, uint8 ``[N, S, S, 3]``, all of one class."""
+    """Makes a store of a copy of ``images``, uint8 ``[N, S, S, 3]``, all of one class."""
     count = len(images)
     catalog = Catalog(Path(), [""] * count, np.zeros(count, np.int32), ("",))
     return keep_in_memory(catalog, images)
 
 
-def batches(
+def make_batches(
     store: Store, out_size: int, batch_size: int, policy: Policy, way: str
 ) -> tf.data.Dataset:
-    """A dataset that repeats the training batches of a store forever.
+    """Makes a dataset that repeats the training batches of a store forever.
 
     Args:
         store: decoded images.
         out_size: side of the augmented images in pixels.
         batch_size: images per batch.
-        policy: the augmentation.
-        way: a value of ``--augment_impl``, or ``device``: uint8 batches without augmentation, which
-            is all that the host computes if the device augments.
+        policy: the ranges of the augmentation.
+        way: a value of ``--augment_impl``, with which the host augments; or ``device``, for uint8
+            batches that are not augmented, because the device would do it.
     """
     count = len(store.catalog)
     records, order = np.arange(count), BatchIndices(count, batch_size)
@@ -93,13 +94,13 @@ def batches(
     return train_dataset(store, records, order, make_augmentation(policy, 0, out_size, way))
 
 
-def measure(
+def measure_rates(
     datasets: dict[str, tf.data.Dataset], batch_size: int, *, seconds: float, rounds: int
 ) -> list[Rate]:
     """Measures datasets in turn, so that a change of the machine's load affects all of them.
 
     Args:
-        datasets: endless batches, by what they are called in the result.
+        datasets: datasets without an end, by name.
         batch_size: images per batch.
         seconds: length of a turn.
         rounds: turns of each dataset.
@@ -110,14 +111,17 @@ def measure(
         next(iterator)
     for _ in range(rounds):
         for way, iterator in iterators.items():
-            turns[way].append(_turn(iterator, batch_size, seconds))
+            turns[way].append(_measure_turn(iterator, batch_size, seconds))
     return [
         Rate(way, *(statistics.median(values) for values in zip(*rates, strict=True)))
         for way, rates in turns.items()
     ]
 
 
-def _turn(iterator: tf.data.Iterator, batch_size: int, seconds: float) -> tuple[float, float]:
+def _measure_turn(
+    iterator: tf.data.Iterator, batch_size: int, seconds: float
+) -> tuple[float, float]:
+    """Images per second of wall-clock time, and per second of CPU time."""
     _take(iterator, _UNCOUNTED * seconds)
     wall, cpu = time.perf_counter(), _cpu_seconds()
     count = batch_size * _take(iterator, seconds)

@@ -1,4 +1,4 @@
-"""Throughput and latency of an exported model."""
+"""Measures throughput and latency of an exported model."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ Predict = Callable[[tf.Tensor], dict[str, tf.Tensor]]
 
 @dataclass(frozen=True)
 class Load:
-    """One load and what was measured under it.
+    """A batch size and a number of callers, and what was measured with them.
 
     Attributes:
         batch_size: images per request.
-        callers: threads, each of which sends its next request when the last one has returned.
-        requests: number of requests completed.
+        callers: number of threads; each sends its next request when the last one has returned.
+        requests: number of requests that were answered.
         images_per_second: throughput of all callers together.
         p50_ms, p99_ms: median and 99th percentile of the latency of a request in milliseconds.
     """
@@ -64,11 +64,11 @@ def measure(
     for _ in range(_WARM_UP_CALLS):
         predict(request)["probabilities"].numpy()
     latencies_of: list[list[float]] = [[] for _ in range(callers)]
-    start_line = threading.Barrier(callers + 1)
+    barrier = threading.Barrier(callers + 1)  # so that all threads start at the same time
     stop = threading.Event()
 
     def call(latencies: list[float]) -> None:
-        start_line.wait()
+        barrier.wait()
         while not stop.is_set() or not latencies:
             begin = time.perf_counter()
             predict(request)["probabilities"].numpy()
@@ -77,7 +77,7 @@ def measure(
     threads = [threading.Thread(target=call, args=(latencies,)) for latencies in latencies_of]
     for thread in threads:
         thread.start()
-    start_line.wait()
+    barrier.wait()
     begin = time.perf_counter()
     stop.wait(seconds)
     stop.set()

@@ -1,4 +1,4 @@
-"""Measures, in child processes, what a run costs before its first step, in memory and for its cache."""
+"""Measures, in child processes, the time to a run's first step, the cost of its cache, its memory."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ class Start:
     """Median seconds from the start of a process to the end of its first training step.
 
     Attributes:
-        seedtf: of ``seedtf train`` with a warm cache.
-        plain: of a script that imports TensorFlow, builds, compiles and takes one step.
-        ratio: median over the rounds of seedtf / plain.
+        seedtf: the seconds of ``seedtf train`` with a warm cache.
+        plain: the seconds of a Keras script that imports, builds, compiles and takes one step.
+        ratio: the median over the rounds of ``seedtf / plain``.
     """
 
     seedtf: float
@@ -47,10 +47,10 @@ class Build:
 
     Attributes:
         mode: ``ram`` or ``disk``.
-        seconds: median time to build it.
-        pass_seconds: median time of one parallel pass of TensorFlow's decoder that keeps nothing.
-        ratio: median over the rounds of seconds / pass_seconds.
-        peak_bytes: peak memory above what the process had before.
+        seconds: median time to build the cache.
+        pass_seconds: median time in which TensorFlow decodes the same files in parallel, keeping none.
+        ratio: the median over the rounds of ``seconds / pass_seconds``.
+        peak_bytes: peak memory of the process, minus its memory before the build.
         decoded_bytes: size of all decoded images.
     """
 
@@ -79,9 +79,10 @@ class Growth:
 
     @property
     def fraction(self) -> float:
-        """Relative growth from the second quarter of the epochs to the last; 0.01 means 1 %.
+        """Relative growth from the second quarter of the epochs to the last quarter; 0.01 means 1 %.
 
-        Medians are compared; the first epoch is left out, because nothing was trained before it.
+        The medians of the two quarters are compared. The first epoch is left out, because its size is
+        from before any training.
 
         Example:
             >>> round(Growth((100, 900, *[1000] * 7, *[1010] * 3)).fraction, 3)
@@ -96,7 +97,7 @@ class Growth:
 def measure_start(flags: Sequence[str], plain: Sequence[object], rounds: int) -> Start:
     """Starts ``seedtf train`` and a plain Keras script alternately, ``rounds`` times each.
 
-    One more round, which comes first and is not counted, warms the caches.
+    One more round comes first. It is not counted, because it fills the caches.
 
     Args:
         flags: flags of ``seedtf train``, without ``--run_dir``.
@@ -114,9 +115,9 @@ def measure_start(flags: Sequence[str], plain: Sequence[object], rounds: int) ->
 
 
 def measure_build(root: str, size: int, mode: str, rounds: int) -> Build:
-    """Alternately builds a cache of the images below ``root`` and decodes them without one.
+    """Alternately builds a cache of the images below ``root``, and decodes them without a cache.
 
-    One more round, which comes first and is not counted, reads the files into the page cache.
+    One more round comes first. It is not counted, because it reads the files into the page cache.
     """
     times, peaks = [], []
     decoded_bytes = 1

@@ -1,4 +1,4 @@
-"""Times the train step alone, on a constant batch without an input pipeline, against stock Keras."""
+"""Times train steps on a constant batch, without an input pipeline, and compares with plain Keras."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class Variant:
         batch_size: images in a step.
         precision: a value of ``--precision``; ``auto`` means float32 for the stock network.
         jit_compile: a value of ``--jit_compile``; ``auto`` is Keras's default for the stock network.
-        stock: use keras.applications with Keras's ``compile`` and ``fit`` instead of seedtf.
+        stock: whether the network is that of keras.applications, with Keras's ``compile`` and ``fit``.
         classes: number of outputs.
         optimizer: a value of ``--optimizer``.
     """
@@ -74,8 +74,8 @@ class StepTime:
     """The times of a variant.
 
     Attributes:
-        variant: its name.
-        milliseconds: median duration of a step, including the reading of its loss.
+        variant: the name of the variant.
+        milliseconds: median duration of a step, including the time to read its loss.
         images_per_second: throughput at that median.
         cpu_milliseconds: median CPU time of the process in a step, summed over all threads.
         relative: speed relative to the first variant of this image size.
@@ -89,18 +89,18 @@ class StepTime:
 
 
 def compare_steps(
-    variants: Sequence[Variant], rounds: int, steps: int, plain: Mapping[str, str]
+    variants: Sequence[Variant], rounds: int, steps: int, stock_environment: Mapping[str, str]
 ) -> list[StepTime]:
     """In each round, times ``steps`` steps of every variant, one variant after the other.
 
     Each variant has its own process, which waits while another is timed.
 
     Args:
-        variants: what to time.
+        variants: the variants to time.
         rounds: number of rounds.
         steps: steps per variant and round.
-        plain: environment variables for the stock variants, without those that seedtf sets for
-            TensorFlow.
+        stock_environment: the environment variables of the stock variants, without those that seedtf
+            sets for TensorFlow.
 
     Raises:
         UserError: a variant cannot be built.
@@ -110,18 +110,19 @@ def compare_steps(
     with contextlib.ExitStack() as stack:
         workers = {
             variant: stack.enter_context(
-                start_variant(variant, plain if variant.stock else os.environ)
+                start_variant(variant, stock_environment if variant.stock else os.environ)
             )
             for variant in variants
         }
-        for worker in workers.values():  # each one builds, traces and warms up alone
+        # Each worker builds, traces and warms up before the next one does, so that none is slowed.
+        for worker in workers.values():
             request_steps(worker, _WARM_UP_STEPS)
         for _ in range(rounds):
             for variant, worker in workers.items():
                 for wall, cpu in request_steps(worker, steps):
                     walls[variant].append(wall)
                     cpus[variant].append(cpu)
-    return _summary(walls, cpus)
+    return _summarize(walls, cpus)
 
 
 def start_variant(
@@ -129,16 +130,16 @@ def start_variant(
 ) -> contextlib.AbstractContextManager[subprocess.Popen]:
     """Starts a worker process that runs steps of a variant on request."""
     command = [sys.executable, "-m", _CHILD, json.dumps(asdict(variant))]
-    # The workers share a GPU, of which TensorFlow would give nearly all memory to the first one.
-    shared = {"TF_CPP_MIN_LOG_LEVEL": "3", "TF_FORCE_GPU_ALLOW_GROWTH": "true"}
-    return start_worker(command, {**shared, **environment})
+    # The workers share a GPU; without this variable the first one would take nearly all its memory.
+    defaults = {"TF_CPP_MIN_LOG_LEVEL": "3", "TF_FORCE_GPU_ALLOW_GROWTH": "true"}
+    return start_worker(command, {**defaults, **environment})
 
 
 @contextlib.contextmanager
 def start_worker(
     command: Sequence[str], environment: Mapping[str, str]
 ) -> Iterator[subprocess.Popen]:
-    """Starts a process whose program ends in ``worker_loop``, and kills it at the end."""
+    """Starts a process that answers requests for steps, and kills it after the ``with`` block."""
     with subprocess.Popen(
         command,
         env=environment,
@@ -169,7 +170,7 @@ def request_steps(worker: subprocess.Popen, steps: int) -> list[tuple[float, flo
 
 
 def make_step(variant: Variant) -> Step:
-    """Builds, compiles and traces a model; the returned function runs one step and returns the loss.
+    """Builds, compiles and traces a model; returns a function that runs a step and returns its loss.
 
     Sets Keras's global precision policy.
 
@@ -229,7 +230,7 @@ def _stock_model(variant: Variant) -> keras.Model:
     return model
 
 
-def _summary(
+def _summarize(
     walls: Mapping[Variant, list[float]], cpus: Mapping[Variant, list[float]]
 ) -> list[StepTime]:
     reference: dict[int, float] = {}

@@ -1,6 +1,7 @@
-"""Parses a command line into a dataclass of ``option``s, with an absl flag for each field.
+"""Parses a command line into a dataclass whose fields are made by ``config.flags.option``.
 
-All commands use this module, so they have the same ``--help``, ``--flagfile`` and error messages.
+Each field becomes an absl flag. All commands use this module, so they have the same ``--help``,
+``--flagfile`` and error messages.
 """
 
 from __future__ import annotations
@@ -15,12 +16,19 @@ from typing import Any, TypeVar
 from absl import flags
 
 from seedtf.commands.help import help_text, required_positionals, visible_alias
-from seedtf.commands.spelling import check_spelling, known_name, wrong_type
+from seedtf.commands.spelling import check_spelling, describe_wrong_type, find_flag_name
 from seedtf.config.flags import flag_kind
 from seedtf.errors import UserError
 from seedtf.report import report_error, report_text
 
-__all__ = ["HELP_FLAGS", "check_refused", "parse_config", "parse_given", "part_of", "suggest"]
+__all__ = [
+    "HELP_FLAGS",
+    "check_refused",
+    "parse_config",
+    "parse_given_flags",
+    "suggest",
+    "to_base_class",
+]
 
 HELP_FLAGS = ("--help", "-h", "--helpfull", "-help")
 """The flags that print the help, including those of absl."""
@@ -34,7 +42,9 @@ def parse_config(
     arguments: Sequence[str],
     positionals: Sequence[str] = (),
 ) -> Config:
-    """Creates ``config_class`` from a command line; see ``parse_given`` for the arguments.
+    """Returns a ``config_class`` with the values of a command line and defaults for the other fields.
+
+    The arguments and errors are those of ``parse_given_flags``.
 
     Example:
         >>> from seedtf.config.train_config import TrainConfig
@@ -42,13 +52,13 @@ def parse_config(
         >>> config.data_dir, config.epochs
         ('photos', 3)
     """
-    return config_class(**parse_given(config_class, command, arguments, positionals))
+    return config_class(**parse_given_flags(config_class, command, arguments, positionals))
 
 
-def parse_given(
+def parse_given_flags(
     config_class: type, command: str, arguments: Sequence[str], positionals: Sequence[str] = ()
 ) -> dict[str, Any]:
-    """Returns the values of the fields that the command line sets; on ``--help``, prints it and exits.
+    """Returns the fields that the command line sets, by name; with ``--help``, prints it and exits.
 
     Dashes in flag names count as underscores, ``--flagfile=`` names a file with more flags, and
     ``--no<name>`` sets a boolean flag to false. After ``--`` every argument is positional.
@@ -57,21 +67,22 @@ def parse_given(
         config_class: a dataclass of ``option``s.
         command: the name of the command, for the help and for notices.
         arguments: the command line after the command.
-        positionals: the fields that positional arguments set, in this order; they have no flags. A
-            last one ``"name..."`` collects one or more arguments in a tuple.
+        positionals: the fields that positional arguments set, in this order; they have no flags. If
+            the last one is written ``"name..."``, all remaining arguments are collected in a tuple.
 
     Raises:
         UserError: a flag is unknown, a value has the wrong type, or there are too few or too many
             positional arguments.
     """
-    values = _define(config_class, positionals)
+    values = _define_flags(config_class, positionals)
     arguments = list(arguments)
     end = arguments.index("--") if "--" in arguments else len(arguments)
     check_spelling(config_class, arguments[:end])
-    bare = {
+    bare_values = {
         f"--{option.name}": option.metadata["bare"] for option in dataclasses.fields(config_class)
     }
-    normalized = [_normalized(argument, bare) for argument in arguments[:end]] + arguments[end:]
+    normalized = [_normalize(argument, bare_values) for argument in arguments[:end]]
+    normalized += arguments[end:]
     if any(argument in HELP_FLAGS for argument in normalized[:end]):
         report_text(help_text(config_class, command, positionals))
         sys.exit(0)
@@ -80,13 +91,13 @@ def parse_given(
         rest = values([command, *normalized])[1:]
     except flags.UnrecognizedFlagError as error:
         shown = set(values) - {option.metadata["old_name"] for option in options}
-        other = known_name(error.flagname, shown)
-        hint = suggest(other or error.flagname, sorted(shown))
+        same_flag = find_flag_name(error.flagname, shown)
+        hint = suggest(same_flag or error.flagname, sorted(shown))
         raise UserError(f"unknown flag --{error.flagname}{hint}; see --help") from None
     except flags.IllegalFlagValueError as error:
-        raise UserError(_wrong_type(str(error), config_class)) from None
+        raise UserError(_rewrite_type_error(str(error), config_class)) from None
     except UnicodeDecodeError:
-        raise UserError("--flagfile: not a text file; pass a run's flags.txt") from None
+        raise UserError("--flagfile: is not a text file; pass a run's flags.txt") from None
     except flags.Error as error:
         raise UserError(" ".join(str(error).split())) from None
     for old, name in ((option.metadata["old_name"], option.name) for option in options):
@@ -106,17 +117,17 @@ def parse_given(
     return {**_take_positionals(config_class, positionals, rest), **given}
 
 
-def part_of(config: Any, base: type[Config]) -> Config:
-    """Returns the part of ``config`` that a base class of it declares, as an instance of this class."""
-    names = [option.name for option in dataclasses.fields(base)]  # type: ignore[arg-type]
-    return base(**{name: getattr(config, name) for name in names})
+def to_base_class(config: Any, base_class: type[Config]) -> Config:
+    """Returns a ``base_class`` with the values of ``config``, which is of a subclass of it."""
+    names = [option.name for option in dataclasses.fields(base_class)]  # type: ignore[arg-type]
+    return base_class(**{name: getattr(config, name) for name in names})
 
 
 def check_refused(config: Any) -> None:
-    """Raises UserError if a flag is set that does not apply to the command.
+    """Raises UserError if a flag of ``train`` is set that does not apply to this command.
 
-    The class variable ``REFUSED`` maps such flags, which the command inherits from ``TrainConfig``, to
-    a remedy. The help leaves them out. They are still parsed, because a flagfile may set them to false.
+    The class variable ``REFUSED`` of ``config`` maps the names of these flags to a remedy. The help
+    does not show them. They are still parsed, because the flags.txt of a run sets some to false.
     """
     for name, remedy in config.REFUSED.items():
         if getattr(config, name):
@@ -134,8 +145,8 @@ def suggest(word: str, candidates: Iterable[str]) -> str:
     return f"; did you mean {close[0]!r}?" if close else ""
 
 
-def _define(config_class: type, positionals: Sequence[str]) -> flags.FlagValues:
-    """The absl flags of the fields, of their aliases and of their old names."""
+def _define_flags(config_class: type, positionals: Sequence[str]) -> flags.FlagValues:
+    """Defines an absl flag for each field, for its alias and for its old name."""
     values = flags.FlagValues()
     options = _flag_fields(config_class, positionals)
     for option in options:
@@ -146,7 +157,7 @@ def _define(config_class: type, positionals: Sequence[str]) -> flags.FlagValues:
             float: flags.DEFINE_float,
             bool: flags.DEFINE_boolean,
         }[kind]
-        default = option.default if kind is not str else _text(option.default)
+        default = option.default if kind is not str else _text_or_none(option.default)
         define(option.name, default, option.metadata["help"], flag_values=values)
     for option in options:
         for name in (visible_alias(config_class, option), option.metadata["old_name"]):
@@ -155,55 +166,60 @@ def _define(config_class: type, positionals: Sequence[str]) -> flags.FlagValues:
     return values
 
 
-def _text(default: Any) -> str | None:
+def _text_or_none(default: Any) -> str | None:
     return None if default is None else str(default)
 
 
 def _flag_fields(config_class: type, positionals: Sequence[str]) -> list[dataclasses.Field]:
-    taken = {name.removesuffix("...") for name in positionals}
-    return [option for option in dataclasses.fields(config_class) if option.name not in taken]
+    """The fields that are flags, which are all but those of positional arguments."""
+    positional = {name.removesuffix("...") for name in positionals}
+    return [option for option in dataclasses.fields(config_class) if option.name not in positional]
 
 
 def _take_positionals(
     config_class: type, positionals: Sequence[str], given: list[str]
 ) -> dict[str, Any]:
-    """The values of the fields that ``positionals`` names, from the positional arguments in order.
+    """Assigns the positional arguments ``given`` to the fields ``positionals``, in this order.
 
     An argument may be left out if the default of its field is not empty.
     """
-    many = bool(positionals) and positionals[-1].endswith("...")
+    last_takes_many = bool(positionals) and positionals[-1].endswith("...")
     required = required_positionals(config_class, positionals)
     if len(given) < len(required):
         missing = required[len(given)].removesuffix("...")
-        texts = {
+        help_texts = {
             option.name: option.metadata["help"] for option in dataclasses.fields(config_class)
         }
-        raise UserError(f"{missing.upper()} is missing: {texts[missing]} See --help")
-    if len(given) > len(positionals) and not many:
+        raise UserError(f"{missing.upper()} is missing: {help_texts[missing]} See --help")
+    if len(given) > len(positionals) and not last_takes_many:
         raise UserError(f"{given[len(positionals)]!r}: flags are written --name=value; see --help")
-    taken: dict[str, Any] = dict(zip(positionals, given, strict=False))
-    if many:
-        del taken[positionals[-1]]
-        taken[positionals[-1].removesuffix("...")] = tuple(given[len(positionals) - 1 :])
-    return taken
+    values: dict[str, Any] = dict(zip(positionals, given, strict=False))
+    if last_takes_many:
+        del values[positionals[-1]]
+        values[positionals[-1].removesuffix("...")] = tuple(given[len(positionals) - 1 :])
+    return values
 
 
-def _normalized(argument: str, bare: Mapping[str, str]) -> str:
+def _normalize(argument: str, bare_values: Mapping[str, str]) -> str:
     """Turns ``--image-size=64`` into ``--image_size=64``, and ``--resume`` into ``--resume=newest``.
 
     One dash counts as two, unless a digit or a single letter follows.
+
+    Args:
+        argument: a flag or a positional argument, which is returned unchanged.
+        bare_values: the value of each flag that may be written without one; empty for other flags.
     """
     if not re.match(r"--|-[A-Za-z][\w-]", argument):
         return argument
     name, equals, value = argument.partition("=")
     name = f"--{name.lstrip('-').replace('-', '_')}"
-    if not equals and bare.get(name):
-        return f"{name}={bare[name]}"
+    if not equals and bare_values.get(name):
+        return f"{name}={bare_values[name]}"
     return name + equals + value
 
 
-def _wrong_type(message: str, config_class: type) -> str:
+def _rewrite_type_error(message: str, config_class: type) -> str:
     """Replaces absl's message ``flag --x=abc: invalid literal …`` by one that says what to type."""
     given = " ".join(message.split()).removeprefix("flag ").split(": ", 1)[0]
     name, _, value = given.removeprefix("--").partition("=")
-    return wrong_type(config_class, name, value)
+    return describe_wrong_type(config_class, name, value)

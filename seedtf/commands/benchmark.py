@@ -16,11 +16,11 @@ __all__ = ["KINDS", "print_benchmark", "run"]
 
 # What each kind measures. Its code is in benchmark_<kind>.py, which is imported when the kind runs.
 KINDS = {
-    "pipeline": "training images per second, with augmentation on the host or not",
+    "pipeline": "images per second of the input pipeline, augmented and not",
     "step": "milliseconds of the train step alone, compared with stock Keras",
     "epoch": "seconds of an epoch of seedtf train, and of each of its parts",
     "startup": "time from the shell to the first step, cost of the cache, memory",
-    "gpu": "whether a GPU computes as the CPU does, and its share of the peak",
+    "gpu": "whether a GPU computes what a CPU does, and how much of it is used",
     "serving": "images per second and latency of an exported model",
 }
 
@@ -40,12 +40,12 @@ def run(arguments: list[str]) -> int:
 
 
 def print_benchmark(result: Mapping[str, Any], table: Iterable[str], *, as_json: bool) -> None:
-    """Prints the lines of ``table`` to read, then ``result`` for programs.
+    """Prints ``table`` for people, then ``result`` for programs, as one line ``RESULT {…}``.
 
     Args:
-        result: JSON values.
-        table: the lines of a table with the same values.
-        as_json: whether to print only ``result``, without the word ``RESULT``.
+        result: the measurements, as JSON values.
+        table: the lines of a table with the same measurements.
+        as_json: whether to print only the JSON object, without the word ``RESULT``.
     """
     if as_json:
         report_text(json.dumps(result))

@@ -7,7 +7,7 @@ import dataclasses
 import sys
 from dataclasses import dataclass
 
-from seedtf.commands.arguments import parse_config, part_of
+from seedtf.commands.arguments import parse_config, to_base_class
 from seedtf.commands.benchmark import print_benchmark
 from seedtf.compat.tensorflow_env import import_tensorflow
 from seedtf.config.flags import option
@@ -20,10 +20,10 @@ _PARTS = {
     "wait": "waiting for data",
     "loop": "the rest of training: callbacks at every step, other work on the same cores",
     "validation": "validation",
-    "callbacks": "between epochs: copies for checkpoint and state, curves",
+    "callbacks": "callbacks between epochs: copies for checkpoint and state, curves",
 }
-_HOST = {
-    "read": "reading from the store",
+_HOST_STAGES = {
+    "read": "reading decoded images",
     "decode": "decoding, {often}",
     "augment": "augmentation",
 }
@@ -31,7 +31,7 @@ _HOST = {
 
 @dataclass(frozen=True)
 class EpochConfig(TrainConfig):
-    """The flags of ``seedtf train``, two of them with other defaults, and ``--json``."""
+    """The flags of ``seedtf train``, of which two have other defaults, and ``--json``."""
 
     epochs: int = option(
         3, "Epochs to measure, 1 or more; two more are trained, one before and one after.", low=1
@@ -50,9 +50,9 @@ def run(arguments: list[str]) -> int:
     from seedtf.benchmark.epoch import ORIGINAL_CARD, ORIGINAL_SECONDS, best_flag, measure_epoch
     from seedtf.runs.records import describe_devices
 
-    # The training prints to stderr, because stdout is for the result.
+    # The lines of the training go to stderr, so that stdout has only the result.
     with contextlib.redirect_stdout(sys.stderr):
-        epoch = measure_epoch(part_of(flags, TrainConfig))
+        epoch = measure_epoch(to_base_class(flags, TrainConfig))
     result = {
         **dataclasses.asdict(epoch),
         "training_ratio": epoch.training_ratio,
@@ -61,17 +61,17 @@ def run(arguments: list[str]) -> int:
         "devices": describe_devices(),
         "flag": best_flag(epoch),
     }
-    often = "in every epoch" if epoch.decodes_every_epoch else "once in a run or less"
+    how_often = "in every epoch" if epoch.decodes_every_epoch else "at most once in a run"
     parts = [(getattr(epoch, name), text) for name, text in _PARTS.items()]
     table = [
         f"epoch     {epoch.seconds:.2f} s on {result['devices']}: median of {epoch.epochs}, "
         f"{epoch.images} images in {epoch.steps} steps",
         f"original  {ORIGINAL_SECONDS:.0f} s on a {ORIGINAL_CARD}",
         *(f"{part:10.2f} s {part / epoch.seconds:6.1%}  {text}" for part, text in parts),
-        "overlapping with training, each timed alone on all cores:",
+        "stages that overlap with training, each timed alone on all cores:",
         *(
-            f"{getattr(epoch, name):10.2f} s         {text.format(often=often)}"
-            for name, text in _HOST.items()
+            f"{getattr(epoch, name):10.2f} s         {text.format(often=how_often)}"
+            for name, text in _HOST_STAGES.items()
         ),
         f"ratio     {epoch.training_ratio:.3f}: epoch without validation, relative to the bare steps",
         f"flag      {result['flag']}",

@@ -14,10 +14,10 @@ from seedtf.config.flags import Flags, option
 from seedtf.errors import UserError
 from seedtf.report import format_bytes, report
 
-__all__ = ["GpuConfig", "describe", "run", "shares"]
-
+__all__ = ["GpuConfig", "describe_result", "run", "utilization_lines"]
 
 _NOT_SHOWN = ("ok", "seconds")
+"""Keys of a result that are not differences between the GPU and the CPU."""
 
 
 @dataclass(frozen=True)
@@ -28,14 +28,12 @@ class GpuConfig(Flags):
     model: str = option(
         "ResNet50", "A keras.applications network, in upper or lower case, or tiny."
     )
-    image_size: int = option(
-        224, "Side in pixels of the images of a step and an epoch, 32 to 1024.", low=32, high=1024
-    )
+    image_size: int = option(224, "Side of the images in pixels, 32 to 1024.", low=32, high=1024)
     seconds: int = option(
         1200, "Longest time for all parts together, 20 to 7200.", low=20, high=7200
     )
-    only: str = option("", "Parts to run, separated by commas; empty for all.")
-    out: str = option("", "JSON file that is written after each part; empty for none.")
+    only: str = option("", "Names of the parts to run, separated by commas; empty for all.")
+    out: str = option("", "JSON file that is rewritten after each part; empty for none.")
     json: bool = option(False, "Print one JSON object instead of the table.")
 
 
@@ -63,60 +61,60 @@ def run(arguments: list[str]) -> int:
 
     def show(name: str, result: Mapping[str, Any]) -> None:
         if not config.json:
-            report(name, describe(result))
+            report(name, describe_result(result))
 
     results = run_parts(parts, seconds=config.seconds, out=out, on_result=show)
     failed = [
-        name for name, found in results.items() if "error" in found or not found.get("ok", True)
+        name for name, result in results.items() if "error" in result or not result.get("ok", True)
     ]
-    table = [*shares(results), f"failed    {', '.join(failed) or 'nothing'}"]
+    table = [*utilization_lines(results), f"failed    {', '.join(failed) or 'nothing'}"]
     print_benchmark({"parts": results, "failed": failed}, table, as_json=config.json)
     return 1 if failed else 0
 
 
-def describe(found: Mapping[str, Any]) -> str:
-    """One part in words."""
-    if "error" in found:
-        return f"failed: {' '.join(str(found['error']).split())[-160:]}"
-    parts = []
-    if "ok" in found:
-        parts.append("as on the CPU" if found["ok"] else f"differs: {_differences(found)}")
-    if "device" in found and isinstance(found["device"], str):
-        parts.append(
-            f"{found['device']}, {format_bytes(found['memory_bytes'])}, "
-            f"{found['bfloat16_flops'] / 1e12:.0f} TFLOP/s in bfloat16, "
-            f"{found['bytes_per_second'] / 1e12:.2f} TB/s"
+def describe_result(result: Mapping[str, Any]) -> str:
+    """The result of one part, as one line for the console."""
+    if "error" in result:
+        return f"failed: {' '.join(str(result['error']).split())[-160:]}"
+    texts = []
+    if "ok" in result:
+        texts.append("as on the CPU" if result["ok"] else f"differs: {_differences(result)}")
+    if "device" in result and isinstance(result["device"], str):
+        texts.append(
+            f"{result['device']}, {format_bytes(result['memory_bytes'])}, "
+            f"{result['bfloat16_flops'] / 1e12:.0f} TFLOP/s in bfloat16, "
+            f"{result['bytes_per_second'] / 1e12:.2f} TB/s"
         )
-    if "host_uint8" in found:
-        parts.append(f"augmentation: {found['host']:,.0f} images/s on the host")
-        parts.append(f"{found['device']:,.0f} on the device")
-    if "epoch_seconds" in found:
-        parts.append(f"{found['epoch_seconds']:.2f} s an epoch")
-    if "images_per_second" in found:
-        parts.append(f"{found['images_per_second']:,.0f} images/s")
-    if "first_step_seconds" in found:
-        parts.append(f"first step after {found['first_step_seconds']:.0f} s")
-        parts.append(f"{format_bytes(found['peak_bytes'])} of memory")
-    return ", ".join(parts)
+    if "host_uint8" in result:
+        texts.append(f"augmentation: {result['host']:,.0f} images/s on the host")
+        texts.append(f"{result['device']:,.0f} on the device")
+    if "epoch_seconds" in result:
+        texts.append(f"{result['epoch_seconds']:.2f} s an epoch")
+    if "images_per_second" in result:
+        texts.append(f"{result['images_per_second']:,.0f} images/s")
+    if "first_step_seconds" in result:
+        texts.append(f"first step after {result['first_step_seconds']:.0f} s")
+        texts.append(f"{format_bytes(result['peak_bytes'])} of memory")
+    return ", ".join(texts)
 
 
-def _differences(found: Mapping[str, Any]) -> str:
-    return "; ".join(f"{name} {value}" for name, value in found.items() if name not in _NOT_SHOWN)
+def _differences(result: Mapping[str, Any]) -> str:
+    return "; ".join(f"{name} {value}" for name, value in result.items() if name not in _NOT_SHOWN)
 
 
-def shares(results: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """How much of the two limits of the card each step reaches."""
+def utilization_lines(results: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """One line for each train step: the fractions that it uses of the card's FLOP/s and bandwidth."""
     card = results.get("card", {})
     if "bfloat16_flops" not in card:
         return []
     lines = []
-    for name, found in results.items():
-        if "step_seconds" not in found:
+    for name, result in results.items():
+        if "step_seconds" not in result:
             continue
-        matrices = found["flops"] / found["step_seconds"] / card["bfloat16_flops"]
-        text = f"{matrices:5.1%} of the products that the card can make"
-        if "bytes" in found:
-            memory = found["bytes"] / found["step_seconds"] / card["bytes_per_second"]
-            text += f", {memory:.1%} of its memory bandwidth, {found['kernels']:,} kernels a step"
+        compute = result["flops"] / result["step_seconds"] / card["bfloat16_flops"]
+        text = f"{compute:5.1%} of the FLOP/s of the card"
+        if "bytes" in result:
+            memory = result["bytes"] / result["step_seconds"] / card["bytes_per_second"]
+            text += f", {memory:.1%} of its memory bandwidth, {result['kernels']:,} kernels a step"
         lines.append(f"{name:24} {text}")
     return lines

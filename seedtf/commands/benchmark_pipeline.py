@@ -1,4 +1,4 @@
-"""``seedtf benchmark pipeline``: training images per second, with augmentation on the host or not."""
+"""``seedtf benchmark pipeline``: images per second of the input pipeline, augmented and not."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class PipelineConfig(Flags):
     """The flags of ``seedtf benchmark pipeline``."""
 
     data_dir: str = option(
-        "", "Folder with one sub-folder of images per class; empty uses coloured noise."
+        "", "Folder with one sub-folder of images per class; empty for images of coloured noise."
     )
     image_size: int = option(
         224, "Side of the augmented images in pixels, 8 to 2048.", low=8, high=2048
@@ -45,13 +45,13 @@ def run(arguments: list[str]) -> int:
     config = parse_config(PipelineConfig, "benchmark pipeline", arguments)
     import_tensorflow()
     from seedtf.augment.policy import Policy
-    from seedtf.benchmark.pipeline import batches, measure, sample_store
+    from seedtf.benchmark.pipeline import load_sample, make_batches, measure_rates
 
-    store = sample_store(config.data_dir, config.image_size)
+    store = load_sample(config.data_dir, config.image_size)
     size, batch = config.image_size, min(config.batch_size, len(store.catalog))
     policy = Policy(rotate=config.rotate)
-    datasets = {variant: batches(store, size, batch, policy, variant) for variant in _VARIANTS}
-    rates = measure(datasets, batch, seconds=config.seconds, rounds=config.rounds)
+    datasets = {variant: make_batches(store, size, batch, policy, variant) for variant in _VARIANTS}
+    rates = measure_rates(datasets, batch, seconds=config.seconds, rounds=config.rounds)
     result = {
         "images": config.data_dir or "noise",
         "from_size": store.size,

@@ -24,7 +24,12 @@ class ServingConfig(Flags):
 
     export: str = option("", "Folder of an exported model, or the folder that holds its versions.")
     image: str = option("", "Image to send; empty generates a JPEG of 512×512 pixels.")
-    seconds: float = option(2.0, "Seconds to measure each load, 0.05 to 600.", low=0.05, high=600.0)
+    seconds: float = option(
+        2.0,
+        "Seconds to measure each pair of batch size and number of callers, 0.05 to 600.",
+        low=0.05,
+        high=600.0,
+    )
     json: bool = option(False, "Print one JSON object instead of the table.")
 
 

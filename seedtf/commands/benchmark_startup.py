@@ -66,7 +66,7 @@ def run(arguments: list[str]) -> int:
         ]
         plain_keras = (name, config.image_size, config.batch_size, classes)
         start = startup.measure_start([*flags, f"--model={name}"], plain_keras, config.rounds)
-        # A small network is enough, because the memory of the network itself does not grow.
+        # The smallest network is enough, because the weights of a network do not grow.
         growth = (
             startup.measure_growth([*flags, "--model=tiny"], config.epochs)
             if config.epochs

@@ -1,4 +1,4 @@
-"""``seedtf benchmark step``: times the train step alone and compares it with stock Keras."""
+"""``seedtf benchmark step``: times the train step alone, and compares it with a plain Keras model."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class StepConfig(Flags):
     model: str = option(
         "ResNet50", "A keras.applications network, in upper or lower case, or 'tiny'."
     )
-    image_size: str = option("224", "Sides of the images in pixels, 8 to 2048, such as 96,150.")
+    image_size: str = option("224", "Sides of the images in pixels, 8 to 2048, such as 96,160.")
     batch_size: int = option(32, "Images per step, 1 or more.", low=1)
     precision: str = option("auto", f"Number formats: any of {', '.join(PRECISIONS)}.")
     jit_compile: str = option(
@@ -61,6 +61,7 @@ class StepConfig(Flags):
 def run(arguments: list[str]) -> int:
     """Measures, prints the table and returns the exit code."""
     config = parse_config(StepConfig, "benchmark step", arguments)
+    # Copied before import_tensorflow sets variables, because the plain Keras model runs without these.
     environment = dict(os.environ)
     import_tensorflow()
     import keras
@@ -78,12 +79,12 @@ def run(arguments: list[str]) -> int:
     variants = []
     for size in config.sizes():
         check_image_size(name, size)
-        ours = Variant(name, size, config.batch_size)
+        variant = Variant(name, size, config.batch_size)
         if config.stock and hasattr(keras.applications, name):
-            variants.append(replace(ours, stock=True))
+            variants.append(replace(variant, stock=True))
         for precision in config.precision.split(","):
             for jit in config.jit_compile.split(","):
-                variants.append(replace(ours, precision=precision, jit_compile=jit))
+                variants.append(replace(variant, precision=precision, jit_compile=jit))
     times = compare_steps(variants, config.rounds, config.steps, environment)
     result = {
         "model": name,

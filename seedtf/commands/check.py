@@ -15,7 +15,7 @@ from seedtf.config.data_flags import (
     FILE_COLUMN_HELP,
     LABEL_COLUMN_HELP,
     LABELS_CSV_HELP,
-    LAYOUT,
+    LAYOUT_FLAGS,
     LAYOUTS,
     SPLIT_COLUMN_HELP,
     check_layout,
@@ -55,8 +55,8 @@ class CheckConfig(Flags):
     )
     out: str = option(
         "",
-        "CSV file to write, with the columns path, fault, detail and severity. The default is not "
-        "written into the data folder or a folder that is read-only.",
+        "CSV file to write, with the columns path, fault, detail and severity. Without this flag, "
+        "nothing is written if the working folder is read-only or in the data folder.",
         default_text=DATA_REPORT,
     )
 
@@ -67,26 +67,26 @@ class CheckConfig(Flags):
 
 
 def run(arguments: list[str]) -> int:
-    """Writes the table and prints a summary; returns 0 if there are only notes, otherwise 1."""
+    """Writes the table and prints a summary; returns 0 if no finding is worse than a note, else 1."""
     config = parse_config(CheckConfig, "check", arguments, positionals=("data_dir",))
     import_tensorflow()
     from seedtf.data.check.check import check_data, check_report_path, write_findings
 
-    out, reason = Path(config.out or DATA_REPORT), ""
+    out, not_written = Path(config.out or DATA_REPORT), ""
     try:
         check_report_path(out, config.data_dir)
     except UserError as error:
         if config.out:
             raise
-        reason = str(error)
+        not_written = str(error)
     columns = Columns(config.file_column, config.label_column, config.split_column)
     folder = unpack_archive(config.data_dir, "DATA_DIR", default_cache_dir())
     data_check = check_data(folder, config.labels_csv, config.max_pixels, columns, config.layout)
-    if not reason:
+    if not not_written:
         write_findings(out, data_check.findings, config.data_dir)
     _report_summary(data_check)
-    written = f"not written; {reason}" if reason else f"{out}: {len(data_check.findings)} lines"
-    report("report", written)
+    lines = f"{out}: {len(data_check.findings)} lines"
+    report("report", f"not written; {not_written}" if not_written else lines)
     if data_check.refusal:
         report("train", f"would be refused: {data_check.refusal}")
     else:
@@ -96,7 +96,7 @@ def run(arguments: list[str]) -> int:
 
 def _train_command(config: CheckConfig) -> str:
     """The command that trains on the checked images."""
-    names = ("data_dir", "labels_csv", *LAYOUT)
+    names = ("data_dir", "labels_csv", *LAYOUT_FLAGS)
     defaults = {flag.name: flag.default for flag in dataclasses.fields(CheckConfig)}
     given = [(name, getattr(config, name)) for name in names]
     flags = [f"--{name}={value}" for name, value in given if value != defaults[name]]
@@ -108,7 +108,7 @@ def _report_summary(data_check: DataCheck) -> None:
     formats = ", ".join(f"{count:,} {name}" for name, count in data_check.formats.items()) or "none"
     report("usable", f"{len(data_check.catalog):,} images in {len(counts)} classes: {formats}")
     if len(data_check.sizes):
-        smallest, median, largest = (f"{width}×{height}" for width, height in _spread(data_check))
+        smallest, median, largest = (f"{w}×{h}" for w, h in _smallest_median_largest(data_check))
         report("sizes", f"{smallest} smallest, {median} median, {largest} largest")
     for name, count in counts.items():
         report("class", f"{name}: {count:,}")
@@ -123,7 +123,7 @@ def _report_summary(data_check: DataCheck) -> None:
         report_text(f"… and {len(serious) - _MAX_SHOWN} more findings in the report")
 
 
-def _spread(data_check: DataCheck) -> list[tuple[int, int]]:
+def _smallest_median_largest(data_check: DataCheck) -> list[tuple[int, int]]:
     """Width and height of the images with the fewest, the median and the most pixels."""
     ordered = data_check.sizes[data_check.sizes.prod(1).argsort(kind="stable")]
     return [(int(ordered[row, 0]), int(ordered[row, 1])) for row in (0, len(ordered) // 2, -1)]

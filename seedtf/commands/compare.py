@@ -16,8 +16,8 @@ __all__ = ["CompareConfig", "run"]
 class CompareConfig(Flags):
     """The two runs of ``seedtf compare``."""
 
-    run_a: str = option("", "Folder of an evaluated run, or of one of its reports.")
-    run_b: str = option("", "Folder of the run to compare with it, or of one of its reports.")
+    run_a: str = option("", "Folder of an evaluated run, or of a report of it.")
+    run_b: str = option("", "Folder of the run to compare it with, or of a report of that run.")
 
 
 def run(arguments: list[str]) -> int:
@@ -30,7 +30,7 @@ def run(arguments: list[str]) -> int:
     low, high = comparison.interval
     others = f", {unshared} in only one of the runs" if unshared else ""
     if comparison.relabelled:
-        others += f"; {comparison.relabelled} that --fixes relabelled are left out"
+        others += f"; without {comparison.relabelled} that --fixes relabelled"
     report("shared", f"{comparison.shared} files{others}")
     report("A", f"{comparison.accuracy_a:.4f}  {config.run_a}")
     report("B", f"{comparison.accuracy_b:.4f}  {config.run_b}")

@@ -93,11 +93,11 @@ def _commands() -> Iterator[tuple[str, list[_Flag]]]:
 
 def _bash_script(shell: str) -> str:
     """A completion function in bash, which zsh can run with its module ``bashcompinit``."""
-    flags_of, values_of = [], []
+    flag_cases, value_cases = [], []
     for command, flags in _commands():
         names = " ".join(f"--{flag.name}{'=' if flag.takes_value else ''}" for flag in flags)
-        flags_of.append(f'    "{command}") echo "{names}" ;;')
-        values_of += [
+        flag_cases.append(f'    "{command}") echo "{names}" ;;')
+        value_cases += [
             f'    "{command} --{flag.name}") echo "{" ".join(flag.choices)}" ;;'
             for flag in flags
             if flag.choices
@@ -107,8 +107,8 @@ def _bash_script(shell: str) -> str:
         commands=" ".join(COMMANDS),
         kinds=" ".join(KINDS),
         shells=" ".join(SHELLS),
-        flags="\n".join(flags_of),
-        values="\n".join(values_of),
+        flags="\n".join(flag_cases),
+        values="\n".join(value_cases),
     )
 
 
@@ -142,7 +142,7 @@ def _quoted(text: str) -> str:
     return "'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"
 
 
-# bash splits a word at "=", and zsh does not, so values are completed with and without the flag.
+# bash passes ``--flag=val`` as three words and zsh as one; the function completes the value in both.
 _BASH = textwrap.dedent(
     """\
     _seedtf_flags() {{

@@ -38,12 +38,12 @@ class DataServiceConfig(Flags):
     )
 
     def check_together(self) -> None:
-        """Raises UserError for a worker without a dispatcher and a dispatcher with one."""
+        """Raises UserError if a worker has no ``--dispatcher``, or if a dispatcher has one."""
         super().check_together()
         if (self.role == "worker") != bool(self.dispatcher):
             if self.role == "worker":
                 raise UserError("--dispatcher: missing; pass the host:port of the dispatcher")
-            raise UserError("--dispatcher: is only for a worker; leave it out")
+            raise UserError("--dispatcher: is only for the role worker; leave it out")
 
 
 def run(arguments: list[str]) -> int:
@@ -57,6 +57,7 @@ def run(arguments: list[str]) -> int:
 
     # This process only prepares batches, so it must not take GPU memory from the training.
     tf.config.set_visible_devices([], "GPU")
+    # TensorFlow stops a server as soon as its object is deleted, so a variable must hold it.
     server = _start(tf, config)
     while server and not stopped.wait(1):
         pass
@@ -87,7 +88,7 @@ def _start_dispatcher(tf: Any, config: DataServiceConfig) -> Any:
 def _start_worker(tf: Any, config: DataServiceConfig) -> Any:
     service = tf.data.experimental.service
     dispatcher = config.dispatcher.removeprefix("grpc://")
-    address = config.address or _own_host(dispatcher)
+    address = config.address or _find_own_address(dispatcher)
     server = service.WorkerServer(
         service.WorkerConfig(
             dispatcher_address=dispatcher,
@@ -99,10 +100,10 @@ def _start_worker(tf: Any, config: DataServiceConfig) -> Any:
     return server
 
 
-def _own_host(dispatcher: str) -> str:
+def _find_own_address(dispatcher: str) -> str:
     """This machine's address in the network of the dispatcher.
 
-    Connecting a datagram socket chooses a route and an address, without sending a packet.
+    Connecting a datagram socket to the dispatcher chooses the address without sending a packet.
     """
     host, _, port = dispatcher.rpartition(":")
     try:

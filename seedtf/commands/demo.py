@@ -1,4 +1,4 @@
-"""``seedtf demo EXPORT``: a page in the browser that classifies one image at a time."""
+"""``seedtf demo EXPORT``: shows a page in the browser that classifies one image at a time."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class DemoConfig(Flags):
     export: str = option("", "Folder of an export, or of a run.")
     threshold: float | str = option(
         AUTO,
-        "Confidence below which an answer is rejected, 0 to 1; auto takes that of the run's report.",
+        "Confidence below which an answer is rejected, 0 to 1; auto reads it from the run's report.",
         low=0.0,
         high=1.0,
     )

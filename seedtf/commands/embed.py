@@ -32,12 +32,12 @@ class EmbedConfig(Flags):
 
     data_dir: str = option(
         "",
-        "Folder of images in any layout that seedtf train takes, or without labels; an archive of it; "
-        "or 'sample'.",
+        "Folder of images, with labels in any layout of seedtf train or without labels; an archive of "
+        "such a folder; or 'sample'.",
     )
     model: str = option(
         "",
-        "Network that computes the features: as for seedtf train, or the folder of a run.",
+        "Network that computes the features: a value of --model of seedtf train, or a run folder.",
     )
     image_size: int = option(
         0,
@@ -58,13 +58,13 @@ class EmbedConfig(Flags):
     batch_size: int = option(32, "Images in a batch, 1 or more.", low=1)
     out: str = option(
         "embeddings.npy",
-        "File to write, float32 with one row for each image; a table of the same name, with the suffix "
-        ".csv, has the file and the label of each row.",
+        "NumPy file to write: float32, one row for each image. A table of the same name, with the "
+        "suffix .csv, names the file and the label of each row.",
     )
     overwrite: bool = option(False, "Replace --out and its table if they exist.")
 
     def check_together(self) -> None:
-        """Raises UserError for flags that exclude each other, and for another suffix of ``--out``."""
+        """Raises UserError for flags that exclude each other, and if ``--out`` is no ``.npy`` file."""
         super().check_together()
         check_layout(self)
         check_local("cache_dir", self.cache_dir)

@@ -41,11 +41,11 @@ def run(arguments: list[str]) -> int:
     if ensemble.images:
         report(
             "fitted",
-            f"on {ensemble.images:,} images that no member has trained on; the mean has an accuracy of "
-            f"{ensemble.accuracies[-1]:.4f} on them",
+            f"on {ensemble.images:,} images that no member has trained on; the ensemble's accuracy on "
+            f"them is {ensemble.accuracies[-1]:.4f}",
         )
     else:
-        reason = "as requested" if config.equal else "too few images are unseen for all members"
+        reason = "as requested" if config.equal else "too few images that no member has trained on"
         report("weights", f"equal, {reason}")
     report("ensemble", config.out)
     report_result(json.dumps({"out": config.out, **asdict(ensemble)}))

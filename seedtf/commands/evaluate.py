@@ -53,15 +53,15 @@ class EvaluateConfig(Flags):
     snapshots: bool = option(False, SNAPSHOTS_HELP)
     precision_target: float = option(
         0.95,
-        "Fraction of the predictions above the confidence threshold that must be correct, 0 to 1; it "
-        "determines the threshold.",
+        "Fraction of the accepted predictions that must be correct, 0 to 1. The report chooses the "
+        "confidence threshold that reaches it; predictions below the threshold are rejected.",
         low=0,
         high=1,
     )
     batch_size: int = option(64, "Images in a batch, 1 or more.", low=1)
     out: str = option(
         "",
-        "Folder of the report; by default the folder report in the run, or report-<name of data_dir>.",
+        "Folder of the report; default RUN/report, or with --data_dir RUN/report-<its name>.",
     )
     overwrite: bool = option(False, "Replace an existing report in --out.")
 
@@ -111,17 +111,17 @@ def _lines(evaluation: Evaluation) -> list[tuple[str, str]]:
         OUT_OF_FOLD: "images, each by the run that did not train on it",
     }
     images = descriptions.get(context.data, f"images of {context.data}")
-    members = f", by the mean of {evaluation.snapshots} snapshots" if evaluation.snapshots else ""
+    averaged = f", by the mean of {evaluation.snapshots} snapshots" if evaluation.snapshots else ""
     skipped = f", {len(context.skipped)} could not be read" if context.skipped else ""
     lines = [
-        ("evaluated", f"{len(metrics.losses)} {images}{members}{skipped}"),
+        ("evaluated", f"{len(metrics.losses)} {images}{averaged}{skipped}"),
         ("accuracy", f"{metrics.accuracy:.4f} (95 % interval {low:.4f} to {high:.4f})"),
         ("macro-F1", f"{metrics.macro_f1:.4f}, loss {metrics.loss:.4f}"),
     ]
     if context.skipped:
         lines.insert(1, ("left out", describe_faults(context.skipped)))
     if metrics.reliability_scaled is None:
-        hint = "no temperature known; run seedtf evaluate without --data_dir first"
+        hint = "no temperature is known; run seedtf evaluate without --data_dir to fit one"
         lines.append(("ECE", f"{metrics.reliability.ece:.4f}, {hint}"))
     else:
         scaled = f"{metrics.reliability_scaled.ece:.4f} with temperature {metrics.temperature:.4f}"
@@ -142,11 +142,13 @@ def _lines(evaluation: Evaluation) -> list[tuple[str, str]]:
 def _reject_text(evaluation: Evaluation) -> str:
     metrics, rule = evaluation.report, evaluation.report.reject
     if rule is None:
-        return f"no threshold makes {metrics.precision_target:.0%} of the kept predictions correct"
+        return (
+            f"no threshold makes {metrics.precision_target:.0%} of the accepted predictions correct"
+        )
     kept = rule.kept / len(metrics.losses)
     return (
-        f"confidence below {rule.threshold:.4f}: keeps {kept:.1%} of the images, "
-        f"{rule.kept_correct / rule.kept:.1%} of these correct"
+        f"confidence below {rule.threshold:.4f}: accepts {kept:.1%} of the images, "
+        f"{rule.kept_correct / rule.kept:.1%} of these correctly predicted"
     )
 
 

@@ -1,4 +1,4 @@
-"""``seedtf explore``: writes a page on which suspected labels, twins and poor images are reviewed."""
+"""``seedtf explore``: writes a page to review suspected labels, near duplicates and poor images."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ from seedtf.runs.folds import is_folds
 __all__ = ["ExploreConfig", "run"]
 
 _DEFAULT_MODEL = "EfficientNetV2B0"
-_OF_THE_FOLDER = (
-    *("model", "weights", "image_size", "layout", "labels_csv", "file_column", "label_column"),
-    *("split_column", "group_by", "group_regex", "groups_csv"),
+_DATA_FLAGS = (
+    *("layout", "labels_csv", "file_column", "label_column", "split_column"),
+    *("group_by", "group_regex", "groups_csv"),
 )
 
 
@@ -43,17 +43,17 @@ class ExploreConfig(Flags):
     )
     model: str = option(
         "",
-        "For a folder of images: the network whose features are used, or a run. The folds have their "
-        "own.",
+        "For a folder of images: the network or the run whose features are used. A folder of seedtf "
+        "folds has its own networks.",
         default_text=_DEFAULT_MODEL,
     )
     weights: str = option("imagenet", "Weights of --model, as for seedtf train.")
     image_size: int = option(
         0,
-        "Side of the images in pixels; 0 for that of the run or the network, else 224.",
+        "Side in pixels that images are resized to; 0 for that of the run or the network, else 224.",
         high=2048,
     )
-    layout: str = option(AUTO, "What lies in the folder, as for seedtf train.", choices=LAYOUTS)
+    layout: str = option(AUTO, "Layout of the folder, as for seedtf train.", choices=LAYOUTS)
     labels_csv: str = option("", LABELS_CSV_HELP.replace("--data_dir", "the folder"))
     file_column: str = option("", FILE_COLUMN_HELP)
     label_column: str = option("", LABEL_COLUMN_HELP)
@@ -61,9 +61,11 @@ class ExploreConfig(Flags):
     group_by: str = option("", "Groups of images, as for seedtf train.")
     group_regex: str = option("", "Pattern of groups, as for seedtf train.")
     groups_csv: str = option("", "Table of groups, as for seedtf train.")
-    fixes: str = option("", f"{FIXES_HELP} What it decides is not asked again.")
+    fixes: str = option("", f"{FIXES_HELP} Images in the table are not suggested again.")
     map: str = option(
-        AUTO, "How the map is computed; auto is umap if installed.", choices=(AUTO, "umap", "pca")
+        AUTO,
+        "Method that places the images on the map; auto is umap if it is installed, else pca.",
+        choices=(AUTO, "umap", "pca"),
     )
     max_pixels: int = option(
         MAX_PIXELS, "Largest width × height of an image that is decoded, 1024 or more.", low=1024
@@ -71,7 +73,7 @@ class ExploreConfig(Flags):
     out: str = option(
         "",
         "Folder of the page.",
-        default_text="explore, in the folder of seedtf folds if it is one",
+        default_text="explore, or SOURCE/explore for a folder of seedtf folds",
     )
     overwrite: bool = option(False, "Replace an existing page in --out.")
 
@@ -110,17 +112,17 @@ def run(arguments: list[str]) -> int:
     except OSError as error:
         raise UserError(f"--out={out}: {error.strerror or error}; pass another folder") from error
     across, images = sum(found.across), len(explored.catalog)
-    report("decide", f"{len(found.suspects):,} images, the most doubtful labels first")
+    report("to decide", f"{len(found.suspects):,} images, the most doubtful labels first")
     report("wrong", f"{int(found.wrong.sum()):,} of {images:,} labels, by confident learning")
     split = f", {across} of them on different sides of the split" if across else ""
-    report("twins", f"{len(found.twins):,} sets of images that look alike{split}")
-    report("outliers", f"{len(found.outliers):,} images that are farthest from all others")
+    report("twins", f"{len(found.twins):,} sets of near duplicates{split}")
+    report("outliers", f"{len(found.outliers):,} images with the most distant nearest neighbours")
     report("quality", f"{len(found.poor):,} poor images")
     if written.shown < images:
         report(
             "sample",
-            f"the page has {written.shown:,} of {images:,} images: those above and a sample of the "
-            "others with the same share of every class; explore.csv has all",
+            f"the page has {written.shown:,} of {images:,} images: those above, and a sample of the "
+            "others that keeps the proportions of the classes; explore.csv has all",
         )
     report("page", f"{written.page}; the map is {written.projection}")
     report("table", str(written.table))
@@ -138,14 +140,14 @@ def run(arguments: list[str]) -> int:
 
 def _check_folds_flags(config: ExploreConfig) -> None:
     defaults = ExploreConfig()
-    for name in _OF_THE_FOLDER:
+    for name in ("model", "weights", "image_size", *_DATA_FLAGS):
         if getattr(config, name) != getattr(defaults, name):
             raise UserError(
-                f"--{name}={getattr(config, name)}: {config.source} is a folder of seedtf folds, which "
-                "has its own; leave it out"
+                f"--{name}={getattr(config, name)}: {config.source} is a folder of seedtf folds, whose "
+                "runs determine this; leave the flag out"
             )
 
 
 def _data_config(config: ExploreConfig) -> TrainConfig:
-    names = (*_OF_THE_FOLDER[3:], "fixes", "max_pixels")
+    names = (*_DATA_FLAGS, "fixes", "max_pixels")
     return TrainConfig(data_dir=config.source, **{name: getattr(config, name) for name in names})

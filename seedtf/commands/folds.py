@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
-from seedtf.commands.arguments import check_refused, parse_given, part_of
+from seedtf.commands.arguments import check_refused, parse_given_flags, to_base_class
 from seedtf.compat.tensorflow_env import import_tensorflow
 from seedtf.config.data_flags import CACHES
 from seedtf.config.flags import option
@@ -24,7 +24,7 @@ __all__ = ["FoldsConfig", "run"]
 
 @dataclass(frozen=True)
 class FoldsConfig(TrainConfig):
-    """The flags of ``train`` but for those in ``REFUSED``, for the runs of all folds, and its own."""
+    """The flags of ``train``, except ``REFUSED``, which apply to all folds; and the command's own."""
 
     REFUSED: ClassVar[dict[str, str]] = {
         "resume": "the same command with the same --out continues; leave --resume out",
@@ -46,8 +46,8 @@ class FoldsConfig(TrainConfig):
     )
     takeover_seconds: float = option(
         120.0,
-        "If the machine that trains a fold gives no sign of life for this many seconds, another one "
-        "takes the fold over; at least 10.",
+        "Seconds without a sign of life of the machine that trains a fold, after which another machine "
+        "takes the fold over; 10 or more.",
         low=10.0,
     )
     divide_only: bool = option(False, "Divide the images and write folds.csv, but do not train.")
@@ -70,8 +70,8 @@ class FoldsConfig(TrainConfig):
 
 def run(arguments: list[str]) -> int:
     """Trains the folds, or only divides the images, and returns the exit code."""
-    config = FoldsConfig(**parse_given(FoldsConfig, "folds", arguments))
-    training = part_of(config, TrainConfig)
+    config = FoldsConfig(**parse_given_flags(FoldsConfig, "folds", arguments))
+    training = to_base_class(config, TrainConfig)
     if config.divide_only:
         _divide(config, training)
         return 0
@@ -83,7 +83,7 @@ def run(arguments: list[str]) -> int:
     report("folder", f"{folder}; the same command with --out={folder} continues, on any machine")
     train_folds(training, config.folds, arguments, folder, takeover_seconds=config.takeover_seconds)
     paths = FoldsPaths(folder)
-    # The folder of the folds has its report where a run has its own.
+    # The report has the same place in a folder of folds as in the folder of a run.
     values = json.loads(RunPaths(folder).report.values.read_text(encoding="utf-8"))
     spread, (low, high) = values["cross_validation"], values["accuracy_interval_95"]
     interval = f"95 % interval {low:.4f} to {high:.4f}"

@@ -18,22 +18,22 @@ _WIDTH = 80
 def help_text(config_class: type, command: str, positionals: Sequence[str] = ()) -> str:
     """Returns the text of ``--help``: usage, positional arguments, then one entry for each flag.
 
-    The command's own flags come first. Flags that it inherits from ``TrainConfig`` follow under the
-    ``HEADING`` of their group, except those in the class's ``REFUSED``. If the class has
-    ``HELP_GROUPS``, a tuple of groups, only inherited flags of these groups are shown.
+    The command's own flags come first. The flags that it inherits from ``TrainConfig`` follow, under
+    the ``HEADING`` of their group and without those in ``REFUSED``. If ``config_class`` has a tuple
+    ``HELP_GROUPS``, only the inherited flags of these groups are shown.
 
     Args:
         config_class: a dataclass of ``option``s.
         command: the name of the command.
-        positionals: the fields that positional arguments set, as in ``parse_given``.
+        positionals: the fields that positional arguments set, as in ``parse_given_flags``.
     """
     own, inherited = _shown_flags(config_class, positionals)
     width = min(shutil.get_terminal_size().columns, _WIDTH)
     required = required_positionals(config_class, positionals)
-    places = "".join(
+    usage = "".join(
         f" {name.upper()}" if name in required else f" [{name.upper()}]" for name in positionals
     )
-    lines = [f"usage: seedtf {command}{places} --flag=value …"]
+    lines = [f"usage: seedtf {command}{usage} --flag=value …"]
     lines += [""] if positionals or own else []
     texts = {option.name: option.metadata["help"] for option in dataclasses.fields(config_class)}
     for name in (name.removesuffix("...") for name in positionals):

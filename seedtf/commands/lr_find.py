@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from seedtf.commands.arguments import check_refused, parse_config, part_of
+from seedtf.commands.arguments import check_refused, parse_config, to_base_class
 from seedtf.compat.tensorflow_env import import_tensorflow
 from seedtf.config.flags import option
 from seedtf.config.train_config import TrainConfig
@@ -17,7 +17,7 @@ __all__ = ["LrFindConfig", "run"]
 
 @dataclass(frozen=True)
 class LrFindConfig(TrainConfig):
-    """The flags of the finder, and those of ``train``, so that a run's flags.txt can be passed."""
+    """The flags of ``lr_find``, and those of ``train``, so that a run's flags.txt can be passed."""
 
     REFUSED: ClassVar[dict[str, str]] = {
         "resume": "lr_find does not resume a run; pass --weights instead",
@@ -57,7 +57,7 @@ def run(arguments: list[str]) -> int:
     from seedtf.training.lr_finder.run import find_learning_rate
 
     find_learning_rate(
-        part_of(config, TrainConfig),
+        to_base_class(config, TrainConfig),
         start=config.start_lr,
         end=config.end_lr,
         steps=config.steps,

@@ -30,7 +30,7 @@ def run(arguments: list[str]) -> int:
 
     models, has_hub = list_models("" if config.word == _ALL else config.word)
     if not models:
-        hint = "" if has_hub else "; pip install 'seedtf[hub]' brings a hundred more"
+        hint = "" if has_hub else "; pip install 'seedtf[hub]' adds a hundred networks"
         raise UserError(f"{config.word}: no network has this in its name{hint}")
     if config.json:
         report_text(json.dumps([{**asdict(model), "sizes": str(model.sizes)} for model in models]))
@@ -38,6 +38,8 @@ def run(arguments: list[str]) -> int:
     for line in table_lines(models):
         report_text(line)
     if not has_hub:
-        report("hub", "not installed: pip install 'seedtf[hub]' brings a hundred more, and folders")
-    report("also", "a folder, hf://owner/name or kaggle://owner/model/framework/variation")
+        report(
+            "hub", "not installed: pip install 'seedtf[hub]' adds a hundred networks and presets"
+        )
+    report("presets", "a folder, hf://owner/name or kaggle://owner/model/framework/variation")
     return 0

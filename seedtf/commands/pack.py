@@ -40,7 +40,7 @@ class PackConfig(Flags):
     shard_mb: int = option(
         256, "Size in MB after which a file of images ends, 1 to 16384.", low=1, high=16_384
     )
-    layout: str = option(AUTO, "What lies in SOURCE, as for seedtf train.", choices=LAYOUTS)
+    layout: str = option(AUTO, "Layout of SOURCE, as for seedtf train.", choices=LAYOUTS)
     labels_csv: str = option("", LABELS_CSV_HELP.replace("--data_dir", "SOURCE"))
     file_column: str = option("", FILE_COLUMN_HELP)
     label_column: str = option("", LABEL_COLUMN_HELP)

@@ -35,8 +35,8 @@ class PredictConfig(Flags):
     )
     shard: str = option(
         "",
-        "Part of the files to predict, such as 3/16 for the third of 16; the tables of all parts, one "
-        "after the other, are the table of all files.",
+        "Part of the files to predict, such as 3/16 for the third of 16 parts. The tables of the "
+        "parts, joined in order, equal the table of all files.",
     )
     topk: int = option(5, "Classes to list for each image, 1 or more.", low=1)
     batch_size: int = option(64, "Images in a batch, 1 or more.", low=1)
@@ -62,7 +62,7 @@ class PredictConfig(Flags):
         if self.shard and (self.submission or self.heatmaps):
             other = "--submission" if self.submission else "--heatmaps"
             raise UserError(
-                f"--shard={self.shard}: excludes {other}, which needs all files; leave one"
+                f"--shard={self.shard}: excludes {other}, which needs all files; leave one of them out"
             )
         if self.submission and self.out.endswith(".parquet"):
             raise UserError(f"--out={self.out}: a submission is CSV; pass a name ending in .csv")
@@ -70,10 +70,12 @@ class PredictConfig(Flags):
 
 
 def parse_shard(text: str) -> tuple[int, int]:
-    """The number of a shard, counted from 1, and the number of shards; an empty text is all files.
+    """Parses ``number/count``: the number of a shard, from 1, and the number of shards.
+
+    An empty text means all files, which are one shard.
 
     Raises:
-        UserError: ``text`` is not of this form, or there is no such shard.
+        UserError: ``text`` has another form, or its number is not from 1 to the number of shards.
 
     Example:
         >>> parse_shard("3/16"), parse_shard("")
@@ -83,7 +85,7 @@ def parse_shard(text: str) -> tuple[int, int]:
     number, count = map(int, match.groups()) if match else (0, 0)
     if not 1 <= number <= count:
         raise UserError(
-            f"--shard={text}: no shard; pass its number and their count, 1/16 to 16/16 for 16 shards"
+            f"--shard={text}: no such shard; pass number/count, such as 1/16 to 16/16 for 16 shards"
         )
     return number, count
 
@@ -135,7 +137,7 @@ def _predict(config: PredictConfig) -> int:
         result = {"out": str(out), "files": counts.files, "bad": counts.bad}
         report_text(f"{out}: {counts.files} files, {counts.files - counts.bad} predicted")
         if counts.bad:
-            text = f"{counts.bad} of {counts.files} without a prediction, first {counts.first_bad}"
+            text = f"{counts.bad} of {counts.files} have no prediction, first {counts.first_bad}"
             report_error(f"seedtf predict: {text}; see the column status")
     report_result(json.dumps(result))
     return EXIT_BAD_FILES if result["bad"] else 0

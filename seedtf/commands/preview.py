@@ -36,7 +36,7 @@ class PreviewConfig(TrainConfig):
     )
 
     def check_together(self) -> None:
-        """Raises UserError if ``data_dir`` is missing; a preview does not read it from a run."""
+        """Raises UserError if ``data_dir`` is missing, which a preview cannot read from a run."""
         super().check_together()
         if not self.data_dir:
             raise UserError("--data_dir is missing; pass a folder of images, or 'sample'")

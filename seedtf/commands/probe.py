@@ -51,34 +51,36 @@ class ProbeConfig(Flags):
     folds: str = option(
         "5", "Number of folds, 2 to 200, or 'groups' for one fold for each group of images."
     )
-    group_by: str = option("", "Keep images of one group in one fold, as for seedtf train.")
+    group_by: str = option(
+        "", "What groups the images (as for seedtf train); a group is in one fold."
+    )
     group_regex: str = option(
         "", "Pattern whose captured part in a path is the group of the image."
     )
     groups_csv: str = option("", "Table of files and their groups, as for seedtf train.")
     twins: str = option(
         AUTO,
-        "Keep near duplicates in one fold (together) or not, as for seedtf train.",
+        "Whether near duplicates stay in one fold (together), as for seedtf train.",
         choices=TWINS,
     )
     labels_csv: str = option("", LABELS_CSV_HELP.replace("--data_dir", "DATA_DIR"))
     file_column: str = option("", FILE_COLUMN_HELP)
     label_column: str = option("", LABEL_COLUMN_HELP)
     split_column: str = option("", f"{SPLIT_COLUMN_HELP} Its test rows are left out.")
-    layout: str = option(AUTO, "What lies in DATA_DIR, as for seedtf train.", choices=LAYOUTS)
+    layout: str = option(AUTO, "Layout of DATA_DIR, as for seedtf train.", choices=LAYOUTS)
     seed: int = option(0, "Seed of the folds, 0 or more.", low=0)
     cache_dir: str = option("", "Folder for cache files; default $XDG_CACHE_HOME/seedtf.")
     batch_size: int = option(32, "Images in a batch, 1 or more.", low=1)
     out: str = option("probe", "Folder for probe.csv, probe.png and predictions.csv.")
     save: str = option(
         "",
-        "Folder for a run that is the network of the best logistic regression with the head of the "
-        "first fold; evaluate, predict, export and --continue take it.",
+        "New run folder for the network with the best logistic regression; its head is the regression "
+        "of the first fold. evaluate, predict, export and --continue accept the run.",
     )
     overwrite: bool = option(False, "Replace the files in --out if there are some.")
 
     def check_together(self) -> None:
-        """Raises UserError for flags that exclude each other, and for another number of folds."""
+        """Raises UserError for flags that exclude each other, and for an invalid number of folds."""
         super().check_together()
         check_layout(self)
         check_folds(self.folds)

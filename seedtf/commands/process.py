@@ -24,8 +24,8 @@ import seedtf
 __all__ = ["describe_os_error", "prepare_process", "restart_in_utf8", "write_fault_log"]
 
 _PACKAGES = ("tensorflow", "keras", "numpy", "matplotlib", "pillow", "absl-py")
-# The flag for a command's output (by default ``out``), for errors about a file that no argument names.
 _OUTPUT_FLAGS = {"train": "run_dir", "benchmark": "", "compare": "", "data_service": ""}
+"""The flag that names the output, where it is not ``out``; an error about the output suggests it."""
 _WRITE_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)
 
 
@@ -81,7 +81,7 @@ def describe_os_error(error: OSError, command: str, arguments: Sequence[str]) ->
     path = str(error.filename or "")
     for argument in arguments:
         name, equals, value = argument.partition("=")
-        if path and equals and name.startswith("--") and value and _leads_to(value, path):
+        if path and equals and name.startswith("--") and value and _is_or_contains(value, path):
             detail = "" if path == value else f" ({path})"
             return f"{name}={value}: {cause}{detail}; pass another path"
     flag = _OUTPUT_FLAGS.get(command, "out")
@@ -93,8 +93,8 @@ def describe_os_error(error: OSError, command: str, arguments: Sequence[str]) ->
 def write_fault_log(error: BaseException, command: str, arguments: Sequence[str]) -> str:
     """Writes traceback, command line and versions to a new file and returns its path.
 
-    The file is in the first of Python's temporary folders that can be written, which may be the working
-    folder. If there is none, the text is printed to stderr and the path is empty.
+    The file is in the temporary folder of ``tempfile``, or in the working folder if no temporary folder
+    is writable. If neither is writable, the text is printed to stderr and the path is empty.
     """
     versions = {"seedtf": seedtf.__version__, "python": platform.python_version()}
     for name in _PACKAGES:
@@ -117,7 +117,7 @@ def write_fault_log(error: BaseException, command: str, arguments: Sequence[str]
     return path
 
 
-def _leads_to(value: str, path: str) -> bool:
+def _is_or_contains(value: str, path: str) -> bool:
     """Whether a flag's value is ``path`` or a folder that contains it."""
-    named, full = Path(value).absolute(), Path(path).absolute()
-    return named == full or named in full.parents
+    absolute_value, absolute_path = Path(value).absolute(), Path(path).absolute()
+    return absolute_value == absolute_path or absolute_value in absolute_path.parents

@@ -39,6 +39,8 @@ def run(arguments: list[str]) -> int:
 
     place = publish_run(config.run, config.out)
     report("published", place)
-    report("next", "read its README.md: the model card states what was measured, not the licence")
+    report(
+        "next", "read its README.md, the model card, and add a licence, which only you can choose"
+    )
     report_result(json.dumps({"out": place}))
     return 0

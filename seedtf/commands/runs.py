@@ -22,8 +22,8 @@ class RunsConfig(Flags):
     folder: str = option(str(RUNS), "Folder that contains the runs, also in sub-folders.")
     sort: str = option(
         "name",
-        "Order of the runs: by name in reverse, which puts the newest first if names begin with the "
-        "date, or by a value, the best first.",
+        "Order of the runs: by a value, the best first, or by name in reverse. If names begin with the "
+        "date, that puts the newest first.",
         choices=SORT_KEYS,
     )
     out: str = option(

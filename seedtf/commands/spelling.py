@@ -1,4 +1,4 @@
-"""Finds flags that are spelled as in other tools; the error contains the correct spelling."""
+"""Refuses flags that are spelled as in other tools; the error contains the correct spelling."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from collections.abc import Iterable, Sequence
 from seedtf.config.flags import flag_kind, suggest_value
 from seedtf.errors import UserError
 
-__all__ = ["check_spelling", "known_name", "wrong_type"]
+__all__ = ["check_spelling", "describe_wrong_type", "find_flag_name"]
 
-# Names of these flags in Keras, timm, fastai, Ultralytics and Hugging Face's trainer.
+# Names in Keras, timm, fastai, Ultralytics and Hugging Face's trainer, and seedtf's name of the flag.
 _OTHER_NAMES = {
     "arch": "model",
     "backbone": "model",
@@ -43,11 +43,11 @@ _TRUE, _FALSE = ("true", "yes", "on"), ("false", "no", "off")
 _ASSIGNMENT = re.compile(r"([–—-]*)([A-Za-z][\w-]*)=(.*)", re.DOTALL)
 
 
-def known_name(word: str, names: Iterable[str]) -> str:
-    """The flag that is called ``word`` in seedtf or in another tool; empty if there is none.
+def find_flag_name(word: str, names: Iterable[str]) -> str:
+    """The one of ``names`` that seedtf or another tool calls ``word``; empty if there is none.
 
     Example:
-        >>> known_name("imgsz", ["image_size", "epochs"])
+        >>> find_flag_name("imgsz", ["image_size", "epochs"])
         'image_size'
     """
     word = word.replace("-", "_").lower()
@@ -71,14 +71,14 @@ def check_spelling(config_class: type, arguments: Sequence[str]) -> None:
         if not argument.startswith("-"):
             continue
         is_number = flag_kind(config_class, name) in (int, float)
-        is_cut = equals and not value and not following.startswith("-")
-        if following == "=" or (is_number and is_cut):
+        value_follows = equals and not value and not following.startswith("-")
+        if following == "=" or (is_number and value_follows):
             raise UserError(f"{argument} {following}: write --{name}=value, without blanks")
-        positive = name.removeprefix("no_")
-        if positive != name and name not in fields and _is_switch(config_class, positive):
-            raise UserError(f"{argument}: write --no{positive}")
-        is_value = following.lower() in (*_TRUE, *_FALSE) and not os.path.exists(following)
-        if not equals and is_value and _is_switch(config_class, name):
+        negated = name.removeprefix("no_")
+        if negated != name and name not in fields and _is_boolean(config_class, negated):
+            raise UserError(f"{argument}: write --no{negated}")
+        truth_follows = following.lower() in (*_TRUE, *_FALSE) and not os.path.exists(following)
+        if not equals and truth_follows and _is_boolean(config_class, name):
             no = "" if following.lower() in _TRUE else "no"
             raise UserError(f"{argument} {following}: write --{no}{name}")
         if name in fields and value in ("None", "null") and not os.path.exists(value):
@@ -94,22 +94,22 @@ def _check_assignments(arguments: Sequence[str], names: Sequence[str]) -> None:
         match = _ASSIGNMENT.fullmatch(argument)
         if not match or match[1] in ("-", "--") or os.path.exists(argument):
             continue
-        if name := known_name(match[2], names):
+        if name := find_flag_name(match[2], names):
             wrong.append(argument)
             right.append(f"--{name}={match[3]}")
     if wrong:
         raise UserError(f"{' '.join(wrong)}: flags have two dashes; write {' '.join(right)}")
 
 
-def _is_switch(config_class: type, name: str) -> bool:
+def _is_boolean(config_class: type, name: str) -> bool:
     return flag_kind(config_class, name) is bool
 
 
-def wrong_type(config_class: type, name: str, text: str) -> str:
+def describe_wrong_type(config_class: type, name: str, text: str) -> str:
     """The message for a value that is not of the flag's type, with the correct spelling if known."""
     kind = flag_kind(config_class, name)
-    if written := suggest_value(kind, text):
-        return f"--{name}={text}: write --{name}={written}"
+    if correct := suggest_value(kind, text):
+        return f"--{name}={text}: write --{name}={correct}"
     if sides := re.fullmatch(r"(\d+) *[x×,] *(\d+)", text):
         return f"--{name}={text}: pass one whole number, such as {max(map(int, sides.groups()))}"
     expected: dict[type, str] = {int: "a whole number", float: "a number", bool: "true or false"}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 import time
 
-from seedtf.commands.arguments import parse_given
+from seedtf.commands.arguments import parse_given_flags
 from seedtf.compat.tensorflow_env import import_tensorflow
 from seedtf.config.train_config import TrainConfig
 from seedtf.report import report, report_result
@@ -17,7 +17,7 @@ __all__ = ["run"]
 
 def run(arguments: list[str]) -> int:
     """Trains with the given flags and returns the exit code."""
-    given = parse_given(TrainConfig, "train", arguments)
+    given = parse_given_flags(TrainConfig, "train", arguments)
     resume = given.pop("resume", "")
     if resume:
         config = resumed_config(resume, given)
@@ -56,7 +56,7 @@ def run(arguments: list[str]) -> int:
 
 
 def _next_commands(run_dir: str) -> list[str]:
-    """The commands that can be run next, for the shell."""
+    """The commands that a user may run next, quoted for the shell."""
     run = shlex.quote(run_dir)
     return [
         f"seedtf evaluate {run}",

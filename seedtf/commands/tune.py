@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
-from seedtf.commands.arguments import check_refused, parse_given, part_of
+from seedtf.commands.arguments import check_refused, parse_given_flags, to_base_class
 from seedtf.config.data_flags import CACHES
 from seedtf.config.flags import option
 from seedtf.config.train_config import TrainConfig
@@ -19,7 +19,7 @@ from seedtf.tuning.storage import PRUNERS
 
 __all__ = ["TuneConfig", "run"]
 
-_MORE = ", ".join(name for name in SEARCHABLE if name not in BY_DEFAULT)
+_ONLY_IF_NAMED = ", ".join(name for name in SEARCHABLE if name not in BY_DEFAULT)
 
 
 @dataclass(frozen=True)
@@ -43,8 +43,8 @@ class TuneConfig(TrainConfig):
     )
     search: str = option(
         "",
-        f"Flags to search, separated by commas; by default {', '.join(BY_DEFAULT)}, except those that "
-        f"are set; also possible: {_MORE}.",
+        f"Flags to search, separated by commas; by default those of {', '.join(BY_DEFAULT)} that the "
+        f"command line does not set; also possible: {_ONLY_IF_NAMED}.",
     )
     study: str = option("tune", "Name of the search in its storage; the same name continues it.")
     storage: str = option(
@@ -93,9 +93,9 @@ class TuneConfig(TrainConfig):
 
 def run(arguments: list[str]) -> int:
     """Runs the search and returns the exit code."""
-    given = parse_given(TuneConfig, "tune", arguments)
+    given = parse_given_flags(TuneConfig, "tune", arguments)
     config = TuneConfig(**given)
-    training = part_of(config, TrainConfig)
+    training = to_base_class(config, TrainConfig)
     space = choose_space(config.search, set(given), training)
     from seedtf.tuning.search import Search, search
 

@@ -24,15 +24,15 @@ class AugmentFlags(RecipeFlags):
 
     augment_strength: float | str = option(
         1.0,
-        "Factor on all augmentation ranges, 0 to 10; 0 is off; auto raises it while train accuracy is "
-        "above validation accuracy and lowers it while train accuracy is below.",
+        "Factor on all augmentation ranges, 0 to 10; 0 is off. With auto, the factor rises while "
+        "the training accuracy is above the validation accuracy, and falls while it is below.",
         low=0.0,
         high=10.0,
     )
     flip: str = option(
         "both",
-        "Directions of random flips, each applied to half of the images; both suits images without a "
-        "fixed orientation, such as photos from above.",
+        "Directions of random flips, each of which is applied to half of the images. Choose both if "
+        "the images have no fixed orientation, such as photos from above.",
         choices=FLIPS,
     )
     crop: float = option(
@@ -43,8 +43,8 @@ class AugmentFlags(RecipeFlags):
     )
     rotate: float | str = by_recipe(
         "rotate",
-        "Largest rotation in either direction, 0 to 180 degrees; auto is 180 with --flip=both, because "
-        "then images have no fixed orientation, and 0 otherwise.",
+        "Largest rotation in either direction, 0 to 180 degrees; auto is 180 with --flip=both, which "
+        "means that the images have no fixed orientation, and 0 otherwise.",
         low=0.0,
         high=180.0,
     )
@@ -66,15 +66,15 @@ class AugmentFlags(RecipeFlags):
     )
     mixup: float = option(
         0.0,
-        "MixUp: blends images and labels in pairs, with a weight from Beta(a, a); the value is a, 0 to "
-        "10; 0 is off.",
+        "Parameter a of MixUp, 0 to 10; 0 is off. Two images and their labels are blended with a "
+        "weight drawn from Beta(a, a).",
         low=0.0,
         high=10.0,
     )
     cutmix: float = option(
         0.0,
-        "CutMix: pastes a rectangle of another image, with an area from Beta(a, a); the value is a, 0 "
-        "to 10; 0 is off; together with --mixup, each image gets one of the two at random.",
+        "Parameter a of CutMix, 0 to 10; 0 is off. A rectangle of another image, with an area drawn "
+        "from Beta(a, a), is pasted. With --mixup too, each image gets one of the two at random.",
         low=0.0,
         high=10.0,
     )
@@ -86,19 +86,19 @@ class AugmentFlags(RecipeFlags):
     )
     augment_impl: str = option(
         "fused",
-        "Implementation: one compiled resampling and colour matrix (fused), a chain of TensorFlow ops "
-        "(tf_image), or a chain of TensorFlow Addons ops (addons, which needs seedtf[addons]).",
+        "Implementation: one compiled resampling and one colour matrix (fused), a sequence of "
+        "TensorFlow ops (tf_image), or of TensorFlow Addons ops (addons; needs seedtf[addons]).",
         choices=AUGMENT_IMPLS,
     )
 
     @property
     def rotation(self) -> float:
-        """The largest angle in degrees; with ``rotate=auto`` 180 if ``flip`` is ``both``, else 0."""
+        """Largest rotation in degrees; with ``rotate=auto`` 180 if ``flip`` is ``both``, else 0."""
         if isinstance(self.rotate, str):
             return 180.0 if self.flip == "both" else 0.0
         return self.rotate
 
-    def policy(self) -> Policy:
+    def make_policy(self) -> Policy:
         """The ranges of geometry and colour, times ``augment_strength`` unless it is ``auto``."""
         from seedtf.augment.policy import Policy
 
@@ -116,7 +116,7 @@ class AugmentFlags(RecipeFlags):
         )
         return ranges.scaled(strength if isinstance(strength, float) else 1.0)
 
-    def mixing(self) -> Mixing:
+    def make_mixing(self) -> Mixing:
         """The settings of MixUp, CutMix and Random Erasing."""
         from seedtf.augment.mixing import Mixing
 

@@ -20,15 +20,15 @@ __all__ = [
     "CHECKS",
     "FILE_COLUMN_HELP",
     "FIXES_HELP",
-    "GROUPS",
     "LABELS_CSV_HELP",
     "LABEL_COLUMN_HELP",
-    "LAYOUT",
     "LAYOUTS",
-    "PATHS",
+    "LAYOUT_FLAGS",
+    "PATH_FLAGS",
     "SAMPLE",
     "SAMPLERS",
     "SPLIT_COLUMN_HELP",
+    "SPLIT_FLAGS",
     "TWINS",
     "DataFlags",
     "check_layout",
@@ -41,14 +41,14 @@ SAMPLE = "sample"
 BALANCED = "balanced"
 """The value of ``sampler`` that draws the same number of images from every class."""
 
-PATHS = (
+PATH_FLAGS = (
     *("data_dir", "val_dir", "labels_csv", "split_csv", "groups_csv", "fixes", "pseudo_labels"),
     "cache_dir",
 )
-"""The paths of the data. A resumed run may change them, because the data itself is compared."""
+"""Flags that are paths. A resumed run may change them, because it compares the data itself."""
 
-LAYOUT = ("layout", "file_column", "label_column", "split_column")
-"""How the data is read. A resumed run may change these flags too, because the data is compared."""
+LAYOUT_FLAGS = ("layout", "file_column", "label_column", "split_column")
+"""Flags about how the data is read. A resumed run may change them, as it compares the data itself."""
 
 LAYOUTS = (AUTO, FOLDERS, SPLIT_FOLDERS, TABLE, FLAT)
 LABELS_CSV_HELP = (
@@ -57,12 +57,12 @@ LABELS_CSV_HELP = (
 FILE_COLUMN_HELP = "Column of the table with the files: its header or its number from 1."
 LABEL_COLUMN_HELP = "Column of the table with the labels: its header or its number from 1."
 FIXES_HELP = (
-    "Table with the columns path, action (relabel, keep or drop) and label, as seedtf explore writes "
-    "it: these images get other labels or are left out; no file is changed."
+    "Table of corrections from seedtf explore, with the columns path, action (relabel, keep or drop) "
+    "and label: images get other labels or are left out; no image file is changed."
 )
 SPLIT_COLUMN_HELP = "Column of the table with train, val or test: its header or number."
-GROUPS = ("group_by", "group_regex", "test_fraction", "twins")
-"""Flags that decide the split. A resumed run may change them, because the split itself is compared."""
+SPLIT_FLAGS = ("group_by", "group_regex", "test_fraction", "twins")
+"""Flags that decide the split. A resumed run may change them, because it compares the split itself."""
 
 TWINS = (AUTO, "together", "ignore")
 SAMPLERS = ("shuffle", BALANCED)
@@ -79,16 +79,16 @@ class DataFlags(Flags):
 
     data_dir: str = option(
         "",
-        "Folder with one sub-folder of images per class, or in another layout; a ZIP or tar archive of "
-        "it; or 'sample' for the embedded data.",
+        "Folder with one sub-folder of images per class, or in another --layout; a ZIP or tar archive "
+        "of such a folder; or 'sample' for the embedded data.",
     )
     image_size: int = option(
         224, "Side in pixels that images are resized to, 8 to 2048.", low=8, high=2048
     )
     fit: str = option(
         STRETCH,
-        "How an image that is not square becomes one: stretched, padded with black, or cropped to the "
-        "square in its middle.",
+        "How an image becomes square: stretched, padded with black, or cropped to the square in its "
+        "centre.",
         choices=FITS,
     )
     val_fraction: float = option(
@@ -100,15 +100,15 @@ class DataFlags(Flags):
     split_csv: str = option("", "The split.csv of another run, to train on exactly the same split.")
     test_fraction: float = option(
         0.0,
-        "Fraction of each class kept for the end, 0 to 0.5: these images neither train nor choose the "
-        "best epoch, and seedtf evaluate reports on them last.",
+        "Fraction of each class held out as test images, 0 to 0.5. They are used neither for training "
+        "nor to choose the best epoch; seedtf evaluate writes a second report on them.",
         low=0.0,
         high=0.5,
     )
     group_by: str = option(
         "",
-        "Keep images of one group on one side of the split: a column of --labels_csv or --groups_csv, "
-        "or 'folder' for the folder of the image.",
+        "What groups the images; a group is never divided by the split: a column of --labels_csv or "
+        "--groups_csv, or 'folder' for the folder of the image.",
     )
     group_regex: str = option(
         "",
@@ -128,8 +128,8 @@ class DataFlags(Flags):
     fixes: str = option("", FIXES_HELP)
     pseudo_labels: str = option(
         "",
-        "Table of seedtf predict about unlabelled images: the confident ones join the training, never "
-        "the validation, with their predicted label.",
+        "Table that seedtf predict wrote for unlabelled images. Those predicted with --min_confidence "
+        "or more become training images with the predicted label, but never validation images.",
     )
     min_confidence: float = option(
         0.95, "Smallest probability of a pseudo-label, 0 to 1.", low=0.0, high=1.0
@@ -164,8 +164,8 @@ class DataFlags(Flags):
     )
     check: str = option(
         AUTO,
-        "With --cache=off: open every image before training (all), or open 1,000 of them and check "
-        "the others when they are read (sample); auto opens all if there are at most 20,000.",
+        "With --cache=off: open every image before training (all), or only 1,000 and check the others "
+        "when they are read in training (sample); auto opens all if there are at most 20,000.",
         choices=CHECKS,
     )
     strict: bool = option(False, "Stop if a file cannot be used, instead of leaving it out.")
@@ -214,8 +214,8 @@ class DataFlags(Flags):
         given = "val_dir" if self.val_dir else "split_csv" if self.split_csv else ""
         if self.test_fraction and given:
             raise UserError(
-                f"--test_fraction={self.test_fraction:g}: --{given} gives the split, so nothing is "
-                "drawn; leave one of them out"
+                f"--test_fraction={self.test_fraction:g}: --{given} already gives the split; leave one "
+                "of them out"
             )
 
 
@@ -223,16 +223,18 @@ def _check_pattern(pattern: str) -> None:
     try:
         re.compile(pattern)
     except re.error as error:
-        raise UserError(f"--group_regex={pattern}: not a pattern ({error})") from None
+        raise UserError(
+            f"--group_regex={pattern}: not a pattern ({error}); pass a regular expression"
+        ) from None
 
 
 def check_layout(config: Any) -> None:
-    """Raises UserError if the flags of ``LAYOUT`` exclude each other or ``--labels_csv``."""
+    """Raises UserError if ``--layout`` excludes ``--labels_csv`` or a flag about its columns."""
     if config.layout in (AUTO, TABLE):
         return
     if config.labels_csv:
-        raise UserError(f"--layout={config.layout}: excludes --labels_csv")
-    for name in LAYOUT:
+        raise UserError(f"--layout={config.layout}: excludes --labels_csv; leave one of them out")
+    for name in LAYOUT_FLAGS:
         if name.endswith("_column") and getattr(config, name):
             raise UserError(
                 f"--{name}={getattr(config, name)}: is a column of a table, which "

@@ -46,7 +46,7 @@ def option(
     old_name: str = "",
     replaced_by: str = "",
 ) -> Any:
-    """Returns a dataclass field that carries its help, inclusive range and choices in its metadata.
+    """Returns a dataclass field whose metadata has the help, inclusive range and choices of a flag.
 
     Args:
         default: the field's default.
@@ -55,12 +55,13 @@ def option(
         high: the largest value that is allowed.
         choices: the values that are allowed; empty for any value.
         bare: the value of the flag if it is given as ``--name``, without ``=value``.
-        default_text: the text that the help shows as the default, if the default is chosen later.
+        default_text: the text that the help shows as the default; empty to show ``default``.
         alias: a second name of the flag, which the help shows too.
         old_name: a former name of the flag. It is still accepted, with a notice on stderr, and the help
             does not show it.
-        replaced_by: what to write instead of a flag that the next release removes, such as
-            ``track=tensorboard``. The flag is still accepted, with a notice, and is not shown.
+        replaced_by: what to write instead of this flag, such as ``track=tensorboard``, if the next
+            release removes it. The flag is still accepted, with a notice, and the help does not show
+            it.
 
     Example:
         >>> @dataclass(frozen=True)
@@ -90,9 +91,9 @@ def option(
 class Flags:
     """Base of the dataclasses whose fields are ``option``s; the constructor checks every value.
 
-    The constructor turns paths into strings, ``~`` at their beginning into the home folder, and text in
-    a field of type ``float | str`` into a number. So values from Python, from a command line and from
-    JSON compare equal.
+    The constructor turns a path into a string, and a leading ``~`` into the home folder. In a field of
+    type ``float | str`` it turns every string but ``auto`` into a number. So values from Python, from a
+    command line and from JSON compare equal.
 
     Attributes:
         HEADING: the title of the group in ``--help``; empty for a class that is not a group.
@@ -111,7 +112,7 @@ class Flags:
             if isinstance(value, str):
                 object.__setattr__(self, name, expand_home(name, value))
             elif isinstance(value, tuple):
-                object.__setattr__(self, name, tuple(_expanded(name, part) for part in value))
+                object.__setattr__(self, name, tuple(map(_expand_element, value)))
             if kind == float | str:
                 object.__setattr__(self, name, number_or_auto(config_class, name, value))
         check_ranges(self)
@@ -127,20 +128,20 @@ class Flags:
 
 @functools.cache
 def field_types(config_class: type) -> dict[str, Any]:
-    """The evaluated types of a dataclass's fields by name, in the order of the fields."""
+    """The type of each field of a dataclass by name; evaluated, where the annotation is a string."""
     types = typing.get_type_hints(config_class)
     return {flag.name: types[flag.name] for flag in dataclasses.fields(config_class)}
 
 
 def flag_kind(config_class: type, name: str) -> type:
-    """The type of a flag on the command line: ``str`` for a field that takes a number or ``auto``."""
+    """The type of a flag on the command line: ``str`` if the field takes a number or ``auto``."""
     kind = field_types(config_class).get(name, str)
     types = [part for part in typing.get_args(kind) or (kind,) if part is not type(None)]
     return types[0] if len(types) == 1 else str
 
 
 def suggest_value(kind: type, text: str) -> str:
-    """The spelling that a flag accepts for a value in another notation; empty if there is none.
+    """Rewrites ``text`` as a flag of type ``kind`` accepts it; empty if it cannot be such a value.
 
     Example:
         >>> suggest_value(float, "0,001"), suggest_value(int, "64x64"), suggest_value(bool, "yes")
@@ -207,18 +208,18 @@ def check_ranges(config: Any) -> None:
 
 
 def expand_home(name: str, value: str) -> str:
-    """Returns a flag's value with a leading ``~`` replaced by the home folder, as a shell does.
+    """Checks the characters of a flag's value and replaces a leading ``~`` by the home folder.
 
-    A shell does not replace ``~`` after ``=``, as in ``--data_dir=~/photos``. No value but a path
-    begins with ``~``.
+    A shell does not replace ``~`` after ``=``, as in ``--data_dir=~/photos``. All flags can be treated
+    alike, because only paths begin with ``~``.
 
     Args:
         name: the flag, for the message.
         value: the value that the user passed.
 
     Raises:
-        UserError: the home folder is unknown, the value contains a zero byte, or it is not UTF-8, the
-            encoding of TensorFlow's file names and of the files of a run.
+        UserError: the home folder is unknown, or the value contains a zero byte or is not UTF-8.
+            TensorFlow's file names and the files of a run are UTF-8.
     """
     if any("\udc80" <= char <= "\udcff" for char in value):
         shown = os.fsencode(value).decode("utf-8", "backslashreplace")
@@ -233,9 +234,9 @@ def expand_home(name: str, value: str) -> str:
     return expanded
 
 
-def _expanded(name: str, part: Any) -> Any:
-    """Expands ``~`` in one of several paths; the command reports a name that is not UTF-8 later."""
-    return os.path.expanduser(part) if isinstance(part, str) else part
+def _expand_element(path: Any) -> Any:
+    """Expands ``~`` in one of several paths; the command itself reports a path that is not UTF-8."""
+    return os.path.expanduser(path) if isinstance(path, str) else path
 
 
 def default_cache_dir() -> Path:
@@ -261,4 +262,5 @@ def default_cache_dir() -> Path:
 
 @functools.cache
 def _report_fallback(folder: Path) -> None:
+    """Prints the folder, but only once in a process, because the function is cached."""
     report("cache", f"no home folder is known; cache files go to {folder} (--cache_dir)")

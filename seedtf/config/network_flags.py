@@ -26,18 +26,18 @@ class NetworkFlags(RecipeFlags):
 
     model: str = option(
         "ResNet50",
-        "Name of a keras.applications network, in upper or lower case, 'tiny' for a small one, or a "
-        "pretrained network of KerasHub: the name of a preset, a folder, hf://owner/name or kaggle://….",
+        "Name of a keras.applications network, in upper or lower case; 'tiny' for a small network; "
+        "or a preset of KerasHub: its name, its folder, hf://owner/name or kaggle://….",
     )
     weights: str = option(
         DEFAULT_WEIGHTS,
-        "Initial weights: imagenet (downloaded; for a preset its own weights), none (random), the path "
-        "of a .keras or .h5 file, or a run folder, whose best model is used.",
+        "Initial weights: imagenet (downloaded; for a preset, its own weights), none (random), the "
+        "path of a .keras or .h5 file, or a run folder, whose best model is used.",
     )
     head: str = option(
         "random",
-        "How the head starts: with random weights, or fitted as a logistic regression on the features "
-        "that --weights give of the training images (needs seedtf[probe]).",
+        "Initial weights of the head: random, or those of a logistic regression (fitted) on the "
+        "features that --weights compute from the training images (needs seedtf[probe]).",
         choices=HEADS,
     )
     precision: str = option(
@@ -63,17 +63,17 @@ class NetworkFlags(RecipeFlags):
     )
 
     def check_together(self) -> None:
-        """Raises UserError for another spelling of ``none`` or ``imagenet``."""
+        """Raises UserError for another spelling of ``none`` or ``imagenet``, or a synonym of them."""
         super().check_together()
-        words = {"null": "none", "random": "none", "scratch": "none", "default": "imagenet"}
+        synonyms = {"null": "none", "random": "none", "scratch": "none", "default": "imagenet"}
         given = self.weights.lower()
-        word = words.get(given, given)
+        correct = synonyms.get(given, given)
         if (
-            word in (RANDOM_WEIGHTS, DEFAULT_WEIGHTS)
-            and self.weights != word
+            correct in (RANDOM_WEIGHTS, DEFAULT_WEIGHTS)
+            and self.weights != correct
             and not os.path.exists(self.weights)
         ):
-            raise UserError(f"--weights={self.weights}: write --weights={word}")
+            raise UserError(f"--weights={self.weights}: write --weights={correct}")
 
     @property
     def has_weights_file(self) -> bool:

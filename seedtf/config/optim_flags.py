@@ -15,7 +15,7 @@ CYCLIC = "cyclic"
 SCHEDULES = (CYCLIC, "smooth", "one_cycle", "cosine", "constant")
 SWA = "swa"
 ADDONS_OPTIMIZERS = ("radam", "lookahead", "ranger", SWA)
-"""The optimizers of TensorFlow Addons, which do not support weight decay."""
+"""The optimizers that need TensorFlow Addons; weight decay is not supported with them."""
 OPTIMIZERS = ("adam", "adamw", "sgd", "rmsprop", "lamb", *ADDONS_OPTIMIZERS)
 
 DEFAULT_BATCH_SIZE = 32
@@ -33,7 +33,7 @@ class OptimFlags(RecipeFlags):
         None,  # until the number of training images is known
         "Images per step on all devices together, 1 or more.",
         low=1,
-        default_text=f"{DEFAULT_BATCH_SIZE}, or all training images where they are fewer",
+        default_text=f"{DEFAULT_BATCH_SIZE}, or the number of training images if it is smaller",
     )
     optimizer: str = by_recipe(
         "optimizer",
@@ -44,9 +44,9 @@ class OptimFlags(RecipeFlags):
     )
     lr: float | None = option(
         None,
-        "Highest learning rate, above 0; the default depends on the optimizer (sgd 5e-2, lamb 5e-3, "
-        "others 1e-3) and is ten times lower for pretrained weights; with --recipe=finetune it is "
-        "2.5e-3 for EfficientNets with adam or adamw.",
+        "Highest learning rate, above 0. The default is 5e-2 for sgd, 5e-3 for lamb and 1e-3 for other "
+        "optimizers, and a tenth of these for pretrained weights; with --recipe=finetune, it is 2.5e-3 "
+        "for EfficientNets with adam or adamw.",
         low=1e-12,
         high=100.0,
     )
@@ -82,8 +82,8 @@ class OptimFlags(RecipeFlags):
     )
     teacher: str = option(
         "",
-        "Folder of seedtf folds for distillation: the label of each training image is mixed with the "
-        "probabilities of the fold's run that did not train on the image.",
+        "Folder of seedtf folds for distillation: each training label is mixed with the probabilities "
+        "from the run that did not train on the image.",
     )
     teacher_weight: float = option(
         0.5, "Weight of the teacher's probabilities in a label, 0 to 1.", low=0.0, high=1.0
@@ -130,8 +130,9 @@ class OptimFlags(RecipeFlags):
     )
     progressive_sizes: str = option(
         "off",
-        "Train on smaller images first: sizes in pixels, such as 32,40, which share the epochs equally "
-        "with --image_size; auto (two thirds of --image_size for the first half), or off.",
+        "Train on smaller images first: their sizes in pixels, such as 32,40, where each size and at "
+        "last --image_size get the same number of epochs; auto (two thirds of --image_size for the "
+        "first half of the epochs); or off.",
     )
     patience: int = option(
         0, "Stop after this many epochs without a new lowest validation loss; 0 is off.", low=0
@@ -140,7 +141,7 @@ class OptimFlags(RecipeFlags):
 
     @property
     def decay(self) -> float:
-        """The value of ``weight_decay``; with ``auto`` the usual one for the optimizer."""
+        """The value of ``weight_decay``; with ``auto`` the usual value for the optimizer."""
         given = self.weight_decay
         return default_decay(self.optimizer) if isinstance(given, str) else given
 
@@ -148,7 +149,7 @@ class OptimFlags(RecipeFlags):
         """Raises UserError for flags that exclude each other."""
         super().check_together()
         if self.lr is not None and self.min_lr > self.lr:
-            raise UserError(f"--min_lr={self.min_lr:g} exceeds --lr={self.lr:g}; lower it")
+            raise UserError(f"--min_lr={self.min_lr:g} exceeds --lr={self.lr:g}; lower --min_lr")
         if self.freeze_epochs >= self.epochs:
             raise UserError(
                 f"--freeze_epochs={self.freeze_epochs} leaves no epoch for the whole network; pass "

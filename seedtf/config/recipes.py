@@ -1,4 +1,4 @@
-"""Recipes: named sets of flag defaults; a flag on the command line overrides its recipe."""
+"""Recipes: named sets of defaults for flags; a flag on the command line overrides its default."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ _RATES = {"sgd": 5e-2, "lamb": 5e-3}
 _OTHER_RATE = 1e-3
 # Pretrained weights take a tenth of these rates, because larger steps would destroy their features.
 _PRETRAINED_FACTOR = 0.1
-# With this rate and AdamW, EfficientNet-Lite0 was measured to learn more in the same number of epochs.
-# It is used for all EfficientNets and also with Adam, but not for other networks: none was measured.
+# At this rate, EfficientNet-Lite0 with AdamW reached a higher accuracy in the same number of epochs.
+# All EfficientNets use it, also with Adam. Other networks do not, because none of them was measured.
 _FINETUNE_RATES = {"adam": 2.5e-3, "adamw": 2.5e-3}
 _DECAYS = {"adamw": 0.05, "lamb": 0.05, "sgd": 5e-4}
 
@@ -76,18 +76,18 @@ RECIPES: dict[str, dict[str, Any]] = {
 
 @dataclass(frozen=True)
 class RecipeFlags(Flags):
-    """The flag ``recipe``, and the default values that it gives to other flags.
+    """The flag ``recipe``, which gives default values to other flags.
 
-    A group that declares flags with ``by_recipe`` inherits from this class.
+    A group that declares such flags, with ``by_recipe``, inherits from this class.
     """
 
     HEADING: ClassVar[str] = "Recipe"
 
     recipe: str = option(
         AUTO,
-        "Named set of defaults, for the flags whose help lists a default of each recipe; flags on the "
-        "command line override it; auto is finetune if the initial weights are trained, and fast if "
-        "they are random (--weights=none).",
+        "Named set of defaults for the flags whose help lists a default of each recipe. Flags on the "
+        "command line override it. auto is fast if the initial weights are random (--weights=none), "
+        "and finetune otherwise.",
         choices=(AUTO, *RECIPES),
     )
 
@@ -100,7 +100,7 @@ class RecipeFlags(Flags):
 
     @property
     def recipe_in_use(self) -> str:
-        """The value of ``recipe``; with ``auto`` the recipe for the initial weights."""
+        """The value of ``recipe``; with ``auto`` the recipe that suits the initial weights."""
         # An instance of a single group may lack ``weights``, which is in NetworkFlags.
         return choose_recipe(self.recipe, getattr(self, "weights", DEFAULT_WEIGHTS))
 
@@ -112,11 +112,11 @@ def by_recipe(name: str, help_text: str, **limits: Any) -> Any:
 
 
 def choose_recipe(recipe: str, weights: str) -> str:
-    """The recipe in use: with ``auto`` it depends on the initial weights.
+    """Returns ``recipe``, or if it is ``auto`` the recipe that suits the initial weights.
 
     Args:
         recipe: a value of ``--recipe``.
-        weights: a value of ``--weights``; all but ``none`` are trained weights.
+        weights: a value of ``--weights``; all but ``none`` are pretrained.
 
     Example:
         >>> choose_recipe("auto", "imagenet"), choose_recipe("auto", "none")
@@ -134,11 +134,11 @@ def default_rate(
 
     Args:
         optimizer: a value of ``--optimizer``.
-        weights: a value of ``--weights``; all but ``none`` are pretrained. They take a tenth of the
-            rate for random weights, except with the recipe ``finetune``.
-        recipe: a key of ``RECIPES``.
-        efficientnet: whether the network is an EfficientNet. For other networks, and for optimizers
-            other than Adam and AdamW, ``finetune`` takes a tenth too.
+        weights: a value of ``--weights``; all but ``none`` are pretrained, and take a tenth of the
+            rate for random weights.
+        recipe: a key of ``RECIPES``. With ``finetune``, pretrained EfficientNets that are trained by
+            Adam or AdamW take a rate of their own instead of the tenth.
+        efficientnet: whether the network is an EfficientNet.
 
     Example:
         >>> default_rate("adam", "none"), default_rate("adam", "imagenet")

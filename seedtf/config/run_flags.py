@@ -20,7 +20,7 @@ __all__ = [
 ]
 
 NEWEST = "newest"
-"""The value of ``resume`` that means the newest run in ``runs/``; also that of a bare ``--resume``."""
+"""The value of ``resume`` if the command line has ``--resume`` without a value."""
 
 STRATEGIES = (AUTO, "none", "mirrored", "multi_worker")
 CLUSTERS = (AUTO, "tf_config", "slurm")
@@ -30,7 +30,7 @@ TRACKERS = ("mlflow", "wandb", "tensorboard", "trackio", "dvclive")
 
 @dataclass(frozen=True)
 class RunFlags(Flags):
-    """Where a run writes, what it shows, how it resumes and its seed."""
+    """Run folder, resuming, trackers, display and seed."""
 
     HEADING: ClassVar[str] = "Run"
 
@@ -45,8 +45,8 @@ class RunFlags(Flags):
     )
     continue_from: str = option(
         "",
-        "Folder of a finished run: starts a new run with its flags, split and best weights, and with a "
-        "new optimizer; flags on the command line replace its flags.",
+        "Folder of a finished run: starts a new run with the flags, split and best weights of that "
+        "run, but with a new optimizer; flags on the command line replace flags of that run.",
         alias="continue",
     )
     dry_run: bool = option(
@@ -74,7 +74,7 @@ class RunFlags(Flags):
         """Raises UserError for flags that exclude each other."""
         super().check_together()
         check_local("run_dir", self.run_dir)
-        self._check_trackers()
+        self._normalize_trackers()
         if self.dry_run and self.resume:
             raise UserError(
                 f"--dry_run: times a new training, not --resume={self.resume}; leave one of them out"
@@ -85,8 +85,11 @@ class RunFlags(Flags):
         """The names in ``track``."""
         return tuple(filter(None, self.track.split(",")))
 
-    def _check_trackers(self) -> None:
-        """Normalizes ``track``: without spaces, each name once, and with ``tensorboard`` of old."""
+    def _normalize_trackers(self) -> None:
+        """Removes spaces and repeated names from ``track``, and checks the names.
+
+        If the old flag ``tensorboard`` is set, ``track`` gets its name, and the flag is unset.
+        """
         names = [name.strip().lower() for name in self.track.split(",")]
         names += ["tensorboard"] if self.tensorboard else []
         for name in filter(None, names):
@@ -98,7 +101,7 @@ class RunFlags(Flags):
 
 @dataclass(frozen=True)
 class DeviceFlags(Flags):
-    """The distribution of training over devices, and the reproducibility of its results."""
+    """Distribution over devices, threads and reproducibility."""
 
     HEADING: ClassVar[str] = "Devices"
 
@@ -111,9 +114,9 @@ class DeviceFlags(Flags):
     )
     cluster: str = option(
         AUTO,
-        "Where the machines of a cluster are named: in the variable TF_CONFIG (tf_config), or in those "
-        "that srun sets (slurm); auto uses TF_CONFIG if it is set, and otherwise SLURM if srun has "
-        "started several tasks.",
+        "Where the machines of a cluster are named: in the environment variable TF_CONFIG (tf_config), "
+        "or in the variables that srun sets (slurm); auto uses TF_CONFIG if it is set, and otherwise "
+        "slurm if srun has started several tasks.",
         choices=CLUSTERS,
     )
     placement: str = option(
@@ -124,8 +127,8 @@ class DeviceFlags(Flags):
     )
     steps_per_execution: int = option(
         0,
-        "Training steps that the host starts with one call, 1 to 1000; 0 chooses 10 where a GPU makes "
-        "the batches, else 1.",
+        "Training steps that the host starts with one call, 1 to 1000; 0 chooses 10 if a GPU augments "
+        "the images, else 1.",
         low=0,
         high=1000,
     )
@@ -140,8 +143,8 @@ class DeviceFlags(Flags):
     )
     sync_bn: bool = option(
         False,
-        "Compute the statistics of batch normalization over the whole batch, instead of over the part "
-        "of it on each device.",
+        "Compute the statistics of batch normalization over the whole batch, instead of separately "
+        "over the images on each device.",
     )
     worker_timeout: int = option(
         30,

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from seedtf.config.augment_flags import AugmentFlags
-from seedtf.config.data_flags import BALANCED, PATHS, SAMPLE, DataFlags
+from seedtf.config.data_flags import BALANCED, PATH_FLAGS, SAMPLE, DataFlags
 from seedtf.config.flags import AUTO
 from seedtf.config.network_flags import NetworkFlags
 from seedtf.config.optim_flags import OptimFlags
@@ -21,7 +21,7 @@ from seedtf.data.paths import is_url
 from seedtf.errors import UserError
 from seedtf.model.presets import is_folder, names_efficientnet
 
-__all__ = ["AUTO", "BALANCED", "NEWEST", "PATHS", "SAMPLE", "TrainConfig"]
+__all__ = ["AUTO", "BALANCED", "NEWEST", "PATH_FLAGS", "SAMPLE", "TrainConfig"]
 
 
 # The fields of the last base class come first in a dataclass, so --help begins with the data flags.
@@ -29,9 +29,9 @@ __all__ = ["AUTO", "BALANCED", "NEWEST", "PATHS", "SAMPLE", "TrainConfig"]
 class TrainConfig(DeviceFlags, RunFlags, AugmentFlags, OptimFlags, NetworkFlags, DataFlags):
     """The settings of ``train_and_evaluate``, which are also the flags of ``seedtf train``.
 
-    Each field's metadata holds its help, its inclusive range (``low``, ``high``) or its ``choices``.
-    The constructor fills in the recipe's defaults and checks every value. It raises ``UserError``,
-    whose message names the flag.
+    The constructor fills in the recipe's defaults and checks every value. A value that is not allowed
+    raises a ``UserError`` whose message names the flag. The metadata of each field has its help, and
+    its inclusive range (``low``, ``high``) or its ``choices``.
 
     Example:
         >>> config = TrainConfig(data_dir="sample", optimizer="sgd", weights="none")
@@ -59,7 +59,7 @@ class TrainConfig(DeviceFlags, RunFlags, AugmentFlags, OptimFlags, NetworkFlags,
 
     @property
     def highest_rate(self) -> float:
-        """The value of ``lr``, or its default, which may read the files of the preset ``model``."""
+        """The value of ``lr``, or its default; to find that, the files of a preset may be read."""
         return self.lr or self.default_rate(names_efficientnet(self.model))
 
     def default_rate(self, efficientnet: bool) -> float:
@@ -73,8 +73,8 @@ class TrainConfig(DeviceFlags, RunFlags, AugmentFlags, OptimFlags, NetworkFlags,
         return dataclasses.asdict(self)
 
     def with_absolute_paths(self) -> TrainConfig:
-        """A copy whose paths of data and weights are absolute, so that it works from any folder."""
-        names = (*PATHS, *(("weights",) if self.has_weights_file else ()))
+        """A copy with absolute paths of data and weights, so that it can be used in any folder."""
+        names = (*PATH_FLAGS, *(("weights",) if self.has_weights_file else ()))
         names += ("model",) if is_folder(self.model) else ()
         names += ("teacher",) if self.teacher else ()
         paths = {name: getattr(self, name) for name in names}
@@ -85,14 +85,14 @@ class TrainConfig(DeviceFlags, RunFlags, AugmentFlags, OptimFlags, NetworkFlags,
         }
         return dataclasses.replace(self, **absolute)
 
-    def flagfile(self) -> str:
+    def to_flagfile(self) -> str:
         """The flags as an absl flagfile: ``seedtf train --flagfile=…`` repeats the run in a new folder.
 
         Paths are absolute, so that the flagfile can be used in any folder. ``run_dir`` is left out,
         because that folder already exists.
 
         Example:
-            >>> print(TrainConfig(data_dir="sample", snapshots=False).flagfile()[:34])
+            >>> print(TrainConfig(data_dir="sample", snapshots=False).to_flagfile()[:34])
             --data_dir=sample
             --image_size=224
         """

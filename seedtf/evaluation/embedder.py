@@ -39,7 +39,7 @@ class Embedder:
         image_size: side S of its input in pixels.
         key: a hash of everything that the features depend on, except for the images.
         build: returns the model from images, float32 ``[B, S, S, 3]`` RGB in 0–255, to features
-            ``[B, D]``, which are the mean over the height and width of the last feature map.
+            ``[B, D]``. The features are the last feature map, averaged over height and width.
         model, weights: the values of these flags with which a training starts from this network.
         licence: the licence of the weights; empty if they are random.
         max_pixels: images with a larger width × height are refused.

@@ -170,7 +170,8 @@ def evaluate_run(
         len(models) if snapshots else 0,
         changes,
     )
-    # Nothing is chosen or fitted on the test images, so they are evaluated last.
+    # The test images are evaluated last, with the temperature of the validation images: nothing is
+    # chosen or fitted on them.
     test_images = None if data_dir else open_test(run)
     if test_images is None:
         return writer.write(run, labelled, context, temperature)

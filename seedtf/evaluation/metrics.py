@@ -1,8 +1,8 @@
 """Metrics of a classifier: confusion matrix, scores, calibration and comparison; NumPy only.
 
-Throughout, ``labels`` and ``predictions`` are int ``[N]`` class indices below K, ``probabilities`` is
-float ``[N, K]`` with rows that sum to 1, ``confidence`` is float ``[N]``, the maximum of each row, and
-``correct`` is bool ``[N]``.
+Arguments of the same name have the same meaning everywhere: ``labels`` and ``predictions`` are class
+indices, int ``[N]`` below K; ``probabilities`` is float ``[N, K]`` with rows that sum to 1;
+``confidence`` is the maximum of each row, float ``[N]``; and ``correct`` is bool ``[N]``.
 """
 
 from __future__ import annotations

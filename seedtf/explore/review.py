@@ -135,9 +135,8 @@ def _groups(explored: Explored, suspects: np.ndarray) -> list[tuple[str, int, fl
 def choose_shown(explored: Explored, found: Review, limit: int = MAX_ON_MAP) -> np.ndarray:
     """The indices of the images on the page, int64, sorted.
 
-    If there are more than ``limit`` images, the page has the suspects with the neighbours that are
-    shown beside them, the outliers, near duplicates and poor images, and a stratified sample of the
-    rest.
+    If there are more than ``limit`` images, the page has the suspects and the neighbours beside them,
+    the outliers, near duplicates and poor images. A stratified sample of the others fills the rest.
     """
     count = len(explored.catalog)
     if count <= limit:

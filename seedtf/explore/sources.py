@@ -211,8 +211,8 @@ def _read_images(
     """Opens every file and applies ``--fixes``.
 
     Returns:
-        The images that can be read and are not dropped, what is known of them, their indices in
-        ``listed``, whether ``--fixes`` has a row for each, and the rows of ``--fixes``.
+        The images that can be read and are not dropped. Then, for these images: facts, indices in
+        ``listed``, and whether ``--fixes`` has a row for the image. Last, the rows of ``--fixes``.
     """
     if len(listed.class_names) < 2:
         raise UserError(

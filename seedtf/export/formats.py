@@ -1,8 +1,12 @@
 """Converts a classifier to LiteRT and ONNX files, which map pixels to probabilities.
 
-Input is RGB in 0–255 at the model's size: float32 ``[1, S, S, 3]`` (``litert``), uint8
-``[1, S, S, 3]`` (``litert_int8``, weights and activations in 8 bits), float32 ``[B, S, S, 3]``
-(``onnx``). Output is float32 ``[1, K]`` or ``[B, K]`` probabilities, temperature scaling included.
+The input is RGB in 0–255 at the model's size:
+
+* ``litert``: float32 ``[1, S, S, 3]``
+* ``litert_int8``: uint8 ``[1, S, S, 3]``; weights and activations have 8 bits
+* ``onnx``: float32 ``[B, S, S, 3]``
+
+The output is temperature-scaled probabilities, float32 ``[1, K]`` or ``[B, K]``.
 """
 
 from __future__ import annotations
@@ -140,8 +144,8 @@ def _litert_converter(module: ServingModule) -> Any:
 
 def _to_litert_int8(module: ServingModule, calibration: np.ndarray) -> bytes:
     images = calibration.astype(np.float32)
-    # One black and one white pixel extend the input range to 0–255, so that the scale is 1 and the zero
-    # point 0: a quantized uint8 pixel then equals the pixel.
+    # One black and one white pixel extend the input range to 0–255. So the scale is 1 and the zero
+    # point 0, which means that a quantized uint8 pixel equals the pixel.
     images[0, 0, 0], images[0, -1, -1] = 0.0, 255.0
 
     def samples() -> Iterator[list[np.ndarray]]:

@@ -6,9 +6,9 @@ probabilities; the other files of the batch are classified as usual. A decoder w
 batch, so files are decoded in a ``tf.data.Dataset`` inside the signature. Its ``ignore_errors`` drops
 the files that cannot be decoded.
 
-A whole request fails only if an input has another dtype or shape than the signature, if images passed
-to ``image`` have zero height or width, or if memory runs out. An image with damage that a decoder
-cannot detect, such as a flipped bit inside JPEG data, is classified as if it were intact.
+A whole request fails only if an input has the wrong dtype or shape, if images passed to ``image`` have
+zero height or width, or if memory runs out. An image with damage that a decoder cannot detect, such as
+a flipped bit inside JPEG data, is classified as if it were intact.
 """
 
 from __future__ import annotations

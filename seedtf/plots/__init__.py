@@ -1,4 +1,4 @@
-"""The figures. Importing a module of this package imports Matplotlib; MPLBACKEND has no influence."""
+"""The figures. Importing the package imports Matplotlib; the variable MPLBACKEND is ignored."""
 
 from seedtf.compat.matplotlib import import_matplotlib
 

@@ -1,4 +1,4 @@
-"""The figure of augmented images: many versions of one image, and a training batch with its labels."""
+"""Draws augmented images: many versions of one image, and a training batch with its labels."""
 
 from __future__ import annotations
 
@@ -20,26 +20,26 @@ from seedtf.plots.base import GREY, VALIDATION, clip_label, new_figure
 
 __all__ = ["draw_augmentations", "draw_preview"]
 
-_EPOCHS = 15  # the number of versions of one image
-_BATCH = 16
+_EPOCHS = 15  # versions of the one image
+_BATCH_SIZE = 16
 _COLUMNS = 8
-_CELL = 1.35  # side of one image in inches
+_CELL_INCHES = 1.35  # side of an image in the figure
 
 
 @default_style
 def draw_preview(
     store: Store, records: np.ndarray, policy: Policy, *, seed: int, impl: str, mixing: Mixing
 ) -> Figure:
-    """One training image as the first 15 epochs see it, and a batch of the first epoch with labels.
+    """Draws one training image as augmented in the first 15 epochs, and a batch as in the first epoch.
 
-    The images of the batch are spread over all classes. MixUp and CutMix mix each image with the next
-    one in the figure; in training, they mix it with the next one of the training batch.
+    Unlike a real batch, its images are spread over all classes. MixUp and CutMix mix each image with
+    the next one of this batch.
 
     Args:
         store: decoded images.
         records: int64 ``[n]``, indices of the training images.
-        policy: the ranges, strength already applied.
-        seed: root seed of the run; training draws the same parameters.
+        policy: the augmentation ranges, already multiplied by the strength.
+        seed: the root seed of the run; a training with this seed draws the same parameters.
         impl: a value of ``--augment_impl``.
         mixing: how the images of the batch are mixed.
     """
@@ -53,8 +53,8 @@ def _draw_preview(
 ) -> Figure:
     augment = fused.augment_images if impl == "fused" else reference.make_chain(impl)
     size = (store.size, store.size)
-    spread = np.linspace(0, len(records) - 1, min(_BATCH, len(records))).astype(np.int64)
-    batch_records, first_record = tf.constant(records[spread]), tf.constant(records[:1])
+    spaced = np.linspace(0, len(records) - 1, min(_BATCH_SIZE, len(records))).astype(np.int64)
+    batch_records, first_record = tf.constant(records[spaced]), tf.constant(records[:1])
 
     def parameters(epoch: int, indices: tf.Tensor) -> Parameters:
         return draw_parameters(policy, seed, tf.constant(epoch, tf.int64), indices)
@@ -87,17 +87,17 @@ def draw_augmentations(
     *,
     title: str,
 ) -> Figure:
-    """One image beside many augmented versions of it, above a training batch with its labels.
+    """Draws one image beside N augmented versions of it, above a batch of B images with their labels.
 
     Args:
-        original: ``[H, W, 3]``, uint8 or float in 0–255; framed and labelled "original".
-        augmented: ``[N, H, W, 3]``, the same image augmented N times.
-        batch: ``[B, H, W, 3]``, at least one image.
-        batch_labels: B names in any script, of one line or more; long lines are cut.
+        original: the image, uint8 or float ``[H, W, 3]`` in 0–255; framed and labelled "original".
+        augmented: the image augmented N times, ``[N, H, W, 3]`` in 0–255.
+        batch: at least one image, ``[B, H, W, 3]`` in 0–255.
+        batch_labels: B labels in any script, each of one line or more; long lines are cut.
         title: shown above the images.
     """
     above, below = -(-(1 + len(augmented)) // _COLUMNS), -(-len(batch) // _COLUMNS)
-    width, height = _COLUMNS * _CELL, (above + below) * (_CELL + 0.18) + 1.0
+    width, height = _COLUMNS * _CELL_INCHES, (above + below) * (_CELL_INCHES + 0.18) + 1.0
     figure = new_figure(width, height, title, title_limit=90)
     parts: Any = figure.subfigures(2, 1, height_ratios=[above + 0.2, below + 0.2])
     upper, lower = parts
@@ -126,7 +126,7 @@ def _draw_grid(
 
 
 def _label_text(fractions: np.ndarray, class_names: Sequence[str]) -> str:
-    """The class, or one line for each class of a mixed label, with its percentage."""
+    """The class name; for a mixed label, one line with percentage and name for each class."""
     parts = [
         (fraction, class_names[index].replace("\n", " "))
         for index, fraction in enumerate(fractions)

@@ -1,7 +1,7 @@
-"""What all figures share: colours, titles, the style of axes, writing a PNG file.
+"""Colours, titles, the style of axes and PNG files of all figures.
 
-Only Matplotlib's object-oriented interface is used (``Figure`` on an Agg canvas). So no display is
-needed, figures are freed when they are no longer used, and the user's own plots are not affected.
+Only Matplotlib's object-oriented interface is used (``Figure`` on an Agg canvas), not ``pyplot``. So no
+display is needed, figures are freed when they are no longer used, and a user's plots are not affected.
 """
 
 from __future__ import annotations
@@ -47,12 +47,12 @@ DPI = 160
 
 
 def new_figure(width: float, height: float, title: str = "", *, title_limit: int = 46) -> Figure:
-    """An empty figure with Matplotlib's constrained layout.
+    """Creates an empty figure with Matplotlib's constrained layout.
 
     Args:
-        width, height: in inches.
+        width, height: size in inches.
         title: shown above the panels; see ``set_title``.
-        title_limit: the most characters of the title.
+        title_limit: largest number of characters of the title.
     """
     figure = Figure(figsize=(width, height), layout="constrained")
     FigureCanvasAgg(figure)
@@ -92,10 +92,10 @@ def style_axes(
 
 
 def clip_label(text: str, limit: int) -> str:
-    """``text`` on one line, at most ``limit`` characters long, with only characters that can be drawn.
+    """``text`` on one line of at most ``limit`` characters.
 
-    Control characters and line ends become spaces; undecodable parts of file names become question
-    marks.
+    Control characters and line ends become spaces. Bytes of file names that are not UTF-8 become
+    question marks.
 
     Example:
         >>> clip_label("Shepherd's Purse", 10)
@@ -110,11 +110,11 @@ def clip_label(text: str, limit: int) -> str:
 
 @default_style
 def figure_png(figure: Figure, *, dpi: int = DPI) -> bytes:
-    """The figure as the bytes of a PNG file; the same figure always gives the same bytes."""
+    """Renders a figure as the bytes of a PNG file; the same figure always gives the same bytes."""
     data = io.BytesIO()
     metadata: dict[str, Any] = {"Software": None}
     with warnings.catch_warnings():
-        # For a character that the font lacks, Matplotlib draws a box, and warns at every draw.
+        # If the font lacks a character, Matplotlib draws a box and warns at every draw.
         warnings.filterwarnings("ignore", message="Glyph .* missing from")
         figure.savefig(data, format="png", dpi=dpi, metadata=metadata)
     return data.getvalue()

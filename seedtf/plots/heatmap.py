@@ -14,7 +14,7 @@ _OPACITY = 0.55
 
 
 def draw_heatmap(image: np.ndarray, heat: np.ndarray) -> np.ndarray:
-    """The image in grey, covered with the colours of the map from its lowest to its highest value.
+    """Draws the colours of a map, from its lowest to its highest value, over the image in grey.
 
     Args:
         image: uint8 ``[H, W, 3]``, RGB.
@@ -42,7 +42,7 @@ def draw_heatmap(image: np.ndarray, heat: np.ndarray) -> np.ndarray:
 
 
 def encode_image(image: np.ndarray, kind: str = "PNG") -> bytes:
-    """uint8 ``[H, W, 3]`` as the bytes of an image file."""
+    """Encodes uint8 ``[H, W, 3]`` as an image file of a ``kind`` that Pillow knows."""
     buffer = io.BytesIO()
     Image.fromarray(image).save(buffer, kind, quality=85)
     return buffer.getvalue()

@@ -1,4 +1,4 @@
-"""The figure of a hyperparameter search: importance of each flag, and the loss against its values."""
+"""Draws a hyperparameter search: the importance of each flag, and the loss against its values."""
 
 from __future__ import annotations
 
@@ -22,46 +22,46 @@ _SHOWN_QUANTILE = 0.9
 
 
 class SearchedFlag(Protocol):
-    """The drawn attributes of a searched flag, which ``tuning.space.Dimension`` describes."""
+    """The attributes of ``tuning.space.Dimension`` that are drawn."""
 
     @property
     def name(self) -> str:
-        """The flag."""
+        """The name of the flag."""
 
     @property
     def low(self) -> float:
-        """The lower end of its range."""
+        """The lower end of the searched range."""
 
     @property
     def high(self) -> float:
-        """The upper end of its range."""
+        """The upper end of the searched range."""
 
     @property
     def step(self) -> float:
-        """The distance of its values; 0 for a logarithmic range."""
+        """The distance between values of the range; 0 for a logarithmic range."""
 
     @property
     def choices(self) -> tuple[Any, ...]:
-        """Its values if they are not a range."""
+        """The searched values of a flag without a range, else empty."""
 
     def choice_labels(self) -> tuple[str, ...]:
         """The choices as text."""
 
 
 class Trial(Protocol):
-    """The drawn attributes of a trial, which ``tuning.trial.TrialRow`` describes."""
+    """The attributes of ``tuning.trial.TrialRow`` that are drawn."""
 
     @property
     def outcome(self) -> str:
-        """``done``, ``pruned`` or another one, which is not drawn."""
+        """``done`` or ``pruned``; trials with other outcomes are not drawn."""
 
     @property
     def val_loss(self) -> float:
-        """The validation loss; NaN is not drawn."""
+        """The validation loss; trials with NaN are not drawn."""
 
     @property
     def values(self) -> Mapping[str, Any]:
-        """The value of each flag."""
+        """The value of each searched flag, by name."""
 
 
 @default_style
@@ -77,9 +77,9 @@ def draw_importance(
 
     Args:
         space: the searched flags, at least one.
-        trials: trials that have ended.
+        trials: the trials that have ended.
         best: the best of ``trials``, with a finite loss.
-        importances: importance by flag, 0 to 1; if empty, a sentence replaces the bars.
+        importances: importance of each flag by name, 0 to 1; if empty, a sentence replaces the bars.
         title: the title of the figure, drawn as plain text.
     """
     names = sorted((flag.name for flag in space), key=lambda name: -importances.get(name, 0.0))

@@ -1,4 +1,4 @@
-"""The figure of a learning-rate sweep."""
+"""Draws the loss of a learning-rate sweep against the learning rate."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _MARGIN = 0.1
 
 
 class Sweep(Protocol):
-    """The drawn attributes of an ``LRSweep``, which ``training.lr_finder`` describes."""
+    """The attributes of ``training.lr_finder``'s ``LRSweep`` that are drawn."""
 
     @property
     def lrs(self) -> list[float]:
@@ -32,7 +32,7 @@ class Sweep(Protocol):
 
 
 class Suggestion(Protocol):
-    """The drawn attributes of an ``LRSuggestion``."""
+    """The attributes of an ``LRSuggestion`` that are drawn."""
 
     @property
     def steepest(self) -> float:
@@ -44,7 +44,7 @@ class Suggestion(Protocol):
 
     @property
     def lr(self) -> float:
-        """The suggested rate, one of the two."""
+        """The suggested rate, which is ``steepest`` or ``tenth``."""
 
 
 @default_style
@@ -78,7 +78,10 @@ def draw_lr_sweep(sweep: Sweep, suggestion: Suggestion | None, *, title: str) ->
 
 
 def _loss_range(sweep: Sweep) -> tuple[float, float]:
-    """The range of the losses up to the lowest one; divergence after it would flatten the curve."""
+    """Lowest and highest loss of the steps up to the lowest smoothed loss.
+
+    Later losses are not counted, because the loss diverges and would flatten the rest of the curve.
+    """
     end = sweep.smoothed.index(min(sweep.smoothed)) + 1
     losses = np.array([*sweep.losses[:end], *sweep.smoothed[:end]])
     return float(losses.min()), float(losses.max())

@@ -1,4 +1,4 @@
-"""HTML pages that consist of one file: Jinja templates with a common stylesheet and embedded images."""
+"""Renders HTML pages as single files, from Jinja templates with a common stylesheet."""
 
 from __future__ import annotations
 
@@ -11,15 +11,16 @@ __all__ = ["format_percent", "image_uri", "render_page"]
 
 
 def render_page(package: str, template: str, **values: Any) -> str:
-    """Renders a template that is a file in the folder of a package.
+    """Renders a template that lies in the folder of a package.
 
     Every value is escaped, because the names of runs, classes and files may contain any character.
-    A character that UTF-8 cannot encode becomes ``?``. The template includes the stylesheet as
-    ``page.css`` and can use the filter ``percent``. A page must not load other files.
+    A character that UTF-8 cannot encode becomes ``?``. The template can include the stylesheet
+    ``page.css`` and use the filter ``percent``. It must embed images as ``data:`` URIs, because a page
+    must not load other files.
 
     Args:
         package: the package's name, such as ``seedtf.evaluation``.
-        template: the name of the file in the package.
+        template: the file name of the template.
         values: the variables of the template.
 
     Raises:

@@ -1,4 +1,4 @@
-"""The figure of a probe: the accuracy of each network's classifiers, with intervals."""
+"""Draws the result of ``seedtf probe``: the accuracy of each network's classifiers, with intervals."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ _COLORS = {"logistic": TRAIN, "kNN": VALIDATION}
 
 
 class Row(Protocol):
-    """The drawn attributes of a ``ProbeRow``, which ``probing.probe`` describes."""
+    """The attributes of ``probing.probe.ProbeRow`` that are drawn."""
 
     @property
     def embedder(self) -> Any:
-        """The network: its ``name`` and ``image_size``."""
+        """The network, with the attributes ``name`` and ``image_size``."""
 
     @property
     def classifier(self) -> str:
@@ -29,7 +29,7 @@ class Row(Protocol):
 
     @property
     def accuracy(self) -> float:
-        """In [0, 1]."""
+        """The accuracy in [0, 1]."""
 
     @property
     def interval(self) -> tuple[float, float]:
@@ -45,17 +45,17 @@ def draw_probe(rows: Sequence[Row], *, title: str) -> Figure:
     """Draws a point with its interval for each row, the first row at the top.
 
     Args:
-        rows: the best first.
+        rows: the rows to draw, the best first.
         title: the title of the figure, drawn as plain text.
     """
     figure = new_figure(7.6, 1.3 + _ROW_INCHES * len(rows), title, title_limit=70)
     axes = figure.subplots()
-    named: set[str] = set()
+    in_legend: set[str] = set()
     for place, row in enumerate(rows):
         low, high = row.interval
         color = _COLORS[row.classifier]
-        label = row.classifier if row.classifier not in named else None
-        named.add(row.classifier)
+        label = row.classifier if row.classifier not in in_legend else None
+        in_legend.add(row.classifier)
         axes.errorbar(
             row.accuracy,
             place,

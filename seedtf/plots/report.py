@@ -1,4 +1,4 @@
-"""The figures of an evaluation report: confusion matrix and reliability diagram."""
+"""Draws the figures of an evaluation report: confusion matrix and reliability diagram."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ MAX_DRAWN_CLASSES = 80
 
 
 class _Reliability(Protocol):
-    """The drawn attributes of ``evaluation.metrics.Reliability``: arrays ``[bins]``, and the ECE."""
+    """The attributes of ``evaluation.metrics.Reliability`` that are drawn."""
 
     @property
     def counts(self) -> np.ndarray: ...
@@ -36,14 +36,15 @@ class _Reliability(Protocol):
 
 @default_style
 def draw_confusion(confusion: np.ndarray, class_names: Sequence[str], *, title: str) -> Figure:
-    """The confusion matrix, true classes in rows; a cell shows a count and the percentage of its row.
+    """Draws a confusion matrix, with true classes in rows.
 
-    The colour of a cell shows the percentage too. If there are more than ``MAX_DRAWN_CLASSES`` classes,
-    only those with the most mistakes (row and column together) are drawn, in the order of the classes.
+    A cell shows a count, and as number and colour the percentage of its row. If there are more than
+    ``MAX_DRAWN_CLASSES`` classes, only those with the most mistakes (row and column together) are
+    drawn, in the order of the classes.
 
     Args:
-        confusion: counts int64 ``[K, K]``.
-        class_names: K names in any script; long ones are cut.
+        confusion: counts, int64 ``[K, K]``.
+        class_names: K names in any script; long names are cut.
         title: shown above the matrix.
     """
     drawn = _most_mistaken(confusion, MAX_DRAWN_CLASSES)
@@ -72,11 +73,11 @@ def draw_confusion(confusion: np.ndarray, class_names: Sequence[str], *, title: 
 
 @default_style
 def draw_reliability(before: _Reliability, after: _Reliability | None, *, title: str) -> Figure:
-    """Accuracy against confidence, and below it the number of images in each bin.
+    """Draws accuracy against confidence, and below it the number of images in each bin.
 
     Args:
-        before: the reliability of the probabilities that the model returns.
-        after: the reliability after temperature scaling; None if there is no temperature.
+        before: the reliability without temperature scaling.
+        after: the reliability with temperature scaling; None if there is no temperature.
         title: shown above the panels.
     """
     figure = new_figure(5.4, 5.6, title)

@@ -1,4 +1,4 @@
-"""The figure of many runs: their validation curves on common axes."""
+"""Draws the validation curves of many runs on common axes."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ _DASHES = ("-", "--")
 
 @default_style
 def draw_runs(runs: Sequence[tuple[str, Sequence[Mapping[str, float]]]]) -> Figure:
-    """Validation accuracy and validation loss of each run over its epochs.
+    """Draws validation accuracy and validation loss of each run over its epochs.
 
     Args:
-        runs: pairs of a name and the rows of a history, with the keys epoch, val_loss and
-            val_accuracy; NaN leaves a gap. The first ``MAX_CURVES`` runs are drawn.
+        runs: pairs of a name and the rows of a history. A row has the keys epoch, val_loss and
+            val_accuracy; NaN leaves a gap. Only the first ``MAX_CURVES`` runs are drawn.
 
     Example:
         >>> rows = [{"epoch": 1, "val_loss": 1.0, "val_accuracy": 0.5}]

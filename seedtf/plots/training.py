@@ -1,4 +1,4 @@
-"""The figures of a training run: curves over the epochs, and the planned learning rate."""
+"""Draws the figures of a training run: curves over the epochs, and the planned learning rate."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from seedtf.plots.base import (
 
 __all__ = ["draw_curves", "draw_schedule"]
 
-# With more epochs, the curves have no dots, because they would merge into a thick line.
+# With more epochs, the curves have no dots, because the dots would merge into a thick line.
 _MAX_DOTS = 40
 # An axis is logarithmic if the median of its values is below this fraction of the largest one.
 _LOG_SCALE_MEDIAN = 1 / 20
@@ -40,19 +40,18 @@ def draw_curves(
     show_strength: bool = False,
     figure: Figure | None = None,
 ) -> Figure:
-    """Three panels over the epochs: loss and accuracy (train and validation), and learning rate.
+    """Draws three panels over the epochs: loss, accuracy (train and validation) and learning rate.
 
     Args:
         rows: history rows, at least one, with the keys epoch (1-based), lr, loss, accuracy, val_loss
             and val_accuracy; NaN leaves a gap.
         title: shown above the panels as plain text; ``$`` does not start a formula.
-        best_epoch: the 1-based epoch to mark, if it has a row.
+        best_epoch: the epoch to mark (1-based), if ``rows`` has a row for it.
         planned_lr: the learning rate of every planned epoch, from epoch 1 on, drawn as a dashed line
             behind the rates that were used.
         show_strength: whether a fourth panel shows ``augment_strength``, which must then be a key of
             every row; NaN leaves a gap.
-        figure: an existing figure to clear and draw in, such as that of a window; by default a new
-            one.
+        figure: a figure to clear and draw in, such as that of a window; None for a new one.
 
     Example:
         >>> row = {"epoch": 1, "lr": 0.1, "loss": 2.0, "accuracy": 0.3}
@@ -78,14 +77,14 @@ def draw_curves(
 
 @default_style
 def draw_schedule(schedule: Callable[[float], float], epochs: float, *, title: str) -> Figure:
-    """The learning rate over the whole training, with its highest and its last value marked.
+    """Draws the learning rate over the whole training, with its highest and its last value marked.
 
     The vertical axis is logarithmic if the rate is below a twentieth of its highest value for more than
     half of the training, and linear otherwise.
 
     Args:
-        schedule: maps an epoch (float, 0.0 is the start) to a rate above 0.
-        epochs: the length of training.
+        schedule: maps a time in epochs (float, 0.0 is the start) to a rate above 0.
+        epochs: the length of the training.
         title: shown above the panel.
     """
     figure = new_figure(6.4, 3.6, title)

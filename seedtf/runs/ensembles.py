@@ -17,12 +17,12 @@ from seedtf.runs.paths import RunPaths
 
 __all__ = ["is_ensemble", "read_ensemble", "write_ensemble"]
 
-_NAME = "ensemble.json"
+_FILE_NAME = "ensemble.json"
 
 
 def is_ensemble(path: str | os.PathLike[str]) -> bool:
     """Whether a folder is one of ``seedtf ensemble``."""
-    return (Path(path) / _NAME).is_file()
+    return (Path(path) / _FILE_NAME).is_file()
 
 
 def write_ensemble(
@@ -32,11 +32,11 @@ def write_ensemble(
     class_names: Sequence[str],
     images: int,
 ) -> None:
-    """Writes classes.txt, then ensemble.json with the weights, and the paths relative to the folder.
+    """Writes classes.txt, then ensemble.json with the weight and the relative path of each member.
 
     Args:
         folder: an existing folder.
-        runs: the members.
+        runs: the runs that are averaged, which are called members.
         weights: the weight of each member; they add up to 1.
         class_names: the classes in the order of the members' outputs.
         images: number of images that the weights were fitted on; 0 for equal weights.
@@ -47,23 +47,28 @@ def write_ensemble(
     ]
     write_text(RunPaths(folder).classes, format_class_names(class_names))
     text = json.dumps({"fitted_on": images, "members": members}, indent=1) + "\n"
-    write_text(folder / _NAME, text)
+    write_text(folder / _FILE_NAME, text)
 
 
 def read_ensemble(path: str | os.PathLike[str]) -> tuple[list[RunPaths], list[float]]:
-    """The members of an ensemble and their weights.
+    """Returns the members of an ensemble and their weights.
 
     Raises:
         UserError: ensemble.json is damaged, or a run is missing.
     """
     folder = Path(path)
     try:
-        members = json.loads((folder / _NAME).read_text(encoding="utf-8"))["members"]
+        members = json.loads((folder / _FILE_NAME).read_text(encoding="utf-8"))["members"]
         runs = [RunPaths(folder / member["run"]) for member in members]
         weights = [float(member["weight"]) for member in members]
     except (OSError, ValueError, TypeError, KeyError) as error:
-        raise UserError(f"{folder / _NAME}: damaged ({error}); run seedtf ensemble again") from None
+        raise UserError(
+            f"{folder / _FILE_NAME}: damaged ({error}); run seedtf ensemble again"
+        ) from None
     for run in runs:
         if not run.best.is_file():
-            raise UserError(f"{folder}: its run {run.root} is missing; move both folders together")
+            raise UserError(
+                f"{folder}: its run {run.root} is missing; put the run there, because an ensemble "
+                "finds its runs by relative paths"
+            )
     return runs, weights

@@ -77,7 +77,7 @@ def create_named_folder(name: str) -> Path:
         try:
             folder.mkdir(parents=True)
         except FileExistsError:
-            # If ``runs`` is a dangling link, no name can be created: do not try forever.
+            # If ``runs`` is a dangling link, every name fails in this way, so the loop must end.
             if not folder.parent.is_dir():
                 raise
         else:
@@ -112,7 +112,7 @@ def newest_run() -> Path:
     """The run below ``runs/`` that was started last.
 
     Raises:
-        UserError: there is none.
+        UserError: there is no run.
     """
     runs = [RunPaths(folder) for folder in RUNS.glob("*") if RunPaths(folder).config.is_file()]
     if not runs:
@@ -177,7 +177,7 @@ def read_settings(run_dir: str | os.PathLike[str], *, flag: str = "") -> dict[st
         flag: the flag that named the folder, for the error message, such as ``--resume``.
 
     Raises:
-        UserError: the folder does not exist, holds no run, or config.json is damaged.
+        UserError: the folder does not exist or is not a run, or config.json is damaged.
     """
     paths = RunPaths.of(run_dir)
     name = f"{flag}={paths.root}" if flag else f"{paths.root}"
@@ -207,7 +207,7 @@ def read_class_names(run_dir: str | os.PathLike[str]) -> tuple[str, ...]:
         message = f"{paths.root}: not a run of seedtf train (no {paths.classes.name})"
         raise UserError(message) from None
     return tuple(
-        _class_name(line.removesuffix("\r")) for line in text.removesuffix("\n").split("\n")
+        _parse_class_name(line.removesuffix("\r")) for line in text.removesuffix("\n").split("\n")
     )
 
 
@@ -221,19 +221,19 @@ def format_class_names(names: Sequence[str]) -> str:
         >>> format_class_names(["maize", "two\\nlines"])
         'maize\\n"two\\\\nlines"\\n'
     """
-    return "".join(f"{_class_line(name)}\n" for name in names)
+    return "".join(f"{_format_class_name(name)}\n" for name in names)
 
 
-def _class_line(name: str) -> str:
+def _format_class_name(name: str) -> str:
     return json.dumps(name, ensure_ascii=False) if _needs_quotes(name) else name
 
 
 def _needs_quotes(name: str) -> bool:
-    return "\n" in name or "\r" in name or _class_name(name) != name
+    return "\n" in name or "\r" in name or _parse_class_name(name) != name
 
 
-def _class_name(line: str) -> str:
-    """The class name in a line; a line in quotes is only decoded if the name needed the quotes."""
+def _parse_class_name(line: str) -> str:
+    """The class name in a line; quotes belong to the name unless writing it would have added them."""
     if not (line.startswith('"') and line.endswith('"')):
         return line
     try:
@@ -265,5 +265,5 @@ def read_temperature(report: ReportPaths) -> float | None:
 
 
 def _is_content(path: Path) -> bool:
-    """Whether a file is content of a folder: hidden files and a left-over lock file are not."""
+    """Whether ``path`` is a file, and neither a hidden file nor a left-over lock file."""
     return path.is_file() and not path.name.startswith(".") and path.name != LOCK

@@ -1,4 +1,4 @@
-"""The folder of ``seedtf folds``: the runs, the table of the fold of each image, and the report.
+"""The files in the folder of ``seedtf folds``: the runs, the fold of each image, and the report.
 
 Nothing here imports TensorFlow or Keras.
 """
@@ -34,14 +34,13 @@ __all__ = [
 ]
 
 GROUPS = "groups"
-"""The value of ``--folds`` for which every group is a fold."""
+"""The value of ``--folds`` that makes a fold of every group."""
 
 TEST_FOLD = "test"
-"""The fold, in ``folds.csv``, of images that no run trains or validates on."""
-
+"""The fold, in ``folds.csv``, of test images, which no run trains or validates on."""
 
 TABLES = ("fixes", "pseudo_labels")
-"""Flags that name tables which must not change between the division and the last fold."""
+"""Flags whose tables must not change until the last fold is trained, so hashes of them are saved."""
 
 
 def check_folds(folds: str) -> None:
@@ -51,7 +50,7 @@ def check_folds(folds: str) -> None:
 
 
 def table_digest(flags: Mapping[str, Any], name: str) -> str:
-    """A hash of the content of a table of ``TABLES``; empty if the flag is.
+    """A hash of the table that ``name``, a flag of ``TABLES``, names; empty if the flag is empty.
 
     Raises:
         UserError: the table cannot be read.
@@ -91,12 +90,12 @@ class FoldsPaths:
 
     @property
     def settings(self) -> Path:
-        """The number of folds and the flags of training; JSON."""
+        """The number of folds, the flags of training, and hashes of ``TABLES``; JSON."""
         return self.root / "folds.json"
 
     @property
     def table(self) -> Path:
-        """The fold of each image: file, label, fold, group. If it exists, the division is complete."""
+        """The fold of each image: file, label, fold, group. It is written last in the division."""
         return self.root / "folds.csv"
 
     @property
@@ -135,16 +134,18 @@ class FoldsPaths:
         return self.claims / f"{name}.done"
 
     def read_settings(self) -> dict[str, Any]:
-        """The content of ``folds.json``.
+        """Reads ``folds.json``: the number of ``folds``, and the ``flags`` with the hashes.
 
         Raises:
-            UserError: it is missing or damaged.
+            UserError: the file is missing or damaged.
         """
         try:
             settings = json.loads(self.settings.read_text(encoding="utf-8"))
             return {"folds": int(settings["folds"]), "flags": dict(settings["flags"])}
         except OSError:
-            raise UserError(f"{self.root}: not a folder of seedtf folds") from None
+            raise UserError(
+                f"{self.root}: not a folder of seedtf folds (no {self.settings.name})"
+            ) from None
         except (ValueError, TypeError, KeyError) as error:
             raise UserError(f"{self.settings}: damaged ({error}); restore it") from None
 
@@ -154,16 +155,16 @@ class FoldsPaths:
         write_text(self.settings, text)
 
     def read_table(self) -> list[FoldRow]:
-        """The rows of ``folds.csv``.
+        """Reads the rows of ``folds.csv``.
 
         Raises:
-            UserError: it is missing or damaged.
+            UserError: the table is missing or damaged.
         """
         rows = read_csv(self.table, ("file", "label", "fold", "group"), "folds")
         return [FoldRow(*row) for row in rows]
 
     def read_predictions(self, class_names: Sequence[str]) -> dict[str, tuple[str, np.ndarray]]:
-        """The rows of ``oof.csv`` by absolute path: the label, and float64 ``[K]`` probabilities.
+        """Reads ``oof.csv``: label and float64 ``[K]`` probabilities, by absolute path of the image.
 
         Raises:
             UserError: the table is missing or damaged, or lacks a class.

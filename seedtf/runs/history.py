@@ -1,4 +1,4 @@
-"""Reads ``history.csv`` and ``timing.csv``; finds the best epoch, and whether the strength varies."""
+"""Reads ``history.csv`` and ``timing.csv``, and finds the best epoch."""
 
 from __future__ import annotations
 
@@ -22,7 +22,10 @@ __all__ = [
 METRICS = ("lr", "loss", "accuracy", "val_loss", "val_accuracy")
 HISTORY_COLUMNS = ("epoch", *METRICS, "augment_strength")
 TIMING_COLUMNS = ("epoch", "seconds", "images_per_second", "data_wait", "validation", "between")
-"""The columns of timing.csv; ``data_wait``, ``validation`` and ``between`` are seconds."""
+"""The columns of timing.csv.
+
+``data_wait``, ``validation`` and ``between`` (between two epochs, for example to save) are seconds.
+"""
 
 
 def read_history(path: str | os.PathLike[str]) -> list[dict[str, float]]:
@@ -44,7 +47,7 @@ def read_history(path: str | os.PathLike[str]) -> list[dict[str, float]]:
 
 
 def read_timing(path: str | os.PathLike[str]) -> list[dict[str, float]]:
-    """The rows of a timing.csv, every column as float; otherwise as ``read_history``."""
+    """The rows of a timing.csv, every column as float. A last line without a line end is left out."""
     return [{name: float(value) for name, value in row.items()} for row in _read_rows(path)]
 
 

@@ -1,4 +1,4 @@
-"""Lists the runs below a folder, from their small files alone; incomplete runs are listed too."""
+"""Lists the runs below a folder, also incomplete ones; reads no model and no image."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from seedtf.config.train_config import PATHS
+from seedtf.config.train_config import PATH_FLAGS
 from seedtf.errors import UserError
 from seedtf.model.families import short_name
 from seedtf.runs.folder import is_run_locked, read_settings
@@ -23,7 +23,7 @@ SORT_KEYS = ("name", "accuracy", "loss", "epochs", "seconds")
 
 # Flags that change where files are, or the speed of a run, but not its results.
 _NOT_COMPARED = {
-    *(set(PATHS) - {"data_dir", "fixes", "pseudo_labels"}),
+    *(set(PATH_FLAGS) - {"data_dir", "fixes", "pseudo_labels"}),
     *(
         "run_dir",
         "resume",
@@ -43,13 +43,14 @@ class RunSummary:
     """A run in the list.
 
     Attributes:
-        name: its folder, relative to the listed one.
+        name: the run folder, relative to the listed folder.
         model, data: the network and the data folder; empty if config.json is damaged.
         state: ``finished``, ``training``, ``stopped`` before its last epoch, or ``damaged``.
         epochs, planned_epochs: the completed epochs, and the value of ``--epochs``.
         best_epoch: the epoch with the lowest validation loss, from 1; None before the first one.
-        val_loss: of the best epoch; NaN if unknown.
-        accuracy: of the report, or of the best epoch if there is no report; NaN if unknown.
+        val_loss: the validation loss of the best epoch; NaN if unknown.
+        accuracy: the accuracy in the report, or of the best epoch if there is no report; NaN if
+            unknown.
         interval: the 95 % interval of the accuracy in the report; None without a report.
         seconds: measured duration of all epochs in seconds.
         page: the page of the report, or the live page if there is no report, relative to the listed
@@ -96,7 +97,7 @@ def list_runs(folder: str | os.PathLike[str], sort: str = "name") -> list[RunSum
     A folder with a ``config.json`` is a run. Folders inside a run are not searched.
 
     Args:
-        folder: such as ``runs``.
+        folder: the folder to search, such as ``runs``.
         sort: one of ``SORT_KEYS``. Names are in reverse order: if they begin with a date, the newest
             run comes first. Accuracy and epochs are sorted from high to low, loss and seconds from
             low to high; unknown numbers come last.
@@ -112,7 +113,7 @@ def list_runs(folder: str | os.PathLike[str], sort: str = "name") -> list[RunSum
     root = Path(folder)
     if not root.is_dir():
         raise UserError(f"{root}: no such folder; pass the folder that holds the runs")
-    runs = [_summary(path, root) for path in _run_folders(root)]
+    runs = [_summarize(path, root) for path in _find_run_folders(root)]
     if not runs:
         raise UserError(f"{root}: no runs of seedtf train; pass the folder that holds them")
     if sort == "name":
@@ -141,7 +142,7 @@ def differing_flags(runs: Sequence[RunSummary]) -> list[str]:
     ]
 
 
-def _run_folders(root: Path) -> list[Path]:
+def _find_run_folders(root: Path) -> list[Path]:
     found = []
     for folder, folders, files in os.walk(root):
         if RunPaths(Path(folder)).config.name in files:
@@ -151,7 +152,7 @@ def _run_folders(root: Path) -> list[Path]:
     return found
 
 
-def _summary(folder: Path, root: Path) -> RunSummary:
+def _summarize(folder: Path, root: Path) -> RunSummary:
     paths = RunPaths(folder)
     try:
         settings = read_settings(folder)
@@ -191,7 +192,7 @@ def _state(folder: Path, settings: dict[str, Any], epochs: int, planned: int) ->
     try:
         if is_run_locked(folder):
             return "training"
-    except OSError:  # the user may not read the folder
+    except OSError:  # the user lacks the permission to read the folder
         return "damaged"
     return "finished" if epochs >= planned else "stopped"
 

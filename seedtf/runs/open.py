@@ -44,10 +44,11 @@ class Run:
 
     Attributes:
         run_dir: the run folder, or the folder of ``seedtf folds`` or ``seedtf ensemble``.
-        settings: the content of config.json; of several runs, that of the first one.
+        settings: the content of config.json; for several runs, that of the first run.
         class_names: the classes in the order of the model's outputs.
         checkpoint: the ``.keras`` file to use instead of the best model, or None.
-        members: the runs that are averaged; empty for a single run. The images are those of the first.
+        members: the runs that are averaged; empty for a single run. Validation and test images are
+            those of the first member.
         weights: the weight of each member in the mean; empty if all weights are equal.
         is_folds: whether the members are the runs of all folds of a cross-validation.
     """
@@ -67,7 +68,7 @@ class Run:
 
     @property
     def split_table(self) -> Path:
-        """``split.csv``: whether each image is for training, validation or test."""
+        """``split.csv``, which says whether an image is for training, validation or test."""
         return (self.members[0] if self.members else self.paths).split
 
     @property
@@ -78,12 +79,12 @@ class Run:
 
     @property
     def max_pixels(self) -> int:
-        """The largest width × height of an image; the default if an older run recorded none."""
+        """The value of ``--max_pixels``; its default for runs that are older than the flag."""
         return int(self.settings.get("max_pixels", MAX_PIXELS))
 
     @property
     def fit(self) -> str:
-        """How the run made images square; older runs stretched them."""
+        """The value of ``--fit``; runs that are older than the flag stretched images."""
         return str(self.settings.get("fit", STRETCH))
 
     @property
@@ -92,7 +93,7 @@ class Run:
         return Path(self.settings["cache_dir"] or default_cache_dir())
 
     def load_model(self) -> keras.Model:
-        """The model of the best epoch, or of ``checkpoint``, uncompiled.
+        """Loads the model of the best epoch, or ``checkpoint`` if there is one; it is not compiled.
 
         Raises:
             UserError: the file is missing or damaged, or the model has another number of classes.
@@ -100,14 +101,14 @@ class Run:
         return self._load(self.checkpoint or self.paths.best)
 
     def load_members(self, use_snapshots: bool) -> list[keras.Model]:
-        """The models to average: the best of each member, all snapshots, or only the run's best one.
+        """Loads the models to average: the best of each member, all snapshots, or only the best model.
 
         Args:
             use_snapshots: whether to load all snapshots of a single run.
 
         Raises:
-            UserError: as ``load_model``; or snapshots are wanted, but the run has none, has members or
-                a ``checkpoint``.
+            UserError: as ``load_model``; or ``use_snapshots`` is set, but the run has no snapshots, or
+                it has members or a ``checkpoint``.
         """
         if self.members and use_snapshots:
             raise UserError(
@@ -143,8 +144,9 @@ def load_run(path: str | os.PathLike[str]) -> Run:
     """Reads the settings and class names of a run, or of several runs that are averaged.
 
     Args:
-        path: a run folder; a ``.keras`` file inside one, which is then used instead of the best model,
-            as one line reports; or a folder of ``seedtf folds`` or ``seedtf ensemble``.
+        path: a run folder; a ``.keras`` file in a run, which is then used instead of the best model; or
+            a folder of ``seedtf folds`` or ``seedtf ensemble``. If it is not a folder, a line is
+            printed that names the run and the model.
 
     Raises:
         UserError: there is no such folder, it is not a run, or the file is not inside a run.
@@ -158,10 +160,10 @@ def load_run(path: str | os.PathLike[str]) -> Run:
     """
     if is_folds(path):
         folds = tuple(read_folds(path))
-        return _of_members(Path(path), folds, is_folds=True)
+        return _average_members(Path(path), folds, is_folds=True)
     if is_ensemble(path):
         runs, weights = read_ensemble(path)
-        return _of_members(Path(path), tuple(runs), tuple(weights))
+        return _average_members(Path(path), tuple(runs), tuple(weights))
     run_dir, checkpoint = find_run(path)
     run = Run(run_dir, read_settings(run_dir), read_class_names(run_dir), checkpoint)
     if run_dir != Path(path):
@@ -169,7 +171,7 @@ def load_run(path: str | os.PathLike[str]) -> Run:
     return run
 
 
-def _of_members(
+def _average_members(
     path: Path,
     members: tuple[RunPaths, ...],
     weights: tuple[float, ...] = (),
@@ -182,7 +184,9 @@ def _of_members(
 
 
 def open_validation(run: Run) -> tuple[Store, np.ndarray]:
-    """The run's validation images and their record indices, int64 ``[n]``, sorted by path.
+    """Opens the run's validation images: the store and the indices of its images, int64 ``[n]``.
+
+    The images are sorted by path.
 
     Raises:
         UserError: split.csv or an image that it names is missing.
@@ -191,7 +195,7 @@ def open_validation(run: Run) -> tuple[Store, np.ndarray]:
 
 
 def open_test(run: Run) -> tuple[Store, np.ndarray] | None:
-    """The run's test images and their record indices, int64 ``[n]``; None if it has no test images.
+    """Opens the run's test images, as ``open_validation``; returns None if the run has none.
 
     Raises:
         UserError: split.csv or an image that it names is missing.
@@ -201,7 +205,7 @@ def open_test(run: Run) -> tuple[Store, np.ndarray] | None:
 
 
 def open_training_sample(run: Run, count: int) -> np.ndarray:
-    """At most ``count`` training images, evenly spaced in the sorted list: uint8 ``[n, S, S, 3]``.
+    """Reads at most ``count`` training images, evenly spaced by path order: uint8 ``[n, S, S, 3]``.
 
     Raises:
         UserError: split.csv or an image that it names is missing.
@@ -219,9 +223,9 @@ def open_labelled(
     columns: Columns = ANY_COLUMNS,
     layout: str = "auto",
 ) -> tuple[Store, np.ndarray]:
-    """The labelled images of another folder, and the indices of all of them, int64 ``[n]``.
+    """Opens the labelled images of another folder: the store and the indices of its images.
 
-    The labels are indices into the run's classes.
+    The indices are int64 ``[n]``. Labels are indices into the run's classes.
 
     Args:
         run: the run whose classes the images have.
@@ -274,5 +278,8 @@ def _open_store(run: Run, catalog: Catalog) -> tuple[Store, np.ndarray]:
     )
     store = build_store(catalog, size, plan, cache_dir, run.max_pixels, fit=run.fit)
     if not len(store.catalog):
-        raise UserError(f"{catalog.root}: none of {len(catalog)} images can be decoded")
+        raise UserError(
+            f"{catalog.root}: none of {len(catalog)} images can be decoded; seedtf check names the "
+            "faults"
+        )
     return store, np.arange(len(store.catalog), dtype=np.int64)

@@ -58,7 +58,7 @@ class RunPaths:
 
     @property
     def flags(self) -> Path:
-        """The run as an absl flagfile."""
+        """The flags of the run as an absl flagfile."""
         return self.root / "flags.txt"
 
     @property
@@ -94,7 +94,7 @@ class RunPaths:
     # what training wrote
     @property
     def history(self) -> Path:
-        """Metrics of each epoch, which depend only on the flags and the data."""
+        """Metrics of each epoch; they depend only on the flags and the data, not on the time taken."""
         return self.root / "history.csv"
 
     @property
@@ -134,7 +134,7 @@ class RunPaths:
 
     @property
     def trackers(self) -> Path:
-        """What identifies the run in each tracker; JSON. A search over flags has one, too."""
+        """What identifies the run in each tracker; JSON. The folder of ``seedtf tune`` has one, too."""
         return self.root / "trackers.json"
 
     @property
@@ -173,7 +173,7 @@ class RunPaths:
     # what came after training
     @property
     def report(self) -> ReportPaths:
-        """The report on the validation images; exports take their temperature from it."""
+        """The report on the validation images, from which exports read the temperature."""
         return self.report_paths()
 
     def report_paths(
@@ -185,23 +185,23 @@ class RunPaths:
         snapshots: bool = False,
         fixes: bool = False,
     ) -> ReportPaths:
-        """The report on certain images with a certain checkpoint; by default ``report``.
+        """The folder of a report: ``report``, with a suffix for each argument that is not the default.
 
-        Other reports have folders of their own, because an export takes its temperature from
-        ``report``: an export predicts as the best model without test-time augmentation.
+        So a report on other images, or by other models, does not replace ``report``, from which an
+        export reads the temperature of the best model.
 
         Args:
             data_dir: folder of the images; empty for the validation images.
-            checkpoint: name of the checkpoint that predicted; empty for the best model.
-            tta: number of views averaged, 1 or 8.
-            snapshots: whether the snapshots predicted rather than the best model.
+            checkpoint: name of the checkpoint that predicts; empty for the best model.
+            tta: number of views that are averaged, 1 or 8.
+            snapshots: whether all snapshots predict, instead of the best model.
             fixes: whether ``--fixes`` changed the labels.
         """
         data = f"-{Path(data_dir).resolve().name}" if data_dir else ""
         model = f"-{checkpoint}" if checkpoint else ""
-        members, views = "-snapshots" if snapshots else "", "-tta8" if tta == 8 else ""
+        averaged, views = "-snapshots" if snapshots else "", "-tta8" if tta == 8 else ""
         fixed = "-fixes" if fixes else ""
-        return ReportPaths(self.root / f"report{data}{model}{members}{views}{fixed}")
+        return ReportPaths(self.root / f"report{data}{model}{averaged}{views}{fixed}")
 
     @property
     def export(self) -> Path:
@@ -250,7 +250,7 @@ class ReportPaths:
 
     @property
     def confusion_matrix(self) -> Path:
-        """The confusion matrix as an image; of many classes, those with the most mistakes."""
+        """The confusion matrix as an image; if there are many classes, of those with most mistakes."""
         return self.root / "confusion_matrix.png"
 
     @property

@@ -1,4 +1,4 @@
-"""The KerasHub preset of a run, which the run records, and the licence of its initial weights.
+"""Reads the KerasHub preset that a run recorded, and the licence of its initial weights.
 
 Nothing here imports TensorFlow or Keras, except to convert files of timm or transformers.
 """

@@ -1,4 +1,4 @@
-"""The files that describe a run, written before training: flags, environment, classes, split."""
+"""Writes the files that describe a run, before training: flags, environment, classes, split."""
 
 from __future__ import annotations
 
@@ -46,12 +46,13 @@ def write_records(
     catalog = dataset.store.catalog
     settings = {**config.as_dict(), "resolved": resolved}
     paths = RunPaths(run_dir)
-    # A folder with a config.json counts as a run, and opening a run needs preset.json, if it has one.
+    # Written before config.json: a folder with a config.json counts as a run, and opening the run of a
+    # preset needs preset.json.
     if preset is not None:
         write_text(paths.preset, json.dumps(preset.as_dict(), indent=2) + "\n")
     write_text(paths.config, json.dumps(settings, indent=2) + "\n")
-    write_text(paths.flags, config.flagfile())
-    environment = _environment(preset is not None)
+    write_text(paths.flags, config.to_flagfile())
+    environment = _describe_environment(preset is not None)
     if licence := initial_weights_licence(config, preset):
         environment[WEIGHTS_LICENCE] = licence
     write_text(paths.env, json.dumps(environment, indent=2) + "\n")
@@ -74,7 +75,7 @@ def describe_devices() -> str:
     )
 
 
-def _environment(with_hub: bool) -> dict[str, Any]:
+def _describe_environment(with_hub: bool) -> dict[str, Any]:
     packages = (*_PACKAGES, *(("tensorflow-addons",) if has_addons() else ()))
     packages += ("keras-hub",) if with_hub else ()
     versions = {name: importlib.metadata.version(name) for name in packages}

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from seedtf.config.data_flags import GROUPS, LAYOUT
+from seedtf.config.data_flags import LAYOUT_FLAGS, SPLIT_FLAGS
 from seedtf.config.flags import AUTO, expand_home, number_or_auto
 from seedtf.config.recipes import (
     DEFAULT_WEIGHTS,
@@ -17,7 +17,7 @@ from seedtf.config.recipes import (
     choose_recipe,
     recipe_changes,
 )
-from seedtf.config.train_config import NEWEST, PATHS, TrainConfig
+from seedtf.config.train_config import NEWEST, PATH_FLAGS, TrainConfig
 from seedtf.errors import UserError
 from seedtf.model.presets import is_folder
 from seedtf.report import report
@@ -45,22 +45,24 @@ RESUME_MAY_CHANGE = (
     "tensorboard",
     "track",
     "worker_timeout",
-    *PATHS,
-    *LAYOUT,
-    *GROUPS,
+    *PATH_FLAGS,
+    *LAYOUT_FLAGS,
+    *SPLIT_FLAGS,
 )
-"""Flags that a resumed run may change, because they do not change its results. They include the paths
-of the data, the flags that decide the split, and ``teacher``, because the data, the split and the
-teacher's probabilities themselves are compared."""
+"""Flags that a resumed run may change, because they do not change its results.
+
+They include the paths of the data, the flags that decide the split, and ``teacher``, because the
+resumed run compares the data, the split and the teacher's probabilities themselves.
+"""
 
 
 def resumed_config(resume: str, given: Mapping[str, Any]) -> TrainConfig:
-    """The flags of an earlier run, with the changes in ``given``.
+    """Returns the flags of an earlier run, with the changes in ``given``.
 
     Args:
-        resume: a run folder, or ``newest``: the run in ``given["run_dir"]`` if that is given, otherwise
-            the newest run below ``runs/``.
-        given: the flags of the resuming command.
+        resume: a run folder; or ``newest``, which means the folder ``given["run_dir"]`` if that is set,
+            otherwise the newest run below ``runs/``.
+        given: the flags of the command that resumes the run.
 
     Raises:
         UserError: there is no such run, or ``given`` changes a flag that is not in
@@ -73,7 +75,7 @@ def resumed_config(resume: str, given: Mapping[str, Any]) -> TrainConfig:
         value = number_or_auto(TrainConfig, name, value)
         value = expand_home(name, value) if isinstance(value, str) else value
         if name == "weights" and value not in ("none", "imagenet"):
-            value = os.path.abspath(resolve_weights(value))  # the run has saved an absolute path
+            value = os.path.abspath(resolve_weights(value))  # config.json has an absolute path
         if name == "model" and is_folder(value):
             value = os.path.abspath(value)
         if name not in RESUME_MAY_CHANGE and values.get(name) != value:
@@ -87,10 +89,10 @@ def resumed_config(resume: str, given: Mapping[str, Any]) -> TrainConfig:
 
 
 def continued_config(continue_from: str, given: Mapping[str, Any]) -> TrainConfig:
-    """The flags of a new run that starts from the best weights of an earlier run and uses its split.
+    """Returns the flags of a new run that starts from the best weights and split of an earlier run.
 
-    The flags.txt of the new run names these weights and this split, so it is complete. The
-    optimizer's state is not used, because it belongs to the end of the earlier schedule.
+    They name the weights and the split themselves, so the new flags.txt does not refer to the earlier
+    run. The optimizer's state is not used, because it belongs to the end of the earlier schedule.
 
     Args:
         continue_from: the folder of the earlier run.
@@ -105,7 +107,8 @@ def continued_config(continue_from: str, given: Mapping[str, Any]) -> TrainConfi
         raise UserError(
             f"--continue={run_dir}: starts from the weights of that run; leave --weights out"
         )
-    # The recipe of the earlier run, because auto could choose another one for its trained weights.
+    # auto chose the recipe from the initial weights of the earlier run. It could choose another recipe
+    # for the trained weights, so the new run names the recipe.
     recipe = choose_recipe(values.get("recipe", AUTO), values.get("weights", DEFAULT_WEIGHTS))
     values |= {"recipe": recipe}
     values |= {"weights": resolve_weights(str(run_dir), flag="--continue")}
@@ -130,14 +133,16 @@ def _saved_flags(run_dir: Path, flag: str) -> dict[str, Any]:
     """The flags in config.json that this version has; ``flag`` is for the error message."""
     names = {field.name for field in dataclasses.fields(TrainConfig)}
     saved = read_settings(run_dir, flag=flag)
-    # Runs of releases without --twins did not look for near duplicates, and keep their split.
+    # Runs of releases without --twins did not look for near duplicates. Doing so now could change the
+    # split.
     return {"twins": "ignore"} | {name: saved[name] for name in saved if name in names}
 
 
 def load_resumed(config: TrainConfig) -> TrainConfig:
-    """The flags of the run that ``config`` resumes or continues; ``config`` itself if it does neither.
+    """Returns the flags of the run that ``config`` resumes or continues, with those set in ``config``.
 
-    The flags that ``config`` changes from their defaults replace those of the run.
+    Flags that differ from their defaults count as set. If ``config`` neither resumes nor continues a
+    run, it is returned unchanged.
 
     Raises:
         UserError: as ``resumed_config`` and ``continued_config``.
@@ -153,7 +158,7 @@ def load_resumed(config: TrainConfig) -> TrainConfig:
 
 
 def _changed_flags(config: TrainConfig) -> dict[str, Any]:
-    """The flags that differ from their defaults, so a Python caller has set them."""
+    """The flags that differ from their defaults, which means that a Python caller has set them."""
     recipe = config.recipe_in_use
     by_recipe = recipe_changes(recipe, config.as_dict())
     return {

@@ -1,4 +1,4 @@
-"""Exported SavedModels: finding the newest version in a folder, and loading its signature."""
+"""Finds the newest exported SavedModel in a folder, and loads its signature."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class ServingSignature:
             self._loaded = tf.saved_model.load(os.fspath(path))
             signature = self._loaded.signatures["serving_default"]
             inputs, outputs = signature.structured_input_signature[1], signature.structured_outputs
-        except Exception as error:  # The loader has no common error type.
+        except Exception as error:  # the loader raises errors of many types
             cause = first_line(error)
             raise UserError(
                 f"{path}: cannot be loaded as an export ({cause}); export the run again"
@@ -60,7 +60,7 @@ def find_saved_model(path: str | os.PathLike[str]) -> Path:
     """The SavedModel at ``path``: the folder itself, or the newest version in it.
 
     Raises:
-        UserError: there is none.
+        UserError: there is no SavedModel.
     """
     path = Path(path)
     if not path.is_dir():
@@ -76,8 +76,8 @@ def find_saved_model(path: str | os.PathLike[str]) -> Path:
 def newest_saved_model(path: Path) -> Path | None:
     """``path`` if it is a SavedModel, else its sub-folder with the highest version number.
 
-    None if there is no such sub-folder, or if it holds no SavedModel; lower versions are not tried,
-    because a model server does not serve them either.
+    Returns None if there is no such sub-folder, or if it is not a SavedModel. Lower versions are not
+    tried, because a model server does not serve them either.
     """
     if (path / _SAVED_MODEL).is_file():
         return path
@@ -89,5 +89,5 @@ def newest_saved_model(path: Path) -> Path | None:
 
 
 def is_version(name: str) -> bool:
-    """Whether a model server treats a folder of this name as a version: it has only ASCII digits."""
+    """Whether ``name`` has only ASCII digits, so that a model server treats the folder as a version."""
     return name.isascii() and name.isdigit()

@@ -53,7 +53,7 @@ class TrainBatches:
         """
         config, classes = plan.config, len(dataset.store.catalog.class_names)
         self._config, self._plan, self._dataset, self._shard = config, plan, dataset, shard
-        self._mixer = make_mixer(config.mixing(), config.seed, classes)
+        self._mixer = make_mixer(config.make_mixing(), config.seed, classes)
         self._targets = make_targets(
             classes,
             smoothing=config.label_smoothing,
@@ -153,7 +153,7 @@ class TrainBatches:
         config = self._config
         fixed = isinstance(config.augment_strength, float)
         return make_augmentation(
-            config.policy(),
+            config.make_policy(),
             config.seed,
             size,
             config.augment_impl,

@@ -29,10 +29,10 @@ def draw_run_preview(config: TrainConfig, dataset: Dataset, out: Path) -> None:
     figure = draw_preview(
         dataset.store,
         dataset.split.train,
-        config.policy(),
+        config.make_policy(),
         seed=config.seed,
         impl=config.augment_impl,
-        mixing=config.mixing(),
+        mixing=config.make_mixing(),
     )
     save_figure(figure, out)
 
@@ -65,9 +65,9 @@ def write_preview(config: TrainConfig, out: Path) -> None:
     figure = draw_preview(
         store,
         np.arange(len(store.catalog), dtype=np.int64),
-        config.policy(),
+        config.make_policy(),
         seed=config.seed,
         impl=config.augment_impl,
-        mixing=config.mixing(),
+        mixing=config.make_mixing(),
     )
     save_figure(figure, out)

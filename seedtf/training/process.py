@@ -60,7 +60,7 @@ def flags_to_train(
     if RunPaths(run_dir).config.exists():
         return [f"--resume={run_dir}"]
     shutil.rmtree(run_dir, ignore_errors=True)
-    write_text(flagfile, f"{config.flagfile()}--run_dir={run_dir}\n")
+    write_text(flagfile, f"{config.to_flagfile()}--run_dir={run_dir}\n")
     return [f"--flagfile={flagfile}"]
 
 

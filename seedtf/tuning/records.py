@@ -73,7 +73,7 @@ def write_records(
     write_lines(tune_dir / "trials.csv", lines)
     best = best_row(rows)
     if best is not None:
-        write_text(tune_dir / "best.txt", trial_config(config, best.values, Path()).flagfile())
+        write_text(tune_dir / "best.txt", trial_config(config, best.values, Path()).to_flagfile())
         figure = draw_importance(space, rows, best, importances, title=title)
         save_figure(figure, tune_dir / "importance.png")
 

@@ -1,6 +1,6 @@
-"""Programs that a benchmark runs in a new process each, with ``python -m``.
+"""Programs that benchmarks run in processes of their own, with ``python -m``.
 
-A child writes its result as one JSON line behind ``MARK`` to stdout; its other output is ignored.
+A program writes its result to stdout, as a line of ``MARK`` and JSON; its other output is ignored.
 """
 
 from __future__ import annotations
@@ -15,6 +15,6 @@ MARK = "MEASURED "
 
 
 def write_result(value: Any) -> None:
-    """Writes a measured value, which JSON can represent, for the parent process; flushes."""
+    """Writes a measured JSON value to stdout for the parent process, and flushes."""
     sys.stdout.write(f"{MARK}{json.dumps(value)}\n")
     sys.stdout.flush()

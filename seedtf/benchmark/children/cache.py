@@ -1,11 +1,11 @@
-"""Builds a cache of decoded images, or passes over the same files without keeping anything.
+"""Builds a cache of decoded images, or decodes the same images without keeping them.
 
     python -m seedtf.benchmark.children.cache build ROOT IMAGE_SIZE MODE CACHE_DIR
     python -m seedtf.benchmark.children.cache decode ROOT IMAGE_SIZE
 
-``build`` writes [seconds, peak memory above what the process had before, bytes of all decoded
-images]; ``decode`` writes the seconds of TensorFlow's own parallel pipeline over every file, which is
-the least that a pass can cost. The arguments follow ``seedtf train``'s flags.
+``build`` writes a list: seconds, peak memory of the process minus its memory before the build, and
+bytes of all decoded images. ``decode`` writes the seconds in which a plain ``tf.data`` pipeline decodes
+and resizes every file, the lower limit of what a build can take. MODE is ``ram`` or ``disk``.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ from seedtf.data.store import CachePlan, build_store
 def build(root: str, image_size: str, mode: str, cache_dir: str) -> None:
     """Builds the cache of the images below ``root``; ``mode`` is ``ram`` or ``disk``."""
     size, catalog = int(image_size), scan_folder(root)
-    make_batch_decoder(size)  # TensorFlow traces it once in a process; that is not measured
+    make_batch_decoder(size)  # traces the decoder, which is not measured: a process does so once
     decoded_bytes = len(catalog) * size * size * 3
     before, start = _memory("VmRSS:"), time.perf_counter()
     store = build_store(catalog, size, CachePlan(mode, decoded_bytes, ""), Path(cache_dir))
     seconds, peak = time.perf_counter() - start, _memory("VmHWM:") - before
-    del store  # alive until here, so that its memory counts
+    del store  # the store must exist until the memory is read
     write_result([seconds, peak, decoded_bytes])
 
 

@@ -15,14 +15,14 @@ from seedtf.benchmark.children import write_result
 from seedtf.compat.tensorflow_env import import_tensorflow, write_xla_modules
 from seedtf.errors import first_line
 
-__all__ = ["find_work", "run_part"]
+__all__ = ["find_function", "run_part"]
 
 
-def find_work(function: str) -> Any:
+def find_function(function: str) -> Any:
     """The function that ``Part.function`` names: ``module:name``, below ``seedtf.benchmark.gpu``.
 
     Example:
-        >>> find_work("parts:list_parts").__name__
+        >>> find_function("parts:list_parts").__name__
         'list_parts'
     """
     module, _, name = function.partition(":")
@@ -30,18 +30,18 @@ def find_work(function: str) -> Any:
 
 
 def run_part(text: str) -> None:
-    """Runs the part and writes its values, or ``error`` in one line if it fails."""
+    """Runs a part, given as JSON, and writes its values, or ``error`` with one line if it fails."""
     part = json.loads(text)
     write_xla_modules(os.environ["SEEDTF_PART_FOLDER"])
     import_tensorflow()
     try:
-        found = find_work(part["function"])(**part["case"])
-    except Exception as error:  # one part must not hide the others
-        found = {"error": f"{type(error).__name__}: {first_line(error)}"}
-    write_result(found)
+        result = find_function(part["function"])(**part["case"])
+    except Exception as error:  # a part that fails must not end the benchmark
+        result = {"error": f"{type(error).__name__}: {first_line(error)}"}
+    write_result(result)
 
 
 if __name__ == "__main__":
     run_part(sys.argv[1])
     sys.stdout.flush()
-    os._exit(0)  # some libraries of a GPU wait for each other when a process ends
+    os._exit(0)  # in a regular exit, libraries of a GPU may wait for each other forever

@@ -1,4 +1,4 @@
-"""A minimal Keras script: import, build, compile, one step; the baseline for start-up time.
+"""A minimal Keras script, the baseline for start-up time: imports, builds, compiles, takes one step.
 
     python -m seedtf.benchmark.children.plain_keras NETWORK IMAGE_SIZE BATCH_SIZE CLASSES
 
@@ -34,7 +34,7 @@ def main(network: str, image_size: int, batch_size: int, num_classes: int) -> No
     labels = np.zeros(batch_size, np.int32)
     model.fit(tf.data.Dataset.from_tensors((images, labels)), verbose=0)
     write_result(time.time())
-    os._exit(0)  # skip the shutdown: the result is already written
+    os._exit(0)  # the time of a regular exit is not part of the measurement
 
 
 if __name__ == "__main__":

@@ -1,10 +1,10 @@
-"""Builds one variant of the train step, then takes as many steps as each line of stdin requests.
+"""Builds one variant of the train step, and takes the number of steps that each line of stdin requests.
 
     python -m seedtf.benchmark.children.step VARIANT
 
-VARIANT is a JSON object of the fields of ``benchmark.step.Variant``. For each line, a number of
-steps, the process writes a JSON list of [wall seconds, CPU seconds], one pair per step. If the variant
-cannot be built it writes a JSON string, the reason, and ends.
+VARIANT is a JSON object with the fields of ``benchmark.step.Variant``. For each line, the process
+writes a JSON list with the pair [wall seconds, CPU seconds] of each step. If the variant cannot be
+built, the process writes the reason as a JSON string, and ends.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ __all__ = ["worker_loop", "worker_main"]
 
 
 def worker_main(variant: str) -> None:
-    """Builds the step of a variant and takes the steps that the parent process requests."""
+    """Builds the step of a variant, given as JSON, and takes the steps that the parent requests."""
     try:
         step = make_step(Variant(**json.loads(variant)))
     except UserError as error:
@@ -32,7 +32,7 @@ def worker_main(variant: str) -> None:
 
 
 def worker_loop(step: Callable[[], object]) -> None:
-    """Calls ``step`` as often as each line of stdin says and writes the times of these calls."""
+    """For each number on a line of stdin, calls ``step`` so many times and writes their durations."""
     for line in sys.stdin:
         times = []
         for _ in range(int(line)):

@@ -1,10 +1,10 @@
-"""Runs ``seedtf train`` as the shell does and measures it from within.
+"""Runs ``seedtf train`` as a shell does, and measures it from within the process.
 
     python -m seedtf.benchmark.children.train first_step|memory FLAGS...
 
 ``first_step`` writes the wall-clock time (``time.time()``) at the end of the first training step and
 ends the process. ``memory`` trains to the end and writes the resident memory at the start of every
-epoch, a list of bytes. Both extend a method of ``EpochTimer``, the first callback of a run.
+epoch, as a list of bytes. Both replace a method of ``EpochTimer``, the first callback of a run.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ Logs = dict[str, float] | None
 
 
 def stop_after_first_step() -> None:
-    """Makes the first step of the training write the time and end the process."""
+    """Replaces a callback, so that the process writes the time and ends after the first step."""
 
     def on_train_batch_end(self: EpochTimer, batch: int, logs: Logs = None) -> None:
         write_result(time.time())
@@ -34,7 +34,10 @@ def stop_after_first_step() -> None:
 
 
 def record_memory() -> list[int]:
-    """Makes every epoch of the training append the resident memory in bytes to the list returned."""
+    """Replaces a callback, so that each epoch appends the resident memory to the returned list.
+
+    The list is empty before the training; its elements are bytes.
+    """
     sizes: list[int] = []
     process, original = psutil.Process(), EpochTimer.on_epoch_begin
 
@@ -47,7 +50,7 @@ def record_memory() -> list[int]:
 
 
 def _override(original: Any, replacement: Any) -> None:
-    # If the timer no longer defined the method, the measurement would silently change place.
+    # The moment of the measurement is only right if EpochTimer itself defines the method.
     assert EpochTimer.__dict__[original.__name__] is original
     setattr(EpochTimer, original.__name__, replacement)
 

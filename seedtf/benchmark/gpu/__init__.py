@@ -1,6 +1,6 @@
-"""``seedtf benchmark gpu``: is a GPU's training right, and how near is it to what the card can do.
+"""``seedtf benchmark gpu``: checks a GPU against the CPU, and measures how much of it training uses.
 
-Each part is a process of its own with a limit of seconds, so that one that fails or hangs costs only
-its own time. ``parts`` lists them, ``checks``, ``speed`` and ``runs`` are what they do, and ``session``
-runs them.
+The benchmark consists of parts. Each runs in a process of its own with a time limit, so that a part
+that fails or hangs costs only its own time. ``parts`` lists them, ``session`` runs them, and
+``checks``, ``speed`` and ``runs`` have the functions that they call.
 """

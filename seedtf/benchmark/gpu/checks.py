@@ -1,4 +1,4 @@
-"""Whether a GPU computes what the CPU computes: random numbers, augmented pixels, losses, gradients."""
+"""Compares a GPU with the CPU: random numbers, augmented pixels, losses and gradients."""
 
 from __future__ import annotations
 
@@ -14,24 +14,26 @@ from seedtf.data.pipeline import make_augmentation
 from seedtf.model.network import build_network
 from seedtf.training.optim.losses import CrossEntropy
 
-__all__ = ["losses", "pixels"]
+__all__ = ["compare_losses", "compare_pixels"]
 
 _POLICY = Policy(rotate=180.0, shear=20.0, hue=20.0)
-_MOST_LEVELS = 1.0  # difference of a pixel, in grey levels
-# Relative differences of the loss and of the gradient of the last layer, by the number format.
-_MOST_RELATIVE = {"float32": 1e-3, "mixed_bfloat16": 5e-2, "mixed_float16": 2e-2}
+_MAX_LEVELS = 1.0
+"""Allowed difference of a pixel, in grey levels of 0–255."""
+_MAX_RELATIVE = {"float32": 1e-3, "mixed_bfloat16": 5e-2, "mixed_float16": 2e-2}
+"""Allowed relative difference of the loss, by precision policy; ten times that for the gradient."""
 
 
-def pixels(image_size: int = 96, count: int = 64) -> dict[str, Any]:
-    """The random numbers and the augmented pixels of the device beside those of the host.
+def compare_pixels(image_size: int = 96, count: int = 64) -> dict[str, Any]:
+    """Compares the random numbers and the augmented pixels of the GPU with those of the CPU.
 
     Returns:
-        ``equal_draws``; ``most_levels`` and ``mean_levels``, differences in grey levels; ``ok``.
+        ``equal_draws``: whether the random numbers are equal. ``most_levels``, ``mean_levels``: the
+        largest and the mean difference of a pixel in grey levels. ``ok``: whether the GPU is right.
     """
     noise = np.random.default_rng(0).integers(0, 256, (count, image_size, image_size, 3), np.uint8)
     device = first_device()
 
-    def augmented(where: str, whole_batch: bool) -> tuple[np.ndarray, np.ndarray]:
+    def augment_on(where: str, whole_batch: bool) -> tuple[np.ndarray, np.ndarray]:
         augment = make_augmentation(_POLICY, 7, image_size, "fused", whole_batch=whole_batch)
         draw = tf.function(lambda *given: draw_uniforms(7, *given), jit_compile=whole_batch)
         with tf.device(where):
@@ -39,22 +41,26 @@ def pixels(image_size: int = 96, count: int = 64) -> dict[str, Any]:
             images = augment(tf.constant(noise), epoch, records)
             return images.numpy(), draw(epoch, records).numpy()
 
-    (host, host_draws), (found, draws) = augmented("/cpu:0", False), augmented(device, True)
-    gap = np.abs(host - found)
-    equal = bool(np.array_equal(host_draws, draws))
+    cpu_pixels, cpu_draws = augment_on("/cpu:0", False)
+    gpu_pixels, gpu_draws = augment_on(device, True)
+    differences = np.abs(cpu_pixels - gpu_pixels)
+    equal = bool(np.array_equal(cpu_draws, gpu_draws))
     return {
         "equal_draws": equal,
-        "most_levels": float(gap.max()),
-        "mean_levels": float(gap.mean()),
-        "ok": equal and float(gap.max()) < _MOST_LEVELS,
+        "most_levels": float(differences.max()),
+        "mean_levels": float(differences.mean()),
+        "ok": equal and float(differences.max()) < _MAX_LEVELS,
     }
 
 
-def losses(model: str, image_size: int = 64, batch_size: int = 16) -> dict[str, Any]:
-    """Loss and gradient of one batch in every number format, with and without XLA, beside the CPU's.
+def compare_losses(model: str, image_size: int = 64, batch_size: int = 16) -> dict[str, Any]:
+    """Compares the loss and a gradient of one batch with those of the CPU in float32.
+
+    Each precision policy is tried, with and without XLA. The gradient is that of the last kernel.
 
     Returns:
-        For each case the relative differences ``loss`` and ``gradient``, and ``ok`` for all.
+        For each case the relative differences ``loss`` and ``gradient``; ``ok``, whether all are
+        allowed.
     """
     tf.config.experimental.enable_tensor_float_32_execution(False)
     draw = np.random.default_rng(1)
@@ -62,7 +68,7 @@ def losses(model: str, image_size: int = 64, batch_size: int = 16) -> dict[str, 
     images = draw.integers(0, 256, shape).astype(np.float32)
     labels = (np.arange(batch_size) % 12).astype(np.int32)
 
-    def make(precision: str, where: str) -> keras.Model:
+    def build(precision: str, where: str) -> keras.Model:
         keras.mixed_precision.set_global_policy(precision)
         with tf.device(where):
             return build_network(
@@ -73,18 +79,20 @@ def losses(model: str, image_size: int = 64, batch_size: int = 16) -> dict[str, 
                 bn_momentum=0.9,
             )
 
-    first = make("float32", "/cpu:0")
-    weights = [np.asarray(variable.numpy()) for variable in first.variables]
+    on_cpu = build("float32", "/cpu:0")
+    weights = [np.asarray(variable.numpy()) for variable in on_cpu.variables]
 
-    def measured(network: keras.Model, where: str, compiled: bool) -> tuple[float, np.ndarray]:
+    def loss_and_gradient(
+        network: keras.Model, where: str, compiled: bool
+    ) -> tuple[float, np.ndarray]:
         for variable, value in zip(network.variables, weights, strict=True):
             variable.assign(value)
-        last = network.trainable_variables[-2].value
+        last_kernel = network.trainable_variables[-2].value
 
         def run(x: tf.Tensor, y: tf.Tensor) -> Any:
             with tf.GradientTape() as tape:
                 loss = CrossEntropy()(y, network(x, training=True))
-            return loss, tape.gradient(loss, last)
+            return loss, tape.gradient(loss, last_kernel)
 
         with tf.device(where):
             loss, gradient = tf.function(run, jit_compile=compiled)(
@@ -92,23 +100,24 @@ def losses(model: str, image_size: int = 64, batch_size: int = 16) -> dict[str, 
             )
         return float(loss), gradient.numpy().astype(np.float64)
 
-    loss, gradient = measured(first, "/cpu:0", False)
-    found: dict[str, Any] = {"ok": True}
-    for precision, most in _MOST_RELATIVE.items():
-        network = make(precision, first_device())
+    cpu_loss, cpu_gradient = loss_and_gradient(on_cpu, "/cpu:0", False)
+    result: dict[str, Any] = {"ok": True}
+    for precision, allowed in _MAX_RELATIVE.items():
+        network = build(precision, first_device())
         for compiled in (True, False):
             name = f"{precision}{'' if compiled else '_without_xla'}"
             try:
-                its_loss, its_gradient = measured(network, first_device(), compiled)
-            except tf.errors.OpError as error:  # one case must not hide the others
-                found |= {name: {"error": str(error)[-300:]}, "ok": False}
+                loss, gradient = loss_and_gradient(network, first_device(), compiled)
+            except tf.errors.OpError as error:  # the other cases are still tried
+                result |= {name: {"error": str(error)[-300:]}, "ok": False}
                 continue
-            gaps = {
-                "loss": abs(its_loss - loss) / abs(loss),
+            differences = {
+                "loss": abs(loss - cpu_loss) / abs(cpu_loss),
                 "gradient": float(
-                    np.linalg.norm(its_gradient - gradient) / np.linalg.norm(gradient)
+                    np.linalg.norm(gradient - cpu_gradient) / np.linalg.norm(cpu_gradient)
                 ),
             }
-            found[name] = gaps
-            found["ok"] = found["ok"] and gaps["loss"] < most and gaps["gradient"] < 10 * most
-    return found
+            result[name] = differences
+            is_ok = differences["loss"] < allowed and differences["gradient"] < 10 * allowed
+            result["ok"] = result["ok"] and is_ok
+    return result

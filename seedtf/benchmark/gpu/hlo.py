@@ -1,4 +1,4 @@
-"""The kernels of a step that XLA has compiled, and the bytes that they move, read off its own text."""
+"""Counts the kernels of a compiled step, and the bytes that they move, in XLA's dump of it."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from pathlib import Path
 
 __all__ = ["Module", "largest_module", "parse_module"]
 
-_BYTES = {
+_ELEMENT_BYTES = {
     **dict.fromkeys(("pred", "s8", "u8"), 1),
     **dict.fromkeys(("s16", "u16", "bf16", "f16"), 2),
     **dict.fromkeys(("s32", "u32", "f32"), 4),
     **dict.fromkeys(("s64", "u64", "f64"), 8),
 }
-_ARRAY = re.compile(rf"\b({'|'.join(_BYTES)})\[([0-9,]*)\]")
+_ARRAY = re.compile(rf"\b({'|'.join(_ELEMENT_BYTES)})\[([0-9,]*)\]")
 _INSTRUCTION = re.compile(r"^\s+(?:ROOT )?%?([\w.\-]+) = (\(.*?\)|\S+) ([\w\-]+)\((.*)")
-# These name memory, but read and write none.
-_FREE = frozenset({"parameter", "constant", "tuple", "get-tuple-element", "bitcast"})
+# Instructions that only name memory: they launch no kernel.
+_WITHOUT_KERNEL = frozenset({"parameter", "constant", "tuple", "get-tuple-element", "bitcast"})
 
 
 @dataclass(frozen=True)
@@ -26,8 +26,8 @@ class Module:
     """What one execution of a compiled module costs.
 
     Attributes:
-        kernels: launches; a loop counts as one.
-        bytes: read and written, each operand and result once per kernel.
+        kernels: number of kernel launches; a loop counts as one.
+        bytes: bytes that are read and written; each operand and result counts once per kernel.
     """
 
     kernels: int
@@ -35,9 +35,10 @@ class Module:
 
 
 def parse_module(text: str) -> Module:
-    """Counts the instructions of a module after optimization, as XLA dumps it for a GPU.
+    """Counts the kernels and bytes of a module after optimization, as XLA dumps it for a GPU.
 
-    A loop is counted by its body, once, if it has one: the steps of a call of several steps.
+    A call of several training steps is a loop over them. So if the body of a loop has more kernels
+    than the rest of the module, one execution of the body is counted instead.
 
     Args:
         text: the content of a file ``….gpu_after_optimizations.txt``.
@@ -65,43 +66,44 @@ def parse_module(text: str) -> Module:
 
 
 def largest_module(folder: Path) -> Module | None:
-    """The module with most kernels that XLA dumped to ``folder``; None if there is none."""
+    """The module with the most kernels of those that XLA dumped to ``folder``; None without any."""
     paths = folder.glob("*gpu_after_optimizations.txt")
     modules = [parse_module(path.read_text(encoding="utf-8")) for path in paths]
     return max(modules, key=lambda module: module.kernels, default=None)
 
 
 def _computations(text: str) -> dict[str, list[str]]:
-    """The lines of each computation by its name; those of the entry by ``ENTRY``."""
-    found: dict[str, list[str]] = {}
+    """The lines of each computation by its name; the name of the entry computation is ``ENTRY``."""
+    computations: dict[str, list[str]] = {}
     lines: list[str] = []
     for line in text.splitlines():
         header = re.match(r"^(ENTRY )?%?([\w.\-]+).*\{\s*$", line)
         if header:
-            lines = found.setdefault("ENTRY" if header[1] else header[2], [])
+            lines = computations.setdefault("ENTRY" if header[1] else header[2], [])
         else:
             lines.append(line)
-    return found
+    return computations
 
 
 def _cost(lines: list[str]) -> Module:
     sizes: dict[str, int] = {}
     kernels = moved = 0
     for line in lines:
-        found = _INSTRUCTION.match(line)
-        if found is None:
+        instruction = _INSTRUCTION.match(line)
+        if instruction is None:
             continue
-        name, shape, kind, rest = found.groups()
-        sizes[name] = _size(shape)
-        if kind not in _FREE:
+        name, shape, kind, rest = instruction.groups()
+        sizes[name] = _count_bytes(shape)
+        if kind not in _WITHOUT_KERNEL:
             kernels += 1
             operands = re.findall(r"%([\w.\-]+)", rest.split("), ")[0])
             moved += sizes[name] + sum(sizes.get(operand, 0) for operand in operands)
     return Module(kernels, moved)
 
 
-def _size(shape: str) -> int:
+def _count_bytes(shape: str) -> int:
+    """The bytes of an array, or of all arrays of a tuple, such as ``(f32[2,3]{1,0}, s8[])``."""
     return sum(
-        _BYTES[kind] * math.prod(int(side) for side in filter(None, sides.split(",")))
+        _ELEMENT_BYTES[kind] * math.prod(int(side) for side in filter(None, sides.split(",")))
         for kind, sides in _ARRAY.findall(shape)
     )

@@ -1,4 +1,4 @@
-"""What ``seedtf benchmark gpu`` does, the most telling first. Nothing here imports TensorFlow."""
+"""Lists the parts of ``seedtf benchmark gpu``, the most important first; imports no TensorFlow."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ __all__ = ["Part", "choose_parts", "list_parts"]
 
 @dataclass(frozen=True)
 class Part:
-    """One process of the benchmark.
+    """One part of the benchmark, which runs in a process of its own.
 
     Attributes:
-        name: of the part, for ``--only``.
+        name: the name of the part, for ``--only``.
         function: ``module:function`` below ``seedtf.benchmark.gpu``, which returns JSON values.
-        case: its arguments.
-        seconds: the longest time that it may take.
+        case: the arguments of the function.
+        seconds: the longest time that the part may take.
     """
 
     name: str
@@ -33,26 +33,27 @@ def list_parts(model: str, image_size: int, data_dir: str) -> list[Part]:
 
     Args:
         model: the network whose steps and epochs are timed.
-        image_size: side of its images in pixels.
+        image_size: side of the images in pixels.
         data_dir: images for the epochs, or ``sample``.
     """
 
     def step(name: str, seconds: int = 150, **case: Any) -> Part:
-        return Part(name, "speed:step", {"model": model, "image_size": image_size, **case}, seconds)
+        arguments = {"model": model, "image_size": image_size, **case}
+        return Part(name, "speed:measure_step", arguments, seconds)
 
     flags = [f"--data_dir={data_dir}", "--weights=none", f"--image_size={image_size}"]
     epoch = [*flags, f"--model={model}", "--batch_size=128", "--epochs=4"]
     small = [f"--data_dir={data_dir}", "--weights=none", "--image_size=64", "--batch_size=64"]
     resumed = [*small, f"--model={model}", "--epochs=3"]
     return [
-        Part("card", "speed:card", {}, 90),
-        Part("pixels", "checks:pixels", {}, 90),
-        Part("losses", "checks:losses", {"model": model}, 180),
+        Part("card", "speed:measure_card", {}, 90),
+        Part("pixels", "checks:compare_pixels", {}, 90),
+        Part("losses", "checks:compare_losses", {"model": model}, 180),
         step("bfloat16", 200),
         step("bfloat16_single_steps", steps_per_execution=1),
-        Part("epoch", "runs:epoch", {"flags": epoch}, 240),
-        Part("resume", "runs:resume", {"flags": [*resumed, "--deterministic"]}, 300),
-        Part("pipeline", "speed:pipeline", {"image_size": image_size}, 90),
+        Part("epoch", "runs:measure_epoch", {"flags": epoch}, 240),
+        Part("resume", "runs:check_resume", {"flags": [*resumed, "--deterministic"]}, 300),
+        Part("pipeline", "speed:measure_pipeline", {"image_size": image_size}, 90),
         step("bfloat16_batch_32", batch_size=32),
         step("bfloat16_batch_256", batch_size=256),
         step("float32", precision="float32"),
@@ -61,8 +62,8 @@ def list_parts(model: str, image_size: int, data_dir: str) -> list[Part]:
         step("bfloat16_without_xla", xla=False),
         step("float16_without_xla", precision="mixed_float16", xla=False),
         step("float32_without_xla", precision="float32", xla=False),
-        Part("epoch_host", "runs:epoch", {"flags": [*epoch, "--placement=host"]}, 200),
-        Part("resume_default", "runs:resume", {"flags": resumed}, 240),
+        Part("epoch_host", "runs:measure_epoch", {"flags": [*epoch, "--placement=host"]}, 200),
+        Part("resume_default", "runs:check_resume", {"flags": resumed}, 240),
     ]
 
 
@@ -70,7 +71,7 @@ def choose_parts(parts: Sequence[Part], only: str) -> list[Part]:
     """The parts that ``--only`` names, separated by commas; all if it is empty.
 
     Raises:
-        UserError: there is no part of a name.
+        UserError: ``only`` has a name that is not a part.
 
     Example:
         >>> [part.name for part in choose_parts(list_parts("tiny", 32, "sample"), "pixels,card")]

@@ -1,4 +1,4 @@
-"""Whole runs of ``seedtf train``: the time of an epoch, and whether a stopped run resumes exactly."""
+"""Measures the epochs of ``seedtf train``, and checks that a run that was stopped resumes exactly."""
 
 from __future__ import annotations
 
@@ -19,17 +19,18 @@ from seedtf.runs.history import read_timing
 from seedtf.runs.paths import RunPaths
 from seedtf.training.state import load_newest_state
 
-__all__ = ["epoch", "resume"]
+__all__ = ["check_resume", "measure_epoch"]
 
 
-def epoch(flags: Sequence[str]) -> dict[str, Any]:
-    """The median epoch of a run with these flags; the first one, which compiles, is not counted.
+def measure_epoch(flags: Sequence[str]) -> dict[str, Any]:
+    """Measures a run with these flags; the first epoch, which compiles, is not counted.
 
     Returns:
-        ``epoch_seconds``, from the start of one to the start of the next, ``images_per_second`` of the
-        training alone, and ``run_seconds`` of the process.
+        ``epoch_seconds``: the median time from the start of an epoch to the start of the next one.
+        ``images_per_second``: the median rate of training without validation. ``run_seconds``: the
+        time of the whole process.
     """
-    folder = _folder() / "run"
+    folder = _part_folder() / "run"
     began = time.monotonic()
     _train([*flags, f"--run_dir={folder}"])
     rows = read_timing(RunPaths(folder).timing)[1:]
@@ -40,32 +41,32 @@ def epoch(flags: Sequence[str]) -> dict[str, Any]:
     }
 
 
-def resume(flags: Sequence[str]) -> dict[str, Any]:
-    """Compares two equal runs, and one that SIGTERM stops and ``--resume`` ends, byte by byte.
+def check_resume(flags: Sequence[str]) -> dict[str, Any]:
+    """Compares three runs with the same flags, of which the third is stopped by SIGTERM and resumed.
 
     Returns:
-        For ``again`` and ``resumed``: ``history`` and ``weights``, whether they are equal to those of
-        the first run. ``ok`` if all are.
+        ``again`` and ``resumed``: for the second and the third run, whether ``history`` and ``weights``
+        equal those of the first run to the byte. ``ok``: whether all do.
     """
-    root = _folder()
-    first, again, cut = (root / name for name in ("first", "again", "cut"))
+    root = _part_folder()
+    first, again, stopped = (root / name for name in ("first", "again", "stopped"))
     for run in (first, again):
         _train([*flags, f"--run_dir={run}"])
-    _stop_after_an_epoch([*flags, f"--run_dir={cut}"], RunPaths(cut).history)
-    _train([f"--resume={cut}"])
-    expected, wanted = RunPaths(first).history.read_bytes(), _weights(first)
-    found: dict[str, Any] = {}
-    for name, run in (("again", again), ("resumed", cut)):
-        weights = _weights(run)
-        found[name] = {
-            "history": RunPaths(run).history.read_bytes() == expected,
-            "weights": all(np.array_equal(a, b) for a, b in zip(weights, wanted, strict=True)),
+    _stop_in_second_epoch([*flags, f"--run_dir={stopped}"], RunPaths(stopped).history)
+    _train([f"--resume={stopped}"])
+    expected_history, expected_weights = RunPaths(first).history.read_bytes(), _read_weights(first)
+    result: dict[str, Any] = {}
+    for name, run in (("again", again), ("resumed", stopped)):
+        pairs = zip(_read_weights(run), expected_weights, strict=True)
+        result[name] = {
+            "history": RunPaths(run).history.read_bytes() == expected_history,
+            "weights": all(np.array_equal(actual, expected) for actual, expected in pairs),
         }
-    found["ok"] = all(all(each.values()) for each in found.values())
-    return found
+    result["ok"] = all(all(equal.values()) for equal in result.values())
+    return result
 
 
-def _folder() -> Path:
+def _part_folder() -> Path:
     return Path(os.environ["SEEDTF_PART_FOLDER"])
 
 
@@ -74,15 +75,17 @@ def _command(flags: Sequence[str]) -> list[str]:
 
 
 def _train(flags: Sequence[str]) -> None:
-    done = subprocess.run(_command(flags), capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise UserError(f"seedtf train ended with {done.returncode}: {done.stderr.strip()[-300:]}")
+    completed = subprocess.run(_command(flags), capture_output=True, text=True, check=False)
+    if completed.returncode:
+        raise UserError(
+            f"seedtf train ended with {completed.returncode}: {completed.stderr.strip()[-300:]}"
+        )
 
 
-def _stop_after_an_epoch(flags: Sequence[str], history: Path) -> None:
-    """Starts a run and stops it within its second epoch."""
-    nowhere = subprocess.DEVNULL
-    with subprocess.Popen(_command(flags), stdout=nowhere, stderr=nowhere) as process:
+def _stop_in_second_epoch(flags: Sequence[str], history: Path) -> None:
+    """Starts a run, and stops it with SIGTERM when its history has the row of the first epoch."""
+    null = subprocess.DEVNULL
+    with subprocess.Popen(_command(flags), stdout=null, stderr=null) as process:
         while process.poll() is None:
             if history.exists() and history.read_text(encoding="utf-8").count("\n") > 1:
                 process.send_signal(signal.SIGTERM)
@@ -91,6 +94,8 @@ def _stop_after_an_epoch(flags: Sequence[str], history: Path) -> None:
     raise UserError(f"seedtf train ended with {process.returncode} before its second epoch")
 
 
-def _weights(run: Path) -> list[np.ndarray]:
+def _read_weights(run: Path) -> list[np.ndarray]:
     state, _ = load_newest_state(RunPaths(run).state)
-    return state.arrays["weights"] if state else []
+    if state is None:
+        raise UserError(f"{run}: has no state, so its weights cannot be compared")
+    return state.arrays["weights"]

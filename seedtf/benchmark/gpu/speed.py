@@ -1,4 +1,4 @@
-"""How fast the card is, and how much of that a train step and its input reach."""
+"""Measures the speed limits of a GPU, and the speed of a train step and of the input pipeline."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import tensorflow as tf
 
 from seedtf.augment.policy import Policy
 from seedtf.benchmark.gpu.hlo import largest_module
-from seedtf.benchmark.pipeline import batches, measure, store_of_images
+from seedtf.benchmark.pipeline import make_batches, measure_rates, store_of_images
 from seedtf.compat.keras import build_metrics, build_optimizer
 from seedtf.compat.tensorflow import gpu_memory_limits
 from seedtf.data.order import BatchIndices
@@ -29,29 +29,30 @@ from seedtf.training.dry_run.timing import median_step
 from seedtf.training.optim.optimizers import make_optimizer
 from seedtf.training.trainer import Trainer
 
-__all__ = ["card", "first_device", "pipeline", "step", "training_flops"]
+__all__ = ["first_device", "measure_card", "measure_pipeline", "measure_step", "training_flops"]
 
 _CLASSES = 12
 _IMAGES = 1024
 _POLICY = Policy(rotate=180.0)
-_PARTS = "SEEDTF_PART_FOLDER"
+_PART_FOLDER = "SEEDTF_PART_FOLDER"
 
 
 def first_device() -> str:
-    """The first GPU; without one the CPU, so that the parts can be tried."""
+    """The first GPU; on a machine without one the CPU, so that tests can run the parts."""
     return "/gpu:0" if tf.config.list_physical_devices("GPU") else "/cpu:0"
 
 
-def card(side: int = 8192, copied: int = 1 << 30, times: int = 12) -> dict[str, Any]:
-    """What there is, and two limits of the card: matrix products, and reading and writing memory.
+def measure_card(side: int = 8192, copied: int = 1 << 30, times: int = 12) -> dict[str, Any]:
+    """Names the GPU, and measures the speed of its matrix products and of its memory.
 
     Args:
-        side: of the square matrices that are multiplied.
-        copied: bytes that are read and written.
-        times: how often.
+        side: rows and columns of the matrices that are multiplied.
+        copied: number of bytes that are read and written.
+        times: how often each is repeated.
 
     Returns:
-        ``device``, ``versions``, ``memory_bytes``, ``bfloat16_flops`` and ``bytes_per_second``.
+        ``device``, ``versions``, ``memory_bytes``, ``bfloat16_flops`` (floating-point operations per
+        second) and ``bytes_per_second``.
     """
     product = tf.function(lambda a, b: a @ b, jit_compile=True)
     copy = tf.function(lambda values: values + tf.constant(1, tf.uint8), jit_compile=True)
@@ -66,7 +67,7 @@ def card(side: int = 8192, copied: int = 1 << 30, times: int = 12) -> dict[str, 
     build = tf.sysconfig.get_build_info()
     versions |= {key: str(build[key]) for key in ("cuda_version", "cudnn_version") if key in build}
     return {
-        "device": ", ".join(str(each.get("device_name", "a GPU")) for each in details) or "CPU",
+        "device": ", ".join(str(gpu.get("device_name", "a GPU")) for gpu in details) or "CPU",
         "versions": versions,
         "memory_bytes": min(gpu_memory_limits(), default=0),
         "bfloat16_flops": 2 * side**3 / product_time,
@@ -74,7 +75,7 @@ def card(side: int = 8192, copied: int = 1 << 30, times: int = 12) -> dict[str, 
     }
 
 
-def step(
+def measure_step(
     *,
     model: str,
     image_size: int,
@@ -85,17 +86,17 @@ def step(
     steps_per_execution: int = 10,
     steps: int = 60,
 ) -> dict[str, Any]:
-    """A train step with its augmentation, as ``seedtf train`` runs it, on noise.
+    """Times a train step with its augmentation, as ``seedtf train`` runs it, on images of noise.
 
     Args:
         model: a name of ``available_models()``.
         image_size: side of the images in pixels.
         batch_size: images in a step.
         precision: a Keras dtype policy.
-        xla: whether the step is compiled.
+        xla: whether XLA compiles the step.
         placement: ``device`` augments in the step, ``host`` before it.
-        steps_per_execution: steps in a call; 1 without XLA, and if the host augments.
-        steps: how many are timed.
+        steps_per_execution: steps in a call. Without XLA, or if the host augments, it is 1 anyway.
+        steps: number of steps that are timed.
 
     Returns:
         ``images_per_second``, ``step_seconds``, ``first_step_seconds``, ``flops`` of a step,
@@ -129,10 +130,10 @@ def step(
     run, iterator = trainer.train_function, iter(dataset)
     assert run is not None
     began = time.perf_counter()
-    _read(run(iterator))
+    _wait_for(run(iterator))
     first = time.perf_counter() - began
     for _ in range(2):
-        _read(run(iterator))
+        _wait_for(run(iterator))
     seconds = median_step(lambda: run(iterator), max(3, steps // per_call)) / per_call
     return {
         "images_per_second": batch_size / seconds,
@@ -144,35 +145,39 @@ def step(
     }
 
 
-def pipeline(image_size: int, batch_size: int = 128, seconds: float = 3.0) -> dict[str, Any]:
-    """Images per second of the host's pipeline, and of the augmentation alone on the device.
+def measure_pipeline(
+    image_size: int, batch_size: int = 128, seconds: float = 3.0
+) -> dict[str, Any]:
+    """Measures images per second of the input pipeline, and of the augmentation on the device.
 
     Returns:
-        ``host`` augments on all cores, ``host_uint8`` only gathers, ``device`` augments on the device.
+        ``host``: with augmentation on all cores of the host. ``host_uint8``: without augmentation.
+        ``device``: the augmentation alone on the device.
     """
     side = image_size + 32
     noise = np.random.default_rng(0).integers(0, 256, (512, side, side, 3), np.uint8)
     store = store_of_images(noise)
-    ways = {
-        "host_uint8": batches(store, image_size, batch_size, _POLICY, "device"),
-        "host": batches(store, image_size, batch_size, _POLICY, "fused"),
+    datasets = {
+        "host_uint8": make_batches(store, image_size, batch_size, _POLICY, "device"),
+        "host": make_batches(store, image_size, batch_size, _POLICY, "fused"),
     }
-    rates = measure(ways, batch_size, seconds=seconds, rounds=2)
-    found: dict[str, Any] = {rate.way: rate.images_per_second for rate in rates}
+    rates = measure_rates(datasets, batch_size, seconds=seconds, rounds=2)
+    result: dict[str, Any] = {rate.way: rate.images_per_second for rate in rates}
     augment = make_augmentation(_POLICY, 0, image_size, "fused", whole_batch=True)
     table = resident_images(store)
     with tf.device(first_device()):
         epoch, records = tf.constant(0, tf.int64), tf.range(batch_size, dtype=tf.int64)
         once = tf.function(lambda: augment(table, epoch, records, records), jit_compile=True)
-        _read(once()[:1, :1, :1])
-        found["device"] = batch_size / median_step(lambda: once()[:1, :1, :1], 30)
-    return found
+        _wait_for(once()[:1, :1, :1])
+        result["device"] = batch_size / median_step(lambda: once()[:1, :1, :1], 30)
+    return result
 
 
 def training_flops(network: keras.Model) -> int:
-    """Floating-point operations of convolutions and dense layers for one image: forward and backward.
+    """Floating-point operations of convolutions and dense layers to train on one image.
 
-    A multiplication and an addition count as two; the backward pass as twice the forward pass.
+    A multiplication and an addition count as two operations, and the backward pass as twice the forward
+    pass. Depthwise convolutions are not counted.
 
     Example:
         >>> image = keras.Input((8, 8, 3))
@@ -191,7 +196,8 @@ def training_flops(network: keras.Model) -> int:
 
 
 def _compiled_costs() -> dict[str, int]:
-    module = largest_module(Path(os.environ[_PARTS])) if _PARTS in os.environ else None
+    folder = os.environ.get(_PART_FOLDER)
+    module = largest_module(Path(folder)) if folder else None
     return {} if module is None else {"kernels": module.kernels, "bytes": module.bytes}
 
 
@@ -201,6 +207,6 @@ def _peak_bytes() -> int:
     return int(tf.config.experimental.get_memory_info("GPU:0")["peak"])
 
 
-def _read(result: Any) -> None:
-    """Waits for the device."""
+def _wait_for(result: Any) -> None:
+    """Waits until the device has computed ``result``, by reading it."""
     tf.nest.map_structure(lambda value: value.numpy(), result)
