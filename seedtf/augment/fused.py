@@ -102,7 +102,7 @@ def sample_positions(
         in_size, out_size: (height, width) in pixels, at most 32,767.
 
     Returns:
-        int32 ``[2, B, H, W]``: the x of each output pixel, then the y.
+        int32 ``[2, B, H, W]``: the x that each output pixel reads, then the y.
     """
     (in_h, in_w), (out_h, out_w) = in_size, out_size
     rows = tf.transpose(matrices, [2, 1, 0])[..., None, None]
@@ -116,7 +116,7 @@ def sample_positions(
 
 
 def pack_pixels(images: tf.Tensor) -> tf.Tensor:
-    """Packs RGB uint8 ``[B, h, w, 3]`` into uint32 ``[B·h·w]``, which need one load per pixel."""
+    """Packs RGB uint8 ``[B, h, w, 3]`` into uint32 ``[B·h·w]``, so that one load reads a pixel."""
     return _materialized_dot(tf.cast(tf.reshape(images, [-1, 3]), tf.uint32), [1, 1 << 8, 1 << 16])
 
 

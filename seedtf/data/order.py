@@ -236,7 +236,7 @@ class BalancedIndices(BatchIndices):
         passes = self._passes(first_pass, lengths)
         # These are whole passes, of which only a part is in this epoch.
         starts = tf.cumsum(lengths, exclusive=True) + before - first_pass * self._counts
-        class_of, position = _enumerate(after - before)
+        class_of, position = _divide_into_runs(after - before)
         records = tf.gather(passes, tf.gather(starts, class_of) + position)
         shuffled = tf.random.experimental.stateless_shuffle(
             records, fold_seed(self.seed, BALANCE, epoch)
@@ -261,7 +261,7 @@ class BalancedIndices(BatchIndices):
             lengths: int64 ``[K]``, how many records to return of each class, a multiple of the size of
                 the class; their sum is M.
         """
-        class_of, position = _enumerate(lengths)
+        class_of, position = _divide_into_runs(lengths)
         count = tf.gather(self._counts, class_of)
         record = tf.gather(
             self._by_class, tf.gather(self._first_of_class, class_of) + position % count
@@ -276,7 +276,7 @@ class BalancedIndices(BatchIndices):
         return tf.gather(record, order)
 
 
-def _enumerate(lengths: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+def _divide_into_runs(lengths: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
     """Divides a sequence into runs of these lengths; returns each element's run and position in it."""
     run = tf.repeat(tf.range(tf.size(lengths, tf.int64), dtype=tf.int64), lengths)
     starts = tf.gather(tf.cumsum(lengths, exclusive=True), run)

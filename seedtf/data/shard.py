@@ -46,14 +46,14 @@ class Shard:
         if self.replicas == 1:
             return order
 
-        def slices(epoch: tf.Tensor, indices: tf.Tensor) -> tf.data.Dataset:
+        def take_slices(epoch: tf.Tensor, indices: tf.Tensor) -> tf.data.Dataset:
             rows = tf.reshape(indices, [self.replicas, -1])[self.first : self.first + self.count]
             return tf.data.Dataset.from_tensor_slices((tf.fill([self.count], epoch), rows))
 
-        return order.flat_map(slices)
+        return order.flat_map(take_slices)
 
     def steps(self, count: int, batch_size: int) -> int:
-        """The number of elements for each replica if ``divide_records`` divides ``count`` records.
+        """How many elements ``divide_records`` makes of ``count`` records for each replica.
 
         Raises:
             ValueError: there are fewer records than replicas.

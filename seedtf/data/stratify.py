@@ -108,6 +108,7 @@ class _Table:
 
     @classmethod
     def of(cls, labels: np.ndarray, groups: np.ndarray, shares: Sequence[float]) -> _Table:
+        """Counts the images of each class in each group; no group is on a side yet."""
         numbers, group_of_image = np.unique(groups, return_inverse=True)
         num_classes = int(labels.max(initial=-1)) + 1
         cells = group_of_image * num_classes + labels.astype(np.int64)

@@ -111,19 +111,25 @@ def find_poor(measures: np.ndarray) -> Iterator[tuple[int, str, str]]:
 
 
 def _log_laplacian(grey: np.ndarray) -> float:
-    """The logarithm of the variance of the Laplacian of float ``[h, w]``; at least −7."""
+    """The logarithm of the variance of the Laplacian of grey values, float ``[h, w]``."""
     center = -4 * grey[1:-1, 1:-1]
     laplacian = center + grey[1:-1, :-2] + grey[1:-1, 2:] + grey[:-2, 1:-1] + grey[2:, 1:-1]
     return float(np.log(laplacian.var() + 1e-3))
 
 
-def _far_below(values: np.ndarray, name: str, among: np.ndarray) -> np.ndarray:
-    """Whether each value is among ``among`` (bool ``[N]``) and unusually low there: bool ``[N]``."""
-    if among.sum() < _MIN_IMAGES:
+def _far_below(values: np.ndarray, name: str, selected: np.ndarray) -> np.ndarray:
+    """Whether each value is selected and unusually low among the selected ones: bool ``[N]``.
+
+    Args:
+        values: float ``[N]``, the measure ``name`` of each image.
+        name: a key of ``_MIN_DEVIATION``.
+        selected: bool ``[N]``.
+    """
+    if selected.sum() < _MIN_IMAGES:
         return np.zeros(len(values), bool)
-    median = np.median(values[among])
-    deviation = 1.4826 * np.median(np.abs(values[among] - median))
-    return among & (values < median - _BLURRED * max(deviation, _MIN_DEVIATION[name]))
+    median = np.median(values[selected])
+    deviation = 1.4826 * np.median(np.abs(values[selected] - median))
+    return selected & (values < median - _BLURRED * max(deviation, _MIN_DEVIATION[name]))
 
 
 def _unless_common(found: np.ndarray) -> np.ndarray:

@@ -93,20 +93,21 @@ def _find_box(data: bytes, *path: bytes) -> tuple[int, int]:
 def _coded_items(data: bytes) -> Iterator[tuple[int, int]]:
     """Yields start and end of each part of the items that hold AV1 data."""
     meta = _find_box(data, b"meta")
-    kinds = {}
+    coding_of = {}  # item ID → how its data are coded
     start, end = _find_box(data, b"meta", b"iinf")
+    # Skip the number of items, which takes 4 bytes from version 1 on.
     start += 2 if data[start - 4] == 0 else 4
     for kind, content, _ in _boxes(data, start, end):
         if kind == b"infe" and data[content] >= 2:
             code = ">H2x4s" if data[content] == 2 else ">I2x4s"
             item_id, coding = struct.unpack_from(code, data, content + 4)
-            kinds[item_id] = coding
+            coding_of[item_id] = coding
     idat = next(((a, b) for kind, a, b in _boxes(data, *meta) if kind == b"idat"), (0, 0))
     # All parts together may be as long as the file. Without this limit, each of many items could
     # cover the whole file, and reading all of them would take quadratic time.
     remaining = len(data)
     for item_id, in_idat, extents in _locations(data):
-        if kinds.get(item_id) == b"av01":
+        if coding_of.get(item_id) == b"av01":
             begin, end = idat if in_idat else (0, len(data))
             for offset, length in extents:
                 first = begin + offset
@@ -146,8 +147,8 @@ def _locations(data: bytes) -> Iterator[tuple[int, bool, list[tuple[int, int]]]]
         base = read_uint(base_size)
         extents = []
         count = read_uint(2)
-        # If offset and length take no bytes, a part takes none either, and a tiny file could list
-        # 65,535 parts of each item.
+        # If offset and length take no bytes, the entry of a part takes none, and a tiny file could
+        # list 65,535 parts of each item.
         if count > 1 and not offset_size + length_size:
             raise RefusedError("corrupt", f"AVIF with {count} equal parts of an item")
         for _ in range(count):

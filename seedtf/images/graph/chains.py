@@ -23,7 +23,7 @@ _MAX_STEP = 1 << 24
 def follow_chain(
     steps: tf.Tensor, is_stop: tf.Tensor, length: int = WINDOW, start: tf.Tensor | int = 0
 ) -> tf.Tensor:
-    """Follows a chain to the last position in the window, or to the first at which it has to stop.
+    """Follows a chain to the first position at which it has to stop, or to its last in the window.
 
     Args:
         steps: integers ``[n]``, the distance from each position to the next part, at least 1.

@@ -59,6 +59,7 @@ def read_jpeg(file: FileBytes) -> HeaderStatus:
         seen = (has_frame, has_exif, has_xmp, has_adobe)
         position = _skip_irrelevant(file, position, seen)
         part = peek(file, position, 10)
+        # After the marker, at `after`, are two bytes with the length of the segment, then its payload.
         marker, size, after = part[1], big_endian(part[2:4]), position + 2
         is_marker = (part[0] == 0xFF) & (marker != 0xFF)
         is_standalone = is_in(marker, _STANDALONE)

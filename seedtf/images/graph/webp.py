@@ -51,6 +51,7 @@ def read_webp(file: FileBytes) -> HeaderStatus:
     head = peek(file, 8, 22)
     kind, flags = little_endian(head[4:8]), head[12]
     is_extended, is_lossless = kind == _EXTENDED, kind == _LOSSLESS
+    # Width and height, if the first chunk is VP8X, VP8L or VP8.
     canvas = little_endian(head[16:19]) + 1, little_endian(head[19:22]) + 1
     packed = little_endian(head[13:17])
     lossless = packed % 0x4000 + 1, packed // 0x4000 % 0x4000 + 1
@@ -62,14 +63,16 @@ def read_webp(file: FileBytes) -> HeaderStatus:
     # Without a chunk VP8X there are no flags, so the search looks for the image only.
     image, image_kind, exif, xmp = _find_chunks(file, tf.where(is_extended, flags, 0))
     is_animated = is_extended & _has_flag(flags, _ANIMATION)
+    # In an animation, the image is a frame, which has a header and then the chunk with the pixels.
     frame = peek(file, image, _FRAME_HEADER_BYTES + 4)
-    content = tf.where(is_animated, image + _FRAME_HEADER_BYTES + 8, image)
+    payload = tf.where(is_animated, image + _FRAME_HEADER_BYTES + 8, image)
     image_code = tf.where(is_animated, little_endian(frame[_FRAME_HEADER_BYTES:]), image_kind)
     has_plane = is_extended & (image_code == _ALPHA_PLANE)
     has_flag = is_extended & _has_flag(flags, _ALPHA)
-    has_bit = peek(file, content + 4, 1)[0] // 16 % 2 == 1
+    # A lossless image (VP8L) has a transparency bit of its own.
+    has_lossless_bit = peek(file, payload + 4, 1)[0] // 16 % 2 == 1
     has_plane_or_flag = tf.where(is_animated, has_plane, has_flag)
-    has_alpha = tf.where(image_code == _LOSSLESS, has_bit, has_plane_or_flag)
+    has_alpha = tf.where(image_code == _LOSSLESS, has_lossless_bit, has_plane_or_flag)
 
     length = little_endian(peek(file, image - 4, 4))
     end, first = image + length, image + _FRAME_HEADER_BYTES
