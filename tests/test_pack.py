@@ -320,7 +320,7 @@ def test_near_duplicates_are_found_in_a_pack(folder, packed, tmp_path):
             list_files(str(root))[0],
             opened=True,
             twins="together",
-            named=None,
+            user_groups=None,
             cache_dir=tmp_path,
             max_pixels=1 << 20,
         ).together.tolist()
