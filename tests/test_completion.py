@@ -53,6 +53,14 @@ def test_flags_are_those_of_the_command(scripts: dict[str, str]) -> None:
     assert complete(scripts["bash"], "benchmark", "st") == ["step", "startup"]
 
 
+def test_positional_arguments_are_not_offered_as_flags(scripts: dict[str, str]) -> None:
+    assert complete(scripts["bash"], "compare", "--run") == []
+    assert complete(scripts["bash"], "predict", "--files") == []
+    assert complete(scripts["bash"], "benchmark", "serving", "--export") == []
+    assert complete(scripts["bash"], "export", "--") != []
+    assert "-l run_a" not in scripts["fish"]
+
+
 def test_values_are_the_choices_of_the_flag(scripts: dict[str, str]) -> None:
     recipes = [recipe for recipe in RECIPES if recipe.startswith("f")]
     # bash splits at "=", zsh does not

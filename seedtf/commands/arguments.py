@@ -69,6 +69,7 @@ def parse_given_flags(
         arguments: the command line after the command.
         positionals: the fields that positional arguments set, in this order; they have no flags. If
             the last one is written ``"name..."``, all remaining arguments are collected in a tuple.
+            A command keeps them in ``POSITIONALS``, which the shell completion reads too.
 
     Raises:
         UserError: a flag is unknown, a value has the wrong type, or there are too few or too many

@@ -14,6 +14,8 @@ from seedtf.errors import UserError
 
 __all__ = ["ServingConfig", "run"]
 
+POSITIONALS = ("export",)
+
 _BATCH_SIZES = (1, 8, 32)
 _NUM_CALLERS = (1, 2, 4, 8)
 
@@ -35,7 +37,7 @@ class ServingConfig(Flags):
 
 def run(arguments: list[str]) -> int:
     """Measures, prints the table and returns the exit code."""
-    config = parse_config(ServingConfig, "benchmark serving", arguments, positionals=("export",))
+    config = parse_config(ServingConfig, "benchmark serving", arguments, POSITIONALS)
     import_tensorflow()
     import tensorflow as tf
 

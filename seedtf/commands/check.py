@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 
 __all__ = ["CheckConfig", "run"]
 
+POSITIONALS = ("data_dir",)
+
 EXIT_FINDINGS = 1
 _MAX_SHOWN = 10
 
@@ -68,7 +70,7 @@ class CheckConfig(Flags):
 
 def run(arguments: list[str]) -> int:
     """Writes the table and prints a summary; returns 0 if no finding is worse than a note, else 1."""
-    config = parse_config(CheckConfig, "check", arguments, positionals=("data_dir",))
+    config = parse_config(CheckConfig, "check", arguments, POSITIONALS)
     import_tensorflow()
     from seedtf.data.check.check import check_data, check_report_path, write_findings
 

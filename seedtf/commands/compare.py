@@ -11,6 +11,8 @@ from seedtf.report import report, report_result
 
 __all__ = ["CompareConfig", "run"]
 
+POSITIONALS = ("run_a", "run_b")
+
 
 @dataclass(frozen=True)
 class CompareConfig(Flags):
@@ -22,7 +24,7 @@ class CompareConfig(Flags):
 
 def run(arguments: list[str]) -> int:
     """Prints the comparison and returns the exit code."""
-    config = parse_config(CompareConfig, "compare", arguments, positionals=("run_a", "run_b"))
+    config = parse_config(CompareConfig, "compare", arguments, POSITIONALS)
     from seedtf.evaluation.compare import compare
 
     comparison = compare(config.run_a, config.run_b)

@@ -22,6 +22,8 @@ from seedtf.report import report_text
 
 __all__ = ["SHELLS", "CompletionConfig", "run"]
 
+POSITIONALS = ("shell",)
+
 SHELLS = ("bash", "zsh", "fish")
 
 
@@ -48,7 +50,7 @@ class _Flag:
 
 def run(arguments: list[str]) -> int:
     """Prints the script and returns the exit code."""
-    config = parse_config(CompletionConfig, "completion", arguments, positionals=("shell",))
+    config = parse_config(CompletionConfig, "completion", arguments, POSITIONALS)
     if config.shell not in SHELLS:
         raise UserError(f"{config.shell!r} is not one of the shells {', '.join(SHELLS)}")
     report_text(_fish_script() if config.shell == "fish" else _bash_script(config.shell))
@@ -56,7 +58,10 @@ def run(arguments: list[str]) -> int:
 
 
 def _flags(module_name: str) -> list[_Flag]:
-    """The flags of the command in a module, without the flags that it refuses."""
+    """The flags of the command in a module, without those that it refuses.
+
+    A field that a positional argument sets (``POSITIONALS`` of the module) has no flag.
+    """
     module = importlib.import_module(f"seedtf.commands.{module_name}")
     config_class = next(
         (
@@ -68,7 +73,8 @@ def _flags(module_name: str) -> list[_Flag]:
         ),
         TrainConfig,
     )
-    hidden = getattr(config_class, "REFUSED", {})
+    positionals = [name.removesuffix("...") for name in getattr(module, "POSITIONALS", ())]
+    hidden = {*getattr(config_class, "REFUSED", {}), *positionals}
     return [
         _Flag(
             option.name,

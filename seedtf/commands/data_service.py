@@ -17,6 +17,8 @@ from seedtf.report import report_text
 
 __all__ = ["DataServiceConfig", "run"]
 
+POSITIONALS = ("role",)
+
 ROLES = ("dispatcher", "worker")
 
 
@@ -48,7 +50,7 @@ class DataServiceConfig(Flags):
 
 def run(arguments: list[str]) -> int:
     """Serves until SIGTERM or SIGINT, then ends the process with exit code 0."""
-    config = parse_config(DataServiceConfig, "data_service", arguments, positionals=("role",))
+    config = parse_config(DataServiceConfig, "data_service", arguments, POSITIONALS)
     stopped = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stopped.set())

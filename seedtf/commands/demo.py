@@ -12,6 +12,8 @@ from seedtf.report import report
 
 __all__ = ["DemoConfig", "run"]
 
+POSITIONALS = ("export",)
+
 
 @dataclass(frozen=True)
 class DemoConfig(Flags):
@@ -38,7 +40,7 @@ class DemoConfig(Flags):
 
 def run(arguments: list[str]) -> int:
     """Shows the page until Ctrl-C and returns the exit code."""
-    config = parse_config(DemoConfig, "demo", arguments, positionals=("export",))
+    config = parse_config(DemoConfig, "demo", arguments, POSITIONALS)
     from seedtf.evaluation.demo_page import import_gradio, make_page, start_page
 
     gradio = import_gradio()  # before TensorFlow, which takes seconds to import

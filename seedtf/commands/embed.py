@@ -23,6 +23,8 @@ from seedtf.report import format_duration, report, report_error, report_result
 
 __all__ = ["EmbedConfig", "run"]
 
+POSITIONALS = ("data_dir",)
+
 EXIT_BAD_FILES = 3
 
 
@@ -74,7 +76,7 @@ class EmbedConfig(Flags):
 
 def run(arguments: list[str]) -> int:
     """Writes the features and their table; returns 0, or 3 when a file has no row."""
-    config = parse_config(EmbedConfig, "embed", arguments, positionals=("data_dir",))
+    config = parse_config(EmbedConfig, "embed", arguments, POSITIONALS)
     import_tensorflow()
     from seedtf.data.columns import Columns
     from seedtf.evaluation.embed import embed_images, write_embeddings

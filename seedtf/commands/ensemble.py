@@ -13,6 +13,8 @@ from seedtf.report import report, report_result
 
 __all__ = ["EnsembleConfig", "run"]
 
+POSITIONALS = ("runs...",)
+
 
 @dataclass(frozen=True)
 class EnsembleConfig(Flags):
@@ -26,7 +28,7 @@ class EnsembleConfig(Flags):
 
 def run(arguments: list[str]) -> int:
     """Writes the ensemble, prints its weights and returns the exit code."""
-    config = parse_config(EnsembleConfig, "ensemble", arguments, positionals=("runs...",))
+    config = parse_config(EnsembleConfig, "ensemble", arguments, POSITIONALS)
     if not config.out:
         raise UserError("--out is missing; pass a new folder for the ensemble")
     import_tensorflow()

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 __all__ = ["SNAPSHOTS_HELP", "TTA_HELP", "EvaluateConfig", "run"]
 
+POSITIONALS = ("run",)
+
 TTA_HELP = (
     "Test-time augmentation: 8 averages over the eight rotations and reflections of an image."
 )
@@ -73,7 +75,7 @@ class EvaluateConfig(Flags):
 
 def run(arguments: list[str]) -> int:
     """Writes the report, prints its metrics and returns the exit code."""
-    config = parse_config(EvaluateConfig, "evaluate", arguments, positionals=("run",))
+    config = parse_config(EvaluateConfig, "evaluate", arguments, POSITIONALS)
     import_tensorflow()
     from seedtf.evaluation.evaluate_run import evaluate_run
 

@@ -27,6 +27,8 @@ from seedtf.runs.folds import is_folds
 
 __all__ = ["ExploreConfig", "run"]
 
+POSITIONALS = ("source",)
+
 _DEFAULT_MODEL = "EfficientNetV2B0"
 _DATA_FLAGS = (
     *("layout", "labels_csv", "file_column", "label_column", "split_column"),
@@ -85,7 +87,7 @@ class ExploreConfig(Flags):
 
 def run(arguments: list[str]) -> int:
     """Writes the page and the table, prints what was found, and returns the exit code."""
-    config = parse_config(ExploreConfig, "explore", arguments, positionals=("source",))
+    config = parse_config(ExploreConfig, "explore", arguments, POSITIONALS)
     of_folds = is_folds(config.source)
     if of_folds:
         _check_folds_flags(config)

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 __all__ = ["EXIT_INCOMPLETE", "ExportConfig", "run"]
 
+POSITIONALS = ("run",)
+
 EXIT_INCOMPLETE = 3
 """Exit code if the SavedModel was written, but another format predicts too differently to be kept."""
 
@@ -62,7 +64,7 @@ class ExportConfig(Flags):
 
 def run(arguments: list[str]) -> int:
     """Exports the run and returns the exit code: 0, or 3 if a requested format was not kept."""
-    config = parse_config(ExportConfig, "export", arguments, positionals=("run",))
+    config = parse_config(ExportConfig, "export", arguments, POSITIONALS)
     import_tensorflow()
     from seedtf.export.export import export_run
     from seedtf.export.formats import parse_formats

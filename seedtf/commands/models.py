@@ -12,6 +12,8 @@ from seedtf.report import report, report_text
 
 __all__ = ["ModelsConfig", "run"]
 
+POSITIONALS = ("word",)
+
 _ALL = "all"
 
 
@@ -25,7 +27,7 @@ class ModelsConfig(Flags):
 
 def run(arguments: list[str]) -> int:
     """Prints the table and returns the exit code."""
-    config = parse_config(ModelsConfig, "models", arguments, positionals=("word",))
+    config = parse_config(ModelsConfig, "models", arguments, POSITIONALS)
     from seedtf.model.listing import list_models, table_lines
 
     models, has_hub = list_models("" if config.word == _ALL else config.word)

@@ -24,6 +24,8 @@ from seedtf.report import format_bytes, report, report_result
 
 __all__ = ["PackConfig", "run"]
 
+POSITIONALS = ("source",)
+
 MEGABYTE = 1_000_000
 
 
@@ -54,7 +56,7 @@ class PackConfig(Flags):
 
 def run(arguments: list[str]) -> int:
     """Packs the images and returns the exit code."""
-    config = parse_config(PackConfig, "pack", arguments, positionals=("source",))
+    config = parse_config(PackConfig, "pack", arguments, POSITIONALS)
     from seedtf.data.pack.sources import open_source
     from seedtf.data.pack.write import check_pack_out, write_pack
 

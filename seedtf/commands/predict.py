@@ -15,6 +15,8 @@ from seedtf.report import report_error, report_result, report_text
 
 __all__ = ["PredictConfig", "parse_shard", "run"]
 
+POSITIONALS = ("run_or_export", "files_or_folders...")
+
 EXIT_BAD_FILES = 3
 
 
@@ -92,8 +94,7 @@ def parse_shard(text: str) -> tuple[int, int]:
 
 def run(arguments: list[str]) -> int:
     """Writes the table; returns 0, or 3 if an image could not be predicted."""
-    positionals = ("run_or_export", "files_or_folders...")
-    config = parse_config(PredictConfig, "predict", arguments, positionals)
+    config = parse_config(PredictConfig, "predict", arguments, POSITIONALS)
     import_tensorflow()
     from seedtf.evaluation.predict import check_out
 

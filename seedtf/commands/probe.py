@@ -25,6 +25,8 @@ from seedtf.runs.folds import check_folds
 
 __all__ = ["ProbeConfig", "run"]
 
+POSITIONALS = ("data_dir",)
+
 
 @dataclass(frozen=True)
 class ProbeConfig(Flags):
@@ -96,7 +98,7 @@ class ProbeConfig(Flags):
 
 def run(arguments: list[str]) -> int:
     """Prints the table, writes the files and returns the exit code."""
-    config = parse_config(ProbeConfig, "probe", arguments, positionals=("data_dir",))
+    config = parse_config(ProbeConfig, "probe", arguments, POSITIONALS)
     out = Path(config.out)
     check_out_folder(out, "--out", overwrite=config.overwrite)
     if config.save:

@@ -13,6 +13,8 @@ from seedtf.report import report, report_result
 
 __all__ = ["PublishConfig", "run"]
 
+POSITIONALS = ("run",)
+
 
 @dataclass(frozen=True)
 class PublishConfig(Flags):
@@ -33,7 +35,7 @@ class PublishConfig(Flags):
 
 def run(arguments: list[str]) -> int:
     """Writes or uploads the folder and returns the exit code."""
-    config = parse_config(PublishConfig, "publish", arguments, positionals=("run",))
+    config = parse_config(PublishConfig, "publish", arguments, POSITIONALS)
     import_tensorflow()
     from seedtf.export.publish import publish_run
 

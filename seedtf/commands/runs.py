@@ -14,6 +14,8 @@ from seedtf.runs.paths import RUNS, RUNS_PAGE
 
 __all__ = ["RunsConfig", "run"]
 
+POSITIONALS = ("folder",)
+
 
 @dataclass(frozen=True)
 class RunsConfig(Flags):
@@ -36,7 +38,7 @@ class RunsConfig(Flags):
 
 def run(arguments: list[str]) -> int:
     """Prints the table, writes the page, and returns the exit code."""
-    config = parse_config(RunsConfig, "runs", arguments, positionals=("folder",))
+    config = parse_config(RunsConfig, "runs", arguments, POSITIONALS)
     runs = list_runs(config.folder, config.sort)
     flags = differing_flags(runs)
     if config.json:
