@@ -325,7 +325,7 @@ def test_a_bad_trial_is_pruned_and_its_process_is_ended(tmp_path, monkeypatch) -
         def prune(self, study, trial) -> bool:
             return trial.number == 1 and trial.last_step == 1
 
-    monkeypatch.setattr("seedtf.tuning.storage._pruner", lambda *_: AfterTwo())
+    monkeypatch.setattr("seedtf.tuning.storage._make_pruner", lambda *_: AfterTwo())
     misbehave(monkeypatch, hang=1)  # Without pruning it would take half a minute.
     rows = search(plan(tmp_path, 3), command=FAKE)
     assert [row.outcome for row in rows] == ["done", "pruned", "done"]
@@ -441,7 +441,7 @@ def test_a_lost_database_gives_a_one_line_error_and_the_search_continues(
 
 def test_one_search_at_a_time_in_a_folder(tmp_path) -> None:
     with (
-        search_module._locked(tmp_path),
+        search_module._lock_tune_dir(tmp_path),
         pytest.raises(UserError, match="another search is running there"),
     ):
         search(plan(tmp_path, 1), command=FAKE)

@@ -1,1 +1,1 @@
-"""``seedtf probe``: which pretrained network suits the data, without training one."""
+"""``seedtf probe``: finds the pretrained network that suits the data best, without training any."""

@@ -1,6 +1,7 @@
-"""Two classifiers on frozen features, each predicting the images of a fold that it has not seen.
+"""Cross-validates two classifiers on the features of a frozen network.
 
-One is the head that ``training.fitted_head`` fits, the other one is k nearest neighbours.
+The first is the head that ``training.fitted_head`` fits, the second is k nearest neighbours. Each image
+is predicted by classifiers that were fitted without its fold.
 """
 
 from __future__ import annotations
@@ -19,18 +20,18 @@ from seedtf.training.fitted_head import LinearHead, Standardization, fit_head, o
 __all__ = ["NEIGHBOURS", "OutOfFold", "predict_out_of_fold"]
 
 NEIGHBOURS = 5
-"""Number of neighbours that vote, each with the inverse of its cosine distance as weight."""
+"""The number of neighbours that vote; a neighbour's weight is the inverse of its cosine distance."""
 
 
 @dataclass(frozen=True)
 class OutOfFold:
-    """The predictions of n images, each by a classifier that was fitted on the other folds.
+    """The predictions for n images, each by classifiers that were fitted without the image's fold.
 
     Attributes:
-        linear: int64 ``[n]``, the classes that the fitted heads predict.
-        neighbours: int64 ``[n]``, those of the nearest neighbours.
-        losses: float64 ``[n]``, the cross-entropy of the fitted heads in nats.
-        heads: the fitted head of each fold.
+        linear: int64 ``[n]``, the class that the fitted head predicts for each image.
+        neighbours: int64 ``[n]``, the class that the nearest neighbours predict.
+        losses: float64 ``[n]``, the cross-entropy of the fitted head in nats.
+        heads: for each fold, the head that was fitted on the other folds.
     """
 
     linear: np.ndarray
@@ -43,54 +44,61 @@ def predict_out_of_fold(
     features: np.ndarray,
     labels: np.ndarray,
     folds: np.ndarray,
-    together: np.ndarray,
+    groups: np.ndarray,
     *,
     num_classes: int,
     seed: int,
 ) -> OutOfFold:
-    """Fits both classifiers once for each fold, on the images of the other folds alone.
+    """For each fold, fits both classifiers on the other folds and predicts the images of the fold.
 
-    Mean, standard deviation and the strength of the penalty come from these images as well.
+    The mean and the standard deviation of the features, and the strength of the penalty, are also
+    determined on the other folds alone.
 
     Args:
         features: float32 ``[n, D]``.
         labels: int ``[n]``.
-        folds: int64 ``[n]``, from 0.
-        together: int64 ``[n]``, groups that no fold divides.
+        folds: int64 ``[n]``, the fold of each image, from 0.
+        groups: int64 ``[n]``, the group of each image; all images of a group are in one fold.
         num_classes: K.
-        seed: decides on which images the strength of the penalty is chosen.
+        seed: decides which images are held out to choose the strength of the penalty.
     """
-    count = int(folds.max()) + 1
+    num_folds = int(folds.max()) + 1
     linear, neighbours = np.empty(len(labels), np.int64), np.empty(len(labels), np.int64)
     losses = np.empty(len(labels))
 
     def fit(fold: int) -> LinearHead:
         test, train = folds == fold, folds != fold
-        head = fit_head(features[train], labels[train], together[train], num_classes, seed)
+        head = fit_head(features[train], labels[train], groups[train], num_classes, seed)
         logits = head.logits(features[test]).astype(np.float64)
         linear[test], losses[test] = logits.argmax(axis=1), _cross_entropy(logits, labels[test])
-        neighbours[test] = _vote(features[train], labels[train], features[test])
+        neighbours[test] = _predict_by_neighbours(features[train], labels[train], features[test])
         return head
 
     with one_blas_thread(), ThreadPoolExecutor(os.cpu_count()) as pool:
-        hidden = is_silent() or None
-        bar = tqdm(
-            pool.map(fit, range(count)), "fitting", count, unit="fold", disable=hidden, leave=False
+        heads = list(
+            tqdm(
+                pool.map(fit, range(num_folds)),
+                "fitting",
+                num_folds,
+                unit="fold",
+                disable=is_silent() or None,  # None shows the bar on a terminal only
+                leave=False,
+            )
         )
-        heads = list(bar)
     return OutOfFold(linear, neighbours, losses, heads)
 
 
 def _cross_entropy(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """The cross-entropy of each row of ``logits`` in nats, float64 ``[n]``."""
     shifted = logits - logits.max(axis=1, keepdims=True)
     return np.log(np.exp(shifted).sum(axis=1)) - shifted[np.arange(len(labels)), labels]
 
 
-def _vote(train: np.ndarray, labels: np.ndarray, test: np.ndarray) -> np.ndarray:
-    """The class of each row of ``test`` by its neighbours in ``train``: int64 ``[n]``."""
+def _predict_by_neighbours(train: np.ndarray, labels: np.ndarray, test: np.ndarray) -> np.ndarray:
+    """The class of each row of ``test`` by a vote of its neighbours in ``train``: int64 ``[n]``."""
     from sklearn.neighbors import KNeighborsClassifier  # noqa: PLC0415  an extra
 
     standardize = Standardization.of(train)
-    count = min(NEIGHBOURS, len(train))
-    model = KNeighborsClassifier(count, metric="cosine", weights="distance")
+    k = min(NEIGHBOURS, len(train))
+    model = KNeighborsClassifier(k, metric="cosine", weights="distance")
     return np.asarray(model.fit(standardize(train), labels).predict(standardize(test)))

@@ -1,4 +1,4 @@
-"""The table, the figure and the predictions of a probe, and its best head as a run folder."""
+"""Writes the results of a probe: tables, figure and predictions, and the best head as a run."""
 
 from __future__ import annotations
 
@@ -22,15 +22,16 @@ from seedtf.runs.records import write_records
 __all__ = ["save_best_head", "table_lines", "write_probe"]
 
 _HEADER = ("model", "size", "features", "classifier", "accuracy", "95 % interval", "p", "seconds")
+_LEFT_ALIGNED = (0, 3)  # the columns of text; those of numbers are aligned on the right
 
 
 def table_lines(result: Probe) -> list[str]:
-    """The lines of the table for people, the header first."""
+    """The lines of the table for the console, the header first."""
     rows = [_HEADER, *map(_cells, result.rows)]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return [
         "  ".join(
-            cell.ljust(width) if number in (0, 3) else cell.rjust(width)
+            cell.ljust(width) if number in _LEFT_ALIGNED else cell.rjust(width)
             for number, (cell, width) in enumerate(zip(row, widths, strict=True))
         )
         for row in rows
@@ -76,13 +77,14 @@ def write_probe(result: Probe, folder: Path) -> Path:
         )
     write_lines(folder / "probe.csv", lines)
     write_lines(folder / "predictions.csv", _prediction_lines(result))
-    figure = folder / "probe.png"
-    save_figure(draw_probe(result.rows, title=f"probe of {len(result.records):,} images"), figure)
-    return figure
+    figure = draw_probe(result.rows, title=f"probe of {len(result.records):,} images")
+    figure_path = folder / "probe.png"
+    save_figure(figure, figure_path)
+    return figure_path
 
 
 def _prediction_lines(result: Probe) -> Iterator[str]:
-    """One line for each image: file, label, fold, and the class that each row predicts."""
+    """One line for each image: file, label, fold, and the class that each classifier predicts."""
     catalog = result.dataset.store.catalog
     names = [f"{row.embedder.name} {row.classifier}" for row in result.rows]
     yield csv_line("file", "label", "fold", *names)
@@ -93,14 +95,14 @@ def _prediction_lines(result: Probe) -> Iterator[str]:
 
 
 def save_best_head(result: Probe, run_dir: str) -> tuple[Path, float]:
-    """Writes the best network with its fitted head as a run, which later commands take like any other.
+    """Writes the best network with its fitted head as a run, for ``seedtf evaluate`` and the others.
 
-    Its validation images are those of the first fold, and its head is the one that was fitted on the
-    other folds, so that an evaluation of the run is fair.
+    The validation images of the run are those of the first fold. Its head is the one that was fitted
+    without this fold, so an evaluation of the run uses only images that the head has not seen.
 
     Args:
         result: from ``probe``.
-        run_dir: the folder; it must not hold files.
+        run_dir: the folder to create; it may exist if it is empty.
 
     Returns:
         The run folder, and the accuracy on its validation images, in [0, 1].
@@ -126,14 +128,14 @@ def save_best_head(result: Probe, run_dir: str) -> tuple[Path, float]:
         resolved = {"data_root": root, "head_strength": head.strength}
         write_records(paths.root, config, dataset, resolved, embedder.preset)
         is_val = result.folds == 0
-        right = row.predicted == result.labels
+        is_correct = row.predicted == result.labels
         values = {
             "epoch": 1,
             "lr": 0.0,
             "val_loss": float(row.losses[is_val].mean()),
-            "val_accuracy": float(right[is_val].mean()),
+            "val_accuracy": float(is_correct[is_val].mean()),
         }
         cells = [str(values.get(name, math.nan)) for name in HISTORY_COLUMNS]
         write_lines(paths.history, [csv_line(*HISTORY_COLUMNS), csv_line(*cells)])
         save_model(network, paths.best)
-    return paths.root, float(np.mean(right[is_val]))
+    return paths.root, float(np.mean(is_correct[is_val]))

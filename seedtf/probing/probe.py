@@ -1,4 +1,4 @@
-"""Compares pretrained networks on one data set by classifiers on their frozen features."""
+"""Compares pretrained networks on one data set, by cross-validated classifiers on their features."""
 
 from __future__ import annotations
 
@@ -35,24 +35,25 @@ from seedtf.training.setup import data_folder
 __all__ = ["KNN", "LOGISTIC", "Probe", "ProbeRow", "probe"]
 
 LOGISTIC, KNN = "logistic", "kNN"
-"""The classifiers: logistic regression, which is the head of a network, and nearest neighbours."""
+"""The names of the classifiers: logistic regression, as in the head of a network, and k neighbours."""
 
 
 @dataclass(frozen=True)
 class ProbeRow:
-    """One classifier on the features of one network, compared with the best.
+    """The result of one classifier on the features of one network.
 
     Attributes:
         embedder: the network.
         classifier: ``logistic`` or ``kNN``.
-        dimensions: number of features.
-        predicted: int64 ``[n]``, the class of each image by a classifier that was fitted on the other
-            folds.
-        accuracy: of all folds together, in [0, 1]; ``interval`` is its 95 % Wilson interval.
-        mcnemar_p: p-value of the comparison with the best row, image by image; 1 for the best row.
-        seconds: for the features and for both classifiers of this network.
+        dimensions: the number of features.
+        predicted: int64 ``[n]``, the class of each image, predicted by a classifier that was fitted
+            without the image's fold.
+        accuracy: the fraction of the n images that were predicted correctly, in [0, 1].
+        interval: the 95 % Wilson interval of ``accuracy``.
+        mcnemar_p: the p-value of McNemar's test against the best row; 1 for the best row.
+        seconds: the time for the features and for both classifiers of this network.
         from_cache: whether the features came from the cache.
-        heads: the fitted head of each fold; empty for ``kNN``.
+        heads: for each fold, the head that was fitted on the other folds; empty for ``kNN``.
         losses: float64 ``[n]``, the cross-entropy of the heads in nats; empty for ``kNN``.
     """
 
@@ -74,11 +75,11 @@ class Probe:
     """The result of ``probe``.
 
     Attributes:
-        rows: one for each network and classifier, the best first.
+        rows: one for each network and classifier, from the highest accuracy to the lowest.
         dataset: the images, without pixels; its validation images are those of the first fold.
-        records: int64 ``[n]``, the images that were divided into folds: all but test images.
-        folds: int64 ``[n]``, the fold of each of them, from 0.
-        config: the flags of a training on this data.
+        records: int64 ``[n]``, the images that were divided into folds, which are all but test images.
+        folds: int64 ``[n]``, the fold of each image of ``records``, from 0.
+        config: the flags of a training that would fit such a head on this data.
     """
 
     rows: tuple[ProbeRow, ...]
@@ -94,7 +95,7 @@ class Probe:
 
     @property
     def best_head(self) -> ProbeRow:
-        """The best row that can become the head of a network."""
+        """The best row with logistic regression, because only that can become a network's head."""
         return next(row for row in self.rows if row.classifier == LOGISTIC)
 
 
@@ -107,19 +108,20 @@ def probe(
     embed_batch: int = 32,
     **flags: Any,
 ) -> Probe:
-    """Compares networks by classifiers on their frozen features, cross-validated.
+    """Compares networks by the cross-validated accuracy of classifiers on their frozen features.
 
-    Identical files, near duplicates and the images of a group are in the same fold. Features come from
-    the cache if they were computed before.
+    Identical files, near duplicates and the images of a group are in the same fold. Features that were
+    computed before are read from the cache.
 
     Args:
         data_dir: labelled images, as for training.
-        models: networks as for training, or run folders.
-        image_size: side of the images in pixels; 0 for that of each network, else 224.
+        models: values of ``--model``, or run folders.
+        image_size: side of the images in pixels. 0 takes the image size of a run, the only size that
+            a network accepts, or else 224.
         folds: the number of folds, or ``groups`` for one fold for each group.
-        embed_batch: images in a batch.
-        flags: other flags of training that say how the data is read and grouped, the weights, the seed
-            and the cache folder, with the names of ``TrainConfig``.
+        embed_batch: images in a batch while features are computed.
+        flags: fields of ``TrainConfig`` that say how the data is read and grouped, and ``weights``,
+            ``seed`` and ``cache_dir``.
 
     Raises:
         UserError: scikit-learn is not installed; the data, a network or the folds cannot be used.
@@ -140,57 +142,70 @@ def probe(
     check_sklearn("seedtf probe")
     if not models:
         raise UserError("--models: is missing; pass networks, separated by commas")
-    # A run that is saved has these flags: they repeat it as the training of one epoch.
+    # `save_best_head` records these flags in its run, as those of a training of one epoch.
     config = TrainConfig(data_dir=os.fspath(data_dir), head=FITTED, epochs=1, **flags)
     config = config.with_absolute_paths()
     embedders = [open_embedder(model, image_size, config.weights) for model in models]
     columns = Columns(config.file_column, config.label_column, config.split_column)
     listed, split = list_files(data_folder(config), config.labels_csv, columns, config.layout)
-    embedded: list[Embeddings] = []
+    all_embeddings: list[Embeddings] = []
     for embedder in embedders:
-        found = embed_catalog(listed, embedder, config.cache_folder, embed_batch)
-        if embedded and len(found.features) != len(embedded[0].features):
+        embeddings = embed_catalog(listed, embedder, config.cache_folder, embed_batch)
+        if all_embeddings and len(embeddings.features) != len(all_embeddings[0].features):
             raise UserError(f"{listed.root}: its files changed meanwhile; run the command again")
-        embedded.append(found)
-    dataset = _dataset(embedded[0].catalog, split, listed, config)
-    assigned = assign_folds(dataset, folds, config.seed)
-    records = np.flatnonzero(assigned >= 0)
-    first = Split(np.flatnonzero(assigned > 0), np.flatnonzero(assigned == 0), dataset.split.test)
-    dataset = replace(dataset, split=first)
-    sizes = np.bincount(assigned[records])
+        all_embeddings.append(embeddings)
+    dataset = _make_dataset(all_embeddings[0].catalog, split, listed, config)
+    fold_of = assign_folds(dataset, folds, config.seed)  # below 0 for test images
+    records = np.flatnonzero(fold_of >= 0)
+    dataset = replace(
+        dataset,
+        split=Split(np.flatnonzero(fold_of > 0), np.flatnonzero(fold_of == 0), dataset.split.test),
+    )
+    fold_sizes = np.bincount(fold_of[records])
     report(
         "folds",
-        f"{len(sizes)} of {sizes.min():,} to {sizes.max():,} images, {dataset.near_duplicates} near "
-        f"duplicates and {dataset.duplicates} identical files beside their originals",
+        f"{len(fold_sizes)} of {fold_sizes.min():,} to {fold_sizes.max():,} images; "
+        f"{dataset.near_duplicates} near duplicates and {dataset.duplicates} identical files, each in "
+        "the fold of its original",
     )
-    labels, together = dataset.store.catalog.labels[records], dataset.together[records]
+    labels, groups = dataset.store.catalog.labels[records], dataset.together[records]
     rows: list[ProbeRow] = []
-    for embedder, found in zip(embedders, embedded, strict=True):
+    for embedder, embeddings in zip(embedders, all_embeddings, strict=True):
         start = time.perf_counter()
-        features = np.asarray(found.features[records], np.float32)
+        features = np.asarray(embeddings.features[records], np.float32)
         names = dataset.store.catalog.class_names
         fitted = predict_out_of_fold(
             features,
             labels,
-            assigned[records],
-            together,
+            fold_of[records],
+            groups,
             num_classes=len(names),
             seed=config.seed,
         )
-        seconds = found.seconds + time.perf_counter() - start
-        new = _rows(embedder, fitted, labels, features.shape[1], seconds)
-        rows += [replace(row, from_cache=found.from_cache) for row in new]
-        texts = ", ".join(f"{row.classifier} {row.accuracy:.4f}" for row in new)
+        seconds = embeddings.seconds + time.perf_counter() - start
+        new_rows = _make_rows(embedder, fitted, labels, features.shape[1], seconds)
+        rows += [replace(row, from_cache=embeddings.from_cache) for row in new_rows]
+        accuracies = ", ".join(f"{row.classifier} {row.accuracy:.4f}" for row in new_rows)
+        cached = " with cached features" if embeddings.from_cache else ""
         report(
             "probed",
-            f"{embedder.name} at {embedder.image_size} px: {texts}, "
-            f"{format_duration(seconds)}{' with cached features' if found.from_cache else ''}",
+            f"{embedder.name} at {embedder.image_size} px: {accuracies}, "
+            f"{format_duration(seconds)}{cached}",
         )
-    return Probe(_compared(rows, labels), dataset, records, assigned[records], config)
+    return Probe(_compare_with_best(rows, labels), dataset, records, fold_of[records], config)
 
 
-def _dataset(usable: Catalog, split: Split | None, listed: Catalog, config: TrainConfig) -> Dataset:
-    """The usable images with what belongs together; test images that the user's data has stay apart."""
+def _make_dataset(
+    usable: Catalog, split: Split | None, listed: Catalog, config: TrainConfig
+) -> Dataset:
+    """A dataset without pixels: the test images of the user's data, and all others for training.
+
+    Args:
+        usable: the listed images that could be decoded.
+        split: the user's own split of ``listed``, if the data has one.
+        listed: all images that were found.
+        config: the flags that say which images must be in the same fold.
+    """
     related = find_related(
         usable,
         opened=True,
@@ -217,20 +232,21 @@ def _dataset(usable: Catalog, split: Split | None, listed: Catalog, config: Trai
     )
 
 
-def _rows(
+def _make_rows(
     embedder: Embedder, fitted: OutOfFold, labels: np.ndarray, dimensions: int, seconds: float
 ) -> list[ProbeRow]:
+    """The rows of both classifiers; ``mcnemar_p`` is set later, when the best row is known."""
     rows = []
     for classifier, predicted in ((LOGISTIC, fitted.linear), (KNN, fitted.neighbours)):
-        hits, count = int((predicted == labels).sum()), len(labels)
+        num_correct, count = int((predicted == labels).sum()), len(labels)
         rows.append(
             ProbeRow(
                 embedder,
                 classifier,
                 dimensions,
                 predicted,
-                accuracy=hits / count,
-                interval=wilson_interval(hits, count),
+                accuracy=num_correct / count,
+                interval=wilson_interval(num_correct, count),
                 mcnemar_p=1.0,
                 seconds=seconds,
                 from_cache=False,
@@ -241,13 +257,15 @@ def _rows(
     return rows
 
 
-def _compared(rows: Sequence[ProbeRow], labels: np.ndarray) -> tuple[ProbeRow, ...]:
-    """The rows from high to low accuracy, each compared with the first."""
+def _compare_with_best(rows: Sequence[ProbeRow], labels: np.ndarray) -> tuple[ProbeRow, ...]:
+    """Sorts the rows by falling accuracy and sets ``mcnemar_p`` of all but the first."""
     ordered = sorted(rows, key=lambda row: -row.accuracy)
-    best = ordered[0].predicted == labels
+    best_is_correct = ordered[0].predicted == labels
     compared = [ordered[0]]
     for row in ordered[1:]:
-        right = row.predicted == labels
-        p = mcnemar_p(int((best & ~right).sum()), int((right & ~best).sum()))
+        is_correct = row.predicted == labels
+        p = mcnemar_p(
+            int((best_is_correct & ~is_correct).sum()), int((is_correct & ~best_is_correct).sum())
+        )
         compared.append(replace(row, mcnemar_p=p))
     return tuple(compared)

@@ -1,1 +1,1 @@
-"""Hyperparameter search: the searched flags, one trial, the study, the search and its records."""
+"""Hyperparameter search (``seedtf tune``): its flags, trials, study, loop and result files."""

@@ -1,4 +1,4 @@
-"""The results of a search: trials.csv, best.txt, importance.png and the lines on the console."""
+"""Writes the results of a search (trials.csv, best.txt, importance.png) and its console lines."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from seedtf.plots.base import save_figure
 from seedtf.plots.importance import draw_importance
 from seedtf.report import format_duration, is_silent
 from seedtf.tuning.space import Dimension
-from seedtf.tuning.trial import OUTCOMES, TrialRow, best_row
+from seedtf.tuning.trial import FAILED, OUTCOMES, TrialRow, best_row
 
 __all__ = [
     "Console",
@@ -31,12 +31,16 @@ __all__ = [
 
 
 def trial_config(config: TrainConfig, values: Mapping[str, Any], run_dir: Path) -> TrainConfig:
-    """Returns the flags of one trial. Raises UserError if they conflict."""
+    """Returns ``config`` with the values and the run folder of one trial.
+
+    Raises:
+        UserError: the values conflict with each other or with the fixed flags.
+    """
     return dataclasses.replace(config, run_dir=str(run_dir), **values)
 
 
 def result_files(tune_dir: Path) -> tuple[Path, ...]:
-    """The files of ``write_records``, which may not exist yet."""
+    """The paths of the files that ``write_records`` writes; they may not exist yet."""
     return tuple(tune_dir / name for name in ("trials.csv", "best.txt", "importance.png"))
 
 
@@ -49,14 +53,14 @@ def write_records(
     *,
     title: str,
 ) -> None:
-    """Writes trials.csv, and best.txt and importance.png once a trial has the outcome ``done``.
+    """Writes trials.csv and, if a trial has the outcome ``done``, best.txt and importance.png.
 
     Args:
         tune_dir: an existing folder.
         config: the fixed flags.
         space: the searched flags.
         rows: the trials that have ended, in any order.
-        importances: the importance of each searched flag, 0 to 1; empty if it is not known yet.
+        importances: the importance of each searched flag, 0 to 1; empty before it is known.
         title: the title of the plot.
 
     Raises:
@@ -73,6 +77,7 @@ def write_records(
     write_lines(tune_dir / "trials.csv", lines)
     best = best_row(rows)
     if best is not None:
+        # A flagfile does not contain the run folder, so an empty path is passed for it.
         write_text(tune_dir / "best.txt", trial_config(config, best.values, Path()).to_flagfile())
         figure = draw_importance(space, rows, best, importances, title=title)
         save_figure(figure, tune_dir / "importance.png")
@@ -85,7 +90,7 @@ class Console:
 
     Args:
         stream: where to write.
-        trials: how many trials are planned.
+        trials: the number of trials that the search will run.
     """
 
     def __init__(self, stream: TextIO, trials: int) -> None:
@@ -93,26 +98,26 @@ class Console:
         self._trials = trials
         self._status: tqdm | None = None
 
-    def print_line(self, name: str, text: str) -> None:
-        """Prints a line that begins with a label, padded to ten columns as by ``report``."""
-        self.clear()
+    def print_line(self, label: str, text: str) -> None:
+        """Prints one line; as in ``report``, the label is padded to ten columns."""
+        self.clear_progress()
         if not is_silent():
-            self._stream.write(f"{name:10}{text}\n")
+            self._stream.write(f"{label:10}{text}\n")
             self._stream.flush()
 
-    def progress(self, text: str) -> None:
-        """On a terminal, shows ``text`` until the next call of a method."""
+    def show_progress(self, text: str) -> None:
+        """On a terminal, shows ``text`` until another method is called."""
         if not self._stream.isatty() or is_silent():
             return
         if self._status is None:
-            # tqdm cuts the text at the width of the terminal only if there is a bar, here of width 0.
+            # tqdm cuts a text that is wider than the terminal only if there is a bar; it may be empty.
             layout = "{desc}{bar:0}"
             self._status = tqdm(
                 bar_format=layout, dynamic_ncols=True, leave=False, file=self._stream
             )
         self._status.set_description_str(text)
 
-    def trial(self, row: TrialRow, rows: Sequence[TrialRow]) -> None:
+    def print_trial(self, row: TrialRow, rows: Sequence[TrialRow]) -> None:
         """Prints the line of a trial that has just ended; ``rows`` are all trials that have ended."""
         best = best_row(rows)
         result = [
@@ -126,14 +131,15 @@ class Console:
         ]
         self.print_line(f"trial {row.number}", "  ".join([*result, as_flags(row.values)]))
 
-    def clear(self) -> None:
-        """Removes the text of ``progress``."""
+    def clear_progress(self) -> None:
+        """Removes the text of ``show_progress``."""
         if self._status is not None:
             self._status.close()
             self._status = None
 
     def _seconds_left(self, rows: Sequence[TrialRow]) -> float:
-        counted = [row for row in rows if row.outcome != "failed"]
+        """The estimated rest of the search; NaN before a trial has ended that counts as one."""
+        counted = [row for row in rows if row.outcome != FAILED]
         if not counted:
             return math.nan
         mean = sum(row.seconds for row in counted) / len(counted)
@@ -155,7 +161,8 @@ def print_best(console: Console, tune_dir: Path, study: str, rows: Sequence[Tria
     console.print_line(
         "best",
         f"trial {best.number}: validation accuracy {best.val_accuracy:.4f}, loss "
-        f"{best.val_loss:.4f}; it is the best of {len(rows)} trials, so expect less with another seed",
+        f"{best.val_loss:.4f}; it was chosen as the best of {len(rows)} trials, so expect a lower "
+        "accuracy with another seed",
     )
     console.print_line(
         "flagfile", shlex.join(flagfile.read_text(encoding="utf-8").split("\n")[:-1])

@@ -1,4 +1,4 @@
-"""Runs a hyperparameter search: draws values, trains and prunes trials, and records the results."""
+"""Runs a hyperparameter search: draws values, trains and prunes trials, and writes the results."""
 
 from __future__ import annotations
 
@@ -50,8 +50,8 @@ from seedtf.tuning.trial import (
 
 __all__ = ["Search", "search"]
 
-# After this many failures in a row the search ends: a bad combination of values lets some trials fail,
-# but a full disk or a broken driver all of them.
+# After this many failures in a row the search ends. A bad combination of values makes one trial fail;
+# if several fail in a row, the cause is probably a full disk or a broken driver.
 _MAX_FAILURES_IN_A_ROW = 3
 
 
@@ -62,14 +62,14 @@ class Search:
     Attributes:
         config: the fixed flags; ``run_dir`` and ``resume`` are empty.
         space: the searched flags, at least one.
-        trials: the number of trials to run on all machines together, counting pruned trials but
-            not failed ones.
+        trials: the number of trials to run on all machines together; pruned trials count, failed
+            trials do not.
         study: the name of the study in the database.
         storage: a database URL; empty for a file in ``tune_dir``.
         tune_dir: the folder of trials and results; it is created if it does not exist.
         pruner: median, hyperband or none.
-        keep_models: whether to keep the models and states of all trials; if not, only the best
-            trial's are kept.
+        keep_models: whether to keep the models and states of all trials; otherwise only those of the
+            best trial are kept.
     """
 
     config: TrainConfig
@@ -83,17 +83,16 @@ class Search:
 
 
 def search(
-    plan: Search, *, command: Sequence[str] = TRAIN, stream: TextIO | None = None
+    settings: Search, *, command: Sequence[str] = TRAIN, stream: TextIO | None = None
 ) -> list[TrialRow]:
-    """Runs trials until ``plan.trials`` have ended; continues an earlier search of the same study.
+    """Runs trials until ``settings.trials`` have ended; continues an earlier search of the study.
 
     An interrupted trial resumes from its own state, and the values of a trial depend only on the
     seed, its number and the trials before it. An interrupted search therefore ends with the same
-    result as an uninterrupted one. Trials are compared by their lowest validation loss, which is that
-    of their best model.
+    result as an uninterrupted one. The best trial is the one with the lowest validation loss.
 
     Args:
-        plan: the settings of the search.
+        settings: the settings of the search.
         command: the command that trains; ``--flagfile=`` or ``--resume=`` is appended to it.
         stream: where to print; standard output by default.
 
@@ -106,24 +105,24 @@ def search(
         StoppedError: SIGTERM or SIGINT was received; the same command continues the search.
     """
     optuna = import_optuna()
-    console = Console(sys.stdout if stream is None else stream, plan.trials)
+    console = Console(sys.stdout if stream is None else stream, settings.trials)
     with (
-        _locked(plan.tune_dir),
+        _lock_tune_dir(settings.tune_dir),
         StopSignal("the trial saves after its step").listening() as stop,
-        storage_errors(optuna, plan.storage, plan.tune_dir),
+        storage_errors(optuna, settings.storage, settings.tune_dir),
     ):
         optuna_study = open_study(
             optuna,
-            name=plan.study,
-            storage=plan.storage,
-            tune_dir=plan.tune_dir,
-            pruner=plan.pruner,
-            seed=plan.config.seed,
-            epochs=plan.config.epochs,
+            name=settings.study,
+            storage=settings.storage,
+            tune_dir=settings.tune_dir,
+            pruner=settings.pruner,
+            seed=settings.config.seed,
+            epochs=settings.config.epochs,
         )
-        study = Study(optuna, optuna_study, plan.space, plan.config.epochs)
-        study.check_same_search(plan.config)
-        return _Searcher(plan, study, tuple(command), console, stop).run()
+        study = Study(optuna, optuna_study, settings.space, settings.config.epochs)
+        study.start_or_continue(settings.config)
+        return _Searcher(settings, study, tuple(command), console, stop).run()
 
 
 class _Searcher:
@@ -131,77 +130,84 @@ class _Searcher:
 
     def __init__(
         self,
-        plan: Search,
+        settings: Search,
         study: Study,
         command: tuple[str, ...],
         console: Console,
         stop: StopSignal,
     ) -> None:
-        self._plan, self._study = plan, study
+        self._settings, self._study = settings, study
         self._command, self._console, self._stop = command, console, stop
-        self._owner = _owner(plan.tune_dir)
-        self._tracking = SearchTracking(plan.config, plan.space, plan.tune_dir, plan.study)
+        self._owner = _read_owner(settings.tune_dir)
+        self._tracking = SearchTracking(
+            settings.config, settings.space, settings.tune_dir, settings.study
+        )
         self._failures_in_a_row = 0
 
     def run(self) -> list[TrialRow]:
         """Runs all trials, prints the best one and returns them."""
         interrupted = True
         try:
-            rows = self._run()
+            rows = self._run_trials()
             interrupted = False
         finally:
-            self._tracking.finish(result_files(self._plan.tune_dir), interrupted=interrupted)
+            self._tracking.finish(result_files(self._settings.tune_dir), interrupted=interrupted)
         return rows
 
-    def _run(self) -> list[TrialRow]:
-        plan, console = self._plan, self._console
-        storage = mask_password(plan.storage) if plan.storage else str(plan.tune_dir / "study.db")
+    def _run_trials(self) -> list[TrialRow]:
+        settings, console = self._settings, self._console
+        storage = (
+            mask_password(settings.storage)
+            if settings.storage
+            else str(settings.tune_dir / "study.db")
+        )
         ended = _count_ended(self._study.rows())
-        console.print_line("search", ", ".join(map(str, plan.space)))
+        console.print_line("search", ", ".join(map(str, settings.space)))
         console.print_line(
-            "study", f"{plan.study} in {storage}, {ended} of {plan.trials} trials ended"
+            "study", f"{settings.study} in {storage}, {ended} of {settings.trials} trials ended"
         )
         self._tracking.start(self._study.rows())
-        for trial in self._study.interrupted_trials(self._owner, shared=bool(plan.storage)):
+        for trial in self._study.interrupted_trials(self._owner, shared=bool(settings.storage)):
             console.print_line("resume", f"trial {trial.number}, which was interrupted")
             self._run_trial(trial)
-        while _count_ended(self._study.rows()) < plan.trials:
+        while _count_ended(self._study.rows()) < settings.trials:
             self._check_stop("between two trials")
             self._run_trial(self._study.ask())
         rows = self._study.rows()
-        self._write(rows)
-        print_best(console, plan.tune_dir, plan.study, rows)
+        self._write_records(rows)
+        print_best(console, settings.tune_dir, settings.study, rows)
         return rows
 
     def _run_trial(self, trial: Any) -> None:
-        """Trains a new or resumed trial to its end, prints its line and writes the table."""
+        """Trains a new or interrupted trial to its end, prints its line and writes the results."""
         trial.set_user_attr("owner", self._owner)
         values = self._study.suggest(trial)
-        seconds, started = trial.user_attrs.get("seconds", 0.0), time.monotonic()
+        earlier_seconds, started = trial.user_attrs.get("seconds", 0.0), time.monotonic()
         try:
             outcome, history, reason = self._train(trial, values)
         finally:
-            trial.set_user_attr("seconds", seconds + time.monotonic() - started)
+            trial.set_user_attr("seconds", earlier_seconds + time.monotonic() - started)
         self._study.tell(trial, outcome, history)
         rows = self._study.rows()
-        self._console.trial(next(row for row in rows if row.number == trial.number), rows)
-        self._tracking.trial(trial.number, rows)
+        self._console.print_trial(next(row for row in rows if row.number == trial.number), rows)
+        self._tracking.log_trial(trial.number, rows)
         if outcome == FAILED:
             self._report_failure(trial.number, history, reason, rows)
         else:
             self._failures_in_a_row = 0
-        self._write(rows)
+        self._write_records(rows)
 
     def _train(self, trial: Any, values: dict[str, Any]) -> tuple[str, History, str]:
         """Trains one trial; returns its outcome, its history and the reason for a failure."""
         run_dir, log = self._run_dir(trial.number), self._trial_path(trial.number, ".log")
-        # An earlier process may have been interrupted after the decision to prune this trial.
+        # An earlier process may have been interrupted after it had reported an epoch for which Optuna
+        # prunes the trial, but before it could end the trial.
         if self._study.should_prune(trial):
             return PRUNED, finished_epochs(run_dir), ""
         num_reported = -1
         with TrainProcess([*self._command, *self._arguments(trial.number, values)], log) as process:
             while True:
-                # Read the history after the exit code, so that no epoch is missed.
+                # Read the history after the exit code: a process that has ended adds no more epochs.
                 code = process.poll()
                 history = finished_epochs(run_dir)
                 if len(history) != num_reported and self._study.report(trial, history):
@@ -213,7 +219,7 @@ class _Searcher:
                 if self._stop.name:
                     process.end()
                     self._check_stop(self._where_stopped(trial.number))
-                self._console.progress(self._progress(trial.number, history))
+                self._console.show_progress(self._progress_text(trial.number, history))
                 time.sleep(POLL_SECONDS)
         if code == StoppedError.exit_code:  # Only the process of the trial received the signal.
             self._stop.name = self._stop.name or "a signal"
@@ -225,13 +231,13 @@ class _Searcher:
         return FAILED, history, last_error_line(log) or f"exit code {code}"
 
     def _arguments(self, number: int, values: dict[str, Any]) -> list[str]:
-        """The flags of a new run, or those that resume an interrupted one."""
+        """The flags that start the run of a trial, or resume it if it was interrupted."""
         run_dir = self._run_dir(number)
-        config = trial_config(self._plan.config, values, run_dir)
+        config = trial_config(self._settings.config, values, run_dir)
 
         def while_locked() -> None:
             self._check_stop(f"while an earlier process was still training trial {number}")
-            self._console.progress(f"trial {number}: an earlier process is still training it")
+            self._console.show_progress(f"trial {number}: an earlier process is still training it")
 
         return flags_to_train(config, run_dir, self._trial_path(number, ".txt"), while_locked)
 
@@ -250,22 +256,29 @@ class _Searcher:
             )
         self._console.print_line("failed", f"trial {number}: {reason} (see {log})")
 
-    def _write(self, rows: Sequence[TrialRow]) -> None:
-        plan = self._plan
+    def _write_records(self, rows: Sequence[TrialRow]) -> None:
+        settings = self._settings
         importances = self._study.importances()
-        title = f"{plan.study}: {_count_ended(rows)} trials of {short_name(plan.config.model)}"
+        title = (
+            f"{settings.study}: {_count_ended(rows)} trials of {short_name(settings.config.model)}"
+        )
         try:
-            write_records(plan.tune_dir, plan.config, plan.space, rows, importances, title=title)
+            write_records(
+                settings.tune_dir, settings.config, settings.space, rows, importances, title=title
+            )
         except OSError as error:
             raise UserError(
-                f"--out={plan.tune_dir}: cannot be written ({error.strerror or error}); free "
+                f"--out={settings.tune_dir}: cannot be written ({error.strerror or error}); free "
                 "some space, then repeat the same command to continue"
             ) from error
-        if not plan.keep_models:
+        if not settings.keep_models:
             self._remove_models(rows)
 
     def _remove_models(self, rows: Sequence[TrialRow]) -> None:
-        """Removes all models but the best trial's: a hundred trials of ResNet-50 would take 70 GB."""
+        """Removes the models and states of all ended trials but the best one.
+
+        Those of a hundred trials of ResNet-50 would take 70 GB.
+        """
         best = best_row(rows)
         for row in rows:
             if best is not None and row.number == best.number:
@@ -274,19 +287,18 @@ class _Searcher:
             for folder in (paths.checkpoints, paths.state):
                 shutil.rmtree(folder, ignore_errors=True)
 
-    def _progress(self, number: int, history: History) -> str:
-        text = f"trial {number}  epoch {len(history) + 1}/{self._plan.config.epochs}"
+    def _progress_text(self, number: int, history: History) -> str:
+        text = f"trial {number}  epoch {len(history) + 1}/{self._settings.config.epochs}"
         return f"{text}  val_loss {history[-1]['val_loss']:.4f}" if history else text
 
     def _where_stopped(self, number: int) -> str:
-        epochs = len(finished_epochs(self._run_dir(number)))
-        return (
-            f"in trial {number}, whose first {epochs} of {self._plan.config.epochs} epochs are kept"
-        )
+        kept, planned = len(finished_epochs(self._run_dir(number))), self._settings.config.epochs
+        return f"in trial {number}, whose first {kept} of {planned} epochs are kept"
 
     def _check_stop(self, where: str) -> None:
+        """Raises StoppedError if a signal was received; ``where`` completes "stopped …"."""
         if self._stop.name:
-            self._console.clear()
+            self._console.clear_progress()
             raise StoppedError(
                 f"{self._stop.name}: stopped {where}; repeat the same command to continue"
             )
@@ -295,7 +307,7 @@ class _Searcher:
         return self._trial_path(number, "")
 
     def _trial_path(self, number: int, suffix: str) -> Path:
-        return self._plan.tune_dir / f"trial-{number:04d}{suffix}"
+        return self._settings.tune_dir / f"trial-{number:04d}{suffix}"
 
 
 def _count_ended(rows: Sequence[TrialRow]) -> int:
@@ -304,11 +316,11 @@ def _count_ended(rows: Sequence[TrialRow]) -> int:
 
 
 @contextmanager
-def _locked(tune_dir: Path) -> Iterator[None]:
-    """Creates the folder and locks it within the ``with`` block.
+def _lock_tune_dir(tune_dir: Path) -> Iterator[None]:
+    """Creates the folder of a search and locks it within the ``with`` block.
 
     Raises:
-        UserError: it cannot be written, or another search holds the lock.
+        UserError: the folder cannot be written, or another search holds its lock.
     """
     with ExitStack() as stack:
         try:
@@ -325,8 +337,11 @@ def _locked(tune_dir: Path) -> Iterator[None]:
         yield
 
 
-def _owner(tune_dir: Path) -> str:
-    """A unique identifier of the folder, whose path may differ between machines that mount it."""
+def _read_owner(tune_dir: Path) -> str:
+    """Reads the identifier of the folder from its file ``owner``, which is created if necessary.
+
+    The path of the folder cannot identify it, because machines may mount it at different paths.
+    """
     path = tune_dir / "owner"
     if not path.exists():
         write_text(path, f"{uuid.uuid4()}\n")

@@ -17,7 +17,7 @@ from seedtf.errors import UserError
 
 __all__ = ["BY_DEFAULT", "SEARCHABLE", "Dimension", "choose_space", "first_values"]
 
-# The learning rate is searched from its default / _LR_FACTOR to its default * _LR_FACTOR.
+# The learning rate is searched between its default divided by this factor and multiplied by it.
 _LR_FACTOR = 10.0
 
 
@@ -28,8 +28,8 @@ class Dimension:
     Attributes:
         name: the name of the flag.
         low, high: the ends of the range; both 0 if there are ``choices``.
-        step: the distance between neighbouring values, starting at ``low``; 0 means a logarithmic
-            range, for which ``low`` is above 0.
+        step: the distance between neighbouring values, the first of which is ``low``. 0 means a
+            logarithmic range without steps; its ``low`` is above 0.
         choices: the possible values; empty for a range.
     """
 
@@ -40,9 +40,10 @@ class Dimension:
     choices: tuple[Any, ...] = ()
 
     def round_for_flag(self, value: Any) -> Any:
-        """Returns ``value`` rounded to the digits that are passed to the flag.
+        """Returns ``value`` with the digits that are passed to the flag.
 
-        A value of a logarithmic range has three significant digits, any other number ten decimals.
+        In a logarithmic range, ``value`` is rounded to three significant digits; in a range with steps,
+        to ten decimals. A choice is not rounded.
 
         Example:
             >>> Dimension("lr", low=1e-4, high=1e-2).round_for_flag(0.00123456)
@@ -57,7 +58,7 @@ class Dimension:
     def nearest(self, value: Any) -> Any:
         """Returns the possible value that is nearest to ``value``.
 
-        If ``choices`` are not numbers and ``value`` is not one of them, the first choice is returned.
+        A ``value`` that is neither a number nor one of ``choices`` gives the first choice.
 
         Example:
             >>> Dimension("crop", high=0.6, step=0.05).nearest(0.23)
@@ -90,8 +91,8 @@ class Dimension:
         return f"{self.name} {self.low:g} to {self.high:g}{'' if self.step else ' (log)'}"
 
 
-# The range of lr depends on the optimizer; `choose_space` replaces the ends given here.
-_ALL = (
+# `choose_space` replaces the range of lr, because the usual rates depend on the optimizer.
+_DIMENSIONS = (
     Dimension("lr", low=1e-4, high=1e-2),
     Dimension("weight_decay", low=1e-4, high=0.5),
     Dimension("label_smoothing", high=0.3, step=0.02),
@@ -114,12 +115,12 @@ _ALL = (
     Dimension("ema_horizon", high=0.5, step=0.05),
     Dimension("batch_size", choices=(16, 32, 64, 128)),
 )
-_MORE = ("shear", "flip", "clip_norm", "body_lr_factor", "ema_horizon", "batch_size")
+_ONLY_ON_REQUEST = ("shear", "flip", "clip_norm", "body_lr_factor", "ema_horizon", "batch_size")
 
-SEARCHABLE: Mapping[str, Dimension] = {dimension.name: dimension for dimension in _ALL}
+SEARCHABLE: Mapping[str, Dimension] = {dimension.name: dimension for dimension in _DIMENSIONS}
 """The dimension of every flag that can be searched."""
 
-BY_DEFAULT = tuple(name for name in SEARCHABLE if name not in _MORE)
+BY_DEFAULT = tuple(name for name in SEARCHABLE if name not in _ONLY_ON_REQUEST)
 """The flags that are searched if ``--search`` is not given."""
 
 
@@ -128,12 +129,12 @@ def choose_space(search: str, given: Collection[str], config: TrainConfig) -> li
 
     Args:
         search: names separated by commas; empty for ``BY_DEFAULT``.
-        given: the flags that the user has set, which are therefore not searched.
-        config: the fixed values; the range of lr lies around the rate that ``config`` would use.
+        given: the flags that the user has set; they keep their values and are not searched.
+        config: all flags. The range of lr is centred on the rate of ``config``.
 
     Raises:
-        UserError: a name cannot be searched or is fixed, a fixed flag does not allow the whole range of
-            another one, or no flag is left to search.
+        UserError: a name cannot be searched or is in ``given``, a range contains values that the other
+            flags do not allow, or no flag is left to search.
     """
     names = [name.strip().lstrip("-") for name in search.split(",") if name.strip()]
     for name in names:
@@ -149,7 +150,7 @@ def choose_space(search: str, given: Collection[str], config: TrainConfig) -> li
     if not names and config.optimizer in ADDONS_OPTIMIZERS:
         searched.discard("weight_decay")
     space = [
-        _around_default(dimension, config)
+        _center_lr_range(dimension, config)
         for name, dimension in SEARCHABLE.items()
         if name in searched
     ]
@@ -158,23 +159,24 @@ def choose_space(search: str, given: Collection[str], config: TrainConfig) -> li
             f"--search: nothing is left to search, because all of {', '.join(BY_DEFAULT)} are set; "
             "remove some of them"
         )
-    _check_ends(space, config)
+    _check_range_ends(space, config)
     return space
 
 
 def first_values(space: Iterable[Dimension], config: TrainConfig) -> dict[str, Any]:
-    """Returns the values of the first trial: the possible ones nearest to the defaults of train."""
-    defaults = {
+    """Returns the values of the first trial: the possible values nearest to those of ``config``."""
+    values = {
         **config.as_dict(),
         "batch_size": config.batch_size or DEFAULT_BATCH_SIZE,
         "lr": config.highest_rate,
         "rotate": config.rotation,
         "weight_decay": config.decay,
     }
-    return {dimension.name: dimension.nearest(defaults[dimension.name]) for dimension in space}
+    return {dimension.name: dimension.nearest(values[dimension.name]) for dimension in space}
 
 
-def _around_default(dimension: Dimension, config: TrainConfig) -> Dimension:
+def _center_lr_range(dimension: Dimension, config: TrainConfig) -> Dimension:
+    """Returns lr with a range around the rate of ``config``; any other dimension unchanged."""
     if dimension.name != "lr":
         return dimension
     middle = math.log10(config.highest_rate)
@@ -183,8 +185,8 @@ def _around_default(dimension: Dimension, config: TrainConfig) -> Dimension:
     return replace(dimension, low=low, high=high)
 
 
-def _check_ends(space: Iterable[Dimension], config: TrainConfig) -> None:
-    """Raises UserError if the fixed flags do not allow an end of a range, so that no trial fails."""
+def _check_range_ends(space: Iterable[Dimension], config: TrainConfig) -> None:
+    """Raises UserError if the fixed flags do not allow an end of a range: such trials would fail."""
     for dimension in space:
         for value in dimension.ends():
             try:

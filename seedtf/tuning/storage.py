@@ -19,8 +19,10 @@ PRUNERS = ("median", "hyperband", "none")
 
 # How long to wait while another process writes the SQLite file.
 _LOCK_SECONDS = 60
-# The number of trials before the median pruner starts, and the number of trials drawn at random.
-_TRIALS_BEFORE_PRUNING, _RANDOM_TRIALS = 5, 10
+# The median pruner needs this many completed trials before it ends one early.
+_TRIALS_BEFORE_PRUNING = 5
+# The first trials have random values, because the sampler has too few results to learn from.
+_RANDOM_TRIALS = 10
 
 
 def import_optuna() -> Any:
@@ -51,13 +53,13 @@ def open_study(
         storage: a database URL; empty for ``<tune_dir>/study.db``.
         tune_dir: an existing folder.
         pruner: one of ``PRUNERS``.
-        seed: the root of the sampler's randomness.
-        epochs: the number of epochs of a complete trial.
+        seed: the seed of the sampler; the same seed draws the same values.
+        epochs: the number of epochs of a trial that is not pruned.
 
     Raises:
         UserError: the database cannot be opened.
     """
-    url = _url(storage, tune_dir)
+    url = _database_url(storage, tune_dir)
     masked_url = mask_password(url)
     if "://" not in url:
         raise UserError(
@@ -71,8 +73,8 @@ def open_study(
         return optuna.create_study(
             study_name=name,
             storage=optuna.storages.RDBStorage(url, engine_kwargs={"connect_args": connect_args}),
-            sampler=_sampler(optuna, seed),
-            pruner=_pruner(optuna, pruner, epochs),
+            sampler=_make_sampler(optuna, seed),
+            pruner=_make_pruner(optuna, pruner, epochs),
             direction="minimize",
             load_if_exists=True,
         )
@@ -83,7 +85,9 @@ def open_study(
         SQLAlchemyError,
         optuna.exceptions.OptunaError,
     ) as error:
-        raise UserError(f"--storage={masked_url}: cannot be used ({_cause(error, url)})") from error
+        raise UserError(
+            f"--storage={masked_url}: cannot be used ({_describe_cause(error, url)})"
+        ) from error
 
 
 @contextmanager
@@ -95,13 +99,14 @@ def storage_errors(optuna: Any, storage: str, tune_dir: Path) -> Iterator[None]:
     """
     from sqlalchemy.exc import SQLAlchemyError  # noqa: PLC0415  It is installed with Optuna.
 
-    url = _url(storage, tune_dir)
+    url = _database_url(storage, tune_dir)
     try:
         yield
     except (optuna.exceptions.StorageInternalError, SQLAlchemyError) as error:
+        cause = _describe_cause(error, url)
         raise UserError(
-            f"--storage={mask_password(url)}: the database failed ({_cause(error, url)}); repeat the "
-            "same command to continue"
+            f"--storage={mask_password(url)}: the database failed ({cause}); repeat the same command "
+            "to continue"
         ) from error
 
 
@@ -116,28 +121,29 @@ def mask_password(url: str) -> str:
     return re.sub(r"([?&]password=)[^&]*", r"\1***", url)
 
 
-def _url(storage: str, tune_dir: Path) -> str:
+def _database_url(storage: str, tune_dir: Path) -> str:
     return storage or f"sqlite:///{tune_dir.resolve() / 'study.db'}"
 
 
-def _cause(error: BaseException, url: str) -> str:
-    """The first line of the database driver's error, or the name of a driver that is not installed."""
+def _describe_cause(error: BaseException, url: str) -> str:
+    """Returns the first line of the driver's error, or which driver has to be installed."""
     cause: BaseException | None = error
     while cause is not None:
         if isinstance(cause, ModuleNotFoundError):
-            return f"Python's driver {cause.name} for it is not installed; pip install it"
+            return f"its Python driver {cause.name} is not installed; pip install it"
         cause = cause.__cause__ or cause.__context__
-    # Optuna's own message is not used: it suggests for every error that a value is too long.
+    # Optuna's own message is left out, because it blames every error on a value that is too long.
     while error.__cause__ is not None:
         error = error.__cause__
     text = str(error).replace(url, mask_password(url)).strip()
     return first_line(text) if text else type(error).__name__
 
 
-def _sampler(optuna: Any, seed: int) -> Any:
-    """Tree-structured Parzen estimators (Bergstra et al. 2011), seeded by (seed, trial, flag) alone.
+def _make_sampler(optuna: Any, seed: int) -> Any:
+    """Tree-structured Parzen estimator (Bergstra et al. 2011), seeded anew for each trial and flag.
 
-    A single seeded sampler for the whole search would repeat its first draws after each restart.
+    One seeded sampler for the whole search would draw its first values again after each restart. So a
+    seed is computed from the search's seed, the trial's number and the flag's name.
     """
 
     class Sampler(optuna.samplers.BaseSampler):
@@ -151,23 +157,24 @@ def _sampler(optuna: Any, seed: int) -> Any:
             self, study: Any, trial: Any, param_name: str, param_distribution: Any
         ) -> Any:
             sampler = optuna.samplers.TPESampler(
-                seed=_draw_seed(seed, trial.number, param_name), n_startup_trials=_RANDOM_TRIALS
+                seed=_sampler_seed(seed, trial.number, param_name), n_startup_trials=_RANDOM_TRIALS
             )
             return sampler.sample_independent(study, trial, param_name, param_distribution)
 
     return Sampler()
 
 
-def _draw_seed(seed: int, number: int, name: str) -> int:
-    digest = hashlib.blake2b(f"{seed} {number} {name}".encode(), digest_size=4)
+def _sampler_seed(seed: int, trial_number: int, flag: str) -> int:
+    digest = hashlib.blake2b(f"{seed} {trial_number} {flag}".encode(), digest_size=4)
     return int.from_bytes(digest.digest(), "little")
 
 
-def _pruner(optuna: Any, name: str, epochs: int) -> Any:
+def _make_pruner(optuna: Any, name: str, epochs: int) -> Any:
     if name == "hyperband":
         return optuna.pruners.HyperbandPruner(min_resource=1, max_resource=epochs)
     if name == "median":
-        # Losses of the first quarter depend more on the start of the schedule than on the values.
+        # In the first quarter of the epochs, the loss says little about the values of the flags: it
+        # depends mostly on the learning-rate schedule, which has just begun.
         return optuna.pruners.MedianPruner(
             n_startup_trials=_TRIALS_BEFORE_PRUNING, n_warmup_steps=max(epochs // 4, 1)
         )

@@ -17,7 +17,7 @@ from seedtf.tuning.trial import DONE, FAILED, PRUNED, History, TrialRow, lowest_
 
 __all__ = ["Study"]
 
-# PED-ANOVA compares the best trials with the others, so it needs several completed trials.
+# The importances compare the best trials with all trials, so they need several completed ones.
 _MIN_TRIALS_FOR_IMPORTANCE = 4
 
 
@@ -28,7 +28,7 @@ class Study:
         optuna: the module.
         study: an ``optuna.study.Study``.
         space: the searched flags.
-        epochs: the number of epochs of a complete trial.
+        epochs: the number of epochs of a trial that is not pruned.
     """
 
     def __init__(self, optuna: Any, study: Any, space: Sequence[Dimension], epochs: int) -> None:
@@ -37,12 +37,13 @@ class Study:
         self._space = space
         self._epochs = epochs
 
-    def check_same_search(self, config: TrainConfig) -> None:
-        """Checks that the study was started with the same flags and ranges.
+    def start_or_continue(self, config: TrainConfig) -> None:
+        """Starts a new study, or checks that an earlier one has the same flags and ranges.
 
-        A new study records them and queues a first trial with the default values. A study whose trials
-        have all failed counts as new. Flags that do not change the results, such as the folder of the
-        images, may differ, for example between machines.
+        A new study records its flags and ranges, and queues a first trial with the values of
+        ``config``. A study whose trials have all failed counts as new. Flags that do not change the
+        results may differ from those of the earlier study, such as the folder of the images on another
+        machine.
 
         Raises:
             UserError: the study was started with other flags or ranges.
@@ -69,9 +70,11 @@ class Study:
         """Yields the trials of ``owner`` that were interrupted.
 
         Args:
-            owner: the identifier of the folder. The folder is locked, so none of its trials runs now.
-            shared: whether other folders use the same database. If not, all trials in it belong to this
-                folder, even one that was interrupted before its owner was recorded.
+            owner: the identifier of a search folder. The caller has locked the folder, so none of its
+                trials runs now.
+            shared: whether other search folders use the same database. If not, every trial in the
+                database belongs to this folder, even if it was interrupted before its owner was
+                recorded.
         """
         for frozen in self._study.get_trials(deepcopy=False, states=(self._states.RUNNING,)):
             if not shared or frozen.user_attrs.get("owner", "") == owner:
@@ -82,14 +85,14 @@ class Study:
         return self._study.ask()
 
     def suggest(self, trial: Any) -> dict[str, Any]:
-        """Returns the values of a trial's flags, drawn in the first call and then kept."""
+        """Returns the values of a trial's flags; a second call for the trial returns the same ones."""
         return {
             dimension.name: dimension.round_for_flag(_suggest(trial, dimension))
             for dimension in self._space
         }
 
     def report(self, trial: Any, history: History) -> bool:
-        """Reports new epochs to Optuna; returns whether to prune the trial after one of them."""
+        """Reports the losses of new epochs to Optuna; returns whether the trial must be pruned."""
         reported = self._reported_epochs(trial)
         for row in history:
             if row["epoch"] in reported:
@@ -100,28 +103,28 @@ class Study:
         return False
 
     def should_prune(self, trial: Any) -> bool:
-        """Whether to prune a trial now; never after its last epoch, when pruning would save nothing."""
+        """Whether to prune a trial now; false after its last epoch, when nothing is saved by it."""
         reported = self._reported_epochs(trial)
         return bool(reported) and max(reported) < self._epochs and trial.should_prune()
 
     def tell(self, trial: Any, outcome: str, history: History) -> None:
-        """Ends a trial in the study; its value is the lowest validation loss, if it is done."""
-        best = lowest_loss(history)
+        """Records how a trial ended; the value of a ``done`` trial is its lowest validation loss."""
+        row = lowest_loss(history)
         if outcome == PRUNED:
-            last = max(self._reported_epochs(trial))
-            best = next((row for row in history if row["epoch"] == last), None)
-        epochs = int(best["epoch"]) if outcome == PRUNED and best else len(history)
+            last_reported = max(self._reported_epochs(trial))
+            row = next((row for row in history if row["epoch"] == last_reported), None)
+        epochs = int(row["epoch"]) if outcome == PRUNED and row else len(history)
         trial.set_user_attr("outcome", outcome)
         trial.set_user_attr("epochs", epochs)
-        if best is not None and math.isfinite(best["val_loss"]):
-            trial.set_user_attr("val_loss", best["val_loss"])
-            trial.set_user_attr("val_accuracy", best["val_accuracy"])
-        if outcome == DONE and best is not None:
-            self._study.tell(trial, best["val_loss"])
+        if row is not None and math.isfinite(row["val_loss"]):
+            trial.set_user_attr("val_loss", row["val_loss"])
+            trial.set_user_attr("val_accuracy", row["val_accuracy"])
+        if outcome == DONE and row is not None:
+            self._study.tell(trial, row["val_loss"])
         elif outcome == FAILED:
             self._study.tell(trial, state=self._states.FAIL)
         else:
-            # A diverged trial counts as pruned: its values are as bad as those of a pruned trial.
+            # For Optuna a diverged trial is a pruned one: the sampler then avoids its values.
             self._study.tell(trial, state=self._states.PRUNED)
 
     def rows(self) -> list[TrialRow]:
@@ -130,10 +133,11 @@ class Study:
         return [self._row(trial) for trial in self._study.get_trials(deepcopy=False, states=states)]
 
     def importances(self) -> dict[str, float]:
-        """Returns how important each flag is for being among the best tenth of the completed trials.
+        """Returns the importance of each flag, from 0 to 1; all of them sum to 1.
 
-        The values are from 0 to 1 and sum to 1 (PED-ANOVA: Watanabe, Bansal, Hutter 2023). Empty if
-        there are too few trials.
+        A flag is important if its values in the best tenth of the completed trials differ from its
+        values in all of them (PED-ANOVA: Watanabe, Bansal, Hutter 2023). With fewer than four
+        completed trials the result is empty.
         """
         states = (self._states.COMPLETE,)
         if len(self._study.get_trials(deepcopy=False, states=states)) < _MIN_TRIALS_FOR_IMPORTANCE:
@@ -167,6 +171,7 @@ class Study:
         )
 
     def _check_equal(self, flags: Mapping[str, Any], ranges: Mapping[str, str]) -> None:
+        """Raises UserError if flags or ranges are not those that the study has recorded."""
         study_name = repr(self._study.study_name)
         saved_flags = self._study.user_attrs.get("flags", {})
         saved_ranges = self._study.user_attrs.get("ranges", {})

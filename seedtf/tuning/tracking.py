@@ -1,4 +1,4 @@
-"""A search in the trackers of ``--track``: one parent, which has the trials' results and tables."""
+"""Records a search in the trackers of ``--track``, as one parent run of all trials."""
 
 from __future__ import annotations
 
@@ -24,10 +24,11 @@ __all__ = ["SearchTracking"]
 
 
 class SearchTracking:
-    """The parent of the trials in every tracker; without ``--track`` all methods do nothing.
+    """The parent run of all trials in each tracker; without ``--track`` all methods do nothing.
 
-    The trials are runs of ``seedtf train``. They find their parent in the folder of the search. What
-    counts as an epoch there is a trial here, from 1.
+    Each trial is a run of ``seedtf train`` that finds its parent through the folder of the search. A
+    training logs its metrics once an epoch; the parent run logs the metrics of each trial once, and
+    trial n is its epoch n + 1.
 
     Args:
         config: the fixed flags.
@@ -46,11 +47,13 @@ class SearchTracking:
         self._names, self._folder, self._name = config.trackers, tune_dir, name
         searched = {dimension.name: str(dimension) for dimension in space}
         self._searched: Mapping[str, str] = searched
-        self._flags = {k: v for k, v in tracked_flags(config).items() if k not in searched}
+        self._flags = {
+            name: value for name, value in tracked_flags(config).items() if name not in searched
+        }
         self._group: TrackerGroup | None = None
 
     def start(self, rows: Sequence[TrialRow]) -> None:
-        """Opens the parent; ``rows`` are the trials that have ended."""
+        """Opens the parent run; ``rows`` are the trials that have ended in earlier processes."""
         if not self._names:
             return
         past = tuple(_metrics(rows, row) for row in rows)
@@ -59,22 +62,22 @@ class SearchTracking:
         self._group = TrackerGroup(self._names, run)
         self._group.start()
 
-    def trial(self, number: int, rows: Sequence[TrialRow]) -> None:
-        """Records the trial of this number, from 0, which has just ended."""
+    def log_trial(self, number: int, rows: Sequence[TrialRow]) -> None:
+        """Records trial ``number``, from 0, which has just ended; ``rows`` are all ended trials."""
         if self._group is not None:
-            row = next(each for each in rows if each.number == number)
+            row = next(row for row in rows if row.number == number)
             values = _metrics(rows, row)
             self._group.log_metrics(int(values.pop("epoch")), values)
 
     def finish(self, files: Sequence[Path], *, interrupted: bool = False) -> None:
-        """Ends the parent, with the tables and images of the search."""
+        """Ends the parent run; ``files`` are the tables and images of the search."""
         if self._group is not None:
             self._group.finish(INTERRUPTED if interrupted else FINISHED, files)
 
 
 def _metrics(rows: Sequence[TrialRow], row: TrialRow) -> dict[str, Any]:
-    """The figures of a trial, and the lowest loss among the trials up to it."""
-    best = best_row([each for each in rows if each.number <= row.number])
+    """The metrics of a trial, and the lowest loss of all trials up to and including it."""
+    best = best_row([other for other in rows if other.number <= row.number])
     return {
         "epoch": row.number + 1,
         "val_loss": row.val_loss,

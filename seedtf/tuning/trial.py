@@ -36,10 +36,10 @@ class TrialRow:
     Attributes:
         number: its number in the study, from 0.
         outcome: one of ``OUTCOMES``.
-        val_loss, val_accuracy: of its best epoch, or of its last epoch if it was pruned; NaN if there
-            is none.
+        val_loss, val_accuracy: of its best epoch, or of its last epoch if it was pruned; NaN if no
+            epoch has a finite loss.
         epochs: the number of epochs trained.
-        seconds: how long its processes ran.
+        seconds: how long it was trained, over all processes if it was interrupted and resumed.
         values: the values of the searched flags, as passed to the run.
     """
 
@@ -59,8 +59,7 @@ def best_row(rows: Sequence[TrialRow]) -> TrialRow | None:
 
 
 def lowest_loss(history: History) -> Mapping[str, float] | None:
-    """Returns the row of the lowest finite validation loss, the first of equals; None if no loss
-    is finite.
+    """Returns the first row with the lowest finite validation loss; None if no loss is finite.
 
     Example:
         >>> lowest_loss([{"epoch": 1, "val_loss": 0.9}, {"epoch": 2, "val_loss": 0.4}])
