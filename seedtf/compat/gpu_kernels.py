@@ -1,7 +1,7 @@
 """Finds the operations of a traced function for which TensorFlow has no GPU kernel.
 
-TensorFlow executes such an operation on the CPU without a warning, and copies its inputs from the GPU
-and its outputs back at every step. TensorFlow is imported inside the functions, so that importing this
+TensorFlow executes such an operation on the CPU without a warning: at every step it copies the inputs
+from the GPU and the outputs back. TensorFlow is imported inside the functions, so that importing this
 module is fast.
 """
 
@@ -13,16 +13,16 @@ from typing import Any
 
 __all__ = ["ops_without_gpu_kernel"]
 
-# Nodes that TensorFlow removes, or places on the device of their input.
-_STRUCTURE = frozenset({"Placeholder", "_Arg", "_Retval", "NoOp"})
+# TensorFlow removes these nodes, or places them on the device of their input.
+_NOT_EXECUTED = frozenset({"Placeholder", "_Arg", "_Retval", "NoOp"})
 
 
 def ops_without_gpu_kernel(function: Any) -> list[str]:
-    """The operations that TensorFlow would execute on the host, as ``["GatherV2(Tparams=uint8)"]``.
+    """The operations that TensorFlow would execute on the CPU, as ``["GatherV2(Tparams=uint8)"]``.
 
     The functions that ``function`` calls are searched too, unless XLA compiles them. Operations that
-    TensorFlow's graph optimizer adds later are not found. Works without a GPU, in builds of TensorFlow
-    that have GPU kernels.
+    TensorFlow's graph optimizer adds later are not found. No GPU is needed, but TensorFlow must have
+    been built with GPU kernels.
 
     Args:
         function: a ``ConcreteFunction``.
@@ -38,13 +38,13 @@ def ops_without_gpu_kernel(function: Any) -> list[str]:
     found, pending, seen = set(), [graph.node], set()
     while pending:
         for node in pending.pop():
-            if node.op not in _STRUCTURE and not _is_compiled(node.attr):
+            if node.op not in _NOT_EXECUTED and not _is_compiled(node.attr):
                 called = [name for name in _called_functions(node) if name not in seen]
                 seen.update(called)
                 searched = [name for name in called if _is_searched(library, name)]
                 pending += [library[name].node_def for name in searched]
                 if not _has_gpu_kernel(node):
-                    found.add(_describe(node))
+                    found.add(_name_with_types(node))
     return sorted(found)
 
 
@@ -58,7 +58,8 @@ def _is_searched(library: Any, name: str) -> bool:
 
 
 def _called_functions(node: Any) -> Iterator[str]:
-    yield node.op  # a function, or an operation
+    """The names that could be functions: that of the node's operation, and those of its attributes."""
+    yield node.op
     for value in node.attr.values():
         yield from (function.name for function in (value.func, *value.list.func) if function.name)
 
@@ -71,6 +72,7 @@ def _has_gpu_kernel(node: Any) -> bool:
 
 
 def _allows(constraint: Any, node: Any) -> bool:
+    """Whether a kernel's constraint on a type attribute allows the types of ``node``."""
     value = node.attr[constraint.name]
     types = value.list.type or [value.type]
     return set(types) <= set(constraint.allowed_values.list.type)
@@ -80,12 +82,12 @@ def _allows(constraint: Any, node: Any) -> bool:
 def _gpu_kernels(op: str) -> list[Any]:
     from tensorflow.python.framework import kernels
 
-    # A kernel of the device type DEFAULT serves every device that has none of its own.
+    # A kernel of the device type DEFAULT runs on every device that has no kernel of its own.
     registered = kernels.get_registered_kernels_for_op(op).kernel
     return [kernel for kernel in registered if kernel.device_type in ("GPU", "DEFAULT")]
 
 
-def _describe(node: Any) -> str:
+def _name_with_types(node: Any) -> str:
     import tensorflow as tf
 
     types = [

@@ -1,9 +1,10 @@
 """Keras: what differs between Keras 3 and Keras 2.15, and every private name of Keras that seedtf uses.
 
-seedtf runs in two environments: the default one has TensorFlow 2.21 with Keras 3, the other one has
-TensorFlow 2.15 with Keras 2.15, the only version that TensorFlow Addons 0.23 supports. Each docstring
-states the function's purpose, the versions it was tried with and the test that fails when Keras
-changes. Keras is imported inside the functions, so that importing this module is fast.
+seedtf runs in two environments. The default one has TensorFlow 2.21 with Keras 3. The other one has
+TensorFlow 2.15 with Keras 2.15, because TensorFlow Addons 0.23 supports no other version.
+
+Each docstring states the function's purpose, the versions it was tried with and the test that fails
+when Keras changes. Keras is imported inside the functions, so that importing this module is fast.
 """
 
 from __future__ import annotations
@@ -48,9 +49,9 @@ KERAS_2 = KERAS_VERSION.startswith("2.")
 
 
 def keep_random_states() -> None:
-    """Makes layers that are built later keep their random state in variables, which can be saved.
+    """Makes layers that are built from now on keep their random state in variables, so it can be saved.
 
-    Keras 3 always does so. The dropout of Keras 2.15 by default uses a random state inside TensorFlow's
+    Keras 3 always does so. By default, dropout of Keras 2.15 uses a random state inside TensorFlow's
     operations, which cannot be read.
 
     Tried with Keras 2.15.0 and 3.15.1; tested by
@@ -63,7 +64,7 @@ def keep_random_states() -> None:
 
 
 def all_layers(model: Any) -> list[Any]:
-    """Every layer of a model, and the layers inside these, each once.
+    """Every layer of a model once, also the layers inside other layers.
 
     Keras has no public way to find the layers inside a layer that is not a model.
 
@@ -74,7 +75,7 @@ def all_layers(model: Any) -> list[Any]:
 
 
 def sublayers(layer: Any) -> list[Any]:
-    """The layers that a layer consists of, without the layers inside these.
+    """The layers directly inside a layer, without the layers that those contain.
 
     Tried with Keras 2.15.0 and 3.15.1; tested by
     ``test_the_rates_of_a_vision_transformer_rise_by_block``.
@@ -132,13 +133,14 @@ def metrics_variables(model: Any) -> list[Any]:
 
 
 def build_metrics(trainer: Any) -> None:
-    """Creates the variables of a compiled trainer's metrics before its first step.
+    """Creates the variables of a trainer's metrics before its first step.
 
-    Keras 3 has a private method that needs the shapes of a batch only, and computes nothing: a step on
-    a GPU would be compiled first, for a minute. Keras 2.15 needs a batch.
+    The private method of Keras 3 uses only the shapes of a batch and computes nothing. A real step
+    would first be compiled on a GPU, which takes a minute. Keras 2.15 has no such method and evaluates
+    a batch of zeros.
 
     Args:
-        trainer: a compiled model of images float32 ``[B, S, S, 3]`` with labels int32 ``[B]``.
+        trainer: a compiled ``training.trainer.Trainer``.
 
     Tried with Keras 2.15.0 and 3.15.1; tested by
     ``test_metrics_can_be_built_before_the_first_step``.
@@ -163,10 +165,10 @@ def innermost_optimizer(optimizer: Any) -> Any:
 
 
 def build_optimizer(optimizer: Any, variables: list[Any]) -> None:
-    """Creates the slots and the step count before the first step.
+    """Creates the slots and the step count of an optimizer before the first step.
 
-    The optimizers of TensorFlow Addons derive from the legacy optimizer class, which Keras 2.11
-    replaced; the method of that class is private.
+    The optimizers of TensorFlow Addons derive from the optimizer class that Keras 2.11 replaced. In
+    that class, the method for this is private.
 
     Tried with Keras 2.15.0, Addons 0.23.0 and Keras 3.15.1; tested by
     ``test_optimizer_variables_are_the_step_count_and_the_slots``.
@@ -178,7 +180,7 @@ def build_optimizer(optimizer: Any, variables: list[Any]) -> None:
 
 
 def optimizer_variables(optimizer: Any) -> list[Any]:
-    """Slots, step count and loss scale of a built optimizer, in a fixed order.
+    """The slots, the step count and the loss scale of a built optimizer, in a fixed order.
 
     Tried with Keras 2.15.0, Addons 0.23.0 and Keras 3.15.1; tested by
     ``test_the_loss_scale_is_one_of_the_optimizer_variables``.
@@ -186,7 +188,7 @@ def optimizer_variables(optimizer: Any) -> list[Any]:
     if not KERAS_2:
         return list(optimizer.variables)
     inner = innermost_optimizer(optimizer)
-    # Only `weights` of a legacy optimizer includes the slots of an optimizer that it wraps.
+    # If a legacy optimizer wraps another one, only `weights` includes the slots of both.
     own = inner.weights if hasattr(inner, "_create_all_weights") else inner.variables
     scale = getattr(optimizer, "_loss_scale", None)
     return [*own, *(() if scale is None else (scale.current_loss_scale, scale.counter))]
@@ -195,8 +197,8 @@ def optimizer_variables(optimizer: Any) -> list[Any]:
 def check_keras_version(path: Path) -> None:
     """Raises UserError when the other environment's Keras wrote the ``.keras`` file ``path``.
 
-    Keras 2.15 and Keras 3 name their classes differently. A file that cannot be read is accepted here,
-    because the code that loads it reports the error.
+    Keras 2.15 and Keras 3 name their classes differently, so neither reads files of the other. A file
+    that is damaged or missing is accepted here, because the code that loads it reports the error.
 
     Tried with Keras 2.15.0 and 3.15.1; tested by
     ``test_a_model_of_the_other_keras_version_is_refused``.
@@ -206,7 +208,8 @@ def check_keras_version(path: Path) -> None:
             writer = str(json.loads(archive.read("metadata.json"))["keras_version"])
     except (OSError, zipfile.BadZipFile, ValueError, KeyError, TypeError):
         return
-    if writer.partition(".")[0] in {"2", "3"} - {KERAS_VERSION.partition(".")[0]}:
+    other_major = "3" if KERAS_2 else "2"
+    if writer.partition(".")[0] == other_major:
         raise UserError(
             f"{path}: written by Keras {writer[:20]}, but this environment has Keras "
             f"{KERAS_VERSION}; use the environment that it was trained in"
@@ -259,8 +262,8 @@ def replace_layer_class(layer: Any, new_class: type) -> None:
 def set_weights_group_name(layer_class: type, name: str) -> None:
     """Makes Keras store the weights of ``layer_class`` as it stores those of the class ``name``.
 
-    Keras names the groups of a weights file after the Python name of the class. With the name of
-    Keras's own layer, ``load_weights`` accepts files of that layer, and that layer accepts our files.
+    Keras names the groups of a weights file after the Python name of the class. If a subclass has the
+    same name as Keras's own layer, each of the two can load the weights files of the other.
 
     Tried with Keras 2.15.0 and 3.15.1; tested by
     ``test_weights_files_of_either_layer_load_into_the_other``.
@@ -269,16 +272,16 @@ def set_weights_group_name(layer_class: type, name: str) -> None:
 
 
 LRScales = Mapping[str, float] | Callable[[Any], float]
-"""Factors on the learning rate: a mapping from a variable's path, or a function of the variable."""
+"""The factor on each variable's learning rate: a mapping from paths, or a function of the variable."""
 
 
 def layerwise_lr_class(base: type, scales: LRScales) -> type:
-    """A subclass of a Keras optimizer that multiplies each variable's update by the variable's factor.
+    """Returns a subclass of a Keras optimizer with a factor on the learning rate of each variable.
 
     In every Keras optimizer, the update of a variable, or its velocity, is proportional to the learning
-    rate that is passed to ``update_step``, so the factor multiplies that rate. A factor on the gradient
-    would have no effect with Adam. Weight decay is applied here too, because Keras applies it to all
-    variables at the same rate. Nothing is added to the optimizer's state.
+    rate that is passed to ``update_step``. So the factor multiplies that rate; a factor on the gradient
+    would have no effect with Adam. The subclass also applies the weight decay, because Keras itself
+    would decay all variables at the same rate. The optimizer gets no additional variables.
 
     Args:
         base: a class of ``keras.optimizers``.

@@ -1,4 +1,4 @@
-"""Keras 3 under a distribution strategy: every private name of Keras that several devices need.
+"""Keras 3 under a distribution strategy: the private names of Keras that training on devices needs.
 
 Each docstring states the function's purpose, the versions it was tried with and the test that fails
 when Keras changes. Keras is imported inside the functions, so that importing this module is fast.
@@ -14,7 +14,7 @@ __all__ = ["OneReplicaBuild", "run_on_replicas", "updating_one_replica"]
 
 
 def run_on_replicas(strategy: Any, step: Callable[[Any], Any], data: Any) -> Any:
-    """Runs a step of ``fit`` on every replica of this process; reduces the results as Keras does.
+    """Runs a step on every replica of this process; returns the mean of the results, as ``fit`` does.
 
     Args:
         strategy: a ``tf.distribute.Strategy``.
@@ -31,10 +31,12 @@ def run_on_replicas(strategy: Any, step: Callable[[Any], Any], data: Any) -> Any
 
 @contextmanager
 def updating_one_replica(optimizer: Any) -> Iterator[None]:
-    """In the body, ``optimizer.apply`` changes the variables of the replica that is being updated only.
+    """Inside the ``with`` block, ``optimizer.apply`` changes the variables of one replica only.
 
-    Keras's optimizers for TensorFlow sum the gradients and update all replicas, which is refused within
-    a function that is called for one replica. Their base class, common to all backends, does neither.
+    Keras's optimizers for TensorFlow sum the gradients of all replicas and update all of them.
+    TensorFlow refuses that inside ``strategy.extended.update``, which calls a function for one replica
+    after the other. So the methods of the base class, which is common to all backends, are used: they
+    neither sum gradients nor update other replicas.
 
     Args:
         optimizer: a built optimizer of Keras 3 without loss scaling.
@@ -60,9 +62,9 @@ def updating_one_replica(optimizer: Any) -> Iterator[None]:
 class OneReplicaBuild:
     """A mixin for ``keras.Model`` that creates the variables of metrics from one replica's batch.
 
-    Under a distribution strategy, Keras 3 creates these variables from a whole distributed batch. Its
-    values are ``PerReplica`` objects, which metrics do not accept (keras-team/keras issue 20585). Keras
-    also creates the variables again before every validation; here they are created once.
+    Under a distribution strategy, Keras 3 creates these variables from a distributed batch, whose
+    values are ``PerReplica`` objects. Metrics do not accept these (keras-team/keras issue 20585). Keras
+    also creates the variables again before every validation; this class creates them once.
 
     Tried with Keras 3.15.1; ``test_keras_still_needs_these_workarounds`` fails when Keras has fixed
     this.

@@ -1,9 +1,10 @@
-"""Keras's own settings: backend, image layout, float type, and caps on the length of training.
+"""Checks or overrides the user's settings of Keras: backend, image layout, float type, epoch limits.
 
 The settings apply to the whole process. They come from the environment and from
 ``~/.keras/keras.json``, where another project may have left them. seedtf needs TensorFlow, channels
-last and float32. A command uses these and reports each setting of the user that it ignores. A function
-called from Python raises an error for other settings, because the caller's own models may need them.
+last and float32. A command sets these values, and reports each setting of the user that it ignores. A
+function called from Python raises an error instead, because the caller's own models may need the
+settings.
 """
 
 from __future__ import annotations
@@ -24,13 +25,13 @@ _NEEDED = {
     "image_data_format": "channels_last",
     "epsilon": 1e-7,
 }
-# The only values with which Keras can be imported.
+# With any other value of these settings, the import of Keras fails.
 _KERAS_ACCEPTS = {
     "floatx": ("bfloat16", "float16", "float32", "float64"),
     "image_data_format": ("channels_first", "channels_last"),
 }
 # These environment variables make Keras end every ``fit`` early, without a message.
-_LIMITS = ("KERAS_MAX_EPOCHS", "KERAS_MAX_STEPS_PER_EPOCH")
+_CAPS_ON_FIT = ("KERAS_MAX_EPOCHS", "KERAS_MAX_STEPS_PER_EPOCH")
 
 
 def override_keras_settings() -> list[str]:
@@ -50,7 +51,7 @@ def override_keras_settings() -> list[str]:
     if backend != "tensorflow":
         notes.append(f"KERAS_BACKEND={backend} is ignored; seedtf uses tensorflow")
     os.environ["KERAS_BACKEND"] = "tensorflow"
-    for name in _LIMITS:
+    for name in _CAPS_ON_FIT:
         if name in os.environ:
             notes.append(f"{name}={os.environ.pop(name)} is ignored; pass --epochs")
     path, settings = _read_keras_json()
@@ -63,7 +64,7 @@ def override_keras_settings() -> list[str]:
         found = ", ".join(f"{name} {value}" for name, value in ignored.items())
         needed = ", ".join(str(_NEEDED[name]) for name in ignored)
         notes.append(f"{path}: {found} is ignored; seedtf uses {needed}")
-        _set_needed()
+        _set_needed_values()
     return notes
 
 
@@ -101,7 +102,7 @@ def check_keras_settings() -> None:
         raise UserError(f"{name}={value} in {source}: seedtf needs {needed}; {remedy}")
 
 
-def _set_needed() -> None:
+def _set_needed_values() -> None:
     import keras
 
     keras.backend.set_floatx(_NEEDED["floatx"])
@@ -110,7 +111,11 @@ def _set_needed() -> None:
 
 
 def _read_keras_json() -> tuple[Path, dict[str, Any]]:
-    """The path of keras.json, and its settings; empty if Keras ignores the file."""
+    """The path of keras.json, and its settings: ``{}`` if there is no file, or if it is not JSON.
+
+    Raises:
+        UserError: the file holds a value with which Keras cannot be imported.
+    """
     home = os.path.expanduser("~")
     folder = os.environ.get("KERAS_HOME") or os.path.join(
         home if os.access(home, os.W_OK) else "/tmp", ".keras"

@@ -1,8 +1,8 @@
 """Imports Matplotlib and draws in its default style, independently of the user's settings.
 
-The user's settings may not suit seedtf. ``MPLBACKEND`` may name a backend of another environment: a
-command that is started from a notebook cell inherits the notebook's. A ``matplotlibrc`` may request
-LaTeX. seedtf draws on Agg canvases in Matplotlib's default style, so it depends on neither.
+The user's settings may not suit seedtf. ``MPLBACKEND`` may name a backend that is not installed here: a
+command that is started from a notebook cell inherits the backend of the notebook. A ``matplotlibrc``
+may request LaTeX. seedtf draws on Agg canvases in Matplotlib's default style, so neither matters.
 """
 
 from __future__ import annotations
@@ -24,15 +24,17 @@ Result = TypeVar("Result")
 
 # Matplotlib's settings are global, and the curves are drawn in a thread beside the training.
 _settings_lock = threading.RLock()
-# Settings that drawing leaves alone: a change of the backend would close the user's windows.
-_NOT_OF_STYLE = ("backend", "backend_fallback", "interactive", "toolbar")
+# Drawing does not change these settings, because a change of the backend closes the user's windows.
+_KEPT_SETTINGS = ("backend", "backend_fallback", "interactive", "toolbar")
 
 
 def import_matplotlib() -> None:
-    """Imports Matplotlib without ``MPLBACKEND``, and applies it afterwards if it is valid.
+    """Imports Matplotlib, whatever backend ``MPLBACKEND`` names.
 
-    The variable is back in the environment when the function returns. Warnings about the user's
-    matplotlibrc or about a folder for the font list are hidden, because neither changes a figure.
+    With the name of an unknown backend the import would fail. So the variable is removed during the
+    import; afterwards it is set again, and its backend is chosen if Matplotlib knows it. Warnings about
+    the user's matplotlibrc or about a folder for the font list are hidden, because neither changes a
+    figure.
 
     Raises:
         UserError: Matplotlib cannot read the user's matplotlibrc.
@@ -63,7 +65,7 @@ def import_matplotlib() -> None:
 
 
 def default_style(draw: Callable[Parameters, Result]) -> Callable[Parameters, Result]:
-    """Decorator: the function draws in Matplotlib's default style, and in one thread at a time.
+    """Decorates a function so that it draws in Matplotlib's default style, in one thread at a time.
 
     The user's own settings are restored when the function returns.
 
@@ -83,7 +85,7 @@ def default_style(draw: Callable[Parameters, Result]) -> Callable[Parameters, Re
         defaults: Any = mpl.rcParamsDefault
         with _settings_lock, mpl.rc_context():
             # dict.update does not check each setting again; the defaults are valid.
-            style = {key: value for key, value in defaults.items() if key not in _NOT_OF_STYLE}
+            style = {key: value for key, value in defaults.items() if key not in _KEPT_SETTINGS}
             dict.update(settings, style)
             return draw(*args, **kwargs)
 

@@ -8,14 +8,14 @@ __all__ = ["reopen_trial"]
 
 
 def reopen_trial(study: Any, frozen: Any) -> Any:
-    """Continues an interrupted trial: an ``optuna.trial.Trial``, which can suggest and report again.
+    """Returns an interrupted trial as an ``optuna.trial.Trial``, which can suggest and report again.
 
-    A ``Trial`` is made from its ID in Optuna's storage, which a ``FrozenTrial`` has only as a private
+    A ``Trial`` is made from its ID in Optuna's storage. A ``FrozenTrial`` has this ID only as a private
     attribute.
 
     Args:
         study: the ``optuna.study.Study`` that the trial belongs to.
-        frozen: an ``optuna.trial.FrozenTrial`` in the state RUNNING.
+        frozen: the interrupted trial, an ``optuna.trial.FrozenTrial`` in the state RUNNING.
 
     Tried with Optuna 4.9.0 and 5.0.0; tested by ``tests/test_tune.py``.
     """

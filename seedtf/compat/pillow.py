@@ -1,4 +1,4 @@
-"""Pillow: opening one format alone, and the formats that depend on its version or on a plug-in."""
+"""Pillow: opens a file as one given format; some formats need a newer version or a plug-in."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _CLASSES = {
 
 
 class MissingDecoderError(Exception):
-    """What to install before a format can be opened.
+    """No installed decoder can open the format; the message says what to install.
 
     Tried with Pillow 13.0.0; tested by
     ``test_without_its_extra_a_heic_file_is_refused_with_what_to_install``.
@@ -33,30 +33,29 @@ class MissingDecoderError(Exception):
 def open_image(data: bytes, kind: str) -> Image.Image:
     """Opens a file as ``kind``, one of ``images.kinds``, without decoding its pixels.
 
-    ``Image.open`` would also refuse sizes that are larger than a limit of Pillow's own, and try other
-    formats.
+    ``Image.open`` is not used: it tries all formats, and refuses images above a size limit of its own.
 
     Raises:
         MissingDecoderError: this installation has no decoder for ``kind``.
-        Exception: Pillow's errors for a damaged file are of many types.
+        Exception: Pillow raises errors of many types for a damaged file.
 
     Tried with Pillow 13.0.0 and pillow-heif 1.8.1; tested by
     ``test_a_heic_photograph_is_shown_as_its_encoder_got_it``.
     """
-    # Remarks such as "tag 274 had too many entries" do not name the file.
+    # Warnings such as "tag 274 had too many entries" are hidden, because they do not name the file.
     warnings.filterwarnings("ignore", module=r"PIL\.")
     module, name = _CLASSES.get(kind, ("", ""))
     plugin: Any
     if kind == "heic":
-        plugin = _import("pillow_heif", "HEIC", "pip install 'seedtf[heic]'")
+        plugin = _import_decoder("pillow_heif", "HEIC", "pip install 'seedtf[heic]'")
         return plugin.HeifImageFile(io.BytesIO(data))
-    plugin = _import(f"PIL.{module}", kind.upper(), "install Pillow 11.3 or newer")
+    plugin = _import_decoder(f"PIL.{module}", kind.upper(), "install Pillow 11.3 or newer")
     if kind == "avif" and not plugin.SUPPORTED:
         raise MissingDecoderError("AVIF: this Pillow was built without it; install Pillow's wheel")
     return getattr(plugin, name)(io.BytesIO(data))
 
 
-def _import(module: str, kind: str, remedy: str) -> Any:
+def _import_decoder(module: str, kind: str, remedy: str) -> Any:
     try:
         return importlib.import_module(module)
     except ImportError:

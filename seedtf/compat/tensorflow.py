@@ -1,4 +1,4 @@
-"""TensorFlow and TensorFlow Addons: what only one version has, and what is not public.
+"""TensorFlow and TensorFlow Addons: differences between versions, and private names that seedtf uses.
 
 Each docstring states the function's purpose, the versions it was tried with and the test that fails
 when TensorFlow changes. TensorFlow is imported inside the functions, so that importing this module is
@@ -35,10 +35,10 @@ __all__ = [
 ]
 
 DECODES_WEBP = not KERAS_2
-"""Whether TensorFlow's decoder, which the exported graph uses, supports WebP; 2.15 does not."""
+"""Whether TensorFlow's image decoder, which the exported graph uses, supports WebP; 2.15 does not."""
 
 # ResourceHandle::ANONYMOUS_NAME of TensorFlow. With this name, each execution of VarHandleOp creates a
-# new variable, which only its handle refers to.
+# new variable, which exists as long as its handle.
 _ANONYMOUS = "cd2c89b7-88b7-44c8-ad83-06c2a9158347"
 
 
@@ -54,10 +54,10 @@ def import_addons(wanted: str) -> Any:
     """The module ``tensorflow_addons``, imported without its end-of-life warning.
 
     Args:
-        wanted: the flag and value that need it, for the error message.
+        wanted: the flag and value that need Addons, for the error message.
 
     Raises:
-        UserError: it is not installed, or this Keras version is not supported by it.
+        UserError: Addons is not installed, or does not support this version of Keras.
 
     Tried with Addons 0.23.0; tested by ``test_addons_are_imported_only_beside_a_supported_keras``.
     """
@@ -71,10 +71,10 @@ def import_addons(wanted: str) -> Any:
 
 
 def silence_first_xla_log() -> None:
-    """Triggers TensorFlow 2.15's one-time XLA message while stderr is discarded.
+    """Makes TensorFlow 2.15 log its first XLA compilation now, while stderr is discarded.
 
-    TensorFlow 2.15 logs its first XLA compilation at every log level. In other versions, or when the
-    user has enabled TensorFlow's log, this function does nothing.
+    TensorFlow 2.15 logs this message once in a process, at every log level. In other versions, or when
+    the user has enabled TensorFlow's log, this function does nothing.
 
     Tried with TensorFlow 2.15.1, the only version that needs it.
     """
@@ -96,8 +96,8 @@ def silence_first_xla_log() -> None:
 def memory_mapped_tensor(path: str, shape: list[int], dtype: tf.DType) -> tf.Tensor:
     """The content of a file as a tensor, mapped into the memory of the process that executes the op.
 
-    The graph contains only the path. So it can be sent to a worker of a tf.data service, while a graph
-    that contains the tensor could not. TensorFlow does not document ``ImmutableConst``.
+    The graph contains only the path, so it can be sent to a worker of a tf.data service. A graph that
+    contains the tensor itself cannot be sent. TensorFlow does not document ``ImmutableConst``.
 
     Args:
         path: a file exactly as large as the tensor, which the executing process can open.
@@ -114,12 +114,12 @@ def memory_mapped_tensor(path: str, shape: list[int], dtype: tf.DType) -> tf.Ten
 def uninitialized_output(
     compute: Callable[[tf.Tensor | None], tf.Tensor], shape: list
 ) -> tf.Tensor:
-    """The result that ``compute`` writes into a new float32 variable whose memory is not initialized.
+    """Runs ``compute`` so that it writes its result into memory that was not filled with zeros before.
 
     XLA fills the result of a loop with zeros before the loop, which takes an eighth of the time of the
-    augmentation. Memory that belongs to a variable is overwritten in place, without the zeros, and
-    reading the variable afterwards does not copy it. If TensorFlow no longer creates such variables,
-    ``compute`` returns its result as usual.
+    augmentation. The memory of a variable is overwritten in place instead. So ``compute`` gets a new
+    float32 variable, whose memory is not initialized; reading it afterwards does not copy it. If
+    TensorFlow no longer creates such variables, ``compute`` returns its result as usual.
 
     Args:
         compute: a function that XLA compiles. Given the resource handle of the variable, it assigns the
@@ -155,7 +155,7 @@ def _anonymous_variable(shape: list) -> tf.Tensor:
 def _creates_anonymous_variables() -> bool:
     """Whether TensorFlow still creates a new variable for each use of the name ``_ANONYMOUS``.
 
-    If it did not, batches computed at the same time would be written into the same memory.
+    Otherwise all batches that are computed at the same time would be written into the same memory.
     """
     import tensorflow as tf
 
@@ -166,14 +166,14 @@ def _creates_anonymous_variables() -> bool:
 
 
 def configure_coordination_service(roles: Sequence[str], heartbeat_seconds: int) -> None:
-    """Sets after how many seconds TensorFlow's coordination service considers a silent worker lost.
+    """Sets after how many silent seconds TensorFlow's coordination service considers a worker lost.
 
-    Call it before ``MultiWorkerMirroredStrategy`` is made, which would otherwise choose ten seconds.
-    TensorFlow has no public way to choose another time.
+    Call it before ``MultiWorkerMirroredStrategy`` is created: without it the strategy uses ten seconds,
+    and TensorFlow has no public way to change that.
 
     Args:
-        roles: ``chief`` or ``worker`` of each process, the leader first.
-        heartbeat_seconds: seconds of silence after which a worker is considered lost.
+        roles: the role of each process, ``chief`` or ``worker``; the first process leads the service.
+        heartbeat_seconds: seconds without a sign of life after which a worker is considered lost.
 
     Raises:
         RuntimeError: TensorFlow has already computed something in this process.
@@ -195,25 +195,25 @@ def configure_coordination_service(roles: Sequence[str], heartbeat_seconds: int)
     )
 
 
-# TensorFlow numbers the groups of its own collectives from 1 on, one for each set of devices.
+# TensorFlow numbers the groups of its own collectives from 1, so this number is not in use.
 _COLLECTIVE_GROUP = 1_000_003
 
 
 @functools.cache
 def make_all_reduce_max(length: int, workers: int) -> Callable[[tf.Tensor], tf.Tensor]:
-    """A function that takes the elementwise maximum of a vector over all workers, on their CPUs.
+    """Returns a function that takes the elementwise maximum of a vector over all workers.
 
     ``tf.distribute`` reduces values on the devices of the replicas, where the reduction would wait for
-    the steps that are queued there. The raw collective operation runs on the host, but needs a group
-    key that TensorFlow does not use itself.
+    the steps that are queued there. So the raw collective operation is called on the CPU. It needs a
+    group key that TensorFlow itself does not use.
 
     Args:
-        length: length of the vector; each length is a collective of its own.
-        workers: the number of processes, all of which have to call the function.
+        length: length of the vector. Vectors of different lengths do not mix.
+        workers: the number of worker processes, all of which have to call the function.
 
     Returns:
-        A function from float64 ``[length]`` to float64 ``[length]``; it returns on every worker when
-        all have called it.
+        A function from float64 ``[length]`` to float64 ``[length]``. On each worker it returns when all
+        workers have called it.
 
     Tried with TensorFlow 2.21.0; tested by
     ``test_workers_end_with_equal_weights_which_are_those_of_one_process``.
@@ -237,9 +237,9 @@ def make_all_reduce_max(length: int, workers: int) -> Callable[[tf.Tensor], tf.T
 
 
 def gpu_memory_limits() -> list[int]:
-    """The bytes that TensorFlow may allocate on each GPU; ``[]`` without one.
+    """The bytes that TensorFlow may allocate on each GPU; ``[]`` without a GPU.
 
-    TensorFlow's public functions tell how much it has allocated, not how much there is.
+    TensorFlow's public functions tell how much was allocated, not how much can be.
 
     Tried with TensorFlow 2.21.0; tested by
     ``test_without_a_gpu_no_memory_limit_is_known``.
@@ -255,9 +255,9 @@ def gpu_memory_limits() -> list[int]:
 
 
 def freeze_variables(function: Any) -> Any:
-    """A ``ConcreteFunction`` with its variables and captured constants frozen into the graph.
+    """Returns a ``ConcreteFunction`` whose variables and captured constants are constants of the graph.
 
-    tf2onnx can freeze a function itself, but it turns captured constants, such as the mean of
+    tf2onnx itself can freeze variables, but it turns captured constants, such as the mean of
     ``keras.layers.Normalization``, into inputs of the graph.
 
     Tried with TensorFlow 2.21.0; tested by ``test_onnx_names_and_constants``.

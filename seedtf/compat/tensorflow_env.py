@@ -1,4 +1,4 @@
-"""Imports TensorFlow with environment variables for fast kernels, and with its log hidden."""
+"""Imports TensorFlow, with environment variables that make it faster, and hides its log."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ __all__ = [
     "write_xla_modules",
 ]
 
-# XLA aborts the process if it does not know a flag, so these flags are set only for the TensorFlow
+# XLA aborts the process if a flag is unknown to it. So these flags are set only for the TensorFlow
 # version that they were tried with.
 _TRIED_WITH = "2.21."
 _WIDE_VECTORS = "--xla_cpu_prefer_vector_width=512"
@@ -29,10 +29,10 @@ _ONE_THREAD = "--xla_disable_hlo_passes=cpu-parallel-task-assigner"
 
 
 def import_tensorflow() -> None:
-    """Imports TensorFlow and starts its devices, with fast kernels and without log lines.
+    """Imports TensorFlow with fast kernels, finds its devices, and hides its log lines.
 
     Keras gets the settings that seedtf needs; stderr names each setting of the user that is ignored.
-    Every command calls this function before anything else imports TensorFlow.
+    Every command that needs TensorFlow calls this function before anything else imports TensorFlow.
 
     Tried with TensorFlow 2.15 and 2.21; tested by ``tests/test_tensorflow_env.py``.
     """
@@ -50,15 +50,16 @@ def import_tensorflow() -> None:
 def set_performance_switches() -> None:
     """Sets the environment variables that make TensorFlow faster; keeps those of the user.
 
-    ``TF_ENABLE_ONEDNN_OPTS=1``: oneDNN computes convolutions. TensorFlow enables it by itself only on
-    processors with AVX-512 VNNI; on one with AVX2 alone a train step of ResNet-50 takes half the time
-    with it.
+    ``TF_ENABLE_ONEDNN_OPTS=1``: oneDNN computes convolutions. TensorFlow by itself uses oneDNN only on
+    processors with AVX-512 VNNI. On a processor with AVX2 alone, oneDNN halves the time of a train step
+    of ResNet-50.
 
-    ``XLA_FLAGS`` (set for TensorFlow 2.21 only): XLA prefers vectors of 256 bits; with all 512 bits of
-    AVX-512 the augmentation takes a fifth less time, and processors without AVX-512 are not affected.
-    By default XLA also splits each pass over an image among threads, although the pipeline already
-    keeps all threads busy with whole batches; with that split, two cores produce a third fewer images
-    per second. A train step on a CPU is not affected, because it is not compiled by default.
+    ``XLA_FLAGS`` (set for TensorFlow 2.21 only) changes two defaults of XLA for the augmentation. By
+    default XLA uses vectors of 256 bits; with all 512 bits of AVX-512 the augmentation takes a fifth
+    less time, and processors without AVX-512 are not affected. By default XLA also splits each pass
+    over an image among threads, although the pipeline already keeps all threads busy with whole
+    batches; with this split, two cores produce a third fewer images per second. A train step on a CPU
+    is not affected, because it is not compiled by default.
 
     ``TF_USE_CUDNN_BATCHNORM_SPATIAL_PERSISTENT=1``: without it, and without XLA, TensorFlow transposes
     every float16 batch to another layout and back to normalize it on a GPU.
@@ -73,10 +74,11 @@ def set_performance_switches() -> None:
 
 
 def write_xla_modules(folder: str) -> None:
-    """Makes XLA write every module that it compiles to ``folder``, as text; with one version only.
+    """Makes XLA write every module that it compiles to ``folder``, as text.
 
-    Call it before TensorFlow is imported. Tried with TensorFlow 2.21; tested by
-    ``test_xla_writes_its_modules_on_request``.
+    Call it before TensorFlow is imported. With another version than TensorFlow 2.21 nothing is written.
+
+    Tried with TensorFlow 2.21; tested by ``test_xla_writes_its_modules_on_request``.
     """
     set_performance_switches()
     if _tensorflow_version().startswith(_TRIED_WITH):
@@ -89,7 +91,7 @@ def silent_start() -> Iterator[None]:
     """Silences TensorFlow's log until the process ends, and all of stderr inside the ``with`` block.
 
     ``TF_CPP_MIN_LOG_LEVEL`` must be set before the import. TensorFlow logs some lines before it reads
-    that level, so the file descriptor of stderr is redirected inside the block. The hidden lines are
+    this variable, so the file descriptor of stderr is redirected inside the block. The hidden lines are
     shown if the block raises an error. If the user has set a level below 3, nothing is hidden.
 
     Tried with TensorFlow 2.15 and 2.21; tested by
@@ -116,7 +118,7 @@ def silent_start() -> Iterator[None]:
 
 @contextmanager
 def _without_garbage_collection() -> Iterator[None]:
-    """Pauses the garbage collector, which would search imported modules although they stay in use."""
+    """Pauses the garbage collector: during an import it searches objects that all stay in use."""
     was_enabled = gc.isenabled()
     gc.disable()
     try:
