@@ -317,7 +317,7 @@ def test_folds_predict_evaluate_and_export_as_the_mean_of_their_runs(
     from seedtf.evaluation.evaluate import make_mean_predict_fn
     from seedtf.evaluation.evaluate_run import evaluate_run
     from seedtf.export.export import export_run
-    from seedtf.model.activation_map import mean_maps
+    from seedtf.model.activation_map import make_map_function
     from seedtf.runs.open import load_run, open_validation
 
     image = (tiny_folder / "alder" / "0.png").read_bytes()
@@ -341,7 +341,7 @@ def test_folds_predict_evaluate_and_export_as_the_mean_of_their_runs(
     images = store.read(tf.constant(records[:3]))
     best = make_mean_predict_fn(run.load_members(use_snapshots=False))(images).argmax(1)
     outputs = tf.saved_model.load(str(exported.folder)).signatures["image"](image=images)
-    heat = mean_maps(run.load_members(use_snapshots=False))(images, best)
+    heat = make_map_function(run.load_members(use_snapshots=False))(images, best)
     np.testing.assert_allclose(outputs["heatmap"], heat, atol=1e-4)
     served = open_classifier(exported.folder).predict(image, 3)
     assert dict(zip(served.names, map(float, served.probabilities), strict=True)) == (

@@ -15,7 +15,7 @@ from seedtf.commands.main import run_command
 from seedtf.errors import UserError
 from seedtf.evaluation.evaluate_run import evaluate_run
 from seedtf.export.serving_graph import ServingModule
-from seedtf.model.activation_map import check_has_maps, features_and_logits, mean_maps
+from seedtf.model.activation_map import check_has_maps, features_and_logits, make_map_function
 from seedtf.model.network import HEAD, build_network
 from seedtf.plots.heatmap import draw_heatmap
 from seedtf.runs.open import load_run, open_validation
@@ -51,8 +51,10 @@ def test_the_map_of_an_ensemble_is_the_mean_of_its_members(run_dir: Path) -> Non
         for _ in range(2)
     ]
     classes = np.array([0, 1, 2, 0])
-    single = [mean_maps([model])(noise(), classes).numpy() for model in models]
-    np.testing.assert_allclose(mean_maps(models)(noise(), classes), np.mean(single, 0), atol=1e-6)
+    single = [make_map_function([model])(noise(), classes).numpy() for model in models]
+    np.testing.assert_allclose(
+        make_map_function(models)(noise(), classes), np.mean(single, 0), atol=1e-6
+    )
 
 
 def test_a_network_without_pooling_is_refused_in_one_line() -> None:
@@ -111,7 +113,7 @@ def test_a_served_model_returns_the_heat_map_only_if_asked(run_dir: Path, tmp_pa
     module = ServingModule(*arguments, heatmap=True)
     images = store.read(tf.constant(records[:3]))
     best = model(tf.cast(images, tf.float32)).numpy().argmax(1)
-    expected = mean_maps([model])(images, best)
+    expected = make_map_function([model])(images, best)
     outputs = module.serve_image(images)
     np.testing.assert_allclose(outputs["heatmap"], expected, atol=1e-4)
     paths = [store.catalog.absolute_paths()[record] for record in records[:3]]

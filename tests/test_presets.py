@@ -16,7 +16,7 @@ from seedtf.commands.main import run_command
 from seedtf.compat.keras_hub import builtin_presets
 from seedtf.config.train_config import TrainConfig
 from seedtf.errors import UserError
-from seedtf.model.backbones import PACKAGES, ImageSizes, check_backbone, named_image_sizes
+from seedtf.model.backbones import PACKAGES, ImageSizes, check_backbone, image_sizes_from_name
 from seedtf.model.families import weights_licence
 from seedtf.model.listing import PARAMETERS, list_models
 from seedtf.model.presets import Preset, find_preset, is_folder, is_preset
@@ -161,7 +161,7 @@ def test_the_presets_of_keras_hub_are_listed() -> None:
     # KerasHub 0.32 gives the address of efficientnet_b1_ft for these three. If this fails, it has been
     # mended, and `builtin_presets` needs no condition any more.
     assert not {"efficientnet_el_ra_imagenet", "efficientnet_es_ra_imagenet"} & presets.keys()
-    sizes = {str(named_image_sizes(each.class_name, name)) for name, each in presets.items()}
+    sizes = {str(image_sizes_from_name(each.class_name, name)) for name, each in presets.items()}
     assert sizes == {"32 or more", "224", "384", "multiples of 14", "multiples of 16"}
 
 

@@ -1,4 +1,4 @@
-"""KerasHub, an optional package: its import, and what seedtf changes in it."""
+"""KerasHub, an optional package: imports it, lists its presets, converts files and repairs DINOv2."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ __all__ = [
     "has_keras_hub",
     "import_hugging_face",
     "import_keras_hub",
-    "save_position_embeddings",
+    "save_exact_position_embeddings",
 ]
 
 
@@ -37,10 +37,10 @@ def import_keras_hub(wanted: str) -> Any:
     """The package ``keras_hub``.
 
     Args:
-        wanted: what needs it, for the error.
+        wanted: the flag or command that needs KerasHub, for the error message.
 
     Raises:
-        UserError: it is not installed, or does not fit the installed packages.
+        UserError: KerasHub is not installed, or it does not fit other installed packages.
 
     Tried with KerasHub 0.32.0; tested by ``test_without_keras_hub_one_line_says_what_to_install``.
     """
@@ -56,10 +56,10 @@ def import_keras_hub(wanted: str) -> Any:
 
 
 def import_hugging_face(wanted: str) -> Any:
-    """The package ``huggingface_hub``.
+    """The package ``huggingface_hub``; ``wanted`` as for ``import_keras_hub``.
 
     Raises:
-        UserError: it is not installed.
+        UserError: the package is not installed.
 
     Tried with KerasHub 0.32.0 and huggingface_hub 2.4.0; tested by
     ``test_files_of_hugging_face_come_from_its_cache``.
@@ -76,8 +76,8 @@ class BuiltinPreset:
     """A preset that KerasHub offers by name.
 
     Attributes:
-        class_name: of its backbone.
-        parameters: number of parameters.
+        class_name: the class of its backbone.
+        parameters: the number of parameters of the backbone.
         handle: ``kaggle://…``, the address of its files.
 
     Tried with KerasHub 0.32.0; tested by ``test_the_presets_of_keras_hub_are_listed``.
@@ -92,12 +92,12 @@ def builtin_presets(wanted: str, packages: Mapping[str, str]) -> dict[str, Built
     """The image networks that KerasHub offers by name.
 
     The tables of presets are read from KerasHub's files, because importing KerasHub takes ten seconds.
-    Presets whose address is that of another network are left out: in version 0.32 these are
+    A preset is left out if its address belongs to another network: in version 0.32 these are
     efficientnet_el, _em and _es.
 
     Args:
-        wanted: what needs KerasHub, for the error.
-        packages: the package of each backbone class.
+        wanted: the flag or command that needs KerasHub, for the error message.
+        packages: the package in KerasHub of each backbone class.
 
     Raises:
         UserError: KerasHub is not installed.
@@ -119,14 +119,14 @@ def builtin_presets(wanted: str, packages: Mapping[str, str]) -> dict[str, Built
 
 
 def convert_config(folder: Path, wanted: str) -> dict[str, Any]:
-    """The backbone class, with its arguments, that KerasHub makes from a config.json.
+    """Converts a ``config.json`` of timm or transformers to a backbone class and its arguments.
 
-    The file is one of timm or of transformers. KerasHub's converters are called directly, because
-    ``get_config`` of a converted backbone omits some arguments.
+    KerasHub's converters are called directly, because ``get_config`` of a converted backbone omits some
+    arguments.
 
     Args:
         folder: the folder that contains ``config.json``.
-        wanted: what needs KerasHub, for the error.
+        wanted: the flag or command that needs KerasHub, for the error message.
 
     Returns:
         ``class_name`` and ``config``, JSON values.
@@ -152,10 +152,10 @@ def convert_config(folder: Path, wanted: str) -> dict[str, Any]:
 
 
 def find_position_embeddings(backbone: Any) -> tuple[Any, Any] | None:
-    """The two variables of position embeddings of a DINOv2 backbone; None for another backbone.
+    """The two variables with position embeddings of a DINOv2 backbone; None for another backbone.
 
-    The first one has the image size of the weights file and is only loaded and saved. The second one is
-    the first one resized to the image size of the model, which uses it.
+    The first variable is for the image size of the weights file; KerasHub only loads and saves it. The
+    second variable holds the same embeddings resized to the image size of the model, which uses them.
 
     Tried with KerasHub 0.32.0; tested by ``test_trained_position_embeddings_are_saved_exactly``.
     """
@@ -164,13 +164,13 @@ def find_position_embeddings(backbone: Any) -> tuple[Any, Any] | None:
     return None if used is None else (layer.position_embeddings, used)
 
 
-def save_position_embeddings(backbone: Any) -> None:
-    """Makes a DINOv2 backbone save the position embeddings that it uses, without changing them.
+def save_exact_position_embeddings(backbone: Any) -> None:
+    """Makes a DINOv2 backbone save exactly the position embeddings that it uses.
 
-    KerasHub itself would save them resized to the image size of the pretrained weights, and resize them
-    back when it loads them. If training has not increased their sum, it would even save the pretrained
-    ones. The backbone must have been built with ``position_embedding_shape`` equal to ``image_shape``,
-    so that loading resizes nothing.
+    KerasHub itself would resize them to the image size of the pretrained weights when it saves, and
+    back when it loads. If training has not increased their sum, it would even save the pretrained
+    embeddings. The backbone must have been built with ``position_embedding_shape`` equal to
+    ``image_shape``, so that loading resizes nothing.
 
     Tried with KerasHub 0.32.0; tested by ``test_trained_position_embeddings_are_saved_exactly``.
     """
@@ -182,8 +182,9 @@ def save_position_embeddings(backbone: Any) -> None:
         def save_own_variables(self, store: Any) -> None:
             variables = self._trainable_variables + self._non_trainable_variables
             for index, variable in enumerate(variables):
-                saved = variable is self.position_embeddings
-                store[f"{index}"] = self.interpolated_position_embeddings if saved else variable
+                is_unused = variable is self.position_embeddings
+                used = self.interpolated_position_embeddings if is_unused else variable
+                store[f"{index}"] = used
 
     set_weights_group_name(ExactEmbedding, base.__name__)
     replace_layer_class(backbone.embeddings, ExactEmbedding)

@@ -18,7 +18,7 @@ from seedtf.evaluation.evaluate import make_mean_predict_fn, top_classes
 from seedtf.images.decode import make_decoder, pixel_budget
 from seedtf.images.header import MAX_PIXELS, STRETCH, RefusedError, read_header
 from seedtf.images.transcode import to_decodable
-from seedtf.model.activation_map import check_has_maps, mean_maps
+from seedtf.model.activation_map import check_has_maps, make_map_function
 from seedtf.runs.open import load_run
 from seedtf.runs.saved_model import ServingSignature, newest_saved_model
 
@@ -202,7 +202,7 @@ def _open_run(
     if heatmaps:
         for model in models:
             check_has_maps(model, "--heatmaps")
-    maps = mean_maps(models, run.weights) if heatmaps else None
+    maps = make_map_function(models, run.weights) if heatmaps else None
 
     def classify(images: Sequence[Any], k: int) -> list[Prediction | RefusedError]:
         batch = tf.constant(np.stack(images))

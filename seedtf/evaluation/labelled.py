@@ -21,7 +21,7 @@ from seedtf.evaluation.evaluate import (
     predict_store,
     top_losses,
 )
-from seedtf.model.activation_map import has_maps, mean_maps
+from seedtf.model.activation_map import has_maps, make_map_function
 from seedtf.runs.folds import TEST_FOLD, FoldsPaths
 from seedtf.runs.open import Run, load_run, open_validation
 
@@ -110,7 +110,7 @@ class LabelledPredictions:
         for part in self.parts:
             end = start + len(part.records)
             rows = worst[(worst >= start) & (worst < end)]
-            maps = mean_maps(part.models, part.weights)
+            maps = make_map_function(part.models, part.weights)
             for first in range(0, len(rows), batch_size):
                 batch = rows[first : first + batch_size]
                 images = part.store.read(tf.constant(part.records[batch - start]))

@@ -29,7 +29,7 @@ from seedtf.evaluation.embed import embed_catalog
 from seedtf.evaluation.embedder import Embedder, open_embedder
 from seedtf.explore.label_quality import cross_val_predict
 from seedtf.images.decode import make_decoder
-from seedtf.model.activation_map import has_maps, mean_maps
+from seedtf.model.activation_map import has_maps, make_map_function
 from seedtf.report import report
 from seedtf.runs.folder import read_class_names, read_settings
 from seedtf.runs.folds import TEST_FOLD, FoldsPaths, read_folds
@@ -120,7 +120,7 @@ def open_folds(folder: Path, *, fixes: str = "", max_pixels: int) -> Explored:
             model = run.load_model()
             if not has_maps(model):
                 continue
-            maps = mean_maps([model])
+            maps = make_map_function([model])
             decode = make_decoder(run.image_size, max_pixels, run.fit)
             for batch, pixels in _batches(catalog, indices, places, decode, max_pixels):
                 batch_heats = maps(pixels, tf.constant(classes[batch])).numpy()

@@ -23,7 +23,7 @@ import tensorflow as tf
 from seedtf.images.decode import decode_image, resize_image
 from seedtf.images.header import MAX_PIXELS, STRETCH
 from seedtf.images.header_graph import STATUSES, Edits, apply_edits, parse_header_graph
-from seedtf.model.activation_map import average_maps, features_and_logits
+from seedtf.model.activation_map import features_and_logits, mean_map
 from seedtf.model.members import input_size, resize_for, weighted_mean
 from seedtf.model.network import HEAD
 
@@ -165,7 +165,7 @@ class ServingModule(tf.Module):
         probabilities = self._mean_probabilities(logits)
         best = tf.argmax(probabilities, axis=1)
         pairs = zip(self._to_maps, features, strict=True)
-        heat = average_maps([to_map(values, best) for to_map, values in pairs], self._mean_weights)
+        heat = mean_map([to_map(values, best) for to_map, values in pairs], self._mean_weights)
         if valid is not None:
             heat = tf.where(valid[:, tf.newaxis, tf.newaxis], heat, 0.0)
         return {**self._outputs(probabilities, valid), "heatmap": heat}

@@ -1,8 +1,8 @@
 """Class activation maps: how much each place of an image adds to the logit of a class.
 
-The head is global average pooling and a dense layer, so a logit is the mean over all places of
-``features · kernel[:, class]``, plus the bias. The map needs no gradient and splits the logit exactly.
-B. Zhou et al., "Learning deep features for discriminative localization", 2016.
+The head is global average pooling and a dense layer. So the logit of a class is the mean over all
+places of ``features · kernel[:, class]``, plus the bias. The map holds the terms of this mean; no
+gradient is needed. B. Zhou et al., "Learning deep features for discriminative localization", 2016.
 """
 
 from __future__ import annotations
@@ -18,17 +18,18 @@ from seedtf.model.network import HEAD
 
 __all__ = [
     "ActivationMaps",
-    "average_maps",
     "check_has_maps",
     "features_and_logits",
     "has_maps",
-    "mean_maps",
+    "make_map_function",
+    "mean_map",
 ]
 
 _POOL = "pool"  # the pooling layer in a network of build_network
 
 ActivationMaps = Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
-"""Images ``[B, S, S, 3]`` in 0–255 and a class for each, int ``[B]``, to maps float32 ``[B, h, w]``."""
+"""A function from images ``[B, S, S, 3]`` in 0–255 and a class for each, int ``[B]``, to maps float32
+``[B, h, w]``."""
 
 
 def has_maps(model: keras.Model) -> bool:
@@ -39,7 +40,7 @@ def has_maps(model: keras.Model) -> bool:
 
 
 def check_has_maps(model: keras.Model, flag: str) -> None:
-    """Raises UserError unless ``has_maps``; ``flag`` is the flag that asks for maps."""
+    """Raises UserError unless ``has_maps(model)``; ``flag`` is the flag that asks for maps."""
     if not has_maps(model):
         raise UserError(
             f"{flag}: {model.name} does not end with global average pooling, so its logits cannot be "
@@ -50,11 +51,11 @@ def check_has_maps(model: keras.Model, flag: str) -> None:
 def features_and_logits(
     model: keras.Model,
 ) -> tuple[keras.Model, Callable[[tf.Tensor, tf.Tensor], tf.Tensor]]:
-    """A model with the last feature map and the logits as outputs, and a function that makes the maps.
+    """Returns a model that outputs features and logits, and a function that turns them into maps.
 
-    The function takes the features ``[B, h, w, C]`` and a class for each image, int ``[B]``, and
-    returns the map of that class, float32 ``[B, h, w]``. The mean of the map plus the bias of the head
-    is the logit.
+    The model outputs the last feature map ``[B, h, w, C]`` and the logits ``[B, K]``. The function
+    takes the features and a class for each image, int ``[B]``, and returns the map of that class,
+    float32 ``[B, h, w]``. The mean of the map plus the bias of the head is the logit.
 
     Example:
         >>> from seedtf.model.network import build_network
@@ -75,18 +76,22 @@ def features_and_logits(
     return outputs, to_map
 
 
-def mean_maps(models: Sequence[keras.Model], weights: Sequence[float] = ()) -> ActivationMaps:
-    """A function that computes the mean of several networks' maps, at the size of the largest map.
+def make_map_function(
+    models: Sequence[keras.Model], weights: Sequence[float] = ()
+) -> ActivationMaps:
+    """Returns a function that computes the mean of the maps of several networks.
+
+    The mean has the size of the largest map.
 
     Args:
-        models: networks of ``build_network`` with the same classes; the function resizes the images for
-            networks of another size.
+        models: networks of ``build_network`` with the same classes; the function resizes the images to
+            the size that each network takes.
         weights: the weight of each network; they add up to 1. Empty for equal weights.
 
     Example:
         >>> from seedtf.model.network import build_network
         >>> network = build_network(model="tiny", num_classes=3, image_size=16, weights="none")
-        >>> mean_maps([network])(tf.zeros([4, 16, 16, 3]), tf.zeros([4], tf.int64)).shape
+        >>> make_map_function([network])(tf.zeros([4, 16, 16, 3]), tf.zeros([4], tf.int64)).shape
         TensorShape([4, 2, 2])
     """
     members = [features_and_logits(model) for model in models]
@@ -97,13 +102,13 @@ def mean_maps(models: Sequence[keras.Model], weights: Sequence[float] = ()) -> A
             to_map(outputs(resize_for(model, pixels), training=False)[0], classes)
             for model, (outputs, to_map) in zip(models, members, strict=True)
         ]
-        return average_maps(found, weights)
+        return mean_map(found, weights)
 
     return maps
 
 
-def average_maps(maps: Sequence[tf.Tensor], weights: Sequence[float] = ()) -> tf.Tensor:
-    """The mean of maps, float32 ``[B, h, w]``; smaller maps are resized to the largest."""
+def mean_map(maps: Sequence[tf.Tensor], weights: Sequence[float] = ()) -> tf.Tensor:
+    """The mean of maps, float32 ``[B, h, w]``; smaller maps are resized to the size of the largest."""
     largest = max(tuple(heat.shape[1:]) for heat in maps)
     resized = [
         heat

@@ -1,8 +1,8 @@
-"""Checks a model or weights file before Keras loads it: it may contain only layers and numbers.
+"""Checks a model or weights file before Keras loads it: only known layers and numbers are allowed.
 
 Keras instantiates every class that the configuration in a file names, and allocates every array that
-the file declares. So the members of the archive, the classes and the declared sizes are checked first,
-without extracting anything.
+the file declares. A hostile file could thus run code or fill the memory. So the members of the archive,
+the classes and the declared sizes are checked first, without extracting anything.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ __all__ = ["check_archived_weights", "check_hdf5", "check_model_archive"]
 
 _WEIGHTS = "model.weights.h5"
 _MEMBERS = frozenset({"metadata.json", "config.json", _WEIGHTS})
-# The modules that contain the classes of keras.applications and of seedtf, in Keras 2.15 and 3.
+# The modules whose classes the networks of keras.applications and seedtf use, in Keras 2.15 and 3.
 _MODULES = re.compile(
     r"keras|keras\.(layers|initializers|activations|regularizers|constraints|mixed_precision)|"
     r"keras\.src\.(models|engine|applications|ops)\..+|seedtf\.model\.\w+"
@@ -37,13 +37,13 @@ _LAYERS = re.compile(
 )
 _CLASSES_WITHOUT_MODULE = frozenset({"__keras_tensor__", "__tuple__"})
 _MAX_DATASETS, _MAX_DEPTH = 100_000, 50
-# The arguments of KerasHub's backbones that are sides of images, not widths of layers.
+# These arguments of KerasHub's backbones are sides of images; most other numbers are widths of layers.
 _IMAGE_SHAPES = ("image_shape", "input_shape", "position_embedding_shape")
 _MAX_IMAGE_SIDE = 10_000
 
 
 def check_model_archive(path: str | os.PathLike[str]) -> None:
-    """Raises an error unless ``path`` looks like a file that ``save_model`` wrote.
+    """Raises an error unless the ``.keras`` file ``path`` could have been written by ``save_model``.
 
     Raises:
         ValueError: its members, classes or sizes are not those of a network of seedtf.
@@ -65,7 +65,12 @@ def check_model_archive(path: str | os.PathLike[str]) -> None:
 
 
 def check_archived_weights(path: str | os.PathLike[str]) -> None:
-    """Checks only the weights in the ``.keras`` file of any Keras model; the errors are the same."""
+    """Checks the weights in the ``.keras`` file of any Keras model, but not its configuration.
+
+    Raises:
+        ValueError: the weights are not plain arrays that fit into the file.
+        Exception: zip and HDF5 raise errors of many types for a damaged file.
+    """
     with zipfile.ZipFile(path) as archive:
         _check_uncompressed(archive, path)
         with archive.open(_WEIGHTS) as weights:
@@ -95,13 +100,13 @@ def check_hdf5(file: str | IO[bytes], size: int) -> None:
 
 
 def _check_uncompressed(archive: zipfile.ZipFile, path: str | os.PathLike[str]) -> None:
-    # Keras does not compress, so the members of an archive that it wrote are not larger than the file.
+    # Keras does not compress the members of an archive, so together they are smaller than the file.
     if sum(member.file_size for member in archive.infolist()) > os.path.getsize(path):
         raise ValueError("its members are larger than the file")
 
 
 def _serialized_objects(value: Any, depth: int = 0) -> Iterator[dict[str, Any]]:
-    """Every serialized object in a configuration; an object comes before the objects inside it."""
+    """Every serialized Keras object in a configuration; an object comes before those inside it."""
     if depth > _MAX_DEPTH:
         raise ValueError("its configuration is nested too deeply")
     if isinstance(value, dict):
@@ -133,7 +138,7 @@ def _count_parameters(entry: dict[str, Any]) -> int:
     if not isinstance(config, dict):
         return 0
     if str(entry.get("module")).startswith("keras_hub."):
-        return _minimum_parameters(config)
+        return _estimate_parameters(config)
     outputs = config.get("units", config.get("filters"))
     kernel = math.prod(config.get("kernel_size", [1]))
     if outputs is None:
@@ -146,11 +151,12 @@ def _count_parameters(entry: dict[str, Any]) -> int:
     return abs(kernel * shape[-1] * outputs // config.get("groups", 1))
 
 
-def _minimum_parameters(config: dict[str, Any]) -> int:
-    """Roughly a lower bound of the number of parameters of a KerasHub backbone with these arguments.
+def _estimate_parameters(config: dict[str, Any]) -> int:
+    """A low estimate of the number of parameters of a KerasHub backbone with these arguments.
 
-    It is the product of the two largest widths, which are at most the two sides of one matrix. The
-    caller compares it with the file's size in bytes, of which a parameter takes four.
+    It is the product of the two largest widths: about the size of the largest weight matrix. The caller
+    compares it with the file's size in bytes. A parameter takes four bytes, so an estimate that is up
+    to four times too high does no harm.
     """
     widths = sorted(map(abs, _integers({k: config[k] for k in config if k not in _IMAGE_SHAPES})))
     sides = list(map(abs, _integers([config.get(name) for name in _IMAGE_SHAPES])))

@@ -18,23 +18,23 @@ __all__ = [
     "NOT_STATED",
     "PACKAGES",
     "ImageSizes",
+    "accepts_patch_multiples",
     "check_backbone",
-    "has_patch_multiples",
     "image_sizes",
-    "named_image_sizes",
+    "image_sizes_from_name",
     "original_licence",
     "returns_map",
     "size_argument",
     "supported_module",
-    "token_grid",
+    "token_grid_side",
 ]
 
 DINOV2 = "DINOV2Backbone"
 NOT_STATED = "not stated"
 
-# Backbone class of KerasHub -> (its package, the licence of the weights of its presets as their authors
-# released them). These backbones return a feature map [B, h, w, C].
-_MAPS = {
+# Class of KerasHub -> (its package in KerasHub, the licence under which the authors released the
+# weights of its presets). These backbones return a feature map [B, h, w, C].
+_WITH_FEATURE_MAP = {
     "CSPNetBackbone": ("cspnet", NOT_STATED),
     "DenseNetBackbone": ("densenet", NOT_STATED),
     "EfficientNetBackbone": ("efficientnet", "apache-2.0"),
@@ -52,17 +52,17 @@ _ONE_SIZE = {
     "SwinTransformerBackbone": ("swin_transformer", NOT_STATED),
     "ViTBackbone": ("vit", "apache-2.0"),
 }
-# These backbones return tokens too, but can be built for every multiple of the patch size.
+# These backbones return tokens too, but accept every image size that is a multiple of the patch size.
 _PATCH_MULTIPLES = {DINOV2: ("dinov2", "apache-2.0"), "DINOV3Backbone": ("dinov3", "DINOv3's own")}
-_FAMILIES = {**_MAPS, **_ONE_SIZE, **_PATCH_MULTIPLES}
+_BACKBONES = {**_WITH_FEATURE_MAP, **_ONE_SIZE, **_PATCH_MULTIPLES}
 
-CLASSES = tuple(sorted(_FAMILIES))
+CLASSES = tuple(sorted(_BACKBONES))
 """The names of the supported classes."""
 
-PACKAGES = {name: package for name, (package, _) in _FAMILIES.items()}
+PACKAGES = {name: package for name, (package, _) in _BACKBONES.items()}
 """The package of each class in KerasHub."""
 
-_PATCHES = {DINOV2: 14, "DINOV3Backbone": 16}
+_PATCH_SIDES = {DINOV2: 14, "DINOV3Backbone": 16}
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,7 @@ class ImageSizes:
 
     @property
     def fixed(self) -> bool:
-        """Whether a network accepts only the size that it was built for."""
+        """Whether a network that was built for one image size accepts no other size."""
         return bool(self.only) or self.multiple > 1
 
     def __str__(self) -> str:
@@ -90,7 +90,7 @@ class ImageSizes:
         return f"multiples of {self.multiple}" if self.multiple > 1 else f"{self.minimum} or more"
 
     def check(self, model: str, image_size: int) -> None:
-        """Raises UserError if the network does not accept ``image_size``; names sizes that it does.
+        """Raises UserError, which names accepted sizes, if ``model`` does not accept ``image_size``.
 
         Example:
             >>> ImageSizes(minimum=14, multiple=14).check("vit", 100)
@@ -99,7 +99,7 @@ class ImageSizes:
         """
         below = image_size // self.multiple * self.multiple
         if self.only and image_size != self.only:
-            remedy = f"takes {self.only} alone; pass --image_size={self.only}"
+            remedy = f"takes only {self.only}; pass --image_size={self.only}"
         elif image_size < self.minimum:
             remedy = f"takes {self.minimum} or more; pass at least that"
         elif image_size != below:
@@ -118,22 +118,22 @@ def supported_module(class_name: str) -> str:
 def check_backbone(description: Mapping[str, Any]) -> None:
     """Raises ValueError unless ``module`` and ``class_name`` are those of a supported backbone."""
     module, name = description["module"], description["class_name"]
-    if name not in _FAMILIES or module != supported_module(name):
+    if name not in _BACKBONES or module != supported_module(name):
         raise ValueError(f"it uses {module} {name!r}, which seedtf does not use")
 
 
 def returns_map(class_name: str) -> bool:
     """Whether the backbone returns a feature map, not tokens."""
-    return class_name in _MAPS
+    return class_name in _WITH_FEATURE_MAP
 
 
-def has_patch_multiples(class_name: str) -> bool:
-    """Whether the backbone can be built for every image size that is a multiple of its patches."""
+def accepts_patch_multiples(class_name: str) -> bool:
+    """Whether the backbone can be built for every image size that is a multiple of its patch size."""
     return class_name in _PATCH_MULTIPLES
 
 
 def size_argument(class_name: str) -> str:
-    """The argument of the class that takes the shape of an image."""
+    """The name of the argument of the class that takes the shape of an image."""
     return "input_shape" if class_name == "EfficientNetBackbone" else "image_shape"
 
 
@@ -141,22 +141,22 @@ def image_sizes(class_name: str, config: Mapping[str, Any]) -> ImageSizes:
     """The image sizes that a backbone with these arguments accepts."""
     if returns_map(class_name):
         return ImageSizes()
-    if has_patch_multiples(class_name):
+    if accepts_patch_multiples(class_name):
         return ImageSizes(minimum=_patch_size(config), multiple=_patch_size(config))
     return ImageSizes(minimum=1, only=int(config["image_shape"][0]))
 
 
-def named_image_sizes(class_name: str, preset: str) -> ImageSizes:
-    """The image sizes of a preset, from its name alone, because its files may not be downloaded yet.
+def image_sizes_from_name(class_name: str, preset: str) -> ImageSizes:
+    """The image sizes that a preset accepts, read from its name: its files may not be downloaded yet.
 
-    The name of a ViT contains the only size that it accepts.
+    The name of a ViT contains its only image size.
 
     Example:
-        >>> str(named_image_sizes("ViTBackbone", "vit_base_patch16_384_imagenet"))
+        >>> str(image_sizes_from_name("ViTBackbone", "vit_base_patch16_384_imagenet"))
         '384'
     """
-    if has_patch_multiples(class_name):
-        patch = _PATCHES[class_name]
+    if accepts_patch_multiples(class_name):
+        patch = _PATCH_SIDES[class_name]
         return ImageSizes(minimum=patch, multiple=patch)
     found = re.search(r"_(\d{3})(_|$)", preset)
     if returns_map(class_name) or not found:
@@ -166,10 +166,10 @@ def named_image_sizes(class_name: str, preset: str) -> ImageSizes:
 
 def original_licence(class_name: str) -> str:
     """The licence under which the weights of KerasHub's own presets were released."""
-    return _FAMILIES[class_name][1]
+    return _BACKBONES[class_name][1]
 
 
-def token_grid(description: Mapping[str, Any]) -> int:
+def token_grid_side(description: Mapping[str, Any]) -> int:
     """The number of tokens along a side of the image; 0 for a backbone that returns a feature map."""
     name, config = description["class_name"], description["config"]
     if returns_map(name):

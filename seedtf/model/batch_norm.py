@@ -1,4 +1,4 @@
-"""Batch normalization in one fused kernel, interchangeable with the layer of Keras."""
+"""Batch normalization in one fused kernel, in a layer that can replace the layer of Keras."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ class FusedBatchNormalization(keras.layers.BatchNormalization):
     """``keras.layers.BatchNormalization`` on TensorFlow's FusedBatchNormV3 kernel.
 
     Keras 3 casts a 16-bit input to float32 and normalizes it in many small operations. The kernel
-    accepts float16, bfloat16 and float32, and only the statistics are float32. The arguments, the
-    variables, their names and their order are those of the Keras layer, so each of the two layers can
-    load the weights of the other.
+    accepts float16, bfloat16 and float32 input, and keeps only the statistics in float32. The
+    arguments, the variables, their names and their order are those of the Keras layer, so each of the
+    two layers can load the weights of the other.
 
     The kernel is used for 4-D ``[B, H, W, C]`` input that is normalized over its last axis. The Keras
     layer handles everything else: another axis or rank, float64, a mask, ``renorm``, an epsilon below
@@ -45,8 +45,8 @@ class FusedBatchNormalization(keras.layers.BatchNormalization):
 
         Args:
             inputs: ``[B, H, W, C]`` in float16, bfloat16 or float32 for the fused kernel.
-            training: if true and the layer is trainable, the batch statistics are used, else the
-                moving statistics.
+            training: if true and the layer is trainable, the layer normalizes with the statistics of
+                the batch, otherwise with the moving statistics.
             mask: passed to the Keras layer.
 
         Returns:
@@ -67,7 +67,7 @@ class FusedBatchNormalization(keras.layers.BatchNormalization):
     def _is_fusable(self, inputs: Any) -> bool:
         axis = self.axis if isinstance(self.axis, int) else tuple(self.axis)
         return (
-            # The layer of Keras 2.15 uses the kernel itself, and stores the Bessel-corrected variance.
+            # The layer of Keras 2.15 itself uses the kernel, and does not undo the Bessel correction.
             not KERAS_2
             and len(inputs.shape) == 4
             and axis in (-1, 3, (-1,), (3,))
@@ -126,9 +126,10 @@ def fuse_batch_norm(
 
 
 def finalize_layers(model: keras.Model) -> None:
-    """Makes layers recompute tensors that depend on their weights; call it after the weights were set.
+    """Makes layers recompute the tensors that they derive from their weights.
 
-    ``keras.layers.Normalization``, which EfficientNet contains, has such tensors.
+    Call it after weights were set. ``keras.layers.Normalization``, which EfficientNet contains, derives
+    two tensors from its weights when it is built.
     """
     for layer in all_layers(model):
         if hasattr(layer, "finalize_state"):
@@ -136,10 +137,10 @@ def finalize_layers(model: keras.Model) -> None:
 
 
 def moving_statistics(model: keras.Model) -> list[Any]:
-    """The moving means and variances that each replica updates from its own part of the batch.
+    """The moving means and variances that can differ between replicas after a training step.
 
-    Synchronized layers are left out: they use all images of a batch, so their statistics are equal on
-    every replica. Frozen layers are left out too, because they do not update their statistics.
+    Each replica updates them from its own part of the batch. Synchronized layers are left out, because
+    they use all images of a batch. Frozen layers are left out, because they update nothing.
     """
     statistics = []
     for layer in all_layers(model):

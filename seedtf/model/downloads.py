@@ -1,7 +1,7 @@
-"""Gets the files of a pretrained network: from the cache of Hugging Face or Kaggle, or by download.
+"""Finds the files of a pretrained network in the cache of Hugging Face or Kaggle, or downloads them.
 
 ``huggingface_hub`` and ``kagglehub`` each have their own cache, progress bars and settings, such as
-``HF_HUB_OFFLINE=1`` and ``KAGGLEHUB_CACHE``. Files in a cache are used without network access.
+``HF_HUB_OFFLINE=1`` and ``KAGGLEHUB_CACHE``. Files that are in a cache need no network access.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ __all__ = ["cached_folder", "is_url", "locate"]
 
 _HUGGING_FACE, _KAGGLE = "hf://", "kaggle://"
 _CONFIG = "config.json"
-_INFORMATION = ("metadata.json", "image_converter.json", "preprocessor_config.json", "README.md")
-# Large weights are divided into several files (_PARTS), which a table (_TABLES) lists.
+_DESCRIPTIONS = ("metadata.json", "image_converter.json", "preprocessor_config.json", "README.md")
+# Large weights are divided into several files (_SHARDS), and an index file (_INDEXES) names these.
 _WEIGHTS = ("model.weights.h5", "model.safetensors")
-_TABLES = ("model.weights.json", "model.safetensors.index.json")
-_PARTS = ("model_*.weights.h5", "model-*.safetensors")
+_INDEXES = ("model.weights.json", "model.safetensors.index.json")
+_SHARDS = ("model_*.weights.h5", "model-*.safetensors")
 
 
 def is_url(model: str) -> bool:
@@ -34,7 +34,7 @@ def is_url(model: str) -> bool:
 
 
 def locate(model: str, *, with_weights: bool) -> Path:
-    """The cache folder with the files of a pretrained network; missing files are downloaded.
+    """Returns the cache folder of a pretrained network, after downloading the files that are missing.
 
     Args:
         model: ``hf://owner/name``, ``kaggle://owner/model/framework/variation``, or the name of a
@@ -46,11 +46,11 @@ def locate(model: str, *, with_weights: bool) -> Path:
     """
     wanted = f"--model={model}"
     if model.startswith(_HUGGING_FACE):
-        return _from_hugging_face(wanted, model.removeprefix(_HUGGING_FACE), with_weights)
+        return _fetch_from_hugging_face(wanted, model.removeprefix(_HUGGING_FACE), with_weights)
     if model.startswith(_KAGGLE):
         if not has_keras_hub():
             raise missing_hub(wanted)
-        return _from_kaggle(wanted, model.removeprefix(_KAGGLE), with_weights)
+        return _fetch_from_kaggle(wanted, model.removeprefix(_KAGGLE), with_weights)
     if is_url(model):
         raise UserError(f"{wanted}: pass hf://…, kaggle://…, the name of a preset, or a folder")
     presets = builtin_presets(wanted, PACKAGES)
@@ -58,20 +58,24 @@ def locate(model: str, *, with_weights: bool) -> Path:
         close = difflib.get_close_matches(model, presets, n=3, cutoff=0.5)
         hint = f"did you mean {', '.join(close)}?" if close else "see: seedtf models"
         raise UserError(f"{wanted} is not a known network; {hint}")
-    return _from_kaggle(wanted, presets[model].handle.removeprefix(_KAGGLE), with_weights)
+    return _fetch_from_kaggle(wanted, presets[model].handle.removeprefix(_KAGGLE), with_weights)
 
 
 def cached_folder(handle: str) -> Path | None:
-    """The folder of a ``kaggle://`` handle with a version in Kaggle's cache; None if incomplete."""
+    """The folder of a model in Kaggle's cache; None if it does not exist or lacks files.
+
+    Args:
+        handle: ``owner/model/framework/variation/version``, with or without ``kaggle://``.
+    """
     cache = os.environ.get("KAGGLEHUB_CACHE") or Path.home() / ".cache" / "kagglehub"
     folder = Path(cache) / "models" / handle.removeprefix(_KAGGLE)
     return folder if _is_complete(folder, with_weights=True) else None
 
 
-def _from_hugging_face(wanted: str, repository: str, with_weights: bool) -> Path:
+def _fetch_from_hugging_face(wanted: str, repository: str, with_weights: bool) -> Path:
     hub = import_hugging_face(wanted)
-    patterns = [_CONFIG, *_INFORMATION]
-    patterns += [*_WEIGHTS, *_TABLES, *_PARTS] if with_weights else []
+    names = [_CONFIG, *_DESCRIPTIONS]
+    names += [*_WEIGHTS, *_INDEXES, *_SHARDS] if with_weights else []
     try:
         found = hub.try_to_load_from_cache(repository, _CONFIG)
         if isinstance(found, str) and _is_complete(Path(found).parent, with_weights):
@@ -79,7 +83,7 @@ def _from_hugging_face(wanted: str, repository: str, with_weights: bool) -> Path
         report("download", f"{repository} from Hugging Face")
         if not sys.stderr.isatty():
             hub.utils.disable_progress_bars()
-        return Path(hub.snapshot_download(repository, allow_patterns=patterns))
+        return Path(hub.snapshot_download(repository, allow_patterns=names))
     except hub.errors.HFValidationError as error:
         raise UserError(f"{wanted}: write it as hf://owner/name") from error
     except hub.errors.GatedRepoError as error:
@@ -91,7 +95,9 @@ def _from_hugging_face(wanted: str, repository: str, with_weights: bool) -> Path
         raise UserError(
             f"{wanted}: Hugging Face has no such repository, or it is private (set HF_TOKEN)"
         ) from error
-    except Exception as error:  # the network or the disk fails, or downloads are switched off
+    except (
+        Exception
+    ) as error:  # the network or the disk failed, or HF_HUB_OFFLINE forbids downloads
         if hub.constants.HF_HUB_OFFLINE:
             raise UserError(
                 f"{wanted}: not in the cache of Hugging Face, and HF_HUB_OFFLINE allows no download; "
@@ -100,7 +106,7 @@ def _from_hugging_face(wanted: str, repository: str, with_weights: bool) -> Path
         raise _download_error(wanted, error) from error
 
 
-def _from_kaggle(wanted: str, handle: str, with_weights: bool) -> Path:
+def _fetch_from_kaggle(wanted: str, handle: str, with_weights: bool) -> Path:
     import kagglehub  # noqa: PLC0415  an optional package
 
     if (folder := cached_folder(handle)) is not None:
@@ -108,9 +114,10 @@ def _from_kaggle(wanted: str, handle: str, with_weights: bool) -> Path:
     report("download", f"{handle} from Kaggle")
 
     def fetch(name: str) -> Path | None:
+        """Downloads one file; returns None if the model has no such file."""
         try:
             return Path(kagglehub.model_download(handle, name))
-        except Exception as error:  # kagglehub has no type of its own for a missing file
+        except Exception as error:  # kagglehub raises no specific type for a missing file
             text = str(error)
             if "404 Client Error" in text or "is not present in the model files" in text:
                 return None
@@ -122,25 +129,31 @@ def _from_kaggle(wanted: str, handle: str, with_weights: bool) -> Path:
     for name in ("metadata.json", "image_converter.json"):
         fetch(name)
     if with_weights and fetch("model.weights.h5") is None:
-        table = fetch("model.weights.json")
-        for name in _parts(table) if table else ():
+        index = fetch("model.weights.json")
+        for name in _shards(index) if index else ():
             fetch(name)
     return config.parent
 
 
 def _is_complete(folder: Path, with_weights: bool) -> bool:
-    if not with_weights or not (folder / _CONFIG).is_file():
-        return (folder / _CONFIG).is_file()
-    tables = [folder / name for name in _TABLES if (folder / name).is_file()]
+    """Whether ``folder`` has a configuration and, if ``with_weights``, all files of the weights."""
+    has_config = (folder / _CONFIG).is_file()
+    if not has_config or not with_weights:
+        return has_config
+    indexes = [folder / name for name in _INDEXES if (folder / name).is_file()]
     return any((folder / name).is_file() for name in _WEIGHTS) or any(
-        all((folder / part).is_file() for part in _parts(table)) for table in tables
+        all((folder / shard).is_file() for shard in _shards(index)) for index in indexes
     )
 
 
-def _parts(table: Path) -> set[str]:
-    """The files that a table of weights names."""
-    names = json.loads(table.read_text(encoding="utf-8"))["weight_map"].values()
-    return {part for name in names for part in ([name] if isinstance(name, str) else name)}
+def _shards(index: Path) -> set[str]:
+    """The names of the weights files that an index file lists."""
+    files_of_weights = json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()
+    return {
+        name
+        for files in files_of_weights
+        for name in ([files] if isinstance(files, str) else files)
+    }
 
 
 def _download_error(wanted: str, error: Exception) -> UserError:

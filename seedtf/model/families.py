@@ -27,8 +27,8 @@ __all__ = [
 TINY = "Tiny"
 """A network of three small convolutions for tests and for trying the pipeline, not for results."""
 
-# Pattern of the whole name -> (scaling mode, smallest image size in pixels), as in the family's module
-# of keras.applications. Other networks are not offered, because their scaling is unknown.
+# Pattern of a network's whole name -> (mode of InputScaling, smallest image size in pixels), both as in
+# keras.applications. Networks that match no pattern are not offered, because their scaling is unknown.
 _FAMILIES = {
     r"ConvNeXt\w+": ("none", 32),
     r"DenseNet\d+": ("torch", 32),
@@ -57,8 +57,8 @@ def is_efficientnet(name: str) -> bool:
     return name.lower().startswith("efficientnet")
 
 
-# Licences of the ImageNet weights of keras.applications, as Keras's documentation states them. It
-# states none for the families that are missing here.
+# Licences of the ImageNet weights of keras.applications, as the documentation of Keras states them; it
+# states none for the other families.
 _LICENCES = {
     r"DenseNet\d+": "bsd-3-clause",
     r"InceptionV3|InceptionResNetV2|MobileNet(V2)?|NASNet\w+": "apache-2.0",
@@ -74,12 +74,12 @@ def is_supported(name: str) -> bool:
 
 
 def is_network_name(name: str) -> bool:
-    """Whether ``name`` is the name of a network of these families; case is ignored."""
+    """Whether ``name`` names a network of keras.applications, or ``Tiny``; case is ignored."""
     return any(re.fullmatch(family, name, re.IGNORECASE) for family in _FAMILIES)
 
 
 def short_name(model: str) -> str:
-    """The last part of a name, path or address of a network, in characters that a file name may have.
+    """The last part of a network's name, path or address, with ``_`` for what a file name cannot hold.
 
     Example:
         >>> short_name("models/mine/"), short_name("kaggle://keras/vit/keras/vit_base/4")
@@ -105,8 +105,9 @@ def match_model_name(name: str, known: Iterable[str]) -> str:
     if name.lower() in by_lower:
         return by_lower[name.lower()]
     close = difflib.get_close_matches(name.lower(), by_lower, n=3)
-    remedy = ", ".join(by_lower[match] for match in close) or "for example ResNet50"
-    raise UserError(f"--model={name} is not a known network; did you mean {remedy}?")
+    similar = ", ".join(by_lower[match] for match in close)
+    hint = f"did you mean {similar}?" if similar else "see: seedtf models"
+    raise UserError(f"--model={name} is not a known network; {hint}")
 
 
 def scaling_mode(name: str) -> str:
@@ -120,7 +121,7 @@ def minimum_image_size(name: str) -> int:
 
 
 def weights_licence(name: str) -> str:
-    """Returns the licence of the ImageNet weights of a supported network."""
+    """Returns the licence of a supported network's ImageNet weights, or ``not stated``."""
     found = (
         licence
         for family, licence in _LICENCES.items()

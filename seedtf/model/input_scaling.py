@@ -10,8 +10,8 @@ import tensorflow as tf
 
 __all__ = ["InputScaling"]
 
-# Channel statistics of ImageNet with which the weights of keras.applications were trained: of RGB in
-# 0–1 for "torch", and of BGR in 0–255 for "caffe".
+# Statistics of ImageNet for each channel: in "torch" of RGB values in 0–1, in "caffe" of BGR values in
+# 0–255. The weights of keras.applications were trained on pixels that were scaled with them.
 _TORCH_MEAN, _TORCH_DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 _CAFFE_MEAN = (103.939, 116.779, 123.68)
 
@@ -35,7 +35,7 @@ class InputScaling(keras.layers.Layer):
         offset: float | Sequence[float] = 0.0,
         **kwargs: Any,
     ) -> None:
-        # Autocast would round the pixels before they are scaled, in bfloat16 100.3 to 100.5.
+        # Autocast would round the pixels before they are scaled: bfloat16 makes 100.5 of 100.3.
         super().__init__(autocast=False, **kwargs)
         if mode not in ("affine", "caffe", "torch", "tf", "none"):
             raise ValueError(f"mode must be affine, caffe, torch, tf or none, not {mode!r}")

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from seedtf.compat.keras_hub import builtin_presets, has_keras_hub
-from seedtf.model.backbones import PACKAGES, ImageSizes, named_image_sizes, original_licence
+from seedtf.model.backbones import PACKAGES, ImageSizes, image_sizes_from_name, original_licence
 from seedtf.model.downloads import cached_folder
 from seedtf.model.families import minimum_image_size, weights_licence
 
@@ -63,8 +63,9 @@ PARAMETERS: dict[str, int] = {
 """Number of parameters of each network of keras.applications, without the classifier."""
 
 _HEADER = ("model", "parameters", "image sizes", "licence", "extra", "cached")
-# The weights files of MobileNet are named mobilenet_1_0_….
-_FILE_NAMES = {"MobileNet": "mobilenet10"}
+# The names of downloaded weights files start with the network's name, except those of MobileNet:
+# mobilenet_1_0_….
+_FILE_NAME_STARTS = {"MobileNet": "mobilenet10"}
 
 
 @dataclass(frozen=True)
@@ -77,7 +78,7 @@ class ListedModel:
         sizes: the image sizes that the network accepts.
         licence: licence of the pretrained weights.
         extra: the extra of seedtf that the network needs, such as ``hub``, or an empty string.
-        cached: whether its pretrained weights are on this machine.
+        cached: whether its pretrained weights have been downloaded.
     """
 
     name: str
@@ -89,7 +90,7 @@ class ListedModel:
 
 
 def list_models(word: str = "") -> tuple[list[ListedModel], bool]:
-    """The networks whose names contain ``word``, those of Keras first; case is ignored.
+    """The networks whose names contain ``word``; networks of Keras come first. Case is ignored.
 
     Returns:
         The networks, and whether KerasHub is installed. Without KerasHub, its networks are not listed.
@@ -99,7 +100,7 @@ def list_models(word: str = "") -> tuple[list[ListedModel], bool]:
         ['VGG16', 'VGG19']
     """
     has_hub = has_keras_hub()
-    files = _keras_files()
+    files = _downloaded_keras_files()
     models = [
         ListedModel(
             name,
@@ -116,7 +117,7 @@ def list_models(word: str = "") -> tuple[list[ListedModel], bool]:
         ListedModel(
             name,
             preset.parameters,
-            named_image_sizes(preset.class_name, name),
+            image_sizes_from_name(preset.class_name, name),
             original_licence(preset.class_name),
             "hub",
             cached_folder(preset.handle) is not None,
@@ -143,18 +144,19 @@ def table_lines(models: Sequence[ListedModel]) -> list[str]:
     ]
 
 
-def _keras_files() -> list[str]:
-    """The simplified names of the weights files without a classifier that Keras has downloaded."""
+def _downloaded_keras_files() -> list[str]:
+    """The simplified names of the downloaded weights files that lack the classifier (``notop``)."""
     home = os.environ.get("KERAS_HOME") or Path.home() / ".keras"
     names = [_simplified(path.name) for path in (Path(home) / "models").glob("*.h5")]
     return [name for name in names if "notop" in name]
 
 
 def _has_file(name: str, files: Sequence[str]) -> bool:
-    """Whether one of the files belongs to the network; one of ResNet50V2 is not one of ResNet50."""
-    start = _FILE_NAMES.get(name, _simplified(name))
+    """Whether one of the files belongs to the network; files of ResNet50V2 do not match ResNet50."""
+    start = _FILE_NAME_STARTS.get(name, _simplified(name))
     return any(re.match(rf"(weights)?{start}(?!v\d)", file) for file in files)
 
 
 def _simplified(text: str) -> str:
+    """``text`` in lower case, with only its letters and digits."""
     return re.sub(r"[^a-z0-9]", "", text.lower())

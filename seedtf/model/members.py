@@ -1,4 +1,4 @@
-"""The mean of the predictions of several networks, each of which takes images of its own size."""
+"""Averages the predictions of several networks, each of which may take another image size."""
 
 from __future__ import annotations
 
@@ -11,16 +11,19 @@ __all__ = ["input_size", "resize_for", "weighted_mean"]
 
 
 def input_size(model: keras.Model) -> int:
-    """The side in pixels of the images that a network takes."""
+    """The image size of a network: the side in pixels of its square input."""
     return int(model.input_shape[1])
 
 
 def resize_for(model: keras.Model, images: tf.Tensor) -> tf.Tensor:
-    """Images of any side S, float32 ``[B, S, S, 3]`` in 0–255, at the side that a network takes.
+    """Resizes images to the image size of a network; returns them unchanged if they have it.
 
-    They are resized as decoded files are (bilinear, antialiased, rounded); images of the right side are
-    returned unchanged. So an ensemble decodes an image once, at the side of its largest member, and
-    resizes it for the others.
+    An ensemble decodes an image once, at the largest image size of its members, and resizes it for the
+    other members. The method is that for decoded files: bilinear, antialiased, rounded.
+
+    Args:
+        model: the network.
+        images: float32 ``[B, S, S, 3]`` in 0–255, of any side S.
 
     Example:
         >>> image = keras.Input((4, 4, 3))

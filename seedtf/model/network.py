@@ -1,4 +1,7 @@
-"""Builds, saves and loads the network: input scaling, body (keras.applications, KerasHub), head."""
+"""Builds, saves and loads a network: input scaling, body and head.
+
+The body comes from keras.applications or KerasHub.
+"""
 
 from __future__ import annotations
 
@@ -57,8 +60,8 @@ def available_models() -> tuple[str, ...]:
         >>> {"ResNet50", "EfficientNetB0", "Tiny"} <= set(available_models())
         True
     """
-    named = [name for name in dir(keras.applications) if is_supported(name)]
-    return tuple(sorted([*named, TINY]))
+    supported = [name for name in dir(keras.applications) if is_supported(name)]
+    return tuple(sorted([*supported, TINY]))
 
 
 def resolve_model_name(name: str) -> str:
@@ -75,7 +78,7 @@ def resolve_model_name(name: str) -> str:
 
 
 def build_features(model: str | Preset, image_size: int, weights: str) -> keras.Model:
-    """Builds a classifier without its head: from pixels to a feature map, for CNN and ViT alike.
+    """Builds a network without its head: from pixels to the last feature map.
 
     Args:
         model, image_size, weights: as for ``build_network``.
@@ -85,7 +88,7 @@ def build_features(model: str | Preset, image_size: int, weights: str) -> keras.
         ``[B, h, w, C]``; batch normalization is fused.
 
     Raises:
-        UserError: as ``build_network``.
+        UserError: for the same reasons as in ``build_network``.
 
     Example:
         >>> build_features("tiny", 16, "none").output_shape
@@ -107,22 +110,22 @@ def build_network(
 ) -> keras.Model:
     """Builds a classifier: input scaling, body, global average pooling, dense head, softmax.
 
-    The layers of a body of keras.applications are layers of the functional model itself, not of a
-    nested model, and keep their names; a backbone of KerasHub is one layer, ``backbone``. Batch
-    normalization is fused; every layer is trainable.
+    The layers of a body of keras.applications keep their names and are layers of the functional model
+    itself, not of a nested model. A backbone of KerasHub is one layer, ``backbone``. Batch
+    normalization is fused, and every layer is trainable.
 
     Args:
         model: a name from ``available_models()``, in upper or lower case; the folder, the address or
-            the name of a preset (see ``find_preset``); or a preset that was read before.
+            the name of a preset (see ``find_preset``); or the ``Preset`` itself.
         num_classes: K, the width of the head.
         image_size: S, the side of the square input in pixels.
-        weights: ``"none"`` (random), ``"imagenet"`` (Keras downloads the weights of the body; for a
-            preset its own weights, whatever they were trained on) or the path of a ``.keras``,
+        weights: ``"none"`` for random weights; ``"imagenet"`` for the weights that Keras downloads, or
+            for the weights of a preset, whatever they were trained on; or the path of a ``.keras``,
             ``.weights.h5`` or legacy ``.h5`` file (see ``load_weights``).
         bn_momentum: momentum of every batch normalization; None keeps the network's own values.
         sync_bn: whether batch statistics are computed over all replicas of a distribution strategy.
-        zero_init_residual: whether the output of every residual branch is 0 at first if the weights
-            are random (see ``zero_init_residuals``).
+        zero_init_residual: whether every residual branch starts with the output 0. It has an effect on
+            random weights only (see ``zero_init_residuals``).
 
     Returns:
         A model with the network's name in lower case. It maps ``image``, float32 ``[B, S, S, 3]``
@@ -130,9 +133,9 @@ def build_network(
         every global dtype policy.
 
     Raises:
-        UserError: the model is unknown, does not accept the image size or needs KerasHub, which is not
-            installed; the weights cannot be downloaded or loaded; or Keras's own settings do not fit
-            (see ``check_keras_settings``).
+        UserError: the model is unknown, does not accept the image size, or needs KerasHub, which is not
+            installed; the weights cannot be downloaded or loaded; or seedtf does not work with the
+            settings of Keras (see ``check_keras_settings``).
 
     Example:
         >>> network = build_network(model="tiny", num_classes=3, image_size=16, weights="none")
@@ -147,11 +150,15 @@ def build_network(
     keep_random_states()
     image = keras.Input((image_size, image_size, 3), dtype="float32", name="image")
     if preset:
-        features = _preset_body(preset, image, weights)
+        features = _build_preset_body(preset, image, weights)
     else:
         check_image_size(name, image_size)
         scaled = InputScaling(scaling_mode(name), name="input_scaling")(image)
-        features = _tiny_body(scaled, weights) if name == TINY else _body(name, scaled, weights)
+        features = (
+            _build_tiny_body(scaled, weights)
+            if name == TINY
+            else _build_body(name, scaled, weights)
+        )
     pooled = keras.layers.GlobalAveragePooling2D(name="pool")(features)
     network = with_head(keras.Model(image, pooled, name=name.lower()), num_classes)
     fuse_batch_norm(network, bn_momentum, synchronized=sync_bn)
@@ -164,12 +171,12 @@ def build_network(
 
 
 def pooled_body(network: keras.Model) -> keras.Model:
-    """The model from the input of a classifier to what its head reads, float ``[B, C]``."""
+    """Returns a classifier without its head; the output is the input of the head, float ``[B, C]``."""
     return keras.Model(network.input, network.get_layer("pool").output, name=network.name)
 
 
 def with_head(body: keras.Model, num_classes: int) -> keras.Model:
-    """``body``, such as ``pooled_body`` returns, with a new dense head and softmax."""
+    """Returns ``body``, such as ``pooled_body`` returns, followed by a new dense head and softmax."""
     logits = keras.layers.Dense(num_classes, dtype="float32", name=HEAD)(body.output)
     output = keras.layers.Activation("softmax", dtype="float32", name="probabilities")(logits)
     return keras.Model(body.input, output, name=body.name)
@@ -195,8 +202,8 @@ def save_model(
     Args:
         model: a built network.
         path: the file to create or replace.
-        values: values of all variables to write instead of the current ones, so that a background
-            thread can save the model while it trains. Keras 3 only.
+        values: an array for each variable, to write in place of its current value. With copies of the
+            variables, a background thread can save the model while it trains. Keras 3 only.
     """
     with atomic_path(path) as temporary, with_values(model, values):
         model.save(temporary)
@@ -206,8 +213,8 @@ def load_model(path: str | os.PathLike[str]) -> keras.Model:
     """Reads a model that ``save_model`` wrote, without compiling it; no code in the file is executed.
 
     Raises:
-        UserError: the file is missing, damaged, not a model of seedtf, or was written by the Keras
-            version of the other environment.
+        UserError: the file is missing or damaged, is not a model of seedtf, or was written by another
+            major version of Keras.
     """
     path = Path(path)
     if not path.exists():
@@ -225,11 +232,11 @@ def load_model(path: str | os.PathLike[str]) -> keras.Model:
         raise UserError(f"{path}: {remedy} ({first_line(error)})") from error
     if not {"image", HEAD, "probabilities"} <= {layer.name for layer in model.layers}:
         raise UserError(f"{path}: {remedy} (it has no layers named image, {HEAD}, probabilities)")
-    fuse_batch_norm(model)  # loading a KerasHub backbone creates Keras's own batch normalization
+    fuse_batch_norm(model)  # a KerasHub backbone was loaded with Keras's own batch normalization
     return model
 
 
-def _preset_body(preset: Preset, image: Any, weights: str) -> Any:
+def _build_preset_body(preset: Preset, image: Any, weights: str) -> Any:
     """Returns the features ``[B, h, w, C]`` of a preset's backbone applied to scaled pixels."""
     size = image.shape[1]
     preset.sizes.check(preset.name, size)
@@ -241,7 +248,7 @@ def _preset_body(preset: Preset, image: Any, weights: str) -> Any:
     return features
 
 
-def _body(name: str, scaled: Any, weights: str) -> Any:
+def _build_body(name: str, scaled: Any, weights: str) -> Any:
     """Returns the last feature map of a network of keras.applications applied to ``scaled``."""
     constructor = getattr(keras.applications, name)
     shape = tuple(scaled.shape[1:])
@@ -254,7 +261,9 @@ def _body(name: str, scaled: Any, weights: str) -> Any:
             include_top=False, weights="imagenet", input_tensor=scaled, input_shape=shape
         ).output
     except Exception as error:  # Keras raises a bare Exception when a download fails
-        cause = first_line(error.__context__ or error)  # the message of `error` is mostly the URL
+        cause = first_line(
+            error.__context__ or error
+        )  # the message of `error` itself is mostly the URL
         raise UserError(
             f"--weights=imagenet could not be downloaded ({cause}); pass "
             "--weights=none to train from scratch or --weights=PATH with a .keras or .weights.h5 "
@@ -263,8 +272,11 @@ def _body(name: str, scaled: Any, weights: str) -> Any:
 
 
 def _warn_of_missing_scaling(name: str) -> None:
-    # With weights="imagenet" Keras adds a Rescaling layer to EfficientNetB0 to B7. This layer has no
-    # weights, so a weights file does not show whether its network had the layer.
+    """Warns that weights from a file may need an input layer that the network does not have.
+
+    With ``weights="imagenet"`` Keras adds a Rescaling layer to EfficientNetB0 to B7. This layer has no
+    weights, so a weights file does not show whether its network had the layer.
+    """
     if re.fullmatch(r"EfficientNetB\d", name):
         warn(
             f"{name}: if these weights were trained from ImageNet weights, their network had one more "
@@ -273,7 +285,7 @@ def _warn_of_missing_scaling(name: str) -> None:
         )
 
 
-def _tiny_body(scaled: Any, weights: str) -> Any:
+def _build_tiny_body(scaled: Any, weights: str) -> Any:
     """Returns the features ``[B, S/8, S/8, 64]`` of three strided convolutions of ``scaled``."""
     if weights == "imagenet":
         raise UserError(

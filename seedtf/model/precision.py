@@ -1,4 +1,4 @@
-"""The choice of the dtype policy and of XLA compilation for the devices of a machine."""
+"""Chooses the dtype policy, and whether XLA compiles the train step, for the devices of a machine."""
 
 from __future__ import annotations
 
@@ -14,11 +14,12 @@ __all__ = [
     "choose_precision",
 ]
 
-# The lowest compute capability of NVIDIA GPUs whose tensor cores support a format (CUDA C Programming
-# Guide, "Compute Capabilities"): Ampere for bfloat16 and for TF32, with which TensorFlow multiplies
-# float32 by default; Volta for float16.
-_BFLOAT16_SINCE = _TF32_SINCE = (8, 0)
+# The lowest compute capability of NVIDIA GPUs whose tensor cores support a number format (CUDA C
+# Programming Guide, "Compute Capabilities"). 8.0 is Ampere, 7.0 is Volta.
+_BFLOAT16_SINCE = (8, 0)
 _FLOAT16_SINCE = (7, 0)
+# TensorFlow by default multiplies float32 numbers as TF32 where the GPU supports it.
+_TF32_SINCE = (8, 0)
 
 
 @dataclass(frozen=True)
@@ -26,9 +27,9 @@ class Precision:
     """A Keras dtype policy and why it was chosen.
 
     Attributes:
-        policy: ``"float32"``, ``"mixed_bfloat16"`` or ``"mixed_float16"``; the last one needs loss
-            scaling, which Keras adds when a model is compiled.
-        reason: one sentence for the console and the run's record.
+        policy: ``"float32"``, ``"mixed_bfloat16"`` or ``"mixed_float16"``. ``"mixed_float16"`` needs
+            loss scaling, which Keras adds when a model is compiled.
+        reason: one sentence for the console.
     """
 
     policy: str
@@ -40,9 +41,10 @@ class Compilation:
     """Whether the train step is compiled with XLA, and why.
 
     Attributes:
-        enabled: whether it is compiled as a whole.
-        reason: one sentence.
-        halves: whether each replica's step is compiled in two halves, with an all-reduce between.
+        enabled: whether the whole step is compiled.
+        reason: one sentence for the console.
+        halves: whether two halves of each replica's step are compiled: the part before the gradients
+            of all replicas are summed, and the part after it.
     """
 
     enabled: bool
@@ -54,8 +56,8 @@ def choose_precision(requested: str, compute_capabilities: Sequence[tuple[int, i
     """Returns the precision for ``--precision=requested`` on GPUs of these compute capabilities.
 
     Args:
-        requested: ``auto``, ``float32``, ``mixed_bfloat16`` or ``mixed_float16``. An explicit
-            choice is kept, with a warning in the reason if the device is slow at it.
+        requested: ``auto``, ``float32``, ``mixed_bfloat16`` or ``mixed_float16``. A 16-bit format is
+            used as requested; ``reason`` warns if the device computes slowly with it.
         compute_capabilities: (major, minor) of every GPU in use; empty if there is none.
 
     Raises:
@@ -65,13 +67,16 @@ def choose_precision(requested: str, compute_capabilities: Sequence[tuple[int, i
         return _automatic_precision(compute_capabilities)
     if requested == "float32":
         lowest = min(compute_capabilities, default=(0, 0))
-        rounded = "; the GPU multiplies with 10 bits of mantissa (TF32)" * (lowest >= _TF32_SINCE)
-        return Precision("float32", f"float32 was requested{rounded}.")
+        tf32 = lowest >= _TF32_SINCE
+        note = "; the GPU multiplies with 10 bits of mantissa (TF32)" if tf32 else ""
+        return Precision("float32", f"float32 was requested{note}.")
     since = {"mixed_bfloat16": _BFLOAT16_SINCE, "mixed_float16": _FLOAT16_SINCE}.get(requested)
     if since is None:
         choices = "auto, float32, mixed_bfloat16 or mixed_float16"
         raise UserError(f"--precision={requested} is not a precision; pass {choices}")
-    return Precision(requested, f"{requested} was requested{_warning(compute_capabilities, since)}")
+    return Precision(
+        requested, f"{requested} was requested{_slowness_warning(compute_capabilities, since)}"
+    )
 
 
 def choose_jit(
@@ -82,20 +87,22 @@ def choose_jit(
     deterministic: bool = False,
     can_halve: bool = True,
 ) -> Compilation:
-    """Whether to compile with XLA for ``--jit_compile=requested`` (``auto``, ``on`` or ``off``).
+    """Chooses whether XLA compiles the train step for ``--jit_compile=requested``.
 
     ``auto`` compiles if there is a GPU. On a CPU, ResNet-50 at 96 px trained at 21 images per second
-    with XLA and at 30 without. XLA cannot compile a step that uses several devices as a whole, so with
-    several replicas on GPUs each replica's part before and after the sum of the gradients is compiled.
-    With ``--deterministic`` Keras compiles nothing, because XLA does not have a deterministic form of
+    with XLA and at 30 without.
+
+    XLA cannot compile a step that spans several devices. So with several replicas on GPUs, two halves
+    of each replica's step are compiled: the part before the gradients are summed, and the part after
+    it. With ``--deterministic`` nothing is compiled, because XLA does not have a deterministic form of
     every operation.
 
     Args:
-        requested: the flag.
+        requested: ``auto``, ``on`` or ``off``.
         num_gpus: GPUs of this process.
         replicas: devices that share a batch.
         deterministic: whether ``--deterministic`` is set.
-        can_halve: whether this environment can compile the halves of a step.
+        can_halve: whether two halves of a step can be compiled, which needs Keras 3.
 
     Raises:
         UserError: ``requested`` is another value, or ``on`` where it is impossible.
@@ -152,8 +159,8 @@ def _automatic_precision(capabilities: Sequence[tuple[int, int]]) -> Precision:
     return Precision("float32", f"float32 because {lowest_text} (below 7.0: no tensor cores).")
 
 
-def _warning(capabilities: Sequence[tuple[int, int]], since: tuple[int, int]) -> str:
-    """Ends the reason of an explicit 16-bit choice, with a warning where it will be slow."""
+def _slowness_warning(capabilities: Sequence[tuple[int, int]], since: tuple[int, int]) -> str:
+    """The end of the sentence about a requested 16-bit format: a warning if it is slow, or a stop."""
     if not capabilities:
         return "; without a GPU this is slower than float32."
     lowest = min(tuple(capability) for capability in capabilities)

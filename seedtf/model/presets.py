@@ -1,8 +1,7 @@
 """Reads class, input scaling, image sizes and licence of a pretrained network from its folder.
 
-A folder is a preset of KerasHub, or has the files of timm or of Hugging Face's transformers
-(``config.json``, ``model.safetensors``), which KerasHub converts. Nothing here imports TensorFlow or
-Keras, except to convert such files.
+The folder is a preset of KerasHub, or contains ``config.json`` and ``model.safetensors`` of timm or
+transformers, which KerasHub converts. Only the conversion imports TensorFlow and Keras.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ from seedtf.model.backbones import (
     DINOV2,
     NOT_STATED,
     ImageSizes,
-    has_patch_multiples,
+    accepts_patch_multiples,
     image_sizes,
     original_licence,
     returns_map,
@@ -38,7 +37,7 @@ __all__ = ["Numbers", "Preset", "find_preset", "is_folder", "is_preset", "names_
 _CONFIG, _CONVERTER, _METADATA = "config.json", "image_converter.json", "metadata.json"
 _PROCESSOR = "preprocessor_config.json"
 _LICENCE = re.compile(r"^licen[sc]e:\s*[\"']?([^\s\"']+)", re.MULTILINE)
-# Most networks without a recorded scaling were trained on pixels in -1 to 1.
+# For presets that do not record their scaling: most of them were trained on pixels in -1 to 1.
 _DEFAULT_SCALE, _DEFAULT_OFFSET = 1 / 127.5, -1.0
 _KERAS_HUB = ("hf://keras/", "kaggle://keras/")
 _IMAGENET = {"mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]}
@@ -49,7 +48,9 @@ Numbers = float | Sequence[float]
 
 @dataclass(frozen=True)
 class Preset:
-    """A pretrained network of KerasHub. A run records it, so that the run can resume without the files.
+    """A pretrained network of KerasHub.
+
+    A run saves this description, so that it can resume when the files of the preset are gone.
 
     Attributes:
         source: the value of ``--model``; a folder as its absolute path.
@@ -59,7 +60,7 @@ class Preset:
         licence: of the weights, such as ``apache-2.0``.
         parameters: number of parameters of the backbone; 0 if unknown.
         folder: the absolute path of the files.
-        converted: whether the files are those of timm or of transformers.
+        converted: whether KerasHub converts the files from those of timm or transformers.
     """
 
     source: str
@@ -88,15 +89,15 @@ class Preset:
         return self.class_name == "EfficientNetBackbone"
 
     def backbone_for(self, image_size: int) -> dict[str, Any]:
-        """``backbone``, configured for square images of this side in pixels."""
+        """Returns ``backbone`` with the arguments for square images of ``image_size`` pixels."""
         config = dict(self.backbone["config"])
         config.pop("dtype", None)  # the dtype policy of the run decides
         if returns_map(self.class_name):
             config[size_argument(self.class_name)] = [None, None, 3]
-        elif has_patch_multiples(self.class_name):
+        elif accepts_patch_multiples(self.class_name):
             config["image_shape"] = [image_size, image_size, 3]
-            config["use_mask_token"] = False  # only for training on hidden patches
-        if self.class_name == DINOV2:  # see ``compat.keras_hub.save_position_embeddings``
+            config["use_mask_token"] = False  # pretraining needs the token, a classifier does not
+        if self.class_name == DINOV2:  # see ``compat.keras_hub.save_exact_position_embeddings``
             config["position_embedding_shape"] = [image_size, image_size, 3]
         return {**self.backbone, "config": config}
 
@@ -113,7 +114,7 @@ class Preset:
 def is_folder(model: str) -> bool:
     """Whether a value of ``--model`` is a path.
 
-    A name of keras.applications wins over a folder of the same name; ``./name`` is always a folder.
+    A name of keras.applications is not a path, even if there is a folder of this name; ``./name`` is.
     """
     if is_url(model) or is_network_name(model):
         return False
@@ -123,8 +124,8 @@ def is_folder(model: str) -> bool:
 def is_preset(model: str) -> bool:
     """Whether a value of ``--model`` is a folder, an address or the name of a preset of KerasHub.
 
-    A name with an underscore is that of a preset, unless it only spells a name of keras.applications
-    with underscores, as ``resnet_50``.
+    A name with an underscore is the name of a preset, unless it is a name of keras.applications when
+    the underscores are removed, such as ``resnet_50``.
 
     Example:
         >>> is_preset("models/mine"), is_preset("hf://timm/resnet18.a1_in1k"), is_preset("dinov2_small")
@@ -137,7 +138,7 @@ def is_preset(model: str) -> bool:
 
 
 def find_preset(model: str, *, with_weights: bool = True) -> Preset | None:
-    """The preset that a value of ``--model`` names; None for a network of keras.applications.
+    """Reads the preset that a value of ``--model`` names; None for a network of keras.applications.
 
     Args:
         model: a folder, an address such as ``hf://timm/resnet18.a1_in1k``, or a name.
@@ -167,6 +168,7 @@ def names_efficientnet(model: str) -> bool:
 
 
 def _read_folder(folder: Path, source: str) -> Preset:
+    """The preset in ``folder``; ``source`` is the value of ``--model`` that led to it."""
     config = _read_json(folder, _CONFIG)
     if config is None:
         raise UserError(
@@ -184,9 +186,9 @@ def _read_folder(folder: Path, source: str) -> Preset:
     if name not in CLASSES or not isinstance(backbone["config"], dict):
         raise UserError(
             f"--model={source}: {_CONFIG} describes {name or 'no class'}, which is no image network "
-            f"that seedtf can use; those are {', '.join(CLASSES)}"
+            f"that seedtf can use; pass one of the classes {', '.join(CLASSES)}"
         )
-    scale, offset = _converted_scaling(folder, config) if converted else _scaling(folder)
+    scale, offset = _read_converted_scaling(folder, config) if converted else _read_scaling(folder)
     return Preset(
         source=source,
         folder=os.path.abspath(folder),
@@ -194,7 +196,7 @@ def _read_folder(folder: Path, source: str) -> Preset:
         scale=scale,
         offset=offset,
         sizes=image_sizes(name, backbone["config"]),
-        licence=_licence(folder) or _licence_of_origin(source, name),
+        licence=_read_licence(folder) or _assume_licence(source, name),
         parameters=int((_read_json(folder, _METADATA) or {}).get("parameter_count", 0)),
         converted=converted,
     )
@@ -215,8 +217,8 @@ def _read_json(folder: Path, name: str) -> dict[str, Any] | None:
     return values
 
 
-def _scaling(folder: Path) -> tuple[Numbers, Numbers]:
-    """Scale and offset of KerasHub's image converter."""
+def _read_scaling(folder: Path) -> tuple[Numbers, Numbers]:
+    """Scale and offset from the image converter of a KerasHub preset."""
     converter = _read_json(folder, _CONVERTER)
     if converter is None:
         warn(
@@ -228,12 +230,12 @@ def _scaling(folder: Path) -> tuple[Numbers, Numbers]:
     scale, offset = config.get("scale"), config.get("offset")
     if "mean" in config and "variance" in config:  # presets of KerasHub 0.17 and before
         deviations = [variance**0.5 for variance in config["variance"]]
-        return _standardization(config["mean"], deviations, scale)
+        return _standardization_as_scaling(config["mean"], deviations, scale)
     return 1.0 if scale is None else scale, 0.0 if offset is None else offset
 
 
-def _converted_scaling(folder: Path, config: Mapping[str, Any]) -> tuple[Numbers, Numbers]:
-    """Scale and offset of files of timm (in config.json) or of transformers (in a file of its own)."""
+def _read_converted_scaling(folder: Path, config: Mapping[str, Any]) -> tuple[Numbers, Numbers]:
+    """Scale and offset from config.json of timm, or from preprocessor_config.json of transformers."""
     statistics = config.get("pretrained_cfg") or {}
     if processor := _read_json(folder, _PROCESSOR):
         statistics = {"mean": processor.get("image_mean"), "std": processor.get("image_std")}
@@ -243,18 +245,18 @@ def _converted_scaling(folder: Path, config: Mapping[str, Any]) -> tuple[Numbers
             "the means and standard deviations of ImageNet"
         )
         statistics = _IMAGENET
-    return _standardization(statistics["mean"], statistics["std"], 1 / 255)
+    return _standardization_as_scaling(statistics["mean"], statistics["std"], 1 / 255)
 
 
-def _standardization(
+def _standardization_as_scaling(
     mean: Sequence[float], deviations: Sequence[float], scale: float
 ) -> tuple[list[float], list[float]]:
-    """Scale and offset of ``(pixels * scale - mean) / deviation``."""
+    """Scale and offset for each channel that equal ``(pixels * scale - mean) / deviation``."""
     pairs = zip(mean, deviations, strict=True)
     return [scale / deviation for deviation in deviations], [-m / d for m, d in pairs]
 
 
-def _licence(folder: Path) -> str:
+def _read_licence(folder: Path) -> str:
     """The licence in the metadata of the model card (README.md); empty if there is none."""
     try:
         card = (folder / "README.md").read_text(encoding="utf-8", errors="replace")
@@ -265,7 +267,7 @@ def _licence(folder: Path) -> str:
     return found[1] if found else ""
 
 
-def _licence_of_origin(source: str, class_name: str) -> str:
-    """The licence of weights whose model card states none: known only for KerasHub's own presets."""
+def _assume_licence(source: str, class_name: str) -> str:
+    """The licence of weights whose model card states none; only KerasHub's own presets have one."""
     is_keras_hub = source.startswith(_KERAS_HUB) if is_url(source) else not is_folder(source)
     return original_licence(class_name) if is_keras_hub else NOT_STATED

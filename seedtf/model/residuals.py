@@ -13,7 +13,7 @@ from seedtf.compat.keras import node_layer, node_parents, producing_node
 
 __all__ = ["zero_init_residuals"]
 
-# The layers that a shortcut may contain if the branch changes the number of channels or the size.
+# If a branch changes the number of channels or the size, its shortcut projects with these layers.
 _LINEAR = (
     keras.layers.Conv2D,
     keras.layers.BatchNormalization,
@@ -26,13 +26,15 @@ _LINEAR = (
 def zero_init_residuals(model: keras.Model) -> int:
     """Sets gamma to 0 in the batch normalization at the end of each residual branch.
 
-    Every block is then the identity at first, which makes the start of training easier (Goyal et al.
-    2017, arXiv 1706.02677, section 5.1). Only for random weights.
+    Every residual block is then the identity at the start, which makes the first steps of training
+    easier (Goyal et al. 2017, arXiv 1706.02677, section 5.1). Call it for random weights only.
 
-    An ``Add`` layer has the shortcut and the branch as inputs, in either order. The branch is the input
-    that is computed from the other input, or from a tensor of which the other input is a linear
-    projection. Gamma is not changed if both inputs are alike (as in NASNet), if the branch does not end
-    in batch normalization, with or without dropout (as in ResNetV2), or if another layer also uses the
+    A residual block ends with an ``Add`` layer, whose inputs are the shortcut and the branch, in either
+    order. The branch is computed from the shortcut, or both are computed from the same tensor and the
+    shortcut is only a linear projection of it.
+
+    Gamma keeps its value in three cases: both inputs look alike (as in NASNet); the branch does not end
+    with batch normalization, which dropout may follow (as in ResNetV2); or another layer also uses the
     output of the batch normalization.
 
     Args:
@@ -55,20 +57,25 @@ def zero_init_residuals(model: keras.Model) -> int:
 
 
 def _find_branch(inputs: list[Any]) -> Any:
-    """The node, among the two inputs of a sum, that ends a residual branch; None if neither does."""
+    """The input of an ``Add`` layer that is a residual branch, as a node; None if neither input is."""
     if len(inputs) != 2:
         return None
     first, second = (_with_ancestors([node]) for node in inputs)
-    # For each input: the nodes that only this input depends on, and the other input. The input with
-    # fewer of them is the shortcut; for an identity shortcut there are none.
-    exclusive = [(first - second, inputs[1]), (second - first, inputs[0])]
-    (shortcut_nodes, branch), (branch_nodes, _) = sorted(exclusive, key=lambda pair: len(pair[0]))
+    # The nodes that only one of the inputs depends on. The input with fewer of them is the shortcut; an
+    # identity shortcut has none.
+    only_first, only_second = first - second, second - first
+    if len(only_first) < len(only_second):
+        shortcut_nodes, branch = only_first, inputs[1]
+    elif len(only_second) < len(only_first):
+        shortcut_nodes, branch = only_second, inputs[0]
+    else:
+        return None
     is_linear = all(isinstance(node_layer(node), _LINEAR) for node in shortcut_nodes)
-    return branch if is_linear and len(shortcut_nodes) < len(branch_nodes) else None
+    return branch if is_linear else None
 
 
 def _last_norm(node: Any, num_consumers: Counter) -> Any:
-    """The batch normalization that ends a branch, if it has a gamma and its output is used once."""
+    """The batch normalization at the end of a branch; None if it has no gamma or is used elsewhere."""
     while node is not None and num_consumers[node] == 1:
         layer = node_layer(node)
         if isinstance(layer, keras.layers.BatchNormalization):

@@ -1,4 +1,4 @@
-"""Loads weights from a file into a network; every failure is a UserError."""
+"""Loads weights from a file into a network; a file that does not fit is a UserError."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ def load_weights(model: keras.Model, path: str | os.PathLike[str], *, head: str)
         head: name of the classification layer.
 
     Returns:
-        Whether the head was loaded too, which needs a head of the same shape in the file. Otherwise the
-        head keeps its values and a warning is printed.
+        Whether the head was loaded too. If the file has no head of the same shape, the head of the
+        model keeps its values and a warning is printed.
 
     Raises:
-        UserError: the file is missing or damaged, or contains the weights of another network. The
-            weights of the model are then undefined.
+        UserError: the file is missing or damaged, or contains the weights of another network. Some
+            weights of the model may then have been overwritten.
     """
     path = Path(path)
     check_weights_file(path)
@@ -53,15 +53,15 @@ def load_weights(model: keras.Model, path: str | os.PathLike[str], *, head: str)
 def _try_load(model: keras.Model, path: Path) -> bool:
     try:
         _load(model, path)
-    except Exception:  # the caller tries the body alone next, and reports the error of that
+    except Exception:  # the caller then tries to load the body alone, and reports its error
         return False
     return True
 
 
 def _load(model: keras.Model, path: Path) -> None:
     with warnings.catch_warnings():
-        # Keras 3 warns about internal lists that the file lacks. If the weights of a layer are missing,
-        # it still raises an error.
+        # Keras 3 warns if the file lacks an internal list without weights. Missing weights of a layer
+        # are still an error.
         warnings.filterwarnings("ignore", message="Skipping nested container")
         model.load_weights(str(path))
 
