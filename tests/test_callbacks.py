@@ -27,7 +27,6 @@ from seedtf.runs.paths import RunPaths
 from seedtf.training.callbacks import (
     BestCheckpoint,
     ConsoleLine,
-    EpochEnds,
     EpochTimer,
     HistoryLog,
     LastCheckpoint,
@@ -35,6 +34,7 @@ from seedtf.training.callbacks import (
     LiveCurves,
     Patience,
     Position,
+    SavePolicy,
     SaveState,
     StopOnNaN,
     TimeLimit,
@@ -186,8 +186,8 @@ def test_a_resumed_epoch_starts_at_its_step_and_the_next_one_at_0(fit):
     assert (position.epoch, position.step) == (2, STEPS - 1)
 
 
-def every_end(busy: bool = False, stopping: bool = False) -> EpochEnds:
-    return EpochEnds(3, busy=lambda: busy, stopping=lambda: stopping)
+def every_end(busy: bool = False, stopping: bool = False) -> SavePolicy:
+    return SavePolicy(3, busy=lambda: busy, stopping=lambda: stopping)
 
 
 # --- checkpoints -------------------------------------------------------------------------------
@@ -227,21 +227,21 @@ def test_the_last_model_is_saved_after_every_epoch(fit, tmp_path):
 
 def test_an_end_that_comes_while_files_are_written_is_left_out(fit, tmp_path):
     saved = []
-    ends = every_end(busy=True)
-    last = LastCheckpoint(tmp_path, lambda *_: saved.append("last"), ends)
+    policy = every_end(busy=True)
+    last = LastCheckpoint(tmp_path, lambda *_: saved.append("last"), policy)
     state = SaveState(
         lambda _, epoch, step: saved.append((epoch, step)),
         StopSignal(),
         lambda: "",
         Position(),
-        ends=ends,
-        postpone=lambda: saved.append("postponed"),
+        policy=policy,
+        skip_state=lambda: saved.append("skipped"),
         minutes=0,
         run_dir="",
     )
     fit([last, state], epochs=3)
-    assert saved == ["postponed", "postponed", "last", (3, 0)]
-    assert every_end(busy=True, stopping=True).written(0)
+    assert saved == ["skipped", "skipped", "last", (3, 0)]
+    assert every_end(busy=True, stopping=True).saves_after(0)
 
 
 # --- timer -------------------------------------------------------------------------------------

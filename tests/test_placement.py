@@ -18,7 +18,7 @@ from seedtf.data.pipeline import device_dataset, make_augmentation, train_datase
 from seedtf.data.split import Split
 from seedtf.data.store import CachePlan, Store, build_store
 from seedtf.errors import UserError
-from seedtf.training.batches import make_prepare, resident_images
+from seedtf.training.batches import make_step_preprocessing, resident_images
 from seedtf.training.callbacks import learning_rate
 from seedtf.training.machine import Machine
 from seedtf.training.plan import Placement, bind
@@ -56,7 +56,7 @@ def test_the_step_sees_the_pixels_of_the_host(store: Store, streamed: bool) -> N
     assert placement.resident is not streamed
     images = resident_images(store) if placement.resident else None
     whole_batch = make_augmentation(Policy(rotate=90.0), SEED, SIZE, "fused", whole_batch=True)
-    prepare = make_prepare(whole_batch, images=images)
+    prepare = make_step_preprocessing(whole_batch, images=images)
     step = tf.function(prepare, jit_compile=True)  # as in a compiled train step
     steps = 0
     for (images, labels), batch in zip(host.take(4), device.take(4), strict=True):

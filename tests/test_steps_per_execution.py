@@ -23,7 +23,7 @@ from seedtf.training.callbacks import EachStep, Position, SaveState, StopOnNaN
 from seedtf.training.optim.step_rates import StepRates
 from seedtf.training.state import load_newest_state
 from seedtf.training.train import train_and_evaluate
-from seedtf.training.trainer import Trainer, Unread
+from seedtf.training.trainer import Trainer, UnreadMetric
 
 FLAGS: dict[str, Any] = {
     "model": "tiny",
@@ -214,7 +214,7 @@ def test_keras_leaves_unread_metrics_on_the_device() -> None:
     watch = keras.callbacks.LambdaCallback(on_train_batch_end=lambda _, logs: seen.append(logs))
     batches = of([(images, labels)] * 2)
     trainer.fit(batches, validation_data=batches, callbacks=[watch], verbose=0)
-    assert len(seen) == 2 and all(type(each["loss"]) is Unread for each in seen)
+    assert len(seen) == 2 and all(type(each["loss"]) is UnreadMetric for each in seen)
     logs = trainer.history.history
     assert all(np.isfinite(logs[name]).all() for name in ("loss", "val_loss", "val_accuracy"))
 
@@ -249,7 +249,7 @@ def test_a_short_validation_batch_is_filled_up_without_changing_the_result() -> 
     results = []
     for padded in (0, 4):
         trainer = Trainer(network)
-        trainer.pad_validation = padded
+        trainer.pad_validation_to = padded
         trainer.compile_for(keras.optimizers.SGD(0.1), jit_compile=True)
         results.append(trainer.evaluate(batches, verbose=0, return_dict=True))
     assert results[1] == pytest.approx(results[0], rel=1e-5)

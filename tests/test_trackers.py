@@ -413,7 +413,7 @@ def test_only_the_chief_has_trackers(tmp_path, chief: bool) -> None:
         sync=None,
         resume_dir="",
     )
-    assert any(isinstance(each, Track) for each in made.each_step) is chief
+    assert any(isinstance(each, Track) for each in made.all_callbacks) is chief
     assert (made.track is not None) is chief
 
 

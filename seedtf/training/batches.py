@@ -28,7 +28,7 @@ from seedtf.training.optim.losses import make_targets
 from seedtf.training.plan import Plan
 from seedtf.training.trainer import Prepare
 
-__all__ = ["TrainBatches", "make_order", "make_prepare", "resident_images"]
+__all__ = ["TrainBatches", "make_order", "make_step_preprocessing", "resident_images"]
 
 
 class TrainBatches:
@@ -78,7 +78,7 @@ class TrainBatches:
         """The preprocessing inside the train step at ``size``² pixels; None if there is none."""
         augment = None
         if not self.augments_on_host:
-            augment = make_prepare(
+            augment = make_step_preprocessing(
                 self._augmentation(size, whole_batch=True), self._mixer, self._images
             )
         targets = self._targets
@@ -172,7 +172,7 @@ def make_order(config: TrainConfig, dataset: Dataset) -> BatchIndices:
     return BatchIndices(len(train), config.batch_size, seed=config.seed)
 
 
-def make_prepare(
+def make_step_preprocessing(
     augmentation: Augmentation, mixer: Mixer | None = None, images: tf.Tensor | None = None
 ) -> Callable[[Any], tuple[tf.Tensor, tf.Tensor]]:
     """Returns the preprocessing that the train step applies to a batch of ``device_dataset``.

@@ -1,4 +1,4 @@
-"""Builds the list of Keras callbacks of one run."""
+"""Creates the Keras callbacks of a run, in the order in which Keras has to call them."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from seedtf.training.stop_signal import StopSignal
 
 __all__ = ["RunCallbacks", "SessionHooks", "make_callbacks", "planned_snapshot_epochs"]
 
-# Enough that a GPU has a call queued while the host prepares the next one.
+# With two calls, the GPU runs one of them while the host prepares the next one.
 _CALLS_AHEAD = 2
 
 
@@ -34,11 +34,11 @@ class SessionHooks:
     Attributes:
         save_state: saves the state; called with (model, completed epochs, completed steps of the next
             epoch).
-        save_model: called with (model, path); copies the weights, which are written to ``path`` with
-            the next state.
-        writing: returns whether files are being written.
-        postpone: called at the end of an epoch whose state is not saved.
-        batch_files: returns the names of the images in a batch, given epoch and step from 0.
+        save_model: called with (model, path); copies the weights, which are written to ``path``
+            together with the next state.
+        is_writing: returns whether files are being written.
+        skip_state: called at the end of an epoch whose state is not saved.
+        batch_files: returns the paths of the images in a batch; called with (epoch, step), from 0.
         epoch_batches: returns the training batches of an epoch, counted from 0.
         draw_preview: draws the sample of augmented images.
         data_wait: returns the seconds that training has waited for data since the last call.
@@ -46,8 +46,8 @@ class SessionHooks:
 
     save_state: Callable[[Any, int, int], None]
     save_model: Callable[[Any, Path], None]
-    writing: Callable[[], bool]
-    postpone: Callable[[], None]
+    is_writing: Callable[[], bool]
+    skip_state: Callable[[], None]
     batch_files: Callable[[int, int], Sequence[str]]
     epoch_batches: Callable[[int], Iterable[tuple[Any, Any]]]
     draw_preview: Callable[[], None]
@@ -56,24 +56,24 @@ class SessionHooks:
 
 @dataclass(frozen=True)
 class RunCallbacks:
-    """The callbacks of a run, and those of them that the session uses by name.
+    """The callbacks of a run, and by name those that the session itself uses.
 
     Attributes:
-        each_step: all of them, in order; they see every step.
-        per_call: the number of steps that one batch of ``fit`` runs.
-        ahead: calls of the train function that may be queued on a GPU; 0 without one.
-        timer: duration and throughput of epochs.
-        log: the history so far.
-        strength: the factor by which every augmentation range of an epoch is multiplied.
-        limits: what can end the run early.
-        console: the line of each epoch.
-        curves: curves.png and live.html.
+        all_callbacks: all callbacks, in the order of the calls.
+        per_call: the number of steps that one call of the train function runs.
+        ahead: the number of calls of the train function that may be queued on a GPU; 0 without a GPU.
+        timer: measures duration and throughput of epochs.
+        log: records the history.
+        strength: sets the factor on the augmentation ranges at the start of an epoch.
+        limits: the callbacks that can end the run early.
+        console: prints the line of each epoch.
+        curves: draws curves.png and live.html.
         preview: draws the sample of augmented images in the background.
-        track: tells the trackers of ``--track``; None without them, and on another worker than the
-            chief.
+        track: records the run in the trackers of ``--track``; None without the flag, and None on all
+            workers but the chief.
     """
 
-    each_step: list[keras.callbacks.Callback]
+    all_callbacks: list[keras.callbacks.Callback]
     per_call: int
     ahead: int
     timer: cb.EpochTimer
@@ -87,21 +87,24 @@ class RunCallbacks:
 
     @property
     def stop_reason(self) -> str:
-        """Why the run ended early; empty unless a limit was reached."""
+        """Why the run ended early; empty if no limit was reached."""
         return _stop_reason(self.limits)
 
     def for_fit(self, steps: int) -> list[keras.callbacks.Callback]:
-        """The callbacks of a ``fit`` whose epochs have so many steps."""
+        """The callbacks to pass to a ``fit`` whose epochs have this number of steps."""
         if self.per_call == 1 and not self.ahead:
-            return self.each_step
-        return [cb.EachStep(self.each_step, steps=steps, per_call=self.per_call, ahead=self.ahead)]
+            return self.all_callbacks
+        return [
+            cb.EachStep(self.all_callbacks, steps=steps, per_call=self.per_call, ahead=self.ahead)
+        ]
 
     def finish(self, ending: str) -> None:
-        """Removes the bar of an unfinished epoch, writes the last live page and ends the run in its
-        trackers. Call it on the chief only.
+        """Removes the progress bar, writes the last live page and ends the run in its trackers.
+
+        Call it on the chief only.
 
         Args:
-            ending: how training ended, for the page.
+            ending: how training ended, for the page and the trackers.
         """
         self.console.close()
         self.curves.finish(ending)
@@ -127,16 +130,16 @@ def make_callbacks(
     For a resumed run, both files contain its completed epochs; for a new run, only their header.
 
     Args:
-        plan: what the run will do.
+        plan: the settings of the run.
         paths: the run folder; a temporary folder on a worker that is not the chief.
         hooks: functions of the session.
         strength_variable: float32 scalar, the factor by which every augmentation range is multiplied.
-        state: the state that the run resumes from, if any.
+        state: the state that the run resumes from; None for a new run.
         chief: whether this process writes the run folder.
-        average: the exponential moving average of the weights, if any.
-        stop: the signals that this process received.
-        sync: what several workers agree on before every step; None for a single process.
-        resume_dir: the folder to name in ``--resume=...`` messages.
+        average: the exponential moving average of the weights; None without ``--ema_horizon``.
+        stop: records the signals that this process receives.
+        sync: shares signals and the clock between several workers; None for a single process.
+        resume_dir: the run folder as the messages name it, after ``--resume=``.
     """
     config, settings = plan.config, plan.settings
     resumed = (state.epoch, state.step) if state else (0, 0)
@@ -152,7 +155,8 @@ def make_callbacks(
         completed_epochs=resumed[0],
         strength=augment_strength.factor,
     )
-    # The log records the factor, and `auto` computes the factor from the rows of the log.
+    # The two callbacks need each other: the log records the factor of each epoch, and with `auto` the
+    # factor is computed from the rows of the log.
     augment_strength.rows = log.rows
     learning_rate = cb.LearningRate(
         settings.schedule,
@@ -167,10 +171,11 @@ def make_callbacks(
     if config.time_limit:
         limits.append(cb.TimeLimit(config.time_limit, position, clock))
     signal = sync or stop
-    ends = cb.EpochEnds(
+    policy = cb.SavePolicy(
         config.epochs,
-        # A GPU may train an epoch faster than it is written. Workers have to save at the same steps.
-        busy=hooks.writing if settings.gpus and not sync else lambda: False,
+        # On a GPU an epoch may take less time than writing its files. Several workers never skip files,
+        # because they have to save after the same epochs.
+        busy=hooks.is_writing if settings.gpus and not sync else lambda: False,
         stopping=lambda: bool(signal.name or _stop_reason(limits)),
     )
     save_state = cb.SaveState(
@@ -178,8 +183,8 @@ def make_callbacks(
         signal,
         lambda: _stop_reason(limits),
         position,
-        ends=ends,
-        postpone=hooks.postpone,
+        policy=policy,
+        skip_state=hooks.skip_state,
         minutes=config.save_minutes,
         run_dir=resume_dir,
         clock=clock,
@@ -199,31 +204,32 @@ def make_callbacks(
     chief_only = [
         console,
         cb.BestCheckpoint(paths.best, hooks.save_model, log),
-        cb.LastCheckpoint(paths.last, hooks.save_model, ends),
+        cb.LastCheckpoint(paths.last, hooks.save_model, policy),
         cb.Snapshots(paths, hooks.save_model, planned_snapshot_epochs(plan)),
         curves,
         preview,
         *([track] if track else []),
     ]
-    # The state is written last, so that history and checkpoints of the epoch are on disk before it.
-    each_step = [
+    # `SaveState` is last, because a state on disk promises that the history and the checkpoints of its
+    # epoch are on disk.
+    all_callbacks = [
         position,
-        *([sync] if sync else []),  # before those that read its clock
+        *([sync] if sync else []),  # before the callbacks that read its clock
         timer,
         learning_rate,
         augment_strength,
         cb.StopOnNaN(position, learning_rate.rate, hooks.batch_files),
         log,
-        *limits,  # before the checkpoints, which are saved if the run ends
+        *limits,  # before the checkpoints, which must be saved if a limit ends the run
         *(chief_only if chief else []),
-        # At the end of an epoch these put the trained weights back. So they come after the checkpoints,
-        # which hold the averaged weights, and before the state, which holds the trained ones.
+        # At the end of an epoch, these two exchange the averaged weights for the trained ones. So they
+        # come after the checkpoints, which hold averaged weights, and before the state, which does not.
         *([cb.AveragedWeights(hooks.epoch_batches, position)] if config.optimizer == SWA else []),
         *([cb.EmaWeights(average)] if average else []),
         save_state,
     ]
     return RunCallbacks(
-        each_step=each_step,
+        all_callbacks=all_callbacks,
         per_call=plan.steps_per_execution,
         ahead=_CALLS_AHEAD if settings.gpus and not settings.keras_2 else 0,
         timer=timer,

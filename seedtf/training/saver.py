@@ -3,7 +3,7 @@
 Checkpoint callbacks call ``Saver.checkpoint``, which only copies the weights. ``SaveState`` then calls
 ``Saver.state``, which copies the state and hands one job to a ``SerialWorker``: it writes the
 checkpoints and then, through ``StateFolder``, the state. On a GPU an epoch can be shorter than that:
-the ends of epochs that come meanwhile are not written (``callbacks.checkpoints.EpochEnds``).
+the ends of epochs that come meanwhile are not written (``callbacks.checkpoints.SavePolicy``).
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ class Saver:
     """Copies variables between two steps and writes the copies while training continues.
 
     The checkpoints and the state of one step are one job, the checkpoints first, so a state on disk
-    implies that its checkpoints are on disk too. Only one job runs at a time: the next one waits for
-    it, and raises the error that it ended with. Where no state follows a checkpoint (``postpone``), its
-    weights are kept until the next state, at most those of two moments.
+    implies that its checkpoints are on disk too. Only one job runs at a time: the next one waits
+    for it, and raises its error. If no state follows a checkpoint (``skip_state``), the copied weights
+    are kept until the next state; copies of at most two epochs are kept.
 
     Args:
         folder: where states are written.
@@ -79,9 +79,9 @@ class Saver:
         self.wait()
         shared = None if self._averaged else self._weights
         self._write(capture_state(trainer, epoch=epoch, step=step, facts=facts, weights=shared))
-        self.postpone()
+        self.skip_state()
 
-    def postpone(self) -> None:
+    def skip_state(self) -> None:
         """Says that training goes on without a state of this moment."""
         self._weights = None
 

@@ -74,7 +74,7 @@ class Session:
         self.batches = TrainBatches(plan, dataset, devices.shard)
         self.trainer = devices.make_trainer(network)
         if plan.settings.gpus and plan.settings.compilation.enabled:
-            self.trainer.pad_validation = config.batch_size
+            self.trainer.pad_validation_to = config.batch_size
         if plan.settings.compilation.halves and isinstance(self.trainer, DistributedTrainer):
             self.trainer.jit_halves = True
         self.trainer.unread_logs = plan.settings.gpus > 0
@@ -211,8 +211,8 @@ def _hooks(session: Session, saver: Saver, save_state: Callable[..., None]) -> S
     return SessionHooks(
         save_state=save_state,
         save_model=lambda trainer, path: saver.checkpoint(trainer.network, path),
-        writing=lambda: saver.busy,
-        postpone=saver.postpone,
+        is_writing=lambda: saver.busy,
+        skip_state=saver.skip_state,
         batch_files=batches.files,
         epoch_batches=lambda epoch: batches.epoch(session.image_size, epoch),
         data_wait=batches.data_wait,
@@ -237,7 +237,7 @@ def _signals_and_cleanup(
     try:
         with (
             stop.listening(),
-            session.devices.lost_workers_reported(f" with --resume={resume_dir}"),
+            session.devices.report_lost_workers(f" with --resume={resume_dir}"),
         ):
             with contextlib.suppress(cb.LimitReachedError):
                 yield

@@ -153,7 +153,7 @@ def open_session(config: TrainConfig) -> Iterator[Session]:
     devices = Devices.start(settings.devices, config.worker_timeout)
     cluster = devices.cluster
     writes_run = devices.chief and not config.dry_run
-    with _silent_unless_chief(devices), devices.lost_workers_reported():
+    with _silent_unless_chief(devices), devices.report_lost_workers():
         check_equal_across_workers(
             {"the number of devices of a worker": devices.shard.count}, cluster
         )

@@ -14,14 +14,14 @@ from seedtf.training.optim.ema import MovingAverage
 from seedtf.training.optim.losses import CrossEntropy, accuracy_metric
 from seedtf.training.optim.step_rates import StepRates
 
-__all__ = ["Prepare", "Trainer", "Unread"]
+__all__ = ["Prepare", "Trainer", "UnreadMetric"]
 
 Prepare = Callable[[Any], Any]
 
 _LOGS = ("accuracy", "loss")
 
 
-class Unread:
+class UnreadMetric:
     """A metric on a device, which Keras leaves there.
 
     Keras makes a number of everything that can become one, after every step and before any callback,
@@ -50,8 +50,8 @@ class Trainer(keras.Model):
         steps_per_call: how many steps a call of the train function runs at most. Above 1 its input is
             that of ``device_chunks``, and its logs are float32 ``[steps_per_call]``, the metrics after
             each step.
-        unread_logs: whether train and test functions return their metrics as ``Unread``.
-        pad_validation: the images of a validation batch if shorter ones are filled up, so that XLA
+        unread_logs: whether train and test functions return their metrics as ``UnreadMetric``.
+        pad_validation_to: the images of a validation batch if shorter ones are filled up, so that XLA
             compiles the network for one shape only; 0 if they are not.
     """
 
@@ -71,7 +71,7 @@ class Trainer(keras.Model):
         self.rates: StepRates | None = None
         self.steps_per_call = 1
         self.unread_logs = False
-        self.pad_validation = 0
+        self.pad_validation_to = 0
         self._compiled_call: Callable[[Any], Any] | None = None
         self.train_function: Any = None
         self.test_function: Any = None
@@ -79,7 +79,7 @@ class Trainer(keras.Model):
 
     def call(self, images: Any, training: bool | None = None) -> Any:
         """Calls the network; the images may have another size than the network's input."""
-        if self.pad_validation and training is False:
+        if self.pad_validation_to and training is False:
             return self._call_padded(images)
         if images.shape[1:] == self.network.input_shape[1:]:
             return self.network(images, training=training)
@@ -143,7 +143,7 @@ class Trainer(keras.Model):
         if KERAS_2 or self.run_eagerly:
             return super().make_test_function(force)
         if self.test_function is None or force:
-            jit_compile = self.jit_compile and not self.pad_validation
+            jit_compile = self.jit_compile and not self.pad_validation_to
             self.test_function = self._function(self.test_step, jit_compile)
         return self.test_function
 
@@ -167,17 +167,19 @@ class Trainer(keras.Model):
 
         if not self.unread_logs:
             return run_next
-        return lambda batches: {name: Unread(value) for name, value in run_next(batches).items()}
+        return lambda batches: {
+            name: UnreadMetric(value) for name, value in run_next(batches).items()
+        }
 
     def _call_padded(self, images: Any) -> Any:
-        """The predictions of at most ``pad_validation`` images, from a compiled call of so many."""
+        """The predictions of at most ``pad_validation_to`` images, from a compiled call of so many."""
         if self._compiled_call is None:
 
             def network(images: tf.Tensor) -> tf.Tensor:
                 return self.network(images, training=False)
 
             self._compiled_call = tf.function(network, jit_compile=True, autograph=False)
-        count, size = tf.shape(images)[0], self.pad_validation
+        count, size = tf.shape(images)[0], self.pad_validation_to
         padded = tf.pad(images, [[0, size - count], [0, 0], [0, 0], [0, 0]])
         padded = tf.ensure_shape(padded, [size, *images.shape[1:]])
         return self._compiled_call(padded)[:count]

@@ -24,7 +24,7 @@ from seedtf.data.pipeline import (
     train_dataset,
 )
 from seedtf.model.network import build_network
-from seedtf.training.batches import make_prepare, resident_images
+from seedtf.training.batches import make_step_preprocessing, resident_images
 from seedtf.training.dry_run.timing import median_step
 from seedtf.training.optim.optimizers import make_optimizer
 from seedtf.training.trainer import Trainer
@@ -115,7 +115,7 @@ def measure_step(
     augmentation = make_augmentation(_POLICY, 0, image_size, "fused", whole_batch=on_device)
     records, order = np.arange(shape[0]), BatchIndices(shape[0], batch_size)
     if on_device:
-        trainer.prepare = make_prepare(augmentation, images=resident_images(store))
+        trainer.prepare = make_step_preprocessing(augmentation, images=resident_images(store))
         if per_call > 1:
             dataset = device_chunks(store, records, order, length=per_call)
         else:

@@ -1,28 +1,31 @@
 """Keras callbacks, one job each.
 
-``callback_list.make_callbacks`` builds the list for ``fit``. Its order matters where one callback reads
-what another wrote: ``Position`` is first, then come ``EpochTimer`` and ``LearningRate``, then
-``HistoryLog`` and those that read its rows. ``AveragedWeights`` and ``EmaWeights`` come after the
-checkpoints, because at the end of an epoch they put the trained weights back. ``SaveState`` is last.
+``callback_list.make_callbacks`` builds the list for ``fit``. Its order matters, because some callbacks
+read what others have written. ``Position`` is first, then come ``EpochTimer`` and ``LearningRate``,
+then ``HistoryLog`` and the callbacks that read its rows. ``AveragedWeights`` and ``EmaWeights`` come
+after the checkpoints, because at the end of an epoch they put the trained weights back into the
+network. ``SaveState`` is last.
 
-Keras has callbacks for the same purposes. They are not used because a run consists of several ``fit``
+Keras has callbacks for the same purposes. They are not used, because a run consists of several ``fit``
 calls (frozen body, image sizes, a resumed epoch) and must resume at any step with the same numbers:
-``EarlyStopping`` forgets its best value with every ``fit``, ``ModelCheckpoint`` with every process;
-``BackupAndRestore`` deletes its backup when the first ``fit`` ends; ``CSVLogger`` cannot drop the rows
-of epochs that a resumed run repeats; ``LearningRateScheduler`` knows epochs but no steps; and
-``TerminateOnNaN`` does not report which batch was at fault.
 
-On a GPU, ``EachStep`` is the only callback that Keras calls: it gives the others every step, with
+* ``EarlyStopping`` forgets its best value when a ``fit`` begins, ``ModelCheckpoint`` in a new process.
+* ``BackupAndRestore`` deletes its backup when the first ``fit`` ends.
+* ``CSVLogger`` cannot drop the rows of epochs that a resumed run repeats.
+* ``LearningRateScheduler`` sets a rate once an epoch, not at every step.
+* ``TerminateOnNaN`` does not report which batch was at fault.
+
+On a GPU, ``EachStep`` is the only callback that Keras calls. It calls the others for every step, with
 metrics that a thread has read, so that training does not wait for the device. Callbacks that override
-``on_train_batch_end`` set ``async_safe``: some versions of Keras 3 call these from threads too.
+``on_train_batch_end`` set ``async_safe``, because some versions of Keras 3 call it from a thread.
 """
 
 from seedtf.training.callbacks.averaging import AveragedWeights, EmaWeights
 from seedtf.training.callbacks.checkpoints import (
     BestCheckpoint,
-    EpochEnds,
     LastCheckpoint,
     LimitReachedError,
+    SavePolicy,
     SaveState,
     Snapshots,
     snapshot_epochs,
@@ -45,7 +48,6 @@ __all__ = [
     "ConsoleLine",
     "EachStep",
     "EmaWeights",
-    "EpochEnds",
     "EpochTimer",
     "HistoryLog",
     "LastCheckpoint",
@@ -54,6 +56,7 @@ __all__ = [
     "LiveCurves",
     "Patience",
     "Position",
+    "SavePolicy",
     "SaveState",
     "Snapshots",
     "StopOnNaN",

@@ -1,4 +1,4 @@
-"""Callbacks that validate and save averaged weights in place of the weights as trained."""
+"""Callbacks that put averaged weights into the network while it is validated and saved."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ from seedtf.training.optim.ema import MovingAverage
 __all__ = ["AveragedWeights", "EmaWeights"]
 
 _MAX_BATCHES = 100
-"""The largest number of training batches from which batch statistics are computed."""
+"""Batch statistics of the averaged weights are computed from at most this many training batches."""
 
 
 class EmaWeights(keras.callbacks.Callback):
     """Swaps the exponential moving average into the network for validation and saving, then back.
 
-    ``best.keras`` and ``last.keras`` therefore hold what was validated. The callback must come after
-    the checkpoints and before ``SaveState``, because a state holds the weights as trained and,
-    separately, the average.
+    So ``best.keras`` and ``last.keras`` hold the weights that were validated. The callback must come
+    after the checkpoints and before ``SaveState``: a state holds the trained weights and, separately,
+    the average.
 
-    Keras's own ``use_ema=True`` with ``SwapEMAWeights`` is not used because it averages the trainable
-    variables only, not the moving statistics of batch normalization, and keeps no float32 copy of
-    weights that are stored in 16 bits.
+    Keras's own ``use_ema=True`` with ``SwapEMAWeights`` is not used, for two reasons. It averages the
+    trainable variables only, not the moving statistics of batch normalization. And it keeps no float32
+    copy of weights that are stored in 16 bits.
 
     Args:
         average: the moving average of the network's weights.
@@ -54,14 +54,13 @@ class EmaWeights(keras.callbacks.Callback):
 class AveragedWeights(keras.callbacks.Callback):
     """Puts the average of stochastic weight averaging into the network for validation and saving.
 
-    ``best.keras`` and ``last.keras`` therefore hold what was validated: the weights as trained until
-    averaging starts, and the average after that. Batch statistics are valid only for the weights with
-    which they were computed, so those of the averaged weights are computed from training batches of
-    the epoch (Izmailov et al. 2018, algorithm 1); the momentum of each layer determines how many
-    batches are needed.
+    So ``best.keras`` and ``last.keras`` hold the weights that were validated: the trained weights until
+    averaging starts, and the average after that. Batch statistics belong to the weights with which they
+    were computed. So for the averaged weights they are computed again, from training batches of the
+    epoch (Izmailov et al. 2018, algorithm 1).
 
-    The callback must come after the checkpoints and before ``SaveState``, because a state holds the
-    weights as trained, and holds the average among the variables of the optimizer.
+    The callback must come after the checkpoints and before ``SaveState``: a state holds the trained
+    weights in the network, and the average among the variables of the optimizer.
 
     Args:
         batches: returns the training batches of an epoch, counted from 0: images float32
@@ -79,7 +78,7 @@ class AveragedWeights(keras.callbacks.Callback):
         self._forward: Callable[[Any], Any] | None = None
 
     def on_train_begin(self, logs: dict[str, float] | None = None) -> None:
-        self._forward = None  # layers may have been frozen or unfrozen since it was traced
+        self._forward = None  # to trace it again, because layers may have been frozen or unfrozen
 
     def on_test_begin(self, logs: dict[str, float] | None = None) -> None:
         optimizer = innermost_optimizer(self.model.optimizer)
@@ -112,7 +111,7 @@ class AveragedWeights(keras.callbacks.Callback):
             if steps == _MAX_BATCHES:
                 break
         for layer, pair in zip(layers, statistics, strict=True):
-            # bias correction: the moving averages started at zero
+            # Bias correction, because the moving averages started at zero.
             correction = 1.0 - layer.momentum**steps
             for variable in pair:
                 variable.assign(variable / correction)

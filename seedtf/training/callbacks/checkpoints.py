@@ -1,4 +1,4 @@
-"""Callbacks that save: the best and the last model, snapshots, and the state for exact resume."""
+"""Callbacks that save the best and the last model, snapshots, and the state for exact resume."""
 
 from __future__ import annotations
 
@@ -18,33 +18,34 @@ from seedtf.training.callbacks.position import Position
 
 __all__ = [
     "BestCheckpoint",
-    "EpochEnds",
     "LastCheckpoint",
     "LimitReachedError",
+    "SavePolicy",
     "SaveState",
     "Snapshots",
     "snapshot_epochs",
 ]
 
 Save = Callable[[keras.Model, Path], None]
-"""Saves a model to a path. ``Saver.checkpoint`` writes the file later, in the background."""
+"""Saves a model to a path. With ``Saver.checkpoint`` the file is written later, in the background."""
 
 
-class EpochEnds:
-    """Decides at which ends of epochs the last model and the state are written.
+class SavePolicy:
+    """Decides after which epochs the last model and the state are saved.
 
-    Training does not wait for the disk: an end that comes while the files of an earlier one are still
-    being written is left out, unless it is the last one. A run that is killed repeats those epochs.
+    Training does not wait for the disk. If the files of an earlier epoch are still being written when
+    an epoch ends, nothing is saved after that epoch, unless training ends with it. A run that is killed
+    then repeats the epochs since its last state.
 
     Args:
-        epochs: the length of training.
-        busy: whether files are being written.
-        stopping: whether the run ends with this epoch.
+        epochs: the number of epochs of the whole training.
+        busy: returns whether files are being written.
+        stopping: returns whether the run ends with the current epoch.
 
     Example:
         >>> busy = [True, False, True]
-        >>> ends = EpochEnds(3, busy=lambda: busy.pop(0), stopping=lambda: False)
-        >>> [ends.written(0), ends.written(0), ends.written(1), ends.written(2)]
+        >>> policy = SavePolicy(3, busy=lambda: busy.pop(0), stopping=lambda: False)
+        >>> [policy.saves_after(epoch) for epoch in (0, 0, 1, 2)]
         [False, False, True, True]
     """
 
@@ -52,22 +53,22 @@ class EpochEnds:
         self, epochs: int, *, busy: Callable[[], bool], stopping: Callable[[], bool]
     ) -> None:
         self._epochs, self._busy, self._stopping = epochs, busy, stopping
-        self._epoch, self._written = -1, False
+        self._decided_epoch, self._saves = -1, False
 
-    def written(self, epoch: int) -> bool:
-        """Whether the end of ``epoch``, from 0, is written: the same answer whenever it is asked."""
-        if epoch != self._epoch:
-            must = epoch + 1 == self._epochs or self._stopping()
-            self._epoch, self._written = epoch, must or not self._busy()
-        return self._written
+    def saves_after(self, epoch: int) -> bool:
+        """Whether to save after ``epoch``, from 0. All calls for one epoch return the same answer."""
+        if epoch != self._decided_epoch:
+            is_last = epoch + 1 == self._epochs or self._stopping()
+            self._decided_epoch, self._saves = epoch, is_last or not self._busy()
+        return self._saves
 
 
 class BestCheckpoint(keras.callbacks.Callback):
     """Saves the model after every epoch whose ``val_loss`` is below that of all earlier epochs.
 
     Args:
-        path: where the model is written.
-        save: saves it there.
+        path: the file of the model.
+        save: saves a model to a path.
         log: the history of the run; must come before this callback in the list.
     """
 
@@ -83,40 +84,39 @@ class BestCheckpoint(keras.callbacks.Callback):
 
 
 class LastCheckpoint(keras.callbacks.Callback):
-    """Saves the model at the end of an epoch, replacing the one before.
+    """Saves the model at the end of an epoch, in place of the model of an earlier epoch.
 
     Args:
-        path: where the model is written.
-        save: saves it there.
-        ends: the epochs at whose end it is saved.
+        path: the file of the model.
+        save: saves a model to a path.
+        policy: decides after which epochs the model is saved.
     """
 
-    def __init__(self, path: Path, save: Save, ends: EpochEnds) -> None:
+    def __init__(self, path: Path, save: Save, policy: SavePolicy) -> None:
         super().__init__()
         self._path = path
         self._save = save
-        self._ends = ends
+        self._policy = policy
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
-        if self._ends.written(epoch):
+        if self._policy.saves_after(epoch):
             self._save(self.model, self._path)
 
 
 def snapshot_epochs(cycle_epochs: float, epochs: int, *, per_step: bool) -> list[int]:
     """The epochs, from 1, at whose end a snapshot is saved: the last epoch of each cycle.
 
-    If a cycle ends within an epoch, the snapshot is taken at the end of that epoch or of the one
-    before. A rate that is set at every step has already risen again by the end of that epoch, so the
-    epoch before is taken. A rate that is set once per epoch was set before the cycle ended and does not
-    change until the epoch ends, so that epoch is taken. A cycle that the end of training cuts short has
-    no snapshot.
+    A cycle may end within an epoch. If the rate is set at every step, it has risen again by the end of
+    this epoch, so the snapshot is saved one epoch earlier. If the rate is set once per epoch, it does
+    not change before the epoch ends, so the snapshot is saved at the end of this epoch. A cycle that
+    the end of training cuts short has no snapshot.
 
     Each snapshot is one more file of the size of ``last.keras``.
 
     Args:
         cycle_epochs: the length of a cycle in epochs, above 0; need not be an integer.
-        epochs: the length of training.
-        per_step: whether the rate is set at every step.
+        epochs: the number of epochs of the whole training.
+        per_step: whether the learning rate is set at every step, not once per epoch.
 
     Example:
         >>> snapshot_epochs(2.5, 10, per_step=True)
@@ -129,17 +129,17 @@ def snapshot_epochs(cycle_epochs: float, epochs: int, *, per_step: bool) -> list
 
 
 class Snapshots(keras.callbacks.Callback):
-    """Saves ``snapshot-<epoch>.keras`` at the end of each of ``epochs``; never removes one.
+    """Saves ``snapshot-<epoch>.keras`` at the end of each of ``epochs``; never removes a snapshot.
 
-    Implements Huang et al., Snapshot Ensembles, arXiv 1704.00109: the models at the minima of one
-    cyclic learning rate make different errors, so the mean of their predictions is better than each.
-    The epoch number alone decides, so a resumed run saves exactly the snapshots that the uninterrupted
-    run would have saved. A run that stops early has those of the cycles that it finished.
+    The models at the minima of a cyclic learning rate make different errors, so the mean of their
+    predictions is better than each model alone (Huang et al., Snapshot Ensembles, arXiv 1704.00109).
+    Only the number of the epoch decides whether a snapshot is saved, so a resumed run has the same
+    snapshots as an uninterrupted run.
 
     Args:
         paths: the run folder.
-        save: writes a model to a path.
-        epochs: the 1-based epochs, from ``snapshot_epochs``.
+        save: saves a model to a path.
+        epochs: the epochs from ``snapshot_epochs``, counted from 1.
     """
 
     def __init__(self, paths: RunPaths, save: Save, epochs: Iterable[int]) -> None:
@@ -154,44 +154,44 @@ class Snapshots(keras.callbacks.Callback):
 
 
 class LimitReachedError(Exception):
-    """Ends a ``fit`` within an epoch after its state was saved; never shown to the user."""
+    """Ends a ``fit`` within an epoch, after the state was saved; the user never sees it."""
 
 
-class Stop(Protocol):
-    """Holds the name of a signal that was received; ``name`` is empty if there was none."""
+class ReceivedSignal(Protocol):
+    """Has the name of the signal that was received; ``name`` is empty before that."""
 
     name: str
 
 
 class SaveState(keras.callbacks.Callback):
-    """Saves the state at the end of epochs and, optionally, every few minutes within one.
+    """Saves the state at the end of epochs and, optionally, every few minutes within an epoch.
 
-    Must be last in the list, so that the history and the checkpoints of an epoch are written before
-    the state that marks it as complete. Signals and clock are checked before a step: a check after it
-    would have to wait until the device has finished the step.
+    The callback must be last in the list: the history and the checkpoints of an epoch have to be
+    written before the state that marks the epoch as complete. Signals and the clock are checked before
+    a step, because after the step the check would wait until the device has finished it.
 
     Args:
         save: called with (model, completed epochs, completed steps of the next epoch).
-        stop: records the signal that was received, if any.
+        stop: has the name of a received signal.
         stop_reason: returns why the run has to end now (a time limit), or an empty string. If there is
             a reason, the run ends before the next step and leaves the epoch unfinished.
         position: must come before this callback in the list.
-        ends: the epochs at whose end it is saved.
-        postpone: called at the end of any other epoch.
-        minutes: time between two states within an epoch; 0 saves at the end of epochs only.
-        run_dir: the folder named in the message after a signal.
+        policy: decides after which epochs the state is saved.
+        skip_state: called at the end of an epoch after which nothing is saved.
+        minutes: time between two states within an epoch; with 0, states are saved only after epochs.
+        run_dir: the run folder as the message after a signal names it.
         clock: a monotonic clock in seconds.
     """
 
     def __init__(
         self,
         save: Callable[[keras.Model, int, int], None],
-        stop: Stop,
+        stop: ReceivedSignal,
         stop_reason: Callable[[], str],
         position: Position,
         *,
-        ends: EpochEnds,
-        postpone: Callable[[], None],
+        policy: SavePolicy,
+        skip_state: Callable[[], None],
         minutes: float,
         run_dir: str,
         clock: Callable[[], float] = time.monotonic,
@@ -201,7 +201,7 @@ class SaveState(keras.callbacks.Callback):
         self._stop = stop
         self._stop_reason = stop_reason
         self._position = position
-        self._ends, self._postpone = ends, postpone
+        self._policy, self._skip_state = policy, skip_state
         self._seconds = 60 * minutes
         self._run_dir = run_dir
         self._clock = clock
@@ -209,19 +209,20 @@ class SaveState(keras.callbacks.Callback):
 
     def on_train_batch_begin(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         epoch, step = self._position.epoch, self._position.step
-        due = self._seconds and self._clock() - self._saved_at >= self._seconds
-        if self._stop.name or self._stop_reason() or (due and step):
+        is_due = self._seconds and self._clock() - self._saved_at >= self._seconds
+        if self._stop.name or self._stop_reason() or (is_due and step):
             self._save_at(epoch, step)
         if self._stop_reason():
             raise LimitReachedError
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        if self._ends.written(epoch):
+        if self._policy.saves_after(epoch):
             self._save_at(epoch + 1, 0)
         else:
-            self._postpone()
+            self._skip_state()
 
     def _save_at(self, epoch: int, step: int) -> None:
+        """Saves the state; raises StoppedError if a signal was received."""
         self._save(self.model, epoch, step)
         self._saved_at = self._clock()
         if self._stop.name:

@@ -1,4 +1,4 @@
-"""Console progress: one line per epoch, with a bar while the epoch runs on a terminal."""
+"""Prints one line per epoch and, on a terminal, a progress bar while the epoch runs."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ __all__ = ["ConsoleLine"]
 class ConsoleLine(keras.callbacks.Callback):
     """Prints one line at the end of each epoch, marked ``best`` if its ``val_loss`` is the lowest yet.
 
-    On a terminal, a tqdm bar of the steps takes the place of that line while the epoch runs. Anywhere
-    else, exactly one plain line per epoch is written. Inside ``report.silent()`` there is neither. The
-    line names the strength of the augmentation once it has changed within the run.
+    On a terminal, a tqdm bar of the steps takes the place of this line while the epoch runs. If the
+    output is not a terminal, there is no bar. Inside ``report.silent()`` nothing is printed. The line
+    contains the strength of the augmentation if it has changed within the run.
 
     Args:
         log: the history of the run; must come before this callback in the list.
@@ -71,7 +71,7 @@ class ConsoleLine(keras.callbacks.Callback):
         if bar is None:
             return
         steps = self._position.step_of(batch) + 1
-        with tqdm.get_lock():  # Keras 3 may call this from several threads and out of order
+        with tqdm.get_lock():  # Keras 3 may call this method from several threads and out of order
             if steps > bar.n:
                 bar.set_postfix_str(self._running_values(logs or {}), refresh=False)
                 bar.update(steps - bar.n)
@@ -83,14 +83,14 @@ class ConsoleLine(keras.callbacks.Callback):
             self._stream.flush()
 
     def close(self) -> None:
-        """Removes the bar, if there is one: training may end within an epoch."""
+        """Removes the bar, if there is one; call it also when training ends within an epoch."""
         if self._bar is not None:
             self._bar.close()
             self._bar = None
 
     def _running_values(self, logs: Mapping[str, float]) -> str:
         values = [
-            f"{short} {float(np.mean(logs[name])):.4f}"  # an array of one if there are several workers
+            f"{short} {float(np.mean(logs[name])):.4f}"  # with several workers, an array of one value
             for name, short in (("loss", "loss"), ("accuracy", "acc"))
             if name in logs
         ]

@@ -1,4 +1,4 @@
-"""``EachStep``: callbacks around a train function that runs several steps, or is not waited for."""
+"""``EachStep`` calls other callbacks for every step; Keras itself sees only calls of several steps."""
 
 from __future__ import annotations
 
@@ -18,22 +18,23 @@ _Logs = dict[str, Any] | None
 
 
 class EachStep(keras.callbacks.Callback):
-    """Calls other callbacks for each step where a batch of ``fit`` is a call of one or more steps.
+    """Calls other callbacks for every step of a train function that runs several steps in one call.
 
-    Before a call they get ``on_train_batch_begin`` of its first step; after it, ``on_train_batch_end``
-    of every step in order, with the metrics after that step, and all other events as they come. A
-    callback that reads ``Position`` at the end of an epoch finds the last step.
+    For Keras, a call of the train function is one batch. Before a call, the other callbacks get
+    ``on_train_batch_begin`` of its first step. After it, they get ``on_train_batch_end`` of each step
+    in order, with the metrics after that step. All other events are passed on. At the end of an epoch,
+    ``Position`` is at the last step.
 
-    Reading a metric waits for the device. With ``ahead``, a thread reads the metrics and calls
-    ``on_train_batch_end``, while the next calls are started. What a callback raises there is raised
-    before a later call, or at the end of the epoch.
+    Reading a metric waits for the device. So if ``ahead`` is above 0, a thread reads the metrics and
+    calls ``on_train_batch_end`` while the next calls are started. An exception of a callback in this
+    thread is raised before a later call, or at the end of the epoch.
 
     Args:
-        callbacks: in the order of ``fit``.
-        steps: the steps of the epochs that ``fit`` trains, or what is left of a resumed one.
-        per_call: steps in a call; the last call of an epoch has the rest.
-        ahead: the number of calls whose metrics need not have been read when the next one starts. The
-            number is small, because a loss that is not finite is noticed so much later.
+        callbacks: the other callbacks, in the order of the calls.
+        steps: steps of an epoch; if an epoch is resumed, the steps that are left of it.
+        per_call: steps in a call; the last call of an epoch may have fewer.
+        ahead: how many calls may be started before the metrics of the first of them were read. A loss
+            that is not finite is noticed this many calls later.
 
     Example:
         >>> class Shown(keras.callbacks.Callback):
@@ -58,71 +59,72 @@ class EachStep(keras.callbacks.Callback):
         super().__init__()
         self._callbacks = callbacks
         self._steps, self._per_call, self._ahead = steps, per_call, ahead
-        self._reader: ThreadPoolExecutor | None = None
+        self._reader_thread: ThreadPoolExecutor | None = None
         self._unread: deque[Future[None]] = deque()
 
     def set_model(self, model: keras.Model) -> None:
         super().set_model(model)
-        for each in self._callbacks:
-            each.set_model(model)
+        for callback in self._callbacks:
+            callback.set_model(model)
 
     def set_params(self, params: dict[str, Any]) -> None:
         super().set_params(params)
-        for each in self._callbacks:
-            each.set_params(params)
+        for callback in self._callbacks:
+            callback.set_params(params)
 
     def on_train_batch_begin(self, batch: int, logs: _Logs = None) -> None:
-        self._read(leave=max(self._ahead - 1, 0))
-        self._call("on_train_batch_begin", batch * self._per_call, logs)
+        self._wait_for_calls(leave=max(self._ahead - 1, 0))
+        self._call_all("on_train_batch_begin", batch * self._per_call, logs)
 
     def on_train_batch_end(self, batch: int, logs: _Logs = None) -> None:
         if self._ahead == 0:
             self._end_steps(batch, logs or {})
             return
-        if self._reader is None:
-            self._reader = ThreadPoolExecutor(1, thread_name_prefix="metrics")
-        self._unread.append(self._reader.submit(self._end_steps, batch, logs or {}))
+        if self._reader_thread is None:
+            self._reader_thread = ThreadPoolExecutor(1, thread_name_prefix="metrics")
+        self._unread.append(self._reader_thread.submit(self._end_steps, batch, logs or {}))
 
     def on_train_begin(self, logs: _Logs = None) -> None:
-        self._call("on_train_begin", logs)
+        self._call_all("on_train_begin", logs)
 
     def on_train_end(self, logs: _Logs = None) -> None:
-        self._call("on_train_end", logs)
-        if self._reader is not None:
-            self._reader.shutdown()
-            self._reader = None
+        self._call_all("on_train_end", logs)
+        if self._reader_thread is not None:
+            self._reader_thread.shutdown()
+            self._reader_thread = None
 
     def on_test_begin(self, logs: _Logs = None) -> None:
-        self._call("on_test_begin", logs)
+        self._call_all("on_test_begin", logs)
 
     def on_test_end(self, logs: _Logs = None) -> None:
-        self._call("on_test_end", logs)
+        self._call_all("on_test_end", logs)
 
     def on_epoch_begin(self, epoch: int, logs: _Logs = None) -> None:
-        self._call("on_epoch_begin", epoch, logs)
+        self._call_all("on_epoch_begin", epoch, logs)
 
     def on_epoch_end(self, epoch: int, logs: _Logs = None) -> None:
-        self._read(leave=0)
-        for each in self._callbacks:
-            if isinstance(each, Position):
-                each.on_train_batch_begin(self._steps - 1)
-        self._call("on_epoch_end", epoch, logs)
+        self._wait_for_calls(leave=0)
+        for callback in self._callbacks:
+            if isinstance(callback, Position):
+                callback.on_train_batch_begin(self._steps - 1)
+        self._call_all("on_epoch_end", epoch, logs)
 
-    def _read(self, leave: int) -> None:
-        """Waits until at most ``leave`` calls are unread; raises what a callback has raised."""
+    def _wait_for_calls(self, leave: int) -> None:
+        """Waits until the metrics of all but ``leave`` calls were read; raises callbacks' errors."""
         while len(self._unread) > leave:
             self._unread.popleft().result()
 
     def _end_steps(self, batch: int, logs: dict[str, Any]) -> None:
+        """Reads the metrics of a call and passes them on, to ``on_train_batch_end`` of each step."""
         first = batch * self._per_call
         values = {name: _as_vector(value) for name, value in logs.items()}
         for step in range(first, min(first + self._per_call, self._steps)):
-            at_step = {name: float(value[step - first]) for name, value in values.items()}
-            self._call("on_train_batch_end", step, at_step)
+            logs_of_step = {name: float(value[step - first]) for name, value in values.items()}
+            self._call_all("on_train_batch_end", step, logs_of_step)
 
-    def _call(self, event: str, *arguments: Any) -> None:
-        for each in self._callbacks:
-            getattr(each, event)(*arguments)
+    def _call_all(self, event: str, *arguments: Any) -> None:
+        for callback in self._callbacks:
+            getattr(callback, event)(*arguments)
 
 
 def _as_vector(value: Any) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""The clock of training, read by the log, the console line and the live page."""
+"""Measures the time of each epoch, for timing.csv, the console line and the live page."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ __all__ = ["EpochTimer"]
 class EpochTimer(keras.callbacks.Callback):
     """Measures an epoch: seconds, images per second, and seconds spent waiting for data.
 
-    Throughput covers training only: the time from the start of the epoch to the result of its last
-    step, without validation and the writing of files.
+    Images per second are those of training alone. They are measured from the start of the epoch to the
+    end of its last step, so validation and the writing of files do not count.
 
     Args:
         images_per_step: images in a training batch, over all devices.
@@ -25,10 +25,10 @@ class EpochTimer(keras.callbacks.Callback):
 
     Attributes:
         seconds: duration of the last finished epoch, including its validation.
-        data_wait: seconds of it spent waiting for training data.
-        validation: seconds of it spent on validation.
-        between: seconds from the end of the previous epoch to the start of this one, spent on copies
-            for checkpoints and on curves; 0 in the first.
+        data_wait: seconds of this epoch that were spent waiting for training data.
+        validation: seconds of this epoch that were spent on validation.
+        between: seconds from the end of the previous epoch to the start of this epoch, in which weights
+            are copied for checkpoints and curves are drawn; 0 for the first epoch.
 
     Example:
         >>> readings = iter([0.0, 2.0, 3.0])  # start of the epoch, end of a step, end of the epoch
@@ -66,42 +66,42 @@ class EpochTimer(keras.callbacks.Callback):
 
     @property
     def images_per_second(self) -> float:
-        """Training throughput of the current epoch up to its latest step, or of the last epoch."""
+        """Throughput of the current epoch up to its latest step; between epochs, of the last epoch."""
         elapsed = self._last_step - self._epoch_start
         return self._steps * self._images_per_step / elapsed if elapsed > 0 else 0.0
 
     @property
     def data_wait_fraction(self) -> float:
-        """The fraction of the last epoch's training time spent waiting for data, in 0-1."""
+        """The fraction of the last epoch's training time that was spent waiting for data, in 0–1."""
         elapsed = self._last_step - self._epoch_start
         return min(self.data_wait / elapsed, 1.0) if elapsed > 0 else 0.0
 
     def remaining(self, epochs: int) -> float:
-        """Estimated seconds of ``epochs`` more epochs, from the median of the last five.
+        """Estimated seconds of ``epochs`` more epochs, from the median of the last five epochs.
 
-        The first epoch, which includes tracing and compilation, is used only while it is the only one.
+        The first epoch also traces and compiles, so it counts only as long as there is no other.
         """
         recent = _without_first(self._durations)[-5:]
         return epochs * statistics.median(recent) if recent else 0.0
 
     @property
     def median_seconds(self) -> float:
-        """Median duration of all epochs but the first; of the first while it is the only one."""
+        """Median duration of all epochs but the first; the first counts if there is no other."""
         return statistics.median(_without_first(self._durations)) if self._durations else 0.0
 
     @property
     def median_images_per_second(self) -> float:
-        """Median training throughput, with the same epochs as ``median_seconds``."""
+        """Median training throughput over the same epochs as ``median_seconds``."""
         return statistics.median(_without_first(self._throughputs)) if self._throughputs else 0.0
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, float] | None = None) -> None:
-        self._read_data_wait()  # discard the waiting between two epochs
+        self._read_data_wait()  # discards the seconds of waiting between two epochs
         self._epoch_start = self._last_step = self._clock()
         self.between = 0.0 if self._epoch_end is None else self._epoch_start - self._epoch_end
         self._steps = 0
 
     def on_train_batch_end(self, batch: int, logs: dict[str, float] | None = None) -> None:
-        with self._lock:  # Keras 3 may call this from several threads and out of order
+        with self._lock:  # Keras 3 may call this method from several threads and out of order
             self._steps = max(self._steps, batch + 1)
             self._last_step = max(self._last_step, self._clock())
 
@@ -120,5 +120,5 @@ class EpochTimer(keras.callbacks.Callback):
 
 
 def _without_first(values: list[float]) -> list[float]:
-    """All values but the first, whose epoch also traces and compiles, unless it is the only one."""
+    """All values but the first, which includes tracing and compiling; a single value is returned."""
     return values[1:] or values

@@ -1,4 +1,4 @@
-"""The callback that records training: history.csv and timing.csv."""
+"""``HistoryLog``, the callback that writes history.csv and timing.csv."""
 
 from __future__ import annotations
 
@@ -17,26 +17,26 @@ __all__ = ["HistoryLog"]
 
 
 class HistoryLog(keras.callbacks.Callback):
-    """Appends one line per epoch to both files, flushed to disk before the next epoch starts.
+    """Appends one line per epoch to both files, and flushes them to disk before the next epoch starts.
 
     ``history.csv`` holds only what the seed determines (epoch, lr, loss, accuracy, val_loss,
-    val_accuracy, augment_strength), so that two equal runs write equal files. ``timing.csv`` holds what
-    was measured with a clock: seconds (with validation), images per second (training alone), seconds
-    spent waiting for data, seconds of validation, and seconds between the previous epoch and this one.
+    val_accuracy, augment_strength), so two equal runs write equal files. ``timing.csv`` holds what a
+    clock measures: seconds of the epoch with its validation, images per second of training alone,
+    seconds spent waiting for data, seconds of validation, and seconds since the previous epoch ended.
     A number that Keras did not report is NaN. Creating the log creates the files.
 
     Args:
         path_history: history.csv.
         path_timing: timing.csv.
-        timer: the callback that measures the epoch; must come before this one in the list.
-        completed_epochs: lines up to this epoch are kept; later ones, whose epochs a resumed run
-            repeats, are dropped. 0 starts with empty files. Lines of an older file that ends at
-            val_accuracy get a strength of NaN.
-        strength: returns the factor on the augmentation in an epoch, counted from 0; called when that
-            epoch has ended and before its row is added to ``rows``. 1 by default.
+        timer: measures the epoch; must come before this callback in the list.
+        completed_epochs: the epochs that a resumed run does not repeat. Lines of these epochs are kept,
+            later lines are dropped. With 0 the files start empty. In a file of an older version, which
+            ends at val_accuracy, the kept lines get NaN as strength.
+        strength: returns the factor on the augmentation ranges in an epoch, counted from 0. It is
+            called when the epoch has ended, before its row is added to ``rows``. 1 by default.
 
     Attributes:
-        rows: the history as dicts, epoch as int and the rest as float, including the lines kept.
+        rows: the history as dicts, including kept lines; ``epoch`` is an int, the rest are floats.
         timer: the argument ``timer``.
     """
 
@@ -54,8 +54,8 @@ class HistoryLog(keras.callbacks.Callback):
         self._path_history = path_history
         self._path_timing = path_timing
         self._strength = strength
-        _restart(path_timing, TIMING_COLUMNS, completed_epochs)
-        _restart(path_history, HISTORY_COLUMNS, completed_epochs)
+        _keep_completed_rows(path_timing, TIMING_COLUMNS, completed_epochs)
+        _keep_completed_rows(path_history, HISTORY_COLUMNS, completed_epochs)
         self.rows = read_history(path_history)
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
@@ -73,9 +73,10 @@ class HistoryLog(keras.callbacks.Callback):
         _append(self._path_timing, [epoch + 1, *(round(value, 4) for value in timing)])
 
 
-def _restart(path: Path, columns: Sequence[str], completed_epochs: int) -> None:
+def _keep_completed_rows(path: Path, columns: Sequence[str], completed_epochs: int) -> None:
+    """Writes the file again with a header and the rows up to ``completed_epochs``."""
     lines = path.read_text(encoding="utf-8").splitlines(keepends=True)[1:] if path.exists() else []
-    # an interruption may have left the last line incomplete, without a newline
+    # An interruption may have left the last line incomplete, without a newline.
     complete = [line for line in lines if line.endswith("\n")]
     rows = [line.rstrip("\n").split(",") for line in complete]
     rows = [row + ["nan"] * (len(columns) - len(row)) for row in rows]

@@ -1,4 +1,4 @@
-"""Callbacks that follow a schedule: the learning rate and the strength of the augmentation."""
+"""Callbacks that set the learning rate and the strength of the augmentation."""
 
 from __future__ import annotations
 
@@ -19,16 +19,17 @@ __all__ = ["AugmentStrength", "LearningRate"]
 class LearningRate(keras.callbacks.Callback):
     """Sets the learning rate from a schedule and adds it to the logs of an epoch as ``lr`` (float).
 
-    The rate depends only on the position, so a second ``fit(initial_epoch=...)`` and a resumed run
-    continue the schedule. If the trainer has ``rates``, its steps set the rates of an epoch themselves.
+    The rate depends only on epoch and step, so a second ``fit(initial_epoch=...)`` and a resumed run
+    continue the schedule. If the trainer has ``rates``, this callback passes it the rates of all steps
+    of an epoch, and the train steps set them.
 
     Args:
         schedule: learning rate as a function of the epoch (float; training starts at 0.0).
-        per_step: evaluate the schedule at ``epoch + step / steps_per_epoch`` before every step instead
-            of once, at the start of the epoch.
-        steps_per_epoch: training steps in one epoch; None for those of the ``fit``.
-        position: must come before this callback in the list; None where every ``fit`` starts at the
-            beginning of an epoch.
+        per_step: whether to evaluate the schedule before every step, at
+            ``epoch + step / steps_per_epoch``; otherwise once, at the start of the epoch.
+        steps_per_epoch: training steps in one epoch; None takes the number of ``fit``.
+        position: the current epoch and step; must come before this callback in the list. None if every
+            ``fit`` starts at the beginning of an epoch.
 
     Raises:
         ValueError: at the start of ``fit``, if ``per_step`` needs the number of steps and Keras does
@@ -63,7 +64,7 @@ class LearningRate(keras.callbacks.Callback):
         return self._schedule(epoch + (step / self._steps_per_epoch if self._per_step else 0.0))
 
     def planned(self, epochs: int) -> list[float]:
-        """The ``lr`` that each of ``epochs`` epochs will have in its logs: the last rate set in it."""
+        """The ``lr`` that the logs of each of the first ``epochs`` epochs will have: its last rate."""
         return [self.rate(epoch, self._steps_per_epoch - 1) for epoch in range(epochs)]
 
     def on_train_begin(self, logs: dict[str, float] | None = None) -> None:
@@ -81,15 +82,15 @@ class LearningRate(keras.callbacks.Callback):
             self._position.on_epoch_begin(epoch)
         position = self._position
         self.model.optimizer.learning_rate = self.rate(position.epoch, position.step)
-        if self._in_step:
+        if self._rates_are_in_step:
             rates = [self.rate(position.epoch, step) for step in range(self._steps_per_epoch)]
             self.model.rates.start(rates, position.step)
 
     def on_train_batch_begin(self, batch: int, logs: dict[str, float] | None = None) -> None:
         if self._moves_position:
             self._position.on_train_batch_begin(batch)
-        # on_epoch_begin has set the rate of the first step
-        if self._per_step and batch > 0 and not self._in_step:
+        # The rate of the first step was set by on_epoch_begin.
+        if self._per_step and batch > 0 and not self._rates_are_in_step:
             position = self._position
             self.model.optimizer.learning_rate = self.rate(position.epoch, position.step)
 
@@ -98,7 +99,7 @@ class LearningRate(keras.callbacks.Callback):
             logs["lr"] = self.rate(self._position.epoch, self._position.step)
 
     @property
-    def _in_step(self) -> bool:
+    def _rates_are_in_step(self) -> bool:
         return getattr(self.model, "rates", None) is not None
 
 
@@ -106,11 +107,12 @@ class AugmentStrength(keras.callbacks.Callback):
     """Sets the factor by which every augmentation range is multiplied, at the start of an epoch.
 
     Args:
-        config: ``augment_strength`` is a fixed factor, or ``auto``: computed from the history.
+        config: ``augment_strength`` is the factor, or ``auto``: then the factor of each epoch is
+            computed from the history.
         variable: float32 scalar that the augmentation reads.
 
     Attributes:
-        rows: the history, from which ``auto`` computes the factor; set it to the rows of the log.
+        rows: the history that ``auto`` needs; set it to the rows of the log.
     """
 
     def __init__(self, config: TrainConfig, variable: tf.Variable) -> None:
@@ -120,7 +122,7 @@ class AugmentStrength(keras.callbacks.Callback):
         self.rows: Sequence[Mapping[str, float]] = ()
 
     def factor(self, epoch: int) -> float:
-        """The factor in ``epoch``, counted from 0: fixed, or a function of the epochs before it."""
+        """The factor in ``epoch``, counted from 0; with ``auto`` it depends on the earlier epochs."""
         config = self._config
         if isinstance(config.augment_strength, float):
             return config.augment_strength
@@ -128,7 +130,7 @@ class AugmentStrength(keras.callbacks.Callback):
         return next_strength(self.rows[:epoch], config.epochs, mixed=mixed)
 
     def set(self, epoch: int) -> None:
-        """Assigns the factor of ``epoch``, which the pipeline reads when it prefetches batches."""
+        """Assigns the factor of ``epoch`` to the variable; the pipeline reads it for each batch."""
         self._variable.assign(self.factor(epoch))
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:

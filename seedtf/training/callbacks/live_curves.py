@@ -1,4 +1,4 @@
-"""Callbacks that show a training while it runs: curves.png, live.html and, on request, a window."""
+"""Callbacks that draw while training runs: the curves, and the sample of augmented images."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from seedtf.training.callbacks.live_view import View, in_notebook, open_view
 __all__ = ["REFRESH_SECONDS", "AfterFirstStep", "LiveCurves"]
 
 REFRESH_SECONDS = 5
-"""The live page reloads this often, and is drawn at most this often."""
+"""The time between two reloads of the live page, and the shortest time between two drawings."""
 _TABLE_ROWS = 15
 
 
@@ -49,16 +49,16 @@ _STRENGTH_COLUMN = _Column("augment_strength", "strength", "%.2f")
 class LiveCurves(keras.callbacks.Callback):
     """Replaces curves.png and live.html after each epoch; the page reloads itself until ``finish``.
 
-    Both are drawn in a thread and no more often than the page reloads, so some of a series of short
-    epochs are never drawn. If a file cannot be written, one line on stderr says so and training
-    continues.
+    A thread draws both, but not more often than the page reloads. So if epochs are short, not every
+    epoch is drawn. If a file cannot be written, one line on stderr says so and training continues.
 
     Args:
         paths: the run folder.
         log: the history of the run; must come before this callback in the list.
-        title: the name of the run, in any script.
+        title: the name of the run; any Unicode text.
         planned_lr: the learning rate of every planned epoch.
-        show: also show the curves in a window if there is a display; a notebook shows them anyway.
+        show: whether to show the curves in a window if there is a display; a notebook always shows
+            them.
         pause: minimum seconds between two drawings.
     """
 
@@ -96,9 +96,9 @@ class LiveCurves(keras.callbacks.Callback):
             self._view.update(lambda figure: self._draw(self._log.rows, figure))
 
     def finish(self, state: str = "finished") -> None:
-        """Writes the last page, which no longer reloads, and returns when it is on disk.
+        """Writes a last page that no longer reloads itself, and returns when it is on disk.
 
-        This is not ``on_train_end`` because a training may consist of several ``fit`` calls.
+        Keras calls ``on_train_end`` after each ``fit``, but a training may consist of several.
 
         Args:
             state: how training ended, for the page.
@@ -123,9 +123,9 @@ class LiveCurves(keras.callbacks.Callback):
         )
 
     def _submit(self, state: str, *, refresh: bool) -> None:
-        # copies: training continues while the thread draws
+        # The thread gets copies, because training continues while it draws.
         rows, headline = list(self._log.rows), self._headline()
-        # the time distinguishes a page that is still updated from that of a killed process
+        # With the time, the page of a killed process can be told from one that is still updated.
         state = f"{state}, {time.strftime('%Y-%m-%d %H:%M:%S')}"
 
         def draw() -> None:
@@ -173,7 +173,7 @@ class LiveCurves(keras.callbacks.Callback):
         ]
 
     def _warn(self, warning: str) -> None:
-        if warning != self._last_warning:  # the same warning once, not in every epoch
+        if warning != self._last_warning:  # a warning is printed once, not in every epoch
             report_error(warning)
         self._last_warning = warning
 
@@ -183,13 +183,13 @@ def _number(value: float) -> str:
 
 
 class AfterFirstStep(keras.callbacks.Callback):
-    """Runs a job once, in a thread, as soon as the first training step is done.
+    """Runs a job once, in a thread, after the first training step.
 
-    Tracing the first step is Python work that holds the global interpreter lock, so a thread that
-    started earlier would only delay it.
+    The first step is traced, which is Python code that holds the global interpreter lock. A thread that
+    started earlier would delay it.
 
     Args:
-        job: the work; an exception that it raises is raised by ``wait``.
+        job: the function to run; ``wait`` raises the exception that it raises.
     """
 
     def __init__(self, job: Callable[[], None]) -> None:

@@ -17,7 +17,7 @@ Draw = Callable[[Figure | None], Figure]
 
 
 class View(Protocol):
-    """A place where the curves are shown."""
+    """Shows the curves somewhere: in a notebook or in a window."""
 
     def update(self, draw: Draw) -> None:
         """Shows the current curves."""
@@ -32,14 +32,14 @@ def in_notebook() -> bool:
 
 
 def open_view(title: str) -> View | None:
-    """An image in the notebook, otherwise a Matplotlib window, or None if there is no display."""
+    """Returns an image in a notebook, or else a Matplotlib window; None if there is no display."""
     if in_notebook():
         return _Notebook()
     if sys.platform.startswith("linux") and not (
         os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")
     ):
         return None
-    # imported only here, because importing pyplot selects a window system
+    # pyplot is imported only here, because the import selects a window system.
     try:
         pyplot = importlib.import_module("matplotlib.pyplot")
         figure = pyplot.figure(num=title, figsize=(5.4, 6.8))
@@ -76,7 +76,7 @@ class _Window:
     def __init__(self, figure: Figure) -> None:
         self._figure = figure
         self._open = True
-        figure.canvas.mpl_connect("close_event", self._close)
+        figure.canvas.mpl_connect("close_event", self._on_close)
 
     def update(self, draw: Draw) -> None:
         if self._open:
@@ -88,5 +88,5 @@ class _Window:
         if self._open:
             self._figure.canvas.flush_events()
 
-    def _close(self, event: object) -> None:
+    def _on_close(self, event: object) -> None:
         self._open = False

@@ -11,15 +11,15 @@ class Position(keras.callbacks.Callback):
     """Keeps the current epoch and step, both counted from 0, for the other callbacks to read.
 
     Keras counts the batches of a ``fit`` from 0, even if the ``fit`` continues an interrupted epoch
-    at a later step. Must be first in the list of callbacks.
+    at a later step. This callback must be first in the list.
 
     Args:
-        resumed_epoch: the epoch that a resumed run starts in.
-        resumed_step: the step within that epoch at which it starts; every other epoch starts at 0.
+        resumed_epoch: the epoch in which a resumed run continues.
+        resumed_step: the step of this epoch at which the run continues; other epochs start at step 0.
 
     Attributes:
         epoch: the current epoch.
-        step: the step of ``epoch`` that is being trained, or that was trained last.
+        step: the current step of ``epoch``; between two steps, the last one that was trained.
 
     Example:
         >>> position = Position(resumed_epoch=3, resumed_step=10)
@@ -35,7 +35,7 @@ class Position(keras.callbacks.Callback):
         self.epoch = self.step = self._first_step = 0
 
     def step_of(self, batch: int) -> int:
-        """The step within the epoch; Keras counts ``batch`` from 0 also if the epoch was resumed."""
+        """The step of the epoch for a ``batch`` of ``fit``; the two differ in a resumed epoch."""
         return self._first_step + batch
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, float] | None = None) -> None:

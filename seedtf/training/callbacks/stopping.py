@@ -17,18 +17,19 @@ from seedtf.training.callbacks.position import Position
 __all__ = ["Patience", "StopOnNaN", "TimeLimit"]
 
 BatchFiles = Callable[[int, int], Sequence[str]]
+"""Returns the paths of the images in a batch; called with (epoch, step), both from 0."""
 
 
 class Patience(keras.callbacks.Callback):
     """Stops training after ``epochs`` epochs without a new minimum of ``val_loss``.
 
     Args:
-        epochs: how many epochs without a new minimum to allow, at least 1.
-        log: the history of the run, with the earlier epochs of a resumed run; must come before this
-            callback in the list. The patience of a resumed run may already be exhausted.
+        epochs: the number of epochs without a new minimum after which training stops, at least 1.
+        log: the history of the run; must come before this callback in the list. It has the earlier
+            epochs of a resumed run, so ``reason`` may be set from the beginning.
 
     Attributes:
-        reason: why training was stopped; empty unless it was.
+        reason: why training has to stop; empty if it does not.
     """
 
     def __init__(self, epochs: int, log: HistoryLog) -> None:
@@ -52,12 +53,11 @@ class Patience(keras.callbacks.Callback):
 
 
 class TimeLimit(keras.callbacks.Callback):
-    """Stops training once ``minutes`` have passed since its first ``fit`` started.
+    """Stops training when ``minutes`` have passed since its first ``fit`` started.
 
     The clock is read before every step and at the end of every epoch. Within an epoch this callback
-    only sets ``reason``: ``SaveState`` then saves and leaves the epoch unfinished, so that the run can
-    be resumed at exactly that step. The first epoch of a run is always finished, so that there is a
-    model.
+    only sets ``reason``. ``SaveState`` then saves the state and ends the ``fit``, so that the run can
+    be resumed at this step. The first epoch of a run is always finished, so that there is a model.
 
     Args:
         minutes: the limit, above 0.
@@ -65,7 +65,7 @@ class TimeLimit(keras.callbacks.Callback):
         clock: a monotonic clock in seconds.
 
     Attributes:
-        reason: which limit was reached, and when; empty unless it was.
+        reason: the limit that was reached, and when; empty before that.
     """
 
     def __init__(
@@ -79,7 +79,7 @@ class TimeLimit(keras.callbacks.Callback):
         self.reason = ""
 
     def on_train_begin(self, logs: dict[str, float] | None = None) -> None:
-        if self._deadline is None:  # an earlier fit may have set it
+        if self._deadline is None:  # the time counts from the first fit
             self._deadline = self._clock() + 60 * self._minutes
 
     def on_train_batch_begin(self, batch: int, logs: dict[str, float] | None = None) -> None:
@@ -100,14 +100,14 @@ class TimeLimit(keras.callbacks.Callback):
 class StopOnNaN(keras.callbacks.Callback):
     """Raises ``DivergedError`` as soon as the training loss is NaN or infinite.
 
-    Keras reports the mean loss since the start of the epoch, which stays non-finite once a single step
-    was. On a GPU ``EachStep`` calls this from a thread, so the error reaches the training loop one or
-    two calls later, with the step at which it happened.
+    Keras reports the mean loss since the start of the epoch; after one loss that is not finite, the
+    mean is not finite either. On a GPU, ``EachStep`` calls this callback from a thread. The error then
+    reaches the training loop one or two calls later, but names the step at which it happened.
 
     Args:
         position: must come before this callback in the list.
-        rate: returns the learning rate of a step, given epoch and step from 0.
-        batch_files: returns the names of the images in a batch, given epoch and step from 0.
+        rate: returns the learning rate of a step; called with (epoch, step), both from 0.
+        batch_files: returns the paths of the images in a batch; called with the same arguments.
     """
 
     async_safe = True
@@ -127,11 +127,11 @@ class StopOnNaN(keras.callbacks.Callback):
         self._check(self._position.step_of(batch), logs)
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
-        # the loss of the last step may not have been there at the end of that step
+        # The loss of the last step may not have been known when that step ended.
         self._check(self._position.step, logs)
 
     def _check(self, step: int, logs: dict[str, float] | None) -> None:
-        # with several workers, the loss of a step is an array of one element
+        # With several workers, the loss of a step is an array of one value.
         loss = float(np.mean((logs or {}).get("loss", 0.0)))
         if math.isfinite(loss):
             return

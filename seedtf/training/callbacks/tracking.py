@@ -1,4 +1,4 @@
-"""The callback behind ``--track``: tells the trackers of a run of each epoch and of its end."""
+"""``Track``, the callback of ``--track``: records each epoch and the end of a run in its trackers."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ __all__ = ["Track"]
 
 
 class Track(keras.callbacks.Callback):
-    """Logs the metrics of each epoch, with its learning rate.
+    """Logs the metrics, the learning rate and the duration of each epoch.
 
-    Keras does not call ``finish``; call it after the last ``fit`` to send the files of the run.
+    Call ``finish`` after the last ``fit``, because Keras does not call it.
 
     Args:
-        config: the flags, of which ``track`` names at least one tracker.
+        config: the flags; ``track`` names at least one tracker.
         paths: the run folder.
         log: the history of the run; must come before this callback in the list.
     """
@@ -46,7 +46,7 @@ class Track(keras.callbacks.Callback):
             self._group.log_metrics(int(row["epoch"]), metrics)
 
     def finish(self, ending: str) -> None:
-        """Sends the files of the run (figures, tables, flags, versions), and ends it in every tracker.
+        """Sends the files of the run (figures, tables, flags, versions) and ends it in every tracker.
 
         Args:
             ending: how training ended, as for the live page.

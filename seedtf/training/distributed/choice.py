@@ -1,4 +1,4 @@
-"""Which devices share a batch: the choice, before TensorFlow starts any of them.
+"""Chooses the devices that share each batch, before TensorFlow starts them.
 
 Nothing here imports TensorFlow.
 """
@@ -18,13 +18,13 @@ __all__ = ["DeviceChoice", "check_even_batch", "choose_devices", "choose_strateg
 
 @dataclass(frozen=True)
 class DeviceChoice:
-    """What ``--strategy`` resolves to.
+    """The devices that ``--strategy`` and ``--cluster`` choose.
 
     Attributes:
         kind: ``none``, ``mirrored`` or ``multi_worker``.
         reason: one sentence for the console.
-        replicas: devices that share every batch, over all workers.
-        cluster: the workers of ``multi_worker``, else None.
+        replicas: the number of devices that share every batch, over all workers.
+        cluster: the workers of ``multi_worker``; None for the other kinds.
     """
 
     kind: str
@@ -34,7 +34,7 @@ class DeviceChoice:
 
     @property
     def workers(self) -> int:
-        """Processes that train together."""
+        """The number of processes that train together."""
         return self.cluster.size if self.cluster else 1
 
     @property
@@ -51,7 +51,8 @@ def choose_devices(requested: str, machine: Machine, cluster_from: str = AUTO) -
     """Resolves ``--strategy=requested`` and ``--cluster=cluster_from`` on ``machine``.
 
     Raises:
-        UserError: the cluster is described wrongly, or not at all where it is needed, or needs Keras 3.
+        UserError: the description of the cluster is wrong, or is missing for ``multi_worker``, or this
+            is the Keras 2.15 environment, where several workers cannot train together.
 
     Example:
         >>> choose_devices("auto", Machine(gpus=((9, 0), (9, 0)))).replicas
@@ -65,7 +66,7 @@ def choose_devices(requested: str, machine: Machine, cluster_from: str = AUTO) -
         return DeviceChoice(kind, reason, replicas=gpus or machine.cpu_devices)
     if kind == "none" or cluster is None:
         return DeviceChoice(kind, reason)
-    if machine.keras_2:  # the chief alone cannot read moving statistics there
+    if machine.keras_2:  # in Keras 2.15 the chief cannot read moving statistics without the others
         raise UserError(
             f"--strategy={requested}: {reason}, which needs Keras 3; install seedtf without [addons], "
             "or pass --strategy=none"
@@ -76,14 +77,14 @@ def choose_devices(requested: str, machine: Machine, cluster_from: str = AUTO) -
 def choose_strategy(
     requested: str, cluster: Cluster | None, gpus: int, cpus: int, source: str = "TF_CONFIG"
 ) -> tuple[str, str]:
-    """The strategy for ``--strategy=requested`` and a sentence that gives the reason.
+    """The strategy for ``--strategy=requested``, and the reason as a sentence.
 
     Args:
         requested: ``auto``, ``none``, ``mirrored`` or ``multi_worker``.
-        cluster: the workers, if any are described.
-        gpus: GPUs that TensorFlow sees here.
-        cpus: logical CPU devices; one, unless the program split its CPU.
-        source: what described the cluster, for the sentence.
+        cluster: the workers; None if there is no description of a cluster.
+        gpus: the number of GPUs that TensorFlow sees in this process.
+        cpus: the number of logical CPU devices; 1 unless the program has divided its CPU.
+        source: where the description of the cluster comes from, for the sentence.
 
     Raises:
         UserError: ``multi_worker`` without a cluster.
@@ -108,7 +109,7 @@ def choose_strategy(
 
 
 def _find_cluster(cluster_from: str, machine: Machine) -> tuple[str | None, str]:
-    """The description of the cluster that ``--cluster`` selects, if there is one, and its source."""
+    """The description of the cluster that ``--cluster`` selects, or None, and where it comes from."""
     if cluster_from == "slurm" and machine.slurm_config is None:
         raise UserError(
             "--cluster=slurm: srun has not started several tasks; start seedtf with srun, one task on "

@@ -1,4 +1,4 @@
-"""``TF_CONFIG``: the processes that train together, and which of them this one is."""
+"""Reads ``TF_CONFIG``: which processes train together, and which of them this process is."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ class Cluster:
     Attributes:
         roles: the role of each worker, ``chief`` or ``worker``.
         addresses: the address of each worker, ``host:port``.
-        index: the position of this process in both, from 0. Worker 0 is the chief even if its role is
-            ``worker``.
+        index: the position of this process in ``roles`` and ``addresses``, from 0. The worker at 0 is
+            the chief, even if its role is ``worker``.
     """
 
     roles: tuple[str, ...]
@@ -58,7 +58,7 @@ class Cluster:
         return json.dumps({"cluster": members, "task": {"type": role, "index": number}})
 
     def task(self, index: int) -> tuple[str, int]:
-        """Returns the role of a worker and its number within that role, as TensorFlow counts."""
+        """Returns the role of a worker and its number among the workers of this role, from 0."""
         return self.roles[index], self.roles[:index].count(self.roles[index])
 
     def name(self, index: int) -> str:
@@ -92,7 +92,7 @@ def read_cluster(text: str | None) -> Cluster | None:
     task = value.get("task")
     if not isinstance(task, dict):
         _refuse("has no task")
-    return Cluster(roles, addresses, _index(task, roles))
+    return Cluster(roles, addresses, _worker_index(task, roles))
 
 
 def _roles_and_addresses(
@@ -119,7 +119,7 @@ def _roles_and_addresses(
     return tuple(role for role, _ in pairs), addresses
 
 
-def _index(task: dict[str, Any], roles: tuple[str, ...]) -> int:
+def _worker_index(task: dict[str, Any], roles: tuple[str, ...]) -> int:
     role, text = task.get("type"), str(task.get("index", 0))
     _check_role(role, "the task")
     count = roles.count(role)
@@ -138,4 +138,5 @@ def _check_role(role: Any, where: str) -> None:
 
 
 def _refuse(fault: str) -> NoReturn:
+    """Raises UserError; ``fault`` completes "TF_CONFIG …"."""
     raise UserError(f"TF_CONFIG {fault}; set it like {_EXAMPLE}, or unset it")

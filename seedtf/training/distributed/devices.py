@@ -1,4 +1,4 @@
-"""Training on several devices or machines: starts the chosen strategy, and fixes Keras 3's ``fit``."""
+"""Training on several devices or machines: starts the strategy, and works around faults of ``fit``."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from seedtf.training.trainer import Prepare, Trainer
 
 __all__ = ["Devices", "DistributedTrainer"]
 
-# The errors that the collectives of the other workers raise when a worker is lost.
+# When a worker is lost, the collective operations of the other workers raise one of these errors.
 _LOST = (
     tf.errors.UnavailableError,
     tf.errors.AbortedError,
@@ -42,17 +42,17 @@ _LOST = (
 
 @dataclass(frozen=True)
 class Devices(DeviceChoice):
-    """The devices of a run, started.
+    """The devices of a run after they were started.
 
     Attributes:
-        strategy: TensorFlow's; None for one device.
+        strategy: the ``tf.distribute.Strategy``; None for one device.
     """
 
     strategy: tf.distribute.Strategy | None = None
 
     @classmethod
     def start(cls, choice: DeviceChoice, worker_timeout: int) -> Devices:
-        """Starts the devices of ``choice``; among several workers, waits until all have joined.
+        """Starts the devices of ``choice``; with several workers, waits until all of them have joined.
 
         Call it before TensorFlow computes anything.
 
@@ -70,16 +70,19 @@ class Devices(DeviceChoice):
 
     @property
     def shard(self) -> Shard:
-        """The part of each batch that the replicas of this process take."""
+        """The part of each batch that belongs to the replicas of this process."""
         local = self.replicas // self.workers
         return Shard(self.replicas, local * (self.cluster.index if self.cluster else 0), local)
 
     def scope(self) -> AbstractContextManager[Any]:
-        """Returns the scope in which variables must be created, so that every replica has its copy."""
+        """Returns the scope in which variables must be created, so that each replica gets a copy."""
         return self.strategy.scope() if self.strategy else nullcontext()
 
     def make_trainer(self, network: keras.Model, prepare: Prepare | None = None) -> Trainer:
-        """Returns a trainer of ``network``, built in ``scope``; ``prepare`` as in ``Trainer``."""
+        """Returns a trainer of ``network``, which was built in ``scope``.
+
+        ``prepare`` is the argument of ``Trainer``.
+        """
         with self.scope():
             # Keras 2.15 has none of the faults that DistributedTrainer works around.
             if self.strategy is None or KERAS_2:
@@ -87,20 +90,20 @@ class Devices(DeviceChoice):
             return DistributedTrainer(network, prepare)
 
     def distribute(self, make: Callable[[], tf.data.Dataset]) -> Any:
-        """Returns the dataset that ``make`` returns, distributed over the replicas of this process.
+        """Returns the dataset of ``make``, distributed over the replicas of this process.
 
-        Consecutive elements go to consecutive replicas.
+        Consecutive elements go to consecutive replicas. With one device the dataset stays as it is.
         """
         if self.strategy is None:
             return make()
         return self.strategy.distribute_datasets_from_function(lambda context: make())
 
     @contextmanager
-    def lost_workers_reported(self, with_flag: str = "") -> Iterator[None]:
-        """Converts the errors that follow from the loss of another worker to WorkerLostError.
+    def report_lost_workers(self, with_flag: str = "") -> Iterator[None]:
+        """Converts TensorFlow's errors after the loss of another worker to WorkerLostError.
 
         Args:
-            with_flag: the end of the advice "start all 4 again", such as `` with --resume=runs/1``.
+            with_flag: text after the advice "start all 4 again", such as `` with --resume=runs/1``.
 
         Raises:
             WorkerLostError: another worker was lost within the ``with`` block.
@@ -110,35 +113,38 @@ class Devices(DeviceChoice):
         except _LOST as error:
             if self.cluster is None or self.workers == 1:
                 raise
+            lost = _name_lost_worker(str(error), self.cluster)
             raise WorkerLostError(
-                f"{_lost_worker(str(error), self.cluster)} was lost, so this one stops too; start all "
-                f"{self.workers} again{with_flag}"
+                f"{lost} was lost, so this one stops too; start all {self.workers} again{with_flag}"
             ) from error
 
 
 class DistributedTrainer(OneReplicaBuild, Trainer):
     """A ``Trainer`` for networks that were built in the scope of a strategy. Keras 3 only.
 
-    It works around two faults of Keras 3's ``fit`` under MultiWorkerMirroredStrategy (keras-team/keras
-    issue 20585): ``OneReplicaBuild`` fixes the first one, the shape of the logs the second one. It also
-    keeps the moving statistics of batch normalization equal on all replicas: in Keras 3 each replica
-    updates its own copy, and only the first replica's copy is saved.
+    Under MultiWorkerMirroredStrategy, ``fit`` of Keras 3 has two faults (keras-team/keras issue 20585).
+    ``OneReplicaBuild`` works around the first one: metrics are built from a distributed batch. For the
+    second one, the steps return their metrics with one more axis (see ``_with_axis``).
+
+    The trainer also keeps the moving statistics of batch normalization equal on all replicas. In Keras
+    3 each replica updates its own copy, and only the copy of the first replica is saved.
 
     Attributes:
-        jit_halves: whether XLA compiles the step in two halves; None if the step is not divided.
+        jit_halves: None if the step is not divided; otherwise it is divided into two halves, and this
+            is whether XLA compiles them.
     """
 
     jit_halves: bool | None = None
     _halves: TwoHalves | None = None
 
     def prepare_one_replica(self, batch: Any) -> Any:
-        """Applies ``prepare`` to a batch of features; returns a batch of images unchanged."""
+        """Applies ``prepare`` to a training batch whose inputs are a dict; returns others unchanged."""
         if self.prepare is not None and isinstance(batch[0], dict):
             return self.prepare(batch)
         return batch
 
     def make_train_function(self, force: bool = False) -> Any:
-        """Makes the function of ``Trainer``, with a step in two halves where ``jit_halves`` is set."""
+        """Makes ``train_function``, with a step in two halves unless ``jit_halves`` is None."""
         if force or self.train_function is None:
             self._halves = self._make_halves()
         return super().make_train_function(force)
@@ -155,7 +161,7 @@ class DistributedTrainer(OneReplicaBuild, Trainer):
         statistics = moving_statistics(self.network)
         if statistics:
             replica = tf.distribute.get_replica_context()
-            # TensorFlow sends the averages to this device.
+            # The all-reduce returns the averages on the device of its inputs.
             with tf.device(statistics[0].value.device):
                 values = [tf.identity(tf.convert_to_tensor(variable)) for variable in statistics]
             averages = replica.all_reduce(tf.distribute.ReduceOp.MEAN, values)
@@ -177,7 +183,7 @@ class DistributedTrainer(OneReplicaBuild, Trainer):
 
 
 def _with_axis(logs: dict[str, Any]) -> dict[str, Any]:
-    """Reshapes scalars to ``[1]``: Keras averages the logs of several workers over their first axis."""
+    """Reshapes scalar metrics to ``[1]``: Keras averages over a first axis, which scalars lack."""
     return {name: tf.reshape(value, [1]) for name, value in logs.items()}
 
 
@@ -186,7 +192,7 @@ def _make_strategy(choice: DeviceChoice, worker_timeout: int) -> tf.distribute.S
         return None
     if choice.cluster is not None:
         return _join(choice.cluster, worker_timeout)
-    # Name the devices one by one: without names TensorFlow would read TF_CONFIG.
+    # The devices are named one by one, because without names TensorFlow would read TF_CONFIG.
     device = "gpu" if tf.config.list_physical_devices("GPU") else "cpu"
     return tf.distribute.MirroredStrategy(
         [f"/{device}:{number}" for number in range(choice.replicas)]
@@ -194,11 +200,12 @@ def _make_strategy(choice: DeviceChoice, worker_timeout: int) -> tf.distribute.S
 
 
 def _join(cluster: Cluster, worker_timeout: int) -> tf.distribute.Strategy:
-    # TensorFlow reads the cluster from this variable alone; SLURM described it in others.
+    """Connects this process with the other workers of the cluster."""
+    # TensorFlow reads the cluster only from this variable, but SLURM describes it in other variables.
     os.environ["TF_CONFIG"] = cluster.tf_config
     try:
         configure_coordination_service(cluster.roles, worker_timeout)
-        with _missing_workers_reported(cluster):
+        with _report_missing_workers(cluster):
             return tf.distribute.MultiWorkerMirroredStrategy()
     except RuntimeError as error:
         raise UserError(
@@ -213,17 +220,18 @@ def _join(cluster: Cluster, worker_timeout: int) -> tf.distribute.Strategy:
         ) from error
     except tf.errors.OpError as error:
         raise WorkerLostError(
-            f"{_lost_worker(str(error), cluster)} was lost while the workers were connecting "
+            f"{_name_lost_worker(str(error), cluster)} was lost while the workers were connecting "
             f"({first_line(error)}); start all {cluster.size} again"
         ) from error
 
 
 @contextmanager
-def _missing_workers_reported(cluster: Cluster) -> Iterator[None]:
+def _report_missing_workers(cluster: Cluster) -> Iterator[None]:
     """Within the ``with`` block, a child process reports every 30 s which workers are missing.
 
-    TensorFlow waits for the other workers without a time limit, prints nothing and lets no Python
-    code run meanwhile. SIGINT therefore gets its default action, which ends the process at once.
+    TensorFlow waits for the other workers without a time limit and prints nothing. No Python code of
+    this process runs meanwhile, not even a handler for Ctrl-C, so SIGINT gets its default action, which
+    ends the process.
     """
     others = [cluster.name(index) for index in range(cluster.size) if index != cluster.index]
     is_main_thread = threading.current_thread() is threading.main_thread()
@@ -237,8 +245,8 @@ def _missing_workers_reported(cluster: Cluster) -> Iterator[None]:
                 signal.signal(signal.SIGINT, handler)
 
 
-def _lost_worker(message: str, cluster: Cluster) -> str:
-    """The worker that TensorFlow's error message names, unless it is this one."""
+def _name_lost_worker(message: str, cluster: Cluster) -> str:
+    """The name of the other worker in TensorFlow's error message; "another worker" if it names none."""
     tasks = {cluster.task(index): index for index in range(cluster.size)}
     for role, number in re.findall(r"/job:(\w+)/(?:replica:\d+/)?task:(\d+)", message):
         index = tasks.get((role, int(number)), cluster.index)

@@ -1,7 +1,8 @@
-"""A train step of several GPUs as two compiled functions of each replica, with one all-reduce between.
+"""Divides the train step of several GPUs into two functions of each replica, which XLA can compile.
 
-XLA cannot compile a step that uses several devices. Without XLA, the optimizer alone is some thirty
-small kernels for each variable, thousands in a step, and starting them takes longer than the gradients.
+XLA cannot compile a step that uses several devices. Without XLA, the optimizer starts about thirty
+small kernels for each variable, thousands in a step. Starting them takes longer than computing the
+gradients. Between the two functions, one all-reduce sums the gradients of the replicas.
 """
 
 from __future__ import annotations
@@ -27,26 +28,28 @@ __all__ = ["TwoHalves", "can_be_halved"]
 def can_be_halved(network: keras.Model, optimizer: keras.optimizers.Optimizer) -> bool:
     """Whether a step can be compiled in two halves.
 
-    It cannot with ``--sync_bn``, whose layers communicate within the first half; where layers draw
-    random numbers, because TensorFlow lets no compiled function change their state on one replica; and
-    with loss scaling, whose optimizer skips steps.
+    Three things prevent it: layers of ``--sync_bn``, which communicate within the first half; layers
+    with a random state, such as dropout, because TensorFlow lets no compiled function change the state
+    on one replica; and loss scaling, whose optimizer skips some steps.
     """
     synchronized = any(getattr(layer, "synchronized", False) for layer in all_layers(network))
-    draws = len(network.variables) > len(network.weights)
-    return not synchronized and not draws and innermost_optimizer(optimizer) is optimizer
+    has_random_state = len(network.variables) > len(network.weights)
+    scales_loss = innermost_optimizer(optimizer) is not optimizer
+    return not (synchronized or has_random_state or scales_loss)
 
 
 class TwoHalves:
     """The train step of a trainer that was built in the scope of a strategy.
 
-    The first half computes the loss, the gradients and the metrics of a replica. Gradients and the
-    moving statistics of batch normalization then are one vector, whose sum over the replicas is one
-    collective operation. The second half gives the sum to the optimizer, on each replica's own
-    variables. Clipping sees the whole gradient, as on one device.
+    The first half computes the loss, the gradients and the metrics of one replica. It joins the
+    gradients and the moving statistics of batch normalization to one vector, so that one collective
+    operation sums them over the replicas. The second half passes the summed gradients to the optimizer,
+    which updates the copies of the variables on its replica. Gradients are clipped after the sum, as on
+    one device.
 
     Args:
-        trainer: with a built optimizer.
-        replicas: their number, over all workers.
+        trainer: the trainer; its optimizer is built.
+        replicas: the number of replicas, over all workers.
         jit_compile: whether XLA compiles the halves.
     """
 
@@ -54,44 +57,49 @@ class TwoHalves:
         self._trainer, self._replicas, self._jit_compile = trainer, replicas, jit_compile
         self._variables = list(trainer.trainable_variables)
         self._statistics = moving_statistics(trainer.network)
-        # One function for each replica, because each captures its own copies of the variables.
+        # Each replica needs a function of its own, because the function captures the variables of its
+        # replica.
         self._first: dict[int, Callable[..., Any]] = {}
         self._second: list[Callable[..., Any]] = []
 
     def step(self, data: Any, train_step: Callable[[Any], dict[str, Any]]) -> dict[str, Any]:
-        """Trains on one replica's part of a batch; returns the metrics so far.
+        """Trains on one replica's part of a batch; returns the metrics since the start of the epoch.
 
         Args:
-            data: the part.
-            train_step: the step of one device, which uses ``trainer.optimizer``.
+            data: the replica's part of the batch.
+            train_step: the train step for one device, which uses ``trainer.optimizer``.
         """
         replica = tf.distribute.get_replica_context()
         number = int(tf.get_static_value(replica.replica_id_in_sync_group))
         if number not in self._first:
-            self._first[number] = self._function(lambda data: self._reduce_inputs(data, train_step))
+            self._first[number] = self._compile(
+                lambda data: self._gradients_and_statistics(data, train_step)
+            )
         vector, logs = self._first[number](data)
         total = replica.all_reduce(tf.distribute.ReduceOp.SUM, vector)
         replica.merge_call(self._update_replicas, args=(total,))
         return logs
 
-    def _reduce_inputs(
+    def _gradients_and_statistics(
         self, data: Any, train_step: Callable[[Any], dict[str, Any]]
     ) -> tuple[tf.Tensor, dict[str, Any]]:
-        """The vector of gradients and updated statistics, and the metrics so far."""
-        with _gradients_kept(self._trainer) as kept:
+        """The first half: the vector of gradients and updated statistics, and the metrics."""
+        with _collect_gradients(self._trainer) as collected:
             logs = train_step(data)
         gradients = [
             tf.zeros(variable.shape) if gradient is None else gradient
-            for gradient, variable in zip(kept, self._variables, strict=True)
+            for gradient, variable in zip(collected, self._variables, strict=True)
         ]
         values = [*gradients, *map(tf.convert_to_tensor, self._statistics)]
-        return tf.concat([tf.reshape(tf.cast(each, tf.float32), [-1]) for each in values], 0), logs
+        flat = [tf.reshape(tf.cast(value, tf.float32), [-1]) for value in values]
+        return tf.concat(flat, 0), logs
 
     def _update_replicas(self, strategy: tf.distribute.Strategy, total: Any) -> None:
+        """Runs the second half on every replica of this process."""
         replicas = len(strategy.extended.worker_devices)
         if not self._second:
-            self._second = [self._function(self._update) for _ in range(replicas)]
-        # `update` calls the function for one replica after the other, on its device, with its values.
+            self._second = [self._compile(self._update) for _ in range(replicas)]
+        # `update` calls the lambda once for each replica, one after the other, on the replica's device.
         functions = iter(self._second)
         strategy.extended.update(
             self._variables[0].value,
@@ -101,7 +109,8 @@ class TwoHalves:
         )
 
     def _update(self, vector: tf.Tensor) -> None:
-        shapes = [tuple(each.shape) for each in (*self._variables, *self._statistics)]
+        """The second half: updates the variables of one replica with the summed ``vector``."""
+        shapes = [tuple(variable.shape) for variable in (*self._variables, *self._statistics)]
         parts = tf.split(vector, [math.prod(shape) for shape in shapes])
         values = [tf.reshape(part, shape) for part, shape in zip(parts, shapes, strict=True)]
         count = len(self._variables)
@@ -111,12 +120,12 @@ class TwoHalves:
         for variable, value in zip(self._statistics, values[count:], strict=True):
             variable.assign(value / self._replicas)
 
-    def _function(self, function: Callable[..., Any]) -> Callable[..., Any]:
+    def _compile(self, function: Callable[..., Any]) -> Callable[..., Any]:
         return tf.function(function, jit_compile=self._jit_compile, autograph=False)
 
 
-class _KeepGradients:
-    """Takes the place of an optimizer in a train step and keeps the gradients."""
+class _GradientCollector:
+    """Stands in for the optimizer in a train step and appends the gradients to a list."""
 
     def __init__(self, gradients: list[Any]) -> None:
         self._gradients = gradients
@@ -129,10 +138,11 @@ class _KeepGradients:
 
 
 @contextlib.contextmanager
-def _gradients_kept(trainer: Trainer) -> Iterator[list[Any]]:
+def _collect_gradients(trainer: Trainer) -> Iterator[list[Any]]:
+    """Within the ``with`` block, a train step appends its gradients to a list and updates nothing."""
     gradients: list[Any] = []
     optimizer = trainer.optimizer
-    trainer.optimizer = _KeepGradients(gradients)
+    trainer.optimizer = _GradientCollector(gradients)
     try:
         yield gradients
     finally:

@@ -1,4 +1,4 @@
-"""The cluster of a SLURM job step, as the value that ``TF_CONFIG`` would have."""
+"""Describes the cluster of a SLURM job step in the form of ``TF_CONFIG``."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from seedtf.errors import UserError
 
 __all__ = ["in_slurm_step", "slurm_tf_config"]
 
-# Each job has ports of its own, so that two jobs on one machine do not take the same.
+# The ports of a job depend on its number, so that two jobs on one machine use different ports.
 _FIRST_PORT, _PORTS = 20_000, 10_000
 _MAX_TASKS_PER_NODE = 64
 
@@ -18,16 +18,17 @@ _MAX_TASKS_PER_NODE = 64
 def in_slurm_step(environ: Mapping[str, str] = os.environ) -> bool:
     """Whether ``srun`` started this process as one of several tasks.
 
-    The batch script itself is not such a task, although SLURM sets the number of tasks for it too.
+    The batch script of a job is not such a task: its ``SLURM_NTASKS`` may be above 1, but not its
+    ``SLURM_STEP_NUM_TASKS``.
     """
     return environ.get("SLURM_STEP_NUM_TASKS", "1") != "1" and "SLURM_PROCID" in environ
 
 
 def slurm_tf_config() -> str:
-    """The cluster of the SLURM step of this process, as ``TF_CONFIG``: all tasks are workers.
+    """Returns the value of ``TF_CONFIG`` that describes the SLURM step of this process.
 
-    TensorFlow's resolver reads ``SLURM_STEP_NODELIST``, ``SLURM_STEP_TASKS_PER_NODE`` and
-    ``SLURM_PROCID``. The ports follow from ``SLURM_JOB_ID``.
+    All tasks of the step are workers. TensorFlow's resolver reads ``SLURM_STEP_NODELIST``,
+    ``SLURM_STEP_TASKS_PER_NODE`` and ``SLURM_PROCID``. The ports are computed from ``SLURM_JOB_ID``.
 
     Raises:
         UserError: a variable is missing or cannot be read.
@@ -38,7 +39,8 @@ def slurm_tf_config() -> str:
     try:
         resolver = tf.distribute.cluster_resolver.SlurmClusterResolver(
             port_base=port,
-            # SLURM itself gives each task its GPUs; with these numbers the resolver assigns none.
+            # SLURM itself assigns the GPUs to tasks. With these numbers and without auto_set_gpu, the
+            # resolver leaves its assignment alone.
             gpus_per_node=_MAX_TASKS_PER_NODE,
             gpus_per_task=1,
             auto_set_gpu=False,

@@ -1,4 +1,4 @@
-"""All-reduce of stop signals and the chief's clock between steps; comparison of the workers."""
+"""Keeps several workers in step: shares signals and the chief's clock, and compares their settings."""
 
 from __future__ import annotations
 
@@ -20,25 +20,28 @@ from seedtf.training.stop_signal import StopSignal
 
 __all__ = ["WorkerSync", "check_equal_across_workers"]
 
-_SECONDS = 0.25  # between two all-reduces; a signal is noticed so much later
+# Seconds between two all-reduces. A signal is noticed at most this much later.
+_SECONDS = 0.25
 _EXACT_BITS = 52  # A float64 represents every integer of at most this many bits exactly.
 
 
 class WorkerSync(keras.callbacks.Callback):
     """Several times a second, shares stop signals and the chief's clock with all workers.
 
-    Decisions that are based on these values are made at the same step by all workers. A worker that
-    saved or stopped alone would leave the others waiting for its gradients. The values travel in one
-    small all-reduce between the hosts, so the devices continue with the steps that are queued. It
-    takes longer the more workers there are, so short steps are not delayed by one each. How many steps
-    go by until the next one follows from the chief's clock, so all workers know it.
+    A worker that saved or stopped alone would leave the others waiting for its gradients. With the
+    shared values, all workers decide to save or to stop before the same step.
+
+    One small all-reduce between the CPUs of the workers exchanges the values, while the devices go on
+    with the steps that are queued. An all-reduce before every short step would delay the training. So
+    there are several steps between two all-reduces; their number is computed from the chief's clock,
+    which makes it equal on all workers.
 
     Args:
         cluster: the workers.
         stop: the signals that this process receives.
 
     Attributes:
-        name: the signal that a worker has received and the worker's name; empty if there was none.
+        name: the signal that some worker has received, and the name of this worker; empty before that.
     """
 
     def __init__(self, cluster: Cluster, stop: StopSignal) -> None:
@@ -51,7 +54,7 @@ class WorkerSync(keras.callbacks.Callback):
         self._interval = self._steps_left = 1
 
     def clock(self) -> float:
-        """Returns the chief's seconds at the last all-reduce: the same number on every worker."""
+        """Returns the seconds of the chief's clock at the last all-reduce, equal on every worker."""
         return self._seconds
 
     def on_train_batch_begin(self, batch: int, logs: dict[str, Any] | None = None) -> None:
@@ -67,25 +70,28 @@ class WorkerSync(keras.callbacks.Callback):
             self.name = f"{signal.Signals(number).name} at {self._cluster.name(worker)}"
 
     def _steps_until_next(self, before: float) -> int:
-        """A function of the chief's clock and the last interval: the same number on every worker."""
-        if before == 0.0:  # there is no earlier reading
+        """The number of steps until the next all-reduce, equal on every worker.
+
+        ``before`` is the chief's clock at the all-reduce before the last one; 0 if there was none.
+        """
+        if before == 0.0:
             return 1
         step_seconds = (self._seconds - before) / self._interval
         return max(1, min(2 * self._interval, int(_SECONDS / max(step_seconds, 1e-6))))
 
     def _signal_code(self) -> float:
-        """Encodes worker and signal as one number; 0 means no signal."""
+        """The worker and the signal that it has received as one number; 0 for no signal."""
         if not self._stop.name:
             return 0.0
         return float(self._cluster.index * signal.NSIG + signal.Signals[self._stop.name])
 
 
 def check_equal_across_workers(facts: Mapping[str, Any], cluster: Cluster | None) -> None:
-    """Checks that ``facts`` are equal on all workers.
+    """Checks that the values of ``facts`` are equal on all workers.
 
     Args:
-        facts: JSON values by name; all workers must pass the same names in the same order.
-        cluster: the workers; with None or a single one there is nothing to compare.
+        facts: JSON values by name. All workers must pass the same names in the same order.
+        cluster: the workers. Without a cluster, or with one worker, nothing is compared.
 
     Raises:
         UserError: names the first value that differs.
@@ -112,5 +118,5 @@ def _digest(value: Any) -> float:
 
 
 def _all_reduce_max(values: Sequence[float], workers: int) -> np.ndarray:
-    """The maximum of each value over the workers; blocks until all of them have called it."""
+    """The maximum of each value over the workers; returns when all workers have called it."""
     return make_all_reduce_max(len(values), workers)(tf.constant(values, tf.float64)).numpy()

@@ -1,6 +1,6 @@
 """Reports which workers are missing: ``python -m seedtf.training.distributed.waiting NAME…``.
 
-It is a process of its own, because TensorFlow lets no Python code run while it waits for all workers.
+This runs in a separate process, because TensorFlow lets no Python code run while it waits for workers.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _CONNECT_SECONDS = 5.0
 
 
 def missing(names: Sequence[str]) -> list[str]:
-    """Returns those of the workers, named like ``worker 1 (host:port)``, that accept no connection."""
+    """Returns the workers that accept no connection; a name has the form ``worker 1 (host:port)``."""
     return [name for name in names if not _accepts_connections(*_address(name))]
 
 
@@ -34,8 +34,8 @@ def report_missing(names: Sequence[str], interval: float = _INTERVAL_SECONDS) ->
         time.sleep(interval)
         if os.getppid() != parent:
             return
-        # This process reaches all workers, but one of them may not reach another one.
-        absent = ", ".join(missing(names)) or "a worker that waits for a third one"
+        # If this machine reaches all workers, some worker cannot reach another one.
+        absent = ", ".join(missing(names)) or "a worker that cannot reach another one"
         minutes = (time.monotonic() - started) / 60
         report_error(f"worker    still waiting after {minutes:.1f} min for {absent}")
 
@@ -53,6 +53,6 @@ def _accepts_connections(host: str, port: int) -> bool:
 
 
 if __name__ == "__main__":
-    # The terminal sends SIGINT to the whole process group: exit silently.
+    # A terminal sends SIGINT to the whole process group. The default action ends this process silently.
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     report_missing(sys.argv[1:])

@@ -1,4 +1,4 @@
-"""DVCLive's files, written without its package: plain text that DVC and its VS Code extension read."""
+"""Writes the files of DVCLive without its package; DVC and its VS Code extension read them."""
 
 from __future__ import annotations
 
@@ -17,21 +17,22 @@ __all__ = ["DvcliveTracker"]
 
 
 class DvcliveTracker(Tracker):
-    """Writes to ``dvclive`` in the folder: ``metrics.json``, ``params.yaml``, ``plots/``, ``dvc.yaml``.
+    """Writes to ``dvclive`` in the run folder: ``metrics.json``, ``params.yaml``, ``dvc.yaml``, plots.
 
     ``plots/metrics/NAME.tsv`` has the columns step and NAME. Images are copied to ``plots/images``.
-    Other files stay where they are, and the folder of a report is named in ``dvc.yaml``.
+    Other files stay where they are; ``dvc.yaml`` names the folder of a report.
     """
 
     def start(self, run: TrackedRun, saved: Mapping[str, Any]) -> dict[str, Any]:
         self.reopen(run, saved)
         for path in self._series.glob("*.tsv"):
-            _write_series(path, [row for row in _read_series(path) if int(row[0]) <= run.done])
+            rows = [row for row in _read_series(path) if int(row[0]) <= run.last_epoch]
+            _write_series(path, rows)
         if run.flags:
-            lines = [f"{name}: {_scalar(value)}\n" for name, value in run.flags.items()]
+            lines = [f"{name}: {_as_yaml(value)}\n" for name, value in run.flags.items()]
             write_text(self._folder / "params.yaml", "".join(lines))
         self._write_dvc_yaml()
-        return {"last": run.done if saved else 0}
+        return {"last": run.last_epoch if saved else 0}
 
     def reopen(self, run: TrackedRun, saved: Mapping[str, Any]) -> None:
         self._folder = RunPaths(run.folder).dvclive
@@ -46,8 +47,8 @@ class DvcliveTracker(Tracker):
             path = self._series / f"{name}.tsv"
             rows = _read_series(path) if path.exists() else []
             _write_series(path, [*rows, (str(epoch), repr(value))])
-        known = {name: value for name, value in metrics.items() if not math.isnan(value)}
-        text = json.dumps({**known, "step": epoch}, indent=4)
+        finite = {name: value for name, value in metrics.items() if not math.isnan(value)}
+        text = json.dumps({**finite, "step": epoch}, indent=4)
         write_text(self._folder / "metrics.json", f"{text}\n")
 
     def log_files(self, files: Sequence[Path], folder: str = "") -> None:
@@ -57,7 +58,7 @@ class DvcliveTracker(Tracker):
             self._write_dvc_yaml(folder)
 
     def finish(self, ending: str) -> None:
-        """Every file is complete after each epoch."""
+        """Does nothing, because every file is complete after each epoch."""
 
     def _write_dvc_yaml(self, report: str = "") -> None:
         plots = "- plots/metrics:\n    x: step\n- plots/images\n"
@@ -79,8 +80,8 @@ def _write_series(path: Path, rows: Sequence[tuple[str, str]]) -> None:
     write_text(path, f"step\t{path.stem}\n{lines}")
 
 
-def _scalar(value: Any) -> str:
-    """A JSON value as YAML: the same text, but 1e-05 needs a point to be a number in YAML 1.1."""
+def _as_yaml(value: Any) -> str:
+    """A JSON value as YAML: the same text, except that YAML 1.1 needs 1.0e-05 for the number 1e-05."""
     text = json.dumps(value)
     if isinstance(value, float) and "e" in text and "." not in text:
         return text.replace("e", ".0e")

@@ -1,4 +1,4 @@
-"""The trackers of one run: each in a thread of its own, so that none delays or ends the training."""
+"""Records a run in several trackers, each in a thread of its own, so that none delays the training."""
 
 from __future__ import annotations
 
@@ -33,21 +33,21 @@ _CLASSES: dict[str, type[Tracker]] = {
     "trackio": TrackioTracker,
     "wandb": WandbTracker,
 }
-# How long training waits for a tracker: when it begins, when it ends, and when a signal ends it.
+# How long to wait for a tracker: at the start of training, at its end, and at its end after a signal.
 _START_SECONDS, _END_SECONDS, _STOP_SECONDS = 45, 120, 20
 
 
 class TrackerGroup:
-    """Tells several trackers of one run. A tracker that fails is left out after one warning line.
+    """Records one run in several trackers. A tracker that fails is left out after one warning line.
 
-    What identifies the run in each tracker is kept in ``trackers.json`` in the folder of the run, so
-    that a resumed run goes on in the same run of the tracker. Epochs that a tracker already has are not
-    logged again, and those of the run that it does not have are added when it starts.
+    The file ``trackers.json`` in the folder of the run keeps the values that identify the run in each
+    tracker, so that a resumed run continues the same run there. When a tracker starts, it gets the
+    completed epochs that it does not have yet.
 
     Args:
         names: the trackers, such as ``mlflow``.
-        run: the run that they record; each gets the part of ``study`` that is its own.
-        make: returns the tracker of a name; for tests.
+        run: the run to record; its ``study`` is filled in for each tracker.
+        make: creates the tracker of a name; replaced in tests.
     """
 
     def __init__(
@@ -58,46 +58,49 @@ class TrackerGroup:
     ) -> None:
         self._file, self._lock = RunPaths(run.folder).trackers, threading.Lock()
         self._saved = _read_saved(self._file)
+        # If the run is a trial of a search, the search has saved its own values one folder above.
         study = _read_saved(RunPaths(run.folder.parent).trackers)
-        self._channels = []
+        self._threads = []
         for name in names:
-            own = replace(run, study=study.get(name, {}))
-            self._channels.append(_Channel(name, make(name), own, self._saved, self._save))
+            run_in_study = replace(run, study=study.get(name, {}))
+            self._threads.append(
+                _TrackerThread(name, make(name), run_in_study, self._saved, self._save)
+            )
 
     def start(self) -> None:
-        """Opens all trackers, and waits until they are open, or for 45 s."""
-        for channel in self._channels:
-            channel.submit(channel.start)
+        """Starts all trackers, and waits at most 45 s for each."""
+        for thread in self._threads:
+            thread.submit(thread.start)
         self._wait(_START_SECONDS)
 
     def log_metrics(self, epoch: int, metrics: Mapping[str, float]) -> None:
-        """Records the metrics of an epoch, counted from 1, in the background."""
-        for channel in self._channels:
-            channel.log_metrics(epoch, metrics)
+        """Records the metrics of an epoch, counted from 1, without waiting for the trackers."""
+        for thread in self._threads:
+            thread.log_metrics(epoch, metrics)
 
     def finish(self, ending: str, files: Sequence[Path] = ()) -> None:
-        """Sends the files that exist, unless the run will be resumed, and ends the run everywhere.
+        """Ends the run in all trackers. Sends those of ``files`` that exist, unless it was interrupted.
 
         Args:
-            ending: ``finished``, ``interrupted``, ``failed``, or why it ended early.
+            ending: ``finished``, ``interrupted``, ``failed``, or why training ended early.
             files: images and other files of the run.
         """
         found = [path for path in files if path.is_file()]
-        for channel in self._channels:
+        for thread in self._threads:
             if found and ending != INTERRUPTED:
-                channel.submit(functools.partial(channel.tracker.log_files, found))
-            channel.submit(functools.partial(channel.tracker.finish, ending))
+                thread.submit(functools.partial(thread.tracker.log_files, found))
+            thread.submit(functools.partial(thread.tracker.finish, ending))
         self._wait(_STOP_SECONDS if ending == INTERRUPTED else _END_SECONDS)
 
     def attach(self, files: Sequence[Path], folder: str) -> None:
-        """Adds files to a run that has ended, and waits until they are sent."""
-        for channel in self._channels:
-            channel.submit(functools.partial(channel.attach, files, folder))
+        """Adds files to a run that has ended, under the name ``folder``; waits until they are sent."""
+        for thread in self._threads:
+            thread.submit(functools.partial(thread.attach, files, folder))
         self._wait(_END_SECONDS)
 
     def _wait(self, seconds: float) -> None:
-        for channel in self._channels:
-            channel.wait(seconds)
+        for thread in self._threads:
+            thread.wait(seconds)
 
     def _save(self, name: str, values: Mapping[str, Any]) -> None:
         with self._lock:
@@ -105,8 +108,8 @@ class TrackerGroup:
             write_text(self._file, json.dumps(self._saved, indent=1) + "\n")
 
 
-class _Channel:
-    """One tracker, the thread that calls it, and what is still to be told."""
+class _TrackerThread:
+    """A tracker, the thread that calls it, and the queue of calls that are still to be made."""
 
     def __init__(
         self,
@@ -120,7 +123,7 @@ class _Channel:
         self._values: dict[str, Any] = saved.get(name, {})
         self._jobs: queue.SimpleQueue[Callable[[], None] | threading.Event] = queue.SimpleQueue()
         self._failed = False
-        # A daemon: a server that does not answer must not keep the process from ending.
+        # A daemon thread, because a server that does not answer must not keep the process alive.
         threading.Thread(target=self._work, name=f"track-{name}", daemon=True).start()
 
     def start(self) -> None:
@@ -143,7 +146,7 @@ class _Channel:
         self._jobs.put(job)
 
     def wait(self, seconds: float) -> None:
-        """Waits until all jobs so far are done; gives the tracker up after ``seconds``."""
+        """Waits until all jobs so far are done; after ``seconds`` the tracker counts as failed."""
         done = threading.Event()
         self._jobs.put(done)
         if not self._failed and not done.wait(seconds):
@@ -165,10 +168,11 @@ class _Channel:
                 continue
             try:
                 job()
-            except BaseException as error:  # whatever a tracker raises, the training goes on
+            except BaseException as error:  # training continues, whatever a tracker raises
                 self._give_up(f"failed ({first_line(error)})")
 
     def _give_up(self, cause: str) -> None:
+        """Warns once that the tracker is left out; its later jobs are not run."""
         if not self._failed:
             self._failed = True
             with contextlib.suppress(Exception):  # the output may be closed
@@ -177,16 +181,18 @@ class _Channel:
 
 
 def attach_files(folder: Path, files: Sequence[Path], name: str) -> None:
-    """Adds files to the run in ``folder`` in every tracker that recorded it; a failure is one line.
+    """Adds files to an ended run in every tracker that recorded it; a failure is one warning line.
 
     Args:
         folder: a run folder; nothing happens if the run was not tracked.
         files: files that exist.
-        name: what they are together, such as ``report``.
+        name: the name under which the trackers show these files, such as ``report``.
     """
-    names = [each for each in _read_saved(RunPaths(folder).trackers) if each in _CLASSES]
-    if names:
-        TrackerGroup(names, TrackedRun(folder, folder.resolve().name)).attach(files, name)
+    trackers = [
+        tracker for tracker in _read_saved(RunPaths(folder).trackers) if tracker in _CLASSES
+    ]
+    if trackers:
+        TrackerGroup(trackers, TrackedRun(folder, folder.resolve().name)).attach(files, name)
 
 
 def _read_saved(file: Path) -> dict[str, dict[str, Any]]:

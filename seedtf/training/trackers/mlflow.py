@@ -1,4 +1,4 @@
-"""MLflow: a run in an experiment, through the client alone; nothing of Keras is patched or pickled."""
+"""Records a run in MLflow, through its client alone: nothing of Keras is patched or pickled."""
 
 from __future__ import annotations
 
@@ -15,31 +15,33 @@ from seedtf.training.trackers.tracker import INTERRUPTED, PROJECT, TrackedRun, T
 
 __all__ = ["MlflowTracker"]
 
-_MOST_PARAMS = 100  # in one request
-_LOCAL = ("sqlite:", "file:", "/")
+_MAX_PARAMS = 100  # MLflow's limit for one request
+_LOCAL = ("sqlite:", "file:", "/")  # the beginnings of addresses without a server
 
 
 class MlflowTracker(Tracker):
-    """``MLFLOW_TRACKING_URI``, ``MLFLOW_EXPERIMENT_NAME`` or ``_ID``, and ``MLFLOW_RUN_ID`` are read.
+    """A run in an experiment of MLflow.
 
-    Without them the run goes to the experiment ``seedtf`` of the SQLite file that MLflow creates in the
-    working folder. Its own variables for servers, credentials and repeated requests apply as always.
+    ``MLFLOW_TRACKING_URI``, ``MLFLOW_EXPERIMENT_NAME`` or ``_ID``, and ``MLFLOW_RUN_ID`` choose where.
+    Without them the run goes to the experiment ``seedtf`` in the SQLite file that MLflow creates in the
+    working folder. MLflow's other variables, such as those for credentials, have their usual effect.
     """
 
     def start(self, run: TrackedRun, saved: Mapping[str, Any]) -> dict[str, Any]:
-        given = "" if run.study else os.environ.get("MLFLOW_RUN_ID", "")
+        run_id_of_user = "" if run.study else os.environ.get("MLFLOW_RUN_ID", "")
         self._connect(saved)
-        if known := saved.get("run_id") or given:
-            self._run_id = known
-            self._client.update_run(known, status="RUNNING")
-            steps = [each.step for each in self._client.get_metric_history(known, "val_loss")]
+        if run_id := saved.get("run_id") or run_id_of_user:
+            self._run_id = run_id
+            self._client.update_run(run_id, status="RUNNING")
+            steps = [metric.step for metric in self._client.get_metric_history(run_id, "val_loss")]
         else:
             self._run_id = self._create(run)
             steps = []
         if not saved:
             self._log_params(run.flags)
         self.place = f"run {self._run_id} in {re.sub(r'//[^/@]*@', '//', self._uri)}"
-        # The address of a server may hold a password, and the next process has it from its environment.
+        # The address of a server is not saved: it may hold a password, and a resumed run reads it from
+        # its environment again.
         uri = self._uri if self._uri.startswith(_LOCAL) else ""
         return {"run_id": self._run_id, "uri": uri, "last": max(steps, default=0)}
 
@@ -64,9 +66,13 @@ class MlflowTracker(Tracker):
             self._client.set_terminated(self._run_id, states.get(ending, "FINISHED"))
 
     def _connect(self, saved: Mapping[str, Any]) -> None:
-        """Connects to the store that holds the run; the default store depends on the working folder."""
+        """Connects to the store of the run.
+
+        The default store is a file in the working folder. A process that continues the run may have
+        another working folder, so it takes the address of the store from ``saved``.
+        """
         os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-        for name in ("alembic", "mlflow.store.db.utils"):  # tables that are created are no news
+        for name in ("alembic", "mlflow.store.db.utils"):  # they log each table that they create
             logging.getLogger(name).setLevel(logging.WARNING)
         import mlflow
 
@@ -86,9 +92,9 @@ class MlflowTracker(Tracker):
         return str(created.info.run_id)
 
     def _experiment(self) -> str:
-        """The number of the experiment, which is created if there is none of its name."""
-        if number := os.environ.get("MLFLOW_EXPERIMENT_ID"):
-            return number
+        """The ID of the experiment, which is created if it does not exist."""
+        if experiment_id := os.environ.get("MLFLOW_EXPERIMENT_ID"):
+            return experiment_id
         name = os.environ.get("MLFLOW_EXPERIMENT_NAME") or PROJECT
         if found := self._client.get_experiment_by_name(name):
             return str(found.experiment_id)
@@ -98,5 +104,5 @@ class MlflowTracker(Tracker):
         from mlflow.entities import Param
 
         params = [Param(name, str(value)) for name, value in flags.items()]
-        for first in range(0, len(params), _MOST_PARAMS):
-            self._client.log_batch(self._run_id, params=params[first : first + _MOST_PARAMS])
+        for first in range(0, len(params), _MAX_PARAMS):
+            self._client.log_batch(self._run_id, params=params[first : first + _MAX_PARAMS])

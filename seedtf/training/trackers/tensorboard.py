@@ -1,4 +1,4 @@
-"""TensorBoard: event files in the run folder, with scalars, images and the flags as HParams."""
+"""Records a run for TensorBoard: event files with scalars, images, and the flags as HParams."""
 
 from __future__ import annotations
 
@@ -16,21 +16,22 @@ __all__ = ["TensorBoardTracker"]
 
 
 class TensorBoardTracker(Tracker):
-    """Writes to ``tensorboard`` in the folder; ``tensorboard --logdir=runs`` compares all runs.
+    """Writes to ``tensorboard`` in the run folder; ``tensorboard --logdir=runs`` compares all runs.
 
-    A resumed run writes another file into the same folder. It begins with a mark that makes TensorBoard
-    forget the epochs that are trained again.
+    A resumed run writes another file into the same folder. Its first event, a ``SessionLog``, makes
+    TensorBoard forget the epochs that are trained again.
     """
 
     def start(self, run: TrackedRun, saved: Mapping[str, Any]) -> dict[str, Any]:
         self._open(run)
-        # The first mark of a folder means a start, a later one a restart from its step.
-        self._add(run.done + 1, session_log=self._event_pb2.SessionLog(status="START"))
+        # If a folder has a SessionLog already, the new one tells TensorBoard to drop the events from
+        # this step on.
+        self._add(run.last_epoch + 1, session_log=self._event_pb2.SessionLog(status="START"))
         if not saved:
             self._log_flags(run)
-        self._last = run.done
+        self._last = run.last_epoch
         self._writer.flush()
-        return {"last": run.done if saved else 0}
+        return {"last": run.last_epoch if saved else 0}
 
     def reopen(self, run: TrackedRun, saved: Mapping[str, Any]) -> None:
         self._open(run)
@@ -61,10 +62,10 @@ class TensorBoardTracker(Tracker):
     def finish(self, ending: str) -> None:
         from tensorboard.plugins.hparams import api_pb2, summary
 
-        if ending and not self._is_search:  # a search is no session of HParams, its trials are
+        if ending and not self._is_search:  # in HParams each trial is a session, the search is not
             is_done = ending == FINISHED
             status = api_pb2.STATUS_SUCCESS if is_done else api_pb2.STATUS_FAILURE
-            # This one is of TensorFlow's class of the same message, not of TensorBoard's.
+            # `session_end_pb` returns TensorFlow's protobuf class; the writer needs TensorBoard's.
             end = summary.session_end_pb(status).SerializeToString()
             self._add(self._last, summary=self._summary_pb2.Summary.FromString(end))
         self._writer.close()
@@ -81,7 +82,7 @@ class TensorBoardTracker(Tracker):
         self.place = str(folder)
 
     def _log_flags(self, run: TrackedRun) -> None:
-        """HParams: the flags of a run, or which of them a search varies."""
+        """Writes the HParams: the flags of a training run, or the names of the flags of a search."""
         from tensorboard.plugins.hparams import api
 
         if run.searched is not None:

@@ -1,4 +1,4 @@
-"""What a tracker is told: a run with its flags, the metrics of each epoch, files, and the end."""
+"""The interface to experiment trackers: ``Tracker``, and the run that it records, ``TrackedRun``."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ PROJECT = "seedtf"
 """The project or experiment of a run, unless a variable of the tracker names another one."""
 
 FINISHED, INTERRUPTED = "finished", "interrupted"
-"""Two of the endings of a run; every other one but ``failed`` is why it ended early."""
+"""Two values of ``ending``. Another one is ``failed``; any other text says why the run ended early."""
 
-# They say how a process is run, not what it trains.
+# These flags say how a process is run, not what it trains, so they are not recorded.
 _NOT_TRACKED = {"run_dir", "resume", "continue_from", "dry_run", "show", "tensorboard", "track"}
-# Name of the tracker: its package, how that is written, and the extra that installs it.
+# Name of the tracker -> (its Python module, its name in messages, the extra that installs it).
 _PACKAGES = {
     "mlflow": ("mlflow", "MLflow", "mlflow"),
     "wandb": ("wandb", "Weights & Biases", "wandb"),
@@ -43,17 +43,17 @@ _PACKAGES = {
 
 @dataclass(frozen=True)
 class TrackedRun:
-    """A run, or a search over flags, as a tracker is told of it.
+    """A training run, or a search over flags, that trackers record.
 
     Attributes:
         folder: the run folder, or the folder of the search.
-        name: how the tracker shows it.
-        flags: the flags as JSON values, without those that are empty.
-        rows: the epochs that were completed before this process began, as rows of history.csv; of a
-            search, its trials, whose numbers count from 1.
-        study: what identifies the search that this run is a trial of, in this tracker; empty for a
-            run on its own.
-        searched: of a search, its flags and their ranges as text; None for a run.
+        name: the name under which trackers show the run.
+        flags: the flags as JSON values, without empty ones.
+        rows: the epochs that were completed before this process began, as rows of history.csv. For a
+            search: its ended trials, each as a row whose ``epoch`` is the number of the trial, from 1.
+        study: if the run is a trial of a search, the values that identify the search in the tracker, as
+            ``Tracker.start`` returned them; otherwise empty.
+        searched: for a search, the range of each searched flag as text; None for a training run.
     """
 
     folder: Path
@@ -64,16 +64,16 @@ class TrackedRun:
     searched: Mapping[str, str] | None = None
 
     @property
-    def done(self) -> int:
-        """The last epoch that was completed before this process began; 0 for none."""
+    def last_epoch(self) -> int:
+        """The last epoch that was completed before this process began; 0 if there is none."""
         return int(self.rows[-1]["epoch"]) if self.rows else 0
 
 
 class Tracker(ABC):
-    """One run in one tracker. All methods are called from the same thread, and may raise anything.
+    """One run in one tracker. All methods are called from one thread, and may raise any exception.
 
     Attributes:
-        place: where the run can be seen, known after ``start``.
+        place: the address or folder where the user finds the run; set by ``start``.
     """
 
     place: str = ""
@@ -84,12 +84,12 @@ class Tracker(ABC):
 
         Args:
             run: the run.
-            saved: what ``start`` returned when the run began, and ``last``, the last epoch that was
-                logged; empty for a new run.
+            saved: for a resumed run, the values that ``start`` returned when the run began, with
+                ``last`` set to the last epoch that was logged; empty for a new run.
 
         Returns:
-            JSON values that identify the run in the tracker, and ``last``: the last epoch that the
-            tracker keeps. Later ones are logged, also those of ``run.rows``.
+            JSON values that identify the run in the tracker, and ``last``, the last epoch that the
+            tracker has. The caller then logs all later epochs, first those of ``run.rows``.
         """
 
     @abstractmethod
@@ -98,19 +98,24 @@ class Tracker(ABC):
 
     @abstractmethod
     def log_files(self, files: Sequence[Path], folder: str = "") -> None:
-        """Keeps files of the run, under the name ``folder`` if it is not empty."""
+        """Adds files to the run in the tracker, under the name ``folder`` if it is not empty."""
 
     @abstractmethod
     def finish(self, ending: str) -> None:
-        """Ends the run and sends what is left; an empty ``ending`` leaves its state as it is."""
+        """Sends what is left and ends the run.
+
+        Args:
+            ending: ``finished``, ``interrupted``, ``failed``, or why training ended early. Empty if the
+                run has ended before and only got more files; its status then stays as it is.
+        """
 
     def reopen(self, run: TrackedRun, saved: Mapping[str, Any]) -> None:
-        """Opens a run that has ended, to add files."""
+        """Opens a run that has ended, so that files can be added; arguments as in ``start``."""
         self.start(run, saved)
 
 
 def installed_trackers() -> frozenset[str]:
-    """The trackers whose package can be imported; DVCLive's files need none."""
+    """The trackers whose package is installed; ``dvclive`` needs no package."""
     return frozenset({"dvclive", *(name for name in _PACKAGES if _is_installed(name))})
 
 
@@ -140,5 +145,5 @@ def tracked_flags(config: TrainConfig) -> dict[str, Any]:
 
 def _is_installed(name: str) -> bool:
     spec = importlib.util.find_spec(_PACKAGES[name][0])
-    # A folder named like the package, such as W&B's folder of runs, has no origin.
+    # A mere folder named like the module, such as the folder in which W&B keeps runs, has no origin.
     return spec is not None and spec.origin is not None

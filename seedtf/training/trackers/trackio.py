@@ -1,4 +1,4 @@
-"""Trackio: a run in a local SQLite file, or where its own variables send it."""
+"""Records a run in Trackio: in a local SQLite file, or where Trackio's own variables send it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ __all__ = ["TrackioTracker"]
 
 
 class TrackioTracker(Tracker):
-    """``TRACKIO_DIR``, ``TRACKIO_SPACE_ID``, ``TRACKIO_SERVER_URL``, … apply."""
+    """A run of Trackio, where ``TRACKIO_DIR``, ``TRACKIO_SPACE_ID``, ``TRACKIO_SERVER_URL``, … say."""
 
     def start(self, run: TrackedRun, saved: Mapping[str, Any]) -> dict[str, Any]:
         os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
@@ -26,7 +26,7 @@ class TrackioTracker(Tracker):
 
         name = saved.get("name") or _free_name(trackio, run.name)
         group = saved.get("group") or run.study.get("name", "") or _group_of_search(run, name)
-        with contextlib.redirect_stdout(io.StringIO()):  # it prints how to open its page
+        with contextlib.redirect_stdout(io.StringIO()):  # Trackio prints how to open its page
             self._run = trackio.init(
                 project=PROJECT,
                 name=name,
@@ -67,12 +67,15 @@ class TrackioTracker(Tracker):
 
 
 def _free_name(trackio: Any, name: str) -> str:
-    """``name``, or ``name-2``, …: Trackio finds a run by its name when it is resumed."""
+    """``name``, or the first of ``name-2``, ``name-3``, … that no run of the project has.
+
+    Names must be unique, because Trackio finds a run that is resumed by its name.
+    """
     try:
-        taken = {each.name for each in trackio.Api().runs(PROJECT)}
-    except ValueError:  # there is no such project yet
+        taken = {run.name for run in trackio.Api().runs(PROJECT)}
+    except ValueError:  # the project does not exist yet
         taken = set()
-    return next(each for each in map(str, numbered_names(name)) if each not in taken)
+    return next(free for free in map(str, numbered_names(name)) if free not in taken)
 
 
 def _group_of_search(run: TrackedRun, name: str) -> str:
@@ -80,7 +83,7 @@ def _group_of_search(run: TrackedRun, name: str) -> str:
 
 
 def _last_logged(run: Any, saved: Mapping[str, Any]) -> int:
-    """The last epoch in the local store; of a run elsewhere, the last one that was sent."""
+    """The last epoch in the local store; if the run is on a server, the last epoch that was sent."""
     if not saved or {"TRACKIO_SPACE_ID", "TRACKIO_SERVER_URL"} & os.environ.keys():
         return int(saved.get("last", 0))
     from trackio.sqlite_storage import SQLiteStorage

@@ -1,4 +1,4 @@
-"""Weights & Biases: a run with its history, its images and an artifact."""
+"""Records a run in Weights & Biases (W&B): its history, its images, and its files as an artifact."""
 
 from __future__ import annotations
 
@@ -16,17 +16,18 @@ _START_SECONDS = 30
 
 
 class WandbTracker(Tracker):
-    """``WANDB_MODE``, ``WANDB_PROJECT``, ``WANDB_ENTITY``, ``WANDB_NAME``, … apply, and the login.
+    """A run of W&B, in the account of ``wandb login``.
 
-    The files of ``WANDB_MODE=offline`` lie in the run folder unless ``WANDB_DIR`` is set.
+    ``WANDB_MODE``, ``WANDB_PROJECT``, ``WANDB_ENTITY``, ``WANDB_NAME``, … have their usual effect. With
+    ``WANDB_MODE=offline`` the files are in the run folder, unless ``WANDB_DIR`` is set.
     """
 
     def start(self, run: TrackedRun, saved: Mapping[str, Any]) -> dict[str, Any]:
-        # Online the server knows what it has. Offline a killed process leaves a file that may lack its
-        # last epochs, so the new file gets all of them and replaces it.
+        # Online, the server knows which epochs it has. Offline, the file of a killed process may lack
+        # its last epochs. So the new file gets all epochs, and the old one is marked as replaced.
         values = self._open(run, saved)
         if self._run.offline and saved:
-            _set_aside(Path(saved.get("folder", "")))
+            _mark_as_replaced(Path(saved.get("folder", "")))
         return values
 
     def reopen(self, run: TrackedRun, saved: Mapping[str, Any]) -> None:
@@ -36,20 +37,20 @@ class WandbTracker(Tracker):
         os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
         import wandb
 
-        given = "" if run.study else os.environ.get("WANDB_RUN_ID", "")
-        identity = saved.get("id") or given or secrets.token_hex(4)
+        id_of_user = "" if run.study else os.environ.get("WANDB_RUN_ID", "")
+        run_id = saved.get("id") or id_of_user or secrets.token_hex(4)
         project = saved.get("project") or os.environ.get("WANDB_PROJECT") or PROJECT
         group = saved.get("group") or _group(run)
         self._wandb = wandb
         self._run = wandb.init(
             project=project,
             name=None if "WANDB_NAME" in os.environ else run.name,
-            id=identity,
+            id=run_id,
             resume="allow",
             group=group or None,
             job_type=_job_type(run),
             config=dict(run.flags),
-            allow_val_change=True,  # a resumed run may change some
+            allow_val_change=True,  # some flags may change when a run is resumed
             dir=None if "WANDB_DIR" in os.environ else str(run.folder),
             reinit="create_new",
             settings=wandb.Settings(
@@ -59,20 +60,21 @@ class WandbTracker(Tracker):
                 login_timeout=_START_SECONDS,
             ),
         )
-        # A trial of a search would share the service of this process, and block it if it is killed.
+        # Through this variable, the processes of trials would use the W&B service of the search. A
+        # killed trial would then block the service.
         os.environ.pop("WANDB_SERVICE", None)
         last = 0 if self._run.offline else max(self._run.starting_step - 1, 0)
         folder = str(Path(self._run.dir).parent)
         self.place = folder if self._run.offline else self._run.url or folder
-        found = {"id": identity, "project": project, "group": group, "folder": folder}
-        return {**found, "last": last}
+        identity = {"id": run_id, "project": project, "group": group, "folder": folder}
+        return {**identity, "last": last}
 
     def log_metrics(self, epoch: int, metrics: Mapping[str, float]) -> None:
         self._run.log({"epoch": epoch, **metrics}, step=epoch, commit=True)
 
     def log_files(self, files: Sequence[Path], folder: str = "") -> None:
         prefix = folder or "images"
-        # In the summary, because the history has one row for each epoch, and takes no second one.
+        # Images go to the summary, because the history accepts only one row for each epoch.
         for path in filter(is_image, files):
             self._run.summary[f"{prefix}/{path.stem}"] = self._wandb.Image(str(path))
         kind = folder.replace("/", "-") or "run"
@@ -85,8 +87,8 @@ class WandbTracker(Tracker):
         self._run.finish(exit_code=1 if ending == "failed" else 0)
 
 
-def _set_aside(folder: Path) -> None:
-    """Renames the files of an interrupted process, so that ``wandb sync`` does not find them."""
+def _mark_as_replaced(folder: Path) -> None:
+    """Renames the offline files of an interrupted process, so that ``wandb sync`` ignores them."""
     if folder.name.startswith("offline-run-") and folder.is_dir():
         for file in folder.glob("*.wandb"):
             file.rename(file.with_suffix(".wandb.replaced"))
@@ -94,9 +96,9 @@ def _set_aside(folder: Path) -> None:
 
 
 def _group(run: TrackedRun) -> str:
-    """The group of a search and its trials; W&B has no parent of runs."""
+    """The group that joins a search and its trials, because W&B runs have no parent run."""
     if "WANDB_RUN_GROUP" in os.environ:
-        return ""  # W&B reads it
+        return ""  # W&B reads the variable itself
     if run.searched is not None:
         return f"{run.name}-{secrets.token_hex(3)}"
     return str(run.study.get("group", ""))
