@@ -30,7 +30,7 @@ from seedtf.runs.folder import find_run, resolve_weights
 from seedtf.runs.open import load_run
 from seedtf.runs.saved_config import continued_config, load_resumed, resumed_config
 from seedtf.training.machine import Machine
-from seedtf.training.plan import Plan, bind
+from seedtf.training.plan import Plan, make_plan
 from seedtf.training.resolve import resolve
 from seedtf.training.setup import load_training_data
 from seedtf.tuning.records import trial_config
@@ -295,27 +295,27 @@ def test_the_same_command_resumes_with_relative_weights(run_dir, tmp_path, monke
         resumed_config("run", {"weights": "run/checkpoints/last.keras"})
 
 
-def make_plan(data: Path, **flags) -> Plan:
+def plan_of(data: Path, **flags) -> Plan:
     config = TrainConfig(data_dir=data, model="tiny", weights="none", image_size=8, **flags)
     settings = resolve(config, Machine())
-    return bind(settings, load_training_data(settings.config))
+    return make_plan(settings, load_training_data(settings.config))
 
 
 def test_the_default_batch_shrinks_to_the_training_images_and_says_so(photos):
-    plan = make_plan(photos, val_fraction=0.25)
+    plan = plan_of(photos, val_fraction=0.25)
     assert (plan.config.batch_size, plan.steps_per_epoch) == (6, 1)
     assert plan.batch_size_note.startswith("6 images instead of 32")
-    given = make_plan(photos, val_fraction=0.25, batch_size=5)
+    given = plan_of(photos, val_fraction=0.25, batch_size=5)
     assert (given.config.batch_size, given.batch_size_note) == (5, "")
     settings = resolve(
         TrainConfig(data_dir=photos, model="tiny", weights="none", image_size=8), Machine()
     )
     devices = replace(settings.devices, replicas=2)
-    shared = bind(replace(settings, devices=devices), load_training_data(settings.config))
+    shared = make_plan(replace(settings, devices=devices), load_training_data(settings.config))
     assert shared.config.batch_size == 6
     assert "because 2 devices share a batch evenly" in shared.batch_size_note
     with pytest.raises(UserError, match="--batch_size=7: more than the 6 training images"):
-        make_plan(photos, val_fraction=0.25, batch_size=7)
+        plan_of(photos, val_fraction=0.25, batch_size=7)
 
 
 def test_lr_find_shrinks_the_default_batch_as_train_does(photos, tmp_path, monkeypatch, capsys):

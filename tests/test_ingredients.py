@@ -25,7 +25,7 @@ from seedtf.training import train
 from seedtf.training.batches import TrainBatches
 from seedtf.training.callbacks import SaveState, learning_rate
 from seedtf.training.machine import inspect_machine
-from seedtf.training.plan import Plan, bind
+from seedtf.training.plan import Plan, make_plan
 from seedtf.training.resolve import resolve
 from seedtf.training.setup import load_training_data
 from seedtf.training.state import TrainState, read_state
@@ -109,7 +109,7 @@ def test_a_run_keeps_a_snapshot_at_the_end_of_every_cycle(config: TrainConfig) -
 def plan_and_dataset(config: TrainConfig) -> tuple[Plan, Dataset]:
     settings = resolve(config, inspect_machine())
     dataset = load_training_data(settings.config)
-    return bind(settings, dataset), dataset
+    return make_plan(settings, dataset), dataset
 
 
 def network_batches(

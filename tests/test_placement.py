@@ -21,7 +21,7 @@ from seedtf.errors import UserError
 from seedtf.training.batches import make_step_preprocessing, resident_images
 from seedtf.training.callbacks import learning_rate
 from seedtf.training.machine import Machine
-from seedtf.training.plan import Placement, bind
+from seedtf.training.plan import Placement, make_plan
 from seedtf.training.resolve import resolve
 from seedtf.training.train import train_and_evaluate
 
@@ -43,7 +43,7 @@ def choose_placement(store: Store, gpus: int, replicas: int, **flags: object) ->
     settings = resolve(replace(config, strategy=strategy), machine)
     split = Split(RECORDS[:8], RECORDS[8:])
     dataset = Dataset(store, split, CachePlan("ram", 0, ""), len(store.catalog), 0, 0)
-    return bind(settings, dataset).placement
+    return make_plan(settings, dataset).placement
 
 
 @pytest.mark.parametrize("streamed", [False, True])

@@ -20,7 +20,7 @@ from seedtf.runs.records import write_records
 from seedtf.training.batches import TrainBatches
 from seedtf.training.machine import inspect_machine
 from seedtf.training.optim.losses import CrossEntropy, make_targets
-from seedtf.training.plan import bind
+from seedtf.training.plan import make_plan
 from seedtf.training.resolve import resolve
 from seedtf.training.setup import load_training_data
 
@@ -171,7 +171,7 @@ def test_batches_carry_the_weights_and_the_run_lists_the_labels(
     )
     settings = resolve(config, inspect_machine())
     dataset = load_training_data(settings.config)
-    batches = TrainBatches(bind(settings, dataset), dataset)
+    batches = TrainBatches(make_plan(settings, dataset), dataset)
     prepare = batches.prepare(8)
     assert prepare is not None
     _, labels, weights = prepare(next(iter(batches.train(8, 0))))

@@ -1,4 +1,4 @@
-"""Background jobs in threads: ``SerialWorker`` runs each, ``LatestOnlyWorker`` only the newest."""
+"""Runs jobs in a thread: ``SerialWorker`` runs every job, ``LatestOnlyWorker`` skips outdated ones."""
 
 from __future__ import annotations
 
@@ -14,8 +14,7 @@ Job = Callable[[], None]
 class SerialWorker:
     """Runs one job at a time; ``submit`` waits until the previous job is done.
 
-    The memory that jobs hold is therefore bounded, and an exception in a job is raised in the thread
-    that submits the next one.
+    So at most one job holds memory. An exception in a job is raised by the next ``submit`` or ``wait``.
 
     Example:
         >>> worker, written = SerialWorker(), []
@@ -37,12 +36,12 @@ class SerialWorker:
         return self._pending is not None and not self._pending.done()
 
     def submit(self, job: Job) -> None:
-        """Waits for the previous job and starts ``job``; raises what the previous job raised."""
+        """Waits for the previous job, raises its exception if it failed, and starts ``job``."""
         self.wait()
         self._pending = self._pool.submit(job)
 
     def wait(self) -> None:
-        """Returns when the last job is done; raises what it raised."""
+        """Waits for the last job, and raises its exception if it failed."""
         pending, self._pending = self._pending, None
         if pending is not None:
             pending.result()
@@ -53,7 +52,7 @@ class SerialWorker:
 
 
 class LatestOnlyWorker:
-    """Runs one job at a time; of the jobs that are submitted meanwhile, only the newest.
+    """Runs one job at a time. Of the jobs that are submitted meanwhile, only the newest is run.
 
     An exception in a job is raised by the next ``submit`` or ``wait``.
 
@@ -75,7 +74,7 @@ class LatestOnlyWorker:
             self._job = job
             if not self._running:
                 self._running = True
-                # not a daemon thread: those are killed when the process exits, in the middle of a job
+                # Not a daemon thread, because it would be killed in the middle of a job at exit.
                 threading.Thread(target=self._run, name="latest-only-worker").start()
 
     def wait(self) -> None:
@@ -91,7 +90,7 @@ class LatestOnlyWorker:
         while job := self._next_job():
             try:
                 job()
-            except BaseException as error:  # raised in the thread that submits or waits
+            except BaseException as error:  # `submit` or `wait` raises it in their thread
                 self._error = error
             with self._changed:
                 self._changed.wait_for(lambda: self._skip_pause, self._pause)

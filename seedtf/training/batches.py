@@ -1,4 +1,4 @@
-"""The batches of a run: the part made by the input pipeline, and the part made in the train step."""
+"""Makes the batches of a run: in the input pipeline, and by preprocessing in the train step."""
 
 from __future__ import annotations
 
@@ -35,19 +35,19 @@ class TrainBatches:
     """Training and validation batches of a run, and the preprocessing inside the train step.
 
     Attributes:
-        order: which images each batch holds.
-        steps_per_epoch: training batches in an epoch.
-        val_steps: validation batches.
-        strength: float32 scalar, the factor on the augmentation where ``--augment_strength`` is
-            ``auto``; read when a batch is made.
+        order: which images each training batch holds.
+        steps_per_epoch: number of training batches in an epoch.
+        val_steps: number of validation batches.
+        strength: float32 scalar, the factor on the augmentation ranges if ``--augment_strength`` is
+            ``auto``; it is read when a batch is made.
         data_wait: returns the seconds that training has waited for data since the last call.
     """
 
     def __init__(self, plan: Plan, dataset: Dataset, shard: Shard = WHOLE) -> None:
-        """Describes the batches.
+        """Prepares the functions that make batches; no image is read yet.
 
         Args:
-            plan: what the run will do.
+            plan: the settings of the run.
             dataset: the images of the run.
             shard: the part of every batch that this process makes.
         """
@@ -60,7 +60,7 @@ class TrainBatches:
             weights=plan.class_weights,
             weighted_labels=len(dataset.pseudo) > 0,
         )
-        # Called only once per run, because it copies every image to the GPU if there is one.
+        # Call it only once: it copies all images to the GPU if there is one.
         self._images = resident_images(dataset.store) if plan.placement.resident else None
         self._wait = DataWaitTimer()
         self.order = make_order(config, dataset)
@@ -71,11 +71,11 @@ class TrainBatches:
 
     @property
     def augments_on_host(self) -> bool:
-        """Whether the input pipeline augments the batches, not the train step."""
+        """Whether the input pipeline augments the batches; otherwise the train step does."""
         return not self._plan.placement.on_device
 
     def prepare(self, size: int) -> Prepare | None:
-        """The preprocessing inside the train step at ``size``² pixels; None if there is none."""
+        """Returns the preprocessing in the train step, to ``size``² pixels; None if there is none."""
         augment = None
         if not self.augments_on_host:
             augment = make_step_preprocessing(
@@ -91,7 +91,11 @@ class TrainBatches:
         return prepare
 
     def train(self, size: int, start_step: int) -> tf.data.Dataset:
-        """Endless input of the train function: augmented batches, or indices with or without images."""
+        """The endless input of the train function, from ``start_step`` on.
+
+        If the pipeline augments, these are images and labels. Otherwise they are indices, with uint8
+        images unless the train step looks the images up itself.
+        """
         if self.augments_on_host:
             return self.train_on_host(size, start_step)
         if self._plan.steps_per_execution > 1:
@@ -125,7 +129,7 @@ class TrainBatches:
         )
 
     def epoch(self, size: int, epoch: int) -> tf.data.Dataset:
-        """The training batches of an epoch, counted from 0, computed again on the host."""
+        """The augmented training batches of an epoch, counted from 0, made by the pipeline again."""
         steps = self.steps_per_epoch
         return self.train_on_host(size, epoch * steps).take(steps)
 
@@ -135,14 +139,14 @@ class TrainBatches:
         return eval_dataset(dataset.store, dataset.split.val, size, self._shard)
 
     def measure_wait(self, batches: tf.data.Dataset) -> tf.data.Dataset:
-        """``batches``, with the time that training waits for them measured.
+        """Returns ``batches`` such that ``data_wait`` counts the time that training waits for them.
 
-        It is not measured in deterministic mode, where TensorFlow refuses to read its clock.
+        With ``--deterministic`` nothing is measured, because TensorFlow then refuses to read its clock.
         """
         return batches if self._config.deterministic else self._wait.attach(batches)
 
     def files(self, epoch: int, step: int) -> list[str]:
-        """The paths of a batch's images, computed from seed and step, so that none are stored."""
+        """The paths of the images of a batch; they are computed from the seed, epoch and step."""
         size = self.order.batch_size
         positions = self.order.epoch_order(epoch).numpy()[step * size : (step + 1) * size]
         paths = self._dataset.store.catalog.paths
@@ -175,22 +179,22 @@ def make_order(config: TrainConfig, dataset: Dataset) -> BatchIndices:
 def make_step_preprocessing(
     augmentation: Augmentation, mixer: Mixer | None = None, images: tf.Tensor | None = None
 ) -> Callable[[Any], tuple[tf.Tensor, tf.Tensor]]:
-    """Returns the preprocessing that the train step applies to a batch of ``device_dataset``.
+    """Returns the function with which the train step turns a batch of ``device_dataset`` into images.
 
     Args:
         augmentation: from ``make_augmentation``.
-        mixer: from ``make_mixer``.
-        images: from ``resident_images``; None if the batch contains the images.
+        mixer: from ``make_mixer``; None without MixUp, CutMix and random erasing.
+        images: all images, from ``resident_images``; None if the batch contains its images.
     """
 
     def prepare(batch: Any) -> tuple[tf.Tensor, tf.Tensor]:
         features, labels = batch
         records = features["record"]
-        # All entries are equal. It is a vector, so that a strategy can split it like the records.
+        # The epoch is a vector of equal values, so that a strategy can split it like the records.
         epoch = features["epoch"][0]
         if images is None:
             augmented = augmentation(features["image"], epoch, records)
-        else:  # Record i is row i of all images.
+        else:  # The image of record i is row i.
             augmented = augmentation(images, epoch, records, records)
         return (augmented, labels) if mixer is None else mixer(augmented, labels, epoch, records)
 
@@ -204,7 +208,7 @@ def resident_images(store: Store) -> tf.Tensor:
         ValueError: the images are not in memory or mapped.
     """
     if store.images is None:
-        raise ValueError(f"only images that are kept can be resident. Received: {store.mode!r}")
+        raise ValueError(f"the store must keep its images in memory. Received mode: {store.mode!r}")
     if not tf.config.list_physical_devices("GPU"):
         return store.images
     with tf.device("/gpu:0"):

@@ -1,6 +1,6 @@
-"""A head that is fitted at once, as a logistic regression on the features of a frozen network.
+"""Fits the head of a network as a logistic regression on the features of its frozen body.
 
-scikit-learn is imported inside the functions: it is an extra, and takes a second.
+scikit-learn is imported inside the functions, because it is an optional package and takes a second.
 """
 
 from __future__ import annotations
@@ -36,33 +36,41 @@ __all__ = [
 ]
 
 STRENGTHS = (0.001, 0.003, 0.01, 0.03, 0.1, 1.0)
-"""The values of scikit-learn's C, the inverse strength of the penalty, from which one is chosen."""
+"""The candidates for scikit-learn's C, the inverse strength of the penalty."""
 
-_INNER_FRACTION, _BATCH_SIZE = 0.2, 64
-# On 3,200 images with 1,280 features, a tenth of this tolerance took 3 times the steps and changed the
+_HELD_OUT_FRACTION, _BATCH_SIZE = 0.2, 64
+# On 3,200 images with 1,280 features, a tolerance of a tenth took 3 times as many steps and changed the
 # accuracy by less than 0.002.
 _TOLERANCE, _MAX_STEPS = 1e-3, 200
-# The bias of a class without training images, relative to the lowest other one: it is never predicted.
-_UNSEEN = 30.0
+# A class without training images gets a bias that is this much below the lowest bias of the others, so
+# that it is never predicted.
+_UNSEEN_MARGIN = 30.0
 
 
 @dataclass(frozen=True)
 class Standardization:
-    """Subtracts the mean of each feature and divides by its standard deviation, float32 ``[D]``."""
+    """Standardizes features: subtracts the mean of each and divides by its standard deviation.
+
+    Attributes:
+        mean, deviation: float32 ``[D]``.
+    """
 
     mean: np.ndarray
     deviation: np.ndarray
 
     @classmethod
     def of(cls, features: np.ndarray) -> Standardization:
-        """The statistics of ``features``, float32 ``[n, D]``; a constant feature is not divided."""
+        """Computes mean and deviation of ``features``, float32 ``[n, D]``.
+
+        The deviation of a constant feature is set to 1.
+        """
         deviation = features.std(axis=0, dtype=np.float64)
         deviation = np.where(deviation > 1e-12, deviation, 1.0)
         mean = features.mean(axis=0, dtype=np.float64)
         return cls(mean.astype(np.float32), deviation.astype(np.float32))
 
     def __call__(self, features: np.ndarray) -> np.ndarray:
-        """float32 ``[n, D]``, standardized."""
+        """Returns the standardized ``features``, float32 ``[n, D]``."""
         return (features - self.mean) / self.deviation
 
 
@@ -71,9 +79,9 @@ class LinearHead:
     """The weights of a dense layer from D features to the logits of K classes.
 
     Attributes:
-        kernel: float32 ``[D, K]``, for features that are not standardized.
+        kernel: float32 ``[D, K]``; it includes the standardization, so it applies to raw features.
         bias: float32 ``[K]``.
-        strength: scikit-learn's C that was chosen.
+        strength: the value of ``STRENGTHS`` with which the head was fitted.
     """
 
     kernel: np.ndarray
@@ -81,22 +89,22 @@ class LinearHead:
     strength: float
 
     def logits(self, features: np.ndarray) -> np.ndarray:
-        """float32 ``[n, D]`` → float32 ``[n, K]``."""
+        """Returns the logits, float32 ``[n, K]``, for ``features``, float32 ``[n, D]``."""
         return features @ self.kernel + self.bias
 
 
 def check_sklearn(wanted: str) -> None:
-    """Raises UserError, which names the flag or command ``wanted``, if scikit-learn is missing."""
+    """Raises UserError if scikit-learn is missing; ``wanted`` is the flag or command that needs it."""
     if importlib.util.find_spec("sklearn") is None:
         raise missing_sklearn(wanted)
 
 
 @contextmanager
 def one_blas_thread() -> Iterator[None]:
-    """Makes NumPy's matrix products use one thread.
+    """Within the ``with`` block, NumPy's matrix products use one thread.
 
-    The products of a head are small: on 2 cores that other processes used too, 20 steps took 3.6
-    seconds of CPU time with two threads, which wait for each other, and 0.24 with one.
+    The matrices of a head are small, so several threads mostly wait for each other. On 2 cores that
+    other processes used too, 20 steps took 3.6 seconds of CPU time with two threads and 0.24 with one.
     """
     import threadpoolctl  # noqa: PLC0415  a dependency of scikit-learn
 
@@ -105,20 +113,21 @@ def one_blas_thread() -> Iterator[None]:
 
 
 def fit_head(
-    features: np.ndarray, labels: np.ndarray, together: np.ndarray, num_classes: int, seed: int = 0
+    features: np.ndarray, labels: np.ndarray, groups: np.ndarray, num_classes: int, seed: int = 0
 ) -> LinearHead:
     """Fits a multinomial logistic regression with an L2 penalty on standardized features.
 
-    The strength of the penalty is the one of ``STRENGTHS`` with the highest accuracy on a fifth of the
-    images, on which the others were fitted; of equal ones the strongest penalty. The head is then
-    fitted on all.
+    To choose the strength of the penalty, a fifth of the images is held out. For each value of
+    ``STRENGTHS``, a head is fitted on the other images; the value with the highest accuracy on the
+    held-out images is chosen, and of equally good ones the strongest penalty. With it, the head is
+    fitted on all images.
 
     Args:
         features: float32 ``[n, D]``.
         labels: int ``[n]``, with two classes or more.
-        together: int64 ``[n]``, groups that are not divided between the fifth and the rest.
+        groups: int64 ``[n]``, the group of each image; a group is held out as a whole or not at all.
         num_classes: K; a class without images is never predicted.
-        seed: decides which images are in the fifth.
+        seed: decides which images are held out.
 
     Raises:
         UserError: scikit-learn is not installed, or a feature is NaN or infinite.
@@ -131,25 +140,27 @@ def fit_head(
     """
     check_sklearn("a fitted head")
     if not np.isfinite(features).all():
-        raise UserError("the features are not all numbers; pass other weights")
+        raise UserError(
+            "the network computes features that are NaN or infinite; pass other weights"
+        )
     with one_blas_thread():
-        strength = _choose_strength(features, labels, together, seed)
+        strength = _choose_strength(features, labels, groups, seed)
         standardize = Standardization.of(features)
         model = _Regression()
         model.fit(standardize(features), labels, strength)
     kernel = np.zeros((features.shape[1], num_classes))
-    bias = np.full(num_classes, model.bias.min() - _UNSEEN)
+    bias = np.full(num_classes, model.bias.min() - _UNSEEN_MARGIN)
     kernel[:, model.classes] = model.kernel / standardize.deviation[:, None]
     bias[model.classes] = model.bias - standardize.mean @ kernel[:, model.classes]
     return LinearHead(kernel.astype(np.float32), bias.astype(np.float32), strength)
 
 
 def start_from_fitted_head(network: keras.Model, dataset: Dataset, seed: int) -> LinearHead:
-    """Fits the head of ``network`` on its features of the training images, which are not augmented.
+    """Fits the head of ``network`` on the training images, which are not augmented for it.
 
     Args:
-        network: from ``build_network``; its head is replaced.
-        dataset: the images; those of training are read once.
+        network: from ``build_network``; the weights of its head are replaced.
+        dataset: the images; each training image is read once.
         seed: root seed of the run.
     """
     records = dataset.split.train
@@ -161,42 +172,47 @@ def start_from_fitted_head(network: keras.Model, dataset: Dataset, seed: int) ->
     def embed(images: tf.Tensor) -> tf.Tensor:
         return tf.cast(body(images, training=False), tf.float32)
 
-    steps, hidden = math.ceil(len(records) / _BATCH_SIZE), is_silent() or None
-    bar = tqdm(batches, "fitting the head", steps, unit="batch", disable=hidden, leave=False)
+    steps = math.ceil(len(records) / _BATCH_SIZE)
+    disable = is_silent() or None  # None shows the bar on a terminal only
+    bar = tqdm(batches, "fitting the head", steps, unit="batch", disable=disable, leave=False)
     features = np.concatenate([embed(images).numpy() for images, _ in bar])
     head = fit_head(
         features, labels, dataset.together[records], len(dataset.store.catalog.class_names), seed
     )
     network.get_layer(HEAD).set_weights([head.kernel, head.bias])
-    right = int((head.logits(features).argmax(axis=1) == labels).sum())
+    is_correct = head.logits(features).argmax(axis=1) == labels
     report(
         "head",
-        f"fitted on {len(records):,} images without augmentation (C={head.strength:g}); right for "
-        f"{right / len(records):.4f} of them",
+        f"fitted on {len(records):,} images without augmentation (C={head.strength:g}); it predicts "
+        f"{is_correct.mean():.4f} of them correctly",
     )
     return head
 
 
 def _choose_strength(
-    features: np.ndarray, labels: np.ndarray, together: np.ndarray, seed: int
+    features: np.ndarray, labels: np.ndarray, groups: np.ndarray, seed: int
 ) -> float:
+    """The value of ``STRENGTHS`` for these images; see ``fit_head``."""
     rng = np.random.default_rng([seed, 0, 3])
-    shares = [1 - _INNER_FRACTION, _INNER_FRACTION]
-    held_out = assign_groups(labels, together, shares, rng, needed=(0,)) == 1
-    fitted = ~held_out
-    if not held_out.any() or len(np.unique(labels[fitted])) < 2:
+    shares = [1 - _HELD_OUT_FRACTION, _HELD_OUT_FRACTION]
+    is_test = assign_groups(labels, groups, shares, rng, needed=(0,)) == 1
+    is_train = ~is_test
+    if not is_test.any() or len(np.unique(labels[is_train])) < 2:
         return STRENGTHS[len(STRENGTHS) // 2]  # too few images for a choice
-    standardize = Standardization.of(features[fitted])
-    train, test = standardize(features[fitted]), standardize(features[held_out])
-    model, right = _Regression(), []
+    standardize = Standardization.of(features[is_train])
+    train, test = standardize(features[is_train]), standardize(features[is_test])
+    model, num_correct = _Regression(), []
     for strength in STRENGTHS:
-        model.fit(train, labels[fitted], strength)  # starts from the fit before
-        right.append(int((model.predict(test) == labels[held_out]).sum()))
-    return STRENGTHS[int(np.argmax(right))]
+        model.fit(train, labels[is_train], strength)  # starts from the weights of the previous fit
+        num_correct.append(int((model.predict(test) == labels[is_test]).sum()))
+    return STRENGTHS[int(np.argmax(num_correct))]
 
 
 class _Regression:
-    """scikit-learn's logistic regression; two classes have one logit each, as more classes do."""
+    """scikit-learn's logistic regression, with one logit for each class also if there are two.
+
+    For two classes, scikit-learn itself has one logit: the difference of the two.
+    """
 
     def __init__(self) -> None:
         from sklearn.linear_model import LogisticRegression  # noqa: PLC0415  an extra
@@ -205,7 +221,9 @@ class _Regression:
 
     def fit(self, features: np.ndarray, labels: np.ndarray, strength: float) -> None:
         self._model.set_params(C=strength)
-        with warnings.catch_warnings():  # a head that has not converged is used as it is
+        with (
+            warnings.catch_warnings()
+        ):  # a fit that has not converged after all steps is good enough
             warnings.filterwarnings("ignore", message=".*failed to converge")
             self._model.fit(features, labels)
 

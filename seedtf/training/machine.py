@@ -1,6 +1,7 @@
-"""What this process runs on, read once: GPUs, cores, other workers, installed packages.
+"""Reads what this process runs on: GPUs, cores, other workers, installed packages.
 
-Importing this module does not import TensorFlow, so decisions can be tested with a made-up machine.
+Importing this module does not import TensorFlow, so tests can pass a made-up ``Machine`` to the
+functions that choose settings.
 """
 
 from __future__ import annotations
@@ -18,15 +19,15 @@ __all__ = ["Machine", "gpu_compute_capabilities", "inspect_machine"]
 
 @dataclass(frozen=True)
 class Machine:
-    """The properties of the machine on which ``resolve`` bases its choices.
+    """The properties of the machine from which ``resolve`` chooses settings.
 
     Attributes:
         gpus: compute capability, (major, minor), of every GPU that TensorFlow sees.
-        cpu_devices: logical CPU devices; one unless the program split its CPU.
-        cores: CPU cores.
+        cpu_devices: number of logical CPU devices; 1 unless the program has divided its CPU.
+        cores: number of CPU cores.
         tf_config: the value of ``TF_CONFIG``, which describes a cluster; None where it is not set.
-        slurm_config: the cluster of the SLURM job step, in the form of ``TF_CONFIG``; None where srun
-            did not start several tasks.
+        slurm_config: the cluster of the SLURM job step, in the form of ``TF_CONFIG``; None unless srun
+            started several tasks.
         networks: names of the networks that ``--model`` can take.
         keras_2: whether this is the Keras 2.15 environment.
         addons: whether TensorFlow Addons is installed.
@@ -60,7 +61,8 @@ def inspect_machine() -> Machine:
     cpus = tf.config.list_physical_devices("CPU")
     return Machine(
         gpus=tuple(gpu_compute_capabilities()),
-        # Asking for logical devices would start TensorFlow's runtime, too early for its threads.
+        # A list of logical devices would start TensorFlow's runtime, after which the number of threads
+        # can no longer be set.
         cpu_devices=len(tf.config.get_logical_device_configuration(cpus[0]) or [None]),
         cores=os.cpu_count() or 1,
         tf_config=os.environ.get("TF_CONFIG"),
@@ -77,7 +79,8 @@ def inspect_machine() -> Machine:
 def gpu_compute_capabilities() -> list[tuple[int, int]]:
     """Returns (major, minor) of every GPU that TensorFlow sees; ``[]`` without one.
 
-    A GPU that does not report its capability (not NVIDIA's) counts as (0, 0), hence float32.
+    A GPU of another maker than NVIDIA reports no capability. It counts as (0, 0), for which float32 is
+    chosen.
     """
     import tensorflow as tf  # noqa: PLC0415  see the module's docstring
 

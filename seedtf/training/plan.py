@@ -1,7 +1,7 @@
 """Chooses the settings of a run that depend on its data.
 
-These are the steps of an epoch, the momentum of batch normalisation, the class weights and where
-images are augmented. ``bind`` is a pure function of the settings and the dataset; nothing here
+These are the steps of an epoch, the momentum of batch normalization, the class weights, and where
+images are augmented. ``make_plan`` is a pure function of the settings and the dataset. Nothing here
 imports TensorFlow.
 """
 
@@ -26,12 +26,14 @@ if TYPE_CHECKING:
     from seedtf.data.dataset import Dataset
     from seedtf.data.store import Store
 
-__all__ = ["Placement", "Plan", "batch_norm_momentum", "bind"]
+__all__ = ["Placement", "Plan", "batch_norm_momentum", "make_plan"]
 
-# Largest image table that is kept in a GPU's memory: so much of it, or so many bytes if it is unknown.
+# All images are kept in a GPU's memory if they take at most this fraction of it, or at most this number
+# of bytes if the size of the memory is unknown.
 _RESIDENT_FRACTION = 1 / 3
-_RESIDENT_BYTES = 2 << 30
-# Enough that the call and the launch of the kernels take little of a step; a signal waits for the call.
+_DEFAULT_RESIDENT_BYTES = 2 << 30
+# With this number, starting a call takes little time compared with its steps. It is not larger, because
+# a signal has to wait for the end of the call.
 _STEPS_PER_EXECUTION = 10
 
 
@@ -40,9 +42,9 @@ class Placement:
     """Where the augmentation runs.
 
     Attributes:
-        on_device: the train step augments; otherwise the data pipeline does.
-        resident: the device holds every decoded image, and only indices reach the step.
-        reason: one sentence for the console.
+        on_device: whether the train step augments; otherwise the data pipeline does.
+        resident: whether the device holds all decoded images, so that the step is fed only indices.
+        reason: a phrase for the console.
     """
 
     on_device: bool
@@ -57,16 +59,16 @@ class Placement:
 
 @dataclass(frozen=True)
 class Plan:
-    """What a run will do.
+    """All settings of a run, those that depend on the data included.
 
     Attributes:
         settings: the choices that do not depend on the data.
-        config: the flags; here ``batch_size`` is a number even if the flag was not given.
-        steps_per_epoch: training steps in an epoch.
-        bn_momentum: momentum of batch normalisation's moving statistics.
+        config: the flags; unlike in ``settings.config``, ``batch_size`` is always a number.
+        steps_per_epoch: number of training steps in an epoch.
+        bn_momentum: momentum of the moving statistics of batch normalization.
         placement: where the augmentation runs.
-        steps_per_execution: training steps that the host starts with one call.
-        class_weights: float32 ``[K]``, or None.
+        steps_per_execution: number of training steps that the host starts with one call.
+        class_weights: float32 ``[K]``; None without ``--class_weights``.
     """
 
     settings: Settings
@@ -79,7 +81,7 @@ class Plan:
 
     @property
     def batch_size_note(self) -> str:
-        """Why the default of ``--batch_size`` was not used, for the console; empty if it was."""
+        """Why the batch size is not the default, for the console; empty if it is, or was given."""
         size = self.config.batch_size
         if self.settings.config.batch_size is not None or size == DEFAULT_BATCH_SIZE:
             return ""
@@ -93,7 +95,10 @@ class Plan:
         )
 
     def lr_schedule(self) -> Schedule:
-        """The learning rate as training will set it: constant within an epoch, unless set per step."""
+        """The learning rate that training will set, as a function of the epoch.
+
+        Unless the rate is set at every step, it is constant within an epoch.
+        """
         schedule = self.settings.schedule
         if self.settings.lr_per_step:
             return schedule
@@ -103,13 +108,13 @@ class Plan:
     def restarts_every_epoch(self) -> bool:
         """Whether every epoch needs a ``fit`` of its own.
 
-        With ``--augment_strength=auto`` the strength changes after each epoch. Batches that the
-        pipeline had prefetched for the next epoch would still have the old strength.
+        With ``--augment_strength=auto`` the strength changes after each epoch. In one ``fit``, the
+        pipeline would prefetch batches for the next epoch with the old strength.
         """
         return self.config.augment_strength == AUTO and not self.placement.on_device
 
     def segments(self, epoch: int = 0, step: int = 0) -> list[Segment]:
-        """The remaining ``fit`` calls of the run after ``epoch`` epochs and ``step`` steps."""
+        """The ``fit`` calls that remain after ``epoch`` epochs and ``step`` steps of the next epoch."""
         return plan_segments(
             self.settings.stages,
             epochs=self.config.epochs,
@@ -120,7 +125,7 @@ class Plan:
         )
 
     def resolved(self) -> dict[str, Any]:
-        """What each ``auto`` became, for config.json."""
+        """The values that were chosen for ``auto``, for config.json."""
         settings = self.settings
         return {
             "lr": settings.lr,
@@ -137,18 +142,18 @@ class Plan:
         }
 
 
-def bind(settings: Settings, dataset: Dataset, gpu_memory: int = 0) -> Plan:
+def make_plan(settings: Settings, dataset: Dataset, gpu_memory: int = 0) -> Plan:
     """Chooses the settings that depend on the data, and checks that the data fits the flags.
 
     Args:
-        settings: what was decided without the data.
+        settings: the choices that do not depend on the data.
         dataset: the images.
         gpu_memory: bytes that TensorFlow may use on a GPU; 0 if that is not known.
 
     Raises:
-        UserError: the batch is larger than the training data, there are fewer validation images than
-            replicas, ``--class_weights`` does not fit the classes, or ``--steps_per_execution`` needs
-            batches that the train step makes.
+        UserError: a batch has more images than the training data, there are fewer training or
+            validation images than replicas, ``--class_weights`` does not fit the classes, or
+            ``--steps_per_execution`` is above 1 where the train step does not look up its images.
     """
     images, replicas = len(dataset.split.train), settings.devices.replicas
     config = settings.config
@@ -172,15 +177,15 @@ def bind(settings: Settings, dataset: Dataset, gpu_memory: int = 0) -> Plan:
         )
     steps = images // config.batch_size
     momentum = config.bn_momentum
-    placement = _place(settings, dataset.store, gpu_memory)
+    placement = _choose_placement(settings, dataset.store, gpu_memory)
     return Plan(
         settings=settings,
         config=config,
         steps_per_epoch=steps,
         bn_momentum=batch_norm_momentum(steps) if isinstance(momentum, str) else momentum,
         placement=placement,
-        steps_per_execution=_steps_per_execution(settings, placement, steps),
-        class_weights=_class_weights(config, dataset),
+        steps_per_execution=_choose_steps_per_execution(settings, placement, steps),
+        class_weights=_choose_class_weights(config, dataset),
     )
 
 
@@ -188,11 +193,12 @@ def batch_norm_momentum(steps_per_epoch: int) -> float:
     """Returns a momentum with which the moving statistics follow the training within an epoch.
 
     With Keras's default of 0.99 they average over about 100 steps. After an epoch of 30 steps they
-    still contain much of the initial 0 and 1, and validation stays bad for hundreds of steps
-    although training goes well. ``1 - 10 / steps_per_epoch`` averages over a tenth of an epoch, so
-    that after one epoch the earlier values have the weight ``exp(-10)``. It is clipped to [0.8,
-    0.99], because an average over fewer than five batches is noisy and Keras's default is good
-    enough for long epochs.
+    still contain much of their initial values 0 and 1, so validation stays bad for hundreds of steps
+    although training goes well.
+
+    ``1 - 10 / steps_per_epoch`` averages over a tenth of an epoch: after one epoch, the earlier values
+    have the weight ``exp(-10)``. The result is at least 0.8, because an average over fewer than five
+    batches is noisy, and at most 0.99, because Keras's default is good enough for long epochs.
 
     Example:
         >>> batch_norm_momentum(steps_per_epoch=100)
@@ -201,21 +207,23 @@ def batch_norm_momentum(steps_per_epoch: int) -> float:
     return min(max(1.0 - 10.0 / steps_per_epoch, 0.8), 0.99)
 
 
-def _place(settings: Settings, store: Store, gpu_memory: int) -> Placement:
+def _choose_placement(settings: Settings, store: Store, gpu_memory: int) -> Placement:
     if not settings.on_device:
         return Placement(False, False, settings.placement_reason)
-    needed = len(store.catalog) * store.size**2 * 3
-    most = _RESIDENT_FRACTION * gpu_memory or _RESIDENT_BYTES
-    fits = not settings.gpus or needed <= most
+    needed_bytes = len(store.catalog) * store.size**2 * 3
+    allowed_bytes = _RESIDENT_FRACTION * gpu_memory or _DEFAULT_RESIDENT_BYTES
+    fits = not settings.gpus or needed_bytes <= allowed_bytes
     resident = store.mode != "off" and settings.devices.replicas == 1 and fits
     fed = "only indices" if resident else "uint8 images"
     return Placement(True, resident, f"in the train step, which is fed {fed}")
 
 
-def _steps_per_execution(settings: Settings, placement: Placement, steps: int) -> int:
-    """Several steps where the step makes its batches: the host then only passes on indices."""
+def _choose_steps_per_execution(settings: Settings, placement: Placement, steps: int) -> int:
+    """Several steps if the train step looks up its images itself, because the host then only passes on
+    indices; otherwise 1.
+    """
     requested = settings.config.steps_per_execution
-    if settings.config.dry_run:  # times single steps
+    if settings.config.dry_run:  # a dry run times single steps
         return 1
     if placement.resident and not settings.keras_2:
         auto = _STEPS_PER_EXECUTION if settings.gpus and settings.compilation.enabled else 1
@@ -228,10 +236,10 @@ def _steps_per_execution(settings: Settings, placement: Placement, steps: int) -
     return 1
 
 
-def _class_weights(config: TrainConfig, dataset: Dataset) -> npt.NDArray[np.float32] | None:
+def _choose_class_weights(config: TrainConfig, dataset: Dataset) -> npt.NDArray[np.float32] | None:
     names = dataset.store.catalog.class_names
     labels = dataset.store.catalog.labels[dataset.split.train]
-    # A balanced sampler shows every class equally often, so there is nothing to compensate.
+    # A balanced sampler shows every class equally often, so all classes count as equally large.
     counts = np.bincount(labels, minlength=len(names))
     counts = np.ones_like(counts) if config.sampler == BALANCED else counts
     return parse_class_weights(config.class_weights, names, counts)

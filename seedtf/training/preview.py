@@ -1,4 +1,4 @@
-"""``seedtf preview``: a figure of what augmentation does to the images, without training."""
+"""Draws what the augmentation does to images: for ``seedtf preview``, and in the folder of a run."""
 
 from __future__ import annotations
 
@@ -18,12 +18,15 @@ from seedtf.training.setup import data_folder
 
 __all__ = ["draw_run_preview", "write_preview"]
 
-# An evenly spaced sample of this many images represents the folder, so that few images are decoded.
+# Of a large folder, only this many evenly spaced images are decoded.
 _MAX_IMAGES = 64
 
 
 def draw_run_preview(config: TrainConfig, dataset: Dataset, out: Path) -> None:
-    """Draws the augmentation of a run's own training images, unless a resumed run has drawn it."""
+    """Draws what the augmentation of a run does to its training images.
+
+    If ``out`` exists, which the first process of a resumed run has drawn, nothing is drawn.
+    """
     if out.exists():
         return
     figure = draw_preview(
@@ -41,7 +44,7 @@ def write_preview(config: TrainConfig, out: Path) -> None:
     """Draws what the augmentation flags of ``config`` do to its images, without training.
 
     Args:
-        config: the flags of a run; those of the data and the augmentation matter.
+        config: the flags of a run; only those of the data and the augmentation are used.
         out: the PNG file to write or replace.
 
     Raises:

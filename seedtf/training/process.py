@@ -1,6 +1,6 @@
 """A ``seedtf train`` process that another command starts, watches and stops.
 
-Nothing here imports TensorFlow: the history.csv that the process writes has all that is needed.
+Nothing here imports TensorFlow. The progress of the process is read from its history.csv.
 """
 
 from __future__ import annotations
@@ -35,9 +35,10 @@ TRAIN = (sys.executable, "-m", "seedtf", "train")
 """The command that trains."""
 
 POLL_SECONDS = 0.2
-"""Time between two looks at a process."""
+"""The time between two checks of a process."""
 
-# Saving the state of a large network takes a while on a slow disk.
+# A process that was told to stop has this much time, because saving a large state to a slow disk takes
+# a while.
 _GRACE_SECONDS = 60.0
 _PR_SET_PDEATHSIG = 1  # prctl(2), Linux
 
@@ -45,14 +46,17 @@ _PR_SET_PDEATHSIG = 1  # prctl(2), Linux
 def flags_to_train(
     config: TrainConfig, run_dir: Path, flagfile: Path, while_locked: Callable[[], None]
 ) -> list[str]:
-    """The flags that start a run, or those that resume it if it was interrupted.
+    """Returns the flags of ``seedtf train`` that start a run, or resume it if it was interrupted.
+
+    Waits as long as another process trains the run, such as a process that was stopped and is still
+    saving its state.
 
     Args:
-        config: the flags of a new run, which are written to ``flagfile``.
-        run_dir: its folder. What is left of a run that had not begun is removed.
-        flagfile: the file to create or replace.
-        while_locked: is called again and again while another process is still training the run, such
-            as one that saves its state because it was stopped.
+        config: the flags of a new run.
+        run_dir: the folder of the run. If it has no configuration, training had not begun, so the
+            folder is removed and the run starts again.
+        flagfile: the file to which the flags of a new run are written.
+        while_locked: called every ``POLL_SECONDS`` while another process trains the run.
     """
     while is_run_locked(run_dir):
         while_locked()
@@ -84,10 +88,11 @@ def last_error_line(log: Path) -> str:
 
 
 class TrainProcess:
-    """A process whose output is appended to a file; at the end of the ``with`` body it is stopped.
+    """A process whose output is appended to a file. At the end of the ``with`` block it is stopped.
 
-    The process runs in its own session, so Ctrl-C in the terminal reaches it only through ``end``. On
-    Linux the kernel sends it SIGTERM when this process dies, however it dies; it then saves and stops.
+    The process runs in a session of its own, so Ctrl-C in the terminal does not reach it; ``end`` stops
+    it. On Linux, if this process dies for any reason, the kernel sends SIGTERM to the other one, which
+    then saves its state and stops.
 
     Args:
         command: the command to run.
@@ -102,7 +107,7 @@ class TrainProcess:
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
-                preexec_fn=_die_with_parent(),  # noqa: PLW1509  No other thread is running.
+                preexec_fn=_make_signal_request(),  # noqa: PLW1509  No other thread is running.
             )
 
     def __enter__(self) -> TrainProcess:
@@ -110,11 +115,11 @@ class TrainProcess:
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         if self._process.poll() is None:
-            # Only a second Ctrl-C raises KeyboardInterrupt, and that user does not want to wait.
+            # StopSignal only records a first Ctrl-C. After a second one, nobody wants to wait.
             self.end(grace=0.0 if kind is KeyboardInterrupt else _GRACE_SECONDS)
 
     def poll(self) -> int | None:
-        """Returns its exit code, negative for a signal; None while it runs."""
+        """Returns the exit code of the process, negative for a signal; None while it runs."""
         return self._process.poll()
 
     def end(self, grace: float = _GRACE_SECONDS) -> int:
@@ -122,7 +127,7 @@ class TrainProcess:
         deadline = time.monotonic() + grace
         self._process.send_signal(signal.SIGTERM)
         try:
-            # Wait in short steps, so that a second Ctrl-C is handled at once.
+            # Wait in short steps, so that a second Ctrl-C takes effect at once.
             while self._process.poll() is None and time.monotonic() < deadline:
                 time.sleep(0.05)
         finally:
@@ -132,15 +137,19 @@ class TrainProcess:
         return self._process.returncode
 
 
-def _die_with_parent() -> Callable[[], None] | None:
-    """A function for the new process, which requests SIGTERM at the death of this one; Linux only."""
+def _make_signal_request() -> Callable[[], None] | None:
+    """Returns a function for the new process to call, which asks the kernel for a signal.
+
+    The kernel then sends SIGTERM to the new process when this process dies. Elsewhere than on Linux
+    there is no such function, and None is returned.
+    """
     if not sys.platform.startswith("linux"):
         return None
     prctl, parent = ctypes.CDLL(None).prctl, os.getpid()
 
     def request_signal() -> None:
         prctl(_PR_SET_PDEATHSIG, int(signal.SIGTERM), 0, 0, 0)
-        if os.getppid() != parent:  # The parent died before the request.
+        if os.getppid() != parent:  # this process died before the request
             os._exit(1)
 
     return request_signal

@@ -1,6 +1,6 @@
-"""Makes every choice that needs no data: resolves each ``auto``, and refuses what cannot work.
+"""Makes all choices that need no data: replaces each ``auto`` by a value, and checks the flags.
 
-``resolve`` is a function of the flags and the machine: it reads no file, and nothing here imports
+``resolve`` is a function of the flags and the machine. It reads no file, and nothing here imports
 TensorFlow.
 """
 
@@ -26,6 +26,7 @@ from seedtf.training.trackers.tracker import check_installed
 
 __all__ = ["Settings", "resolve"]
 
+# --progressive_sizes has no sizes below this one, even if the network accepts them.
 _SMALLEST_STAGE = 8
 
 
@@ -34,18 +35,18 @@ class Settings:
     """All choices of a run that can be made before any image is read.
 
     Attributes:
-        config: the flags; paths are absolute and the number of threads is fixed.
-        preset: the KerasHub preset that ``--model`` names, or None.
-        devices: which devices share a batch.
-        precision: number format of the network.
+        config: the flags; paths are absolute, and ``threads`` is above 0.
+        preset: the KerasHub preset that ``--model`` names; None for a network of keras.applications.
+        devices: the devices that share a batch.
+        precision: the dtype policy of the network.
         compilation: whether XLA compiles the train step.
-        lr: highest learning rate.
+        lr: the highest learning rate.
         weight_decay: decoupled weight decay; 0 for none.
-        schedule: learning rate as a function of the epoch, a float.
-        lr_per_step: whether the learning rate is set at every step, not once an epoch.
-        stages: image sizes over the epochs.
-        on_device: whether the train step augments, not the data pipeline.
-        placement_reason: why the pipeline augments, as a phrase; empty if the train step does.
+        schedule: the learning rate as a function of the epoch, a float.
+        lr_per_step: whether the learning rate is set at every step; otherwise once an epoch.
+        stages: the image size of each epoch.
+        on_device: whether the train step augments; otherwise the data pipeline does.
+        placement_reason: why the pipeline augments, as a phrase; empty if the train step augments.
         gpus: number of GPUs.
         keras_2: whether this is the Keras 2.15 environment.
     """
@@ -67,7 +68,7 @@ class Settings:
 
 
 def resolve(config: TrainConfig, machine: Machine, preset: Preset | None = None) -> Settings:
-    """Resolves every ``auto`` and checks the flags against the machine, before any image is read.
+    """Replaces every ``auto`` by a value and checks the flags, before any image is read.
 
     Args:
         config: the flags of the run.
@@ -75,9 +76,10 @@ def resolve(config: TrainConfig, machine: Machine, preset: Preset | None = None)
         preset: from ``resolve_preset``; None for a network of keras.applications.
 
     Raises:
-        UserError: naming the flag, its value and the remedy: an unknown network or an image size that
-            it does not accept, rates and lengths that contradict each other, a strategy, precision or
-            placement that this machine does not have, a package that is not installed.
+        UserError: the network is unknown or does not accept the image size; learning rates or numbers
+            of epochs contradict each other; the strategy, precision or placement is impossible on this
+            machine; or a package is not installed. The message names the flag, its value and the
+            remedy.
 
     Example:
         >>> settings = resolve(TrainConfig(data_dir="sample", weights="none"), Machine())
@@ -86,11 +88,11 @@ def resolve(config: TrainConfig, machine: Machine, preset: Preset | None = None)
     """
     config = replace(config.with_absolute_paths(), threads=config.threads or machine.cores)
     _check_packages(config, machine, preset)
-    sizes = _image_sizes(config, preset, machine)
+    sizes = _accepted_image_sizes(config, preset, machine)
     devices = choose_devices(config.strategy, machine, config.cluster)
     _check_devices(config, devices)
     check_strategy(config.optimizer, devices.kind)
-    decay = _weight_decay(config, machine)
+    decay = _choose_weight_decay(config, machine)
     check_optimizer(
         config.optimizer,
         machine,
@@ -115,7 +117,7 @@ def resolve(config: TrainConfig, machine: Machine, preset: Preset | None = None)
         ),
         lr=lr,
         weight_decay=decay,
-        schedule=_schedule(config, lr),
+        schedule=_make_schedule(config, lr),
         # With one rate per epoch, the first epoch of a warm-up would run at 1 % of its target.
         lr_per_step=config.schedule_per_step or config.warmup_epochs > 0,
         stages=parse_size_stages(
@@ -128,8 +130,10 @@ def resolve(config: TrainConfig, machine: Machine, preset: Preset | None = None)
     )
 
 
-def _image_sizes(config: TrainConfig, preset: Preset | None, machine: Machine) -> ImageSizes:
-    """The image sizes that the network accepts; raises UserError if the flags ask for another one."""
+def _accepted_image_sizes(
+    config: TrainConfig, preset: Preset | None, machine: Machine
+) -> ImageSizes:
+    """The image sizes that the network accepts. Raises UserError if the flags ask for another size."""
     if preset is None:
         network = match_model_name(config.model, machine.networks)
         check_image_size(network, config.image_size)
@@ -171,20 +175,24 @@ def _check_devices(config: TrainConfig, devices: DeviceChoice) -> None:
         )
 
 
-def _weight_decay(config: TrainConfig, machine: Machine) -> float:
-    """The optimizers of TensorFlow Addons have no weight decay, so their default is 0."""
+def _choose_weight_decay(config: TrainConfig, machine: Machine) -> float:
+    """The weight decay; 0 by default for optimizers of TensorFlow Addons, which have none."""
     is_default = isinstance(config.weight_decay, str)
     return 0.0 if is_default and needs_addons(config.optimizer, machine.keras_2) else config.decay
 
 
 def _highest_rate(config: TrainConfig, preset: Preset | None) -> float:
-    """As ``config.highest_rate``, for a preset whose folder may be gone when a run is resumed."""
+    """The highest learning rate.
+
+    For a preset, ``config.highest_rate`` would read the preset's files, which may be gone when a run is
+    resumed.
+    """
     if preset is None:
         return config.highest_rate
     return config.lr or config.default_rate(preset.is_efficientnet)
 
 
-def _schedule(config: TrainConfig, lr: float) -> Schedule:
+def _make_schedule(config: TrainConfig, lr: float) -> Schedule:
     return make_schedule(
         config.schedule,
         lr=lr,
@@ -197,11 +205,11 @@ def _schedule(config: TrainConfig, lr: float) -> Schedule:
 
 
 def _place_augmentation(config: TrainConfig, gpus: int) -> tuple[bool, str]:
-    """Whether the train step augments, and why not.
+    """Returns whether the train step augments and, if it does not, the reason.
 
-    ``auto`` takes the device where there is a GPU and the augmentation can be compiled into the step:
-    the host then only gathers uint8. Without a GPU both use the same cores, and the pipeline can
-    prepare batches in advance.
+    ``auto`` augments in the train step if there is a GPU and the augmentation can be compiled into the
+    step. The host then has little to do: it only gathers uint8 images. Without a GPU, the step and the
+    pipeline use the same cores, but the pipeline can prepare batches in advance.
     """
     obstacle = _why_not_on_device(config)
     if config.placement == "host":
@@ -214,6 +222,7 @@ def _place_augmentation(config: TrainConfig, gpus: int) -> tuple[bool, str]:
 
 
 def _why_not_on_device(config: TrainConfig) -> str:
+    """Why the train step cannot augment; empty if it can."""
     if config.augment_impl != "fused":
         return f"--augment_impl={config.augment_impl} cannot be compiled into the step"
     if config.data_service:

@@ -1,4 +1,4 @@
-"""Checks that a resumed run will continue exactly; the error names what differs.
+"""Checks that data and flags of a resumed run are those of the saved state.
 
 ``runs.saved_config.RESUME_MAY_CHANGE`` lists the flags that may differ.
 """
@@ -31,17 +31,20 @@ _VERSIONS = ("tensorflow", "keras")
 
 
 def run_identity(plan: Plan, dataset: Dataset, replicas: int = 1) -> dict[str, Any]:
-    """What must stay equal for a resumed run to end as if it had never stopped, as JSON values.
+    """The values, as JSON, that must stay equal for a resumed run to end as if it had never stopped.
 
-    The number of replicas matters if each replica normalises its own part of the batch, or mixes
-    images within it. With ``--sync_bn`` and without mixing, any number of replicas computes the same,
-    to rounding. The keys are part of the state's format: they are compared with those of older runs.
+    The number of replicas matters if each replica normalizes its own part of the batch, or mixes images
+    within its part. With ``--sync_bn`` and without mixing, any number of replicas computes the same, up
+    to rounding. The keys are part of the format of a state, because they are compared with those of
+    older states.
     """
     config, settings = plan.config, plan.settings
     mixed = config.mixup or config.cutmix
     replicas_are_equal = config.sync_bn and not mixed
     reason = "pictures are mixed" if mixed else "--sync_bn not given"
-    flags = {k: v for k, v in config.as_dict().items() if k not in RESUME_MAY_CHANGE}
+    flags = {
+        name: value for name, value in config.as_dict().items() if name not in RESUME_MAY_CHANGE
+    }
     packages = (*_VERSIONS, *(("keras-hub",) if settings.preset else ()))
     versions = {name: importlib.metadata.version(name) for name in packages}
     catalog = dataset.store.catalog
@@ -63,15 +66,15 @@ def run_identity(plan: Plan, dataset: Dataset, replicas: int = 1) -> dict[str, A
 def load_resume_state(
     run_dir: Path, identity: Mapping[str, Any], replicas: int
 ) -> TrainState | None:
-    """The newest state of a run, checked to belong to this data and these flags; reports it.
+    """Reads the newest state of a run, checks that data and flags are the same, and reports it.
 
     Args:
         run_dir: the run folder, which all workers of a run can read.
-        identity: of the run that is about to continue.
-        replicas: devices that share a batch now.
+        identity: the ``run_identity`` of the run that is about to continue.
+        replicas: the number of devices that share a batch now.
 
     Returns:
-        None where no state was saved yet: the run starts again at epoch 1.
+        The state; None if no state was saved yet, so that the run starts again at epoch 1.
 
     Raises:
         UserError: the data or a flag differs, or every state in the folder is damaged.
@@ -87,8 +90,8 @@ def load_resume_state(
     if before != replicas:
         report(
             "resume",
-            f"{before} replicas shared a batch, now {replicas}: the same batches and statistics, so "
-            "the same numbers to rounding, except for dropout",
+            f"{before} replicas shared a batch, now it is {replicas}: batches and statistics are the "
+            "same, so the numbers differ by rounding only, except for dropout",
         )
     position = (
         f"step {state.step} of epoch {state.epoch + 1}" if state.step else f"epoch {state.epoch}"
@@ -98,23 +101,23 @@ def load_resume_state(
 
 
 def check_identity(run_dir: str, saved: Mapping[str, Any], now: Mapping[str, Any]) -> None:
-    """Raises UserError naming the first thing that differs between a state and this run."""
-    # A flag that the release of the state did not have yet counts as its default.
-    defaults = {f"--{each.name}": each.default for each in dataclasses.fields(TrainConfig)}
+    """Raises UserError, which names the first value that differs between a state and this run."""
+    # A flag that an older release did not have is missing in its states; there it had its default.
+    defaults = {f"--{field.name}": field.default for field in dataclasses.fields(TrainConfig)}
     for name, value in now.items():
         before = saved.get(name, defaults.get(name))
         if before != value:
-            # The keys of older states say "pictures"; the console says "images".
+            # The keys say "pictures", because those of older states do; the console says "images".
             shown = name.replace("pictures", "images")
             raise UserError(
-                f"--resume={run_dir}: {shown} was {_short(before)} and is now "
-                f"{_short(value)}; restore it, or start a new run"
+                f"--resume={run_dir}: {shown} was {_shortened(before)} and is now "
+                f"{_shortened(value)}; restore it, or start a new run"
             )
 
 
 def _data_digest(catalog: Catalog) -> str:
     digest = hashlib.blake2b(digest_size=16)
-    # Asking a remote file system for a million sizes would take hours.
+    # The sizes of remote files are left out, because a million requests would take hours.
     has_sizes = not isinstance(catalog.root, RemotePath)
     statuses = file_statuses(catalog.absolute_paths()) if has_sizes else itertools.repeat(None)
     for path, status, label in zip(catalog.paths, statuses, catalog.labels, strict=False):
@@ -140,6 +143,6 @@ def _teacher_digest(dataset: Dataset) -> str:
     return hashlib.blake2b(b"" if soft is None else soft.tobytes(), digest_size=16).hexdigest()
 
 
-def _short(value: Any) -> str:
+def _shortened(value: Any) -> str:
     text = json.dumps(value)
     return text if len(text) <= 60 else f"{text[:57]}…"

@@ -1,9 +1,10 @@
 """Writes checkpoints and states in a background thread while training continues.
 
 Checkpoint callbacks call ``Saver.checkpoint``, which only copies the weights. ``SaveState`` then calls
-``Saver.state``, which copies the state and hands one job to a ``SerialWorker``: it writes the
-checkpoints and then, through ``StateFolder``, the state. On a GPU an epoch can be shorter than that:
-the ends of epochs that come meanwhile are not written (``callbacks.checkpoints.SavePolicy``).
+``Saver.state``, which copies the state and submits one job to a ``SerialWorker``. The job writes the
+checkpoints first, and then the state, through ``StateFolder``. On a GPU an epoch may take less time
+than this job. Nothing is then saved after epochs that end while the job runs
+(``callbacks.checkpoints.SavePolicy``).
 """
 
 from __future__ import annotations
@@ -30,15 +31,15 @@ __all__ = ["Saver"]
 class Saver:
     """Copies variables between two steps and writes the copies while training continues.
 
-    The checkpoints and the state of one step are one job, the checkpoints first, so a state on disk
-    implies that its checkpoints are on disk too. Only one job runs at a time: the next one waits
-    for it, and raises its error. If no state follows a checkpoint (``skip_state``), the copied weights
-    are kept until the next state; copies of at most two epochs are kept.
+    One job writes the checkpoints of a step first and then its state. So if a state is on disk, its
+    checkpoints are too. Only one job runs at a time: submitting the next one waits for it, and raises
+    its error. If no state follows a checkpoint (``skip_state``), the copied weights are kept until the
+    next state; copies from at most two epochs are kept.
 
     Args:
-        folder: where states are written.
-        averaged: whether checkpoints hold other weights than states (see ``AveragedWeights``);
-            otherwise one copy of the weights is used for both.
+        folder: the folder of states.
+        averaged: whether checkpoints hold averaged weights, but states the trained ones (see
+            ``AveragedWeights``). Otherwise both are written from one copy of the weights.
     """
 
     def __init__(self, folder: StateFolder, *, averaged: bool = False) -> None:
@@ -55,16 +56,14 @@ class Saver:
         return self._writer.busy
 
     def checkpoint(self, network: keras.Model, path: Path) -> None:
-        """Copies the current network; the file is written with the next state."""
-        if KERAS_2:  # Keras 2.15 can only write the current values.
+        """Copies the weights of the network; the file ``path`` is written with the next state."""
+        if KERAS_2:  # Keras 2.15 cannot write copied values, so the file is written now
             save_model(network, path)
             return
         self._network = network
         if self._weights is None:
-            others = {
-                id(weights): weights for each, weights in self._pending.items() if each != path
-            }
-            if len(others) > 1:
+            copies = {id(weights) for other, weights in self._pending.items() if other != path}
+            if len(copies) > 1:  # two copies wait already: write them before a third one is made
                 self._write(None)
             self._weights = copy_values(all_variables(network))
         self._pending[path] = self._weights
@@ -82,15 +81,15 @@ class Saver:
         self.skip_state()
 
     def skip_state(self) -> None:
-        """Says that training goes on without a state of this moment."""
+        """Makes the next ``checkpoint`` copy the weights anew; call it where no state is saved."""
         self._weights = None
 
     def wait(self) -> None:
-        """Waits until everything that was started is on disk; raises as ``state`` does."""
+        """Waits until the running job has written its files; raises the same errors as ``state``."""
         self._writer.wait()
 
     def close(self) -> None:
-        """Writes the checkpoints that waited for a state, and ends the thread; never raises."""
+        """Writes the checkpoints that still wait for a state, and ends the thread; never raises."""
         with contextlib.suppress(Exception):
             self.wait()
             self._write(None)
@@ -112,20 +111,23 @@ class Saver:
 
 
 def _write_checkpoints(network: keras.Model, pending: dict[Path, list[np.ndarray]]) -> None:
-    written: dict[int, Path] = {}
+    first_paths: dict[int, Path] = {}  # by the id of the weights
     for path, weights in pending.items():
-        first = written.setdefault(id(weights), path)
+        first = first_paths.setdefault(id(weights), path)
         if first == path:
             save_model(network, path, weights)
-        else:  # a copy of the same network
+        else:  # a file with the same weights was written already
             with atomic_path(path) as temporary:
                 shutil.copyfile(first, temporary)
 
 
 def _check_finite(state: TrainState) -> None:
-    arrays = [each for group in state.arrays.values() for each in group if each.dtype.kind == "f"]
-    # min and max are not finite if any element is not, so no boolean copy is needed.
-    if not all(np.isfinite([each.min(), each.max()]).all() for each in arrays if each.size):
+    arrays = [
+        array for group in state.arrays.values() for array in group if array.dtype.kind == "f"
+    ]
+    # If an element is not finite, min or max is not either. np.isfinite of a whole array would need a
+    # boolean array of its size.
+    if not all(np.isfinite([array.min(), array.max()]).all() for array in arrays if array.size):
         raise DivergedError(
             f"epoch {state.epoch + 1}, step {state.step}: a weight is not finite; the last good "
             "state is kept: lower --lr, or train with --precision=float32"

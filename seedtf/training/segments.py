@@ -1,4 +1,4 @@
-"""Splits a run into ``fit`` calls: a new one where image size, trained layers or batches change.
+"""Divides a run into ``fit`` calls; a new one begins where the image size or the trained layers change.
 
 Nothing here imports TensorFlow.
 """
@@ -19,7 +19,7 @@ _MULTIPLE = 16
 
 @dataclass(frozen=True)
 class SizeStage:
-    """Epochs ``[first, end)``, counted from 0, that train on images of ``size``² pixels."""
+    """The epochs from ``first`` to before ``end``, counted from 0, train on ``size``² pixels."""
 
     size: int
     first: int
@@ -31,13 +31,16 @@ class Segment:
     """One call of ``fit``.
 
     Attributes:
-        first_epoch, end_epoch: epochs ``[first, end)``, counted from 0.
-        start_step: steps of the first epoch that are already done.
+        first_epoch: the first epoch, counted from 0.
+        end_epoch: the epoch after the last one.
+        start_step: the number of steps of the first epoch that an earlier process has trained.
         image_size: side of the training images in pixels.
-        train_body: whether all layers train, or the head alone.
-        phase_start: first epoch of the phase (head alone, or everything). Each phase has its own
-            optimizer, created when its first segment starts.
-        restore: what a resumed run restores first: ``optimizer``, ``metrics`` or both.
+        train_body: whether all layers are trained; otherwise the head alone.
+        phase_start: the first epoch of the phase to which this segment belongs. A run has at most two
+            phases: first the head alone is trained, then all layers. Each phase has an optimizer of its
+            own, created when its first segment starts.
+        restore: what to restore from the state before the ``fit``: ``optimizer``, ``metrics``, both or
+            nothing.
     """
 
     first_epoch: int
@@ -52,25 +55,25 @@ class Segment:
 def parse_size_stages(text: str, image_size: int, epochs: int, smallest: int) -> list[SizeStage]:
     """The stages that ``--progressive_sizes=text`` describes; the last one is at ``image_size``.
 
-    With n sizes named, each takes ``epochs / (n + 1)`` epochs, rounded. ``auto`` is one
-    smaller stage at two thirds of ``image_size``, rounded down to a multiple of 16, or none if that is
-    below ``smallest``. A stage that would have no epoch is left out; the stages cover all epochs.
+    The n sizes in ``text`` and ``image_size`` take ``epochs / (n + 1)`` epochs each, rounded. ``auto``
+    is one smaller size: two thirds of ``image_size``, rounded down to a multiple of 16. If this is
+    below ``smallest``, ``auto`` means ``off``. A stage that would have no epoch is left out.
 
     Args:
         text: ``off``, ``auto``, or sizes in rising order, separated by commas.
-        image_size: side of the full images, pixels.
-        epochs: length of the whole training.
-        smallest: the least side that the network accepts.
+        image_size: side of the full images in pixels.
+        epochs: number of epochs of the whole training.
+        smallest: the smallest allowed side in pixels.
 
     Raises:
-        UserError: ``text`` is none of these.
+        UserError: ``text`` has another form, or a size in it is too small or too large.
 
     Example:
         >>> parse_size_stages("32,40", 48, 12, smallest=32)[0]
         SizeStage(size=32, first=0, end=4)
     """
-    sizes = [*_parse(text, image_size, smallest), image_size]
-    # The last epoch always has the full size, however few epochs there are.
+    sizes = [*_parse_sizes(text, image_size, smallest), image_size]
+    # `epochs - 1`, because the last epoch has the full size even if there are few epochs.
     edges = [min(round(epochs * n / len(sizes)), epochs - 1) for n in range(len(sizes))]
     stages = zip(sizes, edges, [*edges[1:], epochs], strict=True)
     return [SizeStage(*stage) for stage in stages if stage[1] < stage[2]]
@@ -92,12 +95,11 @@ def plan_segments(
 
     Args:
         stages: from ``parse_size_stages``.
-        epochs: length of the whole training.
-        freeze_epochs: epochs at the start that train the head alone.
-        every_epoch: whether to end a segment after every epoch, because batches prepared ahead would
-            have the augmentation strength of the epoch before.
-        epoch: epochs that a restored state has completed; 0 for a new run.
-        step: steps that it has completed of the next epoch.
+        epochs: number of epochs of the whole training.
+        freeze_epochs: number of epochs at the start that train the head alone.
+        every_epoch: whether a segment ends after every epoch; see ``Plan.restarts_every_epoch``.
+        epoch: number of completed epochs in the state of a resumed run; 0 for a new run.
+        step: number of completed steps of the next epoch.
 
     Example:
         >>> whole, = plan_segments([SizeStage(64, 0, 5)], epochs=5)
@@ -108,20 +110,21 @@ def plan_segments(
     for start, end, train_body in ((0, freeze_epochs, False), (freeze_epochs, epochs, True)):
         if start >= end or epoch >= end:
             continue
-        # A state from the very start of a phase has the optimizer of the previous phase: do not
-        # restore it.
-        inside = (epoch, step) > (start, 0)
-        cuts = _cuts(max(start, epoch), end, step if inside else 0, stages, every_epoch)
-        for first, stop, start_step, size in cuts:
-            restore = _what_to_restore(inside and (first, start_step) == (epoch, step), start_step)
+        # A state from the very start of a phase holds the optimizer of the previous phase, which must
+        # not be restored.
+        is_resumed = (epoch, step) > (start, 0)
+        parts = _split_phase(max(start, epoch), end, step if is_resumed else 0, stages, every_epoch)
+        for first, stop, start_step, size in parts:
+            is_first = is_resumed and (first, start_step) == (epoch, step)
+            restore = _what_to_restore(is_first, start_step)
             segments.append(Segment(first, stop, start_step, size, train_body, start, restore))
     return segments
 
 
-def _cuts(
+def _split_phase(
     start: int, end: int, step: int, stages: Sequence[SizeStage], every_epoch: bool
 ) -> Iterator[tuple[int, int, int, int]]:
-    """First epoch, end epoch, first step and image size of each segment of one phase."""
+    """First epoch, end epoch, first step and image size of each segment of a phase or its rest."""
     if step:
         size = next(stage.size for stage in stages if stage.first <= start < stage.end)
         yield start, start + 1, step, size
@@ -139,7 +142,7 @@ def _what_to_restore(resumed: bool, start_step: int) -> tuple[str, ...]:
     return ("optimizer", "metrics") if start_step else ("optimizer",)
 
 
-def _parse(text: str, image_size: int, smallest: int) -> list[int]:
+def _parse_sizes(text: str, image_size: int, smallest: int) -> list[int]:
     if text == _OFF:
         return []
     if text == _AUTO:

@@ -1,4 +1,4 @@
-"""The ``fit`` calls of one run, and the state that it may resume from."""
+"""``Session``: runs the ``fit`` calls of a training, from the start or from a saved state."""
 
 from __future__ import annotations
 
@@ -40,14 +40,14 @@ class Session:
     """Trains a built network as planned, from the start or from a state.
 
     Attributes:
-        plan: what the run will do.
-        dataset: its images.
-        devices: what it trains on.
+        plan: the settings of the run.
+        dataset: the images of the run.
+        devices: the devices on which the run trains.
         network: the network to train, with its initial weights.
         trainer: the ``keras.Model`` that wraps ``network`` and is compiled and fitted.
         batches: training and validation batches.
         image_size: the current side of the training images in pixels.
-        callbacks: the callbacks of every ``fit``, with the history log and the epoch timer.
+        callbacks: the callbacks of every ``fit``.
         paths: the run folder; a temporary folder on a worker that is not the chief.
     """
 
@@ -64,12 +64,13 @@ class Session:
     ) -> None:
         """Prepares the trainer, the batches and the callbacks.
 
-        ``identity`` is what every state records and a resumed run must agree with; ``state`` is the
-        one to resume from, or None. The other arguments are the attributes of the same name.
+        ``identity`` is recorded in every state, and a resumed run must have the same. ``state`` is the
+        state to resume from; None for a new run. The other arguments are the attributes of the same
+        name.
         """
         self.plan, self.dataset, self.network, self.paths = plan, dataset, network, paths
         self.devices, self._identity, self._state = devices, identity, state
-        self._position = (state.epoch, state.step) if state else (0, 0)
+        self._first_position = (state.epoch, state.step) if state else (0, 0)
         config = plan.config
         self.batches = TrainBatches(plan, dataset, devices.shard)
         self.trainer = devices.make_trainer(network)
@@ -84,7 +85,7 @@ class Session:
         if config.ema_horizon:
             steps = config.epochs * plan.steps_per_epoch
             self.trainer.average = MovingAverage(network, config.ema_horizon, steps)
-        self._phase: int | None = None
+        self._compiled_phase: int | None = None
         self.image_size = config.image_size
         self._stop = StopSignal()
         self._resume_dir = str(paths.root) if devices.chief else "<the chief's run folder>"
@@ -95,7 +96,7 @@ class Session:
         self.callbacks = make_callbacks(
             plan,
             paths,
-            _hooks(self, self._saver, self._save_state),
+            _make_hooks(self, self._saver, self._save_state),
             strength_variable=self.batches.strength,
             state=state,
             chief=devices.chief,
@@ -106,7 +107,7 @@ class Session:
         )
 
     def train(self) -> str:
-        """Runs every segment that is left; returns why training ended early, or an empty string.
+        """Runs all remaining ``fit`` calls; returns why training ended early, or an empty string.
 
         Raises:
             DivergedError: the loss is not finite.
@@ -114,39 +115,42 @@ class Session:
             WorkerLostError: another worker has died.
             UserError: the disk is full or the run folder has been removed.
         """
-        with _signals_and_cleanup(self, self._saver, self._stop, self._resume_dir):
+        with _record_signals_and_finish(self, self._saver, self._stop, self._resume_dir):
             if self._state is not None:
                 states.restore_weights(self.network, self._state)
                 states.restore_average(self.trainer, self._state)
-            for segment in self.plan.segments(*self._position):
+            for segment in self.plan.segments(*self._first_position):
                 if not self.callbacks.stop_reason:
                     self._fit(segment)
         return self.callbacks.stop_reason
 
     def compile_phase(self, phase_start: int) -> None:
-        """Compiles the trainer with a new optimizer for the phase that starts with this epoch."""
+        """Compiles the trainer with a new optimizer for the phase that starts at this epoch."""
         with self.devices.scope():
             settings = self.plan.settings
             optimizer = make_phase_optimizer(self.plan, self.network, phase_start=phase_start)
             self.trainer.compile_for(optimizer, jit_compile=settings.compilation.enabled)
-            # A function that creates variables is traced twice. XLA and a loop inside a graph refuse to
-            # create them, and a GPU would be waited for to see whether they exist.
+            # A function that creates variables is traced twice. A function that XLA compiles, or a loop
+            # inside a graph, cannot create variables at all. And without XLA, Keras would wait for the
+            # GPU to find out whether they exist.
             if not KERAS_2:
                 build_optimizer(optimizer, self.trainer.trainable_variables)
-                if self.devices.strategy is None:  # DistributedTrainer builds them itself
+                if self.devices.strategy is None:  # DistributedTrainer itself builds its metrics
                     build_metrics(self.trainer)
-        self._phase = phase_start
+        self._compiled_phase = phase_start
 
     def set_image_size(self, size: int) -> None:
-        """Makes the train step take images of this side, in pixels, and traces it again."""
+        """Makes the train step take images of ``size``² pixels; the step is traced again."""
         self.image_size = size
         self.trainer.prepare = self.batches.prepare(size)
-        # Without force=True Keras would keep its function and retrace it for images of unknown size.
+        # Without force=True Keras would keep the function and trace it again for images of any size.
         self.trainer.make_train_function(force=True)
 
     def train_batches(self, start_step: int) -> Any:
         """The distributed training batches from ``start_step`` on, as ``fit`` takes them."""
-        if self.devices.strategy is not None:  # prefetches in its own thread
+        if (
+            self.devices.strategy is not None
+        ):  # it prefetches in a thread, so waiting is not measured
             return self.devices.distribute(lambda: self.batches.train(self.image_size, start_step))
         return self.batches.measure_wait(self.batches.train(self.image_size, start_step))
 
@@ -155,31 +159,33 @@ class Session:
         return self.devices.distribute(self.batches.validation)
 
     def _fit(self, segment: Segment) -> None:
-        if segment.phase_start != self._phase:
+        if segment.phase_start != self._compiled_phase:
             self._start_phase(segment)
         elif segment.image_size != self.image_size:
             self.set_image_size(segment.image_size)
-        # Before `fit`, because the pipeline reads the strength when it prefetches batches.
+        # Set the strength before `fit`, because the pipeline starts to prefetch batches before the
+        # callbacks are called.
         self.callbacks.strength.set(segment.first_epoch)
         steps = self.batches.steps_per_epoch
-        left = steps - segment.start_step
+        steps_left = steps - segment.start_step
         self.trainer.fit(
             self.train_batches(segment.first_epoch * steps + segment.start_step),
             validation_data=self.val_batches(),
             validation_steps=self.batches.val_steps,
-            steps_per_epoch=math.ceil(left / self.plan.steps_per_execution),
+            steps_per_epoch=math.ceil(steps_left / self.plan.steps_per_execution),
             initial_epoch=segment.first_epoch,
             epochs=segment.end_epoch,
             callbacks=[
                 *_metrics_to_restore(self, segment, self._state),
-                *self.callbacks.for_fit(left),
+                *self.callbacks.for_fit(steps_left),
             ],
-            shuffle=False,  # The order is ours; Keras warns otherwise.
+            shuffle=False,  # Keras cannot shuffle a dataset, and would warn
             verbose=0,
         )
 
     def _start_phase(self, segment: Segment) -> None:
-        # Finish pending checkpoints first: they record which layers are trainable.
+        """Compiles the trainer for the phase of ``segment``, and restores the optimizer if needed."""
+        # Wait for the writer first, because a checkpoint records which layers are trainable.
         self._saver.wait()
         set_body_trainable(self.network, segment.train_body)
         self.compile_phase(segment.phase_start)
@@ -190,7 +196,7 @@ class Session:
             with self.devices.scope():
                 states.restore_optimizer(self.trainer, self._state)
         if "metrics" not in segment.restore:
-            # Free the restored arrays: they are as large as the model and its optimizer.
+            # Free the restored arrays, which are as large as the model and its optimizer.
             self._state.arrays.clear()
 
     def _save_state(self, trainer: Any, epoch: int, step: int) -> None:
@@ -201,12 +207,12 @@ class Session:
         }
         if self.devices.chief:
             self._saver.state(trainer, epoch=epoch, step=step, facts=facts)
-        else:  # Reading the metric sums is a collective operation: every worker takes part.
+        else:  # to read the metric sums is a collective operation, so every worker must do it
             states.capture_state(trainer, epoch=epoch, step=step, facts=facts)
 
 
-def _hooks(session: Session, saver: Saver, save_state: Callable[..., None]) -> SessionHooks:
-    """The functions of a session that its callbacks call."""
+def _make_hooks(session: Session, saver: Saver, save_state: Callable[..., None]) -> SessionHooks:
+    """Returns the functions of a session that its callbacks call."""
     plan, dataset, batches = session.plan, session.dataset, session.batches
     return SessionHooks(
         save_state=save_state,
@@ -223,16 +229,17 @@ def _hooks(session: Session, saver: Saver, save_state: Callable[..., None]) -> S
 def _metrics_to_restore(
     session: Session, segment: Segment, state: TrainState | None
 ) -> list[keras.callbacks.Callback]:
+    """The callback that restores metrics, if the segment continues an interrupted epoch."""
     if state is None or "metrics" not in segment.restore:
         return []
     return [_RestoreMetrics(session.trainer, state)]
 
 
 @contextmanager
-def _signals_and_cleanup(
+def _record_signals_and_finish(
     session: Session, saver: Saver, stop: StopSignal, resume_dir: str
 ) -> Iterator[None]:
-    """Listens for signals, waits for files being written, and closes the live page."""
+    """Records signals within the ``with`` block; afterwards completes all files and the live page."""
     callbacks, ending = session.callbacks, "failed"
     try:
         with (
@@ -255,12 +262,12 @@ def _signals_and_cleanup(
 
 
 class _RestoreMetrics(keras.callbacks.Callback):
-    """Restores the metric sums of an interrupted epoch, right after Keras has reset them."""
+    """Restores the metric sums of an interrupted epoch, after Keras has reset them for the epoch."""
 
     def __init__(self, trainer: Trainer, state: TrainState) -> None:
         super().__init__()
         self._state = state
-        # Keras creates the metrics' variables with the first batch; restoring needs them before.
+        # Keras would create the variables of the metrics at the first step, which is too late.
         build_metrics(trainer)
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:

@@ -1,4 +1,4 @@
-"""Configures TensorFlow, loads the data and builds network and optimizer from resolved settings."""
+"""Configures TensorFlow, loads the data, and builds network and optimizer, as the settings say."""
 
 from __future__ import annotations
 
@@ -36,7 +36,8 @@ __all__ = [
     "seed_and_set_precision",
 ]
 
-# Raised when a file that changed is read with --cache=off; the messages do not contain its name.
+# With --cache=off files are read during training. If one has changed, TensorFlow raises one of these
+# errors, without the name of the file.
 _BAD_FILE_ERRORS = (
     tf.errors.InvalidArgumentError,
     tf.errors.NotFoundError,
@@ -47,8 +48,8 @@ _BAD_FILE_ERRORS = (
 def configure_tensorflow(settings: Settings) -> None:
     """Sets threads and determinism; checks the weights file and the address of the data service.
 
-    The sums that TensorFlow computes on a CPU depend on how many threads share the work, not on the
-    number of cores, so a fixed number of threads makes a run repeatable on another machine.
+    The rounding of TensorFlow's sums on a CPU depends on how many threads share the work, but not on
+    the number of cores. So a fixed number of threads makes a run repeatable on another machine.
 
     Raises:
         UserError: ``--weights`` is not a weights file, or ``--data_service`` cannot be reached.
@@ -73,7 +74,7 @@ def seed_and_set_precision(settings: Settings) -> None:
 
 
 def data_folder(config: TrainConfig) -> str:
-    """``--data_dir``, or the folder of the sample data or of an unpacked archive in the cache.
+    """The folder of the images: ``--data_dir``, or the sample data or an unpacked archive in the cache.
 
     Raises:
         UserError: the sample data cannot be written, or the archive cannot be unpacked.
@@ -89,10 +90,10 @@ def data_folder(config: TrainConfig) -> str:
 
 
 def load_training_data(config: TrainConfig) -> Dataset:
-    """The images, decoded or ready to be decoded, and their split.
+    """Loads the images that the flags name, their split, and the soft labels of ``--teacher``.
 
     Raises:
-        UserError: as ``load_dataset``.
+        UserError: for the same reasons as in ``load_dataset`` and ``with_teacher``.
     """
     dataset = load_dataset(
         data_folder(config),
@@ -130,7 +131,7 @@ def make_network(plan: Plan, dataset: Dataset) -> keras.Model:
     """The network of a run with its initial weights.
 
     Raises:
-        UserError: as ``build_network``.
+        UserError: for the same reasons as in ``build_network``.
     """
     config = plan.config
     return build_network(
@@ -150,10 +151,10 @@ def make_phase_optimizer(
     """A new optimizer for the phase of a run that starts with epoch ``phase_start``, from 0.
 
     Args:
-        plan: what the run will do.
-        network: the network to train; its frozen layers get no optimizer slots.
+        plan: the settings of the run.
+        network: the network to train.
         phase_start: first epoch of the phase.
-        lr: the first learning rate; the plan's highest one if None.
+        lr: the first learning rate; None for the highest rate of the plan.
     """
     config, settings = plan.config, plan.settings
     factor = config.body_lr_factor
@@ -173,12 +174,12 @@ def make_phase_optimizer(
 def runtime_errors_as_user_errors(
     config: TrainConfig, dataset: Dataset, run_dir: Path | None = None
 ) -> Iterator[None]:
-    """Converts errors of the device or the disk during training to UserError with a remedy.
+    """Converts errors of devices and disks during training to UserError with a remedy.
 
     Args:
         config: the flags of the training.
-        dataset: its data.
-        run_dir: the folder to name for ``--resume``; None where no run is written.
+        dataset: the images of the training.
+        run_dir: the run folder, for the advice to resume; None if no run is written.
 
     Raises:
         UserError: out of memory, a file that has become unreadable, or ``run_dir`` not writable,
@@ -212,7 +213,10 @@ def runtime_errors_as_user_errors(
 
 
 def _initial_weights(config: TrainConfig) -> str:
-    """``config.weights``; ``none`` for a resumed run, unless the flag affects the architecture."""
-    # Keras adds a layer to EfficientNetB0 to B7 when they start from ImageNet weights.
+    """The value of ``--weights``; but ``none`` for a resumed run, whose state has all weights.
+
+    EfficientNetB0 to B7 keep ``imagenet`` when a run is resumed, because Keras then builds them with
+    one more layer.
+    """
     extra_layer = config.weights == "imagenet" and config.model.lower().startswith("efficientnetb")
     return config.weights if extra_layer or not config.resume else "none"

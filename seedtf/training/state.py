@@ -1,8 +1,8 @@
-"""The state that a run resumes from exactly: arrays and JSON in one checksummed file.
+"""The state from which a run resumes exactly: arrays and JSON in one file with a checksum.
 
 A state file is an ``.npz`` archive, followed by its SHA-256 and a magic line. The archive holds no
-Python objects and no code. Every batch follows from seed and step, so the data pipeline has no state to
-save.
+Python objects and no code. The data pipeline has no state to save, because every batch is computed from
+the seed and the step.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ __all__ = [
 FORMAT = 1
 _MAGIC = b"seedtf-state\n"
 _DIGEST_BYTES = 32
-_GENERATIONS = 2
+_STATES_KEPT = 2
 _CHUNK_BYTES = 1 << 20
 _GROUPS = ("weights", "optimizer", "metrics", "average")
 
@@ -59,11 +59,12 @@ class TrainState:
     """The state of a run between two steps.
 
     Attributes:
-        epoch: epochs completed.
-        step: steps completed in the epoch after those; 0 between epochs.
-        facts: JSON values: the history so far, and what a resumed run must agree with.
-        arrays: host copies of the variables by group (weights, optimizer, metrics, average), in a
-            fixed order.
+        epoch: number of completed epochs.
+        step: number of completed steps in the next epoch; 0 between two epochs.
+        facts: JSON values: ``history``, the text of history.csv; ``identity``, see ``run_identity``;
+            and ``replicas``, the number of devices that shared a batch.
+        arrays: copies of the variables in host memory, by group: ``weights``, ``optimizer``,
+            ``metrics`` and ``average``.
     """
 
     epoch: int
@@ -73,7 +74,7 @@ class TrainState:
 
 
 class DamagedStateError(Exception):
-    """The file is not a complete state; the message says why."""
+    """A file is not a complete state; the message says why."""
 
 
 def capture_state(
@@ -84,12 +85,12 @@ def capture_state(
     facts: dict[str, Any],
     weights: list[np.ndarray] | None = None,
 ) -> TrainState:
-    """Copies every variable of a compiled trainer to host memory; training may continue at once.
+    """Copies every variable of a compiled trainer to host memory; training may continue afterwards.
 
-    ``weights`` are copies of all variables of its network, if the caller has made them already.
+    ``weights`` are copies of all variables of the network, if the caller has them already.
     """
     arrays = {
-        # All variables, not only weights: the random state of dropout is one of them.
+        # All variables of the network, because the random state of dropout is not among its weights.
         "weights": copy_values(all_variables(model.network)) if weights is None else weights,
         "optimizer": copy_values(optimizer_variables(model.optimizer)),
         "metrics": copy_values(metrics_variables(model)) if step else [],
@@ -99,25 +100,27 @@ def capture_state(
 
 
 def copy_values(variables: list[Any]) -> list[np.ndarray]:
-    """Host copies of variables, independent of later updates.
+    """Copies variables to host memory; later updates do not change the copies.
 
-    From a GPU all float32 values come in one transfer, because each transfer waits for the device.
+    All float32 variables on a GPU are copied in one transfer, because each transfer waits for the
+    device.
     """
-    joined = [each for each in variables if _joins(each)]
-    copies = dict(zip(map(id, joined), _copy_joined(joined), strict=True))
+    on_gpu = [variable for variable in variables if _is_float32_on_gpu(variable)]
+    copies = dict(zip(map(id, on_gpu), _copy_in_one_transfer(on_gpu), strict=True))
     return [
-        copies[id(each)] if id(each) in copies else np.asarray(each.numpy()) for each in variables
+        copies[id(variable)] if id(variable) in copies else np.asarray(variable.numpy())
+        for variable in variables
     ]
 
 
 def restore_weights(model: keras.Model, state: TrainState) -> None:
-    """Restores every variable of the model. Raises UserError when they do not fit."""
+    """Restores every variable of the network. Raises UserError if the state does not fit it."""
     _assign(all_variables(model), state.arrays["weights"])
     finalize_layers(model)
 
 
 def restore_average(model: Trainer, state: TrainState) -> None:
-    """Restores the moving average of a trainer that has one."""
+    """Restores the moving average of the weights, if the trainer has one."""
     if model.average is not None:
         _assign(model.average.variables, state.arrays["average"])
 
@@ -134,7 +137,7 @@ def restore_metrics(model: Trainer, state: TrainState) -> None:
 
 
 def write_state(path: Path, state: TrainState) -> None:
-    """Writes a state file atomically. Raises OSError as ``files.atomic_path`` does."""
+    """Writes a state file atomically. Raises OSError if that fails."""
     members = {
         f"{group}/{number:06d}": array
         for group, arrays in state.arrays.items()
@@ -143,7 +146,7 @@ def write_state(path: Path, state: TrainState) -> None:
     head = {"format": FORMAT, "epoch": state.epoch, "step": state.step, "facts": state.facts}
     members["head"] = np.frombuffer(json.dumps(head).encode(), np.uint8)
     with atomic_path(path) as temporary, temporary.open("w+b") as file:
-        # Write straight to the file: a copy of the archive in memory would be as large as the model.
+        # Write to the file directly, because an archive in memory would be as large as the model.
         np.savez(file, **members)  # type: ignore[arg-type]
         file.seek(0)
         digest = hashlib.sha256()
@@ -156,8 +159,8 @@ def read_state(path: Path) -> TrainState:
     """Reads a state file.
 
     Raises:
-        DamagedStateError: truncated, altered, empty, or not a state file.
-        OSError: it cannot be read.
+        DamagedStateError: the file is truncated, altered or empty, or is not a state.
+        OSError: the file cannot be read.
     """
     data = path.read_bytes()
     if not data.endswith(_MAGIC):
@@ -181,16 +184,18 @@ def read_state(path: Path) -> TrainState:
 
 
 def load_newest_state(folder: Path) -> tuple[TrainState | None, list[str]]:
-    """The newest complete state in ``folder``, and a warning for each damaged one that is skipped.
+    """Reads the newest complete state in ``folder``.
 
-    Returns None only if no state was ever written.
+    Returns:
+        The state, or None if the folder has no states; and a warning for each damaged state that was
+        skipped.
 
     Raises:
-        UserError: there are states, but none is complete and of this format, or one cannot be read.
+        UserError: no state in the folder is complete and of this format, or a file cannot be read.
     """
     warnings: list[str] = []
     causes: list[str] = []
-    for path in reversed(_states(folder)):
+    for path in reversed(_state_files(folder)):
         try:
             return read_state(path), warnings
         except DamagedStateError as error:
@@ -209,16 +214,16 @@ class StateFolder:
     """Writes states to a folder and keeps the two newest."""
 
     def __init__(self, folder: Path, resumed: TrainState | None = None) -> None:
-        """Creates the folder; the ``resumed`` state counts as the newest one so far."""
+        """Creates the folder if it does not exist; ``resumed`` counts as the newest state in it."""
         folder.mkdir(exist_ok=True)
         self._folder = folder
         self._kept = [folder / _file_name(resumed)] if resumed else []
 
     def write(self, state: TrainState) -> None:
-        """Writes ``state``, then removes all but the two written last.
+        """Writes ``state``, then removes all but the last two states that were written.
 
         Raises:
-            UserError: it could not be written; the previous state is kept.
+            UserError: the state could not be written; the previous state is kept.
         """
         path = self._folder / _file_name(state)
         try:
@@ -229,12 +234,13 @@ class StateFolder:
                 f"{self._folder}: the state could not be written ({cause}); the previous one is "
                 "kept: free some space or repair the folder, then continue with --resume"
             ) from error
-        # Keep the files written last, not those with the last names: a damaged state that a resume has
-        # skipped may have a later name than the new states.
-        self._kept = [*(p for p in self._kept if p != path), path][-_GENERATIONS:]
-        for old in _states(self._folder):
+        # The names do not show which files were written last: a damaged state that was skipped may have
+        # a later name than the new states.
+        others = [kept for kept in self._kept if kept != path]
+        self._kept = [*others, path][-_STATES_KEPT:]
+        for old in _state_files(self._folder):
             if old not in self._kept:
-                with contextlib.suppress(OSError):  # the next write tries again
+                with contextlib.suppress(OSError):  # the next call tries again
                     old.unlink()
 
 
@@ -242,34 +248,35 @@ def _file_name(state: TrainState) -> str:
     return f"{state.epoch:06d}-{state.step:08d}.state"
 
 
-def _states(folder: Path) -> list[Path]:
-    """State files, oldest first; leftovers of an interrupted write start with a dot."""
+def _state_files(folder: Path) -> list[Path]:
+    """The state files in the order of their names, without leftovers of an interrupted write."""
     return sorted(path for path in folder.glob("*.state") if not path.name.startswith("."))
 
 
-def _joins(variable: Any) -> bool:
-    value = getattr(variable, "value", variable)  # of a Keras variable; a method of TensorFlow's
+def _is_float32_on_gpu(variable: Any) -> bool:
+    # `value` is the TensorFlow variable in a Keras variable, but a method of a TensorFlow variable.
+    value = getattr(variable, "value", variable)
     value = variable if callable(value) else value
     if isinstance(value, tf.distribute.DistributedValues) or value.dtype != tf.float32:
         return False
     return "GPU" in value.device
 
 
-def _copy_joined(variables: list[Any]) -> list[np.ndarray]:
+def _copy_in_one_transfer(variables: list[Any]) -> list[np.ndarray]:
     if not variables:
         return []
-    values = [tf.convert_to_tensor(each) for each in variables]
-    flat = tf.concat([tf.reshape(each, [-1]) for each in values], 0).numpy()
-    ends = np.cumsum([math.prod(each.shape) for each in values])
+    values = [tf.convert_to_tensor(variable) for variable in variables]
+    flat = tf.concat([tf.reshape(value, [-1]) for value in values], 0).numpy()
+    ends = np.cumsum([math.prod(value.shape) for value in values])
     parts = np.split(flat, ends[:-1])
-    return [part.reshape(each.shape) for part, each in zip(parts, values, strict=True)]
+    return [part.reshape(value.shape) for part, value in zip(parts, values, strict=True)]
 
 
 def _assign(variables: list[Any], arrays: list[np.ndarray]) -> None:
-    wanted, found = [tuple(v.shape) for v in variables], [a.shape for a in arrays]
-    if wanted != found:
+    needed, found = [tuple(v.shape) for v in variables], [a.shape for a in arrays]
+    if needed != found:
         raise UserError(
-            f"--resume: the {len(found)} arrays of the state do not fit the {len(wanted)} variables of "
+            f"--resume: the {len(found)} arrays of the state do not fit the {len(needed)} variables of "
             "this network and optimizer; resume with the flags the run was started with"
         )
     for variable, array in zip(variables, arrays, strict=True):

@@ -1,4 +1,4 @@
-"""``StopSignal``: records SIGTERM and SIGINT for a loop to check between two steps."""
+"""``StopSignal``: records SIGTERM and SIGINT, so that a loop can stop between two steps."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ class StopSignal:
     """
 
     def __init__(self, notice: str = "saving after this step") -> None:
-        """No signal was received yet; ``notice`` tells the user what happens after one."""
+        """Creates it without a signal; when one arrives, the user is told ``notice``."""
         self.name = ""
         self._notice = notice
 
     @contextmanager
     def listening(self) -> Iterator[StopSignal]:
-        """Handles both signals inside the ``with`` block; does nothing outside the main thread."""
+        """Records both signals inside the ``with`` block; outside the main thread it does nothing."""
         if threading.current_thread() is not threading.main_thread():
             yield self
             return

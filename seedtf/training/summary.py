@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -24,9 +25,8 @@ from seedtf.training.plan import Plan
 __all__ = ["data_warnings", "report_plan", "report_worker"]
 
 _SHOWN_FAULTS = 5
-_BUSY_BATCH = (
-    128  # images that keep a large GPU busy for longer than the host needs to start a step
-)
+# With this many images, a large GPU computes longer than the host needs to start the next step.
+_BUSY_BATCH = 128
 _DETERMINISTIC = (
     "only bit-reproducible operations; no slowdown on 2 CPU cores (ResNet-50: 171 images/s without, "
     "174 with), not tested on a GPU; the time spent waiting for data is not measured"
@@ -42,41 +42,41 @@ def report_plan(plan: Plan, dataset: Dataset, network: keras.Model, run_dir: Pat
     """Reports the data and the settings of a run, one line each, from images to learning rate.
 
     Args:
-        plan: what the run will do.
-        dataset: its images.
+        plan: the settings of the run.
+        dataset: the images of the run.
         network: the built network.
         run_dir: the run folder.
     """
     config, settings = plan.config, plan.settings
     lines = {
         "run": "none, because a dry run trains nothing" if config.dry_run else str(run_dir),
-        "images": _images(dataset),
-        "split": _split(config, dataset),
-        "store": _store(dataset),
-        "model": _model(plan, network),
+        "images": _describe_images(dataset),
+        "split": _describe_split(config, dataset),
+        "store": _describe_store(dataset),
+        "model": _describe_model(plan, network),
         "precision": settings.precision.reason,
         "XLA": settings.compilation.reason,
-        "augment": f"{_augmentation(config)}; {plan.placement.reason}",
+        "augment": f"{_describe_augmentation(config)}; {plan.placement.reason}",
         "device": f"{describe_devices()}, {config.threads} compute threads",
-        "strategy": _strategy(config, settings.devices),
-        "recipe": _recipe(config),
-        "training": _training(plan),
-        "update": _update(plan),
+        "strategy": _describe_strategy(config, settings.devices),
+        "recipe": _describe_recipe(config),
+        "training": _describe_training(plan),
+        "update": _describe_update(plan),
     }
     if config.sampler == BALANCED:
         lines["sampler"] = "balanced: an epoch draws the same number of images from every class"
-    if batch := plan.batch_size_note or _small_batch(plan):
+    if batch := plan.batch_size_note or _small_batch_advice(plan):
         lines["batch"] = batch
-    if averages := _averages(config):
+    if averages := _describe_averages(config):
         lines["averages"] = averages
     if len(settings.stages) > 1:
-        lines["sizes"] = _sizes(plan)
+        lines["sizes"] = _describe_sizes(plan)
     if plan.class_weights is not None:
-        lines["weights"] = _class_weights(dataset, plan.class_weights)
+        lines["weights"] = _describe_class_weights(dataset, plan.class_weights)
     if config.deterministic:
         lines["determinism"] = _DETERMINISTIC
     if config.data_service:
-        lines["service"] = _service(config)
+        lines["service"] = _describe_service(config)
     for label, text in lines.items():
         report(label, text)
     for text in data_warnings(dataset):
@@ -85,7 +85,7 @@ def report_plan(plan: Plan, dataset: Dataset, network: keras.Model, run_dir: Pat
 
 
 def report_worker(devices: DeviceChoice) -> None:
-    """Reports which of several workers this process is, before it waits for the others."""
+    """If there are several workers, reports which of them this process is."""
     cluster = devices.cluster
     if cluster is not None:
         part = "the chief, which writes the run" if devices.chief else "which prints nothing more"
@@ -96,7 +96,7 @@ def report_worker(devices: DeviceChoice) -> None:
         )
 
 
-def _strategy(config: TrainConfig, devices: DeviceChoice) -> str:
+def _describe_strategy(config: TrainConfig, devices: DeviceChoice) -> str:
     text = f"{devices.kind}, because {devices.reason}"
     if devices.replicas == 1:
         return text
@@ -108,7 +108,7 @@ def _strategy(config: TrainConfig, devices: DeviceChoice) -> str:
     )
 
 
-def _images(dataset: Dataset) -> str:
+def _describe_images(dataset: Dataset) -> str:
     catalog = dataset.store.catalog
     counts = catalog.class_counts().values()
     bad = f"{len(catalog.faults)} left out" if catalog.faults else "none left out"
@@ -121,38 +121,38 @@ def _images(dataset: Dataset) -> str:
     )
 
 
-def _split(config: TrainConfig, dataset: Dataset) -> str:
+def _describe_split(config: TrainConfig, dataset: Dataset) -> str:
     split = dataset.split
     source = f"stratified {config.val_fraction:.0%}, seed {config.seed}"
     if given := config.val_dir or config.split_csv or dataset.split_source:
         source = f"from {given}"
     test = f", {len(split.test):,} test" if len(split.test) else ""
     text = f"{len(split.train):,} train, {len(split.val):,} validation{test} ({source})"
-    same_side = {"duplicates": dataset.duplicates, "near duplicates": dataset.near_duplicates}
+    on_same_side = {"duplicates": dataset.duplicates, "near duplicates": dataset.near_duplicates}
     if dataset.near_duplicates_across_split:
-        same_side = {}
-    kept = " and ".join(f"{count} {name}" for name, count in same_side.items() if count)
-    if kept:
-        text += f"; {kept}, each on the same side as its original"
+        on_same_side = {}
+    counts = " and ".join(f"{count} {name}" for name, count in on_same_side.items() if count)
+    if counts:
+        text += f"; {counts}, each on the same side as its original"
     if dataset.grouping:
         text += f"; {dataset.grouping.describe()}"
     return text
 
 
-def _store(dataset: Dataset) -> str:
+def _describe_store(dataset: Dataset) -> str:
     store = dataset.store
     reused = ", reused from an earlier run" if store.from_cache else ""
     return f"{_STORES[store.mode]}{reused}; {store.size}² pixels, {dataset.cache_plan.reason}"
 
 
-def _service(config: TrainConfig) -> str:
+def _describe_service(config: TrainConfig) -> str:
     return (
         f"training batches made by the tf.data service at {config.data_service}, put in order here; "
         "validation batches made here"
     )
 
 
-def _model(plan: Plan, network: keras.Model) -> str:
+def _describe_model(plan: Plan, network: keras.Model) -> str:
     config = plan.config
     weights = {"none": "random"}.get(config.weights, config.weights)
     if plan.settings.preset and config.weights == "imagenet":
@@ -163,30 +163,32 @@ def _model(plan: Plan, network: keras.Model) -> str:
     return f"{text}, initial weights: {weights}; batch-norm momentum {plan.bn_momentum:.3g}"
 
 
-def _recipe(config: TrainConfig) -> str:
+def _describe_recipe(config: TrainConfig) -> str:
     recipe = config.recipe_in_use
-    values = ", ".join(f"{k}={_value(v)}" for k, v in RECIPES[recipe].items())
-    changed = recipe_changes(recipe, config.as_dict())
-    others = ", ".join(f"{k}={_value(v)}" for k, v in changed.items())
-    return f"{recipe}, {_why(config)} ({values})" + (
-        f"; changed by flags: {others}" if others else ""
-    )
+    defaults = _flags_as_text(RECIPES[recipe])
+    changed = _flags_as_text(recipe_changes(recipe, config.as_dict()))
+    changes = f"; changed by flags: {changed}" if changed else ""
+    return f"{recipe}, {_why_this_recipe(config)} ({defaults}){changes}"
 
 
-def _why(config: TrainConfig) -> str:
-    """Why a run has its recipe, as a phrase."""
+def _flags_as_text(flags: Mapping[str, Any]) -> str:
+    return ", ".join(f"{name}={_as_text(value)}" for name, value in flags.items())
+
+
+def _why_this_recipe(config: TrainConfig) -> str:
+    """Why the run has its recipe, as a phrase."""
     if config.recipe != AUTO:
         return "as requested"
     state = "random" if config.weights == RANDOM_WEIGHTS else "trained"
     return f"because the initial weights are {state}"
 
 
-def _value(value: Any) -> str:
+def _as_text(value: Any) -> str:
     return str(value).lower()
 
 
-def _augmentation(config: TrainConfig) -> str:
-    parts = [f"strength {_value(config.augment_strength).removesuffix('.0')}"]
+def _describe_augmentation(config: TrainConfig) -> str:
+    parts = [f"strength {_as_text(config.augment_strength).removesuffix('.0')}"]
     if config.mixup:
         parts.append(f"MixUp by Beta({config.mixup:g})")
     if config.cutmix:
@@ -196,7 +198,7 @@ def _augmentation(config: TrainConfig) -> str:
     return ", ".join(parts)
 
 
-def _update(plan: Plan) -> str:
+def _describe_update(plan: Plan) -> str:
     config, parts = plan.config, [f"weight decay {plan.settings.weight_decay:g}"]
     if config.clip_norm:
         parts.append(f"gradient clipped to norm {config.clip_norm:g}")
@@ -207,8 +209,8 @@ def _update(plan: Plan) -> str:
     return ", ".join(parts)
 
 
-def _small_batch(plan: Plan) -> str:
-    """Advice where the host, not the GPU, would limit the speed; empty elsewhere."""
+def _small_batch_advice(plan: Plan) -> str:
+    """Advice for batches so small that a GPU waits for the host; empty if they are large enough."""
     settings, size = plan.settings, plan.config.batch_size
     per_gpu = size // settings.devices.replicas
     if not settings.gpus or per_gpu >= _BUSY_BATCH:
@@ -220,7 +222,7 @@ def _small_batch(plan: Plan) -> str:
     )
 
 
-def _averages(config: TrainConfig) -> str:
+def _describe_averages(config: TrainConfig) -> str:
     parts = []
     if config.ema_horizon:
         parts.append(f"weights over {config.ema_horizon:.3g} of all steps, validated and saved")
@@ -229,59 +231,59 @@ def _averages(config: TrainConfig) -> str:
     return "; ".join(parts)
 
 
-def _sizes(plan: Plan) -> str:
+def _describe_sizes(plan: Plan) -> str:
     stages = plan.settings.stages
-    parts = [f"{s.size}² pixels in epochs {s.first + 1} to {s.end}" for s in stages]
+    parts = [f"{stage.size}² pixels in epochs {stage.first + 1} to {stage.end}" for stage in stages]
     return f"{', '.join(parts)}; validation always at {stages[-1].size}²"
 
 
-def _class_weights(dataset: Dataset, weights: np.ndarray) -> str:
+def _describe_class_weights(dataset: Dataset, weights: np.ndarray) -> str:
     pairs = zip(dataset.store.catalog.class_names, weights, strict=True)
     weighted = ", ".join(f"{name} {weight:.3g}" for name, weight in pairs)
     return f"loss weight of an image by class: {weighted}"
 
 
-def _training(plan: Plan) -> str:
+def _describe_training(plan: Plan) -> str:
     config, settings = plan.config, plan.settings
     text = f"{config.epochs} epochs of {plan.steps_per_epoch} steps of {config.batch_size} images"
-    rule = describe_optimizer(config.optimizer, config.epochs, settings.keras_2)
-    rate = f"{rule}, {config.schedule} learning rate from {settings.lr:g}, "
+    optimizer = describe_optimizer(config.optimizer, config.epochs, settings.keras_2)
+    rate = f"{config.schedule} learning rate from {settings.lr:g}, "
     rate += "set at every step" if settings.lr_per_step else "set once per epoch"
     frozen = f"; only the head in the first {config.freeze_epochs}" if config.freeze_epochs else ""
-    return f"{text}, {rate}{frozen}"
+    return f"{text}, {optimizer}, {rate}{frozen}"
 
 
 def data_warnings(dataset: Dataset) -> list[str]:
-    """Returns warnings about data with which the accuracy would be misleading or unknown.
+    """Returns warnings about data with which the validation accuracy would be misleading or unknown.
 
-    They are about classes without validation images, identical or similar images on two sides of the
+    They concern classes without validation images, identical or similar images on two sides of the
     split, and identical images with different labels.
     """
-    sentences = []
+    warnings = []
     catalog = dataset.store.catalog
     if missing := classes_without_validation(catalog, dataset.split):
         shown = ", ".join(missing[:3]) + (", …" if len(missing) > 3 else "")
-        sentences.append(
+        warnings.append(
             f"no validation image of {len(missing)} of {len(catalog.class_names)} classes: {shown}; "
             "their accuracy is not measured"
         )
     if dataset.duplicates_across_split:
-        sentences.append(
+        warnings.append(
             "validation images that are identical to a training image: "
             f"{dataset.duplicates_across_split}; the accuracy will be too optimistic"
         )
     elif dataset.near_duplicates_across_split:
-        sentences.append(
+        warnings.append(
             "validation and test images that look like an image of another side of the split: "
             f"{dataset.near_duplicates_across_split}; the accuracy may be too optimistic"
         )
     if dataset.conflicting_labels:
         later, first = dataset.conflicting_labels[0]
-        sentences.append(
+        warnings.append(
             "images that are identical to an image of another class: "
             f"{len(dataset.conflicting_labels)}, first {later} and {first}; seedtf check lists them"
         )
-    return sentences
+    return warnings
 
 
 def _report_faults(dataset: Dataset) -> None:

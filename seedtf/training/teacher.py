@@ -1,7 +1,8 @@
-"""Soft labels from a cross-validation, so that one network learns what several runs know.
+"""Soft labels from a cross-validation, so that one network learns what the runs of all folds know.
 
-G. Hinton, O. Vinyals, J. Dean, "Distilling the knowledge in a neural network", 2015. The teacher of an
-image is the one run that did not train on it, because a run is too sure of the images that it has seen.
+G. Hinton, O. Vinyals, J. Dean, "Distilling the knowledge in a neural network", 2015. The soft label of
+an image comes from the run that did not train on the image, because the other runs have learned its
+label.
 """
 
 from __future__ import annotations
@@ -23,14 +24,14 @@ __all__ = ["soften", "with_teacher"]
 
 
 def with_teacher(config: TrainConfig, dataset: Dataset) -> Dataset:
-    """``dataset`` with the soft labels of ``--teacher``; unchanged without the flag.
+    """Returns ``dataset`` with the soft labels of ``--teacher``; unchanged without the flag.
 
-    The labels of validation and test images stay as they are. A training image that is not in the
-    cross-validation keeps its label. The number of images with soft labels is reported.
+    Only training images get soft labels, and only those that are in the cross-validation. Their number
+    is reported.
 
     Raises:
-        UserError: the folder is no finished cross-validation, its classes differ, or it has none of
-            the training images.
+        UserError: the folder is no finished cross-validation, its classes differ, or it has predicted
+            none of the training images.
     """
     if not config.teacher:
         return dataset
@@ -41,25 +42,25 @@ def with_teacher(config: TrainConfig, dataset: Dataset) -> Dataset:
         )
     if read_class_names(folder) != catalog.class_names:
         raise UserError(f"--teacher={folder}: has other classes than --data_dir; pass another one")
-    known = FoldsPaths(folder).read_predictions(catalog.class_names)
+    predictions = FoldsPaths(folder).read_predictions(catalog.class_names)
     paths = [os.path.realpath(catalog.absolute_paths()[record]) for record in dataset.split.train]
-    taught = {os.path.realpath(path): row[1] for path, row in known.items()}
-    places = [place for place, path in enumerate(paths) if path in taught]
-    if not places:
+    probabilities_of = {os.path.realpath(path): row[1] for path, row in predictions.items()}
+    found = [index for index, path in enumerate(paths) if path in probabilities_of]
+    if not found:
         raise UserError(
             f"--teacher={folder}: has predicted none of the {len(paths)} training images; pass one of "
             "the same images"
         )
     labels = np.eye(len(catalog.class_names), dtype=np.float32)[catalog.labels]
-    records = dataset.split.train[places]
-    probabilities = np.array([taught[paths[place]] for place in places])
+    records = dataset.split.train[found]
+    probabilities = np.array([probabilities_of[paths[index]] for index in found])
     labels[records] = soften(
         labels[records], probabilities, config.teacher_weight, config.teacher_temperature
     )
     report(
         "teacher",
-        f"{folder}: {len(places):,} of {len(paths):,} training images have soft labels, "
-        f"{config.teacher_weight:g} of them its probabilities at temperature "
+        f"{folder}: {len(found):,} of {len(paths):,} training images have soft labels; its "
+        f"probabilities have weight {config.teacher_weight:g} in them, at temperature "
         f"{config.teacher_temperature:g}",
     )
     return replace(dataset, store=replace(dataset.store, soft_labels=labels))
@@ -68,12 +69,13 @@ def with_teacher(config: TrainConfig, dataset: Dataset) -> Dataset:
 def soften(
     labels: np.ndarray, probabilities: np.ndarray, weight: float, temperature: float
 ) -> np.ndarray:
-    """``(1 − weight) · labels + weight · softmax(log probabilities / temperature)``.
+    """Returns ``(1 − weight) · labels + weight · softmax(log(probabilities) / temperature)``.
 
     Args:
-        labels, probabilities: float ``[N, K]``, rows that sum to 1.
-        weight: in [0, 1].
-        temperature: above 0.
+        labels: float ``[N, K]``, rows that sum to 1.
+        probabilities: of the same form.
+        weight: the weight of the probabilities, in [0, 1].
+        temperature: above 0; a value above 1 makes the probabilities more equal.
 
     Returns:
         float32 ``[N, K]``.

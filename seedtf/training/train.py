@@ -1,4 +1,4 @@
-"""One training run, from a ``TrainConfig`` to a run folder: the order of all steps, on one page."""
+"""Trains: from a ``TrainConfig`` to a run folder. ``open_session`` shows the order of all steps."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ from seedtf.training.dry_run.forecast import Forecast
 from seedtf.training.dry_run.timing import TimedStage, process_age, time_training
 from seedtf.training.fitted_head import start_from_fitted_head
 from seedtf.training.machine import inspect_machine
-from seedtf.training.plan import Plan, bind
+from seedtf.training.plan import Plan, make_plan
 from seedtf.training.resolve import resolve
 from seedtf.training.resume import load_resume_state, run_identity
 from seedtf.training.session import Session
@@ -59,17 +59,18 @@ __all__ = ["TrainConfig", "TrainResult", "forecast_training", "train_and_evaluat
 
 @dataclass(frozen=True)
 class TrainResult:
-    """The outcome of a run; also the ``RESULT`` line.
+    """The outcome of a run, which is also printed as the ``RESULT`` line.
 
     Attributes:
         run_dir: the run folder; empty on a worker that is not the chief.
-        epochs: epochs trained.
-        best_epoch: the one with the lowest validation loss, counted from 1; its model is saved.
-        val_loss, val_accuracy: of that epoch; accuracy in [0, 1].
-        val_accuracy_interval: Wilson's 95 % interval.
-        epoch_seconds: median duration of an epoch with validation and writing, the first left out.
-        images_per_second: median training throughput, the first epoch left out.
-        stopped: why training ended before its last epoch, or empty.
+        epochs: number of epochs that were trained.
+        best_epoch: the epoch with the lowest validation loss, counted from 1; its model is best.keras.
+        val_loss: the validation loss of this epoch.
+        val_accuracy: the validation accuracy of this epoch, in [0, 1].
+        val_accuracy_interval: the 95 % Wilson interval of ``val_accuracy``.
+        epoch_seconds: median seconds of an epoch with its validation, without the first epoch.
+        images_per_second: median training throughput, without the first epoch.
+        stopped: why training ended before its last epoch; empty if it did not.
     """
 
     run_dir: str
@@ -104,16 +105,16 @@ def train_and_evaluate(config: TrainConfig) -> TrainResult:
     On a CPU the same ``config`` gives the same ``history.csv``.
 
     Args:
-        config: all settings of the run.
+        config: the flags of the run.
 
     Returns:
-        The metrics of the best epoch, and the paths of the results.
+        The metrics of the best epoch, and the run folder.
 
     Raises:
-        UserError: whatever the user can correct, naming the flag or file.
+        UserError: a mistake that the user can correct; the message names the flag or file.
         DivergedError: the loss is not finite.
         StoppedError: SIGTERM or SIGINT arrived; the state is saved.
-        WorkerLostError: another worker has died; all can resume from the last state.
+        WorkerLostError: another worker has died; all workers can resume from the last state.
 
     Example:
         >>> import tempfile
@@ -126,22 +127,22 @@ def train_and_evaluate(config: TrainConfig) -> TrainResult:
         (1, 'oak')
     """
     with open_session(config) as session:
-        return _result(session, stopped=session.train())
+        return _make_result(session, stopped=session.train())
 
 
 def forecast_training(config: TrainConfig) -> Forecast:
     """Forecasts time, memory and disk space of a training from a few timed steps; leaves no run.
 
     Raises:
-        UserError: as ``train_and_evaluate``, and where several workers would train.
+        UserError: for the same reasons as in ``train_and_evaluate``, or if several workers would train.
     """
     with open_session(config) as session:
-        return _forecast(session)
+        return _time_session(session)
 
 
 @contextmanager
 def open_session(config: TrainConfig) -> Iterator[Session]:
-    """Does everything before the first step; yields a session that is ready to train."""
+    """Prepares a training; yields a session that is ready for the first step."""
     config = load_resumed(config)
     config = replace(config, weights=resolve_weights(config.weights))
     settings = resolve(config, inspect_machine(), resolve_preset(config))
@@ -159,16 +160,17 @@ def open_session(config: TrainConfig) -> Iterator[Session]:
         )
         seed_and_set_precision(settings)
         dataset = load_training_data(config)
-        plan = bind(settings, dataset, min(gpu_memory_limits(), default=0))
+        plan = make_plan(settings, dataset, min(gpu_memory_limits(), default=0))
         config = plan.config
         with devices.scope():
             network = make_network(plan, dataset)
         identity = run_identity(plan, dataset, devices.replicas)
-        # These flags do not change the result, but workers that save at different steps would deadlock.
-        must_agree = {"--save_minutes": config.save_minutes, "--time_limit": config.time_limit}
-        check_equal_across_workers({**identity, **must_agree}, cluster)
+        # These two flags do not change the result. But workers with different values would save or stop
+        # at different steps, and wait for each other forever.
+        save_flags = {"--save_minutes": config.save_minutes, "--time_limit": config.time_limit}
+        check_equal_across_workers({**identity, **save_flags}, cluster)
         with (
-            _run_folder(config, writes_run) as paths,
+            _open_run_folder(config, writes_run) as paths,
             runtime_errors_as_user_errors(config, dataset, paths.root if writes_run else None),
         ):
             state = None
@@ -189,7 +191,7 @@ def open_session(config: TrainConfig) -> Iterator[Session]:
 
 @contextmanager
 def _silent_unless_chief(devices: Devices) -> Iterator[None]:
-    """Discards what other workers than the chief print: one console is enough."""
+    """Discards what a worker prints unless it is the chief, so that each line is printed once."""
     if devices.chief:
         yield
         return
@@ -198,8 +200,8 @@ def _silent_unless_chief(devices: Devices) -> Iterator[None]:
 
 
 @contextmanager
-def _run_folder(config: TrainConfig, writes_run: bool) -> Iterator[RunPaths]:
-    """The run folder, locked; a temporary one for a dry run and for workers other than the chief."""
+def _open_run_folder(config: TrainConfig, writes_run: bool) -> Iterator[RunPaths]:
+    """Yields the run folder, locked; a temporary folder if this process does not write the run."""
     if not writes_run:
         with tempfile.TemporaryDirectory(prefix="seedtf-worker-") as folder:
             paths = RunPaths.of(folder)
@@ -220,8 +222,8 @@ def _write_first_files(paths: RunPaths, plan: Plan, dataset: Dataset) -> None:
     save_figure(planned, paths.planned_lr)
 
 
-def _forecast(session: Session) -> Forecast:
-    """Times a few steps of every image size. Leaves weights and optimizer modified.
+def _time_session(session: Session) -> Forecast:
+    """Times a few steps at every image size; changes the weights and the optimizer of the session.
 
     Epochs with a frozen body are timed as if the whole network were trained.
     """
@@ -249,7 +251,7 @@ def _forecast(session: Session) -> Forecast:
     )
 
 
-def _result(session: Session, stopped: str) -> TrainResult:
+def _make_result(session: Session, stopped: str) -> TrainResult:
     callbacks, images = session.callbacks, len(session.dataset.split.val)
     rows = callbacks.log.rows
     best = best_epoch(rows)

@@ -1,4 +1,4 @@
-"""``Trainer``: a model that trains the network, with preprocessing inside the train step."""
+"""``Trainer``: a ``keras.Model`` that trains another network, with preprocessing in the train step."""
 
 from __future__ import annotations
 
@@ -17,18 +17,19 @@ from seedtf.training.optim.step_rates import StepRates
 __all__ = ["Prepare", "Trainer", "UnreadMetric"]
 
 Prepare = Callable[[Any], Any]
+"""Turns a batch of the pipeline into the images and labels of the train step; see ``Trainer``."""
 
 _LOGS = ("accuracy", "loss")
 
 
 class UnreadMetric:
-    """A metric on a device, which Keras leaves there.
+    """A metric whose value stays on the device until ``numpy`` is called.
 
-    Keras makes a number of everything that can become one, after every step and before any callback,
-    and that waits for the device.
+    After every step, before any callback, Keras converts each metric to a number if it can, which waits
+    for the device. It cannot convert this class.
 
     Args:
-        value: the tensor.
+        value: a scalar tensor.
     """
 
     def __init__(self, value: tf.Tensor) -> None:
@@ -40,19 +41,21 @@ class UnreadMetric:
 
 
 class Trainer(keras.Model):
-    """Trains ``network`` without changing its structure; only ``network`` is ever saved.
+    """Trains ``network`` without changing its structure; only ``network`` is saved.
 
     Attributes:
-        network: the trained model; float32 ``[B, S, S, 3]`` in 0–255 -> probabilities ``[B, K]``.
-        prepare: the preprocessing of a training batch inside the train step, or None.
-        average: the exponential moving average that is updated at every step, or None.
-        rates: the learning rates that the steps set themselves, or None if callbacks set them.
-        steps_per_call: how many steps a call of the train function runs at most. Above 1 its input is
-            that of ``device_chunks``, and its logs are float32 ``[steps_per_call]``, the metrics after
-            each step.
+        network: the model that is trained, from images float32 ``[B, S, S, 3]`` in 0–255 to
+            probabilities ``[B, K]``.
+        prepare: the preprocessing of a training batch in the train step; None for none.
+        average: the exponential moving average of the weights, which the train step updates, or None.
+        rates: the learning rates of an epoch, which the train steps set themselves; None if a callback
+            sets the rates.
+        steps_per_call: the largest number of steps in a call of the train function. If it is above 1,
+            the function takes elements of ``device_chunks`` and returns each metric as float32
+            ``[steps_per_call]``, its values after each step.
         unread_logs: whether train and test functions return their metrics as ``UnreadMetric``.
-        pad_validation_to: the images of a validation batch if shorter ones are filled up, so that XLA
-            compiles the network for one shape only; 0 if they are not.
+        pad_validation_to: shorter validation batches are filled up to this number of images, so that
+            XLA compiles the network for one shape only; 0 if they are not filled up.
     """
 
     def __init__(self, network: keras.Model, prepare: Prepare | None = None) -> None:
@@ -61,8 +64,8 @@ class Trainer(keras.Model):
         Args:
             network: a built model.
             prepare: turns a training batch of the pipeline into ``(images, labels)`` or ``(images,
-                labels, weights)``; compiled into the train step. None if the pipeline already
-                yields these. It is never applied to validation batches.
+                labels, weights)``. It is part of the train step, and is not applied to validation
+                batches. None if the pipeline itself yields these tuples.
         """
         super().__init__(name="trainer")
         self.network = network
@@ -78,12 +81,12 @@ class Trainer(keras.Model):
         self.build(network.input_shape)
 
     def call(self, images: Any, training: bool | None = None) -> Any:
-        """Calls the network; the images may have another size than the network's input."""
+        """Calls the network; the images may have another size than its input."""
         if self.pad_validation_to and training is False:
             return self._call_padded(images)
         if images.shape[1:] == self.network.input_shape[1:]:
             return self.network(images, training=training)
-        # Called as a layer, a functional model refuses another size.
+        # `network(images)` would check the input and refuse another size.
         return self.network.call(images, training=training)
 
     def compile_for(self, optimizer: keras.optimizers.Optimizer, *, jit_compile: bool) -> None:
@@ -96,7 +99,7 @@ class Trainer(keras.Model):
         )
 
     def train_step(self, data: Any) -> dict[str, Any]:
-        """Runs one update; returns the metrics so far."""
+        """Trains on one batch; returns the metrics since the start of the epoch."""
         if self.rates is not None:
             self.rates.set_next(self.optimizer)
         logs = super().train_step(data if self.prepare is None else self.prepare(data))
@@ -105,54 +108,56 @@ class Trainer(keras.Model):
         return logs
 
     def train_steps(self, data: Any) -> dict[str, Any]:
-        """Runs the steps of an element of ``device_chunks``; returns the metrics after each of them."""
+        """Trains on all batches of an element of ``device_chunks``; returns metrics of each step."""
         batches, count = data
-        most = self.steps_per_call
+        max_steps = self.steps_per_call
 
-        def one(step: tf.Tensor, logs: dict[str, Any]) -> tuple[tf.Tensor, dict[str, Any]]:
+        def run_one(step: tf.Tensor, logs: dict[str, Any]) -> tuple[tf.Tensor, dict[str, Any]]:
             batch = tf.nest.map_structure(lambda values: values[step], batches)
-            done = self.train_step(batch)
-            return step + 1, {name: logs[name].write(step, done[name]) for name in _LOGS}
+            metrics = self.train_step(batch)
+            return step + 1, {name: logs[name].write(step, metrics[name]) for name in _LOGS}
 
-        empty = {name: tf.TensorArray(tf.float32, most, element_shape=[]) for name in _LOGS}
+        empty = {name: tf.TensorArray(tf.float32, max_steps, element_shape=[]) for name in _LOGS}
         _, logs = tf.while_loop(
             lambda step, _: step < count,
-            one,
+            run_one,
             (tf.constant(0), empty),
             parallel_iterations=1,
-            maximum_iterations=most,
+            maximum_iterations=max_steps,
         )
         return {name: values.stack() for name, values in logs.items()}
 
     def make_train_function(self, force: bool = False) -> Callable[[Any], Any] | None:
         """Makes ``train_function``, which takes an iterator over batches and runs one or more steps.
 
-        Keras's own function returns an ``Optional``, and asking it for a value copies a byte from the
-        device, behind everything that is queued there. Training would wait for the device at every
-        step, and the device would wait while the host prepares the next one.
+        Keras's own function returns an ``Optional``. To see whether it has a value, Keras copies a byte
+        from the device, which waits for all steps that are queued there. So the host would wait at
+        every step, and then the device would wait while the host prepares the next step.
         """
         if KERAS_2 or self.run_eagerly:
             return super().make_train_function(force)
         if self.train_function is None or force:
             steps = self.train_step if self.steps_per_call == 1 else self.train_steps
-            self.train_function = self._function(steps, self.jit_compile)
+            self.train_function = self._make_function(steps, self.jit_compile)
         return self.train_function
 
     def make_test_function(self, force: bool = False) -> Callable[[Any], Any] | None:
-        """Makes ``test_function``, which takes an iterator over batches; it does not wait either."""
+        """Makes ``test_function``, which takes an iterator over batches and does not wait either."""
         if KERAS_2 or self.run_eagerly:
             return super().make_test_function(force)
         if self.test_function is None or force:
             jit_compile = self.jit_compile and not self.pad_validation_to
-            self.test_function = self._function(self.test_step, jit_compile)
+            self.test_function = self._make_function(self.test_step, jit_compile)
         return self.test_function
 
     def run_step(self, step: Callable[[Any], Any], data: Any) -> Any:
-        """Runs a step on a batch: on the one device that there is."""
+        """Runs a step on a batch; ``DistributedTrainer`` runs it on several devices."""
         return step(data)
 
-    def _function(self, step: Callable[[Any], Any], jit_compile: bool) -> Callable[[Any], Any]:
-        @functools.wraps(step)  # The name is that of graphs, profiles and XLA's modules.
+    def _make_function(self, step: Callable[[Any], Any], jit_compile: bool) -> Callable[[Any], Any]:
+        """Returns a function that takes an iterator and runs ``step`` on its next batch."""
+
+        @functools.wraps(step)  # graphs, profiles and XLA's modules then have the name of the step
         def run(data: Any) -> Any:
             return self.run_step(step, data)
 
@@ -162,7 +167,7 @@ class Trainer(keras.Model):
         )
 
         def run_next(batches: Any) -> Any:
-            # Keras's train_on_batch passes a generator of one batch, which a graph cannot take.
+            # `train_on_batch` of Keras passes a Python generator, which a graph cannot take.
             return on_next(batches) if hasattr(batches, "get_next") else on_batch(next(batches))
 
         if not self.unread_logs:
@@ -172,7 +177,7 @@ class Trainer(keras.Model):
         }
 
     def _call_padded(self, images: Any) -> Any:
-        """The predictions of at most ``pad_validation_to`` images, from a compiled call of so many."""
+        """The predictions of at most ``pad_validation_to`` images, computed for exactly that number."""
         if self._compiled_call is None:
 
             def network(images: tf.Tensor) -> tf.Tensor:

@@ -48,7 +48,7 @@ class TwoHalves:
     one device.
 
     Args:
-        trainer: the trainer; its optimizer is built.
+        trainer: the trainer, whose optimizer has been built.
         replicas: the number of replicas, over all workers.
         jit_compile: whether XLA compiles the halves.
     """
@@ -57,8 +57,8 @@ class TwoHalves:
         self._trainer, self._replicas, self._jit_compile = trainer, replicas, jit_compile
         self._variables = list(trainer.trainable_variables)
         self._statistics = moving_statistics(trainer.network)
-        # Each replica needs a function of its own, because the function captures the variables of its
-        # replica.
+        # Each replica needs a function of its own, because a function captures the variables of the
+        # replica for which it is traced.
         self._first: dict[int, Callable[..., Any]] = {}
         self._second: list[Callable[..., Any]] = []
 

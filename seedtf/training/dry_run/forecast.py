@@ -1,4 +1,4 @@
-"""Extrapolates a few timed steps to duration, memory and disk space (``--dry_run``)."""
+"""``Forecast``: duration, memory and disk space of a training, computed from a few timed steps."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from seedtf.report import format_bytes, format_duration
 __all__ = ["Forecast", "StageTime", "Writing"]
 
 _STATES, _CHECKPOINTS = 2, 2
-"""Files of each kind that a run folder holds: the last two states, the best and the last model."""
+"""How many files of each kind a run folder holds: two states; the best and the last model."""
 
 
 @dataclass(frozen=True)
 class StageTime:
-    """Duration of the epochs that train on images of one size, in seconds.
+    """Times of the epochs that train on images of one size.
 
     Attributes:
         size: side of the images in pixels.
         epochs: number of epochs.
-        train: training in one epoch.
-        validation: validation in one epoch.
-        tracing: tracing and compiling, once per stage.
-        restart: starting a new ``fit`` in every epoch; 0 if one ``fit`` runs all of them.
+        train: seconds of training in one epoch.
+        validation: seconds of validation in one epoch.
+        tracing: seconds of tracing and compiling, once in the stage.
+        restart: seconds in each epoch to start a new ``fit``; 0 if one ``fit`` runs all epochs.
     """
 
     size: int
@@ -37,12 +37,12 @@ class StageTime:
 
 @dataclass(frozen=True)
 class Writing:
-    """What an epoch writes to disk, and how long that takes.
+    """The files that are written after each epoch, and how long that takes.
 
     Attributes:
-        waiting: seconds per epoch in which training is paused while variables are copied.
-        beside: seconds from the end of copying until all files are on disk; training continues.
-        slowing: seconds by which this background work slows down a training on the same cores.
+        waiting: seconds per epoch in which training waits while variables are copied.
+        beside: seconds per epoch in which a thread writes the copies while training continues.
+        slowing: seconds by which this thread prolongs an epoch, because it uses the same cores.
         checkpoint: bytes of a model file.
         state: bytes of a state file for exact resume.
     """
@@ -59,13 +59,13 @@ class Forecast:
     """Estimated duration, memory and disk space of a training.
 
     Attributes:
-        stages: the durations of its stages, in order.
-        writing: the writing of the files after each epoch.
+        stages: the times of each image size, in the order of training.
+        writing: the files that are written after each epoch.
         startup: seconds before the first step.
-        host_memory: peak bytes of main memory after every stage has been timed.
-        gpu_memory: the same on the GPU with the highest peak; None without a GPU.
-        snapshots: models kept besides the best and the last one.
-        cache: bytes of the cache file of decoded images; 0 without one.
+        host_memory: peak bytes of main memory while the stages were timed.
+        gpu_memory: peak bytes of the GPU that used most; None without a GPU.
+        snapshots: number of models besides the best and the last one.
+        cache: bytes of the cache file of decoded images; 0 without such a file.
         steps: number of training steps that were timed.
 
     Example:
@@ -86,32 +86,36 @@ class Forecast:
     steps: int = 0
 
     def epoch_seconds(self, stage: StageTime) -> float:
-        """From the start of an epoch to the start of the next one, which waits for the files."""
-        working = stage.train + stage.validation + stage.restart
-        working += self.writing.waiting + self.writing.slowing
-        return max(working, self.writing.waiting + self.writing.beside)
+        """Seconds from the start of an epoch to the start of the next one.
+
+        The files of the previous epoch are written meanwhile. If that takes longer than the epoch, the
+        next epoch waits.
+        """
+        without_waiting = stage.train + stage.validation + stage.restart
+        without_waiting += self.writing.waiting + self.writing.slowing
+        return max(without_waiting, self.writing.waiting + self.writing.beside)
 
     @property
     def training_seconds(self) -> float:
-        """All epochs, and the tracing of each stage."""
+        """Seconds of all epochs and of the tracing of each stage."""
         return sum(
             stage.epochs * self.epoch_seconds(stage) + stage.tracing for stage in self.stages
         )
 
     @property
     def seconds(self) -> float:
-        """From the start of the command to its end, when the files of the last epoch are written."""
+        """Seconds from the start of the command until the files of the last epoch are written."""
         return self.startup + self.training_seconds + self.writing.beside
 
     @property
     def run_bytes(self) -> int:
-        """Size of the run folder at the end of training."""
+        """Bytes of the models and states in the run folder at the end of training."""
         models = (_CHECKPOINTS + self.snapshots) * self.writing.checkpoint
         return models + _STATES * self.writing.state
 
     @property
     def disk_bytes(self) -> int:
-        """Disk space needed: a file is written completely before it replaces an older one."""
+        """Bytes that must be free: a new file is written completely before it replaces an old one."""
         return self.run_bytes + max(self.writing.checkpoint, self.writing.state) + self.cache
 
     def lines(self, now: float) -> list[tuple[str, str]]:
@@ -121,14 +125,14 @@ class Forecast:
             now: the time at which training would be started, in seconds since 1970.
         """
         epochs = sum(stage.epochs for stage in self.stages)
-        end = datetime.datetime.fromtimestamp(now + self.seconds)
+        end = _format_clock(datetime.datetime.fromtimestamp(now + self.seconds), now)
         checkpoint, state = self.writing.checkpoint, self.writing.state
         return [
             *(("epoch", self._stage_text(stage)) for stage in self.stages),
             (
                 "end",
-                f"{_clock(end, now)} if started now: {format_duration(self.seconds)} for {epochs} "
-                f"epochs, including {format_duration(self.startup)} before the first one",
+                f"{end} if started now: {format_duration(self.seconds)} for {epochs} epochs, including "
+                f"{format_duration(self.startup)} before the first one",
             ),
             ("memory", f"{self._memory_text()} at the peak"),
             (
@@ -142,7 +146,7 @@ class Forecast:
         ]
 
     def as_json(self) -> str:
-        """One line of JSON."""
+        """Returns one line of JSON."""
         epoch_seconds = [self.epoch_seconds(stage) for stage in self.stages]
         derived = {
             "epoch_seconds": epoch_seconds,
@@ -168,6 +172,6 @@ class Forecast:
         return text if gpu is None else f"{text}, {format_bytes(gpu)} of the GPU"
 
 
-def _clock(end: datetime.datetime, now: float) -> str:
+def _format_clock(end: datetime.datetime, now: float) -> str:
     same_day = end.date() == datetime.datetime.fromtimestamp(now).date()
     return end.strftime("%H:%M" if same_day else "%Y-%m-%d %H:%M")

@@ -29,23 +29,24 @@ __all__ = ["MAX_STEPS", "TimedStage", "median_step", "process_age", "time_traini
 MAX_STEPS = 20
 """The largest number of training steps that are timed, over all stages together."""
 
-# These steps are not timed, because their batches were prepared while the step was traced.
+# The first steps are not timed, because the pipeline has prepared their batches while the step was
+# traced, so they do not wait for data.
 _WARM_UP_STEPS = 4
 _LONGEST_BLOCK = 5
-_VAL_STEPS = 6
+_MAX_VAL_STEPS = 6
 
 
 @dataclass(frozen=True)
 class TimedStage:
-    """Epochs that train on images of one size, and so take equally long.
+    """The epochs that train on images of one size, which take equally long.
 
     Attributes:
         size: side of the images in pixels.
         epochs: number of epochs.
-        train: returns infinite training batches, in the form that ``fit`` takes.
+        train: returns endless training batches, as ``fit`` takes them.
         val: returns the validation batches.
-        enter: prepares the trainer for this stage.
-        restarts: whether every epoch is a separate ``fit``.
+        enter: prepares the trainer for images of this size.
+        restarts: whether every epoch is a ``fit`` of its own.
     """
 
     size: int
@@ -67,15 +68,17 @@ def time_training(
     cache: int = 0,
     clock: Callable[[], float] = time.perf_counter,
 ) -> Forecast:
-    """Times each stage and the writing; changes the weights of the trainer and leaves no file.
+    """Times the steps of each stage, and the writing of files; changes the weights of the trainer.
+
+    The files are written to a temporary folder and removed.
 
     Args:
-        trainer: must be compiled.
-        stages: at least one; at most ``MAX_STEPS`` steps are timed over all of them.
-        steps_per_epoch: training steps in an epoch.
-        val_steps: batches of one validation.
+        trainer: a compiled trainer.
+        stages: one or more; together, at most ``MAX_STEPS`` training steps are timed.
+        steps_per_epoch: number of training steps in an epoch.
+        val_steps: number of validation batches.
         startup: seconds since the command started, such as ``process_age()``.
-        snapshots: models that the run keeps besides the best and the last one.
+        snapshots: number of models that the run keeps besides the best and the last one.
         cache: bytes of the cache file of decoded images.
         clock: a monotonic clock in seconds.
 
@@ -83,7 +86,8 @@ def time_training(
         UserError: the disk has no room for the temporary files.
     """
     steps = max(1, MAX_STEPS // len(stages))
-    lengths = _Lengths(steps_per_epoch, val_steps, steps // _block(steps) * _block(steps))
+    block = _block_length(steps)
+    lengths = _Lengths(steps_per_epoch, val_steps, steps // block * block)
     times = tuple(_time_stage(trainer, stage, lengths, clock) for stage in stages)
     writing = _time_writing(trainer, clock)
     shortest_epoch = min(stage.train + stage.validation for stage in times)
@@ -92,8 +96,8 @@ def time_training(
         stages=times,
         writing=replace(writing, slowing=slowing),
         startup=startup,
-        host_memory=_host_peak(),
-        gpu_memory=_gpu_peak(),
+        host_memory=_host_memory_peak(),
+        gpu_memory=_gpu_memory_peak(),
         snapshots=snapshots,
         cache=cache,
         steps=len(stages) * lengths.timed,
@@ -103,14 +107,14 @@ def time_training(
 def median_step(
     run: Callable[[], Any], steps: int, clock: Callable[[], float] = time.perf_counter
 ) -> float:
-    """Seconds of a step: the median over blocks of steps, at least three if there are three steps.
+    """Seconds of a step: the median over blocks of steps, of which there are at least three.
 
     The host waits for the device only at the end of a block, because ``fit`` does not wait for it
-    after every step either.
+    after every step either. With fewer than three steps, each step is a block.
 
     Args:
         run: runs one step and returns its results.
-        steps: 1 or more; the remainder that does not fill a block is not run.
+        steps: 1 or more. All blocks have the same length; steps that do not fill a block are not run.
         clock: a monotonic clock in seconds.
 
     Example:
@@ -118,12 +122,12 @@ def median_step(
         >>> median_step(lambda: None, 6, clock=lambda: next(times))  # three blocks of two steps
         3.0
     """
-    block, durations = _block(steps), []
+    block, durations = _block_length(steps), []
     for _ in range(steps // block):
         start = clock()
         for _ in range(block):
             result = run()
-        _finish(result)
+        _wait_for(result)
         durations.append((clock() - start) / block)
     return statistics.median(durations)
 
@@ -133,13 +137,14 @@ def process_age() -> float:
     return time.time() - psutil.Process().create_time()
 
 
-def _block(steps: int) -> int:
+def _block_length(steps: int) -> int:
+    """The number of steps in a block of ``median_step``."""
     return max(1, min(_LONGEST_BLOCK, steps // 3))
 
 
 @dataclass(frozen=True)
 class _Lengths:
-    """Training steps and validation batches of an epoch, and how many of the steps are timed."""
+    """The training steps and validation batches of an epoch, and the number of steps to time."""
 
     steps: int
     val_steps: int
@@ -151,13 +156,13 @@ def _time_stage(
 ) -> StageTime:
     start = clock()
     stage.enter()
-    # Without a warm-up, the highest learning rate could make the weights infinite.
+    # The rate is 0, because without warm-up the planned rate could make the weights infinite.
     trainer.optimizer.learning_rate = 0.0
     # These calls build the optimizer and the metrics and trace both steps.
     trainer.fit(stage.train(), steps_per_epoch=1, verbose=0, shuffle=False)
     trainer.evaluate(stage.val(), steps=1, verbose=0)
     tracing = clock() - start
-    step = _time_train(trainer, stage, lengths.timed, clock)
+    step = _time_train_step(trainer, stage, lengths.timed, clock)
     validation = _time_validation(trainer, stage, lengths.val_steps, clock)
     restart = max(_time_fit(trainer, stage, clock) - step, 0.0) if stage.restarts else 0.0
     return StageTime(
@@ -171,7 +176,7 @@ def _time_stage(
 
 
 def _time_fit(trainer: Trainer, stage: TimedStage, clock: Callable[[], float]) -> float:
-    """Seconds of a ``fit`` of one step and one validation batch; most of them are its start-up."""
+    """Seconds of a ``fit`` of one step and one validation batch, most of which is its start-up."""
     start = clock()
     trainer.fit(
         stage.train(),
@@ -184,31 +189,34 @@ def _time_fit(trainer: Trainer, stage: TimedStage, clock: Callable[[], float]) -
     return clock() - start
 
 
-def _time_train(
+def _time_train_step(
     trainer: Trainer, stage: TimedStage, steps: int, clock: Callable[[], float]
 ) -> float:
-    batches = _iterator(trainer, stage.train())
+    batches = _make_iterator(trainer, stage.train())
     for _ in range(_WARM_UP_STEPS):
-        _finish(trainer.train_function(batches))
+        _wait_for(trainer.train_function(batches))
     return median_step(lambda: trainer.train_function(batches), steps, clock)
 
 
 def _time_validation(
     trainer: Trainer, stage: TimedStage, val_steps: int, clock: Callable[[], float]
 ) -> float:
-    """Seconds of a validation: its first batch, which restarts the pipeline, and the other batches."""
+    """Seconds of a whole validation.
+
+    The first batch is timed alone, because it takes longer: it starts the pipeline.
+    """
     start = clock()
-    batches = _iterator(trainer, stage.val())
-    _finish(trainer.test_function(batches))
-    first, others = clock() - start, min(val_steps - 1, _VAL_STEPS)
-    if others < 1:
+    batches = _make_iterator(trainer, stage.val())
+    _wait_for(trainer.test_function(batches))
+    first, timed_steps = clock() - start, min(val_steps - 1, _MAX_VAL_STEPS)
+    if timed_steps < 1:
         return first
-    step = median_step(lambda: trainer.test_function(batches), others, clock)
+    step = median_step(lambda: trainer.test_function(batches), timed_steps, clock)
     return first + step * (val_steps - 1)
 
 
 def _time_writing(trainer: Trainer, clock: Callable[[], float]) -> Writing:
-    """Writes the files of one epoch to a temporary folder."""
+    """Writes the files of one epoch to a temporary folder, and measures their sizes and the time."""
     try:
         with tempfile.TemporaryDirectory(prefix="seedtf-forecast-") as name:
             paths = RunPaths.of(name)
@@ -235,14 +243,14 @@ def _time_writing(trainer: Trainer, clock: Callable[[], float]) -> Writing:
     return Writing(
         waiting=waiting,
         beside=beside,
-        slowing=_slowing(max(cpu - waiting, 0.0)),
+        slowing=_slowing_seconds(max(cpu - waiting, 0.0)),
         checkpoint=checkpoint,
         state=state,
     )
 
 
 def _drawing_seconds() -> float:
-    """Seconds by which drawing the curves once slows down a training on the same cores."""
+    """Seconds by which drawing the curves once prolongs a training on the same cores."""
     row = {"epoch": 1, "lr": 1e-3} | dict.fromkeys(
         ("loss", "accuracy", "val_loss", "val_accuracy"), 0.5
     )
@@ -251,34 +259,38 @@ def _drawing_seconds() -> float:
         start = time.process_time()
         figure_png(draw_curves([row], title="", planned_lr=[1e-3]))
         cpu = time.process_time() - start
-    return _slowing(cpu)
+    return _slowing_seconds(cpu)
 
 
-def _slowing(cpu_seconds: float) -> float:
-    """Wall-clock seconds that this much background work adds to a training that uses every core."""
+def _slowing_seconds(cpu_seconds: float) -> float:
+    """Seconds by which background work of ``cpu_seconds`` prolongs a training that uses all cores.
+
+    A training on a GPU is not prolonged.
+    """
     if tf.config.list_physical_devices("GPU"):
         return 0.0
     return cpu_seconds / (psutil.cpu_count() or 1)
 
 
-def _iterator(trainer: Trainer, batches: Any) -> Iterator[Any]:
+def _make_iterator(trainer: Trainer, batches: Any) -> Iterator[Any]:
+    """An iterator over ``batches``, distributed over the replicas of the trainer."""
     strategy = trainer.distribute_strategy
     if strategy.num_replicas_in_sync > 1 and isinstance(batches, tf.data.Dataset):
         batches = strategy.experimental_distribute_dataset(batches)
     return iter(batches)
 
 
-def _finish(result: Any) -> None:
-    """Waits for the device: reading a result blocks until all earlier work is done."""
+def _wait_for(result: Any) -> None:
+    """Waits for the device by reading ``result``, which blocks until all earlier steps are done."""
     tf.nest.map_structure(lambda value: value.numpy() if hasattr(value, "numpy") else value, result)
 
 
-def _host_peak() -> int:
+def _host_memory_peak() -> int:
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024  # Linux counts in KiB
 
 
-def _gpu_peak() -> int | None:
+def _gpu_memory_peak() -> int | None:
     count = len(tf.config.list_physical_devices("GPU"))
     info = [tf.config.experimental.get_memory_info(f"GPU:{number}") for number in range(count)]
     return max((usage["peak"] for usage in info), default=None)

@@ -1,4 +1,4 @@
-"""The learning-rate finder: a short training at ever higher rates, after which all is restored."""
+"""The learning-rate finder: trains a few steps at rising rates, then restores everything."""
 
 from __future__ import annotations
 
@@ -28,27 +28,28 @@ from seedtf.training.trainer import Trainer
 
 __all__ = ["LRSuggestion", "LRSweep", "lr_at", "smooth", "suggest_lr", "sweep_lr"]
 
-# The weight of the earlier losses in the running average: it spans about ten steps, a tenth of a
-# sweep of the default length.
+# The weight of the earlier losses in the running average. The average spans about ten steps, a tenth of
+# a sweep of the default length.
 _MEMORY = 0.9
-# A loss diverges if it is this many times the lowest one (Howard & Gugger 2020, arXiv 2002.04688).
+# The loss counts as diverged if it is this many times the lowest loss (Howard & Gugger 2020, arXiv
+# 2002.04688).
 _DIVERGED = 4.0
-# The running average of the first few losses is noisy.
+# The first steps are left out, because the running average of few losses is noisy.
 _SKIPPED_STEPS = 5
 # The slope is taken over a tenth of the sweep, because between neighbouring steps it is mostly noise.
 _SLOPE_FRACTION = 0.1
-# A smaller fall, relative to the first loss, can be chance.
+# If the loss falls by less than this fraction of the first loss, it can be chance.
 _MIN_FALL = 0.02
 
 
 @dataclass(frozen=True)
 class LRSweep:
-    """The losses that were measured; each list has one value for each step with a finite loss.
+    """The losses of a sweep over learning rates; each list has a value for each step, by rising rate.
 
     Attributes:
-        lrs: the learning rate of each step, rising.
-        losses: the training loss of each batch, before its update.
-        smoothed: the bias-corrected exponential average of the losses.
+        lrs: the learning rate of each step.
+        losses: the training loss of the batch of each step, before the update.
+        smoothed: the bias-corrected exponential average of ``losses``.
         stopped: why the sweep ended before its last step; empty if it did not.
     """
 
@@ -63,7 +64,8 @@ class LRSuggestion:
     """Two learning rates that are read off the curve of losses.
 
     Attributes:
-        steepest: the rate at which the smoothed loss falls fastest per relative change of the rate.
+        steepest: the rate where the curve of the smoothed loss over the logarithm of the rate falls
+            most steeply.
         tenth: a tenth of the rate at which the smoothed loss is lowest.
     """
 
@@ -72,15 +74,15 @@ class LRSuggestion:
 
     @property
     def lr(self) -> float:
-        """The lower of the two: a rate that is too low only slows training, one too high ruins it."""
+        """The lower of the two: a rate that is too low only slows training, a too high one ruins it."""
         return min(self.steepest, self.tenth)
 
 
 def lr_at(step: int, steps: int, start: float, end: float) -> float:
     """Returns the rate of a step, counted from 0: ``start · (end / start) ** (step / (steps − 1))``.
 
-    Smith 2017 (arXiv 1506.01186) raises the rate linearly. Raised exponentially, every power of ten
-    gets the same number of steps (Howard & Gugger 2020, arXiv 2002.04688).
+    The rate rises exponentially, so that every power of ten gets the same number of steps (Howard &
+    Gugger 2020, arXiv 2002.04688). In Smith 2017 (arXiv 1506.01186) it rises linearly.
 
     Example:
         >>> [round(lr_at(step, 3, 0.001, 0.1), 6) for step in range(3)]
@@ -90,10 +92,11 @@ def lr_at(step: int, steps: int, start: float, end: float) -> float:
 
 
 def smooth(losses: Sequence[float], memory: float = _MEMORY) -> list[float]:
-    """Returns bias-corrected exponential averages.
+    """Returns the bias-corrected exponential average after each loss.
 
-    The average after loss n, ``a ← memory · a + (1 − memory) · loss``, is divided by 1 − memory^n.
-    Without this correction (Kingma & Ba 2015, arXiv 1412.6980) the first averages would be near 0.
+    Each loss changes the average ``a`` to ``memory · a + (1 − memory) · loss``. After n losses, it is
+    divided by ``1 − memory**n``; without this correction (Kingma & Ba 2015, arXiv 1412.6980) the first
+    averages would be near 0.
 
     Example:
         >>> smooth([2.0, 4.0], memory=0.5)
@@ -109,8 +112,8 @@ def smooth(losses: Sequence[float], memory: float = _MEMORY) -> list[float]:
 def suggest_lr(lrs: Sequence[float], smoothed: Sequence[float]) -> LRSuggestion | None:
     """Reads two rates off a curve of smoothed losses; returns None if the loss never fell.
 
-    The first five steps are left out. The slope at a step is taken over a tenth of all steps, half of
-    them on each side.
+    The first five steps are left out. The slope at a step is computed over a tenth of all steps: half
+    of them lie before the step, half after it.
 
     Args:
         lrs: rates whose logarithms are equally spaced.
@@ -123,9 +126,9 @@ def suggest_lr(lrs: Sequence[float], smoothed: Sequence[float]) -> LRSuggestion 
     lowest = int(curve.argmin())
     if curve[lowest] > (1.0 - _MIN_FALL) * curve[0]:
         return None
-    side = max(1, round(_SLOPE_FRACTION * len(smoothed) / 2))
+    half_span = max(1, round(_SLOPE_FRACTION * len(smoothed) / 2))
     steps = np.arange(lowest + 1)
-    before, after = np.maximum(steps - side, 0), np.minimum(steps + side, len(curve) - 1)
+    before, after = np.maximum(steps - half_span, 0), np.minimum(steps + half_span, len(curve) - 1)
     slopes = (curve[after] - curve[before]) / (after - before)
     return LRSuggestion(lrs[first + int(slopes.argmin())], lrs[first + lowest] / 10.0)
 
@@ -133,10 +136,12 @@ def suggest_lr(lrs: Sequence[float], smoothed: Sequence[float]) -> LRSuggestion 
 def sweep_lr(trainer: Trainer, batches: Any, *, start: float, end: float, steps: int) -> LRSweep:
     """Trains for ``steps`` steps from rate ``start`` to ``end``, then restores everything it changed.
 
-    It restores every variable of the network (also moving statistics and the random states of layers),
-    of the optimizer, of the metrics and of the moving average, the learning rate, and the random states
-    of Python and NumPy, even after an error. The sweep ends early if the smoothed loss exceeds four
-    times its lowest value, or if a loss is not finite.
+    These are the variables of the network (also moving statistics and the random states of layers), of
+    the optimizer, of the metrics and of the moving average, the learning rate, and the random states of
+    Python and NumPy. They are restored even after an error.
+
+    The sweep ends early if the smoothed loss exceeds four times its lowest value, or if a loss is not
+    finite.
 
     Args:
         trainer: a compiled trainer.
@@ -150,10 +155,9 @@ def sweep_lr(trainer: Trainer, batches: Any, *, start: float, end: float, steps:
     """
     if not 0.0 < start < end or steps < 2:
         raise ValueError(f"0 < start < end and 2 steps needed. Received: {start}, {end}, {steps}")
-    # `disable=None` hides the bar if stderr is not a terminal.
-    disable = True if is_silent() else None
+    disable = is_silent() or None  # None shows the bar on a terminal only
     with (
-        _restored_afterwards(trainer),
+        _restore_afterwards(trainer),
         tqdm(total=steps, desc="lr_find", unit="step", disable=disable, leave=False) as bar,
     ):
         sweep = _SweepCallback(steps, start, end, bar)
@@ -176,13 +180,13 @@ class _SweepCallback(keras.callbacks.Callback):
         self.stopped = ""
 
     def on_train_batch_begin(self, batch: int, logs: dict[str, Any] | None = None) -> None:
-        # Keras reports the mean loss since the last reset, so reset it to get this step's loss.
+        # Keras reports the mean loss since the last reset; after a reset it is the loss of this step.
         self.model.reset_metrics()
         self.model.optimizer.learning_rate = lr_at(batch, self._steps, self._start, self._end)
 
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         self._bar.update()
-        # With several replicas a step may report an array of one value.
+        # With several replicas, the loss of a step may be an array of one value.
         loss = float(np.mean((logs or {})["loss"]))
         lr = lr_at(batch, self._steps, self._start, self._end)
         if not math.isfinite(loss):
@@ -200,7 +204,7 @@ class _SweepCallback(keras.callbacks.Callback):
 
 
 @contextlib.contextmanager
-def _restored_afterwards(trainer: Trainer) -> Iterator[None]:
+def _restore_afterwards(trainer: Trainer) -> Iterator[None]:
     """Restores a compiled trainer after the ``with`` block, which may train it."""
     optimizer = trainer.optimizer
     if not getattr(optimizer, "built", False):

@@ -1,4 +1,4 @@
-"""``seedtf lr_find``: sweeps the learning rate for a ``TrainConfig``; writes the plot and the table."""
+"""``seedtf lr_find``: sweeps the learning rate for a ``TrainConfig``, and writes plot and table."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from seedtf.training.batches import TrainBatches
 from seedtf.training.fitted_head import start_from_fitted_head
 from seedtf.training.lr_finder.finder import LRSuggestion, LRSweep, suggest_lr, sweep_lr
 from seedtf.training.machine import inspect_machine
-from seedtf.training.plan import bind
+from seedtf.training.plan import make_plan
 from seedtf.training.resolve import resolve
 from seedtf.training.setup import (
     configure_tensorflow,
@@ -38,29 +38,29 @@ from seedtf.training.trainer import Trainer
 
 __all__ = ["find_learning_rate"]
 
-# More epochs would measure how well the network memorizes the images.
+# A sweep over more epochs would measure how well the network memorizes the images.
 _MAX_EPOCHS = 3
-# With fewer steps the rate changes so much from step to step that the smoothed loss lags behind.
+# With fewer steps, the rate rises so fast that the smoothed loss lags behind it.
 _FEW_STEPS = 30
 
 
 def find_learning_rate(
     config: TrainConfig, *, start: float = 1e-7, end: float = 1.0, steps: int = 100, out: str = ""
 ) -> LRSuggestion:
-    """Tries the rates from ``start`` to ``end`` on the batches that the training would start with.
+    """Tries the rates from ``start`` to ``end`` on the first batches of a training.
 
-    The sweep runs on one device, with the whole network and at ``config.image_size``; the settings of
-    ``config`` for devices, frozen epochs and smaller images are not used. It prints the suggested rate
-    as a flag and writes lr_find.png and lr_find.csv.
+    The sweep runs on one device, trains the whole network, and uses images of ``config.image_size``.
+    Flags for several devices, frozen epochs and smaller images are not used. It prints the suggested
+    rate as a flag and writes lr_find.png and lr_find.csv.
 
     Args:
-        config: the settings of the training.
+        config: the flags of the training.
         start, end: the first and the last rate, 0 < start < end.
-        steps: the number of steps, 2 or more; it is reduced to the steps of three epochs.
+        steps: the number of steps, 2 or more. There are at most as many as in three epochs.
         out: the folder of plot and table; empty for ``runs/<date>-<time>-lr_find``.
 
     Raises:
-        UserError: names the flag or file that the user can correct; also if the loss never fell.
+        UserError: a mistake that the user can correct, or the loss never fell.
     """
     _report_unused(config)
     with _output_folder(out) as folder:
@@ -87,8 +87,8 @@ def find_learning_rate(
 
 
 def _sweep(config: TrainConfig, start: float, end: float, steps: int) -> tuple[LRSweep, int, int]:
-    """Returns the sweep, its planned number of steps and the number of images per step."""
-    # One device: a sweep of several workers would have to agree on every learning rate.
+    """Runs the sweep; returns it with its planned number of steps and the images per step."""
+    # Several workers would have to agree on every learning rate, so the sweep uses one device.
     machine = replace(inspect_machine(), tf_config=None)
     config = replace(config, strategy="none", weights=resolve_weights(config.weights))
     settings = resolve(config, machine, resolve_preset(config))
@@ -96,8 +96,8 @@ def _sweep(config: TrainConfig, start: float, end: float, steps: int) -> tuple[L
     seed_and_set_precision(settings)
     config = settings.config
     dataset = load_training_data(config)
-    # The rate changes at every step.
-    plan = replace(bind(settings, dataset), steps_per_execution=1)
+    # The rate changes at every step, so a call of the train function must run a single step.
+    plan = replace(make_plan(settings, dataset), steps_per_execution=1)
     config = plan.config
     if plan.batch_size_note:
         report("batch", plan.batch_size_note)
@@ -122,7 +122,7 @@ def _sweep(config: TrainConfig, start: float, end: float, steps: int) -> tuple[L
 
 
 def _report_unused(config: TrainConfig) -> None:
-    """Reports flags without effect here, which a flagfile that was made for training may contain."""
+    """Reports flags that have no effect here; a flagfile of a training may contain them."""
     is_given = {
         "freeze_epochs": config.freeze_epochs > 0,
         "progressive_sizes": config.progressive_sizes != "off",
@@ -159,9 +159,9 @@ def _report_suggestion(sweep: LRSweep, suggestion: LRSuggestion) -> None:
 
 @contextmanager
 def _output_folder(out: str) -> Iterator[Path]:
-    """Yields a writable folder, so that a folder that is not writable is found before the sweep.
+    """Yields the output folder; raises UserError before the sweep if it is not writable.
 
-    A folder that was created here is removed after an error if it is still empty.
+    If the folder is new, it is removed after an error, unless it contains files.
     """
     is_new = not (out and Path(out).exists())
     try:
@@ -183,7 +183,7 @@ def _output_folder(out: str) -> Iterator[Path]:
 def _write_results(
     folder: Path, sweep: LRSweep, suggestion: LRSuggestion | None, title: str
 ) -> Path:
-    """Writes lr_find.csv and lr_find.png, and returns the path of the latter."""
+    """Writes lr_find.csv and lr_find.png; returns the path of lr_find.png."""
     image = folder / "lr_find.png"
     rows = zip(sweep.lrs, sweep.losses, sweep.smoothed, strict=True)
     lines = [csv_line("step", "lr", "loss", "smoothed_loss")]

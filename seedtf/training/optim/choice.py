@@ -1,4 +1,4 @@
-"""What ``--optimizer`` means and needs, known before Keras is imported."""
+"""Checks and describes ``--optimizer``, without importing Keras."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ __all__ = [
     "needs_addons",
 ]
 
-# They change weights inside the step of another optimizer, which fails if several devices share it.
+# These optimizers change weights inside the step of another optimizer, which fails on several devices.
 _WRAPPERS = ("lookahead", "ranger", SWA)
-# Fraction of training after which averaging starts, as in Izmailov et al.
+# SWA starts to average after this fraction of the epochs, as in Izmailov et al. 2018.
 _AVERAGED_FROM = 0.75
 
 
@@ -33,17 +33,22 @@ def check_optimizer(
     clip_norm: float = 0.0,
     body_lr_factor: float = 1.0,
 ) -> None:
-    """Checks that ``name`` is available on ``machine`` and supports the other flags.
+    """Checks that the optimizer ``name`` is available on ``machine`` and supports the other flags.
 
     Raises:
-        UserError: TensorFlow Addons is needed and not installed; its optimizers have no weight decay,
-            clipping or learning rates by layer; ``body_lr_factor`` other than 1 needs Keras 3.
+        UserError: the optimizer needs TensorFlow Addons, which is not installed; weight decay, clipping
+            or ``body_lr_factor`` is set for an optimizer of Addons, which has none of these; or
+            ``body_lr_factor`` is set in the Keras 2.15 environment.
     """
     if needs_addons(name, machine.keras_2):
         if not machine.addons:
             raise missing_addons(f"--optimizer={name}")
-        wanted = {"weight_decay": (weight_decay, 0.0), "clip_norm": (clip_norm, 0.0)}
-        for flag, (value, off) in {**wanted, "body_lr_factor": (body_lr_factor, 1.0)}.items():
+        unsupported = {
+            "weight_decay": (weight_decay, 0.0),
+            "clip_norm": (clip_norm, 0.0),
+            "body_lr_factor": (body_lr_factor, 1.0),
+        }
+        for flag, (value, off) in unsupported.items():
             if value != off:
                 raise UserError(
                     f"--{flag}={value:g}: not supported by --optimizer={name} of TensorFlow Addons; "
@@ -57,7 +62,7 @@ def check_optimizer(
 
 
 def check_strategy(name: str, kind: str) -> None:
-    """Raises UserError where ``name`` cannot train with a strategy of this ``kind``."""
+    """Raises UserError if the optimizer ``name`` cannot train with a strategy of this ``kind``."""
     if name in _WRAPPERS and kind != "none":
         raise UserError(
             f"--optimizer={name}: trains on one device only, and --strategy is {kind} here; "
@@ -66,7 +71,7 @@ def check_strategy(name: str, kind: str) -> None:
 
 
 def describe_optimizer(name: str, epochs: int, keras_2: bool = False) -> str:
-    """The optimizer in words, for the first lines of a run of ``epochs`` epochs.
+    """Describes the optimizer for the console, in a run of ``epochs`` epochs.
 
     Example:
         >>> describe_optimizer("ranger", 10)
@@ -83,5 +88,5 @@ def describe_optimizer(name: str, epochs: int, keras_2: bool = False) -> str:
 
 
 def first_averaged(epochs: int) -> int:
-    """The epoch, counted from 0, after which weights are first averaged in a run of ``epochs``."""
+    """The epoch, from 0, at whose end SWA averages weights first, in a run of ``epochs`` epochs."""
     return int(_AVERAGED_FROM * epochs)

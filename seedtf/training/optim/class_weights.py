@@ -1,4 +1,4 @@
-"""``--class_weights``: the weight of each class in the loss, for mixed labels too."""
+"""Parses ``--class_weights``, the weight of each class in the loss."""
 
 from __future__ import annotations
 
@@ -23,13 +23,16 @@ def parse_class_weights(
     """Returns the weight of each class, float32 ``[K]``, all above 0; None if the text is empty.
 
     Args:
-        text: empty; or ``auto`` for n / (K · count), which gives every class the same total weight
-            and keeps the mean weight of the images at 1; or ``name:weight,…``, where a class that is
-            not named gets 1. A name may contain spaces and colons, because only the last colon
-            separates it from the weight; a name that contains a comma cannot be given.
+        text: empty, ``auto`` or ``name:weight,…``.
+
+            With ``auto``, the weight of a class is n / (K · count), for n images in all. So all classes
+            have the same total weight, and the mean weight of the images is 1.
+
+            In ``name:weight,…``, a class that is not named gets 1. A name may contain spaces and
+            colons, because only the last colon separates it from the weight, but no comma.
         class_names: K names in the order of the labels.
-        counts: int ``[K]``, training images of each class. ``auto`` gives a class without images the
-            weight 1 and leaves it out of K.
+        counts: int ``[K]``, the number of training images of each class. For ``auto``, a class without
+            images gets the weight 1 and does not count in K.
 
     Raises:
         UserError: a part is not ``name:weight``, a class is unknown or named twice, or a weight is
@@ -79,7 +82,7 @@ def _weight(name: str, number: str) -> float:
         weight = float(number)
     except ValueError:
         weight = math.nan
-    # Refuse also what float32 would round to 0 or to infinity.
+    # A number that float32 would round to 0 or to infinity is refused too.
     if not _MIN <= weight <= _MAX:
         raise UserError(
             f"{_FLAG}: {number.strip()!r} for class {name!r} is not a number above 0; "
@@ -89,6 +92,7 @@ def _weight(name: str, number: str) -> float:
 
 
 def _remedy(name: str, class_names: Sequence[str]) -> str:
+    """The end of an error message about an unknown class: a similar name, or any class as example."""
     lower = {class_name.lower(): class_name for class_name in class_names}
     close = difflib.get_close_matches(name.lower(), lower, n=1)
     hint = f"did you mean {lower[close[0]]!r}?" if close else f"one is {class_names[0]!r}"

@@ -1,8 +1,8 @@
 """``MovingAverage``: an exponential moving average of all weights and batch statistics.
 
-Keras's ``use_ema=True`` with ``SwapEMAWeights`` averages trainable weights only. Here the moving
-statistics of batch normalization are averaged as well, and the average of float16 or bfloat16
-variables is kept in float32.
+Keras's ``use_ema=True`` with ``SwapEMAWeights`` averages trainable weights only. This class also
+averages the moving statistics of batch normalization, and keeps the average of float16 and bfloat16
+variables in float32.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from seedtf.compat.keras import all_variables
 
 __all__ = ["MovingAverage", "ema_decay"]
 
-# At most this many updates per horizon: an update reads and writes every weight, and more of them
-# would hardly change the average.
+# The average is updated at most this many times within its horizon: an update reads and writes every
+# weight, and more updates would hardly change the average.
 _UPDATES_PER_HORIZON = 50
 
 
@@ -27,11 +27,11 @@ def ema_decay(horizon: float, steps: int) -> tuple[float, int]:
 
     Args:
         horizon: the fraction of all ``steps`` that the average spans, above 0.
-        steps: steps of the whole training.
+        steps: number of steps of the whole training.
 
     Returns:
-        ``(exp(−every / (horizon · steps)), every)``: after ``horizon · steps`` steps the earlier
-        average has the weight 1/e.
+        ``(exp(−every / (horizon · steps)), every)``. With this decay, an average has the weight 1/e
+        after ``horizon · steps`` more steps.
 
     Example:
         >>> decay, every = ema_decay(0.1, 10_000)
@@ -47,12 +47,12 @@ class MovingAverage:
     """Averages the weights of a network and its moving statistics of batch normalization.
 
     The n-th update, counted from 0, uses the decay ``min(decay, (1 + n) / (10 + n))``, as
-    ``tf.train.ExponentialMovingAverage`` does, so that the random initial weights soon lose their
-    influence.
+    ``tf.train.ExponentialMovingAverage`` does. The first updates thus have a small decay, and the
+    random initial weights soon lose their influence.
 
     Attributes:
-        variables: the average of each floating-point variable of the network, then the number of
-            steps seen. A saved state holds these.
+        variables: the average of each floating-point variable of the network, followed by the number of
+            steps that were counted. A saved state holds these variables.
     """
 
     def __init__(self, network: keras.Model, horizon: float, steps: int) -> None:
@@ -61,17 +61,17 @@ class MovingAverage:
         Args:
             network: a built model.
             horizon: the fraction of all steps that the average spans, above 0.
-            steps: steps of the whole training.
+            steps: number of steps of the whole training.
         """
         self._decay, self._every = ema_decay(horizon, steps)
         self._sources = [variable for variable in all_variables(network) if _is_float(variable)]
-        # In 16 bits a small change would be rounded away.
+        # The averages are float32, because in 16 bits a small change would be rounded away.
         self._averages = [tf.Variable(_value(source), trainable=False) for source in self._sources]
         self._seen = tf.Variable(0, dtype=tf.int64, trainable=False)
         self.variables = [*self._averages, self._seen]
 
     def update(self) -> None:
-        """Counts a training step and updates the average if it is due. Called within the step."""
+        """Counts a training step and updates the average if it is due. Call it in the train step."""
         self._seen.assign_add(1)
         tf.cond(self._seen % self._every == 0, self._update_averages, lambda: None)
 

@@ -1,4 +1,4 @@
-"""The loss and the metric of every run, and how training labels become the targets of the loss."""
+"""The loss and the metric of every run, and the conversion of training labels to targets."""
 
 from __future__ import annotations
 
@@ -12,13 +12,14 @@ import tensorflow as tf
 __all__ = ["CrossEntropy", "accuracy_metric", "make_targets", "sample_weights", "smooth"]
 
 Targets = Callable[[tf.Tensor, tf.Tensor], tuple]
+"""A function from images and labels to a batch for ``fit``; see ``make_targets``."""
 
 
 class CrossEntropy(keras.losses.Loss):
     """Cross-entropy of probabilities ``[B, K]`` with labels or with distributions over the classes.
 
-    Labels are int ``[B]``: validation always uses them. Distributions are float32 ``[B, K]``, rows
-    that sum to 1: training uses them when labels are smoothed or mixed.
+    Labels are int ``[B]``; validation always has them. Distributions are float32 ``[B, K]`` with rows
+    that sum to 1; training has them when labels are smoothed or mixed.
     """
 
     def __init__(self, name: str = "cross_entropy") -> None:
@@ -33,9 +34,9 @@ class CrossEntropy(keras.losses.Loss):
 
 
 def accuracy_metric() -> keras.metrics.Metric:
-    """Returns the metric ``accuracy``: the fraction of images whose top class is that of the label.
+    """Returns the metric ``accuracy``: the fraction of images whose most probable class is the label.
 
-    If the label is a distribution, its class is the one with the highest probability.
+    The label of an image with a distribution is the class with its highest probability.
     """
     return keras.metrics.MeanMetricWrapper(_matches, name="accuracy")
 
@@ -64,32 +65,34 @@ def make_targets(
         smoothing: the fraction of each label that is spread over all classes.
         weights: float32 ``[K]``, the weight of each class in the loss. A mixed image gets the average
             weight of its classes, computed before smoothing.
-        weighted_labels: whether the labels are float32 ``[B, K]`` whose sums are the weights of the
-            images, as with pseudo-labels. A mixed image has the mean of both, since labels are mixed
-            linearly.
+        weighted_labels: whether the labels are float32 ``[B, K]``, each row multiplied by the weight of
+            its image, as with pseudo-labels. The sum of a row is then the weight; for a mixed image it
+            is the mean of the weights of its parts.
 
     Returns:
-        ``(images, labels int32 [B] or float32 [B, K]) → (images, float32 [B, K])``; with ``weights`` or
-        ``weighted_labels`` the result has a third part, the weight of each image, float32 ``[B]``.
+        A function from images and labels (int32 ``[B]`` or float32 ``[B, K]``) to images and targets
+        (float32 ``[B, K]``). With ``weights`` or ``weighted_labels``, a third result is the weight of
+        each image in the loss, float32 ``[B]``.
     """
     if not smoothing and weights is None and not weighted_labels:
         return None
 
     def targets(images: tf.Tensor, labels: tf.Tensor) -> tuple:
         soft = labels if labels.shape.rank == 2 else tf.one_hot(labels, classes)
-        of_images = tf.reduce_sum(soft, axis=-1) if weighted_labels else None
-        if of_images is not None:
-            soft /= of_images[:, tf.newaxis]
+        image_weights = tf.reduce_sum(soft, axis=-1) if weighted_labels else None
+        if image_weights is not None:
+            soft /= image_weights[:, tf.newaxis]
         batch = (images, smooth(soft, smoothing) if smoothing else soft)
         if weights is None:
-            return batch if of_images is None else (*batch, of_images)
-        of_classes = sample_weights(soft, weights)
-        return (*batch, of_classes if of_images is None else of_classes * of_images)
+            return batch if image_weights is None else (*batch, image_weights)
+        class_weights = sample_weights(soft, weights)
+        return (*batch, class_weights if image_weights is None else class_weights * image_weights)
 
     return targets
 
 
 def _matches(y_true: Any, y_pred: Any) -> Any:
+    """1.0 for each image whose most probable class is its label, otherwise 0.0; float32 ``[B]``."""
     if _are_distributions(y_true, y_pred):
         y_true = tf.argmax(y_true, axis=-1)
     y_true = tf.reshape(y_true, [-1])
@@ -102,11 +105,11 @@ def _are_distributions(y_true: Any, y_pred: Any) -> bool:
 
 
 def sample_weights(soft_labels: tf.Tensor, weights: npt.ArrayLike) -> tf.Tensor:
-    """The weight of each image, float32 ``[B]``: the mean of the class weights under its label.
+    """The weight of each image, float32 ``[B]``: the weights of its classes, averaged by its label.
 
     Args:
-        soft_labels: float32 ``[B, K]``, rows that sum to 1; a mixed image weighs as its parts do.
+        soft_labels: float32 ``[B, K]``, rows that sum to 1.
         weights: float32 ``[K]`` from ``parse_class_weights``.
     """
-    # no matrix product: devices may round the factors of one to fewer bits
+    # This is not a matrix product, because GPUs may round the factors of a matrix product.
     return tf.reduce_sum(soft_labels * tf.constant(weights, tf.float32), axis=-1)

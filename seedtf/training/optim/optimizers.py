@@ -1,4 +1,4 @@
-"""The optimizer that ``--optimizer`` names: one of Keras or one of TensorFlow Addons."""
+"""Creates the optimizer that ``--optimizer`` names, from Keras or TensorFlow Addons."""
 
 from __future__ import annotations
 
@@ -42,15 +42,15 @@ def make_optimizer(
     Args:
         name: a value of ``--optimizer``.
         lr: the initial learning rate.
-        averaged_from: for ``swa``, the epoch of this optimizer, counted from 0, at whose end weights
-            first enter the average; later ones enter at the end of each epoch.
-        steps_per_epoch: for ``swa``, the optimizer's steps in one epoch.
-        weight_decay: before its update a step subtracts ``lr * weight_decay * w`` from each weight w
-            (decoupled: Loshchilov and Hutter, arXiv 1711.05101); 0 for none.
+        averaged_from: for ``swa``, the epoch at whose end weights enter the average first, counted from
+            0 at the creation of this optimizer. Weights then enter at the end of each epoch.
+        steps_per_epoch: for ``swa``, the number of steps in an epoch.
+        weight_decay: each step first subtracts ``lr * weight_decay * w`` from each weight w (decoupled
+            weight decay: Loshchilov and Hutter, arXiv 1711.05101); 0 for none.
         no_decay: the variables without weight decay, see ``no_decay_variables``.
         clip_norm: the largest norm of the gradient over all variables; 0 for no clipping.
-        lr_scales: factors on the whole change of a variable in a step, weight decay included, by the
-            variable's path or as a function of the variable; None for 1 everywhere.
+        lr_scales: a factor on the learning rate of each variable, which also scales its weight decay;
+            None for 1 everywhere.
 
     Raises:
         ValueError: decay, clipping or layer-wise rates are requested of an optimizer of TensorFlow
@@ -76,7 +76,7 @@ def make_optimizer(
     if clip_norm:
         options["global_clipnorm"] = clip_norm
     optimizer = optimizer_class(lr, **options)
-    # Keras's AdamW defaults to 0.004. None removes the decay op; 0 would still run it.
+    # Always set it, because Keras's AdamW defaults to 0.004. None omits the operation; 0 would not.
     optimizer.weight_decay = weight_decay or None
     if weight_decay:
         optimizer.exclude_from_weight_decay(var_list=list(no_decay))
@@ -85,7 +85,7 @@ def make_optimizer(
 
 def _make_addons_optimizer(name: str, lr: float, first: int, period: int) -> Any:
     addons = import_addons(f"--optimizer={name}").optimizers
-    # The wrappers of Addons accept only the optimizers that Keras 2.11 replaced and calls legacy.
+    # The wrappers of Addons accept only Keras's legacy optimizers.
     adam = keras.optimizers.legacy.Adam
     if name == "lamb":
         return addons.LAMB(lr)

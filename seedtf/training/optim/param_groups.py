@@ -1,4 +1,4 @@
-"""Which weights decay, and the learning rate of each layer: timm's parameter groups for Keras."""
+"""Chooses which weights decay, and the learning rate of each layer, like timm's parameter groups."""
 
 from __future__ import annotations
 
@@ -14,15 +14,16 @@ __all__ = ["is_decayed", "layerwise_lr", "no_decay_variables"]
 
 # Keras's names for biases and for the scales and shifts of normalization layers.
 _BIASES_AND_SCALES = frozenset({"bias", "gamma", "beta"})
-# KerasHub's names for the learned inputs of vision transformers, which timm does not decay either.
+# KerasHub's names for the learned inputs of vision transformers; timm does not decay these either.
 _TOKENS = re.compile("(class|cls|register|distillation)_tokens?|position_embedding")
 
 
 def is_decayed(variable: Any) -> bool:
-    """Whether weight decay applies to a variable: its rank is 2 or more, and it is not a bias or scale.
+    """Whether weight decay applies to a variable.
 
-    The variable's own name decides, not its layer's: the kernel of a layer named ``gamma`` decays. The
-    tokens and position embeddings of a vision transformer do not decay.
+    It does not apply to variables of rank 0 and 1, to biases and scales, and to the tokens and position
+    embeddings of a vision transformer. The last part of the variable's path counts as its name, so the
+    kernel of a layer named ``gamma`` decays.
     """
     name = variable.name.rpartition("/")[2].partition(":")[0]  # in Keras 2.15: layer/kernel:0
     is_token = bool(_TOKENS.search(getattr(variable, "path", "")))
@@ -35,19 +36,21 @@ def no_decay_variables(network: keras.Model) -> list[Any]:
 
 
 def layerwise_lr(network: keras.Model, body_lr_factor: float) -> dict[str, float]:
-    """Returns discriminative learning rates: the rate of every variable relative to the head's.
+    """Returns the learning rate of every variable relative to that of the head.
 
     In ULMFiT (Howard and Ruder, arXiv 1801.06146, section 3.2) each layer has a fixed fraction of the
-    rate of the layer above it. Here that fraction follows from the number of layers: of n body layers
-    with weights, layer i = 0 … n - 1, counted from the input, gets ``body_lr_factor`` to the power of
-    (n - i) / n. A block of a vision transformer counts as one layer. Keras 3 only.
+    rate of the next layer. Here the first layer has ``body_lr_factor``, and the fraction depends on the
+    number of layers: of n body layers with weights, layer i = 0 … n - 1, counted from the input, gets
+    ``body_lr_factor ** ((n - i) / n)``. A block of a vision transformer counts as one layer.
+    Keras 3 only.
 
     Args:
         network: a model made by ``build_network``; frozen layers get their rates too.
         body_lr_factor: the factor of the body's first layer, above 0 and at most 1.
 
     Returns:
-        A factor, from ``body_lr_factor`` to the head's 1, for the path of every variable.
+        A factor for the path of every variable, from ``body_lr_factor`` in the first layer to 1 in the
+        head.
 
     Example:
         >>> from seedtf.model.network import build_network
@@ -56,11 +59,11 @@ def layerwise_lr(network: keras.Model, body_lr_factor: float) -> dict[str, float
         >>> min(scales.values()), scales["logits/kernel"]
         (0.01, 1.0)
     """
-    # The statistics of a Normalization layer are constants that are never trained.
+    # Normalization layers are left out, because their statistics are never trained.
     layers = [
         layer
         for outer in network.layers
-        for layer in _parts(outer)
+        for layer in _layers_with_own_rate(outer)
         if layer.weights and not isinstance(layer, keras.layers.Normalization)
     ]
     count = len(layers) - 1  # without the head, which is the last one
@@ -71,10 +74,11 @@ def layerwise_lr(network: keras.Model, body_lr_factor: float) -> dict[str, float
     }
 
 
-def _parts(layer: keras.layers.Layer) -> list[keras.layers.Layer]:
-    """The layers that have a learning rate of their own, in the order in which they are applied.
+def _layers_with_own_rate(layer: keras.layers.Layer) -> list[keras.layers.Layer]:
+    """The parts of ``layer`` that get a learning rate of their own, in the order of their calls.
 
-    A layer counts as a whole, as the blocks of KerasHub do, unless it consists of several such blocks.
+    A layer that consists of several blocks of KerasHub is divided into its parts; any other layer, such
+    as one of these blocks, is not.
     """
     inner = layer.layers if isinstance(layer, keras.Model) else sublayers(layer)
     blocks = [
@@ -84,5 +88,5 @@ def _parts(layer: keras.layers.Layer) -> list[keras.layers.Layer]:
     ]
     is_container = isinstance(layer, (keras.Model, KerasHubBackbone))
     if is_container or len(set(blocks)) < len(blocks):
-        return [part for sublayer in inner for part in _parts(sublayer)]
+        return [part for sublayer in inner for part in _layers_with_own_rate(sublayer)]
     return [layer]

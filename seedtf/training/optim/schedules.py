@@ -2,9 +2,11 @@
 
 The epoch is a float: 0.0 is the start of training, 1.5 is the middle of the second epoch. Every
 function takes ``lr`` above 0 and ``min_lr`` in ``[0, lr]`` and returns a value within
-``[min_lr, lr]``; only warm-up goes below ``min_lr``. An epoch before 0 is treated as 0, an epoch after
-the end as the end; ``cyclic_decay`` itself has no end. ``TrainConfig`` checks the range of each value,
-and ``make_schedule`` checks how the values fit together; the functions themselves check nothing.
+``[min_lr, lr]``; only warm-up goes below ``min_lr``. An epoch before 0 counts as 0, and an epoch after
+the end of training as the end; ``cyclic_decay`` has no end.
+
+The functions check no argument. ``TrainConfig`` checks the range of each value, and ``make_schedule``
+checks that the values fit together.
 """
 
 from __future__ import annotations
@@ -26,6 +28,7 @@ __all__ = [
 ]
 
 Schedule = Callable[[float], float]
+"""A function from the epoch to the learning rate."""
 
 ONE_CYCLE_PEAK = 0.3  # the fraction of training after which the rate is highest
 ONE_CYCLE_START = 1 / 25  # the first rate, as a fraction of the peak
@@ -97,10 +100,10 @@ def with_warmup(schedule: Schedule, warmup_epochs: float) -> Schedule:
     """Returns ``schedule`` preceded by a linear ramp that meets it at ``warmup_epochs``.
 
     With ``target = schedule(warmup_epochs)`` the ramp is
-    ``target * (0.01 + 0.99 * epoch / warmup_epochs)``. The first rate, 1 % of the target, may be below
-    ``min_lr`` but is never 0, so the first step already trains. Set the rate at every step: if it were
-    set once per epoch, the whole first epoch would have 1 % of the target. If ``warmup_epochs`` is 0,
-    the schedule itself is returned. Gradual warm-up is from Goyal et al. (2017, arXiv 1706.02677,
+    ``target * (0.01 + 0.99 * epoch / warmup_epochs)``. The first rate is 1 % of the target. It may be
+    below ``min_lr`` but is never 0, so the first step already trains. Set the rate at every step: set
+    once per epoch, it would stay at 1 % of the target for the whole first epoch. If ``warmup_epochs``
+    is 0, the schedule itself is returned. Gradual warm-up is from Goyal et al. (2017, arXiv 1706.02677,
     section 2.2).
 
     Example:
@@ -132,8 +135,8 @@ def make_schedule(
 ) -> Schedule:
     """Returns the named schedule as a function from epoch (float) to learning rate (float).
 
-    At ``epochs`` and after it, the rate is that of just before ``epochs``; a cyclic schedule would
-    otherwise jump to a new peak. ``TrainConfig`` has checked the range of each value by itself.
+    From ``epochs`` on, the rate stays at its last value before ``epochs``, because a cyclic schedule
+    would otherwise jump to a new peak.
 
     Args:
         name: a value of ``--schedule``.

@@ -1,4 +1,4 @@
-"""``StepRates``: the learning rate of every step of an epoch, on the device that trains."""
+"""``StepRates``: a table of the learning rates of an epoch's steps, on the device that trains."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ class StepRates:
     """Lets each train step set its own learning rate from a table.
 
     If the host set the rate before each step, the copy to a GPU would wait until the steps that are
-    queued there are done. The table is copied once an epoch. How many steps have been done is counted
-    here, because an optimizer with loss scaling does not count a step that it skips.
+    queued there are done. The table is copied only once an epoch. This class counts the steps itself,
+    because an optimizer with loss scaling does not count the steps that it skips.
 
     Args:
         steps: training steps in an epoch.
@@ -34,13 +34,13 @@ class StepRates:
         self._step = tf.Variable(0, trainable=False, dtype=tf.int64)
 
     def start(self, rates: Sequence[float], step: int = 0) -> None:
-        """Starts an epoch with one rate for each of its steps; ``step`` is the next one, from 0."""
+        """Starts an epoch with one rate for each of its steps; ``step`` is the next step, from 0."""
         self._table.assign(rates)
         self._step.assign(step)
 
     def set_next(self, optimizer: Any) -> None:
-        """Sets the rate of the next step; called within the train step."""
-        # A step beyond the table, as in a timing of single steps, has the last rate.
+        """Sets the rate of the next step. Call it in the train step."""
+        # A step beyond the end of the table, as when single steps are timed, gets the last rate.
         last = self._table.shape[0] - 1
         optimizer.learning_rate = tf.gather(self._table, tf.minimum(self._step, last))
         self._step.assign_add(1)
