@@ -114,7 +114,7 @@ def test_weights_may_be_a_run_folder(run_dir, photos, capsys):
     weights = resolve_weights(str(run_dir))
     assert weights == str(best)
     build_network(model="tiny", num_classes=3, image_size=24, weights=weights)
-    assert "loaded all weights but those of the classifier" in capsys.readouterr().out
+    assert "all weights were loaded except the classifier" in capsys.readouterr().out
     assert resolve_weights("none") == "none"
     best.unlink()
     with pytest.raises(UserError, match=r"the run has no .*best.keras yet"):

@@ -58,7 +58,7 @@ def _is_searched(library: Any, name: str) -> bool:
 
 
 def _called_functions(node: Any) -> Iterator[str]:
-    """The names that could be functions: that of the node's operation, and those of its attributes."""
+    """Names that may belong to functions: the node's operation, and names in its attributes."""
     yield node.op
     for value in node.attr.values():
         yield from (function.name for function in (value.func, *value.list.func) if function.name)

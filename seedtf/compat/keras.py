@@ -260,7 +260,7 @@ def replace_layer_class(layer: Any, new_class: type) -> None:
 
 
 def set_weights_group_name(layer_class: type, name: str) -> None:
-    """Makes Keras store the weights of ``layer_class`` as it stores those of the class ``name``.
+    """Makes Keras store the weights of ``layer_class`` under ``name``, the name of another class.
 
     Keras names the groups of a weights file after the Python name of the class. If a subclass has the
     same name as Keras's own layer, each of the two can load the weights files of the other.

@@ -1,4 +1,4 @@
-"""Optuna: every private name of it that seedtf uses."""
+"""Optuna: the only private name of Optuna that seedtf uses."""
 
 from __future__ import annotations
 

@@ -48,7 +48,7 @@ def import_tensorflow() -> None:
 
 
 def set_performance_switches() -> None:
-    """Sets the environment variables that make TensorFlow faster; keeps those of the user.
+    """Sets environment variables that make TensorFlow faster; a variable that the user has set stays.
 
     ``TF_ENABLE_ONEDNN_OPTS=1``: oneDNN computes convolutions. TensorFlow by itself uses oneDNN only on
     processors with AVX-512 VNNI. On a processor with AVX2 alone, oneDNN halves the time of a train step

@@ -30,8 +30,8 @@ class FusedBatchNormalization(keras.layers.BatchNormalization):
     """``keras.layers.BatchNormalization`` on TensorFlow's FusedBatchNormV3 kernel.
 
     Keras 3 casts a 16-bit input to float32 and normalizes it in many small operations. The kernel
-    accepts float16, bfloat16 and float32 input, and keeps only the statistics in float32. The
-    arguments, the variables, their names and their order are those of the Keras layer, so each of the
+    accepts float16, bfloat16 and float32 input, and keeps only the statistics in float32. The layer has
+    the same arguments and variables as the Keras layer, with equal names in equal order. So each of the
     two layers can load the weights of the other.
 
     The kernel is used for 4-D ``[B, H, W, C]`` input that is normalized over its last axis. The Keras

@@ -63,8 +63,8 @@ PARAMETERS: dict[str, int] = {
 """Number of parameters of each network of keras.applications, without the classifier."""
 
 _HEADER = ("model", "parameters", "image sizes", "licence", "extra", "cached")
-# The names of downloaded weights files start with the network's name, except those of MobileNet:
-# mobilenet_1_0_….
+# Downloaded weights files have names that start with the name of the network. Only those of MobileNet
+# start differently: mobilenet_1_0_….
 _FILE_NAME_STARTS = {"MobileNet": "mobilenet10"}
 
 

@@ -60,7 +60,8 @@ class Preset:
         licence: of the weights, such as ``apache-2.0``.
         parameters: number of parameters of the backbone; 0 if unknown.
         folder: the absolute path of the files.
-        converted: whether KerasHub converts the files from those of timm or transformers.
+        converted: whether the files are in the format of timm or transformers, so KerasHub converts
+            them.
     """
 
     source: str

@@ -30,8 +30,8 @@ def zero_init_residuals(model: keras.Model) -> int:
     easier (Goyal et al. 2017, arXiv 1706.02677, section 5.1). Call it for random weights only.
 
     A residual block ends with an ``Add`` layer, whose inputs are the shortcut and the branch, in either
-    order. The branch is computed from the shortcut, or both are computed from the same tensor and the
-    shortcut is only a linear projection of it.
+    order. The branch is computed from the shortcut, or both are computed from one tensor, of which the
+    shortcut is a linear projection.
 
     Gamma keeps its value in three cases: both inputs look alike (as in NASNet); the branch does not end
     with batch normalization, which dropout may follow (as in ResNetV2); or another layer also uses the

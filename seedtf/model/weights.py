@@ -16,7 +16,7 @@ __all__ = ["check_weights_file", "load_weights"]
 
 
 def load_weights(model: keras.Model, path: str | os.PathLike[str], *, head: str) -> bool:
-    """Loads the weights in ``path`` into ``model``: all of them, or all but the head's.
+    """Loads the weights in ``path`` into ``model``: with the head if it fits, otherwise without it.
 
     Args:
         model: a functional model whose body ends before a layer named ``"pool"``.
@@ -45,7 +45,7 @@ def load_weights(model: keras.Model, path: str | os.PathLike[str], *, head: str)
             f"the same --model, here {model.name}"
         ) from error
     warn(
-        f"{path}: loaded all weights but those of the classifier {head!r}, which stay as initialized"
+        f"{path}: all weights were loaded except the classifier {head!r}, which keeps its initial ones"
     )
     return False
 

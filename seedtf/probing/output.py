@@ -22,7 +22,7 @@ from seedtf.runs.records import write_records
 __all__ = ["save_best_head", "table_lines", "write_probe"]
 
 _HEADER = ("model", "size", "features", "classifier", "accuracy", "95 % interval", "p", "seconds")
-_LEFT_ALIGNED = (0, 3)  # the columns of text; those of numbers are aligned on the right
+_LEFT_ALIGNED = (0, 3)  # the columns of text; columns of numbers are aligned on the right
 
 
 def table_lines(result: Probe) -> list[str]:
@@ -97,8 +97,8 @@ def _prediction_lines(result: Probe) -> Iterator[str]:
 def save_best_head(result: Probe, run_dir: str) -> tuple[Path, float]:
     """Writes the best network with its fitted head as a run, for ``seedtf evaluate`` and the others.
 
-    The validation images of the run are those of the first fold. Its head is the one that was fitted
-    without this fold, so an evaluation of the run uses only images that the head has not seen.
+    The first fold becomes the validation images of the run, and the head is the one that was fitted
+    without this fold. So an evaluation of the run uses only images that the head has not seen.
 
     Args:
         result: from ``probe``.

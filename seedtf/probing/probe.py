@@ -76,7 +76,7 @@ class Probe:
 
     Attributes:
         rows: one for each network and classifier, from the highest accuracy to the lowest.
-        dataset: the images, without pixels; its validation images are those of the first fold.
+        dataset: the images, without pixels; the first fold is its validation images.
         records: int64 ``[n]``, the images that were divided into folds, which are all but test images.
         folds: int64 ``[n]``, the fold of each image of ``records``, from 0.
         config: the flags of a training that would fit such a head on this data.
@@ -142,7 +142,7 @@ def probe(
     check_sklearn("seedtf probe")
     if not models:
         raise UserError("--models: is missing; pass networks, separated by commas")
-    # `save_best_head` records these flags in its run, as those of a training of one epoch.
+    # `save_best_head` records these flags in its run, as if the run were a training of one epoch.
     config = TrainConfig(data_dir=os.fspath(data_dir), head=FITTED, epochs=1, **flags)
     config = config.with_absolute_paths()
     embedders = [open_embedder(model, image_size, config.weights) for model in models]

@@ -28,9 +28,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Placement", "Plan", "batch_norm_momentum", "make_plan"]
 
-# All images are kept in a GPU's memory if they take at most this fraction of it, or at most this number
-# of bytes if the size of the memory is unknown.
+# All images are kept in a GPU's memory if they take at most this fraction of it.
 _RESIDENT_FRACTION = 1 / 3
+# If the size of the memory is unknown, they may take at most this number of bytes.
 _DEFAULT_RESIDENT_BYTES = 2 << 30
 # With this number, starting a call takes little time compared with its steps. It is not larger, because
 # a signal has to wait for the end of the call.
@@ -151,9 +151,9 @@ def make_plan(settings: Settings, dataset: Dataset, gpu_memory: int = 0) -> Plan
         gpu_memory: bytes that TensorFlow may use on a GPU; 0 if that is not known.
 
     Raises:
-        UserError: a batch has more images than the training data, there are fewer training or
-            validation images than replicas, ``--class_weights`` does not fit the classes, or
-            ``--steps_per_execution`` is above 1 where the train step does not look up its images.
+        UserError: a batch has more images than the training data; there are fewer training or
+            validation images than replicas; ``--class_weights`` does not fit the classes; or
+            ``--steps_per_execution`` is above 1, but the train step does not look up its images.
     """
     images, replicas = len(dataset.split.train), settings.devices.replicas
     config = settings.config

@@ -44,7 +44,7 @@ def write_preview(config: TrainConfig, out: Path) -> None:
     """Draws what the augmentation flags of ``config`` do to its images, without training.
 
     Args:
-        config: the flags of a run; only those of the data and the augmentation are used.
+        config: the flags of a run, of which those for the data and the augmentation are used.
         out: the PNG file to write or replace.
 
     Raises:

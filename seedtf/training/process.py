@@ -91,8 +91,8 @@ class TrainProcess:
     """A process whose output is appended to a file. At the end of the ``with`` block it is stopped.
 
     The process runs in a session of its own, so Ctrl-C in the terminal does not reach it; ``end`` stops
-    it. On Linux, if this process dies for any reason, the kernel sends SIGTERM to the other one, which
-    then saves its state and stops.
+    it. On Linux, if this process dies for any reason, the kernel sends SIGTERM to the training process,
+    which then saves its state and stops.
 
     Args:
         command: the command to run.

@@ -1,4 +1,4 @@
-"""Checks that data and flags of a resumed run are those of the saved state.
+"""Checks that a resumed run has the same data and flags as its saved state.
 
 ``runs.saved_config.RESUME_MAY_CHANGE`` lists the flags that may differ.
 """
@@ -35,8 +35,7 @@ def run_identity(plan: Plan, dataset: Dataset, replicas: int = 1) -> dict[str, A
 
     The number of replicas matters if each replica normalizes its own part of the batch, or mixes images
     within its part. With ``--sync_bn`` and without mixing, any number of replicas computes the same, up
-    to rounding. The keys are part of the format of a state, because they are compared with those of
-    older states.
+    to rounding. The keys must not change, because they are compared with the keys in older states.
     """
     config, settings = plan.config, plan.settings
     mixed = config.mixup or config.cutmix
@@ -107,7 +106,7 @@ def check_identity(run_dir: str, saved: Mapping[str, Any], now: Mapping[str, Any
     for name, value in now.items():
         before = saved.get(name, defaults.get(name))
         if before != value:
-            # The keys say "pictures", because those of older states do; the console says "images".
+            # The keys say "pictures", because older states have these keys; the console says "images".
             shown = name.replace("pictures", "images")
             raise UserError(
                 f"--resume={run_dir}: {shown} was {_shortened(before)} and is now "

@@ -68,8 +68,8 @@ class Search:
         storage: a database URL; empty for a file in ``tune_dir``.
         tune_dir: the folder of trials and results; it is created if it does not exist.
         pruner: median, hyperband or none.
-        keep_models: whether to keep the models and states of all trials; otherwise only those of the
-            best trial are kept.
+        keep_models: whether to keep the models and states of all trials; otherwise only the best trial
+            keeps its models and states.
     """
 
     config: TrainConfig

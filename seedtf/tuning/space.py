@@ -164,7 +164,7 @@ def choose_space(search: str, given: Collection[str], config: TrainConfig) -> li
 
 
 def first_values(space: Iterable[Dimension], config: TrainConfig) -> dict[str, Any]:
-    """Returns the values of the first trial: the possible values nearest to those of ``config``."""
+    """Returns the values of the first trial: the possible values that are nearest to ``config``."""
     values = {
         **config.as_dict(),
         "batch_size": config.batch_size or DEFAULT_BATCH_SIZE,

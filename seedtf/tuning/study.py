@@ -42,8 +42,8 @@ class Study:
 
         A new study records its flags and ranges, and queues a first trial with the values of
         ``config``. A study whose trials have all failed counts as new. Flags that do not change the
-        results may differ from those of the earlier study, such as the folder of the images on another
-        machine.
+        results may differ from the recorded flags: the folder of the images may have another path on
+        another machine.
 
         Raises:
             UserError: the study was started with other flags or ranges.

@@ -64,7 +64,7 @@ class SavePolicy:
 
 
 class BestCheckpoint(keras.callbacks.Callback):
-    """Saves the model after every epoch whose ``val_loss`` is below that of all earlier epochs.
+    """Saves the model after every epoch whose ``val_loss`` is the lowest so far.
 
     Args:
         path: the file of the model.
@@ -131,8 +131,9 @@ def snapshot_epochs(cycle_epochs: float, epochs: int, *, per_step: bool) -> list
 class Snapshots(keras.callbacks.Callback):
     """Saves ``snapshot-<epoch>.keras`` at the end of each of ``epochs``; never removes a snapshot.
 
-    The models at the minima of a cyclic learning rate make different errors, so the mean of their
+    The models at the minima of a cyclic learning rate make different errors. So the mean of their
     predictions is better than each model alone (Huang et al., Snapshot Ensembles, arXiv 1704.00109).
+
     Only the number of the epoch decides whether a snapshot is saved, so a resumed run has the same
     snapshots as an uninterrupted run.
 

@@ -31,10 +31,10 @@ class EachStep(keras.callbacks.Callback):
 
     Args:
         callbacks: the other callbacks, in the order of the calls.
-        steps: steps of an epoch; if an epoch is resumed, the steps that are left of it.
+        steps: the number of steps of an epoch, or of the rest of an epoch that is resumed.
         per_call: steps in a call; the last call of an epoch may have fewer.
-        ahead: how many calls may be started before the metrics of the first of them were read. A loss
-            that is not finite is noticed this many calls later.
+        ahead: the number of calls that may be started without waiting for their metrics. A loss that is
+            not finite is noticed up to this many calls later.
 
     Example:
         >>> class Shown(keras.callbacks.Callback):

@@ -15,8 +15,8 @@ __all__ = ["EpochTimer"]
 class EpochTimer(keras.callbacks.Callback):
     """Measures an epoch: seconds, images per second, and seconds spent waiting for data.
 
-    Images per second are those of training alone. They are measured from the start of the epoch to the
-    end of its last step, so validation and the writing of files do not count.
+    Images per second are measured from the start of the epoch to the end of its last step. Validation
+    and the writing of files do not count.
 
     Args:
         images_per_step: images in a training batch, over all devices.
@@ -27,8 +27,8 @@ class EpochTimer(keras.callbacks.Callback):
         seconds: duration of the last finished epoch, including its validation.
         data_wait: seconds of this epoch that were spent waiting for training data.
         validation: seconds of this epoch that were spent on validation.
-        between: seconds from the end of the previous epoch to the start of this epoch, in which weights
-            are copied for checkpoints and curves are drawn; 0 for the first epoch.
+        between: seconds from the end of the previous epoch to the start of this epoch; 0 for the first
+            epoch. Meanwhile weights are copied for checkpoints, and curves are drawn.
 
     Example:
         >>> readings = iter([0.0, 2.0, 3.0])  # start of the epoch, end of a step, end of the epoch

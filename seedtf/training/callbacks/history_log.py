@@ -36,7 +36,7 @@ class HistoryLog(keras.callbacks.Callback):
             called when the epoch has ended, before its row is added to ``rows``. 1 by default.
 
     Attributes:
-        rows: the history as dicts, including kept lines; ``epoch`` is an int, the rest are floats.
+        rows: the history as dicts, including kept lines; ``epoch`` is an int, other values are floats.
         timer: the argument ``timer``.
     """
 

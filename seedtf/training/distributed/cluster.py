@@ -1,4 +1,4 @@
-"""Reads ``TF_CONFIG``: which processes train together, and which of them this process is."""
+"""Reads ``TF_CONFIG``: the processes that train together, and the role of this process."""
 
 from __future__ import annotations
 

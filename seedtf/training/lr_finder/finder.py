@@ -136,9 +136,9 @@ def suggest_lr(lrs: Sequence[float], smoothed: Sequence[float]) -> LRSuggestion 
 def sweep_lr(trainer: Trainer, batches: Any, *, start: float, end: float, steps: int) -> LRSweep:
     """Trains for ``steps`` steps from rate ``start`` to ``end``, then restores everything it changed.
 
-    These are the variables of the network (also moving statistics and the random states of layers), of
-    the optimizer, of the metrics and of the moving average, the learning rate, and the random states of
-    Python and NumPy. They are restored even after an error.
+    It changes the learning rate, the random states of Python and NumPy, and the variables of four
+    objects: the network (weights, moving statistics, random states of layers), the optimizer, the
+    metrics and the moving average. They are restored even after an error.
 
     The sweep ends early if the smoothed loss exceeds four times its lowest value, or if a loss is not
     finite.

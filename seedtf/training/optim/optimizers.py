@@ -37,7 +37,7 @@ def make_optimizer(
     """Returns a new optimizer with the usual settings.
 
     ``sgd`` has Nesterov momentum 0.9; ``lookahead`` and ``swa`` wrap Adam, ``ranger`` wraps
-    RectifiedAdam (``radam``); ``lamb`` is Keras's own where Keras has it, else that of Addons.
+    RectifiedAdam (``radam``). ``lamb`` comes from Keras 3, or from Addons beside Keras 2.15.
 
     Args:
         name: a value of ``--optimizer``.

@@ -36,7 +36,7 @@ def no_decay_variables(network: keras.Model) -> list[Any]:
 
 
 def layerwise_lr(network: keras.Model, body_lr_factor: float) -> dict[str, float]:
-    """Returns the learning rate of every variable relative to that of the head.
+    """Returns a factor for every variable: its learning rate divided by the rate of the head.
 
     In ULMFiT (Howard and Ruder, arXiv 1801.06146, section 3.2) each layer has a fixed fraction of the
     rate of the next layer. Here the first layer has ``body_lr_factor``, and the fraction depends on the

@@ -30,9 +30,9 @@ __all__ = [
 Schedule = Callable[[float], float]
 """A function from the epoch to the learning rate."""
 
-ONE_CYCLE_PEAK = 0.3  # the fraction of training after which the rate is highest
-ONE_CYCLE_START = 1 / 25  # the first rate, as a fraction of the peak
-WARMUP_START = 0.01  # the first rate, as a fraction of the rate at the end of warm-up
+ONE_CYCLE_PEAK = 0.3  # the rate is highest after this fraction of training
+ONE_CYCLE_START = 1 / 25  # the first rate divided by the highest rate
+WARMUP_START = 0.01  # the first rate divided by the rate at the end of warm-up
 
 
 def cyclic_decay(

@@ -79,7 +79,10 @@ class TrackerGroup:
             thread.log_metrics(epoch, metrics)
 
     def finish(self, ending: str, files: Sequence[Path] = ()) -> None:
-        """Ends the run in all trackers. Sends those of ``files`` that exist, unless it was interrupted.
+        """Sends ``files`` and ends the run in all trackers.
+
+        Files that do not exist are left out. No files are sent if the run was interrupted, because it
+        can be resumed.
 
         Args:
             ending: ``finished``, ``interrupted``, ``failed``, or why training ended early.

@@ -80,7 +80,7 @@ class Tracker(ABC):
 
     @abstractmethod
     def start(self, run: TrackedRun, saved: Mapping[str, Any]) -> dict[str, Any]:
-        """Creates the run in the tracker, or opens the one that ``saved`` identifies.
+        """Creates the run in the tracker, or opens the run that ``saved`` identifies.
 
         Args:
             run: the run.
@@ -89,7 +89,7 @@ class Tracker(ABC):
 
         Returns:
             JSON values that identify the run in the tracker, and ``last``, the last epoch that the
-            tracker has. The caller then logs all later epochs, first those of ``run.rows``.
+            tracker has. The caller then logs all later epochs, beginning with later ``run.rows``.
         """
 
     @abstractmethod
@@ -105,8 +105,8 @@ class Tracker(ABC):
         """Sends what is left and ends the run.
 
         Args:
-            ending: ``finished``, ``interrupted``, ``failed``, or why training ended early. Empty if the
-                run has ended before and only got more files; its status then stays as it is.
+            ending: ``finished``, ``interrupted``, ``failed``, or why training ended early. Empty after
+                ``reopen``: the run then keeps its status.
         """
 
     def reopen(self, run: TrackedRun, saved: Mapping[str, Any]) -> None:
