@@ -141,7 +141,7 @@ def fit_head(
     check_sklearn("a fitted head")
     if not np.isfinite(features).all():
         raise UserError(
-            "the network computes features that are NaN or infinite; pass other weights"
+            "--weights: with them some features are NaN or infinite; pass other weights"
         )
     with one_blas_thread():
         strength = _choose_strength(features, labels, groups, seed)
