@@ -28,8 +28,8 @@ __all__ = [
 _POOL = "pool"  # the pooling layer in a network of build_network
 
 ActivationMaps = Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
-"""A function from images ``[B, S, S, 3]`` in 0–255 and a class for each, int ``[B]``, to maps float32
-``[B, h, w]``."""
+"""Takes images ``[B, S, S, 3]`` in 0–255 and a class for each, int ``[B]``; returns the map of each
+image for its class, float32 ``[B, h, w]``."""
 
 
 def has_maps(model: keras.Model) -> bool:
@@ -51,7 +51,7 @@ def check_has_maps(model: keras.Model, flag: str) -> None:
 def features_and_logits(
     model: keras.Model,
 ) -> tuple[keras.Model, Callable[[tf.Tensor, tf.Tensor], tf.Tensor]]:
-    """Returns a model that outputs features and logits, and a function that turns them into maps.
+    """Returns a model that outputs features and logits, and a function that makes maps of the features.
 
     The model outputs the last feature map ``[B, h, w, C]`` and the logits ``[B, K]``. The function
     takes the features and a class for each image, int ``[B]``, and returns the map of that class,

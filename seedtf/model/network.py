@@ -154,11 +154,10 @@ def build_network(
     else:
         check_image_size(name, image_size)
         scaled = InputScaling(scaling_mode(name), name="input_scaling")(image)
-        features = (
-            _build_tiny_body(scaled, weights)
-            if name == TINY
-            else _build_body(name, scaled, weights)
-        )
+        if name == TINY:
+            features = _build_tiny_body(scaled, weights)
+        else:
+            features = _build_body(name, scaled, weights)
     pooled = keras.layers.GlobalAveragePooling2D(name="pool")(features)
     network = with_head(keras.Model(image, pooled, name=name.lower()), num_classes)
     fuse_batch_norm(network, bn_momentum, synchronized=sync_bn)
@@ -171,7 +170,7 @@ def build_network(
 
 
 def pooled_body(network: keras.Model) -> keras.Model:
-    """Returns a classifier without its head; the output is the input of the head, float ``[B, C]``."""
+    """Returns a classifier without its head; the output is the pooled features, float ``[B, C]``."""
     return keras.Model(network.input, network.get_layer("pool").output, name=network.name)
 
 

@@ -48,8 +48,8 @@ class Patience(keras.callbacks.Callback):
         rows = self._log.rows
         best = best_epoch(rows) or 0
         if len(rows) - best >= self._epochs:
-            since = f"no new low of val_loss since epoch {best}"
-            self.reason = since if best else "val_loss was never a finite number"
+            no_minimum = f"no new low of val_loss since epoch {best}"
+            self.reason = no_minimum if best else "val_loss was never a finite number"
 
 
 class TimeLimit(keras.callbacks.Callback):
