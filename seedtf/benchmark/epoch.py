@@ -111,8 +111,8 @@ def measure_epoch(config: TrainConfig) -> Epoch:
         classes=classes,
         optimizer=config.optimizer,
     )
-    bare = steps * _median_seconds(make_step(variant), _STEPS)
-    decode, read, augment = (images * seconds for seconds in _host_seconds(config))
+    bare = steps * _measure_median_seconds(make_step(variant), _STEPS)
+    decode, read, augment = (images * seconds for seconds in _measure_host_seconds(config))
     # The time between two epochs is in the row of the later epoch.
     pairs = list(itertools.pairwise(rows))
     seconds, wait, validation = (
@@ -176,7 +176,7 @@ def best_flag(epoch: Epoch) -> str:
     return next(text for applies, text in rules if applies)
 
 
-def _median_seconds(work: Callable[[], Any], times: int) -> float:
+def _measure_median_seconds(work: Callable[[], Any], times: int) -> float:
     """Median time of ``times`` calls, after two calls to warm up."""
     seconds = []
     for _ in range(times + 2):
@@ -186,7 +186,7 @@ def _median_seconds(work: Callable[[], Any], times: int) -> float:
     return statistics.median(seconds[2:])
 
 
-def _host_seconds(config: TrainConfig) -> tuple[float, float, float]:
+def _measure_host_seconds(config: TrainConfig) -> tuple[float, float, float]:
     """Measures the seconds per image to decode, to read from memory and to augment, on all cores."""
     sample = list_sample(data_folder(config))
     size, first = config.image_size, np.arange(min(8, len(sample)))
@@ -195,10 +195,10 @@ def _host_seconds(config: TrainConfig) -> tuple[float, float, float]:
     start = time.perf_counter()
     store = build_store(sample, size, IN_MEMORY, Path(), config.max_pixels, fit=config.fit)
     decode = (time.perf_counter() - start) / len(sample)
-    return decode, *_pipeline_seconds(config, store)
+    return decode, *_measure_pipeline_seconds(config, store)
 
 
-def _pipeline_seconds(config: TrainConfig, store: Store) -> tuple[float, float]:
+def _measure_pipeline_seconds(config: TrainConfig, store: Store) -> tuple[float, float]:
     batch, policy = min(config.batch_size, len(store.catalog)), config.make_policy()
     datasets = {
         way: make_batches(store, config.image_size, batch, policy, way)

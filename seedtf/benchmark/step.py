@@ -177,7 +177,7 @@ def make_step(variant: Variant) -> Step:
     Raises:
         UserError: the network is unknown, or does not support images this small.
     """
-    model = _stock_model(variant) if variant.stock else _seedtf_model(variant)
+    model = _build_stock_model(variant) if variant.stock else _build_seedtf_model(variant)
     rng = np.random.default_rng(0)
     shape = (variant.batch_size, variant.image_size, variant.image_size, 3)
     images = rng.integers(0, 256, shape).astype(np.float32)
@@ -190,7 +190,7 @@ def make_step(variant: Variant) -> Step:
     return lambda: float(np.mean(model.train_function(iterator)["loss"]))
 
 
-def _seedtf_model(variant: Variant) -> keras.Model:
+def _build_seedtf_model(variant: Variant) -> keras.Model:
     """A model built and compiled as seedtf trains it."""
     capabilities = gpu_compute_capabilities()
     precision = choose_precision(variant.precision, capabilities)
@@ -210,7 +210,7 @@ def _seedtf_model(variant: Variant) -> keras.Model:
     return trainer
 
 
-def _stock_model(variant: Variant) -> keras.Model:
+def _build_stock_model(variant: Variant) -> keras.Model:
     """A model built and compiled with Keras's defaults."""
     policy = "float32" if variant.precision == "auto" else variant.precision
     keras.mixed_precision.set_global_policy(policy)

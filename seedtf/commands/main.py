@@ -67,12 +67,12 @@ def main(argv: list[str] | None = None) -> int:
             # interpreter's own flush at exit would print an error.
             sys.stdout.flush()
     except OutputError as error:
-        return _output_failed(error)
+        return _handle_output_error(error)
     except OSError as error:
-        return _output_failed(OutputError(error))
+        return _handle_output_error(OutputError(error))
 
 
-def _output_failed(error: OutputError) -> int:
+def _handle_output_error(error: OutputError) -> int:
     """Discards further output, and reports the error unless the reader has closed the pipe."""
     null = os.open(os.devnull, os.O_WRONLY)
     os.dup2(null, 1)

@@ -213,19 +213,19 @@ def _compute(catalog: Catalog, embedder: Embedder, cache: _Cache, batch_size: in
             with temporary.open("r+b") as file:
                 # Reserves the disk space: writing to a memory map on a full disk kills the process.
                 os.posix_fallocate(file.fileno(), 0, temporary.stat().st_size)
-            good, faults = _fill(rows, catalog, embedder, body, batch_size)
+            good, faults = _embed_files(rows, catalog, embedder, body, batch_size)
         cache.write_faults(len(catalog), good, faults)
     except OSError as error:
         report("cache", f"not used ({cache.features.parent}: {error.strerror or error})")
         rows = np.empty(shape, np.float32)
-        good, faults = _fill(rows, catalog, embedder, body, batch_size)
+        good, faults = _embed_files(rows, catalog, embedder, body, batch_size)
     return rows, good, faults
 
 
-def _fill(
+def _embed_files(
     rows: np.ndarray, catalog: Catalog, embedder: Embedder, body: keras.Model, batch_size: int
 ) -> tuple[np.ndarray, list[Fault]]:
-    """Writes the features of every good file to its row; returns the good indices and the faults."""
+    """Writes the features of each file to its row; returns the indices of decoded files, and faults."""
     size = embedder.image_size
     decode = make_batch_decoder(size, embedder.max_pixels, embedder.fit)
 

@@ -92,11 +92,11 @@ def open_embedder(model: str, image_size: int = 0, weights: str = "imagenet") ->
     identity = [name, weights]
     if _is_path(weights):
         check_weights_file(Path(weights))
-        identity.append(_digest([Path(weights)]))
+        identity.append(_hash_files([Path(weights)]))
         licence = _read_licence(weights)
     elif preset:
         files = sorted(Path(preset.folder).glob("*"))
-        identity.append(_digest([each for each in files if each.suffix in _WEIGHTS_SUFFIXES]))
+        identity.append(_hash_files([each for each in files if each.suffix in _WEIGHTS_SUFFIXES]))
 
     def build() -> keras.Model:
         if weights == "none":
@@ -109,7 +109,7 @@ def open_embedder(model: str, image_size: int = 0, weights: str = "imagenet") ->
     return Embedder(
         name,
         size,
-        _key(*identity, str(size)),
+        _make_key(*identity, str(size)),
         build,
         preset.source if preset else name,
         weights,
@@ -133,7 +133,7 @@ def _open_run(model: str, image_size: int) -> Embedder:
     return Embedder(
         f"{short_name(str(run.settings['model']))} of {run.run_dir}",
         run.image_size,
-        _key(_digest([file]), str(run.image_size)),
+        _make_key(_hash_files([file]), str(run.image_size)),
         lambda: pooled_body(run.load_model()),
         str(run.settings["model"]),
         os.path.abspath(file),
@@ -156,7 +156,7 @@ def _read_licence(weights: str) -> str:
         return ""
 
 
-def _digest(files: list[Path]) -> str:
+def _hash_files(files: list[Path]) -> str:
     """A hash of the names and contents of files, because a file may be replaced by another one."""
     digest = hashlib.blake2b(digest_size=16)
     for path in files:
@@ -167,7 +167,7 @@ def _digest(files: list[Path]) -> str:
     return digest.hexdigest()
 
 
-def _key(*parts: str) -> str:
+def _make_key(*parts: str) -> str:
     """A hash of ``parts`` and of the versions of the libraries that compute the features."""
     versions = [importlib.metadata.version(name) for name in ("keras", "tensorflow")]
     return hashlib.blake2b("\0".join([*parts, *versions]).encode(), digest_size=16).hexdigest()

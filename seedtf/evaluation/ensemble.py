@@ -114,14 +114,14 @@ def _fit_weights(
 def _write_members(folder: Path, runs: Sequence[Run], weights: np.ndarray, images: int) -> None:
     """Writes the ensemble; the weight of a cross-validation is divided equally among its runs."""
     paths: list[RunPaths] = []
-    shares: list[float] = []
+    member_weights: list[float] = []
     for run, weight in zip(runs, weights.tolist(), strict=True):
         members = run.members or (run.paths,)
         paths += members
-        shares += [weight / len(members)] * len(members)
+        member_weights += [weight / len(members)] * len(members)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        write_ensemble(folder, paths, shares, runs[0].class_names, images)
+        write_ensemble(folder, paths, member_weights, runs[0].class_names, images)
     except OSError as error:
         raise UserError(
             f"--out={folder}: {error.strerror or error}; pass another folder"

@@ -35,7 +35,7 @@ class PredictionTable(Protocol):
 def check_table_format(out: Path) -> None:
     """Raises UserError if ``out`` is a parquet file and pyarrow is not installed."""
     if out.suffix.lower() == PARQUET:
-        _pyarrow(out)
+        _import_pyarrow(out)
 
 
 @contextmanager
@@ -69,7 +69,7 @@ def open_prediction_table(
     """
     with atomic_path(out) as temporary:
         if out.suffix.lower() == PARQUET:
-            parquet = _ParquetTable(_pyarrow(out), temporary, topk, heatmaps=heatmaps)
+            parquet = _ParquetTable(_import_pyarrow(out), temporary, topk, heatmaps=heatmaps)
             yield parquet
             parquet.close()
         else:
@@ -138,7 +138,7 @@ def _headings(topk: int) -> list[str]:
     return [cell for rank in range(1, topk + 1) for cell in (f"top{rank}", f"p{rank}")]
 
 
-def _pyarrow(out: Path) -> Any:
+def _import_pyarrow(out: Path) -> Any:
     try:
         importlib.import_module("pyarrow.parquet")
         return importlib.import_module("pyarrow")

@@ -111,7 +111,7 @@ def convert(module: ServingModule, name: str, calibration: np.ndarray) -> bytes:
         UserError: the converter does not support the network.
     """
     converters: dict[str, Callable[[], bytes]] = {
-        "litert": lambda: _litert_converter(module).convert(),
+        "litert": lambda: _make_litert_converter(module).convert(),
         "litert_int8": lambda: _to_litert_int8(module, calibration),
         "onnx": lambda: _to_onnx(module),
     }
@@ -134,7 +134,7 @@ def _in_float32(config: Any) -> Any:
     return "float32" if isinstance(config, str) and config in _LOW_PRECISION else config
 
 
-def _litert_converter(module: ServingModule) -> Any:
+def _make_litert_converter(module: ServingModule) -> Any:
     spec = tf.TensorSpec([1, *module.image_shape], tf.float32, "pixels")
     graph = tf.function(module.serve_pixels, autograph=False).get_concrete_function(spec)
     # Conversion from a concrete function freezes the variables. A file that is converted from a
@@ -152,7 +152,7 @@ def _to_litert_int8(module: ServingModule, calibration: np.ndarray) -> bytes:
         for image in images:
             yield [image[np.newaxis]]
 
-    converter = _litert_converter(module)
+    converter = _make_litert_converter(module)
     converter.optimizations = [tf.lite.Optimize.DEFAULT]
     converter.representative_dataset = samples
     converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]

@@ -37,20 +37,20 @@ def render_model_card(run_dir: Any, name: str) -> str:
     settings = read_settings(run_dir)
     report = _read_json(paths.report.values, f"run: seedtf evaluate {paths.root}")
     environment = _read_json(paths.env, "the run is incomplete")
-    counts = _split_counts(paths, read_class_names(run_dir))
+    counts = _count_images(paths, read_class_names(run_dir))
     parts = [
-        _header(settings),
+        _render_header(settings),
         f"# {_text(name)}",
-        _summary(settings, report),
-        "## Data\n\n" + _data(settings, counts),
-        "## Measured\n\n" + _measured(report),
-        "## Use and limits\n\n" + _limits(report),
-        "## Training\n\n" + _training(settings, environment, read_preset(paths.root)),
+        _render_summary(settings, report),
+        "## Data\n\n" + _render_data(settings, counts),
+        "## Measured\n\n" + _render_metrics(report),
+        "## Use and limits\n\n" + _render_limits(report),
+        "## Training\n\n" + _render_training(settings, environment, read_preset(paths.root)),
     ]
     return "\n\n".join(parts) + "\n"
 
 
-def _header(settings: Mapping[str, Any]) -> str:
+def _render_header(settings: Mapping[str, Any]) -> str:
     """The YAML header of a model card. It states no licence, because only the owner can choose one."""
     lines = ["---", "library_name: tf-keras", "pipeline_tag: image-classification"]
     tags = ["seedtf", short_name(str(settings.get("model", "")))]
@@ -58,7 +58,7 @@ def _header(settings: Mapping[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def _summary(settings: Mapping[str, Any], report: Mapping[str, Any]) -> str:
+def _render_summary(settings: Mapping[str, Any], report: Mapping[str, Any]) -> str:
     names = report["class_names"]
     low, high = report["accuracy_interval_95"]
     return (
@@ -69,7 +69,7 @@ def _summary(settings: Mapping[str, Any], report: Mapping[str, Any]) -> str:
     )
 
 
-def _data(settings: Mapping[str, Any], counts: Mapping[str, Counter[str]]) -> str:
+def _render_data(settings: Mapping[str, Any], counts: Mapping[str, Counter[str]]) -> str:
     sides = [side for side in ("train", "val", "test") if any(c[side] for c in counts.values())]
     lines = [
         f"| class | {' | '.join(sides)} |",
@@ -86,7 +86,7 @@ def _data(settings: Mapping[str, Any], counts: Mapping[str, Counter[str]]) -> st
     return "\n".join(lines) + f"\n\n{source}"
 
 
-def _measured(report: Mapping[str, Any]) -> str:
+def _render_metrics(report: Mapping[str, Any]) -> str:
     rows = [
         ("accuracy", f"{report['accuracy']:.4f}"),
         ("macro-F1", _number(report["macro_f1"])),
@@ -108,7 +108,7 @@ def _measured(report: Mapping[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def _limits(report: Mapping[str, Any]) -> str:
+def _render_limits(report: Mapping[str, Any]) -> str:
     lines = [
         "The model always predicts one of its classes, also for an image that shows none of them. "
         "The metrics hold for images that were taken like those of the training data."
@@ -133,7 +133,7 @@ def _limits(report: Mapping[str, Any]) -> str:
     return "\n\n".join(lines)
 
 
-def _training(
+def _render_training(
     settings: Mapping[str, Any], environment: Mapping[str, Any], preset: Preset | None
 ) -> str:
     pretrained = f"those of {_text(preset.name)}" if preset else "trained on ImageNet"
@@ -147,7 +147,7 @@ def _training(
     )
 
 
-def _split_counts(paths: RunPaths, names: Sequence[str]) -> dict[str, Counter[str]]:
+def _count_images(paths: RunPaths, names: Sequence[str]) -> dict[str, Counter[str]]:
     """The number of training, validation and test images of each class."""
     counts: dict[str, Counter[str]] = {name: Counter() for name in names}
     try:

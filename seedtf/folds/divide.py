@@ -61,7 +61,7 @@ def assign_folds(dataset: Dataset, folds: str, seed: int) -> np.ndarray:
     assigned = np.full(len(catalog), _UNUSED, np.int64)
     assigned[split.test] = _TEST
     if folds == GROUPS:
-        assigned[records] = _one_fold_per_group(dataset, records, together)
+        assigned[records] = _assign_one_fold_per_group(dataset, records, together)
         return assigned
     count = int(folds)
     if len(np.unique(together)) < count:
@@ -77,7 +77,9 @@ def assign_folds(dataset: Dataset, folds: str, seed: int) -> np.ndarray:
     return assigned
 
 
-def _one_fold_per_group(dataset: Dataset, records: np.ndarray, together: np.ndarray) -> np.ndarray:
+def _assign_one_fold_per_group(
+    dataset: Dataset, records: np.ndarray, together: np.ndarray
+) -> np.ndarray:
     if dataset.grouping is None:
         raise UserError(
             f"--folds={GROUPS}: needs the groups; pass --group_by, --group_regex or --groups_csv"

@@ -218,7 +218,10 @@ class _Tasks:
     def _run_command(self, command: Sequence[str], name: str, claim: Claim) -> None:
         """Runs a command to its end, with its output in a log, and touches the claim meanwhile."""
         log = self.paths.log(name)
-        with _progress(name, self.config.epochs) as bar, TrainProcess(command, log) as process:
+        with (
+            _make_progress_bar(name, self.config.epochs) as bar,
+            TrainProcess(command, log) as process,
+        ):
             while (code := process.poll()) is None:
                 claim.heartbeat()
                 if self.stop.name or claim.is_lost():
@@ -244,7 +247,7 @@ class _Tasks:
             )
 
 
-def _progress(name: str, epochs: int) -> tqdm:
+def _make_progress_bar(name: str, epochs: int) -> tqdm:
     """A progress bar over the epochs of a fold; for another task it only shows the time."""
     total = epochs if name.startswith("fold-") else None
     hidden = is_silent() or None

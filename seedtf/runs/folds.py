@@ -50,7 +50,7 @@ def check_folds(folds: str) -> None:
 
 
 def table_digest(flags: Mapping[str, Any], name: str) -> str:
-    """A hash of the table that ``name``, a flag of ``TABLES``, names; empty if the flag is empty.
+    """A hash of the table that the flag ``name``, one of ``TABLES``, is set to; empty if it is not set.
 
     Raises:
         UserError: the table cannot be read.

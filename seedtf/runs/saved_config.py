@@ -70,7 +70,7 @@ def resumed_config(resume: str, given: Mapping[str, Any]) -> TrainConfig:
     """
     named = given.get("run_dir", "") if resume == NEWEST else resume
     run_dir = Path(expand_home("resume", named)) if named else newest_run()
-    values = _saved_flags(run_dir, "--resume")
+    values = _read_saved_flags(run_dir, "--resume")
     for name, value in given.items():
         value = number_or_auto(TrainConfig, name, value)
         value = expand_home(name, value) if isinstance(value, str) else value
@@ -102,7 +102,7 @@ def continued_config(continue_from: str, given: Mapping[str, Any]) -> TrainConfi
         UserError: there is no such run, it has no best model, or ``given`` names other weights.
     """
     run_dir = Path(expand_home("continue", continue_from))
-    values = _saved_flags(run_dir, "--continue")
+    values = _read_saved_flags(run_dir, "--continue")
     if "weights" in given:
         raise UserError(
             f"--continue={run_dir}: starts from the weights of that run; leave --weights out"
@@ -129,7 +129,7 @@ def continued_config(continue_from: str, given: Mapping[str, Any]) -> TrainConfi
     return TrainConfig(**{**values, **given, "continue_from": ""})
 
 
-def _saved_flags(run_dir: Path, flag: str) -> dict[str, Any]:
+def _read_saved_flags(run_dir: Path, flag: str) -> dict[str, Any]:
     """The flags in config.json that this version has; ``flag`` is for the error message."""
     names = {field.name for field in dataclasses.fields(TrainConfig)}
     saved = read_settings(run_dir, flag=flag)

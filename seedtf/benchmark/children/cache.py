@@ -27,9 +27,9 @@ def build(root: str, image_size: str, mode: str, cache_dir: str) -> None:
     size, catalog = int(image_size), scan_folder(root)
     make_batch_decoder(size)  # traces the decoder, which is not measured: a process does so once
     decoded_bytes = len(catalog) * size * size * 3
-    before, start = _memory("VmRSS:"), time.perf_counter()
+    before, start = _read_memory("VmRSS:"), time.perf_counter()
     store = build_store(catalog, size, CachePlan(mode, decoded_bytes, ""), Path(cache_dir))
-    seconds, peak = time.perf_counter() - start, _memory("VmHWM:") - before
+    seconds, peak = time.perf_counter() - start, _read_memory("VmHWM:") - before
     del store  # the store must exist until the memory is read
     write_result([seconds, peak, decoded_bytes])
 
@@ -50,7 +50,7 @@ def decode(root: str, image_size: str) -> None:
     write_result(time.perf_counter() - start)
 
 
-def _memory(field: str) -> int:
+def _read_memory(field: str) -> int:
     """A field of Linux's /proc/self/status in bytes: ``VmRSS:`` resident, ``VmHWM:`` its peak."""
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(1024 * int(line.split()[1]) for line in lines if line.startswith(field))

@@ -30,7 +30,7 @@ def stop_after_first_step() -> None:
         write_result(time.time())
         os._exit(0)
 
-    _override(EpochTimer.on_train_batch_end, on_train_batch_end)
+    _replace_method(EpochTimer.on_train_batch_end, on_train_batch_end)
 
 
 def record_memory() -> list[int]:
@@ -45,11 +45,11 @@ def record_memory() -> list[int]:
         sizes.append(process.memory_info().rss)
         original(self, epoch, logs)
 
-    _override(original, on_epoch_begin)
+    _replace_method(original, on_epoch_begin)
     return sizes
 
 
-def _override(original: Any, replacement: Any) -> None:
+def _replace_method(original: Any, replacement: Any) -> None:
     # The moment of the measurement is only right if EpochTimer itself defines the method.
     assert EpochTimer.__dict__[original.__name__] is original
     setattr(EpochTimer, original.__name__, replacement)

@@ -28,7 +28,7 @@ def compare_pixels(image_size: int = 96, count: int = 64) -> dict[str, Any]:
 
     Returns:
         ``equal_draws``: whether the random numbers are equal. ``most_levels``, ``mean_levels``: the
-        largest and the mean difference of a pixel in grey levels. ``ok``: whether the GPU is right.
+        largest and the mean difference of a pixel in grey levels. ``ok``: whether these are allowed.
     """
     noise = np.random.default_rng(0).integers(0, 256, (count, image_size, image_size, 3), np.uint8)
     device = first_device()
