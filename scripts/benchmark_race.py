@@ -1,0 +1,320 @@
+"""Trains on the same images with seedtf and other tools, and compares accuracy with minutes.
+
+    pip install '.[hub]'
+    python -m venv peers && peers/bin/pip install -r scripts/benchmark_race_requirements.txt
+    python scripts/benchmark_race.py prepare seedlings efficientnet_lite0_imagenet/ --out=race \
+      --python=peers/bin/python
+    python scripts/benchmark_race.py run all --out=race
+    python scripts/benchmark_race.py report race
+
+All tools get the same training and validation images, as folders of symbolic links, the same image
+size, number of epochs and cores, and the same first weights. Each runs in a process of its own that is
+watched from outside; accuracies are those that it writes to its own table after each epoch. ``run``
+leaves finished trainings as they are, so the same command continues after an interruption.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from race.summary import draw, load_results, table
+from race.watch import Record, read_accuracies, watch
+
+RUNNERS = Path(__file__).resolve().parent / "race"
+SETTINGS, WEIGHTS = ("default", "best"), ("pretrained", "scratch")
+PREPARED = "race.json"
+
+
+@dataclass(frozen=True)
+class Training:
+    """One training of the race; ``prepared`` is what ``prepare`` wrote, ``out`` its own folder."""
+
+    prepared: dict[str, Any]
+    data: Path
+    out: Path
+    setting: str
+    pretrained: bool
+    image_size: int
+    epochs: int
+
+    @property
+    def is_best(self) -> bool:
+        """Whether the best flags are used instead of the defaults."""
+        return self.setting == "best"
+
+
+def seedtf_command(training: Training) -> list[str]:
+    """``seedtf train``."""
+    flags = [f"--data_dir={training.data / 'train'}", f"--val_dir={training.data / 'val'}"]
+    flags += [f"--model={training.prepared['preset']}", f"--run_dir={training.out / 'run'}"]
+    flags += [f"--image_size={training.image_size}", f"--epochs={training.epochs}"]
+    flags += [] if training.pretrained else ["--weights=none"]
+    flags += ["--progressive_sizes=auto"] if training.is_best else []
+    return [sys.executable, "-u", str(RUNNERS / "seedtf_train.py"), str(training.out), *flags]
+
+
+def timm_command(training: Training) -> list[str]:
+    """``train.py`` of timm, or the script that makes the same calls."""
+    network = f"pretrained_cfg_overlay={{'file': {training.prepared['weights']!r}}}"
+    classes, size = training.prepared["classes"], training.image_size
+    flags = (
+        f"--train-split train --val-split val --model tf_efficientnet_lite0 --num-classes {classes}"
+    )
+    flags += f" --img-size {size} --epochs {training.epochs} --experiment run"
+    if training.is_best:
+        flags += f" --opt adamw --lr {2.5e-3 if training.pretrained else 1e-3} --weight-decay 0.05"
+        flags += " --batch-size 32 --warmup-epochs 1 --sched-on-updates --scale 0.6 1 --vflip 0.5"
+        flags += " --channels-last --workers 2"
+    folders = ["--data-dir", str(training.data), "--output", str(training.out)]
+    weights = ["--pretrained", "--model-kwargs", network] if training.pretrained else []
+    python, script = training.prepared["python"], training.prepared["timm_script"]
+    return [python, "-u", script, *flags.split(), *folders, *weights]
+
+
+def script_command(script: str, training: Training) -> list[str]:
+    """One of the scripts in ``race/``."""
+    own = script == "keras_script.py"
+    network = training.prepared["preset" if own else "weights"]
+    values = {
+        **{
+            name: getattr(training, name)
+            for name in ("setting", "data", "out", "image_size", "epochs")
+        },
+        **{"network": network, "pretrained": int(training.pretrained)},
+    }
+    python = sys.executable if own else training.prepared["python"]
+    flags = [f"--{name}={value}" for name, value in values.items()]
+    return [python, "-u", str(RUNNERS / script), *flags]
+
+
+@dataclass(frozen=True)
+class Tool:
+    """A tool: its command, its table of epochs with the column of accuracies, its packages."""
+
+    command: Callable[[Training], list[str]]
+    history: str
+    column: str
+    packages: str
+    scale: float = 1.0
+
+
+TOOLS = {
+    "seedtf": Tool(seedtf_command, "run/history.csv", "val_accuracy", "seedtf tensorflow keras"),
+    "keras": Tool(partial(script_command, "keras_script.py"), "history.csv", "val_accuracy",
+                  "keras tensorflow keras-hub"),
+    "fastai": Tool(partial(script_command, "fastai_learner.py"), "history.csv", "accuracy",
+                   "fastai timm torch torchvision"),
+    "timm": Tool(timm_command, "run/summary.csv", "eval_top1", "timm torch torchvision", 0.01),
+    "ultralytics": Tool(partial(script_command, "ultralytics_classify.py"), "run/results.csv",
+                        "metrics/accuracy_top1", "ultralytics timm torch torchvision"),
+}  # fmt: skip
+
+
+def prepare(arguments: argparse.Namespace) -> None:
+    """Links the images of both sides of seedtf's split, and converts the weights for timm."""
+    from seedtf.compat.tensorflow_env import import_tensorflow
+
+    import_tensorflow()
+    from seedtf.config.train_config import TrainConfig
+    from seedtf.training.setup import load_training_data
+
+    out = arguments.out.resolve()
+    if (out / "data").exists():
+        raise SystemExit(f"--out={out}: it is prepared already; take another folder or delete it")
+    config = TrainConfig(data_dir=str(arguments.images), image_size=32, cache="ram")
+    dataset = load_training_data(config)
+    catalog, counts = dataset.store.catalog, {}
+    for side, indices in (("train", dataset.split.train), ("val", dataset.split.val)):
+        linked: dict[str, int] = {}
+        for index in indices:
+            name = catalog.class_names[catalog.labels[index]]
+            linked[name] = linked.get(name, 0) + 1
+            if linked[name] <= arguments.per_class:
+                target = out / "data" / side / name / Path(catalog.paths[index]).name
+                target.parent.mkdir(parents=True, exist_ok=True)
+                target.symlink_to(Path(catalog.root).resolve() / catalog.paths[index])
+        counts[side] = len(list((out / "data" / side).glob("*/*")))
+    python = str(arguments.python.absolute())
+    for command in (
+        [sys.executable, str(RUNNERS / "keras_weights.py"), str(arguments.preset), str(out)],
+        [python, str(RUNNERS / "timm_weights.py"), str(out)],
+    ):
+        subprocess.run(command, check=True)
+    prepared = {
+        **{"classes": len(catalog.class_names), **counts, "python": python},
+        "preset": str(arguments.preset.resolve()),
+        "weights": str(out / "weights.pth"),
+        "timm_script": str((arguments.timm_script or RUNNERS / "timm_train.py").resolve()),
+    }
+    (out / PREPARED).write_text(json.dumps(prepared, indent=1))
+    print(f"prepared  {counts['train']} training and {counts['val']} validation images")
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Runs the trainings that have not been finished, one after the other."""
+    names = list(TOOLS) if arguments.tool == "all" else arguments.tool.split(",")
+    root = arguments.out.resolve()
+    os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: arguments.threads])
+    failed = False
+    for weights in arguments.weights.split(","):
+        for setting in arguments.setting.split(","):
+            for name in names:
+                out = root / "results" / f"{name}-{setting}-{weights}"
+                if not arguments.again and _is_finished(out / "result.json"):
+                    print(f"kept      {out.name}")
+                    continue
+                result = _train(name, setting, weights, out, arguments)
+                (out / "result.json").write_text(json.dumps(result, indent=1))
+                accuracies = [f"{row['accuracy']:.3f}" for row in result["history"]]
+                state = "finished " if result["finished"] else f"exit {result['exit_code']} "
+                print(
+                    f"{state:10}{out.name}: {result['seconds']:.0f} s, {' '.join(accuracies)}",
+                    flush=True,
+                )
+                failed |= not result["finished"]
+    if failed:
+        raise SystemExit("not all trainings were finished; see output.txt in the folders above")
+
+
+def _is_finished(path: Path) -> bool:
+    return path.exists() and json.loads(path.read_text())["finished"]
+
+
+def _train(name: str, setting: str, weights: str, out: Path, arguments: argparse.Namespace) -> dict:
+    """Trains once in the empty folder ``out``; returns the result as JSON values."""
+    shutil.rmtree(out, ignore_errors=True)
+    out.mkdir(parents=True)
+    root, tool = out.parents[1], TOOLS[name]
+    training = Training(
+        prepared=json.loads((root / PREPARED).read_text()),
+        data=root / "data",
+        out=out,
+        setting=setting,
+        pretrained=weights == "pretrained",
+        image_size=arguments.image_size,
+        epochs=arguments.epochs,
+    )
+    command, log = tool.command(training), out / "output.txt"
+
+    def first_step() -> float | None:
+        if name == "timm":  # its first line about training is written after the first step
+            is_seen = log.exists() and "Train: 0 [" in log.read_text(errors="replace")
+            return time_of(log) if is_seen else None
+        mark = out / "first_step"
+        return float(mark.read_text()) if mark.exists() else None
+
+    load = os.getloadavg()[0]
+    record = watch(
+        command,
+        _environment(root, arguments.threads),
+        log,
+        accuracies=partial(read_accuracies, out / tool.history, tool.column, tool.scale),
+        first_step=first_step,
+        limit=60 * arguments.limit_minutes,
+    )
+    lines = out / "lines"
+    return {
+        **{"tool": name, "setting": setting, "weights": weights},
+        **{"image_size": training.image_size, "epochs": training.epochs, "load_before": load},
+        **{"command": command, "lines": int(lines.read_text()) if lines.exists() else 1},
+        **{"cpu": platform.processor() or platform.machine(), "cores": arguments.threads},
+        "versions": _versions(command[0], tool.packages.split()),
+        "finished": record.exit_code == 0 and len(record.history) >= training.epochs,
+        "images_per_second": images_per_second(record, training.prepared["train"]),
+        **asdict(record),
+    }
+
+
+def time_of(path: Path) -> float:
+    """When the file was written last."""
+    return path.stat().st_mtime
+
+
+def images_per_second(record: Record, images: int) -> float | None:
+    """Training images per second, by the time from the first to the last epoch, validation included."""
+    if len(record.history) < 2:
+        return None
+    seconds = record.history[-1]["seconds"] - record.history[0]["seconds"]
+    return images * (len(record.history) - 1) / seconds
+
+
+def _environment(root: Path, threads: int) -> dict[str, str]:
+    """Two threads, no downloads, and compiled Python files, which a user's second start has."""
+    hidden = ("PYTHONDONTWRITEBYTECODE",)
+    environment = {name: value for name, value in os.environ.items() if name not in hidden}
+    paths = [str(RUNNERS.parents[1]), environment.get("PYTHONPATH", "")]
+    return {
+        **environment,
+        **{"PYTHONPATH": os.pathsep.join(filter(None, paths)), "OMP_NUM_THREADS": str(threads)},
+        **{"YOLO_CONFIG_DIR": str(root), "YOLO_OFFLINE": "true", "HF_HUB_OFFLINE": "1"},
+    }
+
+
+def _versions(python: str, packages: list[str]) -> dict[str, str]:
+    code = "import sys, importlib.metadata as m; print(*map(m.version, sys.argv[1:]))"
+    output = subprocess.run(
+        [python, "-c", code, *packages], capture_output=True, text=True, check=False
+    )
+    return dict(zip(packages, output.stdout.split(), strict=False))
+
+
+def report(arguments: argparse.Namespace) -> None:
+    """Prints the table of the results that exist, and draws race.png."""
+    results = load_results(arguments.out / "results")
+    if not results:
+        raise SystemExit(f"{arguments.out}: no results yet")
+    print(table(results))
+    draw(results, arguments.out / "race.png")
+
+
+def main() -> None:
+    """Reads the command line."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    commands = parser.add_subparsers(required=True)
+    first = commands.add_parser("prepare", help="links the images and converts the weights")
+    first.set_defaults(function=prepare)
+    first.add_argument("images", type=Path, help="folder with one sub-folder per class")
+    first.add_argument("preset", type=Path, help="EfficientNet-Lite0 as a preset of KerasHub")
+    first.add_argument("--out", type=Path, required=True, help="new folder for everything")
+    first.add_argument("--python", type=Path, required=True, help="Python with the other tools")
+    first.add_argument(
+        "--timm_script", type=Path, help="train.py of timm, instead of race/timm_train.py"
+    )
+    first.add_argument(
+        "--per_class", type=int, default=10**9, help="use only so many images, for a trial"
+    )
+    second = commands.add_parser("run", help="trains; finished trainings are kept")
+    second.set_defaults(function=run)
+    second.add_argument("tool", help=f"all, or of {', '.join(TOOLS)}, separated by commas")
+    second.add_argument("--out", type=Path, required=True, help="the prepared folder")
+    second.add_argument("--setting", default=",".join(SETTINGS), help="default, best or both")
+    second.add_argument("--weights", default=",".join(WEIGHTS), help="pretrained, scratch or both")
+    second.add_argument("--image_size", type=int, default=128, help="side in pixels")
+    second.add_argument("--epochs", type=int, default=6, help="number of epochs")
+    second.add_argument("--threads", type=int, default=2, help="cores and threads of each")
+    second.add_argument(
+        "--limit_minutes", type=float, default=30.0, help="a training is ended then"
+    )
+    second.add_argument("--again", action="store_true", help="repeat finished trainings")
+    third = commands.add_parser("report", help="prints the table and draws race.png")
+    third.set_defaults(function=report)
+    third.add_argument("out", type=Path, help="the folder of the race")
+    arguments = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # ends the training, too
+    arguments.function(arguments)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,39 @@
+"""Writes the weights of a KerasHub EfficientNet, and its features of some images, for timm.
+
+python keras_weights.py PRESET RACE
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import keras
+import keras_hub
+import numpy as np
+
+SIZE, IMAGES = 128, 4
+
+
+def main(preset: str, race: str) -> None:
+    """Writes ``weights.npz``: the variables in the order of the layers, images and their features."""
+    body = keras_hub.models.Backbone.from_preset(preset)
+    paths = sorted((Path(race) / "data" / "val").glob("*/*"))
+    images = [keras.utils.load_img(path, target_size=(SIZE, SIZE)) for path in paths]
+    inputs = np.stack([np.asarray(image, np.float32) for image in images[:: len(images) // IMAGES]])
+    inputs = (inputs - 127) / 128
+    arrays = {"images": inputs, "features": body.predict(inputs, verbose=0)}
+    number = 0
+    for layer in body.layers:
+        for value in layer.get_weights():
+            if isinstance(layer, keras.layers.DepthwiseConv2D):
+                value = value.transpose(2, 3, 0, 1)
+            elif isinstance(layer, keras.layers.Conv2D):
+                value = value.transpose(3, 2, 0, 1)
+            arrays[f"variable{number:04}"] = value
+            number += 1
+    np.savez(Path(race) / "weights.npz", **arrays)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,85 @@
+"""Ultralytics: its own network from scratch; with trained weights EfficientNet-Lite0, by a trainer.
+
+The trained weights of its own networks come from a download. A trainer with ``get_model`` is how its
+documentation trains another network.
+"""
+
+from __future__ import annotations
+
+import timm
+import torch
+from race_runner import Race, main
+from ultralytics import YOLO
+from ultralytics.models.yolo.classify import ClassificationTrainer
+
+
+class LiteNetwork(torch.nn.Module):
+    """EfficientNet-Lite0 for images in 0–1, as one layer of an Ultralytics model."""
+
+    def __init__(self, file: str, classes: int) -> None:
+        super().__init__()
+        self.f, self.i, self.type = -1, 0, "timm"
+        overlay = {"file": file}
+        self.net = timm.create_model(
+            "tf_efficientnet_lite0", True, pretrained_cfg_overlay=overlay, num_classes=classes
+        )
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """Logits of a batch."""
+        return self.net(images * 2 - 1)
+
+
+def lite_trainer(file: str) -> type[ClassificationTrainer]:
+    """A trainer of EfficientNet-Lite0 with the weights in ``file``."""
+
+    class LiteTrainer(ClassificationTrainer):
+        def get_model(self, *arguments: object, **named: object) -> torch.nn.Module:
+            model = super().get_model(*arguments, **named)
+            model.model = torch.nn.Sequential(LiteNetwork(file, self.data["nc"]))
+            return model
+
+    return LiteTrainer
+
+
+def default(race: Race, **options: object) -> None:
+    """Data, number of epochs and image size, and no other choice."""
+    model = YOLO("yolo26n-cls.yaml")
+    model.add_callback("on_train_batch_end", race.first_step)
+    model.train(
+        data=str(race.data), epochs=race.epochs, imgsz=race.image_size,
+        project=str(race.out), name="run", **options,
+    )  # fmt: skip
+
+
+def best(race: Race, lr0: float = 1e-3, **options: object) -> None:
+    """AdamW with the rates of the race, images kept decoded, batches of 32, and two threads."""
+    model = YOLO("yolo26n-cls.yaml")
+    model.add_callback("on_train_batch_end", race.first_step)
+    model.add_callback("on_train_start", lambda trainer: torch.set_num_threads(2))
+    model.train(
+        data=str(race.data), epochs=race.epochs, imgsz=race.image_size,
+        project=str(race.out), name="run", optimizer="AdamW", lr0=lr0, weight_decay=0.05,
+        warmup_epochs=1.0, warmup_bias_lr=0.0, cos_lr=True, batch=32, nbs=32, cache="ram", workers=2,
+        flipud=0.5, scale=0.4, auto_augment=None, erasing=0.0, plots=False, **options,
+    )  # fmt: skip
+
+
+def default_pretrained(race: Race) -> None:
+    """The same with EfficientNet-Lite0."""
+    default(race, trainer=lite_trainer(race.network))
+
+
+def best_pretrained(race: Race) -> None:
+    """The same with EfficientNet-Lite0."""
+    best(race, lr0=2.5e-3, trainer=lite_trainer(race.network))
+
+
+if __name__ == "__main__":
+    main(
+        {
+            "default": default,
+            "default_pretrained": default_pretrained,
+            "best": best,
+            "best_pretrained": best_pretrained,
+        }
+    )

@@ -1,0 +1,138 @@
+"""Starts a training and records from outside: the end of each epoch, CPU time, memory."""
+
+from __future__ import annotations
+
+import csv
+import os
+import resource
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import psutil
+
+LOOK_SECONDS, MEMORY_SECONDS = 0.2, 2.0
+"""How often the log of accuracies, and the memory, are looked at."""
+
+
+@dataclass
+class Record:
+    """What was seen of a training; all times are seconds since its process was started.
+
+    Attributes:
+        history: a row for each epoch: epoch (from 1), seconds, cpu_seconds, accuracy.
+        first_step: when the first training step had ended; None if it was not seen.
+        peak_bytes: largest memory (PSS) of the process and all of its children.
+        seconds, cpu_seconds: of the whole process, with its children.
+        exit_code: 0 if it succeeded; negative if a signal ended it.
+    """
+
+    history: list[dict[str, float]] = field(default_factory=list)
+    first_step: float | None = None
+    peak_bytes: int = 0
+    seconds: float = 0.0
+    cpu_seconds: float = 0.0
+    exit_code: int | None = None
+
+
+def read_accuracies(path: Path, column: str, scale: float) -> list[float]:
+    """The values of a column of a CSV file that a tool writes epoch by epoch, times ``scale``.
+
+    The last line is left out while it has no line end. A header may stand in the middle, because some
+    tools write it again when they go on training.
+    """
+    if not path.exists():
+        return []
+    lines = [line for line in path.read_text().splitlines(keepends=True) if line.endswith("\n")]
+    rows = csv.reader(lines)
+    index = next((row.index(column) for row in rows if column in row), None)
+    if index is None:
+        return []
+    return [float(row[index]) * scale for row in rows if row and row[index] != column]
+
+
+def watch(
+    command: Sequence[str],
+    environment: Mapping[str, str],
+    log: Path,
+    *,
+    accuracies: Callable[[], list[float]],
+    first_step: Callable[[], float | None],
+    limit: float,
+) -> Record:
+    """Runs ``command`` to its end, at most for ``limit`` seconds.
+
+    Args:
+        command: program and arguments.
+        environment: its environment variables.
+        log: file for its output.
+        accuracies: the accuracies of the epochs that have ended.
+        first_step: the time (``time.time()``) at which the first step ended; None before.
+        limit: seconds after which the process and its children are killed.
+    """
+    record, reaped = Record(), _reaped_cpu_seconds()
+    start, next_memory = time.time(), 0.0
+    with log.open("wb") as output:
+        process = psutil.Popen(
+            command,
+            env=dict(environment),
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+    try:
+        is_running = True
+        while is_running and record.seconds < limit:
+            is_running = process.poll() is None  # what it wrote last is read after its end
+            record.seconds = time.time() - start
+            if record.first_step is None and (moment := first_step()) is not None:
+                record.first_step = moment - start
+            for accuracy in accuracies()[len(record.history) :]:
+                epoch = {"epoch": len(record.history) + 1, "seconds": record.seconds}
+                cpu = _cpu_seconds(process) if is_running else _reaped_cpu_seconds() - reaped
+                record.history.append({**epoch, "cpu_seconds": cpu, "accuracy": accuracy})
+            if record.seconds >= next_memory:
+                record.peak_bytes = max(record.peak_bytes, _memory(process))
+                next_memory = record.seconds + MEMORY_SECONDS
+            time.sleep(LOOK_SECONDS if is_running else 0)
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        record.exit_code = process.wait()
+    record.seconds = time.time() - start
+    record.cpu_seconds = _reaped_cpu_seconds() - reaped
+    return record
+
+
+def _tree(process: psutil.Process) -> list[psutil.Process]:
+    with suppress(psutil.NoSuchProcess):
+        return [process, *process.children(recursive=True)]
+    return []
+
+
+def _cpu_seconds(process: psutil.Process) -> float:
+    """User and system time of a process and its children, those that have ended included."""
+    total = 0.0
+    for member in _tree(process):
+        with suppress(psutil.NoSuchProcess):
+            total += sum(member.cpu_times()[:4])
+    return total
+
+
+def _reaped_cpu_seconds() -> float:
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime
+
+
+def _memory(process: psutil.Process) -> int:
+    """Bytes in memory; pages that several processes share count once."""
+    total = 0
+    for member in _tree(process):
+        with suppress(psutil.NoSuchProcess):
+            total += member.memory_full_info().pss
+    return total
