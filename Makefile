@@ -23,9 +23,11 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 demo: $(VENV)/.installed
 	$(BIN)/seedtf train $(DEMO_FLAGS)
 
-# Two workers that take single tests from each other, so that both are busy until the end.
+# Three processes on two cores, because some tests wait; each takes single tests from the others.
+TEST_PROCESSES ?= 3
+
 test: lint browser
-	$(BIN)/python -m pytest -n 2 --dist worksteal
+	$(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist worksteal
 
 # TensorFlow Addons has wheels for Python 3.10 and 3.11 alone
 test-addons:
@@ -35,7 +37,7 @@ test-addons:
 	else $(MAKE) --no-print-directory addons-tests; fi
 
 addons-tests: $(ADDONS_VENV)/.installed
-	$(ADDONS_VENV)/bin/python -m pytest -n 2 --dist worksteal $(ADDONS_TESTS:%=tests/test_%.py)
+	$(ADDONS_VENV)/bin/python -m pytest -n $(TEST_PROCESSES) --dist worksteal $(ADDONS_TESTS:%=tests/test_%.py)
 
 # The tests of HTML pages open them in headless Chromium; without it they are skipped with a message.
 browser:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import pickle
 import shutil
 import struct
 import subprocess
@@ -16,6 +17,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from conftest import Shared
 from PIL import Image
 
 from seedtf.commands import export as command
@@ -87,10 +89,8 @@ def sensitive_network(policy: str = "float32") -> keras.Model:
     return model
 
 
-@pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
+def write_run(folder: Path) -> None:
     """A run folder as after mixed-precision training and evaluation; the network is untrained."""
-    folder = tmp_path_factory.mktemp("run")
     data = folder / "data"
     rows = [f"{path},{path.split('/')[0]},val\n" for path in write_images(data)]
     (folder / "checkpoints").mkdir()
@@ -106,13 +106,24 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
     (folder / "classes.txt").write_text("".join(f"{name}\n" for name in NAMES), "utf-8")
     (folder / "split.csv").write_text("file,label,split\n" + "".join(rows), "utf-8")
     (folder / "report" / "report.json").write_text(json.dumps({"temperature": TEMPERATURE}))
-    return load_run(folder)
 
 
 @pytest.fixture(scope="module")
-def exported(run: Run, tmp_path_factory: pytest.TempPathFactory) -> export.Exported:
-    out = tmp_path_factory.mktemp("served") / "model"
-    return export.export_run(run, out, *open_validation(run))
+def run(shared: Shared) -> Run:
+    def write(folder: Path) -> None:
+        write_run(folder)
+        open_validation(load_run(folder))  # makes the cache, so that no test changes the folder
+
+    return load_run(shared("export-run", write))
+
+
+@pytest.fixture(scope="module")
+def exported(run: Run, shared: Shared) -> export.Exported:
+    def write(folder: Path) -> None:
+        found = export.export_run(run, folder / "model", *open_validation(run))
+        (folder / "exported.pickle").write_bytes(pickle.dumps(found))
+
+    return pickle.loads((shared("export-served", write) / "exported.pickle").read_bytes())
 
 
 @pytest.fixture(scope="module")

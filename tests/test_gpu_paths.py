@@ -15,6 +15,7 @@ from typing import Any
 
 import fake_gpu
 import pytest
+from conftest import Shared
 
 from seedtf.benchmark.gpu.hlo import largest_module, parse_module
 
@@ -32,29 +33,38 @@ pytestmark = pytest.mark.skipif(bool(fake_gpu.why_not()), reason=fake_gpu.why_no
 
 
 @pytest.fixture(scope="module")
-def dump(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("xla")
+def finished(tiny_folder: Path, shared: Shared) -> Path:
+    """The folder of all runs; ``dump`` in it has what XLA compiled, ``found`` what happened."""
+
+    def train(folder: Path) -> None:
+        libraries, dump = folder / "lib", folder / "dump"
+        libraries.mkdir()
+        dump.mkdir()
+        worker = Path(__file__).with_name("gpu_worker.py")
+        done = subprocess.run(
+            [sys.executable, str(worker), str(tiny_folder), str(folder), json.dumps(CASES)],
+            env=fake_gpu.environment(fake_gpu.build(libraries), gpus=2, dump=dump),
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        lines = [line for line in done.stdout.splitlines() if line.startswith("CASE ")]
+        assert lines, done.stderr[-2000:]
+        (folder / "found").write_text("\n".join(lines))
+
+    return shared("gpu", train)
 
 
 @pytest.fixture(scope="module")
-def runs(
-    tiny_folder: Path, dump: Path, tmp_path_factory: pytest.TempPathFactory
-) -> dict[str, dict[str, Any]]:
+def dump(finished: Path) -> Path:
+    return finished / "dump"
+
+
+@pytest.fixture(scope="module")
+def runs(finished: Path) -> dict[str, dict[str, Any]]:
     """What happened in each run: all of them in one process, which has two made-up GPUs."""
-    folder = tmp_path_factory.mktemp("gpu")
-    libraries = folder / "lib"
-    libraries.mkdir()
-    worker = Path(__file__).with_name("gpu_worker.py")
-    done = subprocess.run(
-        [sys.executable, str(worker), str(tiny_folder), str(folder), json.dumps(CASES)],
-        env=fake_gpu.environment(fake_gpu.build(libraries), gpus=2, dump=dump),
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    lines = [line for line in done.stdout.splitlines() if line.startswith("CASE ")]
+    lines = (finished / "found").read_text().splitlines()
     found = [json.loads(line.removeprefix("CASE ")) for line in lines]
-    assert found, done.stderr[-2000:]
     return {each["name"]: each for each in found}
 
 

@@ -313,7 +313,7 @@ def test_a_dry_run_times_a_few_steps_and_leaves_nothing(
     monkeypatch.setattr("tempfile.tempdir", str(temporary))
     monkeypatch.chdir(here)
     taken = steps_taken(monkeypatch)
-    flags = {**PLAIN, "progressive_sizes": "12", "snapshots": True, "cycle_epochs": 1}
+    flags = {**PLAIN, **QUICK, "progressive_sizes": "12", "snapshots": True, "cycle_epochs": 1}
     command = ["train", "--dry_run", f"--data_dir={tiny_folder}"]
     assert (
         main([*command, *(f"--{k}={v}" for k, v in flags.items() if v is not True), "--snapshots"])
@@ -358,7 +358,7 @@ def steps_taken(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 def test_a_dry_run_needs_no_room_where_the_run_would_be(
     config: TrainConfig, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    flags = {**PLAIN, "data_dir": config.data_dir, "run_dir": config.run_dir}
+    flags = {**PLAIN, **QUICK, "data_dir": config.data_dir, "run_dir": config.run_dir}
     assert main(["train", "--dry_run", *(f"--{k}={v}" for k, v in flags.items())]) == 0
     assert not Path(config.run_dir).exists()
     assert capsys.readouterr().out.splitlines()[-1].startswith("RESULT {")

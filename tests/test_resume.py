@@ -19,7 +19,7 @@ from seedtf.data.sample.write import write_sample
 
 HERE = Path(__file__).parent
 # a longer mode: SEEDTF_KILLS=50 SEEDTF_KILL_DATA=folder SEEDTF_KILL_FLAGS="--image_size=32 …"
-KILLS = int(os.environ.get("SEEDTF_KILLS", "10"))
+KILLS = int(os.environ.get("SEEDTF_KILLS", "7"))
 SMALL = (
     "--image_size=16 --batch_size=16 --epochs=3 --freeze_epochs=1 --save_minutes=0.001 "
     # every option that has its own state or random numbers
