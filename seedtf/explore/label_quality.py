@@ -10,6 +10,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from seedtf.data.stratify import assign_groups
+
 __all__ = ["OutOfFold", "cross_val_predict", "find_wrong_labels", "self_confidence"]
 
 _FOLDS = 5
@@ -93,7 +95,13 @@ def cross_val_predict(
         >>> bool((predictions.probabilities.argmax(1) == labels).all())
         True
     """
-    folds = _assign_folds(labels, groups, seed)
+    folds = assign_groups(
+        labels,
+        groups,
+        [1 / _FOLDS] * _FOLDS,
+        np.random.default_rng(seed),
+        needed=range(_FOLDS),
+    ).astype(np.int64)
     values = features.astype(np.float64)
     probabilities = np.zeros((len(labels), num_classes))
     kernels = np.zeros((_FOLDS, values.shape[1], num_classes))
@@ -104,18 +112,6 @@ def cross_val_predict(
         powers = np.exp(logits - logits.max(axis=1, keepdims=True, initial=-np.inf))
         probabilities[rest] = powers / powers.sum(axis=1, keepdims=True)
     return OutOfFold(probabilities, folds, kernels)
-
-
-def _assign_folds(labels: np.ndarray, groups: np.ndarray, seed: int) -> np.ndarray:
-    """The fold of each image, int64 ``[N]``.
-
-    The groups are sorted by class, in random order within a class, and assigned to the folds in turn.
-    """
-    _, first, inverse = np.unique(groups, return_index=True, return_inverse=True)
-    order = np.lexsort((np.random.default_rng(seed).permutation(len(first)), labels[first]))
-    fold_of_group = np.empty(len(first), np.int64)
-    fold_of_group[order] = np.arange(len(first)) % _FOLDS
-    return fold_of_group[inverse]
 
 
 def _fit_discriminant(
