@@ -233,6 +233,7 @@ def test_a_run_with_a_fitted_head_begins_where_the_regression_ended(
 ) -> None:
     flags = ["--model=tiny", "--weights=none", f"--image_size={SIZE}", "--epochs=1", "--lr=1e-9"]
     flags += ["--recipe=original", "--min_lr=0", "--bn_momentum=0.9999", f"--data_dir={data}"]
+    flags += ["--augment_impl=tf_image"]
     assert main(["train", *flags, "--head=fitted", f"--run_dir={tmp_path / 'run'}"]) == 0
     shown = capsys.readouterr().out
     assert "head      fitted on" in shown

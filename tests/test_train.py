@@ -281,7 +281,8 @@ def test_freezing_then_training_everything_counts_epochs_through(on_terminal) ->
 def test_a_time_limit_stops_early_and_is_the_reason_in_the_result(
     seedlings, tmp_path, capsys
 ) -> None:
-    assert main(["train", *flags(seedlings, tmp_path / "run", "--time_limit=0.00001")]) == 0
+    more = ("--time_limit=0.00001", "--augment_impl=tf_image")
+    assert main(["train", *flags(seedlings, tmp_path / "run", *more)]) == 0
     result = json.loads(capsys.readouterr().out.splitlines()[-1].removeprefix("RESULT "))
     assert result["epochs"] == 1
     assert "time limit" in result["stopped"]
