@@ -172,6 +172,11 @@ CASES: dict[str, dict[str, tuple[str, ...]]] = {
             "test_a_stuffed_zero_before_the_frame_has_no_length",
             "test_a_graph_refuses_an_image_of_another_size_than_its_header",
         ),
+        "64 kB of nearly empty scans or of compressed texts; a limit of pixels for an export.": (
+            "test_scans_are_counted_and_the_first_frame_is_measured",
+            "test_compressed_texts_are_not_decompressed",
+            "test_a_format_that_disagrees_is_left_out_and_the_rest_kept",
+        ),
         "64 kB of tiny parts, to block a server.": (
             "test_a_file_of_many_tiny_parts_is_parsed_in_50_ms_of_processor_time",
         ),

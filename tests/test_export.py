@@ -412,16 +412,20 @@ def test_a_format_that_disagrees_is_left_out_and_the_rest_kept(
 
     monkeypatch.setattr(export, "convert", convert_with_reversed_ranking)
     out = tmp_path / "out"
-    code = run_command("export", [str(run.run_dir), f"--out={out}", "--format=litert"])
-    assert code == command.EXIT_INCOMPLETE
+    limit = 5_000  # the images have 3,162 to 7,440 pixels
+    arguments = [str(run.run_dir), f"--out={out}", "--format=litert", f"--max_pixels={limit}"]
+    assert run_command("export", arguments) == command.EXIT_INCOMPLETE
     assert (out / "1" / "saved_model.pb").is_file()
     assert not (out / "1" / "assets.extra" / "model.tflite").exists()
-    rows = json.loads((out / "parity.json").read_text("utf-8"))["rows"]
-    assert [(row["format"], row["kept"]) for row in rows] == [
-        ("saved_model", True),
-        ("litert", False),
+    facts = json.loads((out / "parity.json").read_text("utf-8"))
+    assert [(row["format"], row["kept"], row["images"]) for row in facts["rows"]] == [
+        ("saved_model", True, 10),
+        ("litert", False, 24),
     ]
-    printed = capsys.readouterr().out.splitlines()
+    captured = capsys.readouterr()
+    printed = captured.out.splitlines()
+    assert "--max_pixels=5000: 14 of 24 images are larger and were not compared" in captured.out
+    assert facts["max_pixels"] == limit
     assert any(line.startswith("not kept  litert: ") for line in printed)
     result = json.loads(printed[-1].removeprefix("RESULT "))
     assert result["formats"] == {"saved_model": True, "litert": False}
@@ -442,10 +446,14 @@ def test_mistakes_give_a_one_line_error(
 ) -> None:
     assert "no such run" in refusal(capsys, str(tmp_path / "none"))
     assert "not a run" in refusal(capsys, str(tmp_path))
+    limit = [str(run.run_dir), f"--out={tmp_path / 'new'}", "--max_pixels=1024"]
+    assert "--max_pixels=1024: too small for every image" in refusal(capsys, *limit)
+    assert list((tmp_path / "new").iterdir()) == []
     (tmp_path / "file").write_text("")
     out = f"--out={tmp_path / 'file'}"
     assert "pass a folder that can be written" in refusal(capsys, str(run.run_dir), out)
     assert "choose from" in refusal(capsys, str(run.run_dir), "--format=h5")
+    assert "--max_pixels=-1: out of range" in refusal(capsys, str(run.run_dir), "--max_pixels=-1")
     assert "is missing" in refusal(capsys)
     copy = Path(shutil.copytree(run.run_dir, tmp_path / "copy"))
     model = copy / "checkpoints" / "best.keras"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import struct
 import time
+import zlib
 
 import numpy as np
 import pytest
@@ -12,7 +13,8 @@ import tensorflow as tf
 from hostile_files import hostile_files
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image
+from PIL import Image, ImageCms
+from PIL.PngImagePlugin import PngInfo
 
 from seedtf.images.formats import base
 from seedtf.images.header import RefusedError, read_header
@@ -36,6 +38,17 @@ def exif(orientation: int) -> Image.Exif:
     return block
 
 
+def png_with_texts(mode: str, **options: object) -> bytes:
+    """A PNG with compressed texts and an ICC profile, before and after its pixels."""
+    texts = PngInfo()
+    texts.add_text("Comment", "a" * 500, zip=True)
+    texts.add_itxt("Title", "b" * 500, zip=True)
+    texts.add(b"tEXt", b"Source\0c", after_idat=True)
+    texts.add(b"zTXt", b"Warning\0\0" + zlib.compress(b"d" * 500), after_idat=True)
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    return encode("PNG", mode, pnginfo=texts, icc_profile=profile, **options)
+
+
 WHOLE = [
     *(encode(kind, exif=exif(o)) for kind in ("JPEG", "PNG", "WEBP") for o in (1, 3, 6, 8)),
     encode("JPEG", progressive=True),
@@ -56,6 +69,8 @@ WHOLE = [
         for lossless in (False, True)
     ),
     encode("GIF", "P", save_all=True, append_images=[IMAGE.rotate(180)], transparency=7),
+    png_with_texts("RGB"),
+    png_with_texts("P", transparency=3),
     encode("TIFF"),
     encode("AVIF"),
     encode("PPM"),
@@ -63,7 +78,14 @@ WHOLE = [
 FOREIGN = [b"", b"\xff", b"\xff\xd8\xff", b"<html>", b"RIFF\0\0\0\0WAVEfmt ", b"GIF8", b"BM"]
 PNG = encode("PNG")
 WEBP = encode("WEBP", exif=exif(6))
-JPEG = b"\xff\xd8\xff\xc2\0\x0b\x08\0\x09\0\x07\1\1\x11\0"
+
+
+def jpeg(width: int, height: int) -> bytes:
+    """The start of a progressive JPEG, up to its scans."""
+    return b"\xff\xd8\xff\xc2\0\x0b\x08" + struct.pack(">HH", height, width) + b"\1\1\x11\0"
+
+
+JPEG = jpeg(7, 9)
 SCAN, END, RESTART = b"\xff\xda\0\2", b"\xff\xd9", b"\xff\xd0\xff\0"
 
 
@@ -136,6 +158,12 @@ def test_both_agree_on_damaged_files(data: st.DataObject) -> None:
         (JPEG + SCAN * 100 + SCAN[:3], "ok"),
         (JPEG + SCAN * 100 + END + b"\0\2" + SCAN * 900, "ok"),
         (JPEG + SCAN * 99 + b"\xff\xfe\0\x82" + SCAN * 32 + SCAN + END, "ok"),
+        # Each scan costs the decoder a pass over all pixels.
+        (jpeg(500, 800) + SCAN * 50 + END, "ok"),
+        (jpeg(500, 800) + SCAN * 51 + END, "unsupported variant"),
+        (jpeg(10_000, 10_000) + SCAN * 20 + END, "ok"),
+        (jpeg(10_000, 10_000) + SCAN * 21 + END, "unsupported variant"),
+        (jpeg(10_000, 0) + SCAN * 100 + END, "corrupt"),
         (gif(10_000, 5_000, (10_000, 5_000)), "ok"),
         (gif(10_000, 5_000, (9_999, 5_000), (70, 70)), "ok"),
         (gif(10_000, 10_001, (1, 1)), "too large"),
@@ -152,6 +180,32 @@ def test_scans_are_counted_and_the_first_frame_is_measured(data: bytes, fault: s
 def test_a_png_must_start_with_its_header_chunk(kind: bytes) -> None:
     claim = struct.pack(">I", 13) + kind + struct.pack(">IIBBBBB", 8, 8, 8, 2, 0, 0, 0) + bytes(4)
     data = PNG[:8] + claim + PNG[8:]
+    assert in_graph(data) == in_python(data) == ("unsupported variant",)
+
+
+def chunk(kind: bytes, data: bytes = b"") -> bytes:
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+
+@pytest.mark.parametrize("options", [{}, {"transparency": 3}])
+def test_compressed_texts_are_not_decompressed(options: dict) -> None:
+    """libpng takes 0.3 s of processor time for 64 kB of them, whatever the size of the image."""
+    bomb = chunk(b"zTXt", b"a\0\0" + zlib.compress(bytes(7_000_000), 9)) * 8
+    whole = encode("PNG", "P", **options)
+    palette, pixels, end = (whole.index(name) - 4 for name in (b"PLTE", b"IDAT", b"IEND"))
+    parts = (whole[:33], whole[33:palette], whole[palette:pixels], whole[pixels:end], whole[end:])
+    data = bomb.join(parts)
+    assert in_graph(data) == in_python(data)
+    status, *header, decoded = in_python(data)
+    assert (status, decoded) == ("ok", whole)
+    assert header == list(read_header(whole).for_decoder)
+
+
+@pytest.mark.parametrize("name", [b"IHDR", b"PLTE", b"tRNS", b"FRAM"])
+def test_a_png_with_an_unknown_or_repeated_chunk_is_refused(name: bytes) -> None:
+    whole = encode("PNG", "P", transparency=3)
+    place = whole.index(b"IDAT") - 4
+    data = whole[:place] + chunk(name, bytes(13)) + whole[place:]
     assert in_graph(data) == in_python(data) == ("unsupported variant",)
 
 
@@ -202,6 +256,10 @@ MANY_PARTS = {
     "scans": JPEG + SCAN * (PART // 4),
     "chunks": PNG[:33] + (b"\0\0\0\0abcd" + bytes(4)) * (PART // 12) + PNG[33:],
     "transparency": PNG[:33] + (b"\0\0\0\0tRNS" + bytes(4)) * (PART // 12) + PNG[33:],
+    "palettes": PNG[:33] + chunk(b"PLTE") * (PART // 12) + PNG[33:],
+    "late palettes": PNG[:33] + chunk(b"IDAT") + chunk(b"PLTE") * (PART // 12) + PNG[33:],
+    "pixels": PNG[:33] + chunk(b"IDAT") * (PART // 12) + PNG[33:],
+    "compressed texts": PNG[:33] + chunk(b"zTXt") * (PART // 12) + PNG[33:],
     "texts": PNG[:33] + (b"\0\0\0\4iTXtXML:" + bytes(4)) * (PART // 16) + PNG[33:],
     "extensions": gif(9, 9)[:13] + b"\x21\xfe\0" * (PART // 3) + gif(9, 9)[13:],
     "controls": gif(9, 9)[:13] + b"\x21\xf9\0" * (PART // 3) + gif(9, 9)[13:],

@@ -45,6 +45,13 @@ class ExportConfig(Flags):
         False,
         "Add the output heatmap: how much each place of an image contributes to the best class.",
     )
+    max_pixels: int = option(
+        0,
+        "Largest width × height of an image that the SavedModel decodes. A small one limits what a "
+        "request can cost.",
+        low=0,
+        default_text="that of the run",
+    )
     data_dir: str = option(
         "",
         "Folder of labelled images to compare the formats on; by default the validation images of the "
@@ -81,7 +88,15 @@ def run(arguments: list[str]) -> int:
     else:
         store, records = open_validation(source)
     out = Path(config.out) if config.out else RunPaths(source.run_dir).export
-    exported = export_run(source, out, store, records, formats, heatmap=config.heatmap)
+    exported = export_run(
+        source,
+        out,
+        store,
+        records,
+        formats,
+        heatmap=config.heatmap,
+        max_pixels=config.max_pixels,
+    )
     _show(exported)
     return EXIT_INCOMPLETE if exported.left_out else 0
 

@@ -12,7 +12,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from seedtf.data.paths import files_for_tensorflow
+from seedtf.data.paths import files_for_tensorflow, read_file
 from seedtf.data.store import Store
 from seedtf.errors import UserError
 from seedtf.evaluation.evaluate import make_mean_predict_fn, predict_store
@@ -23,7 +23,9 @@ from seedtf.export.serving_graph import ServingModule
 from seedtf.export.versions import new_version
 from seedtf.export.warmup import write_warmup
 from seedtf.files import write_text
+from seedtf.images.header import RefusedError, read_header
 from seedtf.model.activation_map import check_has_maps
+from seedtf.report import warn
 from seedtf.runs.folder import read_temperature
 from seedtf.runs.open import Run, open_training_sample
 from seedtf.runs.paths import PARITY
@@ -86,6 +88,7 @@ def export_run(
     formats: Sequence[str] = (),
     *,
     heatmap: bool = False,
+    max_pixels: int = 0,
 ) -> Exported:
     """Writes the next version to ``out_dir``, and ``out_dir``/parity.json.
 
@@ -103,6 +106,8 @@ def export_run(
         records: int64 ``[N]``, the images of ``store`` to compare.
         formats: keys of ``OPTIONAL_FORMATS`` to write beside the SavedModel.
         heatmap: whether the SavedModel also returns the class activation map of the best class.
+        max_pixels: the largest width × height that the SavedModel decodes; 0 for the limit of the run.
+            Larger images are not compared.
 
     Raises:
         UserError: ``out_dir`` cannot be used, the model is damaged, or the predictions differ.
@@ -128,6 +133,7 @@ def export_run(
         models = [rebuild_in_float32(model) for model in trained]
         expected = _predict_probabilities(run, models, store, records, temperature)
         reference = _Reference(store, records, expected)
+        max_pixels = max_pixels or run.max_pixels
         classes_file = str(run.paths.classes)
         module = ServingModule(
             models[0],
@@ -137,16 +143,17 @@ def export_run(
             heatmap=heatmap,
             others=models[1:],
             weights=run.weights,
-            max_pixels=run.max_pixels,
+            max_pixels=max_pixels,
             fit=run.fit,
         )
-        saved_model_row = _write_saved_model(version.folder, module, run, reference)
+        saved_model_row = _write_saved_model(version.folder, module, run, reference, max_pixels)
         rows = (saved_model_row, *_write_formats(version.folder, formats, module, run, reference))
         values = {
             "version": version.number,
             "run": str(run.run_dir),
             "temperature": temperature,
             "temperature_fitted": fitted is not None,
+            "max_pixels": max_pixels,
             "rows": [row.as_row() for row in rows],
         }
         licences = {read_weights_licence(paths.root) for paths in run.members or (run.paths,)}
@@ -173,19 +180,52 @@ class _Reference:
 
 
 def _write_saved_model(
-    folder: Path, module: ServingModule, run: Run, reference: _Reference
+    folder: Path, module: ServingModule, run: Run, reference: _Reference, max_pixels: int
 ) -> Parity:
-    tf.saved_model.save(module, str(folder), signatures=module.signatures())
-    write_warmup(folder, run.image_size)
     paths = reference.store.catalog.absolute_paths()
     with files_for_tensorflow([paths[record] for record in reference.records]) as files:
-        row = compare_files(folder, files, reference.expected, run.class_names, run.max_pixels)
+        # All images that a run uses are within its own limit.
+        is_limited = max_pixels < run.max_pixels
+        kept = _files_within(files, max_pixels) if is_limited else list(range(len(files)))
+        tf.saved_model.save(module, str(folder), signatures=module.signatures())
+        write_warmup(folder, run.image_size)
+        compared = [files[index] for index in kept]
+        expected = reference.expected[kept]
+        row = compare_files(folder, compared, expected, run.class_names, max_pixels)
     if row.fault:
         raise UserError(
             f"{run.run_dir}: the export does not predict as the evaluation does ({row.fault}); "
             "nothing was written; please report this"
         )
     return row
+
+
+def _files_within(files: Sequence[str], max_pixels: int) -> list[int]:
+    """The indices of the files with at most ``max_pixels``; warns of the others.
+
+    Raises:
+        UserError: every file has more.
+    """
+
+    def is_too_large(path: str) -> bool:
+        try:
+            read_header(read_file(path, max_pixels), max_pixels)
+        except RefusedError as error:
+            return error.fault == "too large"
+        except OSError:
+            return False  # The worker reports it.
+        return False
+
+    kept = [index for index, path in enumerate(files) if not is_too_large(path)]
+    if not kept:
+        raise UserError(f"--max_pixels={max_pixels}: too small for every image; pass a larger one")
+    if len(kept) < len(files):
+        larger = f"{len(files) - len(kept):,} of {len(files):,} images are larger"
+        warn(
+            f"--max_pixels={max_pixels}: {larger} and were not compared; the export gives such images "
+            "the status 'too large'"
+        )
+    return kept
 
 
 def _write_formats(

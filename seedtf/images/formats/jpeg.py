@@ -9,11 +9,26 @@ from collections.abc import Iterator
 from seedtf.images.formats.base import Header, RefusedError
 from seedtf.images.formats.orientation import EXIF_PREFIX, upright_orientation
 
-__all__ = ["ADOBE_SEGMENT", "MAX_SCANS", "XMP_PREFIX", "read_jpeg"]
+__all__ = [
+    "ADOBE_SEGMENT",
+    "MAX_SCANS",
+    "MAX_SCANS_IF_LARGE",
+    "SCANNED_PIXELS",
+    "XMP_PREFIX",
+    "max_scans",
+    "read_jpeg",
+]
 
 MAX_SCANS = 100
 """Largest number of scans in a JPEG; encoders write about 20 at most. For a scan of only 10 bytes, the
 decoder still makes a pass over the whole image."""
+
+MAX_SCANS_IF_LARGE = 20
+"""``MAX_SCANS`` of a JPEG with many pixels."""
+
+SCANNED_PIXELS = 20_000_000
+"""Largest product of pixels and scans of a JPEG with more than ``MAX_SCANS_IF_LARGE`` scans. A scan
+takes up to a nanosecond of processor time for each pixel, even if the file has 40 bytes for it."""
 
 ADOBE_SEGMENT = b"\xff\xee\0\x0eAdobe\0\x64" + bytes(5)
 """The segment by which Adobe marks four components as inverted CMYK."""
@@ -67,15 +82,28 @@ def _read_frame(data: bytes, marker: int, position: int, length: int) -> tuple[H
     precision, height, width, components = struct.unpack_from(">BHHB", data, position + 2)
     if precision != 8:
         raise RefusedError("unsupported variant", f"JPEG with {precision} bits per sample")
-    if _has_many_scans(data, position + length):
-        raise RefusedError("unsupported variant", f"JPEG with more than {MAX_SCANS} scans")
+    limit = max_scans(width * height)
+    if _has_many_scans(data, position + length, limit):
+        raise RefusedError(
+            "unsupported variant", f"JPEG of {width}×{height} with more than {limit} scans"
+        )
     return Header("jpeg", width, height, by_pillow=marker in _ARITHMETIC), components
 
 
-def _has_many_scans(data: bytes, position: int) -> bool:
-    """Whether more than ``MAX_SCANS`` scans follow the frame header that ends at ``position``."""
+def max_scans(pixels: int) -> int:
+    """The largest number of scans of a JPEG with so many pixels.
+
+    Example:
+        >>> max_scans(224 * 224), max_scans(640 * 480), max_scans(4000 * 3000)
+        (100, 65, 20)
+    """
+    return min(max(SCANNED_PIXELS // max(pixels, 1), MAX_SCANS_IF_LARGE), MAX_SCANS)
+
+
+def _has_many_scans(data: bytes, position: int, limit: int) -> bool:
+    """Whether more than ``limit`` scans follow the frame header that ends at ``position``."""
     scans = 0
-    while scans <= MAX_SCANS:
+    while scans <= limit:
         marker = _MARKER_AFTER_SCAN.search(data, position)
         if marker is None or marker[0] == b"\xff\xd9" or marker.end() + 2 > len(data):
             return False

@@ -4,7 +4,13 @@ from __future__ import annotations
 
 import tensorflow as tf
 
-from seedtf.images.formats.jpeg import ADOBE_SEGMENT, MAX_SCANS, XMP_PREFIX
+from seedtf.images.formats.jpeg import (
+    ADOBE_SEGMENT,
+    MAX_SCANS,
+    MAX_SCANS_IF_LARGE,
+    SCANNED_PIXELS,
+    XMP_PREFIX,
+)
 from seedtf.images.formats.orientation import EXIF_PREFIX
 from seedtf.images.graph.chains import WINDOW, follow_chain, sum_along_chain
 from seedtf.images.graph.file_bytes import (
@@ -77,7 +83,8 @@ def read_jpeg(file: FileBytes) -> HeaderStatus:
             xmp = read_xmp(file, after + 2, after + size)
         has_many_scans = is_frame & (part[4] == 8)
         if has_many_scans:
-            has_many_scans = _has_many_scans(file, after + size)
+            limit = _max_scans(big_endian(part[5:7]) * big_endian(part[7:9]))
+            has_many_scans = _has_many_scans(file, after + size, limit)
         status = first_status(
             (after > file.length, TRUNCATED),
             (~is_marker | is_standalone, PARSING),
@@ -156,14 +163,20 @@ def _next_marker(file: FileBytes, position: tf.Tensor) -> tf.Tensor:
     return position + tf.where(tf.reduce_any(is_marker), first, tf.size(is_marker, tf.int64))
 
 
-def _has_many_scans(file: FileBytes, position: tf.Tensor) -> tf.Tensor:
-    """Whether more than ``MAX_SCANS`` scans follow ``position``: a bool scalar."""
+def _max_scans(pixels: tf.Tensor) -> tf.Tensor:
+    """``formats.jpeg.max_scans``: an int64 scalar."""
+    scans = int64(SCANNED_PIXELS) // tf.maximum(pixels, 1)
+    return tf.clip_by_value(scans, int64(MAX_SCANS_IF_LARGE), int64(MAX_SCANS))
+
+
+def _has_many_scans(file: FileBytes, position: tf.Tensor, limit: tf.Tensor) -> tf.Tensor:
+    """Whether more than ``limit`` scans follow ``position``: a bool scalar."""
     position = tf.minimum(position, file.length)
     looks_like_scan = (file.data[position:-1] == 0xFF) & (file.data[position + 1 :] == _SCAN)
-    has_many = tf.math.count_nonzero(looks_like_scan) > MAX_SCANS
+    has_many = tf.math.count_nonzero(looks_like_scan) > limit
     if has_many:
         # Count exactly, because some of these bytes may be inside other segments or after the image.
-        has_many = _count_scans(file, position) > MAX_SCANS
+        has_many = tf.cast(_count_scans(file, position), tf.int64) > limit
     return has_many
 
 

@@ -46,7 +46,7 @@ PARSING = -1
 BY_PILLOW = len(STATUSES)
 """The status of a complete header that only Pillow decodes; ``header_graph`` makes it UNSUPPORTED."""
 
-MAX_EDITS = 3
+MAX_EDITS = 4
 """The largest number of edits of one file."""
 
 
