@@ -213,6 +213,12 @@ def test_a_flipped_bit_ends_with_one_line(tiny_folder, tmp_path, capsys):
     assert f"{shard}: the pack is damaged" in error
 
 
+def name_a_shard_outside(pack):
+    meta = json.loads((pack / "pack.json").read_text())
+    meta["shards"][0]["file"] = f"../{pack.name}/{meta['shards'][0]['file']}"
+    (pack / "pack.json").write_text(json.dumps(meta))
+
+
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
@@ -225,6 +231,7 @@ def test_a_flipped_bit_ends_with_one_line(tiny_folder, tmp_path, capsys):
             "99 bytes, and pack.json says",
         ),
         (lambda p: (p / "pack.json").write_text("{"), "the pack is damaged"),
+        (name_a_shard_outside, "lies outside the pack"),
         (lambda p: (p / "pack.json").write_text('{"format": 1}'), "no valid 'classes'"),
         (
             lambda p: (p / "pack.json").write_text('{"format": 2}'),

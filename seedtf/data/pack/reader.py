@@ -71,6 +71,9 @@ class Pack:
         # The number of the first image of each shard, and of all images.
         self._starts = list(itertools.accumulate(counts, initial=0))
         for file, size in zip(self._shards, sizes, strict=True):
+            if os.path.basename(file) != file:
+                # A hostile pack could have any file of this machine read as images.
+                raise _damaged(meta_path, f"{file!r} lies outside the pack")
             _check_size(os.path.join(folder, file), size)
         self.names, self.labels, self.sides, self.sizes = _read_index(
             os.path.join(folder, INDEX), index_digest, self.class_names
