@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from tiny_run import IMAGE_SIZE, copy_run, draw_classes, make_run
 
+from seedtf.commands.main import main
 from seedtf.errors import UserError
 from seedtf.evaluation.evaluate import (
     Predictions,
@@ -85,6 +87,16 @@ def test_test_images_are_evaluated_last_in_a_report_of_their_own(run_dir, tmp_pa
     own = (copy / "report" / "test" / "index.html").read_text()
     assert "not used for training or to choose" in own
     assert json.loads((copy / "report" / "test" / "report.json").read_text())["test"] is None
+
+
+def test_a_label_in_split_csv_that_is_no_class_is_one_line(run_dir, tmp_path, capsys):
+    copy = copy_run(run_dir, tmp_path / "run")
+    table = copy / "split.csv"
+    table.write_text(re.sub("(?m)^([^,]+),[^,]+,val$", r"\1,bamboo,val", table.read_text()))
+    assert main(["evaluate", str(copy)]) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert f"{table}: the label 'bamboo' of " in error
 
 
 def test_eight_views_are_the_symmetries_of_the_square(model):

@@ -259,6 +259,12 @@ def _split_catalog(run: Run, side: str) -> Catalog:
             f"first {missing[0]!r}; pass --data_dir with labelled images"
         )
     position = {name: index for index, name in enumerate(run.class_names)}
+    for path, label in images:
+        if label not in position:
+            raise UserError(
+                f"{table}: the label {label!r} of {path} is no class of the run; restore the file as "
+                "the training wrote it, or pass --data_dir with labelled images"
+            )
     labels = np.array([position[label] for _, label in images], np.int32)
     return Catalog(root, tuple(path for path, _ in images), labels, run.class_names)
 
