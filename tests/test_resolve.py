@@ -106,6 +106,13 @@ def test_workers_multiply_their_gpus() -> None:
     assert not settings.compilation.enabled
 
 
+def test_only_a_given_batch_size_must_be_a_multiple_of_the_gpus() -> None:
+    machine = Machine(gpus=(AMPERE, AMPERE, AMPERE))
+    assert resolved(machine).devices.replicas == 3
+    with pytest.raises(UserError, match=r"--batch_size=32: 3 replicas .* pass 30 or 33"):
+        resolved(machine, batch_size=32)
+
+
 @pytest.mark.parametrize(
     ("machine", "flags", "message"),
     [

@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from seedtf.config.network_flags import FITTED
-from seedtf.config.optim_flags import DEFAULT_BATCH_SIZE
 from seedtf.config.train_config import TrainConfig
 from seedtf.errors import UserError, missing_addons, missing_hub, missing_sklearn
 from seedtf.model.backbones import ImageSizes
@@ -167,7 +166,8 @@ def _check_devices(config: TrainConfig, devices: DeviceChoice) -> None:
             f"--head={FITTED}: several workers would fit different heads; fit it on one machine, and "
             "start them from that run with --weights"
         )
-    check_even_batch(devices.replicas, config.batch_size or DEFAULT_BATCH_SIZE)
+    if config.batch_size is not None:  # the default is adapted to the replicas by make_plan
+        check_even_batch(devices.replicas, config.batch_size)
     if config.ema_horizon and devices.replicas > 1:
         raise UserError(
             f"--ema_horizon={config.ema_horizon:g}: averages on one device only, and "
