@@ -281,7 +281,10 @@ def test_mistakes_in_groups_are_one_line(tmp_path: Path) -> None:
         ({"group_by": "plant"}, "--group_by=plant: needs --labels_csv or --groups_csv"),
         ({"group_regex": "("}, "--group_regex=(: not a pattern"),
         ({"group_regex": "x", "group_by": "folder"}, "--group_regex excludes --group_by"),
-        ({"test_fraction": 0.2, "val_dir": "v"}, "--test_fraction=0.2: --val_dir gives the split"),
+        (
+            {"test_fraction": 0.2, "val_dir": "v"},
+            "--test_fraction=0.2: --val_dir already gives the split",
+        ),
         ({"test_fraction": 0.5, "val_fraction": 0.5}, "leaves less than a tenth for training"),
     ],
 )

@@ -300,7 +300,7 @@ def test_undamaged_weights_are_accepted(good: Path) -> None:
 
 FORBIDDEN = re.compile(
     r"\b(pickle|marshal|shelve|dill|joblib)\b|safe_mode\s*=\s*False|allow_pickle\s*=\s*True|"
-    r"\.extractall\(|\.extract\(|unpack_archive|enable_unsafe_deserialization|\b(eval|exec)\(|"
+    r"\.extractall\(|\.extract\(|shutil\b.*\bunpack_archive|enable_unsafe_deserialization|\b(eval|exec)\(|"
     r"yaml\.load\(|torch\.load\("
 )
 ALLOWED = re.compile(r"allow_pickle=False|no pickle", re.IGNORECASE)
@@ -325,6 +325,8 @@ def test_no_source_file_can_run_what_it_loads() -> None:
         "load_model(p, safe_mode=False)",
         "np.load(p, allow_pickle=True)",
         "z.extractall()",
+        "shutil.unpack_archive(path)",
+        "from shutil import unpack_archive",
     ],
 )
 def test_the_search_finds_forbidden_code(line: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import re
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -254,7 +255,11 @@ def _upright(image: tf.Tensor, orientation: tf.Tensor) -> tf.Tensor:
 
 
 def _last_line(error: tf.errors.OpError) -> str:
-    """The decoder's own message in an error of TensorFlow: the last line before the name of a node."""
+    """The decoder's own message in an error of TensorFlow, without the names of functions and nodes.
+
+    A message looks like ``{{function_node f}} Invalid PNG data, size 99 [[{{node DecodeImage}}]]``.
+    """
     message = (error.message or "").split("[[", 1)[0]
+    message = re.sub(r"\{\{.*?\}\}", "", message)
     lines = [line.strip() for line in message.splitlines() if line.strip()]
     return lines[-1][:120] if lines else "cannot be decoded"

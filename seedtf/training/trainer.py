@@ -138,7 +138,7 @@ class Trainer(keras.Model):
             return super().make_train_function(force)
         if self.train_function is None or force:
             steps = self.train_step if self.steps_per_call == 1 else self.train_steps
-            self.train_function = self._make_function(steps, self.jit_compile)
+            self.train_function = self._compile_step(steps, self.jit_compile)
         return self.train_function
 
     def make_test_function(self, force: bool = False) -> Callable[[Any], Any] | None:
@@ -147,14 +147,14 @@ class Trainer(keras.Model):
             return super().make_test_function(force)
         if self.test_function is None or force:
             jit_compile = self.jit_compile and not self.pad_validation_to
-            self.test_function = self._make_function(self.test_step, jit_compile)
+            self.test_function = self._compile_step(self.test_step, jit_compile)
         return self.test_function
 
     def run_step(self, step: Callable[[Any], Any], data: Any) -> Any:
         """Runs a step on a batch; ``DistributedTrainer`` runs it on several devices."""
         return step(data)
 
-    def _make_function(self, step: Callable[[Any], Any], jit_compile: bool) -> Callable[[Any], Any]:
+    def _compile_step(self, step: Callable[[Any], Any], jit_compile: bool) -> Callable[[Any], Any]:
         """Returns a function that takes an iterator and runs ``step`` on its next batch."""
 
         @functools.wraps(step)  # graphs, profiles and XLA's modules then have the name of the step
