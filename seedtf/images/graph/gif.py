@@ -13,6 +13,7 @@ from seedtf.images.graph.file_bytes import (
     little_endian,
     peek,
     window,
+    without_autograph,
 )
 from seedtf.images.graph.status import (
     BY_PILLOW,
@@ -64,6 +65,7 @@ def read_gif(file: FileBytes) -> HeaderStatus:
     return parsed(file, status, width, height, edits=edits)
 
 
+@without_autograph
 def _make_edits(
     file: FileBytes, first_block: tf.Tensor, frame: tf.Tensor, end: tf.Tensor, color: tf.Tensor
 ) -> Edits:
@@ -141,6 +143,7 @@ def _skip_frame(file: FileBytes, position: tf.Tensor) -> tf.Tensor:
     return tf.where(size == 0, position, file.length + 1)
 
 
+@without_autograph
 def _table_bytes(flags: tf.Tensor) -> tf.Tensor:
     """The length of the colour table that a ``flags`` byte declares."""
     return tf.where(flags >= 0x80, 3 * 2 ** (flags % 8 + 1), 0)

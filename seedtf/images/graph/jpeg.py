@@ -23,6 +23,7 @@ from seedtf.images.graph.file_bytes import (
     matches_at,
     peek,
     window,
+    without_autograph,
 )
 from seedtf.images.graph.orientation import read_exif, read_xmp, upright_orientation
 from seedtf.images.graph.status import (
@@ -112,6 +113,7 @@ def read_jpeg(file: FileBytes) -> HeaderStatus:
     return parsed(file, status, width, height, orientation=orientation, edits=edits)
 
 
+@without_autograph
 def _payload_starts(file: FileBytes, after: tf.Tensor, size: tf.Tensor, prefix: bytes) -> tf.Tensor:
     """Whether the payload of a segment starts with ``prefix``, all of it inside the file.
 
@@ -151,6 +153,7 @@ def _skip_irrelevant(
     return position + follow_chain(steps, is_stop)
 
 
+@without_autograph
 def _next_marker(file: FileBytes, position: tf.Tensor) -> tf.Tensor:
     """The position of the first marker from ``position`` on, after its fill bytes.
 
@@ -163,6 +166,7 @@ def _next_marker(file: FileBytes, position: tf.Tensor) -> tf.Tensor:
     return position + tf.where(tf.reduce_any(is_marker), first, tf.size(is_marker, tf.int64))
 
 
+@without_autograph
 def _max_scans(pixels: tf.Tensor) -> tf.Tensor:
     """``formats.jpeg.max_scans``: an int64 scalar."""
     scans = int64(SCANNED_PIXELS) // tf.maximum(pixels, 1)
@@ -193,6 +197,7 @@ def _count_scans(file: FileBytes, position: tf.Tensor) -> tf.Tensor:
     return sum_along_chain(following, tf.cast((code == _SCAN) & ~is_end, tf.int32))
 
 
+@without_autograph
 def _markers_after_scan(file: FileBytes, position: tf.Tensor) -> tf.Tensor:
     """Positions, int64, of all markers except stuffed zeros and restarts, then the end of the file."""
     codes = file.data[position + 1 :]

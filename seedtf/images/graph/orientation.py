@@ -14,6 +14,7 @@ from seedtf.images.graph.file_bytes import (
     matches_at,
     peek,
     text_between,
+    without_autograph,
 )
 
 __all__ = ["read_exif", "read_xmp", "upright_orientation"]
@@ -27,6 +28,7 @@ _XMP_VALUES = tuple(b'="%d' % digit for digit in range(10)) + tuple(
 )
 
 
+@without_autograph
 def upright_orientation(exif: tf.Tensor, xmp: tf.Tensor) -> tf.Tensor:
     """The orientation, 1 to 8, from the results of ``read_exif`` and ``read_xmp``; by default 1."""
     value = tf.where(exif != 0, exif, xmp)
@@ -58,6 +60,7 @@ def read_exif(file: FileBytes, start: tf.Tensor, end: tf.Tensor) -> tf.Tensor:
     return tf.where(index >= 0, value, int64(0))
 
 
+@without_autograph
 def read_xmp(file: FileBytes, start: tf.Tensor, end: tf.Tensor) -> tf.Tensor:
     """The property ``tiff:Orientation`` of the XMP packet in ``[start, end)``; 0 if it is missing."""
     pieces = tf.strings.split(text_between(file, start, end), "tiff:Orientation")[1:]

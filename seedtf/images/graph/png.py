@@ -20,6 +20,7 @@ from seedtf.images.graph.file_bytes import (
     matches_at,
     peek,
     window,
+    without_autograph,
 )
 from seedtf.images.graph.orientation import read_exif, read_xmp, upright_orientation
 from seedtf.images.graph.status import (
@@ -119,12 +120,14 @@ def read_png(file: FileBytes) -> HeaderStatus:
     )
 
 
+@without_autograph
 def _is_unknown(kind: tf.Tensor, position: tf.Tensor | int) -> tf.Tensor:
     """Whether a chunk is unknown and no decoder may skip it."""
     is_known = _is_any(kind, (_PLTE, _IDAT, _IEND)) | ((kind == _IHDR) & (position == 8))
     return (tf.bitwise.bitwise_and(kind, tf.constant(_ANCILLARY, tf.int64)) == 0) & ~is_known
 
 
+@without_autograph
 def _is_any(kind: tf.Tensor, choices: tuple[int, ...]) -> tf.Tensor:
     """Where ``kind``, of any shape, is one of ``choices``."""
     return functools.reduce(operator.or_, [kind == choice for choice in choices])

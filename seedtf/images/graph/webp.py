@@ -16,6 +16,7 @@ from seedtf.images.graph.file_bytes import (
     peek,
     text_between,
     window,
+    without_autograph,
 )
 from seedtf.images.graph.orientation import read_exif, read_xmp, upright_orientation
 from seedtf.images.graph.status import (
@@ -37,6 +38,7 @@ _ANIMATION, _XMP, _EXIF, _ALPHA = 0x02, 0x04, 0x08, 0x10
 _FRAME_HEADER_BYTES = 16
 
 
+@without_autograph
 def _to_code(name: bytes) -> int:
     return int.from_bytes(name, "little")
 
@@ -146,5 +148,6 @@ def _find_chunks(
     return image, image_kind, exif, xmp
 
 
+@without_autograph
 def _has_flag(flags: tf.Tensor, flag: int) -> tf.Tensor:
     return flags // flag % 2 == 1
