@@ -50,7 +50,7 @@ class Variant:
         jit_compile: a value of ``--jit_compile``; ``auto`` is Keras's default for the stock network.
         stock: whether the network is that of keras.applications, with Keras's ``compile`` and ``fit``.
         classes: number of outputs.
-        optimizer: a value of ``--optimizer``.
+        optimizer: a value of ``--optimizer``; the stock network has Adam.
     """
 
     model: str
@@ -114,7 +114,7 @@ def compare_steps(
             )
             for variant in variants
         }
-        # Each worker builds, traces and warms up before the next one does, so that none is slowed.
+        # All workers build and trace at the same time, and are warm before the first of them is timed.
         for worker in workers.values():
             request_steps(worker, _WARM_UP_STEPS)
         for _ in range(rounds):

@@ -63,7 +63,7 @@ class EvaluateConfig(Flags):
     batch_size: int = option(64, "Images in a batch, 1 or more.", low=1)
     out: str = option(
         "",
-        "Folder of the report; default RUN/report, or with --data_dir RUN/report-<its name>.",
+        "Folder of the report; default RUN/report, or RUN/report-NAME for a --data_dir called NAME.",
     )
     overwrite: bool = option(False, "Replace an existing report in --out.")
 
@@ -149,8 +149,8 @@ def _reject_text(evaluation: Evaluation) -> str:
         )
     kept = rule.kept / len(metrics.losses)
     return (
-        f"confidence below {rule.threshold:.4f}: accepts {kept:.1%} of the images, "
-        f"{rule.kept_correct / rule.kept:.1%} of these correctly predicted"
+        f"a confidence below {rule.threshold:.4f}; the other {kept:.1%} of the images are accepted, "
+        f"and {rule.kept_correct / rule.kept:.1%} of these are correct"
     )
 
 

@@ -29,14 +29,13 @@ class PreviewConfig(TrainConfig):
     out: str = option(AUGMENTED, "PNG image to write or replace.")
     seed: int = option(
         0,
-        "Seed of the augmentation, 0 to 2147483647; with the seed of a run, the preview shows the "
-        "images of its training.",
+        "Seed of the augmentation, 0 to 2147483647.",
         low=0,
         high=2**31 - 1,
     )
 
     def check_together(self) -> None:
-        """Raises UserError if ``data_dir`` is missing, which a preview cannot read from a run."""
+        """Raises UserError if ``data_dir`` is missing: a preview takes it only from the flags."""
         super().check_together()
         if not self.data_dir:
             raise UserError("--data_dir is missing; pass a folder of images, or 'sample'")

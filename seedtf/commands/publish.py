@@ -41,8 +41,6 @@ def run(arguments: list[str]) -> int:
 
     place = publish_run(config.run, config.out)
     report("published", place)
-    report(
-        "next", "read its README.md, the model card, and add a licence, which only you can choose"
-    )
+    report("next", "read the model card in its README.md, and add the licence that you choose")
     report_result(json.dumps({"out": place}))
     return 0

@@ -30,7 +30,7 @@ class RunsConfig(Flags):
     )
     out: str = option(
         "",
-        "HTML page to write. The default is not written if the folder is read-only.",
+        "HTML page to write. Without this flag, a read-only folder gets no page.",
         default_text=f"FOLDER/{RUNS_PAGE}",
     )
     json: bool = option(False, "Print one line of JSON instead of the table, and write no page.")

@@ -1,4 +1,4 @@
-"""``seedtf sample``: writes the embedded sample images as class folders."""
+"""``seedtf sample``: draws the sample images and writes them as class folders."""
 
 from __future__ import annotations
 

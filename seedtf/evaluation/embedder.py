@@ -32,16 +32,16 @@ _WEIGHTS_SUFFIXES = (".json", ".h5", ".safetensors")
 
 @dataclass(frozen=True)
 class Embedder:
-    """A network without its head, which is built only when features are not in the cache.
+    """A network without its head. It is built only when features are missing from the cache.
 
     Attributes:
         name: the name of the network, to be shown.
         image_size: side S of its input in pixels.
-        key: a hash of everything that the features depend on, except for the images.
-        build: returns the model from images, float32 ``[B, S, S, 3]`` RGB in 0–255, to features
-            ``[B, D]``. The features are the last feature map, averaged over height and width.
-        model, weights: the values of these flags with which a training starts from this network.
-        licence: the licence of the weights; empty if they are random.
+        key: a hash of everything that the features depend on, except for the decoded images.
+        build: builds and returns the model. It maps images, float32 ``[B, S, S, 3]`` RGB in 0–255, to
+            features ``[B, D]``: the last feature map, averaged over height and width.
+        model, weights: what to pass as ``--model`` and ``--weights`` to train from this network.
+        licence: the licence of the weights; empty if they are random or it is unknown.
         max_pixels: images with a larger width × height are refused.
         fit: how an image that is not square becomes one, see ``images.decode.resize_image``.
         preset: the preset of KerasHub that the network was loaded from, or None.
@@ -64,7 +64,8 @@ def open_embedder(model: str, image_size: int = 0, weights: str = "imagenet") ->
 
     Args:
         model: as for training; or a run folder, or a ``.keras`` file in one.
-        image_size: side of the images in pixels; 0 for that of the run or the network, else 224.
+        image_size: side of the images in pixels; 0 means the size of the run, or the only size that
+            the network accepts, or 224.
         weights: as for training; a run has its own.
 
     Raises:
@@ -149,7 +150,7 @@ def _is_path(weights: str) -> bool:
 
 
 def _read_licence(weights: str) -> str:
-    """The licence of a weights file, which the folder of its run names; empty if it is unknown."""
+    """The licence of a weights file, as recorded in its run folder; empty if it is unknown."""
     try:
         return read_weights_licence(find_run(weights)[0])
     except UserError:  # the file lies in no run

@@ -39,7 +39,8 @@ def draw_preview(
         store: decoded images.
         records: int64 ``[n]``, indices of the training images.
         policy: the augmentation ranges, already multiplied by the strength.
-        seed: the root seed of the run; a training with this seed draws the same parameters.
+        seed: the root seed of the run. If ``records`` are those of the run, its training draws the same
+            parameters.
         impl: a value of ``--augment_impl``.
         mixing: how the images of the batch are mixed.
     """

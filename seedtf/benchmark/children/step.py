@@ -1,4 +1,4 @@
-"""Builds one variant of the train step, and takes the number of steps that each line of stdin requests.
+"""Builds one variant of the train step; each line of stdin is the number of steps to run next.
 
     python -m seedtf.benchmark.children.step VARIANT
 
@@ -22,7 +22,7 @@ __all__ = ["worker_loop", "worker_main"]
 
 
 def worker_main(variant: str) -> None:
-    """Builds the step of a variant, given as JSON, and takes the steps that the parent requests."""
+    """Builds the step of a variant, given as JSON, and runs the steps that the parent requests."""
     try:
         step = make_step(Variant(**json.loads(variant)))
     except UserError as error:

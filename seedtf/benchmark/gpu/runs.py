@@ -45,8 +45,8 @@ def check_resume(flags: Sequence[str]) -> dict[str, Any]:
     """Compares three runs with the same flags, of which the third is stopped by SIGTERM and resumed.
 
     Returns:
-        ``again`` and ``resumed``: for the second and the third run, whether ``history`` and ``weights``
-        equal those of the first run to the byte. ``ok``: whether all do.
+        ``again`` and ``resumed``: for the second and the third run, whether ``history`` (each byte) and
+        ``weights`` (each number) equal those of the first run. ``ok``: whether all do.
     """
     root = _part_folder()
     first, again, stopped = (root / name for name in ("first", "again", "stopped"))

@@ -20,7 +20,8 @@ from seedtf.files import write_text
 __all__ = ["read_result", "run_parts"]
 
 _CHILD = "seedtf.benchmark.children.gpu"
-# With less time left than this, no part is begun: to import TensorFlow and to compile take as long.
+# A part needs this long to import TensorFlow and to compile, so with less time left none is begun,
+# unless it is allowed even less.
 _MIN_SECONDS = 20.0
 _ERROR_CHARACTERS = 600
 
@@ -34,7 +35,7 @@ def run_parts(
     command: Sequence[str] = (sys.executable, "-m", _CHILD),
     clock: Callable[[], float] = time.monotonic,
 ) -> dict[str, dict[str, Any]]:
-    """Runs the parts and returns their results by name; if a part fails, it has ``error``, no values.
+    """Runs the parts; returns their results by name. That of a failed part has ``error`` and no values.
 
     Args:
         parts: the parts in the order in which they run. Each is stopped after ``part.seconds``, or

@@ -99,8 +99,9 @@ def measure_step(
         steps: number of steps that are timed.
 
     Returns:
-        ``images_per_second``, ``step_seconds``, ``first_step_seconds``, ``flops`` of a step,
-        ``peak_bytes`` of the device, and with XLA the ``kernels`` and ``bytes`` of a step.
+        ``images_per_second``, ``step_seconds``, ``first_step_seconds`` (of the first call, with its
+        compilation), ``flops`` of a step, ``peak_bytes`` of the device, and with XLA the ``kernels``
+        and ``bytes`` of a step.
     """
     keras.mixed_precision.set_global_policy(precision)
     on_device = placement == "device"
@@ -151,8 +152,9 @@ def measure_pipeline(
     """Measures images per second of the input pipeline, and of the augmentation on the device.
 
     Returns:
-        ``host``: with augmentation on all cores of the host. ``host_uint8``: without augmentation.
-        ``device``: the augmentation alone on the device.
+        ``host``: the pipeline with augmentation, on all cores of the host. ``host_uint8``: the pipeline
+        for a step that augments on the device, which delivers uint8 images. ``device``: the
+        augmentation on the device.
     """
     side = image_size + 32
     noise = np.random.default_rng(0).integers(0, 256, (512, side, side, 3), np.uint8)
@@ -177,7 +179,7 @@ def training_flops(network: keras.Model) -> int:
     """Floating-point operations of convolutions and dense layers to train on one image.
 
     A multiplication and an addition count as two operations, and the backward pass as twice the forward
-    pass. Depthwise convolutions are not counted.
+    pass. Depthwise and separable convolutions are not counted.
 
     Example:
         >>> image = keras.Input((8, 8, 3))

@@ -23,8 +23,9 @@ class MlflowTracker(Tracker):
     """A run in an experiment of MLflow.
 
     ``MLFLOW_TRACKING_URI``, ``MLFLOW_EXPERIMENT_NAME`` or ``_ID``, and ``MLFLOW_RUN_ID`` choose where.
-    Without them the run goes to the experiment ``seedtf`` in the SQLite file that MLflow creates in the
-    working folder. MLflow's other variables, such as those for credentials, have their usual effect.
+    Without them the run goes to the experiment ``seedtf`` in the SQLite file, or the folder ``mlruns``,
+    that MLflow has in the working folder. MLflow's other variables, such as those for credentials, have
+    their usual effect.
     """
 
     def start(self, run: TrackedRun, saved: Mapping[str, Any]) -> dict[str, Any]:
