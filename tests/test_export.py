@@ -24,7 +24,7 @@ from seedtf.commands import export as command
 from seedtf.commands.main import run_command
 from seedtf.errors import UserError
 from seedtf.export import export, parity, parity_worker, serving_graph
-from seedtf.export.warmup import WARMUP_FILE, example_jpeg
+from seedtf.export.warmup import WARMUP_FILE, example_jpeg, write_warmup
 from seedtf.model.network import build_network, save_model
 from seedtf.runs.folder import read_temperature
 from seedtf.runs.open import Run, load_run, open_validation
@@ -325,6 +325,13 @@ def test_warm_up_requests_run(exported: export.Exported, signatures: dict[str, A
         assert set(outputs.get("status", tf.constant([b"ok"])).numpy()) == {b"ok"}
         seen.add((request.model_spec.signature_name, *inputs))
     assert seen == {("serving_default", "image_bytes"), ("image", "image"), ("pixels", "pixels")}
+
+
+def test_warm_up_images_are_within_the_limit_of_the_export(tmp_path: Path) -> None:
+    write_warmup(tmp_path, 24, 1000)  # twice the size, 48 x 48, has more pixels
+    record = next(iter(tf.data.TFRecordDataset(str(tmp_path / WARMUP_FILE)))).numpy()
+    image = Image.open(io.BytesIO(record[record.index(b"\xff\xd8\xff") :]))
+    assert image.size == (31, 31)
 
 
 def test_grpc_request_and_response_fit_the_signature(run: Run, signatures: dict[str, Any]) -> None:

@@ -373,12 +373,15 @@ def test_real_trainings_killed_at_any_moment_end_with_the_same_bytes(
         try:
             assert process.wait(draw.uniform(0.0, 2.0)) == 0, process.communicate()[1]
         except subprocess.TimeoutExpired:
-            started = [child.pid for child in psutil.Process(process.pid).children()]
+            started = []
+            with contextlib.suppress(psutil.NoSuchProcess):  # it ended just now
+                started = [child.pid for child in psutil.Process(process.pid).children()]
             both = [*started, process.pid]
             for pid in draw.choice([both, started or both, [process.pid]]):
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
-            assert process.wait() in (-signal.SIGKILL, UserError.exit_code)
+            # 0, if what was killed had just ended by itself: the command then goes on to its end.
+            assert process.wait() in (0, -signal.SIGKILL, UserError.exit_code)
             killed += 1
             continue
         assert_same_bytes(folder, folds)

@@ -186,9 +186,11 @@ def _write_saved_model(
     with files_for_tensorflow([paths[record] for record in reference.records]) as files:
         # All images that a run uses are within its own limit.
         is_limited = max_pixels < run.max_pixels
-        kept = _files_within(files, max_pixels) if is_limited else list(range(len(files)))
+        kept = list(range(len(files)))
+        if is_limited:
+            kept = _files_within(files, max_pixels, run.max_pixels)
         tf.saved_model.save(module, str(folder), signatures=module.signatures())
-        write_warmup(folder, run.image_size)
+        write_warmup(folder, run.image_size, max_pixels)
         compared = [files[index] for index in kept]
         expected = reference.expected[kept]
         row = compare_files(folder, compared, expected, run.class_names, max_pixels)
@@ -200,8 +202,10 @@ def _write_saved_model(
     return row
 
 
-def _files_within(files: Sequence[str], max_pixels: int) -> list[int]:
+def _files_within(files: Sequence[str], max_pixels: int, run_max_pixels: int) -> list[int]:
     """The indices of the files with at most ``max_pixels``; warns of the others.
+
+    A file may have as many bytes as the limit of the run, ``run_max_pixels``, allows.
 
     Raises:
         UserError: every file has more.
@@ -209,7 +213,7 @@ def _files_within(files: Sequence[str], max_pixels: int) -> list[int]:
 
     def is_too_large(path: str) -> bool:
         try:
-            read_header(read_file(path, max_pixels), max_pixels)
+            read_header(read_file(path, run_max_pixels), max_pixels)
         except RefusedError as error:
             return error.fault == "too large"
         except OSError:

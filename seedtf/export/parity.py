@@ -119,7 +119,7 @@ def compare_files(
             predict`` does, and the others are not compared.
         expected: the probabilities of the evaluation, float32 ``[N, K]``.
         class_names: K names in the order of the columns of ``expected``.
-        max_pixels: the largest width × height that the run decoded.
+        max_pixels: the largest width × height that the SavedModel decodes.
 
     Raises:
         UserError: the SavedModel does not run.

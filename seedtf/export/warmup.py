@@ -9,6 +9,7 @@ Buffers encoding, wire type 2), so that tensorflow-serving-api is not needed:
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +21,7 @@ WARMUP_FILE = "assets.extra/tf_serving_warmup_requests"
 _BATCH_SIZES = (1, 8)
 
 
-def write_warmup(saved_model: Path, size: int) -> None:
+def write_warmup(saved_model: Path, size: int, max_pixels: int) -> None:
     """Writes a few requests for each signature of a SavedModel.
 
     The images are synthetic, because an export must not disclose training images.
@@ -28,11 +29,13 @@ def write_warmup(saved_model: Path, size: int) -> None:
     Args:
         saved_model: folder of the SavedModel.
         size: side of the model's input in pixels.
+        max_pixels: the largest width × height that the SavedModel decodes.
     """
     path = saved_model / WARMUP_FILE
     path.parent.mkdir(exist_ok=True)
-    # The image has twice the size of the input, so that the requests also run the resizing.
-    encoded = example_jpeg(2 * size)
+    # The image has another size than the input, so that the requests also run the resizing: twice
+    # the size if the SavedModel accepts that.
+    encoded = example_jpeg(min(2 * size, math.isqrt(max_pixels)))
     pixels = np.zeros([1, size, size, 3], np.uint8)
     with tf.io.TFRecordWriter(str(path)) as writer:
         for count in _BATCH_SIZES:

@@ -3,7 +3,7 @@
 Both give the same result for every file; a test compares them on whole, damaged and hostile files.
 The one exception is a file that only Pillow can decode: the graph calls it an unsupported variant.
 AutoGraph converts the functions, here and in ``images.graph``, so ``if`` and ``while`` on tensors
-become graph ops.
+become graph ops. It does not convert those with ``without_autograph``, which saves time.
 """
 
 from __future__ import annotations

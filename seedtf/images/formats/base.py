@@ -37,7 +37,8 @@ class Header:
             over white.
         edits: sorted replacements, after which TensorFlow decodes the file as an image viewer shows it.
             They remove all frames of an animation but the first, make a GIF's transparent colour
-            white, or cut off bytes after the pixels.
+            white, cut off bytes after the pixels, or remove what the pixels do not depend on, such as
+            the texts of a PNG. The orientation was read before.
         by_pillow: whether Pillow has to decode the file, because TensorFlow cannot.
     """
 

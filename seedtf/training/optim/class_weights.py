@@ -59,7 +59,7 @@ def parse_class_weights(
 
 def _balanced_weights(counts: npt.NDArray[np.int_]) -> npt.NDArray[np.float32]:
     has_images = counts > 0
-    mean_count = counts.sum() / max(np.count_nonzero(has_images), 1)
+    mean_count = counts.sum() / max(int(np.count_nonzero(has_images)), 1)
     return np.where(has_images, mean_count / np.maximum(counts, 1), 1.0).astype(np.float32)
 
 
