@@ -87,15 +87,10 @@ def script_command(script: str, training: Training) -> list[str]:
     """One of the scripts in ``race/``."""
     own = script == "keras_script.py"
     network = training.prepared["preset" if own else "weights"]
-    values = {
-        **{
-            name: getattr(training, name)
-            for name in ("setting", "data", "out", "image_size", "epochs")
-        },
-        **{"network": network, "pretrained": int(training.pretrained)},
-    }
+    names = ("setting", "data", "out", "image_size", "epochs")
+    flags = [f"--{name}={getattr(training, name)}" for name in names]
+    flags += [f"--network={network}", f"--pretrained={int(training.pretrained)}"]
     python = sys.executable if own else training.prepared["python"]
-    flags = [f"--{name}={value}" for name, value in values.items()]
     return [python, "-u", str(RUNNERS / script), *flags]
 
 
@@ -153,7 +148,9 @@ def prepare(arguments: argparse.Namespace) -> None:
     ):
         subprocess.run(command, check=True)
     prepared = {
-        **{"classes": len(catalog.class_names), **counts, "python": python},
+        "classes": len(catalog.class_names),
+        **counts,
+        "python": python,
         "preset": str(arguments.preset.resolve()),
         "weights": str(out / "weights.pth"),
         "timm_script": str((arguments.timm_script or RUNNERS / "timm_train.py").resolve()),
@@ -211,7 +208,7 @@ def _train(name: str, setting: str, weights: str, out: Path, arguments: argparse
     def first_step() -> float | None:
         if name == "timm":  # its first line about training is written after the first step
             is_seen = log.exists() and "Train: 0 [" in log.read_text(errors="replace")
-            return time_of(log) if is_seen else None
+            return log.stat().st_mtime if is_seen else None
         mark = out / "first_step"
         return float(mark.read_text()) if mark.exists() else None
 
@@ -226,20 +223,21 @@ def _train(name: str, setting: str, weights: str, out: Path, arguments: argparse
     )
     lines = out / "lines"
     return {
-        **{"tool": name, "setting": setting, "weights": weights},
-        **{"image_size": training.image_size, "epochs": training.epochs, "load_before": load},
-        **{"command": command, "lines": int(lines.read_text()) if lines.exists() else 1},
-        **{"cpu": platform.processor() or platform.machine(), "cores": arguments.threads},
+        "tool": name,
+        "setting": setting,
+        "weights": weights,
+        "image_size": training.image_size,
+        "epochs": training.epochs,
+        "load_before": load,
+        "command": command,
+        "lines": int(lines.read_text()) if lines.exists() else 1,
+        "cpu": platform.processor() or platform.machine(),
+        "cores": arguments.threads,
         "versions": _versions(command[0], tool.packages.split()),
         "finished": record.exit_code == 0 and len(record.history) >= training.epochs,
         "images_per_second": images_per_second(record, training.prepared["train"]),
         **asdict(record),
     }
-
-
-def time_of(path: Path) -> float:
-    """When the file was written last."""
-    return path.stat().st_mtime
 
 
 def images_per_second(record: Record, images: int) -> float | None:
@@ -252,13 +250,16 @@ def images_per_second(record: Record, images: int) -> float | None:
 
 def _environment(root: Path, threads: int) -> dict[str, str]:
     """Two threads, no downloads, and compiled Python files, which a user's second start has."""
-    hidden = ("PYTHONDONTWRITEBYTECODE",)
-    environment = {name: value for name, value in os.environ.items() if name not in hidden}
+    environment = dict(os.environ)
+    environment.pop("PYTHONDONTWRITEBYTECODE", None)
     paths = [str(RUNNERS.parents[1]), environment.get("PYTHONPATH", "")]
     return {
         **environment,
-        **{"PYTHONPATH": os.pathsep.join(filter(None, paths)), "OMP_NUM_THREADS": str(threads)},
-        **{"YOLO_CONFIG_DIR": str(root), "YOLO_OFFLINE": "true", "HF_HUB_OFFLINE": "1"},
+        "PYTHONPATH": os.pathsep.join(filter(None, paths)),
+        "OMP_NUM_THREADS": str(threads),
+        "YOLO_CONFIG_DIR": str(root),
+        "YOLO_OFFLINE": "true",
+        "HF_HUB_OFFLINE": "1",
     }
 
 

@@ -40,7 +40,12 @@ class ForkedCommand:
             os.dup2(stdout.fileno(), 2)
             if preexec_fn is not None:
                 preexec_fn()
-            os._exit(run_command_line(list(command[3:])))
+            exit_code = 1
+            try:
+                exit_code = run_command_line(list(command[3:]))
+            finally:  # an error must not return into the command that started this one
+                sys.stdout.flush()
+                os._exit(exit_code)
 
     def poll(self) -> int | None:
         return self.returncode if self.returncode is not None else self._wait(os.WNOHANG)

@@ -14,6 +14,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from seedtf.compat.keras import build_optimizer
 from seedtf.model.network import build_network
 from seedtf.training.distributed.devices import DistributedTrainer
 from seedtf.training.optim.optimizers import make_optimizer
@@ -33,6 +34,7 @@ def train(
             "adamw", 1e-2, averaged_from=0, steps_per_epoch=STEPS, weight_decay=0.05
         )
         trainer.compile_for(optimizer, jit_compile=False)
+        build_optimizer(optimizer, trainer.trainable_variables)
     draw = np.random.default_rng(0)
     images = draw.uniform(0, 255, (24, 16, 16, 3)).astype(np.float32)
     labels = (np.arange(24) % 3).astype(np.int32)

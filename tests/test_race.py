@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -64,16 +65,27 @@ time.sleep(float(sys.argv[2]))
 """
 
 
-def test_each_epoch_has_its_seconds_and_cpu_seconds(watch: ModuleType, tmp_path: Path) -> None:
-    history = tmp_path / "history.csv"
-    record = watch.watch(
-        [sys.executable, "-c", WORK, str(history), "0"],
+def watch_work(
+    watch: ModuleType,
+    folder: Path,
+    last_seconds: int,
+    first_step: Callable[[], float | None],
+    limit: float,
+) -> Any:
+    """The record of ``WORK``, which sleeps for ``last_seconds`` after its two epochs."""
+    history = folder / "history.csv"
+    return watch.watch(
+        [sys.executable, "-c", WORK, str(history), str(last_seconds)],
         os.environ,
-        tmp_path / "output.txt",
+        folder / "output.txt",
         accuracies=lambda: watch.read_accuracies(history, "accuracy", 1.0),
-        first_step=time.time,
-        limit=60.0,
+        first_step=first_step,
+        limit=limit,
     )
+
+
+def test_each_epoch_has_its_seconds_and_cpu_seconds(watch: ModuleType, tmp_path: Path) -> None:
+    record = watch_work(watch, tmp_path, 0, time.time, 60.0)
     assert record.exit_code == 0
     assert [row["accuracy"] for row in record.history] == [0.5, 0.75]
     first, second = record.history
@@ -84,15 +96,7 @@ def test_each_epoch_has_its_seconds_and_cpu_seconds(watch: ModuleType, tmp_path:
 
 
 def test_a_training_that_takes_too_long_is_ended(watch: ModuleType, tmp_path: Path) -> None:
-    history = tmp_path / "history.csv"
-    record = watch.watch(
-        [sys.executable, "-c", WORK, str(history), "60"],
-        os.environ,
-        tmp_path / "output.txt",
-        accuracies=lambda: watch.read_accuracies(history, "accuracy", 1.0),
-        first_step=lambda: None,
-        limit=1.5,
-    )
+    record = watch_work(watch, tmp_path, 60, lambda: None, 1.5)
     assert record.exit_code == -9 and record.first_step is None
     assert record.seconds < 20 and len(record.history) <= 2
 

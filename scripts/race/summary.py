@@ -9,6 +9,7 @@ from typing import Any
 
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
+from seedtf.plots import base
 from seedtf.plots.base import new_figure, save_figure, style_axes
 
 MARKS = (0.90, 0.95)
@@ -19,8 +20,8 @@ NAMES = {
     "timm": "timm",
     "ultralytics": "Ultralytics",
 }
-# The colours of Okabe and Ito, as in the other figures.
-COLORS = dict(zip(NAMES, ("#0072B2", "#D55E00", "#009E73", "#B0508A", "#8A6D00"), strict=True))
+_PALETTE = (base.TRAIN, base.VALIDATION, base.RATE, base.BEST, base.STRENGTH)
+COLORS = dict(zip(NAMES, _PALETTE, strict=True))
 TITLES = {"pretrained": "ImageNet weights", "scratch": "random weights"}
 
 Result = dict[str, Any]
@@ -96,7 +97,7 @@ def draw(results: list[Result], path: Path) -> None:
             label = f"{NAMES[tool]}{'' if is_best else ', defaults'}"
             handles.setdefault(label, line)
         for mark in MARKS if kind == "pretrained" else ():
-            axes.axhline(mark, color="#7a7a7a", linewidth=0.6, zorder=1)
+            axes.axhline(mark, color=base.GREY, linewidth=0.6, zorder=1)
         axes.set_xscale("log")
         axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         axes.xaxis.set_major_formatter(FuncFormatter(lambda minute, _: f"{minute:g}"))

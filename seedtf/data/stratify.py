@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-__all__ = ["assign_groups", "classes_in_one_group"]
+__all__ = ["assign_equal_folds", "assign_groups", "classes_in_one_group"]
 
 
 def classes_in_one_group(labels: np.ndarray, groups: np.ndarray) -> np.ndarray:
@@ -23,6 +23,23 @@ def classes_in_one_group(labels: np.ndarray, groups: np.ndarray) -> np.ndarray:
     pairs = np.unique(np.stack([labels.astype(np.int64), groups]), axis=1)[0]
     present, counts = np.unique(pairs, return_counts=True)
     return present[counts == 1]
+
+
+def assign_equal_folds(
+    labels: np.ndarray, groups: np.ndarray, count: int, rng: np.random.Generator
+) -> np.ndarray:
+    """Divides the images into ``count`` folds of equal size, each with every class if that is possible.
+
+    Returns:
+        The fold of each image, int64 ``[N]``. ``assign_groups`` has the other arguments.
+
+    Example:
+        >>> folds = assign_equal_folds(np.zeros(6, int), np.arange(6), 3, np.random.default_rng(0))
+        >>> np.bincount(folds).tolist()
+        [2, 2, 2]
+    """
+    shares = [1 / count] * count
+    return assign_groups(labels, groups, shares, rng, needed=range(count)).astype(np.int64)
 
 
 def assign_groups(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -214,9 +215,15 @@ def _open_run(
         return [Prediction(*row) for row in zip(names, map(tuple, values), heats, strict=True)]
 
     decoding = (run.image_size, run.max_pixels, run.fit)
+    # Traced only if the content of a file is passed, because files are decoded in batches.
+    single_decoder = functools.cache(lambda: make_decoder(*decoding))
+
+    def prepare(data: bytes) -> tf.Tensor:
+        return single_decoder()(data)
+
     return Classifier(
         len(run.class_names),
-        make_decoder(*decoding),
+        prepare,
         classify,
         run.max_pixels,
         run.fit,

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from seedtf.data.stratify import assign_groups
+from seedtf.data.stratify import assign_equal_folds
 
 __all__ = ["OutOfFold", "cross_val_predict", "find_wrong_labels", "self_confidence"]
 
@@ -95,13 +95,7 @@ def cross_val_predict(
         >>> bool((predictions.probabilities.argmax(1) == labels).all())
         True
     """
-    folds = assign_groups(
-        labels,
-        groups,
-        [1 / _FOLDS] * _FOLDS,
-        np.random.default_rng(seed),
-        needed=range(_FOLDS),
-    ).astype(np.int64)
+    folds = assign_equal_folds(labels, groups, _FOLDS, np.random.default_rng(seed))
     values = features.astype(np.float64)
     probabilities = np.zeros((len(labels), num_classes))
     kernels = np.zeros((_FOLDS, values.shape[1], num_classes))

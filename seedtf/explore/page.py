@@ -184,7 +184,7 @@ class _Page:
             yield {
                 **self._card(index),
                 "wrong": bool(found.wrong[index]),
-                "picture": None if image is None else _webp(image, 70),
+                "image": None if image is None else _webp(image, 70),
                 "heat": None if heatmap is None else _webp(heatmap, 50),
                 "near": [self._card(neighbour) for neighbour in neighbours],
             }

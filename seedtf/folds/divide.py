@@ -9,7 +9,7 @@ import numpy as np
 from seedtf.config.train_config import TrainConfig
 from seedtf.data.dataset import Dataset
 from seedtf.data.split import Split, check_groups, write_split_csv
-from seedtf.data.stratify import assign_groups
+from seedtf.data.stratify import assign_equal_folds
 from seedtf.errors import UserError
 from seedtf.files import write_text
 from seedtf.report import report
@@ -70,10 +70,7 @@ def assign_folds(dataset: Dataset, folds: str, seed: int) -> np.ndarray:
             "folds"
         )
     rng = np.random.default_rng([seed, 0, 2])
-    labels = catalog.labels[records]
-    assigned[records] = assign_groups(
-        labels, together, [1 / count] * count, rng, needed=range(count)
-    )
+    assigned[records] = assign_equal_folds(catalog.labels[records], together, count, rng)
     return assigned
 
 

@@ -157,8 +157,8 @@ def as_signed(value: tf.Tensor) -> tf.Tensor:
 
 @without_autograph
 def is_in(value: tf.Tensor, choices: tuple[int, ...]) -> tf.Tensor:
-    """Whether ``value``, int64, is one of ``choices``."""
-    return tf.reduce_any(value == tf.constant(choices, tf.int64))
+    """Whether each element of ``value``, int64 of any shape, is one of ``choices``: a bool for each."""
+    return tf.reduce_any(value[..., tf.newaxis] == tf.constant(choices, tf.int64), axis=-1)
 
 
 @without_autograph

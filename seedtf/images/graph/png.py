@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import functools
-import operator
-
 import tensorflow as tf
 
 from seedtf.images.formats.png import COMPRESSED_TEXTS, XMP_KEY
@@ -101,7 +98,7 @@ def read_png(file: FileBytes) -> HeaderStatus:
         kept = tf.where(tf.reduce_any(firsts), after, kept)
         has_palette |= kind == _PLTE
         has_data, has_all_data = has_data | (kind == _IDAT), has_all_data | is_after_data
-        has_compressed |= _is_any(kind, _TEXTS)
+        has_compressed |= is_in(kind, _TEXTS)
         has_trns |= kind == _TRNS
         has_exif, has_xmp = has_exif | is_exif, has_xmp | is_xmp
         position = after
@@ -123,14 +120,8 @@ def read_png(file: FileBytes) -> HeaderStatus:
 @without_autograph
 def _is_unknown(kind: tf.Tensor, position: tf.Tensor | int) -> tf.Tensor:
     """Whether a chunk is unknown and no decoder may skip it."""
-    is_known = _is_any(kind, (_PLTE, _IDAT, _IEND)) | ((kind == _IHDR) & (position == 8))
+    is_known = is_in(kind, (_PLTE, _IDAT, _IEND)) | ((kind == _IHDR) & (position == 8))
     return (tf.bitwise.bitwise_and(kind, tf.constant(_ANCILLARY, tf.int64)) == 0) & ~is_known
-
-
-@without_autograph
-def _is_any(kind: tf.Tensor, choices: tuple[int, ...]) -> tf.Tensor:
-    """Where ``kind``, of any shape, is one of ``choices``."""
-    return functools.reduce(operator.or_, [kind == choice for choice in choices])
 
 
 def _skip_irrelevant(
@@ -145,11 +136,11 @@ def _skip_irrelevant(
     count = tf.size(part) - _BYTES_AHEAD
     length, kind = field(part[:count], 0, 4), field(part[:count], 4, 4)
     # Of the kinds that always stop, the second chunk is refused.
-    is_stop = _is_any(kind, (_IEND, _EXIF, _TRNS)) | ((kind == _PLTE) & ~has_data)
+    is_stop = is_in(kind, (_IEND, _EXIF, _TRNS)) | ((kind == _PLTE) & ~has_data)
     # Compare the whole key. Each stop costs a loop step, and with a shorter comparison a hostile file
     # could have many stops.
     is_stop |= (kind == _ITXT) & has_text(part, 8, XMP_KEY, count) & ~has_xmp
-    is_stop |= _is_any(kind, _TEXTS) & ~has_compressed
+    is_stop |= is_in(kind, _TEXTS) & ~has_compressed
     is_stop |= ((kind == _IDAT) & ~has_data) | ((kind != _IDAT) & has_data & ~has_all_data)
     is_stop |= _is_unknown(kind, -1)
     return position + follow_chain(12 + length, is_stop)

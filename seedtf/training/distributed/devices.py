@@ -16,7 +16,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from seedtf.compat.keras import KERAS_2, build_optimizer
+from seedtf.compat.keras import KERAS_2
 from seedtf.compat.keras_distribute import OneReplicaBuild, run_on_replicas
 from seedtf.compat.tensorflow import configure_coordination_service
 from seedtf.data.shard import Shard
@@ -172,10 +172,8 @@ class DistributedTrainer(OneReplicaBuild, Trainer):
     def _make_halves(self) -> TwoHalves | None:
         if self.jit_halves is None or not can_be_halved(self.network, self.optimizer):
             return None
-        strategy = self.distribute_strategy
-        with strategy.scope():
-            build_optimizer(self.optimizer, self.trainable_variables)
-        return TwoHalves(self, strategy.num_replicas_in_sync, jit_compile=self.jit_halves)
+        replicas = self.distribute_strategy.num_replicas_in_sync
+        return TwoHalves(self, replicas, jit_compile=self.jit_halves)
 
     def test_step(self, data: Any) -> dict[str, Any]:
         """Evaluates one replica's part of a batch and returns the metrics so far."""
