@@ -35,7 +35,7 @@ __all__ = ["CyclicDecay", "LearningRate", "LiveCurves", "OneCycle", "SmoothDecay
 
 
 class _FitSchedule(LearningRate):
-    """Makes its schedule when training begins, from the number of epochs of the ``fit``."""
+    """Sets the learning rate by a schedule over the epochs of ``fit``, made when ``fit`` begins."""
 
     _schedule_name = ""
 
@@ -64,9 +64,10 @@ class _FitSchedule(LearningRate):
 
 
 class CyclicDecay(_FitSchedule):
-    """Cosine cycles, each from a peak down to ``min_lr``, whose peaks decay (SGDR, arXiv 1608.03983).
+    """Cosine cycles, each from a peak down to ``min_lr`` (SGDR, arXiv 1608.03983).
 
-    The epoch's last rate is added to the logs as ``lr``.
+    Each peak is ``cycle_decay`` times the one before. The last rate of an epoch is added to the logs as
+    ``lr``.
 
     Args:
         lr: the first peak, above 0.
@@ -100,7 +101,7 @@ class CyclicDecay(_FitSchedule):
 
 
 class SmoothDecay(_FitSchedule):
-    """Exponential decay from ``lr`` to ``min_lr`` over the epochs of the ``fit``.
+    """Exponential decay from ``lr`` to ``min_lr`` over the epochs of ``fit``.
 
     Args:
         lr: the first rate, above 0.
@@ -156,7 +157,7 @@ class LiveCurves(RunCurves):
         if paths.config.exists():
             raise UserError(f"{paths.root}: is the folder of a seedtf train; pass another folder")
         paths.root.mkdir(parents=True, exist_ok=True)
-        # With one image in a step, images per second are steps per second.
+        # If every step counts as one image, the timer's images per second are steps per second.
         timer = EpochTimer(images_per_step=1)
         self._history = HistoryLog(paths.history, paths.timing, timer)
         super().__init__(
@@ -177,14 +178,14 @@ class LiveCurves(RunCurves):
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
         self._history.timer.on_epoch_end(epoch)
-        self._history.on_epoch_end(epoch, self._standard_names(logs or {}))
+        self._history.on_epoch_end(epoch, self._history_row(logs or {}))
         super().on_epoch_end(epoch, logs)
 
     def on_train_end(self, logs: dict[str, float] | None = None) -> None:
         self.finish()
 
-    def _standard_names(self, logs: dict[str, float]) -> dict[str, float]:
-        """The logs under the names of history.csv; a missing number is NaN."""
+    def _history_row(self, logs: dict[str, float]) -> dict[str, float]:
+        """The values of the logs by the columns of history.csv; NaN for a value that is missing."""
         accuracy = next((n for n in logs if "acc" in n and not n.startswith("val_")), "accuracy")
         rate = logs.get("lr", logs.get("learning_rate"))
         if rate is None:

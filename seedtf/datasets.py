@@ -8,7 +8,7 @@ from typing import NamedTuple
 import tensorflow as tf
 
 from seedtf.augment.mixing import Mixing
-from seedtf.augment.policy import Policy
+from seedtf.augment.policy import Policy as Augment
 from seedtf.config.train_config import TrainConfig
 from seedtf.data.order import BatchIndices
 from seedtf.data.pipeline import eval_dataset, make_augmentation, make_mixer, train_dataset
@@ -40,7 +40,7 @@ def image_datasets(
     *,
     image_size: int,
     batch_size: int = 32,
-    augment: Policy | None = Policy(),  # noqa: B008  immutable, so all calls may share it
+    augment: Augment | None = Augment(),  # noqa: B008  immutable, so all calls may share it
     mixing: Mixing | None = None,
     val_fraction: float = 0.15,
     val_dir: str | os.PathLike[str] = "",
@@ -51,8 +51,8 @@ def image_datasets(
     """Makes training and validation batches of a folder of images, as ``seedtf train`` does.
 
     Both datasets have a known cardinality, so ``fit`` needs no ``steps_per_epoch``. The same arguments
-    give the same batches. A training epoch leaves out its last, short batch. Its images are others in
-    every epoch, because the order changes.
+    give the same batches. A training epoch leaves out its last, short batch; which images that are
+    changes from epoch to epoch with the order.
 
     Args:
         data_dir: a folder of class folders or one of the other layouts of ``--data_dir``; ``sample``
@@ -95,17 +95,17 @@ def image_datasets(
         cache=cache,
         seed=seed,
     )
-    dataset = load_training_data(config)
-    store, split, class_names = dataset.store, dataset.split, dataset.store.catalog.class_names
+    data = load_training_data(config)
+    store, split, class_names = data.store, data.split, data.store.catalog.class_names
     if batch_size > len(split.train):
         raise UserError(
-            f"batch_size={batch_size}: there are {len(split.train)} training images; pass at most that"
+            f"batch_size={batch_size}: there are {len(split.train)} training images; pass a smaller one"
         )
     train = train_dataset(
         store,
         split.train,
         BatchIndices(len(split.train), batch_size, seed=seed),
-        make_augmentation(augment or Policy().scaled(0.0), seed, image_size, "fused"),
+        make_augmentation(augment or Augment().scaled(0.0), seed, image_size, "fused"),
         mixer=make_mixer(mixing, seed, len(class_names)) if mixing else None,
         one_epoch=True,
     )

@@ -63,7 +63,7 @@ def first_line(error: BaseException | str, limit: int = 160) -> str:
     exception without a message, its ``repr`` is returned.
 
     Args:
-        error: an exception or the text of one.
+        error: an exception or its message.
         limit: the largest number of characters returned.
 
     Example:

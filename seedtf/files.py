@@ -1,4 +1,4 @@
-"""Atomic writes (a temporary file, flushed to disk, then renamed), CSV lines, locks and free names."""
+"""Atomic writes (a temporary file, flushed to disk, then renamed), CSV lines, locks, numbered names."""
 
 from __future__ import annotations
 
@@ -71,10 +71,10 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
         fsync(temporary)
         os.replace(temporary, path)
     except OSError as error:
-        with suppress(OSError):  # It was never created if, for example, its folder is a file.
+        with suppress(OSError):  # If the folder is a file, for example, no temporary file exists.
             temporary.unlink()
         # Name the path that the user knows, not the temporary file. An error without a number, as h5py
-        # raises it, stays as it is: a file name would take the place of its message.
+        # raises, gets no file name, because Python would then print the name without the message.
         if error.errno is not None and error.filename in (None, str(temporary)):
             error.filename, error.filename2 = str(path), None
         raise
@@ -96,7 +96,7 @@ def write_text(path: str | os.PathLike[str], text: str) -> None:
 
 
 def write_lines(path: str | os.PathLike[str], lines: Iterable[str]) -> None:
-    """Replaces the file ``path`` by ``lines`` in UTF-8, atomically, without having all in memory."""
+    """Replaces the file ``path`` by ``lines`` in UTF-8, atomically; ``lines`` may be a generator."""
     with atomic_path(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
         file.writelines(lines)
 
@@ -117,7 +117,7 @@ def csv_line(*cells: str) -> str:
     # csv.writer is not used, because it took twice as long for a million rows. It also left a cell with
     # a bare CR unquoted, and csv.reader takes that CR for the end of the row.
     plain = ",".join(cells)
-    if plain.count(",") == len(cells) - 1 and not any(mark in plain for mark in '"\r\n'):
+    if plain.count(",") == len(cells) - 1 and not any(char in plain for char in '"\r\n'):
         return plain + "\n"
     return ",".join(map(_quoted, cells)) + "\n"
 
@@ -233,6 +233,6 @@ def fsync(path: str | os.PathLike[str]) -> None:
 
 
 def _quoted(cell: str) -> str:
-    if not any(mark in cell for mark in ',"\r\n'):
+    if not any(char in cell for char in ',"\r\n'):
         return cell
     return '"' + cell.replace('"', '""') + '"'

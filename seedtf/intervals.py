@@ -34,16 +34,18 @@ def wilson_interval(hits: float, n: int) -> tuple[float, float]:
         raise ValueError(f"needs 0 <= hits <= n and n >= 1. Received: hits={hits}, n={n}")
     estimate, z2 = hits / n, _Z_95**2
     middle = (estimate + z2 / (2 * n)) / (1 + z2 / n)
-    half = _Z_95 / (1 + z2 / n) * math.sqrt(estimate * (1 - estimate) / n + z2 / (4 * n * n))
-    # Clamp: at 0 or n hits, rounding can push a bound past the estimate.
-    return max(0.0, min(estimate, middle - half)), min(1.0, max(estimate, middle + half))
+    variance = estimate * (1 - estimate) / n + z2 / (4 * n * n)
+    half_width = _Z_95 / (1 + z2 / n) * math.sqrt(variance)
+    # At 0 or n hits, rounding can put the estimate outside the bounds, so the bounds are clamped.
+    low, high = min(estimate, middle - half_width), max(estimate, middle + half_width)
+    return max(0.0, low), min(1.0, high)
 
 
 def paired_difference_interval(only_a: int, only_b: int, n: int) -> tuple[float, float]:
     """The 95 % interval of accuracy B minus accuracy A on the same ``n`` images, within [-1, 1].
 
     A. Agresti, Y. Min, "Simple improved confidence intervals for comparing matched proportions",
-    2005: Wald's interval after adding half an image to each of the four cells.
+    2005: Wald's interval after adding half an image to each cell of the 2 × 2 table of A and B.
 
     Args:
         only_a, only_b: number of images that only A, or only B, classifies correctly.
@@ -56,5 +58,5 @@ def paired_difference_interval(only_a: int, only_b: int, n: int) -> tuple[float,
     """
     a, b, total = only_a + 0.5, only_b + 0.5, n + 2.0
     center = (b - a) / total
-    half = _Z_95 * math.sqrt(a + b - (b - a) ** 2 / total) / total
-    return max(-1.0, center - half), min(1.0, center + half)
+    half_width = _Z_95 * math.sqrt(a + b - (b - a) ** 2 / total) / total
+    return max(-1.0, center - half_width), min(1.0, center + half_width)

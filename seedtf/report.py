@@ -1,4 +1,4 @@
-"""All console output of seedtf: mostly a label and a text on one line; ``silent`` switches it off."""
+"""Prints all console output of seedtf, mostly lines of a label and a text; ``silent`` turns it off."""
 
 from __future__ import annotations
 
@@ -78,14 +78,14 @@ def report_text(text: str) -> None:
     _print(text, sys.stdout)
 
 
-def report_result(values: str) -> None:
+def report_result(json_text: str) -> None:
     """Prints the last line of a command, which programs read: ``RESULT`` and a JSON object.
 
     Example:
         >>> report_result('{"images": 12}')
         RESULT {"images": 12}
     """
-    report_text(f"RESULT {values}")
+    report_text(f"RESULT {json_text}")
 
 
 def is_silent() -> bool:
@@ -120,7 +120,7 @@ def format_duration(seconds: float) -> str:
 
 
 def format_bytes(count: float) -> str:
-    """A number of bytes as megabytes (10⁶), or as gigabytes (10⁹) if there is at least one.
+    """A number of bytes in megabytes (10⁶ bytes), or in gigabytes (10⁹ bytes) from 1 GB on.
 
     Example:
         >>> format_bytes(14_300_000)
@@ -135,5 +135,6 @@ def _print(line: str, stream: TextIO) -> None:
     try:
         print(line, file=stream, flush=True)
     except OSError as error:
-        # Not an OSError, because a caller that reads or writes a file would blame that file.
+        # OutputError is no OSError, because a caller that handles the OSErrors of a file would report
+        # that the file cannot be read or written.
         raise OutputError(error) from error

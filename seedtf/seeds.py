@@ -45,7 +45,7 @@ def fold_seed(seed: int, purpose: int, epoch: tf.Tensor | int) -> tf.Tensor:
 def uniform(seed: tf.Tensor, records: tf.Tensor, count: int) -> tf.Tensor:
     """``count`` uniform random numbers for each record: float32 ``[count, B]`` in [0, 1).
 
-    Each number is a hash of the seed, the record and the number's row.
+    The number in row i is a hash of the seed, the record and i.
 
     Args:
         seed: the result of ``fold_seed``.
@@ -62,10 +62,10 @@ def uniform(seed: tf.Tensor, records: tf.Tensor, count: int) -> tf.Tensor:
 def hash_words(seed: tf.Tensor, records: tf.Tensor, draws: tf.Tensor) -> tf.Tensor:
     """64 random bits for each pair of a record and a draw.
 
-    TensorFlow's stateless generators take one seed per call. All records of a batch would share their
-    draws, or a draw would depend on the record's position in the batch. A hash gives every record its
-    own draws. The hash is the output function of SplitMix64 (Steele, Lea and Flood 2014) with the
-    constants of Stafford's mix 13.
+    TensorFlow's stateless generators take one seed per call. With them, either all records of a batch
+    would share their draws, or a draw would depend on the record's position in the batch. A hash gives
+    every record its own draws. The hash is the output function of SplitMix64 (Steele, Lea and Flood
+    2014) with the constants of Stafford's mix 13.
 
     Args:
         seed: the result of ``fold_seed``.
@@ -76,8 +76,8 @@ def hash_words(seed: tf.Tensor, records: tf.Tensor, draws: tf.Tensor) -> tf.Tens
         uint64, in the shape that ``records`` and ``draws`` broadcast to.
     """
     words = tf.cast(tf.cast(seed, tf.uint32), tf.uint64)
-    # Join the two halves by bits, because TensorFlow would merge their addition and the next one into
-    # the op AddN, which has no GPU kernel for uint64.
+    # Join the two words with a bitwise or: TensorFlow would merge an addition and the next one into the
+    # op AddN, which has no GPU kernel for uint64.
     high = tf.bitwise.left_shift(words[0], tf.constant(32, tf.uint64))
     key = tf.bitwise.bitwise_or(high, words[1])
     record_keys = _mix64(key + tf.cast(records, tf.uint64) * 0x9E3779B97F4A7C15)
