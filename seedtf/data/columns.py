@@ -49,7 +49,7 @@ SPLIT_WORDS = {
     **dict.fromkeys(("val", "valid", "validation", "dev"), "val"),
     **dict.fromkeys(("test", "testing"), "test"),
 }
-"""What the sides of a split are called in tables and folders, in lower case, and the side."""
+"""The words, in lower case, for the sides of a split in tables and names of folders; and the sides."""
 
 
 @dataclass(frozen=True)
@@ -113,15 +113,15 @@ def find_columns(
         UserError: a column is missing or ambiguous.
     """
     picker = _Picker(source, header, rows, is_file)
-    file_at, split_at = picker.file(columns.file), picker.split(columns.split)
-    if not columns.label and (classes := picker.classes(file_at, split_at)):
+    file_at, split_at = picker.pick_file(columns.file), picker.pick_split(columns.split)
+    if not columns.label and (classes := picker.pick_classes(file_at, split_at)):
         return ColumnIndices(file_at, None, split_at, classes)
-    label_at = picker.label(columns.label, file_at, split_at, columns.label_flag)
+    label_at = picker.pick_label(columns.label, file_at, split_at, columns.label_flag)
     return ColumnIndices(file_at, label_at, split_at)
 
 
 def has_header(first: tuple[str, ...], columns: Columns, is_file: Callable[[str], bool]) -> bool:
-    """Whether the first line is a header, not an image and its label."""
+    """Whether the first line is a header, and not the row of an image."""
     given = {name for name in (columns.file, columns.label, columns.split) if name}
     if given & set(first):
         return True
@@ -197,11 +197,11 @@ class _Picker:
     ) -> None:
         self.source, self.header, self.rows, self.is_file = source, header, rows, is_file
 
-    def file(self, given: str) -> int:
+    def pick_file(self, given: str) -> int:
         """The column of files: the one that the user named, one called ``file``, or a detected one."""
         return self._pick("file", given, _FILE_NAMES, self._with_files)
 
-    def label(self, given: str, file_at: int, split_at: int | None, flag: str) -> int:
+    def pick_label(self, given: str, file_at: int, split_at: int | None, flag: str) -> int:
         """The column of labels: the one that the user named, the only one left, or a detected one."""
         others = [i for i in range(len(self.header)) if i not in (file_at, split_at)]
         is_only = len(others) == 1 and _normalized(self.header[others[0]]) not in _TEXT_NAMES
@@ -209,7 +209,7 @@ class _Picker:
             return others[0]
         return self._pick("label", given, _LABEL_NAMES, lambda candidates: candidates, flag)
 
-    def split(self, given: str) -> int | None:
+    def pick_split(self, given: str) -> int | None:
         """The column of the split, or None; a detected one contains only ``SPLIT_WORDS``."""
         if given:
             return _find_named("split_column", given, self.header, self.source)
@@ -219,7 +219,7 @@ class _Picker:
                 return index
         return None
 
-    def classes(self, file_at: int, split_at: int | None) -> tuple[int, ...]:
+    def pick_classes(self, file_at: int, split_at: int | None) -> tuple[int, ...]:
         """The columns of the classes if the table has one column for each class; otherwise empty.
 
         All columns but those of files and split must contain only marks. If there are other columns
@@ -276,7 +276,7 @@ class _Picker:
 
 
 def is_marked(cell: str) -> bool | None:
-    """Whether a cell marks its image, such as 1 or true; None if it is not a mark.
+    """Whether a cell marks its image (1, true) or not (0, false, empty); None for any other cell.
 
     Example:
         >>> is_marked("1"), is_marked("0.0"), is_marked("TRUE"), is_marked("oak")

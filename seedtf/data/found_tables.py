@@ -96,6 +96,6 @@ def _split_parts(folder: Folder) -> list[str]:
 
 
 def _known_name(folder: Folder) -> str:
-    """The name of the table in a folder; the first one if there are several."""
+    """The first of ``_KNOWN_NAMES`` that a file in a folder has; empty if none has one."""
     names = set(names_in(folder))
     return next((name for name in _KNOWN_NAMES if name in names), "")

@@ -58,7 +58,8 @@ def read_label_table(
     Args:
         csv_path: the table.
         root: the folder of the images.
-        flag: the flag that the table was passed with, for error messages; empty if it was found.
+        flag: the flag that the table was passed with, for error messages; empty for a table that was
+            found beside the images.
         columns: the columns that the user named.
 
     Raises:
@@ -117,7 +118,8 @@ class _Rows:
             folder: the folder that its files are relative to.
             prefix: ``folder`` relative to the folder of the catalog, with a slash at the end; may be
                 empty.
-            flag: the flag that the table was passed with, for error messages; empty if it was found.
+            flag: the flag that the table was passed with, for error messages; empty for a table that
+                was found beside the images.
             columns: the columns that the user named.
             side: the side of all rows; empty if a column of the table may give the sides.
         """
@@ -138,12 +140,11 @@ class _Rows:
             yield self._prefix + self.finder.find(cell), label
 
     @property
-    def has_split(self) -> bool:
-        """Whether the split in the table is used.
+    def uses_split(self) -> bool:
+        """Whether the split in the table is used, if it has one.
 
         For a table in the default format, such as the split.csv of a run, a new split is drawn, as in
-        earlier versions. If it has test rows, its split is used, so that they do not become training
-        images.
+        earlier versions, unless the table has test rows, which must not become training images.
         """
         if self._side or self._split_is_named:
             return True
@@ -156,9 +157,12 @@ class _Rows:
         return folder_at(self._path).parent
 
     def describe(self, names_detail: str) -> str:
-        """The format in one line, followed by ``names_detail``; empty for the default format."""
+        """The format in one line, followed by ``names_detail``.
+
+        The line is empty for the default format, unless there are details to describe.
+        """
         table_format, detail = self.format, self.finder.describe()
-        if not self.has_split or self._side:
+        if not self.uses_split or self._side:
             columns = replace(table_format.columns, split=None)
             table_format = replace(table_format, columns=columns)
         is_default = table_format.is_default and table_format.columns.split is None
@@ -189,7 +193,7 @@ def _join_tables(root: Folder, tables: Sequence[_Rows]) -> LabelTable:
     _check_present(catalog, tables[0].format, tables[0].source)
     catalog, names_detail = _read_class_names(catalog, tables[0])
     sides = None
-    if all(table.has_split for table in tables):
+    if all(table.uses_split for table in tables):
         sides = np.array([side for table in tables for side in table.sides])[order][kept]
     others = f" and {len(tables) - 1} more" if len(tables) > 1 else ""
     description = tables[0].describe(names_detail)
@@ -214,7 +218,10 @@ def sort_class_names(names: Iterable[str]) -> list[str]:
 
 
 def _check_single_label(class_names: Sequence[str], source: str) -> None:
-    """Raises UserError if a class name is a list of other class names, as in multi-label tables."""
+    """Raises UserError if a class name is a list of labels, as in multi-label tables.
+
+    It is a list if its parts are all class names, or if it is in brackets.
+    """
     known = set(class_names)
     for name in class_names:
         parts = [part.strip() for part in re.split("[,;|]", name)]
@@ -269,7 +276,7 @@ def _check_present(catalog: Catalog, table_format: TableFormat, source: str) -> 
     for path, absolute in zip(catalog.paths, catalog.absolute_paths(), strict=True):
         if not is_file(absolute):
             num_missing, first_missing = num_missing + 1, first_missing or path
-    encoding = table_format.text.encoding
+    encoding = table_format.text_format.encoding
     if num_missing == len(catalog) and encoding not in (UTF8, "utf-16"):
         raise UserError(
             f"{source}: is not a UTF-8 CSV file, and read as {encoding} it names no file that is "

@@ -131,8 +131,8 @@ class FileFinder:
     def _of_label_studio(self, path: str) -> str:
         """The file to which a path in an export of Label Studio refers.
 
-        Such a path is ``/data/upload/<project>/<8 digits>-<name>`` for an uploaded file, and
-        ``/data/local-files/?d=<path>``, URL-encoded, for a file on the server's disk.
+        Such a path is ``/data/upload/<project>/<8 hexadecimal digits>-<name>`` for an uploaded file,
+        and ``/data/local-files/?d=<path>``, URL-encoded, for a file on the server's disk.
         """
         result = ""
         if "/local-files/?d=" in path:
@@ -164,7 +164,7 @@ class FileFinder:
         index: dict[str, str] = {}
         for path in image_paths(self._root):
             name = path.rpartition("/")[2]
-            for key in (name, os.path.splitext(name)[0]):
+            for key in {name, os.path.splitext(name)[0]}:  # one key for a name without suffix
                 index[key] = _AMBIGUOUS if key in index else path
         return index
 

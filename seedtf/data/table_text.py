@@ -1,4 +1,4 @@
-"""Reads tables as rows of cells: CSV, of which encoding and separator are detected, and JSON Lines.
+"""Reads tables as rows of cells: CSV, whose encoding and separator are detected, and JSON Lines.
 
 This module does not import TensorFlow.
 """
@@ -66,13 +66,16 @@ def detect_text_format(path: str | os.PathLike[str], flag: str) -> TextFormat:
     """Detects encoding and separator of a table from its first lines.
 
     Raises:
-        UserError: the table is missing, is not text, or is JSON without objects.
+        UserError: the table is missing or is not text; or it begins with ``{``, as JSON Lines do, and
+            one of its first lines is not a JSON object.
 
     Example:
         >>> _ = Path("labels.jsonl").write_text('{"file_name": "1.jpg", "label": 3}\\n')
-        >>> text = detect_text_format("labels.jsonl", "--labels_csv")
-        >>> text.separator, text.keys, list(read_cells("labels.jsonl", text, "--labels_csv"))
-        ('JSON Lines', ('file_name', 'label'), [['1.jpg', '3']])
+        >>> text_format = detect_text_format("labels.jsonl", "--labels_csv")
+        >>> text_format.separator, text_format.keys
+        ('JSON Lines', ('file_name', 'label'))
+        >>> list(read_cells("labels.jsonl", text_format, "--labels_csv"))
+        [['1.jpg', '3']]
     """
     with table_errors(path, flag):
         encoding = _find_encoding(path, flag)
@@ -85,21 +88,23 @@ def detect_text_format(path: str | os.PathLike[str], flag: str) -> TextFormat:
         return TextFormat(encoding, JSON_LINES, tuple(keys))
 
 
-def read_cells(path: str | os.PathLike[str], text: TextFormat, flag: str) -> Iterator[list[str]]:
+def read_cells(
+    path: str | os.PathLike[str], text_format: TextFormat, flag: str
+) -> Iterator[list[str]]:
     """Yields the cells of each line that is not empty, including the header line of a CSV table.
 
     Raises:
         UserError: the table cannot be read.
     """
-    with table_errors(path, flag), _open_table(path, text.encoding) as file:
-        yield from _cells(file, text)
+    with table_errors(path, flag), _open_table(path, text_format.encoding) as file:
+        yield from _cells(file, text_format)
 
 
-def read_head(path: str | os.PathLike[str], text: TextFormat, flag: str) -> list[list[str]]:
+def read_head(path: str | os.PathLike[str], text_format: TextFormat, flag: str) -> list[list[str]]:
     """The cells of the first 20 lines, without empty lines. Raises as ``read_cells``."""
     with table_errors(path, flag):
-        head = _first_lines(path, text.encoding)
-        return list(_cells(io.StringIO(head, newline=""), text))
+        head = _first_lines(path, text_format.encoding)
+        return list(_cells(io.StringIO(head, newline=""), text_format))
 
 
 def read_csv(
@@ -125,7 +130,8 @@ def read_csv_rows(
         csv_path: the table.
         columns: the columns that the header must have; it may have more.
         flag: the flag that named the table, or empty.
-        remedy: for the error if a column is missing: what to do; by default, to name the columns.
+        remedy: what the user should do if a column is missing; empty for a remedy that names
+            ``columns``.
 
     Raises:
         UserError: the file is missing, is not such a table, or lacks one of ``columns``.
@@ -156,8 +162,7 @@ def table_errors(path: str | os.PathLike[str], flag: str) -> Iterator[None]:
     except FileNotFoundError:
         raise UserError(f"{name_table(flag, path)}: no such file; pass a CSV table") from None
     except (OSError, UnicodeError, csv.Error) as error:
-        reason = f"cannot be read as UTF-8 CSV: {error}"
-        raise UserError(f"{name_table(flag, path)}: {reason}") from error
+        raise UserError(f"{name_table(flag, path)}: cannot be read as a table: {error}") from error
     except _NotAnObjectError as error:
         raise UserError(f"{name_table(flag, path)}: {error}") from None
 
@@ -181,14 +186,14 @@ def _first_lines(path: str | os.PathLike[str], encoding: str) -> str:
         return "".join(itertools.islice(file, _HEAD_ROWS))
 
 
-def _cells(file: TextIO, text: TextFormat) -> Iterator[list[str]]:
-    if text.separator != JSON_LINES:
-        yield from filter(None, csv.reader(file, delimiter=text.separator))
+def _cells(file: TextIO, text_format: TextFormat) -> Iterator[list[str]]:
+    if text_format.separator != JSON_LINES:
+        yield from filter(None, csv.reader(file, delimiter=text_format.separator))
         return
     for line in file:
         if line.strip():
             values = _json_object(line)
-            yield [_cell_of(values.get(key)) for key in text.keys]
+            yield [_cell_of(values.get(key)) for key in text_format.keys]
 
 
 def _json_object(line: str) -> dict[str, Any]:
@@ -211,7 +216,10 @@ def _cell_of(value: Any) -> str:
 
 
 def _find_encoding(path: str | os.PathLike[str], flag: str) -> str:
-    """UTF-8 or UTF-16, by byte-order mark or content; otherwise cp1252, in which Excel writes CSV."""
+    """UTF-8 or UTF-16, by byte-order mark or content; otherwise cp1252, in which Excel writes CSV.
+
+    A table at a URL must be UTF-8.
+    """
     if is_url(path):
         return UTF8
     decoder = codecs.getincrementaldecoder("utf-8")()
@@ -240,18 +248,18 @@ def _find_separator(head: str) -> str:
     """The separator of the first lines of a table.
 
     It is the comma if the first line, divided at commas, contains ``file`` and ``label``. Otherwise it
-    is the separator for which most lines have the same number of cells as the first line, and among
-    several such separators the one with the most cells.
+    is one that divides the first line, if any does: the one for which most lines have as many cells as
+    the first line, and among equals the one that gives the first line the most cells.
     """
-    widths: dict[str, list[int]] = {}
+    num_cells: dict[str, list[int]] = {}
     for separator in _SEPARATORS:
         rows = list(_cells(io.StringIO(head, newline=""), TextFormat(UTF8, separator)))
         if separator == COMMA and rows and {"file", "label"} <= set(rows[0]):
             return COMMA
-        widths[separator] = [len(row) for row in rows]
+        num_cells[separator] = [len(row) for row in rows]
 
     def quality(separator: str) -> tuple[bool, int, int]:
-        width = widths[separator][0] if widths[separator] else 0
-        return width > 1, widths[separator].count(width), width
+        first = num_cells[separator][0] if num_cells[separator] else 0
+        return first > 1, num_cells[separator].count(first), first
 
     return max(_SEPARATORS, key=quality)

@@ -43,19 +43,19 @@ class TableFormat:
     """The format of a table.
 
     Attributes:
-        text: encoding and separator.
+        text_format: encoding and separator.
         header: the cells of the first line, or the keys of JSON Lines; None if there is no header.
         columns: the columns to use.
     """
 
-    text: TextFormat
+    text_format: TextFormat
     header: tuple[str, ...] | None
     columns: ColumnIndices
 
     @property
     def has_header_line(self) -> bool:
         """Whether the first line is a header."""
-        return self.header is not None and self.text.separator != JSON_LINES
+        return self.header is not None and self.text_format.separator != JSON_LINES
 
     @property
     def is_default(self) -> bool:
@@ -64,7 +64,7 @@ class TableFormat:
         return (
             self.header is not None
             and columns.label is not None
-            and (self.text.encoding, self.text.separator) == (UTF8, COMMA)
+            and (self.text_format.encoding, self.text_format.separator) == (UTF8, COMMA)
             and (self.header[columns.file], self.header[columns.label]) == ("file", "label")
         )
 
@@ -92,11 +92,11 @@ class TableFormat:
             parts.append(f"split = {self.column_name(columns.split)}")
         if self.header is None:
             parts.append("no header")
-        separator = self.text.separator
-        named = _SEPARATOR_NAMES.get(separator)
-        parts.append(f"separator {named}" if named else separator)
-        if self.text.encoding != UTF8:
-            parts.append(f"encoding {self.text.encoding}")
+        separator = self.text_format.separator
+        name = _SEPARATOR_NAMES.get(separator)
+        parts.append(f"separator {name}" if name else separator)
+        if self.text_format.encoding != UTF8:
+            parts.append(f"encoding {self.text_format.encoding}")
         return ", ".join(parts)
 
 
@@ -110,7 +110,8 @@ def detect_format(
 
     Args:
         path: the table, local or at a URL.
-        flag: the flag that the table was passed with, for error messages; empty if it was found.
+        flag: the flag that the table was passed with, for error messages; empty for a table that was
+            found beside the images.
         columns: the columns that the user named.
         is_file: whether a cell names an image that exists. This helps to choose between two possible
             columns of files, and to detect a header.
@@ -124,16 +125,18 @@ def detect_format(
         >>> detect_format("labels.csv", "--labels_csv").describe()
         'file = `id`, label = `breed`, separator `;`'
     """
-    text = detect_text_format(path, flag)
-    rows, source = read_head(path, text, flag), name_table(flag, path)
-    if text.separator == JSON_LINES:
-        header = tuple(key.strip() for key in text.keys)
-        return TableFormat(text, header, find_columns(source, header, rows, columns, is_file))
+    text_format = detect_text_format(path, flag)
+    rows, source = read_head(path, text_format, flag), name_table(flag, path)
+    if text_format.separator == JSON_LINES:
+        header = tuple(key.strip() for key in text_format.keys)
+        indices = find_columns(source, header, rows, columns, is_file)
+        return TableFormat(text_format, header, indices)
     first = tuple(cell.strip() for cell in rows[0]) if rows else ()
     if not rows or has_header(first, columns, is_file):
         indices = find_columns(source, first, rows[1:], columns, is_file)
-        return TableFormat(text, first, indices)
-    return TableFormat(text, None, find_columns_without_header(source, rows, columns, is_file))
+        return TableFormat(text_format, first, indices)
+    indices = find_columns_without_header(source, rows, columns, is_file)
+    return TableFormat(text_format, None, indices)
 
 
 def read_rows(
@@ -147,7 +150,7 @@ def read_rows(
     Raises:
         UserError: the table cannot be read, or a row marks no class or several classes.
     """
-    rows = read_cells(path, table_format.text, flag)
+    rows = read_cells(path, table_format.text_format, flag)
     if table_format.has_header_line:
         next(rows, None)
     source, columns = name_table(flag, path), table_format.columns
