@@ -325,7 +325,7 @@ def test_near_duplicates_are_found_in_a_pack(folder, packed, tmp_path):
     found = [
         find_related(
             list_files(str(root))[0],
-            opened=True,
+            all_opened=True,
             twins="together",
             user_groups=None,
             cache_dir=tmp_path,

@@ -266,7 +266,7 @@ def test_the_cache_mode_follows_from_the_free_space(
     set_free_space(monkeypatch, ram=free[0], disk=free[1])
     plan = plan_cache(requested, 10, 20, tmp_path / "not" / "yet" / "there")
     assert (plan.mode, plan.bytes_needed) == (mode, NEEDED)
-    assert "GiB" in plan.reason
+    assert "GiB" in plan.sizes
 
 
 def test_a_cache_without_enough_space_is_refused(

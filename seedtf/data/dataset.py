@@ -39,7 +39,7 @@ from seedtf.report import report
 
 __all__ = ["Dataset", "load_dataset", "write_data_report"]
 
-# Opening this many files takes about a minute on two cores.
+# With --check=auto, at most this many files are all opened, which takes about a minute on two cores.
 _MAX_OPENED = 20_000
 _SAMPLE_SIZE = 1_000
 
@@ -94,7 +94,7 @@ class Dataset:
     @property
     def unopened(self) -> int:
         """Number of images that were not opened before training."""
-        return self.num_listed - self.store.opened
+        return self.num_listed - self.store.num_opened
 
 
 def load_dataset(
@@ -191,15 +191,15 @@ def load_dataset(
     build = functools.partial(
         build_store, size=image_size, plan=plan, cache_dir=cache_dir, max_pixels=max_pixels, fit=fit
     )
-    opened = _open_store(listed, plan, check, build)
-    if strict and opened.catalog.faults:
-        raise UserError(_strict_message(opened.catalog))
+    all_images = _open_store(listed, plan, check, build)
+    if strict and all_images.catalog.faults:
+        raise UserError(_strict_message(all_images.catalog))
     # Images with pseudo-labels are added at the end, so that they change neither split nor groups.
-    store = labelled_part(opened, pseudo) if pseudo else opened
+    store = labelled_part(all_images, pseudo) if pseudo else all_images
     flags = GroupFlags(group_by, group_regex, groups_csv, labels_csv, file_column)
     related = find_related(
         store.catalog,
-        opened=store.opened == len(listed),
+        all_opened=store.num_opened == len(listed),
         twins=twins,
         user_groups=read_groups(store.catalog, flags),
         cache_dir=cache_dir,
@@ -207,8 +207,8 @@ def load_dataset(
     )
     is_given = bool(split_csv) or (split is not None and len(split.val) > 0)
     if split_csv:
-        found = table.find(store.catalog, data_dir, others_allowed=True) if table else None
-        split = read_split_csv(split_csv, store.catalog, found.labels if found else None)
+        fixed = table.find(store.catalog, data_dir, others_allowed=True) if table else None
+        split = read_split_csv(split_csv, store.catalog, fixed.labels if fixed else None)
     elif split is not None:
         split = _reindex(split, catalog, store.catalog)
     if split is not None and is_given:
@@ -239,13 +239,15 @@ def load_dataset(
     )
     if table is not None:
         dataset = _apply_fixes(dataset, table, data_dir, related.identical)
-    return dataset if pseudo is None else _add_pseudo(dataset, opened, pseudo, pseudo_weight)
+    return dataset if pseudo is None else _add_pseudo(dataset, all_images, pseudo, pseudo_weight)
 
 
-def _add_pseudo(dataset: Dataset, opened: Store, pseudo: PseudoLabels, weight: float) -> Dataset:
+def _add_pseudo(
+    dataset: Dataset, all_images: Store, pseudo: PseudoLabels, weight: float
+) -> Dataset:
     """``dataset`` with the images that have pseudo-labels as additional training images."""
-    all_opened = opened.opened == dataset.num_listed
-    joined = join_stores(dataset.store, opened, pseudo, weight, leave_out_copies=all_opened)
+    all_opened = all_images.num_opened == dataset.num_listed
+    joined = join_stores(dataset.store, all_images, pseudo, weight, leave_out_copies=all_opened)
     return replace(
         dataset,
         store=joined.store,
@@ -265,7 +267,8 @@ def _apply_fixes(
     fixed = fixes.relabel(catalog)
     split = Split(*(side[~fixes.dropped[side]] for side in dataset.split.sides.values()))
     check_split(fixed, split, table.source)
-    # Take images that are left out from their groups, so that no conflict with them is reported.
+    # An image that is left out, or whose group begins with such an image, gets a group of its own, so
+    # that no conflict with an image that is left out is reported.
     groups = np.where(fixes.dropped | fixes.dropped[identical], np.arange(len(fixed)), identical)
     return replace(
         dataset,

@@ -1,4 +1,4 @@
-"""Decodes several files in one call of TensorFlow; a call takes longer than decoding a small file."""
+"""Decodes several files in one call of TensorFlow, because a call costs more than a small file."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ _File = tuple[bytes, Header] | RefusedError | OSError
 def make_batch_decoder(size: int, max_pixels: int = MAX_PIXELS, fit: str = STRETCH) -> BatchDecoder:
     """Returns a thread-safe function that yields an image or an error for each path, in order.
 
-    Images and refusals are those of ``images.decode.make_decoder``. Small files share a call. Files and
-    pixels in memory are bounded, however large the images are.
+    Images and refusals are those of ``images.decode.make_decoder``. Small files share a call. The
+    memory for files and pixels is limited, however large the images are.
 
     Example:
         >>> from PIL import Image
@@ -43,8 +43,8 @@ def make_batch_decoder(size: int, max_pixels: int = MAX_PIXELS, fit: str = STRET
         ((32, 32, 3), 'FileNotFoundError')
     """
     graph, side = _decode_graph(fit), tf.constant(size)
-    # This decoder is needed, and traced, only if a file turns out to be corrupt.
-    single_decoder = functools.cache(lambda: make_decoder(size, max_pixels, fit))
+    # The decoder for single files is traced only if a file of a batch turns out to be corrupt.
+    get_single_decoder = functools.cache(lambda: make_decoder(size, max_pixels, fit))
 
     def decode_together(files: list[tuple[bytes, Header]]) -> Iterator[Decoded]:
         pixels = sum(header.pixels for _, header in files)
@@ -59,7 +59,7 @@ def make_batch_decoder(size: int, max_pixels: int = MAX_PIXELS, fit: str = STRET
             # A file cannot be decoded. Decode one by one, so that the others are not lost.
             for data, _ in files:
                 try:
-                    yield single_decoder()(data).numpy()
+                    yield get_single_decoder()(data).numpy()
                 except RefusedError as error:
                     yield error
         else:
@@ -76,7 +76,7 @@ def make_batch_decoder(size: int, max_pixels: int = MAX_PIXELS, fit: str = STRET
 
 @functools.cache
 def _decode_graph(fit: str) -> Callable[[tf.Tensor, tf.Tensor, tf.Tensor], tf.Tensor]:
-    """``decode_images`` as a graph for every size; tracing it takes 0.3 s, so it is kept."""
+    """``decode_images`` as one graph for all sizes; it is cached, because tracing it takes 0.3 s."""
     scalar = tf.TensorSpec([], tf.int32)
     spec = [tf.TensorSpec([None], tf.string), tf.TensorSpec([None, 4], tf.int32), scalar]
     return tf.function(

@@ -62,7 +62,7 @@ class FileReader:
         return decode_images(contents, headers, self.size, self.fit)
 
     def recently_read(self) -> np.ndarray:
-        """The indices of the last batches, int64; if a read has just failed, its index is there."""
+        """The indices of the last batches, also of one whose read has just failed: int64."""
         batches = list(self._recent)
         return np.unique(np.concatenate(batches)) if batches else np.empty(0, np.int64)
 

@@ -35,15 +35,15 @@ class PseudoLabels:
         paths: relative to the folder of the labelled images; many begin with ``..``.
         labels: int32 ``[M]``.
         confidences: float64 ``[M]``, the probability of the label.
-        unsure: number of images that were left out because their probability was too low.
-        labelled: number of images that were left out because they are in the labelled data.
+        num_unsure: number of images that were left out because their probability was too low.
+        num_labelled: number of images that were left out because they are in the labelled data.
     """
 
     paths: tuple[str, ...]
     labels: np.ndarray
     confidences: np.ndarray
-    unsure: int
-    labelled: int
+    num_unsure: int
+    num_labelled: int
 
     def join(self, catalog: Catalog) -> Catalog:
         """A catalog of the labelled images of ``catalog``, then the images with pseudo-labels."""
@@ -79,13 +79,13 @@ def read_pseudo_labels(
     label_of = {to_nfc(name): number for number, name in enumerate(catalog.class_names)}
     paths: list[str] = []
     found: list[tuple[int, float]] = []
-    unsure = labelled = 0
+    num_unsure = num_labelled = 0
     for line, file, name, confidence in _rows(Path(table), source):
         label = label_of.get(to_nfc(name), -1)
         if label < 0:
             raise UserError(f"{source}: line {line}: no class {name!r} in the data; correct it")
         if confidence < min_confidence:
-            unsure += 1
+            num_unsure += 1
             continue
         path = _absolute(file, Path(table))
         if path is None:
@@ -94,24 +94,25 @@ def read_pseudo_labels(
                 "was started"
             )
         if path in known:
-            labelled += 1
+            num_labelled += 1
             continue
-        known.add(path)  # A second row about this file counts as already labelled.
+        known.add(path)  # Further rows about this file are counted as labelled.
         paths.append(os.path.relpath(path, root))
         found.append((label, confidence))
     if not paths:
         raise UserError(
-            f"{source}: no image joins the training ({unsure} below --min_confidence="
-            f"{min_confidence:g}, {labelled} already labelled); lower it, or leave the flag out"
+            f"{source}: no image joins the training ({num_unsure} below --min_confidence="
+            f"{min_confidence:g}, {num_labelled} already labelled); lower --min_confidence, or leave "
+            f"{_FLAG} out"
         )
     labels, confidences = zip(*found, strict=True)
     return PseudoLabels(
-        tuple(paths), np.array(labels, np.int32), np.array(confidences), unsure, labelled
+        tuple(paths), np.array(labels, np.int32), np.array(confidences), num_unsure, num_labelled
     )
 
 
 def labelled_part(store: Store, pseudo: PseudoLabels) -> Store:
-    """A store of joined images whose catalog lists only the labelled images, which come first."""
+    """``store`` with a catalog that lists only its labelled images, which come first."""
     predicted = set(pseudo.paths)
     count = sum(path not in predicted for path in store.catalog.paths)
     return replace(store, catalog=store.catalog.take(np.arange(count)))
@@ -134,7 +135,7 @@ class JoinedImages:
 
 def join_stores(
     labelled: Store,
-    opened: Store,
+    all_images: Store,
     pseudo: PseudoLabels,
     weight: float,
     *,
@@ -144,13 +145,13 @@ def join_stores(
 
     Args:
         labelled: from ``labelled_part``; ``--fixes`` may have changed its labels.
-        opened: the images of ``pseudo.join``, without those that cannot be used.
+        all_images: the images of ``pseudo.join``, without those that cannot be used.
         pseudo: the predictions.
         weight: the sum of the soft labels of an image with a pseudo-label; for other images it is 1.
         leave_out_copies: whether to leave out an image that has the same bytes as a labelled one, which
             may be a validation image. This needs a check of all files.
     """
-    count, everything = len(labelled.catalog), opened.catalog
+    count, everything = len(labelled.catalog), all_images.catalog
     records = np.arange(count, len(everything), dtype=np.int64)
     if leave_out_copies:
         records = records[find_duplicates(everything)[records] >= count]
@@ -165,15 +166,16 @@ def join_stores(
         path = everything.paths[record]
         detail = f"{names[labels[record]]}, confidence {confidence_of[path]:.4g}"
         changes.append(Fault(path, "pseudo-label", detail))
-    unreadable = len(pseudo.paths) - (len(everything) - count)
-    known = pseudo.labelled + len(everything) - count - len(records)
+    num_unreadable = len(pseudo.paths) - (len(everything) - count)
+    num_labelled = pseudo.num_labelled + len(everything) - count - len(records)
     report(
         "pseudo",
         f"{len(records):,} unlabelled images train with their predicted label and weight {weight:g}; "
-        f"{pseudo.unsure:,} are less confident, {known:,} labelled, {unreadable:,} unreadable",
+        f"{pseudo.num_unsure:,} are less confident, {num_labelled:,} labelled, "
+        f"{num_unreadable:,} unreadable",
     )
     catalog = replace(everything, labels=labels)
-    store = replace(opened, catalog=catalog, soft_labels=soft_labels)
+    store = replace(all_images, catalog=catalog, soft_labels=soft_labels)
     return JoinedImages(store, records, tuple(changes))
 
 

@@ -73,7 +73,7 @@ class Related:
 def find_related(
     catalog: Catalog,
     *,
-    opened: bool,
+    all_opened: bool,
     twins: str,
     user_groups: Grouping | None,
     cache_dir: Path,
@@ -83,23 +83,23 @@ def find_related(
 
     Args:
         catalog: N files.
-        opened: whether every file was opened before; if not, no duplicates are searched for.
+        all_opened: whether every file was opened before; if not, no duplicates are searched for.
         twins: the value of ``--twins``. ``together``: search for near duplicates among any number of
             local files; ``auto``: among at most ``MAX_SEARCHED`` files; ``ignore``: do not search.
         user_groups: the groups that the user named; None for none.
-        cache_dir: the folder for the pairs that are found, so that a later run need not search.
+        cache_dir: the folder in which the pairs are stored, so that a later run need not search.
         max_pixels: images with more pixels are not compared.
     """
     every_image_alone = np.arange(len(catalog), dtype=np.int64)
-    identical = find_duplicates(catalog) if opened else every_image_alone
+    identical = find_duplicates(catalog) if all_opened else every_image_alone
     pairs = np.empty((0, 2), np.int64)
-    if opened and twins == "auto" and len(catalog) > MAX_SEARCHED:
+    if all_opened and twins == "auto" and len(catalog) > MAX_SEARCHED:
         report(
             "twins",
             f"near duplicates are not searched for among more than {MAX_SEARCHED:,} images; "
             "--twins=together does",
         )
-    elif opened and twins != "ignore" and not isinstance(catalog.root, RemotePath):
+    elif all_opened and twins != "ignore" and not isinstance(catalog.root, RemotePath):
         pairs = search_near_duplicates(catalog, cache_dir, max_pixels)
     alike = connect(identical, pairs)
     together = alike
@@ -133,11 +133,11 @@ def connect(groups: np.ndarray, pairs: np.ndarray) -> np.ndarray:
 
 
 def search_near_duplicates(catalog: Catalog, cache_dir: Path, max_pixels: int) -> np.ndarray:
-    """Finds the pairs of images that look alike, int64 ``[P, 2]``; cached until a file changes.
+    """Finds the pairs of images that look alike, int64 ``[P, 2]``.
 
-    The search decodes every file to 72² pixels, whatever the image size of the training is, so that
-    runs with different image sizes have the same split. If the cache cannot be written, the next run
-    searches again.
+    The pairs are cached until a file changes. If the cache cannot be written, the next run searches
+    again. The search decodes every file to 72² pixels, whatever the image size of the training is, so
+    that runs with different image sizes have the same split.
     """
     size = FINGERPRINT_SIZE
     key = hashlib.blake2b(
@@ -155,7 +155,7 @@ def search_near_duplicates(catalog: Catalog, cache_dir: Path, max_pixels: int) -
 
 
 def _fingerprints(catalog: Catalog, max_pixels: int) -> tuple[np.ndarray, np.ndarray]:
-    """Computes the hashes and thumbnails of all files; 0 for a file that cannot be decoded."""
+    """Computes the hashes and thumbnails of all files; zeros for a file that cannot be decoded."""
     hashes = np.zeros((len(catalog), VIEWS), np.uint64)
     thumbnails = np.zeros((len(catalog), VIEWS, *THUMBNAIL), np.uint8)
     decode = make_batch_decoder(FINGERPRINT_SIZE, max_pixels)

@@ -1,4 +1,4 @@
-"""Decoded uint8 images: in memory, in a memory-mapped cache file, or decoded again at each read.
+"""Provides the images of a run as uint8: from memory, a memory-mapped cache file, or the image files.
 
 ``Store.read(indices)`` works in all three cases, eagerly and in a graph. Images in memory or in the
 cache file are one tensor that shares their memory, so a graph that captures it copies no image.
@@ -46,18 +46,18 @@ __all__ = [
 FORMAT = 3
 """Version of the cache format. It is part of the cache key, so that older cache files are not used."""
 
-# The decoded images may take these fractions of the free space, because training needs some too.
+# With --cache=auto, the images may take these fractions of the free space, because training needs some.
 _RAM_FRACTION = 0.5
 _DISK_FRACTION = 0.8
 
 
 @dataclass(frozen=True)
 class CachePlan:
-    """Where to keep decoded images: ``mode`` is ram, disk or off; ``reason`` has the sizes."""
+    """Where to keep decoded images: ``mode`` is ram, disk or off; ``sizes`` is a text for messages."""
 
     mode: str
     bytes_needed: int
-    reason: str
+    sizes: str
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ class Store:
         size: side S of every image in pixels.
         mode: ``ram``, ``disk`` or ``off``.
         from_cache: whether the images come from a cache file that an earlier run wrote.
-        opened: number of files checked before training, by this run or the run that wrote the cache.
+        num_opened: number of files checked before training, or before the cache was written.
         images: uint8 ``[N, S, S, 3]``, RGB, in memory or mapped; None for ``off``.
         cache_file: for ``disk``, the file with the pixels of all images, without a header.
         files: for ``off``, the reader of the files.
@@ -80,7 +80,7 @@ class Store:
     size: int
     mode: str
     from_cache: bool
-    opened: int
+    num_opened: int
     images: tf.Tensor | None = None
     cache_file: str = ""
     files: FileReader | None = None
@@ -92,7 +92,7 @@ class Store:
         return images if rows is None else tf.gather(images, rows)
 
     def look_up(self, indices: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor | None]:
-        """As ``read``, but images in memory or mapped are not copied.
+        """Like ``read``, but does not copy images that are in memory or mapped.
 
         Args:
             indices: int64 ``[B]``.
@@ -108,7 +108,7 @@ class Store:
         return tf.ensure_shape(images, [indices.shape[0], self.size, self.size, 3]), None
 
     def recently_read(self) -> np.ndarray:
-        """For ``off``, the indices read last, int64; if a read has just failed, its index is there."""
+        """For ``off``, the indices of the last reads, also of one that has just failed, int64."""
         return self.files.recently_read() if self.files else np.empty(0, np.int64)
 
 
@@ -128,7 +128,7 @@ def plan_cache(
 
     Args:
         requested: the value of ``--cache``.
-        num_images: of the catalog.
+        num_images: the number of images in the catalog.
         size: side in pixels of each image.
         cache_dir: folder of the cache files, which need not exist.
         shared: whether other processes have to read the images.
@@ -149,8 +149,8 @@ def plan_cache(
         return CachePlan("disk" if on_disk else "off", needed, sizes)
     free = {"ram": ram, "disk": disk}.get(requested, needed)
     if needed > free and not (requested == "disk" and is_cached()):
-        smaller = "disk or off" if requested == "ram" else "off, or another --cache_dir"
-        raise UserError(f"--cache={requested}: {sizes}; pass --cache={smaller}")
+        alternatives = "disk or off" if requested == "ram" else "off, or another --cache_dir"
+        raise UserError(f"--cache={requested}: {sizes}; pass --cache={alternatives}")
     return CachePlan(requested, needed, sizes)
 
 
@@ -176,7 +176,7 @@ def build_store(
     sample: int = 0,
     fit: str = STRETCH,
 ) -> Store:
-    """Checks the files, decodes them unless the mode is ``off``, and leaves out the unusable ones.
+    """Decodes the files, and leaves out the unusable ones; for ``off``, the images are not kept.
 
     A complete ``disk`` cache of an earlier run with the same files is used again. Every file that is
     left out is named in ``store.catalog.faults``.
@@ -187,29 +187,28 @@ def build_store(
         plan: from ``plan_cache``.
         cache_dir: folder of the cache files; created if needed.
         max_pixels: larger images are refused before memory is allocated for them.
-        sample: for ``off``, how many files to open now, evenly spread; 0 for all of them.
+        sample: for ``off``, how many files to check, evenly spread over the catalog; 0 for all.
         fit: as for ``images.decode.resize_image``.
 
     Raises:
         UserError: the cache folder cannot be written, or the disk is full.
     """
-    decoder = functools.partial(make_batch_decoder, size, max_pixels, fit)
+    make_decoder = functools.partial(make_batch_decoder, size, max_pixels, fit)
     if plan.mode == "off":
         count = len(catalog)
-        opened = np.linspace(0, count - 1, min(sample or count, count)).astype(np.int64)
-        good_in_sample, faults = _check_files(catalog.take(opened), max_pixels)
-        bad = np.delete(opened, good_in_sample)
+        checked = np.linspace(0, count - 1, min(sample or count, count)).astype(np.int64)
+        good_in_sample, faults = _check_files(catalog.take(checked), max_pixels)
+        bad = np.delete(checked, good_in_sample)
         usable = catalog.take(np.delete(np.arange(count), bad), faults)
         files = FileReader(usable, size, max_pixels, fit)
-        return Store(usable, size, "off", False, len(opened), files=files)
+        return Store(usable, size, "off", False, len(checked), files=files)
     if plan.mode == "ram":
         images = _empty_aligned((len(catalog), size, size, 3))
-        good, faults = _decode_all(catalog, images, decoder())
+        good, faults = _decode_all(catalog, images, make_decoder())
         usable = catalog.take(good, faults)
         return Store(usable, size, "ram", False, len(catalog), _as_tensor(images[: len(good)]))
-    return _disk_store(
-        catalog, size, cache_dir / cache_key(catalog, size, max_pixels, fit), decoder
-    )
+    base = cache_dir / cache_key(catalog, size, max_pixels, fit)
+    return _disk_store(catalog, size, base, make_decoder)
 
 
 def keep_in_memory(catalog: Catalog, images: np.ndarray) -> Store:
@@ -222,19 +221,20 @@ def keep_in_memory(catalog: Catalog, images: np.ndarray) -> Store:
 def has_cache(
     catalog: Catalog, size: int, cache_dir: Path, max_pixels: int = MAX_PIXELS, fit: str = STRETCH
 ) -> bool:
-    """Whether an earlier run completed the cache file of these files, as they are now."""
-    name = cache_dir / cache_key(catalog, size, max_pixels, fit)
-    return _is_complete(Path(f"{name}.u8"), Path(f"{name}.json"), len(catalog), size)
+    """Whether there is a complete cache of these files, none of which has changed since."""
+    base = cache_dir / cache_key(catalog, size, max_pixels, fit)
+    return _is_complete(Path(f"{base}.u8"), Path(f"{base}.json"), len(catalog), size)
 
 
 def _disk_store(
-    catalog: Catalog, size: int, name: Path, decoder: Callable[[], BatchDecoder]
+    catalog: Catalog, size: int, base: Path, make_decoder: Callable[[], BatchDecoder]
 ) -> Store:
-    data_path, meta_path = Path(f"{name}.u8"), Path(f"{name}.json")
+    """Opens the cache files ``base.u8`` and ``base.json``, or writes them if they are not complete."""
+    data_path, meta_path = Path(f"{base}.u8"), Path(f"{base}.json")
     from_cache = _is_complete(data_path, meta_path, len(catalog), size)
     if not from_cache:
-        with _disk_errors(name.parent):
-            _write_cache(catalog, size, data_path, meta_path, decoder())
+        with _disk_errors(base.parent):
+            _write_cache(catalog, size, data_path, meta_path, make_decoder())
     meta = json.loads(meta_path.read_text(encoding="utf-8"))
     good = np.delete(np.arange(len(catalog)), np.array(meta["left_out"], np.int64))
     usable = catalog.take(good, [Fault(*fault) for fault in meta["faults"]])
@@ -243,15 +243,14 @@ def _disk_store(
     images = (
         np.memmap(data_path, np.uint8, "c", shape=shape) if len(usable) else np.empty(shape, "u1")
     )
-    file = str(data_path.absolute())
-    tensor = _as_tensor(images)
+    file, tensor = str(data_path.absolute()), _as_tensor(images)
     return Store(usable, size, "disk", from_cache, len(catalog), tensor, cache_file=file)
 
 
 def _write_cache(
     catalog: Catalog, size: int, data_path: Path, meta_path: Path, decode: BatchDecoder
 ) -> None:
-    """Decodes into a temporary file and renames it; then the ``.json`` file marks it as complete."""
+    """Decodes into a temporary file and renames it; the ``.json`` file says that it is complete."""
     data_path.parent.mkdir(parents=True, exist_ok=True)
     handle, temporary = tempfile.mkstemp(prefix=".building.", dir=data_path.parent)
     try:
@@ -289,11 +288,11 @@ class _FileRows:
         return np.frombuffer(data, np.uint8).reshape(self._shape)
 
 
-def _is_complete(data_path: Path, meta_path: Path, listed: int, size: int) -> bool:
+def _is_complete(data_path: Path, meta_path: Path, num_listed: int, size: int) -> bool:
     try:
         meta = json.loads(meta_path.read_text(encoding="utf-8"))
-        good = listed - len(meta["left_out"])
-        return data_path.stat().st_size == good * size * size * 3 > 0
+        num_good = num_listed - len(meta["left_out"])
+        return data_path.stat().st_size == num_good * size * size * 3 > 0
     except (OSError, ValueError, KeyError, TypeError):
         return False
 
@@ -331,7 +330,7 @@ def _as_tensor(images: np.ndarray) -> tf.Tensor:
 def _empty_aligned(shape: tuple[int, ...]) -> np.ndarray:
     """An uninitialised uint8 array, aligned to 64 bytes so that TensorFlow can share its memory.
 
-    Huge pages are requested, because clearing and mapping them takes a tenth of the time.
+    Huge pages are requested, because clearing and mapping the usual pages takes ten times as long.
     """
     pages = mmap.mmap(-1, math.prod(shape))
     if hasattr(mmap, "MADV_HUGEPAGE"):

@@ -208,7 +208,7 @@ def _make_dataset(
     """
     related = find_related(
         usable,
-        opened=True,
+        all_opened=True,
         twins=config.twins,
         user_groups=read_groups(usable, GroupFlags.of(config)),
         cache_dir=config.cache_folder,

@@ -116,8 +116,8 @@ def _describe_images(dataset: Dataset) -> str:
     if not dataset.unopened:
         return f"{text}, {bad}"
     return (
-        f"{text}; {dataset.store.opened:,} opened, {bad}; the others are checked when they are read, "
-        "and there is no search for duplicates (--check=all does both first)"
+        f"{text}; {dataset.store.num_opened:,} opened, {bad}; the others are checked when they are "
+        "read, and there is no search for duplicates (--check=all does both first)"
     )
 
 
@@ -142,7 +142,7 @@ def _describe_split(config: TrainConfig, dataset: Dataset) -> str:
 def _describe_store(dataset: Dataset) -> str:
     store = dataset.store
     reused = ", reused from an earlier run" if store.from_cache else ""
-    return f"{_STORES[store.mode]}{reused}; {store.size}² pixels, {dataset.cache_plan.reason}"
+    return f"{_STORES[store.mode]}{reused}; {store.size}² pixels, {dataset.cache_plan.sizes}"
 
 
 def _describe_service(config: TrainConfig) -> str:
