@@ -17,14 +17,14 @@ from seedtf.seeds import BALANCE, ORDER, fold_seed, hash_words
 
 __all__ = ["BalancedIndices", "BatchIndices"]
 
-# AutoGraph would translate every function that a dataset calls, which would take most of the time in
-# which a dataset is made. Only `if` and `for` on tensors need AutoGraph; they are not used here.
+# AutoGraph would translate the Python code of every function of a dataset, which takes longer than all
+# other work of making the dataset. Only `if` and `for` on tensors need it, and this module has none.
 _without_autograph = tf.autograph.experimental.do_not_convert
 
 _FOREVER = 1 << 62
 
-# The epoch in the seed of a pass over the records of a class. A pass can take several epochs, so its
-# order must not depend on the epoch.
+# `BalancedIndices` orders the records of a class by a seed with this number in place of the epoch,
+# because a pass over the records can continue in the next epoch and must keep its order there.
 _ALL_EPOCHS = -1
 
 
@@ -35,7 +35,7 @@ class BatchIndices:
 
     1. The batch at a step depends only on ``(n, batch_size, seed, step)``.
     2. An epoch has each index at most once, and exactly once without ``drop_remainder``.
-    3. A dataset that starts at step k yields the same batches as one that has arrived at step k.
+    3. A dataset that starts at step k yields the batches that one from step 0 yields from step k on.
     4. Two seeds give independent orders.
 
     Example:
@@ -95,7 +95,8 @@ class BatchIndices:
         """An endless dataset of ``(epoch int64 [], indices int64 [B])`` that begins at ``start_step``.
 
         ``B`` is static with ``drop_remainder``; without it, the last batch of an epoch may be short.
-        Nothing before ``start_step`` is computed except the order of the epoch it lies in.
+        Earlier epochs than that of ``start_step`` are not computed. The batches of its epoch that come
+        before it are computed and skipped.
         """
         first_epoch, skip = divmod(start_step, self.steps_per_epoch)
         epochs = tf.data.Dataset.range(first_epoch, _FOREVER).map(
@@ -105,16 +106,16 @@ class BatchIndices:
         # batch of that epoch.
         return epochs.prefetch(1).flat_map(_without_autograph(self._batches)).skip(skip)
 
-    def next_epoch(self) -> tf.data.Dataset:
-        """A dataset of one epoch; each iteration over it yields the next epoch, from 0 on.
+    def one_epoch_dataset(self) -> tf.data.Dataset:
+        """A dataset as long as an epoch; each iteration over it yields the next epoch, from 0 on.
 
         Each epoch of a ``fit`` therefore has a new order, as with
         ``Dataset.shuffle(..., reshuffle_each_iteration=True)``. Keep this object as long as the dataset
         is used, because it holds the counter of the epochs.
 
         Example:
-            >>> epochs = BatchIndices(4, batch_size=2, seed=7).next_epoch()
-            >>> [int(epoch) for _ in range(2) for epoch, indices in epochs]
+            >>> batches = BatchIndices(4, batch_size=2, seed=7).one_epoch_dataset()
+            >>> [int(epoch) for _ in range(2) for epoch, indices in batches]
             [0, 0, 1, 1]
         """
         with tf.device("/cpu:0"):
@@ -139,7 +140,7 @@ class BatchIndices:
             the first ``count`` rows are batches; the last element of an epoch may have fewer.
 
         Raises:
-            ValueError: the last batch of an epoch may be short.
+            ValueError: ``drop_remainder`` is False, so that a batch may be short.
 
         Example:
             >>> order = BatchIndices(6, batch_size=2, seed=7)
@@ -155,13 +156,13 @@ class BatchIndices:
         def chunks_of_epoch(epoch: tf.Tensor, order: tf.Tensor) -> tf.data.Dataset:
             first_step = tf.where(epoch == first_epoch, tf.constant(skipped, tf.int64), 0)
             return tf.data.Dataset.range(first_step, self.steps_per_epoch, length).map(
-                lambda step: self._chunk(epoch, order, step, length)
+                _without_autograph(lambda step: self._chunk(epoch, order, step, length))
             )
 
         epochs = tf.data.Dataset.range(first_epoch, _FOREVER).map(
-            lambda epoch: (epoch, self.epoch_order(epoch))
+            _without_autograph(lambda epoch: (epoch, self.epoch_order(epoch)))
         )
-        return epochs.prefetch(1).flat_map(chunks_of_epoch)
+        return epochs.prefetch(1).flat_map(_without_autograph(chunks_of_epoch))
 
     def _chunk(
         self, epoch: tf.Tensor, order: tf.Tensor, step: tf.Tensor, length: int
@@ -195,7 +196,7 @@ class BalancedIndices(BatchIndices):
     1. The batch at a step depends only on (labels, batch_size, seed, step).
     2. After any number of epochs, the numbers of slots of two classes differ by at most one, and so do
        those of two records of one class.
-    3. A dataset that starts at step k yields the same batches as one that has arrived at step k.
+    3. A dataset that starts at step k yields the batches that one from step 0 yields from step k on.
 
     If ``batch_size`` does not divide n, the last, incomplete batch of an epoch is dropped.
 
@@ -220,10 +221,10 @@ class BalancedIndices(BatchIndices):
         labels = np.asarray(labels)
         super().__init__(len(labels), batch_size, seed=seed)
         _, counts = np.unique(labels, return_counts=True)
-        by_class = np.argsort(labels, kind="stable").astype(np.int64)
-        self._classes = len(counts)
+        records_by_class = np.argsort(labels, kind="stable").astype(np.int64)
+        self._num_classes = len(counts)
         with tf.device("/cpu:0"):
-            self._by_class = tf.constant(by_class)
+            self._records_by_class = tf.constant(records_by_class)
             self._counts = tf.constant(counts, tf.int64)
             self._first_of_class = tf.constant(np.cumsum(counts) - counts, tf.int64)
 
@@ -234,9 +235,9 @@ class BalancedIndices(BatchIndices):
         first_pass, end_pass = before // self._counts, -(-after // self._counts)
         lengths = (end_pass - first_pass) * self._counts
         passes = self._passes(first_pass, lengths)
-        # These are whole passes, of which only a part is in this epoch.
+        # `passes` has whole passes, but the epoch may begin and end within a pass.
         starts = tf.cumsum(lengths, exclusive=True) + before - first_pass * self._counts
-        class_of, position = _divide_into_runs(after - before)
+        class_of, position = _segments(after - before)
         records = tf.gather(passes, tf.gather(starts, class_of) + position)
         shuffled = tf.random.experimental.stateless_shuffle(
             records, fold_seed(self.seed, BALANCE, epoch)
@@ -247,11 +248,13 @@ class BalancedIndices(BatchIndices):
         """How many slots each class had in all epochs before ``epoch``: int64 ``[K]``.
 
         The remaining ``n % K`` slots of an epoch are assigned in turn, starting after the class at
-        which the epoch before stopped, so class k has ``ceil((m − k) / K)`` of the first m of them.
+        which the epoch before stopped. Of the first m remaining slots of all epochs together, class k
+        therefore has ``ceil((m − k) / K)``.
         """
-        per_class, remaining = divmod(self.n, self._classes)
-        k = tf.range(self._classes, dtype=tf.int64)
-        return epoch * per_class + (epoch * remaining - k + self._classes - 1) // self._classes
+        num_classes = self._num_classes
+        per_class, remaining = divmod(self.n, num_classes)
+        k = tf.range(num_classes, dtype=tf.int64)
+        return epoch * per_class + (epoch * remaining - k + num_classes - 1) // num_classes
 
     def _passes(self, first_pass: tf.Tensor, lengths: tf.Tensor) -> tf.Tensor:
         """The records of each class in the order of its passes, class after class: int64 ``[M]``.
@@ -261,23 +264,26 @@ class BalancedIndices(BatchIndices):
             lengths: int64 ``[K]``, how many records to return of each class, a multiple of the size of
                 the class; their sum is M.
         """
-        class_of, position = _divide_into_runs(lengths)
+        class_of, position = _segments(lengths)
         count = tf.gather(self._counts, class_of)
         record = tf.gather(
-            self._by_class, tf.gather(self._first_of_class, class_of) + position % count
+            self._records_by_class, tf.gather(self._first_of_class, class_of) + position % count
         )
         pass_number = tf.gather(first_pass, class_of) + position // count
-        key = hash_words(fold_seed(self.seed, BALANCE, _ALL_EPOCHS), record, pass_number)
+        hashes = hash_words(fold_seed(self.seed, BALANCE, _ALL_EPOCHS), record, pass_number)
         # One sort shuffles all passes. The upper 32 bits of a sort key are the position of the first
         # record of the pass, so that its records stay together. The lower 32 bits are random.
         pass_start = tf.range(tf.size(record, tf.int64), dtype=tf.int64) - position % count
-        random_bits = tf.cast(tf.bitwise.right_shift(key, tf.constant(32, tf.uint64)), tf.int64)
-        order = tf.argsort(pass_start * (1 << 32) + random_bits, stable=True)
-        return tf.gather(record, order)
+        random_bits = tf.cast(tf.bitwise.right_shift(hashes, tf.constant(32, tf.uint64)), tf.int64)
+        sort_keys = pass_start * (1 << 32) + random_bits
+        return tf.gather(record, tf.argsort(sort_keys, stable=True))
 
 
-def _divide_into_runs(lengths: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """Divides a sequence into runs of these lengths; returns each element's run and position in it."""
-    run = tf.repeat(tf.range(tf.size(lengths, tf.int64), dtype=tf.int64), lengths)
-    starts = tf.gather(tf.cumsum(lengths, exclusive=True), run)
-    return run, tf.range(tf.size(run, tf.int64), dtype=tf.int64) - starts
+def _segments(lengths: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """For each element of consecutive segments of these lengths, its segment and its position there.
+
+    For the lengths 2 and 1, these are ``[0, 0, 1]`` and ``[0, 1, 0]``.
+    """
+    segment = tf.repeat(tf.range(tf.size(lengths, tf.int64), dtype=tf.int64), lengths)
+    starts = tf.gather(tf.cumsum(lengths, exclusive=True), segment)
+    return segment, tf.range(tf.size(segment, tf.int64), dtype=tf.int64) - starts

@@ -50,7 +50,7 @@ class DataWaitTimer:
             self._seconds = tf.Variable(0.0, dtype=tf.float64, trainable=False)
 
     def attach(self, dataset: tf.data.Dataset) -> tf.data.Dataset:
-        """Returns a dataset of the same elements that measures; it must be the last stage."""
+        """Returns a dataset of the same elements with the measurement, which must be the last stage."""
         now = tf.data.Dataset.counter().map(_without_autograph(lambda _: tf.timestamp()))
 
         def add(before: tf.Tensor, batch: tuple, after: tf.Tensor) -> tuple:
@@ -124,12 +124,12 @@ def make_augmentation(
     raise ValueError(f"impl must be one of {AUGMENT_IMPLS}. Received: {impl!r}")
 
 
-def make_mixer(mixing: Mixing, seed: int, classes: int) -> Mixer | None:
+def make_mixer(mixing: Mixing, seed: int, num_classes: int) -> Mixer | None:
     """Returns a function that mixes the augmented images and the labels of a batch.
 
     Returns:
-        ``(images float32 [B, S, S, 3], labels int32 [B] or float32 [B, classes], epoch int64 [],
-        records int64 [B]) → (images, labels float32 [B, classes])``; None if ``mixing`` mixes nothing.
+        ``(images float32 [B, S, S, 3], labels int32 [B] or float32 [B, K], epoch int64 [],
+        records int64 [B]) → (images, labels float32 [B, K])``; None if ``mixing`` mixes nothing.
     """
     if not mixing.active:
         return None
@@ -138,7 +138,7 @@ def make_mixer(mixing: Mixing, seed: int, classes: int) -> Mixer | None:
     def mixer(
         images: tf.Tensor, labels: tf.Tensor, epoch: tf.Tensor, records: tf.Tensor
     ) -> tuple[tf.Tensor, tf.Tensor]:
-        soft = labels if labels.shape.rank == 2 else tf.one_hot(labels, classes)
+        soft = labels if labels.shape.rank == 2 else tf.one_hot(labels, num_classes)
         return mix(images, soft, epoch, records, seed=seed, mixing=mixing)
 
     return mixer
@@ -156,7 +156,7 @@ def train_dataset(
     mixer: Mixer | None = None,
     one_epoch: bool = False,
 ) -> tf.data.Dataset:
-    """Endless training batches, in which every pixel depends only on seed and step.
+    """Training batches, endless unless ``one_epoch``, whose pixels depend only on seed and step.
 
     With ``--augment_strength=auto``, the pixels also depend on the history of the run.
 
@@ -217,7 +217,7 @@ def train_dataset(
             address=data_service,
         )
     else:
-        batches = order.next_epoch() if one_epoch else order.dataset(start_step)
+        batches = order.one_epoch_dataset() if one_epoch else order.dataset(start_step)
         batches = shard.slice_batches(batches)
         batches = batches.map(_without_autograph(make_batch), tf.data.AUTOTUNE, deterministic=True)
     return _prefetch(batches, order.steps_per_epoch if one_epoch else tf.data.INFINITE_CARDINALITY)
@@ -268,13 +268,13 @@ def device_dataset(
 def device_chunks(
     store: Store, records: np.ndarray, order: BatchIndices, *, length: int, start_step: int = 0
 ) -> tf.data.Dataset:
-    """Several batches of ``device_dataset`` in one element, for one call of several train steps.
+    """Several batches of ``device_dataset`` in one element, for a function that makes several steps.
 
     Args:
         store: the decoded images.
         records: int64 ``[n]``, the training records of the store.
         order: an order of ``n`` positions in ``records``.
-        length: steps in a call; the last call of an epoch may have fewer.
+        length: batches in an element; the last element of an epoch may have fewer.
         start_step: the step, counted from 0, of the first batch.
 
     Returns:
@@ -292,7 +292,8 @@ def device_chunks(
         return (features, tf.gather(labels, indices)), count
 
     chunks = order.chunks(length, start_step)
-    return _prefetch(chunks.map(make_chunk, tf.data.AUTOTUNE, deterministic=True))
+    chunks = chunks.map(_without_autograph(make_chunk), tf.data.AUTOTUNE, deterministic=True)
+    return _prefetch(chunks)
 
 
 def eval_dataset(
@@ -300,8 +301,8 @@ def eval_dataset(
 ) -> tf.data.Dataset:
     """Batches of every record exactly once, in the given order, without augmentation.
 
-    The last batch may be short. The static shape has no batch dimension, so that this batch does not
-    need a second trace.
+    The last batch may be short. The batch dimension of the static shape is None, so that a short batch
+    does not need a second trace.
 
     Args:
         store: the decoded images.

@@ -220,14 +220,14 @@ class _OrderedBatches:
         self._early: dict[int, Batch] = {}
         # The seconds to wait for a batch: 0 after an error or a timeout, until a batch arrives again.
         self._wait, self._warned = _SECONDS_TO_WAIT, set[str]()
-        # An iterator over batches made in this process, after the number of the batch it yields next.
+        # An iterator over batches made in this process, and before it the number of its next batch.
         self._local: tuple[int, Iterator[Batch]] | None = None
         self._started = False
 
     def _start(self) -> None:
         self._started = True
         closed = threading.Event()
-        # The thread must not refer to this object, because it ends when the object is collected.
+        # The thread ends when this object is collected, so it must not keep a reference to the object.
         weakref.finalize(self, closed.set)
         arguments = (self._arriving, self._queue, closed)
         threading.Thread(target=_pull, args=arguments, name="data service", daemon=True).start()

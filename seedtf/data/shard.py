@@ -52,15 +52,17 @@ class Shard:
 
         return order.flat_map(take_slices)
 
-    def steps(self, count: int, batch_size: int) -> int:
-        """How many elements ``divide_records`` makes of ``count`` records for each replica.
+    def steps(self, num_records: int, batch_size: int) -> int:
+        """How many elements ``divide_records`` makes of ``num_records`` records for each replica.
 
         Raises:
             ValueError: there are fewer records than replicas.
         """
-        if count < self.replicas:
-            raise ValueError(f"each replica needs a record. Received: {count} for {self.replicas}")
-        return min(math.ceil(count / batch_size), count // self.replicas)
+        if num_records < self.replicas:
+            raise ValueError(
+                f"each replica needs a record. Received: {num_records} for {self.replicas}"
+            )
+        return min(math.ceil(num_records / batch_size), num_records // self.replicas)
 
     def divide_records(self, records: np.ndarray, batch_size: int) -> tf.data.Dataset:
         """Takes this process's part of ``records``, int64 ``[n]``, each record once.
