@@ -31,8 +31,8 @@ def draw_split(
 ) -> Split:
     """Draws the validation images, and the test images unless ``given`` has some.
 
-    Without groups and test images, ``split_catalog`` draws the split, so that runs without near
-    duplicates have the same split as in earlier versions.
+    If the user named no groups and no test images are drawn, ``split_catalog`` draws the split, so that
+    runs without near duplicates have the same split as in earlier versions.
 
     Args:
         catalog: N usable files.

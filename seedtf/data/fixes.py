@@ -28,7 +28,7 @@ FIX_COLUMNS = ("path", "action", "label")
 """The header of ``fixes.csv``."""
 
 RELABELLED, DROPPED = "relabelled", "left out by --fixes"
-"""The faults in ``data_report.csv`` of images that got another label or were left out."""
+"""What ``data_report.csv`` has in the column fault for images that were relabelled or left out."""
 
 _FLAG = "--fixes"
 
@@ -83,7 +83,7 @@ class FixTable:
     """A table with the columns path, action (relabel, keep or drop) and label.
 
     Args:
-        path: the table; commas, UTF-8.
+        path: the table, a CSV file in UTF-8.
 
     Raises:
         UserError: the table cannot be read, or a row is wrong; the message has its line number.
@@ -119,7 +119,7 @@ class FixTable:
             catalog: N images; rows about files in its ``faults`` are counted as ``others``.
             data_dir: a folder that paths may be relative to, besides the root of the catalog.
             others_allowed: whether to count a row about an image that is not in the catalog, instead of
-                refusing it; for a catalog that has only one side of a split.
+                refusing it; for a catalog that has only a part of the images.
 
         Raises:
             UserError: an image or a class does not exist; the message has the line number.
@@ -172,7 +172,7 @@ class FixTable:
 
 
 def _find(finder: NameFinder, catalog: Catalog, data_dir: str, path: str) -> int:
-    """The index of an image whose path is relative to the catalog's root or to ``data_dir``, or −1."""
+    """The index of an image; −1 if neither the catalog's root nor ``data_dir`` has ``path``."""
     index = finder.find(path)
     if index >= 0 or isinstance(catalog.root, RemotePath):
         return index

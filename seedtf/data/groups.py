@@ -102,9 +102,9 @@ def read_groups(catalog: Catalog, flags: GroupFlags) -> Grouping | None:
         names = _read_column(catalog, flags)
     if not any(names):
         raise UserError(f"{flags}: no image of {catalog.root} has a group; check the flag")
-    first: dict[str, int] = {}
+    first_of: dict[str, int] = {}
     groups = np.fromiter(
-        (first.setdefault(name, i) if name else i for i, name in enumerate(names)),
+        (first_of.setdefault(name, i) if name else i for i, name in enumerate(names)),
         np.int64,
         len(names),
     )
@@ -122,7 +122,7 @@ def _captured_texts(catalog: Catalog, pattern: re.Pattern[str]) -> Iterator[str]
 
 
 def _read_column(catalog: Catalog, flags: GroupFlags) -> tuple[str, ...]:
-    """Reads the group of each image from a column of ``--groups_csv``, otherwise ``--labels_csv``."""
+    """Reads the group of each image from ``--groups_csv`` or, without that flag, ``--labels_csv``."""
     table, flag = (
         (flags.groups_csv, "--groups_csv")
         if flags.groups_csv

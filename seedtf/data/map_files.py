@@ -114,7 +114,7 @@ def _fault(outcome: object) -> tuple[str, str] | None:
 def _bounded_map(
     pool: ThreadPoolExecutor, function: Callable, items: Iterable, max_queued: int
 ) -> Iterator:
-    """As ``pool.map``, but with at most ``max_queued`` pending tasks, to save memory."""
+    """Like ``pool.map``, but with at most ``max_queued`` pending tasks, to save memory."""
     pending: list = []
     try:
         for item in items:

@@ -88,7 +88,7 @@ def join_catalogs(
 
 
 def find_duplicates(catalog: Catalog) -> np.ndarray:
-    """Finds identical files: int64 ``[N]``, for each file the first index of a file with its bytes.
+    """Finds identical files: int64 ``[N]``, for each file the index of the first file with its bytes.
 
     Only files of equal size are read. A file that cannot be read is identical to no other.
     """
@@ -118,8 +118,8 @@ def split_catalog(catalog: Catalog, val_fraction: float, seed: int, groups: np.n
     """Draws a stratified split into training and validation, from ``default_rng([seed, 0])``.
 
     Of the n images of a class, ``round(val_fraction · n)`` are used for validation, at least one and at
-    most ``n − 1``; or fewer, if a group would otherwise be divided. Groups with different labels are
-    used for training, so that validation has no conflicting labels.
+    most ``n − 1``; or fewer, if a group would otherwise be divided. Groups whose images have different
+    labels are used for training, so that validation has no conflicting labels.
 
     Args:
         catalog: N labelled files, at least two of each class.
@@ -171,10 +171,10 @@ def split_groups(
     """
     check_trainable(catalog)
     check_groups(catalog, groups)
-    shares = (1 - sum(fractions), *fractions)
+    all_fractions = (1 - sum(fractions), *fractions)
     rng = np.random.default_rng([seed, 0, 1])
     needed = (0, 1, 2) if fractions[1] else (0, 1)
-    sides = assign_groups(catalog.labels, groups, shares, rng, needed=needed, locked=locked)
+    sides = assign_groups(catalog.labels, groups, all_fractions, rng, needed=needed, locked=locked)
     return Split(*(np.flatnonzero(sides == side) for side in range(3)))
 
 
@@ -263,12 +263,12 @@ def read_split_csv(
     """
     flag = "--split_csv"
     finder = NameFinder(catalog.paths)
-    refused = {fault.path for fault in catalog.faults}
+    unusable = {fault.path for fault in catalog.faults}
     sides = {side: np.zeros(len(catalog), bool) for side in _SIDES}
     for path, label, side in read_csv(csv_path, ("file", "label", "split"), flag):
         index = finder.find(path)
         if index < 0:
-            if path in refused:
+            if path in unusable:
                 continue
             raise UserError(
                 f"{flag}={csv_path}: {path!r} is not in {catalog.root}; pass the folder that it is "
@@ -326,12 +326,12 @@ def _draw_groups(
     numbers, first, inverse = np.unique(groups, return_index=True, return_inverse=True)
     sizes = np.bincount(inverse, minlength=len(numbers))
     sizes[np.isin(numbers, conflicting)] = len(groups) + 1  # too large to be drawn
-    is_drawn, drawn = np.zeros(len(numbers), bool), 0
+    is_drawn, num_drawn = np.zeros(len(numbers), bool), 0
     for group in np.argsort(first)[rng.permutation(len(numbers))]:
-        if drawn == wanted:
+        if num_drawn == wanted:
             break
-        if drawn + sizes[group] <= wanted:
-            is_drawn[group], drawn = True, drawn + sizes[group]
+        if num_drawn + sizes[group] <= wanted:
+            is_drawn[group], num_drawn = True, num_drawn + sizes[group]
     return is_drawn[inverse]
 
 

@@ -1,4 +1,4 @@
-"""Assigns groups of images to the sides of a split, so that each side has its share of every class.
+"""Assigns groups of images to the sides of a split, so that each side has its fraction of every class.
 
 The result depends only on the arguments. This module does not import TensorFlow.
 """
@@ -28,42 +28,44 @@ def classes_in_one_group(labels: np.ndarray, groups: np.ndarray) -> np.ndarray:
 def assign_equal_folds(
     labels: np.ndarray, groups: np.ndarray, count: int, rng: np.random.Generator
 ) -> np.ndarray:
-    """Divides the images into ``count`` folds of equal size, each with every class if that is possible.
+    """Divides the images into ``count`` folds of about equal size, each with every class if possible.
+
+    The other arguments are those of ``assign_groups``.
 
     Returns:
-        The fold of each image, int64 ``[N]``. ``assign_groups`` has the other arguments.
+        The fold of each image, int64 ``[N]``.
 
     Example:
         >>> folds = assign_equal_folds(np.zeros(6, int), np.arange(6), 3, np.random.default_rng(0))
         >>> np.bincount(folds).tolist()
         [2, 2, 2]
     """
-    shares = [1 / count] * count
-    return assign_groups(labels, groups, shares, rng, needed=range(count)).astype(np.int64)
+    fractions = [1 / count] * count
+    return assign_groups(labels, groups, fractions, rng, needed=range(count)).astype(np.int64)
 
 
 def assign_groups(
     labels: np.ndarray,
     groups: np.ndarray,
-    shares: Sequence[float],
+    fractions: Sequence[float],
     rng: np.random.Generator,
     *,
     needed: Sequence[int],
     locked: np.ndarray | None = None,
 ) -> np.ndarray:
-    """Assigns each group to one side, so that each side has about its share of every class.
+    """Assigns each group to one side, so that each side has about its fraction of every class.
 
     1. Groups of several images are assigned one by one, the largest first, to the side that lacks most
        images of their classes.
     2. Groups of one image are assigned to the sides that lack images of their class.
-    3. If a needed side has no image of a class, a group is moved there, unless another needed side
-       would then lose its last image of a class.
+    3. If a needed side has no image of a class, a group is moved there, unless a more important needed
+       side would then lose its last image of a class.
     4. Groups of several images that fit better on another side are moved there.
 
     Args:
         labels: int ``[N]``, the class of each image.
         groups: int64 ``[N]``, the number of the group of each image.
-        shares: the wanted share of each of S sides; they add up to 1.
+        fractions: the wanted fraction of the images for each of S sides; they add up to 1.
         rng: decides between equally good assignments.
         needed: the sides that should have an image of every class, the most important first.
         locked: groups that stay on side 0.
@@ -77,7 +79,7 @@ def assign_groups(
         >>> [int((sides[labels == label] == 1).sum()) for label in (0, 1)]
         [4, 4]
     """
-    table = _Table.of(labels, groups, shares)
+    table = _Table.of(labels, groups, fractions)
     order = rng.permutation(len(table.sizes))
     order = order[np.argsort(-table.sizes[order], kind="stable")]
     is_locked = np.isin(table.numbers, [] if locked is None else locked)
@@ -124,7 +126,7 @@ class _Table:
     weights: np.ndarray
 
     @classmethod
-    def of(cls, labels: np.ndarray, groups: np.ndarray, shares: Sequence[float]) -> _Table:
+    def of(cls, labels: np.ndarray, groups: np.ndarray, fractions: Sequence[float]) -> _Table:
         """Counts the images of each class in each group; no group is on a side yet."""
         numbers, group_of_image = np.unique(groups, return_inverse=True)
         num_classes = int(labels.max(initial=-1)) + 1
@@ -133,7 +135,7 @@ class _Table:
         group_of_cell, classes = np.divmod(cells, max(num_classes, 1))
         starts = np.searchsorted(group_of_cell, np.arange(len(numbers) + 1))
         totals = np.bincount(labels, minlength=num_classes)
-        shape = (len(shares), num_classes)
+        shape = (len(fractions), num_classes)
         return cls(
             numbers,
             group_of_image,
@@ -142,7 +144,7 @@ class _Table:
             classes,
             counts,
             np.zeros(len(numbers), np.uint8),
-            np.outer(shares, totals),
+            np.outer(fractions, totals),
             np.zeros(shape),
             np.zeros(shape, np.int64),
             1 / np.maximum(totals, 1),
