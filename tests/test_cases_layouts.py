@@ -144,6 +144,12 @@ def test_ids_are_found_in_sub_folders(touch: Touch) -> None:
     assert "found in sub-folders" in description
 
 
+def test_an_image_without_suffix_is_found_in_a_sub_folder(touch: Touch) -> None:
+    root = touch("a/7")
+    (root / "a/7").write_bytes(b"GIF89a")
+    assert list(read(root, "id,breed\n7,x\n")[0]) == ["a/7"]
+
+
 def test_an_id_of_two_files_is_refused(touch: Touch) -> None:
     root = touch("a/7.jpg", "b/7.jpg")
     assert "are called '7'" in refusal(root, "id,breed\n7,x\n")

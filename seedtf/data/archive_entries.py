@@ -93,8 +93,8 @@ def zip_entries(file: BinaryIO) -> Iterator[ArchiveEntry]:
 def _zip_name(info: zipfile.ZipInfo) -> str:
     """The name of an entry, with slashes.
 
-    An encoding that is not declared is taken for UTF-8 (macOS), or for code page 437 (DOS) if the name
-    is not valid UTF-8.
+    A name without a declared encoding is read as UTF-8 (macOS) or, if it is not valid UTF-8, as code
+    page 437 (DOS).
     """
     name = info.orig_filename
     if not info.flag_bits & 0x800:

@@ -34,11 +34,11 @@ from seedtf.report import format_bytes, is_silent, report
 __all__ = ["unpack_archive"]
 
 _CHUNK_BYTES = 1 << 20
-# The limit of the unpacked size, as a multiple of the archive's. Drawings unpack to about 100 times
-# their compressed size, but an archive that is made to fill a disk to thousands of times its size.
+# The largest unpacked size, as a multiple of the archive's size. Drawings unpack to about 100 times
+# their compressed size, an archive that was made to fill a disk to thousands of times its size.
 _MAX_RATIO, _ALWAYS_ALLOWED_BYTES = 200, 100 << 20
 _MAX_DISK_FRACTION = 0.8
-_FILE_BYTES = 512  # is counted for each file besides its content
+_FILE_BYTES = 512  # counted for each file in addition to its content
 _TEMPORARY, _ABANDONED_SECONDS = ".unpacking-", 60
 _OTHER_ARCHIVES = {b"Rar!": "a RAR archive", b"7z\xbc\xaf\x27\x1c": "a 7-Zip archive"}
 

@@ -18,7 +18,7 @@ _NOT_CLASSES = frozenset(
         *("annotations", "segmentationclass", "segmentationobject", "groundtruth", "ground_truth"),
     }
 )
-# The names are looked at in a folder of at most 4 folders, and at most 20 sub-folders are compared.
+# Names are checked only if there are at most 4 folders; at most 20 sub-folders of each are compared.
 _MAX_NOT_CLASSES, _MAX_SHARED = 4, 20
 
 

@@ -20,7 +20,7 @@ _NEVER_OPENED_REMOTELY = (
     *(".csv", ".db", ".gz", ".h5", ".html", ".json", ".jsonl", ".log", ".md", ".npy", ".npz"),
     *(".parquet", ".pdf", ".tar", ".tfrecord", ".tsv", ".txt", ".xml", ".yaml", ".yml", ".zip"),
 )
-# `any_image` opens at most so many files, because it looks through a folder only to find its layout.
+# `any_image` opens at most this many files, because the layout of a folder must be found quickly.
 _OPENED_FOR_LAYOUT = 100
 
 
@@ -65,14 +65,14 @@ def suffix_of(path: str) -> str:
 def _starts_as_image(root: Folder, path: str) -> bool:
     if isinstance(root, RemotePath) and path.lower().endswith(_NEVER_OPENED_REMOTELY):
         return False
-    whole = os.path.join(root, path)
+    full_path = os.path.join(root, path)
     try:
         if isinstance(root, PackedPath):
             return bool(sniff((root / path).read_bytes()))
-        if is_url(whole):
-            return bool(sniff(read_url(whole, SNIFFED_BYTES)))
+        if is_url(full_path):
+            return bool(sniff(read_url(full_path, SNIFFED_BYTES)))
         # Without O_NONBLOCK, opening a pipe would wait for a process that writes to it.
-        handle = os.open(whole, os.O_RDONLY | os.O_NONBLOCK)
+        handle = os.open(full_path, os.O_RDONLY | os.O_NONBLOCK)
         try:
             return bool(sniff(os.read(handle, SNIFFED_BYTES)))
         finally:

@@ -74,7 +74,7 @@ def find_layout(
     Folders called train, and val or test (or like these), are a split if train has class folders. A
     table called ``metadata.csv``, ``metadata.jsonl`` (Hugging Face) or ``_classes.csv`` (Roboflow), in
     the folder or in those of the split, gives the labels unless class folders give the same ones. If
-    only one folder in the folder has images, it is searched in the same way.
+    only one sub-folder has images, the sub-folder is searched in the same way.
 
     Args:
         data_dir: a folder, or the URL of one.
@@ -104,15 +104,15 @@ def find_layout(
         return Layout(FLAT, top, description=text)
     if not top.is_dir():
         return Layout(FOLDERS, top)
-    plain = Layout(FOLDERS, top, description=f"class folders in {top}")
+    class_folders = Layout(FOLDERS, top, description=f"class folders in {top}")
     if choice == FOLDERS:
-        return plain
+        return class_folders
     finder = _Finder(top, flag, choice, class_names, columns)
     for folder in _folders_to_search(top, class_names):
         if layout := finder.layout_of(folder):
             return layout
     finder.check_top()
-    return plain
+    return class_folders
 
 
 def find_class_folders(
@@ -168,7 +168,7 @@ class _Finder:
         choice: the layout that the user named, or ``auto``.
         class_names: the classes that are expected; empty if they are not known.
         columns: the columns of a table that the user named.
-        unused: the error of the table that was found last, if it cannot be used; otherwise None.
+        table_error: why the table that was found last cannot be used; None if it can.
     """
 
     top: Folder
@@ -176,7 +176,7 @@ class _Finder:
     choice: str
     class_names: Sequence[str]
     columns: Columns
-    unused: UserError | None = None
+    table_error: UserError | None = None
 
     def layout_of(self, folder: Folder) -> Layout | None:
         """The layout of ``folder``, or None if a folder in it has to be searched.
@@ -187,23 +187,24 @@ class _Finder:
         table = self._table_in(folder)
         split = None
         if self.choice != TABLE:
-            split = _split_layout(folder, self.flag, self.choice, table is not None, self.unused)
+            has_table = table is not None
+            split = _split_layout(folder, self.flag, self.choice, has_table, self.table_error)
         layout = _by_table(folder, table, split, self.choice) if table else None
         layout = layout or split or self._class_folders(folder)
-        if layout and self.unused:
-            text = f"{layout.description}; not used: {self.unused}"
+        if layout and self.table_error:
+            text = f"{layout.description}; not used: {self.table_error}"
             return replace(layout, description=text)
         return layout
 
     def check_top(self) -> None:
-        """Raises UserError unless ``top``, in which no layout was found, may have one class folder."""
+        """Raises UserError if ``top``, in which no layout was found, cannot be a folder of classes."""
         source = f"{self.flag}={self.top}"
         if self.choice == SPLIT_FOLDERS:
             raise UserError(f"{source}: no folder train beside val or test; leave --layout out")
         if self.choice == TABLE:
             raise UserError(f"{source}: no table of labels in it; {_table_remedy(self.top)}")
-        if self.unused:
-            raise self.unused
+        if self.table_error:
+            raise self.table_error
         for folder in _folders_to_search(self.top, self.class_names):
             _check_only_folder(folder, f"{self.flag}={folder}", self.class_names)
         if has_images_directly(self.top) and not folders_with_images(self.top, at_most=1):
@@ -220,7 +221,7 @@ class _Finder:
         except UserError as error:
             if self.choice == TABLE:
                 raise
-            self.unused = error
+            self.table_error = error
             return None
 
     def _class_folders(self, folder: Folder) -> Layout | None:
@@ -257,8 +258,8 @@ def _by_table(
         in_folder = parts[depth] if len(parts) > depth + 1 else ""
         if to_nfc(in_folder) != to_nfc(name):
             raise UserError(
-                f"{table.source}: labels {path!r} as {name!r}, but it lies beside class folders; pass "
-                "--layout=table or --layout=folders"
+                f"{table.source}: labels {path!r} as {name!r}, but class folders beside the table say "
+                "otherwise; pass --layout=table or --layout=folders"
             )
     if table.sides is not None and not split:
         return layout
@@ -271,7 +272,7 @@ def _by_table(
 
 
 def _split_layout(
-    top: Folder, flag: str, choice: str, has_table: bool, unused: UserError | None
+    top: Folder, flag: str, choice: str, has_table: bool, table_error: UserError | None
 ) -> Layout | None:
     """The layout of a folder that has folders called train, and val or test; None for other folders.
 
@@ -280,7 +281,7 @@ def _split_layout(
         flag: the flag that named it, for error messages.
         choice: the layout that the user named, or ``auto``.
         has_table: whether a table gives the labels, so that the parts need no class folders.
-        unused: the reason why a table that was found cannot be used.
+        table_error: why a table that was found cannot be used; None if it can.
     """
     names = folder_names(top)
     sides: dict[str, list[str]] = {"train": [], "val": [], "test": []}
@@ -292,17 +293,17 @@ def _split_layout(
     parts = [name for side in sides.values() for name in side]
     with_classes = [name for name in parts if folders_with_images(top / name, at_most=1)]
     others = [n for n in names if n not in parts and has_images(top / n)]
-    listed, source = ", ".join(parts), f"{flag}={top}"
+    shown, source = ", ".join(parts), f"{flag}={top}"
     if sides["train"][0] not in with_classes:
         if others or has_table or not any(has_images_directly(top / name) for name in parts):
             return None  # A class may be called train.
-        raise unused or UserError(
-            f"{source}: {listed} hold images without class folders; {_table_remedy(top)}, or "
+        raise table_error or UserError(
+            f"{source}: {shown} hold images without class folders; {_table_remedy(top)}, or "
             "--layout=folders if these are the classes"
         )
     same_side = next((names for names in sides.values() if len(names) > 1), [])
     if same_side or (others and choice != SPLIT_FOLDERS):
-        reason = f"both {' and '.join(same_side)}" if same_side else f"{listed} beside {others[0]}"
+        reason = f"both {' and '.join(same_side)}" if same_side else f"{shown} beside {others[0]}"
         raise UserError(
             f"{source}: holds {reason}; pass --layout=folders if these are the classes, or the folders "
             f"of the split: --data_dir={top / sides['train'][0]} --val_dir=…"
@@ -329,7 +330,7 @@ def _split_layout(
 
 
 def _check_only_folder(folder: Folder, source: str, class_names: Sequence[str]) -> None:
-    """Raises UserError if ``folder`` has a table and one folder of images, which it probably labels."""
+    """Raises UserError if ``folder`` has a table, and one folder of images that it probably labels."""
     names = folders_with_images(folder, at_most=2)
     if len(names) == 1 and names[0] not in class_names and table_names(folder):
         images = folder / names[0]

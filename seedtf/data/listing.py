@@ -29,7 +29,8 @@ class FilesToCheck:
 
     Attributes:
         catalog: the files.
-        sides: ``train``, ``val`` or ``test`` for each file; None if training draws the split.
+        sides: ``train``, ``val`` or ``test`` for each file, empty for a file that is not used; None if
+            training draws the split.
         in_class_folders: whether the folders directly below the root are the classes.
     """
 
@@ -38,7 +39,7 @@ class FilesToCheck:
     in_class_folders: bool = False
 
     def refusal(self, usable: np.ndarray) -> str:
-        """Why training on the files at the indices ``usable`` would be refused; empty if it is not."""
+        """Why training on the files at the indices ``usable`` would be refused, or an empty string."""
         train, min_images = usable, 2
         if self.sides is not None:
             train = usable[self.sides[usable] == "train"]
@@ -106,7 +107,7 @@ def list_files(
 
 
 def _scan_test(folder: Folder, train: Catalog) -> Catalog | None:
-    """The images of a test folder; None if its sub-folders are not those of the training classes."""
+    """The images of a test folder; None if it has no class folders or other classes than training."""
     try:
         test = align_labels(scan_folder(folder), train.class_names, "test")
     except UserError as error:
@@ -231,7 +232,7 @@ def _report_table(table: LabelTable) -> None:
 
 
 def _test_rows(table: LabelTable) -> Catalog:
-    """The test rows of a table, and a line about them; all rows if it has no test rows."""
+    """Returns the test rows of a table and prints their number; all rows if it has no test rows."""
     if table.sides is None or "test" not in table.sides:
         return table.catalog
     rows = np.flatnonzero(table.sides == "test")
@@ -240,7 +241,7 @@ def _test_rows(table: LabelTable) -> Catalog:
 
 
 def _split_by_table(table: LabelTable, min_images: int) -> tuple[Catalog, Split | None]:
-    """The files of a table, and its split if it has validation or test rows, as ``list_files``."""
+    """The files of a table, and its split if it has validation or test rows; for ``list_files``."""
     catalog, sides = table.catalog, table.sides
     if sides is not None and (held_out := int((sides == "test").sum())):
         report("test", f"{held_out:,} images are kept for the end, not for training or validation")

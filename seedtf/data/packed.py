@@ -54,7 +54,7 @@ class PackedPath(os.PathLike):
 
     def exists(self) -> bool:
         """Whether this is the packed folder, or an image that is in it."""
-        return not self.name or self._found >= 0
+        return not self.name or self._found_index >= 0
 
     def size(self) -> int:
         """The size of the image in bytes. Raises FileNotFoundError."""
@@ -65,16 +65,17 @@ class PackedPath(os.PathLike):
         return self.pack.read(self._index())
 
     @functools.cached_property
-    def _found(self) -> int:
+    def _found_index(self) -> int:
+        """The index of the image in the pack, or -1."""
         return self.pack.find(self.name)
 
     def _index(self) -> int:
-        if self._found < 0:
+        if self._found_index < 0:
             raise FileNotFoundError(2, "no such image in the pack", str(self))
-        return self._found
+        return self._found_index
 
 
-# The opened packs, by the path of the folder with a slash at its end: as it was given, and absolute.
+# The opened packs. The keys are paths of folders with a slash at the end: as given, and absolute.
 _opened: dict[str, Pack] = {}
 _opened_lock = threading.Lock()
 

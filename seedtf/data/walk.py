@@ -26,11 +26,11 @@ __all__ = [
     "walk_files",
 ]
 
-# Folders inside each other are walked by nested calls, of which Python allows 1,000.
+# A folder inside a folder is walked by a nested call, and Python allows 1,000 nested calls.
 _MAX_DEPTH = 200
 
-# Names, in lower case, of what file managers, archivers, file systems and network storages leave. They
-# are never the user's images.
+# Names, in lower case, of the files and folders that file managers, archivers, file systems and network
+# storages create. They never contain the user's images.
 _SYSTEM_NAMES = frozenset(
     {
         *("__macosx", "thumbs.db", "ehthumbs.db", "desktop.ini", "@eadir", "lost+found"),
@@ -39,7 +39,8 @@ _SYSTEM_NAMES = frozenset(
     }
 )
 # A folder that has all names of one of these sets was written by seedtf: a run, a learning-rate search,
-# a tuning, a cross-validation, or the embedded sample in a cache folder. Folders end with a slash.
+# a search of `seedtf tune`, a cross-validation, or the embedded sample in a cache folder. The names of
+# folders end with a slash.
 _OUTPUTS = (
     frozenset({"checkpoints/", "state/"}),
     frozenset({"lr_find.csv", "lr_find.png"}),
@@ -76,7 +77,7 @@ def walk_files(
     Raises:
         UserError: a folder cannot be listed.
     """
-    skip = on_skip or (lambda path, name, detail: None)
+    skip = on_skip or (lambda path, reason, detail: None)
     top = folder_at(root)
     if isinstance(top, PackedPath):
         return iter(sorted(top.pack.names))
@@ -131,7 +132,10 @@ def walk_files(
 
 
 def names_in(folder: Folder) -> list[str]:
-    """The sorted names in a folder, those of folders with a slash; empty if it cannot be listed."""
+    """The sorted names in a folder, those of folders with a slash.
+
+    The list is empty for a packed folder, and for a folder that cannot be listed.
+    """
     try:
         if isinstance(folder, PackedPath):
             return []
@@ -151,7 +155,7 @@ def folder_names(folder: Folder) -> list[str]:
 
 
 def folders_with_images(folder: Folder, at_most: int) -> list[str]:
-    """The names of the first folders in ``folder`` with an image anywhere below them."""
+    """The names of the first ``at_most`` folders in ``folder`` with an image anywhere below them."""
     images = (name for name in folder_names(folder) if has_images(folder / name))
     return list(itertools.islice(images, at_most))
 
@@ -163,7 +167,7 @@ def has_images_directly(folder: Folder) -> bool:
 
 
 def has_images(folder: Folder) -> bool:
-    """Whether an image lies anywhere below a folder that seedtf did not write."""
+    """Whether an image lies anywhere below a folder; False for a folder that seedtf wrote."""
     return not _is_output(names_in(folder)) and any_image(folder, _visible_files(folder))
 
 
@@ -178,7 +182,7 @@ def _visible_files(folder: Folder) -> Iterator[str]:
 
 def _is_output(names: list[str]) -> bool:
     """Whether the entries of a folder show that seedtf wrote it."""
-    return any(marks.issubset(names) for marks in _OUTPUTS)
+    return any(output_names.issubset(names) for output_names in _OUTPUTS)
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:
