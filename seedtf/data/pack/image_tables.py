@@ -29,7 +29,7 @@ def table_records(
     """Yields the images of a table, in its order; one row group is in memory at a time.
 
     The images are in a column of ``{bytes, path}``, or of bytes. The labels are in a column of the type
-    ``ClassLabel``, whose numbers become its names, or in one called ``label`` or similar.
+    ``ClassLabel``, which has a name for each number, or in one called ``label`` or similar.
 
     Args:
         path: the table.

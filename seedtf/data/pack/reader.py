@@ -23,7 +23,7 @@ import numpy as np
 from seedtf.data.string_array import NameFinder, StringArray
 from seedtf.errors import UserError, first_line
 
-__all__ = ["FORMAT", "INDEX", "INDEX_COLUMNS", "LEFT_OUT", "META", "Pack", "array_record"]
+__all__ = ["FORMAT", "INDEX", "INDEX_COLUMNS", "LEFT_OUT", "META", "Pack", "import_array_record"]
 
 FORMAT = 1
 """Version of the format; ``Pack`` reads no other."""
@@ -68,11 +68,11 @@ class Pack:
             index_digest, left_out_digest = meta["index_sha256"], meta["left_out_sha256"]
         except (KeyError, TypeError, ValueError) as error:
             raise _damaged(meta_path, f"no valid {first_line(error)}") from None
-        # The number of the first image of each shard, and of all images.
+        # The index of the first image of each shard and, at the end, the number of all images.
         self._starts = list(itertools.accumulate(counts, initial=0))
         for file, size in zip(self._shards, sizes, strict=True):
             if os.path.basename(file) != file:
-                # A hostile pack could have any file of this machine read as images.
+                # Otherwise a hostile pack could make seedtf read any file of the machine as images.
                 raise _damaged(meta_path, f"{file!r} lies outside the pack")
             _check_size(os.path.join(folder, file), size)
         self.names, self.labels, self.sides, self.sizes = _read_index(
@@ -87,7 +87,7 @@ class Pack:
             (path, fault, detail) for path, fault, detail in itertools.islice(rows, 1, None)
         ]
         self._finder = NameFinder(self.names)
-        self._module = array_record(f"{folder}")
+        self._module = import_array_record(folder)
         self._readers: OrderedDict[int, Any] = OrderedDict()
         self._lock = threading.Lock()
 
@@ -114,7 +114,7 @@ class Pack:
     def _reader(self, shard: int, path: str) -> Any:
         """Returns the reader of a shard, and opens it if needed.
 
-        Of too many open readers, the one that was used least recently is closed.
+        If too many readers are open then, the least recently used one is closed.
         """
         with self._lock:
             reader = self._readers.get(shard)
@@ -128,8 +128,8 @@ class Pack:
             return reader
 
 
-def array_record(wanted: str) -> Any:
-    """The module that reads and writes ArrayRecord files.
+def import_array_record(wanted: str) -> Any:
+    """Imports the module that reads and writes ArrayRecord files.
 
     Raises:
         UserError: the package is not installed; the message begins with ``wanted``.

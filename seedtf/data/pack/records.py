@@ -88,7 +88,7 @@ def _suffix_of(data: bytes) -> str:
 
 
 class ClassNumbers:
-    """Converts class numbers to names, if a file beside the source has the names, from number 0 on.
+    """Converts class numbers, counted from 0, to the names in a file beside the source, if it exists.
 
     Example:
         >>> from pathlib import Path
@@ -111,7 +111,9 @@ class ClassNumbers:
                 raise UserError(f"{self.source}: not a UTF-8 text; save it as UTF-8") from None
 
     def __call__(self, label: str) -> str:
-        """The name of the class with this number; a label that is no number is returned unchanged.
+        """The name of the class with this number.
+
+        A label is returned unchanged if it is no number, or if there is no file of names.
 
         Raises:
             UserError: the file has no line for the number.

@@ -132,12 +132,12 @@ def _stream_source(path: str, kind: str, files: list[str], label: str) -> Source
             stem = os.path.join(os.path.dirname(name), os.path.basename(name).partition(".")[0])
             yield from _KINDS[kind](os.path.join(folder, name), stem, side, numbers, label)
 
-    text = f"{len(names)} {kind} file{'s' if len(names) > 1 else ''} of {path}"
-    text += f", names of classes from {numbers.source}" if numbers.source else ""
+    description = f"{len(names)} {kind} file{'s' if len(names) > 1 else ''} of {path}"
+    description += f", names of classes from {numbers.source}" if numbers.source else ""
     parts = [f"{side} ({sides.count(side)})" for side in ("train", "val", "test") if side in sides]
-    text += f", split by their names: {', '.join(parts)}" if parts else ""
-    report("source", text)
-    return Source(text, records)
+    description += f", split by their names: {', '.join(parts)}" if parts else ""
+    report("source", description)
+    return Source(description, records)
 
 
 def _folder_records(catalog: Catalog, split: Split | None) -> Records:
@@ -156,7 +156,7 @@ def _folder_records(catalog: Catalog, split: Split | None) -> Records:
 
 
 def _read_ahead(catalog: Catalog) -> Iterator[bytes | tuple[str, str]]:
-    """Yields the bytes of each file, or the fault and its detail; few files are in memory at a time."""
+    """Yields the bytes of each file, or the fault and its detail; only few files are in memory."""
     paths = catalog.absolute_paths()
     threads = num_threads(paths)
 

@@ -18,7 +18,14 @@ from tqdm import tqdm
 
 from seedtf.data.catalog import Fault
 from seedtf.data.label_table import sort_class_names
-from seedtf.data.pack.reader import FORMAT, INDEX, INDEX_COLUMNS, LEFT_OUT, META, array_record
+from seedtf.data.pack.reader import (
+    FORMAT,
+    INDEX,
+    INDEX_COLUMNS,
+    LEFT_OUT,
+    META,
+    import_array_record,
+)
 from seedtf.data.pack.sources import Source
 from seedtf.errors import UserError, first_line
 from seedtf.files import csv_line, fsync, lock_folder
@@ -52,12 +59,12 @@ class PackCounts:
 
 
 def check_pack_out(out: Path) -> None:
-    """Raises UserError if ``out`` exists, its folder is missing, or array-record is."""
+    """Raises UserError if ``out`` exists, its folder is missing, or array-record is not installed."""
     if out.exists():
         raise UserError(f"--out={out}: already exists; pass a new folder, or remove it first")
     if not out.parent.is_dir():
         raise UserError(f"--out={out}: no folder {out.parent}; create it or pass another path")
-    array_record(f"--out={out}")
+    import_array_record(f"--out={out}")
 
 
 def write_pack(source: Source, out: Path, *, shard_bytes: int) -> PackCounts:
@@ -151,7 +158,7 @@ class _Shards:
         self.images, self.bytes = 0, 0
         self.written: list[dict[str, Any]] = []
         self._folder, self._limit = folder, limit
-        self._module = array_record(str(folder))
+        self._module = import_array_record(str(folder))
         self._writer: Any = None
         self._shard_images, self._shard_bytes = 0, 0
 
