@@ -88,7 +88,7 @@ class DataCheck:
         findings: what was found, sorted by path, then by severity, the worst first.
         formats: number of usable files of each format, the most frequent first.
         sizes: int32 ``[N, 2]``, width and height in pixels of each usable file as stored.
-        refusal: why training on these files would be refused; empty if it is not.
+        refusal: why training on these files would be refused; empty if it would not be.
     """
 
     catalog: Catalog
@@ -229,7 +229,7 @@ def write_findings(path: Path, findings: tuple[Finding, ...], data_dir: str) -> 
 
 
 def name_broken_files(store: Store, max_pixels: int = MAX_PIXELS) -> list[Fault]:
-    """Decodes the files of the last batches of ``--cache=off`` again; returns those that fail.
+    """Decodes the files of the last batches of ``--cache=off`` again; returns a fault for each bad one.
 
     TensorFlow's error about a damaged file does not contain the name of the file.
     """

@@ -41,6 +41,7 @@ _MIN_CONTRAST = 4.0
 # A hash is divided into four bands of 16 bits, see ``near_duplicate_pairs``.
 _BANDS = 4
 _BAND_BITS = 16
+# In the order of a band, each image is compared with at most this many images after it.
 _NEIGHBOURS = 32
 
 
@@ -134,7 +135,7 @@ def _turn(images: np.ndarray) -> np.ndarray:
 
 
 def _candidates(hashes: np.ndarray) -> Iterator[np.ndarray]:
-    """Yields pairs of positions, int64 ``[2, n]``, whose hashes differ in few bits."""
+    """Yields pairs of positions, int64 ``[2, n]``, whose hashes differ in ≤ ``_MAX_BITS`` bits."""
     for band in range(_BANDS):
         shift = np.uint64(_BAND_BITS * band)
         # Rotate the band to the highest bits; the other bits then order the hashes that agree in it.

@@ -1,9 +1,9 @@
-"""Finds poor images: blurred, dark, over-exposed or nearly uniform, by small copies of equal size.
+"""Finds poor images: blurred, dark, over-exposed or nearly uniform.
 
-Sharpness is measured by the variance of the Laplacian (S. Pertuz et al., "Analysis of focus measure
-operators for shape-from-focus", 2013), the other properties by grey values and shares of pixels. What
-is unusual depends on the folder. So an image is blurred if it is much less sharp than the others, and a
-property that many images of the folder share is not a fault.
+Small copies of equal size are measured: the sharpness by the variance of the Laplacian (S. Pertuz et
+al., "Analysis of focus measure operators for shape-from-focus", 2013), the other properties by grey
+values and fractions of the pixels. What is unusual depends on the folder, so an image is blurred if it
+is much less sharp than the others, and a property that many images of the folder have is not a fault.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ MEASURES = ("sharpness", "detail", "brightness", "white", "contrast")
 
 ``sharpness`` is the logarithm of the variance of the Laplacian. ``detail`` is the sharpness minus the
 sharpness of the image at half the size; it depends less on what the image shows. ``brightness`` is the
-grey value, 0 to 255, that 5 % of the pixels exceed. ``white`` is the share of pixels whose channels are
-all 250 or more. ``contrast`` is the largest standard deviation of a channel, 0 to 127.5.
+grey value, 0 to 255, that 5 % of the pixels exceed. ``white`` is the fraction of pixels whose channels
+are all 250 or more. ``contrast`` is the largest standard deviation of a channel, 0 to 127.5.
 """
 
 BLURRED, DARK, WHITE, UNIFORM = "blurred", "dark", "over-exposed", "nearly uniform"
@@ -39,11 +39,11 @@ _BLURRED = 3.0
 _MIN_DEVIATION = {"sharpness": 0.3, "detail": 0.15}
 _MIN_IMAGES = 30  # blur is looked for only among at least so many images
 _DARK = 50.0  # largest brightness of a dark image
-_WHITE = 0.5  # smallest share of white pixels in an over-exposed image
+_WHITE = 0.5  # an over-exposed image has more than this fraction of white pixels
 _UNIFORM = 4.0  # largest contrast of a nearly uniform image
-# If more images than this share, and more than three, have a property, it is usual in the folder, as a
-# white background may be, and not a fault.
-_MAX_SHARE, _FEW = 0.05, 3
+# If more than this fraction of the images, and more than three, have a property, it is usual in the
+# folder, as a white background may be, and not a fault.
+_MAX_FRACTION, _FEW = 0.05, 3
 
 
 def halve(image: np.ndarray) -> np.ndarray:
@@ -133,6 +133,6 @@ def _far_below(values: np.ndarray, name: str, selected: np.ndarray) -> np.ndarra
 
 
 def _unless_common(found: np.ndarray) -> np.ndarray:
-    """``found``, bool ``[N]``; all False if more than three images and 5 % of the folder are found."""
-    is_common = found.sum() > max(_FEW, _MAX_SHARE * len(found))
+    """``found``, bool ``[N]``; all False if more than three images, and more than 5 %, are found."""
+    is_common = found.sum() > max(_FEW, _MAX_FRACTION * len(found))
     return np.zeros(len(found), bool) if is_common else found
