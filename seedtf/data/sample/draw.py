@@ -46,7 +46,7 @@ class Species:
     Attributes:
         name: its name, which is the class.
         arrangement: of the leaves on the stem: ``tuft``, ``rosette``, ``whorl`` or ``pairs``.
-        leaves: the smallest and the largest number of nodes of the stem, from which leaves grow.
+        nodes: the smallest and the largest number of nodes of the stem; leaves grow from each node.
         leaf: the leaves.
         colour: RGB of the leaves, 0 to 255.
         stalk: RGB of the stalks of the leaves, 0 to 255.
@@ -55,7 +55,7 @@ class Species:
 
     name: str
     arrangement: str
-    leaves: tuple[int, int]
+    nodes: tuple[int, int]
     leaf: Foliage
     colour: Colour
     stalk: Colour = GREENISH
@@ -106,7 +106,7 @@ PROFILES: dict[str, Callable[[Floats], Floats]] = {
     "feather": lambda t: 0.07 + np.sin(np.pi * t**0.8) * (np.abs((9 * t) % 1 - 0.5) < 0.17),
 }
 
-# For round leaves, the distance of the edge from the centre at each angle, which is 0 at the tip.
+# For round leaves, the distance of the edge from the centre at each angle; the angle of the tip is 0.
 ROUND_OUTLINES: dict[str, Callable[[Floats], Floats]] = {
     # seven lobes, and a notch at the stalk
     "palmate": lambda a: 0.4 + 0.1 * np.cos(7 * a) - 0.3 * np.exp(-12 * (np.abs(a) - np.pi) ** 2),
@@ -163,7 +163,7 @@ def _arrange(
 ) -> Iterator[PlacedLeaf]:
     """Yields the leaves from the oldest, which is painted first, to the youngest."""
     turn = rng.uniform(0, 2 * math.pi)
-    low, high = species.leaves
+    low, high = species.nodes
     count = low + round(stage * (high - low))
     if species.seed_leaf:
         for angle in (turn + math.pi / 2, turn - math.pi / 2):
@@ -197,9 +197,9 @@ def _outline(name: str) -> Floats:
         radius = ROUND_OUTLINES[name](angle)
         return np.stack([0.5 + radius * np.cos(angle), radius * np.sin(angle)], 1)
     t = np.linspace(0, 1, 60)
-    half = np.maximum(0, PROFILES[name](t)) / 2
-    lean = 0.35 * half if name == "feather" else 0 * half
-    upper = np.stack([t + lean, half], 1)
+    half_width = np.maximum(0, PROFILES[name](t)) / 2
+    lean = 0.35 * half_width if name == "feather" else 0 * half_width
+    upper = np.stack([t + lean, half_width], 1)
     return np.concatenate([upper, (upper * [1, -1])[::-1]])
 
 
@@ -217,7 +217,11 @@ def _bend(points: Floats, leaf: PlacedLeaf, bend: float) -> Floats:
 def _leaf_polygons(
     leaf: PlacedLeaf, green: Floats, stalk: Floats, light: float, rng: np.random.Generator
 ) -> Iterator[Polygon]:
-    """Yields the polygons of a leaf: its shadow, its stalk, its two halves, and its midrib."""
+    """Yields the polygons of a leaf, in the order of painting.
+
+    These are its shadow, its stalk, the whole leaf, a half of another shade, a lighter middle and,
+    unless the leaf is narrow, its midrib.
+    """
     foliage = leaf.foliage
     bend = rng.normal(0, foliage.bend)
     outline = _outline(foliage.outline) * [1, foliage.width * rng.uniform(0.88, 1.12)]
