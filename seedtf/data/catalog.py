@@ -229,7 +229,7 @@ def make_catalog(
     root: Folder,
     records: Iterable[tuple[str, str]],
     faults: list[Fault],
-    order: Callable[[Iterable[str]], list[str]] = sorted,
+    sort_names: Callable[[Iterable[str]], list[str]] = sorted,
     others: Mapping[str, int] | None = None,
 ) -> Catalog:
     """Makes a catalog of pairs (path, class name).
@@ -240,7 +240,7 @@ def make_catalog(
         root: the folder that the paths are relative to.
         records: the pairs; iterating over them may append to ``faults``.
         faults: the files that cannot be used.
-        order: sorts the class names.
+        sort_names: sorts the class names.
         others: the number of files that are not images, for each suffix.
     """
     number_of: dict[str, int] = {}  # normalized name → number of the class, in order of appearance
@@ -257,7 +257,7 @@ def make_catalog(
 
     names = StringArray(paths())
     key_of = {spelling: key for key, spelling in spelling_of.items()}
-    class_names = tuple(order(key_of))
+    class_names = tuple(sort_names(key_of))
     label_of = np.empty(len(number_of), np.int32)  # number of a class → index in ``class_names``
     label_of[[number_of[key_of[name]] for name in class_names]] = np.arange(len(number_of))
     indices = label_of[np.frombuffer(labels, np.int32)] if labels else np.empty(0, np.int32)

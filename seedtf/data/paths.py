@@ -115,7 +115,7 @@ Folder = Path | RemotePath | PackedPath
 
 
 def folder_at(path: str | os.PathLike[str]) -> Folder:
-    """Converts ``path`` to a ``Path``, ``RemotePath`` or ``PackedPath``; opens only a packed folder.
+    """Converts ``path`` to a ``Path``, ``RemotePath`` or ``PackedPath``; a packed folder is opened.
 
     Raises:
         UserError: the packed folder is damaged, or array-record is not installed.
