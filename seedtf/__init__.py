@@ -80,7 +80,7 @@ def __getattr__(name: str) -> Any:
         hint = f"; did you mean {close[0]!r}?" if close else ""
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}{hint}")
     if name != "TrainConfig":
-        # All other names import Keras and Matplotlib, whose user settings may not suit seedtf.
+        # All other names may import Keras and Matplotlib, whose user settings may not suit seedtf.
         importlib.import_module("seedtf.compat.keras_settings").check_keras_settings()
         importlib.import_module("seedtf.compat.matplotlib").import_matplotlib()
     module_name, attribute = _PUBLIC[name]

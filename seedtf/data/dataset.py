@@ -56,16 +56,16 @@ class Dataset:
         cache_plan: where the decoded images are stored, and why.
         num_listed: number of listed images, before any was left out.
         duplicates: number of images whose bytes equal those of an earlier image.
-        near_duplicates: number of images that look like an earlier image.
+        near_duplicates: number of images that look like an earlier image but are not identical to it.
         duplicates_across_split: number of validation and test images with an identical image on
-            another side; above 0 only if the user gave the split.
+            another side; above 0 only if the validation or test images were not drawn.
         near_duplicates_across_split: the same for images that look alike or are identical.
         conflicting_labels: pairs of paths of identical files with different labels.
         split_source: the folder or table that gives the split; empty if it was drawn.
         grouping: the user's groups of the images; None if there are none.
         together: int64 ``[N]``, the number of the group of each image; a split divides no group.
-        changes: one row for each image that ``--fixes`` changed or left out, or that has a
-            pseudo-label.
+        changes: one row of ``data_report.csv`` for each image that ``--fixes`` changed or left out, or
+            that has a pseudo-label.
         pseudo: int64, the indices of the training images with a pseudo-label.
         unfixed: the same data set without ``--fixes``; None if there are no fixes.
     """

@@ -37,7 +37,10 @@ class RemoteFiles(Protocol):
         """Whether the file or folder exists. Raises UserError if it cannot be reached."""
 
     def list(self, folder: str, file_suffixes: tuple[str, ...]) -> list[tuple[str, bool]]:
-        """The name of each entry of a folder, and whether it is a folder."""
+        """The name of each entry of a folder, and whether it is a folder.
+
+        A name with one of ``file_suffixes`` may be taken for a file without a further request.
+        """
 
     def status(self, url: str) -> tuple[int, int]:
         """Size in bytes, and modification time in ns, which is 0 in some file systems."""

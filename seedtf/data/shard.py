@@ -67,6 +67,10 @@ class Shard:
     def divide_records(self, records: np.ndarray, batch_size: int) -> tf.data.Dataset:
         """Takes this process's part of ``records``, int64 ``[n]``, each record once.
 
+        Args:
+            records: the records that all replicas share.
+            batch_size: the number of records that all replicas together take in a step.
+
         Returns:
             A dataset of elements int64 ``[b]`` with b up to ``batch_size``. All replicas get the same
             number of elements, so that they make the same number of steps. No element is empty, and

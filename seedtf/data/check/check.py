@@ -59,7 +59,7 @@ LEFT_OUT = "left out"
 WARNING = "warning"
 """Severity: training uses the file, but it probably should be corrected."""
 NOTE = "note"
-"""Severity: training uses the file and decodes it correctly; only for information."""
+"""Severity: there is nothing to correct, because training decodes or skips the file as it should."""
 
 _WARNINGS = frozenset(
     {

@@ -92,7 +92,7 @@ def find_poor(measures: np.ndarray) -> Iterator[tuple[int, str, str]]:
     is_dark = ~is_uniform & (brightness < _DARK)
     is_white = ~is_uniform & (white > _WHITE)
     # Blur is looked for in the other images only, because uniform, dark and white images have a low
-    # sharpness even if they are sharp.
+    # variance of the Laplacian even if they are in focus.
     others = ~(is_uniform | is_dark | is_white)
     is_blurred = _far_below(sharpness, "sharpness", others) | _far_below(detail, "detail", others)
     is_uniform, is_dark, is_white, is_blurred = map(
