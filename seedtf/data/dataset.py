@@ -174,9 +174,9 @@ def load_dataset(
         test = catalog.take(split.test) if split and len(split.test) else None
         catalog = catalog.take(split.train) if split else catalog
         catalog, split = join_catalogs(catalog, val, test)
-    table = FixTable(fixes) if fixes else None
-    if table:
-        table.find(catalog, data_dir)  # A mistake is reported before any image is decoded.
+    fix_table = FixTable(fixes) if fixes else None
+    if fix_table:
+        fix_table.find(catalog, data_dir)  # A mistake is reported before any image is decoded.
     pseudo = read_pseudo_labels(pseudo_labels, catalog, min_confidence) if pseudo_labels else None
     listed = pseudo.join(catalog) if pseudo else catalog
     # The workers of a data service cannot read this process's memory, so the images must be in files.
@@ -207,8 +207,10 @@ def load_dataset(
     )
     is_given = bool(split_csv) or (split is not None and len(split.val) > 0)
     if split_csv:
-        fixed = table.find(store.catalog, data_dir, others_allowed=True) if table else None
-        split = read_split_csv(split_csv, store.catalog, fixed.labels if fixed else None)
+        fixed_labels = None
+        if fix_table:
+            fixed_labels = fix_table.find(store.catalog, data_dir, others_allowed=True).labels
+        split = read_split_csv(split_csv, store.catalog, fixed_labels)
     elif split is not None:
         split = _reindex(split, catalog, store.catalog)
     if split is not None and is_given:
@@ -237,8 +239,8 @@ def load_dataset(
         grouping=related.user_groups,
         together=related.together,
     )
-    if table is not None:
-        dataset = _apply_fixes(dataset, table, data_dir, related.identical)
+    if fix_table is not None:
+        dataset = _apply_fixes(dataset, fix_table, data_dir, related.identical)
     return dataset if pseudo is None else _add_pseudo(dataset, all_images, pseudo, pseudo_weight)
 
 
@@ -258,15 +260,15 @@ def _add_pseudo(
 
 
 def _apply_fixes(
-    dataset: Dataset, table: FixTable, data_dir: str, identical: np.ndarray
+    dataset: Dataset, fix_table: FixTable, data_dir: str, identical: np.ndarray
 ) -> Dataset:
     """``dataset`` with the labels of a table, and without the images that it leaves out."""
     catalog = dataset.store.catalog
-    fixes: Fixes = table.find(catalog, data_dir, others_allowed=True)
-    report("fixes", f"{table.source.partition('=')[2]}: {fixes.describe()}")
+    fixes: Fixes = fix_table.find(catalog, data_dir, others_allowed=True)
+    report("fixes", f"{fix_table.source.partition('=')[2]}: {fixes.describe()}")
     fixed = fixes.relabel(catalog)
     split = Split(*(side[~fixes.dropped[side]] for side in dataset.split.sides.values()))
-    check_split(fixed, split, table.source)
+    check_split(fixed, split, fix_table.source)
     # An image that is left out, or whose group begins with such an image, gets a group of its own, so
     # that no conflict with an image that is left out is reported.
     groups = np.where(fixes.dropped | fixes.dropped[identical], np.arange(len(fixed)), identical)

@@ -161,7 +161,10 @@ def _plant_polygons(
 def _arrange(
     species: Species, stage: float, scale: float, centre: Floats, rng: np.random.Generator
 ) -> Iterator[PlacedLeaf]:
-    """Yields the leaves from the oldest, which is painted first, to the youngest."""
+    """Yields the leaves from the oldest, which is painted first, to the youngest.
+
+    ``stage`` is the growth stage, 0 to 1; ``scale`` is the length in pixels of a leaf of length 1.
+    """
     turn = rng.uniform(0, 2 * math.pi)
     low, high = species.nodes
     count = low + round(stage * (high - low))
@@ -231,13 +234,13 @@ def _leaf_polygons(
         foliage.petiole + 0.12,
         thickness / 2,
     ]
-    lit = 18 * math.sin(leaf.angle - light)
+    shade = 18 * math.sin(leaf.angle - light)
 
     whole = _bend(outline, leaf, bend)
     yield whole + 0.035 * leaf.length * _direction(light), (10, 14, 6, 90)
     yield _bend(stem, leaf, bend), _rgb(stalk)
-    yield whole, _rgb(green - lit)
-    yield _bend(outline.clip([-9, 0], [9, 9]), leaf, bend), _rgb(green + lit)
+    yield whole, _rgb(green - shade)
+    yield _bend(outline.clip([-9, 0], [9, 9]), leaf, bend), _rgb(green + shade)
     yield _bend(outline * [0.94, 0.5] + [0.03, 0], leaf, bend), (*_rgb(green * 1.12), 90)
     if foliage.width > 0.07:
         rib = np.array([[0, 0.012], [0.85, 0.004], [0.85, -0.004], [0, -0.012]])
