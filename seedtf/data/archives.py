@@ -34,8 +34,8 @@ from seedtf.report import format_bytes, is_silent, report
 __all__ = ["unpack_archive"]
 
 _CHUNK_BYTES = 1 << 20
-# The largest unpacked size, as a multiple of the archive's size. Drawings unpack to about 100 times
-# their compressed size, an archive that was made to fill a disk to thousands of times its size.
+# The largest unpacked size, as a multiple of the archive's size. Archives of drawings unpack to about
+# 100 times their size, and archives that were made to fill a disk to thousands of times.
 _MAX_RATIO, _ALWAYS_ALLOWED_BYTES = 200, 100 << 20
 _MAX_DISK_FRACTION = 0.8
 _FILE_BYTES = 512  # counted for each file in addition to its content

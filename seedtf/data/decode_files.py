@@ -1,4 +1,7 @@
-"""Decodes several files in one call of TensorFlow, because a call costs more than a small file."""
+"""Decodes several files in one call of TensorFlow.
+
+A call takes longer than the decoding of a small file, so one call for each file would be slow.
+"""
 
 from __future__ import annotations
 

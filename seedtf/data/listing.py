@@ -107,7 +107,7 @@ def list_files(
 
 
 def _scan_test(folder: Folder, train: Catalog) -> Catalog | None:
-    """The images of a test folder; None if it has no class folders or other classes than training."""
+    """The images of a test folder; None if it has no class folders, or a class unknown to training."""
     try:
         test = align_labels(scan_folder(folder), train.class_names, "test")
     except UserError as error:

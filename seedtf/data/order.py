@@ -177,8 +177,8 @@ class BatchIndices:
         def batch(step: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
             start = step * self.batch_size
             indices = order[start : start + self.batch_size]
-            static = self.batch_size if self.drop_remainder else None
-            return epoch, tf.ensure_shape(indices, [static])
+            static_size = self.batch_size if self.drop_remainder else None
+            return epoch, tf.ensure_shape(indices, [static_size])
 
         return tf.data.Dataset.range(self.steps_per_epoch).map(batch)
 

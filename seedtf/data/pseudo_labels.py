@@ -147,7 +147,8 @@ def join_stores(
         labelled: from ``labelled_part``; ``--fixes`` may have changed its labels.
         all_images: the images of ``pseudo.join``, without those that cannot be used.
         pseudo: the predictions.
-        weight: the sum of the soft labels of an image with a pseudo-label; for other images it is 1.
+        weight: the sum of the soft labels of an image with a pseudo-label, by which its loss is scaled;
+            for other images it is 1.
         leave_out_copies: whether to leave out an image that has the same bytes as a labelled one, which
             may be a validation image. This needs a check of all files.
     """

@@ -53,7 +53,7 @@ _DISK_FRACTION = 0.8
 
 @dataclass(frozen=True)
 class CachePlan:
-    """Where to keep decoded images: ``mode`` is ram, disk or off; ``sizes`` is a text for messages."""
+    """Where to keep decoded images (``mode``: ram, disk or off), and the needed and free space."""
 
     mode: str
     bytes_needed: int

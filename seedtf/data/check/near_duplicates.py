@@ -116,7 +116,7 @@ def _pairs_in_view(hashes: np.ndarray, thumbnails: np.ndarray) -> Iterator[np.nd
 
 
 def _turn(images: np.ndarray) -> np.ndarray:
-    """Mirrors and transposes each image so that it is brighter at the bottom, and most on the right.
+    """Mirrors and transposes each image so that it is brighter on the right and, less, at the bottom.
 
     The eight rotations and reflections of an image give the same result, unless two of its sides are
     equally bright; a copy of such an image may be missed.
