@@ -12,7 +12,7 @@ import pytest
 from seedtf.commands.main import main
 from seedtf.data.columns import Columns
 from seedtf.data.label_table import read_label_table
-from seedtf.data.layouts import find_class_folders, find_layout
+from seedtf.data.layouts import find_layout, find_unsplit_layout
 from seedtf.data.listing import list_files, list_known_classes
 from seedtf.errors import UserError
 
@@ -340,7 +340,7 @@ def test_a_validation_folder_may_lie_in_another_folder(write: Write, capsys) -> 
 def test_a_validation_folder_with_a_split_is_refused(write: Write) -> None:
     root = write(*(f"{side}/{path}" for side in ("train", "val") for path in IN_FOLDERS))
     with pytest.raises(UserError, match=r"^--val_dir=.*: has the folders of a split; pass .*/val$"):
-        find_class_folders(root, "--val_dir", ("cat", "dog"))
+        find_unsplit_layout(root, "--val_dir", ("cat", "dog"))
 
 
 def test_a_check_says_the_layout_and_the_command_that_trains(tiny_folder, tmp_path, capsys) -> None:

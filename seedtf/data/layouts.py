@@ -1,4 +1,4 @@
-"""Recognises what lies in a folder of labelled images: class folders, a split, a table, flat files.
+"""Recognises the layout of a folder of labelled images: class folders, a split, a table, or flat files.
 
 This module opens no image and does not import TensorFlow.
 """
@@ -31,8 +31,8 @@ __all__ = [
     "SPLIT_FOLDERS",
     "TABLE",
     "Layout",
-    "find_class_folders",
     "find_layout",
+    "find_unsplit_layout",
 ]
 
 # At most this many folders around the class folders, the split or the table are entered.
@@ -45,7 +45,7 @@ class Layout:
     """What lies in a folder of labelled images.
 
     Attributes:
-        kind: ``folders``, ``split_folders``, ``table`` or ``flat``.
+        kind: ``folders``, ``split_folders``, ``table``, or ``flat`` (file names begin with the class).
         root: the folder that contains the class folders for training; for ``flat`` and ``table``, the
             folder that contains the images.
         val: the folder that contains the class folders for validation; None if a split is to be drawn.
@@ -100,8 +100,7 @@ def find_layout(
     if choice == "auto" and columns != ANY_COLUMNS:
         choice = TABLE
     if choice == FLAT:
-        text = f"images in {top} whose names begin with the class"
-        return Layout(FLAT, top, description=text)
+        return Layout(FLAT, top, description=f"images in {top} whose names begin with the class")
     if not top.is_dir():
         return Layout(FOLDERS, top)
     class_folders = Layout(FOLDERS, top, description=f"class folders in {top}")
@@ -115,7 +114,7 @@ def find_layout(
     return class_folders
 
 
-def find_class_folders(
+def find_unsplit_layout(
     data_dir: str | os.PathLike[str],
     flag: str,
     class_names: Sequence[str],
@@ -135,6 +134,7 @@ def find_class_folders(
         UserError: as ``find_layout``; or the folder has the folders of a split, so that the user has to
             pass one of them.
     """
+    # If a class is called train, val or test, folders of these names are not taken for a split.
     if set(class_names) & SPLIT_WORDS.keys() and columns == ANY_COLUMNS and choice == "auto":
         choice = FOLDERS
     layout = find_layout(data_dir, flag, choice, class_names, columns)
@@ -238,7 +238,7 @@ class _Finder:
 def _by_table(
     folder: Folder, table: LabelTable, split: Layout | None, choice: str
 ) -> Layout | None:
-    """The layout by a table that was found; None if class folders beside it give the same labels.
+    """The layout with the labels of a table; None if class folders beside it give the same labels.
 
     Raises:
         UserError: class folders and table contradict each other.
@@ -252,7 +252,7 @@ def _by_table(
     classes = (n for n in folder_names(folder) if not side_of(n) and has_images(folder / n))
     if choice == TABLE or not (split or len(list(itertools.islice(classes, 2))) == 2):
         return layout
-    depth = 1 if split else 0
+    depth = 1 if split else 0  # In folders of a split, the class is the second part of a path.
     for path, label in zip(catalog.paths, catalog.labels, strict=True):
         parts, name = path.split("/"), catalog.class_names[label]
         in_folder = parts[depth] if len(parts) > depth + 1 else ""

@@ -12,7 +12,7 @@ import numpy as np
 from seedtf.data.catalog import Catalog, Fault, align_labels, scan_folder
 from seedtf.data.columns import ANY_COLUMNS, Columns
 from seedtf.data.label_table import LabelTable, read_label_table
-from seedtf.data.layouts import FLAT, SPLIT_FOLDERS, Layout, find_class_folders, find_layout
+from seedtf.data.layouts import FLAT, SPLIT_FOLDERS, Layout, find_layout, find_unsplit_layout
 from seedtf.data.packed import PackedPath
 from seedtf.data.paths import Folder, folder_at
 from seedtf.data.split import Split, check_trainable, join_catalogs
@@ -69,8 +69,8 @@ def list_files(
             if it does, each class needs one training image.
 
     Returns:
-        The files, and the split if the data gives one. The split's ``val`` is empty if the data gives
-        only test images.
+        The files, and the split that the data gives, or None. The split's ``val`` is empty if the data
+        gives only test images.
 
     Raises:
         UserError: the folder or table is missing or unusable, there is only one class, or a class has
@@ -144,7 +144,7 @@ def list_known_classes(
     if labels_csv:
         table: LabelTable | None = _read_and_report(labels_csv, data_dir, columns)
     elif not (table := _read_packed(data_dir, flag, layout, columns)):
-        found = find_class_folders(data_dir, flag, class_names, columns, layout)
+        found = find_unsplit_layout(data_dir, flag, class_names, columns, layout)
         table = found.table
         _report_layout(found)
     if table:

@@ -70,9 +70,9 @@ def walk_files(
         flag: the flag that named it, for error messages.
         on_skip: called for each skipped entry. If given, a folder that cannot be listed is skipped
             too, instead of raising an error.
-        on_left_out: called with the path of each system folder whose name does not begin with a dot.
-            If given, folders that seedtf wrote below ``root`` (runs, searches, samples) are left out
-            too, and this is called with their paths.
+        on_left_out: called with the path of each skipped folder that could be taken for a class: system
+            folders whose names do not begin with a dot, and folders that seedtf wrote (runs, searches,
+            samples). If it is not given, the latter are not skipped.
 
     Raises:
         UserError: a folder cannot be listed.
