@@ -48,6 +48,7 @@ class _FitSchedule(LearningRate):
         per_step: bool = True,
         **cycle_options: float,
     ) -> None:
+        # The constant rate is replaced when training begins and the number of epochs is known.
         super().__init__(lambda epoch: lr, per_step=per_step)
         self._options = {
             "lr": lr,

@@ -110,7 +110,7 @@ def test_a_long_list_is_opened_in_part_and_reported(
 ) -> None:
     monkeypatch.setattr(dataset_module, "_MAX_OPENED", MANY - 1)
     found = opened(many, check="auto")
-    assert (found.store.opened, found.unopened) == (1000, MANY - 1000)
+    assert (found.store.num_opened, found.num_unopened) == (1000, MANY - 1000)
     assert len(found.store.catalog) == MANY
     assert found.duplicates == 0  # not searched for
     config = TrainConfig(data_dir=str(many), cache="off")
@@ -123,7 +123,7 @@ def test_a_long_list_is_opened_in_part_and_reported(
 
 def test_all_files_of_a_short_list_are_opened(opened, tiny_folder: Path, tmp_path: Path) -> None:
     for options in ({"check": "auto"}, {"check": "all"}, {"check": "sample", "cache": "ram"}):
-        assert opened(tiny_folder, **options).unopened == 0
+        assert opened(tiny_folder, **options).num_unopened == 0
     write_data_report(tmp_path / "report.csv", scan_folder(tiny_folder))
     assert (tmp_path / "report.csv").read_text() == "path,fault,detail\n"
 
@@ -137,14 +137,14 @@ def test_a_bad_file_in_the_sample_leads_to_opening_all(
     (tiny_copy / "alder" / "1.png").write_bytes(b"")
     found = opened(tiny_copy, check="auto")
     assert [f.path for f in found.store.catalog.faults] == ["alder/0.png", "alder/1.png"]
-    assert found.unopened == 0
+    assert found.num_unopened == 0
     assert capsys.readouterr().out.splitlines()[1:] == [
         "check     1 of 4 files opened cannot be used, first alder/0.png (empty file); opening all "
         "18 (--check=sample skips this)"
     ]
     found = opened(tiny_copy, check="sample")
     assert [f.path for f in found.store.catalog.faults] == ["alder/0.png"]
-    assert found.unopened == 14
+    assert found.num_unopened == 14
     assert data_warnings(found) == []
 
 

@@ -247,6 +247,10 @@ class _Picker:
         narrow: Callable[[list[int]], list[int]],
         flag: str = "",
     ) -> int:
+        """The column of a role: one that is ``given``, is called like the role, or has a usual name.
+
+        ``narrow`` chooses among several columns with a usual name. Raises UserError.
+        """
         if given:
             return _find_named(flag or f"{role}_column", given, self.header, self.source)
         if role in self.header:

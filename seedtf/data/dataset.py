@@ -92,7 +92,7 @@ class Dataset:
         return replace(self.split, train=np.setdiff1d(self.split.train, self.pseudo))
 
     @property
-    def unopened(self) -> int:
+    def num_unopened(self) -> int:
         """Number of images that were not opened before training."""
         return self.num_listed - self.store.num_opened
 
@@ -304,17 +304,18 @@ def _open_store(
 
 
 def write_data_report(
-    path: Path, catalog: Catalog, unopened: int = 0, changes: Sequence[Fault] = ()
+    path: Path, catalog: Catalog, num_unopened: int = 0, changes: Sequence[Fault] = ()
 ) -> None:
     """Writes ``data_report.csv`` with the columns path, fault and detail.
 
-    It has a row for each file that was left out, then the rows of ``changes``. If ``unopened`` images
-    were not opened before training, a last row with the path ``*`` gives their number.
+    It has a row for each file that was left out, then the rows of ``changes``. If some images were not
+    opened before training, a last row with the path ``*`` gives their number, ``num_unopened``.
     """
     faults = (*catalog.faults, *changes)
-    if unopened:
+    if num_unopened:
         detail = (
-            f"{unopened} images; each is checked when it is read, and a bad one stops the training"
+            f"{num_unopened} images; each is checked when it is read, and a bad one stops the "
+            "training"
         )
         faults = (*faults, Fault("*", "not opened", detail))
     lines = (csv_line(fault.path, fault.fault, fault.detail) for fault in faults)

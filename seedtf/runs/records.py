@@ -59,7 +59,7 @@ def write_records(
     write_text(paths.classes, format_class_names(catalog.class_names))
     write_split_csv(paths.split, catalog, dataset.labelled_split)
     write_split_summary(paths.split_summary, catalog, dataset.labelled_split)
-    write_data_report(paths.data_report, catalog, dataset.unopened, dataset.changes)
+    write_data_report(paths.data_report, catalog, dataset.num_unopened, dataset.changes)
 
 
 def describe_devices() -> str:

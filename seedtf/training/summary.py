@@ -113,7 +113,7 @@ def _describe_images(dataset: Dataset) -> str:
     counts = catalog.class_counts().values()
     bad = f"{len(catalog.faults)} left out" if catalog.faults else "none left out"
     text = f"{len(catalog):,} in {len(counts)} classes ({min(counts):,} to {max(counts):,} each)"
-    if not dataset.unopened:
+    if not dataset.num_unopened:
         return f"{text}, {bad}"
     return (
         f"{text}; {dataset.store.num_opened:,} opened, {bad}; the others are checked when they are "
