@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from seedtf.data.catalog import Fault
-from seedtf.data.pack.records import ClassNumbers, NameGiver, Record, Records, import_optional
+from seedtf.data.pack.records import ClassNamer, ImageNamer, Record, Records, import_optional
 from seedtf.errors import UserError, first_line
 
 __all__ = ["is_image_table", "table_records"]
@@ -24,7 +24,7 @@ def is_image_table(name: str) -> bool:
 
 
 def table_records(
-    path: str, folder: str, side: str, numbers: ClassNumbers, label_column: str
+    path: str, folder: str, side: str, name_class: ClassNamer, label_column: str
 ) -> Records:
     """Yields the images of a table, in its order; one row group is in memory at a time.
 
@@ -35,7 +35,7 @@ def table_records(
         path: the table.
         folder: the folder of the images' names in the pack.
         side: the side of all images; empty for none.
-        numbers: converts class numbers to names, if the column of labels has no names itself.
+        name_class: converts class numbers to names, if the column of labels has no names itself.
         label_column: the column of labels; empty for the usual ones.
 
     Raises:
@@ -45,7 +45,7 @@ def table_records(
     try:
         schema, batches = _open(path)
         columns = _Columns(path, schema, label_column)
-        name_of, number = NameGiver(folder), 0
+        name_image, number = ImageNamer(folder), 0
         for batch in batches(columns.names):
             images = batch.column(columns.image).to_pylist()
             labels = batch.column(columns.label).to_pylist()
@@ -53,10 +53,10 @@ def table_records(
                 cell = cell if isinstance(cell, dict) else {"bytes": cell}
                 data, shown = cell.get("bytes"), f"{folder}/{number:07}"
                 number += 1
-                label = columns.name_of(value, numbers)
+                label = columns.class_name_of(value, name_class)
                 if not data:
                     yield Fault(shown, "no image", cell.get("path") or "the cell is empty")
-                elif not (name := name_of(cell.get("path") or "", data)):
+                elif not (name := name_image(cell.get("path") or "", data)):
                     yield Fault(shown, "not an image", "neither its name nor its bytes are of one")
                 elif not label:
                     yield Fault(name, "no label", f"{columns.label} is {value}")
@@ -108,13 +108,13 @@ class _Columns:
         self.names = [self.image, self.label]
         self._classes: list[str] = features.get(self.label, {}).get("names") or []
 
-    def name_of(self, value: Any, numbers: ClassNumbers) -> str:
+    def class_name_of(self, value: Any, name_class: ClassNamer) -> str:
         """The class name for a cell of the column of labels; empty if the image has no label."""
         if value is None or value == -1:  # Hugging Face gives unlabelled test rows the label -1.
             return ""
         if self._classes and isinstance(value, int):
             return str(self._classes[value]) if 0 <= value < len(self._classes) else ""
-        return numbers(str(value).strip())
+        return name_class(str(value).strip())
 
 
 def _features(schema: Any) -> dict[str, Any]:

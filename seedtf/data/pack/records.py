@@ -16,7 +16,7 @@ from seedtf.data.image_files import has_image_suffix
 from seedtf.errors import UserError
 from seedtf.images.kinds import SNIFFED_BYTES, SUFFIXES, sniff
 
-__all__ = ["ClassNumbers", "NameGiver", "Record", "Records", "import_optional", "sides_of_files"]
+__all__ = ["ClassNamer", "ImageNamer", "Record", "Records", "import_optional", "sides_of_files"]
 
 # Files beside a source that may have the names of the classes, one in each line.
 _NAME_FILES = ("classnames.txt", "class_names.txt", "names.txt", "label.labels.txt", "labels.txt")
@@ -43,12 +43,12 @@ Records = Iterator[Record | Fault]
 """The images of a source, in its order, and a fault for each that is left out."""
 
 
-class NameGiver:
+class ImageNamer:
     """Names the images of one file of a source; each name is unique and has the suffix of an image.
 
     Example:
-        >>> name = NameGiver("train-00000")
-        >>> name("photos/7.jpg", b""), name("", b"GIF8"), name("photos/7.jpg", b"")
+        >>> name_image = ImageNamer("train-00000")
+        >>> name_image("photos/7.jpg", b""), name_image("", b"GIF8"), name_image("photos/7.jpg", b"")
         ('train-00000/photos/7.jpg', 'train-00000/0000001.gif', 'train-00000/photos/7~2.jpg')
     """
 
@@ -87,14 +87,14 @@ def _suffix_of(data: bytes) -> str:
     return SUFFIXES.get(sniff(data[:SNIFFED_BYTES]), ("",))[0]
 
 
-class ClassNumbers:
+class ClassNamer:
     """Converts class numbers, counted from 0, to the names in a file beside the source, if it exists.
 
     Example:
         >>> from pathlib import Path
         >>> _ = Path("classnames.txt").write_text("maize\\nwheat\\n")
-        >>> numbers = ClassNumbers(".")
-        >>> numbers.source, numbers("1"), numbers("rye")
+        >>> name_class = ClassNamer(".")
+        >>> name_class.source, name_class("1"), name_class("rye")
         ('./classnames.txt', 'wheat', 'rye')
     """
 

@@ -18,7 +18,7 @@ from seedtf.data.columns import Columns
 from seedtf.data.image_files import is_image
 from seedtf.data.listing import list_files
 from seedtf.data.pack.image_tables import is_image_table, table_records
-from seedtf.data.pack.records import ClassNumbers, Record, Records, sides_of_files
+from seedtf.data.pack.records import ClassNamer, Record, Records, sides_of_files
 from seedtf.data.pack.tfrecords import is_tfrecord, tfrecord_records
 from seedtf.data.pack.webdataset import is_webdataset, webdataset_records
 from seedtf.data.paths import is_url, num_threads, read_file
@@ -30,7 +30,7 @@ from seedtf.report import report
 
 __all__ = ["Source", "open_source"]
 
-_Reader = Callable[[str, str, str, ClassNumbers, str], Records]
+_Reader = Callable[[str, str, str, ClassNamer, str], Records]
 _KINDS: dict[str, _Reader] = {
     "WebDataset": webdataset_records,
     "TFRecord": tfrecord_records,
@@ -123,17 +123,17 @@ def _stream_source(path: str, kind: str, files: list[str], label: str) -> Source
     """A source of large files, whose labels are known only after its images are read."""
     is_file = files == [""]
     folder = os.path.dirname(path) if is_file else path
-    numbers = ClassNumbers(folder or ".")
+    name_class = ClassNamer(folder or ".")
     names = [os.path.basename(path)] if is_file else files
     sides = sides_of_files(names)
 
     def records() -> Records:
         for name, side in zip(names, sides, strict=True):
             stem = os.path.join(os.path.dirname(name), os.path.basename(name).partition(".")[0])
-            yield from _KINDS[kind](os.path.join(folder, name), stem, side, numbers, label)
+            yield from _KINDS[kind](os.path.join(folder, name), stem, side, name_class, label)
 
     description = f"{len(names)} {kind} file{'s' if len(names) > 1 else ''} of {path}"
-    description += f", names of classes from {numbers.source}" if numbers.source else ""
+    description += f", names of classes from {name_class.source}" if name_class.source else ""
     parts = [f"{side} ({sides.count(side)})" for side in ("train", "val", "test") if side in sides]
     description += f", split by their names: {', '.join(parts)}" if parts else ""
     report("source", description)

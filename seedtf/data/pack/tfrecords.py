@@ -9,7 +9,7 @@ from typing import Any
 
 from seedtf.compat.tensorflow_env import import_tensorflow
 from seedtf.data.catalog import Fault
-from seedtf.data.pack.records import ClassNumbers, NameGiver, Record, Records
+from seedtf.data.pack.records import ClassNamer, ImageNamer, Record, Records
 from seedtf.errors import UserError, first_line
 
 __all__ = ["is_tfrecord", "tfrecord_records"]
@@ -31,7 +31,7 @@ def is_tfrecord(name: str) -> bool:
 
 
 def tfrecord_records(
-    path: str, folder: str, side: str, numbers: ClassNumbers, label_key: str
+    path: str, folder: str, side: str, name_class: ClassNamer, label_key: str
 ) -> Records:
     """Yields the images of a TFRecord, in its order.
 
@@ -43,7 +43,7 @@ def tfrecord_records(
         path: the file, which may be compressed with gzip.
         folder: the folder of the images' names in the pack.
         side: the side of all images; empty for none.
-        numbers: converts class numbers to names.
+        name_class: converts class numbers to names.
         label_key: the feature of the label; empty for the usual ones.
 
     Raises:
@@ -53,7 +53,7 @@ def tfrecord_records(
     tf = importlib.import_module("tensorflow")
     with open(path, "rb") as file:
         compression = "GZIP" if file.read(2) == b"\x1f\x8b" else ""
-    name_of, label_keys = NameGiver(folder), (label_key,) if label_key else _LABELS
+    name_image, label_keys = ImageNamer(folder), (label_key,) if label_key else _LABELS
     try:
         for number, raw in enumerate(tf.data.TFRecordDataset(path, compression)):
             features = tf.train.Example.FromString(raw.numpy()).features.feature
@@ -65,13 +65,13 @@ def tfrecord_records(
                 yield Fault(shown, "no image", f"no {_IMAGES[0]}")
                 continue
             label = _to_text(_first_value(features, label_keys))
-            name = name_of(_to_text(_first_value(features, _FILES)), data)
+            name = name_image(_to_text(_first_value(features, _FILES)), data)
             if not name:
                 yield Fault(shown, "not an image", "neither its name nor its bytes are of one")
             elif not label:
                 yield Fault(name, "no label", f"no {label_keys[0]}")
             else:
-                yield Record(name, numbers(label), side, data)
+                yield Record(name, name_class(label), side, data)
     except (tf.errors.OpError, ValueError) as error:
         raise _damaged(path, error) from None
     except Exception as error:  # TensorFlow has no public name for protobuf's DecodeError.

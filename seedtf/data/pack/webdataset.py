@@ -10,7 +10,7 @@ from typing import Any
 from seedtf.data.archive_entries import DAMAGED, ArchiveEntry, archive_kind, tar_entries
 from seedtf.data.catalog import Fault
 from seedtf.data.image_files import has_image_suffix
-from seedtf.data.pack.records import ClassNumbers, NameGiver, Record, Records
+from seedtf.data.pack.records import ClassNamer, ImageNamer, Record, Records
 from seedtf.errors import UserError, first_line
 
 __all__ = ["is_webdataset", "webdataset_records"]
@@ -42,7 +42,7 @@ def is_webdataset(path: str) -> bool:
 
 
 def webdataset_records(
-    path: str, folder: str, side: str, numbers: ClassNumbers, label_key: str
+    path: str, folder: str, side: str, name_class: ClassNamer, label_key: str
 ) -> Records:
     """Yields the images of a tar, in its order.
 
@@ -53,13 +53,13 @@ def webdataset_records(
         path: the tar, which may be compressed.
         folder: the folder of the images' names in the pack.
         side: the side of all images; empty for none.
-        numbers: converts class numbers to names.
+        name_class: converts class numbers to names.
         label_key: the key of the label in ``key.json``; empty for the usual ones.
 
     Raises:
         UserError: the tar is damaged, or ``label_key`` is missing.
     """
-    name_of = NameGiver(folder)
+    name_image = ImageNamer(folder)
     try:
         with open(path, "rb") as file:
             for key, fields in _samples(file):
@@ -78,8 +78,8 @@ def webdataset_records(
                     yield Fault(f"{shown}.{images[0]}", "no label", detail)
                 else:
                     data = fields[images[0]]
-                    name = name_of(f"{key}.{images[0]}", data)
-                    yield Record(name, numbers(label), side, data)
+                    name = name_image(f"{key}.{images[0]}", data)
+                    yield Record(name, name_class(label), side, data)
     except DAMAGED as error:
         raise UserError(f"{path}: damaged tar ({first_line(error, 80)}); copy it again") from None
 
