@@ -250,7 +250,7 @@ def test_an_end_that_comes_while_files_are_written_is_left_out(fit, tmp_path):
 def test_the_timer_separates_training_from_validation():
     clock = Clock()
     waited = iter([99.0, 1.5])  # the waiting before the epoch does not count
-    timer = EpochTimer(BATCH, data_wait=lambda: next(waited), clock=clock)
+    timer = EpochTimer(BATCH, take_data_wait=lambda: next(waited), clock=clock)
     timer.on_epoch_begin(0)
     for batch in (0, 2, 1):  # Keras 3 may report out of order
         clock.now += 2
@@ -278,7 +278,7 @@ def test_the_time_left_ignores_the_first_epoch_which_compiles():
 
 
 def test_history_and_timing_have_their_columns(fit, tmp_path):
-    timer = EpochTimer(BATCH, data_wait=lambda: 0.25, clock=Clock(step=0.5))
+    timer = EpochTimer(BATCH, take_data_wait=lambda: 0.25, clock=Clock(step=0.5))
     log = make_log(tmp_path, timer)
     position, rate = make_rate(lambda epoch: 0.1 / (epoch + 1), per_step=False)
     fit([position, timer, rate, log], epochs=2)
@@ -491,7 +491,7 @@ def test_the_first_step_that_is_not_finite_is_named(compiled, loss):
 
 def console_run(fit, folder, stream):
     clock = Clock()
-    timer = EpochTimer(BATCH, data_wait=lambda: 0.5, clock=clock)
+    timer = EpochTimer(BATCH, take_data_wait=lambda: 0.5, clock=clock)
     position, rate = make_rate(lambda epoch: 0.001, per_step=False)
     log = make_log(folder, timer)
     line = ConsoleLine(log, position, epochs=3, steps_per_epoch=STEPS, stream=stream)

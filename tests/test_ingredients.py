@@ -117,7 +117,7 @@ def network_batches(
 ) -> list[tuple[np.ndarray, ...]]:
     """Training batches as the network gets them."""
     batches = TrainBatches(*plan_and_dataset(config))
-    prepare = batches.prepare(SIZE) or (lambda batch: batch)
+    prepare = batches.make_prepare(SIZE) or (lambda batch: batch)
     pipeline = batches.train(SIZE, start).take(steps)
     made = [prepare(tf.nest.map_structure(tf.identity, batch)) for batch in pipeline]
     return [tuple(np.asarray(part) for part in parts) for parts in made]

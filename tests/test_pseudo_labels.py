@@ -172,7 +172,7 @@ def test_batches_carry_the_weights_and_the_run_lists_the_labels(
     settings = resolve(config, inspect_machine())
     dataset = load_training_data(settings.config)
     batches = TrainBatches(make_plan(settings, dataset), dataset)
-    prepare = batches.prepare(8)
+    prepare = batches.make_prepare(8)
     assert prepare is not None
     _, labels, weights = prepare(next(iter(batches.train(8, 0))))
     assert sorted(np.asarray(weights).tolist()) == [0.25] * 6 + [1.0] * 12

@@ -146,7 +146,7 @@ def test_every_callback_sees_every_step_and_the_last_one_of_the_epoch() -> None:
         on_train_batch_end=lambda batch, logs: seen.append((position.step_of(batch), logs["loss"])),
         on_epoch_end=lambda epoch, logs: seen.append(("end", position.step, logs)),
     )
-    each = EachStep([position, watch], steps=3, per_call=2)
+    each = EachStep([position, watch], steps=3, steps_per_call=2)
     each.on_epoch_begin(1)
     each.on_train_batch_begin(0)
     each.on_train_batch_end(0, {"loss": tf.constant([0.5, 0.25])})
@@ -162,7 +162,7 @@ def test_every_callback_sees_every_step_and_the_last_one_of_the_epoch() -> None:
 def test_the_step_within_a_call_that_is_not_finite_is_named() -> None:
     position = Position()
     stop = StopOnNaN(position, lambda epoch, step: 0.5 + step, lambda epoch, step: [f"file {step}"])
-    each = EachStep([position, stop], steps=8, per_call=4)
+    each = EachStep([position, stop], steps=8, steps_per_call=4)
     each.on_epoch_begin(2)
     each.on_train_batch_begin(1)
     with pytest.raises(DivergedError, match=r"epoch 3, step 7: .* rate of 6\.5; batch: file 6"):
@@ -187,7 +187,7 @@ def test_a_third_call_waits_for_the_metrics_of_the_first_and_raises_what_went_wr
             assert read[self.call].wait(60.0)
             return np.float32(self.call + 1)
 
-    each = EachStep([watch], steps=9, ahead=2)
+    each = EachStep([watch], steps=9, calls_ahead=2)
     for call in (0, 1):
         each.on_train_batch_begin(call)
         each.on_train_batch_end(call, {"loss": Slow(call)})

@@ -1,4 +1,4 @@
-"""Runs jobs in a thread: ``SerialWorker`` runs every job, ``LatestOnlyWorker`` skips outdated ones."""
+"""Runs jobs in a thread: ``SerialWorker`` runs every job, ``LatestOnlyWorker`` only the newest one."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ Job = Callable[[], None]
 class SerialWorker:
     """Runs one job at a time; ``submit`` waits until the previous job is done.
 
-    So at most one job holds memory. An exception in a job is raised by the next ``submit`` or ``wait``.
+    So jobs, which may hold copies of all weights, do not queue up in memory. An exception in a job is
+    raised by the next ``submit`` or ``wait``.
 
     Example:
         >>> worker, written = SerialWorker(), []
@@ -52,7 +53,7 @@ class SerialWorker:
 
 
 class LatestOnlyWorker:
-    """Runs one job at a time. Of the jobs that are submitted meanwhile, only the newest is run.
+    """Runs one job at a time. Of the jobs that are submitted while it runs, only the newest is run.
 
     An exception in a job is raised by the next ``submit`` or ``wait``.
 
@@ -68,7 +69,7 @@ class LatestOnlyWorker:
         self._error: BaseException | None = None
 
     def submit(self, job: Job) -> None:
-        """Makes ``job`` the newest one and returns at once."""
+        """Lets ``job`` replace the job that waits to be run, if there is one; returns at once."""
         with self._changed:
             self._raise_error()
             self._job = job
@@ -78,7 +79,7 @@ class LatestOnlyWorker:
                 threading.Thread(target=self._run, name="latest-only-worker").start()
 
     def wait(self) -> None:
-        """Returns when the newest job is done; does not wait for the pause before it."""
+        """Returns when the newest job is done, which starts without a pause."""
         with self._changed:
             self._skip_pause = True
             self._changed.notify_all()
@@ -90,7 +91,7 @@ class LatestOnlyWorker:
         while job := self._next_job():
             try:
                 job()
-            except BaseException as error:  # `submit` or `wait` raises it in their thread
+            except BaseException as error:  # the next `submit` or `wait` raises it
                 self._error = error
             with self._changed:
                 self._changed.wait_for(lambda: self._skip_pause, self._pause)

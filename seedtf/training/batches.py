@@ -40,7 +40,7 @@ class TrainBatches:
         val_steps: number of validation batches.
         strength: float32 scalar, the factor on the augmentation ranges if ``--augment_strength`` is
             ``auto``; it is read when a batch is made.
-        data_wait: returns the seconds that training has waited for data since the last call.
+        take_data_wait: returns the seconds that training has waited for data since its last call.
     """
 
     def __init__(self, plan: Plan, dataset: Dataset, shard: Shard = WHOLE) -> None:
@@ -54,47 +54,51 @@ class TrainBatches:
         config, classes = plan.config, len(dataset.store.catalog.class_names)
         self._config, self._plan, self._dataset, self._shard = config, plan, dataset, shard
         self._mixer = make_mixer(config.make_mixing(), config.seed, classes)
-        self._targets = make_targets(
+        self._to_targets = make_targets(
             classes,
             smoothing=config.label_smoothing,
             weights=plan.class_weights,
             weighted_labels=len(dataset.pseudo) > 0,
         )
-        # Call it only once: it copies all images to the GPU if there is one.
+        # This is called only once, because it copies all images to the GPU if there is one.
         self._images = resident_images(dataset.store) if plan.placement.resident else None
-        self._wait = DataWaitTimer()
+        self._wait_timer = DataWaitTimer()
         self.order = make_order(config, dataset)
         self.steps_per_epoch = self.order.steps_per_epoch
         self.val_steps = shard.steps(len(dataset.split.val), config.batch_size)
         self.strength = tf.Variable(1.0, trainable=False)
-        self.data_wait = self._wait.take
+        self.take_data_wait = self._wait_timer.take
 
     @property
     def augments_on_host(self) -> bool:
         """Whether the input pipeline augments the batches; otherwise the train step does."""
         return not self._plan.placement.on_device
 
-    def prepare(self, size: int) -> Prepare | None:
-        """Returns the preprocessing in the train step, to ``size``² pixels; None if there is none."""
+    def make_prepare(self, size: int) -> Prepare | None:
+        """Returns the function with which the train step preprocesses a batch; None if it need not.
+
+        ``size`` is the side in pixels of the images that the function returns.
+        """
         augment = None
         if not self.augments_on_host:
             augment = make_step_preprocessing(
                 self._augmentation(size, whole_batch=True), self._mixer, self._images
             )
-        targets = self._targets
-        if targets is None:
+        to_targets = self._to_targets
+        if to_targets is None:
             return augment
 
         def prepare(batch: Any) -> Any:
-            return targets(*(batch if augment is None else augment(batch)))
+            return to_targets(*(batch if augment is None else augment(batch)))
 
         return prepare
 
     def train(self, size: int, start_step: int) -> tf.data.Dataset:
         """The endless input of the train function, from ``start_step`` on.
 
-        If the pipeline augments, these are images and labels. Otherwise they are indices, with uint8
-        images unless the train step looks the images up itself.
+        If the pipeline augments, an element is a batch of images and labels. Otherwise the images are
+        replaced by their indices, with which uint8 images come unless the train step looks up the
+        images itself. With several steps per execution, an element has the batches of these steps.
         """
         if self.augments_on_host:
             return self.train_on_host(size, start_step)
@@ -129,7 +133,7 @@ class TrainBatches:
         )
 
     def epoch(self, size: int, epoch: int) -> tf.data.Dataset:
-        """The augmented training batches of an epoch, counted from 0, made by the pipeline again."""
+        """The augmented training batches of an epoch, counted from 0; the pipeline makes them again."""
         steps = self.steps_per_epoch
         return self.train_on_host(size, epoch * steps).take(steps)
 
@@ -139,14 +143,15 @@ class TrainBatches:
         return eval_dataset(dataset.store, dataset.split.val, size, self._shard)
 
     def measure_wait(self, batches: tf.data.Dataset) -> tf.data.Dataset:
-        """Returns ``batches`` such that ``data_wait`` counts the time that training waits for them.
+        """Returns ``batches`` as a dataset that measures how long training waits for them.
 
-        With ``--deterministic`` nothing is measured, because TensorFlow then refuses to read its clock.
+        ``take_data_wait`` returns this time. With ``--deterministic`` nothing is measured, because
+        TensorFlow then refuses to read its clock.
         """
-        return batches if self._config.deterministic else self._wait.attach(batches)
+        return batches if self._config.deterministic else self._wait_timer.attach(batches)
 
     def files(self, epoch: int, step: int) -> list[str]:
-        """The paths of the images of a batch; they are computed from the seed, epoch and step."""
+        """The paths of the images of a batch, computed from the seed, and epoch and step, from 0."""
         size = self.order.batch_size
         positions = self.order.epoch_order(epoch).numpy()[step * size : (step + 1) * size]
         paths = self._dataset.store.catalog.paths
@@ -205,7 +210,7 @@ def resident_images(store: Store) -> tf.Tensor:
     """All images of a store, uint8 ``[N, S, S, 3]``, in the memory of the first GPU if there is one.
 
     Raises:
-        ValueError: the images are not in memory or mapped.
+        ValueError: the images are neither in memory nor memory-mapped.
     """
     if store.images is None:
         raise ValueError(f"the store must keep its images in memory. Received mode: {store.mode!r}")

@@ -41,7 +41,7 @@ class SessionHooks:
         batch_files: returns the paths of the images in a batch; called with (epoch, step), from 0.
         epoch_batches: returns the training batches of an epoch, counted from 0.
         draw_preview: draws the sample of augmented images.
-        data_wait: returns the seconds that training has waited for data since the last call.
+        take_data_wait: returns the seconds that training has waited for data since its last call.
     """
 
     save_state: Callable[[Any, int, int], None]
@@ -51,17 +51,18 @@ class SessionHooks:
     batch_files: Callable[[int, int], Sequence[str]]
     epoch_batches: Callable[[int], Iterable[tuple[Any, Any]]]
     draw_preview: Callable[[], None]
-    data_wait: Callable[[], float]
+    take_data_wait: Callable[[], float]
 
 
 @dataclass(frozen=True)
 class RunCallbacks:
-    """The callbacks of a run, and by name those that the session itself uses.
+    """The callbacks of a run. Those that the session uses itself are also attributes of their own.
 
     Attributes:
-        all_callbacks: all callbacks, in the order of the calls.
-        per_call: the number of steps that one call of the train function runs.
-        ahead: the number of calls of the train function that may be queued on a GPU; 0 without a GPU.
+        all_callbacks: all callbacks, in the order in which they are called.
+        steps_per_call: the number of steps that one call of the train function runs.
+        calls_ahead: the number of calls of the train function that may be queued on a GPU; 0 without a
+            GPU.
         timer: measures duration and throughput of epochs.
         log: records the history.
         strength: sets the factor on the augmentation ranges at the start of an epoch.
@@ -74,8 +75,8 @@ class RunCallbacks:
     """
 
     all_callbacks: list[keras.callbacks.Callback]
-    per_call: int
-    ahead: int
+    steps_per_call: int
+    calls_ahead: int
     timer: cb.EpochTimer
     log: cb.HistoryLog
     strength: cb.AugmentStrength
@@ -92,10 +93,15 @@ class RunCallbacks:
 
     def for_fit(self, steps: int) -> list[keras.callbacks.Callback]:
         """The callbacks to pass to a ``fit`` whose epochs have this number of steps."""
-        if self.per_call == 1 and not self.ahead:
+        if self.steps_per_call == 1 and not self.calls_ahead:
             return self.all_callbacks
         return [
-            cb.EachStep(self.all_callbacks, steps=steps, per_call=self.per_call, ahead=self.ahead)
+            cb.EachStep(
+                self.all_callbacks,
+                steps=steps,
+                steps_per_call=self.steps_per_call,
+                calls_ahead=self.calls_ahead,
+            )
         ]
 
     def finish(self, ending: str) -> None:
@@ -139,12 +145,12 @@ def make_callbacks(
         average: the exponential moving average of the weights; None without ``--ema_horizon``.
         stop: records the signals that this process receives.
         sync: shares signals and the clock between several workers; None for a single process.
-        resume_dir: the run folder as the messages name it, after ``--resume=``.
+        resume_dir: the run folder as messages name it, after ``--resume=``.
     """
     config, settings = plan.config, plan.settings
     resumed = (state.epoch, state.step) if state else (0, 0)
     position = cb.Position(*resumed)
-    timer = cb.EpochTimer(config.batch_size, data_wait=hooks.data_wait)
+    timer = cb.EpochTimer(config.batch_size, take_data_wait=hooks.take_data_wait)
     augment_strength = cb.AugmentStrength(config, strength_variable)
     if state is not None:
         write_text(paths.history, state.facts["history"])
@@ -230,8 +236,8 @@ def make_callbacks(
     ]
     return RunCallbacks(
         all_callbacks=all_callbacks,
-        per_call=plan.steps_per_execution,
-        ahead=_CALLS_AHEAD if settings.gpus and not settings.keras_2 else 0,
+        steps_per_call=plan.steps_per_execution,
+        calls_ahead=_CALLS_AHEAD if settings.gpus and not settings.keras_2 else 0,
         timer=timer,
         log=log,
         strength=augment_strength,

@@ -142,7 +142,7 @@ class Session:
     def set_image_size(self, size: int) -> None:
         """Makes the train step take images of ``size``² pixels; the step is traced again."""
         self.image_size = size
-        self.trainer.prepare = self.batches.prepare(size)
+        self.trainer.prepare = self.batches.make_prepare(size)
         # Without force=True Keras would keep the function and trace it again for images of any size.
         self.trainer.make_train_function(force=True)
 
@@ -221,7 +221,7 @@ def _make_hooks(session: Session, saver: Saver, save_state: Callable[..., None])
         skip_state=saver.skip_state,
         batch_files=batches.files,
         epoch_batches=lambda epoch: batches.epoch(session.image_size, epoch),
-        data_wait=batches.data_wait,
+        take_data_wait=batches.take_data_wait,
         draw_preview=lambda: draw_run_preview(plan.config, dataset, session.paths.augmented),
     )
 

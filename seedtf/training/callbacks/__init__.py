@@ -9,15 +9,17 @@ network. ``SaveState`` is last.
 Keras has callbacks for the same purposes. They are not used, because a run consists of several ``fit``
 calls (frozen body, image sizes, a resumed epoch) and must resume at any step with the same numbers:
 
-* ``EarlyStopping`` forgets its best value when a ``fit`` begins, ``ModelCheckpoint`` in a new process.
+* ``EarlyStopping`` forgets its best value when a ``fit`` begins. ``ModelCheckpoint`` forgets it when a
+  new process begins.
 * ``BackupAndRestore`` deletes its backup when the first ``fit`` ends.
 * ``CSVLogger`` cannot drop the rows of epochs that a resumed run repeats.
 * ``LearningRateScheduler`` sets a rate once an epoch, not at every step.
-* ``TerminateOnNaN`` does not report which batch was at fault.
+* ``TerminateOnNaN`` does not report in which batch the loss became NaN.
 
-On a GPU, ``EachStep`` is the only callback that Keras calls. It calls the others for every step, with
-metrics that a thread has read, so that training does not wait for the device. Callbacks that override
-``on_train_batch_end`` set ``async_safe``, because some versions of Keras 3 call it from a thread.
+On a GPU, and where one call of the train function runs several steps, ``fit`` gets only ``EachStep``,
+which calls the other callbacks for every step. On a GPU a thread reads the metrics for them, so that
+training does not wait for the device. Callbacks that override ``on_train_batch_end`` set
+``async_safe``, because some versions of Keras 3 call this method from a thread.
 """
 
 from seedtf.training.callbacks.averaging import AveragedWeights, EmaWeights

@@ -63,18 +63,18 @@ class AveragedWeights(keras.callbacks.Callback):
     weights in the network, and the average among the variables of the optimizer.
 
     Args:
-        batches: returns the training batches of an epoch, counted from 0: images float32
-            ``[B, S, S, 3]`` and labels.
+        epoch_batches: called with an epoch, from 0; returns its training batches, which are images
+            float32 ``[B, S, S, 3]`` and labels.
         position: must come before this callback in the list.
     """
 
     def __init__(
-        self, batches: Callable[[int], Iterable[tuple[Any, Any]]], position: Position
+        self, epoch_batches: Callable[[int], Iterable[tuple[Any, Any]]], position: Position
     ) -> None:
         super().__init__()
-        self._batches = batches
+        self._epoch_batches = epoch_batches
         self._position = position
-        self._trained: list[np.ndarray] = []
+        self._trained_values: list[np.ndarray] = []
         self._forward: Callable[[Any], Any] | None = None
 
     def on_train_begin(self, logs: dict[str, float] | None = None) -> None:
@@ -85,18 +85,18 @@ class AveragedWeights(keras.callbacks.Callback):
         if int(optimizer.iterations) <= int(optimizer.get_config()["start_averaging"]):
             return
         network = self.model.network
-        self._trained = [np.array(variable.numpy()) for variable in all_variables(network)]
+        self._trained_values = [np.array(variable.numpy()) for variable in all_variables(network)]
         optimizer.assign_average_vars(network.trainable_variables)
         layers = [layer for layer in network.layers if _updates_statistics(layer)]
         if layers:
             self._recompute_statistics(network, layers)
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
-        if self._trained:
+        if self._trained_values:
             variables = all_variables(self.model.network)
-            for variable, value in zip(variables, self._trained, strict=True):
+            for variable, value in zip(variables, self._trained_values, strict=True):
                 variable.assign(value)
-            self._trained = []
+            self._trained_values = []
 
     def _recompute_statistics(self, network: keras.Model, layers: list[Any]) -> None:
         statistics = [(layer.moving_mean, layer.moving_variance) for layer in layers]
@@ -105,7 +105,7 @@ class AveragedWeights(keras.callbacks.Callback):
         if self._forward is None:
             self._forward = tf.function(lambda images: network(images, training=True))
         steps = 0
-        for images, _ in self._batches(self._position.epoch):
+        for images, _ in self._epoch_batches(self._position.epoch):
             self._forward(images)
             steps += 1
             if steps == _MAX_BATCHES:

@@ -19,7 +19,7 @@ __all__ = ["ConsoleLine"]
 
 
 class ConsoleLine(keras.callbacks.Callback):
-    """Prints one line at the end of each epoch, marked ``best`` if its ``val_loss`` is the lowest yet.
+    """Prints one line at the end of each epoch, with ``best`` if ``val_loss`` is the lowest so far.
 
     On a terminal, a tqdm bar of the steps takes the place of this line while the epoch runs. If the
     output is not a terminal, there is no bar. Inside ``report.silent()`` nothing is printed. The line
@@ -48,7 +48,7 @@ class ConsoleLine(keras.callbacks.Callback):
         self._log = log
         self._position = position
         self._epochs = epochs
-        self._steps = steps_per_epoch
+        self._steps_per_epoch = steps_per_epoch
         self._stream = sys.stdout if stream is None else stream
         self._bar: tqdm | None = None
 
@@ -57,7 +57,7 @@ class ConsoleLine(keras.callbacks.Callback):
             self._bar = tqdm(
                 desc=self._label(epoch + 1),
                 initial=self._position.step,
-                total=self._steps,
+                total=self._steps_per_epoch,
                 bar_format="{desc}  [{bar:20}] {n_fmt}/{total_fmt}{postfix}",
                 ascii=" =",
                 miniters=1,  # redraw as often as tqdm's default of ten times a second allows
@@ -70,11 +70,11 @@ class ConsoleLine(keras.callbacks.Callback):
         bar = self._bar
         if bar is None:
             return
-        steps = self._position.step_of(batch) + 1
+        completed_steps = self._position.step_of(batch) + 1
         with tqdm.get_lock():  # Keras 3 may call this method from several threads and out of order
-            if steps > bar.n:
+            if completed_steps > bar.n:
                 bar.set_postfix_str(self._running_values(logs or {}), refresh=False)
-                bar.update(steps - bar.n)
+                bar.update(completed_steps - bar.n)
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
         self.close()
@@ -98,13 +98,13 @@ class ConsoleLine(keras.callbacks.Callback):
 
     def _summary(self, row: Mapping[str, float]) -> str:
         epoch, timer = int(row["epoch"]), self._log.timer
-        mark = "best" if best_epoch(self._log.rows) == epoch else "    "
+        best = "best" if best_epoch(self._log.rows) == epoch else "    "
         varies = strength_varies(self._log.rows)
         return "  ".join(
             [
                 self._label(epoch),
                 f"loss {row['loss']:.4f} acc {row['accuracy']:.4f}",
-                f"val_loss {row['val_loss']:.4f} val_acc {row['val_accuracy']:.4f} {mark}",
+                f"val_loss {row['val_loss']:.4f} val_acc {row['val_accuracy']:.4f} {best}",
                 f"lr {row['lr']:.2e}",
                 *([f"strength {row['augment_strength']:.2f}"] if varies else []),
                 f"{timer.images_per_second:,.0f} img/s",

@@ -1,4 +1,4 @@
-"""``EachStep`` calls other callbacks for every step; Keras itself sees only calls of several steps."""
+"""``EachStep`` calls callbacks for every step, also if one call of the train function runs several."""
 
 from __future__ import annotations
 
@@ -18,33 +18,36 @@ _Logs = dict[str, Any] | None
 
 
 class EachStep(keras.callbacks.Callback):
-    """Calls other callbacks for every step of a train function that runs several steps in one call.
+    """Calls other callbacks for every step of a train function that may run several steps in a call.
 
-    For Keras, a call of the train function is one batch. Before a call, the other callbacks get
-    ``on_train_batch_begin`` of its first step. After it, they get ``on_train_batch_end`` of each step
-    in order, with the metrics after that step. All other events are passed on. At the end of an epoch,
-    ``Position`` is at the last step.
+    Keras counts each call of the train function as one batch. Before a call, the other callbacks get
+    ``on_train_batch_begin`` once, with the number of the first step of this call. After the call, they
+    get ``on_train_batch_end`` for each of its steps, in order, with the metrics after that step. They
+    also get the begin and the end of the training, of each epoch and of each validation, but nothing
+    about the batches of a validation. A ``Position`` among them is set to the last step of the epoch
+    before ``on_epoch_end``.
 
-    Reading a metric waits for the device. So if ``ahead`` is above 0, a thread reads the metrics and
-    calls ``on_train_batch_end`` while the next calls are started. An exception of a callback in this
-    thread is raised before a later call, or at the end of the epoch.
+    Reading a metric waits for the device. So if ``calls_ahead`` is above 0, a thread reads the metrics
+    and calls ``on_train_batch_end`` while the next calls are started. An exception of a callback in
+    this thread is raised before a later call, or at the end of the epoch.
 
     Args:
-        callbacks: the other callbacks, in the order of the calls.
-        steps: the number of steps of an epoch, or of the rest of an epoch that is resumed.
-        per_call: steps in a call; the last call of an epoch may have fewer.
-        ahead: the number of calls that may be started without waiting for their metrics. A loss that is
-            not finite is noticed up to this many calls later.
+        callbacks: the other callbacks, in the order in which they are called.
+        steps: the number of steps in each epoch of the ``fit``; a ``fit`` that continues an interrupted
+            epoch has one epoch with the remaining steps.
+        steps_per_call: the number of steps in a call; the last call of an epoch may have fewer.
+        calls_ahead: the number of calls that may be started without waiting for their metrics. A loss
+            that is not finite is noticed up to this many calls later.
 
     Example:
-        >>> class Shown(keras.callbacks.Callback):
+        >>> class PrintLogs(keras.callbacks.Callback):
         ...     def on_train_batch_end(self, batch, logs=None):
         ...         print(batch, logs)
-        >>> each = EachStep([Shown()], steps=3, per_call=2)
-        >>> each.on_train_batch_end(0, {"loss": np.float32([0.5, 0.25])})
+        >>> each_step = EachStep([PrintLogs()], steps=3, steps_per_call=2)
+        >>> each_step.on_train_batch_end(0, {"loss": np.float32([0.5, 0.25])})
         0 {'loss': 0.5}
         1 {'loss': 0.25}
-        >>> each.on_train_batch_end(1, {"loss": np.float32([0.125, 0.0])})
+        >>> each_step.on_train_batch_end(1, {"loss": np.float32([0.125, 0.0])})
         2 {'loss': 0.125}
     """
 
@@ -53,12 +56,13 @@ class EachStep(keras.callbacks.Callback):
         callbacks: Sequence[keras.callbacks.Callback],
         *,
         steps: int,
-        per_call: int = 1,
-        ahead: int = 0,
+        steps_per_call: int = 1,
+        calls_ahead: int = 0,
     ) -> None:
         super().__init__()
         self._callbacks = callbacks
-        self._steps, self._per_call, self._ahead = steps, per_call, ahead
+        self._steps, self._steps_per_call = steps, steps_per_call
+        self._calls_ahead = calls_ahead
         self._reader_thread: ThreadPoolExecutor | None = None
         self._unread: deque[Future[None]] = deque()
 
@@ -73,11 +77,11 @@ class EachStep(keras.callbacks.Callback):
             callback.set_params(params)
 
     def on_train_batch_begin(self, batch: int, logs: _Logs = None) -> None:
-        self._wait_for_calls(leave=max(self._ahead - 1, 0))
-        self._call_all("on_train_batch_begin", batch * self._per_call, logs)
+        self._wait_for_calls(leave=max(self._calls_ahead - 1, 0))
+        self._call_all("on_train_batch_begin", batch * self._steps_per_call, logs)
 
     def on_train_batch_end(self, batch: int, logs: _Logs = None) -> None:
-        if self._ahead == 0:
+        if self._calls_ahead == 0:
             self._end_steps(batch, logs or {})
             return
         if self._reader_thread is None:
@@ -115,11 +119,11 @@ class EachStep(keras.callbacks.Callback):
             self._unread.popleft().result()
 
     def _end_steps(self, batch: int, logs: dict[str, Any]) -> None:
-        """Reads the metrics of a call and passes them on, to ``on_train_batch_end`` of each step."""
-        first = batch * self._per_call
-        values = {name: _as_vector(value) for name, value in logs.items()}
-        for step in range(first, min(first + self._per_call, self._steps)):
-            logs_of_step = {name: float(value[step - first]) for name, value in values.items()}
+        """Reads the metrics of a call, and calls ``on_train_batch_end`` for each of its steps."""
+        first = batch * self._steps_per_call
+        metrics = {name: _as_vector(value) for name, value in logs.items()}
+        for step in range(first, min(first + self._steps_per_call, self._steps)):
+            logs_of_step = {name: float(values[step - first]) for name, values in metrics.items()}
             self._call_all("on_train_batch_end", step, logs_of_step)
 
     def _call_all(self, event: str, *arguments: Any) -> None:

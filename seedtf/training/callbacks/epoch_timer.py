@@ -13,14 +13,14 @@ __all__ = ["EpochTimer"]
 
 
 class EpochTimer(keras.callbacks.Callback):
-    """Measures an epoch: seconds, images per second, and seconds spent waiting for data.
+    """Measures an epoch: its duration, images per second, and the seconds spent waiting for data.
 
     Images per second are measured from the start of the epoch to the end of its last step. Validation
     and the writing of files do not count.
 
     Args:
         images_per_step: images in a training batch, over all devices.
-        data_wait: returns the seconds that training has waited for data since the last call.
+        take_data_wait: returns the seconds that training has waited for data since its last call.
         clock: a monotonic clock in seconds.
 
     Attributes:
@@ -28,7 +28,8 @@ class EpochTimer(keras.callbacks.Callback):
         data_wait: seconds of this epoch that were spent waiting for training data.
         validation: seconds of this epoch that were spent on validation.
         between: seconds from the end of the previous epoch to the start of this epoch; 0 for the first
-            epoch. Meanwhile weights are copied for checkpoints, and curves are drawn.
+            epoch. In this time the other callbacks act on the end of the epoch: for example, they copy
+            weights for checkpoints.
 
     Example:
         >>> readings = iter([0.0, 2.0, 3.0])  # start of the epoch, end of a step, end of the epoch
@@ -46,7 +47,7 @@ class EpochTimer(keras.callbacks.Callback):
         self,
         images_per_step: int,
         *,
-        data_wait: Callable[[], float] = lambda: 0.0,
+        take_data_wait: Callable[[], float] = lambda: 0.0,
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         super().__init__()
@@ -55,7 +56,7 @@ class EpochTimer(keras.callbacks.Callback):
         self.validation = 0.0
         self.between = 0.0
         self._clock = clock
-        self._read_data_wait = data_wait
+        self._take_data_wait = take_data_wait
         self._images_per_step = images_per_step
         self._lock = threading.Lock()
         self._epoch_start = self._last_step = self._validation_start = 0.0
@@ -95,7 +96,7 @@ class EpochTimer(keras.callbacks.Callback):
         return statistics.median(_without_first(self._throughputs)) if self._throughputs else 0.0
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, float] | None = None) -> None:
-        self._read_data_wait()  # discards the seconds of waiting between two epochs
+        self._take_data_wait()  # discards the seconds of waiting between two epochs
         self._epoch_start = self._last_step = self._clock()
         self.between = 0.0 if self._epoch_end is None else self._epoch_start - self._epoch_end
         self._steps = 0
@@ -114,11 +115,11 @@ class EpochTimer(keras.callbacks.Callback):
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
         self._epoch_end = self._clock()
         self.seconds = self._epoch_end - self._epoch_start
-        self.data_wait = self._read_data_wait()
+        self.data_wait = self._take_data_wait()
         self._durations.append(self.seconds)
         self._throughputs.append(self.images_per_second)
 
 
 def _without_first(values: list[float]) -> list[float]:
-    """All values but the first, which includes tracing and compiling; a single value is returned."""
+    """All values but the first, which includes tracing and compiling; a single value is kept."""
     return values[1:] or values

@@ -17,7 +17,7 @@ __all__ = ["HistoryLog"]
 
 
 class HistoryLog(keras.callbacks.Callback):
-    """Appends one line per epoch to both files, and flushes them to disk before the next epoch starts.
+    """Appends a line per epoch to history.csv and timing.csv, which is on disk before the next epoch.
 
     ``history.csv`` holds only what the seed determines (epoch, lr, loss, accuracy, val_loss,
     val_accuracy, augment_strength), so two equal runs write equal files. ``timing.csv`` holds what a
@@ -29,14 +29,14 @@ class HistoryLog(keras.callbacks.Callback):
         path_history: history.csv.
         path_timing: timing.csv.
         timer: measures the epoch; must come before this callback in the list.
-        completed_epochs: the epochs that a resumed run does not repeat. Lines of these epochs are kept,
-            later lines are dropped. With 0 the files start empty. In a file of an older version, which
-            ends at val_accuracy, the kept lines get NaN as strength.
-        strength: returns the factor on the augmentation ranges in an epoch, counted from 0. It is
-            called when the epoch has ended, before its row is added to ``rows``. 1 by default.
+        completed_epochs: the number of epochs that a resumed run does not repeat. The lines of these
+            epochs are kept, later lines are dropped; with 0 only the headers are left. A file of an
+            older version may lack the last columns; the lines that are kept get NaN there.
+        strength: returns the factor on the augmentation ranges in an epoch, counted from 0; by default
+            it is always 1. It is called when the epoch has ended, before its row is added to ``rows``.
 
     Attributes:
-        rows: the history as dicts, including kept lines; ``epoch`` is an int, other values are floats.
+        rows: the history as dicts, with the kept lines; ``epoch`` is an int, other values are floats.
         timer: the argument ``timer``.
     """
 
@@ -74,7 +74,7 @@ class HistoryLog(keras.callbacks.Callback):
 
 
 def _keep_completed_rows(path: Path, columns: Sequence[str], completed_epochs: int) -> None:
-    """Writes the file again with a header and the rows up to ``completed_epochs``."""
+    """Writes the file again with a header and the rows up to the epoch ``completed_epochs``."""
     lines = path.read_text(encoding="utf-8").splitlines(keepends=True)[1:] if path.exists() else []
     # An interruption may have left the last line incomplete, without a newline.
     complete = [line for line in lines if line.endswith("\n")]

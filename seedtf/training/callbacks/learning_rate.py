@@ -27,9 +27,9 @@ class LearningRate(keras.callbacks.Callback):
         schedule: learning rate as a function of the epoch (float; training starts at 0.0).
         per_step: whether to evaluate the schedule before every step, at
             ``epoch + step / steps_per_epoch``; otherwise once, at the start of the epoch.
-        steps_per_epoch: training steps in one epoch; None takes the number of ``fit``.
-        position: the current epoch and step; must come before this callback in the list. None if every
-            ``fit`` starts at the beginning of an epoch.
+        steps_per_epoch: training steps in one epoch; None takes the number that ``fit`` is given.
+        position: the current epoch and step; must come before this callback in the list. It may be None
+            if every ``fit`` starts at the beginning of an epoch.
 
     Raises:
         ValueError: at the start of ``fit``, if ``per_step`` needs the number of steps and Keras does
@@ -64,7 +64,7 @@ class LearningRate(keras.callbacks.Callback):
         return self._schedule(epoch + (step / self._steps_per_epoch if self._per_step else 0.0))
 
     def planned(self, epochs: int) -> list[float]:
-        """The ``lr`` that the logs of each of the first ``epochs`` epochs will have: its last rate."""
+        """The last rate of each of the first ``epochs`` epochs, which its logs will have as ``lr``."""
         return [self.rate(epoch, self._steps_per_epoch - 1) for epoch in range(epochs)]
 
     def on_train_begin(self, logs: dict[str, float] | None = None) -> None:
@@ -107,7 +107,7 @@ class AugmentStrength(keras.callbacks.Callback):
     """Sets the factor by which every augmentation range is multiplied, at the start of an epoch.
 
     Args:
-        config: ``augment_strength`` is the factor, or ``auto``: then the factor of each epoch is
+        config: its ``augment_strength`` is the factor. If that is ``auto``, the factor of each epoch is
             computed from the history.
         variable: float32 scalar that the augmentation reads.
 
@@ -130,7 +130,7 @@ class AugmentStrength(keras.callbacks.Callback):
         return next_strength(self.rows[:epoch], config.epochs, mixed=mixed)
 
     def set(self, epoch: int) -> None:
-        """Assigns the factor of ``epoch`` to the variable; the pipeline reads it for each batch."""
+        """Assigns the factor of ``epoch`` to the variable, which the augmentation of a batch reads."""
         self._variable.assign(self.factor(epoch))
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:

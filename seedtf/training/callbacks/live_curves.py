@@ -95,15 +95,16 @@ class LiveCurves(keras.callbacks.Callback):
         if self._view is not None:
             self._view.update(lambda figure: self._draw(self._log.rows, figure))
 
-    def finish(self, state: str = "finished") -> None:
+    def finish(self, ending: str = "finished") -> None:
         """Writes a last page that no longer reloads itself, and returns when it is on disk.
 
-        Keras calls ``on_train_end`` after each ``fit``, but a training may consist of several.
+        ``on_train_end`` cannot do this, because Keras calls it after each ``fit``, but a training may
+        consist of several.
 
         Args:
-            state: how training ended, for the page.
+            ending: how training ended, for the page.
         """
-        self._submit(state, refresh=False)
+        self._submit(ending, refresh=False)
         self._worker.wait()
 
     def _open_view(self) -> View | None:
@@ -125,7 +126,7 @@ class LiveCurves(keras.callbacks.Callback):
     def _submit(self, state: str, *, refresh: bool) -> None:
         # The thread gets copies, because training continues while it draws.
         rows, headline = list(self._log.rows), self._headline()
-        # With the time, the page of a killed process can be told from one that is still updated.
+        # The time shows whether the page is still updated, or its process was killed.
         state = f"{state}, {time.strftime('%Y-%m-%d %H:%M:%S')}"
 
         def draw() -> None:
@@ -189,7 +190,7 @@ class AfterFirstStep(keras.callbacks.Callback):
     started earlier would delay it.
 
     Args:
-        job: the function to run; ``wait`` raises the exception that it raises.
+        job: the function to run; ``wait`` raises its exception.
     """
 
     def __init__(self, job: Callable[[], None]) -> None:

@@ -13,7 +13,7 @@ from seedtf.plots.base import Figure, figure_png
 __all__ = ["View", "in_notebook", "open_view"]
 
 Draw = Callable[[Figure | None], Figure]
-"""Draws the curves into the given figure, or into a new one."""
+"""A function that draws the curves into the given figure, or into a new figure if it gets None."""
 
 
 class View(Protocol):
@@ -32,14 +32,14 @@ def in_notebook() -> bool:
 
 
 def open_view(title: str) -> View | None:
-    """Returns an image in a notebook, or else a Matplotlib window; None if there is no display."""
+    """Returns an image in a notebook, or else a Matplotlib window; None if no window can be opened."""
     if in_notebook():
         return _Notebook()
     if sys.platform.startswith("linux") and not (
         os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")
     ):
         return None
-    # pyplot is imported only here, because the import selects a window system.
+    # pyplot is imported only where a window is wanted, because the import selects a window system.
     try:
         pyplot = importlib.import_module("matplotlib.pyplot")
         figure = pyplot.figure(num=title, figsize=(5.4, 6.8))

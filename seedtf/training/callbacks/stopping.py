@@ -25,8 +25,8 @@ class Patience(keras.callbacks.Callback):
 
     Args:
         epochs: the number of epochs without a new minimum after which training stops, at least 1.
-        log: the history of the run; must come before this callback in the list. It has the earlier
-            epochs of a resumed run, so ``reason`` may be set from the beginning.
+        log: the history of the run; must come before this callback in the list. The history contains
+            the earlier epochs of a resumed run, so ``reason`` may be set from the beginning.
 
     Attributes:
         reason: why training has to stop; empty if it does not.
@@ -102,7 +102,7 @@ class StopOnNaN(keras.callbacks.Callback):
 
     Keras reports the mean loss since the start of the epoch; after one loss that is not finite, the
     mean is not finite either. On a GPU, ``EachStep`` calls this callback from a thread. The error then
-    reaches the training loop one or two calls later, but names the step at which it happened.
+    reaches the training loop one or two calls later, but names the step whose loss is not finite.
 
     Args:
         position: must come before this callback in the list.

@@ -46,10 +46,10 @@ class Track(keras.callbacks.Callback):
             self._group.log_metrics(int(row["epoch"]), metrics)
 
     def finish(self, ending: str) -> None:
-        """Sends the files of the run (figures, tables, flags, versions) and ends it in every tracker.
+        """Sends files of the run (figures, tables, flags, versions) and ends the run in every tracker.
 
         Args:
-            ending: how training ended, as for the live page.
+            ending: how training ended; see ``TrackerGroup.finish``.
         """
         if self._group is not None:
             paths = self._paths

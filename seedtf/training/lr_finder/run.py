@@ -113,7 +113,7 @@ def _sweep(config: TrainConfig, start: float, end: float, steps: int) -> tuple[L
     _warn_if_few(steps, num_steps)
     with runtime_errors_as_user_errors(config, dataset):
         batches = TrainBatches(plan, dataset)
-        trainer = Trainer(network, batches.prepare(config.image_size))
+        trainer = Trainer(network, batches.make_prepare(config.image_size))
         optimizer = make_phase_optimizer(plan, network, lr=start)
         trainer.compile_for(optimizer, jit_compile=settings.compilation.enabled)
         train = batches.train(config.image_size, start_step=0)

@@ -11,7 +11,7 @@ import tensorflow as tf
 
 __all__ = ["CrossEntropy", "accuracy_metric", "make_targets", "sample_weights", "smooth"]
 
-Targets = Callable[[tf.Tensor, tf.Tensor], tuple]
+ToTargets = Callable[[tf.Tensor, tf.Tensor], tuple]
 """A function from images and labels to a batch for ``fit``; see ``make_targets``."""
 
 
@@ -57,7 +57,7 @@ def make_targets(
     smoothing: float,
     weights: npt.ArrayLike | None = None,
     weighted_labels: bool = False,
-) -> Targets | None:
+) -> ToTargets | None:
     """Returns a function that makes the targets of a training batch; None if labels stay as they are.
 
     Args:
@@ -77,7 +77,7 @@ def make_targets(
     if not smoothing and weights is None and not weighted_labels:
         return None
 
-    def targets(images: tf.Tensor, labels: tf.Tensor) -> tuple:
+    def to_targets(images: tf.Tensor, labels: tf.Tensor) -> tuple:
         soft = labels if labels.shape.rank == 2 else tf.one_hot(labels, classes)
         image_weights = tf.reduce_sum(soft, axis=-1) if weighted_labels else None
         if image_weights is not None:
@@ -88,7 +88,7 @@ def make_targets(
         class_weights = sample_weights(soft, weights)
         return (*batch, class_weights if image_weights is None else class_weights * image_weights)
 
-    return targets
+    return to_targets
 
 
 def _matches(y_true: Any, y_pred: Any) -> Any:
