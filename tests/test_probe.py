@@ -31,7 +31,7 @@ from seedtf.probing.probe import KNN, LOGISTIC, Probe, probe
 from seedtf.runs.folder import read_settings
 from seedtf.runs.listing import list_runs
 from seedtf.runs.paths import RunPaths
-from seedtf.training.fitted_head import STRENGTHS, fit_head, start_from_fitted_head
+from seedtf.training.fitted_head import C_VALUES, fit_head, start_from_fitted_head
 from seedtf.training.machine import Machine
 from seedtf.training.resolve import resolve
 
@@ -97,8 +97,8 @@ def test_each_fold_is_predicted_as_scikit_learn_does_from_the_others(cloud: Clou
         test = cloud.folds == fold
         x, z = standardized(cloud.features[~test], cloud.features[test])
         head = found.heads[fold]
-        assert head.strength in STRENGTHS
-        oracle = LogisticRegression(C=head.strength, tol=1e-6, max_iter=2000)
+        assert head.inverse_strength in C_VALUES
+        oracle = LogisticRegression(C=head.inverse_strength, tol=1e-6, max_iter=2000)
         oracle.fit(x, cloud.labels[~test])
         expected = oracle.predict_proba(z)
         logits = head.logits(cloud.features[test])
@@ -129,7 +129,9 @@ def test_two_classes_and_a_class_without_images(cloud: Cloud) -> None:
     two = cloud.labels < 2
     head = fit_head(cloud.features[two], cloud.labels[two] * 2, np.arange(80), 3)
     x, _ = standardized(cloud.features[two], cloud.features[two])
-    oracle = LogisticRegression(C=head.strength, tol=1e-6, max_iter=2000).fit(x, cloud.labels[two])
+    oracle = LogisticRegression(C=head.inverse_strength, tol=1e-6, max_iter=2000).fit(
+        x, cloud.labels[two]
+    )
     logits = head.logits(cloud.features)
     expected = oracle.decision_function(x)
     np.testing.assert_allclose((logits[:, 2] - logits[:, 0])[two], expected, atol=0.05)
@@ -142,7 +144,7 @@ def test_the_choice_of_the_penalty_does_not_divide_groups(cloud: Cloud) -> None:
     apart = fit_head(twice, labels, np.arange(120), 3, seed=1)
     together = fit_head(twice, labels, np.repeat(np.arange(60), 2), 3, seed=1)
     # Noise is remembered best without a penalty, which helps only where a copy was seen.
-    assert together.strength < apart.strength
+    assert together.inverse_strength < apart.inverse_strength
 
 
 def test_twins_are_in_one_fold_and_every_image_counts_once(result: Probe) -> None:
@@ -223,7 +225,7 @@ def test_training_starts_from_the_head_that_fits_the_training_images(
         dataset.store.read(records).numpy().astype(np.float32), verbose=0
     )
     x, _ = standardized(features, features)
-    oracle = LogisticRegression(C=head.strength, tol=1e-6, max_iter=2000).fit(x, labels)
+    oracle = LogisticRegression(C=head.inverse_strength, tol=1e-6, max_iter=2000).fit(x, labels)
     np.testing.assert_allclose(probabilities, oracle.predict_proba(x), atol=0.03)
 
 

@@ -26,7 +26,7 @@ from seedtf.runs.history import best_epoch
 from seedtf.runs.saved_config import RESUME_MAY_CHANGE
 from seedtf.training.process import (
     POLL_SECONDS,
-    TRAIN,
+    TRAIN_COMMAND,
     TrainProcess,
     finished_epochs,
     flags_to_train,
@@ -51,7 +51,7 @@ class Commands:
     """
 
     divide: Sequence[str] = (*SEEDTF, "folds", "--divide_only")
-    train: Sequence[str] = TRAIN
+    train: Sequence[str] = TRAIN_COMMAND
     evaluate: Sequence[str] = (*SEEDTF, "evaluate")
 
 

@@ -125,7 +125,7 @@ def save_best_head(result: Probe, run_dir: str) -> tuple[Path, float]:
         network.get_layer(HEAD).set_weights([head.kernel, head.bias])
         set_body_trainable(network, False)
         root = str(dataset.store.catalog.root.resolve())
-        resolved = {"data_root": root, "head_strength": head.strength}
+        resolved = {"data_root": root, "head_strength": head.inverse_strength}
         write_records(paths.root, config, dataset, resolved, embedder.preset)
         is_val = result.folds == 0
         is_correct = row.predicted == result.labels

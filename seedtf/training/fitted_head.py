@@ -26,7 +26,7 @@ from seedtf.model.network import HEAD, pooled_body
 from seedtf.report import is_silent, report
 
 __all__ = [
-    "STRENGTHS",
+    "C_VALUES",
     "LinearHead",
     "Standardization",
     "check_sklearn",
@@ -35,12 +35,12 @@ __all__ = [
     "start_from_fitted_head",
 ]
 
-STRENGTHS = (0.001, 0.003, 0.01, 0.03, 0.1, 1.0)
-"""The candidates for scikit-learn's C, the inverse strength of the penalty."""
+C_VALUES = (0.001, 0.003, 0.01, 0.03, 0.1, 1.0)
+"""The candidates for scikit-learn's C, the inverse of the strength of the penalty."""
 
 _HELD_OUT_FRACTION, _BATCH_SIZE = 0.2, 64
-# On 3,200 images with 1,280 features, a tolerance of a tenth took 3 times as many steps and changed the
-# accuracy by less than 0.002.
+# On 3,200 images with 1,280 features, a tenth of this tolerance took 3 times as many steps and changed
+# the accuracy by less than 0.002.
 _TOLERANCE, _MAX_STEPS = 1e-3, 200
 # A class without training images gets a bias that is this much below the lowest bias of the others, so
 # that it is never predicted.
@@ -81,22 +81,22 @@ class LinearHead:
     Attributes:
         kernel: float32 ``[D, K]``; it includes the standardization, so it applies to raw features.
         bias: float32 ``[K]``.
-        strength: the value of ``STRENGTHS`` with which the head was fitted.
+        inverse_strength: the value of ``C_VALUES`` with which the head was fitted.
     """
 
     kernel: np.ndarray
     bias: np.ndarray
-    strength: float
+    inverse_strength: float
 
     def logits(self, features: np.ndarray) -> np.ndarray:
         """Returns the logits, float32 ``[n, K]``, for ``features``, float32 ``[n, D]``."""
         return features @ self.kernel + self.bias
 
 
-def check_sklearn(wanted: str) -> None:
-    """Raises UserError if scikit-learn is missing; ``wanted`` is the flag or command that needs it."""
+def check_sklearn(needed_by: str) -> None:
+    """Raises UserError if scikit-learn is missing, which the flag or command ``needed_by`` needs."""
     if importlib.util.find_spec("sklearn") is None:
-        raise missing_sklearn(wanted)
+        raise missing_sklearn(needed_by)
 
 
 @contextmanager
@@ -117,10 +117,11 @@ def fit_head(
 ) -> LinearHead:
     """Fits a multinomial logistic regression with an L2 penalty on standardized features.
 
-    To choose the strength of the penalty, a fifth of the images is held out. For each value of
-    ``STRENGTHS``, a head is fitted on the other images; the value with the highest accuracy on the
-    held-out images is chosen, and of equally good ones the strongest penalty. With it, the head is
-    fitted on all images.
+    To choose the strength of the penalty, about a fifth of the images is held out. For each value of
+    ``C_VALUES``, a head is fitted on the other images; the value with the highest accuracy on the
+    held-out images is chosen, and of equally good values the one with the strongest penalty. With this
+    value, the head is fitted on all images. If there are too few images for that, a middle value is
+    taken.
 
     Args:
         features: float32 ``[n, D]``.
@@ -144,15 +145,15 @@ def fit_head(
             "--weights: with them some features are NaN or infinite; pass other weights"
         )
     with one_blas_thread():
-        strength = _choose_strength(features, labels, groups, seed)
+        inverse_strength = _choose_inverse_strength(features, labels, groups, seed)
         standardize = Standardization.of(features)
         model = _Regression()
-        model.fit(standardize(features), labels, strength)
+        model.fit(standardize(features), labels, inverse_strength)
     kernel = np.zeros((features.shape[1], num_classes))
     bias = np.full(num_classes, model.bias.min() - _UNSEEN_MARGIN)
     kernel[:, model.classes] = model.kernel / standardize.deviation[:, None]
     bias[model.classes] = model.bias - standardize.mean @ kernel[:, model.classes]
-    return LinearHead(kernel.astype(np.float32), bias.astype(np.float32), strength)
+    return LinearHead(kernel.astype(np.float32), bias.astype(np.float32), inverse_strength)
 
 
 def start_from_fitted_head(network: keras.Model, dataset: Dataset, seed: int) -> LinearHead:
@@ -183,35 +184,35 @@ def start_from_fitted_head(network: keras.Model, dataset: Dataset, seed: int) ->
     is_correct = head.logits(features).argmax(axis=1) == labels
     report(
         "head",
-        f"fitted on {len(records):,} images without augmentation (C={head.strength:g}); it predicts "
-        f"{is_correct.mean():.4f} of them correctly",
+        f"fitted on {len(records):,} images without augmentation (C={head.inverse_strength:g}); it "
+        f"predicts {is_correct.mean():.4f} of them correctly",
     )
     return head
 
 
-def _choose_strength(
+def _choose_inverse_strength(
     features: np.ndarray, labels: np.ndarray, groups: np.ndarray, seed: int
 ) -> float:
-    """The value of ``STRENGTHS`` for these images; see ``fit_head``."""
+    """The value of ``C_VALUES`` for these images; see ``fit_head``."""
     rng = np.random.default_rng([seed, 0, 3])
-    shares = [1 - _HELD_OUT_FRACTION, _HELD_OUT_FRACTION]
-    is_test = assign_groups(labels, groups, shares, rng, needed=(0,)) == 1
-    is_train = ~is_test
-    if not is_test.any() or len(np.unique(labels[is_train])) < 2:
-        return STRENGTHS[len(STRENGTHS) // 2]  # too few images for a choice
+    fractions = [1 - _HELD_OUT_FRACTION, _HELD_OUT_FRACTION]
+    is_held_out = assign_groups(labels, groups, fractions, rng, needed=(0,)) == 1
+    is_train = ~is_held_out
+    if not is_held_out.any() or len(np.unique(labels[is_train])) < 2:
+        return C_VALUES[len(C_VALUES) // 2]  # too few images for a choice
     standardize = Standardization.of(features[is_train])
-    train, test = standardize(features[is_train]), standardize(features[is_test])
+    train, held_out = standardize(features[is_train]), standardize(features[is_held_out])
     model, num_correct = _Regression(), []
-    for strength in STRENGTHS:
-        model.fit(train, labels[is_train], strength)  # starts from the weights of the previous fit
-        num_correct.append(int((model.predict(test) == labels[is_test]).sum()))
-    return STRENGTHS[int(np.argmax(num_correct))]
+    for value in C_VALUES:
+        model.fit(train, labels[is_train], value)  # starts from the weights of the previous fit
+        num_correct.append(int((model.predict(held_out) == labels[is_held_out]).sum()))
+    return C_VALUES[int(np.argmax(num_correct))]
 
 
 class _Regression:
-    """scikit-learn's logistic regression, with one logit for each class also if there are two.
+    """scikit-learn's logistic regression, with one logit for each class, also if there are two classes.
 
-    For two classes, scikit-learn itself has one logit: the difference of the two.
+    For two classes, scikit-learn itself computes a single logit: the difference of the two.
     """
 
     def __init__(self) -> None:
@@ -219,11 +220,10 @@ class _Regression:
 
         self._model: Any = LogisticRegression(max_iter=_MAX_STEPS, tol=_TOLERANCE, warm_start=True)
 
-    def fit(self, features: np.ndarray, labels: np.ndarray, strength: float) -> None:
-        self._model.set_params(C=strength)
-        with (
-            warnings.catch_warnings()
-        ):  # a fit that has not converged after all steps is good enough
+    def fit(self, features: np.ndarray, labels: np.ndarray, inverse_strength: float) -> None:
+        self._model.set_params(C=inverse_strength)
+        with warnings.catch_warnings():
+            # A fit that has not converged after all steps is good enough.
             warnings.filterwarnings("ignore", message=".*failed to converge")
             self._model.fit(features, labels)
 

@@ -1,4 +1,4 @@
-"""Reads what this process runs on: GPUs, cores, other workers, installed packages.
+"""Reads in which environment this process runs: GPUs, cores, other workers, installed packages.
 
 Importing this module does not import TensorFlow, so tests can pass a made-up ``Machine`` to the
 functions that choose settings.
@@ -23,12 +23,12 @@ class Machine:
 
     Attributes:
         gpus: compute capability, (major, minor), of every GPU that TensorFlow sees.
-        cpu_devices: number of logical CPU devices; 1 unless the program has divided its CPU.
+        cpu_devices: number of logical CPU devices; 1 unless the program has divided its CPU into more.
         cores: number of CPU cores.
-        tf_config: the value of ``TF_CONFIG``, which describes a cluster; None where it is not set.
+        tf_config: the value of ``TF_CONFIG``, which describes a cluster; None if it is not set.
         slurm_config: the cluster of the SLURM job step, in the form of ``TF_CONFIG``; None unless srun
             started several tasks.
-        networks: names of the networks that ``--model`` can take.
+        networks: names of the networks, other than those of KerasHub, that ``--model`` can take.
         keras_2: whether this is the Keras 2.15 environment.
         addons: whether TensorFlow Addons is installed.
         hub: whether KerasHub is installed.

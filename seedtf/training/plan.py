@@ -30,10 +30,10 @@ __all__ = ["Placement", "Plan", "batch_norm_momentum", "make_plan"]
 
 # All images are kept in a GPU's memory if they take at most this fraction of it.
 _RESIDENT_FRACTION = 1 / 3
-# If the size of the memory is unknown, they may take at most this number of bytes.
+# If the size of the memory is unknown, the images may take at most this number of bytes.
 _DEFAULT_RESIDENT_BYTES = 2 << 30
-# With this number, starting a call takes little time compared with its steps. It is not larger, because
-# a signal has to wait for the end of the call.
+# With this number of steps, the time to start a call is short compared with the time of its steps. It
+# is not larger, because the reaction to a signal has to wait for the end of the call.
 _STEPS_PER_EXECUTION = 10
 
 
@@ -63,7 +63,7 @@ class Plan:
 
     Attributes:
         settings: the choices that do not depend on the data.
-        config: the flags; unlike in ``settings.config``, ``batch_size`` is always a number.
+        config: the flags, as in ``settings.config``, except that ``batch_size`` is always a number.
         steps_per_epoch: number of training steps in an epoch.
         bn_momentum: momentum of the moving statistics of batch normalization.
         placement: where the augmentation runs.
@@ -155,36 +155,35 @@ def make_plan(settings: Settings, dataset: Dataset, gpu_memory: int = 0) -> Plan
             validation images than replicas; ``--class_weights`` does not fit the classes; or
             ``--steps_per_execution`` is above 1, but the train step does not look up its images.
     """
-    images, replicas = len(dataset.split.train), settings.devices.replicas
-    config = settings.config
+    num_train, num_val = len(dataset.split.train), len(dataset.split.val)
+    config, replicas = settings.config, settings.devices.replicas
     if config.batch_size is None:
-        size = min(DEFAULT_BATCH_SIZE, images)
+        size = min(DEFAULT_BATCH_SIZE, num_train)
         config = replace(config, batch_size=max(size - size % replicas, replicas))
-    if images < replicas:
+    if num_train < replicas:
         raise UserError(
-            f"--strategy: {replicas} replicas share {images} training images, and each needs one; add "
-            "images, or use fewer devices"
+            f"--strategy: {replicas} replicas share {num_train} training images, and each needs one; "
+            "add images, or use fewer devices"
         )
-    if config.batch_size > images:
+    if config.batch_size > num_train:
         raise UserError(
-            f"--batch_size={config.batch_size}: more than the {images} training images; "
-            f"pass {images} or less"
+            f"--batch_size={config.batch_size}: more than the {num_train} training images; "
+            f"pass {num_train} or less"
         )
-    if len(dataset.split.val) < replicas:
+    if num_val < replicas:
         raise UserError(
-            f"--strategy: {replicas} replicas share {len(dataset.split.val)} validation images, and "
-            "each needs one; pass a larger --val_fraction, or use fewer devices"
+            f"--strategy: {replicas} replicas share {num_val} validation images, and each needs one; "
+            "pass a larger --val_fraction, or use fewer devices"
         )
-    steps = images // config.batch_size
-    momentum = config.bn_momentum
+    steps_per_epoch, momentum = num_train // config.batch_size, config.bn_momentum
     placement = _choose_placement(settings, dataset.store, gpu_memory)
     return Plan(
         settings=settings,
         config=config,
-        steps_per_epoch=steps,
-        bn_momentum=batch_norm_momentum(steps) if isinstance(momentum, str) else momentum,
+        steps_per_epoch=steps_per_epoch,
+        bn_momentum=batch_norm_momentum(steps_per_epoch) if isinstance(momentum, str) else momentum,
         placement=placement,
-        steps_per_execution=_choose_steps_per_execution(settings, placement, steps),
+        steps_per_execution=_choose_steps_per_execution(settings, placement, steps_per_epoch),
         class_weights=_choose_class_weights(config, dataset),
     )
 
@@ -192,9 +191,9 @@ def make_plan(settings: Settings, dataset: Dataset, gpu_memory: int = 0) -> Plan
 def batch_norm_momentum(steps_per_epoch: int) -> float:
     """Returns a momentum with which the moving statistics follow the training within an epoch.
 
-    With Keras's default of 0.99 they average over about 100 steps. After an epoch of 30 steps they
-    still contain much of their initial values 0 and 1, so validation stays bad for hundreds of steps
-    although training goes well.
+    With Keras's default of 0.99, the statistics average over about 100 steps. After an epoch of 30
+    steps they still contain much of their initial values 0 and 1, so the validation metrics stay bad
+    for hundreds of steps although the training loss falls.
 
     ``1 - 10 / steps_per_epoch`` averages over a tenth of an epoch: after one epoch, the earlier values
     have the weight ``exp(-10)``. The result is at least 0.8, because an average over fewer than five
@@ -218,16 +217,20 @@ def _choose_placement(settings: Settings, store: Store, gpu_memory: int) -> Plac
     return Placement(True, resident, f"in the train step, which is fed {fed}")
 
 
-def _choose_steps_per_execution(settings: Settings, placement: Placement, steps: int) -> int:
-    """Several steps if the train step looks up its images itself, because the host then only passes on
-    indices; otherwise 1.
+def _choose_steps_per_execution(
+    settings: Settings, placement: Placement, steps_per_epoch: int
+) -> int:
+    """The number of training steps in one call.
+
+    It is above 1 only if the train step looks up its images itself, because the host then passes on
+    nothing but indices; and without ``--steps_per_execution``, only on a GPU with XLA.
     """
     requested = settings.config.steps_per_execution
     if settings.config.dry_run:  # a dry run times single steps
         return 1
     if placement.resident and not settings.keras_2:
         auto = _STEPS_PER_EXECUTION if settings.gpus and settings.compilation.enabled else 1
-        return min(requested or auto, steps)
+        return min(requested or auto, steps_per_epoch)
     if requested > 1:
         raise UserError(
             f"--steps_per_execution={requested}: needs a train step that looks up its images itself; "

@@ -25,7 +25,7 @@ _MAX_IMAGES = 64
 def draw_run_preview(config: TrainConfig, dataset: Dataset, out: Path) -> None:
     """Draws what the augmentation of a run does to its training images.
 
-    If ``out`` exists, which the first process of a resumed run has drawn, nothing is drawn.
+    If ``out`` exists, nothing is drawn, because an earlier process of the run has drawn the figure.
     """
     if out.exists():
         return
@@ -44,7 +44,7 @@ def write_preview(config: TrainConfig, out: Path) -> None:
     """Draws what the augmentation flags of ``config`` do to its images, without training.
 
     Args:
-        config: the flags of a run, of which those for the data and the augmentation are used.
+        config: the flags of a run; only those for the data and the augmentation are used.
         out: the PNG file to write or replace.
 
     Raises:

@@ -24,15 +24,15 @@ from seedtf.runs.paths import RunPaths
 
 __all__ = [
     "POLL_SECONDS",
-    "TRAIN",
+    "TRAIN_COMMAND",
     "TrainProcess",
     "finished_epochs",
     "flags_to_train",
     "last_error_line",
 ]
 
-TRAIN = (sys.executable, "-m", "seedtf", "train")
-"""The command that trains."""
+TRAIN_COMMAND = (sys.executable, "-m", "seedtf", "train")
+"""``seedtf train`` without its flags."""
 
 POLL_SECONDS = 0.2
 """The time between two checks of a process."""
@@ -69,7 +69,7 @@ def flags_to_train(
 
 
 def finished_epochs(run_dir: Path) -> list[dict[str, float]]:
-    """Returns the rows of a run's history.csv, one for each finished epoch; empty before it exists."""
+    """Returns the rows of a run's history.csv, one for each finished epoch; none if it has no file."""
     try:
         return read_history(RunPaths(run_dir).history)
     except FileNotFoundError:
@@ -77,7 +77,7 @@ def finished_epochs(run_dir: Path) -> list[dict[str, float]]:
 
 
 def last_error_line(log: Path) -> str:
-    """Returns the last error line of seedtf in a log, or else the last line of any kind."""
+    """Returns the last error line of seedtf in a log, or else its last line; empty without a log."""
     try:
         lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
     except FileNotFoundError:
@@ -91,8 +91,8 @@ class TrainProcess:
     """A process whose output is appended to a file. At the end of the ``with`` block it is stopped.
 
     The process runs in a session of its own, so Ctrl-C in the terminal does not reach it; ``end`` stops
-    it. On Linux, if this process dies for any reason, the kernel sends SIGTERM to the training process,
-    which then saves its state and stops.
+    it. On Linux, if its parent process dies for any reason, the kernel sends SIGTERM to the training
+    process, which then saves its state and stops.
 
     Args:
         command: the command to run.
@@ -115,7 +115,8 @@ class TrainProcess:
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         if self._process.poll() is None:
-            # StopSignal only records a first Ctrl-C. After a second one, nobody wants to wait.
+            # `StopSignal` only records the first Ctrl-C. The second one raises KeyboardInterrupt, after
+            # which the user does not want to wait.
             self.end(grace=0.0 if kind is KeyboardInterrupt else _GRACE_SECONDS)
 
     def poll(self) -> int | None:
@@ -140,8 +141,8 @@ class TrainProcess:
 def _make_signal_request() -> Callable[[], None] | None:
     """Returns a function for the new process to call, which asks the kernel for a signal.
 
-    The kernel then sends SIGTERM to the new process when this process dies. Elsewhere than on Linux
-    there is no such function, and None is returned.
+    The kernel then sends SIGTERM to the new process when its parent process dies. On systems other than
+    Linux there is no such request, and None is returned.
     """
     if not sys.platform.startswith("linux"):
         return None
@@ -149,7 +150,7 @@ def _make_signal_request() -> Callable[[], None] | None:
 
     def request_signal() -> None:
         prctl(_PR_SET_PDEATHSIG, int(signal.SIGTERM), 0, 0, 0)
-        if os.getppid() != parent:  # this process died before the request
+        if os.getppid() != parent:  # the parent process died before the request
             os._exit(1)
 
     return request_signal

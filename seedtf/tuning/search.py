@@ -19,7 +19,7 @@ from seedtf.model.families import short_name
 from seedtf.runs.paths import RunPaths
 from seedtf.training.process import (
     POLL_SECONDS,
-    TRAIN,
+    TRAIN_COMMAND,
     TrainProcess,
     finished_epochs,
     flags_to_train,
@@ -83,7 +83,7 @@ class Search:
 
 
 def search(
-    settings: Search, *, command: Sequence[str] = TRAIN, stream: TextIO | None = None
+    settings: Search, *, command: Sequence[str] = TRAIN_COMMAND, stream: TextIO | None = None
 ) -> list[TrialRow]:
     """Runs trials until ``settings.trials`` have ended; continues an earlier search of the study.
 
