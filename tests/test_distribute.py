@@ -319,9 +319,7 @@ def test_a_run_resumes_with_other_replicas_only_if_that_is_exact(
     )
     run_dir = shutil.copytree(two_workers[0], tmp_path / "synchronised")
     assert main(["train", f"--resume={run_dir}"]) == 0
-    expected = (
-        "resume    2 replicas shared a batch, now it is 1: batches and statistics are the same"
-    )
+    expected = "resume    2 replicas shared a batch, now 1 do: batches and statistics are the same"
     assert expected in capsys.readouterr().out
 
     # Workers that differ in one of these would train differently.
@@ -521,11 +519,11 @@ def test_xla_compiles_the_halves_of_a_step_of_several_gpus_and_nothing_on_cpus()
         assert choice.halves and not choice.enabled and "two halves" in choice.reason
     assert not choose_jit("off", 2, replicas=2).halves
     assert not choose_jit("auto", 2, replicas=2, deterministic=True).halves
-    for gpus, can_halve in ((0, True), (2, False)):
-        choice = choose_jit("auto", gpus, replicas=2, can_halve=can_halve)
+    for gpus, can_compile_halves in ((0, True), (2, False)):
+        choice = choose_jit("auto", gpus, replicas=2, can_compile_halves=can_compile_halves)
         assert not choice.halves and "2 replicas share a step" in choice.reason
         with pytest.raises(UserError, match="--jit_compile=on: 2 replicas"):
-            choose_jit("on", gpus, replicas=2, can_halve=can_halve)
+            choose_jit("on", gpus, replicas=2, can_compile_halves=can_compile_halves)
 
 
 @given(

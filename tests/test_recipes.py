@@ -39,7 +39,7 @@ def test_the_recipe_original_is_the_kaggle_solution() -> None:
     }
     config = TrainConfig(data_dir="x", recipe="original")
     # values of the Kaggle solution that are the default of every recipe
-    assert (config.cycle_epochs, config.cycle_decay, config.decay) == (10.0, 0.8, 0.0)
+    assert (config.cycle_epochs, config.cycle_decay, config.weight_decay_in_use) == (10.0, 0.8, 0.0)
 
 
 def test_a_flag_overrides_its_recipe_even_with_another_recipes_value() -> None:

@@ -38,7 +38,7 @@ def test_a_cpu_trains_in_float32_without_xla_on_the_host() -> None:
     settings = resolved()
     assert settings.precision.policy == "float32"
     assert not settings.compilation.enabled
-    assert not settings.on_device
+    assert not settings.augments_on_device
     assert settings.devices.kind == "none"
     assert settings.config.threads == 4
 
@@ -47,7 +47,7 @@ def test_a_gpu_trains_in_16_bits_with_xla_and_augments_itself() -> None:
     settings = resolved(Machine(gpus=(AMPERE,)))
     assert settings.precision.policy == "mixed_bfloat16"
     assert settings.compilation.enabled
-    assert settings.on_device
+    assert settings.augments_on_device
 
 
 def test_the_slowest_gpu_decides_the_precision() -> None:

@@ -38,16 +38,16 @@ def values(trainer: Trainer) -> list[np.ndarray]:
 
 def save(saver: Saver, trainer: Trainer, *paths: Path) -> None:
     for path in paths:
-        saver.checkpoint(trainer.network, path)
-    saver.state(trainer, epoch=1, step=0, facts={})
+        saver.save_checkpoint(trainer.network, path)
+    saver.save_state(trainer, epoch=1, step=0, facts={})
 
 
 def test_files_hold_the_moment_of_the_call_though_training_went_on(trainer, tmp_path) -> None:
     saver, expected = Saver(StateFolder(tmp_path / "state")), values(trainer)
     best, last = tmp_path / "best.keras", tmp_path / "last.keras"
-    saver.checkpoint(trainer.network, best)
-    saver.checkpoint(trainer.network, last)
-    saver.state(trainer, epoch=1, step=0, facts={"history": "x"})
+    saver.save_checkpoint(trainer.network, best)
+    saver.save_checkpoint(trainer.network, last)
+    saver.save_state(trainer, epoch=1, step=0, facts={"history": "x"})
     change(trainer)
     saver.wait()
     saver.close()
@@ -64,9 +64,9 @@ def test_files_hold_the_moment_of_the_call_though_training_went_on(trainer, tmp_
 def test_averaged_checkpoints_leave_the_state_the_weights_as_trained(trainer, tmp_path) -> None:
     saver = Saver(StateFolder(tmp_path / "state"), averaged=True)
     averaged = values(trainer)
-    saver.checkpoint(trainer.network, tmp_path / "last.keras")
+    saver.save_checkpoint(trainer.network, tmp_path / "last.keras")
     change(trainer)
-    saver.state(trainer, epoch=1, step=0, facts={})
+    saver.save_state(trainer, epoch=1, step=0, facts={})
     saver.wait()
     saver.close()
     np.testing.assert_array_equal(load_model(tmp_path / "last.keras").variables[0], averaged[0])

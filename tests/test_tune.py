@@ -91,7 +91,7 @@ def test_the_first_trial_has_the_defaults_of_train(recipe, weights, optimizer) -
     space = choose_space(",".join(SEARCHABLE), (), config)
     values = first_values(space, config)
     assert values["lr"] == pytest.approx(config.highest_rate, rel=1e-9)
-    decay = config.decay
+    decay = config.weight_decay_in_use
     assert values["weight_decay"] == (decay or SEARCHABLE["weight_decay"].low)
     assert (values["batch_size"], values["rotate"]) == (DEFAULT_BATCH_SIZE, config.rotation)
     for name in set(SEARCHABLE) - {"lr", "weight_decay", "batch_size", "rotate"}:

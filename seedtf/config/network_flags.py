@@ -10,11 +10,11 @@ from seedtf.config.flags import AUTO, option
 from seedtf.config.recipes import DEFAULT_WEIGHTS, RANDOM_WEIGHTS, RecipeFlags, by_recipe
 from seedtf.errors import UserError
 
-__all__ = ["FITTED", "HEADS", "JIT_COMPILE", "PRECISIONS", "NetworkFlags"]
+__all__ = ["FITTED_HEAD", "HEADS", "JIT_COMPILE", "PRECISIONS", "NetworkFlags"]
 
 PRECISIONS = (AUTO, "float32", "mixed_bfloat16", "mixed_float16")
-FITTED = "fitted"
-HEADS = ("random", FITTED)
+FITTED_HEAD = "fitted"
+HEADS = ("random", FITTED_HEAD)
 JIT_COMPILE = (AUTO, "on", "off")
 
 

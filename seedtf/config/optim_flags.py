@@ -140,7 +140,7 @@ class OptimFlags(RecipeFlags):
     time_limit: float = option(0.0, "Stop after this many minutes of training; 0 is off.", low=0.0)
 
     @property
-    def decay(self) -> float:
+    def weight_decay_in_use(self) -> float:
         """The value of ``weight_decay``; with ``auto`` the usual value for the optimizer."""
         given = self.weight_decay
         return default_decay(self.optimizer) if isinstance(given, str) else given

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from seedtf.config.network_flags import FITTED
+from seedtf.config.network_flags import FITTED_HEAD
 from seedtf.config.train_config import TrainConfig
 from seedtf.data.catalog import Catalog
 from seedtf.data.columns import Columns
@@ -143,7 +143,7 @@ def probe(
     if not models:
         raise UserError("--models: is missing; pass networks, separated by commas")
     # `save_best_head` records these flags in its run, as if the run were a training of one epoch.
-    config = TrainConfig(data_dir=os.fspath(data_dir), head=FITTED, epochs=1, **flags)
+    config = TrainConfig(data_dir=os.fspath(data_dir), head=FITTED_HEAD, epochs=1, **flags)
     config = config.with_absolute_paths()
     embedders = [open_embedder(model, image_size, config.weights) for model in models]
     columns = Columns(config.file_column, config.label_column, config.split_column)

@@ -207,7 +207,7 @@ def batch_norm_momentum(steps_per_epoch: int) -> float:
 
 
 def _choose_placement(settings: Settings, store: Store, gpu_memory: int) -> Placement:
-    if not settings.on_device:
+    if not settings.augments_on_device:
         return Placement(False, False, settings.placement_reason)
     needed_bytes = len(store.catalog) * store.size**2 * 3
     allowed_bytes = _RESIDENT_FRACTION * gpu_memory or _DEFAULT_RESIDENT_BYTES

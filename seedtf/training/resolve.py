@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from seedtf.config.network_flags import FITTED
+from seedtf.config.network_flags import FITTED_HEAD
 from seedtf.config.train_config import TrainConfig
 from seedtf.errors import UserError, missing_addons, missing_hub, missing_sklearn
 from seedtf.model.backbones import ImageSizes
@@ -26,7 +26,7 @@ from seedtf.training.trackers.tracker import check_installed
 __all__ = ["Settings", "resolve"]
 
 # --progressive_sizes has no sizes below this one, even if the network accepts them.
-_SMALLEST_STAGE = 8
+_SMALLEST_STAGE_SIZE = 8
 
 
 @dataclass(frozen=True)
@@ -41,10 +41,10 @@ class Settings:
         compilation: whether XLA compiles the train step.
         lr: the highest learning rate.
         weight_decay: decoupled weight decay; 0 for none.
-        schedule: the learning rate as a function of the epoch, a float.
+        schedule: a function from the epoch, a float that is 0.0 at the start, to the learning rate.
         lr_per_step: whether the learning rate is set at every step; otherwise once an epoch.
         stages: the image size of each epoch.
-        on_device: whether the train step augments; otherwise the data pipeline does.
+        augments_on_device: whether the train step augments; otherwise the data pipeline does.
         placement_reason: why the pipeline augments, as a phrase; empty if the train step augments.
         gpus: number of GPUs.
         keras_2: whether this is the Keras 2.15 environment.
@@ -60,7 +60,7 @@ class Settings:
     schedule: Schedule
     lr_per_step: bool
     stages: Sequence[SizeStage]
-    on_device: bool
+    augments_on_device: bool
     placement_reason: str
     gpus: int
     keras_2: bool
@@ -91,16 +91,16 @@ def resolve(config: TrainConfig, machine: Machine, preset: Preset | None = None)
     devices = choose_devices(config.strategy, machine, config.cluster)
     _check_devices(config, devices)
     check_strategy(config.optimizer, devices.kind)
-    decay = _choose_weight_decay(config, machine)
+    weight_decay = _choose_weight_decay(config, machine)
     check_optimizer(
         config.optimizer,
         machine,
-        weight_decay=decay,
+        weight_decay=weight_decay,
         clip_norm=config.clip_norm,
         body_lr_factor=config.body_lr_factor,
     )
-    on_device, placement_reason = _place_augmentation(config, len(machine.gpus))
-    smallest = max(sizes.minimum, _SMALLEST_STAGE)
+    augments_on_device, placement_reason = _place_augmentation(config, len(machine.gpus))
+    smallest = max(sizes.minimum, _SMALLEST_STAGE_SIZE)
     lr = _highest_rate(config, preset)
     return Settings(
         config=config,
@@ -112,17 +112,17 @@ def resolve(config: TrainConfig, machine: Machine, preset: Preset | None = None)
             len(machine.gpus),
             devices.replicas,
             deterministic=config.deterministic,
-            can_halve=not machine.keras_2,
+            can_compile_halves=not machine.keras_2,
         ),
         lr=lr,
-        weight_decay=decay,
+        weight_decay=weight_decay,
         schedule=_make_schedule(config, lr),
         # With one rate per epoch, the first epoch of a warm-up would run at 1 % of its target.
         lr_per_step=config.schedule_per_step or config.warmup_epochs > 0,
         stages=parse_size_stages(
             config.progressive_sizes, config.image_size, config.epochs, smallest
         ),
-        on_device=on_device,
+        augments_on_device=augments_on_device,
         placement_reason=placement_reason,
         gpus=len(machine.gpus),
         keras_2=machine.keras_2,
@@ -141,7 +141,7 @@ def _accepted_image_sizes(
     if preset.sizes.fixed and config.progressive_sizes != "off":
         raise UserError(
             f"--progressive_sizes={config.progressive_sizes}: --model={preset.name} takes one image "
-            "size in a run, because its position embeddings belong to it; leave the flag out"
+            "size in a run, because its position embeddings fit no other size; leave the flag out"
         )
     return preset.sizes
 
@@ -152,8 +152,8 @@ def _check_packages(config: TrainConfig, machine: Machine, preset: Preset | None
     if config.augment_impl == "addons" and not machine.addons:
         raise missing_addons("--augment_impl=addons")
     check_installed(config.trackers, machine.trackers)
-    if config.head == FITTED and not machine.sklearn:
-        raise missing_sklearn(f"--head={FITTED}")
+    if config.head == FITTED_HEAD and not machine.sklearn:
+        raise missing_sklearn(f"--head={FITTED_HEAD}")
 
 
 def _check_devices(config: TrainConfig, devices: DeviceChoice) -> None:
@@ -161,10 +161,10 @@ def _check_devices(config: TrainConfig, devices: DeviceChoice) -> None:
         raise UserError(
             "--dry_run: works on one machine only; unset TF_CONFIG, or pass --strategy=none"
         )
-    if config.head == FITTED and devices.cluster is not None:
+    if config.head == FITTED_HEAD and devices.cluster is not None:
         raise UserError(
-            f"--head={FITTED}: several workers would fit different heads; fit it on one machine, and "
-            "start them from that run with --weights"
+            f"--head={FITTED_HEAD}: several workers would fit different heads; fit the head on one "
+            "machine, and start the workers from that run with --weights"
         )
     if config.batch_size is not None:  # the default is adapted to the replicas by make_plan
         check_even_batch(devices.replicas, config.batch_size)
@@ -178,7 +178,9 @@ def _check_devices(config: TrainConfig, devices: DeviceChoice) -> None:
 def _choose_weight_decay(config: TrainConfig, machine: Machine) -> float:
     """The weight decay; 0 by default for optimizers of TensorFlow Addons, which have none."""
     is_default = isinstance(config.weight_decay, str)
-    return 0.0 if is_default and needs_addons(config.optimizer, machine.keras_2) else config.decay
+    if is_default and needs_addons(config.optimizer, machine.keras_2):
+        return 0.0
+    return config.weight_decay_in_use
 
 
 def _highest_rate(config: TrainConfig, preset: Preset | None) -> float:
@@ -226,5 +228,5 @@ def _why_not_on_device(config: TrainConfig) -> str:
     if config.augment_impl != "fused":
         return f"--augment_impl={config.augment_impl} cannot be compiled into the step"
     if config.data_service:
-        return "--data_service makes whole batches"
+        return "the workers of --data_service augment the images"
     return ""

@@ -27,7 +27,7 @@ from seedtf.training.state import TrainState, load_newest_state
 
 __all__ = ["check_identity", "load_resume_state", "run_identity"]
 
-_VERSIONS = ("tensorflow", "keras")
+_COMPARED_PACKAGES = ("tensorflow", "keras")
 
 
 def run_identity(plan: Plan, dataset: Dataset, replicas: int = 1) -> dict[str, Any]:
@@ -35,7 +35,7 @@ def run_identity(plan: Plan, dataset: Dataset, replicas: int = 1) -> dict[str, A
 
     The number of replicas matters if each replica normalizes its own part of the batch, or mixes images
     within its part. With ``--sync_bn`` and without mixing, any number of replicas computes the same, up
-    to rounding. The keys must not change, because they are compared with the keys in older states.
+    to rounding. The keys of the returned dict must not change, because older states have these keys.
     """
     config, settings = plan.config, plan.settings
     mixed = config.mixup or config.cutmix
@@ -44,7 +44,7 @@ def run_identity(plan: Plan, dataset: Dataset, replicas: int = 1) -> dict[str, A
     flags = {
         name: value for name, value in config.as_dict().items() if name not in RESUME_MAY_CHANGE
     }
-    packages = (*_VERSIONS, *(("keras-hub",) if settings.preset else ()))
+    packages = (*_COMPARED_PACKAGES, *(("keras-hub",) if settings.preset else ()))
     versions = {name: importlib.metadata.version(name) for name in packages}
     catalog = dataset.store.catalog
     return {
@@ -65,7 +65,7 @@ def run_identity(plan: Plan, dataset: Dataset, replicas: int = 1) -> dict[str, A
 def load_resume_state(
     run_dir: Path, identity: Mapping[str, Any], replicas: int
 ) -> TrainState | None:
-    """Reads the newest state of a run, checks that data and flags are the same, and reports it.
+    """Reads the newest state of a run, checks that data and flags are the same, and reports its step.
 
     Args:
         run_dir: the run folder, which all workers of a run can read.
@@ -73,10 +73,10 @@ def load_resume_state(
         replicas: the number of devices that share a batch now.
 
     Returns:
-        The state; None if no state was saved yet, so that the run starts again at epoch 1.
+        The state; None if no state was saved yet, after which the run starts again at epoch 1.
 
     Raises:
-        UserError: the data or a flag differs, or every state in the folder is damaged.
+        UserError: a value of ``identity`` differs from that in the state, or no state can be read.
     """
     state, warnings = load_newest_state(RunPaths(run_dir).state)
     for warning in warnings:
@@ -85,12 +85,12 @@ def load_resume_state(
         report("resume", "no state was saved yet: starting at epoch 1")
         return None
     check_identity(str(run_dir), state.facts["identity"], identity)
-    before = state.facts["replicas"]
-    if before != replicas:
+    saved_replicas = state.facts["replicas"]
+    if saved_replicas != replicas:
         report(
             "resume",
-            f"{before} replicas shared a batch, now it is {replicas}: batches and statistics are the "
-            "same, so the numbers differ by rounding only, except for dropout",
+            f"{saved_replicas} replicas shared a batch, now {replicas} do: batches and statistics are "
+            "the same, so the numbers differ by rounding only, except for dropout",
         )
     position = (
         f"step {state.step} of epoch {state.epoch + 1}" if state.step else f"epoch {state.epoch}"
@@ -99,17 +99,18 @@ def load_resume_state(
     return state
 
 
-def check_identity(run_dir: str, saved: Mapping[str, Any], now: Mapping[str, Any]) -> None:
-    """Raises UserError, which names the first value that differs between a state and this run."""
-    # A flag that an older release did not have is missing in its states; there it had its default.
+def check_identity(run_dir: str, saved: Mapping[str, Any], current: Mapping[str, Any]) -> None:
+    """Raises UserError if a value differs between a state and this run; it names the first of them."""
+    # The states of older releases lack the flags that were added later. A run of such a release trained
+    # as it would with the defaults of these flags.
     defaults = {f"--{field.name}": field.default for field in dataclasses.fields(TrainConfig)}
-    for name, value in now.items():
-        before = saved.get(name, defaults.get(name))
-        if before != value:
+    for name, value in current.items():
+        saved_value = saved.get(name, defaults.get(name))
+        if saved_value != value:
             # The keys say "pictures", because older states have these keys; the console says "images".
             shown = name.replace("pictures", "images")
             raise UserError(
-                f"--resume={run_dir}: {shown} was {_shortened(before)} and is now "
+                f"--resume={run_dir}: {shown} was {_shortened(saved_value)} and is now "
                 f"{_shortened(value)}; restore it, or start a new run"
             )
 

@@ -1,10 +1,10 @@
 """Writes checkpoints and states in a background thread while training continues.
 
-Checkpoint callbacks call ``Saver.checkpoint``, which only copies the weights. ``SaveState`` then calls
-``Saver.state``, which copies the state and submits one job to a ``SerialWorker``. The job writes the
-checkpoints first, and then the state, through ``StateFolder``. On a GPU an epoch may take less time
-than this job. Nothing is then saved after epochs that end while the job runs
-(``callbacks.checkpoints.SavePolicy``).
+Checkpoint callbacks call ``Saver.save_checkpoint``, which only copies the weights. The callback
+``SaveState`` then calls ``Saver.save_state``, which copies the state and submits one job to a
+``SerialWorker``. The job writes the checkpoints first, and then the state, through ``StateFolder``. On
+a GPU an epoch may take less time than this job. Nothing is then saved after epochs that end while the
+job runs (``callbacks.checkpoints.SavePolicy``).
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ class Saver:
     """Copies variables between two steps and writes the copies while training continues.
 
     One job writes the checkpoints of a step first and then its state. So if a state is on disk, its
-    checkpoints are too. Only one job runs at a time: submitting the next one waits for it, and raises
-    its error. If no state follows a checkpoint (``skip_state``), the copied weights are kept until the
-    next state; copies from at most two epochs are kept.
+    checkpoints are too. Only one job runs at a time: ``save_state`` waits for the previous job, and
+    raises its error. If no state follows a checkpoint (``skip_state``), the copied weights are kept in
+    memory and written with the next state; copies of at most two epochs are kept.
 
     Args:
         folder: the folder of states.
@@ -48,44 +48,47 @@ class Saver:
         self._writer = SerialWorker()
         self._network: keras.Model | None = None
         self._pending: dict[Path, list[np.ndarray]] = {}
-        self._weights: list[np.ndarray] | None = None
+        self._copied_weights: list[np.ndarray] | None = None
 
     @property
     def busy(self) -> bool:
         """Whether files are being written."""
         return self._writer.busy
 
-    def checkpoint(self, network: keras.Model, path: Path) -> None:
+    def save_checkpoint(self, network: keras.Model, path: Path) -> None:
         """Copies the weights of the network; the file ``path`` is written with the next state."""
         if KERAS_2:  # Keras 2.15 cannot write copied values, so the file is written now
             save_model(network, path)
             return
         self._network = network
-        if self._weights is None:
-            copies = {id(weights) for other, weights in self._pending.items() if other != path}
-            if len(copies) > 1:  # two copies wait already: write them before a third one is made
+        if self._copied_weights is None:
+            copy_ids = {id(weights) for other, weights in self._pending.items() if other != path}
+            if len(copy_ids) > 1:  # two copies are pending: write them before a third one is made
                 self._write(None)
-            self._weights = copy_values(all_variables(network))
-        self._pending[path] = self._weights
+            self._copied_weights = copy_values(all_variables(network))
+        self._pending[path] = self._copied_weights
 
-    def state(self, trainer: Trainer, *, epoch: int, step: int, facts: dict[str, Any]) -> None:
-        """Copies the state of a compiled trainer and starts to write it.
+    def save_state(self, trainer: Trainer, *, epoch: int, step: int, facts: dict[str, Any]) -> None:
+        """Copies the state of a compiled trainer and starts to write it after the checkpoints.
 
         Raises:
             DivergedError: a weight of the previous state is not finite; that state was not written.
             UserError, OSError: the previous state or its checkpoints could not be written.
         """
         self.wait()
-        shared = None if self._averaged else self._weights
+        shared = None if self._averaged else self._copied_weights
         self._write(capture_state(trainer, epoch=epoch, step=step, facts=facts, weights=shared))
         self.skip_state()
 
     def skip_state(self) -> None:
-        """Makes the next ``checkpoint`` copy the weights anew; call it where no state is saved."""
-        self._weights = None
+        """Makes the next ``save_checkpoint`` copy the weights again.
+
+        Call it at the end of an epoch whose state is not saved.
+        """
+        self._copied_weights = None
 
     def wait(self) -> None:
-        """Waits until the running job has written its files; raises the same errors as ``state``."""
+        """Waits until the running job has written its files; raises the errors of ``save_state``."""
         self._writer.wait()
 
     def close(self) -> None:
@@ -111,7 +114,7 @@ class Saver:
 
 
 def _write_checkpoints(network: keras.Model, pending: dict[Path, list[np.ndarray]]) -> None:
-    first_paths: dict[int, Path] = {}  # by the id of the weights
+    first_paths: dict[int, Path] = {}  # by the id of the list of weights
     for path, weights in pending.items():
         first = first_paths.setdefault(id(weights), path)
         if first == path:

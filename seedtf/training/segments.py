@@ -19,7 +19,7 @@ _MULTIPLE = 16
 
 @dataclass(frozen=True)
 class SizeStage:
-    """The epochs from ``first`` to before ``end``, counted from 0, train on ``size``² pixels."""
+    """The epochs ``first`` to ``end - 1``, counted from 0, which train on ``size``² pixels."""
 
     size: int
     first: int
@@ -32,15 +32,15 @@ class Segment:
 
     Attributes:
         first_epoch: the first epoch, counted from 0.
-        end_epoch: the epoch after the last one.
+        end_epoch: the last epoch plus 1.
         start_step: the number of steps of the first epoch that an earlier process has trained.
         image_size: side of the training images in pixels.
         train_body: whether all layers are trained; otherwise the head alone.
         phase_start: the first epoch of the phase to which this segment belongs. A run has at most two
             phases: first the head alone is trained, then all layers. Each phase has an optimizer of its
             own, created when its first segment starts.
-        restore: what to restore from the state before the ``fit``: ``optimizer``, ``metrics``, both or
-            nothing.
+        restore: what this ``fit`` restores from the state: nothing, ``optimizer``, or ``optimizer`` and
+            ``metrics`` if it continues an interrupted epoch.
     """
 
     first_epoch: int
@@ -55,9 +55,9 @@ class Segment:
 def parse_size_stages(text: str, image_size: int, epochs: int, smallest: int) -> list[SizeStage]:
     """The stages that ``--progressive_sizes=text`` describes; the last one is at ``image_size``.
 
-    The n sizes in ``text`` and ``image_size`` take ``epochs / (n + 1)`` epochs each, rounded. ``auto``
-    is one smaller size: two thirds of ``image_size``, rounded down to a multiple of 16. If this is
-    below ``smallest``, ``auto`` means ``off``. A stage that would have no epoch is left out.
+    Each of the n sizes in ``text``, and ``image_size`` after them, takes ``epochs / (n + 1)`` epochs,
+    rounded. ``auto`` is one smaller size: two thirds of ``image_size``, rounded down to a multiple of
+    16. If that is below ``smallest``, ``auto`` means ``off``. A stage without an epoch is left out.
 
     Args:
         text: ``off``, ``auto``, or sizes in rising order, separated by commas.
@@ -66,7 +66,7 @@ def parse_size_stages(text: str, image_size: int, epochs: int, smallest: int) ->
         smallest: the smallest allowed side in pixels.
 
     Raises:
-        UserError: ``text`` has another form, or a size in it is too small or too large.
+        UserError: ``text`` has another form, or its sizes do not rise or are too small or too large.
 
     Example:
         >>> parse_size_stages("32,40", 48, 12, smallest=32)[0]
@@ -99,7 +99,7 @@ def plan_segments(
         freeze_epochs: number of epochs at the start that train the head alone.
         every_epoch: whether a segment ends after every epoch; see ``Plan.restarts_every_epoch``.
         epoch: number of completed epochs in the state of a resumed run; 0 for a new run.
-        step: number of completed steps of the next epoch.
+        step: number of completed steps of the next epoch in this state; 0 for a new run.
 
     Example:
         >>> whole, = plan_segments([SizeStage(64, 0, 5)], epochs=5)
@@ -110,8 +110,7 @@ def plan_segments(
     for start, end, train_body in ((0, freeze_epochs, False), (freeze_epochs, epochs, True)):
         if start >= end or epoch >= end:
             continue
-        # A state from the very start of a phase holds the optimizer of the previous phase, which must
-        # not be restored.
+        # A state between two phases holds the optimizer of the first one, which must not be restored.
         is_resumed = (epoch, step) > (start, 0)
         parts = _split_phase(max(start, epoch), end, step if is_resumed else 0, stages, every_epoch)
         for first, stop, start_step, size in parts:
@@ -124,7 +123,7 @@ def plan_segments(
 def _split_phase(
     start: int, end: int, step: int, stages: Sequence[SizeStage], every_epoch: bool
 ) -> Iterator[tuple[int, int, int, int]]:
-    """First epoch, end epoch, first step and image size of each segment of a phase or its rest."""
+    """The first epoch, end epoch, start step and image size of each segment from ``start`` on."""
     if step:
         size = next(stage.size for stage in stages if stage.first <= start < stage.end)
         yield start, start + 1, step, size

@@ -64,9 +64,8 @@ class Session:
     ) -> None:
         """Prepares the trainer, the batches and the callbacks.
 
-        ``identity`` is recorded in every state, and a resumed run must have the same. ``state`` is the
-        state to resume from; None for a new run. The other arguments are the attributes of the same
-        name.
+        ``identity``, from ``run_identity``, is recorded in every state. ``state`` is the state to
+        resume from; None for a new run. The other arguments are the attributes of the same name.
         """
         self.plan, self.dataset, self.network, self.paths = plan, dataset, network, paths
         self.devices, self._identity, self._state = devices, identity, state
@@ -130,9 +129,10 @@ class Session:
             settings = self.plan.settings
             optimizer = make_phase_optimizer(self.plan, self.network, phase_start=phase_start)
             self.trainer.compile_for(optimizer, jit_compile=settings.compilation.enabled)
-            # A function that creates variables is traced twice. A function that XLA compiles, or a loop
-            # inside a graph, cannot create variables at all. And without XLA, Keras would wait for the
-            # GPU to find out whether they exist.
+            # The variables of optimizer and metrics are created here and not in the first step, because
+            # a function that creates variables is traced twice, and a function that XLA compiles, or a
+            # loop inside a graph, cannot create any. Without XLA, Keras would also wait for the GPU to
+            # find out whether these variables exist.
             if not KERAS_2:
                 build_optimizer(optimizer, self.trainer.trainable_variables)
                 if self.devices.strategy is None:  # DistributedTrainer itself builds its metrics
@@ -148,9 +148,8 @@ class Session:
 
     def train_batches(self, start_step: int) -> Any:
         """The distributed training batches from ``start_step`` on, as ``fit`` takes them."""
-        if (
-            self.devices.strategy is not None
-        ):  # it prefetches in a thread, so waiting is not measured
+        # A strategy prefetches in a thread, so the time that training waits cannot be measured.
+        if self.devices.strategy is not None:
             return self.devices.distribute(lambda: self.batches.train(self.image_size, start_step))
         return self.batches.measure_wait(self.batches.train(self.image_size, start_step))
 
@@ -176,7 +175,7 @@ class Session:
             initial_epoch=segment.first_epoch,
             epochs=segment.end_epoch,
             callbacks=[
-                *_metrics_to_restore(self, segment, self._state),
+                *_callbacks_that_restore(self, segment, self._state),
                 *self.callbacks.for_fit(steps_left),
             ],
             shuffle=False,  # Keras cannot shuffle a dataset, and would warn
@@ -196,7 +195,7 @@ class Session:
             with self.devices.scope():
                 states.restore_optimizer(self.trainer, self._state)
         if "metrics" not in segment.restore:
-            # Free the restored arrays, which are as large as the model and its optimizer.
+            # Free the arrays of the state, which are as large as the model and its optimizer.
             self._state.arrays.clear()
 
     def _save_state(self, trainer: Any, epoch: int, step: int) -> None:
@@ -206,8 +205,8 @@ class Session:
             "replicas": self.devices.replicas,
         }
         if self.devices.chief:
-            self._saver.state(trainer, epoch=epoch, step=step, facts=facts)
-        else:  # to read the metric sums is a collective operation, so every worker must do it
+            self._saver.save_state(trainer, epoch=epoch, step=step, facts=facts)
+        else:  # reading the metric sums is a collective operation, so every worker must do it
             states.capture_state(trainer, epoch=epoch, step=step, facts=facts)
 
 
@@ -216,7 +215,7 @@ def _make_hooks(session: Session, saver: Saver, save_state: Callable[..., None])
     plan, dataset, batches = session.plan, session.dataset, session.batches
     return SessionHooks(
         save_state=save_state,
-        save_model=lambda trainer, path: saver.checkpoint(trainer.network, path),
+        save_model=lambda trainer, path: saver.save_checkpoint(trainer.network, path),
         is_writing=lambda: saver.busy,
         skip_state=saver.skip_state,
         batch_files=batches.files,
@@ -226,10 +225,10 @@ def _make_hooks(session: Session, saver: Saver, save_state: Callable[..., None])
     )
 
 
-def _metrics_to_restore(
+def _callbacks_that_restore(
     session: Session, segment: Segment, state: TrainState | None
 ) -> list[keras.callbacks.Callback]:
-    """The callback that restores metrics, if the segment continues an interrupted epoch."""
+    """The callback that restores the metrics, if the segment continues an interrupted epoch."""
     if state is None or "metrics" not in segment.restore:
         return []
     return [_RestoreMetrics(session.trainer, state)]

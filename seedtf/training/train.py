@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from seedtf.compat.tensorflow import gpu_memory_limits
-from seedtf.config.network_flags import FITTED
+from seedtf.config.network_flags import FITTED_HEAD
 from seedtf.config.train_config import TrainConfig
 from seedtf.data.dataset import Dataset
 from seedtf.errors import UserError
@@ -179,7 +179,7 @@ def open_session(config: TrainConfig) -> Iterator[Session]:
             position = [state.epoch, state.step] if state else None
             check_equal_across_workers({"the state to resume from": position}, cluster)
             report_plan(plan, dataset, network, paths.root)
-            if config.head == FITTED and state is None and not config.dry_run:
+            if config.head == FITTED_HEAD and state is None and not config.dry_run:
                 with devices.scope():
                     start_from_fitted_head(network, dataset, config.seed)
             if state is None and writes_run:

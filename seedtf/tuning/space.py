@@ -170,7 +170,7 @@ def first_values(space: Iterable[Dimension], config: TrainConfig) -> dict[str, A
         "batch_size": config.batch_size or DEFAULT_BATCH_SIZE,
         "lr": config.highest_rate,
         "rotate": config.rotation,
-        "weight_decay": config.decay,
+        "weight_decay": config.weight_decay_in_use,
     }
     return {dimension.name: dimension.nearest(values[dimension.name]) for dimension in space}
 

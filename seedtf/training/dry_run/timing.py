@@ -224,9 +224,9 @@ def _time_writing(trainer: Trainer, clock: Callable[[], float]) -> Writing:
             saver = Saver(StateFolder(paths.state), averaged=trainer.average is not None)
             try:
                 start, cpu_start = clock(), time.process_time()
-                saver.checkpoint(trainer.network, paths.best)
-                saver.checkpoint(trainer.network, paths.last)
-                saver.state(trainer, epoch=1, step=0, facts={"identity": {}, "history": ""})
+                saver.save_checkpoint(trainer.network, paths.best)
+                saver.save_checkpoint(trainer.network, paths.last)
+                saver.save_state(trainer, epoch=1, step=0, facts={"identity": {}, "history": ""})
                 copied = clock()
                 saver.wait()
                 beside, cpu = clock() - copied, time.process_time() - cpu_start

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-from seedtf.config.network_flags import FITTED
+from seedtf.config.network_flags import FITTED_HEAD
 from seedtf.config.train_config import TrainConfig
 from seedtf.errors import UserError
 from seedtf.files import csv_line, write_lines
@@ -102,7 +102,7 @@ def _sweep(config: TrainConfig, start: float, end: float, steps: int) -> tuple[L
     if plan.batch_size_note:
         report("batch", plan.batch_size_note)
     network = make_network(plan, dataset)
-    if config.head == FITTED:
+    if config.head == FITTED_HEAD:
         start_from_fitted_head(network, dataset, config.seed)
     num_steps = max(min(steps, _MAX_EPOCHS * plan.steps_per_epoch), 2)
     report(
