@@ -36,8 +36,8 @@ __all__ = [
     "seed_and_set_precision",
 ]
 
-# With --cache=off files are read during training. If one has changed, TensorFlow raises one of these
-# errors, without the name of the file.
+# With --cache=off files are read during training. If a file has become unreadable, TensorFlow raises
+# one of these errors, without the name of the file.
 _BAD_FILE_ERRORS = (
     tf.errors.InvalidArgumentError,
     tf.errors.NotFoundError,
@@ -49,7 +49,7 @@ def configure_tensorflow(settings: Settings) -> None:
     """Sets threads and determinism; checks the weights file and the address of the data service.
 
     The rounding of TensorFlow's sums on a CPU depends on how many threads share the work, but not on
-    the number of cores. So a fixed number of threads makes a run repeatable on another machine.
+    the number of cores. So with a fixed number of threads, another machine computes the same numbers.
 
     Raises:
         UserError: ``--weights`` is not a weights file, or ``--data_service`` cannot be reached.
@@ -74,7 +74,7 @@ def seed_and_set_precision(settings: Settings) -> None:
 
 
 def data_folder(config: TrainConfig) -> str:
-    """The folder of the images: ``--data_dir``, or the sample data or an unpacked archive in the cache.
+    """The folder of the images: ``--data_dir``, or in the cache the sample data or an unpacked archive.
 
     Raises:
         UserError: the sample data cannot be written, or the archive cannot be unpacked.
@@ -215,8 +215,10 @@ def runtime_errors_as_user_errors(
 def _initial_weights(config: TrainConfig) -> str:
     """The value of ``--weights``; but ``none`` for a resumed run, whose state has all weights.
 
-    EfficientNetB0 to B7 keep ``imagenet`` when a run is resumed, because Keras then builds them with
-    one more layer.
+    EfficientNetB0 to B7 keep ``imagenet`` when a run is resumed, because Keras builds them with one
+    more layer for ``imagenet``.
     """
-    extra_layer = config.weights == "imagenet" and config.model.lower().startswith("efficientnetb")
-    return config.weights if extra_layer or not config.resume else "none"
+    has_extra_layer = config.weights == "imagenet" and config.model.lower().startswith(
+        "efficientnetb"
+    )
+    return config.weights if has_extra_layer or not config.resume else "none"

@@ -46,7 +46,7 @@ __all__ = [
     "write_state",
 ]
 
-FORMAT = 1
+_FORMAT = 1
 _MAGIC = b"seedtf-state\n"
 _DIGEST_BYTES = 32
 _STATES_KEPT = 2
@@ -61,8 +61,8 @@ class TrainState:
     Attributes:
         epoch: number of completed epochs.
         step: number of completed steps in the next epoch; 0 between two epochs.
-        facts: JSON values: ``history``, the text of history.csv; ``identity``, see ``run_identity``;
-            and ``replicas``, the number of devices that shared a batch.
+        facts: JSON values by name. ``history`` is the text of history.csv, ``identity`` the result of
+            ``run_identity``, and ``replicas`` the number of devices that shared a batch.
         arrays: copies of the variables in host memory, by group: ``weights``, ``optimizer``,
             ``metrics`` and ``average``.
     """
@@ -78,7 +78,7 @@ class DamagedStateError(Exception):
 
 
 def capture_state(
-    model: Trainer,
+    trainer: Trainer,
     *,
     epoch: int,
     step: int,
@@ -87,14 +87,14 @@ def capture_state(
 ) -> TrainState:
     """Copies every variable of a compiled trainer to host memory; training may continue afterwards.
 
-    ``weights`` are copies of all variables of the network, if the caller has them already.
+    ``weights`` are copies of all variables of the network if the caller has made them already.
     """
     arrays = {
         # All variables of the network, because the random state of dropout is not among its weights.
-        "weights": copy_values(all_variables(model.network)) if weights is None else weights,
-        "optimizer": copy_values(optimizer_variables(model.optimizer)),
-        "metrics": copy_values(metrics_variables(model)) if step else [],
-        "average": copy_values(model.average.variables) if model.average else [],
+        "weights": copy_values(all_variables(trainer.network)) if weights is None else weights,
+        "optimizer": copy_values(optimizer_variables(trainer.optimizer)),
+        "metrics": copy_values(metrics_variables(trainer)) if step else [],
+        "average": copy_values(trainer.average.variables) if trainer.average else [],
     }
     return TrainState(epoch, step, facts, arrays)
 
@@ -113,27 +113,27 @@ def copy_values(variables: list[Any]) -> list[np.ndarray]:
     ]
 
 
-def restore_weights(model: keras.Model, state: TrainState) -> None:
-    """Restores every variable of the network. Raises UserError if the state does not fit it."""
-    _assign(all_variables(model), state.arrays["weights"])
-    finalize_layers(model)
+def restore_weights(network: keras.Model, state: TrainState) -> None:
+    """Restores every variable of the network. Raises UserError if the state is of another network."""
+    _assign(all_variables(network), state.arrays["weights"])
+    finalize_layers(network)
 
 
-def restore_average(model: Trainer, state: TrainState) -> None:
+def restore_average(trainer: Trainer, state: TrainState) -> None:
     """Restores the moving average of the weights, if the trainer has one."""
-    if model.average is not None:
-        _assign(model.average.variables, state.arrays["average"])
+    if trainer.average is not None:
+        _assign(trainer.average.variables, state.arrays["average"])
 
 
-def restore_optimizer(model: Trainer, state: TrainState) -> None:
+def restore_optimizer(trainer: Trainer, state: TrainState) -> None:
     """Restores the optimizer's slots, its step count and the loss scale."""
-    build_optimizer(model.optimizer, model.trainable_variables)
-    _assign(optimizer_variables(model.optimizer), state.arrays["optimizer"])
+    build_optimizer(trainer.optimizer, trainer.trainable_variables)
+    _assign(optimizer_variables(trainer.optimizer), state.arrays["optimizer"])
 
 
-def restore_metrics(model: Trainer, state: TrainState) -> None:
+def restore_metrics(trainer: Trainer, state: TrainState) -> None:
     """Restores the metric sums of an unfinished epoch."""
-    _assign(metrics_variables(model), state.arrays["metrics"])
+    _assign(metrics_variables(trainer), state.arrays["metrics"])
 
 
 def write_state(path: Path, state: TrainState) -> None:
@@ -143,7 +143,7 @@ def write_state(path: Path, state: TrainState) -> None:
         for group, arrays in state.arrays.items()
         for number, array in enumerate(arrays)
     }
-    head = {"format": FORMAT, "epoch": state.epoch, "step": state.step, "facts": state.facts}
+    head = {"format": _FORMAT, "epoch": state.epoch, "step": state.step, "facts": state.facts}
     members["head"] = np.frombuffer(json.dumps(head).encode(), np.uint8)
     with atomic_path(path) as temporary, temporary.open("w+b") as file:
         # Write to the file directly, because an archive in memory would be as large as the model.
@@ -159,7 +159,7 @@ def read_state(path: Path) -> TrainState:
     """Reads a state file.
 
     Raises:
-        DamagedStateError: the file is truncated, altered or empty, or is not a state.
+        DamagedStateError: the file is truncated, altered or empty, or is not a state of this format.
         OSError: the file cannot be read.
     """
     data = path.read_bytes()
@@ -178,20 +178,20 @@ def read_state(path: Path) -> TrainState:
                     arrays[name.partition("/")[0]].append(archive[name])
     except (ValueError, KeyError, zipfile.BadZipFile) as error:
         raise DamagedStateError(f"cannot be read: {error}") from error
-    if head["format"] != FORMAT:
-        raise DamagedStateError(f"format {head['format']}, this version reads {FORMAT}")
+    if head["format"] != _FORMAT:
+        raise DamagedStateError(f"format {head['format']}, this version reads {_FORMAT}")
     return TrainState(head["epoch"], head["step"], head["facts"], arrays)
 
 
 def load_newest_state(folder: Path) -> tuple[TrainState | None, list[str]]:
-    """Reads the newest complete state in ``folder``.
+    """Reads the newest state in ``folder`` that is not damaged.
 
     Returns:
-        The state, or None if the folder has no states; and a warning for each damaged state that was
-        skipped.
+        The state, which is None if the folder has no states, and the list of warnings: one for each
+        damaged state that was skipped.
 
     Raises:
-        UserError: no state in the folder is complete and of this format, or a file cannot be read.
+        UserError: all states in the folder are damaged or of another format, or a file cannot be read.
     """
     warnings: list[str] = []
     causes: list[str] = []
@@ -214,7 +214,7 @@ class StateFolder:
     """Writes states to a folder and keeps the two newest."""
 
     def __init__(self, folder: Path, resumed: TrainState | None = None) -> None:
-        """Creates the folder if it does not exist; ``resumed`` counts as the newest state in it."""
+        """Creates the folder if it does not exist; ``resumed`` is the newest of the states in it."""
         folder.mkdir(exist_ok=True)
         self._folder = folder
         self._kept = [folder / _file_name(resumed)] if resumed else []
@@ -234,8 +234,8 @@ class StateFolder:
                 f"{self._folder}: the state could not be written ({cause}); the previous one is "
                 "kept: free some space or repair the folder, then continue with --resume"
             ) from error
-        # The names do not show which files were written last: a damaged state that was skipped may have
-        # a later name than the new states.
+        # The names do not show which files were written last, because a damaged state that was skipped
+        # may be of a later step than the new states.
         others = [kept for kept in self._kept if kept != path]
         self._kept = [*others, path][-_STATES_KEPT:]
         for old in _state_files(self._folder):

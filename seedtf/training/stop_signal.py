@@ -21,13 +21,13 @@ class StopSignal:
     """
 
     def __init__(self, notice: str = "saving after this step") -> None:
-        """Creates it without a signal; when one arrives, the user is told ``notice``."""
+        """Starts without a signal; ``notice`` is printed when a signal is received."""
         self.name = ""
         self._notice = notice
 
     @contextmanager
     def listening(self) -> Iterator[StopSignal]:
-        """Records both signals inside the ``with`` block; outside the main thread it does nothing."""
+        """Records both signals inside the ``with`` block, but does nothing outside the main thread."""
         if threading.current_thread() is not threading.main_thread():
             yield self
             return

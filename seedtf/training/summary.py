@@ -1,4 +1,4 @@
-"""Prints the first lines of a run: the data that was found, the settings chosen, and the reasons."""
+"""Prints the first lines of a run: its data, the settings that were chosen, and the reasons."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ from seedtf.training.plan import Plan
 
 __all__ = ["data_warnings", "report_plan", "report_worker"]
 
-_SHOWN_FAULTS = 5
+_MAX_SHOWN_FAULTS = 5
 # With this many images, a large GPU computes longer than the host needs to start the next step.
 _BUSY_BATCH = 128
 _DETERMINISTIC = (
     "only bit-reproducible operations; no slowdown on 2 CPU cores (ResNet-50: 171 images/s without, "
     "174 with), not tested on a GPU; the time spent waiting for data is not measured"
 )
-_STORES = {
+_STORE_TEXTS = {
     "ram": "memory",
     "disk": "memory-mapped cache file",
     "off": "none, files are decoded in every epoch",
@@ -142,7 +142,7 @@ def _describe_split(config: TrainConfig, dataset: Dataset) -> str:
 def _describe_store(dataset: Dataset) -> str:
     store = dataset.store
     reused = ", reused from an earlier run" if store.from_cache else ""
-    return f"{_STORES[store.mode]}{reused}; {store.size}² pixels, {dataset.cache_plan.sizes}"
+    return f"{_STORE_TEXTS[store.mode]}{reused}; {store.size}² pixels, {dataset.cache_plan.sizes}"
 
 
 def _describe_service(config: TrainConfig) -> str:
@@ -254,10 +254,10 @@ def _describe_training(plan: Plan) -> str:
 
 
 def data_warnings(dataset: Dataset) -> list[str]:
-    """Returns warnings about data with which the validation accuracy would be misleading or unknown.
+    """Returns a warning for each property of the data that makes the validation accuracy misleading.
 
-    They concern classes without validation images, identical or similar images on two sides of the
-    split, and identical images with different labels.
+    These properties are classes without validation images, identical or similar images on two sides of
+    the split, and identical images with different labels.
     """
     warnings = []
     catalog = dataset.store.catalog
@@ -293,7 +293,7 @@ def _report_faults(dataset: Dataset) -> None:
         report("left out", describe_faults(faults))
     if catalog.others:
         report("ignored", f"{describe_others(catalog.others)} that are not images")
-    for fault in faults[:_SHOWN_FAULTS]:
+    for fault in faults[:_MAX_SHOWN_FAULTS]:
         report("left out", f"{fault.path}: {fault.fault} ({fault.detail})")
-    if len(faults) > _SHOWN_FAULTS:
-        report("left out", f"… and {len(faults) - _SHOWN_FAULTS} more, see data_report.csv")
+    if len(faults) > _MAX_SHOWN_FAULTS:
+        report("left out", f"… and {len(faults) - _MAX_SHOWN_FAULTS} more, see data_report.csv")

@@ -1,8 +1,7 @@
-"""Soft labels from a cross-validation, so that one network learns what the runs of all folds know.
+"""Soft labels from a cross-validation, so that one network learns from the predictions of all runs.
 
-G. Hinton, O. Vinyals, J. Dean, "Distilling the knowledge in a neural network", 2015. The soft label of
-an image comes from the run that did not train on the image, because the other runs have learned its
-label.
+This is knowledge distillation (Hinton, Vinyals and Dean 2015, arXiv 1503.02531). The soft label of an
+image comes from the run that did not train on the image, because the other runs have learned its label.
 """
 
 from __future__ import annotations
@@ -26,12 +25,12 @@ __all__ = ["soften", "with_teacher"]
 def with_teacher(config: TrainConfig, dataset: Dataset) -> Dataset:
     """Returns ``dataset`` with the soft labels of ``--teacher``; unchanged without the flag.
 
-    Only training images get soft labels, and only those that are in the cross-validation. Their number
-    is reported.
+    The training images that are in the cross-validation get soft labels; the other images keep their
+    labels. The number of soft labels is reported.
 
     Raises:
-        UserError: the folder is no finished cross-validation, its classes differ, or it has predicted
-            none of the training images.
+        UserError: ``--teacher`` is no folder of a finished cross-validation, its classes differ, or it
+            has predictions for none of the training images.
     """
     if not config.teacher:
         return dataset
@@ -44,12 +43,14 @@ def with_teacher(config: TrainConfig, dataset: Dataset) -> Dataset:
         raise UserError(f"--teacher={folder}: has other classes than --data_dir; pass another one")
     predictions = FoldsPaths(folder).read_predictions(catalog.class_names)
     paths = [os.path.realpath(catalog.absolute_paths()[record]) for record in dataset.split.train]
-    probabilities_of = {os.path.realpath(path): row[1] for path, row in predictions.items()}
+    probabilities_of = {
+        os.path.realpath(path): probabilities for path, (_, probabilities) in predictions.items()
+    }
     found = [index for index, path in enumerate(paths) if path in probabilities_of]
     if not found:
         raise UserError(
-            f"--teacher={folder}: has predicted none of the {len(paths)} training images; pass one of "
-            "the same images"
+            f"--teacher={folder}: has predicted none of the {len(paths)} training images; pass a "
+            "cross-validation of these images"
         )
     labels = np.eye(len(catalog.class_names), dtype=np.float32)[catalog.labels]
     records = dataset.split.train[found]
@@ -59,8 +60,8 @@ def with_teacher(config: TrainConfig, dataset: Dataset) -> Dataset:
     )
     report(
         "teacher",
-        f"{folder}: {len(found):,} of {len(paths):,} training images have soft labels; its "
-        f"probabilities have weight {config.teacher_weight:g} in them, at temperature "
+        f"{folder}: {len(found):,} of {len(paths):,} training images have soft labels, in which the "
+        f"predicted probabilities have weight {config.teacher_weight:g}, at temperature "
         f"{config.teacher_temperature:g}",
     )
     return replace(dataset, store=replace(dataset.store, soft_labels=labels))
@@ -73,7 +74,7 @@ def soften(
 
     Args:
         labels: float ``[N, K]``, rows that sum to 1.
-        probabilities: of the same form.
+        probabilities: float ``[N, K]``, rows that sum to 1.
         weight: the weight of the probabilities, in [0, 1].
         temperature: above 0; a value above 1 makes the probabilities more equal.
 

@@ -1,4 +1,4 @@
-"""Trains: from a ``TrainConfig`` to a run folder. ``open_session`` shows the order of all steps."""
+"""Trains a network: from a ``TrainConfig`` to a run folder, in the stages of ``open_session``."""
 
 from __future__ import annotations
 
@@ -165,8 +165,8 @@ def open_session(config: TrainConfig) -> Iterator[Session]:
         with devices.scope():
             network = make_network(plan, dataset)
         identity = run_identity(plan, dataset, devices.replicas)
-        # These two flags do not change the result. But workers with different values would save or stop
-        # at different steps, and wait for each other forever.
+        # These two flags do not change the result, so they are not in `identity`. But workers with
+        # different values would save or stop at different steps, and wait for each other forever.
         save_flags = {"--save_minutes": config.save_minutes, "--time_limit": config.time_limit}
         check_equal_across_workers({**identity, **save_flags}, cluster)
         with (
@@ -252,7 +252,7 @@ def _time_session(session: Session) -> Forecast:
 
 
 def _make_result(session: Session, stopped: str) -> TrainResult:
-    callbacks, images = session.callbacks, len(session.dataset.split.val)
+    callbacks, num_val = session.callbacks, len(session.dataset.split.val)
     rows = callbacks.log.rows
     best = best_epoch(rows)
     if best is None:
@@ -264,7 +264,7 @@ def _make_result(session: Session, stopped: str) -> TrainResult:
         best_epoch=best,
         val_loss=row["val_loss"],
         val_accuracy=row["val_accuracy"],
-        val_accuracy_interval=wilson_interval(round(row["val_accuracy"] * images), images),
+        val_accuracy_interval=wilson_interval(round(row["val_accuracy"] * num_val), num_val),
         epoch_seconds=callbacks.timer.median_seconds,
         images_per_second=callbacks.timer.median_images_per_second,
         stopped=stopped,

@@ -19,7 +19,7 @@ __all__ = ["Prepare", "Trainer", "UnreadMetric"]
 Prepare = Callable[[Any], Any]
 """Turns a batch of the pipeline into the images and labels of the train step; see ``Trainer``."""
 
-_LOGS = ("accuracy", "loss")
+_METRIC_NAMES = ("accuracy", "loss")
 
 
 class UnreadMetric:
@@ -47,7 +47,8 @@ class Trainer(keras.Model):
         network: the model that is trained, from images float32 ``[B, S, S, 3]`` in 0–255 to
             probabilities ``[B, K]``.
         prepare: the preprocessing of a training batch in the train step; None for none.
-        average: the exponential moving average of the weights, which the train step updates, or None.
+        average: the exponential moving average of the weights, which the train step updates; None for
+            none.
         rates: the learning rates of an epoch, which the train steps set themselves; None if a callback
             sets the rates.
         steps_per_call: the largest number of steps in a call of the train function. If it is above 1,
@@ -108,16 +109,18 @@ class Trainer(keras.Model):
         return logs
 
     def train_steps(self, data: Any) -> dict[str, Any]:
-        """Trains on all batches of an element of ``device_chunks``; returns metrics of each step."""
+        """Trains on all batches of an element of ``device_chunks``; returns the metrics per step."""
         batches, count = data
         max_steps = self.steps_per_call
 
         def run_one(step: tf.Tensor, logs: dict[str, Any]) -> tuple[tf.Tensor, dict[str, Any]]:
             batch = tf.nest.map_structure(lambda values: values[step], batches)
             metrics = self.train_step(batch)
-            return step + 1, {name: logs[name].write(step, metrics[name]) for name in _LOGS}
+            return step + 1, {name: logs[name].write(step, metrics[name]) for name in _METRIC_NAMES}
 
-        empty = {name: tf.TensorArray(tf.float32, max_steps, element_shape=[]) for name in _LOGS}
+        empty = {
+            name: tf.TensorArray(tf.float32, max_steps, element_shape=[]) for name in _METRIC_NAMES
+        }
         _, logs = tf.while_loop(
             lambda step, _: step < count,
             run_one,
@@ -142,10 +145,14 @@ class Trainer(keras.Model):
         return self.train_function
 
     def make_test_function(self, force: bool = False) -> Callable[[Any], Any] | None:
-        """Makes ``test_function``, which takes an iterator over batches and does not wait either."""
+        """Makes ``test_function``, which takes an iterator over batches and runs one step.
+
+        Like ``train_function``, it does not let the host wait for the device.
+        """
         if KERAS_2 or self.run_eagerly:
             return super().make_test_function(force)
         if self.test_function is None or force:
+            # With `pad_validation_to`, only the network is compiled, in `_call_padded`.
             jit_compile = self.jit_compile and not self.pad_validation_to
             self.test_function = self._compile_step(self.test_step, jit_compile)
         return self.test_function
