@@ -40,7 +40,7 @@ from seedtf.training.distributed import sync
 from seedtf.training.distributed.choice import check_even_batch, choose_strategy
 from seedtf.training.distributed.cluster import Cluster, read_cluster
 from seedtf.training.distributed.halves import can_be_halved
-from seedtf.training.distributed.waiting import missing
+from seedtf.training.distributed.waiting import missing_workers
 from seedtf.training.state import load_newest_state, read_state, write_state
 from seedtf.training.stop_signal import StopSignal
 
@@ -456,10 +456,11 @@ def test_a_missing_worker_is_reported_by_name() -> None:
         listening.listen()
         ports = [each.getsockname()[1] for each in (listening, silent)]
         names = [f"worker {index} (127.0.0.1:{port})" for index, port in enumerate(ports)]
-        assert missing(names) == names[1:]
+        assert missing_workers(names) == names[1:]
         module = "seedtf.training.distributed.waiting"
         command = (
-            f"import sys; from {module} import report_missing; report_missing(sys.argv[1:], 0.1)"
+            f"import sys; from {module} import report_missing_workers as report; "
+            "report(sys.argv[1:], 0.1)"
         )
         with subprocess.Popen(
             [sys.executable, "-c", command, *names], stderr=subprocess.PIPE, text=True

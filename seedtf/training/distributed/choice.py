@@ -22,7 +22,7 @@ class DeviceChoice:
 
     Attributes:
         kind: ``none``, ``mirrored`` or ``multi_worker``.
-        reason: one sentence for the console.
+        reason: why, as a clause that follows "because" on the console.
         replicas: the number of devices that share every batch, over all workers.
         cluster: the workers of ``multi_worker``; None for the other kinds.
     """
@@ -51,8 +51,9 @@ def choose_devices(requested: str, machine: Machine, cluster_from: str = AUTO) -
     """Resolves ``--strategy=requested`` and ``--cluster=cluster_from`` on ``machine``.
 
     Raises:
-        UserError: the description of the cluster is wrong, or is missing for ``multi_worker``, or this
-            is the Keras 2.15 environment, where several workers cannot train together.
+        UserError: the description of the cluster is wrong, or it is missing although ``multi_worker``
+            or ``slurm`` asks for it, or several workers are chosen in the Keras 2.15 environment, where
+            they cannot train together.
 
     Example:
         >>> choose_devices("auto", Machine(gpus=((9, 0), (9, 0)))).replicas
@@ -66,7 +67,7 @@ def choose_devices(requested: str, machine: Machine, cluster_from: str = AUTO) -
         return DeviceChoice(kind, reason, replicas=gpus or machine.cpu_devices)
     if kind == "none" or cluster is None:
         return DeviceChoice(kind, reason)
-    if machine.keras_2:  # in Keras 2.15 the chief cannot read moving statistics without the others
+    if machine.keras_2:  # there the chief cannot read moving statistics without the other workers
         raise UserError(
             f"--strategy={requested}: {reason}, which needs Keras 3; install seedtf without [addons], "
             "or pass --strategy=none"
@@ -77,14 +78,14 @@ def choose_devices(requested: str, machine: Machine, cluster_from: str = AUTO) -
 def choose_strategy(
     requested: str, cluster: Cluster | None, gpus: int, cpus: int, source: str = "TF_CONFIG"
 ) -> tuple[str, str]:
-    """The strategy for ``--strategy=requested``, and the reason as a sentence.
+    """The strategy for ``--strategy=requested``, and the reason as a clause that follows "because".
 
     Args:
         requested: ``auto``, ``none``, ``mirrored`` or ``multi_worker``.
         cluster: the workers; None if there is no description of a cluster.
         gpus: the number of GPUs that TensorFlow sees in this process.
-        cpus: the number of logical CPU devices; 1 unless the program has divided its CPU.
-        source: where the description of the cluster comes from, for the sentence.
+        cpus: the number of logical CPU devices; 1 unless the program has divided its CPU into more.
+        source: where the description of the cluster comes from, for the reason.
 
     Raises:
         UserError: ``multi_worker`` without a cluster.
@@ -109,7 +110,7 @@ def choose_strategy(
 
 
 def _find_cluster(cluster_from: str, machine: Machine) -> tuple[str | None, str]:
-    """The description of the cluster that ``--cluster`` selects, or None, and where it comes from."""
+    """The description of the cluster that ``--cluster`` selects, None if it is not set; its source."""
     if cluster_from == "slurm" and machine.slurm_config is None:
         raise UserError(
             "--cluster=slurm: srun has not started several tasks; start seedtf with srun, one task on "

@@ -72,7 +72,7 @@ def read_cluster(text: str | None) -> Cluster | None:
     """Returns the cluster that the value of ``TF_CONFIG`` describes; None if it is unset or empty.
 
     Raises:
-        UserError: it describes no cluster, or has a role that seedtf does not use.
+        UserError: ``text`` has no valid cluster and task, or has a role that seedtf does not use.
 
     Example:
         >>> config = {"cluster": {"worker": ["a:1", "b:1"]}, "task": {"type": "worker", "index": 1}}

@@ -1,4 +1,4 @@
-"""Training on several devices or machines: starts the strategy, and works around faults of ``fit``."""
+"""Starts the ``tf.distribute`` strategy of a run, and works around faults of ``fit`` under it."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from seedtf.training.trainer import Prepare, Trainer
 __all__ = ["Devices", "DistributedTrainer"]
 
 # When a worker is lost, the collective operations of the other workers raise one of these errors.
-_LOST = (
+_LOST_WORKER_ERRORS = (
     tf.errors.UnavailableError,
     tf.errors.AbortedError,
     tf.errors.CancelledError,
@@ -81,7 +81,7 @@ class Devices(DeviceChoice):
     def make_trainer(self, network: keras.Model, prepare: Prepare | None = None) -> Trainer:
         """Returns a trainer of ``network``, which was built in ``scope``.
 
-        ``prepare`` is the argument of ``Trainer``.
+        ``prepare`` is passed to ``Trainer``.
         """
         with self.scope():
             # Keras 2.15 has none of the faults that DistributedTrainer works around.
@@ -89,14 +89,14 @@ class Devices(DeviceChoice):
                 return Trainer(network, prepare)
             return DistributedTrainer(network, prepare)
 
-    def distribute(self, make: Callable[[], tf.data.Dataset]) -> Any:
-        """Returns the dataset of ``make``, distributed over the replicas of this process.
+    def distribute(self, make_dataset: Callable[[], tf.data.Dataset]) -> Any:
+        """Returns the dataset of ``make_dataset``, distributed over the replicas of this process.
 
         Consecutive elements go to consecutive replicas. With one device the dataset stays as it is.
         """
         if self.strategy is None:
-            return make()
-        return self.strategy.distribute_datasets_from_function(lambda context: make())
+            return make_dataset()
+        return self.strategy.distribute_datasets_from_function(lambda context: make_dataset())
 
     @contextmanager
     def report_lost_workers(self, with_flag: str = "") -> Iterator[None]:
@@ -110,7 +110,7 @@ class Devices(DeviceChoice):
         """
         try:
             yield
-        except _LOST as error:
+        except _LOST_WORKER_ERRORS as error:
             if self.cluster is None or self.workers == 1:
                 raise
             lost = _name_lost_worker(str(error), self.cluster)
@@ -130,8 +130,8 @@ class DistributedTrainer(OneReplicaBuild, Trainer):
     3 each replica updates its own copy, and only the copy of the first replica is saved.
 
     Attributes:
-        jit_halves: None if the step is not divided; otherwise it is divided into two halves, and this
-            is whether XLA compiles them.
+        jit_halves: whether XLA compiles the two halves of the train step; None if the step shall not be
+            divided. A step for which ``can_be_halved`` is False is not divided either.
     """
 
     jit_halves: bool | None = None
@@ -161,7 +161,8 @@ class DistributedTrainer(OneReplicaBuild, Trainer):
         statistics = moving_statistics(self.network)
         if statistics:
             replica = tf.distribute.get_replica_context()
-            # The all-reduce returns the averages on the device of its inputs.
+            # The inputs are placed on the device of the statistics, because the all-reduce returns the
+            # averages on the device of its inputs.
             with tf.device(statistics[0].value.device):
                 values = [tf.identity(tf.convert_to_tensor(variable)) for variable in statistics]
             averages = replica.all_reduce(tf.distribute.ReduceOp.MEAN, values)

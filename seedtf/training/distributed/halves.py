@@ -39,13 +39,13 @@ def can_be_halved(network: keras.Model, optimizer: keras.optimizers.Optimizer) -
 
 
 class TwoHalves:
-    """The train step of a trainer that was built in the scope of a strategy.
+    """The train step, in two halves, of a trainer that was built in the scope of a strategy.
 
     The first half computes the loss, the gradients and the metrics of one replica. It joins the
-    gradients and the moving statistics of batch normalization to one vector, so that one collective
+    gradients and the moving statistics of batch normalization into one vector, so that one collective
     operation sums them over the replicas. The second half passes the summed gradients to the optimizer,
-    which updates the copies of the variables on its replica. Gradients are clipped after the sum, as on
-    one device.
+    which updates the variables of the same replica. Gradients are clipped after the sum, as on one
+    device.
 
     Args:
         trainer: the trainer, whose optimizer has been built.
@@ -59,8 +59,8 @@ class TwoHalves:
         self._statistics = moving_statistics(trainer.network)
         # Each replica needs a function of its own, because a function captures the variables of the
         # replica for which it is traced.
-        self._first: dict[int, Callable[..., Any]] = {}
-        self._second: list[Callable[..., Any]] = []
+        self._first_halves: dict[int, Callable[..., Any]] = {}
+        self._second_halves: list[Callable[..., Any]] = []
 
     def step(self, data: Any, train_step: Callable[[Any], dict[str, Any]]) -> dict[str, Any]:
         """Trains on one replica's part of a batch; returns the metrics since the start of the epoch.
@@ -71,11 +71,11 @@ class TwoHalves:
         """
         replica = tf.distribute.get_replica_context()
         number = int(tf.get_static_value(replica.replica_id_in_sync_group))
-        if number not in self._first:
-            self._first[number] = self._compile(
+        if number not in self._first_halves:
+            self._first_halves[number] = self._compile(
                 lambda data: self._gradients_and_statistics(data, train_step)
             )
-        vector, logs = self._first[number](data)
+        vector, logs = self._first_halves[number](data)
         total = replica.all_reduce(tf.distribute.ReduceOp.SUM, vector)
         replica.merge_call(self._update_replicas, args=(total,))
         return logs
@@ -97,10 +97,10 @@ class TwoHalves:
     def _update_replicas(self, strategy: tf.distribute.Strategy, total: Any) -> None:
         """Runs the second half on every replica of this process."""
         replicas = len(strategy.extended.worker_devices)
-        if not self._second:
-            self._second = [self._compile(self._update) for _ in range(replicas)]
+        if not self._second_halves:
+            self._second_halves = [self._compile(self._update) for _ in range(replicas)]
         # `update` calls the lambda once for each replica, one after the other, on the replica's device.
-        functions = iter(self._second)
+        functions = iter(self._second_halves)
         strategy.extended.update(
             self._variables[0].value,
             lambda _, vector: next(functions)(vector),

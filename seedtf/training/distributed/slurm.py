@@ -10,8 +10,8 @@ from seedtf.errors import UserError
 
 __all__ = ["in_slurm_step", "slurm_tf_config"]
 
-# The ports of a job depend on its number, so that two jobs on one machine use different ports.
-_FIRST_PORT, _PORTS = 20_000, 10_000
+# The ports of a job depend on its number, so that two jobs on one machine rarely use the same ports.
+_FIRST_PORT, _NUM_PORTS = 20_000, 10_000
 _MAX_TASKS_PER_NODE = 64
 
 
@@ -33,14 +33,15 @@ def slurm_tf_config() -> str:
     Raises:
         UserError: a variable is missing or cannot be read.
     """
-    import tensorflow as tf  # noqa: PLC0415  machine.py, which imports this module, does not need it
+    import tensorflow as tf  # noqa: PLC0415  machine.py imports this module, but no TensorFlow
 
-    port = _FIRST_PORT + int(os.environ.get("SLURM_JOB_ID", "0")) * _MAX_TASKS_PER_NODE % _PORTS
+    job_id = int(os.environ.get("SLURM_JOB_ID", "0"))
+    port = _FIRST_PORT + job_id * _MAX_TASKS_PER_NODE % _NUM_PORTS
     try:
         resolver = tf.distribute.cluster_resolver.SlurmClusterResolver(
             port_base=port,
-            # SLURM itself assigns the GPUs to tasks. With these numbers and without auto_set_gpu, the
-            # resolver leaves its assignment alone.
+            # SLURM itself assigns the GPUs to tasks. With these values, the resolver does not change
+            # that assignment.
             gpus_per_node=_MAX_TASKS_PER_NODE,
             gpus_per_task=1,
             auto_set_gpu=False,

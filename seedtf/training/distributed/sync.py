@@ -1,4 +1,4 @@
-"""Keeps several workers in step: shares signals and the chief's clock, and compares their settings."""
+"""Shares stop signals and the chief's clock between several workers, and compares their settings."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from seedtf.training.stop_signal import StopSignal
 
 __all__ = ["WorkerSync", "check_equal_across_workers"]
 
-# Seconds between two all-reduces. A signal is noticed at most this much later.
-_SECONDS = 0.25
+# The seconds between two all-reduces, if a step takes less. A signal is noticed at the next all-reduce.
+_INTERVAL_SECONDS = 0.25
 _EXACT_BITS = 52  # A float64 represents every integer of at most this many bits exactly.
 
 
@@ -50,21 +50,23 @@ class WorkerSync(keras.callbacks.Callback):
         self._cluster = cluster
         self._stop = stop
         self._started = time.monotonic()
-        self._seconds = 0.0
-        self._interval = self._steps_left = 1
+        self._chief_seconds = 0.0
+        self._interval_steps = self._steps_left = 1
 
     def clock(self) -> float:
         """Returns the seconds of the chief's clock at the last all-reduce, equal on every worker."""
-        return self._seconds
+        return self._chief_seconds
 
     def on_train_batch_begin(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         self._steps_left -= 1
         if self._steps_left > 0:
             return
-        before, is_chief = self._seconds, self._cluster.index == 0
+        before, is_chief = self._chief_seconds, self._cluster.index == 0
         seconds = time.monotonic() - self._started if is_chief else 0.0
-        self._seconds, code = _all_reduce_max([seconds, self._signal_code()], self._cluster.size)
-        self._steps_left = self._interval = self._steps_until_next(before)
+        self._chief_seconds, code = _all_reduce_max(
+            [seconds, self._signal_code()], self._cluster.size
+        )
+        self._steps_left = self._interval_steps = self._steps_until_next(before)
         if code:
             worker, number = divmod(int(code), signal.NSIG)
             self.name = f"{signal.Signals(number).name} at {self._cluster.name(worker)}"
@@ -76,34 +78,35 @@ class WorkerSync(keras.callbacks.Callback):
         """
         if before == 0.0:
             return 1
-        step_seconds = (self._seconds - before) / self._interval
-        return max(1, min(2 * self._interval, int(_SECONDS / max(step_seconds, 1e-6))))
+        step_seconds = (self._chief_seconds - before) / self._interval_steps
+        steps = int(_INTERVAL_SECONDS / max(step_seconds, 1e-6))
+        return max(1, min(2 * self._interval_steps, steps))
 
     def _signal_code(self) -> float:
-        """The worker and the signal that it has received as one number; 0 for no signal."""
+        """One number for this worker and the signal that it has received; 0 for no signal."""
         if not self._stop.name:
             return 0.0
         return float(self._cluster.index * signal.NSIG + signal.Signals[self._stop.name])
 
 
-def check_equal_across_workers(facts: Mapping[str, Any], cluster: Cluster | None) -> None:
-    """Checks that the values of ``facts`` are equal on all workers.
+def check_equal_across_workers(named_values: Mapping[str, Any], cluster: Cluster | None) -> None:
+    """Checks that each of ``named_values`` is equal on all workers.
 
     Args:
-        facts: JSON values by name. All workers must pass the same names in the same order.
+        named_values: JSON values by name. All workers must pass the same names in the same order.
         cluster: the workers. Without a cluster, or with one worker, nothing is compared.
 
     Raises:
-        UserError: names the first value that differs.
+        UserError: a value differs; the message names the first one that does.
     """
     if cluster is None or cluster.size == 1:
         return
-    numbers = np.array([_digest(value) for value in facts.values()])
+    numbers = np.array([_digest(value) for value in named_values.values()])
     # The maximum of the negated numbers is the negated minimum.
     highest, lowest = np.split(_all_reduce_max([*numbers, *-numbers], cluster.size), 2)
-    for name, high, low in zip(facts, highest, -lowest, strict=True):
+    for name, high, low in zip(named_values, highest, -lowest, strict=True):
         if high != low:
-            text = json.dumps(facts[name])
+            text = json.dumps(named_values[name])
             shown = text if len(text) <= 60 else f"{text[:57]}…"
             raise UserError(
                 f"{name}: not the same on all {cluster.size} workers, here {shown}; start every "
@@ -112,7 +115,7 @@ def check_equal_across_workers(facts: Mapping[str, Any], cluster: Cluster | None
 
 
 def _digest(value: Any) -> float:
-    """A digest of a JSON value that a float64 holds exactly."""
+    """A digest of a JSON value, as an integer that a float64 represents exactly."""
     digest = hashlib.blake2b(json.dumps(value, sort_keys=True).encode(), digest_size=8).digest()
     return float(int.from_bytes(digest, "big") >> (64 - _EXACT_BITS))
 

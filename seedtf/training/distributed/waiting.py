@@ -16,18 +16,18 @@ from collections.abc import Sequence
 
 from seedtf.report import report_error
 
-__all__ = ["missing", "report_missing"]
+__all__ = ["missing_workers", "report_missing_workers"]
 
 _INTERVAL_SECONDS = 30.0
 _CONNECT_SECONDS = 5.0
 
 
-def missing(names: Sequence[str]) -> list[str]:
+def missing_workers(names: Sequence[str]) -> list[str]:
     """Returns the workers that accept no connection; a name has the form ``worker 1 (host:port)``."""
     return [name for name in names if not _accepts_connections(*_address(name))]
 
 
-def report_missing(names: Sequence[str], interval: float = _INTERVAL_SECONDS) -> None:
+def report_missing_workers(names: Sequence[str], interval: float = _INTERVAL_SECONDS) -> None:
     """Prints the missing workers to stderr every ``interval`` seconds until the parent process ends."""
     parent, started = os.getppid(), time.monotonic()
     while True:
@@ -35,7 +35,7 @@ def report_missing(names: Sequence[str], interval: float = _INTERVAL_SECONDS) ->
         if os.getppid() != parent:
             return
         # If this machine reaches all workers, some worker cannot reach another one.
-        absent = ", ".join(missing(names)) or "a worker that cannot reach another one"
+        absent = ", ".join(missing_workers(names)) or "a worker that cannot reach another one"
         minutes = (time.monotonic() - started) / 60
         report_error(f"worker    still waiting after {minutes:.1f} min for {absent}")
 
@@ -55,4 +55,4 @@ def _accepts_connections(host: str, port: int) -> bool:
 if __name__ == "__main__":
     # A terminal sends SIGINT to the whole process group. The default action ends this process silently.
     signal.signal(signal.SIGINT, signal.SIG_DFL)
-    report_missing(sys.argv[1:])
+    report_missing_workers(sys.argv[1:])

@@ -10,13 +10,13 @@ from seedtf.report import format_bytes, format_duration
 
 __all__ = ["Forecast", "StageTime", "Writing"]
 
-_STATES, _CHECKPOINTS = 2, 2
-"""How many files of each kind a run folder holds: two states; the best and the last model."""
+_NUM_STATES, _NUM_CHECKPOINTS = 2, 2
+"""The number of files in a run folder: the two last states, and the best and the last model."""
 
 
 @dataclass(frozen=True)
 class StageTime:
-    """Times of the epochs that train on images of one size.
+    """The times of the epochs that train on images of one size.
 
     Attributes:
         size: side of the images in pixels.
@@ -42,7 +42,8 @@ class Writing:
     Attributes:
         waiting: seconds per epoch in which training waits while variables are copied.
         beside: seconds per epoch in which a thread writes the copies while training continues.
-        slowing: seconds by which this thread prolongs an epoch, because it uses the same cores.
+        slowing: seconds by which the threads that write files and draw curves prolong an epoch, because
+            they use the same cores.
         checkpoint: bytes of a model file.
         state: bytes of a state file for exact resume.
     """
@@ -62,8 +63,8 @@ class Forecast:
         stages: the times of each image size, in the order of training.
         writing: the files that are written after each epoch.
         startup: seconds before the first step.
-        host_memory: peak bytes of main memory while the stages were timed.
-        gpu_memory: peak bytes of the GPU that used most; None without a GPU.
+        host_memory: peak bytes of main memory of the process.
+        gpu_memory: peak bytes of memory of the GPU on which most was used; None without a GPU.
         snapshots: number of models besides the best and the last one.
         cache: bytes of the cache file of decoded images; 0 without such a file.
         steps: number of training steps that were timed.
@@ -88,8 +89,8 @@ class Forecast:
     def epoch_seconds(self, stage: StageTime) -> float:
         """Seconds from the start of an epoch to the start of the next one.
 
-        The files of the previous epoch are written meanwhile. If that takes longer than the epoch, the
-        next epoch waits.
+        The files of the previous epoch are written during the epoch. If that takes longer than the
+        epoch, the next epoch waits.
         """
         without_waiting = stage.train + stage.validation + stage.restart
         without_waiting += self.writing.waiting + self.writing.slowing
@@ -110,8 +111,8 @@ class Forecast:
     @property
     def run_bytes(self) -> int:
         """Bytes of the models and states in the run folder at the end of training."""
-        models = (_CHECKPOINTS + self.snapshots) * self.writing.checkpoint
-        return models + _STATES * self.writing.state
+        models = (_NUM_CHECKPOINTS + self.snapshots) * self.writing.checkpoint
+        return models + _NUM_STATES * self.writing.state
 
     @property
     def disk_bytes(self) -> int:
@@ -138,8 +139,8 @@ class Forecast:
             (
                 "disk",
                 f"{format_bytes(self.run_bytes)} in the run folder: "
-                f"{_CHECKPOINTS + self.snapshots} models of {format_bytes(checkpoint)}, "
-                f"{_STATES} states of {format_bytes(state)}; cache file "
+                f"{_NUM_CHECKPOINTS + self.snapshots} models of {format_bytes(checkpoint)}, "
+                f"{_NUM_STATES} states of {format_bytes(state)}; cache file "
                 f"{format_bytes(self.cache)}; {format_bytes(self.disk_bytes)} while a file is being "
                 "replaced",
             ),
@@ -158,12 +159,12 @@ class Forecast:
 
     def _stage_text(self, stage: StageTime) -> str:
         total = self.epoch_seconds(stage)
-        after = total - stage.train - stage.validation - stage.restart
+        writing = total - stage.train - stage.validation - stage.restart
         epochs = "1 epoch" if stage.epochs == 1 else f"{stage.epochs} epochs"
         restart = f", restart of fit {stage.restart:.2f}" if stage.restart else ""
         return (
             f"{total:.2f} s at {stage.size}² pixels ({epochs}): training {stage.train:.2f}, "
-            f"validation {stage.validation:.2f}{restart}, writing {after:.2f}"
+            f"validation {stage.validation:.2f}{restart}, writing {writing:.2f}"
         )
 
     def _memory_text(self) -> str:

@@ -29,23 +29,23 @@ __all__ = ["MAX_STEPS", "TimedStage", "median_step", "process_age", "time_traini
 MAX_STEPS = 20
 """The largest number of training steps that are timed, over all stages together."""
 
-# The first steps are not timed, because the pipeline has prepared their batches while the step was
-# traced, so they do not wait for data.
+# The first steps are not timed, because they do not wait for data: the pipeline has prepared their
+# batches while the step was traced.
 _WARM_UP_STEPS = 4
-_LONGEST_BLOCK = 5
+_MAX_BLOCK_STEPS = 5
 _MAX_VAL_STEPS = 6
 
 
 @dataclass(frozen=True)
 class TimedStage:
-    """The epochs that train on images of one size, which take equally long.
+    """The epochs that train on images of one size. They take equally long, so a few steps are timed.
 
     Attributes:
         size: side of the images in pixels.
         epochs: number of epochs.
-        train: returns endless training batches, as ``fit`` takes them.
-        val: returns the validation batches.
-        enter: prepares the trainer for images of this size.
+        train: called to get endless training batches, as ``fit`` takes them.
+        val: called to get the validation batches.
+        enter: called to prepare the trainer for images of this size.
         restarts: whether every epoch is a ``fit`` of its own.
     """
 
@@ -68,9 +68,9 @@ def time_training(
     cache: int = 0,
     clock: Callable[[], float] = time.perf_counter,
 ) -> Forecast:
-    """Times the steps of each stage, and the writing of files; changes the weights of the trainer.
+    """Times the steps of each stage and the writing of an epoch's files; changes the trainer's weights.
 
-    The files are written to a temporary folder and removed.
+    The files are written to a temporary folder, which is removed afterwards.
 
     Args:
         trainer: a compiled trainer.
@@ -107,10 +107,10 @@ def time_training(
 def median_step(
     run: Callable[[], Any], steps: int, clock: Callable[[], float] = time.perf_counter
 ) -> float:
-    """Seconds of a step: the median over blocks of steps, of which there are at least three.
+    """The seconds that a step takes: the median over blocks of up to five steps.
 
-    The host waits for the device only at the end of a block, because ``fit`` does not wait for it
-    after every step either. With fewer than three steps, each step is a block.
+    There are three blocks or more; with fewer than three steps, each step is a block. The host waits
+    for the device only at the end of a block, because ``fit`` does not wait after every step either.
 
     Args:
         run: runs one step and returns its results.
@@ -139,7 +139,7 @@ def process_age() -> float:
 
 def _block_length(steps: int) -> int:
     """The number of steps in a block of ``median_step``."""
-    return max(1, min(_LONGEST_BLOCK, steps // 3))
+    return max(1, min(_MAX_BLOCK_STEPS, steps // 3))
 
 
 @dataclass(frozen=True)
@@ -156,7 +156,7 @@ def _time_stage(
 ) -> StageTime:
     start = clock()
     stage.enter()
-    # The rate is 0, because without warm-up the planned rate could make the weights infinite.
+    # The rate is 0, because the planned rate could make the weights infinite without the warm-up.
     trainer.optimizer.learning_rate = 0.0
     # These calls build the optimizer and the metrics and trace both steps.
     trainer.fit(stage.train(), steps_per_epoch=1, verbose=0, shuffle=False)
@@ -218,8 +218,8 @@ def _time_validation(
 def _time_writing(trainer: Trainer, clock: Callable[[], float]) -> Writing:
     """Writes the files of one epoch to a temporary folder, and measures their sizes and the time."""
     try:
-        with tempfile.TemporaryDirectory(prefix="seedtf-forecast-") as name:
-            paths = RunPaths.of(name)
+        with tempfile.TemporaryDirectory(prefix="seedtf-forecast-") as folder:
+            paths = RunPaths.of(folder)
             paths.checkpoints.mkdir()
             saver = Saver(StateFolder(paths.state), averaged=trainer.average is not None)
             try:
@@ -281,7 +281,7 @@ def _make_iterator(trainer: Trainer, batches: Any) -> Iterator[Any]:
 
 
 def _wait_for(result: Any) -> None:
-    """Waits for the device by reading ``result``, which blocks until all earlier steps are done."""
+    """Waits for the device: reading ``result`` blocks until all earlier steps are done."""
     tf.nest.map_structure(lambda value: value.numpy() if hasattr(value, "numpy") else value, result)
 
 
