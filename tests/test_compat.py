@@ -27,7 +27,7 @@ from seedtf.images import header
 from seedtf.images.header import read_header
 from seedtf.images.transcode import to_decodable
 from seedtf.model.network import build_network, load_model, save_model
-from seedtf.training.optim.choice import check_strategy, describe_optimizer, first_averaged
+from seedtf.training.optim.choice import check_strategy, describe_optimizer, first_averaged_epoch
 from seedtf.training.optim.optimizers import make_optimizer
 
 
@@ -150,4 +150,4 @@ def test_the_description_of_an_optimizer() -> None:
     assert describe_optimizer("adam", 10) == "adam"
     assert describe_optimizer("ranger", 10).startswith("ranger (lookahead around radam)")
     assert "end of epoch 8 and of each" in describe_optimizer("swa", 10)
-    assert [first_averaged(epochs) for epochs in (1, 4, 10, 200)] == [0, 3, 7, 150]
+    assert [first_averaged_epoch(epochs) for epochs in (1, 4, 10, 200)] == [0, 3, 7, 150]

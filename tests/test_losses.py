@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from seedtf.training.optim.losses import CrossEntropy, accuracy_metric, make_targets, smooth
+from seedtf.training.optim.losses import CrossEntropy, accuracy_metric, make_targets, smooth_labels
 
 PROBABILITIES = np.array([[0.7, 0.2, 0.1], [0.1, 0.1, 0.8], [0.3, 0.4, 0.3]], np.float32)
 LABELS = np.array([0, 1, 1], np.int32)
@@ -40,7 +40,7 @@ def test_accuracy_counts_the_class_with_most_of_the_label() -> None:
 
 
 def test_smoothing_spreads_a_fraction_evenly() -> None:
-    smoothed = smooth(tf.one_hot([1], 4), 0.2).numpy()
+    smoothed = smooth_labels(tf.one_hot([1], 4), 0.2).numpy()
     np.testing.assert_allclose(smoothed, [[0.05, 0.85, 0.05, 0.05]], atol=1e-7)
 
 

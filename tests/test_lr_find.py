@@ -30,7 +30,7 @@ from seedtf.training.lr_finder.finder import (
     LRSuggestion,
     LRSweep,
     lr_at,
-    smooth,
+    smooth_losses,
     suggest_lr,
     sweep_lr,
 )
@@ -48,12 +48,12 @@ def test_rates_are_equally_spaced_in_their_logarithm():
 
 def test_the_average_has_no_bias_at_its_start():
     # by hand: 0.5·2/0.5; (0.5·1 + 0.5·4)/0.75; (0.5·2.5 + 0.5·0)/0.875
-    assert smooth([2.0, 4.0, 0.0], 0.5) == pytest.approx([2.0, 2.5 / 0.75, 1.25 / 0.875])
+    assert smooth_losses([2.0, 4.0, 0.0], 0.5) == pytest.approx([2.0, 2.5 / 0.75, 1.25 / 0.875])
 
 
 @given(st.lists(st.floats(0, 1e6), min_size=1, max_size=50))
 def test_an_average_lies_between_the_losses(losses):
-    averages = smooth(losses)
+    averages = smooth_losses(losses)
     assert len(averages) == len(losses)
     slack = 1e-9 * (1 + max(losses))
     assert all(min(losses) - slack <= each <= max(losses) + slack for each in averages)
@@ -131,7 +131,7 @@ def test_a_sweep_restores_everything_that_it_changed(trained):
     np.random.seed(2)
     states = random.getstate(), np.random.get_state()[1].tobytes()
     sweep = sweep_lr(trained, batches(), start=1e-4, end=1.0, steps=12)
-    assert len(sweep.losses) == 12 or sweep.stopped
+    assert len(sweep.losses) == 12 or sweep.stop_reason
     assert all_values(trained) == before
     assert (random.getstate(), np.random.get_state()[1].tobytes()) == states
     trained.fit(batches(), steps_per_epoch=2, verbose=0, shuffle=False)
@@ -149,15 +149,15 @@ def test_each_loss_is_that_of_its_own_step_and_rate():
         expected.append(float(reference.train_on_batch(images, labels, return_dict=True)["loss"]))
     assert sweep.losses == pytest.approx(expected, rel=1e-5)
     assert sweep.lrs == [lr_at(step, 5, 1e-3, 0.1) for step in range(5)]
-    assert sweep.smoothed == smooth(sweep.losses)
-    assert sweep.stopped == ""
+    assert sweep.smoothed == smooth_losses(sweep.losses)
+    assert sweep.stop_reason == ""
 
 
 def test_a_sweep_stops_when_the_loss_diverges_and_restores_all():
     trainer = make_trainer("sgd")
     sweep = sweep_lr(trainer, batches(), start=1.0, end=1e6, steps=60)
     assert len(sweep.losses) < 60
-    assert "loss was" in sweep.stopped
+    assert "loss was" in sweep.stop_reason
     assert all(np.isfinite(sweep.losses))
     assert not trainer.stop_training
     assert all(np.isfinite(each.numpy()).all() for each in trainer.network.weights)
@@ -221,7 +221,7 @@ def test_the_command_prints_a_flag_and_writes_plot_and_table(tmp_path, data):
     assert [int(row["step"]) for row in rows] == list(range(1, len(rows) + 1))
     assert float(rows[0]["lr"]) == 1e-5
     losses = [float(row["loss"]) for row in rows]
-    assert [float(row["smoothed_loss"]) for row in rows] == smooth(losses)
+    assert [float(row["smoothed_loss"]) for row in rows] == smooth_losses(losses)
     with Image.open(folder / "lr_find.png") as image:
         assert image.size[0] > 500
 

@@ -19,7 +19,7 @@ from seedtf.errors import UserError
 from seedtf.model.network import build_network
 from seedtf.model.weights import check_weights_file
 from seedtf.report import report
-from seedtf.training.optim.choice import first_averaged
+from seedtf.training.optim.choice import first_averaged_epoch
 from seedtf.training.optim.optimizers import make_optimizer
 from seedtf.training.optim.param_groups import layerwise_lr, no_decay_variables
 from seedtf.training.plan import Plan
@@ -161,7 +161,7 @@ def make_phase_optimizer(
     return make_optimizer(
         config.optimizer,
         settings.lr if lr is None else lr,
-        averaged_from=max(first_averaged(config.epochs) - phase_start, 0),
+        averaged_from=max(first_averaged_epoch(config.epochs) - phase_start, 0),
         steps_per_epoch=plan.steps_per_epoch,
         weight_decay=settings.weight_decay,
         clip_norm=config.clip_norm,

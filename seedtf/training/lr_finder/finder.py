@@ -26,19 +26,19 @@ from seedtf.report import is_silent
 from seedtf.training.state import copy_values
 from seedtf.training.trainer import Trainer
 
-__all__ = ["LRSuggestion", "LRSweep", "lr_at", "smooth", "suggest_lr", "sweep_lr"]
+__all__ = ["LRSuggestion", "LRSweep", "lr_at", "smooth_losses", "suggest_lr", "sweep_lr"]
 
-# The weight of the earlier losses in the running average. The average spans about ten steps, a tenth of
-# a sweep of the default length.
-_MEMORY = 0.9
+# The decay of the running average of the losses. The average spans about ten steps, a tenth of a sweep
+# of the default length.
+_DECAY = 0.9
 # The loss counts as diverged if it is this many times the lowest loss (Howard & Gugger 2020, arXiv
 # 2002.04688).
-_DIVERGED = 4.0
+_DIVERGED_FACTOR = 4.0
 # The first steps are left out, because the running average of few losses is noisy.
 _SKIPPED_STEPS = 5
 # The slope is taken over a tenth of the sweep, because between neighbouring steps it is mostly noise.
 _SLOPE_FRACTION = 0.1
-# If the loss falls by less than this fraction of the first loss, it can be chance.
+# A fall of the loss by less than this fraction of the first loss can be chance.
 _MIN_FALL = 0.02
 
 
@@ -50,13 +50,13 @@ class LRSweep:
         lrs: the learning rate of each step.
         losses: the training loss of the batch of each step, before the update.
         smoothed: the bias-corrected exponential average of ``losses``.
-        stopped: why the sweep ended before its last step; empty if it did not.
+        stop_reason: why the sweep ended before its last step; empty if it did not.
     """
 
     lrs: list[float]
     losses: list[float]
     smoothed: list[float]
-    stopped: str = ""
+    stop_reason: str = ""
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,10 @@ class LRSuggestion:
 
     @property
     def lr(self) -> float:
-        """The lower of the two: a rate that is too low only slows training, a too high one ruins it."""
+        """The lower of the two rates.
+
+        A rate that is too low only slows a training, but a rate that is too high ruins it.
+        """
         return min(self.steepest, self.tenth)
 
 
@@ -91,29 +94,29 @@ def lr_at(step: int, steps: int, start: float, end: float) -> float:
     return float(start * (end / start) ** (step / (steps - 1)))
 
 
-def smooth(losses: Sequence[float], memory: float = _MEMORY) -> list[float]:
+def smooth_losses(losses: Sequence[float], decay: float = _DECAY) -> list[float]:
     """Returns the bias-corrected exponential average after each loss.
 
-    Each loss changes the average ``a`` to ``memory · a + (1 − memory) · loss``. After n losses, it is
-    divided by ``1 − memory**n``; without this correction (Kingma & Ba 2015, arXiv 1412.6980) the first
+    Each loss changes the average ``a`` to ``decay · a + (1 − decay) · loss``. The result after n losses
+    is ``a / (1 − decay**n)``; without this correction (Kingma & Ba 2015, arXiv 1412.6980) the first
     averages would be near 0.
 
     Example:
-        >>> smooth([2.0, 4.0], memory=0.5)
+        >>> smooth_losses([2.0, 4.0], decay=0.5)
         [2.0, 3.3333333333333335]
     """
     average, averages = 0.0, []
     for count, loss in enumerate(losses, 1):
-        average = memory * average + (1.0 - memory) * loss
-        averages.append(average / (1.0 - memory**count))
+        average = decay * average + (1.0 - decay) * loss
+        averages.append(average / (1.0 - decay**count))
     return averages
 
 
 def suggest_lr(lrs: Sequence[float], smoothed: Sequence[float]) -> LRSuggestion | None:
-    """Reads two rates off a curve of smoothed losses; returns None if the loss never fell.
+    """Reads two rates off a curve of smoothed losses.
 
     The first five steps are left out. The slope at a step is computed over a tenth of all steps: half
-    of them lie before the step, half after it.
+    of them lie before the step, half after it. Returns None if the loss never fell by 2 % or more.
 
     Args:
         lrs: rates whose logarithms are equally spaced.
@@ -134,11 +137,11 @@ def suggest_lr(lrs: Sequence[float], smoothed: Sequence[float]) -> LRSuggestion 
 
 
 def sweep_lr(trainer: Trainer, batches: Any, *, start: float, end: float, steps: int) -> LRSweep:
-    """Trains for ``steps`` steps from rate ``start`` to ``end``, then restores everything it changed.
+    """Trains for ``steps`` steps from rate ``start`` to ``end``, then restores what this has changed.
 
-    It changes the learning rate, the random states of Python and NumPy, and the variables of four
+    Training changes the learning rate, the random states of Python and NumPy, and the variables of four
     objects: the network (weights, moving statistics, random states of layers), the optimizer, the
-    metrics and the moving average. They are restored even after an error.
+    metrics and the moving average. All of these are restored, also after an error.
 
     The sweep ends early if the smoothed loss exceeds four times its lowest value, or if a loss is not
     finite.
@@ -150,8 +153,8 @@ def sweep_lr(trainer: Trainer, batches: Any, *, start: float, end: float, steps:
         steps: the number of steps, 2 or more.
 
     Raises:
-        ValueError: rates or steps are out of range.
-        UserError: the loss of the very first step is not finite.
+        ValueError: ``start``, ``end`` or ``steps`` is out of range.
+        UserError: the loss of the first step is not finite.
     """
     if not 0.0 < start < end or steps < 2:
         raise ValueError(f"0 < start < end and 2 steps needed. Received: {start}, {end}, {steps}")
@@ -163,9 +166,11 @@ def sweep_lr(trainer: Trainer, batches: Any, *, start: float, end: float, steps:
         sweep = _SweepCallback(steps, start, end, bar)
         trainer.fit(batches, steps_per_epoch=steps, callbacks=[sweep], shuffle=False, verbose=0)
     if not sweep.losses:
-        raise UserError(f"--start_lr={start:g}: {sweep.stopped}; check the data with seedtf check")
+        raise UserError(
+            f"--start_lr={start:g}: {sweep.stop_reason}; check the data with seedtf check"
+        )
     lrs = [lr_at(step, steps, start, end) for step in range(len(sweep.losses))]
-    return LRSweep(lrs, sweep.losses, smooth(sweep.losses), sweep.stopped)
+    return LRSweep(lrs, sweep.losses, smooth_losses(sweep.losses), sweep.stop_reason)
 
 
 class _SweepCallback(keras.callbacks.Callback):
@@ -177,7 +182,7 @@ class _SweepCallback(keras.callbacks.Callback):
         self._bar = bar
         self._lowest = math.inf
         self.losses: list[float] = []
-        self.stopped = ""
+        self.stop_reason = ""
 
     def on_train_batch_begin(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         # Keras reports the mean loss since the last reset; after a reset it is the loss of this step.
@@ -193,19 +198,21 @@ class _SweepCallback(keras.callbacks.Callback):
             self._stop(f"the loss was {loss} at a rate of {lr:.2e}")
             return
         self.losses.append(loss)
-        smoothed = smooth(self.losses)[-1]
+        smoothed = smooth_losses(self.losses)[-1]
         self._lowest = min(self._lowest, smoothed)
-        if smoothed > _DIVERGED * self._lowest:
-            self._stop(f"the loss was {_DIVERGED:g} times its lowest at a rate of {lr:.2e}")
+        if smoothed > _DIVERGED_FACTOR * self._lowest:
+            self._stop(
+                f"the loss was over {_DIVERGED_FACTOR:g} times its lowest value at a rate of {lr:.2e}"
+            )
 
     def _stop(self, reason: str) -> None:
-        self.stopped = reason
+        self.stop_reason = reason
         self.model.stop_training = True
 
 
 @contextlib.contextmanager
 def _restore_afterwards(trainer: Trainer) -> Iterator[None]:
-    """Restores a compiled trainer after the ``with`` block, which may train it."""
+    """Restores a compiled trainer after the ``with`` block, in which it may be trained."""
     optimizer = trainer.optimizer
     if not getattr(optimizer, "built", False):
         with trainer.distribute_strategy.scope():

@@ -47,17 +47,17 @@ _FEW_STEPS = 30
 def find_learning_rate(
     config: TrainConfig, *, start: float = 1e-7, end: float = 1.0, steps: int = 100, out: str = ""
 ) -> LRSuggestion:
-    """Tries the rates from ``start`` to ``end`` on the first batches of a training.
+    """Trains with rates from ``start`` to ``end`` on the first batches of a training, and suggests one.
 
-    The sweep runs on one device, trains the whole network, and uses images of ``config.image_size``.
-    Flags for several devices, frozen epochs and smaller images are not used. It prints the suggested
-    rate as a flag and writes lr_find.png and lr_find.csv.
+    The sweep runs on one device and trains the whole network on images of ``config.image_size``, so
+    ``strategy``, ``freeze_epochs`` and ``progressive_sizes`` have no effect. The suggested rate is
+    printed as a flag; lr_find.png and lr_find.csv show the losses of the sweep.
 
     Args:
         config: the flags of the training.
         start, end: the first and the last rate, 0 < start < end.
-        steps: the number of steps, 2 or more. There are at most as many as in three epochs.
-        out: the folder of plot and table; empty for ``runs/<date>-<time>-lr_find``.
+        steps: the number of steps, 2 or more; reduced to that of three epochs if it is larger.
+        out: the folder of lr_find.png and lr_find.csv; empty for ``runs/<date>-<time>-lr_find``.
 
     Raises:
         UserError: a mistake that the user can correct, or the loss never fell.
@@ -67,27 +67,27 @@ def find_learning_rate(
         sweep, num_steps, batch_size = _sweep(config, start, end, steps)
         suggestion = suggest_lr(sweep.lrs, sweep.smoothed)
         title = f"{short_name(config.model)}, {config.optimizer}, batches of {batch_size}"
-        image = _write_results(folder, sweep, suggestion, title)
-    if sweep.stopped:
-        report("stopped", f"after {len(sweep.losses)} steps: {sweep.stopped}")
-    report("image", str(image))
-    report("table", str(image.with_suffix(".csv")))
+        plot = _write_results(folder, sweep, suggestion, title)
+    if sweep.stop_reason:
+        report("stopped", f"after {len(sweep.losses)} steps: {sweep.stop_reason}")
+    report("image", str(plot))
+    report("table", str(plot.with_suffix(".csv")))
     if suggestion is None:
         if num_steps < steps:
             raise UserError(
                 f"--batch_size={batch_size}: the loss never fell in {num_steps} steps, the "
-                f"length of {_MAX_EPOCHS} epochs (see {image}); lower --batch_size"
+                f"length of {_MAX_EPOCHS} epochs (see {plot}); lower --batch_size"
             )
         raise UserError(
             f"--steps={steps}: the loss never fell between --start_lr={start:g} and --end_lr={end:g} "
-            f"(see {image}); pass more steps or other rates"
+            f"(see {plot}); pass more steps or other rates"
         )
     _report_suggestion(sweep, suggestion)
     return suggestion
 
 
 def _sweep(config: TrainConfig, start: float, end: float, steps: int) -> tuple[LRSweep, int, int]:
-    """Runs the sweep; returns it with its planned number of steps and the images per step."""
+    """Runs the sweep; returns it, its planned number of steps and the number of images per step."""
     # Several workers would have to agree on every learning rate, so the sweep uses one device.
     machine = replace(inspect_machine(), tf_config=None)
     config = replace(config, strategy="none", weights=resolve_weights(config.weights))
@@ -184,10 +184,10 @@ def _write_results(
     folder: Path, sweep: LRSweep, suggestion: LRSuggestion | None, title: str
 ) -> Path:
     """Writes lr_find.csv and lr_find.png; returns the path of lr_find.png."""
-    image = folder / "lr_find.png"
+    plot = folder / "lr_find.png"
     rows = zip(sweep.lrs, sweep.losses, sweep.smoothed, strict=True)
     lines = [csv_line("step", "lr", "loss", "smoothed_loss")]
     lines += [csv_line(str(step), *map(repr, row)) for step, row in enumerate(rows, 1)]
-    write_lines(image.with_suffix(".csv"), lines)
-    save_figure(draw_lr_sweep(sweep, suggestion, title=title), image)
-    return image
+    write_lines(plot.with_suffix(".csv"), lines)
+    save_figure(draw_lr_sweep(sweep, suggestion, title=title), plot)
+    return plot

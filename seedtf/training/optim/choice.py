@@ -10,14 +10,15 @@ __all__ = [
     "check_optimizer",
     "check_strategy",
     "describe_optimizer",
-    "first_averaged",
+    "first_averaged_epoch",
     "needs_addons",
 ]
 
-# These optimizers change weights inside the step of another optimizer, which fails on several devices.
+# These optimizers wrap another optimizer and assign weights within its step, which fails on several
+# devices.
 _WRAPPERS = ("lookahead", "ranger", SWA)
 # SWA starts to average after this fraction of the epochs, as in Izmailov et al. 2018.
-_AVERAGED_FROM = 0.75
+_SWA_START_FRACTION = 0.75
 
 
 def needs_addons(name: str, keras_2: bool) -> bool:
@@ -80,13 +81,13 @@ def describe_optimizer(name: str, epochs: int, keras_2: bool = False) -> str:
     wrapped = {
         "lookahead": "lookahead around adam",
         "ranger": "ranger (lookahead around radam)",
-        SWA: f"swa (adam, weights averaged at the end of epoch {first_averaged(epochs) + 1} "
+        SWA: f"swa (adam, weights averaged at the end of epoch {first_averaged_epoch(epochs) + 1} "
         "and of each after it)",
     }
     text = wrapped.get(name, name)
     return f"{text} of TensorFlow Addons" if needs_addons(name, keras_2) else text
 
 
-def first_averaged(epochs: int) -> int:
-    """The epoch, from 0, at whose end SWA averages weights first, in a run of ``epochs`` epochs."""
-    return int(_AVERAGED_FROM * epochs)
+def first_averaged_epoch(epochs: int) -> int:
+    """The first epoch, from 0, at whose end SWA averages weights, in a run of ``epochs`` epochs."""
+    return int(_SWA_START_FRACTION * epochs)

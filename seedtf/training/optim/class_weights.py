@@ -14,7 +14,7 @@ from seedtf.errors import UserError
 __all__ = ["parse_class_weights"]
 
 _FLAG = "--class_weights"
-_MIN, _MAX = float(np.finfo(np.float32).tiny), float(np.finfo(np.float32).max)
+_MIN_WEIGHT, _MAX_WEIGHT = float(np.finfo(np.float32).tiny), float(np.finfo(np.float32).max)
 
 
 def parse_class_weights(
@@ -74,16 +74,16 @@ def _parse_part(part: str, class_names: Sequence[str]) -> tuple[str, float]:
     name = name if name in class_names else name.strip()
     if name not in class_names:
         raise UserError(f"{_FLAG}: there is no class {name!r}; {_remedy(name, class_names)}")
-    return name, _weight(name, number)
+    return name, _parse_weight(name, number)
 
 
-def _weight(name: str, number: str) -> float:
+def _parse_weight(name: str, number: str) -> float:
     try:
         weight = float(number)
     except ValueError:
         weight = math.nan
     # A number that float32 would round to 0 or to infinity is refused too.
-    if not _MIN <= weight <= _MAX:
+    if not _MIN_WEIGHT <= weight <= _MAX_WEIGHT:
         raise UserError(
             f"{_FLAG}: {number.strip()!r} for class {name!r} is not a number above 0; "
             f"pass one such as {name}:2.5"

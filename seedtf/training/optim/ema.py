@@ -17,8 +17,9 @@ from seedtf.compat.keras import all_variables
 
 __all__ = ["MovingAverage", "ema_decay"]
 
-# The average is updated at most this many times within its horizon: an update reads and writes every
-# weight, and more updates would hardly change the average.
+# The average is updated about this many times within its horizon (50 to 99 times, or at every step if
+# the horizon is shorter). An update reads and writes every weight, and more updates would hardly change
+# the average.
 _UPDATES_PER_HORIZON = 50
 
 
@@ -30,8 +31,8 @@ def ema_decay(horizon: float, steps: int) -> tuple[float, int]:
         steps: number of steps of the whole training.
 
     Returns:
-        ``(exp(−every / (horizon · steps)), every)``. With this decay, an average has the weight 1/e
-        after ``horizon · steps`` more steps.
+        ``(exp(−every / (horizon · steps)), every)``. With this decay, the weight of the earlier values
+        in the average falls to 1/e within ``horizon · steps`` steps.
 
     Example:
         >>> decay, every = ema_decay(0.1, 10_000)
@@ -67,13 +68,13 @@ class MovingAverage:
         self._sources = [variable for variable in all_variables(network) if _is_float(variable)]
         # The averages are float32, because in 16 bits a small change would be rounded away.
         self._averages = [tf.Variable(_value(source), trainable=False) for source in self._sources]
-        self._seen = tf.Variable(0, dtype=tf.int64, trainable=False)
-        self.variables = [*self._averages, self._seen]
+        self._num_steps = tf.Variable(0, dtype=tf.int64, trainable=False)
+        self.variables = [*self._averages, self._num_steps]
 
     def update(self) -> None:
         """Counts a training step and updates the average if it is due. Call it in the train step."""
-        self._seen.assign_add(1)
-        tf.cond(self._seen % self._every == 0, self._update_averages, lambda: None)
+        self._num_steps.assign_add(1)
+        tf.cond(self._num_steps % self._every == 0, self._update_averages, lambda: None)
 
     def swap(self) -> None:
         """Exchanges the network's weights and the average; a second call undoes the exchange."""
@@ -83,8 +84,8 @@ class MovingAverage:
             average.assign(weights)
 
     def _update_averages(self) -> None:
-        updates = tf.cast(self._seen // self._every - 1, tf.float32)
-        decay = tf.minimum(self._decay, (1.0 + updates) / (10.0 + updates))
+        num_updates = tf.cast(self._num_steps // self._every - 1, tf.float32)
+        decay = tf.minimum(self._decay, (1.0 + num_updates) / (10.0 + num_updates))
         for source, average in zip(self._sources, self._averages, strict=True):
             average.assign(average + (_value(source) - average) * (1.0 - decay))
 

@@ -9,7 +9,7 @@ import keras
 import numpy.typing as npt
 import tensorflow as tf
 
-__all__ = ["CrossEntropy", "accuracy_metric", "make_targets", "sample_weights", "smooth"]
+__all__ = ["CrossEntropy", "accuracy_metric", "make_targets", "sample_weights", "smooth_labels"]
 
 ToTargets = Callable[[tf.Tensor, tf.Tensor], tuple]
 """A function from images and labels to a batch for ``fit``; see ``make_targets``."""
@@ -36,12 +36,12 @@ class CrossEntropy(keras.losses.Loss):
 def accuracy_metric() -> keras.metrics.Metric:
     """Returns the metric ``accuracy``: the fraction of images whose most probable class is the label.
 
-    The label of an image with a distribution is the class with its highest probability.
+    If the label is a distribution, its class with the highest probability counts as the label.
     """
     return keras.metrics.MeanMetricWrapper(_matches, name="accuracy")
 
 
-def smooth(labels: tf.Tensor, smoothing: float) -> tf.Tensor:
+def smooth_labels(labels: tf.Tensor, smoothing: float) -> tf.Tensor:
     """Returns ``(1 − smoothing) · labels + smoothing / K`` (Szegedy et al. 2016, arXiv 1512.00567).
 
     Args:
@@ -82,7 +82,7 @@ def make_targets(
         image_weights = tf.reduce_sum(soft, axis=-1) if weighted_labels else None
         if image_weights is not None:
             soft /= image_weights[:, tf.newaxis]
-        batch = (images, smooth(soft, smoothing) if smoothing else soft)
+        batch = (images, smooth_labels(soft, smoothing) if smoothing else soft)
         if weights is None:
             return batch if image_weights is None else (*batch, image_weights)
         class_weights = sample_weights(soft, weights)
@@ -105,7 +105,7 @@ def _are_distributions(y_true: Any, y_pred: Any) -> bool:
 
 
 def sample_weights(soft_labels: tf.Tensor, weights: npt.ArrayLike) -> tf.Tensor:
-    """The weight of each image, float32 ``[B]``: the weights of its classes, averaged by its label.
+    """The weight of each image, float32 ``[B]``: the mean of the class weights, weighted by its label.
 
     Args:
         soft_labels: float32 ``[B, K]``, rows that sum to 1.

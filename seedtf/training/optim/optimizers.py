@@ -42,8 +42,8 @@ def make_optimizer(
     Args:
         name: a value of ``--optimizer``.
         lr: the initial learning rate.
-        averaged_from: for ``swa``, the epoch at whose end weights enter the average first, counted from
-            0 at the creation of this optimizer. Weights then enter at the end of each epoch.
+        averaged_from: for ``swa``, the first epoch at whose end weights enter the average, counted from
+            0 at the creation of this optimizer. They then enter it at the end of each epoch.
         steps_per_epoch: for ``swa``, the number of steps in an epoch.
         weight_decay: each step first subtracts ``lr * weight_decay * w`` from each weight w (decoupled
             weight decay: Loshchilov and Hutter, arXiv 1711.05101); 0 for none.
@@ -67,8 +67,8 @@ def make_optimizer(
     ):
         raise ValueError(f"{name} has no decay, clipping or layer-wise rates here")
     if from_addons:
-        first = averaged_from * steps_per_epoch + steps_per_epoch - 1
-        return _make_addons_optimizer(name, lr, first, steps_per_epoch)
+        first_step = averaged_from * steps_per_epoch + steps_per_epoch - 1
+        return _make_addons_optimizer(name, lr, first_step, steps_per_epoch)
     optimizer_class = getattr(keras.optimizers, _KERAS_CLASSES[name])
     if lr_scales is not None:
         optimizer_class = layerwise_lr_class(optimizer_class, lr_scales)
@@ -76,14 +76,15 @@ def make_optimizer(
     if clip_norm:
         options["global_clipnorm"] = clip_norm
     optimizer = optimizer_class(lr, **options)
-    # Always set it, because Keras's AdamW defaults to 0.004. None omits the operation; 0 would not.
+    # The weight decay is always set, because Keras's AdamW defaults to 0.004. Without decay it is None,
+    # because 0 would not omit the operation.
     optimizer.weight_decay = weight_decay or None
     if weight_decay:
         optimizer.exclude_from_weight_decay(var_list=list(no_decay))
     return optimizer
 
 
-def _make_addons_optimizer(name: str, lr: float, first: int, period: int) -> Any:
+def _make_addons_optimizer(name: str, lr: float, first_step: int, period: int) -> Any:
     addons = import_addons(f"--optimizer={name}").optimizers
     # The wrappers of Addons accept only Keras's legacy optimizers.
     adam = keras.optimizers.legacy.Adam
@@ -92,5 +93,5 @@ def _make_addons_optimizer(name: str, lr: float, first: int, period: int) -> Any
     if name == "radam":
         return addons.RectifiedAdam(lr)
     if name == SWA:
-        return addons.SWA(adam(lr), start_averaging=first, average_period=period)
+        return addons.SWA(adam(lr), start_averaging=first_step, average_period=period)
     return addons.Lookahead(adam(lr) if name == "lookahead" else addons.RectifiedAdam(lr))

@@ -14,7 +14,8 @@ __all__ = ["is_decayed", "layerwise_lr", "no_decay_variables"]
 
 # Keras's names for biases and for the scales and shifts of normalization layers.
 _BIASES_AND_SCALES = frozenset({"bias", "gamma", "beta"})
-# KerasHub's names for the learned inputs of vision transformers; timm does not decay these either.
+# KerasHub's names for the tokens and position embeddings that vision transformers learn; timm does not
+# decay these either.
 _TOKENS = re.compile("(class|cls|register|distillation)_tokens?|position_embedding")
 
 
@@ -77,8 +78,8 @@ def layerwise_lr(network: keras.Model, body_lr_factor: float) -> dict[str, float
 def _layers_with_own_rate(layer: keras.layers.Layer) -> list[keras.layers.Layer]:
     """The parts of ``layer`` that get a learning rate of their own, in the order of their calls.
 
-    A layer that consists of several blocks of KerasHub is divided into its parts; any other layer, such
-    as one of these blocks, is not.
+    A model, a backbone of KerasHub, and a layer with two or more KerasHub blocks of one class are
+    divided into their parts; any other layer, such as one of these blocks, is not.
     """
     inner = layer.layers if isinstance(layer, keras.Model) else sublayers(layer)
     blocks = [

@@ -5,8 +5,8 @@ function takes ``lr`` above 0 and ``min_lr`` in ``[0, lr]`` and returns a value 
 ``[min_lr, lr]``; only warm-up goes below ``min_lr``. An epoch before 0 counts as 0, and an epoch after
 the end of training as the end; ``cyclic_decay`` has no end.
 
-The functions check no argument. ``TrainConfig`` checks the range of each value, and ``make_schedule``
-checks that the values fit together.
+Only ``make_schedule`` checks its arguments, and only that they fit together; ``TrainConfig`` checks the
+range of each value.
 """
 
 from __future__ import annotations
@@ -101,10 +101,10 @@ def with_warmup(schedule: Schedule, warmup_epochs: float) -> Schedule:
 
     With ``target = schedule(warmup_epochs)`` the ramp is
     ``target * (0.01 + 0.99 * epoch / warmup_epochs)``. The first rate is 1 % of the target. It may be
-    below ``min_lr`` but is never 0, so the first step already trains. Set the rate at every step: set
-    once per epoch, it would stay at 1 % of the target for the whole first epoch. If ``warmup_epochs``
-    is 0, the schedule itself is returned. Gradual warm-up is from Goyal et al. (2017, arXiv 1706.02677,
-    section 2.2).
+    below ``min_lr`` but is never 0, so the first step already trains. Set the rate at every step,
+    because a rate that is set once per epoch would stay at 1 % of the target for the whole first epoch.
+    If ``warmup_epochs`` is 0, the schedule itself is returned. Gradual warm-up is from Goyal et al.
+    (2017, arXiv 1706.02677, section 2.2).
 
     Example:
         >>> rate = with_warmup(lambda epoch: 1.0, 2)

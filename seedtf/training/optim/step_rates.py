@@ -14,7 +14,7 @@ class StepRates:
     """Lets each train step set its own learning rate from a table.
 
     If the host set the rate before each step, the copy to a GPU would wait until the steps that are
-    queued there are done. The table is copied only once an epoch. This class counts the steps itself,
+    queued there are done. So a table is copied once an epoch. This class counts the steps itself,
     because an optimizer with loss scaling does not count the steps that it skips.
 
     Args:
@@ -39,7 +39,7 @@ class StepRates:
         self._step.assign(step)
 
     def set_next(self, optimizer: Any) -> None:
-        """Sets the rate of the next step. Call it in the train step."""
+        """Gives the optimizer the rate of the next step. Call it in the train step."""
         # A step beyond the end of the table, as when single steps are timed, gets the last rate.
         last = self._table.shape[0] - 1
         optimizer.learning_rate = tf.gather(self._table, tf.minimum(self._step, last))
