@@ -262,7 +262,7 @@ class Recorder(Tracker):
     def log_metrics(self, epoch: int, metrics: Mapping[str, float]) -> None:
         self._tell("log", epoch)
 
-    def log_files(self, files: Any, folder: str = "") -> None:
+    def log_files(self, files: Any, prefix: str = "") -> None:
         self._tell("files", [path.name for path in files])
 
     def finish(self, ending: str) -> None:

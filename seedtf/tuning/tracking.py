@@ -58,7 +58,7 @@ class SearchTracking:
             return
         past = tuple(_metrics(rows, row) for row in rows)
         flags = {**self._flags, "search": ", ".join(self._searched.values())}
-        run = TrackedRun(self._folder, self._name, flags, past, searched=self._searched)
+        run = TrackedRun(self._folder, self._name, flags, past, search_space=self._searched)
         self._group = TrackerGroup(self._names, run)
         self._group.start()
 

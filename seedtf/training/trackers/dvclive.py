@@ -19,13 +19,13 @@ __all__ = ["DvcliveTracker"]
 class DvcliveTracker(Tracker):
     """Writes to ``dvclive`` in the run folder: ``metrics.json``, ``params.yaml``, ``dvc.yaml``, plots.
 
-    ``plots/metrics/NAME.tsv`` has the columns step and NAME. Images are copied to ``plots/images``.
-    Other files stay where they are; ``dvc.yaml`` names the folder of a report.
+    ``plots/metrics/NAME.tsv`` has the columns step and NAME. Images are copied to ``plots/images``. The
+    other files of a report stay where they are; ``dvc.yaml`` names their folder.
     """
 
     def start(self, run: TrackedRun, saved: Mapping[str, Any]) -> dict[str, Any]:
         self.reopen(run, saved)
-        for path in self._series.glob("*.tsv"):
+        for path in self._series_folder.glob("*.tsv"):
             rows = [row for row in _read_series(path) if int(row[0]) <= run.last_epoch]
             _write_series(path, rows)
         if run.flags:
@@ -36,26 +36,26 @@ class DvcliveTracker(Tracker):
 
     def reopen(self, run: TrackedRun, saved: Mapping[str, Any]) -> None:
         self._folder = RunPaths(run.folder).dvclive
-        self._series = self._folder / "plots" / "metrics"
-        self._images = self._folder / "plots" / "images"
-        for folder in (self._series, self._images):
+        self._series_folder = self._folder / "plots" / "metrics"
+        self._image_folder = self._folder / "plots" / "images"
+        for folder in (self._series_folder, self._image_folder):
             folder.mkdir(parents=True, exist_ok=True)
         self.place = str(self._folder)
 
     def log_metrics(self, epoch: int, metrics: Mapping[str, float]) -> None:
         for name, value in metrics.items():
-            path = self._series / f"{name}.tsv"
+            path = self._series_folder / f"{name}.tsv"
             rows = _read_series(path) if path.exists() else []
             _write_series(path, [*rows, (str(epoch), repr(value))])
         finite = {name: value for name, value in metrics.items() if not math.isnan(value)}
         text = json.dumps({**finite, "step": epoch}, indent=4)
         write_text(self._folder / "metrics.json", f"{text}\n")
 
-    def log_files(self, files: Sequence[Path], folder: str = "") -> None:
+    def log_files(self, files: Sequence[Path], prefix: str = "") -> None:
         for path in filter(is_image, files):
-            shutil.copyfile(path, self._images / path.name)
-        if folder and files:
-            self._write_dvc_yaml(folder)
+            shutil.copyfile(path, self._image_folder / path.name)
+        if prefix and files:
+            self._write_dvc_yaml(report=prefix)
 
     def finish(self, ending: str) -> None:
         """Does nothing, because every file is complete after each epoch."""
@@ -70,7 +70,7 @@ class DvcliveTracker(Tracker):
 
 
 def _read_series(path: Path) -> list[tuple[str, str]]:
-    """The rows below the header: step and value."""
+    """The rows below the header, each with a step and a value."""
     lines = path.read_text(encoding="utf-8").splitlines()[1:]
     return [(step, value) for step, _, value in (line.partition("\t") for line in lines)]
 

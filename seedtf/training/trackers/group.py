@@ -41,30 +41,30 @@ class TrackerGroup:
     """Records one run in several trackers. A tracker that fails is left out after one warning line.
 
     The file ``trackers.json`` in the folder of the run keeps the values that identify the run in each
-    tracker, so that a resumed run continues the same run there. When a tracker starts, it gets the
-    completed epochs that it does not have yet.
+    tracker, so that a resumed run continues the same run of the tracker. When a tracker starts, it gets
+    the completed epochs that it does not have yet.
 
     Args:
-        names: the trackers, such as ``mlflow``.
-        run: the run to record; its ``study`` is filled in for each tracker.
-        make: creates the tracker of a name; replaced in tests.
+        names: the names of the trackers, such as ``mlflow``.
+        run: the run to record; its ``parent_search`` is filled in for each tracker.
+        make_tracker: creates the tracker of a name; replaced in tests.
     """
 
     def __init__(
         self,
         names: Sequence[str],
         run: TrackedRun,
-        make: Callable[[str], Tracker] = lambda name: _CLASSES[name](),
+        make_tracker: Callable[[str], Tracker] = lambda name: _CLASSES[name](),
     ) -> None:
         self._file, self._lock = RunPaths(run.folder).trackers, threading.Lock()
         self._saved = _read_saved(self._file)
         # If the run is a trial of a search, the search has saved its own values one folder above.
-        study = _read_saved(RunPaths(run.folder.parent).trackers)
+        saved_by_search = _read_saved(RunPaths(run.folder.parent).trackers)
         self._threads = []
         for name in names:
-            run_in_study = replace(run, study=study.get(name, {}))
+            tracked_run = replace(run, parent_search=saved_by_search.get(name, {}))
             self._threads.append(
-                _TrackerThread(name, make(name), run_in_study, self._saved, self._save)
+                _TrackerThread(name, make_tracker(name), tracked_run, self._saved, self._save)
             )
 
     def start(self) -> None:
@@ -95,10 +95,13 @@ class TrackerGroup:
             thread.submit(functools.partial(thread.tracker.finish, ending))
         self._wait(_STOP_SECONDS if ending == INTERRUPTED else _END_SECONDS)
 
-    def attach(self, files: Sequence[Path], folder: str) -> None:
-        """Adds files to a run that has ended, under the name ``folder``; waits until they are sent."""
+    def attach(self, files: Sequence[Path], prefix: str) -> None:
+        """Adds files to a run that has ended; waits until they are sent.
+
+        ``prefix`` is passed to ``Tracker.log_files``.
+        """
         for thread in self._threads:
-            thread.submit(functools.partial(thread.attach, files, folder))
+            thread.submit(functools.partial(thread.attach, files, prefix))
         self._wait(_END_SECONDS)
 
     def _wait(self, seconds: float) -> None:
@@ -140,9 +143,9 @@ class _TrackerThread:
     def log_metrics(self, epoch: int, metrics: Mapping[str, float]) -> None:
         self.submit(lambda: self._log(epoch, metrics))
 
-    def attach(self, files: Sequence[Path], folder: str) -> None:
+    def attach(self, files: Sequence[Path], prefix: str) -> None:
         self.tracker.reopen(self._run, self._values)
-        self.tracker.log_files(files, folder)
+        self.tracker.log_files(files, prefix)
         self.tracker.finish("")
 
     def submit(self, job: Callable[[], None]) -> None:
@@ -183,19 +186,17 @@ class _TrackerThread:
                 warn(text, after_progress=sys.stdout.isatty())
 
 
-def attach_files(folder: Path, files: Sequence[Path], name: str) -> None:
+def attach_files(run_dir: Path, files: Sequence[Path], prefix: str) -> None:
     """Adds files to an ended run in every tracker that recorded it; a failure is one warning line.
 
     Args:
-        folder: a run folder; nothing happens if the run was not tracked.
+        run_dir: the folder of the run; nothing happens if the run was not tracked.
         files: files that exist.
-        name: the name under which the trackers show these files, such as ``report``.
+        prefix: precedes the names of these files in the trackers, such as ``report``.
     """
-    trackers = [
-        tracker for tracker in _read_saved(RunPaths(folder).trackers) if tracker in _CLASSES
-    ]
-    if trackers:
-        TrackerGroup(trackers, TrackedRun(folder, folder.resolve().name)).attach(files, name)
+    names = [name for name in _read_saved(RunPaths(run_dir).trackers) if name in _CLASSES]
+    if names:
+        TrackerGroup(names, TrackedRun(run_dir, run_dir.resolve().name)).attach(files, prefix)
 
 
 def _read_saved(file: Path) -> dict[str, dict[str, Any]]:

@@ -1,4 +1,4 @@
-"""Records a run in MLflow, through its client alone: nothing of Keras is patched or pickled."""
+"""Records a run in MLflow, only through MLflow's client: nothing of Keras is patched or pickled."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ from seedtf.training.trackers.tracker import INTERRUPTED, PROJECT, TrackedRun, T
 __all__ = ["MlflowTracker"]
 
 _MAX_PARAMS = 100  # MLflow's limit for one request
-_LOCAL = ("sqlite:", "file:", "/")  # the beginnings of addresses without a server
+_LOCAL_PREFIXES = ("sqlite:", "file:", "/")  # the beginnings of addresses without a server
 
 
 class MlflowTracker(Tracker):
     """A run in an experiment of MLflow.
 
-    ``MLFLOW_TRACKING_URI``, ``MLFLOW_EXPERIMENT_NAME`` or ``_ID``, and ``MLFLOW_RUN_ID`` choose where.
-    Without them the run goes to the experiment ``seedtf`` in the SQLite file, or the folder ``mlruns``,
-    that MLflow has in the working folder. MLflow's other variables, such as those for credentials, have
-    their usual effect.
+    ``MLFLOW_TRACKING_URI``, ``MLFLOW_EXPERIMENT_NAME`` or ``_ID``, and ``MLFLOW_RUN_ID`` choose where
+    the run is recorded. Without them it goes to the experiment ``seedtf`` in the SQLite file, or the
+    folder ``mlruns``, that MLflow has in the working folder. MLflow's other variables, such as those
+    for credentials, have their usual effect.
     """
 
     def start(self, run: TrackedRun, saved: Mapping[str, Any]) -> dict[str, Any]:
-        run_id_of_user = "" if run.study else os.environ.get("MLFLOW_RUN_ID", "")
+        run_id_of_user = "" if run.parent_search else os.environ.get("MLFLOW_RUN_ID", "")
         self._connect(saved)
         if run_id := saved.get("run_id") or run_id_of_user:
             self._run_id = run_id
@@ -43,7 +43,7 @@ class MlflowTracker(Tracker):
         self.place = f"run {self._run_id} in {re.sub(r'//[^/@]*@', '//', self._uri)}"
         # The address of a server is not saved: it may hold a password, and a resumed run reads it from
         # its environment again.
-        uri = self._uri if self._uri.startswith(_LOCAL) else ""
+        uri = self._uri if self._uri.startswith(_LOCAL_PREFIXES) else ""
         return {"run_id": self._run_id, "uri": uri, "last": max(steps, default=0)}
 
     def reopen(self, run: TrackedRun, saved: Mapping[str, Any]) -> None:
@@ -57,9 +57,9 @@ class MlflowTracker(Tracker):
         values = [Metric(name, value, now, epoch) for name, value in metrics.items()]
         self._client.log_batch(self._run_id, metrics=values)
 
-    def log_files(self, files: Sequence[Path], folder: str = "") -> None:
+    def log_files(self, files: Sequence[Path], prefix: str = "") -> None:
         for path in files:
-            self._client.log_artifact(self._run_id, str(path), folder or None)
+            self._client.log_artifact(self._run_id, str(path), prefix or None)
 
     def finish(self, ending: str) -> None:
         if ending:
@@ -83,12 +83,12 @@ class MlflowTracker(Tracker):
 
     def _create(self, run: TrackedRun) -> str:
         tags = {
-            "mlflow.source.name": "seedtf tune" if run.searched is not None else "seedtf train",
+            "mlflow.source.name": "seedtf tune" if run.search_space is not None else "seedtf train",
             "mlflow.source.type": "LOCAL",
             "seedtf.version": seedtf.__version__,
         }
-        if run.study:
-            tags["mlflow.parentRunId"] = run.study["run_id"]
+        if run.parent_search:
+            tags["mlflow.parentRunId"] = run.parent_search["run_id"]
         created = self._client.create_run(self._experiment(), run_name=run.name, tags=tags)
         return str(created.info.run_id)
 

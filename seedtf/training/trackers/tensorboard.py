@@ -18,8 +18,8 @@ __all__ = ["TensorBoardTracker"]
 class TensorBoardTracker(Tracker):
     """Writes to ``tensorboard`` in the run folder; ``tensorboard --logdir=runs`` compares all runs.
 
-    A resumed run writes another file into the same folder. Its first event, a ``SessionLog``, makes
-    TensorBoard forget the epochs that are trained again.
+    A resumed run writes another file into the same folder. The first event of this file, a
+    ``SessionLog``, makes TensorBoard forget the epochs that are trained again.
     """
 
     def start(self, run: TrackedRun, saved: Mapping[str, Any]) -> dict[str, Any]:
@@ -29,35 +29,35 @@ class TensorBoardTracker(Tracker):
         self._add(run.last_epoch + 1, session_log=self._event_pb2.SessionLog(status="START"))
         if not saved:
             self._log_flags(run)
-        self._last = run.last_epoch
+        self._last_epoch = run.last_epoch
         self._writer.flush()
         return {"last": run.last_epoch if saved else 0}
 
     def reopen(self, run: TrackedRun, saved: Mapping[str, Any]) -> None:
         self._open(run)
-        self._last = saved.get("last", 0)
+        self._last_epoch = saved.get("last", 0)
 
     def log_metrics(self, epoch: int, metrics: Mapping[str, float]) -> None:
-        self._last = epoch
+        self._last_epoch = epoch
         values = [{"tag": name, "simple_value": value} for name, value in metrics.items()]
         self._add(epoch, summary=self._summary_pb2.Summary(value=values))
         self._writer.flush()
 
-    def log_files(self, files: Sequence[Path], folder: str = "") -> None:
-        prefix = folder or "images"
+    def log_files(self, files: Sequence[Path], prefix: str = "") -> None:
+        section = prefix or "images"
         for path in filter(is_image, files):
             with Image.open(path) as image:
                 width, height = image.size
             image = self._summary_pb2.Summary.Image(
                 width=width, height=height, colorspace=3, encoded_image_string=path.read_bytes()
             )
-            value = self._summary_pb2.Summary.Value(tag=f"{prefix}/{path.stem}", image=image)
-            self._add(self._last, summary=self._summary_pb2.Summary(value=[value]))
+            value = self._summary_pb2.Summary.Value(tag=f"{section}/{path.stem}", image=image)
+            self._add(self._last_epoch, summary=self._summary_pb2.Summary(value=[value]))
         for path in files:
             if path.suffix == ".json":
                 text = f"    {path.read_text(encoding='utf-8')}".replace("\n", "\n    ")
-                summary = self._text_pb(f"{prefix}/{path.stem}", text)
-                self._add(self._last, summary=summary)
+                summary = self._text_pb(f"{section}/{path.stem}", text)
+                self._add(self._last_epoch, summary=summary)
 
     def finish(self, ending: str) -> None:
         from tensorboard.plugins.hparams import api_pb2, summary
@@ -67,7 +67,7 @@ class TensorBoardTracker(Tracker):
             status = api_pb2.STATUS_SUCCESS if is_done else api_pb2.STATUS_FAILURE
             # `session_end_pb` returns TensorFlow's protobuf class; the writer needs TensorBoard's.
             end = summary.session_end_pb(status).SerializeToString()
-            self._add(self._last, summary=self._summary_pb2.Summary.FromString(end))
+            self._add(self._last_epoch, summary=self._summary_pb2.Summary.FromString(end))
         self._writer.close()
 
     def _open(self, run: TrackedRun) -> None:
@@ -76,7 +76,7 @@ class TensorBoardTracker(Tracker):
         from tensorboard.summary.writer.event_file_writer import EventFileWriter
 
         self._event_pb2, self._summary_pb2, self._text_pb = event_pb2, summary_pb2, text_pb
-        self._is_search = run.searched is not None
+        self._is_search = run.search_space is not None
         folder = RunPaths(run.folder).tensorboard
         self._writer = EventFileWriter(str(folder))
         self.place = str(folder)
@@ -85,8 +85,8 @@ class TensorBoardTracker(Tracker):
         """Writes the HParams: the flags of a training run, or the names of the flags of a search."""
         from tensorboard.plugins.hparams import api
 
-        if run.searched is not None:
-            columns = [api.HParam(name) for name in run.searched]
+        if run.search_space is not None:
+            columns = [api.HParam(name) for name in run.search_space]
             shown = [api.Metric(name) for name in ("val_loss", "val_accuracy")]
             self._add(0, summary=api.hparams_config_pb(columns, shown))
             return

@@ -28,7 +28,10 @@ PROJECT = "seedtf"
 """The project or experiment of a run, unless a variable of the tracker names another one."""
 
 FINISHED, INTERRUPTED = "finished", "interrupted"
-"""Two values of ``ending``. Another one is ``failed``; any other text says why the run ended early."""
+"""Values of ``ending`` in ``Tracker.finish``.
+
+The other values are ``failed``, and texts that say why a training ended early.
+"""
 
 # These flags say how a process is run, not what it trains, so they are not recorded.
 _NOT_TRACKED = {"run_dir", "resume", "continue_from", "dry_run", "show", "tensorboard", "track"}
@@ -50,18 +53,19 @@ class TrackedRun:
         name: the name under which trackers show the run.
         flags: the flags as JSON values, without empty ones.
         rows: the epochs that were completed before this process began, as rows of history.csv. For a
-            search: its ended trials, each as a row whose ``epoch`` is the number of the trial, from 1.
-        study: if the run is a trial of a search, the values that identify the search in the tracker, as
-            ``Tracker.start`` returned them; otherwise empty.
-        searched: for a search, the range of each searched flag as text; None for a training run.
+            search, the trials that have ended, each as a row whose ``epoch`` is the number of the
+            trial, from 1.
+        parent_search: if the run is a trial of a search, the values that identify the search in the
+            tracker, as ``Tracker.start`` returned them; otherwise empty.
+        search_space: for a search, the range of each searched flag as text; None for a training run.
     """
 
     folder: Path
     name: str
     flags: Mapping[str, Any] = field(default_factory=dict)
     rows: Sequence[Mapping[str, float]] = ()
-    study: Mapping[str, Any] = field(default_factory=dict)
-    searched: Mapping[str, str] | None = None
+    parent_search: Mapping[str, Any] = field(default_factory=dict)
+    search_space: Mapping[str, str] | None = None
 
     @property
     def last_epoch(self) -> int:
@@ -89,7 +93,8 @@ class Tracker(ABC):
 
         Returns:
             JSON values that identify the run in the tracker, and ``last``, the last epoch that the
-            tracker has. The caller then logs all later epochs, beginning with later ``run.rows``.
+            tracker has. The caller then logs every epoch after ``last``: first those in ``run.rows``,
+            then those that are trained in this process.
         """
 
     @abstractmethod
@@ -97,8 +102,8 @@ class Tracker(ABC):
         """Records the metrics of an epoch, counted from 1; a value may be NaN."""
 
     @abstractmethod
-    def log_files(self, files: Sequence[Path], folder: str = "") -> None:
-        """Adds files to the run in the tracker, under the name ``folder`` if it is not empty."""
+    def log_files(self, files: Sequence[Path], prefix: str = "") -> None:
+        """Adds files to the run; ``prefix``, such as ``report``, precedes their names in the tracker."""
 
     @abstractmethod
     def finish(self, ending: str) -> None:
@@ -110,7 +115,7 @@ class Tracker(ABC):
         """
 
     def reopen(self, run: TrackedRun, saved: Mapping[str, Any]) -> None:
-        """Opens a run that has ended, so that files can be added; arguments as in ``start``."""
+        """Opens a run that has ended, so that files can be added; takes the arguments of ``start``."""
         self.start(run, saved)
 
 
@@ -135,7 +140,7 @@ def is_image(path: Path) -> bool:
 
 
 def tracked_flags(config: TrainConfig) -> dict[str, Any]:
-    """The flags that a tracker records: those that are not empty."""
+    """The flags that a tracker records: those that say what is trained and are not empty."""
     return {
         name: value
         for name, value in config.as_dict().items()

@@ -17,7 +17,7 @@ __all__ = ["TrackioTracker"]
 
 
 class TrackioTracker(Tracker):
-    """A run of Trackio, where ``TRACKIO_DIR``, ``TRACKIO_SPACE_ID``, ``TRACKIO_SERVER_URL``, … say."""
+    """A run of Trackio, recorded where ``TRACKIO_DIR``, ``TRACKIO_SPACE_ID``, … choose."""
 
     def start(self, run: TrackedRun, saved: Mapping[str, Any]) -> dict[str, Any]:
         os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
@@ -25,7 +25,9 @@ class TrackioTracker(Tracker):
         import trackio
 
         name = saved.get("name") or _free_name(trackio, run.name)
-        group = saved.get("group") or run.study.get("name", "") or _group_of_search(run, name)
+        group = (
+            saved.get("group") or run.parent_search.get("name", "") or _group_of_search(run, name)
+        )
         with contextlib.redirect_stdout(io.StringIO()):  # Trackio prints how to open its page
             self._run = trackio.init(
                 project=PROJECT,
@@ -38,25 +40,25 @@ class TrackioTracker(Tracker):
                 auto_log_gpu=False,
             )
         self._trackio = trackio
-        self._last = _last_logged(self._run, saved)
+        self._last_epoch = _last_logged(self._run, saved)
         self.place = f"run {name}; trackio show --project {PROJECT}"
-        return {"name": name, "group": group, "last": self._last}
+        return {"name": name, "group": group, "last": self._last_epoch}
 
     def log_metrics(self, epoch: int, metrics: Mapping[str, float]) -> None:
-        self._last = epoch
+        self._last_epoch = epoch
         self._run.log(dict(metrics), step=epoch)
 
-    def log_files(self, files: Sequence[Path], folder: str = "") -> None:
-        prefix = folder or "images"
+    def log_files(self, files: Sequence[Path], prefix: str = "") -> None:
+        section = prefix or "images"
         images = {
-            f"{prefix}/{path.stem}": self._trackio.Image(str(path))
+            f"{section}/{path.stem}": self._trackio.Image(str(path))
             for path in files
             if is_image(path)
         }
         if images:
-            self._run.log(images, step=self._last)
-        name = re.sub(r"[^A-Za-z0-9._-]", "_", f"{folder or 'run'}-{self._run.name}")
-        artifact = self._trackio.Artifact(name, type=folder or "run")
+            self._run.log(images, step=self._last_epoch)
+        name = re.sub(r"[^A-Za-z0-9._-]", "_", f"{prefix or 'run'}-{self._run.name}")
+        artifact = self._trackio.Artifact(name, type=prefix or "run")
         for path in files:
             artifact.add_file(path)
         self._run.log_artifact(artifact)
@@ -69,7 +71,7 @@ class TrackioTracker(Tracker):
 def _free_name(trackio: Any, name: str) -> str:
     """``name``, or the first of ``name-2``, ``name-3``, … that no run of the project has.
 
-    Names must be unique, because Trackio finds a run that is resumed by its name.
+    Names must be unique, because Trackio uses the name to find the run that is resumed.
     """
     try:
         taken = {run.name for run in trackio.Api().runs(PROJECT)}
@@ -79,11 +81,11 @@ def _free_name(trackio: Any, name: str) -> str:
 
 
 def _group_of_search(run: TrackedRun, name: str) -> str:
-    return name if run.searched is not None else ""
+    return name if run.search_space is not None else ""
 
 
 def _last_logged(run: Any, saved: Mapping[str, Any]) -> int:
-    """The last epoch in the local store; if the run is on a server, the last epoch that was sent."""
+    """The last epoch in the local store; on a server, the last epoch that was sent; 0 for a new run."""
     if not saved or {"TRACKIO_SPACE_ID", "TRACKIO_SERVER_URL"} & os.environ.keys():
         return int(saved.get("last", 0))
     from trackio.sqlite_storage import SQLiteStorage

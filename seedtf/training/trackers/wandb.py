@@ -24,7 +24,7 @@ class WandbTracker(Tracker):
 
     def start(self, run: TrackedRun, saved: Mapping[str, Any]) -> dict[str, Any]:
         # Online, the server knows which epochs it has. Offline, the file of a killed process may lack
-        # its last epochs. So the new file gets all epochs, and the old one is marked as replaced.
+        # its last epochs. So a new file gets all epochs, and the old file is marked as replaced.
         values = self._open(run, saved)
         if self._run.offline and saved:
             _mark_as_replaced(Path(saved.get("folder", "")))
@@ -37,7 +37,7 @@ class WandbTracker(Tracker):
         os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
         import wandb
 
-        id_of_user = "" if run.study else os.environ.get("WANDB_RUN_ID", "")
+        id_of_user = "" if run.parent_search else os.environ.get("WANDB_RUN_ID", "")
         run_id = saved.get("id") or id_of_user or secrets.token_hex(4)
         project = saved.get("project") or os.environ.get("WANDB_PROJECT") or PROJECT
         group = saved.get("group") or _group(run)
@@ -60,8 +60,8 @@ class WandbTracker(Tracker):
                 login_timeout=_START_SECONDS,
             ),
         )
-        # Through this variable, the processes of trials would use the W&B service of the search. A
-        # killed trial would then block the service.
+        # With this variable, the processes of trials would use the W&B service of the search. A killed
+        # trial would then block the service.
         os.environ.pop("WANDB_SERVICE", None)
         last = 0 if self._run.offline else max(self._run.starting_step - 1, 0)
         folder = str(Path(self._run.dir).parent)
@@ -72,12 +72,12 @@ class WandbTracker(Tracker):
     def log_metrics(self, epoch: int, metrics: Mapping[str, float]) -> None:
         self._run.log({"epoch": epoch, **metrics}, step=epoch, commit=True)
 
-    def log_files(self, files: Sequence[Path], folder: str = "") -> None:
-        prefix = folder or "images"
+    def log_files(self, files: Sequence[Path], prefix: str = "") -> None:
+        section = prefix or "images"
         # Images go to the summary, because the history accepts only one row for each epoch.
         for path in filter(is_image, files):
-            self._run.summary[f"{prefix}/{path.stem}"] = self._wandb.Image(str(path))
-        kind = folder.replace("/", "-") or "run"
+            self._run.summary[f"{section}/{path.stem}"] = self._wandb.Image(str(path))
+        kind = prefix.replace("/", "-") or "run"
         artifact = self._wandb.Artifact(f"{kind}-{self._run.id}", type=kind)
         for path in files:
             artifact.add_file(str(path))
@@ -99,10 +99,10 @@ def _group(run: TrackedRun) -> str:
     """The group that joins a search and its trials, because W&B runs have no parent run."""
     if "WANDB_RUN_GROUP" in os.environ:
         return ""  # W&B reads the variable itself
-    if run.searched is not None:
+    if run.search_space is not None:
         return f"{run.name}-{secrets.token_hex(3)}"
-    return str(run.study.get("group", ""))
+    return str(run.parent_search.get("group", ""))
 
 
 def _job_type(run: TrackedRun) -> str:
-    return "search" if run.searched is not None else "trial" if run.study else "train"
+    return "search" if run.search_space is not None else "trial" if run.parent_search else "train"
