@@ -75,7 +75,7 @@ class TrainBatches:
         return not self._plan.placement.on_device
 
     def make_prepare(self, size: int) -> Prepare | None:
-        """Returns the function with which the train step preprocesses a batch; None if it need not.
+        """Returns the function with which the train step preprocesses a batch; None if none is needed.
 
         ``size`` is the side in pixels of the images that the function returns.
         """
@@ -96,9 +96,9 @@ class TrainBatches:
     def train(self, size: int, start_step: int) -> tf.data.Dataset:
         """The endless input of the train function, from ``start_step`` on.
 
-        If the pipeline augments, an element is a batch of images and labels. Otherwise the images are
-        replaced by their indices, with which uint8 images come unless the train step looks up the
-        images itself. With several steps per execution, an element has the batches of these steps.
+        If the pipeline augments, an element is a batch of images and labels. Otherwise it has the
+        indices of the images, their labels, and the uint8 images unless the train step looks them up
+        itself. With several steps per execution, an element has the batches of these steps.
         """
         if self.augments_on_host:
             return self.train_on_host(size, start_step)
@@ -151,7 +151,7 @@ class TrainBatches:
         return batches if self._config.deterministic else self._wait_timer.attach(batches)
 
     def files(self, epoch: int, step: int) -> list[str]:
-        """The paths of the images of a batch, computed from the seed, and epoch and step, from 0."""
+        """The paths of the images of a batch; ``epoch`` and ``step`` are counted from 0."""
         size = self.order.batch_size
         positions = self.order.epoch_order(epoch).numpy()[step * size : (step + 1) * size]
         paths = self._dataset.store.catalog.paths

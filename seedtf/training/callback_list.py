@@ -179,8 +179,8 @@ def make_callbacks(
     signal = sync or stop
     policy = cb.SavePolicy(
         config.epochs,
-        # On a GPU an epoch may take less time than writing its files. Several workers never skip files,
-        # because they have to save after the same epochs.
+        # On a GPU an epoch may take less time than writing its files. With several workers no file is
+        # skipped, because all workers have to save after the same epochs.
         busy=hooks.is_writing if settings.gpus and not sync else lambda: False,
         stopping=lambda: bool(signal.name or _stop_reason(limits)),
     )

@@ -1,8 +1,8 @@
 """Chooses the settings of a run that depend on its data.
 
-These are the steps of an epoch, the momentum of batch normalization, the class weights, and where
-images are augmented. ``make_plan`` is a pure function of the settings and the dataset. Nothing here
-imports TensorFlow.
+These are the batch size, the steps of an epoch and of a call, the momentum of batch normalization, the
+class weights, and where images are augmented. ``make_plan`` is a pure function of the settings and the
+dataset. Nothing here imports TensorFlow.
 """
 
 from __future__ import annotations

@@ -124,7 +124,7 @@ class TrainProcess:
         return self._process.poll()
 
     def end(self, grace: float = _GRACE_SECONDS) -> int:
-        """Sends SIGTERM, kills the process after ``grace`` seconds, and returns its exit code."""
+        """Sends SIGTERM, and SIGKILL after ``grace`` seconds; returns the exit code of the process."""
         deadline = time.monotonic() + grace
         self._process.send_signal(signal.SIGTERM)
         try:

@@ -65,7 +65,9 @@ def run_identity(plan: Plan, dataset: Dataset, replicas: int = 1) -> dict[str, A
 def load_resume_state(
     run_dir: Path, identity: Mapping[str, Any], replicas: int
 ) -> TrainState | None:
-    """Reads the newest state of a run, checks that data and flags are the same, and reports its step.
+    """Reads the newest state of a run, and checks that it has the data and the flags of this run.
+
+    It also reports after which step the run continues.
 
     Args:
         run_dir: the run folder, which all workers of a run can read.
@@ -73,7 +75,7 @@ def load_resume_state(
         replicas: the number of devices that share a batch now.
 
     Returns:
-        The state; None if no state was saved yet, after which the run starts again at epoch 1.
+        The state; None if no state was saved yet. The run then starts again at epoch 1.
 
     Raises:
         UserError: a value of ``identity`` differs from that in the state, or no state can be read.
@@ -100,7 +102,7 @@ def load_resume_state(
 
 
 def check_identity(run_dir: str, saved: Mapping[str, Any], current: Mapping[str, Any]) -> None:
-    """Raises UserError if a value differs between a state and this run; it names the first of them."""
+    """Raises UserError for the first value that differs between a state and this run."""
     # The states of older releases lack the flags that were added later. A run of such a release trained
     # as it would with the defaults of these flags.
     defaults = {f"--{field.name}": field.default for field in dataclasses.fields(TrainConfig)}

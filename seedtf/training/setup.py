@@ -182,8 +182,8 @@ def runtime_errors_as_user_errors(
         run_dir: the run folder, for the advice to resume; None if no run is written.
 
     Raises:
-        UserError: out of memory, a file that has become unreadable, or ``run_dir`` not writable,
-            for example because the disk is full.
+        UserError: there is not enough memory, a file has become unreadable, or ``run_dir`` cannot be
+            written, for example because the disk is full.
     """
     try:
         yield

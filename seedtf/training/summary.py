@@ -254,7 +254,7 @@ def _describe_training(plan: Plan) -> str:
 
 
 def data_warnings(dataset: Dataset) -> list[str]:
-    """Returns a warning for each property of the data that makes the validation accuracy misleading.
+    """Returns a warning for each property of the data that makes the validation accuracy unreliable.
 
     These properties are classes without validation images, identical or similar images on two sides of
     the split, and identical images with different labels.

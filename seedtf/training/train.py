@@ -111,7 +111,7 @@ def train_and_evaluate(config: TrainConfig) -> TrainResult:
         The metrics of the best epoch, and the run folder.
 
     Raises:
-        UserError: a mistake that the user can correct; the message names the flag or file.
+        UserError: a flag or a file has a mistake that the user can correct; the message names it.
         DivergedError: the loss is not finite.
         StoppedError: SIGTERM or SIGINT arrived; the state is saved.
         WorkerLostError: another worker has died; all workers can resume from the last state.

@@ -27,7 +27,7 @@ __all__ = [
 ]
 
 Save = Callable[[keras.Model, Path], None]
-"""Saves a model to a path. With ``Saver.checkpoint`` the file is written later, in the background."""
+"""Saves a model to a path. ``Saver.save_checkpoint`` writes the file later, in the background."""
 
 
 class SavePolicy:
@@ -174,8 +174,8 @@ class SaveState(keras.callbacks.Callback):
     Args:
         save: called with (model, completed epochs, completed steps of the next epoch).
         stop: has the name of a received signal.
-        stop_reason: returns why the run has to end now (a time limit), or an empty string. If there is
-            a reason, the run ends before the next step and leaves the epoch unfinished.
+        stop_reason: returns which limit was reached, such as that of time, or an empty string. If a
+            limit was reached, the run ends before the next step and leaves the epoch unfinished.
         position: must come before this callback in the list.
         policy: decides after which epochs the state is saved.
         skip_state: called at the end of an epoch after which nothing is saved.

@@ -17,7 +17,7 @@ __all__ = ["HistoryLog"]
 
 
 class HistoryLog(keras.callbacks.Callback):
-    """Appends a line per epoch to history.csv and timing.csv, which is on disk before the next epoch.
+    """Appends a line per epoch to history.csv and timing.csv, and flushes them before the next epoch.
 
     ``history.csv`` holds only what the seed determines (epoch, lr, loss, accuracy, val_loss,
     val_accuracy, augment_strength), so two equal runs write equal files. ``timing.csv`` holds what a

@@ -22,7 +22,7 @@ class DeviceChoice:
 
     Attributes:
         kind: ``none``, ``mirrored`` or ``multi_worker``.
-        reason: why, as a clause that follows "because" on the console.
+        reason: why they were chosen, as a clause that follows "because" on the console.
         replicas: the number of devices that share every batch, over all workers.
         cluster: the workers of ``multi_worker``; None for the other kinds.
     """
@@ -110,7 +110,7 @@ def choose_strategy(
 
 
 def _find_cluster(cluster_from: str, machine: Machine) -> tuple[str | None, str]:
-    """The description of the cluster that ``--cluster`` selects, None if it is not set; its source."""
+    """Returns the description of the selected cluster, None if it is not set, and its source."""
     if cluster_from == "slurm" and machine.slurm_config is None:
         raise UserError(
             "--cluster=slurm: srun has not started several tasks; start seedtf with srun, one task on "

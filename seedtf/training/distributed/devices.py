@@ -138,13 +138,13 @@ class DistributedTrainer(OneReplicaBuild, Trainer):
     _halves: TwoHalves | None = None
 
     def prepare_one_replica(self, batch: Any) -> Any:
-        """Applies ``prepare`` to a training batch whose inputs are a dict; returns others unchanged."""
+        """Applies ``prepare`` to a batch whose inputs are a dict; returns any other batch unchanged."""
         if self.prepare is not None and isinstance(batch[0], dict):
             return self.prepare(batch)
         return batch
 
     def make_train_function(self, force: bool = False) -> Any:
-        """Makes ``train_function``, with a step in two halves unless ``jit_halves`` is None."""
+        """Makes ``train_function``; its step has two halves if ``jit_halves`` asks for them."""
         if force or self.train_function is None:
             self._halves = self._make_halves()
         return super().make_train_function(force)

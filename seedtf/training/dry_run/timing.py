@@ -83,7 +83,7 @@ def time_training(
         clock: a monotonic clock in seconds.
 
     Raises:
-        UserError: the disk has no room for the temporary files.
+        UserError: the temporary files cannot be written, for example because the disk is full.
     """
     steps = max(1, MAX_STEPS // len(stages))
     block = _block_length(steps)

@@ -56,11 +56,11 @@ def find_learning_rate(
     Args:
         config: the flags of the training.
         start, end: the first and the last rate, 0 < start < end.
-        steps: the number of steps, 2 or more; reduced to that of three epochs if it is larger.
+        steps: the number of steps, 2 or more; the sweep has at most the steps of three epochs.
         out: the folder of lr_find.png and lr_find.csv; empty for ``runs/<date>-<time>-lr_find``.
 
     Raises:
-        UserError: a mistake that the user can correct, or the loss never fell.
+        UserError: a flag or a file has a mistake that the user can correct, or the loss never fell.
     """
     _report_unused(config)
     with _output_folder(out) as folder:

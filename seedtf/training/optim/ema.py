@@ -17,9 +17,9 @@ from seedtf.compat.keras import all_variables
 
 __all__ = ["MovingAverage", "ema_decay"]
 
-# The average is updated about this many times within its horizon (50 to 99 times, or at every step if
-# the horizon is shorter). An update reads and writes every weight, and more updates would hardly change
-# the average.
+# The average is updated at every step if its horizon has fewer than twice this number of steps, and
+# otherwise 50 to 75 times within the horizon. An update reads and writes every weight, and more updates
+# would hardly change the average.
 _UPDATES_PER_HORIZON = 50
 
 

@@ -105,7 +105,7 @@ def _are_distributions(y_true: Any, y_pred: Any) -> bool:
 
 
 def sample_weights(soft_labels: tf.Tensor, weights: npt.ArrayLike) -> tf.Tensor:
-    """The weight of each image, float32 ``[B]``: the mean of the class weights, weighted by its label.
+    """The weight of each image, float32 ``[B]``: the class weights, averaged by its label.
 
     Args:
         soft_labels: float32 ``[B, K]``, rows that sum to 1.

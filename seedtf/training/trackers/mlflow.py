@@ -22,10 +22,10 @@ _LOCAL_PREFIXES = ("sqlite:", "file:", "/")  # the beginnings of addresses witho
 class MlflowTracker(Tracker):
     """A run in an experiment of MLflow.
 
-    ``MLFLOW_TRACKING_URI``, ``MLFLOW_EXPERIMENT_NAME`` or ``_ID``, and ``MLFLOW_RUN_ID`` choose where
-    the run is recorded. Without them it goes to the experiment ``seedtf`` in the SQLite file, or the
-    folder ``mlruns``, that MLflow has in the working folder. MLflow's other variables, such as those
-    for credentials, have their usual effect.
+    ``MLFLOW_TRACKING_URI``, ``MLFLOW_EXPERIMENT_NAME`` or ``MLFLOW_EXPERIMENT_ID``, and
+    ``MLFLOW_RUN_ID`` choose where the run is recorded. Without them it goes to the experiment
+    ``seedtf`` in the SQLite file, or the folder ``mlruns``, that MLflow has in the working folder.
+    MLflow's other variables, such as those for credentials, have their usual effect.
     """
 
     def start(self, run: TrackedRun, saved: Mapping[str, Any]) -> dict[str, Any]:

@@ -103,7 +103,7 @@ class Tracker(ABC):
 
     @abstractmethod
     def log_files(self, files: Sequence[Path], prefix: str = "") -> None:
-        """Adds files to the run; ``prefix``, such as ``report``, precedes their names in the tracker."""
+        """Adds files to the run; ``prefix``, such as ``report``, precedes the names of the files."""
 
     @abstractmethod
     def finish(self, ending: str) -> None:
