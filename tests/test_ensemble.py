@@ -107,7 +107,7 @@ def test_a_served_ensemble_predicts_as_it_does(ensemble: Path, tmp_path: Path) -
 def test_equal_weights_and_mistakes(
     ensemble: Path, runs: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    made = make_weighted_ensemble(runs, str(tmp_path / "equal"), fit=False)
+    made = make_weighted_ensemble(runs, str(tmp_path / "equal"), equal_weights=True)
     assert (made.weights, made.images) == ((0.5, 0.5), 0)
     for members, out, message in (
         (runs[:1], "a", "needs two runs or more"),

@@ -120,7 +120,7 @@ def test_every_file_has_a_row_with_its_status(run_dir, flat, tmp_path, capsys):
 def test_a_dangling_link_has_a_row(classifier, flat, tmp_path):
     (flat / "z.png").symlink_to(flat / "nowhere.png")
     counts = write_predictions(classifier, [str(flat)], tmp_path / "p", topk=1, batch_size=2)
-    assert (counts.files, counts.bad) == (6, 4)
+    assert (counts.num_files, counts.num_bad) == (6, 4)
     assert read_table(tmp_path / "p")[-1]["status"] == "unreadable"
 
 
@@ -134,7 +134,7 @@ def test_a_named_pipe_does_not_block(classifier, flat, tmp_path):
     assert closing.is_alive()
     closing.cancel()
     os.close(pipe)
-    assert (counts.files, counts.bad) == (6, 4)
+    assert (counts.num_files, counts.num_bad) == (6, 4)
     assert read_table(tmp_path / "p")[-1]["status"] == "unreadable"
 
 
@@ -173,7 +173,7 @@ def test_the_batch_size_does_not_change_the_rows(flat, tmp_path, batch_size):
     assert [row["top1"] for row in rows[:10]] == [
         "" if index == 5 else str(f"class {index}".encode()) for index in range(10)
     ]
-    assert (counts.files, counts.bad) == (15, 2)
+    assert (counts.num_files, counts.num_bad) == (15, 2)
 
 
 @settings(deadline=None, max_examples=15)

@@ -151,7 +151,7 @@ def test_the_ensemble_uses_the_temperature_fitted_on_it(run_dir, tiny_folder, tm
         (run / name).mkdir()
         (run / name / "report.json").write_text(json.dumps({"temperature": temperature}))
     found = evaluate_run(str(run), data_dir=other, snapshots=True)
-    assert (found.report.temperature, found.snapshots) == (1.5, 2)
+    assert (found.report.temperature, found.num_snapshots) == (1.5, 2)
     assert found.page.parent == run / f"report-{tiny_folder.name}-snapshots"
 
 

@@ -35,7 +35,7 @@ def run(arguments: list[str]) -> int:
     from seedtf.evaluation.ensemble import make_weighted_ensemble
 
     ensemble = make_weighted_ensemble(
-        config.runs, config.out, fit=not config.equal, batch_size=config.batch_size
+        config.runs, config.out, equal_weights=config.equal, batch_size=config.batch_size
     )
     for number, (member, weight) in enumerate(zip(ensemble.members, ensemble.weights, strict=True)):
         accuracy = f", accuracy {ensemble.accuracies[number]:.4f}" if ensemble.images else ""

@@ -113,7 +113,9 @@ def _lines(evaluation: Evaluation) -> list[tuple[str, str]]:
         OUT_OF_FOLD: "images, each by the run that did not train on it",
     }
     images = descriptions.get(context.data, f"images of {context.data}")
-    averaged = f", by the mean of {evaluation.snapshots} snapshots" if evaluation.snapshots else ""
+    averaged = (
+        f", by the mean of {evaluation.num_snapshots} snapshots" if evaluation.num_snapshots else ""
+    )
     skipped = f", {len(context.skipped)} could not be read" if context.skipped else ""
     lines = [
         ("evaluated", f"{len(metrics.losses)} {images}{averaged}{skipped}"),
@@ -161,7 +163,7 @@ def _result(evaluation: Evaluation) -> dict[str, object]:
         **tested,
         "report": str(evaluation.page),
         "images": len(metrics.losses),
-        "snapshots": evaluation.snapshots,
+        "snapshots": evaluation.num_snapshots,
         "skipped": len(evaluation.context.skipped),
         "accuracy": metrics.accuracy,
         "accuracy_interval_95": metrics.accuracy_interval,

@@ -135,10 +135,13 @@ def _predict(config: PredictConfig) -> int:
             heatmaps=heatmaps,
             shard=parse_shard(config.shard),
         )
-        result = {"out": str(out), "files": counts.files, "bad": counts.bad}
-        report_text(f"{out}: {counts.files} files, {counts.files - counts.bad} predicted")
-        if counts.bad:
-            text = f"{counts.bad} of {counts.files} have no prediction, first {counts.first_bad}"
+        result = {"out": str(out), "files": counts.num_files, "bad": counts.num_bad}
+        report_text(
+            f"{out}: {counts.num_files} files, {counts.num_files - counts.num_bad} predicted"
+        )
+        if counts.num_bad:
+            fraction = f"{counts.num_bad} of {counts.num_files}"
+            text = f"{fraction} have no prediction, first {counts.first_bad}"
             report_error(f"seedtf predict: {text}; see the column status")
     report_result(json.dumps(result))
     return EXIT_BAD_FILES if result["bad"] else 0

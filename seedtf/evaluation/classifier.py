@@ -1,4 +1,4 @@
-"""``Classifier``: predicts the classes of image files by a run or by an exported SavedModel."""
+"""``Classifier``: predicts the classes of images with a run or with an exported SavedModel."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ __all__ = ["Classifier", "Prediction", "open_classifier"]
 
 
 Image = str | os.PathLike[str] | bytes | np.ndarray
-"""A file, the content of a file, or pixels, uint8 ``[H, W, 3]``."""
+"""The path of an image file, the content of such a file, or pixels, uint8 ``[H, W, 3]``."""
 _BATCH_SIZE = 32
 
 
@@ -46,7 +46,7 @@ class Prediction:
 
 @dataclass(frozen=True)
 class Classifier:
-    """A model that takes whole image files.
+    """A run or an export that is ready to predict images.
 
     Attributes:
         num_classes: number of classes K.
@@ -56,8 +56,8 @@ class Classifier:
             best classes, or a RefusedError if the model rejected the image.
         max_pixels: the largest width × height that ``prepare`` accepts.
         fit: how ``prepare`` makes images square, see ``images.decode.resize_image``.
-        decode_files: prepares several files with fewer TensorFlow calls than ``prepare`` would make;
-            None if ``prepare`` makes no such calls.
+        decode_files: reads and prepares several files at once, which is faster than one ``prepare``
+            for each; None for an export, which decodes the files itself.
     """
 
     num_classes: int
@@ -82,7 +82,8 @@ class Classifier:
             k: number of classes; at most K are returned.
 
         Raises:
-            RefusedError: a file is not an image, is damaged, or is too large; the message names it.
+            RefusedError: a file is not an image, is damaged, or is too large; the message has its path
+                if ``images`` has paths.
             ValueError: an array has another dtype or shape.
             OSError: a file cannot be read.
         """
@@ -140,18 +141,19 @@ def open_classifier(
     snapshots: bool = False,
     heatmaps: bool = False,
 ) -> Classifier:
-    """Opens a run, a SavedModel, or a folder of numbered SavedModels (the highest number).
+    """Opens a run, a SavedModel, or the newest one in a folder of numbered SavedModels.
 
     Args:
         path: the folder, or a checkpoint inside a run.
         tta: 1, or 8 for the mean over the eight rotations and reflections; for a run only.
         snapshots: whether to average all snapshots of a run instead of using its best model.
-        heatmaps: whether predictions have a class activation map; for a run only. An export decides by
-            itself: its predictions have one if it was exported with the output ``heatmap``.
+        heatmaps: whether predictions have a class activation map; for a run only. The predictions of an
+            export have one if it was written with ``seedtf export --heatmap``.
 
     Raises:
         UserError: the folder is none of the three or is damaged; ``tta`` 8, ``snapshots`` or
-            ``heatmaps`` was passed for an export; or ``snapshots`` for a run that has none.
+            ``heatmaps`` was passed for an export; or the run has no snapshots, or its network no class
+            activation maps, although they were requested.
 
     Example:
         >>> classifier = open_classifier("runs/seedlings")
@@ -203,7 +205,7 @@ def _open_run(
     if heatmaps:
         for model in models:
             check_has_maps(model, "--heatmaps")
-    maps = make_map_function(models, run.weights) if heatmaps else None
+    compute_maps = make_map_function(models, run.weights) if heatmaps else None
 
     def classify(images: Sequence[Any], k: int) -> list[Prediction | RefusedError]:
         batch = tf.constant(np.stack(images))
@@ -211,15 +213,17 @@ def _open_run(
         top = top_classes(probabilities, k)
         names = [tuple(run.class_names[index] for index in row) for row in top]
         values = np.take_along_axis(probabilities, top, axis=1)
-        heats = [None] * len(top) if maps is None else list(maps(batch, top[:, 0]).numpy())
-        return [Prediction(*row) for row in zip(names, map(tuple, values), heats, strict=True)]
+        maps = [None] * len(top)
+        if compute_maps is not None:
+            maps = list(compute_maps(batch, top[:, 0]).numpy())
+        return [Prediction(*row) for row in zip(names, map(tuple, values), maps, strict=True)]
 
     decoding = (run.image_size, run.max_pixels, run.fit)
-    # Traced only if the content of a file is passed, because files are decoded in batches.
-    single_decoder = functools.cache(lambda: make_decoder(*decoding))
+    # The decoder is made, and traced, at the first call of `prepare`. `prepare_files` does not need it.
+    get_decoder = functools.cache(lambda: make_decoder(*decoding))
 
     def prepare(data: bytes) -> tf.Tensor:
-        return single_decoder()(data)
+        return get_decoder()(data)
 
     return Classifier(
         len(run.class_names),
@@ -264,6 +268,6 @@ def _prediction_of_row(
         status = outputs["status"][row].decode() if "status" in outputs else "unreadable"
         return RefusedError(status, "the exported model cannot decode it")
     names = tuple(name.decode() for name in outputs["classes"][row][:k])
-    # The graph sorts ``classes`` by probability, but may list ``probabilities`` in class order.
     heat = outputs["heatmap"][row] if "heatmap" in outputs else None
+    # ``classes`` is sorted by probability, but ``probabilities`` may be in the order of the classes.
     return Prediction(names, tuple(np.sort(probabilities)[::-1][:k]), heat)

@@ -1,4 +1,4 @@
-"""Compares two runs on the same images: is the difference in accuracy more than chance?"""
+"""Compares the accuracies of two runs on the same images, with an interval and McNemar's test."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ class Comparison:
     """Runs A and B on the images that both have predicted.
 
     Attributes:
-        shared: number of images in both tables.
+        shared: number of images that are compared: those in both tables, but for ``relabelled``.
         only_in_a, only_in_b: number of images in one table only, which are not compared.
-        relabelled: number of images in both tables that ``--fixes`` relabelled for one or both runs;
-            they are not compared.
+        relabelled: number of images in both tables that ``--fixes`` relabelled for one or both runs,
+            which are not compared.
         accuracy_a, accuracy_b: on the shared images, in [0, 1].
         difference: accuracy B minus accuracy A; ``interval`` is its 95 % interval.
         both_right, only_a_right, only_b_right, both_wrong: counts that add up to ``shared``.
@@ -105,9 +105,9 @@ def compare(run_a: str | os.PathLike[str], run_b: str | os.PathLike[str]) -> Com
 
 
 def _read_relabelled(run: str | os.PathLike[str]) -> set[str]:
-    """Reads which images ``--fixes`` relabelled, from the data reports of a run or of a report's run.
+    """Reads from the files data_report.csv which images ``--fixes`` relabelled for a run or its report.
 
-    ``run`` may be a report, which lies in the folder of its run or one level deeper.
+    ``run`` may also be the folder of a report, in a run folder or in the folder of another report.
     """
     folder = Path(run)
     candidates = (folder, *folder.resolve().parents[:2])
@@ -121,7 +121,7 @@ def _read_relabelled(run: str | os.PathLike[str]) -> set[str]:
 
 
 def _read_predictions(run: str | os.PathLike[str]) -> dict[str, tuple[str, str]]:
-    """True and predicted class of each path."""
+    """Reads the label and the predicted class of each image, by its path."""
     folder = Path(run)
     if not folder.is_dir():
         raise UserError(f"{folder}: no such run; pass the folder that seedtf train printed")

@@ -48,14 +48,14 @@ class Demo:
 
     Args:
         path: a run folder, or what ``seedtf export`` wrote.
-        threshold: the confidence, 0 to 1, below which an answer is rejected; by default that of the
-            report of the run, also for an export inside its run folder.
+        threshold: the confidence, 0 to 1, below which an answer is rejected; by default the threshold
+            in the run's report, also for an export inside its run folder.
 
     Attributes:
-        threshold: the threshold in use; None if there is no report.
+        threshold: the threshold in use; None if none was passed and no report has one.
 
     Raises:
-        UserError: the folder is neither of the two, or is damaged.
+        UserError: ``path`` is neither a run nor an export, or is damaged.
 
     Example:
         >>> answer = Demo("runs/seedlings").answer("leaf.png")
@@ -109,7 +109,7 @@ def _open(path: str | os.PathLike[str], is_run: bool) -> Classifier:
 
 
 def _run_of_export(path: Path) -> RunPaths | None:
-    """The run whose folder ``export`` contains the export at ``path``; None if it lies elsewhere."""
+    """The run whose folder ``export`` contains the export at ``path``; None if no run does."""
     export = path.resolve()
     for folder in (export.parent, export.parent.parent):
         paths = RunPaths(folder)
@@ -119,9 +119,9 @@ def _run_of_export(path: Path) -> RunPaths | None:
 
 
 def _read_threshold(paths: RunPaths) -> float | None:
-    """The threshold in a run's report; None if there is none.
+    """Reads the threshold from a run's report; None if there is no report, or no threshold in it.
 
-    If the report has a temperature, it is the threshold for temperature-scaled probabilities.
+    If the report has a temperature, the threshold is that for temperature-scaled probabilities.
     """
     try:
         values = json.loads(paths.report.values.read_text(encoding="utf-8"))

@@ -10,7 +10,7 @@ import numpy as np
 
 from seedtf.errors import UserError, first_line
 
-if TYPE_CHECKING:  # it imports TensorFlow
+if TYPE_CHECKING:  # the module imports TensorFlow
     from seedtf.evaluation.demo import Answer
 
 __all__ = ["import_gradio", "make_page", "start_page"]

@@ -33,8 +33,8 @@ from seedtf.training.setup import data_folder
 
 __all__ = ["Embeddings", "embed_catalog", "embed_images", "list_catalog", "write_embeddings"]
 
-# Part of the hash that names a cache file. Raise it if other code computes other features, so that old
-# cache files are not used.
+# Part of the hash that names a cache file. Raise the number if a change of the code changes the
+# features, so that old cache files are not used.
 _FORMAT = "embeddings-1"
 
 
@@ -130,26 +130,28 @@ def embed_catalog(
 ) -> Embeddings:
     """Computes the features of the files of a catalog, or reads them from the cache.
 
-    Files that cannot be decoded are left out. The cache has one file for each pair of a network and a
+    Files that cannot be decoded are left out. The cache has an entry for each pair of a network and a
     list of files. If the cache folder cannot be written, the features are computed in memory.
 
     Raises:
         UserError: no file can be decoded.
     """
     start = time.perf_counter()
-    pixels = cache_key(catalog, embedder.image_size, embedder.max_pixels, embedder.fit)
-    key = hashlib.blake2b(f"{_FORMAT} {pixels} {embedder.key}".encode(), digest_size=16).hexdigest()
+    pixels_key = cache_key(catalog, embedder.image_size, embedder.max_pixels, embedder.fit)
+    key = hashlib.blake2b(
+        f"{_FORMAT} {pixels_key} {embedder.key}".encode(), digest_size=16
+    ).hexdigest()
     cache = _Cache(cache_dir / f"{key}.features.npy", cache_dir / f"{key}.json")
     cached = cache.read(len(catalog))
-    rows, good, faults = cached or _compute(catalog, embedder, cache, batch_size)
-    if not len(good):
+    rows, decoded_indices, faults = cached or _compute(catalog, embedder, cache, batch_size)
+    if not len(decoded_indices):
         raise UserError(
             f"{catalog.root}: none of {len(catalog)} images can be decoded, first {faults[0].path} "
             f"({faults[0].fault}: {faults[0].detail}); seedtf check names the faults"
         )
-    features = rows if len(good) == len(rows) else rows[good]
+    features = rows if len(decoded_indices) == len(rows) else rows[decoded_indices]
     seconds = time.perf_counter() - start
-    return Embeddings(catalog.take(good, faults), features, cached is not None, seconds)
+    return Embeddings(catalog.take(decoded_indices, faults), features, cached is not None, seconds)
 
 
 def write_embeddings(embeddings: Embeddings, out: Path) -> Path:
@@ -180,7 +182,10 @@ _Rows = tuple[np.ndarray, np.ndarray, list[Fault]]
 
 @dataclass(frozen=True)
 class _Cache:
-    """A file of features, and a file of faults. The faults are written last: then both are complete."""
+    """The paths of the two files of a cache entry, one with features and one with faults.
+
+    The faults are written last. So if their file exists, the features are complete, too.
+    """
 
     features: Path
     faults: Path
@@ -188,18 +193,22 @@ class _Cache:
     def read(self, num_files: int) -> _Rows | None:
         """Returns the cached features of ``num_files`` files; None if they are not complete."""
         with suppress(OSError, ValueError, EOFError, KeyError, TypeError):
-            faults = json.loads(self.faults.read_text("utf-8"))
+            content = json.loads(self.faults.read_text("utf-8"))
             rows = np.load(self.features, mmap_mode="r")
             if len(rows) == num_files:
-                good = np.delete(np.arange(num_files), np.array(faults["left_out"], np.int64))
-                return rows, good, [Fault(*fault) for fault in faults["faults"]]
+                decoded_indices = np.delete(
+                    np.arange(num_files), np.array(content["left_out"], np.int64)
+                )
+                return rows, decoded_indices, [Fault(*fault) for fault in content["faults"]]
         return None
 
-    def write_faults(self, num_files: int, good: np.ndarray, faults: Sequence[Fault]) -> None:
+    def write_faults(
+        self, num_files: int, decoded_indices: np.ndarray, faults: Sequence[Fault]
+    ) -> None:
         """Writes the file of faults, which also marks the features as complete."""
-        left_out = np.delete(np.arange(num_files), good).tolist()
-        texts = [[fault.path, fault.fault, fault.detail] for fault in faults]
-        write_text(self.faults, json.dumps({"left_out": left_out, "faults": texts}))
+        left_out = np.delete(np.arange(num_files), decoded_indices).tolist()
+        rows = [[fault.path, fault.fault, fault.detail] for fault in faults]
+        write_text(self.faults, json.dumps({"left_out": left_out, "faults": rows}))
 
 
 def _compute(catalog: Catalog, embedder: Embedder, cache: _Cache, batch_size: int) -> _Rows:
@@ -213,13 +222,13 @@ def _compute(catalog: Catalog, embedder: Embedder, cache: _Cache, batch_size: in
             with temporary.open("r+b") as file:
                 # Reserves the disk space: writing to a memory map on a full disk kills the process.
                 os.posix_fallocate(file.fileno(), 0, temporary.stat().st_size)
-            good, faults = _embed_files(rows, catalog, embedder, body, batch_size)
-        cache.write_faults(len(catalog), good, faults)
+            decoded_indices, faults = _embed_files(rows, catalog, embedder, body, batch_size)
+        cache.write_faults(len(catalog), decoded_indices, faults)
     except OSError as error:
         report("cache", f"not used ({cache.features.parent}: {error.strerror or error})")
         rows = np.empty(shape, np.float32)
-        good, faults = _embed_files(rows, catalog, embedder, body, batch_size)
-    return rows, good, faults
+        decoded_indices, faults = _embed_files(rows, catalog, embedder, body, batch_size)
+    return rows, decoded_indices, faults
 
 
 def _embed_files(

@@ -25,7 +25,7 @@ from seedtf.runs.presets import read_preset, read_weights_licence
 __all__ = ["DEFAULT_SIZE", "Embedder", "open_embedder"]
 
 DEFAULT_SIZE = 224
-"""Side of the images in pixels, unless the network accepts only one size."""
+"""Side of the images in pixels, if neither the user, nor the run, nor the network determines it."""
 
 _WEIGHTS_SUFFIXES = (".json", ".h5", ".safetensors")
 
@@ -158,7 +158,7 @@ def _read_licence(weights: str) -> str:
 
 
 def _hash_files(files: list[Path]) -> str:
-    """A hash of the names and contents of files, because a file may be replaced by another one."""
+    """A hash of the names and contents of files, because a file may be replaced under the same name."""
     digest = hashlib.blake2b(digest_size=16)
     for path in files:
         digest.update(f"{path.name}\0{path.stat().st_size}\0".encode())

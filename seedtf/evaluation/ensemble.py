@@ -1,4 +1,4 @@
-"""``seedtf ensemble``: the weighted mean of several runs as one model; fits the weights."""
+"""``seedtf ensemble``: averages the probabilities of several runs, with weights that it fits."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ __all__ = ["Ensemble", "make_weighted_ensemble"]
 _MIN_IMAGES = 50
 
 _Unseen = dict[str, tuple[str, np.ndarray]]
-"""Label and predicted probabilities, float ``[K]``, of images that a member has not trained on.
+"""Label and probabilities, float ``[K]``, of each image, by a model that has not trained on it.
 
 The keys are absolute paths.
 """
@@ -47,18 +47,19 @@ class Ensemble:
 
 
 def make_weighted_ensemble(
-    members: Sequence[str], out: str, *, fit: bool = True, batch_size: int = 64
+    members: Sequence[str], out: str, *, equal_weights: bool = False, batch_size: int = 64
 ) -> Ensemble:
     """Writes the folder of an ensemble, which ``predict``, ``evaluate`` and ``export`` accept.
 
-    A member has not trained on its validation images, or, if it is a cross-validation, on its
-    out-of-fold images. The weights are fitted on the images for which this holds for all members; if
-    there are fewer than 50, the weights are equal.
+    The weights are fitted on images that no member has trained on: the validation images of a run.
+    Every image of a cross-validation counts as such, because ``oof.csv`` has its prediction by the run
+    that did not train on it. If the members have fewer than 50 such images in common, all weights are
+    equal.
 
     Args:
         members: at least two runs or folders of ``seedtf folds``.
         out: the new folder.
-        fit: whether to fit the weights; False for equal ones.
+        equal_weights: whether all members get the same weight, instead of fitted weights.
         batch_size: images per batch; changes the speed, not the predictions.
 
     Raises:
@@ -80,7 +81,9 @@ def make_weighted_ensemble(
                 f"{member}: was trained with --fit={run.fit}, and {members[0]} with --fit={first.fit}; "
                 "retrain one of them"
             )
-    unseen = [_predict_unseen(run, batch_size) for run in runs] if fit else [{} for _ in runs]
+    unseen: list[_Unseen] = [{}]
+    if not equal_weights:
+        unseen = [_predict_unseen(run, batch_size) for run in runs]
     shared = sorted(set.intersection(*map(set, unseen)))
     if len(shared) < _MIN_IMAGES:
         shared = []
@@ -111,7 +114,7 @@ def _fit_weights(
     return weights, tuple(accuracies)
 
 
-def _write_members(folder: Path, runs: Sequence[Run], weights: np.ndarray, images: int) -> None:
+def _write_members(folder: Path, runs: Sequence[Run], weights: np.ndarray, num_images: int) -> None:
     """Writes the ensemble; the weight of a cross-validation is divided equally among its runs."""
     paths: list[RunPaths] = []
     member_weights: list[float] = []
@@ -121,7 +124,7 @@ def _write_members(folder: Path, runs: Sequence[Run], weights: np.ndarray, image
         member_weights += [weight / len(members)] * len(members)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        write_ensemble(folder, paths, member_weights, runs[0].class_names, images)
+        write_ensemble(folder, paths, member_weights, runs[0].class_names, num_images)
     except OSError as error:
         raise UserError(
             f"--out={folder}: {error.strerror or error}; pass another folder"
@@ -129,7 +132,7 @@ def _write_members(folder: Path, runs: Sequence[Run], weights: np.ndarray, image
 
 
 def _predict_unseen(run: Run, batch_size: int) -> _Unseen:
-    """Predicts the images that a member has not trained on; a cross-validation has done so already."""
+    """Predicts the images that a member has not trained on; reads ``oof.csv`` of a cross-validation."""
     if run.is_folds:
         return FoldsPaths(run.run_dir).read_predictions(run.class_names)
     labelled = predict_labelled(

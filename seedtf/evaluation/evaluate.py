@@ -65,20 +65,21 @@ class Predictions:
 
 @dataclass(frozen=True)
 class Report:
-    """The metrics of a model; every number follows from ``predictions`` and ``temperature``.
+    """The metrics of a model; all follow from predictions, temperature and precision target.
 
     Attributes:
         predictions: the predictions that the metrics describe.
         confusion: int64 ``[K, K]``, true classes in rows, predicted classes in columns.
         accuracy: the trace of ``confusion`` divided by N.
         accuracy_interval: its 95 % Wilson interval.
-        scores: precision, recall and F1 per class; ``macro_f1`` is the mean F1.
+        scores: precision, recall, F1 and support per class; ``macro_f1`` is the mean F1.
         losses: cross-entropy of each image in nats, float64 ``[N]``; ``loss`` is the mean.
         margins: the true class's probability minus the highest other one, float64 ``[N]``.
-        temperature: the divisor of the logits; None if none was fitted on validation images.
+        temperature: the divisor of the logits, fitted on validation images; None if there is none.
         reliability, reliability_scaled: calibration of the model's probabilities, and of the
             temperature-scaled ones.
-        precision_target: wanted fraction of correct predictions among the accepted ones.
+        precision_target: wanted fraction of correct predictions among those that are not rejected,
+            because their confidence reaches the threshold.
         reject, reject_scaled: the thresholds that reach ``precision_target`` with the model's
             probabilities, and with the temperature-scaled ones; None if no threshold does.
     """
@@ -110,20 +111,20 @@ def make_predict_fn(model: keras.Model, tta: int = 1) -> PredictFn:
     spec = tf.TensorSpec([None, *model.input_shape[1:]], tf.float32)
 
     @tf.function(input_signature=[spec], autograph=False)
-    def graph(images: tf.Tensor) -> tf.Tensor:
+    def mean_over_views(images: tf.Tensor) -> tf.Tensor:
         views = _eight_views(images) if tta == 8 else [images]
         probabilities = [tf.cast(model(view, training=False), tf.float32) for view in views]
         return tf.add_n(probabilities) / float(len(views))
 
-    return lambda images: graph(tf.cast(images, tf.float32)).numpy()
+    return lambda images: mean_over_views(tf.cast(images, tf.float32)).numpy()
 
 
 def make_mean_predict_fn(
     models: Sequence[keras.Model], tta: int = 1, weights: Sequence[float] = ()
 ) -> PredictFn:
-    """``make_predict_fn`` for the mean of the probabilities of several models.
+    """Like ``make_predict_fn``, but returns the mean of the probabilities of several models.
 
-    As in Huang et al., Snapshot Ensembles, arXiv 1704.00109, section 3.
+    Huang et al. average snapshots in this way (Snapshot Ensembles, arXiv 1704.00109, section 3).
 
     Args:
         models: at least one, all with the same classes. Images are resized for each model whose input
@@ -149,7 +150,7 @@ def make_mean_predict_fn(
 def predict_store(
     predict: PredictFn, store: Store, records: np.ndarray, batch_size: int
 ) -> Predictions:
-    """Predicts the images ``records`` of a store (int64 ``[n]``, indices), in this order.
+    """Predicts the images ``records``, int64 ``[n]``, of a store, in this order.
 
     Raises:
         UserError: the model returns NaN or infinity.
@@ -178,7 +179,8 @@ def compute_report(
 
     Args:
         predictions: of at least one image.
-        precision_target: wanted fraction of correct predictions among the accepted ones, in [0, 1].
+        precision_target: wanted fraction of correct predictions among those that are not rejected, in
+            [0, 1].
         temperature: from ``fit_temperature``; None leaves out the metrics that end in ``_scaled``.
     """
     labels, probabilities = predictions.labels, predictions.probabilities
@@ -218,7 +220,8 @@ def top_classes(probabilities: np.ndarray, k: int) -> np.ndarray:
         >>> top_classes(np.array([[0.2, 0.5, 0.3]]), 2).tolist()
         [[1, 2]]
     """
-    # Sorted in parts, because the int64 indices of all images take twice the memory of float32.
+    # Sorted in parts, because the int64 indices of all images and classes would take twice the memory
+    # of the float32 probabilities.
     starts = range(0, max(len(probabilities), 1), _ROWS_SORTED_AT_ONCE)
     parts = (probabilities[start : start + _ROWS_SORTED_AT_ONCE] for start in starts)
     return np.concatenate([np.argsort(-part, axis=1, kind="stable")[:, :k] for part in parts])

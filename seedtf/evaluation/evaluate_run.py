@@ -48,7 +48,7 @@ class Evaluation:
         page: the path of the HTML page.
         report: the metrics.
         context: the run, the model and the images that the report is about.
-        snapshots: number of snapshots that were averaged; 0 for the best model.
+        num_snapshots: number of snapshots that were averaged; 0 for the best model.
         test: the report on the run's test images. None if the run has no test images, or if the images
             were passed as ``data_dir``.
     """
@@ -56,7 +56,7 @@ class Evaluation:
     page: Path
     report: Report
     context: ReportContext
-    snapshots: int = 0
+    num_snapshots: int = 0
     test: Evaluation | None = None
 
 
@@ -80,13 +80,14 @@ def evaluate_run(
     """Evaluates a run on its validation images, or on those in ``data_dir``, and writes the report.
 
     If the run has test images, they are evaluated last, with the temperature of the validation images.
-    A second report on them is written to the folder ``test`` of the report.
+    Their own report is written to the folder ``test`` in the folder of the report.
 
     In a folder of ``seedtf folds`` every image is predicted by the run that did not train on it, and
     ``oof.csv`` is written. Test images and those in ``data_dir`` are predicted by the mean of all runs.
 
     The temperature is fitted on the validation images only. For other images it is read from the
-    report on the validation images; without such a report, no probabilities are scaled.
+    report on the validation images. Probabilities are not scaled if there is no such report. The mean
+    of several runs is not scaled either, because a temperature of single runs does not suit it.
 
     Args:
         run_dir: a run folder, or a checkpoint inside one, such as ``RUN/checkpoints/last.keras``.
@@ -95,11 +96,11 @@ def evaluate_run(
         file_column, label_column, split_column: columns of the table, by header or by number from 1.
         layout: the layout of ``data_dir``, as for training.
         fixes: a table of labels to change and images to leave out, for this report only. The default
-            folder gets a suffix, because exports read the temperature from ``report``. ``oof.csv`` is
-            not written, so its labels stay.
+            folder has the suffix ``-fixes``, so that ``report``, from which exports read the
+            temperature, stays as it is. ``oof.csv`` is not written either.
         tta: 1, or 8 for the mean over the eight rotations and reflections of the square.
         snapshots: whether to average all snapshots of the run instead of using its best model.
-        precision_target: wanted fraction of correct predictions among the accepted ones.
+        precision_target: wanted fraction of correct predictions among those that are not rejected.
         batch_size: images per batch; changes the speed, not the predictions.
         out: the folder of the report. The default is ``report`` in the run, with the suffixes
             ``-<name of data_dir>``, ``-<checkpoint>``, ``-snapshots``, ``-tta8`` and ``-fixes`` that
@@ -148,6 +149,7 @@ def evaluate_run(
     labelled, changes = _apply_fixes(labelled, table, data_dir)
     if data_dir:
         # The temperature of a cross-validation was fitted on single runs and does not suit their mean.
+        # An ensemble has no images to fit a temperature on.
         temperature = None if run.members else read_temperature(report_paths())
     else:
         predictions = labelled.predictions
@@ -170,33 +172,39 @@ def evaluate_run(
         len(models) if snapshots else 0,
         changes,
     )
-    # The test images are evaluated last, with the temperature of the validation images: nothing is
-    # chosen or fitted on them.
+    # The test images are evaluated last, because nothing may be chosen or fitted on them. A single run
+    # has the temperature of the validation images, the mean of several runs has none.
     test_images = None if data_dir else open_test(run)
     if test_images is None:
         return writer.write(run, labelled, context, temperature)
     models = models or run.load_members(use_snapshots=False)
-    tested, changes = _apply_fixes(predict(models, *test_images), table)
+    labelled_test, changes = _apply_fixes(predict(models, *test_images), table)
     test_context = replace(
         context,
         data=TEST,
-        skipped=tested.faults,
+        skipped=labelled_test.faults,
         model=_describe_model(run, models, snapshots),
     )
     test_folder = ReportPaths(writer.folder).test.root
     test_writer = replace(writer, folder=test_folder, changes=changes)
-    test = test_writer.write(run, tested, test_context, None if run.members else temperature)
+    test_temperature = None if run.members else temperature
+    test = test_writer.write(run, labelled_test, test_context, test_temperature)
     return writer.write(run, labelled, context, temperature, test)
 
 
 def _apply_fixes(
     labelled: LabelledPredictions, table: FixTable | None, data_dir: str = ""
 ) -> tuple[LabelledPredictions, tuple[Fault, ...] | None]:
-    """Returns the predictions with the labels of ``table``, and the changes; None without a table."""
+    """Applies ``--fixes``: returns the predictions with the new labels, and the changes.
+
+    The changes are rows of data_report.csv. If ``table`` is None, the predictions are returned as they
+    are, with None as changes.
+    """
     if table is None:
         return labelled, None
     fixes = table.find(labelled.catalog, data_dir, others_allowed=True)
-    report_line("fixes", f"{table.source.partition('=')[2]}: {fixes.describe()}")
+    path = table.source.removeprefix("--fixes=")
+    report_line("fixes", f"{path}: {fixes.describe()}")
     if fixes.dropped.all():
         raise UserError(f"{table.source}: leaves out all {len(fixes.dropped)} images; keep some")
     return labelled.with_fixes(fixes), fixes.changes
@@ -206,14 +214,17 @@ def _apply_fixes(
 class _Writer:
     """Computes and writes the report of some images.
 
-    ``snapshots`` is the number of models that were averaged. ``changes`` is what ``--fixes`` changed,
-    or None without the flag. The other fields are arguments of ``evaluate_run``.
+    Attributes:
+        folder: the folder of the report.
+        precision_target, batch_size: as for ``evaluate_run``.
+        num_snapshots: number of snapshots that were averaged; 0 for the best model.
+        changes: what ``--fixes`` changed, as rows of data_report.csv; None without the flag.
     """
 
     folder: Path
     precision_target: float
     batch_size: int
-    snapshots: int
+    num_snapshots: int
     changes: tuple[Fault, ...] | None = None
 
     def write(
@@ -235,10 +246,11 @@ class _Writer:
                 context,
                 self.folder,
                 test=test.report if test else None,
-                heatmaps=labelled.heatmaps(report, TOP_LOSSES, self.batch_size),
+                heatmaps=labelled.compute_heatmaps(report, TOP_LOSSES, self.batch_size),
                 folds=folds_values(run, report) if is_out_of_fold else None,
             )
             if self.changes is not None:
+                # data_report.csv gets the faults of a catalog, so the changes are passed as such.
                 changed = Catalog(labelled.data_root, (), np.empty(0, np.int32), (), self.changes)
                 write_data_report(ReportPaths(self.folder).data_report, changed)
             elif is_out_of_fold:
@@ -248,7 +260,7 @@ class _Writer:
                 f"{self.folder}: {error.strerror or error}; pass another folder as --out"
             ) from None
         _send_to_trackers(run, self.folder)
-        return Evaluation(page, report, context, self.snapshots, test)
+        return Evaluation(page, report, context, self.num_snapshots, test)
 
 
 def _send_to_trackers(run: Run, folder: Path) -> None:
@@ -282,12 +294,14 @@ def _report_folder(run: Run, base: Path, context: ReportContext) -> Path:
     return next(folder for folder in reports if _may_replace(ReportPaths(folder), context))
 
 
-def _may_replace(report: ReportPaths, context: ReportContext) -> bool:
+def _may_replace(paths: ReportPaths, context: ReportContext) -> bool:
+    """Whether the folder has no report, or one on the images of ``context``."""
     try:
-        values = json.loads(report.values.read_text(encoding="utf-8"))
+        values = json.loads(paths.values.read_text(encoding="utf-8"))
         # Reports of older releases have no data_root.
-        folder = values.get("data_root") or os.path.abspath(values["data"])
-        return {"data_root": folder, "labels_csv": values.get("labels_csv", "")} == context.source
+        data_root = values.get("data_root") or os.path.abspath(values["data"])
+        source = {"data_root": data_root, "labels_csv": values.get("labels_csv", "")}
+        return source == context.source
     except FileNotFoundError:
         return True
     except (OSError, ValueError, TypeError, AttributeError, KeyError):

@@ -33,15 +33,16 @@ def folds_values(run: Run, report: Report) -> dict[str, Any]:
     fold_of = np.array([int(rows[path].fold) for path in predictions.paths])
     folds = []
     for number, paths in enumerate(run.members):
-        hits, images = int(correct[fold_of == number].sum()), int((fold_of == number).sum())
+        is_in_fold = fold_of == number
+        num_correct, num_images = int(correct[is_in_fold].sum()), int(is_in_fold.sum())
         history = read_history(paths.history)
         folds.append(
             {
                 "fold": number,
-                "images": images,
-                "correct": hits,
-                "accuracy": hits / max(images, 1),
-                "accuracy_interval_95": list(wilson_interval(hits, images)),
+                "images": num_images,
+                "correct": num_correct,
+                "accuracy": num_correct / max(num_images, 1),
+                "accuracy_interval_95": list(wilson_interval(num_correct, num_images)),
                 "best_epoch": best_epoch(history),
                 "epochs": len(history),
             }
@@ -56,7 +57,7 @@ def folds_values(run: Run, report: Report) -> dict[str, Any]:
 
 
 def _group_values(groups: list[str], correct: np.ndarray) -> dict[str, Any] | None:
-    """The accuracy of each group, the worst first; None if there are no groups."""
+    """The interval over all groups, and the accuracy of the worst ones; None if there are no groups."""
     if not any(groups):
         return None
     # An image without a group is a group of its own.
@@ -81,13 +82,14 @@ def _group_values(groups: list[str], correct: np.ndarray) -> dict[str, Any] | No
 
 
 def group_interval(hits: np.ndarray, images: np.ndarray) -> tuple[float, float]:
-    """A 95 % interval of the accuracy if the images of a group are not independent of each other.
+    """A 95 % interval of the accuracy that does not assume independent images within a group.
 
-    It is the percentile bootstrap over groups (Field and Welsh 2007) with a fixed seed. Images of one
-    plant tend to be all right or all wrong, so this interval is wider than Wilson's.
+    It is the percentile bootstrap over groups (Field and Welsh 2007) with a fixed seed. It is wider
+    than a Wilson interval if the images of a group, such as one plant, tend to be all right or all
+    wrong.
 
     Args:
-        hits, images: int ``[G]``, the number of correct images and of all images of each group.
+        hits, images: int ``[G]``, the numbers of correctly predicted and of all images of each group.
 
     Example:
         >>> low, high = group_interval(np.array([8, 9, 10]), np.array([10, 10, 10]))

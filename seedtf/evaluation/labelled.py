@@ -1,4 +1,4 @@
-"""Predicts labelled images by a run, or by the runs of a cross-validation."""
+"""Predicts labelled images with one or several models, or with the runs of a cross-validation."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ __all__ = ["LabelledPredictions", "predict_labelled", "predict_out_of_fold"]
 
 @dataclass(frozen=True)
 class _Part:
-    """Images that were predicted by the mean of the same models: the ``records`` of a store."""
+    """The images ``records`` of a store, all predicted by the weighted mean of ``models``."""
 
     models: Sequence[keras.Model]
     store: Store
@@ -44,7 +44,7 @@ class LabelledPredictions:
 
     Attributes:
         predictions: the predictions of all images, in the order of ``parts``.
-        parts: groups of images that the same models predicted.
+        parts: the images in groups, each predicted by the same models.
     """
 
     predictions: Predictions
@@ -89,10 +89,10 @@ class LabelledPredictions:
             self.faults,
         )
 
-    def heatmaps(self, report: Report, limit: int, batch_size: int) -> list[np.ndarray]:
+    def compute_heatmaps(self, report: Report, limit: int, batch_size: int) -> list[np.ndarray]:
         """Computes the class activation maps of the top losses, each float32 ``[h, w]``.
 
-        A map is that of the predicted class.
+        Each map is that of the predicted class, not of the label.
 
         Args:
             report: the metrics of these predictions.
@@ -105,20 +105,19 @@ class LabelledPredictions:
         if not all(has_maps(model) for part in self.parts for model in part.models):
             return []
         worst, classes = top_losses(report, limit), report.predictions.classes
-        found: dict[int, np.ndarray] = {}
+        map_of: dict[int, np.ndarray] = {}
         start = 0
         for part in self.parts:
             end = start + len(part.records)
             rows = worst[(worst >= start) & (worst < end)]
-            maps = make_map_function(part.models, part.weights)
+            compute_maps = make_map_function(part.models, part.weights)
             for first in range(0, len(rows), batch_size):
                 batch = rows[first : first + batch_size]
                 images = part.store.read(tf.constant(part.records[batch - start]))
-                found |= dict(
-                    zip(batch.tolist(), maps(images, classes[batch]).numpy(), strict=True)
-                )
+                maps = compute_maps(images, classes[batch]).numpy()
+                map_of |= dict(zip(batch.tolist(), maps, strict=True))
             start = end
-        return [found[row] for row in worst.tolist()]
+        return [map_of[row] for row in worst.tolist()]
 
 
 def predict_labelled(
@@ -166,10 +165,11 @@ def predict_out_of_fold(run: Run, *, tta: int, batch_size: int) -> LabelledPredi
 
 
 def _check_each_once(run: Run, paths: Sequence[str], unreadable: set[str]) -> None:
-    table = FoldsPaths(run.run_dir)
-    expected = {row.file for row in table.read_table() if row.fold != TEST_FOLD} - unreadable
+    """Raises UserError unless ``paths`` has every readable image of folds.csv exactly once."""
+    folds_paths = FoldsPaths(run.run_dir)
+    expected = {row.file for row in folds_paths.read_table() if row.fold != TEST_FOLD} - unreadable
     if len(paths) != len(expected) or set(paths) != expected:
         raise UserError(
-            f"{table.table}: lists {len(expected)} images, but the splits of the runs have "
+            f"{folds_paths.table}: lists {len(expected)} images, but the splits of the runs have "
             f"{len(paths)}; restore the files that seedtf folds wrote"
         )

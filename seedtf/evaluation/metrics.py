@@ -167,7 +167,7 @@ def per_image_loss(probabilities: Array, labels: Integers) -> Array:
 def margins(probabilities: Array, labels: Integers) -> Array:
     """The true class's probability minus the highest other one, float64 ``[N]``.
 
-    A negative margin is a wrong prediction.
+    The margin of a wrong prediction is negative, or 0 in a tie.
     """
     rows = np.arange(len(labels))
     true_probability = probabilities[rows, labels].astype(np.float64)
@@ -192,9 +192,10 @@ def reliability(confidence: Array, correct: Booleans, bins: int = CALIBRATION_BI
 def fit_temperature(probabilities: Array, labels: Integers) -> float:
     """The T > 0 that minimises the cross-entropy of softmax(log p / T) (Guo et al. 2017).
 
-    The loss is convex in 1/T. Its minimum is found by Newton's method; a step that leaves the bracket
-    is replaced by bisection. If the minimum is not in 0.05 to 20, the images do not determine T, for
-    example because every prediction is correct. Then 1.0 is returned, which changes no probability.
+    The loss is convex in 1/T. Its minimum is found by Newton's method. A step that leaves the interval
+    in which the minimum must lie is replaced by bisection. If the minimum is not in 0.05 to 20, the
+    images do not determine T, for example because every prediction is correct. Then 1.0 is returned,
+    which changes no probability.
     """
     logits = _logits(probabilities)
     true_logit = logits[np.arange(len(labels)), labels]
@@ -220,8 +221,8 @@ def fit_temperature(probabilities: Array, labels: Integers) -> float:
 def fit_weights(label_probabilities: Array) -> Array:
     """The weights of M models, float64 ``[M]``, with which their mean has the lowest cross-entropy.
 
-    They are at least 0 and add up to 1. The cross-entropy of a weighted mean is convex in the weights.
-    Each step of expectation maximization, for a mixture of fixed distributions, lowers it.
+    They are at least 0 and add up to 1. The cross-entropy of a weighted mean is convex in the weights,
+    and each step of expectation maximization for a mixture of fixed distributions lowers it.
 
     Args:
         label_probabilities: float ``[M, N]``, each model's probability for the label of each image.
@@ -314,7 +315,7 @@ def _softmax(logits: Array) -> Array:
 
 
 def _slope_and_curvature(logits: Array, true_logit: Array, inverse: float) -> tuple[float, float]:
-    """First and second derivative of the mean cross-entropy with respect to 1/T."""
+    """First two derivatives of the mean cross-entropy with respect to 1/T, at 1/T = ``inverse``."""
     weights = _softmax(logits * inverse)
     mean = (weights * logits).sum(axis=1)
     variance = (weights * logits**2).sum(axis=1) - mean**2

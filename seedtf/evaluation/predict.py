@@ -42,7 +42,7 @@ _HEATMAP_SIZE = 512
 _FILES_PER_CALL = 32
 
 _Batch = tuple[list[str], list[Future[list[Any]]]]
-"""The paths of a batch, and the calls of ``prepare_files`` that prepare them, in order."""
+"""The paths of a batch, and the futures of the calls of ``prepare_files`` for them, in order."""
 
 
 @dataclass(frozen=True)
@@ -50,13 +50,13 @@ class PredictionCounts:
     """The numbers of files in a table of predictions.
 
     Attributes:
-        files: number of rows in the table.
-        bad: number of files that could not be predicted.
+        num_files: number of rows in the table.
+        num_bad: number of files that could not be predicted.
         first_bad: the path and fault of the first such file; empty if there is none.
     """
 
-    files: int
-    bad: int
+    num_files: int
+    num_bad: int
     first_bad: str
 
 
@@ -76,8 +76,8 @@ def list_images(inputs: Sequence[str]) -> Iterator[str]:
     """
     seen: set[tuple[str, str]] = set()
     real_folder = functools.cache(os.path.realpath)
-    for given in inputs:
-        for path in _expand(given):
+    for argument in inputs:
+        for path in _expand(argument):
             folder, name = os.path.split(path)
             # Links to files are not resolved, because everywhere in seedtf a link is a file of its own.
             if (key := (real_folder(folder or "."), name)) not in seen:
@@ -85,21 +85,23 @@ def list_images(inputs: Sequence[str]) -> Iterator[str]:
                 yield path
 
 
-def _expand(given: str) -> Iterator[str]:
-    """Yields the files of one argument, which is a file, a folder or a pattern."""
-    if os.path.isdir(given):
-        yield from (os.path.join(given, path) for path in walk_files(given, "FILES_OR_FOLDERS"))
-    elif os.path.exists(given) or is_file(given):
-        yield given
-    elif glob.has_magic(given):
-        matches = sorted(glob.glob(given, recursive=True))
+def _expand(argument: str) -> Iterator[str]:
+    """Yields the files of an argument, which is a file, a folder or a pattern."""
+    if os.path.isdir(argument):
+        yield from (
+            os.path.join(argument, path) for path in walk_files(argument, "FILES_OR_FOLDERS")
+        )
+    elif os.path.exists(argument) or is_file(argument):
+        yield argument
+    elif glob.has_magic(argument):
+        matches = sorted(glob.glob(argument, recursive=True))
         if not matches:
-            raise UserError(f"{given}: no file matches; pass images or a folder of them")
+            raise UserError(f"{argument}: no file matches; pass images or a folder of them")
         for match in matches:
             # ``**`` matches a folder and also the files in it; `list_images` removes the duplicates.
             yield from _expand(match) if os.path.isdir(match) else (match,)
     else:
-        raise UserError(f"{given}: no such file or folder; pass images or a folder of them")
+        raise UserError(f"{argument}: no such file or folder; pass images or a folder of them")
 
 
 def check_out(out: str | os.PathLike[str], overwrite: bool) -> Path:
@@ -169,7 +171,7 @@ def write_predictions(
         >>> classifier = open_classifier("runs/seedlings")
         >>> table = Path("predictions.csv")
         >>> write_predictions(classifier, ["leaf.png"], table, topk=1, batch_size=64)
-        PredictionCounts(files=1, bad=0, first_bad='')
+        PredictionCounts(num_files=1, num_bad=0, first_bad='')
         >>> table.read_text().splitlines()[0]
         'file,status,top1,p1'
     """
@@ -181,7 +183,7 @@ def write_predictions(
     start, end = total * (number - 1) // count, total * number // count
     paths = itertools.islice(list_images(inputs), start, end)
     name_counts: Counter[str] = Counter()
-    files, bad, first_bad = 0, 0, ""
+    num_files, num_bad, first_bad = 0, 0, ""
     with open_prediction_table(out, topk, heatmaps=heatmaps is not None) as table:
         predictions = predict_files(classifier, paths, topk, batch_size)
         hidden = is_silent() or None
@@ -191,11 +193,11 @@ def write_predictions(
             if heatmaps:
                 cells = [_write_heatmap(path, prediction, heatmaps, name_counts, classifier.fit)]
             table.write(path, prediction, *cells)
-            files += 1
+            num_files += 1
             if isinstance(prediction, RefusedError):
-                bad += 1
+                num_bad += 1
                 first_bad = first_bad or f"{path}: {prediction.fault} ({prediction.detail})"
-    return PredictionCounts(files, bad, first_bad)
+    return PredictionCounts(num_files, num_bad, first_bad)
 
 
 def predict_files(
@@ -206,16 +208,16 @@ def predict_files(
     Threads decode the next batch while the model predicts the current one.
     """
     threads = os.cpu_count() or 1
-    # A thread decodes its files with one TensorFlow call, and every thread gets some of the batch.
+    # The files of a call are decoded together; a batch has enough calls for every thread to get one.
     files_per_call = min(math.ceil(batch_size / threads), _FILES_PER_CALL)
     paths, pending = iter(paths), deque[_Batch]()
     with ThreadPoolExecutor(threads) as pool:
         while batch_paths := list(itertools.islice(paths, batch_size)):
-            calls = [
+            futures = [
                 pool.submit(classifier.prepare_files, batch_paths[start : start + files_per_call])
                 for start in range(0, len(batch_paths), files_per_call)
             ]
-            pending.append((batch_paths, calls))
+            pending.append((batch_paths, futures))
             if len(pending) > 1:
                 yield from _predict_batch(classifier, *pending.popleft(), topk)
         for batch in pending:
@@ -223,9 +225,9 @@ def predict_files(
 
 
 def _predict_batch(
-    classifier: Classifier, paths: list[str], calls: list[Future[list[Any]]], topk: int
+    classifier: Classifier, paths: list[str], futures: list[Future[list[Any]]], topk: int
 ) -> Iterator[tuple[str, Prediction | RefusedError]]:
-    prepared = [image for call in calls for image in call.result()]
+    prepared = [image for future in futures for image in future.result()]
     images = [image for image in prepared if not isinstance(image, RefusedError)]
     predictions = iter(classifier.classify(images, topk) if images else [])
     for path, image in zip(paths, prepared, strict=True):
@@ -241,7 +243,7 @@ def _write_heatmap(
 ) -> str:
     """Writes the image with its heat map and returns the file name; empty if there is no heat map.
 
-    ``name_counts`` counts the images of each name, so that equal names get a number.
+    ``name_counts`` counts the images of each name, so that the second and later ones get a number.
     """
     if isinstance(prediction, RefusedError) or prediction.heatmap is None:
         return ""

@@ -29,7 +29,7 @@ class PredictionTable(Protocol):
     """A table that is being written."""
 
     def write(self, path: str, prediction: Prediction | RefusedError, *more: str) -> None:
-        """Adds the row of a file; ``more`` has the cell of the column heatmap, if there is one."""
+        """Adds the row of a file; ``more`` is the cell of the column heatmap, if it exists."""
 
 
 def check_table_format(out: Path) -> None:
@@ -103,8 +103,10 @@ class _CsvTable:
 class _ParquetTable:
     def __init__(self, pyarrow: Any, path: Path, topk: int, *, heatmaps: bool) -> None:
         names = ["file", "status", *_headings(topk), *([_HEATMAP] if heatmaps else [])]
-        probabilities = {f"p{rank}" for rank in range(1, topk + 1)}
-        types = [pyarrow.float32() if name in probabilities else pyarrow.string() for name in names]
+        probability_names = {f"p{rank}" for rank in range(1, topk + 1)}
+        types = [
+            pyarrow.float32() if name in probability_names else pyarrow.string() for name in names
+        ]
         self._arrow, self._topk = pyarrow, topk
         self._schema = pyarrow.schema(list(zip(names, types, strict=True)))
         self._writer = pyarrow.parquet.ParquetWriter(str(path), self._schema)

@@ -59,8 +59,8 @@ class ReportContext:
             given.
         data_root: the folder that the paths of the predictions are relative to.
         labels_csv: the table with the labels of ``data``, if any.
-        model: the name of the network.
-        image_size: the side of its input in pixels.
+        model: the network, its checkpoint and the number of averaged models, in words.
+        image_size: the side of the model's input in pixels.
         tta: 1, or 8 if eight views were averaged.
         skipped: images that could not be decoded and are not part of the metrics.
         fit: how the run made images square, see ``images.decode.resize_image``.
@@ -114,7 +114,7 @@ def write_report(
         OSError: the folder cannot be written, or the disk is full.
     """
     title = f"{context.run_dir.resolve().name}: accuracy {report.accuracy:.4f}"
-    matrix = figure_png(
+    matrix_png = figure_png(
         draw_confusion(report.confusion, report.predictions.class_names, title=title)
     )
     values = {
@@ -122,12 +122,12 @@ def write_report(
         "test": _test_values(test),
         "cross_validation": folds,
     }
-    page = _render_page(report, context, values, matrix, heatmaps)
+    page = _render_page(report, context, values, matrix_png, heatmaps)
     table = "".join(prediction_lines(report))
     folder.mkdir(parents=True, exist_ok=True)
     paths = ReportPaths(folder)
     write_text(paths.predictions, table)
-    write_bytes(paths.confusion_matrix, matrix)
+    write_bytes(paths.confusion_matrix, matrix_png)
     write_lines(paths.confusion_table, confusion_lines(report))
     write_text(paths.page, page)
     write_text(paths.values, json.dumps(values, indent=1, allow_nan=False) + "\n")
@@ -253,10 +253,10 @@ def _render_page(
     report: Report,
     context: ReportContext,
     values: dict[str, Any],
-    matrix: bytes,
+    matrix_png: bytes,
     heatmaps: Sequence[np.ndarray],
 ) -> str:
-    calibration = draw_reliability(
+    calibration_figure = draw_reliability(
         report.reliability, report.reliability_scaled, title="confidence and accuracy"
     )
     return render_page(
@@ -265,8 +265,8 @@ def _render_page(
         report=values,
         context=context,
         run_name=context.run_dir.resolve().name,
-        matrix=image_uri(matrix),
-        calibration=image_uri(figure_png(calibration)),
+        matrix=image_uri(matrix_png),
+        calibration=image_uri(figure_png(calibration_figure)),
         figures=_read_figures(context.run_dir),
         top_losses=_top_loss_cards(report, context, heatmaps),
         has_heatmaps=len(heatmaps) > 0,
@@ -275,7 +275,7 @@ def _render_page(
 
 
 def _read_figures(run_dir: Path) -> list[tuple[str, str]]:
-    """Caption and data URI of each figure in the run folder, which training wrote."""
+    """Caption and data URI of each figure that training wrote into the run folder."""
     paths = RunPaths(run_dir)
     figures = {
         "Training and validation, epoch by epoch": paths.curves,

@@ -65,14 +65,14 @@ def _cells(run: RunSummary) -> tuple[str, ...]:
     interval = ""
     if run.interval:
         interval = f"{100 * run.interval[0]:.1f} to {100 * run.interval[1]:.1f}"
-    known = None if math.isnan(run.accuracy) else run.accuracy
+    accuracy = None if math.isnan(run.accuracy) else run.accuracy
     return (
         run.name,
         run.model,
         Path(run.data).name or run.data,
         run.state,
         f"{run.epochs} / {run.planned_epochs}",
-        format_percent(known).replace("\N{NO-BREAK SPACE}", " "),
+        format_percent(accuracy).replace("\N{NO-BREAK SPACE}", " "),
         interval,
         format_duration(run.seconds) if run.seconds else "",
     )

@@ -83,15 +83,15 @@ def write_submission(
         The number of rows.
 
     Raises:
-        UserError: an image of the sample is missing, ambiguous or unreadable, or the columns are not
-            those of the classes; nothing is written.
+        UserError: an image of the sample is missing, ambiguous or unreadable, or the columns do not
+            match the classes. Then nothing is written.
     """
     path_of, column = _match_files(inputs, sample)
     headings = [name for index, name in enumerate(sample.heading) if index != column]
-    has_classes = len(headings) > 1
+    has_class_columns = len(headings) > 1
     paths = dict.fromkeys(path_of.values())
     cells: dict[str, list[str]] = {}
-    k = classifier.num_classes if has_classes else 1
+    k = classifier.num_classes if has_class_columns else 1
     predictions = predict_files(classifier, paths, k, batch_size)
     hidden = is_silent() or None
     bar = tqdm(predictions, "predicting", len(paths), unit="img", disable=hidden, leave=False)
@@ -101,7 +101,7 @@ def write_submission(
             raise UserError(
                 f"{path}: {prediction}; replace this file, because --submission needs all images"
             )
-        if not has_classes:
+        if not has_class_columns:
             cells[path] = [prediction.names[0]]
             continue
         class_of = class_of or _match_classes(sample.path, headings, prediction.names)
@@ -116,7 +116,7 @@ def write_submission(
 
 
 def _match_classes(path: Path, headings: Sequence[str], names: Sequence[str]) -> dict[str, str]:
-    """Finds the class of each heading: the same name, or one that differs in case and separators only.
+    """Finds the class of each heading, whose name may differ in case and separators.
 
     Raises:
         UserError: a heading or a class has no counterpart, or several.
@@ -180,9 +180,10 @@ def _match_files(inputs: Sequence[str], sample: Sample) -> tuple[dict[str, str],
 
 
 def _choose_paths(cell: str, paths: list[str]) -> list[str]:
-    """Those of ``paths`` that an id may mean: with its suffix, else with an image's suffix, else all.
+    """Chooses those of ``paths``, which all have the name of an id, that the id may mean.
 
-    If several remain and the id names folders, those in these folders.
+    These are the files with exactly this name; if there are none, those with the suffix of an image
+    format; otherwise all. If several remain and the id has folders in front, those in these folders.
     """
     parts = _split_id(cell)
     exact = [path for path in paths if Path(path).name == parts[-1]]
