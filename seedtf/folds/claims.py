@@ -61,7 +61,7 @@ class Claim:
                 os.utime(self.path)
 
     def is_lost(self) -> bool:
-        """Whether another process took the task over because it considered this one dead."""
+        """Whether another process has taken over the task, because this one seemed dead to it."""
         name, number = self.path.name.rsplit(".", 1)
         return (self.path.parent / f"{name}.{int(number) + 1}").exists()
 
@@ -82,6 +82,7 @@ class Claims:
 
     def __init__(self, folder: Path, timeout: float) -> None:
         self._folder, self._timeout = folder, timeout
+        # For each claim, the time at which it was last touched, and when this process noticed that.
         self._seen: dict[Path, tuple[int, float]] = {}
 
     def take(self, name: str) -> Claim | None:
@@ -90,10 +91,10 @@ class Claims:
         Raises:
             OSError: the folder cannot be written.
         """
-        newest = self._newest(name)
-        if newest and self._is_alive(self._folder / f"{name}.{newest}"):
+        number = self._newest_number(name)
+        if number and self._is_alive(self._folder / f"{name}.{number}"):
             return None
-        path = self._folder / f"{name}.{newest + 1}"
+        path = self._folder / f"{name}.{number + 1}"
         # The claim is a hard link to a complete file. Creating the claim itself with O_EXCL and then
         # writing it would let another process read it half written.
         temporary = self._folder / f".{name}.{secrets.token_hex(8)}"
@@ -108,16 +109,17 @@ class Claims:
 
     def describe_owner(self, name: str) -> str:
         """The host and process of the newest claim, as text; empty if there is none."""
-        content = _read_json(self._folder / f"{name}.{self._newest(name)}")
+        content = _read_json(self._folder / f"{name}.{self._newest_number(name)}")
         return f"{content['host']} (process {content['pid']})" if "pid" in content else ""
 
-    def _newest(self, name: str) -> int:
+    def _newest_number(self, name: str) -> int:
         """The highest number of a claim; 0 if there is none."""
         pattern = re.compile(rf"{re.escape(name)}\.(\d+)")
         found = (pattern.fullmatch(entry) for entry in os.listdir(self._folder))
         return max((int(match[1]) for match in found if match), default=0)
 
     def _is_alive(self, path: Path) -> bool:
+        """Whether the owner of a claim is alive, as far as this process can tell."""
         content = _read_json(path)
         if content.get("released"):
             return False
@@ -125,10 +127,11 @@ class Claims:
         if all(content.get(key) == own[key] for key in ("host", "boot", "namespace")):
             started = content.get("started")
             return bool(started) and _start_time(int(content["pid"])) == started
-        touched = path.stat().st_mtime_ns
+        # The owner runs elsewhere, or ran before a reboot, so only its heartbeats can be observed.
+        touched_at = path.stat().st_mtime_ns
         seen = self._seen.get(path)
-        if seen is None or seen[0] != touched:
-            self._seen[path] = touched, time.monotonic()
+        if seen is None or seen[0] != touched_at:
+            self._seen[path] = touched_at, time.monotonic()
             return True
         return time.monotonic() - seen[1] < self._timeout
 

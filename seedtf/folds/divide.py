@@ -14,7 +14,7 @@ from seedtf.errors import UserError
 from seedtf.files import write_text
 from seedtf.report import report
 from seedtf.runs.folder import format_class_names
-from seedtf.runs.folds import GROUPS, TABLES, TEST_FOLD, FoldRow, FoldsPaths, table_digest
+from seedtf.runs.folds import GROUPS, TABLE_FLAGS, TEST_FOLD, FoldRow, FoldsPaths, table_digest
 from seedtf.training.setup import load_training_data
 
 __all__ = ["assign_folds", "divide", "write_division"]
@@ -34,13 +34,14 @@ def divide(config: TrainConfig, folds: str, paths: FoldsPaths) -> None:
     Raises:
         UserError: as ``load_dataset``, or the images cannot be divided into these folds.
     """
-    # Images with pseudo-labels belong to no fold, because every fold trains on them.
+    # Images with pseudo-labels belong to no fold, because every run trains on them.
     dataset = load_training_data(replace(config, pseudo_labels=""))
-    # The division does not depend on --fixes, so that two cross-validations can be compared.
-    assigned = assign_folds(dataset.unfixed or dataset, folds, config.seed)
+    # The division does not depend on --fixes, so that cross-validations with and without it have the
+    # same folds.
+    fold_of = assign_folds(dataset.unfixed or dataset, folds, config.seed)
     used = np.concatenate(list(dataset.split.sides.values()))
-    assigned[~np.isin(np.arange(len(assigned)), used)] = _UNUSED
-    write_division(dataset, assigned, config, paths)
+    fold_of[~np.isin(np.arange(len(fold_of)), used)] = _UNUSED
+    write_division(dataset, fold_of, config, paths)
 
 
 def assign_folds(dataset: Dataset, folds: str, seed: int) -> np.ndarray:
@@ -52,30 +53,31 @@ def assign_folds(dataset: Dataset, folds: str, seed: int) -> np.ndarray:
         seed: the root seed of the runs.
 
     Raises:
-        UserError: a class is in one group only, or there are fewer groups than folds.
+        UserError: all images of a class are in one group, there are fewer groups than folds, or
+            ``folds`` is ``groups`` and not every image has a group.
     """
     split, catalog = dataset.split, dataset.store.catalog
     records = np.sort(np.concatenate([split.train, split.val]))
-    together = dataset.together[records]
-    check_groups(catalog.take(records), together)
-    assigned = np.full(len(catalog), _UNUSED, np.int64)
-    assigned[split.test] = _TEST
+    group_of = dataset.together[records]
+    check_groups(catalog.take(records), group_of)
+    fold_of = np.full(len(catalog), _UNUSED, np.int64)
+    fold_of[split.test] = _TEST
     if folds == GROUPS:
-        assigned[records] = _assign_one_fold_per_group(dataset, records, together)
-        return assigned
+        fold_of[records] = _assign_one_fold_per_group(dataset, records, group_of)
+        return fold_of
     count = int(folds)
-    if len(np.unique(together)) < count:
+    num_groups = len(np.unique(group_of))
+    if num_groups < count:
         raise UserError(
-            f"--folds={folds}: there are only {len(np.unique(together))} groups of images; pass fewer "
-            "folds"
+            f"--folds={folds}: there are only {num_groups} groups of images; pass fewer folds"
         )
     rng = np.random.default_rng([seed, 0, 2])
-    assigned[records] = assign_equal_folds(catalog.labels[records], together, count, rng)
-    return assigned
+    fold_of[records] = assign_equal_folds(catalog.labels[records], group_of, count, rng)
+    return fold_of
 
 
 def _assign_one_fold_per_group(
-    dataset: Dataset, records: np.ndarray, together: np.ndarray
+    dataset: Dataset, records: np.ndarray, group_of: np.ndarray
 ) -> np.ndarray:
     if dataset.grouping is None:
         raise UserError(
@@ -88,7 +90,7 @@ def _assign_one_fold_per_group(
             f"{dataset.store.catalog.paths[ungrouped[0]]!r}; give each a group, or pass a number of "
             "folds"
         )
-    groups, folds = np.unique(together, return_inverse=True)
+    groups, folds = np.unique(group_of, return_inverse=True)
     if not 2 <= len(groups) <= _MAX_FOLDS:
         raise UserError(
             f"--folds={GROUPS}: {len(groups)} groups, but 2 to {_MAX_FOLDS} folds can be trained; "
@@ -98,26 +100,27 @@ def _assign_one_fold_per_group(
 
 
 def write_division(
-    dataset: Dataset, assigned: np.ndarray, config: TrainConfig, paths: FoldsPaths
+    dataset: Dataset, fold_of: np.ndarray, config: TrainConfig, paths: FoldsPaths
 ) -> None:
     """Writes classes.txt, the split of each fold, folds.json and, last, folds.csv.
 
-    The files depend only on the data and the flags, so processes that write them at once agree.
+    The files depend only on the data and the flags, so two processes that write them at the same time
+    write the same bytes.
     """
     catalog, grouping = dataset.store.catalog, dataset.grouping
-    count = int(assigned.max()) + 1
+    count = int(fold_of.max()) + 1
     for folder in (paths.claims, paths.split(0).parent, paths.flags(0).parent):
         folder.mkdir(exist_ok=True)
     write_text(paths.classes, format_class_names(catalog.class_names))
     for number in range(count):
         split = Split(
-            np.flatnonzero((assigned >= 0) & (assigned != number)),
-            np.flatnonzero(assigned == number),
-            np.flatnonzero(assigned == _TEST),
+            np.flatnonzero((fold_of >= 0) & (fold_of != number)),
+            np.flatnonzero(fold_of == number),
+            np.flatnonzero(fold_of == _TEST),
         )
         write_split_csv(paths.split(number), catalog, split)
     flags = config.as_dict()
-    digests = {f"{name}_digest": table_digest(flags, name) for name in TABLES}
+    digests = {f"{name}_digest": table_digest(flags, name) for name in TABLE_FLAGS}
     paths.write_settings(count, flags | digests)
     paths.write_table(
         FoldRow(
@@ -127,9 +130,9 @@ def write_division(
             grouping.names[index] if grouping else "",
         )
         for index, (path, label, fold) in enumerate(
-            zip(catalog.paths, catalog.labels, assigned, strict=True)
+            zip(catalog.paths, catalog.labels, fold_of, strict=True)
         )
         if fold != _UNUSED
     )
-    sizes = np.bincount(assigned[assigned >= 0], minlength=count)
+    sizes = np.bincount(fold_of[fold_of >= 0], minlength=count)
     report("folds", f"{count} folds of {sizes.min():,} to {sizes.max():,} images in {paths.root}")

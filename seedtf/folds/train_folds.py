@@ -1,4 +1,4 @@
-"""Trains the runs of all folds, together with other machines, and writes the report.
+"""Trains the runs of all folds, shared with other machines if there are any, and writes the report.
 
 This process does not import TensorFlow. It starts ``seedtf`` commands, one after another. While a
 command runs, this process touches the claim of its task.
@@ -21,7 +21,7 @@ from seedtf.errors import DivergedError, StoppedError, UserError
 from seedtf.files import write_text
 from seedtf.folds.claims import Claim, Claims
 from seedtf.report import is_silent, report
-from seedtf.runs.folds import TABLES, FoldsPaths, table_digest
+from seedtf.runs.folds import TABLE_FLAGS, FoldsPaths, table_digest
 from seedtf.runs.history import best_epoch
 from seedtf.runs.saved_config import RESUME_MAY_CHANGE
 from seedtf.training.process import (
@@ -67,7 +67,7 @@ def train_folds(
     """Divides the images, trains every fold that no other process trains, and writes the report.
 
     Returns when the report is complete, even if another process wrote it. After an interruption, the
-    same call continues where it stopped, and the files in the end are the same to the byte.
+    same call continues, and ends with the same files, to the byte, as without the interruption.
 
     Args:
         config: the flags of training.
@@ -115,7 +115,7 @@ def _check_flags(paths: FoldsPaths, config: TrainConfig, folds: str) -> None:
             "number, or another --out"
         )
     saved = settings["flags"]
-    for name in TABLES:
+    for name in TABLE_FLAGS:
         if saved.get(f"{name}_digest", "") != table_digest(config.as_dict(), name):
             raise UserError(
                 f"--{name}={getattr(config, name)}: is not the table with which {paths.root} was "
@@ -236,9 +236,9 @@ class _Tasks:
             self.stop.name = self.stop.name or "a signal"
             self._check_stop(f"in {name}, whose state is kept")
         if code:
-            kind = DivergedError if code == DivergedError.exit_code else UserError
+            error_type = DivergedError if code == DivergedError.exit_code else UserError
             reason = last_error_line(log) or f"exit code {code}"
-            raise kind(f"{name}: {reason} (see {log})")
+            raise error_type(f"{name}: {reason} (see {log})")
 
     def _check_stop(self, where: str) -> None:
         if self.stop.name:

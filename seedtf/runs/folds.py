@@ -1,4 +1,4 @@
-"""The files in the folder of ``seedtf folds``: the runs, the fold of each image, and the report.
+"""The files in the folder of ``seedtf folds``: their paths, and how they are read and written.
 
 Nothing here imports TensorFlow or Keras.
 """
@@ -23,7 +23,7 @@ from seedtf.runs.paths import RunPaths
 
 __all__ = [
     "GROUPS",
-    "TABLES",
+    "TABLE_FLAGS",
     "TEST_FOLD",
     "FoldRow",
     "FoldsPaths",
@@ -39,8 +39,11 @@ GROUPS = "groups"
 TEST_FOLD = "test"
 """The fold, in ``folds.csv``, of test images, which no run trains or validates on."""
 
-TABLES = ("fixes", "pseudo_labels")
-"""Flags whose tables must not change until the last fold is trained, so hashes of them are saved."""
+TABLE_FLAGS = ("fixes", "pseudo_labels")
+"""The flags that name a table which must not change until the last fold is trained.
+
+So ``folds.json`` has a hash of each table.
+"""
 
 
 def check_folds(folds: str) -> None:
@@ -50,7 +53,7 @@ def check_folds(folds: str) -> None:
 
 
 def table_digest(flags: Mapping[str, Any], name: str) -> str:
-    """A hash of the table that the flag ``name``, one of ``TABLES``, is set to; empty if it is not set.
+    """A hash of the table that a flag of ``TABLE_FLAGS`` names; empty if the flag is not set.
 
     Raises:
         UserError: the table cannot be read.
@@ -90,12 +93,12 @@ class FoldsPaths:
 
     @property
     def settings(self) -> Path:
-        """The number of folds, the flags of training, and hashes of ``TABLES``; JSON."""
+        """The number of folds, the flags of training, and hashes of the tables that they name; JSON."""
         return self.root / "folds.json"
 
     @property
     def table(self) -> Path:
-        """The fold of each image: file, label, fold, group. It is written last in the division."""
+        """The fold of each image: file, label, fold, group. If it exists, the images are divided."""
         return self.root / "folds.csv"
 
     @property
@@ -105,7 +108,7 @@ class FoldsPaths:
 
     @property
     def predictions(self) -> Path:
-        """The probabilities of every image, predicted by the run that did not train on it."""
+        """The probabilities of each image, predicted by the run that did not train on it."""
         return self.root / "oof.csv"
 
     @property
@@ -194,7 +197,7 @@ def is_folds(path: str | os.PathLike[str]) -> bool:
 
 
 def read_folds(path: str | os.PathLike[str]) -> list[RunPaths]:
-    """The finished runs of all folds.
+    """The runs of all folds, which are finished.
 
     Raises:
         UserError: a fold is not finished.
