@@ -1,4 +1,4 @@
-"""The folder of ``seedtf ensemble``: which runs are averaged, and with which weights.
+"""Writes and reads the folder of ``seedtf ensemble``, which names the averaged runs and their weights.
 
 Nothing here imports TensorFlow or Keras.
 """
@@ -30,7 +30,7 @@ def write_ensemble(
     runs: Sequence[RunPaths],
     weights: Sequence[float],
     class_names: Sequence[str],
-    images: int,
+    num_images: int,
 ) -> None:
     """Writes classes.txt, then ensemble.json with the weight and the relative path of each member.
 
@@ -39,14 +39,14 @@ def write_ensemble(
         runs: the runs that are averaged, which are called members.
         weights: the weight of each member; they add up to 1.
         class_names: the classes in the order of the members' outputs.
-        images: number of images that the weights were fitted on; 0 for equal weights.
+        num_images: number of images that the weights were fitted on; 0 for equal weights.
     """
     members = [
         {"run": os.path.relpath(run.root, folder), "weight": weight}
         for run, weight in zip(runs, weights, strict=True)
     ]
     write_text(RunPaths(folder).classes, format_class_names(class_names))
-    text = json.dumps({"fitted_on": images, "members": members}, indent=1) + "\n"
+    text = json.dumps({"fitted_on": num_images, "members": members}, indent=1) + "\n"
     write_text(folder / _FILE_NAME, text)
 
 
@@ -54,7 +54,7 @@ def read_ensemble(path: str | os.PathLike[str]) -> tuple[list[RunPaths], list[fl
     """Returns the members of an ensemble and their weights.
 
     Raises:
-        UserError: ensemble.json is damaged, or a run is missing.
+        UserError: ensemble.json is damaged, or the best model of a run is missing.
     """
     folder = Path(path)
     try:

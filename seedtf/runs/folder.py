@@ -37,7 +37,10 @@ __all__ = [
 
 
 def check_run_dir(config: TrainConfig) -> None:
-    """Raises UserError if ``run_dir`` already contains files; call it before decoding the data."""
+    """Raises UserError if ``run_dir`` already contains files.
+
+    Called before the data is decoded, which may take long. Hidden files and empty folders do not count.
+    """
     folder = Path(config.run_dir)
     if not config.run_dir or not folder.exists():
         return
@@ -49,7 +52,7 @@ def create_run_dir(config: TrainConfig) -> Path:
     """Creates ``run_dir``, or the first free ``runs/<date>-<time>-<model>``, ``…-2``, ….
 
     Raises:
-        UserError: the folder is in use or cannot be created.
+        UserError: the folder already contains files or cannot be created.
     """
     check_run_dir(config)
     try:
@@ -127,7 +130,7 @@ def find_run(path: str | os.PathLike[str]) -> tuple[Path, Path | None]:
         path: a run folder, its folder of checkpoints, or a ``.keras`` file anywhere inside a run.
 
     Returns:
-        The run folder, which need not exist, and the checkpoint; None for the best model of the run.
+        The run folder, which need not exist, and the checkpoint, which is None for the best model.
 
     Raises:
         UserError: ``path`` is a ``.keras`` file that does not exist or is not inside a run.
@@ -146,8 +149,8 @@ def find_run(path: str | os.PathLike[str]) -> tuple[Path, Path | None]:
             "the folder that seedtf train printed"
         )
     run = RunPaths(given.parent)
-    is_checkpoints = given.resolve() == run.checkpoints.resolve() and run.config.is_file()
-    return (run.root if is_checkpoints else given), None
+    is_checkpoint_folder = given.resolve() == run.checkpoints.resolve() and run.config.is_file()
+    return (run.root if is_checkpoint_folder else given), None
 
 
 def resolve_weights(weights: str, *, flag: str = "--weights") -> str:
@@ -229,11 +232,12 @@ def _format_class_name(name: str) -> str:
 
 
 def _needs_quotes(name: str) -> bool:
+    """Whether a line with the unquoted name would be read as another name, or as several."""
     return "\n" in name or "\r" in name or _parse_class_name(name) != name
 
 
 def _parse_class_name(line: str) -> str:
-    """The class name in a line; quotes belong to the name unless writing it would have added them."""
+    """Reads the name in a line of classes.txt; the line is a JSON string if the name needed quotes."""
     if not (line.startswith('"') and line.endswith('"')):
         return line
     try:
@@ -243,13 +247,13 @@ def _parse_class_name(line: str) -> str:
     return name if _needs_quotes(name) else line
 
 
-def read_temperature(report: ReportPaths) -> float | None:
-    """The temperature that ``seedtf evaluate`` fitted; None if no report contains one.
+def read_temperature(paths: ReportPaths) -> float | None:
+    """The temperature in a report of ``seedtf evaluate``; None if there is no report, or it has none.
 
     Raises:
         UserError: report.json is damaged, or its temperature is not a positive finite number.
     """
-    path = report.values
+    path = paths.values
     try:
         value = json.loads(path.read_text(encoding="utf-8")).get("temperature")
         temperature = None if value is None else float(value)
@@ -265,5 +269,5 @@ def read_temperature(report: ReportPaths) -> float | None:
 
 
 def _is_content(path: Path) -> bool:
-    """Whether ``path`` is a file, and neither a hidden file nor a left-over lock file."""
+    """Whether ``path`` is a file, and neither a hidden file nor the lock file of an earlier run."""
     return path.is_file() and not path.name.startswith(".") and path.name != LOCK

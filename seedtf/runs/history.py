@@ -58,8 +58,8 @@ def best_epoch(rows: Sequence[Mapping[str, float]]) -> int | None:
         >>> best_epoch([{"epoch": 1, "val_loss": 0.9}, {"epoch": 2, "val_loss": 0.4}])
         2
     """
-    known = [row for row in rows if math.isfinite(row["val_loss"])]
-    return int(min(known, key=lambda row: row["val_loss"])["epoch"]) if known else None
+    finite = [row for row in rows if math.isfinite(row["val_loss"])]
+    return int(min(finite, key=lambda row: row["val_loss"])["epoch"]) if finite else None
 
 
 def strength_varies(rows: Sequence[Mapping[str, float]]) -> bool:

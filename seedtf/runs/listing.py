@@ -21,7 +21,7 @@ __all__ = ["SORT_KEYS", "RunSummary", "differing_flags", "list_runs"]
 
 SORT_KEYS = ("name", "accuracy", "loss", "epochs", "seconds")
 
-# Flags that change where files are, or the speed of a run, but not its results.
+# Flags that change where files are, the speed or the output of a run, but not its results.
 _NOT_COMPARED = {
     *(set(PATH_FLAGS) - {"data_dir", "fixes", "pseudo_labels"}),
     *(
@@ -131,7 +131,8 @@ def list_runs(folder: str | os.PathLike[str], sort: str = "name") -> list[RunSum
 def differing_flags(runs: Sequence[RunSummary]) -> list[str]:
     """The flags that do not have the same value in all runs, in the order of the flags.
 
-    Paths other than the data folder, and flags that change only the speed, are not compared.
+    Not compared are paths, except those of the data folder and of the tables of ``--fixes`` and
+    ``--pseudo_labels``, and flags that do not change the results, such as those that change the speed.
     """
     names = dict.fromkeys(name for run in runs for name in run.flags)
     return [
@@ -165,7 +166,7 @@ def _summarize(folder: Path, root: Path) -> RunSummary:
         history = []
     best = best_epoch(history)
     row = next((row for row in history if row["epoch"] == best), {})
-    report = _report_values(paths)
+    report_accuracy = _report_accuracy(paths)
     planned = flags.get("epochs")
     planned = planned if isinstance(planned, int) else len(history)
     return RunSummary(
@@ -177,8 +178,8 @@ def _summarize(folder: Path, root: Path) -> RunSummary:
         planned_epochs=planned,
         best_epoch=best,
         val_loss=row.get("val_loss", math.nan),
-        accuracy=report[0] if report else row.get("val_accuracy", math.nan),
-        interval=report[1] if report else None,
+        accuracy=report_accuracy[0] if report_accuracy else row.get("val_accuracy", math.nan),
+        interval=report_accuracy[1] if report_accuracy else None,
         seconds=_seconds(paths),
         page=_page(paths, root),
         flags=flags,
@@ -197,7 +198,7 @@ def _state(folder: Path, settings: dict[str, Any], epochs: int, planned: int) ->
     return "finished" if epochs >= planned else "stopped"
 
 
-def _report_values(paths: RunPaths) -> tuple[float, tuple[float, float]] | None:
+def _report_accuracy(paths: RunPaths) -> tuple[float, tuple[float, float]] | None:
     """Accuracy and its interval from the report on the validation images; None if there is none."""
     try:
         values = json.loads(paths.report.values.read_text(encoding="utf-8"))

@@ -1,4 +1,4 @@
-"""Opens a finished run: its settings, class names, models and validation images."""
+"""Opens a finished run, or several that are averaged: settings, class names, models and images."""
 
 from __future__ import annotations
 
@@ -101,7 +101,9 @@ class Run:
         return self._load(self.checkpoint or self.paths.best)
 
     def load_members(self, use_snapshots: bool) -> list[keras.Model]:
-        """Loads the models to average: the best of each member, all snapshots, or only the best model.
+        """Loads the models whose probabilities are averaged, or the single model that predicts.
+
+        These are the best models of all members, all snapshots of a run, or only ``load_model()``.
 
         Args:
             use_snapshots: whether to load all snapshots of a single run.
@@ -160,10 +162,10 @@ def load_run(path: str | os.PathLike[str]) -> Run:
     """
     if is_folds(path):
         folds = tuple(read_folds(path))
-        return _average_members(Path(path), folds, is_folds=True)
+        return _make_averaged_run(Path(path), folds, is_folds=True)
     if is_ensemble(path):
         runs, weights = read_ensemble(path)
-        return _average_members(Path(path), tuple(runs), tuple(weights))
+        return _make_averaged_run(Path(path), tuple(runs), tuple(weights))
     run_dir, checkpoint = find_run(path)
     run = Run(run_dir, read_settings(run_dir), read_class_names(run_dir), checkpoint)
     if run_dir != Path(path):
@@ -171,7 +173,7 @@ def load_run(path: str | os.PathLike[str]) -> Run:
     return run
 
 
-def _average_members(
+def _make_averaged_run(
     path: Path,
     members: tuple[RunPaths, ...],
     weights: tuple[float, ...] = (),
@@ -205,7 +207,9 @@ def open_test(run: Run) -> tuple[Store, np.ndarray] | None:
 
 
 def open_training_sample(run: Run, count: int) -> np.ndarray:
-    """Reads at most ``count`` training images, evenly spaced by path order: uint8 ``[n, S, S, 3]``.
+    """Reads at most ``count`` training images: uint8 ``[n, S, S, 3]``.
+
+    They are evenly spaced in the order of their paths.
 
     Raises:
         UserError: split.csv or an image that it names is missing.
@@ -247,11 +251,11 @@ def _split_catalog(run: Run, side: str) -> Catalog:
     """The images that split.csv assigns to ``side`` (train, val or test), sorted by path."""
     table = run.split_table
     rows = list(read_csv(table, ("file", "label", "split"), table.name))
-    images = sorted((path, label) for path, label, of_side in rows if of_side == side)
+    images = sorted((path, label) for path, label, row_side in rows if row_side == side)
     root = _data_root(run)
-    # Each check of a remote file would be a request, so a missing one is only reported when it is read.
-    local = [] if isinstance(root, RemotePath) else images
-    missing = [path for path, _ in local if not is_file(os.path.join(root, path))]
+    # Checking a remote file would take a request, so a missing one is reported only when it is read.
+    to_check = [] if isinstance(root, RemotePath) else images
+    missing = [path for path, _ in to_check if not is_file(os.path.join(root, path))]
     if missing:
         kind = {"val": "validation", "train": "training", "test": "test"}[side]
         raise UserError(

@@ -17,7 +17,7 @@ RUNS = Path("runs")
 """Folder of runs that were not given a name, below the working directory."""
 
 DATA_REPORT = "data_report.csv"
-"""Table of the files that were left out; ``seedtf check`` writes one, too."""
+"""Table of the files that were left out and why; ``seedtf check`` writes one, too."""
 
 AUGMENTED = "augmented.png"
 """Sample of augmented images; ``seedtf preview`` writes one, too."""
@@ -170,10 +170,10 @@ class RunPaths:
         }
         return [found[epoch] for epoch in sorted(found)]
 
-    # what came after training
+    # what other commands wrote after the training
     @property
     def report(self) -> ReportPaths:
-        """The report on the validation images, from which exports read the temperature."""
+        """The best model's report on the validation images; exports read the temperature from it."""
         return self.report_paths()
 
     def report_paths(
@@ -240,7 +240,7 @@ class ReportPaths:
 
     @property
     def data_report(self) -> Path:
-        """What ``--fixes`` changed for this report only."""
+        """The images that ``--fixes`` changed or left out for this report only."""
         return self.root / DATA_REPORT
 
     @property

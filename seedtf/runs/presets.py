@@ -33,7 +33,7 @@ def resolve_preset(config: TrainConfig) -> Preset | None:
     """The KerasHub preset that ``--model`` names; None for a network of keras.applications.
 
     A resumed run reads the preset that it recorded. A run that starts from the weights of another run
-    reads that run's record. So neither needs the files of the preset.
+    reads the record of that run. So neither needs the files of the preset.
 
     Raises:
         UserError: as ``find_preset``.
@@ -81,7 +81,7 @@ def initial_weights_licence(config: TrainConfig, preset: Preset | None) -> str:
 
 
 def read_weights_licence(run_dir: str | os.PathLike[str]) -> str:
-    """The licence of the initial weights that a run recorded; empty if they were random."""
+    """The licence of the initial weights that a run recorded; empty for random weights or no record."""
     try:
         recorded = json.loads(RunPaths.of(run_dir).env.read_text(encoding="utf-8"))
         return str(recorded.get(WEIGHTS_LICENCE, ""))

@@ -91,8 +91,9 @@ def resumed_config(resume: str, given: Mapping[str, Any]) -> TrainConfig:
 def continued_config(continue_from: str, given: Mapping[str, Any]) -> TrainConfig:
     """Returns the flags of a new run that starts from the best weights and split of an earlier run.
 
-    They name the weights and the split themselves, so the new flags.txt does not refer to the earlier
-    run. The optimizer's state is not used, because it belongs to the end of the earlier schedule.
+    The flags name the files of the weights and of the split, so the new flags.txt does not need
+    ``--continue``. The optimizer's state is not used, because it belongs to the end of the earlier
+    learning-rate schedule.
 
     Args:
         continue_from: the folder of the earlier run.
