@@ -16,7 +16,7 @@ from seedtf.augment.mixing import Mixing, mix
 from seedtf.augment.policy import Parameters, Policy, draw_parameters
 from seedtf.compat.matplotlib import default_style
 from seedtf.data.store import Store
-from seedtf.plots.base import GREY, VALIDATION, clip_label, new_figure
+from seedtf.plots.base import GREY, VALIDATION_COLOR, clip_label, new_figure
 
 __all__ = ["draw_augmentations", "draw_preview"]
 
@@ -32,8 +32,8 @@ def draw_preview(
 ) -> Figure:
     """Draws one training image as augmented in the first 15 epochs, and a batch as in the first epoch.
 
-    Unlike a real batch, its images are spread over all classes. MixUp and CutMix mix each image with
-    the next one of this batch.
+    The images of the batch are evenly spaced among the training images, not drawn at random. MixUp and
+    CutMix mix each image with the next one of the batch.
 
     Args:
         store: decoded images.
@@ -57,15 +57,15 @@ def _draw_preview(
     spaced = np.linspace(0, len(records) - 1, min(_BATCH_SIZE, len(records))).astype(np.int64)
     batch_records, first_record = tf.constant(records[spaced]), tf.constant(records[:1])
 
-    def parameters(epoch: int, indices: tf.Tensor) -> Parameters:
+    def parameters_in(epoch: int, indices: tf.Tensor) -> Parameters:
         return draw_parameters(policy, seed, tf.constant(epoch, tf.int64), indices)
 
-    by_epoch = [parameters(epoch, first_record) for epoch in range(_EPOCHS)]
+    by_epoch = [parameters_in(epoch, first_record) for epoch in range(_EPOCHS)]
     all_epochs = Parameters(*(tf.concat(field, 0) for field in zip(*by_epoch, strict=True)))
     original = store.read(first_record)
     augmented = augment(tf.tile(original, [_EPOCHS, 1, 1, 1]), all_epochs, size)
     catalog = store.catalog
-    batch = augment(store.read(batch_records), parameters(0, batch_records), size)
+    batch = augment(store.read(batch_records), parameters_in(0, batch_records), size)
     labels = tf.one_hot(catalog.labels[batch_records.numpy()], len(catalog.class_names))
     batch, labels = mix(
         batch, labels, tf.constant(0, tf.int64), batch_records, seed=seed, mixing=mixing
@@ -97,16 +97,17 @@ def draw_augmentations(
         batch_labels: B labels in any script, each of one line or more; long lines are cut.
         title: shown above the images.
     """
-    above, below = -(-(1 + len(augmented)) // _COLUMNS), -(-len(batch) // _COLUMNS)
-    width, height = _COLUMNS * _CELL_INCHES, (above + below) * (_CELL_INCHES + 0.18) + 1.0
+    upper_rows, lower_rows = -(-(1 + len(augmented)) // _COLUMNS), -(-len(batch) // _COLUMNS)
+    width = _COLUMNS * _CELL_INCHES
+    height = (upper_rows + lower_rows) * (_CELL_INCHES + 0.18) + 1.0
     figure = new_figure(width, height, title, title_limit=90)
-    parts: Any = figure.subfigures(2, 1, height_ratios=[above + 0.2, below + 0.2])
+    parts: Any = figure.subfigures(2, 1, height_ratios=[upper_rows + 0.2, lower_rows + 0.2])
     upper, lower = parts
     names = ["original"] + [""] * len(augmented)
     heading = f"one training image, augmented {len(augmented)} times"
     cells = _draw_grid(upper, [original, *augmented], names, heading)
     for spine in cells[0].spines.values():
-        spine.set(visible=True, color=VALIDATION, linewidth=3)
+        spine.set(visible=True, color=VALIDATION_COLOR, linewidth=3)
     _draw_grid(lower, list(batch), batch_labels, "a training batch")
     return figure
 

@@ -21,13 +21,13 @@ from seedtf.compat.matplotlib import default_style
 from seedtf.files import write_bytes
 
 __all__ = [
-    "BEST",
+    "BEST_COLOR",
     "DPI",
     "GREY",
-    "RATE",
-    "STRENGTH",
-    "TRAIN",
-    "VALIDATION",
+    "RATE_COLOR",
+    "STRENGTH_COLOR",
+    "TRAIN_COLOR",
+    "VALIDATION_COLOR",
     "Figure",
     "clip_label",
     "figure_png",
@@ -39,8 +39,8 @@ __all__ = [
 
 # The colours of Okabe and Ito (2008), which can be distinguished with every common kind of colour
 # blindness. Purple and yellow are darkened, because small text is drawn in them too.
-TRAIN, VALIDATION, RATE, BEST = "#0072B2", "#D55E00", "#009E73", "#B0508A"
-STRENGTH = "#8A6D00"
+TRAIN_COLOR, VALIDATION_COLOR, RATE_COLOR, BEST_COLOR = "#0072B2", "#D55E00", "#009E73", "#B0508A"
+STRENGTH_COLOR = "#8A6D00"
 GREY = "#7a7a7a"
 
 DPI = 160

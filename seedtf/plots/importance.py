@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from seedtf.compat.matplotlib import default_style
-from seedtf.plots.base import BEST, GREY, TRAIN, new_figure, style_axes
+from seedtf.plots.base import BEST_COLOR, GREY, TRAIN_COLOR, new_figure, style_axes
 
 __all__ = ["SearchedFlag", "Trial", "draw_importance"]
 
@@ -105,8 +105,10 @@ def draw_importance(
     low = min(trial.val_loss for trial in drawn)
     margin = 0.08 * max(top - low, 1e-6)
     grid[0, 0].set_ylim(low - margin, top + 2 * margin)
-    marks = grid[0, 0].get_legend_handles_labels()
-    lower.legend(*marks, loc="outside upper center", ncols=3, fontsize="small", frameon=False)
+    handles, labels = grid[0, 0].get_legend_handles_labels()
+    lower.legend(
+        handles, labels, loc="outside upper center", ncols=3, fontsize="small", frameon=False
+    )
     return figure
 
 
@@ -118,7 +120,7 @@ def _draw_bars(figure: Any, names: Sequence[str], importances: Mapping[str, floa
         return
     axes = figure.subplots()
     widths = [importances.get(name, 0.0) for name in names]
-    bars = axes.barh(range(len(names)), widths, color=TRAIN)
+    bars = axes.barh(range(len(names)), widths, color=TRAIN_COLOR)
     axes.bar_label(bars, [f"{width:.0%}" for width in widths], padding=3, fontsize="small")
     axes.set_yticks(range(len(names)), names, fontsize="small")
     axes.invert_yaxis()
@@ -129,7 +131,7 @@ def _draw_bars(figure: Any, names: Sequence[str], importances: Mapping[str, floa
 
 
 def _draw_values(axes: Axes, flag: SearchedFlag, trials: Sequence[Trial], best: Trial) -> None:
-    styles = (("done", TRAIN, "o", "trained"), ("pruned", GREY, "x", "pruned"))
+    styles = (("done", TRAIN_COLOR, "o", "trained"), ("pruned", GREY, "x", "pruned"))
     positions = {choice: position for position, choice in enumerate(flag.choices)}
 
     def position_of(trial: Trial) -> float:
@@ -152,7 +154,7 @@ def _draw_values(axes: Axes, flag: SearchedFlag, trials: Sequence[Trial], best: 
         [position_of(best)],
         [best.val_loss],
         "D",
-        color=BEST,
+        color=BEST_COLOR,
         markerfacecolor="none",
         markersize=8,
         linestyle="none",

@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from seedtf.compat.matplotlib import default_style
-from seedtf.plots.base import BEST, GREY, RATE, TRAIN, new_figure, style_axes
+from seedtf.plots.base import BEST_COLOR, GREY, RATE_COLOR, TRAIN_COLOR, new_figure, style_axes
 
 __all__ = ["Suggestion", "Sweep", "draw_lr_sweep"]
 
@@ -59,11 +59,11 @@ def draw_lr_sweep(sweep: Sweep, suggestion: Suggestion | None, *, title: str) ->
     figure = new_figure(6.4, 4.2, title, title_limit=60)
     axes = figure.subplots()
     axes.plot(sweep.lrs, sweep.losses, ".", color=GREY, markersize=3, label="each batch")
-    axes.plot(sweep.lrs, sweep.smoothed, color=TRAIN, label="smoothed")
+    axes.plot(sweep.lrs, sweep.smoothed, color=TRAIN_COLOR, label="smoothed")
     if suggestion is not None:
         marks = [
-            (suggestion.steepest, RATE, ":", "where the loss falls fastest"),
-            (suggestion.tenth, BEST, "--", "a tenth of the rate with the lowest loss"),
+            (suggestion.steepest, RATE_COLOR, ":", "where the loss falls fastest"),
+            (suggestion.tenth, BEST_COLOR, "--", "a tenth of the rate with the lowest loss"),
         ]
         for lr, color, style, name in marks:
             suffix = " (suggested)" if lr == suggestion.lr else ""

@@ -8,12 +8,19 @@ from typing import Any, Protocol
 from matplotlib.figure import Figure
 
 from seedtf.compat.matplotlib import default_style
-from seedtf.plots.base import GREY, TRAIN, VALIDATION, clip_label, new_figure, style_axes
+from seedtf.plots.base import (
+    GREY,
+    TRAIN_COLOR,
+    VALIDATION_COLOR,
+    clip_label,
+    new_figure,
+    style_axes,
+)
 
 __all__ = ["Row", "draw_probe"]
 
 _ROW_INCHES, _LABEL_CHARACTERS = 0.42, 44
-_COLORS = {"logistic": TRAIN, "kNN": VALIDATION}
+_COLORS = {"logistic": TRAIN_COLOR, "kNN": VALIDATION_COLOR}
 
 
 class Row(Protocol):
@@ -51,24 +58,24 @@ def draw_probe(rows: Sequence[Row], *, title: str) -> Figure:
     figure = new_figure(7.6, 1.3 + _ROW_INCHES * len(rows), title, title_limit=70)
     axes = figure.subplots()
     in_legend: set[str] = set()
-    for place, row in enumerate(rows):
+    for y, row in enumerate(rows):
         low, high = row.interval
         color = _COLORS[row.classifier]
         label = row.classifier if row.classifier not in in_legend else None
         in_legend.add(row.classifier)
         axes.errorbar(
             row.accuracy,
-            place,
+            y,
             xerr=[[row.accuracy - low], [high - row.accuracy]],
             fmt="o",
             color=color,
             capsize=3,
             label=label,
         )
-        compared = "best" if place == 0 else f"p = {row.mcnemar_p:.1g}"
+        comparison = "best" if y == 0 else f"p = {row.mcnemar_p:.1g}"
         axes.annotate(
-            f"{row.accuracy:.3f}  {compared}",
-            (high, place),
+            f"{row.accuracy:.3f}  {comparison}",
+            (high, y),
             xytext=(8, 0),
             textcoords="offset points",
             va="center",

@@ -10,7 +10,14 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from seedtf.compat.matplotlib import default_style
-from seedtf.plots.base import GREY, TRAIN, VALIDATION, clip_label, new_figure, style_axes
+from seedtf.plots.base import (
+    GREY,
+    TRAIN_COLOR,
+    VALIDATION_COLOR,
+    clip_label,
+    new_figure,
+    style_axes,
+)
 
 __all__ = ["MAX_DRAWN_CLASSES", "MAX_NUMBERED_CLASSES", "draw_confusion", "draw_reliability"]
 
@@ -38,9 +45,9 @@ class _Reliability(Protocol):
 def draw_confusion(confusion: np.ndarray, class_names: Sequence[str], *, title: str) -> Figure:
     """Draws a confusion matrix, with true classes in rows.
 
-    A cell shows a count, and as number and colour the percentage of its row. If there are more than
-    ``MAX_DRAWN_CLASSES`` classes, only those with the most mistakes (row and column together) are
-    drawn, in the order of the classes.
+    A cell shows its count, and as a number and a colour the percentage of the true class. If there are
+    more than ``MAX_DRAWN_CLASSES`` classes, only those with the most mistakes (row and column together)
+    are drawn, in the order of the classes.
 
     Args:
         confusion: counts, int64 ``[K, K]``.
@@ -56,8 +63,8 @@ def draw_confusion(confusion: np.ndarray, class_names: Sequence[str], *, title: 
     support = confusion.sum(axis=1)[drawn, np.newaxis]
     confusion = confusion[np.ix_(drawn, drawn)]
     rates = confusion / np.maximum(support, 1)
-    cell = 0.62 if size <= MAX_NUMBERED_CLASSES else max(0.16, 16 / size / 2)
-    figure = new_figure(3.0 + cell * size, 1.9 + cell * size)
+    cell_inches = 0.62 if size <= MAX_NUMBERED_CLASSES else max(0.16, 16 / size / 2)
+    figure = new_figure(3.0 + cell_inches * size, 1.9 + cell_inches * size)
     axes = figure.subplots()
     image = axes.imshow(rates, cmap="Blues", vmin=0, vmax=1)
     bar = figure.colorbar(image, ax=axes, fraction=0.03, pad=0.02, label="fraction of true class")
@@ -83,9 +90,9 @@ def draw_reliability(before: _Reliability, after: _Reliability | None, *, title:
     figure = new_figure(5.4, 5.6, title)
     upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=[3.2, 1])
     upper.plot([0, 1], [0, 1], color=GREY, linestyle="--", linewidth=1, label="calibrated")
-    curves = [(before, VALIDATION, "as trained", "o")]
+    curves = [(before, VALIDATION_COLOR, "as trained", "o")]
     if after is not None:
-        curves.append((after, TRAIN, "with temperature", "s"))
+        curves.append((after, TRAIN_COLOR, "with temperature", "s"))
     edges = np.linspace(0, 1, len(before.counts) + 1)
     for reliability, color, name, marker in curves:
         filled = reliability.counts > 0

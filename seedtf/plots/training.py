@@ -10,12 +10,12 @@ from matplotlib.figure import Figure
 
 from seedtf.compat.matplotlib import default_style
 from seedtf.plots.base import (
-    BEST,
+    BEST_COLOR,
     GREY,
-    RATE,
-    STRENGTH,
-    TRAIN,
-    VALIDATION,
+    RATE_COLOR,
+    STRENGTH_COLOR,
+    TRAIN_COLOR,
+    VALIDATION_COLOR,
     new_figure,
     set_title,
     style_axes,
@@ -65,12 +65,14 @@ def draw_curves(
     figure.set_layout_engine("constrained")
     set_title(figure, title)
     heights = _PANEL_HEIGHTS[: 4 if show_strength else 3]
-    loss, accuracy, rate, *more = figure.subplots(len(heights), 1, height_ratios=heights)
-    _draw_metric(loss, rows, "loss", best_epoch)
-    _draw_metric(accuracy, rows, "accuracy", best_epoch)
-    loss.set_yscale(_scale([row[key] for row in rows for key in ("loss", "val_loss")]))
-    _draw_rate(rate, rows, planned_lr or [])
-    for axes in more:
+    loss_axes, accuracy_axes, rate_axes, *more_axes = figure.subplots(
+        len(heights), 1, height_ratios=heights
+    )
+    _draw_metric(loss_axes, rows, "loss", best_epoch)
+    _draw_metric(accuracy_axes, rows, "accuracy", best_epoch)
+    loss_axes.set_yscale(_scale([row[key] for row in rows for key in ("loss", "val_loss")]))
+    _draw_rate(rate_axes, rows, planned_lr or [])
+    for axes in more_axes:
         _draw_strength(axes, rows, len(planned_lr or []))
     return figure
 
@@ -92,8 +94,8 @@ def draw_schedule(schedule: Callable[[float], float], epochs: float, *, title: s
     position = np.linspace(0, epochs, 2001)
     values = np.array([schedule(float(epoch)) for epoch in position])
     top = int(values.argmax())
-    axes.plot(position, values, color=RATE)
-    axes.plot(position[[top, -1]], values[[top, -1]], "o", color=RATE, clip_on=False)
+    axes.plot(position, values, color=RATE_COLOR)
+    axes.plot(position[[top, -1]], values[[top, -1]], "o", color=RATE_COLOR, clip_on=False)
     axes.set_yscale(_scale(values))
     axes.set_xlim(0, epochs)
     axes.set_title(
@@ -111,13 +113,15 @@ def _draw_metric(
     epochs = [int(row["epoch"]) for row in rows]
     train, validation = ([row[name] for row in rows] for name in (key, f"val_{key}"))
     dot = "." if len(rows) <= _MAX_DOTS else ""
-    axes.plot(epochs, train, color=TRAIN, marker=dot, label="train")
-    axes.plot(epochs, validation, color=VALIDATION, marker=dot, label="validation")
+    axes.plot(epochs, train, color=TRAIN_COLOR, marker=dot, label="train")
+    axes.plot(epochs, validation, color=VALIDATION_COLOR, marker=dot, label="validation")
     if best_epoch in epochs:
         value = validation[epochs.index(best_epoch)]
-        axes.axvline(best_epoch, color=BEST, linestyle=":")
-        axes.plot([best_epoch], [value], "D", color=BEST, markerfacecolor="none", markersize=9)
-        _write_note(axes, f"◇ best: epoch {best_epoch}, validation {value:.4f}", BEST)
+        axes.axvline(best_epoch, color=BEST_COLOR, linestyle=":")
+        axes.plot(
+            [best_epoch], [value], "D", color=BEST_COLOR, markerfacecolor="none", markersize=9
+        )
+        _write_note(axes, f"◇ best: epoch {best_epoch}, validation {value:.4f}", BEST_COLOR)
     axes.set_xlim(epochs[0] - 0.5, epochs[-1] + 0.5)
     _add_legend(axes)
     style_axes(axes, key, "epoch", integer_x=True)
@@ -128,9 +132,9 @@ def _draw_rate(axes: Axes, rows: Sequence[Mapping[str, float]], planned: Sequenc
     if planned:
         planned_epochs = range(1, len(planned) + 1)
         axes.plot(planned_epochs, planned, color=GREY, linestyle="--", linewidth=1, label="planned")
-    axes.plot(epochs, used, color=RATE, label="used")
-    axes.plot(epochs[-1:], used[-1:], "o", color=RATE)
-    _write_note(axes, f"● now {used[-1]:.3g}", RATE)
+    axes.plot(epochs, used, color=RATE_COLOR, label="used")
+    axes.plot(epochs[-1:], used[-1:], "o", color=RATE_COLOR)
+    _write_note(axes, f"● now {used[-1]:.3g}", RATE_COLOR)
     axes.set_yscale(_scale([*used, *planned]))
     axes.set_xlim(0.5, max(epochs[-1], len(planned)) + 0.5)
     _add_legend(axes)
@@ -140,9 +144,9 @@ def _draw_rate(axes: Axes, rows: Sequence[Mapping[str, float]], planned: Sequenc
 def _draw_strength(axes: Axes, rows: Sequence[Mapping[str, float]], planned_epochs: int) -> None:
     epochs, used = [int(row["epoch"]) for row in rows], [row["augment_strength"] for row in rows]
     axes.axhline(1, color=GREY, linestyle="--", linewidth=1)
-    axes.plot(epochs, used, color=STRENGTH, drawstyle="steps-mid")
-    axes.plot(epochs[-1:], used[-1:], "o", color=STRENGTH)
-    _write_note(axes, f"augmentation ● now {used[-1]:.2f}", STRENGTH)
+    axes.plot(epochs, used, color=STRENGTH_COLOR, drawstyle="steps-mid")
+    axes.plot(epochs[-1:], used[-1:], "o", color=STRENGTH_COLOR)
+    _write_note(axes, f"augmentation ● now {used[-1]:.2f}", STRENGTH_COLOR)
     axes.set_ylim(0, 1.15 * max([1.0, *(value for value in used if np.isfinite(value))]))
     axes.set_xlim(0.5, max(epochs[-1], planned_epochs) + 0.5)
     style_axes(axes, "strength", "epoch", integer_x=True)
