@@ -187,7 +187,7 @@ def test_the_saved_run_is_evaluated_predicts_and_has_the_accuracy_of_its_head(
     result: Probe, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run_dir, accuracy = save_best_head(result, str(tmp_path / "run"))
-    row, is_val = result.best_head, result.folds == 0
+    row, is_val = result.best_logistic_row, result.folds == 0
     assert accuracy == (row.predicted == result.labels)[is_val].mean()
     evaluation = evaluate_run(str(run_dir))
     predictions = evaluation.report.predictions

@@ -134,7 +134,7 @@ def run(arguments: list[str]) -> int:
     if config.save:
         saved, accuracy = save_best_head(result, config.save)
         images = int((result.folds == 0).sum())
-        row = result.best_head
+        row = result.best_logistic_row
         report(
             "saved",
             f"{saved}: {row.embedder.name} with its fitted head; accuracy {accuracy:.4f} on its "

@@ -1,1 +1,1 @@
-"""``seedtf probe``: finds the pretrained network that suits the data best, without training any."""
+"""``seedtf probe``: finds the pretrained network that suits the data best, without training one."""

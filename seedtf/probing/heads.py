@@ -96,7 +96,7 @@ def _cross_entropy(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
 
 def _predict_by_neighbours(train: np.ndarray, labels: np.ndarray, test: np.ndarray) -> np.ndarray:
     """The class of each row of ``test`` by a vote of its neighbours in ``train``: int64 ``[n]``."""
-    from sklearn.neighbors import KNeighborsClassifier  # noqa: PLC0415  an extra
+    from sklearn.neighbors import KNeighborsClassifier  # noqa: PLC0415  an optional package
 
     standardize = Standardization.of(train)
     k = min(NEIGHBOURS, len(train))

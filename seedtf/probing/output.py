@@ -1,4 +1,4 @@
-"""Writes the results of a probe: tables, figure and predictions, and the best head as a run."""
+"""Writes the results of a probe: tables, a figure, and the network of the best head as a run."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ def _prediction_lines(result: Probe) -> Iterator[str]:
 
 
 def save_best_head(result: Probe, run_dir: str) -> tuple[Path, float]:
-    """Writes the best network with its fitted head as a run, for ``seedtf evaluate`` and the others.
+    """Writes the network of the best head, with this head, as a run for evaluate, predict and export.
 
     The first fold becomes the validation images of the run, and the head is the one that was fitted
     without this fold. So an evaluation of the run uses only images that the head has not seen.
@@ -108,9 +108,9 @@ def save_best_head(result: Probe, run_dir: str) -> tuple[Path, float]:
         The run folder, and the accuracy on its validation images, in [0, 1].
 
     Raises:
-        UserError: the folder is in use or cannot be created.
+        UserError: the folder already contains files or cannot be created.
     """
-    row, dataset = result.best_head, result.dataset
+    row, dataset = result.best_logistic_row, result.dataset
     embedder, head = row.embedder, row.heads[0]
     config = replace(
         result.config,

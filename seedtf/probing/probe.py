@@ -35,7 +35,7 @@ from seedtf.training.setup import data_folder
 __all__ = ["KNN", "LOGISTIC", "Probe", "ProbeRow", "probe"]
 
 LOGISTIC, KNN = "logistic", "kNN"
-"""The names of the classifiers: logistic regression, as in the head of a network, and k neighbours."""
+"""The classifiers: logistic regression, like the head of a network, and k nearest neighbours."""
 
 
 @dataclass(frozen=True)
@@ -94,8 +94,8 @@ class Probe:
         return self.dataset.store.catalog.labels[self.records]
 
     @property
-    def best_head(self) -> ProbeRow:
-        """The best row with logistic regression, because only that can become a network's head."""
+    def best_logistic_row(self) -> ProbeRow:
+        """The best row with logistic regression, which unlike kNN can become the head of a network."""
         return next(row for row in self.rows if row.classifier == LOGISTIC)
 
 
@@ -142,7 +142,7 @@ def probe(
     check_sklearn("seedtf probe")
     if not models:
         raise UserError("--models: is missing; pass networks, separated by commas")
-    # `save_best_head` records these flags in its run, as if the run were a training of one epoch.
+    # `save_best_head` writes these flags to the run, as if it had been trained for one epoch.
     config = TrainConfig(data_dir=os.fspath(data_dir), head=FITTED_HEAD, epochs=1, **flags)
     config = config.with_absolute_paths()
     embedders = [open_embedder(model, image_size, config.weights) for model in models]
@@ -174,7 +174,7 @@ def probe(
         start = time.perf_counter()
         features = np.asarray(embeddings.features[records], np.float32)
         names = dataset.store.catalog.class_names
-        fitted = predict_out_of_fold(
+        out_of_fold = predict_out_of_fold(
             features,
             labels,
             fold_of[records],
@@ -183,7 +183,7 @@ def probe(
             seed=config.seed,
         )
         seconds = embeddings.seconds + time.perf_counter() - start
-        new_rows = _make_rows(embedder, fitted, labels, features.shape[1], seconds)
+        new_rows = _make_rows(embedder, out_of_fold, labels, features.shape[1], seconds)
         rows += [replace(row, from_cache=embeddings.from_cache) for row in new_rows]
         accuracies = ", ".join(f"{row.classifier} {row.accuracy:.4f}" for row in new_rows)
         cached = " with cached features" if embeddings.from_cache else ""
@@ -198,7 +198,7 @@ def probe(
 def _make_dataset(
     usable: Catalog, split: Split | None, listed: Catalog, config: TrainConfig
 ) -> Dataset:
-    """A dataset without pixels: the test images of the user's data, and all others for training.
+    """A dataset without pixels; all images that are not the user's test images are for training.
 
     Args:
         usable: the listed images that could be decoded.
@@ -217,8 +217,8 @@ def _make_dataset(
     is_test = np.zeros(len(usable), bool)
     if split is not None:
         find = NameFinder(usable.paths).find
-        tests = [find(listed.paths[index]) for index in split.test]
-        is_test[[index for index in tests if index >= 0]] = True
+        test_indices = [find(listed.paths[index]) for index in split.test]  # -1 if unusable
+        is_test[[index for index in test_indices if index >= 0]] = True
     return Dataset(
         Store(usable, 0, "off", True, len(listed)),
         Split(np.flatnonzero(~is_test), np.empty(0, np.int64), np.flatnonzero(is_test)),
@@ -233,11 +233,11 @@ def _make_dataset(
 
 
 def _make_rows(
-    embedder: Embedder, fitted: OutOfFold, labels: np.ndarray, dimensions: int, seconds: float
+    embedder: Embedder, out_of_fold: OutOfFold, labels: np.ndarray, dimensions: int, seconds: float
 ) -> list[ProbeRow]:
     """The rows of both classifiers; ``mcnemar_p`` is set later, when the best row is known."""
     rows = []
-    for classifier, predicted in ((LOGISTIC, fitted.linear), (KNN, fitted.neighbours)):
+    for classifier, predicted in ((LOGISTIC, out_of_fold.linear), (KNN, out_of_fold.neighbours)):
         num_correct, count = int((predicted == labels).sum()), len(labels)
         rows.append(
             ProbeRow(
@@ -250,8 +250,8 @@ def _make_rows(
                 mcnemar_p=1.0,
                 seconds=seconds,
                 from_cache=False,
-                heads=tuple(fitted.heads) if classifier == LOGISTIC else (),
-                losses=fitted.losses if classifier == LOGISTIC else np.empty(0),
+                heads=tuple(out_of_fold.heads) if classifier == LOGISTIC else (),
+                losses=out_of_fold.losses if classifier == LOGISTIC else np.empty(0),
             )
         )
     return rows
