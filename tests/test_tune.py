@@ -33,7 +33,7 @@ from seedtf.training.process import TrainProcess, finished_epochs, last_error_li
 from seedtf.tuning import records
 from seedtf.tuning import search as search_module
 from seedtf.tuning.search import Search, search
-from seedtf.tuning.space import BY_DEFAULT, SEARCHABLE, choose_space, first_values
+from seedtf.tuning.space import SEARCHABLE, SEARCHED_BY_DEFAULT, choose_space, first_values
 from seedtf.tuning.storage import mask_password
 from seedtf.tuning.trial import (
     TrialRow,
@@ -116,7 +116,7 @@ def test_the_range_of_lr_is_a_tenth_to_ten_times_its_default() -> None:
 
 def test_a_given_flag_is_not_searched() -> None:
     names = [each.name for each in choose_space("", {"crop", "epochs"}, fixed())]
-    assert names == [name for name in BY_DEFAULT if name != "crop"]
+    assert names == [name for name in SEARCHED_BY_DEFAULT if name != "crop"]
 
 
 @pytest.mark.parametrize(
@@ -124,7 +124,7 @@ def test_a_given_flag_is_not_searched() -> None:
     [
         ("lr,croup", (), "'croup' cannot be searched"),
         ("lr", ("lr",), "is both fixed and in --search"),
-        ("", BY_DEFAULT, "nothing is left to search"),
+        ("", SEARCHED_BY_DEFAULT, "nothing is left to search"),
     ],
 )
 def test_what_cannot_be_searched_is_refused_in_one_line(text, given_flags, message) -> None:

@@ -14,12 +14,12 @@ from seedtf.config.flags import option
 from seedtf.config.train_config import TrainConfig
 from seedtf.errors import UserError
 from seedtf.training.distributed.slurm import in_slurm_step
-from seedtf.tuning.space import BY_DEFAULT, SEARCHABLE, choose_space
+from seedtf.tuning.space import SEARCHABLE, SEARCHED_BY_DEFAULT, choose_space
 from seedtf.tuning.storage import PRUNERS
 
 __all__ = ["TuneConfig", "run"]
 
-_ONLY_IF_NAMED = ", ".join(name for name in SEARCHABLE if name not in BY_DEFAULT)
+_ONLY_IF_NAMED = ", ".join(name for name in SEARCHABLE if name not in SEARCHED_BY_DEFAULT)
 
 
 @dataclass(frozen=True)
@@ -43,8 +43,9 @@ class TuneConfig(TrainConfig):
     )
     search: str = option(
         "",
-        f"Flags to search, separated by commas; by default those of {', '.join(BY_DEFAULT)} that the "
-        f"command line does not set; also possible: {_ONLY_IF_NAMED}.",
+        "Flags to search, separated by commas; by default those of "
+        f"{', '.join(SEARCHED_BY_DEFAULT)} that the command line does not set; also possible: "
+        f"{_ONLY_IF_NAMED}.",
     )
     study: str = option("tune", "Name of the search in its storage; the same name continues it.")
     storage: str = option(

@@ -1,1 +1,1 @@
-"""Hyperparameter search (``seedtf tune``): its flags, trials, study, loop and result files."""
+"""The hyperparameter search of ``seedtf tune``: search space, study, trials and result files."""

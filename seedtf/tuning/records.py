@@ -26,7 +26,7 @@ __all__ = [
     "print_best",
     "result_files",
     "trial_config",
-    "write_records",
+    "write_results",
 ]
 
 
@@ -40,11 +40,11 @@ def trial_config(config: TrainConfig, values: Mapping[str, Any], run_dir: Path) 
 
 
 def result_files(tune_dir: Path) -> tuple[Path, ...]:
-    """The paths of the files that ``write_records`` writes; they may not exist yet."""
+    """The paths of the files that ``write_results`` writes; they may not exist yet."""
     return tuple(tune_dir / name for name in ("trials.csv", "best.txt", "importance.png"))
 
 
-def write_records(
+def write_results(
     tune_dir: Path,
     config: TrainConfig,
     space: Sequence[Dimension],
@@ -60,7 +60,7 @@ def write_records(
         config: the fixed flags.
         space: the searched flags.
         rows: the trials that have ended, in any order.
-        importances: the importance of each searched flag, 0 to 1; empty before it is known.
+        importances: the importance of each searched flag, 0 to 1; empty if it is not known yet.
         title: the title of the plot.
 
     Raises:
@@ -77,7 +77,7 @@ def write_records(
     write_lines(tune_dir / "trials.csv", lines)
     best = best_row(rows)
     if best is not None:
-        # A flagfile does not contain the run folder, so an empty path is passed for it.
+        # A flagfile does not contain the run folder, so any path may be passed for it.
         write_text(tune_dir / "best.txt", trial_config(config, best.values, Path()).to_flagfile())
         figure = draw_importance(space, rows, best, importances, title=title)
         save_figure(figure, tune_dir / "importance.png")
@@ -90,7 +90,7 @@ class Console:
 
     Args:
         stream: where to write.
-        trials: the number of trials that the search will run.
+        trials: the number of trials that the search runs.
     """
 
     def __init__(self, stream: TextIO, trials: int) -> None:
@@ -138,7 +138,8 @@ class Console:
             self._status = None
 
     def _seconds_left(self, rows: Sequence[TrialRow]) -> float:
-        """The estimated rest of the search; NaN before a trial has ended that counts as one."""
+        """The estimated seconds to the end of the search; NaN until a trial ends without failing."""
+        # Failed trials do not count towards ``--trials``.
         counted = [row for row in rows if row.outcome != FAILED]
         if not counted:
             return math.nan
@@ -151,7 +152,7 @@ def as_flags(values: Mapping[str, Any]) -> str:
     return " ".join(f"--{name}={value}" for name, value in values.items())
 
 
-def print_best(console: Console, tune_dir: Path, study: str, rows: Sequence[TrialRow]) -> None:
+def print_best(console: Console, tune_dir: Path, study_name: str, rows: Sequence[TrialRow]) -> None:
     """Prints the best trial, its flags, the files of the search and, last, the ``RESULT`` line."""
     best = best_row(rows)
     if best is None:
@@ -172,7 +173,7 @@ def print_best(console: Console, tune_dir: Path, study: str, rows: Sequence[Tria
     console.print_line("train", f"seedtf train --flagfile={shlex.quote(str(flagfile))}")
     counts = {name: sum(row.outcome == name for row in rows) for name in OUTCOMES}
     result = {
-        "study": study,
+        "study": study_name,
         "tune_dir": str(tune_dir),
         "flagfile": str(flagfile),
         "best_trial": best.number,

@@ -31,7 +31,7 @@ from seedtf.tuning.records import (
     print_best,
     result_files,
     trial_config,
-    write_records,
+    write_results,
 )
 from seedtf.tuning.space import Dimension
 from seedtf.tuning.storage import import_optuna, mask_password, open_study, storage_errors
@@ -174,7 +174,7 @@ class _Searcher:
             self._check_stop("between two trials")
             self._run_trial(self._study.ask())
         rows = self._study.rows()
-        self._write_records(rows)
+        self._write_results(rows)
         print_best(console, settings.tune_dir, settings.study, rows)
         return rows
 
@@ -195,7 +195,7 @@ class _Searcher:
             self._report_failure(trial.number, history, reason, rows)
         else:
             self._failures_in_a_row = 0
-        self._write_records(rows)
+        self._write_results(rows)
 
     def _train(self, trial: Any, values: dict[str, Any]) -> tuple[str, History, str]:
         """Trains one trial; returns its outcome, its history and the reason for a failure."""
@@ -256,14 +256,14 @@ class _Searcher:
             )
         self._console.print_line("failed", f"trial {number}: {reason} (see {log})")
 
-    def _write_records(self, rows: Sequence[TrialRow]) -> None:
+    def _write_results(self, rows: Sequence[TrialRow]) -> None:
         settings = self._settings
         importances = self._study.importances()
         title = (
             f"{settings.study}: {_count_ended(rows)} trials of {short_name(settings.config.model)}"
         )
         try:
-            write_records(
+            write_results(
                 settings.tune_dir, settings.config, settings.space, rows, importances, title=title
             )
         except OSError as error:

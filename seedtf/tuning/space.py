@@ -15,7 +15,7 @@ from seedtf.config.optim_flags import ADDONS_OPTIMIZERS, DEFAULT_BATCH_SIZE
 from seedtf.config.train_config import TrainConfig
 from seedtf.errors import UserError
 
-__all__ = ["BY_DEFAULT", "SEARCHABLE", "Dimension", "choose_space", "first_values"]
+__all__ = ["SEARCHABLE", "SEARCHED_BY_DEFAULT", "Dimension", "choose_space", "first_values"]
 
 # The learning rate is searched between its default divided by this factor and multiplied by it.
 _LR_FACTOR = 10.0
@@ -120,15 +120,15 @@ _ONLY_ON_REQUEST = ("shear", "flip", "clip_norm", "body_lr_factor", "ema_horizon
 SEARCHABLE: Mapping[str, Dimension] = {dimension.name: dimension for dimension in _DIMENSIONS}
 """The dimension of every flag that can be searched."""
 
-BY_DEFAULT = tuple(name for name in SEARCHABLE if name not in _ONLY_ON_REQUEST)
-"""The flags that are searched if ``--search`` is not given."""
+SEARCHED_BY_DEFAULT = tuple(name for name in SEARCHABLE if name not in _ONLY_ON_REQUEST)
+"""The flags that are searched if ``--search`` is not given, unless the user has set them."""
 
 
 def choose_space(search: str, given: Collection[str], config: TrainConfig) -> list[Dimension]:
     """Returns the dimensions of a search, in the order of ``SEARCHABLE``.
 
     Args:
-        search: names separated by commas; empty for ``BY_DEFAULT``.
+        search: names separated by commas; empty for ``SEARCHED_BY_DEFAULT``.
         given: the flags that the user has set; they keep their values and are not searched.
         config: all flags. The range of lr is centred on the rate of ``config``.
 
@@ -146,7 +146,7 @@ def choose_space(search: str, given: Collection[str], config: TrainConfig) -> li
             raise UserError(
                 f"--{name}={getattr(config, name)}: is both fixed and in --search; remove one of them"
             )
-    searched = set(names or BY_DEFAULT) - set(given)
+    searched = set(names or SEARCHED_BY_DEFAULT) - set(given)
     if not names and config.optimizer in ADDONS_OPTIMIZERS:
         searched.discard("weight_decay")
     space = [
@@ -156,8 +156,8 @@ def choose_space(search: str, given: Collection[str], config: TrainConfig) -> li
     ]
     if not space:
         raise UserError(
-            f"--search: nothing is left to search, because all of {', '.join(BY_DEFAULT)} are set; "
-            "remove some of them"
+            f"--search: nothing is left to search, because all of {', '.join(SEARCHED_BY_DEFAULT)} "
+            "are set; remove some of them"
         )
     _check_range_ends(space, config)
     return space
@@ -186,7 +186,7 @@ def _center_lr_range(dimension: Dimension, config: TrainConfig) -> Dimension:
 
 
 def _check_range_ends(space: Iterable[Dimension], config: TrainConfig) -> None:
-    """Raises UserError if the fixed flags do not allow an end of a range: such trials would fail."""
+    """Raises UserError if the fixed flags do not allow an end of a range, whose trials would fail."""
     for dimension in space:
         for value in dimension.ends():
             try:

@@ -17,7 +17,7 @@ __all__ = ["PRUNERS", "import_optuna", "mask_password", "open_study", "storage_e
 PRUNERS = ("median", "hyperband", "none")
 """The values of ``--pruner``."""
 
-# How long to wait while another process writes the SQLite file.
+# How long to wait if another process has locked the SQLite file.
 _LOCK_SECONDS = 60
 # The median pruner needs this many completed trials before it ends one early.
 _TRIALS_BEFORE_PRUNING = 5
@@ -26,7 +26,7 @@ _RANDOM_TRIALS = 10
 
 
 def import_optuna() -> Any:
-    """Imports Optuna, without its log lines and its warnings about experimental features.
+    """Imports Optuna; hides its log lines below ERROR and its warnings about experimental features.
 
     Raises:
         UserError: it is not installed.
@@ -140,7 +140,7 @@ def _describe_cause(error: BaseException, url: str) -> str:
 
 
 def _make_sampler(optuna: Any, seed: int) -> Any:
-    """Tree-structured Parzen estimator (Bergstra et al. 2011), seeded anew for each trial and flag.
+    """Makes a tree-structured Parzen estimator (Bergstra et al. 2011) with a seed per trial and flag.
 
     One seeded sampler for the whole search would draw its first values again after each restart. So a
     seed is computed from the search's seed, the trial's number and the flag's name.

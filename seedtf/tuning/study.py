@@ -103,7 +103,7 @@ class Study:
         return False
 
     def should_prune(self, trial: Any) -> bool:
-        """Whether to prune a trial now; false after its last epoch, when nothing is saved by it."""
+        """Whether to prune a trial now; false after its last epoch, when that would save no time."""
         reported = self._reported_epochs(trial)
         return bool(reported) and max(reported) < self._epochs and trial.should_prune()
 
@@ -124,7 +124,7 @@ class Study:
         elif outcome == FAILED:
             self._study.tell(trial, state=self._states.FAIL)
         else:
-            # For Optuna a diverged trial is a pruned one: the sampler then avoids its values.
+            # Optuna is told that a diverged trial was pruned, so that its sampler avoids the values.
             self._study.tell(trial, state=self._states.PRUNED)
 
     def rows(self) -> list[TrialRow]:

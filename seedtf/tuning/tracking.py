@@ -24,7 +24,7 @@ __all__ = ["SearchTracking"]
 
 
 class SearchTracking:
-    """The parent run of all trials in each tracker; without ``--track`` all methods do nothing.
+    """The run in each tracker that is the parent of all trials; does nothing without ``--track``.
 
     Each trial is a run of ``seedtf train`` that finds its parent through the folder of the search. A
     training logs its metrics once an epoch; the parent run logs the metrics of each trial once, and
