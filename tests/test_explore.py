@@ -467,7 +467,7 @@ def test_folds_are_explored_by_their_out_of_fold_answers(data: Path, tmp_path: P
     assert explored.sides[:2] == (f"fold {usable[0] % 2}", f"fold {usable[1] % 2}")
     found = review(explored)
     assert {name for name, *_ in found.groups} == {f"g{n}" for n in range(5)}
-    maps = list(explored.heatmaps([0, 1, 2], np.array([0, 1, 2])))
+    maps = list(explored.compute_heatmaps([0, 1, 2], np.array([0, 1, 2])))
     assert [each.shape for each in maps] == [(2, 2)] * 3
     assert run_command("explore", [str(folder), "--model=tiny"]) == 2
 

@@ -120,11 +120,11 @@ def run(arguments: list[str]) -> int:
     report("twins", f"{len(found.twins):,} sets of near duplicates{split}")
     report("outliers", f"{len(found.outliers):,} images with the most distant nearest neighbours")
     report("quality", f"{len(found.poor):,} poor images")
-    if written.shown < images:
+    if written.num_shown < images:
         report(
             "sample",
-            f"the page has {written.shown:,} of {images:,} images: those above, and a sample of the "
-            "others that keeps the proportions of the classes; explore.csv has all",
+            f"the page has {written.num_shown:,} of {images:,} images: those above, and a sample of "
+            "the others that keeps the proportions of the classes; explore.csv has all",
         )
     report("page", f"{written.page}; the map is {written.projection}")
     report("table", str(written.table))
@@ -132,7 +132,7 @@ def run(arguments: list[str]) -> int:
         "page": str(written.page),
         "table": str(written.table),
         "images": images,
-        "shown": written.shown,
+        "shown": written.num_shown,
         "to_decide": len(found.suspects),
         "likely_wrong": int(found.wrong.sum()),
     }

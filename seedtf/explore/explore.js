@@ -3,8 +3,8 @@ const DATA = JSON.parse(document.getElementById("data").textContent);
 const [PATH, LABEL, X, Y, PROPOSED, QUALITY, PROBABILITY] = [0, 1, 2, 3, 4, 5, 6];
 const svg = document.querySelector(".plane svg"), tip = document.querySelector(".tip");
 
-// The decisions, by path: [action, label]. They are kept in the browser's storage for this data, and,
-// where a local file has none, in the address of the page.
+// The decisions, by path: [action, label]. They are kept in the browser's storage or, if a
+// local file has none, in the address of the page.
 const decisions = new Map();
 const storage = (() => {
   try { localStorage.setItem("seedtf-test", "1"); localStorage.removeItem("seedtf-test"); return localStorage; }
@@ -18,7 +18,7 @@ function load() {
   try {
     rows = storage ? JSON.parse(storage.getItem(DATA.key) || "[]")
       : JSON.parse(decodeURIComponent(location.hash.startsWith("#=") ? location.hash.slice(2) : "[]"));
-  } catch { /* damaged: as if nothing had been decided */ }
+  } catch { /* Damaged decisions are ignored. */ }
   for (const [path, action, label] of rows) if (action in ACTIONS) decisions.set(path, [action, label]);
 }
 
@@ -27,10 +27,10 @@ function store() {
   try {
     if (storage) storage.setItem(DATA.key, JSON.stringify(rows));
     else history.replaceState(null, "", "#=" + encodeURIComponent(JSON.stringify(rows)));
-  } catch (error) { tell("These decisions will not survive a reload (" + error.name + "): save them now. "); }
+  } catch (error) { showStatus("These decisions will not survive a reload (" + error.name + "): save them now. "); }
 }
 
-function tell(text = "") {
+function showStatus(text = "") {
   const counts = {relabel: 0, keep: 0, drop: 0};
   for (const [action] of decisions.values()) counts[action] += 1;
   document.querySelector("footer [role=status]").textContent = text +
@@ -41,12 +41,12 @@ function decide(place, action, label) {
   const path = DATA.images[place][PATH];
   if (action === "undo") decisions.delete(path);
   else decisions.set(path, [action, action === "relabel" ? label : ""]);
-  tell();
+  showStatus();
   store();
-  document.querySelectorAll(`.card[data-place="${place}"]`).forEach(show);
+  document.querySelectorAll(`.card[data-place="${place}"]`).forEach(updateCard);
 }
 
-function show(card) {
+function updateCard(card) {
   const [action, label] = decisions.get(DATA.images[card.dataset.place][PATH]) || ["", ""];
   card.dataset.action = action;
   card.querySelectorAll("button").forEach(
@@ -76,7 +76,7 @@ function addControls(card) {
   });
   choice.addEventListener("change", () => decide(place, "relabel", choice.value));
   card.append(element("div", {className: "controls"}, choice, ...buttons));
-  show(card);
+  updateCard(card);
 }
 
 function thumbnail(place) {
@@ -127,7 +127,7 @@ function closest(x, y, within) {
   return best;
 }
 
-function point(place) {
+function showTip(place) {
   tip.hidden = place < 0;
   if (place < 0) return;
   const image = DATA.images[place];
@@ -136,7 +136,7 @@ function point(place) {
   tip.style.top = `calc(${Math.min(image[Y] / 10, 80)}% + 0.75rem)`;
 }
 
-function open(found) {
+function openImages(found) {
   const list = document.getElementById("selection");
   document.getElementById("opened").hidden = !found.length;
   document.getElementById("opened").textContent = found.length > 200
@@ -157,29 +157,29 @@ function shape(name, className) {
   return made;
 }
 
-let path = null;
+let lassoPoints = null;  // while a shape is being drawn
 const lasso = shape("polygon", "lasso"), cursor = shape("circle", "cursor");
 cursor.setAttribute("r", "14");
 cursor.setAttribute("visibility", "hidden");
 svg.style.touchAction = "none";
 svg.addEventListener("pointermove", event => {
-  const at = mapPoint(event);
-  if (path) { path.push(at); lasso.setAttribute("points", path.join(" ")); }
-  point(closest(...at, 25));
+  const position = mapPoint(event);
+  if (lassoPoints) { lassoPoints.push(position); lasso.setAttribute("points", lassoPoints.join(" ")); }
+  showTip(closest(...position, 25));
 });
-svg.addEventListener("pointerleave", () => point(-1));
-svg.addEventListener("pointerdown", event => { path = [mapPoint(event)]; svg.setPointerCapture(event.pointerId); });
+svg.addEventListener("pointerleave", () => showTip(-1));
+svg.addEventListener("pointerdown", event => { lassoPoints = [mapPoint(event)]; svg.setPointerCapture(event.pointerId); });
 svg.addEventListener("pointerup", event => {
-  const drawn = path || [];
-  path = null;
+  const drawn = lassoPoints || [];
+  lassoPoints = null;
   lasso.setAttribute("points", "");
   const width = Math.max(...drawn.map(each => Math.abs(each[0] - drawn[0][0]) + Math.abs(each[1] - drawn[0][1])));
   if (width < 8) {
     const place = closest(...mapPoint(event), 25);
-    if (place >= 0) open([place]);
+    if (place >= 0) openImages([place]);
     return;
   }
-  open([...DATA.images.keys()].filter(place => inside(DATA.images[place][X], DATA.images[place][Y], drawn)));
+  openImages([...DATA.images.keys()].filter(place => inside(DATA.images[place][X], DATA.images[place][Y], drawn)));
 });
 
 function inside(x, y, polygon) {
@@ -191,31 +191,31 @@ function inside(x, y, polygon) {
   return within;
 }
 
-let at = -1;
+let current = -1;  // the image that the keyboard has reached on the map
 svg.tabIndex = 0;
 svg.addEventListener("keydown", event => {
   const direction = {ArrowRight: [1, 0], ArrowLeft: [-1, 0], ArrowDown: [0, 1], ArrowUp: [0, -1]}[event.key];
   if (direction) {
-    const [x, y] = at < 0 ? [500, 500] : DATA.images[at].slice(X, Y + 1);
+    const [x, y] = current < 0 ? [500, 500] : DATA.images[current].slice(X, Y + 1);
     let least = Infinity;
-    const before = at;
+    const before = current;
     DATA.images.forEach((image, place) => {
       const along = (image[X] - x) * direction[0] + (image[Y] - y) * direction[1];
       const aside = Math.abs((image[X] - x) * direction[1]) + Math.abs((image[Y] - y) * direction[0]);
-      if (place !== before && along > 0 && along + 2 * aside < least) [at, least] = [place, along + 2 * aside];
+      if (place !== before && along > 0 && along + 2 * aside < least) [current, least] = [place, along + 2 * aside];
     });
-    if (at >= 0) {
-      cursor.setAttribute("cx", DATA.images[at][X]);
-      cursor.setAttribute("cy", DATA.images[at][Y]);
+    if (current >= 0) {
+      cursor.setAttribute("cx", DATA.images[current][X]);
+      cursor.setAttribute("cy", DATA.images[current][Y]);
       cursor.setAttribute("visibility", "visible");
-      point(at);
+      showTip(current);
     }
     event.preventDefault();
-  } else if (event.key === "Enter" && at >= 0) {
-    const far = place => (DATA.images[place][X] - DATA.images[at][X]) ** 2 + (DATA.images[place][Y] - DATA.images[at][Y]) ** 2;
-    open([...DATA.images.keys()].sort((a, b) => far(a) - far(b)).slice(0, 12));
+  } else if (event.key === "Enter" && current >= 0) {
+    const squaredDistance = place => (DATA.images[place][X] - DATA.images[current][X]) ** 2 + (DATA.images[place][Y] - DATA.images[current][Y]) ** 2;
+    openImages([...DATA.images.keys()].sort((a, b) => squaredDistance(a) - squaredDistance(b)).slice(0, 12));
     event.preventDefault();
-  } else if (event.key === "Escape") { point(-1); cursor.setAttribute("visibility", "hidden"); }
+  } else if (event.key === "Escape") { showTip(-1); cursor.setAttribute("visibility", "hidden"); }
 });
 
 document.querySelectorAll(".legend li").forEach(item => {
@@ -231,7 +231,7 @@ document.querySelectorAll(".legend li").forEach(item => {
   });
 });
 
-// fixes.csv: earlier rows that were not decided again, then the decisions.
+// The text of fixes.csv: the rows of --fixes whose images were not decided again, then the decisions.
 function table() {
   const cell = text => /[",\r\n]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text;
   const rows = DATA.earlier.filter(([path]) => !decisions.has(path))
@@ -248,11 +248,11 @@ document.getElementById("clear").addEventListener("click", () => {
   if (!decisions.size || !confirm(`Forget ${decisions.size} decisions?`)) return;
   decisions.clear();
   store();
-  tell();
-  document.querySelectorAll(".card").forEach(card => Number(card.dataset.place) >= 0 && show(card));
+  showStatus();
+  document.querySelectorAll(".card").forEach(card => Number(card.dataset.place) >= 0 && updateCard(card));
 });
 
 load();
 document.querySelectorAll(".card").forEach(addControls);
 document.querySelectorAll(".keys, footer").forEach(each => { each.hidden = false; });
-tell();
+showStatus();

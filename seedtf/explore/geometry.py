@@ -13,7 +13,7 @@ __all__ = ["MAPS", "find_nearest", "find_outliers", "project_to_2d"]
 MAPS = ("auto", "umap", "pca")
 """The values of ``--map``; ``auto`` is UMAP if it is installed."""
 
-_BLOCK = 1024
+_ROWS_AT_ONCE = 1024
 _UMAP_DIMENSIONS = 50
 _MIN_OUTLIERS, _MAX_OUTLIERS = 12, 60
 
@@ -40,12 +40,12 @@ def find_nearest(features: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarr
     count = min(count, len(scaled) - 1)
     indices = np.empty((len(scaled), count), np.int64)
     distances = np.empty((len(scaled), count), np.float32)
-    for start in range(0, len(scaled), _BLOCK):
-        block = slice(start, min(start + _BLOCK, len(scaled)))
+    for start in range(0, len(scaled), _ROWS_AT_ONCE):
+        block = slice(start, min(start + _ROWS_AT_ONCE, len(scaled)))
         rows = np.arange(block.stop - block.start)
         similarity = scaled[block] @ scaled.T
         similarity[rows, start + rows] = -np.inf
-        # Rounding errors differ between machines, so the order is that of the rounded similarity.
+        # Rounding errors differ between machines, so the images are sorted by a rounded similarity.
         found = np.argsort(-similarity.round(5), axis=1, kind="stable")[:, :count]
         indices[block] = found
         distances[block] = np.clip(1 - np.take_along_axis(similarity, found, axis=1), 0, 2)
@@ -55,7 +55,8 @@ def find_nearest(features: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarr
 def find_outliers(distances: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The images that are farthest from their nearest neighbours.
 
-    They are a hundredth of the images, but 12 to 60, and at most a quarter.
+    Their number is a hundredth of the images, but at least 12 and at most 60, and never more than a
+    quarter of the images.
 
     Args:
         distances: float ``[N, k]``, from ``find_nearest``.
@@ -74,14 +75,14 @@ def project_to_2d(features: np.ndarray, method: str, seed: int = 0) -> tuple[np.
 
     Args:
         features: float ``[N, D]``.
-        method: one of ``MAPS``. With fewer than 50 images, PCA is used anyway.
+        method: one of ``MAPS``. For fewer than 50 images, PCA is used whatever the method.
         seed: the seed of the random starts.
 
     Returns:
         float64 ``[N, 2]`` in [0, 1], and the name of the method.
 
     Raises:
-        UserError: ``umap`` is not installed.
+        UserError: ``method`` is ``umap``, and umap-learn is not installed.
 
     Example:
         >>> points, name = project_to_2d(np.array([[0.0, 0, 1], [10, 1, 0], [20, 0, 1]]), "pca")

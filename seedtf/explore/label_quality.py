@@ -1,7 +1,7 @@
-"""Finds labels that are probably wrong, from predictions of models that did not train on the image.
+"""Finds labels that are probably wrong, by predictions of models that did not train on the image.
 
 C. Northcutt, L. Jiang, I. Chuang, "Confident learning: estimating uncertainty in dataset labels", 2021.
-The formulas are those of the package cleanlab. It is not needed here, but tests compare with it.
+The formulas are those of the package cleanlab, which only the tests need, to compare the results.
 """
 
 from __future__ import annotations
@@ -47,9 +47,9 @@ def find_wrong_labels(labels: np.ndarray, probabilities: np.ndarray) -> np.ndarr
         [False, True, False, False]
     """
     num_classes = probabilities.shape[1]
-    own = self_confidence(labels, probabilities)
+    label_probabilities = self_confidence(labels, probabilities)
     counts = np.bincount(labels, minlength=num_classes)
-    sums = np.bincount(labels, weights=own, minlength=num_classes)
+    sums = np.bincount(labels, weights=label_probabilities, minlength=num_classes)
     means = np.divide(sums, counts, out=np.full(num_classes, np.inf), where=counts > 0)
     confident = probabilities >= means - 1e-6
     most_probable = probabilities.argmax(axis=1)
@@ -75,7 +75,7 @@ class OutOfFold:
 def cross_val_predict(
     features: np.ndarray, labels: np.ndarray, num_classes: int, groups: np.ndarray, seed: int = 0
 ) -> OutOfFold:
-    """Predicts every image by a linear discriminant analysis of the other four fifths of the images.
+    """Predicts each fifth of the images by a linear discriminant analysis of the other four fifths.
 
     The analysis is ``LinearDiscriminantAnalysis(solver="lsqr", shrinkage=0.1)`` of scikit-learn. It is
     fitted in one step, and nothing else has to be chosen.
@@ -100,11 +100,11 @@ def cross_val_predict(
     probabilities = np.zeros((len(labels), num_classes))
     kernels = np.zeros((_FOLDS, values.shape[1], num_classes))
     for fold in range(_FOLDS):
-        train, rest = folds != fold, folds == fold
+        train, test = folds != fold, folds == fold
         kernels[fold], bias = _fit_discriminant(values[train], labels[train], num_classes)
-        logits = values[rest] @ kernels[fold] + bias
+        logits = values[test] @ kernels[fold] + bias
         powers = np.exp(logits - logits.max(axis=1, keepdims=True, initial=-np.inf))
-        probabilities[rest] = powers / powers.sum(axis=1, keepdims=True)
+        probabilities[test] = powers / powers.sum(axis=1, keepdims=True)
     return OutOfFold(probabilities, folds, kernels)
 
 

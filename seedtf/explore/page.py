@@ -31,7 +31,7 @@ from seedtf.plots.heatmap import draw_heatmap
 from seedtf.plots.page import image_uri, render_page
 from seedtf.report import report
 
-__all__ = ["Written", "write_page"]
+__all__ = ["WrittenPage", "write_page"]
 
 _THUMBNAIL_SIZE, _PER_ROW = 48, 16
 _SUSPECT_SIZE = 128
@@ -39,41 +39,41 @@ _MAX_GROUPS, _MAX_TWINS, _MAX_POOR = 200, 200, 300
 
 
 @dataclass(frozen=True)
-class Written:
+class WrittenPage:
     """The files that were written, the number of images on the page, and the method of the map."""
 
     page: Path
     table: Path
-    shown: int
+    num_shown: int
     projection: str
 
 
 def write_page(
-    explored: Explored, found: Review, out: Path, *, title: str, method: str, max_pixels: int
-) -> Written:
+    explored: Explored, result: Review, out: Path, *, title: str, method: str, max_pixels: int
+) -> WrittenPage:
     """Writes ``index.html`` and ``explore.csv`` into the folder ``out``, which exists.
 
     Args:
         explored: the images.
-        found: the review of the images.
+        result: the review of these images, from ``review``.
         out: the folder.
         title: the title of the page.
         method: the method of the map, one of ``geometry.MAPS``.
         max_pixels: images with a larger width × height are not read.
 
     Raises:
-        UserError: ``method`` is ``umap``, which is not installed.
+        UserError: ``method`` is ``umap``, and umap-learn is not installed.
         OSError: the folder cannot be written.
     """
-    shown = choose_shown(explored, found)
+    shown = choose_shown(explored, result)
     report("map", f"{len(shown):,} of {len(explored.catalog):,} images, in two dimensions")
     points, projection = project_to_2d(explored.features[shown], method)
     page = out / "index.html"
-    text = _Page(explored, found, shown, points, max_pixels).render(title, projection)
+    text = _Page(explored, result, shown, points, max_pixels).render(title, projection)
     write_text(page, text)
     table = out / "explore.csv"
-    write_lines(table, table_lines(explored, found, points, shown))
-    return Written(page, table, len(shown), projection)
+    write_lines(table, table_lines(explored, result, points, shown))
+    return WrittenPage(page, table, len(shown), projection)
 
 
 class _Page:
@@ -82,30 +82,30 @@ class _Page:
     def __init__(
         self,
         explored: Explored,
-        found: Review,
+        result: Review,
         shown: np.ndarray,
         points: np.ndarray,
         max_pixels: int,
     ) -> None:
-        self.explored, self.found, self.shown, self.points = explored, found, shown, points
+        self.explored, self.result, self.shown, self.points = explored, result, shown, points
         self.max_pixels = max_pixels
         # The sheets and the script identify an image by its place on the page, counted from 0.
         self.place_of = {index: place for place, index in enumerate(shown.tolist())}
 
     def render(self, title: str, projection: str) -> str:
         """The page as text."""
-        explored, found = self.explored, self.found
-        suspects = set(found.suspects.tolist())
+        explored, result = self.explored, self.result
+        suspects = set(result.suspects.tolist())
         return render_page(
             __package__,
             "explore.html.jinja",
             title=title,
             predicted_by=explored.predicted_by,
-            images=len(explored.catalog),
+            num_images=len(explored.catalog),
             classes=explored.catalog.class_names,
             colors=_colors(len(explored.catalog.class_names)),
             num_shown=len(self.shown),
-            num_wrong=int(found.wrong.sum()),
+            num_wrong=int(result.wrong.sum()),
             num_differ=int(
                 (explored.probabilities.argmax(axis=1) != explored.catalog.labels).sum()
             ),
@@ -116,21 +116,21 @@ class _Page:
             dots=self._dots(suspects),
             projection=projection,
             twins=self._twins(),
-            num_twins=len(found.twins),
-            outliers=[self._card(index) for index in found.outliers.tolist()],
+            num_twins=len(result.twins),
+            outliers=[self._card(index) for index in result.outliers.tolist()],
             neighbours=NEIGHBOURS,
             poor=[
                 {**self._card(index), "faults": faults}
-                for index, faults in sorted(found.poor.items())[:_MAX_POOR]
+                for index, faults in sorted(result.poor.items())[:_MAX_POOR]
             ],
-            num_poor=len(found.poor),
-            groups=found.groups[:_MAX_GROUPS],
-            num_groups=len(found.groups),
+            num_poor=len(result.poor),
+            groups=result.groups[:_MAX_GROUPS],
+            num_groups=len(result.groups),
             data=self._data(suspects),
         )
 
     def _sheets(self) -> Iterator[np.ndarray]:
-        """Yields sheets, uint8 ``[h, w, 3]``, each with the thumbnails of 256 images of the page."""
+        """Yields sheets, uint8 ``[h, w, 3]``, each with thumbnails of up to 256 images of the page."""
         catalog = self.explored.catalog.take(self.shown)
         side = _THUMBNAIL_SIZE
         thumbnails = np.zeros((len(catalog), side, side, 3), np.uint8)
@@ -150,14 +150,14 @@ class _Page:
             yield grid.swapaxes(1, 2).reshape(rows * side, _PER_ROW * side, 3)
 
     def _card(self, index: int) -> dict[str, Any]:
-        """What the page shows for an image in every section."""
+        """What every section of the page shows for an image."""
         explored, names = self.explored, self.explored.catalog.class_names
-        label, proposed = explored.catalog.labels[index], self.found.proposed[index]
+        label, proposed = explored.catalog.labels[index], self.result.proposed[index]
         return {
             "place": self.place_of.get(index, -1),
             "path": explored.catalog.paths[index],
             "label": names[label],
-            "quality": float(self.found.quality[index]),
+            "quality": float(self.result.quality[index]),
             "proposed": names[proposed],
             "probability": float(explored.probabilities[index, proposed]),
             "side": explored.sides[index],
@@ -174,16 +174,16 @@ class _Page:
         return sheet, column * _THUMBNAIL_SIZE, row * _THUMBNAIL_SIZE
 
     def _suspects(self) -> Iterator[dict[str, Any]]:
-        explored, found = self.explored, self.found
-        root, indices = folder_at(str(explored.catalog.root)), found.suspects.tolist()
-        heats = explored.heatmaps(indices, found.proposed[found.suspects])
+        explored, result = self.explored, self.result
+        root, indices = folder_at(str(explored.catalog.root)), result.suspects.tolist()
+        heats = explored.compute_heatmaps(indices, result.proposed[result.suspects])
         for index, heat in zip(indices, heats, strict=True):
             image = read_thumbnail(root / explored.catalog.paths[index], _SUSPECT_SIZE)
             heatmap = None if image is None or heat is None else draw_heatmap(image, heat)
-            neighbours = found.neighbours[index, :SHOWN_NEIGHBOURS].tolist()
+            neighbours = result.neighbours[index, :SHOWN_NEIGHBOURS].tolist()
             yield {
                 **self._card(index),
-                "wrong": bool(found.wrong[index]),
+                "wrong": bool(result.wrong[index]),
                 "image": None if image is None else _webp(image, 70),
                 "heat": None if heatmap is None else _webp(heatmap, 50),
                 "near": [self._card(neighbour) for neighbour in neighbours],
@@ -202,7 +202,7 @@ class _Page:
         return [(x, 1000 - y) for x, y in scaled.tolist()]
 
     def _twins(self) -> list[dict[str, Any]]:
-        pairs = zip(self.found.twins, self.found.across, strict=True)
+        pairs = zip(self.result.twins, self.result.across, strict=True)
         return [
             {
                 "across": across,
@@ -215,7 +215,7 @@ class _Page:
 
     def _data(self, suspects: set[int]) -> dict[str, Any]:
         """What the script of the page needs; the images are in the order of the sheets."""
-        explored, found = self.explored, self.found
+        explored, result = self.explored, self.result
         catalog = explored.catalog
         digest = hashlib.blake2b(digest_size=12)
         for path in catalog.paths:
@@ -225,9 +225,9 @@ class _Page:
                 catalog.paths[index],
                 int(catalog.labels[index]),
                 *point,
-                int(found.proposed[index]),
-                round(float(found.quality[index]), 3),
-                round(float(explored.probabilities[index, found.proposed[index]]), 3),
+                int(result.proposed[index]),
+                round(float(result.quality[index]), 3),
+                round(float(explored.probabilities[index, result.proposed[index]]), 3),
                 int(index in suspects),
             ]
             for index, point in zip(self.shown.tolist(), self._coordinates(), strict=True)

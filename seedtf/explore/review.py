@@ -17,7 +17,7 @@ __all__ = ["COLUMNS", "Review", "choose_shown", "review", "table_lines"]
 
 NEIGHBOURS = 10
 SHOWN_NEIGHBOURS = 3
-MAX_ON_MAP = 5_000
+MAX_ON_PAGE = 5_000
 """Largest number of images on the page."""
 MAX_SUSPECTS = 400
 
@@ -40,12 +40,12 @@ class Review:
         ranking: int64 ``[N]``, the indices of all images, the most suspect label first.
         proposed: int64 ``[N]``, the most probable class other than the label.
         wrong: bool ``[N]``, whether the label is wrong according to confident learning.
-        suspects: int64, the indices in the list "to decide", in its order.
+        suspects: int64, the indices of the images in the section "To decide" of the page, in its order.
         neighbours: int64 ``[N, k]``, the indices of the nearest images.
         distances: float ``[N]``, the mean distance of the neighbours.
         outliers: int64, the indices of the outliers, the farthest first.
-        twins: sets of near duplicates, as lists of indices. Sets on different sides of the split come
-            first, then sets with different labels.
+        twins: sets of near duplicates, as lists of indices. Sets whose images are on different sides of
+            the split come first, then sets whose images have different labels.
         across: for each set of ``twins``, whether its images are on different sides of the split.
         poor: for the index of each poor image, its faults with their details.
         groups: name, number of images, fraction that is predicted as labelled, and number of suspects
@@ -75,27 +75,27 @@ def review(explored: Explored) -> Review:
     labels, probabilities = explored.catalog.labels, explored.probabilities
     quality = self_confidence(labels, probabilities)
     ranking = np.lexsort((np.arange(len(labels)), quality))
-    others = probabilities.copy()
-    others[np.arange(len(labels)), labels] = -1
+    other_probabilities = probabilities.copy()
+    other_probabilities[np.arange(len(labels)), labels] = -1
     differs = (probabilities.argmax(axis=1) != labels) & ~explored.reviewed
     suspects = ranking[differs[ranking]][:MAX_SUSPECTS]
     neighbours, distances = find_nearest(explored.features, NEIGHBOURS)
-    mean, outliers = find_outliers(distances)
+    mean_distances, outliers = find_outliers(distances)
     twins, across = _twins(explored)
     poor: dict[int, list[tuple[str, str]]] = {}
     for index, fault, detail in find_poor(explored.facts.quality):
         poor.setdefault(index, []).append((fault, detail))
     for index, traits in explored.facts.traits.items():
-        if found := [trait for trait in traits if trait[0] in _POOR_TRAITS]:
-            poor.setdefault(index, []).extend(found)
+        if faults := [trait for trait in traits if trait[0] in _POOR_TRAITS]:
+            poor.setdefault(index, []).extend(faults)
     return Review(
         quality,
         ranking,
-        others.argmax(axis=1),
+        other_probabilities.argmax(axis=1),
         find_wrong_labels(labels, probabilities),
         suspects,
         neighbours,
-        mean,
+        mean_distances,
         outliers,
         twins,
         across,
@@ -132,62 +132,63 @@ def _groups(explored: Explored, suspects: np.ndarray) -> list[tuple[str, int, fl
     ]
 
 
-def choose_shown(explored: Explored, found: Review, limit: int = MAX_ON_MAP) -> np.ndarray:
+def choose_shown(explored: Explored, result: Review, limit: int = MAX_ON_PAGE) -> np.ndarray:
     """The indices of the images on the page, int64, sorted.
 
-    If there are more than ``limit`` images, the page has the suspects and the neighbours beside them,
-    the outliers, near duplicates and poor images. A stratified sample of the others fills the rest.
+    If there are more than ``limit`` images, the suspects and the neighbours shown with them come first,
+    then the outliers, near duplicates and poor images. A stratified sample of the other images follows,
+    up to ``limit``.
     """
     count = len(explored.catalog)
     if count <= limit:
         return np.arange(count)
-    near = found.neighbours[found.suspects, :SHOWN_NEIGHBOURS].ravel()
-    twins = np.array([index for part in found.twins for index in part], np.int64)
-    poor = np.array(sorted(found.poor), np.int64)
-    first = np.concatenate([found.suspects, near, found.outliers, twins, poor])
-    # The images of every class get evenly spaced numbers in [0, 1). Sorted by this number, any first
-    # part of the images has the classes in the proportions of the whole.
+    near = result.neighbours[result.suspects, :SHOWN_NEIGHBOURS].ravel()
+    twins = np.array([index for part in result.twins for index in part], np.int64)
+    poor = np.array(sorted(result.poor), np.int64)
+    first = np.concatenate([result.suspects, near, result.outliers, twins, poor])
+    # The images of every class get evenly spaced numbers in [0, 1). If all images are sorted by these
+    # numbers, the first n images have the classes in the proportions of the whole, for any n.
     rng = np.random.default_rng(0)
     shuffled = rng.permutation(count)
     labels = explored.catalog.labels[shuffled]
-    number = np.empty(count)
+    numbers = np.empty(count)
     for label in np.unique(labels):
         members = np.flatnonzero(labels == label)
-        number[members] = (np.arange(len(members)) + rng.random()) / len(members)
-    ordered = np.concatenate([first, shuffled[np.argsort(number, kind="stable")]])
+        numbers[members] = (np.arange(len(members)) + rng.random()) / len(members)
+    ordered = np.concatenate([first, shuffled[np.argsort(numbers, kind="stable")]])
     _, first_occurrence = np.unique(ordered, return_index=True)
     return np.sort(ordered[np.sort(first_occurrence)][:limit])
 
 
 def table_lines(
-    explored: Explored, found: Review, points: np.ndarray, shown: np.ndarray
+    explored: Explored, result: Review, points: np.ndarray, shown: np.ndarray
 ) -> Iterator[str]:
     """The lines of ``explore.csv``: every image, the most suspect first.
 
     ``points`` are x and y of the images ``shown``; in the rows of other images these cells are empty.
     """
     catalog, names = explored.catalog, explored.catalog.class_names
-    twins = {index: number for number, part in enumerate(found.twins, 1) for index in part}
-    outliers = set(found.outliers.tolist())
+    twins = {index: number for number, part in enumerate(result.twins, 1) for index in part}
+    outliers = set(result.outliers.tolist())
     point_of = dict(zip(shown.tolist(), points.tolist(), strict=True))
     yield csv_line(*COLUMNS)
-    for rank, index in enumerate(found.ranking.tolist(), 1):
-        neighbours = found.neighbours[index, :SHOWN_NEIGHBOURS].tolist()
+    for rank, index in enumerate(result.ranking.tolist(), 1):
+        neighbours = result.neighbours[index, :SHOWN_NEIGHBOURS].tolist()
         point = point_of.get(index)
         yield csv_line(
             catalog.paths[index],
             names[catalog.labels[index]],
             str(rank),
-            f"{found.quality[index]:.6g}",
-            names[found.proposed[index]],
-            f"{explored.probabilities[index, found.proposed[index]]:.6g}",
-            str(int(found.wrong[index])),
+            f"{result.quality[index]:.6g}",
+            names[result.proposed[index]],
+            f"{explored.probabilities[index, result.proposed[index]]:.6g}",
+            str(int(result.wrong[index])),
             "|".join(catalog.paths[neighbour] for neighbour in neighbours),
             "|".join(names[catalog.labels[neighbour]] for neighbour in neighbours),
-            f"{found.distances[index]:.4g}",
+            f"{result.distances[index]:.4g}",
             str(int(index in outliers)),
             str(twins.get(index, "")),
-            ", ".join(fault for fault, _ in found.poor.get(index, ())),
+            ", ".join(fault for fault, _ in result.poor.get(index, ())),
             explored.groups[index],
             explored.sides[index],
             *(["", ""] if point is None else [f"{value:.4f}" for value in point]),

@@ -54,14 +54,14 @@ class Explored:
     Attributes:
         catalog: the images; ``catalog.faults`` names the files that cannot be read.
         facts: digests, thumbnails and quality of the images.
-        twins: int64 ``[N]``, for each image the smallest index among its near duplicates.
+        twins: int64 ``[N]``, for each image the smallest index among itself and its near duplicates.
         features: float ``[N, D]``.
         probabilities: float ``[N, K]``, of a model that did not train on the image.
         sides: the fold or side of the split of each image; empty strings without a split.
         groups: the group of each image (``--group_by``), or an empty string.
         reviewed: bool ``[N]``, whether ``--fixes`` has a row for the image.
         earlier: the rows of ``--fixes``: path, action and label.
-        heatmaps: computes heat maps.
+        compute_heatmaps: computes the heat maps of some of the images.
         predicted_by: which model the probabilities are from, in words for the page.
     """
 
@@ -74,7 +74,7 @@ class Explored:
     groups: tuple[str, ...]
     reviewed: np.ndarray
     earlier: tuple[tuple[str, str, str], ...]
-    heatmaps: HeatmapFn
+    compute_heatmaps: HeatmapFn
     predicted_by: str
 
 
@@ -110,7 +110,9 @@ def open_folds(folder: Path, *, fixes: str = "", max_pixels: int) -> Explored:
         parts.append(_embed(catalog, open_embedder(str(run.root))))
     sides = tuple(f"fold {row.fold}" for row in rows)
 
-    def heatmaps(indices: Sequence[int], classes: np.ndarray) -> Iterator[np.ndarray | None]:
+    def compute_heatmaps(
+        indices: Sequence[int], classes: np.ndarray
+    ) -> Iterator[np.ndarray | None]:
         heats: dict[int, np.ndarray | None] = {}
         for number, run_paths in enumerate(runs):
             places = [place for place, index in enumerate(indices) if folds[index] == number]
@@ -120,10 +122,10 @@ def open_folds(folder: Path, *, fixes: str = "", max_pixels: int) -> Explored:
             model = run.load_model()
             if not has_maps(model):
                 continue
-            maps = make_map_function([model])
+            compute_maps = make_map_function([model])
             decode = make_decoder(run.image_size, max_pixels, run.fit)
             for batch, pixels in _batches(catalog, indices, places, decode, max_pixels):
-                batch_heats = maps(pixels, tf.constant(classes[batch])).numpy()
+                batch_heats = compute_maps(pixels, tf.constant(classes[batch])).numpy()
                 heats |= dict(zip(batch, batch_heats, strict=True))
         yield from (heats.get(place) for place in range(len(indices)))
 
@@ -137,7 +139,7 @@ def open_folds(folder: Path, *, fixes: str = "", max_pixels: int) -> Explored:
         tuple(row.group for row in rows),
         reviewed,
         earlier,
-        heatmaps,
+        compute_heatmaps,
         "the run that did not train on it",
     )
 
@@ -167,8 +169,8 @@ def open_folder(
     grouping = read_groups(catalog, GroupFlags.of(config))
     groups = grouping.names if grouping else ("",) * len(catalog)
     twins = _find_twins(facts)
-    together = twins if grouping is None else connect(twins, group_pairs(grouping.groups))
-    if len(np.unique(together)) == 1:
+    group_of = twins if grouping is None else connect(twins, group_pairs(grouping.groups))
+    if len(np.unique(group_of)) == 1:
         raise UserError(
             f"{folder}: all {len(catalog)} images are in one group or look alike, so none can be "
             "predicted from the others; group otherwise"
@@ -176,9 +178,11 @@ def open_folder(
     report("features", f"of {embedder.name} at {embedder.image_size} pixels")
     features = _embed(catalog, embedder)
     num_classes = len(catalog.class_names)
-    predictions = cross_val_predict(features, catalog.labels, num_classes, together)
+    predictions = cross_val_predict(features, catalog.labels, num_classes, group_of)
 
-    def heatmaps(indices: Sequence[int], classes: np.ndarray) -> Iterator[np.ndarray | None]:
+    def compute_heatmaps(
+        indices: Sequence[int], classes: np.ndarray
+    ) -> Iterator[np.ndarray | None]:
         pooled_body = embedder.build()
         body = keras.Model(pooled_body.input, pooled_body.get_layer("pool").input)
         places = list(range(len(indices)))
@@ -200,7 +204,7 @@ def open_folder(
         groups,
         reviewed,
         earlier,
-        heatmaps,
+        compute_heatmaps,
         f"a linear classifier on features of {embedder.name} that was fitted without it",
     )
 
@@ -211,8 +215,8 @@ def _read_images(
     """Opens every file and applies ``--fixes``.
 
     Returns:
-        The images that can be read and are not dropped. Then, for these images: facts, indices in
-        ``listed``, and whether ``--fixes`` has a row for the image. Last, the rows of ``--fixes``.
+        The images that can be read and are not dropped; the facts about these images; their indices in
+        ``listed``; whether ``--fixes`` has a row for each of them; and the rows of ``--fixes``.
     """
     if len(listed.class_names) < 2:
         raise UserError(
@@ -221,14 +225,14 @@ def _read_images(
     table = FixTable(fixes) if fixes else None
     reviewed = np.zeros(len(listed), bool)
     if table is not None:
-        found = table.find(listed, folder, others_allowed=True)
-        report("fixes", f"{fixes}: {found.describe()}")
-        listed, reviewed = found.relabel(listed), found.reviewed
-        not_dropped = ~found.dropped
+        found_fixes = table.find(listed, folder, others_allowed=True)
+        report("fixes", f"{fixes}: {found_fixes.describe()}")
+        listed, reviewed = found_fixes.relabel(listed), found_fixes.reviewed
+        not_dropped = ~found_fixes.dropped
     else:
         not_dropped = np.ones(len(listed), bool)
-    facts, good, faults = read_facts(listed, max_pixels)
-    kept = good[not_dropped[good]]
+    facts, readable, faults = read_facts(listed, max_pixels)
+    kept = readable[not_dropped[readable]]
     if not len(kept):
         raise UserError(
             f"{listed.root}: none of {len(listed)} images can be used; see seedtf check"
@@ -246,7 +250,7 @@ def _embed(catalog: Catalog, embedder: Embedder) -> np.ndarray:
 
 
 def _find_twins(facts: Facts) -> np.ndarray:
-    """For each image the smallest index among its duplicates and near duplicates: int64 ``[N]``."""
+    """For each image the smallest index among itself and its near duplicates, int64 ``[N]``."""
     _, first, inverse = np.unique(facts.digests, return_index=True, return_inverse=True)
     pairs = near_duplicate_pairs(facts.hashes, facts.thumbnails)
     return connect(first[inverse], pairs)
