@@ -203,12 +203,12 @@ def _write_saved_model(
 
 
 def _files_within(files: Sequence[str], max_pixels: int, run_max_pixels: int) -> list[int]:
-    """The indices of the files with at most ``max_pixels``; warns of the others.
+    """The indices of the files with at most ``max_pixels`` pixels; warns of the others.
 
     A file may have as many bytes as the limit of the run, ``run_max_pixels``, allows.
 
     Raises:
-        UserError: every file has more.
+        UserError: every file has more pixels.
     """
 
     def is_too_large(path: str) -> bool:

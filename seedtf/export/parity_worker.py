@@ -6,8 +6,8 @@ This process can import neither seedtf nor Keras. RUNTIME (``tensorflow``, ``lit
 the only library that it uses to run MODEL. REQUEST.npz contains the expected ``probabilities``, float32
 ``[N, K]``, and either ``class_names`` ``[K]`` and ``files`` ``[N]`` (paths of images) or ``pixels``,
 uint8 ``[N, S, S, 3]``. The last line of stdout is JSON: ``runtime``, ``images``, ``top1_agreement``
-(fraction), ``max_abs_difference`` (of probabilities; null if any is not finite), ``refused`` (files
-whose status is not ok), ``seconds``.
+(fraction), ``max_abs_difference`` (of probabilities; null if one is not finite or the shapes differ),
+``refused`` (files whose status is not ok), ``seconds``.
 """
 
 from __future__ import annotations

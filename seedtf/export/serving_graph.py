@@ -75,8 +75,8 @@ def decode_batch(
     sentinel = tf.data.Dataset.from_tensors((count, tf.zeros([size, size, 3], tf.uint8)))
     decoded = small.concatenate(large).concatenate(sentinel).batch(count + 1)
     indices, images = decoded.get_single_element()
-    # Which files ignore_errors has dropped is known only from those that remain. So every accepted file
-    # is marked as corrupt, and then every decoded one as ok.
+    # Which files ignore_errors has dropped is known only from those that remain. So every file with a
+    # valid header first gets the status corrupt, and then every file that was decoded the status ok.
     positions = indices[:, tf.newaxis]
     all_images = tf.scatter_nd(positions, images, tf.stack([count + 1, size, size, 3]))
     statuses = tf.where(statuses == 0, tf.constant(_CORRUPT, tf.int64), statuses)
