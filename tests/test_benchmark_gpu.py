@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from seedtf.benchmark.children import MARK
+from seedtf.benchmark.children import RESULT_PREFIX
 from seedtf.benchmark.gpu.checks import compare_pixels
-from seedtf.benchmark.gpu.hlo import Module, largest_module
+from seedtf.benchmark.gpu.hlo import ModuleCost, largest_module
 from seedtf.benchmark.gpu.parts import Part, choose_parts, list_parts
 from seedtf.benchmark.gpu.session import run_parts
 from seedtf.benchmark.gpu.speed import measure_card
@@ -27,7 +27,7 @@ if part["name"] == "raises":
     raise OSError("the card fell off the bus")
 if part["name"] == "dies":
     import os; os._exit(9)
-print("noise"); print({MARK!r} + json.dumps({{"value": part["case"]["value"]}}))
+print("noise"); print({RESULT_PREFIX!r} + json.dumps({{"value": part["case"]["value"]}}))
 """
 COMMAND = [sys.executable, "-c", CHILD]
 
@@ -109,7 +109,7 @@ ENTRY %main.9 (q: f32[8]) -> f32[8] {
 }
 """
     )
-    assert largest_module(tmp_path) == Module(kernels=2, bytes=(32 + 32) + (16 + 32))
+    assert largest_module(tmp_path) == ModuleCost(kernels=2, bytes=(32 + 32) + (16 + 32))
     assert largest_module(tmp_path / "none") is None
 
 

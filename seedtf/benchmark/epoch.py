@@ -47,7 +47,7 @@ class Epoch:
         seconds: the time from the start of an epoch to the start of the next one.
         step: the time of ``steps`` bare train steps on a constant batch.
         wait: the time of waiting for data.
-        loop: the rest of the training time: callbacks at every step, and work that slows the steps.
+        loop: the rest of the training time, for callbacks at every step and work that slows the steps.
         validation: the time of evaluating the validation images.
         callbacks: the time between epochs, for checkpoint, state and curves.
         read, decode, augment: the times in which the host reads, decodes and augments the images of an
@@ -111,7 +111,7 @@ def measure_epoch(config: TrainConfig) -> Epoch:
         classes=classes,
         optimizer=config.optimizer,
     )
-    bare = steps * _measure_median_seconds(make_step(variant), _STEPS)
+    bare_steps = steps * _measure_median_seconds(make_step(variant), _STEPS)
     decode, read, augment = (images * seconds for seconds in _measure_host_seconds(config))
     # The time between two epochs is in the row of the later epoch.
     pairs = list(itertools.pairwise(rows))
@@ -126,9 +126,9 @@ def measure_epoch(config: TrainConfig) -> Epoch:
         steps=steps,
         images=images,
         seconds=seconds + between,
-        step=bare,
+        step=bare_steps,
         wait=wait,
-        loop=train - wait - bare,
+        loop=train - wait - bare_steps,
         validation=validation,
         callbacks=seconds - train - validation + between,
         read=read,
@@ -144,7 +144,7 @@ def measure_epoch(config: TrainConfig) -> Epoch:
 def best_flag(epoch: Epoch) -> str:
     """The flag that would probably shorten the epoch most, and the reason, in one line."""
     waits = epoch.wait > 0.05 * epoch.seconds
-    smaller = max(32, epoch.image_size * 2 // 3)
+    side = max(32, epoch.image_size * 2 // 3)
     rules = [
         (
             waits and epoch.decodes_every_epoch,
@@ -168,8 +168,8 @@ def best_flag(epoch: Epoch) -> str:
             "--batch_size: raise it; much of the time is spent between the steps.",
         ),
         (
-            smaller < epoch.image_size,
-            f"--image_size={smaller}: the steps take most of the time, in proportion to the pixels.",
+            side < epoch.image_size,
+            f"--image_size={side}: the steps take most of the time, in proportion to the pixels.",
         ),
         (True, "--model: choose a smaller one; the steps take most of the time."),
     ]
@@ -201,8 +201,8 @@ def _measure_host_seconds(config: TrainConfig) -> tuple[float, float, float]:
 def _measure_pipeline_seconds(config: TrainConfig, store: Store) -> tuple[float, float]:
     batch, policy = min(config.batch_size, len(store.catalog)), config.make_policy()
     datasets = {
-        way: make_batches(store, config.image_size, batch, policy, way)
-        for way in ("device", config.augment_impl)
+        variant: make_batches(store, config.image_size, batch, policy, variant)
+        for variant in ("device", config.augment_impl)
     }
     rates = measure_rates(datasets, batch, seconds=_ROUND_SECONDS, rounds=_ROUNDS)
     reading, reading_and_augmenting = (1.0 / rate.images_per_second for rate in rates)

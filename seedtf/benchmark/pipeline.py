@@ -75,7 +75,7 @@ def store_of_images(images: np.ndarray) -> Store:
 
 
 def make_batches(
-    store: Store, out_size: int, batch_size: int, policy: Policy, way: str
+    store: Store, out_size: int, batch_size: int, policy: Policy, variant: str
 ) -> tf.data.Dataset:
     """Makes a dataset that repeats the training batches of a store forever.
 
@@ -84,14 +84,14 @@ def make_batches(
         out_size: side of the augmented images in pixels.
         batch_size: images per batch.
         policy: the ranges of the augmentation.
-        way: a value of ``--augment_impl``, with which the host augments; or ``device``, for uint8
+        variant: a value of ``--augment_impl``, with which the host augments; or ``device``, for uint8
             batches that are not augmented, because the device would do it.
     """
     count = len(store.catalog)
     records, order = np.arange(count), BatchIndices(count, batch_size)
-    if way == "device":
+    if variant == "device":
         return device_dataset(store, records, order, with_images=True)
-    return train_dataset(store, records, order, make_augmentation(policy, 0, out_size, way))
+    return train_dataset(store, records, order, make_augmentation(policy, 0, out_size, variant))
 
 
 def measure_rates(
@@ -105,16 +105,16 @@ def measure_rates(
         seconds: length of a turn.
         rounds: turns of each dataset.
     """
-    iterators = {way: iter(dataset) for way, dataset in datasets.items()}
-    turns: dict[str, list[tuple[float, float]]] = {way: [] for way in datasets}
+    iterators = {name: iter(dataset) for name, dataset in datasets.items()}
+    turns: dict[str, list[tuple[float, float]]] = {name: [] for name in datasets}
     for iterator in iterators.values():
         next(iterator)
     for _ in range(rounds):
-        for way, iterator in iterators.items():
-            turns[way].append(_measure_turn(iterator, batch_size, seconds))
+        for name, iterator in iterators.items():
+            turns[name].append(_measure_turn(iterator, batch_size, seconds))
     return [
-        Rate(way, *(statistics.median(values) for values in zip(*rates, strict=True)))
-        for way, rates in turns.items()
+        Rate(name, *(statistics.median(values) for values in zip(*rates, strict=True)))
+        for name, rates in turns.items()
     ]
 
 

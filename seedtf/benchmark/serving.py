@@ -23,7 +23,7 @@ class Load:
 
     Attributes:
         batch_size: images per request.
-        callers: number of threads; each sends its next request when the last one has returned.
+        callers: number of threads; each sends a request as soon as its previous one is answered.
         requests: number of requests that were answered.
         images_per_second: throughput of all callers together.
         p50_ms, p99_ms: median and 99th percentile of the latency of a request in milliseconds.
@@ -44,7 +44,7 @@ def measure_all(
     callers: Sequence[int],
     seconds: float,
 ) -> list[Load]:
-    """``measure`` for every combination of batch size and number of callers."""
+    """Calls ``measure`` for every combination of batch size and number of callers."""
     return [measure(predict, encoded, b, c, seconds) for b in batch_sizes for c in callers]
 
 

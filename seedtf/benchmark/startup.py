@@ -13,21 +13,21 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from seedtf.benchmark.children import MARK
+from seedtf.benchmark.children import RESULT_PREFIX
 from seedtf.errors import UserError
 
 __all__ = [
-    "Build",
+    "CacheBuild",
     "Growth",
-    "Start",
-    "measure_build",
+    "StartTimes",
+    "measure_cache_build",
     "measure_growth",
     "measure_start",
 ]
 
 
 @dataclass(frozen=True)
-class Start:
+class StartTimes:
     """Median seconds from the start of a process to the end of its first training step.
 
     Attributes:
@@ -42,13 +42,13 @@ class Start:
 
 
 @dataclass(frozen=True)
-class Build:
+class CacheBuild:
     """The cost of building the cache.
 
     Attributes:
         mode: ``ram`` or ``disk``.
         seconds: median time to build the cache.
-        pass_seconds: median time in which TensorFlow decodes the same files in parallel, keeping none.
+        pass_seconds: median time in which TensorFlow decodes the same files in parallel, uncached.
         ratio: the median over the rounds of ``seconds / pass_seconds``.
         peak_bytes: peak memory of the process, minus its memory before the build.
         decoded_bytes: size of all decoded images.
@@ -81,8 +81,8 @@ class Growth:
     def fraction(self) -> float:
         """Relative growth from the second quarter of the epochs to the last quarter; 0.01 means 1 %.
 
-        The medians of the two quarters are compared. The first epoch is left out, because its size is
-        from before any training.
+        The medians of the two quarters are compared. The first epoch is left out, because its size
+        was measured before any training.
 
         Example:
             >>> round(Growth((100, 900, *[1000] * 7, *[1010] * 3)).fraction, 3)
@@ -94,7 +94,7 @@ class Growth:
         return statistics.median(steady[-quarter:]) / first - 1.0
 
 
-def measure_start(flags: Sequence[str], plain: Sequence[object], rounds: int) -> Start:
+def measure_start(flags: Sequence[str], plain: Sequence[object], rounds: int) -> StartTimes:
     """Starts ``seedtf train`` and a plain Keras script alternately, ``rounds`` times each.
 
     One more round comes first. It is not counted, because it fills the caches.
@@ -111,10 +111,10 @@ def measure_start(flags: Sequence[str], plain: Sequence[object], rounds: int) ->
         keras = _seconds_until_result("plain_keras", *(str(value) for value in plain))
         if number:
             times.append((seedtf, keras))
-    return Start(*_medians(times))
+    return StartTimes(*_medians(times))
 
 
-def measure_build(root: str, size: int, mode: str, rounds: int) -> Build:
+def measure_cache_build(root: str, size: int, mode: str, rounds: int) -> CacheBuild:
     """Alternately builds a cache of the images below ``root``, and decodes them without a cache.
 
     One more round comes first. It is not counted, because it reads the files into the page cache.
@@ -128,22 +128,24 @@ def measure_build(root: str, size: int, mode: str, rounds: int) -> Build:
         if number:
             times.append((seconds, pass_seconds))
             peaks.append(peak)
-    return Build(mode, *_medians(times), int(statistics.median(peaks)), decoded_bytes)
+    return CacheBuild(mode, *_medians(times), int(statistics.median(peaks)), decoded_bytes)
 
 
 def measure_growth(flags: Sequence[str], epochs: int) -> Growth:
-    """Trains ``epochs`` epochs and records the resident memory at the start of each."""
+    """Trains for ``epochs`` epochs and records the resident memory at the start of each."""
     with tempfile.TemporaryDirectory() as folder:
         flags = [*flags, f"--epochs={epochs}", f"--run_dir={folder}/run"]
         return Growth(tuple(_run("train", "memory", *flags)))
 
 
 def _medians(times: list[tuple[float, float]]) -> tuple[float, float, float]:
+    """The medians of the first and second values of the pairs, and of their ratios."""
     first, second = (statistics.median(column) for column in zip(*times, strict=True))
     return first, second, statistics.median(a / b for a, b in times)
 
 
 def _seconds_until_result(child: str, *arguments: str) -> float:
+    """Runs a module whose result is a ``time.time()``; returns the seconds until then."""
     start = time.time()
     return _run(child, *arguments) - start
 
@@ -161,8 +163,8 @@ def _run(child: str, *arguments: str) -> Any:
         check=False,
         env=os.environ,
     )
-    results = [line for line in completed.stdout.splitlines() if line.startswith(MARK)]
+    results = [line for line in completed.stdout.splitlines() if line.startswith(RESULT_PREFIX)]
     if not results:
         lines = completed.stderr.strip().splitlines() or [f"exit code {completed.returncode}"]
         raise UserError(f"a benchmark process failed: {lines[-1]}")
-    return json.loads(results[-1].removeprefix(MARK))
+    return json.loads(results[-1].removeprefix(RESULT_PREFIX))

@@ -105,8 +105,8 @@ def compare_steps(
     Raises:
         UserError: a variant cannot be built.
     """
-    walls: dict[Variant, list[float]] = {variant: [] for variant in variants}
-    cpus: dict[Variant, list[float]] = {variant: [] for variant in variants}
+    wall_seconds: dict[Variant, list[float]] = {variant: [] for variant in variants}
+    cpu_seconds: dict[Variant, list[float]] = {variant: [] for variant in variants}
     with contextlib.ExitStack() as stack:
         workers = {
             variant: stack.enter_context(
@@ -120,9 +120,9 @@ def compare_steps(
         for _ in range(rounds):
             for variant, worker in workers.items():
                 for wall, cpu in request_steps(worker, steps):
-                    walls[variant].append(wall)
-                    cpus[variant].append(cpu)
-    return _summarize(walls, cpus)
+                    wall_seconds[variant].append(wall)
+                    cpu_seconds[variant].append(cpu)
+    return _summarize(wall_seconds, cpu_seconds)
 
 
 def start_variant(
@@ -231,18 +231,18 @@ def _build_stock_model(variant: Variant) -> keras.Model:
 
 
 def _summarize(
-    walls: Mapping[Variant, list[float]], cpus: Mapping[Variant, list[float]]
+    wall_seconds: Mapping[Variant, list[float]], cpu_seconds: Mapping[Variant, list[float]]
 ) -> list[StepTime]:
     reference: dict[int, float] = {}
     rows = []
-    for variant, times in walls.items():
+    for variant, times in wall_seconds.items():
         seconds = statistics.median(times)
         rows.append(
             StepTime(
                 variant=variant.name,
                 milliseconds=1e3 * seconds,
                 images_per_second=variant.batch_size / seconds,
-                cpu_milliseconds=1e3 * statistics.median(cpus[variant]),
+                cpu_milliseconds=1e3 * statistics.median(cpu_seconds[variant]),
                 relative=reference.setdefault(variant.image_size, seconds) / seconds,
             )
         )

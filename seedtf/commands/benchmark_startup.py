@@ -54,7 +54,8 @@ def run(arguments: list[str]) -> int:
     check_image_size(name, config.image_size)
     if not hasattr(keras.applications, name):
         raise UserError(
-            f"--model={name}: only networks of keras.applications can be compared; pass one of them"
+            f"--model={name}: the plain Keras script to compare with needs a network of "
+            "keras.applications; pass one of them"
         )
     classes = len(scan_folder(config.data_dir).class_names)
     with tempfile.TemporaryDirectory() as cache:
@@ -64,23 +65,24 @@ def run(arguments: list[str]) -> int:
             f"--batch_size={config.batch_size}",
             *("--cache=disk", f"--cache_dir={cache}", "--weights=none"),
         ]
-        plain_keras = (name, config.image_size, config.batch_size, classes)
-        start = startup.measure_start([*flags, f"--model={name}"], plain_keras, config.rounds)
-        # The smallest network is enough, because the weights of a network do not grow.
+        keras_arguments = (name, config.image_size, config.batch_size, classes)
+        start = startup.measure_start([*flags, f"--model={name}"], keras_arguments, config.rounds)
+        # The smallest network is enough: a larger one needs more memory, but not more in each epoch.
         growth = (
             startup.measure_growth([*flags, "--model=tiny"], config.epochs)
             if config.epochs
             else None
         )
-    builds = [
-        startup.measure_build(config.data_dir, config.image_size, mode, config.rounds)
+    cache_builds = [
+        startup.measure_cache_build(config.data_dir, config.image_size, mode, config.rounds)
         for mode in ("ram", "disk")
     ]
     result = {
         "device": describe_devices(),
         "start": dataclasses.asdict(start),
         "builds": [
-            {**dataclasses.asdict(build), "memory_ratio": build.memory_ratio} for build in builds
+            {**dataclasses.asdict(build), "memory_ratio": build.memory_ratio}
+            for build in cache_builds
         ],
         "growth": None if growth is None else {"sizes": growth.sizes, "share": growth.fraction},
     }
@@ -89,17 +91,17 @@ def run(arguments: list[str]) -> int:
         f"start     {start.seedtf:.2f} s to the first step with a warm cache; a plain Keras script "
         f"{start.plain:.2f} s; ratio {start.ratio:.3f}",
         *(
-            f"cache     {build.mode}: {build.seconds:.2f} s; one parallel decode pass "
+            f"cache     {build.mode}: {build.seconds:.2f} s; decoding the files without a cache "
             f"{build.pass_seconds:.2f} s; ratio {build.ratio:.3f}; peak memory "
             f"{build.peak_bytes / 2**20:.0f} MiB for {build.decoded_bytes / 2**20:.0f} MiB of "
             f"pixels; ratio {build.memory_ratio:.3f}"
-            for build in builds
+            for build in cache_builds
         ),
     ]
     if growth is not None:
         table.append(
-            f"memory    {growth.fraction:+.2%} over {config.epochs} epochs, at "
-            f"{growth.sizes[-1] / 2**20:.0f} MiB"
+            f"memory    {growth.fraction:+.2%} from the second to the last quarter of {config.epochs} "
+            f"epochs; {growth.sizes[-1] / 2**20:.0f} MiB at the start of the last"
         )
     print_benchmark(result, table, as_json=config.json)
     return 0

@@ -1,6 +1,7 @@
 """Programs that benchmarks run in processes of their own, with ``python -m``.
 
-A program writes its result to stdout, as a line of ``MARK`` and JSON; its other output is ignored.
+A program writes its result to stdout, as a line of ``RESULT_PREFIX`` and JSON. Its other output is
+ignored.
 """
 
 from __future__ import annotations
@@ -9,12 +10,12 @@ import json
 import sys
 from typing import Any
 
-__all__ = ["MARK", "write_result"]
+__all__ = ["RESULT_PREFIX", "write_result"]
 
-MARK = "MEASURED "
+RESULT_PREFIX = "MEASURED "
 
 
 def write_result(value: Any) -> None:
     """Writes a measured JSON value to stdout for the parent process, and flushes."""
-    sys.stdout.write(f"{MARK}{json.dumps(value)}\n")
+    sys.stdout.write(f"{RESULT_PREFIX}{json.dumps(value)}\n")
     sys.stdout.flush()

@@ -25,7 +25,7 @@ from seedtf.data.store import CachePlan, build_store
 def build(root: str, image_size: str, mode: str, cache_dir: str) -> None:
     """Builds the cache of the images below ``root``; ``mode`` is ``ram`` or ``disk``."""
     size, catalog = int(image_size), scan_folder(root)
-    make_batch_decoder(size)  # traces the decoder, which is not measured: a process does so once
+    make_batch_decoder(size)  # so that tracing, which a process does once, is not measured
     decoded_bytes = len(catalog) * size * size * 3
     before, start = _read_memory("VmRSS:"), time.perf_counter()
     build_store(catalog, size, CachePlan(mode, decoded_bytes, ""), Path(cache_dir))

@@ -1,6 +1,6 @@
 """Runs one part of ``seedtf benchmark gpu``: ``python -m seedtf.benchmark.children.gpu PART``.
 
-PART is a JSON object of the fields of ``benchmark.gpu.parts.Part``.
+PART is a JSON object with the fields of ``benchmark.gpu.parts.Part``.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ def find_function(function: str) -> Any:
     return getattr(importlib.import_module(f"seedtf.benchmark.gpu.{module}"), name)
 
 
-def run_part(text: str) -> None:
+def run_part(part_json: str) -> None:
     """Runs a part, given as JSON, and writes its values, or ``error`` with one line if it fails."""
-    part = json.loads(text)
+    part = json.loads(part_json)
     write_xla_modules(os.environ["SEEDTF_PART_FOLDER"])
     import_tensorflow()
     try:

@@ -32,7 +32,7 @@ def worker_main(variant: str) -> None:
 
 
 def worker_loop(step: Callable[[], object]) -> None:
-    """For each number on a line of stdin, calls ``step`` so many times and writes their durations."""
+    """For each number on a line of stdin, calls ``step`` that many times and writes the durations."""
     for line in sys.stdin:
         times = []
         for _ in range(int(line)):

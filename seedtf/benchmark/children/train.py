@@ -1,4 +1,4 @@
-"""Runs ``seedtf train`` as a shell does, and measures it from within the process.
+"""Runs ``seedtf train`` as from a shell, and measures it from within the process.
 
     python -m seedtf.benchmark.children.train first_step|memory FLAGS...
 
@@ -50,7 +50,7 @@ def record_memory() -> list[int]:
 
 
 def _replace_method(original: Any, replacement: Any) -> None:
-    # The moment of the measurement is only right if EpochTimer itself defines the method.
+    # EpochTimer must define the method itself; an inherited one might be called at another time.
     assert EpochTimer.__dict__[original.__name__] is original
     setattr(EpochTimer, original.__name__, replacement)
 

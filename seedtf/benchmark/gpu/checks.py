@@ -28,15 +28,16 @@ def compare_pixels(image_size: int = 96, count: int = 64) -> dict[str, Any]:
 
     Returns:
         ``equal_draws``: whether the random numbers are equal. ``most_levels``, ``mean_levels``: the
-        largest and the mean difference of a pixel in grey levels. ``ok``: whether these are allowed.
+        largest and the mean difference of a pixel in grey levels. ``ok``: whether the random numbers
+        are equal and the largest difference is allowed.
     """
     noise = np.random.default_rng(0).integers(0, 256, (count, image_size, image_size, 3), np.uint8)
     device = first_device()
 
-    def augment_on(where: str, whole_batch: bool) -> tuple[np.ndarray, np.ndarray]:
+    def augment_on(device_name: str, whole_batch: bool) -> tuple[np.ndarray, np.ndarray]:
         augment = make_augmentation(_POLICY, 7, image_size, "fused", whole_batch=whole_batch)
         draw = tf.function(lambda *given: draw_uniforms(7, *given), jit_compile=whole_batch)
-        with tf.device(where):
+        with tf.device(device_name):
             epoch, records = tf.constant(3, tf.int64), tf.range(count, dtype=tf.int64)
             images = augment(tf.constant(noise), epoch, records)
             return images.numpy(), draw(epoch, records).numpy()
@@ -59,18 +60,18 @@ def compare_losses(model: str, image_size: int = 64, batch_size: int = 16) -> di
     Each precision policy is tried, with and without XLA. The gradient is that of the last kernel.
 
     Returns:
-        For each case the relative differences ``loss`` and ``gradient``; ``ok``, whether all are
+        For each case the relative differences ``loss`` and ``gradient``. ``ok``: whether all are
         allowed.
     """
     tf.config.experimental.enable_tensor_float_32_execution(False)
-    draw = np.random.default_rng(1)
+    rng = np.random.default_rng(1)
     shape = (batch_size, image_size, image_size, 3)
-    images = draw.integers(0, 256, shape).astype(np.float32)
+    images = rng.integers(0, 256, shape).astype(np.float32)
     labels = (np.arange(batch_size) % 12).astype(np.int32)
 
-    def build(precision: str, where: str) -> keras.Model:
+    def build(precision: str, device_name: str) -> keras.Model:
         keras.mixed_precision.set_global_policy(precision)
-        with tf.device(where):
+        with tf.device(device_name):
             return build_network(
                 model=model,
                 num_classes=12,
@@ -83,7 +84,7 @@ def compare_losses(model: str, image_size: int = 64, batch_size: int = 16) -> di
     weights = [np.asarray(variable.numpy()) for variable in on_cpu.variables]
 
     def loss_and_gradient(
-        network: keras.Model, where: str, compiled: bool
+        network: keras.Model, device_name: str, compiled: bool
     ) -> tuple[float, np.ndarray]:
         for variable, value in zip(network.variables, weights, strict=True):
             variable.assign(value)
@@ -94,7 +95,7 @@ def compare_losses(model: str, image_size: int = 64, batch_size: int = 16) -> di
                 loss = CrossEntropy()(y, network(x, training=True))
             return loss, tape.gradient(loss, last_kernel)
 
-        with tf.device(where):
+        with tf.device(device_name):
             loss, gradient = tf.function(run, jit_compile=compiled)(
                 tf.constant(images), tf.constant(labels)
             )

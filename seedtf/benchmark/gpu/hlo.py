@@ -1,4 +1,4 @@
-"""Counts the kernels of a compiled step, and the bytes that they move, in XLA's dump of it."""
+"""Counts the kernels of a compiled step, and the bytes that they move, in XLA's dump of the step."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-__all__ = ["Module", "largest_module", "parse_module"]
+__all__ = ["ModuleCost", "largest_module", "parse_module"]
 
 _ELEMENT_BYTES = {
     **dict.fromkeys(("pred", "s8", "u8"), 1),
@@ -22,7 +22,7 @@ _WITHOUT_KERNEL = frozenset({"parameter", "constant", "tuple", "get-tuple-elemen
 
 
 @dataclass(frozen=True)
-class Module:
+class ModuleCost:
     """What one execution of a compiled module costs.
 
     Attributes:
@@ -34,7 +34,7 @@ class Module:
     bytes: int
 
 
-def parse_module(text: str) -> Module:
+def parse_module(text: str) -> ModuleCost:
     """Counts the kernels and bytes of a module after optimization, as XLA dumps it for a GPU.
 
     A call of several training steps is a loop over them. So if the body of a loop has more kernels
@@ -51,7 +51,7 @@ def parse_module(text: str) -> Module:
         ...     "}",
         ... ]
         >>> parse_module("\\n".join(lines))
-        Module(kernels=1, bytes=24)
+        ModuleCost(kernels=1, bytes=24)
     """
     computations = _computations(text)
     entry = computations.get("ENTRY", [])
@@ -65,8 +65,8 @@ def parse_module(text: str) -> Module:
     return max([_cost(entry), *bodies], key=lambda module: module.kernels)
 
 
-def largest_module(folder: Path) -> Module | None:
-    """The module with the most kernels of those that XLA dumped to ``folder``; None without any."""
+def largest_module(folder: Path) -> ModuleCost | None:
+    """The cost of the module with the most kernels that XLA dumped to ``folder``; None without any."""
     paths = folder.glob("*gpu_after_optimizations.txt")
     modules = [parse_module(path.read_text(encoding="utf-8")) for path in paths]
     return max(modules, key=lambda module: module.kernels, default=None)
@@ -85,7 +85,7 @@ def _computations(text: str) -> dict[str, list[str]]:
     return computations
 
 
-def _cost(lines: list[str]) -> Module:
+def _cost(lines: list[str]) -> ModuleCost:
     sizes: dict[str, int] = {}
     kernels = moved = 0
     for line in lines:
@@ -98,7 +98,7 @@ def _cost(lines: list[str]) -> Module:
             kernels += 1
             operands = re.findall(r"%([\w.\-]+)", rest.split("), ")[0])
             moved += sizes[name] + sum(sizes.get(operand, 0) for operand in operands)
-    return Module(kernels, moved)
+    return ModuleCost(kernels, moved)
 
 
 def _count_bytes(shape: str) -> int:

@@ -13,15 +13,15 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from seedtf.benchmark.children import MARK
+from seedtf.benchmark.children import RESULT_PREFIX
 from seedtf.benchmark.gpu.parts import Part
 from seedtf.files import write_text
 
 __all__ = ["read_result", "run_parts"]
 
 _CHILD = "seedtf.benchmark.children.gpu"
-# A part needs this long to import TensorFlow and to compile, so with less time left none is begun,
-# unless it is allowed even less.
+# Importing TensorFlow and compiling take this long, so with less time left no part is begun, except one
+# whose own limit is lower.
 _MIN_SECONDS = 20.0
 _ERROR_CHARACTERS = 600
 
@@ -35,7 +35,7 @@ def run_parts(
     command: Sequence[str] = (sys.executable, "-m", _CHILD),
     clock: Callable[[], float] = time.monotonic,
 ) -> dict[str, dict[str, Any]]:
-    """Runs the parts; returns their results by name. That of a failed part has ``error`` and no values.
+    """Runs the parts and returns their results by name; a failed part has ``error`` and no values.
 
     Args:
         parts: the parts in the order in which they run. Each is stopped after ``part.seconds``, or
@@ -64,9 +64,9 @@ def run_parts(
 
 
 def read_result(output: str) -> dict[str, Any] | None:
-    """The values that a part wrote behind ``MARK`` to its output; None if there are none."""
-    lines = [line for line in output.splitlines() if line.startswith(MARK)]
-    return json.loads(lines[-1].removeprefix(MARK)) if lines else None
+    """The values that a part wrote to its output, after ``RESULT_PREFIX``; None if it wrote none."""
+    lines = [line for line in output.splitlines() if line.startswith(RESULT_PREFIX)]
+    return json.loads(lines[-1].removeprefix(RESULT_PREFIX)) if lines else None
 
 
 def _run_part(part: Part, seconds: float, command: Sequence[str]) -> dict[str, Any]:

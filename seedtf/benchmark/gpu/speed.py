@@ -31,8 +31,8 @@ from seedtf.training.trainer import Trainer
 
 __all__ = ["first_device", "measure_card", "measure_pipeline", "measure_step", "training_flops"]
 
-_CLASSES = 12
-_IMAGES = 1024
+_NUM_CLASSES = 12
+_NUM_IMAGES = 1024
 _POLICY = Policy(rotate=180.0)
 _PART_FOLDER = "SEEDTF_PART_FOLDER"
 
@@ -95,8 +95,8 @@ def measure_step(
         precision: a Keras dtype policy.
         xla: whether XLA compiles the step.
         placement: ``device`` augments in the step, ``host`` before it.
-        steps_per_execution: steps in a call. Without XLA, or if the host augments, it is 1 anyway.
-        steps: number of steps that are timed.
+        steps_per_execution: steps in a call. Without XLA, or if the host augments, it is always 1.
+        steps: number of steps that are timed, in three calls or more.
 
     Returns:
         ``images_per_second``, ``step_seconds``, ``first_step_seconds`` (of the first call, with its
@@ -106,10 +106,14 @@ def measure_step(
     keras.mixed_precision.set_global_policy(precision)
     on_device = placement == "device"
     per_call = steps_per_execution if xla and on_device else 1
-    shape = (max(_IMAGES, batch_size), image_size, image_size, 3)
+    shape = (max(_NUM_IMAGES, batch_size), image_size, image_size, 3)
     store = store_of_images(np.random.default_rng(0).integers(0, 256, shape, np.uint8))
     network = build_network(
-        model=model, num_classes=_CLASSES, image_size=image_size, weights="none", bn_momentum=0.9
+        model=model,
+        num_classes=_NUM_CLASSES,
+        image_size=image_size,
+        weights="none",
+        bn_momentum=0.9,
     )
     trainer = Trainer(network)
     trainer.steps_per_call = per_call
@@ -169,9 +173,11 @@ def measure_pipeline(
     table = resident_images(store)
     with tf.device(first_device()):
         epoch, records = tf.constant(0, tf.int64), tf.range(batch_size, dtype=tf.int64)
-        once = tf.function(lambda: augment(table, epoch, records, records), jit_compile=True)
-        _wait_for(once()[:1, :1, :1])
-        result["device"] = batch_size / median_step(lambda: once()[:1, :1, :1], 30)
+        augment_batch = tf.function(
+            lambda: augment(table, epoch, records, records), jit_compile=True
+        )
+        _wait_for(augment_batch()[:1, :1, :1])
+        result["device"] = batch_size / median_step(lambda: augment_batch()[:1, :1, :1], 30)
     return result
 
 
