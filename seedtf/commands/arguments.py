@@ -58,7 +58,7 @@ def parse_config(
 def parse_given_flags(
     config_class: type, command: str, arguments: Sequence[str], positionals: Sequence[str] = ()
 ) -> dict[str, Any]:
-    """Returns the fields that the command line sets, by name; with ``--help``, prints it and exits.
+    """Returns the fields that the command line sets, by name; ``--help`` prints the help and exits.
 
     Dashes in flag names count as underscores, ``--flagfile=`` names a file with more flags, and
     ``--no<name>`` sets a boolean flag to false. After ``--`` every argument is positional.
@@ -75,7 +75,7 @@ def parse_given_flags(
         UserError: a flag is unknown, a value has the wrong type, or there are too few or too many
             positional arguments.
     """
-    values = _define_flags(config_class, positionals)
+    flag_values = _define_flags(config_class, positionals)
     arguments = list(arguments)
     end = arguments.index("--") if "--" in arguments else len(arguments)
     check_spelling(config_class, arguments[:end])
@@ -89,11 +89,11 @@ def parse_given_flags(
         sys.exit(0)
     options = _flag_fields(config_class, positionals)
     try:
-        rest = values([command, *normalized])[1:]
+        rest = flag_values([command, *normalized])[1:]
     except flags.UnrecognizedFlagError as error:
-        shown = set(values) - {option.metadata["old_name"] for option in options}
-        same_flag = find_flag_name(error.flagname, shown)
-        hint = suggest(same_flag or error.flagname, sorted(shown))
+        shown = set(flag_values) - {option.metadata["old_name"] for option in options}
+        synonym = find_flag_name(error.flagname, shown)
+        hint = suggest(synonym or error.flagname, sorted(shown))
         raise UserError(f"unknown flag --{error.flagname}{hint}; see --help") from None
     except flags.IllegalFlagValueError as error:
         raise UserError(_rewrite_type_error(str(error), config_class)) from None
@@ -102,12 +102,14 @@ def parse_given_flags(
     except flags.Error as error:
         raise UserError(" ".join(str(error).split())) from None
     for old, name in ((option.metadata["old_name"], option.name) for option in options):
-        if old and values[old].present:
+        if old and flag_values[old].present:
             report_error(
                 f"seedtf {command}: --{old} is now --{name}; the next release removes --{old}"
             )
     given = {
-        option.name: values[option.name].value for option in options if values[option.name].present
+        option.name: flag_values[option.name].value
+        for option in options
+        if flag_values[option.name].present
     }
     for option in options:
         if (instead := option.metadata["replaced_by"]) and given.get(option.name):
@@ -148,7 +150,7 @@ def suggest(word: str, candidates: Iterable[str]) -> str:
 
 def _define_flags(config_class: type, positionals: Sequence[str]) -> flags.FlagValues:
     """Defines an absl flag for each field, for its alias and for its old name."""
-    values = flags.FlagValues()
+    flag_values = flags.FlagValues()
     options = _flag_fields(config_class, positionals)
     for option in options:
         kind = flag_kind(config_class, option.name)
@@ -159,12 +161,12 @@ def _define_flags(config_class: type, positionals: Sequence[str]) -> flags.FlagV
             bool: flags.DEFINE_boolean,
         }[kind]
         default = option.default if kind is not str else _text_or_none(option.default)
-        define(option.name, default, option.metadata["help"], flag_values=values)
+        define(option.name, default, option.metadata["help"], flag_values=flag_values)
     for option in options:
         for name in (visible_alias(config_class, option), option.metadata["old_name"]):
             if name:
-                flags.DEFINE_alias(name, option.name, flag_values=values)
-    return values
+                flags.DEFINE_alias(name, option.name, flag_values=flag_values)
+    return flag_values
 
 
 def _text_or_none(default: Any) -> str | None:

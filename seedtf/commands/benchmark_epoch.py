@@ -31,7 +31,7 @@ _HOST_STAGES = {
 
 @dataclass(frozen=True)
 class EpochConfig(TrainConfig):
-    """The flags of ``seedtf train``, of which two have other defaults, and ``--json``."""
+    """The flags of ``seedtf train``, two of them with other defaults, and ``--json``."""
 
     epochs: int = option(
         3, "Epochs to measure, 1 or more; two more are trained, one before and one after.", low=1
@@ -66,7 +66,7 @@ def run(arguments: list[str]) -> int:
     table = [
         f"epoch     {epoch.seconds:.2f} s on {result['devices']}: median of {epoch.epochs}, "
         f"{epoch.images} images in {epoch.steps} steps",
-        f"original  {ORIGINAL_SECONDS:.0f} s on a {ORIGINAL_CARD}",
+        f"original  {ORIGINAL_SECONDS:.0f} s on a {ORIGINAL_CARD}, for an epoch of the Kaggle solution",
         *(f"{part:10.2f} s {part / epoch.seconds:6.1%}  {text}" for part, text in parts),
         "stages that overlap with training, each timed alone on all cores:",
         *(

@@ -96,7 +96,7 @@ def run(arguments: list[str]) -> int:
     }
     width = max(len(row.variant) for row in times)
     table = [
-        f"model     {name}, batches of {config.batch_size}, constant",
+        f"model     {name}, constant batches of {config.batch_size}",
         f"device    {result['device']}; TensorFlow {tf.__version__}, Keras {keras.__version__}",
         f"{'':{width}} {'ms':>9} {'images/s':>10} {'CPU ms':>9} {'speed':>7}",
         *(

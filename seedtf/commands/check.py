@@ -87,8 +87,8 @@ def run(arguments: list[str]) -> int:
     if not not_written:
         write_findings(out, data_check.findings, config.data_dir)
     _report_summary(data_check)
-    lines = f"{out}: {len(data_check.findings)} lines"
-    report("report", f"not written; {not_written}" if not_written else lines)
+    written = f"{out}: {len(data_check.findings)} lines"
+    report("report", f"not written; {not_written}" if not_written else written)
     if data_check.refusal:
         report("train", f"would be refused: {data_check.refusal}")
     else:

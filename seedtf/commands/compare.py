@@ -30,10 +30,10 @@ def run(arguments: list[str]) -> int:
     comparison = compare(config.run_a, config.run_b)
     unshared = comparison.only_in_a + comparison.only_in_b
     low, high = comparison.interval
-    others = f", {unshared} in only one of the runs" if unshared else ""
+    notes = f", {unshared} in only one of the runs" if unshared else ""
     if comparison.relabelled:
-        others += f"; without {comparison.relabelled} that --fixes relabelled"
-    report("shared", f"{comparison.shared} files{others}")
+        notes += f"; without {comparison.relabelled} that --fixes relabelled"
+    report("shared", f"{comparison.shared} files{notes}")
     report("A", f"{comparison.accuracy_a:.4f}  {config.run_a}")
     report("B", f"{comparison.accuracy_b:.4f}  {config.run_b}")
     report(

@@ -133,11 +133,11 @@ def _fish_script() -> str:
         f"complete -c seedtf -n '__fish_seen_subcommand_from completion' -f -a '{' '.join(SHELLS)}'"
     )
     for command, flags in _commands():
-        seen = "; and ".join(f"__fish_seen_subcommand_from {word}" for word in command.split())
+        condition = "; and ".join(f"__fish_seen_subcommand_from {word}" for word in command.split())
         for flag in flags:
             value = f" -x -a {_quoted(' '.join(flag.choices))}" if flag.choices else " -r"
             lines.append(
-                f"complete -c seedtf -n '{seen}' -l {flag.name}"
+                f"complete -c seedtf -n '{condition}' -l {flag.name}"
                 f"{value if flag.takes_value else ''} -d {_quoted(flag.help)}"
             )
     return "\n".join(lines)

@@ -33,9 +33,7 @@ class DemoConfig(Flags):
     port: int = option(
         0, "Port of the page, 1 to 65535; 0 takes the first free one from 7860.", low=0, high=65535
     )
-    share: bool = option(
-        False, "Make the page public for a week through a server of gradio's makers."
-    )
+    share: bool = option(False, "Make the page public for a week through a server of Gradio.")
 
 
 def run(arguments: list[str]) -> int:

@@ -115,6 +115,6 @@ def run(arguments: list[str]) -> int:
     }
     if faults:
         first = f"{faults[0].path}: {faults[0].fault} ({faults[0].detail})"
-        report_error(f"seedtf embed: {len(faults)} files have no row, first {first}")
+        report_error(f"seedtf embed: {len(faults)} files have no row; the first is {first}")
     report_result(json.dumps(result))
     return EXIT_BAD_FILES if faults else 0

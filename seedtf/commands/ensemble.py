@@ -1,4 +1,4 @@
-"""``seedtf ensemble RUN…``: averages runs of different networks, sizes and folds as one model."""
+"""``seedtf ensemble RUN…``: makes an ensemble that averages the predictions of several runs."""
 
 from __future__ import annotations
 
@@ -20,7 +20,9 @@ POSITIONALS = ("runs...",)
 class EnsembleConfig(Flags):
     """The runs and the flags of ``seedtf ensemble``."""
 
-    runs: tuple[str, ...] = option((), "Two or more runs, or folders of seedtf folds.")
+    runs: tuple[str, ...] = option(
+        (), "Two or more folders, each of a run or written by seedtf folds."
+    )
     out: str = option("", "New folder of the ensemble, for predict, evaluate and export.")
     equal: bool = option(False, "Give all runs the same weight, instead of fitting the weights.")
     batch_size: int = option(64, "Images in a batch, 1 or more.", low=1)
@@ -37,13 +39,14 @@ def run(arguments: list[str]) -> int:
     ensemble = make_weighted_ensemble(
         config.runs, config.out, equal_weights=config.equal, batch_size=config.batch_size
     )
+    num_images = ensemble.images
     for number, (member, weight) in enumerate(zip(ensemble.members, ensemble.weights, strict=True)):
-        accuracy = f", accuracy {ensemble.accuracies[number]:.4f}" if ensemble.images else ""
+        accuracy = f", accuracy {ensemble.accuracies[number]:.4f}" if num_images else ""
         report("member", f"weight {weight:.3f}{accuracy}: {member}")
-    if ensemble.images:
+    if num_images:
         report(
             "fitted",
-            f"on {ensemble.images:,} images that no member has trained on; the ensemble's accuracy on "
+            f"on {num_images:,} images that no member has trained on; the ensemble's accuracy on "
             f"them is {ensemble.accuracies[-1]:.4f}",
         )
     else:

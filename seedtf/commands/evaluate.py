@@ -149,10 +149,10 @@ def _reject_text(evaluation: Evaluation) -> str:
         return (
             f"no threshold makes {metrics.precision_target:.0%} of the accepted predictions correct"
         )
-    kept = rule.kept / len(metrics.losses)
+    fraction = rule.kept / len(metrics.losses)
     return (
-        f"a confidence below {rule.threshold:.4f}; the other {kept:.1%} of the images are accepted, "
-        f"and {rule.kept_correct / rule.kept:.1%} of these are correct"
+        f"a confidence below {rule.threshold:.4f}; the other {fraction:.1%} of the images are "
+        f"accepted, and {rule.kept_correct / rule.kept:.1%} of these are correct"
     )
 
 

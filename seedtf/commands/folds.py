@@ -24,7 +24,7 @@ __all__ = ["FoldsConfig", "run"]
 
 @dataclass(frozen=True)
 class FoldsConfig(TrainConfig):
-    """The flags of ``train``, except ``REFUSED``, which apply to all folds; and the command's own."""
+    """The flags of ``train`` that apply to all folds (all but ``REFUSED``), and the command's own."""
 
     REFUSED: ClassVar[dict[str, str]] = {
         "resume": "the same command with the same --out continues; leave --resume out",
@@ -46,7 +46,7 @@ class FoldsConfig(TrainConfig):
     )
     takeover_seconds: float = option(
         120.0,
-        "Seconds without a sign of life of the machine that trains a fold, after which another machine "
+        "Seconds without a heartbeat of the machine that trains a fold, after which another machine "
         "takes the fold over; 10 or more.",
         low=10.0,
     )
@@ -85,12 +85,12 @@ def run(arguments: list[str]) -> int:
     paths = FoldsPaths(folder)
     # The report has the same place in a folder of folds as in the folder of a run.
     values = json.loads(RunPaths(folder).report.values.read_text(encoding="utf-8"))
-    spread, (low, high) = values["cross_validation"], values["accuracy_interval_95"]
+    over_folds, (low, high) = values["cross_validation"], values["accuracy_interval_95"]
     interval = f"95 % interval {low:.4f} to {high:.4f}"
     report("accuracy", f"{values['accuracy']:.4f} over all images ({interval})")
     report(
         "folds",
-        f"{spread['accuracy_mean']:.4f} ± {spread['accuracy_deviation']:.4f} over the folds",
+        f"{over_folds['accuracy_mean']:.4f} ± {over_folds['accuracy_deviation']:.4f} over the folds",
     )
     report("report", str(RunPaths(folder).report.page))
     report("images", f"{paths.predictions}: each is predicted by the run that did not train on it")

@@ -26,7 +26,7 @@ COMMANDS = {
     "lr_find": "find a learning rate before training",
     "tune": "search for better training flags",
     "folds": "cross-validate: k runs, and every image predicted by the run that did not train on it",
-    "ensemble": "average runs of different networks and sizes as one model",
+    "ensemble": "make an ensemble that averages the predictions of several runs",
     "evaluate": "evaluate a run and write its report page",
     "compare": "compare two evaluated runs, image by image",
     "runs": "list runs: accuracy, time, and the flags that differ",
@@ -38,7 +38,7 @@ COMMANDS = {
     "publish": "write a folder with the export and a model card, or upload it",
     "benchmark": "measure speed and memory, with warm-up and medians",
     "models": "list the networks that --model takes",
-    "pack": "pack images, tars or tables into few large files that train like a folder",
+    "pack": "pack images, tars or tables into a few large files to train on",
     "check": "find problems in a folder of images",
     "explore": "review suspected labels, near duplicates and poor images on one page",
     "data_service": "prepare batches on other machines for seedtf train --data_service",
@@ -97,7 +97,7 @@ def _run(arguments: list[str]) -> int:
 def run_command(command: str, arguments: list[str]) -> int:
     """Runs one command; an error becomes one line on stderr and an exit code, never a traceback.
 
-    For an unexpected error, the line contains the path of a log file for a bug report.
+    For an unexpected error, the line names a log file for a bug report, if one could be written.
     """
     try:
         if command not in COMMANDS:

@@ -1,4 +1,4 @@
-"""``seedtf pack``: writes the images of any source into few large files that train like a folder."""
+"""``seedtf pack``: writes the images of any source into a few large files to train on."""
 
 from __future__ import annotations
 

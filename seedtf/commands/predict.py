@@ -60,7 +60,7 @@ class PredictConfig(Flags):
         """Raises UserError for flags that exclude each other."""
         super().check_together()
         if self.heatmaps and self.submission:
-            raise UserError("--heatmaps excludes --submission; predict twice")
+            raise UserError("--heatmaps excludes --submission; run the command once with each")
         if self.shard and (self.submission or self.heatmaps):
             other = "--submission" if self.submission else "--heatmaps"
             raise UserError(

@@ -35,7 +35,7 @@ class PreviewConfig(TrainConfig):
     )
 
     def check_together(self) -> None:
-        """Raises UserError if ``data_dir`` is missing: a preview takes it only from the flags."""
+        """Raises UserError if ``data_dir`` is missing; a preview cannot take it from another run."""
         super().check_together()
         if not self.data_dir:
             raise UserError("--data_dir is missing; pass a folder of images, or 'sample'")

@@ -24,8 +24,8 @@ class RunsConfig(Flags):
     folder: str = option(str(RUNS), "Folder that contains the runs, also in sub-folders.")
     sort: str = option(
         "name",
-        "Order of the runs: by a value, the best first, or by name in reverse. If names begin with the "
-        "date, that puts the newest first.",
+        "Order of the runs: by a value, the best first; or by name in reverse, so that the newest are "
+        "first if names begin with the date.",
         choices=SORT_KEYS,
     )
     out: str = option(

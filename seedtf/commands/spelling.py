@@ -44,7 +44,7 @@ _ASSIGNMENT = re.compile(r"([–—-]*)([A-Za-z][\w-]*)=(.*)", re.DOTALL)
 
 
 def find_flag_name(word: str, names: Iterable[str]) -> str:
-    """The one of ``names`` that seedtf or another tool calls ``word``; empty if there is none.
+    """The entry of ``names`` that ``word`` means in seedtf or another tool; empty if there is none.
 
     Example:
         >>> find_flag_name("imgsz", ["image_size", "epochs"])
@@ -77,8 +77,8 @@ def check_spelling(config_class: type, arguments: Sequence[str]) -> None:
         negated = name.removeprefix("no_")
         if negated != name and name not in fields and _is_boolean(config_class, negated):
             raise UserError(f"{argument}: write --no{negated}")
-        truth_follows = following.lower() in (*_TRUE, *_FALSE) and not os.path.exists(following)
-        if not equals and truth_follows and _is_boolean(config_class, name):
+        boolean_follows = following.lower() in (*_TRUE, *_FALSE) and not os.path.exists(following)
+        if not equals and boolean_follows and _is_boolean(config_class, name):
             no = "" if following.lower() in _TRUE else "no"
             raise UserError(f"{argument} {following}: write --{no}{name}")
         if name in fields and value in ("None", "null") and not os.path.exists(value):
