@@ -12,7 +12,7 @@ from seedtf.data.groups import FOLDER
 from seedtf.data.layouts import FLAT, FOLDERS, SPLIT_FOLDERS, TABLE
 from seedtf.data.paths import is_url
 from seedtf.errors import UserError
-from seedtf.images.header import FITS, MAX_PIXELS, STRETCH
+from seedtf.images.header import FIT_MODES, MAX_PIXELS, STRETCH
 
 __all__ = [
     "BALANCED",
@@ -58,7 +58,7 @@ FILE_COLUMN_HELP = "Column of the table with the files: its header or its number
 LABEL_COLUMN_HELP = "Column of the table with the labels: its header or its number from 1."
 FIXES_HELP = (
     "Table of corrections from seedtf explore, with the columns path, action (relabel, keep or drop) "
-    "and label: images get other labels or are left out; no image file is changed."
+    "and label. It relabels images or leaves them out; no image file is changed."
 )
 SPLIT_COLUMN_HELP = "Column of the table with train, val or test: its header or number."
 SPLIT_FLAGS = ("group_by", "group_regex", "test_fraction", "twins")
@@ -89,7 +89,7 @@ class DataFlags(Flags):
         STRETCH,
         "How an image becomes square: stretched, padded with black, or cropped to the square in its "
         "centre.",
-        choices=FITS,
+        choices=FIT_MODES,
     )
     val_fraction: float = option(
         0.15, "Fraction of each class held out for validation, 0.01 to 0.9.", low=0.01, high=0.9
@@ -107,21 +107,22 @@ class DataFlags(Flags):
     )
     group_by: str = option(
         "",
-        "What groups the images; a group is never divided by the split: a column of --labels_csv or "
-        "--groups_csv, or 'folder' for the folder of the image.",
+        "What groups the images: a column of --labels_csv or --groups_csv, or 'folder' for the folder "
+        "of the image. The split never divides a group.",
     )
     group_regex: str = option(
         "",
         "Pattern whose captured part in a path is the group of the image, such as '(plant\\d+)_'.",
     )
     groups_csv: str = option(
-        "", "Table of files and their groups, in the column 'group' or the one of --group_by."
+        "",
+        "Table of files and their groups; the column of the groups is 'group' or that of --group_by.",
     )
     twins: str = option(
         AUTO,
         "Near duplicates (re-encoded, resized, mirrored or turned copies): keep them on one side of "
-        "the split (together), or do not look for them (ignore); auto looks among at most 20,000 "
-        "images.",
+        "the split (together), or do not look for them (ignore); auto keeps them together if there "
+        "are at most 20,000 images.",
         choices=TWINS,
     )
     labels_csv: str = option("", LABELS_CSV_HELP)
@@ -211,11 +212,11 @@ class DataFlags(Flags):
                 f"--test_fraction={self.test_fraction:g}: with --val_fraction={self.val_fraction:g} "
                 "leaves less than a tenth for training; lower one of them"
             )
-        given = "val_dir" if self.val_dir else "split_csv" if self.split_csv else ""
-        if self.test_fraction and given:
+        split_flag = "val_dir" if self.val_dir else "split_csv" if self.split_csv else ""
+        if self.test_fraction and split_flag:
             raise UserError(
-                f"--test_fraction={self.test_fraction:g}: --{given} already gives the split; leave one "
-                "of them out"
+                f"--test_fraction={self.test_fraction:g}: --{split_flag} already gives the split; "
+                "leave one of them out"
             )
 
 

@@ -128,7 +128,7 @@ class Flags:
 
 @functools.cache
 def field_types(config_class: type) -> dict[str, Any]:
-    """The type of each field of a dataclass by name; evaluated, where the annotation is a string."""
+    """The types of a dataclass's fields by name; an annotation that is a string is evaluated."""
     types = typing.get_type_hints(config_class)
     return {flag.name: types[flag.name] for flag in dataclasses.fields(config_class)}
 
@@ -181,8 +181,8 @@ def number_or_auto(config_class: type, name: str, value: Any) -> Any:
     try:
         return float(value)
     except ValueError:
-        if written := suggest_value(float, str(value)):
-            raise UserError(f"--{name}={value}: write --{name}={written}") from None
+        if correct := suggest_value(float, str(value)):
+            raise UserError(f"--{name}={value}: write --{name}={correct}") from None
         limits = {flag.name: flag.metadata for flag in dataclasses.fields(config_class)}[name]
         raise UserError(
             f"--{name}={value}: pass a number from {limits['low']:g} to {limits['high']:g}, or auto"
@@ -218,8 +218,8 @@ def expand_home(name: str, value: str) -> str:
         value: the value that the user passed.
 
     Raises:
-        UserError: the home folder is unknown, or the value contains a zero byte or is not UTF-8.
-            TensorFlow's file names and the files of a run are UTF-8.
+        UserError: the home folder is unknown, or the value contains a zero byte or is not UTF-8, as
+            TensorFlow's file names and the files of a run must be.
     """
     if any("\udc80" <= char <= "\udcff" for char in value):
         shown = os.fsencode(value).decode("utf-8", "backslashreplace")

@@ -36,8 +36,8 @@ class NetworkFlags(RecipeFlags):
     )
     head: str = option(
         "random",
-        "Initial weights of the head: random, or those of a logistic regression (fitted) on the "
-        "features that --weights compute from the training images (needs seedtf[probe]).",
+        "Initial weights of the head: random, or those of a logistic regression on the features of the "
+        "training images (fitted; needs seedtf[probe]).",
         choices=HEADS,
     )
     precision: str = option(

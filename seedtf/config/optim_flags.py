@@ -130,9 +130,8 @@ class OptimFlags(RecipeFlags):
     )
     progressive_sizes: str = option(
         "off",
-        "Train on smaller images first: their sizes in pixels, such as 32,40, where each size and at "
-        "last --image_size get the same number of epochs; auto (two thirds of --image_size for the "
-        "first half of the epochs); or off.",
+        "Smaller image sizes to train on first, such as 32,40: each of them, and then --image_size, "
+        "gets the same number of epochs; auto means two thirds of --image_size, off none.",
     )
     patience: int = option(
         0, "Stop after this many epochs without a new lowest validation loss; 0 is off.", low=0

@@ -27,13 +27,13 @@ DEFAULT_WEIGHTS, RANDOM_WEIGHTS = "imagenet", "none"
 
 # The usual highest learning rates for random weights.
 _RATES = {"sgd": 5e-2, "lamb": 5e-3}
-_OTHER_RATE = 1e-3
+_DEFAULT_RATE = 1e-3
 # Pretrained weights take a tenth of these rates, because larger steps would destroy their features.
 _PRETRAINED_FACTOR = 0.1
 # At this rate, EfficientNet-Lite0 with AdamW reached a higher accuracy in the same number of epochs.
 # All EfficientNets use it, also with Adam. Other networks do not, because none of them was measured.
 _FINETUNE_RATES = {"adam": 2.5e-3, "adamw": 2.5e-3}
-_DECAYS = {"adamw": 0.05, "lamb": 0.05, "sgd": 5e-4}
+_WEIGHT_DECAYS = {"adamw": 0.05, "lamb": 0.05, "sgd": 5e-4}
 
 RECIPES: dict[str, dict[str, Any]] = {
     # the published settings of the Kaggle solution that seedtf is based on
@@ -106,7 +106,7 @@ class RecipeFlags(Flags):
 
 
 def by_recipe(name: str, help_text: str, **limits: Any) -> Any:
-    """Returns an ``option`` whose default comes from the recipe; its help lists all recipes."""
+    """Returns an ``option`` whose default comes from the recipe; its help lists every default."""
     defaults = (f"{recipe} {str(values[name]).lower()}" for recipe, values in RECIPES.items())
     return option(None, help_text, default_text=", ".join(defaults), **limits)
 
@@ -146,7 +146,7 @@ def default_rate(
         >>> default_rate("adam", "imagenet", recipe="finetune", efficientnet=True)
         0.0025
     """
-    rate = _RATES.get(optimizer, _OTHER_RATE)
+    rate = _RATES.get(optimizer, _DEFAULT_RATE)
     if weights == RANDOM_WEIGHTS:
         return rate
     lowered = rate * _PRETRAINED_FACTOR
@@ -162,7 +162,7 @@ def default_decay(optimizer: str) -> float:
         >>> default_decay("adamw"), default_decay("adam")
         (0.05, 0.0)
     """
-    return _DECAYS.get(optimizer, 0.0)
+    return _WEIGHT_DECAYS.get(optimizer, 0.0)
 
 
 def recipe_changes(recipe: str, values: dict[str, Any]) -> dict[str, Any]:

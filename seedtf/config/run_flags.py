@@ -88,7 +88,7 @@ class RunFlags(Flags):
     def _normalize_trackers(self) -> None:
         """Removes spaces and repeated names from ``track``, and checks the names.
 
-        If the old flag ``tensorboard`` is set, ``track`` gets its name, and the flag is unset.
+        If the old flag ``tensorboard`` is set, its name is added to ``track``, and the flag is unset.
         """
         names = [name.strip().lower() for name in self.track.split(",")]
         names += ["tensorboard"] if self.tensorboard else []

@@ -59,7 +59,7 @@ class TrainConfig(DeviceFlags, RunFlags, AugmentFlags, OptimFlags, NetworkFlags,
 
     @property
     def highest_rate(self) -> float:
-        """The value of ``lr``, or its default; to find that, the files of a preset may be read."""
+        """The value of ``lr``, or its default, for which the files of a preset may be read."""
         return self.lr or self.default_rate(names_efficientnet(self.model))
 
     def default_rate(self, efficientnet: bool) -> float:
@@ -98,7 +98,7 @@ class TrainConfig(DeviceFlags, RunFlags, AugmentFlags, OptimFlags, NetworkFlags,
         """
         lines = []
         left_out = {"run_dir", "resume", "continue_from"}
-        left_out |= {each.name for each in dataclasses.fields(self) if each.metadata["replaced_by"]}
+        left_out |= {flag.name for flag in dataclasses.fields(self) if flag.metadata["replaced_by"]}
         for name, value in self.with_absolute_paths().as_dict().items():
             if name in left_out or value is None or value == "":
                 continue

@@ -24,7 +24,7 @@ from seedtf.images.kinds import SNIFFED_BYTES, sniff
 
 __all__ = [
     "CROP",
-    "FITS",
+    "FIT_MODES",
     "MAX_PIXELS",
     "PAD",
     "STRETCH",
@@ -37,7 +37,7 @@ __all__ = [
 MAX_PIXELS = 100_000_000
 """Largest width × height that is decoded by default; ``images/README.md`` has the memory it takes."""
 
-STRETCH, PAD, CROP = FITS = ("stretch", "pad", "crop")
+STRETCH, PAD, CROP = FIT_MODES = ("stretch", "pad", "crop")
 """How ``images.decode.resize_image`` makes a square of an image that is not square."""
 
 _READERS = {
@@ -62,7 +62,7 @@ def read_header(data: bytes, max_pixels: int = MAX_PIXELS) -> Header:
 
     Raises:
         RefusedError: the file is empty, has no known format, ends inside its header, is too large,
-            or is of a variant that neither TensorFlow nor Pillow decodes as an image viewer does.
+            or is of a variant that neither TensorFlow nor Pillow decodes to what image viewers show.
 
     Example:
         >>> from pathlib import Path
