@@ -221,7 +221,7 @@ def compile_augmentation(
     Returns:
         ``(images uint8 [N, h, w, 3], epoch int64 [], records int64 [B], rows int64 [B] or None)
         → float32 [B, H, W, 3]``. ``rows[i]`` is the row of ``images`` that holds record
-        ``records[i]``, so that images in memory need no copy; None means that row i holds it.
+        ``records[i]``, so that images in memory need no copy; None means row i.
     """
     draw = functools.partial(draw_uniforms, seed)
     if whole_batch:

@@ -23,10 +23,10 @@ __all__ = ["Mixing", "beta_quantiles", "mix"]
 # of the image area, and its height / width.
 _ERASED_AREA = (0.02, 0.33)
 _ERASED_ASPECT = (0.3, 3.3)
-# A record has _UNIFORMS random numbers. Each constant here is the index of a number and says what the
-# number decides. The numbers from _UNIFORMS on give the noise of the erased pixels.
+# A record has _NUM_UNIFORMS random numbers. Each of these constants is the index of one, and its name
+# says what that number decides. Numbers from index _NUM_UNIFORMS on give the noise of erased pixels.
 _IS_CUTMIX, _WEIGHT, _CENTER_Y, _CENTER_X, _IS_ERASED, _AREA, _ASPECT, _TOP, _LEFT = range(9)
-_UNIFORMS = 16
+_NUM_UNIFORMS = 16
 _UNIFORM_BITS = 24
 _TABLE_BITS = 14
 _INTEGRATION_STEPS = 1 << 15
@@ -118,7 +118,8 @@ def beta_quantiles(a: float, count: int = 1 << _TABLE_BITS) -> npt.NDArray[np.fl
     sampling, this needs no loop.
 
     The density is integrated by the trapezoid rule from 0 to 1/2; the upper half is the mirror image.
-    For a < 1 the density is infinite at x = 0, but finite as a function of z = xᵃ, which is integrated.
+    For a < 1 the density is infinite at x = 0, but finite as a function of z = xᵃ, so it is integrated
+    over z.
 
     Args:
         a: the parameter of the distribution, above 0.
@@ -137,8 +138,8 @@ def beta_quantiles(a: float, count: int = 1 << _TABLE_BITS) -> npt.NDArray[np.fl
 
 
 def _integer_uniforms(key: tf.Tensor, records: tf.Tensor) -> tf.Tensor:
-    """Uniform integers in [0, 2²⁴), int64 ``[_UNIFORMS, B]``."""
-    numbers = tf.range(_UNIFORMS, dtype=tf.int64)[:, None]
+    """Uniform integers in [0, 2²⁴), int64 ``[_NUM_UNIFORMS, B]``."""
+    numbers = tf.range(_NUM_UNIFORMS, dtype=tf.int64)[:, None]
     words = hash_words(key, records[None], numbers)
     shift = tf.constant(64 - _UNIFORM_BITS, tf.uint64)
     return tf.cast(tf.bitwise.right_shift(words, shift), tf.int64)
@@ -229,7 +230,7 @@ def _erase(
 
 def _noise(key: tf.Tensor, records: tf.Tensor, height: int, width: int) -> tf.Tensor:
     """Random grey levels 0–255 as float32 ``[B, H, W, 3]``, from three bytes of a hash per pixel."""
-    numbers = tf.range(_UNIFORMS, _UNIFORMS + height * width, dtype=tf.int64)
+    numbers = tf.range(_NUM_UNIFORMS, _NUM_UNIFORMS + height * width, dtype=tf.int64)
     pixels = tf.reshape(numbers, [height, width])
     words = hash_words(key, records[:, None, None], pixels[None])
     levels = [

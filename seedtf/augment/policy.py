@@ -16,7 +16,7 @@ from seedtf.seeds import AUGMENT, fold_seed, uniform
 
 __all__ = ["Parameters", "Policy", "draw_parameters", "draw_uniforms", "make_parameters"]
 
-_UNIFORMS = 12  # random numbers per image
+_NUM_UNIFORMS = 12  # random numbers per image
 
 
 @dataclass(frozen=True)
@@ -72,12 +72,12 @@ class Policy:
             "flip_probability": 0.5,
         }
         ranges = {
-            name: minimum(getattr(self, name) * strength, top) for name, top in limits.items()
+            name: minimum(getattr(self, name) * strength, limit) for name, limit in limits.items()
         }
         return replace(self, **ranges)
 
     def at(self, strength: tf.Variable | None) -> Policy:
-        """The policy scaled by the current value of a variable; the same policy for None."""
+        """The policy scaled by the current value of ``strength``; this policy itself for None."""
         return self if strength is None else self.scaled(tf.identity(strength))
 
 
@@ -139,7 +139,7 @@ def draw_uniforms(seed: int, epoch: tf.Tensor, records: tf.Tensor) -> tf.Tensor:
     The numbers are computed with integers and are multiples of 2⁻²⁴. Every device therefore computes
     the same bits, with and without XLA. The arguments are those of ``draw_parameters``.
     """
-    return uniform(fold_seed(seed, AUGMENT, epoch), records, _UNIFORMS)
+    return uniform(fold_seed(seed, AUGMENT, epoch), records, _NUM_UNIFORMS)
 
 
 def make_parameters(policy: Policy, uniforms: tf.Tensor) -> Parameters:

@@ -59,7 +59,7 @@ def make_chain(impl: str) -> ImageOp:
 def augment_images(
     images: tf.Tensor, parameters: Parameters, out_size: tuple[int, int]
 ) -> tf.Tensor:
-    """As ``fused.augment_images``, with TensorFlow's own ops."""
+    """Does what ``fused.augment_images`` does, with TensorFlow's own ops."""
     return _apply_chain(images, parameters, out_size, transform, adjust_hue_saturation)
 
 
@@ -88,7 +88,7 @@ def transform(images: tf.Tensor, parameters: Parameters, out_size: tuple[int, in
 def transform_with_addons(
     images: tf.Tensor, parameters: Parameters, out_size: tuple[int, int]
 ) -> tf.Tensor:
-    """As ``transform``, with ``tfa.image.transform``."""
+    """Does what ``transform`` does, with ``tfa.image.transform``."""
     return import_addons("tfa.image.transform").image.transform(
         images,
         _output_to_input(parameters, images.shape[1:3], out_size),
@@ -117,7 +117,7 @@ def adjust_hue_saturation(images: tf.Tensor, hue: tf.Tensor, saturation: tf.Tens
 def adjust_hue_saturation_with_addons(
     images: tf.Tensor, hue: tf.Tensor, saturation: tf.Tensor
 ) -> tf.Tensor:
-    """As ``adjust_hue_saturation``, with ``tfa.image.adjust_hsv_in_yiq``, one image at a time."""
+    """Does what ``adjust_hue_saturation`` does, with TensorFlow Addons, one image at a time."""
     adjust = import_addons("tfa.image.adjust_hsv_in_yiq").image.adjust_hsv_in_yiq
     return tf.map_fn(
         lambda values: adjust(*values),
@@ -158,7 +158,7 @@ def _apply_chain(
 def _output_to_input(
     parameters: Parameters, in_size: tuple[int, int], out_size: tuple[int, int]
 ) -> tf.Tensor:
-    """The map from output to input pixels, float32 ``[B, 8]``: the ``transforms`` of the op."""
+    """The map from output to input pixels: ``transforms`` of ImageProjectiveTransformV3, ``[B, 8]``."""
     p = parameters
     (in_h, in_w), (out_h, out_w) = in_size, out_size
     one, zero = tf.ones_like(p.rotate), tf.zeros_like(p.rotate)
