@@ -31,7 +31,7 @@ _KERAS_ACCEPTS = {
     "image_data_format": ("channels_first", "channels_last"),
 }
 # These environment variables make Keras end every ``fit`` early, without a message.
-_CAPS_ON_FIT = ("KERAS_MAX_EPOCHS", "KERAS_MAX_STEPS_PER_EPOCH")
+_FIT_LIMITS = ("KERAS_MAX_EPOCHS", "KERAS_MAX_STEPS_PER_EPOCH")
 
 
 def override_keras_settings() -> list[str]:
@@ -51,7 +51,7 @@ def override_keras_settings() -> list[str]:
     if backend != "tensorflow":
         notes.append(f"KERAS_BACKEND={backend} is ignored; seedtf uses tensorflow")
     os.environ["KERAS_BACKEND"] = "tensorflow"
-    for name in _CAPS_ON_FIT:
+    for name in _FIT_LIMITS:
         if name in os.environ:
             notes.append(f"{name}={os.environ.pop(name)} is ignored; pass --epochs")
     path, settings = _read_keras_json()

@@ -43,7 +43,7 @@ _ANONYMOUS = "cd2c89b7-88b7-44c8-ad83-06c2a9158347"
 
 
 def has_addons() -> bool:
-    """Whether TensorFlow Addons is installed, beside the Keras version that it supports.
+    """Whether TensorFlow Addons and the Keras version that it supports are installed.
 
     Tried with Addons 0.23.0; tested by ``test_addons_are_imported_only_beside_a_supported_keras``.
     """
@@ -166,14 +166,14 @@ def _creates_anonymous_variables() -> bool:
 
 
 def configure_coordination_service(roles: Sequence[str], heartbeat_seconds: int) -> None:
-    """Sets after how many silent seconds TensorFlow's coordination service considers a worker lost.
+    """Sets how long TensorFlow's coordination service waits for the heartbeat of a worker.
 
     Call it before ``MultiWorkerMirroredStrategy`` is created: without it the strategy uses ten seconds,
     and TensorFlow has no public way to change that.
 
     Args:
         roles: the role of each process, ``chief`` or ``worker``; the first process leads the service.
-        heartbeat_seconds: seconds without a sign of life after which a worker is considered lost.
+        heartbeat_seconds: seconds without a heartbeat after which a worker is considered lost.
 
     Raises:
         RuntimeError: TensorFlow has already computed something in this process.
@@ -208,7 +208,7 @@ def make_all_reduce_max(length: int, workers: int) -> Callable[[tf.Tensor], tf.T
     group key that TensorFlow itself does not use.
 
     Args:
-        length: length of the vector. Vectors of different lengths do not mix.
+        length: length of the vector; it distinguishes the calls for different vectors.
         workers: the number of worker processes, all of which have to call the function.
 
     Returns:

@@ -24,8 +24,8 @@ __all__ = [
 # XLA aborts the process if a flag is unknown to it. So these flags are set only for the TensorFlow
 # version that they were tried with.
 _TRIED_WITH = "2.21."
-_WIDE_VECTORS = "--xla_cpu_prefer_vector_width=512"
-_ONE_THREAD = "--xla_disable_hlo_passes=cpu-parallel-task-assigner"
+_XLA_WIDE_VECTORS = "--xla_cpu_prefer_vector_width=512"
+_XLA_ONE_THREAD = "--xla_disable_hlo_passes=cpu-parallel-task-assigner"
 
 
 def import_tensorflow() -> None:
@@ -70,7 +70,7 @@ def set_performance_switches() -> None:
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
     os.environ.setdefault("TF_USE_CUDNN_BATCHNORM_SPATIAL_PERSISTENT", "1")
     if _tensorflow_version().startswith(_TRIED_WITH):
-        os.environ.setdefault("XLA_FLAGS", f"{_WIDE_VECTORS} {_ONE_THREAD}")
+        os.environ.setdefault("XLA_FLAGS", f"{_XLA_WIDE_VECTORS} {_XLA_ONE_THREAD}")
 
 
 def write_xla_modules(folder: str) -> None:
