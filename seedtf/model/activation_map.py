@@ -17,7 +17,7 @@ from seedtf.model.members import resize_for, weighted_mean
 from seedtf.model.network import HEAD
 
 __all__ = [
-    "ActivationMaps",
+    "MapFunction",
     "check_has_maps",
     "features_and_logits",
     "has_maps",
@@ -27,7 +27,7 @@ __all__ = [
 
 _POOL = "pool"  # the pooling layer in a network of build_network
 
-ActivationMaps = Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
+MapFunction = Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
 """Takes images ``[B, S, S, 3]`` in 0–255 and a class for each, int ``[B]``; returns the map of each
 image for its class, float32 ``[B, h, w]``."""
 
@@ -76,9 +76,7 @@ def features_and_logits(
     return outputs, to_map
 
 
-def make_map_function(
-    models: Sequence[keras.Model], weights: Sequence[float] = ()
-) -> ActivationMaps:
+def make_map_function(models: Sequence[keras.Model], weights: Sequence[float] = ()) -> MapFunction:
     """Returns a function that computes the mean of the maps of several networks.
 
     The mean has the size of the largest map.
@@ -98,11 +96,11 @@ def make_map_function(
 
     def maps(images: tf.Tensor, classes: tf.Tensor) -> tf.Tensor:
         pixels = tf.cast(images, tf.float32)
-        found = [
+        member_maps = [
             to_map(outputs(resize_for(model, pixels), training=False)[0], classes)
             for model, (outputs, to_map) in zip(models, members, strict=True)
         ]
-        return mean_map(found, weights)
+        return mean_map(member_maps, weights)
 
     return maps
 

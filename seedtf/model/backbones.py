@@ -147,7 +147,7 @@ def image_sizes(class_name: str, config: Mapping[str, Any]) -> ImageSizes:
 
 
 def image_sizes_from_name(class_name: str, preset: str) -> ImageSizes:
-    """The image sizes that a preset accepts, read from its name: its files may not be downloaded yet.
+    """The image sizes that a preset accepts, read from its name: its files may not be downloaded.
 
     The name of a ViT contains its only image size.
 

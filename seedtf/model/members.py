@@ -1,4 +1,4 @@
-"""Averages the predictions of several networks, each of which may take another image size."""
+"""Averages the predictions of several networks, each of which may take its own image size."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def resize_for(model: keras.Model, images: tf.Tensor) -> tf.Tensor:
 
 
 def weighted_mean(values: Sequence[tf.Tensor], weights: Sequence[float] = ()) -> tf.Tensor:
-    """The mean of float32 tensors of one shape.
+    """The weighted mean of float32 tensors of one shape.
 
     Args:
         values: one tensor of each member.

@@ -135,7 +135,7 @@ def _choose_halves(
         return Compilation(
             False,
             f"XLA compiles the step of each of {replicas} replicas in two halves, with one all-reduce "
-            "between; not with --sync_bn or loss scaling, nor where layers draw random numbers.",
+            "between them; but not with --sync_bn or loss scaling, or if layers draw random numbers.",
             halves=True,
         )
     if requested == "on":

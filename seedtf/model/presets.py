@@ -57,7 +57,7 @@ class Preset:
         backbone: ``module``, ``class_name`` and ``config`` of KerasHub's class, as JSON values.
         scale, offset: the network was trained on ``pixels * scale + offset`` with pixels in 0–255.
         sizes: the image sizes that the network accepts.
-        licence: of the weights, such as ``apache-2.0``.
+        licence: the licence of the weights, such as ``apache-2.0``.
         parameters: number of parameters of the backbone; 0 if unknown.
         folder: the absolute path of the files.
         converted: whether the files are in the format of timm or transformers, so KerasHub converts

@@ -30,12 +30,12 @@ def zero_init_residuals(model: keras.Model) -> int:
     easier (Goyal et al. 2017, arXiv 1706.02677, section 5.1). Call it for random weights only.
 
     A residual block ends with an ``Add`` layer, whose inputs are the shortcut and the branch, in either
-    order. The branch is computed from the shortcut, or both are computed from one tensor, of which the
-    shortcut is a linear projection.
+    order. The branch is computed from the shortcut, or both are computed from one tensor, and the
+    shortcut is a linear projection of it.
 
-    Gamma keeps its value in three cases: both inputs look alike (as in NASNet); the branch does not end
-    with batch normalization, which dropout may follow (as in ResNetV2); or another layer also uses the
-    output of the batch normalization.
+    Gamma keeps its value in three cases: neither input is clearly the branch (as in NASNet); the branch
+    does not end with batch normalization, which dropout may follow (as in ResNetV2); or another layer
+    also uses the output of the batch normalization.
 
     Args:
         model: a functional model; models nested in it are not changed.
@@ -75,7 +75,11 @@ def _find_branch(inputs: list[Any]) -> Any:
 
 
 def _last_norm(node: Any, num_consumers: Counter) -> Any:
-    """The batch normalization at the end of a branch; None if it has no gamma or is used elsewhere."""
+    """The batch normalization at the end of a branch, which dropout may follow.
+
+    None if the branch ends with another layer, if the batch normalization has no gamma, or if another
+    layer uses its output too.
+    """
     while node is not None and num_consumers[node] == 1:
         layer = node_layer(node)
         if isinstance(layer, keras.layers.BatchNormalization):
