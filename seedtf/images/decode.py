@@ -57,7 +57,7 @@ of the largest size, or many small ones."""
 
 
 def decode_image(contents: tf.Tensor, header: tf.Tensor) -> tf.Tensor:
-    """Decodes one image as an image viewer shows it, with TensorFlow ops only.
+    """Decodes one image to the pixels that image viewers show, with TensorFlow ops only.
 
     Args:
         contents: string scalar, a whole file, from ``transcode.to_decodable``.
@@ -103,8 +103,8 @@ def resize_image(image: tf.Tensor, size: int | tf.Tensor, fit: str = STRETCH) ->
 
     Args:
         image: the image.
-        size: side of the result in pixels; an int, or an int32 scalar tensor, with which the static
-            shape of the result has no sides.
+        size: side of the result in pixels; an int, or an int32 scalar tensor, with which height and
+            width of the result are None in its static shape.
         fit: ``stretch`` keeps the whole image and changes its aspect ratio. ``pad`` keeps the whole
             image and its aspect ratio, and adds black at two sides, as Keras does with
             ``pad_to_aspect_ratio``. ``crop`` keeps the square in the middle of the image, as Keras does

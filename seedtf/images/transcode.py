@@ -1,4 +1,4 @@
-"""Converts an image file into bytes that TensorFlow decodes as an image viewer shows the file.
+"""Converts an image file into bytes that TensorFlow decodes to the pixels that image viewers show.
 
 A file that TensorFlow cannot decode is decoded by Pillow and becomes an uncompressed BMP: upright,
 blended over white, 8 bits. Training, ``seedtf predict RUN`` and ``seedtf predict EXPORT`` all decode
@@ -28,7 +28,7 @@ _BITS_PER_SAMPLE = 258  # a tag of TIFF
 def to_decodable(
     data: bytes, header: Header, max_pixels: int = MAX_PIXELS
 ) -> tuple[bytes, tuple[int, int, int, int]]:
-    """Returns the bytes that TensorFlow decodes in place of a file, and their ``Header.for_decoder``.
+    """Returns bytes that TensorFlow decodes instead of the file, and their ``Header.for_decoder``.
 
     Args:
         data: the whole file.

@@ -35,7 +35,7 @@ class Header:
         orientation: the EXIF orientation, 1 to 8; 1 is upright.
         has_alpha: whether TensorFlow decodes the file with a fourth channel, which is then blended
             over white.
-        edits: sorted replacements, after which TensorFlow decodes the file as an image viewer shows it.
+        edits: sorted replacements that make TensorFlow decode the file to what image viewers show.
             They remove all frames of an animation but the first, make a GIF's transparent colour
             white, cut off bytes after the pixels, or remove what the pixels do not depend on, such as
             the texts of a PNG. The orientation was read before.

@@ -16,9 +16,9 @@ _CORE_HEADER_BYTES = 12
 def read_bmp(data: bytes) -> Header:
     """Parses a file that starts as a BMP.
 
-    TensorFlow decodes 24 and 32 bits a pixel without compression, if the file ends with the pixels.
-    The edits cut off bytes after the pixels; Photoshop writes two. Pillow decodes palettes, 16 bits a
-    pixel, run lengths and bit fields.
+    TensorFlow decodes 24 and 32 bits a pixel without compression, if the file ends with the pixels. So
+    ``Header.edits`` cut off the bytes after the pixels; Photoshop writes two. Pillow decodes palettes,
+    16 bits a pixel, run lengths and bit fields.
 
     Raises:
         RefusedError: the pixels would begin inside the header.

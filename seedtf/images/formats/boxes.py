@@ -44,7 +44,7 @@ def read_heic(data: bytes) -> Header:
 
 
 def _largest_size(data: bytes) -> tuple[int, int]:
-    """The largest width and height in a box ``ispe``; there is one for each tile and for the whole."""
+    """The largest size in the boxes ``ispe``: each tile has one, and so does the whole image."""
     properties = _find_box(data, b"meta", b"iprp", b"ipco")
     sizes = [
         struct.unpack_from(">II", data, start + 4)

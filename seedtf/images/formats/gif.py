@@ -19,13 +19,15 @@ _END = b";"
 def read_gif(data: bytes) -> Header:
     """Parses a file that starts as a GIF, up to the end of its first frame.
 
-    The edits cut off all frames after the first, because TensorFlow decodes every frame and allocates
-    the largest width × the largest height of all frames. The edits also make the transparent colour
-    of the first frame white, and remove the extension that declares it transparent.
+    ``Header.edits`` cut off all frames after the first, because TensorFlow decodes every frame and
+    allocates the largest width × the largest height of all frames. They also make the transparent
+    colour of the first frame white, and remove the extension that declares it transparent. If the first
+    frame covers only a part of the canvas, Pillow decodes the file.
 
     Raises:
-        RefusedError: the first frame is larger than the canvas; or it covers only a part of the canvas
-            and has no transparent colour, so that viewers disagree on the colour of the rest.
+        RefusedError: there is no frame; the first frame has two transparent colours, exceeds the
+            canvas, or covers only a part of it without a transparent colour, so that viewers disagree
+            on the colour of the rest.
         IndexError, struct.error: the file ends before its first frame does.
     """
     width, height, flags = struct.unpack_from("<HHB", data, 6)

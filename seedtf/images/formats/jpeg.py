@@ -51,7 +51,7 @@ def read_jpeg(data: bytes) -> Header:
 
     The first EXIF block and the first XMP packet before the scan are used. Four components are CMYK,
     which every viewer takes to be inverted. TensorFlow does so only if the file has Adobe's segment,
-    so the edits add it where it is missing.
+    so ``Header.edits`` add it where it is missing.
 
     Raises:
         RefusedError: 12 bits per sample, too many scans, or no frame.
@@ -91,7 +91,7 @@ def _read_frame(data: bytes, marker: int, position: int, length: int) -> tuple[H
 
 
 def max_scans(pixels: int) -> int:
-    """The largest number of scans of a JPEG with so many pixels.
+    """The largest number of scans that a JPEG with this number of pixels may have.
 
     Example:
         >>> max_scans(224 * 224), max_scans(640 * 480), max_scans(4000 * 3000)

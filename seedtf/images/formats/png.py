@@ -18,8 +18,9 @@ COMPRESSED_TEXTS = (b"zTXt", b"iTXt", b"iCCP")
 
 _FIRST_CHUNK = b"\0\0\0\x0dIHDR"
 _ALPHA_TYPES = (4, 6)
-_START = 8  # of the first chunk
-_ANCILLARY = 0x20  # of the first letter of the name of a chunk that a decoder may ignore
+_FIRST_CHUNK_START = 8
+# The bit that makes the first letter of a chunk's name a small letter: decoders may ignore the chunk.
+_ANCILLARY = 0x20
 
 
 def read_png(data: bytes) -> Header:
@@ -27,7 +28,7 @@ def read_png(data: bytes) -> Header:
 
     ``has_alpha`` is set for any tRNS chunk; libpng, which decodes the image, ignores one that comes
     after the pixels or before the palette. Checksums are not compared, and a compressed XMP packet is
-    not read. If there are compressed texts, the edits leave only the chunks that the pixels depend on.
+    not read. If there are compressed texts, ``Header.edits`` remove chunks that no pixel depends on.
 
     Raises:
         RefusedError: the first chunk is not the header, a chunk exceeds the file, there are two EXIF
@@ -57,13 +58,13 @@ def read_png(data: bytes) -> Header:
 
 
 def _chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:
-    """Yields kind, start and end of every chunk up to IEND, not IDAT, because eXIf may follow it.
+    """Yields kind, start and end of every chunk up to IEND, because eXIf may follow the pixels.
 
     Raises:
         RefusedError: a chunk exceeds the file.
         struct.error: the file ends before its last chunk.
     """
-    position, kind = _START, b""
+    position, kind = _FIRST_CHUNK_START, b""
     while kind != b"IEND":
         length, kind = struct.unpack_from(">I4s", data, position)
         end = position + 12 + length
@@ -79,7 +80,7 @@ def _chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:
 def _check_known(kind: bytes, start: int, seen: set[bytes]) -> None:
     """Refuses a chunk that a decoder must know and does not, and a second palette or transparency."""
     is_known = kind[0] & _ANCILLARY or kind in (b"IDAT", b"IEND", b"PLTE")
-    is_known = is_known or (kind == b"IHDR" and start == _START)
+    is_known = is_known or (kind == b"IHDR" and start == _FIRST_CHUNK_START)
     is_repeated = kind == b"tRNS" or (kind == b"PLTE" and b"IDAT" not in seen)
     if not is_known or (is_repeated and kind in seen):
         raise RefusedError("unsupported variant", f"PNG with an unknown or second chunk {kind!r}")
@@ -88,7 +89,7 @@ def _check_known(kind: bytes, start: int, seen: set[bytes]) -> None:
 def _edits(data: bytes, is_alpha_type: bool) -> tuple[Edit, ...]:
     """Edits that leave only the chunks that the pixels depend on."""
     edits: list[Edit] = []
-    position, seen = _START, set[bytes]()
+    position, seen = _FIRST_CHUNK_START, set[bytes]()
     for kind, start, end in _chunks(data):
         is_needed = kind in (b"IHDR", b"IEND", b"IDAT")
         if b"IDAT" not in seen:

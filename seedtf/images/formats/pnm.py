@@ -12,8 +12,8 @@ _SPACE = rb"(?:[\t-\r ]|#[^\n\r]*[\n\r])+"
 _HEADER = re.compile(
     rb"P([56])" + _SPACE + rb"(\d{1,10})" + _SPACE + rb"(\d{1,10})" + _SPACE + rb"(\d{1,5})[\t-\r ]"
 )
-# The header must end within this many bytes. Comments could make it longer, but then a hostile file
-# could make the search take long.
+# The header must end within this many bytes. Without the limit, a hostile file with long comments could
+# make the search take long.
 _SEARCHED_BYTES = 4096
 
 

@@ -19,12 +19,13 @@ def read_webp(data: bytes) -> Header:
     """Parses a file that starts as a WebP.
 
     EXIF and XMP are used only where libwebp finds them: their flag is set, and they lie inside the size
-    that the file claims. The edits turn the first frame of an animation into a still image.
+    that the file claims. ``Header.edits`` turn the first frame of an animation into a still image; if
+    it does not cover the canvas, Pillow decodes the file.
 
     Raises:
         RefusedError: the kind of the first chunk is unknown, the image is transparent without the flag
             for it, or an animation has no whole frame.
-        IndexError, struct.error: the file ends inside its header or its first frame.
+        IndexError, struct.error: the file ends inside its header.
     """
     kind = data[12:16]
     if kind == b"VP8 ":

@@ -16,7 +16,7 @@ WINDOW = 4096
 """Positions in a window. A larger window takes longer for files of large parts, a smaller one for files
 of tiny parts."""
 
-# Longer steps are shortened to this. It still leaves every window, and cannot overflow int32.
+# Longer steps are shortened to this length, which still leaves every window and cannot overflow int32.
 _MAX_STEP = 1 << 24
 
 

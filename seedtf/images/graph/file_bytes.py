@@ -88,8 +88,8 @@ def little_endian(values: Sequence[tf.Tensor]) -> tf.Tensor:
 def window(file: FileBytes, start: tf.Tensor, size: int, ahead: int = 0) -> tf.Tensor:
     """Reads the eight bytes that start at each of many consecutive positions.
 
-    The positions are the n ones of ``[start, start + size)`` that are in the file, but at least one,
-    and ``ahead`` more after these.
+    These are the n positions of ``[start, start + size)`` that are in the file (at least one), and the
+    next ``ahead`` positions.
 
     Returns:
         int64 ``[n + ahead]``: the eight bytes at each position as one big-endian integer.

@@ -107,8 +107,8 @@ def _find_frame(file: FileBytes, position: tf.Tensor) -> tuple[tf.Tensor, tf.Ten
         first = field(part, 0, 1)
         is_extension = first == _EXTENSION
         is_control = (field(part, 0, 3) == _CONTROL) & (field(part, 3, 1) % 2 == 1)
-        # From an extension to its first sub-block, two bytes later; from a sub-block to the next one;
-        # from the empty last sub-block to the next block.
+        # The steps lead from an extension to its first sub-block, two bytes later; from a sub-block to
+        # the next one; and from the last sub-block, which is empty, to the next block.
         block_steps = tf.fill([tf.size(first)], int64(2 * 2 + 1))
         sub_block_steps = 2 * (1 + first) - tf.cast(first == 0, tf.int64)
         steps = tf.reshape(tf.stack([block_steps, sub_block_steps], 1), [-1])

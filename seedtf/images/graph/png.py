@@ -135,7 +135,7 @@ def _skip_irrelevant(
     part = window(file, position, WINDOW, _BYTES_AHEAD)
     count = tf.size(part) - _BYTES_AHEAD
     length, kind = field(part[:count], 0, 4), field(part[:count], 4, 4)
-    # Of the kinds that always stop, the second chunk is refused.
+    # The chain always stops at these kinds; stops are few, because a second such chunk is refused.
     is_stop = is_in(kind, (_IEND, _EXIF, _TRNS)) | ((kind == _PLTE) & ~has_data)
     # Compare the whole key. Each stop costs a loop step, and with a shorter comparison a hostile file
     # could have many stops.
