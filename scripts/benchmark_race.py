@@ -7,10 +7,11 @@
     python scripts/benchmark_race.py run all --out=race
     python scripts/benchmark_race.py report race
 
-All tools get the same training and validation images, as folders of symbolic links, the same image
-size, number of epochs and cores, and the same first weights. Each runs in a process of its own that is
-watched from outside; accuracies are those that it writes to its own table after each epoch. ``run``
-leaves finished trainings as they are, so the same command continues after an interruption.
+All tools get the same training and validation images, as folders of symbolic links, and the same image
+size, number of epochs and cores; with pretrained weights, also the same network and weights. Each runs
+in a process of its own that is watched from outside; accuracies are those that it writes to its own
+table after each epoch. ``run`` does not repeat finished trainings, so the same command continues after
+an interruption.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ PREPARED = "race.json"
 
 @dataclass(frozen=True)
 class Training:
-    """One training of the race; ``prepared`` is what ``prepare`` wrote, ``out`` its own folder."""
+    """One training of the race; ``prepared`` is what ``prepare`` wrote, ``out`` the folder to write."""
 
     prepared: dict[str, Any]
     data: Path
@@ -56,7 +57,7 @@ class Training:
 
 
 def seedtf_command(training: Training) -> list[str]:
-    """``seedtf train``."""
+    """The command line of ``seedtf train``."""
     flags = [f"--data_dir={training.data / 'train'}", f"--val_dir={training.data / 'val'}"]
     flags += [f"--model={training.prepared['preset']}", f"--run_dir={training.out / 'run'}"]
     flags += [f"--image_size={training.image_size}", f"--epochs={training.epochs}"]
@@ -66,7 +67,7 @@ def seedtf_command(training: Training) -> list[str]:
 
 
 def timm_command(training: Training) -> list[str]:
-    """``train.py`` of timm, or the script that makes the same calls."""
+    """The command line of timm's ``train.py``, or of the script that makes the same calls."""
     network = f"pretrained_cfg_overlay={{'file': {training.prepared['weights']!r}}}"
     classes, size = training.prepared["classes"], training.image_size
     flags = (
@@ -84,21 +85,29 @@ def timm_command(training: Training) -> list[str]:
 
 
 def script_command(script: str, training: Training) -> list[str]:
-    """One of the scripts in ``race/``."""
-    own = script == "keras_script.py"
-    network = training.prepared["preset" if own else "weights"]
+    """The command line of one of the scripts in ``race/``."""
+    is_keras = script == "keras_script.py"
+    network = training.prepared["preset" if is_keras else "weights"]
     names = ("setting", "data", "out", "image_size", "epochs")
     flags = [f"--{name}={getattr(training, name)}" for name in names]
     flags += [f"--network={network}", f"--pretrained={int(training.pretrained)}"]
-    python = sys.executable if own else training.prepared["python"]
+    python = sys.executable if is_keras else training.prepared["python"]
     return [python, "-u", str(RUNNERS / script), *flags]
 
 
 @dataclass(frozen=True)
 class Tool:
-    """A tool: its command, its table of epochs with the column of accuracies, its packages."""
+    """A tool of the race.
 
-    command: Callable[[Training], list[str]]
+    Attributes:
+        make_command: returns the command line of a training.
+        history: the CSV file, below the folder of the training, with a row for each epoch.
+        column: the column of accuracies in that file.
+        packages: the packages whose versions are recorded.
+        scale: the factor that turns the values of the column into 0 to 1.
+    """
+
+    make_command: Callable[[Training], list[str]]
     history: str
     column: str
     packages: str
@@ -132,11 +141,11 @@ def prepare(arguments: argparse.Namespace) -> None:
     dataset = load_training_data(config)
     catalog, counts = dataset.store.catalog, {}
     for side, indices in (("train", dataset.split.train), ("val", dataset.split.val)):
-        linked: dict[str, int] = {}
+        num_linked: dict[str, int] = {}
         for index in indices:
             name = catalog.class_names[catalog.labels[index]]
-            linked[name] = linked.get(name, 0) + 1
-            if linked[name] <= arguments.per_class:
+            num_linked[name] = num_linked.get(name, 0) + 1
+            if num_linked[name] <= arguments.per_class:
                 target = out / "data" / side / name / Path(catalog.paths[index]).name
                 target.parent.mkdir(parents=True, exist_ok=True)
                 target.symlink_to(Path(catalog.root).resolve() / catalog.paths[index])
@@ -203,7 +212,7 @@ def _train(name: str, setting: str, weights: str, out: Path, arguments: argparse
         image_size=arguments.image_size,
         epochs=arguments.epochs,
     )
-    command, log = tool.command(training), out / "output.txt"
+    command, log = tool.make_command(training), out / "output.txt"
 
     def first_step() -> float | None:
         if name == "timm":  # its first line about training is written after the first step
@@ -240,16 +249,19 @@ def _train(name: str, setting: str, weights: str, out: Path, arguments: argparse
     }
 
 
-def images_per_second(record: Record, images: int) -> float | None:
-    """Training images per second, by the time from the first to the last epoch, validation included."""
+def images_per_second(record: Record, num_images: int) -> float | None:
+    """Training images per second, from the end of the first epoch to the end of the last one.
+
+    The time of validation is included. None if fewer than two epochs have ended.
+    """
     if len(record.history) < 2:
         return None
     seconds = record.history[-1]["seconds"] - record.history[0]["seconds"]
-    return images * (len(record.history) - 1) / seconds
+    return num_images * (len(record.history) - 1) / seconds
 
 
 def _environment(root: Path, threads: int) -> dict[str, str]:
-    """Two threads, no downloads, and compiled Python files, which a user's second start has."""
+    """Variables for ``threads`` threads, no downloads, and bytecode caches, as on a user's machine."""
     environment = dict(os.environ)
     environment.pop("PYTHONDONTWRITEBYTECODE", None)
     paths = [str(RUNNERS.parents[1]), environment.get("PYTHONPATH", "")]
@@ -284,34 +296,44 @@ def main() -> None:
     """Reads the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     commands = parser.add_subparsers(required=True)
-    first = commands.add_parser("prepare", help="links the images and converts the weights")
-    first.set_defaults(function=prepare)
-    first.add_argument("images", type=Path, help="folder with one sub-folder per class")
-    first.add_argument("preset", type=Path, help="EfficientNet-Lite0 as a preset of KerasHub")
-    first.add_argument("--out", type=Path, required=True, help="new folder for everything")
-    first.add_argument("--python", type=Path, required=True, help="Python with the other tools")
-    first.add_argument(
+    prepare_parser = commands.add_parser(
+        "prepare", help="links the images and converts the weights"
+    )
+    prepare_parser.set_defaults(function=prepare)
+    prepare_parser.add_argument("images", type=Path, help="folder with one sub-folder per class")
+    prepare_parser.add_argument(
+        "preset", type=Path, help="EfficientNet-Lite0 as a preset of KerasHub"
+    )
+    prepare_parser.add_argument("--out", type=Path, required=True, help="new folder for everything")
+    prepare_parser.add_argument(
+        "--python", type=Path, required=True, help="Python with the other tools"
+    )
+    prepare_parser.add_argument(
         "--timm_script", type=Path, help="train.py of timm, instead of race/timm_train.py"
     )
-    first.add_argument(
-        "--per_class", type=int, default=10**9, help="use only so many images, for a trial"
+    prepare_parser.add_argument(
+        "--per_class", type=int, default=10**9, help="most images per class and side, for a trial"
     )
-    second = commands.add_parser("run", help="trains; finished trainings are kept")
-    second.set_defaults(function=run)
-    second.add_argument("tool", help=f"all, or of {', '.join(TOOLS)}, separated by commas")
-    second.add_argument("--out", type=Path, required=True, help="the prepared folder")
-    second.add_argument("--setting", default=",".join(SETTINGS), help="default, best or both")
-    second.add_argument("--weights", default=",".join(WEIGHTS), help="pretrained, scratch or both")
-    second.add_argument("--image_size", type=int, default=128, help="side in pixels")
-    second.add_argument("--epochs", type=int, default=6, help="number of epochs")
-    second.add_argument("--threads", type=int, default=2, help="cores and threads of each")
-    second.add_argument(
-        "--limit_minutes", type=float, default=30.0, help="a training is ended then"
+    run_parser = commands.add_parser("run", help="trains; finished trainings are kept")
+    run_parser.set_defaults(function=run)
+    run_parser.add_argument("tool", help=f"all, or of {', '.join(TOOLS)}, separated by commas")
+    run_parser.add_argument("--out", type=Path, required=True, help="the prepared folder")
+    run_parser.add_argument("--setting", default=",".join(SETTINGS), help="default, best or both")
+    run_parser.add_argument(
+        "--weights", default=",".join(WEIGHTS), help="pretrained, scratch or both"
     )
-    second.add_argument("--again", action="store_true", help="repeat finished trainings")
-    third = commands.add_parser("report", help="prints the table and draws race.png")
-    third.set_defaults(function=report)
-    third.add_argument("out", type=Path, help="the folder of the race")
+    run_parser.add_argument("--image_size", type=int, default=128, help="side in pixels")
+    run_parser.add_argument("--epochs", type=int, default=6, help="number of epochs")
+    run_parser.add_argument(
+        "--threads", type=int, default=2, help="cores and threads of each training"
+    )
+    run_parser.add_argument(
+        "--limit_minutes", type=float, default=30.0, help="minutes after which a training is ended"
+    )
+    run_parser.add_argument("--again", action="store_true", help="repeat finished trainings")
+    report_parser = commands.add_parser("report", help="prints the table and draws race.png")
+    report_parser.set_defaults(function=report)
+    report_parser.add_argument("out", type=Path, help="the folder of the race")
     arguments = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # ends the training, too
     arguments.function(arguments)

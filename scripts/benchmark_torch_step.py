@@ -5,7 +5,7 @@
 
 Both train the whole of ResNet-50 with Adam in float32. PyTorch uses the channels-last memory format,
 as its documentation advises for CPUs, and is timed again with ``torch.compile`` where that works. Each
-has its own process and they take turns; a ratio is the median over the turns.
+of these variants has its own process. They take turns, and a ratio is the median over the turns.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-CLASSES = 12
+NUM_CLASSES = 12
 STAGES = ((64, 3), (128, 4), (256, 6), (512, 3))
 
 
@@ -56,7 +56,9 @@ def torch_network(torch: Any) -> Any:
         for block in range(blocks):
             layers.append(Block(inputs, width, 2 if stage and not block else 1))
             inputs = 4 * width
-    return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(inputs, CLASSES))
+    return nn.Sequential(
+        *layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(inputs, NUM_CLASSES)
+    )
 
 
 def torch_step(size: int, batch: int, threads: int, compiled: bool) -> Callable[[], float]:
@@ -70,7 +72,7 @@ def torch_step(size: int, batch: int, threads: int, compiled: bool) -> Callable[
     optimizer = torch.optim.Adam(network.parameters(), 1e-3)
     criterion = torch.nn.CrossEntropyLoss()
     images = torch.rand(batch, 3, size, size).to(memory_format=torch.channels_last)
-    labels = torch.arange(batch) % CLASSES
+    labels = torch.arange(batch) % NUM_CLASSES
 
     def step() -> float:
         optimizer.zero_grad(set_to_none=True)
@@ -83,7 +85,7 @@ def torch_step(size: int, batch: int, threads: int, compiled: bool) -> Callable[
 
 
 def measure(size: int, batch: int, rounds: int, steps: int, threads: int) -> dict[str, list[float]]:
-    """Median wall-clock seconds of a step in every turn, by name."""
+    """Median wall-clock seconds of a step in every turn, by the name of the variant."""
     from seedtf.compat.tensorflow_env import import_tensorflow
 
     import_tensorflow()
@@ -107,13 +109,13 @@ def measure(size: int, batch: int, rounds: int, steps: int, threads: int) -> dic
                 del workers[name]
         for _ in range(rounds):
             for name, worker in workers.items():
-                walls = [wall for wall, _ in request_steps(worker, steps)]
-                times.setdefault(name, []).append(statistics.median(walls))
+                seconds = [wall for wall, _ in request_steps(worker, steps)]
+                times.setdefault(name, []).append(statistics.median(seconds))
     return times
 
 
 def report(size: int, batch: int, times: dict[str, list[float]]) -> None:
-    """Prints a line for each: milliseconds, images per second, how many times as fast seedtf is."""
+    """Prints a line for each variant: milliseconds, images per second, its time relative to seedtf."""
     for name, values in times.items():
         seconds = statistics.median(values)
         ratio = statistics.median(b / a for a, b in zip(times["seedtf"], values, strict=True))
@@ -126,9 +128,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--image_size", default="96,150", help="image sizes, separated by commas")
     parser.add_argument("--batch_size", type=int, default=32, help="images per step")
-    parser.add_argument("--rounds", type=int, default=5, help="turns of each; medians are printed")
-    parser.add_argument("--steps", type=int, default=4, help="steps per round")
-    parser.add_argument("--threads", type=int, default=os.cpu_count(), help="threads for everyone")
+    parser.add_argument(
+        "--rounds", type=int, default=5, help="turns of each variant; medians are printed"
+    )
+    parser.add_argument("--steps", type=int, default=4, help="steps per turn")
+    parser.add_argument(
+        "--threads", type=int, default=os.cpu_count(), help="threads of each variant"
+    )
     parser.add_argument("--worker", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     sizes = [int(size) for size in arguments.image_size.split(",")]

@@ -4,10 +4,10 @@
     python scripts/draw_readme_figures.py           # all five, a few minutes on two CPU cores
     python scripts/draw_readme_figures.py peers     # only the one named
 
-``augmentation`` shows ``seedtf preview``; ``live``, the page of a run while it trains; ``report``, its
-evaluation page with confusion matrix and top losses; ``lr_find``, the learning-rate finder; ``peers``,
-the throughputs in scripts/measured/peers.csv. Runs are kept in --work_dir, so that a figure can be
-drawn again without training again.
+``augmentation`` shows the image of ``seedtf preview``; ``live``, the live page of a run; ``report``,
+its evaluation page with confusion matrix and top losses; ``lr_find``, the plot of the learning-rate
+finder; ``peers``, the throughputs in scripts/measured/peers.csv. Runs are kept in --work_dir, so that a
+figure can be drawn again without training again.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ WIDTHS, COLORS, MAX_BYTES = (1000, 900, 800, 700), (256, 128, 64), 150_000
 RUN_FLAGS = ("--data_dir=sample", "--weights=none", "--model=tiny", "--image_size=64")
 SHOWN_EPOCHS = 24
 
-# Of the evaluation page: the cards, the confusion matrix and the first row of top losses.
+# Leaves of the evaluation page the cards, the confusion matrix and the first row of top losses.
 SHORTEN_REPORT = """<style>
 dl.cards, ol { grid-template-columns: repeat(6, 1fr) !important; } .matrix { max-width: 46rem; }
 </style><script>
@@ -118,7 +118,7 @@ def draw_peers(work_dir: Path, target: Path) -> None:
 
 
 def screenshot(page: Path, work_dir: Path, target: Path) -> None:
-    """The page in a light theme, 1000 CSS pixels wide, without the empty space below it."""
+    """Saves an image of the page, in a light theme, 1000 CSS pixels wide, without empty space below."""
     browser = shutil.which("chromium") or shutil.which("chromium-browser")
     if browser is None:
         raise SystemExit(f"{page}: Chromium is not installed; install it to draw {target.name}")

@@ -13,7 +13,7 @@ import random
 import sys
 from pathlib import Path
 
-_SHARE, _SEED = 0.05, 0
+_FRACTION, _SEED = 0.05, 0
 
 
 def main(data: str, flipped_csv: str, fixes_csv: str) -> None:
@@ -21,15 +21,15 @@ def main(data: str, flipped_csv: str, fixes_csv: str) -> None:
     root = Path(data)
     labelled = sorted((p.relative_to(root).as_posix(), p.parent.name) for p in root.glob("*/*.jpg"))
     classes, rng = sorted({label for _, label in labelled}), random.Random(_SEED)
-    drawn = rng.sample(labelled, round(_SHARE * len(labelled)))
+    drawn = rng.sample(labelled, round(_FRACTION * len(labelled)))
     flipped = {path: rng.choice([c for c in classes if c != label]) for path, label in drawn}
     rows = [(path, flipped.get(path, label)) for path, label in labelled]
     fixes = [(path, "relabel", label) for path, label in labelled if path in flipped]
-    for name, table in (
+    for path, table in (
         (flipped_csv, [("file", "label"), *rows]),
         (fixes_csv, [("path", "action", "label"), *fixes]),
     ):
-        with Path(name).open("w", newline="", encoding="utf-8") as file:
+        with Path(path).open("w", newline="", encoding="utf-8") as file:
             csv.writer(file).writerows(table)
 
 

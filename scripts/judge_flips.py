@@ -1,12 +1,13 @@
-"""Measures what flipped labels do, after ``scripts/flip_labels.py`` has flipped some.
+"""Measures how well flipped labels are found, and how they change the accuracy of predictions.
 
     python scripts/judge_flips.py found FIXES.csv explore.csv
     python scripts/judge_flips.py accuracy FIXES.csv FIRST.csv SECOND.csv
 
-FIXES.csv lists exactly the flipped images, with their true labels. ``found`` counts how many of them
-are in the first part of ``explore.csv``, whose most suspect labels come first. ``accuracy`` compares
-two tables of out-of-fold predictions, ``oof.csv`` of ``seedtf folds`` or ``predictions.csv`` of
-``seedtf probe``, with the true labels: the true label of an image is the name of its folder.
+``scripts/flip_labels.py`` flips labels; its FIXES.csv lists the flipped images. ``found`` counts how
+many of them are in the first part of ``explore.csv``, which begins with the most suspect labels.
+``accuracy`` compares two tables of out-of-fold predictions, ``oof.csv`` of ``seedtf folds`` or
+``predictions.csv`` of ``seedtf probe``, with the true labels: the true label of an image is the name of
+its folder.
 """
 
 from __future__ import annotations
@@ -18,20 +19,20 @@ from pathlib import Path
 from seedtf.evaluation.metrics import mcnemar_p
 from seedtf.intervals import paired_difference_interval, wilson_interval
 
-_SHARES = (0.02, 0.05, 0.08, 0.10, 0.20)
+_FRACTIONS = (0.02, 0.05, 0.08, 0.10, 0.20)
 
 
 def found(fixes_csv: str, explore_csv: str) -> list[str]:
-    """Lines with the part of the list, its images, the flipped ones in it, recall and precision."""
+    """A line for each first part of the list: images, flipped ones among them, recall, precision."""
     flipped = {row["path"] for row in _read(fixes_csv)}
     ranked = [row["path"] in flipped for row in _read(explore_csv)]
     lines = []
-    for share in _SHARES:
-        count = round(share * len(ranked))
+    for fraction in _FRACTIONS:
+        count = round(fraction * len(ranked))
         hits = sum(ranked[:count])
         low, high = wilson_interval(hits, len(flipped))
         lines.append(
-            f"first {share:.0%}: {count} images, {hits} flipped, {hits / len(flipped):.1%} of all "
+            f"first {fraction:.0%}: {count} images, {hits} flipped, {hits / len(flipped):.1%} of all "
             f"flipped ({low:.1%} to {high:.1%}), precision {hits / count:.1%}"
         )
     return lines
@@ -40,7 +41,7 @@ def found(fixes_csv: str, explore_csv: str) -> list[str]:
 def accuracy(fixes_csv: str, first_csv: str, second_csv: str) -> list[str]:
     """Lines with the accuracy of both tables against the true labels, and their paired difference."""
     flipped = {row["path"] for row in _read(fixes_csv)}
-    first, second = _right(first_csv), _right(second_csv)
+    first, second = _is_correct(first_csv), _is_correct(second_csv)
     lines = []
     for name, paths in (
         ("all images", first.keys() & second.keys()),
@@ -50,28 +51,29 @@ def accuracy(fixes_csv: str, first_csv: str, second_csv: str) -> list[str]:
         only_a = sum(first[path] and not second[path] for path in paths)
         only_b = sum(second[path] and not first[path] for path in paths)
         low, high = paired_difference_interval(only_a, only_b, len(paths))
-        shares = [
-            _share(sum(table[path] for path in paths), len(paths)) for table in (first, second)
+        accuracies = [
+            _describe_accuracy(sum(table[path] for path in paths), len(paths))
+            for table in (first, second)
         ]
         lines.append(
-            f"{name}: {len(paths)} images, {shares[0]}, {shares[1]}, difference "
+            f"{name}: {len(paths)} images, {accuracies[0]}, {accuracies[1]}, difference "
             f"{(only_b - only_a) / len(paths):+.4f} ({low:+.4f} to {high:+.4f}), McNemar's p "
             f"{mcnemar_p(only_a, only_b):.2g}"
         )
     return lines
 
 
-def _share(hits: int, images: int) -> str:
-    low, high = wilson_interval(hits, images)
-    return f"{hits / images:.4f} ({low:.4f} to {high:.4f})"
+def _describe_accuracy(hits: int, num_images: int) -> str:
+    low, high = wilson_interval(hits, num_images)
+    return f"{hits / num_images:.4f} ({low:.4f} to {high:.4f})"
 
 
-def _right(table: str) -> dict[str, bool]:
-    """For each image whether its predicted class is the name of its folder."""
+def _is_correct(table: str) -> dict[str, bool]:
+    """For each image, whether its predicted class is the name of its folder."""
     rows = _read(table)
-    file = "path" if "path" in rows[0] else "file"
-    named = [name for name in rows[0] if name == "top1" or name.endswith(" logistic")]
-    return {row[file]: row[named[0]] == row[file].split("/")[-2] for row in rows}
+    path = "path" if "path" in rows[0] else "file"
+    predicted = [name for name in rows[0] if name == "top1" or name.endswith(" logistic")]
+    return {row[path]: row[predicted[0]] == row[path].split("/")[-2] for row in rows}
 
 
 def _read(table: str) -> list[dict[str, str]]:

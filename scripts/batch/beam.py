@@ -1,4 +1,4 @@
-"""Predicts images with Apache Beam: any runner, an export of seedtf, and neither seedtf nor Keras.
+"""Predicts images with an export of seedtf in Apache Beam, on any runner, without seedtf and Keras.
 
     python beam.py RUN/export/1 'gs://bucket/photos/**' predictions.csv --runner=DataflowRunner …
 

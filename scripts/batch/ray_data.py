@@ -1,9 +1,9 @@
-"""Predicts images with Ray Data: an export of seedtf, and neither seedtf nor Keras.
+"""Predicts images with an export of seedtf in Ray Data, without seedtf and Keras.
 
     python ray_data.py RUN/export/1 s3://bucket/photos predictions --workers=8
 
 Writes file, status, class and confidence of each image below the folder to parquet files. The script
-is not called ray.py, because Python would then import it in place of the package.
+is not called ray.py, because Python would then import it instead of the package.
 """
 
 import argparse

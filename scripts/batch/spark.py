@@ -1,4 +1,4 @@
-"""Predicts images with Apache Spark: an export of seedtf, and neither seedtf nor Keras.
+"""Predicts images with an export of seedtf in Apache Spark, without seedtf and Keras.
 
     spark-submit spark.py RUN/export/1 s3a://bucket/photos predictions.parquet
 
@@ -16,7 +16,7 @@ OUTPUTS = {"status": "string", "class_name": "string", "confidence": "float"}
 
 
 def load(export):
-    """A function that loads the export once in each Python worker."""
+    """Returns a function that loads the export, which Spark calls once in each Python worker."""
 
     def make_predict_fn():
         import tensorflow as tf  # noqa: PLC0415  the driver needs no TensorFlow
