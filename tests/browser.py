@@ -1,4 +1,4 @@
-"""A headless Chromium driven over a pipe (DevTools protocol), for tests of pages; no library needed."""
+"""Drives a headless Chromium over a pipe with the DevTools protocol, for tests of HTML pages."""
 
 from __future__ import annotations
 
@@ -24,11 +24,18 @@ FLAGS = (
 
 @dataclass
 class Page:
-    """The requests, messages, evaluated facts and screenshot of a page that was open at one width."""
+    """What was observed of a page that was opened in a window of one size.
+
+    Attributes:
+        requests: the URLs that the page requested, its own included.
+        messages: the messages of the console and the log, and the exceptions, as JSON.
+        facts: the value of the script that was evaluated in the page.
+        png: a screenshot of the whole page.
+    """
 
     requests: list[str] = field(default_factory=list)
     messages: list[str] = field(default_factory=list)
-    facts: dict[str, Any] = field(default_factory=dict)
+    facts: Any = None
     png: bytes = b""
 
 
@@ -37,38 +44,38 @@ class Browser:
 
     def __init__(self, to_browser: int, from_browser: int) -> None:
         self._to, self._from = to_browser, from_browser
-        self._rest, self._count, self._session = b"", 0, ""
+        self._buffer, self._last_id, self._session = b"", 0, ""
         self.events: list[dict[str, Any]] = []
 
     def attach(self) -> None:
         """Opens a tab and subscribes to its events."""
         target = self.call("Target.createTarget", url="about:blank")["targetId"]
-        found = self.call("Target.attachToTarget", targetId=target, flatten=True)
-        self._session = found["sessionId"]
+        attached = self.call("Target.attachToTarget", targetId=target, flatten=True)
+        self._session = attached["sessionId"]
         for domain in ("Page", "Network", "Runtime", "Log"):
             self.call(f"{domain}.enable")
 
     def call(self, method: str, **params: Any) -> dict[str, Any]:
         """Sends a command and returns its result; events received before the result are stored."""
-        self._count += 1
-        message: dict[str, Any] = {"id": self._count, "method": method, "params": params}
+        self._last_id += 1
+        message: dict[str, Any] = {"id": self._last_id, "method": method, "params": params}
         if self._session:
             message["sessionId"] = self._session
         os.write(self._to, json.dumps(message).encode() + b"\0")
         while True:
             response = self._receive()
-            if response.get("id") == self._count:
+            if response.get("id") == self._last_id:
                 assert "error" not in response, response
                 return response["result"]
             self.events.append(response)
 
     def wait_for(self, event: str) -> None:
-        """Returns once an event of this name has been received since the last navigation."""
+        """Waits until ``events`` has an event of this name."""
         while not any(each.get("method") == event for each in self.events):
             self.events.append(self._receive())
 
-    def look(self, path: Path, script: str, *, width: int, height: int, dark: bool) -> Page:
-        """Opens a file in a window of ``width`` CSS pixels and evaluates ``script`` to ``facts``."""
+    def open_page(self, path: Path, script: str, *, width: int, height: int, dark: bool) -> Page:
+        """Opens a file in a window of this size in CSS pixels, and evaluates ``script`` in it."""
         self.events.clear()
         scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
         self.call("Emulation.setEmulatedMedia", features=[scheme])
@@ -91,12 +98,12 @@ class Browser:
         return page
 
     def _receive(self) -> dict[str, Any]:
-        while b"\0" not in self._rest:
+        while b"\0" not in self._buffer:
             chunk = os.read(self._from, 1 << 20)
             if not chunk:
                 raise EOFError("Chromium ended")
-            self._rest += chunk
-        message, self._rest = self._rest.split(b"\0", 1)
+            self._buffer += chunk
+        message, self._buffer = self._buffer.split(b"\0", 1)
         return json.loads(message)
 
 

@@ -1,4 +1,4 @@
-"""What several test files share: a tiny class folder, a private cache, one Hypothesis profile."""
+"""Fixtures and settings that the test modules share, and the order in which the modules run."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
 os.environ["TF_NUM_INTRAOP_THREADS"] = str(os.cpu_count())
 
-# Objects that are made before the tests begin stay in use. The garbage collector would search them
-# again and again, which takes a fifth of the time in which pytest collects the tests.
+# The objects that are made while pytest collects the tests stay in use. Scanning them again and again
+# would take the garbage collector a fifth of that time.
 gc.disable()
 
 
-# The modules with the longest tests. They run first, so that short tests are left at the end, when a
-# process that has finished takes tests from another one.
+# The modules with the longest tests run first. The short tests come last, so that all processes of
+# pytest-xdist end at about the same time.
 _LONGEST = (
     *("distribute", "gpu_paths", "resume", "cases_notebook", "train", "trackers", "benchmarks"),
     *("folds", "tune", "ingredients", "hub"),
@@ -75,7 +75,7 @@ def _private_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def common_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder for all processes that run tests; with pytest-xdist, it holds those of the processes."""
+    """pytest's temporary folder; with pytest-xdist its parent, which all test processes share."""
     base = tmp_path_factory.getbasetemp()
     return base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
 
@@ -96,14 +96,14 @@ def shared(common_folder: Path) -> Shared:
     """
 
     def shared_folder(name: str, make: Callable[[Path], object]) -> Path:
-        folder, made = (common_folder / f"shared-{name}{end}" for end in ("", "-made"))
+        folder, marker = (common_folder / f"shared-{name}{end}" for end in ("", "-made"))
         with (common_folder / f"shared-{name}-lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
-            if not made.exists():
+            if not marker.exists():
                 shutil.rmtree(folder, ignore_errors=True)  # left by an attempt that failed
                 folder.mkdir()
                 make(folder)
-                made.touch()
+                marker.touch()
         return folder
 
     return shared_folder
@@ -125,7 +125,7 @@ def module_without_figures() -> Iterator[None]:
 
 @pytest.fixture
 def forked_subprocesses(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Forks the Python programs that the code starts, so that they do not import TensorFlow again."""
+    """Forks the Python programs that the code starts, so that they need not import TensorFlow again."""
     monkeypatch.setattr(subprocess, "run", forked.run_python)
 
 

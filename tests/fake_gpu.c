@@ -1,10 +1,10 @@
 /* CUDA libraries without a GPU behind them, with which TensorFlow 2.21 sees H100s. Built by fake_gpu.py.
 
-   Device memory is host memory, copies are copies, kernels do nothing: every number that a kernel should
-   make is whatever lay there. TensorFlow, its kernel registry, its graph optimizer and XLA's compiler for
-   GPUs are real. A function that is missing here is an error for TensorFlow, so what it calls is listed.
+   Device memory is host memory, and copies are real. Kernels do nothing, so that a result has the bytes
+   that its memory had before. TensorFlow, its kernel registry, its graph optimizer and XLA's compiler for
+   GPUs are real. TensorFlow fails if a function is missing, so every function that it calls is defined.
 
-   FAKE_GPUS is the number of GPUs. fake_counts() tells what the main thread did. */
+   FAKE_GPUS is the number of GPUs. fake_counts() copies the counters. */
 #define _GNU_SOURCE
 #include <stddef.h>
 #include <stdio.h>
@@ -37,7 +37,7 @@ static int copy_to_host(void *to, const void *from, size_t size) {
     add(&counts.to_host_bytes, size);
     if (in_main()) add(&counts.main_to_host, 1);
     memcpy(to, from, size);
-    /* a truth value that no kernel has computed; TensorFlow aborts on bytes other than 0 and 1 */
+    /* One byte is a bool that no kernel has computed. TensorFlow aborts if a bool is neither 0 nor 1. */
     if (size == 1) *(char *)to &= 1;
     return 0;
 }
@@ -230,7 +230,7 @@ DONE(cublasSetStream_v2) DONE(cublasSetPointerMode_v2) DONE(cublasGetPointerMode
 DONE(cublasGetMathMode) DONE(cublasDestroy_v2) DONE(cublasSetAtomicsMode) DONE(cublasGetAtomicsMode) DONE(cublasSgemm_v2)
 DONE(cublasSgemmEx) DONE(cublasSgemv_v2) DONE(cublasGemmBatchedEx) DONE(cublasGemmStridedBatchedEx) DONE(cublasSgemmBatched)
 DONE(cublasSgemmStridedBatched) DONE(cublasSscal_v2) DONE(cublasSaxpy_v2)
- DONE(cublasGemmEx) DONE(cublasSetWorkspace_v2)
+DONE(cublasGemmEx) DONE(cublasSetWorkspace_v2)
 TEXT(cublasGetStatusString)
 MAKES(cublasLtMatmulDescCreate) MAKES(cublasLtMatrixLayoutCreate) MAKES(cublasLtMatmulPreferenceCreate)
 DONE(cublasLtMatmulDescDestroy) DONE(cublasLtMatrixLayoutDestroy) DONE(cublasLtMatmulPreferenceDestroy)

@@ -9,14 +9,16 @@ import subprocess
 import sys
 from pathlib import Path
 
-__all__ = ["build", "counts", "environment", "why_not"]
+__all__ = ["build", "environment", "missing_requirement", "read_counters"]
 
-# What TensorFlow 2.21 opens; all of these, or it sees no GPU. One file answers for all.
+# The libraries that TensorFlow 2.21 opens. It sees no GPU if one is missing; here all names are links
+# to one file.
 _NAMES = (
     *("libcuda.so.1", "libnvidia-ml.so.1", "libcudart.so.12", "libcublas.so.12"),
     *("libcublasLt.so.12", "libcufft.so.11", "libcusolver.so.11", "libcusparse.so.12"),
     *("libcudnn.so.9", "libnccl.so.2"),
 )
+# The members of the struct Counts in fake_gpu.c, in their order.
 _FIELDS = ("kernels", "graphs", "to_host", "to_host_bytes", "main_to_host", "main_waits")
 # Nothing is timed here, so XLA need not optimize.
 _XLA_FLAGS = (
@@ -25,19 +27,19 @@ _XLA_FLAGS = (
 )
 
 
-def why_not() -> str:
-    """What is missing for training on the made-up GPU; empty if nothing is."""
+def missing_requirement() -> str:
+    """What this machine lacks to train on the made-up GPU; empty if nothing."""
     import tensorflow as tf
 
     if not tf.test.is_built_with_cuda():
         return "this build of TensorFlow has no GPU kernels"
     if shutil.which("gcc") is None:
         return "gcc is not installed"
-    return "" if _cuda() else "ptxas and libdevice.10.bc are not installed"
+    return "" if _find_cuda() else "ptxas and libdevice.10.bc are not installed"
 
 
 def build(folder: Path) -> Path:
-    """Builds the libraries in ``folder``, in a second."""
+    """Builds the libraries in ``folder``, which takes a second."""
     library = folder / "libfake_gpu.so"
     source = Path(__file__).with_suffix(".c")
     command = ["gcc", "-O1", "-w", "-shared", "-fPIC", "-o", str(library), str(source)]
@@ -51,11 +53,11 @@ def environment(libraries: Path, *, gpus: int, dump: Path) -> dict[str, str]:
     """The environment of a process that trains on the made-up GPUs.
 
     Args:
-        libraries: from ``build``.
-        gpus: how many there are.
+        libraries: the folder that ``build`` returned.
+        gpus: the number of made-up GPUs.
         dump: where XLA writes the modules that it compiles.
     """
-    folder = _cuda()
+    folder = _find_cuda()
     assert folder is not None
     flags = (
         f"--xla_gpu_cuda_data_dir={folder} --xla_dump_to={dump} --xla_dump_hlo_as_text "
@@ -72,15 +74,15 @@ def environment(libraries: Path, *, gpus: int, dump: Path) -> dict[str, str]:
     }
 
 
-def counts() -> dict[str, int]:
-    """What this process has asked of the made-up driver so far."""
+def read_counters() -> dict[str, int]:
+    """The launches, copies and waits that the made-up driver has counted in this process so far."""
     values = (ctypes.c_long * len(_FIELDS))()
     ctypes.CDLL("libcuda.so.1").fake_counts(values)
     return dict(zip(_FIELDS, values, strict=True))
 
 
-def _cuda() -> Path | None:
-    """The folder of a CUDA toolkit with ptxas and libdevice."""
+def _find_cuda() -> Path | None:
+    """The folder of a CUDA toolkit with ptxas and libdevice, or None."""
     wheels = [Path(each) / "nvidia" / "cuda_nvcc" for each in sys.path]
     installed = [Path("/usr/local/cuda"), *sorted(Path("/usr/local").glob("cuda-*"), reverse=True)]
     for folder in (*wheels, *installed):

@@ -1,8 +1,8 @@
 """Replaces ``seedtf train`` in the tests of the search: writes a computed history without training.
 
-The environment variable ``FAKE`` is JSON. ``exit`` maps a trial to its exit code. ``signal`` is [trial,
-epoch, number]: after this epoch the signal is sent to the search. ``hang`` is a trial that waits after
-its first epoch until it is ended.
+The variable ``FAKE`` in the environment is JSON. ``exit`` maps the number of a trial to its exit code.
+``signal`` is [trial, epoch, signal number]: after this epoch, the trial sends the signal to the search.
+``hang`` is the number of a trial that sleeps for 30 s after each epoch.
 """
 
 import json
@@ -25,8 +25,8 @@ def main() -> int:
         lines = Path(value).read_text().splitlines()
         flags = dict(line[2:].partition("=")[::2] for line in lines)
         run_dir = Path(flags["run_dir"])
-    number = int(run_dir.name.removeprefix("trial-"))
-    code = plan.get("exit", {}).get(str(number))
+    trial = int(run_dir.name.removeprefix("trial-"))
+    code = plan.get("exit", {}).get(str(trial))
     if code == 2:
         print("seedtf train: --model=oak: no such network\nnoise of the exit", file=sys.stderr)
         return 2
@@ -41,10 +41,10 @@ def main() -> int:
         loss = (math.log10(float(flags["lr"])) + 3) ** 2 + float(flags["crop"]) + 1 / epoch
         with history.open("a") as file:
             file.write(f"{epoch},0.1,1.0,0.5,{loss!r},{1 / (1 + loss)!r}\n")
-        if plan.get("signal", [])[:2] == [number, epoch]:
+        if plan.get("signal", [])[:2] == [trial, epoch]:
             os.kill(os.getppid(), plan["signal"][2])
             time.sleep(30)
-        if plan.get("hang") == number:
+        if plan.get("hang") == trial:
             time.sleep(30)
     return code or 0
 

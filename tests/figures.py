@@ -1,6 +1,6 @@
 """Replaces every figure of a run by a tiny image, for runs whose figures are not tested.
 
-Drawing takes seconds in each short training. The files of the figures are still written.
+Rendering the figures would take seconds in each short training. Their files are still written.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ Replace = Callable[[Any, str, Any], None]
 
 
 def replace_figures(replace: Replace = setattr) -> None:
-    """Replaces the functions that draw figures, with ``setattr`` or that of a ``MonkeyPatch``."""
+    """Makes every figure save an image of 8×8 pixels; ``replace`` may be ``MonkeyPatch.setattr``."""
     from seedtf.training import preview
 
-    data = io.BytesIO()
-    Image.new("RGB", (8, 8)).save(data, "PNG")
+    png = io.BytesIO()
+    Image.new("RGB", (8, 8)).save(png, "PNG")
 
     def save(self: Figure, file: IO[bytes], **_: Any) -> None:
-        file.write(data.getvalue())
+        file.write(png.getvalue())
 
     replace(Figure, "savefig", save)
     replace(preview, "draw_preview", lambda *_, **__: Figure((1, 1)))

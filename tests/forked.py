@@ -1,11 +1,11 @@
-"""Runs seedtf in forked processes, which need not import TensorFlow for five seconds.
+"""Runs seedtf in forked processes, which saves the five seconds that importing TensorFlow takes.
 
 A server imports seedtf once for all processes that run tests, and forks itself for each request. A
 forked process differs from a new one only in the modules that are imported already: its environment,
 working folder and random seeds are its own, and TensorFlow starts its devices and threads when they are
-first used, after the fork. Tests of the start itself run ``python -m seedtf``. In a comparison of two
-runs, one run does so too, because all forked processes have the same hash seed of strings, and a new
-interpreter has another one.
+first used, after the fork. Tests of the start itself run ``python -m seedtf``. If a test compares two
+runs, one of them runs so too: all forked processes hash strings with the same seed, so that they could
+not show that a result depends on the seed.
 """
 
 from __future__ import annotations
@@ -45,19 +45,21 @@ ADDRESS = "SEEDTF_FORK_SERVER"
 """The environment variable with the path of the server's socket."""
 
 _DIGITS = 12
-"""Width of a number that the server sends, so that two in a row can be told apart."""
+"""The server pads each number that it sends to this width, so that two in a row can be separated."""
 
 
 class Process:
-    """A forked process that runs ``target(arguments)``; its attributes are those of a text-mode Popen.
+    """A forked process that runs ``target(arguments)``, with the interface of a ``Popen`` in text mode.
+
+    It runs on the cores of its caller.
 
     Args:
         target: a function that returns the exit code, as ``"module:function"``.
         arguments: the arguments of ``target``.
-        cwd: its working folder; by default the one of the caller, whose cores it inherits too.
+        cwd: its working folder; by default that of the caller.
         env: its whole environment; by default that of the caller.
-        stdin: a descriptor for its standard input; empty by default.
-        terminal: a descriptor for its output and errors, which this object then does not receive.
+        stdin: a descriptor for its standard input, which is empty by default.
+        terminal: a descriptor for its output and errors; ``communicate`` then returns empty texts.
     """
 
     def __init__(
@@ -83,15 +85,15 @@ class Process:
         self._status, their_status = os.pipe()
         # Errors go to a file, so that a process that prints much to both streams does not block.
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115
-        nothing = os.open(os.devnull, os.O_RDONLY)
+        null = os.open(os.devnull, os.O_RDONLY)
         handles = [
-            nothing if stdin is None else stdin,
+            null if stdin is None else stdin,
             their_output if terminal is None else terminal,
             self._errors.fileno() if terminal is None else terminal,
             their_status,
         ]
-        socket.send_fds(_server(), [json.dumps(request).encode()], handles)
-        for each in (nothing, their_output, their_status):
+        socket.send_fds(_connect_to_server(), [json.dumps(request).encode()], handles)
+        for each in (null, their_output, their_status):
             os.close(each)
         self.stdout = open(output, encoding="utf-8")  # noqa: SIM115
         self.pid = int(os.read(self._status, _DIGITS))
@@ -110,7 +112,7 @@ class Process:
         return self.returncode
 
     def communicate(self, timeout: float | None = None) -> tuple[str, str]:
-        """The rest of the output, and all errors; kills the process after ``timeout`` seconds."""
+        """Returns the unread output and all errors; kills the process after ``timeout`` seconds."""
         alarm = threading.Timer(timeout or 1e6, os.kill, (self.pid, signal.SIGKILL))
         alarm.start()
         try:
@@ -159,7 +161,7 @@ def run_as_main(arguments: list[str]) -> None:
 
 
 @cache
-def _server() -> socket.socket:
+def _connect_to_server() -> socket.socket:
     """The connection to the server, which all processes that run tests share."""
     address = os.environ[ADDRESS]
     connection = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -189,7 +191,7 @@ def _start_server(address: str) -> None:
 
 
 def _next_request(listening: socket.socket) -> tuple[dict, list[int]]:
-    """Forks for each request and returns it in the new process; ends when no test needs the server."""
+    """Forks for each request and returns it in the child; exits when no test process is connected."""
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # The system removes ended processes.
     connections: list[socket.socket] = []
     while True:
@@ -213,7 +215,7 @@ def _next_request(listening: socket.socket) -> tuple[dict, list[int]]:
 
 
 def _become(request: dict, stdin: int, output: int, errors: int, status: int) -> None:
-    """Forks once more: the child becomes the process, and the parent reports when it ends."""
+    """Forks once more: the child returns as requested, and the parent reports its exit code."""
     process = os.fork()
     if process:
         os.write(status, b"%*d" % (_DIGITS, process))

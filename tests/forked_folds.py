@@ -1,7 +1,7 @@
-"""``seedtf`` in a forked process that forks the commands it starts, so that none imports TensorFlow.
+"""``seedtf`` in a forked process that also forks the commands it starts; none imports TensorFlow again.
 
-A started command differs from one in a new interpreter only in the modules that are imported already:
-it has its own session, its output in the log, and is told by the kernel when its parent dies.
+A forked command differs from one in a new interpreter only in the modules that are already imported:
+it too has a session of its own, writes to its log, and gets a signal when its parent dies.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class ForkedCommand:
             exit_code = 1
             try:
                 exit_code = run_command_line(list(command[3:]))
-            finally:  # an error must not return into the command that started this one
+            finally:  # an exception must not reach the copied code of the parent
                 sys.stdout.flush()
                 os._exit(exit_code)
 

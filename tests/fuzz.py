@@ -66,7 +66,7 @@ def fuzz_header(data: bytes) -> None:
 def fuzz_decode(data: bytes) -> None:
     """An image is decoded to an array of the right shape, or refused by name."""
     try:
-        image = decoder()(data).numpy()
+        image = get_decoder()(data).numpy()
     except RefusedError as error:
         assert error.fault
         return
@@ -74,8 +74,8 @@ def fuzz_decode(data: bytes) -> None:
 
 
 @functools.cache
-def decoder() -> Callable:
-    """The decoder of images; importing TensorFlow for it takes longer than one input may."""
+def get_decoder() -> Callable:
+    """The decoder, made once; the import of TensorFlow takes longer than one input may."""
     from seedtf.images.decode import make_decoder
 
     return make_decoder(16, MAX_PIXELS)
@@ -98,7 +98,7 @@ def fuzz_table(data: bytes) -> None:
 
 
 def fuzz_layout(data: bytes) -> None:
-    """The images that are listed exist, and those of train and val differ; or the folder is refused."""
+    """The listed images exist, and none is in both train and val; or the folder is refused."""
     source = atheris.FuzzedDataProvider(data)
     root = WORK / "tree"
     shutil.rmtree(root, ignore_errors=True)
@@ -124,17 +124,17 @@ def fuzz_layout(data: bytes) -> None:
 
 def fuzz_archive(data: bytes) -> None:
     """An archive is unpacked into the cache, or refused; nothing is written anywhere else."""
-    place = WORK / "place"
-    shutil.rmtree(place, ignore_errors=True)
-    (place / "inner").mkdir(parents=True)
-    (place / "inner" / "archive").write_bytes(data)
+    outer = WORK / "outer"
+    shutil.rmtree(outer, ignore_errors=True)
+    (outer / "inner").mkdir(parents=True)
+    (outer / "inner" / "archive").write_bytes(data)
     try:
-        folder = unpack_archive(str(place / "inner/archive"), "--data_dir", place / "inner/cache")
+        folder = unpack_archive(str(outer / "inner/archive"), "--data_dir", outer / "inner/cache")
     except UserError:
         folder = ""
-    assert [path.name for path in place.iterdir()] == ["inner"]
-    assert {path.name for path in (place / "inner").iterdir()} <= {"archive", "cache"}
-    if folder.startswith(str(place / "inner/cache")):
+    assert [path.name for path in outer.iterdir()] == ["inner"]
+    assert {path.name for path in (outer / "inner").iterdir()} <= {"archive", "cache"}
+    if folder.startswith(str(outer / "inner/cache")):
         inside = Path(folder).resolve()
         assert all(inside in path.resolve().parents for path in inside.rglob("*"))
 
@@ -172,7 +172,7 @@ def main() -> None:
         sys.exit(f"usage: python tests/fuzz.py {'|'.join(TARGETS)} [-max_total_time=60]")
     target = sys.argv[1]
     if target == "decode":
-        decoder()
+        get_decoder()
     corpus = OUT / target
     corpus.mkdir(parents=True, exist_ok=True)
     WORK.mkdir(exist_ok=True)

@@ -1,8 +1,8 @@
 """Trains on the made-up GPUs of ``fake_gpu``, run after run: python gpu_worker.py DATA OUT CASES
 
-CASES is a JSON object: the flags of each run by its name. Each run is one JSON line on stdout with the
-error that it ended with, what the driver counted in it, and for every training step, from the second of
-an epoch on, what the main thread had to wait for since the step before it.
+CASES is a JSON object: the flags of each run by its name. Each run prints one line, ``CASE`` and a JSON
+object: the error that it ended with, the counters of the driver, the copies to the host and the waits
+of the main thread between two steps of an epoch, and how much GPU memory TensorFlow may allocate.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import sys
 import traceback
 from typing import Any
 
-from fake_gpu import counts
+from fake_gpu import read_counters
 from figures import replace_figures
 
 from seedtf.compat.tensorflow import gpu_memory_limits
@@ -30,7 +30,7 @@ def main(data: str, out: str, cases: dict[str, dict[str, Any]]) -> None:
     from seedtf.training.train import open_session
 
     replace_figures(setattr)
-    # The numbers mean nothing, so nothing may depend on them.
+    # Kernels that do nothing give meaningless numbers, so the checks for NaN are switched off.
     StopOnNaN._check = lambda self, step, logs: None  # type: ignore[method-assign]
     saver._check_finite = lambda state: None
     waits: list[tuple[int, int, int]] = []
@@ -38,12 +38,12 @@ def main(data: str, out: str, cases: dict[str, dict[str, Any]]) -> None:
 
     def begin(self: EachStep, batch: int, logs: Any = None) -> None:
         real_begin(self, batch, logs)
-        now = counts()
+        now = read_counters()
         waits.append((batch, now["main_to_host"], now["main_waits"]))
 
     EachStep.on_train_batch_begin = begin  # type: ignore[method-assign]
     for name, flags in cases.items():
-        before, error = counts(), ""
+        before, error = read_counters(), ""
         waits.clear()
         config = TrainConfig(data_dir=data, run_dir=f"{out}/{name}", **{**PLAIN, **flags})
         try:
@@ -51,12 +51,12 @@ def main(data: str, out: str, cases: dict[str, dict[str, Any]]) -> None:
                 session.train()
         except Exception:
             error = traceback.format_exc()
-        after = counts()
-        found = {
+        after = read_counters()
+        result = {
             "name": name,
             "error": error,
             "counts": {key: after[key] - before[key] for key in after},
-            # copies to the host and waits of the main thread between two steps of an epoch
+            # (copies to the host, waits) of the main thread between two steps of an epoch
             "between": [
                 (later[1] - earlier[1], later[2] - earlier[2])
                 for earlier, later in itertools.pairwise(waits)
@@ -64,7 +64,7 @@ def main(data: str, out: str, cases: dict[str, dict[str, Any]]) -> None:
             ],
             "memory": gpu_memory_limits(),
         }
-        sys.stdout.write(f"CASE {json.dumps(found)}\n")
+        sys.stdout.write(f"CASE {json.dumps(result)}\n")
         sys.stdout.flush()
 
 

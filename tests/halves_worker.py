@@ -1,7 +1,7 @@
 """Trains the same network on two logical CPU devices with whole steps and with steps in two halves.
 
-Writes one JSON line: the largest difference between their variables, the losses, and whether the
-variables of the replicas are equal.
+Writes one JSON line: the largest difference between the variables of the two trainings, the losses of
+both, and whether the replicas ended with equal variables in both.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ DEVICES, STEPS = 2, 3
 def train(
     strategy: tf.distribute.Strategy, jit_halves: bool | None
 ) -> tuple[list[np.ndarray], list[float], bool]:
+    """Returns the final variables, the loss of each epoch, and whether both replicas end equal."""
     keras.utils.set_random_seed(0)
     with strategy.scope():
         network = build_network(model="tiny", num_classes=3, image_size=16, weights="none")
@@ -39,10 +40,10 @@ def train(
     images = draw.uniform(0, 255, (24, 16, 16, 3)).astype(np.float32)
     labels = (np.arange(24) % 3).astype(np.int32)
 
-    def parts(context: Any) -> tf.data.Dataset:
+    def make_batches(context: Any) -> tf.data.Dataset:
         return tf.data.Dataset.from_tensor_slices((images, labels)).batch(4).repeat()
 
-    batches = strategy.distribute_datasets_from_function(parts)
+    batches = strategy.distribute_datasets_from_function(make_batches)
     history = trainer.fit(batches, steps_per_epoch=STEPS, epochs=2, verbose=0, shuffle=False)
     assert (trainer._halves is not None) is (jit_halves is not None)
     copies = [
@@ -58,10 +59,13 @@ def main(_: list[str]) -> None:
         tf.config.list_physical_devices("CPU")[0],
         [tf.config.LogicalDeviceConfiguration()] * DEVICES,
     )
-    # A second strategy would number its collective operations as the first one does.
+    # Both trainings use one strategy: a second one would number its collective operations as the first.
     strategy = tf.distribute.MirroredStrategy([f"/cpu:{number}" for number in range(DEVICES)])
-    whole, losses, equal = train(strategy, None)
-    halved, other, also = train(strategy, False)
-    most = max(float(np.abs(a - b).max()) for a, b in zip(whole, halved, strict=True))
-    found = {"difference": most, "losses": [losses, other], "equal": equal and also}
-    sys.stdout.write(json.dumps(found) + "\n")
+    whole, whole_losses, whole_equal = train(strategy, None)
+    halved, halved_losses, halved_equal = train(strategy, False)
+    result = {
+        "difference": max(float(np.abs(a - b).max()) for a, b in zip(whole, halved, strict=True)),
+        "losses": [whole_losses, halved_losses],
+        "equal": whole_equal and halved_equal,
+    }
+    sys.stdout.write(json.dumps(result) + "\n")

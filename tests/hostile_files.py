@@ -103,7 +103,7 @@ def _bombs() -> Iterator[tuple[str, bytes]]:
         "few scans, large.jpg",
         _resized_jpeg(_repeat_last_scan(files["progressive.jpg"], 90), 1_900),
     )
-    # FF 00 looks like a segment that ends before the small frame header inside a comment.
+    # A parser that takes FF 00 for a segment jumps to the small frame header inside the comment.
     large = _encode(Image.new("L", (3_000, 3_000)), "JPEG", quality=10)
     frame = large.index(b"\xff\xc0")
     tables = large[2 : frame + 13]
@@ -149,7 +149,7 @@ def _chunk(kind: bytes, data: bytes) -> bytes:
 
 
 def _blank_png(side: int, *chunks: bytes) -> bytes:
-    """A 1-bit palette PNG of side × side pixels in few bytes."""
+    """A 1-bit palette PNG of side × side pixels with few bytes."""
     head = _chunk(b"IHDR", struct.pack(">IIBBBBB", side, side, 1, 3, 0, 0, 0))
     pixels = zlib.compress(bytes((1 + (side + 7) // 8) * side), 9)
     parts = [

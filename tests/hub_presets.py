@@ -1,4 +1,4 @@
-"""Small presets of KerasHub, and folders of timm and transformers, made without the network."""
+"""Writes small presets of KerasHub, and folders of timm and transformers, without a download."""
 
 from __future__ import annotations
 
@@ -53,10 +53,10 @@ TINY = {
         "position_embedding_shape": [56, 56],
     },
 }
-"""Arguments of a small backbone of each family, by its class."""
+"""The arguments of a small backbone of each family, by the name of its class."""
 
 SIZES = {"EfficientNetBackbone": 32, "ResNetBackbone": 32, "ViTBackbone": 32, "DINOV2Backbone": 28}
-"""An image size of each; that of DINOv2 is not the one of its position embeddings."""
+"""An image size for each backbone; that of DINOv2 differs from the 56 of its position embeddings."""
 
 
 def write_texts(folder: Path, name: str) -> Path:
@@ -123,7 +123,7 @@ def write_timm_resnet18(folder: Path) -> dict[str, np.ndarray]:
 
 
 def write_transformers_vit(folder: Path) -> None:
-    """A small ViT with the names of Hugging Face's transformers."""
+    """Writes a small ViT whose tensors are named as in Hugging Face's transformers."""
     from safetensors.numpy import save_file
 
     random = np.random.default_rng(0)

@@ -23,7 +23,7 @@ XMP = b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:Description tiff:Orientation="6
 
 
 def image_cases() -> dict[str, bytes]:
-    """Name and bytes of each file."""
+    """The bytes of each file, by its name."""
     cases: dict[str, bytes] = {}
     for make in (_jpegs, _pngs, _gifs, _bmps, _webps, _others):
         make(cases.__setitem__)
@@ -176,7 +176,7 @@ def _blocks(data: bytes) -> bytes:
 
 
 def _lzw(indices: bytes) -> bytes:
-    """Codes of nine bits; the table is cleared before it grows."""
+    """LZW with nine-bit codes: the table is cleared before it would need longer ones."""
     bits = "".join(
         format(code, "09b")[::-1]
         for place, value in enumerate(indices)
@@ -238,7 +238,7 @@ def _gifs(save: Save) -> None:
 def bmp(
     bits: int = 24, *, offset: int = 0, top_down: bool = False, header: int = 40, gap: int = 0
 ) -> bytes:
-    """A BMP without compression; ``offset`` replaces the true one."""
+    """A BMP without compression; ``offset`` replaces the true offset of the pixels in its header."""
     values = RGB[..., ::-1] if bits == 24 else np.dstack([RGB[..., ::-1], ALPHA])
     rows = values if top_down else values[::-1]
     start = 14 + header + gap
@@ -273,7 +273,7 @@ def _bmps(save: Save) -> None:
 
 
 def riff(*parts: bytes) -> bytes:
-    """A WebP of some chunks."""
+    """A WebP file of these chunks."""
     body = b"WEBP" + b"".join(parts)
     return b"RIFF" + struct.pack("<I", len(body)) + body
 

@@ -1,8 +1,8 @@
 """``seedtf`` in a process that kills itself: ``killed_run.py CALL ARGUMENT…``.
 
-Every write calls rename, fsync or ``write_bytes``. These calls are counted, and at call number CALL the
-process kills itself, for ``write_bytes`` with half of the file written; with CALL 0 it never does.
- Figures are replaced by a tiny image.
+seedtf writes files with ``os.replace``, ``os.fsync`` and ``Path.write_bytes``. Their calls are counted
+from 1, and the process kills itself before call number CALL; a ``write_bytes`` has then written half of
+its bytes. With CALL 0 the process ends as usual. Figures are replaced by a tiny image.
 """
 
 from __future__ import annotations
@@ -20,13 +20,15 @@ from figures import replace_figures
 def main(arguments: list[str]) -> int:
     from seedtf.commands.main import main as run_command_line
 
-    fatal, calls = int(arguments[0]), 0
+    fatal_call, calls = int(arguments[0]), 0
 
-    def deadly(function: Callable[..., Any], *, torn: bool = False) -> Callable[..., Any]:
+    def kill_at_fatal_call(
+        function: Callable[..., Any], *, torn: bool = False
+    ) -> Callable[..., Any]:
         def call(*values: Any, **options: Any) -> Any:
             nonlocal calls
             calls += 1
-            if calls == fatal:
+            if calls == fatal_call:
                 if torn:
                     function(values[0], values[1][: len(values[1]) // 2])
                 os.kill(os.getpid(), signal.SIGKILL)
@@ -35,8 +37,8 @@ def main(arguments: list[str]) -> int:
         return call
 
     replace_figures()
-    os.replace, os.fsync = deadly(os.replace), deadly(os.fsync)
-    write_bytes = deadly(pathlib.Path.write_bytes, torn=True)
+    os.replace, os.fsync = kill_at_fatal_call(os.replace), kill_at_fatal_call(os.fsync)
+    write_bytes = kill_at_fatal_call(pathlib.Path.write_bytes, torn=True)
     pathlib.Path.write_bytes = write_bytes  # type: ignore[method-assign]
     return run_command_line(arguments[1:])
 

@@ -1,4 +1,4 @@
-"""Writes the images of a class folder in the forms that ``seedtf pack`` reads."""
+"""Reads images from class folders, and writes the file formats that ``seedtf pack`` reads."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def labelled_files(folder: Path) -> list[tuple[str, str, bytes]]:
 
 
 def write_tar(path: Path, entries: dict[str, bytes]) -> Path:
-    """A tar with these files, in this order."""
+    """Writes a tar with these files, in this order."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with tarfile.open(path, "w") as archive:
         for name, data in entries.items():
@@ -28,7 +28,7 @@ def write_tar(path: Path, entries: dict[str, bytes]) -> Path:
 
 
 def write_tfrecord(path: Path, rows: list[dict[str, bytes | int]], compression: str = "") -> Path:
-    """A TFRecord with an Example of bytes and integers for each row."""
+    """Writes a TFRecord with an Example of bytes and integers for each row."""
     import tensorflow as tf
 
     def feature(value: bytes | int) -> tf.train.Feature:
@@ -48,7 +48,13 @@ def write_tfrecord(path: Path, rows: list[dict[str, bytes | int]], compression: 
 def write_parquet(
     path: Path, rows: list[tuple[bytes | None, str | None, object]], classes: list[str] | None
 ) -> Path:
-    """A table as Hugging Face's datasets write it: ``image`` of bytes and path, and ``label``."""
+    """Writes a table as Hugging Face's datasets do: an Arrow stream to ``*.arrow``, otherwise Parquet.
+
+    Args:
+        path: the file.
+        rows: the bytes, path and label of each image.
+        classes: the names of the classes in the metadata; None writes no metadata.
+    """
     import pyarrow as pa
     import pyarrow.parquet as pq
 

@@ -318,7 +318,7 @@ def browser() -> Iterator[Browser]:
 def test_the_page_requests_nothing_and_fits_every_window(browser: Browser, page: Path) -> None:
     colors = set()
     for width, height, dark in ((1280, 900, False), (390, 844, True)):
-        seen = browser.look(page, FACTS, width=width, height=height, dark=dark)
+        seen = browser.open_page(page, FACTS, width=width, height=height, dark=dark)
         outside = [url for url in seen.requests if not url.startswith("data:")]
         assert outside == [page.resolve().as_uri()]
         assert seen.messages == []
@@ -340,7 +340,7 @@ def test_the_page_requests_nothing_and_fits_every_window(browser: Browser, page:
 def test_the_page_can_be_read_without_scripts(browser: Browser, page: Path) -> None:
     browser.call("Emulation.setScriptExecutionDisabled", value=True)
     try:
-        seen = browser.look(page, FACTS, width=1280, height=900, dark=False)
+        seen = browser.open_page(page, FACTS, width=1280, height=900, dark=False)
     finally:
         browser.call("Emulation.setScriptExecutionDisabled", value=False)
     assert seen.facts["pictures"] == 2 * seen.facts["cards"]
@@ -358,7 +358,7 @@ def test_decisions_by_key_survive_a_reload_and_are_saved(
     script = "" if with_storage else without
     added = browser.call("Page.addScriptToEvaluateOnNewDocument", source=script)
     try:
-        browser.look(page, "1", width=1280, height=900, dark=False)
+        browser.open_page(page, "1", width=1280, height=900, dark=False)
         evaluate(browser, "document.querySelector('.suspects .card').focus()")
         press(browser, "r")  # the misplaced image, relabelled as proposed
         evaluate(browser, "document.querySelector('.set .card').focus()")
@@ -393,7 +393,7 @@ def test_decisions_by_key_survive_a_reload_and_are_saved(
 
 
 def test_the_map_shows_opens_and_selects(browser: Browser, page: Path) -> None:
-    browser.look(page, "1", width=1280, height=900, dark=False)
+    browser.open_page(page, "1", width=1280, height=900, dark=False)
     evaluate(browser, "svg.scrollIntoView()")
     box = evaluate(browser, "svg.getBoundingClientRect().toJSON()")
     target = evaluate(browser, "DATA.images[0].slice(2, 4)")
@@ -430,7 +430,7 @@ def test_earlier_decisions_are_not_asked_again_and_stay_in_the_table(
         paths = [row["path"] for row in csv.DictReader(file)]
     assert "alder/1.png" not in paths
     script = "[table(), [...document.querySelectorAll('.suspects .path')].map(e => e.textContent)]"
-    seen = browser.look(out / "index.html", script, width=800, height=600, dark=False)
+    seen = browser.open_page(out / "index.html", script, width=800, height=600, dark=False)
     table, asked = seen.facts
     assert sorted(table.splitlines()) == sorted(fixes.read_text().splitlines())
     assert MISPLACED not in asked

@@ -29,7 +29,9 @@ CASES: dict[str, dict[str, Any]] = {
 }
 IMAGES, SIDE = 18, 16
 
-pytestmark = pytest.mark.skipif(bool(fake_gpu.why_not()), reason=fake_gpu.why_not())
+pytestmark = pytest.mark.skipif(
+    bool(fake_gpu.missing_requirement()), reason=fake_gpu.missing_requirement()
+)
 
 
 @pytest.fixture(scope="module")

@@ -200,7 +200,7 @@ def test_the_page_in_a_browser(evaluation):
     inks = set()
     with open_browser() as browser:
         for width, height, dark in ((1280, 900, False), (390, 844, True)):
-            page = browser.look(evaluation.page, FACTS, width=width, height=height, dark=dark)
+            page = browser.open_page(evaluation.page, FACTS, width=width, height=height, dark=dark)
             outside = [url for url in page.requests if not url.startswith("data:")]
             assert outside == [evaluation.page.resolve().as_uri()]
             assert page.messages == []
@@ -226,7 +226,7 @@ def test_the_browser_reports_requests_errors_and_overflow(tmp_path):
     )
     facts = "{wide: document.documentElement.scrollWidth > document.documentElement.clientWidth}"
     with open_browser() as browser:
-        found = browser.look(page, facts, width=390, height=844, dark=False)
+        found = browser.open_page(page, facts, width=390, height=844, dark=False)
     assert "http://127.0.0.1:9/x.png" in found.requests
     assert any("seen" in message for message in found.messages)
     assert any("nothing is not defined" in message for message in found.messages)

@@ -1,4 +1,4 @@
-"""Makes a run folder without training: a tiny network with random weights, and given images."""
+"""Makes a run folder without training: a tiny network with random weights, for given images."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ IMAGE_SIZE = 16
 
 
 def draw_classes(root: Path, names: Sequence[str], per_class: int = 4) -> Path:
-    """Writes class folders of plain images, 20×16 pixels, each of another colour."""
+    """Writes class folders of images of 20×16 pixels, each filled with a colour of its own."""
     for label, name in enumerate(names):
         (root / name).mkdir(parents=True)
         for number in range(per_class):

@@ -1,8 +1,8 @@
 """One process of a distributed run, called with CPUS WEIGHTS ARGUMENT….
 
-Splits the CPU into that many logical devices, runs ``seedtf ARGUMENT…`` and, after training, writes
-this process's copy of the network's variables to the file WEIGHTS. If PROBE is in the environment, it
-also writes facts that a run folder does not show to WEIGHTS with the suffix ``.json``.
+Splits the CPU into CPUS logical devices, runs ``seedtf ARGUMENT…`` and, after training, writes this
+process's copy of the network's variables to the file WEIGHTS. If PROBE is in the environment, it also
+writes the results of ``fault_of_keras`` and ``statistics_of_replicas`` to WEIGHTS, with suffix ``.json``.
 """
 
 from __future__ import annotations
@@ -48,16 +48,16 @@ def main(arguments: list[str]) -> int:
 
 
 def small_network() -> keras.Model:
-    """A network for 11 classes that is traced faster than one for images, with batch normalization."""
+    """A network with batch normalization for 11 classes; it is traced faster than the tiny network."""
     inputs = keras.Input((16, 16, 3))
     pooled = keras.layers.GlobalAveragePooling2D()(FusedBatchNormalization()(inputs))
     return keras.Model(inputs, keras.layers.Dense(11, activation="softmax")(pooled))
 
 
-def fault_of_keras(session: Session, gap: str) -> str:
+def fault_of_keras(session: Session, part: str) -> str:
     """The error of a step in which Keras's own code creates the ``metrics`` or joins the ``logs``."""
-    plain = "_maybe_symbolic_build" if gap == "metrics" else "train_step"
-    methods: dict[str, Any] = {plain: getattr(Trainer, plain)}
+    method = "_maybe_symbolic_build" if part == "metrics" else "train_step"
+    methods: dict[str, Any] = {method: getattr(Trainer, method)}
     with session.devices.scope():
         trainer = type("WithoutWorkaround", (DistributedTrainer,), methods)(small_network())
         trainer.compile(loss=keras.losses.SparseCategoricalCrossentropy(), metrics=["accuracy"])
