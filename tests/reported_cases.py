@@ -149,8 +149,8 @@ CASES: dict[str, dict[str, tuple[str, ...]]] = {
         ),
         "`lr_find`, `tune` and `preview` on tiny folders.": (
             "test_lr_find_shrinks_the_default_batch_as_train_does",
-            "test_a_trial_of_tune_leaves_the_default_batch_to_train",
-            "test_preview_of_a_tiny_folder_is_drawn",
+            "test_a_trial_of_tune_does_not_pass_the_default_batch_size",
+            "test_preview_draws_a_folder_of_four_images_and_needs_data_dir",
         ),
     },
     "Images": {

@@ -1,6 +1,6 @@
-"""The environment of TensorFlow Addons: its ops equal ours, its optimizers train, stop and resume.
+"""TensorFlow Addons: its ops equal those of seedtf, and its optimizers train, stop and resume.
 
-Without Addons, only the errors of flags that need it are tested; ``make test-addons`` runs all tests.
+Without Addons, only the errors of flags that need it are tested; ``make test-addons`` tests the rest.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ def test_a_flag_that_needs_addons_names_what_to_install(
 
 
 @without_addons
-def test_lamb_is_keras_own_without_addons() -> None:
+def test_without_addons_lamb_is_that_of_keras() -> None:
     assert type(make_optimizer("lamb", 0.1)) is keras.optimizers.Lamb
 
 
@@ -111,7 +111,7 @@ PARAMETERS = st.builds(
 
 
 @functools.cache
-def compiled(out_size: tuple[int, int]) -> Callable[[tf.Tensor, Parameters], tf.Tensor]:
+def compile_for(out_size: tuple[int, int]) -> Callable[[tf.Tensor, Parameters], tf.Tensor]:
     return tf.function(
         lambda images, parameters: augment.augment_images(images, parameters, out_size),
         jit_compile=True,
@@ -124,7 +124,7 @@ def compiled(out_size: tuple[int, int]) -> Callable[[tf.Tensor, Parameters], tf.
 def test_the_compiled_augmentation_equals_addons(sizes, parameters) -> None:
     in_size, out_size = sizes
     images = noise_images(BATCH, *in_size)
-    ours = compiled(out_size)(images, parameters).numpy()
+    ours = compile_for(out_size)(images, parameters).numpy()
     theirs = reference_ops.make_chain("addons")(images, parameters, out_size).numpy()
     assert ours.shape == theirs.shape == (BATCH, *out_size, 3)
     # Both mirror the image beyond its edges, so those pixels are equal too.
@@ -159,7 +159,7 @@ def test_the_functions_of_the_pipeline_agree_with_static_shapes() -> None:
 # the optimizers
 
 
-def batches() -> tuple[np.ndarray, np.ndarray]:
+def training_data() -> tuple[np.ndarray, np.ndarray]:
     draw = np.random.default_rng(0)
     return draw.uniform(0, 255, (32, SIZE, SIZE, 3)).astype(np.float32), draw.integers(0, 3, 32)
 
@@ -185,7 +185,7 @@ def compiled_trainer(name: str, policy: str = "float32") -> Trainer:
 
 def train(trainer: Trainer, epochs: int) -> float:
     """Trains in batches of 8 and returns the loss of the last epoch."""
-    images, labels = batches()
+    images, labels = training_data()
     fitted = trainer.fit(images, labels, batch_size=8, epochs=epochs, shuffle=False, verbose=0)
     return fitted.history["loss"][-1]
 
@@ -228,7 +228,7 @@ def test_a_restored_optimizer_continues_exactly(name, policy) -> None:
         ("swa", 3, "mixed_float16"),
     ],
 )
-def test_the_state_has_every_slot_of_the_wrapped_optimizer_too(name, slots, policy) -> None:
+def test_the_state_has_the_slots_of_both_optimizers(name, slots, policy) -> None:
     trainer = compiled_trainer(name, policy)
     build_optimizer(trainer.optimizer, trainer.network.trainable_variables)
     found = capture_state(trainer, epoch=0, step=0, facts={}).arrays["optimizer"]
@@ -240,13 +240,13 @@ def test_the_state_has_every_slot_of_the_wrapped_optimizer_too(name, slots, poli
 
 @needs_addons
 @pytest.mark.parametrize("name", OPTIMIZERS)
-def test_the_learning_rate_that_is_set_is_the_one_used(name) -> None:
+def test_a_learning_rate_that_is_set_is_used_by_the_next_step(name) -> None:
     trainer = compiled_trainer(name)
     train(trainer, epochs=1)
     before = [each.numpy() for each in trainer.network.trainable_variables]
     trainer.optimizer.learning_rate = 0.0
     assert float(trainer.optimizer.learning_rate) == 0.0
-    trainer.train_on_batch(*batches())
+    trainer.train_on_batch(*training_data())
     assert are_equal([each.numpy() for each in trainer.network.trainable_variables], before)
 
 
@@ -284,7 +284,7 @@ def are_equal(first: list[np.ndarray], second: list[np.ndarray]) -> bool:
 
 
 def stop_at(monkeypatch: pytest.MonkeyPatch, epoch: int, step: int) -> None:
-    """Sends the next run a signal before a step; epoch and step are counted from 0."""
+    """Makes the next run stop before a step, as after SIGTERM; epoch and step are counted from 0."""
     before = cb.SaveState.on_train_batch_begin
 
     def begin(self: cb.SaveState, batch: int, logs: object = None) -> None:
@@ -297,7 +297,7 @@ def stop_at(monkeypatch: pytest.MonkeyPatch, epoch: int, step: int) -> None:
 
 @needs_addons
 def test_train_resume_evaluate_predict_export(data, tmp_path, monkeypatch, capsys) -> None:
-    whole, parted = tmp_path / "whole", tmp_path / "parted"
+    whole, resumed = tmp_path / "whole", tmp_path / "resumed"
     more = ("--epochs=3", "--freeze_epochs=1", "--optimizer=lookahead", "--augment_impl=addons")
     assert main(flags(data, whole, *more)) == 0
     assert "lookahead around adam of TensorFlow Addons" in capsys.readouterr().out
@@ -305,12 +305,12 @@ def test_train_resume_evaluate_predict_export(data, tmp_path, monkeypatch, capsy
 
     with monkeypatch.context() as patch:
         stop_at(patch, 2, 2)
-        assert main(flags(data, parted, *more)) == 75
-    assert main(["train", f"--resume={parted}"]) == 0
-    assert (parted / "history.csv").read_bytes() == (whole / "history.csv").read_bytes()
+        assert main(flags(data, resumed, *more)) == 75
+    assert main(["train", f"--resume={resumed}"]) == 0
+    assert (resumed / "history.csv").read_bytes() == (whole / "history.csv").read_bytes()
     for group in ("weights", "optimizer"):
-        assert are_equal(arrays(parted)[group], arrays(whole)[group])
-    assert are_equal(weights_of(parted, "best.keras"), weights_of(whole, "best.keras"))
+        assert are_equal(arrays(resumed)[group], arrays(whole)[group])
+    assert are_equal(weights_of(resumed, "best.keras"), weights_of(whole, "best.keras"))
 
     assert main(["evaluate", str(whole)]) == 0
     accuracy = json.loads((whole / "report" / "report.json").read_text())["accuracy"]
@@ -341,7 +341,7 @@ def validation_loss(run_dir: Path, name: str) -> float:
 def test_swa_validates_and_saves_the_average_but_trains_without_it(
     data, tmp_path, monkeypatch, capsys
 ) -> None:
-    whole, parted = tmp_path / "whole", tmp_path / "parted"
+    whole, resumed = tmp_path / "whole", tmp_path / "resumed"
     trained: list[list[np.ndarray]] = []
     saved = cb.SaveState.on_epoch_end
 
@@ -376,7 +376,7 @@ def test_swa_validates_and_saves_the_average_but_trains_without_it(
 
     with monkeypatch.context() as patch:
         stop_at(patch, 4, 1)
-        assert main(flags(data, parted, *more)) == 75
-    assert main(["train", f"--resume={parted}"]) == 0
-    assert (parted / "history.csv").read_bytes() == (whole / "history.csv").read_bytes()
-    assert are_equal(weights_of(parted, "last.keras"), weights_of(whole, "last.keras"))
+        assert main(flags(data, resumed, *more)) == 75
+    assert main(["train", f"--resume={resumed}"]) == 0
+    assert (resumed / "history.csv").read_bytes() == (whole / "history.csv").read_bytes()
+    assert are_equal(weights_of(resumed, "last.keras"), weights_of(whole, "last.keras"))

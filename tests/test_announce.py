@@ -1,4 +1,4 @@
-"""The first lines of a run name the options that are on, and the preview shows them."""
+"""The first lines of a run name the options that are on; the preview names both mixed classes."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ ON = {
 }
 
 
-def lines(output: str) -> dict[str, str]:
-    """The text of every line, by its label."""
+def lines_by_label(output: str) -> dict[str, str]:
+    """The text of every line, by the label in its first ten columns."""
     return {line[:10].strip(): line[10:] for line in output.splitlines()}
 
 
@@ -49,7 +49,7 @@ def test_the_first_lines_name_everything_that_is_on(
     run = {"data_dir": str(tiny_folder), "run_dir": str(tmp_path / "run")}
     with open_session(TrainConfig(**run, **TINY, **ON)):
         pass  # everything up to the first step
-    printed = lines(capsys.readouterr().out)
+    printed = lines_by_label(capsys.readouterr().out)
     assert printed["augment"].startswith(
         "strength auto, MixUp by Beta(0.2), CutMix by Beta(1), a rectangle erased in 0.25 of the "
         "images; on the host"
@@ -71,7 +71,7 @@ def test_the_first_lines_leave_out_what_is_off(
     run = {"data_dir": str(tiny_folder), "run_dir": str(tmp_path / "run"), "recipe": "original"}
     with open_session(TrainConfig(**run, **TINY)):
         pass
-    printed = lines(capsys.readouterr().out)
+    printed = lines_by_label(capsys.readouterr().out)
     assert printed["augment"].startswith("strength 1; on the host")
     assert printed["update"] == "weight decay 0"
     assert not {"sampler", "averages", "weights", "sizes"} & set(printed)

@@ -103,7 +103,7 @@ def test_commands_accept_the_old_name_of_out(command, old, capsys) -> None:
     assert error == f"seedtf {command}: --batch_size=0: out of range; pass 1 or more"
 
 
-def test_a_command_with_its_own_out_does_not_set_the_run_folder() -> None:
+def test_out_is_no_alias_of_run_dir_in_a_command_with_an_out_of_its_own() -> None:
     given = parse_given_flags(LrFindConfig, "lr_find", ["--out=results", "--run_dir=runs/x"])
     assert given == {"out": "results", "run_dir": "runs/x"}
 

@@ -86,7 +86,7 @@ def test_the_yiq_matrices_are_inverse() -> None:
         ({"contrast": 0.5, "brightness": 10}, 0.5 * (TILES - 127.5) + 137.5),
     ],
 )
-def test_literal_parameters_give_literal_pixels(
+def test_parameters_give_pixels_worked_out_by_hand(
     changes: dict[str, float], expected: np.ndarray
 ) -> None:
     result = apply(TILES, **changes)[0]
@@ -110,14 +110,14 @@ def test_the_image_is_mirrored_beyond_its_edges() -> None:
     assert result[0, 0, :, 0] == pytest.approx([30, 40, 40, 30], abs=1e-3)
 
 
-def test_shear_moves_rows_apart() -> None:
+def test_shear_shifts_each_row_by_its_distance_from_the_middle() -> None:
     image = np.repeat(np.arange(0, 90, 10, dtype=np.uint8)[None], 9, axis=0)
     result = apply(grey(*image), shear=math.pi / 4)[0, ..., 0]
     assert result[4] == pytest.approx(image[4], abs=1e-3)
     assert result[5, 1:7] == pytest.approx(image[4, 2:8], abs=1e-3)
 
 
-def test_saturation_zero_leaves_the_luma() -> None:
+def test_saturation_0_gives_the_luma() -> None:
     luma = NOISE.astype(np.float64) @ [0.299, 0.587, 0.114]
     result = apply(NOISE, saturation=0.0)
     assert np.abs(result - luma[..., None]).max() < 0.01
@@ -142,7 +142,7 @@ def test_the_result_has_the_requested_size(out: tuple[int, int]) -> None:
     assert plain == pytest.approx(np.full((2, *out, 3), 77.0), abs=1e-3)
 
 
-def test_doubling_the_size_doubles_every_pixel() -> None:
+def test_twice_the_size_is_interpolated_bilinearly() -> None:
     image = grey([0, 100], [200, 40])
     result = apply(image, (4, 4))[0, ..., 0]
     assert result[0].tolist() == pytest.approx([0, 25, 75, 100], abs=1e-3)
@@ -167,7 +167,7 @@ def test_records_epochs_and_seeds_have_different_parameters() -> None:
     assert len(set(np.ravel(drawn).tolist())) == 36
 
 
-def test_the_parameters_of_seed_seven_never_change() -> None:
+def test_the_parameters_of_seed_7_never_change() -> None:
     """Runs of earlier versions resume exactly only while these numbers stay the same."""
     drawn = draw(EVERYTHING, 7, 1, [0, 5])
     assert drawn["rotate"] == pytest.approx([-2.492198, 2.225314], abs=1e-5)
@@ -192,13 +192,13 @@ policies = st.builds(
 @given(policies, st.integers(0, 2**31), st.integers(0, 1000))
 def test_parameters_stay_within_the_policy(policy: Policy, seed: int, epoch: int) -> None:
     drawn = draw(policy, seed, epoch, list(range(64)))
-    close = 1e-5
+    tolerance = 1e-5
     for axis in ("x", "y"):
         scale, center = drawn[f"scale_{axis}"], drawn[f"center_{axis}"]
         smallest = (1 - policy.crop) / math.sqrt(1 + policy.stretch)
-        assert np.all((scale >= smallest - close) & (scale <= 1))
+        assert np.all((scale >= smallest - tolerance) & (scale <= 1))
         # the window lies inside the image
-        assert np.all((center - scale / 2 >= -close) & (center + scale / 2 <= 1 + close))
+        assert np.all((center - scale / 2 >= -tolerance) & (center + scale / 2 <= 1 + tolerance))
     limits = {
         "rotate": (0, math.radians(policy.rotate)),
         "shear": (0, math.radians(policy.shear)),
@@ -208,14 +208,14 @@ def test_parameters_stay_within_the_policy(policy: Policy, seed: int, epoch: int
         "hue": (0, math.radians(policy.hue)),
     }
     for name, (middle, reach) in limits.items():
-        assert np.all(np.abs(drawn[name] - middle) <= reach * (1 + close) + 1e-6), name
+        assert np.all(np.abs(drawn[name] - middle) <= reach * (1 + tolerance) + 1e-6), name
     for axis, directions in (("x", ("horizontal", "both")), ("y", ("vertical", "both"))):
         seen = set(drawn[f"flip_{axis}"].tolist())
         assert seen == ({-1.0, 1.0} if policy.flip in directions else {1.0})
 
 
 def test_the_generator_is_uniform_and_its_numbers_are_independent() -> None:
-    """Moments, a chi-square of 20 bins (limit: once in 10,000), and correlations of 20,000 numbers."""
+    """20,000 draws are uncorrelated, and pass a chi-square test of 20 bins at the level of 0.0001."""
     policy = Policy(0.9, 0.0, 180.0, 45.0, "both", 1.0, 1.0, 1.0, 180.0)
     drawn = draw(policy, 3, 0, list(range(20_000)))
     names = ("rotate", "shear", "brightness", "contrast", "saturation", "hue")
@@ -231,7 +231,7 @@ def test_the_generator_is_uniform_and_its_numbers_are_independent() -> None:
     assert abs(np.mean(drawn["flip_x"] * drawn["flip_y"])) < 0.03
 
 
-def test_strength_zero_changes_no_pixel() -> None:
+def test_strength_0_changes_no_pixel() -> None:
     drawn = draw(EVERYTHING.scaled(0.0), 0, 0, [0, 1, 2, 3])
     for name, value in IDENTITY.items():
         assert drawn[name] == pytest.approx(value, abs=0), name
@@ -249,7 +249,7 @@ def compiled():
     return compile_augmentation(EVERYTHING, 5, (8, 6))
 
 
-def test_compiled_piped_and_eager_pixels_agree(compiled) -> None:
+def test_compiled_eager_and_tf_data_pixels_agree(compiled) -> None:
     epoch, records = tf.constant(3, tf.int64), tf.constant([4, 9, 0, 7], tf.int64)
     eager = augment_images(
         tf.constant(NOISE), draw_parameters(EVERYTHING, 5, epoch, records), (8, 6)
@@ -265,7 +265,10 @@ def test_compiled_piped_and_eager_pixels_agree(compiled) -> None:
 def test_xla_takes_index_and_weight_of_a_pixel_from_the_same_position(
     whole_batch: bool,
 ) -> None:
-    """Positions are close to integers, and in noise the neighbouring pixel has another value."""
+    """Shear puts positions close to integers, where rounding could pair an index with another weight.
+
+    In noise, neighbouring pixels differ, so that such a pair would change the result.
+    """
     noise = np.random.default_rng(0).integers(0, 256, (16, 97, 97, 3)).astype(np.uint8)
     epoch, records = tf.constant(3, tf.int64), tf.range(16, dtype=tf.int64)
     policy = Policy(shear=20.0)

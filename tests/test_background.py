@@ -1,4 +1,4 @@
-"""Jobs beside training: bounded, in order, and with their errors raised."""
+"""Background workers: their queue is bounded, jobs run in order, and their errors are raised."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The fused layer equals the Keras layer: outputs, gradients, moving statistics and files."""
+"""The fused layer equals the Keras layer; ``zero_init_residuals`` finds the end of each branch."""
 
 from __future__ import annotations
 
@@ -106,7 +106,7 @@ def test_moving_variance_has_no_bessel_correction() -> None:
 
 
 @pytest.mark.parametrize("arguments", [{"scale": False}, {"center": False}, {"renorm": True}])
-def test_options_equal_keras(arguments: dict[str, bool]) -> None:
+def test_scale_center_and_renorm_equal_keras(arguments: dict[str, bool]) -> None:
     stock = keras.layers.BatchNormalization(**arguments)
     fused = FusedBatchNormalization(**arguments)
     for seed in range(2):
@@ -169,7 +169,7 @@ def losses(model: keras.Model) -> list[float]:
     return [float(np.ravel(model.train_on_batch(images, labels))[0]) for _ in range(10)]
 
 
-def test_loss_curves_equal() -> None:
+def test_loss_curves_are_equal() -> None:
     stock = small_network()
     fused = fused_copy(stock)
     expected = losses(stock)
@@ -284,7 +284,7 @@ def test_a_norm_whose_output_is_used_twice_is_not_changed() -> None:
     assert zeroed_in(lambda trunk, branch: both([add(branch, trunk), branch])) == set()
 
 
-def test_sums_without_exactly_one_branch_are_not_changed() -> None:
+def test_a_sum_that_does_not_have_exactly_one_branch_is_not_changed() -> None:
     def other(trunk: Any, length: int) -> Any:
         for number in range(length):
             trunk = keras.layers.ReLU()(conv_bn(trunk, f"other{number}"))

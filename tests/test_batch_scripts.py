@@ -1,8 +1,8 @@
 """Beam, Spark and Ray run a real export over file bytes and give what ``seedtf predict`` gives.
 
 The engines are too large for the environment of the tests. A variable such as
-``SEEDTF_BEAM_PYTHON=/path/to/venv/bin/python`` names an environment with one and with TensorFlow;
-without it, the test of an engine that is not installed is skipped by name.
+``SEEDTF_BEAM_PYTHON=/path/to/venv/bin/python`` names the Python of an environment with an engine and
+TensorFlow. Without it the environment of the tests is used, and a missing engine skips its test.
 """
 
 from __future__ import annotations
@@ -112,5 +112,5 @@ def test_a_script_is_short_and_needs_no_seedtf(script: str) -> None:
     imported |= {node.module for node in nodes if isinstance(node, ast.ImportFrom)}
     assert not {name for name in imported if name.split(".")[0] in ("seedtf", "keras")}
     assert len(text.splitlines()) <= 70
-    # a script of the name of its engine would be imported in place of it
+    # a script with the name of its engine would be imported in place of the engine
     assert script.removesuffix(".py") not in {name.split(".")[0] for name in imported}

@@ -1,4 +1,4 @@
-"""``seedtf benchmark gpu``: a part that fails costs only its own time; the table; parts on the CPU."""
+"""``seedtf benchmark gpu``: a part that fails costs only its own time, and the table names it."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def test_a_part_that_fails_or_hangs_costs_only_its_own_time(tmp_path: Path) -> N
     assert shown == [*names]
 
 
-def test_no_part_is_begun_when_the_time_is_over() -> None:
+def test_no_part_starts_with_too_little_time_left() -> None:
     clock = iter([0.0, 0.0, 0.0, 90.0, 95.0])
     parts = [Part(name, "speed:measure_card", {"value": 1}, 60) for name in ("first", "second")]
     found = run_parts(parts, seconds=100.0, command=COMMAND, clock=lambda: next(clock))
@@ -70,7 +70,7 @@ def test_the_parts_fit_into_the_time_and_are_chosen_by_name() -> None:
         choose_parts(parts, "card,pixel")
 
 
-def test_without_a_gpu_it_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+def test_without_a_gpu_the_error_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["benchmark", "gpu"]) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert "TensorFlow sees no GPU on this machine" in line and "seedtf[cuda]" in line
@@ -91,7 +91,7 @@ def test_the_table_says_what_is_wrong_and_how_much_of_the_card_is_used() -> None
     assert describe_result({"ok": True, "seconds": 2.0}) == "as on the CPU"
 
 
-def test_a_call_of_several_steps_is_counted_by_its_loop(tmp_path: Path) -> None:
+def test_of_a_module_of_several_steps_the_body_of_the_loop_is_counted(tmp_path: Path) -> None:
     (tmp_path / "a.gpu_after_optimizations.txt").write_text(
         """HloModule steps
 %body.1 (p: (s32[], f32[8])) -> (s32[], f32[8]) {

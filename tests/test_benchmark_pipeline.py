@@ -1,4 +1,4 @@
-"""``seedtf benchmark pipeline`` and scripts/benchmark_peers.py measure every variant."""
+"""``seedtf benchmark pipeline`` measures every variant; benchmark_peers.py marks missed targets."""
 
 from __future__ import annotations
 
@@ -45,6 +45,7 @@ def test_a_value_out_of_range_names_the_flag(capsys: pytest.CaptureFixture[str])
 
 @pytest.fixture(scope="module")
 def peers() -> ModuleType:
+    """The script benchmark_peers.py as a module."""
     path = Path(__file__).parents[1] / "scripts" / "benchmark_peers.py"
     spec = importlib.util.spec_from_file_location("benchmark_peers", path)
     assert spec is not None and spec.loader is not None

@@ -91,12 +91,12 @@ def test_steps_are_measured_in_separate_processes(capsys) -> None:
         ("--model=resnet51", "--model=resnet51 is not a known network"),
     ],
 )
-def test_a_wrong_flag_of_the_step_gives_a_one_line_error(flag, message, capsys) -> None:
+def test_a_wrong_flag_of_benchmark_step_gives_a_one_line_error(flag, message, capsys) -> None:
     assert main(["benchmark", "step", flag]) == 2
     assert message in capsys.readouterr().err
 
 
-def test_growth_leaves_out_the_first_epoch_and_compares_quarters() -> None:
+def test_growth_is_from_the_second_to_the_last_quarter_of_the_epochs() -> None:
     warm = [100, 900, *[1000] * 7, *[1010] * 3]
     assert startup.Growth(tuple(warm)).fraction == pytest.approx(0.01)
     assert startup.Growth((5, 7)).fraction == 0.0
@@ -111,7 +111,7 @@ def test_memory_is_recorded_at_every_epoch(tiny_folder) -> None:
 
 
 @pytest.mark.usefixtures("forked_subprocesses")
-def test_a_cache_is_measured_against_a_decode_pass(tiny_folder) -> None:
+def test_a_cache_build_is_compared_with_decoding_alone(tiny_folder) -> None:
     built = startup.measure_cache_build(str(tiny_folder), 16, "ram", rounds=1)
     assert built.decoded_bytes == 18 * 16 * 16 * 3
     assert built.ratio == pytest.approx(built.seconds / built.pass_seconds)

@@ -144,7 +144,7 @@ class Rates(keras.callbacks.Callback):
         self.logged.append(logs["lr"])
 
 
-def make_rate(schedule, *, per_step, **resumed):
+def make_position_and_rate(schedule, *, per_step, **resumed):
     position = Position(**resumed)
     return position, LearningRate(
         schedule, per_step=per_step, steps_per_epoch=STEPS, position=position
@@ -152,7 +152,7 @@ def make_rate(schedule, *, per_step, **resumed):
 
 
 def test_the_rate_is_set_per_epoch_from_its_start(fit):
-    position, rate = make_rate(lambda epoch: 0.1 + epoch, per_step=False)
+    position, rate = make_position_and_rate(lambda epoch: 0.1 + epoch, per_step=False)
     seen = Rates()
     fit([position, rate, seen], epochs=2)
     assert seen.steps == pytest.approx([0.1] * STEPS + [1.1] * STEPS)
@@ -160,7 +160,7 @@ def test_the_rate_is_set_per_epoch_from_its_start(fit):
 
 
 def test_the_rate_is_set_per_step(fit):
-    position, rate = make_rate(lambda epoch: 0.1 + epoch, per_step=True)
+    position, rate = make_position_and_rate(lambda epoch: 0.1 + epoch, per_step=True)
     seen = Rates()
     fit([position, rate, seen], epochs=2)
     assert seen.steps == pytest.approx([0.1 + step / STEPS for step in range(2 * STEPS)])
@@ -168,7 +168,7 @@ def test_the_rate_is_set_per_step(fit):
 
 
 def test_a_second_fit_continues_the_schedule(fit):
-    position, rate = make_rate(lambda epoch: 1 + epoch, per_step=False)
+    position, rate = make_position_and_rate(lambda epoch: 1 + epoch, per_step=False)
     seen = Rates()
     fit([position, rate, seen], epochs=1)
     fit([position, rate, seen], epochs=3, initial_epoch=1)
@@ -176,7 +176,7 @@ def test_a_second_fit_continues_the_schedule(fit):
 
 
 def test_a_resumed_epoch_starts_at_its_step_and_the_next_one_at_0(fit):
-    position, rate = make_rate(
+    position, rate = make_position_and_rate(
         lambda epoch: 0.1 + epoch, per_step=True, resumed_epoch=1, resumed_step=3
     )
     seen = Rates()
@@ -186,7 +186,7 @@ def test_a_resumed_epoch_starts_at_its_step_and_the_next_one_at_0(fit):
     assert (position.epoch, position.step) == (2, STEPS - 1)
 
 
-def every_end(busy: bool = False, stopping: bool = False) -> SavePolicy:
+def make_policy(busy: bool = False, stopping: bool = False) -> SavePolicy:
     return SavePolicy(3, busy=lambda: busy, stopping=lambda: stopping)
 
 
@@ -219,15 +219,15 @@ def test_a_resumed_run_knows_its_best_epoch(fit, tmp_path):
 def test_the_last_model_is_saved_after_every_epoch(fit, tmp_path):
     saved = []
     last = LastCheckpoint(
-        tmp_path / "last.keras", lambda _, path: saved.append(path.name), every_end()
+        tmp_path / "last.keras", lambda _, path: saved.append(path.name), make_policy()
     )
     fit([Losses([1.0, 2.0, math.nan]), last], epochs=3)
     assert saved == ["last.keras"] * 3
 
 
-def test_an_end_that_comes_while_files_are_written_is_left_out(fit, tmp_path):
+def test_an_epoch_that_ends_while_files_are_written_is_not_saved(fit, tmp_path):
     saved = []
-    policy = every_end(busy=True)
+    policy = make_policy(busy=True)
     last = LastCheckpoint(tmp_path, lambda *_: saved.append("last"), policy)
     state = SaveState(
         lambda _, epoch, step: saved.append((epoch, step)),
@@ -241,7 +241,7 @@ def test_an_end_that_comes_while_files_are_written_is_left_out(fit, tmp_path):
     )
     fit([last, state], epochs=3)
     assert saved == ["skipped", "skipped", "last", (3, 0)]
-    assert every_end(busy=True, stopping=True).saves_after(0)
+    assert make_policy(busy=True, stopping=True).saves_after(0)
 
 
 # --- timer -------------------------------------------------------------------------------------
@@ -280,7 +280,7 @@ def test_the_time_left_ignores_the_first_epoch_which_compiles():
 def test_history_and_timing_have_their_columns(fit, tmp_path):
     timer = EpochTimer(BATCH, take_data_wait=lambda: 0.25, clock=Clock(step=0.5))
     log = make_log(tmp_path, timer)
-    position, rate = make_rate(lambda epoch: 0.1 / (epoch + 1), per_step=False)
+    position, rate = make_position_and_rate(lambda epoch: 0.1 / (epoch + 1), per_step=False)
     fit([position, timer, rate, log], epochs=2)
     lines = (tmp_path / "history.csv").read_text().splitlines()
     assert lines[0] == HEADER
@@ -288,8 +288,8 @@ def test_history_and_timing_have_their_columns(fit, tmp_path):
     assert read_history(tmp_path / "history.csv") == log.rows
     assert all(0 < row["val_accuracy"] <= 1 for row in log.rows)
     timing = (tmp_path / "timing.csv").read_text().splitlines()
-    # start, four steps, start and end of validation, end: seven intervals of half a second, four of
-    # them training and one validation; one more lies between the epochs
+    # The clock is read at the start and end of an epoch, after each of four steps, and before and after
+    # validation: seven intervals of 0.5 s in an epoch, and another one between two epochs.
     assert timing == [
         "epoch,seconds,images_per_second,data_wait,validation,between",
         "1,3.5,16.0,0.25,0.5,0.0",
@@ -300,12 +300,12 @@ def test_history_and_timing_have_their_columns(fit, tmp_path):
 def test_a_row_is_on_disk_when_its_epoch_ends(fit, tmp_path):
     log = make_log(tmp_path)
     seen = []
-    look = keras.callbacks.LambdaCallback(
+    count_lines = keras.callbacks.LambdaCallback(
         on_epoch_end=lambda epoch, logs: seen.append(
             (tmp_path / "history.csv").read_text().count("\n")
         )
     )
-    fit([log, look], epochs=2)
+    fit([log, count_lines], epochs=2)
     assert seen == [2, 3]
 
 
@@ -370,7 +370,7 @@ def test_the_strength_varies_if_two_known_values_differ(strengths, varies):
     assert strength_varies([{"augment_strength": strength} for strength in strengths]) == varies
 
 
-def test_best_epoch_is_the_first_minimum_and_finite():
+def test_the_best_epoch_is_the_first_finite_minimum():
     def rows(*losses):
         return [{"epoch": e, "val_loss": loss} for e, loss in enumerate(losses, start=1)]
 
@@ -492,7 +492,7 @@ def test_the_first_step_that_is_not_finite_is_named(compiled, loss):
 def console_run(fit, folder, stream):
     clock = Clock()
     timer = EpochTimer(BATCH, take_data_wait=lambda: 0.5, clock=clock)
-    position, rate = make_rate(lambda epoch: 0.001, per_step=False)
+    position, rate = make_position_and_rate(lambda epoch: 0.001, per_step=False)
     log = make_log(folder, timer)
     line = ConsoleLine(log, position, epochs=3, steps_per_epoch=STEPS, stream=stream)
     step = keras.callbacks.LambdaCallback()
@@ -546,7 +546,7 @@ def test_on_a_terminal_a_bar_is_redrawn_within_its_width(fit, tmp_path, monkeypa
         assert "val_loss" in final
 
 
-def test_a_bar_that_is_left_within_its_epoch_is_removed(tmp_path):
+def test_a_bar_that_is_closed_within_its_epoch_is_removed(tmp_path):
     stream, position = Terminal(), Position(resumed_epoch=0, resumed_step=2)
     line = ConsoleLine(make_log(tmp_path), position, epochs=1, steps_per_epoch=4, stream=stream)
     line.close()
@@ -692,7 +692,7 @@ def test_a_notebook_shows_one_image_that_is_replaced(fit, tmp_path, monkeypatch)
     assert all(data.startswith(b"\x89PNG") for data in shown + replaced)
 
 
-def test_a_window_is_updated_until_it_is_closed(fit, tmp_path, monkeypatch):
+def test_a_window_is_updated_until_the_user_closes_it(fit, tmp_path, monkeypatch):
     plt.switch_backend("agg")
     figure = plt.figure()
     monkeypatch.setattr(

@@ -1,4 +1,4 @@
-"""Commands after a training: each test is a case that a user has reported."""
+"""Reported cases: checkpoints as runs, reports, resuming, submissions, flags in other styles."""
 
 from __future__ import annotations
 
@@ -140,7 +140,7 @@ def test_reports_on_two_folders_of_one_name_are_both_kept(run_dir, tmp_path, mon
 
 
 @pytest.mark.usefixtures("without_figures")
-def test_a_data_folder_that_is_called_as_a_way_to_predict_keeps_its_report(run_dir, tmp_path):
+def test_a_data_folder_called_tta8_does_not_share_the_report_of_tta_8(run_dir, tmp_path):
     data = draw_classes(tmp_path / "tta8", ["maize", "wheat"], per_class=3)
     assert evaluate_run(str(run_dir), data_dir=str(data)).page.parent.name == "report-tta8-2"
     assert evaluate_run(str(run_dir), tta=8).page.parent.name == "report-tta8"
@@ -332,13 +332,13 @@ def test_lr_find_shrinks_the_default_batch_as_train_does(photos, tmp_path, monke
     assert "--batch_size=32: more than the 6 training images" in capsys.readouterr().err
 
 
-def test_a_trial_of_tune_leaves_the_default_batch_to_train():
+def test_a_trial_of_tune_does_not_pass_the_default_batch_size():
     config = TrainConfig(data_dir="sample")
     assert "batch_size" not in trial_config(config, {"lr": 0.1}, Path("trial")).to_flagfile()
     assert first_values([SEARCHABLE["batch_size"]], config) == {"batch_size": 32}
 
 
-def test_preview_of_a_tiny_folder_is_drawn(tmp_path, capsys):
+def test_preview_draws_a_folder_of_four_images_and_needs_data_dir(tmp_path, capsys):
     data = draw_classes(tmp_path / "four", ["maize", "wheat"], per_class=2)
     out = tmp_path / "four.png"
     flags = [f"--data_dir={data}", "--image_size=16", "--mixup=0.2", f"--out={out}"]
@@ -386,8 +386,8 @@ def test_what_cannot_be_continued_is_refused(run_dir, flags, message, capsys):
 CLASSES = ("Fat Hen", "Maize", "wheat")
 
 
-def classifier_of_contents() -> Classifier:
-    """Predicts the class that is the content of a file with 0.5, and the others with 0.25 each."""
+def make_classifier() -> Classifier:
+    """Predicts, with a probability of 0.5, the class whose name is the content of the file."""
 
     def classify(files, k):
         names = [sorted(CLASSES, key=file.decode().__ne__) for file in files]
@@ -411,7 +411,7 @@ def submission_lines(folder: Path, *lines: str) -> list[str]:
     sample, out = folder.parent / "sample.csv", folder.parent / "out.csv"
     sample.write_text("".join(f"{line}\n" for line in lines))
     inputs = [str(folder)]
-    write_submission(classifier_of_contents(), inputs, read_sample(str(sample)), out, batch_size=2)
+    write_submission(make_classifier(), inputs, read_sample(str(sample)), out, batch_size=2)
     return out.read_text().splitlines()
 
 

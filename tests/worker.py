@@ -2,7 +2,7 @@
 
 Splits the CPU into CPUS logical devices, runs ``seedtf ARGUMENT…`` and, after training, writes this
 process's copy of the network's variables to the file WEIGHTS. If PROBE is in the environment, it also
-writes the results of ``fault_of_keras`` and ``statistics_of_replicas`` to WEIGHTS, with suffix ``.json``.
+writes what ``fault_of_keras`` and ``statistics_of_replicas`` find to WEIGHTS with the suffix ``.json``.
 """
 
 from __future__ import annotations
