@@ -27,7 +27,7 @@ CASES: dict[str, dict[str, tuple[str, ...]]] = {
             "test_every_command_has_help_in_a_hostile_environment",
             "test_names_with_umlauts_are_names_in_a_locale_without_utf_8",
         ),
-        "`TF_CPP_MIN_LOG_LEVEL=3`.": ("test_level_3_of_tensorflows_log_is_silent",),
+        "`TF_CPP_MIN_LOG_LEVEL=3`.": ("test_with_level_3_tensorflow_logs_nothing",),
         "A folder whose name is not UTF-8.": ("test_a_path_that_is_not_utf_8_is_refused_by_name",),
         "`--data_dir=~/data`.": (
             "test_a_tilde_is_the_home_folder_in_every_path_flag",
@@ -52,23 +52,23 @@ CASES: dict[str, dict[str, tuple[str, ...]]] = {
             "test_folders_of_a_split_may_be_called_images",
         ),
         "One folder too high; several folders with the same class folders.": (
-            "test_one_wrapping_folder_is_entered_and_said",
+            "test_one_wrapping_folder_is_entered_and_printed",
             "test_a_validation_folder_may_lie_in_another_folder",
             "test_folders_that_all_have_the_same_folders_are_no_classes",
         ),
         "`--data_dir=.` with `runs/`; folders of the system.": (
-            "test_system_folders_are_no_classes_and_are_said",
+            "test_system_folders_are_no_classes_and_are_printed",
             "test_what_seedtf_wrote_is_no_class",
             "test_hidden_folders_are_no_classes",
         ),
         "Headers, separators, encodings, ids, and forms of paths in tables.": (
             "test_the_header_names_that_people_use_are_known",
-            "test_the_separator_is_recognised_and_said",
+            "test_the_separator_is_recognised_and_printed",
             "test_the_encodings_of_excel_are_read",
             "test_a_table_may_lack_a_header",
             "test_ids_without_suffix_are_found",
             "test_paths_in_any_spelling_are_found",
-            "test_more_columns_are_ignored",
+            "test_further_columns_are_ignored",
             "test_an_ambiguous_column_is_refused_with_the_candidates",
         ),
         "Integers as labels, and their names.": (
@@ -88,7 +88,7 @@ CASES: dict[str, dict[str, tuple[str, ...]]] = {
         ),
         "Accents in NFC here and in NFD there.": (
             "test_a_class_is_the_same_with_separate_accents",
-            "test_two_spellings_in_one_folder_are_one_class",
+            "test_class_folders_with_composed_and_separate_accents_are_one_class",
         ),
         "Line separators in the name of a class.": (
             "test_any_class_name_survives_its_file",
@@ -113,7 +113,7 @@ CASES: dict[str, dict[str, tuple[str, ...]]] = {
             "test_an_image_is_found_by_its_first_bytes_whatever_its_name",
             "test_every_layout_finds_images_without_a_suffix",
             "test_other_files_are_counted_and_a_stray_image_is_a_fault",
-            "test_a_folder_without_an_image_is_said_to_be_no_class",
+            "test_a_folder_without_an_image_is_printed_as_no_class",
         ),
         "Archives, also hostile ones.": ("test_cases_archives.py",),
         "Any tree of any layout is read as what it is, or refused.": ("test_cases_trees.py",),
@@ -189,9 +189,9 @@ CASES: dict[str, dict[str, tuple[str, ...]]] = {
             "test_without_its_extra_a_heic_file_is_refused_with_what_to_install",
         ),
         "Images that are not square.": (
-            "test_a_fit_is_what_tensorflow_calls_so",
+            "test_each_fit_resizes_as_tensorflow_does",
             "test_a_fit_keeps_the_aspect_ratio",
-            "test_a_file_fits_alike_alone_and_in_a_batch",
+            "test_a_fit_gives_the_same_pixels_alone_and_in_a_batch",
         ),
     },
 }

@@ -90,10 +90,10 @@ def test_an_archive_is_unpacked_once(kind: str, tmp_path: Path, capsys) -> None:
     path = MAKERS[kind](tmp_path / "plants.data")
     folder = unpack(path)
     assert contents(folder) == FILES
-    marked = Path(folder, "a.txt")
-    marked.write_text("changed")
+    unpacked_file = Path(folder, "a.txt")
+    unpacked_file.write_text("changed")
     assert unpack(path) == folder
-    assert marked.read_text() == "changed"
+    assert unpacked_file.read_text() == "changed"
     first, second = capsys.readouterr().out.splitlines()
     assert first == f"archive   {path}: 4 files unpacked into {folder}"
     assert second == f"archive   {path}: unpacked before into {folder}"
@@ -113,7 +113,7 @@ def test_the_layout_in_an_archive_is_recognised(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("path", ["photos", "photo.jpg", "missing.zip", "gs://bucket/a.zip", ""])
-def test_what_is_no_archive_stays_as_it_is(path: str, tmp_path: Path, monkeypatch) -> None:
+def test_a_path_that_is_no_archive_stays_unchanged(path: str, tmp_path: Path, monkeypatch) -> None:
     monkeypatch.chdir(tmp_path)
     Path("photos").mkdir()
     Path("photo.jpg").write_bytes(b"\xff\xd8\xff\xe0")
@@ -186,20 +186,20 @@ def test_two_files_of_one_name_are_refused(names: list[str], tmp_path: Path) -> 
 
 def test_an_encrypted_archive_is_refused(tmp_path: Path) -> None:
     data = bytearray(make_zip(tmp_path / "a.zip", {"oak/1.jpg": b"1"}).read_bytes())
-    for mark, offset in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):
-        data[data.index(mark) + offset] |= 1
+    for signature, offset in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):
+        data[data.index(signature) + offset] |= 1
     (tmp_path / "a.zip").write_bytes(data)
     assert refusal(tmp_path / "a.zip").startswith("'oak/1.jpg' is encrypted; unpack the archive")
 
 
-def test_an_archive_that_fills_the_disk_is_refused_before_it_does(tmp_path: Path) -> None:
+def test_an_archive_that_would_fill_the_disk_is_refused_early(tmp_path: Path) -> None:
     zeros = {f"oak/{n}.jpg": bytes(8 << 20) for n in range(14)}
     begun = time.process_time()
     message = refusal(make_zip(tmp_path / "a.zip", zeros))
     assert message.startswith("unpacks to 109.1 MB or more, over 200 times its own size")
     with gzip.open(tmp_path / "a.tar.gz", "wb", compresslevel=1) as file:
         member = tarfile.TarInfo("oak/1.jpg")
-        member.size = 1 << 40  # its data never comes
+        member.size = 1 << 40  # the file ends before this data
         file.write(member.tobuf())
     assert refusal(tmp_path / "a.tar.gz").startswith("unpacks to 1099.51 GB or more, over 200")
     assert time.process_time() - begun < 5
@@ -212,7 +212,7 @@ def test_an_archive_larger_than_the_disk_is_refused(tmp_path: Path, monkeypatch)
 
 
 def test_overlapping_files_are_refused(tmp_path: Path) -> None:
-    """The kind of zip bomb whose files share their bytes: each entry points to the same data."""
+    """The entries of this zip bomb all point to the same compressed data."""
     path = make_zip(tmp_path / "a.zip", {"0.jpg": bytes(1 << 20)})
     data = path.read_bytes()
     start, end = data.index(b"PK\x01\x02"), data.index(b"PK\x05\x06")
@@ -289,7 +289,7 @@ def test_names_without_an_encoding_are_utf_8_or_code_page_437(tmp_path: Path) ->
         (b"7z\xbc\xaf\x27\x1c\x00", "is a 7-Zip archive; unpack it and pass the folder"),
     ],
 )
-def test_other_archives_are_named(data: bytes, message: str, tmp_path: Path) -> None:
+def test_rar_and_7_zip_are_refused_by_name(data: bytes, message: str, tmp_path: Path) -> None:
     (tmp_path / "a.zip").write_bytes(data)
     with pytest.raises(UserError, match=f"{message}$"):
         unpack(tmp_path / "a.zip")

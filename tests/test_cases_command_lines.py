@@ -1,8 +1,8 @@
 """Any command line on any small folder ends with a result or in one line, never in a traceback.
 
 ``Hypothesis`` draws commands, flags and values, also wrong ones, and folders, tables and archives,
-also damaged ones. The flags are parsed and checked and the images listed as in a real run, in this
-process; then, where TensorFlow would be needed, the command ends.
+also damaged ones. All runs in this process: flags are parsed and checked, and images are listed, as in
+a real run; where TensorFlow would be needed, the command ends.
 """
 
 from __future__ import annotations
@@ -95,7 +95,7 @@ def stop(*_: object, **__: object) -> None:
 
 
 def list_training(config: TrainConfig, *_: object, **__: object) -> None:
-    """The part of a training before it imports TensorFlow."""
+    """Does what a training does before it imports TensorFlow."""
     config = resolve(load_resumed(config), Machine()).config
     columns = Columns(config.file_column, config.label_column, config.split_column)
     folder = unpack_archive(config.data_dir, "--data_dir", config.cache_folder)
@@ -106,7 +106,7 @@ def list_training(config: TrainConfig, *_: object, **__: object) -> None:
 
 
 def list_evaluation(run_dir: str, data_dir: str = "", labels_csv: str = "", **given: Any) -> None:
-    """The part of an evaluation before it imports TensorFlow."""
+    """Does what an evaluation does before it imports TensorFlow."""
     folder, _ = find_run(run_dir)
     read_settings(folder)
     names = read_class_names(folder)
@@ -120,12 +120,12 @@ def list_evaluation(run_dir: str, data_dir: str = "", labels_csv: str = "", **gi
 def list_checked(
     data_dir: str, labels_csv: str, max_pixels: int, columns: Columns, layout: str
 ) -> None:
-    list_for_check(data_dir, labels_csv, columns, layout, stop_nothing)
+    list_for_check(data_dir, labels_csv, columns, layout, do_nothing)
     raise ReachedTensorFlow
 
 
-def stop_nothing(*_: object) -> None:
-    """Nothing is done with skipped entries."""
+def do_nothing(*_: object) -> None:
+    """Replaces a function that is not needed here."""
 
 
 STUBS: dict[str, dict[str, Callable]] = {
@@ -143,7 +143,7 @@ STUBS: dict[str, dict[str, Callable]] = {
     "seedtf.evaluation.evaluate_run": {"evaluate_run": list_evaluation},
     "seedtf.data.check.check": {
         "check_data": list_checked,
-        "check_report_path": stop_nothing,
+        "check_report_path": do_nothing,
         "write_findings": stop,
     },
 }
@@ -224,7 +224,7 @@ TEXT = st.text(st.characters(exclude_characters="/~\0", exclude_categories=["Cs"
 
 
 def good_flags(config_class: type, field: dataclasses.Field) -> list[str]:
-    """Draws a flag with a valid value."""
+    """The flag with each of some values that its type and range allow."""
     kind, limits = flag_kind(config_class, field.name), field.metadata
     if kind is bool:
         return [f"--{field.name}", f"--no{field.name}"]

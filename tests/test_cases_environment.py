@@ -33,7 +33,7 @@ ROOT = Path(__file__).resolve().parent.parent
 NOTEBOOK = {"MPLBACKEND": "module://a_backend_of_another_environment"}
 KERAS_JSON = '{"backend": "torch", "floatx": "float16", "image_data_format": "channels_first"}'
 
-# Runs each line of stdin as a command, and prints its exit code behind a mark to both streams.
+# Runs each line of stdin as a command, and prints a line ``@@ COMMAND CODE`` after it to both streams.
 MANY_COMMANDS = """
 import os, shlex, sys
 from seedtf.commands.main import main
@@ -111,9 +111,9 @@ def run_commands(
 
 @pytest.fixture(scope="module")
 def hostile(tiny_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Shown]:
-    """What the commands show with all hostile settings at once; ``folder`` is their working folder.
+    """What the commands show with all hostile settings at once; ``out`` of ``folder`` is their folder.
 
-    If root runs the tests, they run as in a container, for a user without a home folder.
+    If root runs the tests, the commands run as in a container, for a user without a home folder.
     """
     folder = tmp_path_factory.mktemp("hostile")
     container = not why_no_container()
@@ -192,7 +192,7 @@ def test_settings_of_keras_do_not_reach_a_command(hostile) -> None:
     assert any(note.startswith("KERAS_MAX_STEPS_PER_EPOCH=1 is ignored") for note in notes)
 
 
-def test_level_3_of_tensorflows_log_is_silent(hostile) -> None:
+def test_with_level_3_tensorflow_logs_nothing(hostile) -> None:
     lines = [line for line in hostile["check"].err.splitlines() if line]
     assert all("is ignored" in line for line in lines), lines
 
@@ -347,7 +347,7 @@ def test_a_folder_that_cannot_be_flushed_is_no_error(number, tmp_path: Path, mon
     assert (tmp_path / "table.csv").read_text() == "a\n"
 
 
-def test_a_file_that_cannot_be_flushed_is_an_error(tmp_path: Path, monkeypatch) -> None:
+def test_another_error_of_fsync_is_raised(tmp_path: Path, monkeypatch) -> None:
     def refuse(descriptor: int) -> None:
         raise OSError(errno.EIO, os.strerror(errno.EIO))
 
@@ -426,7 +426,7 @@ def test_a_full_disk_is_one_line_that_names_the_flag(command, failing, capsys) -
     assert capsys.readouterr().err == f"{expected}pass another path\n"
 
 
-def test_memory_that_does_not_suffice_is_one_line(failing, capsys) -> None:
+def test_too_little_memory_is_one_line(failing, capsys) -> None:
     failing(MemoryError("7 GB"))
     assert main(["evaluate"]) == 2
     assert capsys.readouterr().err == "seedtf evaluate: not enough memory (7 GB)\n"
@@ -479,14 +479,14 @@ def test_an_output_that_cannot_be_made_is_one_line_that_names_the_flag(
     assert "file" in error
 
 
-def test_check_asks_for_its_table_before_it_reads(tiny_copy, monkeypatch, capsys) -> None:
+def test_check_refuses_its_output_before_it_reads_an_image(tiny_copy, monkeypatch, capsys) -> None:
     monkeypatch.chdir(tiny_copy)
     monkeypatch.setattr("seedtf.data.check.check.check_data", None)
     assert main(["check", ".", "--out=report.csv"]) == 2
     assert "is in the data folder" in capsys.readouterr().err
 
 
-def test_a_warning_is_no_error_although_python_was_told_so(tmp_path: Path) -> None:
+def test_python_w_error_does_not_make_warnings_errors(tmp_path: Path) -> None:
     code = (
         "from seedtf.commands.main import main; import warnings; main(['--version']);"
         "warnings.warn('old', DeprecationWarning)"

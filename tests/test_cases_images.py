@@ -22,9 +22,9 @@ from seedtf.images.transcode import to_decodable
 
 CASES = image_cases()
 SIZE = 12
-# How files are shown where Pillow leaves the PNG specification, which libpng follows; see the page of
-# the data: the transparent grey of 2 and 4 bits is compared before scaling, a tRNS chunk after the
-# pixels is ignored.
+# Pillow shows these files differently from the PNG specification, which seedtf and libpng follow: a
+# transparent grey of 2 or 4 bits is compared before scaling, and a tRNS chunk after the pixels is
+# ignored.
 NOT_AS_PILLOW = {"2-bit grey tRNS.png", "4-bit grey tRNS.png", "colour tRNS late.png"}
 REFUSED = {
     "no end.jpg": "corrupt",
@@ -51,7 +51,7 @@ REFUSED = {
     "text.jpg": "not an image",
     "nothing.png": "empty file",
 }
-# Pillow refuses it because of the checksum of a chunk without influence on the pixels.
+# Pillow refuses this file because of the checksum of a chunk that does not change the pixels.
 SHOWN_ALTHOUGH_PILLOW_REFUSES = {"exif of wrong checksum.png"}
 
 
@@ -108,7 +108,7 @@ def test_a_file_is_shown_as_pillow_shows_it_or_refused(
 
 
 def test_the_orientation_and_the_transparency_matter(shown: dict[str, np.ndarray | str]) -> None:
-    """Otherwise the test above could pass although both ignored them."""
+    """The test above would also pass if both seedtf and Pillow ignored them."""
     turned = [name for name, image in shown.items() if np.shape(image) == (24, 16, 3)]
     assert len(turned) >= 15
     for name in ("rgba.png", "alpha.webp", "transparent.gif", "rgba.tif", "rgba.avif"):
@@ -118,7 +118,7 @@ def test_the_orientation_and_the_transparency_matter(shown: dict[str, np.ndarray
 
 
 def test_an_exported_graph_gives_the_pixels_and_statuses_of_training() -> None:
-    """Each file alone, as a client sends it, and as ``seedtf predict EXPORT`` sends it."""
+    """Each file as it is, and transcoded as ``seedtf predict EXPORT`` sends it."""
     decode = make_decoder(SIZE)
     graph = tf.function(
         lambda files: decode_batch(files, SIZE),
@@ -135,7 +135,7 @@ def test_an_exported_graph_gives_the_pixels_and_statuses_of_training() -> None:
                 sent[name] = to_decodable(data, header)[0]
         except RefusedError:
             continue
-    transcoded, answers = (value.numpy() for value in graph(list(sent.values())))
+    transcoded, transcoded_statuses = (value.numpy() for value in graph(list(sent.values())))
     for row, (name, data) in enumerate(CASES.items()):
         try:
             expected, fault = decode(data).numpy(), "ok"
@@ -151,13 +151,13 @@ def test_an_exported_graph_gives_the_pixels_and_statuses_of_training() -> None:
             assert status == fault, name
             assert np.array_equal(images[row], expected), name
         if name in by_pillow and fault == "ok":
-            assert STATUSES[answers[row]] == "ok", name
+            assert STATUSES[transcoded_statuses[row]] == "ok", name
             assert np.array_equal(transcoded[row], expected), name
     assert len(by_pillow) >= 20
 
 
 def heic(image: Image.Image, **options: object) -> bytes:
-    """A real file of the encoder x265; skips the test where its extra is not installed."""
+    """A HEIC file of the encoder x265; skips the test if pillow-heif is not installed."""
     plugin = pytest.importorskip("pillow_heif", reason="needs pip install 'seedtf[heic]'")
     buffer = io.BytesIO()
     plugin.from_pillow(image).save(buffer, quality=95, **options)

@@ -97,7 +97,7 @@ def test_the_header_names_that_people_use_are_known(touch: Touch, header: str) -
 
 
 @pytest.mark.parametrize(("separator", "name"), [(";", "`;`"), ("\t", "tab"), ("|", "`|`")])
-def test_the_separator_is_recognised_and_said(touch: Touch, separator: str, name: str) -> None:
+def test_the_separator_is_recognised_and_printed(touch: Touch, separator: str, name: str) -> None:
     labels, description = read(touch(*FILES), rows(separator, f"file{separator}label"))
     assert labels == EXPECTED
     assert description == f"file = `file`, label = `label`, separator {name}"
@@ -183,7 +183,7 @@ def test_a_plain_table_is_not_described(touch: Touch) -> None:
     assert read(touch(*FILES), rows(header="file,label")) == (EXPECTED, "")
 
 
-def test_more_columns_are_ignored(touch: Touch) -> None:
+def test_further_columns_are_ignored(touch: Touch) -> None:
     text = "n,id,image,breed,url\n" + "".join(
         f"{n},{n},{name},{label},http://x\n" for n, (name, label) in enumerate(EXPECTED.items())
     )
@@ -257,7 +257,7 @@ def test_a_split_column_is_the_split_and_test_rows_are_kept(
     assert "4 images are kept for the end" in printed
 
 
-def test_a_runs_own_split_table_is_split_anew(touch: Touch, tmp_path: Path) -> None:
+def test_the_split_of_a_runs_own_table_is_drawn_again(touch: Touch, tmp_path: Path) -> None:
     root = touch(*SPLIT_FILES)
     text = "file,label,split\n" + SPLIT_ROWS.replace("valid\n", "val\n").replace(
         ",test\n", ",val\n"
@@ -267,7 +267,7 @@ def test_a_runs_own_split_table_is_split_anew(touch: Touch, tmp_path: Path) -> N
     assert list_files(str(root), str(tmp_path / "t.csv"), Columns(split="split"))[1] is not None
 
 
-def test_a_word_that_is_no_side_is_refused_in_a_named_column(touch: Touch, tmp_path: Path) -> None:
+def test_a_named_split_column_with_another_word_is_refused(touch: Touch, tmp_path: Path) -> None:
     message = refusal(touch(*FILES), "file,label,s\ncat/1.jpg,a,x\n", Columns(split="s"))
     assert message == "row 2: split 'x'; use train, val or test"
 
@@ -287,7 +287,7 @@ def test_the_test_rows_of_a_split_table_are_kept(touch: Touch, tmp_path: Path) -
     "folder",
     ["$RECYCLE.BIN", "lost+found", "System Volume Information", "#recycle", "__MACOSX", "@eaDir"],
 )
-def test_system_folders_are_no_classes_and_are_said(
+def test_system_folders_are_no_classes_and_are_printed(
     touch: Touch, capsys: pytest.CaptureFixture[str], folder: str
 ) -> None:
     catalog = scan_folder(touch(*FILES, f"{folder}/S-1/1.jpg"))
@@ -335,13 +335,13 @@ def test_a_class_is_the_same_with_separate_accents(touch: Touch) -> None:
     assert [aligned.class_names[label] for label in aligned.labels] == ["Mais", COMPOSED]
 
 
-def test_two_spellings_in_one_folder_are_one_class(touch: Touch) -> None:
+def test_class_folders_with_composed_and_separate_accents_are_one_class(touch: Touch) -> None:
     catalog = scan_folder(touch(f"{COMPOSED}/1.jpg", f"{SEPARATE}/2.jpg"))
     assert catalog.class_names == (COMPOSED,)
     assert len(catalog) == 2
 
 
-def test_one_spelling_is_kept_as_it_is(touch: Touch) -> None:
+def test_a_class_name_with_separate_accents_is_kept(touch: Touch) -> None:
     assert scan_folder(touch(f"{SEPARATE}/2.jpg")).class_names == (SEPARATE,)
 
 
@@ -402,7 +402,7 @@ def test_a_test_folder_without_validation_is_kept(touch: Touch) -> None:
     assert (len(split.train), len(split.test)) == (4, 4)
 
 
-def test_a_test_folder_of_other_folders_than_classes_is_not_used(
+def test_a_test_folder_without_the_class_folders_is_not_used(
     touch: Touch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     root = touch(*split_names("train", "val"), "test/unknown/1.jpg")
@@ -447,7 +447,7 @@ def test_split_folders_that_do_not_exist_are_refused(touch: Touch) -> None:
 
 
 @pytest.mark.parametrize("wrapper", ["archive", "archive/PlantSeedlings", "a/b/c"])
-def test_one_wrapping_folder_is_entered_and_said(
+def test_one_wrapping_folder_is_entered_and_printed(
     touch: Touch, capsys: pytest.CaptureFixture[str], wrapper: str
 ) -> None:
     root = touch(*(f"{wrapper}/{name}" for name in FILES), "readme.md", "docs/x.txt")
@@ -465,18 +465,18 @@ def test_split_folders_are_found_in_a_wrapping_folder(touch: Touch) -> None:
     assert (catalog.class_names, split is not None) == (("cat", "dog"), True)
 
 
-def test_one_class_is_not_entered(touch: Touch) -> None:
+def test_a_single_class_folder_is_no_wrapping_folder(touch: Touch) -> None:
     with pytest.raises(UserError, match=r"only one class \('cat'\)"):
         list_files(str(touch("cat/1.jpg", "cat/2.jpg", "cat/old/3.jpg", "cat/new/4.jpg")))
 
 
-def test_a_class_that_is_expected_is_not_entered(touch: Touch) -> None:
+def test_the_folder_of_a_known_class_is_no_wrapping_folder(touch: Touch) -> None:
     root = touch("cat/old/3.jpg", "cat/new/4.jpg")
     assert find_layout(root, class_names=("cat", "dog")).root == root
     assert find_layout(root).root == root / "cat"
 
 
-def test_a_flat_folder_names_the_ways_on(touch: Touch) -> None:
+def test_a_flat_folder_is_refused_with_the_flags_that_read_it(touch: Touch) -> None:
     root = touch("cat.1.jpg", "cat.2.jpg", "Black-grass_1.png", "Black-grass_2.png")
     with pytest.raises(
         UserError, match="images lie directly in it, without class folders; pass --la"
@@ -568,7 +568,7 @@ def test_every_layout_finds_images_without_a_suffix(tmp_path: Path, layout: str)
     assert (split is not None) == (layout == "split")
 
 
-def test_a_folder_without_an_image_is_said_to_be_no_class(
+def test_a_folder_without_an_image_is_printed_as_no_class(
     touch: Touch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     root = touch(*FILES, "bird/a.xyz", "bird/b.xyz", "bird/c")

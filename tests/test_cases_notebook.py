@@ -17,7 +17,7 @@ ROOT = Path(__file__).resolve().parent.parent
 PIECES = ROOT / "scripts" / "notebooks" / "pieces.ipynb"
 TRAINING = "--model=tiny --weights=none --image_size=16 --epochs=1 --batch_size=4"
 TRAINING += (
-    " --augment_impl=tf_image"  # the fused augmentation takes each training a second to compile
+    " --augment_impl=tf_image"  # it saves the second that compiling the fused augmentation takes
 )
 CELLS = (
     f"!seedtf train --data_dir=plants.zip {TRAINING} --run_dir=shell",
@@ -39,7 +39,7 @@ FEWER_EPOCHS = {
 }
 
 
-def pieces() -> tuple[str, ...]:
+def shipped_cells() -> tuple[str, ...]:
     """The code cells of the notebook that is shipped, with fewer epochs."""
     cells = json.loads(PIECES.read_text(encoding="utf-8"))["cells"]
     code = ["".join(each["source"]) for each in cells if each["cell_type"] == "code"]
@@ -85,7 +85,7 @@ def execute(folder: Path, programs: Path, images: Path) -> None:
     with zipfile.ZipFile(folder / "plants.zip", "w") as archive:
         for path in images.rglob("*.png"):
             archive.write(path, f"plants/{path.relative_to(images)}")
-    (folder / "train.ipynb").write_text(json.dumps(notebook((*pieces(), *CELLS))))
+    (folder / "train.ipynb").write_text(json.dumps(notebook((*shipped_cells(), *CELLS))))
     environment = {
         **os.environ,
         "PATH": f"{programs}:{os.environ['PATH']}",
@@ -125,7 +125,7 @@ def test_the_curves_of_a_training_appear_below_the_cell(outputs: list[list[dict]
 
 
 def test_the_shipped_notebook_runs_from_top_to_bottom(outputs: list[list[dict]]) -> None:
-    shown = outputs[: len(pieces())]
+    shown = outputs[: len(shipped_cells())]
     first, datasets, images, fit, training, predictions = shown
     assert not any(each["output_type"] == "error" for cell in shown for each in cell)
     assert "Black-grass" in printed(first)

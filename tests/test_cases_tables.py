@@ -24,7 +24,7 @@ METADATA = "file_name,label\n" + "".join(f"{name},{label}\n" for name, label in 
 
 @pytest.fixture
 def write(tmp_path: Path) -> Write:
-    """Writes files below the folder ``data``: empty ones by name, and texts by keyword."""
+    """Writes files below ``data``: empty ones by name; texts by keyword, ``__`` for ``/``, ``_`` for ``.``"""
 
     def create(*names: str, **texts: str) -> Path:
         root = tmp_path / "data"
@@ -142,7 +142,7 @@ def test_roboflows_table_has_one_column_for_each_class(write: Write, capsys) -> 
         "image,healthy,rust,split\n1,1,,train\n2,,1,train\n",
     ],
 )
-def test_columns_of_marks_are_classes(write: Write, tmp_path: Path, text: str) -> None:
+def test_one_hot_columns_are_classes(write: Write, tmp_path: Path, text: str) -> None:
     (tmp_path / "t.csv").write_text(text)
     catalog = read_label_table(tmp_path / "t.csv", write(*FLAT_FILES)).catalog
     assert catalog.class_names == ("healthy", "rust")
@@ -165,7 +165,7 @@ def test_columns_of_marks_are_classes(write: Write, tmp_path: Path, text: str) -
         ),
     ],
 )
-def test_columns_that_are_not_one_label_are_refused(
+def test_columns_that_do_not_give_one_label_are_refused(
     write: Write, tmp_path: Path, text: str, message: str
 ) -> None:
     (tmp_path / "t.csv").write_text(text)
@@ -174,7 +174,7 @@ def test_columns_that_are_not_one_label_are_refused(
     assert str(error.value).partition("t.csv: ")[2].startswith(message)
 
 
-def test_a_column_called_label_is_preferred_to_marks(write: Write, tmp_path: Path) -> None:
+def test_a_label_column_is_preferred_to_one_hot_columns(write: Write, tmp_path: Path) -> None:
     (tmp_path / "t.csv").write_text("image,label,blurred\n1,0,1\n2,1,0\n")
     assert read_label_table(tmp_path / "t.csv", write(*FLAT_FILES)).catalog.class_names == (
         "0",
@@ -265,7 +265,7 @@ def test_a_table_without_labels_is_named_where_nothing_else_gives_them(write: Wr
     )
 
 
-def test_a_column_flag_makes_the_found_table_the_layout(write: Write) -> None:
+def test_a_column_flag_selects_the_table_that_was_found(write: Write) -> None:
     root = write(*FLAT_FILES, metadata_csv=METADATA.replace("label", "text"))
     assert labels_of(root, columns=Columns(label="text")) == LABELS
 
@@ -299,7 +299,7 @@ def test_folders_that_all_have_the_same_folders_are_no_classes(write: Write) -> 
     assert len(set(labels_of(root, layout="folders").values())) == 5
 
 
-def test_sub_folders_that_differ_are_parts_of_a_class(write: Write) -> None:
+def test_class_folders_with_different_sub_folders_are_classes(write: Write) -> None:
     root = write("oak/2019/1.jpg", "oak/2020/2.jpg", "elm/2019/3.jpg", "elm/2021/4.jpg")
     assert set(labels_of(root).values()) == {"elm", "oak"}
 

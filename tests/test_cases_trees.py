@@ -74,9 +74,8 @@ def table_text(rows: list[dict[str, object]], kind: str) -> str:
 def metadata(
     images: list[Image], folders: dict[str, str], kind: str, place: str
 ) -> tuple[Files, dict]:
-    """Hugging Face's table, in each folder of the split or one for all, images flat or in a folder."""
-    inner = "images/" if place == "folder" else ""
-    paths = {f"{folders[i.side]}{inner}{i.name}": i for i in images}
+    """Hugging Face's table: one for ``each`` folder of the split, or one at the ``top`` for all."""
+    paths = {f"{folders[i.side]}{i.name}": i for i in images}
     files: Files = dict.fromkeys(paths, "")
     for top in dict.fromkeys(folders.values()) if place == "each" else [""]:
         rows: list[dict[str, object]] = [
@@ -130,6 +129,7 @@ NOISE = (
     *("Thumbs.db", "other.csv"),
 )
 OWN_RUN = ("runs/1/checkpoints/best.keras", "runs/1/state/lock", "runs/1/curves.png")
+# Wrapping folders, other files, and whether there is a run.
 Around = tuple[list[str], list[str], bool]
 AROUND = st.tuples(
     st.lists(st.sampled_from(["archive", "images", "PlantSeedlings", "d 1"]), max_size=2),
@@ -185,7 +185,7 @@ def read_tree(folder: str) -> dict[str, tuple[str, str]]:
 
 
 def expected(images: list[Image]) -> dict[str, tuple[str, str]]:
-    """What a training must list: every image on its side, and sides only where there are some."""
+    """What a training must list: class and side of every image; the side is empty without a split."""
     return {i.name: (i.label, i.side) for i in images}
 
 

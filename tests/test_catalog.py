@@ -177,7 +177,7 @@ def test_every_visible_file_is_a_record_or_a_fault(tree: set[str]) -> None:
     )
 
 
-def test_take_keeps_order_labels_and_adds_faults(tiny_folder: Path) -> None:
+def test_take_selects_records_in_the_given_order(tiny_folder: Path) -> None:
     catalog = scan_folder(tiny_folder)
     part = catalog.take(np.array([17, 0, 6]))
     assert part.paths == (catalog.paths[17], catalog.paths[0], catalog.paths[6])

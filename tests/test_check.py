@@ -88,7 +88,7 @@ CLEAR.putalpha(200)
 DUPLICATE, SHARED, ORIGINAL, CLASH = (draw_image() for _ in range(4))
 LONG = "n" * 230
 
-# path: (bytes, fault, severity); what `seedtf check` must report of each file
+# path: (bytes, fault, severity). `seedtf check` must report these, and nothing of a file with None.
 FAULTY = {
     "oak/cut.jpg": (WHOLE_JPEG[:-400], "corrupt", LEFT_OUT),
     "oak/cut.png": (WHOLE_PNG[:-40], "truncated", LEFT_OUT),
@@ -260,7 +260,7 @@ def test_a_good_folder_has_no_other_findings(tiny_folder: Path) -> None:
     assert {f.fault for f in result.findings} == {"tiny", "unicode name"}
 
 
-def test_max_pixels_can_be_set(tmp_path: Path) -> None:
+def test_max_pixels_limits_width_times_height(tmp_path: Path) -> None:
     for name, width in (("a/1", 100), ("a/2", 41), ("b/1", 40), ("b/2", 39)):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / f"{name}.png").write_bytes(encode(draw_image(width, 40), "PNG"))
@@ -382,7 +382,7 @@ def test_files_that_break_during_training_are_named(tiny_copy: Path) -> None:
         (b"a\0b", ""),
     ],
 )
-def test_files_that_are_not_images_are_recognised(start: bytes, kind: str) -> None:
+def test_the_kind_of_a_file_that_is_not_an_image_is_recognised(start: bytes, kind: str) -> None:
     assert looks_like(start) == kind
 
 

@@ -49,7 +49,7 @@ def test_the_tasks_of_a_step_are_the_workers(slurm) -> None:
     assert (cluster.size, cluster.index, cluster.task(2)) == (3, 2, ("worker", 2))
 
 
-def test_tasks_on_one_machine_and_jobs_have_ports_of_their_own(slurm) -> None:
+def test_tasks_on_one_machine_and_different_jobs_use_different_ports(slurm) -> None:
     slurm("a,b", "2,1", 3, 0)
     addresses = read_cluster(slurm_tf_config()).addresses
     assert len(set(addresses)) == 3
@@ -59,7 +59,7 @@ def test_tasks_on_one_machine_and_jobs_have_ports_of_their_own(slurm) -> None:
 
 
 @pytest.mark.parametrize("job", [0, 1, 4_294_967_295])
-def test_every_port_is_a_free_user_port(slurm, job: int) -> None:
+def test_every_port_is_a_user_port_below_those_of_clients(slurm, job: int) -> None:
     slurm("a", "4", 4, 0, job)
     ports = [int(a.rpartition(":")[2]) for a in read_cluster(slurm_tf_config()).addresses]
     assert all(
@@ -75,7 +75,7 @@ def test_a_batch_script_and_a_single_task_are_no_step(slurm, monkeypatch) -> Non
     assert not in_slurm_step()
 
 
-def test_unreadable_variables_are_one_line(slurm, monkeypatch) -> None:
+def test_slurm_variables_that_cannot_be_read_are_one_line(slurm, monkeypatch) -> None:
     slurm("a[1-", "1", 2, 0)
     with pytest.raises(UserError, match=r"--cluster=slurm: the variables of SLURM cannot be read"):
         slurm_tf_config()
@@ -84,7 +84,7 @@ def test_unreadable_variables_are_one_line(slurm, monkeypatch) -> None:
         slurm_tf_config()
 
 
-def config(*hosts: str) -> str:
+def tf_config(*hosts: str) -> str:
     task = {"type": "worker", "index": 0}
     return json.dumps({"cluster": {"worker": [f"{host}:1" for host in hosts]}, "task": task})
 
@@ -97,18 +97,20 @@ def config(*hosts: str) -> str:
         ("slurm", ("multi_worker", "SLURM names 3 workers")),
     ],
 )
-def test_the_flag_selects_the_description(flag: str, expected: tuple[str, str]) -> None:
-    machine = Machine(tf_config=config("a", "b"), slurm_config=config("a", "b", "c"))
+def test_the_flag_cluster_selects_tf_config_or_slurm(flag: str, expected: tuple[str, str]) -> None:
+    machine = Machine(tf_config=tf_config("a", "b"), slurm_config=tf_config("a", "b", "c"))
     choice = choose_devices("auto", machine, flag)
     assert (choice.kind, choice.reason) == expected
 
 
-def test_slurm_is_found_without_a_flag_and_missed_with_one() -> None:
-    choice = choose_devices("auto", Machine(slurm_config=config("a", "b", "c")))
+def test_auto_finds_slurm_and_cluster_slurm_is_refused_without_it() -> None:
+    choice = choose_devices("auto", Machine(slurm_config=tf_config("a", "b", "c")))
     assert (choice.workers, choice.reason) == (3, "SLURM names 3 workers")
-    assert choose_devices("auto", Machine(slurm_config=config("a", "b")), "tf_config").workers == 1
+    assert (
+        choose_devices("auto", Machine(slurm_config=tf_config("a", "b")), "tf_config").workers == 1
+    )
     with pytest.raises(UserError, match=r"--cluster=slurm: srun has not started several tasks"):
-        choose_devices("auto", Machine(tf_config=config("a", "b")), "slurm")
+        choose_devices("auto", Machine(tf_config=tf_config("a", "b")), "slurm")
 
 
 def manifest() -> tuple[dict, dict]:
@@ -161,7 +163,7 @@ def test_the_batch_scripts_are_valid_and_their_flags_exist() -> None:
 
 
 STAND_INS = {
-    # Both tasks of the step, one after the other; the run folder tells a new run from a resumed one.
+    # One task of the step. seedtf's stand-in makes the file by which the script knows a run to resume.
     "srun": '''[ "$1" = --kill-on-bad-exit=0 ] && shift; "$@"''',
     "seedtf": '''echo "$@" >> "$LOG"; touch "$RUN/config.json"; exit "$(cat "$CODE")"''',
     "scontrol": '''echo "scontrol $@" >> "$LOG"''',
@@ -187,10 +189,10 @@ def test_the_batch_script_requeues_and_resumes(tmp_path: Path, code: int, requeu
     }
     command = ["bash", str(SCRIPTS / "slurm" / "train.sbatch")]
     codes = [subprocess.run(command, env=variables, check=False).returncode for _ in range(2)]
-    first, *between, last = log.read_text().splitlines()
+    lines = log.read_text().splitlines()
     assert codes == [code, code]
-    assert ("--data_dir=/data/plants" in first, "--epochs=3" in first) == (True, True)
-    lines = [first, *between, last]
+    assert "--data_dir=/data/plants" in lines[0]
+    assert "--epochs=3" in lines[0]
     assert lines.count("scontrol requeue 12") == (2 if requeued else 0)
     resumed = [line for line in lines if "--resume" in line]
     assert len(resumed) == 1

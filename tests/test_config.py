@@ -75,9 +75,9 @@ def test_every_documented_flag_is_a_field() -> None:
 
 def test_every_flag_has_help_that_names_its_range_or_choices() -> None:
     for field in dataclasses.fields(TrainConfig):
-        text, number = field.metadata["help"], str(field.type).split(" ")[0] in ("int", "float")
+        text, is_number = field.metadata["help"], str(field.type).split(" ")[0] in ("int", "float")
         assert text.endswith("."), field.name
-        if number:
+        if is_number:
             assert any(character.isdigit() for character in text), field.name
 
 
@@ -153,7 +153,7 @@ def test_a_group_alone_checks_its_flags_and_its_recipe() -> None:
         OptimFlags(recipe="slow")
 
 
-def test_paths_become_text(tmp_path) -> None:
+def test_path_objects_become_strings(tmp_path) -> None:
     config = TrainConfig(data_dir=tmp_path, run_dir=tmp_path / "run", weights=tmp_path / "w.keras")
     assert (config.data_dir, config.run_dir) == (str(tmp_path), str(tmp_path / "run"))
     assert config.weights == str(tmp_path / "w.keras")

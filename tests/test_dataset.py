@@ -17,12 +17,12 @@ from seedtf.errors import UserError
 
 
 @pytest.fixture
-def dataset(tmp_path: Path):
-    def load(root: Path, **options: object) -> Dataset:
+def load(tmp_path: Path):
+    def load_folder(root: Path, **options: object) -> Dataset:
         options = {"image_size": 8, "cache": "ram", "cache_dir": tmp_path / "cache", **options}
         return load_dataset(str(root), **options)
 
-    return load
+    return load_folder
 
 
 def names(loaded: Dataset, side: np.ndarray) -> set[str]:
@@ -30,9 +30,9 @@ def names(loaded: Dataset, side: np.ndarray) -> set[str]:
 
 
 def test_a_folder_becomes_images_and_a_stratified_split(
-    dataset, tiny_folder: Path, tiny_colors: dict[str, tuple[int, int, int]]
+    load, tiny_folder: Path, tiny_colors: dict[str, tuple[int, int, int]]
 ) -> None:
-    loaded = dataset(tiny_folder, val_fraction=0.34, seed=4)
+    loaded = load(tiny_folder, val_fraction=0.34, seed=4)
     assert len(loaded.split.val) == 6
     assert np.bincount(loaded.store.catalog.labels[loaded.split.val]).tolist() == [2, 2, 2]
     assert (loaded.duplicates, loaded.duplicates_across_split, loaded.cache_plan.mode) == (
@@ -46,11 +46,11 @@ def test_a_folder_becomes_images_and_a_stratified_split(
 
 
 def test_a_damaged_file_shifts_no_label_and_is_reported(
-    dataset, tiny_copy: Path, tmp_path: Path
+    load, tiny_copy: Path, tmp_path: Path
 ) -> None:
     (tiny_copy / "alder" / "0.png").write_bytes(b"")
     (tiny_copy / "notes.txt").touch()
-    loaded = dataset(tiny_copy)
+    loaded = load(tiny_copy)
     catalog = loaded.store.catalog
     assert len(catalog) == len(loaded.split.train) + len(loaded.split.val) == 17
     assert all(
@@ -65,46 +65,46 @@ def test_a_damaged_file_shifts_no_label_and_is_reported(
         ]
 
 
-def test_a_class_that_loses_its_images_stops_training(dataset, tiny_copy: Path) -> None:
+def test_a_class_that_loses_its_images_stops_training(load, tiny_copy: Path) -> None:
     for file in (tiny_copy / "two words").iterdir():
         file.write_bytes(b"")
     with pytest.raises(UserError) as error:
-        dataset(tiny_copy)
+        load(tiny_copy)
     assert str(error.value) == (
         f"--data_dir={tiny_copy}: class 'two words' has 0 usable images; "
         "add images (at least two) or remove the class"
     )
 
 
-def test_duplicates_are_counted_and_kept_on_one_side(dataset, tiny_copy: Path) -> None:
+def test_duplicates_are_counted_and_kept_on_one_side(load, tiny_copy: Path) -> None:
     for copy in ("a", "b"):
         shutil.copy(tiny_copy / "alder" / "0.png", tiny_copy / "alder" / f"{copy}.png")
     for seed in range(5):
-        loaded = dataset(tiny_copy, seed=seed, val_fraction=0.5)
+        loaded = load(tiny_copy, seed=seed, val_fraction=0.5)
         assert (loaded.duplicates, loaded.duplicates_across_split) == (2, 0)
         identical = {"alder/0.png", "alder/a.png", "alder/b.png"}
         assert len(identical & names(loaded, loaded.split.val)) in (0, 3)
 
 
-def test_a_split_is_read_back_by_name(dataset, tiny_copy: Path, tmp_path: Path) -> None:
-    first = dataset(tiny_copy, seed=1)
+def test_a_split_is_read_back_by_name(load, tiny_copy: Path, tmp_path: Path) -> None:
+    first = load(tiny_copy, seed=1)
     path = tmp_path / "split.csv"
     write_split_csv(path, first.store.catalog, first.split)
     new = tiny_copy / "alder" / "new.png"
     shutil.copy(tiny_copy / "two words" / "0.png", new)
-    second = dataset(tiny_copy, seed=2, split_csv=str(path))
+    second = load(tiny_copy, seed=2, split_csv=str(path))
     assert names(second, second.split.val) == names(first, first.split.val)
     assert names(second, second.split.train) == names(first, first.split.train)
 
 
 def test_a_validation_folder_is_used_without_its_bad_files(
-    dataset, tiny_copy: Path, tmp_path: Path
+    load, tiny_copy: Path, tmp_path: Path
 ) -> None:
     val = tmp_path / "held out"
     shutil.copytree(tiny_copy / "öland rye", val / "öland rye")
     (tiny_copy / "alder" / "3.png").write_bytes(b"")
     (val / "öland rye" / "2.png").write_bytes(b"")
-    loaded = dataset(tiny_copy, val_dir=str(val))
+    loaded = load(tiny_copy, val_dir=str(val))
     assert len(loaded.split.train) == 17
     assert names(loaded, loaded.split.val) == {
         f"held out/öland rye/{number}.png" for number in (0, 1, 3, 4, 5)
@@ -118,39 +118,39 @@ def test_a_validation_folder_is_used_without_its_bad_files(
 
 
 def test_a_validation_class_that_never_trains_is_refused(
-    dataset, tiny_folder: Path, tmp_path: Path
+    load, tiny_folder: Path, tmp_path: Path
 ) -> None:
     shutil.copytree(tiny_folder / "alder", tmp_path / "val" / "zebra")
     with pytest.raises(UserError, match=r"^--val_dir=.*class 'zebra' has no training images"):
-        dataset(tiny_folder, val_dir=str(tmp_path / "val"))
+        load(tiny_folder, val_dir=str(tmp_path / "val"))
 
 
 def test_a_validation_folder_without_usable_images_is_refused(
-    dataset, tiny_folder: Path, tmp_path: Path
+    load, tiny_folder: Path, tmp_path: Path
 ) -> None:
     (tmp_path / "val" / "alder").mkdir(parents=True)
     (tmp_path / "val" / "alder" / "1.png").write_bytes(b"")
     with pytest.raises(
         UserError, match=r"^--val_dir=.*: no val images; train and val need at least one each$"
     ):
-        dataset(tiny_folder, val_dir=str(tmp_path / "val"))
+        load(tiny_folder, val_dir=str(tmp_path / "val"))
 
 
-def test_classes_of_identical_images_cannot_be_split(dataset, tmp_path: Path, tiny_folder) -> None:
+def test_classes_of_identical_images_cannot_be_split(load, tmp_path: Path, tiny_folder) -> None:
     for name in ("a", "b"):
         (tmp_path / "data" / name).mkdir(parents=True)
         for number in range(3):
             source = tiny_folder / "alder" / f"{int(name == 'b')}.png"
             shutil.copy(source, tmp_path / "data" / name / f"{number}.png")
     with pytest.raises(UserError) as error:
-        dataset(tmp_path / "data")
+        load(tmp_path / "data")
     assert str(error.value).startswith("--val_fraction=0.15: no validation images, because all")
 
 
-def test_a_table_gives_the_labels(dataset, tiny_folder: Path, tmp_path: Path) -> None:
+def test_a_table_gives_the_labels(load, tiny_folder: Path, tmp_path: Path) -> None:
     rows = [f"{c}/{n}.png,{'odd' if n % 2 else 'even'}" for c in ("alder",) for n in range(6)]
     (tmp_path / "labels.csv").write_text("\n".join(["file,label", *rows]))
-    loaded = dataset(tiny_folder, labels_csv=str(tmp_path / "labels.csv"), val_fraction=0.34)
+    loaded = load(tiny_folder, labels_csv=str(tmp_path / "labels.csv"), val_fraction=0.34)
     assert loaded.store.catalog.class_names == ("even", "odd")
     assert loaded.store.catalog.labels.tolist() == [0, 1] * 3
 

@@ -100,7 +100,7 @@ LOSSLESS = {
         for o in range(1, 9)
     },
 }
-if not DECODES_WEBP:  # test_compat.py tests that WebP is refused then
+if not DECODES_WEBP:  # test_compat.py tests that Pillow decodes WebP then
     LOSSY, LOSSLESS = (
         {name: data for name, data in table.items() if "webp" not in name}
         for table in (LOSSY, LOSSLESS)
@@ -191,7 +191,7 @@ WIDE = smooth(80, 40)
 
 
 @pytest.mark.parametrize("image", [WIDE, WIDE.transpose(1, 0, 2)], ids=["wide", "tall"])
-def test_a_fit_is_what_tensorflow_calls_so(image: np.ndarray) -> None:
+def test_each_fit_resizes_as_tensorflow_does(image: np.ndarray) -> None:
     whole = tf.constant(image)
     height, width = image.shape[:2]
     square = image[(height - 40) // 2 :, (width - 40) // 2 :][:40, :40]
@@ -204,7 +204,7 @@ def test_a_fit_is_what_tensorflow_calls_so(image: np.ndarray) -> None:
 @settings(max_examples=40)
 @given(st.integers(1, 60), st.integers(1, 60), st.integers(1, 30), st.sampled_from(["pad", "crop"]))
 def test_a_fit_keeps_the_aspect_ratio(height: int, width: int, size: int, fit: str) -> None:
-    """A white image fills what the image covers: all of it, or the share of the shorter side."""
+    """White shows where the image is: everywhere after crop, in a part of its aspect ratio after pad."""
     white = tf.fill([height, width, 3], tf.constant(255, tf.uint8))
     result = resize_image(white, size, fit).numpy()
     assert result.shape == (size, size, 3)
@@ -222,7 +222,7 @@ def test_a_fit_keeps_the_aspect_ratio(height: int, width: int, size: int, fit: s
 
 
 @pytest.mark.parametrize("fit", ["stretch", "pad", "crop"])
-def test_a_file_fits_alike_alone_and_in_a_batch(fit: str, tmp_path: Path) -> None:
+def test_a_fit_gives_the_same_pixels_alone_and_in_a_batch(fit: str, tmp_path: Path) -> None:
     files = [LOSSLESS["png"], LOSSLESS["png turned 6"], LOSSY["jpeg"]]
     decode, paths = make_decoder(SIZE, fit=fit), []
     for number, data in enumerate(files):
@@ -363,7 +363,7 @@ def test_the_decoder_refuses_what_the_header_parser_refuses(
     assert outcome(decoder, data) == fault
 
 
-def test_max_pixels_can_be_set() -> None:
+def test_max_pixels_limits_width_times_height() -> None:
     with pytest.raises(RefusedError, match="too large: 23×17 is more than 390 pixels"):
         make_decoder(SIZE, max_pixels=390)(LOSSLESS["png"])
     assert make_decoder(SIZE, max_pixels=391)(LOSSLESS["png"]).shape == [SIZE, SIZE, 3]
@@ -440,7 +440,7 @@ def test_every_error_of_tensorflow_is_a_refusal(
         return tf.ensure_shape(tf.numpy_function(fail, [], tf.uint8), [None, None, 3])
 
     monkeypatch.setattr(decode_module, "decode_image", failing)
-    # Other tests have traced these graphs already.
+    # Graphs that other tests have traced would still call the real decode_image.
     for module in (decode_module, decode_files):
         monkeypatch.setattr(module, "_decode_graph", module._decode_graph.__wrapped__)
     with pytest.raises(RefusedError) as refused:

@@ -1,4 +1,4 @@
-"""A batch decoder returns the images and refusals of single decoding, in order."""
+"""A batch decoder gives, for each path in order, the image or error of decoding that file alone."""
 
 from pathlib import Path
 
@@ -42,7 +42,7 @@ def test_a_bad_file_does_not_affect_the_others(mixed: list[str]) -> None:
         assert np.array_equal(results[i], decode_single(Path(mixed[i]).read_bytes()))
 
 
-def test_small_files_share_a_call_and_large_ones_do_not(
+def test_a_batch_of_files_is_limited_by_the_bytes_that_it_needs(
     mixed: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     paths = [mixed[i] for i in (0, 2, 3, 5, 7)]

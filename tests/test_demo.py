@@ -1,6 +1,6 @@
 """``seedtf demo``: calibrated classes, the verdict and the heat map of one image, on a local page.
 
-The page itself is started where gradio is installed: it needs an older Pillow than other tests have.
+The page itself is started only where gradio is installed, which needs an older Pillow than other tests.
 """
 
 from __future__ import annotations
@@ -88,7 +88,7 @@ def test_without_a_report_there_is_no_verdict(tmp_path, tiny_folder, image) -> N
     assert "run seedtf evaluate, or pass --threshold" in Demo(run).answer(image).verdict
 
 
-def test_a_file_that_is_no_image_is_a_sentence(demos, tmp_path) -> None:
+def test_a_file_that_is_no_image_has_a_verdict_and_no_classes(demos, tmp_path) -> None:
     file = tmp_path / "notes.png"
     file.write_text("no image")
     for demo in demos.values():

@@ -73,7 +73,7 @@ class Folder:
         return flags + ([r"--group_regex=(plant\d+)_"] if self.grouped else [])
 
     def related(self) -> np.ndarray:
-        """For each image the number of its group, found by a search through plants and copies."""
+        """The number of each image's group, found by a search through plants and copies."""
         numbers = list(range(len(self.labels)))
         pairs = [(image, original) for image, original in enumerate(self.originals)]
         if self.grouped:
@@ -120,12 +120,12 @@ def test_any_folder_is_divided_so_that_each_image_is_predicted_once(folder: Fold
         code = run_command("folds", [*arguments, "--divide_only", "--image_size=16"])
         if code:
             assert code == 2
-            in_one = [
+            in_few_groups = [
                 label
                 for label in set(folder.labels)
                 if len(set(related[np.array(folder.labels) == label])) <= 2
             ]
-            assert in_one or len(set(related)) <= 5
+            assert in_few_groups or len(set(related)) <= 5
             return
         paths = FoldsPaths(out)
         fold_of = {row.file: row.fold for row in paths.read_table()}

@@ -42,7 +42,7 @@ def test_the_first_updates_soon_forget_the_random_weights(network: keras.Model) 
     fill(network, 1.0)
     for _ in range(20):
         average.update()
-    # decays 1/10 and 2/11
+    # the updates at steps 10 and 20 have the decays 1/10 and 2/11
     wanted = 1.0 - 1 / 10 * 2 / 11
     for each in average.variables[:-1]:
         np.testing.assert_allclose(each.numpy(), wanted, rtol=1e-6)

@@ -31,7 +31,7 @@ def pixels_of(folder: Path) -> np.ndarray:
     return np.stack([decode(Path(path).read_bytes()).numpy() for path in paths])
 
 
-def tiny(data: Path, cache: Path, **flags: object) -> embed_module.Embeddings:
+def embed_tiny(data: Path, cache: Path, **flags: object) -> embed_module.Embeddings:
     options = {"image_size": SIZE, "weights": "none", "cache_dir": str(cache), "batch_size": 4}
     return embed_images(data, "tiny", **{**options, **flags})  # type: ignore[arg-type]
 
@@ -84,18 +84,18 @@ def test_the_features_are_what_the_head_of_the_run_reads(
 def test_a_second_call_builds_no_network_and_decodes_nothing(
     tiny_copy: Path, tmp_path: Path, builds: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    first = tiny(tiny_copy, tmp_path)
+    first = embed_tiny(tiny_copy, tmp_path)
     assert (builds, first.from_cache) == (["Tiny"], False)
     with monkeypatch.context() as patch:
         patch.setattr(embed_module, "make_batch_decoder", None)
-        again = tiny(tiny_copy, tmp_path)
+        again = embed_tiny(tiny_copy, tmp_path)
     assert (builds, again.from_cache) == (["Tiny"], True)
     np.testing.assert_array_equal(again.features, first.features)
     os.utime(next(tiny_copy.rglob("*.png")), (0, 0))  # another file of the same name
-    assert not tiny(tiny_copy, tmp_path).from_cache
+    assert not embed_tiny(tiny_copy, tmp_path).from_cache
 
 
-def test_other_weights_of_the_same_path_have_other_features(
+def test_other_weights_at_the_same_path_are_not_taken_from_the_cache(
     tiny_folder: Path, tmp_path: Path
 ) -> None:
     weights = tmp_path / "run"
@@ -112,7 +112,7 @@ def test_other_weights_of_the_same_path_have_other_features(
 def test_a_file_that_cannot_be_decoded_is_named_and_has_no_row(
     tiny_copy: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    whole = tiny(tiny_copy, tmp_path / "cache").features
+    whole = embed_tiny(tiny_copy, tmp_path / "cache").features
     bad = tiny_copy / "alder" / "2.png"
     bad.write_bytes(bad.read_bytes()[:40])
     flags = ["--model=tiny", f"--image_size={SIZE}", "--weights=none", "--batch_size=4"]
@@ -139,7 +139,7 @@ def test_a_folder_without_labels_has_a_table_without_them(
     assert "labels    none" in capsys.readouterr().out
     names = [f"img{number:02}.png" for number in range(18)]
     assert out.with_suffix(".csv").read_text("utf-8").splitlines() == ["file", *names]
-    expected = tiny(tiny_folder, tmp_path).features[::-1]
+    expected = embed_tiny(tiny_folder, tmp_path).features[::-1]
     np.testing.assert_allclose(np.load(out), expected, rtol=1e-5, atol=1e-6)
 
 
@@ -152,7 +152,7 @@ def test_an_interrupted_call_leaves_no_cache_file(
     with monkeypatch.context() as patch:
         patch.setattr(embed_module, "map_file_batches", interrupt)
         with pytest.raises(KeyboardInterrupt):
-            tiny(tiny_folder, tmp_path)
+            embed_tiny(tiny_folder, tmp_path)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -160,7 +160,7 @@ def test_a_cache_that_cannot_be_written_is_not_needed(
     tiny_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "file").touch()
-    found = tiny(tiny_folder, tmp_path / "file" / "cache")
+    found = embed_tiny(tiny_folder, tmp_path / "file" / "cache")
     assert found.features.shape == (18, 64)
     assert "not used" in capsys.readouterr().out
 
@@ -193,14 +193,14 @@ def test_a_mistake_is_one_line(
 
 def test_a_folder_that_does_not_exist_or_holds_no_good_image_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="DATA_DIR="):
-        tiny(tmp_path / "missing", tmp_path)
+        embed_tiny(tmp_path / "missing", tmp_path)
     (tmp_path / "images").mkdir()
     (tmp_path / "images" / "1.png").write_bytes(b"no image")
     with pytest.raises(UserError, match=r"none of 1 images can be decoded, first 1\.png"):
-        tiny(tmp_path / "images", tmp_path)
+        embed_tiny(tmp_path / "images", tmp_path)
 
 
-def test_the_key_is_of_the_weights_and_the_size() -> None:
+def test_the_cache_key_depends_on_network_weights_and_size() -> None:
     keys = {
         open_embedder("tiny", 16, "none").key,
         open_embedder("tiny", 32, "none").key,

@@ -1,4 +1,4 @@
-"""``seedtf ensemble``: the weighted mean of runs of any size, with weights that fit unseen images."""
+"""``seedtf ensemble``: the weighted mean of runs, whose weights are fitted to validation images."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def test_the_weights_are_those_of_the_shared_validation_images(
     assert [member["weight"] for member in written["members"]] == pytest.approx(expected, abs=1e-4)
 
 
-def test_it_predicts_the_weighted_mean_of_members_of_two_sizes(ensemble: Path, data: Path) -> None:
+def test_an_ensemble_predicts_the_weighted_mean_of_two_sizes(ensemble: Path, data: Path) -> None:
     image = (data / "elm" / "1-3.png").read_bytes()
     run = load_run(ensemble)
     assert run.image_size == 24
@@ -86,7 +86,7 @@ def test_it_predicts_the_weighted_mean_of_members_of_two_sizes(ensemble: Path, d
     assert [found[name] for name in NAMES] == pytest.approx(mean, abs=1e-6)
 
 
-def test_a_served_ensemble_predicts_as_it_does(ensemble: Path, tmp_path: Path) -> None:
+def test_a_served_ensemble_predicts_as_the_ensemble_does(ensemble: Path, tmp_path: Path) -> None:
     run = load_run(ensemble)
     store, records = open_validation(run)
     images = store.read(tf.constant(records[:5]))
@@ -104,7 +104,7 @@ def test_a_served_ensemble_predicts_as_it_does(ensemble: Path, tmp_path: Path) -
     np.testing.assert_allclose(module.serve_image(images)["probabilities"], expected, atol=1e-6)
 
 
-def test_equal_weights_and_mistakes(
+def test_weights_are_equal_without_a_fit_and_wrong_runs_are_refused(
     ensemble: Path, runs: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     made = make_weighted_ensemble(runs, str(tmp_path / "equal"), equal_weights=True)

@@ -193,7 +193,7 @@ def test_a_damaged_image_is_skipped_and_named(run_dir, tiny_copy, tmp_path):
         ({"out": "{run}"}, "already exists; pass another folder or --overwrite"),
     ],
 )
-def test_mistakes_are_named(run_dir, arguments, message):
+def test_wrong_arguments_are_refused_by_name(run_dir, arguments, message):
     filled = {name: value.format(run=run_dir) for name, value in arguments.items()}
     with pytest.raises(UserError) as error:
         evaluate_run(str(run_dir), **filled)
