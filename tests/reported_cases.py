@@ -86,7 +86,7 @@ CASES: dict[str, dict[str, tuple[str, ...]]] = {
             "test_the_test_rows_of_a_split_table_are_kept",
             "test_the_test_rows_of_a_table_are_evaluated",
         ),
-        "Accents in NFC here and in NFD there.": (
+        "Accents in NFC in one folder and in NFD in another.": (
             "test_a_class_is_the_same_with_separate_accents",
             "test_class_folders_with_composed_and_separate_accents_are_one_class",
         ),
@@ -120,7 +120,7 @@ CASES: dict[str, dict[str, tuple[str, ...]]] = {
         "Any command line ends with a result or in one line.": ("test_cases_command_lines.py",),
     },
     "After a training": {
-        "Train 20 epochs more.": (
+        "20 more epochs for a finished run.": (
             "test_continue_starts_a_new_run_from_the_best_weights_and_the_split",
             "test_what_cannot_be_continued_is_refused",
         ),
@@ -136,7 +136,7 @@ CASES: dict[str, dict[str, tuple[str, ...]]] = {
         "Two folders of the same name evaluated.": (
             "test_reports_on_two_folders_of_one_name_are_both_kept",
         ),
-        "Sample submissions of other forms.": (
+        "Sample submissions with other ids, or with one column for each class.": (
             "test_ids_without_suffix_and_with_folders_are_matched",
             "test_one_column_for_each_class_receives_the_probabilities",
         ),

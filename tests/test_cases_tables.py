@@ -24,7 +24,7 @@ METADATA = "file_name,label\n" + "".join(f"{name},{label}\n" for name, label in 
 
 @pytest.fixture
 def write(tmp_path: Path) -> Write:
-    """Writes files below ``data``: empty ones by name; texts by keyword, ``__`` for ``/``, ``_`` for ``.``"""
+    """Writes empty files by name, and texts by keyword: ``__`` is a slash, ``_csv`` the suffix."""
 
     def create(*names: str, **texts: str) -> Path:
         root = tmp_path / "data"

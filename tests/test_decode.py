@@ -204,7 +204,7 @@ def test_each_fit_resizes_as_tensorflow_does(image: np.ndarray) -> None:
 @settings(max_examples=40)
 @given(st.integers(1, 60), st.integers(1, 60), st.integers(1, 30), st.sampled_from(["pad", "crop"]))
 def test_a_fit_keeps_the_aspect_ratio(height: int, width: int, size: int, fit: str) -> None:
-    """White shows where the image is: everywhere after crop, in a part of its aspect ratio after pad."""
+    """White shows where the image is: everywhere after crop, in a part of its proportions after pad."""
     white = tf.fill([height, width, 3], tf.constant(255, tf.uint8))
     result = resize_image(white, size, fit).numpy()
     assert result.shape == (size, size, 3)

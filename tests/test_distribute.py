@@ -50,7 +50,7 @@ EPOCHS = 4
 FLAGS = [
     *("--model=tiny", "--weights=none", "--image_size=16", "--batch_size=12", f"--epochs={EPOCHS}"),
     *("--optimizer=sgd", "--lr=0.05", "--threads=1", "--sync_bn", "--save_minutes=0.001"),
-    "--augment_impl=tf_image",  # the fused augmentation would take each process a second to compile
+    "--augment_impl=tf_image",  # compiling the fused augmentation would take each process a second
 ]
 # SEEDTF_HANG=1 stops the lost worker instead of killing it. Its sockets then stay open, so only the
 # missing heartbeat shows that it is lost.
@@ -109,7 +109,7 @@ class Launcher:
             (home / "tmp").mkdir()
             weights = self.folder / f"{home.name}.npz"
             variables = {**os.environ, "TMPDIR": str(home / "tmp"), **env}
-            # Else Python would write the bytecode of sources that TensorFlow generates there.
+            # TensorFlow generates Python sources in TMPDIR, whose bytecode would lie beside them.
             variables["PYTHONDONTWRITEBYTECODE"] = "1"
             variables.pop("TF_CPP_MIN_LOG_LEVEL", None)  # what a user sees
             if workers == 3:
@@ -246,7 +246,7 @@ def test_two_devices_train_as_one_does(launcher, data, one_device_run) -> None:
 
 
 def test_two_halves_train_as_the_whole_step_does() -> None:
-    """The form of a step on several GPUs, here without XLA."""
+    """On several GPUs, XLA compiles the two halves; here they run on CPU devices without XLA."""
     done = forked.run("halves_worker:main", [])
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout.splitlines()[-1])
@@ -255,18 +255,16 @@ def test_two_halves_train_as_the_whole_step_does() -> None:
     assert found["losses"][1] == pytest.approx(found["losses"][0], rel=1e-5)
 
 
-def test_steps_that_communicate_or_draw_are_not_divided() -> None:
-    plain, wide = (
-        build_network(
-            model="tiny", num_classes=3, image_size=16, weights="none", sync_bn=synchronized
-        )
-        for synchronized in (False, True)
+def test_steps_with_sync_bn_dropout_or_loss_scaling_are_not_halved() -> None:
+    plain, synchronized = (
+        build_network(model="tiny", num_classes=3, image_size=16, weights="none", sync_bn=sync_bn)
+        for sync_bn in (False, True)
     )
     inputs = keras.Input((4,))
     dropout = keras.Model(inputs, keras.layers.Dropout(0.5)(inputs))
     optimizer = keras.optimizers.SGD(0.1)
     assert can_be_halved(plain, optimizer)
-    assert not can_be_halved(wide, optimizer)
+    assert not can_be_halved(synchronized, optimizer)
     assert not can_be_halved(dropout, optimizer)
     assert not can_be_halved(plain, keras.mixed_precision.LossScaleOptimizer(optimizer))
 
@@ -298,7 +296,7 @@ def test_workers_end_with_equal_weights_which_are_those_of_one_process(
     assert_equal_to_rounding(run_dir, one_device_run)
 
 
-def test_only_the_chief_writes_and_prints(two_workers) -> None:
+def test_only_the_chief_writes_files_and_prints_epochs(two_workers) -> None:
     run_dir, (chief, worker) = two_workers
     assert (run_dir / "checkpoints" / "best.keras").exists()
     assert chief.output.count("\nepoch ") == EPOCHS
@@ -358,7 +356,7 @@ def test_moving_statistics_are_the_average_of_the_replicas(two_workers) -> None:
     assert np.abs(means).max() > 0.01  # They have been updated.
 
 
-def test_a_signal_and_a_loss_stop_all_and_the_resumed_run_is_equal(
+def test_a_signal_and_a_lost_worker_stop_all_and_the_resumed_run_is_equal(
     launcher, data, two_workers
 ) -> None:
     run_dir = launcher.folder / "disturbed"
@@ -368,11 +366,11 @@ def test_a_signal_and_a_loss_stop_all_and_the_resumed_run_is_equal(
     for each in (chief, worker):
         each.wait()
         assert each.code == 75, each.output + each.errors
-    place = chief.errors.splitlines()[-1]
-    assert place.startswith("seedtf train: SIGTERM at worker 1 (127.0.0.1:")
-    assert place.endswith(f"continue with --resume={run_dir}")
-    saved = place[place.index("saved at") : place.index(";")]
-    assert saved in worker.errors.splitlines()[-1]  # the same step
+    message = chief.errors.splitlines()[-1]
+    assert message.startswith("seedtf train: SIGTERM at worker 1 (127.0.0.1:")
+    assert message.endswith(f"continue with --resume={run_dir}")
+    saved_at = message[message.index("saved at") : message.index(";")]
+    assert saved_at in worker.errors.splitlines()[-1]  # the same step
 
     chief, worker = launcher.start(
         ["train", f"--resume={run_dir}", "--worker_timeout=5"], workers=2
@@ -404,7 +402,7 @@ def config_text(task="worker", index=0, **cluster) -> str:
     return json.dumps({"cluster": listed, "task": {"type": task, "index": index}})
 
 
-def test_tf_config_as_operators_set_it() -> None:
+def test_tf_config_is_read_as_kubernetes_operators_set_it() -> None:
     assert read_cluster(None) is None
     assert read_cluster("") is None
     text = json.loads(config_text("worker", "1", chief=["c:1"], worker=["a:1", "b:2"]))
@@ -675,21 +673,21 @@ def test_a_difference_between_workers_is_named(monkeypatch) -> None:
     sync.check_equal_across_workers(facts, None)
 
 
-def test_moving_statistics_are_those_that_replicas_update_alone() -> None:
+def test_moving_statistics_are_the_variables_that_replicas_update_separately() -> None:
     network = build_network(model="tiny", num_classes=2, image_size=16, weights="none")
     assert len(moving_statistics(network)) == 6
     nested = keras.Sequential([keras.Input((16, 16, 3)), network])
     assert len(moving_statistics(nested)) == 6
     network.get_layer("conv1_bn").trainable = False
     assert len(moving_statistics(network)) == 4
-    whole = build_network(model="tiny", num_classes=2, image_size=16, weights="none", sync_bn=True)
-    assert moving_statistics(whole) == []
+    synced = build_network(model="tiny", num_classes=2, image_size=16, weights="none", sync_bn=True)
+    assert moving_statistics(synced) == []
 
 
-def test_a_synchronized_layer_is_the_plain_one_on_one_device() -> None:
-    plain, whole = FusedBatchNormalization(), FusedBatchNormalization(synchronized=True)
+def test_a_synchronized_layer_equals_the_plain_one_on_one_device() -> None:
+    plain, synced = FusedBatchNormalization(), FusedBatchNormalization(synchronized=True)
     images = tf.constant(np.random.default_rng(0).normal(3, 2, (8, 4, 4, 5)).astype(np.float32))
     for training in (True, False):
-        expected, found = plain(images, training=training), whole(images, training=training)
+        expected, found = plain(images, training=training), synced(images, training=training)
         np.testing.assert_allclose(found, expected, atol=1e-5)
-    assert [w.shape for w in plain.weights] == [w.shape for w in whole.weights]
+    assert [w.shape for w in plain.weights] == [w.shape for w in synced.weights]

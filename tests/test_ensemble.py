@@ -1,4 +1,4 @@
-"""``seedtf ensemble``: the weighted mean of runs, whose weights are fitted to validation images."""
+"""``seedtf ensemble``: the weighted mean of the predictions of runs, fitted on validation images."""
 
 from __future__ import annotations
 

@@ -41,21 +41,21 @@ MISPLACED = "alder/misplaced.png"
 # Numbers, compared with the libraries that define them
 
 
-def make_answers(seed: int, images: int = 300, classes: int = 4) -> tuple[np.ndarray, np.ndarray]:
+def draw_outputs(seed: int, images: int = 300, classes: int = 4) -> tuple[np.ndarray, np.ndarray]:
     rng = np.random.default_rng(seed)
     true = rng.integers(0, classes, images)
     logits = rng.normal(size=(images, classes)) + 2.5 * np.eye(classes)[true]
-    powers = np.exp(logits)
+    exponentials = np.exp(logits)
     labels = np.where(rng.random(images) < 0.1, rng.integers(0, classes, images), true)
     labels[:classes] = np.arange(classes)
-    return labels, powers / powers.sum(1, keepdims=True)
+    return labels, exponentials / exponentials.sum(1, keepdims=True)
 
 
 @given(st.integers(0, 10_000))
 def test_label_quality_is_that_of_cleanlab(seed: int) -> None:
     rank = pytest.importorskip("cleanlab.rank")
     filters = pytest.importorskip("cleanlab.filter")
-    labels, probabilities = make_answers(seed)
+    labels, probabilities = draw_outputs(seed)
     quality = rank.get_label_quality_scores(labels, probabilities, method="self_confidence")
     np.testing.assert_allclose(self_confidence(labels, probabilities), quality)
     issues = filters.find_label_issues(
@@ -64,22 +64,22 @@ def test_label_quality_is_that_of_cleanlab(seed: int) -> None:
     np.testing.assert_array_equal(find_wrong_labels(labels, probabilities), issues)
 
 
-def test_answers_are_those_of_a_discriminant_analysis_of_the_other_images() -> None:
+def test_predictions_are_those_of_a_discriminant_analysis_of_the_other_folds() -> None:
     from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 
     labels = np.arange(200) % 3
     features = RNG.normal(size=(200, 6)) + 2 * np.eye(6)[labels]
     groups = np.arange(200) - np.arange(200) % 2
-    answers = cross_val_predict(features, labels, 3, groups)
+    predictions = cross_val_predict(features, labels, 3, groups)
     for group in np.unique(groups):
-        assert len(set(answers.folds[groups == group])) == 1
+        assert len(set(predictions.folds[groups == group])) == 1
     for fold in range(5):
-        rest, train = answers.folds == fold, answers.folds != fold
+        rest, train = predictions.folds == fold, predictions.folds != fold
         assert set(labels[rest]) == {0, 1, 2}
         # scikit-learn scales the features before it shrinks, so they are scaled the same here
         model = LinearDiscriminantAnalysis(solver="lsqr", covariance_estimator=_Shrunk())
         expected = model.fit(features[train], labels[train]).predict_proba(features[rest])
-        np.testing.assert_allclose(answers.probabilities[rest], expected, atol=1e-6)
+        np.testing.assert_allclose(predictions.probabilities[rest], expected, atol=1e-6)
 
 
 class _Shrunk:
@@ -163,8 +163,8 @@ def test_flipped_labels_come_first() -> None:
     flipped = rng.choice(1000, 50, replace=False)
     labels = true.copy()
     labels[flipped] = (true[flipped] + rng.integers(1, 5, 50)) % 5
-    answers = cross_val_predict(features, labels, 5, np.arange(1000))
-    found = review(make_explored(labels, features, answers.probabilities))
+    predictions = cross_val_predict(features, labels, 5, np.arange(1000))
+    found = review(make_explored(labels, features, predictions.probabilities))
     first = set(found.ranking[:80].tolist())
     assert len(first & set(flipped.tolist())) >= 40
     assert (found.proposed[flipped] == true[flipped]).mean() > 0.8
@@ -176,13 +176,13 @@ def test_flipped_labels_come_first() -> None:
 
 
 @given(st.integers(0, 2**31 - 1), st.integers(2, 4), st.integers(2, 60))
-def test_no_group_is_on_both_sides_of_a_classifier(seed: int, classes: int, groups: int) -> None:
+def test_no_group_is_divided_between_two_folds(seed: int, classes: int, groups: int) -> None:
     rng = np.random.default_rng(seed)
     labels = rng.permutation(np.arange(80) % classes)
     together = np.concatenate([[0, 1], rng.integers(0, groups, 78)])
-    answers = cross_val_predict(rng.normal(size=(80, 3)), labels, classes, together)
-    assert all(len(set(answers.folds[together == group])) == 1 for group in set(together))
-    np.testing.assert_allclose(answers.probabilities.sum(axis=1), 1)
+    predictions = cross_val_predict(rng.normal(size=(80, 3)), labels, classes, together)
+    assert all(len(set(predictions.folds[together == group])) == 1 for group in set(together))
+    np.testing.assert_allclose(predictions.probabilities.sum(axis=1), 1)
 
 
 def test_the_script_counts_flipped_labels_and_compares_with_the_true_ones(tmp_path: Path) -> None:
@@ -210,17 +210,17 @@ def test_the_script_counts_flipped_labels_and_compares_with_the_true_ones(tmp_pa
 
 
 @given(st.integers(0, 100), st.integers(150, 399))
-def test_a_sample_has_all_that_is_worth_a_look_and_every_class(seed: int, limit: int) -> None:
-    labels, probabilities = make_answers(seed, 400, 3)
+def test_a_sample_has_suspects_outliers_twins_and_every_class(seed: int, limit: int) -> None:
+    labels, probabilities = draw_outputs(seed, 400, 3)
     features = np.random.default_rng(seed).normal(size=(400, 4))
     explored = make_explored(labels, features, probabilities)
     found = review(explored)
     shown = choose_shown(explored, found, limit)
     assert len(shown) == limit
     assert np.array_equal(np.unique(shown), shown)
-    worth = {*found.suspects.tolist(), *found.outliers.tolist(), 3, 7, 11, 399}
-    if len(worth) + 3 * len(found.suspects) <= limit:
-        assert worth <= set(shown.tolist())
+    notable = {*found.suspects.tolist(), *found.outliers.tolist(), 3, 7, 11, 399}
+    if len(notable) + 3 * len(found.suspects) <= limit:
+        assert notable <= set(shown.tolist())
     assert set(found.suspects.tolist()) <= set(shown.tolist())
     assert set(labels[shown]) == {0, 1, 2}
     lines = list(csv.DictReader(table_lines(explored, found, np.zeros((limit, 2)), shown)))
@@ -392,7 +392,7 @@ def test_decisions_by_key_survive_a_reload_and_are_saved(
     assert fixes.kept == 1
 
 
-def test_the_map_shows_opens_and_selects(browser: Browser, page: Path) -> None:
+def test_the_map_shows_a_tooltip_and_selects_images(browser: Browser, page: Path) -> None:
     browser.open_page(page, "1", width=1280, height=900, dark=False)
     evaluate(browser, "svg.scrollIntoView()")
     box = evaluate(browser, "svg.getBoundingClientRect().toJSON()")
@@ -436,13 +436,13 @@ def test_earlier_decisions_are_not_asked_again_and_stay_in_the_table(
     assert MISPLACED not in asked
 
 
-def test_folds_are_explored_by_their_out_of_fold_answers(data: Path, tmp_path: Path) -> None:
+def test_folds_are_explored_by_their_out_of_fold_predictions(data: Path, tmp_path: Path) -> None:
     folder = tmp_path / "two"
     paths, catalog = FoldsPaths(folder), scan_folder(data)
     names = catalog.class_names
     usable = [index for index, path in enumerate(catalog.paths) if path != "alder/bad.png"]
     rng = np.random.default_rng(0)
-    answers = {index: rng.dirichlet(np.ones(3)) for index in usable}
+    predicted = {index: rng.dirichlet(np.ones(3)) for index in usable}
     paths.claims.mkdir(parents=True)
     paths.write_settings(2, TrainConfig(data_dir=str(data)).as_dict())
     paths.classes.write_text(format_class_names(names))
@@ -455,14 +455,14 @@ def test_folds_are_explored_by_their_out_of_fold_answers(data: Path, tmp_path: P
     header = csv_line("path", "true", "fold", *(f"p:{name}" for name in names))
     rows = [
         csv_line(
-            catalog.paths[i], names[catalog.labels[i]], str(i % 2), *map(str, answers[i].tolist())
+            catalog.paths[i], names[catalog.labels[i]], str(i % 2), *map(str, predicted[i].tolist())
         )
         for i in usable
     ]
     paths.predictions.write_text(header + "".join(rows))
     explored = open_folds(folder, max_pixels=10**6)
     assert list(explored.catalog.paths) == [catalog.paths[i] for i in usable]
-    np.testing.assert_allclose(explored.probabilities, np.array([answers[i] for i in usable]))
+    np.testing.assert_allclose(explored.probabilities, np.array([predicted[i] for i in usable]))
     assert explored.features.shape == (len(usable), 2 * 64)
     assert explored.sides[:2] == (f"fold {usable[0] % 2}", f"fold {usable[1] % 2}")
     found = review(explored)

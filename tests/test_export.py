@@ -1,4 +1,4 @@
-"""An export predicts as the evaluation does, from whole files and for any client, or is not written."""
+"""An export predicts as the evaluation does, from image files and for any client, or is not written."""
 
 from __future__ import annotations
 
@@ -217,7 +217,7 @@ def test_files_are_classified_as_training_sees_the_images(
     np.testing.assert_allclose(by_pixels, expected, atol=1e-5)
 
 
-def test_classes_and_scores_are_sorted_best_first(run: Run, signatures: dict[str, Any]) -> None:
+def test_classes_and_scores_are_sorted_by_probability(run: Run, signatures: dict[str, Any]) -> None:
     outputs = classify(signatures, files(run))
     for number, probabilities in enumerate(outputs["probabilities"]):
         ranked = sorted(zip(-probabilities, NAMES, strict=True))
@@ -328,7 +328,7 @@ def test_warm_up_requests_run(exported: export.Exported, signatures: dict[str, A
 
 
 def test_warm_up_images_are_within_the_limit_of_the_export(tmp_path: Path) -> None:
-    write_warmup(tmp_path, 24, 1000)  # twice the size, 48 x 48, has more pixels
+    write_warmup(tmp_path, 24, 1000)  # images of twice the size, 48 × 48, would exceed 1,000 pixels
     record = next(iter(tf.data.TFRecordDataset(str(tmp_path / WARMUP_FILE)))).numpy()
     image = Image.open(io.BytesIO(record[record.index(b"\xff\xd8\xff") :]))
     assert image.size == (31, 31)
@@ -361,7 +361,7 @@ def test_openvino_serves_the_pixels_without_tensorflow(
     pytest.importorskip("openvino", reason="openvino is not installed")
     from tensorflow.core.protobuf import saved_model_pb2
 
-    # OpenVINO reads only serving_default, and cannot decode images: in a copy, that is the float path.
+    # OpenVINO reads only serving_default and cannot decode images: in a copy, that is ``pixels``.
     copy = Path(shutil.copytree(exported.folder, tmp_path / "copy"))
     saved = saved_model_pb2.SavedModel.FromString((copy / "saved_model.pb").read_bytes())
     signature = saved.meta_graphs[0].signature_def
@@ -475,7 +475,7 @@ def test_mistakes_give_a_one_line_error(
     ("report", "expected"),
     [(None, None), ("{}", None), ('{"temperature": null}', None), ('{"temperature": 2}', 2.0)],
 )
-def test_temperature_of_the_report(tmp_path: Path, report: str | None, expected: Any) -> None:
+def test_read_temperature_of_a_report(tmp_path: Path, report: str | None, expected: Any) -> None:
     if report is not None:
         (tmp_path / "report").mkdir()
         (tmp_path / "report" / "report.json").write_text(report)

@@ -1,4 +1,4 @@
-"""Atomic writes, CSV lines and locks."""
+"""Atomic writes, permissions and line ends of files, and CSV lines."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def test_a_full_disk_at_the_flush_leaves_the_old_file(
     assert os.listdir(tmp_path) == ["a.txt"]
 
 
-def test_the_old_file_stays_until_the_end(tmp_path: Path) -> None:
+def test_the_old_file_stays_until_the_new_one_is_complete(tmp_path: Path) -> None:
     target = tmp_path / "a.txt"
     target.write_text("old")
     with atomic_path(target) as temporary:
@@ -76,7 +76,7 @@ def test_text_is_utf8_with_its_own_line_ends(tmp_path: Path) -> None:
 
 
 @given(st.lists(st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"))))
-def test_a_table_line_reads_back_as_it_was(cells: list[str]) -> None:
+def test_a_csv_line_is_read_back_unchanged(cells: list[str]) -> None:
     cells = [*cells, "end"]
     text = csv_line(*cells)
     assert text.endswith("\n")

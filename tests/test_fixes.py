@@ -67,7 +67,7 @@ def test_a_wrong_row_is_one_line_with_file_and_line(tmp_path: Path, row: str, me
         FixTable(table).find(CATALOG)
 
 
-def test_a_table_that_is_none_is_one_line(tmp_path: Path) -> None:
+def test_a_missing_or_other_table_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"--fixes=.*: no such file"):
         FixTable(tmp_path / "none.csv")
     (tmp_path / "other.csv").write_text("file,label\n1.png,oak\n")
@@ -165,7 +165,7 @@ def test_a_conflict_that_is_mended_is_not_reported(tiny_copy: Path, tmp_path: Pa
         assert fixed.conflicting_labels == ()
 
 
-def test_a_split_of_a_run_with_or_without_fixes_is_taken(tiny_folder: Path, tmp_path: Path) -> None:
+def test_the_split_of_a_plain_or_fixed_run_is_taken(tiny_folder: Path, tmp_path: Path) -> None:
     from seedtf.data.split import write_split_csv
 
     table = write(tmp_path / "fixes.csv", "alder/0.png,drop,", "alder/1.png,relabel,two words")
@@ -226,7 +226,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.usefixtures("without_figures")
-def test_evaluate_has_a_report_with_the_fixes_and_compare_leaves_them_out(
+def test_evaluate_writes_a_report_with_fixes_and_compare_leaves_relabelled_images_out(
     run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     plain = evaluate_run(str(run))
@@ -239,8 +239,8 @@ def test_evaluate_has_a_report_with_the_fixes_and_compare_leaves_them_out(
     )
     capsys.readouterr()
     fixed = evaluate_run(str(run), fixes=table)
-    told = "1 relabelled, 1 left out, 0 kept; 1 rows are about other images"
-    assert told in capsys.readouterr().out
+    summary = "1 relabelled, 1 left out, 0 kept; 1 rows are about other images"
+    assert summary in capsys.readouterr().out
     paths = RunPaths(run)
     assert fixed.page.parent == paths.report_paths(fixes=True).root
     before = dict(zip(plain.report.predictions.paths, plain.report.predictions.labels, strict=True))
@@ -263,7 +263,7 @@ def test_evaluate_has_a_report_with_the_fixes_and_compare_leaves_them_out(
     assert values["images"] == 4
 
 
-def test_changes_of_a_training_are_left_out_of_a_comparison(tmp_path: Path) -> None:
+def test_images_that_a_training_relabelled_are_left_out_of_a_comparison(tmp_path: Path) -> None:
     for name, label in (("a", "oak"), ("b", "elm")):
         paths = RunPaths(tmp_path / name)
         paths.report.root.mkdir(parents=True)

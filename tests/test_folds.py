@@ -1,4 +1,4 @@
-"""``seedtf folds`` predicts every image once, with any number of processes that may die at any time."""
+"""``seedtf folds`` predicts every image once, even if its processes are killed at any time."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ TESTS = Path(__file__).parent
 KILLS = int(os.environ.get("SEEDTF_KILLS", "3"))
 FAKE = (sys.executable, str(TESTS / "fake_folds.py"))
 COMMANDS = Commands((*FAKE, "divide"), (*FAKE, "train"), (*FAKE, "evaluate"))
-# The program of a machine in these tests; it prints only errors.
+# The Python program that stands for a machine in these tests; it prints only errors.
 MACHINE = f"""
 import sys
 from pathlib import Path
@@ -72,7 +72,7 @@ def expected_predictions(tmp_path_factory: pytest.TempPathFactory) -> bytes:
 # Claims
 
 
-def test_of_many_processes_one_gets_the_work(tmp_path: Path) -> None:
+def test_only_one_of_many_processes_claims_a_fold(tmp_path: Path) -> None:
     code = (
         "import sys, time; from pathlib import Path; from seedtf.folds.claims import Claims\n"
         "claims = Claims(Path(sys.argv[1]), 60)\n"
@@ -91,7 +91,7 @@ def test_of_many_processes_one_gets_the_work(tmp_path: Path) -> None:
     assert len(list(tmp_path.glob("fold-*.*"))) == 5
 
 
-def test_the_work_of_a_dead_process_of_this_machine_is_taken_over_at_once(tmp_path: Path) -> None:
+def test_the_claim_of_a_dead_process_of_this_machine_is_taken_over_at_once(tmp_path: Path) -> None:
     code = (
         "import sys; from pathlib import Path; from seedtf.folds.claims import Claims\n"
         "assert Claims(Path(sys.argv[1]), 60).take('fold-0')"
@@ -108,7 +108,7 @@ def test_the_work_of_a_dead_process_of_this_machine_is_taken_over_at_once(tmp_pa
     assert first.is_lost()
 
 
-def test_another_machine_is_dead_after_a_time_without_a_touch(tmp_path: Path) -> None:
+def test_a_claim_that_another_machine_stops_touching_is_taken_over(tmp_path: Path) -> None:
     content = {**identify_process(), "host": "elsewhere"}
     (tmp_path / "fold-0.1").write_text(json.dumps(content))
     claims = Claims(tmp_path, 0.4)
@@ -153,7 +153,7 @@ def test_the_fold_of_a_killed_machine_is_taken_over(
     assert FoldsPaths(folder).predictions.read_bytes() == expected_predictions
 
 
-def test_killed_at_any_moment_it_ends_with_the_same_bytes(
+def test_folds_killed_at_any_moment_end_with_the_same_bytes(
     tmp_path: Path, expected_predictions: bytes
 ) -> None:
     rng = random.Random(3)
@@ -226,7 +226,7 @@ def test_flags_that_do_not_apply_are_refused(flags: dict[str, object], message: 
     assert str(error.value).startswith(message)
 
 
-# The whole command, whose started commands run in this process, because importing TensorFlow is slow
+# The whole command; the commands that it starts run in this process, without importing TensorFlow again
 
 
 class InThisProcess:
@@ -255,7 +255,7 @@ def folds(tiny_folder: Path, shared: Shared) -> Path:
 def folds_arguments(folder: Path, tiny_folder: Path) -> list[str]:
     flags = "--folds=2 --model=tiny --weights=none --image_size=16 --epochs=2 --batch_size=4"
     more = [r"--group_regex=(\w+ ?\w*/\d)", "--test_fraction=0.2", "--save_minutes=0.001"]
-    more += ["--augment_impl=tf_image"]  # the fused augmentation would be compiled in every process
+    more += ["--augment_impl=tf_image"]  # each process would compile the fused augmentation
     return [f"--data_dir={tiny_folder}", f"--out={folder}", *flags.split(), *more]
 
 
@@ -288,7 +288,7 @@ def test_every_image_has_one_row_by_a_run_that_did_not_train_on_it(folds: Path) 
         assert row["true"] == table[row["path"]].label
 
 
-def test_the_report_is_about_all_images_and_has_the_test_images_apart(folds: Path) -> None:
+def test_the_report_pools_the_folds_and_lists_test_images_separately(folds: Path) -> None:
     values = json.loads(RunPaths(folds).report.values.read_text())
     with FoldsPaths(folds).predictions.open(newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
@@ -360,11 +360,11 @@ def test_the_same_command_again_changes_nothing(folds: Path, tiny_folder: Path) 
 def test_real_trainings_killed_at_any_moment_end_with_the_same_bytes(
     folds: Path, tiny_folder: Path, tmp_path: Path
 ) -> None:
-    """Kills the command, what it has started, or both, as if the power failed."""
+    """Kills the command, the process that it started, or both, as a power failure would."""
     draw, folder, killed = random.Random(2), tmp_path / "killed", 0
     arguments, paths = ["folds", *folds_arguments(folder, tiny_folder)], FoldsPaths(folder)
-    # A kill follows a file that exists once a training or the report has begun. On a busy machine, a
-    # time after the start alone would always hit the process that divides the images.
+    # Each kill waits for a file that exists once a fold, the report or the division has begun. Without
+    # it, a busy machine would always be killed while it divides the images.
     begun = [paths.fold(0).config, paths.fold(1).config, paths.log("report"), paths.log("divide")]
     while killed < KILLS:
         process = forked.Process("forked_folds:main", arguments)
@@ -380,12 +380,12 @@ def test_real_trainings_killed_at_any_moment_end_with_the_same_bytes(
             for pid in draw.choice([both, started or both, [process.pid]]):
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
-            # 0, if what was killed had just ended by itself: the command then goes on to its end.
+            # 0 if the killed process had already ended: the command then reaches its own end.
             assert process.wait() in (0, -signal.SIGKILL, UserError.exit_code)
             killed += 1
             continue
         assert_same_bytes(folder, folds)
-        shutil.rmtree(folder)  # it ended before it was killed, so another one is started
+        shutil.rmtree(folder)  # the command ended before the kill, so it is started again
     assert forked.run("forked_folds:main", arguments).returncode == 0
     assert_same_bytes(folder, folds)
 

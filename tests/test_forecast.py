@@ -1,4 +1,4 @@
-"""The forecast: its arithmetic, tested with fake clocks, and a tiny model that is really timed."""
+"""The forecast of ``--dry_run``: its arithmetic, with fake clocks, and the timing of a tiny model."""
 
 from __future__ import annotations
 
@@ -48,14 +48,14 @@ def test_the_duration_of_a_training_is_the_sum_of_its_parts(sample_forecast):
     assert sample_forecast.seconds == 20 + 180 + 3
 
 
-def test_epochs_shorter_than_the_writing_wait_for_it(sample_forecast):
+def test_an_epoch_takes_at_least_as_long_as_the_writing_beside_it(sample_forecast):
     slow = replace(sample_forecast, writing=replace(WRITING, beside=30.0))
     assert [slow.epoch_seconds(stage) for stage in slow.stages] == [30.5, 30.5]
     assert slow.seconds == 20 + 10 * 30.5 + 8 + 12 + 30
 
 
 def test_disk_space_is_the_sum_of_the_files(sample_forecast):
-    # two networks and two states; while a third state is written it needs room too
+    # two networks and two states, and room for a third state while it is written
     assert sample_forecast.run_bytes == 2 * 10_000_000 + 2 * 25_000_000
     assert sample_forecast.disk_bytes == 70_000_000 + 25_000_000 + 60_000_000
     assert replace(sample_forecast, snapshots=3).run_bytes == 100_000_000
@@ -189,7 +189,7 @@ def test_stages_are_timed_separately_and_warm_up_does_not_count(no_writing):
         StageTime(32, 4, 200.0, 4.5 + 10 * 0.5, 90.0),
         StageTime(48, 6, 300.0, 5.0 + 10 * 1.0, 90.0),
     )
-    # an epoch is much longer than the pause between two drawings, so each epoch has one
+    # an epoch is much longer than the pause between two drawings, so that each epoch has a drawing
     assert found.writing == replace(WRITING, slowing=2.5)
     assert (found.startup, found.snapshots, found.cache) == (5.0, 2, 7)
     assert found.host_memory > 50_000_000
@@ -249,7 +249,7 @@ def test_timing_a_real_model_leaves_no_file_and_no_changed_weight(tmp_path, monk
     assert weights < found.writing.checkpoint < weights + 200_000
     assert weights + optimizer < found.writing.state < weights + optimizer + 50_000
     assert found.gpu_memory is None or found.gpu_memory > 0
-    # although the learning rate would have made them infinite
+    # an update with the learning rate 1e30 would have changed the weights
     assert np.array_equal(network.trainable_weights[0].numpy(), kernel)
 
 
@@ -265,7 +265,7 @@ def test_the_age_of_the_process_rises():
     assert process_age() >= first
 
 
-def test_a_new_fit_in_every_epoch_adds_to_each(sample_forecast):
+def test_a_restart_of_fit_adds_to_every_epoch(sample_forecast):
     stages = tuple(replace(stage, restart=1.5) for stage in STAGES)
     again = replace(sample_forecast, stages=stages)
     assert [again.epoch_seconds(stage) for stage in stages] == [11.5, 21.5]

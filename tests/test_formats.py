@@ -71,7 +71,7 @@ def compare_here(name: str, path: Path, pixels: np.ndarray, expected: np.ndarray
     return Parity.of(name, parity_worker.evaluate(runtime, str(path), request))
 
 
-def need(name: str) -> None:
+def skip_without_packages_of(name: str) -> None:
     for package in OPTIONAL_FORMATS[name].packages:
         pytest.importorskip(package, reason=f"{package} is not installed")
 
@@ -84,7 +84,7 @@ def test_each_format_agrees_in_its_own_runtime(
     expected: np.ndarray,
     tmp_path: Path,
 ) -> None:
-    need(name)
+    skip_without_packages_of(name)
     path = tmp_path / OPTIONAL_FORMATS[name].file
     path.write_bytes(converted(name))
     row = compare_pixels(name, OPTIONAL_FORMATS[name].runtime, path, pixels, expected)
@@ -97,7 +97,7 @@ def test_each_format_agrees_in_its_own_runtime(
 def test_int8_takes_unscaled_pixels(
     module: ServingModule, converted: Callable[[str], bytes], pixels: np.ndarray
 ) -> None:
-    need("litert_int8")
+    skip_without_packages_of("litert_int8")
     from ai_edge_litert.interpreter import Interpreter
 
     narrow = pixels // 2 + 40  # calibration images that reach neither 0 nor 255
@@ -109,8 +109,8 @@ def test_int8_takes_unscaled_pixels(
     assert details["quantization"] == (pytest.approx(1.0), 0)
 
 
-def test_onnx_names_and_constants(pixels: np.ndarray, tmp_path: Path) -> None:
-    need("onnx")
+def test_an_onnx_file_keeps_names_and_constants(pixels: np.ndarray, tmp_path: Path) -> None:
+    skip_without_packages_of("onnx")
     import onnxruntime
 
     # A layer with captured constants, which are not weights, as in EfficientNet.
@@ -142,7 +142,7 @@ def test_a_mixed_precision_model_is_rebuilt_in_float32(policy: str, pixels: np.n
 def test_probabilities_that_are_not_finite_are_a_fault(
     pixels: np.ndarray, expected: np.ndarray, tmp_path: Path
 ) -> None:
-    need("onnx")
+    skip_without_packages_of("onnx")
     model = network()
     kernel, bias = model.get_layer("logits").get_weights()
     model.get_layer("logits").set_weights([kernel * np.nan, bias])
@@ -164,7 +164,7 @@ def test_a_converter_that_fails_is_a_user_error(
         convert(module, "onnx", pixels)
 
 
-def test_format_names(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_format_names_are_parsed_and_need_their_packages(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name: object())
     assert parse_formats("saved_model") == ()
     assert parse_formats("onnx, saved_model,litert") == ("litert", "onnx")

@@ -52,7 +52,7 @@ def test_every_operation_of_a_step_without_xla_has_a_gpu_kernel(
         tf.keras.mixed_precision.set_global_policy(policy)
 
 
-def test_what_a_gpu_lacks_is_found_in_functions_too() -> None:
+def test_an_operation_without_gpu_kernel_is_found_in_nested_functions() -> None:
     table = tf.zeros([4, 2], tf.uint8)
 
     def gather(rows: tf.Tensor) -> tf.Tensor:
@@ -68,7 +68,7 @@ def test_what_a_gpu_lacks_is_found_in_functions_too() -> None:
         assert ops_without_gpu_kernel(function.get_concrete_function(rows)) == lacking
 
 
-def test_the_random_numbers_could_be_drawn_by_plain_operations() -> None:
+def test_every_operation_of_the_random_numbers_has_a_gpu_kernel() -> None:
     seed = tf.constant([1, 2], tf.int64)
     draw = tf.function(lambda records: uniform(seed, records, 12))
     records = tf.TensorSpec([8], tf.int64)

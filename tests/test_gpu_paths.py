@@ -24,7 +24,7 @@ CASES: dict[str, dict[str, Any]] = {
     "default": {**ONE, "steps_per_execution": 2},
     "host": {**ONE, "placement": "host", "precision": "mixed_float16", "epochs": 1},
     "two GPUs": {"epochs": 1},
-    # Without XLA, as with jit_compile="off"; last, because it cannot be switched off in a process.
+    # A deterministic run does not use XLA. It is the last, because determinism cannot be switched off.
     "deterministic": {**ONE, "deterministic": True},
 }
 IMAGES, SIDE = 18, 16
@@ -36,7 +36,7 @@ pytestmark = pytest.mark.skipif(
 
 @pytest.fixture(scope="module")
 def finished(tiny_folder: Path, shared: Shared) -> Path:
-    """The folder of all runs; ``dump`` in it has what XLA compiled, ``found`` what happened."""
+    """The folder of all runs; ``dump`` has XLA's modules, and ``found`` the lines of the worker."""
 
     def train(folder: Path) -> None:
         libraries, dump = folder / "lib", folder / "dump"
@@ -72,7 +72,7 @@ def runs(finished: Path) -> dict[str, dict[str, Any]]:
 
 @pytest.mark.parametrize("case", CASES)
 def test_every_kind_of_run_reaches_its_end(runs: dict[str, dict[str, Any]], case: str) -> None:
-    assert case in runs, f"the process ended within or before it; it did {', '.join(runs)}"
+    assert case in runs, f"the process ended before this run did; complete: {', '.join(runs)}"
     assert runs[case]["error"] == ""
     assert runs[case]["counts"]["kernels"] + runs[case]["counts"]["graphs"] > 0
 
@@ -87,11 +87,11 @@ def test_the_training_thread_waits_for_nothing_between_two_steps(
 
 
 def test_the_image_table_stays_on_the_gpu_without_xla(runs: dict[str, dict[str, Any]]) -> None:
-    """Each of six steps would copy all images; copies of the weights are counted in both runs."""
+    """Otherwise each of six steps would copy all images; both runs also copy the weights."""
     table = IMAGES * SIDE * SIDE * 3
     names = ("default", "deterministic")
-    default, without = (runs[name]["counts"]["to_host_bytes"] for name in names)
-    assert without < default + 3 * table
+    with_xla, without_xla = (runs[name]["counts"]["to_host_bytes"] for name in names)
+    assert without_xla < with_xla + 3 * table
 
 
 def test_xla_compiles_the_network_once_for_training_and_once_for_validation(

@@ -1,4 +1,4 @@
-"""Fair splits: no group and no near duplicate on two sides, and each class in the wanted shares."""
+"""Fair splits: no group or near duplicate is on two sides, and each class has the wanted fractions."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ def test_single_images_are_divided_exactly(counts, val, seed) -> None:
 
 
 @given(st.lists(st.integers(1, 12), min_size=4, max_size=30), st.floats(0.1, 0.5), seeds)
-def test_the_share_of_a_class_is_off_by_one_group_at_most(sizes, val, seed) -> None:
+def test_the_fraction_of_a_class_is_off_by_one_group_at_most(sizes, val, seed) -> None:
     groups = np.repeat(np.arange(len(sizes)), sizes)
     labels = np.zeros(len(groups), np.int64)
     sides = assign_groups(
@@ -117,14 +117,14 @@ def test_five_folds_of_single_images_have_equal_classes() -> None:
 
 
 @given(st.integers(0, 2**31 - 1), st.floats(0.05, 0.5))
-def test_without_groups_and_twins_the_draw_is_the_old_one(seed, val) -> None:
+def test_without_groups_and_twins_draw_split_equals_split_catalog(seed, val) -> None:
     labels = np.repeat([0, 1, 2], [13, 40, 7])
     catalog, alone = make_catalog(labels), np.arange(60)
-    new = draw_split(
+    drawn = draw_split(
         catalog, None, related(alone, named=False), val_fraction=val, test_fraction=0, seed=seed
     )
-    old = split_catalog(catalog, val, seed, alone)
-    assert new.val.tolist() == old.val.tolist()
+    plain = split_catalog(catalog, val, seed, alone)
+    assert drawn.val.tolist() == plain.val.tolist()
 
 
 def test_images_that_look_alike_join_the_groups_of_both() -> None:
@@ -147,7 +147,7 @@ def test_images_that_look_alike_join_the_groups_of_both() -> None:
         assert count_across(split, together) == 0
 
 
-def test_conflicting_labels_train() -> None:
+def test_identical_images_with_different_labels_train() -> None:
     labels = np.tile([0, 1], 10)
     alike = np.arange(20)
     alike[1] = 0  # the same image in two classes
@@ -288,13 +288,13 @@ def test_mistakes_in_groups_are_one_line(tmp_path: Path) -> None:
         ({"test_fraction": 0.5, "val_fraction": 0.5}, "leaves less than a tenth for training"),
     ],
 )
-def test_flags_that_exclude_each_other(flags: dict[str, object], message: str) -> None:
+def test_flags_that_exclude_each_other_are_refused(flags: dict[str, object], message: str) -> None:
     with pytest.raises(UserError) as error:
         TrainConfig(data_dir="d", **flags)
     assert message in str(error.value)
 
 
-def test_the_summary_has_the_shares(tmp_path: Path) -> None:
+def test_the_split_summary_has_counts_and_fractions(tmp_path: Path) -> None:
     catalog = make_catalog(np.array([0, 0, 0, 1, 1]))
     split = Split(np.array([0, 3]), np.array([1]), np.array([2, 4]))
     write_split_summary(tmp_path / "s.csv", catalog, split)

@@ -20,7 +20,7 @@ PROMISES: dict[str, dict[str, tuple[str, ...]]] = {
         "A preset gives the features that KerasHub gives, with its input scaling inside the model.": (
             "test_features_equal_those_of_keras_hub_behind_its_own_scaling",
         ),
-        "Training goes on from a saved state with the same bits, and a run is resumed without the "
+        "Training continues from a saved state with the same bits, and a run is resumed without the "
         "preset's files.": (
             "test_a_restored_state_trains_on_with_the_same_bits",
             "test_a_run_resumes_to_the_byte_without_the_folder",
@@ -80,13 +80,13 @@ PROMISES: dict[str, dict[str, tuple[str, ...]]] = {
             "test_changed_data_is_refused_by_name",
         ),
         "A cross-validation that is killed or shared by machines ends with the same bytes.": (
-            "test_killed_at_any_moment_it_ends_with_the_same_bytes",
+            "test_folds_killed_at_any_moment_end_with_the_same_bytes",
             "test_real_trainings_killed_at_any_moment_end_with_the_same_bytes",
             "test_machines_share_the_folds_and_train_each_once",
             "test_the_fold_of_a_killed_machine_is_taken_over",
         ),
         "Two processes cannot train the same run.": ("test_a_running_run_cannot_be_resumed_twice",),
-        "Checkpoints and state are of one moment, and are written beside the training.": (
+        "Checkpoints and state are of the same step, and are written in the background.": (
             "test_saver.py",
         ),
     },
@@ -161,7 +161,7 @@ PROMISES: dict[str, dict[str, tuple[str, ...]]] = {
             "test_identical_images_in_both_sides_of_a_split_give_a_warning",
             "test_identical_images_in_two_classes_give_a_warning",
         ),
-        "Wrong labels come first on a page that requests nothing and keeps what was decided.": (
+        "Wrong labels come first on a page that sends no requests and keeps the decisions.": (
             "test_flipped_labels_come_first",
             "test_the_page_requests_nothing_and_fits_every_window",
             "test_decisions_by_key_survive_a_reload_and_are_saved",
@@ -169,7 +169,7 @@ PROMISES: dict[str, dict[str, tuple[str, ...]]] = {
         "Images with predicted labels train, and neither validate nor change the split.": (
             "test_confident_images_train_and_the_split_stays",
         ),
-        "Poor images are reported under their names; the kind of a folder is no fault.": (
+        "Each fault of an image is reported by name; what most images of a folder share is none.": (
             "test_each_fault_is_found_by_its_name",
             "test_what_is_common_is_the_kind_of_the_folder",
         ),
@@ -197,7 +197,7 @@ PROMISES: dict[str, dict[str, tuple[str, ...]]] = {
             "test_saved_model_cli_shows_the_contract",
             "test_grpc_request_and_response_fit_the_signature",
         ),
-        "A bad image does not fail the rest of its batch.": (
+        "A bad image does not make the rest of its batch fail.": (
             "test_bad_files_do_not_fail_the_rest_of_the_batch",
             "test_what_still_fails_a_whole_request",
         ),

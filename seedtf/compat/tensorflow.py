@@ -179,7 +179,7 @@ def configure_coordination_service(roles: Sequence[str], heartbeat_seconds: int)
         RuntimeError: TensorFlow has already computed something in this process.
 
     Tried with TensorFlow 2.21.0; tested by
-    ``test_a_signal_and_a_loss_stop_all_and_the_resumed_run_is_equal`` with ``SEEDTF_HANG=1``.
+    ``test_a_signal_and_a_lost_worker_stop_all_and_the_resumed_run_is_equal`` with ``SEEDTF_HANG=1``.
     """
     import tensorflow as tf
     from tensorflow.python.eager import context
@@ -260,7 +260,7 @@ def freeze_variables(function: Any) -> Any:
     tf2onnx itself can freeze variables, but it turns captured constants, such as the mean of
     ``keras.layers.Normalization``, into inputs of the graph.
 
-    Tried with TensorFlow 2.21.0; tested by ``test_onnx_names_and_constants``.
+    Tried with TensorFlow 2.21.0; tested by ``test_an_onnx_file_keeps_names_and_constants``.
     """
     from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
