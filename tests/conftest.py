@@ -18,7 +18,7 @@ from PIL import Image
 
 # before anything imports TensorFlow
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-# the settings that `seedtf train` makes in a new process, for runs in the process of the tests too
+# the settings of `seedtf train`, for the runs in this process
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
 os.environ["TF_NUM_INTRAOP_THREADS"] = str(os.cpu_count())
 
@@ -59,7 +59,7 @@ TINY_PER_CLASS = 6
 
 
 def tiny_color(label: int, number: int) -> tuple[int, int, int]:
-    """The one colour of image ``number`` of class ``label``; no two are alike."""
+    """The colour that fills image ``number`` of class ``label``; no two images have the same one."""
     channels = [30 + 5 * number, 40, 50]
     channels[label] += 150
     return channels[0], channels[1], channels[2]

@@ -46,9 +46,9 @@ def store(tiny_folder: Path, tmp_path: Path) -> Store:
 def test_the_first_lines_name_everything_that_is_on(
     tiny_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    run = {"data_dir": str(tiny_folder), "run_dir": str(tmp_path / "run")}
-    with open_session(TrainConfig(**run, **TINY, **ON)):
-        pass  # everything up to the first step
+    paths = {"data_dir": str(tiny_folder), "run_dir": str(tmp_path / "run")}
+    with open_session(TrainConfig(**paths, **TINY, **ON)):
+        pass  # opening prints all lines up to the first step
     printed = lines_by_label(capsys.readouterr().out)
     assert printed["augment"].startswith(
         "strength auto, MixUp by Beta(0.2), CutMix by Beta(1), a rectangle erased in 0.25 of the "
@@ -68,8 +68,8 @@ def test_the_first_lines_name_everything_that_is_on(
 def test_the_first_lines_leave_out_what_is_off(
     tiny_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    run = {"data_dir": str(tiny_folder), "run_dir": str(tmp_path / "run"), "recipe": "original"}
-    with open_session(TrainConfig(**run, **TINY)):
+    paths = {"data_dir": str(tiny_folder), "run_dir": str(tmp_path / "run"), "recipe": "original"}
+    with open_session(TrainConfig(**paths, **TINY)):
         pass
     printed = lines_by_label(capsys.readouterr().out)
     assert printed["augment"].startswith("strength 1; on the host")

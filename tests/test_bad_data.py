@@ -49,7 +49,7 @@ def test_strict_accepts_good_data(load, tiny_folder: Path) -> None:
 @pytest.mark.parametrize("cache", ["ram", "disk", "off"])
 def test_max_pixels_applies_to_every_kind_of_cache(load, tiny_copy: Path, cache: str) -> None:
     Image.new("RGB", (40, 26), "red").save(tiny_copy / "alder" / "large.png")
-    Image.new("RGB", (32, 32), "red").save(tiny_copy / "alder" / "least.png")
+    Image.new("RGB", (32, 32), "red").save(tiny_copy / "alder" / "at the limit.png")
     dataset = load(tiny_copy, cache=cache, max_pixels=1024)
     assert [(f.path, f.fault) for f in dataset.store.catalog.faults] == [
         ("alder/large.png", "too large")

@@ -53,7 +53,7 @@ def test_every_caller_sends_requests_of_the_batch_size(served: Path) -> None:
     assert load.images_per_second > 0
 
 
-def test_table_and_json(served: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_table_and_json_have_each_load(served: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run_command("benchmark", ["serving", str(served), "--seconds=0.05"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[2].split() == [
@@ -75,7 +75,7 @@ def test_table_and_json(served: Path, capsys: pytest.CaptureFixture[str]) -> Non
     assert result["image_bytes"] == len(example_jpeg(512))
 
 
-def test_mistakes_give_a_one_line_error(
+def test_a_wrong_argument_gives_a_one_line_error(
     served: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "short").write_bytes(b"x")

@@ -72,23 +72,23 @@ def outputs(tiny_folder: Path, shared: Shared) -> list[list[dict]]:
 
     The cells of the shipped notebook come first: one kernel, which imports TensorFlow once, runs both.
     """
-    programs = Path(sys.executable).parent
-    if not all((programs / name).exists() for name in ("jupyter", "jupyter-execute", "seedtf")):
+    bin_dir = Path(sys.executable).parent
+    if not all((bin_dir / name).exists() for name in ("jupyter", "jupyter-execute", "seedtf")):
         pytest.skip("jupyter is not installed: pip install -e '.[dev]'")
-    folder = shared("notebook", lambda folder: execute(folder, programs, tiny_folder))
+    folder = shared("notebook", lambda folder: execute(folder, bin_dir, tiny_folder))
     cells = json.loads((folder / "train.ipynb").read_text())["cells"]
     return [cell["outputs"] for cell in cells]
 
 
-def execute(folder: Path, programs: Path, images: Path) -> None:
-    """Runs the notebook ``train.ipynb`` in ``folder``, with the programs of this environment."""
+def execute(folder: Path, bin_dir: Path, images: Path) -> None:
+    """Runs the notebook ``train.ipynb`` in ``folder``, with the programs in ``bin_dir``."""
     with zipfile.ZipFile(folder / "plants.zip", "w") as archive:
         for path in images.rglob("*.png"):
             archive.write(path, f"plants/{path.relative_to(images)}")
     (folder / "train.ipynb").write_text(json.dumps(notebook((*shipped_cells(), *CELLS))))
     environment = {
         **os.environ,
-        "PATH": f"{programs}:{os.environ['PATH']}",
+        "PATH": f"{bin_dir}:{os.environ['PATH']}",
         "PYTHONPATH": str(ROOT),
         "TF_CPP_MIN_LOG_LEVEL": "3",
         # Nothing may be loaded from elsewhere: no request gets past these addresses.
@@ -97,7 +97,7 @@ def execute(folder: Path, programs: Path, images: Path) -> None:
         "JUPYTER_RUNTIME_DIR": str(folder / "runtime"),
     }
     done = subprocess.run(
-        [programs / "jupyter", "execute", "--inplace", "train.ipynb"],
+        [bin_dir / "jupyter", "execute", "--inplace", "train.ipynb"],
         cwd=folder,
         env=environment,
         capture_output=True,

@@ -82,7 +82,7 @@ def test_a_folder_without_images_is_not_a_class(tmp_path: Path) -> None:
     assert scan_folder(touch(tmp_path, "c/1.jpg", "docs/a.txt")).class_names == ("c",)
 
 
-def test_a_name_that_is_not_utf8_is_a_fault_that_can_be_written(tmp_path: Path) -> None:
+def test_a_name_that_is_not_utf_8_is_a_fault_with_an_escaped_path(tmp_path: Path) -> None:
     touch(tmp_path, "c/1.jpg")
     try:
         Path(os.fsdecode(os.fsencode(tmp_path) + b"/c/bad\xff.jpg")).touch()

@@ -90,7 +90,7 @@ def test_a_name_with_outer_spaces_matches_exactly_first() -> None:
         ("balanced", "'balanced' is not name:weight"),
     ],
 )
-def test_a_mistake_is_named_in_one_line(text: str, message: str) -> None:
+def test_a_wrong_value_is_refused_in_one_line(text: str, message: str) -> None:
     with pytest.raises(UserError, match=re.escape(message)) as caught:
         parse_class_weights(text, NAMES, COUNTS)
     assert "\n" not in str(caught.value)

@@ -16,7 +16,7 @@ pytestmark = pytest.mark.usefixtures("module_without_figures")
 
 
 def make_report(folder, predictions):
-    """A run with a report; ``predictions`` maps a path to (true, predicted)."""
+    """Writes a run with a report; ``predictions`` maps a path to its true and predicted class."""
     (folder / "report").mkdir(parents=True)
     lines = ["path,true,top1,p1", *(f"{p},{t},{a},0.5" for p, (t, a) in predictions.items())]
     (folder / "report" / "predictions_val.csv").write_text("\n".join(lines) + "\n")
@@ -24,7 +24,7 @@ def make_report(folder, predictions):
 
 
 def predictions_of_both(both, only_a, only_b, neither):
-    """Predictions of A and B: given numbers of images are right in both, in one or in neither."""
+    """The predictions of A and B, by the numbers of images that are right in both, one or neither."""
     pairs = [("x", "x")] * both + [("x", "y")] * only_a + [("y", "x")] * only_b
     pairs += [("y", "y")] * neither
     named = {f"{index}.png": pair for index, pair in enumerate(pairs)}
@@ -68,7 +68,7 @@ def test_no_shared_file_is_refused(make_reports):
         compare(*make_reports({"1.png": ("x", "x")}, {"2.png": ("x", "x")}))
 
 
-def test_other_labels_are_refused(make_reports):
+def test_runs_with_different_labels_are_refused(make_reports):
     with pytest.raises(UserError, match=r"labels '1\.png' as 'y', but .* as 'x'"):
         compare(*make_reports({"1.png": ("x", "x")}, {"1.png": ("y", "y")}))
 

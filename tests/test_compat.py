@@ -88,25 +88,25 @@ def test_metrics_variables_are_the_sums_of_loss_and_accuracy() -> None:
 
 
 @pytest.fixture
-def written(tmp_path: Path) -> Path:
+def model_file(tmp_path: Path) -> Path:
     path = tmp_path / "m.keras"
     save_model(build_network(model="tiny", num_classes=2, image_size=8, weights="none"), path)
     return path
 
 
-def test_a_model_of_the_other_keras_version_is_refused(written: Path) -> None:
-    check_keras_version(written)
+def test_a_model_of_the_other_keras_version_is_refused(model_file: Path) -> None:
+    check_keras_version(model_file)
     other = "3.15.1" if KERAS_2 else "2.15.0"
-    with zipfile.ZipFile(written) as archive:
+    with zipfile.ZipFile(model_file) as archive:
         members = {name: archive.read(name) for name in archive.namelist()}
     members["metadata.json"] = json.dumps({"keras_version": other}).encode()
-    with zipfile.ZipFile(written, "w") as archive:
+    with zipfile.ZipFile(model_file, "w") as archive:
         for name, content in members.items():
             archive.writestr(name, content)
     with pytest.raises(
         UserError, match=f"written by Keras {other}, but this environment has Keras"
     ):
-        load_model(written)
+        load_model(model_file)
 
 
 def test_a_file_without_a_version_passes(tmp_path: Path) -> None:

@@ -176,7 +176,7 @@ def test_a_cache_that_cannot_be_written_is_not_needed(
         (["--model=tiny", "--weights=none", "--layout=table"], "no table of labels"),
     ],
 )
-def test_a_mistake_is_one_line(
+def test_a_wrong_flag_is_refused_in_one_line(
     flags: list[str],
     text: str,
     tiny_folder: Path,

@@ -495,7 +495,7 @@ def workplace(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pa
     ],
 )
 @pytest.mark.usefixtures("workplace")
-def test_a_mistake_is_one_line(
+def test_a_wrong_folder_or_flag_is_refused_in_one_line(
     capsys: pytest.CaptureFixture[str], arguments: list[str], message: str
 ) -> None:
     assert run_command("explore", arguments) == 2

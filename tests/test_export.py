@@ -448,7 +448,7 @@ def refusal(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
     return captured.err
 
 
-def test_mistakes_give_a_one_line_error(
+def test_wrong_runs_and_flags_give_a_one_line_error(
     run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert "no such run" in refusal(capsys, str(tmp_path / "none"))

@@ -213,7 +213,7 @@ def test_an_image_on_no_side_is_in_no_fold(tiny_folder: Path, tmp_path: Path) ->
     train = dataset.split.train[1:]
     without = replace(dataset, split=replace(dataset.split, train=train))
     assigned = assign_folds(without, "2", 0)
-    assert np.flatnonzero(assigned == -2).tolist() == [dataset.split.train[0]]
+    assert np.flatnonzero(assigned == -2).tolist() == [dataset.split.train[0]]  # -2: in no fold
 
 
 # Evaluation and comparison

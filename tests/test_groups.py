@@ -255,7 +255,7 @@ def test_groups_come_from_folders_names_and_tables(tmp_path: Path) -> None:
     assert by_label.groups.tolist() == [0, 1, 0, 3]
 
 
-def test_mistakes_in_groups_are_one_line(tmp_path: Path) -> None:
+def test_wrong_tables_and_flags_of_groups_are_refused_in_one_line(tmp_path: Path) -> None:
     catalog = write_images(tmp_path, "oak/1.png", "oak/2.png")
     table = tmp_path / "groups.csv"
     table.write_text("path,group\noak/1.png,A\noak/1.png,B\n")
