@@ -127,7 +127,7 @@ def test_the_compiled_augmentation_equals_addons(sizes, parameters) -> None:
     ours = compile_for(out_size)(images, parameters).numpy()
     theirs = reference_ops.make_chain("addons")(images, parameters, out_size).numpy()
     assert ours.shape == theirs.shape == (BATCH, *out_size, 3)
-    # Both mirror the image beyond its edges, so those pixels are equal too.
+    # Both mirror the image beyond its edges, so that the pixels there are equal too.
     assert np.abs(ours - theirs).max() <= 255e-3
 
 

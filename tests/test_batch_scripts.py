@@ -62,7 +62,7 @@ READERS: dict[str, Callable[[Path], list[dict[str, str]]]] = {
 
 @pytest.fixture(scope="module")
 def export(tmp_path_factory, tiny_folder) -> tuple[Path, Path, dict[str, dict[str, str]]]:
-    """An export, a folder of images of which one is damaged, and what seedtf predicts for them."""
+    """An export, a folder of images with a damaged one, and what seedtf predicts for each path."""
     from seedtf.evaluation.classifier import open_classifier
     from seedtf.evaluation.predict import write_predictions
     from seedtf.export.export import export_run

@@ -53,7 +53,7 @@ def test_every_caller_sends_requests_of_the_batch_size(served: Path) -> None:
     assert load.images_per_second > 0
 
 
-def test_the_table_and_json_have_each_load(served: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_table_and_json_have_each_load(served: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run_command("benchmark", ["serving", str(served), "--seconds=0.05"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[2].split() == [

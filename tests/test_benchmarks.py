@@ -134,7 +134,7 @@ def test_the_start_is_measured_up_to_the_end_of_the_first_step(
     ]
     before = time.time()
     seedtf = startup._run("train", "first_step", *flags, f"--run_dir={tmp_path / 'run'}")
-    monkeypatch.setattr(subprocess, "run", forked.run_python)  # one new interpreter is enough
+    monkeypatch.setattr(subprocess, "run", forked.run_python)  # a new interpreter once is enough
     keras = startup._run("plain_keras", "VGG16", "32", "4", "3")
     assert before < seedtf < keras < time.time()
     assert not list((tmp_path / "run" / "checkpoints").iterdir())

@@ -539,7 +539,7 @@ def test_on_a_terminal_a_bar_is_redrawn_within_its_width(fit, tmp_path, monkeypa
     assert len(epochs) == 4 and epochs[-1] == ""
     for number, epoch in enumerate(epochs[:-1], start=1):
         *live, blank, final = epoch.split("\r")[1:]
-        # Keras 3 may report two steps in the wrong order, and the bar then skips one
+        # Keras 3 may report two steps in the wrong order, and the bar then skips a step
         assert 2 <= len(live) <= 1 + STEPS and all(50 < len(draw) <= 60 for draw in live[1:])
         assert all(draw.startswith(f"epoch {number}/3  [") for draw in live)
         assert blank.strip() == "" and len(blank) == max(map(len, live))

@@ -186,7 +186,7 @@ def train_flags(data: Path, run_dir: Path) -> list[str]:
 
 @pytest.fixture(scope="module")
 def one_device_run(data, shared) -> Path:
-    """The run on one device, with which all others are compared; in the process of the tests."""
+    """The run on one device, with which all other runs are compared; it runs in this process."""
 
     def train(folder: Path) -> None:
         with pytest.MonkeyPatch.context() as patch:
@@ -362,7 +362,7 @@ def test_a_signal_and_a_lost_worker_stop_all_and_the_resumed_run_is_equal(
     run_dir = launcher.folder / "disturbed"
     chief, worker = launcher.start(train_flags(data, run_dir), workers=2)
     chief.read_until("epoch 1/")
-    worker.process.send_signal(signal.SIGTERM)  # A pod other than the chief's is preempted.
+    worker.process.send_signal(signal.SIGTERM)  # as if its pod were preempted
     for each in (chief, worker):
         each.wait()
         assert each.code == 75, each.output + each.errors
@@ -569,7 +569,7 @@ def test_replicas_take_slices_of_the_same_batches_pixel_by_pixel(tiny_folder, tm
     store = build_store(catalog, 8, plan_cache("ram", len(catalog), 8, tmp_path), tmp_path)
     order, records = BatchIndices(17, 6, seed=3), np.arange(17)[::-1].copy()
 
-    def noisy(images, epoch, chosen, rows):  # Depends on image and epoch, like the real one.
+    def noisy(images, epoch, chosen, rows):  # depends on image and epoch, as the augmentation does
         images = tf.gather(images, rows)
         factor = tf.cast(1 + epoch, tf.float32) + tf.cast(chosen, tf.float32) / 100
         return tf.cast(images, tf.float32) * factor[:, None, None, None]

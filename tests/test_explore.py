@@ -76,21 +76,9 @@ def test_predictions_are_those_of_a_discriminant_analysis_of_the_other_folds() -
     for fold in range(5):
         rest, train = predictions.folds == fold, predictions.folds != fold
         assert set(labels[rest]) == {0, 1, 2}
-        # scikit-learn scales the features before it shrinks, so they are scaled the same here
-        model = LinearDiscriminantAnalysis(solver="lsqr", covariance_estimator=_Shrunk())
+        model = LinearDiscriminantAnalysis(solver="lsqr", shrinkage=0.1)
         expected = model.fit(features[train], labels[train]).predict_proba(features[rest])
         np.testing.assert_allclose(predictions.probabilities[rest], expected, atol=1e-6)
-
-
-class _Shrunk:
-    """The covariance within the classes, a tenth of it replaced by the scaled identity."""
-
-    def fit(self, values: np.ndarray) -> _Shrunk:
-        from sklearn.covariance import shrunk_covariance
-
-        centered = values - values.mean(0)
-        self.covariance_ = shrunk_covariance(centered.T @ centered / len(values), 0.1)
-        return self
 
 
 def test_neighbours_and_components_are_those_of_scikit_learn() -> None:

@@ -240,7 +240,7 @@ def test_timing_a_real_model_leaves_no_file_and_no_changed_weight(tmp_path, monk
     taken = time.perf_counter() - began
     assert list(tmp_path.iterdir()) == []
     (stage,) = found.stages
-    # the forecast covers less than what was run here: two epochs of 10 steps, tracing, one writing
+    # two epochs of 10 steps, tracing and one writing take less time than all that was run here
     assert 0 < 2 * stage.train + stage.tracing + found.writing.beside < taken
     assert stage.validation > 0
     assert found.steps == 20

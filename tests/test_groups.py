@@ -30,7 +30,7 @@ def make_catalog(labels: np.ndarray, names: list[str] | None = None) -> Catalog:
 
 
 def related(groups: np.ndarray, alike: np.ndarray | None = None, named: bool = True) -> Related:
-    """The user's groups, and images that look alike."""
+    """How images are related: by the user's groups, if they are ``named``, and by looking alike."""
     alone = np.arange(len(groups))
     alike = alone if alike is None else connect(alike, np.empty((0, 2), np.int64))
     first = np.array([np.flatnonzero(groups == group)[0] for group in groups])
@@ -48,7 +48,7 @@ def grouped(draw: st.DrawFn) -> tuple[np.ndarray, np.ndarray]:
     labels = np.sort(rng.integers(0, classes, count))
     labels[: 2 * classes] = np.repeat(np.arange(classes), 2)
     groups = rng.integers(0, draw(st.integers(2, count)), count)
-    groups[: 2 * classes] = count + np.arange(2 * classes)  # these are alone
+    groups[: 2 * classes] = count + np.arange(2 * classes)  # groups of one image each
     return labels, groups
 
 
