@@ -162,7 +162,7 @@ def run_as_main(arguments: list[str]) -> None:
 
 @cache
 def _connect_to_server() -> socket.socket:
-    """The connection to the server, which all processes that run tests share."""
+    """This process's connection to the server; all processes that run tests share the server."""
     address = os.environ[ADDRESS]
     connection = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     with open(f"{address}.lock", "w") as lock:
@@ -215,7 +215,7 @@ def _next_request(listening: socket.socket) -> tuple[dict, list[int]]:
 
 
 def _become(request: dict, stdin: int, output: int, errors: int, status: int) -> None:
-    """Forks once more: the child returns as requested, and the parent reports its exit code."""
+    """Forks once more: the child becomes the process and returns; the parent reports its exit code."""
     process = os.fork()
     if process:
         os.write(status, b"%*d" % (_DIGITS, process))

@@ -136,8 +136,8 @@ def fuzz_archive(data: bytes) -> None:
     assert [path.name for path in outer.iterdir()] == ["inner"]
     assert {path.name for path in (outer / "inner").iterdir()} <= {"archive", "cache"}
     if folder.startswith(str(outer / "inner/cache")):
-        inside = Path(folder).resolve()
-        assert all(inside in path.resolve().parents for path in inside.rglob("*"))
+        unpacked = Path(folder).resolve()
+        assert all(unpacked in path.resolve().parents for path in unpacked.rglob("*"))
 
 
 def first_inputs(target: str) -> list[bytes]:

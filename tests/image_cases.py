@@ -88,12 +88,12 @@ def _jpegs(save: Save) -> None:
     cmyk = encode(IMAGE.convert("CMYK"), "JPEG", quality=95)
     adobe = cmyk.index(b"\xff\xee")
     length = 2 + struct.unpack(">H", cmyk[adobe + 2 : adobe + 4])[0]
-    without = cmyk[:adobe] + cmyk[adobe + length :]
+    plain_cmyk = cmyk[:adobe] + cmyk[adobe + length :]
     save("cmyk.jpg", cmyk)
-    save("cmyk without Adobe.jpg", without)
-    late = without.index(b"\xff\xda")
-    save("cmyk, Adobe late.jpg", without[:late] + cmyk[adobe : adobe + length] + without[late:])
-    save("cmyk, Adobe cut.jpg", without[:2] + _segment(0xEE, b"Adobe\0d") + without[2:])
+    save("cmyk without Adobe.jpg", plain_cmyk)
+    sos = plain_cmyk.index(b"\xff\xda")
+    save("cmyk, Adobe late.jpg", plain_cmyk[:sos] + cmyk[adobe : adobe + length] + plain_cmyk[sos:])
+    save("cmyk, Adobe cut.jpg", plain_cmyk[:2] + _segment(0xEE, b"Adobe\0d") + plain_cmyk[2:])
     save("ycck.jpg", cmyk[: adobe + length - 1] + b"\2" + cmyk[adobe + length :])
     save("grey.jpg", encode(IMAGE.convert("L"), "JPEG", quality=95))
     save("progressive.jpg", encode(IMAGE, "JPEG", progressive=True, quality=95))
@@ -139,8 +139,8 @@ def _pngs(save: Save) -> None:
     save("xmp.png", png(RGB, 8, 2, _chunk(b"iTXt", b"XML:com.adobe.xmp\0\0\0\0\0" + XMP)))
     key = RGB[3, 5].tolist()
     save("colour tRNS.png", png(RGB, 8, 2, _chunk(b"tRNS", struct.pack(">HHH", *key))))
-    late = _chunk(b"tRNS", struct.pack(">HHH", *key))
-    save("colour tRNS late.png", png(RGB, 8, 2, after=late))
+    transparency = _chunk(b"tRNS", struct.pack(">HHH", *key))
+    save("colour tRNS late.png", png(RGB, 8, 2, after=transparency))
     deep = RGB.astype(np.uint16) * 257 + 1
     grey = (np.arange(W * H) * 167 % 65536).reshape(H, W, 1).astype(np.uint16)
     save("16-bit colour.png", png(deep, 16, 2))

@@ -145,7 +145,7 @@ def test_the_color_matrix_equals_addons_op(parameters) -> None:
 
 
 @needs_addons
-def test_the_functions_of_the_pipeline_agree_with_static_shapes() -> None:
+def test_the_fused_and_the_addons_pipeline_agree() -> None:
     policy = Policy(rotate=180, shear=30, saturation=1, hue=180, contrast=0.5).scaled(1)
     images, epoch = noise_images(6, SIZE, SIZE), tf.constant(3, tf.int64)
     records = tf.range(6, dtype=tf.int64)
@@ -201,16 +201,16 @@ def train(trainer: Trainer, epochs: int) -> float:
 )
 def test_a_restored_optimizer_continues_exactly(name, policy) -> None:
     first = compiled_trainer(name, policy)
-    early = train(first, epochs=1)
+    first_loss = train(first, epochs=1)
     train(first, epochs=1)
     state = capture_state(first, epoch=2, step=0, facts={})
-    late = train(first, epochs=8)
-    assert late < early
+    last_loss = train(first, epochs=8)
+    assert last_loss < first_loss
 
     second = compiled_trainer(name, policy)
     restore_weights(second.network, state)
     restore_optimizer(second, state)
-    assert train(second, epochs=8) == late
+    assert train(second, epochs=8) == last_loss
     ends = [capture_state(trainer, epoch=10, step=0, facts={}) for trainer in (first, second)]
     for group in ("weights", "optimizer"):
         assert are_equal(*(end.arrays[group] for end in ends))

@@ -151,11 +151,11 @@ def test_twice_the_size_is_interpolated_bilinearly() -> None:
 
 
 def test_parameters_do_not_depend_on_the_batch() -> None:
-    alone = [draw(EVERYTHING, 5, 2, [record]) for record in (7, 0, 123_456_789)]
-    together = draw(EVERYTHING, 5, 2, [3, 7, 0, 9, 123_456_789])
-    for name, values in together.items():
+    single = [draw(EVERYTHING, 5, 2, [record]) for record in (7, 0, 123_456_789)]
+    batched = draw(EVERYTHING, 5, 2, [3, 7, 0, 9, 123_456_789])
+    for name, values in batched.items():
         assert values.dtype == np.float32
-        assert values[[1, 2, 4]].tolist() == [drawn[name][0] for drawn in alone]
+        assert values[[1, 2, 4]].tolist() == [drawn[name][0] for drawn in single]
 
 
 def test_records_epochs_and_seeds_have_different_parameters() -> None:
@@ -279,9 +279,9 @@ def test_xla_takes_index_and_weight_of_a_pixel_from_the_same_position(
 
 def test_the_pixels_of_a_record_do_not_depend_on_the_batch(compiled) -> None:
     epoch = tf.constant(1, tf.int64)
-    together = compiled(tf.constant(NOISE), epoch, tf.constant([4, 9, 0, 7], tf.int64))
+    ordered = compiled(tf.constant(NOISE), epoch, tf.constant([4, 9, 0, 7], tf.int64))
     swapped = compiled(tf.constant(NOISE[::-1]), epoch, tf.constant([7, 0, 9, 4], tf.int64))
-    assert np.array_equal(together, swapped[::-1])
+    assert np.array_equal(ordered, swapped[::-1])
 
 
 @pytest.mark.parametrize("deterministic", [False, True])

@@ -97,9 +97,9 @@ def test_an_engine_predicts_as_seedtf_does(engine: str, tmp_path: Path, request)
     rows = {row["file"].removeprefix("file:"): row for row in READERS[engine](out)}
     assert rows.keys() == expected.keys()
     for path, row in expected.items():
-        found = rows[path]
-        assert (found["status"], found["class_name"]) == (row["status"], row["top1"])
-        assert float(found["confidence"]) == pytest.approx(float(row["p1"] or 0), abs=1e-5)
+        prediction = rows[path]
+        assert (prediction["status"], prediction["class_name"]) == (row["status"], row["top1"])
+        assert float(prediction["confidence"]) == pytest.approx(float(row["p1"] or 0), abs=1e-5)
 
 
 @pytest.mark.parametrize("script", sorted(path.name for path in SCRIPTS.glob("*.py")))

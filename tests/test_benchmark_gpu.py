@@ -39,27 +39,27 @@ def test_a_part_that_fails_or_hangs_costs_only_its_own_time(tmp_path: Path) -> N
         for name in names
     ]
     shown: list[str] = []
-    found = run_parts(
+    results = run_parts(
         parts,
         seconds=100.0,
         out=tmp_path / "gpu.json",
         on_result=lambda name, _: shown.append(name),
         command=COMMAND,
     )
-    assert "the card fell off the bus" in found["raises"]["error"]
-    assert found["hangs"]["error"] == "stopped after 1 s"
-    assert found["dies"]["error"] == "ended with exit code 9"
-    assert found["works"]["value"] == 7 and found["works"]["seconds"] < 30
-    assert json.loads((tmp_path / "gpu.json").read_text()) == found
+    assert "the card fell off the bus" in results["raises"]["error"]
+    assert results["hangs"]["error"] == "stopped after 1 s"
+    assert results["dies"]["error"] == "ended with exit code 9"
+    assert results["works"]["value"] == 7 and results["works"]["seconds"] < 30
+    assert json.loads((tmp_path / "gpu.json").read_text()) == results
     assert shown == [*names]
 
 
 def test_no_part_starts_with_too_little_time_left() -> None:
     clock = iter([0.0, 0.0, 0.0, 90.0, 95.0])
     parts = [Part(name, "speed:measure_card", {"value": 1}, 60) for name in ("first", "second")]
-    found = run_parts(parts, seconds=100.0, command=COMMAND, clock=lambda: next(clock))
-    assert found["first"]["seconds"] == 90.0
-    assert found["second"]["error"] == "not begun: 5 s were left; raise --seconds"
+    results = run_parts(parts, seconds=100.0, command=COMMAND, clock=lambda: next(clock))
+    assert results["first"]["seconds"] == 90.0
+    assert results["second"]["error"] == "not begun: 5 s were left; raise --seconds"
 
 
 def test_the_parts_fit_into_the_time_and_are_chosen_by_name() -> None:
@@ -91,7 +91,7 @@ def test_the_table_says_what_is_wrong_and_how_much_of_the_card_is_used() -> None
     assert describe_result({"ok": True, "seconds": 2.0}) == "as on the CPU"
 
 
-def test_of_a_module_of_several_steps_the_body_of_the_loop_is_counted(tmp_path: Path) -> None:
+def test_the_loop_body_of_a_module_of_several_steps_is_counted(tmp_path: Path) -> None:
     (tmp_path / "a.gpu_after_optimizations.txt").write_text(
         """HloModule steps
 %body.1 (p: (s32[], f32[8])) -> (s32[], f32[8]) {
@@ -114,7 +114,7 @@ ENTRY %main.9 (q: f32[8]) -> f32[8] {
 
 
 def test_the_parts_that_need_no_training_run_on_the_cpu() -> None:
-    found = compare_pixels(image_size=16, count=4)
-    assert found["ok"] and found["equal_draws"]
+    results = compare_pixels(image_size=16, count=4)
+    assert results["ok"] and results["equal_draws"]
     limits = measure_card(side=32, copied=1 << 10, times=3)
     assert limits["device"] == "CPU" and limits["bytes_per_second"] > 0

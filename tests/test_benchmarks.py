@@ -111,7 +111,7 @@ def test_memory_is_recorded_at_every_epoch(tiny_folder) -> None:
 
 
 @pytest.mark.usefixtures("forked_subprocesses")
-def test_a_cache_build_is_compared_with_decoding_alone(tiny_folder) -> None:
+def test_a_cache_is_measured_against_a_decode_pass(tiny_folder) -> None:
     built = startup.measure_cache_build(str(tiny_folder), 16, "ram", rounds=1)
     assert built.decoded_bytes == 18 * 16 * 16 * 3
     assert built.ratio == pytest.approx(built.seconds / built.pass_seconds)

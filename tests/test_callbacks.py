@@ -144,7 +144,7 @@ class Rates(keras.callbacks.Callback):
         self.logged.append(logs["lr"])
 
 
-def make_position_and_rate(schedule, *, per_step, **resumed):
+def make_rate(schedule, *, per_step, **resumed):
     position = Position(**resumed)
     return position, LearningRate(
         schedule, per_step=per_step, steps_per_epoch=STEPS, position=position
@@ -152,7 +152,7 @@ def make_position_and_rate(schedule, *, per_step, **resumed):
 
 
 def test_the_rate_is_set_per_epoch_from_its_start(fit):
-    position, rate = make_position_and_rate(lambda epoch: 0.1 + epoch, per_step=False)
+    position, rate = make_rate(lambda epoch: 0.1 + epoch, per_step=False)
     seen = Rates()
     fit([position, rate, seen], epochs=2)
     assert seen.steps == pytest.approx([0.1] * STEPS + [1.1] * STEPS)
@@ -160,7 +160,7 @@ def test_the_rate_is_set_per_epoch_from_its_start(fit):
 
 
 def test_the_rate_is_set_per_step(fit):
-    position, rate = make_position_and_rate(lambda epoch: 0.1 + epoch, per_step=True)
+    position, rate = make_rate(lambda epoch: 0.1 + epoch, per_step=True)
     seen = Rates()
     fit([position, rate, seen], epochs=2)
     assert seen.steps == pytest.approx([0.1 + step / STEPS for step in range(2 * STEPS)])
@@ -168,7 +168,7 @@ def test_the_rate_is_set_per_step(fit):
 
 
 def test_a_second_fit_continues_the_schedule(fit):
-    position, rate = make_position_and_rate(lambda epoch: 1 + epoch, per_step=False)
+    position, rate = make_rate(lambda epoch: 1 + epoch, per_step=False)
     seen = Rates()
     fit([position, rate, seen], epochs=1)
     fit([position, rate, seen], epochs=3, initial_epoch=1)
@@ -176,7 +176,7 @@ def test_a_second_fit_continues_the_schedule(fit):
 
 
 def test_a_resumed_epoch_starts_at_its_step_and_the_next_one_at_0(fit):
-    position, rate = make_position_and_rate(
+    position, rate = make_rate(
         lambda epoch: 0.1 + epoch, per_step=True, resumed_epoch=1, resumed_step=3
     )
     seen = Rates()
@@ -280,7 +280,7 @@ def test_the_time_left_ignores_the_first_epoch_which_compiles():
 def test_history_and_timing_have_their_columns(fit, tmp_path):
     timer = EpochTimer(BATCH, take_data_wait=lambda: 0.25, clock=Clock(step=0.5))
     log = make_log(tmp_path, timer)
-    position, rate = make_position_and_rate(lambda epoch: 0.1 / (epoch + 1), per_step=False)
+    position, rate = make_rate(lambda epoch: 0.1 / (epoch + 1), per_step=False)
     fit([position, timer, rate, log], epochs=2)
     lines = (tmp_path / "history.csv").read_text().splitlines()
     assert lines[0] == HEADER
@@ -492,7 +492,7 @@ def test_the_first_step_that_is_not_finite_is_named(compiled, loss):
 def console_run(fit, folder, stream):
     clock = Clock()
     timer = EpochTimer(BATCH, take_data_wait=lambda: 0.5, clock=clock)
-    position, rate = make_position_and_rate(lambda epoch: 0.001, per_step=False)
+    position, rate = make_rate(lambda epoch: 0.001, per_step=False)
     log = make_log(folder, timer)
     line = ConsoleLine(log, position, epochs=3, steps_per_epoch=STEPS, stream=stream)
     step = keras.callbacks.LambdaCallback()

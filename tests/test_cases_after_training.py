@@ -97,8 +97,8 @@ def test_any_keras_file_and_the_folder_of_checkpoints_lead_to_the_run(run_dir, m
 
 
 def test_a_keras_file_outside_of_every_run_is_refused(run_dir, photos, tmp_path, capsys):
-    alone = Path(shutil.copy(run_dir / "checkpoints" / "best.keras", tmp_path / "alone.keras"))
-    assert main(["predict", str(alone), str(photos), f"--out={tmp_path / 'p.csv'}"]) == 2
+    copied = Path(shutil.copy(run_dir / "checkpoints" / "best.keras", tmp_path / "alone.keras"))
+    assert main(["predict", str(copied), str(photos), f"--out={tmp_path / 'p.csv'}"]) == 2
     assert "alone.keras: lies in no run folder" in capsys.readouterr().err
     assert main(["export", str(run_dir / "nothing.keras")]) == 2
     assert "nothing.keras: no such file" in capsys.readouterr().err

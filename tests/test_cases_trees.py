@@ -241,8 +241,8 @@ def test_sides_or_folds_that_are_no_classes_are_refused(
     files = {}
     for number, image in enumerate(images):
         part = ("train", "test")[number % 2] if kind == "inside" else f"fold{number % 2}"
-        below = (image.label, part) if kind == "inside" else (part, image.label)
-        files[f"{'/'.join(below)}/{image.name}"] = ""
+        folders = (image.label, part) if kind == "inside" else (part, image.label)
+        files[f"{'/'.join(folders)}/{image.name}"] = ""
     with tempfile.TemporaryDirectory() as folder, silent():
         write_tree(Path(folder), put_inside(files, around))
         with pytest.raises(UserError, match="have the same folders"):

@@ -161,7 +161,7 @@ trees = st.sets(
 def test_every_visible_file_is_a_record_or_a_fault(tree: set[str]) -> None:
     with tempfile.TemporaryDirectory() as folder:
         root = touch(Path(folder), *tree, "d/always.png")
-        catalog, again = scan_folder(root), scan_folder(root)
+        catalog, second = scan_folder(root), scan_folder(root)
     visible = {name for name in {*tree, "d/always.png"} if not name.split("/")[-1].startswith(".")}
     images = {name for name in visible if name.lower().endswith((".jpg", ".png"))}
     listed = [*catalog.paths, *(fault.path for fault in catalog.faults)]
@@ -170,7 +170,7 @@ def test_every_visible_file_is_a_record_or_a_fault(tree: set[str]) -> None:
     assert list(catalog.paths) == sorted(catalog.paths)
     assert list(catalog.class_names) == sorted({path.split("/")[0] for path in catalog.paths})
     assert sum(catalog.class_counts().values()) == len(catalog) == len(catalog.labels)
-    assert (again.paths, again.class_names, again.faults) == (
+    assert (second.paths, second.class_names, second.faults) == (
         catalog.paths,
         catalog.class_names,
         catalog.faults,

@@ -229,8 +229,8 @@ def detail(result: DataCheck, path: str) -> str:
 
 
 def test_every_fault_is_reported_and_nothing_else(checked: DataCheck) -> None:
-    made = {(path, fault, severity) for path, (_, fault, severity) in FAULTY.items() if fault}
-    assert findings(checked) - ALSO == made | OTHERS - ALSO
+    expected = {(path, fault, severity) for path, (_, fault, severity) in FAULTY.items() if fault}
+    assert findings(checked) - ALSO == expected | OTHERS - ALSO
     assert not checked.clean
 
 

@@ -138,8 +138,8 @@ def test_the_weighted_loss_of_a_mixed_label_has_the_exact_gradient() -> None:
     labels = np.array([[0.6, 0.4, 0.0], [0.1, 0.1, 0.8]], np.float32)
     logits = tf.Variable([[0.3, -1.0, 2.0], [0.0, 0.5, 0.1]])
     with tf.GradientTape() as tape:
-        each = tf.nn.softmax_cross_entropy_with_logits(labels, logits)
-        loss = tf.reduce_sum(sample_weights(tf.constant(labels), weights) * each)
+        losses = tf.nn.softmax_cross_entropy_with_logits(labels, logits)
+        loss = tf.reduce_sum(sample_weights(tf.constant(labels), weights) * losses)
     factor = np.array([[0.6 + 1.6], [0.1 + 0.4 + 0.4]])
     expected = factor * (tf.nn.softmax(logits).numpy() - labels)
     assert tape.gradient(loss, logits).numpy() == pytest.approx(expected, abs=1e-5)

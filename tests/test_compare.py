@@ -42,25 +42,25 @@ def make_reports(tmp_path):
     return make
 
 
-def test_a_worked_example(make_reports):
-    found = compare(*make_reports(*predictions_of_both(both=50, only_a=5, only_b=20, neither=25)))
-    assert (found.shared, found.only_in_a, found.only_in_b) == (100, 0, 0)
-    counts = (found.both_right, found.only_a_right, found.only_b_right, found.both_wrong)
+def test_counts_difference_and_p_value_of_two_runs(make_reports):
+    result = compare(*make_reports(*predictions_of_both(both=50, only_a=5, only_b=20, neither=25)))
+    assert (result.shared, result.only_in_a, result.only_in_b) == (100, 0, 0)
+    counts = (result.both_right, result.only_a_right, result.only_b_right, result.both_wrong)
     assert counts == (50, 5, 20, 25)
-    assert (found.accuracy_a, found.accuracy_b) == (0.55, 0.70)
-    assert found.difference == 0.15
-    assert found.interval[0] < 0.15 < found.interval[1]
-    assert found.interval[0] > 0  # 5 against 20 is not chance
-    assert found.mcnemar_p == pytest.approx(0.0051, abs=1e-4)
+    assert (result.accuracy_a, result.accuracy_b) == (0.55, 0.70)
+    assert result.difference == 0.15
+    assert result.interval[0] < 0.15 < result.interval[1]
+    assert result.interval[0] > 0  # 5 against 20 is not chance
+    assert result.mcnemar_p == pytest.approx(0.0051, abs=1e-4)
 
 
 def test_files_are_paired_by_path_not_by_order(make_reports):
     a, b = predictions_of_both(both=3, only_a=2, only_b=1, neither=1)
     b = dict(reversed(b.items()))
     b["only b.png"] = ("x", "x")
-    found = compare(*make_reports(a, b))
-    assert (found.shared, found.only_in_a, found.only_in_b) == (7, 0, 1)
-    assert (found.only_a_right, found.only_b_right) == (2, 1)
+    result = compare(*make_reports(a, b))
+    assert (result.shared, result.only_in_a, result.only_in_b) == (7, 0, 1)
+    assert (result.only_a_right, result.only_b_right) == (2, 1)
 
 
 def test_no_shared_file_is_refused(make_reports):

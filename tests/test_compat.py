@@ -109,7 +109,7 @@ def test_a_model_of_the_other_keras_version_is_refused(model_file: Path) -> None
         load_model(model_file)
 
 
-def test_a_file_without_a_version_passes(tmp_path: Path) -> None:
+def test_a_model_file_without_a_keras_version_passes(tmp_path: Path) -> None:
     (tmp_path / "no.keras").write_bytes(b"PK")
     check_keras_version(tmp_path / "no.keras")
     with zipfile.ZipFile(tmp_path / "odd.keras", "w") as archive:

@@ -137,9 +137,9 @@ def test_the_configuration_is_the_sum_of_the_groups() -> None:
 @pytest.mark.parametrize("group", GROUPS)
 def test_a_group_alone_has_the_defaults_of_the_configuration(group: type) -> None:
     config = TrainConfig(data_dir="x")
-    alone = dataclasses.asdict(group())
-    alone.pop("data_dir", None)
-    assert alone == {name: getattr(config, name) for name in alone}
+    defaults = dataclasses.asdict(group())
+    defaults.pop("data_dir", None)
+    assert defaults == {name: getattr(config, name) for name in defaults}
 
 
 def test_a_group_alone_checks_its_flags_and_its_recipe() -> None:
@@ -172,14 +172,14 @@ def test_the_augmentation_flags_make_a_policy_of_their_strength() -> None:
 
 
 def test_each_list_of_choices_is_written_once() -> None:
-    lists = {field.metadata["choices"] for field in dataclasses.fields(TrainConfig)} - {()}
+    choice_lists = {field.metadata["choices"] for field in dataclasses.fields(TrainConfig)} - {()}
     written: dict[frozenset, list[str]] = {}
     for path in sorted(PACKAGE.rglob("*.py")):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.Tuple | ast.List | ast.Set):
                 values = [each.value for each in node.elts if isinstance(each, ast.Constant)]
                 written.setdefault(frozenset(map(str, values)), []).append(path.name)
-    for choices in lists:
+    for choices in choice_lists:
         spellings = {frozenset(choices), frozenset(choices) - {"auto"}}
         places = [place for spelling in spellings for place in written.get(spelling, [])]
         assert len(places) <= 1, (choices, places)
@@ -236,10 +236,10 @@ def test_the_flagfile_repeats_the_configuration(tmp_path) -> None:
         data_dir="sample", run_dir="runs/x", val_dir="some dir", lr=3e-4, show=True, seed=7
     )
     (tmp_path / "flags.txt").write_text(config.to_flagfile(), encoding="utf-8")
-    again = parse(f"--flagfile={tmp_path / 'flags.txt'}")
-    assert again.run_dir == ""  # that folder exists already
-    assert again.val_dir.startswith("/")
-    assert dataclasses.replace(again, run_dir="runs/x", val_dir="some dir") == config
+    repeated = parse(f"--flagfile={tmp_path / 'flags.txt'}")
+    assert repeated.run_dir == ""  # that folder exists already
+    assert repeated.val_dir.startswith("/")
+    assert dataclasses.replace(repeated, run_dir="runs/x", val_dir="some dir") == config
 
 
 def test_the_cache_folder_follows_xdg(monkeypatch, tmp_path) -> None:

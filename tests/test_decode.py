@@ -228,10 +228,10 @@ def test_a_fit_gives_the_same_pixels_alone_and_in_a_batch(fit: str, tmp_path: Pa
     for number, data in enumerate(files):
         paths.append(str(tmp_path / str(number)))
         Path(paths[-1]).write_bytes(data)
-    alone = np.stack([decode(data).numpy() for data in files])
-    together = np.stack(list(make_batch_decoder(SIZE, fit=fit)(paths)))
-    assert np.array_equal(together, alone)
-    assert (alone[0, 0] == 0).all() == (fit == "pad")
+    single = np.stack([decode(data).numpy() for data in files])
+    batched = np.stack(list(make_batch_decoder(SIZE, fit=fit)(paths)))
+    assert np.array_equal(batched, single)
+    assert (single[0, 0] == 0).all() == (fit == "pad")
 
 
 def test_threads_share_one_budget_of_pixels() -> None:
@@ -262,7 +262,7 @@ def test_16_bit_png_keeps_the_high_byte() -> None:
 
 
 @pytest.mark.skipif(not DECODES_WEBP, reason="TensorFlow 2.15 does not decode WebP")
-def test_a_format_is_recognised_by_bytes_not_by_suffix() -> None:
+def test_webp_is_recognised_by_its_bytes() -> None:
     assert np.array_equal(decode_whole(LOSSLESS["lossless webp"]), NOISE[..., :3])
 
 

@@ -76,10 +76,10 @@ def test_the_verdict_follows_the_threshold_of_the_report(demos, run_dir, image) 
     for name, demo in demos.items():
         assert demo.threshold == THRESHOLD, name
         confidence = max(demo.answer(image).probabilities.values())
-        below = Demo(run_dir, threshold=min(confidence + 0.01, 1.0))
-        assert below.answer(image).verdict.startswith(f"rejected: {confidence:.4f} is below")
-        above = Demo(run_dir, threshold=confidence - 0.01)
-        assert above.answer(image).verdict.startswith(f"accepted: {confidence:.4f}")
+        rejecting = Demo(run_dir, threshold=min(confidence + 0.01, 1.0))
+        assert rejecting.answer(image).verdict.startswith(f"rejected: {confidence:.4f} is below")
+        accepting = Demo(run_dir, threshold=confidence - 0.01)
+        assert accepting.answer(image).verdict.startswith(f"accepted: {confidence:.4f}")
 
 
 def test_without_a_report_there_is_no_verdict(tmp_path, tiny_folder, image) -> None:

@@ -88,9 +88,9 @@ def test_a_second_call_builds_no_network_and_decodes_nothing(
     assert (builds, first.from_cache) == (["Tiny"], False)
     with monkeypatch.context() as patch:
         patch.setattr(embed_module, "make_batch_decoder", None)
-        again = embed_tiny(tiny_copy, tmp_path)
-    assert (builds, again.from_cache) == (["Tiny"], True)
-    np.testing.assert_array_equal(again.features, first.features)
+        second = embed_tiny(tiny_copy, tmp_path)
+    assert (builds, second.from_cache) == (["Tiny"], True)
+    np.testing.assert_array_equal(second.features, first.features)
     os.utime(next(tiny_copy.rglob("*.png")), (0, 0))  # another file of the same name
     assert not embed_tiny(tiny_copy, tmp_path).from_cache
 
@@ -103,9 +103,9 @@ def test_other_weights_at_the_same_path_are_not_taken_from_the_cache(
     for seed in (0, 1):
         shutil.rmtree(weights, ignore_errors=True)
         make_run(weights, tiny_folder, seed=seed)
-        found = embed_images(tiny_folder, weights, cache_dir=str(tmp_path / "cache"))
-        assert not found.from_cache
-        features.append(found.features)
+        embeddings = embed_images(tiny_folder, weights, cache_dir=str(tmp_path / "cache"))
+        assert not embeddings.from_cache
+        features.append(embeddings.features)
     assert not np.allclose(*features)
 
 
@@ -160,8 +160,8 @@ def test_a_cache_that_cannot_be_written_is_not_needed(
     tiny_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "file").touch()
-    found = embed_tiny(tiny_folder, tmp_path / "file" / "cache")
-    assert found.features.shape == (18, 64)
+    embeddings = embed_tiny(tiny_folder, tmp_path / "file" / "cache")
+    assert embeddings.features.shape == (18, 64)
     assert "not used" in capsys.readouterr().out
 
 

@@ -54,19 +54,19 @@ def predictions(labels, probabilities):
 @pytest.mark.parametrize("batch_size", [1, 4, 64])
 def test_every_image_is_predicted_once_in_order(run_dir, model, batch_size):
     store, records = open_validation(load_run(run_dir))
-    found = predict_store(make_predict_fn(model), store, records, batch_size)
-    assert found.paths == store.catalog.paths
+    predicted = predict_store(make_predict_fn(model), store, records, batch_size)
+    assert predicted.paths == store.catalog.paths
     images = store.read(tf.constant(records)).numpy()
     expected = model.predict(images.astype(np.float32), verbose=0)
-    np.testing.assert_allclose(found.probabilities, expected, atol=1e-6)
-    assert found.probabilities.dtype == np.float32
+    np.testing.assert_allclose(predicted.probabilities, expected, atol=1e-6)
+    assert predicted.probabilities.dtype == np.float32
 
 
 def test_validation_images_are_those_of_the_split(run_dir, model):
     store, records = open_validation(load_run(run_dir))
-    found = predict_store(make_predict_fn(model), store, records, 8)
+    predicted = predict_store(make_predict_fn(model), store, records, 8)
     rows = (run_dir / "split.csv").read_text().splitlines()
-    assert list(found.paths) == sorted(r.split(",")[0] for r in rows if r.endswith(",val"))
+    assert list(predicted.paths) == sorted(r.split(",")[0] for r in rows if r.endswith(",val"))
 
 
 def test_test_images_are_evaluated_last_in_a_report_of_their_own(run_dir, tmp_path):
@@ -152,10 +152,10 @@ def test_other_images_take_the_temperature_of_the_validation_report(run_dir, tin
     other = str(tiny_folder)
     assert evaluate_run(str(run), data_dir=other).report.temperature is None
     fitted = evaluate_run(str(run)).report.temperature
-    found = evaluate_run(str(run), data_dir=other)
-    assert found.report.temperature == fitted is not None
-    assert found.page == run / f"report-{tiny_folder.name}" / "index.html"
-    assert len(found.report.losses) == 18
+    evaluation = evaluate_run(str(run), data_dir=other)
+    assert evaluation.report.temperature == fitted is not None
+    assert evaluation.page == run / f"report-{tiny_folder.name}" / "index.html"
+    assert len(evaluation.report.losses) == 18
     # Eight views have their own temperature; that of the report that an export reads must not change.
     before = (run / "report" / "report.json").read_bytes()
     assert evaluate_run(str(run), tta=8).page.parent == run / "report-tta8"
@@ -179,10 +179,10 @@ def test_a_subset_of_the_classes_keeps_the_class_list_of_the_run(run_dir, tmp_pa
 def test_a_damaged_image_is_skipped_and_named(run_dir, tiny_copy, tmp_path):
     (tiny_copy / "alder" / "0.png").write_bytes(b"no image")
     run = copy_run(run_dir, tmp_path / "run")
-    found = evaluate_run(str(run), data_dir=str(tiny_copy))
-    assert [fault.path for fault in found.context.skipped] == ["alder/0.png"]
-    assert len(found.report.losses) == 17
-    assert "alder/0.png: not an image" in found.page.read_text()
+    evaluation = evaluate_run(str(run), data_dir=str(tiny_copy))
+    assert [fault.path for fault in evaluation.context.skipped] == ["alder/0.png"]
+    assert len(evaluation.report.losses) == 17
+    assert "alder/0.png: not an image" in evaluation.page.read_text()
 
 
 @pytest.mark.parametrize(

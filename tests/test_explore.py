@@ -152,24 +152,24 @@ def test_flipped_labels_come_first() -> None:
     labels = true.copy()
     labels[flipped] = (true[flipped] + rng.integers(1, 5, 50)) % 5
     predictions = cross_val_predict(features, labels, 5, np.arange(1000))
-    found = review(make_explored(labels, features, predictions.probabilities))
-    first = set(found.ranking[:80].tolist())
+    reviewed = review(make_explored(labels, features, predictions.probabilities))
+    first = set(reviewed.ranking[:80].tolist())
     assert len(first & set(flipped.tolist())) >= 40
-    assert (found.proposed[flipped] == true[flipped]).mean() > 0.8
-    assert found.twins == [[3, 7, 11]]
-    assert found.across == [True]
-    assert found.poor == {999: [("tiny", "8×8 pixels")]}
-    assert 5 not in found.suspects  # it was reviewed
-    assert len(found.groups) == 20
+    assert (reviewed.proposed[flipped] == true[flipped]).mean() > 0.8
+    assert reviewed.twins == [[3, 7, 11]]
+    assert reviewed.across == [True]
+    assert reviewed.poor == {999: [("tiny", "8×8 pixels")]}
+    assert 5 not in reviewed.suspects  # this image was decided before
+    assert len(reviewed.groups) == 20
 
 
 @given(st.integers(0, 2**31 - 1), st.integers(2, 4), st.integers(2, 60))
 def test_no_group_is_divided_between_two_folds(seed: int, classes: int, groups: int) -> None:
     rng = np.random.default_rng(seed)
     labels = rng.permutation(np.arange(80) % classes)
-    together = np.concatenate([[0, 1], rng.integers(0, groups, 78)])
-    predictions = cross_val_predict(rng.normal(size=(80, 3)), labels, classes, together)
-    assert all(len(set(predictions.folds[together == group])) == 1 for group in set(together))
+    group_of = np.concatenate([[0, 1], rng.integers(0, groups, 78)])
+    predictions = cross_val_predict(rng.normal(size=(80, 3)), labels, classes, group_of)
+    assert all(len(set(predictions.folds[group_of == group])) == 1 for group in set(group_of))
     np.testing.assert_allclose(predictions.probabilities.sum(axis=1), 1)
 
 
@@ -186,10 +186,10 @@ def test_the_script_counts_flipped_labels_and_compares_with_the_true_ones(tmp_pa
     for name, text in tables.items():
         (tmp_path / name).write_text(text)
     fixes, *others = (str(tmp_path / name) for name in tables)
-    found = runpy.run_path(str(script))["found"](fixes, others[0])
-    assert found[0].startswith("first 2%: 1 images, 1 flipped, 50.0% of all flipped")
-    assert found[-1].startswith("first 20%: 10 images, 1 flipped, 50.0%")
-    assert found[-1].endswith("precision 10.0%")
+    counts = runpy.run_path(str(script))["found"](fixes, others[0])
+    assert counts[0].startswith("first 2%: 1 images, 1 flipped, 50.0% of all flipped")
+    assert counts[-1].startswith("first 20%: 10 images, 1 flipped, 50.0%")
+    assert counts[-1].endswith("precision 10.0%")
     lines = runpy.run_path(str(script))["accuracy"](fixes, *others[1:])
     assert lines[0].startswith("all images: 4 images, 0.5000 (")
     assert "difference +0.5000 (" in lines[0]
@@ -202,23 +202,23 @@ def test_a_sample_has_suspects_outliers_twins_and_every_class(seed: int, limit: 
     labels, probabilities = draw_outputs(seed, 400, 3)
     features = np.random.default_rng(seed).normal(size=(400, 4))
     explored = make_explored(labels, features, probabilities)
-    found = review(explored)
-    shown = choose_shown(explored, found, limit)
+    reviewed = review(explored)
+    shown = choose_shown(explored, reviewed, limit)
     assert len(shown) == limit
     assert np.array_equal(np.unique(shown), shown)
-    notable = {*found.suspects.tolist(), *found.outliers.tolist(), 3, 7, 11, 399}
-    if len(notable) + 3 * len(found.suspects) <= limit:
+    notable = {*reviewed.suspects.tolist(), *reviewed.outliers.tolist(), 3, 7, 11, 399}
+    if len(notable) + 3 * len(reviewed.suspects) <= limit:
         assert notable <= set(shown.tolist())
-    assert set(found.suspects.tolist()) <= set(shown.tolist())
+    assert set(reviewed.suspects.tolist()) <= set(shown.tolist())
     assert set(labels[shown]) == {0, 1, 2}
-    lines = list(csv.DictReader(table_lines(explored, found, np.zeros((limit, 2)), shown)))
+    lines = list(csv.DictReader(table_lines(explored, reviewed, np.zeros((limit, 2)), shown)))
     assert len(lines) == 400
     assert list(lines[0]) == list(COLUMNS)
     assert [float(line["quality"]) for line in lines] == sorted(
         float(line["quality"]) for line in lines
     )
     assert sum(line["on_page"] == "1" for line in lines) == limit
-    assert len(choose_shown(explored, found)) == 400
+    assert len(choose_shown(explored, reviewed)) == 400
 
 
 # A folder, a cross-validation, and their pages
@@ -342,8 +342,8 @@ def test_the_page_can_be_read_without_scripts(browser: Browser, page: Path) -> N
 def test_decisions_by_key_survive_a_reload_and_are_saved(
     browser: Browser, page: Path, tmp_path: Path, data: Path, with_storage: bool
 ) -> None:
-    without = "Object.defineProperty(window, 'localStorage', {get() { throw new Error('no') }})"
-    script = "" if with_storage else without
+    no_storage = "Object.defineProperty(window, 'localStorage', {get() { throw new Error('no') }})"
+    script = "" if with_storage else no_storage
     added = browser.call("Page.addScriptToEvaluateOnNewDocument", source=script)
     try:
         browser.open_page(page, "1", width=1280, height=900, dark=False)

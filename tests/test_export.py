@@ -120,8 +120,8 @@ def run(shared: Shared) -> Run:
 @pytest.fixture(scope="module")
 def exported(run: Run, shared: Shared) -> export.Exported:
     def write(folder: Path) -> None:
-        found = export.export_run(run, folder / "model", *open_validation(run))
-        (folder / "exported.pickle").write_bytes(pickle.dumps(found))
+        result = export.export_run(run, folder / "model", *open_validation(run))
+        (folder / "exported.pickle").write_bytes(pickle.dumps(result))
 
     return pickle.loads((shared("export-served", write) / "exported.pickle").read_bytes())
 
@@ -175,7 +175,7 @@ def test_the_signatures_are_what_clients_rely_on(signatures: dict[str, Any]) -> 
         assert not any(output.endswith("_bytes") for output in results)
 
 
-def test_saved_model_cli_shows_the_contract(exported: export.Exported) -> None:
+def test_saved_model_cli_shows_the_signature(exported: export.Exported) -> None:
     arguments = f"show --dir {exported.folder} --tag_set serve --signature_def serving_default"
     command = [sys.executable, "-m", "tensorflow.python.tools.saved_model_cli", *arguments.split()]
     completed = forked.run_python(command)
@@ -188,8 +188,8 @@ def test_saved_model_cli_shows_the_contract(exported: export.Exported) -> None:
 
 def test_the_version_folder_is_complete(run: Run, exported: export.Exported) -> None:
     assert exported.folder.name == str(exported.version) == "1"
-    below = sorted(path.name for path in exported.folder.parent.iterdir())
-    assert below == ["1", "parity.json"]
+    names = sorted(path.name for path in exported.folder.parent.iterdir())
+    assert names == ["1", "parity.json"]
     classes = (exported.folder / "assets" / "classes.txt").read_text("utf-8")
     assert tuple(classes.splitlines()) == run.class_names == NAMES
     facts = json.loads((exported.folder.parent / "parity.json").read_text("utf-8"))
@@ -230,9 +230,9 @@ def test_classes_and_scores_are_sorted_by_probability(run: Run, signatures: dict
 
 def test_a_row_does_not_depend_on_its_batch(run: Run, signatures: dict[str, Any]) -> None:
     contents = files(run)[:7]
-    together = classify(signatures, contents)["probabilities"]
-    alone = [classify(signatures, [image])["probabilities"][0] for image in contents]
-    np.testing.assert_allclose(together, alone, atol=1e-6)
+    batched = classify(signatures, contents)["probabilities"]
+    single = [classify(signatures, [image])["probabilities"][0] for image in contents]
+    np.testing.assert_allclose(batched, single, atol=1e-6)
 
 
 def test_bad_files_do_not_fail_the_rest_of_the_batch(run: Run, signatures: dict[str, Any]) -> None:
@@ -283,8 +283,8 @@ def test_pixels_of_any_size_are_resized_as_in_training(
     expected = classify(signatures, [files(run)[i] for i in lossless])["probabilities"]
     for row, index in enumerate(lossless):
         image = np.asarray(Image.open(store.catalog.absolute_paths()[index]))
-        twice = tf.constant(np.stack([image, image]))
-        actual = signatures["image"](image=twice)["probabilities"]
+        pair = tf.constant(np.stack([image, image]))
+        actual = signatures["image"](image=pair)["probabilities"]
         np.testing.assert_allclose(actual, expected[[row, row]], atol=1e-6)
         same_size = signatures["image"](image=store.read(tf.constant(records[[index]])))
         np.testing.assert_allclose(same_size["probabilities"], expected[[row]], atol=1e-6)

@@ -173,9 +173,9 @@ def test_the_split_of_a_plain_or_fixed_run_is_taken(tiny_folder: Path, tmp_path:
         dataset = load(tiny_folder, tmp_path, **options)
         split_csv = tmp_path / f"{name}.csv"
         write_split_csv(split_csv, dataset.store.catalog, dataset.split)
-        again = load(tiny_folder, tmp_path, fixes=table, split_csv=str(split_csv))
-        everything = np.concatenate(list(again.split.sides.values()))
-        labels = labels_of(again, everything)
+        reloaded = load(tiny_folder, tmp_path, fixes=table, split_csv=str(split_csv))
+        everything = np.concatenate(list(reloaded.split.sides.values()))
+        labels = labels_of(reloaded, everything)
         assert "alder/0.png" not in labels
         assert labels["alder/1.png"] == "two words"
         assert len(labels) == 17
@@ -186,7 +186,7 @@ def test_the_split_of_a_plain_or_fixed_run_is_taken(tiny_folder: Path, tmp_path:
 # Folds
 
 
-def test_folds_divide_as_without_fixes(tiny_folder: Path, tmp_path: Path) -> None:
+def test_folds_are_divided_as_without_fixes(tiny_folder: Path, tmp_path: Path) -> None:
     table = write(tmp_path / "fixes.csv", "alder/0.png,drop,", "alder/1.png,relabel,two words")
     tables = {}
     for name, fixes in (("plain", ""), ("fixed", table)):
@@ -211,8 +211,8 @@ def test_folds_divide_as_without_fixes(tiny_folder: Path, tmp_path: Path) -> Non
 def test_an_image_on_no_side_is_in_no_fold(tiny_folder: Path, tmp_path: Path) -> None:
     dataset = load(tiny_folder, tmp_path)
     train = dataset.split.train[1:]
-    without = replace(dataset, split=replace(dataset.split, train=train))
-    assigned = assign_folds(without, "2", 0)
+    shorter = replace(dataset, split=replace(dataset.split, train=train))
+    assigned = assign_folds(shorter, "2", 0)
     assert np.flatnonzero(assigned == -2).tolist() == [dataset.split.train[0]]  # -2: in no fold
 
 

@@ -171,7 +171,7 @@ def test_folds_killed_at_any_moment_end_with_the_same_bytes(
     assert FoldsPaths(folder).predictions.read_bytes() == expected_predictions
 
 
-def test_a_signal_stops_with_75_and_says_how_to_continue(tmp_path: Path) -> None:
+def test_a_signal_raises_stopped_error_with_how_to_continue(tmp_path: Path) -> None:
     folder = tmp_path / "stopped"
     code = MACHINE.replace("import sys\n", "import os, signal, sys, threading, time\n").replace(
         "train_folds(config",
@@ -327,8 +327,8 @@ def test_folds_predict_evaluate_and_export_as_the_mean_of_their_runs(
         prediction = member.predict(image, 3)
         for name, value in zip(prediction.names, prediction.probabilities, strict=True):
             mean[name] = mean.get(name, 0.0) + float(value) / 2
-    together = open_classifier(folds).predict(image, 3)
-    assert dict(zip(together.names, map(float, together.probabilities), strict=True)) == (
+    ensemble = open_classifier(folds).predict(image, 3)
+    assert dict(zip(ensemble.names, map(float, ensemble.probabilities), strict=True)) == (
         pytest.approx(mean, abs=1e-6)
     )
     evaluation = evaluate_run(str(folds), data_dir=str(tiny_folder), out=str(tmp_path / "r"))

@@ -174,7 +174,7 @@ def test_stages_are_timed_separately_and_warm_up_does_not_count(no_writing):
             size, epochs, lambda: train, lambda: validation, lambda: entered.append(size)
         )
 
-    found = time_training(
+    forecast = time_training(
         trainer,
         [stage(32, 4, 2.0, 0.5), stage(48, 6, 3.0, 1.0)],
         steps_per_epoch=100,
@@ -185,40 +185,40 @@ def test_stages_are_timed_separately_and_warm_up_does_not_count(no_writing):
         clock=clock,
     )
     assert entered == [32, 48]
-    assert found.stages == (
+    assert forecast.stages == (
         StageTime(32, 4, 200.0, 4.5 + 10 * 0.5, 90.0),
         StageTime(48, 6, 300.0, 5.0 + 10 * 1.0, 90.0),
     )
     # an epoch is much longer than the pause between two drawings, so that each epoch has a drawing
-    assert found.writing == replace(WRITING, slowing=2.5)
-    assert (found.startup, found.snapshots, found.cache) == (5.0, 2, 7)
-    assert found.host_memory > 50_000_000
-    assert found.steps == len(trainer.taken) - 2 * 4 <= MAX_STEPS
+    assert forecast.writing == replace(WRITING, slowing=2.5)
+    assert (forecast.startup, forecast.snapshots, forecast.cache) == (5.0, 2, 7)
+    assert forecast.host_memory > 50_000_000
+    assert forecast.steps == len(trainer.taken) - 2 * 4 <= MAX_STEPS
 
 
 def test_a_validation_may_have_a_single_batch(no_writing):
     clock = Clock()
     stage = TimedStage(32, 1, lambda: [1.0] * 30, lambda: [4.0])
-    found = time_training(
+    forecast = time_training(
         FakeTrainer(clock), [stage], steps_per_epoch=2, val_steps=1, startup=0.0, clock=clock
     )
-    assert found.stages[0].validation == 4.0
+    assert forecast.stages[0].validation == 4.0
 
 
 @given(st.integers(1, MAX_STEPS))
-def test_the_number_of_timed_steps_is_limited(stages):
+def test_the_number_of_timed_steps_is_limited(num_stages):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(forecast_timing, "_time_writing", lambda trainer, clock: WRITING)
         patch.setattr(forecast_timing, "_drawing_seconds", lambda: 1.0)
         clock = Clock()
         trainer = FakeTrainer(clock)
-        some = [TimedStage(32, 1, lambda: itertools.repeat(1.0), lambda: itertools.repeat(1.0))]
-        found = time_training(
-            trainer, some * stages, steps_per_epoch=9, val_steps=9, startup=0.0, clock=clock
+        stage = [TimedStage(32, 1, lambda: itertools.repeat(1.0), lambda: itertools.repeat(1.0))]
+        forecast = time_training(
+            trainer, stage * num_stages, steps_per_epoch=9, val_steps=9, startup=0.0, clock=clock
         )
-    assert found.steps == len(trainer.taken) - 4 * stages
-    assert stages <= found.steps <= MAX_STEPS
-    assert all(each.train == 9.0 and each.validation == 9.0 for each in found.stages)
+    assert forecast.steps == len(trainer.taken) - 4 * num_stages
+    assert num_stages <= forecast.steps <= MAX_STEPS
+    assert all(each.train == 9.0 and each.validation == 9.0 for each in forecast.stages)
 
 
 def test_timing_a_real_model_leaves_no_file_and_no_changed_weight(tmp_path, monkeypatch):
@@ -234,26 +234,26 @@ def test_timing_a_real_model_leaves_no_file_and_no_changed_weight(tmp_path, monk
         return tf.data.Dataset.from_tensors((images, labels)).repeat()
 
     began = time.perf_counter()
-    found = time_training(
+    forecast = time_training(
         trainer, [TimedStage(16, 2, batches, batches)], steps_per_epoch=10, val_steps=3, startup=1.0
     )
     taken = time.perf_counter() - began
     assert list(tmp_path.iterdir()) == []
-    (stage,) = found.stages
+    (stage,) = forecast.stages
     # two epochs of 10 steps, tracing and one writing take less time than all that was run here
-    assert 0 < 2 * stage.train + stage.tracing + found.writing.beside < taken
+    assert 0 < 2 * stage.train + stage.tracing + forecast.writing.beside < taken
     assert stage.validation > 0
-    assert found.steps == 20
+    assert forecast.steps == 20
     weights = sum(each.numpy().nbytes for each in network.variables)
     optimizer = sum(each.numpy().nbytes for each in trainer.optimizer.variables)
-    assert weights < found.writing.checkpoint < weights + 200_000
-    assert weights + optimizer < found.writing.state < weights + optimizer + 50_000
-    assert found.gpu_memory is None or found.gpu_memory > 0
+    assert weights < forecast.writing.checkpoint < weights + 200_000
+    assert weights + optimizer < forecast.writing.state < weights + optimizer + 50_000
+    assert forecast.gpu_memory is None or forecast.gpu_memory > 0
     # an update with the learning rate 1e30 would have changed the weights
     assert np.array_equal(network.trainable_weights[0].numpy(), kernel)
 
 
-def test_a_temporary_folder_without_room_is_a_user_error(tmp_path, monkeypatch):
+def test_a_temporary_folder_that_cannot_be_written_is_a_user_error(tmp_path, monkeypatch):
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "missing"))
     with pytest.raises(UserError, match=r"^--dry_run: .*missing cannot be written \(No such"):
         forecast_timing._time_writing(SimpleNamespace(average=None), time.perf_counter)
@@ -267,7 +267,7 @@ def test_the_age_of_the_process_rises():
 
 def test_a_restart_of_fit_adds_to_every_epoch(sample_forecast):
     stages = tuple(replace(stage, restart=1.5) for stage in STAGES)
-    again = replace(sample_forecast, stages=stages)
-    assert [again.epoch_seconds(stage) for stage in stages] == [11.5, 21.5]
-    assert "restart of fit 1.50, writing 2.00" in again.lines(0.0)[0][1]
+    restarted = replace(sample_forecast, stages=stages)
+    assert [restarted.epoch_seconds(stage) for stage in stages] == [11.5, 21.5]
+    assert "restart of fit 1.50, writing 2.00" in restarted.lines(0.0)[0][1]
     assert "restart of fit" not in sample_forecast.lines(0.0)[0][1]

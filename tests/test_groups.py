@@ -31,12 +31,12 @@ def make_catalog(labels: np.ndarray, names: list[str] | None = None) -> Catalog:
 
 def related(groups: np.ndarray, alike: np.ndarray | None = None, named: bool = True) -> Related:
     """How images are related: by the user's groups, if they are ``named``, and by looking alike."""
-    alone = np.arange(len(groups))
-    alike = alone if alike is None else connect(alike, np.empty((0, 2), np.int64))
+    single = np.arange(len(groups))
+    alike = single if alike is None else connect(alike, np.empty((0, 2), np.int64))
     first = np.array([np.flatnonzero(groups == group)[0] for group in groups])
-    edges = np.stack([alone, first], axis=1)
+    edges = np.stack([single, first], axis=1)
     grouping = Grouping(tuple(f"g{g}" for g in groups), first) if named else None
-    return Related(alone, alike, connect(alike, edges) if named else alike, grouping)
+    return Related(single, alike, connect(alike, edges) if named else alike, grouping)
 
 
 @st.composite
@@ -59,12 +59,12 @@ def test_no_group_is_divided_and_every_class_trains_and_validates(data, val, tes
     split = draw_split(
         catalog, None, related(groups), val_fraction=val, test_fraction=test, seed=seed
     )
-    again = draw_split(
+    repeated = draw_split(
         catalog, None, related(groups), val_fraction=val, test_fraction=test, seed=seed
     )
     sides = list(split.sides.values())
     assert np.array_equal(np.sort(np.concatenate(sides)), np.arange(len(labels)))
-    assert [s.tolist() for s in sides] == [s.tolist() for s in again.sides.values()]
+    assert [s.tolist() for s in sides] == [s.tolist() for s in repeated.sides.values()]
     assert count_across(split, groups) == 0
     for side in sides[:2]:
         assert set(labels[side]) == set(labels)
@@ -119,11 +119,11 @@ def test_five_folds_of_single_images_have_equal_classes() -> None:
 @given(st.integers(0, 2**31 - 1), st.floats(0.05, 0.5))
 def test_without_groups_and_twins_draw_split_equals_split_catalog(seed, val) -> None:
     labels = np.repeat([0, 1, 2], [13, 40, 7])
-    catalog, alone = make_catalog(labels), np.arange(60)
+    catalog, single = make_catalog(labels), np.arange(60)
     drawn = draw_split(
-        catalog, None, related(alone, named=False), val_fraction=val, test_fraction=0, seed=seed
+        catalog, None, related(single, named=False), val_fraction=val, test_fraction=0, seed=seed
     )
-    plain = split_catalog(catalog, val, seed, alone)
+    plain = split_catalog(catalog, val, seed, single)
     assert drawn.val.tolist() == plain.val.tolist()
 
 
@@ -132,9 +132,9 @@ def test_images_that_look_alike_join_the_groups_of_both() -> None:
     groups = np.repeat(np.arange(6), 2)
     alike = np.arange(12)
     alike[4] = 0  # an image of group 2 looks like one of group 0
-    together = related(groups, alike).together
-    assert len(set(together[[0, 1, 4, 5]])) == 1
-    assert len(set(together)) == 5
+    joined = related(groups, alike).together
+    assert len(set(joined[[0, 1, 4, 5]])) == 1
+    assert len(set(joined)) == 5
     for seed in range(20):
         split = draw_split(
             make_catalog(labels),
@@ -144,7 +144,7 @@ def test_images_that_look_alike_join_the_groups_of_both() -> None:
             test_fraction=0,
             seed=seed,
         )
-        assert count_across(split, together) == 0
+        assert count_across(split, joined) == 0
 
 
 def test_identical_images_with_different_labels_train() -> None:
@@ -182,7 +182,7 @@ def test_given_test_images_stay_and_validation_is_drawn_from_the_others() -> Non
         )
 
 
-def test_a_class_in_one_group_is_named() -> None:
+def test_a_class_whose_images_are_one_group_is_refused_by_name() -> None:
     labels = np.repeat([0, 1], 4)
     groups = np.array([0, 0, 1, 1, 2, 2, 2, 2])
     assert classes_in_one_group(labels, groups).tolist() == [1]

@@ -194,7 +194,7 @@ PROMISES: dict[str, dict[str, tuple[str, ...]]] = {
         ),
         "Signatures and names of outputs stay as they are, and the classes are inside.": (
             "test_the_signatures_are_what_clients_rely_on",
-            "test_saved_model_cli_shows_the_contract",
+            "test_saved_model_cli_shows_the_signature",
             "test_grpc_request_and_response_fit_the_signature",
         ),
         "A bad image does not make the rest of its batch fail.": (
