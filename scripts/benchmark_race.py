@@ -218,17 +218,17 @@ def _train(name: str, setting: str, weights: str, out: Path, arguments: argparse
         if name == "timm":  # its first line about training is written after the first step
             is_seen = log.exists() and "Train: 0 [" in log.read_text(errors="replace")
             return log.stat().st_mtime if is_seen else None
-        mark = out / "first_step"
-        return float(mark.read_text()) if mark.exists() else None
+        path = out / "first_step"
+        return float(path.read_text()) if path.exists() else None
 
     load = os.getloadavg()[0]
     record = watch(
         command,
         _environment(root, arguments.threads),
         log,
-        accuracies=partial(read_accuracies, out / tool.history, tool.column, tool.scale),
-        first_step=first_step,
-        limit=60 * arguments.limit_minutes,
+        get_accuracies=partial(read_accuracies, out / tool.history, tool.column, tool.scale),
+        get_first_step=first_step,
+        limit_seconds=60 * arguments.limit_minutes,
     )
     lines = out / "lines"
     return {

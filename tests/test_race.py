@@ -1,4 +1,7 @@
-"""scripts/benchmark_race.py reads what each tool writes, and reports races that are not finished."""
+"""The race (the same training with seedtf and other tools): what is recorded, its table and figure.
+
+It is run by ``scripts/benchmark_race.py``; the modules tested here are in ``scripts/race``.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +23,7 @@ def watch(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     monkeypatch.syspath_prepend(str(SCRIPTS))
     from race import watch
 
-    monkeypatch.setattr(watch, "LOOK_SECONDS", 0.02)
+    monkeypatch.setattr(watch, "POLL_SECONDS", 0.02)
     return watch
 
 
@@ -44,7 +47,7 @@ def result(tool: str, accuracies: list[float], **changes: Any) -> dict[str, Any]
     }
 
 
-def test_a_header_in_the_middle_and_half_a_line_are_left_out(
+def test_repeated_headers_and_an_incomplete_last_line_are_left_out(
     watch: ModuleType, tmp_path: Path
 ) -> None:
     path = tmp_path / "history.csv"
@@ -54,7 +57,7 @@ def test_a_header_in_the_middle_and_half_a_line_are_left_out(
     assert watch.read_accuracies(path, "val_accuracy", 1.0) == []
 
 
-WORK = """
+FAKE_TRAINING = """
 import sys, time
 sum(i * i for i in range(3_000_000))
 table = open(sys.argv[1], "w")
@@ -65,27 +68,30 @@ time.sleep(float(sys.argv[2]))
 """
 
 
-def watch_work(
+def watch_fake_training(
     watch: ModuleType,
     folder: Path,
-    last_seconds: int,
-    first_step: Callable[[], float | None],
-    limit: float,
+    *,
+    sleep_seconds: int,
+    get_first_step: Callable[[], float | None],
+    limit_seconds: float,
 ) -> Any:
-    """The record of ``WORK``, which sleeps for ``last_seconds`` after its two epochs."""
+    """The record of ``FAKE_TRAINING``, which sleeps for ``sleep_seconds`` after its two epochs."""
     history = folder / "history.csv"
     return watch.watch(
-        [sys.executable, "-c", WORK, str(history), str(last_seconds)],
+        [sys.executable, "-c", FAKE_TRAINING, str(history), str(sleep_seconds)],
         os.environ,
         folder / "output.txt",
-        accuracies=lambda: watch.read_accuracies(history, "accuracy", 1.0),
-        first_step=first_step,
-        limit=limit,
+        get_accuracies=lambda: watch.read_accuracies(history, "accuracy", 1.0),
+        get_first_step=get_first_step,
+        limit_seconds=limit_seconds,
     )
 
 
 def test_each_epoch_has_its_seconds_and_cpu_seconds(watch: ModuleType, tmp_path: Path) -> None:
-    record = watch_work(watch, tmp_path, 0, time.time, 60.0)
+    record = watch_fake_training(
+        watch, tmp_path, sleep_seconds=0, get_first_step=time.time, limit_seconds=60.0
+    )
     assert record.exit_code == 0
     assert [row["accuracy"] for row in record.history] == [0.5, 0.75]
     first, second = record.history
@@ -95,13 +101,15 @@ def test_each_epoch_has_its_seconds_and_cpu_seconds(watch: ModuleType, tmp_path:
     assert record.peak_bytes > 1_000_000
 
 
-def test_a_training_that_takes_too_long_is_ended(watch: ModuleType, tmp_path: Path) -> None:
-    record = watch_work(watch, tmp_path, 60, lambda: None, 1.5)
+def test_a_training_that_exceeds_the_limit_is_killed(watch: ModuleType, tmp_path: Path) -> None:
+    record = watch_fake_training(
+        watch, tmp_path, sleep_seconds=60, get_first_step=lambda: None, limit_seconds=1.5
+    )
     assert record.exit_code == -9 and record.first_step is None
     assert record.seconds < 20 and len(record.history) <= 2
 
 
-def test_the_table_has_the_first_epoch_that_reached_a_mark(summary: ModuleType) -> None:
+def test_the_table_has_the_minutes_until_an_accuracy_was_reached(summary: ModuleType) -> None:
     reached = result("seedtf", [0.8, 0.9, 0.89])
     assert summary.minutes_to(reached, 0.90) == 2.0
     assert summary.minutes_to(reached, 0.95) is None
@@ -112,7 +120,7 @@ def test_the_table_has_the_first_epoch_that_reached_a_mark(summary: ModuleType) 
     assert head.count("|") == first.count("|") == second.count("|")
 
 
-def test_the_picture_is_drawn_of_partial_results(summary: ModuleType, tmp_path: Path) -> None:
+def test_the_figure_is_drawn_from_partial_results(summary: ModuleType, tmp_path: Path) -> None:
     scratch = result("fastai", [0.3, 0.4], weights="scratch", setting="default")
     summary.draw([result("seedtf", [0.8, 0.9]), scratch, result("keras", [])], tmp_path / "a.png")
     summary.draw([result("keras", [])], tmp_path / "b.png")
@@ -123,26 +131,26 @@ SCRIPT = '''
 from __future__ import annotations
 import json
 import textwrap
-from race_runner import Race, main
+from race_runner import RaceArgs, main
 
-def helper(race):
+def helper(args):
     """Left out."""
     # left out
-    return json.dumps(str(race))
+    return json.dumps(str(args))
 
-def other(race):
+def other(args):
     return 1
 
-def default(race):
+def default(args):
     """Left out."""
-    text = helper(race)
+    text = helper(args)
 
-    text.callback = race.first_step
+    text.callback = args.record_first_step
     print(text)
 '''
 
 
-def test_lines_are_those_that_a_setting_needs(
+def test_count_lines_counts_the_code_that_a_setting_uses(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     (tmp_path / "race_script_of_a_test.py").write_text(SCRIPT)
@@ -151,5 +159,5 @@ def test_lines_are_those_that_a_setting_needs(
     import race_runner
     import race_script_of_a_test
 
-    # import json; def and return of helper; text and print of default
+    # "import json"; "def" and "return" of helper; the first and the last statement of default
     assert race_runner.count_lines(race_script_of_a_test.default) == 5

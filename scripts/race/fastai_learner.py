@@ -1,4 +1,4 @@
-"""fastai: as in its quick start, with a network of timm; ``best`` has the recipe of the race."""
+"""Trains timm's EfficientNet-Lite0 with fastai: as in its quick start, or with the race's recipe."""
 
 from __future__ import annotations
 
@@ -12,44 +12,44 @@ from fastai.vision.all import (
     aug_transforms,
     vision_learner,
 )
-from race_runner import Race, main
+from race_runner import RaceArgs, main
 
 
-def learner(race: Race, dls: ImageDataLoaders, **options: object) -> object:
-    """A learner with EfficientNet-Lite0, whose weights are in a local file."""
-    file = {"pretrained_cfg_overlay": {"file": race.network}} if race.pretrained else {}
-    log = CSVLogger(race.out / "history.csv", append=True)
+def make_learner(args: RaceArgs, dls: ImageDataLoaders, **options: object) -> object:
+    """A learner with EfficientNet-Lite0, whose ImageNet weights are in a local file."""
+    file = {"pretrained_cfg_overlay": {"file": args.network}} if args.pretrained else {}
+    log = CSVLogger(args.out / "history.csv", append=True)
     learn = vision_learner(
         dls,
         "tf_efficientnet_lite0",
-        pretrained=race.pretrained,
+        pretrained=args.pretrained,
         metrics=accuracy,
         **file,
         **options,
     )
-    learn.add_cbs([log, Callback(after_batch=race.first_step)])
+    learn.add_cbs([log, Callback(after_batch=args.record_first_step)])
     return learn
 
 
-def default(race: Race) -> None:
-    """``fine_tune`` with trained weights, ``fit_one_cycle`` without, and no other choice."""
-    dls = ImageDataLoaders.from_folder(race.data, valid="val", item_tfms=Resize(race.image_size))
-    learn = learner(race, dls)
-    if race.pretrained:
-        learn.fine_tune(race.epochs - 1)  # one more epoch is trained with a frozen body
+def default(args: RaceArgs) -> None:
+    """``fine_tune`` from ImageNet weights, ``fit_one_cycle`` from random ones; else the defaults."""
+    dls = ImageDataLoaders.from_folder(args.data, valid="val", item_tfms=Resize(args.image_size))
+    learn = make_learner(args, dls)
+    if args.pretrained:
+        learn.fine_tune(args.epochs - 1)  # after one more epoch with a frozen body
     else:
-        learn.fit_one_cycle(race.epochs)
+        learn.fit_one_cycle(args.epochs)
 
 
-def best(race: Race) -> None:
-    """All layers from the first step, AdamW with one cycle, rotation, and batches of 32."""
+def best(args: RaceArgs) -> None:
+    """All layers from the first step, one cycle with weight decay, rotation, and batches of 32."""
     dls = ImageDataLoaders.from_folder(
-        race.data, valid="val", item_tfms=Resize(race.image_size), bs=32,
+        args.data, valid="val", item_tfms=Resize(args.image_size), bs=32,
         batch_tfms=aug_transforms(flip_vert=True, max_rotate=180.0, max_warp=0.0),
     )  # fmt: skip
-    learn = learner(race, dls, wd=0.05, loss_func=LabelSmoothingCrossEntropyFlat())
+    learn = make_learner(args, dls, wd=0.05, loss_func=LabelSmoothingCrossEntropyFlat())
     learn.unfreeze()
-    learn.fit_one_cycle(race.epochs, 2.5e-3 if race.pretrained else 1e-3)
+    learn.fit_one_cycle(args.epochs, 2.5e-3 if args.pretrained else 1e-3)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,6 @@
-"""Writes the weights of a KerasHub EfficientNet, and its features of some images, for timm.
+"""Writes the weights of a KerasHub EfficientNet and its features of four images to weights.npz.
+
+timm_weights.py reads the file. RACE is the folder that ``benchmark_race.py prepare --out`` fills.
 
 python keras_weights.py PRESET RACE
 """
@@ -12,16 +14,16 @@ import keras
 import keras_hub
 import numpy as np
 
-SIZE, IMAGES = 128, 4
+IMAGE_SIZE, NUM_IMAGES = 128, 4
 
 
 def main(preset: str, race: str) -> None:
-    """Writes ``weights.npz``: the variables in the order of the layers, images and their features."""
+    """Writes the variables in the order of the layers, the scaled images, and their features."""
     body = keras_hub.models.Backbone.from_preset(preset)
     paths = sorted((Path(race) / "data" / "val").glob("*/*"))
-    images = [keras.utils.load_img(path, target_size=(SIZE, SIZE)) for path in paths]
-    inputs = np.stack([np.asarray(image, np.float32) for image in images[:: len(images) // IMAGES]])
-    inputs = (inputs - 127) / 128
+    paths = paths[:: len(paths) // NUM_IMAGES][:NUM_IMAGES]
+    images = [keras.utils.load_img(path, target_size=(IMAGE_SIZE, IMAGE_SIZE)) for path in paths]
+    inputs = (np.stack([np.asarray(image, np.float32) for image in images]) - 127) / 128
     arrays = {"images": inputs, "features": body.predict(inputs, verbose=0)}
     number = 0
     for layer in body.layers:

@@ -1,4 +1,4 @@
-"""What the scripts of the race share: their arguments, the mark of the first step, the lines."""
+"""What the race's scripts share: arguments, the time of the first step, and the count of code lines."""
 
 from __future__ import annotations
 
@@ -14,8 +14,17 @@ from typing import Any
 
 
 @dataclass(frozen=True)
-class Race:
-    """One training: ``data`` has the folders train and val, ``network`` is where the weights are."""
+class RaceArgs:
+    """The command-line arguments of one training.
+
+    Attributes:
+        data: the folder with the sub-folders ``train`` and ``val``.
+        out: the folder of the results.
+        network: the path of the ImageNet weights: a preset of KerasHub, or a file for timm.
+        pretrained: whether training starts from these weights.
+        image_size: side in pixels.
+        epochs: number of epochs.
+    """
 
     data: Path
     out: Path
@@ -24,21 +33,26 @@ class Race:
     image_size: int
     epochs: int
 
-    def first_step(self, *_: Any, **__: Any) -> None:
-        """A callback for the end of a training step; the first call writes the time to a file."""
-        mark_first_step(self.out)
+    def record_first_step(self, *_: Any, **__: Any) -> None:
+        """A callback for the end of every training step; only its first call has an effect."""
+        write_first_step(self.out)
 
 
-def mark_first_step(out: Path) -> None:
-    """Writes the time to ``out/first_step``, unless it was written before."""
+def write_first_step(out: Path) -> None:
+    """Writes the current time to ``out/first_step`` if that file does not exist."""
     path = out / "first_step"
     if not path.exists():
         path.with_suffix(".new").write_text(str(time.time()))
         path.with_suffix(".new").rename(path)
 
 
-def main(settings: dict[str, Callable[[Race], None]]) -> None:
-    """Reads the command line, writes how many lines the setting takes, and trains."""
+def main(settings: dict[str, Callable[[RaceArgs], None]]) -> None:
+    """Reads the command line, writes how many code lines the setting takes, and trains.
+
+    Args:
+        settings: the functions that train, by the value of ``--setting``. With ``--pretrained=1`` the
+            function of ``<setting>_pretrained`` is taken, if there is one.
+    """
     parser = argparse.ArgumentParser()
     parser.add_argument("--setting", choices=("default", "best"))
     parser.add_argument("--data", type=Path)
@@ -49,22 +63,22 @@ def main(settings: dict[str, Callable[[Race], None]]) -> None:
     parser.add_argument("--epochs", type=int)
     values = vars(parser.parse_args())
     name, pretrained = values.pop("setting"), bool(values["pretrained"])
-    setting = settings.get(f"{name}_pretrained" if pretrained else name, settings[name])
-    race = Race(**{**values, "pretrained": pretrained})
-    (race.out / "lines").write_text(str(count_lines(setting)))
-    setting(race)
+    train = settings.get(f"{name}_pretrained" if pretrained else name, settings[name])
+    args = RaceArgs(**{**values, "pretrained": pretrained})
+    (args.out / "lines").write_text(str(count_lines(train)))
+    train(args)
 
 
-def count_lines(setting: Callable[[Race], None]) -> int:
-    """The lines of a setting that a user would write: imports, statements, functions that it uses.
+def count_lines(train: Callable[[RaceArgs], None]) -> int:
+    """The code lines that a user would write for ``train``, the functions that it uses included.
 
-    An import counts as one line. Empty lines, comments, docstrings (of one line), and lines that only
-    measure are left out.
+    An import that it uses counts as one line. Empty lines, comments, docstrings (of one line), the
+    ``def`` lines of the settings, and lines that only record the first step are left out.
     """
-    module = inspect.getmodule(setting)
+    module = inspect.getmodule(train)
     assert module is not None
     own = {name: part for name, part in vars(module).items() if inspect.getmodule(part) is module}
-    used, found = set(), {setting.__name__}
+    used, found = set(), {train.__name__}
     while found - used:
         name = (found - used).pop()
         used.add(name)

@@ -1,4 +1,4 @@
-"""Runs ``seedtf train`` as the shell does, and marks the end of its first step.
+"""Runs ``seedtf train FLAGS…`` in this process, and writes the time at which its first step ended.
 
 python seedtf_train.py OUT FLAGS…
 """
@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from race_runner import mark_first_step
+from race_runner import write_first_step
 
 from seedtf.compat.tensorflow_env import import_tensorflow
 
@@ -21,11 +21,11 @@ OUT = Path(sys.argv[1])
 ORIGINAL = EpochTimer.on_train_batch_end
 
 
-def on_train_batch_end(self: EpochTimer, *arguments: Any, **named: Any) -> None:
-    """Marks the first step, and does what the callback does."""
-    mark_first_step(OUT)
+def on_train_batch_end(self: EpochTimer, *args: Any, **kwargs: Any) -> None:
+    """Writes the time, restores the original method, and calls it."""
+    write_first_step(OUT)
     EpochTimer.on_train_batch_end = ORIGINAL  # type: ignore[method-assign]
-    ORIGINAL(self, *arguments, **named)
+    ORIGINAL(self, *args, **kwargs)
 
 
 EpochTimer.on_train_batch_end = on_train_batch_end  # type: ignore[method-assign]

@@ -1,4 +1,4 @@
-"""The table and the picture of a race, also of one that is not finished."""
+"""The table and the figure of a race; trainings may still be missing or unfinished."""
 
 from __future__ import annotations
 
@@ -12,8 +12,9 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 from seedtf.plots import base
 from seedtf.plots.base import new_figure, save_figure, style_axes
 
-MARKS = (0.90, 0.95)
-NAMES = {
+TARGETS = (0.90, 0.95)
+"""Accuracies for which the table has the minutes until they were reached."""
+TOOL_NAMES = {
     "seedtf": "seedtf",
     "keras": "Keras script",
     "fastai": "fastai",
@@ -21,30 +22,30 @@ NAMES = {
     "ultralytics": "Ultralytics",
 }
 _PALETTE = (base.TRAIN, base.VALIDATION, base.RATE, base.BEST, base.STRENGTH)
-COLORS = dict(zip(NAMES, _PALETTE, strict=True))
+COLORS = dict(zip(TOOL_NAMES, _PALETTE, strict=True))
 TITLES = {"pretrained": "ImageNet weights", "scratch": "random weights"}
 
 Result = dict[str, Any]
 
 
 def load_results(folder: Path) -> list[Result]:
-    """The results that exist, in the order of the table."""
+    """The results of the trainings that have ended, in the order of the table."""
     results = [json.loads(path.read_text()) for path in folder.glob("*/result.json")]
-    order = list(NAMES)
+    order = list(TOOL_NAMES)
     return sorted(
         results, key=lambda r: (r["weights"], r["setting"] != "default", order.index(r["tool"]))
     )
 
 
-def minutes_to(result: Result, mark: float) -> float | None:
-    """Minutes from the start to the end of the first epoch with at least this accuracy."""
-    times = (row["seconds"] / 60 for row in result["history"] if row["accuracy"] >= mark)
+def minutes_to(result: Result, target: float) -> float | None:
+    """Minutes from the start to the end of the first epoch with an accuracy of at least ``target``."""
+    times = (row["seconds"] / 60 for row in result["history"] if row["accuracy"] >= target)
     return next(times, None)
 
 
 def table(results: list[Result]) -> str:
-    """The results as a Markdown table; what was not reached or not seen is a dash."""
-    head = [*("weights", "flags", "tool"), *(f"min to {mark:.2f}" for mark in MARKS)]
+    """The results as a Markdown table; a value that was not reached or not recorded is a dash."""
+    head = [*("weights", "flags", "tool"), *(f"min to {target:.2f}" for target in TARGETS)]
     head += [
         "best accuracy",
         "minutes",
@@ -57,29 +58,29 @@ def table(results: list[Result]) -> str:
     rows = [head, ["---"] * len(head)]
     for result in results:
         best = max((row["accuracy"] for row in result["history"]), default=None)
-        mark = "" if result["finished"] else " (unfinished)"
+        suffix = "" if result["finished"] else " (unfinished)"
         rows.append(
             [
-                *(result["weights"], result["setting"], NAMES[result["tool"]] + mark),
-                *(_number(minutes_to(result, mark), ".1f") for mark in MARKS),
-                _number(best, ".3f"),
-                _number(result["seconds"] / 60, ".1f"),
-                _number(result["cpu_seconds"] / 60, ".1f"),
-                _number(result["images_per_second"], ".0f"),
-                _number(result["first_step"], ".1f"),
-                _number(result["peak_bytes"] / 1e9, ".2f"),
+                *(result["weights"], result["setting"], TOOL_NAMES[result["tool"]] + suffix),
+                *(_format(minutes_to(result, target), ".1f") for target in TARGETS),
+                _format(best, ".3f"),
+                _format(result["seconds"] / 60, ".1f"),
+                _format(result["cpu_seconds"] / 60, ".1f"),
+                _format(result["images_per_second"], ".0f"),
+                _format(result["first_step"], ".1f"),
+                _format(result["peak_bytes"] / 1e9, ".2f"),
                 str(result["lines"]),
             ]
         )
     return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
 
-def _number(value: float | None, form: str) -> str:
-    return "–" if value is None or math.isnan(value) else format(value, form)
+def _format(value: float | None, spec: str) -> str:
+    return "–" if value is None or math.isnan(value) else format(value, spec)
 
 
 def draw(results: list[Result], path: Path) -> None:
-    """Accuracy against minutes: a panel for each kind of first weights, dashed with default flags."""
+    """Draws accuracy against minutes: a panel for each kind of weights; default settings are dashed."""
     kinds = [kind for kind in TITLES if any(r["weights"] == kind and r["history"] for r in results)]
     figure = new_figure(6.25, 3.1)
     panels = figure.subplots(1, max(len(kinds), 1), squeeze=False)[0]
@@ -94,10 +95,10 @@ def draw(results: list[Result], path: Path) -> None:
                 linewidth=2.2 if tool == "seedtf" else 1.3, markersize=5,
                 zorder=3 if tool == "seedtf" else 2,
             )  # fmt: skip
-            label = f"{NAMES[tool]}{'' if is_best else ', defaults'}"
+            label = f"{TOOL_NAMES[tool]}{'' if is_best else ', defaults'}"
             handles.setdefault(label, line)
-        for mark in MARKS if kind == "pretrained" else ():
-            axes.axhline(mark, color=base.GREY, linewidth=0.6, zorder=1)
+        for target in TARGETS if kind == "pretrained" else ():
+            axes.axhline(target, color=base.GREY, linewidth=0.6, zorder=1)
         axes.set_xscale("log")
         axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         axes.xaxis.set_major_formatter(FuncFormatter(lambda minute, _: f"{minute:g}"))
@@ -106,7 +107,7 @@ def draw(results: list[Result], path: Path) -> None:
         axes.set_title(TITLES[kind], fontsize=10)
     labels = [
         label
-        for name in NAMES.values()
+        for name in TOOL_NAMES.values()
         for label in (name, f"{name}, defaults")
         if label in handles
     ]

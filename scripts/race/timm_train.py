@@ -1,6 +1,6 @@
-"""timm: what its ``train.py`` does, with the same flags and defaults, by the same functions of timm.
+"""Trains as timm's ``train.py`` does: the race's part of its flags, its defaults, timm's functions.
 
-``train.py`` is in timm's repository, not in its package; a copy of it can take this script's place.
+``train.py`` is in timm's repository, not in its package; a copy of it can replace this script.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ FLAGS = {
 }  # fmt: skip
 
 
-def parse() -> argparse.Namespace:
+def parse_flags() -> argparse.Namespace:
     """The flags of ``train.py`` that the race uses."""
     parser = argparse.ArgumentParser()
     for name, value in FLAGS.items():
@@ -39,7 +39,7 @@ def parse() -> argparse.Namespace:
 
 def main() -> None:
     """Trains and validates, epoch by epoch."""
-    args = parse()
+    args = parse_flags()
     utils.random_seed(args.seed, 0)
     model = create_model(
         args.model, pretrained=args.pretrained, num_classes=args.num_classes, **args.model_kwargs

@@ -1,4 +1,4 @@
-"""Writes weights.pth, for timm's tf_efficientnet_lite0, from what keras_weights.py wrote.
+"""Converts weights.npz, which keras_weights.py wrote, to weights.pth of timm's tf_efficientnet_lite0.
 
 python timm_weights.py RACE
 """
@@ -30,7 +30,7 @@ def pad_as_keras_hub(model: torch.nn.Module) -> None:
 
 
 def main(race: str) -> None:
-    """Copies the variables in their order, and ends with an error if the features differ."""
+    """Copies the variables in order; ends with an error if timm's features differ from KerasHub's."""
     arrays = dict(np.load(Path(race) / "weights.npz"))
     images, features = torch.from_numpy(arrays.pop("images")), arrays.pop("features")
     model = timm.create_model("tf_efficientnet_lite0", num_classes=0).eval()
@@ -40,14 +40,14 @@ def main(race: str) -> None:
             targets.append(module.weight)
         elif isinstance(module, torch.nn.BatchNorm2d):
             targets += [module.weight, module.bias, module.running_mean, module.running_var]
-    pad_as_keras_hub(model)  # only for the comparison: the file has no padding in it
+    pad_as_keras_hub(model)  # only for the comparison: weights.pth does not contain the padding
     with torch.no_grad():
         for target, name in zip(targets, sorted(arrays), strict=True):
             if target.shape != arrays[name].shape:
                 raise SystemExit(f"{name}: {arrays[name].shape} instead of {tuple(target.shape)}")
             target.copy_(torch.from_numpy(arrays[name]))
-        ours = model.forward_features(images.permute(0, 3, 1, 2)).permute(0, 2, 3, 1).numpy()
-    difference = float(np.abs(ours - features).max())
+        converted = model.forward_features(images.permute(0, 3, 1, 2)).permute(0, 2, 3, 1).numpy()
+    difference = float(np.abs(converted - features).max())
     print(f"largest difference of a feature {difference:.2g}, largest feature {features.max():.3g}")
     if difference > TOLERANCE:
         raise SystemExit(

@@ -1,14 +1,14 @@
-"""Ultralytics: its own network from scratch; with trained weights EfficientNet-Lite0, by a trainer.
+"""Trains with Ultralytics: its own network from random weights, EfficientNet-Lite0 from ImageNet's.
 
-The trained weights of its own networks come from a download. A trainer with ``get_model`` is how its
-documentation trains another network.
+The ImageNet weights of its own networks would have to be downloaded. Its documentation trains another
+network by a trainer that overrides ``get_model``.
 """
 
 from __future__ import annotations
 
 import timm
 import torch
-from race_runner import Race, main
+from race_runner import RaceArgs, main
 from ultralytics import YOLO
 from ultralytics.models.yolo.classify import ClassificationTrainer
 
@@ -30,48 +30,48 @@ class LiteNetwork(torch.nn.Module):
 
 
 def lite_trainer(file: str) -> type[ClassificationTrainer]:
-    """A trainer of EfficientNet-Lite0 with the weights in ``file``."""
+    """The trainer class for EfficientNet-Lite0 with the weights in ``file``."""
 
     class LiteTrainer(ClassificationTrainer):
-        def get_model(self, *arguments: object, **named: object) -> torch.nn.Module:
-            model = super().get_model(*arguments, **named)
+        def get_model(self, *args: object, **kwargs: object) -> torch.nn.Module:
+            model = super().get_model(*args, **kwargs)
             model.model = torch.nn.Sequential(LiteNetwork(file, self.data["nc"]))
             return model
 
     return LiteTrainer
 
 
-def default(race: Race, **options: object) -> None:
-    """Data, number of epochs and image size, and no other choice."""
+def default(args: RaceArgs, **options: object) -> None:
+    """Ultralytics' defaults, except for data, number of epochs and image size."""
     model = YOLO("yolo26n-cls.yaml")
-    model.add_callback("on_train_batch_end", race.first_step)
+    model.add_callback("on_train_batch_end", args.record_first_step)
     model.train(
-        data=str(race.data), epochs=race.epochs, imgsz=race.image_size,
-        project=str(race.out), name="run", **options,
+        data=str(args.data), epochs=args.epochs, imgsz=args.image_size,
+        project=str(args.out), name="run", **options,
     )  # fmt: skip
 
 
-def best(race: Race, lr0: float = 1e-3, **options: object) -> None:
-    """AdamW with the rates of the race, images kept decoded, batches of 32, and two threads."""
+def best(args: RaceArgs, lr0: float = 1e-3, **options: object) -> None:
+    """AdamW with the recipe's learning rates, cached decoded images, batches of 32, two threads."""
     model = YOLO("yolo26n-cls.yaml")
-    model.add_callback("on_train_batch_end", race.first_step)
+    model.add_callback("on_train_batch_end", args.record_first_step)
     model.add_callback("on_train_start", lambda trainer: torch.set_num_threads(2))
     model.train(
-        data=str(race.data), epochs=race.epochs, imgsz=race.image_size,
-        project=str(race.out), name="run", optimizer="AdamW", lr0=lr0, weight_decay=0.05,
+        data=str(args.data), epochs=args.epochs, imgsz=args.image_size,
+        project=str(args.out), name="run", optimizer="AdamW", lr0=lr0, weight_decay=0.05,
         warmup_epochs=1.0, warmup_bias_lr=0.0, cos_lr=True, batch=32, nbs=32, cache="ram", workers=2,
         flipud=0.5, scale=0.4, auto_augment=None, erasing=0.0, plots=False, **options,
     )  # fmt: skip
 
 
-def default_pretrained(race: Race) -> None:
-    """The same with EfficientNet-Lite0."""
-    default(race, trainer=lite_trainer(race.network))
+def default_pretrained(args: RaceArgs) -> None:
+    """``default`` with EfficientNet-Lite0 and ImageNet weights."""
+    default(args, trainer=lite_trainer(args.network))
 
 
-def best_pretrained(race: Race) -> None:
-    """The same with EfficientNet-Lite0."""
-    best(race, lr0=2.5e-3, trainer=lite_trainer(race.network))
+def best_pretrained(args: RaceArgs) -> None:
+    """``best`` with EfficientNet-Lite0 and ImageNet weights."""
+    best(args, lr0=2.5e-3, trainer=lite_trainer(args.network))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Starts a training and records from outside: the end of each epoch, CPU time, memory."""
+"""Runs a training in a child process and records the end of each epoch, CPU time and memory."""
 
 from __future__ import annotations
 
@@ -15,19 +15,20 @@ from pathlib import Path
 
 import psutil
 
-LOOK_SECONDS, MEMORY_SECONDS = 0.2, 2.0
-"""How often the log of accuracies, and the memory, are looked at."""
+POLL_SECONDS, MEMORY_POLL_SECONDS = 0.2, 2.0
+"""Seconds between two reads of the accuracies, and between two measurements of the memory."""
 
 
 @dataclass
 class Record:
-    """What was seen of a training; all times are seconds since its process was started.
+    """What was recorded of a training; all times are seconds since its process was started.
 
     Attributes:
         history: a row for each epoch: epoch (from 1), seconds, cpu_seconds, accuracy.
-        first_step: when the first training step had ended; None if it was not seen.
+        first_step: when the first training step had ended; None if that was not recorded.
         peak_bytes: largest memory (PSS) of the process and all of its children.
-        seconds, cpu_seconds: of the whole process, with its children.
+        seconds: when the process ended.
+        cpu_seconds: CPU time of the process and its children.
         exit_code: 0 if it succeeded; negative if a signal ended it.
     """
 
@@ -40,10 +41,10 @@ class Record:
 
 
 def read_accuracies(path: Path, column: str, scale: float) -> list[float]:
-    """The values of a column of a CSV file that a tool writes epoch by epoch, times ``scale``.
+    """Returns the values of a column of a CSV file that a tool writes epoch by epoch, times ``scale``.
 
-    The last line is left out while it has no line end. A header may stand in the middle, because some
-    tools write it again when they go on training.
+    The last line is left out while it has no line end. A header may occur again after the first line,
+    because some tools write it again when a second ``fit`` appends to the file.
     """
     if not path.exists():
         return []
@@ -60,19 +61,19 @@ def watch(
     environment: Mapping[str, str],
     log: Path,
     *,
-    accuracies: Callable[[], list[float]],
-    first_step: Callable[[], float | None],
-    limit: float,
+    get_accuracies: Callable[[], list[float]],
+    get_first_step: Callable[[], float | None],
+    limit_seconds: float,
 ) -> Record:
-    """Runs ``command`` to its end, at most for ``limit`` seconds.
+    """Runs ``command`` to its end, at most for ``limit_seconds``.
 
     Args:
         command: program and arguments.
         environment: its environment variables.
         log: file for its output.
-        accuracies: the accuracies of the epochs that have ended.
-        first_step: the time (``time.time()``) at which the first step ended; None before.
-        limit: seconds after which the process and its children are killed.
+        get_accuracies: returns the accuracies of the epochs that have ended.
+        get_first_step: returns the time (``time.time()``) at which the first step ended; None before.
+        limit_seconds: after this time the process and its children are killed.
     """
     record, reaped = Record(), _reaped_cpu_seconds()
     start, next_memory = time.time(), 0.0
@@ -87,19 +88,19 @@ def watch(
         )
     try:
         is_running = True
-        while is_running and record.seconds < limit:
-            is_running = process.poll() is None  # what it wrote last is read after its end
+        while is_running and record.seconds < limit_seconds:
+            is_running = process.poll() is None  # once it has ended, the files are read a last time
             record.seconds = time.time() - start
-            if record.first_step is None and (moment := first_step()) is not None:
-                record.first_step = moment - start
-            for accuracy in accuracies()[len(record.history) :]:
+            if record.first_step is None and (step_end := get_first_step()) is not None:
+                record.first_step = step_end - start
+            for accuracy in get_accuracies()[len(record.history) :]:
                 epoch = {"epoch": len(record.history) + 1, "seconds": record.seconds}
                 cpu = _cpu_seconds(process) if is_running else _reaped_cpu_seconds() - reaped
                 record.history.append({**epoch, "cpu_seconds": cpu, "accuracy": accuracy})
             if record.seconds >= next_memory:
                 record.peak_bytes = max(record.peak_bytes, _memory(process))
-                next_memory = record.seconds + MEMORY_SECONDS
-            time.sleep(LOOK_SECONDS if is_running else 0)
+                next_memory = record.seconds + MEMORY_POLL_SECONDS
+            time.sleep(POLL_SECONDS if is_running else 0)
     finally:
         with suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
@@ -116,7 +117,7 @@ def _tree(process: psutil.Process) -> list[psutil.Process]:
 
 
 def _cpu_seconds(process: psutil.Process) -> float:
-    """User and system time of a process and its children, those that have ended included."""
+    """User and system time of a process and its children, also of those that have ended."""
     total = 0.0
     for member in _tree(process):
         with suppress(psutil.NoSuchProcess):
@@ -125,6 +126,7 @@ def _cpu_seconds(process: psutil.Process) -> float:
 
 
 def _reaped_cpu_seconds() -> float:
+    """User and system time of all children of this process that have ended and were waited for."""
     usage = resource.getrusage(resource.RUSAGE_CHILDREN)
     return usage.ru_utime + usage.ru_stime
 
