@@ -112,7 +112,9 @@ def _describe_images(dataset: Dataset) -> str:
     catalog = dataset.store.catalog
     counts = catalog.class_counts().values()
     bad = f"{len(catalog.faults)} left out" if catalog.faults else "none left out"
-    text = f"{len(catalog):,} in {len(counts)} classes ({min(counts):,} to {max(counts):,} each)"
+    least, most = min(counts), max(counts)
+    each = f"{least:,} each" if least == most else f"{least:,} to {most:,} each"
+    text = f"{len(catalog):,} in {len(counts)} classes ({each})"
     if not dataset.num_unopened:
         return f"{text}, {bad}"
     return (
@@ -249,7 +251,10 @@ def _describe_training(plan: Plan) -> str:
     optimizer = describe_optimizer(config.optimizer, config.epochs, settings.keras_2)
     rate = f"{config.schedule} learning rate from {settings.lr:g}, "
     rate += "set at every step" if settings.lr_per_step else "set once per epoch"
-    frozen = f"; only the head in the first {config.freeze_epochs}" if config.freeze_epochs else ""
+    frozen = ""
+    if config.freeze_epochs:
+        first = "epoch" if config.freeze_epochs == 1 else f"{config.freeze_epochs} epochs"
+        frozen = f"; only the head in the first {first}"
     return f"{text}, {optimizer}, {rate}{frozen}"
 
 
