@@ -182,7 +182,7 @@ CASES = {
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_a_file_that_cannot_be_decoded_right_is_refused_by_name(name: str) -> None:
+def test_an_unusable_file_is_refused_with_fault_and_detail(name: str) -> None:
     data, fault, detail = CASES[name]
     actual_fault, actual_detail = refusal(data)
     assert actual_fault == fault
@@ -273,12 +273,12 @@ def avif(sizes: int, *items: bytes) -> bytes:
     ],
     ids=["parts without bytes", "whole files", "overlapping parts"],
 )
-def test_an_avif_cannot_let_its_data_be_read_many_times(data: bytes) -> None:
+def test_an_avif_whose_items_repeat_its_bytes_is_refused_quickly(data: bytes) -> None:
     start = time.process_time()
     assert refusal(data)[0] == "corrupt"
     assert time.process_time() - start < 0.2
 
 
-def test_a_part_of_an_avif_cannot_begin_behind_its_end() -> None:
+def test_an_avif_item_that_begins_behind_the_file_end_is_refused() -> None:
     # A part of length 0 reaches to the end of the file, so this one would have a negative length.
     assert refusal(avif(0x4400, struct.pack(">HHHII", 0, 0, 1, 2**31, 0)))[0] == "truncated"

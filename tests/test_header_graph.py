@@ -172,7 +172,7 @@ def test_both_agree_on_damaged_files(data: st.DataObject) -> None:
         (gif(9, 9, (65_000, 65_000))[:-6], "ok"),  # without the flags of the second frame
     ],
 )
-def test_scans_are_counted_and_the_first_frame_is_measured(data: bytes, fault: str) -> None:
+def test_jpeg_scans_and_the_first_gif_frame_are_limited(data: bytes, fault: str) -> None:
     assert in_graph(data)[0] == in_python(data)[0] == fault
 
 
@@ -209,7 +209,7 @@ def test_a_png_with_an_unknown_or_repeated_chunk_is_refused(name: bytes) -> None
     assert in_graph(data) == in_python(data) == ("unsupported variant",)
 
 
-def test_a_stuffed_zero_before_the_frame_has_no_length() -> None:
+def test_a_stuffed_zero_byte_is_skipped_without_a_length() -> None:
     """FF 00 is skipped, so the frame header of 7×9 pixels counts, not the one in the comment."""
     frame, hidden = JPEG[2:], JPEG[2:7] + b"\0\1\0\1" + JPEG[11:]
     comment = b"\xff\xfe" + struct.pack(">H", 2 + len(hidden)) + hidden

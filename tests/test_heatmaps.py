@@ -66,7 +66,7 @@ def test_a_network_without_pooling_is_refused_in_one_line() -> None:
         check_has_maps(model, "--heatmap")
 
 
-def test_a_drawn_map_keeps_the_size_and_marks_the_place() -> None:
+def test_a_drawn_map_keeps_the_size_and_highlights_its_maximum() -> None:
     image = np.full((20, 30, 3), 100, np.uint8)
     drawn = draw_heatmap(image, np.array([[0.0, 0.0], [0.0, 5.0]]))
     assert drawn.shape == image.shape
@@ -97,7 +97,7 @@ def test_predict_writes_a_png_for_each_image_and_names_it(
     assert "holds files; pass another folder or --overwrite" in capsys.readouterr().err
 
 
-def test_the_report_shows_heat_maps_behind_a_switch(run_dir: Path, tmp_path: Path) -> None:
+def test_the_report_shows_heat_maps_if_a_checkbox_is_ticked(run_dir: Path, tmp_path: Path) -> None:
     page = evaluate_run(str(run_dir), out=str(tmp_path / "report")).page.read_text()
     assert page.count('class="heat"') == page.count('class="path"') > 0
     assert '<input type="checkbox" id="heat">' in page

@@ -361,7 +361,9 @@ def test_a_run_records_its_preset_and_its_licence(run: TrainConfig) -> None:
     assert environment["keras-hub"]
 
 
-def test_a_run_resumes_to_the_byte_without_the_folder(run: TrainConfig, tmp_path: Path) -> None:
+def test_a_run_resumes_to_the_same_bytes_without_its_preset_folder(
+    run: TrainConfig, tmp_path: Path
+) -> None:
     from seedtf.training.train import train_and_evaluate
 
     resumed, whole = Path(shutil.copytree(run.run_dir, tmp_path / "run")), Path(run.run_dir)
@@ -376,7 +378,7 @@ def test_a_run_resumes_to_the_byte_without_the_folder(run: TrainConfig, tmp_path
 
 
 @pytest.mark.usefixtures("forked_subprocesses")
-def test_a_run_is_evaluated_and_exported_without_the_folder(run: TrainConfig) -> None:
+def test_a_run_is_evaluated_and_exported_without_its_preset_folder(run: TrainConfig) -> None:
     evaluate_run(run.run_dir)
     opened = load_run(run.run_dir)
     out = Path(run.run_dir) / "export"

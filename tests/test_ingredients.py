@@ -77,7 +77,7 @@ def are_equal(left: list[np.ndarray], right: list[np.ndarray]) -> bool:
 # --- averages and snapshots --------------------------------------------------------------------
 
 
-def test_a_run_averages_at_every_step_and_saves_the_average(config: TrainConfig) -> None:
+def test_weights_are_averaged_at_every_step_and_the_average_is_saved(config: TrainConfig) -> None:
     result = train_and_evaluate(dataclasses.replace(config, ema_horizon=0.5, **QUICK))
     run_dir, best = Path(result.run_dir), result.best_epoch
     for epoch in (1, 2):
@@ -138,7 +138,7 @@ def test_mixed_labels_have_two_classes(
     assert varied.any() == (ingredient == "cutmix")
 
 
-def test_a_balanced_epoch_has_as_many_images_of_every_class(
+def test_a_balanced_epoch_draws_every_class_equally_often(
     config: TrainConfig, tiny_copy: Path
 ) -> None:
     first, second, _ = sorted(path for path in tiny_copy.iterdir())
@@ -211,7 +211,7 @@ def test_each_epoch_is_augmented_with_its_own_strength_and_records_it(
                 assert (np.abs(found - images).max() < 0.5) == is_it
 
 
-def test_a_step_that_augments_follows_the_strength_too(
+def test_augmentation_in_the_train_step_follows_the_strength(
     config: TrainConfig, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     def losses(strengths: list[float]) -> list[float]:
@@ -355,7 +355,7 @@ def steps_taken(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return taken
 
 
-def test_a_dry_run_needs_no_room_where_the_run_would_be(
+def test_a_dry_run_does_not_create_the_run_folder(
     config: TrainConfig, capsys: pytest.CaptureFixture[str]
 ) -> None:
     flags = {**PLAIN, **QUICK, "data_dir": config.data_dir, "run_dir": config.run_dir}

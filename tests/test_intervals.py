@@ -43,7 +43,7 @@ def test_impossible_counts_are_refused(hits: int, n: int) -> None:
         wilson_interval(hits, n)
 
 
-def test_difference_interval_is_symmetric_and_shrinks():
+def test_difference_interval_is_symmetric_and_narrower_with_more_images():
     low, high = paired_difference_interval(10, 30, 200)
     assert low < 20 / 200 < high
     assert paired_difference_interval(30, 10, 200) == pytest.approx((-high, -low))

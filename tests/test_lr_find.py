@@ -348,7 +348,7 @@ def test_only_an_error_in_a_run_folder_suggests_to_resume(data):
         raise OSError(28, "No space left on device")
 
 
-def test_help_starts_with_its_own_flags_and_lists_no_refused_one(capsys):
+def test_help_starts_with_its_own_flags_and_omits_those_it_refuses(capsys):
     with pytest.raises(SystemExit):
         main(["lr_find", "--help"])
     flags = re.findall(r"^  --(\w+)", capsys.readouterr().out, re.MULTILINE)

@@ -188,7 +188,7 @@ def test_the_job_of_the_jobset_fits_the_schema_of_kubernetes() -> None:
     kubernetes_validate.validate(job_of_set(), KUBERNETES, strict=True)
 
 
-def test_the_job_of_the_jobset_is_the_plain_one() -> None:
+def test_the_job_of_the_jobset_equals_job_yaml() -> None:
     """Only the names of the pods differ, which JobSet makes, and who makes the Service."""
     _, plain = yaml.safe_load_all((SCRIPTS / "kubernetes" / "job.yaml").read_text())
     expected, found = plain["spec"], job_of_set()["spec"]
@@ -246,7 +246,7 @@ def test_both_servers_are_of_one_version_and_serve_the_same_name() -> None:
     assert path == "runs/seedlings/export"  # where `seedtf export /runs/seedlings` writes
 
 
-def test_the_ports_of_the_compose_file_are_of_this_machine_only() -> None:
+def test_the_compose_file_publishes_its_ports_on_localhost_only() -> None:
     ports = load("serving/compose.yaml")["services"]["serving"]["ports"]
     assert ports == ["127.0.0.1:8500:8500", "127.0.0.1:8501:8501"]
 

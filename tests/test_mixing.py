@@ -59,7 +59,7 @@ mixings = st.builds(Mixing, alphas, alphas, st.sampled_from([0.0, 0.5, 1.0]))
 
 
 @given(mixings, st.integers(0, 2**31 - 1), st.integers(0, 10**6), st.integers(1, 9))
-def test_labels_stay_distributions_of_two_and_pixels_in_range(
+def test_labels_are_distributions_over_two_classes_and_pixels_in_range(
     mixing: Mixing, seed: int, epoch: int, count: int
 ) -> None:
     images = np.random.default_rng(count).uniform(0, 255, (count, 8, 6, 3)).astype(np.float32)
@@ -224,7 +224,7 @@ def test_records_epochs_and_seeds_have_different_weights() -> None:
 
 
 @pytest.mark.parametrize("mixing", [ALL, Mixing(mixup=0.2), Mixing(cutmix=1.0, random_erasing=1.0)])
-def test_eager_piped_and_compiled_values_agree(mixing: Mixing) -> None:
+def test_eager_tf_data_and_xla_values_agree(mixing: Mixing) -> None:
     images = np.random.default_rng(1).uniform(0, 255, (32, SIDE, SIDE, 3)).astype(np.float32)
     batch = (images, tf.eye(32), tf.constant(3, tf.int64), tf.range(100, 132, dtype=tf.int64))
 
@@ -243,7 +243,7 @@ def test_eager_piped_and_compiled_values_agree(mixing: Mixing) -> None:
         assert mixed[1].numpy() == pytest.approx(eager[1].numpy(), abs=1e-7)
 
 
-def test_it_runs_inside_a_compiled_train_step() -> None:
+def test_mix_runs_inside_a_compiled_train_step() -> None:
     weight = tf.Variable(tf.ones([3, 4]))
 
     @tf.function(jit_compile=True)

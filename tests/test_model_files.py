@@ -234,7 +234,7 @@ def test_a_lambda_layer_runs_nothing(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("size", [0, 1, 100, 50_000, -1])
-def test_a_cut_file_is_called_damaged(size: int, good: Path, tmp_path: Path) -> None:
+def test_a_truncated_file_is_reported_as_damaged(size: int, good: Path, tmp_path: Path) -> None:
     (tmp_path / "model.keras").write_bytes(good.read_bytes()[:size])
     refused(tmp_path / "model.keras")
 

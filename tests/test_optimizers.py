@@ -93,7 +93,7 @@ def test_frozen_variables_keep_their_exclusion_from_decay() -> None:
 
 
 @pytest.mark.parametrize(("name", "expected"), [("gamma", True), ("bias_beta", True)])
-def test_the_name_of_a_layer_excludes_no_kernel(name: str, expected: bool) -> None:
+def test_the_name_of_a_layer_does_not_exclude_its_kernel(name: str, expected: bool) -> None:
     layer = keras.layers.Dense(3, name=name)
     layer.build((None, 2))
     kernel, bias = layer.trainable_variables
@@ -108,7 +108,7 @@ def test_a_scale_of_rank_two_does_not_decay() -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_step_takes_rate_times_decay_off_kernels_only(name: str) -> None:
+def test_a_step_subtracts_lr_times_decay_from_kernels_only(name: str) -> None:
     network = randomized(tiny())
     before = [each.numpy() for each in network.trainable_variables]
     optimizer = with_decay(name, network, DECAY)
@@ -143,7 +143,7 @@ def test_decay_is_decoupled_from_adams_moments() -> None:
 
 @settings(max_examples=15, deadline=None)
 @given(norm=st.floats(0.01, 100.0), scale=st.floats(0.01, 10.0))
-def test_the_gradient_is_clipped_to_a_norm_over_all_weights(norm: float, scale: float) -> None:
+def test_the_gradient_is_clipped_by_its_global_norm(norm: float, scale: float) -> None:
     make_variable = tf.Variable if KERAS_2 else keras.Variable
     variables = [make_variable(np.zeros(shape, np.float32)) for shape in ((3, 2), (4,))]
     grads = [

@@ -160,7 +160,7 @@ def test_late_epochs_are_as_even_as_the_first() -> None:
         assert within.max() - within.min() <= 2
 
 
-def test_a_pass_has_every_record_once_and_continues_in_the_next_epoch() -> None:
+def test_a_pass_draws_every_record_once_and_continues_in_the_next_epoch() -> None:
     """The large class has 4 slots per epoch and 8 records, so a pass takes two epochs."""
     order = BalancedIndices(LABELS, 4, seed=5)
     large = [k for k, label in enumerate(LABELS) if label == 0]

@@ -126,7 +126,7 @@ def test_a_pack_trains_to_the_same_history(folder, packed, tmp_path, without_fig
         assert (tmp_path / "folder" / file).read_bytes() == (tmp_path / "pack" / file).read_bytes()
 
 
-def test_every_command_reads_a_pack(folder, packed, tmp_path, capsys):
+def test_evaluate_predict_and_check_read_a_pack(folder, packed, tmp_path, capsys):
     run_dir = make_run(tmp_path / "run", folder)
     settings = json.loads((run_dir / "config.json").read_text())
     settings["resolved"]["data_root"] = str(packed)  # as if it had trained on the pack
@@ -198,7 +198,7 @@ def flip(path: Path) -> None:
     path.write_bytes(data)
 
 
-def test_a_flipped_bit_ends_with_one_line(tiny_folder, tmp_path, capsys):
+def test_a_flipped_bit_gives_a_one_line_error(tiny_folder, tmp_path, capsys):
     out = pack(tiny_folder, tmp_path / "p")
     [shard] = out.glob("*.array_record")
     data = bytearray(shard.read_bytes())
@@ -239,7 +239,7 @@ def name_a_shard_outside(pack):
         ),
     ],
 )
-def test_a_damaged_pack_is_one_line(copy, damage, message, capsys):
+def test_a_damaged_pack_gives_a_one_line_error(copy, damage, message, capsys):
     damage(copy)
     assert main(["train", f"--data_dir={copy}"]) == 2
     error = capsys.readouterr().err
@@ -275,7 +275,7 @@ def test_an_interrupted_pack_leaves_nothing_and_can_start_again(tiny_folder, tmp
     assert not list(out.glob("images-00007*"))
 
 
-def test_a_full_disk_is_one_line(folder, tmp_path):
+def test_a_full_disk_gives_a_one_line_error_and_leaves_nothing(folder, tmp_path):
     script = "ulimit -f 40; exec $0 -m seedtf pack $1 --out=$2"
     command = ["bash", "-c", script, sys.executable, str(folder), str(tmp_path / "p")]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
@@ -297,7 +297,7 @@ def test_a_full_disk_is_one_line(folder, tmp_path):
         (["{folder}", "--shard_mb=0"], "--shard_mb=0: out of range"),
     ],
 )
-def test_mistakes_are_one_line(folder, packed, capsys, arguments, message):
+def test_wrong_arguments_give_a_one_line_error(folder, packed, capsys, arguments, message):
     filled = [text.format(folder=folder, packed=packed) for text in arguments]
     filled += [] if any("--out" in text for text in filled) else [f"--out={packed.parent}/new"]
     assert main(["pack", *filled]) == 2

@@ -134,7 +134,7 @@ def test_a_table_of_bytes_and_names(files, tmp_path):
     assert pack.names[0] == "one/0000000.png"
 
 
-def test_an_archive_of_class_folders_is_no_webdataset(tiny_folder, files, tmp_path):
+def test_an_archive_of_class_folders_is_not_read_as_webdataset(tiny_folder, files, tmp_path):
     archive = shutil.make_archive(str(tmp_path / "plants"), "tar", tiny_folder)
     assert contents(packed(archive, tmp_path)) == [(label, data) for _, label, data in files]
 
@@ -180,7 +180,9 @@ def two_kinds(folder, png):
         (two_kinds, "has files of several kinds: TFRecord (a.tfrecord), table (b.parquet)"),
     ],
 )
-def test_a_damaged_or_ambiguous_source_is_one_line(files, tmp_path, capsys, make, message):
+def test_a_damaged_or_ambiguous_source_gives_a_one_line_error(
+    files, tmp_path, capsys, make, message
+):
     folder = tmp_path / "data"
     folder.mkdir()
     make(folder, files[0][2])

@@ -101,7 +101,7 @@ def test_a_damaged_export_is_a_user_error(tmp_path: Path, files: list[str]) -> N
         compare_files(tmp_path, files, TABLE[[0, 1, 0]], NAMES, 1_000_000)
 
 
-def test_the_process_imports_only_tensorflow(
+def test_the_other_process_imports_neither_keras_nor_seedtf(
     export: Path, files: list[str], tmp_path: Path
 ) -> None:
     request = tmp_path / "request.npz"
@@ -143,7 +143,7 @@ def test_int8_is_kept_with_a_warning_below_98_percent() -> None:
     assert make_row("litert_int8", 0.0, None).fault
 
 
-def test_values_that_are_not_finite_never_agree() -> None:
+def test_non_finite_probabilities_never_agree() -> None:
     bad = TABLE.copy()
     bad[0, 0] = np.nan
     assert parity_worker.compare(bad, TABLE) == (0.0, None)

@@ -69,7 +69,7 @@ def test_no_epoch_is_marked_without_a_best_epoch(best_epoch):
     assert loss.get_title(loc="right") == ""
 
 
-def test_curves_can_contain_values_that_are_not_finite():
+def test_curves_can_contain_non_finite_values():
     rows = history(3)
     rows[1] |= {"loss": math.nan, "val_loss": math.inf}
     rows[2] |= {"val_loss": math.nan, "val_accuracy": math.nan}

@@ -76,7 +76,7 @@ def write_files(folder, count):
     return folder
 
 
-def test_the_same_numbers_as_evaluate(run_dir, tmp_path, tiny_folder):
+def test_predict_gives_the_probabilities_of_evaluate(run_dir, tmp_path, tiny_folder):
     found = evaluate_run(str(run_dir)).report.predictions
     inputs = [str(tiny_folder / path) for path in reversed(found.paths)]
     out = tmp_path / "p.csv"
@@ -90,7 +90,7 @@ def test_the_same_numbers_as_evaluate(run_dir, tmp_path, tiny_folder):
         assert row["top1"] == found.class_names[expected.argmax()]
 
 
-def test_eight_views_as_evaluate(run_dir, tmp_path, tiny_folder):
+def test_tta_gives_the_probabilities_of_evaluate_with_tta(run_dir, tmp_path, tiny_folder):
     found = evaluate_run(str(run_dir), tta=8, out=str(tmp_path / "report")).report.predictions
     path = str(tiny_folder / found.paths[0])
     assert main(["predict", str(run_dir), path, f"--out={tmp_path / 'p.csv'}", "--tta=8"]) == 0
@@ -180,7 +180,9 @@ def test_the_batch_size_does_not_change_the_rows(flat, tmp_path, batch_size):
 @given(
     files=st.integers(1, 9), shards=st.integers(1, 12), suffix=st.sampled_from(["csv", "parquet"])
 )
-def test_the_shards_one_after_the_other_are_the_whole(tmp_path_factory, files, shards, suffix):
+def test_the_rows_of_all_shards_in_order_are_those_of_the_whole(
+    tmp_path_factory, files, shards, suffix
+):
     """Every file is in exactly one shard, also with more shards than files and with bad files."""
     if suffix == "parquet":
         pytest.importorskip("pyarrow")
@@ -231,7 +233,7 @@ def test_without_pyarrow_one_line_says_what_to_install(run_dir, flat, capsys, mo
     assert "pip install 'seedtf[parquet]'" in error
 
 
-def test_only_two_batches_are_held(tmp_path):
+def test_at_most_one_batch_is_decoded_ahead(tmp_path):
     folder = write_files(tmp_path / "many", 40)
     prepared, seen = [], []
 
@@ -300,7 +302,9 @@ def test_a_folder_is_listed_lazily_and_sorted(flat):
         (["{run}", "{flat}", "--out=p.parquet", "--submission=s.csv"], "a submission is CSV"),
     ],
 )
-def test_mistakes_give_a_one_line_error_and_code_2(run_dir, flat, capsys, arguments, message):
+def test_wrong_arguments_give_a_one_line_error_and_exit_code_2(
+    run_dir, flat, capsys, arguments, message
+):
     out, empty = flat.parent / "p.csv", flat.parent / "empty"
     empty.mkdir()
     places = {"run": run_dir, "flat": flat, "empty": empty}
@@ -448,7 +452,7 @@ def test_a_submission_that_cannot_be_complete_writes_nothing(tmp_path, sample, l
     assert not out.exists()
 
 
-def test_one_image_and_many_in_every_form_get_the_same_prediction(classifier, flat):
+def test_bytes_paths_and_arrays_get_the_same_prediction_alone_and_in_lists(classifier, flat):
     path = flat / "b good.png"
     pixels = np.asarray(Image.open(path).convert("RGB"))
     expected = classifier.predict(path.read_bytes(), k=2)

@@ -69,7 +69,7 @@ def test_a_preset_without_scaling_warns(vit: Path, capsys: pytest.CaptureFixture
         (ImageSizes(minimum=32), 16, "takes 32 or more"),
     ],
 )
-def test_an_image_size_that_does_not_work_is_one_line(
+def test_an_image_size_that_the_network_cannot_take_is_refused(
     sizes: ImageSizes, size: int, words: str
 ) -> None:
     with pytest.raises(UserError, match=words):
@@ -82,7 +82,9 @@ def test_progressive_sizes_are_refused_where_position_embeddings_have_one_size(v
         resolve(config, Machine(), find_preset(str(vit)))
 
 
-def test_a_folder_is_told_from_a_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_folders_and_names_of_networks_are_distinguished(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     Path("resnet50").mkdir()
     Path("mine").mkdir()
@@ -166,7 +168,7 @@ def test_the_presets_of_keras_hub_are_listed() -> None:
 
 
 @needs_hub
-def test_a_name_that_is_nearly_right_is_answered_with_the_right_one() -> None:
+def test_a_misspelled_preset_name_gets_a_suggestion() -> None:
     with pytest.raises(UserError, match=r"did you mean .*dinov2_small"):
         find_preset("dinov2_smal")
 
@@ -200,7 +202,7 @@ def test_a_preset_by_name_comes_from_the_cache_of_kaggle(
 
 
 @needs_hub
-def test_a_missing_file_at_kaggle_is_no_failure_of_the_network(
+def test_a_404_of_kaggle_means_a_missing_file_and_no_failed_download(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = write_texts(tmp_path / "served", "ViTBackbone")
@@ -243,7 +245,7 @@ def test_files_of_hugging_face_come_from_its_cache(
 
 @pytest.mark.parametrize(("error", "words"), [("GatedRepoError", "HF_TOKEN"), ("OSError", "full")])
 @needs_hub
-def test_a_download_that_fails_is_one_line(
+def test_a_failed_download_gives_a_one_line_error(
     error: str, words: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     import huggingface_hub
@@ -260,7 +262,7 @@ def test_a_download_that_fails_is_one_line(
     assert "\n" not in str(caught.value)
 
 
-def test_models_lists_names_and_answers_without_tensorflow() -> None:
+def test_models_prints_json_without_importing_tensorflow() -> None:
     code = (
         "import sys; from seedtf.commands.main import main; code = main(['models', 'vgg1', '--json']);"
         "print('tensorflow' in sys.modules, code)"
@@ -331,7 +333,7 @@ def test_the_licence_of_the_first_weights(weights: str, model: str, licence: str
     assert weights_licence("ResNet50V2") == "bsd"
 
 
-def test_a_run_that_starts_from_another_one_needs_its_record_alone(
+def test_a_run_that_starts_from_another_reads_the_preset_recorded_there(
     vit: Path, tmp_path: Path
 ) -> None:
     preset = find_preset(str(vit))

@@ -263,7 +263,7 @@ def test_a_run_with_a_fitted_head_begins_where_the_regression_ended(
         (["--models=tiny", "--group_regex=("], "--group_regex=(: not a pattern"),
     ],
 )
-def test_a_mistake_is_one_line(
+def test_wrong_flags_of_probe_give_a_one_line_error(
     flags: list[str], text: str, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     given = [flag.replace("{data}", str(data)) for flag in flags]

@@ -90,7 +90,7 @@ def test_confident_images_train_and_the_split_stays(
     assert len([change for change in dataset.changes if change.fault == "pseudo-label"]) == 6
 
 
-def test_labels_are_mended_beside_pseudo_labels(
+def test_fixes_apply_together_with_pseudo_labels(
     tiny_folder: Path, tmp_path: Path, table: Path
 ) -> None:
     fixes = tmp_path / "fixes.csv"
@@ -115,7 +115,7 @@ def test_labels_are_mended_beside_pseudo_labels(
         ("unlabelled/2.png,ok,alder,0.3", r"no image joins the training \(1 below --min_conf"),
     ],
 )
-def test_a_wrong_row_is_one_line(
+def test_a_wrong_row_is_a_one_line_error(
     tiny_folder: Path, tmp_path: Path, table: Path, row: str, message: str
 ) -> None:
     table.write_text(f"file,status,top1,p1\n{row}\n")
@@ -123,7 +123,7 @@ def test_a_wrong_row_is_one_line(
         load(tiny_folder, tmp_path, pseudo_labels=str(table))
 
 
-def test_a_teacher_is_refused(tmp_path: Path) -> None:
+def test_pseudo_labels_and_a_teacher_exclude_each_other(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="--pseudo_labels excludes --teacher"):
         TrainConfig(data_dir="d", pseudo_labels="p.csv", teacher="t")
 

@@ -46,13 +46,13 @@ def test_good_images_are_not_reported() -> None:
         ("nearly uniform", lambda image: image.point(lambda value: 100 + value * 0.03)),
     ],
 )
-def test_each_fault_is_found_by_its_name(fault: str, make) -> None:
+def test_each_fault_is_reported_under_its_name(fault: str, make) -> None:
     found = faults(*(make(image) for image in PHOTOGRAPHS[:3]))
     assert [each for each in found if each[1] == fault] == [(0, fault), (1, fault), (2, fault)]
     assert {name for _, name in found} == {fault}
 
 
-def test_what_is_common_is_the_kind_of_the_folder() -> None:
+def test_a_property_that_many_images_share_is_not_reported() -> None:
     dark = [np.asarray(image) * 0.15 for image in PHOTOGRAPHS[:8]]
     assert len(faults(*dark[:3])) == 3
     assert faults(*dark) == []

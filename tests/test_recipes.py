@@ -64,7 +64,7 @@ def test_a_flagfile_holds_the_values_that_the_recipe_set() -> None:
     ("weights", "recipe"),
     [("none", "fast"), ("imagenet", "finetune"), ("some.keras", "finetune")],
 )
-def test_by_default_the_first_weights_choose_the_recipe(weights: str, recipe: str) -> None:
+def test_by_default_the_initial_weights_choose_the_recipe(weights: str, recipe: str) -> None:
     config = TrainConfig(data_dir="x", weights=weights)
     assert (config.recipe, config.recipe_in_use) == (AUTO, recipe)
     asked = TrainConfig(data_dir="x", weights=weights, recipe=recipe)
@@ -102,7 +102,7 @@ def saved_run(folder, **flags) -> str:
     return str(folder)
 
 
-def test_a_run_that_was_saved_before_there_was_auto_keeps_its_recipe(tmp_path) -> None:
+def test_a_run_saved_before_recipe_auto_existed_keeps_its_recipe(tmp_path) -> None:
     run_dir = saved_run(tmp_path, recipe="fast")
     for config in (resumed_config(run_dir, {}), load_resumed(TrainConfig(resume=run_dir))):
         assert (config.recipe, config.recipe_in_use, config.epochs) == ("fast", "fast", 20)

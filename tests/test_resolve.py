@@ -24,7 +24,7 @@ def resolved(machine: Machine | None = None, **flags: object) -> Settings:
     return resolve(TrainConfig(data_dir="x", **flags), machine or Machine(cores=4))
 
 
-def test_resolve_bind_and_segments_need_no_tensorflow() -> None:
+def test_resolve_plan_segments_and_machine_import_no_tensorflow() -> None:
     modules = ("resolve", "plan", "segments", "machine")
     imports = "; ".join(f"import seedtf.training.{name}" for name in modules)
     check = "import sys; print([m for m in ('tensorflow', 'keras') if m in sys.modules])"
@@ -34,7 +34,7 @@ def test_resolve_bind_and_segments_need_no_tensorflow() -> None:
     assert process.stdout == "[]\n"
 
 
-def test_a_cpu_trains_in_float32_without_xla_on_the_host() -> None:
+def test_on_a_cpu_auto_means_float32_no_xla_and_augmentation_on_the_host() -> None:
     settings = resolved()
     assert settings.precision.policy == "float32"
     assert not settings.compilation.enabled
@@ -43,14 +43,14 @@ def test_a_cpu_trains_in_float32_without_xla_on_the_host() -> None:
     assert settings.config.threads == 4
 
 
-def test_a_gpu_trains_in_16_bits_with_xla_and_augments_itself() -> None:
+def test_on_a_gpu_auto_means_16_bits_xla_and_augmentation_on_the_gpu() -> None:
     settings = resolved(Machine(gpus=(AMPERE,)))
     assert settings.precision.policy == "mixed_bfloat16"
     assert settings.compilation.enabled
     assert settings.augments_on_device
 
 
-def test_the_slowest_gpu_decides_the_precision() -> None:
+def test_the_gpu_with_the_lowest_compute_capability_decides_the_precision() -> None:
     assert resolved(Machine(gpus=(AMPERE, VOLTA))).precision.policy == "mixed_float16"
 
 
@@ -98,7 +98,7 @@ def test_optimizers_of_addons_have_no_decay_by_default() -> None:
 WORKERS = '{"cluster": {"worker": ["a:1", "b:2"]}, "task": {"type": "worker", "index": %d}}'
 
 
-def test_workers_multiply_their_gpus() -> None:
+def test_every_gpu_of_every_worker_is_a_replica() -> None:
     settings = resolved(Machine(gpus=(AMPERE, AMPERE), tf_config=WORKERS % 1))
     assert settings.devices.kind == "multi_worker"
     assert (settings.devices.replicas, settings.devices.workers) == (4, 2)
@@ -164,7 +164,9 @@ def test_what_cannot_work_is_refused_before_any_data(
 
 
 @given(st.integers(1, 10**6))
-def test_the_momentum_forgets_old_statistics_within_an_epoch(steps_per_epoch: int) -> None:
+def test_the_statistics_of_one_epoch_replace_those_of_the_epoch_before(
+    steps_per_epoch: int,
+) -> None:
     momentum = batch_norm_momentum(steps_per_epoch)
     assert 0.8 <= momentum <= 0.99
     if steps_per_epoch >= 50:

@@ -200,7 +200,7 @@ def test_a_signal_saves_and_exits_with_75(interrupted, end_after_all, wanted, nu
     assert_same(end_after_all, wanted)
 
 
-def test_a_time_limit_within_an_epoch_leaves_it_to_the_resumed_run(
+def test_a_run_stopped_by_a_time_limit_within_an_epoch_resumes_exactly(
     interrupted, end_after_all, wanted
 ) -> None:
     output, errors, returncode = step(interrupted, "time limit")
@@ -209,7 +209,9 @@ def test_a_time_limit_within_an_epoch_leaves_it_to_the_resumed_run(
     assert_same(end_after_all, wanted)
 
 
-def test_a_run_moves_with_its_folder_and_its_data(interrupted, end_after_all, wanted) -> None:
+def test_a_run_resumes_after_its_folder_and_its_data_were_moved(
+    interrupted, end_after_all, wanted
+) -> None:
     _, errors, returncode = step(interrupted, "moved")
     assert returncode == 0, errors
     assert_same(end_after_all, wanted)
@@ -246,7 +248,7 @@ def test_a_damaged_state_falls_back_to_the_previous_one_with_a_warning(finished,
     assert_same(end_of(finished), wanted)
 
 
-def test_new_states_survive_a_damaged_one_ahead(undisturbed, tmp_path) -> None:
+def test_new_states_replace_damaged_ones_of_later_epochs(undisturbed, tmp_path) -> None:
     from dataclasses import replace
 
     from seedtf.training.state import StateFolder, load_newest_state, read_state
@@ -303,7 +305,7 @@ def test_changed_data_is_refused_by_name(data, finished, tmp_path, capsys) -> No
     assert "the number of images was 60 and is now 59" in capsys.readouterr().err
 
 
-def test_a_running_run_cannot_be_resumed_twice(finished) -> None:
+def test_a_run_cannot_be_resumed_while_it_is_training(finished) -> None:
     from seedtf.errors import UserError
     from seedtf.runs.folder import lock_run
 

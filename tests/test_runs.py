@@ -122,7 +122,7 @@ def test_a_name_from_outside_is_escaped(tmp_path: Path) -> None:
     assert "<b>" not in page
 
 
-def test_a_folder_without_runs_is_one_line(tmp_path: Path, monkeypatch) -> None:
+def test_a_folder_without_runs_is_a_user_error(tmp_path: Path, monkeypatch) -> None:
     with pytest.raises(UserError, match=r"no runs of seedtf train"):
         list_runs(tmp_path)
     monkeypatch.chdir(tmp_path)

@@ -42,7 +42,7 @@ def save(saver: Saver, trainer: Trainer, *paths: Path) -> None:
     saver.save_state(trainer, epoch=1, step=0, facts={})
 
 
-def test_files_hold_the_moment_of_the_call_though_training_went_on(trainer, tmp_path) -> None:
+def test_files_hold_the_weights_of_the_call_though_training_continues(trainer, tmp_path) -> None:
     saver, expected = Saver(StateFolder(tmp_path / "state")), values(trainer)
     best, last = tmp_path / "best.keras", tmp_path / "last.keras"
     saver.save_checkpoint(trainer.network, best)
@@ -61,7 +61,7 @@ def test_files_hold_the_moment_of_the_call_though_training_went_on(trainer, tmp_
     assert not any(each.numpy().any() for each in trainer.network.variables)
 
 
-def test_averaged_checkpoints_leave_the_state_the_weights_as_trained(trainer, tmp_path) -> None:
+def test_with_averaged_checkpoints_the_state_holds_the_trained_weights(trainer, tmp_path) -> None:
     saver = Saver(StateFolder(tmp_path / "state"), averaged=True)
     averaged = values(trainer)
     saver.save_checkpoint(trainer.network, tmp_path / "last.keras")
@@ -95,7 +95,7 @@ def test_a_failed_write_is_raised_by_the_next_call_and_no_state_follows(trainer,
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
-def test_weights_that_are_no_numbers_are_not_written(trainer, tmp_path, value) -> None:
+def test_non_finite_weights_are_not_written(trainer, tmp_path, value) -> None:
     saver = Saver(StateFolder(tmp_path / "state"))
     kernel = trainer.network.get_layer("logits").kernel
     kernel.assign(np.where(np.arange(kernel.shape[1]) == 1, value, kernel.numpy()))

@@ -36,7 +36,7 @@ def test_stages_cover_every_epoch_once_in_rising_sizes(sizes: list[int], epochs:
 
 
 @pytest.mark.parametrize("text", ["48,32", "32,32", "16", "64", "a", "", "32,,48"])
-def test_what_is_no_such_list_is_refused(text: str) -> None:
+def test_a_value_that_is_not_a_list_of_rising_sizes_is_refused(text: str) -> None:
     with pytest.raises(UserError, match="--progressive_sizes="):
         parse_size_stages(text, 64, 9, 32)
 
@@ -62,7 +62,7 @@ def test_a_finished_run_has_no_segments() -> None:
     assert spans(epoch=6) == []
 
 
-def test_what_is_restored_depends_on_where_the_state_lies() -> None:
+def test_what_is_restored_depends_on_the_epoch_and_step_of_the_state() -> None:
     def restored(epoch: int, step: int = 0) -> list[tuple[str, ...]]:
         found = plan_segments(STAGES, epochs=6, freeze_epochs=2, epoch=epoch, step=step)
         return [segment.restore for segment in found]

@@ -119,7 +119,9 @@ def taken(dataset: tf.data.Dataset, count: int) -> list[tuple[int, list[int]]]:
     return [(int(e), i.tolist()) for e, i in dataset.take(count).as_numpy_iterator()]
 
 
-def test_an_epoch_holds_every_record_once_in_training_s_order(two_workers: ClusterProcess) -> None:
+def test_an_epoch_holds_every_record_once_in_the_order_of_local_training(
+    two_workers: ClusterProcess,
+) -> None:
     order = BatchIndices(200, 2, seed=1)
     batches = taken(served_indices(two_workers.address, 0, order), 300)
     for epoch in range(3):
@@ -133,7 +135,7 @@ def test_a_resumed_run_continues_at_its_step(two_workers: ClusterProcess) -> Non
 
 
 @pytest.mark.parametrize("shard", [WHOLE, Shard(2, 1, 1), Shard(4, 1, 2)])
-def test_numbers_follow_the_shards(shard: Shard) -> None:
+def test_the_batches_of_a_shard_are_numbered_from_its_first_step(shard: Shard) -> None:
     expected = shard.slice_batches(ORDER.dataset(9)).take(20).as_numpy_iterator()
     found = numbered_order(ORDER, shard, 9 * shard.count).take(20).as_numpy_iterator()
     for position, ((epoch, indices), (number, *rest)) in enumerate(
@@ -144,7 +146,7 @@ def test_numbers_follow_the_shards(shard: Shard) -> None:
         assert np.array_equal(rest[1], indices)
 
 
-def test_both_workers_work(two_workers: ClusterProcess) -> None:
+def test_both_workers_process_the_dataset(two_workers: ClusterProcess) -> None:
     taken(served_indices(two_workers.address, 0), 50)
     assert all(count >= 1 for count in two_workers.tasks())
 
@@ -179,7 +181,7 @@ def test_without_workers_batches_are_made_locally_with_one_warning(
     cluster.stop()
 
 
-def test_what_a_worker_cannot_do_is_done_locally(
+def test_batches_that_fail_on_a_worker_are_made_locally(
     two_workers: ClusterProcess, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def remote_fn(epoch: tf.Tensor, indices: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:

@@ -47,7 +47,7 @@ def damaged(tiny_copy: Path) -> Path:
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_known_colors_survive(
+def test_images_keep_their_known_colors(
     mode: str, tiny_folder: Path, tiny_colors: dict[str, tuple[int, int, int]], cache: Path
 ) -> None:
     store = build(tiny_folder, mode, cache)

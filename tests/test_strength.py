@@ -97,7 +97,7 @@ def test_strength_can_rise_after_three_epochs_and_fall_after_six():
 # --- the formula, by numbers -------------------------------------------------------------------
 
 
-def test_ahead_of_validation_raises_and_behind_lowers():
+def test_train_accuracy_above_validation_raises_the_strength_and_below_lowers_it():
     # the dead zone ahead is 0.02, the push is (0.095 - 0.02) / 0.15 = 0.5
     assert next_strength(constant_rows(0.895, 0.8), EPOCHS) == pytest.approx(STEP**0.5, abs=1e-4)
     # the dead zone behind is 0.02 / 4, the push is (0.025 - 0.005) / 0.04 = 0.5
@@ -148,7 +148,7 @@ def diverging_rows(accuracy, validation=0.8):
     return [row(accuracy, validation, loss=1 - i / 10, val_loss=1 + i / 10) for i in range(6)]
 
 
-def test_diverging_losses_raise_it_unless_train_accuracy_is_behind():
+def test_diverging_losses_raise_the_strength_unless_train_accuracy_is_behind():
     assert next_strength(diverging_rows(0.8), EPOCHS) == pytest.approx(STEP**0.5, abs=1e-4)
     assert next_strength(diverging_rows(0.799), EPOCHS) == 1.0
     assert next_strength(diverging_rows(0.7), EPOCHS) < 1.0
@@ -158,7 +158,7 @@ def test_diverging_losses_raise_it_unless_train_accuracy_is_behind():
     assert next_strength(rows, EPOCHS) == 1.0
 
 
-def test_mixed_labels_never_lower_it():
+def test_with_mixed_labels_the_strength_never_falls():
     assert next_strength(constant_rows(0.4, 0.8), EPOCHS, mixed=True) == 1.0
     assert next_strength(constant_rows(0.895, 0.8), EPOCHS, mixed=True) == next_strength(
         constant_rows(0.895, 0.8), EPOCHS
@@ -166,7 +166,7 @@ def test_mixed_labels_never_lower_it():
 
 
 @pytest.mark.parametrize("name", ["accuracy", "val_accuracy"])
-def test_without_an_accuracy_it_stays_and_then_continues(name):
+def test_without_an_accuracy_the_strength_stays_and_then_continues(name):
     rows = constant_rows(0.99, 0.5, strength=1.5)
     unknown = [*rows, rows[-1] | {name: math.nan}]
     assert next_strength(unknown, EPOCHS) == 1.5
@@ -201,7 +201,7 @@ def simulate(epochs, target, *, noise=0.0, seed=0, sensitivity=0.15):
 @pytest.mark.parametrize("epochs", [12, 20, 50, 200])
 @pytest.mark.parametrize("target", [0.4, 1.0, 2.4])
 @pytest.mark.parametrize("noise", [0.0, 0.01])
-def test_it_converges_near_the_target(epochs, target, noise):
+def test_the_strength_converges_near_the_target(epochs, target, noise):
     strengths = simulate(epochs, target, noise=noise)
     # without noise the dead zone is 0.02 / 0.15 wide in log strength; it grows with the noise
     error = abs(math.log(strengths[-1] / target))
@@ -213,13 +213,13 @@ def test_it_converges_near_the_target(epochs, target, noise):
 
 
 @pytest.mark.parametrize("target", [0.4, 2.4])
-def test_it_does_not_overshoot(target):
+def test_the_strength_does_not_overshoot(target):
     logs = np.log(simulate(200, target, sensitivity=0.3))
     beyond = logs * np.sign(math.log(target)) - abs(math.log(target))
     assert beyond.max() < 0.1
 
 
-def test_noise_alone_does_not_move_it_far():
+def test_noise_alone_moves_the_strength_only_a_little():
     for seed in range(20):
         strengths = simulate(20, 1.0, noise=0.016, seed=seed)  # 600 images at 0.8
         assert min(strengths) > 0.75 and max(strengths) < 1.33

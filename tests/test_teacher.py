@@ -56,7 +56,7 @@ def config(tiny_folder: Path, teacher: Path, **flags: object) -> TrainConfig:
     return TrainConfig(data_dir=str(tiny_folder), teacher=str(teacher), **flags)
 
 
-def test_training_images_are_taught_and_the_others_keep_their_labels(
+def test_only_training_images_get_soft_labels(
     dataset: Dataset, teacher: Path, tiny_folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     flags = {"teacher_weight": 0.25, "teacher_temperature": 2.0}
@@ -91,13 +91,15 @@ def test_batches_carry_the_soft_labels_and_mix_them(
     assert hard.dtype == tf.int32
 
 
-def test_no_weight_is_the_label_and_all_weight_the_teacher() -> None:
+def test_weight_0_keeps_the_labels_and_weight_1_gives_the_teacher_probabilities() -> None:
     labels, probabilities = np.eye(2)[[0, 1]], np.array([[0.6, 0.4], [0.9, 0.1]])
     np.testing.assert_array_equal(soften(labels, probabilities, 0, 3), labels)
     np.testing.assert_allclose(soften(labels, probabilities, 1, 1), probabilities, atol=1e-6)
 
 
-def test_mistakes_are_one_line(dataset: Dataset, teacher: Path, tiny_folder: Path) -> None:
+def test_a_wrong_teacher_folder_raises_a_user_error(
+    dataset: Dataset, teacher: Path, tiny_folder: Path
+) -> None:
     with pytest.raises(UserError, match=r"^--teacher=.*: not a folder of seedtf folds"):
         with_teacher(config(tiny_folder, tiny_folder), dataset)
     FoldsPaths(teacher).classes.write_text("a\nb\n")
@@ -105,7 +107,7 @@ def test_mistakes_are_one_line(dataset: Dataset, teacher: Path, tiny_folder: Pat
         with_teacher(config(tiny_folder, teacher), dataset)
 
 
-def test_a_state_without_a_newer_flag_is_resumed_with_its_default() -> None:
+def test_a_state_saved_before_a_flag_existed_resumes_with_its_default() -> None:
     saved = {"--lr": 0.1}
     check_identity("r", saved, {"--lr": 0.1, "--teacher_weight": 0.5})
     with pytest.raises(UserError, match=r"--teacher_weight was 0\.5 and is now 0\.7"):

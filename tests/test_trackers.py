@@ -271,7 +271,9 @@ class Recorder(Tracker):
 
 @pytest.mark.parametrize("trouble", ["start", "log", "files", "finish"])
 @pytest.mark.parametrize("error", [RuntimeError("no route\nto host"), SystemExit(1)])
-def test_a_failure_is_one_line_and_the_others_go_on(tmp_path, capsys, trouble, error) -> None:
+def test_a_failing_tracker_gives_one_warning_and_the_others_continue(
+    tmp_path, capsys, trouble, error
+) -> None:
     bad, good = Recorder(trouble, error), Recorder()
     made = {"mlflow": bad, "dvclive": good}
     tracking = TrackerGroup(tuple(made), TrackedRun(tmp_path, "oak"), made.get)
@@ -294,7 +296,7 @@ def test_a_failure_is_one_line_and_the_others_go_on(tmp_path, capsys, trouble, e
     ]
 
 
-def test_a_tracker_that_hangs_is_given_up(tmp_path, capsys, monkeypatch) -> None:
+def test_a_tracker_that_hangs_is_left_out_with_a_warning(tmp_path, capsys, monkeypatch) -> None:
     monkeypatch.setattr(groups, "_START_SECONDS", 0.1)
     tracking = TrackerGroup(("wandb",), TrackedRun(tmp_path, "oak"), lambda _: Recorder("start"))
     tracking.start()
@@ -321,7 +323,7 @@ def test_epochs_that_a_tracker_lacks_are_added_when_a_run_is_resumed(tmp_path) -
     assert [told[1] for told in late.told if told[0] == "log"] == [1, 2, 3, 4]
 
 
-def test_a_damaged_file_of_identifiers_begins_a_new_run(tmp_path) -> None:
+def test_with_a_damaged_trackers_json_a_new_run_begins(tmp_path) -> None:
     RunPaths(tmp_path).trackers.write_text("{")
     seen = Recorder()
     TrackerGroup(("mlflow",), TrackedRun(tmp_path, "oak"), lambda _: seen).start()
@@ -352,7 +354,7 @@ def test_an_unknown_tracker_is_refused_by_name() -> None:
 
 
 @pytest.mark.parametrize(("name", "extra"), [("mlflow", "mlflow"), ("wandb", "wandb")])
-def test_a_missing_package_is_one_line_with_the_extra(name: str, extra: str) -> None:
+def test_a_missing_package_is_a_user_error_that_names_the_extra(name: str, extra: str) -> None:
     with pytest.raises(UserError, match=rf"--track={name}: .*pip install 'seedtf\[{extra}\]'"):
         check_installed(("dvclive", name), frozenset({"dvclive"}))
 
@@ -368,7 +370,7 @@ def test_a_missing_package_ends_the_command_before_it_reads_an_image(capsys, mon
     assert "--track=trackio: Trackio is not installed" in message
 
 
-def test_a_folder_of_that_name_is_no_package(tmp_path, monkeypatch) -> None:
+def test_a_folder_named_like_a_package_is_not_an_installed_tracker(tmp_path, monkeypatch) -> None:
     from seedtf.training.trackers import tracker
 
     (tmp_path / "offtracker").mkdir()
@@ -377,7 +379,7 @@ def test_a_folder_of_that_name_is_no_package(tmp_path, monkeypatch) -> None:
     assert "wandb" not in tracker.installed_trackers()
 
 
-def test_the_former_flag_is_accepted_with_a_notice_and_not_shown(capsys) -> None:
+def test_the_former_flag_tensorboard_is_accepted_but_not_in_the_help(capsys) -> None:
     from seedtf.commands.arguments import parse_config
 
     config = parse_config(TrainConfig, "train", ["--data_dir=x", "--tensorboard", "--track=mlflow"])
@@ -420,7 +422,7 @@ def test_only_the_chief_has_trackers(tmp_path, chief: bool) -> None:
 # the search
 
 
-def test_a_search_is_one_parent_also_after_an_interruption(tmp_path, monkeypatch) -> None:
+def test_a_continued_search_remains_one_parent_run(tmp_path, monkeypatch) -> None:
     monkeypatch.setattr("seedtf.files.fsync", lambda path: None)
     monkeypatch.setattr(search_module, "POLL_SECONDS", 0.01)
     monkeypatch.setattr(records, "draw_importance", lambda *_, **__: Figure((1, 1)))

@@ -102,7 +102,7 @@ def finished(faulty: Path, shared) -> tuple[subprocess.CompletedProcess, Path]:
     return subprocess.CompletedProcess(**done), folder / "first"
 
 
-def test_a_run_ends_well_and_leaves_its_folder(finished) -> None:
+def test_a_run_exits_with_0_and_leaves_all_its_files(finished) -> None:
     done, run_dir = finished
     assert done.returncode == 0, done.stderr
     assert {name for name in EXPECTED_FILES if not (run_dir / name).is_file()} == set()
@@ -229,7 +229,7 @@ def test_the_best_checkpoint_predicts_as_in_training(finished, faulty) -> None:
     assert names == list(store.catalog.class_names)
 
 
-def test_a_run_folder_in_use_is_refused_and_kept(finished, faulty) -> None:
+def test_an_existing_run_folder_is_refused_and_kept(finished, faulty) -> None:
     _, run_dir = finished
     before = (run_dir / "history.csv").read_bytes()
     done = forked.seedtf("train", *flags(faulty, run_dir))
@@ -265,13 +265,13 @@ def on_terminal(seedlings, shared) -> tuple[Path, str]:
     return folder / "run", (folder / "seen").read_bytes().decode()
 
 
-def test_on_a_terminal_the_line_is_redrawn(on_terminal) -> None:
+def test_on_a_terminal_the_line_of_an_epoch_is_redrawn(on_terminal) -> None:
     _, seen = on_terminal
     assert "\repoch 2/2" in seen
     assert "RESULT {" in seen
 
 
-def test_freezing_then_training_everything_counts_epochs_through(on_terminal) -> None:
+def test_epochs_are_counted_through_from_frozen_to_full_training(on_terminal) -> None:
     run_dir, seen = on_terminal
     assert [row["epoch"] for row in history(run_dir)] == ["1", "2"]
     assert "only the head in the first 1" in seen
@@ -300,7 +300,7 @@ def test_a_time_limit_stops_early_and_is_the_reason_in_the_result(
         (["--cache=disk", "--cache_dir=/proc/nowhere"], "another --cache_dir"),
     ],
 )
-def test_mistakes_give_a_one_line_error_and_exit_code_2(
+def test_wrong_flags_give_a_one_line_error_and_exit_code_2(
     seedlings, tmp_path, capfd, more, message
 ) -> None:
     assert main(["train", *flags(seedlings, tmp_path / "run", *more)]) == 2
@@ -314,9 +314,7 @@ def test_mistakes_give_a_one_line_error_and_exit_code_2(
 @pytest.mark.parametrize(
     ("more", "run"), [("--batch_size=1000", seedtf), ("--model=resnet5", forked.seedtf)]
 )
-def test_in_its_own_process_the_error_is_all_that_is_printed(
-    seedlings, tmp_path, more, run
-) -> None:
+def test_in_its_own_process_stderr_is_the_error_line_alone(seedlings, tmp_path, more, run) -> None:
     done = run("train", *flags(seedlings, tmp_path / "run", more))
     assert done.returncode == 2, done.stderr
     assert done.stderr.startswith(f"seedtf train: {more}")
@@ -340,7 +338,9 @@ def test_preview_draws_a_runs_flagfile(finished, tmp_path) -> None:
     assert "--out=" in refused.stderr
 
 
-def test_the_number_of_cores_changes_no_number(finished, faulty, tmp_path, monkeypatch) -> None:
+def test_the_history_does_not_depend_on_the_number_of_cores(
+    finished, faulty, tmp_path, monkeypatch
+) -> None:
     """One core and a stray environment variable; then the same under op determinism."""
     _, run_dir = finished
 

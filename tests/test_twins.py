@@ -91,7 +91,9 @@ def test_twins_on_both_sides_of_a_given_split_are_a_warning(photos: Path, tmp_pa
     assert any("look like an image of another side" in text for text in data_warnings(dataset))
 
 
-def test_groups_and_test_images_of_files_on_disk(photos: Path, tmp_path: Path) -> None:
+def test_groups_stay_on_one_side_and_a_split_with_test_images_reads_back(
+    photos: Path, tmp_path: Path
+) -> None:
     dataset = load(photos, tmp_path, test_fraction=0.2, val_fraction=0.2, group_regex=r"/(\d)\d?\.")
     groups, sides = dataset.grouping.groups, dataset.split.sides
     for name, other in (("train", "val"), ("train", "test"), ("val", "test")):

@@ -23,7 +23,7 @@ PROMISES: dict[str, dict[str, tuple[str, ...]]] = {
         "Training continues from a saved state with the same bits, and a run is resumed without the "
         "preset's files.": (
             "test_a_restored_state_trains_on_with_the_same_bits",
-            "test_a_run_resumes_to_the_byte_without_the_folder",
+            "test_a_run_resumes_to_the_same_bytes_without_its_preset_folder",
         ),
         "Files of timm and transformers give the features of the original network.": (
             "test_files_of_timm_are_converted",
@@ -36,7 +36,7 @@ PROMISES: dict[str, dict[str, tuple[str, ...]]] = {
         "line.": (
             "test_a_preset_by_name_comes_from_the_cache_of_kaggle",
             "test_files_of_hugging_face_come_from_its_cache",
-            "test_a_download_that_fails_is_one_line",
+            "test_a_failed_download_gives_a_one_line_error",
         ),
         "Without KerasHub, one line says what to install.": (
             "test_without_keras_hub_one_line_says_what_to_install",
@@ -62,14 +62,14 @@ PROMISES: dict[str, dict[str, tuple[str, ...]]] = {
         ),
         "Best model, patience, learning rate and curves survive a resume.": (
             "test_a_run_killed_at_any_moment_resumes_exactly",
-            "test_a_time_limit_within_an_epoch_leaves_it_to_the_resumed_run",
+            "test_a_run_stopped_by_a_time_limit_within_an_epoch_resumes_exactly",
         ),
         "SIGTERM and Ctrl-C save and exit with code 75.": (
             "test_a_signal_saves_and_exits_with_75",
         ),
         "A damaged state is skipped, and the one before it is complete.": (
             "test_a_damaged_state_falls_back_to_the_previous_one_with_a_warning",
-            "test_new_states_survive_a_damaged_one_ahead",
+            "test_new_states_replace_damaged_ones_of_later_epochs",
         ),
         "A full disk or a removed folder gives a one-line error, and the last good state is kept.": (
             "test_a_full_disk_gives_a_one_line_error_and_keeps_the_last_state",
@@ -87,6 +87,10 @@ PROMISES: dict[str, dict[str, tuple[str, ...]]] = {
         ),
         "Two processes cannot train the same run.": ("test_a_running_run_cannot_be_resumed_twice",),
         "Checkpoints and state are of the same step, and are written in the background.": (
+        "Two processes cannot train the same run.": (
+            "test_a_run_cannot_be_resumed_while_it_is_training",
+        ),
+        "Checkpoints and state are of one moment, and are written beside the training.": (
             "test_saver.py",
         ),
     },
@@ -95,7 +99,7 @@ PROMISES: dict[str, dict[str, tuple[str, ...]]] = {
             "test_a_pack_trains_to_the_same_history",
         ),
         "The tables of all shards of a prediction, one after the other, are the whole table.": (
-            "test_the_shards_one_after_the_other_are_the_whole",
+            "test_the_rows_of_all_shards_in_order_are_those_of_the_whole",
         ),
         "Every epoch has every image once, from whatever step it starts.": (
             "test_every_epoch_holds_each_index_once",
@@ -103,7 +107,7 @@ PROMISES: dict[str, dict[str, tuple[str, ...]]] = {
         ),
         "The same seed gives the same numbers, whatever the number of cores.": (
             "test_the_flagfile_repeats_the_run_exactly",
-            "test_the_number_of_cores_changes_no_number",
+            "test_the_history_does_not_depend_on_the_number_of_cores",
         ),
         "Augmenting on the device gives the pixels of the host.": ("test_placement.py",),
         "Random numbers are the same bits on every device, with and without XLA.": (
@@ -145,7 +149,7 @@ PROMISES: dict[str, dict[str, tuple[str, ...]]] = {
         ),
         "Memory and time per image are bounded before decoding.": (
             "test_every_hostile_file_gives_an_image_or_a_refusal",
-            "test_decompression_bombs_are_refused_by_name",
+            "test_decompression_bombs_are_refused_with_the_right_fault",
         ),
         "A folder is listed in a stable order; hidden entries are skipped, loops are harmless.": (
             "test_every_visible_file_is_a_record_or_a_fault",
@@ -172,6 +176,9 @@ PROMISES: dict[str, dict[str, tuple[str, ...]]] = {
         "Each fault of an image is reported by name; what most images of a folder share is none.": (
             "test_each_fault_is_found_by_its_name",
             "test_what_is_common_is_the_kind_of_the_folder",
+        "Poor images are reported under their names; the kind of a folder is no fault.": (
+            "test_each_fault_is_reported_under_its_name",
+            "test_a_property_that_many_images_share_is_not_reported",
         ),
         "Labels are mended in a table: no file is touched, and every change is listed.": (
             "test_exactly_the_named_images_change",
@@ -180,7 +187,7 @@ PROMISES: dict[str, dict[str, tuple[str, ...]]] = {
         "A model file cannot run code, and a damaged one is called damaged.": (
             "test_a_lambda_layer_runs_nothing",
             "test_no_source_file_can_run_what_it_loads",
-            "test_a_cut_file_is_called_damaged",
+            "test_a_truncated_file_is_reported_as_damaged",
         ),
     },
     "Exports": {
@@ -219,11 +226,11 @@ PROMISES: dict[str, dict[str, tuple[str, ...]]] = {
             "test_trackio_has_one_run_with_every_epoch_once",
         ),
         "A failure of a tracker is one line, and ends no training.": (
-            "test_a_failure_is_one_line_and_the_others_go_on",
-            "test_a_tracker_that_hangs_is_given_up",
+            "test_a_failing_tracker_gives_one_warning_and_the_others_continue",
+            "test_a_tracker_that_hangs_is_left_out_with_a_warning",
         ),
         "A search is one parent with its trials.": (
-            "test_a_search_is_one_parent_also_after_an_interruption",
+            "test_a_continued_search_remains_one_parent_run",
             "test_mlflow_has_one_run_with_every_epoch_once",
         ),
         "A missing package is one line at the start.": (
@@ -239,10 +246,10 @@ PROMISES: dict[str, dict[str, tuple[str, ...]]] = {
             "test_the_page_is_local_unless_a_flag_says_otherwise",
         ),
         "An existing run folder is never overwritten.": (
-            "test_a_run_folder_in_use_is_refused_and_kept",
+            "test_an_existing_run_folder_is_refused_and_kept",
         ),
         "A mistake gives a one-line error and exit code 2.": (
-            "test_mistakes_give_a_one_line_error_and_exit_code_2",
+            "test_wrong_flags_give_a_one_line_error_and_exit_code_2",
         ),
         "A loss that is not finite stops the run with step, files and remedy.": (
             "test_the_first_step_that_is_not_finite_is_named",
