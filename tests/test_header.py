@@ -30,9 +30,9 @@ def encode(image: Image.Image, kind: str, **options: object) -> bytes:
 
 def exif(orientation: int, order: str = "<") -> bytes:
     """An EXIF block whose only entry is the orientation."""
-    mark = b"II" if order == "<" else b"MM"
+    byte_order = b"II" if order == "<" else b"MM"
     entry = struct.pack(f"{order}HHIHH", 0x0112, 3, 1, orientation, 0)
-    return b"Exif\0\0" + mark + struct.pack(f"{order}HIH", 42, 8, 1) + entry + bytes(4)
+    return b"Exif\0\0" + byte_order + struct.pack(f"{order}HIH", 42, 8, 1) + entry + bytes(4)
 
 
 def png_chunk(kind: bytes, data: bytes, length: int | None = None) -> bytes:
@@ -127,7 +127,7 @@ def test_an_invalid_orientation_counts_as_upright(block: bytes) -> None:
     assert read_header(jpeg[:2] + segment + jpeg[2:]).orientation == 1
 
 
-def gif_with_part_of_the_canvas() -> bytes:
+def gif_whose_frame_covers_part_of_the_canvas() -> bytes:
     data = bytearray(encode(IMAGE.quantize(8), "GIF"))
     struct.pack_into("<HH", data, 6, 9, 9)
     return bytes(data)
@@ -172,7 +172,7 @@ CASES = {
     "bmp without offset": (bmp_with(10, "I", 0), "unsupported variant", "BMP with its pixels at"),
     "bmp of negative width": (bmp_with(18, "i", -7), "corrupt", "size -7×5"),
     "partial gif": (
-        gif_with_part_of_the_canvas(),
+        gif_whose_frame_covers_part_of_the_canvas(),
         "unsupported variant",
         "GIF whose first frame covers part of the canvas",
     ),
@@ -199,7 +199,7 @@ def test_max_pixels_limits_width_times_height() -> None:
     assert refusal(data, 34) == ("too large", "7×5 is more than 34 pixels")
 
 
-# A cut after the header, in the pixels, is found by the decoder.
+# A file that is cut after its header is refused by the decoder, not by read_header.
 @pytest.mark.parametrize("name", ["jpeg", "png", "bmp", "gif", "lossy webp", "lossless webp"])
 def test_a_file_cut_inside_its_header_is_refused(name: str) -> None:
     data = ACCEPTED[name][0]
@@ -252,7 +252,11 @@ def box(kind: bytes, *parts: bytes) -> bytes:
 
 
 def avif(sizes: int, *items: bytes) -> bytes:
-    """An AVIF of 8×8 pixels whose items have these entries; ``sizes`` are those of their fields."""
+    """An AVIF of 8×8 pixels with these entries of its ``iloc`` box.
+
+    ``sizes`` states, in 4 bits each, how many bytes an offset, a length, a base offset and an index
+    take in the entries.
+    """
     version = bytes(4)
     iloc = box(b"iloc", version, struct.pack(">HH", sizes, len(items)), *items)
     entries = (
@@ -280,5 +284,6 @@ def test_an_avif_whose_items_repeat_its_bytes_is_refused_quickly(data: bytes) ->
 
 
 def test_an_avif_item_that_begins_behind_the_file_end_is_refused() -> None:
-    # A part of length 0 reaches to the end of the file, so this one would have a negative length.
+    # Length 0 means up to the end of the file, so an item that begins behind it would have a negative
+    # length.
     assert refusal(avif(0x4400, struct.pack(">HHHII", 0, 0, 1, 2**31, 0)))[0] == "truncated"

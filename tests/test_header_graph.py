@@ -1,4 +1,4 @@
-"""parse_header_graph agrees with read_header on every file, in bounded time."""
+"""parse_header_graph (the export) agrees with read_header (Python) on every file, in bounded time."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def png_with_texts(mode: str, **options: object) -> bytes:
     return encode("PNG", mode, pnginfo=texts, icc_profile=profile, **options)
 
 
-WHOLE = [
+UNDAMAGED = [
     *(encode(kind, exif=exif(o)) for kind in ("JPEG", "PNG", "WEBP") for o in (1, 3, 6, 8)),
     encode("JPEG", progressive=True),
     encode("JPEG", "L"),
@@ -75,7 +75,7 @@ WHOLE = [
     encode("AVIF"),
     encode("PPM"),
 ]
-FOREIGN = [b"", b"\xff", b"\xff\xd8\xff", b"<html>", b"RIFF\0\0\0\0WAVEfmt ", b"GIF8", b"BM"]
+NOT_IMAGES = [b"", b"\xff", b"\xff\xd8\xff", b"<html>", b"RIFF\0\0\0\0WAVEfmt ", b"GIF8", b"BM"]
 PNG = encode("PNG")
 WEBP = encode("WEBP", exif=exif(6))
 
@@ -98,7 +98,7 @@ def gif(width: int, height: int, *frames: tuple[int, int]) -> bytes:
 
 
 def in_python(data: bytes) -> tuple:
-    """The status, and for an accepted file the header and the bytes that TensorFlow decodes."""
+    """The status; for an accepted file also its header, and the bytes that TensorFlow decodes."""
     try:
         header = read_header(data)
     except RefusedError as error:
@@ -123,15 +123,15 @@ def graph(data: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
     return header.status, header.for_decoder, apply_edits(data, header.edits)
 
 
-@pytest.mark.parametrize("data", [*WHOLE, *FOREIGN])
-def test_both_agree_on_whole_and_foreign_files(data: bytes) -> None:
+@pytest.mark.parametrize("data", [*UNDAMAGED, *NOT_IMAGES])
+def test_both_agree_on_undamaged_images_and_other_files(data: bytes) -> None:
     assert in_graph(data) == in_python(data)
 
 
 def test_the_files_cover_every_status() -> None:
-    huge = WHOLE[4][:16] + struct.pack(">II", 60_000, 60_000) + WHOLE[4][24:]
-    seen = {in_graph(data)[0] for data in [*WHOLE, *FOREIGN, huge]}
-    empty = WHOLE[4][:16] + struct.pack(">II", 0, 9) + WHOLE[4][24:]
+    huge = PNG[:16] + struct.pack(">II", 60_000, 60_000) + PNG[24:]
+    seen = {in_graph(data)[0] for data in [*UNDAMAGED, *NOT_IMAGES, huge]}
+    empty = PNG[:16] + struct.pack(">II", 0, 9) + PNG[24:]
     assert in_graph(empty) == in_python(empty) == ("corrupt",)
     assert seen | {"corrupt"} == set(STATUSES)
 
@@ -139,7 +139,7 @@ def test_the_files_cover_every_status() -> None:
 @settings(max_examples=400)
 @given(st.data())
 def test_both_agree_on_damaged_files(data: st.DataObject) -> None:
-    damaged = bytearray(data.draw(st.sampled_from(WHOLE)))
+    damaged = bytearray(data.draw(st.sampled_from(UNDAMAGED)))
     if data.draw(st.booleans()):
         del damaged[data.draw(st.integers(1, min(len(damaged), 400))) :]
     for _ in range(data.draw(st.integers(0, 4))):
@@ -149,7 +149,7 @@ def test_both_agree_on_damaged_files(data: st.DataObject) -> None:
 
 
 @pytest.mark.parametrize(
-    ("data", "fault"),
+    ("data", "status"),
     [
         (JPEG + SCAN * 100 + END, "ok"),
         (JPEG + SCAN * 101 + END, "unsupported variant"),
@@ -158,7 +158,7 @@ def test_both_agree_on_damaged_files(data: st.DataObject) -> None:
         (JPEG + SCAN * 100 + SCAN[:3], "ok"),
         (JPEG + SCAN * 100 + END + b"\0\2" + SCAN * 900, "ok"),
         (JPEG + SCAN * 99 + b"\xff\xfe\0\x82" + SCAN * 32 + SCAN + END, "ok"),
-        # Each scan costs the decoder a pass over all pixels.
+        # The decoder goes over all pixels once for each scan, so large images may have fewer scans.
         (jpeg(500, 800) + SCAN * 50 + END, "ok"),
         (jpeg(500, 800) + SCAN * 51 + END, "unsupported variant"),
         (jpeg(10_000, 10_000) + SCAN * 20 + END, "ok"),
@@ -172,14 +172,14 @@ def test_both_agree_on_damaged_files(data: st.DataObject) -> None:
         (gif(9, 9, (65_000, 65_000))[:-6], "ok"),  # without the flags of the second frame
     ],
 )
-def test_jpeg_scans_and_the_first_gif_frame_are_limited(data: bytes, fault: str) -> None:
-    assert in_graph(data)[0] == in_python(data)[0] == fault
+def test_jpeg_scans_and_the_first_gif_frame_are_limited(data: bytes, status: str) -> None:
+    assert in_graph(data)[0] == in_python(data)[0] == status
 
 
 @pytest.mark.parametrize("kind", [b"abCd", b"CgBI"])
 def test_a_png_must_start_with_its_header_chunk(kind: bytes) -> None:
-    claim = struct.pack(">I", 13) + kind + struct.pack(">IIBBBBB", 8, 8, 8, 2, 0, 0, 0) + bytes(4)
-    data = PNG[:8] + claim + PNG[8:]
+    first = struct.pack(">I", 13) + kind + struct.pack(">IIBBBBB", 8, 8, 8, 2, 0, 0, 0) + bytes(4)
+    data = PNG[:8] + first + PNG[8:]
     assert in_graph(data) == in_python(data) == ("unsupported variant",)
 
 
@@ -189,7 +189,7 @@ def chunk(kind: bytes, data: bytes = b"") -> bytes:
 
 @pytest.mark.parametrize("options", [{}, {"transparency": 3}])
 def test_compressed_texts_are_not_decompressed(options: dict) -> None:
-    """libpng takes 0.3 s of processor time for 64 kB of them, whatever the size of the image."""
+    """libpng would take 0.3 s of processor time for 64 kB of them, however small the image is."""
     bomb = chunk(b"zTXt", b"a\0\0" + zlib.compress(bytes(7_000_000), 9)) * 8
     whole = encode("PNG", "P", **options)
     palette, pixels, end = (whole.index(name) - 4 for name in (b"PLTE", b"IDAT", b"IEND"))
@@ -204,31 +204,34 @@ def test_compressed_texts_are_not_decompressed(options: dict) -> None:
 @pytest.mark.parametrize("name", [b"IHDR", b"PLTE", b"tRNS", b"FRAM"])
 def test_a_png_with_an_unknown_or_repeated_chunk_is_refused(name: bytes) -> None:
     whole = encode("PNG", "P", transparency=3)
-    place = whole.index(b"IDAT") - 4
-    data = whole[:place] + chunk(name, bytes(13)) + whole[place:]
+    position = whole.index(b"IDAT") - 4
+    data = whole[:position] + chunk(name, bytes(13)) + whole[position:]
     assert in_graph(data) == in_python(data) == ("unsupported variant",)
 
 
 def test_a_stuffed_zero_byte_is_skipped_without_a_length() -> None:
-    """FF 00 is skipped, so the frame header of 7×9 pixels counts, not the one in the comment."""
+    """FF 00 has no length field, so the frame header after it (7×9 pixels) counts.
+
+    With a length field, the parser would skip it and find the frame header in the comment.
+    """
     frame, hidden = JPEG[2:], JPEG[2:7] + b"\0\1\0\1" + JPEG[11:]
     comment = b"\xff\xfe" + struct.pack(">H", 2 + len(hidden)) + hidden
     data = JPEG[:2] + b"\xff\0" + struct.pack(">H", 2 + len(frame) + 4) + frame + comment + SCAN
     assert in_graph(data) == in_python(data) == ("ok", 7, 9, 1, 0, data)
 
 
-@pytest.mark.parametrize("before", [1, 100, 65_533, 65_534, 65_535, 65_536, 65_537, 200_000])
+@pytest.mark.parametrize("count", [1, 100, 65_533, 65_534, 65_535, 65_536, 65_537, 200_000])
 @pytest.mark.parametrize("filling", [b"\0", b"\xff"])
-def test_bytes_before_a_marker_are_skipped(before: int, filling: bytes) -> None:
-    data = JPEG[:2] + b"\xff\xfe\0\2" + filling * before + JPEG[2:] + SCAN
+def test_bytes_before_a_marker_are_skipped(count: int, filling: bytes) -> None:
+    data = JPEG[:2] + b"\xff\xfe\0\2" + filling * count + JPEG[2:] + SCAN
     assert in_graph(data) == in_python(data) == ("ok", 7, 9, 1, 0, data)
 
 
 @settings(max_examples=200)
 @given(st.data())
 def test_both_agree_on_damage_between_frames_and_scans(data: st.DataObject) -> None:
-    most = [gif(9_000, 4_000, *[(9_000, 4_000)] * 2), JPEG + (RESTART + SCAN) * 101 + END]
-    damaged = bytearray(data.draw(st.sampled_from(most)))
+    files = [gif(9_000, 4_000, *[(9_000, 4_000)] * 2), JPEG + (RESTART + SCAN) * 101 + END]
+    damaged = bytearray(data.draw(st.sampled_from(files)))
     for _ in range(data.draw(st.integers(0, 3))):
         position = data.draw(st.integers(12, len(damaged) - 1))
         damaged[position] = data.draw(st.sampled_from([0, 44, 217, 218, 255]) | st.integers(0, 255))
@@ -243,6 +246,7 @@ def test_both_agree_on_hostile_files() -> None:
 
 
 PART = 64_000
+"""Bytes that the tiny parts of each file take together."""
 MANY_PARTS = {
     "fill bytes": JPEG[:2] + b"\xff" * PART + JPEG[2:] + SCAN,
     "stray bytes": JPEG[:2] + b"\xff\xfe\0\2" + b"\0" * PART + JPEG[2:] + SCAN,

@@ -1,4 +1,4 @@
-"""Heat maps divide a logit exactly among the places of an image, in report, prediction and export."""
+"""A heat map shows what each place of an image adds to a logit, in report, prediction and export."""
 
 from __future__ import annotations
 
@@ -35,10 +35,10 @@ def test_the_mean_of_a_map_and_the_bias_are_the_logit(run_dir: Path) -> None:
     model = load_run(run_dir).load_model()
     head = model.get_layer(HEAD)
     head.bias.assign(np.array([0.5, -1, 2], np.float32))
-    outputs, to_map = features_and_logits(model)
-    features, logits = outputs(noise())
+    get_features_and_logits, get_map = features_and_logits(model)
+    features, logits = get_features_and_logits(noise())
     for label in range(3):
-        heat = to_map(features, tf.fill([4], label)).numpy()
+        heat = get_map(features, tf.fill([4], label)).numpy()
         bias = head.bias.numpy()[label]
         assert heat.dtype == np.float32
         np.testing.assert_allclose(heat.mean((1, 2)) + bias, logits[:, label], atol=1e-4)
@@ -51,9 +51,9 @@ def test_the_map_of_an_ensemble_is_the_mean_of_its_members(run_dir: Path) -> Non
         for _ in range(2)
     ]
     classes = np.array([0, 1, 2, 0])
-    single = [make_map_function([model])(noise(), classes).numpy() for model in models]
+    maps = [make_map_function([model])(noise(), classes).numpy() for model in models]
     np.testing.assert_allclose(
-        make_map_function(models)(noise(), classes), np.mean(single, 0), atol=1e-6
+        make_map_function(models)(noise(), classes), np.mean(maps, 0), atol=1e-6
     )
 
 
@@ -88,7 +88,7 @@ def test_predict_writes_a_png_for_each_image_and_names_it(
         rows = list(csv.DictReader(file))
     names = [row["heatmap"] for row in rows]
     assert sorted(name for name in names if name) == sorted(p.name for p in folder.iterdir())
-    assert len(set(names)) == 13  # two folders hold equal names
+    assert len(set(names)) == 13  # although two folders have files of equal names
     assert names[-1] == ""
     with Image.open(folder / names[0]) as drawn:
         assert drawn.size == (512, 410)

@@ -29,11 +29,11 @@ FAULTS = {
 
 
 LARGE_PIXELS = 25_000_000
-LARGE_MEMORY_BYTES = 512 << 20  # 100 MB are RGBA, 75 MB the result
+LARGE_MEMORY_BYTES = 512 << 20  # the decoded RGBA image takes 100 MB, the RGB image 75 MB
 
 
 def decode_under_limits(arguments: list[str]) -> None:
-    """The program of the process: prints the name of each file before it opens it, then the outcome."""
+    """What the process runs: prints the name of each file, opens the file, and prints the outcome."""
     from seedtf.images.decode import make_decoder
     from seedtf.images.header import RefusedError
 
@@ -55,10 +55,10 @@ def decode_under_limits(arguments: list[str]) -> None:
     print("large", make_decoder(32, LARGE_PIXELS)((folder / "transparent.png").read_bytes()).shape)
 
 
-def limit_memory(more: int) -> None:
-    """Lets the process allocate ``more`` bytes from now on."""
+def limit_memory(more_bytes: int) -> None:
+    """Lets the process allocate at most ``more_bytes`` from now on."""
     pages = int(Path("/proc/self/statm").read_text().split()[0])
-    limit = pages * resource.getpagesize() + more
+    limit = pages * resource.getpagesize() + more_bytes
     resource.setrlimit(resource.RLIMIT_AS, (limit, resource.RLIM_INFINITY))
 
 
@@ -76,7 +76,7 @@ def outcomes(folder: Path) -> dict[str, str]:
     done = forked.run("test_hostile:decode_under_limits", [str(folder)])
     assert done.returncode == 0, done.stdout.splitlines()[-1:] + done.stderr.splitlines()[-3:]
     *lines, large = done.stdout.splitlines()
-    # It would take over 900 MB if all of its pixels were blended at once.
+    # transparent.png would take over 900 MB if all of its pixels were blended at once.
     assert large == "large (32, 32, 3)"
     return dict(line.split("\t") for line in lines)
 
@@ -113,7 +113,10 @@ def test_decompression_bombs_are_refused_with_the_right_fault(
 
 @pytest.mark.parametrize("name", ["second frame", "blank frame", "frames", "row and column"])
 def test_only_the_first_frame_of_a_gif_is_decoded(outcomes: dict[str, str], name: str) -> None:
-    """TensorFlow alone would allocate the widest times the tallest frame of all: up to 13 GB here."""
+    """TensorFlow alone would allocate the largest width times the largest height of all frames.
+
+    That is up to 13 GB for these files.
+    """
     assert outcomes[f"{name}.gif"].startswith("array")
 
 

@@ -1,4 +1,4 @@
-"""Networks of KerasHub: presets train, resume, evaluate, predict and export as others do."""
+"""Networks of KerasHub train, resume, evaluate, predict and export as other networks do."""
 
 from __future__ import annotations
 
@@ -118,7 +118,7 @@ def test_a_saved_network_predicts_the_same(family: Family, tmp_path: Path) -> No
     save_model(network, tmp_path / "model.keras", values)
     loaded = load_model(tmp_path / "model.keras")
     np.testing.assert_array_equal(loaded(family.pixels), network(family.pixels))
-    # as the initial weights of a network with other classes
+    # The file can also hold the initial weights of a network with other classes.
     other = build_network(
         model=str(family.folder),
         num_classes=CLASSES + 1,
@@ -182,10 +182,10 @@ def test_the_rates_of_a_vision_transformer_rise_by_block(family: Family) -> None
         # embedding, two blocks, last normalization; the head has the full rate
         expected = [0.01 ** (k / 4) for k in range(5)]
         np.testing.assert_allclose(sorted(set(scales.values())), sorted(expected))
-        kept = {variable.path.rpartition("/")[2] for variable in no_decay_variables(family.network)}
+        no_decay = {each.path.rpartition("/")[2] for each in no_decay_variables(family.network)}
         tokens = {"class_token"} if "ViT" in family.name else {"cls_token", "register_tokens"}
-        assert tokens < kept
-        assert not any("kernel" in name for name in kept)
+        assert tokens < no_decay
+        assert not any("kernel" in name for name in no_decay)
 
 
 def test_batch_norm_inside_other_layers_is_fused(tmp_path: Path) -> None:
@@ -194,7 +194,7 @@ def test_batch_norm_inside_other_layers_is_fused(tmp_path: Path) -> None:
     block = next(layer for layer in layers if hasattr(layer, "bn2"))
     assert type(block.bn2) is FusedBatchNormalization
     assert block.bn2.momentum == 0.7
-    # KerasHub's own configuration lacks these arguments, so it would restore another network
+    # KerasHub's own get_config omits this argument, so a loaded network would differ.
     assert block.nores
     assert family.network.get_layer("pool").input.shape[-1] == 24
 
@@ -297,13 +297,13 @@ def test_hostile_networks_are_refused_before_anything_is_built(
 ) -> None:
     path = tmp_path / "model.keras"
     save_model(family.network, path)
-    with_config(path, change)
+    rewrite_config(path, change)
     with pytest.raises(UserError, match="damaged or not a seedtf model"):
         load_model(path)
 
 
-def with_config(path: Path, change: str) -> None:
-    """Rewrites one value in the configuration of the backbone in a ``.keras`` file."""
+def rewrite_config(path: Path, change: str) -> None:
+    """Replaces one value in the configuration of the backbone in a ``.keras`` file."""
     import zipfile
 
     with zipfile.ZipFile(path) as archive:
@@ -361,9 +361,7 @@ def test_a_run_records_its_preset_and_its_licence(run: TrainConfig) -> None:
     assert environment["keras-hub"]
 
 
-def test_a_run_resumes_to_the_same_bytes_without_its_preset_folder(
-    run: TrainConfig, tmp_path: Path
-) -> None:
+def test_a_run_resumes_exactly_without_its_preset(run: TrainConfig, tmp_path: Path) -> None:
     from seedtf.training.train import train_and_evaluate
 
     resumed, whole = Path(shutil.copytree(run.run_dir, tmp_path / "run")), Path(run.run_dir)
@@ -378,7 +376,7 @@ def test_a_run_resumes_to_the_same_bytes_without_its_preset_folder(
 
 
 @pytest.mark.usefixtures("forked_subprocesses")
-def test_a_run_is_evaluated_and_exported_without_its_preset_folder(run: TrainConfig) -> None:
+def test_a_run_is_evaluated_and_exported_without_its_preset(run: TrainConfig) -> None:
     evaluate_run(run.run_dir)
     opened = load_run(run.run_dir)
     out = Path(run.run_dir) / "export"

@@ -1,4 +1,4 @@
-"""Every ingredient of training has its effect: whole runs of a tiny network on tiny images."""
+"""Flags of training have their effect, seen in whole runs of a tiny network on tiny images."""
 
 from __future__ import annotations
 
@@ -48,8 +48,10 @@ PLAIN = {
     "precision": "float32",
     "strategy": "none",
 }
-STEPS = 3
-"""In an epoch of the 12 training images."""
+STEPS_PER_EPOCH = 3
+"""There are 12 training images, in batches of 4."""
+QUICK = {"augment_impl": "tf_image"}
+"""The default, fused augmentation would be compiled again in every epoch."""
 
 
 @pytest.fixture
@@ -57,7 +59,7 @@ def config(tiny_folder: Path, tmp_path: Path) -> TrainConfig:
     return TrainConfig(data_dir=str(tiny_folder), run_dir=str(tmp_path / "run"), **PLAIN)
 
 
-def trained(config: TrainConfig, **changes: Any) -> Path:
+def run_training(config: TrainConfig, **changes: Any) -> Path:
     """Trains and returns the run folder."""
     return Path(train_and_evaluate(dataclasses.replace(config, **changes)).run_dir)
 
@@ -74,18 +76,18 @@ def are_equal(left: list[np.ndarray], right: list[np.ndarray]) -> bool:
     return all(np.array_equal(a, b) for a, b in zip(left, right, strict=True))
 
 
-# --- averages and snapshots --------------------------------------------------------------------
+# --- moving average of the weights, and snapshots ----------------------------------------------
 
 
 def test_weights_are_averaged_at_every_step_and_the_average_is_saved(config: TrainConfig) -> None:
     result = train_and_evaluate(dataclasses.replace(config, ema_horizon=0.5, **QUICK))
     run_dir, best = Path(result.run_dir), result.best_epoch
     for epoch in (1, 2):
-        *average, seen = state_after(run_dir, epoch).arrays["average"]
-        assert seen == epoch * STEPS
+        *average, num_steps = state_after(run_dir, epoch).arrays["average"]
+        assert num_steps == epoch * STEPS_PER_EPOCH
         # Every weight changes in every step, so none is equal to its average.
-        raw = state_after(run_dir, epoch).arrays["weights"]
-        assert not any(np.array_equal(a, b) for a, b in zip(raw, average, strict=True))
+        weights = state_after(run_dir, epoch).arrays["weights"]
+        assert not any(np.array_equal(a, b) for a, b in zip(weights, average, strict=True))
     for name, epoch in (("last.keras", 2), ("best.keras", best)):
         *average, _ = state_after(run_dir, epoch).arrays["average"]
         assert are_equal(saved_weights(run_dir, name), average)
@@ -93,7 +95,7 @@ def test_weights_are_averaged_at_every_step_and_the_average_is_saved(config: Tra
 
 def test_a_run_keeps_a_snapshot_at_the_end_of_every_cycle(config: TrainConfig) -> None:
     cyclic = {"schedule": "cyclic", "cycle_epochs": 1.5, "snapshots": True}
-    run_dir = trained(config, epochs=3, **cyclic, **QUICK)
+    run_dir = run_training(config, epochs=3, **cyclic, **QUICK)
     kept = sorted(path.name for path in (run_dir / "checkpoints").glob("snapshot-*"))
     # The rate is set once an epoch, so epoch 2, in which the first cycle ends, has its lowest rate.
     assert kept == ["snapshot-0002.keras", "snapshot-0003.keras"]
@@ -124,18 +126,16 @@ def network_batches(
 
 
 @pytest.mark.parametrize("placement", ["host", "device"])
-@pytest.mark.parametrize("ingredient", ["mixup", "cutmix"])
-def test_mixed_labels_have_two_classes(
-    config: TrainConfig, ingredient: str, placement: str
-) -> None:
-    mixed = dataclasses.replace(config, placement=placement, batch_size=12, **{ingredient: 5.0})
+@pytest.mark.parametrize("flag", ["mixup", "cutmix"])
+def test_mixed_labels_have_two_classes(config: TrainConfig, flag: str, placement: str) -> None:
+    mixed = dataclasses.replace(config, placement=placement, batch_size=12, **{flag: 5.0})
     ((images, labels),) = network_batches(mixed, steps=1)
     assert labels.shape == (12, 3)
     assert labels.sum(1) == pytest.approx(np.ones(12), abs=1e-6)
     assert ((labels > 0).sum(1) == 2).sum() >= 3
     # Each image has one colour, so a second colour shows that two images were cut together.
     varied = np.ptp(images, axis=(1, 2)).max(1) > 5
-    assert varied.any() == (ingredient == "cutmix")
+    assert varied.any() == (flag == "cutmix")
 
 
 def test_a_balanced_epoch_draws_every_class_equally_often(
@@ -156,59 +156,57 @@ def test_a_balanced_epoch_draws_every_class_equally_often(
     assert sorted(counts("balanced")) == [2, 2, 3]
 
 
-# --- a strength that follows the run -----------------------------------------------------------
+# --- a strength of the augmentation that changes from epoch to epoch -----------------------------
 
-Seen = dict[int, list[np.ndarray]]
-
-# the augmentation would be compiled again in every epoch
-QUICK = {"augment_impl": "tf_image"}
+BatchesByStart = dict[int, list[np.ndarray]]
 
 
 @pytest.fixture
-def produced_images(monkeypatch: pytest.MonkeyPatch) -> Seen:
-    """The training images that were produced, by the first step of their dataset."""
-    found: Seen = {}
+def produced_images(monkeypatch: pytest.MonkeyPatch) -> BatchesByStart:
+    """The image batches of every training dataset, by the step at which the dataset starts."""
+    produced: BatchesByStart = {}
     real = TrainBatches.train
 
-    def spied(self: TrainBatches, size: int, start_step: int) -> tf.data.Dataset:
-        kept = found.setdefault(start_step, [])
+    def recorded_train(self: TrainBatches, size: int, start_step: int) -> tf.data.Dataset:
+        batches = produced.setdefault(start_step, [])
 
-        def note(images: np.ndarray) -> np.ndarray:
-            kept.append(images.copy())
+        def record(images: np.ndarray) -> np.ndarray:
+            batches.append(images.copy())
             return images
 
-        def through(images: tf.Tensor, labels: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-            noted = tf.numpy_function(note, [images], tf.float32)
-            return tf.ensure_shape(noted, images.shape), labels
+        def record_batch(images: tf.Tensor, labels: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+            same = tf.numpy_function(record, [images], tf.float32)
+            return tf.ensure_shape(same, images.shape), labels
 
-        return real(self, size, start_step).map(through)
+        return real(self, size, start_step).map(record_batch)
 
-    monkeypatch.setattr(TrainBatches, "train", spied)
-    return found
+    monkeypatch.setattr(TrainBatches, "train", recorded_train)
+    return produced
 
 
 def replace_controller(monkeypatch: pytest.MonkeyPatch, rule: Callable[[Any], float]) -> None:
-    """Replaces the controller by a function of the rows so far."""
+    """Lets ``rule`` compute the strength of an epoch from the history rows before it."""
     monkeypatch.setattr(learning_rate, "next_strength", lambda rows, epochs, *, mixed: rule(rows))
 
 
 def test_each_epoch_is_augmented_with_its_own_strength_and_records_it(
-    config: TrainConfig, produced_images: Seen, monkeypatch: pytest.MonkeyPatch
+    config: TrainConfig, produced_images: BatchesByStart, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     strengths = [2.0, 0.0, 0.25]
     replace_controller(monkeypatch, lambda rows: strengths[len(rows)])
     config = dataclasses.replace(config, epochs=3, **QUICK)
-    run_dir = trained(config, augment_strength="auto")
+    run_dir = run_training(config, augment_strength="auto")
     rows = read_history(run_dir / "history.csv")
     assert [row["augment_strength"] for row in rows] == strengths
     for epoch, strength in enumerate(strengths):
-        for factor, is_it in ((strength, True), (0.5, False)):
+        for factor, is_equal in ((strength, True), (0.5, False)):
             fixed = dataclasses.replace(config, augment_strength=factor)
-            wanted = network_batches(fixed, steps=STEPS, start=epoch * STEPS)
+            start = epoch * STEPS_PER_EPOCH
+            expected = network_batches(fixed, steps=STEPS_PER_EPOCH, start=start)
             # The pipeline may have prefetched more batches than were used.
-            taken = produced_images[epoch * STEPS][:STEPS]
-            for found, (images, _) in zip(taken, wanted, strict=True):
-                assert (np.abs(found - images).max() < 0.5) == is_it
+            used = produced_images[start][:STEPS_PER_EPOCH]
+            for found, (images, _) in zip(used, expected, strict=True):
+                assert (np.abs(found - images).max() < 0.5) == is_equal
 
 
 def test_augmentation_in_the_train_step_follows_the_strength(
@@ -216,14 +214,14 @@ def test_augmentation_in_the_train_step_follows_the_strength(
 ) -> None:
     def losses(strengths: list[float]) -> list[float]:
         replace_controller(monkeypatch, lambda rows: strengths[len(rows)])
-        place = str(tmp_path / str(strengths))
+        run_dir = str(tmp_path / str(strengths))
         return validation_losses(
-            trained(config, run_dir=place, placement="device", augment_strength="auto")
+            run_training(config, run_dir=run_dir, placement="device", augment_strength="auto")
         )
 
-    moved, still = losses([0.0, 2.0]), losses([0.0, 0.0])
-    assert moved[0] == still[0]
-    assert moved[1] != still[1]
+    rising, constant = losses([0.0, 2.0]), losses([0.0, 0.0])
+    assert rising[0] == constant[0]
+    assert rising[1] != constant[1]
 
 
 def test_a_stopped_run_with_a_changing_strength_resumes_exactly(
@@ -234,12 +232,12 @@ def test_a_stopped_run_with_a_changing_strength_resumes_exactly(
         monkeypatch, lambda rows: round(0.2 + 2 * sum(row["loss"] for row in rows) % 1, 4)
     )
     auto = dataclasses.replace(config, epochs=4, augment_strength="auto", **QUICK)
-    whole = trained(auto, run_dir=str(tmp_path / "whole"))
+    whole = run_training(auto, run_dir=str(tmp_path / "whole"))
     with monkeypatch.context() as patch:
         stop_before(patch, epoch=2, step=1)
         with pytest.raises(StoppedError, match="step 1 of epoch 3"):
-            trained(auto)
-    trained(TrainConfig(resume=auto.run_dir))
+            run_training(auto)
+    run_training(TrainConfig(resume=auto.run_dir))
     found = Path(auto.run_dir) / "history.csv"
     assert found.read_bytes() == (whole / "history.csv").read_bytes()
     assert len({row["augment_strength"] for row in read_history(found)}) == 4
@@ -268,7 +266,7 @@ def plain_run(tiny_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Pa
     config = TrainConfig(data_dir=str(tiny_folder), run_dir=str(run_dir), **PLAIN, **QUICK)
     with pytest.MonkeyPatch.context() as patch:
         replace_figures(patch.setattr)
-        return trained(config)
+        return run_training(config)
 
 
 def validation_losses(run_dir: Path) -> list[float]:
@@ -292,13 +290,13 @@ def validation_losses(run_dir: Path) -> list[float]:
 def test_a_flag_changes_what_is_learned(
     config: TrainConfig, plain_run: Path, flags: dict[str, Any]
 ) -> None:
-    found = validation_losses(trained(config, **QUICK, **flags))
+    found = validation_losses(run_training(config, **QUICK, **flags))
     assert all(
         abs(a - b) > 1e-4 * b for a, b in zip(found, validation_losses(plain_run), strict=True)
     )
 
 
-# --- a forecast --------------------------------------------------------------------------------
+# --- --dry_run ---------------------------------------------------------------------------------
 
 
 def test_a_dry_run_times_a_few_steps_and_leaves_nothing(
@@ -312,7 +310,7 @@ def test_a_dry_run_times_a_few_steps_and_leaves_nothing(
         folder.mkdir()
     monkeypatch.setattr("tempfile.tempdir", str(temporary))
     monkeypatch.chdir(here)
-    taken = steps_taken(monkeypatch)
+    num_steps = record_num_steps(monkeypatch)
     flags = {**PLAIN, **QUICK, "progressive_sizes": "12", "snapshots": True, "cycle_epochs": 1}
     command = ["train", "--dry_run", f"--data_dir={tiny_folder}"]
     assert (
@@ -337,22 +335,22 @@ def test_a_dry_run_times_a_few_steps_and_leaves_nothing(
     assert found["disk_bytes"] > found["run_bytes"] > 0
     assert found["snapshots"] == 2
     assert 1 <= found["steps"] <= 20
-    # further steps are not timed: they trace and warm up each stage
-    assert 0 < taken[0] - found["steps"] <= 2 * 6
+    # More steps are trained than timed, because the first steps of each stage trace and warm up.
+    assert 0 < num_steps[0] - found["steps"] <= 2 * 6
 
 
-def steps_taken(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """Will hold how many steps each forecast trained."""
-    taken: list[int] = []
+def record_num_steps(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """A list to which every later dry run appends the number of steps that it trained."""
+    num_steps: list[int] = []
     real = train.time_training
 
     def counted(trainer: Trainer, *args: Any, **kwargs: Any) -> Any:
-        found = real(trainer, *args, **kwargs)
-        taken.append(int(trainer.optimizer.iterations))
-        return found
+        result = real(trainer, *args, **kwargs)
+        num_steps.append(int(trainer.optimizer.iterations))
+        return result
 
     monkeypatch.setattr(train, "time_training", counted)
-    return taken
+    return num_steps
 
 
 def test_a_dry_run_does_not_create_the_run_folder(

@@ -19,7 +19,7 @@ from seedtf.training.optim.schedules import cyclic_decay, smooth_decay
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Ten green and ten yellow images of 12 × 12 pixels, each with a shade of its own."""
+    """Ten green and ten yellow images of 12 × 12 pixels, each with its own value of blue."""
     root = tmp_path_factory.mktemp("field")
     for name, color in (("maize", (0, 200, 0)), ("wheat", (200, 200, 0))):
         (root / name).mkdir()
@@ -65,7 +65,7 @@ def test_each_epoch_of_fit_sees_every_image_in_another_order(folder: Path) -> No
     assert first != second
     assert all(
         shade % 10 == 0 for _, shade in first
-    )  # without augmentation the pixels are the files'
+    )  # without augmentation the pixels are those of the files
     images, labels = next(iter(val))
     assert images.shape == (4, 12, 12, 3)
     shades = images[:, 0, 0, 2].numpy().round().astype(int).tolist()
@@ -128,7 +128,7 @@ def test_the_rate_moves_with_every_step_of_a_model_with_two_outputs(tmp_path: Pa
     model.compile("sgd", "sparse_categorical_crossentropy")
     rates = []
 
-    class Watch(keras.callbacks.Callback):
+    class RecordRates(keras.callbacks.Callback):
         def on_train_batch_begin(self, batch, logs=None):
             rates.append(float(self.model.optimizer.learning_rate))
 
@@ -140,7 +140,7 @@ def test_the_rate_moves_with_every_step_of_a_model_with_two_outputs(tmp_path: Pa
         batch_size=4,
         epochs=2,
         verbose=0,
-        callbacks=[seedtf.callbacks.SmoothDecay(0.1, min_lr=0.001), Watch(), curves],
+        callbacks=[seedtf.callbacks.SmoothDecay(0.1, min_lr=0.001), RecordRates(), curves],
     )
     expected = [smooth_decay(step / 2, lr=0.1, min_lr=0.001, epochs=2) for step in range(4)]
     np.testing.assert_allclose(rates, expected, rtol=1e-6)

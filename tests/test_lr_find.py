@@ -135,7 +135,7 @@ def test_a_sweep_restores_everything_that_it_changed(trained):
     assert all_values(trained) == before
     assert (random.getstate(), np.random.get_state()[1].tobytes()) == states
     trained.fit(batches(), steps_per_epoch=2, verbose=0, shuffle=False)
-    assert all_values(trained) != before  # Without restoring, the comparison fails.
+    assert all_values(trained) != before  # training changes them; the sweep restored them
 
 
 def test_each_loss_is_that_of_its_own_step_and_rate():
@@ -244,7 +244,7 @@ def test_flags_that_conflict_are_refused(flag, message, tmp_path, monkeypatch, c
     assert capsys.readouterr().err.startswith(f"seedtf lr_find: {message}")
 
 
-def tiny(data: Path, **flags) -> TrainConfig:
+def tiny_config(data: Path, **flags) -> TrainConfig:
     # The fused augmentation takes seconds to compile, and nothing here depends on it.
     quick = {"augment_impl": "tf_image", "model": "tiny", "weights": "none"}
     given = {**quick, "image_size": 16, "batch_size": 8, **flags}
@@ -253,8 +253,8 @@ def tiny(data: Path, **flags) -> TrainConfig:
 
 def test_the_flags_of_a_run_are_read_and_unused_ones_reported(tmp_path, data, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    flags = tiny(data, freeze_epochs=1, progressive_sizes="12", run_dir="mine").to_flagfile()
-    Path("flags.txt").write_text(flags)
+    config = tiny_config(data, freeze_epochs=1, progressive_sizes="12", run_dir="mine")
+    Path("flags.txt").write_text(config.to_flagfile())
     # These rates are so low that the loss cannot fall.
     rates = ["--start_lr=1e-12", "--end_lr=1e-11", "--out=out"]
     assert main(["lr_find", "--flagfile=flags.txt", "--run_dir=mine", *rates]) == 2
@@ -319,28 +319,29 @@ def test_an_image_that_became_unreadable_is_named(data, tmp_path, monkeypatch):
         return opened
 
     monkeypatch.setattr(lr_finder, "load_training_data", load_then_truncate)
+    config = tiny_config(folder, cache="off")
     with pytest.raises(UserError, match=r"became unreadable during .* restore it or remove it"):
         lr_finder.find_learning_rate(
-            tiny(folder, cache="off"), start=1e-5, end=1.0, steps=10, out=str(tmp_path / "out")
+            config, start=1e-5, end=1.0, steps=10, out=str(tmp_path / "out")
         )
 
 
 def test_out_of_memory_gives_a_one_line_error(data, tmp_path, monkeypatch):
-    def full(*_, **__):
+    def out_of_memory(*_, **__):
         raise tf.errors.ResourceExhaustedError(None, None, "OOM when allocating")
 
-    monkeypatch.setattr(lr_finder, "sweep_lr", full)
+    monkeypatch.setattr(lr_finder, "sweep_lr", out_of_memory)
     with pytest.raises(UserError, match=r"^--batch_size=8: out of memory; lower it"):
         lr_finder.find_learning_rate(
-            tiny(data), start=1e-5, end=1.0, steps=10, out=str(tmp_path / "out")
+            tiny_config(data), start=1e-5, end=1.0, steps=10, out=str(tmp_path / "out")
         )
 
 
 def test_only_an_error_in_a_run_folder_suggests_to_resume(data):
-    config = tiny(data)
-    lost = r"^--run_dir=r: cannot be written .* --resume=r$"
+    config = tiny_config(data)
+    message = r"^--run_dir=r: cannot be written .* --resume=r$"
     with (
-        pytest.raises(UserError, match=lost),
+        pytest.raises(UserError, match=message),
         runtime_errors_as_user_errors(config, None, Path("r")),
     ):
         raise OSError(28, "No space left on device")

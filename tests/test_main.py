@@ -1,4 +1,4 @@
-"""``seedtf COMMAND``: finding a command, and a reader that closes the output early."""
+"""``seedtf COMMAND``: finding the command, its help, and a pipe that closes before all is written."""
 
 import subprocess
 import sys

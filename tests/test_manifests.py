@@ -28,17 +28,21 @@ ANYTHING: dict[str, Any] = {"type": "object"}
 
 
 def fields(required: str = "", **known: Any) -> dict[str, Any]:
-    """A JSON schema of an object with these fields and no others."""
-    needed = required.split()
+    """A JSON schema of an object with these fields and no others.
+
+    Args:
+        required: the names of the required fields, separated by spaces.
+        **known: the schema of each field.
+    """
     return {
         "type": "object",
         "properties": known,
-        "required": needed,
+        "required": required.split(),
         "additionalProperties": False,
     }
 
 
-def listed(schema: dict[str, Any]) -> dict[str, Any]:
+def array_of(schema: dict[str, Any]) -> dict[str, Any]:
     return {"type": "array", "items": schema}
 
 
@@ -63,12 +67,12 @@ JOBSET = resource(
         failurePolicy=fields(
             maxRestarts=COUNT,
             restartStrategy=one_of("Recreate", "BlockingRecreate", "InPlaceRestart"),
-            rules=listed(
+            rules=array_of(
                 fields(
                     "name action",
                     name={"type": "string", "pattern": "^[A-Za-z]([A-Za-z0-9_,:]*[A-Za-z0-9_])?$"},
                     action=one_of("FailJobSet", "RestartJobSet", "RestartJob"),
-                    onJobFailureReasons=listed(
+                    onJobFailureReasons=array_of(
                         one_of(
                             "BackoffLimitExceeded",
                             "DeadlineExceeded",
@@ -77,11 +81,11 @@ JOBSET = resource(
                             "PodFailurePolicy",
                         )
                     ),
-                    targetReplicatedJobs=listed(TEXT),
+                    targetReplicatedJobs=array_of(TEXT),
                 )
             ),
         ),
-        replicatedJobs=listed(
+        replicatedJobs=array_of(
             fields("name template", name=TEXT, groupName=TEXT, replicas=COUNT, template=ANYTHING)
         ),
     ),
@@ -106,7 +110,7 @@ INFERENCE_SERVICE = resource(
                 protocolVersion=one_of("v1", "v2", "grpc-v1", "grpc-v2"),
                 storageUri={"type": "string", "pattern": "^(pvc|s3|gs|hf|https)://"},
                 resources=ANYTHING,
-                env=listed(ANYTHING),
+                env=array_of(ANYTHING),
             ),
         ),
     ),
@@ -123,8 +127,8 @@ COMPOSE = fields(
             "image",
             image={"type": "string", "pattern": r"^[\w./-]+:\d+\.\d+\.\d+$"},
             environment=ANYTHING,
-            ports=listed({"type": "string", "pattern": r"^[\d.]+:\d+:\d+$"}),
-            volumes=listed(
+            ports=array_of({"type": "string", "pattern": r"^[\d.]+:\d+:\d+$"}),
+            volumes=array_of(
                 fields(
                     "type",
                     type=one_of("bind", "volume", "tmpfs"),
@@ -134,14 +138,14 @@ COMPOSE = fields(
                 )
             ),
             healthcheck=fields(
-                test=listed(TEXT),
+                test=array_of(TEXT),
                 interval=DURATION,
                 timeout=DURATION,
                 retries=COUNT,
                 start_period=DURATION,
             ),
-            cap_drop=listed(TEXT),
-            security_opt=listed(TEXT),
+            cap_drop=array_of(TEXT),
+            security_opt=array_of(TEXT),
             restart=one_of("no", "always", "on-failure", "unless-stopped"),
         ),
     },
@@ -160,16 +164,16 @@ def load(name: str) -> dict[str, Any]:
 @pytest.mark.parametrize("name", FILES)
 def test_a_manifest_has_only_fields_of_its_type(name: str) -> None:
     jsonschema.validate(load(name), FILES[name])
-    for change in ("spec", "services"):
+    for section in ("spec", "services"):
         wrong = copy.deepcopy(load(name))
-        if change in wrong:
-            wrong[change]["replicatedJob"] = 1
+        if section in wrong:
+            wrong[section]["replicatedJob"] = 1
             with pytest.raises(jsonschema.ValidationError):
                 jsonschema.validate(wrong, FILES[name])
 
 
 def test_every_file_names_the_version_of_its_image() -> None:
-    """A tag such as latest means another program tomorrow."""
+    """A tag such as ``latest`` can mean another image tomorrow."""
     texts = {
         path: path.read_text(encoding="utf-8")
         for folder in ("kubernetes", "serving")
@@ -189,9 +193,9 @@ def test_the_job_of_the_jobset_fits_the_schema_of_kubernetes() -> None:
 
 
 def test_the_job_of_the_jobset_equals_job_yaml() -> None:
-    """Only the names of the pods differ, which JobSet makes, and who makes the Service."""
-    _, plain = yaml.safe_load_all((SCRIPTS / "kubernetes" / "job.yaml").read_text())
-    expected, found = plain["spec"], job_of_set()["spec"]
+    """Except for the pod names and the Service, which JobSet creates itself."""
+    _, job = yaml.safe_load_all((SCRIPTS / "kubernetes" / "job.yaml").read_text())
+    expected, found = job["spec"], job_of_set()["spec"]
     assert expected["template"]["spec"].pop("subdomain") == "seedlings"
     for spec in (expected, found):
         for variable in spec["template"]["spec"]["containers"][0]["env"]:
@@ -255,4 +259,4 @@ def test_the_address_in_the_comments_has_the_name_of_the_model() -> None:
     for name in ("serving/compose.yaml", "serving/inferenceservice.yaml"):
         text = (SCRIPTS / Path(name)).read_text(encoding="utf-8")
         assert "/v1/models/seedlings:predict" in text
-    assert json.dumps(load("serving/compose.yaml"))  # plain values only
+    assert json.dumps(load("serving/compose.yaml"))  # it has no values that JSON lacks

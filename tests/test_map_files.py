@@ -29,8 +29,8 @@ def test_batches_contain_every_file_once_and_keep_its_outcome(count: int) -> Non
             yield refusal if index % 7 == 3 else OSError(2, "gone") if index % 7 == 5 else index
 
     catalog = _catalog(count)
-    good, faults = map_file_batches(catalog, process, "testing", 16)
-    assert good.tolist() == [i for i in range(count) if i % 7 not in (3, 5)]
+    usable, faults = map_file_batches(catalog, process, "testing", 16)
+    assert usable.tolist() == [i for i in range(count) if i % 7 not in (3, 5)]
     assert [(f.path, f.fault, f.detail) for f in faults] == [
         (f"{i:03}.png", *(("corrupt", f"number {i}") if i % 7 == 3 else ("unreadable", "gone")))
         for i in range(count)

@@ -32,11 +32,11 @@ class Sample(NamedTuple):
 @st.composite
 def samples(draw, max_images=60, max_classes=6):
     """Random predictions, correct more often than by chance; some classes may not occur."""
-    images, classes = draw(st.integers(1, max_images)), draw(st.integers(2, max_classes))
+    num_images, num_classes = draw(st.integers(1, max_images)), draw(st.integers(2, max_classes))
     generator = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
-    labels = generator.integers(0, classes, images)
-    logits = generator.normal(0, 1.5, (images, classes))
-    logits[np.arange(images), labels] += draw(st.floats(0, 3))
+    labels = generator.integers(0, num_classes, num_images)
+    logits = generator.normal(0, 1.5, (num_images, num_classes))
+    logits[np.arange(num_images), labels] += draw(st.floats(0, 3))
     probabilities = softmax(logits, axis=1)
     return Sample(labels, probabilities, probabilities.argmax(axis=1))
 

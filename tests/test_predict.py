@@ -180,9 +180,7 @@ def test_the_batch_size_does_not_change_the_rows(flat, tmp_path, batch_size):
 @given(
     files=st.integers(1, 9), shards=st.integers(1, 12), suffix=st.sampled_from(["csv", "parquet"])
 )
-def test_the_rows_of_all_shards_in_order_are_those_of_the_whole(
-    tmp_path_factory, files, shards, suffix
-):
+def test_the_shards_in_order_are_the_whole_table(tmp_path_factory, files, shards, suffix):
     """Every file is in exactly one shard, also with more shards than files and with bad files."""
     if suffix == "parquet":
         pytest.importorskip("pyarrow")
@@ -302,9 +300,7 @@ def test_a_folder_is_listed_lazily_and_sorted(flat):
         (["{run}", "{flat}", "--out=p.parquet", "--submission=s.csv"], "a submission is CSV"),
     ],
 )
-def test_wrong_arguments_give_a_one_line_error_and_exit_code_2(
-    run_dir, flat, capsys, arguments, message
-):
+def test_wrong_arguments_give_one_line_and_exit_code_2(run_dir, flat, capsys, arguments, message):
     out, empty = flat.parent / "p.csv", flat.parent / "empty"
     empty.mkdir()
     places = {"run": run_dir, "flat": flat, "empty": empty}

@@ -82,9 +82,7 @@ def test_progressive_sizes_are_refused_where_position_embeddings_have_one_size(v
         resolve(config, Machine(), find_preset(str(vit)))
 
 
-def test_folders_and_names_of_networks_are_distinguished(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_folder_is_not_taken_for_a_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     Path("resnet50").mkdir()
     Path("mine").mkdir()

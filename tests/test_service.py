@@ -119,9 +119,7 @@ def taken(dataset: tf.data.Dataset, count: int) -> list[tuple[int, list[int]]]:
     return [(int(e), i.tolist()) for e, i in dataset.take(count).as_numpy_iterator()]
 
 
-def test_an_epoch_holds_every_record_once_in_the_order_of_local_training(
-    two_workers: ClusterProcess,
-) -> None:
+def test_an_epoch_has_every_record_once_in_training_order(two_workers: ClusterProcess) -> None:
     order = BatchIndices(200, 2, seed=1)
     batches = taken(served_indices(two_workers.address, 0, order), 300)
     for epoch in range(3):

@@ -23,7 +23,7 @@ PROMISES: dict[str, dict[str, tuple[str, ...]]] = {
         "Training continues from a saved state with the same bits, and a run is resumed without the "
         "preset's files.": (
             "test_a_restored_state_trains_on_with_the_same_bits",
-            "test_a_run_resumes_to_the_same_bytes_without_its_preset_folder",
+            "test_a_run_resumes_exactly_without_its_preset",
         ),
         "Files of timm and transformers give the features of the original network.": (
             "test_files_of_timm_are_converted",
@@ -99,7 +99,7 @@ PROMISES: dict[str, dict[str, tuple[str, ...]]] = {
             "test_a_pack_trains_to_the_same_history",
         ),
         "The tables of all shards of a prediction, one after the other, are the whole table.": (
-            "test_the_rows_of_all_shards_in_order_are_those_of_the_whole",
+            "test_the_shards_in_order_are_the_whole_table",
         ),
         "Every epoch has every image once, from whatever step it starts.": (
             "test_every_epoch_holds_each_index_once",
@@ -226,7 +226,7 @@ PROMISES: dict[str, dict[str, tuple[str, ...]]] = {
             "test_trackio_has_one_run_with_every_epoch_once",
         ),
         "A failure of a tracker is one line, and ends no training.": (
-            "test_a_failing_tracker_gives_one_warning_and_the_others_continue",
+            "test_a_failing_tracker_warns_once_and_others_continue",
             "test_a_tracker_that_hangs_is_left_out_with_a_warning",
         ),
         "A search is one parent with its trials.": (
