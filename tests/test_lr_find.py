@@ -310,7 +310,7 @@ def test_a_sweep_that_fails_leaves_no_new_folder(tmp_path, monkeypatch):
 
 def test_an_image_that_became_unreadable_is_named(data, tmp_path, monkeypatch):
     folder = Path(shutil.copytree(data, tmp_path / "data"))
-    load = lr_finder.load_training_data
+    load, config = lr_finder.load_training_data, tiny_config(folder, cache="off")
 
     def load_then_truncate(config):
         opened = load(config)
@@ -319,7 +319,6 @@ def test_an_image_that_became_unreadable_is_named(data, tmp_path, monkeypatch):
         return opened
 
     monkeypatch.setattr(lr_finder, "load_training_data", load_then_truncate)
-    config = tiny_config(folder, cache="off")
     with pytest.raises(UserError, match=r"became unreadable during .* restore it or remove it"):
         lr_finder.find_learning_rate(
             config, start=1e-5, end=1.0, steps=10, out=str(tmp_path / "out")

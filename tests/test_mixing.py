@@ -1,4 +1,4 @@
-"""MixUp, CutMix and Random Erasing: weights, rectangles and noise that depend only on the record."""
+"""MixUp, CutMix and Random Erasing: their random numbers follow from seed, epoch and record alone."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ SIDE = 12
 ALL = Mixing(mixup=0.4, cutmix=1.0, random_erasing=0.5)
 
 
-def run(
+def mix_images(
     images: np.ndarray, records: list[int], mixing: Mixing, *, seed: int = 0, epoch: int = 0
 ) -> tuple[np.ndarray, np.ndarray]:
     """Mixed images and labels; before mixing each image has a class of its own."""
@@ -36,12 +36,13 @@ def zebra(count: int, side: int = SIDE) -> np.ndarray:
 
 
 def kept_pixels(mixed: np.ndarray) -> np.ndarray:
-    """The weight of the image itself in each pixel of mixed zebra images: ``[B, H, W]``."""
+    """The weight of each image in each of its pixels after zebra images were mixed: ``[B, H, W]``."""
     own = mixed[..., 0] / 255.0
     return np.where((np.arange(len(mixed)) % 2 == 1)[:, None, None], own, 1.0 - own)
 
 
 def own_weight(labels: np.ndarray) -> np.ndarray:
+    """The weight that each image's own class has in its mixed label: ``[B]``."""
     return np.diagonal(labels).copy()
 
 
@@ -63,7 +64,7 @@ def test_labels_are_distributions_over_two_classes_and_pixels_in_range(
     mixing: Mixing, seed: int, epoch: int, count: int
 ) -> None:
     images = np.random.default_rng(count).uniform(0, 255, (count, 8, 6, 3)).astype(np.float32)
-    mixed, labels = run(images, list(range(count)), mixing, seed=seed, epoch=epoch)
+    mixed, labels = mix_images(images, list(range(count)), mixing, seed=seed, epoch=epoch)
     assert mixed.shape == images.shape
     assert mixed.dtype == labels.dtype == np.float32
     assert labels.min() >= 0
@@ -79,13 +80,13 @@ def test_without_operations_nothing_changes() -> None:
     assert not Mixing(0.0, 0.0, 0.0).active
     assert all(m.active for m in (Mixing(mixup=0.1), Mixing(cutmix=1), Mixing(random_erasing=0.1)))
     images = zebra(4)
-    mixed, labels = run(images, [0, 1, 2, 3], Mixing())
+    mixed, labels = mix_images(images, [0, 1, 2, 3], Mixing())
     assert (mixed == images).all()
     assert (labels == np.eye(4)).all()
 
 
 def test_mixup_blends_pixels_and_labels_by_the_same_weight() -> None:
-    mixed, labels = run(zebra(64), list(range(64)), Mixing(mixup=1.0))
+    mixed, labels = mix_images(zebra(64), list(range(64)), Mixing(mixup=1.0))
     kept = kept_pixels(mixed)
     assert kept == pytest.approx(
         np.broadcast_to(own_weight(labels)[:, None, None], kept.shape), abs=1e-5
@@ -94,7 +95,7 @@ def test_mixup_blends_pixels_and_labels_by_the_same_weight() -> None:
 
 
 def test_cutmix_pastes_one_rectangle_and_labels_have_its_exact_area() -> None:
-    mixed, labels = run(zebra(256), list(range(256)), Mixing(cutmix=1.0))
+    mixed, labels = mix_images(zebra(256), list(range(256)), Mixing(cutmix=1.0))
     kept = kept_pixels(mixed)
     assert set(np.unique(kept)) == {0.0, 1.0}
     assert kept.mean((1, 2)) == pytest.approx(own_weight(labels), abs=1e-6)
@@ -105,14 +106,14 @@ def test_cutmix_pastes_one_rectangle_and_labels_have_its_exact_area() -> None:
     ]
     assert len(boxes) > 200
     assert 0.3 < np.mean(clipped) < 0.95
-    # A rectangle that is not clipped is square like the image.
+    # Rectangles have the aspect ratio of the image, so those that are not clipped are square.
     squares = [box for box, is_clipped in zip(boxes, clipped, strict=True) if not is_clipped]
     assert all(bottom - top == right - left for top, bottom, left, right in squares)
 
 
 def test_a_pasted_part_has_the_same_position_in_the_next_image() -> None:
     images = np.random.default_rng(0).uniform(0, 255, (16, SIDE, SIDE, 3)).astype(np.float32)
-    mixed, _ = run(images, list(range(16)), Mixing(cutmix=1.0))
+    mixed, _ = mix_images(images, list(range(16)), Mixing(cutmix=1.0))
     own, partner = mixed == images, mixed == np.roll(images, -1, 0)
     assert (own | partner).all()
     assert own.any()
@@ -120,17 +121,17 @@ def test_a_pasted_part_has_the_same_position_in_the_next_image() -> None:
 
 
 def test_the_mean_area_that_cutmix_keeps_follows_from_its_beta() -> None:
-    """With a large a, the rectangle has nearly always half of the area before it is clipped."""
-    _, labels = run(zebra(512, 32), list(range(512)), Mixing(cutmix=10.0))
+    """With a large alpha, the rectangle nearly always has half of the area before it is clipped."""
+    _, labels = mix_images(zebra(512, 32), list(range(512)), Mixing(cutmix=10.0))
     side = np.sqrt(0.5)
-    # A span of length s around a uniform center has on average the length s − s²/4 inside [0, 1].
+    # Of an interval of length s around a uniform center, on average s − s²/4 lies inside [0, 1].
     expected = 1 - (side - side**2 / 4) ** 2
     assert own_weight(labels).mean() == pytest.approx(expected, abs=0.02)
     assert own_weight(labels).min() > 0.15
 
 
 def test_with_mixup_and_cutmix_each_mixes_half_of_the_images() -> None:
-    mixed, labels = run(zebra(1000, 4), list(range(1000)), Mixing(mixup=10.0, cutmix=10.0))
+    mixed, labels = mix_images(zebra(1000, 4), list(range(1000)), Mixing(mixup=10.0, cutmix=10.0))
     kept = kept_pixels(mixed)
     pasted = ((kept == 0) | (kept == 1)).all((1, 2))
     # binomial: 500 ± 3.9 standard deviations
@@ -140,7 +141,7 @@ def test_with_mixup_and_cutmix_each_mixes_half_of_the_images() -> None:
 
 def test_erasing_follows_the_probability_and_the_sizes_of_the_paper() -> None:
     side, count = 64, 600
-    mixed, labels = run(
+    mixed, labels = mix_images(
         np.full((count, side, side, 3), -1.0), list(range(count)), Mixing(random_erasing=0.3)
     )
     assert (labels == np.eye(count)).all()
@@ -166,17 +167,22 @@ def test_erasing_follows_the_probability_and_the_sizes_of_the_paper() -> None:
 
 def test_probability_one_erases_every_image_and_zero_none() -> None:
     images = np.full((200, 8, 8, 3), -1.0)
-    mixed, _ = run(images, list(range(200)), Mixing(random_erasing=1.0))
+    mixed, _ = mix_images(images, list(range(200)), Mixing(random_erasing=1.0))
     assert (mixed >= 0).any((1, 2, 3)).all()
     # A tiny probability erases none of 200 images, and mixing alone erases none either.
     for none in (Mixing(random_erasing=1e-9), Mixing(cutmix=1.0)):
-        mixed, _ = run(images, list(range(200)), none)
+        mixed, _ = mix_images(images, list(range(200)), none)
         assert (mixed == -1).all()
 
 
 def test_noise_is_uniform_over_grey_levels_and_uncorrelated() -> None:
-    """Chi-square of 256 levels (limit: once in 10,000) and correlations of neighbours."""
-    mixed, _ = run(np.full((64, 48, 48, 3), -1.0), list(range(64)), Mixing(random_erasing=1.0))
+    """Chi-square over 256 grey levels, and correlations between channels and neighbouring pixels.
+
+    With 255 degrees of freedom, chi-square exceeds 347 once in 10,000 times.
+    """
+    mixed, _ = mix_images(
+        np.full((64, 48, 48, 3), -1.0), list(range(64)), Mixing(random_erasing=1.0)
+    )
     noise = mixed[(mixed >= 0).all(-1)]  # [pixels, 3]
     assert (noise == np.round(noise)).all()
     counts = np.bincount(noise.astype(int).ravel(), minlength=256)
@@ -188,38 +194,39 @@ def test_noise_is_uniform_over_grey_levels_and_uncorrelated() -> None:
 
 
 def erased(count: int, records: list[int], mixing: Mixing) -> np.ndarray:
-    """The pixels that become noise before images are mixed: bool ``[B, H, W]``."""
+    """Where Random Erasing puts noise, before images are mixed: bool ``[B, H, W]``."""
     blank = np.full((count, SIDE, SIDE, 3), -1.0)
     only = Mixing(random_erasing=mixing.random_erasing)
-    return (run(blank, records, only, seed=5, epoch=2)[0] >= 0).all(-1)
+    return (mix_images(blank, records, only, seed=5, epoch=2)[0] >= 0).all(-1)
 
 
 @pytest.mark.parametrize("mixing", [ALL, Mixing(cutmix=1.0), Mixing(random_erasing=1.0)])
 def test_random_numbers_of_a_record_do_not_depend_on_its_batch(mixing: Mixing) -> None:
     images, records = zebra(6), [7, 3, 10**12, 0, 9, 4]
-    together, labels = run(images, records, mixing, seed=5, epoch=2)
+    together, labels = mix_images(images, records, mixing, seed=5, epoch=2)
     erased_together = erased(6, records, mixing)
-    for place, record in ((1, 3), (3, 0), (5, 4)):
-        # The same image and record in another batch, in front of an image of the same kind.
-        other, other_labels = run(images[:2], [99, record], mixing, seed=5, epoch=2)
-        erased_apart = erased(2, [99, record], mixing)
-        assert own_weight(other_labels)[1] == own_weight(labels)[place]
-        assert (erased_apart[1] == erased_together[place]).all()
-        # The noise of the partner follows from the partner's record, and is visible where it is
-        # mixed in.
-        foreign = erased_apart[0] | erased_together[(place + 1) % 6]
-        foreign &= mixing.mixup > 0 or mixing.cutmix > 0
-        assert (~foreign).mean() > 0.3
-        assert (other[1] == together[place])[~foreign].all()
+    for position, record in ((1, 3), (3, 0), (5, 4)):
+        # The same white image and record in another batch, where it is mixed with a black image, too.
+        other, other_labels = mix_images(images[:2], [99, record], mixing, seed=5, epoch=2)
+        erased_in_other = erased(2, [99, record], mixing)
+        assert own_weight(other_labels)[1] == own_weight(labels)[position]
+        assert (erased_in_other[1] == erased_together[position]).all()
+        # Pixels where one of the two black images has noise, which depends on its own record.
+        partner_noise = erased_in_other[0] | erased_together[(position + 1) % 6]
+        partner_noise &= mixing.mixup > 0 or mixing.cutmix > 0
+        assert (~partner_noise).mean() > 0.3
+        assert (other[1] == together[position])[~partner_noise].all()
 
 
 def test_records_epochs_and_seeds_have_different_weights() -> None:
     weights = [
-        own_weight(run(zebra(4), [0, 1, 2, 10**6], Mixing(mixup=1.0), seed=s, epoch=e)[1]).tolist()
+        own_weight(
+            mix_images(zebra(4), [0, 1, 2, 10**6], Mixing(mixup=1.0), seed=s, epoch=e)[1]
+        ).tolist()
         for s in (0, 1, 2)
         for e in (0, 1, 2)
     ]
-    # 36 of 16,384 possible values: one pair of equal ones is likely once in 26 times, three never.
+    # 36 draws from 16,384 values contain one equal pair once in 26 times, and practically never three.
     assert len(set(np.ravel(weights).tolist())) >= 34
 
 
@@ -228,12 +235,12 @@ def test_eager_tf_data_and_xla_values_agree(mixing: Mixing) -> None:
     images = np.random.default_rng(1).uniform(0, 255, (32, SIDE, SIDE, 3)).astype(np.float32)
     batch = (images, tf.eye(32), tf.constant(3, tf.int64), tf.range(100, 132, dtype=tf.int64))
 
-    def call(*batch: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    def mix_batch(*batch: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         return mix(*batch, seed=5, mixing=mixing)
 
-    eager = call(*batch)
-    compiled = tf.function(call, jit_compile=True)(*map(tf.constant, batch))
-    dataset = tf.data.Dataset.from_tensors(batch).map(call)
+    eager = mix_batch(*batch)
+    compiled = tf.function(mix_batch, jit_compile=True)(*map(tf.constant, batch))
+    dataset = tf.data.Dataset.from_tensors(batch).map(mix_batch)
     assert [spec.shape.as_list() for spec in dataset.element_spec] == [
         [32, SIDE, SIDE, 3],
         [32, 32],
@@ -263,7 +270,7 @@ def test_mix_runs_inside_a_compiled_train_step() -> None:
 
 def test_the_mix_of_seed_seven_never_changes() -> None:
     """Runs of earlier versions resume exactly only while these numbers stay the same."""
-    mixed, labels = run(zebra(6), [0, 5, 9, 2, 8, 3], ALL, seed=7, epoch=1)
+    mixed, labels = mix_images(zebra(6), [0, 5, 9, 2, 8, 3], ALL, seed=7, epoch=1)
     assert own_weight(labels) == pytest.approx(
         [0.836291, 0.625, 0.02458, 0.652371, 0.888889, 0.120174], abs=1e-6
     )
@@ -279,7 +286,7 @@ def test_the_quantiles_are_those_of_the_beta_distribution(a: float) -> None:
     assert np.all(np.diff(quantiles) >= 0)
     assert quantiles + quantiles[::-1] == pytest.approx(np.ones(2000), abs=1e-12)
     assert np.var(quantiles) == pytest.approx(1 / (4 * (2 * a + 1)), rel=1e-3)
-    # For a small a the upper quantiles are rounded to 1; the lower half is enough, see the symmetry.
+    # For a small a, upper quantiles are rounded to 1; by the symmetry the lower half is enough.
     lower = tf.math.betainc(
         *(
             tf.constant(v, tf.float64)

@@ -25,6 +25,7 @@ Members = dict[str, bytes]
 
 @pytest.fixture(scope="module")
 def good(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An undamaged model file; the hostile files below are made from its members."""
     path = tmp_path_factory.mktemp("good") / "model.keras"
     model = build_network(model="tiny", num_classes=3, image_size=16, weights="none")
     model.compile(optimizer="adam", loss="sparse_categorical_crossentropy")
@@ -73,8 +74,8 @@ def layer(config: dict[str, Any], name: str) -> dict[str, Any]:
     )
 
 
-def calls(module: str, name: str, *arguments: object) -> Callable[[dict[str, Any]], None]:
-    """Replaces the initializer of the head by a call of another object."""
+def initializer(module: str, name: str, *arguments: object) -> Callable[[dict[str, Any]], None]:
+    """A change of the configuration that makes the head's initializer another object and its call."""
 
     def change(config: dict[str, Any]) -> None:
         call = {"module": module, "class_name": name, "config": {"args": arguments}}
@@ -136,7 +137,7 @@ def group_in_itself(file: h5py.File) -> None:
     group["again"] = group
 
 
-WEIGHTS = {
+HOSTILE_WEIGHTS = {
     "no weights": lambda file: None,
     "huge array": huge_array,
     "zipped array": zipped_array,
@@ -149,13 +150,13 @@ WEIGHTS = {
     "soft link": lambda file: file.__setitem__("a", h5py.SoftLink("/b")),
     "group in itself": group_in_itself,
 }
-CONFIGS = {
-    "os.system": calls("os", "system", "touch marker"),
-    "eval": calls("builtins", "eval", "open('marker', 'w')"),
-    "subprocess": calls("subprocess", "Popen", ["touch", "marker"]),
-    "unsafe": calls("keras.config", "enable_unsafe_deserialization"),
-    "get_file": calls("keras.utils", "get_file", "marker", "file:///etc/hostname"),
-    "own function": calls("seedtf.files", "write_text", "marker", "x"),
+HOSTILE_CONFIGS = {
+    "os.system": initializer("os", "system", "touch marker"),
+    "eval": initializer("builtins", "eval", "open('marker', 'w')"),
+    "subprocess": initializer("subprocess", "Popen", ["touch", "marker"]),
+    "unsafe": initializer("keras.config", "enable_unsafe_deserialization"),
+    "get_file": initializer("keras.utils", "get_file", "marker", "file:///etc/hostname"),
+    "own function": initializer("seedtf.files", "write_text", "marker", "x"),
     "huge head": huge_head,
     "huge head and negative layer": huge_head_and_negative_layer,
     "huge kernel": huge_kernel,
@@ -163,7 +164,7 @@ CONFIGS = {
     "no shape": without_shape,
     "nested": nested,
 }
-ARCHIVES: dict[str, Callable[[Members], Members]] = {
+HOSTILE_ARCHIVES: dict[str, Callable[[Members], Members]] = {
     "zip slip": lambda members: {**members, "../../marker": b"x"},
     "absolute name": lambda members: {**members, "/tmp/marker": b"x"},
     "assets": lambda members: {**members, "assets/marker": b"x"},
@@ -177,21 +178,22 @@ ARCHIVES: dict[str, Callable[[Members], Members]] = {
         **members,
         "model.weights.h5": members["model.weights.h5"][:-5000],
     },
-    **{name: with_config(change) for name, change in CONFIGS.items()},
-    **{name: with_weights(make) for name, make in WEIGHTS.items()},
+    **{name: with_config(change) for name, change in HOSTILE_CONFIGS.items()},
+    **{name: with_weights(make) for name, make in HOSTILE_WEIGHTS.items()},
 }
 
 
 @pytest.fixture(autouse=True)
 def _no_marker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    """Asserts that no hostile file has created a file in the folder."""
+    """Asserts after each test that no hostile file has created a file named ``marker``."""
     monkeypatch.chdir(tmp_path)
     yield
     assert not list(tmp_path.rglob("*marker*"))
     assert not list(tmp_path.parent.glob("*marker*"))
 
 
-def refused(path: Path) -> str:
+def load_refusal(path: Path) -> str:
+    """The message with which ``load_model`` refuses the file."""
     with pytest.raises(UserError) as error:
         load_model(path)
     message = str(error.value)
@@ -205,9 +207,9 @@ def test_a_compiled_model_is_accepted(good: Path) -> None:
     assert load_model(good).get_layer("logits").units == 3
 
 
-@pytest.mark.parametrize("name", ARCHIVES)
+@pytest.mark.parametrize("name", HOSTILE_ARCHIVES)
 def test_a_hostile_archive_is_refused_in_one_line(name: str, good: Path, tmp_path: Path) -> None:
-    refused(write(tmp_path / "model.keras", ARCHIVES[name](members_of(good))))
+    load_refusal(write(tmp_path / "model.keras", HOSTILE_ARCHIVES[name](members_of(good))))
 
 
 def test_the_error_names_the_cause(good: Path, tmp_path: Path) -> None:
@@ -220,8 +222,8 @@ def test_the_error_names_the_cause(good: Path, tmp_path: Path) -> None:
         "external link": "('a' is a link)",
     }
     for name, cause in causes.items():
-        path = write(tmp_path / "model.keras", ARCHIVES[name](members_of(good)))
-        assert refused(path).endswith(cause)
+        path = write(tmp_path / "model.keras", HOSTILE_ARCHIVES[name](members_of(good)))
+        assert load_refusal(path).endswith(cause)
 
 
 def test_a_lambda_layer_runs_nothing(tmp_path: Path) -> None:
@@ -229,33 +231,34 @@ def test_a_lambda_layer_runs_nothing(tmp_path: Path) -> None:
     code = keras.layers.Lambda(lambda x: (open("marker", "w").close(), x)[1], output_shape=(4,))
     keras.Model(image, code(image)).save(tmp_path / "model.keras")
     for marker in tmp_path.glob("marker"):
-        marker.unlink()  # building the model ran the code once, loading it must not
-    assert "'Lambda'" in refused(tmp_path / "model.keras")
+        marker.unlink()  # building the model ran the code; loading the model must not run it
+    assert "'Lambda'" in load_refusal(tmp_path / "model.keras")
 
 
 @pytest.mark.parametrize("size", [0, 1, 100, 50_000, -1])
 def test_a_truncated_file_is_reported_as_damaged(size: int, good: Path, tmp_path: Path) -> None:
     (tmp_path / "model.keras").write_bytes(good.read_bytes()[:size])
-    refused(tmp_path / "model.keras")
+    load_refusal(tmp_path / "model.keras")
 
 
 def test_a_compressed_bomb_is_not_unpacked(good: Path, tmp_path: Path) -> None:
     members = {**members_of(good), "config.json": b" " * 50_000_000 + b"{}"}
     path = write(tmp_path / "model.keras", members, zipfile.ZIP_DEFLATED)
     assert path.stat().st_size < 500_000
-    assert refused(path).endswith("(its members are larger than the file)")
+    assert load_refusal(path).endswith("(its members are larger than the file)")
 
 
 def test_an_archive_of_python_objects_is_refused(tmp_path: Path) -> None:
     np.savez(tmp_path / "model.npz", array=np.array([{"a": 1}], dtype=object))
     (tmp_path / "model.npz").rename(tmp_path / "model.keras")
-    refused(tmp_path / "model.keras")
+    load_refusal(tmp_path / "model.keras")
 
 
-# Weights files
+# Files for --weights
 
 
 def weights_refusal(path: Path) -> str:
+    """The message with which ``build_network`` refuses the file as initial weights."""
     with pytest.raises(UserError) as error:
         build_network(model="tiny", num_classes=3, image_size=16, weights=str(path))
     assert "\n" not in str(error.value)
@@ -263,12 +266,15 @@ def weights_refusal(path: Path) -> str:
     return str(error.value)
 
 
-@pytest.mark.parametrize("name", WEIGHTS)
+@pytest.mark.parametrize("name", HOSTILE_WEIGHTS)
 @pytest.mark.parametrize("suffix", [".weights.h5", ".h5", ".keras"])
 def test_hostile_weights_are_refused_in_one_line(
     name: str, suffix: str, good: Path, tmp_path: Path
 ) -> None:
-    members, path = with_weights(WEIGHTS[name])(members_of(good)), tmp_path / f"model{suffix}"
+    members, path = (
+        with_weights(HOSTILE_WEIGHTS[name])(members_of(good)),
+        tmp_path / f"model{suffix}",
+    )
     if suffix == ".keras":
         write(path, members)
     else:
@@ -280,13 +286,13 @@ def test_hostile_weights_are_refused_in_one_line(
     "name", ["foreign zip", "no members", "weights are text", "weights are cut"]
 )
 def test_other_archives_are_refused_as_weights(name: str, good: Path, tmp_path: Path) -> None:
-    path = write(tmp_path / "model.keras", ARCHIVES[name](members_of(good)))
+    path = write(tmp_path / "model.keras", HOSTILE_ARCHIVES[name](members_of(good)))
     assert "is damaged or has the wrong suffix" in weights_refusal(path)
 
 
 def test_only_the_weights_of_an_archive_are_read(good: Path, tmp_path: Path) -> None:
     """A configuration that would run code is not read at all."""
-    members = ARCHIVES["os.system"](members_of(good))
+    members = HOSTILE_ARCHIVES["os.system"](members_of(good))
     path = write(tmp_path / "model.keras", {**members, "../../marker": b"x"})
     build_network(model="tiny", num_classes=3, image_size=16, weights=str(path))
 
@@ -296,7 +302,7 @@ def test_undamaged_weights_are_accepted(good: Path) -> None:
     check_hdf5(io.BytesIO(weights), len(weights))
 
 
-# The sources
+# The source code of seedtf
 
 FORBIDDEN = re.compile(
     r"\b(pickle|marshal|shelve|dill|joblib)\b|safe_mode\s*=\s*False|allow_pickle\s*=\s*True|"
@@ -329,5 +335,5 @@ def test_no_source_file_can_run_what_it_loads() -> None:
         "from shutil import unpack_archive",
     ],
 )
-def test_the_search_finds_forbidden_code(line: str) -> None:
+def test_the_pattern_finds_forbidden_code(line: str) -> None:
     assert FORBIDDEN.search(line)

@@ -127,12 +127,12 @@ def test_the_body_is_that_of_keras_applications(
         layer.name for layer in stock_resnet.layers[1:]
     ]
     assert resnet.name == "resnet50"
-    head = resnet.get_layer("logits").count_params()
-    assert resnet.count_params() - head == stock_resnet.count_params()
+    head_params = resnet.get_layer("logits").count_params()
+    assert resnet.count_params() - head_params == stock_resnet.count_params()
 
 
 def test_every_batch_norm_is_fused_and_trainable(resnet: keras.Model) -> None:
-    norms = [v for v in resnet.layers if isinstance(v, keras.layers.BatchNormalization)]
+    norms = [x for x in resnet.layers if isinstance(x, keras.layers.BatchNormalization)]
     assert len(norms) == 53
     assert all(isinstance(norm, FusedBatchNormalization) for norm in norms)
     assert len(resnet.trainable_weights) == len(resnet.weights) - 2 * len(norms)
@@ -209,7 +209,7 @@ def test_freezing_leaves_the_head_trainable() -> None:
     assert len(model.trainable_weights) == len(tiny().trainable_weights)
 
 
-# ImageNet weights: the errors are those of keras.utils.get_file without a network connection
+# ImageNet weights
 
 
 def test_a_failed_download_gives_a_one_line_error_with_the_remedies(
@@ -219,7 +219,7 @@ def test_a_failed_download_gives_a_one_line_error_with_the_remedies(
         try:
             raise urllib.error.URLError(OSError(-3, "Temporary failure in name resolution"))
         except urllib.error.URLError as error:
-            # keras.utils.get_file raises a bare Exception
+            # without a connection, keras.utils.get_file raises a bare Exception
             raise Exception(f"URL fetch failure on {origin}: None -- {error.reason}") from error
 
     monkeypatch.setattr(sys.modules[keras.utils.get_file.__module__], "get_file", offline)
@@ -417,7 +417,7 @@ BRANCH_ENDS = {
     "Xception": (r"block([5-9]|1[0-2])_sepconv3_bn", 8),  # the other branches end in pooling
     "MobileNetV2": (r"block_\d+_project_BN", 10),
     "MobileNetV3Small": (r"expanded_conv_\d+.project.*", 6),
-    # its other sums add equal branches
+    # the other sums of NASNet add equal branches
     "NASNetMobile": (r"separable_conv_2_bn_normal_left5_\d+", 12),
     "ConvNeXtTiny": ("", 0),  # has no batch normalisation
 }
@@ -440,6 +440,6 @@ def test_residual_branches_are_zero_at_first_but_not_the_output(model: str) -> N
     pattern, count = BRANCH_ENDS[model]
     assert [name for name in zeroed if not re.fullmatch(pattern, name)] == []
     assert len(zeroed) == count
-    # With batch statistics: with the initial moving ones a deep network gives all images equal outputs.
+    # Without batch statistics, a deep network with initial weights gives all images equal outputs.
     probabilities = np.asarray(network(images(size, 4).astype(np.float32), training=True))
     assert np.ptp(probabilities, axis=0).max() > 0.01

@@ -114,9 +114,9 @@ def test_a_step_subtracts_lr_times_decay_from_kernels_only(name: str) -> None:
     optimizer = with_decay(name, network, DECAY)
     values = weights_after(optimizer, zeros(network), network)
     for variable, old, new in zip(network.trainable_variables, before, values, strict=True):
-        # Powers of two: only the difference itself is rounded.
-        taken = old * np.float32(LR * DECAY) if is_decayed(variable) else np.float32(0.0)
-        np.testing.assert_array_equal(new, old - taken, err_msg=variable.name)
+        # LR and DECAY are powers of two, so only the difference itself is rounded.
+        decay = old * np.float32(LR * DECAY) if is_decayed(variable) else np.float32(0.0)
+        np.testing.assert_array_equal(new, old - decay, err_msg=variable.name)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -137,8 +137,8 @@ def test_decay_is_decoupled_from_adams_moments() -> None:
         network,
     )
     for variable, one, other in zip(network.trainable_variables, plain, adamw, strict=True):
-        taken = variable.numpy() * LR * DECAY * is_decayed(variable)
-        np.testing.assert_allclose(one - other, taken, atol=2e-6)
+        decay = variable.numpy() * LR * DECAY * is_decayed(variable)
+        np.testing.assert_allclose(one - other, decay, atol=2e-6)
 
 
 @settings(max_examples=15, deadline=None)
@@ -152,10 +152,10 @@ def test_the_gradient_is_clipped_by_its_global_norm(norm: float, scale: float) -
     ]
     optimizer = make_optimizer("sgd", 1.0, clip_norm=norm)
     optimizer.apply_gradients(list(zip(map(tf.constant, grads), variables, strict=True)))
-    whole = np.sqrt(sum(float(np.sum(grad**2)) for grad in grads))
+    global_norm = np.sqrt(sum(float(np.sum(grad**2)) for grad in grads))
     for variable, grad in zip(variables, grads, strict=True):
-        # The first Nesterov step is 1 + 0.9 gradients long.
-        expected = -1.9 * grad * min(1.0, norm / whole)
+        # The first Nesterov step with momentum 0.9 is 1 + 0.9 times the gradient.
+        expected = -1.9 * grad * min(1.0, norm / global_norm)
         np.testing.assert_allclose(variable.numpy(), expected, rtol=1e-4)
 
 
@@ -175,7 +175,7 @@ def test_rates_rise_geometrically_from_the_first_layer_to_the_head() -> None:
 @keras_3_only
 @pytest.mark.parametrize(
     ("name", "decay"),
-    # Not lamb with decay: its trust ratio is computed from weights that have decayed already.
+    # LAMB with decay is left out: its trust ratio is computed from weights that have decayed already.
     [*((name, 0.0) for name in NAMES), ("adamw", DECAY), ("sgd", DECAY)],
 )
 def test_an_lr_scale_is_a_factor_on_the_whole_change(name: str, decay: float) -> None:
@@ -189,9 +189,9 @@ def test_an_lr_scale_is_a_factor_on_the_whole_change(name: str, decay: float) ->
             grads,
             network,
         )
-        rated = weights_after(with_decay(name, network, decay, lr_scales=scales), grads, network)
+        scaled = weights_after(with_decay(name, network, decay, lr_scales=scales), grads, network)
         for variable, old, one, other in zip(
-            network.trainable_variables, before, plain, rated, strict=True
+            network.trainable_variables, before, plain, scaled, strict=True
         ):
             expected = (one - old) * scales[variable.path]
             np.testing.assert_allclose(other - old, expected, rtol=1e-4, atol=1e-6)
@@ -207,8 +207,9 @@ def test_lr_scales_of_one_equal_the_plain_optimizer_exactly(name: str) -> None:
         "clip_norm": 2.0,
     }
     plain = make_optimizer(name, LR, **options)
-    rated = make_optimizer(name, LR, lr_scales=layerwise_lr(network, 1.0), **options)
-    results = [weights_after(each, gradients(network), network, steps=3) for each in (plain, rated)]
+    scaled = make_optimizer(name, LR, lr_scales=layerwise_lr(network, 1.0), **options)
+    grads = gradients(network)
+    results = [weights_after(each, grads, network, steps=3) for each in (plain, scaled)]
     for one, other in zip(*results, strict=True):
         np.testing.assert_array_equal(one, other)
 
@@ -219,8 +220,13 @@ def test_the_state_has_the_same_variables_in_the_same_order(name: str) -> None:
     scales = None if KERAS_2 else layerwise_lr(network, 0.1)
     shapes = []
     no_decay = no_decay_variables(network)
-    decaying = {"weight_decay": DECAY, "no_decay": no_decay, "clip_norm": 1.0, "lr_scales": scales}
-    for options in ({}, decaying):
+    everything = {
+        "weight_decay": DECAY,
+        "no_decay": no_decay,
+        "clip_norm": 1.0,
+        "lr_scales": scales,
+    }
+    for options in ({}, everything):
         optimizer = make_optimizer(name, LR, **options)
         build_optimizer(optimizer, network.trainable_variables)
         build_optimizer(optimizer, network.trainable_variables)
@@ -229,24 +235,24 @@ def test_the_state_has_the_same_variables_in_the_same_order(name: str) -> None:
 
 
 @keras_3_only
-@pytest.mark.parametrize("scaled", [False, True])
-def test_a_restored_state_continues_exactly(scaled: bool) -> None:
+@pytest.mark.parametrize("loss_scaling", [False, True])
+def test_a_restored_state_continues_exactly(loss_scaling: bool) -> None:
     network = randomized(tiny())
     variables = network.trainable_variables
-    grads = gradients(network, 256.0 if scaled else 1.0)
+    grads = gradients(network, 256.0 if loss_scaling else 1.0)
 
     def make() -> Any:
         scales = layerwise_lr(network, 0.1)
         made = with_decay("adamw", network, DECAY, clip_norm=2.0, lr_scales=scales)
-        if scaled:
+        if loss_scaling:
             made = keras.mixed_precision.LossScaleOptimizer(made, initial_scale=256.0)
         build_optimizer(made, variables)
         return made
 
     first, second = make(), make()
     weights_after(first, grads, network, steps=2)
-    for mine, its in zip(optimizer_variables(second), optimizer_variables(first), strict=True):
-        mine.assign(its.numpy())
+    for target, source in zip(optimizer_variables(second), optimizer_variables(first), strict=True):
+        target.assign(source.numpy())
     one, other = weights_after(first, grads, network), weights_after(second, grads, network)
     for variable, a, b in zip(variables, one, other, strict=True):
         np.testing.assert_array_equal(a, b)
@@ -275,8 +281,8 @@ def test_loss_scaling_changes_no_layer_wise_rate() -> None:
 def test_a_compiled_train_step_uses_the_lr_scales() -> None:
     network = tiny()
     before = network.get_weights()
-    slow = {path: 1.0 if path.startswith(HEAD) else 0.0 for path in layerwise_lr(network, 0.5)}
-    optimizer = make_optimizer("adamw", 0.1, weight_decay=DECAY, lr_scales=slow)
+    scales = {path: 1.0 if path.startswith(HEAD) else 0.0 for path in layerwise_lr(network, 0.5)}
+    optimizer = make_optimizer("adamw", 0.1, weight_decay=DECAY, lr_scales=scales)
     network.compile(optimizer, "sparse_categorical_crossentropy", jit_compile=False)
     network.train_on_batch(np.ones((2, 8, 8, 3), np.float32), np.array([0, 1]))
     moved = {

@@ -1,4 +1,4 @@
-"""Orders are functions of (seed, step): permutations, balance, resume, shapes, independent seeds."""
+"""The order of images follows from seed and step: permutations, balance, resume, shapes, seeds."""
 
 from __future__ import annotations
 
@@ -161,7 +161,10 @@ def test_late_epochs_are_as_even_as_the_first() -> None:
 
 
 def test_a_pass_draws_every_record_once_and_continues_in_the_next_epoch() -> None:
-    """The large class has 4 slots per epoch and 8 records, so a pass takes two epochs."""
+    """A pass draws every record of a class once.
+
+    The large class has 8 records and 4 slots per epoch, so its passes take two epochs.
+    """
     order = BalancedIndices(LABELS, 4, seed=5)
     large = [k for k, label in enumerate(LABELS) if label == 0]
     passes = []
@@ -171,16 +174,16 @@ def test_a_pass_draws_every_record_once_and_continues_in_the_next_epoch() -> Non
         ]
         assert sorted(halves[0] + halves[1]) == large
         passes.append(frozenset(halves[0]))
-    assert len(set(passes)) == 3, "passes repeat an order"
+    assert len(set(passes)) == 3, "two passes have the same order"
 
 
-def test_every_half_of_a_pass_is_equally_likely() -> None:
+def test_every_record_is_equally_likely_in_the_first_half_of_a_pass() -> None:
     """Chi-square of how often each of 8 records is in the first half of a pass, over 600 passes.
 
     Drawing 4 of 8 without replacement has (8 − 4)/(8 − 1) of the variance of drawing with it, so the
     sum is 4/7 of a chi-square with 7 degrees of freedom, which exceeds 29.9 once in 10,000 times.
     """
-    # 200 classes of 8 records and 400 of 2: every class has 4 slots per epoch.
+    # 200 classes have 8 records and 400 have 2, so every class has 4 slots per epoch.
     labels = np.concatenate([np.repeat(range(200), 8), np.repeat(range(200, 600), 2)])
     order = BalancedIndices(labels, 4, seed=2)
     halves = np.concatenate([records_of_epoch(order, epoch) for epoch in (0, 2, 4)])
@@ -190,7 +193,7 @@ def test_every_half_of_a_pass_is_equally_likely() -> None:
 
 
 def test_the_classes_are_spread_evenly_over_an_epoch() -> None:
-    """Chi-square of 3 classes in 12 parts of an epoch.
+    """Chi-square of how often each of 3 classes occurs in each of 12 parts of an epoch.
 
     With 22 degrees of freedom it exceeds 55.8 once in 10,000 times.
     """

@@ -1,4 +1,4 @@
-"""Packed folders: the same order, bytes, split and history as the folder; damage is one line."""
+"""Packed folders: order, bytes, split and history are those of the source; damage is one error line."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def test_names_order_and_bytes_are_those_of_the_source(folder, packed):
     assert len(list(packed.glob("*.array_record"))) > 3
     assert pack.left_out == [("lost.png", "no class folder", "lies directly in the data folder")]
     assert json.loads((packed / "pack.json").read_text())["left_out"] == {"no class folder": 1}
-    # by the paths that the files would have
+    # Files in a pack are read by the paths that they would have in a folder.
     path = os.path.join(packed, files[0][0])
     assert read_file(path, 1 << 20) == open_file(path).read() == files[0][2]
     with pytest.raises(FileNotFoundError):
@@ -109,7 +109,7 @@ def test_the_dataset_is_that_of_the_folder(folder, packed, tmp_path, cache):
 
 
 def test_a_pack_trains_to_the_same_history(folder, packed, tmp_path, without_figures):
-    """Not to be told from the folder by the files of a run."""
+    """The runs on a folder and on its pack write equal files."""
     for name, root in (("folder", folder), ("pack", packed)):
         config = TrainConfig(
             data_dir=str(root),
@@ -172,7 +172,7 @@ def test_a_split_and_a_table_are_kept(tiny_folder, tmp_path):
     one = list_files(*flags, min_images=1)
     other = list_files(str(pack(folder, tmp_path / "p2", f"--labels_csv={table}")), min_images=1)
     assert one[0].class_names == other[0].class_names == ("5", "6", "7", "8", "9", "10")
-    # other labels for the images of a pack
+    # A table can give the images of a pack other labels.
     table.write_text("file,label\nalder/0,a\nalder/1.png,a\ntwo words/0.png,b\ntwo words/1,b\n")
     relabelled, _ = list_files(str(pack(tiny_folder, tmp_path / "p3")), str(table))
     assert list(relabelled.paths) == [
@@ -192,7 +192,7 @@ def test_a_replaced_pack_is_read_again(tiny_folder, packed, copy):
     assert next(iter(file_statuses(catalog.absolute_paths()))) != before[0]
 
 
-def flip(path: Path) -> None:
+def flip_middle_byte(path: Path) -> None:
     data = bytearray(path.read_bytes())
     data[len(data) // 2] ^= 0xFF
     path.write_bytes(data)
@@ -222,9 +222,9 @@ def name_a_shard_outside(pack):
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        (lambda p: flip(p / "index.csv"), "another checksum than pack.json has"),
+        (lambda p: flip_middle_byte(p / "index.csv"), "another checksum than pack.json has"),
         (lambda p: (p / "index.csv").unlink(), "No such file"),
-        (lambda p: flip(p / "left_out.csv"), "another checksum"),
+        (lambda p: flip_middle_byte(p / "left_out.csv"), "another checksum"),
         (lambda p: (p / "images-00001.array_record").unlink(), "No such file"),
         (
             lambda p: os.truncate(p / "images-00001.array_record", 99),
@@ -262,7 +262,7 @@ def test_an_interrupted_pack_leaves_nothing_and_can_start_again(tiny_folder, tmp
         write_pack(
             Source("a source", lambda: iter([Fault("a", "no label", "")])), out, shard_bytes=9
         )
-    killed = out.parent / ".p.packing"  # what a killed process leaves
+    killed = out.parent / ".p.packing"  # a killed process leaves this folder
     killed.mkdir()
     (killed / "images-00007.array_record").write_bytes(b"half")
     descriptor = os.open(killed, os.O_RDONLY)

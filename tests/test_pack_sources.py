@@ -33,7 +33,7 @@ def contents(pack):
     return [(label, pack.read(index)) for index, label in enumerate(labels)]
 
 
-def reasons(pack):
+def left_out_faults(pack):
     return [(path, fault) for path, fault, _ in pack.left_out]
 
 
@@ -59,14 +59,14 @@ def test_webdataset_tars(files, tmp_path):
     assert pack.names[0] == "train-0/000.png"
     assert pack.names[len(pack.names) - 1] == "train-1/c.png"
     assert pack.sides is None
-    assert reasons(pack) == [
+    assert left_out_faults(pack) == [
         ("train-1/a.png", "no label"),
         ("train-1/b", "no image"),
         ("train-1/c.seg.png", "second image"),
     ]
 
 
-def test_labels_in_json_and_a_split_by_names(files, tmp_path):
+def test_labels_in_json_and_a_split_by_the_names_of_the_tars(files, tmp_path):
     import json
 
     for side, part in (("train", files), ("val", files[::3])):
@@ -104,7 +104,7 @@ def test_tfrecords(files, tmp_path):
     assert contents(pack) == [(label, data) for _, label, data in files]
     assert list(pack.names)[:2] == ["train-00000-of-00002/0.png", "train-00000-of-00002/1.png"]
     assert "train-00001-of-00002/0~2.png" in pack.names  # 0.png of another class
-    assert [fault for _, fault in reasons(pack)] == ["no image", "no label", "not an image"]
+    assert [fault for _, fault in left_out_faults(pack)] == ["no image", "no label", "not an image"]
 
 
 @pytest.mark.parametrize("suffix", ["parquet", "arrow"])
@@ -118,7 +118,7 @@ def test_tables_of_hugging_face(files, tmp_path, suffix):
     expected = [(label, data) for _, label, data in files]
     assert contents(pack) == expected[:6] + expected
     assert pack.sides.tolist() == ["test"] * 6 + ["train"] * 18
-    assert [fault for _, fault in reasons(pack)] == ["no image", "no label"]
+    assert [fault for _, fault in left_out_faults(pack)] == ["no image", "no label"]
 
 
 def test_a_table_of_bytes_and_names(files, tmp_path):
@@ -171,7 +171,7 @@ def two_kinds(folder, png):
 
 
 @pytest.mark.parametrize(
-    ("make", "message"),
+    ("write_source", "message"),
     [
         (break_tar, "a.tar: damaged tar"),
         (break_tfrecord, "a.tfrecord: damaged TFRecord"),
@@ -181,11 +181,11 @@ def two_kinds(folder, png):
     ],
 )
 def test_a_damaged_or_ambiguous_source_gives_a_one_line_error(
-    files, tmp_path, capsys, make, message
+    files, tmp_path, capsys, write_source, message
 ):
     folder = tmp_path / "data"
     folder.mkdir()
-    make(folder, files[0][2])
+    write_source(folder, files[0][2])
     assert main(["pack", str(folder), f"--out={tmp_path}/packed"]) == 2
     error = capsys.readouterr().err
     assert error.count("\n") == 1

@@ -68,9 +68,9 @@ def test_requirements_have_both_bounds_and_hold_here(metadata: dict[str, Any]) -
         assert operators(requirement) == {">=", "<"}, requirement
         if requirement.marker is None or requirement.marker.evaluate():
             assert importlib.metadata.version(requirement.name) in requirement.specifier
-    others = {"cuda", "tensorboard", "mlflow", "wandb", "trackio", "demo", "export", "tune", "hub"}
-    others |= {"docs", "explore", "heic", "parquet", "pack", "probe", "remote"}
-    assert others | {"addons", "test", "dev"} == set(extras)
+    names = {"cuda", "tensorboard", "mlflow", "wandb", "trackio", "demo", "export", "tune", "hub"}
+    names |= {"docs", "explore", "heic", "parquet", "pack", "probe", "remote"}
+    assert names | {"addons", "test", "dev"} == set(extras)
     assert all(
         operators(Requirement(line)) == {">=", "<"} for lines in extras.values() for line in lines
     )

@@ -1,4 +1,4 @@
-"""The comparison in another process: measures, rejections, and modules that it cannot import."""
+"""Parity: an export is run in another process and compared with the probabilities of the evaluation."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ TABLE = np.array([[0.7, 0.2, 0.1], [0.1, 0.6, 0.3]], np.float32)
 
 
 class Export(tf.Module):
-    """Maps the file "0" or "1" to a row of the table; ``names`` may be in a wrong order."""
+    """An export that predicts row 0 or 1 of TABLE for a file with the text "0" or "1"."""
 
     def __init__(self, names: tuple[str, ...] = NAMES) -> None:
         super().__init__()
@@ -48,7 +48,7 @@ def save(folder: Path, module: Export) -> Path:
 
 
 def compare_here(export: Path, files: Sequence[str], expected: np.ndarray) -> Parity:
-    """As ``compare_files``, without the second process."""
+    """What ``compare_files`` returns, computed in this process."""
     request = {"files": files, "class_names": NAMES, "probabilities": expected}
     return Parity.of("saved_model", parity_worker.evaluate("tensorflow", str(export), request))
 
@@ -72,33 +72,33 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
 def test_agreement_and_difference_are_measured(export: Path, files: list[str]) -> None:
     expected = TABLE[[0, 1, 0]].copy()
     expected[1] = [0.1, 0.4, 0.5]
-    row = compare_files(export, files, expected, NAMES, 1_000_000)
-    assert (row.images, row.refused) == (3, ())
-    assert row.top1_agreement == pytest.approx(2 / 3)
-    assert row.max_abs_difference == pytest.approx(0.2)
-    assert row.runtime == f"tensorflow {tf.__version__}"
-    assert "66.67%" in row.fault
-    assert not row.as_row()["kept"]
+    parity = compare_files(export, files, expected, NAMES, max_pixels=1_000_000)
+    assert (parity.images, parity.refused) == (3, ())
+    assert parity.top1_agreement == pytest.approx(2 / 3)
+    assert parity.max_abs_difference == pytest.approx(0.2)
+    assert parity.runtime == f"tensorflow {tf.__version__}"
+    assert "66.67%" in parity.fault
+    assert not parity.as_row()["kept"]
 
 
 def test_refused_files_are_named(export: Path, files: list[str], tmp_path: Path) -> None:
     (tmp_path / "bad").write_text("0x")
-    row = compare_here(export, [files[0], str(tmp_path / "bad")], TABLE[[0, 0]])
-    assert row.refused == (f"{tmp_path / 'bad'}: corrupt",)
-    assert "1 images refused" in row.fault
+    parity = compare_here(export, [files[0], str(tmp_path / "bad")], TABLE[[0, 0]])
+    assert parity.refused == (f"{tmp_path / 'bad'}: corrupt",)
+    assert "1 images refused" in parity.fault
 
 
 def test_names_in_the_wrong_order_are_a_fault(tmp_path: Path, files: list[str]) -> None:
     swapped = save(tmp_path / "swapped", Export(("ö b", "a", "c")))
-    row = compare_here(swapped, files, TABLE[[0, 1, 0]])
-    assert row.max_abs_difference is None
-    assert row.fault
+    parity = compare_here(swapped, files, TABLE[[0, 1, 0]])
+    assert parity.max_abs_difference is None
+    assert parity.fault
 
 
 @pytest.mark.usefixtures("forked_subprocesses")
 def test_a_damaged_export_is_a_user_error(tmp_path: Path, files: list[str]) -> None:
     with pytest.raises(UserError, match="does not run"):
-        compare_files(tmp_path, files, TABLE[[0, 1, 0]], NAMES, 1_000_000)
+        compare_files(tmp_path, files, TABLE[[0, 1, 0]], NAMES, max_pixels=1_000_000)
 
 
 def test_the_other_process_imports_neither_keras_nor_seedtf(
@@ -123,24 +123,24 @@ def test_the_other_process_imports_neither_keras_nor_seedtf(
     assert '"top1_agreement": 1.0, "max_abs_difference": 0.0' in completed.stdout
 
 
-def make_row(name: str, agreement: float, difference: float | None) -> Parity:
+def make_parity(name: str, agreement: float, difference: float | None) -> Parity:
     return Parity(name, "x 1", 200, agreement, difference, (), 0.1)
 
 
 @pytest.mark.parametrize("name", ["saved_model", "litert", "onnx"])
 def test_float_formats_must_agree_on_every_image(name: str) -> None:
-    assert not make_row(name, 1.0, 1e-4).fault
-    assert make_row(name, 0.995, 1e-6).fault
-    assert make_row(name, 1.0, 1.1e-4).fault
-    assert make_row(name, 1.0, None).fault
+    assert not make_parity(name, 1.0, 1e-4).fault
+    assert make_parity(name, 0.995, 1e-6).fault
+    assert make_parity(name, 1.0, 1.1e-4).fault
+    assert make_parity(name, 1.0, None).fault
 
 
 def test_int8_is_kept_with_a_warning_below_98_percent() -> None:
-    assert make_row("litert_int8", 0.98, 0.3).as_row()["warning"] is False
-    assert make_row("litert_int8", 0.97, 0.3).as_row()["warning"] is True
-    assert not make_row("litert_int8", 0.97, 0.3).fault
-    assert make_row("litert_int8", 0.89, 0.3).fault
-    assert make_row("litert_int8", 0.0, None).fault
+    assert make_parity("litert_int8", 0.98, 0.3).as_row()["warning"] is False
+    assert make_parity("litert_int8", 0.97, 0.3).as_row()["warning"] is True
+    assert not make_parity("litert_int8", 0.97, 0.3).fault
+    assert make_parity("litert_int8", 0.89, 0.3).fault
+    assert make_parity("litert_int8", 0.0, None).fault
 
 
 def test_non_finite_probabilities_never_agree() -> None:

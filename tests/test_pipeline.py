@@ -37,15 +37,15 @@ def store(
 
 
 @functools.cache
-def compiled(policy: Policy, impl: str) -> Augmentation:
-    """The augmentation, compiled once for all tests, because that takes most of their time."""
+def cached_augmentation(policy: Policy, impl: str) -> Augmentation:
+    """The augmentation, made once for all tests, because its compilation takes most of their time."""
     return make_augmentation(policy, 3, SIZE, impl)
 
 
-def training(
+def training_dataset(
     store: Store, policy: Policy | None = None, impl: str = "fused", **options: int
 ) -> tf.data.Dataset:
-    augmentation = compiled(policy or Policy(rotate=20.0, brightness=0.3), impl)
+    augmentation = cached_augmentation(policy or Policy(rotate=20.0, brightness=0.3), impl)
     order = BatchIndices(len(RECORDS), 4, seed=3)
     return train_dataset(store, RECORDS, order, augmentation, **options)
 
@@ -70,15 +70,15 @@ def with_threads(dataset: tf.data.Dataset, threads: int) -> tf.data.Dataset:
 
 
 @pytest.fixture(scope="module")
-def run(store: Store) -> list[Batch]:
-    """The first six batches, with which others are compared."""
-    return batches(training(store), 6)
+def first_six(store: Store) -> list[Batch]:
+    """The first six training batches, with which those of other datasets are compared."""
+    return batches(training_dataset(store), 6)
 
 
-# test_addons.py tests the third implementation.
+# The implementation with TensorFlow Addons is tested in test_addons.py.
 @pytest.mark.parametrize("impl", sorted({*AUGMENT_IMPLS} - {"addons"}))
 def test_shapes_and_types_are_static(store: Store, impl: str) -> None:
-    images, labels = training(store, impl=impl).element_spec
+    images, labels = training_dataset(store, impl=impl).element_spec
     assert images == tf.TensorSpec([4, SIZE, SIZE, 3], tf.float32)
     assert labels == tf.TensorSpec([4], tf.int32)
 
@@ -88,7 +88,7 @@ def test_images_are_those_of_the_records_and_keep_their_labels(
 ) -> None:
     colors = [tiny_colors[path] for path in store.catalog.paths]
     seen = []
-    for images, labels in batches(training(store, Policy().scaled(0.0)), 2):
+    for images, labels in batches(training_dataset(store, Policy().scaled(0.0)), 2):
         for image, label in zip(images, labels, strict=True):
             record = colors.index(tuple(np.round(image[0, 0]).astype(int)))
             assert np.abs(image - colors[record]).max() < 0.01
@@ -98,26 +98,27 @@ def test_images_are_those_of_the_records_and_keep_their_labels(
     assert set(seen) <= set(RECORDS.tolist())
 
 
-def test_threads_change_no_pixel(store: Store, run: list[Batch]) -> None:
+def test_threads_change_no_pixel(store: Store, first_six: list[Batch]) -> None:
     for threads in (1, 4):
-        assert equal(batches(with_threads(training(store), threads), 6), run)
+        assert equal(batches(with_threads(training_dataset(store), threads), 6), first_six)
 
 
-def test_starting_at_any_step_continues_the_run(store: Store, run: list[Batch]) -> None:
+def test_starting_at_any_step_continues_the_run(store: Store, first_six: list[Batch]) -> None:
     for step in (1, 3):
-        assert equal(batches(training(store, start_step=step), 4 - step), run[step:4])
+        dataset = training_dataset(store, start_step=step)
+        assert equal(batches(dataset, 4 - step), first_six[step:4])
 
 
-def test_a_record_looks_different_in_every_epoch(run: list[Batch]) -> None:
-    means = {round(float(image.mean()), 4) for images, _ in run[:4] for image in images}
+def test_a_record_looks_different_in_every_epoch(first_six: list[Batch]) -> None:
+    means = {round(float(image.mean()), 4) for images, _ in first_six[:4] for image in images}
     assert len(means) == 16
 
 
-def test_both_implementations_give_the_same_images(store: Store, run: list[Batch]) -> None:
-    plain = batches(training(store, impl="tf_image"), 2)
-    for (first, labels), (second, same_labels) in zip(run[:2], plain, strict=True):
+def test_both_implementations_give_the_same_images(store: Store, first_six: list[Batch]) -> None:
+    tf_image = batches(training_dataset(store, impl="tf_image"), 2)
+    for (fused, labels), (images, same_labels) in zip(first_six[:2], tf_image, strict=True):
         assert np.array_equal(labels, same_labels)
-        assert np.abs(first - second).max() <= 0.05
+        assert np.abs(fused - images).max() <= 0.05
 
 
 def test_an_unknown_implementation_is_refused() -> None:
@@ -141,7 +142,7 @@ def test_evaluation_yields_every_record_once_in_order(
     assert np.array_equal(images[:, 0, 0], np.array(expected, np.float32))
 
 
-def test_the_timer_counts_waiting_and_starts_again() -> None:
+def test_the_timer_measures_the_wait_for_data_and_is_reset_when_read() -> None:
     def slow(value: tf.Tensor) -> tf.Tensor:
         def sleep(v: np.ndarray) -> np.ndarray:
             time.sleep(0.02)

@@ -1,4 +1,4 @@
-"""Augmenting in the train step gives the pixels and the history of the host; the choice is printed."""
+"""Augmentation in the train step gives the same pixels and history as on the host."""
 
 from __future__ import annotations
 
@@ -47,7 +47,9 @@ def choose_placement(store: Store, gpus: int, replicas: int, **flags: object) ->
 
 
 @pytest.mark.parametrize("streamed", [False, True])
-def test_the_step_sees_the_pixels_of_the_host(store: Store, streamed: bool) -> None:
+def test_the_train_step_augments_to_the_same_pixels_as_the_host(
+    store: Store, streamed: bool
+) -> None:
     augmentation = make_augmentation(Policy(rotate=90.0), SEED, SIZE, "fused")
     order = BatchIndices(len(RECORDS), 4, seed=SEED)
     host = train_dataset(store, RECORDS, order, augmentation, start_step=1)
@@ -77,7 +79,7 @@ def test_a_run_on_the_device_has_the_history_of_one_on_the_host(
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    # another one in every epoch
+    # another strength in every epoch
     monkeypatch.setattr(learning_rate, "next_strength", lambda rows, *_, **__: 0.5 + len(rows))
     histories = []
     for placement in ("host", "device"):

@@ -1,4 +1,4 @@
-"""Figures: valid PNG files that show the given values, for short, long and unusual input."""
+"""Figures of training and augmentation show the given values, also for short, long and odd input."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def test_curves_can_contain_non_finite_values():
 
 def test_the_strength_has_a_panel_if_requested():
     rows = history(5)
-    rows[0]["augment_strength"] = math.nan  # an epoch of an older version
+    rows[0]["augment_strength"] = math.nan  # as in a history that an older version began
     figure = draw_curves(rows, title="run", planned_lr=[0.1] * 9, show_strength=True)
     rate, strength = figure.axes[2:]
     curve = next(curve for curve in points(strength) if len(curve) == 5)

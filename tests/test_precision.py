@@ -27,7 +27,7 @@ CAPABILITY = st.tuples(st.integers(3, 12), st.integers(0, 9))
         ([(9, 0), (6, 1)], "float32"),
     ],
 )
-def test_auto_chooses_the_format_that_every_gpu_is_fast_at(
+def test_auto_chooses_the_precision_at_which_every_gpu_is_fast(
     capabilities: list[tuple[int, int]], policy: str
 ) -> None:
     assert choose_precision("auto", capabilities).policy == policy
@@ -101,10 +101,10 @@ def test_an_unknown_compute_capability_counts_as_the_lowest(
     assert choose_precision("auto", gpu_compute_capabilities()).policy == "float32"
 
 
-def test_float32_names_the_rounding_of_newer_gpus() -> None:
+def test_float32_mentions_tf32_if_every_gpu_rounds_to_it() -> None:
     assert "TF32" in choose_precision("float32", [(8, 0), (9, 0)]).reason
-    for older in ([], [(8, 0), (7, 5)]):
-        assert "TF32" not in choose_precision("float32", older).reason
+    for without_tf32 in ([], [(8, 0), (7, 5)]):
+        assert "TF32" not in choose_precision("float32", without_tf32).reason
 
 
 def test_deterministic_operations_are_not_compiled() -> None:

@@ -1,4 +1,4 @@
-"""Prediction: a row for each file, the probabilities of evaluate, shards, and complete tables."""
+"""``seedtf predict``: a row for each file, the probabilities of evaluate, shards, whole tables only."""
 
 from __future__ import annotations
 
@@ -245,7 +245,7 @@ def test_at_most_one_batch_is_decoded_ahead(tmp_path):
     taken = [next(predictions) for _ in range(5)]
     assert len(taken) == 5
     predictions.close()
-    assert len(prepared) <= 12  # of 40: the current batch and those decoded meanwhile
+    assert len(prepared) <= 12  # of 40: two batches that were used, and the next one
     assert seen[0] <= 8
 
 
@@ -323,7 +323,7 @@ def test_overwrite_replaces_the_table(run_dir, flat, tmp_path):
 
 
 class _Export(tf.Module):
-    """A minimal export: classes by the colour of an image; one damaged file fails its batch."""
+    """A minimal export, which predicts the colour of an image; a damaged file makes its batch fail."""
 
     @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="image_bytes")])
     def serve(self, image_bytes):
@@ -433,9 +433,9 @@ def test_a_submission_for_the_command_line(run_dir, tiny_folder, tmp_path, sampl
 def test_a_submission_that_cannot_be_complete_writes_nothing(tmp_path, sample, lines, message):
     folder = write_files(tmp_path / "test", 2)
     (folder / "bad.png").write_text("bad")
-    for place in ("one", "two"):
-        (folder / place).mkdir()
-        (folder / place / "twice.png").write_text("class 1")
+    for name in ("one", "two"):
+        (folder / name).mkdir()
+        (folder / name / "twice.png").write_text("class 1")
     path, out = sample(*lines), tmp_path / "s.csv"
 
     def prepare(data):

@@ -1,4 +1,4 @@
-"""Pretrained networks before they are loaded: names, folders, sizes, licences and caches."""
+"""Presets of pretrained networks: names, folders, sizes, licences and caches; no network is built."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def vit(tmp_path: Path) -> Path:
     return write_texts(tmp_path / "vit", "ViTBackbone")
 
 
-def test_a_preset_says_scaling_sizes_licence_and_parameters(vit: Path) -> None:
+def test_scaling_sizes_licence_and_parameters_are_read_from_a_preset(vit: Path) -> None:
     preset = find_preset(str(vit))
     assert preset is not None
     assert (preset.name, preset.licence, preset.parameters) == ("vit", "mit", 1234)
@@ -43,7 +43,7 @@ def test_a_preset_says_scaling_sizes_licence_and_parameters(vit: Path) -> None:
     assert Preset.from_dict(json.loads(json.dumps(preset.as_dict()))) == preset
 
 
-def test_the_means_and_variances_of_older_presets_are_its_scaling(vit: Path) -> None:
+def test_mean_and_variance_of_an_older_preset_become_its_scaling(vit: Path) -> None:
     old = {"scale": 1 / 255, "mean": [0.5, 0.25, 0.0], "variance": [0.25, 0.04, 1.0]}
     (vit / "image_converter.json").write_text(json.dumps({"config": old}))
     preset = find_preset(str(vit))
@@ -158,8 +158,8 @@ def test_the_presets_of_keras_hub_are_listed() -> None:
     presets = builtin_presets("x", PACKAGES)
     assert len(presets) > 90
     assert presets["dinov2_small"].parameters == 22_582_656
-    # KerasHub 0.32 gives the address of efficientnet_b1_ft for these three. If this fails, it has been
-    # mended, and `builtin_presets` needs no condition any more.
+    # KerasHub 0.32 gives these two the address of efficientnet_b1_ft. If this fails, KerasHub has been
+    # corrected, and `builtin_presets` needs no condition any more.
     assert not {"efficientnet_el_ra_imagenet", "efficientnet_es_ra_imagenet"} & presets.keys()
     sizes = {str(image_sizes_from_name(each.class_name, name)) for name, each in presets.items()}
     assert sizes == {"32 or more", "224", "384", "multiples of 14", "multiples of 16"}
@@ -179,7 +179,7 @@ def test_a_preset_by_name_comes_from_the_cache_of_kaggle(
         raise ConnectionError("Name or service not known\nmore")
 
     monkeypatch.setenv("KAGGLEHUB_CACHE", str(tmp_path))
-    # to import the package itself takes seconds
+    # The real package would take seconds to import.
     monkeypatch.setitem(sys.modules, "kagglehub", SimpleNamespace(model_download=unreachable))
     name = "vit_base_patch16_224_imagenet"
     with pytest.raises(UserError, match=r"could not be downloaded \(Name or service not known\)"):

@@ -1,4 +1,4 @@
-"""``seedtf probe`` and ``--head=fitted``: heads fitted on frozen features, and compared fairly."""
+"""``seedtf probe`` and ``--head=fitted``: heads are fitted on frozen features, as scikit-learn does."""
 
 from __future__ import annotations
 
@@ -102,13 +102,13 @@ def test_each_fold_is_predicted_as_scikit_learn_does_from_the_others(cloud: Clou
         oracle.fit(x, cloud.labels[~test])
         expected = oracle.predict_proba(z)
         logits = head.logits(cloud.features[test])
-        mine = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
-        np.testing.assert_allclose(mine, expected, atol=0.02)
-        np.testing.assert_array_equal(found.linear[test], mine.argmax(axis=1))
-        losses = -np.log(mine[np.arange(test.sum()), cloud.labels[test]])
+        probabilities = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+        np.testing.assert_allclose(probabilities, expected, atol=0.02)
+        np.testing.assert_array_equal(found.linear[test], probabilities.argmax(axis=1))
+        losses = -np.log(probabilities[np.arange(test.sum()), cloud.labels[test]])
         np.testing.assert_allclose(found.losses[test], losses, rtol=1e-4)
-        voters = KNeighborsClassifier(NEIGHBOURS, metric="cosine", weights="distance")
-        expected = voters.fit(x, cloud.labels[~test]).predict(z)
+        knn = KNeighborsClassifier(NEIGHBOURS, metric="cosine", weights="distance")
+        expected = knn.fit(x, cloud.labels[~test]).predict(z)
         np.testing.assert_array_equal(found.neighbours[test], expected)
 
 
@@ -141,10 +141,10 @@ def test_two_classes_and_a_class_without_images(cloud: Cloud) -> None:
 def test_the_choice_of_the_penalty_does_not_divide_groups(cloud: Cloud) -> None:
     noise = np.random.default_rng(0).normal(size=(60, 20)).astype(np.float32)
     twice, labels = np.repeat(noise, 2, axis=0), np.repeat(np.arange(60) % 3, 2)
-    apart = fit_head(twice, labels, np.arange(120), 3, seed=1)
-    together = fit_head(twice, labels, np.repeat(np.arange(60), 2), 3, seed=1)
-    # Noise is remembered best without a penalty, which helps only where a copy was seen.
-    assert together.inverse_strength < apart.inverse_strength
+    ungrouped = fit_head(twice, labels, np.arange(120), 3, seed=1)
+    grouped = fit_head(twice, labels, np.repeat(np.arange(60), 2), 3, seed=1)
+    # A head with a weak penalty memorizes noise, which helps only if a copy of the image was seen.
+    assert grouped.inverse_strength < ungrouped.inverse_strength
 
 
 def test_twins_are_in_one_fold_and_every_image_counts_once(result: Probe) -> None:
@@ -170,8 +170,8 @@ def test_accuracy_interval_and_comparison_follow_from_the_predictions(
     right = [row.predicted == result.labels for row in result.rows]
     assert best.accuracy == right[0].mean() >= other.accuracy == right[1].mean()
     assert best.interval == wilson_interval(int(right[0].sum()), len(right[0]))
-    only = int((right[0] & ~right[1]).sum()), int((right[1] & ~right[0]).sum())
-    assert other.mcnemar_p == mcnemar_p(*only)
+    only_one_right = int((right[0] & ~right[1]).sum()), int((right[1] & ~right[0]).sum())
+    assert other.mcnemar_p == mcnemar_p(*only_one_right)
     write_probe(result, tmp_path)
     rows = [line.split(",") for line in (tmp_path / "predictions.csv").read_text().splitlines()]
     assert len(rows) == 1 + len(result.records)
@@ -203,7 +203,7 @@ def test_the_saved_run_is_evaluated_predicts_and_has_the_accuracy_of_its_head(
     assert len(table.read_text().splitlines()) == 1 + PER_CLASS + 2
     capsys.readouterr()
     config = {name: value for name, value in read_settings(run_dir).items() if name != "resolved"}
-    assert TrainConfig(**config).head == "fitted"  # its flags.txt repeats it
+    assert TrainConfig(**config).head == "fitted"  # so flags.txt repeats the fit
 
 
 def test_training_starts_from_the_head_that_fits_the_training_images(
