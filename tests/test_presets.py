@@ -158,8 +158,8 @@ def test_the_presets_of_keras_hub_are_listed() -> None:
     presets = builtin_presets("x", PACKAGES)
     assert len(presets) > 90
     assert presets["dinov2_small"].parameters == 22_582_656
-    # KerasHub 0.32 gives these two the address of efficientnet_b1_ft. If this fails, KerasHub has been
-    # corrected, and `builtin_presets` needs no condition any more.
+    # KerasHub 0.32 gives efficientnet_el, _em and _es the address of efficientnet_b1_ft. If this fails,
+    # KerasHub has been corrected, and `builtin_presets` needs no condition any more.
     assert not {"efficientnet_el_ra_imagenet", "efficientnet_es_ra_imagenet"} & presets.keys()
     sizes = {str(image_sizes_from_name(each.class_name, name)) for name, each in presets.items()}
     assert sizes == {"32 or more", "224", "384", "multiples of 14", "multiples of 16"}

@@ -1,4 +1,4 @@
-"""``--pseudo_labels``: confident images train with a weight; the split of the labelled ones stays."""
+"""``--pseudo_labels``: confident predictions become weighted labels; the split does not change."""
 
 from __future__ import annotations
 
@@ -29,7 +29,10 @@ NAMES = ("alder", "two words", "öland rye")
 
 @pytest.fixture
 def table(tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Predictions of twelve images: eight confident, of which one is a copy and one is no image."""
+    """Predictions for twelve files, eight of them confident.
+
+    Of the eight, one is a copy of a labelled image and one is not an image.
+    """
     monkeypatch.chdir(tmp_path)
     folder = tmp_path / "unlabelled"
     folder.mkdir()
@@ -70,8 +73,11 @@ def test_confident_images_train_and_the_split_stays(
     plain = load(tiny_folder, tmp_path, cache=cache)
     capsys.readouterr()
     dataset = load(tiny_folder, tmp_path, cache=cache, pseudo_labels=str(table), pseudo_weight=0.25)
-    told = "6 unlabelled images train with their predicted label and weight 0.25; 4 are less "
-    assert f"{told}confident, 2 labelled, 1 unreadable" in capsys.readouterr().out
+    expected = (
+        "6 unlabelled images train with their predicted label and weight 0.25; 4 are less confident, "
+        "2 labelled, 1 unreadable"
+    )
+    assert expected in capsys.readouterr().out
     assert sides_of(dataset) == sides_of(plain)
     catalog, pseudo = dataset.store.catalog, dataset.pseudo
     assert [Path(catalog.paths[index]).name for index in pseudo] == [
@@ -97,9 +103,9 @@ def test_fixes_apply_together_with_pseudo_labels(
     fixes.write_text("path,action,label\nalder/2.png,relabel,two words\nalder/3.png,drop,\n")
     dataset = load(tiny_folder, tmp_path, pseudo_labels=str(table), fixes=str(fixes))
     catalog = dataset.store.catalog
-    place = list(catalog.paths).index("alder/2.png")
-    assert NAMES[catalog.labels[place]] == "two words"
-    np.testing.assert_array_equal(dataset.store.soft_labels[place], [0, 1, 0])
+    index = list(catalog.paths).index("alder/2.png")
+    assert NAMES[catalog.labels[index]] == "two words"
+    np.testing.assert_array_equal(dataset.store.soft_labels[index], [0, 1, 0])
     used = np.concatenate(list(dataset.split.sides.values()))
     assert list(catalog.paths).index("alder/3.png") not in used
     assert len(dataset.pseudo) == 6
@@ -135,23 +141,23 @@ def test_the_loss_of_an_image_has_its_weight(
 ) -> None:
     rng = np.random.default_rng(0)
     predicted = tf.constant(rng.dirichlet(np.ones(3), 5), tf.float32)
-    whole = rng.dirichlet(np.ones(3), 5).astype(np.float32)
+    labels = rng.dirichlet(np.ones(3), 5).astype(np.float32)
     weights = np.float32([1, 0.5, 0.5, 1, 0.25])
     options = {"smoothing": smoothing, "weights": class_weights}
-    make = make_targets(3, weighted_labels=True, **options)
-    _, soft, given = make(tf.zeros([5]), tf.constant(whole * weights[:, None]))
-    plain = make_targets(3, **options)
+    weighted_targets = make_targets(3, weighted_labels=True, **options)
+    _, soft, sample_weight = weighted_targets(tf.zeros([5]), tf.constant(labels * weights[:, None]))
+    plain_targets = make_targets(3, **options)
     expected = (
-        (tf.zeros([5]), tf.constant(whole))
-        if plain is None
-        else plain(tf.zeros([5]), tf.constant(whole))
+        (tf.zeros([5]), tf.constant(labels))
+        if plain_targets is None
+        else plain_targets(tf.zeros([5]), tf.constant(labels))
     )
     np.testing.assert_allclose(soft, expected[1], rtol=1e-6)
-    before = expected[2].numpy() if len(expected) == 3 else np.ones(5)
-    np.testing.assert_allclose(given, before * weights, rtol=1e-6)
-    loss = CrossEntropy()(soft, predicted, sample_weight=given)
-    single = [float(CrossEntropy()(soft[i : i + 1], predicted[i : i + 1])) for i in range(5)]
-    np.testing.assert_allclose(loss, np.mean(np.array(single) * before * weights), rtol=1e-5)
+    class_weight = expected[2].numpy() if len(expected) == 3 else np.ones(5)
+    np.testing.assert_allclose(sample_weight, class_weight * weights, rtol=1e-6)
+    loss = CrossEntropy()(soft, predicted, sample_weight=sample_weight)
+    losses = [float(CrossEntropy()(soft[i : i + 1], predicted[i : i + 1])) for i in range(5)]
+    np.testing.assert_allclose(loss, np.mean(np.array(losses) * class_weight * weights), rtol=1e-5)
 
 
 def test_batches_carry_the_weights_and_the_run_lists_the_labels(

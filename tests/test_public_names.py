@@ -1,4 +1,4 @@
-"""``import seedtf``: light, and with every public name."""
+"""``import seedtf`` imports neither TensorFlow nor its own modules, and offers every public name."""
 
 from __future__ import annotations
 

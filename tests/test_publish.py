@@ -1,4 +1,4 @@
-"""``seedtf publish``: the export, with a model card from the files of the run."""
+"""``seedtf publish``: a folder, or an upload, with the export and a model card of the run."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ NAMES = ["maize", "a|b <wheat>"]
 
 @pytest.fixture
 def run(tmp_path: Path) -> RunPaths:
-    """The files of an evaluated and exported run; the SavedModel is a stand-in."""
+    """The files of an evaluated and exported run; text files take the place of the SavedModel."""
     paths = RunPaths(tmp_path / "runs" / "oak")
     paths.report.root.mkdir(parents=True)
     settings = {"model": "ResNet50", "image_size": 64, "epochs": 5, "recipe": "fast"}

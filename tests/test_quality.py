@@ -1,4 +1,4 @@
-"""Poor images are reported, each under its name, and a property that many images have is no fault."""
+"""Poor images are reported under the name of their fault, unless many images of the folder have it."""
 
 from __future__ import annotations
 
@@ -27,6 +27,7 @@ GOOD = [measure_quality(np.asarray(image)) for image in PHOTOGRAPHS]
 
 
 def faults(*images: np.ndarray) -> list[tuple[int, str]]:
+    """Index and fault of each poor one of ``images``, measured in a folder with the 60 good ones."""
     measured = [measure_quality(np.asarray(image, np.uint8)) for image in images]
     return [(index - 60, fault) for index, fault, _ in find_poor(np.array(GOOD + measured))]
 
@@ -36,7 +37,7 @@ def test_good_images_are_not_reported() -> None:
 
 
 @pytest.mark.parametrize(
-    ("fault", "make"),
+    ("fault", "spoil"),
     [
         ("blurred", lambda image: image.filter(ImageFilter.GaussianBlur(2))),
         ("blurred", lambda image: image.resize((36, 36)).resize(image.size)),
@@ -46,8 +47,8 @@ def test_good_images_are_not_reported() -> None:
         ("nearly uniform", lambda image: image.point(lambda value: 100 + value * 0.03)),
     ],
 )
-def test_each_fault_is_reported_under_its_name(fault: str, make) -> None:
-    found = faults(*(make(image) for image in PHOTOGRAPHS[:3]))
+def test_each_fault_is_reported_under_its_name(fault: str, spoil) -> None:
+    found = faults(*(spoil(image) for image in PHOTOGRAPHS[:3]))
     assert [each for each in found if each[1] == fault] == [(0, fault), (1, fault), (2, fault)]
     assert {name for _, name in found} == {fault}
 
@@ -58,7 +59,7 @@ def test_a_property_that_many_images_share_is_not_reported() -> None:
     assert faults(*dark) == []
 
 
-def test_a_few_images_are_not_compared() -> None:
+def test_in_a_folder_of_few_images_none_is_reported() -> None:
     sharp = measure_quality(np.asarray(PHOTOGRAPHS[0]))
     soft = measure_quality(np.asarray(PHOTOGRAPHS[1].filter(ImageFilter.GaussianBlur(4))))
     assert list(find_poor(np.array([sharp] * 5 + [soft]))) == []

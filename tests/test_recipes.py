@@ -1,4 +1,4 @@
-"""Recipes: named defaults, which a given flag overrides; the initial weights choose one of two."""
+"""Recipes are named defaults that given flags override; by default the initial weights choose one."""
 
 import dataclasses
 import json
@@ -38,7 +38,7 @@ def test_the_recipe_original_is_the_kaggle_solution() -> None:
         "rotate": 0.0,
     }
     config = TrainConfig(data_dir="x", recipe="original")
-    # values of the Kaggle solution that are the default of every recipe
+    # These values of the Kaggle solution are the defaults of every recipe.
     assert (config.cycle_epochs, config.cycle_decay, config.weight_decay_in_use) == (10.0, 0.8, 0.0)
 
 
@@ -67,8 +67,8 @@ def test_a_flagfile_holds_the_values_that_the_recipe_set() -> None:
 def test_by_default_the_initial_weights_choose_the_recipe(weights: str, recipe: str) -> None:
     config = TrainConfig(data_dir="x", weights=weights)
     assert (config.recipe, config.recipe_in_use) == (AUTO, recipe)
-    asked = TrainConfig(data_dir="x", weights=weights, recipe=recipe)
-    assert dataclasses.replace(config, recipe=recipe) == asked
+    explicit = TrainConfig(data_dir="x", weights=weights, recipe=recipe)
+    assert dataclasses.replace(config, recipe=recipe) == explicit
 
 
 @pytest.mark.parametrize("weights", ["none", "imagenet"])
@@ -113,7 +113,7 @@ def test_resume_and_continue_keep_the_recipe_that_auto_chose(tmp_path, weights, 
     run_dir = saved_run(tmp_path, weights=weights)
     resumed = resumed_config(run_dir, {"recipe": "auto"})
     assert (resumed.recipe, resumed.recipe_in_use) == ("auto", recipe)
-    # The weights of the earlier run are trained ones, and would choose another recipe.
+    # The new run starts from trained weights, for which auto would choose another recipe.
     continued = continued_config(run_dir, {"epochs": 3})
     assert (continued.recipe, continued.epochs) == (recipe, 3)
     assert recipe_changes(recipe, continued.as_dict()) == {"epochs": 3}

@@ -1,4 +1,4 @@
-"""The fused augmentation equals the chain of plain operations, and each of those is correct."""
+"""The fused augmentation equals a chain of plain operations, and each of these is correct."""
 
 from __future__ import annotations
 

@@ -55,7 +55,7 @@ def test_a_bucket_gives_the_same_dataset_as_a_folder(bucket, store, tiny_folder,
     assert np.array_equal(remote.split.val, local.split.val)
     every = tf.range(len(catalog), dtype=tf.int64)
     assert np.array_equal(remote.store.read(every), local.store.read(every))
-    # other files than images are ignored
+    # Files that are not images, and hidden folders, are no faults.
     assert {(f.path, f.fault) for f in catalog.faults} == {("alder/cut.png", "truncated")}
     with pytest.raises(UserError, match="--data_service: its workers cannot open memory://"):
         portable_reader(remote.store)

@@ -33,7 +33,7 @@ def run_dir(tmp_path_factory):
     folder = tmp_path_factory.mktemp("report")
     run = make_run(folder / "<i>run & co", draw_classes(folder / "data", NAMES, per_class=8))
     curves = draw_reliability(
-        reliability(np.array([0.5]), np.array([True])), None, title="a stand-in for curves"
+        reliability(np.array([0.5]), np.array([True])), None, title="in place of the curves"
     )
     (run / "curves.png").write_bytes(figure_png(curves, dpi=40))
     return run
@@ -91,7 +91,7 @@ def test_the_threshold_selects_the_same_rows_in_the_table(evaluation):
     assert sum(row["true"] == row["top1"] for row in kept) / len(kept) == values["precision"]
 
 
-def test_the_temperature_is_where_the_export_reads_it(evaluation):
+def test_the_temperature_is_in_report_json(evaluation):
     values = json.loads((evaluation.page.parent / "report.json").read_text())
     assert values["temperature"] == evaluation.report.temperature > 0
     assert set(values["ece"]) == {"before", "after"}
@@ -196,7 +196,7 @@ FACTS = """{
 
 
 def test_the_page_in_a_browser(evaluation):
-    wrong = len(evaluation.report.losses) - int(evaluation.report.confusion.trace())
+    num_mistakes = len(evaluation.report.losses) - int(evaluation.report.confusion.trace())
     inks = set()
     with open_browser() as browser:
         for width, height, dark in ((1280, 900, False), (390, 844, True)):
@@ -207,7 +207,7 @@ def test_the_page_in_a_browser(evaluation):
             assert page.facts["title"] == "<i>run & co"
             assert page.facts["cards"] == 6
             assert page.facts["rows"] > len(NAMES)
-            assert page.facts["mistakes"] == min(36, wrong) > 0
+            assert page.facts["mistakes"] == min(36, num_mistakes) > 0
             assert page.facts["broken"] == 0
             # each mistake has its image and its heat map
             assert page.facts["images"] == 2 * page.facts["mistakes"] + 3

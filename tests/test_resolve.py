@@ -1,4 +1,4 @@
-"""Decisions without data: each ``auto`` and each refusal, on invented machines, without TensorFlow."""
+"""``resolve`` replaces each ``auto`` by a value for the machine, or refuses; TensorFlow is not used."""
 
 from __future__ import annotations
 
@@ -106,7 +106,7 @@ def test_every_gpu_of_every_worker_is_a_replica() -> None:
     assert not settings.compilation.enabled
 
 
-def test_only_a_given_batch_size_must_be_a_multiple_of_the_gpus() -> None:
+def test_only_a_batch_size_that_was_given_must_be_a_multiple_of_the_gpus() -> None:
     machine = Machine(gpus=(AMPERE, AMPERE, AMPERE))
     assert resolved(machine).devices.replicas == 3
     with pytest.raises(UserError, match=r"--batch_size=32: 3 replicas .* pass 30 or 33"):

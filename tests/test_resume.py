@@ -1,4 +1,4 @@
-"""A run that was killed at any moment and resumed ends as if it had never been interrupted."""
+"""A run that is killed at any moment and resumed ends as if it had never been interrupted."""
 
 import json
 import os
@@ -18,14 +18,14 @@ from seedtf.commands.main import main
 from seedtf.data.sample.write import write_sample
 
 HERE = Path(__file__).parent
-# a longer mode: SEEDTF_KILLS=50 SEEDTF_KILL_DATA=folder SEEDTF_KILL_FLAGS="--image_size=32 …"
+# For a longer test: SEEDTF_KILLS=50 SEEDTF_KILL_DATA=folder SEEDTF_KILL_FLAGS="--image_size=32 …"
 KILLS = int(os.environ.get("SEEDTF_KILLS", "7"))
 SMALL = (
     "--image_size=16 --batch_size=16 --epochs=3 --freeze_epochs=1 --save_minutes=0.001 "
-    # every option that has its own state or random numbers
+    # These options have a state or random numbers of their own.
     "--progressive_sizes=12 --ema_horizon=0.2 --augment_strength=auto --mixup=0.2 --cutmix=1 "
     "--random_erasing=0.2 --class_weights=auto --sampler=balanced --body_lr_factor=0.5 --clip_norm=5 "
-    "--augment_impl=tf_image"  # with auto, the fused augmentation is traced in every epoch
+    "--augment_impl=tf_image"  # with --augment_strength=auto, fused would be traced in every epoch
 )
 FLAGS = os.environ.get("SEEDTF_KILL_FLAGS", SMALL).split()
 
@@ -46,16 +46,17 @@ def train_flags(data: Path, run_dir: Path) -> list[str]:
     return ["train", *first, "--lr=0.01", "--warmup_epochs=1", *FLAGS]
 
 
-def start(arguments: list[str], fatal: int = 0) -> forked.Process:
-    return forked.Process("killed_run:main", [str(fatal), *arguments])
+def start(arguments: list[str]) -> forked.Process:
+    return forked.Process("killed_run:main", ["0", *arguments])
 
 
-def run(arguments: list[str], fatal: int = 0) -> subprocess.CompletedProcess:
-    return forked.run("killed_run:main", [str(fatal), *arguments])
+def run(arguments: list[str], fatal_write: int = 0) -> subprocess.CompletedProcess:
+    """Runs a command, which kills itself at the write with this number; see ``killed_run.py``."""
+    return forked.run("killed_run:main", [str(fatal_write), *arguments])
 
 
 def finish(arguments: list[str]) -> str:
-    """Runs a command to its end in a new process, as the undisturbed run."""
+    """Runs a command to its end in a new process, as ``undisturbed`` was run."""
     done = run(arguments)
     assert done.returncode == 0, done.stderr
     return done.stdout
@@ -74,7 +75,7 @@ def undisturbed(data, shared) -> Path:
 
 
 def end_of(run_dir: Path) -> dict[str, object]:
-    """Everything that a resumed run must have in common with the undisturbed one."""
+    """History, last state and models of a run, which must equal those of the undisturbed run."""
     from seedtf.training.state import load_newest_state
 
     state, warnings = load_newest_state(run_dir / "state")
@@ -118,7 +119,7 @@ def test_a_run_killed_at_any_moment_resumes_exactly(data, wanted, tmp_path) -> N
     while killed < KILLS:
         arguments = next_arguments(data, run_dir)
         if draw.random() < 0.7:
-            done = run(arguments, fatal=draw.randint(1, 70))
+            done = run(arguments, fatal_write=draw.randint(1, 70))
             returncode, output = done.returncode, done.stderr
         else:
             returncode, output = kill_after(arguments, draw.uniform(0.2, 4.0)), ""
@@ -145,10 +146,11 @@ def kill_after(arguments: list[str], seconds: float) -> int:
 
 @pytest.fixture(scope="module")
 def interrupted(data, shared) -> Path:
-    """A run that is stopped in every way and moved; ``steps.json`` has what each process printed.
+    """A run that was stopped in every way, moved, and finished.
 
-    ``run`` is where it starts and ``moved`` where it ends. ``before`` and ``after`` are its states
-    around a resume on a full disk.
+    The sub-folder ``run`` is where the run began, ``moved`` where it ended. ``before`` and ``after``
+    hold its states before and after a resume on a full disk. ``steps.json`` has the output, the errors
+    and the exit code of each process.
     """
     return shared("interrupted", lambda folder: interrupt(data, folder))
 
@@ -164,7 +166,7 @@ def interrupt(data: Path, folder: Path) -> None:
     steps = {"SIGTERM": stop(train_flags(data, run_dir), "epoch 1/", signal.SIGTERM)}
     shutil.copytree(run_dir / "state", folder / "before")
     full = start(resume)
-    # Every larger write fails as on a full disk, with an OSError.
+    # A write beyond 30 kB fails with an OSError, as on a full disk.
     resource.prlimit(full.pid, resource.RLIMIT_FSIZE, (30_000, 30_000))
     steps["full disk"] = [*full.communicate(), full.returncode]
     shutil.copytree(run_dir / "state", folder / "after")
@@ -179,7 +181,11 @@ def interrupt(data: Path, folder: Path) -> None:
 
 
 def stop(arguments: list[str], line_start: str, number: int) -> list[str | int]:
-    """Sends a signal at a line of the output; returns the rest of it, the errors and the exit code."""
+    """Runs a command and sends a signal when a line of its output begins with ``line_start``.
+
+    Returns:
+        The rest of the output, the errors and the exit code.
+    """
     process = start(arguments)
     for line in process.stdout:
         if line.startswith(line_start):
@@ -319,7 +325,7 @@ def test_a_run_cannot_be_resumed_while_it_is_training(finished) -> None:
 
 def test_a_folder_removed_while_running_gives_a_one_line_error(data, tmp_path) -> None:
     run_dir = tmp_path / "run"
-    # the default flags and so many epochs that the run does not end before its folder is gone
+    # The run has so many epochs that it does not end before its folder is removed.
     plain = ["--image_size=16", "--batch_size=16", "--epochs=500", "--augment_impl=tf_image"]
     process = start([*train_flags(data, run_dir)[:5], *plain])
     for line in process.stdout:

@@ -18,8 +18,8 @@ from seedtf.runs.paths import RunPaths
 FLAGS = {"model": "ResNet50", "data_dir": "/data/plants", "epochs": 3, "lr": 0.01, "threads": 2}
 
 
-def make(root: Path, name: str, accuracies: list[float], **flags: object) -> RunPaths:
-    """A run whose loss falls with every epoch; each epoch took a minute."""
+def make_run(root: Path, name: str, accuracies: list[float], **flags: object) -> RunPaths:
+    """The files of a run whose loss falls with every epoch; each epoch took a minute."""
     paths = RunPaths(root / name)
     paths.state.mkdir(parents=True)
     paths.config.write_text(json.dumps({**FLAGS, **flags, "resolved": {"lr": 1}}))
@@ -38,9 +38,9 @@ def make(root: Path, name: str, accuracies: list[float], **flags: object) -> Run
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
-    make(tmp_path, "a", [0.5, 0.6, 0.7])
-    make(tmp_path, "deep/b", [0.8, 0.9], lr=0.02, threads=4, run_dir="deep/b")
-    report = make(tmp_path, "c", [0.1, 0.2, 0.3], mixup=0.2).report
+    make_run(tmp_path, "a", [0.5, 0.6, 0.7])
+    make_run(tmp_path, "deep/b", [0.8, 0.9], lr=0.02, threads=4, run_dir="deep/b")
+    report = make_run(tmp_path, "c", [0.1, 0.2, 0.3], mixup=0.2).report
     report.root.mkdir()
     report.values.write_text(json.dumps({"accuracy": 0.35, "accuracy_interval_95": [0.3, 0.4]}))
     report.page.write_text("a page")
@@ -75,11 +75,11 @@ def test_flags_that_differ_are_those_that_change_the_model(root: Path) -> None:
 
 
 def test_a_half_written_run_is_listed(root: Path) -> None:
-    paths = make(root, "z", [0.5, 0.6])
+    paths = make_run(root, "z", [0.5, 0.6])
     paths.history.write_text(paths.history.read_text() + "3,0.01,1.0,")
     RunPaths(root / "y").root.mkdir()
     RunPaths(root / "y").config.write_text('{"model": "Res')
-    x = make(root, "x", [])
+    x = make_run(root, "x", [])
     x.history.unlink()
     x.timing.unlink()
     with lock_folder(x.state):
@@ -114,8 +114,8 @@ def test_json_is_one_line_and_writes_no_page(root: Path, capsys) -> None:
     assert not (root / "index.html").exists()
 
 
-def test_a_name_from_outside_is_escaped(tmp_path: Path) -> None:
-    make(tmp_path, "<script>alert(1)<", [0.5], model="<b>")
+def test_names_of_folders_and_models_are_escaped(tmp_path: Path) -> None:
+    make_run(tmp_path, "<script>alert(1)<", [0.5], model="<b>")
     assert run_command("runs", [str(tmp_path)]) == 0
     page = (tmp_path / "index.html").read_text(encoding="utf-8")
     assert "<script>alert" not in page

@@ -142,13 +142,13 @@ def test_a_sample_that_another_process_wrote_first_is_kept(
 ) -> None:
     original = sample._draw_all
 
-    def race(root: Path, *others: object) -> None:
+    def draw_after_another_process(root: Path, *others: object) -> None:
         original(root, *others)  # type: ignore[arg-type]
         monkeypatch.setattr(sample, "_draw_all", original)
         tiny(tmp_path / "a")
         (tmp_path / "a" / "Maize" / "0000.png").write_bytes(b"theirs")
 
-    monkeypatch.setattr(sample, "_draw_all", race)
+    monkeypatch.setattr(sample, "_draw_all", draw_after_another_process)
     tiny(tmp_path / "a")
     assert (tmp_path / "a" / "Maize" / "0000.png").read_bytes() == b"theirs"
     assert [path.name for path in tmp_path.iterdir()] == ["a"]

@@ -1,4 +1,4 @@
-"""Checkpoints and states are written during training, each of one moment, and in order."""
+"""Checkpoints and states are written in order while training continues, each from one step."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def trainer() -> Trainer:
     return trainer
 
 
-def change(trainer: Trainer) -> None:
+def set_weights_to_zero(trainer: Trainer) -> None:
     for variable in trainer.network.variables:
         variable.assign(tf.zeros_like(variable))
 
@@ -37,6 +37,7 @@ def values(trainer: Trainer) -> list[np.ndarray]:
 
 
 def save(saver: Saver, trainer: Trainer, *paths: Path) -> None:
+    """Saves checkpoints with these paths, and a state after one complete epoch."""
     for path in paths:
         saver.save_checkpoint(trainer.network, path)
     saver.save_state(trainer, epoch=1, step=0, facts={})
@@ -48,7 +49,7 @@ def test_files_hold_the_weights_of_the_call_though_training_continues(trainer, t
     saver.save_checkpoint(trainer.network, best)
     saver.save_checkpoint(trainer.network, last)
     saver.save_state(trainer, epoch=1, step=0, facts={"history": "x"})
-    change(trainer)
+    set_weights_to_zero(trainer)
     saver.wait()
     saver.close()
     for path in (best, last):
@@ -65,7 +66,7 @@ def test_with_averaged_checkpoints_the_state_holds_the_trained_weights(trainer, 
     saver = Saver(StateFolder(tmp_path / "state"), averaged=True)
     averaged = values(trainer)
     saver.save_checkpoint(trainer.network, tmp_path / "last.keras")
-    change(trainer)
+    set_weights_to_zero(trainer)  # as if these were the trained weights
     saver.save_state(trainer, epoch=1, step=0, facts={})
     saver.wait()
     saver.close()
@@ -76,13 +77,15 @@ def test_with_averaged_checkpoints_the_state_holds_the_trained_weights(trainer, 
 
 def test_the_state_is_written_after_its_checkpoints(trainer, tmp_path, monkeypatch) -> None:
     best, last = tmp_path / "best.keras", tmp_path / "last.keras"
-    folder, there = StateFolder(tmp_path / "state"), []
-    monkeypatch.setattr(folder, "write", lambda state: there.append([best.exists(), last.exists()]))
+    folder, existing = StateFolder(tmp_path / "state"), []
+    monkeypatch.setattr(
+        folder, "write", lambda state: existing.append([best.exists(), last.exists()])
+    )
     saver = Saver(folder)
     save(saver, trainer, best, last)
     saver.wait()
     saver.close()
-    assert there == [[True, True]]
+    assert existing == [[True, True]]
 
 
 def test_a_failed_write_is_raised_by_the_next_call_and_no_state_follows(trainer, tmp_path) -> None:
@@ -100,6 +103,7 @@ def test_non_finite_weights_are_not_written(trainer, tmp_path, value) -> None:
     kernel = trainer.network.get_layer("logits").kernel
     kernel.assign(np.where(np.arange(kernel.shape[1]) == 1, value, kernel.numpy()))
     save(saver, trainer, tmp_path / "last.keras")
+    # After one complete epoch, the state is at step 0 of epoch 2.
     with pytest.raises(DivergedError, match="epoch 2, step 0: a weight is not finite"):
         saver.wait()
     saver.close()

@@ -1,4 +1,4 @@
-"""Data larger than memory: few bytes per file, constant memory, not every file opened at the start."""
+"""Data sets larger than memory take few bytes per file, and not every file is opened at the start."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def test_listing_splitting_and_writing_take_few_bytes_per_file(
         assert np.array_equal(again.val, split.val)
         cache_key(catalog, 8)
 
-    # Graphs and code take memory whatever the number of files.
+    # The memory of graphs and code does not depend on the number of files.
     base = peak_bytes(lambda: everything(tiny_folder))
     assert peak_bytes(lambda: everything(many)) - base < BYTES_PER_FILE * MANY
 
@@ -92,24 +92,26 @@ def test_memory_does_not_grow_while_training(mode: str, tiny_folder: Path, tmp_p
         return psutil.Process().memory_info().rss
 
     before = resident_after(100)
-    # 500 batches of 9 images are 220 MB of float32
+    # The 500 batches of 9 images together take 220 MB.
     assert resident_after(500) - before < 60 << 20
 
 
 @pytest.fixture
-def opened(tmp_path: Path):
-    def open_folder(root: Path, **options: object) -> Dataset:
+def load(tmp_path: Path):
+    """``load_dataset`` for small images that are not cached."""
+
+    def load_uncached(root: Path, **options: object) -> Dataset:
         settings = {"image_size": 8, "cache": "off", "cache_dir": tmp_path / "cache", **options}
         return load_dataset(str(root), **settings)
 
-    return open_folder
+    return load_uncached
 
 
 def test_a_long_list_is_opened_in_part_and_reported(
-    opened, many: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    load, many: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(dataset_module, "_MAX_OPENED", MANY - 1)
-    found = opened(many, check="auto")
+    found = load(many, check="auto")
     assert (found.store.num_opened, found.num_unopened) == (1000, MANY - 1000)
     assert len(found.store.catalog) == MANY
     assert found.duplicates == 0  # not searched for
@@ -121,41 +123,41 @@ def test_a_long_list_is_opened_in_part_and_reported(
     assert row["detail"].startswith(f"{MANY - 1000} images; each is checked when it is read")
 
 
-def test_all_files_of_a_short_list_are_opened(opened, tiny_folder: Path, tmp_path: Path) -> None:
+def test_all_files_of_a_short_list_are_opened(load, tiny_folder: Path, tmp_path: Path) -> None:
     for options in ({"check": "auto"}, {"check": "all"}, {"check": "sample", "cache": "ram"}):
-        assert opened(tiny_folder, **options).num_unopened == 0
+        assert load(tiny_folder, **options).unopened == 0
     write_data_report(tmp_path / "report.csv", scan_folder(tiny_folder))
     assert (tmp_path / "report.csv").read_text() == "path,fault,detail\n"
 
 
-def test_a_bad_file_in_the_sample_leads_to_opening_all(
-    opened, tiny_copy: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+def test_a_bad_file_among_the_first_ones_opened_leads_to_opening_all(
+    load, tiny_copy: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(dataset_module, "_MAX_OPENED", 10)
     monkeypatch.setattr(dataset_module, "_SAMPLE_SIZE", 4)
     (tiny_copy / "alder" / "0.png").write_bytes(b"")  # The first file is in the sample.
     (tiny_copy / "alder" / "1.png").write_bytes(b"")
-    found = opened(tiny_copy, check="auto")
+    found = load(tiny_copy, check="auto")
     assert [f.path for f in found.store.catalog.faults] == ["alder/0.png", "alder/1.png"]
     assert found.num_unopened == 0
     assert capsys.readouterr().out.splitlines()[1:] == [
         "check     1 of 4 files opened cannot be used, first alder/0.png (empty file); opening all "
         "18 (--check=sample skips this)"
     ]
-    found = opened(tiny_copy, check="sample")
+    found = load(tiny_copy, check="sample")
     assert [f.path for f in found.store.catalog.faults] == ["alder/0.png"]
     assert found.num_unopened == 14
     assert data_warnings(found) == []
 
 
 def test_a_bad_file_that_was_not_opened_is_named_when_it_is_read(
-    opened, tiny_copy: Path, monkeypatch: pytest.MonkeyPatch
+    load, tiny_copy: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(dataset_module, "_SAMPLE_SIZE", 2)
     whole = (tiny_copy / "alder" / "3.png").read_bytes()
-    # Damage the pixels but not the header.
+    # This damages the pixels but not the header.
     (tiny_copy / "alder" / "3.png").write_bytes(whole[:45] + bytes(4) + whole[49:])
-    found = opened(tiny_copy, check="sample")
+    found = load(tiny_copy, check="sample")
     assert found.store.catalog.faults == ()
     with pytest.raises(tf.errors.InvalidArgumentError):
         found.store.read(tf.constant([1, 3, 5], tf.int64))
@@ -165,15 +167,15 @@ def test_a_bad_file_that_was_not_opened_is_named_when_it_is_read(
 
 
 def test_a_file_changed_since_it_was_listed_is_decoded_as_it_is_now(
-    opened, tiny_copy: Path, tiny_colors: dict[str, tuple[int, int, int]]
+    load, tiny_copy: Path, tiny_colors: dict[str, tuple[int, int, int]]
 ) -> None:
-    found = opened(tiny_copy)
+    found = load(tiny_copy)
     (tiny_copy / "alder" / "2.png").write_bytes((tiny_copy / "alder" / "5.png").read_bytes())
     image = found.store.read(tf.constant([2], tf.int64)).numpy()[0]
     assert np.all(image == tiny_colors["alder/5.png"])
 
 
-def test_strict_refuses_bad_files_of_the_sample(opened, tiny_copy: Path) -> None:
+def test_strict_refuses_bad_files_among_those_that_are_opened(load, tiny_copy: Path) -> None:
     (tiny_copy / "alder" / "0.png").write_bytes(b"")
     with pytest.raises(UserError, match=r"^--strict: alder/0\.png"):
-        opened(tiny_copy, check="sample", strict=True)
+        load(tiny_copy, check="sample", strict=True)

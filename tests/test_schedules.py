@@ -1,4 +1,4 @@
-"""Schedules: values worked out by hand, then the properties that every schedule has."""
+"""Learning-rate schedules: values worked out by hand, and properties that every schedule has."""
 
 from __future__ import annotations
 
@@ -144,8 +144,9 @@ def test_a_cycle_is_continuous_and_falls(settings, cycle, fraction):
 def test_schedules_without_cycles_never_jump(name, settings, fraction, warmup):
     epochs = settings["epochs"]
     rate = make_schedule(name, **settings, warmup_epochs=warmup * epochs)
-    # "smooth" falls fastest, by at most ln(1e6); the ramp rises by 1 over the warm-up.
-    steepest = max(math.log(1e6), 1 / 0.3, 1 / max(warmup, 1e-6)) * settings["lr"]
+    # Slopes per training: of the schedules "smooth" is the steepest, with at most ln(1e6) times lr; the
+    # warm-up rises by lr in the fraction ``warmup`` of the training.
+    steepest = max(math.log(1e6), 1 / max(warmup, 1e-6)) * settings["lr"]
     assert abs(rate(fraction * epochs) - rate((fraction + 1e-5) * epochs)) <= steepest * 1.1e-5
 
 

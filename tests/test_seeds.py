@@ -1,4 +1,4 @@
-"""The hash for all random numbers never changes, is the same with XLA, and can run on a GPU."""
+"""The hash behind all random numbers never changes, is equal with XLA, and has kernels for a GPU."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ SEED_7_EPOCH_3 = fold_seed(7, 2, 3)
 
 
 def hash_of_integers(seed: list[int], record: int, draw: int) -> int:
-    """The published definition, in Python's integers: SplitMix64's output function, applied twice."""
+    """The documented hash in Python's integers: the output function of SplitMix64, applied twice."""
 
     def mix(value: int) -> int:
         value = (value ^ value >> 30) * 0xBF58476D1CE4E5B9 % 2**64
@@ -44,12 +44,12 @@ def hashes() -> dict[str, Callable[..., tf.Tensor]]:
 
 
 @pytest.fixture(scope="module")
-def compiled_units() -> Callable[..., tf.Tensor]:
+def compiled_uniforms() -> Callable[..., tf.Tensor]:
     return tf.function(lambda *arguments: draw_uniforms(7, *arguments), jit_compile=True)
 
 
 @given(st.lists(int64s, min_size=2, max_size=2), int64s, int64s)
-def test_the_hash_is_the_published_one_in_every_mode(
+def test_the_hash_equals_that_of_python_integers_in_every_mode(
     hashes: dict[str, Callable[..., tf.Tensor]], seed: list[int], record: int, draw: int
 ) -> None:
     expected = hash_of_integers(seed, record, draw)
@@ -60,16 +60,16 @@ def test_the_hash_is_the_published_one_in_every_mode(
 
 @given(st.integers(0, 2**40), st.lists(int64s, min_size=4, max_size=4))
 def test_compiled_draws_are_the_same_bits(
-    compiled_units: Callable[..., tf.Tensor], epoch: int, records: list[int]
+    compiled_uniforms: Callable[..., tf.Tensor], epoch: int, records: list[int]
 ) -> None:
     arguments = tf.constant(epoch, tf.int64), tf.constant(records, tf.int64)
     eager = draw_uniforms(7, *arguments).numpy()
-    assert np.array_equal(compiled_units(*arguments).numpy(), eager)
+    assert np.array_equal(compiled_uniforms(*arguments).numpy(), eager)
     assert eager.min() >= 0 and eager.max() < 1
 
 
-def test_no_sum_of_the_hash_becomes_an_operation_without_a_gpu_kernel() -> None:
-    """TensorFlow's graph optimizer joins two successive additions to one ``AddN``."""
+def test_the_hash_has_no_successive_additions() -> None:
+    """TensorFlow's graph optimizer would join them to ``AddN``, which has no GPU kernel for uint64."""
     records = tf.TensorSpec([8], tf.int64)
     function = tf.function(lambda records: uniform(SEED_7_EPOCH_3, records, 12))
     graph = function.get_concrete_function(records).graph

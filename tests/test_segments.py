@@ -1,4 +1,4 @@
-"""The ``fit`` calls of a run: image sizes, frozen epochs, and where a resumed run starts."""
+"""The segments of a run, one ``fit`` call each: image size, frozen body, start of a resumed run."""
 
 import pytest
 from hypothesis import given
@@ -44,22 +44,23 @@ def test_a_value_that_is_not_a_list_of_rising_sizes_is_refused(text: str) -> Non
 STAGES = [SizeStage(32, 0, 3), SizeStage(64, 3, 6)]
 
 
-def spans(**position: int) -> list[tuple[int, int, int, int, bool]]:
+def segments_from(**position: int) -> list[tuple[int, int, int, int, bool]]:
+    """First epoch, end epoch, start step, image size and ``train_body`` of each segment."""
     found = plan_segments(STAGES, epochs=6, freeze_epochs=2, **position)
     return [(s.first_epoch, s.end_epoch, s.start_step, s.image_size, s.train_body) for s in found]
 
 
 def test_segments_end_where_size_or_trained_layers_change() -> None:
-    assert spans() == [(0, 2, 0, 32, False), (2, 3, 0, 32, True), (3, 6, 0, 64, True)]
+    assert segments_from() == [(0, 2, 0, 32, False), (2, 3, 0, 32, True), (3, 6, 0, 64, True)]
 
 
 def test_an_interrupted_epoch_is_a_segment_of_its_own() -> None:
-    assert spans(epoch=3, step=5) == [(3, 4, 5, 64, True), (4, 6, 0, 64, True)]
-    assert spans(epoch=1, step=1)[0] == (1, 2, 1, 32, False)
+    assert segments_from(epoch=3, step=5) == [(3, 4, 5, 64, True), (4, 6, 0, 64, True)]
+    assert segments_from(epoch=1, step=1)[0] == (1, 2, 1, 32, False)
 
 
 def test_a_finished_run_has_no_segments() -> None:
-    assert spans(epoch=6) == []
+    assert segments_from(epoch=6) == []
 
 
 def test_what_is_restored_depends_on_the_epoch_and_step_of_the_state() -> None:
@@ -69,7 +70,7 @@ def test_what_is_restored_depends_on_the_epoch_and_step_of_the_state() -> None:
 
     assert restored(0) == [(), (), ()]
     assert restored(1) == [("optimizer",), (), ()]
-    # at the start of a phase, the state has the optimizer of the previous phase
+    # The state at the start of a phase holds the optimizer of the previous phase, so it is not used.
     assert restored(2) == [(), ()]
     assert restored(2, 4) == [("optimizer", "metrics"), ()]
     assert restored(4) == [("optimizer",)]
@@ -87,7 +88,7 @@ def test_even_one_epoch_trains_at_the_full_size() -> None:
     done=st.integers(0, 12),
     step=st.integers(0, 3),
 )
-def test_segments_cover_what_is_left_once_in_order(
+def test_segments_cover_every_epoch_that_is_left_once_in_order(
     *, epochs: int, freeze: int, sizes: int, every_epoch: bool, done: int, step: int
 ) -> None:
     freeze, done = min(freeze, epochs - 1), min(done, epochs)
