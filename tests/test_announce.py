@@ -58,7 +58,7 @@ def test_the_first_lines_name_everything_that_is_on(
         "weight decay 0.001, gradient clipped to norm 2, first layers at 0.5 of the learning rate, "
         "label smoothing 0.05"
     )
-    assert printed["recipe"].startswith("original, as requested (epochs=200, ")
+    assert printed["recipe"].startswith("original, as requested (defaults: epochs=200, ")
     assert "the same number of images from every class" in printed["sampler"]
     assert printed["averages"] == (
         "weights over 0.1 of all steps, validated and saved; a snapshot at the end of every cycle"

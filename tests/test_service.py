@@ -36,7 +36,7 @@ ORDER = BatchIndices(30, 4, seed=5)
 def wait_for_clients(
     seconds: float = 20.0, ignore: frozenset[threading.Thread] = frozenset()
 ) -> None:
-    """Waits until no client is left, because a server that stops earlier waits minutes for it."""
+    """Waits until no client is left, because stopping a server with a client would take minutes."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         gc.collect()
@@ -85,7 +85,7 @@ class ClusterProcess:
 
 
 def serve(_: list[str]) -> None:
-    """The program of a ``ClusterProcess``."""
+    """What a ``ClusterProcess`` runs: for each line of input it prints the tasks of each worker."""
     cluster = Cluster(2)
     print(cluster.address, flush=True)
     for _ in sys.stdin:
@@ -111,25 +111,25 @@ def served_indices(
     )
 
 
-def ordered(order: BatchIndices, first: int, count: int) -> list[tuple[int, list[int]]]:
+def local_batches(order: BatchIndices, first: int, count: int) -> list[tuple[int, list[int]]]:
     return [(int(e), i.tolist()) for e, i in order.dataset(first).take(count).as_numpy_iterator()]
 
 
-def taken(dataset: tf.data.Dataset, count: int) -> list[tuple[int, list[int]]]:
+def take_batches(dataset: tf.data.Dataset, count: int) -> list[tuple[int, list[int]]]:
     return [(int(e), i.tolist()) for e, i in dataset.take(count).as_numpy_iterator()]
 
 
 def test_an_epoch_has_every_record_once_in_training_order(two_workers: ClusterProcess) -> None:
     order = BatchIndices(200, 2, seed=1)
-    batches = taken(served_indices(two_workers.address, 0, order), 300)
+    batches = take_batches(served_indices(two_workers.address, 0, order), 300)
     for epoch in range(3):
         records = [i for e, batch in batches if e == epoch for i in batch]
         assert sorted(records) == list(range(200))
-    assert batches == ordered(order, 0, 300)
+    assert batches == local_batches(order, 0, 300)
 
 
 def test_a_resumed_run_continues_at_its_step(two_workers: ClusterProcess) -> None:
-    assert taken(served_indices(two_workers.address, 10), 12) == ordered(ORDER, 10, 12)
+    assert take_batches(served_indices(two_workers.address, 10), 12) == local_batches(ORDER, 10, 12)
 
 
 @pytest.mark.parametrize("shard", [WHOLE, Shard(2, 1, 1), Shard(4, 1, 2)])
@@ -145,7 +145,7 @@ def test_the_batches_of_a_shard_are_numbered_from_its_first_step(shard: Shard) -
 
 
 def test_both_workers_process_the_dataset(two_workers: ClusterProcess) -> None:
-    taken(served_indices(two_workers.address, 0), 50)
+    take_batches(served_indices(two_workers.address, 0), 50)
     assert all(count >= 1 for count in two_workers.tasks())
 
 
@@ -161,7 +161,7 @@ def test_no_batch_is_lost_when_workers_stop(
     batches_taken += [next(batches) for _ in range(60)]
     cluster.workers.pop()._stop()
     batches_taken += [next(batches) for _ in range(60)]
-    assert [(int(e), i.numpy().tolist()) for e, i in batches_taken] == ordered(ORDER, 0, 140)
+    assert [(int(e), i.numpy().tolist()) for e, i in batches_taken] == local_batches(ORDER, 0, 140)
     assert f"warning   data service at {cluster.address}: " in capsys.readouterr().out
     cluster.stop()
 
@@ -171,7 +171,7 @@ def test_without_workers_batches_are_made_locally_with_one_warning(
 ) -> None:
     monkeypatch.setattr(data_service, "_SECONDS_TO_WAIT", 0.5)
     cluster = Cluster(0)
-    assert taken(served_indices(cluster.address, 3), 20) == ordered(ORDER, 3, 20)
+    assert take_batches(served_indices(cluster.address, 3), 20) == local_batches(ORDER, 3, 20)
     assert capsys.readouterr().out == (
         f"\nwarning   data service at {cluster.address}: no batch for 0 s; batch 3 is made in this "
         "process, and so is any other that does not arrive in time\n"
@@ -187,7 +187,7 @@ def test_batches_that_fail_on_a_worker_are_made_locally(
         return epoch + tf.cast(length, tf.int64), indices
 
     dataset = served_indices(two_workers.address, 0, remote_fn=remote_fn)
-    assert taken(dataset, 20) == ordered(ORDER, 0, 20)
+    assert take_batches(dataset, 20) == local_batches(ORDER, 0, 20)
     output = capsys.readouterr().out
     assert output.count("warning") == 1
     assert "/no/such/file" in output
@@ -232,19 +232,19 @@ def varied(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-def stored(root: Path, mode: str, tmp_path: Path, **options: int) -> Store:
+def make_store(root: Path, mode: str, tmp_path: Path, **options: int) -> Store:
     return build_store(scan_folder(root), 12, CachePlan(mode, 0, ""), tmp_path / "cache", **options)
 
 
 @pytest.fixture(params=["disk", "off"])
 def store(request: pytest.FixtureRequest, varied: Path, tmp_path: Path) -> Store:
-    return stored(varied, request.param, tmp_path)
+    return make_store(varied, request.param, tmp_path)
 
 
 def test_a_worker_makes_the_same_pixels(
     varied: Path, tmp_path: Path, two_workers: ClusterProcess
 ) -> None:
-    store = stored(varied, "disk", tmp_path)
+    store = make_store(varied, "disk", tmp_path)
     records, order = np.array([0, 1, 2, 3]), BatchIndices(4, 2, seed=2)
     augmentation = make_augmentation(Policy(rotate=20.0), 2, 12, "tf_image")
     local, remote = (
@@ -259,7 +259,7 @@ def test_a_worker_makes_the_same_pixels(
 
 
 def test_pixels_can_be_read_from_the_graph_alone(store: Store) -> None:
-    """A worker receives this graph, so nothing in it may need the process that created it."""
+    """A worker receives the graph, so it must not need the process that created it."""
     everything = np.arange(len(store.catalog))
     dataset = tf.data.Dataset.from_tensors(everything).map(portable_reader(store))
     sent = tf.raw_ops.DatasetToGraphV2(
@@ -278,7 +278,7 @@ def test_what_is_sent_to_a_worker_holds_no_images(store: Store) -> None:
 
 
 def test_a_worker_refuses_what_training_refuses(tiny_copy: Path, tmp_path: Path) -> None:
-    store = stored(tiny_copy, "off", tmp_path, sample=1, max_pixels=400)
+    store = make_store(tiny_copy, "off", tmp_path, sample=1, max_pixels=400)
     (tiny_copy / "alder" / "1.png").write_bytes(b"no image")
     Image.new("RGB", (21, 20)).save(tiny_copy / "alder" / "2.png")
     read = portable_reader(store)
@@ -290,7 +290,7 @@ def test_a_worker_refuses_what_training_refuses(tiny_copy: Path, tmp_path: Path)
 
 def test_images_in_memory_are_refused_for_a_service(tiny_folder: Path, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="images in memory"):
-        portable_reader(stored(tiny_folder, "ram", tmp_path))
+        portable_reader(make_store(tiny_folder, "ram", tmp_path))
     with pytest.raises(UserError, match=r"^--cache=ram: .*pass --cache=disk or off$"):
         TrainConfig(data_dir="x", cache="ram", data_service="h:1")
     assert plan_cache("auto", 2, 8, tmp_path).mode == "ram"
@@ -356,7 +356,7 @@ def test_the_commands_run_until_they_are_stopped() -> None:
     try:
         port = start("dispatcher").partition("port ")[2].partition(";")[0]
         assert start("worker", f"--dispatcher=localhost:{port}").startswith("worker for localhost:")
-        assert taken(served_indices(f"localhost:{port}", 2), 9) == ordered(ORDER, 2, 9)
+        assert take_batches(served_indices(f"localhost:{port}", 2), 9) == local_batches(ORDER, 2, 9)
         wait_for_clients(ignore=before)
     finally:
         for process in reversed(started):

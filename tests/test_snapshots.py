@@ -1,4 +1,4 @@
-"""Snapshots: saved at the minimum of every cycle, and evaluated by their mean."""
+"""Snapshots are saved where the learning rate of a cycle is lowest; their mean is evaluated."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ EPOCHS = (4, 10)
 
 @pytest.fixture(scope="module")
 def run_dir(tmp_path_factory, tiny_folder):
-    """A run with two snapshots and a best model that differs from both."""
+    """A run with two snapshots, another best model, and two files that are no snapshots."""
     run = make_run(tmp_path_factory.mktemp("runs") / "tiny", tiny_folder)
     for epoch in EPOCHS:
         keras.utils.set_random_seed(epoch)
@@ -73,19 +73,19 @@ def test_the_epoch_at_the_minimum_of_every_cycle_is_saved(cycle_epochs, epochs, 
 
 @given(st.integers(4, 60).map(lambda n: n / 4), st.integers(1, 60), st.booleans())
 def test_the_snapshot_of_a_cycle_has_its_lowest_rate(cycle_epochs, epochs, per_step):
-    def last_rate_at(epoch):
+    def time_of_last_rate(epoch):
         return math.nextafter(epoch, 0) if per_step else epoch - 1
 
     def rate(epoch):
-        at = last_rate_at(epoch)
-        return cyclic_decay(at, lr=1.0, min_lr=0.0, cycle_epochs=cycle_epochs, cycle_decay=1.0)
+        last = time_of_last_rate(epoch)
+        return cyclic_decay(last, lr=1.0, min_lr=0.0, cycle_epochs=cycle_epochs, cycle_decay=1.0)
 
     found = snapshot_epochs(cycle_epochs, epochs, per_step=per_step)
     for number, epoch in enumerate(found):
         of_cycle = [
             each
             for each in range(1, epochs + 1)
-            if number * cycle_epochs <= last_rate_at(each) < (number + 1) * cycle_epochs
+            if number * cycle_epochs <= time_of_last_rate(each) < (number + 1) * cycle_epochs
         ]
         assert epoch in of_cycle
         assert rate(epoch) <= min(map(rate, of_cycle)) + 1e-9
@@ -132,25 +132,26 @@ def test_evaluate_and_predict_use_all_snapshots(run_dir, tiny_folder, tmp_path, 
         [str(tiny_folder / evaluated["path"]), str(tmp_path / "noise.png")],
         tmp_path / "p",
     )
-    stated = []
+    confidences = []
     for flags in ([], ["--snapshots"], ["--snapshots", "--tta=8"]):
         command = ["predict", str(run), *image_paths, *flags, f"--out={out}", "--overwrite"]
         assert main(command) == 0
         with out.open(newline="", encoding="utf-8") as file:
             first, second = csv.DictReader(file)
-        stated.append(second["p1"])
+        confidences.append(second["p1"])
         if flags == ["--snapshots"]:
             assert first["top1"] == evaluated["top1"]
             assert float(first["p1"]) == pytest.approx(float(evaluated["p1"]), abs=1e-6)
-    assert len(set(stated)) == 3  # the views of noise differ, unlike those of a plain image
+    # The image has noise, because all views of an image of one colour would be equal.
+    assert len(set(confidences)) == 3
 
 
 def test_the_ensemble_uses_the_temperature_fitted_on_it(run_dir, tiny_folder, tmp_path):
-    run, other = copy_run(run_dir, tmp_path / "run"), str(tiny_folder)
+    run = copy_run(run_dir, tmp_path / "run")
     for name, temperature in (("report", 0.5), ("report-snapshots", 1.5)):
         (run / name).mkdir()
         (run / name / "report.json").write_text(json.dumps({"temperature": temperature}))
-    found = evaluate_run(str(run), data_dir=other, snapshots=True)
+    found = evaluate_run(str(run), data_dir=str(tiny_folder), snapshots=True)
     assert (found.report.temperature, found.num_snapshots) == (1.5, 2)
     assert found.page.parent == run / f"report-{tiny_folder.name}-snapshots"
 

@@ -1,4 +1,4 @@
-"""The split: stratified, exact, with identical files on one side, written and read back."""
+"""The split is stratified and exact, keeps identical files on one side, and is read back as written."""
 
 from __future__ import annotations
 
@@ -75,9 +75,10 @@ def test_identical_files_stay_on_one_side(
     assert len(split.train) + len(split.val) == n
     assert not np.intersect1d(groups[split.train], groups[split.val]).size
     val_counts = np.bincount(catalog.labels[split.val], minlength=len(counts))
-    assert all(t <= expected_val(fraction, c) for t, c in zip(val_counts, counts, strict=True))
-    two_labels = {g for g in groups if len(set(catalog.labels[groups == g])) > 1}
-    assert not two_labels & set(groups[split.val])
+    assert all(v <= expected_val(fraction, c) for v, c in zip(val_counts, counts, strict=True))
+    # Groups with two labels are used for training only.
+    with_two_labels = {g for g in groups if len(set(catalog.labels[groups == g])) > 1}
+    assert not with_two_labels & set(groups[split.val])
 
 
 def test_another_seed_draws_another_split() -> None:

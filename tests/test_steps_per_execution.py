@@ -1,4 +1,4 @@
-"""Several steps in one call train as single steps do; resume and the search for NaN see each step."""
+"""Several steps in one call train as single steps do; resume and the check for NaN see each step."""
 
 from __future__ import annotations
 
@@ -50,23 +50,25 @@ def test_chunks_are_the_batches_in_order_and_end_with_their_epoch() -> None:
 
 
 @pytest.fixture(scope="module")
-def run(
+def train(
     tiny_folder: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Callable[..., Path]]:
-    def train(resume: str = "", **flags: Any) -> Path:
+    """A function that trains with ``FLAGS`` and others, or resumes, and returns the run folder."""
+
+    def train_tiny(resume: str = "", **flags: Any) -> Path:
         folder = tmp_path_factory.mktemp("runs") / "run"
         new = TrainConfig(data_dir=str(tiny_folder), run_dir=str(folder), **{**FLAGS, **flags})
         return Path(train_and_evaluate(TrainConfig(resume=resume) if resume else new).run_dir)
 
     with pytest.MonkeyPatch.context() as patch:
         replace_figures(patch.setattr)
-        yield train
+        yield train_tiny
 
 
 @pytest.fixture(scope="module")
-def whole(run: Callable[..., Path]) -> Path:
-    """Five steps an epoch, two in a call: the third call has one."""
-    return run(steps_per_execution=2)
+def whole(train: Callable[..., Path]) -> Path:
+    """A run with two steps per call and five per epoch, so the third call of an epoch has one step."""
+    return train(steps_per_execution=2)
 
 
 def history(folder: Path) -> bytes:
@@ -82,15 +84,17 @@ def test_steps_in_one_call_train_as_single_steps_do() -> None:
     several.steps_per_call = 3
     for first, second in zip(several.network.variables, single.network.variables, strict=True):
         first.assign(second)
-    steps = [single.train_function(iter(of([part]))) for part in zip(images, labels, strict=True)]
+    batches = zip(images, labels, strict=True)
+    steps = [single.train_function(iter(dataset_of([batch]))) for batch in batches]
     expected = np.array([[float(step["loss"]), float(step["accuracy"])] for step in steps])
     several.make_train_function(force=True)
-    calls = []
-    for start, count in ((0, 3), (3, 2)):  # the second call has a row that is not used
+    found = []
+    for start, count in ((0, 3), (3, 2)):  # the second call has two steps and is filled up to three
         rows = [*range(start, start + count), *[0] * (3 - count)]
-        logs = several.train_function(iter(of([((images[rows], labels[rows]), np.int32(count))])))
-        calls += [*zip(logs["loss"].numpy()[:count], logs["accuracy"].numpy()[:count], strict=True)]
-    np.testing.assert_allclose(calls, expected, rtol=1e-5)
+        call = dataset_of([((images[rows], labels[rows]), np.int32(count))])
+        logs = several.train_function(iter(call))
+        found += [*zip(logs["loss"].numpy()[:count], logs["accuracy"].numpy()[:count], strict=True)]
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
     for first, second in zip(several.network.variables, single.network.variables, strict=True):
         np.testing.assert_allclose(first.numpy(), second.numpy(), rtol=1e-4, atol=1e-6)
     assert int(several.optimizer.iterations) == 5
@@ -108,7 +112,7 @@ def make_trainer() -> Trainer:
     return trainer
 
 
-def of(elements: list[Any]) -> tf.data.Dataset:
+def dataset_of(elements: list[Any]) -> tf.data.Dataset:
     """A dataset of the elements, which have equal shapes."""
     stacked = tf.nest.map_structure(lambda *parts: np.stack(parts), *elements)
     return tf.data.Dataset.from_tensor_slices(stacked)
@@ -116,7 +120,7 @@ def of(elements: list[Any]) -> tf.data.Dataset:
 
 @pytest.mark.skipif(KERAS_2, reason="Keras 2.15 makes its own train function")
 def test_a_run_that_was_stopped_between_two_calls_resumes_exactly(
-    run: Callable[..., Path], whole: Path, monkeypatch: pytest.MonkeyPatch
+    train: Callable[..., Path], whole: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     real = SaveState.on_train_batch_begin
 
@@ -128,8 +132,8 @@ def test_a_run_that_was_stopped_between_two_calls_resumes_exactly(
     with monkeypatch.context() as patch:
         patch.setattr(SaveState, "on_train_batch_begin", stopping)
         with pytest.raises(StoppedError, match="step 2 of epoch 2") as stopped:
-            run(steps_per_execution=2)
-    resumed = run(resume=str(stopped.value).rpartition("--resume=")[2])
+            train(steps_per_execution=2)
+    resumed = train(resume=str(stopped.value).rpartition("--resume=")[2])
     assert history(resumed) == history(whole)
     states = [load_newest_state(folder / "state")[0] for folder in (resumed, whole)]
     assert states[0] is not None and states[1] is not None
@@ -159,7 +163,7 @@ def test_every_callback_sees_every_step_and_the_last_one_of_the_epoch() -> None:
     ]
 
 
-def test_the_step_within_a_call_that_is_not_finite_is_named() -> None:
+def test_the_step_of_the_first_non_finite_loss_in_a_call_is_named() -> None:
     position = Position()
     stop = StopOnNaN(position, lambda epoch, step: 0.5 + step, lambda epoch, step: [f"file {step}"])
     each = EachStep([position, stop], steps=8, steps_per_call=4)
@@ -169,36 +173,36 @@ def test_the_step_within_a_call_that_is_not_finite_is_named() -> None:
         each.on_train_batch_end(1, {"loss": np.float32([1.0, 1.0, np.nan, np.nan])})
 
 
-def test_a_third_call_waits_for_the_metrics_of_the_first_and_raises_what_went_wrong() -> None:
-    read = [threading.Event() for _ in range(3)]
+def test_a_third_call_waits_for_the_metrics_of_the_first_and_errors_are_raised() -> None:
+    computed = [threading.Event() for _ in range(3)]
     seen: list[float] = []
-    watch = keras.callbacks.LambdaCallback(on_train_batch_end=lambda _, logs: note(logs["loss"]))
+    watch = keras.callbacks.LambdaCallback(on_train_batch_end=lambda _, logs: record(logs["loss"]))
 
-    def note(loss: float) -> None:
+    def record(loss: float) -> None:
         seen.append(loss)
         if loss == 2.0:
             raise DivergedError("the second")
 
-    class Slow:
+    class PendingMetric:
         def __init__(self, call: int) -> None:
             self.call = call
 
         def numpy(self) -> np.ndarray:
-            assert read[self.call].wait(60.0)
+            assert computed[self.call].wait(60.0)
             return np.float32(self.call + 1)
 
     each = EachStep([watch], steps=9, calls_ahead=2)
     for call in (0, 1):
         each.on_train_batch_begin(call)
-        each.on_train_batch_end(call, {"loss": Slow(call)})
+        each.on_train_batch_end(call, {"loss": PendingMetric(call)})
     third = threading.Thread(target=each.on_train_batch_begin, args=(2,))
     third.start()
     third.join(0.1)
     assert third.is_alive() and seen == []
-    read[0].set()
+    computed[0].set()
     third.join(10.0)
     assert not third.is_alive() and seen == [1.0]
-    read[1].set()
+    computed[1].set()
     with pytest.raises(DivergedError, match="the second"):
         each.on_epoch_end(0)
     each.on_train_end()
@@ -212,19 +216,19 @@ def test_keras_leaves_unread_metrics_on_the_device() -> None:
     images, labels = np.zeros((4, 16, 16, 3), np.float32), np.zeros(4, np.int32)
     seen: list[Any] = []
     watch = keras.callbacks.LambdaCallback(on_train_batch_end=lambda _, logs: seen.append(logs))
-    batches = of([(images, labels)] * 2)
+    batches = dataset_of([(images, labels)] * 2)
     trainer.fit(batches, validation_data=batches, callbacks=[watch], verbose=0)
     assert len(seen) == 2 and all(type(each["loss"]) is UnreadMetric for each in seen)
     logs = trainer.history.history
     assert all(np.isfinite(logs[name]).all() for name in ("loss", "val_loss", "val_accuracy"))
 
 
-def test_steps_that_need_their_batches_from_the_host_are_refused(run: Callable[..., Path]) -> None:
+def test_several_steps_with_batches_from_the_host_are_refused(train: Callable[..., Path]) -> None:
     for flags in ({"placement": "host"}, {"cache": "off"}):
         with pytest.raises(
             UserError, match="--steps_per_execution=2: needs a train step that looks"
         ):
-            run(steps_per_execution=2, **flags)
+            train(steps_per_execution=2, **flags)
 
 
 def test_metrics_can_be_built_before_the_first_step() -> None:

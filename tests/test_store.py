@@ -1,4 +1,4 @@
-"""Decoded images in memory, in a cache file, or decoded at each read: equal pixels, no bad files."""
+"""Images in memory, in a cache file, or decoded at each read: equal pixels, and bad files left out."""
 
 from __future__ import annotations
 
@@ -196,10 +196,10 @@ def test_a_damaged_cache_is_built_again(damage, tiny_folder: Path, cache: Path) 
 def test_a_full_disk_is_reported_in_one_line_and_leaves_no_file(
     tiny_folder: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def full(*_: int) -> None:
+    def disk_full(*_: int) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(os, "posix_fallocate", full)
+    monkeypatch.setattr(os, "posix_fallocate", disk_full)
     with pytest.raises(UserError) as error:
         build(tiny_folder, "disk", cache)
     assert str(error.value) == (

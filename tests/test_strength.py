@@ -1,4 +1,4 @@
-"""The controller of --augment_strength=auto: bounded, monotone, robust to noise, convergent."""
+"""The rule of --augment_strength=auto: bounded, monotone, robust to noise, convergent."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from seedtf.augment.strength import INITIAL_STRENGTH, MAX_STRENGTH, MIN_STRENGTH, next_strength
 
-many = settings(max_examples=100)  # plain arithmetic is quick
+many = settings(max_examples=100)  # which is quick, because the rule is plain arithmetic
 
 EPOCHS = 12
 STEP = math.exp(3.3 / EPOCHS)
@@ -29,7 +29,7 @@ def row(accuracy, val_accuracy, strength=1.0, loss=1.0, val_loss=1.0):
 
 
 def constant_rows(accuracy, val_accuracy, epochs=6, strength=1.0):
-    """A run that has converged: without noise the dead zone is narrow."""
+    """The history of a run that has converged; without noise, the dead zone is narrow."""
     return [row(accuracy, val_accuracy, strength)] * epochs
 
 
@@ -54,7 +54,8 @@ def test_any_history_gives_a_bounded_step_and_is_not_modified(rows, epochs, mixe
     assert MIN_STRENGTH <= strength <= MAX_STRENGTH
     last = rows[-1]["augment_strength"] if rows else INITIAL_STRENGTH
     used = last if math.isfinite(last) and last > 0 else INITIAL_STRENGTH
-    assert abs(math.log(strength / used)) <= 0.35 + 0.001  # 4 decimals of a number from 0.1
+    # The strength is rounded to 4 decimals and is at least 0.1.
+    assert abs(math.log(strength / used)) <= 0.35 + 0.001
 
 
 @many
@@ -64,10 +65,10 @@ def test_any_history_gives_a_bounded_step_and_is_not_modified(rows, epochs, mixe
     st.booleans(),
     st.booleans(),
 )
-def test_more_train_accuracy_never_means_less_strength(accuracies, more, parting, mixed):
+def test_more_train_accuracy_never_means_less_strength(accuracies, more, diverging, mixed):
     def strength(rise):
         rows = [
-            row(a + rise, v, loss=-i, val_loss=i if parting else -i)
+            row(a + rise, v, loss=-i, val_loss=i if diverging else -i)
             for i, (a, v) in enumerate(accuracies)
         ]
         return next_strength(rows, EPOCHS, mixed=mixed)
@@ -113,7 +114,7 @@ def test_a_wide_gap_makes_a_full_step_within_the_limits():
 
 
 def test_averaging_train_accuracy_over_the_epoch_does_not_count_as_behind():
-    """Train accuracy is a mean over the epoch, so it is half an epoch's progress below validation."""
+    """Train accuracy is a mean over the epoch, so it lags validation by half an epoch's progress."""
     rows = [row(0.05 + 0.1 * epoch, 0.1 + 0.1 * epoch) for epoch in range(1, 8)]
     assert next_strength(rows, EPOCHS) == 1.0
 
@@ -128,7 +129,8 @@ def test_one_bad_validation_changes_nothing(when, value):
 
 def test_the_dead_zone_grows_with_the_noise_of_validation():
     noisy = [row(0.87, 0.8 + wiggle) for wiggle in (0, 0.03, 0, 0.03, 0, 0.03)]
-    # second differences of 0.06 make 0.0363 of noise and a dead zone of 0.0514; ahead by 0.04
+    # Second differences of 0.06 mean a noise of 0.0363 and a dead zone of 0.0514. Train accuracy is
+    # ahead of the best validation by 0.04.
     assert next_strength(noisy, EPOCHS) == 1.0
     assert next_strength(constant_rows(0.87, 0.83), EPOCHS) > 1.0
     ahead = [each | {"accuracy": 0.9} for each in noisy]
@@ -139,7 +141,7 @@ def test_the_dead_zone_grows_with_the_noise_of_validation():
 def test_the_dead_zone_is_limited_and_wide_while_the_noise_is_unknown():
     wild = [row(0.95, validation) for validation in (0.2, 0.6) * 3]
     assert next_strength(wild, EPOCHS) == pytest.approx(STEP, abs=1e-4)
-    # 2 / sqrt(2) * 0.05 = 0.0707
+    # Before the noise is known, the dead zone is 2 / sqrt(2) * 0.05 = 0.0707.
     assert next_strength(constant_rows(0.865, 0.8, epochs=3), EPOCHS) == 1.0
     assert next_strength(constant_rows(0.88, 0.8, epochs=3), EPOCHS) > 1.0
 
@@ -181,11 +183,14 @@ def test_a_history_without_the_column_starts_at_one():
     assert next_strength(rows, EPOCHS) == INITIAL_STRENGTH
 
 
-# --- closed loop -------------------------------------------------------------------------------
+# --- simulated trainings -----------------------------------------------------------------------
 
 
 def simulate(epochs, target, *, noise=0.0, seed=0, sensitivity=0.15):
-    """A toy training in which the train-validation gap is proportional to log(target / strength)."""
+    """The strengths of a simulated training whose best strength is ``target``.
+
+    Train accuracy is the epoch's mean validation accuracy + sensitivity · log(target / strength).
+    """
     random = np.random.default_rng(seed)
     rows, strength = [], INITIAL_STRENGTH
     for epoch in range(epochs):
@@ -221,5 +226,6 @@ def test_the_strength_does_not_overshoot(target):
 
 def test_noise_alone_moves_the_strength_only_a_little():
     for seed in range(20):
-        strengths = simulate(20, 1.0, noise=0.016, seed=seed)  # 600 images at 0.8
+        # The accuracy 0.8 of 600 images has the standard deviation 0.016.
+        strengths = simulate(20, 1.0, noise=0.016, seed=seed)
         assert min(strengths) > 0.75 and max(strengths) < 1.33

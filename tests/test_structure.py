@@ -1,4 +1,4 @@
-"""The structure of the package: imports point down, files are short, names stay in their package."""
+"""The structure of the package: imports point down, files are short, private names stay in compat/."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ FLOORS = (
 FLOOR_OF = {wing: number for number, wings in enumerate(FLOORS) for wing in wings}
 
 MAX_LINES, MIN_LINES = 350, 40
-SHORT_FOR_A_REASON = {
+SHORT_FILES = {
     "__main__.py": "the entry point of `python -m seedtf`",
     "compat/optuna.py": "the one private name of Optuna",
 }
@@ -80,20 +80,20 @@ def test_imports_point_down():
 
 
 def test_there_is_no_import_cycle():
-    arrows = {name: imported(path) - {name} for name, path in MODULES.items()}
+    imports = {name: imported(path) - {name} for name, path in MODULES.items()}
     # The package itself imports its public modules for type checkers only; test_public_names.py checks
     # that importing the package imports none of them.
-    arrows["seedtf"] = set()
+    imports["seedtf"] = set()
     done: set[str] = set()
 
-    def visit(name: str, road: tuple[str, ...]) -> None:
-        assert name not in road, " -> ".join((*road[road.index(name) :], name))
+    def visit(name: str, chain: tuple[str, ...]) -> None:
+        assert name not in chain, " -> ".join((*chain[chain.index(name) :], name))
         if name not in done:
-            for other in arrows[name]:
-                visit(other, (*road, name))
+            for other in imports[name]:
+                visit(other, (*chain, name))
             done.add(name)
 
-    for name in arrows:
+    for name in imports:
         visit(name, ())
 
 
@@ -101,7 +101,7 @@ def test_there_is_no_import_cycle():
 def test_the_length_of_a_file_is_within_limits(path):
     name, lines = str(path.relative_to(PACKAGE)), len(path.read_text().splitlines())
     assert lines <= MAX_LINES
-    if path.name != "__init__.py" and name not in SHORT_FOR_A_REASON:
+    if path.name != "__init__.py" and name not in SHORT_FILES:
         assert lines >= MIN_LINES
 
 
@@ -119,7 +119,7 @@ NOT_OF_A_RUN = {
 
 
 def code_strings(path: Path) -> list[str]:
-    """String literals that are not docstrings or part of a longer text."""
+    """The string literals of a file, without docstrings."""
     tree = ast.parse(path.read_text(encoding="utf-8"))
     docs = {
         id(node.body[0].value)
@@ -157,7 +157,8 @@ def test_only_report_prints():
     assert printing == []
 
 
-# Private names of a library may be used in compat/ alone, where each use has its version beside it.
+# Private names of a library may be used in compat/ alone, where each function states the versions with
+# which it was tried.
 
 DOCUMENTED = {
     "os._exit": "Python documents it",
@@ -220,7 +221,7 @@ def test_only_compat_uses_private_names_of_libraries():
 
 
 def test_no_private_hook_of_a_library_is_overridden_outside_compat():
-    """A private method that nothing in its module calls is called by a library's base class."""
+    """A private method that its module never calls can only be one that a library calls."""
     hooks = []
     for path in SOURCES:
         tree = ast.parse(path.read_text(encoding="utf-8"))

@@ -33,8 +33,8 @@ def dataset(tiny_folder: Path, tmp_path: Path) -> Dataset:
 
 @pytest.fixture
 def teacher(dataset: Dataset, tmp_path: Path) -> Path:
-    """A cross-validation that has predicted all images except the first training image."""
-    folder = tmp_path / "five"
+    """The folder of a cross-validation that predicted all images except the first training image."""
+    folder = tmp_path / "folds"
     paths, catalog = FoldsPaths(folder), dataset.store.catalog
     paths.fold(0).root.mkdir(parents=True)
     paths.write_settings(2, {})
@@ -60,9 +60,10 @@ def test_only_training_images_get_soft_labels(
     dataset: Dataset, teacher: Path, tiny_folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     flags = {"teacher_weight": 0.25, "teacher_temperature": 2.0}
-    taught = with_teacher(config(tiny_folder, teacher, **flags), dataset)
-    soft, labels = taught.store.soft_labels, dataset.store.catalog.labels
+    store = with_teacher(config(tiny_folder, teacher, **flags), dataset).store
+    soft, labels = store.soft_labels, dataset.store.catalog.labels
     one_hot = np.eye(3, dtype=np.float32)[labels]
+    # Temperature 2 takes the square root of the probabilities.
     teacher_row = np.sqrt([0.7, 0.2, 0.1]) / np.sqrt([0.7, 0.2, 0.1]).sum()
     train = dataset.split.train
     np.testing.assert_allclose(

@@ -25,7 +25,7 @@ def unset(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tensorflow_env, "_tensorflow_version", lambda: "2.21.0")
 
 
-def test_kernels_and_vectors_are_chosen_and_the_log_is_silent() -> None:
+def test_variables_that_are_not_set_get_the_values_of_seedtf() -> None:
     tensorflow_env.import_tensorflow()
     assert {name: os.environ.get(name) for name in CHOSEN} == CHOSEN
 

@@ -1,7 +1,7 @@
-"""Trackers: a killed and resumed run is one run in each, every epoch once; a failure ends no training.
+"""Trackers: a killed and resumed run is one tracked run with every epoch once; none ends a training.
 
-MLflow, Weights & Biases and TensorBoard are the real packages with local stores. Trackio is skipped
-where it is not installed: it needs an older Pillow than the other tests have.
+MLflow, Weights & Biases and TensorBoard are the real packages with local stores. The test of Trackio is
+skipped where Trackio is not installed, because it needs an older Pillow than the other tests.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from seedtf.config.train_config import TrainConfig
 from seedtf.errors import UserError
 from seedtf.runs.history import read_history
 from seedtf.runs.paths import RunPaths
-from seedtf.training.trackers import group as groups
+from seedtf.training.trackers import group as group_module
 from seedtf.training.trackers.dvclive import DvcliveTracker
 from seedtf.training.trackers.group import TrackerGroup, attach_files
 from seedtf.training.trackers.tracker import TrackedRun, Tracker, check_installed
@@ -42,20 +42,20 @@ NAMES = ("mlflow", "wandb", "tensorboard", "dvclive")
 EPOCHS = 3
 
 
-def variables(folder: Path) -> dict[str, str]:
+def local_store_variables(folder: Path) -> dict[str, str]:
     store = {"MLFLOW_TRACKING_URI": f"sqlite:///{folder}/mlflow.db", "WANDB_MODE": "offline"}
     return {**store, "WANDB_SILENT": "true", "WANDB_CACHE_DIR": f"{folder}/cache"}
 
 
 @pytest.fixture(scope="module")
 def tracked(tiny_folder: Path, tmp_path_factory) -> Iterator[tuple[Path, str]]:
-    """A trial of a search that was killed in epoch 2 and resumed, and what it printed at the end."""
+    """The run folder of a trial that was killed in epoch 2 and resumed, and what the resume printed."""
     folder = tmp_path_factory.mktemp("tracked")
     config = TrainConfig(data_dir=str(tiny_folder), track=",".join(NAMES))
     trial = folder / "tune" / "trial-0000"
     trial.parent.mkdir()
     with pytest.MonkeyPatch.context() as patch:
-        for name, value in variables(folder).items():
+        for name, value in local_store_variables(folder).items():
             patch.setenv(name, value)
         patch.chdir(folder)
         space = choose_space("lr,crop", (), config)
@@ -107,7 +107,7 @@ def test_mlflow_has_one_run_with_every_epoch_once(tracked) -> None:
 
 
 def wandb_records(folder: Path) -> Iterator[Any]:
-    """The records of a ``.wandb`` file: blocks as in a log of LevelDB, of protocol buffers."""
+    """The protocol buffers of a ``.wandb`` file, which has the format of LevelDB's log files."""
     from wandb.proto.wandb_internal_pb2 import Record
 
     (path,) = folder.glob("*.wandb")
@@ -119,14 +119,14 @@ def wandb_records(folder: Path) -> Iterator[Any]:
         _, size, kind = struct.unpack_from("<IHB", data, position)
         whole += data[position + 7 : position + 7 + size]
         position += 7 + size
-        if kind in (1, 4):  # the whole record, or its last part
+        if kind in (1, 4):  # a whole record, or the last part of one
             yield Record.FromString(whole)
             whole = b""
 
 
 def test_wandb_has_one_run_with_every_epoch_once(tracked) -> None:
     trial, _ = tracked
-    # The file of the killed process, which may be cut, is not found by `wandb sync` any more.
+    # The file of the killed process may lack epochs, so it was renamed, and `wandb sync` ignores it.
     (folder,) = (trial / "wandb").glob("offline-run-*")
     (replaced,) = (trial / "wandb").glob("replaced-*")
     assert not list(replaced.glob("*.wandb"))
@@ -219,9 +219,9 @@ def test_a_report_is_added_to_the_run_that_has_ended(tracked, monkeypatch) -> No
 
     trial, _ = tracked
     saved = json.loads(RunPaths(trial).trackers.read_text())
-    monkeypatch.setattr(groups, "_read_saved", lambda file: {**saved, "wandb": {}, "x": {}})
+    monkeypatch.setattr(group_module, "_read_saved", lambda file: {**saved, "wandb": {}, "x": {}})
     monkeypatch.setattr(
-        groups, "_CLASSES", {k: v for k, v in groups._CLASSES.items() if k != "wandb"}
+        group_module, "_CLASSES", {k: v for k, v in group_module._CLASSES.items() if k != "wandb"}
     )
     page = trial / "report" / "index.html"
     page.parent.mkdir()
@@ -236,56 +236,56 @@ def test_a_report_is_added_to_the_run_that_has_ended(tracked, monkeypatch) -> No
     assert client.get_run(identity).info.status == "FINISHED"
     described = yaml.safe_load((trial / "dvclive" / "dvc.yaml").read_text())
     assert described["artifacts"] == {"report": {"path": "../report"}}
-    test_tensorboard_shows_every_epoch_once_and_the_flags(tracked)
+    test_tensorboard_shows_every_epoch_once_and_the_flags(tracked)  # as before the report was added
 
 
 # failures
 
 
-class Recorder(Tracker):
-    """Keeps what it is told, and raises or waits in the method that ``trouble`` names."""
+class FakeTracker(Tracker):
+    """Records its calls; the call named ``failing`` raises ``error``, or hangs if that is None."""
 
-    def __init__(self, trouble: str = "", error: BaseException | None = None) -> None:
-        self.trouble, self.error, self.told = trouble, error, []
+    def __init__(self, failing: str = "", error: BaseException | None = None) -> None:
+        self.failing, self.error, self.calls = failing, error, []
 
-    def _tell(self, name: str, *values: Any) -> None:
-        if name == self.trouble:
+    def _record(self, name: str, *values: Any) -> None:
+        if name == self.failing:
             if self.error is None:
                 threading.Event().wait(30)
             raise self.error
-        self.told.append((name, *values))
+        self.calls.append((name, *values))
 
     def start(self, run: TrackedRun, saved: Mapping[str, Any]) -> dict[str, Any]:
-        self._tell("start", dict(saved))
-        return {"id": "7", "last": saved.get("last", 0)}
+        self._record("start", dict(saved))
+        return {"id": "7", "last": saved.get("last", 0)}  # as if it had the epochs logged before
 
     def log_metrics(self, epoch: int, metrics: Mapping[str, float]) -> None:
-        self._tell("log", epoch)
+        self._record("log", epoch)
 
     def log_files(self, files: Any, prefix: str = "") -> None:
-        self._tell("files", [path.name for path in files])
+        self._record("files", [path.name for path in files])
 
     def finish(self, ending: str) -> None:
-        self._tell("finish", ending)
+        self._record("finish", ending)
 
 
-@pytest.mark.parametrize("trouble", ["start", "log", "files", "finish"])
+@pytest.mark.parametrize("failing", ["start", "log", "files", "finish"])
 @pytest.mark.parametrize("error", [RuntimeError("no route\nto host"), SystemExit(1)])
-def test_a_failing_tracker_warns_once_and_others_continue(tmp_path, capsys, trouble, error) -> None:
-    bad, good = Recorder(trouble, error), Recorder()
-    made = {"mlflow": bad, "dvclive": good}
-    tracking = TrackerGroup(tuple(made), TrackedRun(tmp_path, "oak"), made.get)
-    tracking.start()
+def test_a_failing_tracker_warns_once_and_others_continue(tmp_path, capsys, failing, error) -> None:
+    bad, good = FakeTracker(failing, error), FakeTracker()
+    trackers = {"mlflow": bad, "dvclive": good}
+    group = TrackerGroup(tuple(trackers), TrackedRun(tmp_path, "oak"), trackers.get)
+    group.start()
     for epoch in (1, 2):
-        tracking.log_metrics(epoch, {"loss": 1.0})
+        group.log_metrics(epoch, {"loss": 1.0})
     (tmp_path / "a.png").touch()
-    tracking.finish("finished", [tmp_path / "a.png", tmp_path / "missing.png"])
+    group.finish("finished", [tmp_path / "a.png", tmp_path / "missing.png"])
     out = capsys.readouterr().out
     assert [line for line in out.splitlines() if "warning" in line] == [
         f"warning   --track=mlflow: failed ({'no route' if error.args != (1,) else '1'}); "
         "going on without it"
     ]
-    assert good.told == [
+    assert good.calls == [
         ("start", {}),
         ("log", 1),
         ("log", 2),
@@ -295,41 +295,40 @@ def test_a_failing_tracker_warns_once_and_others_continue(tmp_path, capsys, trou
 
 
 def test_a_tracker_that_hangs_is_left_out_with_a_warning(tmp_path, capsys, monkeypatch) -> None:
-    monkeypatch.setattr(groups, "_START_SECONDS", 0.1)
-    tracking = TrackerGroup(("wandb",), TrackedRun(tmp_path, "oak"), lambda _: Recorder("start"))
-    tracking.start()
-    tracking.finish("finished")
+    monkeypatch.setattr(group_module, "_START_SECONDS", 0.1)
+    group = TrackerGroup(("wandb",), TrackedRun(tmp_path, "oak"), lambda _: FakeTracker("start"))
+    group.start()
+    group.finish("finished")
     assert "--track=wandb: has not answered for 0.1 s; going on" in capsys.readouterr().out
 
 
 def test_epochs_that_a_tracker_lacks_are_added_when_a_run_is_resumed(tmp_path) -> None:
-    first, second = Recorder(), Recorder()
-    tracking = TrackerGroup(("mlflow",), TrackedRun(tmp_path, "oak"), lambda _: first)
-    tracking.start()
-    tracking.log_metrics(1, {})
-    tracking.finish("interrupted", [tmp_path])
-    assert ("finish", "interrupted") in first.told
+    interrupted, resumed, added = FakeTracker(), FakeTracker(), FakeTracker()
+    group = TrackerGroup(("mlflow",), TrackedRun(tmp_path, "oak"), lambda _: interrupted)
+    group.start()
+    group.log_metrics(1, {})
+    group.finish("interrupted", [tmp_path])
+    assert ("finish", "interrupted") in interrupted.calls
     rows = tuple({"epoch": epoch, "loss": 1.0} for epoch in (1, 2, 3))
-    names = ("mlflow", "wandb")
-    late = Recorder()
-    made = {"mlflow": second, "wandb": late}
-    tracking = TrackerGroup(names, TrackedRun(tmp_path, "oak", rows=rows), made.get)
-    tracking.start()
-    tracking.log_metrics(4, {})
-    tracking.finish("finished")
-    assert [told[1] for told in second.told if told[0] == "log"] == [2, 3, 4]
-    assert [told[1] for told in late.told if told[0] == "log"] == [1, 2, 3, 4]
+    trackers = {"mlflow": resumed, "wandb": added}
+    run = TrackedRun(tmp_path, "oak", rows=rows)
+    group = TrackerGroup(tuple(trackers), run, trackers.get)
+    group.start()
+    group.log_metrics(4, {})
+    group.finish("finished")
+    assert [call[1] for call in resumed.calls if call[0] == "log"] == [2, 3, 4]
+    assert [call[1] for call in added.calls if call[0] == "log"] == [1, 2, 3, 4]
 
 
 def test_with_a_damaged_trackers_json_a_new_run_begins(tmp_path) -> None:
     RunPaths(tmp_path).trackers.write_text("{")
-    seen = Recorder()
-    TrackerGroup(("mlflow",), TrackedRun(tmp_path, "oak"), lambda _: seen).start()
-    assert seen.told == [("start", {})]
+    tracker = FakeTracker()
+    TrackerGroup(("mlflow",), TrackedRun(tmp_path, "oak"), lambda _: tracker).start()
+    assert tracker.calls == [("start", {})]
     assert json.loads(RunPaths(tmp_path).trackers.read_text()) == {"mlflow": {"id": "7", "last": 0}}
 
 
-def test_dvclive_drops_epochs_that_are_trained_again(tmp_path) -> None:
+def test_dvclive_deletes_epochs_that_a_resumed_run_trains_again(tmp_path) -> None:
     first = DvcliveTracker()
     first.start(TrackedRun(tmp_path, "oak", {"lr": 1e-5}), {})
     for epoch in (1, 2):
@@ -401,7 +400,7 @@ def test_only_the_chief_has_trackers(tmp_path, chief: bool) -> None:
     settings = SimpleNamespace(
         schedule=lambda epoch: 0.1, lr_per_step=False, gpus=(), keras_2=False
     )
-    made = make_callbacks(
+    callbacks = make_callbacks(
         SimpleNamespace(config=config, settings=settings, steps_per_epoch=2, steps_per_execution=1),
         RunPaths(tmp_path),
         SessionHooks(*[lambda *_: None] * 8),
@@ -413,8 +412,8 @@ def test_only_the_chief_has_trackers(tmp_path, chief: bool) -> None:
         sync=None,
         resume_dir="",
     )
-    assert any(isinstance(each, Track) for each in made.all_callbacks) is chief
-    assert (made.track is not None) is chief
+    assert any(isinstance(each, Track) for each in callbacks.all_callbacks) is chief
+    assert (callbacks.track is not None) is chief
 
 
 # the search
@@ -452,7 +451,7 @@ def test_a_continued_search_remains_one_parent_run(tmp_path, monkeypatch) -> Non
 
 def test_trackio_has_one_run_with_every_epoch_once(tmp_path, monkeypatch) -> None:
     if importlib.util.find_spec("trackio") is None:
-        pytest.skip("trackio is not installed: pip install 'seedtf[trackio]' in an environment")
+        pytest.skip("Trackio is not installed: seedtf[trackio]")
     monkeypatch.setenv("TRACKIO_DIR", str(tmp_path / "store"))
     from PIL import Image
     from trackio.sqlite_storage import SQLiteStorage
@@ -460,15 +459,14 @@ def test_trackio_has_one_run_with_every_epoch_once(tmp_path, monkeypatch) -> Non
     from seedtf.training.trackers.trackio import TrackioTracker
 
     Image.new("RGB", (8, 8)).save(tmp_path / "curves.png")
-    other = TrackedRun(tmp_path, "oak", {"lr": 0.5})
     earlier = TrackioTracker()
-    earlier.start(other, {})
+    earlier.start(TrackedRun(tmp_path, "oak", {"lr": 0.5}), {})
     earlier.log_metrics(1, {"val_loss": 1.0})
     earlier.finish("finished")
     first = TrackioTracker()
     run = TrackedRun(tmp_path, "oak", {"lr": 0.1})
     saved = first.start(run, {})
-    assert saved["name"] == "oak-2"  # the other run has the name
+    assert saved["name"] == "oak-2"  # because the earlier run is named oak
     for epoch in (1, 2):
         first.log_metrics(epoch, {"lr": 0.1, "val_loss": 1 / epoch})
     first.finish("interrupted")

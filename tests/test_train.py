@@ -1,6 +1,6 @@
-"""The whole command in subprocesses, on drawn seedlings and the tiny network.
+"""``seedtf train`` as a whole: files, output, errors and exit codes, with drawn seedlings.
 
-The first run and the mistakes are commands as a shell starts them; later runs are forked.
+The first run is a new process, as from a shell; most others are forked, or run in this process.
 """
 
 import csv
@@ -18,11 +18,13 @@ from pathlib import Path
 import forked
 import numpy as np
 import pytest
-import tensorflow as tf  # noqa: F401  what it logs at import must not end up in a test
+import tensorflow as tf  # noqa: F401  imported here, so that its log lines are in no test's output
 
 from seedtf.commands.main import main
 from seedtf.data.sample.write import write_sample
 
+NEVER = "0"
+"""The first argument of ``killed_run.py``: it never kills itself, and only replaces the figures."""
 EXPECTED_FILES = [
     "flags.txt",
     "config.json",
@@ -43,6 +45,8 @@ EXPECTED_FILES = [
 
 @pytest.fixture(scope="module")
 def seedlings(shared) -> Path:
+    """96 drawn images in 12 classes; ``shared`` of conftest.py makes them for all test processes."""
+
     def draw(folder: Path) -> None:
         write_sample(folder / "s", images_per_class=8, image_size=24)
 
@@ -50,17 +54,8 @@ def seedlings(shared) -> Path:
 
 
 def flags(data: Path, run_dir: Path, *more: str) -> list[str]:
-    return [
-        f"--data_dir={data}",
-        f"--run_dir={run_dir}",
-        "--model=tiny",
-        "--weights=none",
-        "--image_size=16",
-        "--epochs=2",
-        "--batch_size=16",
-        "--lr=0.01",
-        *more,
-    ]
+    settings = "--model=tiny --weights=none --image_size=16 --epochs=2 --batch_size=16 --lr=0.01"
+    return [f"--data_dir={data}", f"--run_dir={run_dir}", *settings.split(), *more]
 
 
 def seedtf(*arguments: str) -> subprocess.CompletedProcess:
@@ -77,7 +72,7 @@ def history(run_dir: Path) -> list[dict[str, str]]:
 
 @pytest.fixture(scope="module")
 def faulty(seedlings: Path, shared) -> Path:
-    """The seedlings and three files that are not images."""
+    """A copy of the seedlings with three more files that cannot be used."""
 
     def damage(folder: Path) -> None:
         data = Path(shutil.copytree(seedlings, folder / "data"))
@@ -91,7 +86,7 @@ def faulty(seedlings: Path, shared) -> Path:
 
 @pytest.fixture(scope="module")
 def finished(faulty: Path, shared) -> tuple[subprocess.CompletedProcess, Path]:
-    """A run over the faulty folder, and what it printed."""
+    """The finished process of a run on the faulty folder, and the run folder."""
 
     def train(folder: Path) -> None:
         done = seedtf("train", *flags(faulty, folder / "first"))
@@ -159,9 +154,10 @@ def test_the_first_lines_list_the_data_and_the_settings(finished) -> None:
         "training",
     ]
     assert heads[: len(expected)] == expected
-    assert "96 in 12 classes (8 to 8 each), 3 left out" in done.stdout
+    assert "96 in 12 classes (8 each), 3 left out" in done.stdout
     assert "5 steps of 16 images" in done.stdout
-    assert "\nrecipe    fast, because the initial weights are random (epochs=20, " in done.stdout
+    expected = "\nrecipe    fast, because the initial weights are random (defaults: epochs=20, "
+    assert expected in done.stdout
     settings = json.loads((run_dir / "config.json").read_text())
     assert settings["resolved"]["steps_per_epoch"] == 5
 
@@ -183,7 +179,7 @@ def test_bad_files_are_named_and_skipped(finished) -> None:
 def test_the_flagfile_repeats_the_run_exactly(finished, tmp_path) -> None:
     _, run_dir = finished
     arguments = (f"--flagfile={run_dir / 'flags.txt'}", "--run_dir=again")
-    done = forked.run("killed_run:main", ["0", "train", *arguments], cwd=tmp_path)
+    done = forked.run("killed_run:main", [NEVER, "train", *arguments], cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     again = (tmp_path / "again" / "history.csv").read_bytes()
     assert again == (run_dir / "history.csv").read_bytes()
@@ -242,20 +238,20 @@ def test_an_existing_run_folder_is_refused_and_kept(finished, faulty) -> None:
 
 @pytest.fixture(scope="module")
 def on_terminal(seedlings, shared) -> tuple[Path, str]:
-    """A run that trains the head alone first, and its output on a terminal of 100 columns."""
+    """The folder of a run with one frozen epoch, and its output on a terminal of 100 columns."""
     more = ("--freeze_epochs=1", "--augment_impl=tf_image", "--schedule=one_cycle", "--cache=disk")
 
     def train(folder: Path) -> None:
         arguments = flags(seedlings, folder / "run", *more, "--schedule_per_step")
         leader, follower = pty.openpty()
         fcntl.ioctl(follower, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 100, 0, 0))
-        process = forked.Process("killed_run:main", ["0", "train", *arguments], terminal=follower)
+        process = forked.Process("killed_run:main", [NEVER, "train", *arguments], terminal=follower)
         os.close(follower)
         seen = b""
         try:
             while part := os.read(leader, 1 << 16):
                 seen += part
-        except OSError:  # the other end closed: Linux answers with EIO
+        except OSError:  # Linux raises EIO when the process has closed the terminal
             pass
         os.close(leader)
         assert process.wait() == 0, seen.decode()
@@ -274,7 +270,7 @@ def test_on_a_terminal_the_line_of_an_epoch_is_redrawn(on_terminal) -> None:
 def test_epochs_are_counted_through_from_frozen_to_full_training(on_terminal) -> None:
     run_dir, seen = on_terminal
     assert [row["epoch"] for row in history(run_dir)] == ["1", "2"]
-    assert "only the head in the first 1" in seen
+    assert "only the head in the first epoch" in seen
 
 
 @pytest.mark.usefixtures("without_figures")
@@ -321,7 +317,7 @@ def test_in_its_own_process_stderr_is_the_error_line_alone(seedlings, tmp_path, 
     assert len(done.stderr.splitlines()) == 1, done.stderr
 
 
-def test_preview_draws_a_runs_flagfile(finished, tmp_path) -> None:
+def test_preview_takes_the_flagfile_of_a_run(finished, tmp_path) -> None:
     from PIL import Image
 
     _, run_dir = finished
@@ -341,22 +337,22 @@ def test_preview_draws_a_runs_flagfile(finished, tmp_path) -> None:
 def test_the_history_does_not_depend_on_the_number_of_cores(
     finished, faulty, tmp_path, monkeypatch
 ) -> None:
-    """One core and a stray environment variable; then the same under op determinism."""
+    """On one core, with another thread count in the environment; also with ``--deterministic``."""
     _, run_dir = finished
 
     def train(name: str, *more: str) -> bytes:
-        arguments = ["0", "train", *flags(faulty, tmp_path / name), *more]
+        arguments = [NEVER, "train", *flags(faulty, tmp_path / name), *more]
         done = forked.run("killed_run:main", arguments)
         assert done.returncode == 0, done.stderr
         assert ("determinism" in done.stdout) == bool(more)
         return (tmp_path / name / "history.csv").read_bytes()
 
-    deterministic = train("ops", "--deterministic")
+    deterministic = train("deterministic", "--deterministic")
     cores = os.sched_getaffinity(0)
     os.sched_setaffinity(0, {min(cores)})  # a forked process inherits it
     monkeypatch.setenv("TF_NUM_INTRAOP_THREADS", "1")
     try:
-        assert train("core") == (run_dir / "history.csv").read_bytes()
-        assert train("ops_core", "--deterministic") == deterministic
+        assert train("one_core") == (run_dir / "history.csv").read_bytes()
+        assert train("one_core_deterministic", "--deterministic") == deterministic
     finally:
         os.sched_setaffinity(0, cores)

@@ -1,4 +1,4 @@
-"""The search over flags: its space, its trials with fake training, and one real search."""
+"""``seedtf tune``: its search space, searches with a fake training, and one real search."""
 
 from __future__ import annotations
 
@@ -35,18 +35,14 @@ from seedtf.tuning import search as search_module
 from seedtf.tuning.search import Search, search
 from seedtf.tuning.space import SEARCHABLE, SEARCHED_BY_DEFAULT, choose_space, first_values
 from seedtf.tuning.storage import mask_password
-from seedtf.tuning.trial import (
-    TrialRow,
-    best_row,
-    lowest_loss,
-)
+from seedtf.tuning.trial import TrialRow, best_row, lowest_loss
 
 EPOCHS = 4
 
 
 @event.listens_for(Engine, "connect")
-def _never_flushed(connection, _) -> None:
-    """Skips flushing files, which is slow on a busy disk."""
+def _skip_fsync(connection, _) -> None:
+    """Keeps SQLite from flushing its files to the disk, which may be slow."""
     connection.execute("PRAGMA synchronous=OFF")
 
 
@@ -61,6 +57,7 @@ def _quick() -> Iterator[None]:
 
 
 def fixed(**flags) -> TrainConfig:
+    """The flags that are the same in all trials."""
     return TrainConfig(data_dir="data", weights="none", epochs=EPOCHS, **flags)
 
 
@@ -72,6 +69,7 @@ def plan(tune_dir: Path, trials: int, **changes) -> Search:
 
 
 def misbehave(monkeypatch: pytest.MonkeyPatch, **how) -> None:
+    """Makes the fake training fail, hang or stop; ``fake_train.py`` describes ``how``."""
     monkeypatch.setenv("FAKE", json.dumps(how))
 
 
@@ -80,7 +78,7 @@ def table(tune_dir: Path) -> list[dict[str, str]]:
         return [{**row, "seconds": ""} for row in csv.DictReader(file)]
 
 
-# the space
+# the search space
 
 
 @pytest.mark.parametrize("recipe", RECIPES)
@@ -167,7 +165,7 @@ def test_the_nearest_value_is_on_the_grid(value) -> None:
     assert abs(rotate.nearest(value) - value) == min(abs(c - value) for c in rotate.choices)
 
 
-# one process
+# the process of one trial
 
 
 def test_an_incomplete_line_of_the_history_is_ignored(tmp_path) -> None:
@@ -321,12 +319,12 @@ def test_a_killed_search_ends_with_the_same_result(tmp_path, number, uninterrupt
 def test_a_bad_trial_is_pruned_and_its_process_is_ended(tmp_path, monkeypatch) -> None:
     import optuna
 
-    class AfterTwo(optuna.pruners.BasePruner):
+    class PruneTrial1(optuna.pruners.BasePruner):
         def prune(self, study, trial) -> bool:
             return trial.number == 1 and trial.last_step == 1
 
-    monkeypatch.setattr("seedtf.tuning.storage._make_pruner", lambda *_: AfterTwo())
-    misbehave(monkeypatch, hang=1)  # Without pruning it would take half a minute.
+    monkeypatch.setattr("seedtf.tuning.storage._make_pruner", lambda *_: PruneTrial1())
+    misbehave(monkeypatch, hang=1)  # Trial 1 hangs for half a minute unless it is pruned.
     rows = search(plan(tmp_path, 3), command=FAKE)
     assert [row.outcome for row in rows] == ["done", "pruned", "done"]
     lr, crop = rows[1].values["lr"], rows[1].values["crop"]
@@ -406,29 +404,29 @@ def test_a_trial_of_another_machine_is_not_resumed_here(tmp_path, monkeypatch) -
     assert [row.number for row in rows] == [0, 1, 2]
 
 
-def test_a_lost_database_gives_a_one_line_error_and_the_search_continues(
+def test_a_database_failure_is_a_one_line_error_and_the_search_can_continue(
     tmp_path, monkeypatch
 ) -> None:
-    folder, away = tmp_path / "tune", []
+    folder, failed = tmp_path / "tune", []
 
     def change(statement: str) -> None:
         with sqlite3.connect(folder / "study.db") as database:
             database.execute(statement)
 
-    def lose_it_once(run_dir: Path) -> list[dict[str, float]]:
+    def rename_tables_once(run_dir: Path) -> list[dict[str, float]]:
         epochs = finished_epochs(run_dir)
-        if run_dir.name == "trial-0001" and epochs and not away:
-            away.append(run_dir)
+        if run_dir.name == "trial-0001" and epochs and not failed:
+            failed.append(run_dir)
             change("ALTER TABLE trial_values RENAME TO away")
             change("ALTER TABLE trial_intermediate_values RENAME TO away_too")
         return epochs
 
-    monkeypatch.setattr(search_module, "finished_epochs", lose_it_once)
+    monkeypatch.setattr(search_module, "finished_epochs", rename_tables_once)
     misbehave(monkeypatch, hang=1)
-    lost = (
+    message = (
         r"^--storage=sqlite:.*study\.db: the database failed \(no such table: trial_\w+\); repeat"
     )
-    with pytest.raises(UserError, match=lost):
+    with pytest.raises(UserError, match=message):
         search(plan(folder, 3), command=FAKE)
     misbehave(monkeypatch)
     change("ALTER TABLE away RENAME TO trial_values")
@@ -455,12 +453,11 @@ def test_a_signal_to_the_trial_alone_stops_the_search(tmp_path, monkeypatch) -> 
 
 def test_the_plot_has_bars_and_a_panel_for_every_flag() -> None:
     space = choose_space("lr,rotate,flip", (), fixed())
-    row = TrialRow
     values = {"lr": 0.001, "rotate": 15.0, "flip": "both"}
     rows = [
-        row(0, "done", 0.5, 0.9, 4, 1.0, values),
-        row(1, "pruned", 0.9, 0.4, 2, 1.0, {**values, "flip": "none"}),
-        row(2, "failed", math.nan, math.nan, 0, 1.0, {}),
+        TrialRow(0, "done", 0.5, 0.9, 4, 1.0, values),
+        TrialRow(1, "pruned", 0.9, 0.4, 2, 1.0, {**values, "flip": "none"}),
+        TrialRow(2, "failed", math.nan, math.nan, 0, 1.0, {}),
     ]
     importances = {"flip": 0.7, "lr": 0.3, "rotate": 0.0}
     figure = importance_plot.draw_importance(space, rows, best_row(rows), importances, title="s")
@@ -531,15 +528,18 @@ def test_help_needs_neither_tensorflow_nor_optuna() -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == "[]"
     flags = re.findall(r"^  --(\w+)", done.stdout, re.MULTILINE)
-    # Its own flags come first, and none that it refuses is listed.
+    # The flags of tune itself come first, and flags that tune refuses are not listed.
     assert flags[:3] == ["cache", "trials", "search"]
     assert flags.index("keep_models") < flags.index("recipe") < flags.index("epochs")
     assert flags.count("cache") == 1
     assert not {"resume", "run_dir", "dry_run"} & set(flags)
 
 
-def first_trial_new_others_forked() -> Callable[..., subprocess.Popen | forked.Process]:
-    """A ``Popen`` that starts one new interpreter; later ones do not import TensorFlow again."""
+def popen_that_forks_later_trials() -> Callable[..., subprocess.Popen | forked.Process]:
+    """A ``Popen`` that runs the first trial in a new interpreter and later trials in forked processes.
+
+    Forked processes do not import TensorFlow again.
+    """
     real, trials = subprocess.Popen, []
 
     def start(command, **options) -> subprocess.Popen | forked.Process:
@@ -555,7 +555,7 @@ def first_trial_new_others_forked() -> Callable[..., subprocess.Popen | forked.P
 
 
 def test_real_trials_end_to_end(tiny_folder, tmp_path, capsys, monkeypatch) -> None:
-    monkeypatch.setattr(subprocess, "Popen", first_trial_new_others_forked())
+    monkeypatch.setattr(subprocess, "Popen", popen_that_forks_later_trials())
     folder = tmp_path / "tune"
     flags = ["--model=tiny", "--weights=none", "--image_size=16", "--batch_size=4", "--epochs=2"]
     # The fused augmentation takes each trial seconds to compile.

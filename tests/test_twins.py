@@ -1,4 +1,4 @@
-"""Near duplicates stay on one side of the split by default, are counted, and are searched for once."""
+"""Near duplicates (twins) stay on one side of the split by default; the search for them is cached."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def sides_of_twins(dataset: Dataset) -> set[bool]:
 
 
 def test_twins_stay_together_unless_they_are_ignored(photos: Path, tmp_path: Path) -> None:
-    divided = []
+    were_divided = []
     for seed in range(6):
         kept = load(photos, tmp_path, seed=seed)
         assert len(sides_of_twins(kept)) == 1
@@ -58,8 +58,8 @@ def test_twins_stay_together_unless_they_are_ignored(photos: Path, tmp_path: Pat
         )
         ignored = load(photos, tmp_path, seed=seed, twins="ignore")
         assert ignored.near_duplicates == 0
-        divided.append(len(sides_of_twins(ignored)) == 2)
-    assert any(divided)
+        were_divided.append(len(sides_of_twins(ignored)) == 2)
+    assert any(were_divided)
 
 
 def test_the_search_is_read_from_the_cache_until_a_file_changes(

@@ -1,4 +1,4 @@
-"""Results that XLA writes into the memory of a new variable are correct and private to their caller."""
+"""``uninitialized_output``: XLA writes each result into a new variable, which no other call changes."""
 
 import psutil
 import pytest
@@ -12,7 +12,7 @@ SIDE = 512
 
 @tf.function(jit_compile=True, autograph=False)
 def _filled(value: tf.Tensor, result: tf.Tensor | None = None) -> tf.Tensor:
-    """``value`` everywhere, written row by row in a loop, as the augmentation does."""
+    """A matrix filled with ``value``, written row by row in a loop, as the augmentation does."""
     rows = tf.TensorArray(tf.float32, SIDE, element_shape=[SIDE])
     if result is not None:
         rows = rows.unstack(tf.raw_ops.ReadVariableOp(resource=result, dtype=tf.float32))
@@ -35,7 +35,7 @@ def through_variable(value: tf.Tensor) -> tf.Tensor:
 
 @pytest.fixture
 def ordinary_name(monkeypatch):
-    """Replaces the anonymous name by an ordinary one, which refers to one variable."""
+    """Replaces the name of anonymous variables by an ordinary one, which all calls would share."""
     monkeypatch.setattr(compat, "_ANONYMOUS", "an_ordinary_name")
     compat._creates_anonymous_variables.cache_clear()
     yield

@@ -1,4 +1,4 @@
-"""A version folder is complete or absent, even if the process that writes it is killed."""
+"""A version folder of an export is complete or absent, even if the process that writes it is killed."""
 
 from __future__ import annotations
 

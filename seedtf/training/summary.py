@@ -170,7 +170,7 @@ def _describe_recipe(config: TrainConfig) -> str:
     defaults = _flags_as_text(RECIPES[recipe])
     changed = _flags_as_text(recipe_changes(recipe, config.as_dict()))
     changes = f"; changed by flags: {changed}" if changed else ""
-    return f"{recipe}, {_why_this_recipe(config)} ({defaults}){changes}"
+    return f"{recipe}, {_why_this_recipe(config)} (defaults: {defaults}){changes}"
 
 
 def _flags_as_text(flags: Mapping[str, Any]) -> str:
