@@ -1,4 +1,4 @@
-"""read_header parses every accepted format and refuses other files before anything is allocated."""
+"""read_header parses the headers of all supported formats, and refuses other files before decoding."""
 
 from __future__ import annotations
 

@@ -39,7 +39,7 @@ def exif(orientation: int) -> Image.Exif:
 
 
 def png_with_texts(mode: str, **options: object) -> bytes:
-    """A PNG with compressed texts and an ICC profile, before and after its pixels."""
+    """A PNG with an ICC profile, and with compressed and plain texts before and after its pixels."""
     texts = PngInfo()
     texts.add_text("Comment", "a" * 500, zip=True)
     texts.add_itxt("Title", "b" * 500, zip=True)

@@ -60,7 +60,7 @@ def test_an_average_lies_between_the_losses(losses):
 
 
 def test_the_suggestions_of_a_known_curve():
-    # flat, then down a line with one steeper piece, then up
+    # The loss is flat, then falls along a line with one steeper piece, then rises.
     rates = [lr_at(step, 101, 1e-5, 1.0) for step in range(101)]
     falls = [0.0] * 40 + [0.01] * 20 + [0.05] * 10 + [0.01] * 10 + [-0.2] * 20
     curve = [3.0, *(3.0 - np.cumsum(falls))]
@@ -205,7 +205,7 @@ def test_the_command_prints_a_flag_and_writes_plot_and_table(tmp_path, data):
     assert done.returncode == 0, done.stderr
     layout, first, *lines = done.stdout.splitlines()
     assert layout.startswith("layout    class folders in ")
-    # 3 classes of 12 images, 2 of each for validation: 30 to train are 3 batches; 3 epochs, 9 steps.
+    # Of each class, 2 of 12 images are for validation; the other 30 make 3 batches, 9 in 3 epochs.
     assert first.startswith("lr_find   9 steps of 8 images with adam, learning rates 1e-05 to 1")
     assert lines[0] == (
         "warning   --steps=100: cut to 9, the length of 3 epochs; fewer than 30 give a rough curve; "

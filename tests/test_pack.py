@@ -47,7 +47,7 @@ def pack(source: Path | str, out: Path, *flags: str) -> Path:
 
 @pytest.fixture(scope="module")
 def folder(tiny_folder, tmp_path_factory) -> Path:
-    """Class folders with a duplicate, a damaged image, an empty one and files of other kinds."""
+    """Class folders with a duplicate, a damaged, an empty and a text file, and an image beside them."""
     root = Path(shutil.copytree(tiny_folder, tmp_path_factory.mktemp("pack") / "photos"))
     alder, other = root / "alder", root / "two words"
     (alder / "9.png").write_bytes((alder / "0.png").read_bytes())

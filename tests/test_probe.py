@@ -230,7 +230,7 @@ def test_training_starts_from_the_head_that_fits_the_training_images(
 
 
 @pytest.mark.usefixtures("without_figures")
-def test_a_run_with_a_fitted_head_begins_where_the_regression_ended(
+def test_a_run_with_a_fitted_head_has_the_accuracy_of_its_saved_model(
     data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     flags = ["--model=tiny", "--weights=none", f"--image_size={SIZE}", "--epochs=1", "--lr=1e-9"]

@@ -135,7 +135,7 @@ def test_an_upload_sends_the_same_folder(run: RunPaths, monkeypatch) -> None:
         publish_run(run.root, "hf://plants")
 
 
-def test_a_failed_upload_is_one_line(run: RunPaths, monkeypatch) -> None:
+def test_a_failed_upload_is_a_user_error(run: RunPaths, monkeypatch) -> None:
     class HfApi:
         def create_repo(self, repository, **options):
             raise OSError("no\nnetwork")

@@ -129,7 +129,7 @@ def test_what_is_missing_or_empty_is_named(bucket, store):
         read_file("memory://b/large.png", 1)
 
 
-def test_an_error_of_the_store_is_one_line(bucket, store, monkeypatch, capsys):
+def test_an_error_of_the_store_gives_a_one_line_error(bucket, store, monkeypatch, capsys):
     class NoCredentialsError(Exception):
         pass
 

@@ -33,7 +33,7 @@ BYTES_PER_FILE = 300
 
 @pytest.fixture(scope="module")
 def many(tiny_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder of 20,000 names in two classes, links to a few small images."""
+    """A folder of 20,000 files in two classes, which are hard links to a few small images."""
     root = tmp_path_factory.mktemp("many")
     sources = sorted(tiny_folder.rglob("*.png"))
     for name in ("first", "second"):

@@ -45,7 +45,8 @@ def test_cyclic_decay_at_some_epochs():
     def rate(epoch):
         return cyclic_decay(epoch, lr=1.0, min_lr=0.2, cycle_epochs=10, cycle_decay=0.5)
 
-    # peaks 1.0, 0.5, 0.25, then the floor of 0.2; half-way through a cycle half-way to min_lr
+    # The peaks are 1.0, 0.5, 0.25 and then min_lr, 0.2. Half-way through a cycle, the rate is half-way
+    # between its peak and min_lr.
     assert values(rate, [0, 5, 10, 15, 20, 25, 30, 35]) == pytest.approx(
         [1.0, 0.6, 0.5, 0.35, 0.25, 0.225, 0.2, 0.2]
     )

@@ -70,7 +70,8 @@ def test_what_is_restored_depends_on_the_epoch_and_step_of_the_state() -> None:
 
     assert restored(0) == [(), (), ()]
     assert restored(1) == [("optimizer",), (), ()]
-    # The state at the start of a phase holds the optimizer of the previous phase, so it is not used.
+    # At the start of a phase, the state still holds the optimizer of the previous phase, which is not
+    # restored.
     assert restored(2) == [(), ()]
     assert restored(2, 4) == [("optimizer", "metrics"), ()]
     assert restored(4) == [("optimizer",)]

@@ -218,7 +218,7 @@ def test_a_finished_dataset_leaves_no_thread(two_workers: ClusterProcess) -> Non
 
 @pytest.fixture(scope="module")
 def varied(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Images whose header matters: rotated, transparent, animated, in several formats."""
+    """Images of four formats; the PNG has an alpha channel, the JPEG an EXIF orientation."""
     root = tmp_path_factory.mktemp("varied") / "two words é"
     noise = np.random.default_rng(0).integers(0, 256, (6, 31, 17, 4)).astype(np.uint8)
     exif = Image.Exif()

@@ -1,4 +1,4 @@
-"""Snapshots are saved where the learning rate of a cycle is lowest; their mean is evaluated."""
+"""Snapshots are saved where a cycle's learning rate is lowest; their probabilities are averaged."""
 
 from __future__ import annotations
 

@@ -95,7 +95,7 @@ def test_strength_can_rise_after_three_epochs_and_fall_after_six():
     assert next_strength(constant_rows(0.1, 0.9, epochs=6), EPOCHS) < INITIAL_STRENGTH
 
 
-# --- the formula, by numbers -------------------------------------------------------------------
+# --- worked examples of the formula ------------------------------------------------------------
 
 
 def test_train_accuracy_above_validation_raises_the_strength_and_below_lowers_it():

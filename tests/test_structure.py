@@ -30,7 +30,7 @@ FLOORS = (
     ("benchmark",),
     ("commands",),
 )
-FLOOR_OF = {wing: number for number, wings in enumerate(FLOORS) for wing in wings}
+FLOOR_OF = {folder: number for number, folders in enumerate(FLOORS) for folder in folders}
 
 MAX_LINES, MIN_LINES = 350, 40
 SHORT_FILES = {
@@ -59,13 +59,14 @@ def imported(path: Path) -> set[str]:
     return {name for name in found if name in MODULES}
 
 
-def wing(module: str) -> str:
+def top_folder(module: str) -> str:
+    """The sub-package of ``seedtf`` that a module is in, or the module itself: ``data``, ``files``."""
     return module.split(".")[1] if "." in module else ""
 
 
-def test_every_wing_has_a_floor():
-    wings = {wing(name) for name in MODULES} - {"", "__main__"}
-    assert wings == FLOOR_OF.keys()
+def test_every_sub_package_has_a_floor():
+    folders = {top_folder(name) for name in MODULES} - {"", "__main__"}
+    assert folders == FLOOR_OF.keys()
 
 
 def test_imports_point_down():
@@ -73,8 +74,8 @@ def test_imports_point_down():
         f"{name} imports {other}"
         for name, path in MODULES.items()
         for other in imported(path)
-        if wing(name) in FLOOR_OF and wing(other) in FLOOR_OF
-        if FLOOR_OF[wing(other)] > FLOOR_OF[wing(name)]
+        if top_folder(name) in FLOOR_OF and top_folder(other) in FLOOR_OF
+        if FLOOR_OF[top_folder(other)] > FLOOR_OF[top_folder(name)]
     ]
     assert upward == []
 
