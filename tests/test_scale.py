@@ -125,7 +125,7 @@ def test_a_long_list_is_opened_in_part_and_reported(
 
 def test_all_files_of_a_short_list_are_opened(load, tiny_folder: Path, tmp_path: Path) -> None:
     for options in ({"check": "auto"}, {"check": "all"}, {"check": "sample", "cache": "ram"}):
-        assert load(tiny_folder, **options).unopened == 0
+        assert load(tiny_folder, **options).num_unopened == 0
     write_data_report(tmp_path / "report.csv", scan_folder(tiny_folder))
     assert (tmp_path / "report.csv").read_text() == "path,fault,detail\n"
 

@@ -21,7 +21,13 @@ TOOL_NAMES = {
     "timm": "timm",
     "ultralytics": "Ultralytics",
 }
-_PALETTE = (base.TRAIN, base.VALIDATION, base.RATE, base.BEST, base.STRENGTH)
+_PALETTE = (
+    base.TRAIN_COLOR,
+    base.VALIDATION_COLOR,
+    base.RATE_COLOR,
+    base.BEST_COLOR,
+    base.STRENGTH_COLOR,
+)
 COLORS = dict(zip(TOOL_NAMES, _PALETTE, strict=True))
 TITLES = {"pretrained": "ImageNet weights", "scratch": "random weights"}
 
