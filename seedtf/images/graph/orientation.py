@@ -28,6 +28,17 @@ _XMP_VALUES = tuple(b'="%d' % digit for digit in range(10)) + tuple(
 )
 
 
+_SEGMENT = [
+    FileBytes(
+        tf.TensorSpec([None], tf.uint8), tf.TensorSpec([], tf.int64), tf.TensorSpec([], tf.string)
+    ),
+    tf.TensorSpec([], tf.int64),
+    tf.TensorSpec([], tf.int64),
+]
+# JPEG, PNG and WebP call the same traced function, because tracing it three times takes seconds.
+_traced_once = tf.function(autograph=False, input_signature=_SEGMENT)
+
+
 @without_autograph
 def upright_orientation(exif: tf.Tensor, xmp: tf.Tensor) -> tf.Tensor:
     """The orientation, 1 to 8, from the results of ``read_exif`` and ``read_xmp``; by default 1."""
@@ -35,6 +46,7 @@ def upright_orientation(exif: tf.Tensor, xmp: tf.Tensor) -> tf.Tensor:
     return tf.where((value >= 1) & (value <= 8), value, int64(1))
 
 
+@_traced_once
 def read_exif(file: FileBytes, start: tf.Tensor, end: tf.Tensor) -> tf.Tensor:
     """The orientation tag of the TIFF block ``[start, end)``; 0 if it is missing."""
     end = tf.minimum(end, file.length)
@@ -60,7 +72,7 @@ def read_exif(file: FileBytes, start: tf.Tensor, end: tf.Tensor) -> tf.Tensor:
     return tf.where(index >= 0, value, int64(0))
 
 
-@without_autograph
+@_traced_once
 def read_xmp(file: FileBytes, start: tf.Tensor, end: tf.Tensor) -> tf.Tensor:
     """The property ``tiff:Orientation`` of the XMP packet in ``[start, end)``; 0 if it is missing."""
     pieces = tf.strings.split(text_between(file, start, end), "tiff:Orientation")[1:]
