@@ -228,5 +228,5 @@ def _why_not_on_device(config: TrainConfig) -> str:
     if config.augment_impl != "fused":
         return f"--augment_impl={config.augment_impl} cannot be compiled into the step"
     if config.data_service:
-        return "the workers of --data_service augment the images"
+        return "--data_service augments the images on its workers"
     return ""
