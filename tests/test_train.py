@@ -156,8 +156,8 @@ def test_the_first_lines_list_the_data_and_the_settings(finished) -> None:
     assert heads[: len(expected)] == expected
     assert "96 in 12 classes (8 each), 3 left out" in done.stdout
     assert "5 steps of 16 images" in done.stdout
-    expected = "\nrecipe    fast, because the initial weights are random (defaults: epochs=20, "
-    assert expected in done.stdout
+    recipe = "\nrecipe    fast, because the initial weights are random (defaults: epochs=20, "
+    assert recipe in done.stdout
     settings = json.loads((run_dir / "config.json").read_text())
     assert settings["resolved"]["steps_per_epoch"] == 5
 
