@@ -15,7 +15,11 @@ def build_network(
     dropout: float,
     training: bool | None = None,
 ) -> keras.Model:
-    """EfficientNet-Lite0 and a new head; ``training=False`` keeps its batch norms in inference mode."""
+    """EfficientNet-Lite0 and a new head.
+
+    ``training=False`` is from the guide to transfer learning, but ``fit`` overrides it in Keras 3, so
+    batch norms are in inference mode only while they are frozen (keras-team/keras, issue 20285).
+    """
     body = keras_hub.models.Backbone.from_preset(args.network, load_weights=args.pretrained)
     inputs = x = keras.Input((args.image_size, args.image_size, 3))
     for layer in augment:
