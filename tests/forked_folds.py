@@ -1,7 +1,8 @@
-"""``seedtf`` in a forked process that also forks the commands it starts; none imports TensorFlow again.
+"""Runs ``seedtf folds`` in a forked process and forks its trainings too: TensorFlow is imported once.
 
 A forked command differs from one in a new interpreter only in the modules that are already imported:
-it too has a session of its own, writes to its log, and gets a signal when its parent dies.
+it too is the leader of a process session (``os.setsid``), writes to its log, and gets a signal when its
+parent dies.
 """
 
 from __future__ import annotations
@@ -43,7 +44,7 @@ class ForkedCommand:
             exit_code = 1
             try:
                 exit_code = run_command_line(list(command[3:]))
-            finally:  # an exception must not reach the copied code of the parent
+            finally:  # an exception must not reach the callers, which fork has copied
                 sys.stdout.flush()
                 os._exit(exit_code)
 

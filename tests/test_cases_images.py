@@ -126,12 +126,12 @@ def test_an_exported_graph_gives_the_pixels_and_statuses_of_training() -> None:
         autograph=False,
     )
     images, statuses = (value.numpy() for value in graph(list(CASES.values())))
-    sent, by_pillow = dict(CASES), set()
+    sent, needs_pillow = dict(CASES), set()
     for name, data in CASES.items():
         try:
             header = read_header(data)
-            if header.by_pillow:
-                by_pillow.add(name)
+            if header.needs_pillow:
+                needs_pillow.add(name)
                 sent[name] = to_decodable(data, header)[0]
         except RefusedError:
             continue
@@ -142,7 +142,7 @@ def test_an_exported_graph_gives_the_pixels_and_statuses_of_training() -> None:
         except RefusedError as error:
             expected, fault = np.zeros((SIZE, SIZE, 3), np.uint8), error.fault
         status = STATUSES[statuses[row]]
-        if name in by_pillow:
+        if name in needs_pillow:
             assert status == "unsupported variant", name
             assert not images[row].any()
         elif name.endswith((".tif", ".avif", ".ppm")):
@@ -150,10 +150,10 @@ def test_an_exported_graph_gives_the_pixels_and_statuses_of_training() -> None:
         else:
             assert status == fault, name
             assert np.array_equal(images[row], expected), name
-        if name in by_pillow and fault == "ok":
+        if name in needs_pillow and fault == "ok":
             assert STATUSES[transcoded_statuses[row]] == "ok", name
             assert np.array_equal(transcoded[row], expected), name
-    assert len(by_pillow) >= 20
+    assert len(needs_pillow) >= 20
 
 
 def heic(image: Image.Image, **options: object) -> bytes:
@@ -169,7 +169,7 @@ def test_a_heic_photograph_is_shown_as_its_encoder_got_it() -> None:
     pixels = np.stack([30 + x, 220 - 2 * y, 60 + (x + y) // 2], -1).astype(np.uint8)
     data = heic(Image.fromarray(pixels))
     header = read_header(data)
-    assert (header.format, header.by_pillow) == ("heic", True)
+    assert (header.format, header.needs_pillow) == ("heic", True)
     image = in_training(data)
     assert isinstance(image, np.ndarray)
     assert image.shape == pixels.shape

@@ -122,7 +122,7 @@ def test_pillow_decodes_webp_if_tensorflow_cannot(monkeypatch) -> None:
     Image.new("RGB", (8, 8)).save(encoded, "WEBP")
     monkeypatch.setattr(header, "DECODES_WEBP", False)
     found = read_header(encoded.getvalue())
-    assert found.by_pillow
+    assert found.needs_pillow
     data, for_decoder = to_decodable(encoded.getvalue(), found)
     assert (data[:2], for_decoder) == (b"BM", (8, 8, 1, 0))
 

@@ -105,7 +105,7 @@ def in_python(data: bytes) -> tuple:
         # The graph does not parse the formats that Pillow decodes.
         kind = sniff(data[:SNIFFED_BYTES])
         return ("unsupported variant",) if kind in PILLOW_KINDS else (error.fault,)
-    if header.by_pillow:
+    if header.needs_pillow:
         return ("unsupported variant",)
     return ("ok", *header.for_decoder, base.apply_edits(data, header.edits))
 

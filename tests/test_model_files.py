@@ -75,7 +75,7 @@ def layer(config: dict[str, Any], name: str) -> dict[str, Any]:
 
 
 def initializer(module: str, name: str, *arguments: object) -> Callable[[dict[str, Any]], None]:
-    """A change of the configuration that makes the head's initializer another object and its call."""
+    """A change that replaces the head's initializer by the call ``module.name(*arguments)``."""
 
     def change(config: dict[str, Any]) -> None:
         call = {"module": module, "class_name": name, "config": {"args": arguments}}
@@ -128,7 +128,7 @@ def virtual_array(file: h5py.File) -> None:
     file.create_virtual_dataset("a", layout)
 
 
-def objects(file: h5py.File) -> None:
+def variable_length_strings(file: h5py.File) -> None:
     file.create_dataset("a", data=["x"], dtype=h5py.string_dtype())
 
 
@@ -145,7 +145,7 @@ HOSTILE_WEIGHTS = {
         "a", (4,), "u1", external=[("/etc/hostname", 0, 4)]
     ),
     "virtual array": virtual_array,
-    "objects": objects,
+    "variable-length strings": variable_length_strings,
     "external link": lambda file: file.__setitem__("a", h5py.ExternalLink("/tmp/x.h5", "/")),
     "soft link": lambda file: file.__setitem__("a", h5py.SoftLink("/b")),
     "group in itself": group_in_itself,
@@ -156,7 +156,7 @@ HOSTILE_CONFIGS = {
     "subprocess": initializer("subprocess", "Popen", ["touch", "marker"]),
     "unsafe": initializer("keras.config", "enable_unsafe_deserialization"),
     "get_file": initializer("keras.utils", "get_file", "marker", "file:///etc/hostname"),
-    "own function": initializer("seedtf.files", "write_text", "marker", "x"),
+    "function of seedtf": initializer("seedtf.files", "write_text", "marker", "x"),
     "huge head": huge_head,
     "huge head and negative layer": huge_head_and_negative_layer,
     "huge kernel": huge_kernel,
@@ -192,8 +192,8 @@ def _no_marker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     assert not list(tmp_path.parent.glob("*marker*"))
 
 
-def load_refusal(path: Path) -> str:
-    """The message with which ``load_model`` refuses the file."""
+def assert_load_refused(path: Path) -> str:
+    """Asserts that ``load_model`` refuses the file in one line; returns the message."""
     with pytest.raises(UserError) as error:
         load_model(path)
     message = str(error.value)
@@ -209,7 +209,7 @@ def test_a_compiled_model_is_accepted(good: Path) -> None:
 
 @pytest.mark.parametrize("name", HOSTILE_ARCHIVES)
 def test_a_hostile_archive_is_refused_in_one_line(name: str, good: Path, tmp_path: Path) -> None:
-    load_refusal(write(tmp_path / "model.keras", HOSTILE_ARCHIVES[name](members_of(good))))
+    assert_load_refused(write(tmp_path / "model.keras", HOSTILE_ARCHIVES[name](members_of(good))))
 
 
 def test_the_error_names_the_cause(good: Path, tmp_path: Path) -> None:
@@ -223,7 +223,7 @@ def test_the_error_names_the_cause(good: Path, tmp_path: Path) -> None:
     }
     for name, cause in causes.items():
         path = write(tmp_path / "model.keras", HOSTILE_ARCHIVES[name](members_of(good)))
-        assert load_refusal(path).endswith(cause)
+        assert assert_load_refused(path).endswith(cause)
 
 
 def test_a_lambda_layer_runs_nothing(tmp_path: Path) -> None:
@@ -232,32 +232,32 @@ def test_a_lambda_layer_runs_nothing(tmp_path: Path) -> None:
     keras.Model(image, code(image)).save(tmp_path / "model.keras")
     for marker in tmp_path.glob("marker"):
         marker.unlink()  # building the model ran the code; loading the model must not run it
-    assert "'Lambda'" in load_refusal(tmp_path / "model.keras")
+    assert "'Lambda'" in assert_load_refused(tmp_path / "model.keras")
 
 
 @pytest.mark.parametrize("size", [0, 1, 100, 50_000, -1])
 def test_a_truncated_file_is_reported_as_damaged(size: int, good: Path, tmp_path: Path) -> None:
     (tmp_path / "model.keras").write_bytes(good.read_bytes()[:size])
-    load_refusal(tmp_path / "model.keras")
+    assert_load_refused(tmp_path / "model.keras")
 
 
 def test_a_compressed_bomb_is_not_unpacked(good: Path, tmp_path: Path) -> None:
     members = {**members_of(good), "config.json": b" " * 50_000_000 + b"{}"}
     path = write(tmp_path / "model.keras", members, zipfile.ZIP_DEFLATED)
     assert path.stat().st_size < 500_000
-    assert load_refusal(path).endswith("(its members are larger than the file)")
+    assert assert_load_refused(path).endswith("(its members are larger than the file)")
 
 
 def test_an_archive_of_python_objects_is_refused(tmp_path: Path) -> None:
     np.savez(tmp_path / "model.npz", array=np.array([{"a": 1}], dtype=object))
     (tmp_path / "model.npz").rename(tmp_path / "model.keras")
-    load_refusal(tmp_path / "model.keras")
+    assert_load_refused(tmp_path / "model.keras")
 
 
 # Files for --weights
 
 
-def weights_refusal(path: Path) -> str:
+def assert_weights_refused(path: Path) -> str:
     """The message with which ``build_network`` refuses the file as initial weights."""
     with pytest.raises(UserError) as error:
         build_network(model="tiny", num_classes=3, image_size=16, weights=str(path))
@@ -279,7 +279,7 @@ def test_hostile_weights_are_refused_in_one_line(
         write(path, members)
     else:
         path.write_bytes(members["model.weights.h5"])
-    assert "is damaged or has the wrong suffix" in weights_refusal(path)
+    assert "is damaged or has the wrong suffix" in assert_weights_refused(path)
 
 
 @pytest.mark.parametrize(
@@ -287,7 +287,7 @@ def test_hostile_weights_are_refused_in_one_line(
 )
 def test_other_archives_are_refused_as_weights(name: str, good: Path, tmp_path: Path) -> None:
     path = write(tmp_path / "model.keras", HOSTILE_ARCHIVES[name](members_of(good)))
-    assert "is damaged or has the wrong suffix" in weights_refusal(path)
+    assert "is damaged or has the wrong suffix" in assert_weights_refused(path)
 
 
 def test_only_the_weights_of_an_archive_are_read(good: Path, tmp_path: Path) -> None:

@@ -55,7 +55,7 @@ def make_batch_decoder(size: int, max_pixels: int = MAX_PIXELS, fit: str = STRET
             with pixel_budget.reserve(pixels), tf.device("/cpu:0"):
                 decodable = [to_decodable(data, header, max_pixels) for data, header in files]
                 contents = tf.constant([data for data, _ in decodable], tf.string)
-                headers = np.array([header for _, header in decodable], np.int32)
+                headers = np.array([for_decoder for _, for_decoder in decodable], np.int32)
                 del decodable
                 images = graph(contents, headers.reshape(-1, 4), side).numpy()
         except (tf.errors.OpError, RefusedError):

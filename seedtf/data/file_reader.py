@@ -79,7 +79,7 @@ class FileReader:
         try:
             data = read_file(self.paths[index], self.max_pixels)
             header = read_header(data, self.max_pixels)
-            with pixel_budget.reserve(header.pixels if header.by_pillow else 0):
+            with pixel_budget.reserve(header.pixels if header.needs_pillow else 0):
                 return to_decodable(data, header, self.max_pixels)
         except RefusedError as error:
             raise ValueError(f"{self._names[index]}: {error}") from None

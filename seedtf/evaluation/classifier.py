@@ -254,7 +254,7 @@ def _open_export(path: Path) -> Classifier:
 def _decodable_bytes(data: bytes) -> bytes:
     """``data``, or the image as BMP if only Pillow, and not the graph of an export, can decode it."""
     header = read_header(data)
-    if not header.by_pillow:
+    if not header.needs_pillow:
         return data
     with pixel_budget.reserve(header.pixels):
         return to_decodable(data, header)[0]

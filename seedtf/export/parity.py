@@ -142,7 +142,7 @@ def _choose_files(files: Sequence[str], folder: Path, max_pixels: int) -> dict[i
         try:
             data = read_file(path, max_pixels)
             header = read_header(data, max_pixels)
-            if not header.by_pillow:
+            if not header.needs_pillow:
                 continue
             del sent[index]
             if copies < _MAX_COPIES:

@@ -87,7 +87,7 @@ def read_header(data: bytes, max_pixels: int = MAX_PIXELS) -> Header:
     ):  # The header points to a position after the end.
         raise RefusedError("truncated", "ends inside the header") from None
     if kind == "webp" and not DECODES_WEBP:
-        header = dataclasses.replace(header, by_pillow=True)
+        header = dataclasses.replace(header, needs_pillow=True)
     check_size(header.width, header.height, max_pixels)
     return header
 

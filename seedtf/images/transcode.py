@@ -37,7 +37,7 @@ def to_decodable(
 
     Returns:
         The bytes of the file with ``Header.edits`` applied, which are unchanged for most files; or, if
-        ``header.by_pillow``, a BMP of the image. In the BMP, samples of 16 bits are reduced to their
+        ``header.needs_pillow``, a BMP of the image. In the BMP, samples of 16 bits are reduced to their
         high byte, and floating-point numbers from 0 to 1 become 0 to 255.
 
     Raises:
@@ -53,7 +53,7 @@ def to_decodable(
         >>> data[:2], for_decoder
         (b'BM', (640, 480, 1, 0))
     """
-    if not header.by_pillow:
+    if not header.needs_pillow:
         return apply_edits(data, header.edits), header.for_decoder
     try:
         image = open_image(apply_edits(data, header.edits), header.format)

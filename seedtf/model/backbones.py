@@ -20,11 +20,11 @@ __all__ = [
     "ImageSizes",
     "accepts_patch_multiples",
     "check_backbone",
+    "image_shape_argument",
     "image_sizes",
     "image_sizes_from_name",
     "original_licence",
     "returns_map",
-    "size_argument",
     "supported_module",
     "token_grid_side",
 ]
@@ -80,8 +80,8 @@ class ImageSizes:
     only: int = 0
 
     @property
-    def fixed(self) -> bool:
-        """Whether a network that was built for one image size accepts no other size."""
+    def fixed_once_built(self) -> bool:
+        """Whether a network accepts only the image size that it was built for."""
         return bool(self.only) or self.multiple > 1
 
     def __str__(self) -> str:
@@ -132,8 +132,8 @@ def accepts_patch_multiples(class_name: str) -> bool:
     return class_name in _PATCH_MULTIPLES
 
 
-def size_argument(class_name: str) -> str:
-    """The name of the argument of the class that takes the shape of an image."""
+def image_shape_argument(class_name: str) -> str:
+    """The name of the constructor argument for the shape of the images."""
     return "input_shape" if class_name == "EfficientNetBackbone" else "image_shape"
 
 
@@ -147,7 +147,7 @@ def image_sizes(class_name: str, config: Mapping[str, Any]) -> ImageSizes:
 
 
 def image_sizes_from_name(class_name: str, preset: str) -> ImageSizes:
-    """The image sizes that a preset accepts, read from its name: its files may not be downloaded.
+    """The image sizes that a preset accepts, without its files, which may not be downloaded yet.
 
     The name of a ViT contains its only image size.
 

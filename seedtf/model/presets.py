@@ -22,10 +22,10 @@ from seedtf.model.backbones import (
     NOT_STATED,
     ImageSizes,
     accepts_patch_multiples,
+    image_shape_argument,
     image_sizes,
     original_licence,
     returns_map,
-    size_argument,
     supported_module,
 )
 from seedtf.model.downloads import is_url, locate
@@ -94,7 +94,7 @@ class Preset:
         config = dict(self.backbone["config"])
         config.pop("dtype", None)  # the dtype policy of the run decides
         if returns_map(self.class_name):
-            config[size_argument(self.class_name)] = [None, None, 3]
+            config[image_shape_argument(self.class_name)] = [None, None, 3]
         elif accepts_patch_multiples(self.class_name):
             config["image_shape"] = [image_size, image_size, 3]
             config["use_mask_token"] = False  # pretraining needs the token, a classifier does not

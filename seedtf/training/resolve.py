@@ -138,7 +138,7 @@ def _accepted_image_sizes(
         check_image_size(network, config.image_size)
         return ImageSizes(minimum_image_size(network))
     preset.sizes.check(preset.name, config.image_size)
-    if preset.sizes.fixed and config.progressive_sizes != "off":
+    if preset.sizes.fixed_once_built and config.progressive_sizes != "off":
         raise UserError(
             f"--progressive_sizes={config.progressive_sizes}: --model={preset.name} takes one image "
             "size in a run, because its position embeddings fit no other size; leave the flag out"

@@ -35,11 +35,12 @@ def run_identity(plan: Plan, dataset: Dataset, replicas: int = 1) -> dict[str, A
 
     The number of replicas matters if each replica normalizes its own part of the batch, or mixes images
     within its part. With ``--sync_bn`` and without mixing, any number of replicas computes the same, up
-    to rounding. The keys of the returned dict must not change, because older states have these keys.
+    to rounding and the masks of dropout. The keys of the returned dict must not change, because older
+    states have these keys.
     """
     config, settings = plan.config, plan.settings
     mixed = config.mixup or config.cutmix
-    replicas_are_equal = config.sync_bn and not mixed
+    any_number_of_replicas = config.sync_bn and not mixed
     reason = "pictures are mixed" if mixed else "--sync_bn not given"
     flags = {
         name: value for name, value in config.as_dict().items() if name not in RESUME_MAY_CHANGE
@@ -51,7 +52,7 @@ def run_identity(plan: Plan, dataset: Dataset, replicas: int = 1) -> dict[str, A
         **{f"--{name}": value for name, value in flags.items()},
         **{f"the version of {name}": version for name, version in versions.items()},
         "the precision": settings.precision.policy,
-        **({} if replicas_are_equal else {f"the number of replicas ({reason})": replicas}),
+        **({} if any_number_of_replicas else {f"the number of replicas ({reason})": replicas}),
         "compilation with XLA": settings.compilation.enabled,
         "the class list": list(catalog.class_names),
         "the number of pictures": len(catalog),
@@ -91,8 +92,8 @@ def load_resume_state(
     if saved_replicas != replicas:
         report(
             "resume",
-            f"{saved_replicas} replicas shared a batch, now {replicas} do: batches and statistics are "
-            "the same, so the numbers differ by rounding only, except for dropout",
+            f"{saved_replicas} replicas shared a batch, now {replicas} do: the batches and their "
+            "statistics are the same, so losses differ by rounding, and with dropout by its masks",
         )
     position = (
         f"step {state.step} of epoch {state.epoch + 1}" if state.step else f"epoch {state.epoch}"

@@ -39,7 +39,7 @@ class Header:
             They remove all frames of an animation but the first, make a GIF's transparent colour
             white, cut off bytes after the pixels, or remove what the pixels do not depend on, such as
             the texts of a PNG. The orientation was read before.
-        by_pillow: whether Pillow has to decode the file, because TensorFlow cannot.
+        needs_pillow: whether Pillow has to decode the file, because TensorFlow cannot.
     """
 
     format: str
@@ -48,7 +48,7 @@ class Header:
     orientation: int = 1
     has_alpha: bool = False
     edits: tuple[Edit, ...] = field(default=(), repr=False)
-    by_pillow: bool = field(default=False, repr=False)
+    needs_pillow: bool = field(default=False, repr=False)
 
     @property
     def pixels(self) -> int:

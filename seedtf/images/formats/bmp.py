@@ -27,11 +27,11 @@ def read_bmp(data: bytes) -> Header:
     offset, header_bytes = struct.unpack_from("<II", data, 10)
     if header_bytes == _CORE_HEADER_BYTES:
         width, height = struct.unpack_from("<HH", data, 18)
-        return Header("bmp", width, height, by_pillow=True)
+        return Header("bmp", width, height, needs_pillow=True)
     width, height, _, bits, compression = struct.unpack_from("<iiHHI", data, 18)
     rows = abs(height)
     if bits not in (24, 32) or compression:
-        return Header("bmp", width, rows, by_pillow=True)
+        return Header("bmp", width, rows, needs_pillow=True)
     if offset < _FILE_HEADER_BYTES + header_bytes:
         raise RefusedError("unsupported variant", f"BMP with its pixels at byte {offset}")
     row_bytes = (bits * width + 31) // 32 * 4

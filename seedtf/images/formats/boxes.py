@@ -28,7 +28,7 @@ def read_avif(data: bytes) -> Header:
             width, height = coded
     # With this major brand, the decoder reads only the still image of an animation (avis).
     edits = ((8, 12, b"avif"),)
-    return Header("avif", width, height, edits=edits, by_pillow=True)
+    return Header("avif", width, height, edits=edits, needs_pillow=True)
 
 
 def read_heic(data: bytes) -> Header:
@@ -40,7 +40,7 @@ def read_heic(data: bytes) -> Header:
         RefusedError: no size is found, or a box exceeds the file.
         struct.error, IndexError: the file ends inside a field of a box.
     """
-    return Header("heic", *_largest_size(data), by_pillow=True)
+    return Header("heic", *_largest_size(data), needs_pillow=True)
 
 
 def _largest_size(data: bytes) -> tuple[int, int]:

@@ -50,7 +50,7 @@ def read_gif(data: bytes) -> Header:
     table = position + 10
     end = _skip_sub_blocks(data, table + _table_bytes(frame_flags) + 1)
     if not is_whole:
-        return Header("gif", width, height, by_pillow=True)
+        return Header("gif", width, height, needs_pillow=True)
     if frame_flags & 0x80:
         white = _white_edit(table, frame_flags, transparent)
     else:

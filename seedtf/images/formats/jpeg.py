@@ -11,9 +11,9 @@ from seedtf.images.formats.orientation import EXIF_PREFIX, upright_orientation
 
 __all__ = [
     "ADOBE_SEGMENT",
+    "MAX_SCANNED_PIXELS",
     "MAX_SCANS",
     "MAX_SCANS_IF_LARGE",
-    "SCANNED_PIXELS",
     "XMP_PREFIX",
     "max_scans",
     "read_jpeg",
@@ -26,9 +26,9 @@ decoder still makes a pass over the whole image."""
 MAX_SCANS_IF_LARGE = 20
 """``MAX_SCANS`` of a JPEG with many pixels."""
 
-SCANNED_PIXELS = 20_000_000
-"""Largest product of pixels and scans of a JPEG with more than ``MAX_SCANS_IF_LARGE`` scans. A scan
-takes up to a nanosecond of processor time for each pixel, even if the file has 40 bytes for it."""
+MAX_SCANNED_PIXELS = 20_000_000
+"""Largest number of pixels times scans; ``MAX_SCANS_IF_LARGE`` scans are accepted with any number of
+pixels. To decode a scan takes up to a nanosecond of CPU time per pixel, even if it has few bytes."""
 
 ADOBE_SEGMENT = b"\xff\xee\0\x0eAdobe\0\x64" + bytes(5)
 """The segment by which Adobe marks four components as inverted CMYK."""
@@ -40,7 +40,7 @@ _MARKER = re.compile(rb"\xff[^\xff]")
 _MARKER_AFTER_SCAN = re.compile(rb"\xff[^\x00\x01\xd0-\xd7\xff]")
 # Markers without a length. libjpeg also skips FF 00, which is valid only in entropy-coded data.
 _STANDALONE = frozenset(range(0xD0, 0xD8)) | {0x00, 0x01}
-# The start-of-frame markers. C4, C8 and CC are tables, not frames.
+# The start-of-frame markers. C4 and CC define tables, and C8 is reserved.
 _FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 _ARITHMETIC = (0xC9, 0xCA)
 _MIN_ADOBE_BYTES = 14
@@ -74,7 +74,7 @@ def read_jpeg(data: bytes) -> Header:
     edits = ((2, 2, ADOBE_SEGMENT),) if components == 4 and not has_adobe else ()
     orientation = upright_orientation(exif, xmp)
     size = (frame.width, frame.height)
-    return Header("jpeg", *size, orientation, edits=edits, by_pillow=frame.by_pillow)
+    return Header("jpeg", *size, orientation, edits=edits, needs_pillow=frame.needs_pillow)
 
 
 def _read_frame(data: bytes, marker: int, position: int, length: int) -> tuple[Header, int]:
@@ -87,7 +87,7 @@ def _read_frame(data: bytes, marker: int, position: int, length: int) -> tuple[H
         raise RefusedError(
             "unsupported variant", f"JPEG of {width}×{height} with more than {limit} scans"
         )
-    return Header("jpeg", width, height, by_pillow=marker in _ARITHMETIC), components
+    return Header("jpeg", width, height, needs_pillow=marker in _ARITHMETIC), components
 
 
 def max_scans(pixels: int) -> int:
@@ -97,7 +97,7 @@ def max_scans(pixels: int) -> int:
         >>> max_scans(224 * 224), max_scans(640 * 480), max_scans(4000 * 3000)
         (100, 65, 20)
     """
-    return min(max(SCANNED_PIXELS // max(pixels, 1), MAX_SCANS_IF_LARGE), MAX_SCANS)
+    return min(max(MAX_SCANNED_PIXELS // max(pixels, 1), MAX_SCANS_IF_LARGE), MAX_SCANS)
 
 
 def _has_many_scans(data: bytes, position: int, limit: int) -> bool:

@@ -38,4 +38,4 @@ def read_pnm(data: bytes) -> Header:
     samples = width * height * channels
     if len(data) - match.end() < samples * (2 if largest > 255 else 1):
         raise RefusedError("truncated", f"PGM or PPM with fewer than {samples} samples")
-    return Header("pnm", width, height, by_pillow=True)
+    return Header("pnm", width, height, needs_pillow=True)

@@ -41,7 +41,7 @@ def read_tiff(data: bytes) -> Header:
     # Pillow reads every tag into memory. Tags that share their bytes could take more than the file has.
     if tag_bytes > len(data):
         raise RefusedError("corrupt", f"TIFF with {tag_bytes} bytes of tags in {len(data)}")
-    return Header("tiff", width, height, by_pillow=True)
+    return Header("tiff", width, height, needs_pillow=True)
 
 
 def _tags(data: bytes) -> Iterator[tuple[int, int, int]]:

@@ -85,7 +85,7 @@ def _read_animation(
         raise RefusedError("truncated", "ends inside the first frame of a WebP")
     x, y, *sides = (_read_24(data, position) for position in range(start, start + 12, 3))
     if (x, y, sides[0] + 1, sides[1] + 1) != (0, 0, width, height):
-        return Header("webp", width, height, orientation, by_pillow=True)
+        return Header("webp", width, height, orientation, needs_pillow=True)
     kind = data[first : first + 4]
     _check_alpha_flag(kind, data[20])
     has_alpha = _lossless_has_alpha(data, first + 8) if kind == b"VP8L" else kind == b"ALPH"

@@ -6,9 +6,9 @@ import tensorflow as tf
 
 from seedtf.images.formats.jpeg import (
     ADOBE_SEGMENT,
+    MAX_SCANNED_PIXELS,
     MAX_SCANS,
     MAX_SCANS_IF_LARGE,
-    SCANNED_PIXELS,
     XMP_PREFIX,
 )
 from seedtf.images.formats.orientation import EXIF_PREFIX
@@ -169,7 +169,7 @@ def _next_marker(file: FileBytes, position: tf.Tensor) -> tf.Tensor:
 @without_autograph
 def _max_scans(pixels: tf.Tensor) -> tf.Tensor:
     """``formats.jpeg.max_scans``: an int64 scalar."""
-    scans = int64(SCANNED_PIXELS) // tf.maximum(pixels, 1)
+    scans = int64(MAX_SCANNED_PIXELS) // tf.maximum(pixels, 1)
     return tf.clip_by_value(scans, int64(MAX_SCANS_IF_LARGE), int64(MAX_SCANS))
 
 
