@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,10 @@ from figures import replace_figures
 
 from seedtf.compat.keras import KERAS_2, build_metrics, build_optimizer, metrics_variables
 from seedtf.config.train_config import TrainConfig
+from seedtf.data.catalog import Catalog
 from seedtf.data.order import BatchIndices
+from seedtf.data.pipeline import device_chunks, device_dataset
+from seedtf.data.store import keep_in_memory
 from seedtf.errors import DivergedError, StoppedError, UserError
 from seedtf.model.network import build_network
 from seedtf.training.callbacks import EachStep, Position, SaveState, StopOnNaN
@@ -47,6 +51,19 @@ def test_chunks_are_the_batches_in_order_and_end_with_their_epoch() -> None:
             if len(found) >= 8:
                 break
         assert found == batches[start : start + len(found)]
+
+
+def test_chunks_have_the_labels_of_single_batches() -> None:
+    """Also the soft labels of ``--teacher`` and ``--pseudo_labels``."""
+    images, hard = np.zeros((6, 8, 8, 3), np.uint8), np.arange(6, dtype=np.int32) % 2
+    catalog = Catalog(Path(), [f"{row}.png" for row in range(6)], hard, ("elm", "oak"), ())
+    soft = np.random.default_rng(0).random((6, 2), np.float32)
+    for soft_labels in (None, soft):
+        store = replace(keep_in_memory(catalog, images), soft_labels=soft_labels)
+        order, records = BatchIndices(5, 2, seed=1), np.array([0, 1, 3, 4, 5])
+        single = device_dataset(store, records, order, with_images=False).take(2)
+        ((_, chunk), _), *_ = device_chunks(store, records, order, length=2).take(1)
+        np.testing.assert_array_equal(chunk, [labels for _, labels in single])
 
 
 @pytest.fixture(scope="module")

@@ -30,10 +30,12 @@ __all__ = [
 
 Augmentation = Callable[..., tf.Tensor]
 """``(images, epoch, records, rows=None) → images``, as ``fused.compile_augmentation`` returns it."""
+
 # No function of these pipelines needs AutoGraph; `data/order.py` has the reason for leaving it out.
 _without_autograph = tf.autograph.experimental.do_not_convert
 
 LookUp = Callable[[tf.Tensor], tuple[tf.Tensor, tf.Tensor | None]]
+"""``indices → (images, rows)``, as in ``Store.look_up``: ``images[rows]``; ``images`` without rows."""
 Mixer = Callable[[tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor], tuple[tf.Tensor, tf.Tensor]]
 
 
@@ -91,8 +93,8 @@ def make_augmentation(
         strength: factor on every range of ``policy``, read for each batch; None for 1.
         whole_batch: whether to process all images at once, for a train step that augments on a GPU.
             The pixels are the same up to rounding.
-        deterministic: whether ``tf.config.experimental.enable_op_determinism`` is on, with which the
-            result is not written into a variable. The pixels are the same.
+        deterministic: whether ``tf.config.experimental.enable_op_determinism`` is on. Then the result
+            is not written into a variable; the pixels are the same.
 
     Raises:
         UserError: ``impl`` needs TensorFlow Addons, which is not installed.
@@ -166,7 +168,8 @@ def train_dataset(
         order: an order of ``n`` positions in ``records``.
         augmentation: from ``make_augmentation``.
         start_step: the step, counted from 0, of the first batch.
-        shard: the slices of every batch to produce; only these are read and augmented.
+        shard: the slices of every batch to produce, each as an element of its own; only these are read
+            and augmented.
         data_service: ``host:port`` of a tf.data service whose workers make the batches; empty to make
             them in this process.
         mixer: from ``make_mixer``.
@@ -282,7 +285,7 @@ def device_chunks(
         images, with ``length`` as their first dimension; only the first ``count`` are valid.
     """
     records = tf.constant(records, tf.int64)
-    labels = tf.constant(store.catalog.labels)
+    labels = _train_labels(store)
 
     def make_chunk(
         epoch: tf.Tensor, positions: tf.Tensor, count: tf.Tensor
