@@ -19,7 +19,7 @@ def test_class_numbers_give_the_same_cross_entropy_as_keras() -> None:
     assert float(ours) == pytest.approx(-np.log([0.7, 0.1, 0.4]).mean(), rel=1e-6)
 
 
-def test_distributions_give_the_sum_over_the_classes() -> None:
+def test_soft_labels_give_the_mean_cross_entropy() -> None:
     soft = np.array([[0.9, 0.1, 0.0], [0.0, 0.5, 0.5], [0.2, 0.2, 0.6]], np.float32)
     expected = -(soft * np.log(PROBABILITIES)).sum(-1).mean()
     assert float(CrossEntropy()(soft, PROBABILITIES)) == pytest.approx(expected, rel=1e-5)
@@ -32,11 +32,11 @@ def test_weights_multiply_losses_before_the_mean_over_images() -> None:
     assert float(loss) == pytest.approx(expected, rel=1e-5)
 
 
-def test_accuracy_counts_the_class_with_most_of_the_label() -> None:
-    hard, mixed = accuracy_metric(), accuracy_metric()
+def test_accuracy_compares_with_the_argmax_of_soft_labels() -> None:
+    hard, soft = accuracy_metric(), accuracy_metric()
     hard.update_state(LABELS, PROBABILITIES)
-    mixed.update_state(tf.one_hot(LABELS, 3) * 0.6 + 0.4 / 3, PROBABILITIES)
-    assert float(hard.result()) == float(mixed.result()) == pytest.approx(2 / 3)
+    soft.update_state(tf.one_hot(LABELS, 3) * 0.6 + 0.4 / 3, PROBABILITIES)
+    assert float(hard.result()) == float(soft.result()) == pytest.approx(2 / 3)
 
 
 def test_smoothing_spreads_a_fraction_evenly() -> None:
@@ -44,7 +44,7 @@ def test_smoothing_spreads_a_fraction_evenly() -> None:
     np.testing.assert_allclose(smoothed, [[0.05, 0.85, 0.05, 0.05]], atol=1e-7)
 
 
-def test_without_smoothing_and_weights_labels_stay_class_numbers() -> None:
+def test_without_smoothing_or_class_weights_labels_are_not_changed() -> None:
     assert make_targets(3, smoothing=0.0) is None
 
 
@@ -58,7 +58,7 @@ def test_targets_smooth_class_numbers_and_mixed_labels_alike() -> None:
     np.testing.assert_allclose(soft[0], [0.8, 0.1, 0.1], atol=1e-6)
 
 
-def test_weights_follow_the_mixed_label_before_smoothing() -> None:
+def test_the_weight_of_an_image_averages_class_weights_by_its_unsmoothed_label() -> None:
     targets = make_targets(3, smoothing=0.3, weights=np.array([1.0, 3.0, 5.0], np.float32))
     assert targets is not None
     mixed = tf.constant([[0.5, 0.5, 0.0], [0.0, 0.25, 0.75], [0.0, 0.0, 1.0]])

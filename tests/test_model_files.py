@@ -214,8 +214,8 @@ def test_a_hostile_archive_is_refused_in_one_line(name: str, good: Path, tmp_pat
 
 def test_the_error_names_the_cause(good: Path, tmp_path: Path) -> None:
     causes = {
-        "os.system": "(it uses os 'system', which no network of seedtf has)",
-        "embedding": "(it uses keras.layers 'Embedding', which no network of seedtf has)",
+        "os.system": "(it uses 'system' of os, which no network of seedtf has)",
+        "embedding": "(it uses 'Embedding' of keras.layers, which no network of seedtf has)",
         "huge head": "(its layers have more parameters than the file can contain)",
         "huge head and negative layer": "(its layers have more parameters than the file can contain)",
         "huge array": "(its arrays are larger than the file)",

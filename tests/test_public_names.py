@@ -23,7 +23,7 @@ def test_a_public_name_is_the_object_of_its_module(name: str) -> None:
     assert public.__doc__
 
 
-def test_the_names_are_listed_once_for_programs_readers_and_type_checkers() -> None:
+def test_dir_and_type_checkers_see_the_same_public_names() -> None:
     assert set(LAZY) == set(seedtf._PUBLIC)
     assert set(LAZY) <= set(dir(seedtf))
     tree = ast.parse(Path(seedtf.__file__).read_text(encoding="utf-8"))

@@ -97,7 +97,7 @@ def test_a_pack_in_a_bucket_is_copied_once(store, tiny_folder, tmp_path, capsys)
     url, cache = "memory://b/packed", tmp_path / "cache"
     copies = {unpack_archive(url, "--data_dir", cache) for _ in range(2)}
     [copy] = copies
-    assert "copied before" in capsys.readouterr().out
+    assert "using the cached copy" in capsys.readouterr().out
     catalog, _ = list_files(copy)
     files = [read_file(path, 1 << 20) for path in catalog.absolute_paths()]
     assert files == [(tiny_folder / path).read_bytes() for path in catalog.paths]

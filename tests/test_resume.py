@@ -56,7 +56,7 @@ def run(arguments: list[str], fatal_write: int = 0) -> subprocess.CompletedProce
 
 
 def finish(arguments: list[str]) -> str:
-    """Runs a command to its end in a new process, as ``undisturbed`` was run."""
+    """Runs a command to its end in a forked process; returns its output."""
     done = run(arguments)
     assert done.returncode == 0, done.stderr
     return done.stdout
@@ -64,7 +64,7 @@ def finish(arguments: list[str]) -> str:
 
 @pytest.fixture(scope="module")
 def undisturbed(data, shared) -> Path:
-    """A run that is not interrupted, in a new interpreter with another hash seed of strings."""
+    """A run that is not interrupted, in a new interpreter, which hashes strings differently."""
 
     def train(folder: Path) -> None:
         command = [sys.executable, HERE / "killed_run.py", "0", *train_flags(data, folder / "run")]
@@ -156,7 +156,7 @@ def interrupted(data, shared) -> Path:
 
 
 @pytest.fixture(scope="module")
-def end_after_all(interrupted) -> dict[str, object]:
+def end_of_interrupted(interrupted) -> dict[str, object]:
     return end_of(interrupted / "moved")
 
 
@@ -199,32 +199,32 @@ def step(interrupted: Path, name: str) -> tuple[str, str, int]:
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_saves_and_exits_with_75(interrupted, end_after_all, wanted, number) -> None:
+def test_a_signal_saves_and_exits_with_75(interrupted, end_of_interrupted, wanted, number) -> None:
     _, errors, returncode = step(interrupted, number.name)
     assert returncode == 75, errors
     assert f"continue with --resume={interrupted / 'run'}" in errors.splitlines()[-1]
-    assert_same(end_after_all, wanted)
+    assert_same(end_of_interrupted, wanted)
 
 
 def test_a_run_stopped_by_a_time_limit_within_an_epoch_resumes_exactly(
-    interrupted, end_after_all, wanted
+    interrupted, end_of_interrupted, wanted
 ) -> None:
     output, errors, returncode = step(interrupted, "time limit")
     assert returncode == 0, errors
     assert "the time limit" in output
-    assert_same(end_after_all, wanted)
+    assert_same(end_of_interrupted, wanted)
 
 
 def test_a_run_resumes_after_its_folder_and_its_data_were_moved(
-    interrupted, end_after_all, wanted
+    interrupted, end_of_interrupted, wanted
 ) -> None:
     _, errors, returncode = step(interrupted, "moved")
     assert returncode == 0, errors
-    assert_same(end_after_all, wanted)
+    assert_same(end_of_interrupted, wanted)
 
 
 def test_a_full_disk_gives_a_one_line_error_and_keeps_the_last_state(
-    interrupted, end_after_all, wanted
+    interrupted, end_of_interrupted, wanted
 ) -> None:
     output, errors, returncode = step(interrupted, "full disk")
     assert returncode == 2, output
@@ -236,7 +236,7 @@ def test_a_full_disk_gives_a_one_line_error_and_keeps_the_last_state(
     )
     assert kept
     assert after == kept
-    assert_same(end_after_all, wanted)
+    assert_same(end_of_interrupted, wanted)
 
 
 @pytest.fixture
@@ -304,7 +304,7 @@ def test_flags_that_change_the_run_are_refused_by_name(finished, flag, message, 
     assert message in capsys.readouterr().err
 
 
-def test_changed_data_is_refused_by_name(data, finished, tmp_path, capsys) -> None:
+def test_changed_data_is_refused_with_the_difference(data, finished, tmp_path, capsys) -> None:
     folder = Path(shutil.copytree(data, tmp_path / "data"))
     next(folder.glob("Maize/*.png")).unlink()
     assert main(["train", f"--resume={finished}", f"--data_dir={folder}"]) == 2

@@ -77,7 +77,7 @@ PROMISES: dict[str, dict[str, tuple[str, ...]]] = {
         ),
         "A resume that cannot be exact is refused by name.": (
             "test_flags_that_change_the_run_are_refused_by_name",
-            "test_changed_data_is_refused_by_name",
+            "test_changed_data_is_refused_with_the_difference",
         ),
         "A cross-validation that is killed or shared by machines ends with the same bytes.": (
             "test_folds_killed_at_any_moment_end_with_the_same_bytes",

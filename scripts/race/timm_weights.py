@@ -1,6 +1,8 @@
 """Converts weights.npz, which keras_weights.py wrote, to weights.pth of timm's tf_efficientnet_lite0.
 
-python timm_weights.py RACE
+python timm_weights.py FOLDER
+
+FOLDER is the --out of ``benchmark_race.py prepare``.
 """
 
 from __future__ import annotations
@@ -17,7 +19,7 @@ TOLERANCE = 1e-4
 
 
 def pad_as_keras_hub(model: torch.nn.Module) -> None:
-    """Pads strided depthwise convolutions on both sides; TensorFlow and timm pad at the end only."""
+    """Pads strided depthwise convolutions equally on both sides; timm pads more at the end."""
     for block in model.modules():
         conv = getattr(block, "conv_dw", None)
         if conv is not None and conv.stride != (1, 1):
@@ -29,9 +31,9 @@ def pad_as_keras_hub(model: torch.nn.Module) -> None:
             block.conv_dw = padded
 
 
-def main(race: str) -> None:
+def main(folder: str) -> None:
     """Copies the variables in order; ends with an error if timm's features differ from KerasHub's."""
-    arrays = dict(np.load(Path(race) / "weights.npz"))
+    arrays = dict(np.load(Path(folder) / "weights.npz"))
     images, features = torch.from_numpy(arrays.pop("images")), arrays.pop("features")
     model = timm.create_model("tf_efficientnet_lite0", num_classes=0).eval()
     targets = []
@@ -53,7 +55,7 @@ def main(race: str) -> None:
         raise SystemExit(
             f"weights.npz: a feature differs by {difference:.2g}, more than {TOLERANCE}"
         )
-    torch.save(model.state_dict(), Path(race) / "weights.pth")
+    torch.save(model.state_dict(), Path(folder) / "weights.pth")
 
 
 if __name__ == "__main__":

@@ -33,7 +33,7 @@ def import_matplotlib() -> None:
 
     With the name of an unknown backend the import would fail. So the variable is removed during the
     import; afterwards it is set again, and its backend is chosen if Matplotlib knows it. Warnings about
-    the user's matplotlibrc or about a folder for the font list are hidden, because neither changes a
+    the user's matplotlibrc or about Matplotlib's cache folder are hidden, because neither changes a
     figure.
 
     Raises:

@@ -43,8 +43,8 @@ def check_has_maps(model: keras.Model, flag: str) -> None:
     """Raises UserError unless ``has_maps(model)``; ``flag`` is the flag that asks for maps."""
     if not has_maps(model):
         raise UserError(
-            f"{flag}: {model.name} does not end with global average pooling, so its logits cannot be "
-            "divided among places; leave the flag out"
+            f"{flag}: {model.name} does not end with global average pooling and a dense layer, so it "
+            "has no class activation maps; leave the flag out"
         )
 
 

@@ -93,7 +93,9 @@ def check_hdf5(file: str | IO[bytes], size: int) -> None:
             declared_bytes += math.prod(dataset.shape or ()) * dataset.dtype.itemsize
             if dataset.external or dataset.is_virtual or dataset.dtype.kind == "O":
                 raise ValueError(f"{dataset.name} is not an array of plain numbers")
-            if declared_bytes > size or num_datasets > _MAX_DATASETS:
+            if num_datasets > _MAX_DATASETS:
+                raise ValueError(f"it has more than {_MAX_DATASETS:,} arrays")
+            if declared_bytes > size:
                 raise ValueError("its arrays are larger than the file")
         if not num_datasets:
             raise ValueError("it contains no weights")
@@ -127,13 +129,12 @@ def _check_class(entry: dict[str, Any]) -> None:
         name in _CLASSES_WITHOUT_MODULE if module is None else bool(_MODULES.fullmatch(str(module)))
     )
     if not is_known or (module == "keras.layers" and not _LAYERS.fullmatch(name)):
-        raise ValueError(
-            f"it uses {module or 'no module'} {name!r}, which no network of seedtf has"
-        )
+        source = f"of {module}" if module else "without a module"
+        raise ValueError(f"it uses {name!r} {source}, which no network of seedtf has")
 
 
 def _count_parameters(entry: dict[str, Any]) -> int:
-    """The approximate number of parameters of a layer; a small number for objects without weights."""
+    """The approximate number of parameters of a layer; the area of its kernel if it has no filters."""
     config = entry.get("config")
     if not isinstance(config, dict):
         return 0
@@ -152,11 +153,11 @@ def _count_parameters(entry: dict[str, Any]) -> int:
 
 
 def _estimate_parameters(config: dict[str, Any]) -> int:
-    """A low estimate of the number of parameters of a KerasHub backbone with these arguments.
+    """Estimates the parameters of a KerasHub backbone with these arguments, usually too low.
 
     It is the product of the two largest widths: about the size of the largest weight matrix. The caller
-    compares it with the file's size in bytes. A parameter takes four bytes, so an estimate that is up
-    to four times too high does no harm.
+    compares it with the file's size in bytes. A parameter takes four bytes, so even an estimate that is
+    four times too high does no harm.
     """
     widths = sorted(map(abs, _integers({k: config[k] for k in config if k not in _IMAGE_SHAPES})))
     sides = list(map(abs, _integers([config.get(name) for name in _IMAGE_SHAPES])))

@@ -21,7 +21,7 @@ __all__ = ["SORT_KEYS", "RunSummary", "differing_flags", "list_runs"]
 
 SORT_KEYS = ("name", "accuracy", "loss", "epochs", "seconds")
 
-# Flags that change where files are, the speed or the output of a run, but not its results.
+# Flags that change the paths, speed, messages or additional files of a run, but not its results.
 _NOT_COMPARED = {
     *(set(PATH_FLAGS) - {"data_dir", "fixes", "pseudo_labels"}),
     *(
@@ -52,7 +52,7 @@ class RunSummary:
         accuracy: the accuracy in the report, or of the best epoch if there is no report; NaN if
             unknown.
         interval: the 95 % interval of the accuracy in the report; None without a report.
-        seconds: measured duration of all epochs in seconds.
+        seconds: measured seconds of all epochs, with the time between them.
         page: the page of the report, or the live page if there is no report, relative to the listed
             folder; empty if there is neither.
         flags: all flags of the run.
@@ -75,7 +75,10 @@ class RunSummary:
     history: Sequence[dict[str, float]]
 
     def as_json(self, flags: Sequence[str]) -> dict[str, Any]:
-        """The attributes as JSON values, with the named ``flags``; None for an unknown value."""
+        """The attributes except ``page`` and ``history`` as JSON values; None for an unknown value.
+
+        ``flags`` names the flags to include.
+        """
         values = {
             name: getattr(self, name)
             for name in ("name", "model", "data", "state", "epochs", "planned_epochs")

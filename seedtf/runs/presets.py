@@ -1,6 +1,6 @@
 """Reads the KerasHub preset that a run recorded, and the licence of its initial weights.
 
-Nothing here imports TensorFlow or Keras, except to convert files of timm or transformers.
+TensorFlow and Keras are imported only if ``find_preset`` has to convert files of timm or transformers.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def resolve_preset(config: TrainConfig) -> Preset | None:
         return None
     run_dir: str | os.PathLike[str] = config.resume
     if not run_dir and config.weights.endswith(".keras"):
-        with contextlib.suppress(UserError):  # the file is not inside a run
+        with contextlib.suppress(UserError):  # raised if the file is not inside a run
             run_dir, _ = find_run(config.weights)
     recorded = read_preset(run_dir) if run_dir else None
     source = os.path.abspath(config.model) if is_folder(config.model) else config.model
@@ -75,7 +75,7 @@ def initial_weights_licence(config: TrainConfig, preset: Preset | None) -> str:
         return preset.licence if preset else weights_licence(config.model)
     if config.weights == "none":
         return ""
-    with contextlib.suppress(UserError):  # the file is not inside a run
+    with contextlib.suppress(UserError):  # raised if the file is not inside a run
         return read_weights_licence(find_run(config.weights)[0])
     return NOT_STATED
 

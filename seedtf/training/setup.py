@@ -74,7 +74,7 @@ def seed_and_set_precision(settings: Settings) -> None:
 
 
 def data_folder(config: TrainConfig) -> str:
-    """The folder of the images: ``--data_dir``, or in the cache the sample data or an unpacked archive.
+    """The folder of the images: ``--data_dir``, or its sample data or unpacked archive in the cache.
 
     Raises:
         UserError: the sample data cannot be written, or the archive cannot be unpacked.
@@ -148,13 +148,13 @@ def make_network(plan: Plan, dataset: Dataset) -> keras.Model:
 def make_phase_optimizer(
     plan: Plan, network: keras.Model, *, phase_start: int = 0, lr: float | None = None
 ) -> keras.optimizers.Optimizer:
-    """A new optimizer for the phase of a run that starts with epoch ``phase_start``, from 0.
+    """A new optimizer for the training phase whose first epoch is ``phase_start``.
 
     Args:
-        plan: the settings of the run.
+        plan: the plan of the run.
         network: the network to train.
-        phase_start: first epoch of the phase.
-        lr: the first learning rate; None for the highest rate of the plan.
+        phase_start: the first epoch of the phase, counted from 0.
+        lr: the initial learning rate; None for the highest rate of the schedule.
     """
     config, settings = plan.config, plan.settings
     factor = config.body_lr_factor

@@ -59,7 +59,7 @@ LEFT_OUT = "left out"
 WARNING = "warning"
 """Severity: training uses the file, but it probably should be corrected."""
 NOTE = "note"
-"""Severity: there is nothing to correct, because training decodes or skips the file as it should."""
+"""Severity: there is nothing to correct; training uses the file, or skips it as it is no image."""
 
 _WARNINGS = frozenset(
     {
@@ -154,7 +154,7 @@ def check_data(
         data_dir: the folder; the paths in a table are relative to it.
         labels_csv: a table of files and labels; empty to list the folder.
         max_pixels: images with more pixels are refused before memory is allocated for them.
-        columns: the columns of the table that the user named.
+        columns: the names of the columns of ``labels_csv`` that the user passed.
         layout: the layout of the folder, or ``auto`` to detect it.
 
     Raises:
@@ -229,7 +229,7 @@ def write_findings(path: Path, findings: tuple[Finding, ...], data_dir: str) -> 
 
 
 def name_broken_files(store: Store, max_pixels: int = MAX_PIXELS) -> list[Fault]:
-    """Decodes the files of the last batches of ``--cache=off`` again; returns a fault for each bad one.
+    """Decodes the files again that a run with ``--cache=off`` read last; returns the faults.
 
     TensorFlow's error about a damaged file does not contain the name of the file.
     """
@@ -328,7 +328,7 @@ def _trait_faults(catalog: Catalog, facts: Facts) -> Iterator[Fault]:
 
 
 def _duplicates(usable: Catalog, good: np.ndarray, facts: Facts) -> Iterator[Fault]:
-    """Yields a fault for each file that has the bytes, or nearly the image, of an earlier file."""
+    """Yields a fault for each file that is identical to, or a near duplicate of, an earlier one."""
     _, first, inverse = np.unique(facts.digests[good], return_index=True, return_inverse=True)
     originals = first[inverse]
     is_original = originals == np.arange(len(good))

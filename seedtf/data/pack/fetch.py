@@ -25,8 +25,8 @@ _HASH_CHUNK = 1 << 20
 def fetch_pack(url: str, flag: str, cache_dir: Path) -> str:
     """Copies a packed folder from a URL and returns the copy; returns any other URL unchanged.
 
-    A pack is copied below ``cache_dir`` when it is first used, and again after it was replaced. Each
-    file is compared with its SHA-256.
+    A pack is copied below ``cache_dir`` when it is first used, and again when its pack.json at the URL
+    has changed. Each file is compared with its SHA-256.
 
     Args:
         url: the URL that the user passed as a folder.
@@ -44,7 +44,7 @@ def fetch_pack(url: str, flag: str, cache_dir: Path) -> str:
     name = url.rpartition("/")[2]
     folder = cache_dir / "packs" / f"{name}-{hashlib.sha256(text).hexdigest()[:16]}"
     if folder.is_dir():
-        report("pack", f"{url}: copied before into {folder}")
+        report("pack", f"{url}: using the cached copy in {folder}")
         return str(folder)
     try:
         meta = json.loads(text)
@@ -52,7 +52,7 @@ def fetch_pack(url: str, flag: str, cache_dir: Path) -> str:
         digests |= {str(shard["file"]): shard["sha256"] for shard in meta["shards"]}
         size = format_bytes(meta["bytes"])
     except (ValueError, KeyError, TypeError):
-        raise UserError(f"{flag}={url}: {META} is damaged; copy the pack there again") from None
+        raise UserError(f"{flag}={url}: {META} is damaged; upload the pack again") from None
     temporary = folder.parent / f".{folder.name}.{secrets.token_hex(8)}"
     try:
         temporary.mkdir(parents=True)
@@ -81,8 +81,8 @@ def _copy_files(url: str, flag: str, digests: dict[str, str], folder: Path) -> N
                 found.update(chunk)
         if found.hexdigest() != digest:
             raise UserError(
-                f"{flag}={url}: {file} is damaged (another checksum than {META} has); copy the pack "
-                "there again"
+                f"{flag}={url}: {file} is damaged (another checksum than {META} has); upload the "
+                "pack again"
             )
 
 

@@ -68,7 +68,8 @@ def open_source(
         cache_dir: the folder below which an archive is unpacked.
 
     Raises:
-        UserError: there are no images, the source has files of several kinds, or as ``list_files``.
+        UserError: there are no images, or the source has files of several kinds; also for the reasons
+            of ``list_files``.
     """
     if not is_url(path) and not os.path.exists(path):
         raise UserError(f"{path}: no such file or folder; pass what holds the labelled images")
@@ -78,8 +79,8 @@ def open_source(
     folder = unpack_archive(path, "SOURCE", cache_dir)
     if not is_url(folder) and not os.path.isdir(folder):
         raise UserError(
-            f"{path}: neither an archive, nor a tar with .cls or .json, a TFRecord, parquet or Arrow "
-            "file; pass one of these or a folder"
+            f"{path}: not an archive of images, a WebDataset tar (with .cls or .json members), a "
+            "TFRecord, a parquet or an Arrow file; pass one of these or a folder"
         )
     catalog, split = list_files(folder, labels_csv, columns, layout, min_images=1)
     return Source(
@@ -91,9 +92,9 @@ def open_source(
 
 
 def _find_files(path: str) -> tuple[str, list[str]]:
-    """The kind and the files of a source of large files; an empty kind and no files for other paths.
+    """The kind and the files of a source whose files hold many images; ``("", [])`` for other paths.
 
-    The files are relative to ``path``; if ``path`` is itself a file, the only one is an empty string.
+    The files are relative to ``path``; if ``path`` is itself such a file, they are ``[""]``.
     """
     if os.path.isfile(path):
         kind = _kind(path, path)
@@ -120,7 +121,7 @@ def _kind(name: str, path: str) -> str:
 
 
 def _stream_source(path: str, kind: str, files: list[str], label: str) -> Source:
-    """A source of large files, whose labels are known only after its images are read."""
+    """A source of files with many images, whose labels are known only after its images are read."""
     is_file = files == [""]
     folder = os.path.dirname(path) if is_file else path
     name_class = ClassNamer(folder or ".")
@@ -135,7 +136,7 @@ def _stream_source(path: str, kind: str, files: list[str], label: str) -> Source
     description = f"{len(names)} {kind} file{'s' if len(names) > 1 else ''} of {path}"
     description += f", names of classes from {name_class.source}" if name_class.source else ""
     parts = [f"{side} ({sides.count(side)})" for side in ("train", "val", "test") if side in sides]
-    description += f", split by their names: {', '.join(parts)}" if parts else ""
+    description += f", split by the names of the files: {', '.join(parts)}" if parts else ""
     report("source", description)
     return Source(description, records)
 

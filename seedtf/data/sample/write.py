@@ -1,4 +1,4 @@
-"""Writes the sample data: class folders with PNG images of seedlings, drawn from a seed.
+"""Writes the sample data: class folders with drawn PNG images of seedlings.
 
 The files are ``<root>/<species>/0000.png …``, and ``<root>/.seedtf-sample.json`` with the arguments.
 The images are written to a temporary folder, which is renamed to ``root`` at the end, so ``root`` is

@@ -15,15 +15,15 @@ _MAX_TAGS = 4096
 # The bytes of a value of each type, from BYTE (1) to IFD8 (18).
 _TYPE_BYTES = (0, 1, 1, 2, 4, 8, 1, 1, 2, 4, 8, 4, 8, 4, 0, 0, 8, 8, 8)
 _INTEGERS = {1: "B", 3: "H", 4: "I", 16: "Q"}
-_MIN_TILE_PIXELS = 1 << 24
+_ACCEPTED_TILE_PIXELS = 1 << 24
 
 
 def read_tiff(data: bytes) -> Header:
     """Parses the first page of a file that starts as a TIFF.
 
     Raises:
-        RefusedError: the first page is a preview, as in camera raw files; or the tags or the tiles
-            claim more memory than the image.
+        RefusedError: the first page is a preview, as in camera raw files; or the tags claim more bytes
+            than the file has; or a tile has more pixels than the image and than 2^24.
         struct.error: the file ends inside its directory.
     """
     values: dict[int, int] = {}
@@ -36,9 +36,10 @@ def read_tiff(data: bytes) -> Header:
         detail = "camera raw, whose first page is a preview; save it as TIFF, PNG or JPEG"
         raise RefusedError("unsupported variant", detail)
     tile = values.get(_TILE_WIDTH, 0), values.get(_TILE_HEIGHT, 0)
-    if tile[0] * tile[1] > max(width * height, _MIN_TILE_PIXELS):
+    if tile[0] * tile[1] > max(width * height, _ACCEPTED_TILE_PIXELS):
         raise RefusedError("too large", f"TIFF with tiles of {tile[0]}×{tile[1]} pixels")
-    # Pillow reads every tag into memory. Tags that share their bytes could take more than the file has.
+    # Pillow reads every tag into memory, also tags that point to the same bytes of the file. Together
+    # they could take more memory than the file.
     if tag_bytes > len(data):
         raise RefusedError("corrupt", f"TIFF with {tag_bytes} bytes of tags in {len(data)}")
     return Header("tiff", width, height, needs_pillow=True)

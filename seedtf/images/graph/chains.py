@@ -2,8 +2,8 @@
 
 A loop with a step for each part is too slow: a step of a TensorFlow loop takes up to 0.2 ms, and a file
 of many tiny parts would block a server. Here the position of the next part is computed for all
-positions of a window at once, and the chain is followed by doubling. After k gathers, each position
-has the position that is 2^k parts later in the chain.
+positions of a window at once, and the chain is followed by doubling. After k gathers, the
+element for a position is the position 2^k parts later in the chain.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ WINDOW = 4096
 """Positions in a window. A larger window takes longer for files of large parts, a smaller one for files
 of tiny parts."""
 
-# Longer steps are shortened to this length, which still leaves every window and cannot overflow int32.
+# Longer steps are cut to this length. It is longer than any window, and sums cannot overflow int32.
 _MAX_STEP = 1 << 24
 
 
@@ -28,7 +28,7 @@ def follow_chain(
     Args:
         steps: integers ``[n]``, the distance from each position to the next part, at least 1.
         is_stop: bool ``[n]``, whether the chain has to stop at each position.
-        length: the largest possible n.
+        length: the largest possible n, from which the number of doublings follows.
         start: the position at which the chain starts.
 
     Returns:

@@ -38,7 +38,7 @@ _WHITE = b"\xff\xff\xff"
 
 
 def read_gif(file: FileBytes) -> HeaderStatus:
-    """Parses a file that starts as a GIF, up to the end of its first frame."""
+    """Parses a file with the signature of a GIF; what follows its first frame is not read."""
     screen = peek(file, 6, 5)
     width, height = little_endian(screen[:2]), little_endian(screen[2:4])
     first_block = 13 + _table_bytes(screen[4])
@@ -58,25 +58,26 @@ def read_gif(file: FileBytes) -> HeaderStatus:
         (~is_whole, BY_PILLOW),
     )
     is_local = frame[9] >= 0x80
-    color = tf.where(is_local, start + 10, int64(13)) + 3 * transparent
+    color_position = tf.where(is_local, start + 10, int64(13)) + 3 * transparent
     table_bytes = _table_bytes(tf.where(is_local, frame[9], screen[4]))
-    has_white = (transparent >= 0) & (3 * transparent < table_bytes)
-    edits = _make_edits(file, first_block, start, end, tf.where(has_white, color, -1))
+    is_in_table = (transparent >= 0) & (3 * transparent < table_bytes)
+    edits = _make_edits(file, first_block, start, end, tf.where(is_in_table, color_position, -1))
     return parsed(file, status, width, height, edits=edits)
 
 
 @without_autograph
 def _make_edits(
-    file: FileBytes, first_block: tf.Tensor, frame: tf.Tensor, end: tf.Tensor, color: tf.Tensor
+    file: FileBytes, first_block: tf.Tensor, start: tf.Tensor, end: tf.Tensor, color: tf.Tensor
 ) -> Edits:
-    """Edits that remove the extensions before ``frame`` and the bytes after ``end``, and write white.
+    """Edits that keep only the first frame, and make its transparent colour white.
 
-    White is written at the position ``color``, unless it is -1.
+    They remove the extensions before the frame, which starts at ``start``, and the bytes after its
+    ``end``. ``color`` is the position of the transparent colour in its table; -1 for none.
     """
-    has_white, is_before = color >= 0, (color >= 0) & (color < first_block)
-    extensions, nothing = tf.stack([first_block, frame]), tf.stack([frame, frame])
-    white = tf.where(has_white, tf.stack([color, color + 3]), nothing)
-    text = tf.where(has_white, _WHITE, b"")
+    has_color, is_before = color >= 0, (color >= 0) & (color < first_block)
+    extensions, nothing = tf.stack([first_block, start]), tf.stack([start, start])
+    white = tf.where(has_color, tf.stack([color, color + 3]), nothing)
+    text = tf.where(has_color, _WHITE, b"")
     first = (tf.where(is_before, white, extensions), tf.where(is_before, text, b""))
     second = (tf.where(is_before, extensions, white), tf.where(is_before, b"", text))
     edits = make_edits(
@@ -85,8 +86,8 @@ def _make_edits(
         (*tf.unstack(second[0]), second[1]),
         (end, file.length, tf.constant(_END)),
     )
-    is_alone = (end + 1 == file.length) & (peek(file, end, 1)[0] == ord(_END))
-    is_needed = has_white | (frame > first_block) | ~is_alone
+    only_trailer_follows = (end + 1 == file.length) & (peek(file, end, 1)[0] == ord(_END))
+    is_needed = has_color | (start > first_block) | ~only_trailer_follows
     return Edits(
         tf.where(is_needed, edits.spans, file.length), tf.where(is_needed, edits.texts, b"")
     )
@@ -96,7 +97,8 @@ def _find_frame(file: FileBytes, position: tf.Tensor) -> tuple[tf.Tensor, tf.Ten
     """Skips the extensions from ``position`` on.
 
     Returns:
-        The position of the block after them; the transparent colour, or -1; whether there are two.
+        The position of the block after them; the number of the transparent colour, or -1; whether more
+        than one of the extensions has a transparent colour.
     """
     transparent, has_two = int64(-1), tf.constant(False)
     in_sub_block, searching = tf.constant(False), tf.constant(True)
@@ -118,7 +120,7 @@ def _find_frame(file: FileBytes, position: tf.Tensor) -> tuple[tf.Tensor, tf.Ten
         )
         position, in_sub_block = position + place // 2, place % 2 == 1
         part = peek(file, position, 7)
-        # At the end of the window, the chain stops at an extension of any kind.
+        # The chain may also have stopped because the window has ended, so look at the block again.
         is_control = ~in_sub_block & (big_endian(part[:3]) == _CONTROL) & (part[3] % 2 == 1)
         has_two |= is_control & (transparent >= 0)
         transparent = tf.where(is_control, part[6], transparent)

@@ -20,15 +20,16 @@ class EpochTimer(keras.callbacks.Callback):
 
     Args:
         images_per_step: images in a training batch, over all devices.
-        take_data_wait: returns the seconds that training has waited for data since its last call.
+        take_data_wait: returns the seconds that training has waited for data since this function was
+            last called.
         clock: a monotonic clock in seconds.
 
     Attributes:
         seconds: duration of the last finished epoch, including its validation.
-        data_wait: seconds of this epoch that were spent waiting for training data.
-        validation: seconds of this epoch that were spent on validation.
+        data_wait: seconds of the last finished epoch that were spent waiting for training data.
+        validation: duration of the last validation in seconds.
         between: seconds from the end of the previous epoch to the start of this epoch; 0 for the first
-            epoch. In this time the other callbacks act on the end of the epoch: for example, they copy
+            epoch. Meanwhile the other callbacks run their ``on_epoch_end``; for example, they copy
             weights for checkpoints.
 
     Example:
@@ -73,7 +74,10 @@ class EpochTimer(keras.callbacks.Callback):
 
     @property
     def data_wait_fraction(self) -> float:
-        """The fraction of the last epoch's training time that was spent waiting for data, in 0–1."""
+        """The fraction of the last epoch's training time that was spent waiting for data, in 0–1.
+
+        It is right only between two epochs, because ``data_wait`` is set at the end of an epoch.
+        """
         elapsed = self._last_step - self._epoch_start
         return min(self.data_wait / elapsed, 1.0) if elapsed > 0 else 0.0
 
