@@ -24,7 +24,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 IN_SIZE, OUT_SIZE, BATCH, IMAGES = 256, 224, 64, 512
@@ -287,19 +287,16 @@ def worker_loop(name: str, threads: int) -> None:
 
 
 class Worker:
-    """A process that measures one library when requested, and is stopped in between."""
+    """A process that answers each line with a line, and is stopped in between."""
 
-    def __init__(self, name: str, threads: int, cores: set[int]) -> None:
-        """Starts the process on ``cores`` and waits until it is warmed up."""
-        environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
-        command = [sys.executable, __file__, f"--worker={name}", f"--threads={threads}"]
-        command.append("--cores=" + ",".join(map(str, sorted(cores))))
+    def __init__(self, name: str, command: Sequence[str], threads: int) -> None:
+        """Starts the process and waits until it is warmed up."""
         self._process = subprocess.Popen(
             command,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
-            env=environment,
+            env={**os.environ, "OMP_NUM_THREADS": str(threads)},
         )
         if self._read_line() != "ready":
             raise SystemExit(f"{name} did not start; see its message above")
@@ -309,20 +306,27 @@ class Worker:
         assert self._process.stdout is not None
         return self._process.stdout.readline().strip()
 
-    def rate(self, seconds: float) -> float:
-        """Measures for ``seconds`` and returns images per second."""
+    def ask(self, line: str) -> str:
+        """Lets the process run until it has answered ``line``; returns the answer."""
         assert self._process.stdin is not None
         self._process.send_signal(signal.SIGCONT)
-        self._process.stdin.write(f"{seconds}\n")
+        self._process.stdin.write(f"{line}\n")
         self._process.stdin.flush()
-        rate = float(self._read_line())
+        answer = self._read_line()
         self._process.send_signal(signal.SIGSTOP)
-        return rate
+        return answer
 
     def stop(self) -> None:
         """Kills the process."""
         self._process.kill()
         self._process.wait()
+
+
+def _start(name: str, threads: int, cores: set[int]) -> Worker:
+    """Starts the worker of a library on ``cores``."""
+    command = [sys.executable, __file__, f"--worker={name}", f"--threads={threads}"]
+    command.append("--cores=" + ",".join(map(str, sorted(cores))))
+    return Worker(name, command, threads)
 
 
 def measure(names: list[str], threads: int, rounds: int, seconds: float) -> dict[str, list[float]]:
@@ -332,11 +336,11 @@ def measure(names: list[str], threads: int, rounds: int, seconds: float) -> dict
     workers: dict[str, Worker] = {}
     try:
         for name in names:
-            workers[name] = Worker(name, threads, cores)
-        workers["seedtf, one core"] = Worker("seedtf", 1, {min(cores)})
+            workers[name] = _start(name, threads, cores)
+        workers["seedtf, one core"] = _start("seedtf", 1, {min(cores)})
         for _ in range(rounds):
             for name, worker in workers.items():
-                rates[name].append(worker.rate(seconds))
+                rates[name].append(float(worker.ask(f"{seconds}")))
     finally:  # stopped processes would outlive this one if they were not killed
         for worker in workers.values():
             worker.stop()

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import threading
+import time
 from pathlib import Path
 
 import pytest
 import tensorflow as tf
 
-from seedtf.benchmark.serving import measure
+from seedtf.benchmark.serving import Send, measure, measure_all
 from seedtf.commands.main import run_command
 from seedtf.errors import UserError
 from seedtf.export.warmup import example_jpeg
@@ -37,20 +39,34 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_every_caller_sends_requests_of_the_batch_size(served: Path) -> None:
-    batch_sizes = []
-    signature = ServingSignature(served / "3")
+def test_every_caller_sends_requests_and_all_are_counted() -> None:
+    sent: dict[int, int] = {}
 
-    def predict(request: tf.Tensor) -> dict[str, tf.Tensor]:
-        batch_sizes.append(len(request))
-        return signature(request)
+    def send() -> None:
+        caller = threading.get_ident()
+        sent[caller] = sent.get(caller, 0) + 1
+        time.sleep(0.002)
 
-    load = measure(predict, b"image", batch_size=5, callers=3, seconds=0.05)
-    assert set(batch_sizes) == {5}
-    assert load.requests >= 3
+    load = measure(send, batch_size=5, callers=3, seconds=0.05)
+    warm_up = sent.pop(threading.get_ident())
+    assert warm_up >= 1
+    assert len(sent) == 3
+    assert load.requests == sum(sent.values()) >= 3
     assert (load.batch_size, load.callers) == (5, 3)
-    assert 0 < load.p50_ms <= load.p99_ms
+    assert 2 <= load.p50_ms <= load.p99_ms
     assert load.images_per_second > 0
+
+
+def test_every_batch_size_is_sent_by_every_number_of_callers() -> None:
+    sizes: list[int] = []
+
+    def make_send(batch_size: int) -> Send:
+        return lambda: sizes.append(batch_size)
+
+    loads = measure_all(make_send, (5, 2), (1, 3), seconds=0.01)
+    assert [(load.batch_size, load.callers) for load in loads] == [(5, 1), (5, 3), (2, 1), (2, 3)]
+    assert sizes[0] == 5
+    assert sizes[-1] == 2
 
 
 def test_table_and_json_have_each_load(served: Path, capsys: pytest.CaptureFixture[str]) -> None:

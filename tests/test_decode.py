@@ -24,7 +24,7 @@ from seedtf.export import serving_graph
 from seedtf.images import decode as decode_module
 from seedtf.images.decode import Decoder, decode_image, make_decoder, resize_image
 from seedtf.images.header import Header, RefusedError, read_header
-from seedtf.images.header_graph import STATUSES, HeaderStatus, parse_header_graph
+from seedtf.images.header_graph import STATUSES, HeaderStatus, parse_headers_graph
 from seedtf.images.transcode import to_decodable
 
 SIZE = 8
@@ -390,11 +390,11 @@ def test_an_image_of_another_size_than_its_header_is_refused(
 def test_a_graph_refuses_an_image_of_another_size_than_its_header(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    def half_the_size(contents: tf.Tensor, max_pixels: tf.Tensor) -> HeaderStatus:
-        header = parse_header_graph(contents, max_pixels)
-        return header._replace(width=header.width // 2)
+    def half_the_size(contents: tf.Tensor, max_pixels: int) -> HeaderStatus:
+        headers = parse_headers_graph(contents, max_pixels)
+        return headers._replace(width=headers.width // 2)
 
-    monkeypatch.setattr(serving_graph, "parse_header_graph", half_the_size)
+    monkeypatch.setattr(serving_graph, "parse_headers_graph", half_the_size)
     files = tf.constant([LOSSLESS["png"], LOSSY["jpeg"]])
     assert [STATUSES[i] for i in serving_graph.decode_batch(files, SIZE)[1]] == ["corrupt"] * 2
 

@@ -307,6 +307,21 @@ def test_the_graph_has_no_python_and_no_custom_op(exported: export.Exported) -> 
     assert not any("gpu" in node.device.lower() for node in nodes)
 
 
+def test_small_networks_have_constants_and_large_ones_variables(
+    exported: export.Exported, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    variables = exported.folder / "variables" / "variables.data-00000-of-00001"
+    assert variables.stat().st_size < 1000
+    (tmp_path / "classes.txt").write_text("")
+    arguments = (sensitive_network(), NAMES, TEMPERATURE, str(tmp_path / "classes.txt"))
+    small = serving_graph.ServingModule(*arguments)
+    monkeypatch.setattr(serving_graph, "_MAX_CONSTANTS", 1000)
+    large = serving_graph.ServingModule(*arguments)
+    assert (len(small.variables), len(large.variables)) == (0, len(arguments[0].variables))
+    pixels = tf.random.stateless_uniform([3, SIZE, SIZE, 3], (0, 1), 0.0, 255.0)
+    np.testing.assert_allclose(small.probabilities(pixels), large.probabilities(pixels), atol=1e-6)
+
+
 def test_warm_up_requests_run(exported: export.Exported, signatures: dict[str, Any]) -> None:
     logs = pytest.importorskip(
         "tensorflow_serving.apis.prediction_log_pb2", reason="tensorflow-serving-api not installed"

@@ -1,4 +1,4 @@
-"""parse_header_graph (the export) agrees with read_header (Python) on every file, in bounded time."""
+"""The header parsers of the export agree with read_header (Python) on every file, in bounded time."""
 
 from __future__ import annotations
 
@@ -17,8 +17,15 @@ from PIL import Image, ImageCms
 from PIL.PngImagePlugin import PngInfo
 
 from seedtf.images.formats import base
+from seedtf.images.graph.plain_jpeg import read_plain_jpegs
 from seedtf.images.header import RefusedError, read_header
-from seedtf.images.header_graph import STATUSES, apply_edits, parse_header_graph
+from seedtf.images.header_graph import (
+    STATUSES,
+    Edits,
+    apply_edits,
+    parse_header_graph,
+    parse_headers_graph,
+)
 from seedtf.images.kinds import PILLOW_KINDS, SNIFFED_BYTES, sniff
 
 IMAGE = Image.fromarray(
@@ -111,21 +118,57 @@ def in_python(data: bytes) -> tuple:
 
 
 def in_graph(data: bytes) -> tuple:
-    status, for_decoder, contents = (value.numpy() for value in graph(tf.constant(data)))
+    """The same by ``parse_header_graph``; ``parse_headers_graph`` must say the same of two copies."""
+    result = result_of(*alone(data))
+    together = zip(*graph([data] * 2), strict=True)
+    assert [result_of(*values) for values in together] == [result] * 2
+    return result
+
+
+def result_of(status: tf.Tensor, for_decoder: tf.Tensor, contents: tf.Tensor) -> tuple:
     if status:
         return (STATUSES[status],)
-    return ("ok", *for_decoder.tolist(), contents)
+    return ("ok", *for_decoder.numpy().tolist(), contents.numpy())
 
 
 @tf.function(input_signature=[tf.TensorSpec([], tf.string)], autograph=False)
-def graph(data: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+def alone(data: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
     header = parse_header_graph(data, tf.constant(100_000_000, tf.int64))
     return header.status, header.for_decoder, apply_edits(data, header.edits)
+
+
+@tf.function(input_signature=[tf.TensorSpec([None], tf.string)], autograph=False)
+def graph(files: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    headers = parse_headers_graph(files, 100_000_000)
+    edited = tf.map_fn(
+        lambda row: apply_edits(row[0], Edits(*row[1:])),
+        (files, *headers.edits),
+        fn_output_signature=tf.string,
+    )
+    return headers.status, headers.for_decoder, edited
 
 
 @pytest.mark.parametrize("data", [*UNDAMAGED, *NOT_IMAGES])
 def test_both_agree_on_undamaged_images_and_other_files(data: bytes) -> None:
     assert in_graph(data) == in_python(data)
+
+
+def test_files_that_are_parsed_together_do_not_mix() -> None:
+    files = [*UNDAMAGED, *NOT_IMAGES]
+    results = [result_of(*values) for values in zip(*graph(files), strict=True)]
+    assert results == [in_python(data) for data in files]
+    assert [len(values) for values in graph(tf.constant([], tf.string))] == [0, 0, 0]
+
+
+def test_plain_jpegs_are_recognized() -> None:
+    """Otherwise each would be parsed alone, and no other test would fail."""
+    plain = [encode("JPEG"), encode("JPEG", progressive=True), encode("JPEG", "L"), JPEG + SCAN]
+    plain.append(encode("JPEG", comment=b"x" * 60_000, icc_profile=bytes(100_000)))
+    others = [encode("JPEG", "CMYK"), encode("JPEG", exif=exif(6)), encode("JPEG")[:500], PNG, b""]
+    found = read_plain_jpegs(tf.constant([*plain, *others]))
+    assert found.is_plain.numpy().tolist() == [True] * len(plain) + [False] * len(others)
+    sizes = [[47, 31]] * 3 + [[7, 9], [47, 31]]
+    assert np.stack([found.width, found.height], 1)[: len(plain)].tolist() == sizes
 
 
 def test_the_files_cover_every_status() -> None:
@@ -283,6 +326,6 @@ def test_a_file_of_many_tiny_parts_is_parsed_in_50_ms_of_processor_time(name: st
     seconds = []
     for _ in range(3):
         start = time.process_time()
-        graph(tf.constant(data))
+        graph([data])
         seconds.append(time.process_time() - start)
     assert min(seconds) < 0.05

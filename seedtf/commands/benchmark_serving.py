@@ -41,7 +41,7 @@ def run(arguments: list[str]) -> int:
     import_tensorflow()
     import tensorflow as tf
 
-    from seedtf.benchmark.serving import measure_all
+    from seedtf.benchmark.serving import Send, measure_all
     from seedtf.export.warmup import example_jpeg
     from seedtf.runs.saved_model import ServingSignature, find_saved_model
 
@@ -55,7 +55,16 @@ def run(arguments: list[str]) -> int:
     status = signature(tf.constant([encoded]))["status"].numpy()[0].decode()
     if status != "ok":
         raise UserError(f"--image={config.image}: {status}; pass an image that can be decoded")
-    loads = measure_all(signature, encoded, _BATCH_SIZES, _NUM_CALLERS, config.seconds)
+
+    def make_send(batch_size: int) -> Send:
+        request = tf.constant([encoded] * batch_size)
+
+        def send() -> object:
+            return signature(request)["probabilities"].numpy()
+
+        return send
+
+    loads = measure_all(make_send, _BATCH_SIZES, _NUM_CALLERS, config.seconds)
     result = {
         "export": str(saved_model),
         "image_bytes": len(encoded),

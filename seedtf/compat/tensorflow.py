@@ -260,7 +260,8 @@ def freeze_variables(function: Any) -> Any:
     tf2onnx itself can freeze variables, but it turns captured constants, such as the mean of
     ``keras.layers.Normalization``, into inputs of the graph.
 
-    Tried with TensorFlow 2.21.0; tested by ``test_an_onnx_file_keeps_names_and_constants``.
+    Tried with TensorFlow 2.15.1 and 2.21.0; tested by ``test_an_onnx_file_keeps_names_and_constants``
+    and ``test_small_networks_have_constants_and_large_ones_variables``.
     """
     from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 

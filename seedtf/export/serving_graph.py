@@ -4,7 +4,8 @@ The graph checks the header of every file as training does (``header_graph``), a
 with the functions that training uses. A file that is refused or corrupt gets a ``status`` and zero
 probabilities; the other files of the batch are classified as usual. A decoder would fail for the whole
 batch, so files are decoded in a ``tf.data.Dataset`` inside the signature. Its ``ignore_errors`` drops
-the files that cannot be decoded.
+the files that cannot be decoded. TensorFlow instantiates the functions of such a dataset again for
+every request. So headers are parsed outside of it, and upright JPEGs have a small function.
 
 A whole request fails only if an input has the wrong dtype or shape, if images passed to ``image`` have
 zero height or width, or if memory runs out. An image with damage that a decoder cannot detect, such as
@@ -13,16 +14,19 @@ a flipped bit inside JPEG data, is classified as if it were intact.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import functools
+import math
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
 import numpy as np
 import tensorflow as tf
 
-from seedtf.images.decode import decode_image, resize_image
+from seedtf.compat.tensorflow import freeze_variables
+from seedtf.images.decode import decode_image, decode_upright_jpeg, is_jpeg, resize_image
 from seedtf.images.header import MAX_PIXELS, STRETCH
-from seedtf.images.header_graph import STATUSES, Edits, apply_edits, parse_header_graph
+from seedtf.images.header_graph import STATUSES, Edits, apply_edits, has_edits, parse_headers_graph
 from seedtf.model.activation_map import features_and_logits, mean_map
 from seedtf.model.members import input_size, resize_for, weighted_mean
 from seedtf.model.network import HEAD
@@ -32,6 +36,9 @@ __all__ = ["ServingModule", "decode_batch"]
 _CORRUPT = STATUSES.index("corrupt")
 # A larger image is decoded alone, because decoding 100 megapixels takes up to 1.1 GB of memory.
 _LARGE_PIXELS = 25_000_000
+# Networks of more weights keep variables: constants are in saved_model.pb, which may have 2 GB, and
+# TensorFlow copies them for each signature that is used.
+_MAX_CONSTANTS = 100_000_000
 _TINY = float(np.finfo(np.float32).tiny)  # the logarithm of a probability of 0 would be infinite
 
 
@@ -51,35 +58,54 @@ def decode_batch(
         An image whose status is not 0 (ok) is black.
     """
     count = tf.size(image_bytes, out_type=tf.int64)
-    # Append an empty file, so that the datasets are not empty if B is 0; its row is removed at the end.
-    contents = tf.concat([image_bytes, [""]], 0)
+    header = parse_headers_graph(image_bytes, max_pixels)
+    statuses, headers, edits = header.status, header.for_decoder, header.edits
 
-    def parse(data: tf.Tensor) -> tuple[tf.Tensor, ...]:
-        header = parse_header_graph(data, tf.constant(max_pixels, tf.int64))
-        return header.status, header.for_decoder, *header.edits
+    def decode(index: tf.Tensor) -> tf.Tensor:
+        data = apply_edits(image_bytes[index], Edits(edits.spans[index], edits.texts[index]))
+        return decode_image(data, headers[index])
 
-    def decode(index: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        data = apply_edits(contents[index], Edits(spans[index], texts[index]))
-        return index, resize_image(decode_image(data, headers[index]), size, fit)
+    def decode_simple(index: tf.Tensor) -> tf.Tensor:
+        return decode_upright_jpeg(image_bytes[index], headers[index])
 
-    def decode_all(selected: tf.Tensor, parallel_calls: int) -> tf.data.Dataset:
+    def select(
+        selected: tf.Tensor, decoder: Callable[[tf.Tensor], tf.Tensor], parallel_calls: int
+    ) -> tf.data.Dataset:
         indices = tf.data.Dataset.from_tensor_slices(tf.where(selected)[:, 0])
-        return indices.map(decode, num_parallel_calls=parallel_calls).ignore_errors()
+        decoded = indices.map(
+            lambda index: (index, resize_image(decoder(index), size, fit)), parallel_calls
+        )
+        return decoded.ignore_errors()
 
-    files = tf.data.Dataset.from_tensor_slices(contents)
-    parsed = files.map(parse, num_parallel_calls=tf.data.AUTOTUNE)
-    statuses, headers, spans, texts = parsed.batch(count + 1).get_single_element()
-    is_large = tf.reduce_prod(tf.cast(headers[:, :2], tf.int64), 1) > _LARGE_PIXELS
-    small = decode_all((statuses == 0) & ~is_large, tf.data.AUTOTUNE)
-    large = decode_all((statuses == 0) & is_large, 1)
-    sentinel = tf.data.Dataset.from_tensors((count, tf.zeros([size, size, 3], tf.uint8)))
-    decoded = small.concatenate(large).concatenate(sentinel).batch(count + 1)
-    indices, images = decoded.get_single_element()
+    def decode_all(*datasets: tf.data.Dataset) -> tuple[tf.Tensor, tf.Tensor]:
+        # The last element lets the dataset have one if no file is decoded; its row is removed below.
+        last = tf.data.Dataset.from_tensors((count, tf.zeros([size, size, 3], tf.uint8)))
+        return (
+            functools.reduce(tf.data.Dataset.concatenate, (*datasets, last))
+            .batch(count + 1)
+            .get_single_element()
+        )
+
+    is_ok = statuses == 0
+    is_large = is_ok & (tf.reduce_prod(tf.cast(headers[:, :2], tf.int64), 1) > _LARGE_PIXELS)
+    is_simple = is_ok & ~is_large & is_jpeg(image_bytes) & (header.orientation == 1)
+    is_simple &= ~has_edits(image_bytes, edits)
+    auto = tf.data.AUTOTUNE
+    indices, images = tf.cond(
+        tf.reduce_all(is_simple | ~is_ok),
+        lambda: decode_all(select(is_simple, decode_simple, auto)),
+        lambda: decode_all(
+            select(is_simple, decode_simple, auto),
+            select(is_ok & ~is_simple & ~is_large, decode, auto),
+            select(is_large, decode, 1),
+        ),
+    )
     # Which files ignore_errors has dropped is known only from those that remain. So every file with a
     # valid header first gets the status corrupt, and then every file that was decoded the status ok.
     positions = indices[:, tf.newaxis]
     all_images = tf.scatter_nd(positions, images, tf.stack([count + 1, size, size, 3]))
     statuses = tf.where(statuses == 0, tf.constant(_CORRUPT, tf.int64), statuses)
+    statuses = tf.concat([statuses, [0]], 0)
     statuses = tf.tensor_scatter_nd_update(statuses, positions, tf.zeros_like(indices))
     return tf.ensure_shape(all_images[:-1], [None, size, size, 3]), statuses[:-1]
 
@@ -87,6 +113,25 @@ def decode_batch(
 def _run_models(models: Sequence[keras.Model], pixels: tf.Tensor) -> list[Any]:
     """Runs each network on images, float32 ``[B, S, S, 3]``, resized to its input; returns outputs."""
     return [model(resize_for(model, pixels), training=False) for model in models]
+
+
+def _with_constants(
+    function: Callable[[tf.Tensor], list[tf.Tensor]], image_shape: tuple[int, int, int]
+) -> Callable[[tf.Tensor], Sequence[tf.Tensor]]:
+    """Replaces the variables of a function of images, float32 ``[B, *image_shape]``, by constants.
+
+    TensorFlow then folds batch normalization into the convolutions and keeps their weights in the
+    layout of oneDNN, which it otherwise makes again for every request.
+    """
+    spec = tf.TensorSpec([None, *image_shape], tf.float32)
+    graph = tf.function(function, autograph=False).get_concrete_function(spec)
+    frozen = freeze_variables(graph)
+
+    def call(pixels: tf.Tensor) -> Sequence[tf.Tensor]:
+        # The SavedModel would track the graph itself.
+        return frozen(pixels)
+
+    return call
 
 
 class ServingModule(tf.Module):
@@ -127,15 +172,16 @@ class ServingModule(tf.Module):
         self._max_pixels, self._fit = max_pixels, fit
         self._names = tuple(class_names)
         self._mean_weights = tuple(weights)
-        # Track the variables alone, because a SavedModel that tracks Keras objects needs Keras to load.
-        self.weights = [
-            v if isinstance(v, tf.Variable) else v.value
-            for network in models
-            for v in network.variables
-        ]
         self.classes_file = tf.saved_model.Asset(classes_file)
         logits = [keras.Model(network.input, network.get_layer(HEAD).output) for network in models]
+        self._logits: Callable[[tf.Tensor], Sequence[tf.Tensor]]
         self._logits = lambda pixels: _run_models(logits, pixels)
+        variables = [variable for network in models for variable in network.variables]
+        if not heatmap and sum(math.prod(v.shape) for v in variables) <= _MAX_CONSTANTS:
+            self._logits = _with_constants(self._logits, self.image_shape)
+        else:
+            # Track the variables alone: a SavedModel that tracks Keras objects needs Keras to load.
+            self.weights = [v if isinstance(v, tf.Variable) else v.value for v in variables]
         with_features = [features_and_logits(network) for network in models] if heatmap else []
         self._to_maps = [to_map for _, to_map in with_features]
         self._features = lambda pixels: _run_models(

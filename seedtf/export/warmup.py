@@ -45,12 +45,12 @@ def write_warmup(saved_model: Path, size: int, max_pixels: int) -> None:
         writer.write(_prediction_log("pixels", "pixels", pixels.astype(np.float32)))
 
 
-def example_jpeg(side: int) -> bytes:
+def example_jpeg(side: int, seed: int = 0) -> bytes:
     """A synthetic JPEG of ``side``² pixels that takes about as long to decode as a photo."""
-    ramp = np.linspace(0.0, 4.0 * np.pi, side)
+    ramp = np.linspace(0.0, 4.0 * np.pi, side) + seed
     rows, columns = np.meshgrid(ramp, ramp, indexing="ij")
     waves = np.stack([np.sin(rows), np.sin(columns), np.sin(rows + columns)], axis=-1)
-    texture = np.random.default_rng(0).normal(0.0, 8.0, [side, side, 1])
+    texture = np.random.default_rng(seed).normal(0.0, 8.0, [side, side, 1])
     pixels = np.clip(127.5 + 90.0 * waves + texture, 0, 255).astype(np.uint8)
     return tf.io.encode_jpeg(pixels, quality=90).numpy()
 

@@ -15,11 +15,13 @@ from seedtf.images.graph.bmp import read_bmp
 from seedtf.images.graph.file_bytes import FileBytes, int64, is_in, matches_at, open_bytes, peek
 from seedtf.images.graph.gif import read_gif
 from seedtf.images.graph.jpeg import read_jpeg
+from seedtf.images.graph.plain_jpeg import read_plain_jpegs
 from seedtf.images.graph.png import read_png
 from seedtf.images.graph.status import (
     BY_PILLOW,
     CORRUPT,
     EMPTY,
+    MAX_EDITS,
     NOT_AN_IMAGE,
     OK,
     STATUSES,
@@ -29,18 +31,69 @@ from seedtf.images.graph.status import (
     HeaderStatus,
     apply_edits,
     first_status,
+    has_edits,
     parsed,
 )
 from seedtf.images.graph.webp import read_webp
 from seedtf.images.header import MAX_PIXELS
 from seedtf.images.kinds import OTHER_MAGIC, PILLOW_BRANDS
 
-__all__ = ["STATUSES", "Edits", "HeaderStatus", "apply_edits", "parse_header_graph"]
+__all__ = [
+    "STATUSES",
+    "Edits",
+    "HeaderStatus",
+    "apply_edits",
+    "has_edits",
+    "parse_header_graph",
+    "parse_headers_graph",
+]
+
+_SCALAR = tf.TensorSpec([], tf.int64)
+_EDITS = Edits(tf.TensorSpec([MAX_EDITS, 2], tf.int64), tf.TensorSpec([MAX_EDITS], tf.string))
+_HEADER = HeaderStatus(_SCALAR, _SCALAR, _SCALAR, _SCALAR, tf.TensorSpec([], tf.bool), _EDITS)
+
+
+def parse_headers_graph(contents: tf.Tensor, max_pixels: int = MAX_PIXELS) -> HeaderStatus:
+    """Parses the headers of many files, string ``[B]``: the fields of all headers, each ``[B, …]``.
+
+    The result is that of ``parse_header_graph`` for each file. Plain JPEGs are parsed together, which
+    takes less time.
+    """
+    limit = tf.constant(max_pixels, tf.int64)
+    plain = read_plain_jpegs(contents)
+    pixels = plain.width * plain.height
+    is_plain = plain.is_plain & (pixels >= 1) & (pixels <= limit)
+    length = tf.cast(tf.strings.length(contents, "BYTE"), tf.int64)
+    spans = tf.tile(length[:, tf.newaxis, tf.newaxis], [1, MAX_EDITS, 2])
+    texts = tf.fill(tf.stack([tf.size(contents), MAX_EDITS]), b"")
+    headers = HeaderStatus(
+        tf.zeros_like(length),
+        plain.width,
+        plain.height,
+        tf.ones_like(length),
+        tf.zeros_like(is_plain),
+        Edits(spans, texts),
+    )
+
+    def parse_others() -> HeaderStatus:
+        rows = tf.where(~is_plain)
+        others = tf.map_fn(
+            lambda row: parse_header_graph(contents[row], limit),
+            rows[:, 0],
+            fn_output_signature=_HEADER,
+        )
+        return tf.nest.map_structure(
+            lambda values, new: tf.tensor_scatter_nd_update(values, rows, new), headers, others
+        )
+
+    return tf.cond(tf.reduce_all(is_plain), lambda: headers, parse_others)
 
 
 @tf.function(
     autograph=True,
     input_signature=[tf.TensorSpec([], tf.string), tf.TensorSpec([], tf.int64)],
+    # Inlined into a graph that does not call it, its thousands of operations would take time, too.
+    experimental_attributes={"_noinline": True},
 )
 def parse_header_graph(
     contents: tf.Tensor, max_pixels: tf.Tensor | int = MAX_PIXELS

@@ -39,7 +39,7 @@ from seedtf.images.graph.status import (
     parsed,
 )
 
-__all__ = ["read_jpeg"]
+__all__ = ["max_scans", "read_jpeg"]
 
 # Markers without a length. libjpeg also skips FF 00, which is valid only in entropy-coded data.
 _STANDALONE = (0x00, 0x01, *range(0xD0, 0xD8))
@@ -84,7 +84,7 @@ def read_jpeg(file: FileBytes) -> HeaderStatus:
             xmp = read_xmp(file, after + 2, after + size)
         has_many_scans = is_frame & (part[4] == 8)
         if has_many_scans:
-            limit = _max_scans(big_endian(part[5:7]) * big_endian(part[7:9]))
+            limit = max_scans(big_endian(part[5:7]) * big_endian(part[7:9]))
             has_many_scans = _has_many_scans(file, after + size, limit)
         status = first_status(
             (after > file.length, TRUNCATED),
@@ -167,8 +167,8 @@ def _next_marker(file: FileBytes, position: tf.Tensor) -> tf.Tensor:
 
 
 @without_autograph
-def _max_scans(pixels: tf.Tensor) -> tf.Tensor:
-    """``formats.jpeg.max_scans``: an int64 scalar."""
+def max_scans(pixels: tf.Tensor) -> tf.Tensor:
+    """``formats.jpeg.max_scans`` of each number of pixels: int64 of the shape of ``pixels``."""
     scans = int64(MAX_SCANNED_PIXELS) // tf.maximum(pixels, 1)
     return tf.clip_by_value(scans, int64(MAX_SCANS_IF_LARGE), int64(MAX_SCANS))
 

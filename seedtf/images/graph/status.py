@@ -24,6 +24,7 @@ __all__ = [
     "HeaderStatus",
     "apply_edits",
     "first_status",
+    "has_edits",
     "make_edits",
     "parsed",
 ]
@@ -65,6 +66,8 @@ class Edits(NamedTuple):
 class HeaderStatus(NamedTuple):
     """A parsed header: scalars, int64 except ``has_alpha`` (bool), and the edits.
 
+    ``parse_headers_graph`` puts many headers into one, with one more axis.
+
     ``status`` is an index into ``STATUSES``. The other fields are those of ``images.header.Header`` and
     are meaningful only if the status is ``OK``.
     """
@@ -78,9 +81,9 @@ class HeaderStatus(NamedTuple):
 
     @property
     def for_decoder(self) -> tf.Tensor:
-        """int32 ``[4]``: width, height, orientation and has_alpha."""
+        """int32 ``[4]``, or ``[B, 4]`` of many: width, height, orientation and has_alpha."""
         values = [self.width, self.height, self.orientation, tf.cast(self.has_alpha, tf.int64)]
-        return tf.cast(tf.stack(values), tf.int32)
+        return tf.cast(tf.stack(values, axis=-1), tf.int32)
 
 
 @without_autograph
@@ -136,5 +139,12 @@ def apply_edits(contents: tf.Tensor, edits: Edits) -> tf.Tensor:
         rest = tf.strings.substr(contents, position, length - position)
         return tf.strings.join([*parts, rest])
 
-    is_changed = tf.reduce_any(edits.spans != length) | tf.reduce_any(edits.texts != b"")
-    return tf.cond(is_changed, edited, lambda: contents)
+    return tf.cond(has_edits(contents, edits), edited, lambda: contents)
+
+
+@without_autograph
+def has_edits(contents: tf.Tensor, edits: Edits) -> tf.Tensor:
+    """Whether ``edits`` change ``contents``: a bool, or bool ``[B]`` for files, string ``[B]``."""
+    length = tf.cast(tf.strings.length(contents, "BYTE"), tf.int64)
+    moves = tf.reduce_any(edits.spans != length[..., tf.newaxis, tf.newaxis], [-2, -1])
+    return moves | tf.reduce_any(edits.texts != b"", -1)

@@ -1,0 +1,207 @@
+"""Requests with JPEG files: seedtf's exports, bare TensorFlow and other runtimes, with one network.
+
+    pip install '.[export,hub]' openvino==2026.4.1
+    python -m venv peers && peers/bin/pip install -r scripts/benchmark_serving_peers_requirements.txt
+    python scripts/benchmark_serving_peers.py --python=peers/bin/python
+
+Each runtime gets the bytes of 1, 8 or 32 JPEG files and returns probabilities. It runs in its own
+process on two cores; the processes take turns, and one without a turn is stopped (SIGSTOP). Reported
+are images per second and the median and 99th percentile of the milliseconds of a request, each as the
+median over the rounds. All runtimes but timm have the same random weights, and the script ends with an
+error if their probabilities for an image that needs no resizing differ by more than 0.001. timm has
+weights of its own, and its ResNet-50 computes a little more: it has its strides in 3×3 convolutions,
+Keras in the 1×1 before.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from benchmark_peers import Worker
+from serving_peers.runtimes import NETWORKS, RUNTIMES, Setup, worker_loop
+
+BATCH_SIZES = (1, 8, 32)
+TOLERANCE = 1e-3
+FIGURES = ("images_per_second", "p50_ms", "p99_ms")
+BEST_TENSORFLOW = ("tensorflow", "frozen")
+
+
+@dataclass(frozen=True)
+class Turn:
+    """What a runtime reached in one turn, with images of one kind in requests of one size."""
+
+    runtime: str
+    kind: str
+    batch_size: int
+    figures: Mapping[str, float]
+
+
+def measure(
+    workers: Mapping[str, Worker], kinds: Sequence[str], arguments: argparse.Namespace
+) -> list[Turn]:
+    """All turns of all rounds."""
+    turns = []
+    for number in range(arguments.rounds):
+        for kind in kinds:
+            for size in BATCH_SIZES:
+                for name, worker in workers.items():
+                    order = {"kind": kind, "batch_size": size, "callers": arguments.callers}
+                    answer = worker.ask(json.dumps({**order, "seconds": arguments.seconds}))
+                    turns.append(Turn(name, kind, size, json.loads(answer)))
+        print(f"round {number + 1} of {arguments.rounds}", file=sys.stderr)
+    return turns
+
+
+def summarize(turns: Sequence[Turn]) -> list[dict[str, Any]]:
+    """A row for each runtime, kind and batch size: the medians over the rounds."""
+    groups: dict[tuple[str, str, int], list[Turn]] = {}
+    for turn in turns:
+        groups.setdefault((turn.kind, turn.runtime, turn.batch_size), []).append(turn)
+    return [
+        {
+            **{"kind": kind, "runtime": runtime, "batch_size": size},
+            **{name: statistics.median(turn.figures[name] for turn in each) for name in FIGURES},
+        }
+        for (kind, runtime, size), each in groups.items()
+    ]
+
+
+def table(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The lines of a table for each kind of images, and how seedtf compares with bare TensorFlow."""
+    lines = []
+    for kind in dict.fromkeys(row["kind"] for row in rows):
+        of_kind = {(row["runtime"], row["batch_size"]): row for row in rows if row["kind"] == kind}
+        runtimes = dict.fromkeys(name for name, _ in of_kind)
+        sizes = sorted({size for _, size in of_kind})
+        title = f"JPEG {kind}²" if kind.isdigit() else f"JPEG {kind}"
+        lines.append(f"{title:31}" + "".join(f"{f'requests of {size}':>27}" for size in sizes))
+        lines.append(f"{'':31}" + f"{'images/s':>11}{'p50 ms':>8}{'p99 ms':>8}" * len(sizes))
+        for name in runtimes:
+            cells = [
+                f"{row['images_per_second']:11.1f}{row['p50_ms']:8.1f}{row['p99_ms']:8.1f}"
+                for row in (of_kind[name, size] for size in sizes)
+            ]
+            lines.append(f"{RUNTIMES[name].title:31}" + "".join(cells))
+        rates = {key: row["images_per_second"] for key, row in of_kind.items()}
+        peers = [name for name in BEST_TENSORFLOW if name in runtimes]
+        if peers and "seedtf" in runtimes:
+            ratios = [
+                rates["seedtf", size] / max(rates[name, size] for name in peers) for size in sizes
+            ]
+            lines.append(
+                f"{'seedtf / fastest bare function':31}"
+                + "".join(f"{f'{ratio:.2f} ×':>11}{'':16}" for ratio in ratios)
+            )
+        lines.append("")
+    return [line.rstrip() for line in lines]
+
+
+def largest_difference(probabilities: Mapping[str, Sequence[float]]) -> float:
+    """The largest difference of a probability between two runtimes that have the same weights."""
+    same = [values for name, values in probabilities.items() if RUNTIMES[name].same_weights]
+    return max(max(column) - min(column) for column in zip(*same, strict=True)) if same else 0.0
+
+
+def check(probabilities: Mapping[str, Sequence[float]]) -> float:
+    """The largest difference; ends the script if it is too large."""
+    difference = largest_difference(probabilities)
+    if difference > TOLERANCE:
+        rounded = {name: [round(p, 4) for p in values] for name, values in probabilities.items()}
+        raise SystemExit(
+            f"probabilities differ by {difference:.2g}, more than {TOLERANCE}: {rounded}"
+        )
+    return difference
+
+
+def start(
+    folder: Path, names: Sequence[str], arguments: argparse.Namespace, workers: dict[str, Worker]
+) -> None:
+    """Starts a worker for each name, and puts it into ``workers``."""
+    cores = sorted(os.sched_getaffinity(0))[: arguments.threads]
+    for name in names:
+        python = arguments.python if RUNTIMES[name].is_torch else sys.executable
+        flags = [f"--network={arguments.network}", f"--threads={arguments.threads}"]
+        flags += [f"--worker={name}", f"--folder={folder}", f"--cores={','.join(map(str, cores))}"]
+        workers[name] = Worker(name, [python, __file__, *flags], arguments.threads)
+
+
+def benchmark(folder: Path, names: Sequence[str], arguments: argparse.Namespace) -> None:
+    """Writes the exports, measures, and prints the result."""
+    kinds = [kind for kind in arguments.kinds.split(",") if kind]
+    flags = [f"--network={arguments.network}", f"--folder={folder}", f"--kinds={arguments.kinds}"]
+    subprocess.run([sys.executable, __file__, "--export", *flags], check=True)
+    kinds = [Path(kind).name for kind in kinds]
+    workers: dict[str, Worker] = {}
+    try:
+        start(folder, names, arguments, workers)
+        answers = {name: json.loads(worker.ask("{}")) for name, worker in workers.items()}
+        difference = check({name: answer["probabilities"] for name, answer in answers.items()})
+        versions = {k: v for answer in answers.values() for k, v in answer["versions"].items()}
+        rows = summarize(measure(workers, kinds, arguments))
+    finally:  # stopped processes would outlive this one if they were not killed
+        for worker in workers.values():
+            worker.stop()
+    if arguments.json:
+        result = {"network": arguments.network, "threads": arguments.threads, "rows": rows}
+        print(json.dumps({**result, "difference": difference, "versions": versions}))
+        return
+    network = NETWORKS[arguments.network]
+    print(
+        f"{network.title} at {network.image_size}², {arguments.threads} threads, callers: "
+        f"{arguments.callers}, median of {arguments.rounds} rounds of {arguments.seconds:g} s\n"
+    )
+    print("\n".join(table(rows)))
+    print(f"largest difference of a probability between equal weights: {difference:.1g}")
+    print(", ".join(f"{name} {version}" for name, version in versions.items()))
+
+
+def main() -> None:
+    """Reads the command line."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--network", choices=NETWORKS, default="efficientnet_lite0")
+    parser.add_argument("--kinds", default="256,1000", help="sides of images, or folders of JPEGs")
+    parser.add_argument("--peers", default=",".join(RUNTIMES), help="names, separated by commas")
+    parser.add_argument("--python", default="", help="Python with torch; without it no timm")
+    parser.add_argument("--callers", type=int, default=1, help="requests at the same time")
+    parser.add_argument("--rounds", type=int, default=5, help="turns of each; medians are printed")
+    parser.add_argument("--seconds", type=float, default=3.0, help="seconds per turn")
+    parser.add_argument("--threads", type=int, default=2, help="threads and cores of each")
+    parser.add_argument("--json", action="store_true", help="print JSON instead of the tables")
+    for name in ("--worker", "--cores", "--folder"):
+        parser.add_argument(name, help=argparse.SUPPRESS)
+    parser.add_argument("--export", action="store_true", help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.export:
+        from serving_peers.exports import write_exports
+
+        write_exports(arguments.network, Path(arguments.folder), arguments.kinds.split(","))
+        return
+    if arguments.worker:
+        # Libraries count the cores when they are imported.
+        os.sched_setaffinity(0, {int(core) for core in arguments.cores.split(",")})
+        setup = Setup(Path(arguments.folder), NETWORKS[arguments.network], arguments.threads)
+        worker_loop(arguments.worker, setup, list(BATCH_SIZES))
+        return
+    names = [name for name in arguments.peers.split(",") if name]
+    if unknown := sorted(set(names) - set(RUNTIMES)):
+        parser.error(f"--peers={','.join(unknown)}: unknown; choose from {', '.join(RUNTIMES)}")
+    names = [name for name in names if arguments.python or not RUNTIMES[name].is_torch]
+    # The environment of torch has no seedtf, but measures with seedtf.benchmark.serving.
+    paths = [str(Path(__file__).resolve().parent.parent), os.environ.get("PYTHONPATH", "")]
+    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, paths))
+    with tempfile.TemporaryDirectory() as folder:
+        benchmark(Path(folder), names, arguments)
+
+
+if __name__ == "__main__":
+    main()
