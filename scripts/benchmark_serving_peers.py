@@ -27,7 +27,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmark_peers import Worker
+from peers.worker import Worker
 from serving_peers.runtimes import NETWORKS, RUNTIMES, Setup, worker_loop
 
 BATCH_SIZES = (1, 8, 32)

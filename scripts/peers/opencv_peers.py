@@ -1,0 +1,105 @@
+"""Albumentations and its successor AlbumentationsX, which compute with OpenCV on uint8 images."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from peers.work import (
+    AREA,
+    BATCH,
+    BRIGHTNESS,
+    CONTRAST,
+    HUE,
+    IMAGES,
+    OUT_SIZE,
+    RATIO,
+    SATURATION,
+    SCALE,
+    Batches,
+    noise_images,
+)
+
+
+def _in_threads(chain: Any, threads: int) -> Batches:
+    """Batches whose rows ``threads`` threads fill, as float32 only in the last step."""
+    from concurrent.futures import ThreadPoolExecutor
+
+    import cv2
+    import numpy as np
+
+    cv2.setNumThreads(1)  # one thread per image is faster than two threads for one image
+    images = noise_images()
+    rng = np.random.default_rng(0)
+
+    def fill(arguments: tuple[Any, Any]) -> None:
+        batch, rows = arguments
+        for row, index in rows:
+            batch[row] = chain(image=images[index])["image"]
+
+    with ThreadPoolExecutor(threads) as pool:
+        while True:
+            batch = np.empty((BATCH, OUT_SIZE, OUT_SIZE, 3), np.float32)
+            rows = list(enumerate(rng.integers(0, IMAGES, BATCH)))
+            list(pool.map(fill, [(batch, rows[k::threads]) for k in range(threads)]))
+            yield batch
+
+
+def _without_rotation(a: Any, colors: list[Any]) -> Any:
+    crop = a.RandomResizedCrop((OUT_SIZE, OUT_SIZE), scale=AREA, ratio=RATIO)
+    return a.Compose([crop, a.HorizontalFlip(), a.VerticalFlip(), *colors])
+
+
+def albumentations(threads: int) -> Batches:
+    """Albumentations, the last version under the MIT licence, without rotation."""
+    import albumentations as a
+
+    colors = a.ColorJitter(
+        brightness=(1 - BRIGHTNESS, 1 + BRIGHTNESS),
+        contrast=(1 - CONTRAST, 1 + CONTRAST),
+        saturation=(1 - SATURATION, 1 + SATURATION),
+        hue=(-HUE / 360, HUE / 360),
+        p=1.0,
+    )
+    return _in_threads(_without_rotation(a, [colors]), threads)
+
+
+def _import_albumentationsx() -> Any:
+    """AlbumentationsX has the import name of Albumentations, so it has another environment."""
+    os.environ["ALBUMENTATIONS_OFFLINE"] = "1"  # it reports its use over the network otherwise
+    import albumentations as a
+
+    return a
+
+
+def _colors_of_x(a: Any) -> list[Any]:
+    """The colour operations of AlbumentationsX; its ColorJitter is slower than these two."""
+    return [
+        a.RandomBrightnessContrast((-BRIGHTNESS, BRIGHTNESS), (-CONTRAST, CONTRAST), p=1.0),
+        a.HueSaturationValue(  # OpenCV counts the hue in steps of two degrees
+            (-HUE / 2, HUE / 2), (-255 * SATURATION, 255 * SATURATION), (0.0, 0.0), p=1.0
+        ),
+    ]
+
+
+def albumentationsx(threads: int) -> Batches:
+    """AlbumentationsX, without rotation; threads are no slower for it than a DataLoader's processes."""
+    a = _import_albumentationsx()
+    return _in_threads(_without_rotation(a, _colors_of_x(a)), threads)
+
+
+def albumentationsx_rotation(threads: int) -> Batches:
+    """AlbumentationsX, with scaling, stretching and rotation in one pass over the cropped image."""
+    import cv2
+
+    a = _import_albumentationsx()
+    affine = a.Affine(
+        scale={"x": SCALE, "y": SCALE},
+        keep_ratio=False,
+        rotate=(-180.0, 180.0),
+        border_mode=cv2.BORDER_REFLECT_101,
+        p=1.0,
+    )
+    flips = [a.HorizontalFlip(), a.VerticalFlip()]
+    chain = a.Compose([a.RandomCrop(OUT_SIZE, OUT_SIZE), affine, *flips, *_colors_of_x(a)])
+    return _in_threads(chain, threads)

@@ -1,0 +1,104 @@
+"""Pipelines in TensorFlow: seedtf itself, and operations of tf.image."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from peers.work import (
+    BATCH,
+    BRIGHTNESS,
+    CONTRAST,
+    CROP,
+    HUE,
+    IMAGES,
+    IN_SIZE,
+    OUT_SIZE,
+    SATURATION,
+    STRETCH,
+    Batches,
+    noise_images,
+)
+
+
+def import_tensorflow(threads: int) -> Any:
+    """TensorFlow with the settings of the ``seedtf`` command, for every TensorFlow pipeline.
+
+    ``XLA_FLAGS`` of the environment are added to those of the command, which would otherwise leave its
+    own ones out.
+    """
+    from seedtf.compat import tensorflow_env
+
+    more = os.environ.pop("XLA_FLAGS", "")
+    tensorflow_env.set_performance_switches()
+    os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {more}".strip()
+    tensorflow_env.import_tensorflow()
+    import tensorflow as tf
+
+    tf.config.threading.set_intra_op_parallelism_threads(threads)
+    return tf
+
+
+def prefetched(tf: Any, dataset: Any, threads: int) -> Batches:
+    """The batches of a tf.data dataset, made in a private pool of ``threads`` threads."""
+    options = tf.data.Options()
+    options.threading.private_threadpool_size = threads
+    return iter(dataset.prefetch(2).with_options(options))
+
+
+def _seedtf(threads: int, variant: str) -> Batches:
+    import_tensorflow(threads)
+    from seedtf.augment.policy import Policy
+    from seedtf.benchmark.pipeline import make_batches, store_of_images
+
+    policy = Policy(crop=CROP, stretch=STRETCH, rotate=180.0, hue=HUE)
+    return iter(make_batches(store_of_images(noise_images()), OUT_SIZE, BATCH, policy, variant))
+
+
+def seedtf_host(threads: int) -> Batches:
+    """The training pipeline of seedtf."""
+    return _seedtf(threads, "fused")
+
+
+def seedtf_device(threads: int) -> Batches:
+    """The host's part of seedtf's pipeline when the device augments: uint8 batches."""
+    return _seedtf(threads, "device")
+
+
+def tf_image(threads: int) -> Batches:
+    """Operations of tf.image, one image at a time, as in TensorFlow's tutorials."""
+    tf = import_tensorflow(threads)
+
+    def rotate(image: Any, angle: Any) -> Any:
+        middle = (OUT_SIZE - 1) / 2
+        cos, sin = tf.cos(angle), tf.sin(angle)
+        offset = (middle - cos * middle + sin * middle, middle - sin * middle - cos * middle)
+        row = tf.stack([cos, -sin, offset[0], sin, cos, offset[1], 0.0, 0.0])
+        return tf.raw_ops.ImageProjectiveTransformV3(
+            images=image[None],
+            transforms=row[None],
+            output_shape=[OUT_SIZE, OUT_SIZE],
+            fill_value=0.0,
+            interpolation="BILINEAR",
+            fill_mode="REFLECT",
+        )[0]
+
+    def augment(image: Any) -> Any:
+        window = 1.0 - CROP * tf.random.uniform([])
+        aspect = tf.exp(tf.random.uniform([], -STRETCH / 2, STRETCH / 2))
+        height = tf.cast(tf.minimum(window * aspect, 1.0) * IN_SIZE, tf.int32)
+        width = tf.cast(tf.minimum(window / aspect, 1.0) * IN_SIZE, tf.int32)
+        image = tf.image.random_crop(image, tf.stack([height, width, 3]))
+        image = tf.image.resize(image, [OUT_SIZE, OUT_SIZE])
+        image = tf.image.random_flip_up_down(tf.image.random_flip_left_right(image))
+        image = rotate(image, tf.random.uniform([], -3.14159, 3.14159)) / 255.0
+        image = tf.image.random_brightness(image, BRIGHTNESS)
+        image = tf.image.random_contrast(image, 1 - CONTRAST, 1 + CONTRAST)
+        image = tf.image.random_saturation(image, 1 - SATURATION, 1 + SATURATION)
+        image = tf.image.random_hue(image, HUE / 360)
+        return tf.clip_by_value(image * 255.0, 0.0, 255.0)
+
+    images = tf.constant(noise_images())
+    indices = tf.data.Dataset.range(IMAGES).repeat().shuffle(IMAGES)
+    dataset = indices.map(lambda i: augment(tf.gather(images, i)), threads, deterministic=False)
+    return prefetched(tf, dataset.batch(BATCH, drop_remainder=True), threads)

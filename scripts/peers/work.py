@@ -1,0 +1,47 @@
+"""The work that scripts/benchmark_peers.py gives to each library: images, sizes, strengths.
+
+The modules of this folder import a library inside the function that uses it: each library is imported
+only by the process that measures it, and some are installed in other environments than seedtf.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+IN_SIZE, OUT_SIZE, BATCH, IMAGES = 256, 224, 64, 512
+CROP, STRETCH, BRIGHTNESS, CONTRAST, SATURATION, HUE = 0.2, 0.1, 0.1, 0.1, 0.1, 5.0
+
+# Crop and stretch for libraries that crop a share of the area with a ratio of width to height.
+AREA, RATIO = ((1 - CROP) ** 2, 1.0), (1 / (1 + STRETCH), 1 + STRETCH)
+
+# Crop and stretch for libraries that rotate and scale in one pass: they first cut out OUT_SIZE² pixels,
+# and scale width and height by independent factors in this range. The smallest window is the same.
+SCALE = (1.0, OUT_SIZE / IN_SIZE / (1 - CROP))
+
+Batches = Iterator[Any]
+
+
+def noise_images(size: int = IN_SIZE) -> Any:
+    """The images that all libraries use: uint8 ``[IMAGES, size, size, 3]``, plain patches of 16²."""
+    import numpy as np
+
+    rng = np.random.default_rng(0)
+    coarse = rng.integers(0, 256, (IMAGES, size // 16, size // 16, 3), np.uint8)
+    return coarse.repeat(16, axis=1).repeat(16, axis=2)
+
+
+def in_threads(make: Callable[[], Any], threads: int) -> Batches:
+    """The batches that ``threads`` threads make, of which at most two wait in a queue."""
+    batches: queue.Queue[Any] = queue.Queue(2)
+
+    def work() -> None:
+        while True:
+            batches.put(make())
+
+    for _ in range(threads):
+        threading.Thread(target=work, daemon=True).start()
+    while True:
+        yield batches.get()

@@ -1,0 +1,118 @@
+"""scripts/benchmark_peers.py compares libraries of several environments, one at a time."""
+
+from __future__ import annotations
+
+import json
+import re
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+SCRIPTS = Path(__file__).resolve().parent.parent / "scripts"
+
+
+@pytest.fixture
+def script(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    monkeypatch.syspath_prepend(str(SCRIPTS))
+    import benchmark_peers
+
+    return benchmark_peers
+
+
+def test_the_table_marks_missed_targets(script: ModuleType) -> None:
+    rates = {"seedtf": [600.0, 610.0, 590.0], "dali": [100.0] * 3, "tf_image": [120.0] * 3}
+    lines, result = script.report({**rates, "seedtf, one core": [300.0] * 3})
+    assert result["ratios"] == {"dali": 6.0, "tf_image": 5.0}
+    assert result["scaling"] == 2.0
+    assert [line for line in lines if "MISSED" in line] == [
+        line for line in lines if "tf.image" in line
+    ]
+
+
+def test_the_packages_of_an_environment_are_in_its_requirements(script: ModuleType) -> None:
+    for name, environment in script.ENVIRONMENTS.items():
+        text = (SCRIPTS / environment.requirements).read_text(encoding="utf-8")
+        required = set(re.findall(r"^([\w-]+).*==", text, re.M))
+        assert required
+        assert required <= set(environment.packages), name
+        assert [peer for peer in script.PEERS.values() if peer.environment == name]
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--peers=kornia"], "--python=torch=PATH, the Python of an environment with scripts/"),
+        (["--peers=korina"], "--peers=korina: unknown; choose from"),
+        (["--python=jax=/bin/sh"], "--python=jax=/bin/sh: write NAME=PATH, once for each of"),
+        (["--python=torch=/bin/sh", "--python=torch=/bin/sh"], "once for each of torch"),
+        (["--python=torch=no/python"], "--python=torch=no/python: no/python is not a file"),
+    ],
+)
+def test_a_wrong_flag_is_named(
+    script: ModuleType,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    flags: list[str],
+    message: str,
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["benchmark_peers.py", *flags])
+    with pytest.raises(SystemExit) as error:
+        script.main()
+    assert error.value.code == 2
+    assert message in capsys.readouterr().err
+
+
+def test_the_default_peers_are_those_whose_environment_is_given(script: ModuleType) -> None:
+    here = script.read_peers(None, None, {"seedtf": sys.executable})
+    more = script.read_peers(None, None, {"seedtf": sys.executable, "torch": "/bin/sh"})
+    assert {script.PEERS[name].environment for name in here} == {"seedtf"}
+    assert {script.PEERS[name].environment for name in set(more) - set(here)} == {"torch"}
+
+
+LIBRARY = """
+import subprocess, sys
+sys.path.insert(0, sys.argv[1])
+from peers.worker import worker_loop
+subprocess.Popen(["sh", "-c", "while :; do echo >> " + sys.argv[2] + "; sleep 0.01; done"])
+worker_loop(iter(range(10**9)), ("pytest",))
+"""
+
+
+@pytest.fixture
+def worker(script: ModuleType, tmp_path: Path) -> Iterator[tuple[Any, Path]]:
+    """A worker whose library has a child process, and the file to which the child writes."""
+    path = tmp_path / "written"
+    command = [sys.executable, "-c", LIBRARY, str(SCRIPTS), str(path)]
+    started = script.Worker("made up", command, threads=1)
+    yield started, path
+    started.stop()
+
+
+def test_child_processes_of_a_library_run_only_in_its_turn(worker: tuple[Any, Path]) -> None:
+    started, path = worker
+
+    def written() -> int:
+        time.sleep(0.1)  # ten times as long as the child process takes for a line
+        return path.stat().st_size if path.exists() else 0
+
+    assert json.loads(started.greeting)["pytest"] == pytest.__version__
+    before = written()
+    assert written() == before
+    assert float(started.ask("0.1")) > 0
+    after = written()
+    assert after > before
+    assert written() == after
+    started.stop()
+    started._send(signal.SIGCONT)  # a child process that was only stopped would go on
+    assert written() == after
+
+
+def test_a_library_that_does_not_start_is_named(script: ModuleType) -> None:
+    with pytest.raises(SystemExit, match="made up did not start"):
+        script.Worker("made up", [sys.executable, "-c", ""], threads=1)
