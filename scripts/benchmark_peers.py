@@ -158,8 +158,8 @@ def main() -> None:
           f"median of {arguments.rounds} rounds of {arguments.seconds:g} s"
           f"{', without AVX-512' if arguments.without_avx512 else ''}")  # fmt: skip
     print("\n".join(lines))
-    for environment, packages in versions.items():
-        print(f"{environment}: " + ", ".join(f"{name} {each}" for name, each in packages.items()))
+    for environment, installed in versions.items():
+        print(f"{environment}: " + ", ".join(f"{name} {each}" for name, each in installed.items()))
 
 
 if __name__ == "__main__":
