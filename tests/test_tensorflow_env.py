@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
 import os
+import sys
 
 import pytest
 
@@ -72,3 +74,13 @@ def test_stderr_is_hidden_during_the_start_and_shown_if_it_fails(
         os.write(2, b"the cause\n")
         raise RuntimeError
     assert capfd.readouterr().err == "the cause\n"
+
+
+def test_a_hidden_package_is_missing_for_a_moment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "wave", sys)  # recorded first, so that monkeypatch restores it
+    monkeypatch.delitem(sys.modules, "wave")
+    with tensorflow_env._without_packages(["wave", "os"]):
+        assert importlib.import_module("os") is os  # a package that is in use stays available
+        with pytest.raises(ImportError):
+            importlib.import_module("wave")
+    assert importlib.import_module("wave").__name__ == "wave"

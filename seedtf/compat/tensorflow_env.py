@@ -7,7 +7,7 @@ import importlib.metadata
 import os
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 from seedtf.compat.keras_settings import override_keras_settings
@@ -24,6 +24,9 @@ __all__ = [
 # XLA aborts the process if a flag is unknown to it. So these flags are set only for the TensorFlow
 # version that they were tried with.
 _TRIED_WITH = "2.21."
+# Keras imports these packages if they are installed, for its wrappers of scikit-learn, for data frames
+# and for its file editor. seedtf uses none of this, and importing them takes a second.
+_NOT_IMPORTED = ("sklearn", "pandas", "IPython")
 _XLA_WIDE_VECTORS = "--xla_cpu_prefer_vector_width=512"
 _XLA_ONE_THREAD = "--xla_disable_hlo_passes=cpu-parallel-task-assigner"
 
@@ -32,13 +35,14 @@ def import_tensorflow() -> None:
     """Imports TensorFlow with fast kernels, finds its devices, and hides its log lines.
 
     Keras gets the settings that seedtf needs; stderr names each setting of the user that is ignored.
+    ``keras.wrappers`` cannot be used afterwards, because scikit-learn is hidden from Keras.
     Every command that needs TensorFlow calls this function before anything else imports TensorFlow.
 
     Tried with TensorFlow 2.15 and 2.21; tested by ``tests/test_tensorflow_env.py``.
     """
     set_performance_switches()
     import_matplotlib()  # Keras imports it too, and TensorFlow imports Keras
-    with silent_start(), _without_garbage_collection():
+    with silent_start(), _without_garbage_collection(), _without_packages(_NOT_IMPORTED):
         notes = override_keras_settings()
         import tensorflow as tf
 
@@ -126,6 +130,22 @@ def _without_garbage_collection() -> Iterator[None]:
     finally:
         if was_enabled:
             gc.enable()
+
+
+@contextmanager
+def _without_packages(names: Iterable[str]) -> Iterator[None]:
+    """Lets the import of these packages fail inside the block as if they were not installed.
+
+    A package that is already imported stays available.
+    """
+    hidden = [name for name in names if name not in sys.modules]
+    for name in hidden:
+        sys.modules[name] = None  # type: ignore[assignment]  # makes the import fail
+    try:
+        yield
+    finally:
+        for name in hidden:
+            del sys.modules[name]
 
 
 def _tensorflow_version() -> str:

@@ -13,12 +13,15 @@ import os
 import runpy
 import sys
 import time
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import psutil
 
 from seedtf.benchmark.children import write_result
-from seedtf.training.callbacks.epoch_timer import EpochTimer
+from seedtf.compat.tensorflow_env import import_tensorflow
+
+if TYPE_CHECKING:
+    from seedtf.training.callbacks.epoch_timer import EpochTimer
 
 Logs = dict[str, float] | None
 
@@ -30,7 +33,7 @@ def stop_after_first_step() -> None:
         write_result(time.time())
         os._exit(0)
 
-    _replace_method(EpochTimer.on_train_batch_end, on_train_batch_end)
+    _replace_method(on_train_batch_end)
 
 
 def record_memory() -> list[int]:
@@ -39,20 +42,25 @@ def record_memory() -> list[int]:
     The list is empty before the training; its elements are bytes.
     """
     sizes: list[int] = []
-    process, original = psutil.Process(), EpochTimer.on_epoch_begin
+    process = psutil.Process()
 
     def on_epoch_begin(self: EpochTimer, epoch: int, logs: Logs = None) -> None:
         sizes.append(process.memory_info().rss)
         original(self, epoch, logs)
 
-    _replace_method(original, on_epoch_begin)
+    original = _replace_method(on_epoch_begin)
     return sizes
 
 
-def _replace_method(original: Any, replacement: Any) -> None:
+def _replace_method(replacement: Any) -> Any:
+    """Replaces the method of ``EpochTimer`` with this name; returns the original one."""
+    import_tensorflow()  # as ``seedtf train`` does, before anything else imports TensorFlow
+    from seedtf.training.callbacks.epoch_timer import EpochTimer  # noqa: PLC0415
+
     # EpochTimer must define the method itself; an inherited one might be called at another time.
-    assert EpochTimer.__dict__[original.__name__] is original
-    setattr(EpochTimer, original.__name__, replacement)
+    original = EpochTimer.__dict__[replacement.__name__]
+    setattr(EpochTimer, replacement.__name__, replacement)
+    return original
 
 
 def main(measure: str, *flags: str) -> None:
