@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from seedtf.compat.keras import KERAS_2, build_optimizer, optimizer_variables
+from seedtf.compat.keras_adam import shared_bias_correction_class
 from seedtf.errors import UserError
 from seedtf.model.network import HEAD, build_network, set_body_trainable
 from seedtf.training.machine import Machine
@@ -125,6 +126,29 @@ def test_without_decay_no_weight_shrinks(name: str) -> None:
     values = weights_after(make_optimizer(name, LR), zeros(network), network)
     for variable, new in zip(network.trainable_variables, values, strict=True):
         np.testing.assert_array_equal(new, variable.numpy(), err_msg=variable.name)
+
+
+@keras_3_only
+@pytest.mark.parametrize("name", ["Adam", "AdamW"])
+def test_adam_with_a_shared_bias_correction_equals_that_of_keras_exactly(name: str) -> None:
+    network = randomized(tiny())
+    base, variables = getattr(keras.optimizers, name), network.trainable_variables
+    results, sizes = [], []
+    for optimizer_class in (base, shared_bias_correction_class(base)):
+        optimizer = optimizer_class(LR, weight_decay=DECAY)
+        build_optimizer(optimizer, variables)
+        step = tf.function(lambda grads, optimizer=optimizer: optimizer.apply(grads, variables))
+        before = [each.numpy() for each in variables]
+        for scale in (1.0, -0.3, 0.0):
+            step(gradients(network, scale))
+        results.append([each.numpy() for each in (*variables, *optimizer_variables(optimizer))])
+        sizes.append(len(step.get_concrete_function(gradients(network)).graph.get_operations()))
+        for variable, value in zip(variables, before, strict=True):
+            variable.assign(value)
+        assert type(optimizer).__name__ == name
+    for plain, shared in zip(*results, strict=True):
+        np.testing.assert_array_equal(shared, plain)
+    assert sizes[1] < 0.8 * sizes[0]
 
 
 def test_decay_is_decoupled_from_adams_moments() -> None:

@@ -8,6 +8,7 @@ from typing import Any
 import keras
 
 from seedtf.compat.keras import KERAS_2, LRScales, layerwise_lr_class
+from seedtf.compat.keras_adam import shared_bias_correction_class
 from seedtf.compat.tensorflow import import_addons
 from seedtf.config.optim_flags import SWA
 from seedtf.training.optim.choice import needs_addons
@@ -70,6 +71,8 @@ def make_optimizer(
         first_step = averaged_from * steps_per_epoch + steps_per_epoch - 1
         return _make_addons_optimizer(name, lr, first_step, steps_per_epoch)
     optimizer_class = getattr(keras.optimizers, _KERAS_CLASSES[name])
+    if issubclass(optimizer_class, keras.optimizers.Adam) and not KERAS_2:
+        optimizer_class = shared_bias_correction_class(optimizer_class)
     if lr_scales is not None:
         optimizer_class = layerwise_lr_class(optimizer_class, lr_scales)
     options: dict[str, Any] = {"momentum": 0.9, "nesterov": True} if name == "sgd" else {}
