@@ -135,8 +135,8 @@ def metrics_variables(model: Any) -> list[Any]:
 def build_metrics(trainer: Any) -> None:
     """Creates the variables of a trainer's metrics before its first step.
 
-    Keras 3 creates them from the shapes of labels and predictions; nothing is computed, and the network
-    is not called, because tracing a large network takes a second. Keras 2.15 cannot do so and evaluates
+    The private method of Keras 3 uses only the shapes of a batch and computes nothing. A real step
+    would first be compiled on a GPU, which takes a minute. Keras 2.15 has no such method and evaluates
     a batch of zeros.
 
     Args:
@@ -147,14 +147,12 @@ def build_metrics(trainer: Any) -> None:
     """
     import numpy as np
 
-    network, labels = trainer.network, np.zeros(1, np.int32)
+    shape = trainer.network.input_shape[1:]
+    batch = np.zeros((1, *shape), np.float32), np.zeros(1, np.int32)
     if KERAS_2:
-        trainer.test_on_batch(np.zeros((1, *network.input_shape[1:]), np.float32), labels)
-        return
-    predictions = np.zeros((1, *network.output_shape[1:]), np.float32)
-    for part in (trainer._compile_metrics, trainer._compile_loss):
-        if part is not None and not part.built:
-            part.build(labels, predictions)
+        trainer.test_on_batch(*batch)
+    else:
+        trainer._symbolic_build(data_batch=batch)
 
 
 def innermost_optimizer(optimizer: Any) -> Any:
