@@ -35,6 +35,7 @@ FLAGS_OF_OTHER_PROGRAMS = {
     "python": "scripts/benchmark_race.py, benchmark_peers.py and benchmark_serving_peers.py",
     "rounds": "scripts/benchmark_peers.py",
     "seconds": "scripts/benchmark_peers.py",
+    "setting": "scripts/benchmark_race.py",
     "timm_script": "scripts/benchmark_race.py",
     "without_avx512": "scripts/benchmark_peers.py",
     "xla_cpu_prefer_vector_width": "XLA",
