@@ -236,7 +236,9 @@ def test_a_table_that_repeats_the_class_folders_changes_nothing(write: Write) ->
 def test_a_table_that_contradicts_the_class_folders_is_refused(write: Write) -> None:
     rows = "".join(f"{path},{path[4]}\n" for path in IN_FOLDERS)
     root = write(*IN_FOLDERS, metadata_csv=f"file_name,label\n{rows}")
-    assert "labels 'cat/1.jpg' as '1', but class folders beside the table say" in refusal(root)
+    message = refusal(root)
+    assert "labels 'cat/1.jpg' as '1', but class folders beside the table say otherwise" in message
+    assert "; pass --layout=table or --layout=folders" in message
     assert set(labels_of(root, layout="folders").values()) == {"cat", "dog"}
     assert set(labels_of(root, layout="table", min_images=1).values()) == set("1234")
 

@@ -318,7 +318,7 @@ def test_a_run_resumes_with_other_replicas_only_if_that_is_exact(
     run_dir = shutil.copytree(two_workers[0], tmp_path / "synchronised")
     assert main(["train", f"--resume={run_dir}"]) == 0
     expected = "2 replicas shared a batch, now 1 do: the batches and their statistics are the same"
-    assert expected in capsys.readouterr().out
+    assert f"resume    {expected}" in capsys.readouterr().out
 
     # Workers that differ in one of these would train differently.
     assert {"--seed", "the split", "--time_limit", "--save_minutes"} <= compared.keys()

@@ -292,7 +292,7 @@ def test_a_full_disk_gives_a_one_line_error_and_leaves_nothing(folder, tmp_path)
         (["nowhere"], "nowhere: no such file or folder"),
         (["{folder}", "--out={folder}"], "already exists; pass a new folder"),
         (["{folder}", "--out={folder}/no/p"], "no folder"),
-        (["{folder}/two words/notes.txt"], "not an archive of images, a WebDataset tar"),
+        (["{folder}/two words/notes.txt"], "not an archive of images, a WebDataset tar (with .cls"),
         (["{packed}", "--layout=flat"], "is packed with its labels"),
         (["{folder}", "--shard_mb=0"], "--shard_mb=0: out of range"),
     ],
