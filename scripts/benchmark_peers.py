@@ -25,7 +25,7 @@ from typing import Any
 
 from peers.catalog import ENVIRONMENTS, OURS, PEERS
 from peers.work import BATCH, IN_SIZE, OUT_SIZE
-from peers.worker import WITHOUT_AVX512, Worker, worker_loop
+from peers.worker import WITHOUT_AVX512, Worker, use_cores, worker_loop
 
 ONE_CORE = "seedtf, one core"
 
@@ -141,8 +141,7 @@ def main() -> None:
     parser.add_argument("--cores", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.worker:
-        # Libraries count the cores when they are imported.
-        os.sched_setaffinity(0, {int(core) for core in arguments.cores.split(",")})
+        use_cores(arguments.cores)
         peer = {**PEERS, **OURS}[arguments.worker]
         packages = ENVIRONMENTS[peer.environment].packages
         worker_loop(peer.batches(arguments.threads), packages)

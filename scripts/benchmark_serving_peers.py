@@ -27,7 +27,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from peers.worker import Worker
+from peers.worker import Worker, use_cores
 from serving_peers.runtimes import NETWORKS, RUNTIMES, Setup, worker_loop
 
 BATCH_SIZES = (1, 8, 32)
@@ -138,16 +138,15 @@ def start(
 def benchmark(folder: Path, names: Sequence[str], arguments: argparse.Namespace) -> None:
     """Writes the exports, measures, and prints the result."""
     kinds = [kind for kind in arguments.kinds.split(",") if kind]
-    flags = [f"--network={arguments.network}", f"--folder={folder}", f"--kinds={arguments.kinds}"]
+    flags = [f"--network={arguments.network}", f"--folder={folder}", f"--kinds={','.join(kinds)}"]
     subprocess.run([sys.executable, __file__, "--export", *flags], check=True)
-    kinds = [Path(kind).name for kind in kinds]
     workers: dict[str, Worker] = {}
     try:
         start(folder, names, arguments, workers)
         answers = {name: json.loads(worker.ask("{}")) for name, worker in workers.items()}
         difference = check({name: answer["probabilities"] for name, answer in answers.items()})
         versions = {k: v for answer in answers.values() for k, v in answer["versions"].items()}
-        rows = summarize(measure(workers, kinds, arguments))
+        rows = summarize(measure(workers, [Path(kind).name for kind in kinds], arguments))
     finally:  # stopped processes would outlive this one if they were not killed
         for worker in workers.values():
             worker.stop()
@@ -187,8 +186,7 @@ def main() -> None:
         write_exports(arguments.network, Path(arguments.folder), arguments.kinds.split(","))
         return
     if arguments.worker:
-        # Libraries count the cores when they are imported.
-        os.sched_setaffinity(0, {int(core) for core in arguments.cores.split(",")})
+        use_cores(arguments.cores)
         setup = Setup(Path(arguments.folder), NETWORKS[arguments.network], arguments.threads)
         worker_loop(arguments.worker, setup, list(BATCH_SIZES))
         return
