@@ -125,14 +125,14 @@ def make_explored(labels: np.ndarray, features: np.ndarray, probabilities: np.nd
         np.zeros((count, VIEWS, *THUMBNAIL), np.uint8),
         np.tile(np.float32([5, 0, 200, 0, 30]), (count, 1)),
     )
-    twins = np.arange(count)
-    twins[[7, 11]] = 3
+    near_duplicates = np.arange(count)
+    near_duplicates[[7, 11]] = 3
     names = tuple(f"class {n}" for n in range(probabilities.shape[1]))
     paths = [f"{number:05d}.png" for number in range(count)]
     return Explored(
         Catalog(Path("d"), paths, labels.astype(np.int32), names),
         facts,
-        twins,
+        near_duplicates,
         features,
         probabilities,
         tuple("fold 1" if number == 11 else "fold 0" for number in range(count)),
@@ -156,7 +156,7 @@ def test_flipped_labels_come_first() -> None:
     first = set(reviewed.ranking[:80].tolist())
     assert len(first & set(flipped.tolist())) >= 40
     assert (reviewed.proposed[flipped] == true[flipped]).mean() > 0.8
-    assert reviewed.twins == [[3, 7, 11]]
+    assert reviewed.near_duplicates == [[3, 7, 11]]
     assert reviewed.across == [True]
     assert reviewed.poor == {999: [("tiny", "8×8 pixels")]}
     assert 5 not in reviewed.suspects  # this image was decided before

@@ -117,7 +117,7 @@ def run(arguments: list[str]) -> int:
     report("to decide", f"{len(found.suspects):,} images, the most doubtful labels first")
     report("wrong", f"{int(found.wrong.sum()):,} of {images:,} labels, by confident learning")
     split = f", {across} of them on different sides of the split" if across else ""
-    report("twins", f"{len(found.twins):,} sets of near duplicates{split}")
+    report("twins", f"{len(found.near_duplicates):,} sets of near duplicates{split}")
     report("outliers", f"{len(found.outliers):,} images with the most distant nearest neighbours")
     report("quality", f"{len(found.poor):,} poor images")
     if written.num_shown < images:

@@ -115,8 +115,8 @@ class _Page:
             suspects=list(self._suspects()),
             dots=self._dots(suspects),
             projection=projection,
-            twins=self._twins(),
-            num_twins=len(result.twins),
+            near_duplicates=self._near_duplicate_sets(),
+            num_near_duplicates=len(result.near_duplicates),
             outliers=[self._card(index) for index in result.outliers.tolist()],
             neighbours=NEIGHBOURS,
             poor=[
@@ -201,8 +201,8 @@ class _Page:
         scaled = np.rint(20 + 960 * self.points).astype(int)
         return [(x, 1000 - y) for x, y in scaled.tolist()]
 
-    def _twins(self) -> list[dict[str, Any]]:
-        pairs = zip(self.result.twins, self.result.across, strict=True)
+    def _near_duplicate_sets(self) -> list[dict[str, Any]]:
+        pairs = zip(self.result.near_duplicates, self.result.across, strict=True)
         return [
             {
                 "across": across,

@@ -44,9 +44,10 @@ class Review:
         neighbours: int64 ``[N, k]``, the indices of the nearest images.
         distances: float ``[N]``, the mean distance of the neighbours.
         outliers: int64, the indices of the outliers, the farthest first.
-        twins: sets of near duplicates, as lists of indices. Sets whose images are on different sides of
-            the split come first, then sets whose images have different labels.
-        across: for each set of ``twins``, whether its images are on different sides of the split.
+        near_duplicates: sets of near duplicates, as lists of indices. Sets whose images are on
+            different sides of the split come first, then sets whose images have different labels.
+        across: for each set of ``near_duplicates``, whether its images are on different sides of the
+            split.
         poor: for the index of each poor image, its faults with their details.
         groups: name, number of images, fraction that is predicted as labelled, and number of suspects
             of each group; the lowest fraction first.
@@ -60,7 +61,7 @@ class Review:
     neighbours: np.ndarray
     distances: np.ndarray
     outliers: np.ndarray
-    twins: list[list[int]]
+    near_duplicates: list[list[int]]
     across: list[bool]
     poor: dict[int, list[tuple[str, str]]]
     groups: list[tuple[str, int, float, int]]
@@ -81,7 +82,7 @@ def review(explored: Explored) -> Review:
     suspects = ranking[differs[ranking]][:MAX_SUSPECTS]
     neighbours, distances = find_nearest(explored.features, NEIGHBOURS)
     mean_distances, outliers = find_outliers(distances)
-    twins, across = _twins(explored)
+    near_duplicates, across = _near_duplicate_sets(explored)
     poor: dict[int, list[tuple[str, str]]] = {}
     for index, fault, detail in find_poor(explored.facts.quality):
         poor.setdefault(index, []).append((fault, detail))
@@ -97,17 +98,17 @@ def review(explored: Explored) -> Review:
         neighbours,
         mean_distances,
         outliers,
-        twins,
+        near_duplicates,
         across,
         poor,
         _groups(explored, suspects),
     )
 
 
-def _twins(explored: Explored) -> tuple[list[list[int]], list[bool]]:
-    """The attributes ``twins`` and ``across`` of a ``Review``."""
-    order = np.argsort(explored.twins, kind="stable")
-    starts = np.flatnonzero(np.diff(explored.twins[order], prepend=-1))
+def _near_duplicate_sets(explored: Explored) -> tuple[list[list[int]], list[bool]]:
+    """The attributes ``near_duplicates`` and ``across`` of a ``Review``."""
+    order = np.argsort(explored.near_duplicates, kind="stable")
+    starts = np.flatnonzero(np.diff(explored.near_duplicates[order], prepend=-1))
     parts = [part.tolist() for part in np.split(order, starts[1:]) if len(part) > 1]
     labels, sides = explored.catalog.labels, explored.sides
     across = {part[0]: len({sides[index] for index in part}) > 1 for part in parts}
@@ -143,9 +144,11 @@ def choose_shown(explored: Explored, result: Review, limit: int = MAX_ON_PAGE) -
     if count <= limit:
         return np.arange(count)
     near = result.neighbours[result.suspects, :SHOWN_NEIGHBOURS].ravel()
-    twins = np.array([index for part in result.twins for index in part], np.int64)
+    near_duplicates = np.array(
+        [index for part in result.near_duplicates for index in part], np.int64
+    )
     poor = np.array(sorted(result.poor), np.int64)
-    first = np.concatenate([result.suspects, near, result.outliers, twins, poor])
+    first = np.concatenate([result.suspects, near, result.outliers, near_duplicates, poor])
     # The images of every class get evenly spaced numbers in [0, 1). If all images are sorted by these
     # numbers, the first n images have the classes in the proportions of the whole, for any n.
     rng = np.random.default_rng(0)
@@ -168,7 +171,9 @@ def table_lines(
     ``points`` are x and y of the images ``shown``; in the rows of other images these cells are empty.
     """
     catalog, names = explored.catalog, explored.catalog.class_names
-    twins = {index: number for number, part in enumerate(result.twins, 1) for index in part}
+    set_of = {
+        index: number for number, part in enumerate(result.near_duplicates, 1) for index in part
+    }
     outliers = set(result.outliers.tolist())
     point_of = dict(zip(shown.tolist(), points.tolist(), strict=True))
     yield csv_line(*COLUMNS)
@@ -187,7 +192,7 @@ def table_lines(
             "|".join(names[catalog.labels[neighbour]] for neighbour in neighbours),
             f"{result.distances[index]:.4g}",
             str(int(index in outliers)),
-            str(twins.get(index, "")),
+            str(set_of.get(index, "")),
             ", ".join(fault for fault, _ in result.poor.get(index, ())),
             explored.groups[index],
             explored.sides[index],

@@ -54,7 +54,8 @@ class Explored:
     Attributes:
         catalog: the images; ``catalog.faults`` names the files that cannot be read.
         facts: digests, thumbnails and quality of the images.
-        twins: int64 ``[N]``, for each image the smallest index among itself and its near duplicates.
+        near_duplicates: int64 ``[N]``, for each image the smallest index among itself and its near
+            duplicates.
         features: float ``[N, D]``.
         probabilities: float ``[N, K]``, of a model that did not train on the image.
         sides: the fold or side of the split of each image; empty strings without a split.
@@ -67,7 +68,7 @@ class Explored:
 
     catalog: Catalog
     facts: Facts
-    twins: np.ndarray
+    near_duplicates: np.ndarray
     features: np.ndarray
     probabilities: np.ndarray
     sides: tuple[str, ...]
@@ -132,7 +133,7 @@ def open_folds(folder: Path, *, fixes: str = "", max_pixels: int) -> Explored:
     return Explored(
         catalog,
         facts,
-        _find_twins(facts),
+        _group_near_duplicates(facts),
         np.concatenate(parts, axis=1),
         probabilities,
         sides,
@@ -168,8 +169,12 @@ def open_folder(
     catalog, facts, kept, reviewed, earlier = _read_images(listed, config.fixes, folder, max_pixels)
     grouping = read_groups(catalog, GroupFlags.of(config))
     groups = grouping.names if grouping else ("",) * len(catalog)
-    twins = _find_twins(facts)
-    group_of = twins if grouping is None else connect(twins, group_pairs(grouping.groups))
+    near_duplicates = _group_near_duplicates(facts)
+    group_of = (
+        near_duplicates
+        if grouping is None
+        else connect(near_duplicates, group_pairs(grouping.groups))
+    )
     if len(np.unique(group_of)) == 1:
         raise UserError(
             f"{folder}: all {len(catalog)} images are in one group or look alike, so none can be "
@@ -197,7 +202,7 @@ def open_folder(
     return Explored(
         catalog,
         facts,
-        twins,
+        near_duplicates,
         features,
         predictions.probabilities,
         tuple(sides[kept]),
@@ -249,7 +254,7 @@ def _embed(catalog: Catalog, embedder: Embedder) -> np.ndarray:
     return np.asarray(embeddings.features)
 
 
-def _find_twins(facts: Facts) -> np.ndarray:
+def _group_near_duplicates(facts: Facts) -> np.ndarray:
     """For each image the smallest index among itself and its near duplicates, int64 ``[N]``."""
     _, first, inverse = np.unique(facts.digests, return_index=True, return_inverse=True)
     pairs = near_duplicate_pairs(facts.hashes, facts.thumbnails)
