@@ -1,7 +1,8 @@
-"""``seedtf publish``: a folder, or an upload, with the export and a model card of the run."""
+"""``seedtf publish``: a folder or an upload, with the export and a model card, without local paths."""
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import sys
 import types
@@ -10,7 +11,10 @@ from pathlib import Path
 import pytest
 
 from seedtf.commands.main import run_command
+from seedtf.config.flags import field_types
+from seedtf.config.train_config import TrainConfig
 from seedtf.errors import UserError
+from seedtf.export.local_paths import LEFT_OUT, NAMED, NO_PATHS, remove_local_paths
 from seedtf.export.publish import publish_run
 from seedtf.runs.paths import RunPaths
 
@@ -66,7 +70,7 @@ def test_the_folder_has_the_newest_export_its_flags_and_the_card(run: RunPaths, 
     ]
     assert (folder / "saved_model" / "saved_model.pb").read_text() == "10"
     assert (folder / "saved_model" / "variables").is_dir()
-    assert (folder / "config.json").read_bytes() == run.config.read_bytes()
+    assert json.loads((folder / "config.json").read_text()) == json.loads(run.config.read_text())
     assert [path.name for path in folder.parent.iterdir()] == ["plants"]
 
 
@@ -146,3 +150,103 @@ def test_a_failed_upload_is_a_user_error(run: RunPaths, monkeypatch) -> None:
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)
     with pytest.raises(UserError, match=r"needs huggingface_hub; run: pip install 'seedtf\[hub\]'"):
         publish_run(run.root, "hf://me/plants")
+
+
+def test_nothing_that_is_published_names_a_folder_of_the_machine(run: RunPaths, tmp_path) -> None:
+    secret = tmp_path / "ann" / "customer"
+    flags = {name: f"{secret}/{name}.x" for name in (*LEFT_OUT, *NAMED)}
+    resolved = {"data_root": f"{secret}/photos", "stages": [{"size": 64}]}
+    run.config.write_text(
+        json.dumps({**json.loads(run.config.read_text()), **flags, "resolved": resolved})
+    )
+    for version in ("2", "10"):
+        parity = run.export / version / "assets.extra" / "parity.json"
+        parity.parent.mkdir()
+        rows = [{"format": "onnx", "refused": [f"{secret}/a.png: corrupt"], "kept": True}]
+        parity.write_text(
+            json.dumps({"version": int(version), "run": f"{secret}/oak", "rows": rows})
+        )
+    local = {path: path.read_bytes() for path in run.root.rglob("*") if path.is_file()}
+
+    folder = tmp_path / "plants"
+    publish_run(run.root, str(folder))
+    for path in folder.rglob("*"):
+        assert path.is_dir() or b"customer" not in path.read_bytes(), path
+    config = json.loads((folder / "config.json").read_text())
+    assert (config["data_dir"], config["run_dir"]) == ("data_dir.x", "")
+    assert config["resolved"] == {"data_root": "photos", "stages": [{"size": 64}]}
+    assert json.loads((folder / "saved_model/assets.extra/parity.json").read_text()) == {
+        "version": 10,
+        "run": "oak",
+        "rows": [{"format": "onnx", "refused": ["a.png: corrupt"], "kept": True}],
+    }
+    assert {path: path.read_bytes() for path in run.root.rglob("*") if path.is_file()} == local
+
+
+def test_a_damaged_comparison_is_not_published_with_its_paths(run: RunPaths, tmp_path) -> None:
+    parity = run.export / "10" / "assets.extra" / "parity.json"
+    parity.parent.mkdir()
+    parity.write_text('{"run": "/home/ann/')
+    with pytest.raises(UserError, match=r"parity\.json is damaged .*; export the run again"):
+        publish_run(run.root, str(tmp_path / "plants"))
+    assert not (tmp_path / "plants").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "published"),
+    [
+        ("data_dir", "sample", "sample"),
+        ("data_dir", "gs://bucket/photos/", "photos"),
+        ("data_dir", "../ann/photos", "photos"),
+        ("data_dir", "/home/ann/", "home"),
+        ("data_dir", "/Users/ann", "home"),
+        ("data_service", "host-7.example:5000", ""),
+        ("weights", "imagenet", "imagenet"),
+        ("weights", "/home/ann/runs/oak/checkpoints/best.keras", "best.keras"),
+        ("model", "ResNet50", "ResNet50"),
+        ("model", "hf://timm/resnet18.a1_in1k", "hf://timm/resnet18.a1_in1k"),
+        ("model", "/home/ann/resnet50", "./resnet50"),
+        ("group_regex", r"/(plant\d+)/", r"/(plant\d+)/"),
+        ("a_later_flag", "/home/ann/photos", "photos"),
+        ("class_weights", "a:2,b:3", "a:2,b:3"),
+    ],
+)
+def test_a_path_is_published_by_its_last_part(name: str, value: str, published: str) -> None:
+    assert remove_local_paths({name: value}) == {name: published}
+    assert remove_local_paths({"resolved": [{name: value}]}) == {"resolved": [{name: published}]}
+
+
+def test_every_flag_with_a_text_is_known_to_be_a_path_or_not() -> None:
+    types = field_types(TrainConfig)
+    texts = {
+        flag.name
+        for flag in dataclasses.fields(TrainConfig)
+        if types[flag.name] is str and not flag.metadata["choices"]
+    }
+    columns = {"file_column", "label_column", "split_column", "group_by"}
+    words = {"class_weights", "progressive_sizes", "track"}
+    assert texts - columns - words == {*LEFT_OUT, *NAMED, *NO_PATHS} - {"run"}
+
+
+def test_the_published_flags_are_still_those_of_a_training() -> None:
+    config = TrainConfig(
+        data_dir="/home/ann/photos",
+        labels_csv="/home/ann/labels.csv",
+        group_by="plant",
+        model="/home/ann/vit",
+        weights="/home/ann/best.keras",
+        cache_dir="/home/ann/cache",
+    )
+    published = TrainConfig(**remove_local_paths(config.as_dict()))
+    changed = {
+        name: value
+        for name, value in published.as_dict().items()
+        if value != config.as_dict()[name]
+    }
+    assert changed == {
+        "data_dir": "photos",
+        "labels_csv": "labels.csv",
+        "model": "./vit",
+        "weights": "best.keras",
+        "cache_dir": "",
+    }

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import importlib
+import json
 import os
 import re
 import shutil
 import tempfile
 from pathlib import Path
+from typing import Any
 
 from seedtf.errors import UserError, first_line
+from seedtf.export.local_paths import remove_local_paths
 from seedtf.export.model_card import render_model_card
 from seedtf.files import write_text
 from seedtf.runs.folder import read_settings
-from seedtf.runs.paths import RunPaths
+from seedtf.runs.paths import PARITY, RunPaths
 from seedtf.runs.saved_model import newest_saved_model
 
 __all__ = ["HUB", "publish_run"]
@@ -28,17 +31,19 @@ def publish_run(run_dir: str | os.PathLike[str], out: str) -> str:
     """Writes a folder, or uploads it to Hugging Face; returns its path or address.
 
     The folder contains the newest SavedModel of the run with its other formats, ``config.json``, the
-    class names, and a model card as ``README.md``.
+    class names, and a model card as ``README.md``. Local paths are removed from ``config.json`` and
+    ``parity.json`` (see ``remove_local_paths``); the files of the run stay as they are.
 
     Args:
         run_dir: a run that was evaluated and exported.
         out: a folder that does not exist yet, or ``hf://user/name``.
 
     Raises:
-        UserError: the run has no report or no export, ``out`` exists, or the upload failed.
+        UserError: the run has no report or no export, its ``parity.json`` is damaged, ``out`` exists,
+            or the upload failed.
     """
     paths = RunPaths.of(run_dir)
-    read_settings(run_dir)
+    settings = read_settings(run_dir)
     saved_model = newest_saved_model(paths.export)
     if saved_model is None:
         raise UserError(f"{paths.root}: has no export; run: seedtf export {paths.root}")
@@ -48,7 +53,7 @@ def publish_run(run_dir: str | os.PathLike[str], out: str) -> str:
             raise UserError(f"--out={out}: is not of the form {HUB}user/name; correct it")
         card = render_model_card(run_dir, repository.partition("/")[2])
         with tempfile.TemporaryDirectory() as folder:
-            _write_folder(Path(folder), paths, saved_model, card)
+            _write_folder(Path(folder), paths, settings, saved_model, card)
             return _upload(Path(folder), repository)
     target = Path(out)
     if target.exists():
@@ -60,18 +65,38 @@ def publish_run(run_dir: str | os.PathLike[str], out: str) -> str:
         with tempfile.TemporaryDirectory(dir=target.parent, prefix=".publishing.") as folder:
             content = Path(folder) / target.name
             content.mkdir()
-            _write_folder(content, paths, saved_model, card)
+            _write_folder(content, paths, settings, saved_model, card)
             content.rename(target)
     except OSError as error:
         raise UserError(f"--out={target}: {error.strerror or error}; pass another folder") from None
     return str(target)
 
 
-def _write_folder(folder: Path, paths: RunPaths, saved_model: Path, card: str) -> None:
+def _write_folder(
+    folder: Path, paths: RunPaths, settings: dict[str, Any], saved_model: Path, card: str
+) -> None:
     shutil.copytree(saved_model, folder / _MODEL)
-    for path in (paths.config, paths.classes):
-        shutil.copyfile(path, folder / path.name)
+    # The copy of parity.json in the export is written anew; an export is never changed.
+    for parity in (folder / _MODEL).rglob(PARITY):
+        _write_json(parity, _read_parity(parity, saved_model))
+    _write_json(folder / paths.config.name, settings)
+    shutil.copyfile(paths.classes, folder / paths.classes.name)
     write_text(folder / _CARD, card)
+
+
+def _write_json(path: Path, values: dict[str, Any]) -> None:
+    text = json.dumps(remove_local_paths(values), indent=2, ensure_ascii=False)
+    write_text(path, text + "\n")
+
+
+def _read_parity(copy: Path, saved_model: Path) -> dict[str, Any]:
+    """The content of a copied parity.json. Without it, its local paths would stay in the copy."""
+    try:
+        return dict(json.loads(copy.read_text(encoding="utf-8")))
+    except (ValueError, TypeError) as error:
+        raise UserError(
+            f"{saved_model}: its {copy.name} is damaged ({error}); export the run again"
+        ) from None
 
 
 def _upload(folder: Path, repository: str) -> str:

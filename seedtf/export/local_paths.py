@@ -1,0 +1,80 @@
+"""Removes from the JSON values that ``seedtf publish`` hands on what describes the user's machine.
+
+Config.json and parity.json of a run contain paths, whose folders often are the name of a user, a
+customer or a host. Nothing here imports TensorFlow or Keras.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from seedtf.config.data_flags import PATH_FLAGS
+
+__all__ = ["LEFT_OUT", "NAMED", "NO_PATHS", "remove_local_paths"]
+
+LEFT_OUT = ("run_dir", "resume", "continue_from", "cache_dir", "data_service")
+"""Flags that become empty, because they say only where something was on the machine that trained."""
+
+NAMED = (
+    *(name for name in PATH_FLAGS if name not in LEFT_OUT),
+    "weights",
+    "model",
+    "teacher",
+    "run",
+)
+"""Flags that keep the last part of their path, because it says what the run was trained from.
+
+``run`` is no flag, but the key of the run folder in parity.json.
+"""
+
+NO_PATHS = ("group_regex",)
+"""Flags that stay as they are, although their values may look like paths."""
+
+_PUBLIC = ("hf://", "kaggle://")
+# A folder of this form is the home folder of a user, so that its name is the name of the user.
+_HOME = re.compile(r"(/mnt/\w)?/(home|Users)/[^/]+")
+
+
+def remove_local_paths(values: Mapping[str, Any]) -> dict[str, Any]:
+    """A copy of the content of config.json or parity.json without local paths and host names.
+
+    Flags in ``LEFT_OUT`` become empty. Of the flags in ``NAMED``, and of every other text that is an
+    absolute path or a URL, the last part remains, such as ``plants`` of ``/home/ann/plants`` or of
+    ``gs://bucket/plants``. The addresses of public networks (``hf://``, ``kaggle://``) stay as they
+    are. All other values are equal, so the flags of a run are still a valid ``TrainConfig``.
+
+    Args:
+        values: JSON values by name; ``resolved`` and ``rows`` may be nested. They are not changed.
+
+    Example:
+        >>> remove_local_paths({"data_dir": "/home/ann/plants", "run_dir": "runs/oak", "epochs": 20})
+        {'data_dir': 'plants', 'run_dir': '', 'epochs': 20}
+        >>> remove_local_paths({"model": "hf://timm/resnet18", "resolved": {"data_root": "/srv/a/b"}})
+        {'model': 'hf://timm/resnet18', 'resolved': {'data_root': 'b'}}
+    """
+    return {name: _clean(name, value) for name, value in values.items()}
+
+
+def _clean(name: str, value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return remove_local_paths(value)
+    if isinstance(value, (list, tuple)):
+        return [_clean(name, element) for element in value]
+    if not isinstance(value, str) or name in NO_PATHS or value.startswith(_PUBLIC):
+        return value
+    if name in LEFT_OUT:
+        return ""
+    is_path = name in NAMED or value.startswith(("/", "~")) or "://" in value
+    if not is_path:
+        return value
+    last = _last_part(value)
+    # Without a slash, the name of a folder could be that of another network.
+    return f"./{last}" if name == "model" and "/" in value else last
+
+
+def _last_part(path: str) -> str:
+    """The last part of a path or URL; ``home`` for a user's home folder."""
+    path = path.rstrip("/")
+    return "home" if _HOME.fullmatch(path) else path.rpartition("/")[2]
