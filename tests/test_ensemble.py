@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -10,18 +11,23 @@ import pytest
 import tensorflow as tf
 from hypothesis import given
 from hypothesis import strategies as st
-from tiny_run import draw_classes, make_run
+from tiny_run import copy_run, draw_classes, make_run
 
 from seedtf.commands.main import run_command
+from seedtf.data.catalog import scan_folder
 from seedtf.errors import UserError
 from seedtf.evaluation.classifier import open_classifier
 from seedtf.evaluation.ensemble import make_weighted_ensemble
 from seedtf.evaluation.evaluate import make_mean_predict_fn
+from seedtf.evaluation.labelled import warn_of_training_images
 from seedtf.evaluation.metrics import fit_weights
 from seedtf.export.serving_graph import ServingModule
 from seedtf.images.decode import make_decoder
-from seedtf.model.members import resize_for
+from seedtf.model.activation_map import make_map_function
+from seedtf.model.members import reorder_classes, resize_for
+from seedtf.model.network import load_model, save_model
 from seedtf.runs.open import load_run, open_validation
+from seedtf.runs.paths import RunPaths
 
 NAMES = ("ash", "elm", "oak")
 
@@ -118,3 +124,81 @@ def test_weights_are_equal_without_a_fit_and_wrong_runs_are_refused(
             make_weighted_ensemble(members, str(tmp_path / out))
     assert run_command("evaluate", [str(ensemble)]) == 2
     assert "an ensemble has no images of its own; pass --data_dir" in capsys.readouterr().err
+
+
+def test_classes_in_another_order_are_matched_by_name(
+    ensemble: Path, runs: list[str], data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other = RunPaths(copy_run(Path(runs[1]), tmp_path / "other"))
+    model = load_model(other.best)
+    reorder_classes(model, [2, 0, 1])
+    save_model(model, other.best)
+    other.classes.write_text("oak\nash\nelm\n")
+    assert run_command("ensemble", [runs[0], str(other.root), f"--out={tmp_path / 'both'}"]) == 0
+    shown = capsys.readouterr().out
+    assert f"{other.root}: has the classes of {runs[0]} in another order; they are" in shown
+
+    found, expected = load_run(tmp_path / "both"), load_run(ensemble)
+    assert found.class_names == NAMES
+    assert found.weights == pytest.approx(expected.weights, abs=1e-4)
+    images = tf.constant(np.random.default_rng(0).integers(0, 256, [2, 24, 24, 3]), tf.uint8)
+    for make in (make_mean_predict_fn, lambda models: _make_maps(models, tf.constant([0, 2]))):
+        values = [make(run.load_members(use_snapshots=False))(images) for run in (found, expected)]
+        np.testing.assert_allclose(values[0], values[1], atol=1e-5)
+
+
+def _make_maps(models, classes):
+    maps = make_map_function(models)
+    return lambda images: maps(images, classes)
+
+
+def test_members_that_do_not_fit_are_named(
+    ensemble: Path, runs: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    relabelled = RunPaths(copy_run(Path(runs[1]), tmp_path / "relabelled"))
+    text = relabelled.split.read_text()
+    relabelled.split.write_text(text.replace("elm/1-3.png,elm,val", "elm/1-3.png,oak,val"))
+    renamed = RunPaths(copy_run(Path(runs[1]), tmp_path / "renamed"))
+    renamed.classes.write_text("ash\nelm\nlime\n")
+    shutil.copyfile(renamed.best, renamed.last)
+    out = f"--out={tmp_path / 'out'}"
+    for member, message in (
+        (relabelled.root, "elm/1-3.png' as 'oak', but"),
+        (renamed.root, "has other classes than"),
+        (renamed.last, "averages the best models"),
+    ):
+        assert run_command("ensemble", [runs[0], str(member), out]) == 2
+        (line,) = capsys.readouterr().err.splitlines()
+        assert str(member) in line
+        assert message in line
+    assert not (tmp_path / "out").exists()
+    # The classes of a member are also compared when an ensemble is opened.
+    opened = shutil.copytree(ensemble, tmp_path / "opened")
+    values = json.loads((ensemble / "ensemble.json").read_text())
+    values["members"][0]["run"], values["members"][1]["run"] = runs[0], str(renamed.root)
+    (opened / "ensemble.json").write_text(json.dumps(values))
+    with pytest.raises(UserError, match="renamed: has other classes than"):
+        load_run(opened).load_members(use_snapshots=False)
+
+
+def test_images_that_a_member_trained_on_give_no_weights_and_are_warned_of(
+    ensemble: Path, runs: list[str], data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other = RunPaths(copy_run(Path(runs[1]), tmp_path / "other"))
+    sides = {"train": "val", "val": "train"}
+    lines = [line.rpartition(",") for line in other.split.read_text().splitlines()]
+    text = "".join(f"{start},{sides.get(side, side)}\n" for start, _, side in lines)
+    other.split.write_text(text)
+    assert run_command("ensemble", [runs[0], str(other.root), f"--out={tmp_path / 'out'}"]) == 0
+    shown = capsys.readouterr().out
+    assert f"{runs[0]}: 0 of the 60 images it did not train on can be used; others tra" in shown
+    assert "the members share 0 images that none of them trained on, and 50 are needed" in shown
+    assert load_run(tmp_path / "out").weights == (0.5, 0.5)
+
+    warn_of_training_images(load_run(ensemble), scan_folder(data))
+    assert "60 of 120 images are training images of" in capsys.readouterr().out
+    warn_of_training_images(load_run(tmp_path / "out"), scan_folder(data))
+    assert "120 of 120 images are training images of" in capsys.readouterr().out
+    unseen = scan_folder(data).take(np.arange(1, 120, 2))
+    warn_of_training_images(load_run(ensemble), unseen)
+    assert capsys.readouterr().out == ""

@@ -34,7 +34,7 @@ def run(arguments: list[str]) -> int:
     if not config.out:
         raise UserError("--out is missing; pass a new folder for the ensemble")
     import_tensorflow()
-    from seedtf.evaluation.ensemble import make_weighted_ensemble
+    from seedtf.evaluation.ensemble import MIN_IMAGES, make_weighted_ensemble
 
     ensemble = make_weighted_ensemble(
         config.runs, config.out, equal_weights=config.equal, batch_size=config.batch_size
@@ -50,7 +50,12 @@ def run(arguments: list[str]) -> int:
             f"them is {ensemble.accuracies[-1]:.4f}",
         )
     else:
-        reason = "as requested" if config.equal else "too few images that no member has trained on"
+        reason = (
+            "as requested"
+            if config.equal
+            else f"because the members share {ensemble.shared:,} images that none of them trained on, "
+            f"and {MIN_IMAGES} are needed; for fitted weights, train them with one --split_csv"
+        )
         report("weights", f"equal, {reason}")
     report("ensemble", config.out)
     report_result(json.dumps({"out": config.out, **asdict(ensemble)}))

@@ -9,23 +9,21 @@ from pathlib import Path
 
 import numpy as np
 
+from seedtf.data.catalog import to_nfc
 from seedtf.errors import UserError
 from seedtf.evaluation.labelled import predict_labelled
+from seedtf.evaluation.member_images import describe_unused, read_member_images, shared_images
 from seedtf.evaluation.metrics import fit_weights
-from seedtf.runs.ensembles import is_ensemble, write_ensemble
+from seedtf.report import report
+from seedtf.runs.ensembles import is_ensemble, match_classes, write_ensemble
 from seedtf.runs.folds import FoldsPaths
 from seedtf.runs.open import Run, load_run, open_validation
 from seedtf.runs.paths import RunPaths
 
-__all__ = ["Ensemble", "make_weighted_ensemble"]
+__all__ = ["MIN_IMAGES", "Ensemble", "make_weighted_ensemble"]
 
-_MIN_IMAGES = 50
-
-_Unseen = dict[str, tuple[str, np.ndarray]]
-"""Label and probabilities, float ``[K]``, of each image, by a model that has not trained on it.
-
-The keys are absolute paths.
-"""
+MIN_IMAGES = 50
+"""Smallest number of shared images on which weights are fitted."""
 
 
 @dataclass(frozen=True)
@@ -36,6 +34,8 @@ class Ensemble:
         members: the runs and folders of ``seedtf folds`` that the user named.
         weights: the weight of each member; they add up to 1.
         images: number of images that the weights were fitted on; 0 if the weights are equal.
+        shared: number of images that all members predict without having trained on them; 0 if they were
+            not looked for, because equal weights were requested.
         accuracies: the accuracies on these images, of each member and then of the ensemble; empty if
             there are no such images.
     """
@@ -43,6 +43,7 @@ class Ensemble:
     members: tuple[str, ...]
     weights: tuple[float, ...]
     images: int
+    shared: int
     accuracies: tuple[float, ...]
 
 
@@ -51,10 +52,14 @@ def make_weighted_ensemble(
 ) -> Ensemble:
     """Writes the folder of an ensemble, which ``predict``, ``evaluate`` and ``export`` accept.
 
+    The members must have the same classes. If a member has them in another order, its outputs are
+    matched by the names of the classes, and the ensemble has the order of the first member.
+
     The weights are fitted on images that no member has trained on: the validation images of a run.
     Every image of a cross-validation counts as such, because ``oof.csv`` has its prediction by the run
-    that did not train on it. If the members have fewer than 50 such images in common, all weights are
-    equal.
+    that did not train on it. If the members have fewer than ``MIN_IMAGES`` such images in common, all
+    weights are equal. Lines are printed about classes in another order and about images that are left
+    out, such as validation images of one member that another one has trained on.
 
     Args:
         members: at least two runs or folders of ``seedtf folds``.
@@ -63,8 +68,8 @@ def make_weighted_ensemble(
         batch_size: images per batch; changes the speed, not the predictions.
 
     Raises:
-        UserError: there are fewer than two members, their classes or their ``--fit`` differ, or
-            ``out`` exists.
+        UserError: there are fewer than two members; their classes, their ``--fit`` or the labels of the
+            images that they share differ; or ``out`` exists.
     """
     folder = Path(out)
     if len(members) < 2:
@@ -72,43 +77,100 @@ def make_weighted_ensemble(
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise UserError(f"--out={folder}: already exists; pass a new folder")
     runs = [_open_member(member) for member in members]
-    first = runs[0]
-    for member, run in zip(members, runs, strict=True):
-        if run.class_names != first.class_names:
-            raise UserError(f"{member}: has other classes than {members[0]}; retrain one of them")
-        if run.fit != first.fit:
-            raise UserError(
-                f"{member}: was trained with --fit={run.fit}, and {members[0]} with --fit={first.fit}; "
-                "retrain one of them"
-            )
-    unseen: list[_Unseen] = [{}]
-    if not equal_weights:
-        unseen = [_predict_unseen(run, batch_size) for run in runs]
-    shared = sorted(set.intersection(*map(set, unseen)))
-    if len(shared) < _MIN_IMAGES:
-        shared = []
+    orders = [_check_member(*pair, members[0], runs[0]) for pair in zip(members, runs, strict=True)]
     weights = np.full(len(runs), 1 / len(runs))
     accuracies: tuple[float, ...] = ()
-    if shared:
-        weights, accuracies = _fit_weights(unseen, shared, first.class_names)
-    _write_members(folder, runs, weights, len(shared))
-    return Ensemble(tuple(members), tuple(weights.tolist()), len(shared), accuracies)
+    labels: dict[str, int] = {}
+    if not equal_weights:
+        labels = _read_shared_labels(members, runs)
+    if len(labels) >= MIN_IMAGES:
+        labels, probabilities = _predict_shared(runs, orders, labels, batch_size)
+        if len(labels) >= MIN_IMAGES:
+            weights, accuracies = _fit_weights(probabilities, np.array(list(labels.values())))
+    num_images = len(labels) if accuracies else 0
+    _write_members(folder, runs, weights, num_images)
+    return Ensemble(tuple(members), tuple(weights.tolist()), num_images, len(labels), accuracies)
 
 
 def _open_member(member: str) -> Run:
     if is_ensemble(member):
         raise UserError(f"{member}: is an ensemble itself; name its runs instead")
-    return load_run(member)
+    run = load_run(member)
+    if run.checkpoint:
+        raise UserError(
+            f"{member}: an ensemble averages the best models of its runs; name the run "
+            f"{run.run_dir} instead"
+        )
+    return run
+
+
+def _check_member(member: str, run: Run, first_member: str, first: Run) -> list[int]:
+    """Returns the position of each class of ``first`` in ``run``; raises if they do not fit."""
+    order = match_classes(run.class_names, first.class_names, member, first_member)
+    if run.fit != first.fit:
+        raise UserError(
+            f"{member}: was trained with --fit={run.fit}, and {first_member} with --fit={first.fit}; "
+            "retrain one of them"
+        )
+    if order != sorted(order):
+        report(
+            "classes",
+            f"{member}: has the classes of {first_member} in another order; they are matched by name",
+        )
+    return order
+
+
+def _read_shared_labels(members: Sequence[str], runs: Sequence[Run]) -> dict[str, int]:
+    """The label of each image that no member has trained on and all predict, by its absolute path.
+
+    A label is an index into the classes of the first member.
+    """
+    images = [
+        read_member_images(member, run.run_dir) for member, run in zip(members, runs, strict=True)
+    ]
+    shared = shared_images(images)
+    for line in describe_unused(images, shared):
+        report("images", line)
+    position = {to_nfc(name): index for index, name in enumerate(runs[0].class_names)}
+    labels = {path: images[0].unseen[path] for path in shared}
+    for path, label in labels.items():
+        if to_nfc(label) not in position:
+            raise UserError(
+                f"{members[0]}: the label {label!r} of {path} is none of its classes; restore its files"
+            )
+    return {path: position[to_nfc(label)] for path, label in labels.items()}
+
+
+def _predict_shared(
+    runs: Sequence[Run], orders: Sequence[list[int]], labels: dict[str, int], batch_size: int
+) -> tuple[dict[str, int], np.ndarray]:
+    """Returns ``labels`` without the images that cannot be read, and the probabilities of the others.
+
+    The probabilities are float ``[M, N, K]``, of M members for N images, with the classes in the order
+    of the first member.
+    """
+    predicted = [_predict_unseen(run, batch_size) for run in runs]
+    kept = {
+        path: label for path, label in labels.items() if all(path in rows for rows in predicted)
+    }
+    shape = (len(kept), len(orders[0]))
+    probabilities = [
+        np.array([rows[path] for path in kept]).reshape(shape)[:, order]
+        for rows, order in zip(predicted, orders, strict=True)
+    ]
+    return kept, np.array(probabilities)
 
 
 def _fit_weights(
-    unseen: Sequence[_Unseen], shared: Sequence[str], class_names: Sequence[str]
+    probabilities: np.ndarray, labels: np.ndarray
 ) -> tuple[np.ndarray, tuple[float, ...]]:
-    """Returns the weights, and the accuracies of each member and of the weighted mean."""
-    position = {name: index for index, name in enumerate(class_names)}
-    labels = np.array([position[unseen[0][path][0]] for path in shared])
-    probabilities = np.array([[member[path][1] for path in shared] for member in unseen])
-    weights = fit_weights(probabilities[:, np.arange(len(shared)), labels])
+    """Returns the weights, and the accuracies of each member and of the weighted mean.
+
+    Args:
+        probabilities: float ``[M, N, K]``, of M members for N images.
+        labels: int ``[N]``, the index of each image's class.
+    """
+    weights = fit_weights(probabilities[:, np.arange(len(labels)), labels])
     mean = np.average(probabilities, axis=0, weights=weights)
     accuracies = [float((p.argmax(axis=1) == labels).mean()) for p in (*probabilities, mean)]
     return weights, tuple(accuracies)
@@ -131,16 +193,19 @@ def _write_members(folder: Path, runs: Sequence[Run], weights: np.ndarray, num_i
         ) from error
 
 
-def _predict_unseen(run: Run, batch_size: int) -> _Unseen:
-    """Predicts the images that a member has not trained on; reads ``oof.csv`` of a cross-validation."""
+def _predict_unseen(run: Run, batch_size: int) -> dict[str, np.ndarray]:
+    """The probabilities, float ``[K]``, of each image that a member has not trained on, by its path.
+
+    The classes are in the order of the member. Those of a cross-validation are read from ``oof.csv``.
+    """
     if run.is_folds:
-        return FoldsPaths(run.run_dir).read_predictions(run.class_names)
+        rows = FoldsPaths(run.run_dir).read_predictions(run.class_names)
+        return {path: probabilities for path, (_, probabilities) in rows.items()}
     labelled = predict_labelled(
         run.load_members(use_snapshots=False), *open_validation(run), tta=1, batch_size=batch_size
     )
-    predictions = labelled.predictions
-    rows = zip(predictions.paths, predictions.labels, predictions.probabilities, strict=True)
+    predictions, root = labelled.predictions, run.settings["resolved"]["data_root"]
     return {
-        os.path.join(labelled.data_root, path): (run.class_names[label], values)
-        for path, label, values in rows
+        os.path.join(root, path): probabilities
+        for path, probabilities in zip(predictions.paths, predictions.probabilities, strict=True)
     }

@@ -19,7 +19,12 @@ from seedtf.data.fixes import FixTable
 from seedtf.errors import UserError
 from seedtf.evaluation.evaluate import Report, compute_report
 from seedtf.evaluation.folds_report import folds_values, write_out_of_fold
-from seedtf.evaluation.labelled import LabelledPredictions, predict_labelled, predict_out_of_fold
+from seedtf.evaluation.labelled import (
+    LabelledPredictions,
+    predict_labelled,
+    predict_out_of_fold,
+    warn_of_training_images,
+)
 from seedtf.evaluation.metrics import fit_temperature
 from seedtf.evaluation.report import (
     OUT_OF_FOLD,
@@ -143,7 +148,9 @@ def evaluate_run(
     if is_out_of_fold:
         labelled = predict_out_of_fold(run, tta=tta, batch_size=batch_size)
     elif data_dir:
-        labelled = predict(models, *open_labelled(run, data_dir, labels_csv, columns, layout))
+        images = open_labelled(run, data_dir, labels_csv, columns, layout)
+        warn_of_training_images(run, images[0].catalog)
+        labelled = predict(models, *images)
     else:
         labelled = predict(models, *open_validation(run))
     labelled, changes = _apply_fixes(labelled, table, data_dir)

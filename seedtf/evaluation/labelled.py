@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import os
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 import keras
@@ -13,6 +14,7 @@ from seedtf.data.catalog import Catalog, Fault
 from seedtf.data.fixes import Fixes
 from seedtf.data.paths import Folder
 from seedtf.data.store import Store
+from seedtf.data.table_text import read_csv
 from seedtf.errors import UserError
 from seedtf.evaluation.evaluate import (
     Predictions,
@@ -22,10 +24,17 @@ from seedtf.evaluation.evaluate import (
     top_losses,
 )
 from seedtf.model.activation_map import has_maps, make_map_function
+from seedtf.report import warn
+from seedtf.runs.folder import read_settings
 from seedtf.runs.folds import TEST_FOLD, FoldsPaths
 from seedtf.runs.open import Run, load_run, open_validation
 
-__all__ = ["LabelledPredictions", "predict_labelled", "predict_out_of_fold"]
+__all__ = [
+    "LabelledPredictions",
+    "predict_labelled",
+    "predict_out_of_fold",
+    "warn_of_training_images",
+]
 
 
 @dataclass(frozen=True)
@@ -173,3 +182,33 @@ def _check_each_once(run: Run, paths: Sequence[str], unreadable: set[str]) -> No
             f"{folds_paths.table}: lists {len(expected)} images, but the splits of the runs have "
             f"{len(paths)}; restore the files that seedtf folds wrote"
         )
+
+
+def warn_of_training_images(run: Run, images: Catalog) -> None:
+    """Warns if ``run``, or one of its members, was trained on some of ``images``.
+
+    The accuracy on such images is higher than on new ones. Images are compared by their paths, so a
+    copy in another folder is not recognized. Nothing is known of a run without split.csv.
+    """
+    evaluated = _resolve_paths(images.root, images.paths)
+    found: dict[str, set[str]] = {}
+    for paths in run.members or (run.paths,):
+        root = read_settings(paths.root).get("resolved", {}).get("data_root")
+        if root and paths.split.is_file():
+            rows = read_csv(paths.split, ("file", "split"), paths.split.name)
+            trained = _resolve_paths(root, (file for file, side in rows if side == "train"))
+            found[str(paths.root)] = evaluated & trained
+    num_trained = len(set[str]().union(*found.values()))
+    if num_trained:
+        names = [name for name, trained in found.items() if trained]
+        more = f" or of {len(names) - 1} more runs" if len(names) > 1 else ""
+        warn(
+            f"{images.root}: {num_trained:,} of {len(evaluated):,} images are training images of "
+            f"{names[0]}{more}; the accuracy on them is higher than on new images"
+        )
+
+
+def _resolve_paths(root: str | os.PathLike[str], paths: Iterable[str]) -> set[str]:
+    """The absolute paths of images below ``root``, whose own links are resolved."""
+    folder = os.path.realpath(root)
+    return {os.path.join(folder, path) for path in paths}

@@ -1,4 +1,7 @@
-"""Averages the predictions of several networks, each of which may take its own image size."""
+"""Averages the predictions of several networks, each of which may take its own image size.
+
+The networks must have their classes in one order, which ``reorder_classes`` can change.
+"""
 
 from __future__ import annotations
 
@@ -7,12 +10,34 @@ from collections.abc import Sequence
 import keras
 import tensorflow as tf
 
-__all__ = ["input_size", "resize_for", "weighted_mean"]
+from seedtf.model.network import HEAD
+
+__all__ = ["input_size", "reorder_classes", "resize_for", "weighted_mean"]
 
 
 def input_size(model: keras.Model) -> int:
     """The image size of a network: the side in pixels of its square input."""
     return int(model.input_shape[1])
+
+
+def reorder_classes(model: keras.Model, order: Sequence[int]) -> None:
+    """Changes the order of a network's classes: output k becomes the one that was ``order[k]``.
+
+    The columns of its dense head are reordered, so logits, probabilities and class activation maps
+    follow. Probabilities may differ by rounding, because their sum is computed in another order.
+
+    Example:
+        >>> from seedtf.model.network import build_network
+        >>> network = build_network(model="tiny", num_classes=3, image_size=16, weights="none")
+        >>> before = network(tf.ones([1, 16, 16, 3])).numpy()[0]
+        >>> reorder_classes(network, [2, 0, 1])
+        >>> after = network(tf.ones([1, 16, 16, 3])).numpy()[0]
+        >>> bool(abs(after - before[[2, 0, 1]]).max() < 1e-6)
+        True
+    """
+    head = model.get_layer(HEAD)
+    # The last axis of the kernel [C, K] and of the bias [K] is that of the classes.
+    head.set_weights([values[..., list(order)] for values in head.get_weights()])
 
 
 def resize_for(model: keras.Model, images: tf.Tensor) -> tf.Tensor:

@@ -1,5 +1,6 @@
 """Writes and reads the folder of ``seedtf ensemble``, which names the averaged runs and their weights.
 
+The runs must have the same classes, which may be in another order.
 Nothing here imports TensorFlow or Keras.
 """
 
@@ -10,12 +11,13 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
+from seedtf.data.catalog import to_nfc
 from seedtf.errors import UserError
 from seedtf.files import write_text
 from seedtf.runs.folder import format_class_names
 from seedtf.runs.paths import RunPaths
 
-__all__ = ["is_ensemble", "read_ensemble", "write_ensemble"]
+__all__ = ["is_ensemble", "match_classes", "read_ensemble", "write_ensemble"]
 
 _FILE_NAME = "ensemble.json"
 
@@ -72,3 +74,46 @@ def read_ensemble(path: str | os.PathLike[str]) -> tuple[list[RunPaths], list[fl
                 "finds its runs by relative paths"
             )
     return runs, weights
+
+
+def match_classes(
+    class_names: Sequence[str], wanted: Sequence[str], run: str, other: str
+) -> list[int]:
+    """The position in ``class_names`` of each class of ``wanted``; classes are matched by name.
+
+    The same classes can be in another order: labels from a table are sorted as numbers, and the names
+    of class folders as text. Names that differ only in how their accents are composed are equal.
+
+    Args:
+        class_names: the classes of a run, in the order of the outputs of its model.
+        wanted: the classes in another order.
+        run, other: what has ``class_names`` and what has ``wanted``, for the message.
+
+    Raises:
+        UserError: one of the two has a class that the other one lacks.
+
+    Example:
+        >>> match_classes(["10", "9"], ["9", "10"], "runs/b", "runs/a")
+        [1, 0]
+        >>> match_classes(["ash"], ["ash", "elm"], "runs/b", "runs/a")
+        Traceback (most recent call last):
+        seedtf.errors.UserError: runs/b: has other classes than runs/a (lacks 1, first 'elm'); leave \
+it out, or train it with the same classes
+    """
+    position = {to_nfc(name): index for index, name in enumerate(class_names)}
+    known = {to_nfc(name) for name in wanted}
+    differences = {
+        "lacks": [name for name in wanted if to_nfc(name) not in position],
+        "adds": [name for name in class_names if to_nfc(name) not in known],
+    }
+    if any(differences.values()):
+        text = "; ".join(
+            f"{verb} {len(names)}, first {names[0]!r}"
+            for verb, names in differences.items()
+            if names
+        )
+        raise UserError(
+            f"{run}: has other classes than {other} ({text}); leave it out, or train it with the same "
+            "classes"
+        )
+    return [position[to_nfc(name)] for name in wanted]

@@ -21,9 +21,10 @@ from seedtf.data.store import Store, build_store, has_cache, plan_cache
 from seedtf.data.table_text import read_csv
 from seedtf.errors import UserError
 from seedtf.images.header import MAX_PIXELS, STRETCH
+from seedtf.model.members import reorder_classes
 from seedtf.model.network import load_model
 from seedtf.report import report
-from seedtf.runs.ensembles import is_ensemble, read_ensemble
+from seedtf.runs.ensembles import is_ensemble, match_classes, read_ensemble
 from seedtf.runs.folder import find_run, read_class_names, read_settings
 from seedtf.runs.folds import is_folds, read_folds
 from seedtf.runs.paths import RunPaths
@@ -103,21 +104,22 @@ class Run:
     def load_members(self, use_snapshots: bool) -> list[keras.Model]:
         """Loads the models whose probabilities are averaged, or the single model that predicts.
 
-        These are the best models of all members, all snapshots of a run, or only ``load_model()``.
+        These are the best models of all members, all snapshots of a run, or only ``load_model()``. All
+        have their classes in the order of ``class_names``; those of a member may be saved in another.
 
         Args:
             use_snapshots: whether to load all snapshots of a single run.
 
         Raises:
-            UserError: as ``load_model``; or ``use_snapshots`` is set, but the run has no snapshots, or
-                it has members or a ``checkpoint``.
+            UserError: as ``load_model``; a member has other classes; or ``use_snapshots`` is set, but
+                the run has no snapshots, or it has members or a ``checkpoint``.
         """
         if self.members and use_snapshots:
             raise UserError(
                 f"--snapshots: {self.run_dir} averages several runs; leave --snapshots out"
             )
         if self.members:
-            return [self._load(run.best) for run in self.members]
+            return [self._load_member(member) for member in self.members]
         if not use_snapshots:
             return [self.load_model()]
         if self.checkpoint:
@@ -131,6 +133,14 @@ class Run:
                 "out, or train with --schedule=cyclic --snapshots"
             )
         return [self._load(path) for path in snapshots]
+
+    def _load_member(self, member: RunPaths) -> keras.Model:
+        names = read_class_names(member.root)
+        order = match_classes(names, self.class_names, str(member.root), str(self.run_dir))
+        model = self._load(member.best)
+        if order != sorted(order):
+            reorder_classes(model, order)
+        return model
 
     def _load(self, path: Path) -> keras.Model:
         model = load_model(path)
