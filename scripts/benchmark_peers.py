@@ -6,11 +6,11 @@
 
 256² uint8 images in memory become 224² float32 batches of 64: random crop, stretch, flips, rotation,
 brightness, contrast, saturation and hue. Each library runs in its own process, warmed up, and they
-take turns: a round measures each once, and a ratio is the median over the rounds. A process without a
-turn is stopped (SIGSTOP) with its child processes, because it would otherwise fill its queues while
-another is measured. Libraries that cannot rotate in the same pass do not rotate, as their titles say;
-ImageDataGenerator neither stretches nor changes the hue, and its images already have 224². Without
-``--python``, the libraries of the other environments are left out.
+take turns: a round measures each once. The table says how many times as fast as each library seedtf is,
+as the median over the rounds. Between its turns a process is paused (SIGSTOP) with its child processes,
+because it would otherwise fill its queues while another is measured. Libraries that cannot rotate in
+the same pass do not rotate, as their titles say; ImageDataGenerator neither stretches nor changes the
+hue, and its images already have 224². The libraries of the environment "torch" need ``--python``.
 """
 
 from __future__ import annotations
@@ -60,9 +60,9 @@ def measure(
         for _ in range(arguments.rounds):
             for name, worker in workers.items():
                 rates[name].append(float(worker.ask(f"{arguments.seconds}")))
-    finally:  # stopped processes would outlive this one if they were not killed
+    finally:  # a paused process would outlive this one if it were not killed
         for worker in workers.values():
-            worker.stop()
+            worker.kill()
     return rates, versions
 
 
@@ -103,7 +103,8 @@ def read_pythons(parser: argparse.ArgumentParser, values: list[str]) -> dict[str
             parser.error(f"--python={value}: write NAME=PATH, once for each of {others}")
         if not Path(path).is_file():
             parser.error(f"--python={value}: {path or 'an empty path'} is not a file")
-        pythons[name] = str(Path(path).absolute())  # not resolved: a link leads to a venv
+        # Links are not resolved, because the Python of a venv is a link to one outside the venv.
+        pythons[name] = str(Path(path).absolute())
     return pythons
 
 
@@ -132,10 +133,10 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2, help="threads and cores of each")
     parser.add_argument("--peers", help="names, separated by commas; default: all that can run")
     parser.add_argument("--python", action="append", default=[], metavar="NAME=PATH",
-                        help="the Python of another environment, which is torch")  # fmt: skip
+                        help="the Python of the environment NAME, which can only be torch")  # fmt: skip
     parser.add_argument("--without_avx512", action="store_true",
-                        help="limit XLA, oneDNN, PyTorch, MKL and OpenCV to AVX2; what has no such "
-                             "setting, as DALI and NumPy, is not limited")  # fmt: skip
+                        help="limit XLA, oneDNN, PyTorch, MKL and OpenCV to AVX2; others, such as DALI "
+                             "and NumPy, have no setting for this and are not limited")  # fmt: skip
     parser.add_argument("--json", action="store_true", help="print JSON instead of the table")
     parser.add_argument("--worker", help=argparse.SUPPRESS)
     parser.add_argument("--cores", help=argparse.SUPPRESS)

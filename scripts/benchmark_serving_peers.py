@@ -1,16 +1,18 @@
-"""Requests with JPEG files: seedtf's exports, bare TensorFlow and other runtimes, with one network.
+"""Times requests with JPEG files to seedtf's exports, a bare ``tf.function`` and other runtimes.
 
     pip install '.[export,hub]' openvino==2026.4.1
     python -m venv peers && peers/bin/pip install -r scripts/benchmark_serving_peers_requirements.txt
     python scripts/benchmark_serving_peers.py --python=peers/bin/python
 
-Each runtime gets the bytes of 1, 8 or 32 JPEG files and returns probabilities. It runs in its own
-process on two cores; the processes take turns, and one without a turn is stopped (SIGSTOP). Reported
-are images per second and the median and 99th percentile of the milliseconds of a request, each as the
-median over the rounds. All runtimes but timm have the same random weights, and the script ends with an
-error if their probabilities for an image that needs no resizing differ by more than 0.001. timm has
-weights of its own, and its ResNet-50 computes a little more: it has its strides in 3×3 convolutions,
-Keras in the 1×1 before.
+Each runtime gets the bytes of 1, 8 or 32 JPEG files and returns the probabilities of one network. It
+runs in its own process on two cores; the processes take turns, and are paused (SIGSTOP) in between. The
+table has images per second, and p50 and p99 (median and 99th percentile) of the milliseconds that a
+request takes. Each is computed in every round, and the median over the rounds is printed.
+
+All runtimes but timm have the same random weights, and the script ends with an error if their
+probabilities for an image that needs no resizing differ by more than 0.001. timm has weights of its
+own, and its ResNet-50 computes a little more: its strides are in the 3×3 convolutions, whereas those of
+Keras are in the 1×1 convolutions before them.
 """
 
 from __future__ import annotations
@@ -33,12 +35,19 @@ from serving_peers.runtimes import NETWORKS, RUNTIMES, Setup, worker_loop
 BATCH_SIZES = (1, 8, 32)
 TOLERANCE = 1e-3
 FIGURES = ("images_per_second", "p50_ms", "p99_ms")
-BEST_TENSORFLOW = ("tensorflow", "frozen")
+TF_FUNCTIONS = ("tensorflow", "frozen")
 
 
 @dataclass(frozen=True)
 class Turn:
-    """What a runtime reached in one turn, with images of one kind in requests of one size."""
+    """What a runtime reached in one turn.
+
+    Attributes:
+        runtime: a key of ``RUNTIMES``.
+        kind: the side of the images in pixels, or the name of their folder.
+        batch_size: images in a request.
+        figures: the values by the names in ``FIGURES``.
+    """
 
     runtime: str
     kind: str
@@ -77,7 +86,7 @@ def summarize(turns: Sequence[Turn]) -> list[dict[str, Any]]:
 
 
 def table(rows: Sequence[Mapping[str, Any]]) -> list[str]:
-    """The lines of a table for each kind of images, and how seedtf compares with bare TensorFlow."""
+    """The lines of a table for each kind of images, and how seedtf compares with a bare function."""
     lines = []
     for kind in dict.fromkeys(row["kind"] for row in rows):
         of_kind = {(row["runtime"], row["batch_size"]): row for row in rows if row["kind"] == kind}
@@ -93,13 +102,13 @@ def table(rows: Sequence[Mapping[str, Any]]) -> list[str]:
             ]
             lines.append(f"{RUNTIMES[name].title:31}" + "".join(cells))
         rates = {key: row["images_per_second"] for key, row in of_kind.items()}
-        peers = [name for name in BEST_TENSORFLOW if name in runtimes]
+        peers = [name for name in TF_FUNCTIONS if name in runtimes]
         if peers and "seedtf" in runtimes:
             ratios = [
                 rates["seedtf", size] / max(rates[name, size] for name in peers) for size in sizes
             ]
             lines.append(
-                f"{'seedtf / fastest bare function':31}"
+                f"{'seedtf / faster tf.function':31}"
                 + "".join(f"{f'{ratio:.2f} ×':>11}{'':16}" for ratio in ratios)
             )
         lines.append("")
@@ -147,9 +156,9 @@ def benchmark(folder: Path, names: Sequence[str], arguments: argparse.Namespace)
         difference = check({name: answer["probabilities"] for name, answer in answers.items()})
         versions = {k: v for answer in answers.values() for k, v in answer["versions"].items()}
         rows = summarize(measure(workers, [Path(kind).name for kind in kinds], arguments))
-    finally:  # stopped processes would outlive this one if they were not killed
+    finally:  # a paused process would outlive this one if it were not killed
         for worker in workers.values():
-            worker.stop()
+            worker.kill()
     if arguments.json:
         result = {"network": arguments.network, "threads": arguments.threads, "rows": rows}
         print(json.dumps({**result, "difference": difference, "versions": versions}))

@@ -5,7 +5,8 @@
 
 Both train the whole of ResNet-50 with Adam in float32. PyTorch uses the channels-last memory format,
 as its documentation advises for CPUs, and is timed again with ``torch.compile`` where that works. Each
-of these variants has its own process. They take turns, and a ratio is the median over the turns.
+of these variants has its own process, and they take turns. The ratio of the time of a variant to that
+of seedtf is the median over the turns.
 """
 
 from __future__ import annotations

@@ -91,7 +91,7 @@ def worker(script: ModuleType, tmp_path: Path) -> Iterator[tuple[Any, Path]]:
     command = [sys.executable, "-c", LIBRARY, str(SCRIPTS), str(path)]
     started = script.Worker("made up", command, threads=1)
     yield started, path
-    started.stop()
+    started.kill()
 
 
 def test_child_processes_of_a_library_run_only_in_its_turn(worker: tuple[Any, Path]) -> None:
@@ -108,8 +108,8 @@ def test_child_processes_of_a_library_run_only_in_its_turn(worker: tuple[Any, Pa
     after = written()
     assert after > before
     assert written() == after
-    started.stop()
-    started._send(signal.SIGCONT)  # a child process that was only stopped would go on
+    started.kill()
+    started._send(signal.SIGCONT)  # a child process that was only paused would go on
     assert written() == after
 
 

@@ -40,7 +40,7 @@ SIZE, CLASSES, PER_CLASS = 16, ("ash", "elm", "oak"), 12
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Noisy coloured images; some of them have a twin: an identical file or a re-encoded one."""
+    """Noisy coloured images; some of them have a twin: an identical file or an enlarged one."""
     root = tmp_path_factory.mktemp("probed")
     rng = np.random.default_rng(0)
     for label, name in enumerate(CLASSES):
@@ -88,7 +88,7 @@ def standardized(train: np.ndarray, test: np.ndarray) -> tuple[np.ndarray, np.nd
     return (train - mean) / deviation, (test - mean) / deviation
 
 
-def test_each_fold_is_predicted_as_scikit_learn_does_from_the_others(cloud: Cloud) -> None:
+def test_each_fold_is_predicted_from_the_others_as_scikit_learn_does(cloud: Cloud) -> None:
     found = predict_out_of_fold(
         cloud.features, cloud.labels, cloud.folds, np.arange(120), num_classes=3, seed=0
     )
@@ -183,7 +183,7 @@ def test_accuracy_interval_and_comparison_follow_from_the_predictions(
 
 
 @pytest.mark.usefixtures("without_figures")
-def test_the_saved_run_is_evaluated_predicts_and_has_the_accuracy_of_its_head(
+def test_the_saved_run_has_the_accuracy_of_its_head_and_can_predict(
     result: Probe, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run_dir, accuracy = save_best_head(result, str(tmp_path / "run"))
@@ -203,7 +203,7 @@ def test_the_saved_run_is_evaluated_predicts_and_has_the_accuracy_of_its_head(
     assert len(table.read_text().splitlines()) == 1 + PER_CLASS + 2
     capsys.readouterr()
     config = {name: value for name, value in read_settings(run_dir).items() if name != "resolved"}
-    assert TrainConfig(**config).head == "fitted"  # so flags.txt repeats the fit
+    assert TrainConfig(**config).head == "fitted"  # so training with flags.txt fits the head again
 
 
 def test_training_starts_from_the_head_that_fits_the_training_images(
@@ -289,7 +289,7 @@ def test_without_scikit_learn_one_line_says_what_to_install(
         resolve(config, Machine(sklearn=False))
 
 
-def test_several_workers_fit_no_head(data: Path) -> None:
+def test_a_fitted_head_with_several_workers_is_an_error(data: Path) -> None:
     cluster = json.dumps(
         {"cluster": {"worker": ["a:1", "b:1"]}, "task": {"type": "worker", "index": 0}}
     )

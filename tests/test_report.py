@@ -32,10 +32,10 @@ FILES = {
 def run_dir(tmp_path_factory):
     folder = tmp_path_factory.mktemp("report")
     run = make_run(folder / "<i>run & co", draw_classes(folder / "data", NAMES, per_class=8))
-    curves = draw_reliability(
-        reliability(np.array([0.5]), np.array([True])), None, title="in place of the curves"
+    stand_in = draw_reliability(
+        reliability(np.array([0.5]), np.array([True])), None, title="instead of the curves"
     )
-    (run / "curves.png").write_bytes(figure_png(curves, dpi=40))
+    (run / "curves.png").write_bytes(figure_png(stand_in, dpi=40))
     return run
 
 
@@ -69,17 +69,17 @@ def test_the_table_holds_the_exact_probabilities(evaluation):
     rows = read_table(evaluation.page.parent / "predictions_val.csv")
     assert [row["path"] for row in rows] == list(found.paths)
     for row, probabilities in zip(rows, found.probabilities, strict=True):
-        named = {row[f"top{k}"]: np.float32(row[f"p{k}"]) for k in range(1, 6)}
-        stated = dict(zip(found.class_names, probabilities, strict=True))
-        assert named == {name: stated[name] for name in named}
-        assert list(named.values()) == sorted(probabilities, reverse=True)[:5]
-        own = stated[row["true"]]
+        written = {row[f"top{k}"]: np.float32(row[f"p{k}"]) for k in range(1, 6)}
+        exact = dict(zip(found.class_names, probabilities, strict=True))
+        assert written == {name: exact[name] for name in written}
+        assert list(written.values()) == sorted(probabilities, reverse=True)[:5]
+        own = exact[row["true"]]
         assert float(row["loss"]) == pytest.approx(-np.log(own), rel=1e-4)
-        others = max(p for name, p in stated.items() if name != row["true"])
+        others = max(p for name, p in exact.items() if name != row["true"])
         assert float(row["margin"]) == pytest.approx(own - others, abs=1e-5)
 
 
-def test_the_threshold_selects_the_same_rows_in_the_table(evaluation):
+def test_the_rows_above_the_threshold_have_the_reported_count_and_precision(evaluation):
     folder = evaluation.page.parent
     easy = evaluate_run(
         str(folder.parent), precision_target=0.1, out=str(folder.parent / "easy"), overwrite=True

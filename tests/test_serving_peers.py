@@ -87,7 +87,7 @@ def test_equal_weights_must_give_equal_probabilities(script: ModuleType) -> None
         script.check({**probabilities, "onnxruntime": [0.2012, 0.7988]})
 
 
-def test_a_worker_answers_and_is_stopped_in_between(script: ModuleType) -> None:
+def test_a_worker_answers_and_is_paused_in_between(script: ModuleType) -> None:
     worker = script.Worker("echo", [sys.executable, "-c", ECHO], 1)
     process = psutil.Process(worker._process.pid)
     try:
@@ -98,7 +98,7 @@ def test_a_worker_answers_and_is_stopped_in_between(script: ModuleType) -> None:
                 time.sleep(0.01)
             assert process.status() == psutil.STATUS_STOPPED
     finally:
-        worker.stop()
+        worker.kill()
     with pytest.raises(SystemExit, match="echo did not start"):
         script.Worker("echo", [sys.executable, "-c", "print('no')"], 1)
 

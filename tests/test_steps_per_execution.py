@@ -27,7 +27,7 @@ from seedtf.training.callbacks import EachStep, Position, SaveState, StopOnNaN
 from seedtf.training.optim.step_rates import StepRates
 from seedtf.training.state import load_newest_state
 from seedtf.training.train import train_and_evaluate
-from seedtf.training.trainer import Trainer, UnreadMetric
+from seedtf.training.trainer import LazyMetric, Trainer
 
 FLAGS: dict[str, Any] = {
     "model": "tiny",
@@ -225,9 +225,9 @@ def test_a_third_call_waits_for_the_metrics_of_the_first_and_errors_are_raised()
     each.on_train_end()
 
 
-def test_keras_leaves_unread_metrics_on_the_device() -> None:
+def test_keras_leaves_lazy_metrics_on_the_device() -> None:
     trainer = make_trainer()
-    trainer.unread_logs = True
+    trainer.lazy_metrics = True
     for make in (trainer.make_train_function, trainer.make_test_function):
         make(force=True)
     images, labels = np.zeros((4, 16, 16, 3), np.float32), np.zeros(4, np.int32)
@@ -235,7 +235,7 @@ def test_keras_leaves_unread_metrics_on_the_device() -> None:
     watch = keras.callbacks.LambdaCallback(on_train_batch_end=lambda _, logs: seen.append(logs))
     batches = dataset_of([(images, labels)] * 2)
     trainer.fit(batches, validation_data=batches, callbacks=[watch], verbose=0)
-    assert len(seen) == 2 and all(type(each["loss"]) is UnreadMetric for each in seen)
+    assert len(seen) == 2 and all(type(each["loss"]) is LazyMetric for each in seen)
     logs = trainer.history.history
     assert all(np.isfinite(logs[name]).all() for name in ("loss", "val_loss", "val_accuracy"))
 

@@ -48,12 +48,12 @@ PROMISES: dict[str, dict[str, tuple[str, ...]]] = {
             "test_a_second_call_builds_no_network_and_decodes_nothing",
         ),
         "A probe fits as scikit-learn does, on the other folds alone, and twins share a fold.": (
-            "test_each_fold_is_predicted_as_scikit_learn_does_from_the_others",
+            "test_each_fold_is_predicted_from_the_others_as_scikit_learn_does",
             "test_the_images_of_a_fold_do_not_change_the_head_that_predicts_them",
             "test_twins_are_in_one_fold_and_every_image_counts_once",
         ),
         "The run that a probe saves has the accuracy that its head had in the probe.": (
-            "test_the_saved_run_is_evaluated_predicts_and_has_the_accuracy_of_its_head",
+            "test_the_saved_run_has_the_accuracy_of_its_head_and_can_predict",
         ),
     },
     "Interrupted runs": {

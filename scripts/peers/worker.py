@@ -1,4 +1,4 @@
-"""A process that answers requests, such as to measure a library, and is stopped in between."""
+"""A process that answers requests, such as to measure a library, and is paused in between."""
 
 from __future__ import annotations
 
@@ -64,8 +64,8 @@ class Worker:
     """A process that answers each line with a line, in a process group of its own.
 
     When it is warmed up, it prints a line that begins with ``ready``; ``greeting`` is the rest of it.
-    The whole group is stopped and continued, because the library may have processes of its own that
-    would otherwise fill their queues while another library is measured.
+    Between the requests the whole group is paused (SIGSTOP), because the library may have processes of
+    its own that would otherwise fill their queues while another library is measured.
     """
 
     def __init__(
@@ -86,7 +86,7 @@ class Worker:
             line = self._read_line()
         finally:
             if not line.startswith("ready"):
-                self.stop()
+                self.kill()
         if not line.startswith("ready"):
             raise SystemExit(f"{name} did not start; see its message above")
         self.greeting = line.removeprefix("ready").strip()
@@ -111,7 +111,7 @@ class Worker:
         self._send(signal.SIGSTOP)
         return answer
 
-    def stop(self) -> None:
+    def kill(self) -> None:
         """Kills the process and those that it started."""
         self._send(signal.SIGKILL)
         self._process.wait()

@@ -1,7 +1,7 @@
-"""Trains with Ultralytics: its own network from random weights, EfficientNet-Lite0 from ImageNet's.
+"""Trains Ultralytics' own network from random weights, or EfficientNet-Lite0 from ImageNet weights.
 
-The ImageNet weights of its own networks would have to be downloaded. Its documentation trains another
-network by a trainer that overrides ``get_model``.
+The ImageNet weights of its own networks would have to be downloaded. Another network is trained as its
+documentation advises, with a trainer that overrides ``get_model``.
 """
 
 from __future__ import annotations
@@ -18,6 +18,8 @@ class LiteNetwork(torch.nn.Module):
 
     def __init__(self, file: str, classes: int) -> None:
         super().__init__()
+        # Ultralytics reads from each layer the index of its input (-1: the previous layer), its own
+        # index, and its type.
         self.f, self.i, self.type = -1, 0, "timm"
         overlay = {"file": file}
         self.net = timm.create_model(
@@ -52,7 +54,7 @@ def default(args: RaceArgs, **options: object) -> None:
 
 
 def best(args: RaceArgs, lr0: float = 1e-3, **options: object) -> None:
-    """AdamW with the recipe's learning rates, cached decoded images, batches of 32, two threads."""
+    """The race's recipe: AdamW, batches of 32; decoded images stay in memory, and two threads train."""
     model = YOLO("yolo26n-cls.yaml")
     model.add_callback("on_train_batch_end", args.record_first_step)
     model.add_callback("on_train_start", lambda trainer: torch.set_num_threads(2))

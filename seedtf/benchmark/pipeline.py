@@ -42,7 +42,7 @@ class Rate:
     """The throughput of one dataset, as medians over its turns.
 
     Attributes:
-        way: the name of the dataset: a value of ``--augment_impl``, or ``device``.
+        way: the name of the dataset in the argument of ``measure_rates``.
         images_per_second: per second of wall-clock time.
         images_per_cpu_second: per second of CPU time over all threads, that is, per core.
     """

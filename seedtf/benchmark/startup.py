@@ -48,7 +48,8 @@ class CacheBuild:
     Attributes:
         mode: ``ram`` or ``disk``.
         seconds: median time to build the cache.
-        pass_seconds: median time in which TensorFlow decodes the same files in parallel, uncached.
+        pass_seconds: median time that TensorFlow takes to decode each of the same files once, in
+            parallel and without a cache.
         ratio: the median over the rounds of ``seconds / pass_seconds``.
         peak_bytes: peak memory of the process, minus its memory before the build.
         decoded_bytes: size of all decoded images.
@@ -94,21 +95,24 @@ class Growth:
         return statistics.median(steady[-quarter:]) / first - 1.0
 
 
-def measure_start(flags: Sequence[str], plain: Sequence[object], rounds: int) -> StartTimes:
+def measure_start(
+    flags: Sequence[str], keras_arguments: Sequence[object], rounds: int
+) -> StartTimes:
     """Starts ``seedtf train`` and a plain Keras script alternately, ``rounds`` times each.
 
     One more round comes first. It is not counted, because it fills the caches.
 
     Args:
         flags: flags of ``seedtf train``, without ``--run_dir``.
-        plain: name of the network in Keras, image size, batch size and number of classes.
+        keras_arguments: those of the Keras script: name of the network, image size, batch size and
+            number of classes.
         rounds: how often each is started.
     """
     times = []
     for number in range(rounds + 1):
         with tempfile.TemporaryDirectory() as folder:
             seedtf = _seconds_until_result("train", "first_step", *flags, f"--run_dir={folder}/run")
-        keras = _seconds_until_result("plain_keras", *(str(value) for value in plain))
+        keras = _seconds_until_result("plain_keras", *map(str, keras_arguments))
         if number:
             times.append((seedtf, keras))
     return StartTimes(*_medians(times))

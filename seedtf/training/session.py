@@ -77,7 +77,7 @@ class Session:
             self.trainer.pad_validation_to = config.batch_size
         if plan.settings.compilation.halves and isinstance(self.trainer, DistributedTrainer):
             self.trainer.jit_halves = True
-        self.trainer.unread_logs = plan.settings.gpus > 0
+        self.trainer.lazy_metrics = plan.settings.gpus > 0
         self.trainer.steps_per_call = plan.steps_per_execution
         if plan.settings.lr_per_step and devices.strategy is None and not KERAS_2:
             self.trainer.rates = StepRates(plan.steps_per_epoch)
@@ -130,9 +130,9 @@ class Session:
             optimizer = make_phase_optimizer(self.plan, self.network, phase_start=phase_start)
             self.trainer.compile_for(optimizer, jit_compile=settings.compilation.enabled)
             # The variables of optimizer and metrics are created here and not in the first step, because
-            # a function that creates variables is traced twice, and a function that XLA compiles, or a
-            # loop inside a graph, cannot create any. Without XLA, Keras would also wait for the GPU to
-            # find out whether these variables exist.
+            # a function that creates variables is traced twice, and neither a function that XLA
+            # compiles nor a loop inside a graph can create any. Without XLA, Keras would also wait for
+            # the GPU to find out whether these variables exist.
             if not KERAS_2:
                 build_optimizer(optimizer, self.trainer.trainable_variables)
                 if self.devices.strategy is None:  # DistributedTrainer itself builds its metrics
@@ -143,7 +143,8 @@ class Session:
         """Makes the train step take images of ``size``² pixels; the step is traced again."""
         self.image_size = size
         self.trainer.prepare = self.batches.make_prepare(size)
-        # Without force=True Keras would keep the function and trace it again for images of any size.
+        # Without force=True the old function would be kept, and would be traced again, if at all, with
+        # an unknown image size.
         self.trainer.make_train_function(force=True)
 
     def train_batches(self, start_step: int) -> Any:

@@ -14,7 +14,7 @@ from seedtf.training.optim.ema import MovingAverage
 from seedtf.training.optim.losses import CrossEntropy, accuracy_metric
 from seedtf.training.optim.step_rates import StepRates
 
-__all__ = ["Prepare", "Trainer", "UnreadMetric"]
+__all__ = ["LazyMetric", "Prepare", "Trainer"]
 
 Prepare = Callable[[Any], Any]
 """Turns a batch of the pipeline into the images and labels of the train step; see ``Trainer``."""
@@ -22,7 +22,7 @@ Prepare = Callable[[Any], Any]
 _METRIC_NAMES = ("accuracy", "loss")
 
 
-class UnreadMetric:
+class LazyMetric:
     """A metric whose value stays on the device until ``numpy`` is called.
 
     After every step, before any callback, Keras converts each metric to a number if it can, which waits
@@ -54,7 +54,7 @@ class Trainer(keras.Model):
         steps_per_call: the largest number of steps in a call of the train function. If it is above 1,
             the function takes elements of ``device_chunks`` and returns each metric as float32
             ``[steps_per_call]``, its values after each step.
-        unread_logs: whether train and test functions return their metrics as ``UnreadMetric``.
+        lazy_metrics: whether train and test functions return each metric as a ``LazyMetric``.
         pad_validation_to: shorter validation batches are filled up to this number of images, so that
             XLA compiles the network for one shape only; 0 if they are not filled up.
     """
@@ -74,7 +74,7 @@ class Trainer(keras.Model):
         self.average: MovingAverage | None = None
         self.rates: StepRates | None = None
         self.steps_per_call = 1
-        self.unread_logs = False
+        self.lazy_metrics = False
         self.pad_validation_to = 0
         self._compiled_call: Callable[[Any], Any] | None = None
         self.train_function: Any = None
@@ -177,10 +177,10 @@ class Trainer(keras.Model):
             # `train_on_batch` of Keras passes a Python generator, which a graph cannot take.
             return on_next(batches) if hasattr(batches, "get_next") else on_batch(next(batches))
 
-        if not self.unread_logs:
+        if not self.lazy_metrics:
             return run_next
         return lambda batches: {
-            name: UnreadMetric(value) for name, value in run_next(batches).items()
+            name: LazyMetric(value) for name, value in run_next(batches).items()
         }
 
     def _call_padded(self, images: Any) -> Any:

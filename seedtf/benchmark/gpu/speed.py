@@ -157,7 +157,7 @@ def measure_pipeline(
 
     Returns:
         ``host``: the pipeline with augmentation, on all cores of the host. ``host_uint8``: the pipeline
-        for a step that augments on the device, which delivers uint8 images. ``device``: the
+        that delivers uint8 images to a step that augments them on the device. ``device``: the
         augmentation on the device.
     """
     side = image_size + 32
