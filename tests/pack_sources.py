@@ -7,7 +7,7 @@ import json
 import tarfile
 from pathlib import Path
 
-__all__ = ["labelled_files", "write_parquet", "write_tar", "write_tfrecord"]
+__all__ = ["labelled_files", "write_hf_table", "write_tar", "write_tfrecord"]
 
 
 def labelled_files(folder: Path) -> list[tuple[str, str, bytes]]:
@@ -45,13 +45,13 @@ def write_tfrecord(path: Path, rows: list[dict[str, bytes | int]], compression: 
     return path
 
 
-def write_parquet(
+def write_hf_table(
     path: Path, rows: list[tuple[bytes | None, str | None, object]], classes: list[str] | None
 ) -> Path:
-    """Writes a table as Hugging Face's datasets do: an Arrow stream to ``*.arrow``, otherwise Parquet.
+    """Writes a table as Hugging Face's datasets do.
 
     Args:
-        path: the file.
+        path: the file; with the suffix ``.arrow`` an Arrow stream, otherwise Parquet.
         rows: the bytes, path and label of each image.
         classes: the names of the classes in the metadata; None writes no metadata.
     """

@@ -6,7 +6,7 @@ import shutil
 
 import pytest
 from conftest import TINY_CLASSES
-from pack_sources import labelled_files, write_parquet, write_tar, write_tfrecord
+from pack_sources import labelled_files, write_hf_table, write_tar, write_tfrecord
 
 from seedtf.commands.main import main
 from seedtf.data.listing import list_files
@@ -111,9 +111,9 @@ def test_tfrecords(files, tmp_path):
 def test_tables_of_hugging_face(files, tmp_path, suffix):
     rows = [(data, path.split("/")[1], CLASSES.index(label)) for path, label, data in files]
     rows += [(None, "lost.png", 0), (files[0][2], None, -1)]
-    write_parquet(tmp_path / "data" / f"train-00000-of-00002.{suffix}", rows[:7], CLASSES)
-    write_parquet(tmp_path / "data" / f"train-00001-of-00002.{suffix}", rows[7:], CLASSES)
-    write_parquet(tmp_path / "data" / f"test-00000-of-00001.{suffix}", rows[:6], CLASSES)
+    write_hf_table(tmp_path / "data" / f"train-00000-of-00002.{suffix}", rows[:7], CLASSES)
+    write_hf_table(tmp_path / "data" / f"train-00001-of-00002.{suffix}", rows[7:], CLASSES)
+    write_hf_table(tmp_path / "data" / f"test-00000-of-00001.{suffix}", rows[:6], CLASSES)
     pack = packed(tmp_path / "data", tmp_path)
     expected = [(label, data) for _, label, data in files]
     assert contents(pack) == expected[:6] + expected
@@ -153,7 +153,7 @@ def break_tfrecord(folder, png):
 
 
 def break_parquet(folder, png):
-    path = write_parquet(folder / "a.parquet", [(png, "1.png", 0)], CLASSES)
+    path = write_hf_table(folder / "a.parquet", [(png, "1.png", 0)], CLASSES)
     path.write_bytes(path.read_bytes()[:-9])
 
 
@@ -167,7 +167,7 @@ def two_labels(folder, png):
 
 def two_kinds(folder, png):
     write_tfrecord(folder / "a.tfrecord", [])
-    write_parquet(folder / "b.parquet", [(png, "1.png", 0)], CLASSES)
+    write_hf_table(folder / "b.parquet", [(png, "1.png", 0)], CLASSES)
 
 
 @pytest.mark.parametrize(

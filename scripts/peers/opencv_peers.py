@@ -22,7 +22,7 @@ from peers.work import (
 
 
 def _in_threads(chain: Any, threads: int) -> Batches:
-    """Batches whose rows ``threads`` threads fill, as float32 only in the last step."""
+    """Yields float32 batches; ``threads`` threads fill them with the uint8 images of ``chain``."""
     from concurrent.futures import ThreadPoolExecutor
 
     import cv2
@@ -65,7 +65,10 @@ def albumentations(threads: int) -> Batches:
 
 
 def _import_albumentationsx() -> Any:
-    """AlbumentationsX has the import name of Albumentations, so it has another environment."""
+    """Imports AlbumentationsX, and returns the module.
+
+    The import name is ``albumentations``, so both libraries cannot be in the same environment.
+    """
     os.environ["ALBUMENTATIONS_OFFLINE"] = "1"  # it reports its use over the network otherwise
     import albumentations as a
 

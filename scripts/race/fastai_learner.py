@@ -1,4 +1,7 @@
-"""Trains timm's EfficientNet-Lite0 with fastai: as in its quick start, or with the race's recipe."""
+"""Trains timm's EfficientNet-Lite0 with fastai for scripts/benchmark_race.py.
+
+``default`` trains as fastai's quick start does, ``best`` with the recipe of scripts/measured/race.md.
+"""
 
 from __future__ import annotations
 

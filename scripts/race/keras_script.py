@@ -1,4 +1,7 @@
-"""Trains EfficientNet-Lite0 with a Keras script: as in Keras's guides, or with the race's recipe."""
+"""Trains EfficientNet-Lite0 with Keras for scripts/benchmark_race.py.
+
+``default`` trains as Keras's guides do, ``best`` with the recipe of scripts/measured/race.md.
+"""
 
 from __future__ import annotations
 
@@ -15,11 +18,9 @@ def build_network(
     dropout: float,
     training: bool | None = None,
 ) -> keras.Model:
-    """EfficientNet-Lite0 and a new head.
-
-    ``training=False`` is from the guide to transfer learning, but ``fit`` overrides it in Keras 3, so
-    batch norms are in inference mode only while they are frozen (keras-team/keras, issue 20285).
-    """
+    """EfficientNet-Lite0 and a new head."""
+    # training=False is from the guide to transfer learning, but ``fit`` overrides it in Keras 3, so
+    # batch norms are in inference mode only while they are frozen (keras-team/keras, issue 20285).
     body = keras_hub.models.Backbone.from_preset(args.network, load_weights=args.pretrained)
     inputs = x = keras.Input((args.image_size, args.image_size, 3))
     for layer in augment:
@@ -33,7 +34,7 @@ def build_network(
 
 
 def default(args: RaceArgs) -> None:
-    """Half of the epochs with a frozen body, then all layers at a low rate; or all from scratch."""
+    """Pretrained: half of the epochs with a frozen body, then all layers. From scratch: all layers."""
     size = (args.image_size, args.image_size)
     train = keras.utils.image_dataset_from_directory(args.data / "train", image_size=size)
     val = keras.utils.image_dataset_from_directory(args.data / "val", image_size=size)
@@ -42,19 +43,19 @@ def default(args: RaceArgs) -> None:
     model = build_network(args, len(train.class_names), augment, dropout=0.2, training=training)
     callbacks = [keras.callbacks.CSVLogger(args.out / "history.csv", append=True)]
     callbacks += [keras.callbacks.LambdaCallback(on_train_batch_end=args.record_first_step)]
-    loss, n_frozen = "sparse_categorical_crossentropy", 0
+    loss, frozen_epochs = "sparse_categorical_crossentropy", 0
     if args.pretrained:
-        n_frozen = args.epochs // 2
+        frozen_epochs = args.epochs // 2
         model.body.trainable = False
         model.compile(keras.optimizers.Adam(), loss, metrics=["accuracy"])
-        model.fit(train, validation_data=val, epochs=n_frozen, callbacks=callbacks)
+        model.fit(train, validation_data=val, epochs=frozen_epochs, callbacks=callbacks)
         model.body.trainable = True
     model.compile(
         keras.optimizers.Adam(1e-5 if args.pretrained else 3e-4), loss, metrics=["accuracy"]
     )
     model.fit(
-        train, validation_data=val, initial_epoch=n_frozen, epochs=args.epochs, callbacks=callbacks
-    )
+        train, validation_data=val, initial_epoch=frozen_epochs, epochs=args.epochs, callbacks=callbacks
+    )  # fmt: skip
 
 
 def best(args: RaceArgs) -> None:

@@ -1,4 +1,4 @@
-"""What the race's scripts share: arguments, the time of the first step, and the count of code lines."""
+"""What the scripts that benchmark_race.py runs share: arguments, time of the first step, code lines."""
 
 from __future__ import annotations
 

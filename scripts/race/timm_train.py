@@ -1,6 +1,7 @@
-"""Trains as timm's ``train.py`` does: the race's part of its flags, its defaults, timm's functions.
+"""Trains as timm's ``train.py`` does, and takes the flags that scripts/benchmark_race.py uses.
 
-``train.py`` is in timm's repository, not in its package; a copy of it can replace this script.
+The flags have the defaults of ``train.py``, and the same functions of timm are called. ``train.py`` is
+in timm's repository, not in its package; a copy of it can replace this script.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ FLAGS = {
 
 
 def parse_flags() -> argparse.Namespace:
-    """The flags of ``train.py`` that the race uses."""
+    """Reads the flags; their names and defaults are those of ``train.py``."""
     parser = argparse.ArgumentParser()
     for name, value in FLAGS.items():
         parser.add_argument(f"--{name.replace('_', '-')}", type=type(value), default=value)

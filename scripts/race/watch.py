@@ -41,7 +41,7 @@ class Record:
 
 
 def read_accuracies(path: Path, column: str, scale: float) -> list[float]:
-    """Returns the values of a column of a CSV file that a tool writes epoch by epoch, times ``scale``.
+    """Returns the values of a CSV column times ``scale``; a tool adds a row to the file in each epoch.
 
     The last line is left out while it has no line end. A header may occur again after the first line,
     because some tools write it again when a second ``fit`` appends to the file.
@@ -75,7 +75,7 @@ def watch(
         get_first_step: returns the time (``time.time()``) at which the first step ended; None before.
         limit_seconds: after this time the process and its children are killed.
     """
-    record, reaped = Record(), _reaped_cpu_seconds()
+    record, cpu_before = Record(), _reaped_cpu_seconds()
     start, next_memory = time.time(), 0.0
     with log.open("wb") as output:
         process = psutil.Popen(
@@ -95,7 +95,7 @@ def watch(
                 record.first_step = step_end - start
             for accuracy in get_accuracies()[len(record.history) :]:
                 epoch = {"epoch": len(record.history) + 1, "seconds": record.seconds}
-                cpu = _cpu_seconds(process) if is_running else _reaped_cpu_seconds() - reaped
+                cpu = _cpu_seconds(process) if is_running else _reaped_cpu_seconds() - cpu_before
                 record.history.append({**epoch, "cpu_seconds": cpu, "accuracy": accuracy})
             if record.seconds >= next_memory:
                 record.peak_bytes = max(record.peak_bytes, _memory(process))
@@ -106,7 +106,7 @@ def watch(
             os.killpg(process.pid, signal.SIGKILL)
         record.exit_code = process.wait()
     record.seconds = time.time() - start
-    record.cpu_seconds = _reaped_cpu_seconds() - reaped
+    record.cpu_seconds = _reaped_cpu_seconds() - cpu_before
     return record
 
 

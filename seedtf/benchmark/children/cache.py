@@ -50,7 +50,7 @@ def decode(root: str, image_size: str) -> None:
 
 
 def _read_memory(field: str) -> int:
-    """A field of Linux's /proc/self/status in bytes: ``VmRSS:`` resident, ``VmHWM:`` its peak."""
+    """Resident memory in bytes from Linux's /proc/self/status: ``VmRSS:`` now, ``VmHWM:`` the peak."""
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(1024 * int(line.split()[1]) for line in lines if line.startswith(field))
 

@@ -23,12 +23,13 @@ __all__ = ["check_resume", "measure_epoch"]
 
 
 def measure_epoch(flags: Sequence[str]) -> dict[str, Any]:
-    """Measures a run with these flags; the first epoch, which compiles, is not counted.
+    """Measures a run with these flags.
 
     Returns:
-        ``epoch_seconds``: the median time from the start of an epoch to the start of the next one.
-        ``images_per_second``: the median rate of training without validation. ``run_seconds``: the
-        time of the whole process.
+        ``epoch_seconds``: the median time from the end of an epoch to the end of the next one.
+        ``images_per_second``: the median over the epochs of the training images per second; time of
+        validation is not counted. Both leave out the first epoch, because it compiles.
+        ``run_seconds``: the time of the whole process.
     """
     folder = _part_folder() / "run"
     began = time.monotonic()
@@ -67,6 +68,7 @@ def check_resume(flags: Sequence[str]) -> dict[str, Any]:
 
 
 def _part_folder() -> Path:
+    """The temporary folder that ``run_parts`` makes for each part of ``seedtf benchmark gpu``."""
     return Path(os.environ["SEEDTF_PART_FOLDER"])
 
 
