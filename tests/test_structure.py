@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import ast
 import re
+from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -47,10 +49,23 @@ def module_name(path: Path) -> str:
 MODULES = {module_name(path): path for path in SOURCES}
 
 
+@cache
+def parse(path: Path) -> ast.Module:
+    """The syntax tree of a file; each is parsed once for all tests of this module."""
+    return ast.parse(path.read_text(encoding="utf-8"))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _forget_trees() -> Iterator[None]:
+    yield
+    parse.cache_clear()
+
+
+@cache
 def imported(path: Path) -> set[str]:
     """The modules of the package that a file imports, at module level or inside a function."""
     found: set[str] = set()
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    for node in ast.walk(parse(path)):
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module:
@@ -121,7 +136,7 @@ NOT_OF_A_RUN = {
 
 def code_strings(path: Path) -> list[str]:
     """The string literals of a file, without docstrings."""
-    tree = ast.parse(path.read_text(encoding="utf-8"))
+    tree = parse(path)
     docs = {
         id(node.body[0].value)
         for node in ast.walk(tree)
@@ -152,7 +167,7 @@ def test_only_report_prints():
         f"{path.relative_to(PACKAGE)}:{node.lineno}"
         for path in SOURCES
         if path.name != "report.py" or path.parent != PACKAGE
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        for node in ast.walk(parse(path))
         if isinstance(node, ast.Call) and ast.unparse(node.func) == "print"
     ]
     assert printing == []
@@ -186,7 +201,7 @@ def own_names(tree: ast.Module) -> set[str]:
 
 def private_uses(path: Path) -> list[str]:
     """The private names of libraries that a module uses, each with its line."""
-    tree = ast.parse(path.read_text(encoding="utf-8"))
+    tree = parse(path)
     own, uses = own_names(tree), []
     for node in ast.walk(tree):
         text = ""
@@ -225,7 +240,7 @@ def test_no_private_hook_of_a_library_is_overridden_outside_compat():
     """A private method that its module never calls can only be one that a library calls."""
     hooks = []
     for path in SOURCES:
-        tree = ast.parse(path.read_text(encoding="utf-8"))
+        tree = parse(path)
         called = {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
         hooks += [
             f"{path.relative_to(PACKAGE)}:{method.lineno} {method.name}"
@@ -240,15 +255,21 @@ def test_no_private_hook_of_a_library_is_overridden_outside_compat():
     assert hooks == []
 
 
+@cache
+def modules_and_names_of_tests() -> set[str]:
+    """``tests/test_x.py`` for every module of tests, and the name of every test function."""
+    tests = sorted((ROOT / "tests").glob("test_*.py"))
+    return {f"tests/{test.name}" for test in tests} | {
+        name for test in tests for name in re.findall(r"def (test_\w+)", test.read_text())
+    }
+
+
 @pytest.mark.parametrize(
     "path", sorted((PACKAGE / "compat").glob("[a-z]*.py")), ids=lambda p: p.stem
 )
 def test_each_function_of_compat_states_versions_and_its_test(path):
-    tests = sorted((ROOT / "tests").glob("test_*.py"))
-    known = {f"tests/{test.name}" for test in tests} | {
-        name for test in tests for name in re.findall(r"def (test_\w+)", test.read_text())
-    }
-    for node in ast.parse(path.read_text(encoding="utf-8")).body:
+    known = modules_and_names_of_tests()
+    for node in parse(path).body:
         if isinstance(node, ast.FunctionDef | ast.ClassDef) and not is_private(node.name):
             text = ast.get_docstring(node) or ""
             assert re.search(r"Tried with [A-Z]\w+ \d", text), node.name
