@@ -22,7 +22,7 @@ TWINS = ("elm/3.png", "elm/turned.jpg", "elm/smaller.png")
 
 @pytest.fixture(scope="module")
 def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two classes of twelve images with the structure of photographs, and two copies of one image."""
+    """Two classes of twelve smooth images, and a turned and a smaller copy of one of the images."""
     root, rng = tmp_path_factory.mktemp("photos"), np.random.default_rng(5)
     for name in ("elm", "oak"):
         (root / name).mkdir()
@@ -41,9 +41,9 @@ def load(root: Path, tmp_path: Path, **options: object) -> Dataset:
     return load_dataset(str(root), **{**defaults, "val_fraction": 0.4, **options})
 
 
-def sides_of_twins(dataset: Dataset) -> set[bool]:
+def sides_of_twins(dataset: Dataset) -> set[str]:
     val = {dataset.store.catalog.paths[index] for index in dataset.split.val}
-    return {name in val for name in TWINS}
+    return {"val" if name in val else "train" for name in TWINS}
 
 
 def test_twins_stay_together_unless_they_are_ignored(photos: Path, tmp_path: Path) -> None:
@@ -66,7 +66,7 @@ def test_the_search_is_read_from_the_cache_until_a_file_changes(
     photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     catalog, searches = scan_folder(photos), []
-    first = related.search_near_duplicates(catalog, tmp_path / "c", 10**6)
+    first = related.search_near_duplicates(catalog, tmp_path / "c", max_pixels=10**6)
     search = related._fingerprints
 
     def counted(*arguments: object) -> object:
@@ -74,18 +74,21 @@ def test_the_search_is_read_from_the_cache_until_a_file_changes(
         return search(*arguments)
 
     monkeypatch.setattr(related, "_fingerprints", counted)
-    again = related.search_near_duplicates(catalog, tmp_path / "c", 10**6)
+    again = related.search_near_duplicates(catalog, tmp_path / "c", max_pixels=10**6)
     assert np.array_equal(first, again)
     assert not searches
-    related.search_near_duplicates(catalog.take(np.arange(20)), tmp_path / "c", 10**6)
+    related.search_near_duplicates(catalog.take(np.arange(20)), tmp_path / "c", max_pixels=10**6)
     assert len(searches) == 1
 
 
 def test_twins_on_both_sides_of_a_given_split_are_a_warning(photos: Path, tmp_path: Path) -> None:
     table = tmp_path / "split.csv"
-    names = [f"{name}/{n}.png" for name in ("elm", "oak") for n in range(12)] + list(TWINS[1:])
-    lines = [f"{n},{n[:3]},{'val' if n in (TWINS[1], 'oak/1.png') else 'train'}" for n in names]
-    table.write_text("\n".join(["file,label,split", *lines]))
+    files = [f"{label}/{number}.png" for label in ("elm", "oak") for number in range(12)]
+    lines = ["file,label,split"]
+    for file in [*files, *TWINS[1:]]:
+        side = "val" if file in (TWINS[1], "oak/1.png") else "train"
+        lines.append(f"{file},{file[:3]},{side}")
+    table.write_text("\n".join(lines))
     dataset = load(photos, tmp_path, split_csv=str(table))
     assert dataset.near_duplicates_across_split == 1
     assert any("look like an image of another side" in text for text in data_warnings(dataset))

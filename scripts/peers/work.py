@@ -12,20 +12,28 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 IN_SIZE, OUT_SIZE, BATCH, IMAGES = 256, 224, 64, 512
+
+# Strengths, as seedtf's flags define them: CROP is the largest fraction of each side that is cut away,
+# STRETCH the largest relative change of the ratio of width to height, and HUE is in degrees.
 CROP, STRETCH, BRIGHTNESS, CONTRAST, SATURATION, HUE = 0.2, 0.1, 0.1, 0.1, 0.1, 5.0
 
-# Crop and stretch for libraries that crop a share of the area with a ratio of width to height.
+# CROP and STRETCH for libraries that keep a window of the image: the fraction of the area that it has,
+# and its ratio of width to height.
 AREA, RATIO = ((1 - CROP) ** 2, 1.0), (1 / (1 + STRETCH), 1 + STRETCH)
 
-# Crop and stretch for libraries that rotate and scale in one pass: they first cut out OUT_SIZE² pixels,
-# and scale width and height by independent factors in this range. The smallest window is the same.
+# CROP and STRETCH for libraries that rotate and scale in one pass: they first cut out OUT_SIZE² pixels,
+# then enlarge width and height by independent factors in this range. With the largest factor, they show
+# the same part of the image as the smallest window of AREA.
 SCALE = (1.0, OUT_SIZE / IN_SIZE / (1 - CROP))
 
 Batches = Iterator[Any]
 
 
 def noise_images(size: int = IN_SIZE) -> Any:
-    """The images that all libraries use: uint8 ``[IMAGES, size, size, 3]``, plain patches of 16²."""
+    """The images that all libraries use: uint8 ``[IMAGES, size, size, 3]``.
+
+    They consist of patches of 16² pixels, each of one random colour.
+    """
     import numpy as np
 
     rng = np.random.default_rng(0)

@@ -1,4 +1,7 @@
-"""The table and the figure of a race; trainings may still be missing or unfinished."""
+"""The table and the figure of a race (the same training with seedtf and other tools).
+
+Both can be made before all trainings have run, and show those that failed or reached the time limit.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,7 @@ from seedtf.plots import base
 from seedtf.plots.base import new_figure, save_figure, style_axes
 
 TARGETS = (0.90, 0.95)
-"""Accuracies for which the table has the minutes until they were reached."""
+"""The table has the minutes until each of these validation accuracies was reached."""
 TOOL_NAMES = {
     "seedtf": "seedtf",
     "keras": "Keras script",
@@ -59,7 +62,7 @@ def table(results: list[Result]) -> str:
         "images/s",
         "first step, s",
         "memory, GB",
-        "lines",
+        "code lines",
     ]
     rows = [head, ["---"] * len(head)]
     for result in results:

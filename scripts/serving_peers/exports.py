@@ -9,8 +9,8 @@ from typing import Any
 
 from serving_peers.runtimes import CLASSES, NETWORKS, read_jpegs
 
-IMAGES = 8
-"""JPEG files of each kind."""
+NUM_JPEGS = 8
+"""The number of JPEG files of each kind; ``write_exports`` says what a kind is."""
 
 LITE0 = {
     "stackwise_kernel_sizes": [3, 3, 5, 3, 5, 5, 3],
@@ -49,8 +49,8 @@ def lite0() -> Any:
 def build(network: str, files: list[bytes]) -> Any:
     """The network; its batch normalizations have the statistics of ``files``.
 
-    With the statistics of new layers, the probabilities would hardly depend on the image, and a
-    comparison of runtimes would find nothing.
+    With the initial mean 0 and variance 1, the probabilities would hardly depend on the image, so that
+    even a wrong runtime would return almost the same ones.
     """
     import tensorflow as tf
 
@@ -78,13 +78,13 @@ def write_jpegs(folder: Path, kind: str) -> None:
 
     folder.mkdir(parents=True)
     if kind.isdigit():
-        for number in range(IMAGES):
+        for number in range(NUM_JPEGS):
             (folder / f"{number}.jpg").write_bytes(example_jpeg(int(kind), number))
         return
     paths = [path for path in sorted(Path(kind).rglob("*")) if path.suffix in (".jpg", ".jpeg")]
     if not paths:
         raise SystemExit(f"--kinds={kind}: no JPEG files; pass a number of pixels or a folder")
-    for number, path in enumerate(paths[:: max(len(paths) // IMAGES, 1)][:IMAGES]):
+    for number, path in enumerate(paths[:: max(len(paths) // NUM_JPEGS, 1)][:NUM_JPEGS]):
         shutil.copy(path, folder / f"{number}.jpg")
 
 

@@ -72,8 +72,7 @@ def transform(images: tf.Tensor, parameters: Parameters, out_size: tuple[int, in
         out_size: (height, width) of the result.
 
     Returns:
-        float32 ``[B, H, W, 3]``. Output pixels that read beyond an edge of the image read its mirror
-        image.
+        float32 ``[B, H, W, 3]``. Beyond its edges, an input image continues as its mirror image.
     """
     return tf.raw_ops.ImageProjectiveTransformV3(
         images=images,
@@ -180,7 +179,12 @@ def _output_to_input(
 
 
 def _matrix(first: tuple[tf.Tensor, ...], second: tuple[tf.Tensor, ...]) -> tf.Tensor:
-    """Matrices float32 ``[B, 3, 3]`` with the rows ``first``, ``second`` (of ``[B]``) and 0, 0, 1."""
+    """The matrices float32 ``[B, 3, 3]`` with the rows ``first``, ``second`` and 0, 0, 1.
+
+    Args:
+        first: the elements of the first row, float32 ``[B]`` each.
+        second: those of the second row.
+    """
     zero = tf.zeros_like(first[0] + second[0])
     third = (zero, zero, zero + 1.0)
     return tf.stack([tf.stack(row, -1) for row in (first, second, third)], -2)

@@ -97,7 +97,7 @@ def search(
         stream: where to print; standard output by default.
 
     Returns:
-        All trials of the study that have ended, by number.
+        All trials of the study that have ended, in the order of their numbers.
 
     Raises:
         UserError: the first trial cannot train, several trials fail in a row, the storage or the folder

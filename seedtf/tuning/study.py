@@ -103,12 +103,12 @@ class Study:
         return False
 
     def should_prune(self, trial: Any) -> bool:
-        """Whether to prune a trial now; false after its last epoch, when that would save no time."""
+        """Whether to prune a trial now; false after its last epoch, as pruning then saves no time."""
         reported = self._reported_epochs(trial)
         return bool(reported) and max(reported) < self._epochs and trial.should_prune()
 
     def tell(self, trial: Any, outcome: str, history: History) -> None:
-        """Records how a trial ended; the value of a ``done`` trial is its lowest validation loss."""
+        """Records how a trial ended; a ``done`` trial's objective is its lowest validation loss."""
         row = lowest_loss(history)
         if outcome == PRUNED:
             last_reported = max(self._reported_epochs(trial))
@@ -128,7 +128,7 @@ class Study:
             self._study.tell(trial, state=self._states.PRUNED)
 
     def rows(self) -> list[TrialRow]:
-        """Returns all trials that have ended, by number."""
+        """Returns all trials that have ended, in the order of their numbers."""
         states = (self._states.COMPLETE, self._states.PRUNED, self._states.FAIL)
         return [self._row(trial) for trial in self._study.get_trials(deepcopy=False, states=states)]
 

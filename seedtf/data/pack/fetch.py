@@ -81,8 +81,8 @@ def _copy_files(url: str, flag: str, digests: dict[str, str], folder: Path) -> N
                 found.update(chunk)
         if found.hexdigest() != digest:
             raise UserError(
-                f"{flag}={url}: {file} is damaged (another checksum than {META} has); upload the "
-                "pack again"
+                f"{flag}={url}: {file} is damaged (its checksum is not the one in {META}); "
+                "upload the pack again"
             )
 
 

@@ -195,7 +195,7 @@ def _checked_rows(path: str, digest: str) -> Iterator[list[str]]:
     except OSError as error:
         raise _damaged(path, error.strerror or str(error)) from None
     if found != digest:
-        raise _damaged(path, f"another checksum than {META} has")
+        raise _damaged(path, f"its checksum is not the one in {META}")
     with open(path, encoding="utf-8", newline="") as file:
         yield from csv.reader(file)
 
