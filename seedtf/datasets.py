@@ -7,11 +7,11 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
-from seedtf.augment.mixing import Mixing
+from seedtf.augment.mixing import Mixing, make_mixer
 from seedtf.augment.policy import Policy as Augment
 from seedtf.config.train_config import TrainConfig
 from seedtf.data.order import BatchIndices
-from seedtf.data.pipeline import eval_dataset, make_augmentation, make_mixer, train_dataset
+from seedtf.data.pipeline import eval_dataset, make_augmentation, train_dataset
 from seedtf.errors import UserError
 from seedtf.training.setup import load_training_data
 

@@ -5,8 +5,12 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from seedtf.augment.mixing import Mixing
+from seedtf.augment.policy import Policy
+from seedtf.benchmark.pipeline import make_batches, store_of_images
 from seedtf.commands.main import main
 
 QUICK = [
@@ -31,8 +35,20 @@ def test_each_variant_has_a_rate(tiny_folder: Path, capsys: pytest.CaptureFixtur
 
 
 def test_json_is_one_object(tiny_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main([*QUICK, "--json", f"--data_dir={tiny_folder}"]) == 0
-    assert json.loads(capsys.readouterr().out)["images"] == str(tiny_folder)
+    flags = ["--json", f"--data_dir={tiny_folder}", "--mixup=0.5", "--random_erasing=0.25"]
+    assert main([*QUICK, *flags]) == 0
+    result = json.loads(capsys.readouterr().out)
+    assert result["images"] == str(tiny_folder)
+    assert result["mixing"] == {"mixup": 0.5, "cutmix": 0.0, "random_erasing": 0.25}
+    assert [rate["way"] for rate in result["rates"]] == WAYS
+
+
+def test_images_are_mixed_on_the_host_only() -> None:
+    store, erasing = store_of_images(np.zeros([8, 16, 16, 3], np.uint8)), Mixing(random_erasing=1.0)
+    for variant, has_noise in [("fused", True), ("device", False)]:
+        batches = make_batches(store, 16, 8, Policy(), variant, mixing=erasing)
+        images = next(iter(batches))[0]
+        assert bool(np.any(images["image"] if variant == "device" else images)) == has_noise
 
 
 def test_a_value_out_of_range_names_the_flag(capsys: pytest.CaptureFixture[str]) -> None:

@@ -31,6 +31,7 @@ FLAGS_OF_OTHER_PROGRAMS = {
     "logdir": "tensorboard",
     "rm": "docker",
     "callers": "scripts/benchmark_serving_peers.py",
+    "kinds": "scripts/benchmark_serving_peers.py",
     "network": "scripts/benchmark_serving_peers.py",
     "python": "scripts/benchmark_race.py, benchmark_peers.py and benchmark_serving_peers.py",
     "rounds": "scripts/benchmark_peers.py",

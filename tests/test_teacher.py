@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from seedtf.augment.mixing import Mixing
+from seedtf.augment.mixing import Mixing, make_mixer
 from seedtf.augment.policy import Policy
 from seedtf.config.train_config import TrainConfig
 from seedtf.data.dataset import Dataset, load_dataset
 from seedtf.data.order import BatchIndices
-from seedtf.data.pipeline import eval_dataset, make_augmentation, make_mixer, train_dataset
+from seedtf.data.pipeline import eval_dataset, make_augmentation, train_dataset
 from seedtf.errors import UserError
 from seedtf.files import csv_line
 from seedtf.runs.folder import format_class_names

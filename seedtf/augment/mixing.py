@@ -9,7 +9,8 @@ input pipeline and in the train step.
 from __future__ import annotations
 
 import functools
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -17,7 +18,7 @@ import tensorflow as tf
 
 from seedtf.seeds import MIX, fold_seed, hash_words
 
-__all__ = ["Mixing", "beta_quantiles", "mix"]
+__all__ = ["Mixer", "Mixing", "beta_quantiles", "make_mixer", "mix"]
 
 # The ranges of Random Erasing (https://arxiv.org/abs/1708.04896, section 3.2): the rectangle's fraction
 # of the image area, and its height / width.
@@ -30,6 +31,9 @@ _NUM_UNIFORMS = 16
 _UNIFORM_BITS = 24
 _TABLE_BITS = 14
 _INTEGRATION_STEPS = 1 << 15
+
+Mixer = Callable[[tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor], tuple[tf.Tensor, tf.Tensor]]
+"""``(images, labels, epoch, records) → (images, labels)``, as ``make_mixer`` returns it."""
 
 
 @dataclass(frozen=True)
@@ -107,6 +111,40 @@ def mix(
         images = _blend_with_next(images, weights)
         labels = _blend_with_next(labels, label_weights)
     return images, labels
+
+
+def make_mixer(mixing: Mixing, seed: int, num_classes: int) -> Mixer | None:
+    """Returns a function that mixes the augmented images and the labels of a batch.
+
+    Returns:
+        ``(images float32 [B, S, S, 3], labels int32 [B] or float32 [B, K], epoch int64 [],
+        records int64 [B]) → (images, labels float32 [B, K])``; None if ``mixing`` mixes nothing.
+    """
+    if not mixing.active:
+        return None
+    # Erasing is compiled separately, because XLA fuses the noise of the erased rectangles into both
+    # terms of the blend and computes it several times.
+    erasing, blending = (
+        Mixing(random_erasing=mixing.random_erasing),
+        replace(mixing, random_erasing=0.0),
+    )
+    compiled = [
+        tf.function(
+            functools.partial(mix, seed=seed, mixing=part), jit_compile=True, autograph=False
+        )
+        for part in (erasing, blending)
+        if part.active
+    ]
+
+    def mixer(
+        images: tf.Tensor, labels: tf.Tensor, epoch: tf.Tensor, records: tf.Tensor
+    ) -> tuple[tf.Tensor, tf.Tensor]:
+        soft = labels if labels.shape.rank == 2 else tf.one_hot(labels, num_classes)
+        for apply in compiled:
+            images, soft = apply(images, soft, epoch, records)
+        return images, soft
+
+    return mixer
 
 
 @functools.lru_cache(maxsize=8)

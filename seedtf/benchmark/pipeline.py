@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import tensorflow as tf
 
+from seedtf.augment.mixing import Mixing, make_mixer
 from seedtf.augment.policy import Policy
 from seedtf.data.catalog import Catalog, scan_folder
 from seedtf.data.order import BatchIndices
@@ -75,7 +76,13 @@ def store_of_images(images: np.ndarray) -> Store:
 
 
 def make_batches(
-    store: Store, out_size: int, batch_size: int, policy: Policy, variant: str
+    store: Store,
+    out_size: int,
+    batch_size: int,
+    policy: Policy,
+    variant: str,
+    *,
+    mixing: Mixing | None = None,
 ) -> tf.data.Dataset:
     """Makes a dataset that repeats the training batches of a store forever.
 
@@ -86,12 +93,15 @@ def make_batches(
         policy: the ranges of the augmentation.
         variant: a value of ``--augment_impl``, with which the host augments; or ``device``, for uint8
             batches that are not augmented, because the device would do it.
+        mixing: MixUp, CutMix and random erasing of the augmented images; None for none of them.
     """
     count = len(store.catalog)
     records, order = np.arange(count), BatchIndices(count, batch_size)
     if variant == "device":
         return device_dataset(store, records, order, with_images=True)
-    return train_dataset(store, records, order, make_augmentation(policy, 0, out_size, variant))
+    augmentation = make_augmentation(policy, 0, out_size, variant)
+    mixer = make_mixer(mixing, 0, len(store.catalog.class_names)) if mixing else None
+    return train_dataset(store, records, order, augmentation, mixer=mixer)
 
 
 def measure_rates(

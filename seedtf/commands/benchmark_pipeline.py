@@ -33,6 +33,11 @@ class PipelineConfig(Flags):
     rotate: float = option(
         180.0, "Largest rotation in either direction, 0 to 180 degrees.", low=0, high=180
     )
+    mixup: float = option(0.0, "Parameter a of MixUp, 0 to 10; 0 is off.", low=0, high=10)
+    cutmix: float = option(0.0, "Parameter a of CutMix, 0 to 10; 0 is off.", low=0, high=10)
+    random_erasing: float = option(
+        0.0, "Fraction of the images in which a rectangle is erased, 0 to 1.", low=0, high=1
+    )
     seconds: float = option(2.0, "Seconds of one measurement, 0.05 to 600.", low=0.05, high=600.0)
     rounds: int = option(
         5, "Measurements of each variant, 1 to 100; medians are shown.", low=1, high=100
@@ -44,19 +49,25 @@ def run(arguments: list[str]) -> int:
     """Measures, prints the table and returns the exit code."""
     config = parse_config(PipelineConfig, "benchmark pipeline", arguments)
     import_tensorflow()
+    from seedtf.augment.mixing import Mixing
     from seedtf.augment.policy import Policy
     from seedtf.benchmark.pipeline import load_sample, make_batches, measure_rates
 
     store = load_sample(config.data_dir, config.image_size)
     size, batch = config.image_size, min(config.batch_size, len(store.catalog))
     policy = Policy(rotate=config.rotate)
-    datasets = {variant: make_batches(store, size, batch, policy, variant) for variant in _VARIANTS}
+    mixing = Mixing(config.mixup, config.cutmix, config.random_erasing)
+    datasets = {
+        variant: make_batches(store, size, batch, policy, variant, mixing=mixing)
+        for variant in _VARIANTS
+    }
     rates = measure_rates(datasets, batch, seconds=config.seconds, rounds=config.rounds)
     result = {
         "images": config.data_dir or "noise",
         "from_size": store.size,
         "to_size": size,
         "batch_size": batch,
+        "mixing": dataclasses.asdict(mixing),
         "rates": [dataclasses.asdict(rate) for rate in rates],
     }
     table = [

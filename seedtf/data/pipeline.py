@@ -10,7 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from seedtf.augment import AUGMENT_CHAINS, AUGMENT_IMPLS, fused, reference
-from seedtf.augment.mixing import Mixing, mix
+from seedtf.augment.mixing import Mixer
 from seedtf.augment.policy import Policy, draw_parameters
 from seedtf.compat.tensorflow import silence_first_xla_log
 from seedtf.data.order import BatchIndices
@@ -24,7 +24,6 @@ __all__ = [
     "device_dataset",
     "eval_dataset",
     "make_augmentation",
-    "make_mixer",
     "train_dataset",
 ]
 
@@ -36,7 +35,6 @@ _without_autograph = tf.autograph.experimental.do_not_convert
 
 LookUp = Callable[[tf.Tensor], tuple[tf.Tensor, tf.Tensor | None]]
 """``indices → (images, rows)``, as in ``Store.look_up``: ``images[rows]``; ``images`` without rows."""
-Mixer = Callable[[tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor], tuple[tf.Tensor, tf.Tensor]]
 
 
 class DataWaitTimer:
@@ -126,26 +124,6 @@ def make_augmentation(
     raise ValueError(f"impl must be one of {AUGMENT_IMPLS}. Received: {impl!r}")
 
 
-def make_mixer(mixing: Mixing, seed: int, num_classes: int) -> Mixer | None:
-    """Returns a function that mixes the augmented images and the labels of a batch.
-
-    Returns:
-        ``(images float32 [B, S, S, 3], labels int32 [B] or float32 [B, K], epoch int64 [],
-        records int64 [B]) → (images, labels float32 [B, K])``; None if ``mixing`` mixes nothing.
-    """
-    if not mixing.active:
-        return None
-
-    @tf.function(jit_compile=True, autograph=False)
-    def mixer(
-        images: tf.Tensor, labels: tf.Tensor, epoch: tf.Tensor, records: tf.Tensor
-    ) -> tuple[tf.Tensor, tf.Tensor]:
-        soft = labels if labels.shape.rank == 2 else tf.one_hot(labels, num_classes)
-        return mix(images, soft, epoch, records, seed=seed, mixing=mixing)
-
-    return mixer
-
-
 def train_dataset(
     store: Store,
     records: np.ndarray,
@@ -172,7 +150,7 @@ def train_dataset(
             and augmented.
         data_service: ``host:port`` of a tf.data service whose workers make the batches; empty to make
             them in this process.
-        mixer: from ``make_mixer``.
+        mixer: from ``augment.mixing.make_mixer``.
         one_epoch: whether the dataset ends after an epoch, so that each iteration over it yields the
             next epoch; not with ``start_step`` or ``data_service``.
 

@@ -8,18 +8,17 @@ from typing import Any
 
 import tensorflow as tf
 
+from seedtf.augment.mixing import Mixer, make_mixer
 from seedtf.config.train_config import BALANCED, TrainConfig
 from seedtf.data.dataset import Dataset
 from seedtf.data.order import BalancedIndices, BatchIndices
 from seedtf.data.pipeline import (
     Augmentation,
     DataWaitTimer,
-    Mixer,
     device_chunks,
     device_dataset,
     eval_dataset,
     make_augmentation,
-    make_mixer,
     train_dataset,
 )
 from seedtf.data.shard import WHOLE, Shard
