@@ -40,6 +40,7 @@ def import_tensorflow() -> None:
 
     Tried with TensorFlow 2.15 and 2.21; tested by ``tests/test_tensorflow_env.py``.
     """
+    is_first_import = "tensorflow" not in sys.modules
     set_performance_switches()
     import_matplotlib()  # Keras imports it too, and TensorFlow imports Keras
     with silent_start(), _without_garbage_collection(), _without_packages(_NOT_IMPORTED):
@@ -47,6 +48,8 @@ def import_tensorflow() -> None:
         import tensorflow as tf
 
         tf.config.list_physical_devices("GPU")
+    if is_first_import:
+        gc.freeze()  # Otherwise the first collections would search all objects of the libraries.
     for note in notes:
         report_error(note)
 

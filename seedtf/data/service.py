@@ -168,9 +168,11 @@ def service_dataset(
     first = start * shard.count
 
     def make_batches(make_batch: BatchFunction, from_number: int) -> tf.data.Dataset:
-        return numbered_order(order, shard, from_number).map(
-            lambda number, epoch, indices: (number, *make_batch(epoch, indices)), tf.data.AUTOTUNE
+        # AutoGraph would translate all code of a batch, none of which needs it.
+        numbered = tf.autograph.experimental.do_not_convert(
+            lambda number, epoch, indices: (number, *make_batch(epoch, indices))
         )
+        return numbered_order(order, shard, from_number).map(numbered, tf.data.AUTOTUNE)
 
     service = tf.data.experimental.service
     arriving = make_batches(remote_fn, first).apply(

@@ -2,8 +2,8 @@
 
 Both give the same result for every file; a test compares them on whole, damaged and hostile files.
 The one exception is a file that only Pillow can decode: the graph calls it an unsupported variant.
-AutoGraph converts the functions, here and in ``images.graph``, so ``if`` and ``while`` on tensors
-become graph ops. It does not convert those with ``without_autograph``, which saves time.
+No function needs AutoGraph, here or in ``images.graph``: they call ``tf.cond`` and ``tf.while_loop``
+themselves, because AutoGraph takes longer to translate a function than TensorFlow takes to trace it.
 """
 
 from __future__ import annotations
@@ -90,7 +90,7 @@ def parse_headers_graph(contents: tf.Tensor, max_pixels: int = MAX_PIXELS) -> He
 
 
 @tf.function(
-    autograph=True,
+    autograph=False,
     input_signature=[tf.TensorSpec([], tf.string), tf.TensorSpec([], tf.int64)],
     # Inlined into a graph that does not call it, its thousands of operations would take time, too.
     experimental_attributes={"_noinline": True},

@@ -126,5 +126,7 @@ def _write_cells(axes: Axes, confusion: np.ndarray, rates: np.ndarray) -> None:
     for row, column in np.argwhere(confusion > 0).tolist():
         rate = rates[row, column]
         style: dict[str, Any] = {"ha": "center", "color": "white" if rate > 0.55 else "#1a1a1a"}
+        # The texts lie inside the axes, so they change no margin, and measuring them takes time.
+        style["in_layout"] = False
         axes.text(column, row, f"{confusion[row, column]}", va="bottom", fontsize=9, **style)
         axes.text(column, row + 0.06, f"{rate:.0%}", va="top", fontsize=7, **style)

@@ -51,10 +51,14 @@ def sum_along_chain(following: tf.Tensor, values: tf.Tensor) -> tf.Tensor:
             the same position.
         values: int32 ``[n]``, the value of each position; 0 at the end of a chain.
     """
-    doublings = tf.constant(0)
     count = tf.size(following)
-    while tf.bitwise.right_shift(count, doublings) > 0:
-        values += tf.gather(values, following)
-        following = tf.gather(following, following)
-        doublings += 1
+    values, _, _ = tf.while_loop(
+        lambda values, following, doublings: tf.bitwise.right_shift(count, doublings) > 0,
+        lambda values, following, doublings: (
+            values + tf.gather(values, following),
+            tf.gather(following, following),
+            doublings + 1,
+        ),
+        (values, following, tf.constant(0)),
+    )
     return values[0]

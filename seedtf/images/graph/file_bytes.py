@@ -23,12 +23,7 @@ __all__ = [
     "peek",
     "text_between",
     "window",
-    "without_autograph",
 ]
-
-# AutoGraph translates a function before it traces it, which takes far longer than the tracing. Only
-# functions with `if` and `while` on tensors need it, and those that call such functions.
-without_autograph = tf.autograph.experimental.do_not_convert
 
 _PADDING = 64
 _BYTES = [bytes([value]) for value in range(256)]
@@ -49,7 +44,6 @@ class FileBytes(NamedTuple):
     contents: tf.Tensor
 
 
-@without_autograph
 def open_bytes(contents: tf.Tensor) -> FileBytes:
     """Converts a string scalar to ``FileBytes``."""
     padded = tf.strings.join([contents, tf.constant(b"\0" * _PADDING)])
@@ -57,19 +51,16 @@ def open_bytes(contents: tf.Tensor) -> FileBytes:
     return FileBytes(tf.io.decode_raw(padded, tf.uint8), length, contents)
 
 
-@without_autograph
 def peek(file: FileBytes, position: tf.Tensor | int, count: int) -> list[tf.Tensor]:
     """``count`` bytes from ``position`` on, at most 64, as int64 scalars; 0 beyond the file's end."""
     return tf.unstack(tf.cast(_slice(file, position, count), tf.int64))
 
 
-@without_autograph
 def matches_at(file: FileBytes, position: tf.Tensor | int, text: bytes) -> tf.Tensor:
     """Whether the file has ``text``, of at most 64 bytes, at ``position``."""
     return tf.reduce_all(_slice(file, position, len(text)) == tf.constant(list(text), tf.uint8))
 
 
-@without_autograph
 def big_endian(values: Sequence[tf.Tensor]) -> tf.Tensor:
     """The unsigned integer that bytes from ``peek`` form, the most significant byte first."""
     integer = values[0]
@@ -78,13 +69,11 @@ def big_endian(values: Sequence[tf.Tensor]) -> tf.Tensor:
     return integer
 
 
-@without_autograph
 def little_endian(values: Sequence[tf.Tensor]) -> tf.Tensor:
     """The unsigned integer that bytes from ``peek`` form, the least significant byte first."""
     return big_endian(values[::-1])
 
 
-@without_autograph
 def window(file: FileBytes, start: tf.Tensor, size: int, ahead: int = 0) -> tf.Tensor:
     """Reads the eight bytes that start at each of many consecutive positions.
 
@@ -102,7 +91,6 @@ def window(file: FileBytes, start: tf.Tensor, size: int, ahead: int = 0) -> tf.T
     return value
 
 
-@without_autograph
 def field(values: tf.Tensor, first: int, count: int) -> tf.Tensor:
     """The integer in bytes ``first`` to ``first + count - 1`` of each element of a ``window``.
 
@@ -112,7 +100,6 @@ def field(values: tf.Tensor, first: int, count: int) -> tf.Tensor:
     return tf.bitwise.bitwise_and(shifted, tf.constant(256**count - 1, tf.int64))
 
 
-@without_autograph
 def has_text(values: tf.Tensor, first: int, text: bytes, count: tf.Tensor) -> tf.Tensor:
     """Whether ``text`` begins ``first`` bytes after each of the first ``count`` positions of a window.
 
@@ -128,20 +115,17 @@ def has_text(values: tf.Tensor, first: int, text: bytes, count: tf.Tensor) -> tf
     return result
 
 
-@without_autograph
 def big_endian_code(name: bytes) -> int:
     """The integer that ``field`` or ``window`` returns for these bytes, at most eight."""
     return int.from_bytes(name, "big", signed=len(name) == 8)
 
 
-@without_autograph
 def text_between(file: FileBytes, start: tf.Tensor, end: tf.Tensor) -> tf.Tensor:
     """The bytes ``[start, end)`` of the file, or those that exist, as a string scalar."""
     start, end = tf.minimum(start, file.length), tf.minimum(end, file.length)
     return tf.strings.substr(file.contents, start, tf.maximum(end - start, 0))
 
 
-@without_autograph
 def little_endian_bytes(value: tf.Tensor, count: int) -> tf.Tensor:
     """Encodes ``value``, int64, as a little-endian integer of ``count`` bytes: a string scalar."""
     shifts = tf.constant([8 * place for place in range(count)], tf.int64)
@@ -149,25 +133,21 @@ def little_endian_bytes(value: tf.Tensor, count: int) -> tf.Tensor:
     return tf.strings.reduce_join(tf.gather(tf.constant(_BYTES), values))
 
 
-@without_autograph
 def as_signed(value: tf.Tensor) -> tf.Tensor:
     """Reinterprets an unsigned 32-bit integer as two's complement."""
     return tf.where(value >= 2**31, value - 2**32, value)
 
 
-@without_autograph
 def is_in(value: tf.Tensor, choices: tuple[int, ...]) -> tf.Tensor:
     """Whether each element of ``value``, int64 of any shape, is one of ``choices``: a bool for each."""
     return tf.reduce_any(value[..., tf.newaxis] == tf.constant(choices, tf.int64), axis=-1)
 
 
-@without_autograph
 def int64(value: int) -> tf.Tensor:
     """``value`` as an int64 scalar."""
     return tf.constant(value, tf.int64)
 
 
-@without_autograph
 def _slice(file: FileBytes, position: tf.Tensor | int, count: int) -> tf.Tensor:
     """``count`` bytes from ``position`` on as uint8; 0 beyond the end of the file."""
     start = tf.clip_by_value(tf.cast(position, tf.int64), 0, file.length)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import tensorflow as tf
 
 from seedtf.images.graph.chains import WINDOW, follow_chain
@@ -13,7 +15,6 @@ from seedtf.images.graph.file_bytes import (
     little_endian,
     peek,
     window,
-    without_autograph,
 )
 from seedtf.images.graph.status import (
     BY_PILLOW,
@@ -65,7 +66,6 @@ def read_gif(file: FileBytes) -> HeaderStatus:
     return parsed(file, status, width, height, edits=edits)
 
 
-@without_autograph
 def _make_edits(
     file: FileBytes, first_block: tf.Tensor, start: tf.Tensor, end: tf.Tensor, color: tf.Tensor
 ) -> Edits:
@@ -100,35 +100,65 @@ def _find_frame(file: FileBytes, position: tf.Tensor) -> tuple[tf.Tensor, tf.Ten
         The position of the block after them; the number of the transparent colour, or -1; whether more
         than one of the extensions has a transparent colour.
     """
-    transparent, has_two = int64(-1), tf.constant(False)
-    in_sub_block, searching = tf.constant(False), tf.constant(True)
-    while searching & (position < file.length):
-        # Where the next part starts depends on whether a block or a sub-block starts at position p. The
-        # chain therefore has two places for p: 2p for a block, and 2p + 1 for a sub-block.
-        part = window(file, position, WINDOW)
-        first = field(part, 0, 1)
-        is_extension = first == _EXTENSION
-        is_control = (field(part, 0, 3) == _CONTROL) & (field(part, 3, 1) % 2 == 1)
-        # The steps lead from an extension to its first sub-block, two bytes later; from a sub-block to
-        # the next one; and from the last sub-block, which is empty, to the next block.
-        block_steps = tf.fill([tf.size(first)], int64(2 * 2 + 1))
-        sub_block_steps = 2 * (1 + first) - tf.cast(first == 0, tf.int64)
-        steps = tf.reshape(tf.stack([block_steps, sub_block_steps], 1), [-1])
-        is_stop = tf.stack([~is_extension | is_control, tf.zeros_like(is_control)], 1)
-        place = follow_chain(
-            steps, tf.reshape(is_stop, [-1]), 2 * WINDOW, tf.cast(in_sub_block, tf.int32)
-        )
-        position, in_sub_block = position + place // 2, place % 2 == 1
-        part = peek(file, position, 7)
-        # The chain may also have stopped because the window has ended, so look at the block again.
-        is_control = ~in_sub_block & (big_endian(part[:3]) == _CONTROL) & (part[3] % 2 == 1)
-        has_two |= is_control & (transparent >= 0)
-        transparent = tf.where(is_control, part[6], transparent)
-        searching = (in_sub_block | (part[0] == _EXTENSION)) & ~has_two
-        step = tf.where(in_sub_block, 1 + part[0], 2)
-        position = tf.where(searching, position + step, position)
-        in_sub_block = ~in_sub_block | (part[0] != 0)
-    return position, transparent, has_two
+    start = _Search(position, int64(-1), *(tf.constant(flag) for flag in (False, False, True)))
+    (found,) = tf.while_loop(
+        lambda search: search.is_open & (search.position < file.length),
+        lambda search: (_search_window(file, search),),
+        (start,),
+    )
+    return found.position, found.transparent, found.has_two
+
+
+class _Search(NamedTuple):
+    """How far ``_find_frame`` has come; scalars.
+
+    Attributes:
+        position: int64, the next position in the file.
+        transparent: int64, the number of the transparent colour, or -1.
+        has_two: bool, whether more than one extension has a transparent colour.
+        in_sub_block: bool, whether a sub-block starts at ``position``, not a block.
+        is_open: bool, whether the frame is still searched.
+    """
+
+    position: tf.Tensor
+    transparent: tf.Tensor
+    has_two: tf.Tensor
+    in_sub_block: tf.Tensor
+    is_open: tf.Tensor
+
+
+def _search_window(file: FileBytes, search: _Search) -> _Search:
+    """Follows the extensions of a window to the next one that matters, and reads it."""
+    position, in_sub_block = search.position, search.in_sub_block
+    # Where the next part starts depends on whether a block or a sub-block starts at position p. The
+    # chain therefore has two places for p: 2p for a block, and 2p + 1 for a sub-block.
+    part = window(file, position, WINDOW)
+    first = field(part, 0, 1)
+    is_extension = first == _EXTENSION
+    is_control = (field(part, 0, 3) == _CONTROL) & (field(part, 3, 1) % 2 == 1)
+    # The steps lead from an extension to its first sub-block, two bytes later; from a sub-block to the
+    # next one; and from the last sub-block, which is empty, to the next block.
+    block_steps = tf.fill([tf.size(first)], int64(2 * 2 + 1))
+    sub_block_steps = 2 * (1 + first) - tf.cast(first == 0, tf.int64)
+    steps = tf.reshape(tf.stack([block_steps, sub_block_steps], 1), [-1])
+    is_stop = tf.stack([~is_extension | is_control, tf.zeros_like(is_control)], 1)
+    place = follow_chain(
+        steps, tf.reshape(is_stop, [-1]), 2 * WINDOW, tf.cast(in_sub_block, tf.int32)
+    )
+    position, in_sub_block = position + place // 2, place % 2 == 1
+    part = peek(file, position, 7)
+    # The chain may also have stopped because the window has ended, so look at the block again.
+    is_control = ~in_sub_block & (big_endian(part[:3]) == _CONTROL) & (part[3] % 2 == 1)
+    has_two = search.has_two | (is_control & (search.transparent >= 0))
+    is_open = (in_sub_block | (part[0] == _EXTENSION)) & ~has_two
+    step = tf.where(in_sub_block, 1 + part[0], 2)
+    return _Search(
+        tf.where(is_open, position + step, position),
+        tf.where(is_control, part[6], search.transparent),
+        has_two,
+        ~in_sub_block | (part[0] != 0),
+        is_open,
+    )
 
 
 def _skip_frame(file: FileBytes, position: tf.Tensor) -> tf.Tensor:
@@ -136,16 +166,19 @@ def _skip_frame(file: FileBytes, position: tf.Tensor) -> tf.Tensor:
 
     If the file ends before the sub-blocks do, this is a position after the end of the file.
     """
-    size = int64(1)
-    while (size != 0) & (position < file.length):
+
+    def skip(position: tf.Tensor, size: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         sizes = field(window(file, position, _FRAME_WINDOW), 0, 1)
         position += follow_chain(1 + sizes, sizes == 0, _FRAME_WINDOW)
         size = peek(file, position, 1)[0]
-        position += 1 + size
+        return position + 1 + size, size
+
+    position, size = tf.while_loop(
+        lambda position, size: (size != 0) & (position < file.length), skip, (position, int64(1))
+    )
     return tf.where(size == 0, position, file.length + 1)
 
 
-@without_autograph
 def _table_bytes(flags: tf.Tensor) -> tf.Tensor:
     """The length of the colour table that a ``flags`` byte declares."""
     return tf.where(flags >= 0x80, 3 * 2 ** (flags % 8 + 1), 0)

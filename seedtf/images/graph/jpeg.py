@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import tensorflow as tf
 
 from seedtf.images.formats.jpeg import (
@@ -23,7 +25,6 @@ from seedtf.images.graph.file_bytes import (
     matches_at,
     peek,
     window,
-    without_autograph,
 )
 from seedtf.images.graph.orientation import read_exif, read_xmp, upright_orientation
 from seedtf.images.graph.status import (
@@ -55,65 +56,101 @@ _BYTES_AHEAD = 4 + len(XMP_PREFIX) - 8
 _SEARCHED_BYTES = 1 << 16
 
 
+class _Segments(NamedTuple):
+    """What the segments before ``position`` say; scalars, int64 except those that begin with ``has``.
+
+    Attributes:
+        status: an index into ``STATUSES``, or PARSING.
+        position: where the next segment is searched.
+        width, height, components: the fields of the frame, or 0.
+        exif, xmp: results of ``read_exif`` and ``read_xmp``, or 0.
+        has_frame, has_exif, has_xmp, has_adobe: whether there was a segment of this kind.
+        has_arithmetic: whether the frame is coded arithmetically.
+    """
+
+    status: tf.Tensor
+    position: tf.Tensor
+    width: tf.Tensor
+    height: tf.Tensor
+    components: tf.Tensor
+    exif: tf.Tensor
+    xmp: tf.Tensor
+    has_frame: tf.Tensor
+    has_exif: tf.Tensor
+    has_xmp: tf.Tensor
+    has_adobe: tf.Tensor
+    has_arithmetic: tf.Tensor
+
+
 def read_jpeg(file: FileBytes) -> HeaderStatus:
     """Parses a file that starts as a JPEG."""
-    status, position = int64(PARSING), int64(2)
-    width, height, components = int64(0), int64(0), int64(0)
-    has_frame, has_exif, has_xmp, has_adobe = (tf.constant(False) for _ in range(4))
-    is_arithmetic = tf.constant(False)
-    exif, xmp = int64(0), int64(0)
-    while status == PARSING:
-        seen = (has_frame, has_exif, has_xmp, has_adobe)
-        position = _skip_irrelevant(file, position, seen)
-        part = peek(file, position, 10)
-        # After the marker, at `after`, are two bytes with the length of the segment, then its payload.
-        marker, size, after = part[1], big_endian(part[2:4]), position + 2
-        is_marker = (part[0] == 0xFF) & (marker != 0xFF)
-        is_standalone = is_in(marker, _STANDALONE)
-        is_last = is_in(marker, (_END, _SCAN))
-        has_payload = is_marker & ~is_standalone & ~is_last
-        is_frame = has_payload & is_in(marker, _FRAMES) & ~has_frame
-        is_app1 = has_payload & (marker == _APP1)
-        is_exif = is_app1 & ~has_exif & _payload_starts(file, after, size, EXIF_PREFIX)
-        is_xmp = is_app1 & ~has_xmp & _payload_starts(file, after, size, XMP_PREFIX)
-        is_adobe = has_payload & (marker == _APP14) & (size >= _MIN_ADOBE_BYTES)
-        has_adobe |= is_adobe & _payload_starts(file, after, size, _ADOBE_PREFIX)
-        if is_exif:
-            exif = read_exif(file, after + 2, after + size)
-        if is_xmp:
-            xmp = read_xmp(file, after + 2, after + size)
-        has_many_scans = is_frame & (part[4] == 8)
-        if has_many_scans:
-            limit = max_scans(big_endian(part[5:7]) * big_endian(part[7:9]))
-            has_many_scans = _has_many_scans(file, after + size, limit)
-        status = first_status(
-            (after > file.length, TRUNCATED),
-            (~is_marker | is_standalone, PARSING),
-            (is_last & has_frame, OK),
-            (is_last, CORRUPT),
-            (after + 2 > file.length, TRUNCATED),
-            (~is_frame, PARSING),
-            (after + 8 > file.length, TRUNCATED),
-            ((part[4] != 8) | has_many_scans, UNSUPPORTED),
-            default=PARSING,
-        )
-        is_arithmetic |= is_frame & is_in(marker, _ARITHMETIC)
-        height = tf.where(is_frame, big_endian(part[5:7]), height)
-        width = tf.where(is_frame, big_endian(part[7:9]), width)
-        components = tf.where(is_frame, part[9], components)
-        has_frame, has_exif, has_xmp = has_frame | is_frame, has_exif | is_exif, has_xmp | is_xmp
-        if is_marker:
-            position = tf.where(is_standalone, after, after + size)
-        else:
-            position = _next_marker(file, position)
-    status = tf.where((status == OK) & is_arithmetic, int64(BY_PILLOW), status)
-    is_inverted = (components == 4) & ~has_adobe
+    zeros, flags = [int64(0)] * 5, [tf.constant(False)] * 5
+    (seen,) = tf.while_loop(
+        lambda seen: seen.status == PARSING,
+        lambda seen: (_read_segment(file, seen),),
+        (_Segments(int64(PARSING), int64(2), *zeros, *flags),),
+    )
+    is_arithmetic = (seen.status == OK) & seen.has_arithmetic
+    status = tf.where(is_arithmetic, int64(BY_PILLOW), seen.status)
+    is_inverted = (seen.components == 4) & ~seen.has_adobe
     edits = make_edits(file, (int64(2), int64(2), tf.where(is_inverted, ADOBE_SEGMENT, b"")))
-    orientation = upright_orientation(exif, xmp)
-    return parsed(file, status, width, height, orientation=orientation, edits=edits)
+    orientation = upright_orientation(seen.exif, seen.xmp)
+    return parsed(file, status, seen.width, seen.height, orientation=orientation, edits=edits)
 
 
-@without_autograph
+def _read_segment(file: FileBytes, seen: _Segments) -> _Segments:
+    """Reads the next segment that changes the result."""
+    position = _skip_irrelevant(file, seen)
+    part = peek(file, position, 10)
+    # After the marker, at `after`, are two bytes with the length of the segment, then its payload.
+    marker, size, after = part[1], big_endian(part[2:4]), position + 2
+    is_marker = (part[0] == 0xFF) & (marker != 0xFF)
+    is_standalone = is_in(marker, _STANDALONE)
+    is_last = is_in(marker, (_END, _SCAN))
+    has_payload = is_marker & ~is_standalone & ~is_last
+    is_frame = has_payload & is_in(marker, _FRAMES) & ~seen.has_frame
+    is_app1 = has_payload & (marker == _APP1)
+    is_exif = is_app1 & ~seen.has_exif & _payload_starts(file, after, size, EXIF_PREFIX)
+    is_xmp = is_app1 & ~seen.has_xmp & _payload_starts(file, after, size, XMP_PREFIX)
+    is_adobe = has_payload & (marker == _APP14) & (size >= _MIN_ADOBE_BYTES)
+    is_adobe &= _payload_starts(file, after, size, _ADOBE_PREFIX)
+    height, width = big_endian(part[5:7]), big_endian(part[7:9])
+    has_many_scans = tf.cond(
+        is_frame & (part[4] == 8),
+        lambda: _has_many_scans(file, after + size, max_scans(height * width)),
+        lambda: tf.constant(False),
+    )
+    status = first_status(
+        (after > file.length, TRUNCATED),
+        (~is_marker | is_standalone, PARSING),
+        (is_last & seen.has_frame, OK),
+        (is_last, CORRUPT),
+        (after + 2 > file.length, TRUNCATED),
+        (~is_frame, PARSING),
+        (after + 8 > file.length, TRUNCATED),
+        ((part[4] != 8) | has_many_scans, UNSUPPORTED),
+        default=PARSING,
+    )
+    return _Segments(
+        status=status,
+        position=tf.cond(
+            is_marker,
+            lambda: tf.where(is_standalone, after, after + size),
+            lambda: _next_marker(file, position),
+        ),
+        width=tf.where(is_frame, width, seen.width),
+        height=tf.where(is_frame, height, seen.height),
+        components=tf.where(is_frame, part[9], seen.components),
+        exif=tf.cond(is_exif, lambda: read_exif(file, after + 2, after + size), lambda: seen.exif),
+        xmp=tf.cond(is_xmp, lambda: read_xmp(file, after + 2, after + size), lambda: seen.xmp),
+        has_frame=seen.has_frame | is_frame,
+        has_exif=seen.has_exif | is_exif,
+        has_xmp=seen.has_xmp | is_xmp,
+        has_adobe=seen.has_adobe | is_adobe,
+        has_arithmetic=seen.has_arithmetic | (is_frame & is_in(marker, _ARITHMETIC)),
+    )
+
+
 def _payload_starts(file: FileBytes, after: tf.Tensor, size: tf.Tensor, prefix: bytes) -> tf.Tensor:
     """Whether the payload of a segment starts with ``prefix``, all of it inside the file.
 
@@ -123,37 +160,32 @@ def _payload_starts(file: FileBytes, after: tf.Tensor, size: tf.Tensor, prefix: 
     return matches_at(file, after + 2, prefix) & (after + 2 + len(prefix) <= end)
 
 
-def _skip_irrelevant(
-    file: FileBytes, position: tf.Tensor, seen: tuple[tf.Tensor, ...]
-) -> tf.Tensor:
-    """Skips the segments in a window at ``position`` that do not change the result.
+def _skip_irrelevant(file: FileBytes, seen: _Segments) -> tf.Tensor:
+    """The position after the segments in a window that do not change the result.
 
-    ``seen`` says whether there was a frame, an EXIF block, an XMP packet and Adobe's segment; a second
-    one of these does not change the result.
+    A second frame, EXIF block, XMP packet or segment of Adobe does not change it.
     """
-    has_frame, has_exif, has_xmp, has_adobe = seen
-    part = window(file, position, WINDOW, _BYTES_AHEAD)
+    part = window(file, seen.position, WINDOW, _BYTES_AHEAD)
     count = tf.size(part) - _BYTES_AHEAD
     marker, size = field(part[:count], 0, 2), field(part[:count], 2, 2)
     is_marker = (marker >= 0xFF00) & (marker != 0xFFFF)
     is_standalone = (marker <= 0xFF01) | ((marker >= 0xFFD0) & (marker <= 0xFFD7))
     steps = tf.where(is_marker, tf.where(is_standalone, int64(2), 2 + size), 1)
     is_table = (marker == 0xFFC4) | (marker == 0xFFC8) | (marker == 0xFFCC)
-    is_stop = (marker >= 0xFFC0) & (marker <= 0xFFCF) & ~is_table & ~has_frame
+    is_stop = (marker >= 0xFFC0) & (marker <= 0xFFCF) & ~is_table & ~seen.has_frame
     is_stop |= (marker == 0xFFD9) | (marker == 0xFFDA)
     # Compare the whole prefixes. Each stop costs a loop step, and with a shorter comparison a hostile
     # file could have many stops.
     for code, prefix, min_size, is_seen in (
-        (0xFFE1, EXIF_PREFIX, 2 + len(EXIF_PREFIX), has_exif),
-        (0xFFE1, XMP_PREFIX, 2 + len(XMP_PREFIX), has_xmp),
-        (0xFFEE, _ADOBE_PREFIX, _MIN_ADOBE_BYTES, has_adobe),
+        (0xFFE1, EXIF_PREFIX, 2 + len(EXIF_PREFIX), seen.has_exif),
+        (0xFFE1, XMP_PREFIX, 2 + len(XMP_PREFIX), seen.has_xmp),
+        (0xFFEE, _ADOBE_PREFIX, _MIN_ADOBE_BYTES, seen.has_adobe),
     ):
         has_prefix = (marker == code) & (size >= min_size) & has_text(part, 4, prefix, count)
         is_stop |= has_prefix & ~is_seen
-    return position + follow_chain(steps, is_stop)
+    return seen.position + follow_chain(steps, is_stop)
 
 
-@without_autograph
 def _next_marker(file: FileBytes, position: tf.Tensor) -> tf.Tensor:
     """The position of the first marker from ``position`` on, after its fill bytes.
 
@@ -166,7 +198,6 @@ def _next_marker(file: FileBytes, position: tf.Tensor) -> tf.Tensor:
     return position + tf.where(tf.reduce_any(is_marker), first, tf.size(is_marker, tf.int64))
 
 
-@without_autograph
 def max_scans(pixels: tf.Tensor) -> tf.Tensor:
     """``formats.jpeg.max_scans`` of each number of pixels: int64 of the shape of ``pixels``."""
     scans = int64(MAX_SCANNED_PIXELS) // tf.maximum(pixels, 1)
@@ -177,11 +208,13 @@ def _has_many_scans(file: FileBytes, position: tf.Tensor, limit: tf.Tensor) -> t
     """Whether more than ``limit`` scans follow ``position``: a bool scalar."""
     position = tf.minimum(position, file.length)
     looks_like_scan = (file.data[position:-1] == 0xFF) & (file.data[position + 1 :] == _SCAN)
-    has_many = tf.math.count_nonzero(looks_like_scan) > limit
-    if has_many:
-        # Count exactly, because some of these bytes may be inside other segments or after the image.
-        has_many = tf.cast(_count_scans(file, position), tf.int64) > limit
-    return has_many
+    # Count exactly only then, because some of these bytes may be inside other segments or after the
+    # image.
+    return tf.cond(
+        tf.math.count_nonzero(looks_like_scan) > limit,
+        lambda: tf.cast(_count_scans(file, position), tf.int64) > limit,
+        lambda: tf.constant(False),
+    )
 
 
 def _count_scans(file: FileBytes, position: tf.Tensor) -> tf.Tensor:
@@ -197,7 +230,6 @@ def _count_scans(file: FileBytes, position: tf.Tensor) -> tf.Tensor:
     return sum_along_chain(following, tf.cast((code == _SCAN) & ~is_end, tf.int32))
 
 
-@without_autograph
 def _markers_after_scan(file: FileBytes, position: tf.Tensor) -> tf.Tensor:
     """Positions, int64, of all markers except stuffed zeros and restarts, then the end of the file."""
     codes = file.data[position + 1 :]

@@ -14,7 +14,6 @@ from seedtf.images.graph.file_bytes import (
     matches_at,
     peek,
     text_between,
-    without_autograph,
 )
 
 __all__ = ["read_exif", "read_xmp", "upright_orientation"]
@@ -39,7 +38,6 @@ _SEGMENT = [
 _traced_once = tf.function(autograph=False, input_signature=_SEGMENT)
 
 
-@without_autograph
 def upright_orientation(exif: tf.Tensor, xmp: tf.Tensor) -> tf.Tensor:
     """The orientation, 1 to 8, from the results of ``read_exif`` and ``read_xmp``; by default 1."""
     value = tf.where(exif != 0, exif, xmp)

@@ -12,7 +12,6 @@ from typing import NamedTuple
 import tensorflow as tf
 
 from seedtf.images.formats.jpeg import MAX_SCANS
-from seedtf.images.graph.file_bytes import without_autograph
 from seedtf.images.graph.jpeg import max_scans
 
 __all__ = ["PlainJpegs", "read_plain_jpegs"]
@@ -42,7 +41,6 @@ class PlainJpegs(NamedTuple):
     height: tf.Tensor
 
 
-@without_autograph
 def read_plain_jpegs(contents: tf.Tensor) -> PlainJpegs:
     """Parses files, string ``[B]``, and finds the plain JPEGs among them.
 
@@ -84,7 +82,6 @@ def read_plain_jpegs(contents: tf.Tensor) -> PlainJpegs:
     return PlainJpegs(is_plain & (scans <= max_scans(width * height)), width, height)
 
 
-@without_autograph
 def _words(
     contents: tf.Tensor, length: tf.Tensor, position: tf.Tensor, count: int
 ) -> list[tf.Tensor]:
@@ -93,7 +90,6 @@ def _words(
     return tf.unstack(256 * values[:, ::2] + values[:, 1::2], axis=1)
 
 
-@without_autograph
 def _bytes(contents: tf.Tensor, length: tf.Tensor, position: tf.Tensor, count: int) -> tf.Tensor:
     """``count`` bytes from ``position`` on, int64 ``[B, count]``; 0 beyond the end of a file."""
     start = tf.minimum(position, length)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import tensorflow as tf
 
 from seedtf.images.formats.png import COMPRESSED_TEXTS, XMP_KEY
@@ -17,7 +19,6 @@ from seedtf.images.graph.file_bytes import (
     matches_at,
     peek,
     window,
-    without_autograph,
 )
 from seedtf.images.graph.orientation import read_exif, read_xmp, upright_orientation
 from seedtf.images.graph.status import (
@@ -44,103 +45,129 @@ _ANCILLARY = big_endian_code(b"\x20\0\0\0")
 _BYTES_AHEAD = 8 + len(XMP_KEY) - 8
 
 
+class _Chunks(NamedTuple):
+    """What the chunks before ``position`` say; scalars, except for ``gaps``.
+
+    Attributes:
+        status: int64, an index into ``STATUSES``, or PARSING.
+        position: int64, where the next chunk is searched.
+        exif, xmp: int64, results of ``read_exif`` and ``read_xmp``, or 0.
+        kept: int64, the end of the last chunk that the pixels depend on.
+        gaps: int64 ``[MAX_EDITS, 2]``, what is removed before the palette, the transparency, the pixels
+            and the end.
+        has_exif, has_xmp, has_palette, has_trns: bool, whether there was a chunk of this kind.
+        has_compressed: bool, whether there was a compressed text.
+        has_data, has_all_data: bool, whether there were pixels, and a chunk after them.
+    """
+
+    status: tf.Tensor
+    position: tf.Tensor
+    exif: tf.Tensor
+    xmp: tf.Tensor
+    kept: tf.Tensor
+    gaps: tf.Tensor
+    has_exif: tf.Tensor
+    has_xmp: tf.Tensor
+    has_palette: tf.Tensor
+    has_trns: tf.Tensor
+    has_compressed: tf.Tensor
+    has_data: tf.Tensor
+    has_all_data: tf.Tensor
+
+
 def read_png(file: FileBytes) -> HeaderStatus:
     """Parses a file that starts as a PNG."""
     head = peek(file, 16, 10)
     width, height = big_endian(head[:4]), big_endian(head[4:8])
     is_alpha_type = is_in(head[9], _ALPHA_TYPES)
-    has_exif, has_xmp, has_compressed = (tf.constant(False) for _ in range(3))
-    has_palette, has_trns = tf.constant(False), tf.constant(False)
-    has_data, has_all_data = tf.constant(False), tf.constant(False)
-    # What is removed before the palette, the transparency, the pixels and the end.
-    gaps = tf.fill([MAX_EDITS, 2], file.length)
-    kept = int64(33)  # the end of the last chunk that the pixels depend on
-    exif, xmp = int64(0), int64(0)
-    position = int64(8)
     # libpng skips chunks before IHDR, so their bytes must not be taken for the size.
     status = first_status(
         (file.length < 26, TRUNCATED),
         (~matches_at(file, 8, b"\0\0\0\x0dIHDR"), UNSUPPORTED),
         default=PARSING,
     )
-    while status == PARSING:
-        seen = (has_xmp, has_compressed, has_data, has_all_data)
-        position = _skip_irrelevant(file, position, seen)
-        part = peek(file, position, 8)
-        length, kind = big_endian(part[:4]), big_endian(part[4:])
-        start, end, after = position + 8, position + 8 + length, position + 12 + length
-        is_exif = (kind == _EXIF) & (after <= file.length)
-        is_xmp = (kind == _ITXT) & ~has_xmp & matches_at(file, start, XMP_KEY)
-        if is_exif:
-            exif = read_exif(file, start, end)
-        if is_xmp:
-            xmp = read_xmp(file, start, end)
-        is_repeated = ((kind == _TRNS) & has_trns) | ((kind == _PLTE) & has_palette & ~has_data)
-        is_refused = (is_exif & has_exif) | is_repeated | _is_unknown(kind, position)
-        # Do not leave this to libpng, which would allocate what the chunk claims, even a gigabyte.
-        status = first_status(
-            ((start > file.length) | (after > file.length), TRUNCATED),
-            (is_refused, UNSUPPORTED),
-            (kind == _IEND, OK),
-            default=PARSING,
-        )
-        is_after_data = has_data & ~has_all_data & (kind != _IDAT)
-        kept = tf.where(is_after_data, position, kept)
-        firsts = tf.stack(
-            [
-                (kind == _PLTE) & ~has_palette & ~has_data,
-                (kind == _TRNS) & ~is_alpha_type & ~has_data,
-                (kind == _IDAT) & ~has_data,
-                kind == _IEND,
-            ]
-        )
-        gaps = tf.where(firsts[:, tf.newaxis], tf.stack([kept, position]), gaps)
-        kept = tf.where(tf.reduce_any(firsts), after, kept)
-        has_palette |= kind == _PLTE
-        has_data, has_all_data = has_data | (kind == _IDAT), has_all_data | is_after_data
-        has_compressed |= is_in(kind, _TEXTS)
-        has_trns |= kind == _TRNS
-        has_exif, has_xmp = has_exif | is_exif, has_xmp | is_xmp
-        position = after
-    orientation = upright_orientation(exif, xmp)
+    gaps, flags = tf.fill([MAX_EDITS, 2], file.length), [tf.constant(False)] * 7
+    (seen,) = tf.while_loop(
+        lambda seen: seen.status == PARSING,
+        lambda seen: (_read_chunk(file, seen, is_alpha_type),),
+        (_Chunks(status, int64(8), int64(0), int64(0), int64(33), gaps, *flags),),
+    )
     # The gaps are disjoint, so that sorting each column sorts them.
-    spans = tf.where(has_compressed, tf.sort(gaps, axis=0), file.length)
-    edits = Edits(spans, tf.fill([MAX_EDITS], b""))
+    spans = tf.where(seen.has_compressed, tf.sort(seen.gaps, axis=0), file.length)
     return parsed(
         file,
-        status,
+        seen.status,
         width,
         height,
-        orientation=orientation,
-        has_alpha=is_alpha_type | has_trns,
-        edits=edits,
+        orientation=upright_orientation(seen.exif, seen.xmp),
+        has_alpha=is_alpha_type | seen.has_trns,
+        edits=Edits(spans, tf.fill([MAX_EDITS], b"")),
     )
 
 
-@without_autograph
+def _read_chunk(file: FileBytes, seen: _Chunks, is_alpha_type: tf.Tensor) -> _Chunks:
+    """Reads the next chunk that changes the result."""
+    position = _skip_irrelevant(file, seen)
+    part = peek(file, position, 8)
+    length, kind = big_endian(part[:4]), big_endian(part[4:])
+    start, end, after = position + 8, position + 8 + length, position + 12 + length
+    is_exif = (kind == _EXIF) & (after <= file.length)
+    is_xmp = (kind == _ITXT) & ~seen.has_xmp & matches_at(file, start, XMP_KEY)
+    is_trns, is_palette, is_data = kind == _TRNS, kind == _PLTE, kind == _IDAT
+    is_repeated = (is_trns & seen.has_trns) | (is_palette & seen.has_palette & ~seen.has_data)
+    is_refused = (is_exif & seen.has_exif) | is_repeated | _is_unknown(kind, position)
+    # Do not leave this to libpng, which would allocate what the chunk claims, even a gigabyte.
+    status = first_status(
+        ((start > file.length) | (after > file.length), TRUNCATED),
+        (is_refused, UNSUPPORTED),
+        (kind == _IEND, OK),
+        default=PARSING,
+    )
+    is_after_data = seen.has_data & ~seen.has_all_data & ~is_data
+    kept = tf.where(is_after_data, position, seen.kept)
+    firsts = tf.stack(
+        [
+            is_palette & ~seen.has_palette & ~seen.has_data,
+            is_trns & ~is_alpha_type & ~seen.has_data,
+            is_data & ~seen.has_data,
+            kind == _IEND,
+        ]
+    )
+    return _Chunks(
+        status=status,
+        position=after,
+        exif=tf.cond(is_exif, lambda: read_exif(file, start, end), lambda: seen.exif),
+        xmp=tf.cond(is_xmp, lambda: read_xmp(file, start, end), lambda: seen.xmp),
+        kept=tf.where(tf.reduce_any(firsts), after, kept),
+        gaps=tf.where(firsts[:, tf.newaxis], tf.stack([kept, position]), seen.gaps),
+        has_exif=seen.has_exif | is_exif,
+        has_xmp=seen.has_xmp | is_xmp,
+        has_palette=seen.has_palette | is_palette,
+        has_trns=seen.has_trns | is_trns,
+        has_compressed=seen.has_compressed | is_in(kind, _TEXTS),
+        has_data=seen.has_data | is_data,
+        has_all_data=seen.has_all_data | is_after_data,
+    )
+
+
 def _is_unknown(kind: tf.Tensor, position: tf.Tensor | int) -> tf.Tensor:
     """Whether a chunk is unknown and no decoder may skip it."""
     is_known = is_in(kind, (_PLTE, _IDAT, _IEND)) | ((kind == _IHDR) & (position == 8))
     return (tf.bitwise.bitwise_and(kind, tf.constant(_ANCILLARY, tf.int64)) == 0) & ~is_known
 
 
-def _skip_irrelevant(
-    file: FileBytes, position: tf.Tensor, seen: tuple[tf.Tensor, ...]
-) -> tf.Tensor:
-    """Skips the chunks in a window at ``position`` that do not change the result.
-
-    ``seen`` says whether there was an XMP packet, a compressed text, pixels, and a chunk after them.
-    """
-    has_xmp, has_compressed, has_data, has_all_data = seen
-    part = window(file, position, WINDOW, _BYTES_AHEAD)
+def _skip_irrelevant(file: FileBytes, seen: _Chunks) -> tf.Tensor:
+    """The position after the chunks in a window that do not change the result."""
+    part = window(file, seen.position, WINDOW, _BYTES_AHEAD)
     count = tf.size(part) - _BYTES_AHEAD
     length, kind = field(part[:count], 0, 4), field(part[:count], 4, 4)
     # The chain always stops at these kinds; stops are few, because a second such chunk is refused.
-    is_stop = is_in(kind, (_IEND, _EXIF, _TRNS)) | ((kind == _PLTE) & ~has_data)
+    is_stop = is_in(kind, (_IEND, _EXIF, _TRNS)) | ((kind == _PLTE) & ~seen.has_data)
     # Compare the whole key. Each stop costs a loop step, and with a shorter comparison a hostile file
     # could have many stops.
-    is_stop |= (kind == _ITXT) & has_text(part, 8, XMP_KEY, count) & ~has_xmp
-    is_stop |= is_in(kind, _TEXTS) & ~has_compressed
-    is_stop |= ((kind == _IDAT) & ~has_data) | ((kind != _IDAT) & has_data & ~has_all_data)
+    is_stop |= (kind == _ITXT) & has_text(part, 8, XMP_KEY, count) & ~seen.has_xmp
+    is_stop |= is_in(kind, _TEXTS) & ~seen.has_compressed
+    is_stop |= (kind == _IDAT) & ~seen.has_data
+    is_stop |= (kind != _IDAT) & seen.has_data & ~seen.has_all_data
     is_stop |= _is_unknown(kind, -1)
-    return position + follow_chain(12 + length, is_stop)
+    return seen.position + follow_chain(12 + length, is_stop)

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
-from seedtf.images.graph.file_bytes import FileBytes, int64, without_autograph
+from seedtf.images.graph.file_bytes import FileBytes, int64
 
 __all__ = [
     "BY_PILLOW",
@@ -86,7 +86,6 @@ class HeaderStatus(NamedTuple):
         return tf.cast(tf.stack(values, axis=-1), tf.int32)
 
 
-@without_autograph
 def parsed(
     file: FileBytes,
     status: tf.Tensor,
@@ -105,7 +104,6 @@ def parsed(
     )
 
 
-@without_autograph
 def first_status(*cases: tuple[tf.Tensor, int], default: int = OK) -> tf.Tensor:
     """The status, int64, of the first of ``(condition, status)`` whose condition is true."""
     status = int64(default)
@@ -114,7 +112,6 @@ def first_status(*cases: tuple[tf.Tensor, int], default: int = OK) -> tf.Tensor:
     return status
 
 
-@without_autograph
 def make_edits(file: FileBytes, *edits: tuple[tf.Tensor, tf.Tensor, tf.Tensor | bytes]) -> Edits:
     """Converts up to ``MAX_EDITS`` sorted edits ``(start, stop, replacement)`` to ``Edits``."""
     end = file.length
@@ -125,7 +122,6 @@ def make_edits(file: FileBytes, *edits: tuple[tf.Tensor, tf.Tensor, tf.Tensor | 
     return Edits(tf.stack(spans), tf.stack([tf.convert_to_tensor(text) for *_, text in filled]))
 
 
-@without_autograph
 def apply_edits(contents: tf.Tensor, edits: Edits) -> tf.Tensor:
     """Applies ``edits`` to ``contents``, a string scalar; without edits, returns the same tensor."""
     length = tf.cast(tf.strings.length(contents, "BYTE"), tf.int64)
@@ -142,7 +138,6 @@ def apply_edits(contents: tf.Tensor, edits: Edits) -> tf.Tensor:
     return tf.cond(has_edits(contents, edits), edited, lambda: contents)
 
 
-@without_autograph
 def has_edits(contents: tf.Tensor, edits: Edits) -> tf.Tensor:
     """Whether ``edits`` change ``contents``: a bool, or bool ``[B]`` for files, string ``[B]``."""
     length = tf.cast(tf.strings.length(contents, "BYTE"), tf.int64)

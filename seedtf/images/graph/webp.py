@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import tensorflow as tf
 
 from seedtf.images.graph.chains import WINDOW, follow_chain
@@ -16,7 +18,6 @@ from seedtf.images.graph.file_bytes import (
     peek,
     text_between,
     window,
-    without_autograph,
 )
 from seedtf.images.graph.orientation import read_exif, read_xmp, upright_orientation
 from seedtf.images.graph.status import (
@@ -38,13 +39,13 @@ _ANIMATION, _XMP, _EXIF, _ALPHA = 0x02, 0x04, 0x08, 0x10
 _FRAME_HEADER_BYTES = 16
 
 
-@without_autograph
 def _to_code(name: bytes) -> int:
     return int.from_bytes(name, "little")
 
 
 _LOSSY, _LOSSLESS, _EXTENDED = _to_code(b"VP8 "), _to_code(b"VP8L"), _to_code(b"VP8X")
 _ALPHA_PLANE, _FRAME = _to_code(b"ALPH"), _to_code(b"ANMF")
+_EXIF_CHUNK, _XMP_CHUNK = _to_code(b"EXIF"), _to_code(b"XMP ")
 _IMAGES = (_LOSSY, _LOSSLESS, _ALPHA_PLANE, _FRAME)
 
 
@@ -63,7 +64,8 @@ def read_webp(file: FileBytes) -> HeaderStatus:
         for i in (0, 1)
     )
     # Without a chunk VP8X there are no flags, so the search looks for the image only.
-    image, image_kind, exif, xmp = _find_chunks(file, tf.where(is_extended, flags, 0))
+    found = _find_chunks(file, tf.where(is_extended, flags, 0))
+    image, image_kind = found.image, found.image_kind
     is_animated = is_extended & _has_flag(flags, _ANIMATION)
     # In an animation, the image is a frame, which has a header and then the chunk with the pixels.
     frame = peek(file, image, _FRAME_HEADER_BYTES + 4)
@@ -103,51 +105,71 @@ def read_webp(file: FileBytes) -> HeaderStatus:
         status,
         width,
         height,
-        orientation=upright_orientation(exif, xmp),
+        orientation=upright_orientation(found.exif, found.xmp),
         has_alpha=has_alpha,
         edits=edits,
     )
 
 
-def _find_chunks(
-    file: FileBytes, flags: tf.Tensor
-) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor]:
-    """Looks for the first image or frame, and for EXIF and XMP if ``flags`` announce them.
+class _Chunks(NamedTuple):
+    """What the chunks before ``position`` say; scalars, int64 except the last two.
 
-    Returns:
-        The position of the image's payload and its kind, 0 if there is none; and the orientations in
-        EXIF and in XMP, 0 if missing.
+    Attributes:
+        position: where the next chunk is searched.
+        image, image_kind: the position of the payload of the first image or frame, and its kind; 0 if
+            there was none.
+        exif, xmp: the orientations in EXIF and in XMP; 0 if missing.
+        wants_exif, wants_xmp: bool, whether such a chunk is announced and was not found yet.
     """
-    position, end = int64(12), tf.minimum(file.length, 8 + little_endian(peek(file, 4, 4)))
-    image, image_kind, exif, xmp = (int64(0) for _ in range(4))
-    wants_exif, wants_xmp = _has_flag(flags, _EXIF), _has_flag(flags, _XMP)
-    while position + 8 <= end:
-        part = window(file, position, WINDOW)
-        kind, size = (
-            little_endian([field(part, at, 1) for at in range(first, first + 4)])
-            for first in (0, 4)
-        )
-        is_image = tf.reduce_any([kind == code for code in _IMAGES], 0)
-        is_stop = is_image & (image == 0)
-        is_stop |= (kind == _to_code(b"EXIF")) & wants_exif
-        is_stop |= (kind == _to_code(b"XMP ")) & wants_xmp
-        position += follow_chain(8 + size + size % 2, is_stop)
-        part = peek(file, position, 8)
-        code, length, start = little_endian(part[:4]), little_endian(part[4:]), position + 8
-        is_inside = start <= end
-        is_exif = is_inside & wants_exif & (code == _to_code(b"EXIF"))
-        is_xmp = is_inside & wants_xmp & (code == _to_code(b"XMP "))
-        is_first = is_inside & (image == 0) & is_in(code, _IMAGES)
-        if is_exif:
-            exif = read_exif(file, start, start + length)
-        if is_xmp:
-            xmp = read_xmp(file, start, start + length)
-        image, image_kind = tf.where(is_first, start, image), tf.where(is_first, code, image_kind)
-        wants_exif, wants_xmp = wants_exif & ~is_exif, wants_xmp & ~is_xmp
-        position = start + length + length % 2
-    return image, image_kind, exif, xmp
+
+    position: tf.Tensor
+    image: tf.Tensor
+    image_kind: tf.Tensor
+    exif: tf.Tensor
+    xmp: tf.Tensor
+    wants_exif: tf.Tensor
+    wants_xmp: tf.Tensor
 
 
-@without_autograph
+def _find_chunks(file: FileBytes, flags: tf.Tensor) -> _Chunks:
+    """Looks for the first image or frame, and for EXIF and XMP if ``flags`` announce them."""
+    end = tf.minimum(file.length, 8 + little_endian(peek(file, 4, 4)))
+    zero, wanted = int64(0), (_has_flag(flags, _EXIF), _has_flag(flags, _XMP))
+    (found,) = tf.while_loop(
+        lambda seen: seen.position + 8 <= end,
+        lambda seen: (_read_chunk(file, seen, end),),
+        (_Chunks(int64(12), zero, zero, zero, zero, *wanted),),
+    )
+    return found
+
+
+def _read_chunk(file: FileBytes, seen: _Chunks, end: tf.Tensor) -> _Chunks:
+    """Reads the next chunk that changes the result; the chunks end at ``end``."""
+    part = window(file, seen.position, WINDOW)
+    kind, size = (
+        little_endian([field(part, at, 1) for at in range(first, first + 4)]) for first in (0, 4)
+    )
+    is_image = tf.reduce_any([kind == code for code in _IMAGES], 0)
+    is_stop = is_image & (seen.image == 0)
+    is_stop |= (kind == _EXIF_CHUNK) & seen.wants_exif
+    is_stop |= (kind == _XMP_CHUNK) & seen.wants_xmp
+    position = seen.position + follow_chain(8 + size + size % 2, is_stop)
+    head = peek(file, position, 8)
+    code, length, start = little_endian(head[:4]), little_endian(head[4:]), position + 8
+    is_inside = start <= end
+    is_exif = is_inside & seen.wants_exif & (code == _EXIF_CHUNK)
+    is_xmp = is_inside & seen.wants_xmp & (code == _XMP_CHUNK)
+    is_first = is_inside & (seen.image == 0) & is_in(code, _IMAGES)
+    return _Chunks(
+        position=start + length + length % 2,
+        image=tf.where(is_first, start, seen.image),
+        image_kind=tf.where(is_first, code, seen.image_kind),
+        exif=tf.cond(is_exif, lambda: read_exif(file, start, start + length), lambda: seen.exif),
+        xmp=tf.cond(is_xmp, lambda: read_xmp(file, start, start + length), lambda: seen.xmp),
+        wants_exif=seen.wants_exif & ~is_exif,
+        wants_xmp=seen.wants_xmp & ~is_xmp,
+    )
+
+
 def _has_flag(flags: tf.Tensor, flag: int) -> tf.Tensor:
     return flags // flag % 2 == 1
