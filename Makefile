@@ -26,7 +26,11 @@ demo: $(VENV)/.installed
 # Three processes on two cores, because some tests wait; each takes single tests from the others.
 TEST_PROCESSES ?= 3
 
+# The tests start many Python processes. Without bytecode, each would compile what it imports.
+unexport PYTHONDONTWRITEBYTECODE
+
 test: lint browser
+	$(BIN)/python -m compileall -q seedtf
 	$(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist worksteal
 
 # TensorFlow Addons has wheels for Python 3.10 and 3.11 alone
@@ -75,6 +79,7 @@ fuzz: $(VENV)/.installed-dev
 
 clean:
 	rm -rf $(VENV) $(ADDONS_VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find seedtf tests scripts -name __pycache__ -prune -exec rm -rf {} +
 
 # Editable, so that a change of the code needs no new installation; only these files ask for one.
 $(VENV)/.installed: setup.py pyproject.toml
