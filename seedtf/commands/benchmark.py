@@ -20,7 +20,7 @@ KINDS = {
     "step": "milliseconds of the train step alone, compared with stock Keras",
     "epoch": "seconds of an epoch of seedtf train, and of each of its parts",
     "startup": "time from the shell to the first step, cost of the cache, memory",
-    "gpu": "whether a GPU gives the results of a CPU, and how much of its speed is used",
+    "gpu": "whether the results equal those of a CPU, and how fast the GPU is",
     "serving": "images per second and latency of an exported model",
 }
 
