@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import keras
@@ -14,7 +14,6 @@ from seedtf.data.catalog import Catalog, Fault
 from seedtf.data.fixes import Fixes
 from seedtf.data.paths import Folder
 from seedtf.data.store import Store
-from seedtf.data.table_text import read_csv
 from seedtf.errors import UserError
 from seedtf.evaluation.evaluate import (
     Predictions,
@@ -23,6 +22,7 @@ from seedtf.evaluation.evaluate import (
     predict_store,
     top_losses,
 )
+from seedtf.evaluation.member_images import read_sides
 from seedtf.model.activation_map import has_maps, make_map_function
 from seedtf.report import warn
 from seedtf.runs.folder import read_settings
@@ -190,14 +190,14 @@ def warn_of_training_images(run: Run, images: Catalog) -> None:
     The accuracy on such images is higher than on new ones. Images are compared by their paths, so a
     copy in another folder is not recognized. Nothing is known of a run without split.csv.
     """
-    evaluated = _resolve_paths(images.root, images.paths)
+    folder = os.path.realpath(images.root)
+    evaluated = {os.path.join(folder, path) for path in images.paths}
     found: dict[str, set[str]] = {}
     for paths in run.members or (run.paths,):
         root = read_settings(paths.root).get("resolved", {}).get("data_root")
         if root and paths.split.is_file():
-            rows = read_csv(paths.split, ("file", "split"), paths.split.name)
-            trained = _resolve_paths(root, (file for file, side in rows if side == "train"))
-            found[str(paths.root)] = evaluated & trained
+            trained = read_sides(paths.split, os.path.realpath(root))["train"]
+            found[str(paths.root)] = evaluated & trained.keys()
     num_trained = len(set[str]().union(*found.values()))
     if num_trained:
         names = [name for name, trained in found.items() if trained]
@@ -206,9 +206,3 @@ def warn_of_training_images(run: Run, images: Catalog) -> None:
             f"{images.root}: {num_trained:,} of {len(evaluated):,} images are training images of "
             f"{names[0]}{more}; the accuracy on them is higher than on new images"
         )
-
-
-def _resolve_paths(root: str | os.PathLike[str], paths: Iterable[str]) -> set[str]:
-    """The absolute paths of images below ``root``, whose own links are resolved."""
-    folder = os.path.realpath(root)
-    return {os.path.join(folder, path) for path in paths}

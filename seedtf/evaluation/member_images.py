@@ -18,7 +18,7 @@ from seedtf.runs.folder import read_settings
 from seedtf.runs.folds import FoldsPaths, is_folds
 from seedtf.runs.paths import RunPaths
 
-__all__ = ["MemberImages", "describe_unused", "read_member_images", "shared_images"]
+__all__ = ["MemberImages", "describe_unused", "read_member_images", "read_sides", "shared_images"]
 
 
 @dataclass(frozen=True)
@@ -52,12 +52,21 @@ def read_member_images(member: str, run_dir: Path) -> MemberImages:
         root = read_settings(folds.fold(0).root)["resolved"]["data_root"]
         rows = read_csv(folds.predictions, ("path", "true"), "folds")
         return MemberImages(member, {os.path.join(root, path): label for path, label in rows})
-    split = RunPaths(run_dir).split
     root = read_settings(run_dir)["resolved"]["data_root"]
+    sides = read_sides(RunPaths(run_dir).split, root)
+    return MemberImages(member, sides["val"], frozenset(sides["train"]))
+
+
+def read_sides(split: Path, root: str) -> dict[str, dict[str, str]]:
+    """The label of each image by its path below ``root``, for each side that ``split.csv`` names.
+
+    Raises:
+        UserError: the table is missing or damaged.
+    """
     sides: dict[str, dict[str, str]] = {"train": {}, "val": {}, "test": {}}
     for path, label, side in read_csv(split, ("file", "label", "split"), split.name):
         sides.setdefault(side, {})[os.path.join(root, path)] = label
-    return MemberImages(member, sides["val"], frozenset(sides["train"]))
+    return sides
 
 
 def shared_images(members: Sequence[MemberImages]) -> list[str]:
