@@ -6,11 +6,12 @@
 
 256² uint8 images in memory become 224² float32 batches of 64: random crop, stretch, flips, rotation,
 brightness, contrast, saturation and hue. Each library runs in its own process, warmed up, and they
-take turns: a round measures each once. The table says how many times as fast as each library seedtf is,
-as the median over the rounds. Between its turns a process is paused (SIGSTOP) with its child processes,
-because it would otherwise fill its queues while another is measured. Libraries that cannot rotate in
-the same pass do not rotate, as their titles say; ImageDataGenerator neither stretches nor changes the
-hue, and its images already have 224². The libraries of the environment "torch" need ``--python``.
+take turns: a round measures each once. The table has the speed of seedtf divided by that of each
+library, as the median over the rounds. Between its turns a process is paused (SIGSTOP) with its child
+processes, because it would otherwise fill its queues while another is measured. Libraries that cannot
+rotate in the same pass do not rotate, as their titles say; ImageDataGenerator neither stretches nor
+changes the hue, and its images already have 224². The libraries of the environment "torch" need
+``--python``.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from peers.catalog import ENVIRONMENTS, OURS, PEERS
-from peers.work import BATCH, IN_SIZE, OUT_SIZE
+from peers.work import BATCH_SIZE, IN_SIZE, OUT_SIZE
 from peers.worker import WITHOUT_AVX512, Worker, use_cores, worker_loop
 
 ONE_CORE = "seedtf, one core"
@@ -72,7 +73,7 @@ def report(rates: dict[str, list[float]]) -> tuple[list[str], dict[str, Any]]:
     lines = [f"{'images/s':>10} {'seedtf is':>10} {'target':>8}"]
     result: dict[str, Any] = {"images_per_second": {}, "ratios": {}}
 
-    def line(rate: float, ratio: str, target: str, title: str) -> None:
+    def add_line(rate: float, ratio: str, target: str, title: str) -> None:
         lines.append(f"{rate:10,.0f} {ratio:>10} {target:>8}  {title}")
 
     for name, values in rates.items():
@@ -81,20 +82,20 @@ def report(rates: dict[str, list[float]]) -> tuple[list[str], dict[str, Any]]:
         if name in PEERS:
             ratio = statistics.median(a / b for a, b in zip(seedtf, values, strict=True))
             result["ratios"][name] = ratio
-            mark = "" if ratio >= PEERS[name].target else " MISSED"
-            line(median, f"{ratio:.1f} ×", f"{PEERS[name].target:.0f} ×", PEERS[name].title + mark)
+            peer, suffix = PEERS[name], "" if ratio >= PEERS[name].target else " MISSED"
+            add_line(median, f"{ratio:.1f} ×", f"{peer.target:.0f} ×", peer.title + suffix)
         elif name in OURS:
-            line(median, "", "", OURS[name].title)
+            add_line(median, "", "", OURS[name].title)
         else:
             scaling = statistics.median(a / b for a, b in zip(seedtf, values, strict=True))
             result["scaling"] = scaling
-            mark = "" if scaling >= 1.8 else " MISSED"
-            line(median, f"{scaling:.2f} ×", "1.8 ×", f"seedtf on one core{mark}")
+            suffix = "" if scaling >= 1.8 else " MISSED"
+            add_line(median, f"{scaling:.2f} ×", "1.8 ×", f"seedtf on one core{suffix}")
     return lines, result
 
 
 def read_pythons(parser: argparse.ArgumentParser, values: list[str]) -> dict[str, str]:
-    """The Python of each environment; this Python is that of seedtf."""
+    """The path of the Python of each environment; the environment of seedtf has the running Python."""
     pythons = {"seedtf": sys.executable}
     for value in values:
         name, _, path = value.partition("=")
@@ -111,7 +112,7 @@ def read_pythons(parser: argparse.ArgumentParser, values: list[str]) -> dict[str
 def read_peers(
     parser: argparse.ArgumentParser, value: str | None, pythons: dict[str, str]
 ) -> list[str]:
-    """The names of the peers: those of ``--peers``, or all whose environment is there."""
+    """The names of the peers: those of ``--peers``, or all whose environment has a Python."""
     if value is None:
         return [name for name, peer in PEERS.items() if peer.environment in pythons]
     names = [name for name in value.split(",") if name]
@@ -128,9 +129,11 @@ def read_peers(
 def main() -> None:
     """Reads the command line and prints the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rounds", type=int, default=5, help="turns of each; medians are printed")
+    parser.add_argument(
+        "--rounds", type=int, default=5, help="turns of each library; medians are printed"
+    )
     parser.add_argument("--seconds", type=float, default=6.0, help="seconds per turn")
-    parser.add_argument("--threads", type=int, default=2, help="threads and cores of each")
+    parser.add_argument("--threads", type=int, default=2, help="threads and cores of each library")
     parser.add_argument("--peers", help="names, separated by commas; default: all that can run")
     parser.add_argument("--python", action="append", default=[], metavar="NAME=PATH",
                         help="the Python of the environment NAME, which can only be torch")  # fmt: skip
@@ -145,7 +148,7 @@ def main() -> None:
         use_cores(arguments.cores)
         peer = {**PEERS, **OURS}[arguments.worker]
         packages = ENVIRONMENTS[peer.environment].packages
-        worker_loop(peer.batches(arguments.threads), packages)
+        worker_loop(peer.make_batches(arguments.threads), packages)
         return
     pythons = read_pythons(parser, arguments.python)
     names = read_peers(parser, arguments.peers, pythons)
@@ -154,8 +157,8 @@ def main() -> None:
     if arguments.json:
         print(json.dumps({"versions": versions, **result}))
         return
-    print(f"{IN_SIZE}² uint8 -> {OUT_SIZE}² float32, batches of {BATCH}, {arguments.threads} threads, "
-          f"median of {arguments.rounds} rounds of {arguments.seconds:g} s"
+    print(f"{IN_SIZE}² uint8 -> {OUT_SIZE}² float32, batches of {BATCH_SIZE}, "
+          f"{arguments.threads} threads, median of {arguments.rounds} rounds of {arguments.seconds:g} s"
           f"{', without AVX-512' if arguments.without_avx512 else ''}")  # fmt: skip
     print("\n".join(lines))
     for environment, installed in versions.items():

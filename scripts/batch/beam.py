@@ -30,7 +30,7 @@ class ExportHandler(ModelHandler):
         return tf.saved_model.load(self._export)
 
     def run_inference(self, batch, model, inference_args=None):
-        """A row of ``OUTPUTS`` for the bytes of each file."""
+        """Returns the values of ``OUTPUTS`` for each file; ``batch`` has the bytes of the files."""
         outputs = model.signatures["serving_default"](image_bytes=tf.constant(list(batch)))
         columns = (outputs[name].numpy().tolist() for name in OUTPUTS)
         return [

@@ -15,13 +15,13 @@ OUTPUTS = ("status", "class_name", "confidence")
 
 
 class Predictor:
-    """The export in a worker, which loads it once."""
+    """Predicts with an export, which each worker loads once."""
 
     def __init__(self, export):
         self._model = tf.saved_model.load(export)
 
     def __call__(self, batch):
-        """Columns of ``OUTPUTS`` for a batch of files."""
+        """Returns the column ``file`` and the columns of ``OUTPUTS`` for a batch of files."""
         images = tf.constant([bytes(data) for data in batch["bytes"]])
         outputs = self._model.signatures["serving_default"](image_bytes=images)
         columns = {name: outputs[name].numpy() for name in OUTPUTS}

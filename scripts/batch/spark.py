@@ -16,7 +16,7 @@ OUTPUTS = {"status": "string", "class_name": "string", "confidence": "float"}
 
 
 def load(export):
-    """Returns a function that loads the export, which Spark calls once in each Python worker."""
+    """Returns a function that loads the export; Spark calls it once in each Python worker."""
 
     def make_predict_fn():
         import tensorflow as tf  # noqa: PLC0415  the driver needs no TensorFlow
@@ -45,8 +45,8 @@ def main():
     arguments = parser.parse_args()
     spark = SparkSession.builder.appName("predict images").getOrCreate()
     types = StructType()
-    for name, kind in OUTPUTS.items():
-        types.add(name, kind)
+    for name, type_name in OUTPUTS.items():
+        types.add(name, type_name)
     predict = predict_batch_udf(load(arguments.export), return_type=types, batch_size=32)
     files = spark.read.format("binaryFile").option("recursiveFileLookup", "true")
     table = files.load(arguments.images).withColumn("outputs", predict("content"))

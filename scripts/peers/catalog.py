@@ -15,7 +15,7 @@ from peers.work import Batches
 
 @dataclass(frozen=True)
 class Environment:
-    """A Python environment: its requirements file in scripts/, and the packages of the report."""
+    """A Python environment: its requirements file in scripts/, and packages whose version is printed."""
 
     requirements: str
     packages: tuple[str, ...]
@@ -23,9 +23,12 @@ class Environment:
 
 @dataclass(frozen=True)
 class Peer:
-    """A library: what makes its batches, its title, its environment, the target of the ratio."""
+    """A library, and seedtf's target: the smallest accepted ratio of seedtf's speed to the library's.
 
-    batches: Callable[[int], Batches]
+    ``make_batches`` takes a number of threads and yields batches of augmented images without end.
+    """
+
+    make_batches: Callable[[int], Batches]
     title: str
     environment: str = "seedtf"
     target: float = 0.0

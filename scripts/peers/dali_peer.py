@@ -6,11 +6,11 @@ from typing import Any
 
 from peers.work import (
     AREA,
-    BATCH,
+    BATCH_SIZE,
     BRIGHTNESS,
     CONTRAST,
     HUE,
-    IMAGES,
+    NUM_IMAGES,
     OUT_SIZE,
     RATIO,
     SATURATION,
@@ -27,10 +27,12 @@ def dali(threads: int) -> Batches:
     images = noise_images()
     rng = np.random.default_rng(0)
 
-    @pipeline_def(batch_size=BATCH, num_threads=threads, device_id=None, prefetch_queue_depth=2)
+    @pipeline_def(
+        batch_size=BATCH_SIZE, num_threads=threads, device_id=None, prefetch_queue_depth=2
+    )
     def pipeline() -> Any:
         image = fn.external_source(
-            source=lambda: [images[i] for i in rng.integers(0, IMAGES, BATCH)],
+            source=lambda: [images[i] for i in rng.integers(0, NUM_IMAGES, BATCH_SIZE)],
             layout="HWC",
             no_copy=True,
         )

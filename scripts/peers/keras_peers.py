@@ -1,4 +1,4 @@
-"""Augmentation of Keras: its generator, and its preprocessing layers in tf.data and in Grain."""
+"""Augmentation of Keras: ImageDataGenerator, and preprocessing layers in tf.data and in Grain."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ from typing import Any
 
 from peers.tensorflow_peers import import_tensorflow, prefetched
 from peers.work import (
-    BATCH,
+    BATCH_SIZE,
     BRIGHTNESS,
     CONTRAST,
     CROP,
     HUE,
-    IMAGES,
+    NUM_IMAGES,
     OUT_SIZE,
     SATURATION,
     Batches,
@@ -36,7 +36,7 @@ def keras_generator(threads: int) -> Batches:
         fill_mode="reflect",
         interpolation_order=1,
     )
-    flow = generator.flow(images, batch_size=BATCH, shuffle=True)
+    flow = generator.flow(images, batch_size=BATCH_SIZE, shuffle=True)
     return in_threads(lambda: next(flow), threads)
 
 
@@ -63,7 +63,7 @@ def keras_layers(threads: int) -> Batches:
     """Keras 3 preprocessing layers on whole batches, in tf.data."""
     tf = import_tensorflow(threads)
     layers, images = _layers(), tf.constant(noise_images())
-    indices = tf.data.Dataset.range(IMAGES).repeat().shuffle(IMAGES).batch(BATCH)
+    indices = tf.data.Dataset.range(NUM_IMAGES).repeat().shuffle(NUM_IMAGES).batch(BATCH_SIZE)
     dataset = indices.map(
         lambda i: layers(tf.cast(tf.gather(images, i), tf.float32), training=True), threads
     )
@@ -73,8 +73,8 @@ def keras_layers(threads: int) -> Batches:
 def keras_grain(threads: int) -> Batches:
     """Keras 3 preprocessing layers in Grain, with ``threads`` worker processes.
 
-    The layers take 16 images at a time, which is faster than 64. Keras's TensorFlow backend is faster
-    here than its JAX and PyTorch backends: outside of tf.data the layers run without compilation.
+    The layers take 16 images at a time, which is faster than 64. Outside of tf.data no backend of Keras
+    compiles the layers, and the TensorFlow backend is then faster than the JAX and PyTorch backends.
     """
     import_tensorflow(threads)
     import grain
@@ -87,7 +87,7 @@ def keras_grain(threads: int) -> Batches:
         .repeat()
         .batch(16)
         .map(lambda images: np.asarray(layers(images.astype(np.float32), training=True)))
-        .batch(BATCH // 16, batch_fn=np.concatenate)
+        .batch(BATCH_SIZE // 16, batch_fn=np.concatenate)
         .to_iter_dataset(grain.ReadOptions(num_threads=1, prefetch_buffer_size=1))
         .mp_prefetch(grain.MultiprocessingOptions(num_workers=threads))
     )

@@ -7,11 +7,11 @@ from typing import Any
 
 from peers.work import (
     AREA,
-    BATCH,
+    BATCH_SIZE,
     BRIGHTNESS,
     CONTRAST,
     HUE,
-    IMAGES,
+    NUM_IMAGES,
     OUT_SIZE,
     RATIO,
     SATURATION,
@@ -39,8 +39,8 @@ def _in_threads(chain: Any, threads: int) -> Batches:
 
     with ThreadPoolExecutor(threads) as pool:
         while True:
-            batch = np.empty((BATCH, OUT_SIZE, OUT_SIZE, 3), np.float32)
-            rows = list(enumerate(rng.integers(0, IMAGES, BATCH)))
+            batch = np.empty((BATCH_SIZE, OUT_SIZE, OUT_SIZE, 3), np.float32)
+            rows = list(enumerate(rng.integers(0, NUM_IMAGES, BATCH_SIZE)))
             list(pool.map(fill, [(batch, rows[k::threads]) for k in range(threads)]))
             yield batch
 
@@ -86,7 +86,7 @@ def _colors_of_x(a: Any) -> list[Any]:
 
 
 def albumentationsx(threads: int) -> Batches:
-    """AlbumentationsX, without rotation; threads are no slower for it than a DataLoader's processes."""
+    """AlbumentationsX, without rotation; its threads are no slower than processes of a DataLoader."""
     a = _import_albumentationsx()
     return _in_threads(_without_rotation(a, _colors_of_x(a)), threads)
 

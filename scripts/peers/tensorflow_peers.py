@@ -6,13 +6,13 @@ import os
 from typing import Any
 
 from peers.work import (
-    BATCH,
+    BATCH_SIZE,
     BRIGHTNESS,
     CONTRAST,
     CROP,
     HUE,
-    IMAGES,
     IN_SIZE,
+    NUM_IMAGES,
     OUT_SIZE,
     SATURATION,
     STRETCH,
@@ -22,16 +22,16 @@ from peers.work import (
 
 
 def import_tensorflow(threads: int) -> Any:
-    """TensorFlow with the settings of the ``seedtf`` command, for every TensorFlow pipeline.
+    """Imports TensorFlow with the settings of the ``seedtf`` command, and returns the module.
 
-    ``XLA_FLAGS`` of the environment are added to those of the command, which would otherwise leave its
-    own ones out.
+    If ``XLA_FLAGS`` is set, the command adds none of its own flags. Here they are added all the same,
+    so that ``--without_avx512`` changes nothing else.
     """
     from seedtf.compat import tensorflow_env
 
-    more = os.environ.pop("XLA_FLAGS", "")
+    given = os.environ.pop("XLA_FLAGS", "")
     tensorflow_env.set_performance_switches()
-    os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {more}".strip()
+    os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {given}".strip()
     tensorflow_env.import_tensorflow()
     import tensorflow as tf
 
@@ -52,7 +52,9 @@ def _seedtf(threads: int, variant: str) -> Batches:
     from seedtf.benchmark.pipeline import make_batches, store_of_images
 
     policy = Policy(crop=CROP, stretch=STRETCH, rotate=180.0, hue=HUE)
-    return iter(make_batches(store_of_images(noise_images()), OUT_SIZE, BATCH, policy, variant))
+    return iter(
+        make_batches(store_of_images(noise_images()), OUT_SIZE, BATCH_SIZE, policy, variant)
+    )
 
 
 def seedtf_host(threads: int) -> Batches:
@@ -99,6 +101,6 @@ def tf_image(threads: int) -> Batches:
         return tf.clip_by_value(image * 255.0, 0.0, 255.0)
 
     images = tf.constant(noise_images())
-    indices = tf.data.Dataset.range(IMAGES).repeat().shuffle(IMAGES)
+    indices = tf.data.Dataset.range(NUM_IMAGES).repeat().shuffle(NUM_IMAGES)
     dataset = indices.map(lambda i: augment(tf.gather(images, i)), threads, deterministic=False)
-    return prefetched(tf, dataset.batch(BATCH, drop_remainder=True), threads)
+    return prefetched(tf, dataset.batch(BATCH_SIZE, drop_remainder=True), threads)

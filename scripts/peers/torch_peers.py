@@ -7,11 +7,11 @@ from typing import Any
 
 from peers.work import (
     AREA,
-    BATCH,
+    BATCH_SIZE,
     BRIGHTNESS,
     CONTRAST,
     HUE,
-    IMAGES,
+    NUM_IMAGES,
     OUT_SIZE,
     RATIO,
     SATURATION,
@@ -21,7 +21,7 @@ from peers.work import (
 )
 
 
-class Augmented:
+class AugmentedDataset:
     """A dataset for PyTorch's DataLoader whose images are augmented when they are fetched."""
 
     def __init__(self, fetch: Callable[[list[int]], list[Any]]) -> None:
@@ -29,28 +29,29 @@ class Augmented:
         self._fetch = fetch
 
     def __len__(self) -> int:
-        return IMAGES
+        return NUM_IMAGES
 
     def __getitems__(self, indices: list[int]) -> list[Any]:
         """The images of a batch; the DataLoader calls this method if a dataset has it."""
         return self._fetch(indices)
 
 
-def loaded(fetch: Callable[[list[int]], list[Any]], threads: int) -> Batches:
+def load_batches(fetch: Callable[[list[int]], list[Any]], threads: int) -> Batches:
     """Batches of a DataLoader with ``threads`` worker processes and otherwise its defaults."""
     from torch.utils.data import DataLoader, RandomSampler
 
-    dataset = Augmented(fetch)
+    dataset = AugmentedDataset(fetch)
     endless = RandomSampler(dataset, replacement=True, num_samples=2**40)
-    return iter(DataLoader(dataset, BATCH, sampler=endless, num_workers=threads))
+    return iter(DataLoader(dataset, BATCH_SIZE, sampler=endless, num_workers=threads))
 
 
 def torchvision(threads: int) -> Batches:
     """torchvision's transforms v2 in a DataLoader, without rotation, image by image.
 
-    On several images at once its transforms draw one set of parameters for all. Images are uint8 up to
-    the colours, as its documentation recommends for resizing; float32 colours are a sixth faster, as
-    the change of the hue computes in float32 anyway. Its affine transform cannot stretch.
+    For several images at once its transforms would draw one set of parameters for all. The images are
+    uint8 until they are flipped, as torchvision's documentation recommends for resizing. The colours
+    are changed in float32, which is a sixth faster, because the hue is changed in float32 anyway. The
+    affine transform of torchvision cannot stretch.
     """
     import torch
     from torchvision.transforms import v2
@@ -65,7 +66,7 @@ def torchvision(threads: int) -> Batches:
         ]
     )
     images = torch.from_numpy(noise_images()).permute(0, 3, 1, 2)
-    return loaded(lambda indices: [chain(images[i]) for i in indices], threads)
+    return load_batches(lambda indices: [chain(images[i]) for i in indices], threads)
 
 
 def kornia(threads: int) -> Batches:
@@ -90,4 +91,4 @@ def kornia(threads: int) -> Batches:
         groups = [images[indices[start : start + 8]] for start in range(0, len(indices), 8)]
         return [image for group in groups for image in chain(group.float() / 255)]
 
-    return loaded(fetch, threads)
+    return load_batches(fetch, threads)

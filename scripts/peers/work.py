@@ -11,7 +11,7 @@ import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
-IN_SIZE, OUT_SIZE, BATCH, IMAGES = 256, 224, 64, 512
+IN_SIZE, OUT_SIZE, BATCH_SIZE, NUM_IMAGES = 256, 224, 64, 512
 
 # Strengths, as seedtf's flags define them: CROP is the largest fraction of each side that is cut away,
 # STRETCH the largest relative change of the ratio of width to height, and HUE is in degrees.
@@ -30,19 +30,19 @@ Batches = Iterator[Any]
 
 
 def noise_images(size: int = IN_SIZE) -> Any:
-    """The images that all libraries use: uint8 ``[IMAGES, size, size, 3]``.
+    """The images that all libraries use: uint8 ``[NUM_IMAGES, size, size, 3]``.
 
     They consist of patches of 16² pixels, each of one random colour.
     """
     import numpy as np
 
     rng = np.random.default_rng(0)
-    coarse = rng.integers(0, 256, (IMAGES, size // 16, size // 16, 3), np.uint8)
+    coarse = rng.integers(0, 256, (NUM_IMAGES, size // 16, size // 16, 3), np.uint8)
     return coarse.repeat(16, axis=1).repeat(16, axis=2)
 
 
 def in_threads(make: Callable[[], Any], threads: int) -> Batches:
-    """The batches that ``threads`` threads make, of which at most two wait in a queue."""
+    """Yields the batches that ``threads`` threads make; at most two batches wait in a queue."""
     batches: queue.Queue[Any] = queue.Queue(2)
 
     def work() -> None:

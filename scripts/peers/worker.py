@@ -13,9 +13,9 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 
-from peers.work import BATCH, Batches
+from peers.work import BATCH_SIZE, Batches
 
-# The settings that limit libraries to AVX2. XLA is that of TensorFlow and of JAX.
+# The settings that limit libraries to AVX2. TensorFlow and JAX read XLA_FLAGS.
 WITHOUT_AVX512 = {
     "XLA_FLAGS": "--xla_cpu_max_isa=AVX2",
     "ONEDNN_MAX_CPU_ISA": "AVX2",
@@ -48,7 +48,7 @@ def worker_loop(batches: Batches, packages: tuple[str, ...]) -> None:
         count, start = 0, time.perf_counter()
         while time.perf_counter() - start < float(line):
             next(batches)
-            count += BATCH
+            count += BATCH_SIZE
         print(count / (time.perf_counter() - start), flush=True)
 
 
