@@ -1,4 +1,4 @@
-"""Trains on the same images with seedtf and other tools, and compares accuracy with minutes.
+"""The race: trains on the same images with seedtf and other tools, and compares accuracy and minutes.
 
     pip install '.[hub]'
     python -m venv peers && peers/bin/pip install -r scripts/benchmark_race_requirements.txt
@@ -8,10 +8,10 @@
     python scripts/benchmark_race.py report race
 
 All tools get the same training and validation images, as folders of symbolic links, and the same image
-size, number of epochs and cores; with pretrained weights, also the same network and weights. Each runs
-in a process of its own that is watched from outside; accuracies are those that it writes to its own
-table after each epoch. ``run`` does not repeat finished trainings, so the same command continues after
-an interruption.
+size, number of epochs and cores; with pretrained weights, also the same network and weights. Each tool
+runs in a process of its own that is watched from outside; the accuracies are those that the tool writes
+to its own table after each epoch. ``run`` does not repeat finished trainings, so the same command
+continues after an interruption.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ PREPARED = "race.json"
 
 @dataclass(frozen=True)
 class Training:
-    """One training of the race; ``prepared`` is what ``prepare`` wrote, ``out`` the folder to write."""
+    """One training of the race; ``prepared`` has the values of race.json, ``out`` is its own folder."""
 
     prepared: dict[str, Any]
     data: Path
@@ -127,7 +127,7 @@ TOOLS = {
 
 
 def prepare(arguments: argparse.Namespace) -> None:
-    """Links the images of both sides of seedtf's split, and converts the weights for timm."""
+    """Links the training and validation images of seedtf's split, and converts the weights for timm."""
     from seedtf.compat.tensorflow_env import import_tensorflow
 
     import_tensorflow()
@@ -136,7 +136,7 @@ def prepare(arguments: argparse.Namespace) -> None:
 
     out = arguments.out.resolve()
     if (out / "data").exists():
-        raise SystemExit(f"--out={out}: it is prepared already; take another folder or delete it")
+        raise SystemExit(f"--out={out}: is prepared already; pass another folder or delete it")
     config = TrainConfig(data_dir=str(arguments.images), image_size=32, cache="ram")
     dataset = load_training_data(config)
     catalog, counts = dataset.store.catalog, {}
@@ -214,7 +214,7 @@ def _train(name: str, setting: str, weights: str, out: Path, arguments: argparse
     )
     command, log = tool.make_command(training), out / "output.txt"
 
-    def first_step() -> float | None:
+    def first_step_time() -> float | None:
         if name == "timm":  # its first line about training is written after the first step
             is_seen = log.exists() and "Train: 0 [" in log.read_text(errors="replace")
             return log.stat().st_mtime if is_seen else None
@@ -227,7 +227,7 @@ def _train(name: str, setting: str, weights: str, out: Path, arguments: argparse
         _environment(root, arguments.threads),
         log,
         get_accuracies=partial(read_accuracies, out / tool.history, tool.column, tool.scale),
-        get_first_step=first_step,
+        get_first_step=first_step_time,
         limit_seconds=60 * arguments.limit_minutes,
     )
     lines = out / "lines"
@@ -261,7 +261,7 @@ def images_per_second(record: Record, num_images: int) -> float | None:
 
 
 def _environment(root: Path, threads: int) -> dict[str, str]:
-    """Variables for ``threads`` threads, no downloads, and bytecode caches, as on a user's machine."""
+    """Environment variables for ``threads`` threads, without downloads; Python may cache bytecode."""
     environment = dict(os.environ)
     environment.pop("PYTHONDONTWRITEBYTECODE", None)
     paths = [str(RUNNERS.parents[1]), environment.get("PYTHONPATH", "")]
@@ -316,11 +316,15 @@ def main() -> None:
     )
     run_parser = commands.add_parser("run", help="trains; finished trainings are kept")
     run_parser.set_defaults(function=run)
-    run_parser.add_argument("tool", help=f"all, or of {', '.join(TOOLS)}, separated by commas")
+    run_parser.add_argument("tool", help=f"all, or some of {', '.join(TOOLS)}")
     run_parser.add_argument("--out", type=Path, required=True, help="the prepared folder")
-    run_parser.add_argument("--setting", default=",".join(SETTINGS), help="default, best or both")
     run_parser.add_argument(
-        "--weights", default=",".join(WEIGHTS), help="pretrained, scratch or both"
+        "--setting", default=",".join(SETTINGS), help="default, best, or default,best for both"
+    )
+    run_parser.add_argument(
+        "--weights",
+        default=",".join(WEIGHTS),
+        help="pretrained, scratch, or pretrained,scratch for both",
     )
     run_parser.add_argument("--image_size", type=int, default=128, help="side in pixels")
     run_parser.add_argument("--epochs", type=int, default=6, help="number of epochs")
@@ -335,7 +339,7 @@ def main() -> None:
     report_parser.set_defaults(function=report)
     report_parser.add_argument("out", type=Path, help="the folder of the race")
     arguments = parser.parse_args()
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # ends the training, too
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that watch() kills the training
     arguments.function(arguments)
 
 

@@ -64,8 +64,8 @@ def measure(
         for kind in kinds:
             for size in BATCH_SIZES:
                 for name, worker in workers.items():
-                    order = {"kind": kind, "batch_size": size, "callers": arguments.callers}
-                    answer = worker.ask(json.dumps({**order, "seconds": arguments.seconds}))
+                    load = {"kind": kind, "batch_size": size, "callers": arguments.callers}
+                    answer = worker.ask(json.dumps({**load, "seconds": arguments.seconds}))
                     turns.append(Turn(name, kind, size, json.loads(answer)))
         print(f"round {number + 1} of {arguments.rounds}", file=sys.stderr)
     return turns
@@ -86,7 +86,7 @@ def summarize(turns: Sequence[Turn]) -> list[dict[str, Any]]:
 
 
 def table(rows: Sequence[Mapping[str, Any]]) -> list[str]:
-    """The lines of a table for each kind of images, and how seedtf compares with a bare function."""
+    """The lines of a table for each kind of images, with seedtf relative to the faster tf.function."""
     lines = []
     for kind in dict.fromkeys(row["kind"] for row in rows):
         of_kind = {(row["runtime"], row["batch_size"]): row for row in rows if row["kind"] == kind}
@@ -179,11 +179,15 @@ def main() -> None:
     parser.add_argument("--network", choices=NETWORKS, default="efficientnet_lite0")
     parser.add_argument("--kinds", default="256,1000", help="sides of images, or folders of JPEGs")
     parser.add_argument("--peers", default=",".join(RUNTIMES), help="names, separated by commas")
-    parser.add_argument("--python", default="", help="Python with torch; without it no timm")
+    parser.add_argument(
+        "--python", default="", help="Python with torch; without this flag timm is left out"
+    )
     parser.add_argument("--callers", type=int, default=1, help="requests at the same time")
-    parser.add_argument("--rounds", type=int, default=5, help="turns of each; medians are printed")
+    parser.add_argument(
+        "--rounds", type=int, default=5, help="turns of each runtime; medians are printed"
+    )
     parser.add_argument("--seconds", type=float, default=3.0, help="seconds per turn")
-    parser.add_argument("--threads", type=int, default=2, help="threads and cores of each")
+    parser.add_argument("--threads", type=int, default=2, help="threads and cores of each runtime")
     parser.add_argument("--json", action="store_true", help="print JSON instead of the tables")
     for name in ("--worker", "--cores", "--folder"):
         parser.add_argument(name, help=argparse.SUPPRESS)

@@ -1,12 +1,12 @@
-"""Times the ResNet-50 train step of seedtf and of PyTorch, on the same batch and number of threads.
+"""Times the ResNet-50 train step of seedtf and of PyTorch, with equal batch sizes and threads.
 
     pip install . torch==2.13.0
     python scripts/benchmark_torch_step.py
 
 Both train the whole of ResNet-50 with Adam in float32. PyTorch uses the channels-last memory format,
 as its documentation advises for CPUs, and is timed again with ``torch.compile`` where that works. Each
-of these variants has its own process, and they take turns. The ratio of the time of a variant to that
-of seedtf is the median over the turns.
+of these variants has its own process, and they take turns. The table has the time of each variant
+divided by that of seedtf, as the median over the turns.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ STAGES = ((64, 3), (128, 4), (256, 6), (512, 3))
 
 
 def torch_network(torch: Any) -> Any:
-    """ResNet-50 (He et al. 2015) with the stride in the first 1×1, as in keras.applications."""
+    """ResNet-50 (He et al. 2015), with the strides in the first 1×1 convolutions, as in Keras."""
     nn = torch.nn
 
     def unit(*sizes: int, stride: int = 1, padding: int = 0) -> list[Any]:

@@ -1,13 +1,14 @@
-"""Draws the figures of the README into scripts/measured/, from short runs on the embedded sample data.
+"""Draws five figures of the README into scripts/measured/, four of them from the embedded sample data.
 
     pip install .                                    # and Chromium, for the two pages
     python scripts/draw_readme_figures.py           # all five, a few minutes on two CPU cores
     python scripts/draw_readme_figures.py peers     # only the one named
 
 ``augmentation`` shows the image of ``seedtf preview``; ``live``, the live page of a run; ``report``,
-its evaluation page with confusion matrix and top losses; ``lr_find``, the plot of the learning-rate
-finder; ``peers``, the throughputs in scripts/measured/peers.csv. Runs are kept in --work_dir, so that a
-figure can be drawn again without training again.
+the evaluation page of the same run with confusion matrix and top losses; ``lr_find``, the plot of the
+learning-rate finder; ``peers``, the throughputs in scripts/measured/peers.csv. If --work_dir is given,
+the run is kept there, so that a figure can be drawn again without training again. The sixth figure,
+``race``, is drawn by scripts/benchmark_race.py.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ from seedtf.runs.paths import RunPaths
 MEASURED = Path(__file__).resolve().parent / "measured"
 
 WIDTHS, COLORS, MAX_BYTES = (1000, 900, 800, 700), (256, 128, 64), 150_000
-"""A figure gets the first width in pixels, and then the most colours, that fit in ``MAX_BYTES``."""
+"""A figure gets the largest width in pixels, and then the most colours, that fit in ``MAX_BYTES``."""
 
 RUN_FLAGS = ("--data_dir=sample", "--weights=none", "--model=tiny", "--image_size=64")
 SHOWN_EPOCHS = 24
@@ -159,7 +160,7 @@ FIGURES: dict[str, Callable[[Path, Path], None]] = {
 def main() -> None:
     """Reads the command line and draws the figures."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("names", nargs="*", help=f"of {', '.join(FIGURES)}; all if none is named")
+    parser.add_argument("names", nargs="*", help=f"some of {', '.join(FIGURES)}; default: all")
     parser.add_argument("--work_dir", help="folder for the runs; default: a temporary folder")
     arguments = parser.parse_args()
     if unknown := sorted(set(arguments.names) - set(FIGURES)):

@@ -4,7 +4,7 @@
     python scripts/judge_flips.py accuracy FIXES.csv FIRST.csv SECOND.csv
 
 ``scripts/flip_labels.py`` flips labels; its FIXES.csv lists the flipped images. ``found`` counts how
-many of them are in the first part of ``explore.csv``, which begins with the most suspect labels.
+many of them are in the first 2 %, 5 %, … of ``explore.csv``, which begins with the most suspect labels.
 ``accuracy`` compares two tables of out-of-fold predictions, ``oof.csv`` of ``seedtf folds`` or
 ``predictions.csv`` of ``seedtf probe``, with the true labels: the true label of an image is the name of
 its folder.
@@ -23,13 +23,13 @@ _FRACTIONS = (0.02, 0.05, 0.08, 0.10, 0.20)
 
 
 def found(fixes_csv: str, explore_csv: str) -> list[str]:
-    """A line for each first part of the list: images, flipped ones among them, recall, precision."""
+    """A line for each of ``_FRACTIONS``: images, flipped ones among them, recall, precision."""
     flipped = {row["path"] for row in _read(fixes_csv)}
-    ranked = [row["path"] in flipped for row in _read(explore_csv)]
+    is_flipped = [row["path"] in flipped for row in _read(explore_csv)]
     lines = []
     for fraction in _FRACTIONS:
-        count = round(fraction * len(ranked))
-        hits = sum(ranked[:count])
+        count = round(fraction * len(is_flipped))
+        hits = sum(is_flipped[:count])
         low, high = wilson_interval(hits, len(flipped))
         lines.append(
             f"first {fraction:.0%}: {count} images, {hits} flipped, {hits / len(flipped):.1%} of all "
@@ -39,9 +39,9 @@ def found(fixes_csv: str, explore_csv: str) -> list[str]:
 
 
 def accuracy(fixes_csv: str, first_csv: str, second_csv: str) -> list[str]:
-    """Lines with the accuracy of both tables against the true labels, and their paired difference."""
+    """Lines with the accuracy of both tables, and the paired difference: the second minus the first."""
     flipped = {row["path"] for row in _read(fixes_csv)}
-    first, second = _is_correct(first_csv), _is_correct(second_csv)
+    first, second = _read_correctness(first_csv), _read_correctness(second_csv)
     lines = []
     for name, paths in (
         ("all images", first.keys() & second.keys()),
@@ -68,8 +68,11 @@ def _describe_accuracy(hits: int, num_images: int) -> str:
     return f"{hits / num_images:.4f} ({low:.4f} to {high:.4f})"
 
 
-def _is_correct(table: str) -> dict[str, bool]:
-    """For each image, whether its predicted class is the name of its folder."""
+def _read_correctness(table: str) -> dict[str, bool]:
+    """Whether the predicted class of each image is the name of its folder, by path.
+
+    If ``seedtf probe`` compared several networks, the first one counts.
+    """
     rows = _read(table)
     path = "path" if "path" in rows[0] else "file"
     predicted = [name for name in rows[0] if name == "top1" or name.endswith(" logistic")]

@@ -15,7 +15,7 @@ from peers.work import Batches
 
 @dataclass(frozen=True)
 class Environment:
-    """A Python environment: its requirements file in scripts/, and packages whose version is printed."""
+    """A Python environment: its requirements in scripts/, and packages whose versions are printed."""
 
     requirements: str
     packages: tuple[str, ...]
@@ -23,9 +23,13 @@ class Environment:
 
 @dataclass(frozen=True)
 class Peer:
-    """A library, and seedtf's target: the smallest accepted ratio of seedtf's speed to the library's.
+    """A library that is measured.
 
-    ``make_batches`` takes a number of threads and yields batches of augmented images without end.
+    Attributes:
+        make_batches: takes a number of threads, and yields batches of augmented images without end.
+        title: the name of the library in the table.
+        environment: a key of ``ENVIRONMENTS``.
+        target: the lowest ratio of seedtf's speed to the library's with which seedtf is content.
     """
 
     make_batches: Callable[[int], Batches]

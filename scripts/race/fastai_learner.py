@@ -35,11 +35,11 @@ def make_learner(args: RaceArgs, dls: ImageDataLoaders, **options: object) -> ob
 
 
 def default(args: RaceArgs) -> None:
-    """``fine_tune`` from ImageNet weights, ``fit_one_cycle`` from random ones; else the defaults."""
+    """``fine_tune`` from ImageNet weights, ``fit_one_cycle`` from random ones; no other settings."""
     dls = ImageDataLoaders.from_folder(args.data, valid="val", item_tfms=Resize(args.image_size))
     learn = make_learner(args, dls)
     if args.pretrained:
-        learn.fine_tune(args.epochs - 1)  # after one more epoch with a frozen body
+        learn.fine_tune(args.epochs - 1)  # which first trains one more epoch with a frozen body
     else:
         learn.fit_one_cycle(args.epochs)
 

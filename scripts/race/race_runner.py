@@ -70,10 +70,10 @@ def main(settings: dict[str, Callable[[RaceArgs], None]]) -> None:
 
 
 def count_lines(train: Callable[[RaceArgs], None]) -> int:
-    """The code lines that a user would write for ``train``, the functions that it uses included.
+    """The number of code lines that a user would write for ``train`` and the functions that it uses.
 
-    An import that it uses counts as one line. Empty lines, comments, docstrings (of one line), the
-    ``def`` lines of the settings, and lines that only record the first step are left out.
+    An import that these functions use counts as one line. Empty lines, comments, docstrings (of one
+    line), the ``def`` lines of the settings, and lines that only record the first step are left out.
     """
     module = inspect.getmodule(train)
     assert module is not None

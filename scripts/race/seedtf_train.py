@@ -1,4 +1,4 @@
-"""Runs ``seedtf train FLAGS…`` in this process, and writes the time at which its first step ended.
+"""Runs ``seedtf train FLAGS…`` in this process; writes the time when its first step ends to OUT.
 
 python seedtf_train.py OUT FLAGS…
 """

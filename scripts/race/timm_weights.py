@@ -1,8 +1,8 @@
 """Converts weights.npz, which keras_weights.py wrote, to weights.pth of timm's tf_efficientnet_lite0.
 
-python timm_weights.py FOLDER
+python timm_weights.py RACE
 
-FOLDER is the --out of ``benchmark_race.py prepare``.
+RACE is the folder that ``benchmark_race.py prepare --out`` fills.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ def pad_as_keras_hub(model: torch.nn.Module) -> None:
             block.conv_dw = padded
 
 
-def main(folder: str) -> None:
+def main(race: str) -> None:
     """Copies the variables in order; ends with an error if timm's features differ from KerasHub's."""
-    arrays = dict(np.load(Path(folder) / "weights.npz"))
+    arrays = dict(np.load(Path(race) / "weights.npz"))
     images, features = torch.from_numpy(arrays.pop("images")), arrays.pop("features")
     model = timm.create_model("tf_efficientnet_lite0", num_classes=0).eval()
     targets = []
@@ -55,7 +55,7 @@ def main(folder: str) -> None:
         raise SystemExit(
             f"weights.npz: a feature differs by {difference:.2g}, more than {TOLERANCE}"
         )
-    torch.save(model.state_dict(), Path(folder) / "weights.pth")
+    torch.save(model.state_dict(), Path(race) / "weights.pth")
 
 
 if __name__ == "__main__":

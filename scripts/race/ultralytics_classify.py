@@ -1,7 +1,8 @@
 """Trains Ultralytics' own network from random weights, or EfficientNet-Lite0 from ImageNet weights.
 
-The ImageNet weights of its own networks would have to be downloaded. Another network is trained as its
-documentation advises, with a trainer that overrides ``get_model``.
+The ImageNet weights of Ultralytics' own networks would have to be downloaded. EfficientNet-Lite0 is
+trained with a trainer that overrides ``get_model``, as Ultralytics' documentation advises for other
+networks.
 """
 
 from __future__ import annotations

@@ -94,9 +94,9 @@ def watch(
             if record.first_step is None and (step_end := get_first_step()) is not None:
                 record.first_step = step_end - start
             for accuracy in get_accuracies()[len(record.history) :]:
-                epoch = {"epoch": len(record.history) + 1, "seconds": record.seconds}
+                row = {"epoch": len(record.history) + 1, "seconds": record.seconds}
                 cpu = _cpu_seconds(process) if is_running else _reaped_cpu_seconds() - cpu_before
-                record.history.append({**epoch, "cpu_seconds": cpu, "accuracy": accuracy})
+                record.history.append({**row, "cpu_seconds": cpu, "accuracy": accuracy})
             if record.seconds >= next_memory:
                 record.peak_bytes = max(record.peak_bytes, _memory(process))
                 next_memory = record.seconds + MEMORY_POLL_SECONDS
@@ -132,7 +132,7 @@ def _reaped_cpu_seconds() -> float:
 
 
 def _memory(process: psutil.Process) -> int:
-    """Bytes in memory; pages that several processes share count once."""
+    """Bytes of memory of a process and its children; pages that they share count once."""
     total = 0
     for member in _tree(process):
         with suppress(psutil.NoSuchProcess):

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from serving_peers.runtimes import CLASSES, NETWORKS, read_jpegs
+from serving_peers.runtimes import NETWORKS, NUM_CLASSES, read_jpegs
 
 NUM_JPEGS = 8
 """The number of JPEG files of each kind; ``write_exports`` says what a kind is."""
@@ -60,7 +60,7 @@ def build(network: str, files: list[bytes]) -> Any:
     size = NETWORKS[network].image_size
     model = build_network(
         model=lite0() if network == "efficientnet_lite0" else network,
-        num_classes=CLASSES,
+        num_classes=NUM_CLASSES,
         image_size=size,
         weights="none",
         bn_momentum=0.0,  # the moving statistics become those of the next batch
@@ -111,7 +111,7 @@ def write_exports(network: str, folder: Path, kinds: Sequence[str]) -> None:
     model = build(network, read_jpegs(folder)[Path(kinds[0]).name])
     (folder / "check.jpg").write_bytes(example_jpeg(NETWORKS[network].image_size))
     save_model(model, folder / "model.keras")
-    names = [f"class {number}" for number in range(CLASSES)]
+    names = [f"class {number}" for number in range(NUM_CLASSES)]
     classes = folder / "classes.txt"
     classes.write_text("".join(f"{name}\n" for name in names))
     module = ServingModule(model, names, 1.0, str(classes))

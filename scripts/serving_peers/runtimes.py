@@ -20,10 +20,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-CLASSES = 12
+NUM_CLASSES = 12
 
 Predict = Callable[[list[bytes]], Any]
-"""Maps the contents of B files to probabilities, float32 ``[B, CLASSES]``."""
+"""Maps the contents of B files to probabilities, float32 ``[B, NUM_CLASSES]``."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class Setup:
 
 
 def seedtf_saved_model(setup: Setup) -> Predict:
-    """The SavedModel that seedtf exports, which also checks every file."""
+    """The SavedModel that seedtf exports; it also checks every file."""
     from seedtf.compat.tensorflow_env import import_tensorflow
 
     import_tensorflow()
@@ -106,7 +106,7 @@ def tensorflow_frozen(setup: Setup) -> Predict:
 
 
 def _pillow_reader(setup: Setup) -> Callable[[list[bytes]], Any]:
-    """Decodes and resizes files with Pillow, in threads, to float32 ``[B, S, S, 3]``."""
+    """Returns a function that decodes and resizes files in threads, to float32 ``[B, S, S, 3]``."""
     import numpy as np
     from PIL import Image
 
@@ -121,7 +121,7 @@ def _pillow_reader(setup: Setup) -> Callable[[list[bytes]], Any]:
 
 
 def onnx_runtime(setup: Setup) -> Predict:
-    """The ONNX file in ONNX Runtime, after Pillow."""
+    """The ONNX file in ONNX Runtime, on images that Pillow decodes."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -134,7 +134,7 @@ def onnx_runtime(setup: Setup) -> Predict:
 
 
 def openvino_onnx(setup: Setup) -> Predict:
-    """The ONNX file in OpenVINO, compiled for each batch size, in float32, after Pillow."""
+    """The ONNX file in OpenVINO, compiled for each batch size, on images that Pillow decodes."""
     import openvino
 
     core, size = openvino.Core(), setup.network.image_size
@@ -145,14 +145,14 @@ def openvino_onnx(setup: Setup) -> Predict:
     }
 
     @functools.cache
-    def compiled(batch_size: int) -> Any:
+    def compile_for(batch_size: int) -> Any:
         model = core.read_model(setup.folder / "model.onnx")
         model.reshape([batch_size, size, size, 3])
         return core.compile_model(model, "CPU", options)
 
     @functools.cache
     def request_of(batch_size: int, thread: int) -> Any:
-        return compiled(batch_size).create_infer_request()
+        return compile_for(batch_size).create_infer_request()
 
     read = _pillow_reader(setup)
 
@@ -164,7 +164,7 @@ def openvino_onnx(setup: Setup) -> Predict:
 
 
 def torchvision_timm(setup: Setup) -> Predict:
-    """timm's network, channels last, after torchvision's decoder and resizing."""
+    """timm's network, channels last, on images that torchvision decodes and resizes."""
     import timm
     import torch
     from torchvision.io import ImageReadMode, decode_jpeg
@@ -172,7 +172,7 @@ def torchvision_timm(setup: Setup) -> Predict:
 
     warnings.simplefilter("ignore")  # torchvision advises to use another package for decoding
     torch.set_num_threads(setup.threads)
-    model = timm.create_model(setup.network.timm_name, num_classes=CLASSES).eval()
+    model = timm.create_model(setup.network.timm_name, num_classes=NUM_CLASSES).eval()
     model = model.to(memory_format=torch.channels_last)
     pool, size = ThreadPoolExecutor(setup.threads), setup.network.image_size
 
@@ -227,18 +227,18 @@ def worker_loop(name: str, setup: Setup, batch_sizes: list[int]) -> None:
     runtime, kinds = RUNTIMES[name], read_jpegs(setup.folder)
     predict, check = runtime.load(setup), [(setup.folder / "check.jpg").read_bytes()]
 
-    def request(kind: str, batch_size: int) -> list[bytes]:
+    def make_request(kind: str, batch_size: int) -> list[bytes]:
         return list(itertools.islice(itertools.cycle(kinds[kind]), batch_size))
 
     def answer(kind: str = "", batch_size: int = 0, callers: int = 1, seconds: float = 1.0) -> Any:
         if not kind:
             versions = {name: importlib.metadata.version(name) for name in runtime.packages.split()}
             return {"versions": versions, "probabilities": predict(check)[0].tolist()}
-        files = request(kind, batch_size)
+        files = make_request(kind, batch_size)
         return asdict(measure(lambda: predict(files), batch_size, callers, seconds))
 
     for batch_size in batch_sizes:
-        predict(request(next(iter(kinds)), batch_size))
+        predict(make_request(next(iter(kinds)), batch_size))
     print("ready", flush=True)
     for line in sys.stdin:
         print(json.dumps(answer(**json.loads(line))), flush=True)

@@ -137,7 +137,7 @@ def draw_uniforms(seed: int, epoch: tf.Tensor, records: tf.Tensor) -> tf.Tensor:
     """Draws twelve uniform numbers for each record in an epoch: float32 ``[12, B]`` in [0, 1).
 
     The numbers are computed with integers and are multiples of 2⁻²⁴. Every device therefore computes
-    the same bits, with and without XLA. The arguments are those of ``draw_parameters``.
+    the same bits, with and without XLA. See ``draw_parameters`` for the arguments.
     """
     return uniform(fold_seed(seed, AUGMENT, epoch), records, _NUM_UNIFORMS)
 

@@ -81,7 +81,7 @@ def next_strength(
     epoch whose accuracies are unknown (NaN). Earlier epochs with unknown accuracies are left out.
 
     Of the losses, only the direction is used, because label smoothing and mixed labels shift their
-    values, and only while train accuracy is not below validation accuracy.
+    values. They count only while train accuracy is not below validation accuracy.
 
     Args:
         rows: the epochs so far, as in history.csv, with the keys loss, accuracy, val_loss and
