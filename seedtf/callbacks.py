@@ -35,7 +35,7 @@ __all__ = ["CyclicDecay", "LearningRate", "LiveCurves", "OneCycle", "SmoothDecay
 
 
 class _FitSchedule(LearningRate):
-    """Sets the learning rate by a schedule over the epochs of ``fit``, made when ``fit`` begins."""
+    """Sets the learning rate by a schedule over the epochs of ``fit``, whose number ``fit`` gives."""
 
     _schedule_name = ""
 
@@ -156,7 +156,7 @@ class LiveCurves(RunCurves):
     def __init__(self, folder: str | os.PathLike[str], *, show: bool = False) -> None:
         paths = RunPaths(Path(folder).expanduser())
         if paths.config.exists():
-            raise UserError(f"{paths.root}: is the folder of a seedtf train; pass another folder")
+            raise UserError(f"{paths.root}: is a run folder of seedtf train; pass another")
         paths.root.mkdir(parents=True, exist_ok=True)
         # If every step counts as one image, the timer's images per second are steps per second.
         timer = EpochTimer(images_per_step=1)

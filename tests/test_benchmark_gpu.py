@@ -89,6 +89,8 @@ def test_the_table_says_what_is_wrong_and_how_much_of_the_card_is_used() -> None
     wrong = describe_result({"ok": False, "equal_draws": True, "most_levels": 3.5, "seconds": 2.0})
     assert wrong == "differs: equal_draws True; most_levels 3.5"
     assert describe_result({"ok": True, "seconds": 2.0}) == "as on the CPU"
+    equal = {"history": True, "weights": True}
+    assert describe_result({"again": equal, "resumed": equal, "ok": True}) == "resumes exactly"
 
 
 def test_the_loop_body_of_a_module_of_several_steps_is_counted(tmp_path: Path) -> None:

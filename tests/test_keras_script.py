@@ -166,7 +166,7 @@ def test_a_rate_by_step_needs_a_known_number_of_steps() -> None:
 
 def test_curves_never_replace_a_run(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text("{}")
-    with pytest.raises(UserError, match="is the folder of a seedtf train"):
+    with pytest.raises(UserError, match="is a run folder of seedtf train"):
         seedtf.callbacks.LiveCurves(tmp_path)
 
 

@@ -27,7 +27,7 @@ from seedtf.training.train import train_and_evaluate
 __all__ = ["ORIGINAL_CARD", "ORIGINAL_SECONDS", "Epoch", "best_flag", "measure_epoch"]
 
 ORIGINAL_SECONDS = 125.0
-"""Time of an epoch of the Kaggle solution that seedtf is based on."""
+"""Seconds of an epoch of the Kaggle solution that seedtf is based on."""
 
 ORIGINAL_CARD = "GTX 1080 Ti"
 """The GPU on which ``ORIGINAL_SECONDS`` was measured."""
@@ -52,7 +52,7 @@ class Epoch:
         callbacks: the time between epochs, for checkpoint, state and curves.
         read, decode, augment: the times in which the host reads, decodes and augments the images of an
             epoch. Each is timed alone, but overlaps with training in a run. With a cache, images are
-            decoded once per run, not once per epoch.
+            decoded at most once per run, not once per epoch.
         decodes_every_epoch: whether images are decoded in every epoch, because there is no cache.
         device: ``cpu`` or ``gpu``.
         precision: the precision policy of the network.
@@ -199,6 +199,7 @@ def _measure_host_seconds(config: TrainConfig) -> tuple[float, float, float]:
 
 
 def _measure_pipeline_seconds(config: TrainConfig, store: Store) -> tuple[float, float]:
+    """Measures the seconds per image to read from memory and to augment, in the input pipeline."""
     batch, policy = min(config.batch_size, len(store.catalog)), config.make_policy()
     datasets = {
         variant: make_batches(store, config.image_size, batch, policy, variant)

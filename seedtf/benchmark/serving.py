@@ -66,7 +66,7 @@ def measure(send: Send, batch_size: int, callers: int, seconds: float) -> Load:
     """
     for _ in range(_WARM_UP_CALLS):
         send()
-    latencies_of: list[list[float]] = [[] for _ in range(callers)]
+    by_caller: list[list[float]] = [[] for _ in range(callers)]
     barrier = threading.Barrier(callers + 1)  # so that all threads start at the same time
     stop = threading.Event()
 
@@ -77,7 +77,7 @@ def measure(send: Send, batch_size: int, callers: int, seconds: float) -> Load:
             send()
             latencies.append(time.perf_counter() - begin)
 
-    threads = [threading.Thread(target=call, args=(latencies,)) for latencies in latencies_of]
+    threads = [threading.Thread(target=call, args=(latencies,)) for latencies in by_caller]
     for thread in threads:
         thread.start()
     barrier.wait()
@@ -87,7 +87,7 @@ def measure(send: Send, batch_size: int, callers: int, seconds: float) -> Load:
     for thread in threads:
         thread.join()
     elapsed = time.perf_counter() - begin
-    latencies = np.concatenate([np.array(times) for times in latencies_of])
+    latencies = np.concatenate([np.array(times) for times in by_caller])
     p50, p99 = np.percentile(latencies, [50, 99]) * 1e3
     rate = len(latencies) * batch_size / elapsed
     return Load(batch_size, callers, len(latencies), float(rate), float(p50), float(p99))

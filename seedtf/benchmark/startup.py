@@ -1,4 +1,4 @@
-"""Measures, in child processes, the time to a run's first step, the cost of its cache, its memory."""
+"""Measures a run's time to the first step, cost of the cache and memory, in child processes."""
 
 from __future__ import annotations
 

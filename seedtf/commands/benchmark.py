@@ -14,7 +14,7 @@ from seedtf.report import report_result, report_text
 
 __all__ = ["KINDS", "print_benchmark", "run"]
 
-# What each kind measures. Its code is in benchmark_<kind>.py, which is imported when the kind runs.
+# What each kind measures. The code of a kind is in benchmark_<kind>.py, imported when the kind runs.
 KINDS = {
     "pipeline": "images per second of the input pipeline, augmented and not",
     "step": "milliseconds of the train step alone, compared with stock Keras",

@@ -1,4 +1,4 @@
-"""``seedtf benchmark gpu``: checks a GPU against the CPU and measures how much of it training uses."""
+"""``seedtf benchmark gpu``: compares a GPU with the CPU, and measures how much of it training uses."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from seedtf.report import format_bytes, report
 __all__ = ["GpuConfig", "describe_result", "run", "utilization_lines"]
 
 _NOT_SHOWN = ("ok", "seconds")
-"""Keys of a result that are not differences between the GPU and the CPU."""
+"""Keys of a result that are no measured differences."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class GpuConfig(Flags):
 
 
 def run(arguments: list[str]) -> int:
-    """Runs the parts, prints the table and returns the exit code: 0 if no part failed, else 1."""
+    """Runs the parts and prints the table; returns 1 if a part failed or found a difference, else 0."""
     config = parse_config(GpuConfig, "benchmark gpu", arguments)
     from seedtf.benchmark.gpu.parts import choose_parts, list_parts
 
@@ -78,7 +78,8 @@ def describe_result(result: Mapping[str, Any]) -> str:
         return f"failed: {' '.join(str(result['error']).split())[-160:]}"
     texts = []
     if "ok" in result:
-        texts.append("as on the CPU" if result["ok"] else f"differs: {_differences(result)}")
+        same = "resumes exactly" if "resumed" in result else "as on the CPU"
+        texts.append(same if result["ok"] else f"differs: {_differences(result)}")
     if "device" in result and isinstance(result["device"], str):
         texts.append(
             f"{result['device']}, {format_bytes(result['memory_bytes'])}, "

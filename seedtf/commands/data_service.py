@@ -74,7 +74,9 @@ def _start(tf: Any, config: DataServiceConfig) -> Any:
         return _start_worker(tf, config)
     except tf.errors.OpError as error:
         cause = first_line(error)
-        raise UserError(f"--port={config.port}: cannot serve ({cause}); pass another") from None
+        raise UserError(
+            f"--port={config.port}: cannot serve ({cause}); pass another port"
+        ) from None
 
 
 def _start_dispatcher(tf: Any, config: DataServiceConfig) -> Any:

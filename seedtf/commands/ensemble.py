@@ -54,7 +54,7 @@ def run(arguments: list[str]) -> int:
             "as requested"
             if config.equal
             else f"because the members share {ensemble.shared:,} images that none of them trained on, "
-            f"and {MIN_IMAGES} are needed; for fitted weights, train them with one --split_csv"
+            f"and {MIN_IMAGES} are needed; for fitted weights, train them with the same --split_csv"
         )
         report("weights", f"equal, {reason}")
     report("ensemble", config.out)

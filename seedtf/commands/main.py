@@ -20,7 +20,7 @@ from seedtf.report import one_line, report_error, report_text
 
 __all__ = ["COMMANDS", "main", "run_command"]
 
-# What each command does. Its code is in the module of the same name, imported when the command runs.
+# What each command does. The code of a command is in the module of its name, imported when it runs.
 COMMANDS = {
     "train": "train a classifier on a folder of labelled images",
     "lr_find": "find a learning rate before training",

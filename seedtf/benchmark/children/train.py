@@ -27,7 +27,7 @@ Logs = dict[str, float] | None
 
 
 def stop_after_first_step() -> None:
-    """Replaces a callback, so that the process writes the time and ends after the first step."""
+    """Replaces a callback method, so that the process writes the time and ends after the first step."""
 
     def on_train_batch_end(self: EpochTimer, batch: int, logs: Logs = None) -> None:
         write_result(time.time())
@@ -37,7 +37,7 @@ def stop_after_first_step() -> None:
 
 
 def record_memory() -> list[int]:
-    """Replaces a callback, so that each epoch appends the resident memory to the returned list.
+    """Replaces a callback method, so that each epoch appends the resident memory to the returned list.
 
     The list is empty before the training; its elements are bytes.
     """

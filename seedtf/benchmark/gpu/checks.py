@@ -55,13 +55,14 @@ def compare_pixels(image_size: int = 96, count: int = 64) -> dict[str, Any]:
 
 
 def compare_losses(model: str, image_size: int = 64, batch_size: int = 16) -> dict[str, Any]:
-    """Compares the loss and a gradient of one batch with those of the CPU in float32.
+    """Compares the loss and a gradient of one batch on the GPU with those on the CPU in float32.
 
-    Each precision policy is tried, with and without XLA. The gradient is that of the last kernel.
+    The GPU computes them in each precision policy, with and without XLA. The gradient is that of the
+    last kernel.
 
     Returns:
-        For each case the relative differences ``loss`` and ``gradient``. ``ok``: whether all are
-        allowed.
+        For each of these cases the relative differences ``loss`` and ``gradient``, or an ``error``.
+        ``ok``: whether all differences are allowed and no case failed.
     """
     tf.config.experimental.enable_tensor_float_32_execution(False)
     rng = np.random.default_rng(1)

@@ -42,17 +42,17 @@ def list_parts(model: str, image_size: int, data_dir: str) -> list[Part]:
         return Part(name, "speed:measure_step", arguments, seconds)
 
     flags = [f"--data_dir={data_dir}", "--weights=none", f"--image_size={image_size}"]
-    epoch = [*flags, f"--model={model}", "--batch_size=128", "--epochs=4"]
+    epoch_flags = [*flags, f"--model={model}", "--batch_size=128", "--epochs=4"]
     small = [f"--data_dir={data_dir}", "--weights=none", "--image_size=64", "--batch_size=64"]
-    resumed = [*small, f"--model={model}", "--epochs=3"]
+    resume_flags = [*small, f"--model={model}", "--epochs=3"]
     return [
         Part("card", "speed:measure_card", {}, 90),
         Part("pixels", "checks:compare_pixels", {}, 90),
         Part("losses", "checks:compare_losses", {"model": model}, 180),
         step("bfloat16", 200),
         step("bfloat16_single_steps", steps_per_execution=1),
-        Part("epoch", "runs:measure_epoch", {"flags": epoch}, 240),
-        Part("resume", "runs:check_resume", {"flags": [*resumed, "--deterministic"]}, 300),
+        Part("epoch", "runs:measure_epoch", {"flags": epoch_flags}, 240),
+        Part("resume", "runs:check_resume", {"flags": [*resume_flags, "--deterministic"]}, 300),
         Part("pipeline", "speed:measure_pipeline", {"image_size": image_size}, 90),
         step("bfloat16_batch_32", batch_size=32),
         step("bfloat16_batch_256", batch_size=256),
@@ -62,8 +62,10 @@ def list_parts(model: str, image_size: int, data_dir: str) -> list[Part]:
         step("bfloat16_without_xla", xla=False),
         step("float16_without_xla", precision="mixed_float16", xla=False),
         step("float32_without_xla", precision="float32", xla=False),
-        Part("epoch_host", "runs:measure_epoch", {"flags": [*epoch, "--placement=host"]}, 200),
-        Part("resume_default", "runs:check_resume", {"flags": resumed}, 240),
+        Part(
+            "epoch_host", "runs:measure_epoch", {"flags": [*epoch_flags, "--placement=host"]}, 200
+        ),
+        Part("resume_default", "runs:check_resume", {"flags": resume_flags}, 240),
     ]
 
 

@@ -35,7 +35,7 @@ def run_parts(
     command: Sequence[str] = (sys.executable, "-m", _CHILD),
     clock: Callable[[], float] = time.monotonic,
 ) -> dict[str, dict[str, Any]]:
-    """Runs the parts and returns their results by name; a failed part has ``error`` and no values.
+    """Runs the parts and returns their results by name; a failed part has ``error`` instead of values.
 
     Args:
         parts: the parts in the order in which they run. Each is stopped after ``part.seconds``, or

@@ -48,7 +48,7 @@ def measure_card(side: int = 8192, copied: int = 1 << 30, times: int = 12) -> di
     Args:
         side: rows and columns of the matrices that are multiplied.
         copied: number of bytes that are read and written.
-        times: how often each is repeated.
+        times: how often each measurement is repeated.
 
     Returns:
         ``device``, ``versions``, ``memory_bytes``, ``bfloat16_flops`` (floating-point operations per
