@@ -69,7 +69,7 @@ def measure(
 
 def report(rates: dict[str, list[float]]) -> tuple[list[str], dict[str, Any]]:
     """The lines of the table, and the same figures as JSON values."""
-    seedtf = rates["seedtf"]
+    seedtf_rates = rates["seedtf"]
     lines = [f"{'images/s':>10} {'seedtf is':>10} {'target':>8}"]
     result: dict[str, Any] = {"images_per_second": {}, "ratios": {}}
 
@@ -80,14 +80,14 @@ def report(rates: dict[str, list[float]]) -> tuple[list[str], dict[str, Any]]:
         median = statistics.median(values)
         result["images_per_second"][name] = median
         if name in PEERS:
-            ratio = statistics.median(a / b for a, b in zip(seedtf, values, strict=True))
+            ratio = statistics.median(a / b for a, b in zip(seedtf_rates, values, strict=True))
             result["ratios"][name] = ratio
             peer, suffix = PEERS[name], "" if ratio >= PEERS[name].target else " MISSED"
             add_line(median, f"{ratio:.1f} ×", f"{peer.target:.0f} ×", peer.title + suffix)
         elif name in OURS:
             add_line(median, "", "", OURS[name].title)
         else:
-            scaling = statistics.median(a / b for a, b in zip(seedtf, values, strict=True))
+            scaling = statistics.median(a / b for a, b in zip(seedtf_rates, values, strict=True))
             result["scaling"] = scaling
             suffix = "" if scaling >= 1.8 else " MISSED"
             add_line(median, f"{scaling:.2f} ×", "1.8 ×", f"seedtf on one core{suffix}")

@@ -69,10 +69,9 @@ def seedtf_command(training: Training) -> list[str]:
 def timm_command(training: Training) -> list[str]:
     """The command line of timm's ``train.py``, or of the script that makes the same calls."""
     network = f"pretrained_cfg_overlay={{'file': {training.prepared['weights']!r}}}"
-    classes, size = training.prepared["classes"], training.image_size
-    flags = (
-        f"--train-split train --val-split val --model tf_efficientnet_lite0 --num-classes {classes}"
-    )
+    num_classes, size = training.prepared["classes"], training.image_size
+    flags = "--train-split train --val-split val --model tf_efficientnet_lite0"
+    flags += f" --num-classes {num_classes}"
     flags += f" --img-size {size} --epochs {training.epochs} --experiment run"
     if training.is_best:
         flags += f" --opt adamw --lr {2.5e-3 if training.pretrained else 1e-3} --weight-decay 0.05"

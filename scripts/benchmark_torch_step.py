@@ -96,8 +96,8 @@ def measure(size: int, batch: int, rounds: int, steps: int, threads: int) -> dic
     environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
     times: dict[str, list[float]] = {}
     with contextlib.ExitStack() as stack:
-        seedtf = start_variant(Variant("ResNet50", size, batch), environment)
-        workers = {"seedtf": stack.enter_context(seedtf)}
+        seedtf_worker = start_variant(Variant("ResNet50", size, batch), environment)
+        workers = {"seedtf": stack.enter_context(seedtf_worker)}
         for name in ("eager", "compiled"):
             command = [sys.executable, __file__, f"--worker={name}", f"--image_size={size}"]
             command += [f"--batch_size={batch}", f"--threads={threads}"]

@@ -220,8 +220,9 @@ def compile_augmentation(
 
     Returns:
         ``(images uint8 [N, h, w, 3], epoch int64 [], records int64 [B], rows int64 [B] or None)
-        → float32 [B, H, W, 3]``. ``rows[i]`` is the row of ``images`` that holds record
-        ``records[i]``, so that images in memory need no copy; None means row i.
+        → float32 [B, H, W, 3]``. A record is the index of an image in the training data. ``rows[i]`` is
+        the row of ``images`` that holds record ``records[i]``, so that images in memory need no copy;
+        None means row i.
     """
     draw = functools.partial(draw_uniforms, seed)
     if whole_batch:

@@ -1,9 +1,9 @@
 """MixUp, CutMix and Random Erasing of a batch whose labels are probabilities of the classes.
 
-The random numbers of a record depend only on (seed, epoch, record). An image is mixed with the next
-image of its batch, which is random because batches are shuffled. Sizes and positions are computed
-with integers and tables. They are therefore the same on every device, with and without XLA, in the
-input pipeline and in the train step.
+The random numbers of a record (the index of an image) depend only on (seed, epoch, record). An image is
+mixed with the next image of its batch, which is a random one because batches are shuffled. Sizes and
+positions are computed with integers and tables. They are therefore the same on every device, with and
+without XLA, in the input pipeline and in the train step.
 """
 
 from __future__ import annotations
@@ -204,15 +204,15 @@ def _mix_weights(
     """
     if mixing.mixup > 0:
         quantiles = beta_quantiles(mixing.mixup).astype(np.float32)
-        blended = _choose(quantiles, uniforms[_WEIGHT])[:, None]
+        mixup_weights = _choose(quantiles, uniforms[_WEIGHT])[:, None]
         if mixing.cutmix <= 0:
-            return blended[:, :, None, None], blended
+            return mixup_weights[:, :, None, None], mixup_weights
     kept, kept_fraction = _cutmix_weights(uniforms, mixing.cutmix, height, width)
     if mixing.mixup <= 0:
         return kept, kept_fraction
     is_cutmix = (uniforms[_IS_CUTMIX] < 1 << (_UNIFORM_BITS - 1))[:, None]
-    pixels = tf.where(is_cutmix[:, :, None, None], kept, blended[:, :, None, None])
-    return pixels, tf.where(is_cutmix, kept_fraction, blended)
+    pixels = tf.where(is_cutmix[:, :, None, None], kept, mixup_weights[:, :, None, None])
+    return pixels, tf.where(is_cutmix, kept_fraction, mixup_weights)
 
 
 def _cutmix_weights(

@@ -1,7 +1,7 @@
 """The augmentation policy (the range of each operation), and the parameters drawn within its ranges.
 
-``draw_parameters`` is a pure function of policy, seed, epoch and record, so the parameters of any image
-can be drawn again later.
+``draw_parameters`` is a pure function of policy, seed, epoch and record (the index of an image), so the
+parameters of any image can be drawn again later.
 """
 
 from __future__ import annotations

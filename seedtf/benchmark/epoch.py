@@ -99,32 +99,32 @@ def measure_epoch(config: TrainConfig) -> Epoch:
         settings = read_settings(run_dir)
         resolved = settings["resolved"]
         config = replace(config, batch_size=settings["batch_size"])
-        classes = len(read_class_names(run_dir))
+        num_classes = len(read_class_names(run_dir))
     steps = int(resolved["steps_per_epoch"])
-    images = steps * config.batch_size
+    num_images = steps * config.batch_size
     variant = Variant(
         model=config.model,
         image_size=config.image_size,
         batch_size=config.batch_size,
         precision=resolved["precision"],
         jit_compile="on" if resolved["jit_compile"] else "off",
-        classes=classes,
+        classes=num_classes,
         optimizer=config.optimizer,
     )
     bare_steps = steps * _measure_median_seconds(make_step(variant), _STEPS)
-    decode, read, augment = (images * seconds for seconds in _measure_host_seconds(config))
+    decode, read, augment = (num_images * seconds for seconds in _measure_host_seconds(config))
     # The time between two epochs is in the row of the later epoch.
     pairs = list(itertools.pairwise(rows))
     seconds, wait, validation = (
         statistics.median(row[name] for row, _ in pairs)
         for name in ("seconds", "data_wait", "validation")
     )
-    train = statistics.median(images / row["images_per_second"] for row, _ in pairs)
+    train = statistics.median(num_images / row["images_per_second"] for row, _ in pairs)
     between = statistics.median(later["between"] for _, later in pairs)
     return Epoch(
         epochs=len(pairs),
         steps=steps,
-        images=images,
+        images=num_images,
         seconds=seconds + between,
         step=bare_steps,
         wait=wait,
@@ -190,7 +190,7 @@ def _measure_host_seconds(config: TrainConfig) -> tuple[float, float, float]:
     """Measures the seconds per image to decode, to read from memory and to augment, on all cores."""
     sample = list_sample(data_folder(config))
     size, first = config.image_size, np.arange(min(8, len(sample)))
-    # TensorFlow traces the decoder in its first call, which is not measured.
+    # The first build in a process also traces the decoder, so it is not measured.
     build_store(sample.take(first), size, IN_MEMORY, Path(), config.max_pixels, fit=config.fit)
     start = time.perf_counter()
     store = build_store(sample, size, IN_MEMORY, Path(), config.max_pixels, fit=config.fit)

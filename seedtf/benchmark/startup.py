@@ -111,10 +111,12 @@ def measure_start(
     times = []
     for number in range(rounds + 1):
         with tempfile.TemporaryDirectory() as folder:
-            seedtf = _seconds_until_result("train", "first_step", *flags, f"--run_dir={folder}/run")
-        keras = _seconds_until_result("plain_keras", *map(str, keras_arguments))
+            seedtf_seconds = _seconds_until_result(
+                "train", "first_step", *flags, f"--run_dir={folder}/run"
+            )
+        keras_seconds = _seconds_until_result("plain_keras", *map(str, keras_arguments))
         if number:
-            times.append((seedtf, keras))
+            times.append((seedtf_seconds, keras_seconds))
     return StartTimes(*_medians(times))
 
 

@@ -57,7 +57,7 @@ def run(arguments: list[str]) -> int:
             f"--model={name}: the plain Keras script to compare with needs a network of "
             "keras.applications; pass one of them"
         )
-    classes = len(scan_folder(config.data_dir).class_names)
+    num_classes = len(scan_folder(config.data_dir).class_names)
     with tempfile.TemporaryDirectory() as cache:
         flags = [
             f"--data_dir={config.data_dir}",
@@ -65,7 +65,7 @@ def run(arguments: list[str]) -> int:
             f"--batch_size={config.batch_size}",
             *("--cache=disk", f"--cache_dir={cache}", "--weights=none"),
         ]
-        keras_arguments = (name, config.image_size, config.batch_size, classes)
+        keras_arguments = (name, config.image_size, config.batch_size, num_classes)
         start = startup.measure_start([*flags, f"--model={name}"], keras_arguments, config.rounds)
         # The smallest network is enough: a larger one needs more memory, but not more in each epoch.
         growth = (

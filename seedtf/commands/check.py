@@ -45,7 +45,8 @@ class CheckConfig(Flags):
 
     data_dir: str = option(
         "",
-        "Folder with one sub-folder of images per class or in another layout, or an archive of it.",
+        "Folder with one sub-folder of images per class, or in another layout; or an archive of such a "
+        "folder.",
     )
     layout: str = option(AUTO, "Layout of DATA_DIR, as for seedtf train.", choices=LAYOUTS)
     labels_csv: str = option("", LABELS_CSV_HELP.replace("--data_dir", "DATA_DIR"))
@@ -74,21 +75,21 @@ def run(arguments: list[str]) -> int:
     import_tensorflow()
     from seedtf.data.check.check import check_data, check_report_path, write_findings
 
-    out, not_written = Path(config.out or DATA_REPORT), ""
+    out, why_not_written = Path(config.out or DATA_REPORT), ""
     try:
         check_report_path(out, config.data_dir)
     except UserError as error:
         if config.out:
             raise
-        not_written = str(error)
+        why_not_written = str(error)
     columns = Columns(config.file_column, config.label_column, config.split_column)
     folder = unpack_archive(config.data_dir, "DATA_DIR", default_cache_dir())
     data_check = check_data(folder, config.labels_csv, config.max_pixels, columns, config.layout)
-    if not not_written:
+    if not why_not_written:
         write_findings(out, data_check.findings, config.data_dir)
     _report_summary(data_check)
     written = f"{out}: {len(data_check.findings)} lines"
-    report("report", f"not written; {not_written}" if not_written else written)
+    report("report", f"not written; {why_not_written}" if why_not_written else written)
     if data_check.refusal:
         report("train", f"would be refused: {data_check.refusal}")
     else:

@@ -37,9 +37,7 @@ SNAPSHOTS_HELP = "Average over all snapshots of the run, instead of using its be
 class EvaluateConfig(Flags):
     """The run and the flags of ``seedtf evaluate``."""
 
-    run: str = option(
-        "", "Folder of a finished run, as seedtf train printed it, or a .keras file in it."
-    )
+    run: str = option("", "Folder of a finished run, or a .keras file in that folder.")
     data_dir: str = option(
         "",
         "Evaluate on the labelled images in this folder or archive instead of the run's own validation "
@@ -112,13 +110,13 @@ def _lines(evaluation: Evaluation) -> list[tuple[str, str]]:
         TEST: "test images",
         OUT_OF_FOLD: "images, each by the run that did not train on it",
     }
-    images = descriptions.get(context.data, f"images of {context.data}")
-    averaged = (
-        f", by the mean of {evaluation.num_snapshots} snapshots" if evaluation.num_snapshots else ""
-    )
-    skipped = f", {len(context.skipped)} could not be read" if context.skipped else ""
+    description = descriptions.get(context.data, f"images of {context.data}")
+    if evaluation.num_snapshots:
+        description += f", by the mean of {evaluation.num_snapshots} snapshots"
+    if context.skipped:
+        description += f", {len(context.skipped)} could not be read"
     lines = [
-        ("evaluated", f"{len(metrics.losses)} {images}{averaged}{skipped}"),
+        ("evaluated", f"{len(metrics.losses)} {description}"),
         ("accuracy", f"{metrics.accuracy:.4f} (95 % interval {low:.4f} to {high:.4f})"),
         ("macro-F1", f"{metrics.macro_f1:.4f}, loss {metrics.loss:.4f}"),
     ]

@@ -105,8 +105,8 @@ def _show(exported: Exported) -> None:
     from seedtf.export.parity import INT8_WARNING
 
     report("export", str(exported.folder))
-    source = "" if exported.temperature_fitted else " (none fitted; seedtf evaluate fits one)"
-    report("scaled", f"temperature {exported.temperature:g}{source}")
+    note = "" if exported.temperature_fitted else " (none fitted; seedtf evaluate fits one)"
+    report("scaled", f"temperature {exported.temperature:g}{note}")
     for row in exported.rows:
         line = f"{row.format}: {row.summary} ({row.runtime})"
         if row.fault:

@@ -21,7 +21,7 @@ _ALL = "all"
 class ModelsConfig(Flags):
     """The word and the flags of ``seedtf models``."""
 
-    word: str = option(_ALL, "Part of a name, such as resnet; all lists every network.")
+    word: str = option(_ALL, "Part of a name, such as resnet; 'all' lists every network.")
     json: bool = option(False, "Print one line of JSON instead of the table.")
 
 

@@ -140,8 +140,9 @@ def _predict(config: PredictConfig) -> int:
             f"{out}: {counts.num_files} files, {counts.num_files - counts.num_bad} predicted"
         )
         if counts.num_bad:
-            fraction = f"{counts.num_bad} of {counts.num_files}"
-            text = f"{fraction} have no prediction, first {counts.first_bad}"
-            report_error(f"seedtf predict: {text}; see the column status")
+            bad_files = f"{counts.num_bad} of {counts.num_files} have no prediction"
+            report_error(
+                f"seedtf predict: {bad_files}, first {counts.first_bad}; see the column status"
+            )
     report_result(json.dumps(result))
     return EXIT_BAD_FILES if result["bad"] else 0

@@ -21,10 +21,10 @@ from seedtf.errors import UserError
 __all__ = ["worker_loop", "worker_main"]
 
 
-def worker_main(variant: str) -> None:
+def worker_main(variant_json: str) -> None:
     """Builds the step of a variant, given as JSON, and runs the steps that the parent requests."""
     try:
-        step = make_step(Variant(**json.loads(variant)))
+        step = make_step(Variant(**json.loads(variant_json)))
     except UserError as error:
         _write(str(error))
         return

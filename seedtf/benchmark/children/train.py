@@ -4,7 +4,7 @@
 
 ``first_step`` writes the wall-clock time (``time.time()``) at the end of the first training step and
 ends the process. ``memory`` trains to the end and writes the resident memory at the start of every
-epoch, as a list of bytes. Both replace a method of ``EpochTimer``, the first callback of a run.
+epoch, as a list of bytes. Both replace a method of ``EpochTimer``, a callback that every run has.
 """
 
 from __future__ import annotations

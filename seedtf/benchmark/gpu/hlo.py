@@ -92,9 +92,9 @@ def _cost(lines: list[str]) -> ModuleCost:
         instruction = _INSTRUCTION.match(line)
         if instruction is None:
             continue
-        name, shape, kind, rest = instruction.groups()
+        name, shape, opcode, rest = instruction.groups()
         sizes[name] = _count_bytes(shape)
-        if kind not in _WITHOUT_KERNEL:
+        if opcode not in _WITHOUT_KERNEL:
             kernels += 1
             operands = re.findall(r"%([\w.\-]+)", rest.split("), ")[0])
             moved += sizes[name] + sum(sizes.get(operand, 0) for operand in operands)
@@ -104,6 +104,6 @@ def _cost(lines: list[str]) -> ModuleCost:
 def _count_bytes(shape: str) -> int:
     """The bytes of an array, or of all arrays of a tuple, such as ``(f32[2,3]{1,0}, s8[])``."""
     return sum(
-        _ELEMENT_BYTES[kind] * math.prod(int(side) for side in filter(None, sides.split(",")))
-        for kind, sides in _ARRAY.findall(shape)
+        _ELEMENT_BYTES[dtype] * math.prod(int(side) for side in filter(None, sides.split(",")))
+        for dtype, sides in _ARRAY.findall(shape)
     )

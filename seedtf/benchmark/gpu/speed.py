@@ -170,11 +170,11 @@ def measure_pipeline(
     rates = measure_rates(datasets, batch_size, seconds=seconds, rounds=2)
     result: dict[str, Any] = {rate.way: rate.images_per_second for rate in rates}
     augment = make_augmentation(_POLICY, 0, image_size, "fused", whole_batch=True)
-    table = resident_images(store)
+    images = resident_images(store)
     with tf.device(first_device()):
         epoch, records = tf.constant(0, tf.int64), tf.range(batch_size, dtype=tf.int64)
         augment_batch = tf.function(
-            lambda: augment(table, epoch, records, records), jit_compile=True
+            lambda: augment(images, epoch, records, records), jit_compile=True
         )
         _wait_for(augment_batch()[:1, :1, :1])
         result["device"] = batch_size / median_step(lambda: augment_batch()[:1, :1, :1], 30)
