@@ -214,7 +214,8 @@ def compile_augmentation(
         seed: root seed of the run.
         out_size: (height, width) of the result.
         strength: float32 scalar that is read for each batch and multiplies every range; None means 1.
-        whole_batch: whether to process all images at once; the pixels are equal up to rounding.
+        whole_batch: whether to process all images at once; its pixels equal those of the loop, up to
+            rounding.
         deterministic: whether TensorFlow's op determinism is on. The result is then not written into a
             variable, because op determinism executes assignments to variables one after the other.
 

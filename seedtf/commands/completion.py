@@ -60,7 +60,8 @@ def run(arguments: list[str]) -> int:
 def _flags(module_name: str) -> list[_Flag]:
     """The flags of the command in a module, without those that it refuses.
 
-    A field that a positional argument sets (``POSITIONALS`` of the module) has no flag.
+    A field that a positional argument sets (``POSITIONALS`` of the module) has no flag. A module that
+    declares no dataclass of flags, such as ``train``, has those of ``TrainConfig``.
     """
     module = importlib.import_module(f"seedtf.commands.{module_name}")
     config_class = next(
