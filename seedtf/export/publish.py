@@ -30,17 +30,17 @@ _CARD, _MODEL = "README.md", "saved_model"
 def publish_run(run_dir: str | os.PathLike[str], out: str) -> str:
     """Writes a folder, or uploads it to Hugging Face; returns its path or address.
 
-    The folder contains the newest SavedModel of the run with its other formats, ``config.json``, the
-    class names, and a model card as ``README.md``. Local paths are removed from ``config.json`` and
-    ``parity.json`` (see ``remove_local_paths``); the files of the run stay as they are.
+    The folder contains the newest SavedModel of the run with the other formats that were exported with
+    it, ``config.json``, the class names, and a model card as ``README.md``. Local paths are removed
+    from the copies of ``config.json`` and ``parity.json`` (see ``remove_local_paths``).
 
     Args:
         run_dir: a run that was evaluated and exported.
         out: a folder that does not exist yet, or ``hf://user/name``.
 
     Raises:
-        UserError: the run has no report or no export, its ``parity.json`` is damaged, ``out`` exists,
-            or the upload failed.
+        UserError: the run has no report or no export; its ``parity.json`` is damaged; ``out`` exists or
+            is not of the form ``hf://user/name``; or the upload failed.
     """
     paths = RunPaths.of(run_dir)
     settings = read_settings(run_dir)
@@ -76,9 +76,9 @@ def _write_folder(
     folder: Path, paths: RunPaths, settings: dict[str, Any], saved_model: Path, card: str
 ) -> None:
     shutil.copytree(saved_model, folder / _MODEL)
-    # The copy of parity.json in the export is written anew; an export is never changed.
-    for parity in (folder / _MODEL).rglob(PARITY):
-        _write_json(parity, _read_parity(parity, saved_model))
+    # Local paths are removed from the copied parity.json; the export of the run keeps its own.
+    for parity_file in (folder / _MODEL).rglob(PARITY):
+        _write_json(parity_file, _read_parity(parity_file, saved_model))
     _write_json(folder / paths.config.name, settings)
     shutil.copyfile(paths.classes, folder / paths.classes.name)
     write_text(folder / _CARD, card)
@@ -90,7 +90,7 @@ def _write_json(path: Path, values: dict[str, Any]) -> None:
 
 
 def _read_parity(copy: Path, saved_model: Path) -> dict[str, Any]:
-    """The content of a copied parity.json. Without it, its local paths would stay in the copy."""
+    """The content of a copied parity.json; UserError if it is damaged, so that no local path stays."""
     try:
         return dict(json.loads(copy.read_text(encoding="utf-8")))
     except (ValueError, TypeError) as error:

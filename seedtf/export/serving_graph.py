@@ -2,10 +2,11 @@
 
 The graph checks the header of every file as training does (``header_graph``), and decodes and resizes
 with the functions that training uses. A file that is refused or corrupt gets a ``status`` and zero
-probabilities; the other files of the batch are classified as usual. A decoder would fail for the whole
-batch, so files are decoded in a ``tf.data.Dataset`` inside the signature. Its ``ignore_errors`` drops
-the files that cannot be decoded. TensorFlow instantiates the functions of such a dataset again for
-every request. So headers are parsed outside of it, and upright JPEGs have a small function.
+probabilities; the other files of the batch are classified as usual. The error of a decoder would fail
+the whole batch, so files are decoded in a ``tf.data.Dataset`` inside the signature, and the dataset's
+``ignore_errors`` drops the files that cannot be decoded. TensorFlow instantiates the functions of such
+a dataset again for every request, which takes longer for large functions. So headers are parsed outside
+the dataset, and upright JPEGs are decoded by a small function of their own.
 
 A whole request fails only if an input has the wrong dtype or shape, if images passed to ``image`` have
 zero height or width, or if memory runs out. An image with damage that a decoder cannot detect, such as
@@ -36,10 +37,11 @@ __all__ = ["ServingModule", "decode_batch"]
 _CORRUPT = STATUSES.index("corrupt")
 # A larger image is decoded alone, because decoding 100 megapixels takes up to 1.1 GB of memory.
 _LARGE_PIXELS = 25_000_000
-# Networks of more weights keep variables: constants are in saved_model.pb, which may have 2 GB, and
-# TensorFlow copies them for each signature that is used.
+# Networks with more weights than this keep their variables: constants are stored in saved_model.pb,
+# which is limited to 2 GB, and TensorFlow copies them for each signature that is used.
 _MAX_CONSTANTS = 100_000_000
-_TINY = float(np.finfo(np.float32).tiny)  # the logarithm of a probability of 0 would be infinite
+# Probabilities are raised to at least this value before their logarithm, which is infinite at 0.
+_TINY = float(np.finfo(np.float32).tiny)
 
 
 def decode_batch(
@@ -51,7 +53,7 @@ def decode_batch(
         image_bytes: string ``[B]``.
         size: side of the resized images in pixels.
         max_pixels: the largest width × height that is decoded.
-        fit: how an image that is not square becomes one, see ``images.decode.resize_image``.
+        fit: how an image that is not square is made square, see ``images.decode.resize_image``.
 
     Returns:
         uint8 ``[B, size, size, 3]``, and status int64 ``[B]``: an index into ``header_graph.STATUSES``.
@@ -68,7 +70,7 @@ def decode_batch(
     def decode_simple(index: tf.Tensor) -> tf.Tensor:
         return decode_upright_jpeg(image_bytes[index], headers[index])
 
-    def select(
+    def decode_selected(
         selected: tf.Tensor, decoder: Callable[[tf.Tensor], tf.Tensor], parallel_calls: int
     ) -> tf.data.Dataset:
         indices = tf.data.Dataset.from_tensor_slices(tf.where(selected)[:, 0])
@@ -77,8 +79,9 @@ def decode_batch(
         )
         return decoded.ignore_errors()
 
-    def decode_all(*datasets: tf.data.Dataset) -> tuple[tf.Tensor, tf.Tensor]:
-        # The last element lets the dataset have one if no file is decoded; its row is removed below.
+    def as_batch(*datasets: tf.data.Dataset) -> tuple[tf.Tensor, tf.Tensor]:
+        # If no file is decoded, `get_single_element` would fail for the empty dataset. So a black image
+        # is appended to every batch; its row is removed below.
         last = tf.data.Dataset.from_tensors((count, tf.zeros([size, size, 3], tf.uint8)))
         return (
             functools.reduce(tf.data.Dataset.concatenate, (*datasets, last))
@@ -93,11 +96,11 @@ def decode_batch(
     auto = tf.data.AUTOTUNE
     indices, images = tf.cond(
         tf.reduce_all(is_simple | ~is_ok),
-        lambda: decode_all(select(is_simple, decode_simple, auto)),
-        lambda: decode_all(
-            select(is_simple, decode_simple, auto),
-            select(is_ok & ~is_simple & ~is_large, decode, auto),
-            select(is_large, decode, 1),
+        lambda: as_batch(decode_selected(is_simple, decode_simple, auto)),
+        lambda: as_batch(
+            decode_selected(is_simple, decode_simple, auto),
+            decode_selected(is_ok & ~is_simple & ~is_large, decode, auto),
+            decode_selected(is_large, decode, 1),
         ),
     )
     # Which files ignore_errors has dropped is known only from those that remain. So every file with a
@@ -128,7 +131,7 @@ def _with_constants(
     frozen = freeze_variables(graph)
 
     def call(pixels: tf.Tensor) -> Sequence[tf.Tensor]:
-        # The SavedModel would track the graph itself.
+        # A Python function, because the module would track a graph and save it in the SavedModel.
         return frozen(pixels)
 
     return call
@@ -148,7 +151,7 @@ class ServingModule(tf.Module):
             ``model``. Images are decoded at the largest size and resized for smaller networks.
         weights: the weight of each network in the mean; they add up to 1. Empty for equal weights.
         max_pixels: the largest width × height that is decoded.
-        fit: how an image that is not square becomes one, see ``images.decode.resize_image``.
+        fit: how an image that is not square is made square, see ``images.decode.resize_image``.
     """
 
     def __init__(
@@ -180,7 +183,7 @@ class ServingModule(tf.Module):
         if not heatmap and sum(math.prod(v.shape) for v in variables) <= _MAX_CONSTANTS:
             self._logits = _with_constants(self._logits, self.image_shape)
         else:
-            # Track the variables alone: a SavedModel that tracks Keras objects needs Keras to load.
+            # Track only the variables: a SavedModel that tracks Keras objects needs Keras to load.
             self.weights = [v if isinstance(v, tf.Variable) else v.value for v in variables]
         with_features = [features_and_logits(network) for network in models] if heatmap else []
         self._to_maps = [to_map for _, to_map in with_features]

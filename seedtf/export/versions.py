@@ -16,7 +16,7 @@ from seedtf.runs.saved_model import is_version
 
 __all__ = ["Version", "new_version"]
 
-# A model server treats every folder whose name is an integer as a version; this name is not one.
+# A model server treats every folder whose name is an integer as a version, so it ignores this name.
 _UNFINISHED = ".exporting."
 
 
@@ -25,7 +25,7 @@ class Version:
     """A version that is being written.
 
     Attributes:
-        number: the number of the version, which its folder will have as name.
+        number: the number of the version, which becomes the name of its folder.
         folder: the hidden folder to write to.
     """
 

@@ -1,7 +1,7 @@
 """Writes warm-up requests, which TensorFlow Serving runs before the first client's request.
 
 The file is a TFRecord of ``tensorflow.serving.PredictionLog`` messages. They are encoded here (Protocol
-Buffers encoding, wire type 2), so that tensorflow-serving-api is not needed:
+Buffers encoding, wire type 2), so that tensorflow-serving-api is not needed. The field numbers are:
 
     PredictionLog.predict_log = 6    PredictLog.request = 1    ModelSpec.name = 1, signature_name = 3
     PredictRequest.model_spec = 1, inputs = 2 (map: key = 1, value = 2, a TensorProto)
@@ -22,7 +22,7 @@ _BATCH_SIZES = (1, 8)
 
 
 def write_warmup(saved_model: Path, size: int, max_pixels: int) -> None:
-    """Writes a few requests for each signature of a SavedModel.
+    """Writes one or two requests for each signature of a SavedModel.
 
     The images are synthetic, because an export must not disclose training images.
 
@@ -33,7 +33,7 @@ def write_warmup(saved_model: Path, size: int, max_pixels: int) -> None:
     """
     path = saved_model / WARMUP_FILE
     path.parent.mkdir(exist_ok=True)
-    # The file has twice the size of the input, if ``max_pixels`` allows that, so that its requests also
+    # The JPEG has twice the side of the input, if ``max_pixels`` allows that, so that its requests also
     # run the resizing.
     encoded = example_jpeg(min(2 * size, math.isqrt(max_pixels)))
     pixels = np.zeros([1, size, size, 3], np.uint8)
